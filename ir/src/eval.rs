@@ -1,0 +1,718 @@
+//! The meaning of every operation, slow and obvious: the oracle that engines are compared with, bit for bit.
+//!
+//! Generic over the real number: f32 is what programs mean, with one stated order for every sum; f64 is for checking
+//! approximations. Integers are exact. A program's state is the keys and values of its attention operations.
+
+use crate::curve::{self, Curve};
+use crate::diagnostic::Diagnostic;
+use crate::graph::{Graph, Value};
+use crate::op::{Binary, Layout, Op, Unary};
+use crate::price::Events;
+use crate::tensor::{Data, Tensor};
+use crate::types::{Code, Type};
+use std::fmt::Debug;
+
+/// The arithmetic that `eval` needs of a real number. Transcendentals are the `libm` crate's, the same everywhere.
+pub trait Real:
+    Copy
+    + Debug
+    + PartialOrd
+    + std::ops::Add<Output = Self>
+    + std::ops::Sub<Output = Self>
+    + std::ops::Mul<Output = Self>
+    + std::ops::Div<Output = Self>
+{
+    const ZERO: Self;
+    fn from_f32(x: f32) -> Self;
+    fn from_f64(x: f64) -> Self;
+    fn from_i32(x: i32) -> Self;
+    fn to_f64(self) -> f64;
+    /// Toward zero.
+    fn truncate(self) -> i32;
+    fn sqrt(self) -> Self;
+    fn exp(self) -> Self;
+    fn tanh(self) -> Self;
+    fn erf(self) -> Self;
+    fn pow(self, exponent: Self) -> Self;
+    /// The table of a curve where the type is one that engines run; the curve itself where it is not.
+    fn look_up(curve: Curve, table: &[f32], x: Self) -> Self;
+}
+
+impl Real for f32 {
+    const ZERO: f32 = 0.0;
+    fn from_f32(x: f32) -> f32 {
+        x
+    }
+    fn from_f64(x: f64) -> f32 {
+        x as f32
+    }
+    fn from_i32(x: i32) -> f32 {
+        x as f32
+    }
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+    fn truncate(self) -> i32 {
+        self as i32
+    }
+    fn sqrt(self) -> f32 {
+        self.sqrt()
+    }
+    fn exp(self) -> f32 {
+        libm::expf(self)
+    }
+    fn tanh(self) -> f32 {
+        libm::tanhf(self)
+    }
+    fn erf(self) -> f32 {
+        libm::erff(self)
+    }
+    fn pow(self, exponent: f32) -> f32 {
+        libm::powf(self, exponent)
+    }
+    fn look_up(_: Curve, table: &[f32], x: f32) -> f32 {
+        curve::look_up(table, x)
+    }
+}
+
+impl Real for f64 {
+    const ZERO: f64 = 0.0;
+    fn from_f32(x: f32) -> f64 {
+        f64::from(x)
+    }
+    fn from_f64(x: f64) -> f64 {
+        x
+    }
+    fn from_i32(x: i32) -> f64 {
+        f64::from(x)
+    }
+    fn to_f64(self) -> f64 {
+        self
+    }
+    fn truncate(self) -> i32 {
+        self as i32
+    }
+    fn sqrt(self) -> f64 {
+        self.sqrt()
+    }
+    fn exp(self) -> f64 {
+        libm::exp(self)
+    }
+    fn tanh(self) -> f64 {
+        libm::tanh(self)
+    }
+    fn erf(self) -> f64 {
+        libm::erf(self)
+    }
+    fn pow(self, exponent: f64) -> f64 {
+        libm::pow(self, exponent)
+    }
+    fn look_up(curve: Curve, _: &[f32], x: f64) -> f64 {
+        curve.at(x)
+    }
+}
+
+/// What a value holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content<R> {
+    Real(Vec<R>),
+    Int(Vec<i32>),
+    /// One part a timestep.
+    Train(Vec<Vec<i32>>),
+}
+
+/// A value in one call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array<R> {
+    pub sizes: Vec<usize>,
+    pub content: Content<R>,
+}
+
+impl<R: Real> Array<R> {
+    fn real(sizes: Vec<usize>, data: Vec<R>) -> Self {
+        Self { sizes, content: Content::Real(data) }
+    }
+
+    fn int(sizes: Vec<usize>, data: Vec<i32>) -> Self {
+        Self { sizes, content: Content::Int(data) }
+    }
+
+    pub fn from_tensor(tensor: &Tensor) -> Self {
+        let content = match tensor.data() {
+            Data::F32(v) => Content::Real(v.iter().map(|&x| R::from_f32(x)).collect()),
+            Data::I32(v) => Content::Int(v.to_vec()),
+            Data::I8(v) => Content::Int(v.iter().map(|&x| i32::from(x)).collect()),
+        };
+        Self { sizes: tensor.sizes().to_vec(), content }
+    }
+
+    /// Panics on other contents: the verifier has checked the types.
+    pub fn reals(&self) -> &[R] {
+        match &self.content {
+            Content::Real(v) => v,
+            Content::Int(_) | Content::Train(_) => panic!("a real still was expected"),
+        }
+    }
+
+    /// Panics on other contents: the verifier has checked the types.
+    pub fn ints(&self) -> &[i32] {
+        match &self.content {
+            Content::Int(v) => v,
+            Content::Real(_) | Content::Train(_) => panic!("an integer still was expected"),
+        }
+    }
+}
+
+/// Keys and values seen so far, for every node that keeps state.
+#[derive(Clone, Debug, Default)]
+pub struct Memory<R> {
+    past: usize,
+    /// By node: keys and values, `[past, d]` each, row-major.
+    rows: Vec<Option<[Content<R>; 2]>>,
+}
+
+impl<R: Real> Memory<R> {
+    pub fn new(graph: &Graph) -> Self {
+        Self { past: 0, rows: vec![None; graph.nodes.len()] }
+    }
+
+    pub fn past(&self) -> usize {
+        self.past
+    }
+}
+
+/// A program ready to be evaluated: its constants in the evaluator's number.
+#[derive(Debug)]
+pub struct Evaluator<'g, R> {
+    graph: &'g Graph,
+    constants: Vec<Option<Array<R>>>,
+}
+
+/// Every value of one call, and what its neurons did.
+#[derive(Debug)]
+pub struct Evaluation<R> {
+    values: Vec<Option<Array<R>>>,
+    pub events: Vec<Events>,
+}
+
+impl<'g, R: Real> Evaluator<'g, R> {
+    pub fn new(graph: &'g Graph) -> Self {
+        let constants = graph.iter().map(|(value, _)| graph.constant(value).map(|w| Array::from_tensor(&w.tensor)));
+        Self { graph, constants: constants.collect() }
+    }
+
+    /// Runs the program on `tokens` after what `memory` has seen, and adds them to it.
+    ///
+    /// # Errors
+    /// A token id outside a table, a sequence longer than the context, a value that is not finite.
+    pub fn run(&self, tokens: &[u32], memory: &mut Memory<R>) -> Result<Evaluation<R>, Diagnostic> {
+        let end = memory.past + tokens.len();
+        if end > self.graph.context as usize {
+            return Err(Diagnostic::new("", format!("{end} tokens do not fit a context of {}", self.graph.context)));
+        }
+        let mut done =
+            Evaluation { values: vec![None; self.graph.nodes.len()], events: vec![Events::default(); self.graph.nodes.len()] };
+        for (value, node) in self.graph.iter().filter(|(_, node)| !matches!(node.op, Op::Weight(_))) {
+            let call = Call { evaluator: self, tokens, past: memory.past, done: &done, at: value };
+            let (array, events, state) = call.eval(memory.rows[value.index()].as_ref())?;
+            if let Content::Real(data) = &array.content
+                && let Some(bad) = data.iter().find(|x| !x.to_f64().is_finite())
+                && !matches!(node.op, Op::Causal { .. })
+            {
+                let place = self.graph.origin(value);
+                return Err(Diagnostic::new(place, format!("`{}` gave {bad:?}", node.op)));
+            }
+            done.values[value.index()] = Some(array);
+            done.events[value.index()] = events;
+            if state.is_some() {
+                memory.rows[value.index()] = state;
+            }
+        }
+        memory.past = end;
+        Ok(done)
+    }
+
+    fn value<'a>(&'a self, done: &'a Evaluation<R>, value: Value) -> &'a Array<R> {
+        match (&self.constants[value.index()], &done.values[value.index()]) {
+            (Some(array), _) | (None, Some(array)) => array,
+            (None, None) => unreachable!("operands come before users"),
+        }
+    }
+
+    /// A value of a finished call.
+    pub fn get<'a>(&'a self, done: &'a Evaluation<R>, value: Value) -> &'a Array<R> {
+        self.value(done, value)
+    }
+}
+
+/// One node of one call.
+struct Call<'a, R> {
+    evaluator: &'a Evaluator<'a, R>,
+    tokens: &'a [u32],
+    past: usize,
+    done: &'a Evaluation<R>,
+    at: Value,
+}
+
+type State<R> = Option<[Content<R>; 2]>;
+
+impl<R: Real> Call<'_, R> {
+    fn arg(&self, i: usize) -> &Array<R> {
+        self.evaluator.value(self.done, self.evaluator.graph.node(self.at).args[i])
+    }
+
+    fn arg_type(&self, i: usize) -> Type {
+        self.evaluator.graph.ty(self.evaluator.graph.node(self.at).args[i])
+    }
+
+    fn sizes(&self) -> Vec<usize> {
+        self.evaluator.graph.ty(self.at).shape().concrete(self.tokens.len(), self.past)
+    }
+
+    fn eval(&self, state: Option<&[Content<R>; 2]>) -> Result<(Array<R>, Events, State<R>), Diagnostic> {
+        let sizes = self.sizes();
+        let n = self.tokens.len();
+        let real = |data: Vec<R>| (Array::real(sizes.clone(), data), Events::default(), None);
+        let int = |data: Vec<i32>| (Array::int(sizes.clone(), data), Events::default(), None);
+        let op = self.evaluator.graph.node(self.at).op;
+        Ok(match op {
+            Op::Weight(_) => unreachable!("constants are not run"),
+            Op::Tokens => int(self.tokens.iter().map(|&id| id as i32).collect()),
+            Op::Positions => int((self.past..self.past + n).map(|i| i as i32).collect()),
+            Op::Unary(kind) => real(self.arg(0).reals().iter().map(|&x| unary(kind, x)).collect()),
+            Op::Binary(kind) => real(spread(&sizes, &[self.arg(0), self.arg(1)], |x| binary(kind, x[0], x[1]))),
+            Op::Causal { keep, drop } => {
+                let at = |i: usize| if i % n <= i / n { keep.get() } else { drop.get() };
+                real((0..n * n).map(|i| R::from_f32(at(i))).collect())
+            }
+            Op::Where => real(spread(&sizes, &[self.arg(0), self.arg(1), self.arg(2)], |x| {
+                if x[0] == R::ZERO { x[2] } else { x[1] }
+            })),
+            Op::MatMul => real(matmul(self.arg(0), self.arg(1), &sizes)),
+            Op::Transpose(perm) => real(transpose(self.arg(0), perm.axes())),
+            Op::Reshape(_) => real(self.arg(0).reals().to_vec()),
+            Op::Slice { axis, start, len } => {
+                real(slice(self.arg(0), usize::from(axis), start as usize, len as usize))
+            }
+            Op::Mean => real(rows(self.arg(0)).map(|row| row_sum(row) / R::from_i32(row.len() as i32)).collect()),
+            Op::Softmax => real(rows(self.arg(0)).flat_map(softmax).collect()),
+            Op::Split { heads } => real(split(self.arg(0), heads as usize)),
+            Op::Merge => real(transpose(self.arg(0), &[1, 0, 2])),
+            Op::Embed => real(self.embed()?),
+            Op::Normalise { eps } => {
+                real(rows(self.arg(0)).flat_map(|row| normalise(row, R::from_f32(eps.get()))).collect())
+            }
+            Op::LayerNorm { eps } => {
+                let (gain, bias) = (self.arg(1).reals(), self.arg(2).reals());
+                let row = |row| {
+                    let y: Vec<R> = normalise(row, R::from_f32(eps.get()));
+                    y.into_iter().zip(gain).zip(bias).map(|((y, &g), &b)| y * g + b).collect::<Vec<R>>()
+                };
+                real(rows(self.arg(0)).flat_map(row).collect())
+            }
+            Op::Linear(layout) => real(self.linear(layout)),
+            Op::Curve(curve) => real(self.arg(0).reals().iter().map(|&x| curve.at(x)).collect()),
+            Op::Attention { heads, scale } => {
+                let state = self.extend(state);
+                let [Content::Real(k), Content::Real(v)] = &state else { unreachable!("checked by infer") };
+                let scale = R::from_f32(scale.get());
+                let out = attention(self.arg(0).reals(), k, v, n, heads as usize, scale);
+                let keys = (self.past + 1..=self.past + n).map(|i| i as u64).sum();
+                (Array::real(sizes, out), Events { keys, ..Events::default() }, Some(state))
+            }
+            Op::Quant { code, steps, curve } => {
+                let levels = self.levels(code, steps, curve);
+                let events = Events { spikes: spikes(code, &levels), ..Events::default() };
+                (Array::int(sizes, levels), events, None)
+            }
+            Op::Fire { code, steps, curve } => {
+                let levels = self.levels(code, steps, curve);
+                let emit = |t| levels.iter().map(|&level| code.spike(level, t, steps)).collect();
+                let train = Content::Train((0..steps).map(emit).collect());
+                let events = Events { spikes: spikes(code, &levels), ..Events::default() };
+                (Array { sizes, content: train }, events, None)
+            }
+            Op::Product => int(product(self.arg(0).ints(), self.arg(1).ints(), sizes[1])),
+            Op::Synapse => {
+                let Content::Train(parts) = &self.arg(0).content else { unreachable!("checked by infer") };
+                let weight = self.arg(1).ints();
+                let train = Content::Train(parts.iter().map(|part| product(part, weight, sizes[1])).collect());
+                (Array { sizes, content: train }, Events::default(), None)
+            }
+            Op::Settle => int(self.settled(0)),
+            Op::Affine => {
+                let (gain, offset) = (self.arg(1).reals(), self.arg(2).reals());
+                let at = |(i, &x): (usize, &i32)| R::from_i32(x) * gain[i % gain.len()] + offset[i % gain.len()];
+                real(self.arg(0).ints().iter().enumerate().map(at).collect())
+            }
+            Op::Ssa { heads, phases } => {
+                let state = self.extend(state);
+                let [Content::Int(k), Content::Int(v)] = &state else { unreachable!("checked by infer") };
+                let (code, _) = self.arg_type(0).levels().unwrap_or_else(|| unreachable!("checked by infer"));
+                let shape = SsaShape { past: self.past, tokens: n, heads: heads as usize, phases };
+                let (out, events) = ssa(&self.settled(0), k, v, self.arg(3).reals(), code, shape);
+                (Array::real(sizes, out), events, Some(state))
+            }
+        })
+    }
+
+    fn embed(&self) -> Result<Vec<R>, Diagnostic> {
+        let table = self.arg(1);
+        let width = table.sizes[1];
+        let mut out = Vec::with_capacity(self.tokens.len() * width);
+        for &id in self.arg(0).ints() {
+            let row = usize::try_from(id).ok().filter(|&id| id < table.sizes[0]).ok_or_else(|| {
+                Diagnostic::new("", format!("id {id} is outside the table of {} rows", table.sizes[0]))
+            })?;
+            out.extend_from_slice(&table.reals()[row * width..(row + 1) * width]);
+        }
+        Ok(out)
+    }
+
+    /// One ascending chain for each output; the bias comes last.
+    fn linear(&self, layout: Layout) -> Vec<R> {
+        let (x, w, bias) = (self.arg(0), self.arg(1).reals(), self.arg(2).reals());
+        let (k, m) = (x.sizes[1], bias.len());
+        let mut y = vec![R::ZERO; x.sizes[0] * m];
+        for (x, y) in x.reals().chunks_exact(k).zip(y.chunks_exact_mut(m)) {
+            match layout {
+                Layout::InputMajor => {
+                    for (&x, w) in x.iter().zip(w.chunks_exact(m)) {
+                        y.iter_mut().zip(w).for_each(|(y, &w)| *y = *y + x * w);
+                    }
+                }
+                Layout::OutputMajor => {
+                    for (y, w) in y.iter_mut().zip(w.chunks_exact(k)) {
+                        *y = chain(x, w);
+                    }
+                }
+            }
+            y.iter_mut().zip(bias).for_each(|(y, &b)| *y = *y + b);
+        }
+        y
+    }
+
+    fn levels(&self, code: Code, steps: u16, curve: Curve) -> Vec<i32> {
+        let input: Vec<R> = match &self.arg(0).content {
+            Content::Real(x) => x.clone(),
+            Content::Int(x) => x.iter().map(|&x| R::from_i32(x)).collect(),
+            Content::Train(_) => unreachable!("checked by infer"),
+        };
+        let most = code.levels(steps);
+        if curve == Curve::Identity {
+            let (gain, offset) = (self.arg(1).reals(), self.arg(2).reals());
+            let d = gain.len();
+            let at = |(i, x): (usize, R)| level(x * gain[i % d] + offset[i % d], most);
+            return input.into_iter().enumerate().map(at).collect();
+        }
+        let [pre_gain, pre_offset, gain, offset] = [1, 2, 3, 4].map(|i| self.arg(i).reals());
+        let d = gain.len();
+        let table = curve.table();
+        let at = |(i, x): (usize, R)| {
+            let c = i % d;
+            let h = x * pre_gain[c] + pre_offset[c];
+            level(R::look_up(curve, &table, h) * gain[c] + offset[c], most)
+        };
+        input.into_iter().enumerate().map(at).collect()
+    }
+
+    /// What operand `i` denotes, whether it comes as levels or as a train.
+    fn settled(&self, i: usize) -> Vec<i32> {
+        let parts = match &self.arg(i).content {
+            Content::Int(levels) => return levels.clone(),
+            Content::Train(parts) => parts,
+            Content::Real(_) => unreachable!("checked by infer"),
+        };
+        let Type::Train { code, steps, .. } = self.arg_type(i) else { unreachable!("trains have train types") };
+        let mut sum = vec![0; parts.first().map_or(0, Vec::len)];
+        for (t, part) in (0..steps).zip(parts) {
+            let weight = code.weight(t, steps);
+            sum.iter_mut().zip(part).for_each(|(sum, &x)| *sum += weight * x);
+        }
+        sum
+    }
+
+    /// The state with this call's keys and values after it.
+    fn extend(&self, state: Option<&[Content<R>; 2]>) -> [Content<R>; 2] {
+        [1, 2].map(|i| {
+            let new = match &self.arg(i).content {
+                Content::Real(x) => Content::Real(x.clone()),
+                Content::Int(_) | Content::Train(_) => Content::Int(self.settled(i)),
+            };
+            match (state.map(|state| state[i - 1].clone()), new) {
+                (Some(Content::Real(mut old)), Content::Real(new)) => {
+                    old.extend(new);
+                    Content::Real(old)
+                }
+                (Some(Content::Int(mut old)), Content::Int(new)) => {
+                    old.extend(new);
+                    Content::Int(old)
+                }
+                (_, new) => new,
+            }
+        })
+    }
+}
+
+fn unary<R: Real>(kind: Unary, x: R) -> R {
+    let one = R::from_i32(1);
+    match kind {
+        Unary::Neg => R::ZERO - x,
+        Unary::Sqrt => x.sqrt(),
+        Unary::Exp => x.exp(),
+        Unary::Tanh => x.tanh(),
+        Unary::Erf => x.erf(),
+        Unary::Sigmoid => one / (one + (R::ZERO - x).exp()),
+        Unary::Relu => Curve::Relu.at(x),
+        Unary::Reciprocal => one / x,
+    }
+}
+
+fn binary<R: Real>(kind: Binary, a: R, b: R) -> R {
+    match kind {
+        Binary::Add => a + b,
+        Binary::Sub => a - b,
+        Binary::Mul => a * b,
+        Binary::Div => a / b,
+        Binary::Pow => a.pow(b),
+        Binary::Min => {
+            if b < a {
+                b
+            } else {
+                a
+            }
+        }
+        Binary::Max => {
+            if a < b {
+                b
+            } else {
+                a
+            }
+        }
+    }
+}
+
+/// `f` over the operands at every index of `sizes`, with broadcasting.
+fn spread<R: Real>(sizes: &[usize], args: &[&Array<R>], f: impl Fn(&[R]) -> R) -> Vec<R> {
+    let strides: Vec<Vec<usize>> = args.iter().map(|array| broadcast_strides(&array.sizes, sizes)).collect();
+    let mut picked = vec![R::ZERO; args.len()];
+    (0..sizes.iter().product())
+        .map(|flat| {
+            for ((array, strides), x) in args.iter().zip(&strides).zip(&mut picked) {
+                *x = array.reals()[offset(flat, sizes, strides)];
+            }
+            f(&picked)
+        })
+        .collect()
+}
+
+/// Strides of `own` seen as `sizes`: 0 where it is broadcast.
+fn broadcast_strides(own: &[usize], sizes: &[usize]) -> Vec<usize> {
+    let missing = sizes.len() - own.len();
+    let mut stride = 1;
+    let mut strides = vec![0; sizes.len()];
+    for i in (0..own.len()).rev() {
+        if own[i] != 1 {
+            strides[missing + i] = stride;
+        }
+        stride *= own[i];
+    }
+    strides
+}
+
+fn offset(mut flat: usize, sizes: &[usize], strides: &[usize]) -> usize {
+    let mut at = 0;
+    for (size, stride) in sizes.iter().zip(strides).rev() {
+        at += flat % size * stride;
+        flat /= size;
+    }
+    at
+}
+
+fn matmul<R: Real>(a: &Array<R>, b: &Array<R>, sizes: &[usize]) -> Vec<R> {
+    let inner = sizes.len() - 2;
+    let (n, m, k) = (sizes[inner], sizes[inner + 1], a.sizes[a.sizes.len() - 1]);
+    let lead = &sizes[..inner];
+    let strides_a = broadcast_strides(&a.sizes[..a.sizes.len() - 2], lead);
+    let strides_b = broadcast_strides(&b.sizes[..b.sizes.len() - 2], lead);
+    let mut out = Vec::with_capacity(sizes.iter().product());
+    for batch in 0..lead.iter().product() {
+        let a = &a.reals()[offset(batch, lead, &strides_a) * n * k..][..n * k];
+        let b = &b.reals()[offset(batch, lead, &strides_b) * k * m..][..k * m];
+        for row in a.chunks_exact(k) {
+            let mut sums = vec![R::ZERO; m];
+            for (&x, b) in row.iter().zip(b.chunks_exact(m)) {
+                sums.iter_mut().zip(b).for_each(|(sum, &b)| *sum = *sum + x * b);
+            }
+            out.extend(sums);
+        }
+    }
+    out
+}
+
+fn transpose<R: Real>(x: &Array<R>, axes: &[u8]) -> Vec<R> {
+    let strides = broadcast_strides(&x.sizes, &x.sizes);
+    let order = |all: &[usize]| axes.iter().map(|&axis| all[usize::from(axis)]).collect::<Vec<usize>>();
+    let (sizes, strides) = (order(&x.sizes), order(&strides));
+    (0..x.reals().len()).map(|flat| x.reals()[offset(flat, &sizes, &strides)]).collect()
+}
+
+fn slice<R: Real>(x: &Array<R>, axis: usize, start: usize, len: usize) -> Vec<R> {
+    let inner: usize = x.sizes[axis + 1..].iter().product();
+    let blocks = x.reals().chunks_exact(x.sizes[axis] * inner);
+    blocks.flat_map(|block| block[start * inner..(start + len) * inner].iter().copied()).collect()
+}
+
+/// `[n, heads*w] -> [heads, n, w]`.
+fn split<R: Real>(x: &Array<R>, heads: usize) -> Vec<R> {
+    let (n, d) = (x.sizes[0], x.sizes[1]);
+    let seen = Array::real(vec![n, heads, d / heads], x.reals().to_vec());
+    transpose(&seen, &[1, 0, 2])
+}
+
+fn rows<R: Real>(x: &Array<R>) -> impl Iterator<Item = &[R]> {
+    x.reals().chunks_exact(x.sizes.last().copied().unwrap_or(1).max(1))
+}
+
+/// Lanes that a sum over a row is split into. Part of the meaning: every engine sums in this order.
+pub const LANES: usize = 16;
+
+/// Element `i` goes to lane `i mod 16` in ascending order; lanes fold 8, 4, 2, 1.
+pub fn row_sum<R: Real>(row: &[R]) -> R {
+    let mut lanes = [R::ZERO; LANES];
+    for (i, &x) in row.iter().enumerate() {
+        lanes[i % LANES] = lanes[i % LANES] + x;
+    }
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = lanes[i] + lanes[i + half];
+        }
+    }
+    lanes[0]
+}
+
+/// A product of two vectors as one ascending chain.
+fn chain<R: Real>(a: &[R], b: &[R]) -> R {
+    a.iter().zip(b).fold(R::ZERO, |sum, (&a, &b)| sum + a * b)
+}
+
+fn normalise<R: Real>(row: &[R], eps: R) -> Vec<R> {
+    let d = R::from_i32(row.len() as i32);
+    let mean = row_sum(row) / d;
+    let centred: Vec<R> = row.iter().map(|&x| x - mean).collect();
+    let squares: Vec<R> = centred.iter().map(|&c| c * c).collect();
+    let inverse = R::from_i32(1) / (row_sum(&squares) / d + eps).sqrt();
+    centred.into_iter().map(|c| c * inverse).collect()
+}
+
+fn softmax<R: Real>(row: &[R]) -> Vec<R> {
+    let most = row.iter().fold(row[0], |m, &x| if m < x { x } else { m });
+    let weights: Vec<R> = row.iter().map(|&x| (x - most).exp()).collect();
+    let sum = row_sum(&weights);
+    weights.into_iter().map(|w| w / sum).collect()
+}
+
+/// Causal attention of `n` queries over `k.len() / d` keys, the last of which are the queries' own.
+fn attention<R: Real>(q: &[R], k: &[R], v: &[R], n: usize, heads: usize, scale: R) -> Vec<R> {
+    let d = q.len() / n;
+    let (w, past) = (d / heads, k.len() / d - n);
+    let mut out = vec![R::ZERO; n * d];
+    for i in 0..n {
+        for h in 0..heads {
+            let head = h * w..(h + 1) * w;
+            let q = &q[i * d..][head.clone()];
+            let scores: Vec<R> = (0..=past + i).map(|j| chain(q, &k[j * d..][head.clone()]) * scale).collect();
+            let most = scores.iter().fold(scores[0], |m, &x| if m < x { x } else { m });
+            let weights: Vec<R> = scores.iter().map(|&s| (s - most).exp()).collect();
+            let sum = row_sum(&weights);
+            let out = &mut out[i * d..][head.clone()];
+            for (j, &weight) in weights.iter().enumerate() {
+                let v = &v[j * d..][head.clone()];
+                out.iter_mut().zip(v).for_each(|(o, &v)| *o = *o + weight * v);
+            }
+            out.iter_mut().for_each(|o| *o = *o / sum);
+        }
+    }
+    out
+}
+
+/// The nearest level of a potential, ties away from zero, at most `most` either way.
+pub fn level<R: Real>(potential: R, most: i32) -> i32 {
+    let half = R::from_f64(0.5);
+    let negative = potential < R::ZERO;
+    let magnitude = if negative { R::ZERO - potential } else { potential };
+    let limit = R::from_i32(most) + half;
+    let v = magnitude + half;
+    let n = (if v < limit { v } else { limit }).truncate();
+    if negative { -n } else { n }
+}
+
+fn spikes(code: Code, levels: &[i32]) -> u64 {
+    levels.iter().map(|&level| u64::from(code.spikes(level))).sum()
+}
+
+fn product(x: &[i32], w: &[i32], m: usize) -> Vec<i32> {
+    let k = w.len() / m;
+    let mut y = vec![0; x.len() / k * m];
+    for (x, y) in x.chunks_exact(k).zip(y.chunks_exact_mut(m)) {
+        for (&x, w) in x.iter().zip(w.chunks_exact(m)).filter(|(x, _)| **x != 0) {
+            y.iter_mut().zip(w).for_each(|(y, &w)| *y += x * w);
+        }
+    }
+    y
+}
+
+/// Weight of the key that fires in the first phase of time-to-first-spike attention: 2^11.
+pub const FIRST_SPIKE_WEIGHT: i32 = 1 << 11;
+
+/// Weights of the phases: `round(2^11 * 2^(-k / phases))`, as far as they are above 0.
+pub fn phase_weights(phases: u32) -> Vec<i32> {
+    (0..)
+        .map(|k| libm::floor(f64::from(FIRST_SPIKE_WEIGHT) * libm::exp2(-f64::from(k) / f64::from(phases)) + 0.5) as i32)
+        .take_while(|&weight| weight > 0)
+        .collect()
+}
+
+/// Where a call of spiking attention stands.
+struct SsaShape {
+    past: usize,
+    tokens: usize,
+    heads: usize,
+    phases: u32,
+}
+
+/// Time-to-first-spike attention on levels. The sooner a key's neuron fires after the best one, the more its value
+/// weighs: phase `trunc((best - score) * slope + 0.5)`.
+fn ssa<R: Real>(q: &[i32], k: &[i32], v: &[i32], slope: &[R], code: Code, shape: SsaShape) -> (Vec<R>, Events) {
+    let d = q.len() / shape.tokens;
+    let w = d / shape.heads;
+    let table = phase_weights(shape.phases);
+    let mut out = Vec::with_capacity(q.len());
+    let mut events = Events::default();
+    for i in 0..shape.tokens {
+        let keys = shape.past + i + 1;
+        events.keys += keys as u64;
+        for h in 0..shape.heads {
+            let head = h * w..(h + 1) * w;
+            let q = &q[i * d..][head.clone()];
+            events.score_additions += spikes(code, q) * keys as u64;
+            let score = |j: usize| q.iter().zip(&k[j * d..][head.clone()]).map(|(q, k)| q * k).sum::<i32>();
+            let scores: Vec<i32> = (0..keys).map(score).collect();
+            let best = scores.iter().copied().fold(scores[0], i32::max);
+            let mut sums = vec![0i32; w];
+            let mut total = 0i32;
+            for (j, &score) in scores.iter().enumerate() {
+                let delay = R::from_i32(best - score) * slope[h] + R::from_f64(0.5);
+                if delay >= R::from_i32(table.len() as i32) {
+                    continue;
+                }
+                let weight = table[delay.truncate() as usize];
+                events.value_keys += 1;
+                total += weight;
+                sums.iter_mut().zip(&v[j * d..][head.clone()]).for_each(|(sum, &v)| *sum += weight * v);
+            }
+            out.extend(sums.into_iter().map(|sum| R::from_i32(sum) / R::from_i32(total)));
+        }
+    }
+    (out, events)
+}

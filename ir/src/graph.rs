@@ -1,0 +1,151 @@
+//! A program: nodes in an order where operands come before users, the constants they name, and the outputs.
+//!
+//! A node is never changed: passes build new graphs (`build`). Constants are shared between graphs.
+
+use crate::op::Op;
+use crate::tensor::Tensor;
+use crate::types::{Shape, Type};
+use indexmap::IndexSet;
+use std::sync::Arc;
+
+/// A value of a graph: the result of the node with this index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Value(pub u32);
+
+impl Value {
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A constant of a graph, by index into `Graph::weights`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WeightId(pub u32);
+
+/// A named constant.
+#[derive(Clone, Debug)]
+pub struct Weight {
+    pub name: String,
+    pub tensor: Arc<Tensor>,
+}
+
+/// A named set of legal operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stage {
+    /// What the file says, shape arithmetic evaluated away.
+    Imported,
+    /// A transformer in its own words.
+    Tensor,
+    /// Between LayerNorms, levels and integer products.
+    Quantised,
+    /// Levels spread over timesteps.
+    Spiking,
+}
+
+impl Stage {
+    pub const ALL: [Stage; 4] = [Stage::Imported, Stage::Tensor, Stage::Quantised, Stage::Spiking];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Imported => "imported",
+            Stage::Tensor => "tensor",
+            Stage::Quantised => "quantised",
+            Stage::Spiking => "spiking",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.name() == name)
+    }
+}
+
+/// One operation applied to operands.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub op: Op,
+    pub args: Vec<Value>,
+    pub ty: Type,
+    /// Index into `Graph::origins`: the ONNX node that this one comes from. 0 is "nowhere in particular".
+    pub origin: u32,
+}
+
+/// A program from token ids to named outputs.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    pub stage: Stage,
+    /// The most tokens that a sequence may have.
+    pub context: u32,
+    pub nodes: Vec<Node>,
+    pub weights: Vec<Weight>,
+    pub origins: IndexSet<String>,
+    pub outputs: Vec<(String, Value)>,
+}
+
+impl Graph {
+    pub fn node(&self, value: Value) -> &Node {
+        &self.nodes[value.index()]
+    }
+
+    pub fn ty(&self, value: Value) -> Type {
+        self.node(value).ty
+    }
+
+    /// Nodes with their values, operands before users.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (Value, &Node)> {
+        self.nodes.iter().enumerate().map(|(i, node)| (Value(i as u32), node))
+    }
+
+    pub fn weight(&self, id: WeightId) -> &Weight {
+        &self.weights[id.0 as usize]
+    }
+
+    /// The constant that `value` is, if it is one.
+    pub fn constant(&self, value: Value) -> Option<&Weight> {
+        match self.node(value).op {
+            Op::Weight(id) => Some(self.weight(id)),
+            _ => None,
+        }
+    }
+
+    pub fn origin(&self, value: Value) -> &str {
+        self.origins.get_index(self.node(value).origin as usize).map_or("", String::as_str)
+    }
+
+    pub fn output(&self, name: &str) -> Option<Value> {
+        self.outputs.iter().find(|(n, _)| n == name).map(|(_, value)| *value)
+    }
+
+    /// Users of every value, in order.
+    pub fn users(&self) -> Vec<Vec<Value>> {
+        let mut users = vec![Vec::new(); self.nodes.len()];
+        for (value, node) in self.iter() {
+            for arg in &node.args {
+                users[arg.index()].push(value);
+            }
+        }
+        users
+    }
+
+    /// The shape of a state row block: `[context, d]`, for each of the key and the value of a node that keeps state.
+    pub fn state_types(&self, value: Value) -> Option<[Type; 2]> {
+        let node = self.node(value);
+        if !node.op.has_state() {
+            return None;
+        }
+        let state = |arg: Value| {
+            let ty = self.ty(arg);
+            let width = ty.shape().width().unwrap_or(0);
+            let shape = Shape::new(&[crate::types::Dim::Context, crate::types::Dim::Fixed(width as u32)]);
+            match ty.levels() {
+                Some((code, steps)) => Type::still(crate::types::Elem::Level(code, steps), shape),
+                None => Type::still(crate::types::Elem::F32, shape),
+            }
+        };
+        Some([state(node.args[1]), state(node.args[2])])
+    }
+
+    /// Number of parameters: elements of all constants.
+    pub fn parameters(&self) -> usize {
+        self.weights.iter().map(|weight| weight.tensor.data().len()).sum()
+    }
+}

@@ -1,0 +1,308 @@
+//! The type of every operation's result, from its operands' types; or a sentence that says which operand does not fit.
+
+use crate::curve::Curve;
+use crate::op::{Layout, Op};
+use crate::types::{Carrier, Dim, Elem, Shape, Type};
+
+/// The result's type. Errors name what was expected and what was found.
+pub fn infer(op: &Op, args: &[Type]) -> Result<Type, String> {
+    let want = arity(op);
+    if args.len() != want {
+        return Err(format!("it takes {want} operands, here are {}", args.len()));
+    }
+    let f32_of = |shape| Type::still(Elem::F32, shape);
+    match *op {
+        Op::Tokens | Op::Positions => Ok(Type::still(Elem::I32, Shape::new(&[Dim::Tokens]))),
+        Op::Weight(_) => Err("a constant's type is its tensor's".into()),
+        Op::Unary(_) => f32_shape(args, 0).map(f32_of),
+        Op::Binary(_) => broadcast(f32_shape(args, 0)?, f32_shape(args, 1)?).map(f32_of),
+        Op::Causal { .. } => Ok(f32_of(Shape::new(&[Dim::Tokens, Dim::Tokens]))),
+        Op::Where => {
+            let values = broadcast(f32_shape(args, 1)?, f32_shape(args, 2)?)?;
+            broadcast(f32_shape(args, 0)?, values).map(f32_of)
+        }
+        Op::MatMul => matmul(f32_shape(args, 0)?, f32_shape(args, 1)?).map(f32_of),
+        Op::Transpose(perm) => {
+            let shape = f32_shape(args, 0)?;
+            if perm.axes().len() != shape.rank() {
+                return Err(format!("the order {:?} does not fit shape {shape}", perm.axes()));
+            }
+            let dims: Vec<Dim> = perm.axes().iter().map(|&axis| shape.dims()[usize::from(axis)]).collect();
+            Ok(f32_of(Shape::new(&dims)))
+        }
+        Op::Reshape(to) => {
+            let from = f32_shape(args, 0)?;
+            if volume(from) != volume(to) {
+                return Err(format!("{from} and {to} differ in their number of elements"));
+            }
+            Ok(f32_of(to))
+        }
+        Op::Slice { axis, start, len } => slice(f32_shape(args, 0)?, axis, start, len).map(f32_of),
+        Op::Mean => {
+            let shape = f32_shape(args, 0)?;
+            let mut dims = shape.dims().to_vec();
+            *dims.last_mut().ok_or("a scalar has no innermost axis")? = Dim::Fixed(1);
+            Ok(f32_of(Shape::new(&dims)))
+        }
+        Op::Softmax => {
+            let shape = f32_shape(args, 0)?;
+            if shape.rank() == 0 {
+                return Err("a scalar has no innermost axis".into());
+            }
+            Ok(f32_of(shape))
+        }
+        Op::Split { heads } => {
+            let d = row_width(f32_shape(args, 0)?)?;
+            divides(heads, d)?;
+            Ok(f32_of(Shape::new(&[Dim::Fixed(heads), Dim::Tokens, Dim::Fixed(d as u32 / heads)])))
+        }
+        Op::Merge => match f32_shape(args, 0)?.dims() {
+            [Dim::Fixed(heads), Dim::Tokens, Dim::Fixed(w)] => Ok(f32_of(Shape::rows(*heads as usize * *w as usize))),
+            _ => Err(format!("[heads,tokens,width] was expected, here is {}", args[0])),
+        },
+        Op::Embed => match (args[0], f32_shape(args, 1)?.dims()) {
+            (Type::Still { elem: Elem::I32, shape }, [Dim::Fixed(_), Dim::Fixed(d)])
+                if shape == Shape::new(&[Dim::Tokens]) =>
+            {
+                Ok(f32_of(Shape::rows(*d as usize)))
+            }
+            _ => Err(format!("i32[tokens] and a table were expected, here are {} and {}", args[0], args[1])),
+        },
+        Op::LayerNorm { .. } => {
+            let shape = f32_shape(args, 0)?;
+            let width = shape.width().ok_or_else(|| format!("{shape} has no fixed innermost size"))?;
+            per_channel(args, 1, width)?;
+            per_channel(args, 2, width)?;
+            Ok(f32_of(shape))
+        }
+        Op::Normalise { .. } => {
+            row_width(f32_shape(args, 0)?)?;
+            Ok(args[0])
+        }
+        Op::Linear(layout) => {
+            let d = row_width(f32_shape(args, 0)?)?;
+            let (rows, columns) = matrix(f32_shape(args, 1)?)?;
+            let (inputs, outputs) = match layout {
+                Layout::InputMajor => (rows, columns),
+                Layout::OutputMajor => (columns, rows),
+            };
+            if inputs != d {
+                return Err(format!("the weight takes {inputs} inputs, the value has {d}"));
+            }
+            per_channel(args, 2, outputs)?;
+            Ok(f32_of(Shape::rows(outputs)))
+        }
+        Op::Curve(_) => {
+            row_width(f32_shape(args, 0)?)?;
+            Ok(args[0])
+        }
+        Op::Attention { heads, .. } => {
+            let d = row_width(f32_shape(args, 0)?)?;
+            same(args, 1)?;
+            same(args, 2)?;
+            divides(heads, d)?;
+            Ok(args[0])
+        }
+        Op::Quant { code, steps, curve } => {
+            let d = neuron(args, curve, code.max_steps(), steps)?;
+            Ok(Type::still(Elem::Level(code, steps), Shape::rows(d)))
+        }
+        Op::Fire { code, steps, curve } => {
+            let d = neuron(args, curve, code.max_steps(), steps)?;
+            Ok(Type::Train { carrier: Carrier::Spike, code, steps, shape: Shape::rows(d) })
+        }
+        Op::Product => match args[0] {
+            Type::Still { elem: Elem::Level(..), shape } => {
+                let outputs = synapses(shape, args[1])?;
+                Ok(Type::still(Elem::I32, Shape::rows(outputs)))
+            }
+            other => Err(format!("levels were expected, here is {other}")),
+        },
+        Op::Synapse => match args[0] {
+            Type::Train { carrier: Carrier::Spike, code, steps, shape } => {
+                let outputs = synapses(shape, args[1])?;
+                Ok(Type::Train { carrier: Carrier::Current, code, steps, shape: Shape::rows(outputs) })
+            }
+            other => Err(format!("a spike train was expected, here is {other}")),
+        },
+        Op::Settle => match args[0] {
+            Type::Train { carrier: Carrier::Spike, code, steps, shape } => {
+                Ok(Type::still(Elem::Level(code, steps), shape))
+            }
+            Type::Train { carrier: Carrier::Current, shape, .. } => Ok(Type::still(Elem::I32, shape)),
+            other => Err(format!("a train was expected, here is {other}")),
+        },
+        Op::Affine => match args[0] {
+            Type::Still { elem: Elem::I32, shape } => {
+                let d = row_width(shape)?;
+                per_channel(args, 1, d)?;
+                per_channel(args, 2, d)?;
+                Ok(f32_of(shape))
+            }
+            other => Err(format!("i32[tokens,width] was expected, here is {other}")),
+        },
+        Op::Ssa { heads, phases } => {
+            let d = row_width(args[0].shape())?;
+            if args[0].levels().is_none() {
+                return Err(format!("levels or spikes were expected, here is {}", args[0]));
+            }
+            if !(1..=64).contains(&phases) {
+                return Err(format!("1 to 64 phases an octave are possible, here are {phases}"));
+            }
+            same(args, 1)?;
+            same(args, 2)?;
+            divides(heads, d)?;
+            per_channel(args, 3, heads as usize)?;
+            Ok(f32_of(Shape::rows(d)))
+        }
+    }
+}
+
+/// How many operands an operation takes.
+pub fn arity(op: &Op) -> usize {
+    match op {
+        Op::Tokens | Op::Positions | Op::Weight(_) | Op::Causal { .. } => 0,
+        Op::Unary(_)
+        | Op::Transpose(_)
+        | Op::Reshape(_)
+        | Op::Slice { .. }
+        | Op::Mean
+        | Op::Softmax
+        | Op::Split { .. }
+        | Op::Merge
+        | Op::Normalise { .. }
+        | Op::Curve(_)
+        | Op::Settle => 1,
+        Op::Binary(_) | Op::MatMul | Op::Embed | Op::Product | Op::Synapse => 2,
+        Op::Where | Op::LayerNorm { .. } | Op::Linear(_) | Op::Attention { .. } | Op::Affine => 3,
+        Op::Quant { curve, .. } | Op::Fire { curve, .. } => {
+            if *curve == Curve::Identity {
+                3
+            } else {
+                5
+            }
+        }
+        Op::Ssa { .. } => 4,
+    }
+}
+
+fn f32_shape(args: &[Type], i: usize) -> Result<Shape, String> {
+    match args[i] {
+        Type::Still { elem: Elem::F32, shape } => Ok(shape),
+        other => Err(format!("operand {} should be an f32 still, it is {other}", i + 1)),
+    }
+}
+
+fn row_width(shape: Shape) -> Result<usize, String> {
+    shape.row_width().ok_or_else(|| format!("[tokens,width] was expected, here is {shape}"))
+}
+
+fn matrix(shape: Shape) -> Result<(usize, usize), String> {
+    match shape.dims() {
+        [Dim::Fixed(rows), Dim::Fixed(columns)] => Ok((*rows as usize, *columns as usize)),
+        _ => Err(format!("a matrix was expected, here is {shape}")),
+    }
+}
+
+fn per_channel(args: &[Type], i: usize, width: usize) -> Result<(), String> {
+    if f32_shape(args, i)? == Shape::fixed(&[width]) {
+        return Ok(());
+    }
+    Err(format!("operand {} should be f32[{width}], it is {}", i + 1, args[i]))
+}
+
+fn same(args: &[Type], i: usize) -> Result<(), String> {
+    if args[i] == args[0] {
+        return Ok(());
+    }
+    Err(format!("operand {} should be {} like the first, it is {}", i + 1, args[0], args[i]))
+}
+
+fn divides(heads: u32, width: usize) -> Result<(), String> {
+    if heads == 0 || !width.is_multiple_of(heads as usize) {
+        return Err(format!("{heads} heads do not divide a width of {width}"));
+    }
+    Ok(())
+}
+
+fn neuron(args: &[Type], curve: Curve, max_steps: u16, steps: u16) -> Result<usize, String> {
+    if steps == 0 || steps > max_steps {
+        return Err(format!("1 to {max_steps} timesteps are possible, here are {steps}"));
+    }
+    let shape = match args[0] {
+        Type::Still { elem: Elem::F32 | Elem::I32, shape } => shape,
+        other => return Err(format!("a potential (f32 or i32 still) was expected, here is {other}")),
+    };
+    let d = row_width(shape)?;
+    for i in 1..arity(&Op::Quant { code: crate::types::Code::Binary, steps, curve }) {
+        per_channel(args, i, d)?;
+    }
+    Ok(d)
+}
+
+fn synapses(shape: Shape, weight: Type) -> Result<usize, String> {
+    let d = row_width(shape)?;
+    match weight {
+        Type::Still { elem: Elem::I8, shape } => match matrix(shape)? {
+            (inputs, outputs) if inputs == d => Ok(outputs),
+            (inputs, _) => Err(format!("the weight takes {inputs} inputs, the value has {d}")),
+        },
+        other => Err(format!("an i8 weight was expected, here is {other}")),
+    }
+}
+
+/// NumPy's rule: align at the innermost size; sizes are equal, or one of them is 1 or missing.
+pub fn broadcast(a: Shape, b: Shape) -> Result<Shape, String> {
+    let rank = a.rank().max(b.rank());
+    let at = |shape: &Shape, i: usize| {
+        let missing = rank - shape.rank();
+        if i < missing { Dim::Fixed(1) } else { shape.dims()[i - missing] }
+    };
+    let dims = (0..rank)
+        .map(|i| match (at(&a, i), at(&b, i)) {
+            (x, y) if x == y => Ok(x),
+            (Dim::Fixed(1), y) => Ok(y),
+            (x, Dim::Fixed(1)) => Ok(x),
+            _ => Err(format!("{a} and {b} do not broadcast")),
+        })
+        .collect::<Result<Vec<Dim>, String>>()?;
+    Ok(Shape::new(&dims))
+}
+
+fn matmul(a: Shape, b: Shape) -> Result<Shape, String> {
+    let split = |shape: &Shape| {
+        let dims = shape.dims();
+        let inner = dims.len().checked_sub(2)?;
+        Some((Shape::new(&dims[..inner]), dims[inner], dims[inner + 1]))
+    };
+    let (Some((lead_a, n, k)), Some((lead_b, k2, m))) = (split(&a), split(&b)) else {
+        return Err(format!("matrices were expected, here are {a} and {b}"));
+    };
+    if k != k2 {
+        return Err(format!("the inner sizes of {a} and {b} differ"));
+    }
+    let mut dims = broadcast(lead_a, lead_b)?.dims().to_vec();
+    dims.extend([n, m]);
+    if dims.len() > Shape::MAX_RANK {
+        return Err("shapes have at most four sizes".into());
+    }
+    Ok(Shape::new(&dims))
+}
+
+fn slice(shape: Shape, axis: u8, start: u32, len: u32) -> Result<Shape, String> {
+    let mut dims = shape.dims().to_vec();
+    match dims.get_mut(usize::from(axis)) {
+        Some(Dim::Fixed(n)) if start.checked_add(len).is_some_and(|end| end <= *n) => *n = len,
+        _ => return Err(format!("{start}+{len} on axis {axis} is outside {shape}")),
+    }
+    Ok(Shape::new(&dims))
+}
+
+/// Number of elements as a product of fixed sizes and powers of the symbolic ones.
+fn volume(shape: Shape) -> (u128, u32, u32) {
+    shape.dims().iter().fold((1, 0, 0), |(fixed, tokens, context), dim| match dim {
+        Dim::Fixed(n) => (fixed * u128::from(*n), tokens, context),
+        Dim::Tokens => (fixed, tokens + 1, context),
+        Dim::Context => (fixed, tokens, context + 1),
+    })
+}

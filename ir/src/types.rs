@@ -1,0 +1,295 @@
+//! Types of values: stills, trains, and shapes with two symbolic sizes.
+//!
+//! A *still* is an ordinary tensor. A *train* is a tensor spread over `T` timesteps; it denotes the weighted sum of its
+//! parts, with the weights of its code. A level is an integer that a train of that code and length can denote.
+
+use std::fmt;
+
+/// How a train spells an integer.
+///
+/// `Binary`: sign latch and magnitude bits, most significant first; step `t` of `T` weighs `2^(T-1-t)`.
+/// `Unary`: every step weighs 1 (the rate code).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Code {
+    Binary,
+    Unary,
+}
+
+impl Code {
+    pub const ALL: [Code; 2] = [Code::Binary, Code::Unary];
+
+    /// Largest magnitude that `steps` timesteps can spell.
+    pub fn levels(self, steps: u16) -> i32 {
+        match self {
+            Code::Binary => (1 << steps) - 1,
+            Code::Unary => i32::from(steps),
+        }
+    }
+
+    /// The most timesteps whose levels fit the 16-bit storage of levels.
+    pub fn max_steps(self) -> u16 {
+        match self {
+            Code::Binary => 15,
+            Code::Unary => 1024,
+        }
+    }
+
+    /// Weight of timestep `t` of `steps`.
+    pub fn weight(self, t: u16, steps: u16) -> i32 {
+        match self {
+            Code::Binary => 1 << (steps - 1 - t),
+            Code::Unary => 1,
+        }
+    }
+
+    /// What the accumulator is multiplied by before a timestep's input is added (Horner's rule).
+    pub fn carry(self) -> i32 {
+        match self {
+            Code::Binary => 2,
+            Code::Unary => 1,
+        }
+    }
+
+    /// Spikes that spell `level`.
+    pub fn spikes(self, level: i32) -> u32 {
+        match self {
+            Code::Binary => level.unsigned_abs().count_ones(),
+            Code::Unary => level.unsigned_abs(),
+        }
+    }
+
+    /// The spike (-1, 0, +1) of `level` at timestep `t` of `steps`.
+    pub fn spike(self, level: i32, t: u16, steps: u16) -> i32 {
+        let magnitude = level.unsigned_abs() as i32;
+        let fires = match self {
+            Code::Binary => (magnitude >> (steps - 1 - t)) & 1 == 1,
+            Code::Unary => i32::from(t) < magnitude,
+        };
+        if fires { level.signum() } else { 0 }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Code::Binary => "binary",
+            Code::Unary => "unary",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.name() == name)
+    }
+}
+
+/// Element of a still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Elem {
+    F32,
+    I32,
+    /// Synaptic weights: -127 to 127.
+    I8,
+    /// Integers of magnitude at most `code.levels(steps)`; stored in 8 bits where that fits, else in 16.
+    Level(Code, u16),
+}
+
+impl Elem {
+    /// Bytes that one element takes in memory and in files.
+    pub fn bytes(self) -> usize {
+        match self {
+            Elem::F32 | Elem::I32 => 4,
+            Elem::I8 => 1,
+            Elem::Level(code, steps) => {
+                if code.levels(steps) <= 127 {
+                    1
+                } else {
+                    2
+                }
+            }
+        }
+    }
+}
+
+/// One size of a shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dim {
+    Fixed(u32),
+    /// Tokens of this call.
+    Tokens,
+    /// Tokens of this call and all before it.
+    Context,
+}
+
+impl Dim {
+    /// The number this size stands for in a call on `tokens` tokens after `past` others.
+    pub fn size(self, tokens: usize, past: usize) -> usize {
+        match self {
+            Dim::Fixed(n) => n as usize,
+            Dim::Tokens => tokens,
+            Dim::Context => past + tokens,
+        }
+    }
+}
+
+/// Up to four sizes, outermost first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shape {
+    rank: u8,
+    dims: [Dim; 4],
+}
+
+impl Shape {
+    pub const MAX_RANK: usize = 4;
+
+    /// Panics above rank 4: a precondition of the caller, who checks what comes from a file.
+    pub fn new(dims: &[Dim]) -> Self {
+        assert!(dims.len() <= Self::MAX_RANK, "shapes have at most four sizes");
+        let mut all = [Dim::Fixed(1); 4];
+        all[..dims.len()].copy_from_slice(dims);
+        Self { rank: dims.len() as u8, dims: all }
+    }
+
+    pub fn fixed(sizes: &[usize]) -> Self {
+        let dims: Vec<Dim> = sizes.iter().map(|&n| Dim::Fixed(n as u32)).collect();
+        Self::new(&dims)
+    }
+
+    /// `[tokens, width]`, the shape of most values of a transformer.
+    pub fn rows(width: usize) -> Self {
+        Self::new(&[Dim::Tokens, Dim::Fixed(width as u32)])
+    }
+
+    pub fn dims(&self) -> &[Dim] {
+        &self.dims[..usize::from(self.rank)]
+    }
+
+    pub fn rank(&self) -> usize {
+        usize::from(self.rank)
+    }
+
+    /// The innermost size where it is fixed.
+    pub fn width(&self) -> Option<usize> {
+        match self.dims().last() {
+            Some(Dim::Fixed(n)) => Some(*n as usize),
+            _ => None,
+        }
+    }
+
+    /// The width of a `[tokens, width]` shape.
+    pub fn row_width(&self) -> Option<usize> {
+        match self.dims() {
+            [Dim::Tokens, Dim::Fixed(n)] => Some(*n as usize),
+            _ => None,
+        }
+    }
+
+    /// Sizes as numbers where all are fixed.
+    pub fn sizes(&self) -> Option<Vec<usize>> {
+        self.dims()
+            .iter()
+            .map(|dim| match dim {
+                Dim::Fixed(n) => Some(*n as usize),
+                Dim::Tokens | Dim::Context => None,
+            })
+            .collect()
+    }
+
+    /// Sizes in a call on `tokens` tokens after `past` others.
+    pub fn concrete(&self, tokens: usize, past: usize) -> Vec<usize> {
+        self.dims().iter().map(|dim| dim.size(tokens, past)).collect()
+    }
+}
+
+/// What travels on a train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Carrier {
+    /// Parts are -1, 0 or +1.
+    Spike,
+    /// Parts are integers: what a synapse delivers.
+    Current,
+}
+
+/// Type of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Type {
+    Still { elem: Elem, shape: Shape },
+    Train { carrier: Carrier, code: Code, steps: u16, shape: Shape },
+}
+
+impl Type {
+    pub fn still(elem: Elem, shape: Shape) -> Self {
+        Type::Still { elem, shape }
+    }
+
+    pub fn shape(&self) -> Shape {
+        match self {
+            Type::Still { shape, .. } | Type::Train { shape, .. } => *shape,
+        }
+    }
+
+    pub fn elem(&self) -> Option<Elem> {
+        match self {
+            Type::Still { elem, .. } => Some(*elem),
+            Type::Train { .. } => None,
+        }
+    }
+
+    /// Code and timesteps of what denotes levels: level stills and spike trains alike.
+    pub fn levels(&self) -> Option<(Code, u16)> {
+        match *self {
+            Type::Still { elem: Elem::Level(code, steps), .. }
+            | Type::Train { carrier: Carrier::Spike, code, steps, .. } => Some((code, steps)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Elem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Elem::F32 => f.write_str("f32"),
+            Elem::I32 => f.write_str("i32"),
+            Elem::I8 => f.write_str("i8"),
+            Elem::Level(code, steps) => write!(f, "level<{},{steps}>", code.name()),
+        }
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Dim::Fixed(n) => write!(f, "{n}"),
+            Dim::Tokens => f.write_str("tokens"),
+            Dim::Context => f.write_str("context"),
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (i, dim) in self.dims().iter().enumerate() {
+            write!(f, "{}{dim}", if i == 0 { "" } else { "," })?;
+        }
+        f.write_str("]")
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Type::Still { elem, shape } => write!(f, "{elem}{shape}"),
+            Type::Train { carrier, code, steps, shape } => {
+                let carrier = match carrier {
+                    Carrier::Spike => "spike",
+                    Carrier::Current => "current",
+                };
+                write!(f, "{carrier}<{},{steps}>{shape}", code.name())
+            }
+        }
+    }
+}
