@@ -1,1 +1,17 @@
-//! .
+//! The edge of snnc: ONNX files, `.snn` files, text, the command line, words to people.
+//!
+//! `convert` is the whole compiler as one function; `cli` is one file a subcommand. Only this crate prints.
+
+pub mod calibrate;
+pub mod cli;
+pub mod convert;
+pub mod energy;
+pub mod evaluate;
+pub mod files;
+pub mod npy;
+pub mod onnx;
+pub mod progress;
+pub mod tokens;
+
+/// What can go wrong with somebody's input: everything that was found.
+pub type Complaints = Vec<snnc_ir::Diagnostic>;

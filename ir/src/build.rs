@@ -98,7 +98,7 @@ impl Builder {
         value
     }
 
-    /// The finished graph: what the outputs need, in order, with its constants renumbered in order of first use.
+    /// The finished graph: what the outputs need, constants first, else in the order in which it was added.
     pub fn finish(self, outputs: Vec<(String, Value)>) -> Graph {
         let source = self.graph;
         let mut live = vec![false; source.nodes.len()];
@@ -119,7 +119,9 @@ impl Builder {
             origins: IndexSet::from([String::new()]),
             outputs: Vec::new(),
         };
-        for (i, node) in source.nodes.iter().enumerate().filter(|(i, _)| live[*i]) {
+        let nodes = source.nodes.iter().enumerate().filter(|(i, _)| live[*i]);
+        let (constants, rest): (Vec<_>, Vec<_>) = nodes.partition(|(_, node)| matches!(node.op, Op::Weight(_)));
+        for (i, node) in constants.into_iter().chain(rest) {
             let op = match node.op {
                 Op::Weight(id) => {
                     graph.weights.push(source.weights[id.0 as usize].clone());

@@ -454,7 +454,8 @@ impl<R: Real> Call<'_, R> {
     }
 }
 
-fn unary<R: Real>(kind: Unary, x: R) -> R {
+/// One number through a unary operation.
+pub fn unary<R: Real>(kind: Unary, x: R) -> R {
     let one = R::from_i32(1);
     match kind {
         Unary::Neg => R::ZERO - x,
@@ -468,7 +469,8 @@ fn unary<R: Real>(kind: Unary, x: R) -> R {
     }
 }
 
-fn binary<R: Real>(kind: Binary, a: R, b: R) -> R {
+/// Two numbers through a binary operation.
+pub fn binary<R: Real>(kind: Binary, a: R, b: R) -> R {
     match kind {
         Binary::Add => a + b,
         Binary::Sub => a - b,

@@ -29,7 +29,7 @@ impl fmt::Debug for Scalar {
 }
 
 /// An order of axes: axis `i` of the result is axis `perm[i]` of the operand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Perm {
     rank: u8,
     axes: [u8; Shape::MAX_RANK],
@@ -146,7 +146,7 @@ pub enum Layout {
 }
 
 /// An operation. Shapes below: `d` a width, `m` another one, `...` any leading sizes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Op {
     // --- leaves ---
     /// `i32[tokens]`: the token ids of this call.

@@ -1,8 +1,12 @@
 //! What a run did, in integers, and what that costs.
 //!
-//! Two kinds of number, kept apart: `Events` are measured (spikes, keys), the same for every engine and plan;
-//! `Work` is derived from them and from shapes. A price list turns work into energy.
+//! `Events` are measured (spikes, keys) and the same for every engine and plan. `Work` follows from events and shapes:
+//! multiply-accumulates of the dense network, additions of the spiking one. A price list turns work into energy.
+//! Counted here are the products with weights and of attention; normalisation, softmax's division, residual additions
+//! and memory are not, and reports say so.
 
+use crate::graph::{Graph, Value};
+use crate::op::{Layout, Op};
 use std::ops::AddAssign;
 
 /// What one node did, summed over a run.
@@ -24,5 +28,177 @@ impl AddAssign for Events {
         self.keys += other.keys;
         self.score_additions += other.score_additions;
         self.value_keys += other.value_keys;
+    }
+}
+
+/// Operations of one node over a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Multiply-accumulates of the dense network.
+    pub dense_macs: u64,
+    /// Additions that spikes drove.
+    pub additions: u64,
+    /// Spikes that drove them.
+    pub spikes: u64,
+    /// Neurons that could have spiked: neurons times tokens.
+    pub neurons: u64,
+}
+
+impl AddAssign for Work {
+    fn add_assign(&mut self, other: Self) {
+        self.dense_macs += other.dense_macs;
+        self.additions += other.additions;
+        self.spikes += other.spikes;
+        self.neurons += other.neurons;
+    }
+}
+
+/// The part of a transformer that a node's work belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Part {
+    /// To queries, keys and values, and back to the residual stream.
+    Projections,
+    /// Scores, softmax and the weighted sum of values.
+    Core,
+    Mlp,
+    Head,
+}
+
+impl Part {
+    pub const ALL: [Part; 4] = [Part::Projections, Part::Core, Part::Mlp, Part::Head];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Projections => "attention projections",
+            Part::Core => "attention core",
+            Part::Mlp => "MLP",
+            Part::Head => "head",
+        }
+    }
+}
+
+/// Layer and part of every node that does counted work, by structure alone: what feeds attention, what it feeds, what an
+/// output reads. `None` for all other nodes; the head belongs to no layer.
+pub fn parts(graph: &Graph) -> Vec<Option<(Option<u32>, Part)>> {
+    let users = graph.users();
+    let mut layers = 0;
+    let mut parts = vec![None; graph.nodes.len()];
+    for (value, node) in graph.iter() {
+        match node.op {
+            Op::Attention { .. } | Op::Ssa { .. } => {
+                parts[value.index()] = Some((Some(layers), Part::Core));
+                layers += 1;
+            }
+            Op::Linear(_) | Op::Product | Op::Synapse => {
+                let part = if reads_attention(graph, node.args[0]) {
+                    (Some(layers.max(1) - 1), Part::Projections)
+                } else if feeds(graph, &users, value, &|user| graph.node(user).op.has_state()) {
+                    (Some(layers), Part::Projections)
+                } else if is_output(graph, &users, value) {
+                    (None, Part::Head)
+                } else {
+                    (Some(layers.max(1) - 1), Part::Mlp)
+                };
+                parts[value.index()] = Some(part);
+            }
+            _ => {}
+        }
+    }
+    parts
+}
+
+/// Operations that stand between a product and what reads it.
+fn is_between(op: &Op) -> bool {
+    matches!(op, Op::Settle | Op::Affine | Op::Quant { .. } | Op::Fire { .. })
+}
+
+fn reads_attention(graph: &Graph, value: Value) -> bool {
+    let node = graph.node(value);
+    node.op.has_state() || is_between(&node.op) && reads_attention(graph, node.args[0])
+}
+
+fn feeds(graph: &Graph, users: &[Vec<Value>], value: Value, wanted: &dyn Fn(Value) -> bool) -> bool {
+    users[value.index()]
+        .iter()
+        .any(|&user| wanted(user) || is_between(&graph.node(user).op) && feeds(graph, users, user, wanted))
+}
+
+fn is_output(graph: &Graph, users: &[Vec<Value>], value: Value) -> bool {
+    let named = |value: Value| graph.outputs.iter().any(|(_, output)| *output == value);
+    named(value) || feeds(graph, users, value, &named)
+}
+
+/// The work of every node in a run on `tokens` tokens in which nodes did `events`.
+pub fn work(graph: &Graph, tokens: u64, events: &[Events]) -> Vec<Work> {
+    graph.iter().map(|(value, _)| work_of(graph, value, tokens, events)).collect()
+}
+
+fn work_of(graph: &Graph, value: Value, tokens: u64, events: &[Events]) -> Work {
+    let node = graph.node(value);
+    let width = |value: Value| graph.ty(value).shape().width().unwrap_or(0) as u64;
+    let matrix = |value: Value| graph.ty(value).shape().sizes().map_or(0, |sizes| sizes.iter().product::<usize>() as u64);
+    match node.op {
+        Op::Linear(Layout::InputMajor | Layout::OutputMajor) => {
+            Work { dense_macs: tokens * matrix(node.args[1]), ..Work::default() }
+        }
+        Op::Product | Op::Synapse => {
+            let spikes = events[neuron_of(graph, node.args[0]).index()].spikes;
+            Work {
+                dense_macs: tokens * matrix(node.args[1]),
+                additions: spikes * width(value),
+                spikes,
+                neurons: tokens * width(node.args[0]),
+            }
+        }
+        Op::Attention { .. } => {
+            Work { dense_macs: 2 * events[value.index()].keys * width(value), ..Work::default() }
+        }
+        Op::Ssa { heads, .. } => {
+            let Events { keys, score_additions, value_keys, .. } = events[value.index()];
+            let head = width(value) / u64::from(heads);
+            Work {
+                dense_macs: 2 * keys * width(value),
+                additions: score_additions + value_keys * head,
+                spikes: value_keys + events[neuron_of(graph, node.args[0]).index()].spikes,
+                neurons: keys * u64::from(heads) + tokens * width(node.args[0]),
+            }
+        }
+        _ => Work::default(),
+    }
+}
+
+/// The neuron layer whose spikes a value is.
+fn neuron_of(graph: &Graph, value: Value) -> Value {
+    match graph.node(value).op {
+        Op::Settle => neuron_of(graph, graph.node(value).args[0]),
+        _ => value,
+    }
+}
+
+/// Energy of one operation, in picojoules, with where the numbers come from.
+#[derive(Clone, Copy, Debug)]
+pub struct PriceList {
+    pub name: &'static str,
+    pub source: &'static str,
+    pub mac_pj: f64,
+    pub addition_pj: f64,
+}
+
+/// The convention of the spiking literature: f32 arithmetic in 45 nm at 0.9 V, compute only. A multiply-accumulate is a
+/// multiplication (3.7) and an addition (0.9).
+pub const HOROWITZ_45NM_F32: PriceList = PriceList {
+    name: "45 nm, f32",
+    source: "Horowitz, ISSCC 2014: 45 nm, 0.9 V, f32 multiply 3.7 pJ, f32 add 0.9 pJ; compute only, no memory",
+    mac_pj: 4.6,
+    addition_pj: 0.9,
+};
+
+impl PriceList {
+    pub fn dense_pj(&self, work: &Work) -> f64 {
+        work.dense_macs as f64 * self.mac_pj
+    }
+
+    pub fn spiking_pj(&self, work: &Work) -> f64 {
+        work.additions as f64 * self.addition_pj
     }
 }

@@ -81,7 +81,7 @@ impl Code {
 }
 
 /// Element of a still.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Elem {
     F32,
     I32,
@@ -109,7 +109,7 @@ impl Elem {
 }
 
 /// One size of a shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Dim {
     Fixed(u32),
     /// Tokens of this call.
@@ -130,7 +130,7 @@ impl Dim {
 }
 
 /// Up to four sizes, outermost first.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Shape {
     rank: u8,
     dims: [Dim; 4],
@@ -199,7 +199,7 @@ impl Shape {
 }
 
 /// What travels on a train.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Carrier {
     /// Parts are -1, 0 or +1.
     Spike,
@@ -208,7 +208,7 @@ pub enum Carrier {
 }
 
 /// Type of a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Type {
     Still { elem: Elem, shape: Shape },
     Train { carrier: Carrier, code: Code, steps: u16, shape: Shape },

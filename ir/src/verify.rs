@@ -1,1 +1,558 @@
-//! .
+//! What every program promises, and the check that it does. Engines rely on it and check none of it again.
+//!
+//! 1. The context is 1 to 2^20 tokens. There is an output; outputs are values of the graph with names of their own.
+//! 2. Every constant is one node, has a name of its own, at most four sizes, and the type of its tensor.
+//! 3. Operands come before their users. A node's type is what `infer` says.
+//! 4. Every node leads to an output, so that nothing is run in vain.
+//! 5. Sizes are at least 1, and a value has fewer than 2^31 elements a token.
+//! 6. Every operation is legal in the graph's stage.
+//! 7. After import, an addition's operands have one shape, `[tokens,width]`: nothing broadcasts.
+//! 8. After import, parameters (weights, gains, offsets, tables, slopes) are constants.
+//! 9. Outputs are computed stills: no train leaves the program. (That a current is only ever settled follows from 3: no
+//!    other operation takes one.)
+//! 10. Attributes are numbers, finite ones where they scale. Quantised and spiking constants are finite, slopes of
+//!     attention are not negative, and i8 weights lie within -127 and 127.
+//! 11. A table that positions look up has a row for every token of the context.
+//! 12. No i32 sum overflows, whatever the levels. Partial sums are sums over fewer terms or over the leading bits of the
+//!     levels, so the bounds hold at every timestep too:
+//!     - a product or synapse: `max over outputs of sum over inputs of |weight| * levels <= 2^31 - 1`;
+//!     - a difference of attention scores: `2 * head width * levels^2 <= 2^31 - 1`;
+//!     - attention's weighted values: `2^11 * levels * context <= 2^31 - 1`.
+
+use crate::diagnostic::Diagnostic;
+use crate::eval::FIRST_SPIKE_WEIGHT;
+use crate::graph::{Graph, Node, Stage, Value, Weight};
+use crate::infer;
+use crate::op::{Binary, Op};
+use crate::tensor::Tensor;
+use crate::text::{self, NAME_MAX};
+use crate::types::{Dim, Shape, Type};
+use std::collections::HashSet;
+use std::ops::Range;
+
+/// Most tokens of a sequence. Engines reserve memory by it.
+pub const CONTEXT_MAX: u32 = 1 << 20;
+/// Complaints that are worth reading.
+const ERRORS_MAX: usize = 50;
+/// Largest weight: -128 is left out so that negating is safe.
+const WEIGHT_MAX: u64 = 127;
+
+/// Adds what breaks a promise to the list.
+type Rule = fn(&Graph, &mut Vec<Diagnostic>);
+
+/// Rules that look at nothing but what they check.
+const SHAPE_RULES: &[Rule] = &[context, outputs, constants, operands_and_types, sizes];
+/// Rules that need those above to hold.
+const MEANING_RULES: &[Rule] =
+    &[liveness, legality, additions, parameters, departures, attributes, numbers, tables, sums];
+
+/// Whether `graph` keeps the promises above.
+///
+/// # Errors
+/// Every promise that it breaks, up to fifty, at the value that breaks it.
+pub fn verify(graph: &Graph) -> Result<(), Vec<Diagnostic>> {
+    let mut errors = Vec::new();
+    for rules in [SHAPE_RULES, MEANING_RULES] {
+        rules.iter().for_each(|rule| rule(graph, &mut errors));
+        if !errors.is_empty() {
+            errors.truncate(ERRORS_MAX);
+            return Err(errors);
+        }
+    }
+    Ok(())
+}
+
+/// An error at a value: how the text names it, and where it comes from.
+fn at(graph: &Graph, value: Value, message: impl Into<String>) -> Diagnostic {
+    let label = text::label(graph, value);
+    match graph.origin(value) {
+        "" => Diagnostic::new(label, message),
+        origin => Diagnostic::new(format!("{label} ({origin})"), message),
+    }
+}
+
+fn context(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+    if !(1..=CONTEXT_MAX).contains(&graph.context) {
+        let found = graph.context;
+        errors.push(Diagnostic::new("", format!("a context of {found} tokens; 1 to {CONTEXT_MAX} are possible")));
+    }
+}
+
+fn outputs(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+    if graph.outputs.is_empty() {
+        errors.push(Diagnostic::new("", "the program has no output"));
+    }
+    let mut seen = HashSet::new();
+    for (name, value) in &graph.outputs {
+        let place = format!("output {name}");
+        if let Some(message) = bad_name(name) {
+            errors.push(Diagnostic::new("outputs", message));
+        } else if !seen.insert(name) {
+            errors.push(Diagnostic::new(place, "there are two outputs of this name"));
+        } else if value.index() >= graph.nodes.len() {
+            errors.push(Diagnostic::new(place, format!("there is no node {}", value.0)));
+        }
+    }
+}
+
+fn bad_name(name: &str) -> Option<String> {
+    let bad = name.is_empty() || name.len() > NAME_MAX;
+    bad.then(|| format!("a name of {} bytes; 1 to {NAME_MAX} are possible", name.len()))
+}
+
+fn constants(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+    let mut seen = HashSet::new();
+    for weight in &graph.weights {
+        let sizes = weight.tensor.sizes();
+        if let Some(message) = bad_name(&weight.name) {
+            errors.push(Diagnostic::new("weights", message));
+        } else if !seen.insert(&weight.name) {
+            errors.push(Diagnostic::new(format!("@{}", weight.name), "there are two weights of this name"));
+        } else if sizes.len() > Shape::MAX_RANK || sizes.iter().any(|&size| u32::try_from(size).is_err()) {
+            errors.push(Diagnostic::new(format!("@{}", weight.name), format!("sizes {sizes:?} are beyond shapes")));
+        }
+    }
+    let mut uses = vec![0; graph.weights.len()];
+    for (value, node) in graph.iter() {
+        let Op::Weight(id) = node.op else { continue };
+        match uses.get_mut(id.0 as usize) {
+            Some(uses) => *uses += 1,
+            None => errors.push(at(graph, value, format!("there is no weight {}", id.0))),
+        }
+    }
+    for (weight, _) in graph.weights.iter().zip(uses).filter(|(_, uses)| *uses != 1) {
+        errors.push(Diagnostic::new(format!("@{}", weight.name), "a constant should be one node"));
+    }
+}
+
+fn operands_and_types(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+    if !errors.is_empty() {
+        return;
+    }
+    for (value, node) in graph.iter() {
+        if let Err(message) = well_typed(graph, value, node) {
+            errors.push(at(graph, value, message));
+        }
+    }
+}
+
+fn well_typed(graph: &Graph, value: Value, node: &Node) -> Result<(), String> {
+    if graph.origins.get_index(node.origin as usize).is_none_or(|origin| origin.len() > NAME_MAX) {
+        return Err(format!("its origin is missing or longer than {NAME_MAX} bytes"));
+    }
+    if let Some(late) = node.args.iter().find(|arg| **arg >= value) {
+        return Err(format!("its operand {} does not come before it", text::label(graph, *late)));
+    }
+    let inferred = match node.op {
+        Op::Weight(id) if node.args.is_empty() => {
+            let tensor = &graph.weight(id).tensor;
+            Type::still(tensor.elem(), Shape::fixed(tensor.sizes()))
+        }
+        op => {
+            let types: Vec<Type> = node.args.iter().map(|&arg| graph.ty(arg)).collect();
+            infer::infer(&op, &types).map_err(|message| format!("`{op}` does not fit its operands: {message}"))?
+        }
+    };
+    if inferred == node.ty { Ok(()) } else { Err(format!("`{}` gives {inferred} here, not {}", node.op, node.ty)) }
+}
+
+fn liveness(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+    let mut live = vec![false; graph.nodes.len()];
+    graph.outputs.iter().for_each(|(_, value)| live[value.index()] = true);
+    for (value, node) in graph.iter().rev().collect::<Vec<_>>() {
+        if live[value.index()] {
+            node.args.iter().for_each(|arg| live[arg.index()] = true);
+        } else {
+            errors.push(at(graph, value, "no output needs this value").note("a pass should drop it"));
+        }
+    }
+}
+
+fn sizes(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+    for (value, node) in graph.iter() {
+        let shape = node.ty.shape();
+        let fixed = shape.dims().iter().map(|dim| match dim {
+            Dim::Fixed(n) => u128::from(*n),
+            Dim::Tokens | Dim::Context => 1,
+        });
+        if !(1..=i32::MAX as u128).contains(&fixed.product()) {
+            errors.push(at(graph, value, format!("{}: 1 to 2^31 - 1 elements are possible", node.ty)));
+        }
+    }
+}
+
+fn legality(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+    for (value, node) in graph.iter().filter(|(_, node)| !node.op.legal_in(graph.stage)) {
+        errors.push(at(graph, value, format!("`{}` is not legal in stage {}", node.op, graph.stage.name())));
+    }
+}
+
+fn additions(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+    let adds = |node: &Node| graph.stage != Stage::Imported && node.op == Op::Binary(Binary::Add);
+    for (value, node) in graph.iter().filter(|(_, node)| adds(node)) {
+        let [a, b] = [graph.ty(node.args[0]), graph.ty(node.args[1])];
+        if a != b || a.shape().row_width().is_none() {
+            let message = format!("`add` takes two values of one shape [tokens,width] here, not {a} and {b}");
+            errors.push(at(graph, value, message));
+        }
+    }
+}
+
+/// Operands that are part of the program, not of its data.
+fn parameters_of(node: &Node) -> Range<usize> {
+    match node.op {
+        Op::Tokens
+        | Op::Positions
+        | Op::Weight(_)
+        | Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Causal { .. }
+        | Op::Where
+        | Op::MatMul
+        | Op::Transpose(_)
+        | Op::Reshape(_)
+        | Op::Slice { .. }
+        | Op::Mean
+        | Op::Softmax
+        | Op::Split { .. }
+        | Op::Merge
+        | Op::Normalise { .. }
+        | Op::Curve(_)
+        | Op::Attention { .. }
+        | Op::Settle => 0..0,
+        Op::Embed
+        | Op::LayerNorm { .. }
+        | Op::Linear(_)
+        | Op::Quant { .. }
+        | Op::Fire { .. }
+        | Op::Product
+        | Op::Synapse
+        | Op::Affine => 1..node.args.len(),
+        Op::Ssa { .. } => 3..node.args.len(),
+    }
+}
+
+fn parameters(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+    if graph.stage == Stage::Imported {
+        return;
+    }
+    for (value, node) in graph.iter() {
+        for i in parameters_of(node).filter(|&i| graph.constant(node.args[i]).is_none()) {
+            let found = text::label(graph, node.args[i]);
+            errors.push(at(
+                graph,
+                value,
+                format!("operand {} of `{}` should be a constant, it is {found}", i + 1, node.op),
+            ));
+        }
+    }
+}
+
+fn departures(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+    for (name, value) in &graph.outputs {
+        let ty = graph.ty(*value);
+        if matches!(ty, Type::Train { .. }) {
+            let error = Diagnostic::new(format!("output {name}"), format!("a train ({ty}) leaves the program"));
+            errors.push(error.note("settle it"));
+        } else if graph.constant(*value).is_some() {
+            errors.push(Diagnostic::new(format!("output {name}"), "an output should be computed, this is a constant"));
+        }
+    }
+}
+
+fn attributes(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+    for (value, node) in graph.iter() {
+        let (sound, wanted) = match node.op {
+            Op::Causal { keep, drop } => (!keep.get().is_nan() && !drop.get().is_nan(), "numbers"),
+            Op::LayerNorm { eps } | Op::Normalise { eps } => {
+                (eps.get().is_finite() && eps.get() >= 0.0, "a finite eps that is not negative")
+            }
+            Op::Attention { scale, .. } => (scale.get().is_finite(), "a finite scale"),
+            Op::Tokens
+            | Op::Positions
+            | Op::Weight(_)
+            | Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Where
+            | Op::MatMul
+            | Op::Transpose(_)
+            | Op::Reshape(_)
+            | Op::Slice { .. }
+            | Op::Mean
+            | Op::Softmax
+            | Op::Split { .. }
+            | Op::Merge
+            | Op::Embed
+            | Op::Linear(_)
+            | Op::Curve(_)
+            | Op::Quant { .. }
+            | Op::Product
+            | Op::Affine
+            | Op::Ssa { .. }
+            | Op::Fire { .. }
+            | Op::Synapse
+            | Op::Settle => (true, ""),
+        };
+        if !sound {
+            errors.push(at(graph, value, format!("`{}` should have {wanted}", node.op)));
+        }
+    }
+}
+
+fn numbers(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+    let finite = matches!(graph.stage, Stage::Quantised | Stage::Spiking);
+    for (value, _) in graph.iter() {
+        let Some(weight) = graph.constant(value) else { continue };
+        if finite && !all(weight.tensor.as_f32(), |x| x.is_finite()) {
+            errors.push(at(graph, value, "its numbers should be finite, one of them is not"));
+        }
+        if !all(weight.tensor.as_i8(), |x| x != i8::MIN) {
+            errors.push(at(graph, value, "its weights should lie within -127 and 127, one of them is -128"));
+        }
+    }
+    for (value, node) in graph.iter().filter(|(_, node)| matches!(node.op, Op::Ssa { .. })) {
+        let slope = graph.constant(node.args[3]).and_then(|weight| weight.tensor.as_f32());
+        if !all(slope, |x| x >= 0.0) {
+            errors.push(at(graph, value, "the slopes of attention should not be negative"));
+        }
+    }
+}
+
+/// Whether all elements satisfy `sound`; true where there are none. By blocks without an exit, which the compiler turns
+/// into vector code: this runs over all weights of a program whenever it is loaded.
+fn all<T: Copy>(elements: Option<&[T]>, sound: impl Fn(T) -> bool) -> bool {
+    let mut blocks = elements.unwrap_or(&[]).chunks(1 << 12);
+    blocks.all(|block| block.iter().fold(true, |ok, &x| ok & sound(x)))
+}
+
+fn tables(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+    let looks_up_positions = |node: &Node| node.op == Op::Embed && graph.node(node.args[0]).op == Op::Positions;
+    for (value, node) in graph.iter().filter(|(_, node)| looks_up_positions(node)) {
+        let table = graph.ty(node.args[1]).shape();
+        if let Some(Dim::Fixed(rows)) = table.dims().first()
+            && *rows < graph.context
+        {
+            let message = format!("a table of {rows} rows is short of a context of {} positions", graph.context);
+            errors.push(at(graph, value, message).note("use a smaller context"));
+        }
+    }
+}
+
+fn sums(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+    for (value, node) in graph.iter() {
+        let Some((code, steps)) = node.args.first().and_then(|&arg| graph.ty(arg).levels()) else { continue };
+        let levels = code.levels(steps) as u64;
+        let advice = format!("use fewer timesteps than the {steps} of a {} code", code.name());
+        let mut bound = |what: &str, most: u64| {
+            if most > i32::MAX as u64 {
+                let message = format!("{what} may reach {most}, an i32 sum ends at {}", i32::MAX);
+                errors.push(at(graph, value, message).note(&*advice));
+            }
+        };
+        // Settling a spike train gives its levels; settling a current, its synapse's product.
+        if let Op::Ssa { heads, .. } = node.op {
+            let head = graph.ty(value).shape().width().unwrap_or(0) as u64 / u64::from(heads);
+            bound("the difference of two scores", 2 * head * levels * levels);
+            bound("a weighted sum of values", FIRST_SPIKE_WEIGHT as u64 * levels * u64::from(graph.context));
+        } else if let (Op::Product | Op::Synapse, Some(weight)) = (node.op, weight_of(graph, node)) {
+            bound("a neuron's input", largest_sum(&weight.tensor, levels));
+        }
+    }
+}
+
+fn weight_of<'g>(graph: &'g Graph, node: &Node) -> Option<&'g Weight> {
+    node.args.get(1).and_then(|&arg| graph.constant(arg))
+}
+
+/// What the magnitude of a sum of weights times levels cannot exceed. Looks at the weights only if their number and range
+/// do not settle it.
+fn largest_sum(weight: &Tensor, levels: u64) -> u64 {
+    let (Some(weights), [inputs, outputs]) = (weight.as_i8(), weight.sizes()) else { return 0 };
+    let cheap = *inputs as u64 * WEIGHT_MAX * levels;
+    if cheap <= i32::MAX as u64 {
+        return cheap;
+    }
+    let mut sums = vec![0u64; *outputs];
+    for row in weights.chunks_exact(*outputs) {
+        sums.iter_mut().zip(row).for_each(|(sum, w)| *sum += u64::from(w.unsigned_abs()));
+    }
+    sums.into_iter().max().unwrap_or(0) * levels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::WeightId;
+    use crate::op::{Layout, Scalar};
+    use crate::text::tests::{Sketch, all, quantised, spiking};
+    use crate::types::{Code, Elem};
+    use crate::{Curve, Data};
+    use std::sync::Arc;
+
+    #[test]
+    fn the_samples_are_programs() {
+        for graph in all() {
+            assert_eq!(verify(&graph), Ok(()), "{}", text::print(&graph));
+        }
+    }
+
+    fn find(graph: &Graph, name: &str) -> usize {
+        graph.nodes.iter().position(|node| node.op.name() == name).expect("the sample has it")
+    }
+
+    fn replace(graph: &mut Graph, name: &str, tensor: Tensor) {
+        let weight = graph.weights.iter_mut().find(|weight| weight.name == name).expect("the sample has it");
+        weight.tensor = Arc::new(tensor);
+    }
+
+    /// The spiking sample after `damage` breaks one promise.
+    fn check(damage: impl FnOnce(&mut Graph), expected: &str) {
+        let mut graph = spiking();
+        damage(&mut graph);
+        let errors = verify(&graph).expect_err(expected);
+        let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert!(told.iter().any(|line| line == expected), "{told:#?}");
+        text::print(&graph);
+    }
+
+    #[test]
+    fn broken_promises_are_told() {
+        check(|g| g.context = 0, "a context of 0 tokens; 1 to 1048576 are possible");
+        check(|g| g.outputs.clear(), "the program has no output");
+        check(|g| g.outputs.push(g.outputs[0].clone()), "output logits: there are two outputs of this name");
+        check(|g| g.outputs[0].1 = Value(99), "output logits: there is no node 99");
+        check(|g| g.outputs[0].0.clear(), "outputs: a name of 0 bytes; 1 to 1024 are possible");
+        check(|g| g.weights[1].name = "wte".into(), "@wte: there are two weights of this name");
+        check(|g| g.nodes[0].op = Op::Weight(WeightId(99)), "@?: there is no weight 99");
+        check(|g| g.nodes[0].op = Op::Weight(WeightId(1)), "@wte: a constant should be one node");
+        check(|g| g.weights.truncate(3), "@?: there is no weight 5");
+        let late = |g: &mut Graph| {
+            let settle = find(g, "settle");
+            g.nodes[settle].args[0] = Value(settle as u32 + 1);
+        };
+        check(late, "%8 (/h.0/settle): its operand %9 does not come before it");
+        let retyped = |g: &mut Graph| {
+            let i = find(g, "synapse");
+            g.nodes[i].ty = g.nodes[0].ty;
+        };
+        check(retyped, "%7 (/h.0/synapse): `synapse` gives current<binary,7>[tokens,4] here, not f32[16,4]");
+        check(
+            |g| replace(g, "w", Tensor::f32(&[4, 4], vec![0.0; 16])),
+            "@w: `weight` gives f32[4,4] here, not i8[4,4]",
+        );
+        let dead = |g: &mut Graph| g.outputs[0].1 = Value(find(g, "ssa") as u32);
+        check(dead, "%15 (/h.0/add): no output needs this value\n  a pass should drop it");
+        check(|g| g.stage = Stage::Quantised, "%7 (/h.0/synapse): `synapse` is not legal in stage quantised");
+        let train = |g: &mut Graph| g.outputs.push(("x".into(), Value(find(g, "fire") as u32)));
+        check(train, "output x: a train (spike<binary,7>[tokens,4]) leaves the program\n  settle it");
+        let current = |g: &mut Graph| g.outputs.push(("x".into(), Value(find(g, "synapse") as u32)));
+        check(current, "output x: a train (current<binary,7>[tokens,4]) leaves the program\n  settle it");
+        check(|g| g.outputs.push(("x".into(), Value(0))), "output x: an output should be computed, this is a constant");
+        let eps = |g: &mut Graph| {
+            let i = find(g, "normalise");
+            g.nodes[i].op = Op::Normalise { eps: Scalar::new(f32::INFINITY) };
+        };
+        check(eps, "%5 (/h.0/normalise): `normalise[eps=inf]` should have a finite eps that is not negative");
+        check(
+            |g| replace(g, "gain", Tensor::f32(&[4], vec![1.0, 1.0, f32::NAN, 1.0])),
+            "@gain: its numbers should be finite, one of them is not",
+        );
+        let mut weights = vec![1; 16];
+        weights[15] = -128;
+        check(
+            |g| replace(g, "w", Tensor::i8(&[4, 4], weights)),
+            "@w: its weights should lie within -127 and 127, one of them is -128",
+        );
+        check(
+            |g| replace(g, "slope", Tensor::f32(&[2], vec![1.0, -0.5])),
+            "%10 (/h.0/ssa): the slopes of attention should not be negative",
+        );
+        check(
+            |g| g.context = 9,
+            "%3 (/h.0/embed): a table of 8 rows is short of a context of 9 positions\n  use a smaller context",
+        );
+        check(
+            |g| g.context = 8257,
+            "%10 (/h.0/ssa): a weighted sum of values may reach 2147612672, an i32 sum ends at 2147483647\n  \
+             use fewer timesteps than the 7 of a binary code",
+        );
+    }
+
+    #[test]
+    fn long_sums_are_bounded_by_their_weights() {
+        let product = |inputs: usize, w: i8, steps: u16| {
+            let mut s = Sketch::new(Stage::Quantised);
+            let tokens = s.add(Op::Tokens, &[]);
+            let (table, gain) = (s.f32("table", &[1, inputs]), s.f32("gain", &[inputs]));
+            let x = s.add(Op::Embed, &[tokens, table]);
+            let levels = s.add(Op::Quant { code: Code::Binary, steps, curve: Curve::Identity }, &[x, gain, gain]);
+            let mut weights = vec![0; inputs * 2];
+            weights.iter_mut().skip(1).step_by(2).for_each(|weight| *weight = w);
+            let weights = s.0.weight("w", Arc::new(Tensor::i8(&[inputs, 2], weights)));
+            let product = s.add(Op::Product, &[levels, weights]);
+            verify(&s.finish(&[("y", product)]))
+        };
+        assert_eq!(product(512, 127, 15), Ok(()));
+        assert_eq!(product(65538, 1, 15), Ok(()));
+        let errors = product(65539, -1, 15).expect_err("one term too many");
+        assert_eq!(errors[0].place, "%3 (/h.0/product)");
+        assert_eq!(errors[0].message, "a neuron's input may reach 2147516413, an i32 sum ends at 2147483647");
+    }
+
+    #[test]
+    fn scores_are_bounded_by_their_head() {
+        let mut graph = quantised();
+        for node in &mut graph.nodes {
+            if let Op::Quant { code: Code::Binary, steps, .. } = &mut node.op {
+                *steps = 15;
+                node.ty = Type::still(Elem::Level(Code::Binary, 15), node.ty.shape());
+            }
+        }
+        let errors = verify(&graph).expect_err("levels are too many");
+        let message = "the difference of two scores may reach 4294705156, an i32 sum ends at 2147483647";
+        assert_eq!(errors[0].message, message);
+    }
+
+    #[test]
+    fn after_import_nothing_broadcasts_and_parameters_are_constants() {
+        let told = |stage: Stage| {
+            let mut s = Sketch::new(stage);
+            let x = s.embedding();
+            let bias = s.f32("bias", &[4]);
+            let x = s.add(Op::Binary(Binary::Add), &[x, bias]);
+            let sum = s.add(Op::Binary(Binary::Add), &[bias, bias]);
+            let w = s.f32("w", &[4, 4]);
+            let y = s.add(Op::Linear(Layout::InputMajor), &[x, w, sum]);
+            let errors = verify(&s.finish(&[("y", y)])).expect_err("wrong in every stage");
+            errors.into_iter().map(|error| error.message).collect::<Vec<String>>()
+        };
+        let expected = [
+            "`add` takes two values of one shape [tokens,width] here, not f32[tokens,4] and f32[4]",
+            "`add` takes two values of one shape [tokens,width] here, not f32[4] and f32[4]",
+            "operand 3 of `linear` should be a constant, it is %6",
+        ];
+        assert_eq!(told(Stage::Tensor), expected);
+        assert_eq!(told(Stage::Imported), ["`linear` is not legal in stage imported"]);
+    }
+
+    #[test]
+    fn sizes_are_neither_nothing_nor_endless() {
+        let told = |reshape: &[Dim], sizes: &[usize]| {
+            let mut s = Sketch::new(Stage::Imported);
+            let x = s.f32("x", sizes);
+            let y = s.add(Op::Binary(Binary::Add), &[x, x]);
+            let y = s.add(Op::Reshape(Shape::new(reshape)), &[y]);
+            verify(&s.finish(&[("y", y)])).map_err(|errors| errors.len())
+        };
+        assert_eq!(told(&[Dim::Fixed(0), Dim::Fixed(u32::MAX)], &[0]), Err(3));
+        assert_eq!(told(&[Dim::Fixed(4), Dim::Fixed(1)], &[2, 2]), Ok(()));
+    }
+
+    #[test]
+    fn a_weight_that_no_node_names_is_refused() {
+        let mut graph = spiking();
+        let tensor = Arc::new(Tensor::new(vec![1], Data::F32(vec![1.0].into())));
+        graph.weights.push(Weight { name: "left over".into(), tensor });
+        assert_eq!(verify(&graph).expect_err("unused")[0].message, "a constant should be one node");
+    }
+}

@@ -1,1 +1,95 @@
-//! .
+//! Graph to graph: from what an exporter wrote to a spiking program.
+//!
+//! Every pass is a function from a graph and a context to a graph; `STANDARD` is their order. Passes read no files and no
+//! clocks: ranges measured on text come in as plain data.
+
+#![forbid(unsafe_code)]
+
+pub mod collapse;
+pub mod constants;
+pub mod egraph;
+pub mod fold;
+pub mod quantise;
+pub mod raise;
+pub mod simplify;
+pub mod spike;
+
+use quantise::{Levels, Ranges};
+use snnc_ir::{Diagnostic, Graph, Stage, text, verify};
+
+/// What passes know besides the graph.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// What every site's channels were seen to hold, by value of the simplified graph.
+    pub ranges: Ranges,
+    pub levels: Levels,
+}
+
+/// A step of the compiler. `run` may assume a verified graph of stage `needs`.
+#[derive(Clone, Copy)]
+pub struct Pass {
+    pub name: &'static str,
+    pub needs: Stage,
+    pub gives: Stage,
+    pub run: fn(&Graph, &Context) -> Result<Graph, Vec<Diagnostic>>,
+}
+
+impl std::fmt::Debug for Pass {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} -> {}", self.name, self.needs.name(), self.gives.name())
+    }
+}
+
+#[rustfmt::skip]
+pub const STANDARD: &[Pass] = &[
+    // What the exporter wrote, shape arithmetic evaluated away.
+    Pass { name: "raise",    needs: Stage::Imported,  gives: Stage::Tensor,    run: raise::raise },
+    // LayerNorm, linear, curve, attention; nothing else between embedding and logits.
+    Pass { name: "simplify", needs: Stage::Tensor,    gives: Stage::Tensor,    run: simplify::simplify },
+    // Gains are in weights. Ranges are measured on this graph.
+    Pass { name: "quantise", needs: Stage::Tensor,    gives: Stage::Quantised, run: quantise::quantise },
+    // Levels and int8 weights; whatever the conversion loses is lost by now.
+    Pass { name: "spike",    needs: Stage::Quantised, gives: Stage::Spiking,   run: spike::spike },
+    // Every level is a spike train, every product a synapse.
+    Pass { name: "fold",     needs: Stage::Spiking,   gives: Stage::Spiking,   run: fold::fold },
+    // Scales and biases are in the neurons: a potential is in units of its level, thresholds are powers of two.
+];
+
+/// Passes up to the graph that ranges are measured on, and those after it.
+pub fn front_and_back() -> (&'static [Pass], &'static [Pass]) {
+    let at = STANDARD.iter().position(|pass| pass.name == "quantise").unwrap_or(STANDARD.len());
+    STANDARD.split_at(at)
+}
+
+/// Runs `passes` in order, verifies after each, and shows `(pass, before, after)` to `watch`.
+///
+/// # Errors
+/// What a pass found wrong with its input; or an internal error, with the graph, if a pass broke the contract.
+pub fn run(
+    passes: &[Pass],
+    graph: Graph,
+    context: &Context,
+    watch: &mut dyn FnMut(&Pass, &Graph, &Graph),
+) -> Result<Graph, Vec<Diagnostic>> {
+    let mut graph = graph;
+    for pass in passes {
+        assert_eq!(graph.stage, pass.needs, "pass `{}` comes at the wrong stage", pass.name);
+        let after = (pass.run)(&graph, context)?;
+        if let Err(broken) = verify::verify(&after) {
+            return Err(internal(pass, &after, broken));
+        }
+        watch(pass, &graph, &after);
+        graph = after;
+    }
+    Ok(graph)
+}
+
+/// A pass broke the contract, or the verifier found that the input's numbers cannot be held. The verifier's words lead.
+fn internal(pass: &Pass, graph: &Graph, broken: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut all = broken;
+    if let Some(first) = all.first_mut() {
+        first.notes.push(format!("found after pass `{}`; the graph is shown by --emit ir={}", pass.name, pass.name));
+        debug_assert!(!text::print(graph).is_empty());
+    }
+    all
+}

@@ -1,0 +1,100 @@
+//! The whole compiler as a function: an imported network and sample text to a spiking program.
+
+use crate::calibrate::{self, Windows};
+use crate::tokens::Tokens;
+use crate::{Complaints, evaluate};
+use serde_json::json;
+use snnc_ir::{Diagnostic, Graph};
+use snnc_passes::quantise::Levels;
+use snnc_passes::{Context, Pass, front_and_back, run};
+
+/// Text that ranges are measured on where the user gives none: written by the demo model itself, at temperature 1.
+pub const BUILT_IN_TEXT: &str = include_str!("calibration.txt");
+
+/// Tokens that ranges are measured on: 64 windows of 256 reach a centred cosine of .9999 at seven timesteps; 8 do not.
+pub const CALIBRATION_TOKENS: usize = 16384;
+
+/// How many tokens a calibration window has at most: ranges settle within a few hundred tokens of context.
+pub const CALIBRATION_WINDOW: usize = 256;
+
+/// What a user chooses about a conversion.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe {
+    pub levels: Levels,
+    pub calibration_tokens: usize,
+    pub threads: usize,
+}
+
+/// Where calibration tokens come from.
+#[derive(Debug)]
+pub enum Sample<'a> {
+    Text { name: String, text: String, tokens: &'a Tokens },
+    /// Without a tokenizer: ids drawn uniformly from a seeded generator.
+    SeededIds,
+}
+
+/// A program and what it was measured on.
+#[derive(Debug)]
+pub struct Converted {
+    pub graph: Graph,
+    /// For the file's `calibration` section.
+    pub calibration: serde_json::Value,
+}
+
+/// Imported to Spiking. `watch` sees every pass with the graphs before and after.
+pub fn convert(
+    imported: Graph,
+    sample: &Sample<'_>,
+    recipe: Recipe,
+    watch: &mut dyn FnMut(&Pass, &Graph, &Graph),
+) -> Result<Converted, Complaints> {
+    let (front, back) = front_and_back();
+    let mut context = Context { levels: recipe.levels, ..Context::default() };
+    let tensor = run(front, imported, &context, watch)?;
+    let (windows, source) = sample_windows(&tensor, sample, recipe.calibration_tokens)?;
+    context.ranges = calibrate::calibrate(&tensor, &windows, recipe.threads)?;
+    let graph = run(back, tensor, &context, watch)?;
+    let count: usize = windows.iter().map(Vec::len).sum();
+    let calibration = json!({ "source": source, "windows": windows.len(), "tokens": count });
+    Ok(Converted { graph, calibration })
+}
+
+/// Windows of sample tokens, and what they are to be called.
+fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Result<(Windows, String), Complaints> {
+    let length = CALIBRATION_WINDOW.min(graph.context as usize);
+    let count = (tokens / length).max(1);
+    let (ids, source) = match sample {
+        Sample::Text { name, text, tokens } => (tokens.document(text).map_err(|e| vec![e])?, name.clone()),
+        Sample::SeededIds => (seeded_ids(vocabulary(graph)?, length * count), "seeded random ids".to_string()),
+    };
+    let windows = evaluate::spread(&ids, length, count).into_iter().map(|w| ids[w].to_vec()).collect::<Windows>();
+    if windows.iter().all(Vec::is_empty) {
+        return Err(vec![Diagnostic::new(source, "the calibration text is empty")]);
+    }
+    Ok((windows, source))
+}
+
+/// Rows of the table that token ids index.
+pub fn vocabulary(graph: &Graph) -> Result<usize, Complaints> {
+    let is_ids = |value: snnc_ir::Value| matches!(graph.node(value).op, snnc_ir::Op::Tokens);
+    let table = graph.iter().find_map(|(_, node)| match node.op {
+        snnc_ir::Op::Embed if is_ids(node.args[0]) => graph.ty(node.args[1]).shape().sizes().map(|sizes| sizes[0]),
+        _ => None,
+    });
+    table.ok_or_else(|| vec![Diagnostic::new("", "the network embeds no token ids")])
+}
+
+/// Seed of the ids that stand in for text.
+const ID_SEED: u64 = 0x5eed_0f1d;
+
+fn seeded_ids(vocabulary: usize, count: usize) -> Vec<u32> {
+    let mut state = ID_SEED;
+    let mut next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    (0..count).map(|_| (next() % vocabulary.max(1) as u64) as u32).collect()
+}

@@ -1,0 +1,205 @@
+//! How well a network predicts text, and how near two networks are: perplexity, cosine similarity, agreement.
+//!
+//! The protocol of the usual GPT-2 evaluation without overlap: the text with one start token before it is cut into
+//! windows of the context's length; every token but the first is predicted once.
+
+use crate::Complaints;
+use crate::calibrate::in_threads;
+use crate::progress;
+use snnc_ir::price::Events;
+use snnc_ir::{Diagnostic, Graph};
+use snnc_runtime::{Program, Rows, Session};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// `count` windows of at most `length` inputs, spread evenly over all windows that the ids can be cut into.
+pub fn spread(ids: &[u32], length: usize, count: usize) -> Vec<Range<usize>> {
+    let all = ids.len().div_ceil(length.max(1));
+    let count = count.min(all);
+    (0..count).map(|i| i * all / count).map(|w| w * length..((w + 1) * length).min(ids.len())).collect()
+}
+
+/// Sums over predicted tokens, in f64, in the order of the text.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Score {
+    pub tokens: usize,
+    /// Negative log likelihood of the text, in nats.
+    pub nll: f64,
+    pub nll_dense: f64,
+    /// Predictions that were right.
+    pub right: usize,
+    pub right_dense: usize,
+    pub cosine: f64,
+    pub cosine_centred: f64,
+    /// Kullback-Leibler divergence of the dense prediction from the spiking one, in nats.
+    pub kl: f64,
+    /// Both networks' best guess is the same.
+    pub agreed: usize,
+}
+
+impl Score {
+    fn add(&mut self, other: &Score) {
+        self.tokens += other.tokens;
+        self.nll += other.nll;
+        self.nll_dense += other.nll_dense;
+        self.right += other.right;
+        self.right_dense += other.right_dense;
+        self.cosine += other.cosine;
+        self.cosine_centred += other.cosine_centred;
+        self.kl += other.kl;
+        self.agreed += other.agreed;
+    }
+
+    pub fn perplexity(&self) -> f64 {
+        (self.nll / self.tokens as f64).exp()
+    }
+
+    pub fn perplexity_dense(&self) -> f64 {
+        (self.nll_dense / self.tokens as f64).exp()
+    }
+
+    /// A sum as a mean over tokens.
+    pub fn mean(&self, sum: f64) -> f64 {
+        sum / self.tokens as f64
+    }
+}
+
+/// A finished evaluation. `events` are the program's, by node.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    pub score: Score,
+    pub windows: usize,
+    pub events: Vec<Events>,
+    /// Tokens that were run, the unit of `events`.
+    pub run: u64,
+}
+
+/// The program's output that predicts the next token.
+pub fn logits_of(graph: &Graph) -> Result<String, Diagnostic> {
+    let first = graph.outputs.first().map(|(name, _)| name.clone());
+    first.ok_or_else(|| Diagnostic::new("", "the network has no output"))
+}
+
+/// Scores `program` on `ids`, beside `dense` where there is one. Results do not depend on `threads`.
+pub fn evaluate(
+    program: &Arc<Program>,
+    dense: Option<&Arc<Program>>,
+    ids: &[u32],
+    windows: usize,
+    threads: usize,
+) -> Result<Evaluation, Complaints> {
+    let context = program.graph().context as usize;
+    // The last id is only predicted, never an input.
+    let inputs = ids.len().saturating_sub(1);
+    let ranges = spread(&ids[..inputs], context, windows);
+    if ranges.is_empty() {
+        return Err(vec![Diagnostic::new("", "the text is empty: there is nothing to predict")]);
+    }
+    let names = (logits_of(program.graph()).map_err(|e| vec![e])?, match dense {
+        Some(dense) => Some(logits_of(dense.graph()).map_err(|e| vec![e])?),
+        None => None,
+    });
+    let bar = progress::bar(ranges.iter().map(|r| r.len() as u64).sum(), "evaluating");
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<(usize, Score, Vec<Events>)>, Diagnostic> {
+        let mut session = Session::new(program.clone());
+        let mut beside = dense.map(|dense| Session::new(dense.clone()));
+        let mut scores = Vec::new();
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(range) = ranges.get(i) else { break };
+            session.reset();
+            if let Some(beside) = &mut beside {
+                beside.reset();
+            }
+            let mut score = Score::default();
+            for chunk in chunks(range.clone()) {
+                let targets = &ids[chunk.start + 1..chunk.end + 1];
+                let outputs = session.forward(&ids[chunk.clone()], Rows::All)?;
+                let logits = outputs.f32(&names.0).unwrap_or(&[]);
+                let reference = match (&mut beside, &names.1) {
+                    (Some(beside), Some(name)) => Some(beside.forward(&ids[chunk.clone()], Rows::All)?.f32(name).unwrap_or(&[]).to_vec()),
+                    _ => None,
+                };
+                score.add(&score_rows(logits, reference.as_deref(), targets));
+                bar.inc(chunk.len() as u64);
+            }
+            scores.push((i, score, Vec::new()));
+        }
+        scores.push((usize::MAX, Score::default(), session.events().to_vec()));
+        Ok(scores)
+    };
+    let mut parts = in_threads(threads.min(ranges.len()).max(1), &work).map_err(|e| vec![e])?;
+    bar.finish_and_clear();
+    parts.sort_by_key(|(i, _, _)| *i);
+    let mut evaluation = Evaluation {
+        score: Score::default(),
+        windows: ranges.len(),
+        events: vec![Events::default(); program.graph().nodes.len()],
+        run: ranges.iter().map(|r| r.len() as u64).sum(),
+    };
+    for (_, score, events) in parts {
+        evaluation.score.add(&score);
+        evaluation.events.iter_mut().zip(events).for_each(|(all, events)| *all += events);
+    }
+    Ok(evaluation)
+}
+
+/// Rows scored at a time: logits of a large vocabulary are big.
+const CHUNK: usize = 64;
+
+fn chunks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    range.clone().step_by(CHUNK).map(move |start| start..(start + CHUNK).min(range.end))
+}
+
+fn score_rows(logits: &[f32], dense: Option<&[f32]>, targets: &[u32]) -> Score {
+    let width = logits.len() / targets.len().max(1);
+    let mut score = Score { tokens: targets.len(), ..Score::default() };
+    for (i, &target) in targets.iter().enumerate() {
+        let row = &logits[i * width..(i + 1) * width];
+        let log_sum = log_sum_exp(row);
+        let nll = |row: &[f32], log_sum: f64| row.get(target as usize).map_or(f64::INFINITY, |&x| log_sum - f64::from(x));
+        score.nll += nll(row, log_sum);
+        score.right += usize::from(best(row) == target as usize);
+        let Some(dense) = dense else { continue };
+        let other = &dense[i * width..(i + 1) * width];
+        let log_sum_dense = log_sum_exp(other);
+        score.nll_dense += nll(other, log_sum_dense);
+        score.right_dense += usize::from(best(other) == target as usize);
+        score.agreed += usize::from(best(row) == best(other));
+        score.cosine += cosine(row, other, 0.0, 0.0);
+        score.cosine_centred += cosine(row, other, mean(row), mean(other));
+        let kl = |(&p, &q): (&f32, &f32)| {
+            let (p, q) = (f64::from(p) - log_sum_dense, f64::from(q) - log_sum);
+            p.exp() * (p - q)
+        };
+        score.kl += other.iter().zip(row).map(kl).sum::<f64>();
+    }
+    score
+}
+
+fn log_sum_exp(row: &[f32]) -> f64 {
+    let most = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    most + row.iter().map(|&x| libm::exp(f64::from(x) - most)).sum::<f64>().ln()
+}
+
+/// Index of the largest logit, the first of equals.
+pub fn best(row: &[f32]) -> usize {
+    row.iter().enumerate().fold(0, |best, (i, x)| if *x > row[best] { i } else { best })
+}
+
+fn mean(row: &[f32]) -> f64 {
+    row.iter().map(|&x| f64::from(x)).sum::<f64>() / row.len() as f64
+}
+
+fn cosine(a: &[f32], b: &[f32], mean_a: f64, mean_b: f64) -> f64 {
+    let (mut ab, mut aa, mut bb) = (0.0, 0.0, 0.0);
+    for (&a, &b) in a.iter().zip(b) {
+        let (a, b) = (f64::from(a) - mean_a, f64::from(b) - mean_b);
+        ab += a * b;
+        aa += a * a;
+        bb += b * b;
+    }
+    ab / (aa * bb).sqrt()
+}

@@ -1,0 +1,132 @@
+//! Files in and out: models told apart by their first bytes, outputs that appear whole or not at all.
+
+use crate::{Complaints, onnx};
+use memmap2::Mmap;
+use snnc_ir::container::{self, File};
+use snnc_ir::tensor::SharedBytes;
+use snnc_ir::{Diagnostic, Graph};
+use std::fs;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A model that a user named.
+#[derive(Debug)]
+pub enum Model {
+    /// The network of an ONNX file, at the Imported stage.
+    Onnx(Box<onnx::Import>),
+    /// A compiled program.
+    Snn(Box<File>),
+}
+
+fn trouble(path: &Path, what: &str, error: &io::Error) -> Diagnostic {
+    Diagnostic::new(path.display().to_string(), format!("{what}: {error}"))
+}
+
+/// Reads a model. The kind is told by content: a `.snn` begins with `SNNC`.
+pub fn load(path: &Path) -> Result<Model, Complaints> {
+    let mut start = Vec::with_capacity(4);
+    let file = fs::File::open(path).map_err(|e| vec![trouble(path, "cannot be opened", &e)])?;
+    file.take(4).read_to_end(&mut start).map_err(|e| vec![trouble(path, "cannot be read", &e)])?;
+    if start == container::MAGIC {
+        return read_snn(path).map(|file| Model::Snn(Box::new(file)));
+    }
+    onnx::import(path).map(|import| Model::Onnx(Box::new(import)))
+}
+
+/// Reads a `.snn` file; its weights stay in the mapped file.
+pub fn read_snn(path: &Path) -> Result<File, Complaints> {
+    let bytes = map(path).map_err(|e| vec![trouble(path, "cannot be read", &e)])?;
+    container::read(bytes).map_err(|complaints| at(path, complaints))
+}
+
+/// Puts the file's name before every place.
+pub fn at(path: &Path, complaints: Complaints) -> Complaints {
+    let name = path.display();
+    let prefix = |mut d: Diagnostic| {
+        d.place = if d.place.is_empty() { name.to_string() } else { format!("{name}: {}", d.place) };
+        d
+    };
+    complaints.into_iter().map(prefix).collect()
+}
+
+fn map(path: &Path) -> io::Result<SharedBytes> {
+    let file = fs::File::open(path)?;
+    if file.metadata()?.len() == 0 {
+        return Ok(Arc::new(Vec::new()));
+    }
+    // SAFETY: the mapping is read-only and private to this process. Somebody who truncates the file while it is in use
+    // ends this process with SIGBUS; somebody who rewrites it in place changes numbers, never memory safety, since all
+    // indices were checked against this mapping's length. `tests/hostile.rs` covers truncated and changed files.
+    #[allow(unsafe_code)]
+    let map = unsafe { Mmap::map(&file)? };
+    Ok(Arc::new(map))
+}
+
+/// Writes a file beside its final place, syncs it and renames it: an existing file stays until the new one is whole.
+pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Diagnostic> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if path.is_dir() {
+        return Err(Diagnostic::new(path.display().to_string(), "is a folder; name a file"));
+    }
+    let failed = |e: io::Error| trouble(path, "cannot be written", &e);
+    let mut file = tempfile::Builder::new().prefix(".snnc-").tempfile_in(folder).map_err(failed)?;
+    let mut out = BufWriter::with_capacity(1 << 20, file.as_file_mut());
+    write(&mut out).and_then(|()| out.flush()).map_err(failed)?;
+    drop(out);
+    file.as_file().sync_all().map_err(failed)?;
+    set_usual_permissions(file.as_file()).map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    Ok(())
+}
+
+/// Temporary files are private; what a user asked for is as readable as any file they make.
+#[cfg(unix)]
+fn set_usual_permissions(file: &fs::File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn set_usual_permissions(_: &fs::File) -> io::Result<()> {
+    Ok(())
+}
+
+/// Whether `path` can be written, found out before long work begins.
+pub fn check_writable(path: &Path) -> Result<(), Diagnostic> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if path.is_dir() {
+        return Err(Diagnostic::new(path.display().to_string(), "is a folder; name a file"));
+    }
+    let probe = tempfile::Builder::new().prefix(".snnc-").tempfile_in(folder);
+    probe.map(drop).map_err(|e| trouble(path, "cannot be written", &e))
+}
+
+/// A text file's contents.
+pub fn read_text(path: &Path) -> Result<String, Diagnostic> {
+    let bytes = fs::read(path).map_err(|e| trouble(path, "cannot be read", &e))?;
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        Diagnostic::new(path.display().to_string(), format!("is not UTF-8 text: byte {at} begins no character"))
+    })
+}
+
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>, Diagnostic> {
+    fs::read(path).map_err(|e| trouble(path, "cannot be read", &e))
+}
+
+impl Model {
+    /// The graph as it is in the file.
+    pub fn graph(&self) -> &Graph {
+        match self {
+            Model::Onnx(import) => &import.graph,
+            Model::Snn(file) => &file.graph,
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! NumPy's `.npy` format, version 1.0: what `logits` writes and tests read.
+
+use std::io::{self, Write};
+
+/// Writes a row-major little-endian f32 array.
+pub fn write_f32(out: &mut dyn Write, sizes: &[usize], data: &[f32]) -> io::Result<()> {
+    let shape: Vec<String> = sizes.iter().map(|n| format!("{n},")).collect();
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", shape.join(" "));
+    // Magic, version, length and header fill a multiple of 64 bytes and end in a newline.
+    let padding = (64 - (10 + header.len() + 1) % 64) % 64;
+    header.push_str(&" ".repeat(padding));
+    header.push('\n');
+    out.write_all(b"\x93NUMPY\x01\x00")?;
+    out.write_all(&(header.len() as u16).to_le_bytes())?;
+    out.write_all(header.as_bytes())?;
+    data.iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))
+}

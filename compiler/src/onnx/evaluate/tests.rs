@@ -1,0 +1,228 @@
+//! One case for each fact: a node, its operands, what it gives.
+
+use super::*;
+use crate::onnx::read::Attribute;
+use std::sync::Arc;
+
+fn node(op: &str, attributes: &[(&str, Attribute)]) -> OnnxNode {
+    OnnxNode {
+        op_type: op.into(),
+        outputs: vec!["y".into()],
+        attributes: attributes.iter().map(|(k, v)| (k.to_string(), v.clone())).collect(),
+        ..OnnxNode::default()
+    }
+}
+
+fn run(node: &OnnxNode, inputs: &[&Array]) -> Result<Vec<Array>, Failure> {
+    let inputs: Vec<Option<&Array>> = inputs.iter().map(|&x| Some(x)).collect();
+    evaluate(node, 17, &inputs)
+}
+
+#[track_caller]
+fn check(op: &str, attributes: &[(&str, Attribute)], inputs: &[&Array], expected: &Array) {
+    assert_eq!(run(&node(op, attributes), inputs), Ok(vec![expected.clone()]), "{op}");
+}
+
+#[track_caller]
+fn refuse(op: &str, attributes: &[(&str, Attribute)], inputs: &[&Array], words: &str) {
+    match run(&node(op, attributes), inputs) {
+        Err(Failure::Wrong(message)) => assert!(message.contains(words), "{op}: {message}"),
+        other => panic!("{op}: {other:?}"),
+    }
+}
+
+fn ints(x: &[i64]) -> Array {
+    Array::vector(x.to_vec())
+}
+
+fn table(sizes: &[usize]) -> Array {
+    Array::i64(sizes, (0..sizes.iter().product::<usize>() as i64).collect())
+}
+
+fn floats(x: &[f32]) -> Array {
+    Array::f32(&[x.len()], x.to_vec())
+}
+
+fn int(x: i64) -> Array {
+    Array::i64(&[], vec![x])
+}
+
+use Attribute::{Int, Ints};
+
+#[test]
+fn constants() {
+    check("Constant", &[("value", Attribute::Tensor(Arc::new(ints(&[1, 2]))))], &[], &ints(&[1, 2]));
+    check("Constant", &[("value_float", Attribute::Float(0.5))], &[], &Array::f32(&[], vec![0.5]));
+    check("Constant", &[("value_ints", Ints(vec![3]))], &[], &ints(&[3]));
+    let minus = Attribute::Tensor(Arc::new(floats(&[-1.0])));
+    check("ConstantOfShape", &[("value", minus)], &[&ints(&[2])], &floats(&[-1.0, -1.0]));
+    check("ConstantOfShape", &[], &[&ints(&[])], &Array::f32(&[], vec![0.0]));
+    refuse("ConstantOfShape", &[], &[&ints(&[1 << 40, 1 << 40])], "too large");
+    refuse("ConstantOfShape", &[], &[&ints(&[-2])], "no shape");
+}
+
+#[test]
+fn shapes() {
+    check("Shape", &[], &[&table(&[2, 3])], &ints(&[2, 3]));
+    check("Shape", &[("start", Int(-1))], &[&table(&[2, 3])], &ints(&[3]));
+    check("Shape", &[("start", Int(5)), ("end", Int(-9))], &[&table(&[2, 3])], &ints(&[]));
+    check("Size", &[], &[&table(&[2, 3])], &int(6));
+    check("Squeeze", &[], &[&table(&[1, 3, 1])], &table(&[3]));
+    check("Squeeze", &[("axes", Ints(vec![0]))], &[&table(&[1, 3, 1])], &table(&[3, 1]));
+    check("Squeeze", &[], &[&table(&[1, 3, 1]), &ints(&[-1])], &table(&[1, 3]));
+    refuse("Squeeze", &[], &[&table(&[2]), &ints(&[0])], "not all 1");
+    check("Unsqueeze", &[], &[&table(&[3]), &ints(&[0, -1])], &table(&[1, 3, 1]));
+    check("Unsqueeze", &[("axes", Ints(vec![1]))], &[&table(&[3])], &table(&[3, 1]));
+    refuse("Unsqueeze", &[], &[&table(&[3]), &ints(&[0, 0])], "twice");
+    check("Reshape", &[], &[&table(&[2, 6]), &ints(&[0, -1, 2])], &table(&[2, 3, 2]));
+    check("Reshape", &[("allowzero", Int(1))], &[&table(&[0, 6]), &ints(&[0, 2])], &table(&[0, 2]));
+    refuse("Reshape", &[], &[&table(&[5]), &ints(&[2, -1])], "cannot become");
+    refuse("Reshape", &[], &[&table(&[4]), &ints(&[-1, -1])], "cannot become");
+    refuse("Reshape", &[], &[&table(&[0]), &ints(&[0, -1])], "cannot become");
+    check("Flatten", &[("axis", Int(2))], &[&table(&[2, 3, 4])], &table(&[6, 4]));
+    check("Flatten", &[("axis", Int(-1))], &[&table(&[2, 3, 4])], &table(&[6, 4]));
+}
+
+#[test]
+fn moves() {
+    check("Transpose", &[], &[&table(&[2, 3])], &Array::i64(&[3, 2], vec![0, 3, 1, 4, 2, 5]));
+    let turned = Array::i64(&[2, 1, 2], vec![0, 2, 1, 3]);
+    check("Transpose", &[("perm", Ints(vec![2, 0, 1]))], &[&table(&[1, 2, 2])], &turned);
+    refuse("Transpose", &[("perm", Ints(vec![0, 0]))], &[&table(&[2, 3])], "no order");
+    check("Concat", &[("axis", Int(0))], &[&ints(&[1]), &ints(&[]), &ints(&[2, 3])], &ints(&[1, 2, 3]));
+    let joined = Array::i64(&[2, 3], vec![0, 1, 0, 2, 3, 1]);
+    check("Concat", &[("axis", Int(-1))], &[&table(&[2, 2]), &table(&[2, 1])], &joined);
+    refuse("Concat", &[("axis", Int(0))], &[&table(&[2, 2]), &table(&[2, 1])], "do not join");
+    check("Expand", &[], &[&ints(&[7]), &ints(&[2, 3])], &Array::i64(&[2, 3], vec![7; 6]));
+    check("Expand", &[], &[&table(&[2, 1]), &ints(&[2])], &Array::i64(&[2, 2], vec![0, 0, 1, 1]));
+    refuse("Expand", &[], &[&ints(&[7]), &ints(&[1 << 20, 1 << 20])], "too large");
+    check("Tile", &[], &[&table(&[1, 2]), &ints(&[2, 2])], &Array::i64(&[2, 4], vec![0, 1, 0, 1, 0, 1, 0, 1]));
+    refuse("Tile", &[], &[&table(&[1, 2]), &ints(&[1 << 40, 1])], "too large");
+    check("Identity", &[], &[&ints(&[1])], &ints(&[1]));
+    check("Dropout", &[], &[&floats(&[1.0])], &floats(&[1.0]));
+}
+
+#[test]
+fn slices() {
+    let max = i64::MAX;
+    check("Slice", &[], &[&ints(&[1, 2, 3]), &ints(&[-1]), &ints(&[max]), &ints(&[0])], &ints(&[3]));
+    check("Slice", &[], &[&ints(&[1, 2, 3]), &ints(&[-2]), &ints(&[-1]), &ints(&[0])], &ints(&[2]));
+    check("Slice", &[], &[&ints(&[1, 2, 3]), &ints(&[5]), &ints(&[9])], &ints(&[]));
+    let backward = [&ints(&[1, 2, 3]), &ints(&[-1]), &ints(&[i64::MIN]), &ints(&[0]), &ints(&[-1])];
+    check("Slice", &[], &backward, &ints(&[3, 2, 1]));
+    let second = [&ints(&[1, 2, 3]), &ints(&[0]), &ints(&[3]), &ints(&[0]), &ints(&[2])];
+    check("Slice", &[], &second, &ints(&[1, 3]));
+    let attributes = [("starts", Ints(vec![1])), ("ends", Ints(vec![2])), ("axes", Ints(vec![1]))];
+    check("Slice", &attributes, &[&table(&[2, 2])], &Array::i64(&[2, 1], vec![1, 3]));
+    let far = [&ints(&[1, 2, 3]), &ints(&[0]), &ints(&[3]), &ints(&[0]), &ints(&[max])];
+    check("Slice", &[], &far, &ints(&[1]));
+    let nothing = [&ints(&[]), &ints(&[0]), &ints(&[max]), &ints(&[0]), &ints(&[-1])];
+    check("Slice", &[], &nothing, &ints(&[]));
+    refuse("Slice", &[], &[&ints(&[1]), &ints(&[0]), &ints(&[1]), &ints(&[0]), &ints(&[0])], "zero");
+    refuse("Slice", &[], &[&ints(&[1]), &ints(&[0]), &ints(&[1]), &ints(&[4])], "axis 4");
+}
+
+#[test]
+fn splits() {
+    fn three(attributes: &[(&str, Attribute)]) -> OnnxNode {
+        OnnxNode { outputs: vec!["a".into(), "b".into(), "c".into()], ..node("Split", attributes) }
+    }
+    fn parts(x: [&[i64]; 3]) -> Result<Vec<Array>, Failure> {
+        Ok(x.map(ints).to_vec())
+    }
+    assert_eq!(run(&three(&[]), &[&ints(&[1, 2, 3])]), parts([&[1], &[2], &[3]]));
+    assert_eq!(run(&three(&[]), &[&ints(&[1, 2, 3, 4]), &ints(&[2, 1, 1])]), parts([&[1, 2], &[3], &[4]]));
+    assert_eq!(run(&three(&[("split", Ints(vec![0, 1, 1]))]), &[&ints(&[1, 2])]), parts([&[], &[1], &[2]]));
+    assert_eq!(run(&three(&[("num_outputs", Int(3))]), &[&ints(&[1, 2, 3, 4, 5])]), parts([&[1, 2], &[3, 4], &[5]]));
+    assert!(run(&three(&[("split", Ints(vec![1, 1, 1]))]), &[&ints(&[1, 2])]).is_err());
+}
+
+#[test]
+fn picks() {
+    check("Gather", &[], &[&ints(&[5, 6, 7]), &int(-1)], &int(7));
+    check("Gather", &[("axis", Int(1))], &[&table(&[2, 3]), &ints(&[2, 0])], &Array::i64(&[2, 2], vec![2, 0, 5, 3]));
+    check("Gather", &[], &[&floats(&[0.5, 1.5]), &ints(&[1])], &floats(&[1.5]));
+    refuse("Gather", &[], &[&ints(&[1]), &int(1)], "index 1");
+    let places = Array::i64(&[2, 2], vec![0, 1, 1, 2]);
+    check("GatherND", &[], &[&table(&[2, 3]), &places], &ints(&[1, 5]));
+    let rows = Array::i64(&[2, 1], vec![1, 0]);
+    check("GatherND", &[], &[&table(&[2, 2]), &rows], &Array::i64(&[2, 2], vec![2, 3, 0, 1]));
+    check("GatherND", &[("batch_dims", Int(1))], &[&table(&[2, 2]), &rows], &ints(&[1, 2]));
+    refuse("GatherND", &[("batch_dims", Int(2))], &[&table(&[2, 2]), &rows], "do not fit");
+    check("GatherElements", &[("axis", Int(1))], &[&table(&[2, 3]), &rows], &Array::i64(&[2, 1], vec![1, 3]));
+    check("ScatterND", &[], &[&ints(&[1, 2, 3]), &rows, &ints(&[8, 9])], &ints(&[9, 8, 3]));
+    check("NonZero", &[], &[&Array::i64(&[2, 2], vec![0, 1, 1, 0])], &Array::i64(&[2, 2], vec![0, 1, 1, 0]));
+    let truth = Array::bool(&[2, 1], vec![true, false]);
+    check("Where", &[], &[&truth, &ints(&[1, 2]), &int(0)], &Array::i64(&[2, 2], vec![1, 2, 0, 0]));
+}
+
+#[test]
+fn arithmetic() {
+    let (a, b) = (ints(&[7, -7]), ints(&[2, 2]));
+    for (op, x, y) in
+        [("Add", 9, -5), ("Sub", 5, -9), ("Mul", 14, -14), ("Div", 3, -3), ("Mod", 1, 1), ("Min", 2, -7), ("Max", 7, 2)]
+    {
+        check(op, &[], &[&a, &b], &ints(&[x, y]));
+    }
+    check("Pow", &[], &[&floats(&[64.0]), &floats(&[0.5])], &floats(&[8.0]));
+    check("Pow", &[], &[&ints(&[3]), &int(2)], &ints(&[9]));
+    check("Div", &[], &[&floats(&[1.0]), &floats(&[4.0])], &floats(&[0.25]));
+    check("Min", &[], &[&int(3), &int(1), &int(2)], &int(1));
+    check("Mod", &[("fmod", Int(1))], &[&floats(&[-3.5]), &floats(&[2.0])], &floats(&[-1.5]));
+    check("Add", &[], &[&table(&[2, 1]), &table(&[2])], &Array::i64(&[2, 2], vec![0, 1, 1, 2]));
+    refuse("Div", &[], &[&a, &int(0)], "zero");
+    refuse("Add", &[], &[&table(&[2]), &table(&[3])], "do not broadcast");
+    refuse("Add", &[], &[&ints(&[1]), &floats(&[1.0])], "not possible");
+    check("Neg", &[], &[&ints(&[1])], &ints(&[-1]));
+    check("Sqrt", &[], &[&floats(&[9.0])], &floats(&[3.0]));
+    check("Floor", &[], &[&floats(&[-1.5])], &floats(&[-2.0]));
+}
+
+#[test]
+fn truth() {
+    let (a, b) = (ints(&[1, 2, 3]), int(2));
+    let cases = [
+        ("Equal", [false, true, false]),
+        ("Less", [true, false, false]),
+        ("LessOrEqual", [true, true, false]),
+        ("Greater", [false, false, true]),
+        ("GreaterOrEqual", [false, true, true]),
+    ];
+    for (op, expected) in cases {
+        check(op, &[], &[&a, &b], &Array::bool(&[3], expected.to_vec()));
+    }
+    let (x, y) = (Array::bool(&[2], vec![true, false]), Array::bool(&[2], vec![true, true]));
+    check("And", &[], &[&x, &y], &x);
+    check("Or", &[], &[&x, &y], &y);
+    check("Not", &[], &[&x], &Array::bool(&[2], vec![false, true]));
+    check("IsNaN", &[], &[&floats(&[1.0, f32::NAN])], &Array::bool(&[2], vec![false, true]));
+    check("Cast", &[("to", Int(7))], &[&floats(&[1.9, -1.9])], &ints(&[1, -1]));
+    check("Cast", &[("to", Int(9))], &[&ints(&[0, 5])], &Array::bool(&[2], vec![false, true]));
+    check("Cast", &[("to", Int(1))], &[&x], &floats(&[1.0, 0.0]));
+    refuse("Cast", &[("to", Int(8))], &[&x], "not supported");
+}
+
+#[test]
+fn ranges_and_sums() {
+    check("Range", &[], &[&int(0), &int(3), &int(1)], &ints(&[0, 1, 2]));
+    check("Range", &[], &[&int(5), &int(0), &int(-2)], &ints(&[5, 3, 1]));
+    check("Range", &[], &[&int(0), &int(-1), &int(1)], &ints(&[]));
+    refuse("Range", &[], &[&int(0), &int(i64::MAX), &int(1)], "too large");
+    refuse("Range", &[], &[&int(0), &int(1), &int(0)], "zero");
+    check("CumSum", &[], &[&ints(&[1, 2, 3]), &int(0)], &ints(&[1, 3, 6]));
+    check("CumSum", &[("exclusive", Int(1))], &[&ints(&[1, 2, 3]), &int(0)], &ints(&[0, 1, 3]));
+    check("CumSum", &[("reverse", Int(1))], &[&table(&[2, 2]), &int(-1)], &Array::i64(&[2, 2], vec![1, 1, 5, 3]));
+    let ones = Array::i64(&[2, 2], vec![1; 4]);
+    check("Trilu", &[("upper", Int(0))], &[&ones], &Array::i64(&[2, 2], vec![1, 0, 1, 1]));
+    check("Trilu", &[], &[&ones, &int(1)], &Array::i64(&[2, 2], vec![0, 1, 0, 0]));
+    check("ReduceMean", &[("axes", Ints(vec![-1]))], &[&floats(&[1.0, 3.0])], &floats(&[2.0]));
+    check("ReduceSum", &[("keepdims", Int(0))], &[&table(&[2, 2])], &int(6));
+    check("ReduceSum", &[], &[&table(&[2, 2]), &ints(&[0])], &Array::i64(&[1, 2], vec![2, 4]));
+    check("ReduceSum", &[("noop_with_empty_axes", Int(1))], &[&table(&[2])], &table(&[2]));
+}
+
+#[test]
+fn what_is_not_here_is_unknown() {
+    assert_eq!(run(&node("LSTM", &[]), &[]), Err(Failure::Unknown));
+    refuse("Add", &[], &[], "input 1 is missing");
+}

@@ -1,0 +1,590 @@
+//! Translates an ONNX graph: what depends on the token ids becomes a node, all else is evaluated away.
+//!
+//! The batch is 1, masks are ones, the past is empty. Everything that does not depend on the token ids is evaluated for
+//! several numbers of tokens at once (`COUNTS`, and then the longest sequence that the position table allows): what comes
+//! out equal is a constant; a size that equals the number of tokens *is* `tokens`; a table of numbers is what it is
+//! measured to be (`known`). Values that depend on the ids are translated node by node (`operators`).
+//!
+//! A value's shape in the IR is its ONNX shape without leading sizes of 1: `[1,tokens,256]` is `[tokens,256]`. Here both
+//! are kept, since ONNX counts axes in its own.
+
+mod known;
+mod operators;
+
+use super::evaluate::{Call, ELEMENTS_MAX, Failure, count, evaluate};
+use super::read::{Model, OnnxNode, Port};
+use super::tensor::{Array, Elem};
+use known::Known;
+use snnc_ir::types::{Dim, Shape};
+use snnc_ir::{Builder, Diagnostic, Graph, Op, Stage, Tensor, Value};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// Numbers of tokens at which a file is evaluated. Two tell a linear function of the number; neither is a size that a
+/// network is likely to have.
+pub const COUNTS: [usize; 2] = [5, 7];
+
+/// What the one output of an imported graph is called.
+pub const OUTPUT: &str = "logits";
+
+/// The most elements of all arrays that are held at once.
+const HELD_MAX: usize = 4 * ELEMENTS_MAX;
+
+/// The most elements that are evaluated in all: half a minute's work.
+const EVALUATED_MAX: usize = 32 * ELEMENTS_MAX;
+
+/// The most complaints that are worth reading.
+const ERRORS_MAX: usize = 20;
+
+/// The graph at stage Imported.
+///
+/// # Errors
+/// All operators that are not supported, and every node that asks for what cannot be had.
+pub fn import(model: &Model) -> Result<Graph, Vec<Diagnostic>> {
+    let (_, context) = Importer::new(model, &COUNTS, 1).run()?;
+    let context = context.ok_or_else(|| {
+        vec![
+            Diagnostic::new("", "no table of positions was found")
+                .note("a GPT-2 gathers rows 0, 1, 2... of a learned table; its rows are the longest context"),
+        ]
+    })?;
+    let mut counts = COUNTS.to_vec();
+    if context > COUNTS[1] {
+        counts.push(context);
+    }
+    let (graph, _) = Importer::new(model, &counts, context).run()?;
+    Ok(graph)
+}
+
+/// What is known about an ONNX value.
+#[derive(Clone, Debug)]
+enum Held {
+    /// It does not depend on the token ids.
+    Known(Known),
+    Live(Live),
+    /// A boolean that is false everywhere: whether a finite number is NaN.
+    Never(Vec<Dim>),
+    /// Something is wrong with it and has been said.
+    Failed,
+}
+
+/// A value of the graph that is being built, with its ONNX shape.
+#[derive(Clone, Debug)]
+struct Live {
+    value: Value,
+    dims: Vec<Dim>,
+}
+
+/// Why a node is not translated.
+enum Trouble {
+    Unsupported,
+    Wrong(String),
+}
+
+impl From<String> for Trouble {
+    fn from(message: String) -> Self {
+        Trouble::Wrong(message)
+    }
+}
+
+impl From<&str> for Trouble {
+    fn from(message: &str) -> Self {
+        Trouble::Wrong(message.to_string())
+    }
+}
+
+impl From<Diagnostic> for Trouble {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Trouble::Wrong(diagnostic.message)
+    }
+}
+
+/// One evaluation and translation of a file.
+struct Importer<'m> {
+    model: &'m Model,
+    counts: Vec<usize>,
+    builder: Builder,
+    held: HashMap<&'m str, Held>,
+    /// How many nodes still want a value.
+    wanted: HashMap<&'m str, usize>,
+    /// Elements of the arrays that were made and are still held, by value.
+    made: HashMap<&'m str, usize>,
+    made_now: usize,
+    made_ever: usize,
+    /// Rows of the smallest table that positions index.
+    context: Option<usize>,
+    /// Constants that have become weights, by address; the arrays are kept so that addresses stay theirs.
+    weights: HashMap<usize, (Arc<Array>, Value)>,
+    scalars: HashMap<u32, Value>,
+    errors: Vec<Diagnostic>,
+    /// Operators that are not supported, in order of appearance, with the nodes that use them.
+    unsupported: Vec<(String, Vec<&'m str>)>,
+}
+
+impl<'m> Importer<'m> {
+    fn new(model: &'m Model, counts: &[usize], context: usize) -> Self {
+        Self {
+            model,
+            counts: counts.to_vec(),
+            builder: Builder::new(Stage::Imported, u32::try_from(context).unwrap_or(u32::MAX)),
+            held: HashMap::new(),
+            wanted: HashMap::new(),
+            made: HashMap::new(),
+            made_now: 0,
+            made_ever: 0,
+            context: None,
+            weights: HashMap::new(),
+            scalars: HashMap::new(),
+            errors: Vec::new(),
+            unsupported: Vec::new(),
+        }
+    }
+
+    /// The graph of the first output, and the rows of the position table.
+    fn run(mut self) -> Result<(Graph, Option<usize>), Vec<Diagnostic>> {
+        let graph = &self.model.graph;
+        let Some(output) = graph.outputs.first() else {
+            return Err(vec![Diagnostic::new("", "the graph has no output")]);
+        };
+        let live = live_nodes(&graph.nodes, &output.name);
+        for name in live.iter().flat_map(|node| &node.inputs) {
+            *self.wanted.entry(name).or_default() += 1;
+        }
+        *self.wanted.entry(&output.name).or_default() += 1;
+        for (name, array) in &graph.initializers {
+            self.held.insert(name, Held::Known(Known::constant(name, array.clone())));
+        }
+        self.bind(&graph.inputs);
+        for node in live {
+            self.node(node);
+        }
+        let logits = self.output(output);
+        if !self.errors.is_empty() || !self.unsupported.is_empty() {
+            return Err(self.complaints());
+        }
+        match logits {
+            Ok(value) => Ok((self.builder.finish(vec![(OUTPUT.to_string(), value)]), self.context)),
+            Err(message) => Err(vec![Diagnostic::new(format!("output {}", output.name), message)]),
+        }
+    }
+
+    fn output(&mut self, output: &Port) -> Result<Value, String> {
+        let live = match self.held.get(output.name.as_str()) {
+            Some(Held::Live(live)) => live,
+            Some(Held::Known(_) | Held::Never(_)) => return Err("it does not depend on the token ids".into()),
+            Some(Held::Failed) => return Err("it could not be translated".into()),
+            None => return Err("no node makes it".into()),
+        };
+        let shape = self.builder.ty(live.value).shape();
+        if shape.row_width().is_none() {
+            let message = format!("the first output should be the logits, [1,tokens,vocabulary]; it is {shape}");
+            return Err(message);
+        }
+        Ok(live.value)
+    }
+
+    fn complaints(self) -> Vec<Diagnostic> {
+        let all = self.unsupported.into_iter().map(|(operator, nodes)| {
+            let diagnostic = Diagnostic::new(nodes[0], format!("the operator {operator} is not supported here"));
+            match nodes.len() {
+                1 => diagnostic,
+                n => diagnostic.note(format!("and at {} other nodes", n - 1)),
+            }
+        });
+        let mut all: Vec<Diagnostic> = all.chain(self.errors).collect();
+        if all.len() > ERRORS_MAX {
+            let more = all.len() - ERRORS_MAX;
+            all.truncate(ERRORS_MAX);
+            all.push(Diagnostic::new("", format!("and {more} other complaints")));
+        }
+        all
+    }
+
+    /// Gives every graph input its value: ids stay open, the rest is a fresh sequence of a batch of one.
+    fn bind(&mut self, inputs: &'m [Port]) {
+        let is_other =
+            |name: &str| ["mask", "position", "type", "past", "cache"].iter().any(|word| name.contains(word));
+        let ids = inputs
+            .iter()
+            .find(|port| port.name == "input_ids")
+            .or_else(|| inputs.iter().find(|port| port.elem.is_some_and(Elem::is_int) && !is_other(&port.name)));
+        for port in inputs {
+            if !self.wanted.contains_key(port.name.as_str()) {
+                continue;
+            }
+            let held =
+                if ids.is_some_and(|ids| ids.name == port.name) { self.ids(port) } else { self.side_input(port) };
+            let held = held.unwrap_or_else(|message| {
+                self.errors.push(Diagnostic::new(format!("input {}", port.name), message));
+                Held::Failed
+            });
+            self.held.insert(&port.name, held);
+        }
+    }
+
+    fn ids(&mut self, port: &Port) -> Result<Held, String> {
+        if let Some(Some(n)) = port.sizes.last() {
+            return Err(format!("the file takes exactly {n} tokens; export it with a dynamic sequence length"));
+        }
+        let dims = match port.sizes.as_slice() {
+            [] | [_, _] => vec![Dim::Fixed(1), Dim::Tokens],
+            [_] => vec![Dim::Tokens],
+            other => return Err(format!("token ids should be [batch,tokens], here are {} axes", other.len())),
+        };
+        if let [Some(batch), _] = port.sizes[..]
+            && batch != 1
+        {
+            return Err(format!("the file takes a batch of exactly {batch}; export it with a dynamic batch size"));
+        }
+        let value = self.builder.add(Op::Tokens, &[], &port.name).map_err(|e| e.message)?;
+        Ok(Held::Live(Live { value, dims }))
+    }
+
+    /// Masks of ones, positions from zero, no past.
+    fn side_input(&self, port: &Port) -> Result<Held, String> {
+        let elem = port.elem.ok_or("its element type is not supported")?;
+        let rank = port.sizes.len();
+        let row = |n: usize| [vec![1; rank.saturating_sub(1)], vec![n]].concat();
+        let array = |n: usize| -> Result<Array, String> {
+            if port.name.contains("past") {
+                let batch = rank.checked_sub(4).ok_or("keys and values should have four axes")?;
+                let size = |(i, size): (usize, &Option<usize>)| size.unwrap_or(usize::from(i == batch));
+                let sizes: Vec<usize> = port.sizes.iter().enumerate().map(size).collect();
+                if count(&sizes)? != 0 {
+                    return Err(format!("its shape {sizes:?} has no axis for the past that could be empty"));
+                }
+                return Ok(Array::new(sizes, super::tensor::Data::from_numbers(elem, std::iter::empty())));
+            }
+            let (sizes, start, step) = match port.name.as_str() {
+                name if name.contains("mask") => (row(n), 1, 0),
+                name if name.contains("position") => (row(n), 0, 1),
+                name if name.contains("cache") => (vec![1; rank], 0, 0),
+                _ => return Err("snnc does not know what to give this input".into()),
+            };
+            let numbers = (0..count(&sizes)?).map(|i| super::tensor::Number::Int(start + step * i as i64));
+            Ok(Array::new(sizes, super::tensor::Data::from_numbers(elem, numbers)))
+        };
+        let arrays = self.counts.iter().map(|&n| array(n).map(Arc::new)).collect::<Result<Vec<_>, String>>()?;
+        Ok(Held::Known(Known::of(&port.name, arrays)))
+    }
+
+    fn node(&mut self, node: &'m OnnxNode) {
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for name in &node.inputs {
+            match (name.as_str(), self.held.get(name.as_str())) {
+                ("", _) => inputs.push(None),
+                (_, Some(Held::Failed)) => {
+                    self.probe(node);
+                    return self.fail(node);
+                }
+                (_, Some(held)) => inputs.push(Some(held.clone())),
+                (name, None) => {
+                    let message = format!("its input {name} is made by no node before it");
+                    self.errors.push(Diagnostic::new(node.label(), message));
+                    return self.fail(node);
+                }
+            }
+        }
+        match self.translate(node, &inputs) {
+            Ok(outputs) => {
+                let named = node.outputs.iter().zip(outputs).filter(|(name, _)| !name.is_empty());
+                named.for_each(|(name, held)| self.keep(node, name, held));
+            }
+            Err(Trouble::Unsupported) => {
+                self.refuse(node);
+                self.fail(node);
+            }
+            Err(Trouble::Wrong(message)) => {
+                self.errors.push(Diagnostic::new(node.label(), format!("{}: {message}", node.op_type)));
+                self.fail(node);
+            }
+        }
+        self.release(node);
+    }
+
+    /// Keeps a result that somebody wants, within the limits of what may be made.
+    fn keep(&mut self, node: &'m OnnxNode, name: &'m str, held: Held) {
+        if !self.wanted.contains_key(name) {
+            return;
+        }
+        if self.held.contains_key(name) {
+            self.errors
+                .push(Diagnostic::new(node.label(), format!("its output {name} is made by another node as well")));
+        }
+        let elements = match &held {
+            Held::Known(known) => known.elements(),
+            Held::Live(_) | Held::Never(_) | Held::Failed => 0,
+        };
+        self.made_now += elements;
+        self.made_ever = self.made_ever.saturating_add(elements);
+        if self.made_now > HELD_MAX || self.made_ever > EVALUATED_MAX {
+            self.errors.push(Diagnostic::new(node.label(), "the file asks for too much to be evaluated"));
+            self.made_now -= elements;
+            return drop(self.held.insert(name, Held::Failed));
+        }
+        self.made_now -= self.made.insert(name, elements).unwrap_or(0);
+        self.held.insert(name, held);
+    }
+
+    /// Without operands, a node can still be asked whether its operator is known: all that are not are said at once.
+    fn probe(&mut self, node: &'m OnnxNode) {
+        let evaluated = evaluate(node, self.model.opset(), &[]) != Err(Failure::Unknown);
+        if !evaluated && matches!(self.operator(node, &[]), Err(Trouble::Unsupported)) {
+            self.refuse(node);
+        }
+    }
+
+    fn refuse(&mut self, node: &'m OnnxNode) {
+        let operator = match node.domain.as_str() {
+            "" => node.op_type.clone(),
+            domain => format!("{domain}.{}", node.op_type),
+        };
+        match self.unsupported.iter_mut().find(|(name, _)| *name == operator) {
+            Some((_, nodes)) => nodes.push(node.label()),
+            None => self.unsupported.push((operator, vec![node.label()])),
+        }
+    }
+
+    fn fail(&mut self, node: &'m OnnxNode) {
+        node.outputs.iter().for_each(|name| drop(self.held.insert(name, Held::Failed)));
+    }
+
+    /// Forgets the operands that no other node wants: masks of a long context are large.
+    fn release(&mut self, node: &'m OnnxNode) {
+        for name in &node.inputs {
+            if let Some(left) = self.wanted.get_mut(name.as_str()) {
+                *left -= 1;
+                if *left == 0 {
+                    self.held.remove(name.as_str());
+                    self.made_now -= self.made.remove(name.as_str()).unwrap_or(0);
+                }
+            }
+        }
+    }
+
+    fn translate(&mut self, node: &'m OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
+        if let Some(Held::Known(x)) = inputs.first().and_then(Option::as_ref)
+            && matches!(node.op_type.as_str(), "Identity" | "Dropout")
+        {
+            return Ok(vec![Held::Known(x.clone())]);
+        }
+        if let Some(embedded) = self.embed(node, inputs)? {
+            return Ok(vec![embedded]);
+        }
+        let known: Option<Vec<Option<&Known>>> = inputs
+            .iter()
+            .map(|held| match held {
+                None => Some(None),
+                Some(Held::Known(known)) => Some(Some(known)),
+                Some(_) => None,
+            })
+            .collect();
+        match known {
+            Some(known) if !self.is_weight_transpose(node, &known) => match self.fold(node, &known) {
+                Err(Trouble::Unsupported) => self.operator(node, inputs),
+                done => done,
+            },
+            _ => self.operator(node, inputs),
+        }
+    }
+
+    /// The transpose of a matrix of weights stays an operation: later passes rather choose another layout.
+    fn is_weight_transpose(&self, node: &OnnxNode, known: &[Option<&Known>]) -> bool {
+        let is_matrix = |x: &Array| x.elem() == Elem::F32 && x.rank() == 2 && x.sizes().iter().all(|&n| n > 1);
+        node.op_type == "Transpose"
+            && known.first().is_some_and(|x| x.and_then(|x| x.single()).is_some_and(|x| is_matrix(x)))
+    }
+
+    /// Evaluates a node that does not depend on the token ids.
+    fn fold(&self, node: &OnnxNode, known: &[Option<&Known>]) -> Result<Vec<Held>, Trouble> {
+        let runs = if known.iter().flatten().all(|x| x.single().is_some()) { 1 } else { self.counts.len() };
+        let mut outputs: Vec<Vec<Arc<Array>>> = vec![Vec::new(); node.outputs.len()];
+        for k in 0..runs {
+            let inputs: Vec<Option<&Array>> = known.iter().map(|x| x.map(|x| x.at(k))).collect();
+            let arrays = evaluate(node, self.model.opset(), &inputs).map_err(|failure| match failure {
+                Failure::Unknown => Trouble::Unsupported,
+                Failure::Wrong(message) => Trouble::Wrong(message),
+            })?;
+            outputs.iter_mut().zip(arrays).for_each(|(output, array)| output.push(Arc::new(array)));
+        }
+        let held = |(name, arrays): (&String, Vec<Arc<Array>>)| match arrays.is_empty() {
+            true => Held::Failed,
+            false => Held::Known(Known::of(name, arrays)),
+        };
+        Ok(node.outputs.iter().zip(outputs).map(held).collect())
+    }
+
+    /// Rows of a constant table, by token id or by position.
+    fn embed(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Option<Held>, Trouble> {
+        let [Some(Held::Known(table)), Some(indices)] = inputs else { return Ok(None) };
+        let Some(table) = table.single().filter(|table| table.rank() == 2 && table.elem() == Elem::F32).map(|_| table)
+        else {
+            return Ok(None);
+        };
+        if node.op_type != "Gather" || !node.domain.is_empty() || !matches!(node.int("axis").unwrap_or(0), 0 | -2) {
+            return Ok(None);
+        }
+        let ids = match indices {
+            Held::Live(live) => live.clone(),
+            Held::Known(known) if known.is_positions(&self.counts) => {
+                let rows = table.at(0).sizes()[0];
+                if rows < COUNTS[1] {
+                    return Err(format!("a position table of {rows} rows is shorter than snnc can examine").into());
+                }
+                self.context = Some(self.context.map_or(rows, |context| context.min(rows)));
+                let value = self.builder.add(Op::Positions, &[], node.label())?;
+                Live { value, dims: known.dims(&self.counts)? }
+            }
+            Held::Known(_) | Held::Never(_) | Held::Failed => return Ok(None),
+        };
+        let width = table.at(0).sizes()[1];
+        let table = self.operand(&Held::Known(table.clone()), node)?;
+        let value = self.builder.add(Op::Embed, &[ids.value, table.value], node.label())?;
+        let dims = [ids.dims, vec![fixed(width)?]].concat();
+        Ok(Some(Held::Live(self.live(value, dims)?)))
+    }
+
+    /// A value with its ONNX shape, which must be its own but for leading ones.
+    fn live(&self, value: Value, dims: Vec<Dim>) -> Result<Live, String> {
+        let (found, expected) = (self.builder.ty(value).shape(), ir_shape(&dims)?);
+        if found == expected {
+            Ok(Live { value, dims })
+        } else {
+            Err(format!("{found} came out where {expected} should"))
+        }
+    }
+
+    /// A value as an operand of the graph: what is known becomes a weight, a number, a mask or an embedding.
+    fn operand(&mut self, held: &Held, node: &OnnxNode) -> Result<Live, Trouble> {
+        let known = match held {
+            Held::Live(live) => return Ok(live.clone()),
+            Held::Known(known) => known,
+            Held::Never(_) | Held::Failed => return Err(Trouble::Unsupported),
+        };
+        let dims = known.dims(&self.counts)?;
+        if let Some(number) = known.uniform() {
+            return Ok(Live { value: self.scalar(number), dims });
+        }
+        if let Some(array) = known.single() {
+            return Ok(Live { value: self.weight(known.name(), array)?, dims });
+        }
+        if let Some((keep, drop)) = known.causal(&self.counts) {
+            let value = self.builder.add(known::causal_op(keep, drop), &[], node.label())?;
+            return Ok(self.live(value, dims)?);
+        }
+        if let Some(table) = known.table_of_positions(&self.counts) {
+            let positions = self.builder.add(Op::Positions, &[], node.label())?;
+            let table = self.weight(known.name(), &Arc::new(table))?;
+            let value = self.builder.add(Op::Embed, &[positions, table], node.label())?;
+            return Ok(self.live(value, dims)?);
+        }
+        Err(format!(
+            "its operand {} depends on the number of tokens, but is neither a causal mask nor a table of positions",
+            known.name()
+        )
+        .into())
+    }
+
+    /// One number, shared by all that use it.
+    fn scalar(&mut self, number: f32) -> Value {
+        // A mask's minus infinity: a softmax gives exactly 0 for the lowest finite number as well, and that one can be
+        // computed with.
+        let number = if number == f32::NEG_INFINITY { f32::MIN } else { number };
+        let builder = &mut self.builder;
+        let make = || builder.weight(&format!("number {number:?}"), Arc::new(Tensor::f32(&[], vec![number])));
+        *self.scalars.entry(number.to_bits()).or_insert_with(make)
+    }
+
+    fn weight(&mut self, name: &str, array: &Arc<Array>) -> Result<Value, String> {
+        let address = Arc::as_ptr(array) as usize;
+        if let Some((_, value)) = self.weights.get(&address) {
+            return Ok(*value);
+        }
+        let lead = array.sizes().iter().take_while(|&&n| n == 1).count();
+        let sizes = array.sizes()[lead..].to_vec();
+        let dims = sizes.iter().map(|&n| fixed(n)).collect::<Result<Vec<Dim>, String>>()?;
+        ir_shape(&dims)?;
+        let value = self.builder.weight(name, Arc::new(Tensor::new(sizes, known::f32_data(array)?)));
+        self.weights.insert(address, (array.clone(), value));
+        Ok(value)
+    }
+
+    /// What `f` says of a node at every number of tokens; inputs that are not known are missing there.
+    fn at_each<T>(
+        &self,
+        node: &OnnxNode,
+        inputs: &[Option<Held>],
+        f: impl Fn(&Call, usize) -> Result<T, String>,
+    ) -> Result<Vec<T>, String> {
+        let at = |k: usize| {
+            let mut arrays = Vec::with_capacity(inputs.len());
+            for held in inputs {
+                arrays.push(match held {
+                    Some(Held::Known(known)) => Some(known.at(k)),
+                    Some(Held::Live(_) | Held::Never(_) | Held::Failed) | None => None,
+                });
+            }
+            f(&Call { node, opset: self.model.opset(), inputs: &arrays }, k)
+        };
+        (0..self.counts.len()).map(at).collect()
+    }
+
+    /// `dims` at the `k`-th number of tokens.
+    fn sizes(&self, dims: &[Dim], k: usize) -> Vec<usize> {
+        dims.iter().map(|dim| dim.size(self.counts[k], 0)).collect()
+    }
+}
+
+/// Shapes at all numbers of tokens as one.
+fn unify(all: &[Vec<usize>], counts: &[usize]) -> Result<Vec<Dim>, String> {
+    let rank = all.first().map_or(0, Vec::len);
+    if all.iter().any(|sizes| sizes.len() != rank) {
+        return Err("the number of axes depends on the number of tokens".into());
+    }
+    let dim = |axis: usize| {
+        let sizes: Vec<usize> = all.iter().map(|sizes| sizes[axis]).collect();
+        match sizes.as_slice() {
+            sizes if sizes.iter().all(|&n| n == sizes[0]) => fixed(sizes[0]),
+            sizes if sizes == counts => Ok(Dim::Tokens),
+            sizes => {
+                Err(format!("a size is {sizes:?} for {counts:?} tokens; only fixed sizes and `tokens` are possible"))
+            }
+        }
+    };
+    (0..rank).map(dim).collect()
+}
+
+fn fixed(size: usize) -> Result<Dim, String> {
+    match u32::try_from(size) {
+        Ok(0) => Err("a size is 0".into()),
+        Ok(size) => Ok(Dim::Fixed(size)),
+        Err(_) => Err(format!("a size of {size} is too large")),
+    }
+}
+
+/// An ONNX shape without its leading ones.
+fn ir_shape(dims: &[Dim]) -> Result<Shape, String> {
+    let lead = dims.iter().take_while(|&&dim| dim == Dim::Fixed(1)).count();
+    let dims = &dims[lead..];
+    if dims.len() > Shape::MAX_RANK {
+        return Err(format!("a value has {} axes; {} are possible", dims.len(), Shape::MAX_RANK));
+    }
+    Ok(Shape::new(dims))
+}
+
+/// The nodes that `output` needs, in the file's order.
+fn live_nodes<'m>(nodes: &'m [OnnxNode], output: &'m str) -> Vec<&'m OnnxNode> {
+    let mut needed = HashSet::from([output]);
+    let mut live = Vec::new();
+    for node in nodes.iter().rev() {
+        if node.outputs.iter().any(|name| needed.contains(name.as_str())) {
+            needed.extend(node.inputs.iter().map(String::as_str).filter(|name| !name.is_empty()));
+            live.push(node);
+        }
+    }
+    live.reverse();
+    live
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,448 @@
+//! The operators of a network, one by one: an ONNX node on values that depend on the token ids becomes nodes of the graph.
+
+use super::{Held, Importer, Live, Trouble, fixed, ir_shape, unify};
+use crate::onnx::evaluate::{
+    Call, Span, axis, broadcast, count, flat_sizes, reshape_sizes, sizes_of, slice_spans, split_sizes, squeeze_sizes,
+    unsqueeze_sizes, volume,
+};
+use crate::onnx::import::known::Known;
+use crate::onnx::read::OnnxNode;
+use crate::onnx::tensor::Array;
+use snnc_ir::op::{Perm, Scalar};
+use snnc_ir::types::{Dim, Elem, Shape};
+use snnc_ir::{Binary, Op, Type, Unary, Value};
+use std::sync::Arc;
+
+type Translated = Result<Live, Trouble>;
+
+/// The version of ONNX in which Softmax lost its flattening to a matrix.
+const SOFTMAX_ALONG_ONE_AXIS: i64 = 13;
+
+/// ONNX's default for LayerNormalization.
+const LAYER_NORM_EPS: f32 = 1e-5;
+
+impl Importer<'_> {
+    pub(super) fn operator(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
+        if !node.domain.is_empty() {
+            return Err(Trouble::Unsupported);
+        }
+        let one = |live: Translated| live.map(|live| vec![Held::Live(live)]);
+        match node.op_type.as_str() {
+            "Shape" => self.shape(node, inputs, |call, sizes| Ok(Array::vector(call.shape_of(sizes)))),
+            "Size" => self.shape(node, inputs, |_, sizes| Ok(Array::i64(&[], vec![volume(sizes)? as i64]))),
+            "Identity" | "Dropout" => one(self.input(node, inputs, 0)),
+            "Cast" => one(self.cast(node, inputs)),
+            "Reshape" => one(self.reshape(node, inputs, reshape_sizes)),
+            "Squeeze" => one(self.reshape(node, inputs, squeeze_sizes)),
+            "Unsqueeze" => one(self.reshape(node, inputs, unsqueeze_sizes)),
+            "Flatten" => one(self.reshape(node, inputs, flat_sizes)),
+            "Expand" => one(self.expand(node, inputs)),
+            "Transpose" => one(self.transpose(node, inputs)),
+            "Slice" => one(self.slice(node, inputs)),
+            "Split" => self.split(node, inputs),
+            "Gather" => one(self.pick(node, inputs)),
+            "Concat" => one(self.concat(node, inputs)),
+            "Add" => one(self.binary(node, inputs, Binary::Add)),
+            "Sub" => one(self.binary(node, inputs, Binary::Sub)),
+            "Mul" => one(self.binary(node, inputs, Binary::Mul)),
+            "Div" => one(self.binary(node, inputs, Binary::Div)),
+            "Pow" => one(self.binary(node, inputs, Binary::Pow)),
+            "Min" => one(self.binary(node, inputs, Binary::Min)),
+            "Max" => one(self.binary(node, inputs, Binary::Max)),
+            "Neg" => one(self.unary(node, inputs, Unary::Neg)),
+            "Sqrt" => one(self.unary(node, inputs, Unary::Sqrt)),
+            "Exp" => one(self.unary(node, inputs, Unary::Exp)),
+            "Tanh" => one(self.unary(node, inputs, Unary::Tanh)),
+            "Erf" => one(self.unary(node, inputs, Unary::Erf)),
+            "Sigmoid" => one(self.unary(node, inputs, Unary::Sigmoid)),
+            "Relu" => one(self.unary(node, inputs, Unary::Relu)),
+            "Reciprocal" => one(self.unary(node, inputs, Unary::Reciprocal)),
+            "Gelu" => one(self.gelu(node, inputs)),
+            "Where" => one(self.choose(node, inputs)),
+            "IsNaN" => self.is_nan(node, inputs),
+            "MatMul" => one(self.matmul(node, inputs)),
+            "Gemm" => one(self.gemm(node, inputs)),
+            "ReduceMean" => one(self.mean(node, inputs)),
+            "Softmax" => one(self.softmax(node, inputs)),
+            "LayerNormalization" => one(self.layer_norm(node, inputs)),
+            _ => Err(Trouble::Unsupported),
+        }
+    }
+
+    /// The `i`-th input as an operand.
+    fn input(&mut self, node: &OnnxNode, inputs: &[Option<Held>], i: usize) -> Translated {
+        let held = inputs.get(i).and_then(Option::as_ref).ok_or_else(|| format!("input {} is missing", i + 1))?;
+        self.operand(held, node)
+    }
+
+    fn add(&mut self, node: &OnnxNode, op: Op, args: &[Value], dims: Vec<Dim>) -> Translated {
+        let value = self.builder.add(op, args, node.label())?;
+        Ok(self.live(value, dims)?)
+    }
+
+    /// What is known of a shape.
+    fn shape(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<Held>],
+        f: impl Fn(&Call, &[usize]) -> Result<Array, String>,
+    ) -> Result<Vec<Held>, Trouble> {
+        let dims = match inputs.first().and_then(Option::as_ref) {
+            Some(Held::Live(live)) => live.dims.clone(),
+            Some(Held::Never(dims)) => dims.clone(),
+            _ => return Err(Trouble::Unsupported),
+        };
+        let arrays = self.at_each(node, inputs, |call, k| f(call, &self.sizes(&dims, k)).map(Arc::new))?;
+        Ok(vec![Held::Known(Known::of(node.label(), arrays))])
+    }
+
+    /// Casts between kinds of floats, or kinds of integers, change nothing here.
+    fn cast(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+        use crate::onnx::tensor::Elem as OnnxElem;
+        let x = self.input(node, inputs, 0)?;
+        let to = node.int("to").and_then(OnnxElem::of_onnx).ok_or("the type to cast to is not supported")?;
+        match (self.builder.ty(x.value).elem(), to) {
+            (Some(Elem::F32), OnnxElem::F32) | (Some(Elem::I32), OnnxElem::I64 | OnnxElem::I32) => Ok(x),
+            _ => Err(format!("a cast to {} of what depends on the token ids is not supported", to.name()).into()),
+        }
+    }
+
+    fn reshape(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<Held>],
+        sizes: impl Fn(&Call, &[usize]) -> Result<Vec<usize>, String>,
+    ) -> Translated {
+        let x = self.input(node, inputs, 0)?;
+        let all = self.at_each(node, inputs, |call, k| sizes(call, &self.sizes(&x.dims, k)))?;
+        let dims = unify(&all, &self.counts)?;
+        self.reshaped(node, x, dims)
+    }
+
+    fn reshaped(&mut self, node: &OnnxNode, x: Live, dims: Vec<Dim>) -> Translated {
+        let shape = ir_shape(&dims)?;
+        if self.builder.ty(x.value).shape() == shape {
+            return Ok(Live { value: x.value, dims });
+        }
+        self.add(node, Op::Reshape(shape), &[x.value], dims)
+    }
+
+    /// Only where it stretches nothing.
+    fn expand(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+        let x = self.input(node, inputs, 0)?;
+        let all =
+            self.at_each(node, inputs, |call, k| broadcast(&self.sizes(&x.dims, k), &sizes_of(&call.ints(1)?)?))?;
+        let dims = unify(&all, &self.counts)?;
+        if ir_shape(&dims)? == ir_shape(&x.dims)? {
+            Ok(Live { value: x.value, dims })
+        } else {
+            Err(Trouble::Unsupported)
+        }
+    }
+
+    /// Sizes of 1 have no order: the others are turned, with the ones put aside before and back after.
+    fn transpose(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+        let x = self.input(node, inputs, 0)?;
+        let perm = Call { node, opset: self.model.opset(), inputs: &[] }.permutation(x.dims.len())?;
+        self.transposed(node, x, &perm)
+    }
+
+    fn transposed(&mut self, node: &OnnxNode, x: Live, perm: &[usize]) -> Translated {
+        if perm.len() != x.dims.len() {
+            return Err(format!("a matrix is wanted, here are {} axes", x.dims.len()).into());
+        }
+        let counts = |axis: &usize| x.dims[*axis] != Dim::Fixed(1);
+        let dims: Vec<Dim> = perm.iter().map(|&axis| x.dims[axis]).collect();
+        let from: Vec<usize> = (0..x.dims.len()).filter(counts).collect();
+        let to: Vec<usize> = perm.iter().copied().filter(counts).collect();
+        let order: Vec<usize> = to.iter().filter_map(|axis| from.iter().position(|other| other == axis)).collect();
+        let order = Perm::new(&order).ok_or_else(|| format!("{} axes cannot be turned", order.len()))?;
+        let dense: Vec<Dim> = from.iter().map(|&axis| x.dims[axis]).collect();
+        let turned: Vec<Dim> = to.iter().map(|&axis| x.dims[axis]).collect();
+        let x = self.reshaped(node, x, dense)?;
+        let x = self.add(node, Op::Transpose(order), &[x.value], turned)?;
+        self.reshaped(node, x, dims)
+    }
+
+    fn slice(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+        let mut x = self.input(node, inputs, 0)?;
+        let spans = self.at_each(node, inputs, |call, k| slice_spans(call, &self.sizes(&x.dims, k)))?;
+        for axis in 0..x.dims.len() {
+            let along: Vec<Span> = spans.iter().map(|spans| spans[axis]).collect();
+            let whole = |k: usize| Span { start: 0, step: 1, len: x.dims[axis].size(self.counts[k], 0) };
+            if along.iter().enumerate().all(|(k, &span)| span == whole(k)) {
+                continue;
+            }
+            let span = along[0];
+            if x.dims[axis] == Dim::Tokens || along.iter().any(|&other| other != span) || span.step != 1 {
+                return Err(format!("it takes a part of axis {axis} that depends on the number of tokens").into());
+            }
+            x = self.part(node, &x, axis, span.start, span.len)?;
+        }
+        Ok(x)
+    }
+
+    /// `len` elements of a fixed axis.
+    fn part(&mut self, node: &OnnxNode, x: &Live, axis: usize, start: usize, len: usize) -> Translated {
+        let lead = x.dims.len() - ir_shape(&x.dims)?.rank();
+        let inner = axis.checked_sub(lead).ok_or("it takes nothing")?;
+        let mut dims = x.dims.clone();
+        dims[axis] = fixed(len)?;
+        let (Ok(start), Ok(len)) = (u32::try_from(start), u32::try_from(len)) else {
+            return Err("it is too large".into());
+        };
+        let value = self.builder.add(Op::Slice { axis: inner as u8, start, len }, &[x.value], node.label())?;
+        self.dressed(node, value, dims)
+    }
+
+    /// `value` in the shape of `dims`, which may have one more or less leading 1.
+    fn dressed(&mut self, node: &OnnxNode, value: Value, dims: Vec<Dim>) -> Translated {
+        let shape = ir_shape(&dims)?;
+        if self.builder.ty(value).shape() == shape {
+            return Ok(Live { value, dims });
+        }
+        self.add(node, Op::Reshape(shape), &[value], dims)
+    }
+
+    fn split(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
+        let x = self.input(node, inputs, 0)?;
+        let axis = axis(node.int("axis").unwrap_or(0), x.dims.len())?;
+        let all = self.at_each(node, inputs, |call, k| split_sizes(call, x.dims[axis].size(self.counts[k], 0)))?;
+        if x.dims[axis] == Dim::Tokens || all.iter().any(|sizes| *sizes != all[0]) {
+            return Err("it splits the tokens".into());
+        }
+        let mut start = 0;
+        let mut parts = Vec::new();
+        for &len in &all[0] {
+            parts.push(Held::Live(self.part(node, &x, axis, start, len)?));
+            start += len;
+        }
+        Ok(parts)
+    }
+
+    /// Gather with constant indices: one element of a fixed axis.
+    fn pick(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+        let (Some(Some(Held::Live(x))), Some(Some(Held::Known(indices)))) = (inputs.first(), inputs.get(1)) else {
+            return Err(Trouble::Unsupported);
+        };
+        let along = axis(node.int("axis").unwrap_or(0), x.dims.len())?;
+        let Dim::Fixed(size) = x.dims[along] else { return Err("it picks among the tokens".into()) };
+        let index =
+            indices.single().filter(|array| array.len() == 1).and_then(|array| array.ints()).map(|ints| ints[0]);
+        let index = index.ok_or("it picks more than one element")?;
+        let start = axis(index, size as usize)?;
+        let rank = indices.at(0).rank();
+        let (before, after) = (&x.dims[..along], &x.dims[along + 1..]);
+        let dims = [before, &vec![Dim::Fixed(1); rank], after].concat();
+        let x = if size == 1 { x.clone() } else { self.part(node, &x.clone(), along, start, 1)? };
+        self.dressed(node, x.value, dims)
+    }
+
+    /// Only where all but one part are empty: a past that there is not.
+    fn concat(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+        let is_empty = |known: &Known| (0..self.counts.len()).all(|k| known.at(k).is_empty());
+        let full = |held: &&Held| !matches!(held, Held::Known(known) if is_empty(known));
+        let parts: Vec<&Held> = inputs.iter().flatten().filter(full).collect();
+        match parts.as_slice() {
+            [one] => self.operand(one, node),
+            _ => Err(Trouble::Unsupported),
+        }
+    }
+
+    fn broadcast(&self, a: &[Dim], b: &[Dim]) -> Result<Vec<Dim>, String> {
+        let at = |k| broadcast(&self.sizes(a, k), &self.sizes(b, k));
+        let all = (0..self.counts.len()).map(at).collect::<Result<Vec<Vec<usize>>, String>>()?;
+        unify(&all, &self.counts)
+    }
+
+    fn binary(&mut self, node: &OnnxNode, inputs: &[Option<Held>], kind: Binary) -> Translated {
+        let mut x = self.input(node, inputs, 0)?;
+        for i in 1..inputs.len() {
+            let y = self.input(node, inputs, i)?;
+            x = self.combined(node, kind, &x, &y)?;
+        }
+        Ok(x)
+    }
+
+    fn combined(&mut self, node: &OnnxNode, kind: Binary, x: &Live, y: &Live) -> Translated {
+        let dims = self.broadcast(&x.dims, &y.dims)?;
+        self.add(node, Op::Binary(kind), &[x.value, y.value], dims)
+    }
+
+    fn unary(&mut self, node: &OnnxNode, inputs: &[Option<Held>], kind: Unary) -> Translated {
+        let x = self.input(node, inputs, 0)?;
+        self.add(node, Op::Unary(kind), &[x.value], x.dims.clone())
+    }
+
+    fn number(&mut self, number: f32) -> Live {
+        Live { value: self.scalar(number), dims: Vec::new() }
+    }
+
+    /// x/2 * (1 + erf(x / sqrt 2)), or x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))).
+    fn gelu(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+        use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+        let x = self.input(node, inputs, 0)?;
+        let (kind, inner) = match node.text("approximate").unwrap_or("none") {
+            "none" => (Unary::Erf, self.times(node, &x, FRAC_1_SQRT_2)?),
+            "tanh" => {
+                let three = self.number(3.0);
+                let cube = self.combined(node, Binary::Pow, &x, &three)?;
+                let cube = self.times(node, &cube, 0.044715)?;
+                let sum = self.combined(node, Binary::Add, &x, &cube)?;
+                (Unary::Tanh, self.times(node, &sum, FRAC_2_SQRT_PI * FRAC_1_SQRT_2)?)
+            }
+            other => return Err(format!("the approximation {other:?} is not known").into()),
+        };
+        let curve = self.add(node, Op::Unary(kind), &[inner.value], inner.dims)?;
+        let one = self.number(1.0);
+        let gate = self.combined(node, Binary::Add, &curve, &one)?;
+        let half = self.times(node, &x, 0.5)?;
+        self.combined(node, Binary::Mul, &half, &gate)
+    }
+
+    fn times(&mut self, node: &OnnxNode, x: &Live, factor: f32) -> Translated {
+        if factor == 1.0 {
+            return Ok(x.clone());
+        }
+        let factor = self.number(factor);
+        self.combined(node, Binary::Mul, x, &factor)
+    }
+
+    fn choose(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+        let [Some(condition), Some(_), Some(_)] = inputs else { return Err("an input is missing".into()) };
+        let (dims, sure) = match condition {
+            Held::Known(known) => (known.dims(&self.counts)?, known.uniform().map(|x| x != 0.0)),
+            Held::Never(dims) => (dims.clone(), Some(false)),
+            Held::Live(_) | Held::Failed => return Err(Trouble::Unsupported),
+        };
+        let (a, b) = (self.input(node, inputs, 1)?, self.input(node, inputs, 2)?);
+        let dims = self.broadcast(&self.broadcast(&dims, &a.dims)?, &b.dims)?;
+        let chosen = match sure {
+            Some(true) => a,
+            Some(false) => b,
+            None => {
+                let c = self.operand(condition, node)?;
+                return self.add(node, Op::Where, &[c.value, a.value, b.value], dims);
+            }
+        };
+        if ir_shape(&chosen.dims)? == ir_shape(&dims)? {
+            Ok(Live { value: chosen.value, dims })
+        } else {
+            Err(Trouble::Unsupported)
+        }
+    }
+
+    /// A softmax of finite scores is never NaN, and every engine refuses scores that are not finite.
+    fn is_nan(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
+        let x = self.input(node, inputs, 0)?;
+        match self.builder.graph().node(x.value).op {
+            Op::Softmax => Ok(vec![Held::Never(x.dims)]),
+            _ => Err(Trouble::Unsupported),
+        }
+    }
+
+    fn matmul(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+        let (a, b) = (self.input(node, inputs, 0)?, self.input(node, inputs, 1)?);
+        self.product(node, &a, &b)
+    }
+
+    fn product(&mut self, node: &OnnxNode, a: &Live, b: &Live) -> Translated {
+        let ([lead_a @ .., n, _], [lead_b @ .., _, m]) = (a.dims.as_slice(), b.dims.as_slice()) else {
+            return Err("matrices are wanted".into());
+        };
+        let mut dims = self.broadcast(lead_a, lead_b)?;
+        dims.extend([*n, *m]);
+        self.add(node, Op::MatMul, &[a.value, b.value], dims)
+    }
+
+    /// alpha * A B + beta * C.
+    fn gemm(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+        let mut operands = Vec::new();
+        for (i, turn) in ["transA", "transB"].into_iter().enumerate() {
+            let x = self.input(node, inputs, i)?;
+            let turned = node.int(turn).unwrap_or(0) != 0;
+            operands.push(if turned { self.transposed(node, x, &[1, 0])? } else { x });
+        }
+        let product = self.product(node, &operands[0], &operands[1])?;
+        let product = self.times(node, &product, node.float("alpha").unwrap_or(1.0))?;
+        if inputs.get(2).and_then(Option::as_ref).is_none() {
+            return Ok(product);
+        }
+        let bias = self.input(node, inputs, 2)?;
+        let bias = self.times(node, &bias, node.float("beta").unwrap_or(1.0))?;
+        self.combined(node, Binary::Add, &product, &bias)
+    }
+
+    fn mean(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+        let x = self.input(node, inputs, 0)?;
+        let rank = x.dims.len();
+        let axes = self.at_each(node, inputs, |call, _| call.reduced_axes(rank))?;
+        if rank == 0 || axes.iter().any(|axes| *axes != [rank - 1]) {
+            return Err("only a mean over the innermost axis is supported".into());
+        }
+        let mut dims = x.dims.clone();
+        dims[rank - 1] = Dim::Fixed(1);
+        let mean = self.add(node, Op::Mean, &[x.value], dims.clone())?;
+        if node.int("keepdims").unwrap_or(1) != 0 {
+            return Ok(mean);
+        }
+        dims.pop();
+        self.reshaped(node, mean, dims)
+    }
+
+    fn softmax(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+        let x = self.input(node, inputs, 0)?;
+        let default = if self.model.opset() < SOFTMAX_ALONG_ONE_AXIS { 1 } else { -1 };
+        let axis = axis(node.int("axis").unwrap_or(default), x.dims.len())?;
+        if axis + 1 != x.dims.len() {
+            return Err("only a softmax over the innermost axis is supported".into());
+        }
+        self.add(node, Op::Softmax, &[x.value], x.dims.clone())
+    }
+
+    fn layer_norm(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+        let x = self.input(node, inputs, 0)?;
+        let axis = axis(node.int("axis").unwrap_or(-1), x.dims.len())?;
+        if axis + 1 != x.dims.len() {
+            return Err("only a LayerNormalization of the innermost axis is supported".into());
+        }
+        let Dim::Fixed(width) = x.dims[axis] else { return Err("the innermost axis should have a fixed size".into()) };
+        let gain = self.channels(node, inputs, 1, width, 1.0)?;
+        let bias = self.channels(node, inputs, 2, width, 0.0)?;
+        let eps = Scalar::new(node.float("epsilon").unwrap_or(LAYER_NORM_EPS));
+        self.add(node, Op::LayerNorm { eps }, &[x.value, gain, bias], x.dims.clone())
+    }
+
+    /// A vector of `width` numbers; `default` where it is left out. One number alone is spread out.
+    fn channels(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<Held>],
+        i: usize,
+        width: u32,
+        default: f32,
+    ) -> Result<Value, Trouble> {
+        let held = inputs.get(i).and_then(Option::as_ref);
+        let number = match held {
+            None => Some(default),
+            Some(Held::Known(known)) => known.uniform(),
+            Some(_) => None,
+        };
+        if let Some(number) = number {
+            let array = Array::f32(&[width as usize], vec![number; count(&[width as usize])?]);
+            let name = held.map_or(format!("{}.{i}", node.label()), |_| node.inputs[i].clone());
+            return Ok(self.weight(&name, &Arc::new(array))?);
+        }
+        let x = self.input(node, inputs, i)?;
+        match self.builder.ty(x.value) {
+            ty @ Type::Still { .. } if ty.shape() == Shape::fixed(&[width as usize]) => Ok(x.value),
+            other => Err(format!("input {} should be f32[{width}], it is {other}", i + 1).into()),
+        }
+    }
+}
+
+impl Call<'_> {
+    fn shape_of(&self, sizes: &[usize]) -> Vec<i64> {
+        crate::onnx::evaluate::shape_span(self, sizes).iter().map(|&n| n as i64).collect()
+    }
+}

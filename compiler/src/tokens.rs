@@ -1,0 +1,62 @@
+//! Text to token ids and back, by the model's own tokenizer.
+
+use snnc_ir::Diagnostic;
+use std::path::{Path, PathBuf};
+use tokenizers::Tokenizer;
+
+/// The token that GPT-2 puts before and after every text.
+pub const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// A tokenizer in Hugging Face's `tokenizer.json` form.
+#[derive(Debug)]
+pub struct Tokens {
+    tokenizer: Tokenizer,
+    /// The id that stands before every text.
+    pub start: u32,
+}
+
+impl Tokens {
+    /// # Errors
+    /// `json` is no tokenizer, or one without an end-of-text token.
+    pub fn new(json: &[u8], place: &str) -> Result<Self, Diagnostic> {
+        let tokenizer = Tokenizer::from_bytes(json)
+            .map_err(|e| Diagnostic::new(place, format!("is not a tokenizer.json: {e}")))?;
+        let start = tokenizer.token_to_id(END_OF_TEXT).ok_or_else(|| {
+            Diagnostic::new(place, format!("the tokenizer has no {END_OF_TEXT}, which GPT-2 begins every text with"))
+        })?;
+        Ok(Self { tokenizer, start })
+    }
+
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, Diagnostic> {
+        let encoding = self.tokenizer.encode_fast(text, false);
+        let encoding = encoding.map_err(|e| Diagnostic::new("", format!("the text cannot be tokenised: {e}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The ids of a text with the start token before them.
+    pub fn document(&self, text: &str) -> Result<Vec<u32>, Diagnostic> {
+        let mut ids = vec![self.start];
+        ids.extend(self.encode(text)?);
+        Ok(ids)
+    }
+
+    pub fn decode(&self, ids: &[u32]) -> Result<String, Diagnostic> {
+        self.tokenizer.decode(ids, false).map_err(|e| Diagnostic::new("", format!("ids cannot be decoded: {e}")))
+    }
+
+    /// Entries of the vocabulary.
+    pub fn len(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// `tokenizer.json` in the model's folder, if there is one.
+pub fn beside(model: &Path) -> Option<PathBuf> {
+    let folder = model.parent()?;
+    let path = folder.join("tokenizer.json");
+    path.is_file().then_some(path)
+}

@@ -1,0 +1,600 @@
+//! Writes GPT-2 as an ONNX file with random weights, node for node as PyTorch's TorchScript exporter writes it.
+//!
+//! Law: the same configuration gives the same bytes on every platform. Weights are drawn while they are written, each
+//! tensor from a generator of its own, so memory does not grow with the model (a head that is a transposed copy aside).
+//! Their scales are those GPT-2 is initialised with, so activations look like a network's and not like noise.
+
+use crate::wire::Message;
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+/// The activation function of the MLPs, as an exporter writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// GPT-2's own `gelu_new`: eight nodes around a tanh.
+    GeluTanh,
+    /// `gelu`: five nodes around an erf.
+    GeluErf,
+    Relu,
+}
+
+/// What to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gpt2Config {
+    pub layers: usize,
+    pub width: usize,
+    pub heads: usize,
+    pub vocabulary: usize,
+    /// The longest sequence.
+    pub context: usize,
+    pub activation: Activation,
+    /// 13: LayerNorm in nine nodes. 17: LayerNormalization.
+    pub opset: i64,
+    /// Whether the head is the embedding, transposed at run time; else the file holds a transposed copy of it.
+    pub tied: bool,
+    pub seed: u64,
+}
+
+impl Gpt2Config {
+    /// GPT-2 small: 124 M parameters.
+    pub const SMALL: Self = Self {
+        layers: 12,
+        width: 768,
+        heads: 12,
+        vocabulary: 50257,
+        context: 1024,
+        activation: Activation::GeluTanh,
+        opset: 17,
+        tied: true,
+        seed: 1,
+    };
+    /// 355 M parameters.
+    pub const MEDIUM: Self = Self { layers: 24, width: 1024, heads: 16, ..Self::SMALL };
+    /// 774 M parameters.
+    pub const LARGE: Self = Self { layers: 36, width: 1280, heads: 20, ..Self::SMALL };
+    /// For tests: written and run in milliseconds.
+    pub const TINY: Self = Self { layers: 2, width: 64, heads: 4, vocabulary: 1000, context: 64, ..Self::SMALL };
+
+    /// Elements of all weights, a tied head counted once.
+    pub fn parameters(&self) -> usize {
+        tensors(self).iter().filter(|tensor| tensor.values != Values::TransposedEmbedding).map(Weight::len).sum()
+    }
+
+    fn check(&self) -> io::Result<()> {
+        let wrong = |message: String| Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        if [self.layers, self.width, self.heads, self.vocabulary, self.context].contains(&0) {
+            return wrong("every size must be at least 1".into());
+        }
+        if !self.width.is_multiple_of(self.heads) {
+            return wrong(format!("{} heads do not divide a width of {}", self.heads, self.width));
+        }
+        if ![13, 17].contains(&self.opset) {
+            return wrong(format!("opset 13 or 17 can be written, not {}", self.opset));
+        }
+        Ok(())
+    }
+}
+
+/// Writes the file.
+pub fn write(config: &Gpt2Config, out: &mut dyn Write) -> io::Result<()> {
+    config.check()?;
+    let mut nodes = Nodes::default();
+    let graph_end = network(config, &mut nodes);
+    let tensors = tensors(config);
+    let headers: Vec<Vec<u8>> = tensors.iter().map(Weight::header).collect();
+    let weights: usize = headers.iter().zip(&tensors).map(|(header, tensor)| header.len() + tensor.len() * 4).sum();
+    let name = Message::new().text(2, "main_graph");
+    let len = nodes.written.0.len() + name.0.len() + weights + graph_end.0.len();
+
+    let model = Message::new().int(1, if config.opset == 13 { 7 } else { 8 }).text(2, "snnc-examples").text(3, "1");
+    out.write_all(&model.0)?;
+    out.write_all(&Message::header(7, len as u64))?;
+    out.write_all(&nodes.written.0)?;
+    out.write_all(&name.0)?;
+    for (tensor, header) in tensors.iter().zip(&headers) {
+        out.write_all(header)?;
+        tensor.write(config, out)?;
+    }
+    out.write_all(&graph_end.0)?;
+    let opset = Message::new().text(1, "").int(2, config.opset);
+    out.write_all(&Message::new().message(8, &opset).0)
+}
+
+/// The file's bytes.
+pub fn bytes(config: &Gpt2Config) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    write(config, &mut bytes)?;
+    Ok(bytes)
+}
+
+// --- weights ---
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Values {
+    /// Normal, with this mean and standard deviation.
+    Normal(f32, f32),
+    /// The embedding once more, transposed.
+    TransposedEmbedding,
+}
+
+#[derive(Clone, Debug)]
+struct Weight {
+    name: String,
+    sizes: Vec<usize>,
+    values: Values,
+    /// Which of the model's random sequences it takes.
+    stream: u64,
+}
+
+/// What the head is called where it is a copy.
+const HEAD: &str = "onnx::MatMul_head";
+
+/// All initializers, in the order in which PyTorch writes them.
+fn tensors(config: &Gpt2Config) -> Vec<Weight> {
+    /// `initializer_range` of GPT-2.
+    const SCALE: f32 = 0.02;
+    let d = config.width;
+    let residual = SCALE / (2.0 * config.layers as f32).sqrt();
+    let weight = Values::Normal(0.0, SCALE);
+    let (gain, bias) = (Values::Normal(1.0, 0.05), Values::Normal(0.0, 0.02));
+    let mut all: Vec<(String, Vec<usize>, Values)> = vec![
+        ("wte.weight".into(), vec![config.vocabulary, d], weight),
+        ("wpe.weight".into(), vec![config.context, d], weight),
+    ];
+    let norm = |all: &mut Vec<(String, Vec<usize>, Values)>, name: String| {
+        all.push((format!("{name}.weight"), vec![d], gain));
+        all.push((format!("{name}.bias"), vec![d], bias));
+    };
+    let conv = |all: &mut Vec<(String, Vec<usize>, Values)>, name: String, inputs: usize, outputs: usize, std: f32| {
+        all.push((format!("{name}.weight"), vec![inputs, outputs], Values::Normal(0.0, std)));
+        all.push((format!("{name}.bias"), vec![outputs], bias));
+    };
+    for layer in 0..config.layers {
+        let h = format!("h.{layer}");
+        norm(&mut all, format!("{h}.ln_1"));
+        conv(&mut all, format!("{h}.attn.c_attn"), d, 3 * d, SCALE);
+        conv(&mut all, format!("{h}.attn.c_proj"), d, d, residual);
+        norm(&mut all, format!("{h}.ln_2"));
+        conv(&mut all, format!("{h}.mlp.c_fc"), d, 4 * d, SCALE);
+        conv(&mut all, format!("{h}.mlp.c_proj"), 4 * d, d, residual);
+    }
+    norm(&mut all, "ln_f".into());
+    let mut all: Vec<_> = all.into_iter().map(|(name, sizes, v)| (format!("transformer.{name}"), sizes, v)).collect();
+    if !config.tied {
+        all.push((HEAD.into(), vec![d, config.vocabulary], Values::TransposedEmbedding));
+    }
+    let weight = |(i, (name, sizes, values))| Weight { name, sizes, values, stream: i as u64 };
+    all.into_iter().enumerate().map(weight).collect()
+}
+
+impl Weight {
+    fn len(&self) -> usize {
+        self.sizes.iter().product()
+    }
+
+    /// What stands in the graph before the tensor's raw bytes.
+    fn header(&self) -> Vec<u8> {
+        let tensor = self.sizes.iter().fold(Message::new(), |m, &size| m.int(1, size as i64));
+        let tensor = tensor.int(2, 1).text(8, &self.name);
+        let raw = Message::header(9, self.len() as u64 * 4);
+        let len = tensor.0.len() + raw.len() + self.len() * 4;
+        [Message::header(5, len as u64), tensor.0, raw].concat()
+    }
+
+    fn write(&self, config: &Gpt2Config, out: &mut dyn Write) -> io::Result<()> {
+        let (mean, std) = match self.values {
+            Values::Normal(mean, std) => (mean, std),
+            Values::TransposedEmbedding => return write_transposed(&tensors(config)[0], config, out),
+        };
+        let mut normals = Normals::new(config.seed, self.stream);
+        let mut buffer = Vec::with_capacity(CHUNK * 4);
+        let mut left = self.len();
+        while left > 0 {
+            let n = left.min(CHUNK);
+            buffer.clear();
+            (0..n).for_each(|_| buffer.extend((mean + std * normals.next()).to_le_bytes()));
+            out.write_all(&buffer)?;
+            left -= n;
+        }
+        Ok(())
+    }
+}
+
+/// Numbers that are drawn between two writes.
+const CHUNK: usize = 1 << 16;
+
+fn write_transposed(embedding: &Weight, config: &Gpt2Config, out: &mut dyn Write) -> io::Result<()> {
+    let mut bytes = Vec::with_capacity(embedding.len() * 4);
+    embedding.write(config, &mut bytes)?;
+    let (rows, columns) = (embedding.sizes[0], embedding.sizes[1]);
+    let mut line = Vec::with_capacity(rows * 4);
+    for column in 0..columns {
+        line.clear();
+        (0..rows).for_each(|row| line.extend(&bytes[(row * columns + column) * 4..][..4]));
+        out.write_all(&line)?;
+    }
+    Ok(())
+}
+
+/// Normally distributed numbers: splitmix64 and Box-Muller.
+struct Normals {
+    state: u64,
+    spare: Option<f32>,
+}
+
+impl Normals {
+    fn new(seed: u64, stream: u64) -> Self {
+        let mut seeding = Self { state: seed ^ stream.wrapping_mul(0xd134_2543_de82_ef95), spare: None };
+        Self { state: seeding.bits(), spare: None }
+    }
+
+    fn bits(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn next(&mut self) -> f32 {
+        if let Some(spare) = self.spare.take() {
+            return spare;
+        }
+        const STEP: f32 = 1.0 / (1 << 24) as f32;
+        let bits = self.bits();
+        // (0, 1] for the radius, [0, 1) for the angle: 24 bits each.
+        let (u, v) = (((bits >> 40) + 1) as f32 * STEP, ((bits & 0xff_ffff) as f32) * STEP);
+        let radius = (-2.0 * libm::logf(u)).sqrt();
+        let (sin, cos) = libm::sincosf(std::f32::consts::TAU * v);
+        self.spare = Some(radius * sin);
+        radius * cos
+    }
+}
+
+// --- nodes ---
+
+/// Nodes written so far, and how many of an operator a scope has: names count up, as PyTorch's do.
+#[derive(Default)]
+struct Nodes {
+    written: Message,
+    counts: HashMap<(String, String), usize>,
+    /// The causal table; all layers share the one that the first has made.
+    causal: Option<String>,
+}
+
+enum Attr<'a> {
+    Int(&'a str, i64),
+    Ints(&'a str, &'a [i64]),
+    Float(&'a str, f32),
+    Tensor(&'a str, Message),
+}
+
+impl Attr<'_> {
+    fn message(&self) -> Message {
+        let named = |name: &str| Message::new().text(1, name);
+        match self {
+            Attr::Int(name, x) => named(name).int(3, *x).int(20, 2),
+            Attr::Float(name, x) => named(name).float(2, *x).int(20, 1),
+            Attr::Ints(name, all) => all.iter().fold(named(name), |m, &x| m.int(8, x)).int(20, 7),
+            Attr::Tensor(name, tensor) => named(name).message(5, tensor).int(20, 4),
+        }
+    }
+}
+
+fn tensor(sizes: &[usize], elem: i64, raw: &[u8]) -> Message {
+    sizes.iter().fold(Message::new(), |m, &size| m.int(1, size as i64)).int(2, elem).bytes(9, raw)
+}
+
+const FLOAT: i64 = 1;
+const INT64: i64 = 7;
+const BOOL: i64 = 9;
+
+impl Nodes {
+    fn nodes(&mut self, scope: &str, op: &str, inputs: &[&str], attributes: &[Attr], outputs: usize) -> Vec<String> {
+        let count = self.counts.entry((scope.to_string(), op.to_string())).or_default();
+        let name = if *count == 0 { format!("{scope}/{op}") } else { format!("{scope}/{op}_{count}") };
+        *count += 1;
+        let outputs: Vec<String> = (0..outputs).map(|i| format!("{name}_output_{i}")).collect();
+        self.push(&name, op, inputs, attributes, &outputs);
+        outputs
+    }
+
+    fn push(&mut self, name: &str, op: &str, inputs: &[&str], attributes: &[Attr], outputs: &[String]) {
+        let node = inputs.iter().fold(Message::new(), |m, input| m.text(1, input));
+        let node = outputs.iter().fold(node, |m, output| m.text(2, output)).text(3, name).text(4, op);
+        let node = attributes.iter().fold(node, |m, attribute| m.message(5, &attribute.message()));
+        self.written = std::mem::take(&mut self.written).message(1, &node);
+    }
+
+    fn node(&mut self, scope: &str, op: &str, inputs: &[&str], attributes: &[Attr]) -> String {
+        self.nodes(scope, op, inputs, attributes, 1).remove(0)
+    }
+
+    fn constant(&mut self, scope: &str, value: Message) -> String {
+        self.node(scope, "Constant", &[], &[Attr::Tensor("value", value)])
+    }
+
+    fn int(&mut self, scope: &str, x: i64) -> String {
+        self.constant(scope, tensor(&[], INT64, &x.to_le_bytes()))
+    }
+
+    fn ints(&mut self, scope: &str, all: &[i64]) -> String {
+        let raw: Vec<u8> = all.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.constant(scope, tensor(&[all.len()], INT64, &raw))
+    }
+
+    fn float(&mut self, scope: &str, x: f32) -> String {
+        self.constant(scope, tensor(&[], FLOAT, &x.to_le_bytes()))
+    }
+
+    fn causal_table(&mut self, scope: &str, n: usize) -> String {
+        if let Some(table) = &self.causal {
+            return table.clone();
+        }
+        let lower: Vec<u8> = (0..n * n).map(|i| u8::from(i % n <= i / n)).collect();
+        let table = self.constant(scope, tensor(&[1, 1, n, n], BOOL, &lower));
+        self.causal.insert(table).clone()
+    }
+
+    /// `x op constant`.
+    fn with_float(&mut self, scope: &str, op: &str, x: &str, number: f32) -> String {
+        let number = self.float(scope, number);
+        self.node(scope, op, &[x, &number], &[])
+    }
+
+    /// One size of `x`.
+    fn size(&mut self, scope: &str, x: &str, axis: i64) -> String {
+        let shape = self.node(scope, "Shape", &[x], &[]);
+        let axis = self.int(scope, axis);
+        self.node(scope, "Gather", &[&shape, &axis], &[Attr::Int("axis", 0)])
+    }
+
+    /// One size of `x`, as a slice of its shape: what `x.size(-1)` in a trace becomes.
+    fn sliced_size(&mut self, scope: &str, x: &str, start: i64, end: i64) -> String {
+        let shape = self.node(scope, "Shape", &[x], &[]);
+        let (axes, start, end) = (self.ints(scope, &[0]), self.ints(scope, &[start]), self.ints(scope, &[end]));
+        let slice = self.node(scope, "Slice", &[&shape, &start, &end, &axes], &[]);
+        let axes = self.ints(scope, &[0]);
+        self.node(scope, "Squeeze", &[&slice, &axes], &[])
+    }
+
+    fn unsqueeze(&mut self, scope: &str, x: &str) -> String {
+        let axes = self.ints(scope, &[0]);
+        self.node(scope, "Unsqueeze", &[x, &axes], &[])
+    }
+
+    fn reshape(&mut self, scope: &str, x: &str, sizes: &[&str]) -> String {
+        let shape = self.node(scope, "Concat", sizes, &[Attr::Int("axis", 0)]);
+        self.node(scope, "Reshape", &[x, &shape], &[])
+    }
+}
+
+/// All nodes; the answer is what stands in the graph after the initializers: its inputs and outputs.
+fn network(config: &Gpt2Config, g: &mut Nodes) -> Message {
+    let t = "/transformer";
+    let (mut x, tokens, width) = embeddings(g, t);
+    for layer in 0..config.layers {
+        x = block(config, g, &format!("{t}/h.{layer}"), &format!("transformer.h.{layer}"), &x);
+    }
+    let x = layer_norm(config, g, &format!("{t}/ln_f"), "transformer.ln_f", &x);
+    let rest = g.ints(t, &[-1]);
+    let (tokens, width) = (g.unsqueeze(t, &tokens), g.unsqueeze(t, &width));
+    let x = g.reshape(t, &x, &[&rest, &tokens, &width]);
+    let head = match config.tied {
+        true => g.node("/lm_head", "Transpose", &["transformer.wte.weight"], &[Attr::Ints("perm", &[1, 0])]),
+        false => HEAD.to_string(),
+    };
+    g.push("/lm_head/MatMul", "MatMul", &[&x, &head], &[], &["logits".to_string()]);
+    let input = port("input_ids", INT64, &["batch", "sequence"], None);
+    let output = port("logits", FLOAT, &["batch", "sequence"], Some(config.vocabulary));
+    Message::new().message(11, &input).message(12, &output)
+}
+
+fn port(name: &str, elem: i64, symbols: &[&str], last: Option<usize>) -> Message {
+    let named = |shape: Message, symbol: &&str| shape.message(1, &Message::new().text(2, symbol));
+    let shape = symbols.iter().fold(Message::new(), named);
+    let shape = last.iter().fold(shape, |shape, &size| shape.message(1, &Message::new().int(1, size as i64)));
+    let tensor_type = Message::new().int(1, elem).message(2, &shape);
+    Message::new().text(1, name).message(2, &Message::new().message(1, &tensor_type))
+}
+
+/// The sum of both embeddings; and the numbers of tokens and channels, as nodes.
+fn embeddings(g: &mut Nodes, t: &str) -> (String, String, String) {
+    let tokens = g.size(t, "input_ids", 1);
+    let rest = g.ints(t, &[-1]);
+    let last = g.unsqueeze(t, &tokens);
+    let ids = g.reshape(t, "input_ids", &[&rest, &last]);
+    let zero = g.int(t, 0);
+    let end = g.node(t, "Cast", &[&tokens], &[Attr::Int("to", INT64)]);
+    let one = g.int(t, 1);
+    let range = g.node(t, "Range", &[&zero, &end, &one], &[]);
+    let positions = g.unsqueeze(t, &range);
+    let wte = g.node(&format!("{t}/wte"), "Gather", &["transformer.wte.weight", &ids], &[]);
+    let wpe = g.node(&format!("{t}/wpe"), "Gather", &["transformer.wpe.weight", &positions], &[]);
+    let wpe = g.node(t, "Cast", &[&wpe], &[Attr::Int("to", FLOAT)]);
+    let x = g.node(t, "Add", &[&wte, &wpe], &[]);
+    let width = g.sliced_size(t, &x, -1, i64::MAX);
+    (x, tokens, width)
+}
+
+fn block(config: &Gpt2Config, g: &mut Nodes, scope: &str, weights: &str, x: &str) -> String {
+    let y = layer_norm(config, g, &format!("{scope}/ln_1"), &format!("{weights}.ln_1"), x);
+    let y = attention(config, g, &format!("{scope}/attn"), &format!("{weights}.attn"), &y);
+    let x = g.node(scope, "Add", &[&y, x], &[]);
+    let y = layer_norm(config, g, &format!("{scope}/ln_2"), &format!("{weights}.ln_2"), &x);
+    let y = conv(g, &format!("{scope}/mlp/c_fc"), &format!("{weights}.mlp.c_fc"), &y, 4 * config.width);
+    let y = activation(config, g, &format!("{scope}/mlp/act"), &y);
+    let y = conv(g, &format!("{scope}/mlp/c_proj"), &format!("{weights}.mlp.c_proj"), &y, config.width);
+    g.node(scope, "Add", &[&x, &y], &[])
+}
+
+/// `layer_norm_epsilon` of GPT-2.
+const EPS: f32 = 1e-5;
+
+fn layer_norm(config: &Gpt2Config, g: &mut Nodes, scope: &str, weights: &str, x: &str) -> String {
+    let (gain, bias) = (format!("{weights}.weight"), format!("{weights}.bias"));
+    if config.opset >= 17 {
+        let attributes = [Attr::Int("axis", -1), Attr::Float("epsilon", EPS)];
+        return g.node(scope, "LayerNormalization", &[x, &gain, &bias], &attributes);
+    }
+    let mean = g.node(scope, "ReduceMean", &[x], &[Attr::Ints("axes", &[-1])]);
+    let centred = g.node(scope, "Sub", &[x, &mean], &[]);
+    let square = g.with_float(scope, "Pow", &centred, 2.0);
+    let variance = g.node(scope, "ReduceMean", &[&square], &[Attr::Ints("axes", &[-1])]);
+    let variance = g.with_float(scope, "Add", &variance, EPS);
+    let deviation = g.node(scope, "Sqrt", &[&variance], &[]);
+    let normal = g.node(scope, "Div", &[&centred, &deviation], &[]);
+    let scaled = g.node(scope, "Mul", &[&normal, &gain], &[]);
+    g.node(scope, "Add", &[&scaled, &bias], &[])
+}
+
+/// GPT-2's Conv1D: a Gemm on rows, between two reshapes.
+fn conv(g: &mut Nodes, scope: &str, weights: &str, x: &str, outputs: usize) -> String {
+    let batch = g.size(scope, x, 0);
+    let tokens = g.size(scope, x, 1);
+    let width = g.sliced_size(scope, x, -1, i64::MAX);
+    let rest = g.ints(scope, &[-1]);
+    let width = g.unsqueeze(scope, &width);
+    let rows = g.reshape(scope, x, &[&rest, &width]);
+    let (weight, bias) = (format!("{weights}.weight"), format!("{weights}.bias"));
+    let attributes = [Attr::Float("alpha", 1.0), Attr::Float("beta", 1.0)];
+    let y = g.node(scope, "Gemm", &[&rows, &weight, &bias], &attributes);
+    let (batch, tokens) = (g.unsqueeze(scope, &batch), g.unsqueeze(scope, &tokens));
+    let outputs = g.ints(scope, &[outputs as i64]);
+    g.reshape(scope, &y, &[&batch, &tokens, &outputs])
+}
+
+fn attention(config: &Gpt2Config, g: &mut Nodes, scope: &str, weights: &str, x: &str) -> String {
+    let d = config.width as i64;
+    let qkv = conv(g, &format!("{scope}/c_attn"), &format!("{weights}.c_attn"), x, 3 * config.width);
+    let sizes = g.ints(scope, &[d, d, d]);
+    let parts = g.nodes(scope, "Split", &[&qkv, &sizes], &[Attr::Int("axis", 2)], 3);
+    let [q_sizes, k_sizes] = [0, 1].map(|i| (g.size(scope, &parts[i], 0), g.size(scope, &parts[i], 1)));
+    let shape = heads_shape(config, g, scope, &q_sizes);
+    let q = g.node(scope, "Reshape", &[&parts[0], &shape], &[]);
+    let q = turn(g, scope, &q, &[0, 2, 1, 3]);
+    // The trace takes the values' sizes from the keys.
+    let [k_shape, v_shape] = [0, 1].map(|_| heads_shape(config, g, scope, &k_sizes));
+    let k = g.node(scope, "Reshape", &[&parts[1], &k_shape], &[]);
+    let keys = turn(g, scope, &k, &[0, 2, 1, 3]);
+    let v = g.node(scope, "Reshape", &[&parts[2], &v_shape], &[]);
+    let v = turn(g, scope, &v, &[0, 2, 1, 3]);
+    let k = turn(g, scope, &k, &[0, 2, 3, 1]);
+    let scores = g.node(scope, "MatMul", &[&q, &k], &[]);
+    let scores = scaled(g, scope, &scores, &v);
+    let mask = mask(config, g, scope, &q, &keys);
+    let scores = g.node(scope, "Cast", &[&scores], &[Attr::Int("to", FLOAT)]);
+    let lowest = g.float(scope, f32::MIN);
+    let scores = g.node(scope, "Where", &[&mask, &scores, &lowest], &[]);
+    let weight = g.node(scope, "Softmax", &[&scores], &[Attr::Int("axis", -1)]);
+    let weight = g.node(scope, "Cast", &[&weight], &[Attr::Int("to", FLOAT)]);
+    let y = g.node(scope, "MatMul", &[&weight, &v], &[]);
+    let y = turn(g, scope, &y, &[0, 2, 1, 3]);
+    let (batch, tokens) = (g.size(scope, &y, 0), g.size(scope, &y, 1));
+    let (batch, tokens) = (g.unsqueeze(scope, &batch), g.unsqueeze(scope, &tokens));
+    let rest = g.ints(scope, &[-1]);
+    let y = g.reshape(scope, &y, &[&batch, &tokens, &rest]);
+    conv(g, &format!("{scope}/c_proj"), &format!("{weights}.c_proj"), &y, config.width)
+}
+
+fn turn(g: &mut Nodes, scope: &str, x: &str, perm: &[i64]) -> String {
+    g.node(scope, "Transpose", &[x], &[Attr::Ints("perm", perm)])
+}
+
+/// `[batch, tokens, heads, d / heads]`, as a node.
+fn heads_shape(config: &Gpt2Config, g: &mut Nodes, scope: &str, (batch, tokens): &(String, String)) -> String {
+    let (batch, tokens) = (g.unsqueeze(scope, batch), g.unsqueeze(scope, tokens));
+    let rest = g.ints(scope, &[-1]);
+    let width = g.ints(scope, &[(config.width / config.heads) as i64]);
+    g.node(scope, "Concat", &[&batch, &tokens, &rest, &width], &[Attr::Int("axis", 0)])
+}
+
+/// Scores over the root of a head's width, which is computed from the values' shape.
+fn scaled(g: &mut Nodes, scope: &str, scores: &str, v: &str) -> String {
+    let width = g.sliced_size(scope, v, -1, i64::MAX);
+    let width = g.node(scope, "Cast", &[&width], &[Attr::Int("to", FLOAT)]);
+    let root = g.with_float(scope, "Pow", &width, 0.5);
+    let no_axes = g.ints(scope, &[]);
+    let zero = Attr::Tensor("value", tensor(&[1], FLOAT, &0f32.to_le_bytes()));
+    let zero = g.node(scope, "ConstantOfShape", &[&no_axes], &[zero]);
+    let root = g.node(scope, "Add", &[&zero, &root], &[]);
+    g.node(scope, "Div", &[scores, &root], &[])
+}
+
+/// The rows and columns of a causal table that this call needs.
+fn mask(config: &Gpt2Config, g: &mut Nodes, scope: &str, q: &str, k: &str) -> String {
+    let queries = g.sliced_size(scope, q, -2, -1);
+    let keys = g.sliced_size(scope, k, -2, -1);
+    let past = g.node(scope, "Sub", &[&keys, &queries], &[]);
+    let table = g.causal_table(scope, config.context);
+    let axis = g.ints(scope, &[2]);
+    let (past, end) = (g.unsqueeze(scope, &past), g.unsqueeze(scope, &keys));
+    let step = g.ints(scope, &[1]);
+    let rows = g.node(scope, "Slice", &[&table, &past, &end, &axis, &step], &[]);
+    let (axis, start) = (g.ints(scope, &[3]), g.ints(scope, &[0]));
+    let end = g.unsqueeze(scope, &keys);
+    let step = g.ints(scope, &[1]);
+    g.node(scope, "Slice", &[&rows, &start, &end, &axis, &step], &[])
+}
+
+fn activation(config: &Gpt2Config, g: &mut Nodes, scope: &str, x: &str) -> String {
+    match config.activation {
+        Activation::Relu => g.node(scope, "Relu", &[x], &[]),
+        Activation::GeluErf => {
+            let y = g.with_float(scope, "Div", x, std::f32::consts::SQRT_2);
+            let y = g.node(scope, "Erf", &[&y], &[]);
+            let y = g.with_float(scope, "Add", &y, 1.0);
+            let y = g.node(scope, "Mul", &[x, &y], &[]);
+            g.with_float(scope, "Mul", &y, 0.5)
+        }
+        Activation::GeluTanh => {
+            let half = g.with_float(scope, "Mul", x, 0.5);
+            let cube = g.with_float(scope, "Pow", x, 3.0);
+            let cube = g.with_float(scope, "Mul", &cube, 0.044715);
+            let y = g.node(scope, "Add", &[x, &cube], &[]);
+            let y = g.with_float(scope, "Mul", &y, 0.797_884_6);
+            let y = g.node(scope, "Tanh", &[&y], &[]);
+            let y = g.with_float(scope, "Add", &y, 1.0);
+            g.node(scope, "Mul", &[&half, &y], &[])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_the_published_models() {
+        let million = |config: Gpt2Config| (config.parameters() as f64 / 1e6).round();
+        assert_eq!(million(Gpt2Config::SMALL), 124.0);
+        assert_eq!(million(Gpt2Config::MEDIUM), 355.0);
+        assert_eq!(million(Gpt2Config::LARGE), 774.0);
+    }
+
+    #[test]
+    fn the_same_configuration_gives_the_same_bytes() {
+        let one = bytes(&Gpt2Config::TINY).expect("a model");
+        assert_eq!(one, bytes(&Gpt2Config::TINY).expect("a model"));
+        assert_ne!(one, bytes(&Gpt2Config { seed: 2, ..Gpt2Config::TINY }).expect("a model"));
+    }
+
+    #[test]
+    fn normals_are_normal() {
+        let mut normals = Normals::new(7, 0);
+        let all: Vec<f64> = (0..100_000).map(|_| f64::from(normals.next())).collect();
+        let mean = all.iter().sum::<f64>() / 1e5;
+        let variance = all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 1e5;
+        let tail = all.iter().filter(|x| x.abs() > 1.96).count() as f64 / 1e5;
+        assert!(
+            mean.abs() < 0.01 && (variance - 1.0).abs() < 0.02 && (tail - 0.05).abs() < 0.003,
+            "{mean} {variance} {tail}"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        assert!(bytes(&Gpt2Config { heads: 5, ..Gpt2Config::TINY }).is_err());
+        assert!(bytes(&Gpt2Config { opset: 12, ..Gpt2Config::TINY }).is_err());
+        assert!(bytes(&Gpt2Config { layers: 0, ..Gpt2Config::TINY }).is_err());
+    }
+}

@@ -1,0 +1,133 @@
+//! Reads the spelling of an operation: the inverse of its `Display`.
+//!
+//! What does not print as it was written is refused, so there is one spelling for everything.
+
+use crate::curve::Curve;
+use crate::op::{Binary, Layout, Op, Perm, Scalar, Unary};
+use crate::types::{Code, Dim, Shape};
+
+/// The operation that prints as `spelled`. Errors say what is wrong with it.
+pub(super) fn op(spelled: &str) -> Result<Op, String> {
+    let (name, attributes) = match spelled.split_once('[') {
+        None => (spelled, ""),
+        Some((name, rest)) => (name, rest.strip_suffix(']').ok_or("`]` is missing after the attributes")?),
+    };
+    let attributes: Vec<&str> = attributes.split(',').map(str::trim).filter(|piece| !piece.is_empty()).collect();
+    let op = match attributes[..] {
+        [] if name != "reshape" => plain(name)?,
+        _ => with_attributes(name, &attributes)?,
+    };
+    let printed = op.to_string();
+    if printed == spelled { Ok(op) } else { Err(format!("this is spelled `{printed}`")) }
+}
+
+/// Operations without attributes.
+fn plain(name: &str) -> Result<Op, String> {
+    if let Some(kind) = Unary::ALL.into_iter().find(|kind| kind.name() == name) {
+        return Ok(Op::Unary(kind));
+    }
+    if let Some(kind) = Binary::ALL.into_iter().find(|kind| kind.name() == name) {
+        return Ok(Op::Binary(kind));
+    }
+    let all = [
+        Op::Tokens,
+        Op::Positions,
+        Op::Where,
+        Op::MatMul,
+        Op::Mean,
+        Op::Softmax,
+        Op::Merge,
+        Op::Embed,
+        Op::Linear(Layout::InputMajor),
+        Op::Product,
+        Op::Affine,
+        Op::Synapse,
+        Op::Settle,
+    ];
+    all.into_iter().find(|op| op.name() == name).ok_or_else(|| format!("`{name}` is no operation without attributes"))
+}
+
+fn with_attributes(name: &str, attributes: &[&str]) -> Result<Op, String> {
+    Ok(match (name, attributes) {
+        ("causal", &[keep, drop]) => Op::Causal { keep: scalar(keep)?, drop: scalar(drop)? },
+        ("transpose", axes) => Op::Transpose(perm(axes)?),
+        ("reshape", dims) => Op::Reshape(shape(dims)?),
+        ("slice", &[axis, start, len]) => Op::Slice {
+            axis: number(keyed(axis, "axis")?)?,
+            start: number(keyed(start, "start")?)?,
+            len: number(keyed(len, "len")?)?,
+        },
+        ("split", &[heads]) => Op::Split { heads: number(keyed(heads, "heads")?)? },
+        ("layer_norm", &[eps]) => Op::LayerNorm { eps: scalar(keyed(eps, "eps")?)? },
+        ("normalise", &[eps]) => Op::Normalise { eps: scalar(keyed(eps, "eps")?)? },
+        ("linear", &["output_major"]) => Op::Linear(Layout::OutputMajor),
+        ("curve", &[name]) => Op::Curve(curve(name)?),
+        ("attention", &[heads, scale]) => {
+            Op::Attention { heads: number(keyed(heads, "heads")?)?, scale: scalar(keyed(scale, "scale")?)? }
+        }
+        ("quant", neuron) => {
+            let (code, steps, curve) = self::neuron(neuron)?;
+            Op::Quant { code, steps, curve }
+        }
+        ("fire", neuron) => {
+            let (code, steps, curve) = self::neuron(neuron)?;
+            Op::Fire { code, steps, curve }
+        }
+        ("ssa", &["ttfs", heads, phases]) => {
+            Op::Ssa { heads: number(keyed(heads, "heads")?)?, phases: number(keyed(phases, "phases")?)? }
+        }
+        _ => return Err(format!("`{name}[{}]` is no operation", attributes.join(","))),
+    })
+}
+
+/// `code,steps`, and the curve where it is not the identity.
+fn neuron(attributes: &[&str]) -> Result<(Code, u16, Curve), String> {
+    let (code, steps, curve) = match *attributes {
+        [code, steps] => (code, steps, Curve::Identity),
+        [code, steps, curve] => (code, steps, self::curve(curve)?),
+        _ => return Err("a neuron has a code, timesteps and perhaps a curve".into()),
+    };
+    let code = Code::from_name(code).ok_or_else(|| format!("`{code}` is no code: there are binary and unary"))?;
+    Ok((code, number(steps)?, curve))
+}
+
+fn curve(name: &str) -> Result<Curve, String> {
+    Curve::from_name(name).ok_or_else(|| {
+        let names: Vec<&str> = Curve::ALL.into_iter().map(Curve::name).collect();
+        format!("`{name}` is no curve: there are {}", names.join(", "))
+    })
+}
+
+/// The value of `key=value`.
+fn keyed<'a>(attribute: &'a str, key: &str) -> Result<&'a str, String> {
+    let value = attribute.strip_prefix(key).and_then(|rest| rest.strip_prefix('='));
+    value.ok_or_else(|| format!("`{key}=` was expected, here is `{attribute}`"))
+}
+
+fn number<N: std::str::FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| format!("`{text}` is no number that fits here"))
+}
+
+/// Any f32 but those that are not numbers, whose bits a spelling would lose.
+fn scalar(text: &str) -> Result<Scalar, String> {
+    let value: f32 = number(text)?;
+    if value.is_nan() { Err(format!("`{text}` is not a number")) } else { Ok(Scalar::new(value)) }
+}
+
+fn perm(axes: &[&str]) -> Result<Perm, String> {
+    let numbers = axes.iter().map(|axis| number(axis)).collect::<Result<Vec<usize>, String>>()?;
+    Perm::new(&numbers).ok_or_else(|| format!("[{}] is no order of at most four axes", axes.join(",")))
+}
+
+/// Sizes of a shape, of which there are at most four.
+pub(super) fn shape(dims: &[&str]) -> Result<Shape, String> {
+    if dims.len() > Shape::MAX_RANK {
+        return Err(format!("shapes have at most {} sizes", Shape::MAX_RANK));
+    }
+    let dim = |text: &&str| match *text {
+        "tokens" => Ok(Dim::Tokens),
+        "context" => Ok(Dim::Context),
+        size => number(size).map(Dim::Fixed),
+    };
+    Ok(Shape::new(&dims.iter().map(dim).collect::<Result<Vec<Dim>, String>>()?))
+}

@@ -1,0 +1,86 @@
+//! Writes a graph as text. Total: a graph that a pass broke is printed too, since its error shows it.
+
+use super::{VERSION, hash, quote, spell};
+use crate::graph::{Graph, Node, Value};
+use crate::op::Op;
+use std::fmt::Write;
+
+/// Where origins stand, if the line has room before them. One fixed column, so that a change of one line is a change of
+/// one line.
+const ORIGIN_COLUMN: usize = 80;
+
+/// The program as text; see the module for what it looks like.
+pub fn print(graph: &Graph) -> String {
+    let hashes: Vec<u64> = graph.weights.iter().map(|weight| hash(&weight.tensor)).collect();
+    print_hashed(graph, &hashes)
+}
+
+/// `print`, for a caller that knows the hashes of the weights already.
+pub(crate) fn print_hashed(graph: &Graph, hashes: &[u64]) -> String {
+    let labels = labels(graph);
+    let mut text = format!("snnc {VERSION} {} context={}\n", graph.stage.name(), graph.context);
+    if !graph.weights.is_empty() {
+        text.push('\n');
+    }
+    for (weight, hash) in graph.weights.iter().zip(hashes) {
+        let sizes: Vec<String> = weight.tensor.sizes().iter().map(usize::to_string).collect();
+        let name = spell(&weight.name);
+        let _ = writeln!(text, "weight @{name} : {}[{}] {hash:016x}", weight.tensor.elem(), sizes.join(","));
+    }
+    text.push('\n');
+    for (value, node) in graph.iter().filter(|(_, node)| !matches!(node.op, Op::Weight(_))) {
+        let line = node_line(&labels, value, node);
+        let _ = match graph.origin(value) {
+            "" => writeln!(text, "{line}"),
+            origin => writeln!(text, "{line:<width$} // {}", spell_origin(origin), width = ORIGIN_COLUMN),
+        };
+        if let Some([keys, values]) = known_state(graph, value) {
+            let _ = writeln!(text, "     // state: keys {keys}, values {values}");
+        }
+    }
+    text.push('\n');
+    for (name, value) in &graph.outputs {
+        let _ = writeln!(text, "output {} = {}", spell(name), label_of(&labels, *value));
+    }
+    text
+}
+
+/// How the text names a value: `%12`, or `@name` for a constant.
+pub fn label(graph: &Graph, value: Value) -> String {
+    label_of(&labels(graph), value).to_string()
+}
+
+/// The labels of all values. Constants take no number.
+fn labels(graph: &Graph) -> Vec<String> {
+    let mut numbers = 0..;
+    let label = |node: &Node| match node.op {
+        Op::Weight(id) => {
+            format!("@{}", graph.weights.get(id.0 as usize).map_or("?".into(), |weight| spell(&weight.name)))
+        }
+        _ => format!("%{}", numbers.next().unwrap_or(0)),
+    };
+    graph.nodes.iter().map(label).collect()
+}
+
+fn label_of(labels: &[String], value: Value) -> &str {
+    labels.get(value.index()).map_or("%?", String::as_str)
+}
+
+fn node_line(labels: &[String], value: Value, node: &Node) -> String {
+    let args: Vec<&str> = node.args.iter().map(|&arg| label_of(labels, arg)).collect();
+    let args = if args.is_empty() { String::new() } else { format!("({})", args.join(", ")) };
+    format!("{} = {}{args} : {}", label_of(labels, value), node.op, node.ty)
+}
+
+/// `Graph::state_types` where the operands that it looks at exist.
+fn known_state(graph: &Graph, value: Value) -> Option<[crate::Type; 2]> {
+    let args = &graph.node(value).args;
+    let known = args.len() >= 3 && args.iter().all(|arg| arg.index() < graph.nodes.len());
+    if known { graph.state_types(value) } else { None }
+}
+
+/// An origin ends its line, so only what could not be seen or trimmed away needs quotes.
+fn spell_origin(origin: &str) -> String {
+    let visible = origin.chars().all(|c| matches!(c, ' '..='~'));
+    if visible && origin.trim() == origin && !origin.starts_with('"') { origin.to_string() } else { quote(origin) }
+}

@@ -1,0 +1,366 @@
+//! Graphs with every operation in them, and the law of the text form on each.
+
+use super::*;
+use crate::build::Builder;
+use crate::curve::Curve;
+use crate::graph::{Graph, Stage, Value};
+use crate::op::{Binary, Layout, Op, Perm, Scalar, Unary};
+use crate::tensor::Tensor;
+use crate::types::{Code, Dim, Elem, Shape};
+use std::sync::Arc;
+
+/// Adds nodes in few words.
+pub(crate) struct Sketch(pub Builder);
+
+impl Sketch {
+    pub fn new(stage: Stage) -> Self {
+        Self(Builder::new(stage, 8))
+    }
+
+    pub fn f32(&mut self, name: &str, sizes: &[usize]) -> Value {
+        let count = sizes.iter().product::<usize>();
+        let data = (0..count).map(|i| 0.25 + i as f32 / 16.0).collect();
+        self.0.weight(name, Arc::new(Tensor::f32(sizes, data)))
+    }
+
+    pub fn i8(&mut self, name: &str, sizes: &[usize]) -> Value {
+        let count = sizes.iter().product::<usize>();
+        let data = (0..count).map(|i| (i * 37 % 255) as u8 as i8).map(|x| x.max(-127)).collect();
+        self.0.weight(name, Arc::new(Tensor::i8(sizes, data)))
+    }
+
+    pub fn add(&mut self, op: Op, args: &[Value]) -> Value {
+        let origin = format!("/h.0/{}", op.name());
+        self.0.add(op, args, &origin).expect("the operands fit")
+    }
+
+    pub fn finish(self, outputs: &[(&str, Value)]) -> Graph {
+        self.0.finish(outputs.iter().map(|(name, value)| (name.to_string(), *value)).collect())
+    }
+
+    /// The embedding that the samples start with: `f32[tokens, 4]`.
+    pub fn embedding(&mut self) -> Value {
+        let (tokens, positions) = (self.add(Op::Tokens, &[]), self.add(Op::Positions, &[]));
+        let (wte, wpe) = (self.f32("wte", &[16, 4]), self.f32("wpe", &[8, 4]));
+        let (x, p) = (self.add(Op::Embed, &[tokens, wte]), self.add(Op::Embed, &[positions, wpe]));
+        self.add(Op::Binary(Binary::Add), &[x, p])
+    }
+}
+
+const EPS: f32 = 1e-5;
+
+fn imported() -> Graph {
+    let mut s = Sketch::new(Stage::Imported);
+    let x = s.embedding();
+    let (gain, bias) = (s.f32("ln gain", &[4]), s.f32("ln//bias", &[4]));
+    let mut y = s.add(Op::LayerNorm { eps: Scalar::new(EPS) }, &[x, gain, bias]);
+    for kind in Unary::ALL {
+        y = s.add(Op::Unary(kind), &[y]);
+    }
+    let scalar = s.f32("two", &[]);
+    for kind in Binary::ALL {
+        y = s.add(Op::Binary(kind), &[y, scalar]);
+    }
+    let heads = s.add(Op::Split { heads: 2 }, &[y]);
+    let turned = s.add(Op::Transpose(Perm::new(&[0, 2, 1]).expect("an order")), &[heads]);
+    let scores = s.add(Op::MatMul, &[heads, turned]);
+    let mask = s.add(Op::Causal { keep: Scalar::new(1.0), drop: Scalar::new(0.0) }, &[]);
+    let never = s.add(Op::Causal { keep: Scalar::new(-0.0), drop: Scalar::new(f32::NEG_INFINITY) }, &[]);
+    let masked = s.add(Op::Where, &[mask, scores, never]);
+    let probable = s.add(Op::Softmax, &[masked]);
+    let mixed = s.add(Op::MatMul, &[probable, heads]);
+    let merged = s.add(Op::Merge, &[mixed]);
+    let mean = s.add(Op::Mean, &[merged]);
+    let centred = s.add(Op::Binary(Binary::Sub), &[merged, mean]);
+    let part = s.add(Op::Slice { axis: 1, start: 1, len: 2 }, &[centred]);
+    let flat = s.add(Op::Reshape(Shape::new(&[Dim::Fixed(2), Dim::Tokens])), &[part]);
+    s.finish(&[("logits", flat), ("odd \"name\"\n\\é", mean)])
+}
+
+fn tensor() -> Graph {
+    let mut s = Sketch::new(Stage::Tensor);
+    let x = s.embedding();
+    let (gain, bias) = (s.f32("ln.gain", &[4]), s.f32("ln.bias", &[4]));
+    let y = s.add(Op::LayerNorm { eps: Scalar::new(EPS) }, &[x, gain, bias]);
+    let (w, b) = (s.f32("w", &[4, 8]), s.f32("b", &[8]));
+    let h = s.add(Op::Linear(Layout::InputMajor), &[y, w, b]);
+    let mut g = h;
+    for curve in Curve::ALL {
+        g = s.add(Op::Curve(curve), &[g]);
+    }
+    let (w, b) = (s.f32("w2", &[4, 8]), s.f32("b2", &[4]));
+    let q = s.add(Op::Linear(Layout::OutputMajor), &[g, w, b]);
+    let n = s.add(Op::Normalise { eps: Scalar::new(0.0) }, &[q]);
+    let a = s.add(Op::Attention { heads: 2, scale: Scalar::new(0.707_106_77) }, &[q, n, y]);
+    let sum = s.add(Op::Binary(Binary::Add), &[x, a]);
+    s.finish(&[("logits", sum)])
+}
+
+pub(crate) fn quantised() -> Graph {
+    let mut s = Sketch::new(Stage::Quantised);
+    let x = s.embedding();
+    let n = s.add(Op::Normalise { eps: Scalar::new(EPS) }, &[x]);
+    let (gain, offset) = (s.f32("gain", &[4]), s.f32("offset", &[4]));
+    let quant = |steps, curve| Op::Quant { code: Code::Binary, steps, curve };
+    let levels = s.add(quant(7, Curve::Identity), &[n, gain, offset]);
+    let w = s.i8("w", &[4, 4]);
+    let product = s.add(Op::Product, &[levels, w]);
+    let v = s.add(quant(7, Curve::Identity), &[product, gain, offset]);
+    let slope = s.f32("slope", &[2]);
+    let a = s.add(Op::Ssa { heads: 2, phases: 8 }, &[levels, levels, v, slope]);
+    let mut y = a;
+    for curve in Curve::ALL.into_iter().filter(|curve| *curve != Curve::Identity) {
+        let h = s.add(Op::Quant { code: Code::Unary, steps: 15, curve }, &[y, gain, offset, gain, offset]);
+        let p = s.add(Op::Product, &[h, w]);
+        y = s.add(Op::Affine, &[p, gain, offset]);
+    }
+    let sum = s.add(Op::Binary(Binary::Add), &[x, y]);
+    s.finish(&[("logits", sum), ("levels", v)])
+}
+
+pub(crate) fn spiking() -> Graph {
+    let mut s = Sketch::new(Stage::Spiking);
+    let x = s.embedding();
+    let n = s.add(Op::Normalise { eps: Scalar::new(EPS) }, &[x]);
+    let (gain, offset) = (s.f32("gain", &[4]), s.f32("offset", &[4]));
+    let fire = |code, steps, curve| Op::Fire { code, steps, curve };
+    let spikes = s.add(fire(Code::Binary, 7, Curve::Identity), &[n, gain, offset]);
+    let w = s.i8("w", &[4, 4]);
+    let current = s.add(Op::Synapse, &[spikes, w]);
+    let settled = s.add(Op::Settle, &[current]);
+    let v = s.add(fire(Code::Binary, 7, Curve::Identity), &[settled, gain, offset]);
+    let slope = s.f32("slope", &[2]);
+    let a = s.add(Op::Ssa { heads: 2, phases: 8 }, &[spikes, spikes, v, slope]);
+    let h = s.add(fire(Code::Unary, 15, Curve::GeluTanh), &[a, gain, offset, gain, offset]);
+    let current = s.add(Op::Synapse, &[h, w]);
+    let settled = s.add(Op::Settle, &[current]);
+    let y = s.add(Op::Affine, &[settled, gain, offset]);
+    let sum = s.add(Op::Binary(Binary::Add), &[x, y]);
+    s.finish(&[("logits", sum)])
+}
+
+pub(crate) fn all() -> Vec<Graph> {
+    vec![imported(), tensor(), quantised(), spiking()]
+}
+
+/// Parses with the weights of `graph`.
+fn parse_with(text: &str, graph: &Graph) -> Result<Graph, Vec<crate::Diagnostic>> {
+    parse(text, &|name, _, _| {
+        let weight = graph.weights.iter().find(|weight| weight.name == name);
+        weight.map(|weight| weight.tensor.clone()).ok_or_else(|| format!("there is no tensor {name}"))
+    })
+}
+
+/// Nodes, weights and outputs, as far as they can be compared.
+fn content(graph: &Graph) -> String {
+    format!("{graph:?}")
+}
+
+#[test]
+fn what_is_printed_is_read_back_node_for_node() {
+    for graph in all() {
+        let text = print(&graph);
+        let again = parse_with(&text, &graph).unwrap_or_else(|errors| panic!("{errors:?}\n{text}"));
+        assert_eq!(print(&again), text);
+        assert_eq!(content(&again), content(&graph));
+    }
+}
+
+/// A number for every operation; the compiler asks for a new one's, and the test for a sample of it.
+fn ordinal(op: &Op) -> usize {
+    match op {
+        Op::Tokens => 0,
+        Op::Positions => 1,
+        Op::Weight(_) => 2,
+        Op::Unary(_) => 3,
+        Op::Binary(_) => 4,
+        Op::Causal { .. } => 5,
+        Op::Where => 6,
+        Op::MatMul => 7,
+        Op::Transpose(_) => 8,
+        Op::Reshape(_) => 9,
+        Op::Slice { .. } => 10,
+        Op::Mean => 11,
+        Op::Softmax => 12,
+        Op::Split { .. } => 13,
+        Op::Merge => 14,
+        Op::Embed => 15,
+        Op::LayerNorm { .. } => 16,
+        Op::Normalise { .. } => 17,
+        Op::Linear(_) => 18,
+        Op::Curve(_) => 19,
+        Op::Attention { .. } => 20,
+        Op::Quant { .. } => 21,
+        Op::Product => 22,
+        Op::Affine => 23,
+        Op::Ssa { .. } => 24,
+        Op::Fire { .. } => 25,
+        Op::Synapse => 26,
+        Op::Settle => 27,
+    }
+}
+
+#[test]
+fn the_samples_have_every_operation() {
+    let graphs = all();
+    let mut met: Vec<usize> = graphs.iter().flat_map(|graph| &graph.nodes).map(|node| ordinal(&node.op)).collect();
+    met.sort_unstable();
+    met.dedup();
+    assert_eq!(met, (0..28).collect::<Vec<usize>>());
+}
+
+#[test]
+fn a_program_looks_like_this() {
+    let mut s = Sketch::new(Stage::Spiking);
+    let tokens = s.add(Op::Tokens, &[]);
+    let (table, gain, slope) = (s.f32("wte", &[16, 4]), s.f32("a gain", &[4]), s.f32("slope", &[2]));
+    let x = s.add(Op::Embed, &[tokens, table]);
+    let fire = Op::Fire { code: Code::Binary, steps: 7, curve: Curve::GeluTanh };
+    let spikes = s.add(fire, &[x, gain, gain, gain, gain]);
+    let y = s.0.add(Op::Ssa { heads: 2, phases: 8 }, &[spikes, spikes, spikes, slope], "").expect("it fits");
+    let expected = r#"snnc 1 spiking context=8
+
+weight @wte : f32[16,4] HASH
+weight @"a gain" : f32[4] HASH
+weight @slope : f32[2] HASH
+
+%0 = tokens : i32[tokens]                                                        // /h.0/tokens
+%1 = embed(%0, @wte) : f32[tokens,4]                                             // /h.0/embed
+%2 = fire[binary,7,gelu_tanh](%1, @"a gain", @"a gain", @"a gain", @"a gain") : spike<binary,7>[tokens,4] // /h.0/fire
+%3 = ssa[ttfs,heads=2,phases=8](%2, %2, %2, @slope) : f32[tokens,4]
+     // state: keys level<binary,7>[context,4], values level<binary,7>[context,4]
+
+output hidden = %3
+"#;
+    let graph = s.finish(&[("hidden", y)]);
+    let hashes = graph.weights.iter().map(|weight| format!("{:016x}", hash(&weight.tensor)));
+    let expected = hashes.fold(expected.to_string(), |text, hash| text.replacen("HASH", &hash, 1));
+    assert_eq!(print(&graph), expected);
+}
+
+/// A small program; cases below replace a part of it.
+const PROGRAM: &str = "snnc 1 tensor context=8
+
+weight @wte : f32[16,4]
+weight @w : f32[4,4]
+weight @b : f32[4]
+
+%0 = tokens : i32[tokens]
+%1 = embed(%0, @wte) : f32[tokens,4] // a
+%2 = linear(%1, @w, @b) : f32[tokens,4]
+%3 = normalise[eps=1e-5](%2) : f32[tokens,4]
+%4 = add(%2, %3) : f32[tokens,4]
+
+output logits = %4
+";
+
+fn parse_zeros(text: &str) -> Result<Graph, Vec<crate::Diagnostic>> {
+    parse(text, &|_, elem, sizes| match elem {
+        Elem::F32 => Ok(Arc::new(Tensor::f32(sizes, vec![0.0; sizes.iter().product()]))),
+        Elem::I8 => Ok(Arc::new(Tensor::i8(sizes, vec![0; sizes.iter().product()]))),
+        Elem::I32 | Elem::Level(..) => Err("here are no such weights".into()),
+    })
+}
+
+#[test]
+fn spaces_comments_and_missing_hashes_are_fine() {
+    let tidy = print(&parse_zeros(PROGRAM).expect("it is a program"));
+    let loose = PROGRAM.replace(" = ", "=").replace(", ", " ,").replace('\n', "  \r\n\r\n// words\n");
+    assert_eq!(print(&parse_zeros(&loose).expect("it is a program")), tidy);
+}
+
+#[test]
+fn mistakes_are_told_with_their_place() {
+    let cases = [
+        ("snnc 1", "snnc 2", "1:6: this is version 2 of the text form, known is version 1"),
+        ("snnc 1 tensor", "snnc 1 tenser", "1:8: `tenser` is no stage: there are imported, tensor, quantised, spiking"),
+        ("context=8", "context=4294967296", "1:23: a number below 2^32 was expected"),
+        ("@b : f32[4]", "@b : f64[4]", "5:13: weights are f32, i32 or i8, here is `f64[4]`"),
+        ("@b : f32[4]", "@b : f32[4,4,4,4,4]", "5:13: shapes have at most 4 sizes"),
+        ("@b : f32[4]", "@b : f32[tokens]", "5:13: sizes of weights are numbers"),
+        (
+            "@b : f32[4]",
+            "@b : f32[4294967295,4294967295,2]",
+            "5:13: f32[4294967295,4294967295,2] is larger than any memory",
+        ),
+        ("@b : f32[4]", "@b : i32[4]", "5:13: here are no such weights"),
+        (
+            "@b : f32[4]",
+            "@b : f32[4] 0123456789abcdef",
+            "5:20: @b is declared with hash 0123456789abcdef, its tensor has d0a66a65c7528968\n  these are not the weights that the program was made with",
+        ),
+        ("@b : f32[4]", "@w : f32[4]", "5:8: there is a weight @w already"),
+        ("@b : f32[4]", "@\"b : f32[4]", "5:20: `\"` is missing"),
+        ("@b : f32[4]", "@\"\\u{d800}\" : f32[4]", "5:18: an escape is `\\\"`, `\\\\` or `\\u{hex}`"),
+        ("%1 = embed", "%2 = embed", "8:2: values are numbered in order: %1 was expected, here is %2"),
+        ("normalise[eps=1e-5]", "normalise[eps=0.00001]", "10:6: this is spelled `normalise[eps=1e-5]`"),
+        ("normalise[eps=1e-5]", "normalise[eps=NaN]", "10:6: `NaN` is not a number"),
+        ("normalise[eps=1e-5]", "normalise[eps=1e-5", "10:6: `]` is missing after the attributes"),
+        (
+            "normalise[eps=1e-5]",
+            "quant[binary,7,sine]",
+            "10:6: `sine` is no curve: there are identity, relu, gelu_tanh, gelu_erf, gelu_quick, silu",
+        ),
+        ("normalise[eps=1e-5]", "normalize", "10:6: `normalize` is no operation without attributes"),
+        ("normalise[eps=1e-5](%2)", "normalise[eps=1e-5](%3)", "10:26: there is no value %3 before this line"),
+        ("embed(%0, @wte)", "embed(%0, @wpe)", "8:16: there is no weight @wpe"),
+        ("embed(%0, @wte)", "embed(%0)", "8:6: `embed` does not fit its operands: it takes 2 operands, here are 1"),
+        ("@b) : f32[tokens,4]", "@b) : f32[tokens,5]", "9:27: `linear` gives f32[tokens,4] here, not f32[tokens,5]"),
+        ("add(%2, %3)", "add(%2, %1)", "10:1: nothing uses %3\n  remove this line"),
+        ("add(%2, %3)", "normalise[eps=1e-5](%2)", "11:6: this line adds nothing: its value is %3\n  use %3 instead"),
+        ("output logits", "output \"\"", "13:8: a name of 1 to 1024 bytes was expected"),
+        ("= %4\n", "= %4\noutput logits = %4\n", "14:8: there is an output logits already"),
+        ("= %4\n", "= %4 %5\n", "13:20: the line should end here"),
+        ("output logits", "logits", "13:1: a line starts with `weight`, `%` or `output`"),
+    ];
+    for (part, instead, expected) in cases {
+        assert!(PROGRAM.contains(part), "{part}");
+        let errors = parse_zeros(&PROGRAM.replacen(part, instead, 1)).expect_err(instead);
+        let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(told[0], expected, "{instead}");
+    }
+}
+
+#[test]
+fn one_mistake_is_one_complaint_and_two_are_two() {
+    let text = PROGRAM.replace("embed(", "imbed(").replace("eps=1e-5", "eps=x");
+    let errors = parse_zeros(&text).expect_err("two mistakes");
+    let places: Vec<&str> = errors.iter().map(|error| error.place.as_str()).collect();
+    assert_eq!(places, ["8:6", "10:6"]);
+}
+
+#[test]
+fn garbage_is_refused_in_time() {
+    let header = "snnc 1 tensor context=8\n";
+    for text in ["", "\n//\n", "snnc", "snnc 1 tensor context=8 x"] {
+        assert!(parse_zeros(text).is_err_and(|errors| errors.len() == 1), "{text}");
+    }
+    let long = format!("{header}%0 = tokens : i32[tokens] // {}", "x".repeat(1 << 20));
+    assert_eq!(parse_zeros(&long).expect_err("long")[0].message, "this line has 1048605 bytes; 65536 are allowed");
+    let many = format!("{header}{}", "x\n".repeat(1 << 20));
+    assert_eq!(parse_zeros(&many).expect_err("many").len(), 51);
+}
+
+proptest::proptest! {
+    #[test]
+    fn names_survive(name in "\\PC{1,20}|[ -~]{1,20}", tail in "[\\x00-\\x7f]{1,9}") {
+        let mut s = Sketch::new(Stage::Spiking);
+        let tokens = s.0.add(Op::Tokens, &[], &name).expect("it fits");
+        let table = s.f32(&tail, &[1, 1]);
+        let x = s.0.add(Op::Embed, &[tokens, table], &tail).expect("it fits");
+        let graph = s.finish(&[(&name, x)]);
+        let text = print(&graph);
+        let again = parse_with(&text, &graph).unwrap_or_else(|errors| panic!("{errors:?}\n{text}"));
+        assert_eq!(content(&again), content(&graph));
+    }
+
+    #[test]
+    fn a_damaged_program_is_refused_or_reads_back(at in 0usize..PROGRAM.len(), with in "[ -~\\n]{0,3}", gone in 0usize..8) {
+        let mut text = PROGRAM.to_string();
+        text.replace_range(at..(at + gone).min(PROGRAM.len()), &with);
+        if let Ok(graph) = parse_zeros(&text) {
+            let text = print(&graph);
+            assert_eq!(print(&parse_zeros(&text).expect("it was printed")), text);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Takes time out of a program where the law allows: counts instead of steps, one product instead of `T`.
+//!
+//! Both forms are equal to the bit, so this is a choice by price and by nothing else:
+//!
+//! ```text
+//! settle (fire x)       =  quant x                    a neuron that integrates first emits exactly its level
+//! settle (synapse s w)  =  product (settle s) w       time commutes with everything linear
+//! ssa q k v             =  ssa (settle q) (settle k) (settle v)
+//! ```
+
+use crate::egraph::pattern::Match;
+use crate::egraph::rule::{Expr, Rule, saturate};
+use crate::egraph::{Term, Terms, extract, from_graph, to_graph};
+use snnc_ir::{Diagnostic, Elem, Graph, Op, Stage, Type};
+
+#[rustfmt::skip]
+const RULES: &[Rule] = &[
+    Rule { name: "settle-fire",    left: "(settle (fire:f ?x ?g ?o))",             right: settle_fire },
+    Rule { name: "settle-curve",   left: "(settle (fire:f ?x ?a ?b ?g ?o))",       right: settle_curve },
+    Rule { name: "settle-synapse", left: "(settle (synapse ?s ?w))",               right: settle_synapse },
+    Rule { name: "settle-ssa",     left: "(ssa:a ?q ?k ?v ?c)",                    right: settle_ssa },
+];
+
+/// The Quantised program that a Spiking one is equal to.
+pub fn collapse(graph: &Graph) -> Result<Graph, Vec<Diagnostic>> {
+    let (mut terms, classes) = from_graph(graph);
+    saturate(&mut terms, RULES).map_err(|e| vec![e])?;
+    let outputs: Vec<(String, egg::Id)> =
+        graph.outputs.iter().map(|(name, value)| (name.clone(), terms.find(classes[value.index()]))).collect();
+    let roots: Vec<egg::Id> = outputs.iter().map(|(_, id)| *id).collect();
+    let choice = extract::extract(&terms, &roots, &price).map_err(|stuck| {
+        let one = |id: &egg::Id| format!("{:?}", terms[*id].nodes);
+        let what: Vec<String> = stuck.iter().map(one).collect();
+        vec![Diagnostic::new("", format!("time does not collapse here: {}", what.join(", ")))]
+    })?;
+    to_graph(&terms, &choice, &outputs, Stage::Quantised, graph).map_err(|e| vec![e])
+}
+
+/// Operations that a processor runs for one token, in rough nanoseconds a thousand; what has time in it is not for it.
+fn price(terms: &Terms, term: &Term) -> Option<u64> {
+    let width = |i: usize| terms[term.args[i]].data.ty.shape().width().unwrap_or(1) as u64;
+    match term.op {
+        Op::Weight(_) => Some(0),
+        Op::Product => Some(1 + width(0) * width(1) / 64),
+        Op::Ssa { .. } if matches!(terms[term.args[0]].data.ty, Type::Still { elem: Elem::Level(..), .. }) => Some(100),
+        Op::Ssa { .. } => None,
+        op if op.legal_in(Stage::Quantised) => Some(1 + term.args.first().map_or(0, |_| width(0))),
+        _ => None,
+    }
+}
+
+fn class(m: &Match, name: &str) -> Expr {
+    Expr::Class(m.class(name))
+}
+
+fn settle(m: &Match, name: &str) -> Expr {
+    Expr::op(Op::Settle, [class(m, name)])
+}
+
+fn settle_fire(_: &Terms, m: &Match) -> Option<Expr> {
+    let Op::Fire { code, steps, curve } = m.op("f") else { return None };
+    Some(Expr::op(Op::Quant { code, steps, curve }, [class(m, "x"), class(m, "g"), class(m, "o")]))
+}
+
+fn settle_curve(_: &Terms, m: &Match) -> Option<Expr> {
+    let Op::Fire { code, steps, curve } = m.op("f") else { return None };
+    let args = ["x", "a", "b", "g", "o"].map(|name| class(m, name));
+    Some(Expr::op(Op::Quant { code, steps, curve }, args))
+}
+
+fn settle_synapse(_: &Terms, m: &Match) -> Option<Expr> {
+    Some(Expr::op(Op::Product, [settle(m, "s"), class(m, "w")]))
+}
+
+fn settle_ssa(terms: &Terms, m: &Match) -> Option<Expr> {
+    matches!(m.ty(terms, "q"), Type::Train { .. })
+        .then(|| Expr::op(m.op("a"), [settle(m, "q"), settle(m, "k"), settle(m, "v"), class(m, "c")]))
+}

@@ -1,0 +1,293 @@
+//! Raises what an exporter wrote to a transformer in its own words: LayerNorm, linear, curve, attention.
+//!
+//! Nothing is recognised by name or by place. Rules state equalities between ways of writing the same thing; activation
+//! functions are told by sampling; the causal mask has been tested number by number on import. The graph that needs the
+//! fewest operations of the Tensor stage is taken; what no rule could raise is named.
+
+pub mod sampling;
+
+use crate::constants;
+use crate::egraph::pattern::Match;
+use crate::egraph::rule::{Expr, Rule, saturate};
+use crate::egraph::{Term, Terms, extract, from_graph, to_graph};
+use crate::Context;
+use snnc_ir::op::{Layout, Perm, Scalar};
+use snnc_ir::types::{Dim, Shape};
+use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary};
+
+/// The Tensor graph that means the same as an Imported one.
+///
+/// # Errors
+/// All operations that no rule could raise, each with its place.
+pub fn raise(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
+    let (mut terms, classes) = from_graph(graph);
+    for rule_set in [RULES] {
+        saturate(&mut terms, rule_set).map_err(|e| vec![e])?;
+    }
+    let outputs: Vec<(String, egg::Id)> =
+        graph.outputs.iter().map(|(name, value)| (name.clone(), terms.find(classes[value.index()]))).collect();
+    let roots: Vec<egg::Id> = outputs.iter().map(|(_, id)| *id).collect();
+    let choice = extract::extract(&terms, &roots, &price).map_err(|stuck| unraised(&terms, graph, &stuck))?;
+    let raised = to_graph(&terms, &choice, &outputs, Stage::Imported, graph).map_err(|e| vec![e])?;
+    constants::fold(&raised, Stage::Tensor).map_err(|e| vec![e])
+}
+
+/// What an operation costs here: whether it belongs to the Tensor stage, and one a node. What depends on constants only
+/// is computed once, now.
+fn price(terms: &Terms, term: &Term) -> Option<u64> {
+    if matches!(term.op, Op::Weight(_)) {
+        return Some(0);
+    }
+    if !term.args.is_empty() && term.args.iter().all(|&arg| terms[arg].data.constant) {
+        return Some(0);
+    }
+    let equal_shapes = || {
+        let shape = |i: usize| terms[term.args[i]].data.ty.shape();
+        shape(0) == shape(1) && shape(0).row_width().is_some()
+    };
+    match term.op {
+        Op::Binary(Binary::Add) => equal_shapes().then_some(10),
+        op if op.legal_in(Stage::Tensor) => Some(10),
+        _ => None,
+    }
+}
+
+fn unraised(terms: &Terms, graph: &Graph, stuck: &[egg::Id]) -> Vec<Diagnostic> {
+    let one = |&id: &egg::Id| {
+        let class = &terms[id];
+        let place = graph.origins.get_index(class.data.origin as usize).cloned().unwrap_or_default();
+        let ops: Vec<String> = class.nodes.iter().map(|term| format!("`{}`", term.op)).collect();
+        Diagnostic::new(place, format!("{} of type {} is not part of a GPT-2 block", ops.join(" = "), class.data.ty))
+    };
+    let mut all: Vec<Diagnostic> = stuck.iter().map(one).collect();
+    all.dedup();
+    if let Some(first) = all.first_mut() {
+        *first = std::mem::replace(first, Diagnostic::new("", "")).note(
+            "snnc takes GPT-2: embeddings, LayerNorm, causal softmax attention, MLPs with ReLU, GELU or SiLU, a linear head",
+        );
+    }
+    all
+}
+
+#[rustfmt::skip]
+const RULES: &[Rule] = &[
+    // name                    left                                                        right
+    Rule { name: "commute-add", left: "(add ?a ?b)", right: |_, m| Some(two(Op::Binary(Binary::Add), m, "b", "a")) },
+    Rule { name: "commute-mul", left: "(mul ?a ?b)", right: |_, m| Some(two(Op::Binary(Binary::Mul), m, "b", "a")) },
+    // Scaling by a number: one form, and it floats up to where attention looks for it.
+    Rule { name: "div-number",  left: "(div ?a ?b)",                       right: div_by_number },
+    Rule { name: "mul-mul",     left: "(mul (mul ?x ?a) ?b)",              right: mul_mul },
+    Rule { name: "matmul-left", left: "(matmul (mul ?a ?s) ?b)",           right: scaled_matmul },
+    Rule { name: "matmul-right",left: "(matmul ?a (mul ?b ?s))",           right: scaled_matmul },
+    Rule { name: "move-scale",  left: "(transpose:t (mul ?x ?s))",         right: scaled_move },
+    Rule { name: "shape-scale", left: "(reshape:t (mul ?x ?s))",           right: scaled_move },
+    // Order of axes.
+    Rule { name: "transposes",  left: "(transpose:p (transpose:q ?x))",    right: transposes },
+    Rule { name: "split",       left: "(transpose:p (reshape:r ?x))",      right: split },
+    Rule { name: "merge",       left: "(reshape:r (transpose:p ?x))",      right: merge },
+    // LayerNorm in nine nodes: the variance as a square or as a product.
+    Rule { name: "norm",        left: "(div (sub ?x (mean ?x)) (sqrt (add (mean (pow (sub ?x (mean ?x)) ?two)) ?eps)))", right: norm },
+    Rule { name: "norm-mul",    left: "(div (sub ?x (mean ?x)) (sqrt (add (mean (mul (sub ?x (mean ?x)) (sub ?x (mean ?x)))) ?eps)))", right: norm },
+    Rule { name: "norm-affine", left: "(add (mul (normalise:n ?x) ?g) ?b)",right: norm_affine },
+    // Projections.
+    Rule { name: "linear",      left: "(add (matmul ?x ?w) ?b)",           right: linear },
+    Rule { name: "no-bias",     left: "(matmul ?x ?w)",                    right: linear_without_bias },
+    Rule { name: "columns",     left: "(slice:s (linear:l ?x ?w ?b))",     right: columns },
+    // Activation functions, whatever they are written as.
+    Rule { name: "relu",        left: "(max0 ?x)",                         right: curve },
+    Rule { name: "curve-mul",   left: "(mul ?a ?b)",                       right: curve },
+    Rule { name: "curve-div",   left: "(div ?a ?b)",                       right: curve },
+    Rule { name: "curve-max",   left: "(max ?a ?b)",                       right: curve },
+    // Attention: a mask that is added is one that selects; then the whole.
+    Rule { name: "mask-add",    left: "(add ?s (causal:c))",               right: added_mask },
+    Rule { name: "mask-flip",   left: "(where (causal:c) ?n ?s)",          right: flipped_mask },
+    Rule { name: "mask-twice",  left: "(where (causal:c) (where (causal:c) ?s ?n) ?m)", right: mask_twice },
+    Rule { name: "attention",   left: "(merge (matmul (softmax (where (causal:c) (mul (matmul (split:h ?q) (transpose:p (split:h ?k))) ?scale) ?n)) (split:h ?v)))", right: attention },
+    Rule { name: "unscaled",    left: "(merge (matmul (softmax (where (causal:c) (matmul (split:h ?q) (transpose:p (split:h ?k))) ?n)) (split:h ?v)))", right: attention },
+    Rule { name: "one-head",    left: "(matmul (softmax (where (causal:c) (mul (matmul ?q (transpose:p ?k)) ?scale) ?n)) ?v)", right: attention_of_one_head },
+    Rule { name: "one-unscaled",left: "(matmul (softmax (where (causal:c) (matmul ?q (transpose:p ?k)) ?n)) ?v)", right: attention_of_one_head },
+];
+
+fn class(m: &Match, name: &str) -> Expr {
+    Expr::Class(m.class(name))
+}
+
+fn two(op: Op, m: &Match, a: &str, b: &str) -> Expr {
+    Expr::op(op, [class(m, a), class(m, b)])
+}
+
+fn mul(a: Expr, b: Expr) -> Expr {
+    Expr::op(Op::Binary(Binary::Mul), [a, b])
+}
+
+fn div_by_number(terms: &Terms, m: &Match) -> Option<Expr> {
+    m.scalar(terms, "b").filter(|b| *b != 0.0)?;
+    if m.is_constant(terms, "a") {
+        return None;
+    }
+    Some(mul(class(m, "a"), Expr::op(Op::Unary(Unary::Reciprocal), [class(m, "b")])))
+}
+
+fn mul_mul(terms: &Terms, m: &Match) -> Option<Expr> {
+    m.scalar(terms, "a").and(m.scalar(terms, "b"))?;
+    Some(mul(class(m, "x"), mul(class(m, "a"), class(m, "b"))))
+}
+
+fn scaled_matmul(terms: &Terms, m: &Match) -> Option<Expr> {
+    m.scalar(terms, "s")?;
+    (!m.is_constant(terms, "a") && !m.is_constant(terms, "b"))
+        .then(|| mul(two(Op::MatMul, m, "a", "b"), class(m, "s")))
+}
+
+fn scaled_move(terms: &Terms, m: &Match) -> Option<Expr> {
+    m.scalar(terms, "s")?;
+    (!m.is_constant(terms, "x")).then(|| mul(Expr::op(m.op("t"), [class(m, "x")]), class(m, "s")))
+}
+
+fn transposes(_: &Terms, m: &Match) -> Option<Expr> {
+    let (Op::Transpose(p), Op::Transpose(q)) = (m.op("p"), m.op("q")) else { return None };
+    let both = p.after(&q)?;
+    Some(if both.is_identity() { class(m, "x") } else { Expr::op(Op::Transpose(both), [class(m, "x")]) })
+}
+
+/// `[tokens, d]` seen as `[tokens, heads, w]`, heads first; keys then have their last axes exchanged.
+fn split(terms: &Terms, m: &Match) -> Option<Expr> {
+    let (Op::Transpose(p), Op::Reshape(r)) = (m.op("p"), m.op("r")) else { return None };
+    m.ty(terms, "x").shape().row_width()?;
+    let [Dim::Tokens, Dim::Fixed(heads), Dim::Fixed(_)] = *r.dims() else { return None };
+    let split = Expr::op(Op::Split { heads }, [class(m, "x")]);
+    match p.axes() {
+        [1, 0, 2] => Some(split),
+        [1, 2, 0] => Some(Expr::op(Op::Transpose(Perm::new(&[0, 2, 1])?), [split])),
+        _ => None,
+    }
+}
+
+fn merge(terms: &Terms, m: &Match) -> Option<Expr> {
+    let (Op::Reshape(r), Op::Transpose(p)) = (m.op("r"), m.op("p")) else { return None };
+    r.row_width()?;
+    let heads_first = matches!(m.ty(terms, "x").shape().dims(), [Dim::Fixed(_), Dim::Tokens, Dim::Fixed(_)]);
+    (heads_first && p.axes() == [1, 0, 2]).then(|| Expr::op(Op::Merge, [class(m, "x")]))
+}
+
+fn norm(terms: &Terms, m: &Match) -> Option<Expr> {
+    let eps = m.scalar(terms, "eps")?;
+    if m.left_has("two") && m.scalar(terms, "two") != Some(2.0) {
+        return None;
+    }
+    m.ty(terms, "x").shape().row_width()?;
+    Some(Expr::op(Op::Normalise { eps: Scalar::new(eps) }, [class(m, "x")]))
+}
+
+fn norm_affine(terms: &Terms, m: &Match) -> Option<Expr> {
+    let Op::Normalise { eps } = m.op("n") else { return None };
+    let channels = Shape::fixed(&[m.ty(terms, "x").shape().row_width()?]);
+    (vector(terms, m, "g", channels) && vector(terms, m, "b", channels))
+        .then(|| Expr::op(Op::LayerNorm { eps }, [class(m, "x"), class(m, "g"), class(m, "b")]))
+}
+
+fn vector(terms: &Terms, m: &Match, name: &str, shape: Shape) -> bool {
+    m.is_constant(terms, name) && m.ty(terms, name).shape() == shape
+}
+
+/// A constant matrix, as it is or behind a transpose, with the layout in which it is a weight.
+fn weight(terms: &Terms, m: &Match, name: &str) -> Option<(Layout, Expr, usize)> {
+    let id = m.class(name);
+    let &[_, outputs] = m.ty(terms, name).shape().sizes()?.as_slice() else { return None };
+    let turned = terms[id].nodes.iter().find_map(|term| match term.op {
+        Op::Transpose(_) => Some(term.args[0]),
+        _ => None,
+    });
+    let constant = m.is_constant(terms, name);
+    constant.then(|| match turned {
+        Some(of) => (Layout::OutputMajor, Expr::Class(of), outputs),
+        None => (Layout::InputMajor, Expr::Class(id), outputs),
+    })
+}
+
+fn linear(terms: &Terms, m: &Match) -> Option<Expr> {
+    m.ty(terms, "x").shape().row_width()?;
+    let (layout, w, outputs) = weight(terms, m, "w")?;
+    vector(terms, m, "b", Shape::fixed(&[outputs]))
+        .then(|| Expr::op(Op::Linear(layout), [class(m, "x"), w, class(m, "b")]))
+}
+
+fn linear_without_bias(terms: &Terms, m: &Match) -> Option<Expr> {
+    m.ty(terms, "x").shape().row_width()?;
+    let (layout, w, outputs) = weight(terms, m, "w")?;
+    Some(Expr::op(Op::Linear(layout), [class(m, "x"), w, Expr::Zeros(outputs)]))
+}
+
+/// Some outputs of a projection are a projection with some columns.
+fn columns(terms: &Terms, m: &Match) -> Option<Expr> {
+    let (Op::Slice { axis: 1, start, len }, Op::Linear(layout)) = (m.op("s"), m.op("l")) else { return None };
+    let axis = match layout {
+        Layout::InputMajor => 1,
+        Layout::OutputMajor => 0,
+    };
+    m.ty(terms, "x").shape().row_width()?;
+    let w = Expr::op(Op::Slice { axis, start, len }, [class(m, "w")]);
+    let b = Expr::op(Op::Slice { axis: 0, start, len }, [class(m, "b")]);
+    Some(Expr::op(Op::Linear(layout), [class(m, "x"), w, b]))
+}
+
+fn curve(terms: &Terms, m: &Match) -> Option<Expr> {
+    let fact = &terms[m.root].data;
+    fact.ty.shape().row_width()?;
+    let (way, curve) = fact.pointwise.iter().find_map(|way| Some((way, sampling::curve_of(way)?)))?;
+    (terms[way.root].data.ty == fact.ty).then(|| Expr::op(Op::Curve(curve), [Expr::Class(way.root)]))
+}
+
+/// What a mask must at least put on a score for the key to be as good as absent.
+const MASKED: f32 = -1e4;
+
+fn select(keep: f32) -> Op {
+    Op::Causal { keep: Scalar::new(keep), drop: Scalar::new(1.0 - keep) }
+}
+
+fn added_mask(terms: &Terms, m: &Match) -> Option<Expr> {
+    let Op::Causal { keep, drop } = m.op("c") else { return None };
+    let masks = keep.get() == 0.0 && drop.get() <= MASKED && m.ty(terms, "s").shape().rank() >= 2;
+    masks.then(|| Expr::op(Op::Where, [Expr::op(select(1.0), []), class(m, "s"), Expr::Number(MASKED)]))
+}
+
+fn flipped_mask(_: &Terms, m: &Match) -> Option<Expr> {
+    let Op::Causal { keep, drop } = m.op("c") else { return None };
+    (keep.get() == 0.0 && drop.get() != 0.0)
+        .then(|| Expr::op(Op::Where, [Expr::op(select(1.0), []), class(m, "s"), class(m, "n")]))
+}
+
+fn mask_twice(terms: &Terms, m: &Match) -> Option<Expr> {
+    (selects(m) && masked(terms, m, "n") && masked(terms, m, "m"))
+        .then(|| Expr::op(Op::Where, [Expr::op(m.op("c"), []), class(m, "s"), class(m, "n")]))
+}
+
+/// The mask keeps exactly the past.
+fn selects(m: &Match) -> bool {
+    matches!(m.op("c"), Op::Causal { keep, drop } if keep.get() != 0.0 && drop.get() == 0.0)
+}
+
+fn masked(terms: &Terms, m: &Match, name: &str) -> bool {
+    m.scalar(terms, name).is_some_and(|n| n <= MASKED)
+}
+
+fn scale(terms: &Terms, m: &Match) -> Option<Scalar> {
+    if m.left_has("scale") { m.scalar(terms, "scale").map(Scalar::new) } else { Some(Scalar::new(1.0)) }
+}
+
+fn attention(terms: &Terms, m: &Match) -> Option<Expr> {
+    let Op::Split { heads } = m.same_ops("h")? else { return None };
+    let turned = matches!(m.op("p"), Op::Transpose(p) if p.axes() == [0, 2, 1]);
+    let scale = scale(terms, m)?;
+    (turned && selects(m) && masked(terms, m, "n"))
+        .then(|| Expr::op(Op::Attention { heads, scale }, [class(m, "q"), class(m, "k"), class(m, "v")]))
+}
+
+fn attention_of_one_head(terms: &Terms, m: &Match) -> Option<Expr> {
+    let rows = |name| matches!(m.ty(terms, name), Type::Still { shape, .. } if shape.row_width().is_some());
+    let turned = matches!(m.op("p"), Op::Transpose(p) if p.axes() == [1, 0]);
+    let scale = scale(terms, m)?;
+    let fits = rows("q") && m.ty(terms, "q") == m.ty(terms, "k") && m.ty(terms, "q") == m.ty(terms, "v");
+    (turned && fits && selects(m) && masked(terms, m, "n"))
+        .then(|| Expr::op(Op::Attention { heads: 1, scale }, [class(m, "q"), class(m, "k"), class(m, "v")]))
+}

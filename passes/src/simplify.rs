@@ -1,0 +1,60 @@
+//! Moves what is linear and constant into weights: a LayerNorm's gain and bias go into every projection it feeds.
+//!
+//! `W LN(x) + c = (W diag g) n(x) + (W b + c)`, with `n` the LayerNorm without gain and bias. Exact up to rounding.
+
+use crate::constants::{self, fixed};
+use crate::egraph::pattern::Match;
+use crate::egraph::rule::{Expr, Rule, saturate};
+use crate::egraph::{Term, Terms, extract, from_graph, to_graph};
+use crate::Context;
+use snnc_ir::op::Layout;
+use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage};
+
+/// The Tensor graph with gains and biases folded.
+pub fn simplify(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
+    let (mut terms, classes) = from_graph(graph);
+    saturate(&mut terms, RULES).map_err(|e| vec![e])?;
+    let outputs: Vec<(String, egg::Id)> =
+        graph.outputs.iter().map(|(name, value)| (name.clone(), terms.find(classes[value.index()]))).collect();
+    let roots: Vec<egg::Id> = outputs.iter().map(|(_, id)| *id).collect();
+    let choice = extract::extract(&terms, &roots, &price)
+        .map_err(|_| vec![Diagnostic::new("", "simplification lost a value; this is a defect of snnc")])?;
+    let graph = to_graph(&terms, &choice, &outputs, Stage::Imported, graph).map_err(|e| vec![e])?;
+    constants::fold(&graph, Stage::Tensor).map_err(|e| vec![e])
+}
+
+/// Work at run time: a LayerNorm multiplies and adds once more a channel than a normalisation.
+fn price(terms: &Terms, term: &Term) -> Option<u64> {
+    let constant = !term.args.is_empty() && term.args.iter().all(|&arg| terms[arg].data.constant);
+    match term.op {
+        Op::Weight(_) => Some(0),
+        _ if constant => Some(0),
+        Op::LayerNorm { .. } => Some(12),
+        op if op.legal_in(Stage::Tensor) => Some(10),
+        _ => None,
+    }
+}
+
+#[rustfmt::skip]
+const RULES: &[Rule] = &[
+    Rule { name: "gain-into-weight", left: "(linear:l (layer_norm:n ?x ?g ?b) ?w ?c)", right: gain_into_weight },
+];
+
+fn gain_into_weight(terms: &Terms, m: &Match) -> Option<Expr> {
+    let (Op::Linear(layout), Op::LayerNorm { eps }) = (m.op("l"), m.op("n")) else { return None };
+    let d = m.ty(terms, "x").shape().row_width()?;
+    let outputs = m.ty(terms, "c").shape().width()?;
+    let class = |name| Expr::Class(m.class(name));
+    let (gain, bias) = match layout {
+        Layout::InputMajor => (
+            Expr::op(fixed(&[d, 1]), [class("g")]),
+            Expr::op(Op::MatMul, [Expr::op(fixed(&[1, d]), [class("b")]), class("w")]),
+        ),
+        Layout::OutputMajor => {
+            (class("g"), Expr::op(Op::MatMul, [class("w"), Expr::op(fixed(&[d, 1]), [class("b")])]))
+        }
+    };
+    let w = Expr::op(Op::Binary(Binary::Mul), [class("w"), gain]);
+    let c = Expr::op(Op::Binary(Binary::Add), [class("c"), Expr::op(fixed(&[outputs]), [bias])]);
+    Some(Expr::op(Op::Linear(layout), [Expr::op(Op::Normalise { eps }, [class("x")]), w, c]))
+}

@@ -1,0 +1,101 @@
+//! The oracle as an engine: every node of the graph, evaluated as `snnc_ir::eval` says.
+//!
+//! It evaluates all rows whatever is wanted; events of neurons that lead to no state are then counted on the wanted rows
+//! only, as an engine that skips the others counts them. It keeps no constants of its own between steps: slow, and meant so.
+
+use crate::meter::Meter;
+use crate::plan;
+use crate::session::{Machine, Rows};
+use snnc_ir::eval::{Array, Content, Evaluator, Memory};
+use snnc_ir::price::Events;
+use snnc_ir::{Diagnostic, Graph, Op, Type, Value};
+use std::sync::Arc;
+
+/// One sequence, evaluated.
+#[derive(Debug)]
+pub struct Interpreter {
+    graph: Arc<Graph>,
+    count: bool,
+    memory: Memory<f32>,
+    marked: Memory<f32>,
+    /// By output of the graph: its wanted rows in the last step.
+    outputs: Vec<Vec<f32>>,
+}
+
+impl Interpreter {
+    pub fn new(graph: Arc<Graph>, count: bool) -> Self {
+        let memory = Memory::new(&graph);
+        let outputs = vec![Vec::new(); graph.outputs.len()];
+        Self { graph, count, marked: memory.clone(), memory, outputs }
+    }
+}
+
+impl Machine for Interpreter {
+    fn past(&self) -> usize {
+        self.memory.past()
+    }
+
+    fn reset(&mut self) {
+        self.memory = Memory::new(&self.graph);
+    }
+
+    fn mark(&mut self) {
+        self.marked = self.memory.clone();
+    }
+
+    fn rewind(&mut self) {
+        self.memory = self.marked.clone();
+    }
+
+    fn step(&mut self, tokens: &[u32], rows: Rows, meter: &mut Meter) -> Result<(), Diagnostic> {
+        let evaluator = Evaluator::<f32>::new(&self.graph);
+        let done = evaluator.run(tokens, &mut self.memory)?;
+        for (kept, (_, value)) in self.outputs.iter_mut().zip(&self.graph.outputs) {
+            *kept = wanted(evaluator.get(&done, *value), rows);
+        }
+        let late = plan::leads_to_no_state(&self.graph);
+        for (value, node) in self.graph.iter() {
+            let neuron = matches!(node.op, Op::Quant { .. } | Op::Fire { .. });
+            let events = match (neuron, late[value.index()]) {
+                (true, _) if !self.count => Events::default(),
+                (true, true) => recount(evaluator.get(&done, value), node.ty, rows),
+                (true, false) | (false, _) => done.events[value.index()],
+            };
+            meter.events[value.index()] += events;
+        }
+        Ok(())
+    }
+
+    fn output(&self, value: Value) -> &[f32] {
+        let i = self.graph.outputs.iter().position(|(_, output)| *output == value);
+        i.map_or(&[], |i| &self.outputs[i])
+    }
+}
+
+fn first_wanted(rows: Rows, all: usize) -> usize {
+    match rows {
+        Rows::All => 0,
+        Rows::Last => all - 1,
+        Rows::None => all,
+    }
+}
+
+fn wanted(array: &Array<f32>, rows: Rows) -> Vec<f32> {
+    match (&array.content, &array.sizes[..]) {
+        (Content::Real(data), [n, d]) => data[first_wanted(rows, *n) * d..].to_vec(),
+        (Content::Real(_) | Content::Int(_) | Content::Train(_), _) => Vec::new(),
+    }
+}
+
+/// Spikes of a neuron on the wanted rows.
+fn recount(array: &Array<f32>, ty: Type, rows: Rows) -> Events {
+    let from = first_wanted(rows, array.sizes[0]) * array.sizes[1];
+    let spikes = match (&array.content, ty.levels()) {
+        (Content::Int(levels), Some((code, _))) => levels[from..].iter().map(|&n| u64::from(code.spikes(n))).sum(),
+        (Content::Train(parts), _) => {
+            parts.iter().map(|part| part[from..].iter().filter(|&&spike| spike != 0).count() as u64).sum()
+        }
+        (Content::Real(_) | Content::Int(_), _) => 0,
+    };
+    Events { spikes, ..Events::default() }
+}

@@ -1,0 +1,249 @@
+//! Executable memory, the records that machine code reads, and the one door through which it calls Rust.
+//!
+//! All unsafe code of the JIT is here. Law: machine code touches the arena, the tallies and the scratch of the frame it is
+//! given, and reads the constants that records name; every address is within bounds because the plan sized them, and the
+//! tests of `jit` run every function on odd widths against the oracle. Pages are writable while code is made and
+//! executable afterwards, never both; they are freed when the program is dropped.
+#![allow(unsafe_code)]
+
+use super::Compiled;
+use super::host;
+use crate::plan::{Place, Step};
+use crate::state::Slot;
+use cranelift_jit::JITModule;
+use cranelift_module::FuncId;
+use snnc_ir::price::Events;
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::Mutex;
+
+/// What a step's machine code or kernel is told beside the frame: offsets into the arena, addresses of constants.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Record {
+    pub out: u64,
+    pub inputs: [u64; 2],
+    pub constants: [u64; 4],
+    /// A neuron's curve table; a synapse's row of zeros.
+    pub table: u64,
+    /// Offset of the step's tally.
+    pub tally: u64,
+    pub step: u64,
+}
+
+/// What machine code counts for one step.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Spikes that a neuron layer emitted.
+    pub spikes: u64,
+    /// Spikes that a synapse took.
+    pub active: u64,
+}
+
+/// One pass over the plan, as machine code sees it.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Frame {
+    pub arena: *mut u8,
+    pub tallies: *mut Tally,
+    /// Two lists of addresses of weight rows: of spikes +1 and of spikes -1.
+    pub scratch: *mut u64,
+    /// Rows of this chunk, and which of them are wanted of the outputs.
+    pub rows: u64,
+    pub first: u64,
+    pub wanted: u64,
+    run: *mut Run<'static>,
+}
+
+/// One pass over the plan, as kernels see it.
+#[derive(Debug)]
+pub struct Run<'a> {
+    pub compiled: &'a Compiled,
+    /// By node.
+    pub slots: &'a mut [Option<Slot>],
+    /// By step.
+    pub events: &'a mut [Events],
+    pub past: usize,
+}
+
+type Forward = extern "C" fn(*mut Frame, *const Record) -> i64;
+
+/// Finished machine code. `forward` is valid as long as the module's memory is, which is as long as `self` is.
+pub struct Code {
+    module: Mutex<Option<JITModule>>,
+    forward: Forward,
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Code").finish_non_exhaustive()
+    }
+}
+
+impl Code {
+    /// Takes a finalized module whose function `forward` has the signature `(i64, i64) -> i64` in the C convention.
+    pub fn new(module: JITModule, forward: FuncId) -> Self {
+        let address = module.get_finalized_function(forward);
+        // SAFETY: `schedule::declare` gives this function exactly the signature of `Forward`, in the platform's C
+        // convention; a mismatch would break every test that runs a program.
+        let forward = unsafe { std::mem::transmute::<*const u8, Forward>(address) };
+        Self { module: Mutex::new(Some(module)), forward }
+    }
+
+    /// Runs all steps; 0, or what `Fault::code` made of the first fault with its step.
+    pub fn run(
+        &self,
+        arena: &mut Arena,
+        tallies: &mut [Tally],
+        scratch: &mut [u64],
+        rows: [usize; 3],
+        run: Run<'_>,
+    ) -> i64 {
+        let compiled = run.compiled;
+        assert!(arena.len() >= compiled.plan.arena_bytes, "the arena is the plan's");
+        assert!(tallies.len() == compiled.plan.steps.len(), "a tally for every step");
+        assert!(scratch.len() >= compiled.scratch_len, "scratch for the widest synapse");
+        let [rows, first, wanted] = rows;
+        assert!(rows <= compiled.plan.chunk && first + wanted <= rows, "rows within the chunk");
+        let mut run = run;
+        let mut frame = Frame {
+            arena: arena.base.as_ptr(),
+            tallies: tallies.as_mut_ptr(),
+            scratch: scratch.as_mut_ptr(),
+            rows: rows as u64,
+            first: first as u64,
+            wanted: wanted as u64,
+            run: (&raw mut run).cast(),
+        };
+        (self.forward)(&mut frame, compiled.records.as_ptr())
+    }
+}
+
+impl Drop for Code {
+    fn drop(&mut self) {
+        let module = self.module.get_mut().ok().and_then(Option::take);
+        if let Some(module) = module {
+            // SAFETY: `forward` is called only through `&self`, so nothing runs this code now or later. The test
+            // `programs_come_and_go` makes and drops many.
+            unsafe { module.free_memory() };
+        }
+    }
+}
+
+/// The door: runs the kernel of the record's step. 0, or a fault's code; it does not unwind, because a panic in a function
+/// of the C convention aborts.
+pub extern "C" fn kernel(frame: *mut Frame, record: *const Record, first: u64, rows: u64) -> i32 {
+    // SAFETY: machine code passes on the frame and a record that `Code::run` gave it; both live for the whole pass, and no
+    // other reference to either, or to the `Run` behind the frame, is in use while machine code runs. Any test of a program
+    // with a kernel would notice.
+    let (frame, record, run) = unsafe {
+        let frame = &*frame;
+        (frame, &*record, &mut *frame.run)
+    };
+    let step = &run.compiled.plan.steps[record.step as usize];
+    let done = Operands::of(frame, run.compiled, step, first as usize, rows as usize)
+        .ok_or(host::Fault::Misfit)
+        .and_then(|operands| host::run(run, record.step as usize, operands, first as usize));
+    done.map_or_else(host::Fault::code, |()| 0)
+}
+
+/// The rows of the arena that a kernel reads and writes.
+#[derive(Debug)]
+pub struct Operands<'a> {
+    pub inputs: [&'a [u8]; 3],
+    pub out: &'a mut [u8],
+}
+
+impl<'a> Operands<'a> {
+    /// `None` if rows lie outside the arena or what is written overlaps what is read.
+    fn of(frame: &'a Frame, compiled: &Compiled, step: &Step, first: usize, rows: usize) -> Option<Self> {
+        let range = |place: &Place| {
+            let at = place.offset + first * place.row_bytes;
+            let range = at..at + rows * place.row_bytes;
+            (range.end <= compiled.plan.arena_bytes).then_some(range)
+        };
+        let places = &compiled.plan.places;
+        let out = range(&places[step.out])?;
+        let mut inputs: [&[u8]; 3] = [&[]; 3];
+        for (slice, &input) in inputs.iter_mut().zip(&step.inputs) {
+            let input = range(&places[input])?;
+            if input.start < out.end && out.start < input.end {
+                return None;
+            }
+            // SAFETY: the range is within the arena, which the frame's session owns, and nothing writes there meanwhile:
+            // the one range being written is disjoint, as just checked.
+            *slice = unsafe { std::slice::from_raw_parts(frame.arena.add(input.start), input.len()) };
+        }
+        // SAFETY: as above; it is the only mutable slice, and disjoint from the others.
+        let out = unsafe { std::slice::from_raw_parts_mut(frame.arena.add(out.start), out.len()) };
+        Some(Self { inputs, out })
+    }
+}
+
+/// Numbers without padding, for which any bytes are a value.
+pub trait Plain: Copy {}
+impl Plain for f32 {}
+impl Plain for i32 {}
+impl Plain for i16 {}
+impl Plain for i8 {}
+
+/// The bytes as numbers; `None` if they are not aligned or not a whole number of them.
+pub fn cast<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
+    let fits = bytes.as_ptr().cast::<T>().is_aligned() && bytes.len().is_multiple_of(size_of::<T>());
+    // SAFETY: aligned and of the right length, as just checked; any bytes are a `Plain`.
+    fits.then(|| unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size_of::<T>()) })
+}
+
+/// The bytes as numbers to write; `None` if they are not aligned or not a whole number of them.
+pub fn cast_mut<T: Plain>(bytes: &mut [u8]) -> Option<&mut [T]> {
+    let fits = bytes.as_ptr().cast::<T>().is_aligned() && bytes.len().is_multiple_of(size_of::<T>());
+    // SAFETY: as in `cast`, and the slice is borrowed mutably.
+    fits.then(|| unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size_of::<T>()) })
+}
+
+/// A session's arena: zeroed, aligned to cache lines, and not touched before it is used.
+pub struct Arena {
+    base: NonNull<u8>,
+    layout: Layout,
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Arena of {} bytes", self.layout.size())
+    }
+}
+
+// SAFETY: it owns its memory as a `Vec` does.
+unsafe impl Send for Arena {}
+
+impl Arena {
+    pub fn new(bytes: usize) -> Self {
+        let layout = Layout::from_size_align(bytes.max(1), 64).unwrap_or_else(|_| panic!("{bytes} bytes are no arena"));
+        // SAFETY: the layout's size is not zero.
+        let base = unsafe { alloc_zeroed(layout) };
+        Self { base: NonNull::new(base).unwrap_or_else(|| handle_alloc_error(layout)), layout }
+    }
+
+    pub fn len(&self) -> usize {
+        self.layout.size()
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the memory is this long, initialised, and borrowed with `self`.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.layout.size()) }
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.layout.size()) }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: it was allocated with this layout.
+        unsafe { dealloc(self.base.as_ptr(), self.layout) };
+    }
+}

@@ -1,0 +1,224 @@
+//! Plan to machine code, and the engine that runs it.
+//!
+//! Machine code does what is element by element or spike by spike, and calls the kernels in the plan's order. One function
+//! for each shape, not for each layer: a record a step tells what differs. Outputs and events equal the oracle's, bit for
+//! bit.
+
+mod emit;
+mod host;
+mod memory;
+mod neuron;
+mod plain;
+mod schedule;
+mod synapse;
+#[cfg(test)]
+mod tests;
+
+use crate::meter::Meter;
+use crate::plan::{Place, Plan, Step, When, Work};
+use crate::program::Options;
+use crate::session::{Machine, Rows};
+use crate::state::Slot;
+use host::{Fault, Prepared};
+use memory::{Arena, Code, Record, Run, Tally};
+use snnc_ir::price::Events;
+use snnc_ir::tensor::Data;
+use snnc_ir::{Curve, Diagnostic, Graph, Value, WeightId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A plan with its machine code, records and packed weights.
+#[derive(Debug)]
+pub struct Compiled {
+    pub(crate) graph: Arc<Graph>,
+    pub(crate) plan: Plan,
+    /// By step: what its kernel wants beside the graph's constants.
+    pub(crate) prepared: Vec<Prepared>,
+    pub(crate) records: Vec<Record>,
+    /// Entries of the scratch that the widest synapse needs.
+    pub(crate) scratch_len: usize,
+    /// Constants that records point to beside the graph's: curve tables, and zeros.
+    _tables: Vec<Box<[f32]>>,
+    code: Code,
+    codegen_ms: f64,
+}
+
+impl Compiled {
+    /// # Errors
+    /// The host is no target of the code generator, or a constant is not of its operation's type.
+    pub fn new(graph: Arc<Graph>, plan: Plan, options: &Options) -> Result<Self, Diagnostic> {
+        let prepared = host::prepare(&graph, &plan, options)?;
+        let (tables, records) = records(&graph, &plan);
+        let start = Instant::now();
+        let code = schedule::compile(&plan, options.count)?;
+        let codegen_ms = start.elapsed().as_secs_f64() * 1e3;
+        let lists = |step: &Step| match step.work {
+            Work::Synapse { inputs, .. } => 2 * synapse::list_len(inputs),
+            _ => 0,
+        };
+        let scratch_len = plan.steps.iter().map(lists).max().unwrap_or(0);
+        Ok(Self { graph, plan, prepared, records, scratch_len, _tables: tables, code, codegen_ms })
+    }
+
+    pub fn codegen_ms(&self) -> f64 {
+        self.codegen_ms
+    }
+
+    pub fn explain(&self) -> String {
+        self.plan.explain(&self.graph)
+    }
+
+    /// What a fault means to a person.
+    fn complain(&self, code: i64) -> Diagnostic {
+        let step = &self.plan.steps[(code >> 8) as usize];
+        let (op, place) = (self.graph.node(step.node).op, self.graph.origin(step.node));
+        match Fault::from_code((code & 0xff) as i32) {
+            Fault::NotFinite => Diagnostic::new(place, format!("`{op}` met a value that is not finite")),
+            Fault::Misfit => Diagnostic::new(place, format!("internal error: operands of `{op}` do not fit its plan")),
+        }
+    }
+}
+
+/// A record for every step, and the tables that records point to.
+fn records(graph: &Graph, plan: &Plan) -> (Vec<Box<[f32]>>, Vec<Record>) {
+    let widest = plan.steps.iter().map(|step| if let Work::Synapse { outputs, .. } = step.work { outputs } else { 0 });
+    let mut tables: Vec<Box<[f32]>> = vec![vec![0.0; widest.max().unwrap_or(0).div_ceil(4)].into()];
+    let mut curves: BTreeMap<Curve, usize> = BTreeMap::new();
+    for step in &plan.steps {
+        if let Work::Neuron(layer) = step.work
+            && layer.curve != Curve::Identity
+        {
+            curves.entry(layer.curve).or_insert_with(|| {
+                tables.push(layer.curve.table().into());
+                tables.len() - 1
+            });
+        }
+    }
+    let record = |(i, step): (usize, &Step)| {
+        let mut record = Record { out: plan.places[step.out].offset as u64, step: i as u64, ..Record::default() };
+        record.tally = (i * size_of::<Tally>()) as u64;
+        for (offset, &input) in record.inputs.iter_mut().zip(&step.inputs) {
+            *offset = plan.places[input].offset as u64;
+        }
+        for (address, &id) in record.constants.iter_mut().zip(&step.constants) {
+            *address = address_of(graph, id);
+        }
+        let table = if let Work::Neuron(layer) = step.work { curves.get(&layer.curve).copied() } else { None };
+        record.table = tables[table.unwrap_or(0)].as_ptr().expose_provenance() as u64;
+        record
+    };
+    let records = plan.steps.iter().enumerate().map(record).collect();
+    (tables, records)
+}
+
+fn address_of(graph: &Graph, id: WeightId) -> u64 {
+    let data = graph.weight(id).tensor.data();
+    let address = match data {
+        Data::F32(x) => x.as_ptr().expose_provenance(),
+        Data::I32(x) => x.as_ptr().expose_provenance(),
+        Data::I8(x) => x.as_ptr().expose_provenance(),
+    };
+    address as u64
+}
+
+/// One sequence, run by machine code.
+#[derive(Debug)]
+pub struct Jit {
+    compiled: Arc<Compiled>,
+    arena: Arena,
+    scratch: Vec<u64>,
+    tallies: Vec<Tally>,
+    events: Vec<Events>,
+    slots: Vec<Option<Slot>>,
+    past: usize,
+    marked: usize,
+    /// Wanted rows of the last step: the first, and how many.
+    wanted: (usize, usize),
+}
+
+impl Jit {
+    pub fn new(compiled: Arc<Compiled>) -> Self {
+        let (graph, steps) = (&compiled.graph, compiled.plan.steps.len());
+        Self {
+            arena: Arena::new(compiled.plan.arena_bytes),
+            scratch: vec![0; compiled.scratch_len],
+            tallies: vec![Tally::default(); steps],
+            events: vec![Events::default(); steps],
+            slots: graph.iter().map(|(value, _)| Slot::new(graph, value)).collect(),
+            past: 0,
+            marked: 0,
+            wanted: (0, 0),
+            compiled,
+        }
+    }
+
+    fn write_ids(&mut self, place: Option<usize>, ids: impl Iterator<Item = i32>) {
+        let Some(place) = place else { return };
+        let at = self.compiled.plan.places[place].offset;
+        for (bytes, id) in self.arena.bytes_mut()[at..].chunks_exact_mut(4).zip(ids) {
+            bytes.copy_from_slice(&id.to_ne_bytes());
+        }
+    }
+
+    fn record(&self, rows: usize, meter: &mut Meter) {
+        for (i, step) in self.compiled.plan.steps.iter().enumerate() {
+            let (mut events, tally) = (self.events[i], self.tallies[i]);
+            events.spikes += tally.spikes;
+            meter.events[step.node.index()] += events;
+            let rows = if step.when == When::Wanted { self.wanted.1 } else { rows };
+            meter.executed += step.work.executed(rows, &events, tally.active);
+        }
+    }
+}
+
+impl Machine for Jit {
+    fn past(&self) -> usize {
+        self.past
+    }
+
+    fn reset(&mut self) {
+        self.past = 0;
+    }
+
+    fn mark(&mut self) {
+        self.marked = self.past;
+    }
+
+    fn rewind(&mut self) {
+        self.past = self.marked;
+    }
+
+    fn step(&mut self, tokens: &[u32], rows: Rows, meter: &mut Meter) -> Result<(), Diagnostic> {
+        let n = tokens.len();
+        let compiled = Arc::clone(&self.compiled);
+        self.write_ids(compiled.plan.tokens, tokens.iter().map(|&id| id as i32));
+        self.write_ids(compiled.plan.positions, (self.past..self.past + n).map(|i| i as i32));
+        self.wanted = match rows {
+            Rows::All => (0, n),
+            Rows::Last => (n - 1, 1),
+            Rows::None => (n, 0),
+        };
+        self.tallies.fill(Tally::default());
+        self.events.fill(Events::default());
+        let run = Run { compiled: &compiled, slots: &mut self.slots, events: &mut self.events, past: self.past };
+        let rows = [n, self.wanted.0, self.wanted.1];
+        let fault = compiled.code.run(&mut self.arena, &mut self.tallies, &mut self.scratch, rows, run);
+        if fault != 0 {
+            return Err(compiled.complain(fault));
+        }
+        self.past += n;
+        self.record(n, meter);
+        Ok(())
+    }
+
+    fn output(&self, value: Value) -> &[f32] {
+        let plan = &self.compiled.plan;
+        let Some(Place { offset, row_bytes, .. }) = plan.of[value.index()].map(|place| &plan.places[place]) else {
+            return &[];
+        };
+        let (first, rows) = self.wanted;
+        let from = offset + first * row_bytes;
+        memory::cast(&self.arena.bytes()[from..from + rows * row_bytes]).unwrap_or_default()
+    }
+}

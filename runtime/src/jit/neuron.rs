@@ -1,0 +1,360 @@
+//! Element by element: the neuron update, the emission of spikes, their settling, and the affine map with its residual.
+//!
+//! Floats are strict: the operations and comparisons of `snnc_ir::eval::level`, on four lanes at once.
+
+use super::emit::{Emit, GROUP, Role, Stream};
+use super::memory::{Record, Tally};
+use crate::plan::{Neuron, plane_bytes, wide};
+use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::immediates::Ieee32;
+use cranelift_codegen::ir::{ConstantData, InstBuilder, Type, Value, types};
+use snnc_ir::Curve;
+use snnc_ir::curve::{TABLE_DENSITY, TABLE_LEN, TABLE_REACH};
+use snnc_ir::types::{Code, Elem};
+use std::mem::offset_of;
+
+const F32: Type = types::F32X4;
+const I32: Type = types::I32X4;
+const I16: Type = types::I16X8;
+const I8: Type = types::I8X16;
+const LANES: usize = 4;
+
+/// 16 levels: in one vector of bytes, or in two of 16-bit lanes.
+type Levels = Vec<Value>;
+
+/// `(potential, constants...) -> levels` or, where the layer emits, `-> spikes`.
+pub fn neuron(e: &mut Emit<'_>, n: &Neuron, count: bool) {
+    let wide = wide(n.code, n.steps);
+    let plane = plane_bytes(n.width);
+    let constants = if n.curve == Curve::Identity { 2 } else { 4 };
+    let mut streams =
+        vec![Stream { base: e.input(0, 4 * n.width), row_bytes: 4 * n.width, lane_bytes: 4, role: Role::In }];
+    for i in 0..constants {
+        streams.push(Stream { base: e.constant(i), row_bytes: 0, lane_bytes: 4, role: Role::In });
+    }
+    let (lane_bytes, row_bytes) = match (n.emit, wide) {
+        (true, _) => (1, plane * usize::from(n.steps)),
+        (false, false) => (1, n.width),
+        (false, true) => (2, 2 * n.width),
+    };
+    let role = if n.emit { Role::Padded } else { Role::Out };
+    streams.push(Stream { base: e.out(row_bytes), row_bytes, lane_bytes, role });
+    let table = e.of_record(offset_of!(Record, table));
+    let zero = splat_int(e, I32, 0);
+    let spikes = e.variable(zero);
+    e.sweep(n.width, &streams, |e, at| {
+        let quarter = |q: usize| LANES * 4 * q;
+        let levels: Vec<Value> = (0..GROUP / LANES)
+            .map(|q| {
+                let constant = |e: &mut Emit<'_>, i: usize| e.load(F32, at[1 + i], quarter(q));
+                let mut x = potential(e, n.from, at[0], quarter(q));
+                if n.curve != Curve::Identity {
+                    x = affine_of(e, x, &constant, 0);
+                    x = look_up(e, table, x);
+                }
+                let p = affine_of(e, x, &constant, constants - 2);
+                level(e, p, n.code.levels(n.steps))
+            })
+            .collect();
+        let levels = narrow(e, &levels, wide);
+        if count {
+            let fired = spikes_of(e, n.code, &levels, wide);
+            let sum = e.b.use_var(spikes);
+            let sum = e.b.ins().iadd(sum, fired);
+            e.b.def_var(spikes, sum);
+        }
+        let out = at[at.len() - 1];
+        if n.emit {
+            emit(e, n, &levels, out, plane);
+        } else {
+            levels.iter().enumerate().for_each(|(i, &part)| e.store(part, out, 16 * i));
+        }
+    });
+    if count {
+        let sum = e.b.use_var(spikes);
+        let sum = total(e, sum);
+        e.tally(offset_of!(Tally, spikes), sum);
+    }
+}
+
+/// Spikes of every timestep to the level they denote: Horner over the planes of a row.
+pub fn settle(e: &mut Emit<'_>, code: Code, steps: u16, width: usize) {
+    let wide = wide(code, steps);
+    let (plane, bytes) = (plane_bytes(width), 1 + usize::from(wide));
+    let train = plane * usize::from(steps);
+    let streams = [
+        Stream { base: e.input(0, train), row_bytes: train, lane_bytes: 1, role: Role::Padded },
+        Stream { base: e.out(bytes * width), row_bytes: bytes * width, lane_bytes: bytes, role: Role::Out },
+    ];
+    e.sweep(width, &streams, |e, at| {
+        let ty = if wide { I16 } else { I8 };
+        let zero = splat_int(e, ty, 0);
+        let sums: Vec<_> = (0..bytes).map(|_| e.variable(zero)).collect();
+        let end = e.int(train);
+        e.count(end, plane, |e, offset| {
+            let here = e.b.ins().iadd(at[0], offset);
+            let spikes = e.load(I8, here, 0);
+            let parts =
+                if wide { vec![e.b.ins().swiden_low(spikes), e.b.ins().swiden_high(spikes)] } else { vec![spikes] };
+            for (&sum, part) in sums.iter().zip(parts) {
+                let old = e.b.use_var(sum);
+                let carried = if code.carry() == 2 { e.b.ins().iadd(old, old) } else { old };
+                let new = e.b.ins().iadd(carried, part);
+                e.b.def_var(sum, new);
+            }
+        });
+        for (i, &sum) in sums.iter().enumerate() {
+            let sum = e.b.use_var(sum);
+            e.store(sum, at[1], 16 * i);
+        }
+    });
+}
+
+/// `sum * gain + offset`, and plus a residual with `add`.
+pub fn affine(e: &mut Emit<'_>, width: usize, add: bool) {
+    let row = |base| Stream { base, row_bytes: 4 * width, lane_bytes: 4, role: Role::In };
+    let mut streams = vec![row(e.input(0, 4 * width))];
+    for i in 0..2 {
+        streams.push(Stream { base: e.constant(i), row_bytes: 0, lane_bytes: 4, role: Role::In });
+    }
+    if add {
+        streams.push(row(e.input(1, 4 * width)));
+    }
+    streams.push(Stream { role: Role::Out, ..row(e.out(4 * width)) });
+    e.sweep(width, &streams, |e, at| {
+        for offset in (0..4 * GROUP).step_by(16) {
+            let x = potential(e, Elem::I32, at[0], offset);
+            let y = affine_of(e, x, &|e: &mut Emit<'_>, i: usize| e.load(F32, at[1 + i], offset), 0);
+            let y = if add {
+                let residual = e.load(F32, at[3], offset);
+                e.b.ins().fadd(y, residual)
+            } else {
+                y
+            };
+            e.store(y, at[at.len() - 1], offset);
+        }
+    });
+}
+
+/// The sum of two values, or of a value and one row.
+pub fn add(e: &mut Emit<'_>, width: usize, channel: bool) {
+    let row = |base| Stream { base, row_bytes: 4 * width, lane_bytes: 4, role: Role::In };
+    let second = if channel { Stream { row_bytes: 0, ..row(e.constant(0)) } } else { row(e.input(1, 4 * width)) };
+    let streams = [row(e.input(0, 4 * width)), second, Stream { role: Role::Out, ..row(e.out(4 * width)) }];
+    e.sweep(width, &streams, |e, at| {
+        for offset in (0..4 * GROUP).step_by(16) {
+            let (x, y) = (e.load(F32, at[0], offset), e.load(F32, at[1], offset));
+            let sum = e.b.ins().fadd(x, y);
+            e.store(sum, at[2], offset);
+        }
+    });
+}
+
+fn potential(e: &mut Emit<'_>, from: Elem, at: Value, offset: usize) -> Value {
+    if from == Elem::I32 {
+        let x = e.load(I32, at, offset);
+        e.b.ins().fcvt_from_sint(F32, x)
+    } else {
+        e.load(F32, at, offset)
+    }
+}
+
+/// `x * constant(i) + constant(i + 1)`
+fn affine_of(e: &mut Emit<'_>, x: Value, constant: &impl Fn(&mut Emit<'_>, usize) -> Value, i: usize) -> Value {
+    let gain = constant(e, i);
+    let scaled = e.b.ins().fmul(x, gain);
+    let offset = constant(e, i + 1);
+    e.b.ins().fadd(scaled, offset)
+}
+
+/// Four potentials to levels: `trunc(min(|p| + 0.5, most + 0.5))` with the sign of `p`. NaN compares false, as in the
+/// oracle, and so gives `most`.
+fn level(e: &mut Emit<'_>, p: Value, most: i32) -> Value {
+    let zero = splat_float(e, 0.0);
+    let half = splat_float(e, 0.5);
+    let limit = splat_float(e, most as f32 + 0.5);
+    let negative = e.b.ins().fcmp(FloatCC::LessThan, p, zero);
+    let magnitude = e.b.ins().fabs(p);
+    let v = e.b.ins().fadd(magnitude, half);
+    let below = e.b.ins().fcmp(FloatCC::LessThan, v, limit);
+    let v = select(e, below, v, limit);
+    let n = truncate(e, v);
+    let flipped = e.b.ins().bxor(n, negative);
+    e.b.ins().isub(flipped, negative)
+}
+
+/// The curve at four points, as `snnc_ir::curve::look_up` has it.
+fn look_up(e: &mut Emit<'_>, table: Value, h: Value) -> Value {
+    let (reach, depth) = (splat_float(e, TABLE_REACH), splat_float(e, -TABLE_REACH));
+    let density = splat_float(e, TABLE_DENSITY);
+    let zero = splat_float(e, 0.0);
+    // NaN is not inside: it takes index 0, and its fraction makes the result NaN.
+    let (lower, upper) = (e.b.ins().fcmp(FloatCC::LessThan, h, reach), e.b.ins().fcmp(FloatCC::GreaterThan, h, depth));
+    let inside = e.b.ins().band(lower, upper);
+    let shifted = e.b.ins().fadd(h, reach);
+    let s = e.b.ins().fmul(shifted, density);
+    let safe = select(e, inside, s, zero);
+    let index = truncate(e, safe);
+    let whole = e.b.ins().fcvt_from_sint(F32, index);
+    let fraction = e.b.ins().fsub(s, whole);
+    let (left, right) = gather_pairs(e, table, index);
+    let rise = e.b.ins().fsub(right, left);
+    let part = e.b.ins().fmul(fraction, rise);
+    let within = e.b.ins().fadd(left, part);
+    let line = |e: &mut Emit<'_>, slot: usize| {
+        let slope = e.load(types::F32, table, 4 * slot);
+        let slope = e.b.ins().splat(F32, slope);
+        e.b.ins().fmul(h, slope)
+    };
+    let (below, above) = (line(e, TABLE_LEN - 2), line(e, TABLE_LEN - 1));
+    let is_below = e.b.ins().fcmp(FloatCC::LessThanOrEqual, h, depth);
+    let is_above = e.b.ins().fcmp(FloatCC::GreaterThanOrEqual, h, reach);
+    let y = select(e, is_below, below, within);
+    select(e, is_above, above, y)
+}
+
+/// `table[i]` and `table[i + 1]` for four indices: one load of both for each, then two shuffles.
+fn gather_pairs(e: &mut Emit<'_>, table: Value, index: Value) -> (Value, Value) {
+    let pair = |e: &mut Emit<'_>, lane: usize| {
+        let i = e.b.ins().extractlane(index, lane as u8);
+        let i = e.b.ins().uextend(types::I64, i);
+        let two = e.b.ins().iconst(types::I64, 2);
+        let offset = e.b.ins().ishl(i, two);
+        let at = e.b.ins().iadd(table, offset);
+        e.load(types::I64, at, 0)
+    };
+    let both = |e: &mut Emit<'_>, lane: usize| {
+        let (a, b) = (pair(e, lane), pair(e, lane + 1));
+        let vector = e.b.ins().scalar_to_vector(types::I64X2, a);
+        let vector = e.b.ins().insertlane(vector, b, 1);
+        e.cast(I8, vector)
+    };
+    let (low, high) = (both(e, 0), both(e, 2));
+    let pick = |e: &mut Emit<'_>, first: u8| {
+        let bytes: Vec<u8> = (0..4u8).flat_map(|lane| (0..4).map(move |byte| 8 * lane + first + byte)).collect();
+        let mask = e.b.func.dfg.immediates.push(ConstantData::from(&bytes[..]));
+        let picked = e.b.ins().shuffle(low, high, mask);
+        e.cast(F32, picked)
+    };
+    (pick(e, 0), pick(e, 4))
+}
+
+/// Four vectors of four levels to one of 16, or to two of 8.
+fn narrow(e: &mut Emit<'_>, levels: &[Value], wide: bool) -> Levels {
+    let (low, high) = (e.b.ins().snarrow(levels[0], levels[1]), e.b.ins().snarrow(levels[2], levels[3]));
+    if wide { vec![low, high] } else { vec![e.b.ins().snarrow(low, high)] }
+}
+
+/// Emits the spikes of 16 levels, timestep by timestep, by comparing what is left of the magnitude with a threshold.
+/// Binary: thresholds halve, and a spike takes its threshold away. Unary: a spike takes 1, so `t < |n|` is what is left.
+fn emit(e: &mut Emit<'_>, n: &Neuron, levels: &[Value], out: Value, plane: usize) {
+    let ty = if wide(n.code, n.steps) { I16 } else { I8 };
+    let lane = ty.lane_type();
+    let (zero, one) = (splat_int(e, ty, 0), splat_int(e, ty, 1));
+    // The sign of a level as a spike: -1, or +1.
+    let signs: Vec<Value> = levels
+        .iter()
+        .map(|&level| {
+            let sign = e.b.ins().icmp(IntCC::SignedLessThan, level, zero);
+            e.b.ins().bor(sign, one)
+        })
+        .collect();
+    let left: Vec<_> = levels
+        .iter()
+        .map(|&level| {
+            let magnitude = e.b.ins().iabs(level);
+            e.variable(magnitude)
+        })
+        .collect();
+    let first = e.b.ins().iconst(types::I32, i64::from(n.code.weight(0, n.steps)));
+    let threshold = e.variable(first);
+    let end = e.int(plane * usize::from(n.steps));
+    e.count(end, plane, |e, offset| {
+        let weight = e.b.use_var(threshold);
+        let weight_lane = e.b.ins().ireduce(lane, weight);
+        let bar = e.b.ins().splat(ty, weight_lane);
+        let fired: Vec<Value> = left
+            .iter()
+            .zip(&signs)
+            .map(|(&left, &sign)| {
+                let r = e.b.use_var(left);
+                let fires = e.b.ins().icmp(IntCC::SignedGreaterThanOrEqual, r, bar);
+                let spent = e.b.ins().band(fires, bar);
+                let rest = e.b.ins().isub(r, spent);
+                e.b.def_var(left, rest);
+                e.b.ins().band(fires, sign)
+            })
+            .collect();
+        let spikes = if fired.len() == 2 { e.b.ins().snarrow(fired[0], fired[1]) } else { fired[0] };
+        let here = e.b.ins().iadd(out, offset);
+        e.store(spikes, here, 0);
+        if n.code == Code::Binary {
+            let by = e.b.ins().iconst(types::I32, 1);
+            let next = e.b.ins().ushr(weight, by);
+            e.b.def_var(threshold, next);
+        }
+    });
+}
+
+/// Spikes of 16 levels, in four lanes of 32 bits.
+fn spikes_of(e: &mut Emit<'_>, code: Code, levels: &[Value], wide: bool) -> Value {
+    let counts: Vec<Value> = levels
+        .iter()
+        .flat_map(|&level| {
+            let magnitude = e.b.ins().iabs(level);
+            match (code, wide) {
+                (Code::Binary, _) => {
+                    let bytes = e.cast(I8, magnitude);
+                    let ones = e.b.ins().popcnt(bytes);
+                    widen(e, ones).to_vec()
+                }
+                (Code::Unary, false) => widen(e, magnitude).to_vec(),
+                (Code::Unary, true) => vec![magnitude],
+            }
+        })
+        .collect();
+    // Sums of four lanes of at most 1024 fit 16 bits.
+    let sum = sum(e, &counts);
+    let [low, high] = widen(e, sum);
+    e.b.ins().iadd(low, high)
+}
+
+fn widen(e: &mut Emit<'_>, x: Value) -> [Value; 2] {
+    [e.b.ins().uwiden_low(x), e.b.ins().uwiden_high(x)]
+}
+
+fn sum(e: &mut Emit<'_>, values: &[Value]) -> Value {
+    values.iter().copied().reduce(|a, b| e.b.ins().iadd(a, b)).unwrap_or_else(|| unreachable!("groups have levels"))
+}
+
+/// The sum of four lanes in 64 bits.
+fn total(e: &mut Emit<'_>, x: Value) -> Value {
+    let lanes: Vec<Value> = (0..4u8)
+        .map(|i| {
+            let lane = e.b.ins().extractlane(x, i);
+            e.b.ins().uextend(types::I64, lane)
+        })
+        .collect();
+    sum(e, &lanes)
+}
+
+/// Lanes of `a` where the mask is all ones, of `b` where it is zero.
+fn select(e: &mut Emit<'_>, mask: Value, a: Value, b: Value) -> Value {
+    let mask = e.cast(F32, mask);
+    e.b.ins().bitselect(mask, a, b)
+}
+
+/// Toward zero, of values that fit.
+fn truncate(e: &mut Emit<'_>, x: Value) -> Value {
+    if e.x86 { e.b.ins().x86_cvtt2dq(I32, x) } else { e.b.ins().fcvt_to_sint_sat(I32, x) }
+}
+
+fn splat_float(e: &mut Emit<'_>, x: f32) -> Value {
+    let x = e.b.ins().f32const(Ieee32::with_float(x));
+    e.b.ins().splat(F32, x)
+}
+
+fn splat_int(e: &mut Emit<'_>, ty: Type, n: i64) -> Value {
+    let n = e.b.ins().iconst(ty.lane_type(), n);
+    e.b.ins().splat(ty, n)
+}

@@ -1,0 +1,170 @@
+//! The plan as one function: every step a call, to machine code or to the door of the kernels, in order.
+//!
+//! Functions are made once for each distinct work; what differs between layers comes from the step's record. The first
+//! kernel that reports a fault ends the pass with its step.
+
+use super::emit::Emit;
+use super::memory::{Code, Frame, Record, kernel};
+use super::{neuron, synapse};
+use crate::plan::{Plan, When, Work};
+use cranelift_codegen::Context;
+use cranelift_codegen::ir::{AbiParam, FuncRef, InstBuilder, MemFlagsData, Signature, Value, types};
+use cranelift_codegen::settings::{self, Configurable};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
+use cranelift_module::{FuncId, Linkage, Module};
+use snnc_ir::Diagnostic;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt::Display;
+use std::mem::offset_of;
+
+/// Address space for code: 16 MiB keep every call within reach of a near one. A plan of GPT-2 takes some 50 KiB.
+const RESERVED: usize = 16 << 20;
+
+/// Compiles a plan.
+pub fn compile(plan: &Plan, count: bool) -> Result<Code, Diagnostic> {
+    let mut compiler = Compiler::new()?;
+    let mut known: HashMap<Work, FuncId> = HashMap::new();
+    for step in plan.steps.iter().filter(|step| step.work.is_code()) {
+        if let Entry::Vacant(entry) = known.entry(step.work) {
+            entry.insert(compiler.function(&step.work, count)?);
+        }
+    }
+    let forward = compiler.forward(plan, &known)?;
+    compiler.module.finalize_definitions().map_err(failed)?;
+    Ok(Code::new(compiler.module, forward))
+}
+
+struct Compiler {
+    module: JITModule,
+    context: Context,
+    builder: FunctionBuilderContext,
+    kernel: FuncId,
+    x86: bool,
+}
+
+impl Compiler {
+    fn new() -> Result<Self, Diagnostic> {
+        let mut flags = settings::builder();
+        // Checking every function costs 70 % more time; tests pay it.
+        let verify = if cfg!(any(test, debug_assertions)) { "true" } else { "false" };
+        let wanted = [
+            ("opt_level", "speed"),
+            ("is_pic", "false"),
+            ("use_colocated_libcalls", "false"),
+            ("unwind_info", "false"),
+            ("enable_verifier", verify),
+        ];
+        for (name, value) in wanted {
+            flags.set(name, value).map_err(failed)?;
+        }
+        let isa = cranelift_native::builder().map_err(failed)?;
+        let isa = isa.finish(settings::Flags::new(flags)).map_err(failed)?;
+        let x86 = isa.triple().architecture == target_lexicon::Architecture::X86_64;
+        let mut builder = JITBuilder::with_isa(isa, cranelift_module::default_libcall_names());
+        builder.memory_provider(Box::new(ArenaMemoryProvider::new_with_size(RESERVED).map_err(failed)?));
+        builder.symbol("kernel", kernel as *const u8);
+        let mut module = JITModule::new(builder);
+        let mut signature = step_signature(&module);
+        signature.returns.push(AbiParam::new(types::I32));
+        let kernel = module.declare_function("kernel", Linkage::Import, &signature).map_err(failed)?;
+        let context = module.make_context();
+        Ok(Self { module, context, builder: FunctionBuilderContext::new(), kernel, x86 })
+    }
+
+    /// The function that does `work`, on rows and records that it is told.
+    fn function(&mut self, work: &Work, count: bool) -> Result<FuncId, Diagnostic> {
+        self.context.func.signature = step_signature(&self.module);
+        let name = work.to_string();
+        let id = self.module.declare_function(&name, Linkage::Local, &self.context.func.signature).map_err(failed)?;
+        let mut e = Emit::new(FunctionBuilder::new(&mut self.context.func, &mut self.builder), self.x86);
+        match *work {
+            Work::Neuron(ref layer) => neuron::neuron(&mut e, layer, count),
+            Work::Settle { code, steps, width } => neuron::settle(&mut e, code, steps, width),
+            Work::Synapse { code, steps, inputs, outputs } => synapse::synapse(&mut e, code, steps, inputs, outputs),
+            Work::Affine { width, add } => neuron::affine(&mut e, width, add),
+            Work::Add { width, channel } => neuron::add(&mut e, width, channel),
+            Work::Embed { .. }
+            | Work::Normalise { .. }
+            | Work::LayerNorm { .. }
+            | Work::Linear { .. }
+            | Work::Curve { .. }
+            | Work::Attention { .. }
+            | Work::Ssa { .. }
+            | Work::Product { .. } => unreachable!("kernels are not compiled"),
+        }
+        e.finish(self.module.target_config());
+        self.define(id)?;
+        Ok(id)
+    }
+
+    /// `forward(frame, records)`: all steps in order; 0, or `step << 8 | fault` of the first fault.
+    fn forward(&mut self, plan: &Plan, known: &HashMap<Work, FuncId>) -> Result<FuncId, Diagnostic> {
+        let mut signature = self.module.make_signature();
+        signature.params.extend([AbiParam::new(types::I64); 2]);
+        signature.returns.push(AbiParam::new(types::I64));
+        self.context.func.signature = signature;
+        let id =
+            self.module.declare_function("forward", Linkage::Export, &self.context.func.signature).map_err(failed)?;
+        let mut b = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
+        let entry = b.create_block();
+        b.append_block_params_for_function_params(entry);
+        b.switch_to_block(entry);
+        let (frame, records) = (b.block_params(entry)[0], b.block_params(entry)[1]);
+        let mut field = |offset: usize| b.ins().load(types::I64, MemFlagsData::trusted(), frame, offset as i32);
+        let (rows, first, wanted) =
+            (field(offset_of!(Frame, rows)), field(offset_of!(Frame, first)), field(offset_of!(Frame, wanted)));
+        let none = b.ins().iconst(types::I64, 0);
+        let mut callees: HashMap<FuncId, FuncRef> = HashMap::new();
+        for (i, step) in plan.steps.iter().enumerate() {
+            let callee = known.get(&step.work).copied().unwrap_or(self.kernel);
+            let callee = *callees.entry(callee).or_insert_with(|| self.module.declare_func_in_func(callee, b.func));
+            let offset = b.ins().iconst(types::I64, (i * size_of::<Record>()) as i64);
+            let record = b.ins().iadd(records, offset);
+            let (first, rows) = match step.when {
+                When::Always => (none, rows),
+                When::Wanted => (first, wanted),
+            };
+            let call = b.ins().call(callee, &[frame, record, first, rows]);
+            if !step.work.is_code() {
+                let fault = b.inst_results(call)[0];
+                return_if_fault(&mut b, i, fault);
+            }
+        }
+        b.ins().return_(&[none]);
+        b.seal_all_blocks();
+        b.finalize(self.module.target_config());
+        self.define(id)?;
+        Ok(id)
+    }
+
+    fn define(&mut self, id: FuncId) -> Result<(), Diagnostic> {
+        self.module.define_function(id, &mut self.context).map_err(|error| failed(format!("{error:?}")))?;
+        self.module.clear_context(&mut self.context);
+        Ok(())
+    }
+}
+
+/// `(frame, record, first row, rows)`
+fn step_signature(module: &JITModule) -> Signature {
+    let mut signature = module.make_signature();
+    signature.params.extend([AbiParam::new(types::I64); 4]);
+    signature
+}
+
+fn return_if_fault(b: &mut FunctionBuilder<'_>, step: usize, fault: Value) {
+    let (bad, good) = (b.create_block(), b.create_block());
+    b.ins().brif(fault, bad, &[], good, &[]);
+    b.set_cold_block(bad);
+    b.switch_to_block(bad);
+    let fault = b.ins().uextend(types::I64, fault);
+    let step = b.ins().iconst(types::I64, (step as i64) << 8);
+    let code = b.ins().bor(step, fault);
+    b.ins().return_(&[code]);
+    b.switch_to_block(good);
+}
+
+fn failed(error: impl Display) -> Diagnostic {
+    Diagnostic::new("", format!("machine code could not be made: {error}"))
+}

@@ -1,0 +1,526 @@
+//! Both engines, bit for bit: outputs, events, state, on sizes that fit no vector.
+
+use crate::{Engine, Executed, Options, Program, Rows, Session};
+use snnc_ir::op::{Binary, Layout, Op, Scalar};
+use snnc_ir::price::Events;
+use snnc_ir::{Builder, Code, Curve, Graph, Stage, Tensor, Value};
+use std::sync::Arc;
+
+/// A small transformer with everything that a stage may hold.
+#[derive(Clone, Copy, Debug)]
+struct Net {
+    stage: Stage,
+    width: usize,
+    heads: u32,
+    hidden: usize,
+    vocab: usize,
+    layers: usize,
+    context: u32,
+    code: Code,
+    steps: u16,
+    curve: Curve,
+}
+
+const NET: Net = Net {
+    stage: Stage::Tensor,
+    width: 12,
+    heads: 3,
+    hidden: 20,
+    vocab: 23,
+    layers: 2,
+    context: 40,
+    code: Code::Binary,
+    steps: 7,
+    curve: Curve::GeluTanh,
+};
+
+/// A graph in the making, with numbers for its constants (SplitMix64).
+struct Maker {
+    b: Builder,
+    net: Net,
+    state: u64,
+    names: usize,
+}
+
+type Made = Result<Value, snnc_ir::Diagnostic>;
+
+impl Maker {
+    fn bits(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn real(&mut self, low: f32, high: f32) -> f32 {
+        low + (high - low) * ((self.bits() >> 40) as f32 / (1 << 24) as f32)
+    }
+
+    fn floats(&mut self, sizes: &[usize], low: f32, high: f32) -> Value {
+        let data = (0..sizes.iter().product()).map(|_| self.real(low, high)).collect();
+        self.names += 1;
+        self.b.weight(&format!("w{}", self.names), Arc::new(Tensor::f32(sizes, data)))
+    }
+
+    fn bytes(&mut self, inputs: usize, outputs: usize) -> Value {
+        let data = (0..inputs * outputs).map(|_| (self.bits() % 255) as i8).map(|w| w.max(-127)).collect();
+        self.names += 1;
+        self.b.weight(&format!("w{}", self.names), Arc::new(Tensor::i8(&[inputs, outputs], data)))
+    }
+
+    fn op(&mut self, op: Op, args: &[Value]) -> Made {
+        let origin = format!("/{}", op.name());
+        self.b.add(op, args, &origin)
+    }
+
+    /// A dense layer of the stage: f32 in, f32 out.
+    fn linear(&mut self, x: Value, inputs: usize, outputs: usize, layout: Layout) -> Made {
+        let sizes = if layout == Layout::InputMajor { [inputs, outputs] } else { [outputs, inputs] };
+        let (w, b) = (self.floats(&sizes, -0.4, 0.4), self.floats(&[outputs], -0.2, 0.2));
+        self.op(Op::Linear(layout), &[x, w, b])
+    }
+
+    /// A neuron layer of the stage, from f32 or i32 whose magnitudes are about `scale`.
+    fn neurons(&mut self, x: Value, width: usize, scale: f32, curve: Curve) -> Made {
+        let Net { code, steps, stage, .. } = self.net;
+        let levels = code.levels(steps) as f32;
+        let mut args = vec![x];
+        if curve == Curve::Identity {
+            let gain = levels / scale / 1.5;
+            args.extend([self.floats(&[width], gain / 2.0, gain), self.floats(&[width], -1.0, 1.0)]);
+        } else {
+            // Some pre-activations lie beyond the table's reach on both sides.
+            args.extend([self.floats(&[width], 1.0 / scale, 9.0 / scale), self.floats(&[width], -2.0, 2.0)]);
+            args.extend([self.floats(&[width], levels / 16.0, levels / 3.0), self.floats(&[width], -1.0, 1.0)]);
+        }
+        let op =
+            if stage == Stage::Spiking { Op::Fire { code, steps, curve } } else { Op::Quant { code, steps, curve } };
+        self.op(op, &args)
+    }
+
+    /// Levels or spikes through int8 weights to sums.
+    fn sums(&mut self, x: Value, inputs: usize, outputs: usize) -> Made {
+        let w = self.bytes(inputs, outputs);
+        if self.net.stage == Stage::Spiking {
+            let current = self.op(Op::Synapse, &[x, w])?;
+            return self.op(Op::Settle, &[current]);
+        }
+        self.op(Op::Product, &[x, w])
+    }
+
+    /// Magnitude of such sums, roughly.
+    fn reach(&self, inputs: usize) -> f32 {
+        self.net.code.levels(self.net.steps) as f32 * 40.0 * (inputs as f32).sqrt()
+    }
+
+    fn affine(&mut self, x: Value, inputs: usize, outputs: usize) -> Made {
+        let gain = 1.0 / self.reach(inputs);
+        let (gain, offset) = (self.floats(&[outputs], gain / 2.0, gain), self.floats(&[outputs], -0.2, 0.2));
+        self.op(Op::Affine, &[x, gain, offset])
+    }
+
+    fn layer(&mut self, x: Value) -> Made {
+        let Net { stage, width, heads, hidden, curve, .. } = self.net;
+        let eps = Scalar::new(1e-5);
+        let add = Op::Binary(Binary::Add);
+        if stage == Stage::Tensor {
+            let (g, b) = (self.floats(&[width], 0.5, 1.5), self.floats(&[width], -0.3, 0.3));
+            let y = self.op(Op::LayerNorm { eps }, &[x, g, b])?;
+            let qkv = [0; 3].map(|_| self.linear(y, width, width, Layout::InputMajor));
+            let [q, k, v] = qkv.map(|made| made.expect("fits"));
+            let scale = Scalar::new(0.5);
+            let y = self.op(Op::Attention { heads, scale }, &[q, k, v])?;
+            let y = self.linear(y, width, width, Layout::OutputMajor)?;
+            let x = self.op(add, &[x, y])?;
+            let y = self.op(Op::Normalise { eps }, &[x])?;
+            let y = self.linear(y, width, hidden, Layout::InputMajor)?;
+            let y = self.op(Op::Curve(curve), &[y])?;
+            let y = self.linear(y, hidden, width, Layout::InputMajor)?;
+            return self.op(add, &[x, y]);
+        }
+        let y = self.op(Op::Normalise { eps }, &[x])?;
+        let y = self.neurons(y, width, 1.0, Curve::Identity)?;
+        let mut qkv = [y; 3];
+        for part in &mut qkv {
+            let sums = self.sums(y, width, width)?;
+            *part = self.neurons(sums, width, self.reach(width), Curve::Identity)?;
+        }
+        let most = (self.net.code.levels(self.net.steps) as f32).powi(2);
+        let slope = self.floats(&[heads as usize], 5.0 / most, 60.0 / most);
+        let y = self.op(Op::Ssa { heads, phases: 8 }, &[qkv[0], qkv[1], qkv[2], slope])?;
+        let scale = most.sqrt() / 2.0;
+        let y = self.neurons(y, width, scale, Curve::Identity)?;
+        let sums = self.sums(y, width, width)?;
+        let y = self.affine(sums, width, width)?;
+        let x = self.op(add, &[y, x])?;
+        let y = self.op(Op::Normalise { eps }, &[x])?;
+        let y = self.neurons(y, width, 1.0, Curve::Identity)?;
+        let sums = self.sums(y, width, hidden)?;
+        let y = self.neurons(sums, hidden, self.reach(width), curve)?;
+        let sums = self.sums(y, hidden, width)?;
+        let y = self.affine(sums, hidden, width)?;
+        self.op(add, &[x, y])
+    }
+
+    fn graph(mut self) -> Result<Graph, snnc_ir::Diagnostic> {
+        let Net { stage, width, vocab, layers, context, .. } = self.net;
+        let (tokens, positions) = (self.op(Op::Tokens, &[])?, self.op(Op::Positions, &[])?);
+        let table = self.floats(&[vocab, width], -1.0, 1.0);
+        let places = self.floats(&[context as usize, width], -0.5, 0.5);
+        let (x, p) = (self.op(Op::Embed, &[tokens, table])?, self.op(Op::Embed, &[positions, places])?);
+        let mut x = self.op(Op::Binary(Binary::Add), &[x, p])?;
+        let shift = self.floats(&[width], -0.1, 0.1);
+        x = self.op(Op::Binary(Binary::Add), &[x, shift])?;
+        let mut outputs = vec![("embedded".to_string(), x)];
+        for i in 0..layers {
+            x = self.layer(x)?;
+            outputs.push((format!("layer{i}"), x));
+        }
+        let y = self.op(Op::Normalise { eps: Scalar::new(1e-5) }, &[x])?;
+        let logits = if stage == Stage::Tensor {
+            self.linear(y, width, vocab, Layout::OutputMajor)?
+        } else {
+            let y = self.neurons(y, width, 1.0, Curve::Identity)?;
+            let sums = self.sums(y, width, vocab)?;
+            self.affine(sums, width, vocab)?
+        };
+        outputs.push(("logits".to_string(), logits));
+        Ok(self.b.finish(outputs))
+    }
+}
+
+fn make(net: Net) -> Arc<Graph> {
+    let maker = Maker { b: Builder::new(net.stage, net.context), net, state: 1, names: 0 };
+    Arc::new(maker.graph().expect("the net is well typed"))
+}
+
+fn program(graph: &Arc<Graph>, engine: Engine, chunk: usize) -> Arc<Program> {
+    let options = Options { engine, chunk, ..Options::default() };
+    Arc::new(Program::new(Arc::clone(graph), &options).expect("the graph can be run"))
+}
+
+fn tokens(n: usize, vocab: usize) -> Vec<u32> {
+    (0..n).map(|i| (i * 7 + i * i) as u32 % vocab as u32).collect()
+}
+
+/// Bits of all outputs after each of the calls, and the events of all.
+type Trace = (Vec<Vec<u32>>, Vec<Events>);
+
+fn trace(program: &Arc<Program>, calls: &[&[u32]], rows: Rows) -> Trace {
+    let mut session = Session::new(Arc::clone(program));
+    let mut bits = Vec::new();
+    for call in calls {
+        let outputs = session.forward(call, rows).expect("the call is in order");
+        for (name, _) in &program.graph().outputs {
+            bits.push(outputs.f32(name).expect("outputs are f32").iter().map(|x| x.to_bits()).collect());
+        }
+    }
+    (bits, session.events().to_vec())
+}
+
+fn check(net: Net) {
+    let graph = make(net);
+    let ids = tokens(21, net.vocab);
+    let (oracle, jit) = (program(&graph, Engine::Interpreter, 128), program(&graph, Engine::Jit, 128));
+    for rows in [Rows::All, Rows::Last, Rows::None] {
+        let calls = [&ids[..9], &ids[9..10], &ids[10..]];
+        let (bits, events) = trace(&oracle, &calls, rows);
+        let (jit_bits, jit_events) = trace(&jit, &calls, rows);
+        for (i, (a, b)) in bits.iter().zip(&jit_bits).enumerate() {
+            assert_eq!(a, b, "{net:?} {rows:?}: output {i} in order of calls");
+        }
+        for (i, (a, b)) in events.iter().zip(&jit_events).enumerate() {
+            assert_eq!(a, b, "{net:?} {rows:?}: events of `{}`", graph.nodes[i].op);
+        }
+    }
+}
+
+#[test]
+fn a_tensor_program_gives_the_oracles_bits() {
+    check(NET);
+    check(Net { width: 48, hidden: 20, curve: Curve::GeluErf, ..NET });
+    check(Net { width: 16, heads: 2, hidden: 64, vocab: 32, curve: Curve::Relu, ..NET });
+}
+
+#[test]
+fn codes_lengths_curves_and_odd_widths_give_the_oracles_bits() {
+    let sizes = [(12, 3, 20, 23), (48, 3, 7, 33), (16, 2, 64, 32), (1, 1, 1, 2)];
+    let codes = [1, 4, 7, 8, 10].map(|steps| (Code::Binary, steps));
+    let unary = [1, 4, 8, 10, 127, 200].map(|steps| (Code::Unary, steps));
+    let curves = [Curve::GeluTanh, Curve::Relu, Curve::GeluErf, Curve::Silu];
+    for stage in [Stage::Quantised, Stage::Spiking] {
+        for (i, &(code, steps)) in codes.iter().chain(&unary).enumerate() {
+            for (j, (width, heads, hidden, vocab)) in sizes.into_iter().enumerate() {
+                let curve = curves[(i + j) % curves.len()];
+                check(Net { stage, width, heads, hidden, vocab, layers: 1 + j % 2, code, steps, curve, ..NET });
+            }
+        }
+    }
+}
+
+#[test]
+fn how_tokens_are_cut_into_calls_and_chunks_never_shows() {
+    for stage in [Stage::Tensor, Stage::Quantised, Stage::Spiking] {
+        let net = Net { stage, ..NET };
+        let graph = make(net);
+        let ids = tokens(30, net.vocab);
+        let singles: Vec<&[u32]> = ids.chunks(1).collect();
+        let whole = trace(&program(&graph, Engine::Jit, 128), &[&ids], Rows::All);
+        let joined = |trace: Trace| {
+            let outputs = graph.outputs.len();
+            let of = |i: usize| trace.0.iter().skip(i).step_by(outputs).flatten().copied().collect();
+            ((0..outputs).map(of).collect::<Vec<Vec<u32>>>(), trace.1)
+        };
+        for chunk in [1, 2, 7, 16, 29, 30] {
+            assert_eq!(joined(trace(&program(&graph, Engine::Jit, chunk), &[&ids], Rows::All)), whole);
+            assert_eq!(joined(trace(&program(&graph, Engine::Jit, chunk), &singles, Rows::All)), whole);
+        }
+        assert_eq!(joined(trace(&program(&graph, Engine::Interpreter, 4), &singles, Rows::All)), whole);
+        let last = trace(&program(&graph, Engine::Jit, 7), &[&ids], Rows::Last).0;
+        for (row, all) in last.iter().zip(&whole.0) {
+            assert_eq!(row[..], all[all.len() - row.len()..]);
+            assert_eq!(row.len() * ids.len(), all.len());
+        }
+    }
+}
+
+#[test]
+fn stepped_and_collapsed_programs_are_equal() {
+    for code in Code::ALL {
+        let net = Net { stage: Stage::Spiking, code, ..NET };
+        let ids = tokens(17, net.vocab);
+        let run = |stage| trace(&program(&make(Net { stage, ..net }), Engine::Jit, 8), &[&ids], Rows::All).0;
+        assert_eq!(run(Stage::Spiking), run(Stage::Quantised));
+    }
+}
+
+#[test]
+fn a_synapse_adds_one_row_for_every_spike() {
+    let net = Net { stage: Stage::Spiking, ..NET };
+    let graph = make(net);
+    let mut session = Session::new(program(&graph, Engine::Jit, 8));
+    session.forward(&tokens(17, net.vocab), Rows::All).expect("in order");
+    let mut additions = 0;
+    for (_, node) in graph.iter().filter(|(_, node)| node.op == Op::Synapse) {
+        additions += session.events()[node.args[0].index()].spikes * node.ty.shape().width().unwrap_or(0) as u64;
+    }
+    assert!(additions > 0);
+    let Executed { additions: done, .. } = session.executed();
+    assert_eq!(done, additions);
+}
+
+#[test]
+fn counting_changes_tallies_only() {
+    let graph = make(Net { stage: Stage::Spiking, ..NET });
+    let ids = tokens(9, NET.vocab);
+    for engine in [Engine::Interpreter, Engine::Jit] {
+        let silent = Options { engine, count: false, ..Options::default() };
+        let silent = Arc::new(Program::new(Arc::clone(&graph), &silent).expect("the graph can be run"));
+        let (bits, events) = trace(&silent, &[&ids], Rows::All);
+        let (counted_bits, counted) = trace(&program(&graph, engine, 128), &[&ids], Rows::All);
+        assert_eq!(bits, counted_bits);
+        for (a, b) in events.iter().zip(&counted) {
+            assert_eq!(*a, Events { spikes: 0, ..*b });
+        }
+    }
+}
+
+#[test]
+fn a_refused_call_leaves_the_sequence_as_it_was() {
+    for engine in [Engine::Interpreter, Engine::Jit] {
+        let graph = make(NET);
+        let program = program(&graph, engine, 4);
+        let mut session = Session::new(Arc::clone(&program));
+        let ids = tokens(30, NET.vocab);
+        session.forward(&ids[..10], Rows::None).expect("in order");
+        let refused = |session: &mut Session, ids: &[u32]| {
+            let message = session.forward(ids, Rows::All).err().map(|error| error.to_string());
+            assert_eq!(session.past(), 10);
+            message.unwrap_or_default()
+        };
+        assert_eq!(refused(&mut session, &[0; 31]), "41 tokens do not fit a context of 40");
+        assert_eq!(refused(&mut session, &[3, 23]), "id 23 is outside the table of 23 rows");
+        let row: Vec<f32> =
+            session.forward(&ids[10..], Rows::Last).expect("in order").f32("logits").expect("f32").to_vec();
+        let whole =
+            Session::new(program).forward(&ids, Rows::Last).map(|outputs| outputs.f32("logits").map(<[f32]>::to_vec));
+        assert_eq!(whole, Ok(Some(row)));
+        session.reset();
+        assert_eq!(session.past(), 0);
+    }
+}
+
+/// One token of this program leads to an infinite mean; the others do not.
+fn overflowing() -> Arc<Graph> {
+    let mut b = Builder::new(Stage::Tensor, 40);
+    let mut table = vec![0.5; 5 * 12];
+    table[3 * 12..4 * 12].fill(f32::MAX);
+    let table = b.weight("table", Arc::new(Tensor::f32(&[5, 12], table)));
+    let tokens = b.add(Op::Tokens, &[], "").expect("fits");
+    let x = b.add(Op::Embed, &[tokens, table], "/embed").expect("fits");
+    let y = b.add(Op::Normalise { eps: Scalar::new(1e-5) }, &[x], "/norm").expect("fits");
+    let y = b.add(Op::Attention { heads: 3, scale: Scalar::new(1.0) }, &[y, y, y], "/attention").expect("fits");
+    Arc::new(b.finish(vec![("y".to_string(), y)]))
+}
+
+#[test]
+fn a_value_that_is_not_finite_is_an_error_that_names_its_origin() {
+    for engine in [Engine::Interpreter, Engine::Jit] {
+        let mut session = Session::new(program(&overflowing(), engine, 2));
+        let error = session.forward(&[0, 1, 2, 4, 3], Rows::All).expect_err("token 3 overflows");
+        assert_eq!(error.place, "/norm");
+        assert_eq!(session.past(), 0);
+        assert!(session.forward(&[0, 1, 2], Rows::All).is_ok());
+    }
+}
+
+#[test]
+fn an_output_that_is_not_finite_is_an_error_that_names_its_origin() {
+    for engine in [Engine::Interpreter, Engine::Jit] {
+        let mut b = Builder::new(Stage::Tensor, 40);
+        let table = b.weight("table", Arc::new(Tensor::f32(&[2, 3], vec![1.0, 2.0, 3.0, 1.0, f32::MAX, 3.0])));
+        let tokens = b.add(Op::Tokens, &[], "").expect("fits");
+        let x = b.add(Op::Embed, &[tokens, table], "/embed").expect("fits");
+        let y = b.add(Op::Binary(Binary::Add), &[x, x], "/add").expect("fits");
+        let graph = Arc::new(b.finish(vec![("y".to_string(), y)]));
+        let mut session = Session::new(program(&graph, engine, 1));
+        let error = session.forward(&[0, 1], Rows::All).expect_err("token 1 overflows");
+        assert_eq!(error.to_string(), "/add: `add` gave inf");
+        assert_eq!(session.past(), 0);
+    }
+}
+
+#[test]
+fn a_graph_whose_types_lie_is_refused() {
+    let mut graph = (*make(NET)).clone();
+    let at = graph.nodes.iter().position(|node| node.op == Op::Binary(Binary::Add)).expect("there is one");
+    graph.nodes[at].ty = snnc_ir::Type::still(snnc_ir::Elem::F32, snnc_ir::Shape::rows(1000));
+    let error = Program::new(Arc::new(graph), &Options::default()).expect_err("it is not 1000 wide");
+    assert_eq!(error.message, "`add` cannot be planned: it is said to be f32[tokens,1000] and is f32[tokens,12]");
+}
+
+#[test]
+fn programs_come_and_go() {
+    let graph = make(Net { stage: Stage::Spiking, ..NET });
+    let first = trace(&program(&graph, Engine::Jit, 8), &[&[1, 2, 3]], Rows::All);
+    for _ in 0..50 {
+        assert_eq!(trace(&program(&graph, Engine::Jit, 8), &[&[1, 2, 3]], Rows::All), first);
+    }
+}
+
+#[test]
+fn sessions_of_one_program_run_on_threads_of_their_own() {
+    let graph = make(Net { stage: Stage::Spiking, ..NET });
+    let program = program(&graph, Engine::Jit, 8);
+    let ids = tokens(20, NET.vocab);
+    let expected = trace(&program, &[&ids], Rows::All);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| (0..20).for_each(|_| assert_eq!(trace(&program, &[&ids], Rows::All), expected)));
+        }
+    });
+}
+
+#[test]
+fn a_plan_reads_as_text() {
+    let program = program(&make(Net { stage: Stage::Spiking, layers: 1, ..NET }), Engine::Jit, 8);
+    let text = program.explain();
+    for part in
+        ["code fire_binary_7_identity_f32_12", "code synapse_binary_7_12_20", "kernel ssa", "affine_add_12", "/embed"]
+    {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+}
+
+/// Machine code for GPT-2 small's plan is made in a fraction of the time that reading its weights takes.
+#[test]
+fn twelve_layers_of_768_compile_within_a_tenth_of_a_second() {
+    for stage in [Stage::Tensor, Stage::Quantised, Stage::Spiking] {
+        // The vocabulary is short: it costs memory, and no code.
+        let net = Net { stage, width: 768, heads: 12, hidden: 3072, vocab: 257, layers: 12, ..NET };
+        let program = program(&make(net), Engine::Jit, 1);
+        assert!(program.codegen_ms() < 100.0, "{stage:?}: {} ms", program.codegen_ms());
+    }
+}
+
+/// Potentials where a comparison, a rounding or the end of a table decides.
+const EDGES: [f32; 23] = [
+    0.0,
+    -0.0,
+    0.5,
+    -0.5,
+    0.499_999_97,
+    1.5,
+    2.5,
+    -2.5,
+    126.5,
+    127.4,
+    127.5,
+    128.0,
+    1e38,
+    -1e38,
+    8.0,
+    -8.0,
+    7.999_999_5,
+    -7.999_999_5,
+    8.000_001,
+    1e-40,
+    f32::MIN_POSITIVE,
+    3.0,
+    -3.1,
+];
+
+/// Two neuron layers, on f32 and on i32 potentials, whose levels are the outputs.
+fn edges(stage: Stage, code: Code, steps: u16, curve: Curve) -> Result<Graph, snnc_ir::Diagnostic> {
+    let d = EDGES.len();
+    let mut m = Maker { b: Builder::new(stage, 64), net: Net { stage, code, steps, ..NET }, state: 1, names: 0 };
+    let mut row = |name: &str, from: &[f32], stride: usize| {
+        let data = (0..d).map(|i| from[i * stride / 2 % from.len()]).collect();
+        m.b.weight(name, Arc::new(Tensor::f32(&[d], data)))
+    };
+    let mut constants = Vec::new();
+    if curve != Curve::Identity {
+        constants.push(row("pre_gain", &[1.0, 1.0, -1.0, 1e10, f32::NAN], 2));
+        constants.push(row("pre_offset", &[0.0, 0.0, 0.0, 1.0], 2));
+    }
+    constants.push(row("gain", &[1.0, -1.0, 0.3, 1e10, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.0], 6));
+    constants.push(row("offset", &[0.0, -0.0, 0.5, -1e38, f32::INFINITY, f32::NAN], 1));
+    let (one, zero) = (row("one", &[1.0], 1), row("zero", &[0.0], 1));
+    // Row r is the edges turned by r, so that every edge meets every constant.
+    let table = (0..d * d).map(|i| EDGES[(i / d + i) % d]).collect();
+    let table = m.b.weight("table", Arc::new(Tensor::f32(&[d, d], table)));
+    let same = (0..d * d).map(|i| i8::from(i % d == i / d)).collect();
+    let same = m.b.weight("same", Arc::new(Tensor::i8(&[d, d], same)));
+    let tokens = m.op(Op::Tokens, &[])?;
+    let mut x = m.op(Op::Embed, &[tokens, table])?;
+    let mut outputs = Vec::new();
+    for name in ["from f32", "from i32"] {
+        let args: Vec<Value> = [x].iter().chain(&constants).copied().collect();
+        if stage == Stage::Spiking {
+            let spikes = m.op(Op::Fire { code, steps, curve }, &args)?;
+            let current = m.op(Op::Synapse, &[spikes, same])?;
+            x = m.op(Op::Settle, &[current])?;
+        } else {
+            let levels = m.op(Op::Quant { code, steps, curve }, &args)?;
+            x = m.op(Op::Product, &[levels, same])?;
+        }
+        outputs.push((name.to_string(), m.op(Op::Affine, &[x, one, zero])?));
+    }
+    Ok(m.b.finish(outputs))
+}
+
+#[test]
+fn neurons_agree_at_every_edge() {
+    let ids: Vec<u32> = (0..EDGES.len() as u32).collect();
+    let codes = [(Code::Binary, 7), (Code::Binary, 1), (Code::Binary, 11), (Code::Unary, 127), (Code::Unary, 300)];
+    for stage in [Stage::Quantised, Stage::Spiking] {
+        for (code, steps) in codes {
+            for curve in Curve::ALL {
+                let graph = Arc::new(edges(stage, code, steps, curve).expect("fits"));
+                let run = |engine| trace(&program(&graph, engine, 64), &[&ids], Rows::All);
+                assert_eq!(run(Engine::Interpreter), run(Engine::Jit), "{stage:?} {code:?} {steps} {curve:?}");
+            }
+        }
+    }
+}

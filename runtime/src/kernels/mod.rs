@@ -1,0 +1,228 @@
+//! What takes the time: matrix products, attention, row sums, potentials to levels. Slices in, slices out.
+//!
+//! Law: every kernel gives the same bits on every instruction set. Integers are exact; a sum of f32 has one stated order,
+//! and no multiply-add is ever fused. So vectors lie across outputs, keys or channels, never along a sum.
+//!
+//! Kernels know no graph: matrices are row-major slices, their widths are arguments, rows are tokens. A length that does not
+//! fit is a mistake of the caller and panics. A body is written once and compiled for each instruction set (`kernels!`);
+//! what a compiler does not find by itself is a method of `Vectors`.
+
+#![allow(unsafe_code)]
+
+mod attention;
+mod elementwise;
+mod exponential;
+mod linear;
+mod neuron;
+mod norm;
+mod product;
+mod rows;
+mod ssa;
+#[cfg(test)]
+mod tests;
+mod vectors;
+
+pub use elementwise::Curve;
+pub use neuron::{Bend, Code, Level, Neuron, Potential};
+pub use product::PackedI8;
+pub use ssa::{Ssa, SsaCount};
+
+/// The environment variable that names the instruction set to use.
+pub const ISA_VARIABLE: &str = "SNNC_ISA";
+
+/// Instructions that kernels may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// What the compiler may assume of every machine of this architecture.
+    Portable,
+    /// x86-64 with 256-bit integer vectors and `popcnt`.
+    Avx2,
+}
+
+impl Isa {
+    /// What `SNNC_ISA` asks for; the best that the machine has if it is unset or empty.
+    ///
+    /// # Errors
+    /// The variable names no instruction set, or one that this machine does not have.
+    pub fn detect() -> Result<Self, String> {
+        match std::env::var(ISA_VARIABLE) {
+            Ok(name) if !name.is_empty() => Self::from_name(&name).and_then(Self::check),
+            Ok(_) | Err(std::env::VarError::NotPresent) => Ok(Self::best()),
+            Err(std::env::VarError::NotUnicode(name)) => Self::from_name(&name.to_string_lossy()),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+        }
+    }
+
+    /// The best that this machine has.
+    pub fn best() -> Self {
+        if Isa::Avx2.is_available() { Isa::Avx2 } else { Isa::Portable }
+    }
+
+    pub fn is_available(self) -> bool {
+        match self {
+            Isa::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 => false,
+        }
+    }
+
+    fn from_name(name: &str) -> Result<Self, String> {
+        match name {
+            "portable" => Ok(Isa::Portable),
+            "avx2" => Ok(Isa::Avx2),
+            _ => Err(format!("{ISA_VARIABLE} is `{name}`; it can be `portable` or `avx2`")),
+        }
+    }
+
+    fn check(self) -> Result<Self, String> {
+        if self.is_available() {
+            Ok(self)
+        } else {
+            Err(format!("this machine does not have the instructions `{}`", self.name()))
+        }
+    }
+}
+
+/// Methods that run a body compiled for the instruction set at hand. The body and all it calls are `inline(always)`, or the
+/// part that is not would be compiled for any machine. `with vectors`: the body's first argument is the `Vectors`.
+macro_rules! kernels {
+    ($($(#[$meta:meta])* fn $name:ident $([$($generic:tt)*])? ($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = $($body:ident)::+ $(with $vectors:ident)?;)*) => {
+        impl Kernels {$(
+            $(#[$meta])*
+            pub fn $name $(<$($generic)*>)? (self, $($arg: $ty),*) $(-> $ret)? {
+                #[cfg(target_arch = "x86_64")]
+                #[target_feature(enable = "avx2,popcnt")]
+                fn avx2 $(<$($generic)*>)? ($($arg: $ty),*) $(-> $ret)? {
+                    $($body)::+ ($(vectors::Avx2::$vectors(),)? $($arg),*)
+                }
+                match self.isa {
+                    Isa::Portable => $($body)::+ ($(vectors::Portable::$vectors(),)? $($arg),*),
+                    // SAFETY: `new` has checked that the machine has these instructions.
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => unsafe { avx2($($arg),*) },
+                    #[cfg(not(target_arch = "x86_64"))]
+                    Isa::Avx2 => unreachable!("`new` has refused it"),
+                }
+            }
+        )*}
+    };
+}
+
+/// The kernels for one instruction set, which the machine is known to have.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernels {
+    isa: Isa,
+}
+
+impl Kernels {
+    /// # Errors
+    /// This machine does not have these instructions.
+    pub fn new(isa: Isa) -> Result<Self, String> {
+        Ok(Self { isa: isa.check()? })
+    }
+
+    pub fn isa(self) -> Isa {
+        self.isa
+    }
+}
+
+kernels! {
+    // --- dense f32 ---
+
+    /// `y[n, m] = x[n, k] w[k, m] + bias[m]`, one ascending chain over `k` for each output, the bias last.
+    fn linear_f32(x: &[f32], w: &[f32], bias: Option<&[f32]>, k: usize, m: usize, y: &mut [f32]) = linear::input_major with vectors;
+
+    /// `y[n, m] = x[n, k] w[m, k]^T + bias[m]`: the same bits as `linear_f32` on transposed weights.
+    fn linear_f32_output_major(x: &[f32], w: &[f32], bias: Option<&[f32]>, k: usize, m: usize, y: &mut [f32]) = linear::output_major with vectors;
+
+    /// Causal attention of `q[n, d]` over `k[past + n, d]` and `v[past + n, d]`; heads lie side by side in a row.
+    fn attention_f32(q: &[f32], k: &[f32], v: &[f32], d: usize, heads: usize, scale: f32, out: &mut [f32]) = attention::causal with vectors;
+
+    /// Rows of `table[v, d]`. False, and `y` in part unwritten, if an id is outside it.
+    #[must_use]
+    fn embed(ids: &[i32], table: &[f32], d: usize, y: &mut [f32]) -> bool = elementwise::embed;
+
+    /// Each row of `x[n, d]` to mean 0 and variance 1. False if a variance is not finite.
+    #[must_use]
+    fn normalise(x: &[f32], d: usize, eps: f32, y: &mut [f32]) -> bool = norm::normalise;
+
+    /// `normalise(x) * gain[d] + bias[d]`. False if a variance is not finite.
+    #[must_use]
+    fn layer_norm(x: &[f32], gain: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) -> bool = norm::layer_norm;
+
+    /// A curve with `libm`'s transcendentals, element by element.
+    fn curve_f32(curve: Curve, x: &[f32], y: &mut [f32]) = elementwise::curve;
+
+    /// `y = a + b`.
+    fn add_f32(a: &[f32], b: &[f32], y: &mut [f32]) = elementwise::add;
+
+    /// `y[n, d] = a[n, d] + row[d]`.
+    fn add_row_f32(a: &[f32], row: &[f32], y: &mut [f32]) = elementwise::add_row;
+
+    // --- integers ---
+
+    /// `y[n, m] = x[n, k] w[k, m]`, levels in -127 to 127.
+    fn product_i8(x: &[i8], w: &PackedI8, y: &mut [i32]) = product::product_i8 with vectors;
+
+    /// `y[n, m] = x[n, k] w[k, m]` for levels of 16 bits.
+    fn product_i16(x: &[i16], w: &PackedI8, y: &mut [i32]) = product::product_i16 with vectors;
+
+    /// `acc[m] += sum over c of spikes[c] * w[c]` for one token's spikes (-1, 0, 1) and `w[k, m]`: the rows of the channels
+    /// that fired, and no others, are read and added or subtracted. Returns how many fired.
+    fn rows_i8(spikes: &[i8], w: &[i8], acc: &mut [i32]) -> usize = rows::accumulate with vectors;
+
+    /// `y[n, d] = acc[n, d] * gain[d] + offset[d]`.
+    fn affine_i32(acc: &[i32], gain: &[f32], offset: &[f32], y: &mut [f32]) = elementwise::affine;
+
+    /// `y[n, d] = residual[n, d] + (acc[n, d] * gain[d] + offset[d])`.
+    fn affine_add_i32(acc: &[i32], gain: &[f32], offset: &[f32], residual: &[f32], y: &mut [f32]) = elementwise::affine_add;
+
+    // --- neurons ---
+
+    /// Potentials `x[n, d]` to levels; how many spikes spell them, or 0 where `neuron.count` is `None`.
+    fn quantise[X: Potential, L: Level](x: &[X], neuron: &Neuron<'_>, y: &mut [L]) -> u64 = neuron::quantise with vectors;
+
+    /// How many spikes spell the levels.
+    fn count_spikes[L: Level](levels: &[L], code: Code) -> u64 = neuron::count;
+
+    /// Spikes of `levels[n * d]`, one plane a timestep: `planes[steps][n * d]`.
+    fn spikes_of_levels[L: Level](levels: &[L], code: Code, steps: u16, planes: &mut [i8]) = neuron::spell;
+
+    // --- spiking attention ---
+
+    /// Time-to-first-spike attention of `q[n, d]` over `k[past + n, d]` and `v[past + n, d]`, all levels.
+    fn ssa[L: Level](q: &[L], k: &[L], v: &[L], shape: &Ssa<'_>, out: &mut [f32]) -> SsaCount = ssa::collapsed with vectors;
+
+    /// The same bits, with scores summed spike by spike and timestep by timestep.
+    fn ssa_stepped[L: Level](q: &[L], k: &[L], v: &[L], shape: &Ssa<'_>, steps: u16, out: &mut [f32]) -> SsaCount = ssa::stepped with vectors;
+}
+
+fn check_rows(x: usize, d: usize, y: usize) {
+    assert!(d > 0 && x.is_multiple_of(d) && x == y, "rows of {d}: {x} values in, {y} out");
+}
+
+fn check_rows_of(x: usize, k: usize, y: usize, m: usize) {
+    assert!(
+        k > 0 && m > 0 && x.is_multiple_of(k) && y == x / k * m,
+        "rows of {k} to rows of {m}: {x} values in, {y} out"
+    );
+}
+
+fn check_product(x: usize, w: usize, k: usize, m: usize, y: usize) {
+    check_rows_of(x, k, y, m);
+    assert_eq!(w, k * m, "weights of {k} inputs and {m} outputs");
+}
+
+fn check_attention(q: usize, k: usize, v: usize, d: usize, heads: usize, out: usize) {
+    check_rows(q, d, out);
+    assert!(heads > 0 && d.is_multiple_of(heads), "{heads} heads in rows of {d}");
+    assert!(k == v && k >= q && k.is_multiple_of(d), "keys and values of every token so far: {k} and {v} numbers");
+}

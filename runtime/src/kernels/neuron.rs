@@ -1,0 +1,251 @@
+//! Neurons: potentials to levels, and levels to the spikes that spell them.
+//!
+//! A potential's level is the nearest integer, ties away from zero, at most `levels` either way. A binary code spells it by
+//! the bits of its magnitude, the most significant first; a unary code by as many spikes as it is large.
+
+use super::vectors::Vectors;
+
+/// How levels are spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    Binary,
+    Unary,
+}
+
+/// A layer's constants. `d` is the length of `gain`.
+#[derive(Clone, Copy, Debug)]
+pub struct Neuron<'a> {
+    /// The largest level; at most 127 where levels are stored in 8 bits.
+    pub levels: i32,
+    /// What the input goes through first.
+    pub bend: Option<Bend<'a>>,
+    /// By channel: `potential = x * gain + offset`.
+    pub gain: &'a [f32],
+    pub offset: &'a [f32],
+    /// The code whose spikes are counted.
+    pub count: Option<Code>,
+}
+
+/// A curve by table: `g = table(x * gain + offset)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Bend<'a> {
+    pub gain: &'a [f32],
+    pub offset: &'a [f32],
+    /// Samples from -8 to 8, 256 to the unit, ends included; then the slopes of the lines through 0 below and above.
+    pub table: &'a [f32],
+}
+
+const REACH: f32 = 8.0;
+const DENSITY: f32 = 256.0;
+const SAMPLES: usize = 4097;
+/// Numbers of a block between whose vector steps table entries are fetched.
+const BLOCK: usize = 16;
+
+type Table = [f32; SAMPLES + 2];
+
+/// What a potential is made of.
+pub trait Potential: Copy + sealed::Sealed {
+    fn to_f32(self) -> f32;
+}
+
+/// What a level is stored in.
+pub trait Level: Copy + sealed::Sealed {
+    /// The largest level.
+    const MOST: i32;
+    fn to_i32(self) -> i32;
+    /// The low bits.
+    fn from_i32(level: i32) -> Self;
+    fn to_i16(self) -> i16;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for i32 {}
+    impl Sealed for i8 {}
+    impl Sealed for i16 {}
+}
+
+impl Potential for f32 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+impl Potential for i32 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self as f32
+    }
+}
+
+macro_rules! level {
+    ($elem:ty) => {
+        impl Level for $elem {
+            const MOST: i32 = <$elem>::MAX as i32;
+            #[inline(always)]
+            fn to_i32(self) -> i32 {
+                self.into()
+            }
+            #[inline(always)]
+            fn from_i32(level: i32) -> Self {
+                level as $elem
+            }
+            #[inline(always)]
+            fn to_i16(self) -> i16 {
+                self.into()
+            }
+        }
+    };
+}
+level!(i8);
+level!(i16);
+
+#[inline(always)]
+pub(super) fn quantise<X: Potential, L: Level>(
+    vectors: impl Vectors,
+    x: &[X],
+    neuron: &Neuron<'_>,
+    y: &mut [L],
+) -> u64 {
+    let d = neuron.gain.len();
+    super::check_rows(x.len(), d, y.len());
+    assert_eq!(neuron.offset.len(), d, "an offset for each channel");
+    assert!((0..=L::MOST).contains(&neuron.levels), "levels to {} in 8 or 16 bits", neuron.levels);
+    for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
+        match neuron.bend {
+            None => straight(x, neuron, y),
+            Some(bend) => bent(vectors, x, bend, neuron, y),
+        }
+    }
+    neuron.count.map_or(0, |code| count(y, code))
+}
+
+#[inline(always)]
+fn straight<X: Potential, L: Level>(x: &[X], neuron: &Neuron<'_>, y: &mut [L]) {
+    let limit = neuron.levels as f32 + 0.5;
+    let channels = y.iter_mut().zip(x).zip(neuron.gain).zip(neuron.offset);
+    channels.for_each(|(((y, &x), &gain), &offset)| *y = L::from_i32(level(x.to_f32() * gain + offset, limit)));
+}
+
+#[inline(always)]
+fn bent<X: Potential, L: Level>(vectors: impl Vectors, x: &[X], bend: Bend<'_>, neuron: &Neuron<'_>, y: &mut [L]) {
+    let d = x.len();
+    assert!(bend.gain.len() == d && bend.offset.len() == d, "a gain and an offset before the curve for each channel");
+    let Some(table) = bend.table.first_chunk() else { panic!("a table of a curve") };
+    let whole = d / BLOCK * BLOCK;
+    for from in (0..whole).step_by(BLOCK) {
+        bent_block::<BLOCK, X, L>(vectors, table, x, bend, neuron, from, y);
+    }
+    for from in whole..d {
+        bent_block::<1, X, L>(vectors, table, x, bend, neuron, from, y);
+    }
+}
+
+/// The `B` channels from `from` on: blocks of one length are what vectors fit.
+#[inline(always)]
+fn bent_block<const B: usize, X: Potential, L: Level>(
+    vectors: impl Vectors,
+    table: &Table,
+    x: &[X],
+    bend: Bend<'_>,
+    neuron: &Neuron<'_>,
+    from: usize,
+    y: &mut [L],
+) {
+    let limit = neuron.levels as f32 + 0.5;
+    let mut h = [0.0; B];
+    h.iter_mut().zip(&x[from..from + B]).for_each(|(h, x)| *h = x.to_f32());
+    scale(&mut h, &bend.gain[from..], &bend.offset[from..]);
+    look_up(vectors, table, &mut h);
+    scale(&mut h, &neuron.gain[from..], &neuron.offset[from..]);
+    y[from..from + B].iter_mut().zip(&h).for_each(|(y, &h)| *y = L::from_i32(level(h, limit)));
+}
+
+#[inline(always)]
+fn scale<const B: usize>(h: &mut [f32; B], gain: &[f32], offset: &[f32]) {
+    let channels = h.iter_mut().zip(&gain[..B]).zip(&offset[..B]);
+    channels.for_each(|((h, gain), offset)| *h = *h * gain + offset);
+}
+
+/// The curve at `h`: interpolated within the reach, a line through 0 beyond it.
+#[inline(always)]
+fn look_up<const B: usize>(vectors: impl Vectors, table: &Table, h: &mut [f32; B]) {
+    let mut at = [0; B];
+    at.iter_mut().zip(&*h).for_each(|(at, &h)| *at = sample(h));
+    let [low, high] = vectors.pairs(table, &at);
+    for (i, h) in h.iter_mut().enumerate() {
+        let within = low[i] + ((*h + REACH) * DENSITY - at[i] as f32) * (high[i] - low[i]);
+        let below = *h * table[SAMPLES];
+        let above = *h * table[SAMPLES + 1];
+        let inner = if *h <= -REACH { below } else { within };
+        *h = if *h >= REACH { above } else { inner };
+    }
+}
+
+/// The sample below `h`; the last one just below the reach, where the sum rounds up to it.
+#[inline(always)]
+fn sample(h: f32) -> i32 {
+    const LAST: f32 = (SAMPLES - 1) as f32;
+    let s = (h + REACH) * DENSITY;
+    let s = if s > 0.0 { s } else { 0.0 };
+    let s = if s < LAST { s } else { LAST };
+    // SAFETY: from 0 to 4096 by the two lines above; a NaN fails the first comparison. Test: `extreme_potentials`.
+    unsafe { s.to_int_unchecked::<i32>() }
+}
+
+/// The nearest level of a potential; `limit` is the largest level and a half.
+#[inline(always)]
+fn level(potential: f32, limit: f32) -> i32 {
+    let a = potential.abs() + 0.5;
+    let v = if a < limit { a } else { limit };
+    // SAFETY: from 0.5 to 32767.5: `a` is no less, and where it is NaN the comparison chose the limit, which `quantise` has
+    // checked. Test: `extreme_potentials`.
+    let magnitude = unsafe { v.to_int_unchecked::<i32>() };
+    if potential < 0.0 { -magnitude } else { magnitude }
+}
+
+#[inline(always)]
+pub(super) fn count<L: Level>(levels: &[L], code: Code) -> u64 {
+    // Blocks whose counts fit 32 bits: 65536 magnitudes of 16 bits.
+    let blocks = levels.chunks(1 << 16);
+    match code {
+        Code::Unary => blocks.map(|b| u64::from(b.iter().map(|l| l.to_i32().unsigned_abs()).sum::<u32>())).sum(),
+        Code::Binary => levels.chunks(8).map(|b| u64::from(ones(b))).sum(),
+    }
+}
+
+/// Bits of up to eight magnitudes, side by side in one word as far as they go.
+#[inline(always)]
+fn ones<L: Level>(levels: &[L]) -> u32 {
+    let mut words = [0u16; 8];
+    words.iter_mut().zip(levels).for_each(|(word, level)| *word = level.to_i16().unsigned_abs());
+    let [a, b, c, d, e, f, g, h] = words.map(u64::from);
+    (a | b << 16 | c << 32 | d << 48).count_ones() + (e | f << 16 | g << 32 | h << 48).count_ones()
+}
+
+#[inline(always)]
+pub(super) fn spell<L: Level>(levels: &[L], code: Code, steps: u16, planes: &mut [i8]) {
+    assert_eq!(levels.len() * usize::from(steps), planes.len(), "a plane for each timestep");
+    assert!(code == Code::Unary || steps < 16, "magnitudes of {steps} bits");
+    if levels.is_empty() {
+        return;
+    }
+    for (t, plane) in (0..steps).zip(planes.chunks_exact_mut(levels.len())) {
+        plane.iter_mut().zip(levels).for_each(|(spike, &level)| *spike = spell_one(level, code, t, steps));
+    }
+}
+
+/// The spike of a level at timestep `t`.
+#[inline(always)]
+pub(super) fn spell_one<L: Level>(level: L, code: Code, t: u16, steps: u16) -> i8 {
+    let level = level.to_i16();
+    let magnitude = level.unsigned_abs();
+    let fires = match code {
+        Code::Binary => (magnitude >> (steps - 1 - t)) & 1 == 1,
+        Code::Unary => t < magnitude,
+    };
+    let sign = if level < 0 { -1 } else { 1 };
+    if fires { sign } else { 0 }
+}

@@ -1,0 +1,470 @@
+//! Every kernel on every instruction set that this machine has, against its definition, bit for bit.
+
+use super::neuron::{Bend, Code, Neuron};
+use super::*;
+use proptest::prelude::*;
+
+fn isas() -> impl Iterator<Item = Kernels> {
+    [Isa::Portable, Isa::Avx2].into_iter().filter_map(|isa| Kernels::new(isa).ok())
+}
+
+/// Numbers that look random, the same for the same seed.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    fn f32(&mut self) -> f32 {
+        (self.next() % 20_001) as f32 / 5_000.0 - 2.0
+    }
+
+    fn level(&mut self, most: i32) -> i32 {
+        // Every fourth one is an extreme.
+        match self.next() % 8 {
+            0 => most,
+            1 => -most,
+            _ => (self.next() % (2 * most as u64 + 1)) as i32 - most,
+        }
+    }
+
+    fn many<T>(&mut self, len: usize, mut f: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        (0..len).map(|_| f(self)).collect()
+    }
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+fn row_sum(x: &[f32]) -> f32 {
+    let mut lanes = [0.0; 16];
+    x.iter().enumerate().for_each(|(i, x)| lanes[i % 16] += x);
+    for half in [8, 4, 2, 1] {
+        (0..half).for_each(|i| lanes[i] += lanes[i + half]);
+    }
+    lanes[0]
+}
+
+fn level(p: f32, levels: i32) -> i32 {
+    let a = p.abs() + 0.5;
+    let limit = levels as f32 + 0.5;
+    let n = (if a < limit { a } else { limit }) as i32;
+    if p < 0.0 { -n } else { n }
+}
+
+fn spikes(code: Code, level: i32) -> u64 {
+    match code {
+        Code::Binary => level.unsigned_abs().count_ones().into(),
+        Code::Unary => level.unsigned_abs().into(),
+    }
+}
+
+fn linear(n: usize, k: usize, m: usize, seed: u64) {
+    let mut numbers = Numbers(seed);
+    let (x, w) = (numbers.many(n * k, Numbers::f32), numbers.many(k * m, Numbers::f32));
+    let bias = numbers.many(m, Numbers::f32);
+    let turned: Vec<f32> = (0..m * k).map(|i| w[i % k * m + i / k]).collect();
+    let chain = |t: usize, o: usize| (0..k).fold(0.0, |sum, c| sum + x[t * k + c] * w[c * m + o]);
+    let plain: Vec<f32> = (0..n * m).map(|i| chain(i / m, i % m)).collect();
+    let biased: Vec<f32> = (0..n * m).map(|i| plain[i] + bias[i % m]).collect();
+    for kernels in isas() {
+        for (bias, want) in [(None, &plain), (Some(bias.as_slice()), &biased)] {
+            let mut y = vec![f32::NAN; n * m];
+            kernels.linear_f32(&x, &w, bias, k, m, &mut y);
+            assert_eq!(bits(&y), bits(want), "{:?} {n} {k} {m}", kernels.isa());
+            y.fill(f32::NAN);
+            kernels.linear_f32_output_major(&x, &turned, bias, k, m, &mut y);
+            assert_eq!(bits(&y), bits(want), "{:?} output-major {n} {k} {m}", kernels.isa());
+        }
+    }
+}
+
+fn product(n: usize, k: usize, m: usize, most: i32, seed: u64) {
+    let mut numbers = Numbers(seed);
+    let x = numbers.many(n * k, |numbers| numbers.level(most));
+    let w: Vec<i8> = numbers.many(k * m, |numbers| numbers.level(127) as i8);
+    let sum = |t: usize, o: usize| (0..k).map(|c| x[t * k + c] * i32::from(w[c * m + o])).sum::<i32>();
+    let want: Vec<i32> = (0..n * m).map(|i| sum(i / m, i % m)).collect();
+    let packed = PackedI8::pack(&w, k, m);
+    for kernels in isas() {
+        let mut y = vec![i32::MIN; n * m];
+        let wide: Vec<i16> = x.iter().map(|&x| x as i16).collect();
+        kernels.product_i16(&wide, &packed, &mut y);
+        assert_eq!(y, want, "{:?} 16 bits {n} {k} {m}", kernels.isa());
+        if most <= 127 {
+            y.fill(i32::MIN);
+            let narrow: Vec<i8> = x.iter().map(|&x| x as i8).collect();
+            kernels.product_i8(&narrow, &packed, &mut y);
+            assert_eq!(y, want, "{:?} 8 bits {n} {k} {m}", kernels.isa());
+        }
+    }
+}
+
+fn rows(k: usize, m: usize, seed: u64) {
+    let mut numbers = Numbers(seed);
+    let spikes: Vec<i8> = numbers.many(k, |numbers| numbers.level(1) as i8);
+    let w: Vec<i8> = numbers.many(k * m, |numbers| numbers.level(127) as i8);
+    let start = numbers.many(m, |numbers| numbers.level(1000));
+    let sum = |o: usize| start[o] + (0..k).map(|c| i32::from(spikes[c]) * i32::from(w[c * m + o])).sum::<i32>();
+    let want: Vec<i32> = (0..m).map(sum).collect();
+    for kernels in isas() {
+        let mut acc = start.clone();
+        let fired = kernels.rows_i8(&spikes, &w, &mut acc);
+        assert_eq!(acc, want, "{:?} {k} {m}", kernels.isa());
+        assert_eq!(fired, spikes.iter().filter(|s| **s != 0).count());
+    }
+}
+
+fn attention(n: usize, past: usize, heads: usize, width: usize, seed: u64) {
+    let mut numbers = Numbers(seed);
+    let (d, scale) = (heads * width, 0.3);
+    let q = numbers.many(n * d, Numbers::f32);
+    let [k, v] = [0, 1].map(|_| numbers.many((past + n) * d, Numbers::f32));
+    let mut want = Vec::new();
+    for (i, head) in (0..n).flat_map(|i| (0..heads).map(move |h| (i, h * width))) {
+        let chain = |j: usize| (0..width).fold(0.0, |sum, c| sum + q[i * d + head + c] * k[j * d + head + c]);
+        let scores: Vec<f32> = (0..=past + i).map(|j| chain(j) * scale).collect();
+        let best = scores.iter().copied().fold(f32::MIN, f32::max);
+        let weights: Vec<f32> = scores.iter().map(|s| libm::expf(s - best)).collect();
+        let out = |c: usize| weights.iter().enumerate().fold(0.0, |sum, (j, w)| sum + w * v[j * d + head + c]);
+        want.extend((0..width).map(|c| out(c) / row_sum(&weights)));
+    }
+    for kernels in isas() {
+        let mut out = vec![f32::NAN; n * d];
+        kernels.attention_f32(&q, &k, &v, d, heads, scale, &mut out);
+        assert_eq!(bits(&out), bits(&want), "{:?} {n} {past} {heads} {width}", kernels.isa());
+    }
+}
+
+fn phase_weights() -> Vec<i32> {
+    (0..96).map(|k| (2048.0 * 2f64.powf(-f64::from(k) / 8.0) + 0.5) as i32).collect()
+}
+
+struct Levels {
+    code: Code,
+    steps: u16,
+    most: i32,
+}
+
+fn ssa<L: Level + std::fmt::Debug>(n: usize, past: usize, heads: usize, width: usize, levels: &Levels, seed: u64) {
+    let mut numbers = Numbers(seed);
+    let d = heads * width;
+    let q = numbers.many(n * d, |numbers| numbers.level(levels.most));
+    let [k, v] = [0, 1].map(|_| numbers.many((past + n) * d, |numbers| numbers.level(levels.most)));
+    // So steep that some keys stay silent.
+    let reach = (levels.most * levels.most) as f32 * (width as f32).sqrt();
+    let slope: Vec<f32> = (0..heads).map(|h| (40.0 + 90.0 * h as f32) / reach).collect();
+    let weights = phase_weights();
+    let mut want = Vec::new();
+    let mut tally = SsaCount::default();
+    for (i, h) in (0..n).flat_map(|i| (0..heads).map(move |h| (i, h))) {
+        let head = h * width;
+        let score = |j: usize| (0..width).map(|c| q[i * d + head + c] * k[j * d + head + c]).sum::<i32>();
+        let scores: Vec<i32> = (0..=past + i).map(score).collect();
+        let best = scores.iter().copied().max().expect("one key at least");
+        let weight = |s: i32| {
+            let phase = (best - s) as f32 * slope[h] + 0.5;
+            if phase >= weights.len() as f32 { 0 } else { weights[phase as usize] }
+        };
+        let found: Vec<i32> = scores.iter().map(|&s| weight(s)).collect();
+        let sum = |c: usize| found.iter().enumerate().map(|(j, w)| w * v[j * d + head + c]).sum::<i32>();
+        want.extend((0..width).map(|c| sum(c) as f32 / found.iter().sum::<i32>() as f32));
+        let fired: u64 = (0..width).map(|c| spikes(levels.code, q[i * d + head + c])).sum();
+        tally.score_additions += fired * scores.len() as u64;
+        tally.value_keys += found.iter().filter(|w| **w > 0).count() as u64;
+    }
+    let [q, k, v] = [q, k, v].map(|x| x.into_iter().map(L::from_i32).collect::<Vec<L>>());
+    let shape = Ssa { d, slope: &slope, weights: &weights, code: levels.code };
+    for kernels in isas() {
+        let mut out = vec![f32::NAN; n * d];
+        assert_eq!(kernels.ssa(&q, &k, &v, &shape, &mut out), tally, "{:?}", kernels.isa());
+        assert_eq!(bits(&out), bits(&want), "{:?} {n} {past} {heads} {width}", kernels.isa());
+        out.fill(f32::NAN);
+        assert_eq!(kernels.ssa_stepped(&q, &k, &v, &shape, levels.steps, &mut out), tally, "{:?}", kernels.isa());
+        assert_eq!(bits(&out), bits(&want), "{:?} stepped {n} {past} {heads} {width}", kernels.isa());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn dense_products_are_chains(n in 1usize..10, k in 1usize..70, m in 1usize..70, seed: u64) {
+        linear(n, k, m, seed);
+    }
+
+    #[test]
+    fn products_are_exact(n in 1usize..10, k in 1usize..70, m in 1usize..140, wide: bool, seed: u64) {
+        product(n, k, m, if wide { 32_767 } else { 127 }, seed);
+    }
+
+    #[test]
+    fn rows_are_exact(k in 1usize..60, m in 1usize..140, seed: u64) {
+        rows(k, m, seed);
+    }
+
+    #[test]
+    fn attention_is_chains(n in 1usize..14, past in 0usize..40, heads in 1usize..4, width in 1usize..36, seed: u64) {
+        attention(n, past, heads, width, seed);
+    }
+
+    #[test]
+    fn dots_and_weighted_sums_are_exact(
+        n in 1usize..10, past in 0usize..20, heads in 1usize..4, width in 1usize..140, unary: bool, seed: u64
+    ) {
+        let code = if unary { Code::Unary } else { Code::Binary };
+        ssa::<i8>(n, past, heads, width, &Levels { code, steps: if unary { 127 } else { 7 }, most: 127 }, seed);
+        ssa::<i16>(n, past, heads, width, &Levels { code, steps: if unary { 300 } else { 9 }, most: 300 }, seed);
+    }
+
+    #[test]
+    fn a_row_does_not_know_its_neighbours(n in 2usize..20, seed: u64) {
+        let mut numbers = Numbers(seed);
+        let (k, m) = (37, 51);
+        let (x, w) = (numbers.many(n * k, Numbers::f32), numbers.many(k * m, Numbers::f32));
+        for kernels in isas() {
+            let (mut all, mut one) = (vec![0.0; n * m], vec![0.0; m]);
+            kernels.linear_f32(&x, &w, None, k, m, &mut all);
+            kernels.linear_f32(&x[k..2 * k], &w, None, k, m, &mut one);
+            prop_assert_eq!(bits(&all[m..2 * m]), bits(&one));
+        }
+    }
+
+    #[test]
+    fn neurons_give_the_nearest_level(d in 1usize..70, n in 1usize..4, seed: u64) {
+        let mut numbers = Numbers(seed);
+        let x = numbers.many(n * d, |numbers| numbers.level(3000));
+        let [pre_gain, pre_offset, gain, offset] = [0.003, 2.0, 9.0, 1.0].map(|s| numbers.many(d, |n| s * n.f32()));
+        let table = numbers.many(4099, Numbers::f32);
+        for (code, levels) in [(Code::Binary, 127), (Code::Unary, 9), (Code::Binary, 1023)] {
+            for bend in [None, Some(Bend { gain: &pre_gain, offset: &pre_offset, table: &table })] {
+                neuron(&x, &Neuron { levels, bend, gain: &gain, offset: &offset, count: Some(code) }, code);
+            }
+        }
+    }
+}
+
+/// By the definition, table and all.
+fn potential(x: f32, c: usize, neuron: &Neuron<'_>) -> f32 {
+    let g = neuron.bend.map_or(x, |bend| {
+        let h = x * bend.gain[c] + bend.offset[c];
+        if h >= 8.0 {
+            return h * bend.table[4098];
+        }
+        if h <= -8.0 {
+            return h * bend.table[4097];
+        }
+        let s = (h + 8.0) * 256.0;
+        let i = s as usize;
+        bend.table[i] + (s - i as f32) * (bend.table[i + 1] - bend.table[i])
+    });
+    g * neuron.gain[c] + neuron.offset[c]
+}
+
+fn neuron(x: &[i32], neuron: &Neuron<'_>, code: Code) {
+    let d = neuron.gain.len();
+    let want: Vec<i32> =
+        x.iter().enumerate().map(|(i, &x)| level(potential(x as f32, i % d, neuron), neuron.levels)).collect();
+    let fired: u64 = want.iter().map(|&level| spikes(code, level)).sum();
+    let floats: Vec<f32> = x.iter().map(|&x| x as f32).collect();
+    for kernels in isas() {
+        let mut wide = vec![0i16; x.len()];
+        assert_eq!(kernels.quantise(x, neuron, &mut wide), fired);
+        assert_eq!(wide.iter().map(|&y| i32::from(y)).collect::<Vec<_>>(), want);
+        assert_eq!(kernels.quantise(&floats, &Neuron { count: None, ..*neuron }, &mut wide), 0);
+        assert_eq!(wide.iter().map(|&y| i32::from(y)).collect::<Vec<_>>(), want);
+        if neuron.levels <= 127 {
+            let mut narrow = vec![0i8; x.len()];
+            assert_eq!(kernels.quantise(x, neuron, &mut narrow), fired);
+            assert_eq!(narrow.iter().map(|&y| i32::from(y)).collect::<Vec<_>>(), want);
+        }
+    }
+}
+
+#[test]
+fn products_over_more_than_a_block() {
+    for (n, k, m) in [(1, 1030, 100), (7, 1030, 100), (13, 515, 1030), (3, 9, 1100)] {
+        linear(n, k, m, 3);
+        product(n, k, m, 127, 4);
+    }
+    rows(1100, 200, 5);
+    attention(9, 300, 2, 40, 6);
+    attention(1, 300, 2, 40, 6);
+}
+
+#[test]
+fn products_of_extremes() {
+    let (k, m) = (768, 64);
+    let packed = PackedI8::pack(&vec![-127; k * m], k, m);
+    for kernels in isas() {
+        for n in [1, 5] {
+            let mut y = vec![0; n * m];
+            kernels.product_i8(&vec![-127; n * k], &packed, &mut y);
+            assert_eq!(y, vec![127 * 127 * 768; n * m]);
+        }
+        let mut acc = vec![0; m];
+        kernels.rows_i8(&vec![-1; k], &vec![127; k * m], &mut acc);
+        assert_eq!(acc, vec![-127 * 768; m]);
+    }
+}
+
+#[test]
+fn extreme_potentials() {
+    let x = [
+        0.0,
+        -0.0,
+        0.5,
+        -0.5,
+        0.49999997,
+        126.5,
+        127.5,
+        1e30,
+        -1e30,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        -1e-45,
+    ];
+    // The number below a half is level 1: adding a half rounds it up.
+    let want = [0, 0, 1, -1, 1, 127, 127, 127, -127, 127, -127, 127, 0];
+    let (gain, offset) = ([1.0; 13], [0.0; 13]);
+    let neuron = Neuron { levels: 127, bend: None, gain: &gain, offset: &offset, count: Some(Code::Unary) };
+    // h + 8 rounds to 16 for the number below 8: the last sample, and no step beyond it.
+    let edges =
+        [-8.0, 8.0, f32::from_bits(8f32.to_bits() - 1), -f32::from_bits(8f32.to_bits() - 1), f32::NAN, 1e30, -1e30];
+    let table: Vec<f32> =
+        (0..4099).map(|i| [i as f32 / 64.0, -1.0, 2.0][usize::from(i > 4096) * (i - 4096).min(2)]).collect();
+    for kernels in isas() {
+        let mut y = [0i8; 13];
+        assert_eq!(kernels.quantise(&x, &neuron, &mut y), 3 + 127 * 7);
+        assert_eq!(y, want);
+        let neuron = Neuron {
+            bend: Some(Bend { gain: &gain[..7], offset: &offset[..7], table: &table }),
+            gain: &gain[..7],
+            offset: &offset[..7],
+            ..neuron
+        };
+        let mut y = [0i8; 7];
+        kernels.quantise(&edges, &neuron, &mut y);
+        assert_eq!(y, [8, 16, 64, 0, 127, 127, 127]);
+    }
+}
+
+#[test]
+fn exponential_is_libm() {
+    // Every 509th number from 0 to minus infinity and some NaNs; a prime, so that all low bits occur.
+    let magnitudes = (0..=0x7f80_0000u32).step_by(509).chain([0x42cf_f1b4, 0x42cf_f1b5, 0x3f85_1592, 0x3eb1_7218]);
+    let numbers: Vec<f32> = magnitudes.map(|bits| -f32::from_bits(bits)).chain([0.0, -f32::INFINITY]).collect();
+    let mut found = numbers.clone();
+    exponential::exponentials(&mut found);
+    for (x, y) in numbers.iter().zip(&found) {
+        assert_eq!(y.to_bits(), libm::expf(*x).to_bits(), "exp({x:?})");
+    }
+    let mut nan = [f32::NAN];
+    exponential::exponentials(&mut nan);
+    assert!(nan[0].is_nan());
+}
+
+#[test]
+fn rows_are_normalised_in_the_stated_order() {
+    for d in [1, 7, 16, 33, 768] {
+        let mut numbers = Numbers(d as u64);
+        let [gain, bias] = [0, 1].map(|_| numbers.many(d, Numbers::f32));
+        let x = numbers.many(2 * d, |n| 100.0 * n.f32());
+        let want: Vec<f32> = x.chunks(d).flat_map(|x| definition(x, 1e-5)).collect();
+        let scaled: Vec<f32> = want.iter().enumerate().map(|(i, y)| y * gain[i % d] + bias[i % d]).collect();
+        for kernels in isas() {
+            let mut y = vec![0.0; 2 * d];
+            assert!(kernels.normalise(&x, d, 1e-5, &mut y));
+            assert_eq!(bits(&y), bits(&want));
+            assert!(kernels.layer_norm(&x, &gain, &bias, 1e-5, &mut y));
+            assert_eq!(bits(&y), bits(&scaled));
+            assert!(!kernels.normalise(&vec![f32::INFINITY; d], d, 1e-5, &mut y[..d]));
+            assert!(!kernels.layer_norm(&vec![f32::NAN; d], &gain, &bias, 1e-5, &mut y[..d]));
+        }
+    }
+}
+
+fn definition(x: &[f32], eps: f32) -> Vec<f32> {
+    let d = x.len() as f32;
+    let mean = row_sum(x) / d;
+    let centred: Vec<f32> = x.iter().map(|x| x - mean).collect();
+    let squares: Vec<f32> = centred.iter().map(|c| c * c).collect();
+    let inverse = 1.0 / (row_sum(&squares) / d + eps).sqrt();
+    centred.iter().map(|c| c * inverse).collect()
+}
+
+#[test]
+fn planes_spell_levels() {
+    for (code, steps, most) in [(Code::Binary, 7, 127), (Code::Binary, 15, 32_767), (Code::Unary, 9, 9)] {
+        let levels: Vec<i16> = Numbers(1).many(77, |numbers| numbers.level(most) as i16);
+        for kernels in isas() {
+            let mut planes = vec![9i8; 77 * usize::from(steps)];
+            kernels.spikes_of_levels(&levels, code, steps, &mut planes);
+            let mut sums = vec![0; 77];
+            for plane in planes.chunks(77) {
+                let carry = if code == Code::Binary { 2 } else { 1 };
+                sums.iter_mut().zip(plane).for_each(|(sum, &s)| *sum = carry * *sum + i32::from(s));
+            }
+            assert_eq!(sums, levels.iter().map(|&l| i32::from(l)).collect::<Vec<_>>());
+            let fired = planes.iter().filter(|s| **s != 0).count() as u64;
+            assert_eq!(kernels.count_spikes(&levels, code), fired);
+        }
+    }
+}
+
+#[test]
+fn sums_scales_and_rows() {
+    let acc = [3, -5, 1 << 24, (1 << 24) + 1, 0, -1];
+    let (gain, offset) = ([0.1f32, 3.0, -7.0], [1.0f32, 0.0, 1e-9]);
+    let residual = [0.5f32, 1e8, -1.0, 2.0, 3.0, 4.0];
+    for kernels in isas() {
+        let mut y = [0.0; 6];
+        kernels.affine_i32(&acc, &gain, &offset, &mut y);
+        let want: Vec<f32> = (0..6).map(|i| acc[i] as f32 * gain[i % 3] + offset[i % 3]).collect();
+        assert_eq!(bits(&y), bits(&want));
+        let mut sum = [0.0; 6];
+        kernels.affine_add_i32(&acc, &gain, &offset, &residual, &mut sum);
+        let mut two = [0.0; 6];
+        kernels.add_f32(&residual, &y, &mut two);
+        assert_eq!(bits(&sum), bits(&two));
+        kernels.add_row_f32(&residual, &gain, &mut sum);
+        assert_eq!(sum[4], 3.0 + 3.0);
+        let mut rows = [0.0; 6];
+        assert!(kernels.embed(&[1, 0], &residual, 3, &mut rows));
+        assert_eq!(rows, [2.0, 3.0, 4.0, 0.5, 1e8, -1.0]);
+        assert!(!kernels.embed(&[0, 2], &residual, 3, &mut rows));
+        assert!(!kernels.embed(&[-1, 0], &residual, 3, &mut rows));
+    }
+}
+
+#[test]
+fn curves_are_their_formulas() {
+    let x = [-9.0f32, -1.5, -0.0, 0.0, 0.3, 2.0, 11.0];
+    for kernels in isas() {
+        let curve = |curve| {
+            let mut y = [0.0; 7];
+            kernels.curve_f32(curve, &x, &mut y);
+            bits(&y)
+        };
+        let each = |f: fn(f32) -> f32| bits(&x.map(f));
+        assert_eq!(curve(Curve::Identity), bits(&x));
+        assert_eq!(curve(Curve::Relu), each(|x| if x > 0.0 { x } else { 0.0 }));
+        assert_eq!(curve(Curve::GeluErf), each(|x| (0.5 * x) * (1.0 + libm::erff(x * 0.70710677))));
+        assert_eq!(curve(Curve::GeluQuick), each(|x| x / (1.0 + libm::expf(-1.702 * x))));
+        assert_eq!(curve(Curve::Silu), each(|x| x / (1.0 + libm::expf(-x))));
+        let tanh = |x: f32| (0.5 * x) * (1.0 + libm::tanhf(0.797_884_6 * (x + 0.044715 * (x * x * x))));
+        assert_eq!(curve(Curve::GeluTanh), bits(&x.map(tanh)));
+    }
+}
+
+#[test]
+fn instruction_sets_are_named() {
+    assert_eq!(Isa::from_name("portable"), Ok(Isa::Portable));
+    assert_eq!(Isa::from_name("avx2"), Ok(Isa::Avx2));
+    assert_eq!(Isa::from_name("sse9"), Err("SNNC_ISA is `sse9`; it can be `portable` or `avx2`".to_owned()));
+    assert!(Isa::best().is_available());
+}

@@ -1,0 +1,40 @@
+//! What a run did, by node and in total.
+//!
+//! Two tallies, all integers: *events* are what the spiking network does, the same for every engine and plan; *executed* is
+//! what this plan did on this machine. The oracle has no plan, so its executed tally stays empty.
+
+use snnc_ir::price::Events;
+use std::ops::AddAssign;
+
+/// What the plan did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Executed {
+    /// Multiplications with an addition each: dense products and attention.
+    pub macs: u64,
+    /// Additions of a weight to a sum, driven by spikes.
+    pub additions: u64,
+    /// Bytes of weights that were read; a weight that serves several tokens of one pass counts once.
+    pub bytes: u64,
+}
+
+impl AddAssign for Executed {
+    fn add_assign(&mut self, other: Self) {
+        self.macs += other.macs;
+        self.additions += other.additions;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Both tallies of a session.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    /// By node of the graph.
+    pub events: Vec<Events>,
+    pub executed: Executed,
+}
+
+impl Meter {
+    pub fn new(nodes: usize) -> Self {
+        Self { events: vec![Events::default(); nodes], executed: Executed::default() }
+    }
+}

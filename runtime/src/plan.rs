@@ -1,0 +1,583 @@
+//! What runs in which order, and where results lie.
+//!
+//! One step makes one value; a current train is never stored, because whoever settles it runs its synapse. Every value has
+//! rows, one a token of the chunk, so row `r` lies at `offset + r * row_bytes` of one arena in which values share memory
+//! when their lives do not overlap. A step that leads to no state runs on the wanted rows alone.
+//!
+//! The plan knows no addresses and runs nothing: it is the same for all sessions.
+
+use crate::meter::Executed;
+use snnc_ir::op::{Binary, Layout, Op, Scalar};
+use snnc_ir::price::Events;
+use snnc_ir::types::{Carrier, Code, Elem, Shape, Type};
+use snnc_ir::{Curve, Diagnostic, Graph, Value, WeightId, infer};
+use std::fmt;
+
+/// Values and their rows begin at multiples of this, so that a vector load meets one cache line.
+const ALIGN: usize = 64;
+
+/// A neuron layer: potential to level, and with `emit` on to spikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Neuron {
+    pub code: Code,
+    pub steps: u16,
+    pub curve: Curve,
+    /// The potential's element: f32 or i32.
+    pub from: Elem,
+    pub emit: bool,
+    pub width: usize,
+}
+
+/// What a step does, with all its sizes but the number of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Work {
+    // --- Rust kernels ---
+    Embed {
+        rows: usize,
+        width: usize,
+    },
+    Normalise {
+        eps: Scalar,
+        width: usize,
+    },
+    LayerNorm {
+        eps: Scalar,
+        width: usize,
+    },
+    Linear {
+        layout: Layout,
+        inputs: usize,
+        outputs: usize,
+    },
+    Curve {
+        curve: Curve,
+        width: usize,
+    },
+    Attention {
+        heads: usize,
+        scale: Scalar,
+        width: usize,
+    },
+    Ssa {
+        heads: usize,
+        phases: u32,
+        code: Code,
+        steps: u16,
+        width: usize,
+    },
+    Product {
+        code: Code,
+        steps: u16,
+        inputs: usize,
+        outputs: usize,
+    },
+
+    // --- machine code ---
+    Neuron(Neuron),
+    /// Spikes to levels.
+    Settle {
+        code: Code,
+        steps: u16,
+        width: usize,
+    },
+    /// Spikes through a weight to settled sums, timestep by timestep.
+    Synapse {
+        code: Code,
+        steps: u16,
+        inputs: usize,
+        outputs: usize,
+    },
+    /// Sums to reals; with `add`, plus a residual.
+    Affine {
+        width: usize,
+        add: bool,
+    },
+    /// With `channel`, the second operand is a constant of one row.
+    Add {
+        width: usize,
+        channel: bool,
+    },
+}
+
+/// Which rows of a chunk a step runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum When {
+    /// All: its value leads to a state.
+    Always,
+    /// Those that are wanted of the outputs.
+    Wanted,
+}
+
+/// One value's memory.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub ty: Type,
+    pub offset: usize,
+    pub row_bytes: usize,
+    /// The steps that write it first and read it last.
+    born: usize,
+    dies: usize,
+}
+
+/// One entry of the plan.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub node: Value,
+    pub work: Work,
+    /// Indices into `Plan::places`.
+    pub inputs: Vec<usize>,
+    pub constants: Vec<WeightId>,
+    pub out: usize,
+    pub when: When,
+}
+
+/// A graph in the order in which it is run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    pub places: Vec<Place>,
+    /// By node: its value's place, if it has one.
+    pub of: Vec<Option<usize>>,
+    /// The most tokens of one pass.
+    pub chunk: usize,
+    pub arena_bytes: usize,
+    /// Ids and positions, where the program uses them.
+    pub tokens: Option<usize>,
+    pub positions: Option<usize>,
+}
+
+impl Plan {
+    /// # Errors
+    /// The graph has an operation or an operand that no step fits.
+    pub fn new(graph: &Graph, chunk: usize) -> Result<Self, Diagnostic> {
+        let plan = Plan {
+            steps: Vec::new(),
+            places: Vec::new(),
+            of: vec![None; graph.nodes.len()],
+            chunk,
+            arena_bytes: 0,
+            tokens: None,
+            positions: None,
+        };
+        let settled = vec![None; graph.nodes.len()];
+        let mut planner = Planner { graph, users: graph.users(), late: leads_to_no_state(graph), settled, plan };
+        for (value, _) in graph.iter() {
+            planner.check(value)?;
+            planner.visit(value)?;
+        }
+        let mut plan = planner.plan;
+        for place in graph.outputs.iter().filter_map(|(_, value)| plan.of[value.index()]) {
+            plan.places[place].dies = usize::MAX;
+        }
+        plan.arena_bytes = allocate(&mut plan.places, chunk);
+        Ok(plan)
+    }
+
+    /// The plan as text, one line a step.
+    pub fn explain(&self, graph: &Graph) -> String {
+        let mut text = format!(
+            "{} steps, chunks of {} tokens, arena {:.1} KiB\n",
+            self.steps.len(),
+            self.chunk,
+            self.arena_bytes as f64 / 1024.0
+        );
+        for (i, step) in self.steps.iter().enumerate() {
+            let place = &self.places[step.out];
+            let rows = if step.when == When::Wanted { " (wanted rows)" } else { "" };
+            let inputs: Vec<String> =
+                step.inputs.iter().map(|&input| format!("@{}", self.places[input].offset)).collect();
+            text += &format!(
+                "{i:4}  {:<28} {:<32} @{:<9} <- {:<20} {}{rows}  {}\n",
+                graph.node(step.node).op.to_string(),
+                place.ty.to_string(),
+                place.offset,
+                inputs.join(" "),
+                step.work,
+                graph.origin(step.node)
+            );
+        }
+        text
+    }
+}
+
+/// By node: whether no state of a later token depends on it, so that rows which nobody wants need not be run.
+pub fn leads_to_no_state(graph: &Graph) -> Vec<bool> {
+    let mut late = vec![true; graph.nodes.len()];
+    for (value, node) in graph.iter().rev() {
+        if node.op.has_state() {
+            late[value.index()] = false;
+        }
+        if !late[value.index()] {
+            node.args.iter().for_each(|arg| late[arg.index()] = false);
+        }
+    }
+    late
+}
+
+/// Bytes from one plane of a train to the next: the row's spikes, padded so that vectors need no tail.
+pub fn plane_bytes(width: usize) -> usize {
+    width.next_multiple_of(16)
+}
+
+/// Whether levels of this code take 16 bits.
+pub fn wide(code: Code, steps: u16) -> bool {
+    code.levels(steps) > 127
+}
+
+/// Bytes of one row of a value; `None` if it is not rows, one a token.
+fn row_bytes(ty: Type) -> Option<usize> {
+    let width = match ty.shape().dims() {
+        [snnc_ir::Dim::Tokens] => 1,
+        _ => ty.shape().row_width()?,
+    };
+    match ty {
+        Type::Still { elem, .. } => Some(width * elem.bytes()),
+        Type::Train { carrier: Carrier::Spike, steps, .. } => Some(plane_bytes(width) * usize::from(steps)),
+        Type::Train { carrier: Carrier::Current, .. } => None,
+    }
+}
+
+struct Planner<'g> {
+    graph: &'g Graph,
+    users: Vec<Vec<Value>>,
+    late: Vec<bool>,
+    /// By node: the levels of its train, where a step has settled it.
+    settled: Vec<Option<usize>>,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    /// Whether the value's type is what its operands or its constant say: machine code is made from types alone.
+    fn check(&self, at: Value) -> Result<(), Diagnostic> {
+        let node = self.graph.node(at);
+        if node.args.iter().any(|arg| *arg >= at) {
+            return Err(self.misfit(at, "an operand comes after it"));
+        }
+        let types: Vec<Type> = node.args.iter().map(|&arg| self.graph.ty(arg)).collect();
+        let ty = match self.graph.constant(at) {
+            Some(weight) => Ok(Type::still(weight.tensor.elem(), Shape::fixed(weight.tensor.sizes()))),
+            None => infer::infer(&node.op, &types),
+        };
+        match ty {
+            Ok(ty) if ty == node.ty => Ok(()),
+            Ok(ty) => Err(self.misfit(at, &format!("it is said to be {} and is {ty}", node.ty))),
+            Err(why) => Err(self.misfit(at, &why)),
+        }
+    }
+
+    fn visit(&mut self, at: Value) -> Result<(), Diagnostic> {
+        let node = self.graph.node(at);
+        let args = &node.args;
+        match node.op {
+            Op::Weight(_) | Op::Synapse => {}
+            Op::Tokens => self.plan.tokens = Some(self.place(at)?),
+            Op::Positions => self.plan.positions = Some(self.place(at)?),
+            Op::Embed => {
+                let sizes = self.graph.ty(args[1]).shape().sizes().unwrap_or_default();
+                let [rows, width] = sizes[..] else { return Err(self.misfit(at, "its table is no matrix")) };
+                self.step(at, Work::Embed { rows, width }, &args[..1], &args[1..])?;
+            }
+            Op::Normalise { eps } => self.step(at, Work::Normalise { eps, width: self.width(at)? }, args, &[])?,
+            Op::LayerNorm { eps } => {
+                self.step(at, Work::LayerNorm { eps, width: self.width(at)? }, &args[..1], &args[1..])?;
+            }
+            Op::Linear(layout) => {
+                let work = Work::Linear { layout, inputs: self.width(args[0])?, outputs: self.width(at)? };
+                self.step(at, work, &args[..1], &args[1..])?;
+            }
+            Op::Curve(curve) => self.step(at, Work::Curve { curve, width: self.width(at)? }, args, &[])?,
+            Op::Attention { heads, scale } => {
+                let work = Work::Attention { heads: heads as usize, scale, width: self.width(at)? };
+                self.step(at, work, args, &[])?;
+            }
+            Op::Quant { code, steps, curve } => self.neuron(at, code, steps, curve, false)?,
+            Op::Fire { code, steps, curve } => self.neuron(at, code, steps, curve, true)?,
+            Op::Product => {
+                let (code, steps) = self.levels(args[0])?;
+                let work = Work::Product { code, steps, inputs: self.width(args[0])?, outputs: self.width(at)? };
+                self.step(at, work, &args[..1], &args[1..])?;
+            }
+            Op::Settle => self.settle(at)?,
+            Op::Affine => {
+                let fused = self.only_user(at).is_some_and(|user| self.fused_affine(user) == Some(at));
+                if !fused {
+                    self.step(at, Work::Affine { width: self.width(at)?, add: false }, &args[..1], &args[1..])?;
+                }
+            }
+            Op::Ssa { heads, phases } => self.ssa(at, heads as usize, phases)?,
+            Op::Binary(Binary::Add) => self.add(at)?,
+            Op::Unary(_)
+            | Op::Binary(Binary::Sub | Binary::Mul | Binary::Div | Binary::Pow | Binary::Min | Binary::Max)
+            | Op::Causal { .. }
+            | Op::Where
+            | Op::MatMul
+            | Op::Transpose(_)
+            | Op::Reshape(_)
+            | Op::Slice { .. }
+            | Op::Mean
+            | Op::Softmax
+            | Op::Split { .. }
+            | Op::Merge => return Err(self.misfit(at, "no step runs it; programs are raised before they are run")),
+        }
+        Ok(())
+    }
+
+    fn neuron(&mut self, at: Value, code: Code, steps: u16, curve: Curve, emit: bool) -> Result<(), Diagnostic> {
+        let args = &self.graph.node(at).args;
+        let from = self.graph.ty(args[0]).elem().unwrap_or(Elem::F32);
+        let width = self.width(at)?;
+        self.step(at, Work::Neuron(Neuron { code, steps, curve, from, emit, width }), &args[..1], &args[1..])
+    }
+
+    /// A spike train becomes levels; a current train is made and settled in one step.
+    fn settle(&mut self, at: Value) -> Result<(), Diagnostic> {
+        let train = self.graph.node(at).args[0];
+        if let Op::Synapse = self.graph.node(train).op {
+            let args = &self.graph.node(train).args;
+            let (code, steps) = self.levels(args[0])?;
+            let work = Work::Synapse { code, steps, inputs: self.width(args[0])?, outputs: self.width(at)? };
+            return self.step(at, work, &args[..1], &args[1..]);
+        }
+        if self.settled[train.index()].is_none() {
+            self.settle_spikes(at, train)?;
+        }
+        self.plan.of[at.index()] = self.settled[train.index()];
+        Ok(())
+    }
+
+    /// Adds the step, made for `at`, that turns the spikes `train` into levels.
+    fn settle_spikes(&mut self, at: Value, train: Value) -> Result<(), Diagnostic> {
+        let (code, steps) = self.levels(train)?;
+        let shape = self.graph.ty(train).shape();
+        let out = self.new_place(at, Type::still(Elem::Level(code, steps), shape))?;
+        self.settled[train.index()] = Some(out);
+        // Whoever else settles the train may be wanted on more rows than this node is: it runs when the train does.
+        let when = self.when(train);
+        self.push(at, Work::Settle { code, steps, width: self.width(train)? }, &[train], &[], out, when)
+    }
+
+    fn ssa(&mut self, at: Value, heads: usize, phases: u32) -> Result<(), Diagnostic> {
+        let args = &self.graph.node(at).args;
+        let (code, steps) = self.levels(args[0])?;
+        let work = Work::Ssa { heads, phases, code, steps, width: self.width(at)? };
+        for &arg in &args[..3] {
+            if matches!(self.graph.ty(arg), Type::Train { .. }) && self.settled[arg.index()].is_none() {
+                self.settle_spikes(at, arg)?;
+            }
+        }
+        self.step(at, work, &args[..3], &args[3..])
+    }
+
+    fn add(&mut self, at: Value) -> Result<(), Diagnostic> {
+        let args = &self.graph.node(at).args;
+        let width = self.width(at)?;
+        if let Some(affine) = self.fused_affine(at) {
+            let residual = if args[0] == affine { args[1] } else { args[0] };
+            let inner = &self.graph.node(affine).args;
+            return self.step(at, Work::Affine { width, add: true }, &[inner[0], residual], &inner[1..]);
+        }
+        let rows = |value: Value| self.graph.ty(value).shape() == Shape::rows(width);
+        let channels = |value: Value| {
+            self.graph.constant(value).is_some_and(|weight| weight.tensor.sizes().iter().product::<usize>() == width)
+        };
+        match (args[0], args[1]) {
+            (a, b) if rows(a) && rows(b) => self.step(at, Work::Add { width, channel: false }, &[a, b], &[]),
+            (a, b) if rows(a) && channels(b) => self.step(at, Work::Add { width, channel: true }, &[a], &[b]),
+            (a, b) if channels(a) && rows(b) => self.step(at, Work::Add { width, channel: true }, &[b], &[a]),
+            (a, b) => {
+                let (a, b) = (self.graph.ty(a), self.graph.ty(b));
+                Err(self.misfit(at, &format!("no step broadcasts {a} and {b}")))
+            }
+        }
+    }
+
+    /// The affine operand of an addition of rows that runs in the same step, if there is one.
+    fn fused_affine(&self, add: Value) -> Option<Value> {
+        let node = self.graph.node(add);
+        let Op::Binary(Binary::Add) = node.op else { return None };
+        let shape = self.graph.ty(add).shape();
+        if node.args.iter().any(|&arg| self.graph.ty(arg).shape() != shape) {
+            return None;
+        }
+        let inner = |arg: &&Value| self.graph.node(**arg).op == Op::Affine && self.only_user(**arg) == Some(add);
+        node.args.iter().find(inner).copied()
+    }
+
+    fn only_user(&self, value: Value) -> Option<Value> {
+        let output = self.graph.outputs.iter().any(|(_, output)| *output == value);
+        match self.users[value.index()][..] {
+            [user] if !output => Some(user),
+            _ => None,
+        }
+    }
+
+    fn step(&mut self, at: Value, work: Work, inputs: &[Value], constants: &[Value]) -> Result<(), Diagnostic> {
+        let out = self.place(at)?;
+        self.push(at, work, inputs, constants, out, self.when(at))
+    }
+
+    fn push(
+        &mut self,
+        at: Value,
+        work: Work,
+        inputs: &[Value],
+        constants: &[Value],
+        out: usize,
+        when: When,
+    ) -> Result<(), Diagnostic> {
+        let mut places = Vec::with_capacity(inputs.len());
+        for &input in inputs {
+            // Attention on trains reads their levels; all else that takes a train reads its spikes.
+            let settled = if matches!(work, Work::Ssa { .. }) { self.settled[input.index()] } else { None };
+            let place = settled.or(self.plan.of[input.index()]);
+            places.push(place.ok_or_else(|| self.misfit(at, "an operand is not rows, one a token"))?);
+        }
+        let mut weights = Vec::with_capacity(constants.len());
+        for &constant in constants {
+            let Op::Weight(id) = self.graph.node(constant).op else {
+                return Err(self.misfit(at, "an operand should be a constant"));
+            };
+            weights.push(id);
+        }
+        let now = self.plan.steps.len();
+        places.iter().for_each(|&place| self.plan.places[place].dies = now);
+        self.plan.steps.push(Step { node: at, work, inputs: places, constants: weights, out, when });
+        Ok(())
+    }
+
+    fn when(&self, at: Value) -> When {
+        if self.late[at.index()] { When::Wanted } else { When::Always }
+    }
+
+    fn place(&mut self, at: Value) -> Result<usize, Diagnostic> {
+        let place = self.new_place(at, self.graph.ty(at))?;
+        self.plan.of[at.index()] = Some(place);
+        Ok(place)
+    }
+
+    fn new_place(&mut self, at: Value, ty: Type) -> Result<usize, Diagnostic> {
+        let row_bytes = row_bytes(ty).ok_or_else(|| self.misfit(at, &format!("{ty} is not rows, one a token")))?;
+        // Ids and positions are there before the first step.
+        let leaf = matches!(self.graph.node(at).op, Op::Tokens | Op::Positions);
+        let now = if leaf { 0 } else { self.plan.steps.len() };
+        self.plan.places.push(Place { ty, offset: 0, row_bytes, born: now, dies: now });
+        Ok(self.plan.places.len() - 1)
+    }
+
+    fn width(&self, value: Value) -> Result<usize, Diagnostic> {
+        let shape = self.graph.ty(value).shape();
+        shape.row_width().ok_or_else(|| self.misfit(value, &format!("{shape} is not rows, one a token")))
+    }
+
+    fn levels(&self, value: Value) -> Result<(Code, u16), Diagnostic> {
+        self.graph.ty(value).levels().ok_or_else(|| self.misfit(value, "levels or spikes were expected"))
+    }
+
+    fn misfit(&self, at: Value, why: &str) -> Diagnostic {
+        Diagnostic::new(self.graph.origin(at), format!("`{}` cannot be planned: {why}", self.graph.node(at).op))
+    }
+}
+
+/// Gives every place an offset such that places alive at the same step do not overlap; returns the bytes of all.
+///
+/// First fit in order of birth: a new place goes to the lowest gap between the places alive with it.
+fn allocate(places: &mut [Place], chunk: usize) -> usize {
+    let bytes = |place: &Place| (place.row_bytes * chunk).next_multiple_of(ALIGN);
+    let mut order: Vec<usize> = (0..places.len()).collect();
+    order.sort_by_key(|&i| places[i].born);
+    let mut live: Vec<usize> = Vec::new();
+    let mut total = 0;
+    for i in order {
+        let born = places[i].born;
+        live.retain(|&other| places[other].dies >= born);
+        live.sort_by_key(|&other| places[other].offset);
+        let mut offset = 0;
+        for &other in &live {
+            if offset + bytes(&places[i]) <= places[other].offset {
+                break;
+            }
+            offset = offset.max(places[other].offset + bytes(&places[other]));
+        }
+        places[i].offset = offset;
+        total = total.max(offset + bytes(&places[i]));
+        live.push(i);
+    }
+    total
+}
+
+impl Work {
+    /// Whether machine code does it; else a Rust kernel does.
+    pub fn is_code(&self) -> bool {
+        match self {
+            Work::Embed { .. }
+            | Work::Normalise { .. }
+            | Work::LayerNorm { .. }
+            | Work::Linear { .. }
+            | Work::Curve { .. }
+            | Work::Attention { .. }
+            | Work::Ssa { .. }
+            | Work::Product { .. } => false,
+            Work::Neuron(_) | Work::Settle { .. } | Work::Synapse { .. } | Work::Affine { .. } | Work::Add { .. } => {
+                true
+            }
+        }
+    }
+
+    /// What running it on `rows` rows does, given its events and the spikes that reached it.
+    pub fn executed(&self, rows: usize, events: &Events, active: u64) -> Executed {
+        let rows64 = rows as u64;
+        let dense = |macs: usize, bytes: usize| Executed {
+            macs: rows64 * macs as u64,
+            bytes: if rows == 0 { 0 } else { bytes as u64 },
+            additions: 0,
+        };
+        match *self {
+            Work::Embed { width, .. } => Executed { bytes: rows64 * 4 * width as u64, ..Executed::default() },
+            Work::Linear { inputs, outputs, .. } => dense(inputs * outputs, 4 * inputs * outputs),
+            Work::Product { inputs, outputs, .. } => dense(inputs * outputs, inputs * outputs),
+            Work::Attention { width, .. } => Executed { macs: 2 * events.keys * width as u64, ..Executed::default() },
+            Work::Ssa { width, heads, .. } => Executed {
+                macs: events.keys * width as u64 + events.value_keys * (width / heads) as u64,
+                ..Executed::default()
+            },
+            Work::Synapse { outputs, .. } => {
+                Executed { additions: active * outputs as u64, bytes: active * outputs as u64, macs: 0 }
+            }
+            Work::Normalise { .. }
+            | Work::LayerNorm { .. }
+            | Work::Curve { .. }
+            | Work::Neuron(_)
+            | Work::Settle { .. }
+            | Work::Affine { .. }
+            | Work::Add { .. } => Executed::default(),
+        }
+    }
+}
+
+impl fmt::Display for Work {
+    /// The name of the kernel, or of the function in machine code: one name a function.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Work::Embed { .. } => f.write_str("kernel embed"),
+            Work::Normalise { .. } => f.write_str("kernel normalise"),
+            Work::LayerNorm { .. } => f.write_str("kernel layer_norm"),
+            Work::Linear { .. } => f.write_str("kernel linear"),
+            Work::Curve { curve, .. } => write!(f, "kernel curve {}", curve.name()),
+            Work::Attention { .. } => f.write_str("kernel attention"),
+            Work::Ssa { .. } => f.write_str("kernel ssa"),
+            Work::Product { .. } => f.write_str("kernel product"),
+            Work::Neuron(Neuron { code, steps, curve, from, emit, width }) => {
+                let kind = if *emit { "fire" } else { "quant" };
+                write!(f, "code {kind}_{}_{steps}_{}_{from}_{width}", code.name(), curve.name())
+            }
+            Work::Settle { code, steps, width } => write!(f, "code settle_{}_{steps}_{width}", code.name()),
+            Work::Synapse { code, steps, inputs, outputs } => {
+                write!(f, "code synapse_{}_{steps}_{inputs}_{outputs}", code.name())
+            }
+            Work::Affine { width, add: false } => write!(f, "code affine_{width}"),
+            Work::Affine { width, add: true } => write!(f, "code affine_add_{width}"),
+            Work::Add { width, channel: false } => write!(f, "code add_{width}"),
+            Work::Add { width, channel: true } => write!(f, "code add_channel_{width}"),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! A program made ready for an engine, shared by any number of sessions.
+
+use crate::interpreter::Interpreter;
+use crate::jit::{Compiled, Jit};
+use crate::kernels::Isa;
+use crate::plan::Plan;
+use crate::session::Machine;
+use snnc_ir::{Diagnostic, Graph, Stage};
+use std::sync::Arc;
+
+/// What runs the program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Engine {
+    /// The oracle: `snnc_ir::eval`, slow and obvious.
+    Interpreter,
+    /// Machine code and kernels.
+    #[default]
+    Jit,
+}
+
+/// How to run a program.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub engine: Engine,
+    /// Whether spikes are counted. Attention's events are counted anyway: they cost nothing.
+    pub count: bool,
+    /// Instructions that kernels may use; `None` takes the variable `SNNC_ISA`, or the best that the machine has.
+    pub isa: Option<Isa>,
+    /// The most tokens that one pass over the layers takes. It never changes a result.
+    pub chunk: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { engine: Engine::Jit, count: true, isa: None, chunk: 128 }
+    }
+}
+
+/// A graph with what its engine prepared: plan, packed weights, machine code.
+#[derive(Debug)]
+pub struct Program {
+    graph: Arc<Graph>,
+    options: Options,
+    compiled: Option<Arc<Compiled>>,
+}
+
+impl Program {
+    /// # Errors
+    /// The graph is of a stage that is not run, or has something in it that no engine step fits.
+    pub fn new(graph: Arc<Graph>, options: &Options) -> Result<Self, Diagnostic> {
+        if graph.stage == Stage::Imported {
+            return Err(Diagnostic::new("", "an imported program is not run; raise it first"));
+        }
+        let options = Options { chunk: options.chunk.clamp(1, (graph.context as usize).max(1)), ..*options };
+        let compiled = match options.engine {
+            Engine::Interpreter => None,
+            Engine::Jit => {
+                let plan = Plan::new(&graph, options.chunk)?;
+                Some(Arc::new(Compiled::new(Arc::clone(&graph), plan, &options)?))
+            }
+        };
+        Ok(Self { graph, options, compiled })
+    }
+
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Time that generating machine code took; 0 for the interpreter.
+    pub fn codegen_ms(&self) -> f64 {
+        self.compiled.as_ref().map_or(0.0, |compiled| compiled.codegen_ms())
+    }
+
+    /// The plan as text: step by step, what runs it and where its result lies.
+    pub fn explain(&self) -> String {
+        match &self.compiled {
+            Some(compiled) => compiled.explain(),
+            None => format!("interpreter: {} nodes in order\n", self.graph.nodes.len()),
+        }
+    }
+
+    /// The engine with an empty sequence in it.
+    pub(crate) fn start(&self) -> Box<dyn Machine> {
+        match &self.compiled {
+            Some(compiled) => Box::new(Jit::new(Arc::clone(compiled))),
+            None => Box::new(Interpreter::new(Arc::clone(&self.graph), self.options.count)),
+        }
+    }
+}
