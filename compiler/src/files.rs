@@ -7,8 +7,8 @@ use snnc_ir::tensor::SharedBytes;
 use snnc_ir::{Diagnostic, Graph};
 use std::fs;
 use std::io::{self, BufWriter, Read, Write};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A model that a user named.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub fn load(path: &Path) -> Result<Model, Complaints> {
     if start == container::MAGIC {
         return read_snn(path).map(|file| Model::Snn(Box::new(file)));
     }
-    onnx::import(path).map(|import| Model::Onnx(Box::new(import)))
+    onnx::import(path).map(|import| Model::Onnx(Box::new(import))).map_err(|complaints| at(path, complaints))
 }
 
 /// Reads a `.snn` file; its weights stay in the mapped file.
@@ -73,14 +73,41 @@ pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result
         return Err(Diagnostic::new(path.display().to_string(), "is a folder; name a file"));
     }
     let failed = |e: io::Error| trouble(path, "cannot be written", &e);
-    let mut file = tempfile::Builder::new().prefix(".snnc-").tempfile_in(folder).map_err(failed)?;
-    let mut out = BufWriter::with_capacity(1 << 20, file.as_file_mut());
+    let file = tempfile::Builder::new().prefix(".snnc-").tempfile_in(folder).map_err(failed)?;
+    let _pending = Pending::new(file.path());
+    let mut out = BufWriter::with_capacity(1 << 20, file.as_file());
     write(&mut out).and_then(|()| out.flush()).map_err(failed)?;
     drop(out);
     file.as_file().sync_all().map_err(failed)?;
     set_usual_permissions(file.as_file()).map_err(failed)?;
     file.persist(path).map_err(|e| failed(e.error))?;
     Ok(())
+}
+
+/// The temporary file that is being written, for whoever ends the process early.
+static PENDING: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+struct Pending;
+
+impl Pending {
+    fn new(path: &Path) -> Self {
+        *PENDING.lock().unwrap_or_else(PoisonError::into_inner) = Some(path.to_path_buf());
+        Pending
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        *PENDING.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// Removes the temporary file that is being written, if there is one.
+pub fn discard_pending() {
+    if let Some(path) = PENDING.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // A file that is gone already is what is wanted.
+        let _ = fs::remove_file(path);
+    }
 }
 
 /// Temporary files are private; what a user asked for is as readable as any file they make.

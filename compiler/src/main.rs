@@ -1,1 +1,7 @@
-fn main() {}
+//! The `snnc` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    snnc::cli::main()
+}

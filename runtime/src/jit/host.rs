@@ -2,12 +2,15 @@
 
 use super::memory::Plain;
 use super::memory::{Operands, Run, cast, cast_mut};
-use super::plain;
+use crate::kernels::{self, Isa, Kernels, PackedI8};
 use crate::plan::{Plan, Step, Work, wide};
 use crate::program::Options;
 use crate::state::{Level, Slot};
 use snnc_ir::eval::phase_weights;
-use snnc_ir::{Diagnostic, Graph};
+use snnc_ir::op::Layout;
+use snnc_ir::price::Events;
+use snnc_ir::types::Code;
+use snnc_ir::{Curve, Diagnostic, Graph};
 
 /// Why a kernel stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,17 +39,27 @@ pub enum Prepared {
     Nothing,
     /// Weights of the phases of spiking attention.
     Phases(Vec<i32>),
+    /// The weight of an integer product, in the layout of its kernel.
+    Packed(PackedI8),
 }
 
-pub fn prepare(_graph: &Graph, plan: &Plan, _options: &Options) -> Result<Vec<Prepared>, Diagnostic> {
-    Ok(plan
-        .steps
-        .iter()
-        .map(|step| match step.work {
-            Work::Ssa { phases, .. } => Prepared::Phases(phase_weights(phases)),
-            _ => Prepared::Nothing,
-        })
-        .collect())
+/// The kernels of the wanted instruction set: `options.isa`, or what `SNNC_ISA` says, or the best there is.
+pub fn kernels(options: &Options) -> Result<Kernels, Diagnostic> {
+    let isa = options.isa.map_or_else(Isa::detect, Ok);
+    isa.and_then(Kernels::new).map_err(|message| Diagnostic::new("", message))
+}
+
+pub fn prepare(graph: &Graph, plan: &Plan) -> Result<Vec<Prepared>, Diagnostic> {
+    let one = |step: &Step| match step.work {
+        Work::Ssa { phases, .. } => Ok(Prepared::Phases(phase_weights(phases))),
+        Work::Product { inputs, outputs, .. } => {
+            let call = Call { graph, step };
+            let misfit = |_| Diagnostic::new(graph.origin(step.node), "internal error: a product without its weight");
+            Ok(Prepared::Packed(PackedI8::pack(call.i8(0).map_err(misfit)?, inputs, outputs)))
+        }
+        _ => Ok(Prepared::Nothing),
+    };
+    plan.steps.iter().map(one).collect()
 }
 
 /// Runs the kernel of a step on its operands' rows, which begin at row `first` of the chunk.
@@ -54,52 +67,60 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
     let compiled = run.compiled;
     let step = &compiled.plan.steps[i];
     let call = Call { graph: &compiled.graph, step };
+    let kernels = compiled.kernels;
     let Operands { inputs: [a, b, c], out } = operands;
     let past = run.past + first;
     match step.work {
-        Work::Embed { width, .. } => call.embed(number(a)?, number_mut(out)?, width),
-        Work::Normalise { eps, width } => call.normalise(number(a)?, number_mut(out)?, eps.get(), width, None),
-        Work::LayerNorm { eps, width } => {
-            let affine = Some((call.f32(0)?, call.f32(1)?));
-            call.normalise(number(a)?, number_mut(out)?, eps.get(), width, affine)
+        Work::Embed { width, .. } => {
+            let known = kernels.embed(number(a)?, call.f32(0)?, width, number_mut(out)?);
+            if known { Ok(()) } else { Err(Fault::Misfit) }
+        }
+        Work::Normalise { eps, width } => finite(kernels.normalise(number(a)?, width, eps.get(), number_mut(out)?)),
+        Work::LayerNorm { eps, .. } => {
+            finite(kernels.layer_norm(number(a)?, call.f32(0)?, call.f32(1)?, eps.get(), number_mut(out)?))
         }
         Work::Linear { layout, inputs, outputs } => {
-            plain::linear(number(a)?, call.f32(0)?, call.f32(1)?, layout, inputs, outputs, number_mut(out)?);
+            let (x, w, bias, y) = (number(a)?, call.f32(0)?, Some(call.f32(1)?), number_mut(out)?);
+            match layout {
+                Layout::InputMajor => kernels.linear_f32(x, w, bias, inputs, outputs, y),
+                Layout::OutputMajor => kernels.linear_f32_output_major(x, w, bias, inputs, outputs, y),
+            }
             Ok(())
         }
         Work::Curve { curve, .. } => {
-            let (x, y): (&[f32], &mut [f32]) = (number(a)?, number_mut(out)?);
-            y.iter_mut().zip(x).for_each(|(y, &x)| *y = curve.at(x));
+            kernels.curve_f32(dense_curve(curve), number(a)?, number_mut(out)?);
             Ok(())
         }
         Work::Attention { heads, scale, width } => {
             let (q, k, v): (&[f32], &[f32], &[f32]) = (number(a)?, number(b)?, number(c)?);
             let (keys, values) = extend(run.slots, step, k, v, past)?;
-            plain::attention(q, keys, values, past, heads, width, scale.get(), number_mut(out)?);
+            kernels.attention_f32(q, keys, values, width, heads, scale.get(), number_mut(out)?);
             let tokens = q.len() / width;
             run.events[i].keys += (past + 1..=past + tokens).map(|n| n as u64).sum::<u64>();
             Ok(())
         }
-        Work::Ssa { heads, code, steps, width, .. } => {
-            let Prepared::Phases(phases) = &compiled.prepared[i] else { return Err(Fault::Misfit) };
-            let slope = call.f32(0)?;
+        Work::Ssa { code, steps, width, .. } => {
+            let Prepared::Phases(weights) = &compiled.prepared[i] else { return Err(Fault::Misfit) };
+            let shape = kernels::Ssa { d: width, slope: call.f32(0)?, weights, code: spelling(code) };
             let out = number_mut(out)?;
-            let shape = plain::Ssa { code, past, heads, width, slope, phases };
-            run.events[i] += if wide(code, steps) {
-                let (keys, values) = extend::<i16>(run.slots, step, number(b)?, number(c)?, past)?;
-                plain::ssa::<i16>(number(a)?, keys, values, &shape, out)
+            let keys: u64 = (past + 1..=past + out.len() / width).map(|n| n as u64).sum();
+            let counts = if wide(code, steps) {
+                let (k, v) = extend::<i16>(run.slots, step, number(b)?, number(c)?, past)?;
+                kernels.ssa::<i16>(number(a)?, k, v, &shape, out)
             } else {
-                let (keys, values) = extend::<i8>(run.slots, step, number(b)?, number(c)?, past)?;
-                plain::ssa::<i8>(number(a)?, keys, values, &shape, out)
+                let (k, v) = extend::<i8>(run.slots, step, number(b)?, number(c)?, past)?;
+                kernels.ssa::<i8>(number(a)?, k, v, &shape, out)
             };
+            let (score_additions, value_keys) = (counts.score_additions, counts.value_keys);
+            run.events[i] += Events { keys, score_additions, value_keys, ..Events::default() };
             Ok(())
         }
-        Work::Product { code, steps, outputs, .. } => {
-            let w = call.i8(0)?;
+        Work::Product { code, steps, .. } => {
+            let Prepared::Packed(w) = &compiled.prepared[i] else { return Err(Fault::Misfit) };
             if wide(code, steps) {
-                plain::product::<i16>(number(a)?, w, outputs, number_mut(out)?);
+                kernels.product_i16(number(a)?, w, number_mut(out)?);
             } else {
-                plain::product::<i8>(number(a)?, w, outputs, number_mut(out)?);
+                kernels.product_i8(number(a)?, w, number_mut(out)?);
             }
             Ok(())
         }
@@ -125,33 +146,28 @@ impl<'a> Call<'a> {
         let id = self.step.constants.get(i).ok_or(Fault::Misfit)?;
         self.graph.weight(*id).tensor.as_i8().ok_or(Fault::Misfit)
     }
+}
 
-    fn embed(&self, ids: &[i32], out: &mut [f32], width: usize) -> Result<(), Fault> {
-        let table = self.f32(0)?;
-        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(width)) {
-            let from = usize::try_from(id).map_err(|_| Fault::Misfit)? * width;
-            out.copy_from_slice(table.get(from..from + width).ok_or(Fault::Misfit)?);
-        }
-        Ok(())
+fn finite(yes: bool) -> Result<(), Fault> {
+    if yes { Ok(()) } else { Err(Fault::NotFinite) }
+}
+
+/// The kernels know nothing of the IR, so they have names of their own for these.
+fn dense_curve(curve: Curve) -> kernels::Curve {
+    match curve {
+        Curve::Identity => kernels::Curve::Identity,
+        Curve::Relu => kernels::Curve::Relu,
+        Curve::GeluTanh => kernels::Curve::GeluTanh,
+        Curve::GeluErf => kernels::Curve::GeluErf,
+        Curve::GeluQuick => kernels::Curve::GeluQuick,
+        Curve::Silu => kernels::Curve::Silu,
     }
+}
 
-    fn normalise(
-        &self,
-        x: &[f32],
-        y: &mut [f32],
-        eps: f32,
-        width: usize,
-        affine: Option<(&[f32], &[f32])>,
-    ) -> Result<(), Fault> {
-        for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
-            if !plain::normalise(x, y, eps) {
-                return Err(Fault::NotFinite);
-            }
-            if let Some((gain, bias)) = affine {
-                y.iter_mut().zip(gain).zip(bias).for_each(|((y, g), b)| *y = *y * g + b);
-            }
-        }
-        Ok(())
+fn spelling(code: Code) -> kernels::Code {
+    match code {
+        Code::Binary => kernels::Code::Binary,
+        Code::Unary => kernels::Code::Unary,
     }
 }
 

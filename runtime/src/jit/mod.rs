@@ -8,12 +8,12 @@ mod emit;
 mod host;
 mod memory;
 mod neuron;
-mod plain;
 mod schedule;
 mod synapse;
 #[cfg(test)]
 mod tests;
 
+use crate::kernels::Kernels;
 use crate::meter::Meter;
 use crate::plan::{Place, Plan, Step, When, Work};
 use crate::program::Options;
@@ -33,6 +33,7 @@ use std::time::Instant;
 pub struct Compiled {
     pub(crate) graph: Arc<Graph>,
     pub(crate) plan: Plan,
+    pub(crate) kernels: Kernels,
     /// By step: what its kernel wants beside the graph's constants.
     pub(crate) prepared: Vec<Prepared>,
     pub(crate) records: Vec<Record>,
@@ -48,7 +49,8 @@ impl Compiled {
     /// # Errors
     /// The host is no target of the code generator, or a constant is not of its operation's type.
     pub fn new(graph: Arc<Graph>, plan: Plan, options: &Options) -> Result<Self, Diagnostic> {
-        let prepared = host::prepare(&graph, &plan, options)?;
+        let kernels = host::kernels(options)?;
+        let prepared = host::prepare(&graph, &plan)?;
         let (tables, records) = records(&graph, &plan);
         let start = Instant::now();
         let code = schedule::compile(&plan, options.count)?;
@@ -58,7 +60,7 @@ impl Compiled {
             _ => 0,
         };
         let scratch_len = plan.steps.iter().map(lists).max().unwrap_or(0);
-        Ok(Self { graph, plan, prepared, records, scratch_len, _tables: tables, code, codegen_ms })
+        Ok(Self { graph, plan, kernels, prepared, records, scratch_len, _tables: tables, code, codegen_ms })
     }
 
     pub fn codegen_ms(&self) -> f64 {

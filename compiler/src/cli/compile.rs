@@ -1,0 +1,161 @@
+//! `snnc compile`: ONNX in, `.snn` out.
+
+use super::{find_tokenizer, note, print, threads};
+use crate::convert::{self, BUILT_IN_TEXT, CALIBRATION_TOKENS, Converted, Recipe, Sample};
+use crate::files::{self, Model};
+use crate::tokens::Tokens;
+use crate::{Complaints, onnx};
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use snnc_ir::container::{self, File};
+use snnc_ir::{Code, Diagnostic, Graph, text};
+use snnc_passes::quantise::Levels;
+use snnc_passes::{Pass, STANDARD};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Convert an ONNX GPT-2 to a spiking network
+#[derive(Args, Debug)]
+pub struct Compile {
+    /// The ONNX file
+    model: PathBuf,
+    /// Where the program goes [default: the model's name with .snn, in this folder]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// tokenizer.json, kept in the program [default: the one beside the model]
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Text that the ranges of levels are measured on [default: a built-in one]
+    #[arg(long, value_name = "FILE")]
+    calibrate: Option<PathBuf>,
+    /// Tokens of that text to run
+    #[arg(long, value_name = "N", default_value_t = CALIBRATION_TOKENS)]
+    calibration_tokens: usize,
+    /// Timesteps a spike train has
+    #[arg(long, value_name = "T", default_value_t = Levels::default().steps, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    timesteps: u16,
+    /// How spikes spell a level
+    #[arg(long, value_enum, default_value = "binary")]
+    code: CodeName,
+    /// Print the IR after a pass: `ir=raise`; `ir=imported` is the graph before the first
+    #[arg(long, value_name = "ir=PASS", value_parser = emitted)]
+    emit: Vec<String>,
+    /// Threads for calibration; the result does not depend on them
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum CodeName {
+    /// Sign and magnitude bits, most significant first: 2^T - 1 levels each way
+    Binary,
+    /// Every spike counts 1: T levels each way
+    Unary,
+}
+
+fn emitted(text: &str) -> Result<String, String> {
+    let known = || STANDARD.iter().map(|pass| pass.name).collect::<Vec<_>>().join(", ");
+    let name = text.strip_prefix("ir=").ok_or("it is written ir=PASS")?;
+    let fits = name == "imported" || STANDARD.iter().any(|pass| pass.name == name);
+    if fits { Ok(name.to_string()) } else { Err(format!("there is no pass `{name}`; there are imported, {}", known())) }
+}
+
+impl Compile {
+    pub fn run(self) -> Result<(), Complaints> {
+        let start = Instant::now();
+        let output = self.output.clone().unwrap_or_else(|| {
+            PathBuf::from(self.model.file_stem().unwrap_or_default()).with_extension("snn")
+        });
+        files::check_writable(&output).map_err(|e| vec![e])?;
+        let Model::Onnx(import) = files::load(&self.model)? else {
+            return Err(vec![Diagnostic::new(self.model.display().to_string(), "is compiled already")]);
+        };
+        let onnx::Import { graph, origin } = *import;
+        let (tokenizer, place) = find_tokenizer(&self.model, self.tokenizer.as_deref())?;
+        let tokens = tokenizer.as_ref().map(|json| Tokens::new(json, &place)).transpose().map_err(|e| vec![e])?;
+        check_vocabulary(&graph, tokens.as_ref(), &place)?;
+        let sample = self.sample(tokens.as_ref())?;
+        let code = match self.code {
+            CodeName::Binary => Code::Binary,
+            CodeName::Unary => Code::Unary,
+        };
+        let levels = Levels { code, steps: self.timesteps };
+        if self.timesteps > code.max_steps() {
+            let most = code.max_steps();
+            return Err(vec![Diagnostic::new(
+                "--timesteps",
+                format!("{} code has at most {most} timesteps, here are {}", code.name(), self.timesteps),
+            )]);
+        }
+        let recipe =
+            Recipe { levels, calibration_tokens: self.calibration_tokens.max(1), threads: threads(self.threads) };
+        if self.emit.iter().any(|name| name == "imported") {
+            print(&text::print(&graph))?;
+        }
+        let mut dumps = String::new();
+        let mut watch = |pass: &Pass, _: &Graph, after: &Graph| {
+            if self.emit.iter().any(|name| name == pass.name) {
+                dumps += &text::print(after);
+            }
+        };
+        let converted = convert::convert(graph, &sample, recipe, &mut watch)?;
+        if !dumps.is_empty() {
+            print(&dumps)?;
+        }
+        let provenance = json!({
+            "compiler": format!("snnc {}", env!("CARGO_PKG_VERSION")),
+            "source": { "bytes": origin.bytes, "xxh3": format!("{:016x}", origin.hash), "producer": origin.producer, "opset": origin.opset },
+            "code": code.name(), "timesteps": self.timesteps,
+        });
+        let Converted { graph, calibration } = converted;
+        let source = calibration["source"].as_str().unwrap_or("").to_string();
+        let file = File {
+            graph,
+            tokenizer,
+            calibration: Some(calibration.to_string().into_bytes()),
+            provenance: Some(provenance.to_string().into_bytes()),
+        };
+        files::write_whole(&output, |out| container::write(&file, out)).map_err(|e| vec![e])?;
+        let bytes = std::fs::metadata(&output).map_or(0, |meta| meta.len());
+        note(&format!(
+            "{}: {:.1} MB, {} code, {} timesteps, calibrated on {source}, in {:.1} s",
+            output.display(),
+            bytes as f64 / 1e6,
+            code.name(),
+            self.timesteps,
+            start.elapsed().as_secs_f64()
+        ));
+        Ok(())
+    }
+
+    fn sample<'a>(&self, tokens: Option<&'a Tokens>) -> Result<Sample<'a>, Complaints> {
+        match (tokens, &self.calibrate) {
+            (Some(tokens), Some(path)) => {
+                let text = files::read_text(path).map_err(|e| vec![e])?;
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                Ok(Sample::Text { name, text, tokens })
+            }
+            (Some(tokens), None) => {
+                Ok(Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens })
+            }
+            (None, Some(path)) => Err(vec![
+                Diagnostic::new(path.display().to_string(), "cannot be calibrated on: the model has no tokenizer")
+                    .note("name one with --tokenizer FILE"),
+            ]),
+            (None, None) => {
+                note("warning: no tokenizer, so calibrating on seeded random ids; name one with --tokenizer FILE");
+                Ok(Sample::SeededIds)
+            }
+        }
+    }
+}
+
+/// A tokenizer that gives ids which the network has no row for belongs to another network.
+fn check_vocabulary(graph: &Graph, tokens: Option<&Tokens>, place: &str) -> Result<(), Complaints> {
+    let (Some(tokens), Ok(rows)) = (tokens, convert::vocabulary(graph)) else { return Ok(()) };
+    if tokens.len() <= rows {
+        return Ok(());
+    }
+    let message = format!("has {} entries, the network's embedding has {rows} rows; it belongs to another model", tokens.len());
+    Err(vec![Diagnostic::new(place, message)])
+}

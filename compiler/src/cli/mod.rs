@@ -1,0 +1,180 @@
+//! The command line: one file a subcommand. Data goes to standard output, words to standard error.
+//!
+//! Exit status: 0 done, 1 something is wrong with an input or an output, 2 wrong usage, 130 interrupted.
+
+mod compile;
+mod demo;
+mod energy;
+mod eval;
+mod logits;
+mod run;
+mod show;
+
+use crate::tokens::{self, Tokens};
+use crate::{Complaints, files};
+use clap::{Args, Parser, Subcommand};
+use snnc_ir::{Diagnostic, Graph};
+use snnc_passes::{Context, collapse, front_and_back};
+use snnc_runtime::{Engine, Options, Program};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Compiles GPT-2 in ONNX to a spiking neural network, runs it, and says what it costs.
+#[derive(Parser, Debug)]
+#[command(name = "snnc", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Compile(compile::Compile),
+    Run(run::Run),
+    Eval(eval::Eval),
+    Energy(energy::Energy),
+    Logits(logits::Logits),
+    Show(show::Show),
+    Demo(demo::Demo),
+}
+
+/// Which engine runs a program.
+#[derive(Args, Clone, Copy, Debug, Default)]
+struct EngineArgs {
+    /// Run machine code (the default)
+    #[arg(long, conflicts_with = "interpret")]
+    jit: bool,
+    /// Run the reference interpreter: the same numbers, slowly
+    #[arg(long)]
+    interpret: bool,
+    /// Run every timestep, spike by spike; without it time is collapsed. The numbers are the same
+    #[arg(long)]
+    stepped: bool,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(e) = ctrlc::set_handler(interrupted) {
+        complain(&[Diagnostic::new("", format!("Ctrl-C cannot be caught ({e}); it will leave temporary files"))]);
+    }
+    let result = match cli.command {
+        Command::Compile(command) => command.run(),
+        Command::Run(command) => command.run(),
+        Command::Eval(command) => command.run(),
+        Command::Energy(command) => command.run(),
+        Command::Logits(command) => command.run(),
+        Command::Show(command) => command.run(),
+        Command::Demo(command) => command.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(complaints) => {
+            complain(&complaints);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a shell expects of a process that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
+
+fn interrupted() {
+    files::discard_pending();
+    note("interrupted; no output was changed");
+    std::process::exit(INTERRUPTED);
+}
+
+fn complain(complaints: &[Diagnostic]) {
+    for complaint in complaints {
+        note(&format!("error: {complaint}"));
+    }
+}
+
+/// A line for a person. A standard error that is closed is no reason to stop.
+fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Data for whoever reads standard output. A reader that has gone away ends the program quietly.
+fn print(text: &str) -> Result<(), Complaints> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(e) => Err(vec![Diagnostic::new("standard output", format!("cannot be written: {e}"))]),
+    }
+}
+
+fn print_json(value: &serde_json::Value) -> Result<(), Complaints> {
+    print(&format!("{value:#}\n"))
+}
+
+/// Threads that work on several windows at once where the user names no number.
+fn threads(asked: Option<usize>) -> usize {
+    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1)
+}
+
+/// A graph as an engine takes it: an imported one is raised, a spiking one is collapsed unless every step is to run.
+fn program(graph: Graph, args: EngineArgs, count: bool) -> Result<Arc<Program>, Complaints> {
+    use snnc_ir::Stage;
+    let graph = match graph.stage {
+        Stage::Imported => {
+            if args.stepped {
+                return Err(vec![Diagnostic::new("", "--stepped: a dense network has no timesteps; compile it first")]);
+            }
+            let (front, _) = front_and_back();
+            snnc_passes::run(&front[..1], graph, &Context::default(), &mut |_, _, _| {})?
+        }
+        Stage::Spiking if !args.stepped => collapse::collapse(&graph)?,
+        Stage::Tensor | Stage::Quantised | Stage::Spiking => graph,
+    };
+    let engine = if args.interpret { Engine::Interpreter } else { Engine::Jit };
+    let options = Options { engine, count, ..Options::default() };
+    Program::new(Arc::new(graph), &options).map(Arc::new).map_err(|e| vec![e])
+}
+
+/// A network that a user named, ready to be run on text.
+struct Loaded {
+    graph: Graph,
+    tokenizer: Option<Vec<u8>>,
+    /// What the tokenizer is called in messages.
+    tokenizer_place: String,
+}
+
+impl Loaded {
+    /// Reads a `.snn` with its tokenizer, or an ONNX file with the one beside it.
+    fn read(path: &Path) -> Result<Self, Complaints> {
+        Ok(match files::load(path)? {
+            files::Model::Onnx(import) => {
+                let (tokenizer, place) = find_tokenizer(path, None)?;
+                Self { graph: import.graph, tokenizer, tokenizer_place: place }
+            }
+            files::Model::Snn(file) => Self {
+                graph: file.graph,
+                tokenizer: file.tokenizer,
+                tokenizer_place: format!("{}: tokenizer", path.display()),
+            },
+        })
+    }
+
+    /// The tokenizer, without which text cannot be read.
+    fn tokens(&self, path: &Path) -> Result<Tokens, Complaints> {
+        let json = self.tokenizer.as_ref().ok_or_else(|| {
+            let what = "has no tokenizer, so text cannot be read or written";
+            vec![Diagnostic::new(path.display().to_string(), what)
+                .note("compile with --tokenizer FILE, or put tokenizer.json beside the ONNX file")]
+        })?;
+        Tokens::new(json, &self.tokenizer_place).map_err(|e| vec![e])
+    }
+}
+
+/// The tokenizer file that a user named, or the one beside the model; and its name.
+fn find_tokenizer(model: &Path, named: Option<&Path>) -> Result<(Option<Vec<u8>>, String), Complaints> {
+    let path: Option<PathBuf> = named.map(Path::to_path_buf).or_else(|| tokens::beside(model));
+    let Some(path) = path else { return Ok((None, String::new())) };
+    let bytes = files::read_bytes(&path).map_err(|e| vec![e])?;
+    Ok((Some(bytes), path.display().to_string()))
+}

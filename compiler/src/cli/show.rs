@@ -1,0 +1,110 @@
+//! `snnc show`: the IR of a program, or of an ONNX file up to a pass.
+
+use super::print;
+use crate::Complaints;
+use crate::convert::{self, CALIBRATION_WINDOW, Recipe, Sample};
+use crate::files::{self, Model};
+use clap::Args;
+use snnc_ir::{Diagnostic, Graph, text};
+use snnc_passes::quantise::Levels;
+use snnc_passes::{Context, Pass, STANDARD, collapse, front_and_back};
+use std::path::PathBuf;
+
+/// Print the IR of a .snn program, or of an ONNX file up to a pass
+#[derive(Args, Debug)]
+pub struct Show {
+    /// The .snn or .onnx file
+    model: PathBuf,
+    /// The last pass to run on an ONNX file: imported, raise, simplify, quantise, spike, fold; on a .snn: collapse
+    #[arg(long, value_name = "PASS")]
+    until: Option<String>,
+    /// Show what the last pass changed
+    #[arg(long)]
+    diff: bool,
+}
+
+impl Show {
+    pub fn run(self) -> Result<(), Complaints> {
+        let (before, after) = match files::load(&self.model)? {
+            Model::Snn(file) => match self.until.as_deref() {
+                None | Some("fold") => (None, file.graph),
+                Some("collapse") => {
+                    let after = collapse::collapse(&file.graph)?;
+                    (Some(file.graph), after)
+                }
+                Some(other) => return Err(self.unknown(other, "a compiled program is at `fold`, or `collapse`")),
+            },
+            Model::Onnx(import) => self.onnx(import.graph)?,
+        };
+        match (self.diff, before) {
+            (false, _) => print(&text::print(&after)),
+            (true, Some(before)) => print(&diff(&text::print(&before), &text::print(&after))),
+            (true, None) => Err(vec![Diagnostic::new("--diff", "there is no pass to compare with; add --until PASS")]),
+        }
+    }
+
+    fn unknown(&self, name: &str, known: &str) -> Complaints {
+        vec![Diagnostic::new("--until", format!("there is no pass `{name}` here")).note(known)]
+    }
+
+    /// The graphs before and after the last pass that was asked for. Ranges, where a pass needs them, are those of seeded
+    /// ids: the shape of the program does not depend on them.
+    fn onnx(&self, imported: Graph) -> Result<(Option<Graph>, Graph), Complaints> {
+        let until = self.until.as_deref().unwrap_or("simplify");
+        if until == "imported" {
+            return Ok((None, imported));
+        }
+        if !STANDARD.iter().any(|pass| pass.name == until) {
+            let known: Vec<&str> = STANDARD.iter().map(|pass| pass.name).collect();
+            return Err(self.unknown(until, &format!("there are imported, {}", known.join(", "))));
+        }
+        let mut seen = None;
+        let mut watch = |pass: &Pass, before: &Graph, after: &Graph| {
+            if pass.name == until {
+                seen = Some((before.clone(), after.clone()));
+            }
+        };
+        let (front, _) = front_and_back();
+        if front.iter().any(|pass| pass.name == until) {
+            snnc_passes::run(front, imported, &Context::default(), &mut watch)?;
+        } else {
+            let recipe = Recipe { levels: Levels::default(), calibration_tokens: CALIBRATION_WINDOW, threads: 1 };
+            convert::convert(imported, &Sample::SeededIds, recipe, &mut watch)?;
+        }
+        let (before, after) = seen.ok_or_else(|| self.unknown(until, "it was not reached"))?;
+        Ok((Some(before), after))
+    }
+}
+
+/// Lines of `a` and `b`, with `-` and `+` where they differ: a longest common subsequence over lines without their numbers
+/// would hide renumbering, so lines are compared as they are.
+fn diff(a: &str, b: &str) -> String {
+    let (a, b): (Vec<&str>, Vec<&str>) = (a.lines().collect(), b.lines().collect());
+    let mut lengths = vec![vec![0u32; b.len() + 1]; a.len() + 1];
+    for i in (0..a.len()).rev() {
+        for j in (0..b.len()).rev() {
+            lengths[i][j] = if a[i] == b[j] {
+                lengths[i + 1][j + 1] + 1
+            } else {
+                lengths[i + 1][j].max(lengths[i][j + 1])
+            };
+        }
+    }
+    let (mut i, mut j) = (0, 0);
+    let mut out = String::new();
+    while i < a.len() || j < b.len() {
+        let (mark, line) = if i < a.len() && j < b.len() && a[i] == b[j] {
+            i += 1;
+            j += 1;
+            (' ', a[i - 1])
+        } else if j == b.len() || (i < a.len() && lengths[i + 1][j] >= lengths[i][j + 1]) {
+            i += 1;
+            ('-', a[i - 1])
+        } else {
+            j += 1;
+            ('+', b[j - 1])
+        };
+        out += &format!("{mark} {line}\n");
+    }
+    out
+}
