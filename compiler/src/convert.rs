@@ -2,7 +2,7 @@
 
 use crate::calibrate::{self, Windows};
 use crate::tokens::Tokens;
-use crate::{Complaints, evaluate};
+use crate::Complaints;
 use serde_json::json;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::quantise::Levels;
@@ -63,15 +63,56 @@ pub fn convert(
 fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Result<(Windows, String), Complaints> {
     let length = CALIBRATION_WINDOW.min(graph.context as usize);
     let count = (tokens / length).max(1);
-    let (ids, source) = match sample {
-        Sample::Text { name, text, tokens } => (tokens.document(text).map_err(|e| vec![e])?, name.clone()),
-        Sample::SeededIds => (seeded_ids(vocabulary(graph)?, length * count), "seeded random ids".to_string()),
+    let (windows, source) = match sample {
+        Sample::Text { name, text, tokens } => (text_windows(text, tokens, length, count)?, name.clone()),
+        Sample::SeededIds => {
+            let ids = seeded_ids(vocabulary(graph)?, length * count);
+            (ids.chunks(length).map(<[u32]>::to_vec).collect(), "seeded random ids".to_string())
+        }
     };
-    let windows = evaluate::spread(&ids, length, count).into_iter().map(|w| ids[w].to_vec()).collect::<Windows>();
     if windows.iter().all(Vec::is_empty) {
         return Err(vec![Diagnostic::new(source, "the calibration text is empty")]);
     }
     Ok((windows, source))
+}
+
+/// Bytes of text that hold at least one token's text with room to spare: only what is run is tokenised.
+const BYTES_A_TOKEN: usize = 12;
+
+/// `count` passages that begin at lines spread evenly over the text, `length` tokens each; the first begins as every text
+/// does, with the start token.
+fn text_windows(text: &str, tokens: &Tokens, length: usize, count: usize) -> Result<Windows, Complaints> {
+    let mut windows = Windows::new();
+    let mut last = None;
+    for i in 0..count {
+        let start = line_from(text, i * text.len() / count);
+        if last.replace(start) == Some(start) {
+            continue;
+        }
+        let end = boundary(text, start + length * BYTES_A_TOKEN);
+        let passage = &text[start..end];
+        let mut ids = if i == 0 { tokens.document(passage) } else { tokens.encode(passage) }.map_err(|e| vec![e])?;
+        ids.truncate(length);
+        if !ids.is_empty() {
+            windows.push(ids);
+        }
+    }
+    Ok(windows)
+}
+
+/// The first line that begins at or after byte `at`; `at` itself at the start of the text or where no line begins.
+fn line_from(text: &str, at: usize) -> usize {
+    let at = boundary(text, at);
+    match text[at..].find('\n') {
+        _ if at == 0 => 0,
+        Some(newline) if at + newline + 1 < text.len() => at + newline + 1,
+        _ => at,
+    }
+}
+
+/// The end of the character that byte `at` lies in, at most the text's.
+fn boundary(text: &str, at: usize) -> usize {
+    (at.min(text.len())..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len())
 }
 
 /// Rows of the table that token ids index.
