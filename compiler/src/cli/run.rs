@@ -64,7 +64,9 @@ impl Run {
         let request = Request { prompt: &prompt, most: self.max_new_tokens, options, stop: &self.stop };
         let done = generate(&program, &tokens, &request, &mut print)?;
         print("\n")?;
-        note(&done.summary());
+        let code = program.codegen_ms();
+        let code = if code > 0.0 { format!("; machine code in {code:.1} ms") } else { String::new() };
+        note(&format!("{}{code}", done.summary()));
         Ok(())
     }
 }

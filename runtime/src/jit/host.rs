@@ -10,7 +10,7 @@ use snnc_ir::eval::phase_weights;
 use snnc_ir::op::Layout;
 use snnc_ir::price::Events;
 use snnc_ir::types::Code;
-use snnc_ir::{Curve, Diagnostic, Graph};
+use snnc_ir::{Curve, Diagnostic, Graph, Type};
 
 /// Why a kernel stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,12 +108,24 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             let shape = kernels::Ssa { d: width, slope: call.f32(0)?, weights, code: spelling(code) };
             let out = number_mut(out)?;
             let keys: u64 = (past + 1..=past + out.len() / width).map(|n| n as u64).sum();
+            // Where the queries come as trains, their spikes drive the scores one timestep at a time.
+            let stepped = matches!(call.graph.ty(call.graph.node(step.node).args[0]), Type::Train { .. });
             let counts = if wide(code, steps) {
                 let (k, v) = extend::<i16>(run.slots, step, number(b)?, number(c)?, past)?;
-                kernels.ssa::<i16>(number(a)?, k, v, &shape, out)
+                let q = number(a)?;
+                if stepped {
+                    kernels.ssa_stepped(q, k, v, &shape, steps, out)
+                } else {
+                    kernels.ssa(q, k, v, &shape, out)
+                }
             } else {
                 let (k, v) = extend::<i8>(run.slots, step, number(b)?, number(c)?, past)?;
-                kernels.ssa::<i8>(number(a)?, k, v, &shape, out)
+                let q = number(a)?;
+                if stepped {
+                    kernels.ssa_stepped(q, k, v, &shape, steps, out)
+                } else {
+                    kernels.ssa(q, k, v, &shape, out)
+                }
             };
             let (score_additions, value_keys) = (counts.score_additions, counts.value_keys);
             run.events[i] += Events { keys, score_additions, value_keys, ..Events::default() };
