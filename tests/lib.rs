@@ -1,1 +1,89 @@
-//! .
+//! What the tests share: small networks made on the spot, and ways to run them.
+//!
+//! Tests that want reference files look for `../shared` beside the repository and say plainly when it is not there.
+
+#![allow(clippy::expect_used, clippy::print_stderr, missing_debug_implementations)]
+
+use snnc::convert::{Recipe, Sample, convert};
+use snnc::onnx;
+use snnc_examples::gpt2::{self, Gpt2Config};
+use snnc_ir::price::Events;
+use snnc_ir::{Graph, Op};
+use snnc_passes::quantise::Levels;
+use snnc_runtime::{Engine, Options, Program, Rows, Session};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The Imported graph of a generated network.
+pub fn imported(config: &Gpt2Config) -> Graph {
+    let bytes = gpt2::bytes(config).expect("writing to memory does not fail");
+    let model = onnx::read::read_bytes(&bytes).expect("a generated file is well-formed");
+    onnx::import_model(model).expect("a generated network is a GPT-2").graph
+}
+
+/// The Spiking program of a network, calibrated on seeded ids.
+pub fn spiking(graph: Graph, levels: Levels) -> Graph {
+    let recipe = Recipe { levels, calibration_tokens: 64, threads: 2 };
+    convert(graph, &Sample::SeededIds, recipe, &mut |_, _, _| {}).expect("a generated network converts").graph
+}
+
+/// Logits of every token, and what neurons and attention did, by the name of their last constant.
+pub struct Ran {
+    pub bits: Vec<u32>,
+    pub events: BTreeMap<String, Events>,
+}
+
+/// Runs `graph` on pieces of a sequence, one forward pass a piece.
+pub fn run(graph: &Graph, options: Options, pieces: &[&[u32]]) -> Ran {
+    let program = Arc::new(Program::new(Arc::new(graph.clone()), &options).expect("a verified program runs"));
+    let mut session = Session::new(program);
+    let mut bits = Vec::new();
+    for piece in pieces {
+        let outputs = session.forward(piece, Rows::All).expect("the sequence fits");
+        bits.extend(outputs.f32("logits").expect("there are logits").iter().map(|x| x.to_bits()));
+    }
+    let named = |(i, events): (usize, &Events)| {
+        let node = &graph.nodes[i];
+        let counted = matches!(node.op, Op::Quant { .. } | Op::Fire { .. } | Op::Ssa { .. });
+        let last = graph.constant(*node.args.last()?)?;
+        counted.then(|| (last.name.clone(), *events))
+    };
+    let events = session.events().iter().enumerate().filter_map(named).collect();
+    Ran { bits, events }
+}
+
+pub fn options(engine: Engine) -> Options {
+    Options { engine, count: true, ..Options::default() }
+}
+
+/// Ids below `vocabulary` without a pattern.
+pub fn ids(count: usize, vocabulary: usize) -> Vec<u32> {
+    (0..count as u64).map(|i| ((i * i * 2654435761 + i * 40503 + 12345) >> 7) as u32 % vocabulary as u32).collect()
+}
+
+/// A folder of reference files beside the repository, if it is there.
+pub fn shared(folder: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared").join(folder);
+    if !path.is_dir() {
+        eprintln!("skipped: the reference files ../shared/{folder} are not here");
+        return None;
+    }
+    Some(path)
+}
+
+/// The model in the repository.
+pub fn demo_model() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/models/wt2-gelu/model.onnx")
+}
+
+/// Cosine of two rows around their means.
+pub fn centred_cosine(a: &[f32], b: &[f32]) -> f64 {
+    let centre = |x: &[f32]| {
+        let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / x.len() as f64;
+        x.iter().map(|&x| f64::from(x) - mean).collect::<Vec<f64>>()
+    };
+    let (a, b) = (centre(a), centre(b));
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt()
+}

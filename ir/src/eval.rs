@@ -694,7 +694,7 @@ fn ssa<R: Real>(q: &[i32], k: &[i32], v: &[i32], slope: &[R], code: Code, shape:
     for i in 0..shape.tokens {
         let keys = shape.past + i + 1;
         events.keys += keys as u64;
-        for h in 0..shape.heads {
+        for (h, &slope) in slope.iter().enumerate() {
             let head = h * w..(h + 1) * w;
             let q = &q[i * d..][head.clone()];
             events.score_additions += spikes(code, q) * keys as u64;
@@ -704,7 +704,7 @@ fn ssa<R: Real>(q: &[i32], k: &[i32], v: &[i32], slope: &[R], code: Code, shape:
             let mut sums = vec![0i32; w];
             let mut total = 0i32;
             for (j, &score) in scores.iter().enumerate() {
-                let delay = R::from_i32(best - score) * slope[h] + R::from_f64(0.5);
+                let delay = R::from_i32(best - score) * slope + R::from_f64(0.5);
                 if delay >= R::from_i32(table.len() as i32) {
                     continue;
                 }

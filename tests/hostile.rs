@@ -1,0 +1,144 @@
+//! Bad input ends in a clear error, the right status and untouched files: the command as a user meets it.
+
+#![allow(clippy::unwrap_used)]
+
+use snnc_ir::container;
+use snnc_tests::demo_model;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, OnceLock};
+
+/// The command, built in the profile of this test.
+fn snnc() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let test = std::env::current_exe().unwrap();
+        let profile = test.parent().unwrap().parent().unwrap();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "-p", "snnc", "--bin", "snnc"]);
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().unwrap().success(), "the command builds");
+        profile.join(format!("snnc{}", std::env::consts::EXE_SUFFIX))
+    })
+}
+
+fn call(folder: &Path, args: &[&str]) -> Output {
+    Command::new(snnc()).args(args).current_dir(folder).output().unwrap()
+}
+
+/// The call fails with `status`, says `words`, does not panic and leaves no file behind.
+fn refused(folder: &Path, args: &[&str], status: i32, words: &str) {
+    let list = || fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
+    let mut before = list();
+    let output = call(folder, args);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(status), "{args:?}: {stderr}");
+    assert!(stderr.contains(words), "{args:?} should say `{words}`, it says: {stderr}");
+    assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
+    let mut after = list();
+    before.sort();
+    after.sort();
+    assert_eq!(before, after, "{args:?} leaves the folder as it was");
+}
+
+fn fixture() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fs::read(demo_model()).unwrap();
+    fs::write(folder.path().join("model.onnx"), &model).unwrap();
+    fs::write(folder.path().join("truncated.onnx"), &model[..model.len() / 2]).unwrap();
+    fs::write(folder.path().join("text.onnx"), "this is no model").unwrap();
+    fs::write(folder.path().join("empty.onnx"), "").unwrap();
+    // The same file with one operator that nobody knows.
+    let at = model.windows(7).position(|w| w == b"Softmax").unwrap();
+    let mut unknown = model.clone();
+    for at in (at..unknown.len() - 7).filter(|&at| &model[at..at + 7] == b"Softmax").collect::<Vec<_>>() {
+        unknown[at..at + 7].copy_from_slice(b"Softmux");
+    }
+    fs::write(folder.path().join("unknown.onnx"), unknown).unwrap();
+    folder
+}
+
+#[test]
+fn files_that_are_no_model() {
+    let folder = fixture();
+    let at = folder.path();
+    for (file, words) in [
+        ("missing.onnx", "missing.onnx"),
+        ("text.onnx", "text.onnx"),
+        ("empty.onnx", "empty.onnx"),
+        ("truncated.onnx", "truncated.onnx"),
+        ("unknown.onnx", "Softmux"),
+    ] {
+        refused(at, &["compile", file, "-o", "out.snn"], 1, words);
+    }
+    let conv = no_transformer();
+    fs::write(at.join("conv.onnx"), conv).unwrap();
+    refused(at, &["compile", "conv.onnx", "-o", "out.snn"], 1, "Conv");
+}
+
+/// A well-formed ONNX file of one convolution.
+fn no_transformer() -> Vec<u8> {
+    use snnc_examples::wire::Message;
+    let dim = |n| Message::new().int(1, n);
+    let shape = Message::new().message(1, &dim(1)).message(1, &dim(3)).message(1, &dim(8)).message(1, &dim(8));
+    let tensor = Message::new().int(1, 1).message(2, &shape);
+    let port = |name: &str| Message::new().text(1, name).message(2, &Message::new().message(1, &tensor));
+    let node = Message::new().text(1, "x").text(1, "x").text(2, "y").text(3, "conv1").text(4, "Conv");
+    let graph = Message::new()
+        .message(1, &node)
+        .text(2, "cnn")
+        .message(11, &port("x"))
+        .message(12, &port("y"));
+    let opset = Message::new().int(2, 17);
+    Message::new().int(1, 8).message(7, &graph).message(8, &opset).0
+}
+
+#[test]
+fn outputs_options_and_prompts() {
+    let folder = fixture();
+    let at = folder.path();
+    refused(at, &["compile", "model.onnx", "-o", "no/such/folder/out.snn"], 1, "cannot be written");
+    refused(at, &["compile", "model.onnx", "-o", "."], 1, "is a folder");
+    refused(at, &["compile", "model.onnx", "--timesteps", "0"], 2, "--timesteps");
+    refused(at, &["compile", "model.onnx", "--timesteps", "40", "-o", "out.snn"], 1, "at most 15 timesteps");
+    refused(at, &["compile", "model.onnx", "--bogus"], 2, "--bogus");
+    refused(at, &["run", "model.onnx", "--prompt", "x"], 1, "no tokenizer");
+    refused(at, &["compile", "model.onnx", "-o", "out.snn", "--calibrate", "text.onnx"], 1, "no tokenizer");
+
+    let compiled = call(at, &["compile", "model.onnx", "-o", "bare.snn", "--calibration-tokens", "256"]);
+    assert!(compiled.status.success());
+    assert!(String::from_utf8_lossy(&compiled.stderr).contains("seeded random ids"), "compile without one warns");
+    refused(at, &["run", "bare.snn", "--prompt", "x"], 1, "no tokenizer");
+    refused(at, &["compile", "bare.snn", "-o", "out.snn"], 1, "is compiled already");
+    refused(at, &["logits", "bare.snn", "--tokens", "4096", "-o", "out.npy"], 1, "4096");
+    refused(at, &["logits", "bare.snn", "--tokens", "1,x", "-o", "out.npy"], 2, "invalid value");
+
+    // A failed compilation leaves an older output as it is.
+    let before = fs::read(at.join("bare.snn")).unwrap();
+    refused(at, &["compile", "truncated.onnx", "-o", "bare.snn"], 1, "truncated.onnx");
+    assert!(fs::read(at.join("bare.snn")).unwrap() == before);
+
+    let tokenizer = demo_model().with_file_name("tokenizer.json");
+    let long = "river ".repeat(300);
+    let compile = ["compile", "model.onnx", "-o", "full.snn", "--calibration-tokens", "256", "--tokenizer"];
+    let named = tokenizer.display().to_string();
+    assert!(call(at, &[&compile[..], &[named.as_str()]].concat()).status.success());
+    refused(at, &["run", "full.snn", "--prompt", &long], 1, "the network's context is 256");
+
+    // A byte changed anywhere is noticed.
+    let good = fs::read(at.join("bare.snn")).unwrap();
+    let mut step = 0;
+    for i in (0..good.len()).step_by(good.len() / 100) {
+        let mut bad = good.clone();
+        bad[(i + step) % good.len()] ^= 1 << (step % 8);
+        step += 1;
+        if step % 25 == 0 {
+            fs::write(at.join("bad.snn"), &bad).unwrap();
+            refused(at, &["show", "bad.snn"], 1, "bad.snn");
+        }
+        assert!(container::read(Arc::new(bad)).is_err(), "a change near byte {i}");
+    }
+}

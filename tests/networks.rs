@@ -1,0 +1,86 @@
+//! Networks with reference logits: import and raise change nothing, conversion changes little.
+
+#![allow(clippy::unwrap_used)]
+
+use serde_json::Value as Json;
+use snnc::onnx;
+use snnc_passes::collapse::collapse;
+use snnc_passes::quantise::Levels;
+use snnc_passes::{Context, front_and_back, run as run_passes};
+use snnc_runtime::Engine;
+use snnc_tests::{centred_cosine, demo_model, options, run, shared, spiking};
+use std::fs;
+use std::path::Path;
+
+/// f32 sums in another order than onnxruntime's.
+const ROUNDING: f32 = 1e-4;
+
+struct Npy {
+    sizes: Vec<usize>,
+    data: Vec<u8>,
+}
+
+/// Version 1 arrays in row-major order.
+fn npy(path: &Path) -> Npy {
+    let bytes = fs::read(path).unwrap();
+    let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let header = String::from_utf8_lossy(&bytes[10..10 + length]).into_owned();
+    let shape = header.split("'shape': (").nth(1).unwrap().split(')').next().unwrap();
+    let sizes = shape.split(',').filter_map(|n| n.trim().parse().ok()).collect();
+    Npy { sizes, data: bytes[10 + length..].to_vec() }
+}
+
+fn ids_of(npy: &Npy) -> Vec<u32> {
+    let each = npy.data.len() / npy.sizes.iter().product::<usize>();
+    npy.data.chunks_exact(each).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+fn check(model: &Path, rows: &[(&[u32], &[f32])]) {
+    let name = model.display();
+    let (front, _) = front_and_back();
+    let imported = onnx::import(model).unwrap().graph;
+    let tensor = run_passes(front, imported.clone(), &Context::default(), &mut |_, _, _| {}).unwrap();
+    let program = collapse(&spiking(imported, Levels::default())).unwrap();
+    for (ids, want) in rows {
+        let dense: Vec<f32> = run(&tensor, options(Engine::Jit), &[ids]).bits.into_iter().map(f32::from_bits).collect();
+        assert_eq!(dense.len(), want.len(), "{name}");
+        let worst = dense.iter().zip(*want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < ROUNDING, "{name}: differs from its reference by {worst}");
+        let spiking: Vec<f32> =
+            run(&program, options(Engine::Jit), &[ids]).bits.into_iter().map(f32::from_bits).collect();
+        let cosine = centred_cosine(&spiking, want);
+        assert!(cosine > 0.99, "{name}: cosine {cosine}");
+    }
+}
+
+#[test]
+fn legacy_exports_give_their_reference_logits() {
+    let Some(folder) = shared("flavours") else { return };
+    let tokens = npy(&folder.join("input_ids.npy"));
+    let ids = ids_of(&tokens);
+    for name in
+        ["legacy_op13_nocache", "legacy_op17_nocache", "legacy_op17_nocache_gelu_erf", "legacy_op17_nocache_relu"]
+    {
+        let bytes = fs::read(folder.join(format!("{name}.io.safetensors"))).unwrap();
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let header: Json = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+        let offsets = &header["out.logits"]["data_offsets"];
+        let at = |i: usize| 8 + length + offsets[i].as_u64().unwrap() as usize;
+        let want = floats(&bytes[at(0)..at(1)]);
+        let (n, width) = (tokens.sizes[1], want.len() / tokens.sizes[0]);
+        let rows: Vec<(&[u32], &[f32])> = ids.chunks_exact(n).zip(want.chunks_exact(width)).collect();
+        check(&folder.join(format!("{name}.onnx")), &rows);
+    }
+}
+
+#[test]
+fn the_demo_model_gives_its_reference_logits() {
+    let Some(folder) = shared("models/wt2-gelu") else { return };
+    let ids = ids_of(&npy(&folder.join("ref_input_ids.npy")));
+    let want = floats(&npy(&folder.join("ref_logits.npy")).data);
+    check(&demo_model(), &[(&ids, &want)]);
+}
