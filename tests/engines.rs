@@ -46,7 +46,8 @@ fn check(config: Gpt2Config, code: Code, steps: u16) {
 
 #[test]
 fn codes_and_timesteps() {
-    for (code, steps) in [(Code::Binary, 1), (Code::Binary, 4), (Code::Binary, 7), (Code::Binary, 8), (Code::Unary, 5)] {
+    for (code, steps) in [(Code::Binary, 1), (Code::Binary, 4), (Code::Binary, 7), (Code::Binary, 8), (Code::Unary, 5)]
+    {
         check(TINY, code, steps);
     }
 }

@@ -87,11 +87,7 @@ fn no_transformer() -> Vec<u8> {
     let tensor = Message::new().int(1, 1).message(2, &shape);
     let port = |name: &str| Message::new().text(1, name).message(2, &Message::new().message(1, &tensor));
     let node = Message::new().text(1, "x").text(1, "x").text(2, "y").text(3, "conv1").text(4, "Conv");
-    let graph = Message::new()
-        .message(1, &node)
-        .text(2, "cnn")
-        .message(11, &port("x"))
-        .message(12, &port("y"));
+    let graph = Message::new().message(1, &node).text(2, "cnn").message(11, &port("x")).message(12, &port("y"));
     let opset = Message::new().int(2, 17);
     Message::new().int(1, 8).message(7, &graph).message(8, &opset).0
 }

@@ -24,7 +24,7 @@ pub fn imported(config: &Gpt2Config) -> Graph {
 
 /// The Spiking program of a network, calibrated on seeded ids.
 pub fn spiking(graph: Graph, levels: Levels) -> Graph {
-    let recipe = Recipe { levels, calibration_tokens: 64, threads: 2 };
+    let recipe = Recipe { levels, calibration_tokens: 2048, threads: 2 };
     convert(graph, &Sample::SeededIds, recipe, &mut |_, _, _| {}).expect("a generated network converts").graph
 }
 

@@ -24,10 +24,8 @@ pub fn calibrate(graph: &Graph, windows: &Windows, threads: usize) -> Result<Ran
     let bar = progress::bar(tokens as u64, "calibrating");
     let every = tokens.div_ceil(MEDIAN_SAMPLES).max(1);
     let next = AtomicUsize::new(0);
-    let starts: Vec<usize> = windows
-        .iter()
-        .scan(0, |start, window| Some(std::mem::replace(start, *start + window.len())))
-        .collect();
+    let starts: Vec<usize> =
+        windows.iter().scan(0, |start, window| Some(std::mem::replace(start, *start + window.len()))).collect();
     let work = || -> Result<Vec<(usize, Vec<Seen>)>, Diagnostic> {
         let mut session = Session::new(program.clone());
         let mut seen = Vec::new();

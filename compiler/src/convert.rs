@@ -1,8 +1,8 @@
 //! The whole compiler as a function: an imported network and sample text to a spiking program.
 
+use crate::Complaints;
 use crate::calibrate::{self, Windows};
 use crate::tokens::Tokens;
-use crate::Complaints;
 use serde_json::json;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::quantise::Levels;
@@ -28,7 +28,11 @@ pub struct Recipe {
 /// Where calibration tokens come from.
 #[derive(Debug)]
 pub enum Sample<'a> {
-    Text { name: String, text: String, tokens: &'a Tokens },
+    Text {
+        name: String,
+        text: String,
+        tokens: &'a Tokens,
+    },
     /// Without a tokenizer: ids drawn uniformly from a seeded generator.
     SeededIds,
 }

@@ -78,7 +78,8 @@ impl Estimate {
             "\nMeasured on {} tokens. Prices: {} pJ a dense multiply-accumulate, {} pJ a spike's addition.\n({})\n",
             self.tokens, self.prices.mac_pj, self.prices.addition_pj, self.prices.source
         );
-        text += "Not counted: normalisation, division of attention, residual additions, neuron updates, memory traffic.\n";
+        text +=
+            "Not counted: normalisation, division of attention, residual additions, neuron updates, memory traffic.\n";
         text
     }
 

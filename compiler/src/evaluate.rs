@@ -96,10 +96,13 @@ pub fn evaluate(
     if ranges.is_empty() {
         return Err(vec![Diagnostic::new("", "the text is empty: there is nothing to predict")]);
     }
-    let names = (logits_of(program.graph()).map_err(|e| vec![e])?, match dense {
-        Some(dense) => Some(logits_of(dense.graph()).map_err(|e| vec![e])?),
-        None => None,
-    });
+    let names = (
+        logits_of(program.graph()).map_err(|e| vec![e])?,
+        match dense {
+            Some(dense) => Some(logits_of(dense.graph()).map_err(|e| vec![e])?),
+            None => None,
+        },
+    );
     let bar = progress::bar(ranges.iter().map(|r| r.len() as u64).sum(), "evaluating");
     let next = AtomicUsize::new(0);
     let work = || -> Result<Vec<(usize, Score, Vec<Events>)>, Diagnostic> {
@@ -119,7 +122,9 @@ pub fn evaluate(
                 let outputs = session.forward(&ids[chunk.clone()], Rows::All)?;
                 let logits = outputs.f32(&names.0).unwrap_or(&[]);
                 let reference = match (&mut beside, &names.1) {
-                    (Some(beside), Some(name)) => Some(beside.forward(&ids[chunk.clone()], Rows::All)?.f32(name).unwrap_or(&[]).to_vec()),
+                    (Some(beside), Some(name)) => {
+                        Some(beside.forward(&ids[chunk.clone()], Rows::All)?.f32(name).unwrap_or(&[]).to_vec())
+                    }
                     _ => None,
                 };
                 score.add(&score_rows(logits, reference.as_deref(), targets));
@@ -159,7 +164,8 @@ fn score_rows(logits: &[f32], dense: Option<&[f32]>, targets: &[u32]) -> Score {
     for (i, &target) in targets.iter().enumerate() {
         let row = &logits[i * width..(i + 1) * width];
         let log_sum = log_sum_exp(row);
-        let nll = |row: &[f32], log_sum: f64| row.get(target as usize).map_or(f64::INFINITY, |&x| log_sum - f64::from(x));
+        let nll =
+            |row: &[f32], log_sum: f64| row.get(target as usize).map_or(f64::INFINITY, |&x| log_sum - f64::from(x));
         score.nll += nll(row, log_sum);
         score.right += usize::from(best(row) == target as usize);
         let Some(dense) = dense else { continue };

@@ -19,8 +19,8 @@ impl Tokens {
     /// # Errors
     /// `json` is no tokenizer, or one without an end-of-text token.
     pub fn new(json: &[u8], place: &str) -> Result<Self, Diagnostic> {
-        let tokenizer = Tokenizer::from_bytes(json)
-            .map_err(|e| Diagnostic::new(place, format!("is not a tokenizer.json: {e}")))?;
+        let tokenizer =
+            Tokenizer::from_bytes(json).map_err(|e| Diagnostic::new(place, format!("is not a tokenizer.json: {e}")))?;
         let start = tokenizer.token_to_id(END_OF_TEXT).ok_or_else(|| {
             Diagnostic::new(place, format!("the tokenizer has no {END_OF_TEXT}, which GPT-2 begins every text with"))
         })?;

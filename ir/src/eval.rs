@@ -210,8 +210,10 @@ impl<'g, R: Real> Evaluator<'g, R> {
         if end > self.graph.context as usize {
             return Err(Diagnostic::new("", format!("{end} tokens do not fit a context of {}", self.graph.context)));
         }
-        let mut done =
-            Evaluation { values: vec![None; self.graph.nodes.len()], events: vec![Events::default(); self.graph.nodes.len()] };
+        let mut done = Evaluation {
+            values: vec![None; self.graph.nodes.len()],
+            events: vec![Events::default(); self.graph.nodes.len()],
+        };
         for (value, node) in self.graph.iter().filter(|(_, node)| !matches!(node.op, Op::Weight(_))) {
             let call = Call { evaluator: self, tokens, past: memory.past, done: &done, at: value };
             let (array, events, state) = call.eval(memory.rows[value.index()].as_ref())?;
@@ -291,9 +293,7 @@ impl<R: Real> Call<'_, R> {
             Op::MatMul => real(matmul(self.arg(0), self.arg(1), &sizes)),
             Op::Transpose(perm) => real(transpose(self.arg(0), perm.axes())),
             Op::Reshape(_) => real(self.arg(0).reals().to_vec()),
-            Op::Slice { axis, start, len } => {
-                real(slice(self.arg(0), usize::from(axis), start as usize, len as usize))
-            }
+            Op::Slice { axis, start, len } => real(slice(self.arg(0), usize::from(axis), start as usize, len as usize)),
             Op::Mean => real(rows(self.arg(0)).map(|row| row_sum(row) / R::from_i32(row.len() as i32)).collect()),
             Op::Softmax => real(rows(self.arg(0)).flat_map(softmax).collect()),
             Op::Split { heads } => real(split(self.arg(0), heads as usize)),
@@ -670,7 +670,9 @@ pub const FIRST_SPIKE_WEIGHT: i32 = 1 << 11;
 /// Weights of the phases: `round(2^11 * 2^(-k / phases))`, as far as they are above 0.
 pub fn phase_weights(phases: u32) -> Vec<i32> {
     (0..)
-        .map(|k| libm::floor(f64::from(FIRST_SPIKE_WEIGHT) * libm::exp2(-f64::from(k) / f64::from(phases)) + 0.5) as i32)
+        .map(|k| {
+            libm::floor(f64::from(FIRST_SPIKE_WEIGHT) * libm::exp2(-f64::from(k) / f64::from(phases)) + 0.5) as i32
+        })
         .take_while(|&weight| weight > 0)
         .collect()
 }

@@ -83,16 +83,8 @@ pub enum Unary {
 }
 
 impl Unary {
-    pub const ALL: [Unary; 8] = [
-        Unary::Neg,
-        Unary::Sqrt,
-        Unary::Exp,
-        Unary::Tanh,
-        Unary::Erf,
-        Unary::Sigmoid,
-        Unary::Relu,
-        Unary::Reciprocal,
-    ];
+    pub const ALL: [Unary; 8] =
+        [Unary::Neg, Unary::Sqrt, Unary::Exp, Unary::Tanh, Unary::Erf, Unary::Sigmoid, Unary::Relu, Unary::Reciprocal];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -161,20 +153,29 @@ pub enum Op {
     /// Element by element, with broadcasting of sizes 1 and of missing leading sizes.
     Binary(Binary),
     /// `f32[tokens,tokens]`: `keep` where column <= row, `drop` elsewhere.
-    Causal { keep: Scalar, drop: Scalar },
+    Causal {
+        keep: Scalar,
+        drop: Scalar,
+    },
     /// `(c, a, b)`: `a` where `c` is not 0, else `b`; broadcasts.
     Where,
     /// `[..., n, k] x [..., k, m]`; leading sizes broadcast.
     MatMul,
     Transpose(Perm),
     Reshape(Shape),
-    Slice { axis: u8, start: u32, len: u32 },
+    Slice {
+        axis: u8,
+        start: u32,
+        len: u32,
+    },
     /// Mean over the innermost axis, which stays with size 1.
     Mean,
     /// Over the innermost axis.
     Softmax,
     /// `[tokens, heads*w] -> [heads, tokens, w]`.
-    Split { heads: u32 },
+    Split {
+        heads: u32,
+    },
     /// `[heads, tokens, w] -> [tokens, heads*w]`.
     Merge,
 
@@ -182,30 +183,48 @@ pub enum Op {
     /// `(i32[tokens], f32[v, d]) -> f32[tokens, d]`: rows of a table.
     Embed,
     /// `(x, gain f32[d], bias f32[d])`.
-    LayerNorm { eps: Scalar },
+    LayerNorm {
+        eps: Scalar,
+    },
     /// `LayerNorm` without gain and bias.
-    Normalise { eps: Scalar },
+    Normalise {
+        eps: Scalar,
+    },
     /// `(x f32[tokens, d], w, bias f32[m]) -> f32[tokens, m]`.
     Linear(Layout),
     Curve(Curve),
     /// `(q, k, v)`, each `f32[tokens, d]`: causal softmax attention with its keys and values as state.
-    Attention { heads: u32, scale: Scalar },
+    Attention {
+        heads: u32,
+        scale: Scalar,
+    },
 
     // --- quantised: levels instead of reals ---
     /// `(x, gain f32[d], offset f32[d])`, or with a curve `(x, pre_gain, pre_offset, gain, offset)`: the nearest level of
     /// the affine image of (the curve of) `x`, ties away from zero.
-    Quant { code: Code, steps: u16, curve: Curve },
+    Quant {
+        code: Code,
+        steps: u16,
+        curve: Curve,
+    },
     /// `(levels [tokens, d], i8[d, m]) -> i32[tokens, m]`: exact integer product.
     Product,
     /// `(i32[tokens, m], gain f32[m], offset f32[m]) -> f32[tokens, m]`.
     Affine,
     /// `(q, k, v, slope f32[heads])`: spike-coded causal attention; softmax to base `2^(1/phases)` by time to first spike.
     /// Takes level stills or spike trains; gives the weighted mean of v's levels, `f32[tokens, d]`. State: k and v.
-    Ssa { heads: u32, phases: u32 },
+    Ssa {
+        heads: u32,
+        phases: u32,
+    },
 
     // --- spiking: levels spread over timesteps ---
     /// As `Quant`, but emits the level as a spike train.
-    Fire { code: Code, steps: u16, curve: Curve },
+    Fire {
+        code: Code,
+        steps: u16,
+        curve: Curve,
+    },
     /// `(spikes [tokens, d], i8[d, m]) -> current [tokens, m]`: adds or subtracts a weight row for every spike.
     Synapse,
     /// What a train denotes: the sum of its parts weighted by its code.

@@ -136,7 +136,8 @@ pub fn work(graph: &Graph, tokens: u64, events: &[Events]) -> Vec<Work> {
 fn work_of(graph: &Graph, value: Value, tokens: u64, events: &[Events]) -> Work {
     let node = graph.node(value);
     let width = |value: Value| graph.ty(value).shape().width().unwrap_or(0) as u64;
-    let matrix = |value: Value| graph.ty(value).shape().sizes().map_or(0, |sizes| sizes.iter().product::<usize>() as u64);
+    let matrix =
+        |value: Value| graph.ty(value).shape().sizes().map_or(0, |sizes| sizes.iter().product::<usize>() as u64);
     match node.op {
         Op::Linear(Layout::InputMajor | Layout::OutputMajor) => {
             Work { dense_macs: tokens * matrix(node.args[1]), ..Work::default() }
@@ -150,9 +151,7 @@ fn work_of(graph: &Graph, value: Value, tokens: u64, events: &[Events]) -> Work 
                 neurons: tokens * width(node.args[0]),
             }
         }
-        Op::Attention { .. } => {
-            Work { dense_macs: 2 * events[value.index()].keys * width(value), ..Work::default() }
-        }
+        Op::Attention { .. } => Work { dense_macs: 2 * events[value.index()].keys * width(value), ..Work::default() },
         Op::Ssa { heads, .. } => {
             let Events { keys, score_additions, value_keys, .. } = events[value.index()];
             let head = width(value) / u64::from(heads);

@@ -14,7 +14,8 @@ pub fn fold(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
     let mut map: Vec<Value> = Vec::with_capacity(graph.nodes.len());
     for (value, node) in graph.iter() {
         let mut args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
-        if let (Op::Fire { curve, .. }, Op::Affine) = (node.op, node.args.first().map_or(Op::Tokens, |x| graph.node(*x).op))
+        if let (Op::Fire { curve, .. }, Op::Affine) =
+            (node.op, node.args.first().map_or(Op::Tokens, |x| graph.node(*x).op))
         {
             let affine = graph.node(node.args[0]);
             // Without a curve the neuron's own gain and offset take the projection's; with one, those before the curve.

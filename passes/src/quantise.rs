@@ -135,7 +135,10 @@ impl Quantise<'_> {
                 self.builder.add(node.op, &args, &origin)?
             }
             Op::LayerNorm { eps } => {
-                return Err(Diagnostic::new(origin, format!("a LayerNorm (eps {eps:?}) feeds something that is no projection")));
+                return Err(Diagnostic::new(
+                    origin,
+                    format!("a LayerNorm (eps {eps:?}) feeds something that is no projection"),
+                ));
             }
             op => return Err(Diagnostic::new(origin, format!("`{op}` has no spiking counterpart"))),
         };

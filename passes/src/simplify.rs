@@ -2,11 +2,11 @@
 //!
 //! `W LN(x) + c = (W diag g) n(x) + (W b + c)`, with `n` the LayerNorm without gain and bias. Exact up to rounding.
 
+use crate::Context;
 use crate::constants::{self, fixed};
 use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, Rule, saturate};
 use crate::egraph::{Term, Terms, extract, from_graph, to_graph};
-use crate::Context;
 use snnc_ir::op::Layout;
 use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage};
 
@@ -50,9 +50,7 @@ fn gain_into_weight(terms: &Terms, m: &Match) -> Option<Expr> {
             Expr::op(fixed(&[d, 1]), [class("g")]),
             Expr::op(Op::MatMul, [Expr::op(fixed(&[1, d]), [class("b")]), class("w")]),
         ),
-        Layout::OutputMajor => {
-            (class("g"), Expr::op(Op::MatMul, [class("w"), Expr::op(fixed(&[d, 1]), [class("b")])]))
-        }
+        Layout::OutputMajor => (class("g"), Expr::op(Op::MatMul, [class("w"), Expr::op(fixed(&[d, 1]), [class("b")])])),
     };
     let w = Expr::op(Op::Binary(Binary::Mul), [class("w"), gain]);
     let c = Expr::op(Op::Binary(Binary::Add), [class("c"), Expr::op(fixed(&[outputs]), [bias])]);

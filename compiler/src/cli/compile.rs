@@ -63,9 +63,10 @@ fn emitted(text: &str) -> Result<String, String> {
 impl Compile {
     pub fn run(self) -> Result<(), Complaints> {
         let start = Instant::now();
-        let output = self.output.clone().unwrap_or_else(|| {
-            PathBuf::from(self.model.file_stem().unwrap_or_default()).with_extension("snn")
-        });
+        let output = self
+            .output
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(self.model.file_stem().unwrap_or_default()).with_extension("snn"));
         files::check_writable(&output).map_err(|e| vec![e])?;
         let Model::Onnx(import) = files::load(&self.model)? else {
             return Err(vec![Diagnostic::new(self.model.display().to_string(), "is compiled already")]);
@@ -156,6 +157,7 @@ fn check_vocabulary(graph: &Graph, tokens: Option<&Tokens>, place: &str) -> Resu
     if tokens.len() <= rows {
         return Ok(());
     }
-    let message = format!("has {} entries, the network's embedding has {rows} rows; it belongs to another model", tokens.len());
+    let message =
+        format!("has {} entries, the network's embedding has {rows} rows; it belongs to another model", tokens.len());
     Err(vec![Diagnostic::new(place, message)])
 }

@@ -38,8 +38,7 @@ impl Demo {
         let start = Instant::now();
         let loaded = Loaded::read(&path)?;
         let tokens = loaded.tokens(&path)?;
-        let sample =
-            Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens: &tokens };
+        let sample = Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens: &tokens };
         let levels = Levels::default();
         let recipe = Recipe { levels, calibration_tokens: CALIBRATION_TOKENS, threads: threads(None) };
         let converted = convert::convert(loaded.graph.clone(), &sample, recipe, &mut |_, _, _| {})?;
@@ -59,8 +58,7 @@ impl Demo {
         let spiking = program(converted.graph, EngineArgs::default(), true)?;
 
         note("2. let both networks continue a text, greedily");
-        let request =
-            Request { prompt: &self.prompt, most: 40, options: SampleOptions::default(), stop: &[] };
+        let request = Request { prompt: &self.prompt, most: 40, options: SampleOptions::default(), stop: &[] };
         for (name, program) in [("dense", &dense), ("spiking", &spiking)] {
             let done = generate(program, &tokens, &request, &mut |_| Ok(()))?;
             print(&format!("\n{name:>8}: {}{}\n", self.prompt, done.text))?;

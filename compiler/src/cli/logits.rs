@@ -35,7 +35,11 @@ impl Logits {
         let sizes = [self.tokens.len(), logits.len() / self.tokens.len()];
         files::write_whole(&self.output, |out| npy::write_f32(out, &sizes, logits)).map_err(one)?;
         let last = &logits[logits.len() - sizes[1]..];
-        note(&format!("{}: f32 {sizes:?}; after the last token, id {} is likeliest", self.output.display(), best(last)));
+        note(&format!(
+            "{}: f32 {sizes:?}; after the last token, id {} is likeliest",
+            self.output.display(),
+            best(last)
+        ));
         Ok(())
     }
 }

@@ -164,8 +164,10 @@ impl Loaded {
     fn tokens(&self, path: &Path) -> Result<Tokens, Complaints> {
         let json = self.tokenizer.as_ref().ok_or_else(|| {
             let what = "has no tokenizer, so text cannot be read or written";
-            vec![Diagnostic::new(path.display().to_string(), what)
-                .note("compile with --tokenizer FILE, or put tokenizer.json beside the ONNX file")]
+            vec![
+                Diagnostic::new(path.display().to_string(), what)
+                    .note("compile with --tokenizer FILE, or put tokenizer.json beside the ONNX file"),
+            ]
         })?;
         Tokens::new(json, &self.tokenizer_place).map_err(|e| vec![e])
     }

@@ -76,12 +76,7 @@ fn improve(terms: &Terms, class: Id, term: &Term, price: Price<'_>, best: &mut I
     better
 }
 
-fn choose(
-    terms: &Terms,
-    class: Id,
-    best: &IndexMap<Id, Cost>,
-    chosen: &mut IndexMap<Id, Term>,
-) -> Result<(), ()> {
+fn choose(terms: &Terms, class: Id, best: &IndexMap<Id, Cost>, chosen: &mut IndexMap<Id, Term>) -> Result<(), ()> {
     let mut todo = vec![(class, false)];
     while let Some((class, ready)) = todo.pop() {
         if chosen.contains_key(&class) {

@@ -6,11 +6,11 @@
 
 pub mod sampling;
 
+use crate::Context;
 use crate::constants;
 use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, Rule, saturate};
 use crate::egraph::{Term, Terms, extract, from_graph, to_graph};
-use crate::Context;
 use snnc_ir::op::{Layout, Perm, Scalar};
 use snnc_ir::types::{Dim, Shape};
 use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary};
@@ -21,9 +21,7 @@ use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary};
 /// All operations that no rule could raise, each with its place.
 pub fn raise(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
     let (mut terms, classes) = from_graph(graph);
-    for rule_set in [RULES] {
-        saturate(&mut terms, rule_set).map_err(|e| vec![e])?;
-    }
+    saturate(&mut terms, RULES).map_err(|e| vec![e])?;
     let outputs: Vec<(String, egg::Id)> =
         graph.outputs.iter().map(|(name, value)| (name.clone(), terms.find(classes[value.index()]))).collect();
     let roots: Vec<egg::Id> = outputs.iter().map(|(_, id)| *id).collect();
@@ -83,6 +81,7 @@ const RULES: &[Rule] = &[
     Rule { name: "shape-scale", left: "(reshape:t (mul ?x ?s))",           right: scaled_move },
     // Order of axes.
     Rule { name: "transposes",  left: "(transpose:p (transpose:q ?x))",    right: transposes },
+    Rule { name: "reshapes",    left: "(reshape:p (reshape ?x))",          right: reshapes },
     Rule { name: "split",       left: "(transpose:p (reshape:r ?x))",      right: split },
     Rule { name: "merge",       left: "(reshape:r (transpose:p ?x))",      right: merge },
     // LayerNorm in nine nodes: the variance as a square or as a product.
@@ -135,8 +134,7 @@ fn mul_mul(terms: &Terms, m: &Match) -> Option<Expr> {
 
 fn scaled_matmul(terms: &Terms, m: &Match) -> Option<Expr> {
     m.scalar(terms, "s")?;
-    (!m.is_constant(terms, "a") && !m.is_constant(terms, "b"))
-        .then(|| mul(two(Op::MatMul, m, "a", "b"), class(m, "s")))
+    (!m.is_constant(terms, "a") && !m.is_constant(terms, "b")).then(|| mul(two(Op::MatMul, m, "a", "b"), class(m, "s")))
 }
 
 fn scaled_move(terms: &Terms, m: &Match) -> Option<Expr> {
@@ -148,6 +146,12 @@ fn transposes(_: &Terms, m: &Match) -> Option<Expr> {
     let (Op::Transpose(p), Op::Transpose(q)) = (m.op("p"), m.op("q")) else { return None };
     let both = p.after(&q)?;
     Some(if both.is_identity() { class(m, "x") } else { Expr::op(Op::Transpose(both), [class(m, "x")]) })
+}
+
+fn reshapes(terms: &Terms, m: &Match) -> Option<Expr> {
+    let Op::Reshape(to) = m.op("p") else { return None };
+    let same = m.ty(terms, "x").shape() == to;
+    Some(if same { class(m, "x") } else { Expr::op(m.op("p"), [class(m, "x")]) })
 }
 
 /// `[tokens, d]` seen as `[tokens, heads, w]`, heads first; keys then have their last axes exchanged.
@@ -198,8 +202,10 @@ fn weight(terms: &Terms, m: &Match, name: &str) -> Option<(Layout, Expr, usize)>
         Op::Transpose(_) => Some(term.args[0]),
         _ => None,
     });
-    let constant = m.is_constant(terms, name);
-    constant.then(|| match turned {
+    if !m.is_constant(terms, name) {
+        return None;
+    }
+    Some(match turned {
         Some(of) => (Layout::OutputMajor, Expr::Class(of), outputs),
         None => (Layout::InputMajor, Expr::Class(id), outputs),
     })

@@ -5,8 +5,8 @@
 //! curve, the class is that curve of its root.
 
 use crate::egraph::{Term, Terms};
-use snnc_ir::eval::{binary, unary};
 use egg::Id;
+use snnc_ir::eval::{binary, unary};
 use snnc_ir::{Binary, Curve, Op};
 use std::rc::Rc;
 
@@ -35,7 +35,10 @@ fn grid() -> impl Iterator<Item = f64> {
 /// Every way to see `term` as a function of one class.
 pub fn pointwise(terms: &Terms, term: &Term) -> Vec<Pointwise> {
     let apply = |ways: Vec<Pointwise>, f: &dyn Fn(f64) -> f64| -> Vec<Pointwise> {
-        let map = |way: Pointwise| Pointwise { root: way.root, samples: Rc::new(way.samples.iter().map(|&x| f(x)).collect()) };
+        let map = |way: Pointwise| Pointwise {
+            root: way.root,
+            samples: Rc::new(way.samples.iter().map(|&x| f(x)).collect()),
+        };
         ways.into_iter().map(map).collect()
     };
     match term.op {
