@@ -98,6 +98,8 @@ fn outputs_options_and_prompts() {
     let at = folder.path();
     refused(at, &["compile", "model.onnx", "-o", "no/such/folder/out.snn"], 1, "cannot be written");
     refused(at, &["compile", "model.onnx", "-o", "."], 1, "is a folder");
+    #[cfg(unix)]
+    refused(at, &["compile", "model.onnx", "-o", "/dev/null"], 1, "is a device");
     refused(at, &["compile", "model.onnx", "--timesteps", "0"], 2, "--timesteps");
     refused(at, &["compile", "model.onnx", "--timesteps", "40", "-o", "out.snn"], 1, "at most 15 timesteps");
     refused(at, &["compile", "model.onnx", "--bogus"], 2, "--bogus");

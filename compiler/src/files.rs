@@ -69,9 +69,7 @@ pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    if path.is_dir() {
-        return Err(Diagnostic::new(path.display().to_string(), "is a folder; name a file"));
-    }
+    check_replaceable(path)?;
     let failed = |e: io::Error| trouble(path, "cannot be written", &e);
     let file = tempfile::Builder::new().prefix(".snnc-").tempfile_in(folder).map_err(failed)?;
     let _pending = Pending::new(file.path());
@@ -122,15 +120,23 @@ fn set_usual_permissions(_: &fs::File) -> io::Result<()> {
     Ok(())
 }
 
+/// Only files are replaced: a folder stays, and so does a device, which a rename would put a file in the place of.
+fn check_replaceable(path: &Path) -> Result<(), Diagnostic> {
+    let what = match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => "is a folder; name a file",
+        Ok(meta) if !meta.is_file() => "is a device or a pipe, which a whole file cannot replace; name a file",
+        Ok(_) | Err(_) => return Ok(()),
+    };
+    Err(Diagnostic::new(path.display().to_string(), what))
+}
+
 /// Whether `path` can be written, found out before long work begins.
 pub fn check_writable(path: &Path) -> Result<(), Diagnostic> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    if path.is_dir() {
-        return Err(Diagnostic::new(path.display().to_string(), "is a folder; name a file"));
-    }
+    check_replaceable(path)?;
     let probe = tempfile::Builder::new().prefix(".snnc-").tempfile_in(folder);
     probe.map(drop).map_err(|e| trouble(path, "cannot be written", &e))
 }
