@@ -4,29 +4,38 @@
 #![allow(clippy::unwrap_used)]
 
 use snnc_examples::gpt2::{Activation, Gpt2Config};
-use snnc_ir::Code;
 use snnc_ir::container::{self, File};
+use snnc_ir::price::Events;
+use snnc_ir::{Code, Graph, Tensor};
 use snnc_passes::collapse::collapse;
 use snnc_passes::quantise::Levels;
 use snnc_passes::{Context, front_and_back, run as run_passes};
 use snnc_runtime::{Engine, Isa, Options};
 use snnc_tests::{ids, imported, options, run, spiking};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const TINY: Gpt2Config = Gpt2Config { width: 24, heads: 3, vocabulary: 70, context: 32, ..Gpt2Config::TINY };
 
+/// Random weights score all keys within one phase. Times this, a quarter to a half of them fire inside the window.
+const STEEPER: f32 = 1000.0;
+
 fn check(config: Gpt2Config, code: Code, steps: u16) {
-    let what = format!("{config:?} {code:?} {steps}");
     let stepped = spiking(imported(&config), Levels { code, steps });
-    let collapsed = collapse(&stepped).unwrap();
-    let ids = ids(19, config.vocabulary);
-    let want = run(&stepped, options(Engine::Interpreter), &[&ids]);
+    check_graph(&format!("{config:?} {code:?} {steps}"), &stepped, config.vocabulary);
+}
+
+/// Returns what the neurons did.
+fn check_graph(what: &str, stepped: &Graph, vocabulary: usize) -> BTreeMap<String, Events> {
+    let collapsed = collapse(stepped).unwrap();
+    let ids = ids(19, vocabulary);
+    let want = run(stepped, options(Engine::Interpreter), &[&ids]);
     assert!(want.events.values().any(|events| events.spikes > 0), "{what}: something fires");
     let mut engines = vec![("interpreter", options(Engine::Interpreter)), ("jit", options(Engine::Jit))];
     for isa in [Isa::Portable, Isa::Avx2].into_iter().filter(|isa| isa.is_available()) {
         engines.push((isa.name(), Options { isa: Some(isa), chunk: 5, ..options(Engine::Jit) }));
     }
-    for (form, graph) in [("stepped", &stepped), ("collapsed", &collapsed)] {
+    for (form, graph) in [("stepped", stepped), ("collapsed", &collapsed)] {
         for (engine, options) in &engines {
             let got = run(graph, *options, &[&ids]);
             assert!(got.bits == want.bits, "{what}: logits of {engine}, {form}");
@@ -42,6 +51,8 @@ fn check(config: Gpt2Config, code: Code, steps: u16) {
     let read = container::read(Arc::new(bytes)).unwrap();
     let got = run(&read.graph, options(Engine::Jit), &[&ids]);
     assert!(got.bits == want.bits, "{what}: written and read back");
+    assert_eq!(got.events, want.events, "{what}: events, written and read back");
+    want.events
 }
 
 #[test]
@@ -59,6 +70,25 @@ fn activations_widths_heads_and_opsets() {
     seven(Gpt2Config { activation: Activation::Relu, heads: 1, tied: false, ..TINY });
     seven(Gpt2Config { width: 20, heads: 4, layers: 1, ..TINY });
     seven(Gpt2Config { width: 80, heads: 2, vocabulary: 131, ..TINY });
+    seven(Gpt2Config { width: 15, heads: 5, vocabulary: 67, ..TINY });
+    seven(Gpt2Config { width: 33, heads: 1, layers: 1, vocabulary: 71, ..TINY });
+}
+
+/// Random weights attend to all tokens alike. With steeper slopes some keys fire too late to count.
+#[test]
+fn attention_that_leaves_keys_out() {
+    for code in Code::ALL {
+        let mut graph = spiking(imported(&TINY), Levels { code, steps: 6 });
+        for weight in graph.weights.iter_mut().filter(|weight| weight.name.ends_with(".slope")) {
+            let steep = weight.tensor.as_f32().unwrap().iter().map(|slope| slope * STEEPER).collect();
+            weight.tensor = Arc::new(Tensor::f32(weight.tensor.sizes(), steep));
+        }
+        let events = check_graph(&format!("steep {code:?}"), &graph, TINY.vocabulary);
+        for (name, Events { keys, value_keys, .. }) in events.iter().filter(|(name, _)| name.ends_with(".slope")) {
+            let all = keys * TINY.heads as u64;
+            assert!((all / 10..all * 9 / 10).contains(value_keys), "{name}: {value_keys} of {all} keys count");
+        }
+    }
 }
 
 #[test]

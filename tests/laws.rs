@@ -1,0 +1,390 @@
+//! What the passes claim, as theorems on random numbers: every rewrite that takes time out of a program, firing, folding.
+//!
+//! Both sides of a law stand in one graph and are evaluated by their definition, so no engine takes part. Laws of whole
+//! networks follow at the end. Equal means equal to the bit, unless a law says that constants are rounded.
+
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+use snnc::convert::{Recipe, Sample, convert};
+use snnc_examples::gpt2::{Activation, Gpt2Config};
+use snnc_ir::eval::{Array, Content, Evaluator, Memory, Real};
+use snnc_ir::verify::verify;
+use snnc_ir::{Builder, Code, Curve, Graph, Op, Stage, Tensor, Value};
+use snnc_passes::collapse::collapse;
+use snnc_passes::fold::fold;
+use snnc_passes::quantise::{Levels, PHASES};
+use snnc_passes::spike::spike;
+use snnc_passes::{Context, front_and_back, run as run_passes};
+use snnc_runtime::Engine;
+use snnc_tests::{centred_cosine, ids, imported, options, run};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The widest value and the most tokens of a case.
+const WIDTH: usize = 12;
+const TOKENS: usize = 5;
+
+/// Sizes, a code, and numbers to make operands of.
+#[derive(Clone, Debug)]
+struct Case {
+    code: Code,
+    steps: u16,
+    curve: Curve,
+    heads: usize,
+    width: usize,
+    outputs: usize,
+    tokens: usize,
+    inputs: Vec<f32>,
+    /// Gains and offsets, below 2 either way; vector `k` of a case begins at `k * WIDTH`.
+    reals: Vec<f32>,
+    weights: Vec<i8>,
+}
+
+/// Inputs are ordinary, on a tie between levels, zero of either sign, or far beyond every level.
+fn input() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        6 => -50f32..50.0,
+        3 => (-300i32..300).prop_map(|n| n as f32 / 2.0),
+        1 => prop::sample::select(vec![0.0, -0.0, f32::MIN_POSITIVE, 1e30, -1e30]),
+    ]
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let levels = prop_oneof![(Just(Code::Binary), 1u16..=8), (Just(Code::Unary), 1u16..=40)];
+    let sizes = (1usize..=4, 1usize..=3, 1usize..=WIDTH, 1usize..=TOKENS);
+    let gain = prop_oneof![4 => -2f32..2.0, 1 => prop::sample::select(vec![0.0, 1.0, -1.0, 0.5])];
+    let numbers = (
+        prop::collection::vec(input(), TOKENS * WIDTH),
+        prop::collection::vec(gain, 16 * WIDTH),
+        prop::collection::vec(-127i8..=127, 3 * WIDTH * WIDTH),
+    );
+    (levels, prop::sample::select(Curve::ALL.to_vec()), sizes, numbers).prop_map(
+        |((code, steps), curve, (heads, head, outputs, tokens), (inputs, reals, weights))| Case {
+            code,
+            steps,
+            curve,
+            heads,
+            width: heads * head,
+            outputs,
+            tokens,
+            inputs,
+            reals,
+            weights,
+        },
+    )
+}
+
+/// A graph in the making, with a case's numbers as constants.
+struct Net<'c> {
+    case: &'c Case,
+    builder: Builder,
+}
+
+impl<'c> Net<'c> {
+    fn new(case: &'c Case, stage: Stage) -> Self {
+        Self { case, builder: Builder::new(stage, TOKENS as u32) }
+    }
+
+    fn add(&mut self, op: Op, args: &[Value]) -> Value {
+        self.builder.add(op, args, "").unwrap()
+    }
+
+    /// `f32[tokens, width]`: the inputs.
+    fn input(&mut self) -> Value {
+        let Case { tokens, width, inputs, .. } = self.case;
+        let table = Tensor::f32(&[*tokens, *width], inputs[..tokens * width].to_vec());
+        let table = self.builder.weight("inputs", Arc::new(table));
+        let ids = self.add(Op::Tokens, &[]);
+        self.add(Op::Embed, &[ids, table])
+    }
+
+    /// Vector `k`, `scale` times the case's numbers.
+    fn vector(&mut self, k: usize, len: usize, scale: f32) -> Value {
+        let data = self.case.reals[k * WIDTH..][..len].iter().map(|x| x * scale).collect();
+        self.builder.weight(&format!("vector{k}"), Arc::new(Tensor::f32(&[len], data)))
+    }
+
+    /// Gains and offsets of a neuron layer on `x`, from vector `k` on; `scale` brings `x` to the size of one.
+    fn gains(&mut self, curve: Curve, k: usize, len: usize, scale: f32) -> Vec<Value> {
+        let count = if curve == Curve::Identity { 2 } else { 4 };
+        (0..count).map(|i| self.vector(k + i, len, if i == 0 { scale } else { 1.0 })).collect()
+    }
+
+    /// `i8[width, outputs]`, the `k`-th.
+    fn matrix(&mut self, k: usize) -> Value {
+        let Case { width, outputs, weights, .. } = self.case;
+        let data = weights[k * WIDTH * WIDTH..][..width * outputs].to_vec();
+        self.builder.weight(&format!("matrix{k}"), Arc::new(Tensor::i8(&[*width, *outputs], data)))
+    }
+
+    fn fire(&mut self, x: Value, curve: Curve, gains: &[Value]) -> Value {
+        let Case { code, steps, .. } = *self.case;
+        self.add(Op::Fire { code, steps, curve }, &[&[x], gains].concat())
+    }
+
+    fn quant(&mut self, x: Value, curve: Curve, gains: &[Value]) -> Value {
+        let Case { code, steps, .. } = *self.case;
+        self.add(Op::Quant { code, steps, curve }, &[&[x], gains].concat())
+    }
+
+    fn affine(&mut self, x: Value, k: usize) -> Value {
+        let (gain, offset) = (self.vector(k, self.case.outputs, 0.01), self.vector(k + 1, self.case.outputs, 1.0));
+        self.add(Op::Affine, &[x, gain, offset])
+    }
+
+    /// Queries, keys and values, each spikes of the input through gains of its own.
+    fn trains(&mut self) -> [Value; 3] {
+        let x = self.input();
+        [0, 2, 4].map(|k| {
+            let gains = self.gains(Curve::Identity, k, self.case.width, 1.0);
+            self.fire(x, Curve::Identity, &gains)
+        })
+    }
+
+    fn ssa(&mut self, [q, k, v]: [Value; 3]) -> Value {
+        let slopes = self.case.reals[6 * WIDTH..][..self.case.heads].iter().map(|x| x.abs() + 1e-3).collect();
+        let slopes = self.builder.weight("slopes", Arc::new(Tensor::f32(&[self.case.heads], slopes)));
+        self.add(Op::Ssa { heads: self.case.heads as u32, phases: PHASES }, &[q, k, v, slopes])
+    }
+
+    fn finish(self, outputs: &[Value]) -> Graph {
+        self.builder.finish(outputs.iter().enumerate().map(|(i, value)| (i.to_string(), *value)).collect())
+    }
+
+    /// Finished, and checked as the passes may assume it is.
+    fn verified(self, outputs: &[Value]) -> Graph {
+        let graph = self.finish(outputs);
+        verify(&graph).unwrap();
+        graph
+    }
+}
+
+/// The outputs of a graph on tokens 0, 1, ...
+fn outputs<R: Real>(graph: &Graph, ids: &[u32]) -> Vec<Array<R>> {
+    let evaluator = Evaluator::<R>::new(graph);
+    let done = evaluator.run(ids, &mut Memory::new(graph)).unwrap();
+    graph.outputs.iter().map(|(_, value)| evaluator.get(&done, *value).clone()).collect()
+}
+
+fn of_case(graph: &Graph, case: &Case) -> Vec<Array<f32>> {
+    outputs(graph, &(0..case.tokens as u32).collect::<Vec<u32>>())
+}
+
+/// Equal to the bit: f32's own equality takes 0 for -0.
+fn bits(arrays: &[Array<f32>]) -> Vec<Vec<u32>> {
+    let bits = |array: &Array<f32>| match &array.content {
+        Content::Real(x) => x.iter().map(|x| x.to_bits()).collect(),
+        Content::Int(x) => x.iter().map(|&x| x as u32).collect(),
+        Content::Train(parts) => parts.iter().flatten().map(|&x| x as u32).collect(),
+    };
+    arrays.iter().map(bits).collect()
+}
+
+fn has(graph: &Graph, is: impl Fn(&Op) -> bool) -> bool {
+    graph.nodes.iter().any(|node| is(&node.op))
+}
+
+fn in_time(op: &Op) -> bool {
+    matches!(op, Op::Fire { .. } | Op::Synapse | Op::Settle)
+}
+
+/// Neuron by neuron: thresholds from the most significant down, a soft reset at every spike.
+#[test]
+fn a_code_spells_every_level_by_thresholding() {
+    let check = |code: Code, steps: u16, level: i32| {
+        let (mut residue, mut spikes, mut sum) = (level.abs(), 0, 0);
+        for t in 0..steps {
+            let threshold = code.weight(t, steps);
+            let fires = residue >= threshold;
+            residue -= if fires { threshold } else { 0 };
+            spikes += u32::from(fires);
+            let spike = if fires { level.signum() } else { 0 };
+            assert_eq!(code.spike(level, t, steps), spike, "{code:?} {steps}: spike {t} of {level}");
+            sum = code.carry() * sum + spike;
+        }
+        assert_eq!((residue, sum), (0, level), "{code:?} {steps}: {level}");
+        assert_eq!(code.spikes(level), spikes, "{code:?} {steps}: {level}");
+    };
+    for (code, most) in [(Code::Binary, 10), (Code::Unary, 40)] {
+        for steps in 1..=most {
+            let levels = code.levels(steps);
+            (-levels..=levels).for_each(|level| check(code, steps, level));
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn settle_fire_is_quant(case in case()) {
+        let mut net = Net::new(&case, Stage::Spiking);
+        let x = net.input();
+        let gains = net.gains(case.curve, 0, case.width, 1.0);
+        let spikes = net.fire(x, case.curve, &gains);
+        let settled = net.add(Op::Settle, &[spikes]);
+        let levels = net.quant(x, case.curve, &gains);
+        let got = bits(&of_case(&net.finish(&[settled, levels]), &case));
+        prop_assert_eq!(&got[0], &got[1]);
+        let most = case.code.levels(case.steps);
+        prop_assert!(got[1].iter().all(|&level| (level as i32).abs() <= most));
+    }
+
+    #[test]
+    fn settle_synapse_is_product(case in case()) {
+        let mut net = Net::new(&case, Stage::Spiking);
+        let [spikes, ..] = net.trains();
+        let w = net.matrix(0);
+        let current = net.add(Op::Synapse, &[spikes, w]);
+        let left = net.add(Op::Settle, &[current]);
+        let levels = net.add(Op::Settle, &[spikes]);
+        let right = net.add(Op::Product, &[levels, w]);
+        let got = of_case(&net.finish(&[left, right, current]), &case);
+        prop_assert_eq!(got[0].ints(), got[1].ints());
+        // An accumulator that carries from step to step comes to the same.
+        let Content::Train(parts) = &got[2].content else { panic!("a synapse gives a current") };
+        let step = |sum: Vec<i32>, part: &Vec<i32>| sum.iter().zip(part).map(|(s, p)| case.code.carry() * s + p).collect();
+        prop_assert_eq!(&parts.iter().fold(vec![0; parts[0].len()], step), got[0].ints());
+    }
+
+    #[test]
+    fn attention_of_spikes_is_attention_of_levels(case in case()) {
+        let mut net = Net::new(&case, Stage::Spiking);
+        let trains = net.trains();
+        let left = net.ssa(trains);
+        let levels = trains.map(|train| net.add(Op::Settle, &[train]));
+        let right = net.ssa(levels);
+        let graph = net.finish(&[left, right]);
+        let ids: Vec<u32> = (0..case.tokens as u32).collect();
+        let evaluator = Evaluator::<f32>::new(&graph);
+        let done = evaluator.run(&ids, &mut Memory::new(&graph)).unwrap();
+        let [left, right] = [0, 1].map(|i| graph.outputs[i].1);
+        prop_assert_eq!(bits(&[evaluator.get(&done, left).clone()]), bits(&[evaluator.get(&done, right).clone()]));
+        prop_assert_eq!(done.events[left.index()], done.events[right.index()]);
+    }
+
+    #[test]
+    fn collapse_takes_all_time_out_and_changes_no_bit(case in case()) {
+        let mut net = Net::new(&case, Stage::Spiking);
+        let trains = net.trains();
+        let attention = net.ssa(trains);
+        let gains = net.gains(case.curve, 8, case.width, 1.0);
+        let again = net.fire(attention, case.curve, &gains);
+        let w = net.matrix(0);
+        let sums = [trains[0], again].map(|train| {
+            let current = net.add(Op::Synapse, &[train, w]);
+            net.add(Op::Settle, &[current])
+        });
+        let shared = net.affine(sums[0], 12);
+        let last = net.affine(sums[1], 14);
+        let graph = net.verified(&[attention, shared, last]);
+        let collapsed = collapse(&graph).unwrap();
+        verify(&collapsed).unwrap();
+        prop_assert!(collapsed.stage == Stage::Quantised && !has(&collapsed, in_time));
+        prop_assert_eq!(bits(&of_case(&collapsed, &case)), bits(&of_case(&graph, &case)));
+    }
+
+    #[test]
+    fn spike_puts_levels_in_time_and_collapse_takes_them_out(case in case()) {
+        let mut net = Net::new(&case, Stage::Quantised);
+        let x = net.input();
+        let gains = net.gains(case.curve, 0, case.width, 1.0);
+        let levels = net.quant(x, case.curve, &gains);
+        let w = net.matrix(0);
+        let sum = net.add(Op::Product, &[levels, w]);
+        let y = net.affine(sum, 4);
+        let graph = net.verified(&[y]);
+        let spiking = spike(&graph, &Context::default()).unwrap();
+        verify(&spiking).unwrap();
+        let untimed = |op: &Op| matches!(op, Op::Quant { .. } | Op::Product);
+        prop_assert!(spiking.stage == Stage::Spiking && has(&spiking, in_time) && !has(&spiking, untimed));
+        let want = bits(&of_case(&graph, &case));
+        prop_assert_eq!(&bits(&of_case(&spiking, &case)), &want);
+        prop_assert_eq!(&bits(&of_case(&collapse(&spiking).unwrap(), &case)), &want);
+    }
+
+    /// Two constants a channel are rounded, so a potential beside a tie may fall to the other side: one level, no more.
+    #[test]
+    fn fold_moves_no_level_by_more_than_one(case in case()) {
+        let mut net = Net::new(&case, Stage::Spiking);
+        let [spikes, ..] = net.trains();
+        let w = net.matrix(0);
+        let current = net.add(Op::Synapse, &[spikes, w]);
+        let sum = net.add(Op::Settle, &[current]);
+        let real = net.affine(sum, 6);
+        let gains = net.gains(case.curve, 8, case.outputs, 1.0);
+        let fired = net.fire(real, case.curve, &gains);
+        let settled = net.add(Op::Settle, &[fired]);
+        // The projection has a second reader, which must not notice.
+        let graph = net.finish(&[settled, real]);
+        let folded = fold(&graph, &Context::default()).unwrap();
+        let reads_affine = |graph: &Graph| {
+            let fire = |node: &&snnc_ir::Node| matches!(node.op, Op::Fire { .. });
+            graph.nodes.iter().filter(fire).any(|node| graph.node(node.args[0]).op == Op::Affine)
+        };
+        prop_assert!(reads_affine(&graph) && !reads_affine(&folded));
+        let (before, after) = (of_case(&graph, &case), of_case(&folded, &case));
+        for (a, b) in before[0].ints().iter().zip(after[0].ints()) {
+            prop_assert!((a - b).abs() <= 1, "{} became {}", a, b);
+        }
+        prop_assert_eq!(bits(&before[1..]), bits(&after[1..]));
+    }
+}
+
+const TINY: Gpt2Config = Gpt2Config { width: 24, heads: 3, vocabulary: 70, context: 32, ..Gpt2Config::TINY };
+
+#[rustfmt::skip]
+const NETWORKS: [(Gpt2Config, Code, u16); 4] = [
+    (TINY,                                                              Code::Binary, 7),
+    (Gpt2Config { activation: Activation::GeluErf, opset: 13, ..TINY }, Code::Binary, 4),
+    (Gpt2Config { activation: Activation::Relu, tied: false, ..TINY },  Code::Binary, 8),
+    (Gpt2Config { width: 15, heads: 5, ..TINY },                        Code::Unary,  5),
+];
+
+/// The graph after every pass of a whole conversion, by the pass's name.
+fn after_every_pass(config: &Gpt2Config, code: Code, steps: u16) -> BTreeMap<&'static str, Graph> {
+    let recipe = Recipe { levels: Levels { code, steps }, calibration_tokens: 1024, threads: 2 };
+    let mut after = BTreeMap::new();
+    convert(imported(config), &Sample::SeededIds, recipe, &mut |pass, _, graph| {
+        after.insert(pass.name, graph.clone());
+    })
+    .unwrap();
+    after
+}
+
+#[test]
+fn spike_is_exact_and_fold_is_but_for_rounding() {
+    for (config, code, steps) in NETWORKS {
+        let after = after_every_pass(&config, code, steps);
+        let ids = ids(19, config.vocabulary);
+        let [quantised, spiking, folded] =
+            ["quantise", "spike", "fold"].map(|pass| run(&after[pass], options(Engine::Interpreter), &[&ids]));
+        let what = format!("{config:?} {code:?} {steps}");
+        assert!(spiking.bits == quantised.bits, "{what}: spike changes logits");
+        assert_eq!(spiking.events, quantised.events, "{what}: spike changes events");
+        let floats = |bits: &[u32]| bits.iter().map(|&bits| f32::from_bits(bits)).collect::<Vec<f32>>();
+        for (row, (a, b)) in
+            spiking.bits.chunks(config.vocabulary).zip(folded.bits.chunks(config.vocabulary)).enumerate()
+        {
+            let cosine = centred_cosine(&floats(a), &floats(b));
+            assert!(cosine > 0.9999, "{what}: fold, cosine {cosine} at token {row}");
+        }
+    }
+}
+
+/// In f64, where only the rounding of folded constants is left.
+#[test]
+fn raise_and_simplify_are_exact_but_for_rounding() {
+    for (config, ..) in NETWORKS {
+        let graph = imported(&config);
+        let ids = ids(19, config.vocabulary);
+        let want = outputs::<f64>(&graph, &ids);
+        let (front, _) = front_and_back();
+        run_passes(front, graph, &Context::default(), &mut |pass, _, after| {
+            let got = outputs::<f64>(after, &ids);
+            let pairs = got[0].reals().iter().zip(want[0].reals());
+            let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(worst < 1e-6, "{config:?}: {} changes logits by {worst}", pass.name);
+        })
+        .unwrap();
+    }
+}
