@@ -154,11 +154,10 @@ pub fn generate(
         if text.stops_at(request.stop) {
             break;
         }
-        text.show(show)?;
+        text.show(false, show)?;
     }
     let seconds = start.elapsed().as_secs_f64() - prompt_seconds;
-    text.hold = 0;
-    text.show(show)?;
+    text.show(true, show)?;
     Ok(Generated { text: text.text, tokens: new.len(), prompt_tokens: ids.len(), seconds, prompt_seconds, at_end })
 }
 
@@ -185,21 +184,60 @@ impl Growing {
         first.is_some()
     }
 
-    /// Shows what is new and settled: a character that is not whole yet decodes to a replacement at the end.
-    fn show(&mut self, show: &mut dyn FnMut(&str) -> Result<(), Complaints>) -> Result<(), Complaints> {
-        let whole = self.text.trim_end_matches('\u{fffd}').len();
-        let whole = if self.hold == 0 { self.text.len() } else { whole };
-        let mut end = whole.saturating_sub(self.hold.saturating_sub(1));
-        while !self.text.is_char_boundary(end) {
-            end -= 1;
+    /// Shows what is new and settled. While text still grows, a character that is not whole yet decodes to a replacement
+    /// at the end, and the last bytes may begin a stop text.
+    fn show(
+        &mut self,
+        finished: bool,
+        show: &mut dyn FnMut(&str) -> Result<(), Complaints>,
+    ) -> Result<(), Complaints> {
+        let mut end = self.text.len();
+        if !finished {
+            end = self.text.trim_end_matches('\u{fffd}').len().saturating_sub(self.hold.saturating_sub(1));
         }
-        if self.hold == 0 || end > self.shown {
-            let end = end.max(self.shown).min(self.text.len());
-            if let Some(new) = self.text.get(self.shown..end) {
-                show(new)?;
-            }
+        end = self.text.floor_char_boundary(end);
+        if end > self.shown {
+            show(&self.text[self.shown..end])?;
             self.shown = end;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Growing;
+
+    /// What is shown while the text takes these forms one after the other.
+    fn shown(hold: usize, stop: &[&str], forms: &[&str]) -> Vec<String> {
+        let stop: Vec<String> = stop.iter().map(ToString::to_string).collect();
+        let mut text = Growing { hold, ..Growing::default() };
+        let mut shown = Vec::new();
+        for (i, form) in forms.iter().enumerate() {
+            text.is(form.to_string());
+            let finished = text.stops_at(&stop) || i + 1 == forms.len();
+            let pushed = text.show(finished, &mut |new| {
+                shown.push(new.to_string());
+                Ok(())
+            });
+            assert!(pushed.is_ok());
+        }
+        shown
+    }
+
+    #[test]
+    fn a_character_shows_when_it_is_whole() {
+        assert_eq!(shown(0, &[], &["a", "a\u{fffd}", "a\u{fffd}\u{fffd}", "aé", "aéb"]), ["a", "é", "b"]);
+    }
+
+    #[test]
+    fn what_never_became_whole_shows_at_the_end() {
+        assert_eq!(shown(0, &[], &["a", "a\u{fffd}"]), ["a", "\u{fffd}"]);
+    }
+
+    #[test]
+    fn nothing_of_a_stop_text_shows() {
+        assert_eq!(shown(4, &["stop"], &["go", "go s", "go stop now"]), ["g", "o "]);
+        assert_eq!(shown(4, &["stop"], &["go", "go s", "go so"]), ["g", "o so"]);
     }
 }
