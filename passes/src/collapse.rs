@@ -9,8 +9,8 @@
 //! ```
 
 use crate::egraph::pattern::Match;
-use crate::egraph::rule::{Expr, Rule, saturate};
-use crate::egraph::{Term, Terms, extract, from_graph, to_graph};
+use crate::egraph::rule::{Expr, Rule};
+use crate::egraph::{Term, Terms, rewrite};
 use snnc_ir::{Diagnostic, Elem, Graph, Op, Stage, Type};
 
 #[rustfmt::skip]
@@ -23,20 +23,14 @@ const RULES: &[Rule] = &[
 
 /// The Quantised program that a Spiking one is equal to.
 pub fn collapse(graph: &Graph) -> Result<Graph, Vec<Diagnostic>> {
-    let (mut terms, classes) = from_graph(graph);
-    saturate(&mut terms, RULES).map_err(|e| vec![e])?;
-    let outputs: Vec<(String, egg::Id)> =
-        graph.outputs.iter().map(|(name, value)| (name.clone(), terms.find(classes[value.index()]))).collect();
-    let roots: Vec<egg::Id> = outputs.iter().map(|(_, id)| *id).collect();
-    let choice = extract::extract(&terms, &roots, &price).map_err(|stuck| {
+    rewrite(graph, RULES, &price, Stage::Quantised, |terms, stuck| {
         let one = |id: &egg::Id| format!("{:?}", terms[*id].nodes);
         let what: Vec<String> = stuck.iter().map(one).collect();
         vec![Diagnostic::new("", format!("time does not collapse here: {}", what.join(", ")))]
-    })?;
-    to_graph(&terms, &choice, &outputs, Stage::Quantised, graph).map_err(|e| vec![e])
+    })
 }
 
-/// Operations that a processor runs for one token, in rough nanoseconds a thousand; what has time in it is not for it.
+/// Rough work of a processor for one token, in vector operations. What has time in it is not for sale here.
 fn price(terms: &Terms, term: &Term) -> Option<u64> {
     let width = |i: usize| terms[term.args[i]].data.ty.shape().width().unwrap_or(1) as u64;
     match term.op {

@@ -1,67 +1,78 @@
 //! Folds the scale and bias of a projection into the neurons that read it.
 //!
 //! `gain * (scale * sum + bias) + offset = (gain * scale) * sum + (gain * bias + offset)`: a neuron then integrates
-//! integers and its potential is in units of its level, so all thresholds are the powers of two that its code spells.
-//! Exact up to the rounding of two constants a channel.
+//! integers. Without a curve its potential is in units of its level, so that its thresholds are the powers of two that
+//! its code spells; with one, the fold goes before the curve. Exact up to the rounding of two constants a channel.
 
 use crate::Context;
-use snnc_ir::{Builder, Curve, Diagnostic, Graph, Op, Tensor, Value};
+use snnc_ir::{Builder, Curve, Diagnostic, Graph, Node, Op, Tensor, Value};
 use std::sync::Arc;
 
 /// The same program with every `fire(affine(x))` as one `fire(x)`.
 pub fn fold(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
+    let live = live(graph);
     let mut builder = Builder::new(graph.stage, graph.context);
-    let mut map: Vec<Value> = Vec::with_capacity(graph.nodes.len());
-    for (value, node) in graph.iter() {
-        let mut args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
-        if let (Op::Fire { curve, .. }, Op::Affine) =
-            (node.op, node.args.first().map_or(Op::Tokens, |x| graph.node(*x).op))
-        {
-            let affine = graph.node(node.args[0]);
-            // Without a curve the neuron's own gain and offset take the projection's; with one, those before the curve.
-            let names = match curve {
-                Curve::Identity => ["gain", "offset"],
-                Curve::Relu | Curve::GeluTanh | Curve::GeluErf | Curve::GeluQuick | Curve::Silu => {
-                    ["pre_gain", "pre_offset"]
-                }
-            };
-            args[0] = map[affine.args[0].index()];
-            let scale = constant(graph, affine.args[1]);
-            let bias = constant(graph, affine.args[2]);
-            let (gain, offset) = (constant(graph, node.args[1]), constant(graph, node.args[2]));
-            let base = graph.constant(node.args[1]).map_or("neuron", |w| w.name.trim_end_matches(names[0]));
-            let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| a * b).collect::<Vec<f32>>();
-            let shifted = product(gain, bias).iter().zip(offset).map(|(&p, &o)| p + o).collect::<Vec<f32>>();
-            args[1] = vector(&mut builder, &format!("{base}{}", names[0]), product(gain, scale));
-            args[2] = vector(&mut builder, &format!("{base}{}", names[1]), shifted);
+    let mut map: Vec<Option<Value>> = vec![None; graph.nodes.len()];
+    for (value, node) in graph.iter().filter(|(value, _)| live[value.index()]) {
+        let mut args: Vec<Value> = reads(graph, node).filter_map(|arg| map[arg.index()]).collect();
+        if let (Op::Fire { curve, .. }, Some(affine)) = (node.op, projection(graph, node)) {
+            args.splice(1..1, folded_constants(&mut builder, graph, node, affine, curve));
         }
         let new = match node.op {
             Op::Weight(id) => Ok(builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone())),
             op => builder.add(op, &args, graph.origin(value)),
         };
-        map.push(new.map_err(|e| vec![e])?);
+        map[value.index()] = Some(new.map_err(|e| vec![e])?);
     }
-    let outputs = graph.outputs.iter().map(|(name, value)| (name.clone(), map[value.index()])).collect();
-    Ok(tidy(builder.finish(outputs)))
+    let outputs = graph.outputs.iter().filter_map(|(name, value)| Some((name.clone(), map[value.index()]?))).collect();
+    Ok(builder.finish(outputs))
+}
+
+/// The projection that a neuron takes in.
+fn projection<'g>(graph: &'g Graph, node: &Node) -> Option<&'g Node> {
+    let input = graph.node(*node.args.first()?);
+    matches!((node.op, input.op), (Op::Fire { .. }, Op::Affine)).then_some(input)
+}
+
+/// What a node still reads in the folded program: a neuron that takes in a projection reads its sums, and no longer the
+/// two constants that come first.
+fn reads<'g>(graph: &'g Graph, node: &'g Node) -> impl Iterator<Item = Value> {
+    let (input, rest) = match projection(graph, node) {
+        Some(affine) => (&affine.args[..1], &node.args[3..]),
+        None => (&node.args[..], &[][..]),
+    };
+    input.iter().chain(rest).copied()
+}
+
+/// Nodes of the folded program. Names of constants that are not among them are free for those that take their place.
+fn live(graph: &Graph) -> Vec<bool> {
+    let mut live = vec![false; graph.nodes.len()];
+    graph.outputs.iter().for_each(|(_, value)| live[value.index()] = true);
+    for (value, node) in graph.iter().rev() {
+        if live[value.index()] {
+            reads(graph, node).for_each(|arg| live[arg.index()] = true);
+        }
+    }
+    live
+}
+
+/// The gain and offset that do the projection's work as well.
+fn folded_constants(builder: &mut Builder, graph: &Graph, neuron: &Node, affine: &Node, curve: Curve) -> [Value; 2] {
+    let names = match curve {
+        Curve::Identity => ["gain", "offset"],
+        Curve::Relu | Curve::GeluTanh | Curve::GeluErf | Curve::GeluQuick | Curve::Silu => ["pre_gain", "pre_offset"],
+    };
+    let (scale, bias) = (constant(graph, affine.args[1]), constant(graph, affine.args[2]));
+    let (gain, offset) = (constant(graph, neuron.args[1]), constant(graph, neuron.args[2]));
+    let base = graph.constant(neuron.args[1]).map_or("neuron.", |weight| weight.name.trim_end_matches(names[0]));
+    let new_gain = gain.iter().zip(scale).map(|(&g, &s)| g * s).collect();
+    let new_offset = gain.iter().zip(bias).zip(offset).map(|((&g, &b), &o)| g * b + o).collect();
+    [(names[0], new_gain), (names[1], new_offset)].map(|(name, data): (&str, Vec<f32>)| {
+        builder.weight(&format!("{base}{name}"), Arc::new(Tensor::f32(&[data.len()], data)))
+    })
 }
 
 fn constant(graph: &Graph, value: Value) -> &[f32] {
     let found = graph.constant(value).and_then(|weight| weight.tensor.as_f32());
     found.unwrap_or_else(|| unreachable!("gains and offsets are constants, as the verifier has checked"))
-}
-
-fn vector(builder: &mut Builder, name: &str, data: Vec<f32>) -> Value {
-    builder.weight(name, Arc::new(Tensor::f32(&[data.len()], data)))
-}
-
-/// Names lose the suffix that kept old and new constants apart while both were there.
-fn tidy(mut graph: Graph) -> Graph {
-    for i in 0..graph.weights.len() {
-        let name = graph.weights[i].name.clone();
-        let Some(short) = name.strip_suffix(".2") else { continue };
-        if graph.weights.iter().all(|weight| weight.name != short) {
-            graph.weights[i].name = short.to_string();
-        }
-    }
-    graph
 }

@@ -5,30 +5,24 @@
 use crate::Context;
 use crate::constants::{self, fixed};
 use crate::egraph::pattern::Match;
-use crate::egraph::rule::{Expr, Rule, saturate};
-use crate::egraph::{Term, Terms, extract, from_graph, to_graph};
+use crate::egraph::rule::{Expr, Rule};
+use crate::egraph::{Term, Terms, is_constant, rewrite};
 use snnc_ir::op::Layout;
 use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage};
 
 /// The Tensor graph with gains and biases folded.
 pub fn simplify(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
-    let (mut terms, classes) = from_graph(graph);
-    saturate(&mut terms, RULES).map_err(|e| vec![e])?;
-    let outputs: Vec<(String, egg::Id)> =
-        graph.outputs.iter().map(|(name, value)| (name.clone(), terms.find(classes[value.index()]))).collect();
-    let roots: Vec<egg::Id> = outputs.iter().map(|(_, id)| *id).collect();
-    let choice = extract::extract(&terms, &roots, &price)
-        .map_err(|_| vec![Diagnostic::new("", "simplification lost a value; this is a defect of snnc")])?;
-    let graph = to_graph(&terms, &choice, &outputs, Stage::Imported, graph).map_err(|e| vec![e])?;
-    constants::fold(&graph, Stage::Tensor).map_err(|e| vec![e])
+    let lost =
+        |_: &Terms, _: &[egg::Id]| vec![Diagnostic::new("", "simplification lost a value; this is a defect of snnc")];
+    // Constant expressions are only legal before the Tensor stage, which they are folded for.
+    let simplified = rewrite(graph, RULES, &price, Stage::Imported, lost)?;
+    constants::fold(&simplified, Stage::Tensor).map_err(|e| vec![e])
 }
 
 /// Work at run time: a LayerNorm multiplies and adds once more a channel than a normalisation.
 fn price(terms: &Terms, term: &Term) -> Option<u64> {
-    let constant = !term.args.is_empty() && term.args.iter().all(|&arg| terms[arg].data.constant);
     match term.op {
-        Op::Weight(_) => Some(0),
-        _ if constant => Some(0),
+        _ if is_constant(terms, term) => Some(0),
         Op::LayerNorm { .. } => Some(12),
         op if op.legal_in(Stage::Tensor) => Some(10),
         _ => None,

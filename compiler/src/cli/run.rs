@@ -186,11 +186,7 @@ impl Growing {
 
     /// Shows what is new and settled. While text still grows, a character that is not whole yet decodes to a replacement
     /// at the end, and the last bytes may begin a stop text.
-    fn show(
-        &mut self,
-        finished: bool,
-        show: &mut dyn FnMut(&str) -> Result<(), Complaints>,
-    ) -> Result<(), Complaints> {
+    fn show(&mut self, finished: bool, show: &mut dyn FnMut(&str) -> Result<(), Complaints>) -> Result<(), Complaints> {
         let mut end = self.text.len();
         if !finished {
             end = self.text.trim_end_matches('\u{fffd}').len().saturating_sub(self.hold.saturating_sub(1));

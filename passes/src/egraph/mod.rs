@@ -7,11 +7,14 @@
 pub mod extract;
 pub mod pattern;
 pub mod rule;
+pub mod sampling;
 
-use crate::raise::sampling::{self, Pointwise};
 use egg::{Analysis, DidMerge, EGraph, Id, Language};
+use extract::Price;
 use indexmap::IndexMap;
-use snnc_ir::{Builder, Diagnostic, Graph, Op, Tensor, Type, Value, Weight, WeightId, eval, infer};
+use rule::{Rule, saturate};
+use sampling::Pointwise;
+use snnc_ir::{Builder, Diagnostic, Graph, Op, Stage, Tensor, Type, Value, Weight, WeightId, eval, infer};
 use std::mem::Discriminant;
 use std::sync::Arc;
 
@@ -81,10 +84,7 @@ impl Analysis<Term> for Facts {
                 (ty, scalar_of(terms, term))
             }
         };
-        let constant = match term.op {
-            Op::Weight(_) => true,
-            _ => !term.args.is_empty() && term.args.iter().all(|&arg| terms[arg].data.constant),
-        };
+        let constant = is_constant(terms, term);
         let pointwise = if constant { Vec::new() } else { sampling::pointwise(terms, term) };
         Fact { ty, scalar, constant, pointwise, origin: terms.analysis.origin }
     }
@@ -126,8 +126,36 @@ fn scalar_of(terms: &Terms, term: &Term) -> Option<f32> {
     }
 }
 
+/// The cheapest graph of `stage` that `rules` prove equal to `graph`.
+///
+/// # Errors
+/// Whatever no term of `stage` was found for, in the words of `stuck`; rules that did not come to an end.
+pub fn rewrite(
+    graph: &Graph,
+    rules: &[Rule],
+    price: Price<'_>,
+    stage: Stage,
+    stuck: impl Fn(&Terms, &[Id]) -> Vec<Diagnostic>,
+) -> Result<Graph, Vec<Diagnostic>> {
+    let (mut terms, classes) = from_graph(graph);
+    saturate(&mut terms, rules).map_err(|e| vec![e])?;
+    let class = |(name, value): &(String, Value)| (name.clone(), terms.find(classes[value.index()]));
+    let outputs: Vec<(String, Id)> = graph.outputs.iter().map(class).collect();
+    let roots: Vec<Id> = outputs.iter().map(|(_, id)| *id).collect();
+    let choice = extract::extract(&terms, &roots, price).map_err(|classes| stuck(&terms, &classes))?;
+    to_graph(&terms, &choice, &outputs, stage, graph).map_err(|e| vec![e])
+}
+
+/// Whether a term is computed from constants alone, so that it costs nothing at run time.
+pub fn is_constant(terms: &Terms, term: &Term) -> bool {
+    match term.op {
+        Op::Weight(_) => true,
+        _ => !term.args.is_empty() && term.args.iter().all(|&arg| terms[arg].data.constant),
+    }
+}
+
 /// The terms of a graph, and the class of each of its values.
-pub fn from_graph(graph: &Graph) -> (Terms, Vec<Id>) {
+fn from_graph(graph: &Graph) -> (Terms, Vec<Id>) {
     let mut terms = Terms::new(Facts { weights: graph.weights.clone(), origin: 0 });
     let mut classes = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
@@ -158,11 +186,11 @@ pub(crate) fn add_constant(terms: &mut Terms, name: &str, make: impl FnOnce() ->
 }
 
 /// The graph whose outputs are the chosen terms of `outputs`, in `like`'s context and with its origins.
-pub fn to_graph(
+fn to_graph(
     terms: &Terms,
     choice: &IndexMap<Id, Term>,
     outputs: &[(String, Id)],
-    stage: snnc_ir::Stage,
+    stage: Stage,
     like: &Graph,
 ) -> Result<Graph, Diagnostic> {
     let mut builder = Builder::new(stage, like.context);

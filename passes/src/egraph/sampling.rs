@@ -4,7 +4,7 @@
 //! variable. Its values at fixed points are carried along as a fact of the class; where they are those of a known
 //! curve, the class is that curve of its root.
 
-use crate::egraph::{Term, Terms};
+use super::{Term, Terms};
 use egg::Id;
 use snnc_ir::eval::{binary, unary};
 use snnc_ir::{Binary, Curve, Op};

@@ -4,13 +4,11 @@
 //! functions are told by sampling; the causal mask has been tested number by number on import. The graph that needs the
 //! fewest operations of the Tensor stage is taken; what no rule could raise is named.
 
-pub mod sampling;
-
 use crate::Context;
 use crate::constants;
 use crate::egraph::pattern::Match;
-use crate::egraph::rule::{Expr, Rule, saturate};
-use crate::egraph::{Term, Terms, extract, from_graph, to_graph};
+use crate::egraph::rule::{Expr, Rule};
+use crate::egraph::{Term, Terms, is_constant, rewrite, sampling};
 use snnc_ir::op::{Layout, Perm, Scalar};
 use snnc_ir::types::{Dim, Shape};
 use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary};
@@ -20,23 +18,15 @@ use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary};
 /// # Errors
 /// All operations that no rule could raise, each with its place.
 pub fn raise(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
-    let (mut terms, classes) = from_graph(graph);
-    saturate(&mut terms, RULES).map_err(|e| vec![e])?;
-    let outputs: Vec<(String, egg::Id)> =
-        graph.outputs.iter().map(|(name, value)| (name.clone(), terms.find(classes[value.index()]))).collect();
-    let roots: Vec<egg::Id> = outputs.iter().map(|(_, id)| *id).collect();
-    let choice = extract::extract(&terms, &roots, &price).map_err(|stuck| unraised(&terms, graph, &stuck))?;
-    let raised = to_graph(&terms, &choice, &outputs, Stage::Imported, graph).map_err(|e| vec![e])?;
+    // Constant expressions are only legal before the Tensor stage, which they are folded for.
+    let raised = rewrite(graph, RULES, &price, Stage::Imported, |terms, stuck| unraised(terms, graph, stuck))?;
     constants::fold(&raised, Stage::Tensor).map_err(|e| vec![e])
 }
 
 /// What an operation costs here: whether it belongs to the Tensor stage, and one a node. What depends on constants only
 /// is computed once, now.
 fn price(terms: &Terms, term: &Term) -> Option<u64> {
-    if matches!(term.op, Op::Weight(_)) {
-        return Some(0);
-    }
-    if !term.args.is_empty() && term.args.iter().all(|&arg| terms[arg].data.constant) {
+    if is_constant(terms, term) {
         return Some(0);
     }
     let equal_shapes = || {
