@@ -7,6 +7,7 @@ use serde_json::json;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::quantise::Levels;
 use snnc_passes::{Context, Pass, front_and_back, run};
+use snnc_runtime::sample::SplitMix64;
 
 /// Text that ranges are measured on where the user gives none: written by the demo model itself, at temperature 1.
 pub const BUILT_IN_TEXT: &str = include_str!("calibration.txt");
@@ -133,13 +134,6 @@ pub fn vocabulary(graph: &Graph) -> Result<usize, Complaints> {
 const ID_SEED: u64 = 0x5eed_0f1d;
 
 fn seeded_ids(vocabulary: usize, count: usize) -> Vec<u32> {
-    let mut state = ID_SEED;
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
-    (0..count).map(|_| (next() % vocabulary.max(1) as u64) as u32).collect()
+    let mut random = SplitMix64(ID_SEED);
+    (0..count).map(|_| (random.bits() % vocabulary.max(1) as u64) as u32).collect()
 }

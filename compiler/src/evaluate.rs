@@ -8,6 +8,7 @@ use crate::calibrate::in_threads;
 use crate::progress;
 use snnc_ir::price::Events;
 use snnc_ir::{Diagnostic, Graph};
+use snnc_runtime::sample::greedy;
 use snnc_runtime::{Program, Rows, Session};
 use std::ops::Range;
 use std::sync::Arc;
@@ -52,11 +53,11 @@ impl Score {
     }
 
     pub fn perplexity(&self) -> f64 {
-        (self.nll / self.tokens as f64).exp()
+        libm::exp(self.nll / self.tokens as f64)
     }
 
     pub fn perplexity_dense(&self) -> f64 {
-        (self.nll_dense / self.tokens as f64).exp()
+        libm::exp(self.nll_dense / self.tokens as f64)
     }
 
     /// A sum as a mean over tokens.
@@ -79,6 +80,12 @@ pub struct Evaluation {
 pub fn logits_of(graph: &Graph) -> Result<String, Diagnostic> {
     let first = graph.outputs.first().map(|(name, _)| name.clone());
     first.ok_or_else(|| Diagnostic::new("", "the network has no output"))
+}
+
+/// What one thread did: the windows that it took, and what its session counted.
+struct Part {
+    scores: Vec<(usize, Score)>,
+    events: Vec<Events>,
 }
 
 /// Scores `program` on `ids`, beside `dense` where there is one. Results do not depend on `threads`.
@@ -105,7 +112,7 @@ pub fn evaluate(
     );
     let bar = progress::bar(ranges.iter().map(|r| r.len() as u64).sum(), "evaluating");
     let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<(usize, Score, Vec<Events>)>, Diagnostic> {
+    let work = || -> Result<Vec<Part>, Diagnostic> {
         let mut session = Session::new(program.clone());
         let mut beside = dense.map(|dense| Session::new(dense.clone()));
         let mut scores = Vec::new();
@@ -130,24 +137,25 @@ pub fn evaluate(
                 score.add(&score_rows(logits, reference.as_deref(), targets));
                 bar.inc(chunk.len() as u64);
             }
-            scores.push((i, score, Vec::new()));
+            scores.push((i, score));
         }
-        scores.push((usize::MAX, Score::default(), session.events().to_vec()));
-        Ok(scores)
+        Ok(vec![Part { scores, events: session.events().to_vec() }])
     };
-    let mut parts = in_threads(threads.min(ranges.len()).max(1), &work).map_err(|e| vec![e])?;
+    let parts = in_threads(threads.min(ranges.len()).max(1), &work).map_err(|e| vec![e])?;
     bar.finish_and_clear();
-    parts.sort_by_key(|(i, _, _)| *i);
     let mut evaluation = Evaluation {
         score: Score::default(),
         windows: ranges.len(),
         events: vec![Events::default(); program.graph().nodes.len()],
         run: ranges.iter().map(|r| r.len() as u64).sum(),
     };
-    for (_, score, events) in parts {
-        evaluation.score.add(&score);
-        evaluation.events.iter_mut().zip(events).for_each(|(all, events)| *all += events);
+    for part in &parts {
+        evaluation.events.iter_mut().zip(&part.events).for_each(|(all, events)| *all += *events);
     }
+    // Sums of f64 depend on their order, so that is the text's, whichever thread scored a window.
+    let mut scores: Vec<(usize, Score)> = parts.into_iter().flat_map(|part| part.scores).collect();
+    scores.sort_by_key(|(window, _)| *window);
+    scores.iter().for_each(|(_, score)| evaluation.score.add(score));
     Ok(evaluation)
 }
 
@@ -178,7 +186,7 @@ fn score_rows(logits: &[f32], dense: Option<&[f32]>, targets: &[u32]) -> Score {
         score.cosine_centred += cosine(row, other, mean(row), mean(other));
         let kl = |(&p, &q): (&f32, &f32)| {
             let (p, q) = (f64::from(p) - log_sum_dense, f64::from(q) - log_sum);
-            p.exp() * (p - q)
+            libm::exp(p) * (p - q)
         };
         score.kl += other.iter().zip(row).map(kl).sum::<f64>();
     }
@@ -187,12 +195,12 @@ fn score_rows(logits: &[f32], dense: Option<&[f32]>, targets: &[u32]) -> Score {
 
 fn log_sum_exp(row: &[f32]) -> f64 {
     let most = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    most + row.iter().map(|&x| libm::exp(f64::from(x) - most)).sum::<f64>().ln()
+    most + libm::log(row.iter().map(|&x| libm::exp(f64::from(x) - most)).sum::<f64>())
 }
 
 /// Index of the largest logit, the first of equals.
 pub fn best(row: &[f32]) -> usize {
-    row.iter().enumerate().fold(0, |best, (i, x)| if *x > row[best] { i } else { best })
+    greedy(row) as usize
 }
 
 fn mean(row: &[f32]) -> f64 {

@@ -162,7 +162,30 @@ fn work_of(graph: &Graph, value: Value, tokens: u64, events: &[Events]) -> Work 
                 neurons: keys * u64::from(heads) + tokens * width(node.args[0]),
             }
         }
-        _ => Work::default(),
+        // Not counted, and said so in reports.
+        Op::Tokens
+        | Op::Positions
+        | Op::Weight(_)
+        | Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Causal { .. }
+        | Op::Where
+        | Op::MatMul
+        | Op::Transpose(_)
+        | Op::Reshape(_)
+        | Op::Slice { .. }
+        | Op::Mean
+        | Op::Softmax
+        | Op::Split { .. }
+        | Op::Merge
+        | Op::Embed
+        | Op::LayerNorm { .. }
+        | Op::Normalise { .. }
+        | Op::Curve(_)
+        | Op::Quant { .. }
+        | Op::Affine
+        | Op::Fire { .. }
+        | Op::Settle => Work::default(),
     }
 }
 

@@ -15,7 +15,7 @@ pub mod simplify;
 pub mod spike;
 
 use quantise::{Levels, Ranges};
-use snnc_ir::{Diagnostic, Graph, Stage, text, verify};
+use snnc_ir::{Diagnostic, Graph, Stage, verify};
 
 /// What passes know besides the graph.
 #[derive(Clone, Debug, Default)]
@@ -52,7 +52,7 @@ pub const STANDARD: &[Pass] = &[
     Pass { name: "spike",    needs: Stage::Quantised, gives: Stage::Spiking,   run: spike::spike },
     // Every level is a spike train, every product a synapse.
     Pass { name: "fold",     needs: Stage::Spiking,   gives: Stage::Spiking,   run: fold::fold },
-    // Scales and biases are in the neurons: a potential is in units of its level, thresholds are powers of two.
+    // Scales and biases of projections are in the neurons that read them, which integrate integers.
 ];
 
 /// Passes up to the graph that ranges are measured on, and those after it.
@@ -61,10 +61,10 @@ pub fn front_and_back() -> (&'static [Pass], &'static [Pass]) {
     STANDARD.split_at(at)
 }
 
-/// Runs `passes` in order, verifies after each, and shows `(pass, before, after)` to `watch`.
+/// Runs `passes` in order, shows `(pass, before, after)` to `watch` and verifies. A graph that is refused was shown.
 ///
 /// # Errors
-/// What a pass found wrong with its input; or an internal error, with the graph, if a pass broke the contract.
+/// What a pass found wrong with its input; or what the verifier refused of its result.
 pub fn run(
     passes: &[Pass],
     graph: Graph,
@@ -75,21 +75,17 @@ pub fn run(
     for pass in passes {
         assert_eq!(graph.stage, pass.needs, "pass `{}` comes at the wrong stage", pass.name);
         let after = (pass.run)(&graph, context)?;
-        if let Err(broken) = verify::verify(&after) {
-            return Err(internal(pass, &after, broken));
-        }
         watch(pass, &graph, &after);
+        verify::verify(&after).map_err(|broken| refused(pass, broken))?;
         graph = after;
     }
     Ok(graph)
 }
 
-/// A pass broke the contract, or the verifier found that the input's numbers cannot be held. The verifier's words lead.
-fn internal(pass: &Pass, graph: &Graph, broken: Vec<Diagnostic>) -> Vec<Diagnostic> {
-    let mut all = broken;
-    if let Some(first) = all.first_mut() {
-        first.notes.push(format!("found after pass `{}`; the graph is shown by --emit ir={}", pass.name, pass.name));
-        debug_assert!(!text::print(graph).is_empty());
+/// The verifier's words, and how to see the graph they are about.
+fn refused(pass: &Pass, mut broken: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    if let Some(first) = broken.first_mut() {
+        first.notes.push(format!("found after pass `{0}`; compile with --emit ir={0} prints that graph", pass.name));
     }
-    all
+    broken
 }

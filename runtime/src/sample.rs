@@ -24,12 +24,12 @@ impl Default for SampleOptions {
 #[derive(Clone, Debug)]
 pub struct Sampler {
     options: SampleOptions,
-    state: u64,
+    random: SplitMix64,
 }
 
 impl Sampler {
     pub fn new(options: SampleOptions) -> Self {
-        Self { options, state: options.seed }
+        Self { options, random: SplitMix64(options.seed) }
     }
 
     /// The next token, from the logits of the last one. Panics on no logits: a precondition of the caller.
@@ -71,13 +71,19 @@ impl Sampler {
 
     /// In [0, 1), 53 bits.
     fn uniform(&mut self) -> f64 {
-        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+        (self.random.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
+}
 
-    /// SplitMix64 (Steele, Lea, Flood 2014).
-    fn bits(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
+/// A seeded generator: SplitMix64 (Steele, Lea, Flood 2014). It holds the seed at first.
+#[derive(Clone, Debug)]
+pub struct SplitMix64(pub u64);
+
+impl SplitMix64 {
+    /// The next 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -85,7 +91,7 @@ impl Sampler {
 }
 
 /// The lowest id of the largest logit.
-fn greedy(logits: &[f32]) -> u32 {
+pub fn greedy(logits: &[f32]) -> u32 {
     let mut best = 0;
     for (i, logit) in logits.iter().enumerate() {
         if *logit > logits[best] {

@@ -99,16 +99,15 @@ impl Compile {
                 dumps += &text::print(after);
             }
         };
-        let converted = convert::convert(graph, &sample, recipe, &mut watch)?;
-        if !dumps.is_empty() {
-            print(&dumps)?;
-        }
+        let converted = convert::convert(graph, &sample, recipe, &mut watch);
+        // A graph that was refused is worth seeing, so dumps come before the error.
+        print(&dumps)?;
+        let Converted { graph, calibration } = converted?;
         let provenance = json!({
             "compiler": format!("snnc {}", env!("CARGO_PKG_VERSION")),
             "source": { "bytes": origin.bytes, "xxh3": format!("{:016x}", origin.hash), "producer": origin.producer, "opset": origin.opset },
             "code": code.name(), "timesteps": self.timesteps,
         });
-        let Converted { graph, calibration } = converted;
         let source = calibration["source"].as_str().unwrap_or("").to_string();
         let file = File {
             graph,

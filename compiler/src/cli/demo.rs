@@ -64,7 +64,9 @@ impl Demo {
             print(&format!("\n{name:>8}: {}{}\n", self.prompt, done.text))?;
         }
 
-        note("\n3. measure the spiking network beside the dense one");
+        note(
+            "\n3. measure the spiking network beside the dense one (on the text that ranges were measured on; `eval` takes any)",
+        );
         let ids = tokens.document(BUILT_IN_TEXT).map_err(one)?;
         let done = evaluate(&spiking, Some(&dense), &ids, WINDOWS, threads(None))?;
         print(&format!("\n{}\n", eval::as_text(&done, true)))?;

@@ -5,6 +5,7 @@ use crate::Complaints;
 use crate::convert::{self, CALIBRATION_WINDOW, Recipe, Sample};
 use crate::files::{self, Model};
 use clap::Args;
+use similar::TextDiff;
 use snnc_ir::{Diagnostic, Graph, text};
 use snnc_passes::quantise::Levels;
 use snnc_passes::{Context, Pass, STANDARD, collapse, front_and_back};
@@ -76,32 +77,7 @@ impl Show {
     }
 }
 
-/// Lines of `a` and `b`, with `-` and `+` where they differ: a longest common subsequence over lines without their numbers
-/// would hide renumbering, so lines are compared as they are.
+/// All lines, with `-` and `+` before those that differ.
 fn diff(a: &str, b: &str) -> String {
-    let (a, b): (Vec<&str>, Vec<&str>) = (a.lines().collect(), b.lines().collect());
-    let mut lengths = vec![vec![0u32; b.len() + 1]; a.len() + 1];
-    for i in (0..a.len()).rev() {
-        for j in (0..b.len()).rev() {
-            lengths[i][j] =
-                if a[i] == b[j] { lengths[i + 1][j + 1] + 1 } else { lengths[i + 1][j].max(lengths[i][j + 1]) };
-        }
-    }
-    let (mut i, mut j) = (0, 0);
-    let mut out = String::new();
-    while i < a.len() || j < b.len() {
-        let (mark, line) = if i < a.len() && j < b.len() && a[i] == b[j] {
-            i += 1;
-            j += 1;
-            (' ', a[i - 1])
-        } else if j == b.len() || (i < a.len() && lengths[i + 1][j] >= lengths[i][j + 1]) {
-            i += 1;
-            ('-', a[i - 1])
-        } else {
-            j += 1;
-            ('+', b[j - 1])
-        };
-        out += &format!("{mark} {line}\n");
-    }
-    out
+    TextDiff::from_lines(a, b).iter_all_changes().map(|change| format!("{} {change}", change.tag())).collect()
 }
