@@ -37,6 +37,9 @@ fn refused(folder: &Path, args: &[&str], status: i32, words: &str) {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(status), "{args:?}: {stderr}");
     assert!(stderr.contains(words), "{args:?} should say `{words}`, it says: {stderr}");
+    for name in args.iter().filter(|name| name.contains('.')) {
+        assert!(!stderr.contains(&format!("{name}: {name}")), "{args:?} names the place once: {stderr}");
+    }
     assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
     let mut after = list();
     before.sort();

@@ -31,7 +31,7 @@ pub fn load(path: &Path) -> Result<Model, Complaints> {
     if start == container::MAGIC {
         return read_snn(path).map(|file| Model::Snn(Box::new(file)));
     }
-    onnx::import(path).map(|import| Model::Onnx(Box::new(import))).map_err(|complaints| at(path, complaints))
+    onnx::import(path).map(|import| Model::Onnx(Box::new(import)))
 }
 
 /// Reads a `.snn` file; its weights stay in the mapped file.

@@ -10,7 +10,7 @@ pub mod read;
 pub mod tensor;
 pub mod wire;
 
-use crate::Complaints;
+use crate::{Complaints, files};
 use snnc_ir::{Graph, verify};
 use std::path::Path;
 
@@ -40,7 +40,7 @@ pub struct Origin {
 /// Everything about the file that is wrong or not supported, each with its place in the file.
 pub fn import(path: &Path) -> Result<Import, Complaints> {
     let model = read::read(path).map_err(|e| vec![e])?;
-    import_model(model)
+    import_model(model).map_err(|complaints| files::at(path, complaints))
 }
 
 /// Imports a file that was read.
