@@ -9,6 +9,7 @@ use super::tensor::{Array, Data, Elem, f32_of_bf16, f32_of_bytes, f32_of_f16};
 use super::wire::{Payload, Watched, Wire};
 use indexmap::IndexMap;
 use snnc_ir::Diagnostic;
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
@@ -83,6 +84,38 @@ impl OnnxNode {
     /// How messages and origins call the node: its name, or its first output's.
     pub fn label(&self) -> &str {
         if self.name.is_empty() { self.outputs.first().map_or(&self.op_type, |name| name) } else { &self.name }
+    }
+
+    /// The operator with its domain, as messages and tables name it: `Add`, `com.microsoft.FastGelu`.
+    pub fn operator(&self) -> Cow<'_, str> {
+        match self.domain.as_str() {
+            "" => Cow::Borrowed(&self.op_type),
+            domain => Cow::Owned(format!("{domain}.{}", self.op_type)),
+        }
+    }
+
+    /// The names of all values that the node needs: its inputs, and what graphs inside it take from outside.
+    pub fn needs(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.inputs.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+        for graph in self.graphs() {
+            names.extend(graph.nodes.iter().flat_map(OnnxNode::needs));
+            names.extend(graph.outputs.iter().map(|port| port.name.as_str()));
+        }
+        names
+    }
+
+    fn graphs(&self) -> impl Iterator<Item = &OnnxGraph> {
+        self.attributes.values().filter_map(|attribute| match attribute {
+            Attribute::Graph(graph) => Some(&**graph),
+            _ => None,
+        })
+    }
+
+    pub fn graph(&self, name: &str) -> Option<&OnnxGraph> {
+        match self.attributes.get(name) {
+            Some(Attribute::Graph(x)) => Some(x),
+            _ => None,
+        }
     }
 
     pub fn int(&self, name: &str) -> Option<i64> {

@@ -8,16 +8,21 @@
 //! A value's shape in the IR is its ONNX shape without leading sizes of 1: `[1,tokens,256]` is `[tokens,256]`. Here both
 //! are kept, since ONNX counts axes in its own.
 
+mod control;
+mod fused;
 mod known;
 mod operators;
+mod quantised;
 
 use super::evaluate::{Call, ELEMENTS_MAX, Failure, count, evaluate};
 use super::read::{Model, OnnxNode, Port};
 use super::tensor::{Array, Elem};
 use known::Known;
+use quantised::Coded;
+use snnc_ir::op::Perm;
 use snnc_ir::types::{Dim, Shape};
 use snnc_ir::{Builder, Diagnostic, Graph, Op, Stage, Tensor, Value};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Numbers of tokens at which a file is evaluated. Two tell a linear function of the number; neither is a size that a
@@ -64,6 +69,10 @@ enum Held {
     Live(Live),
     /// A boolean that is false everywhere: whether a finite number is NaN.
     Never(Vec<Dim>),
+    /// A value in the middle of quantised arithmetic.
+    Coded(Box<Coded>),
+    /// Several values in a row.
+    Sequence(Vec<Held>),
     /// Something is wrong with it and has been said.
     Failed,
 }
@@ -113,6 +122,10 @@ struct Importer<'m> {
     made_ever: usize,
     /// Rows of the smallest table that positions index.
     context: Option<usize>,
+    /// The table that token ids index.
+    token_table: Option<Value>,
+    /// Numbers that have been given out to tell things apart.
+    given_out: u32,
     /// Constants that have become weights, by address; the arrays are kept so that addresses stay theirs.
     weights: HashMap<usize, (Arc<Array>, Value)>,
     scalars: HashMap<u32, Value>,
@@ -133,6 +146,8 @@ impl<'m> Importer<'m> {
             made_now: 0,
             made_ever: 0,
             context: None,
+            token_table: None,
+            given_out: 0,
             weights: HashMap::new(),
             scalars: HashMap::new(),
             errors: Vec::new(),
@@ -143,17 +158,11 @@ impl<'m> Importer<'m> {
     /// The graph of the first output, and the rows of the position table.
     fn run(mut self) -> Result<(Graph, Option<usize>), Vec<Diagnostic>> {
         let graph = &self.model.graph;
-        let Some(output) = graph.outputs.first() else {
+        let named = graph.outputs.iter().find(|port| port.name == OUTPUT);
+        let Some(output) = named.or(graph.outputs.first()) else {
             return Err(vec![Diagnostic::new("", "the graph has no output")]);
         };
-        let live = live_nodes(&graph.nodes, &output.name);
-        for name in live.iter().flat_map(|node| &node.inputs) {
-            *self.wanted.entry(name).or_default() += 1;
-        }
-        *self.wanted.entry(&output.name).or_default() += 1;
-        for (name, array) in &graph.initializers {
-            self.held.insert(name, Held::Known(Known::constant(name, array.clone())));
-        }
+        let live = self.enter(graph, &[&output.name]);
         self.bind(&graph.inputs);
         for node in live {
             self.node(node);
@@ -168,19 +177,28 @@ impl<'m> Importer<'m> {
         }
     }
 
+    /// What the network's output is. A file that ends before the head gets GPT-2's own: the table of tokens once more.
     fn output(&mut self, output: &Port) -> Result<Value, String> {
         let live = match self.held.get(output.name.as_str()) {
-            Some(Held::Live(live)) => live,
-            Some(Held::Known(_) | Held::Never(_)) => return Err("it does not depend on the token ids".into()),
+            Some(Held::Live(live)) => live.clone(),
             Some(Held::Failed) => return Err("it could not be translated".into()),
+            Some(_) => return Err("it does not depend on the token ids".into()),
             None => return Err("no node makes it".into()),
         };
         let shape = self.builder.ty(live.value).shape();
-        if shape.row_width().is_none() {
+        let Some(width) = shape.row_width() else {
             let message = format!("the first output should be the logits, [1,tokens,vocabulary]; it is {shape}");
             return Err(message);
+        };
+        let table = self.token_table.map(|table| (table, self.builder.ty(table).shape()));
+        match table.and_then(|(table, shape)| Some((table, shape.sizes()?))) {
+            Some((table, sizes)) if sizes[0] != width as usize && sizes[1] == width as usize => {
+                let swap = Perm::new(&[1, 0]).ok_or("a matrix can be turned")?;
+                let head = self.builder.add(Op::Transpose(swap), &[table], &output.name).map_err(|e| e.message)?;
+                self.builder.add(Op::MatMul, &[live.value, head], &output.name).map_err(|e| e.message)
+            }
+            _ => Ok(live.value),
         }
-        Ok(live.value)
     }
 
     fn complaints(self) -> Vec<Diagnostic> {
@@ -275,7 +293,8 @@ impl<'m> Importer<'m> {
                 ("", _) => inputs.push(None),
                 (_, Some(Held::Failed)) => {
                     self.probe(node);
-                    return self.fail(node);
+                    self.fail(node);
+                    return self.release(node);
                 }
                 (_, Some(held)) => inputs.push(Some(held.clone())),
                 (name, None) => {
@@ -311,10 +330,7 @@ impl<'m> Importer<'m> {
             self.errors
                 .push(Diagnostic::new(node.label(), format!("its output {name} is made by another node as well")));
         }
-        let elements = match &held {
-            Held::Known(known) => known.elements(),
-            Held::Live(_) | Held::Never(_) | Held::Failed => 0,
-        };
+        let elements = if let Held::Known(known) = &held { known.elements() } else { 0 };
         self.made_now += elements;
         self.made_ever = self.made_ever.saturating_add(elements);
         if self.made_now > HELD_MAX || self.made_ever > EVALUATED_MAX {
@@ -329,19 +345,16 @@ impl<'m> Importer<'m> {
     /// Without operands, a node can still be asked whether its operator is known: all that are not are said at once.
     fn probe(&mut self, node: &'m OnnxNode) {
         let evaluated = evaluate(node, self.model.opset(), &[]) != Err(Failure::Unknown);
-        if !evaluated && matches!(self.operator(node, &[]), Err(Trouble::Unsupported)) {
+        if !evaluated && matches!(self.live_operator(node, &[]), Err(Trouble::Unsupported)) {
             self.refuse(node);
         }
     }
 
     fn refuse(&mut self, node: &'m OnnxNode) {
-        let operator = match node.domain.as_str() {
-            "" => node.op_type.clone(),
-            domain => format!("{domain}.{}", node.op_type),
-        };
+        let operator = node.operator();
         match self.unsupported.iter_mut().find(|(name, _)| *name == operator) {
             Some((_, nodes)) => nodes.push(node.label()),
-            None => self.unsupported.push((operator, vec![node.label()])),
+            None => self.unsupported.push((operator.into_owned(), vec![node.label()])),
         }
     }
 
@@ -351,15 +364,25 @@ impl<'m> Importer<'m> {
 
     /// Forgets the operands that no other node wants: masks of a long context are large.
     fn release(&mut self, node: &'m OnnxNode) {
-        for name in &node.inputs {
-            if let Some(left) = self.wanted.get_mut(name.as_str()) {
-                *left -= 1;
-                if *left == 0 {
-                    self.held.remove(name.as_str());
-                    self.made_now -= self.made.remove(name.as_str()).unwrap_or(0);
-                }
-            }
+        for name in node.needs() {
+            self.let_go(name);
         }
+    }
+
+    fn let_go(&mut self, name: &'m str) {
+        let Some(left) = self.wanted.get_mut(name) else { return };
+        *left -= 1;
+        if *left == 0 {
+            self.wanted.remove(name);
+            self.held.remove(name);
+            self.made_now -= self.made.remove(name).unwrap_or(0);
+        }
+    }
+
+    /// A number that nothing else has.
+    fn fresh(&mut self) -> u32 {
+        self.given_out += 1;
+        self.given_out
     }
 
     fn translate(&mut self, node: &'m OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
@@ -368,8 +391,11 @@ impl<'m> Importer<'m> {
         {
             return Ok(vec![Held::Known(x.clone())]);
         }
-        if let Some(embedded) = self.embed(node, inputs)? {
-            return Ok(vec![embedded]);
+        if let Some(outputs) = self.control(node, inputs)? {
+            return Ok(outputs);
+        }
+        if let Some(rows) = self.embed(node, inputs)? {
+            return Ok(vec![rows]);
         }
         let known: Option<Vec<Option<&Known>>> = inputs
             .iter()
@@ -381,10 +407,21 @@ impl<'m> Importer<'m> {
             .collect();
         match known {
             Some(known) if !self.is_weight_transpose(node, &known) => match self.fold(node, &known) {
-                Err(Trouble::Unsupported) => self.operator(node, inputs),
-                done => done,
+                Err(Trouble::Unsupported) => self.live_operator(node, inputs),
+                Ok(outputs) => {
+                    self.bound_by(node, &known, &outputs)?;
+                    Ok(outputs)
+                }
+                Err(wrong) => Err(wrong),
             },
-            _ => self.operator(node, inputs),
+            _ => self.live_operator(node, inputs),
+        }
+    }
+
+    fn live_operator(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
+        match self.quantised(node, inputs)? {
+            Some(outputs) => Ok(outputs),
+            None => self.operator(node, inputs),
         }
     }
 
@@ -414,34 +451,113 @@ impl<'m> Importer<'m> {
         Ok(node.outputs.iter().zip(outputs).map(held).collect())
     }
 
-    /// Rows of a constant table, by token id or by position.
+    /// Gather along the first axis of a constant table, by token id or by position.
     fn embed(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Option<Held>, Trouble> {
         let [Some(Held::Known(table)), Some(indices)] = inputs else { return Ok(None) };
-        let Some(table) = table.single().filter(|table| table.rank() == 2 && table.elem() == Elem::F32).map(|_| table)
+        let is_matrix = table.single().is_some_and(|table| table.rank() == 2);
+        if !is_matrix || *node.operator() != *"Gather" || !matches!(node.int("axis").unwrap_or(0), 0 | -2) {
+            return Ok(None);
+        }
+        match indices {
+            Held::Live(ids) if table.at(0).elem().is_int() => {
+                Ok(Some(Held::Coded(Box::new(Coded::Rows { table: table.clone(), ids: ids.clone() }))))
+            }
+            indices => Ok(self.embed_rows(node, table, indices)?.map(Held::Live)),
+        }
+    }
+
+    /// Rows of a constant table of floats; `None` where the indices are neither token ids nor positions.
+    fn embed_rows(&mut self, node: &OnnxNode, table: &Known, indices: &Held) -> Result<Option<Live>, Trouble> {
+        let Some([rows, width]) = table.single().map(|table| table.sizes().to_vec()).as_deref().and_then(|s| s.as_array().copied())
         else {
             return Ok(None);
         };
-        if node.op_type != "Gather" || !node.domain.is_empty() || !matches!(node.int("axis").unwrap_or(0), 0 | -2) {
+        if table.at(0).elem() != Elem::F32 {
             return Ok(None);
         }
         let ids = match indices {
             Held::Live(live) => live.clone(),
             Held::Known(known) if known.is_positions(&self.counts) => {
-                let rows = table.at(0).sizes()[0];
-                if rows < COUNTS[1] {
-                    return Err(format!("a position table of {rows} rows is shorter than snnc can examine").into());
-                }
-                self.context = Some(self.context.map_or(rows, |context| context.min(rows)));
+                self.bound(rows)?;
                 let value = self.builder.add(Op::Positions, &[], node.label())?;
                 Live { value, dims: known.dims(&self.counts)? }
             }
-            Held::Known(_) | Held::Never(_) | Held::Failed => return Ok(None),
+            _ => return Ok(None),
         };
-        let width = table.at(0).sizes()[1];
         let table = self.operand(&Held::Known(table.clone()), node)?;
+        if matches!(indices, Held::Live(_)) {
+            self.token_table.get_or_insert(table.value);
+        }
         let value = self.builder.add(Op::Embed, &[ids.value, table.value], node.label())?;
         let dims = [ids.dims, vec![fixed(width)?]].concat();
-        Ok(Some(Held::Live(self.live(value, dims)?)))
+        Ok(Some(self.live(value, dims)?))
+    }
+
+    /// No sequence is longer than this table of positions or of masks.
+    fn bound(&mut self, rows: usize) -> Result<(), String> {
+        if rows < COUNTS[1] {
+            return Err(format!("a position table of {rows} rows is shorter than snnc can examine"));
+        }
+        self.context = Some(self.context.map_or(rows, |context| context.min(rows)));
+        Ok(())
+    }
+
+    /// A table of which the first rows are taken, one for each token, bounds the sequence.
+    fn bound_by(&mut self, node: &OnnxNode, known: &[Option<&Known>], outputs: &[Held]) -> Result<(), String> {
+        let (Some(Some(table)), Some(Held::Known(part))) = (known.first(), outputs.first()) else { return Ok(()) };
+        let Some(table) = table.single().filter(|_| matches!(&*node.operator(), "Slice" | "Gather")) else {
+            return Ok(());
+        };
+        if part.single().is_some() || part.at(0).rank() != table.rank() && node.op_type == "Slice" {
+            return Ok(());
+        }
+        for (axis, &rows) in table.sizes().iter().enumerate() {
+            let taken = |(k, &n): (usize, &usize)| part.at(k).sizes().get(axis) == Some(&n);
+            let by_position = known.get(1).is_some_and(|x| x.is_some_and(|x| x.is_positions(&self.counts)));
+            let along = node.int("axis").unwrap_or(0) == axis as i64;
+            let fits = if node.op_type == "Slice" {
+                self.counts.iter().enumerate().all(taken)
+            } else {
+                by_position && along
+            };
+            if fits {
+                self.bound(rows)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Positions and sequence lengths, where an operator makes them itself.
+    fn counted(&self, node: &OnnxNode) -> Known {
+        let row = |&n: &usize| Arc::new(Array::i64(&[1, n], (0..n as i64).collect()));
+        Known::of(node.label(), self.counts.iter().map(row).collect())
+    }
+
+    fn lengths(&self, node: &OnnxNode) -> Known {
+        let length = |&n: &usize| Arc::new(Array::new(vec![1], super::tensor::Data::I32(vec![n as i32])));
+        Known::of(node.label(), self.counts.iter().map(length).collect())
+    }
+
+    /// The first output of a node that is not in the file, on constants.
+    fn evaluated(&self, node: &OnnxNode, inputs: &[Option<&Held>]) -> Result<Known, Trouble> {
+        let known: Option<Vec<Option<&Known>>> = inputs
+            .iter()
+            .map(|held| match held {
+                None => Some(None),
+                Some(Held::Known(known)) => Some(Some(known)),
+                Some(_) => None,
+            })
+            .collect();
+        match self.fold(node, &known.ok_or(Trouble::Unsupported)?)?.into_iter().next() {
+            Some(Held::Known(known)) => Ok(known),
+            _ => Err(Trouble::Unsupported),
+        }
+    }
+
+    /// Rows of a constant table by constant indices.
+    fn gathered(&self, node: &OnnxNode, table: &Known, indices: &Held) -> Result<Held, Trouble> {
+        let gather = OnnxNode { op_type: "Gather".into(), outputs: node.outputs.clone(), ..OnnxNode::default() };
+        self.evaluated(&gather, &[Some(&Held::Known(table.clone())), Some(indices)]).map(Held::Known)
     }
 
     /// A value with its ONNX shape, which must be its own but for leading ones.
@@ -459,7 +575,7 @@ impl<'m> Importer<'m> {
         let known = match held {
             Held::Live(live) => return Ok(live.clone()),
             Held::Known(known) => known,
-            Held::Never(_) | Held::Failed => return Err(Trouble::Unsupported),
+            Held::Never(_) | Held::Coded(_) | Held::Sequence(_) | Held::Failed => return Err(Trouble::Unsupported),
         };
         let dims = known.dims(&self.counts)?;
         if let Some(number) = known.uniform() {
@@ -521,7 +637,7 @@ impl<'m> Importer<'m> {
             for held in inputs {
                 arrays.push(match held {
                     Some(Held::Known(known)) => Some(known.at(k)),
-                    Some(Held::Live(_) | Held::Never(_) | Held::Failed) | None => None,
+                    Some(_) | None => None,
                 });
             }
             f(&Call { node, opset: self.model.opset(), inputs: &arrays }, k)
@@ -570,20 +686,6 @@ fn ir_shape(dims: &[Dim]) -> Result<Shape, String> {
         return Err(format!("a value has {} axes; {} are possible", dims.len(), Shape::MAX_RANK));
     }
     Ok(Shape::new(dims))
-}
-
-/// The nodes that `output` needs, in the file's order.
-fn live_nodes<'m>(nodes: &'m [OnnxNode], output: &'m str) -> Vec<&'m OnnxNode> {
-    let mut needed = HashSet::from([output]);
-    let mut live = Vec::new();
-    for node in nodes.iter().rev() {
-        if node.outputs.iter().any(|name| needed.contains(name.as_str())) {
-            needed.extend(node.inputs.iter().map(String::as_str).filter(|name| !name.is_empty()));
-            live.push(node);
-        }
-    }
-    live.reverse();
-    live
 }
 
 #[cfg(test)]

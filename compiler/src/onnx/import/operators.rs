@@ -13,21 +13,21 @@ use snnc_ir::types::{Dim, Elem, Shape};
 use snnc_ir::{Binary, Op, Type, Unary, Value};
 use std::sync::Arc;
 
-type Translated = Result<Live, Trouble>;
+pub(super) type Translated = Result<Live, Trouble>;
 
 /// The version of ONNX in which Softmax lost its flattening to a matrix.
-const SOFTMAX_ALONG_ONE_AXIS: i64 = 13;
+pub(super) const SOFTMAX_ALONG_ONE_AXIS: i64 = 13;
+
+/// com.microsoft's default for QuickGelu.
+const QUICK_GELU_ALPHA: f32 = 1.702;
 
 /// ONNX's default for LayerNormalization.
 const LAYER_NORM_EPS: f32 = 1e-5;
 
 impl Importer<'_> {
     pub(super) fn operator(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
-        if !node.domain.is_empty() {
-            return Err(Trouble::Unsupported);
-        }
         let one = |live: Translated| live.map(|live| vec![Held::Live(live)]);
-        match node.op_type.as_str() {
+        match &*node.operator() {
             "Shape" => self.shape(node, inputs, |call, sizes| Ok(Array::vector(call.shape_of(sizes)))),
             "Size" => self.shape(node, inputs, |_, sizes| Ok(Array::i64(&[], vec![volume(sizes)? as i64]))),
             "Identity" | "Dropout" => one(self.input(node, inputs, 0)),
@@ -57,7 +57,34 @@ impl Importer<'_> {
             "Sigmoid" => one(self.unary(node, inputs, Unary::Sigmoid)),
             "Relu" => one(self.unary(node, inputs, Unary::Relu)),
             "Reciprocal" => one(self.unary(node, inputs, Unary::Reciprocal)),
-            "Gelu" => one(self.gelu(node, inputs)),
+            "Sum" => one(self.binary(node, inputs, Binary::Add)),
+            "CastLike" => one(self.cast_like(node, inputs)),
+            "Gelu" => {
+                let x = self.input(node, inputs, 0)?;
+                one(self.gelu(node, &x, node.text("approximate").unwrap_or("none")))
+            }
+            "com.microsoft.Gelu" | "com.microsoft.BiasGelu" => {
+                let x = self.biased(node, inputs, 1)?;
+                one(self.gelu(node, &x, "none"))
+            }
+            "com.microsoft.FastGelu" => {
+                let x = self.biased(node, inputs, 1)?;
+                one(self.gelu(node, &x, "tanh"))
+            }
+            "com.microsoft.QuickGelu" => {
+                let x = self.input(node, inputs, 0)?;
+                one(self.swish(node, &x, node.float("alpha").unwrap_or(QUICK_GELU_ALPHA)))
+            }
+            "Swish" => {
+                let x = self.input(node, inputs, 0)?;
+                one(self.swish(node, &x, node.float("alpha").unwrap_or(1.0)))
+            }
+            "Attention" => one(self.attention(node, inputs)),
+            "com.microsoft.Attention" => one(self.packed_attention(node, inputs)),
+            "com.microsoft.MultiHeadAttention" => one(self.multi_head_attention(node, inputs)),
+            "com.microsoft.SkipLayerNormalization" => self.skip_layer_norm(node, inputs),
+            "com.microsoft.EmbedLayerNormalization" => self.embed_layer_norm(node, inputs),
+            "com.microsoft.FusedMatMul" => one(self.fused_matmul(node, inputs)),
             "Where" => one(self.choose(node, inputs)),
             "IsNaN" => self.is_nan(node, inputs),
             "MatMul" => one(self.matmul(node, inputs)),
@@ -70,12 +97,12 @@ impl Importer<'_> {
     }
 
     /// The `i`-th input as an operand.
-    fn input(&mut self, node: &OnnxNode, inputs: &[Option<Held>], i: usize) -> Translated {
+    pub(super) fn input(&mut self, node: &OnnxNode, inputs: &[Option<Held>], i: usize) -> Translated {
         let held = inputs.get(i).and_then(Option::as_ref).ok_or_else(|| format!("input {} is missing", i + 1))?;
         self.operand(held, node)
     }
 
-    fn add(&mut self, node: &OnnxNode, op: Op, args: &[Value], dims: Vec<Dim>) -> Translated {
+    pub(super) fn add(&mut self, node: &OnnxNode, op: Op, args: &[Value], dims: Vec<Dim>) -> Translated {
         let value = self.builder.add(op, args, node.label())?;
         Ok(self.live(value, dims)?)
     }
@@ -107,6 +134,19 @@ impl Importer<'_> {
         }
     }
 
+    fn cast_like(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+        let (x, like) = (self.input(node, inputs, 0)?, inputs.get(1).and_then(Option::as_ref));
+        let is_float = match like {
+            Some(Held::Known(known)) => known.at(0).as_f32().is_some(),
+            Some(Held::Live(live)) => self.builder.ty(live.value).elem() == Some(Elem::F32),
+            _ => false,
+        };
+        if is_float == (self.builder.ty(x.value).elem() == Some(Elem::F32)) {
+            return Ok(x);
+        }
+        Err("a cast of what depends on the token ids is not supported".into())
+    }
+
     fn reshape(
         &mut self,
         node: &OnnxNode,
@@ -119,7 +159,7 @@ impl Importer<'_> {
         self.reshaped(node, x, dims)
     }
 
-    fn reshaped(&mut self, node: &OnnxNode, x: Live, dims: Vec<Dim>) -> Translated {
+    pub(super) fn reshaped(&mut self, node: &OnnxNode, x: Live, dims: Vec<Dim>) -> Translated {
         let shape = ir_shape(&dims)?;
         if self.builder.ty(x.value).shape() == shape {
             return Ok(Live { value: x.value, dims });
@@ -140,21 +180,24 @@ impl Importer<'_> {
         }
     }
 
-    /// Sizes of 1 have no order: the others are turned, with the ones put aside before and back after.
+    /// Leading sizes of 1, which the IR does not have, are put aside before and back after.
     fn transpose(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
         let x = self.input(node, inputs, 0)?;
         let perm = Call { node, opset: self.model.opset(), inputs: &[] }.permutation(x.dims.len())?;
         self.transposed(node, x, &perm)
     }
 
-    fn transposed(&mut self, node: &OnnxNode, x: Live, perm: &[usize]) -> Translated {
+    pub(super) fn transposed(&mut self, node: &OnnxNode, x: Live, perm: &[usize]) -> Translated {
         if perm.len() != x.dims.len() {
             return Err(format!("a matrix is wanted, here are {} axes", x.dims.len()).into());
         }
-        let counts = |axis: &usize| x.dims[*axis] != Dim::Fixed(1);
+        let is_one = |axis: &&usize| x.dims[**axis] == Dim::Fixed(1);
+        let all: Vec<usize> = (0..x.dims.len()).collect();
+        let aside: Vec<usize> =
+            all.iter().take_while(is_one).chain(perm.iter().take_while(is_one)).copied().collect();
         let dims: Vec<Dim> = perm.iter().map(|&axis| x.dims[axis]).collect();
-        let from: Vec<usize> = (0..x.dims.len()).filter(counts).collect();
-        let to: Vec<usize> = perm.iter().copied().filter(counts).collect();
+        let from: Vec<usize> = all.into_iter().filter(|axis| !aside.contains(axis)).collect();
+        let to: Vec<usize> = perm.iter().copied().filter(|axis| !aside.contains(axis)).collect();
         let order: Vec<usize> = to.iter().filter_map(|axis| from.iter().position(|other| other == axis)).collect();
         let order = Perm::new(&order).ok_or_else(|| format!("{} axes cannot be turned", order.len()))?;
         let dense: Vec<Dim> = from.iter().map(|&axis| x.dims[axis]).collect();
@@ -183,7 +226,7 @@ impl Importer<'_> {
     }
 
     /// `len` elements of a fixed axis.
-    fn part(&mut self, node: &OnnxNode, x: &Live, axis: usize, start: usize, len: usize) -> Translated {
+    pub(super) fn part(&mut self, node: &OnnxNode, x: &Live, axis: usize, start: usize, len: usize) -> Translated {
         let lead = x.dims.len() - ir_shape(&x.dims)?.rank();
         let inner = axis.checked_sub(lead).ok_or("it takes nothing")?;
         let mut dims = x.dims.clone();
@@ -239,7 +282,7 @@ impl Importer<'_> {
     }
 
     /// Only where all but one part are empty: a past that there is not.
-    fn concat(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+    pub(super) fn concat(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
         let is_empty = |known: &Known| (0..self.counts.len()).all(|k| known.at(k).is_empty());
         let full = |held: &&Held| !matches!(held, Held::Known(known) if is_empty(known));
         let parts: Vec<&Held> = inputs.iter().flatten().filter(full).collect();
@@ -249,7 +292,7 @@ impl Importer<'_> {
         }
     }
 
-    fn broadcast(&self, a: &[Dim], b: &[Dim]) -> Result<Vec<Dim>, String> {
+    pub(super) fn broadcast(&self, a: &[Dim], b: &[Dim]) -> Result<Vec<Dim>, String> {
         let at = |k| broadcast(&self.sizes(a, k), &self.sizes(b, k));
         let all = (0..self.counts.len()).map(at).collect::<Result<Vec<Vec<usize>>, String>>()?;
         unify(&all, &self.counts)
@@ -264,7 +307,7 @@ impl Importer<'_> {
         Ok(x)
     }
 
-    fn combined(&mut self, node: &OnnxNode, kind: Binary, x: &Live, y: &Live) -> Translated {
+    pub(super) fn combined(&mut self, node: &OnnxNode, kind: Binary, x: &Live, y: &Live) -> Translated {
         let dims = self.broadcast(&x.dims, &y.dims)?;
         self.add(node, Op::Binary(kind), &[x.value, y.value], dims)
     }
@@ -274,33 +317,11 @@ impl Importer<'_> {
         self.add(node, Op::Unary(kind), &[x.value], x.dims.clone())
     }
 
-    fn number(&mut self, number: f32) -> Live {
+    pub(super) fn number(&mut self, number: f32) -> Live {
         Live { value: self.scalar(number), dims: Vec::new() }
     }
 
-    /// x/2 * (1 + erf(x / sqrt 2)), or x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))).
-    fn gelu(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
-        use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
-        let x = self.input(node, inputs, 0)?;
-        let (kind, inner) = match node.text("approximate").unwrap_or("none") {
-            "none" => (Unary::Erf, self.times(node, &x, FRAC_1_SQRT_2)?),
-            "tanh" => {
-                let three = self.number(3.0);
-                let cube = self.combined(node, Binary::Pow, &x, &three)?;
-                let cube = self.times(node, &cube, 0.044715)?;
-                let sum = self.combined(node, Binary::Add, &x, &cube)?;
-                (Unary::Tanh, self.times(node, &sum, FRAC_2_SQRT_PI * FRAC_1_SQRT_2)?)
-            }
-            other => return Err(format!("the approximation {other:?} is not known").into()),
-        };
-        let curve = self.add(node, Op::Unary(kind), &[inner.value], inner.dims)?;
-        let one = self.number(1.0);
-        let gate = self.combined(node, Binary::Add, &curve, &one)?;
-        let half = self.times(node, &x, 0.5)?;
-        self.combined(node, Binary::Mul, &half, &gate)
-    }
-
-    fn times(&mut self, node: &OnnxNode, x: &Live, factor: f32) -> Translated {
+    pub(super) fn times(&mut self, node: &OnnxNode, x: &Live, factor: f32) -> Translated {
         if factor == 1.0 {
             return Ok(x.clone());
         }
@@ -308,12 +329,12 @@ impl Importer<'_> {
         self.combined(node, Binary::Mul, x, &factor)
     }
 
-    fn choose(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+    pub(super) fn choose(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
         let [Some(condition), Some(_), Some(_)] = inputs else { return Err("an input is missing".into()) };
         let (dims, sure) = match condition {
             Held::Known(known) => (known.dims(&self.counts)?, known.uniform().map(|x| x != 0.0)),
             Held::Never(dims) => (dims.clone(), Some(false)),
-            Held::Live(_) | Held::Failed => return Err(Trouble::Unsupported),
+            _ => return Err(Trouble::Unsupported),
         };
         let (a, b) = (self.input(node, inputs, 1)?, self.input(node, inputs, 2)?);
         let dims = self.broadcast(&self.broadcast(&dims, &a.dims)?, &b.dims)?;
@@ -346,13 +367,30 @@ impl Importer<'_> {
         self.product(node, &a, &b)
     }
 
-    fn product(&mut self, node: &OnnxNode, a: &Live, b: &Live) -> Translated {
+    pub(super) fn product(&mut self, node: &OnnxNode, a: &Live, b: &Live) -> Translated {
         let ([lead_a @ .., n, _], [lead_b @ .., _, m]) = (a.dims.as_slice(), b.dims.as_slice()) else {
             return Err("matrices are wanted".into());
         };
         let mut dims = self.broadcast(lead_a, lead_b)?;
         dims.extend([*n, *m]);
         self.add(node, Op::MatMul, &[a.value, b.value], dims)
+    }
+
+    /// com.microsoft.FusedMatMul: alpha * A B, either of them turned.
+    fn fused_matmul(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+        if ["transBatchA", "transBatchB"].iter().any(|name| node.int(name).unwrap_or(0) != 0) {
+            return Err("batches that are turned are not supported".into());
+        }
+        let mut operands = Vec::new();
+        for (i, turn) in ["transA", "transB"].into_iter().enumerate() {
+            let x = self.input(node, inputs, i)?;
+            let rank = x.dims.len();
+            let turned = node.int(turn).unwrap_or(0) != 0 && rank >= 2;
+            let perm: Vec<usize> = (0..rank.saturating_sub(2)).chain([rank - 1, rank.saturating_sub(2)]).collect();
+            operands.push(if turned { self.transposed(node, x, &perm)? } else { x });
+        }
+        let product = self.product(node, &operands[0], &operands[1])?;
+        self.times(node, &product, node.float("alpha").unwrap_or(1.0))
     }
 
     /// alpha * A B + beta * C.
@@ -392,7 +430,10 @@ impl Importer<'_> {
 
     fn softmax(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
         let x = self.input(node, inputs, 0)?;
-        let default = if self.model.opset() < SOFTMAX_ALONG_ONE_AXIS { 1 } else { -1 };
+        self.softmax_of(node, &x, if self.model.opset() < SOFTMAX_ALONG_ONE_AXIS { 1 } else { -1 })
+    }
+
+    pub(super) fn softmax_of(&mut self, node: &OnnxNode, x: &Live, default: i64) -> Translated {
         let axis = axis(node.int("axis").unwrap_or(default), x.dims.len())?;
         if axis + 1 != x.dims.len() {
             return Err("only a softmax over the innermost axis is supported".into());
@@ -414,7 +455,7 @@ impl Importer<'_> {
     }
 
     /// A vector of `width` numbers; `default` where it is left out. One number alone is spread out.
-    fn channels(
+    pub(super) fn channels(
         &mut self,
         node: &OnnxNode,
         inputs: &[Option<Held>],

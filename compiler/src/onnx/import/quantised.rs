@@ -1,0 +1,402 @@
+//! Quantised files: what codes stand for.
+//!
+//! Weights keep their quantised values, as real numbers. Activations that the file rounds to codes are taken as the real
+//! values that the codes stand for: the network that a quantised file came from, with the file's weights. A code is never
+//! computed with here; a value in the middle of quantised arithmetic is the real value and what is still to be done.
+
+use super::known::Known;
+use super::operators::Translated;
+use super::{Held, Importer, Live, Trouble};
+use crate::onnx::evaluate::broadcast;
+use crate::onnx::read::{Attribute, OnnxNode};
+use crate::onnx::tensor::{Array, Elem};
+use snnc_ir::Binary;
+use std::sync::Arc;
+
+/// A value in the middle of quantised arithmetic.
+#[derive(Clone, Debug)]
+pub(super) enum Coded {
+    /// Codes of a real value.
+    Codes { of: Live, by: Scale },
+    /// Rows of a table of codes, by token id.
+    Rows { table: Known, ids: Live },
+    /// Sums of products of codes and weights: `of * weights` once they are scaled.
+    Sums { of: Live, weights: Known, by: Scale },
+    /// The scale itself, times a number a column.
+    Scale { by: Scale, times: Option<Known> },
+    /// The code of zero.
+    Zero,
+}
+
+/// How real values become codes.
+#[derive(Clone, Debug)]
+pub(super) enum Scale {
+    /// As the file says: scale and zero point.
+    Given(Known, Option<Known>),
+    /// Measured on the value at run time: the number of the node that does.
+    Measured(u32),
+}
+
+impl Scale {
+    fn is(&self, other: &Scale) -> bool {
+        match (self, other) {
+            (Scale::Given(a, p), Scale::Given(b, q)) => {
+                a.at(0) == b.at(0) && p.as_ref().map(|p| p.at(0)) == q.as_ref().map(|q| q.at(0))
+            }
+            (Scale::Measured(a), Scale::Measured(b)) => a == b,
+            (Scale::Given(..), Scale::Measured(_)) | (Scale::Measured(_), Scale::Given(..)) => false,
+        }
+    }
+}
+
+/// Operators that move numbers without changing them: what they do to values they do to codes.
+const MOVES: [&str; 10] =
+    ["Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Gather", "Expand"];
+
+type Inputs<'a> = &'a [Option<Held>];
+
+fn at(inputs: Inputs<'_>, i: usize) -> Option<&Held> {
+    inputs.get(i).and_then(Option::as_ref)
+}
+
+fn known(inputs: Inputs<'_>, i: usize) -> Result<Known, Trouble> {
+    match at(inputs, i) {
+        Some(Held::Known(known)) => Ok(known.clone()),
+        Some(_) => Err(format!("input {} should be a constant", i + 1).into()),
+        None => Err(format!("input {} is missing", i + 1).into()),
+    }
+}
+
+fn given(inputs: Inputs<'_>, i: usize) -> Result<Scale, Trouble> {
+    let zero = at(inputs, i + 1).map(|_| known(inputs, i + 1)).transpose()?;
+    Ok(Scale::Given(known(inputs, i)?, zero))
+}
+
+fn codes(of: Live, by: Scale) -> Held {
+    Held::Coded(Box::new(Coded::Codes { of, by }))
+}
+
+impl Importer<'_> {
+    /// A node of quantised arithmetic. `None`: it is not one.
+    pub(super) fn quantised(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<Option<Vec<Held>>, Trouble> {
+        if let Some(Held::Coded(coded)) = at(inputs, 0)
+            && let Coded::Codes { of, by } = &**coded
+            && node.domain.is_empty()
+            && MOVES.contains(&node.op_type.as_str())
+        {
+            if matches!(by, Scale::Given(scale, _) if scale.at(0).len() > 1) {
+                return Err("codes with a scale for each channel are moved".into());
+            }
+            let mut real = inputs.to_vec();
+            real[0] = Some(Held::Live(of.clone()));
+            let moved = self.operator(node, &real)?.into_iter().map(|held| match held {
+                Held::Live(of) => codes(of, by.clone()),
+                other => other,
+            });
+            return Ok(Some(moved.collect()));
+        }
+        let one = |held: Result<Held, Trouble>| held.map(|held| Some(vec![held]));
+        let live = |live: Translated| live.map(|live| Some(vec![Held::Live(live)]));
+        let output = |of: Translated, scale: usize| Ok(Some(vec![codes(of?, given(inputs, scale)?)]));
+        match &*node.operator() {
+            "QuantizeLinear" | "com.microsoft.QuantizeLinear" => {
+                let of = self.input(node, inputs, 0)?;
+                one(Ok(codes(of, given(inputs, 1)?)))
+            }
+            "DequantizeLinear" | "com.microsoft.DequantizeLinear" => live(self.real(node, inputs, 0)),
+            "DynamicQuantizeLinear" => {
+                let by = Scale::Measured(self.fresh());
+                let of = self.input(node, inputs, 0)?;
+                let scale = Coded::Scale { by: by.clone(), times: None };
+                Ok(Some(vec![codes(of, by), Held::Coded(Box::new(scale)), Held::Coded(Box::new(Coded::Zero))]))
+            }
+            "MatMulInteger" => one(Self::integer_product(inputs)),
+            "Cast" => match at(inputs, 0) {
+                Some(Held::Coded(coded)) if matches!(**coded, Coded::Sums { .. } | Coded::Scale { .. }) => {
+                    one(Ok(Held::Coded(coded.clone())))
+                }
+                Some(Held::Coded(coded)) => match &**coded {
+                    Coded::Rows { table, ids } => {
+                        let table = self.evaluated(node, &[Some(&Held::Known(table.clone()))])?;
+                        one(self.gathered_by_ids(node, &table, ids))
+                    }
+                    _ => Err(Trouble::Unsupported),
+                },
+                _ => Ok(None),
+            },
+            "Mul" => self.scaled(node, inputs),
+            "QLinearMatMul" => {
+                let (a, b) = (self.real(node, inputs, 0)?, self.real(node, inputs, 3)?);
+                let y = self.product(node, &a, &b);
+                output(y, 6)
+            }
+            "com.microsoft.QGemm" => {
+                let y = self.quantised_gemm(node, inputs)?;
+                if at(inputs, 7).is_some() { output(Ok(y), 7) } else { live(Ok(y)) }
+            }
+            "com.microsoft.QLinearAdd" | "com.microsoft.QLinearMul" => {
+                let kind = if node.op_type == "QLinearAdd" { Binary::Add } else { Binary::Mul };
+                let (a, b) = (self.real(node, inputs, 0)?, self.real(node, inputs, 3)?);
+                let y = self.combined(node, kind, &a, &b);
+                output(y, 6)
+            }
+            "com.microsoft.QLinearSigmoid" => {
+                let x = self.real(node, inputs, 0)?;
+                let y = self.add(node, snnc_ir::Op::Unary(snnc_ir::Unary::Sigmoid), &[x.value], x.dims.clone());
+                output(y, 3)
+            }
+            "com.microsoft.QLinearSoftmax" => {
+                let x = self.real(node, inputs, 0)?;
+                let default = if node.int("opset").unwrap_or(13) < super::operators::SOFTMAX_ALONG_ONE_AXIS { 1 } else { -1 };
+                let y = self.softmax_of(node, &x, default);
+                output(y, 3)
+            }
+            "com.microsoft.QLinearWhere" => {
+                let (a, b) = (self.real(node, inputs, 1)?, self.real(node, inputs, 4)?);
+                let parts = [at(inputs, 0).cloned(), Some(Held::Live(a)), Some(Held::Live(b))];
+                let y = self.choose(node, &parts);
+                output(y, 7)
+            }
+            "com.microsoft.QLinearConcat" => {
+                let parts = (2..inputs.len()).step_by(3).map(|i| self.real(node, inputs, i).map(|x| Some(Held::Live(x))));
+                let parts = parts.collect::<Result<Vec<_>, Trouble>>()?;
+                let y = self.concat(node, &parts);
+                output(y, 0)
+            }
+            "com.microsoft.DynamicQuantizeMatMul" => {
+                let x = self.input(node, inputs, 0)?;
+                let w = self.real_at(node, inputs, [1, 2, 3])?;
+                live(self.product_plus(node, &x, &w, at(inputs, 4)))
+            }
+            "com.microsoft.MatMulIntegerToFloat" => {
+                let x = self.real_at(node, inputs, [0, 2, 4])?;
+                let w = self.real_at(node, inputs, [1, 3, 5])?;
+                live(self.product_plus(node, &x, &w, at(inputs, 6)))
+            }
+            "com.microsoft.MatMulNBits" => {
+                let x = self.input(node, inputs, 0)?;
+                let w = self.blocks(node, inputs)?;
+                let w = self.operand(&Held::Known(w), node)?;
+                live(self.product_plus(node, &x, &w, at(inputs, 5)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn product_plus(&mut self, node: &OnnxNode, x: &Live, w: &Live, bias: Option<&Held>) -> Translated {
+        let y = self.product(node, x, w)?;
+        let Some(bias) = bias else { return Ok(y) };
+        let bias = self.operand(bias, node)?;
+        self.combined(node, Binary::Add, &y, &bias)
+    }
+
+    /// The real value of input `i`, whose scale and zero point follow it.
+    fn real(&mut self, node: &OnnxNode, inputs: Inputs<'_>, i: usize) -> Translated {
+        self.real_at(node, inputs, [i, i + 1, i + 2])
+    }
+
+    /// The real value of codes, their scale and their zero point.
+    fn real_at(&mut self, node: &OnnxNode, inputs: Inputs<'_>, [x, scale, zero]: [usize; 3]) -> Translated {
+        let coded = match at(inputs, x) {
+            Some(Held::Coded(coded)) => coded.clone(),
+            Some(Held::Known(_)) => {
+                let table = self.dequantised(node, inputs, [x, scale, zero])?;
+                return self.operand(&Held::Known(table), node);
+            }
+            _ => return Err(format!("input {} should be quantised", x + 1).into()),
+        };
+        match *coded {
+            Coded::Codes { of, by: Scale::Measured(by) } => match at(inputs, scale) {
+                Some(Held::Coded(coded)) if matches!(&**coded, Coded::Scale { by: Scale::Measured(b), times: None } if *b == by) => Ok(of),
+                _ => Err("its codes belong to another scale".into()),
+            },
+            Coded::Codes { of, by } => {
+                let zero = at(inputs, zero).map(|_| known(inputs, zero)).transpose()?;
+                let same = by.is(&Scale::Given(known(inputs, scale)?, zero));
+                if same { Ok(of) } else { Err("it reads codes by another scale than they were written by".into()) }
+            }
+            Coded::Rows { table, ids } => {
+                let mut parts = inputs.to_vec();
+                parts[x] = Some(Held::Known(table));
+                let table = self.dequantised(node, &parts, [x, scale, zero])?;
+                match self.gathered_by_ids(node, &table, &ids)? {
+                    Held::Live(live) => Ok(live),
+                    _ => Err(Trouble::Unsupported),
+                }
+            }
+            Coded::Sums { .. } | Coded::Scale { .. } | Coded::Zero => Err(Trouble::Unsupported),
+        }
+    }
+
+    fn gathered_by_ids(&mut self, node: &OnnxNode, table: &Known, ids: &Live) -> Result<Held, Trouble> {
+        let rows = self.embed_rows(node, table, &Held::Live(ids.clone()))?;
+        rows.map(Held::Live).ok_or_else(|| "its table should be a matrix of floats".into())
+    }
+
+    /// The real numbers of constant codes.
+    fn dequantised(&mut self, node: &OnnxNode, inputs: Inputs<'_>, from: [usize; 3]) -> Result<Known, Trouble> {
+        let keeps = matches!(node.op_type.as_str(), "DequantizeLinear");
+        let attributes: &[&str] = if keeps { &["axis", "block_size"] } else { &[] };
+        let mut alone = OnnxNode { op_type: "DequantizeLinear".into(), outputs: node.outputs.clone(), ..OnnxNode::default() };
+        for name in attributes {
+            if let Some(value) = node.attributes.get(*name) {
+                alone.attributes.insert(name.to_string(), value.clone());
+            }
+        }
+        // A scale for each column belongs to the last axis of a matrix of weights.
+        if !keeps && known(inputs, from[1])?.at(0).len() > 1 {
+            alone.attributes.insert("axis".into(), Attribute::Int(-1));
+        }
+        self.evaluated(&alone, &from.map(|i| at(inputs, i)))
+    }
+
+    fn integer_product(inputs: Inputs<'_>) -> Result<Held, Trouble> {
+        let Some(Held::Coded(coded)) = at(inputs, 0) else {
+            return Err("its first input should be codes of an activation".into());
+        };
+        let Coded::Codes { of, by } = &**coded else { return Err(Trouble::Unsupported) };
+        let zero_fits = match (by, at(inputs, 2)) {
+            (Scale::Measured(_), Some(Held::Coded(zero))) => matches!(**zero, Coded::Zero),
+            (Scale::Given(_, Some(zero)), Some(Held::Known(other))) => zero.at(0) == other.at(0),
+            (Scale::Given(_, None), None) => true,
+            _ => false,
+        };
+        if !zero_fits {
+            return Err("its zero point is not that of its codes".into());
+        }
+        let weights = known(inputs, 1)?;
+        let array = weights.single().ok_or("its weights depend on the number of tokens")?;
+        let zero = match at(inputs, 3) {
+            Some(Held::Known(zero)) => zero.at(0).clone(),
+            Some(_) => return Err(Trouble::Unsupported),
+            None => Array::new(Vec::new(), crate::onnx::tensor::Data::I8(vec![0])),
+        };
+        let centred = columns(array, &zero, |w, z| w - z)?;
+        let weights = Known::constant(weights.name(), Arc::new(centred));
+        Ok(Held::Coded(Box::new(Coded::Sums { of: of.clone(), weights, by: by.clone() })))
+    }
+
+    /// A scale times a number, or sums times their scale: then they are real again.
+    fn scaled(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<Option<Vec<Held>>, Trouble> {
+        let (Some(a), Some(b)) = (at(inputs, 0), at(inputs, 1)) else { return Ok(None) };
+        let held = match (a, b) {
+            (Held::Coded(coded), Held::Known(number)) | (Held::Known(number), Held::Coded(coded)) => match &**coded {
+                Coded::Scale { by, times: None } => {
+                    Held::Coded(Box::new(Coded::Scale { by: by.clone(), times: Some(number.clone()) }))
+                }
+                // The file gives the scale as a number, and the product of both scales here.
+                Coded::Sums { of, weights, by: Scale::Given(scale, _) } => {
+                    let weights = weights.single().ok_or("its weights depend on the number of tokens")?;
+                    let scale = scale.at(0).number().ok_or("its scale should be one number")?.float();
+                    let real = columns(weights, number.at(0), |w, s| w * s / scale)?;
+                    Held::Live(self.times_weights(node, of, real)?)
+                }
+                _ => return Err(Trouble::Unsupported),
+            },
+            (Held::Coded(a), Held::Coded(b)) => {
+                let (of, weights, sums_by, scale_by, times) = match (&**a, &**b) {
+                    (Coded::Sums { of, weights, by: s }, Coded::Scale { by, times })
+                    | (Coded::Scale { by, times }, Coded::Sums { of, weights, by: s }) => (of, weights, s, by, times),
+                    _ => return Err(Trouble::Unsupported),
+                };
+                if !sums_by.is(scale_by) {
+                    return Err("its scale is not that of its codes".into());
+                }
+                let weights = weights.single().ok_or("its weights depend on the number of tokens")?;
+                let real = match times {
+                    Some(times) => columns(weights, times.at(0), |w, s| w * s)?,
+                    None => (**weights).clone(),
+                };
+                Held::Live(self.times_weights(node, of, real)?)
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(vec![held]))
+    }
+
+    fn times_weights(&mut self, node: &OnnxNode, of: &Live, weights: Array) -> Translated {
+        let name = node.inputs.first().map_or("weights", String::as_str).to_string();
+        let w = self.operand(&Held::Known(Known::constant(&name, Arc::new(weights))), node)?;
+        self.product(node, of, &w)
+    }
+
+    /// com.microsoft.QGemm: A, B and C as codes; C's scale is the product of the others'.
+    fn quantised_gemm(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Translated {
+        let (a, b) = (self.real(node, inputs, 0)?, self.real(node, inputs, 3)?);
+        let turned = |s: &mut Self, x: Live, name: &str| {
+            if node.int(name).unwrap_or(0) != 0 { s.transposed(node, x, &[1, 0]) } else { Ok(x) }
+        };
+        let (a, b) = (turned(self, a, "transA")?, turned(self, b, "transB")?);
+        let y = self.product(node, &a, &b)?;
+        let y = self.times(node, &y, node.float("alpha").unwrap_or(1.0))?;
+        if at(inputs, 6).is_none() {
+            return Ok(y);
+        }
+        let scale = known(inputs, 1)?.at(0).number().ok_or("the scale of A should be one number")?.float();
+        let bias = columns(&known(inputs, 6)?.at(0).clone(), &Array::f32(&[], vec![scale]), |c, s| c * s)?;
+        let bias = columns(&bias, known(inputs, 4)?.at(0), |c, s| c * s)?;
+        let name = node.inputs.get(6).map_or("bias", String::as_str);
+        let bias = self.operand(&Held::Known(Known::constant(name, Arc::new(bias))), node)?;
+        self.combined(node, Binary::Add, &y, &bias)
+    }
+
+    /// The weights `[k, n]` of com.microsoft.MatMulNBits: codes of a few bits, in blocks along k that share a scale.
+    fn blocks(&self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<Known, Trouble> {
+        let size = |name: &str| node.int(name).and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0);
+        let (Some(k), Some(n), Some(block)) = (size("K"), size("N"), size("block_size")) else {
+            return Err("attributes K, N and block_size should be sizes".into());
+        };
+        let bits = size("bits").unwrap_or(4);
+        if ![2, 4, 8].contains(&bits) {
+            return Err(format!("codes of {bits} bits are not supported").into());
+        }
+        if inputs.get(4).is_some_and(Option::is_some) {
+            return Err("weights whose inputs are reordered are not supported".into());
+        }
+        let blocks = k.div_ceil(block);
+        let (a_byte, row) = (8 / bits, (block * bits).div_ceil(8));
+        let (codes, scales) = (known(inputs, 1)?, known(inputs, 2)?);
+        let bytes = codes.at(0).ints().filter(|bytes| bytes.len() == n * blocks * row);
+        let bytes = bytes.ok_or_else(|| format!("its codes are not {n} x {blocks} blocks of {row} bytes"))?;
+        let scales = scales.at(0).as_f32().filter(|scales| scales.len() == n * blocks).map(<[f32]>::to_vec);
+        let scales = scales.ok_or_else(|| format!("its scales are not {n} x {blocks}"))?;
+        let code = |bytes: &[i64], i: usize| (bytes[i / a_byte] >> (i % a_byte * bits)) & ((1 << bits) - 1);
+        let middle = f32::from(1u8 << (bits - 1));
+        let zeros: Vec<f32> = match at(inputs, 3) {
+            None => vec![middle; n * blocks],
+            Some(_) => {
+                let zeros = known(inputs, 3)?;
+                let a_row = (blocks * bits).div_ceil(8);
+                match (zeros.at(0).as_f32(), zeros.at(0).ints()) {
+                    (Some(zeros), _) if zeros.len() == n * blocks => zeros.to_vec(),
+                    (None, Some(bytes)) if bytes.len() == n * a_row => {
+                        (0..n * blocks).map(|i| code(&bytes[i / blocks * a_row..], i % blocks) as f32).collect()
+                    }
+                    _ => return Err("its zero points do not fit its blocks".into()),
+                }
+            }
+        };
+        crate::onnx::evaluate::count(&[k, n])?;
+        let mut weights = vec![0.0; k * n];
+        for column in 0..n {
+            for i in 0..k {
+                let group = column * blocks + i / block;
+                let code = code(&bytes[group * row..], i % block) as f32;
+                weights[i * n + column] = (code - zeros[group]) * scales[group];
+            }
+        }
+        Ok(Known::constant(codes.name(), Arc::new(Array::f32(&[k, n], weights))))
+    }
+}
+
+/// `f` of every number and its column's.
+fn columns(x: &Array, by: &Array, f: impl Fn(f32, f32) -> f32) -> Result<Array, Trouble> {
+    let width = x.sizes().last().copied().unwrap_or(1);
+    if by.len() != 1 && (by.len() != width || broadcast(x.sizes(), by.sizes())? != x.sizes()) {
+        return Err(format!("{} scales do not fit {width} columns", by.len()).into());
+    }
+    let number = |array: &Array, i: usize| array.data().get(i).float();
+    let at = |i: usize| f(number(x, i), number(by, if by.len() == 1 { 0 } else { i % width }));
+    debug_assert!(x.elem() != Elem::Bool);
+    Ok(Array::f32(x.sizes(), (0..x.len()).map(at).collect()))
+}
