@@ -62,8 +62,13 @@ const RULES: &[Rule] = &[
     // name                    left                                                        right
     Rule { name: "commute-add", left: "(add ?a ?b)", right: |_, m| Some(two(Op::Binary(Binary::Add), m, "b", "a")) },
     Rule { name: "commute-mul", left: "(mul ?a ?b)", right: |_, m| Some(two(Op::Binary(Binary::Mul), m, "b", "a")) },
+    // What changes nothing: masks of ones, heads that are scaled by 1.
+    Rule { name: "add-zero",    left: "(add ?x ?n)",                       right: |terms, m| unchanged(terms, m, 0.0) },
+    Rule { name: "sub-zero",    left: "(sub ?x ?n)",                       right: |terms, m| unchanged(terms, m, 0.0) },
+    Rule { name: "mul-one",     left: "(mul ?x ?n)",                       right: |terms, m| unchanged(terms, m, 1.0) },
     // Scaling by a number: one form, and it floats up to where attention looks for it.
     Rule { name: "div-number",  left: "(div ?a ?b)",                       right: div_by_number },
+    Rule { name: "mul-inverse", left: "(mul ?x (reciprocal ?y))",          right: |_, m| Some(two(Op::Binary(Binary::Div), m, "x", "y")) },
     Rule { name: "mul-mul",     left: "(mul (mul ?x ?a) ?b)",              right: mul_mul },
     Rule { name: "matmul-left", left: "(matmul (mul ?a ?s) ?b)",           right: scaled_matmul },
     Rule { name: "matmul-right",left: "(matmul ?a (mul ?b ?s))",           right: scaled_matmul },
@@ -107,6 +112,11 @@ fn two(op: Op, m: &Match, a: &str, b: &str) -> Expr {
 
 fn mul(a: Expr, b: Expr) -> Expr {
     Expr::op(Op::Binary(Binary::Mul), [a, b])
+}
+
+fn unchanged(terms: &Terms, m: &Match, neutral: f32) -> Option<Expr> {
+    let same = terms[m.root].data.ty == m.ty(terms, "x") && !terms[m.root].data.constant;
+    (same && m.scalar(terms, "n") == Some(neutral)).then(|| class(m, "x"))
 }
 
 fn div_by_number(terms: &Terms, m: &Match) -> Option<Expr> {

@@ -7,6 +7,10 @@ use crate::onnx::read::{OnnxGraph, OnnxNode};
 use snnc_ir::types::Dim;
 use std::collections::HashSet;
 
+/// The operators of this file.
+pub(super) const CONTROL: [&str; 5] =
+    ["If", "SequenceConstruct", "SplitToSequence", "SequenceAt", "ConcatFromSequence"];
+
 impl<'m> Importer<'m> {
     /// Brings a graph's constants in, and gives the nodes that `outputs` need, in the file's order.
     pub(super) fn enter(&mut self, graph: &'m OnnxGraph, outputs: &[&'m str]) -> Vec<&'m OnnxNode> {

@@ -10,11 +10,12 @@
 
 mod control;
 mod fused;
+pub mod inputs;
 mod known;
 mod operators;
 mod quantised;
 
-use super::evaluate::{Call, ELEMENTS_MAX, Failure, count, evaluate};
+use super::evaluate::{Call, ELEMENTS_MAX, Failure, evaluate};
 use super::read::{Model, OnnxNode, Port};
 use super::tensor::{Array, Elem};
 use known::Known;
@@ -46,6 +47,9 @@ const ERRORS_MAX: usize = 20;
 /// # Errors
 /// All operators that are not supported, and every node that asks for what cannot be had.
 pub fn import(model: &Model) -> Result<Graph, Vec<Diagnostic>> {
+    if let Some(n) = inputs::fixed_tokens(&model.graph.inputs) {
+        return import_fixed(model, n);
+    }
     let (_, context) = Importer::new(model, &COUNTS, 1).run()?;
     let context = context.ok_or_else(|| {
         vec![
@@ -59,6 +63,15 @@ pub fn import(model: &Model) -> Result<Graph, Vec<Diagnostic>> {
     }
     let (graph, _) = Importer::new(model, &counts, context).run()?;
     Ok(graph)
+}
+
+/// A file that takes exactly `n` tokens. That is its context: what a causal network says of fewer is a part of that.
+fn import_fixed(model: &Model, n: usize) -> Result<Graph, Vec<Diagnostic>> {
+    if n < COUNTS[0] {
+        let message = format!("the file takes exactly {n} tokens, fewer than snnc can examine");
+        return Err(vec![Diagnostic::new("", message).note("export it with a dynamic sequence length")]);
+    }
+    Importer::new(model, &[n], n).run().map(|(graph, _)| graph)
 }
 
 /// What is known about an ONNX value.
@@ -218,20 +231,13 @@ impl<'m> Importer<'m> {
         all
     }
 
-    /// Gives every graph input its value: ids stay open, the rest is a fresh sequence of a batch of one.
     fn bind(&mut self, inputs: &'m [Port]) {
-        let is_other =
-            |name: &str| ["mask", "position", "type", "past", "cache"].iter().any(|word| name.contains(word));
-        let ids = inputs
-            .iter()
-            .find(|port| port.name == "input_ids")
-            .or_else(|| inputs.iter().find(|port| port.elem.is_some_and(Elem::is_int) && !is_other(&port.name)));
+        let ids = inputs::ids(inputs);
         for port in inputs {
             if !self.wanted.contains_key(port.name.as_str()) {
                 continue;
             }
-            let held =
-                if ids.is_some_and(|ids| ids.name == port.name) { self.ids(port) } else { self.side_input(port) };
+            let held = if ids.is_some_and(|ids| ids.name == port.name) { self.ids(port) } else { self.fresh(port) };
             let held = held.unwrap_or_else(|message| {
                 self.errors.push(Diagnostic::new(format!("input {}", port.name), message));
                 Held::Failed
@@ -241,9 +247,6 @@ impl<'m> Importer<'m> {
     }
 
     fn ids(&mut self, port: &Port) -> Result<Held, String> {
-        if let Some(Some(n)) = port.sizes.last() {
-            return Err(format!("the file takes exactly {n} tokens; export it with a dynamic sequence length"));
-        }
         let dims = match port.sizes.as_slice() {
             [] | [_, _] => vec![Dim::Fixed(1), Dim::Tokens],
             [_] => vec![Dim::Tokens],
@@ -258,32 +261,9 @@ impl<'m> Importer<'m> {
         Ok(Held::Live(Live { value, dims }))
     }
 
-    /// Masks of ones, positions from zero, no past.
-    fn side_input(&self, port: &Port) -> Result<Held, String> {
-        let elem = port.elem.ok_or("its element type is not supported")?;
-        let rank = port.sizes.len();
-        let row = |n: usize| [vec![1; rank.saturating_sub(1)], vec![n]].concat();
-        let array = |n: usize| -> Result<Array, String> {
-            if port.name.contains("past") {
-                let batch = rank.checked_sub(4).ok_or("keys and values should have four axes")?;
-                let size = |(i, size): (usize, &Option<usize>)| size.unwrap_or(usize::from(i == batch));
-                let sizes: Vec<usize> = port.sizes.iter().enumerate().map(size).collect();
-                if count(&sizes)? != 0 {
-                    return Err(format!("its shape {sizes:?} has no axis for the past that could be empty"));
-                }
-                return Ok(Array::new(sizes, super::tensor::Data::from_numbers(elem, std::iter::empty())));
-            }
-            let (sizes, start, step) = match port.name.as_str() {
-                name if name.contains("mask") => (row(n), 1, 0),
-                name if name.contains("position") => (row(n), 0, 1),
-                name if name.contains("cache") => (vec![1; rank], 0, 0),
-                _ => return Err("snnc does not know what to give this input".into()),
-            };
-            let numbers = (0..count(&sizes)?).map(|i| super::tensor::Number::Int(start + step * i as i64));
-            Ok(Array::new(sizes, super::tensor::Data::from_numbers(elem, numbers)))
-        };
-        let arrays = self.counts.iter().map(|&n| array(n).map(Arc::new)).collect::<Result<Vec<_>, String>>()?;
-        Ok(Held::Known(Known::of(&port.name, arrays)))
+    fn fresh(&self, port: &Port) -> Result<Held, String> {
+        let arrays = self.counts.iter().map(|&n| inputs::fresh(port, n).map(Arc::new));
+        Ok(Held::Known(Known::of(&port.name, arrays.collect::<Result<_, String>>()?)))
     }
 
     fn node(&mut self, node: &'m OnnxNode) {
@@ -344,8 +324,9 @@ impl<'m> Importer<'m> {
 
     /// Without operands, a node can still be asked whether its operator is known: all that are not are said at once.
     fn probe(&mut self, node: &'m OnnxNode) {
-        let evaluated = evaluate(node, self.model.opset(), &[]) != Err(Failure::Unknown);
-        if !evaluated && matches!(self.live_operator(node, &[]), Err(Trouble::Unsupported)) {
+        let known = control::CONTROL.contains(&&*node.operator())
+            || evaluate(node, self.model.opset(), &[]) != Err(Failure::Unknown);
+        if !known && matches!(self.live_operator(node, &[]), Err(Trouble::Unsupported)) {
             self.refuse(node);
         }
     }
@@ -380,7 +361,7 @@ impl<'m> Importer<'m> {
     }
 
     /// A number that nothing else has.
-    fn fresh(&mut self) -> u32 {
+    fn unique(&mut self) -> u32 {
         self.given_out += 1;
         self.given_out
     }
@@ -480,7 +461,8 @@ impl<'m> Importer<'m> {
             Held::Known(known) if known.is_positions(&self.counts) => {
                 self.bound(rows)?;
                 let value = self.builder.add(Op::Positions, &[], node.label())?;
-                Live { value, dims: known.dims(&self.counts)? }
+                let one_or_all = |&size: &usize| if size == 1 { Dim::Fixed(1) } else { Dim::Tokens };
+                Live { value, dims: known.at(0).sizes().iter().map(one_or_all).collect() }
             }
             _ => return Ok(None),
         };
@@ -581,12 +563,13 @@ impl<'m> Importer<'m> {
         if let Some(number) = known.uniform() {
             return Ok(Live { value: self.scalar(number), dims });
         }
-        if let Some(array) = known.single() {
-            return Ok(Live { value: self.weight(known.name(), array)?, dims });
-        }
         if let Some((keep, drop)) = known.causal(&self.counts) {
             let value = self.builder.add(known::causal_op(keep, drop), &[], node.label())?;
-            return Ok(self.live(value, dims)?);
+            let lead = dims.len() - 2;
+            return Ok(self.live(value, [&dims[..lead], &[Dim::Tokens; 2]].concat())?);
+        }
+        if let Some(array) = known.single() {
+            return Ok(Live { value: self.weight(known.name(), array)?, dims });
         }
         if let Some(table) = known.table_of_positions(&self.counts) {
             let positions = self.builder.add(Op::Positions, &[], node.label())?;
@@ -649,6 +632,27 @@ impl<'m> Importer<'m> {
     fn sizes(&self, dims: &[Dim], k: usize) -> Vec<usize> {
         dims.iter().map(|dim| dim.size(self.counts[k], 0)).collect()
     }
+}
+
+/// The shape that `from` is given: sizes that depend on the number of tokens where that tells them apart; for a file of
+/// one number of tokens, the axis that holds what the axis of tokens held.
+fn reshaped_dims(from: &[Dim], all: &[Vec<usize>], counts: &[usize]) -> Result<Vec<Dim>, String> {
+    let mut dims = unify(all, counts)?;
+    let ([n], [sizes]) = (counts, all) else { return Ok(dims) };
+    for axis in (0..from.len()).filter(|&axis| from[axis] == Dim::Tokens) {
+        let before: usize = from[..axis].iter().map(|dim| dim.size(*n, 0)).product();
+        let mut product = 1;
+        let place = sizes.iter().position(|&size| {
+            let here = product == before && size == *n;
+            product *= size;
+            here
+        });
+        match place {
+            Some(place) => dims[place] = Dim::Tokens,
+            None => return Err("it mixes tokens with other axes".into()),
+        }
+    }
+    Ok(dims)
 }
 
 /// Shapes at all numbers of tokens as one.

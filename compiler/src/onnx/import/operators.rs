@@ -1,6 +1,6 @@
 //! The operators of a network, one by one: an ONNX node on values that depend on the token ids becomes nodes of the graph.
 
-use super::{Held, Importer, Live, Trouble, fixed, ir_shape, unify};
+use super::{Held, Importer, Live, Trouble, fixed, ir_shape, reshaped_dims, unify};
 use crate::onnx::evaluate::{
     Call, Span, axis, broadcast, count, flat_sizes, reshape_sizes, sizes_of, slice_spans, split_sizes, squeeze_sizes,
     unsqueeze_sizes, volume,
@@ -155,7 +155,7 @@ impl Importer<'_> {
     ) -> Translated {
         let x = self.input(node, inputs, 0)?;
         let all = self.at_each(node, inputs, |call, k| sizes(call, &self.sizes(&x.dims, k)))?;
-        let dims = unify(&all, &self.counts)?;
+        let dims = reshaped_dims(&x.dims, &all, &self.counts)?;
         self.reshaped(node, x, dims)
     }
 
@@ -170,9 +170,8 @@ impl Importer<'_> {
     /// Only where it stretches nothing.
     fn expand(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
         let x = self.input(node, inputs, 0)?;
-        let all =
-            self.at_each(node, inputs, |call, k| broadcast(&self.sizes(&x.dims, k), &sizes_of(&call.ints(1)?)?))?;
-        let dims = unify(&all, &self.counts)?;
+        let all = self.at_each(node, inputs, |call, _| sizes_of(&call.ints(1)?))?;
+        let dims = self.broadcast(&x.dims, &unify(&all, &self.counts)?)?;
         if ir_shape(&dims)? == ir_shape(&x.dims)? {
             Ok(Live { value: x.value, dims })
         } else {
@@ -292,10 +291,19 @@ impl Importer<'_> {
         }
     }
 
+    /// NumPy's rule, at every number of tokens. In a file of one number of tokens, that number beside tokens is tokens.
     pub(super) fn broadcast(&self, a: &[Dim], b: &[Dim]) -> Result<Vec<Dim>, String> {
-        let at = |k| broadcast(&self.sizes(a, k), &self.sizes(b, k));
-        let all = (0..self.counts.len()).map(at).collect::<Result<Vec<Vec<usize>>, String>>()?;
-        unify(&all, &self.counts)
+        for k in 0..self.counts.len() {
+            broadcast(&self.sizes(a, k), &self.sizes(b, k))?;
+        }
+        let rank = a.len().max(b.len());
+        let at = |dims: &[Dim], i: usize| (i + dims.len()).checked_sub(rank).map_or(Dim::Fixed(1), |i| dims[i]);
+        let dim = |i: usize| match (at(a, i), at(b, i)) {
+            (Dim::Fixed(1), dim) | (dim, Dim::Fixed(1)) => dim,
+            (Dim::Tokens, _) | (_, Dim::Tokens) => Dim::Tokens,
+            (dim, _) => dim,
+        };
+        Ok((0..rank).map(dim).collect())
     }
 
     fn binary(&mut self, node: &OnnxNode, inputs: &[Option<Held>], kind: Binary) -> Translated {
@@ -309,7 +317,22 @@ impl Importer<'_> {
 
     pub(super) fn combined(&mut self, node: &OnnxNode, kind: Binary, x: &Live, y: &Live) -> Translated {
         let dims = self.broadcast(&x.dims, &y.dims)?;
+        let (x, y) = (self.beside(node, x, y)?, self.beside(node, y, x)?);
         self.add(node, Op::Binary(kind), &[x.value, y.value], dims)
+    }
+
+    /// In a file of one number of tokens, a constant with a row for each token is a table of positions.
+    fn beside(&mut self, node: &OnnxNode, x: &Live, other: &Live) -> Translated {
+        let (&[n], [.., Dim::Fixed(rows), width]) = (self.counts.as_slice(), x.dims.as_slice()) else {
+            return Ok(x.clone());
+        };
+        let is_table = *rows as usize == n && self.builder.graph().constant(x.value).is_some();
+        if !is_table || !matches!(other.dims.as_slice(), [.., Dim::Tokens, last] if last == width) {
+            return Ok(x.clone());
+        }
+        let positions = self.builder.add(Op::Positions, &[], node.label())?;
+        let dims = [&x.dims[..x.dims.len() - 2], &[Dim::Tokens, *width]].concat();
+        self.add(node, Op::Embed, &[positions, x.value], dims)
     }
 
     fn unary(&mut self, node: &OnnxNode, inputs: &[Option<Held>], kind: Unary) -> Translated {

@@ -105,7 +105,7 @@ impl Importer<'_> {
             }
             "DequantizeLinear" | "com.microsoft.DequantizeLinear" => live(self.real(node, inputs, 0)),
             "DynamicQuantizeLinear" => {
-                let by = Scale::Measured(self.fresh());
+                let by = Scale::Measured(self.unique());
                 let of = self.input(node, inputs, 0)?;
                 let scale = Coded::Scale { by: by.clone(), times: None };
                 Ok(Some(vec![codes(of, by), Held::Coded(Box::new(scale)), Held::Coded(Box::new(Coded::Zero))]))

@@ -67,12 +67,20 @@ fn constants() -> Vec<(&'static str, Array)> {
         ("start", ints(&[0])),
         ("heads", ints(&[0, 0, 2, 2])),
         ("rows", ints(&[0, 0, 4])),
-        ("wte", Array::f32(&[6, 4], ramp(24))),
+        ("wte", Array::f32(&[4, 4], ramp(16))),
+        ("wide", Array::f32(&[6, 4], ramp(24))),
         ("wpe", Array::f32(&[CONTEXT, 4], ramp(CONTEXT * 4))),
         ("huge", ints(&[1 << 40])),
         ("lower", Array::bool(&[1, 1, CONTEXT, CONTEXT], lower(CONTEXT))),
         ("window", Array::bool(&[1, 1, CONTEXT, CONTEXT], window(CONTEXT))),
         ("lowest", float(f32::NEG_INFINITY)),
+        ("b1", ints(&[1])),
+        ("eight", ints(&[8])),
+        ("h2", ints(&[2])),
+        ("w2", ints(&[2])),
+        ("w4", ints(&[4])),
+        ("triangle", Array::f32(&[1, 1, 8, 8], (0..64).map(|i| if i % 8 <= i / 8 { 0.0 } else { -1e4 }).collect())),
+        ("table", Array::f32(&[1, 8, 4], ramp(32))),
         ("two", float(2.0)),
     ]
 }
@@ -200,15 +208,52 @@ fn what_cannot_be_is_refused() {
     refuse("y = Transpose(x) perm=0,2,1", &["should be the logits"]);
 }
 
+/// The graph of a file whose ids have these sizes.
+fn import_of_size(lines: &str, sizes: [Option<usize>; 2]) -> Result<String, Vec<String>> {
+    let mut fixed = model(&format!("{EMBEDDINGS}{lines}"), &constants());
+    fixed.graph.inputs[0].sizes = sizes.to_vec();
+    import(&fixed).map(|graph| text::print(&graph)).map_err(|e| e.iter().map(ToString::to_string).collect())
+}
+
 #[test]
-fn a_file_for_a_fixed_number_of_tokens_is_refused() {
-    let mut fixed = model(&format!("{EMBEDDINGS} y = Add(x, x)"), &constants());
-    fixed.graph.inputs[0].sizes = vec![Some(1), Some(8)];
-    let complaints = import(&fixed).expect_err("complaints");
-    assert!(complaints[0].message.contains("exactly 8 tokens"), "{complaints:?}");
-    fixed.graph.inputs[0].sizes = vec![Some(2), None];
-    let complaints = import(&fixed).expect_err("complaints");
-    assert!(complaints[0].message.contains("batch of exactly 2"), "{complaints:?}");
+fn a_file_of_one_number_of_tokens_has_that_context() {
+    let heads = "
+        shape = Concat(b1, eight, h2, w2) axis=0
+        h = Reshape(x, shape)
+        q = Transpose(h) perm=0,2,1,3
+        k = Transpose(h) perm=0,2,3,1
+        s = MatMul(q, k)
+        w = Add(s, triangle)
+        p = Softmax(w) axis=-1
+        a = MatMul(p, q)
+        b = Transpose(a) perm=0,2,1,3
+        back = Concat(b1, eight, w4) axis=0
+        c = Reshape(b, back)
+        y = Add(c, table)";
+    let open = import_lines(heads).expect_err("sizes that are not the number of tokens");
+    assert!(open[0].contains("cannot become"), "{open:?}");
+    let text = import_of_size(heads, [Some(1), Some(8)]).expect("a graph");
+    assert!(text.starts_with("snnc 1 imported context=8"), "{text}");
+    for part in ["reshape[tokens,2,2](%4)", "causal[0.0,-10000.0]", "reshape[tokens,4](", ", @table) : f32[tokens,4]"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn a_file_of_few_tokens_or_of_another_batch_is_refused() {
+    let refused = |sizes, words: &str| {
+        let complaints = import_of_size("y = Add(x, x)", sizes).expect_err("complaints");
+        assert!(complaints[0].contains(words), "{complaints:?}");
+    };
+    refused([Some(1), Some(3)], "exactly 3 tokens");
+    refused([Some(2), None], "batch of exactly 2");
+}
+
+#[test]
+fn a_file_without_a_head_gets_the_table_of_tokens() {
+    let text = import_lines("t = Gather(wide, input_ids)\n u = Add(t, pos)\n y = Tanh(u)").expect("a graph");
+    assert!(text.contains("transpose[1, 0](@wide) : f32[4,6]"), "{text}");
+    assert!(text.contains(": f32[tokens,6]\noutput logits"), "{text}");
 }
 
 #[test]

@@ -1,0 +1,48 @@
+//! What a file's inputs are bound to: one fresh sequence. Ids stay open; masks are ones, positions count from zero, there
+//! is no past and no cache branch.
+
+use crate::onnx::evaluate::count;
+use crate::onnx::read::Port;
+use crate::onnx::tensor::{Array, Data, Elem, Number};
+
+/// The input that takes the token ids.
+pub fn ids(inputs: &[Port]) -> Option<&Port> {
+    let others = ["mask", "position", "type", "segment", "past", "cache"];
+    let is_other = |name: &str| others.iter().any(|word| name.contains(word));
+    let is_ids = |port: &&Port| port.elem.is_some_and(Elem::is_int) && !is_other(&port.name);
+    inputs.iter().find(|port| port.name == "input_ids").or_else(|| inputs.iter().find(is_ids))
+}
+
+/// How many tokens the file takes, where it takes just one number of them.
+pub fn fixed_tokens(inputs: &[Port]) -> Option<usize> {
+    ids(inputs)?.sizes.last().copied().flatten()
+}
+
+/// What an input that is not the ids holds for a fresh sequence of `n` tokens.
+///
+/// # Errors
+/// Inputs that no GPT-2 has.
+pub fn fresh(port: &Port, n: usize) -> Result<Array, String> {
+    let elem = port.elem.ok_or("its element type is not supported")?;
+    let rank = port.sizes.len();
+    let row = |n: usize| [vec![1; rank.saturating_sub(1)], vec![n]].concat();
+    let (sizes, start, step) = match port.name.as_str() {
+        name if name.contains("past") && rank < 2 => (vec![1; rank], 0, 0),
+        name if name.contains("past") => {
+            let batch = rank.checked_sub(4).ok_or("keys and values should have four axes")?;
+            let size = |(i, size): (usize, &Option<usize>)| size.unwrap_or(usize::from(i == batch));
+            let sizes: Vec<usize> = port.sizes.iter().enumerate().map(size).collect();
+            if count(&sizes)? != 0 {
+                return Err(format!("its shape {sizes:?} has no axis for the past that could be empty"));
+            }
+            (sizes, 0, 0)
+        }
+        name if name.contains("mask") => (row(n), 1, 0),
+        name if name.contains("position") => (row(n), 0, 1),
+        name if name.contains("type") || name.contains("segment") => (row(n), 0, 0),
+        name if name.contains("cache") => (vec![1; rank], 0, 0),
+        _ => return Err("snnc does not know what to give this input".into()),
+    };
+    let numbers = (0..count(&sizes)?).map(|i| Number::Int(start + step * i as i64));
+    Ok(Array::new(sizes, Data::from_numbers(elem, numbers)))
+}
