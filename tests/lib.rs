@@ -4,6 +4,8 @@
 
 #![allow(clippy::expect_used, clippy::print_stderr, missing_debug_implementations)]
 
+pub mod reference;
+
 use snnc::convert::{Recipe, Sample, convert};
 use snnc::onnx;
 use snnc_examples::gpt2::{self, Gpt2Config};

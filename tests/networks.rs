@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-use serde_json::Value as Json;
 use snnc::onnx;
 use snnc_passes::collapse::collapse;
 use snnc_passes::quantise::Levels;
@@ -54,26 +53,6 @@ fn check(model: &Path, rows: &[(&[u32], &[f32])]) {
             run(&program, options(Engine::Jit), &[ids]).bits.into_iter().map(f32::from_bits).collect();
         let cosine = centred_cosine(&spiking, want);
         assert!(cosine > 0.99, "{name}: cosine {cosine}");
-    }
-}
-
-#[test]
-fn legacy_exports_give_their_reference_logits() {
-    let Some(folder) = shared("flavours") else { return };
-    let tokens = npy(&folder.join("input_ids.npy"));
-    let ids = ids_of(&tokens);
-    for name in
-        ["legacy_op13_nocache", "legacy_op17_nocache", "legacy_op17_nocache_gelu_erf", "legacy_op17_nocache_relu"]
-    {
-        let bytes = fs::read(folder.join(format!("{name}.io.safetensors"))).unwrap();
-        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-        let header: Json = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
-        let offsets = &header["out.logits"]["data_offsets"];
-        let at = |i: usize| 8 + length + offsets[i].as_u64().unwrap() as usize;
-        let want = floats(&bytes[at(0)..at(1)]);
-        let (n, width) = (tokens.sizes[1], want.len() / tokens.sizes[0]);
-        let rows: Vec<(&[u32], &[f32])> = ids.chunks_exact(n).zip(want.chunks_exact(width)).collect();
-        check(&folder.join(format!("{name}.onnx")), &rows);
     }
 }
 

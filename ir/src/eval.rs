@@ -5,7 +5,7 @@
 
 use crate::curve::{self, Curve};
 use crate::diagnostic::Diagnostic;
-use crate::graph::{Graph, Value};
+use crate::graph::{Graph, Node, Value};
 use crate::op::{Binary, Layout, Op, Unary};
 use crate::price::Events;
 use crate::tensor::{Data, Tensor};
@@ -174,6 +174,17 @@ pub struct Memory<R> {
 impl<R: Real> Memory<R> {
     pub fn new(graph: &Graph) -> Self {
         Self { past: 0, rows: vec![None; graph.nodes.len()] }
+    }
+
+    /// A memory of `past` tokens: the keys and values, `[past, d]` each, of every node that keeps state, in the graph's
+    /// order. Panics where their number is another one: a precondition of the caller.
+    pub fn with_past(graph: &Graph, past: usize, rows: Vec<[Vec<R>; 2]>) -> Self {
+        let mut rows = rows.into_iter().map(|both| both.map(Content::Real));
+        let keeps = |op: &Op| matches!(op, Op::Attention { .. });
+        let row = |node: &Node| keeps(&node.op).then(|| rows.next().expect("keys and values for every attention"));
+        let all = graph.nodes.iter().map(row).collect();
+        assert!(rows.next().is_none(), "no more keys and values than attentions");
+        Self { past, rows: all }
     }
 
     pub fn past(&self) -> usize {

@@ -1,0 +1,156 @@
+//! Every kind of export, against the logits that onnxruntime gives: import and raise change nothing, conversion changes
+//! little. The table of `docs/onnx.md` is what these tests measured.
+
+#![allow(clippy::unwrap_used)]
+
+use snnc::onnx;
+use snnc_ir::eval::{Evaluator, Memory};
+use snnc_ir::{Graph, Op};
+use snnc_passes::collapse::collapse;
+use snnc_passes::quantise::Levels;
+use snnc_passes::{Context, front_and_back, run as run_passes};
+use snnc_runtime::Engine;
+use snnc_tests::reference::{Reference, safetensors};
+use snnc_tests::{centred_cosine, ids, options, run, shared, spiking};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What was measured on one file.
+#[derive(Debug)]
+struct Measured {
+    name: String,
+    producer: String,
+    opset: i64,
+    nodes: usize,
+    /// Largest difference of the imported network's logits to the reference's, and the range of those.
+    difference: f32,
+    range: f32,
+    /// Centred cosine of the spiking program's logits to the imported network's.
+    cosine: f64,
+}
+
+/// Rows of a batch.
+fn batch(x: &Reference) -> impl Iterator<Item = &[f32]> {
+    x.data.chunks_exact(x.data.len() / x.sizes[0])
+}
+
+fn floats(bits: Vec<u32>) -> Vec<f32> {
+    bits.into_iter().map(f32::from_bits).collect()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// Logits of `tokens` after the past that a file of references gives row `row`.
+fn logits_after(graph: &Graph, io: &BTreeMap<String, Reference>, row: usize, tokens: &[u32]) -> Vec<f32> {
+    let layers = graph.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. })).count();
+    // [batch, heads, past, w] as [past, heads * w].
+    let rows = |layer: usize, kind: &str| {
+        let x = &io[&format!("in.past_key_values.{layer}.{kind}")];
+        let [_, heads, past, w] = x.sizes[..] else { panic!("{layer}.{kind}: {:?}", x.sizes) };
+        let x = batch(x).nth(row).unwrap();
+        (0..past * heads * w).map(|i| x[(i / w % heads * past + i / w / heads) * w + i % w]).collect::<Vec<f32>>()
+    };
+    let past = io["in.past_key_values.0.key"].sizes[2];
+    let state = (0..layers).map(|layer| [rows(layer, "key"), rows(layer, "value")]).collect();
+    let evaluator = Evaluator::<f32>::new(graph);
+    let mut memory = Memory::with_past(graph, past, state);
+    let done = evaluator.run(tokens, &mut memory).unwrap();
+    evaluator.get(&done, graph.outputs[0].1).reals().to_vec()
+}
+
+/// Imports, raises, converts and runs one file.
+fn measure(path: &Path) -> Result<Measured, String> {
+    let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+    let say = |complaints: Vec<snnc_ir::Diagnostic>| {
+        complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    };
+    let import = onnx::import(path).map_err(say)?;
+    let io = safetensors(&path.with_file_name(format!("{name}.io.safetensors")));
+    let (front, _) = front_and_back();
+    let tensor = run_passes(&front[..1], import.graph.clone(), &Context::default(), &mut |_, _, _| {}).map_err(say)?;
+    let tokens = io.iter().find(|(name, x)| {
+        name.starts_with("in.") && x.kind.starts_with('I') && !["mask", "position", "type"].iter().any(|w| name.contains(w))
+    });
+    let tokens = tokens.ok_or("no ids")?.1;
+    let logits = io.get("out.logits").or_else(|| io.values().find(|x| x.sizes.len() == 3 && x.kind.starts_with('F')));
+    let logits = logits.ok_or("no logits")?;
+    let has_past = io.keys().any(|name| name.starts_with("in.past") && io[name].data.len() > 0);
+    let (mut difference, mut range) = (0f32, 0f32);
+    for (row, (row_tokens, want)) in batch(tokens).zip(batch(logits)).enumerate() {
+        let row_tokens: Vec<u32> = row_tokens.iter().map(|&id| id as u32).collect();
+        let mask = io.get("in.attention_mask").map(|mask| batch(mask).nth(row).unwrap().to_vec());
+        // A sequence that is padded on the left is the sequence without the padding.
+        let hidden = mask.map_or(0, |mask| mask.iter().take_while(|&&x| x == 0.0).count());
+        let width = *logits.sizes.last().unwrap();
+        let want = &want[if has_past { 0 } else { hidden * width }..];
+        let got = if has_past {
+            logits_after(&tensor, &io, row, &row_tokens)
+        } else {
+            floats(run(&tensor, options(Engine::Jit), &[&row_tokens[hidden..]]).bits)
+        };
+        let got = &got[got.len().saturating_sub(want.len())..];
+        if got.len() != want.len() {
+            return Err(format!("{} logits where {} should be", got.len(), want.len()));
+        }
+        difference = difference.max(largest_difference(got, want));
+        let ends = want.iter().fold((f32::MAX, f32::MIN), |(low, high), &x| (low.min(x), high.max(x)));
+        range = range.max(ends.1 - ends.0);
+    }
+    let sample = ids(20.min(tensor.context as usize), 300);
+    let program = collapse(&spiking(import.graph, Levels::default())).unwrap();
+    let dense = floats(run(&tensor, options(Engine::Jit), &[&sample]).bits);
+    let cosine = centred_cosine(&floats(run(&program, options(Engine::Jit), &[&sample]).bits), &dense);
+    let onnx::Origin { producer, opset, nodes, .. } = import.origin;
+    Ok(Measured { name, producer, opset, nodes, difference, range, cosine })
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let all = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut all: Vec<PathBuf> = all.filter(|path| path.extension().is_some_and(|e| e == "onnx")).collect();
+    all.sort();
+    all
+}
+
+/// `SNNC_FLAVOURS=folder cargo test --release -p snnc-tests --test flavours -- --ignored --nocapture` measures the files
+/// of a folder of one's own.
+#[test]
+#[ignore = "wants a folder"]
+fn files_of_ones_own() {
+    for path in files(Path::new(&std::env::var("SNNC_FLAVOURS").unwrap())) {
+        match measure(&path) {
+            Ok(m) => println!(
+                "{:45} opset {:2} {:4} nodes  difference {:9.2e} of {:6.2}  cosine {:.5}{}",
+                m.name, m.opset, m.nodes, m.difference, m.range, m.cosine,
+                if m.difference < 1e-4 && m.cosine > 0.99 { "" } else { "  <--" }
+            ),
+            Err(message) => println!("{:45} {message}", path.file_stem().unwrap().to_string_lossy()),
+        }
+    }
+}
+
+/// f32 sums in another order than onnxruntime's.
+const ROUNDING: f32 = 1e-4;
+
+/// Files that compute in f16.
+const HALF: f32 = 5e-3;
+
+/// What dropping the rounding of activations may change, as a share of the logits' range.
+const ROUNDED_ACTIVATIONS: f32 = 0.02;
+
+#[test]
+fn every_export_gives_its_reference_logits() {
+    let Some(folder) = shared("flavours") else { return };
+    for path in files(&folder) {
+        let m = measure(&path).unwrap_or_else(|message| panic!("{}: {message}", path.display()));
+        let most = match m.name.as_str() {
+            name if name.contains("int8") => ROUNDED_ACTIVATIONS * m.range,
+            name if name.contains("fp16") => HALF,
+            _ => ROUNDING,
+        };
+        assert!(m.difference < most, "{m:?}");
+        assert!(m.cosine >= 0.99, "{m:?}");
+    }
+}
