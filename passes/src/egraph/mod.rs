@@ -16,6 +16,7 @@ use rule::{Rule, saturate};
 use sampling::Pointwise;
 use snnc_ir::{Builder, Diagnostic, Graph, Op, Stage, Tensor, Type, Value, Weight, WeightId, eval, infer};
 use std::mem::Discriminant;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// An operation applied to classes of equal values.
@@ -65,6 +66,8 @@ pub struct Facts {
     pub weights: Vec<Weight>,
     /// Origin of the terms that are being added.
     origin: u32,
+    /// The class of every number that is known, by its bits.
+    numbers: HashMap<u32, Id>,
 }
 
 pub type Terms = EGraph<Term, Facts>;
@@ -113,6 +116,16 @@ impl Analysis<Term> for Facts {
         merged.1 = true;
         merged
     }
+
+    /// One class for one number, however it is computed: else products of ones would be new for ever.
+    fn modify(terms: &mut Terms, id: Id) {
+        let fact = &terms[id].data;
+        let (Some(number), true) = (fact.scalar, fact.ty.shape().rank() == 0) else { return };
+        let first = *terms.analysis.numbers.entry(number.to_bits()).or_insert(id);
+        if terms.find(first) != terms.find(id) {
+            terms.union(first, id);
+        }
+    }
 }
 
 /// The number that arithmetic on known numbers gives.
@@ -156,7 +169,7 @@ pub fn is_constant(terms: &Terms, term: &Term) -> bool {
 
 /// The terms of a graph, and the class of each of its values.
 fn from_graph(graph: &Graph) -> (Terms, Vec<Id>) {
-    let mut terms = Terms::new(Facts { weights: graph.weights.clone(), origin: 0 });
+    let mut terms = Terms::new(Facts { weights: graph.weights.clone(), origin: 0, numbers: HashMap::new() });
     let mut classes = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
         terms.analysis.origin = node.origin;

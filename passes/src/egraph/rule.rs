@@ -51,8 +51,8 @@ impl std::fmt::Debug for Rule {
 /// pattern, not of the network.
 pub const MAX_ROUNDS: usize = 40;
 
-/// The most classes for each class at the start.
-pub const MAX_GROWTH: usize = 30;
+/// The most terms for each class at the start.
+pub const MAX_GROWTH: usize = 100;
 
 /// Applies `rules` until they say nothing new. Returns the number of rounds.
 ///
@@ -68,18 +68,22 @@ pub fn saturate(terms: &mut Terms, rules: &[Rule]) -> Result<usize, Diagnostic> 
             let origin = terms[class].data.origin;
             let id = expr.add(terms, origin);
             changed |= terms.union(class, id);
+            if terms.total_size() > most {
+                return Err(endless(terms, round));
+            }
         }
         terms.rebuild();
         if !changed && before == (terms.number_of_classes(), terms.total_size()) {
             return Ok(round);
         }
-        if terms.number_of_classes() > most {
-            break;
-        }
     }
-    let size = terms.number_of_classes();
-    Err(Diagnostic::new("", format!("rewriting did not come to an end: {size} classes after {MAX_ROUNDS} rounds"))
-        .note("this is a defect of snnc's rules; please report the model"))
+    Err(endless(terms, MAX_ROUNDS))
+}
+
+fn endless(terms: &Terms, rounds: usize) -> Diagnostic {
+    let size = terms.total_size();
+    Diagnostic::new("", format!("rewriting did not come to an end: {size} terms after {rounds} rounds"))
+        .note("this is a defect of snnc's rules; please report the model")
 }
 
 /// Every match of every rule, with what it builds, by class and then by rule.
