@@ -46,16 +46,28 @@ pub struct Converted {
     pub calibration: serde_json::Value,
 }
 
-/// Imported to Spiking. `watch` sees every pass with the graphs before and after.
-pub fn convert(
-    imported: Graph,
-    sample: &Sample<'_>,
-    recipe: Recipe,
-    watch: &mut dyn FnMut(&Pass, &Graph, &Graph),
-) -> Result<Converted, Complaints> {
-    let (front, back) = front_and_back();
+/// What is shown every pass with the graphs before and after.
+pub type Watch<'a> = dyn FnMut(&Pass, &Graph, &Graph) + 'a;
+
+/// Imported to Spiking: `dense`, then `spiking`.
+///
+/// # Errors
+/// What is not part of a GPT-2; text that cannot be tokenised.
+pub fn convert(imported: Graph, sample: &Sample<'_>, recipe: Recipe, watch: &mut Watch<'_>) -> Result<Converted, Complaints> {
+    let tensor = dense(imported, watch)?;
+    spiking(tensor, sample, recipe, watch)
+}
+
+/// Imported to Tensor: the transformer in its own words, as ranges are measured on it.
+pub fn dense(imported: Graph, watch: &mut Watch<'_>) -> Result<Graph, Complaints> {
+    let (front, _) = front_and_back();
+    run(front, imported, &Context::default(), watch)
+}
+
+/// Tensor to Spiking.
+pub fn spiking(tensor: Graph, sample: &Sample<'_>, recipe: Recipe, watch: &mut Watch<'_>) -> Result<Converted, Complaints> {
+    let (_, back) = front_and_back();
     let mut context = Context { levels: recipe.levels, ..Context::default() };
-    let tensor = run(front, imported, &context, watch)?;
     let (windows, source) = sample_windows(&tensor, sample, recipe.calibration_tokens)?;
     context.ranges = calibrate::calibrate(&tensor, &windows, recipe.threads)?;
     let graph = run(back, tensor, &context, watch)?;

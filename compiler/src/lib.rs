@@ -5,6 +5,7 @@
 pub mod calibrate;
 pub mod cli;
 pub mod convert;
+pub mod describe;
 pub mod energy;
 pub mod evaluate;
 pub mod files;

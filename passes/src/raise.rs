@@ -11,7 +11,7 @@ use crate::egraph::rule::{Expr, Rule};
 use crate::egraph::{Term, Terms, is_constant, rewrite, sampling};
 use snnc_ir::op::{Layout, Perm, Scalar};
 use snnc_ir::types::{Dim, Shape};
-use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary};
+use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary, Value};
 
 /// The Tensor graph that means the same as an Imported one.
 ///
@@ -47,14 +47,45 @@ fn unraised(terms: &Terms, graph: &Graph, stuck: &[egg::Id]) -> Vec<Diagnostic> 
         let ops: Vec<String> = class.nodes.iter().map(|term| format!("`{}`", term.op)).collect();
         Diagnostic::new(place, format!("{} of type {} is not part of a GPT-2 block", ops.join(" = "), class.data.ty))
     };
-    let mut all: Vec<Diagnostic> = stuck.iter().map(one).collect();
+    let is_mask = |id: &&egg::Id| terms[**id].nodes.iter().any(|term| matches!(term.op, Op::Causal { .. }));
+    // A mask is stuck wherever the scores that it belongs to are.
+    let mut all: Vec<Diagnostic> = stuck.iter().filter(|id| !is_mask(id)).map(one).collect();
     all.dedup();
+    if let Some(cause) = uncausal(graph) {
+        all = vec![cause];
+    }
     if let Some(first) = all.first_mut() {
         *first = std::mem::replace(first, Diagnostic::new("", "")).note(
             "snnc takes GPT-2: embeddings, LayerNorm, causal softmax attention, MLPs with ReLU, GELU or SiLU, a linear head",
         );
     }
     all
+}
+
+/// The first attention that no mask keeps from later tokens.
+fn uncausal(graph: &Graph) -> Option<Diagnostic> {
+    let is_square = |value: Value| {
+        matches!(graph.ty(value).shape().dims(), [.., Dim::Tokens, Dim::Tokens])
+    };
+    let masked = |scores: Value| {
+        let mut open = vec![scores];
+        while let Some(value) = open.pop() {
+            let node = graph.node(value);
+            if matches!(node.op, Op::Causal { .. }) {
+                return true;
+            }
+            open.extend(node.args.iter().filter(|&&arg| is_square(arg)));
+        }
+        false
+    };
+    let found = graph.iter().find(|(value, node)| {
+        matches!(node.op, Op::Softmax) && is_square(*value) && !masked(node.args[0])
+    });
+    found.map(|(value, _)| {
+        Diagnostic::new(graph.origin(value), "attention sees later tokens: no causal mask is put on its scores").note(
+            "a decoder that was exported for one new token at a time has none; give snnc the one without a past, or the merged one",
+        )
+    })
 }
 
 #[rustfmt::skip]
@@ -83,6 +114,8 @@ const RULES: &[Rule] = &[
     Rule { name: "norm",        left: "(div (sub ?x (mean ?x)) (sqrt (add (mean (pow (sub ?x (mean ?x)) ?two)) ?eps)))", right: norm },
     Rule { name: "norm-mul",    left: "(div (sub ?x (mean ?x)) (sqrt (add (mean (mul (sub ?x (mean ?x)) (sub ?x (mean ?x)))) ?eps)))", right: norm },
     Rule { name: "norm-affine", left: "(add (mul (normalise:n ?x) ?g) ?b)",right: norm_affine },
+    // A bias that was added to the residual belongs to the projection that is added next.
+    Rule { name: "bias-later",  left: "(add (add ?x ?b) ?y)",              right: later_bias },
     // Projections.
     Rule { name: "linear",      left: "(add (matmul ?x ?w) ?b)",           right: linear },
     Rule { name: "no-bias",     left: "(matmul ?x ?w)",                    right: linear_without_bias },
@@ -209,6 +242,13 @@ fn weight(terms: &Terms, m: &Match, name: &str) -> Option<(Layout, Expr, usize)>
         Some(of) => (Layout::OutputMajor, Expr::Class(of), outputs),
         None => (Layout::InputMajor, Expr::Class(id), outputs),
     })
+}
+
+fn later_bias(terms: &Terms, m: &Match) -> Option<Expr> {
+    let moves = m.is_constant(terms, "b") && m.ty(terms, "b").shape().rank() == 1;
+    let open = !m.is_constant(terms, "x") && !m.is_constant(terms, "y") && m.ty(terms, "x") == m.ty(terms, "y");
+    let with_bias = two(Op::Binary(Binary::Add), m, "y", "b");
+    (moves && open).then(|| Expr::op(Op::Binary(Binary::Add), [class(m, "x"), with_bias]))
 }
 
 fn linear(terms: &Terms, m: &Match) -> Option<Expr> {

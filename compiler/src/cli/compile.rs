@@ -71,7 +71,7 @@ impl Compile {
         let Model::Onnx(import) = files::load(&self.model)? else {
             return Err(vec![Diagnostic::new(self.model.display().to_string(), "is compiled already")]);
         };
-        let onnx::Import { graph, origin } = *import;
+        let onnx::Import { graph, origin, .. } = *import;
         let (tokenizer, place) = find_tokenizer(&self.model, self.tokenizer.as_deref())?;
         let tokens = tokenizer.as_ref().map(|json| Tokens::new(json, &place)).transpose().map_err(|e| vec![e])?;
         check_vocabulary(&graph, tokens.as_ref(), &place)?;

@@ -2,6 +2,7 @@
 //!
 //! Exit status: 0 done, 1 something is wrong with an input or an output, 2 wrong usage, 130 interrupted.
 
+mod check;
 mod compile;
 mod demo;
 mod energy;
@@ -31,6 +32,7 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Check(check::Check),
     Compile(compile::Compile),
     Run(run::Run),
     Eval(eval::Eval),
@@ -61,6 +63,7 @@ pub fn main() -> ExitCode {
         complain(&[Diagnostic::new("", format!("Ctrl-C cannot be caught ({e}); it will leave temporary files"))]);
     }
     let result = match cli.command {
+        Command::Check(command) => command.run(),
         Command::Compile(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Eval(command) => command.run(),

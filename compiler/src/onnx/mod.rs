@@ -7,10 +7,12 @@
 pub mod evaluate;
 pub mod import;
 pub mod read;
+pub mod refusal;
 pub mod tensor;
 pub mod wire;
 
 use crate::{Complaints, files};
+use read::Model;
 use snnc_ir::{Graph, verify};
 use std::path::Path;
 
@@ -20,6 +22,8 @@ pub struct Import {
     /// At stage Imported, verified; its one output is `logits`.
     pub graph: Graph,
     pub origin: Origin,
+    /// The file itself: it shares its weights with the graph.
+    pub model: Model,
 }
 
 /// Which file a graph came from.
@@ -31,6 +35,7 @@ pub struct Origin {
     /// What wrote the file, in its own words.
     pub producer: String,
     pub opset: i64,
+    /// With those of branches.
     pub nodes: usize,
 }
 
@@ -44,9 +49,35 @@ pub fn import(path: &Path) -> Result<Import, Complaints> {
 }
 
 /// Imports a file that was read.
-pub fn import_model(model: read::Model) -> Result<Import, Complaints> {
-    let (bytes, hash, opset, nodes) = (model.bytes, model.hash, model.opset(), model.graph.nodes.len());
-    let graph = import::import(&model)?;
+///
+/// # Errors
+/// What the file has that GPT-2 has not, and everything in it that is not supported.
+pub fn import_model(model: Model) -> Result<Import, Complaints> {
+    let graph = import::import(&model).map_err(|complaints| explained(&model, complaints))?;
     verify::verify(&graph)?;
-    Ok(Import { graph, origin: Origin { bytes, hash, producer: model.producer, opset, nodes } })
+    let origin = Origin {
+        bytes: model.bytes,
+        hash: model.hash,
+        producer: model.producer.clone(),
+        opset: model.opset(),
+        nodes: model.graph.nodes.iter().map(read::OnnxNode::count).sum(),
+    };
+    Ok(Import { graph, origin, model })
+}
+
+/// Complaints about nodes of a file: what the file has instead of GPT-2's parts comes first, and every place is told with
+/// the module it belongs to.
+pub fn explained(model: &Model, mut complaints: Complaints) -> Complaints {
+    for complaint in &mut complaints {
+        let node = model.graph.nodes.iter().find(|node| node.label() == complaint.place);
+        if let Some(node) = node.filter(|node| !node.module.is_empty()) {
+            complaint.place = format!("{} in {}", complaint.place, node.module);
+        }
+    }
+    let traits = refusal::traits(model);
+    if !traits.is_empty() {
+        let message = format!("this is not a GPT-2: it has {}", traits.join(", "));
+        complaints.insert(0, snnc_ir::Diagnostic::new("", message));
+    }
+    complaints
 }

@@ -57,6 +57,8 @@ pub struct OnnxNode {
     pub inputs: Vec<String>,
     pub outputs: Vec<String>,
     pub attributes: IndexMap<String, Attribute>,
+    /// The module that the node is a part of, where the exporter says so: `transformer.h.3.attn`.
+    pub module: String,
 }
 
 #[derive(Clone, Debug)]
@@ -102,6 +104,11 @@ impl OnnxNode {
             names.extend(graph.outputs.iter().map(|port| port.name.as_str()));
         }
         names
+    }
+
+    /// The node and all that are inside it.
+    pub fn count(&self) -> usize {
+        1 + self.graphs().flat_map(|graph| &graph.nodes).map(OnnxNode::count).sum::<usize>()
     }
 
     fn graphs(&self) -> impl Iterator<Item = &OnnxGraph> {
@@ -152,6 +159,15 @@ impl OnnxNode {
             _ => None,
         }
     }
+}
+
+/// Where PyTorch keeps the modules that a node is inside of.
+const NAME_SCOPES: &str = "pkg.torch.onnx.name_scopes";
+
+/// The last but one of a list in Python's notation; the last is the node itself.
+fn innermost_module(scopes: &str) -> String {
+    let names: Vec<&str> = scopes.split('\'').skip(1).step_by(2).collect();
+    names.iter().rev().nth(1).map_or(String::new(), |name| (*name).to_string())
 }
 
 /// The most nodes, initializers or names of one message: they are larger in memory than in the file.
@@ -359,6 +375,12 @@ impl<R: BufRead> Reader<R> {
                     node.attributes.insert(name, attribute);
                 }
                 (7, Payload::Bytes(len)) => node.domain = self.wire.text(len)?,
+                (9, Payload::Bytes(len)) => {
+                    let (key, value) = self.nested(len, Self::entry)?;
+                    if key == NAME_SCOPES {
+                        node.module = innermost_module(&value);
+                    }
+                }
                 (_, payload) => self.wire.skip(payload)?,
             }
         }

@@ -72,7 +72,13 @@ impl<'m> Importer<'m> {
         }
         let held = |name: &&'m str| self.held.get(name).cloned().unwrap_or(Held::Failed);
         let results = wanted.iter().map(|name| name.as_ref().map_or(Held::Failed, held)).collect();
-        outputs.into_iter().for_each(|name| self.let_go(name));
+        for name in outputs {
+            self.let_go(name);
+            // Exporters give a branch's output the name of the node's.
+            if node.outputs.iter().any(|outer| outer == name) {
+                self.held.remove(name);
+            }
+        }
         Ok(results)
     }
 

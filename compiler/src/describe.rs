@@ -1,0 +1,139 @@
+//! A network in a few words and numbers: what `snnc check` found.
+
+use serde_json::{Value as Json, json};
+use snnc_ir::{Curve, Graph, Op, Value};
+use std::collections::BTreeMap;
+
+/// A GPT-2 as a graph at stage Tensor has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Network {
+    pub layers: usize,
+    pub width: usize,
+    pub heads: Vec<u32>,
+    /// What scores are multiplied by, layer by layer.
+    pub scales: Vec<f32>,
+    pub activations: Vec<Curve>,
+    /// Widths of the MLPs' inner layers.
+    pub inner: Vec<usize>,
+    pub vocabulary: usize,
+    pub context: usize,
+    pub head: Head,
+    /// Elements of all weights.
+    pub parameters: usize,
+}
+
+/// Where the logits come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// The token table once more.
+    Tied,
+    /// A matrix with the token table's numbers.
+    Copied,
+    Untied,
+}
+
+impl Head {
+    pub fn name(self) -> &'static str {
+        match self {
+            Head::Tied => "tied",
+            Head::Copied => "a copy of the token table",
+            Head::Untied => "untied",
+        }
+    }
+}
+
+impl Network {
+    /// Of a graph at stage Tensor; `None` where it embeds no tokens or has no width.
+    pub fn of(graph: &Graph) -> Option<Self> {
+        let nodes = || graph.iter().map(|(_, node)| node);
+        let is_ids = |value: Value| matches!(graph.node(value).op, Op::Tokens);
+        let table = nodes().find_map(|node| match node.op {
+            Op::Embed if is_ids(node.args[0]) => Some(node.args[1]),
+            _ => None,
+        })?;
+        let &[vocabulary, width] = graph.ty(table).shape().sizes()?.as_slice() else { return None };
+        let attentions: Vec<(u32, f32)> = nodes()
+            .filter_map(|node| match node.op {
+                Op::Attention { heads, scale } => Some((heads, scale.get())),
+                _ => None,
+            })
+            .collect();
+        let curves: Vec<(Curve, usize)> = graph
+            .iter()
+            .filter_map(|(value, node)| match node.op {
+                Op::Curve(curve) => Some((curve, graph.ty(value).shape().row_width()? as usize)),
+                _ => None,
+            })
+            .collect();
+        let mut activations: Vec<Curve> = curves.iter().map(|(curve, _)| *curve).collect();
+        activations.sort_unstable();
+        activations.dedup();
+        Some(Self {
+            layers: attentions.len(),
+            width,
+            heads: attentions.iter().map(|(heads, _)| *heads).collect(),
+            scales: attentions.iter().map(|(_, scale)| *scale).collect(),
+            activations,
+            inner: curves.iter().map(|(_, inner)| *inner).collect(),
+            vocabulary,
+            context: graph.context as usize,
+            head: head(graph, table),
+            parameters: graph.weights.iter().map(|weight| weight.tensor.sizes().iter().product::<usize>()).sum(),
+        })
+    }
+
+    pub fn json(&self) -> Json {
+        let names: Vec<&str> = self.activations.iter().map(|curve| curve.name()).collect();
+        json!({
+            "layers": self.layers, "width": self.width, "heads": self.heads, "scales": self.scales,
+            "activations": names, "inner": self.inner, "vocabulary": self.vocabulary, "context": self.context,
+            "head": self.head.name(), "parameters": self.parameters,
+        })
+    }
+
+    /// One line a part.
+    pub fn lines(&self) -> Vec<(&'static str, String)> {
+        let names: Vec<&str> = self.activations.iter().map(|curve| curve.name()).collect();
+        let width_of = |heads: u32| self.width / heads.max(1) as usize;
+        let heads = each(&self.heads, |&heads| format!("{heads} heads of {}", width_of(heads)));
+        let scales = each(&self.scales, |scale| format!("{scale}"));
+        vec![
+            ("network", format!("{} layers of width {}, {:.1} M parameters", self.layers, self.width, self.parameters as f64 / 1e6)),
+            ("vocabulary", format!("{}, head {}", self.vocabulary, self.head.name())),
+            ("context", format!("{} tokens", self.context)),
+            ("attention", format!("causal softmax, {heads}, scale {scales}")),
+            ("mlp", format!("{}, {} wide", names.join(", "), each(&self.inner, usize::to_string))),
+        ]
+    }
+}
+
+/// The head is the last projection.
+fn head(graph: &Graph, table: Value) -> Head {
+    let last = graph.iter().filter_map(|(_, node)| matches!(node.op, Op::Linear(_)).then(|| node.args[1])).last();
+    let Some(weight) = last else { return Head::Untied };
+    if weight == table {
+        return Head::Tied;
+    }
+    let (Some(a), Some(b)) = (graph.constant(table), graph.constant(weight)) else { return Head::Untied };
+    let (Some(a), Some(b)) = (a.tensor.as_f32(), b.tensor.as_f32()) else { return Head::Untied };
+    let &[rows, width] = graph.ty(table).shape().sizes().unwrap_or_default().as_slice() else { return Head::Untied };
+    let step = |i: usize| i * 7919 % a.len().max(1);
+    let same = a.len() == b.len()
+        && (0..a.len().min(1 << 16)).map(step).all(|i| {
+            let (row, column) = (i / width, i % width);
+            a[i].to_bits() == b[column * rows + row].to_bits() || a[i].to_bits() == b[i].to_bits()
+        });
+    if same { Head::Copied } else { Head::Untied }
+}
+
+/// What all layers have, once; else how many have what.
+fn each<T>(all: &[T], say: impl Fn(&T) -> String) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let words: Vec<String> = all.iter().map(say).collect();
+    words.iter().for_each(|word| *counts.entry(word.clone()).or_default() += 1);
+    match counts.len() {
+        0 => "none".to_string(),
+        1 => words[0].clone(),
+        _ => words.join(", "),
+    }
+}
