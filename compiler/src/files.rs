@@ -50,7 +50,8 @@ pub fn at(path: &Path, complaints: Complaints) -> Complaints {
     complaints.into_iter().map(prefix).collect()
 }
 
-fn map(path: &Path) -> io::Result<SharedBytes> {
+/// A file's bytes, which stay on the disk.
+pub fn map(path: &Path) -> io::Result<SharedBytes> {
     let file = fs::File::open(path)?;
     if file.metadata()?.len() == 0 {
         return Ok(Arc::new(Vec::new()));

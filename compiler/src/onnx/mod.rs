@@ -8,6 +8,7 @@ pub mod evaluate;
 pub mod import;
 pub mod read;
 pub mod refusal;
+mod stored;
 pub mod tensor;
 pub mod wire;
 

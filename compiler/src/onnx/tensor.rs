@@ -40,8 +40,8 @@ impl Elem {
     pub fn of_onnx(number: i64) -> Option<Self> {
         match number {
             1 | 10 | 11 | 16 => Some(Elem::F32),
-            2 => Some(Elem::U8),
-            3 => Some(Elem::I8),
+            2 | 21 => Some(Elem::U8),
+            3 | 22 => Some(Elem::I8),
             6 => Some(Elem::I32),
             4 | 5 | 7 | 12 | 13 => Some(Elem::I64),
             9 => Some(Elem::Bool),
