@@ -137,11 +137,11 @@ pub struct Shape {
 }
 
 impl Shape {
-    pub const MAX_RANK: usize = 4;
+    pub const MAX_RANK: usize = 5;
 
     /// Panics above rank 4: a precondition of the caller, who checks what comes from a file.
     pub fn new(dims: &[Dim]) -> Self {
-        assert!(dims.len() <= Self::MAX_RANK, "shapes have at most four sizes");
+        assert!(dims.len() <= Self::MAX_RANK, "shapes have at most five sizes");
         let mut all = [Dim::Fixed(1); 4];
         all[..dims.len()].copy_from_slice(dims);
         Self { rank: dims.len() as u8, dims: all }

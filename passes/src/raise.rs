@@ -110,9 +110,11 @@ const RULES: &[Rule] = &[
     Rule { name: "reshapes",    left: "(reshape:p (reshape ?x))",          right: reshapes },
     Rule { name: "split",       left: "(transpose:p (reshape:r ?x))",      right: split },
     Rule { name: "merge",       left: "(reshape:r (transpose:p ?x))",      right: merge },
+    Rule { name: "slice-turned",left: "(slice:s (transpose:p ?x))",        right: turned_slice },
     // LayerNorm in nine nodes: the variance as a square or as a product.
     Rule { name: "norm",        left: "(div (sub ?x (mean ?x)) (sqrt (add (mean (pow (sub ?x (mean ?x)) ?two)) ?eps)))", right: norm },
     Rule { name: "norm-mul",    left: "(div (sub ?x (mean ?x)) (sqrt (add (mean (mul (sub ?x (mean ?x)) (sub ?x (mean ?x)))) ?eps)))", right: norm },
+    Rule { name: "norm-gain",   left: "(mul (normalise:n ?x) ?g)",         right: norm_gain },
     Rule { name: "norm-affine", left: "(add (mul (normalise:n ?x) ?g) ?b)",right: norm_affine },
     // A bias that was added to the residual belongs to the projection that is added next.
     Rule { name: "bias-later",  left: "(add (add ?x ?b) ?y)",              right: later_bias },
@@ -120,6 +122,9 @@ const RULES: &[Rule] = &[
     Rule { name: "linear",      left: "(add (matmul ?x ?w) ?b)",           right: linear },
     Rule { name: "no-bias",     left: "(matmul ?x ?w)",                    right: linear_without_bias },
     Rule { name: "columns",     left: "(slice:s (linear:l ?x ?w ?b))",     right: columns },
+    Rule { name: "inner-columns", left: "(slice:s (reshape:r (linear:l ?x ?w ?b)))", right: inner_columns },
+    // Embeddings.
+    Rule { name: "embed-scale", left: "(mul (embed ?i ?t) ?s)",            right: scaled_embedding },
     // Activation functions, whatever they are written as.
     Rule { name: "relu",        left: "(max0 ?x)",                         right: curve },
     Rule { name: "curve-mul",   left: "(mul ?a ?b)",                       right: curve },
@@ -127,6 +132,8 @@ const RULES: &[Rule] = &[
     Rule { name: "curve-max",   left: "(max ?a ?b)",                       right: curve },
     // Attention: a mask that is added is one that selects; then the whole.
     Rule { name: "mask-add",    left: "(add ?s (causal:c))",               right: added_mask },
+    Rule { name: "mask-blend",  left: "(sub (mul ?s (causal:c)) (causal:d))", right: |terms, m| blended_mask(terms, m, 1.0) },
+    Rule { name: "mask-blend+", left: "(add (mul ?s (causal:c)) (causal:d))", right: |terms, m| blended_mask(terms, m, -1.0) },
     Rule { name: "mask-flip",   left: "(where (causal:c) ?n ?s)",          right: flipped_mask },
     Rule { name: "mask-twice",  left: "(where (causal:c) (where (causal:c) ?s ?n) ?m)", right: mask_twice },
     Rule { name: "attention",   left: "(merge (matmul (softmax (where (causal:c) (mul (matmul (split:h ?q) (transpose:p (split:h ?k))) ?scale) ?n)) (split:h ?v)))", right: attention },
@@ -223,6 +230,13 @@ fn norm_affine(terms: &Terms, m: &Match) -> Option<Expr> {
         .then(|| Expr::op(Op::LayerNorm { eps }, [class(m, "x"), class(m, "g"), class(m, "b")]))
 }
 
+fn norm_gain(terms: &Terms, m: &Match) -> Option<Expr> {
+    let Op::Normalise { eps } = m.op("n") else { return None };
+    let width = m.ty(terms, "x").shape().row_width()?;
+    vector(terms, m, "g", Shape::fixed(&[width]))
+        .then(|| Expr::op(Op::LayerNorm { eps }, [class(m, "x"), class(m, "g"), Expr::Zeros(width)]))
+}
+
 fn vector(terms: &Terms, m: &Match, name: &str, shape: Shape) -> bool {
     m.is_constant(terms, name) && m.ty(terms, name).shape() == shape
 }
@@ -277,6 +291,52 @@ fn columns(terms: &Terms, m: &Match) -> Option<Expr> {
     Some(Expr::op(Op::Linear(layout), [class(m, "x"), w, b]))
 }
 
+/// A part of what a projection's outputs were reshaped to is a projection with the weights of that part.
+fn inner_columns(terms: &Terms, m: &Match) -> Option<Expr> {
+    let (Op::Slice { axis, start, len }, Op::Reshape(r), Op::Linear(layout)) = (m.op("s"), m.op("r"), m.op("l")) else {
+        return None;
+    };
+    let [Dim::Tokens, inner @ ..] = r.dims() else { return None };
+    let inner: Vec<usize> = inner.iter().map(|dim| dim.size(0, 0)).collect();
+    let (along, &[rows, columns]) = (usize::from(axis).checked_sub(1)?, m.ty(terms, "w").shape().sizes()?.as_slice())
+    else {
+        return None;
+    };
+    let part = |w: Expr, lead: &[usize], trail: &[usize]| {
+        let all = [lead, &inner, trail].concat();
+        let axis = (lead.len() + along) as u8;
+        (all.len() <= Shape::MAX_RANK).then(|| {
+            let sliced = Expr::op(Op::Slice { axis, start, len }, [Expr::op(Op::Reshape(Shape::fixed(&all)), [w])]);
+            let outputs = inner.iter().product::<usize>() / inner[along] * len as usize;
+            Expr::op(Op::Reshape(Shape::fixed(&[lead, &[outputs], trail].concat())), [sliced])
+        })
+    };
+    let w = match layout {
+        Layout::InputMajor => part(class(m, "w"), &[rows], &[])?,
+        Layout::OutputMajor => part(class(m, "w"), &[], &[columns])?,
+    };
+    let b = part(class(m, "b"), &[], &[])?;
+    let mut dims = r.dims().to_vec();
+    dims[usize::from(axis)] = Dim::Fixed(len);
+    m.ty(terms, "x").shape().row_width()?;
+    Some(Expr::op(Op::Reshape(Shape::new(&dims)), [Expr::op(Op::Linear(layout), [class(m, "x"), w, b])]))
+}
+
+/// A part of something turned is something turned of which a part is taken.
+fn turned_slice(terms: &Terms, m: &Match) -> Option<Expr> {
+    let (Op::Slice { axis, start, len }, Op::Transpose(p)) = (m.op("s"), m.op("p")) else { return None };
+    if m.is_constant(terms, "x") {
+        return None;
+    }
+    let axis = *p.axes().get(usize::from(axis))?;
+    Some(Expr::op(Op::Transpose(p), [Expr::op(Op::Slice { axis, start, len }, [class(m, "x")])]))
+}
+
+fn scaled_embedding(terms: &Terms, m: &Match) -> Option<Expr> {
+    m.scalar(terms, "s")?;
+    Some(Expr::op(Op::Embed, [class(m, "i"), mul(class(m, "t"), class(m, "s"))]))
+}
+
 fn curve(terms: &Terms, m: &Match) -> Option<Expr> {
     let fact = &terms[m.root].data;
     fact.ty.shape().row_width()?;
@@ -295,6 +355,14 @@ fn added_mask(terms: &Terms, m: &Match) -> Option<Expr> {
     let Op::Causal { keep, drop } = m.op("c") else { return None };
     let masks = keep.get() == 0.0 && drop.get() <= MASKED && m.ty(terms, "s").shape().rank() >= 2;
     masks.then(|| Expr::op(Op::Where, [Expr::op(select(1.0), []), class(m, "s"), Expr::Number(MASKED)]))
+}
+
+/// Scores times a mask of ones and zeros, less a large number where the mask is zero.
+fn blended_mask(_: &Terms, m: &Match, sign: f32) -> Option<Expr> {
+    let (Op::Causal { keep, drop }, Op::Causal { keep: none, drop: large }) = (m.op("c"), m.op("d")) else { return None };
+    let blends = keep.get() == 1.0 && drop.get() == 0.0 && none.get() == 0.0 && -sign * large.get() <= MASKED;
+    let filled = Expr::Number((-sign * large.get()).max(f32::MIN));
+    blends.then(|| Expr::op(Op::Where, [Expr::op(m.op("c"), []), class(m, "s"), filled]))
 }
 
 fn flipped_mask(_: &Terms, m: &Match) -> Option<Expr> {

@@ -11,6 +11,7 @@ use super::wire::{Payload, Watched, Wire};
 use indexmap::IndexMap;
 use snnc_ir::Diagnostic;
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -162,6 +163,43 @@ impl OnnxNode {
     }
 }
 
+/// Nodes after those whose results they need. ONNX wants files to be so, and some converters forget it. What no order can
+/// help stays where it was.
+fn ordered(nodes: Vec<OnnxNode>) -> Vec<OnnxNode> {
+    let makers: HashMap<&str, usize> =
+        nodes.iter().enumerate().flat_map(|(i, node)| node.outputs.iter().map(move |name| (name.as_str(), i))).collect();
+    let needs: Vec<Vec<usize>> = nodes
+        .iter()
+        .map(|node| node.needs().into_iter().filter_map(|name| makers.get(name).copied()).collect())
+        .collect();
+    if needs.iter().enumerate().all(|(i, needs)| needs.iter().all(|&maker| maker < i)) {
+        return nodes;
+    }
+    let mut done = vec![false; nodes.len()];
+    let mut order = Vec::with_capacity(nodes.len());
+    let mut open: Vec<(usize, usize)> = Vec::new();
+    for first in 0..nodes.len() {
+        open.push((first, 0));
+        while let Some((i, next)) = open.pop() {
+            if next == 0 && std::mem::replace(&mut done[i], true) {
+                continue;
+            }
+            match needs[i].get(next) {
+                Some(&maker) => {
+                    open.push((i, next + 1));
+                    if !done[maker] {
+                        open.push((maker, 0));
+                    }
+                }
+                None => order.push(i),
+            }
+        }
+    }
+    drop((makers, needs));
+    let mut nodes: Vec<Option<OnnxNode>> = nodes.into_iter().map(Some).collect();
+    order.into_iter().filter_map(|i| nodes[i].take()).collect()
+}
+
 /// Where PyTorch keeps the modules that a node is inside of.
 const NAME_SCOPES: &str = "pkg.torch.onnx.name_scopes";
 
@@ -293,6 +331,7 @@ impl<R: BufRead> Reader<R> {
         }
         let initializers = &graph.initializers;
         graph.inputs.retain(|port| !initializers.contains_key(&port.name));
+        graph.nodes = ordered(graph.nodes);
         Ok(graph)
     }
 

@@ -97,6 +97,14 @@ impl RawTensor {
         let ints = std::mem::take(&mut self.ints);
         Ok(match self.elem {
             1 => Data::F32(f32_of_bytes(std::mem::take(&mut self.floats))),
+            21 | 22 => {
+                let bytes: Vec<u8> = ints.iter().map(|&x| x as u8).collect();
+                let (_, count) = self.sizes()?;
+                if bytes.len() != count.div_ceil(2) {
+                    return Err(format!("its shape {:?} wants {} bytes, the file has {}", self.dims, count.div_ceil(2), bytes.len()));
+                }
+                return self.of_bytes(Arc::new(bytes.clone()), 0..bytes.len(), count);
+            }
             2 => Data::U8(ints.iter().map(|&x| x as u8).collect()),
             3 => Data::I8(ints.iter().map(|&x| x as i8).collect()),
             6 => Data::I32(ints.iter().map(|&x| x as i32).collect()),

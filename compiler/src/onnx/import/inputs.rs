@@ -28,9 +28,9 @@ pub fn fresh(port: &Port, n: usize) -> Result<Array, String> {
     let row = |n: usize| [vec![1; rank.saturating_sub(1)], vec![n]].concat();
     let (sizes, start, step) = match port.name.as_str() {
         name if name.contains("past") && rank < 2 => (vec![1; rank], 0, 0),
-        name if name.contains("past") => {
+        name if name.contains("past") || elem == Elem::F32 && rank >= 4 && !name.contains("mask") => {
             let batch = rank.checked_sub(4).ok_or("keys and values should have four axes")?;
-            let size = |(i, size): (usize, &Option<usize>)| size.unwrap_or(usize::from(i == batch));
+            let size = |(i, size): (usize, &Option<usize>)| size.unwrap_or(usize::from(i <= batch));
             let sizes: Vec<usize> = port.sizes.iter().enumerate().map(size).collect();
             if count(&sizes)? != 0 {
                 return Err(format!("its shape {sizes:?} has no axis for the past that could be empty"));

@@ -247,14 +247,13 @@ impl<'m> Importer<'m> {
     }
 
     fn ids(&mut self, port: &Port) -> Result<Held, String> {
-        let dims = match port.sizes.as_slice() {
-            [] | [_, _] => vec![Dim::Fixed(1), Dim::Tokens],
-            [_] => vec![Dim::Tokens],
-            other => return Err(format!("token ids should be [batch,tokens], here are {} axes", other.len())),
-        };
-        if let [Some(batch), _] = port.sizes[..]
-            && batch != 1
-        {
+        let mut dims = vec![Dim::Fixed(1); port.sizes.len().max(1) - 1];
+        if port.sizes.is_empty() {
+            dims.push(Dim::Fixed(1));
+        }
+        dims.push(Dim::Tokens);
+        let lead = &port.sizes[..port.sizes.len().saturating_sub(1)];
+        if let Some(batch) = lead.iter().flatten().find(|&&size| size != 1) {
             return Err(format!("the file takes a batch of exactly {batch}; export it with a dynamic batch size"));
         }
         let value = self.builder.add(Op::Tokens, &[], &port.name).map_err(|e| e.message)?;

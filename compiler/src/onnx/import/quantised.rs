@@ -7,9 +7,9 @@
 use super::known::Known;
 use super::operators::Translated;
 use super::{Held, Importer, Live, Trouble};
-use crate::onnx::evaluate::broadcast;
-use crate::onnx::read::{Attribute, OnnxNode};
-use crate::onnx::tensor::{Array, Elem};
+use crate::onnx::evaluate::{axis, broadcast};
+use crate::onnx::read::OnnxNode;
+use crate::onnx::tensor::{Array, Elem, Number};
 use snnc_ir::Binary;
 use std::sync::Arc;
 
@@ -103,7 +103,10 @@ impl Importer<'_> {
                 let of = self.input(node, inputs, 0)?;
                 one(Ok(codes(of, given(inputs, 1)?)))
             }
-            "DequantizeLinear" | "com.microsoft.DequantizeLinear" => live(self.real(node, inputs, 0)),
+            "DequantizeLinear" | "com.microsoft.DequantizeLinear" => match at(inputs, 0) {
+                Some(Held::Known(_)) => one(self.dequantised(node, inputs, [0, 1, 2]).map(Held::Known)),
+                _ => live(self.real(node, inputs, 0)),
+            },
             "DynamicQuantizeLinear" => {
                 let by = Scale::Measured(self.unique());
                 let of = self.input(node, inputs, 0)?;
@@ -234,20 +237,22 @@ impl Importer<'_> {
     }
 
     /// The real numbers of constant codes.
-    fn dequantised(&mut self, node: &OnnxNode, inputs: Inputs<'_>, from: [usize; 3]) -> Result<Known, Trouble> {
-        let keeps = matches!(node.op_type.as_str(), "DequantizeLinear");
-        let attributes: &[&str] = if keeps { &["axis", "block_size"] } else { &[] };
-        let mut alone = OnnxNode { op_type: "DequantizeLinear".into(), outputs: node.outputs.clone(), ..OnnxNode::default() };
-        for name in attributes {
-            if let Some(value) = node.attributes.get(*name) {
-                alone.attributes.insert(name.to_string(), value.clone());
-            }
-        }
-        // A scale for each column belongs to the last axis of a matrix of weights.
-        if !keeps && known(inputs, from[1])?.at(0).len() > 1 {
-            alone.attributes.insert("axis".into(), Attribute::Int(-1));
-        }
-        self.evaluated(&alone, &from.map(|i| at(inputs, i)))
+    fn dequantised(&self, node: &OnnxNode, inputs: Inputs<'_>, [x, scale, zero]: [usize; 3]) -> Result<Known, Trouble> {
+        let (codes, scale) = (known(inputs, x)?, known(inputs, scale)?);
+        let zero = at(inputs, zero).map(|_| known(inputs, zero)).transpose()?;
+        // Other operators have a scale for each column of their weights.
+        let is_own = node.op_type == "DequantizeLinear";
+        let axis = if is_own { node.int("axis").unwrap_or(1) } else { -1 };
+        let block = node.int("block_size").filter(|_| is_own).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+        let one = |k: usize| {
+            dequantise(codes.at(k), scale.at(k), zero.as_ref().map(|zero| zero.at(k)), axis, block).map(Arc::new)
+        };
+        let runs = if [Some(&codes), Some(&scale), zero.as_ref()].into_iter().flatten().all(|x| x.single().is_some()) {
+            1
+        } else {
+            self.counts.len()
+        };
+        Ok(Known::of(codes.name(), (0..runs).map(one).collect::<Result<Vec<_>, String>>()?))
     }
 
     fn integer_product(inputs: Inputs<'_>) -> Result<Held, Trouble> {
@@ -387,6 +392,39 @@ impl Importer<'_> {
         }
         Ok(Known::constant(codes.name(), Arc::new(Array::f32(&[k, n], weights))))
     }
+}
+
+/// `(code - zero) * scale`: one scale for all, one for each place along an axis, or one for each block of places.
+fn dequantise(x: &Array, scale: &Array, zero: Option<&Array>, along: i64, block: usize) -> Result<Array, String> {
+    let number = |array: &Array, i: usize| array.data().get(i).float();
+    let zero_at = |i: usize| zero.map_or(0.0, |zero| number(zero, if zero.len() == 1 { 0 } else { i }));
+    if zero.is_some_and(|zero| zero.len() != scale.len()) {
+        return Err("there should be as many zero points as scales".into());
+    }
+    // Codes of 32 bits are not all f32s.
+    let code = |i: usize| x.data().get(i);
+    let real = |i: usize, j: usize| match code(i) {
+        Number::Int(code) => ((code as f64 - f64::from(zero_at(j))) * f64::from(number(scale, j))) as f32,
+        Number::Float(code) => (code - zero_at(j)) * number(scale, j),
+    };
+    if scale.len() == 1 {
+        return Ok(Array::f32(x.sizes(), (0..x.len()).map(|i| real(i, 0)).collect()));
+    }
+    let axis = axis(along, x.rank())?;
+    let (size, inner) = (x.sizes()[axis], x.sizes()[axis + 1..].iter().product::<usize>().max(1));
+    let place = |i: usize| i / inner % size;
+    if block == 0 {
+        if scale.len() != size {
+            return Err(format!("{} scales do not fit an axis of {size}", scale.len()));
+        }
+        return Ok(Array::f32(x.sizes(), (0..x.len()).map(|i| real(i, place(i))).collect()));
+    }
+    let blocks = size.div_ceil(block);
+    if scale.len() * size != x.len() * blocks {
+        return Err(format!("{} scales do not fit blocks of {block}", scale.len()));
+    }
+    let of = |i: usize| (i / inner / size * blocks + place(i) / block) * inner + i % inner;
+    Ok(Array::f32(x.sizes(), (0..x.len()).map(|i| real(i, of(i))).collect()))
 }
 
 /// `f` of every number and its column's.
