@@ -284,7 +284,7 @@ fn matmul(a: Shape, b: Shape) -> Result<Shape, String> {
     let mut dims = broadcast(lead_a, lead_b)?.dims().to_vec();
     dims.extend([n, m]);
     if dims.len() > Shape::MAX_RANK {
-        return Err("shapes have at most four sizes".into());
+        return Err("shapes have at most five sizes".into());
     }
     Ok(Shape::new(&dims))
 }

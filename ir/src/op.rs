@@ -36,7 +36,7 @@ pub struct Perm {
 }
 
 impl Perm {
-    /// `None` unless `axes` is a permutation of `0..rank` with rank at most 4.
+    /// `None` unless `axes` is a permutation of `0..rank` with rank at most 5.
     pub fn new(axes: &[usize]) -> Option<Self> {
         let mut seen = [false; Shape::MAX_RANK];
         let mut all = [0u8; Shape::MAX_RANK];

@@ -129,20 +129,20 @@ impl Dim {
     }
 }
 
-/// Up to four sizes, outermost first.
+/// Up to five sizes, outermost first.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Shape {
     rank: u8,
-    dims: [Dim; 4],
+    dims: [Dim; Shape::MAX_RANK],
 }
 
 impl Shape {
     pub const MAX_RANK: usize = 5;
 
-    /// Panics above rank 4: a precondition of the caller, who checks what comes from a file.
+    /// Panics above rank 5: a precondition of the caller, who checks what comes from a file.
     pub fn new(dims: &[Dim]) -> Self {
         assert!(dims.len() <= Self::MAX_RANK, "shapes have at most five sizes");
-        let mut all = [Dim::Fixed(1); 4];
+        let mut all = [Dim::Fixed(1); Self::MAX_RANK];
         all[..dims.len()].copy_from_slice(dims);
         Self { rank: dims.len() as u8, dims: all }
     }

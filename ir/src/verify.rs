@@ -1,7 +1,7 @@
 //! What every program promises, and the check that it does. Engines rely on it and check none of it again.
 //!
 //! 1. The context is 1 to 2^20 tokens. There is an output; outputs are values of the graph with names of their own.
-//! 2. Every constant is one node, has a name of its own, at most four sizes, and the type of its tensor.
+//! 2. Every constant is one node, has a name of its own, at most five sizes, and the type of its tensor.
 //! 3. Operands come before their users. A node's type is what `infer` says.
 //! 4. Every node leads to an output, so that nothing is run in vain.
 //! 5. Sizes are at least 1, and a value has fewer than 2^31 elements a token.

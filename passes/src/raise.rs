@@ -108,9 +108,11 @@ const RULES: &[Rule] = &[
     // Order of axes.
     Rule { name: "transposes",  left: "(transpose:p (transpose:q ?x))",    right: transposes },
     Rule { name: "reshapes",    left: "(reshape:p (reshape ?x))",          right: reshapes },
+    Rule { name: "turn-ones",   left: "(transpose:p ?x)",                  right: turn_beside_ones },
     Rule { name: "split",       left: "(transpose:p (reshape:r ?x))",      right: split },
     Rule { name: "merge",       left: "(reshape:r (transpose:p ?x))",      right: merge },
     Rule { name: "slice-turned",left: "(slice:s (transpose:p ?x))",        right: turned_slice },
+    Rule { name: "slice-ones",  left: "(slice:s (reshape:r ?x))",          right: slice_beside_ones },
     // LayerNorm in nine nodes: the variance as a square or as a product.
     Rule { name: "norm",        left: "(div (sub ?x (mean ?x)) (sqrt (add (mean (pow (sub ?x (mean ?x)) ?two)) ?eps)))", right: norm },
     Rule { name: "norm-mul",    left: "(div (sub ?x (mean ?x)) (sqrt (add (mean (mul (sub ?x (mean ?x)) (sub ?x (mean ?x)))) ?eps)))", right: norm },
@@ -205,6 +207,23 @@ fn split(terms: &Terms, m: &Match) -> Option<Expr> {
         [1, 2, 0] => Some(Expr::op(Op::Transpose(Perm::new(&[0, 2, 1])?), [split])),
         _ => None,
     }
+}
+
+/// Sizes of 1 have no order.
+fn turn_beside_ones(terms: &Terms, m: &Match) -> Option<Expr> {
+    let Op::Transpose(p) = m.op("p") else { return None };
+    let (from, to) = (m.ty(terms, "x").shape(), terms[m.root].data.ty.shape());
+    let is_one = |axis: &u8| from.dims()[usize::from(*axis)] == Dim::Fixed(1);
+    let order: Vec<u8> = p.axes().iter().copied().filter(|axis| !is_one(axis)).collect();
+    if order.len() == from.rank() || m.is_constant(terms, "x") {
+        return None;
+    }
+    let before = |axis: u8| order.iter().filter(|&&other| other < axis).count();
+    let perm = Perm::new(&order.iter().map(|&axis| before(axis)).collect::<Vec<usize>>())?;
+    let dense: Vec<Dim> = from.dims().iter().copied().filter(|dim| *dim != Dim::Fixed(1)).collect();
+    let x = Expr::op(Op::Reshape(Shape::new(&dense)), [class(m, "x")]);
+    let turned = if perm.is_identity() { x } else { Expr::op(Op::Transpose(perm), [x]) };
+    Some(Expr::op(Op::Reshape(to), [turned]))
 }
 
 fn merge(terms: &Terms, m: &Match) -> Option<Expr> {
@@ -330,6 +349,23 @@ fn turned_slice(terms: &Terms, m: &Match) -> Option<Expr> {
     }
     let axis = *p.axes().get(usize::from(axis))?;
     Some(Expr::op(Op::Transpose(p), [Expr::op(Op::Slice { axis, start, len }, [class(m, "x")])]))
+}
+
+/// A part of something that only got sizes of 1 is that part with those sizes.
+fn slice_beside_ones(terms: &Terms, m: &Match) -> Option<Expr> {
+    let (Op::Slice { axis, start, len }, Op::Reshape(r)) = (m.op("s"), m.op("r")) else { return None };
+    let is_size = |dim: &&Dim| **dim != Dim::Fixed(1);
+    let from = m.ty(terms, "x").shape();
+    let (at, r) = (usize::from(axis), r.dims());
+    if !r.iter().filter(is_size).eq(from.dims().iter().filter(is_size)) || r[at] == Dim::Fixed(1) {
+        return None;
+    }
+    let nth = r[..at].iter().filter(is_size).count();
+    let (axis, _) = from.dims().iter().enumerate().filter(|(_, dim)| is_size(dim)).nth(nth)?;
+    let mut dims = r.to_vec();
+    dims[at] = Dim::Fixed(len);
+    let sliced = Expr::op(Op::Slice { axis: axis as u8, start, len }, [class(m, "x")]);
+    Some(Expr::op(Op::Reshape(Shape::new(&dims)), [sliced]))
 }
 
 fn scaled_embedding(terms: &Terms, m: &Match) -> Option<Expr> {

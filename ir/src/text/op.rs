@@ -116,10 +116,10 @@ fn scalar(text: &str) -> Result<Scalar, String> {
 
 fn perm(axes: &[&str]) -> Result<Perm, String> {
     let numbers = axes.iter().map(|axis| number(axis)).collect::<Result<Vec<usize>, String>>()?;
-    Perm::new(&numbers).ok_or_else(|| format!("[{}] is no order of at most four axes", axes.join(",")))
+    Perm::new(&numbers).ok_or_else(|| format!("[{}] is no order of at most five axes", axes.join(",")))
 }
 
-/// Sizes of a shape, of which there are at most four.
+/// Sizes of a shape, of which there are at most five.
 pub(super) fn shape(dims: &[&str]) -> Result<Shape, String> {
     if dims.len() > Shape::MAX_RANK {
         return Err(format!("shapes have at most {} sizes", Shape::MAX_RANK));

@@ -86,6 +86,9 @@ enum Held {
     Coded(Box<Coded>),
     /// Several values in a row.
     Sequence(Vec<Held>),
+    /// The row of the last token of a value. What is computed of one row is computed of all: logits of the last token are
+    /// a part of everybody's.
+    Last(Live),
     /// Something is wrong with it and has been said.
     Failed,
 }
@@ -193,7 +196,7 @@ impl<'m> Importer<'m> {
     /// What the network's output is. A file that ends before the head gets GPT-2's own: the table of tokens once more.
     fn output(&mut self, output: &Port) -> Result<Value, String> {
         let live = match self.held.get(output.name.as_str()) {
-            Some(Held::Live(live)) => live.clone(),
+            Some(Held::Live(live) | Held::Last(live)) => live.clone(),
             Some(Held::Failed) => return Err("it could not be translated".into()),
             Some(_) => return Err("it does not depend on the token ids".into()),
             None => return Err("no node makes it".into()),
@@ -399,10 +402,34 @@ impl<'m> Importer<'m> {
     }
 
     fn live_operator(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
+        if inputs.iter().flatten().any(|held| matches!(held, Held::Last(_))) {
+            return self.last_row(node, inputs);
+        }
         match self.quantised(node, inputs)? {
             Some(outputs) => Ok(outputs),
             None => self.operator(node, inputs),
         }
+    }
+
+    /// An operator on the last token's row, if it does to that row what it does to every row.
+    fn last_row(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
+        let moves = ["Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"];
+        let rows = ["MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "LayerNormalization"];
+        let operator = node.operator();
+        if moves.contains(&&*operator) {
+            return Ok(inputs.first().cloned().flatten().into_iter().collect());
+        }
+        if !rows.contains(&&*operator) {
+            return Err("it takes the last token's row alone".into());
+        }
+        let whole = |held: &Option<Held>| match held {
+            Some(Held::Last(live)) => Ok(Some(Held::Live(live.clone()))),
+            Some(Held::Live(_)) => Err("it mixes the last token's row with all".to_string()),
+            other => Ok(other.clone()),
+        };
+        let inputs = inputs.iter().map(whole).collect::<Result<Vec<_>, String>>()?;
+        let last = |held: Held| if let Held::Live(live) = held { Held::Last(live) } else { held };
+        Ok(self.operator(node, &inputs)?.into_iter().map(last).collect())
     }
 
     /// The transpose of a matrix of weights stays an operation: later passes rather choose another layout.
@@ -556,7 +583,7 @@ impl<'m> Importer<'m> {
         let known = match held {
             Held::Live(live) => return Ok(live.clone()),
             Held::Known(known) => known,
-            Held::Never(_) | Held::Coded(_) | Held::Sequence(_) | Held::Failed => return Err(Trouble::Unsupported),
+            _ => return Err(Trouble::Unsupported),
         };
         let dims = known.dims(&self.counts)?;
         if let Some(number) = known.uniform() {

@@ -38,9 +38,10 @@ impl Importer<'_> {
             "Flatten" => one(self.reshape(node, inputs, flat_sizes)),
             "Expand" => one(self.expand(node, inputs)),
             "Transpose" => one(self.transpose(node, inputs)),
-            "Slice" => one(self.slice(node, inputs)),
+            "Slice" => Ok(vec![self.slice(node, inputs)?]),
             "Split" => self.split(node, inputs),
-            "Gather" => one(self.pick(node, inputs)),
+            "Gather" => Ok(vec![self.pick(node, inputs)?]),
+            "Einsum" => one(self.einsum(node, inputs)),
             "Concat" => one(self.concat(node, inputs)),
             "Add" => one(self.binary(node, inputs, Binary::Add)),
             "Sub" => one(self.binary(node, inputs, Binary::Sub)),
@@ -206,7 +207,7 @@ impl Importer<'_> {
         self.reshaped(node, x, dims)
     }
 
-    fn slice(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+    fn slice(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Held, Trouble> {
         let mut x = self.input(node, inputs, 0)?;
         let spans = self.at_each(node, inputs, |call, k| slice_spans(call, &self.sizes(&x.dims, k)))?;
         for axis in 0..x.dims.len() {
@@ -216,12 +217,16 @@ impl Importer<'_> {
                 continue;
             }
             let span = along[0];
+            let is_last = |(k, span): (usize, &Span)| span.start + 1 == self.counts[k] && span.len == 1;
+            if x.dims[axis] == Dim::Tokens && along.iter().enumerate().all(is_last) {
+                return Ok(Held::Last(x));
+            }
             if x.dims[axis] == Dim::Tokens || along.iter().any(|&other| other != span) || span.step != 1 {
                 return Err(format!("it takes a part of axis {axis} that depends on the number of tokens").into());
             }
             x = self.part(node, &x, axis, span.start, span.len)?;
         }
-        Ok(x)
+        Ok(Held::Live(x))
     }
 
     /// `len` elements of a fixed axis.
@@ -262,13 +267,20 @@ impl Importer<'_> {
         Ok(parts)
     }
 
-    /// Gather with constant indices: one element of a fixed axis.
-    fn pick(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+    /// Gather with constant indices: one element of a fixed axis, or the last token.
+    fn pick(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Held, Trouble> {
         let (Some(Some(Held::Live(x))), Some(Some(Held::Known(indices)))) = (inputs.first(), inputs.get(1)) else {
             return Err(Trouble::Unsupported);
         };
         let along = axis(node.int("axis").unwrap_or(0), x.dims.len())?;
-        let Dim::Fixed(size) = x.dims[along] else { return Err("it picks among the tokens".into()) };
+        let Dim::Fixed(size) = x.dims[along] else {
+            let index = |k: usize| indices.at(k).number().map(|index| index.int());
+            let is_last = |k: usize| index(k).is_some_and(|i| i == -1 || i + 1 == self.counts[k] as i64);
+            if (0..self.counts.len()).all(is_last) {
+                return Ok(Held::Last(x.clone()));
+            }
+            return Err("it picks among the tokens".into());
+        };
         let index =
             indices.single().filter(|array| array.len() == 1).and_then(|array| array.ints()).map(|ints| ints[0]);
         let index = index.ok_or("it picks more than one element")?;
@@ -277,7 +289,7 @@ impl Importer<'_> {
         let (before, after) = (&x.dims[..along], &x.dims[along + 1..]);
         let dims = [before, &vec![Dim::Fixed(1); rank], after].concat();
         let x = if size == 1 { x.clone() } else { self.part(node, &x.clone(), along, start, 1)? };
-        self.dressed(node, x.value, dims)
+        self.dressed(node, x.value, dims).map(Held::Live)
     }
 
     /// Only where all but one part are empty: a past that there is not.
@@ -388,6 +400,34 @@ impl Importer<'_> {
     fn matmul(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
         let (a, b) = (self.input(node, inputs, 0)?, self.input(node, inputs, 1)?);
         self.product(node, &a, &b)
+    }
+
+    /// Products of two operands that share one axis and sum over it.
+    fn einsum(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+        let equation: String = node.text("equation").unwrap_or("").chars().filter(|c| !c.is_whitespace()).collect();
+        let [a, b] = [self.input(node, inputs, 0)?, self.input(node, inputs, 1)?];
+        let (Some((left, out)), 2) = (equation.split_once("->"), inputs.len()) else {
+            return Err(format!("the equation {equation:?} is not supported").into());
+        };
+        let parts: Vec<Vec<char>> = left.split(',').map(|part| part.chars().collect()).collect();
+        let out: Vec<char> = out.chars().collect();
+        let [left, right] = parts.as_slice() else { return Err("two operands are wanted".into()) };
+        let both: Vec<char> = left.iter().copied().filter(|c| right.contains(c)).collect();
+        let (batch, summed): (Vec<char>, Vec<char>) = both.iter().partition(|c| out.contains(c));
+        let free = |labels: &[char]| labels.iter().copied().filter(|c| !both.contains(c)).collect::<Vec<char>>();
+        let (rows, columns) = (free(left), free(right));
+        let fits = left.len() == a.dims.len() && right.len() == b.dims.len() && out.len() == batch.len() + 2;
+        if !fits || summed.len() != 1 || rows.len() != 1 || columns.len() != 1 {
+            return Err(format!("the equation {equation:?} is not supported").into());
+        }
+        let order = |from: &[char], to: &[char]| -> Result<Vec<usize>, Trouble> {
+            let at = |c: &char| from.iter().position(|other| other == c);
+            to.iter().map(at).collect::<Option<_>>().ok_or_else(|| "a label is used by nothing".into())
+        };
+        let a = self.transposed(node, a, &order(left, &[&batch[..], &rows, &summed].concat())?)?;
+        let b = self.transposed(node, b, &order(right, &[&batch[..], &summed, &columns].concat())?)?;
+        let y = self.product(node, &a, &b)?;
+        self.transposed(node, y, &order(&[&batch[..], &rows, &columns].concat(), &out)?)
     }
 
     pub(super) fn product(&mut self, node: &OnnxNode, a: &Live, b: &Live) -> Translated {
