@@ -1,6 +1,6 @@
 //! Operators that work element by element, with broadcasting.
 
-use super::{Call, Walk, broadcast, elem_of};
+use super::{Call, Walk, broadcast, elem_of, network};
 use crate::onnx::tensor::{Array, Data, Elem, Number};
 
 impl Call<'_> {
@@ -22,6 +22,15 @@ impl Call<'_> {
         for i in 1..self.inputs.len() {
             let other = self.arg(i)?;
             result = match (elem, other.elem()) {
+                (Elem::F32, Elem::F32) => {
+                    let fmod = self.node.int("fmod") == Some(1);
+                    match op {
+                        "Add" | "Sum" => network::zip(&result, other, |a, b| a + b)?,
+                        "Sub" => network::zip(&result, other, |a, b| a - b)?,
+                        "Mul" => network::zip(&result, other, |a, b| a * b)?,
+                        _ => network::zip(&result, other, |a, b| float(op, a, b, fmod))?,
+                    }
+                }
                 (Elem::F32, _) => {
                     let fmod = self.node.int("fmod") == Some(1);
                     zip(&result, other, Elem::F32, |a, b| Ok(Number::Float(float(op, a.float(), b.float(), fmod))))?
@@ -139,7 +148,7 @@ fn zip(
 
 fn float(op: &str, a: f32, b: f32, fmod: bool) -> f32 {
     match op {
-        "Add" => a + b,
+        "Add" | "Sum" => a + b,
         "Sub" => a - b,
         "Mul" => a * b,
         "Div" => a / b,

@@ -1,12 +1,16 @@
-//! What one ONNX node gives on concrete arrays: the meaning of the shape, integer and boolean arithmetic that exporters
-//! leave in their files.
+//! What one ONNX node gives on concrete arrays, and what a whole file does: the meaning of the shape, integer and boolean
+//! arithmetic that exporters leave in their files, and of the network itself, against which imports are checked.
 //!
 //! Slow and obvious. No result has more than `ELEMENTS_MAX` elements, and that is checked before it is made, so a small
 //! file cannot ask for much memory. Differences between operator versions (an attribute that became an input) are
 //! handled where the operator reads it. Operators that are not here answer `Failure::Unknown`.
 
+mod contrib;
 mod elementwise;
+pub mod graph;
 mod moves;
+mod network;
+mod quantised;
 mod reduce;
 
 pub use moves::{
@@ -18,6 +22,12 @@ use super::tensor::{Array, Elem};
 
 /// The most elements of a result: a mask of 8192 by 8192 tokens, or the embedding of the largest GPT-2.
 pub const ELEMENTS_MAX: usize = 1 << 27;
+
+/// ONNX's default for LayerNormalization.
+const LAYER_NORM_EPS: f32 = 1e-5;
+
+/// com.microsoft's default for QuickGelu.
+const QUICK_GELU_ALPHA: f32 = 1.702;
 
 /// Why there is no result.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,15 +60,12 @@ pub struct Call<'a> {
 
 /// The outputs of `node`.
 pub fn evaluate(node: &OnnxNode, opset: i64, inputs: &[Option<&Array>]) -> Result<Vec<Array>, Failure> {
-    if !node.domain.is_empty() {
-        return Err(Failure::Unknown);
-    }
     for empty in inputs.iter().flatten().filter(|x| x.is_empty()) {
         count(empty.sizes())?;
     }
     let call = Call { node, opset, inputs };
     let one = |result: Result<Array, String>| result.map(|array| vec![array]).map_err(Failure::Wrong);
-    match node.op_type.as_str() {
+    match &*node.operator() {
         "Constant" => one(call.constant()),
         "ConstantOfShape" => one(call.constant_of_shape()),
         "Shape" => one(call.shape()),
@@ -85,11 +92,51 @@ pub fn evaluate(node: &OnnxNode, opset: i64, inputs: &[Option<&Array>]) -> Resul
         "CumSum" => one(call.cum_sum()),
         "Trilu" => one(call.trilu()),
         "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceMin" | "ReduceProd" => one(call.reduce()),
-        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Mod" | "Min" | "Max" => one(call.arithmetic()),
+        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Mod" | "Min" | "Max" | "Sum" => one(call.arithmetic()),
         "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" => one(call.comparison()),
         "And" | "Or" | "Xor" => one(call.logic()),
         "Not" => one(call.not()),
         "IsNaN" => one(call.is_nan()),
+        "MatMul" => one(call.matmul()),
+        "Gemm" => one(call.gemm()),
+        "Einsum" => one(call.einsum()),
+        "Softmax" | "LogSoftmax" => one(call.softmax()),
+        "LayerNormalization" => call.layer_norm(LAYER_NORM_EPS, true).map_err(Failure::Wrong),
+        "RMSNormalization" | "SimplifiedLayerNormalization" => {
+            call.layer_norm(LAYER_NORM_EPS, false).map_err(Failure::Wrong)
+        }
+        "Gelu" => one(call.gelu()),
+        "Clip" => one(call.clip()),
+        "CastLike" => one(call.cast_like()),
+        "ArgMax" => one(call.arg_max()),
+        "Swish" => one(call.quick_gelu(1.0)),
+        "Softplus" => one(call.map(|x| libm::log1pf(libm::expf(-x.abs())) + x.max(0.0))),
+        "Attention" => call.attention().map_err(Failure::Wrong),
+        "QuantizeLinear" | "com.microsoft.QuantizeLinear" => one(call.quantize()),
+        "DequantizeLinear" | "com.microsoft.DequantizeLinear" => one(call.dequantize()),
+        "DynamicQuantizeLinear" => call.dynamic_quantize().map_err(Failure::Wrong),
+        "MatMulInteger" => one(call.matmul_integer()),
+        "QLinearMatMul" => one(call.qlinear_matmul()),
+        "com.microsoft.QGemm" => one(call.qgemm()),
+        "com.microsoft.QLinearAdd" => one(call.qlinear_binary(|a, b| a + b)),
+        "com.microsoft.QLinearMul" => one(call.qlinear_binary(|a, b| a * b)),
+        "com.microsoft.QLinearSigmoid" => one(call.qlinear_map(network::sigmoid)),
+        "com.microsoft.QLinearSoftmax" => one(call.qlinear_softmax()),
+        "com.microsoft.QLinearWhere" => one(call.qlinear_where()),
+        "com.microsoft.QLinearConcat" => one(call.qlinear_concat()),
+        "com.microsoft.DynamicQuantizeMatMul" => one(call.dynamic_quantize_matmul()),
+        "com.microsoft.MatMulIntegerToFloat" => one(call.matmul_integer_to_float()),
+        "com.microsoft.MatMulNBits" => one(call.matmul_bits()),
+        "com.microsoft.GatherBlockQuantized" => one(call.gather_blocks()),
+        "com.microsoft.Gelu" | "com.microsoft.BiasGelu" => one(call.biased_gelu(false)),
+        "com.microsoft.FastGelu" => one(call.biased_gelu(true)),
+        "com.microsoft.QuickGelu" => one(call.quick_gelu(QUICK_GELU_ALPHA)),
+        "com.microsoft.SkipLayerNormalization" => call.skip_layer_norm(true).map_err(Failure::Wrong),
+        "com.microsoft.SkipSimplifiedLayerNormalization" => call.skip_layer_norm(false).map_err(Failure::Wrong),
+        "com.microsoft.EmbedLayerNormalization" => call.embed_layer_norm().map_err(Failure::Wrong),
+        "com.microsoft.FusedMatMul" => one(call.fused_matmul()),
+        "com.microsoft.Attention" => call.packed_attention().map_err(Failure::Wrong),
+        "com.microsoft.MultiHeadAttention" => call.multi_head_attention().map_err(Failure::Wrong),
         "Neg" | "Abs" | "Sqrt" | "Floor" | "Ceil" | "Exp" | "Log" | "Sin" | "Cos" | "Tanh" | "Erf" | "Relu"
         | "Sigmoid" | "Reciprocal" => one(call.unary()),
         _ => Err(Failure::Unknown),

@@ -1,0 +1,202 @@
+//! A whole file on concrete inputs: what the network of the file gives, whatever the importer makes of it.
+
+use super::{Call, Failure, axis, evaluate, sizes_of};
+use crate::onnx::read::{Model, OnnxGraph, OnnxNode};
+use crate::onnx::tensor::Array;
+use indexmap::IndexMap;
+use snnc_ir::Diagnostic;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// A value of a run.
+#[derive(Clone, Debug)]
+enum Held {
+    One(Arc<Array>),
+    Many(Vec<Arc<Array>>),
+}
+
+/// Names to values; a graph inside a node sees those outside.
+struct Scope<'s> {
+    outer: Option<&'s Scope<'s>>,
+    held: HashMap<String, Held>,
+}
+
+impl Scope<'_> {
+    fn get(&self, name: &str) -> Option<&Held> {
+        self.held.get(name).or_else(|| self.outer?.get(name))
+    }
+}
+
+/// The outputs of the file that `wanted` names, where its inputs hold `inputs`. Only the nodes that they need are run.
+///
+/// # Errors
+/// An input that is missing; a node that cannot be evaluated, by name.
+pub fn run(
+    model: &Model,
+    inputs: HashMap<String, Array>,
+    wanted: &[&str],
+) -> Result<IndexMap<String, Arc<Array>>, Diagnostic> {
+    let held = inputs.into_iter().map(|(name, array)| (name, Held::One(Arc::new(array)))).collect();
+    let outputs = run_graph(&model.graph, model.opset(), Scope { outer: None, held }, wanted)?;
+    let one = |(name, held): (&&str, Held)| match held {
+        Held::One(array) => Ok(((*name).to_string(), array)),
+        Held::Many(_) => Err(Diagnostic::new(format!("output {name}"), "it is a sequence")),
+    };
+    wanted.iter().zip(outputs).map(one).collect()
+}
+
+fn run_graph(graph: &OnnxGraph, opset: i64, mut scope: Scope<'_>, wanted: &[&str]) -> Result<Vec<Held>, Diagnostic> {
+    for (name, array) in &graph.initializers {
+        scope.held.insert(name.clone(), Held::One(array.clone()));
+    }
+    let live = needed(graph, wanted);
+    // Where every value is used last, so that it can be let go.
+    let mut last: HashMap<&str, usize> = HashMap::new();
+    for (i, node) in live.iter().enumerate() {
+        last.extend(node.needs().into_iter().map(|name| (name, i)));
+    }
+    last.extend(wanted.iter().map(|&name| (name, live.len())));
+    for (i, node) in live.iter().enumerate() {
+        let outputs = run_node(node, opset, &scope)?;
+        for (name, held) in node.outputs.iter().zip(outputs) {
+            if !name.is_empty() && last.contains_key(name.as_str()) {
+                scope.held.insert(name.clone(), held);
+            }
+        }
+        for name in node.needs() {
+            if last.get(name) == Some(&i) {
+                scope.held.remove(name);
+            }
+        }
+    }
+    let output = |name: &&str| {
+        scope.get(name).cloned().ok_or_else(|| Diagnostic::new(format!("output {name}"), "no node makes it"))
+    };
+    wanted.iter().map(output).collect()
+}
+
+/// The nodes that the outputs need, in order.
+fn needed<'g>(graph: &'g OnnxGraph, wanted: &[&'g str]) -> Vec<&'g OnnxNode> {
+    let mut names: HashSet<&str> = wanted.iter().copied().collect();
+    let mut live = Vec::new();
+    for node in graph.nodes.iter().rev() {
+        if node.outputs.iter().any(|name| names.contains(name.as_str())) {
+            names.extend(node.needs());
+            live.push(node);
+        }
+    }
+    live.reverse();
+    live
+}
+
+fn run_node(node: &OnnxNode, opset: i64, scope: &Scope<'_>) -> Result<Vec<Held>, Diagnostic> {
+    let failed = |message: String| Diagnostic::new(node.label(), format!("{}: {message}", node.operator()));
+    let mut inputs: Vec<Option<&Held>> = Vec::with_capacity(node.inputs.len());
+    for name in &node.inputs {
+        match scope.get(name) {
+            Some(held) => inputs.push(Some(held)),
+            None if name.is_empty() => inputs.push(None),
+            None => return Err(failed(format!("its input {name} is not given"))),
+        }
+    }
+    if &*node.operator() == "If" {
+        return branch(node, opset, scope, &inputs);
+    }
+    if let Some(outputs) = sequence(node, opset, &inputs).map_err(failed)? {
+        return Ok(outputs);
+    }
+    let arrays: Option<Vec<Option<&Array>>> = inputs
+        .iter()
+        .map(|held| match held {
+            None => Some(None),
+            Some(Held::One(array)) => Some(Some(&**array)),
+            Some(Held::Many(_)) => None,
+        })
+        .collect();
+    let arrays = arrays.ok_or_else(|| failed("it takes a sequence".into()))?;
+    match evaluate(node, opset, &arrays) {
+        Ok(outputs) => Ok(outputs.into_iter().map(|array| Held::One(Arc::new(array))).collect()),
+        Err(Failure::Unknown) => Err(failed("this operator cannot be evaluated".into())),
+        Err(Failure::Wrong(message)) => Err(failed(message)),
+    }
+}
+
+fn branch(
+    node: &OnnxNode,
+    opset: i64,
+    scope: &Scope<'_>,
+    inputs: &[Option<&Held>],
+) -> Result<Vec<Held>, Diagnostic> {
+    let failed = |message: &str| Diagnostic::new(node.label(), format!("If: {message}"));
+    let condition = match inputs.first() {
+        Some(Some(Held::One(array))) => array.number().ok_or_else(|| failed("its condition should be one number"))?,
+        _ => return Err(failed("its condition is missing")),
+    };
+    let name = if condition.is_zero() { "else_branch" } else { "then_branch" };
+    let graph = node.graph(name).ok_or_else(|| failed("a branch is missing"))?;
+    let wanted: Vec<&str> = graph.outputs.iter().map(|port| port.name.as_str()).collect();
+    run_graph(graph, opset, Scope { outer: Some(scope), held: HashMap::new() }, &wanted)
+}
+
+/// Operators on sequences. `None`: the node is another one.
+fn sequence(node: &OnnxNode, opset: i64, inputs: &[Option<&Held>]) -> Result<Option<Vec<Held>>, String> {
+    let array = |i: usize| match inputs.get(i) {
+        Some(Some(Held::One(array))) => Ok(array),
+        _ => Err(format!("input {} should be an array", i + 1)),
+    };
+    let many = |i: usize| match inputs.get(i) {
+        Some(Some(Held::Many(arrays))) => Ok(arrays),
+        _ => Err(format!("input {} should be a sequence", i + 1)),
+    };
+    let place = |i: usize, size: usize| -> Result<usize, String> {
+        let index = array(i)?.number().ok_or("an index should be one number")?;
+        axis(index.int(), size)
+    };
+    let held = match &*node.operator() {
+        "SequenceEmpty" => Held::Many(Vec::new()),
+        "SequenceConstruct" => Held::Many((0..inputs.len()).map(|i| array(i).cloned()).collect::<Result<_, String>>()?),
+        "SequenceAt" => {
+            let parts = many(0)?;
+            Held::One(parts[place(1, parts.len())?].clone())
+        }
+        "SequenceLength" => Held::One(Arc::new(Array::i64(&[], vec![many(0)?.len() as i64]))),
+        "SequenceInsert" => {
+            let mut parts = many(0)?.clone();
+            let at = if inputs.len() > 2 { place(2, parts.len() + 1)? } else { parts.len() };
+            parts.insert(at, array(1)?.clone());
+            Held::Many(parts)
+        }
+        "ConcatFromSequence" => {
+            if node.int("new_axis").unwrap_or(0) != 0 {
+                return Err("a new axis is not supported".into());
+            }
+            let parts: Vec<Option<&Array>> = many(0)?.iter().map(|array| Some(&**array)).collect();
+            Held::One(Arc::new(Call { node, opset, inputs: &parts }.concat()?))
+        }
+        "SplitToSequence" => Held::Many(parts(node, opset, array(0)?, inputs.get(1).copied().flatten())?),
+        _ => return Ok(None),
+    };
+    Ok(Some(vec![held]))
+}
+
+fn parts(node: &OnnxNode, opset: i64, x: &Array, sizes: Option<&Held>) -> Result<Vec<Arc<Array>>, String> {
+    let along = axis(node.int("axis").unwrap_or(0), x.rank())?;
+    let size = x.sizes()[along];
+    let sizes = match sizes {
+        None => return Err("parts without their axis are not supported".into()),
+        Some(Held::One(array)) => match (array.rank(), sizes_of(&array.ints().unwrap_or_default())?.as_slice()) {
+            (0, &[each]) if each > 0 => (0..size).step_by(each).map(|start| each.min(size - start)).collect(),
+            (_, sizes) => sizes.to_vec(),
+        },
+        Some(Held::Many(_)) => return Err("its sizes should be an array".into()),
+    };
+    let split = Array::vector(sizes.iter().map(|&n| n as i64).collect());
+    let alone = OnnxNode {
+        op_type: "Split".into(),
+        outputs: sizes.iter().map(|_| "part".to_string()).collect(),
+        attributes: node.attributes.clone(),
+        ..OnnxNode::default()
+    };
+    let parts = Call { node: &alone, opset: opset.max(13), inputs: &[Some(x), Some(&split)] }.split()?;
+    Ok(parts.into_iter().map(Arc::new).collect())
+}
