@@ -4,7 +4,8 @@ use super::{find_tokenizer, note, print, threads};
 use crate::convert::{self, BUILT_IN_TEXT, CALIBRATION_TOKENS, Converted, Recipe, Sample};
 use crate::files::{self, Model};
 use crate::tokens::Tokens;
-use crate::{Complaints, onnx};
+use crate::onnx::{self, proof};
+use crate::Complaints;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use snnc_ir::container::{self, File};
@@ -40,6 +41,10 @@ pub struct Compile {
     /// Print the IR after a pass: `ir=raise`; `ir=imported` is the graph before the first
     #[arg(long, value_name = "ir=PASS", value_parser = emitted)]
     emit: Vec<String>,
+    /// Largest difference of the imported network's logits to the file's, as a share of their range [default: 0.001; 0.1
+    /// for files that round activations]
+    #[arg(long, value_name = "SHARE")]
+    import_tolerance: Option<f32>,
     /// Threads for calibration; the result does not depend on them
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -71,10 +76,9 @@ impl Compile {
         let Model::Onnx(import) = files::load(&self.model)? else {
             return Err(vec![Diagnostic::new(self.model.display().to_string(), "is compiled already")]);
         };
-        let onnx::Import { graph, origin, .. } = *import;
         let (tokenizer, place) = find_tokenizer(&self.model, self.tokenizer.as_deref())?;
         let tokens = tokenizer.as_ref().map(|json| Tokens::new(json, &place)).transpose().map_err(|e| vec![e])?;
-        check_vocabulary(&graph, tokens.as_ref(), &place)?;
+        check_vocabulary(&import.graph, tokens.as_ref(), &place)?;
         let sample = self.sample(tokens.as_ref())?;
         let code = match self.code {
             CodeName::Binary => Code::Binary,
@@ -91,7 +95,7 @@ impl Compile {
         let recipe =
             Recipe { levels, calibration_tokens: self.calibration_tokens.max(1), threads: threads(self.threads) };
         if self.emit.iter().any(|name| name == "imported") {
-            print(&text::print(&graph))?;
+            print(&text::print(&import.graph))?;
         }
         let mut dumps = String::new();
         let mut watch = |pass: &Pass, _: &Graph, after: &Graph| {
@@ -99,13 +103,25 @@ impl Compile {
                 dumps += &text::print(after);
             }
         };
-        let converted = convert::convert(graph, &sample, recipe, &mut watch);
+        let tensor = convert::dense(import.graph.clone(), &mut watch)
+            .map_err(|complaints| files::at(&self.model, onnx::explained(&import.model, complaints)));
         // A graph that was refused is worth seeing, so dumps come before the error.
+        let Ok(tensor) = tensor else {
+            print(&dumps)?;
+            return Err(tensor.err().unwrap_or_default());
+        };
+        let proof = proof::prove(&import, &tensor, self.import_tolerance);
+        let proof = proof.map_err(|complaints| files::at(&self.model, complaints))?;
+        note(&proof.line());
+        let origin = import.origin.clone();
+        drop(import);
+        let converted = convert::spiking(tensor, &sample, recipe, &mut watch);
         print(&dumps)?;
         let Converted { graph, calibration } = converted?;
         let provenance = json!({
             "compiler": format!("snnc {}", env!("CARGO_PKG_VERSION")),
             "source": { "bytes": origin.bytes, "xxh3": format!("{:016x}", origin.hash), "producer": origin.producer, "opset": origin.opset },
+            "import": proof.json(),
             "code": code.name(), "timesteps": self.timesteps,
         });
         let source = calibration["source"].as_str().unwrap_or("").to_string();

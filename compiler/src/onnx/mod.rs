@@ -6,6 +6,7 @@
 
 pub mod evaluate;
 pub mod import;
+pub mod proof;
 pub mod read;
 pub mod refusal;
 mod stored;
@@ -23,6 +24,8 @@ pub struct Import {
     /// At stage Imported, verified; its one output is `logits`.
     pub graph: Graph,
     pub origin: Origin,
+    /// Whether the file rounds activations to codes, which the graph does not.
+    pub rounds_activations: bool,
     /// The file itself: it shares its weights with the graph.
     pub model: Model,
 }
@@ -54,7 +57,7 @@ pub fn import(path: &Path) -> Result<Import, Complaints> {
 /// # Errors
 /// What the file has that GPT-2 has not, and everything in it that is not supported.
 pub fn import_model(model: Model) -> Result<Import, Complaints> {
-    let graph = import::import(&model).map_err(|complaints| explained(&model, complaints))?;
+    let import::Imported { graph, rounds_activations } = import::import(&model).map_err(|complaints| explained(&model, complaints))?;
     verify::verify(&graph)?;
     let origin = Origin {
         bytes: model.bytes,
@@ -63,7 +66,7 @@ pub fn import_model(model: Model) -> Result<Import, Complaints> {
         opset: model.opset(),
         nodes: model.graph.nodes.iter().map(read::OnnxNode::count).sum(),
     };
-    Ok(Import { graph, origin, model })
+    Ok(Import { graph, origin, rounds_activations, model })
 }
 
 /// Complaints about nodes of a file: what the file has instead of GPT-2's parts comes first, and every place is told with

@@ -46,3 +46,11 @@ pub fn fresh(port: &Port, n: usize) -> Result<Array, String> {
     let numbers = (0..count(&sizes)?).map(|i| Number::Int(start + step * i as i64));
     Ok(Array::new(sizes, Data::from_numbers(elem, numbers)))
 }
+
+/// Token ids as the ids' input takes them: a batch of one.
+pub fn tokens(port: &Port, ids: &[u32]) -> Result<Array, String> {
+    let elem = port.elem.ok_or("its element type is not supported")?;
+    let sizes = [vec![1; port.sizes.len().max(1) - 1], vec![ids.len()]].concat();
+    let sizes = if port.sizes.is_empty() { vec![1, ids.len()] } else { sizes };
+    Ok(Array::new(sizes, Data::from_numbers(elem, ids.iter().map(|&id| Number::Int(i64::from(id))))))
+}

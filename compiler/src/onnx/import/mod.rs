@@ -42,16 +42,31 @@ const EVALUATED_MAX: usize = 32 * ELEMENTS_MAX;
 /// The most complaints that are worth reading.
 const ERRORS_MAX: usize = 20;
 
+/// A graph that was imported.
+#[derive(Debug)]
+pub struct Imported {
+    /// At stage Imported.
+    pub graph: Graph,
+    /// Whether the file rounds activations to codes.
+    pub rounds_activations: bool,
+}
+
+/// The output that the logits are: the one of that name, or the first.
+pub fn output_of(model: &Model) -> Option<&Port> {
+    let outputs = &model.graph.outputs;
+    outputs.iter().find(|port| port.name == OUTPUT).or(outputs.first())
+}
+
 /// The graph at stage Imported.
 ///
 /// # Errors
 /// All operators that are not supported, and every node that asks for what cannot be had.
-pub fn import(model: &Model) -> Result<Graph, Vec<Diagnostic>> {
+pub fn import(model: &Model) -> Result<Imported, Vec<Diagnostic>> {
     if let Some(n) = inputs::fixed_tokens(&model.graph.inputs) {
         return import_fixed(model, n);
     }
-    let (_, context) = Importer::new(model, &COUNTS, 1).run()?;
-    let context = context.ok_or_else(|| {
+    let first = Importer::new(model, &COUNTS, 1).run()?;
+    let context = first.1.ok_or_else(|| {
         vec![
             Diagnostic::new("", "no table of positions was found")
                 .note("a GPT-2 gathers rows 0, 1, 2... of a learned table; its rows are the longest context"),
@@ -61,17 +76,16 @@ pub fn import(model: &Model) -> Result<Graph, Vec<Diagnostic>> {
     if context > COUNTS[1] {
         counts.push(context);
     }
-    let (graph, _) = Importer::new(model, &counts, context).run()?;
-    Ok(graph)
+    Importer::new(model, &counts, context).run().map(|(imported, _)| imported)
 }
 
 /// A file that takes exactly `n` tokens. That is its context: what a causal network says of fewer is a part of that.
-fn import_fixed(model: &Model, n: usize) -> Result<Graph, Vec<Diagnostic>> {
+fn import_fixed(model: &Model, n: usize) -> Result<Imported, Vec<Diagnostic>> {
     if n < COUNTS[0] {
         let message = format!("the file takes exactly {n} tokens, fewer than snnc can examine");
         return Err(vec![Diagnostic::new("", message).note("export it with a dynamic sequence length")]);
     }
-    Importer::new(model, &[n], n).run().map(|(graph, _)| graph)
+    Importer::new(model, &[n], n).run().map(|(imported, _)| imported)
 }
 
 /// What is known about an ONNX value.
@@ -140,6 +154,7 @@ struct Importer<'m> {
     context: Option<usize>,
     /// The table that token ids index.
     token_table: Option<Value>,
+    rounds_activations: bool,
     /// Numbers that have been given out to tell things apart.
     given_out: u32,
     /// Constants that have become weights, by address; the arrays are kept so that addresses stay theirs.
@@ -163,6 +178,7 @@ impl<'m> Importer<'m> {
             made_ever: 0,
             context: None,
             token_table: None,
+            rounds_activations: false,
             given_out: 0,
             weights: HashMap::new(),
             scalars: HashMap::new(),
@@ -172,10 +188,9 @@ impl<'m> Importer<'m> {
     }
 
     /// The graph of the first output, and the rows of the position table.
-    fn run(mut self) -> Result<(Graph, Option<usize>), Vec<Diagnostic>> {
+    fn run(mut self) -> Result<(Imported, Option<usize>), Vec<Diagnostic>> {
         let graph = &self.model.graph;
-        let named = graph.outputs.iter().find(|port| port.name == OUTPUT);
-        let Some(output) = named.or(graph.outputs.first()) else {
+        let Some(output) = output_of(self.model) else {
             return Err(vec![Diagnostic::new("", "the graph has no output")]);
         };
         let live = self.enter(graph, &[&output.name]);
@@ -188,7 +203,10 @@ impl<'m> Importer<'m> {
             return Err(self.complaints());
         }
         match logits {
-            Ok(value) => Ok((self.builder.finish(vec![(OUTPUT.to_string(), value)]), self.context)),
+            Ok(value) => {
+                let graph = self.builder.finish(vec![(OUTPUT.to_string(), value)]);
+                Ok((Imported { graph, rounds_activations: self.rounds_activations }, self.context))
+            }
             Err(message) => Err(vec![Diagnostic::new(format!("output {}", output.name), message)]),
         }
     }

@@ -79,6 +79,15 @@ fn codes(of: Live, by: Scale) -> Held {
 impl Importer<'_> {
     /// A node of quantised arithmetic. `None`: it is not one.
     pub(super) fn quantised(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<Option<Vec<Held>>, Trouble> {
+        let outputs = self.quantised_operator(node, inputs)?;
+        let exact = ["Cast", "Mul", "DequantizeLinear", "com.microsoft.DequantizeLinear", "com.microsoft.MatMulNBits"];
+        if outputs.is_some() && !exact.contains(&&*node.operator()) {
+            self.rounds_activations = true;
+        }
+        Ok(outputs)
+    }
+
+    fn quantised_operator(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<Option<Vec<Held>>, Trouble> {
         if let Some(Held::Coded(coded)) = at(inputs, 0)
             && let Coded::Codes { of, by } = &**coded
             && node.domain.is_empty()

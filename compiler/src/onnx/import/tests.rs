@@ -97,7 +97,7 @@ const EMBEDDINGS: &str = "
 
 fn import_lines(lines: &str) -> Result<String, Vec<String>> {
     match import(&model(&format!("{EMBEDDINGS}{lines}"), &constants())) {
-        Ok(graph) => {
+        Ok(Imported { graph, .. }) => {
             assert_eq!(snnc_ir::verify::verify(&graph), Ok(()));
             let printed = text::print(&graph);
             let code = printed.lines().filter(|line| line.starts_with('%') || line.starts_with("output"));
@@ -212,7 +212,7 @@ fn what_cannot_be_is_refused() {
 fn import_of_size(lines: &str, sizes: [Option<usize>; 2]) -> Result<String, Vec<String>> {
     let mut fixed = model(&format!("{EMBEDDINGS}{lines}"), &constants());
     fixed.graph.inputs[0].sizes = sizes.to_vec();
-    import(&fixed).map(|graph| text::print(&graph)).map_err(|e| e.iter().map(ToString::to_string).collect())
+    import(&fixed).map(|imported| text::print(&imported.graph)).map_err(|e| e.iter().map(ToString::to_string).collect())
 }
 
 #[test]
