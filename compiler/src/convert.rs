@@ -54,14 +54,15 @@ pub type Watch<'a> = dyn FnMut(&Pass, &Graph, &Graph) + 'a;
 /// # Errors
 /// What is not part of a GPT-2; text that cannot be tokenised.
 pub fn convert(imported: Graph, sample: &Sample<'_>, recipe: Recipe, watch: &mut Watch<'_>) -> Result<Converted, Complaints> {
-    let tensor = dense(imported, watch)?;
+    let tensor = dense(imported, false, watch)?;
     spiking(tensor, sample, recipe, watch)
 }
 
-/// Imported to Tensor: the transformer in its own words, as ranges are measured on it.
-pub fn dense(imported: Graph, watch: &mut Watch<'_>) -> Result<Graph, Complaints> {
+/// Imported to Tensor: the transformer in its own words, as ranges are measured on it. `rounded`: the file's numbers are
+/// codes of eight bits.
+pub fn dense(imported: Graph, rounded: bool, watch: &mut Watch<'_>) -> Result<Graph, Complaints> {
     let (front, _) = front_and_back();
-    run(front, imported, &Context::default(), watch)
+    run(front, imported, &Context { rounded, ..Context::default() }, watch)
 }
 
 /// Tensor to Spiking.

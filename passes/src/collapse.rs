@@ -8,6 +8,7 @@
 //! ssa q k v             =  ssa (settle q) (settle k) (settle v)
 //! ```
 
+use crate::egraph::sampling::TOLERANCE;
 use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, Rule};
 use crate::egraph::{Term, Terms, rewrite};
@@ -23,7 +24,7 @@ const RULES: &[Rule] = &[
 
 /// The Quantised program that a Spiking one is equal to.
 pub fn collapse(graph: &Graph) -> Result<Graph, Vec<Diagnostic>> {
-    rewrite(graph, RULES, &price, Stage::Quantised, |terms, stuck| {
+    rewrite(graph, RULES, TOLERANCE, &price, Stage::Quantised, |terms, stuck| {
         let one = |id: &egg::Id| format!("{:?}", terms[*id].nodes);
         let what: Vec<String> = stuck.iter().map(one).collect();
         vec![Diagnostic::new("", format!("time does not collapse here: {}", what.join(", ")))]

@@ -23,6 +23,8 @@ pub struct Context {
     /// What every site's channels were seen to hold, by value of the simplified graph.
     pub ranges: Ranges,
     pub levels: Levels,
+    /// Whether the numbers of the imported graph were rounded to codes of eight bits, those of activation functions too.
+    pub rounded: bool,
 }
 
 /// A step of the compiler. `run` may assume a verified graph of stage `needs`.

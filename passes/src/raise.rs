@@ -17,9 +17,10 @@ use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary, Value};
 ///
 /// # Errors
 /// All operations that no rule could raise, each with its place.
-pub fn raise(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
+pub fn raise(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnostic>> {
+    let tolerance = if context.rounded { sampling::TOLERANCE_OF_CODES } else { sampling::TOLERANCE };
     // Constant expressions are only legal before the Tensor stage, which they are folded for.
-    let raised = rewrite(graph, RULES, &price, Stage::Imported, |terms, stuck| unraised(terms, graph, stuck))?;
+    let raised = rewrite(graph, RULES, tolerance, &price, Stage::Imported, |terms, stuck| unraised(terms, graph, stuck))?;
     constants::fold(&raised, Stage::Tensor).map_err(|e| vec![e])
 }
 
@@ -376,7 +377,7 @@ fn scaled_embedding(terms: &Terms, m: &Match) -> Option<Expr> {
 fn curve(terms: &Terms, m: &Match) -> Option<Expr> {
     let fact = &terms[m.root].data;
     fact.ty.shape().row_width()?;
-    let (way, curve) = fact.pointwise.iter().find_map(|way| Some((way, sampling::curve_of(way)?)))?;
+    let (way, curve) = fact.pointwise.iter().find_map(|way| Some((way, sampling::curve_of(way, terms.analysis.tolerance)?)))?;
     (terms[way.root].data.ty == fact.ty).then(|| Expr::op(Op::Curve(curve), [Expr::Class(way.root)]))
 }
 

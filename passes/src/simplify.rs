@@ -4,6 +4,7 @@
 
 use crate::Context;
 use crate::constants::{self, fixed};
+use crate::egraph::sampling::TOLERANCE;
 use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, Rule};
 use crate::egraph::{Term, Terms, is_constant, rewrite};
@@ -15,7 +16,7 @@ pub fn simplify(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
     let lost =
         |_: &Terms, _: &[egg::Id]| vec![Diagnostic::new("", "simplification lost a value; this is a defect of snnc")];
     // Constant expressions are only legal before the Tensor stage, which they are folded for.
-    let simplified = rewrite(graph, RULES, &price, Stage::Imported, lost)?;
+    let simplified = rewrite(graph, RULES, TOLERANCE, &price, Stage::Imported, lost)?;
     constants::fold(&simplified, Stage::Tensor).map_err(|e| vec![e])
 }
 

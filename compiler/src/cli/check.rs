@@ -53,7 +53,8 @@ impl Check {
             return Err(vec![Diagnostic::new(self.model.display().to_string(), "is compiled already")]);
         };
         let (front, _) = front_and_back();
-        let raised = run(&front[..1], import.graph.clone(), &Context::default(), &mut |_, _, _| {});
+        let context = Context { rounded: import.rounds_activations, ..Context::default() };
+        let raised = run(&front[..1], import.graph.clone(), &context, &mut |_, _, _| {});
         let tensor = raised
             .map_err(|complaints| files::at(&self.model, onnx::explained(&import.model, complaints)))?;
         let network = Network::of(&tensor).ok_or_else(|| {

@@ -103,7 +103,7 @@ impl Compile {
                 dumps += &text::print(after);
             }
         };
-        let tensor = convert::dense(import.graph.clone(), &mut watch)
+        let tensor = convert::dense(import.graph.clone(), import.rounds_activations, &mut watch)
             .map_err(|complaints| files::at(&self.model, onnx::explained(&import.model, complaints)));
         // A graph that was refused is worth seeing, so dumps come before the error.
         let Ok(tensor) = tensor else {

@@ -78,10 +78,12 @@ pub fn prove(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<
         proof.range,
         proof.tolerance * proof.range
     );
-    Err(vec![
-        Diagnostic::new("", message)
-            .note("please report the file; --import-tolerance SHARE allows another share of the range"),
-    ])
+    let why = if proof.rounds_activations {
+        "the file rounds activations to codes and the network does not: if that alone changes its logits so much, it was quantised badly"
+    } else {
+        "please report the file"
+    };
+    Err(vec![Diagnostic::new("", message).note(why).note("--import-tolerance SHARE allows another share of the range")])
 }
 
 fn compare(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Proof, Diagnostic> {

@@ -66,6 +66,8 @@ pub struct Facts {
     pub weights: Vec<Weight>,
     /// Origin of the terms that are being added.
     origin: u32,
+    /// How far samples of an activation function may be from a known curve.
+    pub tolerance: f64,
     /// The class of every number that is known, by its bits.
     numbers: HashMap<u32, Id>,
 }
@@ -139,18 +141,19 @@ fn scalar_of(terms: &Terms, term: &Term) -> Option<f32> {
     }
 }
 
-/// The cheapest graph of `stage` that `rules` prove equal to `graph`.
+/// The cheapest graph of `stage` that `rules` prove equal to `graph`; `tolerance` is for recognising activation functions.
 ///
 /// # Errors
 /// Whatever no term of `stage` was found for, in the words of `stuck`; rules that did not come to an end.
 pub fn rewrite(
     graph: &Graph,
     rules: &[Rule],
+    tolerance: f64,
     price: Price<'_>,
     stage: Stage,
     stuck: impl Fn(&Terms, &[Id]) -> Vec<Diagnostic>,
 ) -> Result<Graph, Vec<Diagnostic>> {
-    let (mut terms, classes) = from_graph(graph);
+    let (mut terms, classes) = from_graph(graph, tolerance);
     saturate(&mut terms, rules).map_err(|e| vec![e])?;
     let class = |(name, value): &(String, Value)| (name.clone(), terms.find(classes[value.index()]));
     let outputs: Vec<(String, Id)> = graph.outputs.iter().map(class).collect();
@@ -168,8 +171,8 @@ pub fn is_constant(terms: &Terms, term: &Term) -> bool {
 }
 
 /// The terms of a graph, and the class of each of its values.
-fn from_graph(graph: &Graph) -> (Terms, Vec<Id>) {
-    let mut terms = Terms::new(Facts { weights: graph.weights.clone(), origin: 0, numbers: HashMap::new() });
+fn from_graph(graph: &Graph, tolerance: f64) -> (Terms, Vec<Id>) {
+    let mut terms = Terms::new(Facts { weights: graph.weights.clone(), origin: 0, tolerance, numbers: HashMap::new() });
     let mut classes = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
         terms.analysis.origin = node.origin;

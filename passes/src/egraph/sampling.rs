@@ -22,7 +22,10 @@ pub const MAX_ROOTS: usize = 8;
 
 /// Exporters write the constants of a curve in f32, so samples differ from the exact curve by that much; the closest two
 /// known curves (GELU by tanh and by erf) differ by 5e-4.
-const TOLERANCE: f64 = 2e-5;
+pub const TOLERANCE: f64 = 2e-5;
+
+/// The same where constants were rounded to codes of eight bits.
+pub const TOLERANCE_OF_CODES: f64 = 1e-2;
 
 /// Points on both sides of 0, dense where curves bend, up to where they are straight.
 fn grid() -> impl Iterator<Item = f64> {
@@ -75,10 +78,13 @@ fn join(kind: Binary, a: &[Pointwise], b: &[Pointwise], terms: &Terms) -> Vec<Po
     a.iter().filter_map(pair).collect()
 }
 
-/// The known curve that these samples are of.
-pub fn curve_of(way: &Pointwise) -> Option<Curve> {
-    let close = |curve: Curve| {
-        grid().zip(way.samples.iter()).all(|(x, &y)| (curve.at(x) - y).abs() <= TOLERANCE * (1.0 + x.abs()))
+/// The known curve that these samples are of: the closest, if it is close enough.
+pub fn curve_of(way: &Pointwise, tolerance: f64) -> Option<Curve> {
+    let error = |curve: Curve| {
+        let one = |(x, &y): (f64, &f64)| (curve.at(x) - y).abs() / (1.0 + x.abs());
+        grid().zip(way.samples.iter()).map(one).fold(0.0, |a: f64, b| if b.is_nan() { f64::INFINITY } else { a.max(b) })
     };
-    Curve::ALL.into_iter().filter(|curve| *curve != Curve::Identity).find(|&curve| close(curve))
+    let curves = Curve::ALL.into_iter().filter(|curve| *curve != Curve::Identity).map(|curve| (error(curve), curve));
+    let (error, curve) = curves.min_by(|a, b| a.0.total_cmp(&b.0))?;
+    (error <= tolerance).then_some(curve)
 }
