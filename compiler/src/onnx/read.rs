@@ -84,6 +84,13 @@ impl Model {
     }
 }
 
+impl OnnxGraph {
+    /// Elements of all initializers: what a file may ask for grows with what is in it.
+    pub fn elements(&self) -> usize {
+        self.initializers.values().map(|array| array.len()).sum()
+    }
+}
+
 impl OnnxNode {
     /// How messages and origins call the node: its name, or its first output's.
     pub fn label(&self) -> &str {

@@ -1,12 +1,29 @@
 //! A whole file on concrete inputs: what the network of the file gives, whatever the importer makes of it.
 
-use super::{Call, Failure, axis, evaluate, sizes_of};
+use super::{Call, Failure, axis, evaluate, sizes_of, work};
 use crate::onnx::read::{Model, OnnxGraph, OnnxNode};
 use crate::onnx::tensor::Array;
 use indexmap::IndexMap;
 use snnc_ir::Diagnostic;
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+/// The most elements of all values that are held at once beside the weights, for a file of few weights.
+const HELD_MAX: usize = 1 << 27;
+
+/// The same for each element of its weights: a file may first convert them all.
+const HELD_A_WEIGHT: usize = 4;
+
+/// The most numbers that are read or multiplied in all: a minute's work.
+const WORK_MAX: usize = 1 << 37;
+
+/// What a run has used up.
+struct Budget {
+    most: usize,
+    held: Cell<usize>,
+    work: Cell<usize>,
+}
 
 /// A value of a run.
 #[derive(Clone, Debug)]
@@ -17,11 +34,38 @@ enum Held {
 
 /// Names to values; a graph inside a node sees those outside.
 struct Scope<'s> {
+    budget: &'s Budget,
     outer: Option<&'s Scope<'s>>,
     held: HashMap<String, Held>,
 }
 
+impl Held {
+    fn len(&self) -> usize {
+        match self {
+            Held::One(array) => array.len(),
+            Held::Many(arrays) => arrays.iter().map(|array| array.len()).sum(),
+        }
+    }
+}
+
 impl Scope<'_> {
+    fn keep(&mut self, name: &str, held: Held) -> Result<(), String> {
+        self.let_go(name);
+        let total = self.budget.held.get() + held.len();
+        if total > self.budget.most {
+            return Err("the file asks for too much to be evaluated".into());
+        }
+        self.budget.held.set(total);
+        self.held.insert(name.to_string(), held);
+        Ok(())
+    }
+
+    fn let_go(&mut self, name: &str) {
+        if let Some(held) = self.held.remove(name) {
+            self.budget.held.set(self.budget.held.get().saturating_sub(held.len()));
+        }
+    }
+
     fn get(&self, name: &str) -> Option<&Held> {
         self.held.get(name).or_else(|| self.outer?.get(name))
     }
@@ -37,7 +81,9 @@ pub fn run(
     wanted: &[&str],
 ) -> Result<IndexMap<String, Arc<Array>>, Diagnostic> {
     let held = inputs.into_iter().map(|(name, array)| (name, Held::One(Arc::new(array)))).collect();
-    let outputs = run_graph(&model.graph, model.opset(), Scope { outer: None, held }, wanted)?;
+    let most = HELD_MAX.max(model.graph.elements().saturating_mul(HELD_A_WEIGHT));
+    let budget = Budget { most, held: Cell::new(0), work: Cell::new(0) };
+    let outputs = run_graph(&model.graph, model.opset(), Scope { budget: &budget, outer: None, held }, wanted)?;
     let one = |(name, held): (&&str, Held)| match held {
         Held::One(array) => Ok(((*name).to_string(), array)),
         Held::Many(_) => Err(Diagnostic::new(format!("output {name}"), "it is a sequence")),
@@ -60,12 +106,12 @@ fn run_graph(graph: &OnnxGraph, opset: i64, mut scope: Scope<'_>, wanted: &[&str
         let outputs = run_node(node, opset, &scope)?;
         for (name, held) in node.outputs.iter().zip(outputs) {
             if !name.is_empty() && last.contains_key(name.as_str()) {
-                scope.held.insert(name.clone(), held);
+                scope.keep(name, held).map_err(|message| Diagnostic::new(node.label(), message))?;
             }
         }
         for name in node.needs() {
             if last.get(name) == Some(&i) {
-                scope.held.remove(name);
+                scope.let_go(name);
             }
         }
     }
@@ -114,6 +160,11 @@ fn run_node(node: &OnnxNode, opset: i64, scope: &Scope<'_>) -> Result<Vec<Held>,
         })
         .collect();
     let arrays = arrays.ok_or_else(|| failed("it takes a sequence".into()))?;
+    let budget = &scope.budget.work;
+    budget.set(budget.get().saturating_add(work(node, &arrays)));
+    if budget.get() > WORK_MAX {
+        return Err(failed("the file asks for too much to be evaluated".into()));
+    }
     match evaluate(node, opset, &arrays) {
         Ok(outputs) => Ok(outputs.into_iter().map(|array| Held::One(Arc::new(array))).collect()),
         Err(Failure::Unknown) => Err(failed("this operator cannot be evaluated".into())),
@@ -135,7 +186,7 @@ fn branch(
     let name = if condition.is_zero() { "else_branch" } else { "then_branch" };
     let graph = node.graph(name).ok_or_else(|| failed("a branch is missing"))?;
     let wanted: Vec<&str> = graph.outputs.iter().map(|port| port.name.as_str()).collect();
-    run_graph(graph, opset, Scope { outer: Some(scope), held: HashMap::new() }, &wanted)
+    run_graph(graph, opset, Scope { budget: scope.budget, outer: Some(scope), held: HashMap::new() }, &wanted)
 }
 
 /// Operators on sequences. `None`: the node is another one.

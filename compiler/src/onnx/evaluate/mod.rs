@@ -58,6 +58,23 @@ pub struct Call<'a> {
     pub inputs: &'a [Option<&'a Array>],
 }
 
+/// How many numbers a node reads or multiplies: what keeps a small file from asking for days.
+pub fn work(node: &OnnxNode, inputs: &[Option<&Array>]) -> usize {
+    let read = inputs.iter().flatten().map(|x| x.len()).fold(0, usize::saturating_add);
+    if ["Constant", "Identity", "Reshape", "Shape"].contains(&node.op_type.as_str()) {
+        return 1;
+    }
+    let is_product = ["MatMul", "Gemm", "QGemm", "Attention", "Einsum"].iter().any(|word| node.op_type.contains(word));
+    match inputs {
+        [Some(a), rest @ ..] if is_product => {
+            let wide = rest.iter().flatten().map(|b| b.len() / b.sizes().first().copied().unwrap_or(1).max(1));
+            let wide = wide.chain(rest.iter().flatten().map(|b| b.sizes().last().copied().unwrap_or(1))).max();
+            a.len().saturating_mul(wide.unwrap_or(1)).saturating_add(read)
+        }
+        _ => read,
+    }
+}
+
 /// The outputs of `node`.
 pub fn evaluate(node: &OnnxNode, opset: i64, inputs: &[Option<&Array>]) -> Result<Vec<Array>, Failure> {
     for empty in inputs.iter().flatten().filter(|x| x.is_empty()) {

@@ -15,7 +15,7 @@ mod known;
 mod operators;
 mod quantised;
 
-use super::evaluate::{Call, ELEMENTS_MAX, Failure, evaluate};
+use super::evaluate::{Call, ELEMENTS_MAX, Failure, evaluate, work};
 use super::read::{Model, OnnxNode, Port};
 use super::tensor::{Array, Elem};
 use known::Known;
@@ -33,7 +33,7 @@ pub const COUNTS: [usize; 2] = [5, 7];
 /// What the one output of an imported graph is called.
 pub const OUTPUT: &str = "logits";
 
-/// The most elements of all arrays that are held at once.
+/// The most elements of all arrays that are held at once, where the weights are not half as many.
 const HELD_MAX: usize = 4 * ELEMENTS_MAX;
 
 /// The most elements that are evaluated in all: half a minute's work.
@@ -333,7 +333,7 @@ impl<'m> Importer<'m> {
         let elements = if let Held::Known(known) = &held { known.elements() } else { 0 };
         self.made_now += elements;
         self.made_ever = self.made_ever.saturating_add(elements);
-        if self.made_now > HELD_MAX || self.made_ever > EVALUATED_MAX {
+        if self.made_now > HELD_MAX.max(self.model.graph.elements().saturating_mul(2)) || self.made_ever > EVALUATED_MAX {
             self.errors.push(Diagnostic::new(node.label(), "the file asks for too much to be evaluated"));
             self.made_now -= elements;
             return drop(self.held.insert(name, Held::Failed));
@@ -458,11 +458,15 @@ impl<'m> Importer<'m> {
     }
 
     /// Evaluates a node that does not depend on the token ids.
-    fn fold(&self, node: &OnnxNode, known: &[Option<&Known>]) -> Result<Vec<Held>, Trouble> {
+    fn fold(&mut self, node: &OnnxNode, known: &[Option<&Known>]) -> Result<Vec<Held>, Trouble> {
         let runs = if known.iter().flatten().all(|x| x.single().is_some()) { 1 } else { self.counts.len() };
         let mut outputs: Vec<Vec<Arc<Array>>> = vec![Vec::new(); node.outputs.len()];
         for k in 0..runs {
             let inputs: Vec<Option<&Array>> = known.iter().map(|x| x.map(|x| x.at(k))).collect();
+            self.made_ever = self.made_ever.saturating_add(work(node, &inputs));
+            if self.made_ever > EVALUATED_MAX {
+                return Err("the file asks for too much to be evaluated".into());
+            }
             let arrays = evaluate(node, self.model.opset(), &inputs).map_err(|failure| match failure {
                 Failure::Unknown => Trouble::Unsupported,
                 Failure::Wrong(message) => Trouble::Wrong(message),
@@ -565,7 +569,7 @@ impl<'m> Importer<'m> {
     }
 
     /// The first output of a node that is not in the file, on constants.
-    fn evaluated(&self, node: &OnnxNode, inputs: &[Option<&Held>]) -> Result<Known, Trouble> {
+    fn evaluated(&mut self, node: &OnnxNode, inputs: &[Option<&Held>]) -> Result<Known, Trouble> {
         let known: Option<Vec<Option<&Known>>> = inputs
             .iter()
             .map(|held| match held {
@@ -581,7 +585,7 @@ impl<'m> Importer<'m> {
     }
 
     /// Rows of a constant table by constant indices.
-    fn gathered(&self, node: &OnnxNode, table: &Known, indices: &Held) -> Result<Held, Trouble> {
+    fn gathered(&mut self, node: &OnnxNode, table: &Known, indices: &Held) -> Result<Held, Trouble> {
         let gather = OnnxNode { op_type: "Gather".into(), outputs: node.outputs.clone(), ..OnnxNode::default() };
         self.evaluated(&gather, &[Some(&Held::Known(table.clone())), Some(indices)]).map(Held::Known)
     }
