@@ -1,7 +1,7 @@
 //! A network in a few words and numbers: what `snnc check` found.
 
 use serde_json::{Value as Json, json};
-use snnc_ir::{Curve, Graph, Op, Value};
+use snnc_ir::{Curve, Diagnostic, Graph, Op, Value};
 use std::collections::BTreeMap;
 
 /// A GPT-2 as a graph at stage Tensor has it.
@@ -43,8 +43,19 @@ impl Head {
 }
 
 impl Network {
-    /// Of a graph at stage Tensor; `None` where it embeds no tokens or has no width.
-    pub fn of(graph: &Graph) -> Option<Self> {
+    /// Of a graph at stage Tensor.
+    ///
+    /// # Errors
+    /// It has no layers, or embeds no tokens.
+    pub fn of(graph: &Graph) -> Result<Self, Diagnostic> {
+        match Self::read(graph) {
+            Some(network) if network.layers > 0 => Ok(network),
+            Some(_) => Err(Diagnostic::new("", "there is no attention in it; a GPT-2 has a layer or more")),
+            None => Err(Diagnostic::new("", "it embeds no token ids")),
+        }
+    }
+
+    fn read(graph: &Graph) -> Option<Self> {
         let nodes = || graph.iter().map(|(_, node)| node);
         let is_ids = |value: Value| matches!(graph.node(value).op, Op::Tokens);
         let table = nodes().find_map(|node| match node.op {

@@ -57,9 +57,7 @@ impl Check {
         let raised = run(&front[..1], import.graph.clone(), &context, &mut |_, _, _| {});
         let tensor = raised
             .map_err(|complaints| files::at(&self.model, onnx::explained(&import.model, complaints)))?;
-        let network = Network::of(&tensor).ok_or_else(|| {
-            vec![Diagnostic::new(self.model.display().to_string(), "embeds no token ids")]
-        })?;
+        let network = Network::of(&tensor).map_err(|e| files::at(&self.model, vec![e]))?;
         Ok((*import, network))
     }
 }

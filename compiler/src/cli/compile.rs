@@ -6,6 +6,7 @@ use crate::files::{self, Model};
 use crate::tokens::Tokens;
 use crate::onnx::{self, proof};
 use crate::Complaints;
+use crate::describe::Network;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use snnc_ir::container::{self, File};
@@ -110,6 +111,7 @@ impl Compile {
             print(&dumps)?;
             return Err(tensor.err().unwrap_or_default());
         };
+        Network::of(&tensor).map_err(|e| files::at(&self.model, vec![e]))?;
         let proof = proof::prove(&import, &tensor, self.import_tolerance);
         let proof = proof.map_err(|complaints| files::at(&self.model, complaints))?;
         note(&proof.line());

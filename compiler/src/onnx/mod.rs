@@ -18,6 +18,24 @@ use read::Model;
 use snnc_ir::{Graph, verify};
 use std::path::Path;
 
+/// Operators that are known, for tables of what is covered.
+#[rustfmt::skip]
+pub const OPERATORS: [&str; 100] = [
+    "Abs", "Add", "And", "ArgMax", "Attention", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConcatFromSequence",
+    "Constant", "ConstantOfShape", "Cos", "CumSum", "DequantizeLinear", "Div", "Dropout", "DynamicQuantizeLinear",
+    "Einsum", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm",
+    "Greater", "GreaterOrEqual", "Identity", "If", "IsNaN", "LayerNormalization", "Less", "LessOrEqual", "Log",
+    "LogSoftmax", "MatMul", "MatMulInteger", "Max", "Min", "Mod", "Mul", "Neg", "NonZero", "Not", "Or", "Pow",
+    "QLinearMatMul", "QuantizeLinear", "RMSNormalization", "Range", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin",
+    "ReduceProd", "ReduceSum", "Relu", "Reshape", "ScatterND", "SequenceAt", "SequenceConstruct", "Shape", "Sigmoid",
+    "Sin", "Size", "Slice", "Softmax", "Softplus", "Split", "SplitToSequence", "Sqrt", "Squeeze", "Sub", "Sum", "Swish",
+    "Tanh", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor", "com.microsoft.Attention",
+    "com.microsoft.BiasGelu", "com.microsoft.DynamicQuantizeMatMul", "com.microsoft.EmbedLayerNormalization",
+    "com.microsoft.FastGelu", "com.microsoft.FusedMatMul", "com.microsoft.MatMulIntegerToFloat",
+    "com.microsoft.MatMulNBits", "com.microsoft.MultiHeadAttention", "com.microsoft.QGemm", "com.microsoft.QLinearAdd",
+    "com.microsoft.SkipLayerNormalization",
+];
+
 /// What an ONNX file became.
 #[derive(Debug)]
 pub struct Import {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 /// An ONNX file.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Model {
     /// Version of the operators of each domain; ONNX's own domain is "".
     pub opsets: IndexMap<String, i64>,

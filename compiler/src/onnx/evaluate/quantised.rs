@@ -242,7 +242,7 @@ impl<'a> Call<'a> {
 
     /// com.microsoft.DynamicQuantizeMatMul: A is quantised here.
     pub(super) fn dynamic_quantize_matmul(&self) -> Result<Array, String> {
-        let quantised = Call { inputs: &self.inputs[..1], ..*self }.dynamic_quantize()?;
+        let quantised = Call { inputs: self.inputs.get(..1).unwrap_or(&[]), ..*self }.dynamic_quantize()?;
         let sums = integer_product(&quantised[0], self.arg(1)?, Some(&quantised[2]), self.optional(3))?;
         self.scaled_sums(&sums, &quantised[1], self.arg(2)?, self.optional(4))
     }

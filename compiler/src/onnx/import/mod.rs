@@ -51,6 +51,26 @@ pub struct Imported {
     pub rounds_activations: bool,
 }
 
+/// What an operator is taken as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Support {
+    /// Evaluated, where it does not depend on the token ids.
+    pub constant: bool,
+    /// Translated, where it does.
+    pub live: bool,
+}
+
+/// What the operator of `node` is taken as, whatever its operands.
+pub fn support(node: &OnnxNode) -> Support {
+    let model = Model::default();
+    let mut importer = Importer::new(&model, &COUNTS, 1);
+    let is_control = control::CONTROL.contains(&&*node.operator());
+    Support {
+        constant: is_control || evaluate(node, model.opset(), &[]) != Err(Failure::Unknown),
+        live: is_control || !matches!(importer.live_operator(node, &[]), Err(Trouble::Unsupported)),
+    }
+}
+
 /// The output that the logits are: the one of that name, or the first.
 pub fn output_of(model: &Model) -> Option<&Port> {
     let outputs = &model.graph.outputs;
