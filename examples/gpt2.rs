@@ -16,6 +16,23 @@ pub enum Activation {
     /// `gelu`: five nodes around an erf.
     GeluErf,
     Relu,
+    /// `x sigmoid(x)`
+    Silu,
+    /// `x sigmoid(1.702 x)`
+    GeluQuick,
+}
+
+/// Where logits come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// The embedding, transposed at run time.
+    Tied,
+    /// A transposed copy of the embedding.
+    Copied,
+    /// Weights of its own.
+    Untied,
+    /// Nowhere: the file ends at the last LayerNorm.
+    Missing,
 }
 
 /// What to write.
@@ -30,8 +47,9 @@ pub struct Gpt2Config {
     pub activation: Activation,
     /// 13: LayerNorm in nine nodes. 17: LayerNormalization.
     pub opset: i64,
-    /// Whether the head is the embedding, transposed at run time; else the file holds a transposed copy of it.
-    pub tied: bool,
+    pub head: Head,
+    /// `scale_attn_by_inverse_layer_idx`: scores of layer `i` are divided by `i + 1` as well.
+    pub inverse_layer_scale: bool,
     pub seed: u64,
 }
 
@@ -45,7 +63,8 @@ impl Gpt2Config {
         context: 1024,
         activation: Activation::GeluTanh,
         opset: 17,
-        tied: true,
+        head: Head::Tied,
+        inverse_layer_scale: false,
         seed: 1,
     };
     /// 355 M parameters.
@@ -77,12 +96,35 @@ impl Gpt2Config {
 
 /// Writes the file.
 pub fn write(config: &Gpt2Config, out: &mut dyn Write) -> io::Result<()> {
+    write_beside(config, out, &mut [])
+}
+
+/// Writes the file and its weights to others beside it, in turn: each by the name that the file knows it by.
+pub fn write_beside(
+    config: &Gpt2Config,
+    out: &mut dyn Write,
+    beside: &mut [(String, Box<dyn Write>)],
+) -> io::Result<()> {
     config.check()?;
     let mut nodes = Nodes::default();
     let graph_end = network(config, &mut nodes);
     let tensors = tensors(config);
-    let headers: Vec<Vec<u8>> = tensors.iter().map(Weight::header).collect();
-    let weights: usize = headers.iter().zip(&tensors).map(|(header, tensor)| header.len() + tensor.len() * 4).sum();
+    let headers: Vec<Vec<u8>> = match beside {
+        [] => tensors.iter().map(Weight::header).collect(),
+        _ => {
+            let mut ends = vec![0; beside.len()];
+            let place = |(i, tensor): (usize, &Weight)| {
+                let file = i % ends.len();
+                let header = tensor.header_beside(&beside[file].0, ends[file]);
+                ends[file] += (tensor.len() * 4).next_multiple_of(ALIGNMENT);
+                header
+            };
+            tensors.iter().enumerate().map(place).collect()
+        }
+    };
+    let inside = if beside.is_empty() { 4 } else { 0 };
+    let weights: usize =
+        headers.iter().zip(&tensors).map(|(header, tensor)| header.len() + tensor.len() * inside).sum();
     let name = Message::new().text(2, "main_graph");
     let len = nodes.written.0.len() + name.0.len() + weights + graph_end.0.len();
 
@@ -91,10 +133,19 @@ pub fn write(config: &Gpt2Config, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(&Message::header(7, len as u64))?;
     out.write_all(&nodes.written.0)?;
     out.write_all(&name.0)?;
-    for (tensor, header) in tensors.iter().zip(&headers) {
+    for (i, (tensor, header)) in tensors.iter().zip(&headers).enumerate() {
         out.write_all(header)?;
-        tensor.write(config, out)?;
+        if beside.is_empty() {
+            tensor.write(config, out)?;
+            continue;
+        }
+        let file = i % beside.len();
+        let (_, beside) = &mut beside[file];
+        tensor.write(config, beside)?;
+        let rest = (tensor.len() * 4).next_multiple_of(ALIGNMENT) - tensor.len() * 4;
+        beside.write_all(&vec![0; rest])?;
     }
+    beside.iter_mut().try_for_each(|(_, beside)| beside.flush())?;
     out.write_all(&graph_end.0)?;
     let opset = Message::new().text(1, "").int(2, config.opset);
     out.write_all(&Message::new().message(8, &opset).0)
@@ -160,9 +211,12 @@ fn tensors(config: &Gpt2Config) -> Vec<Weight> {
     }
     norm(&mut all, "ln_f".into());
     let mut all: Vec<_> = all.into_iter().map(|(name, sizes, v)| (format!("transformer.{name}"), sizes, v)).collect();
-    if !config.tied {
-        all.push((HEAD.into(), vec![d, config.vocabulary], Values::TransposedEmbedding));
-    }
+    let copy = match config.head {
+        Head::Copied => Some(Values::TransposedEmbedding),
+        Head::Untied => Some(weight),
+        Head::Tied | Head::Missing => None,
+    };
+    all.extend(copy.map(|values| (HEAD.into(), vec![d, config.vocabulary], values)));
     let weight = |(i, (name, sizes, values))| Weight { name, sizes, values, stream: i as u64 };
     all.into_iter().enumerate().map(weight).collect()
 }
@@ -179,6 +233,19 @@ impl Weight {
         let raw = Message::header(9, self.len() as u64 * 4);
         let len = tensor.0.len() + raw.len() + self.len() * 4;
         [Message::header(5, len as u64), tensor.0, raw].concat()
+    }
+
+    /// What stands in the graph of a tensor whose bytes lie `at` that byte of another file.
+    fn header_beside(&self, file: &str, at: usize) -> Vec<u8> {
+        let tensor = self.sizes.iter().fold(Message::new(), |m, &size| m.int(1, size as i64)).int(2, 1);
+        let entry = |key: &str, value: &str| Message::new().text(1, key).text(2, value);
+        let tensor = tensor
+            .text(8, &self.name)
+            .message(13, &entry("location", file))
+            .message(13, &entry("offset", &at.to_string()))
+            .message(13, &entry("length", &(self.len() * 4).to_string()))
+            .int(14, 1);
+        [Message::header(5, tensor.0.len() as u64), tensor.0].concat()
     }
 
     fn write(&self, config: &Gpt2Config, out: &mut dyn Write) -> io::Result<()> {
@@ -199,6 +266,9 @@ impl Weight {
         Ok(())
     }
 }
+
+/// Tensors in files beside the model begin at multiples of this.
+const ALIGNMENT: usize = 64;
 
 /// Numbers that are drawn between two writes.
 const CHUNK: usize = 1 << 16;
@@ -373,18 +443,23 @@ fn network(config: &Gpt2Config, g: &mut Nodes) -> Message {
     let t = "/transformer";
     let (mut x, tokens, width) = embeddings(g, t);
     for layer in 0..config.layers {
-        x = block(config, g, &format!("{t}/h.{layer}"), &format!("transformer.h.{layer}"), &x);
+        x = block(config, g, &format!("{t}/h.{layer}"), &format!("transformer.h.{layer}"), &x, layer);
     }
     let x = layer_norm(config, g, &format!("{t}/ln_f"), "transformer.ln_f", &x);
     let rest = g.ints(t, &[-1]);
     let (tokens, width) = (g.unsqueeze(t, &tokens), g.unsqueeze(t, &width));
     let x = g.reshape(t, &x, &[&rest, &tokens, &width]);
-    let head = match config.tied {
-        true => g.node("/lm_head", "Transpose", &["transformer.wte.weight"], &[Attr::Ints("perm", &[1, 0])]),
-        false => HEAD.to_string(),
+    let input = port("input_ids", INT64, &["batch", "sequence"], None);
+    let head = match config.head {
+        Head::Tied => g.node("/lm_head", "Transpose", &["transformer.wte.weight"], &[Attr::Ints("perm", &[1, 0])]),
+        Head::Copied | Head::Untied => HEAD.to_string(),
+        Head::Missing => {
+            g.push("/Identity", "Identity", &[&x], &[], &["last_hidden_state".to_string()]);
+            let output = port("last_hidden_state", FLOAT, &["batch", "sequence"], Some(config.width));
+            return Message::new().message(11, &input).message(12, &output);
+        }
     };
     g.push("/lm_head/MatMul", "MatMul", &[&x, &head], &[], &["logits".to_string()]);
-    let input = port("input_ids", INT64, &["batch", "sequence"], None);
     let output = port("logits", FLOAT, &["batch", "sequence"], Some(config.vocabulary));
     Message::new().message(11, &input).message(12, &output)
 }
@@ -416,9 +491,9 @@ fn embeddings(g: &mut Nodes, t: &str) -> (String, String, String) {
     (x, tokens, width)
 }
 
-fn block(config: &Gpt2Config, g: &mut Nodes, scope: &str, weights: &str, x: &str) -> String {
+fn block(config: &Gpt2Config, g: &mut Nodes, scope: &str, weights: &str, x: &str, layer: usize) -> String {
     let y = layer_norm(config, g, &format!("{scope}/ln_1"), &format!("{weights}.ln_1"), x);
-    let y = attention(config, g, &format!("{scope}/attn"), &format!("{weights}.attn"), &y);
+    let y = attention(config, g, &format!("{scope}/attn"), &format!("{weights}.attn"), &y, layer);
     let x = g.node(scope, "Add", &[&y, x], &[]);
     let y = layer_norm(config, g, &format!("{scope}/ln_2"), &format!("{weights}.ln_2"), &x);
     let y = conv(g, &format!("{scope}/mlp/c_fc"), &format!("{weights}.mlp.c_fc"), &y, 4 * config.width);
@@ -463,7 +538,7 @@ fn conv(g: &mut Nodes, scope: &str, weights: &str, x: &str, outputs: usize) -> S
     g.reshape(scope, &y, &[&batch, &tokens, &outputs])
 }
 
-fn attention(config: &Gpt2Config, g: &mut Nodes, scope: &str, weights: &str, x: &str) -> String {
+fn attention(config: &Gpt2Config, g: &mut Nodes, scope: &str, weights: &str, x: &str, layer: usize) -> String {
     let d = config.width as i64;
     let qkv = conv(g, &format!("{scope}/c_attn"), &format!("{weights}.c_attn"), x, 3 * config.width);
     let sizes = g.ints(scope, &[d, d, d]);
@@ -480,7 +555,10 @@ fn attention(config: &Gpt2Config, g: &mut Nodes, scope: &str, weights: &str, x: 
     let v = turn(g, scope, &v, &[0, 2, 1, 3]);
     let k = turn(g, scope, &k, &[0, 2, 3, 1]);
     let scores = g.node(scope, "MatMul", &[&q, &k], &[]);
-    let scores = scaled(g, scope, &scores, &v);
+    let mut scores = scaled(g, scope, &scores, &v);
+    if config.inverse_layer_scale {
+        scores = g.with_float(scope, "Div", &scores, (layer + 1) as f32);
+    }
     let mask = mask(config, g, scope, &q, &keys);
     let scores = g.node(scope, "Cast", &[&scores], &[Attr::Int("to", FLOAT)]);
     let lowest = g.float(scope, f32::MIN);
@@ -539,6 +617,15 @@ fn mask(config: &Gpt2Config, g: &mut Nodes, scope: &str, q: &str, k: &str) -> St
 fn activation(config: &Gpt2Config, g: &mut Nodes, scope: &str, x: &str) -> String {
     match config.activation {
         Activation::Relu => g.node(scope, "Relu", &[x], &[]),
+        Activation::Silu => {
+            let gate = g.node(scope, "Sigmoid", &[x], &[]);
+            g.node(scope, "Mul", &[x, &gate], &[])
+        }
+        Activation::GeluQuick => {
+            let gate = g.with_float(scope, "Mul", x, 1.702);
+            let gate = g.node(scope, "Sigmoid", &[&gate], &[]);
+            g.node(scope, "Mul", &[x, &gate], &[])
+        }
         Activation::GeluErf => {
             let y = g.with_float(scope, "Div", x, std::f32::consts::SQRT_2);
             let y = g.node(scope, "Erf", &[&y], &[]);

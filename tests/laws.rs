@@ -7,7 +7,7 @@
 
 use proptest::prelude::*;
 use snnc::convert::{Recipe, Sample, convert};
-use snnc_examples::gpt2::{Activation, Gpt2Config};
+use snnc_examples::gpt2::{Activation, Gpt2Config, Head};
 use snnc_ir::eval::{Array, Content, Evaluator, Memory, Real};
 use snnc_ir::verify::verify;
 use snnc_ir::{Builder, Code, Curve, Graph, Op, Stage, Tensor, Value};
@@ -336,7 +336,7 @@ const TINY: Gpt2Config = Gpt2Config { width: 24, heads: 3, vocabulary: 70, conte
 const NETWORKS: [(Gpt2Config, Code, u16); 4] = [
     (TINY,                                                              Code::Binary, 7),
     (Gpt2Config { activation: Activation::GeluErf, opset: 13, ..TINY }, Code::Binary, 4),
-    (Gpt2Config { activation: Activation::Relu, tied: false, ..TINY },  Code::Binary, 8),
+    (Gpt2Config { activation: Activation::Relu, head: Head::Copied, ..TINY },  Code::Binary, 8),
     (Gpt2Config { width: 15, heads: 5, ..TINY },                        Code::Unary,  5),
 ];
 
