@@ -28,7 +28,8 @@ impl Weights<'_> {
     fn linear(&self, x: &Rows, name: &str) -> Rows {
         let (w, b) = (self.get(&format!("{name}.weight")), self.get(&format!("{name}.bias")));
         let n = b.len();
-        let row = |x: &Vec<f64>| (0..n).map(|j| b[j] + (0..x.len()).map(|i| x[i] * w[i * n + j]).sum::<f64>()).collect();
+        let row =
+            |x: &Vec<f64>| (0..n).map(|j| b[j] + (0..x.len()).map(|i| x[i] * w[i * n + j]).sum::<f64>()).collect();
         x.iter().map(row).collect()
     }
 
@@ -46,7 +47,9 @@ impl Weights<'_> {
 fn activation(kind: Activation, x: f64) -> f64 {
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
     match kind {
-        Activation::GeluTanh => 0.5 * x * (1.0 + libm::tanh((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x))),
+        Activation::GeluTanh => {
+            0.5 * x * (1.0 + libm::tanh((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)))
+        }
         Activation::GeluErf => 0.5 * x * (1.0 + libm::erf(x / 2f64.sqrt())),
         Activation::GeluQuick => x * sigmoid(1.702 * x),
         Activation::Silu => x * sigmoid(x),
@@ -62,7 +65,7 @@ fn attend(config: &Gpt2Config, layer: usize, qkv: &Rows) -> Rows {
     }
     let mut out = vec![vec![0.0; d]; qkv.len()];
     for head in 0..config.heads {
-        for i in 0..qkv.len() {
+        for (i, out) in out.iter_mut().enumerate() {
             let part = |row: usize, which: usize| &qkv[row][which * d + head * w..][..w];
             let score = |j: usize| part(i, 0).iter().zip(part(j, 1)).map(|(q, k)| q * k).sum::<f64>() * scale;
             let scores: Vec<f64> = (0..=i).map(score).collect();
@@ -70,7 +73,7 @@ fn attend(config: &Gpt2Config, layer: usize, qkv: &Rows) -> Rows {
             let sum: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
             for (j, s) in scores.iter().enumerate() {
                 let weight = (s - largest).exp() / sum;
-                part(j, 2).iter().enumerate().for_each(|(c, v)| out[i][head * w + c] += weight * v);
+                part(j, 2).iter().enumerate().for_each(|(c, v)| out[head * w + c] += weight * v);
             }
         }
     }
@@ -145,7 +148,8 @@ fn heads_of_the_network() {
 
 #[test]
 fn numbers_of_layers_heads_and_widths() {
-    for (layers, width, heads) in [(1, 64, 4), (3, 64, 1), (2, 64, 64), (2, 96, 6), (2, 60, 5), (1, 100, 4), (2, 8, 2)] {
+    for (layers, width, heads) in [(1, 64, 4), (3, 64, 1), (2, 64, 64), (2, 96, 6), (2, 60, 5), (1, 100, 4), (2, 8, 2)]
+    {
         check(Gpt2Config { layers, width, heads, ..TINY });
     }
 }

@@ -63,7 +63,10 @@ fn array(x: &Reference) -> Array {
 fn operators(nodes: &[OnnxNode], into: &mut BTreeSet<String>) {
     for node in nodes {
         into.insert(node.operator().into_owned());
-        ["then_branch", "else_branch"].iter().filter_map(|name| node.graph(name)).for_each(|g| operators(&g.nodes, into));
+        ["then_branch", "else_branch"]
+            .iter()
+            .filter_map(|name| node.graph(name))
+            .for_each(|g| operators(&g.nodes, into));
     }
 }
 
@@ -97,7 +100,9 @@ fn measure(path: &Path) -> Result<Measured, String> {
     let context = Context { rounded: import.rounds_activations, ..Context::default() };
     let tensor = run_passes(&front[..1], import.graph.clone(), &context, &mut |_, _, _| {}).map_err(say)?;
     let tokens = io.iter().find(|(name, x)| {
-        name.starts_with("in.") && x.kind.starts_with('I') && !["mask", "position", "type"].iter().any(|w| name.contains(w))
+        name.starts_with("in.")
+            && x.kind.starts_with('I')
+            && !["mask", "position", "type"].iter().any(|w| name.contains(w))
     });
     let tokens = tokens.ok_or("no ids")?.1;
     let logits = io.get("out.logits").or_else(|| io.values().find(|x| x.sizes.len() == 3 && x.kind.starts_with('F')));
@@ -155,7 +160,13 @@ fn files_of_ones_own() {
         match measure(&path) {
             Ok(m) => println!(
                 "{:45} opset {:2} {:4} nodes  difference {:9.2e} of {:6.2}  evaluation {:9.2e}  cosine {:.5}{}",
-                m.name, m.opset, m.nodes, m.difference, m.range, m.evaluation, m.cosine,
+                m.name,
+                m.opset,
+                m.nodes,
+                m.difference,
+                m.range,
+                m.evaluation,
+                m.cosine,
                 if m.difference < 1e-4 && m.cosine > 0.99 { "" } else { "  <--" }
             ),
             Err(message) => println!("{:45} {message}", path.file_stem().unwrap().to_string_lossy()),
@@ -231,7 +242,8 @@ fn exports_table(all: &[Measured]) -> String {
 /// What every operator is taken as, and in how many of the files it is.
 fn operators_table(all: &[Measured]) -> String {
     let mut table = String::from("| operator | on constants | in the network | files |\n|---|---|---|---|\n");
-    let names: BTreeSet<&str> = all.iter().flat_map(|m| &m.operators).map(String::as_str).chain(onnx::OPERATORS).collect();
+    let names: BTreeSet<&str> =
+        all.iter().flat_map(|m| &m.operators).map(String::as_str).chain(onnx::OPERATORS).collect();
     for name in names {
         let (domain, op_type) = name.rsplit_once('.').unwrap_or(("", name));
         let node = OnnxNode { op_type: op_type.into(), domain: domain.into(), ..OnnxNode::default() };

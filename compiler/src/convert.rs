@@ -15,6 +15,14 @@ pub const BUILT_IN_TEXT: &str = include_str!("calibration.txt");
 /// Tokens that ranges are measured on: 64 windows of 256 reach a centred cosine of .9999 at seven timesteps; 8 do not.
 pub const CALIBRATION_TOKENS: usize = 16384;
 
+/// Products of a weight and a token that calibration is worth by default: a minute's work on two cores.
+const CALIBRATION_PRODUCTS: usize = 1_500_000_000_000;
+
+/// Tokens that ranges are measured on by default: fewer for a network that takes long to run, a few windows at least.
+pub fn calibration_tokens(parameters: usize) -> usize {
+    (CALIBRATION_PRODUCTS / parameters.max(1)).clamp(4 * CALIBRATION_WINDOW, CALIBRATION_TOKENS)
+}
+
 /// How many tokens a calibration window has at most: ranges settle within a few hundred tokens of context.
 pub const CALIBRATION_WINDOW: usize = 256;
 
@@ -53,7 +61,12 @@ pub type Watch<'a> = dyn FnMut(&Pass, &Graph, &Graph) + 'a;
 ///
 /// # Errors
 /// What is not part of a GPT-2; text that cannot be tokenised.
-pub fn convert(imported: Graph, sample: &Sample<'_>, recipe: Recipe, watch: &mut Watch<'_>) -> Result<Converted, Complaints> {
+pub fn convert(
+    imported: Graph,
+    sample: &Sample<'_>,
+    recipe: Recipe,
+    watch: &mut Watch<'_>,
+) -> Result<Converted, Complaints> {
     let tensor = dense(imported, false, watch)?;
     spiking(tensor, sample, recipe, watch)
 }
@@ -66,7 +79,12 @@ pub fn dense(imported: Graph, rounded: bool, watch: &mut Watch<'_>) -> Result<Gr
 }
 
 /// Tensor to Spiking.
-pub fn spiking(tensor: Graph, sample: &Sample<'_>, recipe: Recipe, watch: &mut Watch<'_>) -> Result<Converted, Complaints> {
+pub fn spiking(
+    tensor: Graph,
+    sample: &Sample<'_>,
+    recipe: Recipe,
+    watch: &mut Watch<'_>,
+) -> Result<Converted, Complaints> {
     let (_, back) = front_and_back();
     let mut context = Context { levels: recipe.levels, ..Context::default() };
     let (windows, source) = sample_windows(&tensor, sample, recipe.calibration_tokens)?;

@@ -72,7 +72,7 @@ impl Network {
         let curves: Vec<(Curve, usize)> = graph
             .iter()
             .filter_map(|(value, node)| match node.op {
-                Op::Curve(curve) => Some((curve, graph.ty(value).shape().row_width()? as usize)),
+                Op::Curve(curve) => Some((curve, graph.ty(value).shape().row_width()?)),
                 _ => None,
             })
             .collect();
@@ -109,7 +109,15 @@ impl Network {
         let heads = each(&self.heads, |&heads| format!("{heads} heads of {}", width_of(heads)));
         let scales = each(&self.scales, |scale| format!("{scale}"));
         vec![
-            ("network", format!("{} layers of width {}, {:.1} M parameters", self.layers, self.width, self.parameters as f64 / 1e6)),
+            (
+                "network",
+                format!(
+                    "{} layers of width {}, {:.1} M parameters",
+                    self.layers,
+                    self.width,
+                    self.parameters as f64 / 1e6
+                ),
+            ),
             ("vocabulary", format!("{}, head {}", self.vocabulary, self.head.name())),
             ("context", format!("{} tokens", self.context)),
             ("attention", format!("causal softmax, {heads}, scale {scales}")),
@@ -120,7 +128,8 @@ impl Network {
 
 /// The head is the last projection.
 fn head(graph: &Graph, table: Value) -> Head {
-    let last = graph.iter().filter_map(|(_, node)| matches!(node.op, Op::Linear(_)).then(|| node.args[1])).last();
+    let mut projections = graph.nodes.iter().rev().filter(|node| matches!(node.op, Op::Linear(_)));
+    let last = projections.next().map(|node| node.args[1]);
     let Some(weight) = last else { return Head::Untied };
     if weight == table {
         return Head::Tied;

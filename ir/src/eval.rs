@@ -192,7 +192,11 @@ impl<R: Real> Memory<R> {
     }
 }
 
-/// A program ready to be evaluated: its constants in the evaluator's number.
+/// Elements of constants that are converted to the evaluator's number once; larger ones are where they are used, so that
+/// there are never two copies of a network.
+const KEPT_MAX: usize = 1 << 16;
+
+/// A program ready to be evaluated.
 #[derive(Debug)]
 pub struct Evaluator<'g, R> {
     graph: &'g Graph,
@@ -208,7 +212,9 @@ pub struct Evaluation<R> {
 
 impl<'g, R: Real> Evaluator<'g, R> {
     pub fn new(graph: &'g Graph) -> Self {
-        let constants = graph.iter().map(|(value, _)| graph.constant(value).map(|w| Array::from_tensor(&w.tensor)));
+        let is_small = |tensor: &Tensor| tensor.sizes().iter().product::<usize>() <= KEPT_MAX;
+        let small = |value| graph.constant(value).filter(|weight| is_small(&weight.tensor));
+        let constants = graph.iter().map(|(value, _)| small(value).map(|weight| Array::from_tensor(&weight.tensor)));
         Self { graph, constants: constants.collect() }
     }
 
@@ -226,7 +232,12 @@ impl<'g, R: Real> Evaluator<'g, R> {
             events: vec![Events::default(); self.graph.nodes.len()],
         };
         for (value, node) in self.graph.iter().filter(|(_, node)| !matches!(node.op, Op::Weight(_))) {
-            let call = Call { evaluator: self, tokens, past: memory.past, done: &done, at: value };
+            let large = |arg: &Value| match self.constants[arg.index()] {
+                Some(_) => None,
+                None => self.graph.constant(*arg).map(|weight| Array::from_tensor(&weight.tensor)),
+            };
+            let constants = node.args.iter().map(large).collect();
+            let call = Call { evaluator: self, constants, tokens, past: memory.past, done: &done, at: value };
             let (array, events, state) = call.eval(memory.rows[value.index()].as_ref())?;
             if let Content::Real(data) = &array.content
                 && let Some(bad) = data.iter().find(|x| !x.to_f64().is_finite())
@@ -261,6 +272,8 @@ impl<'g, R: Real> Evaluator<'g, R> {
 /// One node of one call.
 struct Call<'a, R> {
     evaluator: &'a Evaluator<'a, R>,
+    /// Operands that are large constants.
+    constants: Vec<Option<Array<R>>>,
     tokens: &'a [u32],
     past: usize,
     done: &'a Evaluation<R>,
@@ -271,6 +284,9 @@ type State<R> = Option<[Content<R>; 2]>;
 
 impl<R: Real> Call<'_, R> {
     fn arg(&self, i: usize) -> &Array<R> {
+        if let Some(constant) = &self.constants[i] {
+            return constant;
+        }
         self.evaluator.value(self.done, self.evaluator.graph.node(self.at).args[i])
     }
 

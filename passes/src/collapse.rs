@@ -8,9 +8,9 @@
 //! ssa q k v             =  ssa (settle q) (settle k) (settle v)
 //! ```
 
-use crate::egraph::sampling::TOLERANCE;
 use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, Rule};
+use crate::egraph::sampling::TOLERANCE;
 use crate::egraph::{Term, Terms, rewrite};
 use snnc_ir::{Diagnostic, Elem, Graph, Op, Stage, Type};
 

@@ -20,7 +20,8 @@ use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary, Value};
 pub fn raise(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnostic>> {
     let tolerance = if context.rounded { sampling::TOLERANCE_OF_CODES } else { sampling::TOLERANCE };
     // Constant expressions are only legal before the Tensor stage, which they are folded for.
-    let raised = rewrite(graph, RULES, tolerance, &price, Stage::Imported, |terms, stuck| unraised(terms, graph, stuck))?;
+    let raised =
+        rewrite(graph, RULES, tolerance, &price, Stage::Imported, |terms, stuck| unraised(terms, graph, stuck))?;
     constants::fold(&raised, Stage::Tensor).map_err(|e| vec![e])
 }
 
@@ -65,9 +66,7 @@ fn unraised(terms: &Terms, graph: &Graph, stuck: &[egg::Id]) -> Vec<Diagnostic> 
 
 /// The first attention that no mask keeps from later tokens.
 fn uncausal(graph: &Graph) -> Option<Diagnostic> {
-    let is_square = |value: Value| {
-        matches!(graph.ty(value).shape().dims(), [.., Dim::Tokens, Dim::Tokens])
-    };
+    let is_square = |value: Value| matches!(graph.ty(value).shape().dims(), [.., Dim::Tokens, Dim::Tokens]);
     let masked = |scores: Value| {
         let mut open = vec![scores];
         while let Some(value) = open.pop() {
@@ -79,9 +78,8 @@ fn uncausal(graph: &Graph) -> Option<Diagnostic> {
         }
         false
     };
-    let found = graph.iter().find(|(value, node)| {
-        matches!(node.op, Op::Softmax) && is_square(*value) && !masked(node.args[0])
-    });
+    let found =
+        graph.iter().find(|(value, node)| matches!(node.op, Op::Softmax) && is_square(*value) && !masked(node.args[0]));
     found.map(|(value, _)| {
         Diagnostic::new(graph.origin(value), "attention sees later tokens: no causal mask is put on its scores").note(
             "a decoder that was exported for one new token at a time has none; give snnc the one without a past, or the merged one",
@@ -377,7 +375,8 @@ fn scaled_embedding(terms: &Terms, m: &Match) -> Option<Expr> {
 fn curve(terms: &Terms, m: &Match) -> Option<Expr> {
     let fact = &terms[m.root].data;
     fact.ty.shape().row_width()?;
-    let (way, curve) = fact.pointwise.iter().find_map(|way| Some((way, sampling::curve_of(way, terms.analysis.tolerance)?)))?;
+    let (way, curve) =
+        fact.pointwise.iter().find_map(|way| Some((way, sampling::curve_of(way, terms.analysis.tolerance)?)))?;
     (terms[way.root].data.ty == fact.ty).then(|| Expr::op(Op::Curve(curve), [Expr::Class(way.root)]))
 }
 
@@ -396,7 +395,9 @@ fn added_mask(terms: &Terms, m: &Match) -> Option<Expr> {
 
 /// Scores times a mask of ones and zeros, less a large number where the mask is zero.
 fn blended_mask(_: &Terms, m: &Match, sign: f32) -> Option<Expr> {
-    let (Op::Causal { keep, drop }, Op::Causal { keep: none, drop: large }) = (m.op("c"), m.op("d")) else { return None };
+    let (Op::Causal { keep, drop }, Op::Causal { keep: none, drop: large }) = (m.op("c"), m.op("d")) else {
+        return None;
+    };
     let blends = keep.get() == 1.0 && drop.get() == 0.0 && none.get() == 0.0 && -sign * large.get() <= MASKED;
     let filled = Expr::Number((-sign * large.get()).max(f32::MIN));
     blends.then(|| Expr::op(Op::Where, [Expr::op(m.op("c"), []), class(m, "s"), filled]))

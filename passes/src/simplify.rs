@@ -4,9 +4,9 @@
 
 use crate::Context;
 use crate::constants::{self, fixed};
-use crate::egraph::sampling::TOLERANCE;
 use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, Rule};
+use crate::egraph::sampling::TOLERANCE;
 use crate::egraph::{Term, Terms, is_constant, rewrite};
 use snnc_ir::op::Layout;
 use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage};

@@ -1,7 +1,7 @@
 //! `snnc check`: whether a file can be compiled, and all that is in the way.
 
 use super::{print, print_json};
-use crate::convert::CALIBRATION_TOKENS;
+use crate::convert;
 use crate::describe::Network;
 use crate::files::{self, Model};
 use crate::{Complaints, onnx};
@@ -30,7 +30,9 @@ impl Check {
                     "compilable": true, "file": file(import), "network": network.json(),
                     "estimate": { "seconds": seconds(network), "bytes": bytes(network) },
                 }),
-                Err(complaints) => json!({ "compilable": false, "complaints": complaints.iter().map(complaint).collect::<Vec<_>>() }),
+                Err(complaints) => {
+                    json!({ "compilable": false, "complaints": complaints.iter().map(complaint).collect::<Vec<_>>() })
+                }
             };
             print_json(&value)?;
             return done.map(|_| ());
@@ -55,8 +57,7 @@ impl Check {
         let (front, _) = front_and_back();
         let context = Context { rounded: import.rounds_activations, ..Context::default() };
         let raised = run(&front[..1], import.graph.clone(), &context, &mut |_, _, _| {});
-        let tensor = raised
-            .map_err(|complaints| files::at(&self.model, onnx::explained(&import.model, complaints)))?;
+        let tensor = raised.map_err(|complaints| files::at(&self.model, onnx::explained(&import.model, complaints)))?;
         let network = Network::of(&tensor).map_err(|e| files::at(&self.model, vec![e]))?;
         Ok((*import, network))
     }
@@ -87,7 +88,8 @@ const BYTES_A_WEIGHT: f64 = 9.0;
 const BYTES_AT_LEAST: u64 = 30_000_000;
 
 fn seconds(network: &Network) -> f64 {
-    network.parameters as f64 * (SECONDS_A_WEIGHT + SECONDS_A_WEIGHT_AND_TOKEN * CALIBRATION_TOKENS as f64)
+    network.parameters as f64
+        * (SECONDS_A_WEIGHT + SECONDS_A_WEIGHT_AND_TOKEN * convert::calibration_tokens(network.parameters) as f64)
 }
 
 fn bytes(network: &Network) -> u64 {

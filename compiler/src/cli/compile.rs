@@ -1,12 +1,12 @@
 //! `snnc compile`: ONNX in, `.snn` out.
 
 use super::{find_tokenizer, note, print, threads};
-use crate::convert::{self, BUILT_IN_TEXT, CALIBRATION_TOKENS, Converted, Recipe, Sample};
-use crate::files::{self, Model};
-use crate::tokens::Tokens;
-use crate::onnx::{self, proof};
 use crate::Complaints;
+use crate::convert::{self, BUILT_IN_TEXT, Converted, Recipe, Sample};
 use crate::describe::Network;
+use crate::files::{self, Model};
+use crate::onnx::{self, proof};
+use crate::tokens::Tokens;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use snnc_ir::container::{self, File};
@@ -30,9 +30,9 @@ pub struct Compile {
     /// Text that the ranges of levels are measured on [default: a built-in one]
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
-    /// Tokens of that text to run
-    #[arg(long, value_name = "N", default_value_t = CALIBRATION_TOKENS)]
-    calibration_tokens: usize,
+    /// Tokens of that text to run [default: 16384; fewer for networks of more than 90 M weights]
+    #[arg(long, value_name = "N")]
+    calibration_tokens: Option<usize>,
     /// Timesteps a spike train has
     #[arg(long, value_name = "T", default_value_t = Levels::default().steps, value_parser = clap::value_parser!(u16).range(1..=1024))]
     timesteps: u16,
@@ -93,8 +93,6 @@ impl Compile {
                 format!("{} code has at most {most} timesteps, here are {}", code.name(), self.timesteps),
             )]);
         }
-        let recipe =
-            Recipe { levels, calibration_tokens: self.calibration_tokens.max(1), threads: threads(self.threads) };
         if self.emit.iter().any(|name| name == "imported") {
             print(&text::print(&import.graph))?;
         }
@@ -111,7 +109,10 @@ impl Compile {
             print(&dumps)?;
             return Err(tensor.err().unwrap_or_default());
         };
-        Network::of(&tensor).map_err(|e| files::at(&self.model, vec![e]))?;
+        let network = Network::of(&tensor).map_err(|e| files::at(&self.model, vec![e]))?;
+        let calibration_tokens =
+            self.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(network.parameters)).max(1);
+        let recipe = Recipe { levels, calibration_tokens, threads: threads(self.threads) };
         let proof = proof::prove(&import, &tensor, self.import_tolerance);
         let proof = proof.map_err(|complaints| files::at(&self.model, complaints))?;
         note(&proof.line());

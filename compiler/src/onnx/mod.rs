@@ -75,7 +75,8 @@ pub fn import(path: &Path) -> Result<Import, Complaints> {
 /// # Errors
 /// What the file has that GPT-2 has not, and everything in it that is not supported.
 pub fn import_model(model: Model) -> Result<Import, Complaints> {
-    let import::Imported { graph, rounds_activations } = import::import(&model).map_err(|complaints| explained(&model, complaints))?;
+    let import::Imported { graph, rounds_activations } =
+        import::import(&model).map_err(|complaints| explained(&model, complaints))?;
     verify::verify(&graph)?;
     let origin = Origin {
         bytes: model.bytes,

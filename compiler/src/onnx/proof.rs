@@ -95,7 +95,8 @@ fn compare(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Pr
         Some(n) => vec![n],
         None => ROWS.iter().map(|&n| n.min(context)).collect(),
     };
-    let output = super::import::output_of(&import.model).ok_or_else(|| Diagnostic::new("", "the graph has no output"))?;
+    let output =
+        super::import::output_of(&import.model).ok_or_else(|| Diagnostic::new("", "the graph has no output"))?;
     let evaluator = Evaluator::<f32>::new(tensor);
     let mut random = SplitMix64(SEED);
     let (mut difference, mut low, mut high) = (0f32, f32::INFINITY, f32::NEG_INFINITY);

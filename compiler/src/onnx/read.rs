@@ -173,8 +173,11 @@ impl OnnxNode {
 /// Nodes after those whose results they need. ONNX wants files to be so, and some converters forget it. What no order can
 /// help stays where it was.
 fn ordered(nodes: Vec<OnnxNode>) -> Vec<OnnxNode> {
-    let makers: HashMap<&str, usize> =
-        nodes.iter().enumerate().flat_map(|(i, node)| node.outputs.iter().map(move |name| (name.as_str(), i))).collect();
+    let makers: HashMap<&str, usize> = nodes
+        .iter()
+        .enumerate()
+        .flat_map(|(i, node)| node.outputs.iter().map(move |name| (name.as_str(), i)))
+        .collect();
     let needs: Vec<Vec<usize>> = nodes
         .iter()
         .map(|node| node.needs().into_iter().filter_map(|name| makers.get(name).copied()).collect())

@@ -13,7 +13,10 @@ struct Trait {
 }
 
 const TRAITS: &[Trait] = &[
-    Trait { what: "convolutions", operators: &["Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "com.microsoft.FusedConv"] },
+    Trait {
+        what: "convolutions",
+        operators: &["Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "com.microsoft.FusedConv"],
+    },
     Trait { what: "recurrent layers", operators: &["LSTM", "GRU", "RNN", "com.microsoft.DynamicQuantizeLSTM"] },
     Trait { what: "loops", operators: &["Loop", "Scan"] },
     Trait { what: "batch normalisation", operators: &["BatchNormalization", "InstanceNormalization"] },

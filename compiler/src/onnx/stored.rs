@@ -101,7 +101,12 @@ impl RawTensor {
                 let bytes: Vec<u8> = ints.iter().map(|&x| x as u8).collect();
                 let (_, count) = self.sizes()?;
                 if bytes.len() != count.div_ceil(2) {
-                    return Err(format!("its shape {:?} wants {} bytes, the file has {}", self.dims, count.div_ceil(2), bytes.len()));
+                    return Err(format!(
+                        "its shape {:?} wants {} bytes, the file has {}",
+                        self.dims,
+                        count.div_ceil(2),
+                        bytes.len()
+                    ));
                 }
                 return self.of_bytes(Arc::new(bytes.clone()), 0..bytes.len(), count);
             }

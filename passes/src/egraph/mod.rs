@@ -15,8 +15,8 @@ use indexmap::IndexMap;
 use rule::{Rule, saturate};
 use sampling::Pointwise;
 use snnc_ir::{Builder, Diagnostic, Graph, Op, Stage, Tensor, Type, Value, Weight, WeightId, eval, infer};
-use std::mem::Discriminant;
 use std::collections::HashMap;
+use std::mem::Discriminant;
 use std::sync::Arc;
 
 /// An operation applied to classes of equal values.

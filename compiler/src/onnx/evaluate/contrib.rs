@@ -165,8 +165,12 @@ impl Call<'_> {
         };
         let (mut past_k, mut past_v) = (None, None);
         if let Some(past) = self.optional(4).filter(|past| !past.is_empty()) {
-            let &[2, b, h, p, w] = past.sizes() else { return Err("its past should be [2,batch,heads,past,width]".into()) };
-            let half = |i: usize| Ok(Heads { sizes: [b, h, p, w], data: floats(past)?[i * b * h * p * w..][..b * h * p * w].to_vec() });
+            let &[2, b, h, p, w] = past.sizes() else {
+                return Err("its past should be [2,batch,heads,past,width]".into());
+            };
+            let half = |i: usize| {
+                Ok(Heads { sizes: [b, h, p, w], data: floats(past)?[i * b * h * p * w..][..b * h * p * w].to_vec() })
+            };
             let both: [Result<Heads, String>; 2] = [half(0), half(1)];
             let [k, v] = both;
             (past_k, past_v) = (Some(k?), Some(v?));
@@ -241,7 +245,9 @@ impl Call<'_> {
             let row = super::index(at, rows)?;
             for i in 0..width {
                 let zero = match zeros {
-                    Some(zeros) if zeros.len() * zero_packed >= rows * blocks => code(zeros, row, i / block, blocks, zero_packed),
+                    Some(zeros) if zeros.len() * zero_packed >= rows * blocks => {
+                        code(zeros, row, i / block, blocks, zero_packed)
+                    }
                     Some(_) => return Err("its zero points do not fit its blocks".into()),
                     None => default_zero,
                 };

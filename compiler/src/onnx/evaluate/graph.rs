@@ -172,12 +172,7 @@ fn run_node(node: &OnnxNode, opset: i64, scope: &Scope<'_>) -> Result<Vec<Held>,
     }
 }
 
-fn branch(
-    node: &OnnxNode,
-    opset: i64,
-    scope: &Scope<'_>,
-    inputs: &[Option<&Held>],
-) -> Result<Vec<Held>, Diagnostic> {
+fn branch(node: &OnnxNode, opset: i64, scope: &Scope<'_>, inputs: &[Option<&Held>]) -> Result<Vec<Held>, Diagnostic> {
     let failed = |message: &str| Diagnostic::new(node.label(), format!("If: {message}"));
     let condition = match inputs.first() {
         Some(Some(Held::One(array))) => array.number().ok_or_else(|| failed("its condition should be one number"))?,

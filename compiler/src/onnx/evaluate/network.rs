@@ -420,7 +420,8 @@ impl Call<'_> {
 
     /// Products of two operands, summed over what the result does not name.
     pub(super) fn einsum(&self) -> Result<Array, String> {
-        let equation: String = self.node.text("equation").unwrap_or("").chars().filter(|c| !c.is_whitespace()).collect();
+        let equation: String =
+            self.node.text("equation").unwrap_or("").chars().filter(|c| !c.is_whitespace()).collect();
         let (left, out) = equation.split_once("->").ok_or("an equation without a result is not supported")?;
         let labels: Vec<Vec<char>> = left.split(',').map(|part| part.chars().collect()).collect();
         let out: Vec<char> = out.chars().collect();

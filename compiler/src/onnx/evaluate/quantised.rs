@@ -48,7 +48,9 @@ impl<'a> Scales<'a> {
         let k = match self.axis {
             None => 0,
             Some((size, inner, 1)) => i / inner % size,
-            Some((size, inner, block)) => (i / inner / size * size.div_ceil(block) + i / inner % size / block) * inner + i % inner,
+            Some((size, inner, block)) => {
+                (i / inner / size * size.div_ceil(block) + i / inner % size / block) * inner + i % inner
+            }
         };
         (f64::from(self.scale[k]), self.zero.map_or(0.0, |zero| zero.data().get(k).int() as f64))
     }
@@ -303,4 +305,3 @@ impl<'a> Call<'a> {
         self.optional(5).map_or(Ok(y.clone()), |bias| zip(&y, bias, |y, c| y + c))
     }
 }
-

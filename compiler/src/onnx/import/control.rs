@@ -64,8 +64,9 @@ impl<'m> Importer<'m> {
             return Err(format!("its {name} has {} outputs, it has {}", graph.outputs.len(), node.outputs.len()).into());
         }
         let both = node.outputs.iter().zip(&graph.outputs);
-        let wanted: Vec<Option<&'m str>> =
-            both.map(|(outer, inner)| self.wanted.contains_key(outer.as_str()).then_some(inner.name.as_str())).collect();
+        let wanted: Vec<Option<&'m str>> = both
+            .map(|(outer, inner)| self.wanted.contains_key(outer.as_str()).then_some(inner.name.as_str()))
+            .collect();
         let outputs: Vec<&'m str> = wanted.iter().copied().flatten().collect();
         for inner in self.enter(graph, &outputs) {
             self.node(inner);
@@ -96,9 +97,7 @@ impl<'m> Importer<'m> {
                 let ints: Vec<usize> = ints.iter().map(|&n| usize::try_from(n).unwrap_or(0)).collect();
                 match (sizes.rank(), ints.as_slice()) {
                     (_, ints) if ints.contains(&0) => return Err("a part is empty".into()),
-                    (0, &[each]) => {
-                        (0..size).step_by(each).map(|start| each.min(size - start)).collect()
-                    }
+                    (0, &[each]) => (0..size).step_by(each).map(|start| each.min(size - start)).collect(),
                     _ => ints,
                 }
             }

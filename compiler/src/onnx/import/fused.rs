@@ -60,11 +60,7 @@ impl Importer<'_> {
     }
 
     /// com.microsoft.SkipLayerNormalization: the norm of input + skip + bias, and that sum.
-    pub(super) fn skip_layer_norm(
-        &mut self,
-        node: &OnnxNode,
-        inputs: &[Option<Held>],
-    ) -> Result<Vec<Held>, Trouble> {
+    pub(super) fn skip_layer_norm(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
         let skip = self.input(node, inputs, 1)?;
         let sum = self.biased(node, inputs, 4)?;
         let sum = self.combined(node, Binary::Add, &sum, &skip)?;
@@ -84,11 +80,7 @@ impl Importer<'_> {
     }
 
     /// com.microsoft.EmbedLayerNormalization: ids, segment ids, three tables, gain, bias, mask, position ids.
-    pub(super) fn embed_layer_norm(
-        &mut self,
-        node: &OnnxNode,
-        inputs: &[Option<Held>],
-    ) -> Result<Vec<Held>, Trouble> {
+    pub(super) fn embed_layer_norm(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
         let at = |i: usize| inputs.get(i).and_then(Option::as_ref);
         let table = |i: usize| match at(i) {
             Some(Held::Known(known)) => Ok(known.clone()),

@@ -246,7 +246,7 @@ impl<'m> Importer<'m> {
         };
         let table = self.token_table.map(|table| (table, self.builder.ty(table).shape()));
         match table.and_then(|(table, shape)| Some((table, shape.sizes()?))) {
-            Some((table, sizes)) if sizes[0] != width as usize && sizes[1] == width as usize => {
+            Some((table, sizes)) if sizes[0] != width && sizes[1] == width => {
                 let swap = Perm::new(&[1, 0]).ok_or("a matrix can be turned")?;
                 let head = self.builder.add(Op::Transpose(swap), &[table], &output.name).map_err(|e| e.message)?;
                 self.builder.add(Op::MatMul, &[live.value, head], &output.name).map_err(|e| e.message)
@@ -353,7 +353,8 @@ impl<'m> Importer<'m> {
         let elements = if let Held::Known(known) = &held { known.elements() } else { 0 };
         self.made_now += elements;
         self.made_ever = self.made_ever.saturating_add(elements);
-        if self.made_now > HELD_MAX.max(self.model.graph.elements().saturating_mul(2)) || self.made_ever > EVALUATED_MAX {
+        if self.made_now > HELD_MAX.max(self.model.graph.elements().saturating_mul(2)) || self.made_ever > EVALUATED_MAX
+        {
             self.errors.push(Diagnostic::new(node.label(), "the file asks for too much to be evaluated"));
             self.made_now -= elements;
             return drop(self.held.insert(name, Held::Failed));
@@ -443,6 +444,9 @@ impl<'m> Importer<'m> {
         if inputs.iter().flatten().any(|held| matches!(held, Held::Last(_))) {
             return self.last_row(node, inputs);
         }
+        if inputs.is_empty() && operators::BY_OPERANDS.contains(&&*node.operator()) {
+            return Err("its inputs are missing".into());
+        }
         match self.quantised(node, inputs)? {
             Some(outputs) => Ok(outputs),
             None => self.operator(node, inputs),
@@ -517,7 +521,8 @@ impl<'m> Importer<'m> {
 
     /// Rows of a constant table of floats; `None` where the indices are neither token ids nor positions.
     fn embed_rows(&mut self, node: &OnnxNode, table: &Known, indices: &Held) -> Result<Option<Live>, Trouble> {
-        let Some([rows, width]) = table.single().map(|table| table.sizes().to_vec()).as_deref().and_then(|s| s.as_array().copied())
+        let Some([rows, width]) =
+            table.single().map(|table| table.sizes().to_vec()).as_deref().and_then(|s| s.as_array().copied())
         else {
             return Ok(None);
         };
@@ -565,11 +570,8 @@ impl<'m> Importer<'m> {
             let taken = |(k, &n): (usize, &usize)| part.at(k).sizes().get(axis) == Some(&n);
             let by_position = known.get(1).is_some_and(|x| x.is_some_and(|x| x.is_positions(&self.counts)));
             let along = node.int("axis").unwrap_or(0) == axis as i64;
-            let fits = if node.op_type == "Slice" {
-                self.counts.iter().enumerate().all(taken)
-            } else {
-                by_position && along
-            };
+            let fits =
+                if node.op_type == "Slice" { self.counts.iter().enumerate().all(taken) } else { by_position && along };
             if fits {
                 self.bound(rows)?;
             }

@@ -18,6 +18,9 @@ pub(super) type Translated = Result<Live, Trouble>;
 /// The version of ONNX in which Softmax lost its flattening to a matrix.
 pub(super) const SOFTMAX_ALONG_ONE_AXIS: i64 = 13;
 
+/// Operators that are supported or not by what they are given.
+pub(super) const BY_OPERANDS: [&str; 7] = ["Shape", "Size", "Expand", "Gather", "Concat", "Where", "IsNaN"];
+
 /// com.microsoft's default for QuickGelu.
 const QUICK_GELU_ALPHA: f32 = 1.702;
 
@@ -193,8 +196,7 @@ impl Importer<'_> {
         }
         let is_one = |axis: &&usize| x.dims[**axis] == Dim::Fixed(1);
         let all: Vec<usize> = (0..x.dims.len()).collect();
-        let aside: Vec<usize> =
-            all.iter().take_while(is_one).chain(perm.iter().take_while(is_one)).copied().collect();
+        let aside: Vec<usize> = all.iter().take_while(is_one).chain(perm.iter().take_while(is_one)).copied().collect();
         let dims: Vec<Dim> = perm.iter().map(|&axis| x.dims[axis]).collect();
         let from: Vec<usize> = all.into_iter().filter(|axis| !aside.contains(axis)).collect();
         let to: Vec<usize> = perm.iter().copied().filter(|axis| !aside.contains(axis)).collect();

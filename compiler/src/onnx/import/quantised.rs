@@ -159,7 +159,8 @@ impl Importer<'_> {
             }
             "com.microsoft.QLinearSoftmax" => {
                 let x = self.real(node, inputs, 0)?;
-                let default = if node.int("opset").unwrap_or(13) < super::operators::SOFTMAX_ALONG_ONE_AXIS { 1 } else { -1 };
+                let default =
+                    if node.int("opset").unwrap_or(13) < super::operators::SOFTMAX_ALONG_ONE_AXIS { 1 } else { -1 };
                 let y = self.softmax_of(node, &x, default);
                 output(y, 3)
             }
@@ -170,7 +171,8 @@ impl Importer<'_> {
                 output(y, 7)
             }
             "com.microsoft.QLinearConcat" => {
-                let parts = (2..inputs.len()).step_by(3).map(|i| self.real(node, inputs, i).map(|x| Some(Held::Live(x))));
+                let parts =
+                    (2..inputs.len()).step_by(3).map(|i| self.real(node, inputs, i).map(|x| Some(Held::Live(x))));
                 let parts = parts.collect::<Result<Vec<_>, Trouble>>()?;
                 let y = self.concat(node, &parts);
                 output(y, 0)
@@ -219,7 +221,9 @@ impl Importer<'_> {
         };
         match *coded {
             Coded::Codes { of, by: Scale::Measured(by) } => match at(inputs, scale) {
-                Some(Held::Coded(coded)) if matches!(&**coded, Coded::Scale { by: Scale::Measured(b), times: None } if *b == by) => Ok(of),
+                Some(Held::Coded(coded)) if matches!(&**coded, Coded::Scale { by: Scale::Measured(b), times: None } if *b == by) => {
+                    Ok(of)
+                }
                 _ => Err("its codes belong to another scale".into()),
             },
             Coded::Codes { of, by } => {
