@@ -1,7 +1,7 @@
 //! Every kind of export, against the logits that onnxruntime gives: import and raise change nothing, conversion changes
 //! little. The table of `docs/onnx.md` is what these tests measured.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use snnc::onnx;
 use snnc::onnx::read::OnnxNode;
@@ -107,7 +107,7 @@ fn measure(path: &Path) -> Result<Measured, String> {
     let tokens = tokens.ok_or("no ids")?.1;
     let logits = io.get("out.logits").or_else(|| io.values().find(|x| x.sizes.len() == 3 && x.kind.starts_with('F')));
     let logits = logits.ok_or("no logits")?;
-    let has_past = io.keys().any(|name| name.starts_with("in.past") && io[name].data.len() > 0);
+    let has_past = io.keys().any(|name| name.starts_with("in.past") && !io[name].data.is_empty());
     let (mut difference, mut range) = (0f32, 0f32);
     for (row, (row_tokens, want)) in batch(tokens).zip(batch(logits)).enumerate() {
         let row_tokens: Vec<u32> = row_tokens.iter().map(|&id| id as u32).collect();
@@ -204,6 +204,43 @@ fn every_export_gives_its_reference_logits() {
     }
     documented("exports", &exports_table(&all));
     documented("operators", &operators_table(&all));
+}
+
+/// Small files of other kinds, one operator family each: fused, quantised, branching, of a past. They are the seeds of the
+/// fuzzer as well. What is recognised gives what the file's own nodes give.
+#[test]
+fn small_files_of_other_kinds_are_proved() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/onnx");
+    let all = files(&folder);
+    assert!(all.len() > 10, "{} files", all.len());
+    for path in all {
+        let import = onnx::import(&path).unwrap_or_else(|e| panic!("{e:?}"));
+        let rounded = import.rounds_activations;
+        let tensor = snnc::convert::dense(import.graph.clone(), rounded, &mut |_, _, _| {});
+        let tensor = tensor.unwrap_or_else(|e| panic!("{}: {e:?}", path.display()));
+        let proof = onnx::proof::prove(&import, &tensor, None).unwrap_or_else(|e| panic!("{}: {e:?}", path.display()));
+        let most = if rounded { 0.03 } else { 1e-5 };
+        assert!(proof.difference <= most * proof.range && proof.range > 0.01, "{}: {proof:?}", path.display());
+        assert_eq!(rounded, path.to_string_lossy().contains("rounds"), "{}", path.display());
+    }
+}
+
+/// An import that is wrong is refused: here a weight of the network is another one than the file's.
+#[test]
+fn a_wrong_import_is_refused() {
+    let bytes = snnc_examples::gpt2::bytes(&snnc_examples::gpt2::Gpt2Config::TINY).unwrap();
+    let mut import = onnx::import_model(onnx::read::read_bytes(&bytes).unwrap()).unwrap();
+    let tensor = snnc::convert::dense(import.graph.clone(), false, &mut |_, _, _| {}).unwrap();
+    assert!(onnx::proof::prove(&import, &tensor, None).is_ok());
+    let weights = &mut import.model.graph.initializers;
+    let (name, array) = weights.iter().find(|(name, _)| name.contains("c_proj.weight")).unwrap();
+    let (name, mut data) = (name.clone(), array.as_f32().unwrap().to_vec());
+    data[7] += 1.0;
+    let changed = Array::f32(array.sizes(), data);
+    weights.insert(name, std::sync::Arc::new(changed));
+    let complaint = onnx::proof::prove(&import, &tensor, None).unwrap_err()[0].to_string();
+    assert!(complaint.contains("not the file's"), "{complaint}");
+    assert!(onnx::proof::prove(&import, &tensor, Some(10.0)).is_ok());
 }
 
 /// An unknown operator in the place of one that the network needs is named with its place.

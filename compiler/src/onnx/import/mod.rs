@@ -466,7 +466,9 @@ impl<'m> Importer<'m> {
         }
         let whole = |held: &Option<Held>| match held {
             Some(Held::Last(live)) => Ok(Some(Held::Live(live.clone()))),
-            Some(Held::Live(_)) => Err("it mixes the last token's row with all".to_string()),
+            Some(Held::Live(live)) if live.dims.contains(&Dim::Tokens) => {
+                Err("it mixes the last token's row with all".to_string())
+            }
             other => Ok(other.clone()),
         };
         let inputs = inputs.iter().map(whole).collect::<Result<Vec<_>, String>>()?;
