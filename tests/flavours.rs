@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+use snnc::convert::{self, Recipe, Sample};
 use snnc::onnx;
 use snnc::onnx::read::OnnxNode;
 use snnc::onnx::tensor::{Array, Data, Elem, Number};
@@ -13,7 +14,7 @@ use snnc_passes::quantise::Levels;
 use snnc_passes::{Context, front_and_back, run as run_passes};
 use snnc_runtime::Engine;
 use snnc_tests::reference::{Reference, safetensors};
-use snnc_tests::{centred_cosine, ids, options, run, shared, spiking};
+use snnc_tests::{centred_cosine, ids, options, run, shared};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -91,9 +92,9 @@ fn logits_after(graph: &Graph, io: &BTreeMap<String, Reference>, row: usize, tok
 /// Imports, raises, converts and runs one file.
 fn measure(path: &Path) -> Result<Measured, String> {
     let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-    let say = |complaints: Vec<snnc_ir::Diagnostic>| {
+    fn say(complaints: Vec<snnc_ir::Diagnostic>) -> String {
         complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-    };
+    }
     let import = onnx::import(path).map_err(say)?;
     let io = safetensors(&path.with_file_name(format!("{name}.io.safetensors")));
     let (front, _) = front_and_back();
@@ -105,8 +106,8 @@ fn measure(path: &Path) -> Result<Measured, String> {
             && !["mask", "position", "type"].iter().any(|w| name.contains(w))
     });
     let tokens = tokens.ok_or("no ids")?.1;
-    let logits = io.get("out.logits").or_else(|| io.values().find(|x| x.sizes.len() == 3 && x.kind.starts_with('F')));
-    let logits = logits.ok_or("no logits")?;
+    let output = onnx::import::output_of(&import.model).unwrap().name.clone();
+    let logits = io.get(&format!("out.{output}")).ok_or("no logits")?;
     let has_past = io.keys().any(|name| name.starts_with("in.past") && !io[name].data.is_empty());
     let (mut difference, mut range) = (0f32, 0f32);
     for (row, (row_tokens, want)) in batch(tokens).zip(batch(logits)).enumerate() {
@@ -130,11 +131,13 @@ fn measure(path: &Path) -> Result<Measured, String> {
         range = range.max(ends.1 - ends.0);
     }
     let given = io.iter().filter_map(|(name, x)| Some((name.strip_prefix("in.")?.to_string(), array(x)))).collect();
-    let output = onnx::import::output_of(&import.model).unwrap().name.clone();
     let evaluated = onnx::evaluate::graph::run(&import.model, given, &[&output]).map_err(|e| e.to_string())?;
     let evaluation = largest_difference(evaluated[0].as_f32().unwrap(), &logits.data);
-    let sample = ids(20.min(tensor.context as usize), 300);
-    let program = collapse(&spiking(import.graph, Levels::default())).unwrap();
+    let sample = ids(20.min(tensor.context as usize), convert::vocabulary(&tensor).map_err(say)?);
+    let simple = convert::dense(import.graph, import.rounds_activations, &mut |_, _, _| {}).map_err(say)?;
+    let recipe = Recipe { levels: Levels::default(), calibration_tokens: 2048, threads: 2 };
+    let converted = convert::spiking(simple, &Sample::SeededIds, recipe, &mut |_, _, _| {}).map_err(say)?;
+    let program = collapse(&converted.graph).unwrap();
     let dense = floats(run(&tensor, options(Engine::Jit), &[&sample]).bits);
     let cosine = centred_cosine(&floats(run(&program, options(Engine::Jit), &[&sample]).bits), &dense);
     let mut all = BTreeSet::new();

@@ -226,3 +226,89 @@ fn what_is_not_here_is_unknown() {
     assert_eq!(run(&node("LSTM", &[]), &[]), Err(Failure::Unknown));
     refuse("Add", &[], &[], "input 1 is missing");
 }
+
+fn matrix(rows: usize, x: &[f32]) -> Array {
+    Array::f32(&[rows, x.len() / rows], x.to_vec())
+}
+
+fn bytes(sizes: &[usize], x: &[u8]) -> Array {
+    Array::new(sizes.to_vec(), crate::onnx::tensor::Data::U8(x.to_vec()))
+}
+
+#[test]
+fn products() {
+    let (a, b) = (matrix(2, &[1.0, 2.0, 3.0, 4.0]), matrix(2, &[1.0, 0.0, 2.0, 1.0]));
+    check("MatMul", &[], &[&a, &b], &matrix(2, &[5.0, 2.0, 11.0, 4.0]));
+    check("MatMul", &[], &[&floats(&[1.0, 1.0]), &b], &floats(&[3.0, 1.0]));
+    check("MatMul", &[], &[&a, &floats(&[1.0, 1.0])], &floats(&[3.0, 7.0]));
+    let batches = Array::f32(&[2, 1, 2], vec![1.0, 0.0, 0.0, 1.0]);
+    check("MatMul", &[], &[&batches, &a], &Array::f32(&[2, 1, 2], vec![1.0, 2.0, 3.0, 4.0]));
+    refuse("MatMul", &[], &[&a, &floats(&[1.0, 1.0, 1.0])], "inner sizes");
+    let turned = [("transA", Int(1)), ("alpha", Attribute::Float(2.0)), ("beta", Attribute::Float(0.5))];
+    check("Gemm", &turned, &[&a, &b, &floats(&[2.0, 4.0])], &matrix(2, &[15.0, 8.0, 21.0, 10.0]));
+    let equation = [("equation", Attribute::Text("ij,kj->ik".into()))];
+    check("Einsum", &equation, &[&a, &b], &matrix(2, &[1.0, 4.0, 3.0, 10.0]));
+}
+
+#[test]
+fn norms_and_softmax() {
+    let x = matrix(1, &[1.0, 3.0]);
+    let norm = node("LayerNormalization", &[("epsilon", Attribute::Float(0.0))]);
+    let outputs = run(&norm, &[&x, &floats(&[2.0, 2.0]), &floats(&[1.0, 1.0])]).expect("rows");
+    assert_eq!(outputs, [matrix(1, &[-1.0, 3.0]), matrix(1, &[2.0]), matrix(1, &[1.0])]);
+    refuse("LayerNormalization", &[], &[&x, &floats(&[1.0, 1.0, 1.0])], "do not fit");
+    check("Softmax", &[], &[&matrix(2, &[0.0, 0.0, 5.0, 5.0])], &matrix(2, &[0.5; 4]));
+    let old = OnnxNode { op_type: "Softmax".into(), ..node("Softmax", &[]) };
+    let cube = Array::f32(&[1, 2, 2], vec![0.0; 4]);
+    assert_eq!(evaluate(&old, 12, &[Some(&cube)]), Ok(vec![Array::f32(&[1, 2, 2], vec![0.25; 4])]));
+    check("Gelu", &[], &[&floats(&[0.0, 10.0])], &floats(&[0.0, 10.0]));
+    check("Clip", &[("max", Attribute::Float(1.0))], &[&floats(&[0.5, 3.0])], &floats(&[0.5, 1.0]));
+}
+
+#[test]
+fn codes() {
+    let (scale, zero) = (Array::f32(&[], vec![0.5]), bytes(&[], &[10]));
+    // Halves go to even, codes stay in their type.
+    check(
+        "QuantizeLinear",
+        &[],
+        &[&floats(&[0.25, 0.75, -9.0, 999.0]), &scale, &zero],
+        &bytes(&[4], &[10, 12, 0, 255]),
+    );
+    check("DequantizeLinear", &[], &[&bytes(&[2], &[10, 13]), &scale, &zero], &floats(&[0.0, 1.5]));
+    let (by_row, zeros) = (floats(&[1.0, 2.0]), bytes(&[2], &[0, 1]));
+    let table = bytes(&[2, 2], &[1, 2, 3, 4]);
+    check("DequantizeLinear", &[("axis", Int(0))], &[&table, &by_row, &zeros], &matrix(2, &[1.0, 2.0, 4.0, 6.0]));
+    check("DequantizeLinear", &[], &[&table, &by_row, &zeros], &matrix(2, &[1.0, 2.0, 3.0, 6.0]));
+    let blocks = matrix(2, &[1.0, 2.0]);
+    let blocked = [("axis", Int(1)), ("block_size", Int(2))];
+    check("DequantizeLinear", &blocked, &[&table, &blocks], &matrix(2, &[1.0, 2.0, 6.0, 8.0]));
+    refuse("DequantizeLinear", &[], &[&table, &floats(&[1.0; 3])], "do not fit");
+    let sums = Array::new(vec![2, 2], crate::onnx::tensor::Data::I32(vec![-1, -2, 7, 10]));
+    check("MatMulInteger", &[], &[&table, &table, &bytes(&[], &[2])], &sums);
+    let dynamic = run(&node("DynamicQuantizeLinear", &[]), &[&floats(&[-1.0, 0.0, 1.55])]).expect("codes");
+    assert_eq!(dynamic, [bytes(&[3], &[0, 100, 255]), Array::f32(&[], vec![2.55 / 255.0]), bytes(&[], &[100])]);
+}
+
+#[test]
+fn attention_sees_the_past() {
+    let one = |x: &[f32]| Array::f32(&[1, 1, x.len(), 1], x.to_vec());
+    let (zeros, values) = (one(&[0.0; 3]), one(&[3.0, 6.0, 9.0]));
+    let outputs = run(&node("Attention", &[("is_causal", Int(1))]), &[&zeros, &zeros, &values]).expect("rows");
+    assert_eq!(outputs[0], one(&[3.0, 4.5, 6.0]));
+    let mask = Array::bool(&[1, 3], vec![true, false, false]);
+    let outputs = run(&node("Attention", &[]), &[&zeros, &zeros, &values, &mask]).expect("rows");
+    assert_eq!(outputs[0], one(&[3.0; 3]));
+}
+
+#[test]
+fn operators_without_operands_are_refused() {
+    for name in crate::onnx::OPERATORS {
+        let (domain, op_type) = name.rsplit_once('.').unwrap_or(("", name));
+        let node = OnnxNode { domain: domain.into(), ..node(op_type, &[]) };
+        assert!(
+            evaluate(&node, 17, &[]) != Err(Failure::Unknown) || crate::onnx::import::support(&node).live,
+            "{name}"
+        );
+    }
+}
