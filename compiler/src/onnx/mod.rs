@@ -20,7 +20,7 @@ use std::path::Path;
 
 /// Operators that are known, for tables of what is covered.
 #[rustfmt::skip]
-pub const OPERATORS: [&str; 100] = [
+pub const OPERATORS: [&str; 101] = [
     "Abs", "Add", "And", "ArgMax", "Attention", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConcatFromSequence",
     "Constant", "ConstantOfShape", "Cos", "CumSum", "DequantizeLinear", "Div", "Dropout", "DynamicQuantizeLinear",
     "Einsum", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm",
@@ -31,7 +31,7 @@ pub const OPERATORS: [&str; 100] = [
     "Sin", "Size", "Slice", "Softmax", "Softplus", "Split", "SplitToSequence", "Sqrt", "Squeeze", "Sub", "Sum", "Swish",
     "Tanh", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor", "com.microsoft.Attention",
     "com.microsoft.BiasGelu", "com.microsoft.DynamicQuantizeMatMul", "com.microsoft.EmbedLayerNormalization",
-    "com.microsoft.FastGelu", "com.microsoft.FusedMatMul", "com.microsoft.MatMulIntegerToFloat",
+    "com.microsoft.FastGelu", "com.microsoft.FusedMatMul", "com.microsoft.GatherBlockQuantized", "com.microsoft.MatMulIntegerToFloat",
     "com.microsoft.MatMulNBits", "com.microsoft.MultiHeadAttention", "com.microsoft.QGemm", "com.microsoft.QLinearAdd",
     "com.microsoft.SkipLayerNormalization",
 ];

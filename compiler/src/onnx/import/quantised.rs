@@ -80,7 +80,14 @@ impl Importer<'_> {
     /// A node of quantised arithmetic. `None`: it is not one.
     pub(super) fn quantised(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<Option<Vec<Held>>, Trouble> {
         let outputs = self.quantised_operator(node, inputs)?;
-        let exact = ["Cast", "Mul", "DequantizeLinear", "com.microsoft.DequantizeLinear", "com.microsoft.MatMulNBits"];
+        let exact = [
+            "Cast",
+            "Mul",
+            "DequantizeLinear",
+            "com.microsoft.DequantizeLinear",
+            "com.microsoft.MatMulNBits",
+            "com.microsoft.GatherBlockQuantized",
+        ];
         if outputs.is_some() && !exact.contains(&&*node.operator()) {
             self.rounds_activations = true;
         }
@@ -192,6 +199,15 @@ impl Importer<'_> {
                 let w = self.blocks(node, inputs)?;
                 let w = self.operand(&Held::Known(w), node)?;
                 live(self.product_plus(node, &x, &w, at(inputs, 5)))
+            }
+            "com.microsoft.GatherBlockQuantized" => {
+                let rows = known(inputs, 0)?.at(0).sizes().first().copied().unwrap_or(0);
+                let all = Array::vector((0..rows as i64).collect());
+                let all = Held::Known(Known::constant(node.label(), Arc::new(all)));
+                let table = self.evaluated(node, &[at(inputs, 0), Some(&all), at(inputs, 2), at(inputs, 3)])?;
+                let indices = at(inputs, 1).ok_or("its indices are missing")?;
+                let rows = self.embed_rows(node, &table, indices)?;
+                live(rows.ok_or_else(|| "its indices are neither token ids nor positions".into()))
             }
             _ => Ok(None),
         }
