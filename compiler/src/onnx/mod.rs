@@ -15,7 +15,7 @@ pub mod wire;
 
 use crate::{Complaints, files};
 use read::Model;
-use snnc_ir::{Graph, verify};
+use snnc_ir::{Diagnostic, Graph, verify};
 use std::path::Path;
 
 /// Operators that are known, for tables of what is covered.
@@ -88,19 +88,19 @@ pub fn import_model(model: Model) -> Result<Import, Complaints> {
     Ok(Import { graph, origin, rounds_activations, model })
 }
 
-/// Complaints about nodes of a file: what the file has instead of GPT-2's parts comes first, and every place is told with
-/// the module it belongs to.
+/// Complaints about nodes of a file. What the file has instead of GPT-2's parts is said in place of all that follows from
+/// it; else every place is told with the module it belongs to.
 pub fn explained(model: &Model, mut complaints: Complaints) -> Complaints {
+    let traits = refusal::traits(model);
+    if !traits.is_empty() {
+        let message = format!("this is not a GPT-2: it has {}", traits.join(", "));
+        return vec![Diagnostic::new("", message).note(refusal::TAKEN)];
+    }
     for complaint in &mut complaints {
         let node = model.graph.nodes.iter().find(|node| node.label() == complaint.place);
         if let Some(node) = node.filter(|node| !node.module.is_empty()) {
             complaint.place = format!("{} in {}", complaint.place, node.module);
         }
-    }
-    let traits = refusal::traits(model);
-    if !traits.is_empty() {
-        let message = format!("this is not a GPT-2: it has {}", traits.join(", "));
-        complaints.insert(0, snnc_ir::Diagnostic::new("", message));
     }
     complaints
 }

@@ -6,6 +6,9 @@ use super::import::inputs;
 use super::read::{Model, OnnxNode};
 use std::collections::HashMap;
 
+/// What a network must be.
+pub const TAKEN: &str = "snnc takes GPT-2: learned positions, LayerNorm, causal softmax attention, MLPs with ReLU, GELU or SiLU, a linear head";
+
 /// Something that GPT-2 does not have, and the first node where it shows.
 struct Trait {
     what: &'static str,
@@ -74,4 +77,45 @@ fn uncentred_norm(nodes: &[OnnxNode]) -> Option<&OnnxNode> {
             is_square && of.is_none_or(|of| !["Sub", "Cast"].contains(&of.op_type.as_str()))
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::read::Port;
+    use crate::onnx::tensor::Elem;
+
+    fn model(input: Port, nodes: &[(&str, &[&str], &str)]) -> Model {
+        let mut model = Model::default();
+        model.graph.inputs.push(input);
+        model.graph.nodes.extend(nodes.iter().map(|(op, inputs, output)| OnnxNode {
+            op_type: (*op).into(),
+            inputs: inputs.iter().map(|name| (*name).to_string()).collect(),
+            outputs: vec![(*output).into()],
+            ..OnnxNode::default()
+        }));
+        model
+    }
+
+    fn ids() -> Port {
+        Port { name: "input_ids".into(), elem: Some(Elem::I64), sizes: vec![None, None] }
+    }
+
+    #[test]
+    fn other_networks_are_told_by_what_they_have() {
+        let image = Port { name: "x".into(), elem: Some(Elem::F32), sizes: vec![None; 4] };
+        let cnn = traits(&model(image, &[("Conv", &["x"], "y"), ("MaxPool", &["y"], "z")]));
+        assert_eq!(cnn, ["no input for token ids", "convolutions (first at y)", "pooling (first at z)"]);
+        let square: &[(&str, &[&str], &str)] =
+            &[("Mul", &["x", "x"], "s"), ("ReduceMean", &["s"], "m"), ("Cos", &["f"], "c")];
+        let llama = traits(&model(ids(), square));
+        assert_eq!(llama, ["rotary position embeddings (first at c)", "RMSNorm in place of LayerNorm (first at m)"]);
+        let norm: &[(&str, &[&str], &str)] = &[
+            ("ReduceMean", &["x"], "a"),
+            ("Sub", &["x", "a"], "d"),
+            ("Pow", &["d", "two"], "s"),
+            ("ReduceMean", &["s"], "m"),
+        ];
+        assert_eq!(traits(&model(ids(), norm)), [""; 0]);
+    }
 }

@@ -33,7 +33,7 @@ pub fn fresh(port: &Port, n: usize) -> Result<Array, String> {
             let size = |(i, size): (usize, &Option<usize>)| size.unwrap_or(usize::from(i <= batch));
             let sizes: Vec<usize> = port.sizes.iter().enumerate().map(size).collect();
             if count(&sizes)? != 0 {
-                return Err(format!("its shape {sizes:?} has no axis for the past that could be empty"));
+                return Err(format!("its shape {sizes:?} is that of no past that could be empty"));
             }
             (sizes, 0, 0)
         }

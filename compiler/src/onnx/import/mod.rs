@@ -650,7 +650,8 @@ impl<'m> Importer<'m> {
             return Ok(self.live(value, dims)?);
         }
         Err(format!(
-            "its operand {} depends on the number of tokens, but is neither a causal mask nor a table of positions: GPT-2 has no window and no bias by distance",
+            "its operand {} depends on the number of tokens, but is neither a causal mask nor a table of positions: \
+             GPT-2 has no window and no bias by distance",
             known.name()
         )
         .into())

@@ -236,12 +236,14 @@ impl Importer<'_> {
             _ => return Err(format!("input {} should be quantised", x + 1).into()),
         };
         match *coded {
-            Coded::Codes { of, by: Scale::Measured(by) } => match at(inputs, scale) {
-                Some(Held::Coded(coded)) if matches!(&**coded, Coded::Scale { by: Scale::Measured(b), times: None } if *b == by) => {
-                    Ok(of)
+            Coded::Codes { of, by: Scale::Measured(by) } => {
+                let own =
+                    |coded: &Coded| matches!(coded, Coded::Scale { by: Scale::Measured(b), times: None } if *b == by);
+                match at(inputs, scale) {
+                    Some(Held::Coded(coded)) if own(coded) => Ok(of),
+                    _ => Err("its codes belong to another scale".into()),
                 }
-                _ => Err("its codes belong to another scale".into()),
-            },
+            }
             Coded::Codes { of, by } => {
                 let zero = at(inputs, zero).map(|_| known(inputs, zero)).transpose()?;
                 let same = by.is(&Scale::Given(known(inputs, scale)?, zero));
