@@ -79,7 +79,7 @@ fn files_that_are_no_model() {
     }
     let conv = no_transformer();
     fs::write(at.join("conv.onnx"), conv).unwrap();
-    refused(at, &["compile", "conv.onnx", "-o", "out.snn"], 1, "Conv");
+    refused(at, &["compile", "conv.onnx", "-o", "out.snn"], 1, "convolutions (first at conv1)");
 }
 
 /// A well-formed ONNX file of one convolution.
