@@ -3,11 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+use snnc::convert;
 use snnc::onnx::{self, read::Model};
 use snnc_examples::gpt2::{self, Activation, Gpt2Config, Head};
 use snnc_passes::collapse::collapse;
 use snnc_passes::quantise::Levels;
-use snnc_passes::{Context, front_and_back, run as run_passes};
 use snnc_runtime::Engine;
 use snnc_tests::{centred_cosine, ids, options, run, spiking};
 use std::io::Write;
@@ -110,25 +110,20 @@ fn forward(config: &Gpt2Config, model: &Model, tokens: &[u32]) -> Vec<f32> {
     x.iter().flat_map(|x| (0..config.vocabulary).map(|t| logit(x, t)).collect::<Vec<f32>>()).collect()
 }
 
-fn floats(bits: Vec<u32>) -> Vec<f32> {
-    bits.into_iter().map(f32::from_bits).collect()
-}
-
 fn check(config: Gpt2Config) {
     let model = onnx::read::read_bytes(&gpt2::bytes(&config).unwrap()).unwrap();
     let tokens = ids(24.min(config.context), config.vocabulary);
     let want = forward(&config, &model, &tokens);
     let import = onnx::import_model(model).unwrap_or_else(|e| panic!("{config:?}: {e:?}"));
     assert_eq!(import.graph.context as usize, config.context);
-    let (front, _) = front_and_back();
-    let tensor = run_passes(front, import.graph.clone(), &Context::default(), &mut |_, _, _| {}).unwrap();
-    let dense = floats(run(&tensor, options(Engine::Jit), &[&tokens]).bits);
+    let tensor = convert::dense(import.graph.clone(), false, &mut |_, _, _| {}).unwrap();
+    let dense = run(&tensor, options(Engine::Jit), &[&tokens]).logits();
     let worst = dense.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(dense.len() == want.len() && worst < 1e-4, "{config:?}: {worst}");
     let proof = onnx::proof::prove(&import, &tensor, None).unwrap();
     assert!(proof.difference < 1e-4 && proof.range > 0.1, "{config:?}: {proof:?}");
     let program = collapse(&spiking(import.graph, Levels::default())).unwrap();
-    let cosine = centred_cosine(&floats(run(&program, options(Engine::Jit), &[&tokens]).bits), &want);
+    let cosine = centred_cosine(&run(&program, options(Engine::Jit), &[&tokens]).logits(), &want);
     assert!(cosine > 0.99, "{config:?}: cosine {cosine}");
 }
 

@@ -1,7 +1,7 @@
 //! Every kind of export, against the logits that onnxruntime gives: import and raise change nothing, conversion changes
 //! little. The table of `docs/onnx.md` is what these tests measured.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used)]
 
 use snnc::convert::{self, Recipe, Sample};
 use snnc::onnx;
@@ -11,7 +11,6 @@ use snnc_ir::eval::{Evaluator, Memory};
 use snnc_ir::{Graph, Op};
 use snnc_passes::collapse::collapse;
 use snnc_passes::quantise::Levels;
-use snnc_passes::{Context, front_and_back, run as run_passes};
 use snnc_runtime::Engine;
 use snnc_tests::reference::{Reference, safetensors};
 use snnc_tests::{centred_cosine, ids, options, run, shared};
@@ -38,10 +37,6 @@ struct Measured {
 /// Rows of a batch.
 fn batch(x: &Reference) -> impl Iterator<Item = &[f32]> {
     x.data.chunks_exact(x.data.len() / x.sizes[0])
-}
-
-fn floats(bits: Vec<u32>) -> Vec<f32> {
-    bits.into_iter().map(f32::from_bits).collect()
 }
 
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
@@ -97,9 +92,8 @@ fn measure(path: &Path) -> Result<Measured, String> {
     }
     let import = onnx::import(path).map_err(say)?;
     let io = safetensors(&path.with_file_name(format!("{name}.io.safetensors")));
-    let (front, _) = front_and_back();
-    let context = Context { rounded: import.rounds_activations, ..Context::default() };
-    let tensor = run_passes(&front[..1], import.graph.clone(), &context, &mut |_, _, _| {}).map_err(say)?;
+    let rounded = import.rounds_activations;
+    let tensor = convert::raise(import.graph.clone(), rounded).map_err(say)?;
     let tokens = io.iter().find(|(name, x)| {
         name.starts_with("in.")
             && x.kind.starts_with('I')
@@ -120,7 +114,7 @@ fn measure(path: &Path) -> Result<Measured, String> {
         let got = if has_past {
             logits_after(&tensor, &io, row, &row_tokens)
         } else {
-            floats(run(&tensor, options(Engine::Jit), &[&row_tokens[hidden..]]).bits)
+            run(&tensor, options(Engine::Jit), &[&row_tokens[hidden..]]).logits()
         };
         let got = &got[got.len().saturating_sub(want.len())..];
         if got.len() != want.len() {
@@ -134,12 +128,12 @@ fn measure(path: &Path) -> Result<Measured, String> {
     let evaluated = onnx::evaluate::graph::run(&import.model, given, &[&output]).map_err(|e| e.to_string())?;
     let evaluation = largest_difference(evaluated[0].as_f32().unwrap(), &logits.data);
     let sample = ids(20.min(tensor.context as usize), convert::vocabulary(&tensor).map_err(say)?);
-    let simple = convert::dense(import.graph, import.rounds_activations, &mut |_, _, _| {}).map_err(say)?;
+    let simple = convert::dense(import.graph, rounded, &mut |_, _, _| {}).map_err(say)?;
     let recipe = Recipe { levels: Levels::default(), calibration_tokens: 2048, threads: 2 };
     let converted = convert::spiking(simple, &Sample::SeededIds, recipe, &mut |_, _, _| {}).map_err(say)?;
     let program = collapse(&converted.graph).unwrap();
-    let dense = floats(run(&tensor, options(Engine::Jit), &[&sample]).bits);
-    let cosine = centred_cosine(&floats(run(&program, options(Engine::Jit), &[&sample]).bits), &dense);
+    let dense = run(&tensor, options(Engine::Jit), &[&sample]).logits();
+    let cosine = centred_cosine(&run(&program, options(Engine::Jit), &[&sample]).logits(), &dense);
     let mut all = BTreeSet::new();
     operators(&import.model.graph.nodes, &mut all);
     let operators = all;
@@ -152,29 +146,6 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = all.filter(|path| path.extension().is_some_and(|e| e == "onnx")).collect();
     all.sort();
     all
-}
-
-/// `SNNC_FLAVOURS=folder cargo test --release -p snnc-tests --test flavours -- --ignored --nocapture` measures the files
-/// of a folder of one's own.
-#[test]
-#[ignore = "wants a folder"]
-fn files_of_ones_own() {
-    for path in files(Path::new(&std::env::var("SNNC_FLAVOURS").unwrap())) {
-        match measure(&path) {
-            Ok(m) => println!(
-                "{:45} opset {:2} {:4} nodes  difference {:9.2e} of {:6.2}  evaluation {:9.2e}  cosine {:.5}{}",
-                m.name,
-                m.opset,
-                m.nodes,
-                m.difference,
-                m.range,
-                m.evaluation,
-                m.cosine,
-                if m.difference < 1e-4 && m.cosine > 0.99 { "" } else { "  <--" }
-            ),
-            Err(message) => println!("{:45} {message}", path.file_stem().unwrap().to_string_lossy()),
-        }
-    }
 }
 
 /// f32 sums in another order than onnxruntime's.
@@ -282,9 +253,9 @@ fn exports_table(all: &[Measured]) -> String {
 /// What every operator is taken as, and in how many of the files it is.
 fn operators_table(all: &[Measured]) -> String {
     let mut table = String::from("| operator | on constants | in the network | files |\n|---|---|---|---|\n");
-    let names: BTreeSet<&str> =
-        all.iter().flat_map(|m| &m.operators).map(String::as_str).chain(onnx::OPERATORS).collect();
-    for name in names {
+    let mut names: BTreeSet<String> = all.iter().flat_map(|m| m.operators.clone()).collect();
+    names.extend(onnx::operators().map(String::from));
+    for name in &names {
         let (domain, op_type) = name.rsplit_once('.').unwrap_or(("", name));
         let node = OnnxNode { op_type: op_type.into(), domain: domain.into(), ..OnnxNode::default() };
         let support = onnx::import::support(&node);

@@ -344,7 +344,7 @@ const NETWORKS: [(Gpt2Config, Code, u16); 4] = [
 fn after_every_pass(config: &Gpt2Config, code: Code, steps: u16) -> BTreeMap<&'static str, Graph> {
     let recipe = Recipe { levels: Levels { code, steps }, calibration_tokens: 1024, threads: 2 };
     let mut after = BTreeMap::new();
-    convert(imported(config), &Sample::SeededIds, recipe, &mut |pass, _, graph| {
+    convert(imported(config), false, &Sample::SeededIds, recipe, &mut |pass, _, graph| {
         after.insert(pass.name, graph.clone());
     })
     .unwrap();

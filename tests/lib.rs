@@ -27,13 +27,19 @@ pub fn imported(config: &Gpt2Config) -> Graph {
 /// The Spiking program of a network, calibrated on seeded ids.
 pub fn spiking(graph: Graph, levels: Levels) -> Graph {
     let recipe = Recipe { levels, calibration_tokens: 2048, threads: 2 };
-    convert(graph, &Sample::SeededIds, recipe, &mut |_, _, _| {}).expect("a generated network converts").graph
+    convert(graph, false, &Sample::SeededIds, recipe, &mut |_, _, _| {}).expect("a generated network converts").graph
 }
 
 /// Logits of every token, and what neurons and attention did, by the name of their last constant.
 pub struct Ran {
     pub bits: Vec<u32>,
     pub events: BTreeMap<String, Events>,
+}
+
+impl Ran {
+    pub fn logits(&self) -> Vec<f32> {
+        self.bits.iter().map(|&bits| f32::from_bits(bits)).collect()
+    }
 }
 
 /// Runs `graph` on pieces of a sequence, one forward pass a piece.

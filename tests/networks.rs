@@ -2,10 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use snnc::onnx;
+use snnc::{convert, onnx};
 use snnc_passes::collapse::collapse;
 use snnc_passes::quantise::Levels;
-use snnc_passes::{Context, front_and_back, run as run_passes};
 use snnc_runtime::Engine;
 use snnc_tests::{centred_cosine, demo_model, options, run, shared, spiking};
 use std::fs;
@@ -40,17 +39,15 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 
 fn check(model: &Path, rows: &[(&[u32], &[f32])]) {
     let name = model.display();
-    let (front, _) = front_and_back();
     let imported = onnx::import(model).unwrap().graph;
-    let tensor = run_passes(front, imported.clone(), &Context::default(), &mut |_, _, _| {}).unwrap();
+    let tensor = convert::dense(imported.clone(), false, &mut |_, _, _| {}).unwrap();
     let program = collapse(&spiking(imported, Levels::default())).unwrap();
     for (ids, want) in rows {
-        let dense: Vec<f32> = run(&tensor, options(Engine::Jit), &[ids]).bits.into_iter().map(f32::from_bits).collect();
+        let dense = run(&tensor, options(Engine::Jit), &[ids]).logits();
         assert_eq!(dense.len(), want.len(), "{name}");
         let worst = dense.iter().zip(*want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < ROUNDING, "{name}: differs from its reference by {worst}");
-        let spiking: Vec<f32> =
-            run(&program, options(Engine::Jit), &[ids]).bits.into_iter().map(f32::from_bits).collect();
+        let spiking = run(&program, options(Engine::Jit), &[ids]).logits();
         let cosine = centred_cosine(&spiking, want);
         assert!(cosine > 0.99, "{name}: cosine {cosine}");
     }

@@ -18,7 +18,7 @@ fn every_pass() {
     let mut after: Vec<(&str, Graph)> = Vec::new();
     let recipe = snnc::convert::Recipe { levels: Levels::default(), calibration_tokens: 64, threads: 2 };
     let sample = snnc::convert::Sample::SeededIds;
-    snnc::convert::convert(graph, &sample, recipe, &mut |pass, _, graph| after.push((pass.name, graph.clone())))
+    snnc::convert::convert(graph, false, &sample, recipe, &mut |pass, _, graph| after.push((pass.name, graph.clone())))
         .unwrap();
     after.push(("collapse", collapse(&after.last().unwrap().1).unwrap()));
     for (i, (name, graph)) in after.iter().enumerate() {

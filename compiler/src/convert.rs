@@ -2,6 +2,7 @@
 
 use crate::Complaints;
 use crate::calibrate::{self, Windows};
+use crate::describe::token_table;
 use crate::tokens::Tokens;
 use serde_json::json;
 use snnc_ir::{Diagnostic, Graph};
@@ -63,16 +64,26 @@ pub type Watch<'a> = dyn FnMut(&Pass, &Graph, &Graph) + 'a;
 /// What is not part of a GPT-2; text that cannot be tokenised.
 pub fn convert(
     imported: Graph,
+    rounded: bool,
     sample: &Sample<'_>,
     recipe: Recipe,
     watch: &mut Watch<'_>,
 ) -> Result<Converted, Complaints> {
-    let tensor = dense(imported, false, watch)?;
+    let tensor = dense(imported, rounded, watch)?;
     spiking(tensor, sample, recipe, watch)
 }
 
-/// Imported to Tensor: the transformer in its own words, as ranges are measured on it. `rounded`: the file's numbers are
-/// codes of eight bits.
+/// The network of an imported graph in its own words, to be looked at or run; `rounded`: the file's numbers are codes of
+/// eight bits.
+///
+/// # Errors
+/// What is not part of a GPT-2.
+pub fn raise(imported: Graph, rounded: bool) -> Result<Graph, Complaints> {
+    let (front, _) = front_and_back();
+    run(&front[..1], imported, &Context { rounded, ..Context::default() }, &mut |_, _, _| {})
+}
+
+/// Imported to Tensor, as ranges are measured on it.
 pub fn dense(imported: Graph, rounded: bool, watch: &mut Watch<'_>) -> Result<Graph, Complaints> {
     let (front, _) = front_and_back();
     run(front, imported, &Context { rounded, ..Context::default() }, watch)
@@ -153,11 +164,7 @@ fn boundary(text: &str, at: usize) -> usize {
 
 /// Rows of the table that token ids index.
 pub fn vocabulary(graph: &Graph) -> Result<usize, Complaints> {
-    let is_ids = |value: snnc_ir::Value| matches!(graph.node(value).op, snnc_ir::Op::Tokens);
-    let table = graph.iter().find_map(|(_, node)| match node.op {
-        snnc_ir::Op::Embed if is_ids(node.args[0]) => graph.ty(node.args[1]).shape().sizes().map(|sizes| sizes[0]),
-        _ => None,
-    });
+    let table = token_table(graph).and_then(|table| graph.ty(table).shape().sizes()).map(|sizes| sizes[0]);
     table.ok_or_else(|| vec![Diagnostic::new("", "the network embeds no token ids")])
 }
 

@@ -1,7 +1,7 @@
 //! A network in a few words and numbers: what `snnc check` found.
 
 use serde_json::{Value as Json, json};
-use snnc_ir::{Curve, Diagnostic, Graph, Op, Value};
+use snnc_ir::{Curve, Diagnostic, Graph, Node, Op, Value};
 use std::collections::BTreeMap;
 
 /// A GPT-2 as a graph at stage Tensor has it.
@@ -57,23 +57,19 @@ impl Network {
 
     fn read(graph: &Graph) -> Option<Self> {
         let nodes = || graph.iter().map(|(_, node)| node);
-        let is_ids = |value: Value| matches!(graph.node(value).op, Op::Tokens);
-        let table = nodes().find_map(|node| match node.op {
-            Op::Embed if is_ids(node.args[0]) => Some(node.args[1]),
-            _ => None,
-        })?;
+        let table = token_table(graph)?;
         let &[vocabulary, width] = graph.ty(table).shape().sizes()?.as_slice() else { return None };
         let attentions: Vec<(u32, f32)> = nodes()
-            .filter_map(|node| match node.op {
-                Op::Attention { heads, scale } => Some((heads, scale.get())),
-                _ => None,
+            .filter_map(|node| {
+                let Op::Attention { heads, scale } = node.op else { return None };
+                Some((heads, scale.get()))
             })
             .collect();
         let curves: Vec<(Curve, usize)> = graph
             .iter()
-            .filter_map(|(value, node)| match node.op {
-                Op::Curve(curve) => Some((curve, graph.ty(value).shape().row_width()?)),
-                _ => None,
+            .filter_map(|(value, node)| {
+                let Op::Curve(curve) = node.op else { return None };
+                Some((curve, graph.ty(value).shape().row_width()?))
             })
             .collect();
         let mut activations: Vec<Curve> = curves.iter().map(|(curve, _)| *curve).collect();
@@ -126,6 +122,13 @@ impl Network {
     }
 }
 
+/// The table that token ids index.
+pub fn token_table(graph: &Graph) -> Option<Value> {
+    let is_ids = |value: Value| matches!(graph.node(value).op, Op::Tokens);
+    let embeds = |node: &&Node| matches!(node.op, Op::Embed) && is_ids(node.args[0]);
+    graph.nodes.iter().find(embeds).map(|node| node.args[1])
+}
+
 /// The head is the last projection.
 fn head(graph: &Graph, table: Value) -> Head {
     let mut projections = graph.nodes.iter().rev().filter(|node| matches!(node.op, Op::Linear(_)));
@@ -137,12 +140,8 @@ fn head(graph: &Graph, table: Value) -> Head {
     let (Some(a), Some(b)) = (graph.constant(table), graph.constant(weight)) else { return Head::Untied };
     let (Some(a), Some(b)) = (a.tensor.as_f32(), b.tensor.as_f32()) else { return Head::Untied };
     let &[rows, width] = graph.ty(table).shape().sizes().unwrap_or_default().as_slice() else { return Head::Untied };
-    let step = |i: usize| i * 7919 % a.len().max(1);
-    let same = a.len() == b.len()
-        && (0..a.len().min(1 << 16)).map(step).all(|i| {
-            let (row, column) = (i / width, i % width);
-            a[i].to_bits() == b[column * rows + row].to_bits() || a[i].to_bits() == b[i].to_bits()
-        });
+    let turned = |i: usize| i % width * rows + i / width;
+    let same = a.len() == b.len() && (a == b || (0..a.len()).all(|i| a[i].to_bits() == b[turned(i)].to_bits()));
     if same { Head::Copied } else { Head::Untied }
 }
 

@@ -8,7 +8,6 @@ use crate::{Complaints, onnx};
 use clap::Args;
 use serde_json::json;
 use snnc_ir::Diagnostic;
-use snnc_passes::{Context, front_and_back, run};
 use std::path::PathBuf;
 
 /// Say what network an ONNX file holds and whether it can be compiled, without compiling it
@@ -54,10 +53,8 @@ impl Check {
         let Model::Onnx(import) = files::load(&self.model)? else {
             return Err(vec![Diagnostic::new(self.model.display().to_string(), "is compiled already")]);
         };
-        let (front, _) = front_and_back();
-        let context = Context { rounded: import.rounds_activations, ..Context::default() };
-        let raised = run(&front[..1], import.graph.clone(), &context, &mut |_, _, _| {});
-        let tensor = raised.map_err(|complaints| files::at(&self.model, onnx::explained(&import.model, complaints)))?;
+        let tensor = convert::raise(import.graph.clone(), import.rounds_activations)
+            .map_err(|complaints| files::at(&self.model, onnx::explained(&import.model, complaints)))?;
         let network = Network::of(&tensor).map_err(|e| files::at(&self.model, vec![e]))?;
         Ok((*import, network))
     }
@@ -75,7 +72,7 @@ fn file(import: &onnx::Import) -> serde_json::Value {
     })
 }
 
-/// What compiling takes beside running the calibration text, a weight; measured on GPT-2 small, medium and large.
+/// What compiling takes beside running the calibration text, a weight; measured on GPT-2 small and large.
 const SECONDS_A_WEIGHT: f64 = 4e-8;
 
 /// What calibration takes, a weight and token, on two cores with AVX2.

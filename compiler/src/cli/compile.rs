@@ -44,7 +44,7 @@ pub struct Compile {
     emit: Vec<String>,
     /// Largest difference of the imported network's logits to the file's, as a share of their range [default: 0.001; 0.1
     /// for files that round activations]
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
     import_tolerance: Option<f32>,
     /// Threads for calibration; the result does not depend on them
     #[arg(long, value_name = "N")]
@@ -64,6 +64,11 @@ fn emitted(text: &str) -> Result<String, String> {
     let name = text.strip_prefix("ir=").ok_or("it is written ir=PASS")?;
     let fits = name == "imported" || STANDARD.iter().any(|pass| pass.name == name);
     if fits { Ok(name.to_string()) } else { Err(format!("there is no pass `{name}`; there are imported, {}", known())) }
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    let share = text.parse::<f32>().ok().filter(|share| share.is_finite() && *share >= 0.0);
+    share.ok_or_else(|| "a number of 0 or more was expected".to_string())
 }
 
 impl Compile {
@@ -102,12 +107,13 @@ impl Compile {
                 dumps += &text::print(after);
             }
         };
-        let tensor = convert::dense(import.graph.clone(), import.rounds_activations, &mut watch)
-            .map_err(|complaints| files::at(&self.model, onnx::explained(&import.model, complaints)));
-        // A graph that was refused is worth seeing, so dumps come before the error.
-        let Ok(tensor) = tensor else {
-            print(&dumps)?;
-            return Err(tensor.err().unwrap_or_default());
+        let tensor = match convert::dense(import.graph.clone(), import.rounds_activations, &mut watch) {
+            Ok(tensor) => tensor,
+            // A graph that was refused is worth seeing, so dumps come before the error.
+            Err(complaints) => {
+                print(&dumps)?;
+                return Err(files::at(&self.model, onnx::explained(&import.model, complaints)));
+            }
         };
         let network = Network::of(&tensor).map_err(|e| files::at(&self.model, vec![e]))?;
         let calibration_tokens =

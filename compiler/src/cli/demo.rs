@@ -1,7 +1,7 @@
 //! `snnc demo`: the whole path on the model in the repository.
 
 use super::run::{Request, generate};
-use super::{EngineArgs, Loaded, eval, note, print, program, threads};
+use super::{EngineArgs, Input, Loaded, eval, note, print, program, threads};
 use crate::convert::{self, BUILT_IN_TEXT, CALIBRATION_TOKENS, Recipe, Sample};
 use crate::evaluate::evaluate;
 use crate::{Complaints, energy, files};
@@ -41,7 +41,8 @@ impl Demo {
         let sample = Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens: &tokens };
         let levels = Levels::default();
         let recipe = Recipe { levels, calibration_tokens: CALIBRATION_TOKENS, threads: threads(None) };
-        let converted = convert::convert(loaded.graph.clone(), &sample, recipe, &mut |_, _, _| {})?;
+        let converted =
+            convert::convert(loaded.input.graph.clone(), loaded.input.rounded, &sample, recipe, &mut |_, _, _| {})?;
         note(&format!(
             "   {} code, {} timesteps, in {:.1} s; {}",
             levels.code.name(),
@@ -54,8 +55,8 @@ impl Demo {
             files::write_whole(output, |out| container::write(&file, out)).map_err(one)?;
             note(&format!("   kept as {}", output.display()));
         }
-        let dense = program(loaded.graph, EngineArgs::default(), false)?;
-        let spiking = program(converted.graph, EngineArgs::default(), true)?;
+        let dense = program(loaded.input, EngineArgs::default(), false)?;
+        let spiking = program(Input { graph: converted.graph, rounded: false }, EngineArgs::default(), true)?;
 
         note("2. let both networks continue a text, greedily");
         let request = Request { prompt: &self.prompt, most: 40, options: SampleOptions::default(), stop: &[] };

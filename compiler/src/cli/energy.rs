@@ -31,14 +31,14 @@ pub struct Energy {
 impl Energy {
     pub fn run(self) -> Result<(), Complaints> {
         let loaded = Loaded::read(&self.model)?;
-        if loaded.graph.stage != Stage::Spiking {
+        if loaded.input.graph.stage != Stage::Spiking {
             let message = "is a dense network, which has no spikes to count; compile it first";
             return Err(vec![Diagnostic::new(self.model.display().to_string(), message)]);
         }
         let tokens = loaded.tokens(&self.model)?;
         let text = files::read_text(&self.text).map_err(|e| vec![e])?;
         let ids = tokens.document(&text).map_err(|e| vec![e])?;
-        let program = program(loaded.graph, self.engine, true)?;
+        let program = program(loaded.input, self.engine, true)?;
         let done = evaluate(&program, None, &ids, self.windows as usize, threads(self.threads))?;
         let estimate = energy::estimate(program.graph(), done.run, &done.events);
         if self.json { print_json(&estimate.json()) } else { print(&estimate.table()) }

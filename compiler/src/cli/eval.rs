@@ -40,11 +40,11 @@ impl Eval {
         let dense = match &self.against {
             Some(path) => {
                 let args = EngineArgs { interpret: self.engine.interpret, ..EngineArgs::default() };
-                Some(program(Loaded::read(path)?.graph, args, false)?)
+                Some(program(Loaded::read(path)?.input, args, false)?)
             }
             None => None,
         };
-        let program = program(loaded.graph, self.engine, true)?;
+        let program = program(loaded.input, self.engine, true)?;
         let windows = self.windows.map_or(usize::MAX, |n| n as usize);
         let done = evaluate(&program, dense.as_ref(), &ids, windows, threads(self.threads))?;
         if self.json { print_json(&as_json(&done, dense.is_some())) } else { print(&as_text(&done, dense.is_some())) }

@@ -12,10 +12,10 @@ mod run;
 mod show;
 
 use crate::tokens::{self, Tokens};
-use crate::{Complaints, files};
+use crate::{Complaints, convert, files};
 use clap::{Args, Parser, Subcommand};
 use snnc_ir::{Diagnostic, Graph};
-use snnc_passes::{Context, collapse, front_and_back};
+use snnc_passes::collapse;
 use snnc_runtime::{Engine, Options, Program};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -121,15 +121,15 @@ fn threads(asked: Option<usize>) -> usize {
 }
 
 /// A graph as an engine takes it: an imported one is raised, a spiking one is collapsed unless every step is to run.
-fn program(graph: Graph, args: EngineArgs, count: bool) -> Result<Arc<Program>, Complaints> {
+fn program(input: Input, args: EngineArgs, count: bool) -> Result<Arc<Program>, Complaints> {
     use snnc_ir::Stage;
+    let Input { graph, rounded } = input;
     let graph = match graph.stage {
         Stage::Imported => {
             if args.stepped {
                 return Err(vec![Diagnostic::new("", "--stepped: a dense network has no timesteps; compile it first")]);
             }
-            let (front, _) = front_and_back();
-            snnc_passes::run(&front[..1], graph, &Context::default(), &mut |_, _, _| {})?
+            convert::raise(graph, rounded)?
         }
         Stage::Spiking if !args.stepped => collapse::collapse(&graph)?,
         Stage::Tensor | Stage::Quantised | Stage::Spiking => graph,
@@ -139,9 +139,16 @@ fn program(graph: Graph, args: EngineArgs, count: bool) -> Result<Arc<Program>, 
     Program::new(Arc::new(graph), &options).map(Arc::new).map_err(|e| vec![e])
 }
 
+/// A graph to run, and whether an imported one has its numbers from codes of eight bits.
+#[derive(Clone, Debug)]
+struct Input {
+    graph: Graph,
+    rounded: bool,
+}
+
 /// A network that a user named, ready to be run on text.
 struct Loaded {
-    graph: Graph,
+    input: Input,
     tokenizer: Option<Vec<u8>>,
     /// What the tokenizer is called in messages.
     tokenizer_place: String,
@@ -153,10 +160,11 @@ impl Loaded {
         Ok(match files::load(path)? {
             files::Model::Onnx(import) => {
                 let (tokenizer, place) = find_tokenizer(path, None)?;
-                Self { graph: import.graph, tokenizer, tokenizer_place: place }
+                let input = Input { graph: import.graph, rounded: import.rounds_activations };
+                Self { input, tokenizer, tokenizer_place: place }
             }
             files::Model::Snn(file) => Self {
-                graph: file.graph,
+                input: Input { graph: file.graph, rounded: false },
                 tokenizer: file.tokenizer,
                 tokenizer_place: format!("{}: tokenizer", path.display()),
             },

@@ -57,7 +57,7 @@ impl Run {
         let loaded = Loaded::read(&self.model)?;
         let tokens = loaded.tokens(&self.model)?;
         let prompt = if self.prompt == "-" { standard_input()? } else { self.prompt.clone() };
-        let program = program(loaded.graph, self.engine, false)?;
+        let program = program(loaded.input, self.engine, false)?;
         let options =
             SampleOptions { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed };
         print(&prompt)?;

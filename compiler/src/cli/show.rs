@@ -8,7 +8,7 @@ use clap::Args;
 use similar::TextDiff;
 use snnc_ir::{Diagnostic, Graph, text};
 use snnc_passes::quantise::Levels;
-use snnc_passes::{Context, Pass, STANDARD, collapse, front_and_back};
+use snnc_passes::{Pass, STANDARD, collapse, front_and_back};
 use std::path::PathBuf;
 
 /// Print the IR of a .snn program, or of an ONNX file up to a pass
@@ -35,7 +35,7 @@ impl Show {
                 }
                 Some(other) => return Err(self.unknown(other, "a compiled program is at `fold`, or `collapse`")),
             },
-            Model::Onnx(import) => self.onnx(import.graph)?,
+            Model::Onnx(import) => self.onnx(import.graph, import.rounds_activations)?,
         };
         match (self.diff, before) {
             (false, _) => print(&text::print(&after)),
@@ -50,7 +50,7 @@ impl Show {
 
     /// The graphs before and after the last pass that was asked for. Ranges, where a pass needs them, are those of seeded
     /// ids: the shape of the program does not depend on them.
-    fn onnx(&self, imported: Graph) -> Result<(Option<Graph>, Graph), Complaints> {
+    fn onnx(&self, imported: Graph, rounded: bool) -> Result<(Option<Graph>, Graph), Complaints> {
         let until = self.until.as_deref().unwrap_or("simplify");
         if until == "imported" {
             return Ok((None, imported));
@@ -67,10 +67,10 @@ impl Show {
         };
         let (front, _) = front_and_back();
         if front.iter().any(|pass| pass.name == until) {
-            snnc_passes::run(front, imported, &Context::default(), &mut watch)?;
+            convert::dense(imported, rounded, &mut watch)?;
         } else {
             let recipe = Recipe { levels: Levels::default(), calibration_tokens: CALIBRATION_WINDOW, threads: 1 };
-            convert::convert(imported, &Sample::SeededIds, recipe, &mut watch)?;
+            convert::convert(imported, rounded, &Sample::SeededIds, recipe, &mut watch)?;
         }
         let (before, after) = seen.ok_or_else(|| self.unknown(until, "it was not reached"))?;
         Ok((Some(before), after))

@@ -1,7 +1,7 @@
 //! The ONNX front end: a file becomes a graph at the Imported stage.
 //!
 //! `read` gives the file as it is; `evaluate` says what a node gives on concrete arrays; `import` evaluates away all that
-//! does not depend on the token ids and translates the rest. No shape is ever reasoned about symbolically: the file is
+//! does not depend on the token ids and translates the rest; `proof` compares what came out with the file's own nodes. No shape is ever reasoned about symbolically: the file is
 //! evaluated for several numbers of tokens, and what differs is a function of that number.
 
 pub mod evaluate;
@@ -18,23 +18,10 @@ use read::Model;
 use snnc_ir::{Diagnostic, Graph, verify};
 use std::path::Path;
 
-/// Operators that are known, for tables of what is covered.
-#[rustfmt::skip]
-pub const OPERATORS: [&str; 101] = [
-    "Abs", "Add", "And", "ArgMax", "Attention", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConcatFromSequence",
-    "Constant", "ConstantOfShape", "Cos", "CumSum", "DequantizeLinear", "Div", "Dropout", "DynamicQuantizeLinear",
-    "Einsum", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm",
-    "Greater", "GreaterOrEqual", "Identity", "If", "IsNaN", "LayerNormalization", "Less", "LessOrEqual", "Log",
-    "LogSoftmax", "MatMul", "MatMulInteger", "Max", "Min", "Mod", "Mul", "Neg", "NonZero", "Not", "Or", "Pow",
-    "QLinearMatMul", "QuantizeLinear", "RMSNormalization", "Range", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin",
-    "ReduceProd", "ReduceSum", "Relu", "Reshape", "ScatterND", "SequenceAt", "SequenceConstruct", "Shape", "Sigmoid",
-    "Sin", "Size", "Slice", "Softmax", "Softplus", "Split", "SplitToSequence", "Sqrt", "Squeeze", "Sub", "Sum", "Swish",
-    "Tanh", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor", "com.microsoft.Attention",
-    "com.microsoft.BiasGelu", "com.microsoft.DynamicQuantizeMatMul", "com.microsoft.EmbedLayerNormalization",
-    "com.microsoft.FastGelu", "com.microsoft.FusedMatMul", "com.microsoft.GatherBlockQuantized", "com.microsoft.MatMulIntegerToFloat",
-    "com.microsoft.MatMulNBits", "com.microsoft.MultiHeadAttention", "com.microsoft.QGemm", "com.microsoft.QLinearAdd",
-    "com.microsoft.SkipLayerNormalization",
-];
+/// Names of all operators that are known.
+pub fn operators() -> impl Iterator<Item = &'static str> {
+    evaluate::OPERATORS.iter().map(|(name, _)| *name).chain(import::CONTROL)
+}
 
 /// What an ONNX file became.
 #[derive(Debug)]

@@ -1,16 +1,17 @@
 //! Proof-carrying import: the network that was imported against the file that it came from.
 //!
 //! The file's own nodes are evaluated one by one (`evaluate::graph`), on fresh rows of random tokens, and so is the network
-//! (by the IR's oracle). Nothing is shared between the two but the weights and what a file's inputs are bound to, so what
-//! import or recognition gets wrong shows as a difference of logits.
+//! (by the IR's oracle). The two share the weights, what a file's inputs are bound to, and the evaluation of what does not
+//! depend on the tokens; what import or recognition gets wrong of the rest shows as a difference of logits.
 
 use super::Import;
 use super::evaluate::graph;
 use super::import::inputs;
+use crate::describe::token_table;
 use crate::{Complaints, convert};
 use serde_json::{Value as Json, json};
 use snnc_ir::eval::{Evaluator, Memory};
-use snnc_ir::{Diagnostic, Graph, Op};
+use snnc_ir::{Diagnostic, Graph};
 use snnc_runtime::sample::SplitMix64;
 use std::collections::HashMap;
 
@@ -136,11 +137,7 @@ fn compare(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Pr
 
 /// The token table's logits of a file that ends at the hidden state.
 fn headed(tensor: &Graph, hidden: &[f32], width: usize) -> Vec<f32> {
-    let is_tokens = |value| matches!(tensor.node(value).op, Op::Tokens);
-    let table = tensor.iter().find_map(|(_, node)| match node.op {
-        Op::Embed if is_tokens(node.args[0]) => tensor.constant(node.args[1]),
-        _ => None,
-    });
+    let table = token_table(tensor).and_then(|table| tensor.constant(table));
     let Some(table) = table.and_then(|table| table.tensor.as_f32()) else { return Vec::new() };
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     hidden.chunks_exact(width).flat_map(|row| table.chunks_exact(width).map(move |token| dot(row, token))).collect()

@@ -11,7 +11,7 @@ use super::wire::{Payload, Watched, Wire};
 use indexmap::IndexMap;
 use snnc_ir::Diagnostic;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -88,6 +88,20 @@ impl OnnxGraph {
     /// Elements of all initializers: what a file may ask for grows with what is in it.
     pub fn elements(&self) -> usize {
         self.initializers.values().map(|array| array.len()).sum()
+    }
+
+    /// The nodes that `outputs` need, in order.
+    pub fn needed<'g>(&'g self, outputs: &[&'g str]) -> Vec<&'g OnnxNode> {
+        let mut names: HashSet<&str> = outputs.iter().copied().collect();
+        let mut needed = Vec::new();
+        for node in self.nodes.iter().rev() {
+            if node.outputs.iter().any(|name| names.contains(name.as_str())) {
+                names.extend(node.needs());
+                needed.push(node);
+            }
+        }
+        needed.reverse();
+        needed
     }
 }
 

@@ -72,7 +72,8 @@ fn uncentred_norm(nodes: &[OnnxNode]) -> Option<&OnnxNode> {
     nodes.iter().filter(|node| node.op_type == "ReduceMean").find(|node| {
         let square = node.inputs.first().and_then(maker);
         square.is_some_and(|square| {
-            let is_square = square.op_type == "Pow" || square.op_type == "Mul" && square.inputs[0] == square.inputs[1];
+            let is_product = square.op_type == "Mul" && matches!(square.inputs.as_slice(), [a, b] if a == b);
+            let is_square = square.op_type == "Pow" || is_product;
             let of = square.inputs.first().and_then(maker);
             is_square && of.is_none_or(|of| !["Sub", "Cast"].contains(&of.op_type.as_str()))
         })
@@ -117,5 +118,8 @@ mod tests {
             ("ReduceMean", &["s"], "m"),
         ];
         assert_eq!(traits(&model(ids(), norm)), [""; 0]);
+        let bare: &[(&str, &[&str], &str)] =
+            &[("Mul", &[], "s"), ("ReduceMean", &["s"], "m"), ("ReduceMean", &[], "n")];
+        assert_eq!(traits(&model(ids(), bare)), [""; 0]);
     }
 }

@@ -240,6 +240,15 @@ impl Array {
         (1..self.len()).all(|i| self.data.get(i) == first).then_some(first)
     }
 
+    /// The same numbers as another type; see `Data::from_numbers`.
+    pub fn cast(&self, elem: Elem) -> Array {
+        if elem == self.elem() {
+            return self.clone();
+        }
+        let numbers = (0..self.len()).map(|i| self.data.get(i));
+        Array { sizes: self.sizes.clone(), data: Data::from_numbers(elem, numbers) }
+    }
+
     /// The same elements in another shape; costs nothing for a file's f32 arrays. `None` if the counts differ.
     pub fn reshaped(&self, sizes: Vec<usize>) -> Option<Array> {
         let count = sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size))?;

@@ -5,13 +5,8 @@ use crate::onnx::tensor::{Array, Data, Elem, Number};
 
 impl Call<'_> {
     pub(super) fn cast(&self) -> Result<Array, String> {
-        let x = self.arg(0)?;
         let elem = elem_of(self.node.int("to").ok_or("attribute `to` is missing")?)?;
-        if elem == x.elem() {
-            return Ok(x.clone());
-        }
-        let numbers = (0..x.len()).map(|i| x.data().get(i));
-        Ok(Array::new(x.sizes().to_vec(), Data::from_numbers(elem, numbers)))
+        Ok(self.arg(0)?.cast(elem))
     }
 
     /// Add, Sub, Mul, Div, Pow, Mod of two; Min, Max of any number.

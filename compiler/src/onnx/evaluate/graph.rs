@@ -6,7 +6,7 @@ use crate::onnx::tensor::Array;
 use indexmap::IndexMap;
 use snnc_ir::Diagnostic;
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The most elements of all values that are held at once beside the weights, for a file of few weights.
@@ -95,7 +95,7 @@ fn run_graph(graph: &OnnxGraph, opset: i64, mut scope: Scope<'_>, wanted: &[&str
     for (name, array) in &graph.initializers {
         scope.held.insert(name.clone(), Held::One(array.clone()));
     }
-    let live = needed(graph, wanted);
+    let live = graph.needed(wanted);
     // Where every value is used last, so that it can be let go.
     let mut last: HashMap<&str, usize> = HashMap::new();
     for (i, node) in live.iter().enumerate() {
@@ -119,20 +119,6 @@ fn run_graph(graph: &OnnxGraph, opset: i64, mut scope: Scope<'_>, wanted: &[&str
         scope.get(name).cloned().ok_or_else(|| Diagnostic::new(format!("output {name}"), "no node makes it"))
     };
     wanted.iter().map(output).collect()
-}
-
-/// The nodes that the outputs need, in order.
-fn needed<'g>(graph: &'g OnnxGraph, wanted: &[&'g str]) -> Vec<&'g OnnxNode> {
-    let mut names: HashSet<&str> = wanted.iter().copied().collect();
-    let mut live = Vec::new();
-    for node in graph.nodes.iter().rev() {
-        if node.outputs.iter().any(|name| names.contains(name.as_str())) {
-            names.extend(node.needs());
-            live.push(node);
-        }
-    }
-    live.reverse();
-    live
 }
 
 fn run_node(node: &OnnxNode, opset: i64, scope: &Scope<'_>) -> Result<Vec<Held>, Diagnostic> {

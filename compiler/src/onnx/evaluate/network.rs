@@ -363,12 +363,7 @@ impl Call<'_> {
     }
 
     pub(super) fn cast_like(&self) -> Result<Array, String> {
-        let (x, elem) = (self.arg(0)?, self.arg(1)?.elem());
-        if elem == x.elem() {
-            return Ok(x.clone());
-        }
-        let numbers = (0..x.len()).map(|i| x.data().get(i));
-        Ok(Array::new(x.sizes().to_vec(), Data::from_numbers(elem, numbers)))
+        Ok(self.arg(0)?.cast(self.arg(1)?.elem()))
     }
 
     pub(super) fn arg_max(&self) -> Result<Array, String> {

@@ -92,7 +92,6 @@ fn integer_product(a: &Array, b: &Array, a_zero: Option<&Array>, b_zero: Option<
         let data = (0..x.len()).map(|i| Ok((x.data().get(i).int() - at(i)?) as f32));
         Ok(Array::f32(x.sizes(), data.collect::<Result<_, String>>()?))
     };
-    // Products of bytes in f32 are exact up to 2^24; longer sums are split.
     let (a, b) = (centred(a, a_zero, true)?, centred(b, b_zero, false)?);
     exact_product(&a, &b)
 }
@@ -101,6 +100,9 @@ fn integer_product(a: &Array, b: &Array, a_zero: Option<&Array>, b_zero: Option<
 fn exact_product(a: &Array, b: &Array) -> Result<Array, String> {
     const PIECE: usize = 256;
     let (&[.., k], &[_, m]) = (a.sizes(), b.sizes()) else {
+        if a.sizes().last().is_some_and(|&k| k > PIECE) {
+            return Err("products of several matrices of codes are exact up to an inner size of 256 only".into());
+        }
         let y = matmul(a, b)?;
         let numbers = (0..y.len()).map(|i| y.data().get(i));
         return Ok(Array::new(y.sizes().to_vec(), Data::from_numbers(Elem::I32, numbers)));
@@ -260,9 +262,18 @@ impl<'a> Call<'a> {
         bias.map_or(Ok(y.clone()), |bias| zip(&y, bias, |y, c| y + c))
     }
 
-    /// com.microsoft.MatMulNBits: weights `[N, blocks, bytes]` of a few bits, low bits first.
     pub(super) fn matmul_bits(&self) -> Result<Array, String> {
+        let y = matmul(self.arg(0)?, &self.block_weights()?)?;
+        self.optional(5).map_or(Ok(y.clone()), |bias| zip(&y, bias, |y, c| y + c))
+    }
+
+    /// The weights `[K, N]` of com.microsoft.MatMulNBits, which are stored as `[N, blocks, bytes]`: codes of a few bits,
+    /// low bits first, in blocks along K that share a scale.
+    pub fn block_weights(&self) -> Result<Array, String> {
         let (k, n, block) = (self.size("K")?, self.size("N")?, self.size("block_size")?);
+        // Also bounds all that is multiplied from them below.
+        count(&[k, n])?;
+        count(&[n, block])?;
         let bits = self.size("bits").unwrap_or(4);
         if ![2, 4, 8].contains(&bits) || self.optional(4).is_some() {
             return Err(format!("codes of {bits} bits or in groups are not supported"));
@@ -290,7 +301,6 @@ impl<'a> Call<'a> {
                 Some(_) => Err("its zero points do not fit its blocks".into()),
             }
         };
-        count(&[k, n])?;
         let mut weights = vec![0f32; k * n];
         for row in 0..n {
             for b in 0..blocks {
@@ -301,7 +311,6 @@ impl<'a> Call<'a> {
                 }
             }
         }
-        let y = matmul(self.arg(0)?, &Array::f32(&[k, n], weights))?;
-        self.optional(5).map_or(Ok(y.clone()), |bias| zip(&y, bias, |y, c| y + c))
+        Ok(Array::f32(&[k, n], weights))
     }
 }

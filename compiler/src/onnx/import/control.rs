@@ -5,16 +5,14 @@ use super::{Held, Importer, Trouble};
 use crate::onnx::evaluate::axis;
 use crate::onnx::read::{OnnxGraph, OnnxNode};
 use snnc_ir::types::Dim;
-use std::collections::HashSet;
 
 /// The operators of this file.
-pub(super) const CONTROL: [&str; 5] =
-    ["If", "SequenceConstruct", "SplitToSequence", "SequenceAt", "ConcatFromSequence"];
+pub const CONTROL: [&str; 5] = ["If", "SequenceConstruct", "SplitToSequence", "SequenceAt", "ConcatFromSequence"];
 
 impl<'m> Importer<'m> {
     /// Brings a graph's constants in, and gives the nodes that `outputs` need, in the file's order.
     pub(super) fn enter(&mut self, graph: &'m OnnxGraph, outputs: &[&'m str]) -> Vec<&'m OnnxNode> {
-        let live = live_nodes(&graph.nodes, outputs);
+        let live = graph.needed(outputs);
         for name in live.iter().flat_map(|node| node.needs()).chain(outputs.iter().copied()) {
             *self.wanted.entry(name).or_default() += 1;
         }
@@ -106,21 +104,6 @@ impl<'m> Importer<'m> {
         if sizes.iter().sum::<usize>() != size {
             return Err(format!("its parts {sizes:?} are not those of {size}").into());
         }
-        let start = |i: usize| sizes[..i].iter().sum();
-        (0..sizes.len()).map(|i| self.part(node, &x, axis, start(i), sizes[i]).map(Held::Live)).collect()
+        Ok(self.parts(node, &x, axis, &sizes)?.into_iter().map(Held::Live).collect())
     }
-}
-
-/// The nodes that `outputs` need, in the file's order.
-fn live_nodes<'m>(nodes: &'m [OnnxNode], outputs: &[&'m str]) -> Vec<&'m OnnxNode> {
-    let mut needed: HashSet<&str> = outputs.iter().copied().collect();
-    let mut live = Vec::new();
-    for node in nodes.iter().rev() {
-        if node.outputs.iter().any(|name| needed.contains(name.as_str())) {
-            needed.extend(node.needs());
-            live.push(node);
-        }
-    }
-    live.reverse();
-    live
 }

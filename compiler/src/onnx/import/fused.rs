@@ -2,7 +2,8 @@
 //! that it means, so that recognition sees one network whoever wrote it.
 
 use super::operators::Translated;
-use super::{Held, Importer, Live, Trouble, fixed};
+use super::shapes::fixed;
+use super::{Held, Importer, Live, Trouble};
 use crate::onnx::read::OnnxNode;
 use snnc_ir::op::Scalar;
 use snnc_ir::types::Dim;
@@ -214,11 +215,7 @@ impl Importer<'_> {
     pub(super) fn packed_attention(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
         let at = |i: usize| inputs.get(i).and_then(Option::as_ref);
         let (x, w) = (self.input(node, inputs, 0)?, self.input(node, inputs, 1)?);
-        let mut all = self.product(node, &x, &w)?;
-        if let Some(bias) = at(2) {
-            let bias = self.operand(bias, node)?;
-            all = self.combined(node, Binary::Add, &all, &bias)?;
-        }
+        let all = self.product_plus(node, &x, &w, at(2))?;
         if let Some(past) = at(4) {
             self.is_no_past(past)?;
         }
@@ -234,8 +231,7 @@ impl Importer<'_> {
         }
         let heads = self.count_of(node, "num_heads")?;
         let mut qkv = Vec::new();
-        for i in 0..3 {
-            let part = self.part(node, &all, axis, sizes[..i].iter().sum(), sizes[i])?;
+        for part in self.parts(node, &all, axis, &sizes)? {
             qkv.push(self.heads(node, part, heads)?);
         }
         self.unmasked(at(3))?;

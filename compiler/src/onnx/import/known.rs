@@ -3,7 +3,7 @@
 //! A table that depends on the number of tokens is examined number by number at every count, the last of which is the
 //! longest sequence there can be: a window that would cut off the far past cannot hide.
 
-use super::{fixed, unify};
+use super::shapes::{fixed, unify};
 use crate::onnx::tensor::{Array, Data};
 use snnc_ir::op::Scalar;
 use snnc_ir::types::Dim;

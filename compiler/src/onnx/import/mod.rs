@@ -14,14 +14,18 @@ pub mod inputs;
 mod known;
 mod operators;
 mod quantised;
+mod shapes;
+mod tables;
 
 use super::evaluate::{Call, ELEMENTS_MAX, Failure, evaluate, work};
 use super::read::{Model, OnnxNode, Port};
 use super::tensor::{Array, Elem};
+pub use control::CONTROL;
 use known::Known;
 use quantised::Coded;
+use shapes::{fixed, ir_shape};
 use snnc_ir::op::Perm;
-use snnc_ir::types::{Dim, Shape};
+use snnc_ir::types::Dim;
 use snnc_ir::{Builder, Diagnostic, Graph, Op, Stage, Tensor, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -62,13 +66,7 @@ pub struct Support {
 
 /// What the operator of `node` is taken as, whatever its operands.
 pub fn support(node: &OnnxNode) -> Support {
-    let model = Model::default();
-    let mut importer = Importer::new(&model, &COUNTS, 1);
-    let is_control = control::CONTROL.contains(&&*node.operator());
-    Support {
-        constant: is_control || evaluate(node, model.opset(), &[]) != Err(Failure::Unknown),
-        live: is_control || !matches!(importer.live_operator(node, &[]), Err(Trouble::Unsupported)),
-    }
+    Importer::new(&Model::default(), &COUNTS, 1).support(node)
 }
 
 /// The output that the logits are: the one of that name, or the first.
@@ -365,10 +363,17 @@ impl<'m> Importer<'m> {
 
     /// Without operands, a node can still be asked whether its operator is known: all that are not are said at once.
     fn probe(&mut self, node: &'m OnnxNode) {
-        let known = control::CONTROL.contains(&&*node.operator())
-            || evaluate(node, self.model.opset(), &[]) != Err(Failure::Unknown);
-        if !known && matches!(self.live_operator(node, &[]), Err(Trouble::Unsupported)) {
+        let support = self.support(node);
+        if !support.constant && !support.live {
             self.refuse(node);
+        }
+    }
+
+    fn support(&mut self, node: &OnnxNode) -> Support {
+        let is_control = CONTROL.contains(&&*node.operator());
+        Support {
+            constant: is_control || evaluate(node, self.model.opset(), &[]) != Err(Failure::Unknown),
+            live: is_control || !matches!(self.live_operator(node, &[]), Err(Trouble::Unsupported)),
         }
     }
 
@@ -419,15 +424,7 @@ impl<'m> Importer<'m> {
         if let Some(rows) = self.embed(node, inputs)? {
             return Ok(vec![rows]);
         }
-        let known: Option<Vec<Option<&Known>>> = inputs
-            .iter()
-            .map(|held| match held {
-                None => Some(None),
-                Some(Held::Known(known)) => Some(Some(known)),
-                Some(_) => None,
-            })
-            .collect();
-        match known {
+        match all_known(inputs.iter().map(Option::as_ref)) {
             Some(known) if !self.is_weight_transpose(node, &known) => match self.fold(node, &known) {
                 Err(Trouble::Unsupported) => self.live_operator(node, inputs),
                 Ok(outputs) => {
@@ -506,103 +503,10 @@ impl<'m> Importer<'m> {
         Ok(node.outputs.iter().zip(outputs).map(held).collect())
     }
 
-    /// Gather along the first axis of a constant table, by token id or by position.
-    fn embed(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Option<Held>, Trouble> {
-        let [Some(Held::Known(table)), Some(indices)] = inputs else { return Ok(None) };
-        let is_matrix = table.single().is_some_and(|table| table.rank() == 2);
-        if !is_matrix || *node.operator() != *"Gather" || !matches!(node.int("axis").unwrap_or(0), 0 | -2) {
-            return Ok(None);
-        }
-        match indices {
-            Held::Live(ids) if table.at(0).elem().is_int() => {
-                Ok(Some(Held::Coded(Box::new(Coded::Rows { table: table.clone(), ids: ids.clone() }))))
-            }
-            indices => Ok(self.embed_rows(node, table, indices)?.map(Held::Live)),
-        }
-    }
-
-    /// Rows of a constant table of floats; `None` where the indices are neither token ids nor positions.
-    fn embed_rows(&mut self, node: &OnnxNode, table: &Known, indices: &Held) -> Result<Option<Live>, Trouble> {
-        let Some([rows, width]) =
-            table.single().map(|table| table.sizes().to_vec()).as_deref().and_then(|s| s.as_array().copied())
-        else {
-            return Ok(None);
-        };
-        if table.at(0).elem() != Elem::F32 {
-            return Ok(None);
-        }
-        let ids = match indices {
-            Held::Live(live) => live.clone(),
-            Held::Known(known) if known.is_positions(&self.counts) => {
-                self.bound(rows)?;
-                let value = self.builder.add(Op::Positions, &[], node.label())?;
-                let one_or_all = |&size: &usize| if size == 1 { Dim::Fixed(1) } else { Dim::Tokens };
-                Live { value, dims: known.at(0).sizes().iter().map(one_or_all).collect() }
-            }
-            _ => return Ok(None),
-        };
-        let table = self.operand(&Held::Known(table.clone()), node)?;
-        if matches!(indices, Held::Live(_)) {
-            self.token_table.get_or_insert(table.value);
-        }
-        let value = self.builder.add(Op::Embed, &[ids.value, table.value], node.label())?;
-        let dims = [ids.dims, vec![fixed(width)?]].concat();
-        Ok(Some(self.live(value, dims)?))
-    }
-
-    /// No sequence is longer than this table of positions or of masks.
-    fn bound(&mut self, rows: usize) -> Result<(), String> {
-        if rows < COUNTS[1] {
-            return Err(format!("a position table of {rows} rows is shorter than snnc can examine"));
-        }
-        self.context = Some(self.context.map_or(rows, |context| context.min(rows)));
-        Ok(())
-    }
-
-    /// A table of which the first rows are taken, one for each token, bounds the sequence.
-    fn bound_by(&mut self, node: &OnnxNode, known: &[Option<&Known>], outputs: &[Held]) -> Result<(), String> {
-        let (Some(Some(table)), Some(Held::Known(part))) = (known.first(), outputs.first()) else { return Ok(()) };
-        let Some(table) = table.single().filter(|_| matches!(&*node.operator(), "Slice" | "Gather")) else {
-            return Ok(());
-        };
-        if part.single().is_some() || part.at(0).rank() != table.rank() && node.op_type == "Slice" {
-            return Ok(());
-        }
-        for (axis, &rows) in table.sizes().iter().enumerate() {
-            let taken = |(k, &n): (usize, &usize)| part.at(k).sizes().get(axis) == Some(&n);
-            let by_position = known.get(1).is_some_and(|x| x.is_some_and(|x| x.is_positions(&self.counts)));
-            let along = node.int("axis").unwrap_or(0) == axis as i64;
-            let fits =
-                if node.op_type == "Slice" { self.counts.iter().enumerate().all(taken) } else { by_position && along };
-            if fits {
-                self.bound(rows)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Positions and sequence lengths, where an operator makes them itself.
-    fn counted(&self, node: &OnnxNode) -> Known {
-        let row = |&n: &usize| Arc::new(Array::i64(&[1, n], (0..n as i64).collect()));
-        Known::of(node.label(), self.counts.iter().map(row).collect())
-    }
-
-    fn lengths(&self, node: &OnnxNode) -> Known {
-        let length = |&n: &usize| Arc::new(Array::new(vec![1], super::tensor::Data::I32(vec![n as i32])));
-        Known::of(node.label(), self.counts.iter().map(length).collect())
-    }
-
     /// The first output of a node that is not in the file, on constants.
     fn evaluated(&mut self, node: &OnnxNode, inputs: &[Option<&Held>]) -> Result<Known, Trouble> {
-        let known: Option<Vec<Option<&Known>>> = inputs
-            .iter()
-            .map(|held| match held {
-                None => Some(None),
-                Some(Held::Known(known)) => Some(Some(known)),
-                Some(_) => None,
-            })
-            .collect();
-        match self.fold(node, &known.ok_or(Trouble::Unsupported)?)?.into_iter().next() {
+        let known = all_known(inputs.iter().copied()).ok_or(Trouble::Unsupported)?;
+        match self.fold(node, &known)?.into_iter().next() {
             Some(Held::Known(known)) => Ok(known),
             _ => Err(Trouble::Unsupported),
         }
@@ -707,62 +611,14 @@ impl<'m> Importer<'m> {
     }
 }
 
-/// The shape that `from` is given: sizes that depend on the number of tokens where that tells them apart; for a file of
-/// one number of tokens, the axis that holds what the axis of tokens held.
-fn reshaped_dims(from: &[Dim], all: &[Vec<usize>], counts: &[usize]) -> Result<Vec<Dim>, String> {
-    let mut dims = unify(all, counts)?;
-    let ([n], [sizes]) = (counts, all) else { return Ok(dims) };
-    for axis in (0..from.len()).filter(|&axis| from[axis] == Dim::Tokens) {
-        let before: usize = from[..axis].iter().map(|dim| dim.size(*n, 0)).product();
-        let mut product = 1;
-        let place = sizes.iter().position(|&size| {
-            let here = product == before && size == *n;
-            product *= size;
-            here
-        });
-        match place {
-            Some(place) => dims[place] = Dim::Tokens,
-            None => return Err("it mixes tokens with other axes".into()),
-        }
-    }
-    Ok(dims)
-}
-
-/// Shapes at all numbers of tokens as one.
-fn unify(all: &[Vec<usize>], counts: &[usize]) -> Result<Vec<Dim>, String> {
-    let rank = all.first().map_or(0, Vec::len);
-    if all.iter().any(|sizes| sizes.len() != rank) {
-        return Err("the number of axes depends on the number of tokens".into());
-    }
-    let dim = |axis: usize| {
-        let sizes: Vec<usize> = all.iter().map(|sizes| sizes[axis]).collect();
-        match sizes.as_slice() {
-            sizes if sizes.iter().all(|&n| n == sizes[0]) => fixed(sizes[0]),
-            sizes if sizes == counts => Ok(Dim::Tokens),
-            sizes => {
-                Err(format!("a size is {sizes:?} for {counts:?} tokens; only fixed sizes and `tokens` are possible"))
-            }
-        }
+/// Operands that are all constants, or left out.
+fn all_known<'h>(inputs: impl Iterator<Item = Option<&'h Held>>) -> Option<Vec<Option<&'h Known>>> {
+    let known = |held: Option<&'h Held>| match held {
+        None => Some(None),
+        Some(Held::Known(known)) => Some(Some(known)),
+        Some(_) => None,
     };
-    (0..rank).map(dim).collect()
-}
-
-fn fixed(size: usize) -> Result<Dim, String> {
-    match u32::try_from(size) {
-        Ok(0) => Err("a size is 0".into()),
-        Ok(size) => Ok(Dim::Fixed(size)),
-        Err(_) => Err(format!("a size of {size} is too large")),
-    }
-}
-
-/// An ONNX shape without its leading ones.
-fn ir_shape(dims: &[Dim]) -> Result<Shape, String> {
-    let lead = dims.iter().take_while(|&&dim| dim == Dim::Fixed(1)).count();
-    let dims = &dims[lead..];
-    if dims.len() > Shape::MAX_RANK {
-        return Err(format!("a value has {} axes; {} are possible", dims.len(), Shape::MAX_RANK));
-    }
-    Ok(Shape::new(dims))
+    inputs.map(known).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The operators of a network, one by one: an ONNX node on values that depend on the token ids becomes nodes of the graph.
 
-use super::{Held, Importer, Live, Trouble, fixed, ir_shape, reshaped_dims, unify};
+use super::shapes::{fixed, ir_shape, reshaped_dims, unify};
+use super::{Held, Importer, Live, Trouble};
 use crate::onnx::evaluate::{
     Call, Span, axis, broadcast, count, flat_sizes, reshape_sizes, sizes_of, slice_spans, split_sizes, squeeze_sizes,
     unsqueeze_sizes, volume,
@@ -260,13 +261,19 @@ impl Importer<'_> {
         if x.dims[axis] == Dim::Tokens || all.iter().any(|sizes| *sizes != all[0]) {
             return Err("it splits the tokens".into());
         }
-        let mut start = 0;
-        let mut parts = Vec::new();
-        for &len in &all[0] {
-            parts.push(Held::Live(self.part(node, &x, axis, start, len)?));
-            start += len;
-        }
-        Ok(parts)
+        Ok(self.parts(node, &x, axis, &all[0])?.into_iter().map(Held::Live).collect())
+    }
+
+    /// All of a fixed axis, in parts of these sizes.
+    pub(super) fn parts(
+        &mut self,
+        node: &OnnxNode,
+        x: &Live,
+        axis: usize,
+        sizes: &[usize],
+    ) -> Result<Vec<Live>, Trouble> {
+        let starts = sizes.iter().scan(0, |start, &len| Some(std::mem::replace(start, *start + len)));
+        starts.zip(sizes).map(|(start, &len)| self.part(node, x, axis, start, len)).collect()
     }
 
     /// Gather with constant indices: one element of a fixed axis, or the last token.
@@ -430,6 +437,14 @@ impl Importer<'_> {
         let b = self.transposed(node, b, &order(right, &[&batch[..], &summed, &columns].concat())?)?;
         let y = self.product(node, &a, &b)?;
         self.transposed(node, y, &order(&[&batch[..], &rows, &columns].concat(), &out)?)
+    }
+
+    /// A product, and a bias where there is one.
+    pub(super) fn product_plus(&mut self, node: &OnnxNode, x: &Live, w: &Live, bias: Option<&Held>) -> Translated {
+        let y = self.product(node, x, w)?;
+        let Some(bias) = bias else { return Ok(y) };
+        let bias = self.operand(bias, node)?;
+        self.combined(node, Binary::Add, &y, &bias)
     }
 
     pub(super) fn product(&mut self, node: &OnnxNode, a: &Live, b: &Live) -> Translated {

@@ -7,9 +7,9 @@
 use super::known::Known;
 use super::operators::Translated;
 use super::{Held, Importer, Live, Trouble};
-use crate::onnx::evaluate::{axis, broadcast};
-use crate::onnx::read::OnnxNode;
-use crate::onnx::tensor::{Array, Elem, Number};
+use crate::onnx::evaluate::{Call, broadcast};
+use crate::onnx::read::{Attribute, OnnxNode};
+use crate::onnx::tensor::{Array, Elem};
 use snnc_ir::Binary;
 use std::sync::Arc;
 
@@ -119,10 +119,7 @@ impl Importer<'_> {
                 let of = self.input(node, inputs, 0)?;
                 one(Ok(codes(of, given(inputs, 1)?)))
             }
-            "DequantizeLinear" | "com.microsoft.DequantizeLinear" => match at(inputs, 0) {
-                Some(Held::Known(_)) => one(self.dequantised(node, inputs, [0, 1, 2]).map(Held::Known)),
-                _ => live(self.real(node, inputs, 0)),
-            },
+            "DequantizeLinear" | "com.microsoft.DequantizeLinear" => live(self.real(node, inputs, 0)),
             "DynamicQuantizeLinear" => {
                 let by = Scale::Measured(self.unique());
                 let of = self.input(node, inputs, 0)?;
@@ -196,8 +193,17 @@ impl Importer<'_> {
             }
             "com.microsoft.MatMulNBits" => {
                 let x = self.input(node, inputs, 0)?;
-                let w = self.blocks(node, inputs)?;
-                let w = self.operand(&Held::Known(w), node)?;
+                let stored: Option<Vec<Option<&Array>>> = (0..inputs.len().min(5))
+                    .map(|i| match at(inputs, i).filter(|_| i > 0) {
+                        None => Some(None),
+                        Some(Held::Known(known)) => known.single().map(|array| Some(&**array)),
+                        Some(_) => None,
+                    })
+                    .collect();
+                let stored = stored.ok_or("its weights should be constants")?;
+                let w = Call { node, opset: self.model.opset(), inputs: &stored }.block_weights()?;
+                let name = node.inputs.get(1).map_or("weights", String::as_str);
+                let w = self.operand(&Held::Known(Known::constant(name, Arc::new(w))), node)?;
                 live(self.product_plus(node, &x, &w, at(inputs, 5)))
             }
             "com.microsoft.GatherBlockQuantized" => {
@@ -213,24 +219,28 @@ impl Importer<'_> {
         }
     }
 
-    fn product_plus(&mut self, node: &OnnxNode, x: &Live, w: &Live, bias: Option<&Held>) -> Translated {
-        let y = self.product(node, x, w)?;
-        let Some(bias) = bias else { return Ok(y) };
-        let bias = self.operand(bias, node)?;
-        self.combined(node, Binary::Add, &y, &bias)
-    }
-
     /// The real value of input `i`, whose scale and zero point follow it.
     fn real(&mut self, node: &OnnxNode, inputs: Inputs<'_>, i: usize) -> Translated {
         self.real_at(node, inputs, [i, i + 1, i + 2])
     }
 
     /// The real value of codes, their scale and their zero point.
-    fn real_at(&mut self, node: &OnnxNode, inputs: Inputs<'_>, [x, scale, zero]: [usize; 3]) -> Translated {
+    fn real_at(&mut self, node: &OnnxNode, inputs: Inputs<'_>, from: [usize; 3]) -> Translated {
+        self.real_along(node, inputs, from, -1)
+    }
+
+    /// The same; constant codes may have a scale for each place of the axis `along`.
+    fn real_along(
+        &mut self,
+        node: &OnnxNode,
+        inputs: Inputs<'_>,
+        [x, scale, zero]: [usize; 3],
+        along: i64,
+    ) -> Translated {
         let coded = match at(inputs, x) {
             Some(Held::Coded(coded)) => coded.clone(),
             Some(Held::Known(_)) => {
-                let table = self.dequantised(node, inputs, [x, scale, zero])?;
+                let table = self.dequantised(node, inputs, [x, scale, zero], along)?;
                 return self.operand(&Held::Known(table), node);
             }
             _ => return Err(format!("input {} should be quantised", x + 1).into()),
@@ -252,7 +262,7 @@ impl Importer<'_> {
             Coded::Rows { table, ids } => {
                 let mut parts = inputs.to_vec();
                 parts[x] = Some(Held::Known(table));
-                let table = self.dequantised(node, &parts, [x, scale, zero])?;
+                let table = self.dequantised(node, &parts, [x, scale, zero], along)?;
                 match self.gathered_by_ids(node, &table, &ids)? {
                     Held::Live(live) => Ok(live),
                     _ => Err(Trouble::Unsupported),
@@ -267,23 +277,22 @@ impl Importer<'_> {
         rows.map(Held::Live).ok_or_else(|| "its table should be a matrix of floats".into())
     }
 
-    /// The real numbers of constant codes.
-    fn dequantised(&self, node: &OnnxNode, inputs: Inputs<'_>, [x, scale, zero]: [usize; 3]) -> Result<Known, Trouble> {
-        let (codes, scale) = (known(inputs, x)?, known(inputs, scale)?);
-        let zero = at(inputs, zero).map(|_| known(inputs, zero)).transpose()?;
-        // Other operators have a scale for each column of their weights.
-        let is_own = node.op_type == "DequantizeLinear";
-        let axis = if is_own { node.int("axis").unwrap_or(1) } else { -1 };
-        let block = node.int("block_size").filter(|_| is_own).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-        let one = |k: usize| {
-            dequantise(codes.at(k), scale.at(k), zero.as_ref().map(|zero| zero.at(k)), axis, block).map(Arc::new)
-        };
-        let runs = if [Some(&codes), Some(&scale), zero.as_ref()].into_iter().flatten().all(|x| x.single().is_some()) {
-            1
+    /// The real numbers of constant codes; where an operator has no axis for its scales, those of its columns.
+    fn dequantised(
+        &mut self,
+        node: &OnnxNode,
+        inputs: Inputs<'_>,
+        from: [usize; 3],
+        along: i64,
+    ) -> Result<Known, Trouble> {
+        let mut alone = OnnxNode { outputs: node.outputs.clone(), ..OnnxNode::default() };
+        alone.op_type = "DequantizeLinear".into();
+        if node.op_type == alone.op_type {
+            alone.attributes = node.attributes.clone();
         } else {
-            self.counts.len()
-        };
-        Ok(Known::of(codes.name(), (0..runs).map(one).collect::<Result<Vec<_>, String>>()?))
+            alone.attributes.insert("axis".into(), Attribute::Int(along));
+        }
+        self.evaluated(&alone, &from.map(|i| at(inputs, i)))
     }
 
     fn integer_product(inputs: Inputs<'_>) -> Result<Held, Trouble> {
@@ -358,7 +367,9 @@ impl Importer<'_> {
 
     /// com.microsoft.QGemm: A, B and C as codes; C's scale is the product of the others'.
     fn quantised_gemm(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Translated {
-        let (a, b) = (self.real(node, inputs, 0)?, self.real(node, inputs, 3)?);
+        // A scale for each output, wherever they are in B.
+        let along = if node.int("transB").unwrap_or(0) != 0 { 0 } else { 1 };
+        let (a, b) = (self.real(node, inputs, 0)?, self.real_along(node, inputs, [3, 4, 5], along)?);
         let turned = |s: &mut Self, x: Live, name: &str| {
             if node.int(name).unwrap_or(0) != 0 { s.transposed(node, x, &[1, 0]) } else { Ok(x) }
         };
@@ -375,87 +386,6 @@ impl Importer<'_> {
         let bias = self.operand(&Held::Known(Known::constant(name, Arc::new(bias))), node)?;
         self.combined(node, Binary::Add, &y, &bias)
     }
-
-    /// The weights `[k, n]` of com.microsoft.MatMulNBits: codes of a few bits, in blocks along k that share a scale.
-    fn blocks(&self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<Known, Trouble> {
-        let size = |name: &str| node.int(name).and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0);
-        let (Some(k), Some(n), Some(block)) = (size("K"), size("N"), size("block_size")) else {
-            return Err("attributes K, N and block_size should be sizes".into());
-        };
-        let bits = size("bits").unwrap_or(4);
-        if ![2, 4, 8].contains(&bits) {
-            return Err(format!("codes of {bits} bits are not supported").into());
-        }
-        if inputs.get(4).is_some_and(Option::is_some) {
-            return Err("weights whose inputs are reordered are not supported".into());
-        }
-        let blocks = k.div_ceil(block);
-        let (a_byte, row) = (8 / bits, (block * bits).div_ceil(8));
-        let (codes, scales) = (known(inputs, 1)?, known(inputs, 2)?);
-        let bytes = codes.at(0).ints().filter(|bytes| bytes.len() == n * blocks * row);
-        let bytes = bytes.ok_or_else(|| format!("its codes are not {n} x {blocks} blocks of {row} bytes"))?;
-        let scales = scales.at(0).as_f32().filter(|scales| scales.len() == n * blocks).map(<[f32]>::to_vec);
-        let scales = scales.ok_or_else(|| format!("its scales are not {n} x {blocks}"))?;
-        let code = |bytes: &[i64], i: usize| (bytes[i / a_byte] >> (i % a_byte * bits)) & ((1 << bits) - 1);
-        let middle = f32::from(1u8 << (bits - 1));
-        let zeros: Vec<f32> = match at(inputs, 3) {
-            None => vec![middle; n * blocks],
-            Some(_) => {
-                let zeros = known(inputs, 3)?;
-                let a_row = (blocks * bits).div_ceil(8);
-                match (zeros.at(0).as_f32(), zeros.at(0).ints()) {
-                    (Some(zeros), _) if zeros.len() == n * blocks => zeros.to_vec(),
-                    (None, Some(bytes)) if bytes.len() == n * a_row => {
-                        (0..n * blocks).map(|i| code(&bytes[i / blocks * a_row..], i % blocks) as f32).collect()
-                    }
-                    _ => return Err("its zero points do not fit its blocks".into()),
-                }
-            }
-        };
-        crate::onnx::evaluate::count(&[k, n])?;
-        let mut weights = vec![0.0; k * n];
-        for column in 0..n {
-            for i in 0..k {
-                let group = column * blocks + i / block;
-                let code = code(&bytes[group * row..], i % block) as f32;
-                weights[i * n + column] = (code - zeros[group]) * scales[group];
-            }
-        }
-        Ok(Known::constant(codes.name(), Arc::new(Array::f32(&[k, n], weights))))
-    }
-}
-
-/// `(code - zero) * scale`: one scale for all, one for each place along an axis, or one for each block of places.
-fn dequantise(x: &Array, scale: &Array, zero: Option<&Array>, along: i64, block: usize) -> Result<Array, String> {
-    let number = |array: &Array, i: usize| array.data().get(i).float();
-    let zero_at = |i: usize| zero.map_or(0.0, |zero| number(zero, if zero.len() == 1 { 0 } else { i }));
-    if zero.is_some_and(|zero| zero.len() != scale.len()) {
-        return Err("there should be as many zero points as scales".into());
-    }
-    // Codes of 32 bits are not all f32s.
-    let code = |i: usize| x.data().get(i);
-    let real = |i: usize, j: usize| match code(i) {
-        Number::Int(code) => ((code as f64 - f64::from(zero_at(j))) * f64::from(number(scale, j))) as f32,
-        Number::Float(code) => (code - zero_at(j)) * number(scale, j),
-    };
-    if scale.len() == 1 {
-        return Ok(Array::f32(x.sizes(), (0..x.len()).map(|i| real(i, 0)).collect()));
-    }
-    let axis = axis(along, x.rank())?;
-    let (size, inner) = (x.sizes()[axis], x.sizes()[axis + 1..].iter().product::<usize>().max(1));
-    let place = |i: usize| i / inner % size;
-    if block == 0 {
-        if scale.len() != size {
-            return Err(format!("{} scales do not fit an axis of {size}", scale.len()));
-        }
-        return Ok(Array::f32(x.sizes(), (0..x.len()).map(|i| real(i, place(i))).collect()));
-    }
-    let blocks = size.div_ceil(block);
-    if scale.len() * size != x.len() * blocks {
-        return Err(format!("{} scales do not fit blocks of {block}", scale.len()));
-    }
-    let of = |i: usize| (i / inner / size * blocks + place(i) / block) * inner + i % inner;
-    Ok(Array::f32(x.sizes(), (0..x.len()).map(|i| real(i, of(i))).collect()))
 }
 
 /// `f` of every number and its column's.
