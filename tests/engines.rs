@@ -8,7 +8,7 @@ use snnc_ir::container::{self, File};
 use snnc_ir::price::Events;
 use snnc_ir::{Code, Graph, Tensor};
 use snnc_passes::collapse::collapse;
-use snnc_passes::quantise::Levels;
+use snnc_passes::fit::Levels;
 use snnc_passes::{Context, front_and_back, run as run_passes};
 use snnc_runtime::{Engine, Isa, Options};
 use snnc_tests::{ids, imported, options, run, spiking};

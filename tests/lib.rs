@@ -11,7 +11,7 @@ use snnc::onnx;
 use snnc_examples::gpt2::{self, Gpt2Config};
 use snnc_ir::price::Events;
 use snnc_ir::{Graph, Op};
-use snnc_passes::quantise::Levels;
+use snnc_passes::fit::{Levels, Wishes};
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,8 +26,8 @@ pub fn imported(config: &Gpt2Config) -> Graph {
 
 /// The Spiking program of a network, calibrated on seeded ids.
 pub fn spiking(graph: Graph, levels: Levels) -> Graph {
-    let recipe = Recipe { levels, calibration_tokens: 2048, threads: 2 };
-    convert(graph, false, &Sample::SeededIds, recipe, &mut |_, _, _| {}).expect("a generated network converts").graph
+    let recipe = Recipe { wishes: Wishes::uniform(levels), calibration_tokens: 2048, threads: 2 };
+    convert(graph, false, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).expect("a generated network converts").graph
 }
 
 /// Logits of every token, and what neurons and attention did, by the name of their last constant.

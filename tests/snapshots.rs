@@ -5,7 +5,7 @@
 use snnc_examples::gpt2::Gpt2Config;
 use snnc_ir::{Graph, text};
 use snnc_passes::collapse::collapse;
-use snnc_passes::quantise::Levels;
+use snnc_passes::fit::Wishes;
 use snnc_tests::imported;
 
 const SMALLEST: Gpt2Config =
@@ -16,10 +16,12 @@ fn every_pass() {
     let graph = imported(&SMALLEST);
     insta::assert_snapshot!("0-imported", text::print(&graph));
     let mut after: Vec<(&str, Graph)> = Vec::new();
-    let recipe = snnc::convert::Recipe { levels: Levels::default(), calibration_tokens: 64, threads: 2 };
+    let recipe = snnc::convert::Recipe { wishes: Wishes::default(), calibration_tokens: 64, threads: 2 };
     let sample = snnc::convert::Sample::SeededIds;
-    snnc::convert::convert(graph, false, &sample, recipe, &mut |pass, _, graph| after.push((pass.name, graph.clone())))
-        .unwrap();
+    snnc::convert::convert(graph, false, &sample, &recipe, &mut |pass, _, graph| {
+        after.push((pass.name, graph.clone()))
+    })
+    .unwrap();
     after.push(("collapse", collapse(&after.last().unwrap().1).unwrap()));
     for (i, (name, graph)) in after.iter().enumerate() {
         insta::assert_snapshot!(format!("{}-{name}", i + 1), text::print(graph));

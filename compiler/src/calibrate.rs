@@ -1,28 +1,33 @@
-//! Measures what every site's channels hold on sample text, by running the Tensor graph through the runtime.
+//! Observes what every site's channels hold on sample text, by running the Tensor graph through the runtime.
 
 use crate::Complaints;
 use crate::progress;
 use snnc_ir::{Builder, Diagnostic, Graph, Op, Value};
-use snnc_passes::quantise::{self, Range, Ranges};
+use snnc_passes::fit::{Observations, Observed};
+use snnc_passes::sites::sites;
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Samples of a channel that its median is taken from, at most.
-const MEDIAN_SAMPLES: usize = 1024;
+/// Rows of a site that are kept, at most: medians and least errors are taken from them.
+const SAMPLE_ROWS: usize = 1024;
+
+/// Numbers of all sites that are kept, at most: 512 MiB.
+const SAMPLE_NUMBERS: usize = 1 << 27;
 
 /// Sequences of token ids to run.
 pub type Windows = Vec<Vec<u32>>;
 
-/// Ranges of every site of `graph` over `windows`, on `threads` threads. The result does not depend on their number.
-pub fn calibrate(graph: &Graph, windows: &Windows, threads: usize) -> Result<Ranges, Complaints> {
-    let sites = quantise::sites(graph);
+/// What every site of `graph` holds over `windows`, on `threads` threads. The result does not depend on their number.
+pub fn calibrate(graph: &Graph, windows: &Windows, threads: usize) -> Result<Observations, Complaints> {
+    let sites: Vec<Value> = sites(graph).iter().map(|site| site.value).collect();
     let observed = observe(graph, &sites);
     let options = Options { engine: Engine::Jit, count: false, ..Options::default() };
     let program = Arc::new(Program::new(Arc::new(observed), &options).map_err(|e| vec![e])?);
     let tokens: usize = windows.iter().map(Vec::len).sum();
     let bar = progress::bar(tokens as u64, "calibrating");
-    let every = tokens.div_ceil(MEDIAN_SAMPLES).max(1);
+    let width: usize = sites.iter().filter_map(|site| graph.ty(*site).shape().width()).sum();
+    let every = tokens.div_ceil(SAMPLE_ROWS.min(SAMPLE_NUMBERS / width.max(1)).max(1)).max(1);
     let next = AtomicUsize::new(0);
     let starts: Vec<usize> =
         windows.iter().scan(0, |start, window| Some(std::mem::replace(start, *start + window.len()))).collect();
@@ -54,7 +59,7 @@ pub fn calibrate(graph: &Graph, windows: &Windows, threads: usize) -> Result<Ran
     for (_, window) in by_window {
         merged.iter_mut().zip(window).for_each(|(all, seen)| all.merge(seen));
     }
-    Ok(sites.into_iter().zip(merged.into_iter().map(Seen::into_range)).collect())
+    Ok(sites.into_iter().zip(merged.into_iter().map(Seen::into_observed)).collect())
 }
 
 /// Runs `work` on several threads and gathers what they return.
@@ -98,26 +103,25 @@ fn observe(graph: &Graph, sites: &[Value]) -> Graph {
 struct Seen {
     min: Vec<f32>,
     max: Vec<f32>,
-    /// Rows kept for the median, one after the other; only where a median is wanted.
-    kept: Option<Vec<f32>>,
+    /// Rows kept, one after the other.
+    kept: Vec<f32>,
+    tokens: usize,
 }
 
 impl Seen {
     fn new(graph: &Graph, site: Value) -> Self {
         let width = graph.ty(site).shape().width().unwrap_or(0);
-        let kept = quantise::is_centred(graph, site).then(Vec::new);
-        Self { min: vec![f32::INFINITY; width], max: vec![f32::NEG_INFINITY; width], kept }
+        Self { min: vec![f32::INFINITY; width], max: vec![f32::NEG_INFINITY; width], kept: Vec::new(), tokens: 0 }
     }
 
-    /// Adds rows that begin at token `at` of all text; one row in `every` is kept for the median.
+    /// Adds rows that begin at token `at` of all text; one row in `every` is kept.
     fn add(&mut self, rows: &[f32], at: usize, every: usize) {
         for (i, row) in rows.chunks_exact(self.min.len().max(1)).enumerate() {
             self.min.iter_mut().zip(row).for_each(|(min, &x)| *min = if x < *min { x } else { *min });
             self.max.iter_mut().zip(row).for_each(|(max, &x)| *max = if x > *max { x } else { *max });
-            if let Some(kept) = &mut self.kept
-                && (at + i).is_multiple_of(every)
-            {
-                kept.extend_from_slice(row);
+            self.tokens += 1;
+            if (at + i).is_multiple_of(every) {
+                self.kept.extend_from_slice(row);
             }
         }
     }
@@ -125,26 +129,11 @@ impl Seen {
     fn merge(&mut self, other: Seen) {
         self.min.iter_mut().zip(&other.min).for_each(|(a, &b)| *a = a.min(b));
         self.max.iter_mut().zip(&other.max).for_each(|(a, &b)| *a = a.max(b));
-        if let (Some(kept), Some(more)) = (&mut self.kept, other.kept) {
-            kept.extend(more);
-        }
+        self.kept.extend(other.kept);
+        self.tokens += other.tokens;
     }
 
-    fn into_range(self) -> Range {
-        let width = self.min.len();
-        let median = match &self.kept {
-            None => vec![0.0; width],
-            Some(kept) => (0..width).map(|c| median(kept.iter().skip(c).step_by(width).copied().collect())).collect(),
-        };
-        Range { min: self.min, max: self.max, median }
+    fn into_observed(self) -> Observed {
+        Observed { min: self.min, max: self.max, sample: self.kept, tokens: self.tokens }
     }
-}
-
-/// The middle value, 0 of none.
-fn median(mut values: Vec<f32>) -> f32 {
-    if values.is_empty() {
-        return 0.0;
-    }
-    let middle = values.len() / 2;
-    *values.select_nth_unstable_by(middle, f32::total_cmp).1
 }

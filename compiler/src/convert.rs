@@ -6,7 +6,7 @@ use crate::describe::token_table;
 use crate::tokens::Tokens;
 use serde_json::json;
 use snnc_ir::{Diagnostic, Graph};
-use snnc_passes::quantise::Levels;
+use snnc_passes::fit::{Wishes, fit};
 use snnc_passes::{Context, Pass, front_and_back, run};
 use snnc_runtime::sample::SplitMix64;
 
@@ -28,9 +28,9 @@ pub fn calibration_tokens(parameters: usize) -> usize {
 pub const CALIBRATION_WINDOW: usize = 256;
 
 /// What a user chooses about a conversion.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Recipe {
-    pub levels: Levels,
+    pub wishes: Wishes,
     pub calibration_tokens: usize,
     pub threads: usize,
 }
@@ -66,7 +66,7 @@ pub fn convert(
     imported: Graph,
     rounded: bool,
     sample: &Sample<'_>,
-    recipe: Recipe,
+    recipe: &Recipe,
     watch: &mut Watch<'_>,
 ) -> Result<Converted, Complaints> {
     let tensor = dense(imported, rounded, watch)?;
@@ -93,14 +93,16 @@ pub fn dense(imported: Graph, rounded: bool, watch: &mut Watch<'_>) -> Result<Gr
 pub fn spiking(
     tensor: Graph,
     sample: &Sample<'_>,
-    recipe: Recipe,
+    recipe: &Recipe,
     watch: &mut Watch<'_>,
 ) -> Result<Converted, Complaints> {
     let (_, back) = front_and_back();
-    let mut context = Context { levels: recipe.levels, ..Context::default() };
+    recipe.wishes.check(&tensor).map_err(|e| vec![e])?;
     let (windows, source) = sample_windows(&tensor, sample, recipe.calibration_tokens)?;
-    context.ranges = calibrate::calibrate(&tensor, &windows, recipe.threads)?;
-    let graph = run(back, tensor, &context, watch)?;
+    let seen = calibrate::calibrate(&tensor, &windows, recipe.threads)?;
+    let fits = fit(&tensor, &seen, &recipe.wishes).map_err(|e| vec![e])?;
+    drop(seen);
+    let graph = run(back, tensor, &Context { fits, ..Context::default() }, watch)?;
     let count: usize = windows.iter().map(Vec::len).sum();
     let calibration = json!({ "source": source, "windows": windows.len(), "tokens": count });
     Ok(Converted { graph, calibration })

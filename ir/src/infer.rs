@@ -133,24 +133,31 @@ pub fn infer(op: &Op, args: &[Type]) -> Result<Type, String> {
             other => Err(format!("a train was expected, here is {other}")),
         },
         Op::Affine => match args[0] {
-            Type::Still { elem: Elem::I32, shape } => {
+            Type::Still { elem: Elem::I32 | Elem::Level(..), shape } => {
                 let d = row_width(shape)?;
                 per_channel(args, 1, d)?;
                 per_channel(args, 2, d)?;
                 Ok(f32_of(shape))
             }
-            other => Err(format!("i32[tokens,width] was expected, here is {other}")),
+            other => Err(format!("sums or levels, [tokens,width], were expected, here is {other}")),
         },
         Op::Ssa { heads, phases } => {
             let d = row_width(args[0].shape())?;
-            if args[0].levels().is_none() {
-                return Err(format!("levels or spikes were expected, here is {}", args[0]));
+            for arg in &args[..3] {
+                if arg.levels().is_none() || matches!(arg, Type::Train { .. }) != matches!(args[0], Type::Train { .. })
+                {
+                    return Err(format!("levels or spikes, all three, were expected, here is {arg}"));
+                }
+                if arg.shape() != args[0].shape() {
+                    return Err(format!(
+                        "queries, keys and values of one shape were expected, here are {} and {arg}",
+                        args[0]
+                    ));
+                }
             }
             if !(1..=64).contains(&phases) {
                 return Err(format!("1 to 64 phases an octave are possible, here are {phases}"));
             }
-            same(args, 1)?;
-            same(args, 2)?;
             divides(heads, d)?;
             per_channel(args, 3, heads as usize)?;
             Ok(f32_of(Shape::rows(d)))

@@ -209,7 +209,7 @@ pub enum Op {
     },
     /// `(levels [tokens, d], i8[d, m]) -> i32[tokens, m]`: exact integer product.
     Product,
-    /// `(i32[tokens, m], gain f32[m], offset f32[m]) -> f32[tokens, m]`.
+    /// `(x [tokens, m], gain f32[m], offset f32[m]) -> f32[tokens, m]`: sums or levels as reals.
     Affine,
     /// `(q, k, v, slope f32[heads])`: spike-coded causal attention; softmax to base `2^(1/phases)` by time to first spike.
     /// Takes level stills or spike trains; gives the weighted mean of v's levels, `f32[tokens, d]`. State: k and v.
@@ -284,8 +284,10 @@ impl Op {
             | Op::Split { .. }
             | Op::Merge => stage == Imported,
             Op::LayerNorm { .. } => matches!(stage, Imported | Tensor),
-            Op::Linear(_) | Op::Curve(_) | Op::Attention { .. } => stage == Tensor,
-            Op::Normalise { .. } => matches!(stage, Tensor | Quantised | Spiking),
+            // A site that is left dense keeps them after `quantise` too.
+            Op::Linear(_) | Op::Curve(_) | Op::Attention { .. } | Op::Normalise { .. } => {
+                matches!(stage, Tensor | Quantised | Spiking)
+            }
             Op::Quant { .. } | Op::Product => stage == Quantised,
             Op::Affine | Op::Ssa { .. } => matches!(stage, Quantised | Spiking),
             Op::Fire { .. } | Op::Synapse | Op::Settle => stage == Spiking,

@@ -16,8 +16,8 @@
 //! 12. No i32 sum overflows, whatever the levels. Partial sums are sums over fewer terms or over the leading bits of the
 //!     levels, so the bounds hold at every timestep too:
 //!     - a product or synapse: `max over outputs of sum over inputs of |weight| * levels <= 2^31 - 1`;
-//!     - a difference of attention scores: `2 * head width * levels^2 <= 2^31 - 1`;
-//!     - attention's weighted values: `2^11 * levels * context <= 2^31 - 1`.
+//!     - a difference of attention scores: `2 * head width * levels of q * levels of k <= 2^31 - 1`;
+//!     - attention's weighted values: `2^11 * levels of v * context <= 2^31 - 1`.
 
 use crate::diagnostic::Diagnostic;
 use crate::eval::FIRST_SPIKE_WEIGHT;
@@ -340,8 +340,11 @@ fn tables(graph: &Graph, errors: &mut Vec<Diagnostic>) {
 
 fn sums(graph: &Graph, errors: &mut Vec<Diagnostic>) {
     for (value, node) in graph.iter() {
-        let Some((code, steps)) = node.args.first().and_then(|&arg| graph.ty(arg).levels()) else { continue };
-        let levels = code.levels(steps) as u64;
+        let levels_of = |i: usize| {
+            let (code, steps) = graph.ty(*node.args.get(i)?).levels()?;
+            Some((code, steps, code.levels(steps) as u64))
+        };
+        let Some((code, steps, levels)) = levels_of(0) else { continue };
         let advice = format!("use fewer timesteps than the {steps} of a {} code", code.name());
         let mut bound = |what: &str, most: u64| {
             if most > i32::MAX as u64 {
@@ -352,8 +355,9 @@ fn sums(graph: &Graph, errors: &mut Vec<Diagnostic>) {
         // Settling a spike train gives its levels; settling a current, its synapse's product.
         if let Op::Ssa { heads, .. } = node.op {
             let head = graph.ty(value).shape().width().unwrap_or(0) as u64 / u64::from(heads);
-            bound("the difference of two scores", 2 * head * levels * levels);
-            bound("a weighted sum of values", FIRST_SPIKE_WEIGHT as u64 * levels * u64::from(graph.context));
+            let [keys, values] = [1, 2].map(|i| levels_of(i).map_or(0, |(_, _, levels)| levels));
+            bound("the difference of two scores", 2 * head * levels * keys);
+            bound("a weighted sum of values", FIRST_SPIKE_WEIGHT as u64 * values * u64::from(graph.context));
         } else if let (Op::Product | Op::Synapse, Some(weight)) = (node.op, weight_of(graph, node)) {
             bound("a neuron's input", largest_sum(&weight.tensor, levels));
         }

@@ -5,7 +5,7 @@
 //! its code spells; with one, the fold goes before the curve. Exact up to the rounding of two constants a channel.
 
 use crate::Context;
-use snnc_ir::{Builder, Curve, Diagnostic, Graph, Node, Op, Tensor, Value};
+use snnc_ir::{Builder, Curve, Diagnostic, Elem, Graph, Node, Op, Tensor, Value};
 use std::sync::Arc;
 
 /// The same program with every `fire(affine(x))` as one `fire(x)`.
@@ -31,7 +31,8 @@ pub fn fold(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
 /// The projection that a neuron takes in.
 fn projection<'g>(graph: &'g Graph, node: &Node) -> Option<&'g Node> {
     let input = graph.node(*node.args.first()?);
-    matches!((node.op, input.op), (Op::Fire { .. }, Op::Affine)).then_some(input)
+    let sums = input.args.first().is_some_and(|&x| graph.ty(x).elem() == Some(Elem::I32));
+    (sums && matches!((node.op, input.op), (Op::Fire { .. }, Op::Affine))).then_some(input)
 }
 
 /// What a node still reads in the folded program: a neuron that takes in a projection reads its sums, and no longer the

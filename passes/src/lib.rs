@@ -1,28 +1,29 @@
 //! Graph to graph: from what an exporter wrote to a spiking program.
 //!
 //! Every pass is a function from a graph and a context to a graph; `STANDARD` is their order. Passes read no files and no
-//! clocks: ranges measured on text come in as plain data.
+//! clocks: what was measured on text comes in as plain data.
 
 #![forbid(unsafe_code)]
 
 pub mod collapse;
 pub mod constants;
 pub mod egraph;
+pub mod fit;
 pub mod fold;
 pub mod quantise;
 pub mod raise;
 pub mod simplify;
+pub mod sites;
 pub mod spike;
 
-use quantise::{Levels, Ranges};
+use fit::Fits;
 use snnc_ir::{Diagnostic, Graph, Stage, verify};
 
 /// What passes know besides the graph.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
-    /// What every site's channels were seen to hold, by value of the simplified graph.
-    pub ranges: Ranges,
-    pub levels: Levels,
+    /// The levels of every site, by value of the simplified graph.
+    pub fits: Fits,
     /// Whether the numbers of the imported graph were rounded to codes of eight bits, those of activation functions too.
     pub rounded: bool,
 }
@@ -48,7 +49,7 @@ pub const STANDARD: &[Pass] = &[
     Pass { name: "raise",    needs: Stage::Imported,  gives: Stage::Tensor,    run: raise::raise },
     // LayerNorm, linear, curve, attention; nothing else between embedding and logits.
     Pass { name: "simplify", needs: Stage::Tensor,    gives: Stage::Tensor,    run: simplify::simplify },
-    // Gains are in weights. Ranges are measured on this graph.
+    // Gains are in weights. What sites hold is measured on this graph; `fit` chooses their levels.
     Pass { name: "quantise", needs: Stage::Tensor,    gives: Stage::Quantised, run: quantise::quantise },
     // Levels and int8 weights; whatever the conversion loses is lost by now.
     Pass { name: "spike",    needs: Stage::Quantised, gives: Stage::Spiking,   run: spike::spike },

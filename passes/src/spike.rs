@@ -4,7 +4,7 @@
 //! It chooses no levels (`quantise` does) and saves no work (`collapse` does).
 
 use crate::Context;
-use snnc_ir::{Builder, Diagnostic, Graph, Op, Stage, Value};
+use snnc_ir::{Builder, Diagnostic, Graph, Op, Stage, Type, Value};
 
 /// The Spiking graph that means the same as a Quantised one: levels are fired, products are synapses.
 pub fn spike(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
@@ -22,6 +22,10 @@ pub fn spike(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
             Op::Product => {
                 builder.add(Op::Synapse, &args, origin).and_then(|current| builder.add(Op::Settle, &[current], origin))
             }
+            // Levels that leave for the dense part of a network are settled first.
+            Op::Affine if matches!(builder.ty(args[0]), Type::Train { .. }) => builder
+                .add(Op::Settle, &args[..1], origin)
+                .and_then(|levels| builder.add(Op::Affine, &[levels, args[1], args[2]], origin)),
             op => builder.add(op, &args, origin),
         };
         map.push(new.map_err(|e| vec![e])?);

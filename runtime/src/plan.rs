@@ -61,8 +61,11 @@ pub enum Work {
     Ssa {
         heads: usize,
         phases: u32,
+        /// The queries'.
         code: Code,
         steps: u16,
+        /// Whether queries, keys and values take 16 bits.
+        wide: [bool; 3],
         width: usize,
     },
     Product {
@@ -87,8 +90,9 @@ pub enum Work {
         inputs: usize,
         outputs: usize,
     },
-    /// Sums to reals; with `add`, plus a residual.
+    /// Sums or levels to reals; with `add`, plus a residual.
     Affine {
+        from: Elem,
         width: usize,
         add: bool,
     },
@@ -301,7 +305,8 @@ impl Planner<'_> {
             Op::Affine => {
                 let fused = self.only_user(at).is_some_and(|user| self.fused_affine(user) == Some(at));
                 if !fused {
-                    self.step(at, Work::Affine { width: self.width(at)?, add: false }, &args[..1], &args[1..])?;
+                    let work = Work::Affine { from: self.elem(args[0]), width: self.width(at)?, add: false };
+                    self.step(at, work, &args[..1], &args[1..])?;
                 }
             }
             Op::Ssa { heads, phases } => self.ssa(at, heads as usize, phases)?,
@@ -324,7 +329,7 @@ impl Planner<'_> {
 
     fn neuron(&mut self, at: Value, code: Code, steps: u16, curve: Curve, emit: bool) -> Result<(), Diagnostic> {
         let args = &self.graph.node(at).args;
-        let from = self.graph.ty(args[0]).elem().unwrap_or(Elem::F32);
+        let from = self.elem(args[0]);
         let width = self.width(at)?;
         self.step(at, Work::Neuron(Neuron { code, steps, curve, from, emit, width }), &args[..1], &args[1..])
     }
@@ -359,7 +364,12 @@ impl Planner<'_> {
     fn ssa(&mut self, at: Value, heads: usize, phases: u32) -> Result<(), Diagnostic> {
         let args = &self.graph.node(at).args;
         let (code, steps) = self.levels(args[0])?;
-        let work = Work::Ssa { heads, phases, code, steps, width: self.width(at)? };
+        let mut wide = [false; 3];
+        for (wide, &arg) in wide.iter_mut().zip(args) {
+            let (code, steps) = self.levels(arg)?;
+            *wide = self::wide(code, steps);
+        }
+        let work = Work::Ssa { heads, phases, code, steps, wide, width: self.width(at)? };
         for &arg in &args[..3] {
             if matches!(self.graph.ty(arg), Type::Train { .. }) && self.settled[arg.index()].is_none() {
                 self.settle_spikes(at, arg)?;
@@ -374,7 +384,8 @@ impl Planner<'_> {
         if let Some(affine) = self.fused_affine(at) {
             let residual = if args[0] == affine { args[1] } else { args[0] };
             let inner = &self.graph.node(affine).args;
-            return self.step(at, Work::Affine { width, add: true }, &[inner[0], residual], &inner[1..]);
+            let work = Work::Affine { from: self.elem(inner[0]), width, add: true };
+            return self.step(at, work, &[inner[0], residual], &inner[1..]);
         }
         let rows = |value: Value| self.graph.ty(value).shape() == Shape::rows(width);
         let channels = |value: Value| {
@@ -469,6 +480,10 @@ impl Planner<'_> {
         shape.row_width().ok_or_else(|| self.misfit(value, &format!("{shape} is not rows, one a token")))
     }
 
+    fn elem(&self, value: Value) -> Elem {
+        self.graph.ty(value).elem().unwrap_or(Elem::F32)
+    }
+
     fn levels(&self, value: Value) -> Result<(Code, u16), Diagnostic> {
         self.graph.ty(value).levels().ok_or_else(|| self.misfit(value, "levels or spikes were expected"))
     }
@@ -554,6 +569,15 @@ impl Work {
     }
 }
 
+/// Sums are what an affine map is of; levels are said.
+fn numbers(from: Elem) -> &'static str {
+    match from {
+        Elem::Level(code, steps) if wide(code, steps) => "_i16",
+        Elem::Level(..) => "_i8",
+        Elem::F32 | Elem::I32 | Elem::I8 => "",
+    }
+}
+
 impl fmt::Display for Work {
     /// The name of the kernel, or of the function in machine code: one name a function.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -574,8 +598,10 @@ impl fmt::Display for Work {
             Work::Synapse { code, steps, inputs, outputs } => {
                 write!(f, "code synapse_{}_{steps}_{inputs}_{outputs}", code.name())
             }
-            Work::Affine { width, add: false } => write!(f, "code affine_{width}"),
-            Work::Affine { width, add: true } => write!(f, "code affine_add_{width}"),
+            Work::Affine { from, width, add } => {
+                let (add, from) = (if *add { "_add" } else { "" }, numbers(*from));
+                write!(f, "code affine{add}{from}_{width}")
+            }
             Work::Add { width, channel: false } => write!(f, "code add_{width}"),
             Work::Add { width, channel: true } => write!(f, "code add_channel_{width}"),
         }

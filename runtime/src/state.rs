@@ -31,9 +31,9 @@ impl Slot {
     }
 
     /// Puts rows at position `past`, over whatever was there or after it. `None` if types or lengths disagree.
-    pub fn append<T: Level>(&mut self, past: usize, keys: &[T], values: &[T]) -> Option<()> {
-        T::kept(&mut self.keys).and_then(|kept| extend(kept, past * self.width, keys, self.context * self.width))?;
-        T::kept(&mut self.values).and_then(|kept| extend(kept, past * self.width, values, self.context * self.width))
+    pub fn append<K: Level, V: Level>(&mut self, past: usize, keys: &[K], values: &[V]) -> Option<()> {
+        K::kept(&mut self.keys).and_then(|kept| extend(kept, past * self.width, keys, self.context * self.width))?;
+        V::kept(&mut self.values).and_then(|kept| extend(kept, past * self.width, values, self.context * self.width))
     }
 }
 

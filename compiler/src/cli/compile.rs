@@ -1,5 +1,6 @@
 //! `snnc compile`: ONNX in, `.snn` out.
 
+use super::wishes::{WishArgs, flags};
 use super::{find_tokenizer, note, print, threads};
 use crate::Complaints;
 use crate::convert::{self, BUILT_IN_TEXT, Converted, Recipe, Sample};
@@ -7,11 +8,10 @@ use crate::describe::Network;
 use crate::files::{self, Model};
 use crate::onnx::{self, proof};
 use crate::tokens::Tokens;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 use snnc_ir::container::{self, File};
-use snnc_ir::{Code, Diagnostic, Graph, text};
-use snnc_passes::quantise::Levels;
+use snnc_ir::{Diagnostic, Graph, text};
 use snnc_passes::{Pass, STANDARD};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -33,12 +33,8 @@ pub struct Compile {
     /// Tokens of that text to run [default: 16384; fewer for networks of more than 90 M weights]
     #[arg(long, value_name = "N")]
     calibration_tokens: Option<usize>,
-    /// Timesteps a spike train has
-    #[arg(long, value_name = "T", default_value_t = Levels::default().steps, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    timesteps: u16,
-    /// How spikes spell a level
-    #[arg(long, value_enum, default_value = "binary")]
-    code: CodeName,
+    #[command(flatten)]
+    wishes: WishArgs,
     /// Print the IR after a pass: `ir=raise`; `ir=imported` is the graph before the first
     #[arg(long, value_name = "ir=PASS", value_parser = emitted)]
     emit: Vec<String>,
@@ -49,14 +45,6 @@ pub struct Compile {
     /// Threads for calibration; the result does not depend on them
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug)]
-enum CodeName {
-    /// Sign and magnitude bits, most significant first: 2^T - 1 levels each way
-    Binary,
-    /// Every spike counts 1: T levels each way
-    Unary,
 }
 
 fn emitted(text: &str) -> Result<String, String> {
@@ -79,6 +67,7 @@ impl Compile {
             .clone()
             .unwrap_or_else(|| PathBuf::from(self.model.file_stem().unwrap_or_default()).with_extension("snn"));
         files::check_writable(&output).map_err(|e| vec![e])?;
+        let wishes = self.wishes.wishes();
         let Model::Onnx(import) = files::load(&self.model)? else {
             return Err(vec![Diagnostic::new(self.model.display().to_string(), "is compiled already")]);
         };
@@ -86,18 +75,6 @@ impl Compile {
         let tokens = tokenizer.as_ref().map(|json| Tokens::new(json, &place)).transpose().map_err(|e| vec![e])?;
         check_vocabulary(&import.graph, tokens.as_ref(), &place)?;
         let sample = self.sample(tokens.as_ref())?;
-        let code = match self.code {
-            CodeName::Binary => Code::Binary,
-            CodeName::Unary => Code::Unary,
-        };
-        let levels = Levels { code, steps: self.timesteps };
-        if self.timesteps > code.max_steps() {
-            let most = code.max_steps();
-            return Err(vec![Diagnostic::new(
-                "--timesteps",
-                format!("{} code has at most {most} timesteps, here are {}", code.name(), self.timesteps),
-            )]);
-        }
         if self.emit.iter().any(|name| name == "imported") {
             print(&text::print(&import.graph))?;
         }
@@ -118,20 +95,20 @@ impl Compile {
         let network = Network::of(&tensor).map_err(|e| files::at(&self.model, vec![e]))?;
         let calibration_tokens =
             self.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(network.parameters)).max(1);
-        let recipe = Recipe { levels, calibration_tokens, threads: threads(self.threads) };
+        let recipe = Recipe { wishes, calibration_tokens, threads: threads(self.threads) };
         let proof = proof::prove(&import, &tensor, self.import_tolerance);
         let proof = proof.map_err(|complaints| files::at(&self.model, complaints))?;
         note(&proof.line());
         let origin = import.origin.clone();
         drop(import);
-        let converted = convert::spiking(tensor, &sample, recipe, &mut watch);
+        let converted = convert::spiking(tensor, &sample, &recipe, &mut watch);
         print(&dumps)?;
         let Converted { graph, calibration } = converted?;
         let provenance = json!({
             "compiler": format!("snnc {}", env!("CARGO_PKG_VERSION")),
             "source": { "bytes": origin.bytes, "xxh3": format!("{:016x}", origin.hash), "producer": origin.producer, "opset": origin.opset },
             "import": proof.json(),
-            "code": code.name(), "timesteps": self.timesteps,
+            "options": flags(&recipe.wishes),
         });
         let source = calibration["source"].as_str().unwrap_or("").to_string();
         let file = File {
@@ -143,11 +120,10 @@ impl Compile {
         files::write_whole(&output, |out| container::write(&file, out)).map_err(|e| vec![e])?;
         let bytes = std::fs::metadata(&output).map_or(0, |meta| meta.len());
         note(&format!(
-            "{}: {:.1} MB, {} code, {} timesteps, calibrated on {source}, in {:.1} s",
+            "{}: {:.1} MB, {}, calibrated on {source}, in {:.1} s",
             output.display(),
             bytes as f64 / 1e6,
-            code.name(),
-            self.timesteps,
+            flags(&recipe.wishes),
             start.elapsed().as_secs_f64()
         ));
         Ok(())

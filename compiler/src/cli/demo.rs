@@ -8,7 +8,7 @@ use crate::{Complaints, energy, files};
 use clap::Args;
 use snnc_ir::Diagnostic;
 use snnc_ir::container::{self, File};
-use snnc_passes::quantise::Levels;
+use snnc_passes::fit::{Levels, Wishes};
 use snnc_runtime::SampleOptions;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -40,9 +40,10 @@ impl Demo {
         let tokens = loaded.tokens(&path)?;
         let sample = Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens: &tokens };
         let levels = Levels::default();
-        let recipe = Recipe { levels, calibration_tokens: CALIBRATION_TOKENS, threads: threads(None) };
+        let recipe =
+            Recipe { wishes: Wishes::uniform(levels), calibration_tokens: CALIBRATION_TOKENS, threads: threads(None) };
         let converted =
-            convert::convert(loaded.input.graph.clone(), loaded.input.rounded, &sample, recipe, &mut |_, _, _| {})?;
+            convert::convert(loaded.input.graph.clone(), loaded.input.rounded, &sample, &recipe, &mut |_, _, _| {})?;
         note(&format!(
             "   {} code, {} timesteps, in {:.1} s; {}",
             levels.code.name(),

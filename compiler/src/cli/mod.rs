@@ -10,6 +10,7 @@ mod eval;
 mod logits;
 mod run;
 mod show;
+mod wishes;
 
 use crate::tokens::{self, Tokens};
 use crate::{Complaints, convert, files};

@@ -7,7 +7,7 @@ use crate::files::{self, Model};
 use clap::Args;
 use similar::TextDiff;
 use snnc_ir::{Diagnostic, Graph, text};
-use snnc_passes::quantise::Levels;
+use snnc_passes::fit::Wishes;
 use snnc_passes::{Pass, STANDARD, collapse, front_and_back};
 use std::path::PathBuf;
 
@@ -69,8 +69,8 @@ impl Show {
         if front.iter().any(|pass| pass.name == until) {
             convert::dense(imported, rounded, &mut watch)?;
         } else {
-            let recipe = Recipe { levels: Levels::default(), calibration_tokens: CALIBRATION_WINDOW, threads: 1 };
-            convert::convert(imported, rounded, &Sample::SeededIds, recipe, &mut watch)?;
+            let recipe = Recipe { wishes: Wishes::default(), calibration_tokens: CALIBRATION_WINDOW, threads: 1 };
+            convert::convert(imported, rounded, &Sample::SeededIds, &recipe, &mut watch)?;
         }
         let (before, after) = seen.ok_or_else(|| self.unknown(until, "it was not reached"))?;
         Ok((Some(before), after))

@@ -97,36 +97,34 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
         }
         Work::Attention { heads, scale, width } => {
             let (q, k, v): (&[f32], &[f32], &[f32]) = (number(a)?, number(b)?, number(c)?);
-            let (keys, values) = extend(run.slots, step, k, v, past)?;
+            let slot = run.slots[step.node.index()].as_mut().ok_or(Fault::Misfit)?;
+            let (keys, values) = extend(slot, k, v, past)?;
             kernels.attention_f32(q, keys, values, width, heads, scale.get(), number_mut(out)?);
             let tokens = q.len() / width;
             run.events[i].keys += (past + 1..=past + tokens).map(|n| n as u64).sum::<u64>();
             Ok(())
         }
-        Work::Ssa { code, steps, width, .. } => {
+        Work::Ssa { code, steps, width, wide, .. } => {
             let Prepared::Phases(weights) = &compiled.prepared[i] else { return Err(Fault::Misfit) };
             let shape = kernels::Ssa { d: width, slope: call.f32(0)?, weights, code: spelling(code) };
             let out = number_mut(out)?;
             let keys: u64 = (past + 1..=past + out.len() / width).map(|n| n as u64).sum();
             // Where the queries come as trains, their spikes drive the scores one timestep at a time.
             let stepped = matches!(call.graph.ty(call.graph.node(step.node).args[0]), Type::Train { .. });
-            let counts = if wide(code, steps) {
-                let (k, v) = extend::<i16>(run.slots, step, number(b)?, number(c)?, past)?;
-                let q = number(a)?;
-                if stepped {
-                    kernels.ssa_stepped(q, k, v, &shape, steps, out)
-                } else {
-                    kernels.ssa(q, k, v, &shape, out)
-                }
-            } else {
-                let (k, v) = extend::<i8>(run.slots, step, number(b)?, number(c)?, past)?;
-                let q = number(a)?;
-                if stepped {
-                    kernels.ssa_stepped(q, k, v, &shape, steps, out)
-                } else {
-                    kernels.ssa(q, k, v, &shape, out)
-                }
+            let steps = stepped.then_some(steps);
+            let operands = (a, b, c);
+            let slot = run.slots[step.node.index()].as_mut().ok_or(Fault::Misfit)?;
+            let attend = match wide {
+                [false, false, false] => attend::<i8, i8, i8>,
+                [false, false, true] => attend::<i8, i8, i16>,
+                [false, true, false] => attend::<i8, i16, i8>,
+                [false, true, true] => attend::<i8, i16, i16>,
+                [true, false, false] => attend::<i16, i8, i8>,
+                [true, false, true] => attend::<i16, i8, i16>,
+                [true, true, false] => attend::<i16, i16, i8>,
+                [true, true, true] => attend::<i16, i16, i16>,
             };
+            let counts = attend(kernels, slot, past, operands, &shape, steps, out)?;
             let (score_additions, value_keys) = (counts.score_additions, counts.value_keys);
             run.events[i] += Events { keys, score_additions, value_keys, ..Events::default() };
             Ok(())
@@ -187,17 +185,38 @@ fn spelling(code: Code) -> kernels::Code {
     }
 }
 
-/// Adds this call's keys and values to the state; all keys and values of the sequence.
-fn extend<'s, T: Level>(
-    slots: &'s mut [Option<Slot>],
-    step: &Step,
-    keys: &[T],
-    values: &[T],
+/// Spiking attention of queries, keys and values stored in `Q`, `K` and `V`; scores spike by spike where `steps` are given.
+fn attend<Q, K, V>(
+    kernels: Kernels,
+    slot: &mut Slot,
     past: usize,
-) -> Result<(&'s [T], &'s [T]), Fault> {
-    let slot = slots[step.node.index()].as_mut().ok_or(Fault::Misfit)?;
+    (q, k, v): (&[u8], &[u8], &[u8]),
+    shape: &kernels::Ssa<'_>,
+    steps: Option<u16>,
+    out: &mut [f32],
+) -> Result<kernels::SsaCount, Fault>
+where
+    Q: Plain + kernels::Level,
+    K: Plain + kernels::Level + Level,
+    V: Plain + kernels::Level + Level,
+{
+    let (k, v) = extend::<K, V>(slot, number(k)?, number(v)?, past)?;
+    let q: &[Q] = number(q)?;
+    Ok(match steps {
+        Some(steps) => kernels.ssa_stepped(q, k, v, shape, steps, out),
+        None => kernels.ssa(q, k, v, shape, out),
+    })
+}
+
+/// Adds this call's keys and values to the state; all keys and values of the sequence.
+fn extend<'s, K: Level, V: Level>(
+    slot: &'s mut Slot,
+    keys: &[K],
+    values: &[V],
+    past: usize,
+) -> Result<(&'s [K], &'s [V]), Fault> {
     slot.append(past, keys, values).ok_or(Fault::Misfit)?;
-    T::view(&slot.keys).zip(T::view(&slot.values)).ok_or(Fault::Misfit)
+    K::view(&slot.keys).zip(V::view(&slot.values)).ok_or(Fault::Misfit)
 }
 
 fn number<T: Plain>(bytes: &[u8]) -> Result<&[T], Fault> {

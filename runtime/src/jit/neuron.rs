@@ -111,9 +111,11 @@ pub fn settle(e: &mut Emit<'_>, code: Code, steps: u16, width: usize) {
 }
 
 /// `sum * gain + offset`, and plus a residual with `add`.
-pub fn affine(e: &mut Emit<'_>, width: usize, add: bool) {
+pub fn affine(e: &mut Emit<'_>, from: Elem, width: usize, add: bool) {
     let row = |base| Stream { base, row_bytes: 4 * width, lane_bytes: 4, role: Role::In };
-    let mut streams = vec![row(e.input(0, 4 * width))];
+    let lane_bytes = from.bytes();
+    let first = e.input(0, lane_bytes * width);
+    let mut streams = vec![Stream { row_bytes: lane_bytes * width, lane_bytes, ..row(first) }];
     for i in 0..2 {
         streams.push(Stream { base: e.constant(i), row_bytes: 0, lane_bytes: 4, role: Role::In });
     }
@@ -122,8 +124,8 @@ pub fn affine(e: &mut Emit<'_>, width: usize, add: bool) {
     }
     streams.push(Stream { role: Role::Out, ..row(e.out(4 * width)) });
     e.sweep(width, &streams, |e, at| {
-        for offset in (0..4 * GROUP).step_by(16) {
-            let x = potential(e, Elem::I32, at[0], offset);
+        for (x, offset) in integers(e, from, at[0]).into_iter().zip((0..).step_by(16)) {
+            let x = e.b.ins().fcvt_from_sint(F32, x);
             let y = affine_of(e, x, &|e: &mut Emit<'_>, i: usize| e.load(F32, at[1 + i], offset), 0);
             let y = if add {
                 let residual = e.load(F32, at[3], offset);
@@ -148,6 +150,22 @@ pub fn add(e: &mut Emit<'_>, width: usize, channel: bool) {
             e.store(sum, at[2], offset);
         }
     });
+}
+
+/// 16 sums or levels, in four vectors of 32-bit lanes.
+fn integers(e: &mut Emit<'_>, from: Elem, at: Value) -> Vec<Value> {
+    let halves = |e: &mut Emit<'_>, x: Value| [e.b.ins().swiden_low(x), e.b.ins().swiden_high(x)];
+    let narrow: Vec<Value> = match from {
+        Elem::Level(code, steps) if wide(code, steps) => vec![e.load(I16, at, 0), e.load(I16, at, 16)],
+        Elem::Level(..) => {
+            let levels = e.load(I8, at, 0);
+            halves(e, levels).to_vec()
+        }
+        Elem::F32 | Elem::I32 | Elem::I8 => {
+            return (0..4).map(|i| e.load(I32, at, 16 * i)).collect();
+        }
+    };
+    narrow.into_iter().flat_map(|part| halves(e, part)).collect()
 }
 
 fn potential(e: &mut Emit<'_>, from: Elem, at: Value, offset: usize) -> Value {

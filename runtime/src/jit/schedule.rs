@@ -83,7 +83,7 @@ impl Compiler {
             Work::Neuron(ref layer) => neuron::neuron(&mut e, layer, count),
             Work::Settle { code, steps, width } => neuron::settle(&mut e, code, steps, width),
             Work::Synapse { code, steps, inputs, outputs } => synapse::synapse(&mut e, code, steps, inputs, outputs),
-            Work::Affine { width, add } => neuron::affine(&mut e, width, add),
+            Work::Affine { from, width, add } => neuron::affine(&mut e, from, width, add),
             Work::Add { width, channel } => neuron::add(&mut e, width, channel),
             Work::Embed { .. }
             | Work::Normalise { .. }

@@ -199,10 +199,10 @@ kernels! {
     // --- spiking attention ---
 
     /// Time-to-first-spike attention of `q[n, d]` over `k[past + n, d]` and `v[past + n, d]`, all levels.
-    fn ssa[L: Level](q: &[L], k: &[L], v: &[L], shape: &Ssa<'_>, out: &mut [f32]) -> SsaCount = ssa::collapsed with vectors;
+    fn ssa[Q: Level, K: Level, V: Level](q: &[Q], k: &[K], v: &[V], shape: &Ssa<'_>, out: &mut [f32]) -> SsaCount = ssa::collapsed with vectors;
 
     /// The same bits, with scores summed spike by spike and timestep by timestep.
-    fn ssa_stepped[L: Level](q: &[L], k: &[L], v: &[L], shape: &Ssa<'_>, steps: u16, out: &mut [f32]) -> SsaCount = ssa::stepped with vectors;
+    fn ssa_stepped[Q: Level, K: Level, V: Level](q: &[Q], k: &[K], v: &[V], shape: &Ssa<'_>, steps: u16, out: &mut [f32]) -> SsaCount = ssa::stepped with vectors;
 }
 
 fn check_rows(x: usize, d: usize, y: usize) {

@@ -33,11 +33,11 @@ pub struct SsaCount {
 
 /// Scores as products of levels.
 #[inline(always)]
-pub(super) fn collapsed<L: Level>(
+pub(super) fn collapsed<Q: Level, K: Level, V: Level>(
     vectors: impl Vectors,
-    q: &[L],
-    k: &[L],
-    v: &[L],
+    q: &[Q],
+    k: &[K],
+    v: &[V],
     shape: &Ssa<'_>,
     out: &mut [f32],
 ) -> SsaCount {
@@ -59,16 +59,16 @@ pub(super) fn collapsed<L: Level>(
 
 /// Scores spike by spike: at every timestep, each query spike adds or subtracts its channel of all keys.
 #[inline(always)]
-pub(super) fn stepped<L: Level>(
+pub(super) fn stepped<Q: Level, K: Level, V: Level>(
     vectors: impl Vectors,
-    q: &[L],
-    k: &[L],
-    v: &[L],
+    q: &[Q],
+    k: &[K],
+    v: &[V],
     shape: &Ssa<'_>,
     steps: u16,
     out: &mut [f32],
 ) -> SsaCount {
-    let turn = |k: &[L], width: usize| turned(k, shape.d, width);
+    let turn = |k: &[K], width: usize| turned(k, shape.d, width);
     attend(vectors, q, k, v, shape, out, turn, |(channels, keys), q, _, scores| {
         scores.fill(0);
         for t in 0..steps {
@@ -101,15 +101,15 @@ fn turned<L: Level>(k: &[L], d: usize, width: usize) -> (Vec<i16>, usize) {
 
 /// Attention with scores by `score(prepared, q, keys, scores)`, where `prepare` has seen the head's keys.
 #[inline(always)]
-fn attend<L: Level, P>(
+fn attend<Q: Level, K: Level, V: Level, P>(
     vectors: impl Vectors,
-    q: &[L],
-    k: &[L],
-    v: &[L],
+    q: &[Q],
+    k: &[K],
+    v: &[V],
     shape: &Ssa<'_>,
     out: &mut [f32],
-    prepare: impl Fn(&[L], usize) -> P,
-    mut score: impl FnMut(&P, &[L], &[L], &mut [i32]),
+    prepare: impl Fn(&[K], usize) -> P,
+    mut score: impl FnMut(&P, &[Q], &[K], &mut [i32]),
 ) -> SsaCount {
     let (d, heads) = (shape.d, shape.slope.len());
     check_attention(q.len(), k.len(), v.len(), d, heads, out.len());

@@ -1,0 +1,113 @@
+//! The options that say what is asked of a conversion: `4,mlp.hidden=5` is a default and an exception.
+
+use clap::{Args, ValueEnum};
+use snnc_ir::Code;
+use snnc_passes::fit::{Levels, PHASES, Wish, Wishes};
+
+/// Levels and their spelling, site by site.
+#[derive(Args, Clone, Debug)]
+pub struct WishArgs {
+    /// Timesteps of spike trains, with exceptions by site: `7`, or `4,mlp.hidden=5,h.0=6`
+    #[arg(long, value_name = "T[,SITE=T...]", default_value = "7", value_parser = timesteps)]
+    timesteps: Choices<u16>,
+    /// How spikes spell a level: `binary` (sign and magnitude bits, 2^T - 1 levels each way), `unary` (every spike
+    /// counts 1, T levels each way); with exceptions by site
+    #[arg(long, value_name = "CODE[,SITE=CODE...]", default_value = "binary", value_parser = codes)]
+    code: Choices<Code>,
+    /// Sites that stay dense; what reads them multiplies
+    #[arg(long, value_name = "SITE[,SITE...]", value_delimiter = ',')]
+    dense: Vec<String>,
+    /// Phases an octave of spiking attention: its softmax has base 2^(1/PHASES)
+    #[arg(long, value_name = "PHASES", default_value_t = PHASES, value_parser = clap::value_parser!(u32).range(1..=64))]
+    phases: u32,
+    /// What weights are: `i8`; or `f32`, for comparison: what reads spikes then multiplies
+    #[arg(long, value_enum, default_value = "i8")]
+    weights: Weights,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Weights {
+    I8,
+    F32,
+}
+
+/// A value for all sites, and others for the sites that selectors mean.
+#[derive(Clone, Debug)]
+struct Choices<T> {
+    all: Option<T>,
+    exceptions: Vec<(String, T)>,
+}
+
+/// `VALUE` and `SITE=VALUE`, by commas.
+fn choices<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Choices<T>, String> {
+    let mut choices = Choices { all: None, exceptions: Vec::new() };
+    for entry in text.split(',') {
+        match entry.trim().split_once('=') {
+            Some((selector, value)) if !selector.is_empty() => {
+                choices.exceptions.push((selector.to_string(), parse(value)?));
+            }
+            None if choices.all.is_none() => choices.all = Some(parse(entry.trim())?),
+            _ => return Err(format!("`{entry}` is not SITE=VALUE")),
+        }
+    }
+    Ok(choices)
+}
+
+fn timesteps(text: &str) -> Result<Choices<u16>, String> {
+    choices(text, |value| {
+        let most = Code::Unary.max_steps();
+        let number = value.parse::<u16>().ok().filter(|number| (1..=most).contains(number));
+        number.ok_or_else(|| format!("`{value}` is not a number of timesteps, 1 to {most}"))
+    })
+}
+
+fn codes(text: &str) -> Result<Choices<Code>, String> {
+    let names = || Code::ALL.map(Code::name).join(", ");
+    choices(text, |value| {
+        Code::from_name(value).ok_or_else(|| format!("there is no code `{value}`; there are {}", names()))
+    })
+}
+
+impl WishArgs {
+    /// Whether sites of these names exist is seen when the network is known.
+    pub fn wishes(&self) -> Wishes {
+        let Levels { code, steps } = Levels::default();
+        let levels = Levels { code: self.code.all.unwrap_or(code), steps: self.timesteps.all.unwrap_or(steps) };
+        let codes = self.code.exceptions.iter().map(|(site, code)| (site.clone(), Wish::Code(*code)));
+        let steps = self.timesteps.exceptions.iter().map(|(site, steps)| (site.clone(), Wish::Steps(*steps)));
+        let dense = self.dense.iter().map(|site| (site.clone(), Wish::Dense));
+        Wishes {
+            levels,
+            exceptions: codes.chain(steps).chain(dense).collect(),
+            phases: self.phases,
+            exact_weights: self.weights == Weights::F32,
+        }
+    }
+}
+
+/// The flags that ask for the same: what a user types to get it.
+pub fn flags(wishes: &Wishes) -> String {
+    let list = |first: String, wanted: &dyn Fn(&Wish) -> Option<String>| {
+        let more = wishes.exceptions.iter().filter_map(|(s, wish)| Some(format!("{s}={}", wanted(wish)?)));
+        std::iter::once(first).chain(more).collect::<Vec<_>>().join(",")
+    };
+    let steps = |wish: &Wish| if let Wish::Steps(steps) = wish { Some(steps.to_string()) } else { None };
+    let code = |wish: &Wish| if let Wish::Code(code) = wish { Some(code.name().to_string()) } else { None };
+    let codes = list(wishes.levels.code.name().to_string(), &code);
+    let mut flags = format!("--timesteps {}", list(wishes.levels.steps.to_string(), &steps));
+    if codes != Code::Binary.name() {
+        flags += &format!(" --code {codes}");
+    }
+    let dense = wishes.exceptions.iter().filter(|(_, wish)| *wish == Wish::Dense).map(|(s, _)| s.clone());
+    let dense: Vec<String> = dense.collect();
+    if !dense.is_empty() {
+        flags += &format!(" --dense {}", dense.join(","));
+    }
+    if wishes.phases != PHASES {
+        flags += &format!(" --phases {}", wishes.phases);
+    }
+    if wishes.exact_weights {
+        flags += " --weights f32";
+    }
+    flags
+}

@@ -1,0 +1,380 @@
+//! Levels that fit the data: for every site how many, spelled how, how far apart and around what.
+//!
+//! One static scale a channel, from what sample text was seen to hold. With many levels the whole range seen is covered.
+//! With few, finer steps are worth more than rare extremes: scale and centre are those that lose least on the sample, and
+//! what they lose on average goes into the next bias. Codes are centred on the median where most neurons then stay
+//! silent, or where a channel is far from zero; the shift folds into the next bias, so it is exact.
+//!
+//! Queries and keys are balanced channel by channel, so that a head has one scale for each (`docs/ir.md`).
+
+use crate::sites::{self, Role, Site, selects};
+use indexmap::IndexMap;
+use snnc_ir::types::Code;
+use snnc_ir::{Diagnostic, Graph, Op, Value};
+
+/// How many levels, and how they are spelled in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Levels {
+    pub code: Code,
+    pub steps: u16,
+}
+
+impl Default for Levels {
+    /// Seven binary steps: levels up to 127 either way, which are int8.
+    fn default() -> Self {
+        Self { code: Code::Binary, steps: 7 }
+    }
+}
+
+impl Levels {
+    /// The largest level.
+    pub fn most(self) -> i32 {
+        self.code.levels(self.steps)
+    }
+}
+
+/// What a user asks of the sites that a selector means.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Wish {
+    Steps(u16),
+    Code(Code),
+    /// No levels: what reads it stays a multiplication.
+    Dense,
+}
+
+/// What is asked of a conversion: levels for all sites, and exceptions, of which the later ones win.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wishes {
+    pub levels: Levels,
+    pub exceptions: Vec<(String, Wish)>,
+    /// Phases an octave of time-to-first-spike attention.
+    pub phases: u32,
+    /// Weights stay f32, for comparison: what reads levels then multiplies.
+    pub exact_weights: bool,
+}
+
+/// Phases an octave of time-to-first-spike attention: weights within 4.4 % of the exact exponential, unbiased.
+pub const PHASES: u32 = 8;
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Self::uniform(Levels::default())
+    }
+}
+
+impl Wishes {
+    /// The same levels everywhere.
+    pub fn uniform(levels: Levels) -> Self {
+        Self { levels, exceptions: Vec::new(), phases: PHASES, exact_weights: false }
+    }
+
+    /// The levels of a site; `None` where it stays dense.
+    pub fn of(&self, site: &Site) -> Option<Levels> {
+        let path = site.to_string();
+        let mut levels = Some(self.levels);
+        for (_, wish) in self.exceptions.iter().filter(|(selector, _)| selects(selector, &path)) {
+            let known = levels.unwrap_or(self.levels);
+            levels = match *wish {
+                Wish::Steps(steps) => Some(Levels { steps, ..known }),
+                Wish::Code(code) => Some(Levels { code, ..known }),
+                Wish::Dense => None,
+            };
+        }
+        levels
+    }
+
+    /// # Errors
+    /// A selector that means no site; more timesteps than a code has.
+    pub fn check(&self, graph: &Graph) -> Result<(), Diagnostic> {
+        let sites = sites::sites(graph);
+        for (selector, _) in &self.exceptions {
+            if !sites.iter().any(|site| selects(selector, &site.to_string())) {
+                let known = sites.iter().map(Site::to_string).collect::<Vec<_>>().join(", ");
+                return Err(Diagnostic::new(selector, "names no site of this network").note(format!("sites: {known}")));
+            }
+        }
+        for site in &sites {
+            let Some(Levels { code, steps }) = self.of(site) else { continue };
+            if !(1..=code.max_steps()).contains(&steps) {
+                let most = code.max_steps();
+                let message = format!("{} code has at most {most} timesteps, here are {steps}", code.name());
+                return Err(Diagnostic::new(site.to_string(), message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the channels of a site were seen to hold on sample text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    pub min: Vec<f32>,
+    pub max: Vec<f32>,
+    /// Some rows, one after the other, evenly spread over the text.
+    pub sample: Vec<f32>,
+    /// Rows of the whole text.
+    pub tokens: usize,
+}
+
+/// By site.
+pub type Observations = IndexMap<Value, Observed>;
+
+/// A site's levels: `x = scale * level + centre`, channel by channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fit {
+    pub levels: Levels,
+    pub scale: Vec<f32>,
+    pub centre: Vec<f32>,
+    /// What levels lack on average; whoever reads the site adds it.
+    pub lack: Vec<f32>,
+}
+
+/// The levels of all sites.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fits {
+    /// `None`: the site stays dense.
+    pub sites: IndexMap<Value, Option<Fit>>,
+    /// By attention: what one unit of a query's and of a key's balanced level is, head by head.
+    pub heads: IndexMap<Value, [Vec<f32>; 2]>,
+    pub phases: u32,
+    pub exact_weights: bool,
+}
+
+/// From so many levels on, a range is covered whole.
+const MANY: i32 = 100;
+
+/// Below this a channel's range counts as this when queries and keys are balanced.
+const LEAST_RANGE: f32 = 1e-8;
+
+/// A channel whose reach around its median is less than this share of its reach around 0 is centred: it gains two bits.
+const FAR_FROM_ZERO: f32 = 0.25;
+
+/// Levels for every site of `graph`.
+///
+/// # Errors
+/// A site that was not observed; numbers that are not finite; wishes that nothing fits.
+pub fn fit(graph: &Graph, seen: &Observations, wishes: &Wishes) -> Result<Fits, Diagnostic> {
+    wishes.check(graph)?;
+    let sites = sites::sites(graph);
+    let mut fits = Fits { phases: wishes.phases, exact_weights: wishes.exact_weights, ..Fits::default() };
+    for site in &sites {
+        let seen = observed(graph, seen, site.value)?;
+        // Queries and keys are fitted below, together.
+        let fit = wishes.of(site).map(|levels| fit_site(graph, site, seen, levels));
+        fits.sites.insert(site.value, fit);
+    }
+    for (value, node) in graph.iter() {
+        let Op::Attention { heads, .. } = node.op else { continue };
+        let [q, k] = [node.args[0], node.args[1]];
+        let heads = balance(&mut fits, [q, k], [observed(graph, seen, q)?, observed(graph, seen, k)?], heads as usize);
+        fits.heads.insert(value, heads);
+    }
+    Ok(fits)
+}
+
+fn observed<'a>(graph: &Graph, seen: &'a Observations, site: Value) -> Result<&'a Observed, Diagnostic> {
+    let width = graph.ty(site).shape().width().unwrap_or(0);
+    let origin = graph.origin(site);
+    let found = seen.get(&site);
+    let found = found.ok_or_else(|| Diagnostic::new(origin, "no range was measured here; calibrate first"))?;
+    let finite = |v: &[f32]| v.len() == width && v.iter().all(|x| x.is_finite());
+    if finite(&found.min) && finite(&found.max) && found.sample.iter().all(|x| x.is_finite()) {
+        return Ok(found);
+    }
+    Err(Diagnostic::new(origin, "the range measured here is not finite or not of the value's width"))
+}
+
+fn fit_site(graph: &Graph, site: &Site, seen: &Observed, levels: Levels) -> Fit {
+    let curve = matches!(graph.node(site.value).op, Op::Curve(_));
+    let most = levels.most();
+    let channel = |c: usize| {
+        let column = seen.column(c);
+        let median = if curve || site.role != Role::Query { median(&column) } else { 0.0 };
+        let (lo, hi) = (seen.min[c], seen.max[c]);
+        let around = |m: f32| (hi - m).max(m - lo);
+        let centred = curve || around(median) < FAR_FROM_ZERO * around(0.0);
+        let centre = if centred { median } else { 0.0 };
+        if most >= MANY {
+            return Channel { scale: around(centre) * (1.0 / most as f32), centre, lack: 0.0 };
+        }
+        // A neuron with a curve is skewed: most of it lies on one side of the median.
+        Channel::least_error(&column, [lo, hi], seen.tokens, centre, most, curve)
+    };
+    let channels: Vec<Channel> = (0..seen.min.len()).map(channel).collect();
+    Fit {
+        levels,
+        scale: channels.iter().map(|channel| channel.scale).collect(),
+        centre: channels.iter().map(|channel| channel.centre).collect(),
+        lack: channels.iter().map(|channel| channel.lack).collect(),
+    }
+}
+
+/// Scales of queries and keys such that `scale_q[c] * scale_k[c]` is one number a head: channel `c` of q counts in
+/// `R_q / b_c`, of k in `R_k * b_c`. Returns `R_q` and `R_k`, head by head.
+fn balance(fits: &mut Fits, sites: [Value; 2], seen: [&Observed; 2], heads: usize) -> [Vec<f32>; 2] {
+    let width = seen[0].min.len() / heads;
+    let zero = vec![0.0; seen[0].min.len()];
+    let centre = |i: usize| match &fits.sites[&sites[i]] {
+        Some(fit) if i == 1 => fit.centre.clone(),
+        _ => zero.clone(),
+    };
+    let centres = [centre(0), centre(1)];
+    let reach = |i: usize, c: usize| {
+        let (lo, hi, m) = (seen[i].min[c], seen[i].max[c], centres[i][c]);
+        (hi - m).max(m - lo).max(LEAST_RANGE)
+    };
+    let pairs: Vec<(f32, f32)> = (0..zero.len()).map(|c| (reach(0, c), reach(1, c))).collect();
+    let whole: Vec<f32> =
+        pairs.chunks_exact(width).map(|head| head.iter().map(|(q, k)| (q * k).sqrt()).fold(0.0, f32::max)).collect();
+    let factor: Vec<f32> = pairs.iter().map(|(q, k)| (k / q).sqrt()).collect();
+    let mut units = [whole.clone(), whole.clone()];
+    for i in 0..2 {
+        let Some(levels) = fits.sites[&sites[i]].as_ref().map(|fit| fit.levels) else { continue };
+        let most = levels.most();
+        for (h, unit) in units[i].iter_mut().enumerate() {
+            let share = if most >= MANY {
+                1.0
+            } else {
+                head_share(seen, i, h * width..(h + 1) * width, &centres[i], &factor, *unit, most)
+            };
+            *unit *= share / most as f32;
+        }
+        let scale = (0..zero.len()).map(|c| {
+            let unit = units[i][c / width];
+            if i == 0 { unit / factor[c] } else { unit * factor[c] }
+        });
+        let fit = Fit { levels, scale: scale.collect(), centre: centres[i].clone(), lack: zero.clone() };
+        fits.sites.insert(sites[i], Some(fit));
+    }
+    units
+}
+
+/// The share of a head's range whose levels lose least of the scores, as far as channels tell.
+fn head_share(
+    seen: [&Observed; 2],
+    i: usize,
+    channels: std::ops::Range<usize>,
+    centre: &[f32],
+    factor: &[f32],
+    whole: f32,
+    most: i32,
+) -> f32 {
+    let columns: Vec<(Vec<f32>, f32, f32)> = channels
+        .map(|c| {
+            let other = seen[1 - i].column(c);
+            let power = other.iter().map(|x| x * x).sum::<f32>() / other.len().max(1) as f32;
+            let scale = if i == 0 { whole / factor[c] } else { whole * factor[c] };
+            (seen[i].column(c).iter().map(|x| x - centre[c]).collect(), scale, power)
+        })
+        .collect();
+    let loss = |share: f32| {
+        columns.iter().map(|(x, scale, power)| error(x, scale * share / most as f32, most).0 * power).sum::<f32>()
+    };
+    let losses = SHARES.map(|share| (share, loss(share)));
+    losses.iter().fold(losses[0], |best, next| if next.1 < best.1 { *next } else { best }).0
+}
+
+/// Shares of a range that are tried.
+const SHARES: [f32; 14] = [1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35];
+
+/// Mean square and mean of what levels `scale` apart lack of `x`.
+fn error(x: &[f32], scale: f32, most: i32) -> (f32, f32) {
+    /// Adding and taking away 1.5 * 2^23 rounds a small f32 to an integer.
+    const ROUND: f32 = 12_582_912.0;
+    const LANES: usize = 16;
+    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+    let most = most as f32;
+    let (mut squares, mut sums) = ([0f32; LANES], [0f32; LANES]);
+    let mut add = |lane: usize, x: f32| {
+        let p = x * inverse;
+        let p = if p < most { p } else { most };
+        let p = if p > -most { p } else { -most };
+        let lack = x - ((p + ROUND) - ROUND) * scale;
+        squares[lane] += lack * lack;
+        sums[lane] += lack;
+    };
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    for block in blocks {
+        for (lane, &x) in block.iter().enumerate() {
+            add(lane, x);
+        }
+    }
+    rest.iter().enumerate().for_each(|(lane, &x)| add(lane, x));
+    let n = x.len().max(1) as f32;
+    (squares.iter().sum::<f32>() / n, sums.iter().sum::<f32>() / n)
+}
+
+#[derive(Clone, Copy)]
+struct Channel {
+    scale: f32,
+    centre: f32,
+    lack: f32,
+}
+
+/// How much less a centre beside the median must lose: neurons at the median then spike, which costs energy.
+const WORTH_A_SPIKE: f32 = 0.8;
+
+impl Channel {
+    /// Scale and centre that lose least of `column`, and of the two ends of what the whole text held.
+    fn least_error(column: &[f32], ends: [f32; 2], tokens: usize, centre: f32, most: i32, skewed: bool) -> Self {
+        let [lo, hi] = ends;
+        if hi <= lo {
+            // A constant needs no spikes.
+            return Self { scale: 0.0, centre: lo, lack: 0.0 };
+        }
+        let end_weight = 1.0 / tokens.max(1) as f32;
+        let mut shifted = vec![0.0; column.len()];
+        // The median at level -place: with one spike of a binary code, the other side has that many levels more.
+        let places = (0..).map(|i| 1 << i).take_while(|&place| place < most).flat_map(|place| [place, -place]);
+        let mut best: Option<(f32, Self)> = None;
+        for place in std::iter::once(0).chain(places.filter(|_| skewed)) {
+            let whole = ((hi - centre) / (most + place) as f32).max((centre - lo) / (most - place) as f32);
+            for share in SHARES {
+                let scale = whole * share;
+                let at = centre + place as f32 * scale;
+                shifted.iter_mut().zip(column).for_each(|(y, x)| *y = x - at);
+                let (square, lack) = error(&shifted, scale, most);
+                let clipped = |x: f32| ((x - at).abs() - (most as f32 + 0.5) * scale).max(0.0);
+                let rare = (clipped(lo) * clipped(lo) + clipped(hi) * clipped(hi)) * end_weight;
+                let loss = (square - lack * lack).max(0.0) + rare;
+                let fair = if place == 0 { loss } else { loss / WORTH_A_SPIKE };
+                if best.is_none_or(|(least, _)| fair < least) {
+                    best = Some((fair, Self { scale, centre: at, lack }));
+                }
+            }
+        }
+        best.map_or(Self { scale: 0.0, centre, lack: 0.0 }, |(_, channel)| channel)
+    }
+}
+
+impl Observed {
+    fn column(&self, c: usize) -> Vec<f32> {
+        self.sample.iter().skip(c).step_by(self.min.len().max(1)).copied().collect()
+    }
+}
+
+/// The middle value, 0 of none.
+fn median(values: &[f32]) -> f32 {
+    if values.is_empty() {
+        return 0.0;
+    }
+    let mut values = values.to_vec();
+    let middle = values.len() / 2;
+    *values.select_nth_unstable_by(middle, f32::total_cmp).1
+}
+
+/// Levels so fine that what they lose does not count beside what is looked at.
+const FINE: Levels = Levels { code: Code::Binary, steps: 15 };
+
+impl Fit {
+    /// The same reach with finest levels: what clipping alone loses.
+    pub fn clipping_only(&self) -> Self {
+        let share = self.levels.most() as f32 / FINE.most() as f32;
+        Self { levels: FINE, scale: self.scale.iter().map(|s| s * share).collect(), ..self.clone() }
+    }
+
+    /// The same distance of levels without an end: what rounding alone loses.
+    pub fn rounding_only(&self) -> Self {
+        Self { levels: FINE, ..self.clone() }
+    }
+}
