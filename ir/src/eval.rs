@@ -349,14 +349,14 @@ impl<R: Real> Call<'_, R> {
             }
             Op::Quant { code, steps, curve } => {
                 let levels = self.levels(code, steps, curve);
-                let events = Events { spikes: spikes(code, &levels), ..Events::default() };
+                let events = fired(code, steps, &levels);
                 (Array::int(sizes, levels), events, None)
             }
             Op::Fire { code, steps, curve } => {
                 let levels = self.levels(code, steps, curve);
                 let emit = |t| levels.iter().map(|&level| code.spike(level, t, steps)).collect();
                 let train = Content::Train((0..steps).map(emit).collect());
-                let events = Events { spikes: spikes(code, &levels), ..Events::default() };
+                let events = fired(code, steps, &levels);
                 (Array { sizes, content: train }, events, None)
             }
             Op::Product => int(product(self.arg(0).ints(), self.arg(1).ints(), sizes[1])),
@@ -678,6 +678,13 @@ pub fn level<R: Real>(potential: R, most: i32) -> i32 {
 
 fn spikes(code: Code, levels: &[i32]) -> u64 {
     levels.iter().map(|&level| u64::from(code.spikes(level))).sum()
+}
+
+/// What neurons of these levels did.
+pub fn fired(code: Code, steps: u16, levels: &[i32]) -> Events {
+    let most = code.levels(steps);
+    let saturated = levels.iter().filter(|level| level.abs() == most).count() as u64;
+    Events { spikes: spikes(code, levels), saturated, ..Events::default() }
 }
 
 fn product(x: &[i32], w: &[i32], m: usize) -> Vec<i32> {

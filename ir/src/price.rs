@@ -14,6 +14,8 @@ use std::ops::AddAssign;
 pub struct Events {
     /// Spikes that a neuron layer emitted.
     pub spikes: u64,
+    /// Neurons that fired at every timestep: what they should say may be beyond their largest level.
+    pub saturated: u64,
     /// Keys that queries met, summed over tokens (not over heads).
     pub keys: u64,
     /// Additions that query spikes drove in attention scores: one for every spike and key it meets.
@@ -25,6 +27,7 @@ pub struct Events {
 impl AddAssign for Events {
     fn add_assign(&mut self, other: Self) {
         self.spikes += other.spikes;
+        self.saturated += other.saturated;
         self.keys += other.keys;
         self.score_additions += other.score_additions;
         self.value_keys += other.value_keys;

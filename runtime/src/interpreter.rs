@@ -6,7 +6,7 @@
 use crate::meter::Meter;
 use crate::plan;
 use crate::session::{Machine, Rows};
-use snnc_ir::eval::{Array, Content, Evaluator, Memory};
+use snnc_ir::eval::{Array, Content, Evaluator, Memory, fired};
 use snnc_ir::price::Events;
 use snnc_ir::{Diagnostic, Graph, Op, Type, Value};
 use std::sync::Arc;
@@ -90,12 +90,14 @@ fn wanted(array: &Array<f32>, rows: Rows) -> Vec<f32> {
 /// Spikes of a neuron on the wanted rows.
 fn recount(array: &Array<f32>, ty: Type, rows: Rows) -> Events {
     let from = first_wanted(rows, array.sizes[0]) * array.sizes[1];
-    let spikes = match (&array.content, ty.levels()) {
-        (Content::Int(levels), Some((code, _))) => levels[from..].iter().map(|&n| u64::from(code.spikes(n))).sum(),
+    match (&array.content, ty.levels()) {
+        (Content::Int(levels), Some((code, steps))) => fired(code, steps, &levels[from..]),
         (Content::Train(parts), _) => {
-            parts.iter().map(|part| part[from..].iter().filter(|&&spike| spike != 0).count() as u64).sum()
+            let spikes = parts.iter().map(|part| part[from..].iter().filter(|&&spike| spike != 0).count() as u64).sum();
+            let always = |neuron: &usize| parts.iter().all(|part| part[*neuron] != 0);
+            let saturated = (from..array.sizes.iter().product()).filter(always).count() as u64;
+            Events { spikes, saturated, ..Events::default() }
         }
-        (Content::Real(_) | Content::Int(_), _) => 0,
-    };
-    Events { spikes, ..Events::default() }
+        (Content::Real(_) | Content::Int(_), _) => Events::default(),
+    }
 }

@@ -38,6 +38,8 @@ pub struct Record {
 pub struct Tally {
     /// Spikes that a neuron layer emitted.
     pub spikes: u64,
+    /// Neurons that fired at every timestep.
+    pub saturated: u64,
     /// Spikes that a synapse took.
     pub active: u64,
 }

@@ -167,6 +167,7 @@ impl Jit {
         for (i, step) in self.compiled.plan.steps.iter().enumerate() {
             let (mut events, tally) = (self.events[i], self.tallies[i]);
             events.spikes += tally.spikes;
+            events.saturated += tally.saturated;
             meter.events[step.node.index()] += events;
             let rows = if step.when == When::Wanted { self.wanted.1 } else { rows };
             meter.executed += step.work.executed(rows, &events, tally.active);

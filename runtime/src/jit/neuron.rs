@@ -41,7 +41,7 @@ pub fn neuron(e: &mut Emit<'_>, n: &Neuron, count: bool) {
     streams.push(Stream { base: e.out(row_bytes), row_bytes, lane_bytes, role });
     let table = e.of_record(offset_of!(Record, table));
     let zero = splat_int(e, I32, 0);
-    let spikes = e.variable(zero);
+    let (spikes, saturated) = (e.variable(zero), e.variable(zero));
     e.sweep(n.width, &streams, |e, at| {
         let quarter = |q: usize| LANES * 4 * q;
         let levels: Vec<Value> = (0..GROUP / LANES)
@@ -59,9 +59,12 @@ pub fn neuron(e: &mut Emit<'_>, n: &Neuron, count: bool) {
         let levels = narrow(e, &levels, wide);
         if count {
             let fired = spikes_of(e, n.code, &levels, wide);
-            let sum = e.b.use_var(spikes);
-            let sum = e.b.ins().iadd(sum, fired);
-            e.b.def_var(spikes, sum);
+            let full = saturated_of(e, n.code.levels(n.steps), &levels, wide);
+            for (counter, more) in [(spikes, fired), (saturated, full)] {
+                let sum = e.b.use_var(counter);
+                let sum = e.b.ins().iadd(sum, more);
+                e.b.def_var(counter, sum);
+            }
         }
         let out = at[at.len() - 1];
         if n.emit {
@@ -71,9 +74,11 @@ pub fn neuron(e: &mut Emit<'_>, n: &Neuron, count: bool) {
         }
     });
     if count {
-        let sum = e.b.use_var(spikes);
-        let sum = total(e, sum);
-        e.tally(offset_of!(Tally, spikes), sum);
+        for (counter, tally) in [(spikes, offset_of!(Tally, spikes)), (saturated, offset_of!(Tally, saturated))] {
+            let sum = e.b.use_var(counter);
+            let sum = total(e, sum);
+            e.tally(tally, sum);
+        }
     }
 }
 
@@ -331,8 +336,28 @@ fn spikes_of(e: &mut Emit<'_>, code: Code, levels: &[Value], wide: bool) -> Valu
             }
         })
         .collect();
-    // Sums of four lanes of at most 1024 fit 16 bits.
-    let sum = sum(e, &counts);
+    folded(e, &counts)
+}
+
+/// How many of 16 levels are the largest there is, in four lanes of 32 bits.
+fn saturated_of(e: &mut Emit<'_>, most: i32, levels: &[Value], wide: bool) -> Value {
+    let ty = if wide { I16 } else { I8 };
+    let (most, one) = (splat_int(e, ty, i64::from(most)), splat_int(e, ty, 1));
+    let counts: Vec<Value> = levels
+        .iter()
+        .flat_map(|&level| {
+            let magnitude = e.b.ins().iabs(level);
+            let full = e.b.ins().icmp(IntCC::Equal, magnitude, most);
+            let full = e.b.ins().band(full, one);
+            if wide { vec![full] } else { widen(e, full).to_vec() }
+        })
+        .collect();
+    folded(e, &counts)
+}
+
+/// The sum of vectors of 16-bit lanes, of at most 1024 each, in four lanes of 32 bits.
+fn folded(e: &mut Emit<'_>, counts: &[Value]) -> Value {
+    let sum = sum(e, counts);
     let [low, high] = widen(e, sum);
     e.b.ins().iadd(low, high)
 }

@@ -321,7 +321,7 @@ fn counting_changes_tallies_only() {
         let (counted_bits, counted) = trace(&program(&graph, engine, 128), &[&ids], Rows::All);
         assert_eq!(bits, counted_bits);
         for (a, b) in events.iter().zip(&counted) {
-            assert_eq!(*a, Events { spikes: 0, ..*b });
+            assert_eq!(*a, Events { spikes: 0, saturated: 0, ..*b });
         }
     }
 }
