@@ -2,9 +2,9 @@
 
 use crate::Complaints;
 use crate::calibrate::{self, Windows};
+use crate::calibration::Calibration;
 use crate::describe::token_table;
 use crate::tokens::Tokens;
-use serde_json::json;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::fit::{Wishes, fit};
 use snnc_passes::{Context, Pass, front_and_back, run};
@@ -51,8 +51,9 @@ pub enum Sample<'a> {
 #[derive(Debug)]
 pub struct Converted {
     pub graph: Graph,
-    /// For the file's `calibration` section.
-    pub calibration: serde_json::Value,
+    pub calibration: Calibration,
+    /// The same for the file's `calibration` section.
+    pub section: serde_json::Value,
 }
 
 /// What is shown every pass with the graphs before and after.
@@ -101,11 +102,19 @@ pub fn spiking(
     let (windows, source) = sample_windows(&tensor, sample, recipe.calibration_tokens)?;
     let seen = calibrate::calibrate(&tensor, &windows, recipe.threads)?;
     let fits = fit(&tensor, &seen, &recipe.wishes).map_err(|e| vec![e])?;
+    let saturated = fits.sites.iter().map(|(site, fit)| fit.as_ref().map_or(0.0, |fit| fit.saturated(&seen[site])));
+    let calibration = Calibration {
+        source,
+        windows: windows.len(),
+        tokens: windows.iter().map(Vec::len).sum(),
+        seen: ids_of(&windows, vocabulary(&tensor)?),
+        saturated: saturated.collect(),
+        fits: fits.clone(),
+    };
     drop(seen);
+    let section = calibration.json(&tensor);
     let graph = run(back, tensor, &Context { fits, ..Context::default() }, watch)?;
-    let count: usize = windows.iter().map(Vec::len).sum();
-    let calibration = json!({ "source": source, "windows": windows.len(), "tokens": count });
-    Ok(Converted { graph, calibration })
+    Ok(Converted { graph, calibration, section })
 }
 
 /// Windows of sample tokens, and what they are to be called.
@@ -123,6 +132,17 @@ fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Result<(
         return Err(vec![Diagnostic::new(source, "the calibration text is empty")]);
     }
     Ok((windows, source))
+}
+
+/// Which ids of a vocabulary are in the windows.
+fn ids_of(windows: &Windows, vocabulary: usize) -> Vec<bool> {
+    let mut seen = vec![false; vocabulary];
+    for &id in windows.iter().flatten() {
+        if let Some(seen) = seen.get_mut(id as usize) {
+            *seen = true;
+        }
+    }
+    seen
 }
 
 /// Bytes of text that hold at least one token's text with room to spare: only what is run is tokenised.

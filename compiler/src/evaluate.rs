@@ -1,7 +1,8 @@
 //! How well a network predicts text, and how near two networks are: perplexity, cosine similarity, agreement.
 //!
-//! The protocol of the usual GPT-2 evaluation without overlap: the text with one start token before it is cut into
-//! windows of the context's length; every token but the first is predicted once.
+//! The protocol of the usual GPT-2 evaluation: the text with one start token before it is cut into windows of the
+//! context's length, a stride apart; every token but the first is predicted once, by the first window that has it. With
+//! a stride of the context's length windows do not overlap; a shorter one gives every prediction more of its past.
 
 use crate::Complaints;
 use crate::calibrate::in_threads;
@@ -14,11 +15,33 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// `count` windows of at most `length` inputs, spread evenly over all windows that the ids can be cut into.
-pub fn spread(ids: &[u32], length: usize, count: usize) -> Vec<Range<usize>> {
-    let all = ids.len().div_ceil(length.max(1));
-    let count = count.min(all);
-    (0..count).map(|i| i * all / count).map(|w| w * length..((w + 1) * length).min(ids.len())).collect()
+/// Inputs that are run together, and the first of them whose prediction counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub inputs: Range<usize>,
+    pub scored: usize,
+}
+
+/// What of a text is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// Inputs from the start of a window to the start of the next; the context's length without one.
+    pub stride: Option<usize>,
+    /// Windows, spread evenly over all there are.
+    pub windows: usize,
+}
+
+/// Windows of at most `length` of `inputs` inputs.
+pub fn cut(inputs: usize, length: usize, cut: Cut) -> Vec<Window> {
+    let stride = cut.stride.unwrap_or(length).clamp(1, length.max(1));
+    let all = if inputs == 0 { 0 } else { 1 + inputs.saturating_sub(length).div_ceil(stride) };
+    let count = cut.windows.min(all);
+    let window = |w: usize| {
+        let start = w * stride;
+        let scored = if w == 0 { 0 } else { start - stride + length };
+        Window { inputs: start..(start + length).min(inputs), scored }
+    };
+    (0..count).map(|i| window(i * all / count)).collect()
 }
 
 /// Sums over predicted tokens, in f64, in the order of the text.
@@ -93,13 +116,13 @@ pub fn evaluate(
     program: &Arc<Program>,
     dense: Option<&Arc<Program>>,
     ids: &[u32],
-    windows: usize,
+    cut: Cut,
     threads: usize,
 ) -> Result<Evaluation, Complaints> {
     let context = program.graph().context as usize;
     // The last id is only predicted, never an input.
     let inputs = ids.len().saturating_sub(1);
-    let ranges = spread(&ids[..inputs], context, windows);
+    let ranges = self::cut(inputs, context, cut);
     if ranges.is_empty() {
         return Err(vec![Diagnostic::new("", "the text is empty: there is nothing to predict")]);
     }
@@ -110,7 +133,7 @@ pub fn evaluate(
             None => None,
         },
     );
-    let bar = progress::bar(ranges.iter().map(|r| r.len() as u64).sum(), "evaluating");
+    let bar = progress::bar(ranges.iter().map(|window| window.inputs.len() as u64).sum(), "evaluating");
     let next = AtomicUsize::new(0);
     let work = || -> Result<Vec<Part>, Diagnostic> {
         let mut session = Session::new(program.clone());
@@ -118,13 +141,13 @@ pub fn evaluate(
         let mut scores = Vec::new();
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);
-            let Some(range) = ranges.get(i) else { break };
+            let Some(window) = ranges.get(i) else { break };
             session.reset();
             if let Some(beside) = &mut beside {
                 beside.reset();
             }
             let mut score = Score::default();
-            for chunk in chunks(range.clone()) {
+            for chunk in chunks(window.inputs.clone()) {
                 let targets = &ids[chunk.start + 1..chunk.end + 1];
                 let outputs = session.forward(&ids[chunk.clone()], Rows::All)?;
                 let logits = outputs.f32(&names.0).unwrap_or(&[]);
@@ -134,7 +157,8 @@ pub fn evaluate(
                     }
                     _ => None,
                 };
-                score.add(&score_rows(logits, reference.as_deref(), targets));
+                let skipped = window.scored.saturating_sub(chunk.start).min(chunk.len());
+                score.add(&score_rows(logits, reference.as_deref(), targets, skipped));
                 bar.inc(chunk.len() as u64);
             }
             scores.push((i, score));
@@ -147,7 +171,7 @@ pub fn evaluate(
         score: Score::default(),
         windows: ranges.len(),
         events: vec![Events::default(); program.graph().nodes.len()],
-        run: ranges.iter().map(|r| r.len() as u64).sum(),
+        run: ranges.iter().map(|window| window.inputs.len() as u64).sum(),
     };
     for part in &parts {
         evaluation.events.iter_mut().zip(&part.events).for_each(|(all, events)| *all += *events);
@@ -166,10 +190,11 @@ fn chunks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     range.clone().step_by(CHUNK).map(move |start| start..(start + CHUNK).min(range.end))
 }
 
-fn score_rows(logits: &[f32], dense: Option<&[f32]>, targets: &[u32]) -> Score {
+/// Scores rows of logits, the first `skipped` of them left out.
+fn score_rows(logits: &[f32], dense: Option<&[f32]>, targets: &[u32], skipped: usize) -> Score {
     let width = logits.len() / targets.len().max(1);
-    let mut score = Score { tokens: targets.len(), ..Score::default() };
-    for (i, &target) in targets.iter().enumerate() {
+    let mut score = Score { tokens: targets.len() - skipped, ..Score::default() };
+    for (i, &target) in targets.iter().enumerate().skip(skipped) {
         let row = &logits[i * width..(i + 1) * width];
         let log_sum = log_sum_exp(row);
         let nll =
@@ -193,7 +218,7 @@ fn score_rows(logits: &[f32], dense: Option<&[f32]>, targets: &[u32]) -> Score {
     score
 }
 
-fn log_sum_exp(row: &[f32]) -> f64 {
+pub fn log_sum_exp(row: &[f32]) -> f64 {
     let most = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     most + libm::log(row.iter().map(|&x| libm::exp(f64::from(x) - most)).sum::<f64>())
 }
@@ -216,4 +241,20 @@ fn cosine(a: &[f32], b: &[f32], mean_a: f64, mean_b: f64) -> f64 {
         bb += b * b;
     }
     ab / (aa * bb).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every input is scored once, with the past that its window gives it.
+    #[test]
+    fn windows_score_every_input_once() {
+        for (inputs, length, stride) in [(10, 4, 4), (10, 4, 2), (3, 4, 2), (9, 4, 3), (4, 4, 1), (1, 4, 4)] {
+            let windows = cut(inputs, length, Cut { stride: Some(stride), windows: usize::MAX });
+            let scored: Vec<usize> = windows.iter().flat_map(|w| w.scored..w.inputs.end).collect();
+            assert_eq!(scored, (0..inputs).collect::<Vec<usize>>(), "{inputs} by {length}, {stride} apart");
+            assert!(windows.iter().all(|w| w.inputs.len() <= length && w.inputs.start <= w.scored));
+        }
+    }
 }

@@ -3,15 +3,19 @@
 //! `convert` is the whole compiler as one function; `cli` is one file a subcommand. Only this crate prints.
 
 pub mod calibrate;
+pub mod calibration;
 pub mod cli;
 pub mod convert;
 pub mod describe;
 pub mod energy;
 pub mod evaluate;
 pub mod files;
+pub mod ledger;
+pub mod lints;
 pub mod npy;
 pub mod onnx;
 pub mod progress;
+pub mod report;
 pub mod tokens;
 
 /// What can go wrong with somebody's input: everything that was found.

@@ -110,6 +110,11 @@ pub fn parts(graph: &Graph) -> Vec<Option<(Option<u32>, Part)>> {
     parts
 }
 
+/// Whether an operation is a layer of neurons.
+pub fn is_neuron(op: &Op) -> bool {
+    matches!(op, Op::Quant { .. } | Op::Fire { .. })
+}
+
 /// Operations that stand between a product and what reads it.
 fn is_between(op: &Op) -> bool {
     matches!(op, Op::Settle | Op::Affine | Op::Quant { .. } | Op::Fire { .. })

@@ -270,9 +270,12 @@ fn head_share(
     let loss = |share: f32| {
         columns.iter().map(|(x, scale, power)| error(x, scale * share / most as f32, most).0 * power).sum::<f32>()
     };
-    let losses = SHARES.map(|share| (share, loss(share)));
+    let losses = HEAD_SHARES.map(|share| (share, loss(share)));
     losses.iter().fold(losses[0], |best, next| if next.1 < best.1 { *next } else { best }).0
 }
+
+/// Shares of a head's range that are tried: the largest scores matter most, so little of them is given up.
+const HEAD_SHARES: [f32; 7] = [1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7];
 
 /// Shares of a range that are tried.
 const SHARES: [f32; 14] = [1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35];
@@ -364,17 +367,35 @@ fn median(values: &[f32]) -> f32 {
 }
 
 /// Levels so fine that what they lose does not count beside what is looked at.
-const FINE: Levels = Levels { code: Code::Binary, steps: 15 };
+const FINEST: u16 = 15;
 
 impl Fit {
+    /// With `steps` binary timesteps that reach `factor` times as far.
+    pub fn finer(&self, steps: u16, factor: f32) -> Self {
+        let levels = Levels { code: Code::Binary, steps };
+        let share = self.levels.most() as f32 / levels.most() as f32 * factor;
+        Self { levels, scale: self.scale.iter().map(|s| s * share).collect(), ..self.clone() }
+    }
+
     /// The same reach with finest levels: what clipping alone loses.
     pub fn clipping_only(&self) -> Self {
-        let share = self.levels.most() as f32 / FINE.most() as f32;
-        Self { levels: FINE, scale: self.scale.iter().map(|s| s * share).collect(), ..self.clone() }
+        Self { lack: vec![0.0; self.lack.len()], ..self.finer(FINEST, 1.0) }
     }
 
     /// The same distance of levels without an end: what rounding alone loses.
     pub fn rounding_only(&self) -> Self {
-        Self { levels: FINE, ..self.clone() }
+        Self { levels: Levels { code: Code::Binary, steps: FINEST }, ..self.clone() }
+    }
+
+    /// The share of a sample's neurons that fire at every timestep.
+    pub fn saturated(&self, seen: &Observed) -> f64 {
+        let width = self.scale.len();
+        let limit = self.levels.most() as f32 - 0.5;
+        let full = |(i, x): (usize, &f32)| {
+            let c = i % width;
+            self.scale[c] > 0.0 && ((x - self.centre[c]) / self.scale[c]).abs() >= limit
+        };
+        let count = seen.sample.iter().enumerate().filter(|pair| full(*pair)).count();
+        count as f64 / seen.sample.len().max(1) as f64
     }
 }

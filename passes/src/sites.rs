@@ -85,6 +85,23 @@ pub fn sites(graph: &Graph) -> Vec<Site> {
     sites
 }
 
+/// The path of the site whose neurons' constants are called `name.gain` and so on.
+pub fn path_of(name: &str) -> String {
+    let ends = [
+        (".attn.in", ".attention.in"),
+        (".attn.q", ".attention.q"),
+        (".attn.k", ".attention.k"),
+        (".attn.v", ".attention.v"),
+        (".attn.out.in", ".attention.out"),
+        (".mlp.up.in", ".mlp.in"),
+        (".mlp.down.in", ".mlp.hidden"),
+        (".linear.in", ".other"),
+        ("head.in", "head"),
+    ];
+    let path = |(end, path): &(&str, &str)| Some(format!("{}{path}", name.strip_suffix(end)?));
+    ends.iter().find_map(path).unwrap_or_else(|| name.to_string())
+}
+
 fn attentions(graph: &Graph) -> impl Iterator<Item = (Value, &Node)> {
     graph.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. }))
 }

@@ -103,27 +103,27 @@ impl Compile {
         drop(import);
         let converted = convert::spiking(tensor, &sample, &recipe, &mut watch);
         print(&dumps)?;
-        let Converted { graph, calibration } = converted?;
+        let Converted { graph, calibration, section } = converted?;
         let provenance = json!({
             "compiler": format!("snnc {}", env!("CARGO_PKG_VERSION")),
             "source": { "bytes": origin.bytes, "xxh3": format!("{:016x}", origin.hash), "producer": origin.producer, "opset": origin.opset },
             "import": proof.json(),
             "options": flags(&recipe.wishes),
         });
-        let source = calibration["source"].as_str().unwrap_or("").to_string();
         let file = File {
             graph,
             tokenizer,
-            calibration: Some(calibration.to_string().into_bytes()),
+            calibration: Some(section.to_string().into_bytes()),
             provenance: Some(provenance.to_string().into_bytes()),
         };
         files::write_whole(&output, |out| container::write(&file, out)).map_err(|e| vec![e])?;
         let bytes = std::fs::metadata(&output).map_or(0, |meta| meta.len());
         note(&format!(
-            "{}: {:.1} MB, {}, calibrated on {source}, in {:.1} s",
+            "{}: {:.1} MB, {}, calibrated on {}, in {:.1} s",
             output.display(),
             bytes as f64 / 1e6,
             flags(&recipe.wishes),
+            calibration.source,
             start.elapsed().as_secs_f64()
         ));
         Ok(())

@@ -3,7 +3,7 @@
 use super::run::{Request, generate};
 use super::{EngineArgs, Input, Loaded, eval, note, print, program, threads};
 use crate::convert::{self, BUILT_IN_TEXT, CALIBRATION_TOKENS, Recipe, Sample};
-use crate::evaluate::evaluate;
+use crate::evaluate::{Cut, evaluate};
 use crate::{Complaints, energy, files};
 use clap::Args;
 use snnc_ir::Diagnostic;
@@ -45,14 +45,18 @@ impl Demo {
         let converted =
             convert::convert(loaded.input.graph.clone(), loaded.input.rounded, &sample, &recipe, &mut |_, _, _| {})?;
         note(&format!(
-            "   {} code, {} timesteps, in {:.1} s; {}",
+            "   {} code, {} timesteps, in {:.1} s; calibrated on {}",
             levels.code.name(),
             levels.steps,
             start.elapsed().as_secs_f64(),
-            converted.calibration
+            converted.calibration.source
         ));
         if let Some(output) = &self.output {
-            let file = File { tokenizer: loaded.tokenizer.clone(), ..File::new(converted.graph.clone()) };
+            let file = File {
+                tokenizer: loaded.tokenizer.clone(),
+                calibration: Some(converted.section.to_string().into_bytes()),
+                ..File::new(converted.graph.clone())
+            };
             files::write_whole(output, |out| container::write(&file, out)).map_err(one)?;
             note(&format!("   kept as {}", output.display()));
         }
@@ -70,8 +74,8 @@ impl Demo {
             "\n3. measure the spiking network beside the dense one (on the text that ranges were measured on; `eval` takes any)",
         );
         let ids = tokens.document(BUILT_IN_TEXT).map_err(one)?;
-        let done = evaluate(&spiking, Some(&dense), &ids, WINDOWS, threads(None))?;
-        print(&format!("\n{}\n", eval::as_text(&done, true)))?;
+        let done = evaluate(&spiking, Some(&dense), &ids, Cut { stride: None, windows: WINDOWS }, threads(None))?;
+        print(&format!("\n{}\n", eval::as_text(&done, true, None)))?;
 
         note("4. estimate the energy of that run");
         print(&format!("\n{}", energy::estimate(spiking.graph(), done.run, &done.events).table()))

@@ -1,7 +1,7 @@
 //! `snnc energy`: what a run costs, dense beside spiking.
 
 use super::{EngineArgs, Loaded, print, print_json, program, threads};
-use crate::evaluate::evaluate;
+use crate::evaluate::{Cut, evaluate};
 use crate::{Complaints, energy, files};
 use clap::Args;
 use snnc_ir::{Diagnostic, Stage};
@@ -39,7 +39,13 @@ impl Energy {
         let text = files::read_text(&self.text).map_err(|e| vec![e])?;
         let ids = tokens.document(&text).map_err(|e| vec![e])?;
         let program = program(loaded.input, self.engine, true)?;
-        let done = evaluate(&program, None, &ids, self.windows as usize, threads(self.threads))?;
+        let done = evaluate(
+            &program,
+            None,
+            &ids,
+            Cut { stride: None, windows: self.windows as usize },
+            threads(self.threads),
+        )?;
         let estimate = energy::estimate(program.graph(), done.run, &done.events);
         if self.json { print_json(&estimate.json()) } else { print(&estimate.table()) }
     }

@@ -1,10 +1,15 @@
-//! `snnc eval`: perplexity, and nearness to the dense network.
+//! `snnc eval`: perplexity, nearness to the dense network, where the difference comes from, and what is not as it seems.
 
-use super::{EngineArgs, Loaded, print, print_json, program, threads};
-use crate::evaluate::{Evaluation, evaluate};
-use crate::{Complaints, files};
+use super::{EngineArgs, Input, Loaded, note, print, print_json, program, threads};
+use crate::calibration::Calibration;
+use crate::evaluate::{Cut, Evaluation, evaluate};
+use crate::ledger::{Ledger, ledger};
+use crate::lints::{self, Coverage, coverage, lints};
+use crate::{Complaints, convert, files, report};
 use clap::Args;
 use serde_json::{Value as Json, json};
+use snnc_ir::price;
+use snnc_ir::{Diagnostic, Graph, Stage};
 use std::path::PathBuf;
 
 /// Measure how well a program predicts text, beside the dense network it came from
@@ -21,6 +26,31 @@ pub struct Eval {
     /// Windows of the context's length, spread evenly over the text [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     windows: Option<u32>,
+    /// Tokens from one window to the next; shorter than the context, windows overlap and every token is scored once
+    /// [default: the context's length]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    stride: Option<u32>,
+    /// Say what every site loses, by cause; runs the network some hundred times on a few windows
+    #[arg(long, requires = "against")]
+    ledger: bool,
+    /// Tokens that the ledger runs on [default: 2048; fewer for large networks]
+    #[arg(long, value_name = "N", requires = "ledger", value_parser = clap::value_parser!(u32).range(1..))]
+    ledger_tokens: Option<u32>,
+    /// Write everything as a page to look at
+    #[arg(long, value_name = "FILE.html")]
+    html: Option<PathBuf>,
+    /// Exit with status 3 if perplexity rises by more than this: `1%` or `0.01`
+    #[arg(long, value_name = "SHARE", requires = "against", value_parser = share)]
+    max_perplexity_increase: Option<f64>,
+    /// Exit with status 3 if the centred cosine of logits is less
+    #[arg(long, value_name = "COSINE", requires = "against", value_parser = share)]
+    min_cosine: Option<f64>,
+    /// Exit with status 3 if the best guesses agree less often: `98%` or `0.98`
+    #[arg(long, value_name = "SHARE", requires = "against", value_parser = share)]
+    min_agreement: Option<f64>,
+    /// Exit with status 3 if there are warnings
+    #[arg(long)]
+    deny: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -31,38 +61,192 @@ pub struct Eval {
     threads: Option<usize>,
 }
 
+/// A number, or a percentage.
+pub fn share(text: &str) -> Result<f64, String> {
+    let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 0.01));
+    let share = number.trim().parse::<f64>().ok().filter(|share| share.is_finite());
+    share.map(|share| share * unit).ok_or_else(|| format!("`{text}` is no share: write 1% or 0.01"))
+}
+
+/// All that an evaluation found out.
+#[derive(Debug)]
+pub struct Findings {
+    pub done: Evaluation,
+    pub beside: bool,
+    /// Tokens a word, for perplexity by word.
+    pub tokens_a_word: f64,
+    pub coverage: Option<Coverage>,
+    pub neurons: Option<Neurons>,
+    pub lints: Vec<lints::Lint>,
+    pub ledger: Option<Ledger>,
+}
+
 impl Eval {
-    pub fn run(self) -> Result<(), Complaints> {
+    /// Whether every limit was kept.
+    pub fn run(self) -> Result<bool, Complaints> {
+        if let Some(path) = &self.html {
+            files::check_writable(path).map_err(|e| vec![e])?;
+        }
         let loaded = Loaded::read(&self.model)?;
         let tokens = loaded.tokens(&self.model)?;
         let text = files::read_text(&self.text).map_err(|e| vec![e])?;
         let ids = tokens.document(&text).map_err(|e| vec![e])?;
-        let dense = match &self.against {
-            Some(path) => {
+        let dense_input = self.against.as_deref().map(Loaded::read).transpose()?.map(|loaded| loaded.input);
+        let dense = match &dense_input {
+            Some(input) => {
                 let args = EngineArgs { interpret: self.engine.interpret, ..EngineArgs::default() };
-                Some(program(Loaded::read(path)?.input, args, false)?)
+                Some(program(input.clone(), args, false)?)
             }
             None => None,
         };
+        let spiking = loaded.input.graph.stage == Stage::Spiking;
+        if self.ledger && !spiking {
+            let message = "is a dense network: there is nothing to account for";
+            return Err(vec![Diagnostic::new(self.model.display().to_string(), message)]);
+        }
+        let section = loaded.calibration.clone();
         let program = program(loaded.input, self.engine, true)?;
-        let windows = self.windows.map_or(usize::MAX, |n| n as usize);
-        let done = evaluate(&program, dense.as_ref(), &ids, windows, threads(self.threads))?;
-        if self.json { print_json(&as_json(&done, dense.is_some())) } else { print(&as_text(&done, dense.is_some())) }
+        let cut =
+            Cut { stride: self.stride.map(|n| n as usize), windows: self.windows.map_or(usize::MAX, |n| n as usize) };
+        let done = evaluate(&program, dense.as_ref(), &ids, cut, threads(self.threads))?;
+        let json = section.as_deref().and_then(|bytes| serde_json::from_slice::<Json>(bytes).ok());
+        let graph = program.graph();
+        let words = text.split_whitespace().count().max(1);
+        let findings = Findings {
+            beside: dense.is_some(),
+            tokens_a_word: ids.len().saturating_sub(1) as f64 / words as f64,
+            coverage: spiking.then(|| coverage(graph, done.run, &done.events)),
+            neurons: spiking.then(|| Neurons::of(graph, &done)),
+            lints: if spiking { lints(graph, json.as_ref(), &ids, done.run, &done.events) } else { Vec::new() },
+            ledger: match dense_input {
+                Some(input) if self.ledger => Some(self.ledger(input, section.as_deref(), &ids)?),
+                _ => None,
+            },
+            done,
+        };
+        for lint in &findings.lints {
+            note(&format!("warning: {}: {}: {}", lint.kind.name(), lint.place, lint.message));
+        }
+        let broken = self.broken(&findings);
+        broken.iter().for_each(|limit| note(&format!("not kept: {limit}")));
+        if let Some(path) = &self.html {
+            let title = self.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let page = report::html(&title, &findings);
+            files::write_whole(path, |out| Ok(out.write_all(page.as_bytes())?)).map_err(|e| vec![e])?;
+            note(&format!("{}: written", path.display()));
+        }
+        if self.json {
+            print_json(&as_json(&findings))?
+        } else {
+            print(&as_text_of(&findings))?
+        }
+        Ok(broken.is_empty())
+    }
+
+    fn ledger(&self, input: Input, section: Option<&[u8]>, ids: &[u32]) -> Result<Ledger, Complaints> {
+        let tensor = convert::dense(input.graph, input.rounded, &mut |_, _, _| {})?;
+        let section = section.ok_or_else(|| {
+            let message = "keeps nothing of its calibration, so its levels are not known";
+            vec![Diagnostic::new(self.model.display().to_string(), message).note("compile the model again")]
+        })?;
+        let calibration = Calibration::read(section, &tensor).map_err(|e| files::at(&self.model, vec![e]))?;
+        let tokens = self.ledger_tokens.map_or_else(|| crate::ledger::tokens(&tensor), |n| n as usize);
+        let windows = crate::ledger::windows(&tensor, ids, tokens);
+        ledger(&tensor, &calibration, ids, &windows, threads(self.threads))
+    }
+
+    /// Limits that were not kept.
+    fn broken(&self, findings: &Findings) -> Vec<String> {
+        let score = &findings.done.score;
+        let mut broken = Vec::new();
+        let increase = score.perplexity() / score.perplexity_dense() - 1.0;
+        if let Some(most) = self.max_perplexity_increase
+            && !(increase <= most)
+        {
+            broken.push(format!("perplexity rises by {:.3} %, {:.3} % is the limit", 100.0 * increase, 100.0 * most));
+        }
+        let cosine = score.mean(score.cosine_centred);
+        if let Some(least) = self.min_cosine
+            && !(cosine >= least)
+        {
+            broken.push(format!("the centred cosine is {cosine:.6}, {least} is the limit"));
+        }
+        let agreed = score.agreed as f64 / score.tokens as f64;
+        if let Some(least) = self.min_agreement
+            && !(agreed >= least)
+        {
+            broken.push(format!("best guesses agree in {:.2} %, {:.2} % is the limit", 100.0 * agreed, 100.0 * least));
+        }
+        if self.deny && !findings.lints.is_empty() {
+            broken.push(format!("{} warnings, and --deny", findings.lints.len()));
+        }
+        broken
     }
 }
 
-fn as_json(done: &Evaluation, beside: bool) -> Json {
+/// Neurons and their spikes over a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Neurons {
+    /// Neurons that could have spiked: neurons times tokens.
+    pub neurons: u64,
+    pub spikes: u64,
+    /// Timesteps, summed over them.
+    pub steps: u64,
+}
+
+impl Neurons {
+    fn of(graph: &Graph, done: &Evaluation) -> Self {
+        let mut all = Self::default();
+        for (value, node) in graph.iter() {
+            let Some((_, steps)) = node.ty.levels().filter(|_| price::is_neuron(&node.op)) else { continue };
+            let neurons = done.run * node.ty.shape().width().unwrap_or(0) as u64;
+            all.neurons += neurons;
+            all.spikes += done.events[value.index()].spikes;
+            all.steps += neurons * u64::from(steps);
+        }
+        all
+    }
+
+    /// Spikes a neuron and token.
+    pub fn rate(&self) -> f64 {
+        self.spikes as f64 / self.neurons.max(1) as f64
+    }
+
+    /// Timesteps a neuron, on average.
+    pub fn mean_steps(&self) -> f64 {
+        self.steps as f64 / self.neurons.max(1) as f64
+    }
+}
+
+/// Everything as data.
+pub fn as_json(findings: &Findings) -> Json {
+    let done = &findings.done;
     let score = &done.score;
     let tokens = score.tokens as f64;
+    let by_word = |nll: f64| libm::exp(nll / tokens * findings.tokens_a_word);
     let mut json = json!({
         "tokens": score.tokens,
         "windows": done.windows,
         "perplexity": score.perplexity(),
+        "perplexity_by_word": by_word(score.nll),
         "accuracy": score.right as f64 / tokens,
         "spikes": done.events.iter().map(|events| events.spikes).sum::<u64>(),
+        "warnings": lints::json(&findings.lints),
     });
-    if beside {
+    if let Some(neurons) = &findings.neurons {
+        json["neurons"] = json!(neurons.neurons);
+        json["spikes_per_neuron"] = json!(neurons.rate());
+        json["timesteps_mean"] = json!(neurons.mean_steps());
+    }
+    if let Some(coverage) = &findings.coverage {
+        json["coverage"] = coverage.json();
+    }
+    if let Some(ledger) = &findings.ledger {
+        json["ledger"] = ledger.json();
+    }
+    if findings.beside {
         json["perplexity_dense"] = json!(score.perplexity_dense());
+        json["perplexity_by_word_dense"] = json!(by_word(score.nll_dense));
         json["perplexity_increase"] = json!(score.perplexity() / score.perplexity_dense() - 1.0);
         json["cosine"] = json!(score.mean(score.cosine));
         json["cosine_centred"] = json!(score.mean(score.cosine_centred));
@@ -73,20 +257,42 @@ fn as_json(done: &Evaluation, beside: bool) -> Json {
     json
 }
 
-/// The same for a person.
-pub fn as_text(done: &Evaluation, beside: bool) -> String {
+fn as_text_of(findings: &Findings) -> String {
+    let mut text = as_text(&findings.done, findings.beside, Some(findings.tokens_a_word));
+    if let Some(neurons) = &findings.neurons {
+        let rate = neurons.rate();
+        text += &format!("{:<34} {rate:>10.3}  (of {:.2} timesteps)\n", "spikes a neuron", neurons.mean_steps());
+    }
+    if let Some(coverage) = &findings.coverage {
+        text += &format!("{:<34} {:>9.1} %\n", "multiplications driven by spikes", 100.0 * coverage.total.ratio());
+    }
+    if let Some(ledger) = &findings.ledger {
+        text += &format!("\n{}", ledger.table());
+    }
+    text
+}
+
+/// The scores for a person; by word as well where it is known how many tokens a word has.
+pub fn as_text(done: &Evaluation, beside: bool, tokens_a_word: Option<f64>) -> String {
     let score = &done.score;
     let tokens = score.tokens as f64;
     let mut text = format!("{} tokens in {} windows\n", score.tokens, done.windows);
     let percent = |n: usize| 100.0 * n as f64 / tokens;
+    let by_word = |nll: f64| tokens_a_word.map(|ratio| libm::exp(nll / tokens * ratio));
     if !beside {
         text += &format!("{:<34} {:>10.4}\n", "perplexity", score.perplexity());
+        if let Some(perplexity) = by_word(score.nll) {
+            text += &format!("{:<34} {perplexity:>10.3}\n", "perplexity by word");
+        }
         text += &format!("{:<34} {:>9.2} %\n", "next token right", percent(score.right));
         return text;
     }
     let increase = 100.0 * (score.perplexity() / score.perplexity_dense() - 1.0);
     text += &format!("{:<34} {:>10.4}\n", "perplexity, dense", score.perplexity_dense());
     text += &format!("{:<34} {:>10.4}  ({increase:+.3} %)\n", "perplexity", score.perplexity());
+    if let (Some(own), Some(dense)) = (by_word(score.nll), by_word(score.nll_dense)) {
+        text += &format!("{:<34} {own:>10.3}  (dense {dense:.3})\n", "perplexity by word");
+    }
     text += &format!("{:<34} {:>10.6}\n", "cosine of logits, centred", score.mean(score.cosine_centred));
     text += &format!("{:<34} {:>10.6}\n", "cosine of logits, raw", score.mean(score.cosine));
     text += &format!("{:<34} {:>9.2} %\n", "same best guess", percent(score.agreed));

@@ -1,12 +1,13 @@
 //! The command line: one file a subcommand. Data goes to standard output, words to standard error.
 //!
-//! Exit status: 0 done, 1 something is wrong with an input or an output, 2 wrong usage, 130 interrupted.
+//! Exit status: 0 done, 1 something is wrong with an input or an output, 2 wrong usage, 3 a limit that the user set was not
+//! kept, 130 interrupted.
 
 mod check;
 mod compile;
 mod demo;
 mod energy;
-mod eval;
+pub mod eval;
 mod logits;
 mod run;
 mod show;
@@ -67,7 +68,11 @@ pub fn main() -> ExitCode {
         Command::Check(command) => command.run(),
         Command::Compile(command) => command.run(),
         Command::Run(command) => command.run(),
-        Command::Eval(command) => command.run(),
+        Command::Eval(command) => match command.run() {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::from(NOT_KEPT),
+            Err(complaints) => Err(complaints),
+        },
         Command::Energy(command) => command.run(),
         Command::Logits(command) => command.run(),
         Command::Show(command) => command.run(),
@@ -81,6 +86,9 @@ pub fn main() -> ExitCode {
         }
     }
 }
+
+/// A limit was not kept, or a warning was denied.
+const NOT_KEPT: u8 = 3;
 
 /// What a shell expects of a process that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
@@ -150,6 +158,8 @@ struct Input {
 /// A network that a user named, ready to be run on text.
 struct Loaded {
     input: Input,
+    /// What a program keeps of its calibration.
+    calibration: Option<Vec<u8>>,
     tokenizer: Option<Vec<u8>>,
     /// What the tokenizer is called in messages.
     tokenizer_place: String,
@@ -162,10 +172,11 @@ impl Loaded {
             files::Model::Onnx(import) => {
                 let (tokenizer, place) = find_tokenizer(path, None)?;
                 let input = Input { graph: import.graph, rounded: import.rounds_activations };
-                Self { input, tokenizer, tokenizer_place: place }
+                Self { input, calibration: None, tokenizer, tokenizer_place: place }
             }
             files::Model::Snn(file) => Self {
                 input: Input { graph: file.graph, rounded: false },
+                calibration: file.calibration,
                 tokenizer: file.tokenizer,
                 tokenizer_place: format!("{}: tokenizer", path.display()),
             },

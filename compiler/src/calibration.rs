@@ -1,0 +1,129 @@
+//! What a program keeps of its calibration: the text's name, the tokens it had, and the levels of every site.
+//!
+//! The levels are folded into the program's constants as well; they are kept in their own words so that the ledger can
+//! ask what each of them loses. Numbers are the hexadecimal bits of f32, so that they read back exactly.
+
+use serde_json::{Map, Value as Json, json};
+use snnc_ir::{Code, Diagnostic, Graph, Op};
+use snnc_passes::fit::{Fit, Fits, Levels};
+use snnc_passes::sites::sites;
+
+/// The `calibration` section of a `.snn` file.
+#[derive(Clone, Debug)]
+pub struct Calibration {
+    /// What the sample text is called.
+    pub source: String,
+    pub windows: usize,
+    pub tokens: usize,
+    /// Which ids of the vocabulary the text had.
+    pub seen: Vec<bool>,
+    pub fits: Fits,
+    /// By site, in the order of `fits`: the share of neurons that fired at every timestep on the sample.
+    pub saturated: Vec<f64>,
+}
+
+/// A section that is not what a program of this version has.
+fn broken(what: &str) -> Diagnostic {
+    Diagnostic::new("calibration", format!("{what}; compile the model again"))
+}
+
+impl Calibration {
+    /// `graph` is the Tensor graph whose sites were fitted.
+    pub fn json(&self, graph: &Graph) -> Json {
+        let mut all = Map::new();
+        let records = self.fits.sites.iter().zip(&self.saturated);
+        for site in sites(graph) {
+            let Some(((_, fit), saturated)) = records.clone().find(|((value, _), _)| **value == site.value) else {
+                continue;
+            };
+            let record = fit.as_ref().map_or(Json::Null, |fit| {
+                json!({
+                    "code": fit.levels.code.name(), "timesteps": fit.levels.steps, "saturated": saturated,
+                    "scale": hex(&fit.scale), "centre": hex(&fit.centre), "lack": hex(&fit.lack),
+                })
+            });
+            all.insert(site.to_string(), record);
+        }
+        let heads = attentions(graph).map(|value| self.fits.heads.get(&value));
+        let heads: Vec<Json> = heads.flatten().map(|[q, k]| json!({ "q": hex(q), "k": hex(k) })).collect();
+        json!({
+            "source": self.source, "windows": self.windows, "tokens": self.tokens, "seen": bits(&self.seen),
+            "phases": self.fits.phases, "exact_weights": self.fits.exact_weights, "sites": all, "heads": heads,
+        })
+    }
+
+    /// Reads what `json` wrote, for the Tensor graph of the same network.
+    ///
+    /// # Errors
+    /// The section is not one of this version, or belongs to another network.
+    pub fn read(section: &[u8], graph: &Graph) -> Result<Self, Diagnostic> {
+        let json: Json = serde_json::from_slice(section).map_err(|e| broken(&format!("is no JSON ({e})")))?;
+        let number = |key: &str| json[key].as_u64().ok_or_else(|| broken(&format!("has no number `{key}`")));
+        let mut fits = Fits {
+            phases: number("phases")?.clamp(1, 64) as u32,
+            exact_weights: json["exact_weights"].as_bool().unwrap_or(false),
+            ..Fits::default()
+        };
+        let mut saturated = Vec::new();
+        for site in sites(graph) {
+            let path = site.to_string();
+            let record = json["sites"].get(&path).ok_or_else(|| broken(&format!("has no site {path}")))?;
+            let width = graph.ty(site.value).shape().width().unwrap_or(0);
+            let fit = if record.is_null() { None } else { Some(read_fit(record, width, &path)?) };
+            saturated.push(record["saturated"].as_f64().unwrap_or(0.0));
+            fits.sites.insert(site.value, fit);
+        }
+        for (i, value) in attentions(graph).enumerate() {
+            let Op::Attention { heads, .. } = graph.node(value).op else { continue };
+            let half = |key: &str| numbers(&json["heads"][i][key], heads as usize, "heads");
+            fits.heads.insert(value, [half("q")?, half("k")?]);
+        }
+        Ok(Self {
+            source: json["source"].as_str().unwrap_or("unknown").to_string(),
+            windows: number("windows")? as usize,
+            tokens: number("tokens")? as usize,
+            seen: seen(&json),
+            fits,
+            saturated,
+        })
+    }
+}
+
+/// Which ids of the vocabulary a calibration section says that its text had.
+pub fn seen(section: &Json) -> Vec<bool> {
+    let digits = section["seen"].as_str().unwrap_or("").chars().filter_map(|c| c.to_digit(16));
+    digits.flat_map(|digit| (0..4).map(move |bit| digit >> bit & 1 == 1)).collect()
+}
+
+fn attentions(graph: &Graph) -> impl Iterator<Item = snnc_ir::Value> {
+    graph.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. })).map(|(value, _)| value)
+}
+
+fn read_fit(record: &Json, width: usize, path: &str) -> Result<Fit, Diagnostic> {
+    let code = record["code"].as_str().and_then(Code::from_name);
+    let code = code.ok_or_else(|| broken(&format!("names no code for {path}")))?;
+    let steps = record["timesteps"].as_u64().filter(|steps| (1..=u64::from(code.max_steps())).contains(steps));
+    let steps = steps.ok_or_else(|| broken(&format!("has no timesteps for {path}")))? as u16;
+    let part = |key: &str| numbers(&record[key], width, path);
+    Ok(Fit { levels: Levels { code, steps }, scale: part("scale")?, centre: part("centre")?, lack: part("lack")? })
+}
+
+fn hex(numbers: &[f32]) -> String {
+    numbers.iter().map(|x| format!("{:08x}", x.to_bits())).collect()
+}
+
+fn numbers(text: &Json, count: usize, path: &str) -> Result<Vec<f32>, Diagnostic> {
+    let text = text.as_str().unwrap_or("");
+    let one = |i: usize| u32::from_str_radix(text.get(8 * i..8 * i + 8)?, 16).ok().map(f32::from_bits);
+    let all: Option<Vec<f32>> = (0..count).map(one).collect();
+    all.filter(|all| text.len() == 8 * count && all.iter().all(|x| x.is_finite()))
+        .ok_or_else(|| broken(&format!("does not hold {count} numbers for {path}")))
+}
+
+fn bits(seen: &[bool]) -> String {
+    let digit = |four: &[bool]| {
+        let value = four.iter().enumerate().fold(0, |sum, (i, &bit)| sum | u32::from(bit) << i);
+        std::char::from_digit(value, 16).unwrap_or('0')
+    };
+    seen.chunks(4).map(digit).collect()
+}

@@ -1,0 +1,433 @@
+//! Where every error comes from: what each site loses by clipping, rounding, softmax and weights, each alone and added up.
+//!
+//! *Alone*: all of the network is dense but one site, and of that site only one cause is let in; the damage is the
+//! Kullback-Leibler divergence of the logits from the dense network's. *Added up*: sites take their levels one after the
+//! other, in the order of the network, with everything that belongs to them. The causes are
+//!
+//! - clipping: finest levels over the same reach;
+//! - rounding: the same levels without an end;
+//! - weights: finest levels over a wider reach, read by the weights in 8 bits;
+//! - softmax: attention by time to first spike on finest queries, keys and values;
+//! - time: what the spikes of a train have not yet said when its timesteps are over. Neurons that integrate before they
+//!   fire say it all, so it is 0 for them.
+
+use crate::Complaints;
+use crate::calibrate::in_threads;
+use crate::calibration::Calibration;
+use crate::evaluate::{self, Cut, log_sum_exp, logits_of};
+use crate::progress;
+use serde_json::{Value as Json, json};
+use snnc_ir::{Diagnostic, Graph, Op, Value};
+use snnc_passes::fit::{Fit, Fits};
+use snnc_passes::sites::{Role, Site, sites};
+use snnc_passes::{Context, quantise::quantise};
+use snnc_runtime::{Options, Program, Rows, Session};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What makes a site's error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Cause {
+    Clipping,
+    Rounding,
+    Time,
+    Softmax,
+    Weights,
+}
+
+impl Cause {
+    pub const ALL: [Cause; 5] = [Cause::Clipping, Cause::Rounding, Cause::Time, Cause::Softmax, Cause::Weights];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Clipping => "clipping",
+            Cause::Rounding => "rounding",
+            Cause::Time => "time",
+            Cause::Softmax => "softmax",
+            Cause::Weights => "weights",
+        }
+    }
+
+    /// The option that makes less of it at a site.
+    fn remedy(self, path: &str, fit: Option<&Fit>) -> String {
+        match self {
+            Cause::Clipping => {
+                "calibrate on more text, and like this one: --calibrate FILE --calibration-tokens N".into()
+            }
+            Cause::Rounding | Cause::Time => {
+                let steps = fit.map_or(0, |fit| fit.levels.steps);
+                format!("--timesteps ...,{path}={}", steps + 1)
+            }
+            Cause::Softmax => "--phases with twice the number".into(),
+            Cause::Weights => format!("--dense {path}"),
+        }
+    }
+}
+
+/// One line: a site's damage by cause, in nats of KL divergence a token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// `h.0.mlp.hidden`; attention's softmax is `h.0.attention`.
+    pub path: String,
+    pub layer: Option<u32>,
+    /// By `Cause::ALL`; `None` where the cause has no place.
+    pub alone: [Option<f64>; 5],
+    /// The network's divergence when this site and all before it have their levels.
+    pub added: f64,
+    pub steps: Option<u16>,
+    pub remedy: String,
+}
+
+impl Entry {
+    /// All causes together.
+    pub fn sum(&self) -> f64 {
+        self.alone.iter().flatten().sum()
+    }
+
+    /// The cause that does most.
+    pub fn worst(&self) -> Cause {
+        let of = |cause: &Cause| self.alone[*cause as usize].unwrap_or(0.0);
+        Cause::ALL.into_iter().max_by(|a, b| of(a).total_cmp(&of(b)).then(b.cmp(a))).unwrap_or(Cause::Rounding)
+    }
+}
+
+/// The ledger of a program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ledger {
+    /// In the order of the network.
+    pub entries: Vec<Entry>,
+    /// The whole program's divergence, in nats a token.
+    pub total: f64,
+    pub tokens: usize,
+}
+
+/// One network to compare with the dense one.
+#[derive(Clone, Debug)]
+enum Probe {
+    Alone(usize, Cause),
+    /// The first so many sites.
+    Added(usize),
+}
+
+/// Timesteps that lose next to nothing while sums of products stay far from the ends of i32.
+const FINE: u16 = 12;
+/// How much farther than a site's own such levels reach, so that nothing is clipped.
+const WIDER: f32 = 3.0;
+
+/// The ledger of a program with `calibration`, made from `tensor`, over windows of `ids`.
+///
+/// # Errors
+/// The text is too short; a probe cannot be run.
+pub fn ledger(
+    tensor: &Graph,
+    calibration: &Calibration,
+    ids: &[u32],
+    windows: &[Range<usize>],
+    threads: usize,
+) -> Result<Ledger, Complaints> {
+    let places = places(tensor, &calibration.fits);
+    let mut probes: Vec<Probe> = Vec::new();
+    for (i, place) in places.iter().enumerate() {
+        probes.extend(place.causes.iter().map(|cause| Probe::Alone(i, *cause)));
+        probes.push(Probe::Added(i + 1));
+    }
+    let graphs = |probe: &Probe| probe_graph(tensor, calibration, &places, probe);
+    let damages = damages(tensor, &probes, &graphs, ids, windows, threads)?;
+    let mut entries: Vec<Entry> = places
+        .iter()
+        .map(|place| Entry {
+            path: place.path.clone(),
+            layer: place.layer,
+            alone: [None; 5],
+            added: 0.0,
+            steps: place.fit.map(|fit| fit.levels.steps),
+            remedy: String::new(),
+        })
+        .collect();
+    for (probe, damage) in probes.iter().zip(damages) {
+        match *probe {
+            Probe::Alone(i, cause) => entries[i].alone[cause as usize] = Some(damage),
+            Probe::Added(n) => entries[n - 1].added = damage,
+        }
+    }
+    for (entry, place) in entries.iter_mut().zip(&places) {
+        if place.fit.is_some() && place.site.is_some() {
+            entry.alone[Cause::Time as usize] = Some(0.0);
+        }
+        entry.remedy = entry.worst().remedy(&place.path, place.fit);
+    }
+    let total = entries.last().map_or(0.0, |entry| entry.added);
+    Ok(Ledger { entries, total, tokens: windows.iter().map(Range::len).sum() })
+}
+
+/// Products of a weight and a token that a ledger is worth by default: a few minutes' work on two cores.
+const PRODUCTS: usize = 3_000_000_000_000;
+
+/// Numbers of dense logits that are kept at a time, at most: 1 GiB.
+const LOGITS: usize = 1 << 28;
+
+/// Tokens that a ledger of this network runs on by default.
+pub fn tokens(tensor: &Graph) -> usize {
+    let probes = 4 * sites(tensor).len();
+    let vocabulary = tensor.outputs.first().and_then(|(_, value)| tensor.ty(*value).shape().width()).unwrap_or(1);
+    let most = (LOGITS / vocabulary.max(1)).clamp(1, 2048);
+    (PRODUCTS / (tensor.parameters() * probes).max(1)).clamp(64, most.max(64))
+}
+
+/// Windows of the context's length, at most 256, spread evenly over the ids.
+pub fn windows(tensor: &Graph, ids: &[u32], tokens: usize) -> Vec<Range<usize>> {
+    let length = (tensor.context as usize).min(256).min(tokens).max(1);
+    let inputs = ids.len().saturating_sub(1);
+    let cut = Cut { stride: None, windows: tokens.div_ceil(length) };
+    evaluate::cut(inputs, length, cut).into_iter().map(|window| window.inputs).collect()
+}
+
+/// A line of the ledger to be: a site with levels, or the softmax of an attention.
+struct Place<'a> {
+    path: String,
+    layer: Option<u32>,
+    site: Option<Value>,
+    attention: Option<Value>,
+    fit: Option<&'a Fit>,
+    causes: Vec<Cause>,
+}
+
+fn places<'a>(tensor: &Graph, fits: &'a Fits) -> Vec<Place<'a>> {
+    let fit_of = |value: &Value| fits.sites.get(value).and_then(Option::as_ref);
+    let mut places: Vec<(Value, Place<'a>)> = Vec::new();
+    for Site { value, layer, role } in sites(tensor) {
+        let Some(fit) = fit_of(&value) else { continue };
+        let mut causes = vec![Cause::Clipping, Cause::Rounding];
+        if !matches!(role, Role::Query | Role::Key | Role::Value) && !fits.exact_weights {
+            causes.push(Cause::Weights);
+        }
+        let path = Site { value, layer, role }.to_string();
+        places.push((value, Place { path, layer, site: Some(value), attention: None, fit: Some(fit), causes }));
+    }
+    let attentions = tensor.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. }));
+    for (layer, (value, node)) in attentions.enumerate() {
+        let layer = layer as u32;
+        if node.args.iter().all(|arg| fit_of(arg).is_some()) {
+            let (path, causes) = (format!("h.{layer}.attention"), vec![Cause::Softmax]);
+            let place = Place {
+                path,
+                layer: Some(layer),
+                site: None,
+                attention: Some(value),
+                fit: fit_of(&node.args[0]),
+                causes,
+            };
+            places.push((value, place));
+        }
+    }
+    // Attention has the number of the site behind it, whose values it makes.
+    places.sort_by_key(|(value, place)| (*value, place.site.is_some()));
+    places.into_iter().map(|(_, place)| place).collect()
+}
+
+/// The network in which only what the probe asks about is not dense.
+fn probe_graph(
+    tensor: &Graph,
+    calibration: &Calibration,
+    places: &[Place<'_>],
+    probe: &Probe,
+) -> Result<Graph, Vec<Diagnostic>> {
+    let whole = &calibration.fits;
+    let mut fits = Fits { exact_weights: true, phases: whole.phases, ..Fits::default() };
+    fits.sites = whole.sites.keys().map(|site| (*site, None)).collect();
+    fits.heads.clone_from(&whole.heads);
+    match *probe {
+        Probe::Alone(i, cause) => {
+            let Place { site, attention, fit, .. } = &places[i];
+            match (site, attention, fit) {
+                (Some(site), _, Some(fit)) => {
+                    let (fit, exact) = match cause {
+                        Cause::Clipping => (fit.clipping_only(), true),
+                        Cause::Rounding => (fit.rounding_only(), true),
+                        Cause::Weights => (neither(fit), false),
+                        Cause::Time | Cause::Softmax => unreachable!("not a site's cause to probe"),
+                    };
+                    fits.sites.insert(*site, Some(fit));
+                    fits.exact_weights = exact;
+                }
+                (None, Some(attention), _) => softmax_only(tensor, whole, *attention, &mut fits),
+                _ => unreachable!("a place is a site or an attention"),
+            }
+        }
+        Probe::Added(n) => {
+            for place in &places[..n] {
+                if let (Some(site), Some(fit)) = (place.site, place.fit) {
+                    fits.sites.insert(site, Some(fit.clone()));
+                }
+            }
+            fits.exact_weights = whole.exact_weights;
+        }
+    }
+    quantise(tensor, &Context { fits, ..Context::default() })
+}
+
+/// Levels that neither clip nor round.
+fn neither(fit: &Fit) -> Fit {
+    Fit { lack: vec![0.0; fit.lack.len()], ..fit.finer(FINE, WIDER) }
+}
+
+/// Finest levels for one attention, whose scores then have other units.
+fn softmax_only(tensor: &Graph, whole: &Fits, attention: Value, fits: &mut Fits) {
+    let args = &tensor.node(attention).args;
+    for (i, &arg) in args.iter().enumerate() {
+        let Some(Some(fit)) = whole.sites.get(&arg) else { continue };
+        let fine = neither(fit);
+        if i < 2 {
+            let share = fit.levels.most() as f32 / fine.levels.most() as f32 * WIDER;
+            if let Some(units) = fits.heads.get_mut(&attention) {
+                units[i].iter_mut().for_each(|unit| *unit *= share);
+            }
+        }
+        fits.sites.insert(arg, Some(fine));
+    }
+}
+
+/// What every probe loses, in nats a token. The result does not depend on `threads`.
+fn damages(
+    tensor: &Graph,
+    probes: &[Probe],
+    graph_of: &(dyn Fn(&Probe) -> Result<Graph, Vec<Diagnostic>> + Sync),
+    ids: &[u32],
+    windows: &[Range<usize>],
+    threads: usize,
+) -> Result<Vec<f64>, Complaints> {
+    let options = Options { count: false, ..Options::default() };
+    let one = |e: Diagnostic| vec![e];
+    let program = |graph: Graph| Program::new(Arc::new(graph), &options).map(Arc::new);
+    let name = logits_of(tensor).map_err(one)?;
+    let tokens: usize = windows.iter().map(Range::len).sum();
+    if tokens == 0 {
+        return Err(vec![Diagnostic::new("", "the text is empty: there is nothing to predict")]);
+    }
+    let dense = logits(&program(tensor.clone()).map_err(one)?, &name, ids, windows).map_err(one)?;
+    let width = dense.len() / tokens;
+    let sums: Vec<f64> = dense.chunks_exact(width).map(log_sum_exp).collect();
+    let bar = progress::bar(probes.len() as u64, "ledger");
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<(usize, f64)>, Diagnostic> {
+        let mut done = Vec::new();
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(probe) = probes.get(i) else { return Ok(done) };
+            let graph = graph_of(probe).map_err(|mut errors| errors.remove(0))?;
+            let mut session = Session::new(program(graph)?);
+            let (mut damage, mut row) = (0.0, 0);
+            for window in windows {
+                session.reset();
+                for chunk in chunks(window.clone()) {
+                    let outputs = session.forward(&ids[chunk], Rows::All)?;
+                    for got in outputs.f32(&name).unwrap_or(&[]).chunks_exact(width) {
+                        damage += divergence(&dense[row * width..(row + 1) * width], sums[row], got);
+                        row += 1;
+                    }
+                }
+            }
+            done.push((i, damage / tokens as f64));
+            bar.inc(1);
+        }
+    };
+    let mut done = in_threads(threads.max(1), &work).map_err(one)?;
+    bar.finish_and_clear();
+    done.sort_by_key(|(i, _)| *i);
+    Ok(done.into_iter().map(|(_, damage)| damage).collect())
+}
+
+/// Rows of logits made at a time.
+const CHUNK: usize = 64;
+
+fn chunks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    range.clone().step_by(CHUNK).map(move |start| start..(start + CHUNK).min(range.end))
+}
+
+fn logits(program: &Arc<Program>, name: &str, ids: &[u32], windows: &[Range<usize>]) -> Result<Vec<f32>, Diagnostic> {
+    let mut session = Session::new(program.clone());
+    let mut all = Vec::new();
+    for window in windows {
+        session.reset();
+        for chunk in chunks(window.clone()) {
+            all.extend_from_slice(session.forward(&ids[chunk], Rows::All)?.f32(name).unwrap_or(&[]));
+        }
+    }
+    Ok(all)
+}
+
+/// Kullback-Leibler divergence of a prediction from the dense one, in nats.
+fn divergence(dense: &[f32], dense_sum: f64, other: &[f32]) -> f64 {
+    let sum = log_sum_exp(other);
+    let term = |(&p, &q): (&f32, &f32)| {
+        let (p, q) = (f64::from(p) - dense_sum, f64::from(q) - sum);
+        libm::exp(p) * (p - q)
+    };
+    dense.iter().zip(other).map(term).sum()
+}
+
+/// Lines of the table's ranking.
+const RANKED: usize = 5;
+
+impl Ledger {
+    /// The parts' sum against the whole.
+    pub fn explained(&self) -> f64 {
+        let sum: f64 = self.entries.iter().map(Entry::sum).sum();
+        if self.total > 0.0 { sum / self.total } else { 1.0 }
+    }
+
+    /// Entries by damage, the worst first.
+    pub fn ranked(&self) -> Vec<&Entry> {
+        let mut ranked: Vec<&Entry> = self.entries.iter().collect();
+        ranked.sort_by(|a, b| b.sum().total_cmp(&a.sum()));
+        ranked
+    }
+
+    pub fn json(&self) -> Json {
+        let entry = |entry: &Entry| {
+            let mut line = json!({
+                "site": entry.path, "layer": entry.layer, "timesteps": entry.steps,
+                "kl": entry.sum(), "kl_added_up": entry.added,
+                "worst": entry.worst().name(), "remedy": entry.remedy,
+            });
+            for cause in Cause::ALL {
+                line[cause.name()] = json!(entry.alone[cause as usize]);
+            }
+            line
+        };
+        json!({
+            "tokens": self.tokens, "kl": self.total, "explained": self.explained(),
+            "sites": self.entries.iter().map(entry).collect::<Vec<Json>>(),
+            "ranking": self.ranked().iter().map(|entry| entry.path.clone()).collect::<Vec<String>>(),
+        })
+    }
+
+    /// The table a person reads, in micronats.
+    pub fn table(&self) -> String {
+        let micro = |x: Option<f64>| x.map_or(String::new(), |x| format!("{:.2}", 1e6 * x));
+        let mut text = format!("{:<20} {:>3}", "KL, 1e-6 nats", "T");
+        Cause::ALL.iter().for_each(|cause| text += &format!(" {:>9}", cause.name()));
+        text += &format!(" {:>10} {:>10}\n", "alone", "added up");
+        for entry in &self.entries {
+            let steps = if entry.alone[Cause::Softmax as usize].is_some() { None } else { entry.steps };
+            text += &format!("{:<20} {:>3}", entry.path, steps.map_or(String::new(), |steps| steps.to_string()));
+            entry.alone.iter().for_each(|damage| text += &format!(" {:>9}", micro(*damage)));
+            text += &format!(" {:>10} {:>10}\n", micro(Some(entry.sum())), micro(Some(entry.added)));
+        }
+        let sum = self.explained() * self.total;
+        text += &format!(
+            "\nthe whole network: {} e-6 nats; the parts alone: {} e-6, {:.0} % of it ({} tokens)\n",
+            micro(Some(self.total)),
+            micro(Some(sum)),
+            100.0 * self.explained(),
+            self.tokens
+        );
+        text += "\nmost damage                   share  cause      what mends it\n";
+        for entry in self.ranked().into_iter().take(RANKED) {
+            let share = if sum > 0.0 { 100.0 * entry.sum() / sum } else { 0.0 };
+            text += &format!("{:<28} {share:>5.1} %  {:<10} {}\n", entry.path, entry.worst().name(), entry.remedy);
+        }
+        text
+    }
+}

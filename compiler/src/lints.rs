@@ -1,0 +1,200 @@
+//! Honesty: what a run shows to be other than a user would think. A layer that never fires, levels that do not reach,
+//! what stays dense, how much of the work spikes drive, a text unlike the one that levels were fitted to.
+
+use crate::calibration;
+use serde_json::{Value as Json, json};
+use snnc_ir::price::{self, Events, Part};
+use snnc_ir::types::Elem;
+use snnc_ir::{Graph, Op, Value};
+use snnc_passes::sites::path_of;
+use std::collections::BTreeMap;
+
+/// What a warning is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A layer of neurons never fires.
+    Silent,
+    /// Many neurons fire at every timestep.
+    Saturated,
+    /// An operation multiplies where spikes could drive it.
+    Dense,
+    /// Spikes drive less of the work than promised.
+    Coverage,
+    /// The text is unlike the calibration text.
+    Unlike,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Silent => "silent",
+            Kind::Saturated => "saturated",
+            Kind::Dense => "dense",
+            Kind::Coverage => "coverage",
+            Kind::Unlike => "unlike",
+        }
+    }
+}
+
+/// A warning about a place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lint {
+    pub kind: Kind,
+    pub place: String,
+    pub message: String,
+}
+
+/// Of a network's multiply-accumulates, those that spikes drive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    pub driven: u64,
+    pub all: u64,
+}
+
+impl Share {
+    pub fn ratio(self) -> f64 {
+        if self.all == 0 { 0.0 } else { self.driven as f64 / self.all as f64 }
+    }
+}
+
+/// Coverage in all and by layer and part, the head last.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Coverage {
+    pub total: Share,
+    pub parts: BTreeMap<(u32, Part), Share>,
+}
+
+/// The layer that the head is listed under.
+const HEAD: u32 = u32::MAX;
+
+/// How many of the dense network's multiply-accumulates spikes drive in a run of `tokens` tokens.
+pub fn coverage(graph: &Graph, tokens: u64, events: &[Events]) -> Coverage {
+    let work = price::work(graph, tokens, events);
+    let mut coverage = Coverage::default();
+    for ((value, node), (part, work)) in graph.iter().zip(price::parts(graph).into_iter().zip(work)) {
+        let Some((layer, part)) = part else { continue };
+        let driven = is_driven(graph, value, node.op);
+        let share = coverage.parts.entry((layer.unwrap_or(HEAD), part)).or_default();
+        for share in [share, &mut coverage.total] {
+            share.all += work.dense_macs;
+            share.driven += if driven { work.dense_macs } else { 0 };
+        }
+    }
+    coverage
+}
+
+fn is_driven(graph: &Graph, value: Value, op: Op) -> bool {
+    let spikes = |arg: &Value| graph.ty(*arg).levels().is_some();
+    matches!(op, Op::Product | Op::Synapse | Op::Ssa { .. }) && graph.node(value).args.first().is_some_and(spikes)
+}
+
+impl Coverage {
+    pub fn json(&self) -> Json {
+        let layer = |layer: u32| if layer == HEAD { Json::Null } else { json!(layer) };
+        let row = |((l, part), share): (&(u32, Part), &Share)| json!({ "layer": layer(*l), "part": part.name(), "macs": share.all, "driven": share.driven });
+        json!({ "share": self.total.ratio(), "parts": self.parts.iter().map(row).collect::<Vec<_>>() })
+    }
+}
+
+/// A layer below this share of driven work is worth a warning.
+const COVERAGE_LEAST: f64 = 0.95;
+
+/// Neurons that fire at every timestep, above which levels do not reach: this share, and
+const SATURATED_MOST: f64 = 1e-3;
+/// this many times the share that the calibration text had.
+const SATURATED_TIMES: f64 = 3.0;
+
+/// Tokens of the text that the calibration text never had, above which they are unlike.
+const UNSEEN_MOST: f64 = 0.3;
+
+/// What is to be said of a run of `tokens` tokens with ids `ids`; `section` is what the program keeps of its calibration.
+pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, events: &[Events]) -> Vec<Lint> {
+    let mut lints = Vec::new();
+    let mut add = |kind, place: &str, message: String| lints.push(Lint { kind, place: place.into(), message });
+    for (value, node) in graph.iter() {
+        let origin = graph.origin(value);
+        match node.op {
+            Op::Quant { .. } | Op::Fire { .. } => {
+                let name = name_of(graph, value);
+                let width = node.ty.shape().width().unwrap_or(0) as u64;
+                let did = events[value.index()];
+                if did.spikes == 0 {
+                    add(Kind::Silent, &name, format!("{width} neurons never fired ({origin})"));
+                }
+                let share = did.saturated as f64 / (width * tokens).max(1) as f64;
+                let usual = usual_saturation(section, &name);
+                if share > SATURATED_MOST && share > SATURATED_TIMES * usual {
+                    let message = format!(
+                        "{:.2} % of its neurons fired at every timestep, {:.2} % on the calibration text; calibrate on \
+                         text like this, or give it more timesteps",
+                        100.0 * share,
+                        100.0 * usual
+                    );
+                    add(Kind::Saturated, &name, message);
+                }
+            }
+            Op::Linear(_) | Op::Attention { .. } => {
+                add(Kind::Dense, origin, format!("`{}` multiplies: what it reads is dense", node.op));
+            }
+            _ if node.ty.elem() == Some(Elem::F32) && matches!(node.op, Op::Curve(_)) => {
+                add(Kind::Dense, origin, format!("`{}` is computed: no neuron has this curve", node.op));
+            }
+            _ => {}
+        }
+    }
+    let coverage = coverage(graph, tokens, events);
+    for ((layer, part), share) in &coverage.parts {
+        if share.ratio() < COVERAGE_LEAST {
+            let place = if *layer == HEAD { "head".into() } else { format!("layer {layer}, {}", part.name()) };
+            add(
+                Kind::Coverage,
+                &place,
+                format!("spikes drive {:.1} % of its multiply-accumulates", 100.0 * share.ratio()),
+            );
+        }
+    }
+    if let Some(unseen) = section.and_then(|section| unseen_share(section, ids))
+        && unseen > UNSEEN_MOST
+    {
+        let source = section.and_then(|section| section["source"].as_str()).unwrap_or("the calibration text");
+        let message =
+            format!("{:.0} % of its tokens were never met in {source}; calibrate on text like this", 100.0 * unseen);
+        add(Kind::Unlike, "the text", message);
+    }
+    lints
+}
+
+/// The site that a neuron layer codes: `h.0.mlp.hidden`.
+fn name_of(graph: &Graph, value: Value) -> String {
+    let last = graph.node(value).args.last().and_then(|arg| graph.constant(*arg));
+    last.map_or_else(|| graph.origin(value).to_string(), |weight| path_of(weight.name.trim_end_matches(".offset")))
+}
+
+/// The share of a site's neurons that fired at every timestep on the calibration text.
+fn usual_saturation(section: Option<&Json>, site: &str) -> f64 {
+    section.and_then(|section| section["sites"][site]["saturated"].as_f64()).unwrap_or(0.0)
+}
+
+/// The share of `ids` that calibration never met; `None` where the program does not say.
+fn unseen_share(section: &Json, ids: &[u32]) -> Option<f64> {
+    let seen = calibration::seen(section);
+    let unseen = ids.iter().filter(|&&id| !seen.get(id as usize).copied().unwrap_or(false)).count();
+    (!seen.is_empty() && !ids.is_empty()).then(|| unseen as f64 / ids.len() as f64)
+}
+
+pub fn json(lints: &[Lint]) -> Json {
+    let one = |lint: &Lint| json!({ "kind": lint.kind.name(), "place": lint.place, "message": lint.message });
+    lints.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_never_met_are_a_share() {
+        let section = json!({ "seen": "3" });
+        assert_eq!(unseen_share(&section, &[0, 1, 2, 9]), Some(0.5));
+        assert_eq!(unseen_share(&json!({}), &[0]), None);
+    }
+}
