@@ -118,7 +118,10 @@ pub fn spiking(
 }
 
 /// Windows of sample tokens, and what they are to be called.
-fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Result<(Windows, String), Complaints> {
+///
+/// # Errors
+/// The text is empty or cannot be tokenised.
+pub fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Result<(Windows, String), Complaints> {
     let length = CALIBRATION_WINDOW.min(graph.context as usize);
     let count = (tokens / length).max(1);
     let (windows, source) = match sample {

@@ -288,11 +288,14 @@ fn softmax_only(tensor: &Graph, whole: &Fits, attention: Value, fits: &mut Fits)
     }
 }
 
-/// What every probe loses, in nats a token. The result does not depend on `threads`.
-fn damages(
+/// What the network of every probe loses against the dense one, in nats a token. The result does not depend on `threads`.
+///
+/// # Errors
+/// The text is too short; a network cannot be run.
+pub fn damages<P: Sync>(
     tensor: &Graph,
-    probes: &[Probe],
-    graph_of: &(dyn Fn(&Probe) -> Result<Graph, Vec<Diagnostic>> + Sync),
+    probes: &[P],
+    graph_of: &(dyn Fn(&P) -> Result<Graph, Vec<Diagnostic>> + Sync),
     ids: &[u32],
     windows: &[Range<usize>],
     threads: usize,
@@ -308,7 +311,7 @@ fn damages(
     let dense = logits(&program(tensor.clone()).map_err(one)?, &name, ids, windows).map_err(one)?;
     let width = dense.len() / tokens;
     let sums: Vec<f64> = dense.chunks_exact(width).map(log_sum_exp).collect();
-    let bar = progress::bar(probes.len() as u64, "ledger");
+    let bar = progress::bar(probes.len() as u64, "probing");
     let next = AtomicUsize::new(0);
     let work = || -> Result<Vec<(usize, f64)>, Diagnostic> {
         let mut done = Vec::new();

@@ -17,6 +17,7 @@ pub mod onnx;
 pub mod progress;
 pub mod report;
 pub mod tokens;
+pub mod tune;
 
 /// What can go wrong with somebody's input: everything that was found.
 pub type Complaints = Vec<snnc_ir::Diagnostic>;

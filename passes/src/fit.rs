@@ -10,7 +10,7 @@
 use crate::sites::{self, Role, Site, selects};
 use indexmap::IndexMap;
 use snnc_ir::types::Code;
-use snnc_ir::{Diagnostic, Graph, Op, Value};
+use snnc_ir::{Diagnostic, Graph, Op, Value, eval};
 
 /// How many levels, and how they are spelled in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -385,6 +385,19 @@ impl Fit {
     /// The same distance of levels without an end: what rounding alone loses.
     pub fn rounding_only(&self) -> Self {
         Self { levels: Levels { code: Code::Binary, steps: FINEST }, ..self.clone() }
+    }
+
+    /// Spikes a neuron, on average over a sample.
+    pub fn spikes(&self, seen: &Observed) -> f64 {
+        let width = self.scale.len();
+        let most = self.levels.most();
+        let one = |(i, x): (usize, &f32)| {
+            let c = i % width;
+            let inverse = if self.scale[c] > 0.0 { 1.0 / self.scale[c] } else { 0.0 };
+            u64::from(self.levels.code.spikes(eval::level((x - self.centre[c]) * inverse, most)))
+        };
+        let spikes: u64 = seen.sample.iter().enumerate().map(one).sum();
+        spikes as f64 / seen.sample.len().max(1) as f64
     }
 
     /// The share of a sample's neurons that fire at every timestep.

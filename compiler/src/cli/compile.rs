@@ -1,9 +1,9 @@
 //! `snnc compile`: ONNX in, `.snn` out.
 
 use super::wishes::{WishArgs, flags};
-use super::{find_tokenizer, note, print, threads};
+use super::{find_tokenizer, note, print, sample, threads};
 use crate::Complaints;
-use crate::convert::{self, BUILT_IN_TEXT, Converted, Recipe, Sample};
+use crate::convert::{self, Converted, Recipe};
 use crate::describe::Network;
 use crate::files::{self, Model};
 use crate::onnx::{self, proof};
@@ -74,7 +74,7 @@ impl Compile {
         let (tokenizer, place) = find_tokenizer(&self.model, self.tokenizer.as_deref())?;
         let tokens = tokenizer.as_ref().map(|json| Tokens::new(json, &place)).transpose().map_err(|e| vec![e])?;
         check_vocabulary(&import.graph, tokens.as_ref(), &place)?;
-        let sample = self.sample(tokens.as_ref())?;
+        let sample = sample(tokens.as_ref(), self.calibrate.as_deref())?;
         if self.emit.iter().any(|name| name == "imported") {
             print(&text::print(&import.graph))?;
         }
@@ -127,27 +127,6 @@ impl Compile {
             start.elapsed().as_secs_f64()
         ));
         Ok(())
-    }
-
-    fn sample<'a>(&self, tokens: Option<&'a Tokens>) -> Result<Sample<'a>, Complaints> {
-        match (tokens, &self.calibrate) {
-            (Some(tokens), Some(path)) => {
-                let text = files::read_text(path).map_err(|e| vec![e])?;
-                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                Ok(Sample::Text { name, text, tokens })
-            }
-            (Some(tokens), None) => {
-                Ok(Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens })
-            }
-            (None, Some(path)) => Err(vec![
-                Diagnostic::new(path.display().to_string(), "cannot be calibrated on: the model has no tokenizer")
-                    .note("name one with --tokenizer FILE"),
-            ]),
-            (None, None) => {
-                note("warning: no tokenizer, so calibrating on seeded random ids; name one with --tokenizer FILE");
-                Ok(Sample::SeededIds)
-            }
-        }
     }
 }
 

@@ -11,8 +11,10 @@ pub mod eval;
 mod logits;
 mod run;
 mod show;
+mod tune;
 mod wishes;
 
+use crate::convert::{BUILT_IN_TEXT, Sample};
 use crate::tokens::{self, Tokens};
 use crate::{Complaints, convert, files};
 use clap::{Args, Parser, Subcommand};
@@ -41,6 +43,7 @@ enum Command {
     Energy(energy::Energy),
     Logits(logits::Logits),
     Show(show::Show),
+    Tune(tune::Tune),
     Demo(demo::Demo),
 }
 
@@ -76,6 +79,11 @@ pub fn main() -> ExitCode {
         Command::Energy(command) => command.run(),
         Command::Logits(command) => command.run(),
         Command::Show(command) => command.run(),
+        Command::Tune(command) => match command.run() {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::from(NOT_KEPT),
+            Err(complaints) => Err(complaints),
+        },
         Command::Demo(command) => command.run(),
     };
     match result {
@@ -193,6 +201,28 @@ impl Loaded {
             ]
         })?;
         Tokens::new(json, &self.tokenizer_place).map_err(|e| vec![e])
+    }
+}
+
+/// What ranges are measured on: the text that a user named, the built-in one, or ids where there is no tokenizer.
+fn sample<'a>(tokens: Option<&'a Tokens>, named: Option<&Path>) -> Result<Sample<'a>, Complaints> {
+    match (tokens, named) {
+        (Some(tokens), Some(path)) => {
+            let text = files::read_text(path).map_err(|e| vec![e])?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok(Sample::Text { name, text, tokens })
+        }
+        (Some(tokens), None) => {
+            Ok(Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens })
+        }
+        (None, Some(path)) => Err(vec![
+            Diagnostic::new(path.display().to_string(), "cannot be calibrated on: the model has no tokenizer")
+                .note("name one with --tokenizer FILE"),
+        ]),
+        (None, None) => {
+            note("warning: no tokenizer, so calibrating on seeded random ids; name one with --tokenizer FILE");
+            Ok(Sample::SeededIds)
+        }
     }
 }
 

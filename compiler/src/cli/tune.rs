@@ -1,0 +1,185 @@
+//! `snnc tune`: timesteps site by site within a budget, and the front of what else could be had.
+
+use super::eval::share;
+use super::wishes::flags;
+use super::{Loaded, note, print, print_json, sample, threads};
+use crate::evaluate::Cut;
+use crate::tune::{Allocation, Goal, Point, TIMESTEPS, Tuner};
+use crate::{Complaints, calibrate, convert, files, ledger};
+use clap::Args;
+use serde_json::json;
+use snnc_ir::Diagnostic;
+use snnc_passes::fit::{Levels, Wishes};
+use snnc_runtime::{Options, Program};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Find the fewest spikes within a budget of perplexity, site by site
+#[derive(Args, Debug)]
+pub struct Tune {
+    /// The ONNX file
+    model: PathBuf,
+    /// What may be lost: `perplexity+1%`
+    #[arg(long, value_name = "BUDGET", default_value = "perplexity+1%", value_parser = budget)]
+    budget: f64,
+    /// What is to be small
+    #[arg(long, value_enum, default_value = "energy")]
+    minimise: Goal,
+    /// Text that points are measured on; another one than is evaluated later
+    #[arg(long, value_name = "FILE")]
+    text: PathBuf,
+    /// Windows of that text, spread evenly over it
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    windows: u32,
+    /// Text that levels are fitted to [default: a built-in one]
+    #[arg(long, value_name = "FILE")]
+    calibrate: Option<PathBuf>,
+    /// Tokens of that text to run [default: 16384; fewer for networks of more than 90 M weights]
+    #[arg(long, value_name = "N")]
+    calibration_tokens: Option<usize>,
+    /// Tokens that every site is probed on [default: 2048; fewer for large networks]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    probe_tokens: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Threads; the result does not depend on them
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+fn budget(text: &str) -> Result<f64, String> {
+    let rise = text.strip_prefix("perplexity+").ok_or("a budget is written perplexity+1%")?;
+    share(rise).and_then(|rise| if rise > 0.0 { Ok(rise) } else { Err("a budget is more than 0".into()) })
+}
+
+/// Points of the front that are measured beside the one that keeps the budget.
+const SHOWN: [f64; 4] = [0.1, 0.3, 2.0, 5.0];
+
+/// Halvings of the front until the budget's place is known.
+const HALVINGS: usize = 7;
+
+impl Tune {
+    /// Whether the budget can be kept.
+    pub fn run(self) -> Result<bool, Complaints> {
+        let one = |e: Diagnostic| vec![e];
+        let loaded = Loaded::read(&self.model)?;
+        if loaded.input.graph.stage != snnc_ir::Stage::Imported {
+            let message = "is compiled already; tune the ONNX file it was made from";
+            return Err(vec![Diagnostic::new(self.model.display().to_string(), message)]);
+        }
+        let tokens = loaded.tokens(&self.model)?;
+        let text = files::read_text(&self.text).map_err(one)?;
+        let ids = tokens.document(&text).map_err(one)?;
+        let sample = sample(Some(&tokens), self.calibrate.as_deref())?;
+        let tensor = convert::dense(loaded.input.graph, loaded.input.rounded, &mut |_, _, _| {})?;
+        let calibration_tokens =
+            self.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(tensor.parameters())).max(1);
+        let (windows, _) = convert::sample_windows(&tensor, &sample, calibration_tokens)?;
+        let seen = calibrate::calibrate(&tensor, &windows, threads(self.threads))?;
+        let tuner = Tuner {
+            tensor: &tensor,
+            seen: &seen,
+            ids: &ids,
+            cut: Cut { stride: None, windows: self.windows as usize },
+            probe_tokens: self.probe_tokens.map_or_else(|| ledger::tokens(&tensor), |n| n as usize),
+            threads: threads(self.threads),
+            base: Wishes::uniform(Levels::default()),
+        };
+        let options = Options { count: false, ..Options::default() };
+        let dense = Program::new(Arc::new(tensor.clone()), &options).map(Arc::new).map_err(one)?;
+        let front = tuner.front(self.minimise)?;
+        let (mut points, chosen) = self.search(&tuner, &dense, &front)?;
+        for steps in TIMESTEPS.filter(|steps| *steps > 2) {
+            points.push(tuner.uniform(&dense, steps)?);
+        }
+        points.sort_by(|a, b| a.increase.total_cmp(&b.increase));
+        let flags_of = |point: &Point| flags(&point.wishes);
+        if self.json {
+            let json = json!({
+                "budget": self.budget, "minimise": self.minimise.name(),
+                "chosen": chosen.as_ref().map(|point| point.json(&flags_of(point))),
+                "points": points.iter().map(|point| point.json(&flags_of(point))).collect::<Vec<_>>(),
+            });
+            print_json(&json)?;
+        } else {
+            print(&table(&points, chosen.as_ref(), self.budget))?;
+        }
+        if chosen.is_none() {
+            note("not kept: no allocation of up to 8 timesteps keeps the budget");
+        }
+        Ok(chosen.is_some())
+    }
+
+    /// Measured points of the front, and the cheapest that keeps the budget.
+    fn search(
+        &self,
+        tuner: &Tuner<'_>,
+        dense: &Arc<Program>,
+        front: &[Allocation],
+    ) -> Result<(Vec<Point>, Option<Point>), Complaints> {
+        let mut points: Vec<Point> = Vec::new();
+        let mut chosen: Option<Point> = None;
+        // Damage rises along the front: the last point that keeps the budget is the cheapest.
+        let (mut kept, mut lost) = (0, front.len());
+        for _ in 0..HALVINGS {
+            if lost - kept < 2 {
+                break;
+            }
+            // What is predicted is near what is measured, so the first guess is the prediction.
+            let middle = if points.is_empty() { at_damage(front, self.budget) } else { (kept + lost) / 2 };
+            let middle = middle.clamp(kept + 1, lost - 1);
+            let point = tuner.measure(dense, &front[middle])?;
+            if point.increase <= self.budget {
+                kept = middle;
+                if chosen.as_ref().is_none_or(|best| point.cost(self.minimise) < best.cost(self.minimise)) {
+                    chosen = Some(point.clone());
+                }
+            } else {
+                lost = middle;
+            }
+            points.push(point);
+        }
+        for share in SHOWN {
+            let i = at_damage(front, share * self.budget);
+            points.push(tuner.measure(dense, &front[i])?);
+        }
+        Ok((points, chosen))
+    }
+}
+
+/// The last point of the front whose predicted damage is at most so much.
+fn at_damage(front: &[Allocation], damage: f64) -> usize {
+    front.iter().rposition(|allocation| allocation.damage <= damage).unwrap_or(0)
+}
+
+fn table(points: &[Point], chosen: Option<&Point>, budget: f64) -> String {
+    let mut text = format!(
+        "{:>11} {:>10} {:>8} {:>6} {:>11}  {}\n",
+        "perplexity", "KL, nats", "spikes/", "mean", "additions/", ""
+    );
+    text += &format!("{:>11} {:>10} {:>8} {:>6} {:>11}  flags\n", "", "", "neuron", "T", "token");
+    for point in points {
+        let mark = if point.allocation.is_none() { "uniform: " } else { "" };
+        text += &format!(
+            "{:>+9.3} % {:>10.6} {:>8.3} {:>6.2} {:>11}  {mark}{}\n",
+            100.0 * point.increase,
+            point.kl,
+            point.spikes,
+            point.timesteps,
+            crate::energy::quantity(point.additions),
+            flags(&point.wishes),
+        );
+    }
+    if let Some(point) = chosen {
+        text += &format!(
+            "\nwithin perplexity+{:.3}%: {:+.3} %, {:.3} spikes a neuron, {:.2} timesteps on average\n  snnc compile MODEL {}\n",
+            100.0 * budget,
+            100.0 * point.increase,
+            point.spikes,
+            point.timesteps,
+            flags(&point.wishes)
+        );
+    }
+    text
+}
