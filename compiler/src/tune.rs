@@ -10,7 +10,7 @@ use crate::evaluate::{Cut, Evaluation, evaluate};
 use crate::ledger::{self, damages};
 use serde_json::{Value as Json, json};
 use snnc_ir::{Diagnostic, Graph, Op, Value, price};
-use snnc_passes::fit::{Fit, Fits, Levels, Observations, Wish, Wishes, fit};
+use snnc_passes::fit::{Centre, Fit, Fits, Levels, Observations, Wish, Wishes, fit};
 use snnc_passes::quantise::quantise;
 use snnc_passes::sites::{Site, sites};
 use snnc_passes::{Context, front_and_back, run};
@@ -30,6 +30,14 @@ pub enum Goal {
 }
 
 impl Goal {
+    /// Few timesteps are worth spikes, nothing else is.
+    pub fn centre(self) -> Centre {
+        match self {
+            Goal::Energy | Goal::Spikes => Centre::Spikes,
+            Goal::Timesteps => Centre::Error,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Goal::Energy => "energy",

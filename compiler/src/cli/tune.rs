@@ -84,7 +84,7 @@ impl Tune {
             cut: Cut { stride: None, windows: self.windows as usize },
             probe_tokens: self.probe_tokens.map_or_else(|| ledger::tokens(&tensor), |n| n as usize),
             threads: threads(self.threads),
-            base: Wishes::uniform(Levels::default()),
+            base: Wishes { centre: self.minimise.centre(), ..Wishes::uniform(Levels::default()) },
         };
         let options = Options { count: false, ..Options::default() };
         let dense = Program::new(Arc::new(tensor.clone()), &options).map(Arc::new).map_err(one)?;

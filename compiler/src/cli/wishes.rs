@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use snnc_ir::Code;
-use snnc_passes::fit::{Levels, PHASES, Wish, Wishes};
+use snnc_passes::fit::{Centre, Levels, PHASES, Wish, Wishes};
 
 /// Levels and their spelling, site by site.
 #[derive(Args, Clone, Debug)]
@@ -17,12 +17,21 @@ pub struct WishArgs {
     /// Sites that stay dense; what reads them multiplies
     #[arg(long, value_name = "SITE[,SITE...]", value_delimiter = ',')]
     dense: Vec<String>,
+    /// What few levels of an activation's output are centred for: `spikes` (few of them) or `error` (little of it)
+    #[arg(long, value_enum, default_value = "spikes")]
+    centre: CentreName,
     /// Phases an octave of spiking attention: its softmax has base 2^(1/PHASES)
     #[arg(long, value_name = "PHASES", default_value_t = PHASES, value_parser = clap::value_parser!(u32).range(1..=64))]
     phases: u32,
     /// What weights are: `i8`; or `f32`, for comparison: what reads spikes then multiplies
     #[arg(long, value_enum, default_value = "i8")]
     weights: Weights,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum CentreName {
+    Spikes,
+    Error,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +88,10 @@ impl WishArgs {
         Wishes {
             levels,
             exceptions: codes.chain(steps).chain(dense).collect(),
+            centre: match self.centre {
+                CentreName::Spikes => Centre::Spikes,
+                CentreName::Error => Centre::Error,
+            },
             phases: self.phases,
             exact_weights: self.weights == Weights::F32,
         }
@@ -102,6 +115,9 @@ pub fn flags(wishes: &Wishes) -> String {
     let dense: Vec<String> = dense.collect();
     if !dense.is_empty() {
         flags += &format!(" --dense {}", dense.join(","));
+    }
+    if wishes.centre == Centre::Error {
+        flags += " --centre error";
     }
     if wishes.phases != PHASES {
         flags += &format!(" --phases {}", wishes.phases);
