@@ -5,13 +5,14 @@
 
 use snnc_examples::gpt2::{Activation, Gpt2Config, Head};
 use snnc_ir::container::{self, File};
+use snnc_ir::membrane::Membrane;
 use snnc_ir::price::Events;
 use snnc_ir::{Code, Graph, Tensor};
-use snnc_passes::collapse::collapse;
-use snnc_passes::fit::Levels;
+use snnc_passes::collapse::{collapse, depends_on_order};
+use snnc_passes::fit::{Levels, Wish, Wishes};
 use snnc_passes::{Context, front_and_back, run as run_passes};
 use snnc_runtime::{Engine, Isa, Options};
-use snnc_tests::{ids, imported, options, run, spiking};
+use snnc_tests::{converted, ids, imported, options, run, spiking};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -25,9 +26,56 @@ fn check(config: Gpt2Config, code: Code, steps: u16) {
     check_graph(&format!("{config:?} {code:?} {steps}"), &stepped, config.vocabulary);
 }
 
+/// Neurons that answer within the timestep: every timestep is run, by every engine with the same bits.
+#[test]
+fn neurons_that_answer_within_the_timestep() {
+    for membrane in Membrane::ALL {
+        for activation in [Activation::Relu, Activation::GeluTanh] {
+            let config = Gpt2Config { activation, ..TINY };
+            let levels = Levels { code: Code::Unary, steps: 6 };
+            let graph = converted(imported(&config), Wishes { membrane: Some(membrane), ..Wishes::uniform(levels) });
+            let names: Vec<&str> = graph.nodes.iter().map(|node| node.op.name()).collect();
+            assert!(names.contains(&"integrate"), "{membrane:?}: there are such neurons");
+            assert_eq!(
+                names.contains(&"fire"),
+                activation != Activation::Relu,
+                "{membrane:?}: a ReLU is plain IF layers"
+            );
+            assert!(depends_on_order(&graph) && collapse(&graph).is_err());
+            check_forms(&format!("{membrane:?} {activation:?}"), &[("stepped", &graph)], config.vocabulary);
+        }
+    }
+}
+
+/// Sites with levels of their own, some of 16 bits, and sites that stay dense.
+#[test]
+fn sites_differ() {
+    let exceptions = [
+        ("q", Wish::Steps(8)),
+        ("v", Wish::Steps(9)),
+        ("h.1.k", Wish::Steps(4)),
+        ("mlp.hidden", Wish::Code(Code::Unary)),
+        ("h.1.mlp.in", Wish::Dense),
+        ("h.0.attention.out", Wish::Dense),
+    ];
+    let exceptions = exceptions.map(|(site, wish)| (site.to_string(), wish)).to_vec();
+    for exact_weights in [false, true] {
+        let wishes = Wishes { exceptions: exceptions.clone(), exact_weights, ..Wishes::default() };
+        check_graph("sites", &converted(imported(&TINY), wishes), TINY.vocabulary);
+    }
+    let dense =
+        Wishes { exceptions: vec![("h.0.q".into(), Wish::Dense), ("head".into(), Wish::Dense)], ..Wishes::default() };
+    check_graph("dense queries", &converted(imported(&TINY), dense), TINY.vocabulary);
+}
+
 /// Returns what the neurons did.
 fn check_graph(what: &str, stepped: &Graph, vocabulary: usize) -> BTreeMap<String, Events> {
     let collapsed = collapse(stepped).unwrap();
+    check_forms(what, &[("stepped", stepped), ("collapsed", &collapsed)], vocabulary)
+}
+
+fn check_forms(what: &str, forms: &[(&str, &Graph)], vocabulary: usize) -> BTreeMap<String, Events> {
+    let stepped = forms[0].1;
     let ids = ids(19, vocabulary);
     let want = run(stepped, options(Engine::Interpreter), &[&ids]);
     assert!(want.events.values().any(|events| events.spikes > 0), "{what}: something fires");
@@ -35,7 +83,7 @@ fn check_graph(what: &str, stepped: &Graph, vocabulary: usize) -> BTreeMap<Strin
     for isa in [Isa::Portable, Isa::Avx2].into_iter().filter(|isa| isa.is_available()) {
         engines.push((isa.name(), Options { isa: Some(isa), chunk: 5, ..options(Engine::Jit) }));
     }
-    for (form, graph) in [("stepped", stepped), ("collapsed", &collapsed)] {
+    for (form, graph) in forms {
         for (engine, options) in &engines {
             let got = run(graph, *options, &[&ids]);
             assert!(got.bits == want.bits, "{what}: logits of {engine}, {form}");

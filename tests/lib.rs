@@ -9,7 +9,7 @@ pub mod reference;
 use snnc::convert::{Recipe, Sample, convert};
 use snnc::onnx;
 use snnc_examples::gpt2::{self, Gpt2Config};
-use snnc_ir::price::Events;
+use snnc_ir::price::{self, Events};
 use snnc_ir::{Graph, Op};
 use snnc_passes::fit::{Levels, Wishes};
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
@@ -26,7 +26,12 @@ pub fn imported(config: &Gpt2Config) -> Graph {
 
 /// The Spiking program of a network, calibrated on seeded ids.
 pub fn spiking(graph: Graph, levels: Levels) -> Graph {
-    let recipe = Recipe { wishes: Wishes::uniform(levels), calibration_tokens: 2048, threads: 2 };
+    converted(graph, Wishes::uniform(levels))
+}
+
+/// The Spiking program of a network by anybody's wishes, calibrated on seeded ids.
+pub fn converted(graph: Graph, wishes: Wishes) -> Graph {
+    let recipe = Recipe { wishes, calibration_tokens: 2048, threads: 2 };
     convert(graph, false, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).expect("a generated network converts").graph
 }
 
@@ -53,7 +58,7 @@ pub fn run(graph: &Graph, options: Options, pieces: &[&[u32]]) -> Ran {
     }
     let named = |(i, events): (usize, &Events)| {
         let node = &graph.nodes[i];
-        let counted = matches!(node.op, Op::Quant { .. } | Op::Fire { .. } | Op::Ssa { .. });
+        let counted = price::is_neuron(&node.op) || matches!(node.op, Op::Ssa { .. });
         let last = graph.constant(*node.args.last()?)?;
         counted.then(|| (last.name.clone(), *events))
     };

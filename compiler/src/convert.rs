@@ -113,7 +113,7 @@ pub fn spiking(
     };
     drop(seen);
     let section = calibration.json(&tensor);
-    let graph = run(back, tensor, &Context { fits, ..Context::default() }, watch)?;
+    let graph = run(back, tensor, &Context { fits, membrane: recipe.wishes.membrane, ..Context::default() }, watch)?;
     Ok(Converted { graph, calibration, section })
 }
 

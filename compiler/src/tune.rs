@@ -111,6 +111,12 @@ impl Tuner<'_> {
         sites(self.tensor).into_iter().filter(|site| self.base.of(site).is_some()).collect()
     }
 
+    /// Neurons of all sites.
+    pub fn neurons(&self) -> f64 {
+        let width = |site: &Site| self.tensor.ty(site.value).shape().width().unwrap_or(0) as f64;
+        self.sites().iter().map(width).sum()
+    }
+
     fn wishes(&self, steps: u16) -> Wishes {
         Wishes { levels: Levels { steps, ..self.base.levels }, ..self.base.clone() }
     }
@@ -201,7 +207,9 @@ impl Tuner<'_> {
         let one = |e: Diagnostic| vec![e];
         let fits = fit(self.tensor, self.seen, &wishes).map_err(one)?;
         let (_, back) = front_and_back();
-        let graph = run(back, self.tensor.clone(), &Context { fits, ..Context::default() }, &mut |_, _, _| {})?;
+        let membrane = wishes.membrane;
+        let graph =
+            run(back, self.tensor.clone(), &Context { fits, membrane, ..Context::default() }, &mut |_, _, _| {})?;
         let graph = snnc_passes::collapse::collapse(&graph)?;
         let program = Program::new(Arc::new(graph), &Options::default()).map(Arc::new).map_err(one)?;
         let done = evaluate(&program, Some(dense), self.ids, self.cut, self.threads)?;

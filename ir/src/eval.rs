@@ -6,6 +6,7 @@
 use crate::curve::{self, Curve};
 use crate::diagnostic::Diagnostic;
 use crate::graph::{Graph, Node, Value};
+use crate::membrane::Membrane;
 use crate::op::{Binary, Layout, Op, Unary};
 use crate::price::Events;
 use crate::tensor::{Data, Tensor};
@@ -359,6 +360,11 @@ impl<R: Real> Call<'_, R> {
                 let events = fired(code, steps, &levels);
                 (Array { sizes, content: train }, events, None)
             }
+            Op::Integrate { membrane, steps, curve } => {
+                let parts = self.integrate(membrane, steps, curve);
+                let events = spoken(&parts);
+                (Array { sizes, content: Content::Train(parts) }, events, None)
+            }
             Op::Product => int(product(self.arg(0).ints(), self.arg(1).ints(), sizes[1])),
             Op::Synapse => {
                 let Content::Train(parts) = &self.arg(0).content else { unreachable!("checked by infer") };
@@ -441,6 +447,39 @@ impl<R: Real> Call<'_, R> {
             level(R::look_up(curve, &table, h) * gain[c] + offset[c], most)
         };
         input.into_iter().enumerate().map(at).collect()
+    }
+
+    /// Timestep by timestep; a still flows evenly, and so does the offset.
+    fn integrate(&self, membrane: Membrane, steps: u16, curve: Curve) -> Vec<Vec<i32>> {
+        let (gain, offset) = (self.arg(1).reals(), self.arg(2).reals());
+        let all = R::from_i32(i32::from(steps));
+        let still = |i: usize, x: R| {
+            let c = i % gain.len();
+            (x * gain[c] + offset[c]) / all
+        };
+        let inputs: Vec<Vec<R>> = match &self.arg(0).content {
+            Content::Train(parts) => {
+                let at = |(i, &x): (usize, &i32)| {
+                    let c = i % gain.len();
+                    R::from_i32(x) * gain[c] + offset[c] / all
+                };
+                parts.iter().map(|part| part.iter().enumerate().map(at).collect()).collect()
+            }
+            Content::Real(x) => {
+                let flow: Vec<R> = x.iter().enumerate().map(|(i, &x)| still(i, x)).collect();
+                vec![flow; usize::from(steps)]
+            }
+            Content::Int(x) => {
+                let flow: Vec<R> = x.iter().enumerate().map(|(i, &x)| still(i, R::from_i32(x))).collect();
+                vec![flow; usize::from(steps)]
+            }
+        };
+        let mut states = vec![Membrane::start::<R>(); inputs.first().map_or(0, Vec::len)];
+        let step = |input: Vec<R>| {
+            let pairs = states.iter_mut().zip(input);
+            pairs.map(|(state, x)| membrane.step(state, x, steps, curve)).collect()
+        };
+        inputs.into_iter().map(step).collect()
     }
 
     /// What operand `i` denotes, whether it comes as levels or as a train.
@@ -685,6 +724,14 @@ pub fn fired(code: Code, steps: u16, levels: &[i32]) -> Events {
     let most = code.levels(steps);
     let saturated = levels.iter().filter(|level| level.abs() == most).count() as u64;
     Events { spikes: spikes(code, levels), saturated, ..Events::default() }
+}
+
+/// What neurons with these spikes did.
+pub fn spoken(parts: &[Vec<i32>]) -> Events {
+    let spikes = parts.iter().flatten().map(|spike| u64::from(spike.unsigned_abs())).sum();
+    let neurons = parts.first().map_or(0, Vec::len);
+    let saturated = (0..neurons).filter(|&i| parts.iter().all(|part| part[i] != 0)).count() as u64;
+    Events { spikes, saturated, ..Events::default() }
 }
 
 fn product(x: &[i32], w: &[i32], m: usize) -> Vec<i32> {

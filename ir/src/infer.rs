@@ -1,8 +1,9 @@
 //! The type of every operation's result, from its operands' types; or a sentence that says which operand does not fit.
 
 use crate::curve::Curve;
+use crate::membrane::Membrane;
 use crate::op::{Layout, Op};
-use crate::types::{Carrier, Dim, Elem, Shape, Type};
+use crate::types::{Carrier, Code, Dim, Elem, Shape, Type};
 
 /// The result's type. Errors name what was expected and what was found.
 pub fn infer(op: &Op, args: &[Type]) -> Result<Type, String> {
@@ -111,6 +112,30 @@ pub fn infer(op: &Op, args: &[Type]) -> Result<Type, String> {
             let d = neuron(args, curve, code.max_steps(), steps)?;
             Ok(Type::Train { carrier: Carrier::Spike, code, steps, shape: Shape::rows(d) })
         }
+        Op::Integrate { steps, curve, .. } => {
+            let code = Code::Unary;
+            if !Membrane::has(curve) {
+                return Err(format!("a neuron that answers within the timestep has no curve `{}`", curve.name()));
+            }
+            if steps == 0 || steps > code.max_steps() {
+                return Err(format!("1 to {} timesteps are possible, here are {steps}", code.max_steps()));
+            }
+            let shape = match args[0] {
+                Type::Still { elem: Elem::F32 | Elem::I32, shape } => shape,
+                Type::Train { carrier: Carrier::Current, code: Code::Unary, steps: own, shape } if own == steps => {
+                    shape
+                }
+                other => {
+                    return Err(format!(
+                        "a potential, or a unary current of {steps} timesteps, was expected, here is {other}"
+                    ));
+                }
+            };
+            let d = row_width(shape)?;
+            per_channel(args, 1, d)?;
+            per_channel(args, 2, d)?;
+            Ok(Type::Train { carrier: Carrier::Spike, code, steps, shape: Shape::rows(d) })
+        }
         Op::Product => match args[0] {
             Type::Still { elem: Elem::Level(..), shape } => {
                 let outputs = synapses(shape, args[1])?;
@@ -181,7 +206,9 @@ pub fn arity(op: &Op) -> usize {
         | Op::Curve(_)
         | Op::Settle => 1,
         Op::Binary(_) | Op::MatMul | Op::Embed | Op::Product | Op::Synapse => 2,
-        Op::Where | Op::LayerNorm { .. } | Op::Linear(_) | Op::Attention { .. } | Op::Affine => 3,
+        Op::Where | Op::LayerNorm { .. } | Op::Linear(_) | Op::Attention { .. } | Op::Affine | Op::Integrate { .. } => {
+            3
+        }
         Op::Quant { curve, .. } | Op::Fire { curve, .. } => {
             if *curve == Curve::Identity {
                 3

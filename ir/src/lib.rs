@@ -13,6 +13,7 @@ pub mod diagnostic;
 pub mod eval;
 pub mod graph;
 pub mod infer;
+pub mod membrane;
 pub mod op;
 pub mod price;
 pub mod tensor;

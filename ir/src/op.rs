@@ -5,6 +5,7 @@
 
 use crate::curve::Curve;
 use crate::graph::{Stage, WeightId};
+use crate::membrane::Membrane;
 use crate::types::{Code, Shape};
 use std::fmt;
 
@@ -225,6 +226,13 @@ pub enum Op {
         steps: u16,
         curve: Curve,
     },
+    /// `(x, gain f32[d], offset f32[d]) -> spikes [tokens, d]`, unary: a neuron that answers within the timestep. `x` is a
+    /// current of as many timesteps, or a still that flows evenly over them.
+    Integrate {
+        membrane: Membrane,
+        steps: u16,
+        curve: Curve,
+    },
     /// `(spikes [tokens, d], i8[d, m]) -> current [tokens, m]`: adds or subtracts a weight row for every spike.
     Synapse,
     /// What a train denotes: the sum of its parts weighted by its code.
@@ -261,6 +269,7 @@ impl Op {
             Op::Affine => "affine",
             Op::Ssa { .. } => "ssa",
             Op::Fire { .. } => "fire",
+            Op::Integrate { .. } => "integrate",
             Op::Synapse => "synapse",
             Op::Settle => "settle",
         }
@@ -290,7 +299,7 @@ impl Op {
             }
             Op::Quant { .. } | Op::Product => stage == Quantised,
             Op::Affine | Op::Ssa { .. } => matches!(stage, Quantised | Spiking),
-            Op::Fire { .. } | Op::Synapse | Op::Settle => stage == Spiking,
+            Op::Fire { .. } | Op::Integrate { .. } | Op::Synapse | Op::Settle => stage == Spiking,
         }
     }
 
@@ -321,6 +330,8 @@ impl fmt::Display for Op {
                     write!(f, "[{},{steps},{}]", code.name(), curve.name())
                 }
             },
+            Op::Integrate { membrane, steps, curve: Curve::Identity } => write!(f, "[{},{steps}]", membrane.name()),
+            Op::Integrate { membrane, steps, curve } => write!(f, "[{},{steps},{}]", membrane.name(), curve.name()),
             Op::Ssa { heads, phases } => write!(f, "[ttfs,heads={heads},phases={phases}]"),
             Op::Tokens
             | Op::Positions

@@ -112,12 +112,12 @@ pub fn parts(graph: &Graph) -> Vec<Option<(Option<u32>, Part)>> {
 
 /// Whether an operation is a layer of neurons.
 pub fn is_neuron(op: &Op) -> bool {
-    matches!(op, Op::Quant { .. } | Op::Fire { .. })
+    matches!(op, Op::Quant { .. } | Op::Fire { .. } | Op::Integrate { .. })
 }
 
 /// Operations that stand between a product and what reads it.
 fn is_between(op: &Op) -> bool {
-    matches!(op, Op::Settle | Op::Affine | Op::Quant { .. } | Op::Fire { .. })
+    is_neuron(op) || matches!(op, Op::Settle | Op::Affine)
 }
 
 fn reads_attention(graph: &Graph, value: Value) -> bool {
@@ -193,6 +193,7 @@ fn work_of(graph: &Graph, value: Value, tokens: u64, events: &[Events]) -> Work 
         | Op::Quant { .. }
         | Op::Affine
         | Op::Fire { .. }
+        | Op::Integrate { .. }
         | Op::Settle => Work::default(),
     }
 }

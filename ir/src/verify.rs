@@ -225,6 +225,7 @@ fn parameters_of(node: &Node) -> Range<usize> {
         | Op::Linear(_)
         | Op::Quant { .. }
         | Op::Fire { .. }
+        | Op::Integrate { .. }
         | Op::Product
         | Op::Synapse
         | Op::Affine => 1..node.args.len(),
@@ -290,6 +291,7 @@ fn attributes(graph: &Graph, errors: &mut Vec<Diagnostic>) {
             | Op::Affine
             | Op::Ssa { .. }
             | Op::Fire { .. }
+            | Op::Integrate { .. }
             | Op::Synapse
             | Op::Settle => (true, ""),
         };

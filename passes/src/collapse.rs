@@ -22,7 +22,16 @@ const RULES: &[Rule] = &[
     Rule { name: "settle-ssa",     left: "(ssa:a ?q ?k ?v ?c)",                    right: settle_ssa },
 ];
 
+/// Whether a program has neurons that answer within the timestep: what they say depends on the order of their inputs, so
+/// that every timestep has to be run.
+pub fn depends_on_order(graph: &Graph) -> bool {
+    graph.nodes.iter().any(|node| matches!(node.op, Op::Integrate { .. }))
+}
+
 /// The Quantised program that a Spiking one is equal to.
+///
+/// # Errors
+/// Its neurons depend on the order of their inputs.
 pub fn collapse(graph: &Graph) -> Result<Graph, Vec<Diagnostic>> {
     rewrite(graph, RULES, TOLERANCE, &price, Stage::Quantised, |terms, stuck| {
         let one = |id: &egg::Id| format!("{:?}", terms[*id].nodes);

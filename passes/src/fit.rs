@@ -9,8 +9,9 @@
 
 use crate::sites::{self, Role, Site, selects};
 use indexmap::IndexMap;
+use snnc_ir::membrane::Membrane;
 use snnc_ir::types::Code;
-use snnc_ir::{Diagnostic, Graph, Op, Value, eval};
+use snnc_ir::{Curve, Diagnostic, Graph, Op, Value, eval};
 
 /// How many levels, and how they are spelled in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct Wishes {
     pub levels: Levels,
     pub exceptions: Vec<(String, Wish)>,
     pub centre: Centre,
+    /// Neurons of unary sites answer within the timestep.
+    pub membrane: Option<Membrane>,
     /// Phases an octave of time-to-first-spike attention.
     pub phases: u32,
     /// Weights stay f32, for comparison: what reads levels then multiplies.
@@ -66,7 +69,14 @@ impl Default for Wishes {
 impl Wishes {
     /// The same levels everywhere.
     pub fn uniform(levels: Levels) -> Self {
-        Self { levels, exceptions: Vec::new(), centre: Centre::default(), phases: PHASES, exact_weights: false }
+        Self {
+            levels,
+            exceptions: Vec::new(),
+            centre: Centre::default(),
+            membrane: None,
+            phases: PHASES,
+            exact_weights: false,
+        }
     }
 
     /// The levels of a site; `None` where it stays dense.
@@ -161,7 +171,10 @@ pub fn fit(graph: &Graph, seen: &Observations, wishes: &Wishes) -> Result<Fits, 
     for site in &sites {
         let seen = observed(graph, seen, site.value)?;
         // Queries and keys are fitted below, together.
-        let fit = wishes.of(site).map(|levels| fit_site(graph, site, seen, levels, wishes.centre.worth()));
+        let fit = wishes.of(site).map(|levels| {
+            let prompt = wishes.membrane.is_some() && levels.code == Code::Unary;
+            fit_site(graph, site, seen, levels, wishes.centre.worth(), prompt)
+        });
         fits.sites.insert(site.value, fit);
     }
     for (value, node) in graph.iter() {
@@ -185,16 +198,18 @@ fn observed<'a>(graph: &Graph, seen: &'a Observations, site: Value) -> Result<&'
     Err(Diagnostic::new(origin, "the range measured here is not finite or not of the value's width"))
 }
 
-/// `worth`: see `Centre`.
-fn fit_site(graph: &Graph, site: &Site, seen: &Observed, levels: Levels, worth: f32) -> Fit {
-    let curve = matches!(graph.node(site.value).op, Op::Curve(_));
+/// `worth`: see `Centre`. `prompt`: the neurons answer within the timestep.
+fn fit_site(graph: &Graph, site: &Site, seen: &Observed, levels: Levels, worth: f32, prompt: bool) -> Fit {
+    // A neuron that answers within the timestep is a ReLU by being silent below 0, so its codes lie around 0.
+    let rectifier = prompt && graph.node(site.value).op == Op::Curve(Curve::Relu);
+    let curve = !rectifier && matches!(graph.node(site.value).op, Op::Curve(_));
     let most = levels.most();
     let channel = |c: usize| {
         let column = seen.column(c);
         let median = if curve || site.role != Role::Query { median(&column) } else { 0.0 };
         let (lo, hi) = (seen.min[c], seen.max[c]);
         let around = |m: f32| (hi - m).max(m - lo);
-        let centred = curve || around(median) < FAR_FROM_ZERO * around(0.0);
+        let centred = curve || !rectifier && around(median) < FAR_FROM_ZERO * around(0.0);
         let centre = if centred { median } else { 0.0 };
         if most >= MANY {
             return Channel { scale: around(centre) * (1.0 / most as f32), centre, lack: 0.0 };

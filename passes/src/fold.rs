@@ -5,7 +5,7 @@
 //! its code spells; with one, the fold goes before the curve. Exact up to the rounding of two constants a channel.
 
 use crate::Context;
-use snnc_ir::{Builder, Curve, Diagnostic, Elem, Graph, Node, Op, Tensor, Value};
+use snnc_ir::{Builder, Code, Curve, Diagnostic, Elem, Graph, Node, Op, Tensor, Type, Value};
 use std::sync::Arc;
 
 /// The same program with every `fire(affine(x))` as one `fire(x)`.
@@ -15,7 +15,13 @@ pub fn fold(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
     let mut map: Vec<Option<Value>> = vec![None; graph.nodes.len()];
     for (value, node) in graph.iter().filter(|(value, _)| live[value.index()]) {
         let mut args: Vec<Value> = reads(graph, node).filter_map(|arg| map[arg.index()]).collect();
-        if let (Op::Fire { curve, .. }, Some(affine)) = (node.op, projection(graph, node)) {
+        // A neuron that answers within the timestep has its curve behind its gain.
+        let curve = match node.op {
+            Op::Fire { curve, .. } => Some(curve),
+            Op::Integrate { .. } => Some(Curve::Identity),
+            _ => None,
+        };
+        if let (Some(curve), Some(affine)) = (curve, projection(graph, node)) {
             args.splice(1..1, folded_constants(&mut builder, graph, node, affine, curve));
         }
         let new = match node.op {
@@ -32,17 +38,31 @@ pub fn fold(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
 fn projection<'g>(graph: &'g Graph, node: &Node) -> Option<&'g Node> {
     let input = graph.node(*node.args.first()?);
     let sums = input.args.first().is_some_and(|&x| graph.ty(x).elem() == Some(Elem::I32));
-    (sums && matches!((node.op, input.op), (Op::Fire { .. }, Op::Affine))).then_some(input)
+    let neuron = matches!(node.op, Op::Fire { .. } | Op::Integrate { .. });
+    (sums && neuron && input.op == Op::Affine).then_some(input)
 }
 
 /// What a node still reads in the folded program: a neuron that takes in a projection reads its sums, and no longer the
 /// two constants that come first.
 fn reads<'g>(graph: &'g Graph, node: &'g Node) -> impl Iterator<Item = Value> {
     let (input, rest) = match projection(graph, node) {
-        Some(affine) => (&affine.args[..1], &node.args[3..]),
+        Some(affine) => (input_of(graph, node, affine), &node.args[3..]),
         None => (&node.args[..], &[][..]),
     };
     input.iter().chain(rest).copied()
+}
+
+/// What a neuron that takes in a projection reads: its sums; or, where it answers within the timestep and the synapse runs
+/// for as long as it does, the current itself.
+fn input_of<'g>(graph: &'g Graph, neuron: &Node, affine: &'g Node) -> &'g [Value] {
+    let settle = graph.node(affine.args[0]);
+    let current = settle.args.first().map(|&train| graph.ty(train));
+    match (neuron.op, current) {
+        (Op::Integrate { steps, .. }, Some(Type::Train { code: Code::Unary, steps: own, .. })) if own == steps => {
+            &settle.args[..1]
+        }
+        _ => &affine.args[..1],
+    }
 }
 
 /// Nodes of the folded program. Names of constants that are not among them are free for those that take their place.

@@ -17,6 +17,7 @@ pub mod sites;
 pub mod spike;
 
 use fit::Fits;
+use snnc_ir::membrane::Membrane;
 use snnc_ir::{Diagnostic, Graph, Stage, verify};
 
 /// What passes know besides the graph.
@@ -24,6 +25,8 @@ use snnc_ir::{Diagnostic, Graph, Stage, verify};
 pub struct Context {
     /// The levels of every site, by value of the simplified graph.
     pub fits: Fits,
+    /// Neurons that answer within the timestep take the place of those that integrate first, where a unary code allows.
+    pub membrane: Option<Membrane>,
     /// Whether the numbers of the imported graph were rounded to codes of eight bits, those of activation functions too.
     pub rounded: bool,
 }

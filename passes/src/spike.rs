@@ -1,13 +1,16 @@
 //! Turns quantised stills into spike trains, op by op.
 //!
 //! Law: a train denotes the weighted sum of its spikes. Each arm below keeps that law, so the pass is exact.
-//! It chooses no levels (`quantise` does) and saves no work (`collapse` does).
+//! It chooses no levels (`quantise` does) and saves no work (`collapse` does). Only neurons that answer within the timestep
+//! break the law, and only where they are asked for: what they say depends on the order of their inputs.
 
 use crate::Context;
-use snnc_ir::{Builder, Diagnostic, Graph, Op, Stage, Type, Value};
+use snnc_ir::membrane::Membrane;
+use snnc_ir::{Builder, Code, Curve, Diagnostic, Graph, Op, Stage, Tensor, Type, Value};
+use std::sync::Arc;
 
 /// The Spiking graph that means the same as a Quantised one: levels are fired, products are synapses.
-pub fn spike(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
+pub fn spike(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnostic>> {
     let mut builder = Builder::new(Stage::Spiking, graph.context);
     let mut map: Vec<Value> = Vec::with_capacity(graph.nodes.len());
     for (value, node) in graph.iter() {
@@ -18,7 +21,12 @@ pub fn spike(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
                 let weight = graph.weight(id);
                 Ok(builder.weight(&weight.name, weight.tensor.clone()))
             }
-            Op::Quant { code, steps, curve } => builder.add(Op::Fire { code, steps, curve }, &args, origin),
+            Op::Quant { code, steps, curve } => {
+                match context.membrane.filter(|_| answers(&builder, code, curve, &args)) {
+                    Some(membrane) => integrate(&mut builder, Op::Integrate { membrane, steps, curve }, &args, origin),
+                    None => builder.add(Op::Fire { code, steps, curve }, &args, origin),
+                }
+            }
             Op::Product => {
                 builder.add(Op::Synapse, &args, origin).and_then(|current| builder.add(Op::Settle, &[current], origin))
             }
@@ -32,4 +40,31 @@ pub fn spike(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
     }
     let outputs = graph.outputs.iter().map(|(name, value)| (name.clone(), map[value.index()])).collect();
     Ok(builder.finish(outputs))
+}
+
+/// Whether a neuron that answers within the timestep can stand for a layer: its spikes all weigh the same, and it bends by
+/// being silent below 0, so nothing may be added behind the bend.
+fn answers(builder: &Builder, code: Code, curve: Curve, args: &[Value]) -> bool {
+    let zero = |value: &Value| constant(builder, *value).iter().all(|&x| x == 0.0);
+    code == Code::Unary && Membrane::has(curve) && (curve == Curve::Identity || args.last().is_some_and(zero))
+}
+
+/// `relu(x g + o) s = relu(x (g s) + o s)`, since a scale is never negative.
+fn integrate(builder: &mut Builder, op: Op, args: &[Value], origin: &str) -> Result<Value, Diagnostic> {
+    let &[x, pre_gain, pre_offset, gain, _] = args else { return builder.add(op, args, origin) };
+    let name = |value: Value| builder.graph().constant(value).map_or(String::new(), |weight| weight.name.clone());
+    let names = [name(pre_gain), name(pre_offset)];
+    let scaled = [pre_gain, pre_offset].map(|value| {
+        let pairs = constant(builder, value).iter().zip(constant(builder, gain));
+        pairs.map(|(x, s)| x * s).collect::<Vec<f32>>()
+    });
+    let [gain, offset] = [0, 1].map(|i| {
+        let data = scaled[i].clone();
+        builder.weight(&format!("{}.scaled", names[i]), Arc::new(Tensor::f32(&[data.len()], data)))
+    });
+    builder.add(op, &[x, gain, offset], origin)
+}
+
+fn constant(builder: &Builder, value: Value) -> &[f32] {
+    builder.graph().constant(value).and_then(|weight| weight.tensor.as_f32()).unwrap_or(&[])
 }

@@ -7,7 +7,7 @@ use crate::meter::Meter;
 use crate::plan;
 use crate::session::{Machine, Rows};
 use snnc_ir::eval::{Array, Content, Evaluator, Memory, fired};
-use snnc_ir::price::Events;
+use snnc_ir::price::{Events, is_neuron};
 use snnc_ir::{Diagnostic, Graph, Op, Type, Value};
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ impl Machine for Interpreter {
         }
         let late = plan::leads_to_no_state(&self.graph);
         for (value, node) in self.graph.iter() {
-            let neuron = matches!(node.op, Op::Quant { .. } | Op::Fire { .. });
+            let neuron = is_neuron(&node.op);
             let events = match (neuron, late[value.index()]) {
                 (true, _) if !self.count => Events::default(),
                 (true, true) => recount(evaluator.get(&done, value), node.ty, rows),

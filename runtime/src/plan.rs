@@ -1,12 +1,14 @@
 //! What runs in which order, and where results lie.
 //!
-//! One step makes one value; a current train is never stored, because whoever settles it runs its synapse. Every value has
+//! One step makes one value; a current train is stored only for neurons that answer within the timestep:
+//! whoever settles one runs its synapse. Every value has
 //! rows, one a token of the chunk, so row `r` lies at `offset + r * row_bytes` of one arena in which values share memory
 //! when their lives do not overlap. A step that leads to no state runs on the wanted rows alone.
 //!
 //! The plan knows no addresses and runs nothing: it is the same for all sessions.
 
 use crate::meter::Executed;
+use snnc_ir::membrane::Membrane;
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
 use snnc_ir::price::Events;
 use snnc_ir::types::{Carrier, Code, Elem, Shape, Type};
@@ -73,6 +75,20 @@ pub enum Work {
         steps: u16,
         inputs: usize,
         outputs: usize,
+    },
+    /// Spikes through a weight to currents, timestep by timestep, for neurons that answer within it.
+    Currents {
+        steps: u16,
+        inputs: usize,
+        outputs: usize,
+    },
+    /// Neurons that answer within the timestep; `from` is `None` for a current.
+    Integrate {
+        membrane: Membrane,
+        steps: u16,
+        curve: Curve,
+        from: Option<Elem>,
+        width: usize,
     },
 
     // --- machine code ---
@@ -237,7 +253,7 @@ fn row_bytes(ty: Type) -> Option<usize> {
     match ty {
         Type::Still { elem, .. } => Some(width * elem.bytes()),
         Type::Train { carrier: Carrier::Spike, steps, .. } => Some(plane_bytes(width) * usize::from(steps)),
-        Type::Train { carrier: Carrier::Current, .. } => None,
+        Type::Train { carrier: Carrier::Current, steps, .. } => Some(4 * width * usize::from(steps)),
     }
 }
 
@@ -273,7 +289,20 @@ impl Planner<'_> {
         let node = self.graph.node(at);
         let args = &node.args;
         match node.op {
-            Op::Weight(_) | Op::Synapse => {}
+            Op::Weight(_) => {}
+            Op::Synapse => {
+                let heard = |user: &Value| matches!(self.graph.node(*user).op, Op::Integrate { .. });
+                if self.users[at.index()].iter().any(heard) {
+                    let (_, steps) = self.levels(args[0])?;
+                    let work = Work::Currents { steps, inputs: self.width(args[0])?, outputs: self.width(at)? };
+                    self.step(at, work, &args[..1], &args[1..])?;
+                }
+            }
+            Op::Integrate { membrane, steps, curve } => {
+                let from = self.graph.ty(args[0]).elem();
+                let work = Work::Integrate { membrane, steps, curve, from, width: self.width(at)? };
+                self.step(at, work, &args[..1], &args[1..])?;
+            }
             Op::Tokens => self.plan.tokens = Some(self.place(at)?),
             Op::Positions => self.plan.positions = Some(self.place(at)?),
             Op::Embed => {
@@ -531,7 +560,9 @@ impl Work {
             | Work::Curve { .. }
             | Work::Attention { .. }
             | Work::Ssa { .. }
-            | Work::Product { .. } => false,
+            | Work::Product { .. }
+            | Work::Currents { .. }
+            | Work::Integrate { .. } => false,
             Work::Neuron(_) | Work::Settle { .. } | Work::Synapse { .. } | Work::Affine { .. } | Work::Add { .. } => {
                 true
             }
@@ -555,13 +586,14 @@ impl Work {
                 macs: events.keys * width as u64 + events.value_keys * (width / heads) as u64,
                 ..Executed::default()
             },
-            Work::Synapse { outputs, .. } => {
+            Work::Synapse { outputs, .. } | Work::Currents { outputs, .. } => {
                 Executed { additions: active * outputs as u64, bytes: active * outputs as u64, macs: 0 }
             }
             Work::Normalise { .. }
             | Work::LayerNorm { .. }
             | Work::Curve { .. }
             | Work::Neuron(_)
+            | Work::Integrate { .. }
             | Work::Settle { .. }
             | Work::Affine { .. }
             | Work::Add { .. } => Executed::default(),
@@ -590,6 +622,8 @@ impl fmt::Display for Work {
             Work::Attention { .. } => f.write_str("kernel attention"),
             Work::Ssa { .. } => f.write_str("kernel ssa"),
             Work::Product { .. } => f.write_str("kernel product"),
+            Work::Currents { .. } => f.write_str("kernel currents"),
+            Work::Integrate { membrane, .. } => write!(f, "kernel integrate {}", membrane.name()),
             Work::Neuron(Neuron { code, steps, curve, from, emit, width }) => {
                 let kind = if *emit { "fire" } else { "quant" };
                 write!(f, "code {kind}_{}_{steps}_{}_{from}_{width}", code.name(), curve.name())

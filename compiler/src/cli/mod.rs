@@ -148,7 +148,7 @@ fn program(input: Input, args: EngineArgs, count: bool) -> Result<Arc<Program>, 
             }
             convert::raise(graph, rounded)?
         }
-        Stage::Spiking if !args.stepped => collapse::collapse(&graph)?,
+        Stage::Spiking if !args.stepped && !collapse::depends_on_order(&graph) => collapse::collapse(&graph)?,
         Stage::Tensor | Stage::Quantised | Stage::Spiking => graph,
     };
     let engine = if args.interpret { Engine::Interpreter } else { Engine::Jit };

@@ -11,6 +11,7 @@ use serde_json::json;
 use snnc_ir::Diagnostic;
 use snnc_passes::fit::{Levels, Wishes};
 use snnc_runtime::{Options, Program};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,10 +20,10 @@ use std::sync::Arc;
 pub struct Tune {
     /// The ONNX file
     model: PathBuf,
-    /// What may be lost: `perplexity+1%`
+    /// What may be spent: `perplexity+1%`, or `timesteps=4` on average over neurons, of which the least is lost
     #[arg(long, value_name = "BUDGET", default_value = "perplexity+1%", value_parser = budget)]
-    budget: f64,
-    /// What is to be small
+    budget: Budget,
+    /// What is to be small within a budget of perplexity
     #[arg(long, value_enum, default_value = "energy")]
     minimise: Goal,
     /// Text that points are measured on; another one than is evaluated later
@@ -48,9 +49,31 @@ pub struct Tune {
     threads: Option<usize>,
 }
 
-fn budget(text: &str) -> Result<f64, String> {
-    let rise = text.strip_prefix("perplexity+").ok_or("a budget is written perplexity+1%")?;
-    share(rise).and_then(|rise| if rise > 0.0 { Ok(rise) } else { Err("a budget is more than 0".into()) })
+#[derive(Clone, Copy, Debug)]
+enum Budget {
+    /// The rise of perplexity, as a share.
+    Perplexity(f64),
+    /// The mean over neurons.
+    Timesteps(f64),
+}
+
+fn budget(text: &str) -> Result<Budget, String> {
+    let budget = match (text.strip_prefix("perplexity+"), text.strip_prefix("timesteps=")) {
+        (Some(rise), _) => Budget::Perplexity(share(rise)?),
+        (_, Some(steps)) => Budget::Timesteps(steps.parse().map_err(|_| format!("`{steps}` is no number"))?),
+        _ => return Err("a budget is written perplexity+1% or timesteps=4".into()),
+    };
+    let (Budget::Perplexity(limit) | Budget::Timesteps(limit)) = budget;
+    if limit > 0.0 { Ok(budget) } else { Err("a budget is more than 0".into()) }
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Budget::Perplexity(rise) => write!(f, "perplexity+{:.4}%", 100.0 * rise),
+            Budget::Timesteps(steps) => write!(f, "timesteps={steps}"),
+        }
+    }
 }
 
 /// Points of the front that are measured beside the one that keeps the budget.
@@ -84,12 +107,15 @@ impl Tune {
             cut: Cut { stride: None, windows: self.windows as usize },
             probe_tokens: self.probe_tokens.map_or_else(|| ledger::tokens(&tensor), |n| n as usize),
             threads: threads(self.threads),
-            base: Wishes { centre: self.minimise.centre(), ..Wishes::uniform(Levels::default()) },
+            base: Wishes { centre: self.goal().centre(), ..Wishes::uniform(Levels::default()) },
         };
         let options = Options { count: false, ..Options::default() };
         let dense = Program::new(Arc::new(tensor.clone()), &options).map(Arc::new).map_err(one)?;
-        let front = tuner.front(self.minimise)?;
-        let (mut points, chosen) = self.search(&tuner, &dense, &front)?;
+        let front = tuner.front(self.goal())?;
+        let (mut points, chosen) = match self.budget {
+            Budget::Perplexity(rise) => self.search(&tuner, &dense, &front, rise)?,
+            Budget::Timesteps(steps) => within(&tuner, &dense, &front, steps)?,
+        };
         for steps in TIMESTEPS.filter(|steps| *steps > 2) {
             points.push(tuner.uniform(&dense, steps)?);
         }
@@ -97,13 +123,13 @@ impl Tune {
         let flags_of = |point: &Point| flags(&point.wishes);
         if self.json {
             let json = json!({
-                "budget": self.budget, "minimise": self.minimise.name(),
+                "budget": self.budget.to_string(), "minimise": self.goal().name(),
                 "chosen": chosen.as_ref().map(|point| point.json(&flags_of(point))),
                 "points": points.iter().map(|point| point.json(&flags_of(point))).collect::<Vec<_>>(),
             });
             print_json(&json)?;
         } else {
-            print(&table(&points, chosen.as_ref(), self.budget))?;
+            print(&table(&points, chosen.as_ref(), &self.budget.to_string()))?;
         }
         if chosen.is_none() {
             note("not kept: no allocation of up to 8 timesteps keeps the budget");
@@ -111,12 +137,20 @@ impl Tune {
         Ok(chosen.is_some())
     }
 
-    /// Measured points of the front, and the cheapest that keeps the budget.
+    fn goal(&self) -> Goal {
+        match self.budget {
+            Budget::Perplexity(_) => self.minimise,
+            Budget::Timesteps(_) => Goal::Timesteps,
+        }
+    }
+
+    /// Measured points of the front, and the cheapest that keeps a budget of perplexity.
     fn search(
         &self,
         tuner: &Tuner<'_>,
         dense: &Arc<Program>,
         front: &[Allocation],
+        budget: f64,
     ) -> Result<(Vec<Point>, Option<Point>), Complaints> {
         let mut points: Vec<Point> = Vec::new();
         let mut chosen: Option<Point> = None;
@@ -127,10 +161,10 @@ impl Tune {
                 break;
             }
             // What is predicted is near what is measured, so the first guess is the prediction.
-            let middle = if points.is_empty() { at_damage(front, self.budget) } else { (kept + lost) / 2 };
+            let middle = if points.is_empty() { at_damage(front, budget) } else { (kept + lost) / 2 };
             let middle = middle.clamp(kept + 1, lost - 1);
             let point = tuner.measure(dense, &front[middle])?;
-            if point.increase <= self.budget {
+            if point.increase <= budget {
                 kept = middle;
                 if chosen.as_ref().is_none_or(|best| point.cost(self.minimise) < best.cost(self.minimise)) {
                     chosen = Some(point.clone());
@@ -141,11 +175,31 @@ impl Tune {
             points.push(point);
         }
         for share in SHOWN {
-            let i = at_damage(front, share * self.budget);
+            let i = at_damage(front, share * budget);
             points.push(tuner.measure(dense, &front[i])?);
         }
         Ok((points, chosen))
     }
+}
+
+/// The point of the front with the least damage whose timesteps are at most so many on average; and some beside it.
+fn within(
+    tuner: &Tuner<'_>,
+    dense: &Arc<Program>,
+    front: &[Allocation],
+    steps: f64,
+) -> Result<(Vec<Point>, Option<Point>), Complaints> {
+    let neurons = tuner.neurons();
+    let at = |steps: f64| front.iter().position(|allocation| allocation.cost <= steps * neurons);
+    let mut points = Vec::new();
+    for more in [1.0, 0.5, -0.5] {
+        if let Some(i) = at(steps + more) {
+            points.push(tuner.measure(dense, &front[i])?);
+        }
+    }
+    let chosen = at(steps).map(|i| tuner.measure(dense, &front[i])).transpose()?;
+    points.extend(chosen.clone());
+    Ok((points, chosen))
 }
 
 /// The last point of the front whose predicted damage is at most so much.
@@ -153,7 +207,7 @@ fn at_damage(front: &[Allocation], damage: f64) -> usize {
     front.iter().rposition(|allocation| allocation.damage <= damage).unwrap_or(0)
 }
 
-fn table(points: &[Point], chosen: Option<&Point>, budget: f64) -> String {
+fn table(points: &[Point], chosen: Option<&Point>, budget: &str) -> String {
     let mut text = format!(
         "{:>11} {:>10} {:>8} {:>6} {:>11}  {}\n",
         "perplexity", "KL, nats", "spikes/", "mean", "additions/", ""
@@ -173,8 +227,7 @@ fn table(points: &[Point], chosen: Option<&Point>, budget: f64) -> String {
     }
     if let Some(point) = chosen {
         text += &format!(
-            "\nwithin perplexity+{:.3}%: {:+.3} %, {:.3} spikes a neuron, {:.2} timesteps on average\n  snnc compile MODEL {}\n",
-            100.0 * budget,
+            "\nwithin {budget}: {:+.3} %, {:.3} spikes a neuron, {:.2} timesteps on average\n  snnc compile MODEL {}\n",
             100.0 * point.increase,
             point.spikes,
             point.timesteps,

@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use snnc_ir::Code;
+use snnc_ir::membrane::Membrane;
 use snnc_passes::fit::{Centre, Levels, PHASES, Wish, Wishes};
 
 /// Levels and their spelling, site by site.
@@ -11,9 +12,13 @@ pub struct WishArgs {
     #[arg(long, value_name = "T[,SITE=T...]", default_value = "7", value_parser = timesteps)]
     timesteps: Choices<u16>,
     /// How spikes spell a level: `binary` (sign and magnitude bits, 2^T - 1 levels each way), `unary` (every spike
-    /// counts 1, T levels each way); with exceptions by site
-    #[arg(long, value_name = "CODE[,SITE=CODE...]", default_value = "binary", value_parser = codes)]
-    code: Choices<Code>,
+    /// counts 1, T levels each way); with exceptions by site [default: binary; unary with --neuron if and the like]
+    #[arg(long, value_name = "CODE[,SITE=CODE...]", value_parser = codes)]
+    code: Option<Choices<Code>>,
+    /// Neurons of unary sites: `fire` integrates its whole input first, so that nothing depends on order; `if` (soft
+    /// reset), `if_hard`, `lif` and `st_bif` answer within the timestep [code: unary]
+    #[arg(long, value_name = "NEURON", default_value = "fire", value_parser = neuron)]
+    neuron: Neuron,
     /// Sites that stay dense; what reads them multiplies
     #[arg(long, value_name = "SITE[,SITE...]", value_delimiter = ',')]
     dense: Vec<String>,
@@ -38,6 +43,18 @@ enum CentreName {
 enum Weights {
     I8,
     F32,
+}
+
+/// `None`: integrate, then fire.
+#[derive(Clone, Copy, Debug)]
+struct Neuron(Option<Membrane>);
+
+fn neuron(text: &str) -> Result<Neuron, String> {
+    let names = || Membrane::ALL.map(Membrane::name).join(", ");
+    match Membrane::from_name(text) {
+        None if text != "fire" => Err(format!("there is no neuron `{text}`; there are fire, {}", names())),
+        membrane => Ok(Neuron(membrane)),
+    }
 }
 
 /// A value for all sites, and others for the sites that selectors mean.
@@ -81,13 +98,16 @@ impl WishArgs {
     /// Whether sites of these names exist is seen when the network is known.
     pub fn wishes(&self) -> Wishes {
         let Levels { code, steps } = Levels::default();
-        let levels = Levels { code: self.code.all.unwrap_or(code), steps: self.timesteps.all.unwrap_or(steps) };
-        let codes = self.code.exceptions.iter().map(|(site, code)| (site.clone(), Wish::Code(*code)));
+        let code = if self.neuron.0.is_some() { Code::Unary } else { code };
+        let asked = self.code.clone().unwrap_or(Choices { all: None, exceptions: Vec::new() });
+        let levels = Levels { code: asked.all.unwrap_or(code), steps: self.timesteps.all.unwrap_or(steps) };
+        let codes = asked.exceptions.iter().map(|(site, code)| (site.clone(), Wish::Code(*code)));
         let steps = self.timesteps.exceptions.iter().map(|(site, steps)| (site.clone(), Wish::Steps(*steps)));
         let dense = self.dense.iter().map(|site| (site.clone(), Wish::Dense));
         Wishes {
             levels,
             exceptions: codes.chain(steps).chain(dense).collect(),
+            membrane: self.neuron.0,
             centre: match self.centre {
                 CentreName::Spikes => Centre::Spikes,
                 CentreName::Error => Centre::Error,
@@ -115,6 +135,9 @@ pub fn flags(wishes: &Wishes) -> String {
     let dense: Vec<String> = dense.collect();
     if !dense.is_empty() {
         flags += &format!(" --dense {}", dense.join(","));
+    }
+    if let Some(membrane) = wishes.membrane {
+        flags += &format!(" --neuron {}", membrane.name());
     }
     if wishes.centre == Centre::Error {
         flags += " --centre error";

@@ -3,6 +3,7 @@
 //! What does not print as it was written is refused, so there is one spelling for everything.
 
 use crate::curve::Curve;
+use crate::membrane::Membrane;
 use crate::op::{Binary, Layout, Op, Perm, Scalar, Unary};
 use crate::types::{Code, Dim, Shape};
 
@@ -72,6 +73,17 @@ fn with_attributes(name: &str, attributes: &[&str]) -> Result<Op, String> {
         ("fire", neuron) => {
             let (code, steps, curve) = self::neuron(neuron)?;
             Op::Fire { code, steps, curve }
+        }
+        ("integrate", neuron) => {
+            let (name, steps, curve) = match *neuron {
+                [name, steps] => (name, steps, Curve::Identity),
+                [name, steps, curve] => (name, steps, self::curve(curve)?),
+                _ => return Err("a neuron has a membrane, timesteps and perhaps a curve".into()),
+            };
+            let names = || Membrane::ALL.map(Membrane::name).join(", ");
+            let membrane = Membrane::from_name(name);
+            let membrane = membrane.ok_or_else(|| format!("`{name}` is no membrane: there are {}", names()))?;
+            Op::Integrate { membrane, steps: number(steps)?, curve }
         }
         ("ssa", &["ttfs", heads, phases]) => {
             Op::Ssa { heads: number(keyed(heads, "heads")?)?, phases: number(keyed(phases, "phases")?)? }

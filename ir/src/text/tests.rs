@@ -4,6 +4,7 @@ use super::*;
 use crate::build::Builder;
 use crate::curve::Curve;
 use crate::graph::{Graph, Stage, Value};
+use crate::membrane::Membrane;
 use crate::op::{Binary, Layout, Op, Perm, Scalar, Unary};
 use crate::tensor::Tensor;
 use crate::types::{Code, Dim, Elem, Shape};
@@ -139,8 +140,26 @@ pub(crate) fn spiking() -> Graph {
     s.finish(&[("logits", sum)])
 }
 
+/// Neurons that answer within the timestep.
+pub(crate) fn prompt() -> Graph {
+    let mut s = Sketch::new(Stage::Spiking);
+    let x = s.embedding();
+    let (gain, offset) = (s.f32("gain", &[4]), s.f32("offset", &[4]));
+    let w = s.i8("w", &[4, 4]);
+    let mut spikes =
+        s.add(Op::Integrate { membrane: Membrane::If, steps: 5, curve: Curve::Identity }, &[x, gain, offset]);
+    for membrane in Membrane::ALL {
+        let current = s.add(Op::Synapse, &[spikes, w]);
+        spikes = s.add(Op::Integrate { membrane, steps: 5, curve: Curve::Relu }, &[current, gain, offset]);
+    }
+    let current = s.add(Op::Synapse, &[spikes, w]);
+    let settled = s.add(Op::Settle, &[current]);
+    let y = s.add(Op::Affine, &[settled, gain, offset]);
+    s.finish(&[("logits", y)])
+}
+
 pub(crate) fn all() -> Vec<Graph> {
-    vec![imported(), tensor(), quantised(), spiking()]
+    vec![imported(), tensor(), quantised(), spiking(), prompt()]
 }
 
 /// Parses with the weights of `graph`.
@@ -197,6 +216,7 @@ fn ordinal(op: &Op) -> usize {
         Op::Fire { .. } => 25,
         Op::Synapse => 26,
         Op::Settle => 27,
+        Op::Integrate { .. } => 28,
     }
 }
 
@@ -206,7 +226,7 @@ fn the_samples_have_every_operation() {
     let mut met: Vec<usize> = graphs.iter().flat_map(|graph| &graph.nodes).map(|node| ordinal(&node.op)).collect();
     met.sort_unstable();
     met.dedup();
-    assert_eq!(met, (0..28).collect::<Vec<usize>>());
+    assert_eq!(met, (0..29).collect::<Vec<usize>>());
 }
 
 #[test]

@@ -3,13 +3,14 @@
 use super::memory::Plain;
 use super::memory::{Operands, Run, cast, cast_mut};
 use crate::kernels::{self, Isa, Kernels, PackedI8};
-use crate::plan::{Plan, Step, Work, wide};
+use crate::plan::{Plan, Step, Work, plane_bytes, wide};
 use crate::program::Options;
 use crate::state::{Level, Slot};
 use snnc_ir::eval::phase_weights;
+use snnc_ir::membrane::Membrane;
 use snnc_ir::op::Layout;
 use snnc_ir::price::Events;
-use snnc_ir::types::Code;
+use snnc_ir::types::{Code, Elem};
 use snnc_ir::{Curve, Diagnostic, Graph, Type};
 
 /// Why a kernel stopped.
@@ -138,9 +139,92 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             }
             Ok(())
         }
+        Work::Currents { steps, inputs, outputs } => {
+            let (spikes, w, currents): (&[i8], &[i8], &mut [i32]) = (number(a)?, call.i8(0)?, number_mut(out)?);
+            currents.fill(0);
+            let planes = spikes.chunks_exact(plane_bytes(inputs));
+            for (plane, current) in planes.zip(currents.chunks_exact_mut(outputs)) {
+                run.active[i] += kernels.rows_i8(&plane[..inputs], w, current) as u64;
+            }
+            debug_assert_eq!(spikes.len() / plane_bytes(inputs) % usize::from(steps), 0, "whole trains");
+            Ok(())
+        }
+        Work::Integrate { membrane, steps, curve, from, width } => {
+            let layer = Prompt { membrane, steps, curve, gain: call.f32(0)?, offset: call.f32(1)? };
+            let events = match from {
+                None => layer.run(
+                    number::<i32>(a)?,
+                    width * usize::from(steps),
+                    |x, row, t, c| {
+                        layer.of_current(x[row * width * usize::from(steps) + usize::from(t) * width + c], c)
+                    },
+                    number_mut(out)?,
+                ),
+                Some(Elem::F32) => layer.run(
+                    number::<f32>(a)?,
+                    width,
+                    |x, row, _, c| layer.of_still(x[row * width + c], c),
+                    number_mut(out)?,
+                ),
+                Some(_) => layer.run(
+                    number::<i32>(a)?,
+                    width,
+                    |x, row, _, c| layer.of_still(x[row * width + c] as f32, c),
+                    number_mut(out)?,
+                ),
+            };
+            if compiled.count {
+                run.events[i] += events;
+            }
+            Ok(())
+        }
         Work::Neuron(_) | Work::Settle { .. } | Work::Synapse { .. } | Work::Affine { .. } | Work::Add { .. } => {
             Err(Fault::Misfit)
         }
+    }
+}
+
+/// A layer of neurons that answer within the timestep.
+struct Prompt<'a> {
+    membrane: Membrane,
+    steps: u16,
+    curve: Curve,
+    gain: &'a [f32],
+    offset: &'a [f32],
+}
+
+impl Prompt<'_> {
+    /// A timestep's input from its current.
+    fn of_current(&self, x: i32, c: usize) -> f32 {
+        x as f32 * self.gain[c] + self.offset[c] / f32::from(self.steps)
+    }
+
+    /// A timestep's share of a still.
+    fn of_still(&self, x: f32, c: usize) -> f32 {
+        (x * self.gain[c] + self.offset[c]) / f32::from(self.steps)
+    }
+
+    /// Rows of `row` numbers to spikes, a plane a timestep; `input(x, row, timestep, channel)`.
+    fn run<X>(&self, x: &[X], row: usize, input: impl Fn(&[X], usize, u16, usize) -> f32, planes: &mut [i8]) -> Events {
+        let width = self.gain.len();
+        let plane = plane_bytes(width);
+        let mut events = Events::default();
+        planes.fill(0);
+        let trains = planes.chunks_exact_mut(plane * usize::from(self.steps));
+        for (i, train) in trains.enumerate().take(x.len() / row.max(1)) {
+            for c in 0..width {
+                let mut state = Membrane::start();
+                let mut fired = 0;
+                for t in 0..self.steps {
+                    let spike = self.membrane.step(&mut state, input(x, i, t, c), self.steps, self.curve);
+                    train[usize::from(t) * plane + c] = spike as i8;
+                    fired += u64::from(spike.unsigned_abs());
+                }
+                events.spikes += fired;
+                events.saturated += u64::from(fired == u64::from(self.steps));
+            }
+        }
+        events
     }
 }
 

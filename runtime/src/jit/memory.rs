@@ -67,6 +67,8 @@ pub struct Run<'a> {
     pub slots: &'a mut [Option<Slot>],
     /// By step.
     pub events: &'a mut [Events],
+    /// By step: spikes that a kernel took.
+    pub active: &'a mut [u64],
     pub past: usize,
 }
 

@@ -39,6 +39,8 @@ pub struct Compiled {
     pub(crate) records: Vec<Record>,
     /// Entries of the scratch that the widest synapse needs.
     pub(crate) scratch_len: usize,
+    /// Whether spikes are counted.
+    pub(crate) count: bool,
     /// Constants that records point to beside the graph's: curve tables, and zeros.
     _tables: Vec<Box<[f32]>>,
     code: Code,
@@ -60,7 +62,18 @@ impl Compiled {
             _ => 0,
         };
         let scratch_len = plan.steps.iter().map(lists).max().unwrap_or(0);
-        Ok(Self { graph, plan, kernels, prepared, records, scratch_len, _tables: tables, code, codegen_ms })
+        Ok(Self {
+            graph,
+            plan,
+            kernels,
+            prepared,
+            records,
+            scratch_len,
+            count: options.count,
+            _tables: tables,
+            code,
+            codegen_ms,
+        })
     }
 
     pub fn codegen_ms(&self) -> f64 {
@@ -132,6 +145,7 @@ pub struct Jit {
     scratch: Vec<u64>,
     tallies: Vec<Tally>,
     events: Vec<Events>,
+    active: Vec<u64>,
     slots: Vec<Option<Slot>>,
     past: usize,
     marked: usize,
@@ -147,6 +161,7 @@ impl Jit {
             scratch: vec![0; compiled.scratch_len],
             tallies: vec![Tally::default(); steps],
             events: vec![Events::default(); steps],
+            active: vec![0; steps],
             slots: graph.iter().map(|(value, _)| Slot::new(graph, value)).collect(),
             past: 0,
             marked: 0,
@@ -170,7 +185,7 @@ impl Jit {
             events.saturated += tally.saturated;
             meter.events[step.node.index()] += events;
             let rows = if step.when == When::Wanted { self.wanted.1 } else { rows };
-            meter.executed += step.work.executed(rows, &events, tally.active);
+            meter.executed += step.work.executed(rows, &events, tally.active + self.active[i]);
         }
     }
 }
@@ -204,7 +219,14 @@ impl Machine for Jit {
         };
         self.tallies.fill(Tally::default());
         self.events.fill(Events::default());
-        let run = Run { compiled: &compiled, slots: &mut self.slots, events: &mut self.events, past: self.past };
+        self.active.fill(0);
+        let run = Run {
+            compiled: &compiled,
+            slots: &mut self.slots,
+            events: &mut self.events,
+            active: &mut self.active,
+            past: self.past,
+        };
         let rows = [n, self.wanted.0, self.wanted.1];
         let fault = compiled.code.run(&mut self.arena, &mut self.tallies, &mut self.scratch, rows, run);
         if fault != 0 {

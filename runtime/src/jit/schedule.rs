@@ -92,7 +92,9 @@ impl Compiler {
             | Work::Curve { .. }
             | Work::Attention { .. }
             | Work::Ssa { .. }
-            | Work::Product { .. } => unreachable!("kernels are not compiled"),
+            | Work::Product { .. }
+            | Work::Currents { .. }
+            | Work::Integrate { .. } => unreachable!("kernels are not compiled"),
         }
         e.finish(self.module.target_config());
         self.define(id)?;
