@@ -120,8 +120,8 @@ mod tests {
     /// 2.2 - 1 + .4 = 1.6, which rounds to 2.
     #[test]
     fn a_tracer_takes_back_what_was_too_much() {
-        assert_eq!(train(Membrane::StBif, &[2.25, -1.0, 0.375, 0.0], Curve::Relu), [1, 1, 0, 0]);
-        assert_eq!(train(Membrane::StBif, &[2.25, -2.0, 0.0, 0.0], Curve::Relu), [1, 0, 0, 0]);
+        assert_eq!(train(Membrane::StBif, &[2.25, -1.0, 0.375, 0.0], Curve::Relu), [1, 0, 1, 0]);
+        assert_eq!(train(Membrane::StBif, &[2.25, -2.0, 0.0, 0.0], Curve::Relu), [1, -1, 0, 0]);
         assert_eq!(train(Membrane::StBif, &[1.0, 1.0, -2.0, 0.0], Curve::Identity), [1, 1, -1, -1]);
     }
 

@@ -8,7 +8,7 @@ use crate::plan;
 use crate::session::{Machine, Rows};
 use snnc_ir::eval::{Array, Content, Evaluator, Memory, fired};
 use snnc_ir::price::{Events, is_neuron};
-use snnc_ir::{Diagnostic, Graph, Op, Type, Value};
+use snnc_ir::{Diagnostic, Graph, Type, Value};
 use std::sync::Arc;
 
 /// One sequence, evaluated.
