@@ -50,6 +50,8 @@ pub struct Gpt2Config {
     pub head: Head,
     /// `scale_attn_by_inverse_layer_idx`: scores of layer `i` are divided by `i + 1` as well.
     pub inverse_layer_scale: bool,
+    /// Channels of the residual stream that are thirty times as large as the others.
+    pub outliers: usize,
     pub seed: u64,
 }
 
@@ -65,6 +67,7 @@ impl Gpt2Config {
         opset: 17,
         head: Head::Tied,
         inverse_layer_scale: false,
+        outliers: 0,
         seed: 1,
     };
     /// 355 M parameters.
@@ -248,6 +251,13 @@ impl Weight {
         [Message::header(5, tensor.0.len() as u64), tensor.0].concat()
     }
 
+    /// Whether a number goes to an outlier of the residual stream: it is in the column of one, in an embedding or in a
+    /// projection back to the stream.
+    fn is_outlier(&self, config: &Gpt2Config, i: usize) -> bool {
+        let writes = ["wte.weight", "wpe.weight", "c_proj.weight"].iter().any(|end| self.name.ends_with(end));
+        config.outliers > 0 && writes && (i % config.width).is_multiple_of(config.width.div_ceil(config.outliers))
+    }
+
     fn write(&self, config: &Gpt2Config, out: &mut dyn Write) -> io::Result<()> {
         let (mean, std) = match self.values {
             Values::Normal(mean, std) => (mean, std),
@@ -259,13 +269,18 @@ impl Weight {
         while left > 0 {
             let n = left.min(CHUNK);
             buffer.clear();
-            (0..n).for_each(|_| buffer.extend((mean + std * normals.next()).to_le_bytes()));
+            let first = self.len() - left;
+            let factor = |i: usize| if self.is_outlier(config, first + i) { OUTLIER } else { 1.0 };
+            (0..n).for_each(|i| buffer.extend((factor(i) * (mean + std * normals.next())).to_le_bytes()));
             out.write_all(&buffer)?;
             left -= n;
         }
         Ok(())
     }
 }
+
+/// How much larger outlier channels are.
+const OUTLIER: f32 = 30.0;
 
 /// Tensors in files beside the model begin at multiples of this.
 const ALIGNMENT: usize = 64;

@@ -13,7 +13,8 @@ use std::path::Path;
 const USAGE: &str =
     "usage: make_gpt2 [--size tiny|small|medium|large] [--layers N] [--width N] [--heads N] [--vocabulary N]
                  [--context N] [--activation gelu|gelu_erf|gelu_quick|relu|silu] [--opset 13|17]
-                 [--head tied|copy|untied|none] [--inverse-layer-scale yes|no] [--external FILES] [--seed N] -o FILE";
+                 [--head tied|copy|untied|none] [--inverse-layer-scale yes|no] [--outliers CHANNELS] [--external FILES]
+                 [--seed N] -o FILE";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -61,6 +62,7 @@ fn parse(arguments: &[String]) -> Result<(Gpt2Config, String, usize), String> {
             ("--head", "none") => config.head = Head::Missing,
             ("--inverse-layer-scale", "yes") => config.inverse_layer_scale = true,
             ("--inverse-layer-scale", "no") => config.inverse_layer_scale = false,
+            ("--outliers", _) => config.outliers = number()?,
             ("--external", _) => external = number()?,
             ("-o", path_given) => path = Some(path_given.to_string()),
             _ => return Err(format!("{option} {value} is not known")),
