@@ -106,6 +106,12 @@ fn outputs_options_and_prompts() {
     refused(at, &["compile", "model.onnx", "--timesteps", "0"], 2, "--timesteps");
     refused(at, &["compile", "model.onnx", "--timesteps", "40", "-o", "out.snn"], 1, "at most 15 timesteps");
     refused(at, &["compile", "model.onnx", "--bogus"], 2, "--bogus");
+    refused(at, &["compile", "model.onnx", "--timesteps", "4,=5", "-o", "out.snn"], 2, "is not SITE=VALUE");
+    refused(at, &["compile", "model.onnx", "--timesteps", "4,mpl=5", "-o", "out.snn"], 1, "names no site");
+    refused(at, &["compile", "model.onnx", "--code", "ternary", "-o", "out.snn"], 2, "there is no code `ternary`");
+    refused(at, &["compile", "model.onnx", "--neuron", "izhikevich", "-o", "out.snn"], 2, "there is no neuron");
+    refused(at, &["tune", "model.onnx", "--text", "text.onnx", "--budget", "1%"], 2, "perplexity+1%");
+    refused(at, &["eval", "model.onnx", "--text", "text.onnx", "--ledger"], 2, "--against");
     refused(at, &["run", "model.onnx", "--prompt", "x"], 1, "no tokenizer");
     refused(at, &["compile", "model.onnx", "-o", "out.snn", "--calibrate", "text.onnx"], 1, "no tokenizer");
 
@@ -128,6 +134,19 @@ fn outputs_options_and_prompts() {
     let named = tokenizer.display().to_string();
     assert!(call(at, &[&compile[..], &[named.as_str()]].concat()).status.success());
     refused(at, &["run", "full.snn", "--prompt", &long], 1, "the network's context is 256");
+
+    // Limits that are not kept are told by status 3, and what was measured is printed all the same.
+    fs::write(at.join("text.txt"), "The river runs to the sea . ".repeat(20)).unwrap();
+    let measure = |more: &[&str]| {
+        let eval = ["eval", "full.snn", "--text", "text.txt", "--against", "model.onnx"];
+        let output = call(at, &[&eval[..], more].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).contains("perplexity"))
+    };
+    fs::copy(&tokenizer, at.join("tokenizer.json")).unwrap();
+    assert_eq!(measure(&["--max-perplexity-increase", "50%", "--min-agreement", "0.5"]), (Some(0), true));
+    assert_eq!(measure(&["--max-perplexity-increase=-50%"]), (Some(3), true));
+    assert_eq!(measure(&["--min-cosine", "1.1"]), (Some(3), true));
+    refused(at, &["eval", "bare.snn", "--text", "text.txt"], 1, "no tokenizer");
 
     // A byte changed anywhere is noticed.
     let good = fs::read(at.join("bare.snn")).unwrap();

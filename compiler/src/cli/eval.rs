@@ -132,7 +132,7 @@ impl Eval {
         if let Some(path) = &self.html {
             let title = self.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let page = report::html(&title, &findings);
-            files::write_whole(path, |out| Ok(out.write_all(page.as_bytes())?)).map_err(|e| vec![e])?;
+            files::write_whole(path, |out| out.write_all(page.as_bytes())).map_err(|e| vec![e])?;
             note(&format!("{}: written", path.display()));
         }
         if self.json {
@@ -161,19 +161,19 @@ impl Eval {
         let mut broken = Vec::new();
         let increase = score.perplexity() / score.perplexity_dense() - 1.0;
         if let Some(most) = self.max_perplexity_increase
-            && !(increase <= most)
+            && (increase.is_nan() || increase > most)
         {
             broken.push(format!("perplexity rises by {:.3} %, {:.3} % is the limit", 100.0 * increase, 100.0 * most));
         }
         let cosine = score.mean(score.cosine_centred);
         if let Some(least) = self.min_cosine
-            && !(cosine >= least)
+            && (cosine.is_nan() || cosine < least)
         {
             broken.push(format!("the centred cosine is {cosine:.6}, {least} is the limit"));
         }
         let agreed = score.agreed as f64 / score.tokens as f64;
         if let Some(least) = self.min_agreement
-            && !(agreed >= least)
+            && (agreed.is_nan() || agreed < least)
         {
             broken.push(format!("best guesses agree in {:.2} %, {:.2} % is the limit", 100.0 * agreed, 100.0 * least));
         }

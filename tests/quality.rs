@@ -1,0 +1,160 @@
+//! Levels that fit, the ledger, warnings, gates and tuning, on the model in the repository.
+
+#![allow(clippy::unwrap_used)]
+
+use serde_json::Value as Json;
+use snnc::calibration::Calibration;
+use snnc::convert::{BUILT_IN_TEXT, Recipe, Sample, dense, spiking};
+use snnc::evaluate::{Cut, Evaluation, cut, evaluate};
+use snnc::ledger::{Cause, ledger};
+use snnc::lints::{Kind, coverage, lints};
+use snnc::onnx;
+use snnc::tokens::Tokens;
+use snnc::tune::{Goal, Tuner};
+use snnc_ir::membrane::Membrane;
+use snnc_ir::{Code, Graph};
+use snnc_passes::collapse::{collapse, depends_on_order};
+use snnc_passes::fit::{Levels, Wish, Wishes};
+use snnc_runtime::{Options, Program};
+use snnc_tests::demo_model;
+use std::sync::Arc;
+
+struct Demo {
+    tensor: Graph,
+    tokens: Tokens,
+    ids: Vec<u32>,
+}
+
+fn demo() -> Demo {
+    let tensor = dense(onnx::import(&demo_model()).unwrap().graph, false, &mut |_, _, _| {}).unwrap();
+    let json = std::fs::read(demo_model().with_file_name("tokenizer.json")).unwrap();
+    let tokens = Tokens::new(&json, "tokenizer.json").unwrap();
+    let ids = tokens.document(BUILT_IN_TEXT).unwrap();
+    Demo { tensor, tokens, ids }
+}
+
+impl Demo {
+    fn converted(&self, wishes: Wishes) -> (Graph, Calibration, Json) {
+        let sample = Sample::Text { name: "text".into(), text: BUILT_IN_TEXT.into(), tokens: &self.tokens };
+        let recipe = Recipe { wishes, calibration_tokens: 4096, threads: 2 };
+        let done = spiking(self.tensor.clone(), &sample, &recipe, &mut |_, _, _| {}).unwrap();
+        (done.graph, done.calibration, done.section)
+    }
+
+    fn evaluated(&self, graph: &Graph, windows: usize) -> (Arc<Program>, Evaluation) {
+        let program = |graph: Graph| Arc::new(Program::new(Arc::new(graph), &Options::default()).unwrap());
+        let graph = if depends_on_order(graph) { graph.clone() } else { collapse(graph).unwrap() };
+        let spiking = program(graph);
+        let cut = Cut { stride: None, windows };
+        let done = evaluate(&spiking, Some(&program(self.tensor.clone())), &self.ids, cut, 2).unwrap();
+        (spiking, done)
+    }
+}
+
+fn steps(steps: u16) -> Wishes {
+    Wishes::uniform(Levels { code: Code::Binary, steps })
+}
+
+/// Divergence falls with every timestep, and is small at seven.
+#[test]
+fn more_timesteps_lose_less() {
+    let demo = demo();
+    let kl: Vec<f64> = [3, 4, 5, 7, 8]
+        .map(|t| {
+            let score = demo.evaluated(&demo.converted(steps(t)).0, 4).1.score;
+            score.mean(score.kl)
+        })
+        .to_vec();
+    assert!(kl.windows(2).all(|pair| pair[1] < pair[0]), "{kl:?}");
+    assert!(kl[0] < 0.1 && kl[3] < 1e-3, "{kl:?}");
+}
+
+#[test]
+fn the_parts_of_the_ledger_sum_to_the_whole() {
+    let demo = demo();
+    let (graph, calibration, section) = demo.converted(steps(5));
+    let again = Calibration::read(section.to_string().as_bytes(), &demo.tensor).unwrap();
+    assert_eq!(again.fits, calibration.fits, "levels read back exactly");
+    let cut = cut(demo.ids.len() - 1, 64, Cut { stride: None, windows: 4 });
+    let windows: Vec<_> = cut.into_iter().map(|window| window.inputs).collect();
+    let found = ledger(&demo.tensor, &again, &demo.ids, &windows, 2).unwrap();
+    assert!((0.7..1.3).contains(&found.explained()), "the parts are {} of the whole", found.explained());
+    assert_eq!(found.entries.len(), 4 * 8 + 1, "seven sites and a softmax a layer, and the head");
+    // With all sites the network is the program itself.
+    let again = ledger(&demo.tensor, &again, &demo.ids, &windows, 1).unwrap();
+    assert_eq!(found, again, "the number of threads does not show");
+    let worst = found.ranked()[0];
+    assert!(worst.remedy.contains(&worst.path) || worst.worst() != Cause::Rounding);
+    // Mending the worst site mends the network.
+    let mended = Wishes { exceptions: vec![(worst.path.clone(), Wish::Steps(8))], ..steps(5) };
+    let kl = |graph: &Graph| {
+        let score = demo.evaluated(graph, 4).1.score;
+        score.mean(score.kl)
+    };
+    assert!(kl(&demo.converted(mended).0) < kl(&graph));
+}
+
+#[test]
+fn warnings_are_about_what_is_so() {
+    let demo = demo();
+    let (graph, _, section) = demo.converted(steps(7));
+    let (program, done) = demo.evaluated(&graph, 4);
+    let all = lints(program.graph(), Some(&section), &demo.ids, done.run, &done.events);
+    assert_eq!(all, [], "nothing to warn of");
+    assert_eq!(coverage(program.graph(), done.run, &done.events).total.ratio(), 1.0);
+
+    let strange: Vec<u32> = section_unseen(&section).take(600).collect();
+    let kinds = |section: &Json, ids: &[u32], graph: &Graph, done: &Evaluation| {
+        lints(graph, Some(section), ids, done.run, &done.events).into_iter().map(|lint| lint.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&section, &strange, program.graph(), &done), [Kind::Unlike]);
+
+    let (graph, _, section) = demo.converted(Wishes { exceptions: vec![("head".into(), Wish::Dense)], ..steps(7) });
+    let (program, done) = demo.evaluated(&graph, 2);
+    let found = kinds(&section, &demo.ids, program.graph(), &done);
+    assert_eq!(found, [Kind::Dense, Kind::Coverage]);
+    assert!(coverage(program.graph(), done.run, &done.events).total.ratio() < 0.8);
+}
+
+/// Ids that the calibration text did not have.
+fn section_unseen(section: &Json) -> impl Iterator<Item = u32> {
+    snnc::calibration::seen(section).into_iter().zip(0..).filter(|(seen, _)| !seen).map(|(_, id)| id)
+}
+
+/// With enough timesteps the classical neurons come near; a leak does not.
+#[test]
+fn neurons_that_answer_at_once_are_worse_than_those_that_wait() {
+    let demo = demo();
+    let kl = |membrane: Option<Membrane>| {
+        let levels = Levels { code: Code::Unary, steps: 48 };
+        let score = demo.evaluated(&demo.converted(Wishes { membrane, ..Wishes::uniform(levels) }).0, 1).1.score;
+        score.mean(score.kl)
+    };
+    let [fire, soft, tracer, leaky] = [None, Some(Membrane::If), Some(Membrane::StBif), Some(Membrane::Lif)].map(kl);
+    assert!(fire <= soft && fire <= tracer, "fire {fire}, if {soft}, st_bif {tracer}");
+    assert!(soft < leaky, "if {soft}, lif {leaky}");
+}
+
+/// A front: whoever costs less loses more, and the budget of timesteps is kept.
+#[test]
+fn the_front_trades_damage_for_cost() {
+    let demo = demo();
+    let sample = Sample::Text { name: "text".into(), text: BUILT_IN_TEXT.into(), tokens: &demo.tokens };
+    let (windows, _) = snnc::convert::sample_windows(&demo.tensor, &sample, 2048).unwrap();
+    let seen = snnc::calibrate::calibrate(&demo.tensor, &windows, 2).unwrap();
+    let tuner = Tuner {
+        tensor: &demo.tensor,
+        seen: &seen,
+        ids: &demo.ids,
+        cut: Cut { stride: None, windows: 2 },
+        probe_tokens: 64,
+        threads: 2,
+        base: Wishes::default(),
+    };
+    let front = tuner.front(Goal::Timesteps).unwrap();
+    assert!(front.windows(2).all(|pair| pair[1].cost < pair[0].cost && pair[1].damage >= pair[0].damage));
+    let program = Program::new(Arc::new(demo.tensor.clone()), &Options::default()).unwrap();
+    let four = front.iter().find(|allocation| allocation.cost <= 4.0 * tuner.neurons()).unwrap();
+    let point = tuner.measure(&Arc::new(program), four).unwrap();
+    assert!((3.5..=4.0).contains(&point.timesteps), "{point:?}");
+}
