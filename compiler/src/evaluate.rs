@@ -7,7 +7,7 @@
 use crate::Complaints;
 use crate::calibrate::in_threads;
 use crate::progress;
-use snnc_ir::price::Events;
+use snnc_ir::price::{self, Events};
 use snnc_ir::{Diagnostic, Graph};
 use snnc_runtime::sample::greedy;
 use snnc_runtime::{Program, Rows, Session};
@@ -99,6 +99,40 @@ pub struct Evaluation {
     pub run: u64,
 }
 
+/// Neurons and their spikes over a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Neurons {
+    /// Neurons that could have spiked: neurons times tokens.
+    pub neurons: u64,
+    pub spikes: u64,
+    /// Timesteps, summed over them.
+    pub steps: u64,
+}
+
+impl Neurons {
+    pub fn of(graph: &Graph, done: &Evaluation) -> Self {
+        let mut all = Self::default();
+        for (value, node) in graph.iter() {
+            let Some((_, steps)) = node.ty.levels().filter(|_| price::is_neuron(&node.op)) else { continue };
+            let neurons = done.run * node.ty.shape().width().unwrap_or(0) as u64;
+            all.neurons += neurons;
+            all.spikes += done.events[value.index()].spikes;
+            all.steps += neurons * u64::from(steps);
+        }
+        all
+    }
+
+    /// Spikes a neuron and token.
+    pub fn rate(&self) -> f64 {
+        self.spikes as f64 / self.neurons.max(1) as f64
+    }
+
+    /// Timesteps a neuron, on average.
+    pub fn mean_steps(&self) -> f64 {
+        self.steps as f64 / self.neurons.max(1) as f64
+    }
+}
+
 /// The program's output that predicts the next token.
 pub fn logits_of(graph: &Graph) -> Result<String, Diagnostic> {
     let first = graph.outputs.first().map(|(name, _)| name.clone());
@@ -186,7 +220,8 @@ pub fn evaluate(
 /// Rows scored at a time: logits of a large vocabulary are big.
 const CHUNK: usize = 64;
 
-fn chunks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+/// A window's inputs, cut so that logits of a few rows are held at a time.
+pub fn chunks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     range.clone().step_by(CHUNK).map(move |start| start..(start + CHUNK).min(range.end))
 }
 
@@ -209,15 +244,21 @@ fn score_rows(logits: &[f32], dense: Option<&[f32]>, targets: &[u32], skipped: u
         score.agreed += usize::from(best(row) == best(other));
         score.cosine += cosine(row, other, 0.0, 0.0);
         score.cosine_centred += cosine(row, other, mean(row), mean(other));
-        let kl = |(&p, &q): (&f32, &f32)| {
-            let (p, q) = (f64::from(p) - log_sum_dense, f64::from(q) - log_sum);
-            libm::exp(p) * (p - q)
-        };
-        score.kl += other.iter().zip(row).map(kl).sum::<f64>();
+        score.kl += divergence([other, row], [log_sum_dense, log_sum]);
     }
     score
 }
 
+/// Kullback-Leibler divergence of the second row of logits from the first, in nats; `log_sums` are their `log_sum_exp`.
+pub fn divergence([dense, other]: [&[f32]; 2], log_sums: [f64; 2]) -> f64 {
+    let term = |(&p, &q): (&f32, &f32)| {
+        let (p, q) = (f64::from(p) - log_sums[0], f64::from(q) - log_sums[1]);
+        libm::exp(p) * (p - q)
+    };
+    dense.iter().zip(other).map(term).sum()
+}
+
+/// Logarithm of the sum of a row's exponentials.
 pub fn log_sum_exp(row: &[f32]) -> f64 {
     let most = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     most + libm::log(row.iter().map(|&x| libm::exp(f64::from(x) - most)).sum::<f64>())

@@ -14,7 +14,7 @@
 use crate::Complaints;
 use crate::calibrate::in_threads;
 use crate::calibration::Calibration;
-use crate::evaluate::{self, Cut, log_sum_exp, logits_of};
+use crate::evaluate::{self, Cut, chunks, divergence, log_sum_exp, logits_of};
 use crate::progress;
 use serde_json::{Value as Json, json};
 use snnc_ir::{Diagnostic, Graph, Op, Value};
@@ -326,7 +326,8 @@ pub fn damages<P: Sync>(
                 for chunk in chunks(window.clone()) {
                     let outputs = session.forward(&ids[chunk], Rows::All)?;
                     for got in outputs.f32(&name).unwrap_or(&[]).chunks_exact(width) {
-                        damage += divergence(&dense[row * width..(row + 1) * width], sums[row], got);
+                        let rows = [&dense[row * width..(row + 1) * width], got];
+                        damage += divergence(rows, [sums[row], log_sum_exp(got)]);
                         row += 1;
                     }
                 }
@@ -341,13 +342,6 @@ pub fn damages<P: Sync>(
     Ok(done.into_iter().map(|(_, damage)| damage).collect())
 }
 
-/// Rows of logits made at a time.
-const CHUNK: usize = 64;
-
-fn chunks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    range.clone().step_by(CHUNK).map(move |start| start..(start + CHUNK).min(range.end))
-}
-
 fn logits(program: &Arc<Program>, name: &str, ids: &[u32], windows: &[Range<usize>]) -> Result<Vec<f32>, Diagnostic> {
     let mut session = Session::new(program.clone());
     let mut all = Vec::new();
@@ -358,16 +352,6 @@ fn logits(program: &Arc<Program>, name: &str, ids: &[u32], windows: &[Range<usiz
         }
     }
     Ok(all)
-}
-
-/// Kullback-Leibler divergence of a prediction from the dense one, in nats.
-fn divergence(dense: &[f32], dense_sum: f64, other: &[f32]) -> f64 {
-    let sum = log_sum_exp(other);
-    let term = |(&p, &q): (&f32, &f32)| {
-        let (p, q) = (f64::from(p) - dense_sum, f64::from(q) - sum);
-        libm::exp(p) * (p - q)
-    };
-    dense.iter().zip(other).map(term).sum()
 }
 
 /// Lines of the table's ranking.

@@ -6,7 +6,7 @@
 //! the budget is kept by what was measured, never by what was predicted.
 
 use crate::Complaints;
-use crate::evaluate::{Cut, Evaluation, evaluate};
+use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
 use crate::ledger::{self, damages};
 use serde_json::{Value as Json, json};
 use snnc_ir::{Diagnostic, Graph, Op, Value, price};
@@ -248,21 +248,15 @@ fn commonest(steps: impl Iterator<Item = u16>) -> u16 {
 
 fn point(graph: &Graph, done: &Evaluation, wishes: Wishes) -> Point {
     let score = &done.score;
-    let (mut neurons, mut spikes, mut steps) = (0u64, 0u64, 0u64);
-    for (value, node) in graph.iter().filter(|(_, node)| price::is_neuron(&node.op)) {
-        let width = node.ty.shape().width().unwrap_or(0) as u64;
-        neurons += width;
-        steps += width * node.ty.levels().map_or(0, |(_, steps)| u64::from(steps));
-        spikes += done.events[value.index()].spikes;
-    }
+    let neurons = Neurons::of(graph, done);
     let additions: u64 = price::work(graph, done.run, &done.events).iter().map(|work| work.additions).sum();
     Point {
         allocation: None,
         wishes,
         increase: score.perplexity() / score.perplexity_dense() - 1.0,
         kl: score.mean(score.kl),
-        spikes: spikes as f64 / (neurons * done.run).max(1) as f64,
-        timesteps: steps as f64 / neurons.max(1) as f64,
+        spikes: neurons.rate(),
+        timesteps: neurons.mean_steps(),
         additions: additions as f64 / done.run.max(1) as f64,
     }
 }

@@ -2,14 +2,13 @@
 
 use super::{EngineArgs, Input, Loaded, note, print, print_json, program, threads};
 use crate::calibration::Calibration;
-use crate::evaluate::{Cut, Evaluation, evaluate};
+use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
 use crate::ledger::{Ledger, ledger};
 use crate::lints::{self, Coverage, coverage, lints};
 use crate::{Complaints, convert, files, report};
 use clap::Args;
 use serde_json::{Value as Json, json};
-use snnc_ir::price;
-use snnc_ir::{Diagnostic, Graph, Stage};
+use snnc_ir::{Diagnostic, Stage};
 use std::path::PathBuf;
 
 /// Measure how well a program predicts text, beside the dense network it came from
@@ -181,40 +180,6 @@ impl Eval {
             broken.push(format!("{} warnings, and --deny", findings.lints.len()));
         }
         broken
-    }
-}
-
-/// Neurons and their spikes over a run.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Neurons {
-    /// Neurons that could have spiked: neurons times tokens.
-    pub neurons: u64,
-    pub spikes: u64,
-    /// Timesteps, summed over them.
-    pub steps: u64,
-}
-
-impl Neurons {
-    fn of(graph: &Graph, done: &Evaluation) -> Self {
-        let mut all = Self::default();
-        for (value, node) in graph.iter() {
-            let Some((_, steps)) = node.ty.levels().filter(|_| price::is_neuron(&node.op)) else { continue };
-            let neurons = done.run * node.ty.shape().width().unwrap_or(0) as u64;
-            all.neurons += neurons;
-            all.spikes += done.events[value.index()].spikes;
-            all.steps += neurons * u64::from(steps);
-        }
-        all
-    }
-
-    /// Spikes a neuron and token.
-    pub fn rate(&self) -> f64 {
-        self.spikes as f64 / self.neurons.max(1) as f64
-    }
-
-    /// Timesteps a neuron, on average.
-    pub fn mean_steps(&self) -> f64 {
-        self.steps as f64 / self.neurons.max(1) as f64
     }
 }
 
