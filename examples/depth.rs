@@ -12,15 +12,17 @@ use snnc::onnx;
 use snnc_examples::gpt2::{self, Gpt2Config};
 use snnc_ir::{Builder, Graph, Op, Value};
 use snnc_passes::collapse::collapse;
-use snnc_passes::fit::{Levels, Wishes};
+use snnc_passes::fit::{Levels, Thresholds, Wish, Wishes};
 use snnc_runtime::{Options, Program, Rows, Session};
 use std::error::Error;
 use std::sync::Arc;
 
-const USAGE: &str = "usage: depth [--size tiny|small|medium|large] [--outliers CHANNELS] [--timesteps T] [--tokens N] [--weights i8|f32]";
+const USAGE: &str = "usage: depth [--size tiny|small|medium|large] [--outliers CHANNELS] [--timesteps T] [--tokens N] [--weights i8|f32] [--calibration TOKENS] [--dense SITE,...] [--thresholds auto|static|token]";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut exceptions = Vec::new();
+    let (mut calibration, mut thresholds) = (None, Thresholds::Auto);
     let (mut config, mut steps, mut tokens, mut exact_weights) =
         (Gpt2Config::SMALL, Levels::default().steps, 128, false);
     for pair in arguments.chunks(2) {
@@ -37,6 +39,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             [option, value] if option == "--outliers" => config.outliers = value.parse()?,
             [option, value] if option == "--timesteps" => steps = value.parse()?,
             [option, value] if option == "--tokens" => tokens = value.parse()?,
+            [option, value] if option == "--calibration" => calibration = Some(value.parse()?),
+            [option, value] if option == "--dense" => {
+                exceptions.extend(value.split(',').map(|site| (site.to_string(), Wish::Dense)));
+            }
+            [option, value] if option == "--thresholds" => {
+                thresholds = Thresholds::ALL.into_iter().find(|kind| kind.name() == value).ok_or(USAGE)?;
+            }
             [option, value] if option == "--weights" => exact_weights = value == "f32",
             _ => return Err(USAGE.into()),
         }
@@ -50,8 +59,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let ids: Vec<u32> =
         (0..tokens as u64).map(|i| ((i * 2_654_435_761 + 97) % config.vocabulary as u64) as u32).collect();
     let want = hidden(tensor.clone(), &ids)?;
-    let wishes = Wishes { exact_weights, ..Wishes::uniform(Levels { steps, ..Levels::default() }) };
-    let recipe = Recipe { wishes, calibration_tokens: calibration_tokens(config.parameters()), threads: 2 };
+    let wishes =
+        Wishes { exceptions, exact_weights, thresholds, ..Wishes::uniform(Levels { steps, ..Levels::default() }) };
+    let recipe = Recipe {
+        wishes,
+        calibration_tokens: calibration.unwrap_or_else(|| calibration_tokens(config.parameters())),
+        threads: 2,
+    };
     let graph = spiking(tensor, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).map_err(complaints)?.graph;
     let got = hidden(collapse(&graph).map_err(complaints)?, &ids)?;
     let rows: Vec<f64> = want.chunks(config.width).zip(got.chunks(config.width)).map(|(a, b)| cosine(a, b)).collect();

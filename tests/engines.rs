@@ -6,10 +6,10 @@
 use snnc_examples::gpt2::{Activation, Gpt2Config, Head};
 use snnc_ir::container::{self, File};
 use snnc_ir::membrane::Membrane;
-use snnc_ir::price::Events;
+use snnc_ir::price::{Events, Part};
 use snnc_ir::{Code, Graph, Tensor};
 use snnc_passes::collapse::{collapse, depends_on_order};
-use snnc_passes::fit::{Levels, Wish, Wishes};
+use snnc_passes::fit::{Levels, Thresholds, Wish, Wishes};
 use snnc_passes::{Context, front_and_back, run as run_passes};
 use snnc_runtime::{Engine, Isa, Options};
 use snnc_tests::{converted, ids, imported, options, run, spiking};
@@ -66,6 +66,34 @@ fn sites_differ() {
     let dense =
         Wishes { exceptions: vec![("h.0.q".into(), Wish::Dense), ("head".into(), Wish::Dense)], ..Wishes::default() };
     check_graph("dense queries", &converted(imported(&TINY), dense), TINY.vocabulary);
+}
+
+/// Thresholds for every token, and outlier channels with neurons of their own.
+#[test]
+fn thresholds_and_outliers() {
+    let outliers = Gpt2Config { outliers: 2, width: 48, ..TINY };
+    for (config, thresholds, wanted) in [
+        (TINY, Thresholds::Token, ["peak", "div"]),
+        (outliers, Thresholds::Static, ["pick", "fire"]),
+        (outliers, Thresholds::Token, ["pick", "peak"]),
+    ] {
+        for (code, exact_weights) in [(Code::Binary, false), (Code::Binary, true), (Code::Unary, false)] {
+            let levels = Levels { code, steps: 7 };
+            let wishes = Wishes { thresholds, exact_weights, ..Wishes::uniform(levels) };
+            let graph = converted(imported(&config), wishes);
+            let names: Vec<&str> = graph.nodes.iter().map(|node| node.op.name()).collect();
+            assert!(wanted.iter().all(|name| names.contains(name)), "{wanted:?} in {names:?}");
+            let parts = snnc_ir::price::parts(&graph);
+            let heads = parts.iter().flatten().filter(|(_, part)| *part == Part::Head).count();
+            assert_eq!(heads, if exact_weights { heads } else { 1 + usize::from(config.outliers > 0) });
+            assert!(parts.iter().flatten().any(|(_, part)| *part == Part::Mlp));
+            check_graph(&format!("{thresholds:?} {code:?} {exact_weights}"), &graph, config.vocabulary);
+        }
+    }
+    let membrane = Some(Membrane::If);
+    let levels = Levels { code: Code::Unary, steps: 6 };
+    let wishes = Wishes { membrane, thresholds: Thresholds::Token, ..Wishes::uniform(levels) };
+    check_forms("prompt", &[("stepped", &converted(imported(&outliers), wishes))], outliers.vocabulary);
 }
 
 /// Returns what the neurons did.

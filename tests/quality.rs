@@ -127,7 +127,7 @@ fn neurons_that_answer_at_once_are_worse_than_those_that_wait() {
     let demo = demo();
     let kl = |membrane: Option<Membrane>| {
         let levels = Levels { code: Code::Unary, steps: 48 };
-        let score = demo.evaluated(&demo.converted(Wishes { membrane, ..Wishes::uniform(levels) }).0, 1).1.score;
+        let score = demo.evaluated(&demo.converted(Wishes { membrane, ..Wishes::uniform(levels) }).0, 6).1.score;
         score.mean(score.kl)
     };
     let [fire, soft, tracer, leaky] = [None, Some(Membrane::If), Some(Membrane::StBif), Some(Membrane::Lif)].map(kl);

@@ -40,6 +40,7 @@ impl Calibration {
                 json!({
                     "code": fit.levels.code.name(), "timesteps": fit.levels.steps, "saturated": saturated,
                     "scale": hex(&fit.scale), "centre": hex(&fit.centre), "lack": hex(&fit.lack),
+                    "by_token": fit.by_token, "outliers": fit.outliers,
                 })
             });
             all.insert(site.to_string(), record);
@@ -105,7 +106,19 @@ fn read_fit(record: &Json, width: usize, path: &str) -> Result<Fit, Diagnostic> 
     let steps = record["timesteps"].as_u64().filter(|steps| (1..=u64::from(code.max_steps())).contains(steps));
     let steps = steps.ok_or_else(|| broken(&format!("has no timesteps for {path}")))? as u16;
     let part = |key: &str| numbers(&record[key], width, path);
-    Ok(Fit { levels: Levels { code, steps }, scale: part("scale")?, centre: part("centre")?, lack: part("lack")? })
+    let channel = |c: &Json| c.as_u64().map(|c| c as usize).filter(|&c| c < width);
+    let outliers = record["outliers"].as_array().map_or(Some(Vec::new()), |all| all.iter().map(channel).collect());
+    let mut outliers = outliers.ok_or_else(|| broken(&format!("names no channels of {path}")))?;
+    outliers.sort_unstable();
+    outliers.dedup();
+    Ok(Fit {
+        levels: Levels { code, steps },
+        scale: part("scale")?,
+        centre: part("centre")?,
+        lack: part("lack")?,
+        by_token: record["by_token"].as_bool().unwrap_or(false),
+        outliers,
+    })
 }
 
 fn hex(numbers: &[f32]) -> String {

@@ -124,11 +124,19 @@ pub fn spiking(
 pub fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Result<(Windows, String), Complaints> {
     let length = CALIBRATION_WINDOW.min(graph.context as usize);
     let count = (tokens / length).max(1);
+    // Windows no longer than a start are starts themselves.
+    let (short, starts) = (START_TOKENS.min(length), if length > START_TOKENS { STARTS } else { 0 });
     let (windows, source) = match sample {
-        Sample::Text { name, text, tokens } => (text_windows(text, tokens, length, count)?, name.clone()),
+        Sample::Text { name, text, tokens } => {
+            let mut windows = text_windows(text, tokens, length, count)?;
+            windows.extend(text_windows(text, tokens, short, starts.saturating_sub(windows.len()))?);
+            (windows, name.clone())
+        }
         Sample::SeededIds => {
-            let ids = seeded_ids(vocabulary(graph)?, length * count);
-            (ids.chunks(length).map(<[u32]>::to_vec).collect(), "seeded random ids".to_string())
+            let ids = seeded_ids(vocabulary(graph)?, length * count + short * starts.saturating_sub(count));
+            let (long, starts) = ids.split_at(length * count);
+            let windows = long.chunks(length).chain(starts.chunks(short)).map(<[u32]>::to_vec);
+            (windows.collect(), "seeded random ids".to_string())
         }
     };
     if windows.iter().all(Vec::is_empty) {
@@ -136,6 +144,13 @@ pub fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Resu
     }
     Ok((windows, source))
 }
+
+/// Sequences whose first tokens are seen, at least: attention averages little there, so that its results are largest.
+/// Random GPT-2 small, 2048 tokens, cosine of the first 8 tokens: .994 with 8 sequences, .999 with 64.
+const STARTS: usize = 64;
+
+/// Tokens of a sequence that is there for its start.
+const START_TOKENS: usize = 8;
 
 /// Which ids of a vocabulary are in the windows.
 fn ids_of(windows: &Windows, vocabulary: usize) -> Vec<bool> {

@@ -375,8 +375,13 @@ impl<R: Real> Call<'_, R> {
             Op::Settle => int(self.settled(0)),
             Op::Affine => {
                 let (gain, offset) = (self.arg(1).reals(), self.arg(2).reals());
-                let at = |(i, &x): (usize, &i32)| R::from_i32(x) * gain[i % gain.len()] + offset[i % gain.len()];
-                real(self.arg(0).ints().iter().enumerate().map(at).collect())
+                let at = |(i, x): (usize, R)| x * gain[i % gain.len()] + offset[i % gain.len()];
+                real(self.potentials().into_iter().enumerate().map(at).collect())
+            }
+            Op::Peak => real(rows(self.arg(0)).map(peak).collect()),
+            Op::Pick => {
+                let channels = self.arg(1).ints();
+                real(rows(self.arg(0)).flat_map(|row| channels.iter().map(|&c| row[c as usize])).collect())
             }
             Op::Ssa { heads, phases } => {
                 let state = self.extend(state);
@@ -425,12 +430,17 @@ impl<R: Real> Call<'_, R> {
         y
     }
 
-    fn levels(&self, code: Code, steps: u16, curve: Curve) -> Vec<i32> {
-        let input: Vec<R> = match &self.arg(0).content {
+    /// The first operand, sums and levels as reals.
+    fn potentials(&self) -> Vec<R> {
+        match &self.arg(0).content {
             Content::Real(x) => x.clone(),
             Content::Int(x) => x.iter().map(|&x| R::from_i32(x)).collect(),
             Content::Train(_) => unreachable!("checked by infer"),
-        };
+        }
+    }
+
+    fn levels(&self, code: Code, steps: u16, curve: Curve) -> Vec<i32> {
+        let input = self.potentials();
         let most = code.levels(steps);
         if curve == Curve::Identity {
             let (gain, offset) = (self.arg(1).reals(), self.arg(2).reals());
@@ -671,6 +681,13 @@ fn normalise<R: Real>(row: &[R], eps: R) -> Vec<R> {
     let squares: Vec<R> = centred.iter().map(|&c| c * c).collect();
     let inverse = R::from_i32(1) / (row_sum(&squares) / d + eps).sqrt();
     centred.into_iter().map(|c| c * inverse).collect()
+}
+
+/// The largest magnitude of a row, 1 where all are 0.
+fn peak<R: Real>(row: &[R]) -> R {
+    let magnitude = |x: R| if x < R::ZERO { R::ZERO - x } else { x };
+    let most = row.iter().fold(R::ZERO, |most, &x| if most < magnitude(x) { magnitude(x) } else { most });
+    if most == R::ZERO { R::from_i32(1) } else { most }
 }
 
 fn softmax<R: Real>(row: &[R]) -> Vec<R> {

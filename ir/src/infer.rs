@@ -158,14 +158,28 @@ pub fn infer(op: &Op, args: &[Type]) -> Result<Type, String> {
             other => Err(format!("a train was expected, here is {other}")),
         },
         Op::Affine => match args[0] {
-            Type::Still { elem: Elem::I32 | Elem::Level(..), shape } => {
+            Type::Still { elem: Elem::F32 | Elem::I32 | Elem::Level(..), shape } => {
                 let d = row_width(shape)?;
                 per_channel(args, 1, d)?;
                 per_channel(args, 2, d)?;
                 Ok(f32_of(shape))
             }
-            other => Err(format!("sums or levels, [tokens,width], were expected, here is {other}")),
+            other => Err(format!("sums, levels or reals, [tokens,width], were expected, here is {other}")),
         },
+        Op::Peak => {
+            row_width(f32_shape(args, 0)?)?;
+            Ok(f32_of(Shape::rows(1)))
+        }
+        Op::Pick => {
+            row_width(f32_shape(args, 0)?)?;
+            match args[1] {
+                Type::Still { elem: Elem::I32, shape } => match shape.dims() {
+                    [Dim::Fixed(k)] => Ok(f32_of(Shape::rows(*k as usize))),
+                    _ => Err(format!("channels, i32[k], were expected, here is {}", args[1])),
+                },
+                other => Err(format!("channels, i32[k], were expected, here is {other}")),
+            }
+        }
         Op::Ssa { heads, phases } => {
             let d = row_width(args[0].shape())?;
             for arg in &args[..3] {
@@ -204,8 +218,9 @@ pub fn arity(op: &Op) -> usize {
         | Op::Merge
         | Op::Normalise { .. }
         | Op::Curve(_)
+        | Op::Peak
         | Op::Settle => 1,
-        Op::Binary(_) | Op::MatMul | Op::Embed | Op::Product | Op::Synapse => 2,
+        Op::Binary(_) | Op::MatMul | Op::Embed | Op::Product | Op::Synapse | Op::Pick => 2,
         Op::Where | Op::LayerNorm { .. } | Op::Linear(_) | Op::Attention { .. } | Op::Affine | Op::Integrate { .. } => {
             3
         }

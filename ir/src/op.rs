@@ -210,8 +210,12 @@ pub enum Op {
     },
     /// `(levels [tokens, d], i8[d, m]) -> i32[tokens, m]`: exact integer product.
     Product,
-    /// `(x [tokens, m], gain f32[m], offset f32[m]) -> f32[tokens, m]`: sums or levels as reals.
+    /// `(x [tokens, m], gain f32[m], offset f32[m]) -> f32[tokens, m]`: sums or levels as reals, or reals in other units.
     Affine,
+    /// `f32[tokens, d] -> f32[tokens, 1]`: the largest magnitude of a row, 1 where all are 0: a threshold for every token.
+    Peak,
+    /// `(x f32[tokens, d], channels i32[k]) -> f32[tokens, k]`: some channels of every row.
+    Pick,
     /// `(q, k, v, slope f32[heads])`: spike-coded causal attention; softmax to base `2^(1/phases)` by time to first spike.
     /// Takes level stills or spike trains; gives the weighted mean of v's levels, `f32[tokens, d]`. State: k and v.
     Ssa {
@@ -267,6 +271,8 @@ impl Op {
             Op::Quant { .. } => "quant",
             Op::Product => "product",
             Op::Affine => "affine",
+            Op::Peak => "peak",
+            Op::Pick => "pick",
             Op::Ssa { .. } => "ssa",
             Op::Fire { .. } => "fire",
             Op::Integrate { .. } => "integrate",
@@ -280,6 +286,8 @@ impl Op {
         use Stage::{Imported, Quantised, Spiking, Tensor};
         match self {
             Op::Tokens | Op::Positions | Op::Weight(_) | Op::Embed | Op::Binary(Binary::Add) => true,
+            // By a threshold a token.
+            Op::Binary(Binary::Mul | Binary::Div) => matches!(stage, Imported | Quantised | Spiking),
             Op::Unary(_)
             | Op::Binary(_)
             | Op::Causal { .. }
@@ -298,7 +306,7 @@ impl Op {
                 matches!(stage, Tensor | Quantised | Spiking)
             }
             Op::Quant { .. } | Op::Product => stage == Quantised,
-            Op::Affine | Op::Ssa { .. } => matches!(stage, Quantised | Spiking),
+            Op::Affine | Op::Peak | Op::Pick | Op::Ssa { .. } => matches!(stage, Quantised | Spiking),
             Op::Fire { .. } | Op::Integrate { .. } | Op::Synapse | Op::Settle => stage == Spiking,
         }
     }
@@ -346,6 +354,8 @@ impl fmt::Display for Op {
             | Op::Embed
             | Op::Product
             | Op::Affine
+            | Op::Peak
+            | Op::Pick
             | Op::Synapse
             | Op::Settle => Ok(()),
         }

@@ -6,7 +6,7 @@
 //! and memory are not, and reports say so.
 
 use crate::graph::{Graph, Value};
-use crate::op::{Layout, Op};
+use crate::op::{Binary, Layout, Op};
 use std::ops::AddAssign;
 
 /// What one node did, summed over a run.
@@ -115,20 +115,27 @@ pub fn is_neuron(op: &Op) -> bool {
     matches!(op, Op::Quant { .. } | Op::Fire { .. } | Op::Integrate { .. })
 }
 
-/// Operations that stand between a product and what reads it.
-fn is_between(op: &Op) -> bool {
-    is_neuron(op) || matches!(op, Op::Settle | Op::Affine)
+/// Whether an operation stands between a product and what reads it: neurons, other units, the sum of a projection's parts
+/// with a threshold for every token.
+fn is_between(graph: &Graph, value: Value) -> bool {
+    let node = graph.node(value);
+    let part = |arg: &Value| matches!(graph.node(*arg).op, Op::Affine | Op::Binary(Binary::Mul));
+    match node.op {
+        Op::Settle | Op::Affine | Op::Binary(Binary::Mul) => true,
+        Op::Binary(Binary::Add) => node.args.iter().all(part),
+        op => is_neuron(&op),
+    }
 }
 
 fn reads_attention(graph: &Graph, value: Value) -> bool {
     let node = graph.node(value);
-    node.op.has_state() || is_between(&node.op) && reads_attention(graph, node.args[0])
+    node.op.has_state() || is_between(graph, value) && reads_attention(graph, node.args[0])
 }
 
 fn feeds(graph: &Graph, users: &[Vec<Value>], value: Value, wanted: &dyn Fn(Value) -> bool) -> bool {
     users[value.index()]
         .iter()
-        .any(|&user| wanted(user) || is_between(&graph.node(user).op) && feeds(graph, users, user, wanted))
+        .any(|&user| wanted(user) || is_between(graph, user) && feeds(graph, users, user, wanted))
 }
 
 fn is_output(graph: &Graph, users: &[Vec<Value>], value: Value) -> bool {
@@ -192,6 +199,8 @@ fn work_of(graph: &Graph, value: Value, tokens: u64, events: &[Events]) -> Work 
         | Op::Curve(_)
         | Op::Quant { .. }
         | Op::Affine
+        | Op::Peak
+        | Op::Pick
         | Op::Fire { .. }
         | Op::Integrate { .. }
         | Op::Settle => Work::default(),

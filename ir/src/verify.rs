@@ -6,13 +6,14 @@
 //! 4. Every node leads to an output, so that nothing is run in vain.
 //! 5. Sizes are at least 1, and a value has fewer than 2^31 elements a token.
 //! 6. Every operation is legal in the graph's stage.
-//! 7. After import, an addition's operands have one shape, `[tokens,width]`: nothing broadcasts.
+//! 7. After import, an addition's operands have one shape, `[tokens,width]`; a product's or a quotient's second operand has
+//!    one number a token. Nothing else broadcasts.
 //! 8. After import, parameters (weights, gains, offsets, tables, slopes) are constants.
 //! 9. Outputs are computed stills: no train leaves the program. (That a current is only ever settled follows from 3: no
 //!    other operation takes one.)
 //! 10. Attributes are numbers, finite ones where they scale. Quantised and spiking constants are finite, slopes of
 //!     attention are not negative, and i8 weights lie within -127 and 127.
-//! 11. A table that positions look up has a row for every token of the context.
+//! 11. A table that positions look up has a row for every token of the context; channels that are picked are channels.
 //! 12. No i32 sum overflows, whatever the levels. Partial sums are sums over fewer terms or over the leading bits of the
 //!     levels, so the bounds hold at every timestep too:
 //!     - a product or synapse: `max over outputs of sum over inputs of |weight| * levels <= 2^31 - 1`;
@@ -44,7 +45,7 @@ type Rule = fn(&Graph, &mut Vec<Diagnostic>);
 const SHAPE_RULES: &[Rule] = &[context, outputs, constants, operands_and_types, sizes];
 /// Rules that need those above to hold.
 const MEANING_RULES: &[Rule] =
-    &[liveness, legality, additions, parameters, departures, attributes, numbers, tables, sums];
+    &[liveness, legality, additions, thresholds, parameters, departures, attributes, numbers, tables, picks, sums];
 
 /// Whether `graph` keeps the promises above.
 ///
@@ -198,6 +199,30 @@ fn additions(graph: &Graph, errors: &mut Vec<Diagnostic>) {
     }
 }
 
+fn thresholds(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+    let scales = |node: &Node| matches!(node.op, Op::Binary(Binary::Mul | Binary::Div));
+    for (value, node) in graph.iter().filter(|(_, node)| graph.stage != Stage::Imported && scales(node)) {
+        let [a, b] = [graph.ty(node.args[0]), graph.ty(node.args[1])];
+        if a.shape().row_width().is_none() || b.shape() != Shape::rows(1) {
+            let message =
+                format!("`{}` takes [tokens,width] and one number a token here, not {a} and {b}", node.op.name());
+            errors.push(at(graph, value, message));
+        }
+    }
+}
+
+fn picks(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+    for (value, node) in graph.iter().filter(|(_, node)| node.op == Op::Pick) {
+        let channels = graph.constant(node.args[1]).and_then(|weight| weight.tensor.as_i32());
+        let width = graph.ty(node.args[0]).shape().row_width().unwrap_or(0);
+        if let Some(bad) =
+            channels.unwrap_or(&[]).iter().find(|&&c| usize::try_from(c).is_ok_and(|c| c >= width) || c < 0)
+        {
+            errors.push(at(graph, value, format!("channel {bad} is picked of {width}")));
+        }
+    }
+}
+
 /// Operands that are part of the program, not of its data.
 fn parameters_of(node: &Node) -> Range<usize> {
     match node.op {
@@ -219,6 +244,7 @@ fn parameters_of(node: &Node) -> Range<usize> {
         | Op::Normalise { .. }
         | Op::Curve(_)
         | Op::Attention { .. }
+        | Op::Peak
         | Op::Settle => 0..0,
         Op::Embed
         | Op::LayerNorm { .. }
@@ -228,6 +254,7 @@ fn parameters_of(node: &Node) -> Range<usize> {
         | Op::Integrate { .. }
         | Op::Product
         | Op::Synapse
+        | Op::Pick
         | Op::Affine => 1..node.args.len(),
         Op::Ssa { .. } => 3..node.args.len(),
     }
@@ -289,6 +316,8 @@ fn attributes(graph: &Graph, errors: &mut Vec<Diagnostic>) {
             | Op::Quant { .. }
             | Op::Product
             | Op::Affine
+            | Op::Peak
+            | Op::Pick
             | Op::Ssa { .. }
             | Op::Fire { .. }
             | Op::Integrate { .. }
@@ -390,10 +419,26 @@ mod tests {
     use super::*;
     use crate::graph::WeightId;
     use crate::op::{Layout, Scalar};
-    use crate::text::tests::{Sketch, all, quantised, spiking};
+    use crate::text::tests::{Sketch, all, quantised, spiking, thresholds};
     use crate::types::{Code, Elem};
     use crate::{Curve, Data};
     use std::sync::Arc;
+
+    #[test]
+    fn thresholds_have_one_number_a_token_and_picks_are_channels() {
+        let mut graph = thresholds();
+        replace(&mut graph, "channels", Tensor::i32(&[3], vec![0, 1, 4]));
+        let told: Vec<String> = verify(&graph).expect_err("no channel").iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["%7 (/h.0/pick): channel 4 is picked of 4"]);
+        replace(&mut graph, "channels", Tensor::i32(&[3], vec![0, 1, -1]));
+        assert!(verify(&graph).is_err());
+        let mut graph = thresholds();
+        let (div, x) = (find(&graph, "div"), find(&graph, "add"));
+        graph.nodes[div].args[1] = Value(x as u32);
+        let told: Vec<String> = verify(&graph).expect_err("a whole row").iter().map(ToString::to_string).collect();
+        let wanted = "`div` takes [tokens,width] and one number a token here, not f32[tokens,4] and f32[tokens,4]";
+        assert!(told[0].contains(wanted), "{told:#?}");
+    }
 
     #[test]
     fn the_samples_are_programs() {

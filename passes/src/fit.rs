@@ -10,6 +10,7 @@
 use crate::sites::{self, Role, Site, selects};
 use indexmap::IndexMap;
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::Layout;
 use snnc_ir::types::Code;
 use snnc_ir::{Curve, Diagnostic, Graph, Op, Value, eval};
 
@@ -51,6 +52,8 @@ pub struct Wishes {
     pub centre: Centre,
     /// Neurons of unary sites answer within the timestep.
     pub membrane: Option<Membrane>,
+    /// Of what a LayerNorm gives.
+    pub thresholds: Thresholds,
     /// Phases an octave of time-to-first-spike attention.
     pub phases: u32,
     /// Weights stay f32, for comparison: what reads levels then multiplies.
@@ -74,6 +77,7 @@ impl Wishes {
             exceptions: Vec::new(),
             centre: Centre::default(),
             membrane: None,
+            thresholds: Thresholds::default(),
             phases: PHASES,
             exact_weights: false,
         }
@@ -127,6 +131,30 @@ pub struct Observed {
     pub tokens: usize,
 }
 
+/// What the thresholds of neurons behind a LayerNorm are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Thresholds {
+    /// Site by site, whichever loses less on the sample; for every token only where that is far less.
+    #[default]
+    Auto,
+    /// Fixed: one a channel.
+    Static,
+    /// One a channel, times one a token: the token's largest magnitude is the largest level.
+    Token,
+}
+
+impl Thresholds {
+    pub const ALL: [Thresholds; 3] = [Thresholds::Auto, Thresholds::Static, Thresholds::Token];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Thresholds::Auto => "auto",
+            Thresholds::Static => "static",
+            Thresholds::Token => "token",
+        }
+    }
+}
+
 /// By site.
 pub type Observations = IndexMap<Value, Observed>;
 
@@ -138,6 +166,10 @@ pub struct Fit {
     pub centre: Vec<f32>,
     /// What levels lack on average; whoever reads the site adds it.
     pub lack: Vec<f32>,
+    /// Every token has a threshold of its own: `scale` then counts in it, and the largest level is the token's peak.
+    pub by_token: bool,
+    /// Channels, in ascending order, that have neurons and weights of their own: what they weigh is far beyond the others.
+    pub outliers: Vec<usize>,
 }
 
 /// The levels of all sites.
@@ -173,7 +205,13 @@ pub fn fit(graph: &Graph, seen: &Observations, wishes: &Wishes) -> Result<Fits, 
         // Queries and keys are fitted below, together.
         let fit = wishes.of(site).map(|levels| {
             let prompt = wishes.membrane.is_some() && levels.code == Code::Unary;
-            fit_site(graph, site, seen, levels, wishes.centre.worth(), prompt)
+            let mut fit = fit_site(graph, site, seen, levels, wishes.centre.worth(), prompt);
+            if let Op::Normalise { .. } = graph.node(site.value).op {
+                let weight = column_weights(graph, site.value);
+                fit.outliers = outliers(&fit.scale, &weight);
+                by_token(&mut fit, seen, &weight, wishes.thresholds);
+            }
+            fit
         });
         fits.sites.insert(site.value, fit);
     }
@@ -223,8 +261,69 @@ fn fit_site(graph: &Graph, site: &Site, seen: &Observed, levels: Levels, worth: 
         scale: channels.iter().map(|channel| channel.scale).collect(),
         centre: channels.iter().map(|channel| channel.centre).collect(),
         lack: channels.iter().map(|channel| channel.lack).collect(),
+        by_token: false,
+        outliers: Vec::new(),
     }
 }
+
+/// Root of the mean square of what projections of a site weigh each of its channels with.
+fn column_weights(graph: &Graph, site: Value) -> Vec<f32> {
+    let width = graph.ty(site).shape().width().unwrap_or(0);
+    let mut squares = vec![0f64; width];
+    let mut outputs = 0;
+    for (_, node) in graph.iter().filter(|(_, node)| node.args.first() == Some(&site)) {
+        let Op::Linear(layout) = node.op else { continue };
+        let w = graph.constant(node.args[1]).and_then(|weight| weight.tensor.as_f32()).unwrap_or(&[]);
+        let square = |w: &f32| f64::from(*w) * f64::from(*w);
+        match layout {
+            Layout::InputMajor => {
+                let rows = w.chunks_exact((w.len() / width.max(1)).max(1));
+                squares.iter_mut().zip(rows).for_each(|(sum, row)| *sum += row.iter().map(square).sum::<f64>());
+            }
+            Layout::OutputMajor => {
+                let add = |row: &[f32]| squares.iter_mut().zip(row).for_each(|(sum, w)| *sum += square(w));
+                w.chunks_exact(width.max(1)).for_each(add);
+            }
+        }
+        outputs += w.len() / width.max(1);
+    }
+    squares.into_iter().map(|sum| (sum / outputs.max(1) as f64).sqrt() as f32).collect()
+}
+
+/// A channel weighs so many times as much as the median one: its weights would take the levels of all others.
+const OUTLIER: f32 = 8.0;
+
+/// One channel in so many at most is an outlier.
+const RARE: usize = 8;
+
+/// Channels whose level, times its weights, is far beyond the others'.
+fn outliers(scale: &[f32], weight: &[f32]) -> Vec<usize> {
+    let reach: Vec<f32> = scale.iter().zip(weight).map(|(s, w)| s * w).collect();
+    let bar = OUTLIER * median(&reach);
+    let mut found: Vec<usize> = (0..reach.len()).filter(|&c| reach[c] > bar && bar > 0.0).collect();
+    found.sort_by(|&a, &b| reach[b].total_cmp(&reach[a]).then(a.cmp(&b)));
+    found.truncate(reach.len() / RARE);
+    found.sort_unstable();
+    found
+}
+
+/// Thresholds for every token where they are asked for, or where they lose far less than fixed ones. Nothing is then clipped.
+fn by_token(fit: &mut Fit, seen: &Observed, weight: &[f32], wanted: Thresholds) {
+    if wanted == Thresholds::Static {
+        return;
+    }
+    let most = fit.levels.most() as f32;
+    let reach = |c: usize| (seen.max[c] - fit.centre[c]).max(fit.centre[c] - seen.min[c]).max(0.0);
+    let scale: Vec<f32> = (0..fit.scale.len()).map(|c| reach(c) / most).collect();
+    let by_token = Fit { scale, lack: vec![0.0; fit.lack.len()], by_token: true, ..fit.clone() };
+    let better = || fit.loss(seen, weight) > WORTH * by_token.loss(seen, weight);
+    if wanted == Thresholds::Token || better() {
+        *fit = by_token;
+    }
+}
+
+/// How many times less is lost where thresholds for every token are worth their work.
+const WORTH: f32 = 1.7;
 
 /// Scales of queries and keys such that `scale_q[c] * scale_k[c]` is one number a head: channel `c` of q counts in
 /// `R_q / b_c`, of k in `R_k * b_c`. Returns `R_q` and `R_k`, head by head.
@@ -260,7 +359,14 @@ fn balance(fits: &mut Fits, sites: [Value; 2], seen: [&Observed; 2], heads: usiz
             let unit = units[i][c / width];
             if i == 0 { unit / factor[c] } else { unit * factor[c] }
         });
-        let fit = Fit { levels, scale: scale.collect(), centre: centres[i].clone(), lack: zero.clone() };
+        let fit = Fit {
+            levels,
+            scale: scale.collect(),
+            centre: centres[i].clone(),
+            lack: zero.clone(),
+            by_token: false,
+            outliers: Vec::new(),
+        };
         fits.sites.insert(sites[i], Some(fit));
     }
     units
@@ -416,36 +522,82 @@ impl Fit {
 
     /// The same reach with finest levels: what clipping alone loses.
     pub fn clipping_only(&self) -> Self {
+        // With a threshold for every token nothing is clipped, and this is next to exact.
         Self { lack: vec![0.0; self.lack.len()], ..self.finer(FINEST, 1.0) }
     }
 
     /// The same distance of levels without an end: what rounding alone loses.
     pub fn rounding_only(&self) -> Self {
+        if self.by_token {
+            return self.clone();
+        }
         Self { levels: Levels { code: Code::Binary, steps: FINEST }, ..self.clone() }
     }
 
     /// Spikes a neuron, on average over a sample.
     pub fn spikes(&self, seen: &Observed) -> f64 {
-        let width = self.scale.len();
         let most = self.levels.most();
-        let one = |(i, x): (usize, &f32)| {
-            let c = i % width;
-            let inverse = if self.scale[c] > 0.0 { 1.0 / self.scale[c] } else { 0.0 };
-            u64::from(self.levels.code.spikes(eval::level((x - self.centre[c]) * inverse, most)))
-        };
-        let spikes: u64 = seen.sample.iter().enumerate().map(one).sum();
+        let one = |potential: f32| u64::from(self.levels.code.spikes(eval::level(potential, most)));
+        let spikes: u64 = self.rows(seen).map(|(_, potentials, _)| potentials.into_iter().map(one).sum::<u64>()).sum();
         spikes as f64 / seen.sample.len().max(1) as f64
+    }
+
+    /// Rows of a sample with their potentials in levels, and what a level of this row counts by channel, in `scale`s.
+    fn rows<'a>(&'a self, seen: &'a Observed) -> impl Iterator<Item = (&'a [f32], Vec<f32>, [f32; 2])> {
+        let most = self.levels.most() as f32;
+        let is_outlier = self.is_outlier();
+        seen.sample.chunks_exact(self.scale.len().max(1)).map(move |row| {
+            let potential = |c: usize| {
+                let inverse = if self.scale[c] > 0.0 { 1.0 / self.scale[c] } else { 0.0 };
+                (row[c] - self.centre[c]) * inverse
+            };
+            let mut potentials: Vec<f32> = (0..row.len()).map(potential).collect();
+            let mut units = [1.0; 2];
+            if self.by_token {
+                let mut peaks = [0f32; 2];
+                for (p, &outlier) in potentials.iter().zip(&is_outlier) {
+                    let peak = &mut peaks[usize::from(outlier)];
+                    *peak = peak.max(p.abs());
+                }
+                units = peaks.map(|peak| if peak > 0.0 { peak / most } else { 1.0 });
+                potentials.iter_mut().zip(&is_outlier).for_each(|(p, &outlier)| *p /= units[usize::from(outlier)]);
+            }
+            (row, potentials, units)
+        })
+    }
+
+    /// By channel.
+    fn is_outlier(&self) -> Vec<bool> {
+        let mut is_outlier = vec![false; self.scale.len()];
+        self.outliers.iter().for_each(|&c| is_outlier[c] = true);
+        is_outlier
+    }
+
+    /// What levels lack of a sample, as projections with these weights see it: a share of the whole, on average over
+    /// tokens.
+    fn loss(&self, seen: &Observed, weight: &[f32]) -> f32 {
+        let most = self.levels.most();
+        let is_outlier = self.is_outlier();
+        let (mut loss, mut tokens) = (0.0, 0);
+        for (row, potentials, units) in self.rows(seen) {
+            let (mut lacked, mut all) = (0.0, f32::MIN_POSITIVE);
+            for (c, p) in potentials.into_iter().enumerate() {
+                let unit = units[usize::from(is_outlier[c])] * self.scale[c];
+                let lack = row[c] - self.centre[c] - self.lack[c] - eval::level(p, most) as f32 * unit;
+                lacked += (lack * weight[c]) * (lack * weight[c]);
+                all += (row[c] * weight[c]) * (row[c] * weight[c]);
+            }
+            loss += lacked / all;
+            tokens += 1;
+        }
+        loss / tokens.max(1) as f32
     }
 
     /// The share of a sample's neurons that fire at every timestep.
     pub fn saturated(&self, seen: &Observed) -> f64 {
-        let width = self.scale.len();
         let limit = self.levels.most() as f32 - 0.5;
-        let full = |(i, x): (usize, &f32)| {
-            let c = i % width;
-            self.scale[c] > 0.0 && ((x - self.centre[c]) / self.scale[c]).abs() >= limit
-        };
-        let count = seen.sample.iter().enumerate().filter(|pair| full(*pair)).count();
+        let full = |potentials: Vec<f32>| potentials.into_iter().filter(|p| p.abs() >= limit).count();
+        let count: usize = self.rows(seen).map(|(_, potentials, _)| full(potentials)).sum();
         count as f64 / seen.sample.len().max(1) as f64
     }
 }

@@ -37,7 +37,7 @@ pub fn fold(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
 /// The projection that a neuron takes in.
 fn projection<'g>(graph: &'g Graph, node: &Node) -> Option<&'g Node> {
     let input = graph.node(*node.args.first()?);
-    let sums = input.args.first().is_some_and(|&x| graph.ty(x).elem() == Some(Elem::I32));
+    let sums = input.args.first().is_some_and(|&x| matches!(graph.ty(x).elem(), Some(Elem::I32 | Elem::F32)));
     let neuron = matches!(node.op, Op::Fire { .. } | Op::Integrate { .. });
     (sums && neuron && input.op == Op::Affine).then_some(input)
 }

@@ -9,7 +9,7 @@
 //! `docs/ir.md`.
 
 use crate::Context;
-use crate::fit::{Fit, Fits};
+use crate::fit::{Fit, Fits, Levels};
 use crate::sites;
 use indexmap::IndexMap;
 use snnc_ir::eval;
@@ -29,6 +29,7 @@ pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnosti
         builder: Builder::new(Stage::Quantised, graph.context),
         map: vec![None; graph.nodes.len()],
         levels: IndexMap::new(),
+        groups: IndexMap::new(),
         reals: IndexMap::new(),
         units: IndexMap::new(),
     };
@@ -57,6 +58,8 @@ struct Quantise<'a> {
     map: Vec<Option<Value>>,
     /// Levels of the new graph, by value of the old one.
     levels: IndexMap<Value, Value>,
+    /// The same where channels are in groups, and the thresholds of the tokens, by value and group.
+    groups: IndexMap<(Value, usize), (Value, Option<Value>)>,
     /// Sites as reals, after their levels where they have any.
     reals: IndexMap<Value, Value>,
     /// By value of the old graph, where 1 of the new graph's still does not stand for 1: spiking attention counts in v's
@@ -194,6 +197,9 @@ impl Quantise<'_> {
             found.ok_or_else(|| Diagnostic::new(&origin, "a projection's weight and bias must be constants"))
         };
         let (w, bias) = (constant(1)?, constant(2)?);
+        if let Some(fit) = self.fit(site)?.filter(|fit| fit.by_token || !fit.outliers.is_empty()).cloned() {
+            return self.grouped_linear(value, layout, &name, &fit);
+        }
         let Some(fit) = self.fit(site)?.filter(|_| !self.fits.exact_weights) else {
             return self.dense_linear(value, layout, &site_name);
         };
@@ -206,6 +212,112 @@ impl Quantise<'_> {
         let bias = self.constant(format!("{name}.bias"), folded.bias);
         let sums = self.builder.add(Op::Product, &[levels, w], &origin)?;
         self.builder.add(Op::Affine, &[sums, scale, bias], &origin)
+    }
+
+    /// A projection of channels in groups, whose parts are added: outliers have weights of their own, so that they take no
+    /// levels of the others'; and what a token's levels stand for counts in its threshold, which multiplies the sums.
+    fn grouped_linear(&mut self, value: Value, layout: Layout, name: &str, fit: &Fit) -> Result<Value, Diagnostic> {
+        let node = self.graph.node(value);
+        let site = node.args[0];
+        let origin = self.graph.origin(value).to_string();
+        let constant = |i: usize| {
+            let found = self.graph.constant(node.args[i]).and_then(|weight| weight.tensor.as_f32());
+            found.ok_or_else(|| Diagnostic::new(&origin, "a projection's weight and bias must be constants"))
+        };
+        let (w, bias) = (constant(1)?, constant(2)?);
+        let m = bias.len();
+        let zeros = vec![0.0; m];
+        let centre: Vec<f32> = fit.centre.iter().zip(&fit.lack).map(|(m, lack)| m + lack).collect();
+        let ones = Units { unit: vec![1.0; fit.scale.len()], shift: centre };
+        let shifted = shifted(w, bias, layout, &ones);
+        let mut sum: Option<Value> = None;
+        for (group, channels) in groups(fit).into_iter().enumerate() {
+            let name = format!("{name}{}", GROUPS[group]);
+            let (levels, threshold) = self.group_levels(site, fit, group, &channels)?;
+            let w = rows_of(w, fit.scale.len(), layout, &channels);
+            let unit = if threshold.is_some() { 1.0 / fit.levels.most() as f32 } else { 1.0 };
+            let scale = group_scale(fit, group, &channels);
+            let zero = self.constant(format!("{name}.none"), zeros.clone());
+            let part = if self.fits.exact_weights {
+                let width = channels.len();
+                let scale = scale.iter().map(|s| s * unit).collect();
+                let scale = self.constant(format!("{name}.unit"), scale);
+                let none = self.constant(format!("{name}.in.none"), vec![0.0; width]);
+                let x = self.builder.add(Op::Affine, &[levels, scale, none], &origin)?;
+                let sizes = [width, m];
+                let w = self.builder.weight(&format!("{name}.weight"), Arc::new(Tensor::f32(&sizes, w)));
+                self.builder.add(Op::Linear(Layout::InputMajor), &[x, w, zero], &origin)?
+            } else {
+                let none = vec![0.0; channels.len()];
+                let folded = fold_input_major(&w, &zeros, &scale, &none);
+                let sizes = [channels.len(), m];
+                let w = self.builder.weight(&format!("{name}.weight"), Arc::new(Tensor::i8(&sizes, folded.weight)));
+                let scale = folded.scale.iter().map(|s| s * unit).collect();
+                let scale = self.constant(format!("{name}.scale"), scale);
+                let sums = self.builder.add(Op::Product, &[levels, w], &origin)?;
+                self.builder.add(Op::Affine, &[sums, scale, zero], &origin)?
+            };
+            let part = match threshold {
+                Some(threshold) => self.builder.add(Op::Binary(Binary::Mul), &[part, threshold], &origin)?,
+                None => part,
+            };
+            sum = Some(match sum {
+                Some(sum) => self.builder.add(Op::Binary(Binary::Add), &[sum, part], &origin)?,
+                None => part,
+            });
+        }
+        let Some(sum) = sum else { return Err(Diagnostic::new(&origin, "a projection of no channels")) };
+        let one = self.constant(format!("{name}.one"), vec![1.0; m]);
+        let bias = self.constant(format!("{name}.bias"), shifted.as_f32().unwrap_or(&[]).to_vec());
+        self.builder.add(Op::Affine, &[sum, one, bias], &origin)
+    }
+
+    /// The neurons of a group of channels, and where tokens have thresholds of their own those: the levels are of the
+    /// potential's share of the token's peak.
+    fn group_levels(
+        &mut self,
+        site: Value,
+        fit: &Fit,
+        group: usize,
+        channels: &[usize],
+    ) -> Result<(Value, Option<Value>), Diagnostic> {
+        if let Some(found) = self.groups.get(&(site, group)) {
+            return Ok(*found);
+        }
+        let origin = self.graph.origin(site).to_string();
+        let name = format!("{}{}", self.site_name(site), GROUPS[group]);
+        let mut x = self.still(site)?;
+        if group > 0 {
+            let list = channels.iter().map(|&c| c as i32).collect();
+            let list = self.builder.weight(&format!("{name}.channels"), Arc::new(Tensor::i32(&[channels.len()], list)));
+            x = self.builder.add(Op::Pick, &[x, list], &origin)?;
+        }
+        let inverse: Vec<f32> =
+            group_scale(fit, group, channels).iter().map(|&s| if s > 0.0 { 1.0 / s } else { 0.0 }).collect();
+        let offset = channels.iter().zip(&inverse).map(|(&c, inverse)| (0.0 - fit.centre[c]) * inverse).collect();
+        let gain = self.constant(format!("{name}.gain"), inverse);
+        let offset = self.constant(format!("{name}.offset"), offset);
+        let Levels { code, steps } = fit.levels;
+        let op = Op::Quant { code, steps, curve: Curve::Identity };
+        let found = if fit.by_token {
+            let x = self.builder.add(Op::Affine, &[x, gain, offset], &origin)?;
+            let peak = self.builder.add(Op::Peak, &[x], &origin)?;
+            let share = self.builder.add(Op::Binary(Binary::Div), &[x, peak], &origin)?;
+            let gain = self.constant(format!("{name}.share.gain"), vec![fit.levels.most() as f32; channels.len()]);
+            let offset = self.constant(format!("{name}.share.offset"), vec![0.0; channels.len()]);
+            (self.builder.add(op, &[share, gain, offset], &origin)?, Some(peak))
+        } else {
+            (self.builder.add(op, &[x, gain, offset], &origin)?, None)
+        };
+        self.groups.insert((site, group), found);
+        Ok(found)
+    }
+
+    /// By which the constants of a site's neurons are called: the first projection that reads it gives its name.
+    fn site_name(&self, site: Value) -> String {
+        let reads = |value: &&Value| self.graph.node(**value).args.first() == Some(&site);
+        let name = self.names.keys().find(reads).map_or("linear", |value| &self.names[value]);
+        format!("{}.in", site_of(name))
     }
 
     /// A projection that multiplies. Units of what it reads go into its weight and bias.
@@ -267,6 +379,39 @@ impl Quantise<'_> {
         let shift = values.centre.iter().zip(&values.lack).map(|(m, lack)| m + lack).collect();
         self.units.insert(value, Units { unit: values.scale, shift });
         self.builder.add(Op::Ssa { heads, phases }, &args, &origin)
+    }
+}
+
+/// What the names of a group's constants end in.
+const GROUPS: [&str; 2] = ["", ".outliers"];
+
+/// Channels by group: all of them, of which outliers are silent; and the outliers.
+fn groups(fit: &Fit) -> Vec<Vec<usize>> {
+    let mut groups = vec![(0..fit.scale.len()).collect()];
+    if !fit.outliers.is_empty() {
+        groups.push(fit.outliers.clone());
+    }
+    groups
+}
+
+/// Scales of a group's channels, 0 for those that are silent in it.
+fn group_scale(fit: &Fit, group: usize, channels: &[usize]) -> Vec<f32> {
+    let silent = |c: &usize| group == 0 && fit.outliers.binary_search(c).is_ok();
+    channels.iter().map(|c| if silent(c) { 0.0 } else { fit.scale[*c] }).collect()
+}
+
+/// Some rows of a weight, input-major.
+fn rows_of(w: &[f32], inputs: usize, layout: Layout, channels: &[usize]) -> Vec<f32> {
+    let m = w.len() / inputs.max(1);
+    match layout {
+        Layout::InputMajor => channels.iter().flat_map(|&c| &w[c * m..(c + 1) * m]).copied().collect(),
+        Layout::OutputMajor => {
+            let mut rows = vec![0.0; channels.len() * m];
+            for (o, column) in w.chunks_exact(inputs.max(1)).enumerate() {
+                channels.iter().enumerate().for_each(|(i, &c)| rows[i * m + o] = column[c]);
+            }
+            rows
+        }
     }
 }
 

@@ -91,6 +91,21 @@ pub enum Work {
         width: usize,
     },
 
+    /// The largest magnitude of every row.
+    Peak {
+        width: usize,
+    },
+    /// Rows times, or over, a number of their own.
+    Scale {
+        divide: bool,
+        width: usize,
+    },
+    /// Some channels of every row.
+    Pick {
+        inputs: usize,
+        outputs: usize,
+    },
+
     // --- machine code ---
     Neuron(Neuron),
     /// Spikes to levels.
@@ -106,7 +121,7 @@ pub enum Work {
         inputs: usize,
         outputs: usize,
     },
-    /// Sums or levels to reals; with `add`, plus a residual.
+    /// Sums, levels or reals to reals; with `add`, plus a residual.
     Affine {
         from: Elem,
         width: usize,
@@ -340,8 +355,21 @@ impl Planner<'_> {
             }
             Op::Ssa { heads, phases } => self.ssa(at, heads as usize, phases)?,
             Op::Binary(Binary::Add) => self.add(at)?,
+            Op::Binary(kind @ (Binary::Mul | Binary::Div)) => {
+                let rows = |value: Value, width| self.graph.ty(value).shape() == Shape::rows(width);
+                let width = self.width(at)?;
+                if !rows(args[0], width) || !rows(args[1], 1) {
+                    return Err(self.misfit(at, "its second operand is not one number a token"));
+                }
+                self.step(at, Work::Scale { divide: kind == Binary::Div, width }, args, &[])?;
+            }
+            Op::Peak => self.step(at, Work::Peak { width: self.width(args[0])? }, args, &[])?,
+            Op::Pick => {
+                let work = Work::Pick { inputs: self.width(args[0])?, outputs: self.width(at)? };
+                self.step(at, work, &args[..1], &args[1..])?;
+            }
             Op::Unary(_)
-            | Op::Binary(Binary::Sub | Binary::Mul | Binary::Div | Binary::Pow | Binary::Min | Binary::Max)
+            | Op::Binary(Binary::Sub | Binary::Pow | Binary::Min | Binary::Max)
             | Op::Causal { .. }
             | Op::Where
             | Op::MatMul
@@ -562,7 +590,10 @@ impl Work {
             | Work::Ssa { .. }
             | Work::Product { .. }
             | Work::Currents { .. }
-            | Work::Integrate { .. } => false,
+            | Work::Integrate { .. }
+            | Work::Peak { .. }
+            | Work::Scale { .. }
+            | Work::Pick { .. } => false,
             Work::Neuron(_) | Work::Settle { .. } | Work::Synapse { .. } | Work::Affine { .. } | Work::Add { .. } => {
                 true
             }
@@ -594,6 +625,9 @@ impl Work {
             | Work::Curve { .. }
             | Work::Neuron(_)
             | Work::Integrate { .. }
+            | Work::Peak { .. }
+            | Work::Scale { .. }
+            | Work::Pick { .. }
             | Work::Settle { .. }
             | Work::Affine { .. }
             | Work::Add { .. } => Executed::default(),
@@ -606,7 +640,8 @@ fn numbers(from: Elem) -> &'static str {
     match from {
         Elem::Level(code, steps) if wide(code, steps) => "_i16",
         Elem::Level(..) => "_i8",
-        Elem::F32 | Elem::I32 | Elem::I8 => "",
+        Elem::F32 => "_f32",
+        Elem::I32 | Elem::I8 => "",
     }
 }
 
@@ -624,6 +659,9 @@ impl fmt::Display for Work {
             Work::Product { .. } => f.write_str("kernel product"),
             Work::Currents { .. } => f.write_str("kernel currents"),
             Work::Integrate { membrane, .. } => write!(f, "kernel integrate {}", membrane.name()),
+            Work::Peak { .. } => f.write_str("kernel peak"),
+            Work::Scale { divide, .. } => write!(f, "kernel {}", if *divide { "div" } else { "mul" }),
+            Work::Pick { .. } => f.write_str("kernel pick"),
             Work::Neuron(Neuron { code, steps, curve, from, emit, width }) => {
                 let kind = if *emit { "fire" } else { "quant" };
                 write!(f, "code {kind}_{}_{steps}_{}_{from}_{width}", code.name(), curve.name())

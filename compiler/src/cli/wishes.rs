@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use snnc_ir::Code;
 use snnc_ir::membrane::Membrane;
-use snnc_passes::fit::{Centre, Levels, PHASES, Wish, Wishes};
+use snnc_passes::fit::{Centre, Levels, PHASES, Thresholds, Wish, Wishes};
 
 /// Levels and their spelling, site by site.
 #[derive(Args, Clone, Debug)]
@@ -25,6 +25,10 @@ pub struct WishArgs {
     /// What few levels of an activation's output are centred for: `spikes` (few of them) or `error` (little of it)
     #[arg(long, value_enum, default_value = "spikes")]
     centre: CentreName,
+    /// Thresholds behind a LayerNorm: `static`, `token` (one for every token: its largest magnitude is the largest
+    /// level), or `auto`, site by site, whichever loses less
+    #[arg(long, value_name = "THRESHOLDS", default_value = "auto", value_parser = thresholds)]
+    thresholds: Thresholds,
     /// Phases an octave of spiking attention: its softmax has base 2^(1/PHASES)
     #[arg(long, value_name = "PHASES", default_value_t = PHASES, value_parser = clap::value_parser!(u32).range(1..=64))]
     phases: u32,
@@ -79,6 +83,12 @@ fn choices<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<C
     Ok(choices)
 }
 
+fn thresholds(text: &str) -> Result<Thresholds, String> {
+    let names = || Thresholds::ALL.map(Thresholds::name).join(", ");
+    let found = Thresholds::ALL.into_iter().find(|kind| kind.name() == text);
+    found.ok_or_else(|| format!("there are no thresholds `{text}`; there are {}", names()))
+}
+
 fn timesteps(text: &str) -> Result<Choices<u16>, String> {
     choices(text, |value| {
         let most = Code::Unary.max_steps();
@@ -112,6 +122,7 @@ impl WishArgs {
                 CentreName::Spikes => Centre::Spikes,
                 CentreName::Error => Centre::Error,
             },
+            thresholds: self.thresholds,
             phases: self.phases,
             exact_weights: self.weights == Weights::F32,
         }
@@ -141,6 +152,9 @@ pub fn flags(wishes: &Wishes) -> String {
     }
     if wishes.centre == Centre::Error {
         flags += " --centre error";
+    }
+    if wishes.thresholds != Thresholds::Auto {
+        flags += &format!(" --thresholds {}", wishes.thresholds.name());
     }
     if wishes.phases != PHASES {
         flags += &format!(" --phases {}", wishes.phases);

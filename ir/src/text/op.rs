@@ -42,6 +42,8 @@ fn plain(name: &str) -> Result<Op, String> {
         Op::Linear(Layout::InputMajor),
         Op::Product,
         Op::Affine,
+        Op::Peak,
+        Op::Pick,
         Op::Synapse,
         Op::Settle,
     ];

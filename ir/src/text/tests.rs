@@ -30,6 +30,11 @@ impl Sketch {
         self.0.weight(name, Arc::new(Tensor::i8(sizes, data)))
     }
 
+    pub fn i32(&mut self, name: &str, sizes: &[usize]) -> Value {
+        let data = (0..sizes.iter().product::<usize>() as i32).collect();
+        self.0.weight(name, Arc::new(Tensor::i32(sizes, data)))
+    }
+
     pub fn add(&mut self, op: Op, args: &[Value]) -> Value {
         let origin = format!("/h.0/{}", op.name());
         self.0.add(op, args, &origin).expect("the operands fit")
@@ -140,6 +145,18 @@ pub(crate) fn spiking() -> Graph {
     s.finish(&[("logits", sum)])
 }
 
+/// A threshold for every token, and channels picked.
+pub(crate) fn thresholds() -> Graph {
+    let mut s = Sketch::new(Stage::Quantised);
+    let x = s.embedding();
+    let peak = s.add(Op::Peak, &[x]);
+    let share = s.add(Op::Binary(Binary::Div), &[x, peak]);
+    let channels = s.i32("channels", &[3]);
+    let picked = s.add(Op::Pick, &[share, channels]);
+    let y = s.add(Op::Binary(Binary::Mul), &[picked, peak]);
+    s.finish(&[("logits", y)])
+}
+
 /// Neurons that answer within the timestep.
 pub(crate) fn prompt() -> Graph {
     let mut s = Sketch::new(Stage::Spiking);
@@ -159,7 +176,7 @@ pub(crate) fn prompt() -> Graph {
 }
 
 pub(crate) fn all() -> Vec<Graph> {
-    vec![imported(), tensor(), quantised(), spiking(), prompt()]
+    vec![imported(), tensor(), quantised(), spiking(), thresholds(), prompt()]
 }
 
 /// Parses with the weights of `graph`.
@@ -217,6 +234,8 @@ fn ordinal(op: &Op) -> usize {
         Op::Synapse => 26,
         Op::Settle => 27,
         Op::Integrate { .. } => 28,
+        Op::Peak => 29,
+        Op::Pick => 30,
     }
 }
 
@@ -226,7 +245,7 @@ fn the_samples_have_every_operation() {
     let mut met: Vec<usize> = graphs.iter().flat_map(|graph| &graph.nodes).map(|node| ordinal(&node.op)).collect();
     met.sort_unstable();
     met.dedup();
-    assert_eq!(met, (0..29).collect::<Vec<usize>>());
+    assert_eq!(met, (0..31).collect::<Vec<usize>>());
 }
 
 #[test]

@@ -178,6 +178,15 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             }
             Ok(())
         }
+        Work::Peak { width } => finite(kernels.peak(number(a)?, width, number_mut(out)?)),
+        Work::Scale { divide, width } => {
+            kernels.scale_rows(number(a)?, number(b)?, width, divide, number_mut(out)?);
+            Ok(())
+        }
+        Work::Pick { inputs, .. } => {
+            kernels.pick(number(a)?, inputs, call.i32(0)?, number_mut(out)?);
+            Ok(())
+        }
         Work::Neuron(_) | Work::Settle { .. } | Work::Synapse { .. } | Work::Affine { .. } | Work::Add { .. } => {
             Err(Fault::Misfit)
         }
@@ -238,6 +247,11 @@ impl<'a> Call<'a> {
     fn f32(&self, i: usize) -> Result<&'a [f32], Fault> {
         let id = self.step.constants.get(i).ok_or(Fault::Misfit)?;
         self.graph.weight(*id).tensor.as_f32().ok_or(Fault::Misfit)
+    }
+
+    fn i32(&self, i: usize) -> Result<&'a [i32], Fault> {
+        let id = self.step.constants.get(i).ok_or(Fault::Misfit)?;
+        self.graph.weight(*id).tensor.as_i32().ok_or(Fault::Misfit)
     }
 
     fn i8(&self, i: usize) -> Result<&'a [i8], Fault> {

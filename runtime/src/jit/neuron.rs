@@ -115,7 +115,7 @@ pub fn settle(e: &mut Emit<'_>, code: Code, steps: u16, width: usize) {
     });
 }
 
-/// `sum * gain + offset`, and plus a residual with `add`.
+/// `x * gain + offset`, and plus a residual with `add`.
 pub fn affine(e: &mut Emit<'_>, from: Elem, width: usize, add: bool) {
     let row = |base| Stream { base, row_bytes: 4 * width, lane_bytes: 4, role: Role::In };
     let lane_bytes = from.bytes();
@@ -129,8 +129,7 @@ pub fn affine(e: &mut Emit<'_>, from: Elem, width: usize, add: bool) {
     }
     streams.push(Stream { role: Role::Out, ..row(e.out(4 * width)) });
     e.sweep(width, &streams, |e, at| {
-        for (x, offset) in integers(e, from, at[0]).into_iter().zip((0..).step_by(16)) {
-            let x = e.b.ins().fcvt_from_sint(F32, x);
+        for (x, offset) in reals(e, from, at[0]).into_iter().zip((0..).step_by(16)) {
             let y = affine_of(e, x, &|e: &mut Emit<'_>, i: usize| e.load(F32, at[1 + i], offset), 0);
             let y = if add {
                 let residual = e.load(F32, at[3], offset);
@@ -155,6 +154,14 @@ pub fn add(e: &mut Emit<'_>, width: usize, channel: bool) {
             e.store(sum, at[2], offset);
         }
     });
+}
+
+/// 16 sums, levels or reals, as four vectors of reals.
+fn reals(e: &mut Emit<'_>, from: Elem, at: Value) -> Vec<Value> {
+    if from == Elem::F32 {
+        return (0..4).map(|i| e.load(F32, at, 16 * i)).collect();
+    }
+    integers(e, from, at).into_iter().map(|x| e.b.ins().fcvt_from_sint(F32, x)).collect()
 }
 
 /// 16 sums or levels, in four vectors of 32-bit lanes.

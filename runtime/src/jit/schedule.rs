@@ -94,7 +94,10 @@ impl Compiler {
             | Work::Ssa { .. }
             | Work::Product { .. }
             | Work::Currents { .. }
-            | Work::Integrate { .. } => unreachable!("kernels are not compiled"),
+            | Work::Integrate { .. }
+            | Work::Peak { .. }
+            | Work::Scale { .. }
+            | Work::Pick { .. } => unreachable!("kernels are not compiled"),
         }
         e.finish(self.module.target_config());
         self.define(id)?;

@@ -83,6 +83,40 @@ fn check_affine(acc: usize, gain: &[f32], offset: &[f32], y: usize) {
     assert_eq!(gain.len(), offset.len(), "an offset for each channel");
 }
 
+/// The largest magnitude of every row, 1 where all are 0; whether all were finite.
+#[inline(always)]
+pub(super) fn peak(x: &[f32], d: usize, y: &mut [f32]) -> bool {
+    assert!(d > 0 && x.len() == d * y.len(), "a number for each row");
+    let mut rows = x.chunks_exact(d).zip(y);
+    rows.all(|(x, y)| {
+        let most = x.iter().fold(0f32, |most, x| if most < x.abs() { x.abs() } else { most });
+        *y = if most == 0.0 { 1.0 } else { most };
+        most.is_finite()
+    })
+}
+
+/// Rows times, or over, a number of their own.
+#[inline(always)]
+pub(super) fn scale_rows(x: &[f32], by: &[f32], d: usize, divide: bool, y: &mut [f32]) {
+    assert!(x.len() == y.len() && x.len() == d * by.len(), "a number for each row");
+    for ((x, &by), y) in x.chunks_exact(d).zip(by).zip(y.chunks_exact_mut(d)) {
+        if divide {
+            each(x, y, |x| x / by);
+        } else {
+            each(x, y, |x| x * by);
+        }
+    }
+}
+
+/// Some channels of every row.
+#[inline(always)]
+pub(super) fn pick(x: &[f32], d: usize, channels: &[i32], y: &mut [f32]) {
+    assert!(d > 0 && x.len() / d * channels.len() == y.len(), "as many results as channels");
+    for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(channels.len().max(1))) {
+        y.iter_mut().zip(channels).for_each(|(y, &c)| *y = x[c as usize]);
+    }
+}
+
 #[inline(always)]
 pub(super) fn embed(ids: &[i32], table: &[f32], d: usize, y: &mut [f32]) -> bool {
     assert!(d > 0 && ids.len() * d == y.len(), "a row for each id");

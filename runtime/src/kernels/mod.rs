@@ -167,6 +167,16 @@ kernels! {
     /// `y[n, d] = a[n, d] + row[d]`.
     fn add_row_f32(a: &[f32], row: &[f32], y: &mut [f32]) = elementwise::add_row;
 
+    /// The largest magnitude of each row of `x[n, d]`, 1 where all are 0. False if one is not finite.
+    #[must_use]
+    fn peak(x: &[f32], d: usize, y: &mut [f32]) -> bool = elementwise::peak;
+
+    /// `y[n, d] = x[n, d] * by[n]`, or over it.
+    fn scale_rows(x: &[f32], by: &[f32], d: usize, divide: bool, y: &mut [f32]) = elementwise::scale_rows;
+
+    /// `y[n, k] = x[n, channels[k]]`.
+    fn pick(x: &[f32], d: usize, channels: &[i32], y: &mut [f32]) = elementwise::pick;
+
     // --- integers ---
 
     /// `y[n, m] = x[n, k] w[k, m]`, levels in -127 to 127.
