@@ -2,6 +2,7 @@
 //!
 //! `convert` is the whole compiler as one function; `cli` is one file a subcommand. Only this crate prints.
 
+pub mod bench;
 pub mod calibrate;
 pub mod calibration;
 pub mod cli;

@@ -26,13 +26,15 @@ pub struct Options {
     pub count: bool,
     /// Instructions that kernels may use; `None` takes the variable `SNNC_ISA`, or the best that the machine has.
     pub isa: Option<Isa>,
+    /// Threads of one sequence. They never change a result.
+    pub threads: usize,
     /// The most tokens that one pass over the layers takes. It never changes a result.
     pub chunk: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { engine: Engine::Jit, count: true, isa: None, chunk: 128 }
+        Self { engine: Engine::Jit, count: true, isa: None, threads: 1, chunk: 128 }
     }
 }
 

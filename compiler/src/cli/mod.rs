@@ -3,6 +3,7 @@
 //! Exit status: 0 done, 1 something is wrong with an input or an output, 2 wrong usage, 3 a limit that the user set was not
 //! kept, 130 interrupted.
 
+mod bench;
 mod check;
 mod compile;
 mod demo;
@@ -44,6 +45,7 @@ enum Command {
     Logits(logits::Logits),
     Show(show::Show),
     Tune(tune::Tune),
+    Bench(bench::Bench),
     Demo(demo::Demo),
 }
 
@@ -71,23 +73,22 @@ pub fn main() -> ExitCode {
         Command::Check(command) => command.run(),
         Command::Compile(command) => command.run(),
         Command::Run(command) => command.run(),
-        Command::Eval(command) => match command.run() {
-            Ok(true) => Ok(()),
-            Ok(false) => return ExitCode::from(NOT_KEPT),
-            Err(complaints) => Err(complaints),
-        },
+        Command::Eval(command) => return verdict(command.run()),
         Command::Energy(command) => command.run(),
         Command::Logits(command) => command.run(),
         Command::Show(command) => command.run(),
-        Command::Tune(command) => match command.run() {
-            Ok(true) => Ok(()),
-            Ok(false) => return ExitCode::from(NOT_KEPT),
-            Err(complaints) => Err(complaints),
-        },
+        Command::Tune(command) => return verdict(command.run()),
+        Command::Bench(command) => return verdict(command.run()),
         Command::Demo(command) => command.run(),
     };
+    verdict(result.map(|()| true))
+}
+
+/// The exit status of a command that did its work, whether or not what the user set was kept.
+fn verdict(result: Result<bool, Complaints>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(NOT_KEPT),
         Err(complaints) => {
             complain(&complaints);
             ExitCode::FAILURE

@@ -1,0 +1,197 @@
+//! How fast a program runs: load, prefill, decode at several depths, collapsed and stepped, and what memory that takes.
+//!
+//! Every figure is the best of some runs, for what disturbs a run only makes it slower. Ids are seeded, the same on every
+//! machine. Ratios are to be taken within one run of one machine.
+
+use crate::Complaints;
+use crate::convert::vocabulary;
+use serde_json::{Value as Json, json};
+use snnc_ir::types::Elem;
+use snnc_ir::{Builder, Diagnostic, Graph, Op, Tensor, Value};
+use snnc_passes::collapse::{collapse, depends_on_order};
+use snnc_runtime::sample::SplitMix64;
+use snnc_runtime::{Options, Program, Rows, Session};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// Lengths of prompts.
+    pub prompts: Vec<usize>,
+    /// Tokens before the ones that decoding is measured on.
+    pub depths: Vec<usize>,
+    /// Tokens that are decoded at each depth.
+    pub decoded: usize,
+    /// Runs of which the best counts.
+    pub repeats: usize,
+    pub stepped: bool,
+}
+
+/// Prompt tokens a second, or new tokens a second.
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    /// Tokens of the prompt, or tokens before.
+    pub at: usize,
+    pub tokens_per_s: f64,
+}
+
+/// Speeds of one form of a program.
+#[derive(Clone, Debug, Default)]
+pub struct Speeds {
+    pub prefill: Vec<Rate>,
+    pub decode: Vec<Rate>,
+    /// The share of neurons that fired in the longest prefill; `None` where none were counted.
+    pub density: Option<f64>,
+}
+
+/// Seed of the ids that are run.
+const SEED: u64 = 0x0bec_0de5;
+
+/// Speeds of a program on seeded ids. Lengths beyond its context are left out.
+///
+/// # Errors
+/// It cannot be run.
+pub fn measure(program: &Arc<Program>, setting: &Setting) -> Result<Speeds, Complaints> {
+    let graph = program.graph();
+    let context = graph.context as usize;
+    let words = vocabulary(graph)? as u64;
+    let mut random = SplitMix64(SEED);
+    let ids: Vec<u32> = (0..context).map(|_| (random.bits() % words.max(1)) as u32).collect();
+    let mut session = Session::new(Arc::clone(program));
+    let one = |e: Diagnostic| vec![e];
+    let mut speeds = Speeds::default();
+    for &length in setting.prompts.iter().filter(|&&length| length > 0 && length <= context) {
+        let mut best = f64::INFINITY;
+        for _ in 0..setting.repeats {
+            session.reset();
+            let start = Instant::now();
+            session.forward(&ids[..length], Rows::Last).map_err(one)?;
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        speeds.prefill.push(Rate { at: length, tokens_per_s: length as f64 / best });
+    }
+    for &depth in setting.depths.iter().filter(|&&depth| depth < context) {
+        let count = setting.decoded.min(context - depth).max(1);
+        let mut best = f64::INFINITY;
+        for _ in 0..setting.repeats {
+            session.reset();
+            if depth > 0 {
+                session.forward(&ids[..depth], Rows::None).map_err(one)?;
+            }
+            let start = Instant::now();
+            for id in &ids[depth..depth + count] {
+                session.forward(&[*id], Rows::Last).map_err(one)?;
+            }
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        speeds.decode.push(Rate { at: depth, tokens_per_s: count as f64 / best });
+    }
+    Ok(speeds)
+}
+
+/// The form of a program that is run: every timestep, or time collapsed where it can be.
+///
+/// # Errors
+/// The program cannot be collapsed.
+pub fn form(graph: &Graph, stepped: bool) -> Result<Graph, Complaints> {
+    if stepped || depends_on_order(graph) { Ok(graph.clone()) } else { collapse(graph) }
+}
+
+/// Load, plan and first token of `load`, in milliseconds; and the program.
+///
+/// # Errors
+/// It cannot be loaded or run.
+pub fn first_token(
+    load: &dyn Fn() -> Result<Graph, Complaints>,
+    options: &Options,
+) -> Result<([f64; 2], Arc<Program>), Complaints> {
+    let one = |e: Diagnostic| vec![e];
+    let start = Instant::now();
+    let program = Arc::new(Program::new(Arc::new(load()?), options).map_err(one)?);
+    let loaded = start.elapsed().as_secs_f64() * 1e3;
+    Session::new(Arc::clone(&program)).forward(&[0], Rows::Last).map_err(one)?;
+    Ok(([loaded, start.elapsed().as_secs_f64() * 1e3], program))
+}
+
+/// The same program with so many of its neurons firing, once each, whatever they read: what events cost at a given density.
+/// Its results mean nothing.
+///
+/// # Errors
+/// The graph is not well typed.
+pub fn with_density(graph: &Graph, density: f64) -> Result<Graph, Complaints> {
+    let mut builder = Builder::new(graph.stage, graph.context);
+    let mut map: Vec<Value> = Vec::with_capacity(graph.nodes.len());
+    let mut random = SplitMix64(SEED);
+    for (value, node) in graph.iter() {
+        let mut args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
+        if let Op::Quant { .. } | Op::Fire { .. } | Op::Integrate { .. } = node.op {
+            let width = node.ty.shape().width().unwrap_or(0);
+            let fires = |random: &mut SplitMix64| (random.bits() >> 11) as f64 / ((1u64 << 53) as f64) < density;
+            let offset = (0..width).map(|_| if fires(&mut random) { 1.0 } else { 0.0 }).collect();
+            let last = args.len() - 1;
+            let constant = |data| Arc::new(Tensor::f32(&[width], data));
+            args[last - 1] = builder.weight(&format!("bench.{}.gain", value.0), constant(vec![0.0; width]));
+            args[last] = builder.weight(&format!("bench.{}.offset", value.0), constant(offset));
+        }
+        map.push(match node.op {
+            Op::Weight(id) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
+            op => builder.add(op, &args, graph.origin(value)).map_err(|e| vec![e])?,
+        });
+    }
+    Ok(builder.finish(graph.outputs.iter().map(|(name, value)| (name.clone(), map[value.index()])).collect()))
+}
+
+/// The share of neurons that fire, over `tokens` seeded ids.
+///
+/// # Errors
+/// It cannot be run.
+pub fn density(graph: &Graph, tokens: usize) -> Result<f64, Complaints> {
+    let one = |e: Diagnostic| vec![e];
+    let program = Arc::new(Program::new(Arc::new(graph.clone()), &Options::default()).map_err(one)?);
+    let words = vocabulary(graph)? as u64;
+    let mut random = SplitMix64(SEED);
+    let tokens = tokens.min(graph.context as usize);
+    let ids: Vec<u32> = (0..tokens).map(|_| (random.bits() % words.max(1)) as u32).collect();
+    let mut session = Session::new(program);
+    session.forward(&ids, Rows::All).map_err(one)?;
+    let (mut spikes, mut slots) = (0u64, 0u64);
+    for ((_, node), events) in graph.iter().zip(session.events()) {
+        if let Some((_, steps)) = node.ty.levels().filter(|_| snnc_ir::price::is_neuron(&node.op)) {
+            spikes += events.spikes;
+            slots += node.ty.shape().width().unwrap_or(0) as u64 * tokens as u64 * u64::from(steps);
+        }
+    }
+    Ok(spikes as f64 / slots.max(1) as f64)
+}
+
+/// Bytes of weights that one token's decoding reads: all int8 weights once.
+pub fn weight_bytes(graph: &Graph) -> usize {
+    let products = graph.iter().filter(|(_, node)| matches!(node.op, Op::Product | Op::Synapse | Op::Linear(_)));
+    let bytes = |value: Value| {
+        let elements: usize = graph.ty(value).shape().sizes().map_or(0, |sizes| sizes.iter().product());
+        elements * graph.ty(value).elem().map_or(0, Elem::bytes)
+    };
+    products.map(|(_, node)| bytes(node.args[1])).sum()
+}
+
+/// The most memory that this process has held, in MB; `None` where the system does not say.
+pub fn peak_rss_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib * 1024.0 / 1e6)
+}
+
+impl Speeds {
+    pub fn json(&self) -> Json {
+        let rate = |rate: &Rate| json!({ "at": rate.at, "tokens_per_s": rate.tokens_per_s });
+        let rates = |rates: &[Rate]| rates.iter().map(rate).collect::<Vec<Json>>();
+        json!({ "prefill": rates(&self.prefill), "decode": rates(&self.decode), "density": self.density })
+    }
+
+    /// The rate at a length or a depth.
+    pub fn at(rates: &[Rate], at: usize) -> Option<f64> {
+        rates.iter().find(|rate| rate.at == at).map(|rate| rate.tokens_per_s)
+    }
+}

@@ -1,0 +1,164 @@
+//! `snnc bench`: how fast a program runs here.
+
+use super::{note, print, print_json, threads};
+use crate::bench::{self, Setting, Speeds};
+use crate::{Complaints, files};
+use clap::Args;
+use serde_json::{Value as Json, json};
+use snnc_ir::{Diagnostic, Stage};
+use snnc_runtime::Options;
+use std::path::PathBuf;
+
+/// Measure load, prefill and decoding of a .snn program on seeded ids; the best of some runs
+#[derive(Args, Debug)]
+pub struct Bench {
+    /// The .snn file
+    model: PathBuf,
+    /// Lengths of prompts to measure; those beyond the context are left out
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "16,128,1024")]
+    prompts: Vec<usize>,
+    /// Tokens before the ones whose decoding is measured
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "128,512,900")]
+    depths: Vec<usize>,
+    /// Tokens to decode at each depth
+    #[arg(long, value_name = "N", default_value_t = 72, value_parser = clap::value_parser!(u32).range(1..))]
+    decoded: u32,
+    /// Runs of which the best counts
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    repeats: u32,
+    /// Threads of one sequence [default: all cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Measure the form that runs every timestep, spike by spike, as well
+    #[arg(long)]
+    stepped: bool,
+    /// Make this share of all neurons fire, once each, whatever they read; results then mean nothing
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    density: Option<f64>,
+    /// Write JSON to standard output
+    #[arg(long)]
+    json: bool,
+    /// Compare with the JSON of an earlier run on this machine
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// How much slower than the baseline a figure may be: beyond, the exit status is 3
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent, requires = "baseline")]
+    max_regress: f64,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "it is no number".to_string())?;
+    if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("it is a number from 0 to 1".into()) }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number: f64 = text.trim_end_matches('%').parse().map_err(|_| "it is no number of percent".to_string())?;
+    if number.is_finite() && number >= 0.0 { Ok(number) } else { Err("it is a number from 0 up".into()) }
+}
+
+/// Figures that a baseline is compared by: whether more is better.
+const FIGURES: [(&str, bool); 5] = [
+    ("load_ms", false),
+    ("prefill_128_tokens_per_s", true),
+    ("prefill_1024_tokens_per_s", true),
+    ("decode_tokens_per_s", true),
+    ("peak_rss_mb", false),
+];
+
+impl Bench {
+    /// Whether no figure is worse than the baseline allows.
+    pub fn run(self) -> Result<bool, Complaints> {
+        let load = || {
+            let graph = match files::load(&self.model)? {
+                files::Model::Snn(file) if file.graph.stage == Stage::Spiking => file.graph,
+                _ => {
+                    let place = self.model.display().to_string();
+                    return Err(vec![Diagnostic::new(place, "is no .snn program").note("compile it first")]);
+                }
+            };
+            match self.density {
+                Some(density) => bench::with_density(&graph, density),
+                None => Ok(graph),
+            }
+        };
+        let baseline = self.baseline.as_ref().map(|path| read(path)).transpose()?;
+        let options = Options { count: false, threads: threads(self.threads), ..Options::default() };
+        let setting = Setting {
+            prompts: self.prompts.clone(),
+            depths: self.depths.clone(),
+            decoded: self.decoded as usize,
+            repeats: self.repeats as usize,
+            stepped: self.stepped,
+        };
+        let ([load_ms, first_ms], program) =
+            bench::first_token(&|| load().and_then(|graph| bench::form(&graph, false)), &options)?;
+        let collapsed = bench::measure(&program, &setting)?;
+        let peak = bench::peak_rss_mb();
+        let bytes = bench::weight_bytes(program.graph());
+        let density = bench::density(program.graph(), 64)?;
+        drop(program);
+        let stepped = if self.stepped {
+            let (_, program) = bench::first_token(&|| load().and_then(|graph| bench::form(&graph, true)), &options)?;
+            Some(bench::measure(&program, &setting)?)
+        } else {
+            None
+        };
+        let all = json!({
+            "model": self.model.display().to_string(), "threads": options.threads,
+            "load_ms": load_ms, "first_token_ms": first_ms,
+            "prefill_128_tokens_per_s": Speeds::at(&collapsed.prefill, 128),
+            "prefill_1024_tokens_per_s": Speeds::at(&collapsed.prefill, 1024),
+            "decode_tokens_per_s": Speeds::at(&collapsed.decode, 128),
+            "decoded_tokens": self.decoded, "peak_rss_mb": peak, "weight_bytes": bytes,
+            "density": density, "collapsed": collapsed.json(), "stepped": stepped.as_ref().map(Speeds::json),
+        });
+        if self.json {
+            print_json(&all)?;
+        } else {
+            print(&table(&all, &collapsed, stepped.as_ref()))?;
+        }
+        Ok(baseline.is_none_or(|baseline| kept(&all, &baseline, self.max_regress)))
+    }
+}
+
+fn read(path: &std::path::Path) -> Result<Json, Complaints> {
+    let text = files::read_text(path).map_err(|e| vec![e])?;
+    serde_json::from_str(&text).map_err(|e| {
+        vec![Diagnostic::new(path.display().to_string(), format!("is no JSON of `snnc bench --json` ({e})"))]
+    })
+}
+
+/// Says which figures are worse than the baseline by more than so many percent; whether there are none.
+fn kept(now: &Json, before: &Json, most: f64) -> bool {
+    let mut kept = true;
+    for (name, more_is_better) in FIGURES {
+        let (Some(now), Some(before)) = (now[name].as_f64(), before[name].as_f64()) else { continue };
+        let worse = if more_is_better { before / now - 1.0 } else { now / before - 1.0 };
+        if worse * 100.0 > most {
+            note(&format!("{name}: {now:.1}, the baseline has {before:.1}: {:.1} % worse", 100.0 * worse));
+            kept = false;
+        }
+    }
+    kept
+}
+
+fn table(all: &Json, collapsed: &Speeds, stepped: Option<&Speeds>) -> String {
+    let number = |name: &str| all[name].as_f64().map_or("-".to_string(), |x| format!("{x:.0}"));
+    let mut text = format!(
+        "{:<28} {:>10} ms   first token after {} ms\n{:<28} {:>10} MB\n{:<28} {:>10.1} % of neurons fire at a timestep\n",
+        "load", number("load_ms"), number("first_token_ms"), "peak memory", number("peak_rss_mb"), "density",
+        100.0 * all["density"].as_f64().unwrap_or(0.0),
+    );
+    for (form, speeds) in [("collapsed", Some(collapsed)), ("stepped", stepped)] {
+        let Some(speeds) = speeds else { continue };
+        for rate in &speeds.prefill {
+            let what = format!("{form}, prompt of {}", rate.at);
+            text += &format!("{what:<28} {:>10.1} tokens/s\n", rate.tokens_per_s);
+        }
+        for rate in &speeds.decode {
+            let what = format!("{form}, decoding past {}", rate.at);
+            text += &format!("{what:<28} {:>10.1} tokens/s\n", rate.tokens_per_s);
+        }
+    }
+    text
+}

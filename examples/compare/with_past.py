@@ -1,0 +1,81 @@
+"""A GPT-2 as `make_gpt2` writes it, made into what onnxruntime runs best: keys and values of the past go in and come out, and
+the head sees the last token only. The weights are the same numbers."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+def with_past(source, heads):
+    weights = {t.name: numpy_helper.to_array(t) for t in onnx.load(source).graph.initializer}
+    prefix = next(name for name in weights if name.endswith("wte.weight")).removesuffix("wte.weight")
+    layers = 1 + max(int(n.split("h.")[1].split(".")[0]) for n in weights if f"{prefix}h." in n)
+    vocabulary, width = weights[f"{prefix}wte.weight"].shape
+    head = width // heads
+    nodes, constants = [], []
+
+    def constant(name, array):
+        constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def node(op, inputs, output, **attributes):
+        nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
+        return output
+
+    def weight(name):
+        return constant(name, weights[prefix + name])
+
+    def norm(x, name):
+        return node("LayerNormalization", [x, weight(f"{name}.weight"), weight(f"{name}.bias")], f"{name}.y", epsilon=1e-5)
+
+    def linear(x, name):
+        y = node("MatMul", [x, weight(f"{name}.weight")], f"{name}.m")
+        return node("Add", [y, weight(f"{name}.bias")], f"{name}.y")
+
+    shape = constant("split_shape", np.array([0, 0, heads, head], np.int64))
+    merged = constant("merged_shape", np.array([0, 0, width], np.int64))
+    scale = constant("scale", np.array(head**-0.5, np.float32))
+    half, one, cubic, root = (
+        constant(n, np.array(x, np.float32))
+        for n, x in [("half", 0.5), ("one", 1.0), ("cubic", 0.044715), ("root", (2 / np.pi) ** 0.5)]
+    )
+    x = node("Gather", [weight("wte.weight"), "input_ids"], "tokens")
+    x = node("Add", [x, node("Gather", [weight("wpe.weight"), "position_ids"], "places")], "embedded")
+    presents = []
+    for i in range(layers):
+        h = f"h.{i}"
+        qkv = linear(norm(x, f"{h}.ln_1"), f"{h}.attn.c_attn")
+        nodes.append(helper.make_node("Split", [qkv], [f"{h}.{p}" for p in "qkv"], axis=-1, num_outputs=3))
+        part = {}
+        for p in "qkv":
+            turned = node("Reshape", [f"{h}.{p}", shape], f"{h}.{p}.split")
+            part[p] = node("Transpose", [turned], f"{h}.{p}.heads", perm=[0, 2, 1, 3])
+        for p in "kv":
+            part[p] = node("Concat", [f"past.{i}.{p}", part[p]], f"present.{i}.{p}", axis=2)
+            presents.append(part[p])
+        keys = node("Transpose", [part["k"]], f"{h}.k.turned", perm=[0, 1, 3, 2])
+        scores = node("Mul", [node("MatMul", [part["q"], keys], f"{h}.qk"), scale], f"{h}.scaled")
+        probable = node("Softmax", [node("Add", [scores, "mask"], f"{h}.masked")], f"{h}.softmax", axis=-1)
+        mixed = node("Transpose", [node("MatMul", [probable, part["v"]], f"{h}.mixed")], f"{h}.back", perm=[0, 2, 1, 3])
+        y = linear(node("Reshape", [mixed, merged], f"{h}.merged"), f"{h}.attn.c_proj")
+        x = node("Add", [x, y], f"{h}.attended")
+        y = linear(norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc")
+        cube = node("Mul", [node("Mul", [node("Mul", [y, y], f"{h}.2"), y], f"{h}.3"), cubic], f"{h}.cube")
+        inner = node("Mul", [node("Add", [y, cube], f"{h}.sum"), root], f"{h}.inner")
+        bent = node("Add", [node("Tanh", [inner], f"{h}.tanh"), one], f"{h}.bent")
+        y = node("Mul", [node("Mul", [y, bent], f"{h}.gated"), half], f"{h}.gelu")
+        x = node("Add", [x, linear(y, f"{h}.mlp.c_proj")], f"{h}.out")
+    last = node("Gather", [x, constant("last", np.array([-1], np.int64))], "last_row", axis=1)
+    head_weight = constant("lm_head", weights[f"{prefix}wte.weight"].T)
+    node("MatMul", [norm(last, "ln_f"), head_weight], "logits")
+
+    def value(name, kind, dims):
+        return helper.make_tensor_value_info(name, kind, dims)
+
+    past = [value(f"past.{i}.{p}", TensorProto.FLOAT, [1, heads, "past", head]) for i in range(layers) for p in "kv"]
+    inputs = [value("input_ids", TensorProto.INT64, [1, "n"]), value("position_ids", TensorProto.INT64, [1, "n"])]
+    inputs += [value("mask", TensorProto.FLOAT, ["n", "all"]), *past]
+    outputs = [value("logits", TensorProto.FLOAT, [1, 1, vocabulary])]
+    outputs += [value(name, TensorProto.FLOAT, [1, heads, "all", head]) for name in presents]
+    graph = helper.make_graph(nodes, "gpt2", inputs, outputs, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
