@@ -2,7 +2,7 @@
 
 use super::memory::Plain;
 use super::memory::{Operands, Run, cast, cast_mut};
-use crate::kernels::{self, Isa, Kernels, PackedI8};
+use crate::kernels::{self, Isa, Kernels, Lines, PackedI8, Pages};
 use crate::plan::{Plan, Step, Work, plane_bytes, wide};
 use crate::program::Options;
 use crate::state::{Level, Slot};
@@ -12,6 +12,7 @@ use snnc_ir::op::Layout;
 use snnc_ir::price::Events;
 use snnc_ir::types::{Code, Elem};
 use snnc_ir::{Curve, Diagnostic, Graph, Type};
+use std::sync::Arc;
 
 /// Why a kernel stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,16 +52,32 @@ pub fn kernels(options: &Options) -> Result<Kernels, Diagnostic> {
 }
 
 pub fn prepare(graph: &Graph, plan: &Plan) -> Result<Vec<Prepared>, Diagnostic> {
-    let one = |step: &Step| match step.work {
-        Work::Ssa { phases, .. } => Ok(Prepared::Phases(phase_weights(phases))),
-        Work::Product { inputs, outputs, .. } => {
-            let call = Call { graph, step };
-            let misfit = |_| Diagnostic::new(graph.origin(step.node), "internal error: a product without its weight");
-            Ok(Prepared::Packed(PackedI8::pack(call.i8(0).map_err(misfit)?, inputs, outputs)))
-        }
-        _ => Ok(Prepared::Nothing),
+    let count = |step: &Step| match step.work {
+        Work::Product { inputs, outputs, .. } => PackedI8::line_count(inputs, outputs),
+        _ => 0,
     };
-    plan.steps.iter().map(one).collect()
+    let all = plan.steps.iter().map(count).sum();
+    let mut pages = Pages::new(all).map_err(|message| Diagnostic::new("", message))?;
+    let mut rest = pages.lines_mut();
+    for step in &plan.steps {
+        let Work::Product { inputs, outputs, .. } = step.work else { continue };
+        let misfit = |_| Diagnostic::new(graph.origin(step.node), "internal error: a product without its weight");
+        let (lines, after) = std::mem::take(&mut rest).split_at_mut(count(step));
+        rest = after;
+        PackedI8::pack(Call { graph, step }.i8(0).map_err(misfit)?, inputs, outputs, lines);
+    }
+    let pages = Arc::new(pages);
+    let mut at = 0;
+    let one = |step: &Step| match step.work {
+        Work::Ssa { phases, .. } => Prepared::Phases(phase_weights(phases)),
+        Work::Product { inputs, outputs, .. } => {
+            let lines = Lines::new(Arc::clone(&pages), at..at + count(step));
+            at += count(step);
+            Prepared::Packed(PackedI8::new(lines, inputs, outputs))
+        }
+        _ => Prepared::Nothing,
+    };
+    Ok(plan.steps.iter().map(one).collect())
 }
 
 /// Runs the kernel of a step on its operands' rows, which begin at row `first` of the chunk.

@@ -15,6 +15,7 @@ mod exponential;
 mod linear;
 mod neuron;
 mod norm;
+mod pages;
 mod product;
 mod rows;
 mod ssa;
@@ -24,6 +25,7 @@ mod vectors;
 
 pub use elementwise::Curve;
 pub use neuron::{Bend, Code, Level, Neuron, Potential};
+pub use pages::{Line, Lines, Pages};
 pub use product::PackedI8;
 pub use ssa::{Ssa, SsaCount};
 

@@ -5,6 +5,7 @@
 
 use super::check_rows_of;
 use super::neuron::Level;
+use super::pages::{Line, Lines};
 use super::vectors::{TILE, Vectors};
 
 /// Inputs of an output that lie side by side.
@@ -18,34 +19,39 @@ const BLOCK: usize = 64;
 /// Up to so many tokens, the weights are walked for each.
 const WALK_TOKENS: usize = 2;
 
-/// A cache line: sixteen outputs' weights for the four inputs of a group.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub(super) struct Line(pub [i8; 64]);
-
 /// Packed weights. What pads them is zero.
 #[derive(Clone, Debug)]
 pub struct PackedI8 {
     inputs: usize,
     outputs: usize,
-    lines: Vec<Line>,
+    lines: Lines,
 }
 
 impl PackedI8 {
-    /// From `w[inputs, outputs]`, none of them -128.
-    pub fn pack(w: &[i8], inputs: usize, outputs: usize) -> Self {
+    /// Lines that packed weights take.
+    pub fn line_count(inputs: usize, outputs: usize) -> usize {
+        outputs.div_ceil(OUTPUTS) * inputs.div_ceil(GROUP) * GROUP
+    }
+
+    /// From lines that `pack` filled.
+    pub fn new(lines: Lines, inputs: usize, outputs: usize) -> Self {
+        assert_eq!(lines.len(), Self::line_count(inputs, outputs), "lines of {inputs} inputs, {outputs} outputs");
+        Self { inputs, outputs, lines }
+    }
+
+    /// Packs `w[inputs, outputs]`, none of them -128, into lines of zeros.
+    pub fn pack(w: &[i8], inputs: usize, outputs: usize, lines: &mut [Line]) {
         assert!(
             inputs > 0 && outputs > 0 && w.len() == inputs * outputs,
             "weights of {inputs} inputs, {outputs} outputs"
         );
+        assert_eq!(lines.len(), Self::line_count(inputs, outputs), "lines of {inputs} inputs, {outputs} outputs");
         let groups = inputs.div_ceil(GROUP);
-        let mut lines = vec![Line([0; 64]); outputs.div_ceil(OUTPUTS) * groups * GROUP];
         for (p, panel) in lines.chunks_exact_mut(groups * GROUP).enumerate() {
             for (group, rows) in panel.chunks_exact_mut(GROUP).zip(w.chunks(GROUP * outputs)) {
                 pack_group(&rows[p * OUTPUTS..], outputs, (outputs - p * OUTPUTS).min(OUTPUTS), group);
             }
         }
-        Self { inputs, outputs, lines }
     }
 
     pub fn inputs(&self) -> usize {
@@ -58,7 +64,7 @@ impl PackedI8 {
 
     /// Memory that the weights take.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.lines.as_slice())
+        size_of_val(&*self.lines)
     }
 
     fn groups(&self) -> usize {

@@ -3,6 +3,14 @@
 use super::neuron::{Bend, Code, Neuron};
 use super::*;
 use proptest::prelude::*;
+use std::sync::Arc;
+
+fn packed(w: &[i8], k: usize, m: usize) -> PackedI8 {
+    let count = PackedI8::line_count(k, m);
+    let mut pages = Pages::new(count).expect("there is memory");
+    PackedI8::pack(w, k, m, pages.lines_mut());
+    PackedI8::new(Lines::new(Arc::new(pages), 0..count), k, m)
+}
 
 fn isas() -> impl Iterator<Item = Kernels> {
     [Isa::Portable, Isa::Avx2].into_iter().filter_map(|isa| Kernels::new(isa).ok())
@@ -88,7 +96,7 @@ fn product(n: usize, k: usize, m: usize, most: i32, seed: u64) {
     let w: Vec<i8> = numbers.many(k * m, |numbers| numbers.level(127) as i8);
     let sum = |t: usize, o: usize| (0..k).map(|c| x[t * k + c] * i32::from(w[c * m + o])).sum::<i32>();
     let want: Vec<i32> = (0..n * m).map(|i| sum(i / m, i % m)).collect();
-    let packed = PackedI8::pack(&w, k, m);
+    let packed = packed(&w, k, m);
     for kernels in isas() {
         let mut y = vec![i32::MIN; n * m];
         let wide: Vec<i16> = x.iter().map(|&x| x as i16).collect();
@@ -298,7 +306,7 @@ fn products_over_more_than_a_block() {
 #[test]
 fn products_of_extremes() {
     let (k, m) = (768, 64);
-    let packed = PackedI8::pack(&vec![-127; k * m], k, m);
+    let packed = packed(&vec![-127; k * m], k, m);
     for kernels in isas() {
         for n in [1, 5] {
             let mut y = vec![0; n * m];
