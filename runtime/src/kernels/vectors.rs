@@ -28,6 +28,9 @@ pub(super) trait Vectors: Copy {
     /// The entries of a table at these indices, which are at least 0, and at the next ones.
     fn pairs<const N: usize, const M: usize>(self, table: &[f32; N], at: &[i32; M]) -> [[f32; M]; 2];
 
+    /// Asks for memory that is read soon.
+    fn ahead<T>(self, soon: &[T]);
+
     /// `scores[j] = q . keys[j]`: key `j` is the first `q.len()` numbers from `j * stride` on.
     fn dots<L: Level>(self, q: &[i16], keys: &[L], stride: usize, scores: &mut [i32]);
 
@@ -104,6 +107,9 @@ impl Vectors for Portable {
         }
         found
     }
+
+    #[inline(always)]
+    fn ahead<T>(self, _: &[T]) {}
 
     #[inline(always)]
     fn dots<L: Level>(self, q: &[i16], keys: &[L], stride: usize, scores: &mut [i32]) {
@@ -289,6 +295,15 @@ mod avx2 {
                 }
             }
             found
+        }
+
+        #[inline(always)]
+        fn ahead<T>(self, soon: &[T]) {
+            let from = soon.as_ptr().cast::<i8>();
+            for at in (0..size_of_val(soon)).step_by(64) {
+                // SAFETY: a prefetch reads nothing and faults nowhere, whatever the address.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at)) };
+            }
         }
 
         #[inline(always)]
