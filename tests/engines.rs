@@ -26,6 +26,24 @@ fn check(config: Gpt2Config, code: Code, steps: u16) {
     check_graph(&format!("{config:?} {code:?} {steps}"), &stepped, config.vocabulary);
 }
 
+/// Enough tokens, and outputs enough, that threads share products and attention.
+#[test]
+fn threads() {
+    let config = Gpt2Config { width: 96, heads: 3, vocabulary: 1200, context: 160, ..Gpt2Config::TINY };
+    for steps in [7, 9] {
+        let stepped = spiking(imported(&config), Levels { code: Code::Binary, steps });
+        for graph in [collapse(&stepped).unwrap(), stepped] {
+            let ids = ids(140, config.vocabulary);
+            let calls: Vec<&[u32]> = [&ids[..100], &ids[100..101], &ids[101..139], &ids[139..]].to_vec();
+            let want = run(&graph, options(Engine::Jit), &calls);
+            for threads in [2, 3, 7] {
+                let got = run(&graph, Options { threads, ..options(Engine::Jit) }, &calls);
+                assert!(got.bits == want.bits && got.events == want.events, "{threads} threads, T = {steps}");
+            }
+        }
+    }
+}
+
 /// Neurons that answer within the timestep: every timestep is run, by every engine with the same bits.
 #[test]
 fn neurons_that_answer_within_the_timestep() {
@@ -111,6 +129,7 @@ fn check_forms(what: &str, forms: &[(&str, &Graph)], vocabulary: usize) -> BTree
     for isa in [Isa::Portable, Isa::Avx2].into_iter().filter(|isa| isa.is_available()) {
         engines.push((isa.name(), Options { isa: Some(isa), chunk: 5, ..options(Engine::Jit) }));
     }
+    engines.push(("three threads", Options { threads: 3, ..options(Engine::Jit) }));
     for (form, graph) in forms {
         for (engine, options) in &engines {
             let got = run(graph, *options, &[&ids]);

@@ -9,6 +9,7 @@ pub mod jit;
 pub mod kernels;
 pub mod meter;
 pub mod plan;
+mod pool;
 pub mod program;
 pub mod sample;
 pub mod session;

@@ -146,7 +146,12 @@ fn table(all: &Json, collapsed: &Speeds, stepped: Option<&Speeds>) -> String {
     let number = |name: &str| all[name].as_f64().map_or("-".to_string(), |x| format!("{x:.0}"));
     let mut text = format!(
         "{:<28} {:>10} ms   first token after {} ms\n{:<28} {:>10} MB\n{:<28} {:>10.1} % of neurons fire at a timestep\n",
-        "load", number("load_ms"), number("first_token_ms"), "peak memory", number("peak_rss_mb"), "density",
+        "load",
+        number("load_ms"),
+        number("first_token_ms"),
+        "peak memory",
+        number("peak_rss_mb"),
+        "density",
         100.0 * all["density"].as_f64().unwrap_or(0.0),
     );
     for (form, speeds) in [("collapsed", Some(collapsed)), ("stepped", stepped)] {

@@ -138,8 +138,14 @@ fn threads(asked: Option<usize>) -> usize {
     asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1)
 }
 
-/// A graph as an engine takes it: an imported one is raised, a spiking one is collapsed unless every step is to run.
+/// A program that one thread runs, or several each on a sequence of its own.
 fn program(input: Input, args: EngineArgs, count: bool) -> Result<Arc<Program>, Complaints> {
+    shared_program(input, args, count, 1)
+}
+
+/// A graph as an engine takes it: an imported one is raised, a spiking one is collapsed unless every step is to run.
+/// `threads` share the work of one sequence.
+fn shared_program(input: Input, args: EngineArgs, count: bool, threads: usize) -> Result<Arc<Program>, Complaints> {
     use snnc_ir::Stage;
     let Input { graph, rounded } = input;
     let graph = match graph.stage {
@@ -153,7 +159,7 @@ fn program(input: Input, args: EngineArgs, count: bool) -> Result<Arc<Program>, 
         Stage::Tensor | Stage::Quantised | Stage::Spiking => graph,
     };
     let engine = if args.interpret { Engine::Interpreter } else { Engine::Jit };
-    let options = Options { engine, count, ..Options::default() };
+    let options = Options { engine, count, threads, ..Options::default() };
     Program::new(Arc::new(graph), &options).map(Arc::new).map_err(|e| vec![e])
 }
 

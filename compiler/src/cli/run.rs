@@ -1,6 +1,6 @@
 //! `snnc run`: continues a text.
 
-use super::{EngineArgs, Loaded, note, print, program};
+use super::{EngineArgs, Loaded, note, print, shared_program, threads};
 use crate::Complaints;
 use crate::evaluate::logits_of;
 use crate::tokens::Tokens;
@@ -25,6 +25,9 @@ pub struct Run {
     max_new_tokens: usize,
     #[command(flatten)]
     engine: EngineArgs,
+    /// Threads; the text does not depend on them [default: all cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
     /// 0 takes the likeliest token; higher is more varied
     #[arg(long, default_value_t = 0.0, value_parser = at_least_zero)]
     temperature: f32,
@@ -57,7 +60,7 @@ impl Run {
         let loaded = Loaded::read(&self.model)?;
         let tokens = loaded.tokens(&self.model)?;
         let prompt = if self.prompt == "-" { standard_input()? } else { self.prompt.clone() };
-        let program = program(loaded.input, self.engine, false)?;
+        let program = shared_program(loaded.input, self.engine, false, threads(self.threads))?;
         let options =
             SampleOptions { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed };
         print(&prompt)?;

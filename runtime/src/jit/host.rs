@@ -2,8 +2,9 @@
 
 use super::memory::Plain;
 use super::memory::{Operands, Run, cast, cast_mut};
-use crate::kernels::{self, Isa, Kernels, Lines, PackedI8, Pages};
+use crate::kernels::{self, Isa, Kernels, Lines, OUTPUTS, PackedI8, Pages};
 use crate::plan::{Plan, Step, Work, plane_bytes, wide};
+use crate::pool::Pool;
 use crate::program::Options;
 use crate::state::{Level, Slot};
 use snnc_ir::eval::phase_weights;
@@ -12,7 +13,7 @@ use snnc_ir::op::Layout;
 use snnc_ir::price::Events;
 use snnc_ir::types::{Code, Elem};
 use snnc_ir::{Curve, Diagnostic, Graph, Type};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why a kernel stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +143,7 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
                 [true, true, false] => attend::<i16, i16, i8>,
                 [true, true, true] => attend::<i16, i16, i16>,
             };
-            let counts = attend(kernels, slot, past, operands, &shape, steps, out)?;
+            let counts = attend(kernels, &compiled.pool, slot, past, operands, &shape, steps, out)?;
             let (score_additions, value_keys) = (counts.score_additions, counts.value_keys);
             run.events[i] += Events { keys, score_additions, value_keys, ..Events::default() };
             Ok(())
@@ -150,9 +151,11 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
         Work::Product { code, steps, .. } => {
             let Prepared::Packed(w) = &compiled.prepared[i] else { return Err(Fault::Misfit) };
             if wide(code, steps) {
-                kernels.product_i16(number(a)?, w, number_mut(out)?);
+                let product = |x: &[i16], w: &PackedI8, y: &mut [i32]| kernels.product_i16(x, w, y);
+                multiply(&compiled.pool, number(a)?, w, number_mut(out)?, product);
             } else {
-                kernels.product_i8(number(a)?, w, number_mut(out)?);
+                let product = |x: &[i8], w: &PackedI8, y: &mut [i32]| kernels.product_i8(x, w, y);
+                multiply(&compiled.pool, number(a)?, w, number_mut(out)?, product);
             }
             Ok(())
         }
@@ -207,6 +210,36 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
         Work::Neuron(_) | Work::Settle { .. } | Work::Synapse { .. } | Work::Affine { .. } | Work::Add { .. } => {
             Err(Fault::Misfit)
         }
+    }
+}
+
+/// Tokens of a part of a kernel's work that threads share.
+const ROWS: usize = 16;
+
+/// Panels of such a part: weights of 200 KB and up.
+const PANELS: usize = 4;
+
+/// A product, shared by tokens where there are many, and by outputs where there is one.
+fn multiply<L: Sync>(
+    pool: &Pool,
+    x: &[L],
+    w: &PackedI8,
+    y: &mut [i32],
+    product: impl Fn(&[L], &PackedI8, &mut [i32]) + Sync,
+) {
+    let rows = x.len() / w.inputs();
+    if pool.threads() == 1 || (rows != 1 && rows < 2 * ROWS) || (rows == 1 && w.panel_count() < 2 * PANELS) {
+        product(x, w, y);
+    } else if rows == 1 {
+        let parts = y.chunks_mut(PANELS * OUTPUTS).zip((0..).step_by(PANELS)).collect();
+        pool.each(parts, |(y, from): (&mut [i32], usize)| {
+            product(x, &w.panels(from..w.panel_count().min(from + PANELS)), y);
+        });
+    } else {
+        // A multiple of the six tokens that a tile has, near an equal share.
+        let part = rows.div_ceil(pool.threads()).next_multiple_of(6);
+        let parts = x.chunks(part * w.inputs()).zip(y.chunks_mut(part * w.outputs())).collect();
+        pool.each(parts, |(x, y)| product(x, w, y));
     }
 }
 
@@ -303,6 +336,7 @@ fn spelling(code: Code) -> kernels::Code {
 /// Spiking attention of queries, keys and values stored in `Q`, `K` and `V`; scores spike by spike where `steps` are given.
 fn attend<Q, K, V>(
     kernels: Kernels,
+    pool: &Pool,
     slot: &mut Slot,
     past: usize,
     (q, k, v): (&[u8], &[u8], &[u8]),
@@ -311,16 +345,31 @@ fn attend<Q, K, V>(
     out: &mut [f32],
 ) -> Result<kernels::SsaCount, Fault>
 where
-    Q: Plain + kernels::Level,
-    K: Plain + kernels::Level + Level,
-    V: Plain + kernels::Level + Level,
+    Q: Plain + kernels::Level + Sync,
+    K: Plain + kernels::Level + Level + Sync,
+    V: Plain + kernels::Level + Level + Sync,
 {
     let (k, v) = extend::<K, V>(slot, number(k)?, number(v)?, past)?;
     let q: &[Q] = number(q)?;
-    Ok(match steps {
-        Some(steps) => kernels.ssa_stepped(q, k, v, shape, steps, out),
-        None => kernels.ssa(q, k, v, shape, out),
-    })
+    let run = |q: &[Q], end: usize, out: &mut [f32]| match steps {
+        Some(steps) => kernels.ssa_stepped(q, &k[..end], &v[..end], shape, steps, out),
+        None => kernels.ssa(q, &k[..end], &v[..end], shape, out),
+    };
+    let rows = q.len() / shape.d;
+    if pool.threads() == 1 || rows < 2 * ROWS {
+        return Ok(run(q, k.len(), out));
+    }
+    // Later queries meet more keys: small parts even that out.
+    let part = ROWS * shape.d;
+    let parts: Vec<_> = q.chunks(part).zip(out.chunks_mut(part)).enumerate().rev().collect();
+    let counts = Mutex::new(kernels::SsaCount::default());
+    pool.each(parts, |(i, (q, out))| {
+        let count = run(q, past * shape.d + i * part + q.len(), out);
+        let mut all = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        all.score_additions += count.score_additions;
+        all.value_keys += count.value_keys;
+    });
+    Ok(counts.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Adds this call's keys and values to the state; all keys and values of the sequence.

@@ -16,6 +16,7 @@ mod tests;
 use crate::kernels::Kernels;
 use crate::meter::Meter;
 use crate::plan::{Place, Plan, Step, When, Work};
+use crate::pool::Pool;
 use crate::program::Options;
 use crate::session::{Machine, Rows};
 use crate::state::Slot;
@@ -34,6 +35,7 @@ pub struct Compiled {
     pub(crate) graph: Arc<Graph>,
     pub(crate) plan: Plan,
     pub(crate) kernels: Kernels,
+    pub(crate) pool: Pool,
     /// By step: what its kernel wants beside the graph's constants.
     pub(crate) prepared: Vec<Prepared>,
     pub(crate) records: Vec<Record>,
@@ -66,6 +68,7 @@ impl Compiled {
             graph,
             plan,
             kernels,
+            pool: Pool::new(options.threads),
             prepared,
             records,
             scratch_len,

@@ -26,7 +26,7 @@ mod vectors;
 pub use elementwise::Curve;
 pub use neuron::{Bend, Code, Level, Neuron, Potential};
 pub use pages::{Line, Lines, Pages};
-pub use product::PackedI8;
+pub use product::{OUTPUTS, PackedI8};
 pub use ssa::{Ssa, SsaCount};
 
 /// The environment variable that names the instruction set to use.

@@ -63,6 +63,13 @@ impl Lines {
     }
 }
 
+impl Lines {
+    /// Some of these. Panics if the range is not within them.
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        Self::new(Arc::clone(&self.pages), self.range.start + range.start..self.range.start + range.end)
+    }
+}
+
 impl std::ops::Deref for Lines {
     type Target = [Line];
 

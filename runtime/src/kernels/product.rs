@@ -11,7 +11,7 @@ use super::vectors::{TILE, Vectors};
 /// Inputs of an output that lie side by side.
 pub(super) const GROUP: usize = 4;
 /// Outputs of a panel.
-pub(super) const OUTPUTS: usize = 64;
+pub const OUTPUTS: usize = 64;
 /// Tokens of a tile: with twelve sums, two weights, an input and a product the sixteen registers are full.
 const TOKENS: usize = 6;
 /// Groups of a block, 16 KiB.
@@ -52,6 +52,17 @@ impl PackedI8 {
                 pack_group(&rows[p * OUTPUTS..], outputs, (outputs - p * OUTPUTS).min(OUTPUTS), group);
             }
         }
+    }
+
+    /// The outputs of some panels, 64 each.
+    pub fn panels(&self, range: std::ops::Range<usize>) -> Self {
+        let lines = self.groups() * GROUP;
+        let outputs = self.outputs.min(range.end * OUTPUTS) - range.start * OUTPUTS;
+        Self { inputs: self.inputs, outputs, lines: self.lines.slice(range.start * lines..range.end * lines) }
+    }
+
+    pub fn panel_count(&self) -> usize {
+        self.outputs.div_ceil(OUTPUTS)
     }
 
     pub fn inputs(&self) -> usize {

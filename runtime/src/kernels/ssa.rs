@@ -223,13 +223,7 @@ fn table(weights: &[i32]) -> [i16; PHASES] {
 
 /// The keys that fire with their weights, to the front of `fired`: how many they are, and what they weigh together.
 #[inline(always)]
-fn fire(
-    scores: &mut [i32],
-    slope: f32,
-    late: f32,
-    weights: &[i16; PHASES],
-    fired: &mut [(u32, i16)],
-) -> (usize, i32) {
+fn fire(scores: &mut [i32], slope: f32, late: f32, weights: &[i16; PHASES], fired: &mut [(u32, i16)]) -> (usize, i32) {
     let best = scores.iter().copied().fold(i32::MIN, i32::max);
     for score in scores.iter_mut() {
         let delay = (best - *score) as f32 * slope + 0.5;

@@ -1,0 +1,256 @@
+//! Threads that share one kernel's work: they spin for a moment after each job, then sleep.
+//!
+//! A job is a number of parts. Whoever is awake takes the next part, the caller included, so that a thread which the system
+//! does not run holds nobody up: the caller then does all parts itself. Which thread does a part never shows in a result.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+/// Parts of a job at most: what of a ticket counts parts.
+pub const PARTS_MAX: usize = 1 << 14;
+
+/// How long a thread looks for the next job before it sleeps: a token has a job every few tens of microseconds.
+const AWAKE: Duration = Duration::from_micros(100);
+
+/// Looks between two looks at the clock.
+const LOOKS: usize = 256;
+
+/// A ticket: the job's number, how many parts it has, and the next part.
+#[derive(Clone, Copy)]
+struct Ticket {
+    parts: usize,
+    next: usize,
+}
+
+impl Ticket {
+    fn of(bits: u64) -> Self {
+        Self { parts: (bits >> 16 & 0xffff) as usize, next: (bits & 0xffff) as usize }
+    }
+
+    fn bits(job: u32, parts: usize) -> u64 {
+        u64::from(job) << 32 | (parts as u64) << 16
+    }
+}
+
+struct Shared {
+    ticket: AtomicU64,
+    /// Parts of the present job that are finished.
+    done: AtomicUsize,
+    /// The present job: a pointer to its closure, and the function that calls it for a part.
+    closure: AtomicPtr<()>,
+    call: AtomicPtr<()>,
+    failed: AtomicBool,
+    stop: AtomicBool,
+    asleep: Vec<AtomicBool>,
+}
+
+type Call = unsafe fn(*const (), usize);
+
+impl Shared {
+    /// Takes parts until there are none left.
+    fn work(&self) {
+        loop {
+            let ticket = Ticket::of(self.ticket.load(Ordering::SeqCst));
+            if ticket.next >= ticket.parts {
+                return;
+            }
+            let ticket = Ticket::of(self.ticket.fetch_add(1, Ordering::SeqCst));
+            if ticket.next >= ticket.parts {
+                return;
+            }
+            let closure = self.closure.load(Ordering::SeqCst);
+            let call = self.call.load(Ordering::SeqCst);
+            // SAFETY: this part was taken and is not finished, so the caller of its job still waits in `Pool::run`: the
+            // closure is alive, and both pointers are that job's, for the next one is put there only after it.
+            // `call` was made from a `Call` there. Test: `every_part_is_done_once`.
+            let done = catch_unwind(AssertUnwindSafe(|| unsafe {
+                let call = std::mem::transmute::<*mut (), Call>(call);
+                call(closure, ticket.next);
+            }));
+            if done.is_err() {
+                self.failed.store(true, Ordering::SeqCst);
+            }
+            self.done.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        let ticket = Ticket::of(self.ticket.load(Ordering::SeqCst));
+        ticket.next < ticket.parts
+    }
+
+    fn serve(&self, me: usize) {
+        while !self.stop.load(Ordering::SeqCst) {
+            self.work();
+            let since = Instant::now();
+            while !self.has_work() && since.elapsed() < AWAKE {
+                for _ in 0..LOOKS {
+                    if self.has_work() || self.stop.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    std::hint::spin_loop();
+                }
+            }
+            if !self.has_work() {
+                self.asleep[me].store(true, Ordering::SeqCst);
+                // A job that came before this thread said that it sleeps was not woken for.
+                if !self.has_work() && !self.stop.load(Ordering::SeqCst) {
+                    std::thread::park();
+                }
+                self.asleep[me].store(false, Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+/// Some threads beside the caller's.
+pub struct Pool {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    /// The number of the last job. Held while a job runs: a second caller does its own work alone.
+    job: Mutex<u32>,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pool of {} threads", self.threads())
+    }
+}
+
+impl Pool {
+    /// `threads` in all, the caller's among them. Fewer where the system gives no more.
+    pub fn new(threads: usize) -> Self {
+        let others = threads.saturating_sub(1);
+        let shared = Arc::new(Shared {
+            ticket: AtomicU64::new(0),
+            done: AtomicUsize::new(0),
+            closure: AtomicPtr::new(std::ptr::null_mut()),
+            call: AtomicPtr::new(std::ptr::null_mut()),
+            failed: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            asleep: (0..others).map(|_| AtomicBool::new(false)).collect(),
+        });
+        let spawn = |me: usize| {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name(format!("snnc-{}", me + 1)).spawn(move || shared.serve(me)).ok()
+        };
+        let threads = (0..others).map_while(spawn).collect();
+        Self { shared, threads, job: Mutex::new(0) }
+    }
+
+    /// The caller's thread among them.
+    pub fn threads(&self) -> usize {
+        1 + self.threads.len()
+    }
+
+    /// Calls `f` once for each of `0..parts`, on whatever threads are free; returns when all are done. Panics if one did.
+    pub fn run<F: Fn(usize) + Sync>(&self, parts: usize, f: F) {
+        let Some(mut job) = self.job.try_lock().ok().filter(|_| parts > 1 && parts <= PARTS_MAX && self.threads() > 1)
+        else {
+            return (0..parts).for_each(f);
+        };
+        /// Panics if it is not told `F`'s pointer.
+        unsafe fn call<F: Fn(usize)>(f: *const (), part: usize) {
+            // SAFETY: the caller's: `f` points to a living `F`.
+            unsafe { (*f.cast::<F>())(part) }
+        }
+        let shared = &*self.shared;
+        shared.done.store(0, Ordering::SeqCst);
+        shared.failed.store(false, Ordering::SeqCst);
+        shared.closure.store((&raw const f).cast_mut().cast(), Ordering::SeqCst);
+        shared.call.store(call::<F> as Call as *mut (), Ordering::SeqCst);
+        *job = job.wrapping_add(1);
+        shared.ticket.store(Ticket::bits(*job, parts), Ordering::SeqCst);
+        for (asleep, thread) in shared.asleep.iter().zip(&self.threads) {
+            if asleep.load(Ordering::SeqCst) {
+                Thread::unpark(thread.thread());
+            }
+        }
+        shared.work();
+        let mut looks = 0;
+        while shared.done.load(Ordering::SeqCst) < parts {
+            looks += 1;
+            if looks % LOOKS == 0 {
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+        if shared.failed.load(Ordering::SeqCst) {
+            drop(job);
+            resume_unwind(Box::new("a part of a job panicked"));
+        }
+    }
+
+    /// Calls `f` with every item, in parts.
+    pub fn each<T: Send>(&self, items: Vec<T>, f: impl Fn(T) + Sync) {
+        let items: Vec<Mutex<Option<T>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
+        self.run(items.len(), |i| {
+            if let Some(item) = items[i].lock().ok().and_then(|mut item| item.take()) {
+                f(item);
+            }
+        });
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        for thread in self.threads.drain(..) {
+            thread.thread().unpark();
+            // It ends whether or not a part panicked, which `run` has told.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_is_done_once() {
+        for threads in [1, 2, 3, 8] {
+            let pool = Pool::new(threads);
+            for parts in [0, 1, 2, 7, 100] {
+                for round in 0..50 {
+                    let done: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
+                    pool.run(parts, |i| {
+                        done[i].fetch_add(1, Ordering::SeqCst);
+                    });
+                    assert!(done.iter().all(|n| n.load(Ordering::SeqCst) == 1), "{threads} threads, {parts} parts");
+                    if round % 20 == 0 {
+                        std::thread::sleep(3 * AWAKE);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn callers_do_not_wait_for_each_other() {
+        let pool = Pool::new(3);
+        let sum = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..200).for_each(|_| pool.run(5, |i| _ = sum.fetch_add(i, Ordering::SeqCst))));
+            }
+        });
+        assert_eq!(sum.into_inner(), 4 * 200 * 10);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        let pool = Pool::new(2);
+        let panics = catch_unwind(AssertUnwindSafe(|| pool.run(9, |i| assert!(i != 4, "on purpose"))));
+        assert!(panics.is_err());
+        let count = AtomicUsize::new(0);
+        pool.each(vec![1; 9], |x| _ = count.fetch_add(x, Ordering::SeqCst));
+        assert_eq!(count.into_inner(), 9);
+    }
+}
