@@ -52,7 +52,7 @@ pub fn kernels(options: &Options) -> Result<Kernels, Diagnostic> {
     isa.and_then(Kernels::new).map_err(|message| Diagnostic::new("", message))
 }
 
-pub fn prepare(graph: &Graph, plan: &Plan) -> Result<Vec<Prepared>, Diagnostic> {
+pub fn prepare(graph: &Graph, plan: &Plan, pool: &Pool) -> Result<Vec<Prepared>, Diagnostic> {
     let count = |step: &Step| match step.work {
         Work::Product { inputs, outputs, .. } => PackedI8::line_count(inputs, outputs),
         _ => 0,
@@ -60,13 +60,15 @@ pub fn prepare(graph: &Graph, plan: &Plan) -> Result<Vec<Prepared>, Diagnostic> 
     let all = plan.steps.iter().map(count).sum();
     let mut pages = Pages::new(all).map_err(|message| Diagnostic::new("", message))?;
     let mut rest = pages.lines_mut();
+    let mut jobs = Vec::new();
     for step in &plan.steps {
         let Work::Product { inputs, outputs, .. } = step.work else { continue };
         let misfit = |_| Diagnostic::new(graph.origin(step.node), "internal error: a product without its weight");
         let (lines, after) = std::mem::take(&mut rest).split_at_mut(count(step));
         rest = after;
-        PackedI8::pack(Call { graph, step }.i8(0).map_err(misfit)?, inputs, outputs, lines);
+        jobs.push((Call { graph, step }.i8(0).map_err(misfit)?, inputs, outputs, lines));
     }
+    pool.each(jobs, |(w, inputs, outputs, lines)| PackedI8::pack(w, inputs, outputs, lines));
     let pages = Arc::new(pages);
     let mut at = 0;
     let one = |step: &Step| match step.work {

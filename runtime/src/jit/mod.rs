@@ -54,7 +54,8 @@ impl Compiled {
     /// The host is no target of the code generator, or a constant is not of its operation's type.
     pub fn new(graph: Arc<Graph>, plan: Plan, options: &Options) -> Result<Self, Diagnostic> {
         let kernels = host::kernels(options)?;
-        let prepared = host::prepare(&graph, &plan)?;
+        let pool = Pool::new(options.threads);
+        let prepared = host::prepare(&graph, &plan, &pool)?;
         let (tables, records) = records(&graph, &plan);
         let start = Instant::now();
         let code = schedule::compile(&plan, options.count)?;
@@ -68,7 +69,7 @@ impl Compiled {
             graph,
             plan,
             kernels,
-            pool: Pool::new(options.threads),
+            pool,
             prepared,
             records,
             scratch_len,
