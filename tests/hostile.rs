@@ -95,6 +95,30 @@ fn no_transformer() -> Vec<u8> {
     Message::new().int(1, 8).message(7, &graph).message(8, &opset).0
 }
 
+/// A figure worse than the baseline is told by status 3; a baseline that is none is refused.
+fn bench(at: &Path) {
+    let bench =
+        ["bench", "bare.snn", "--prompts", "16", "--depths", "128", "--decoded", "8", "--repeats", "1", "--json"];
+    let output = call(at, &bench);
+    assert!(output.status.success());
+    let mut figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for name in ["load_ms", "decode_tokens_per_s"] {
+        assert!(figures[name].as_f64().is_some_and(|x| x > 0.0), "{name} in {figures}");
+    }
+    assert!(figures["prefill_1024_tokens_per_s"].is_null(), "the context is shorter");
+    fs::write(at.join("slow.json"), figures.to_string().replace("decode_", "other_")).unwrap();
+    figures["decode_tokens_per_s"] = serde_json::json!(1e12);
+    fs::write(at.join("fast.json"), figures.to_string()).unwrap();
+    let against = |file: &str, most: &str| {
+        call(at, &[&bench[..], &["--baseline", file, "--max-regress", most]].concat()).status.code()
+    };
+    assert_eq!(against("fast.json", "50%"), Some(3));
+    assert_eq!(against("slow.json", "100000%"), Some(0));
+    refused(at, &["bench", "bare.snn", "--baseline", "text.txt"], 1, "is no JSON");
+    refused(at, &["bench", "model.onnx"], 1, "compile it first");
+    refused(at, &["bench", "bare.snn", "--density", "2"], 2, "from 0 to 1");
+}
+
 #[test]
 fn outputs_options_and_prompts() {
     let folder = fixture();
@@ -147,6 +171,7 @@ fn outputs_options_and_prompts() {
     assert_eq!(measure(&["--max-perplexity-increase=-50%"]), (Some(3), true));
     assert_eq!(measure(&["--min-cosine", "1.1"]), (Some(3), true));
     refused(at, &["eval", "bare.snn", "--text", "text.txt"], 1, "no tokenizer");
+    bench(at);
 
     // A byte changed anywhere is noticed.
     let good = fs::read(at.join("bare.snn")).unwrap();

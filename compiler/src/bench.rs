@@ -1,6 +1,6 @@
 //! How fast a program runs: load, prefill, decode at several depths, collapsed and stepped, and what memory that takes.
 //!
-//! Every figure is the best of some runs, for what disturbs a run only makes it slower. Ids are seeded, the same on every
+//! Every figure is the best of some runs after one that does not count, for what disturbs a run only makes it slower. Ids are seeded, the same on every
 //! machine. Ratios are to be taken within one run of one machine.
 
 use crate::Complaints;
@@ -25,7 +25,6 @@ pub struct Setting {
     pub decoded: usize,
     /// Runs of which the best counts.
     pub repeats: usize,
-    pub stepped: bool,
 }
 
 /// Prompt tokens a second, or new tokens a second.
@@ -41,8 +40,6 @@ pub struct Rate {
 pub struct Speeds {
     pub prefill: Vec<Rate>,
     pub decode: Vec<Rate>,
-    /// The share of neurons that fired in the longest prefill; `None` where none were counted.
-    pub density: Option<f64>,
 }
 
 /// Seed of the ids that are run.
@@ -63,18 +60,21 @@ pub fn measure(program: &Arc<Program>, setting: &Setting) -> Result<Speeds, Comp
     let mut speeds = Speeds::default();
     for &length in setting.prompts.iter().filter(|&&length| length > 0 && length <= context) {
         let mut best = f64::INFINITY;
-        for _ in 0..setting.repeats {
+        for run in 0..=setting.repeats {
             session.reset();
             let start = Instant::now();
             session.forward(&ids[..length], Rows::Last).map_err(one)?;
-            best = best.min(start.elapsed().as_secs_f64());
+            // The first run only warms up.
+            if run > 0 {
+                best = best.min(start.elapsed().as_secs_f64());
+            }
         }
         speeds.prefill.push(Rate { at: length, tokens_per_s: length as f64 / best });
     }
     for &depth in setting.depths.iter().filter(|&&depth| depth < context) {
         let count = setting.decoded.min(context - depth).max(1);
         let mut best = f64::INFINITY;
-        for _ in 0..setting.repeats {
+        for run in 0..=setting.repeats {
             session.reset();
             if depth > 0 {
                 session.forward(&ids[..depth], Rows::None).map_err(one)?;
@@ -83,7 +83,10 @@ pub fn measure(program: &Arc<Program>, setting: &Setting) -> Result<Speeds, Comp
             for id in &ids[depth..depth + count] {
                 session.forward(&[*id], Rows::Last).map_err(one)?;
             }
-            best = best.min(start.elapsed().as_secs_f64());
+            // The first run only warms up.
+            if run > 0 {
+                best = best.min(start.elapsed().as_secs_f64());
+            }
         }
         speeds.decode.push(Rate { at: depth, tokens_per_s: count as f64 / best });
     }
@@ -187,7 +190,7 @@ impl Speeds {
     pub fn json(&self) -> Json {
         let rate = |rate: &Rate| json!({ "at": rate.at, "tokens_per_s": rate.tokens_per_s });
         let rates = |rates: &[Rate]| rates.iter().map(rate).collect::<Vec<Json>>();
-        json!({ "prefill": rates(&self.prefill), "decode": rates(&self.decode), "density": self.density })
+        json!({ "prefill": rates(&self.prefill), "decode": rates(&self.decode) })
     }
 
     /// The rate at a length or a depth.

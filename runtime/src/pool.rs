@@ -12,7 +12,10 @@ use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 /// Parts of a job at most: what of a ticket counts parts.
-pub const PARTS_MAX: usize = 1 << 14;
+const PARTS_MAX: usize = 1 << 14;
+
+/// Threads of a pool at most: each may look for one part too many, and tickets have room for that.
+const THREADS_MAX: usize = 256;
 
 /// How long a thread looks for the next job before it sleeps: a token has a job every few tens of microseconds.
 const AWAKE: Duration = Duration::from_micros(100);
@@ -125,7 +128,7 @@ impl fmt::Debug for Pool {
 impl Pool {
     /// `threads` in all, the caller's among them. Fewer where the system gives no more.
     pub fn new(threads: usize) -> Self {
-        let others = threads.saturating_sub(1);
+        let others = threads.clamp(1, THREADS_MAX) - 1;
         let shared = Arc::new(Shared {
             ticket: AtomicU64::new(0),
             done: AtomicUsize::new(0),

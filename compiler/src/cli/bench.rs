@@ -88,7 +88,6 @@ impl Bench {
             depths: self.depths.clone(),
             decoded: self.decoded as usize,
             repeats: self.repeats as usize,
-            stepped: self.stepped,
         };
         let ([load_ms, first_ms], program) =
             bench::first_token(&|| load().and_then(|graph| bench::form(&graph, false)), &options)?;
