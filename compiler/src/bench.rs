@@ -4,11 +4,10 @@
 //! machine. Ratios are to be taken within one run of one machine.
 
 use crate::Complaints;
-use crate::convert::vocabulary;
+use crate::convert::{seeded_ids, vocabulary};
 use serde_json::{Value as Json, json};
 use snnc_ir::types::Elem;
 use snnc_ir::{Builder, Diagnostic, Graph, Op, Tensor, Value};
-use snnc_passes::collapse::{collapse, depends_on_order};
 use snnc_runtime::sample::SplitMix64;
 use snnc_runtime::{Options, Program, Rows, Session};
 use std::sync::Arc;
@@ -42,9 +41,6 @@ pub struct Speeds {
     pub decode: Vec<Rate>,
 }
 
-/// Seed of the ids that are run.
-const SEED: u64 = 0x0bec_0de5;
-
 /// Speeds of a program on seeded ids. Lengths beyond its context are left out.
 ///
 /// # Errors
@@ -52,9 +48,7 @@ const SEED: u64 = 0x0bec_0de5;
 pub fn measure(program: &Arc<Program>, setting: &Setting) -> Result<Speeds, Complaints> {
     let graph = program.graph();
     let context = graph.context as usize;
-    let words = vocabulary(graph)? as u64;
-    let mut random = SplitMix64(SEED);
-    let ids: Vec<u32> = (0..context).map(|_| (random.bits() % words.max(1)) as u32).collect();
+    let ids = seeded_ids(vocabulary(graph)?, context);
     let mut session = Session::new(Arc::clone(program));
     let one = |e: Diagnostic| vec![e];
     let mut speeds = Speeds::default();
@@ -93,29 +87,23 @@ pub fn measure(program: &Arc<Program>, setting: &Setting) -> Result<Speeds, Comp
     Ok(speeds)
 }
 
-/// The form of a program that is run: every timestep, or time collapsed where it can be.
-///
-/// # Errors
-/// The program cannot be collapsed.
-pub fn form(graph: &Graph, stepped: bool) -> Result<Graph, Complaints> {
-    if stepped || depends_on_order(graph) { Ok(graph.clone()) } else { collapse(graph) }
-}
-
 /// Load, plan and first token of `load`, in milliseconds; and the program.
 ///
 /// # Errors
 /// It cannot be loaded or run.
 pub fn first_token(
-    load: &dyn Fn() -> Result<Graph, Complaints>,
-    options: &Options,
+    load: &dyn Fn() -> Result<Arc<Program>, Complaints>,
 ) -> Result<([f64; 2], Arc<Program>), Complaints> {
     let one = |e: Diagnostic| vec![e];
     let start = Instant::now();
-    let program = Arc::new(Program::new(Arc::new(load()?), options).map_err(one)?);
+    let program = load()?;
     let loaded = start.elapsed().as_secs_f64() * 1e3;
     Session::new(Arc::clone(&program)).forward(&[0], Rows::Last).map_err(one)?;
     Ok(([loaded, start.elapsed().as_secs_f64() * 1e3], program))
 }
+
+/// Seed of the choice of neurons that fire.
+const SEED: u64 = 0x0bec_0de5;
 
 /// The same program with so many of its neurons firing, once each, whatever they read: what events cost at a given density.
 /// Its results mean nothing.
@@ -152,10 +140,8 @@ pub fn with_density(graph: &Graph, density: f64) -> Result<Graph, Complaints> {
 pub fn density(graph: &Graph, tokens: usize) -> Result<f64, Complaints> {
     let one = |e: Diagnostic| vec![e];
     let program = Arc::new(Program::new(Arc::new(graph.clone()), &Options::default()).map_err(one)?);
-    let words = vocabulary(graph)? as u64;
-    let mut random = SplitMix64(SEED);
     let tokens = tokens.min(graph.context as usize);
-    let ids: Vec<u32> = (0..tokens).map(|_| (random.bits() % words.max(1)) as u32).collect();
+    let ids = seeded_ids(vocabulary(graph)?, tokens);
     let mut session = Session::new(program);
     session.forward(&ids, Rows::All).map_err(one)?;
     let (mut spikes, mut slots) = (0u64, 0u64);

@@ -211,7 +211,8 @@ pub fn vocabulary(graph: &Graph) -> Result<usize, Complaints> {
 /// Seed of the ids that stand in for text.
 const ID_SEED: u64 = 0x5eed_0f1d;
 
-fn seeded_ids(vocabulary: usize, count: usize) -> Vec<u32> {
+/// Ids that stand in for text, the same on every machine.
+pub fn seeded_ids(vocabulary: usize, count: usize) -> Vec<u32> {
     let mut random = SplitMix64(ID_SEED);
     (0..count).map(|_| (random.bits() % vocabulary.max(1) as u64) as u32).collect()
 }

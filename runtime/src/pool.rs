@@ -157,7 +157,8 @@ impl Pool {
         else {
             return (0..parts).for_each(f);
         };
-        /// Panics if it is not told `F`'s pointer.
+        /// # Safety
+        /// `f` points to a living `F`.
         unsafe fn call<F: Fn(usize)>(f: *const (), part: usize) {
             // SAFETY: the caller's: `f` points to a living `F`.
             unsafe { (*f.cast::<F>())(part) }

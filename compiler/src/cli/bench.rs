@@ -1,12 +1,11 @@
 //! `snnc bench`: how fast a program runs here.
 
-use super::{note, print, print_json, threads};
+use super::{EngineArgs, Input, note, print, print_json, shared_program, threads};
 use crate::bench::{self, Setting, Speeds};
 use crate::{Complaints, files};
 use clap::Args;
 use serde_json::{Value as Json, json};
 use snnc_ir::{Diagnostic, Stage};
-use snnc_runtime::Options;
 use std::path::PathBuf;
 
 /// Measure load, prefill and decoding of a .snn program on seeded ids; the best of some runs
@@ -82,28 +81,26 @@ impl Bench {
             }
         };
         let baseline = self.baseline.as_ref().map(|path| read(path)).transpose()?;
-        let options = Options { count: false, threads: threads(self.threads), ..Options::default() };
+        let threads = threads(self.threads);
+        let program = |stepped| {
+            let input = Input { graph: load()?, rounded: false };
+            shared_program(input, EngineArgs { stepped, ..EngineArgs::default() }, false, threads)
+        };
         let setting = Setting {
             prompts: self.prompts.clone(),
             depths: self.depths.clone(),
             decoded: self.decoded as usize,
             repeats: self.repeats as usize,
         };
-        let ([load_ms, first_ms], program) =
-            bench::first_token(&|| load().and_then(|graph| bench::form(&graph, false)), &options)?;
-        let collapsed = bench::measure(&program, &setting)?;
+        let ([load_ms, first_ms], fast) = bench::first_token(&|| program(false))?;
+        let collapsed = bench::measure(&fast, &setting)?;
         let peak = bench::peak_rss_mb();
-        let bytes = bench::weight_bytes(program.graph());
-        let density = bench::density(program.graph(), 64)?;
-        drop(program);
-        let stepped = if self.stepped {
-            let (_, program) = bench::first_token(&|| load().and_then(|graph| bench::form(&graph, true)), &options)?;
-            Some(bench::measure(&program, &setting)?)
-        } else {
-            None
-        };
+        let bytes = bench::weight_bytes(fast.graph());
+        let density = bench::density(fast.graph(), 64)?;
+        drop(fast);
+        let stepped = if self.stepped { Some(bench::measure(&program(true)?, &setting)?) } else { None };
         let all = json!({
-            "model": self.model.display().to_string(), "threads": options.threads,
+            "model": self.model.display().to_string(), "threads": threads,
             "load_ms": load_ms, "first_token_ms": first_ms,
             "prefill_128_tokens_per_s": Speeds::at(&collapsed.prefill, 128),
             "prefill_1024_tokens_per_s": Speeds::at(&collapsed.prefill, 1024),

@@ -43,10 +43,7 @@ pub(super) fn collapsed<Q: Level, K: Level, V: Level>(
     out: &mut [f32],
 ) -> SsaCount {
     let levels: Vec<i16> = q.iter().map(|q| q.to_i16()).collect();
-    attend(vectors, q, k, v, shape, out, |rows, block, scores| {
-        if rows.len() > 1 && rows[0].channel != rows[1].channel {
-            vectors.ahead(&k[(block.end * shape.d).min(k.len())..((block.end + WALK_KEYS) * shape.d).min(k.len())]);
-        }
+    attend(vectors, q, k, v, shape, out, false, |rows, block, scores| {
         for (row, scores) in rows.iter().zip(scores) {
             let keys = row.keys.min(block.end) - row.keys.min(block.start);
             if keys > 0 {
@@ -68,7 +65,8 @@ pub(super) fn stepped<Q: Level, K: Level, V: Level>(
     steps: u16,
     out: &mut [f32],
 ) -> SsaCount {
-    attend(vectors, q, k, v, shape, out, |rows, block, scores| {
+    // Keys are turned once for all timesteps of a group, so a block is all of them.
+    attend(vectors, q, k, v, shape, out, true, |rows, block, scores| {
         let mut turned: Option<(usize, Vec<i16>)> = None;
         for (row, scores) in rows.iter().zip(scores) {
             let keys = row.keys.min(block.end) - row.keys.min(block.start);
@@ -133,7 +131,7 @@ const QUERIES: usize = 16;
 /// Keys that a group meets at a time.
 const KEYS: usize = 64;
 
-/// Attention with scores by `score(rows, block of keys, scores by row)`.
+/// Attention with scores by `score(rows, block of keys, scores by row)`, or of all keys if `whole`.
 #[inline(always)]
 fn attend<Q: Level, K: Level, V: Level>(
     vectors: impl Vectors,
@@ -142,6 +140,7 @@ fn attend<Q: Level, K: Level, V: Level>(
     v: &[V],
     shape: &Ssa<'_>,
     out: &mut [f32],
+    whole: bool,
     score: impl Fn(&[Row], Range<usize>, &mut [Vec<i32>]),
 ) -> SsaCount {
     let (d, heads) = (shape.d, shape.slope.len());
@@ -161,21 +160,27 @@ fn attend<Q: Level, K: Level, V: Level>(
         keys: past + i + 1,
         slope: shape.slope[h],
     };
-    let groups: Vec<Vec<Row>> = if queries <= WALK_QUERIES {
+    let walks = queries <= WALK_QUERIES;
+    let groups: Vec<Vec<Row>> = if walks {
         (0..queries).map(|i| (0..heads).map(|h| row(i, h)).collect()).collect()
     } else {
         let starts = (0..heads).flat_map(|h| (0..queries).step_by(QUERIES).map(move |i| (h, i)));
         starts.map(|(h, i)| (i..queries.min(i + QUERIES)).map(|i| row(i, h)).collect()).collect()
     };
-    let block = if queries <= WALK_QUERIES { WALK_KEYS } else { KEYS };
+    let block = if walks { WALK_KEYS } else { KEYS };
+    let score_block = if whole { all } else { block };
     let most = groups.iter().map(Vec::len).max().unwrap_or(0);
     let mut scores = vec![vec![0i32; all]; most];
     let mut fired = vec![vec![(0u32, 0i16); all]; most];
     let mut sums = vec![0i32; most * width];
     for rows in &groups {
         let keys = rows.iter().map(|row| row.keys).max().unwrap_or(0);
-        for start in (0..keys).step_by(block) {
-            score(rows, start..keys.min(start + block), &mut scores);
+        for start in (0..keys).step_by(score_block) {
+            let end = start + score_block;
+            if walks {
+                vectors.ahead(&k[(end * d).min(k.len())..((end + score_block) * d).min(k.len())]);
+            }
+            score(rows, start..keys.min(end), &mut scores);
         }
         // By row: keys that fired, what they weigh together, and how many of them have been summed.
         let mut awake = vec![(0, 0, 0); rows.len()];
@@ -188,7 +193,7 @@ fn attend<Q: Level, K: Level, V: Level>(
         let sums = &mut sums[..rows.len() * width];
         sums.fill(0);
         for end in (block..keys + block).step_by(block) {
-            if queries <= WALK_QUERIES {
+            if walks {
                 vectors.ahead(&v[(end * d).min(v.len())..((end + block) * d).min(v.len())]);
             }
             for ((row, sums), (fired, awake)) in
