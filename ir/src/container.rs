@@ -14,7 +14,7 @@
 
 use crate::diagnostic::Diagnostic;
 use crate::graph::Graph;
-use crate::tensor::{Buffer, Data, SharedBytes, Tensor};
+use crate::tensor::{Buffer, Data, SharedBytes, Tensor, panels_len};
 use crate::text;
 use crate::types::Elem;
 use crate::verify::verify;
@@ -71,7 +71,7 @@ struct Section {
     /// XXH3-64. Of a weight it is the hash in the program's text, too.
     #[prost(fixed64, tag = "4")]
     checksum: u64,
-    /// Of weights: name, element and sizes as in the program's text.
+    /// Of weights: name, element (with its layout, if that is not row by row) and sizes as in the program's text.
     #[prost(string, tag = "5")]
     name: String,
     #[prost(string, tag = "6")]
@@ -121,7 +121,7 @@ fn parts<'a>(file: &'a File, program: &'a str, hashes: &[u64]) -> Vec<(Section, 
     };
     let weights = file.graph.weights.iter().zip(hashes).map(|(weight, &checksum)| {
         let (kind, bytes) = (i32::from(Kind::Weight), weight.tensor.data().bytes());
-        let (name, elem) = (weight.name.clone(), weight.tensor.elem().to_string());
+        let (name, elem) = (weight.name.clone(), stored(&weight.tensor).to_string());
         let sizes = weight.tensor.sizes().iter().map(|&size| size as u64).collect();
         (Section { kind, offset: 0, length: bytes.len() as u64, checksum, name, elem, sizes }, bytes)
     });
@@ -140,6 +140,19 @@ fn parts<'a>(file: &'a File, program: &'a str, hashes: &[u64]) -> Vec<(Section, 
     }
     parts
 }
+
+/// How a header says what elements a weight has.
+fn stored(tensor: &Tensor) -> &'static str {
+    match tensor.data() {
+        Data::F32(_) => "f32",
+        Data::I32(_) => "i32",
+        Data::I8(_) => "i8",
+        Data::Panels(_) => PANELS,
+    }
+}
+
+/// 8-bit elements in panels.
+const PANELS: &str = "i8 panels";
 
 /// All that stands before the first section, but for padding.
 fn head(sections: Vec<Section>) -> io::Result<Vec<u8>> {
@@ -296,10 +309,16 @@ fn view(
     elem: Elem,
     sizes: &[usize],
 ) -> Result<Tensor, String> {
-    if section.elem != elem.to_string() || !sizes.iter().map(|&size| size as u64).eq(section.sizes.iter().copied()) {
+    let panels = section.elem == PANELS && elem == Elem::I8;
+    let known = panels || section.elem == elem.to_string();
+    if !known || !sizes.iter().map(|&size| size as u64).eq(section.sizes.iter().copied()) {
         return Err(format!("the file's weight is {}{:?}", section.elem, section.sizes));
     }
-    let wanted = sizes.iter().try_fold(elem.bytes(), |bytes, &size| bytes.checked_mul(size));
+    let wanted = if panels {
+        panels_len(sizes)
+    } else {
+        sizes.iter().try_fold(elem.bytes(), |bytes, &size| bytes.checked_mul(size))
+    };
     if wanted != Some(range.len()) {
         return Err(format!("the file's weight has {} bytes", range.len()));
     }
@@ -307,11 +326,12 @@ fn view(
     let data = match elem {
         Elem::F32 => Buffer::shared(bytes, range).map(Data::F32),
         Elem::I32 => Buffer::shared(bytes, range).map(Data::I32),
-        Elem::I8 => Buffer::shared(bytes, range).map(Data::I8),
+        Elem::I8 => Buffer::shared(bytes, range).map(if panels { Data::Panels } else { Data::I8 }),
         Elem::Level(..) => None,
     };
     let data = data.ok_or("the file's bytes should start at a multiple of 4 in memory, as mapped files do")?;
-    Ok(Tensor::new(sizes.to_vec(), data))
+    let tensor = Tensor::new(sizes.to_vec(), data);
+    if tensor.has_padding() { Ok(tensor) } else { Err("what the last panel has beyond its outputs is not zero".into()) }
 }
 
 /// Whether `write` would give this header and this program: the last of the checks, and the one that leaves no freedom.
@@ -369,7 +389,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         for graph in all() {
-            for file in [File::new(graph.clone()), File { graph, ..sample() }] {
+            for file in [File::new(graph.clone()), File::new(graph.clone().in_panels()), File { graph, ..sample() }] {
                 let bytes = written(&file);
                 let again = read(shared(&bytes)).unwrap_or_else(|errors| panic!("{errors:?}"));
                 assert_eq!(written(&again), bytes);

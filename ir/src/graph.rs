@@ -146,6 +146,16 @@ impl Graph {
 
     /// Number of parameters: elements of all constants.
     pub fn parameters(&self) -> usize {
-        self.weights.iter().map(|weight| weight.tensor.data().len()).sum()
+        self.weights.iter().map(|weight| weight.tensor.sizes().iter().product::<usize>()).sum()
+    }
+
+    /// The same program with all matrices of 8-bit weights in panels, as kernels walk them and files store them.
+    pub fn in_panels(mut self) -> Self {
+        for weight in &mut self.weights {
+            if let Some(panels) = weight.tensor.to_panels() {
+                weight.tensor = Arc::new(panels);
+            }
+        }
+        self
     }
 }

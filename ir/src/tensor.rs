@@ -1,4 +1,7 @@
-//! Dense row-major tensors: the constants of a program, owned or lying in a mapped file.
+//! Dense tensors: the constants of a program, owned or lying in a mapped file.
+//!
+//! Elements lie row by row, but for 8-bit weights `[k, m]` that kernels walk: those may lie in *panels*, `[m / 64][k][64]`,
+//! so that what one input gives 64 outputs is one cache line, and a panel is read from end to end. Both say the same.
 
 use crate::types::Elem;
 use bytemuck::Pod;
@@ -54,20 +57,26 @@ impl<T: Pod> fmt::Debug for Buffer<T> {
     }
 }
 
-/// Elements, in row-major order.
+/// Outputs of a panel of weights: a row of it is a cache line.
+pub const PANEL: usize = 64;
+
+/// Elements, in row-major order but for `Panels`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Data {
     F32(Buffer<f32>),
     I32(Buffer<i32>),
     I8(Buffer<i8>),
+    /// 8-bit elements of `[k, m]` as `[m / 64][k][64]`; what the last panel has beyond `m` is zero.
+    Panels(Buffer<i8>),
 }
 
 impl Data {
+    /// Numbers that are stored, the zeros at the end of panels among them.
     pub fn len(&self) -> usize {
         match self {
             Data::F32(v) => v.len(),
             Data::I32(v) => v.len(),
-            Data::I8(v) => v.len(),
+            Data::I8(v) | Data::Panels(v) => v.len(),
         }
     }
 
@@ -80,7 +89,7 @@ impl Data {
         match self {
             Data::F32(v) => bytemuck::cast_slice(v),
             Data::I32(v) => bytemuck::cast_slice(v),
-            Data::I8(v) => bytemuck::cast_slice(v),
+            Data::I8(v) | Data::Panels(v) => bytemuck::cast_slice(v),
         }
     }
 
@@ -88,12 +97,12 @@ impl Data {
         match self {
             Data::F32(_) => Elem::F32,
             Data::I32(_) => Elem::I32,
-            Data::I8(_) => Elem::I8,
+            Data::I8(_) | Data::Panels(_) => Elem::I8,
         }
     }
 }
 
-/// A tensor whose sizes are known. Invariant: the product of `sizes` is the number of elements.
+/// A tensor whose sizes are known. Invariant: the data are as many as sizes and layout say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
     sizes: Vec<usize>,
@@ -103,7 +112,8 @@ pub struct Tensor {
 impl Tensor {
     /// Panics if `sizes` and `data` disagree: a precondition of the caller.
     pub fn new(sizes: Vec<usize>, data: Data) -> Self {
-        assert_eq!(sizes.iter().product::<usize>(), data.len(), "sizes {sizes:?} must match the data");
+        let len = if let Data::Panels(_) = data { panels_len(&sizes) } else { Some(sizes.iter().product()) };
+        assert_eq!(len, Some(data.len()), "sizes {sizes:?} must match the data");
         Self { sizes, data }
     }
 
@@ -138,22 +148,87 @@ impl Tensor {
     pub fn as_f32(&self) -> Option<&[f32]> {
         match &self.data {
             Data::F32(v) => Some(v),
-            Data::I32(_) | Data::I8(_) => None,
+            Data::I32(_) | Data::I8(_) | Data::Panels(_) => None,
         }
     }
 
     pub fn as_i32(&self) -> Option<&[i32]> {
         match &self.data {
             Data::I32(v) => Some(v),
-            Data::F32(_) | Data::I8(_) => None,
+            Data::F32(_) | Data::I8(_) | Data::Panels(_) => None,
         }
     }
 
+    /// 8-bit elements row by row; `None` if they lie in panels.
     pub fn as_i8(&self) -> Option<&[i8]> {
         match &self.data {
             Data::I8(v) => Some(v),
-            Data::F32(_) | Data::I32(_) => None,
+            Data::F32(_) | Data::I32(_) | Data::Panels(_) => None,
         }
+    }
+
+    /// 8-bit elements in panels.
+    pub fn as_panels(&self) -> Option<&[i8]> {
+        match &self.data {
+            Data::Panels(v) => Some(v),
+            Data::F32(_) | Data::I32(_) | Data::I8(_) => None,
+        }
+    }
+
+    /// 8-bit elements of a matrix in either layout, and how many outputs lie side by side: rows are a single panel.
+    pub fn weights(&self) -> Option<(&[i8], usize)> {
+        match (&self.data, &self.sizes[..]) {
+            (Data::I8(v), [_, outputs]) => Some((v, *outputs)),
+            (Data::Panels(v), [_, _]) => Some((v, PANEL)),
+            _ => None,
+        }
+    }
+
+    fn matrix(&self) -> Option<[usize; 2]> {
+        self.sizes.as_array().copied()
+    }
+
+    /// Whether what panels have beyond their outputs is zero, as it must be; true for other layouts.
+    pub fn has_padding(&self) -> bool {
+        let (Some(panels), [inputs, outputs]) = (self.as_panels(), &self.sizes[..]) else { return true };
+        let width = outputs % PANEL;
+        let last = if width == 0 { &[] } else { &panels[outputs / PANEL * inputs * PANEL..] };
+        last.chunks_exact(PANEL).all(|line| line[width..].iter().all(|&w| w == 0))
+    }
+
+    /// The same tensor in panels; `None` if it is no matrix of 8-bit elements that lie row by row.
+    pub fn to_panels(&self) -> Option<Tensor> {
+        let (rows, [inputs, outputs]) = (self.as_i8()?, self.matrix()?);
+        let mut panels = vec![0; panels_len(&self.sizes)?];
+        if rows.is_empty() {
+            return Some(Tensor::new(self.sizes.clone(), Data::Panels(panels.into())));
+        }
+        for (p, panel) in panels.chunks_exact_mut(inputs * PANEL).enumerate() {
+            let (from, width) = (p * PANEL, PANEL.min(outputs - p * PANEL));
+            for (line, row) in panel.chunks_exact_mut(PANEL).zip(rows.chunks_exact(outputs)) {
+                line[..width].copy_from_slice(&row[from..from + width]);
+            }
+        }
+        Some(Tensor::new(self.sizes.clone(), Data::Panels(panels.into())))
+    }
+
+    /// 8-bit elements row by row, whatever their layout; `None` for others.
+    pub fn to_rows(&self) -> Option<Vec<i8>> {
+        if let Some(rows) = self.as_i8() {
+            return Some(rows.to_vec());
+        }
+        let (panels, [inputs, outputs]) = (self.as_panels()?, self.matrix()?);
+        let mut rows = vec![0; inputs * outputs];
+        if rows.is_empty() {
+            return Some(rows);
+        }
+        for (p, panel) in panels.chunks_exact(inputs * PANEL).enumerate() {
+            let (from, width) = (p * PANEL, PANEL.min(outputs - p * PANEL));
+            for (line, row) in panel.chunks_exact(PANEL).zip(rows.chunks_exact_mut(outputs)) {
+                row[from..from + width].copy_from_slice(&line[..width]);
+            }
+        }
+        Some(rows)
     }
 
     /// The one element of a tensor of one f32.
@@ -162,5 +237,29 @@ impl Tensor {
             Data::F32(v) if v.len() == 1 => Some(v[0]),
             _ => None,
         }
+    }
+}
+
+/// Numbers that a matrix takes in panels; `None` if it is no matrix, or larger than memory has addresses.
+pub fn panels_len(sizes: &[usize]) -> Option<usize> {
+    let [inputs, outputs] = *sizes else { return None };
+    outputs.checked_next_multiple_of(PANEL)?.checked_mul(inputs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_say_what_rows_say() {
+        for (k, m) in [(1, 1), (3, 64), (5, 65), (2, 200), (0, 7), (4, 0)] {
+            let rows = Tensor::i8(&[k, m], (0..k * m).map(|i| (i % 251) as u8 as i8).collect());
+            let panels = rows.to_panels().expect("a matrix of i8");
+            assert_eq!(panels.to_rows().as_deref(), rows.as_i8());
+            assert_eq!((panels.elem(), panels.sizes()), (Elem::I8, rows.sizes()));
+            assert!(panels.to_panels().is_none() && panels.as_i8().is_none());
+        }
+        assert!(Tensor::i8(&[4], vec![0; 4]).to_panels().is_none());
+        assert!(Tensor::f32(&[2, 2], vec![0.0; 4]).to_panels().is_none());
     }
 }

@@ -337,7 +337,8 @@ fn numbers(graph: &Graph, errors: &mut Vec<Diagnostic>) {
         if finite && !all(weight.tensor.as_f32(), |x| x.is_finite()) {
             errors.push(at(graph, value, "its numbers should be finite, one of them is not"));
         }
-        if !all(weight.tensor.as_i8(), |x| x != i8::MIN) {
+        let bytes = weight.tensor.as_i8().or_else(|| weight.tensor.as_panels());
+        if !all(bytes, |x| x != i8::MIN) {
             errors.push(at(graph, value, "its weights should lie within -127 and 127, one of them is -128"));
         }
     }
@@ -402,14 +403,16 @@ fn weight_of<'g>(graph: &'g Graph, node: &Node) -> Option<&'g Weight> {
 /// What the magnitude of a sum of weights times levels cannot exceed. Looks at the weights only if their number and range
 /// do not settle it.
 fn largest_sum(weight: &Tensor, levels: u64) -> u64 {
-    let (Some(weights), [inputs, outputs]) = (weight.as_i8(), weight.sizes()) else { return 0 };
+    let (Some((weights, width)), [inputs, outputs]) = (weight.weights(), weight.sizes()) else { return 0 };
     let cheap = *inputs as u64 * WEIGHT_MAX * levels;
     if cheap <= i32::MAX as u64 {
         return cheap;
     }
-    let mut sums = vec![0u64; *outputs];
-    for row in weights.chunks_exact(*outputs) {
-        sums.iter_mut().zip(row).for_each(|(sum, w)| *sum += u64::from(w.unsigned_abs()));
+    let mut sums = vec![0u64; outputs.next_multiple_of(width)];
+    for (sums, panel) in sums.chunks_exact_mut(width).zip(weights.chunks_exact(inputs * width)) {
+        for row in panel.chunks_exact(width) {
+            sums.iter_mut().zip(row).for_each(|(sum, w)| *sum += u64::from(w.unsigned_abs()));
+        }
     }
     sums.into_iter().max().unwrap_or(0) * levels
 }

@@ -124,7 +124,8 @@ impl Parser<'_> {
         }
     }
 
-    /// `weight @name : f32[256] 3f2a9c5e01b7d844`; written by hand, the hash may be left out.
+    /// `weight @name : f32[256] 3f2a9c5e01b7d844`, with `panels` before the hash where elements lie so; written by hand, the
+    /// hash may be left out.
     fn weight(&mut self, mut line: Line) -> Result<(), Diagnostic> {
         line.expect("weight")?;
         let start = line.mark();
@@ -140,6 +141,10 @@ impl Parser<'_> {
         if tensor.elem() != elem || tensor.sizes() != sizes {
             let found = format!("{}{:?}", tensor.elem(), tensor.sizes());
             return Err(start.error(format!("@{name} is declared as {elem}{sizes:?}, its tensor is {found}")));
+        }
+        let start = line.mark();
+        if line.eat("panels") != tensor.as_panels().is_some() {
+            return Err(start.error(format!("elements of @{name} lie in another order than this line says")));
         }
         let start = line.mark();
         let declared = line.spaceless();

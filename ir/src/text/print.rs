@@ -25,7 +25,8 @@ pub(crate) fn print_hashed(graph: &Graph, hashes: &[u64]) -> String {
     for (weight, hash) in graph.weights.iter().zip(hashes) {
         let sizes: Vec<String> = weight.tensor.sizes().iter().map(usize::to_string).collect();
         let name = spell(&weight.name);
-        let _ = writeln!(text, "weight @{name} : {}[{}] {hash:016x}", weight.tensor.elem(), sizes.join(","));
+        let layout = if weight.tensor.as_panels().is_some() { "panels " } else { "" };
+        let _ = writeln!(text, "weight @{name} : {}[{}] {layout}{hash:016x}", weight.tensor.elem(), sizes.join(","));
     }
     text.push('\n');
     for (value, node) in graph.iter().filter(|(_, node)| !matches!(node.op, Op::Weight(_))) {
