@@ -11,7 +11,7 @@ use snnc_ir::{Code, Graph, Tensor};
 use snnc_passes::collapse::{collapse, depends_on_order};
 use snnc_passes::fit::{Levels, Thresholds, Wish, Wishes};
 use snnc_passes::{Context, front_and_back, run as run_passes};
-use snnc_runtime::{Engine, Isa, Options};
+use snnc_runtime::{Engine, ISAS, Options};
 use snnc_tests::{converted, ids, imported, options, run, spiking};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -126,7 +126,7 @@ fn check_forms(what: &str, forms: &[(&str, &Graph)], vocabulary: usize) -> BTree
     let want = run(stepped, options(Engine::Interpreter), &[&ids]);
     assert!(want.events.values().any(|events| events.spikes > 0), "{what}: something fires");
     let mut engines = vec![("interpreter", options(Engine::Interpreter)), ("jit", options(Engine::Jit))];
-    for isa in [Isa::Portable, Isa::Avx2].into_iter().filter(|isa| isa.is_available()) {
+    for isa in ISAS.into_iter().filter(|isa| isa.is_available()) {
         engines.push((isa.name(), Options { isa: Some(isa), chunk: 5, ..options(Engine::Jit) }));
     }
     engines.push(("three threads", Options { threads: 3, ..options(Engine::Jit) }));

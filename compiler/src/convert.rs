@@ -114,7 +114,8 @@ pub fn spiking(
     drop(seen);
     let section = calibration.json(&tensor);
     let graph = run(back, tensor, &Context { fits, membrane: recipe.wishes.membrane, ..Context::default() }, watch)?;
-    Ok(Converted { graph, calibration, section })
+    // Files hold weights as kernels walk them.
+    Ok(Converted { graph: graph.in_panels(), calibration, section })
 }
 
 /// Windows of sample tokens, and what they are to be called.

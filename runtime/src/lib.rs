@@ -15,7 +15,7 @@ pub mod sample;
 pub mod session;
 pub mod state;
 
-pub use kernels::Isa;
+pub use kernels::{ISAS, Isa};
 pub use meter::Executed;
 pub use program::{Engine, Options, Program};
 pub use sample::{SampleOptions, Sampler};

@@ -578,8 +578,8 @@ fn allocate(places: &mut [Place], chunk: usize) -> usize {
 }
 
 impl Work {
-    /// Whether machine code does it; else a Rust kernel does.
-    pub fn is_code(&self) -> bool {
+    /// Whether machine code does it, synapses if `synapses`; else a Rust kernel does.
+    pub fn is_code(&self, synapses: bool) -> bool {
         match self {
             Work::Embed { .. }
             | Work::Normalise { .. }
@@ -594,9 +594,8 @@ impl Work {
             | Work::Peak { .. }
             | Work::Scale { .. }
             | Work::Pick { .. } => false,
-            Work::Neuron(_) | Work::Settle { .. } | Work::Synapse { .. } | Work::Affine { .. } | Work::Add { .. } => {
-                true
-            }
+            Work::Synapse { .. } => synapses,
+            Work::Neuron(_) | Work::Settle { .. } | Work::Affine { .. } | Work::Add { .. } => true,
         }
     }
 

@@ -1,8 +1,9 @@
 //! The kernels' side of the door: from a step and its rows to the kernel that does it.
 
+use super::choice;
 use super::memory::Plain;
 use super::memory::{Operands, Run, cast, cast_mut};
-use crate::kernels::{self, Isa, Kernels, Lines, OUTPUTS, PackedI8, Pages};
+use crate::kernels::{self, Isa, Kernels, Panels};
 use crate::plan::{Plan, Step, Work, plane_bytes, wide};
 use crate::pool::Pool;
 use crate::program::Options;
@@ -13,7 +14,7 @@ use snnc_ir::op::Layout;
 use snnc_ir::price::Events;
 use snnc_ir::types::{Code, Elem};
 use snnc_ir::{Curve, Diagnostic, Graph, Type};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// Why a kernel stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +43,6 @@ pub enum Prepared {
     Nothing,
     /// Weights of the phases of spiking attention.
     Phases(Vec<i32>),
-    /// The weight of an integer product, in the layout of its kernel.
-    Packed(PackedI8),
 }
 
 /// The kernels of the wanted instruction set: `options.isa`, or what `SNNC_ISA` says, or the best there is.
@@ -52,35 +51,12 @@ pub fn kernels(options: &Options) -> Result<Kernels, Diagnostic> {
     isa.and_then(Kernels::new).map_err(|message| Diagnostic::new("", message))
 }
 
-pub fn prepare(graph: &Graph, plan: &Plan, pool: &Pool) -> Result<Vec<Prepared>, Diagnostic> {
-    let count = |step: &Step| match step.work {
-        Work::Product { inputs, outputs, .. } => PackedI8::line_count(inputs, outputs),
-        _ => 0,
-    };
-    let all = plan.steps.iter().map(count).sum();
-    let mut pages = Pages::new(all).map_err(|message| Diagnostic::new("", message))?;
-    let mut rest = pages.lines_mut();
-    let mut jobs = Vec::new();
-    for step in &plan.steps {
-        let Work::Product { inputs, outputs, .. } = step.work else { continue };
-        let misfit = |_| Diagnostic::new(graph.origin(step.node), "internal error: a product without its weight");
-        let (lines, after) = std::mem::take(&mut rest).split_at_mut(count(step));
-        rest = after;
-        jobs.push((Call { graph, step }.i8(0).map_err(misfit)?, inputs, outputs, lines));
-    }
-    pool.each(jobs, |(w, inputs, outputs, lines)| PackedI8::pack(w, inputs, outputs, lines));
-    let pages = Arc::new(pages);
-    let mut at = 0;
+pub fn prepare(plan: &Plan) -> Vec<Prepared> {
     let one = |step: &Step| match step.work {
         Work::Ssa { phases, .. } => Prepared::Phases(phase_weights(phases)),
-        Work::Product { inputs, outputs, .. } => {
-            let lines = Lines::new(Arc::clone(&pages), at..at + count(step));
-            at += count(step);
-            Prepared::Packed(PackedI8::new(lines, inputs, outputs))
-        }
         _ => Prepared::Nothing,
     };
-    Ok(plan.steps.iter().map(one).collect())
+    plan.steps.iter().map(one).collect()
 }
 
 /// Runs the kernel of a step on its operands' rows, which begin at row `first` of the chunk.
@@ -150,25 +126,27 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             run.events[i] += Events { keys, score_additions, value_keys, ..Events::default() };
             Ok(())
         }
-        Work::Product { code, steps, .. } => {
-            let Prepared::Packed(w) = &compiled.prepared[i] else { return Err(Fault::Misfit) };
+        Work::Product { code, steps, inputs, outputs } => {
+            let (w, y) = (call.panels(0, inputs, outputs)?, number_mut(out)?);
             if wide(code, steps) {
-                let product = |x: &[i16], w: &PackedI8, y: &mut [i32]| kernels.product_i16(x, w, y);
-                multiply(&compiled.pool, number(a)?, w, number_mut(out)?, product);
+                choice::product_wide(kernels, &compiled.pool, number::<i16>(a)?, w, y);
             } else {
-                let product = |x: &[i8], w: &PackedI8, y: &mut [i32]| kernels.product_i8(x, w, y);
-                multiply(&compiled.pool, number(a)?, w, number_mut(out)?, product);
+                choice::product(kernels, &compiled.pool, number(a)?, w, y);
             }
             Ok(())
         }
+        Work::Synapse { code, steps, inputs, outputs } => {
+            let (w, y) = (call.panels(0, inputs, outputs)?, number_mut(out)?);
+            let trains = choice::Trains { planes: number(a)?, stride: plane_bytes(inputs), steps: steps.into() };
+            run.active[i] += choice::synapse(kernels, &compiled.pool, trains, code.carry(), w, y);
+            Ok(())
+        }
         Work::Currents { steps, inputs, outputs } => {
-            let (spikes, w, currents): (&[i8], &[i8], &mut [i32]) = (number(a)?, call.i8(0)?, number_mut(out)?);
-            currents.fill(0);
-            let planes = spikes.chunks_exact(plane_bytes(inputs));
-            for (plane, current) in planes.zip(currents.chunks_exact_mut(outputs)) {
-                run.active[i] += kernels.rows_i8(&plane[..inputs], w, current) as u64;
-            }
-            debug_assert_eq!(spikes.len() / plane_bytes(inputs) % usize::from(steps), 0, "whole trains");
+            let (w, y) = (call.panels(0, inputs, outputs)?, number_mut(out)?);
+            let planes: &[i8] = number(a)?;
+            debug_assert_eq!(planes.len() / plane_bytes(inputs) % usize::from(steps), 0, "whole trains");
+            let trains = choice::Trains { planes, stride: plane_bytes(inputs), steps: 1 };
+            run.active[i] += choice::synapse(kernels, &compiled.pool, trains, 1, w, y);
             Ok(())
         }
         Work::Integrate { membrane, steps, curve, from, width } => {
@@ -209,41 +187,12 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             kernels.pick(number(a)?, inputs, call.i32(0)?, number_mut(out)?);
             Ok(())
         }
-        Work::Neuron(_) | Work::Settle { .. } | Work::Synapse { .. } | Work::Affine { .. } | Work::Add { .. } => {
-            Err(Fault::Misfit)
-        }
+        Work::Neuron(_) | Work::Settle { .. } | Work::Affine { .. } | Work::Add { .. } => Err(Fault::Misfit),
     }
 }
 
 /// Tokens of a part of a kernel's work that threads share.
 const ROWS: usize = 16;
-
-/// Panels of such a part: weights of 200 KB and up.
-const PANELS: usize = 4;
-
-/// A product, shared by tokens where there are many, and by outputs where there is one.
-fn multiply<L: Sync>(
-    pool: &Pool,
-    x: &[L],
-    w: &PackedI8,
-    y: &mut [i32],
-    product: impl Fn(&[L], &PackedI8, &mut [i32]) + Sync,
-) {
-    let rows = x.len() / w.inputs();
-    if pool.threads() == 1 || (rows != 1 && rows < 2 * ROWS) || (rows == 1 && w.panel_count() < 2 * PANELS) {
-        product(x, w, y);
-    } else if rows == 1 {
-        let parts = y.chunks_mut(PANELS * OUTPUTS).zip((0..).step_by(PANELS)).collect();
-        pool.each(parts, |(y, from): (&mut [i32], usize)| {
-            product(x, &w.panels(from..w.panel_count().min(from + PANELS)), y);
-        });
-    } else {
-        // A multiple of the six tokens that a tile has, near an equal share.
-        let part = rows.div_ceil(pool.threads()).next_multiple_of(6);
-        let parts = x.chunks(part * w.inputs()).zip(y.chunks_mut(part * w.outputs())).collect();
-        pool.each(parts, |(x, y)| product(x, w, y));
-    }
-}
 
 /// A layer of neurons that answer within the timestep.
 struct Prompt<'a> {
@@ -306,9 +255,13 @@ impl<'a> Call<'a> {
         self.graph.weight(*id).tensor.as_i32().ok_or(Fault::Misfit)
     }
 
-    fn i8(&self, i: usize) -> Result<&'a [i8], Fault> {
+    fn panels(&self, i: usize, inputs: usize, outputs: usize) -> Result<Panels<'a>, Fault> {
         let id = self.step.constants.get(i).ok_or(Fault::Misfit)?;
-        self.graph.weight(*id).tensor.as_i8().ok_or(Fault::Misfit)
+        let tensor = &self.graph.weight(*id).tensor;
+        if tensor.sizes() != [inputs, outputs] {
+            return Err(Fault::Misfit);
+        }
+        Ok(Panels::new(tensor.as_panels().ok_or(Fault::Misfit)?, inputs, outputs))
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Record {
     pub out: u64,
     pub inputs: [u64; 2],
     pub constants: [u64; 4],
-    /// A neuron's curve table; a synapse's row of zeros.
+    /// A neuron's curve table.
     pub table: u64,
     /// Offset of the step's tally.
     pub tally: u64,
@@ -50,7 +50,7 @@ pub struct Tally {
 pub struct Frame {
     pub arena: *mut u8,
     pub tallies: *mut Tally,
-    /// Two lists of addresses of weight rows: of spikes +1 and of spikes -1.
+    /// Two lists of addresses of weight rows, of spikes +1 and of spikes -1, then a synapse's sums.
     pub scratch: *mut u64,
     /// Rows of this chunk, and which of them are wanted of the outputs.
     pub rows: u64,

@@ -4,6 +4,7 @@
 //! for each shape, not for each layer: a record a step tells what differs. Outputs and events equal the oracle's, bit for
 //! bit.
 
+mod choice;
 mod emit;
 mod host;
 mod memory;
@@ -13,7 +14,7 @@ mod synapse;
 #[cfg(test)]
 mod tests;
 
-use crate::kernels::Kernels;
+use crate::kernels::{Isa, Kernels};
 use crate::meter::Meter;
 use crate::plan::{Place, Plan, Step, When, Work};
 use crate::pool::Pool;
@@ -39,11 +40,11 @@ pub struct Compiled {
     /// By step: what its kernel wants beside the graph's constants.
     pub(crate) prepared: Vec<Prepared>,
     pub(crate) records: Vec<Record>,
-    /// Entries of the scratch that the widest synapse needs.
+    /// Words of scratch that the widest synapse needs.
     pub(crate) scratch_len: usize,
     /// Whether spikes are counted.
     pub(crate) count: bool,
-    /// Constants that records point to beside the graph's: curve tables, and zeros.
+    /// Constants that records point to beside the graph's: curve tables.
     _tables: Vec<Box<[f32]>>,
     code: Code,
     codegen_ms: f64,
@@ -55,13 +56,21 @@ impl Compiled {
     pub fn new(graph: Arc<Graph>, plan: Plan, options: &Options) -> Result<Self, Diagnostic> {
         let kernels = host::kernels(options)?;
         let pool = Pool::new(options.threads);
-        let prepared = host::prepare(&graph, &plan, &pool)?;
+        let graph = if graph.weights.iter().any(|weight| weight.tensor.as_i8().is_some()) {
+            // Not from a file: kernels walk panels.
+            Arc::new((*graph).clone().in_panels())
+        } else {
+            graph
+        };
+        let prepared = host::prepare(&plan);
         let (tables, records) = records(&graph, &plan);
         let start = Instant::now();
-        let code = schedule::compile(&plan, options.count)?;
+        // Without vectors of the kernels' own, machine code drives synapses.
+        let events = kernels.isa() == Isa::Portable;
+        let code = schedule::compile(&plan, options.count, events)?;
         let codegen_ms = start.elapsed().as_secs_f64() * 1e3;
         let lists = |step: &Step| match step.work {
-            Work::Synapse { inputs, .. } => 2 * synapse::list_len(inputs),
+            Work::Synapse { inputs, outputs, .. } => synapse::scratch_len(inputs, outputs),
             _ => 0,
         };
         let scratch_len = plan.steps.iter().map(lists).max().unwrap_or(0);
@@ -101,8 +110,7 @@ impl Compiled {
 
 /// A record for every step, and the tables that records point to.
 fn records(graph: &Graph, plan: &Plan) -> (Vec<Box<[f32]>>, Vec<Record>) {
-    let widest = plan.steps.iter().map(|step| if let Work::Synapse { outputs, .. } = step.work { outputs } else { 0 });
-    let mut tables: Vec<Box<[f32]>> = vec![vec![0.0; widest.max().unwrap_or(0).div_ceil(4)].into()];
+    let mut tables: Vec<Box<[f32]>> = Vec::new();
     let mut curves: BTreeMap<Curve, usize> = BTreeMap::new();
     for step in &plan.steps {
         if let Work::Neuron(layer) = step.work
@@ -123,8 +131,11 @@ fn records(graph: &Graph, plan: &Plan) -> (Vec<Box<[f32]>>, Vec<Record>) {
         for (address, &id) in record.constants.iter_mut().zip(&step.constants) {
             *address = address_of(graph, id);
         }
-        let table = if let Work::Neuron(layer) = step.work { curves.get(&layer.curve).copied() } else { None };
-        record.table = tables[table.unwrap_or(0)].as_ptr().expose_provenance() as u64;
+        if let Work::Neuron(layer) = step.work
+            && let Some(&table) = curves.get(&layer.curve)
+        {
+            record.table = tables[table].as_ptr().expose_provenance() as u64;
+        }
         record
     };
     let records = plan.steps.iter().enumerate().map(record).collect();
@@ -136,7 +147,7 @@ fn address_of(graph: &Graph, id: WeightId) -> u64 {
     let address = match data {
         Data::F32(x) => x.as_ptr().expose_provenance(),
         Data::I32(x) => x.as_ptr().expose_provenance(),
-        Data::I8(x) => x.as_ptr().expose_provenance(),
+        Data::I8(x) | Data::Panels(x) => x.as_ptr().expose_provenance(),
     };
     address as u64
 }

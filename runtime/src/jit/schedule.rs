@@ -22,11 +22,11 @@ use std::mem::offset_of;
 /// Address space for code: 16 MiB keep every call within reach of a near one. A plan of GPT-2 takes some 50 KiB.
 const RESERVED: usize = 16 << 20;
 
-/// Compiles a plan.
-pub fn compile(plan: &Plan, count: bool) -> Result<Code, Diagnostic> {
+/// Compiles a plan; with `synapses`, machine code drives them, else a kernel does.
+pub fn compile(plan: &Plan, count: bool, synapses: bool) -> Result<Code, Diagnostic> {
     let mut compiler = Compiler::new()?;
     let mut known: HashMap<Work, FuncId> = HashMap::new();
-    for step in plan.steps.iter().filter(|step| step.work.is_code()) {
+    for step in plan.steps.iter().filter(|step| step.work.is_code(synapses)) {
         if let Entry::Vacant(entry) = known.entry(step.work) {
             entry.insert(compiler.function(&step.work, count)?);
         }
@@ -132,7 +132,7 @@ impl Compiler {
                 When::Wanted => (first, wanted),
             };
             let call = b.ins().call(callee, &[frame, record, first, rows]);
-            if !step.work.is_code() {
+            if !known.contains_key(&step.work) {
                 let fault = b.inst_results(call)[0];
                 return_if_fault(&mut b, i, fault);
             }

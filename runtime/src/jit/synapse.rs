@@ -1,108 +1,113 @@
-//! The stepped synapse: for every timestep, for every spike, add or subtract a row of weights.
+//! The stepped synapse as machine code: for every timestep, for every spike, add or subtract a row of weights.
 //!
 //! Horner over time: sums double before a timestep of a binary code is added. The spikes of a timestep become two lists of
-//! row addresses, of +1 and of -1, padded with a row of zeros to whole passes; a pass adds its rows in 16 bits, then into
-//! the 32-bit sums, so that the sums are read and written once for several rows. Exact in any order.
+//! addresses of rows of the first panel, of +1 and of -1; eight rows at a time are added in 16 bits, panel by panel, then into
+//! the 32-bit sums, so that the sums are read and written once for several rows. Sums are of whole panels, in scratch, and
+//! copied to their place at the end. Exact in any order.
 
 use super::emit::{Emit, GROUP};
-use super::memory::{Frame, Record, Tally};
+use super::memory::{Frame, Tally};
 use crate::plan::plane_bytes;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types};
 use cranelift_frontend::Variable;
+use snnc_ir::tensor::PANEL;
 use snnc_ir::types::Code;
 use std::mem::offset_of;
 
 /// Rows of weights that are added in one walk over the sums. 127 times this fits 16 bits.
 pub const PASS: usize = 8;
 
-/// Entries of one of the two lists, for a layer of this many inputs.
-pub fn list_len(inputs: usize) -> usize {
-    inputs + PASS
+/// Words of scratch that a layer takes: two lists of addresses, and the sums.
+pub fn scratch_len(inputs: usize, outputs: usize) -> usize {
+    2 * inputs + outputs.next_multiple_of(PANEL) / 2
 }
 
 /// Sizes and addresses of one synapse.
 struct Synapse {
     inputs: usize,
-    outputs: usize,
+    /// Outputs of whole panels.
+    padded: usize,
     weights: Value,
-    zeros: Value,
     /// Where the lists of spikes +1 and -1 begin.
     lists: [Value; 2],
+    sums: Value,
 }
 
 /// `(spikes, weights) -> settled sums`
 pub fn synapse(e: &mut Emit<'_>, code: Code, steps: u16, inputs: usize, outputs: usize) {
     let scratch = e.of_frame(offset_of!(Frame, scratch));
-    let lists = [scratch, e.add(scratch, 8 * list_len(inputs))];
-    let s = Synapse { inputs, outputs, weights: e.constant(0), zeros: e.of_record(offset_of!(Record, table)), lists };
+    let lists = [scratch, e.add(scratch, 8 * inputs)];
+    let sums = e.add(scratch, 16 * inputs);
+    let s = Synapse { inputs, padded: outputs.next_multiple_of(PANEL), weights: e.constant(0), lists, sums };
     let plane = plane_bytes(inputs);
     let train = plane * usize::from(steps);
-    let (spikes, sums) = (e.input(0, train), e.out(4 * outputs));
-    let (spikes, sums) = (e.variable(spikes), e.variable(sums));
+    let (spikes, out) = (e.input(0, train), e.out(4 * outputs));
+    let (spikes, out) = (e.variable(spikes), e.variable(out));
     let zero = e.int(0);
     let active = e.variable(zero);
     let rows = e.rows;
     e.count(rows, 1, |e, _| {
-        let (row, acc) = (e.b.use_var(spikes), e.b.use_var(sums));
-        clear(e, acc, outputs);
+        let (row, to) = (e.b.use_var(spikes), e.b.use_var(out));
+        each(e, &s, |e, _| {
+            let zero = e.b.ins().iconst(types::I32, 0);
+            e.b.ins().splat(types::I32X4, zero)
+        });
         let end = e.int(train);
         e.count(end, plane, |e, offset| {
             if code.carry() == 2 {
                 // Before the first timestep the sums are zero, and so is their double.
                 let later = e.b.ins().icmp_imm_u(IntCC::NotEqual, offset, 0);
-                e.when(later, |e| double(e, acc, outputs));
+                e.when(later, |e| {
+                    each(e, &s, |e, at| {
+                        let x = e.load(types::I32X4, at, 0);
+                        e.b.ins().iadd(x, x)
+                    });
+                });
             }
             let here = e.b.ins().iadd(row, offset);
             let ends = list(e, &s, here, active);
             for (i, end) in ends.into_iter().enumerate() {
-                accumulate(e, &s, s.lists[i], end, acc, i == 1);
+                accumulate(e, &s, s.lists[i], end, i == 1);
             }
         });
-        let (row, acc) = (e.add(row, train), e.add(acc, 4 * outputs));
+        copy(e, s.sums, to, outputs);
+        let (row, to) = (e.add(row, train), e.add(to, 4 * outputs));
         e.b.def_var(spikes, row);
-        e.b.def_var(sums, acc);
+        e.b.def_var(out, to);
     });
     let active = e.b.use_var(active);
     e.tally(offset_of!(Tally, active), active);
 }
 
-fn clear(e: &mut Emit<'_>, acc: Value, outputs: usize) {
-    each(e, acc, outputs, |e, ty, _| {
-        let zero = e.b.ins().iconst(types::I32, 0);
-        if ty == types::I32 { zero } else { e.b.ins().splat(ty, zero) }
-    });
-}
-
-fn double(e: &mut Emit<'_>, acc: Value, outputs: usize) {
-    each(e, acc, outputs, |e, ty, at| {
-        let x = e.load(ty, at, 0);
-        e.b.ins().iadd(x, x)
-    });
-}
-
-/// Stores `value(type, address)` to every sum: four at a time, then one at a time.
-fn each(e: &mut Emit<'_>, acc: Value, outputs: usize, value: impl Fn(&mut Emit<'_>, types::Type, Value) -> Value) {
-    let whole = outputs - outputs % GROUP;
-    let end = e.int(4 * whole);
+/// Stores `value(address)` to every four sums.
+fn each(e: &mut Emit<'_>, s: &Synapse, value: impl Fn(&mut Emit<'_>, Value) -> Value) {
+    let end = e.int(4 * s.padded);
     e.count(end, 4 * GROUP, |e, offset| {
-        let here = e.b.ins().iadd(acc, offset);
+        let here = e.b.ins().iadd(s.sums, offset);
         for part in 0..4 {
             let at = e.add(here, 16 * part);
-            let x = value(e, types::I32X4, at);
+            let x = value(e, at);
             e.store(x, at, 0);
         }
     });
-    let tail = e.add(acc, 4 * whole);
-    let end = e.int(4 * (outputs - whole));
-    e.count(end, 4, |e, offset| {
-        let at = e.b.ins().iadd(tail, offset);
-        let x = value(e, types::I32, at);
-        e.store(x, at, 0);
-    });
 }
 
-/// Lists the rows of the spikes of one timestep; the ends of the lists, padded to whole passes.
+/// Copies sums to where they belong: four at a time, then one at a time.
+fn copy(e: &mut Emit<'_>, from: Value, to: Value, outputs: usize) {
+    let whole = outputs - outputs % 4;
+    for (ty, first, last, step) in [(types::I32X4, 0, whole, 16), (types::I32, whole, outputs, 4)] {
+        let (first, last) = (e.int(4 * first), e.int(4 * last));
+        e.span(first, last, step, |e, offset| {
+            let at = e.b.ins().iadd(from, offset);
+            let x = e.load(ty, at, 0);
+            let at = e.b.ins().iadd(to, offset);
+            e.store(x, at, 0);
+        });
+    }
+}
+
+/// Lists the rows of the spikes of one timestep; the ends of the lists.
 fn list(e: &mut Emit<'_>, s: &Synapse, plane: Value, active: Variable) -> [Value; 2] {
     let ends = s.lists.map(|list| e.variable(list));
     let first = e.variable(s.weights);
@@ -116,9 +121,9 @@ fn list(e: &mut Emit<'_>, s: &Synapse, plane: Value, active: Variable) -> [Value
         for (i, sign) in [IntCC::SignedGreaterThan, IntCC::SignedLessThan].into_iter().enumerate() {
             let fired = e.b.ins().icmp(sign, spikes, zeros);
             let mask = e.b.ins().vhigh_bits(types::I32, fired);
-            list_bits(e, s, mask, rows, ends[i]);
+            list_bits(e, mask, rows, ends[i]);
         }
-        let rows = e.add(rows, GROUP * s.outputs);
+        let rows = e.add(rows, GROUP * PANEL);
         e.b.def_var(first, rows);
     });
     let ends = ends.map(|end| e.b.use_var(end));
@@ -129,13 +134,12 @@ fn list(e: &mut Emit<'_>, s: &Synapse, plane: Value, active: Variable) -> [Value
         let sum = e.b.use_var(active);
         let sum = e.b.ins().iadd(sum, spikes);
         e.b.def_var(active, sum);
-        (0..PASS - 1).for_each(|i| e.store(s.zeros, *end, 8 * i));
     }
     ends
 }
 
 /// Appends the address of a row for every set bit.
-fn list_bits(e: &mut Emit<'_>, s: &Synapse, mask: Value, rows: Value, end: Variable) {
+fn list_bits(e: &mut Emit<'_>, mask: Value, rows: Value, end: Variable) {
     let (head, inside, after) = (e.b.create_block(), e.b.create_block(), e.b.create_block());
     let left = e.variable(mask);
     e.b.ins().jump(head, &[]);
@@ -145,7 +149,7 @@ fn list_bits(e: &mut Emit<'_>, s: &Synapse, mask: Value, rows: Value, end: Varia
     e.b.switch_to_block(inside);
     let i = e.b.ins().ctz(bits);
     let i = e.b.ins().uextend(types::I64, i);
-    let width = e.int(s.outputs);
+    let width = e.int(PANEL);
     let offset = e.b.ins().imul(i, width);
     let row = e.b.ins().iadd(rows, offset);
     let at = e.b.use_var(end);
@@ -159,37 +163,51 @@ fn list_bits(e: &mut Emit<'_>, s: &Synapse, mask: Value, rows: Value, end: Varia
     e.b.switch_to_block(after);
 }
 
-/// Adds the listed rows to the sums, or subtracts them, `PASS` rows a walk.
-fn accumulate(e: &mut Emit<'_>, s: &Synapse, list: Value, end: Value, acc: Value, subtract: bool) {
+/// Adds the listed rows to the sums, or subtracts them: `PASS` rows a walk, then one.
+fn accumulate(e: &mut Emit<'_>, s: &Synapse, list: Value, end: Value, subtract: bool) {
     let bytes = e.b.ins().isub(end, list);
-    e.count(bytes, 8 * PASS, |e, offset| {
+    let mask = e.b.ins().iconst(types::I64, -((8 * PASS) as i64));
+    let whole = e.b.ins().band(bytes, mask);
+    let zero = e.int(0);
+    walks(e, s, list, zero, whole, PASS, subtract);
+    walks(e, s, list, whole, bytes, 1, subtract);
+}
+
+/// A walk over all sums for every `count` rows of the list between two offsets.
+fn walks(e: &mut Emit<'_>, s: &Synapse, list: Value, from: Value, to: Value, count: usize, subtract: bool) {
+    e.span(from, to, 8 * count, |e, offset| {
         let entry = e.b.ins().iadd(list, offset);
-        let rows: Vec<Value> = (0..PASS).map(|i| e.load(types::I64, entry, 8 * i)).collect();
-        let whole = s.outputs - s.outputs % GROUP;
-        let end = e.int(whole);
-        e.count(end, GROUP, |e, column| {
-            let to = sums_at(e, acc, column);
-            for half in 0..2 {
-                let parts: Vec<Value> = rows.iter().map(|&row| weights(e, row, column, 8 * half)).collect();
-                let sum = tree(e, parts);
-                let low = e.b.ins().swiden_low(sum);
-                let high = e.b.ins().swiden_high(sum);
-                add_to(e, low, to, 32 * half, subtract);
-                add_to(e, high, to, 32 * half + 16, subtract);
+        let rows: Vec<Variable> = (0..count)
+            .map(|i| {
+                let row = e.load(types::I64, entry, 8 * i);
+                e.variable(row)
+            })
+            .collect();
+        let to = e.variable(s.sums);
+        let end = e.int(s.padded);
+        e.count(end, PANEL, |e, _| {
+            let here: Vec<Value> = rows.iter().map(|&row| e.b.use_var(row)).collect();
+            let sums = e.b.use_var(to);
+            let columns = e.int(PANEL);
+            e.count(columns, GROUP, |e, column| {
+                let two = e.b.ins().iconst(types::I64, 2);
+                let offset = e.b.ins().ishl(column, two);
+                let to = e.b.ins().iadd(sums, offset);
+                for half in 0..2 {
+                    let parts: Vec<Value> = here.iter().map(|&row| weights(e, row, column, 8 * half)).collect();
+                    let sum = tree(e, parts);
+                    let low = e.b.ins().swiden_low(sum);
+                    let high = e.b.ins().swiden_high(sum);
+                    add_to(e, low, to, 32 * half, subtract);
+                    add_to(e, high, to, 32 * half + 16, subtract);
+                }
+            });
+            for (&row, &at) in rows.iter().zip(&here) {
+                let next = e.add(at, s.inputs * PANEL);
+                e.b.def_var(row, next);
             }
-        });
-        let end = e.int(s.outputs);
-        tail(e, whole, end, |e, column| {
-            let to = sums_at(e, acc, column);
-            let parts: Vec<Value> = rows
-                .iter()
-                .map(|&row| {
-                    let at = e.b.ins().iadd(row, column);
-                    e.b.ins().sload8(types::I32, notrap(), at, 0)
-                })
-                .collect();
-            let sum = tree(e, parts);
-            add_to(e, sum, to, 0, subtract);
+            let next = e.add(sums, 4 * PANEL);
+            e.b.def_var(to, next);
         });
     });
 }
@@ -200,27 +218,10 @@ fn weights(e: &mut Emit<'_>, row: Value, column: Value, offset: usize) -> Value 
     e.b.ins().sload8x8(notrap(), at, offset as i32)
 }
 
-fn sums_at(e: &mut Emit<'_>, acc: Value, column: Value) -> Value {
-    let two = e.b.ins().iconst(types::I64, 2);
-    let offset = e.b.ins().ishl(column, two);
-    e.b.ins().iadd(acc, offset)
-}
-
 fn add_to(e: &mut Emit<'_>, x: Value, at: Value, offset: usize, subtract: bool) {
-    let ty = e.b.func.dfg.value_type(x);
-    let old = e.load(ty, at, offset);
+    let old = e.load(types::I32X4, at, offset);
     let new = if subtract { e.b.ins().isub(old, x) } else { e.b.ins().iadd(old, x) };
     e.store(new, at, offset);
-}
-
-/// `for column in from..end { body(column) }`
-fn tail(e: &mut Emit<'_>, from: usize, end: Value, body: impl FnOnce(&mut Emit<'_>, Value)) {
-    let start = e.int(from);
-    let columns = e.b.ins().isub(end, start);
-    e.count(columns, 1, |e, i| {
-        let column = e.add(i, from);
-        body(e, column);
-    });
 }
 
 /// The sum, pair by pair.

@@ -11,22 +11,21 @@
 
 mod attention;
 mod elementwise;
+mod events;
 mod exponential;
 mod linear;
 mod neuron;
 mod norm;
-mod pages;
 mod product;
-mod rows;
 mod ssa;
 #[cfg(test)]
 mod tests;
 mod vectors;
 
 pub use elementwise::Curve;
+pub use events::Events;
 pub use neuron::{Bend, Code, Level, Neuron, Potential};
-pub use pages::{Line, Lines, Pages};
-pub use product::{OUTPUTS, PackedI8};
+pub use product::{OUTPUTS, Panels};
 pub use ssa::{Ssa, SsaCount};
 
 /// The environment variable that names the instruction set to use.
@@ -39,7 +38,12 @@ pub enum Isa {
     Portable,
     /// x86-64 with 256-bit integer vectors and `popcnt`.
     Avx2,
+    /// x86-64 with 512-bit vectors and dot products of bytes (VNNI).
+    Avx512,
 }
+
+/// From the least to the best.
+pub const ISAS: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
 
 impl Isa {
     /// What `SNNC_ISA` asks for; the best that the machine has if it is unset or empty.
@@ -58,12 +62,13 @@ impl Isa {
         match self {
             Isa::Portable => "portable",
             Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
         }
     }
 
     /// The best that this machine has.
     pub fn best() -> Self {
-        if Isa::Avx2.is_available() { Isa::Avx2 } else { Isa::Portable }
+        ISAS.into_iter().rfind(|isa| isa.is_available()).unwrap_or(Isa::Portable)
     }
 
     pub fn is_available(self) -> bool {
@@ -71,17 +76,25 @@ impl Isa {
             Isa::Portable => true,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                Isa::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 => false,
+            Isa::Avx2 | Isa::Avx512 => false,
         }
     }
 
     fn from_name(name: &str) -> Result<Self, String> {
-        match name {
-            "portable" => Ok(Isa::Portable),
-            "avx2" => Ok(Isa::Avx2),
-            _ => Err(format!("{ISA_VARIABLE} is `{name}`; it can be `portable` or `avx2`")),
-        }
+        ISAS.into_iter().find(|isa| isa.name() == name).ok_or_else(|| {
+            let names = ISAS.map(|isa| format!("`{}`", isa.name()));
+            format!("{ISA_VARIABLE} is `{name}`; it can be {}", names.join(", "))
+        })
     }
 
     fn check(self) -> Result<Self, String> {
@@ -105,13 +118,21 @@ macro_rules! kernels {
                 fn avx2 $(<$($generic)*>)? ($($arg: $ty),*) $(-> $ret)? {
                     $($body)::+ ($(vectors::Avx2::$vectors(),)? $($arg),*)
                 }
+                #[cfg(target_arch = "x86_64")]
+                #[target_feature(enable = "avx2,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+                fn avx512 $(<$($generic)*>)? ($($arg: $ty),*) $(-> $ret)? {
+                    $($body)::+ ($(vectors::Avx512::$vectors(),)? $($arg),*)
+                }
                 match self.isa {
                     Isa::Portable => $($body)::+ ($(vectors::Portable::$vectors(),)? $($arg),*),
                     // SAFETY: `new` has checked that the machine has these instructions.
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => unsafe { avx2($($arg),*) },
+                    // SAFETY: as above.
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 => unsafe { avx512($($arg),*) },
                     #[cfg(not(target_arch = "x86_64"))]
-                    Isa::Avx2 => unreachable!("`new` has refused it"),
+                    Isa::Avx2 | Isa::Avx512 => unreachable!("`new` has refused it"),
                 }
             }
         )*}
@@ -181,15 +202,18 @@ kernels! {
 
     // --- integers ---
 
-    /// `y[n, m] = x[n, k] w[k, m]`, levels in -127 to 127.
-    fn product_i8(x: &[i8], w: &PackedI8, y: &mut [i32]) = product::product_i8 with vectors;
+    /// `y[n, m] = y * carry + x[n, k] w[k, m]`, levels in -128 to 127; where `carry` is 0, whatever was in `y`. Sums wrap.
+    fn product(x: &[i8], w: Panels<'_>, carry: i32, y: &mut [i32]) = product::product with vectors;
 
-    /// `y[n, m] = x[n, k] w[k, m]` for levels of 16 bits.
-    fn product_i16(x: &[i16], w: &PackedI8, y: &mut [i32]) = product::product_i16 with vectors;
+    /// The low byte of each level, with a sign, and what is left: `x = 256 * rest + byte`. Whether anything is left.
+    fn split(x: &mut [i32], bytes: &mut [i8]) -> bool = product::split;
 
-    /// `acc[m] += sum over c of spikes[c] * w[c]` for one token's spikes (-1, 0, 1) and `w[k, m]`: the rows of the channels
-    /// that fired, and no others, are read and added or subtracted. Returns how many fired.
-    fn rows_i8(spikes: &[i8], w: &[i8], acc: &mut [i32]) -> usize = rows::accumulate with vectors;
+    /// The events of planes of `inputs` numbers that lie `stride` apart.
+    fn listen(planes: &[i8], stride: usize, inputs: usize) -> Events = events::listen;
+
+    /// `y[n, m] = sum over t of carry^(T - 1 - t) * (events of token and timestep t) w`, for `T` planes a token. Only rows of
+    /// channels that fired are read. Sums wrap.
+    fn synapse(events: &Events, steps: usize, carry: i32, w: Panels<'_>, y: &mut [i32]) = events::synapse with vectors;
 
     /// `y[n, d] = acc[n, d] * gain[d] + offset[d]`.
     fn affine_i32(acc: &[i32], gain: &[f32], offset: &[f32], y: &mut [f32]) = elementwise::affine;

@@ -1,67 +1,56 @@
-//! The integer product of levels and 8-bit weights, which are packed once so that they are read in order.
+//! The integer product of levels and 8-bit weights in panels, `[m / 64][k][64]`.
 //!
-//! `[m / 64][k / 4][64][4]`: four inputs of an output lie side by side, sixty-four outputs make a panel. Many tokens: a block
-//! of a panel stays in the first-level cache while all tokens pass, six at a time. Few: the weights are walked once.
+//! One token walks the rows of a panel, four at a time, as fast as memory gives them. Many tokens: a block of rows is
+//! interleaved once, so that an output's weights for four inputs lie side by side, and stays in the first-level cache while
+//! all tokens pass, six at a time.
 
 use super::check_rows_of;
-use super::neuron::Level;
-use super::pages::{Line, Lines};
-use super::vectors::{TILE, Vectors};
+use super::vectors::{Sums, Vectors};
+use snnc_ir::tensor::PANEL;
 
-/// Inputs of an output that lie side by side.
+/// Inputs of an output that are summed at once.
 pub(super) const GROUP: usize = 4;
 /// Outputs of a panel.
-pub const OUTPUTS: usize = 64;
-/// Tokens of a tile: with twelve sums, two weights, an input and a product the sixteen registers are full.
+pub const OUTPUTS: usize = PANEL;
+/// Tokens of a tile: with AVX-512, 24 sums, four weights and an input of the 32 registers.
 const TOKENS: usize = 6;
 /// Groups of a block, 16 KiB.
 const BLOCK: usize = 64;
-/// Up to so many tokens, the weights are walked for each.
-const WALK_TOKENS: usize = 2;
 
-/// Packed weights. What pads them is zero.
-#[derive(Clone, Debug)]
-pub struct PackedI8 {
+/// Four rows of a panel, `[64][4]`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Group(pub [i8; GROUP * OUTPUTS]);
+
+/// Weights `[inputs, outputs]` in panels, none of them -128.
+#[derive(Clone, Copy, Debug)]
+pub struct Panels<'a> {
     inputs: usize,
     outputs: usize,
-    lines: Lines,
+    weights: &'a [i8],
 }
 
-impl PackedI8 {
-    /// Lines that packed weights take.
-    pub fn line_count(inputs: usize, outputs: usize) -> usize {
-        outputs.div_ceil(OUTPUTS) * inputs.div_ceil(GROUP) * GROUP
-    }
-
-    /// From lines that `pack` filled.
-    pub fn new(lines: Lines, inputs: usize, outputs: usize) -> Self {
-        assert_eq!(lines.len(), Self::line_count(inputs, outputs), "lines of {inputs} inputs, {outputs} outputs");
-        Self { inputs, outputs, lines }
-    }
-
-    /// Packs `w[inputs, outputs]`, none of them -128, into lines of zeros.
-    pub fn pack(w: &[i8], inputs: usize, outputs: usize, lines: &mut [Line]) {
-        assert!(
-            inputs > 0 && outputs > 0 && w.len() == inputs * outputs,
-            "weights of {inputs} inputs, {outputs} outputs"
-        );
-        assert_eq!(lines.len(), Self::line_count(inputs, outputs), "lines of {inputs} inputs, {outputs} outputs");
-        let groups = inputs.div_ceil(GROUP);
-        for (p, panel) in lines.chunks_exact_mut(groups * GROUP).enumerate() {
-            for (group, rows) in panel.chunks_exact_mut(GROUP).zip(w.chunks(GROUP * outputs)) {
-                pack_group(&rows[p * OUTPUTS..], outputs, (outputs - p * OUTPUTS).min(OUTPUTS), group);
-            }
-        }
+impl<'a> Panels<'a> {
+    /// Panics if the weights are not so many.
+    pub fn new(weights: &'a [i8], inputs: usize, outputs: usize) -> Self {
+        assert!(inputs > 0 && outputs > 0, "weights of {inputs} inputs, {outputs} outputs");
+        assert_eq!(weights.len(), inputs * outputs.next_multiple_of(OUTPUTS), "{inputs} inputs, {outputs} outputs");
+        Self { inputs, outputs, weights }
     }
 
     /// The outputs of some panels, 64 each.
-    pub fn panels(&self, range: std::ops::Range<usize>) -> Self {
-        let lines = self.groups() * GROUP;
+    pub fn some(&self, range: std::ops::Range<usize>) -> Self {
         let outputs = self.outputs.min(range.end * OUTPUTS) - range.start * OUTPUTS;
-        Self { inputs: self.inputs, outputs, lines: self.lines.slice(range.start * lines..range.end * lines) }
+        let panel = self.inputs * OUTPUTS;
+        Self::new(&self.weights[range.start * panel..range.end * panel], self.inputs, outputs)
     }
 
-    pub fn panel_count(&self) -> usize {
+    /// Each panel's rows.
+    pub fn panels(self) -> impl Iterator<Item = &'a [i8]> {
+        self.weights.chunks_exact(self.inputs * OUTPUTS)
+    }
+
+    pub fn count(&self) -> usize {
         self.outputs.div_ceil(OUTPUTS)
     }
 
@@ -72,103 +61,62 @@ impl PackedI8 {
     pub fn outputs(&self) -> usize {
         self.outputs
     }
-
-    /// Memory that the weights take.
-    pub fn bytes(&self) -> usize {
-        size_of_val(&*self.lines)
-    }
-
-    fn groups(&self) -> usize {
-        self.inputs.div_ceil(GROUP)
-    }
 }
 
-/// `width` outputs of up to four inputs, whose rows lie `stride` apart.
+/// `y = y * carry + x w`; where `carry` is 0, whatever was in `y`.
 #[inline(always)]
-fn pack_group(rows: &[i8], stride: usize, width: usize, group: &mut [Line]) {
-    if width == OUTPUTS && rows.len() >= 3 * stride + OUTPUTS {
-        let rows: [&[i8]; GROUP] = std::array::from_fn(|i| &rows[i * stride..][..OUTPUTS]);
-        for (o, line) in (0..OUTPUTS).step_by(16).zip(group) {
-            let [a, b, c, d] = rows.map(|row| &row[o..o + 16]);
-            for (i, four) in line.0.chunks_exact_mut(GROUP).enumerate() {
-                four.copy_from_slice(&[a[i], b[i], c[i], d[i]]);
-            }
-        }
-        return;
-    }
-    for (i, row) in rows.chunks(stride).enumerate() {
-        for (o, &w) in row[..width].iter().enumerate() {
-            group[o / 16].0[o % 16 * GROUP + i] = w;
-        }
-    }
-}
-
-#[inline(always)]
-pub(super) fn product_i8(vectors: impl Vectors, x: &[i8], w: &PackedI8, y: &mut [i32]) {
+pub(super) fn product(vectors: impl Vectors, x: &[i8], w: Panels<'_>, carry: i32, y: &mut [i32]) {
     check_rows_of(x.len(), w.inputs, y.len(), w.outputs);
-    if x.len() / w.inputs <= WALK_TOKENS && w.inputs.is_multiple_of(GROUP) {
-        walk(vectors, x, w, y);
+    if x.len() == w.inputs {
+        walk(vectors, x, w, carry, y);
+    } else if w.inputs.is_multiple_of(GROUP) {
+        tiles(vectors, x, w, carry, y);
     } else {
-        padded_i16(vectors, &widen(x, w.inputs), w, y);
+        tiles(vectors, &padded(x, w.inputs), w, carry, y);
     }
 }
 
 #[inline(always)]
-pub(super) fn product_i16(vectors: impl Vectors, x: &[i16], w: &PackedI8, y: &mut [i32]) {
-    check_rows_of(x.len(), w.inputs, y.len(), w.outputs);
-    let widened;
-    let x = if w.inputs.is_multiple_of(GROUP) {
-        x
-    } else {
-        widened = widen(x, w.inputs);
-        &widened
-    };
-    padded_i16(vectors, x, w, y);
-}
-
-/// Rows of whole groups.
-#[inline(always)]
-fn padded_i16(vectors: impl Vectors, x: &[i16], w: &PackedI8, y: &mut [i32]) {
-    if y.len() / w.outputs > WALK_TOKENS {
-        tiles(vectors, x, w, y);
-    } else {
-        walk(vectors, x, w, y);
-    }
-}
-
-/// Rows in 16 bits, padded to whole groups.
-#[inline(always)]
-fn widen<L: Level>(x: &[L], inputs: usize) -> Vec<i16> {
-    let k = inputs.next_multiple_of(GROUP);
-    let mut wide = vec![0; x.len() / inputs * k];
-    for (wide, x) in wide.chunks_exact_mut(k).zip(x.chunks_exact(inputs)) {
-        wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.to_i16());
-    }
-    wide
-}
-
-#[inline(always)]
-fn walk<L: Level>(vectors: impl Vectors, x: &[L], w: &PackedI8, y: &mut [i32]) {
-    let (groups, m) = (w.groups(), w.outputs);
-    for (p, panel) in w.lines.chunks_exact(groups * GROUP).enumerate() {
-        let columns = p * OUTPUTS..((p + 1) * OUTPUTS).min(m);
-        for (x, y) in x.chunks_exact(groups * GROUP).zip(y.chunks_exact_mut(m)) {
-            let sums = vectors.walk(x, panel);
-            let y = &mut y[columns.clone()];
+fn walk(vectors: impl Vectors, x: &[i8], w: Panels<'_>, carry: i32, y: &mut [i32]) {
+    for (panel, y) in w.panels().zip(y.chunks_mut(OUTPUTS)) {
+        let sums = vectors.walk(x, panel);
+        if carry == 0 {
             y.copy_from_slice(&sums[..y.len()]);
+        } else {
+            y.iter_mut().zip(&sums).for_each(|(y, sum)| *y = y.wrapping_mul(carry).wrapping_add(*sum));
         }
     }
 }
 
+/// Rows padded to whole groups.
 #[inline(always)]
-fn tiles(vectors: impl Vectors, x: &[i16], w: &PackedI8, y: &mut [i32]) {
-    let (groups, m) = (w.groups(), w.outputs);
-    y.fill(0);
-    for (p, panel) in w.lines.chunks_exact(groups * GROUP).enumerate() {
+fn padded(x: &[i8], inputs: usize) -> Vec<i8> {
+    let k = inputs.next_multiple_of(GROUP);
+    let mut rows = vec![0; x.len() / inputs * k];
+    for (row, x) in rows.chunks_exact_mut(k).zip(x.chunks_exact(inputs)) {
+        row[..inputs].copy_from_slice(x);
+    }
+    rows
+}
+
+#[inline(always)]
+fn tiles(vectors: impl Vectors, x: &[i8], w: Panels<'_>, carry: i32, y: &mut [i32]) {
+    let (k, m) = (w.inputs.next_multiple_of(GROUP), w.outputs);
+    for (x, y) in x.chunks_exact(k).zip(y.chunks_exact_mut(m)) {
+        let origin = vectors.origin(x);
+        if carry == 0 {
+            y.fill(origin);
+        } else {
+            y.iter_mut().for_each(|y| *y = y.wrapping_mul(carry).wrapping_add(origin));
+        }
+    }
+    let mut block = [Group([0; GROUP * OUTPUTS]); BLOCK];
+    for (p, panel) in w.panels().enumerate() {
         let width = (m - p * OUTPUTS).min(OUTPUTS);
-        for (block, lines) in panel.chunks(BLOCK * GROUP).enumerate() {
-            let x = &x[block * BLOCK * GROUP..];
-            pass_tokens(vectors, x, groups * GROUP, lines, &mut y[p * OUTPUTS..], m, width);
+        for (b, rows) in panel.chunks(BLOCK * GROUP * OUTPUTS).enumerate() {
+            let block = &mut block[..rows.len().div_ceil(GROUP * OUTPUTS)];
+            vectors.interleave(rows, block);
+            pass_tokens(vectors, &x[b * BLOCK * GROUP..], k, block, &mut y[p * OUTPUTS..], m, width);
         }
     }
 }
@@ -177,9 +125,9 @@ fn tiles(vectors: impl Vectors, x: &[i16], w: &PackedI8, y: &mut [i32]) {
 #[inline(always)]
 fn pass_tokens(
     vectors: impl Vectors,
-    mut x: &[i16],
+    mut x: &[i8],
     k: usize,
-    lines: &[Line],
+    block: &[Group],
     mut y: &mut [i32],
     m: usize,
     width: usize,
@@ -187,13 +135,13 @@ fn pass_tokens(
     loop {
         match y.len().div_ceil(m) {
             0 => return,
-            1 => return pass_outputs::<1>(vectors, x, k, lines, y, m, width),
-            2 => return pass_outputs::<2>(vectors, x, k, lines, y, m, width),
-            3 => return pass_outputs::<3>(vectors, x, k, lines, y, m, width),
-            4 => return pass_outputs::<4>(vectors, x, k, lines, y, m, width),
-            5 => return pass_outputs::<5>(vectors, x, k, lines, y, m, width),
-            TOKENS => return pass_outputs::<TOKENS>(vectors, x, k, lines, y, m, width),
-            _ => pass_outputs::<TOKENS>(vectors, x, k, lines, y, m, width),
+            1 => return pass_tile::<1>(vectors, x, k, block, y, m, width),
+            2 => return pass_tile::<2>(vectors, x, k, block, y, m, width),
+            3 => return pass_tile::<3>(vectors, x, k, block, y, m, width),
+            4 => return pass_tile::<4>(vectors, x, k, block, y, m, width),
+            5 => return pass_tile::<5>(vectors, x, k, block, y, m, width),
+            TOKENS => return pass_tile::<TOKENS>(vectors, x, k, block, y, m, width),
+            _ => pass_tile::<TOKENS>(vectors, x, k, block, y, m, width),
         }
         x = &x[TOKENS * k..];
         y = &mut y[TOKENS * m..];
@@ -201,22 +149,36 @@ fn pass_tokens(
 }
 
 #[inline(always)]
-fn pass_outputs<const T: usize>(
+fn pass_tile<const T: usize>(
     vectors: impl Vectors,
-    x: &[i16],
+    x: &[i8],
     k: usize,
-    lines: &[Line],
+    block: &[Group],
     y: &mut [i32],
     m: usize,
     width: usize,
 ) {
-    let inputs = lines.len() / GROUP * GROUP;
-    let rows: [&[i16]; T] = std::array::from_fn(|t| &x[t * k..][..inputs]);
-    for from in (0..width).step_by(TILE) {
-        let mut sums = [[0; TILE]; T];
-        vectors.tile(rows, lines, from / TILE, &mut sums);
-        for (sums, y) in sums.iter().zip(y.chunks_mut(m)) {
-            y[from..width].iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
-        }
+    let rows: [&[i8]; T] = std::array::from_fn(|t| &x[t * k..][..block.len() * GROUP]);
+    let mut sums: [Sums; T] = [[0; OUTPUTS]; T];
+    if width == OUTPUTS {
+        // Rows as long as the sums, so that copies are vectors.
+        sums.iter_mut().zip(y.chunks(m)).for_each(|(sums, y)| sums.copy_from_slice(&y[..OUTPUTS]));
+        vectors.tile(rows, block, &mut sums);
+        sums.iter().zip(y.chunks_mut(m)).for_each(|(sums, y)| y[..OUTPUTS].copy_from_slice(sums));
+    } else {
+        sums.iter_mut().zip(y.chunks(m)).for_each(|(sums, y)| sums[..width].copy_from_slice(&y[..width]));
+        vectors.tile(rows, block, &mut sums);
+        sums.iter().zip(y.chunks_mut(m)).for_each(|(sums, y)| y[..width].copy_from_slice(&sums[..width]));
     }
+}
+
+/// The low byte of each level, with a sign, and what is left: `x = 256 * rest + byte`. Whether anything is left.
+#[inline(always)]
+pub(super) fn split(x: &mut [i32], bytes: &mut [i8]) -> bool {
+    assert_eq!(x.len(), bytes.len(), "a byte for each level");
+    for (x, byte) in x.iter_mut().zip(bytes) {
+        *byte = *x as i8;
+        *x = (*x - i32::from(*byte)) >> 8;
+    }
+    x.iter().fold(0, |any, x| any | x) != 0
 }

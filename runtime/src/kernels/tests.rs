@@ -3,17 +3,14 @@
 use super::neuron::{Bend, Code, Neuron};
 use super::*;
 use proptest::prelude::*;
-use std::sync::Arc;
+use snnc_ir::Tensor;
 
-fn packed(w: &[i8], k: usize, m: usize) -> PackedI8 {
-    let count = PackedI8::line_count(k, m);
-    let mut pages = Pages::new(count).expect("there is memory");
-    PackedI8::pack(w, k, m, pages.lines_mut());
-    PackedI8::new(Lines::new(Arc::new(pages), 0..count), k, m)
+fn panels(w: &[i8], k: usize, m: usize) -> Tensor {
+    Tensor::i8(&[k, m], w.to_vec()).to_panels().expect("a matrix")
 }
 
 fn isas() -> impl Iterator<Item = Kernels> {
-    [Isa::Portable, Isa::Avx2].into_iter().filter_map(|isa| Kernels::new(isa).ok())
+    ISAS.into_iter().filter_map(|isa| Kernels::new(isa).ok())
 }
 
 /// Numbers that look random, the same for the same seed.
@@ -96,33 +93,57 @@ fn product(n: usize, k: usize, m: usize, most: i32, seed: u64) {
     let w: Vec<i8> = numbers.many(k * m, |numbers| numbers.level(127) as i8);
     let sum = |t: usize, o: usize| (0..k).map(|c| x[t * k + c] * i32::from(w[c * m + o])).sum::<i32>();
     let want: Vec<i32> = (0..n * m).map(|i| sum(i / m, i % m)).collect();
-    let packed = packed(&w, k, m);
+    let packed = panels(&w, k, m);
+    let packed = Panels::new(packed.as_panels().expect("they are"), k, m);
     for kernels in isas() {
         let mut y = vec![i32::MIN; n * m];
-        let wide: Vec<i16> = x.iter().map(|&x| x as i16).collect();
-        kernels.product_i16(&wide, &packed, &mut y);
-        assert_eq!(y, want, "{:?} 16 bits {n} {k} {m}", kernels.isa());
-        if most <= 127 {
+        // Byte by byte, the last one first.
+        let (mut rest, mut bytes) = (x.clone(), Vec::new());
+        loop {
+            let mut byte = vec![0; x.len()];
+            let more = kernels.split(&mut rest, &mut byte);
+            bytes.push(byte);
+            if !more {
+                break;
+            }
+        }
+        for (i, byte) in bytes.iter().rev().enumerate() {
+            kernels.product(byte, packed, if i == 0 { 0 } else { 256 }, &mut y);
+        }
+        assert_eq!(y, want, "{:?} {} bytes {n} {k} {m}", kernels.isa(), bytes.len());
+        if bytes.len() == 1 {
             y.fill(i32::MIN);
-            let narrow: Vec<i8> = x.iter().map(|&x| x as i8).collect();
-            kernels.product_i8(&narrow, &packed, &mut y);
-            assert_eq!(y, want, "{:?} 8 bits {n} {k} {m}", kernels.isa());
+            let events = kernels.listen(&bytes[0], k, k);
+            kernels.synapse(&events, 1, 1, packed, &mut y);
+            assert_eq!(y, want, "{:?} events {n} {k} {m}", kernels.isa());
+            assert_eq!(events.count(), bytes[0].iter().filter(|x| **x != 0).count() as u64);
         }
     }
 }
 
-fn rows(k: usize, m: usize, seed: u64) {
+fn rows(n: usize, k: usize, m: usize, steps: usize, carry: i32, seed: u64) {
     let mut numbers = Numbers(seed);
-    let spikes: Vec<i8> = numbers.many(k, |numbers| numbers.level(1) as i8);
+    let stride = k.next_multiple_of(16);
+    let spikes: Vec<i8> = numbers.many(n * steps * stride, |numbers| numbers.level(1) as i8);
     let w: Vec<i8> = numbers.many(k * m, |numbers| numbers.level(127) as i8);
-    let start = numbers.many(m, |numbers| numbers.level(1000));
-    let sum = |o: usize| start[o] + (0..k).map(|c| i32::from(spikes[c]) * i32::from(w[c * m + o])).sum::<i32>();
-    let want: Vec<i32> = (0..m).map(sum).collect();
+    let plane = |t: usize, i: usize, o: usize| {
+        (0..k).map(|c| i32::from(spikes[(t * steps + i) * stride + c]) * i32::from(w[c * m + o])).sum::<i32>()
+    };
+    let sum = |t: usize, o: usize| (0..steps).fold(0, |sum, i| sum * carry + plane(t, i, o));
+    let want: Vec<i32> = (0..n * m).map(|i| sum(i / m, i % m)).collect();
+    let packed = panels(&w, k, m);
+    let packed = Panels::new(packed.as_panels().expect("they are"), k, m);
     for kernels in isas() {
-        let mut acc = start.clone();
-        let fired = kernels.rows_i8(&spikes, &w, &mut acc);
-        assert_eq!(acc, want, "{:?} {k} {m}", kernels.isa());
-        assert_eq!(fired, spikes.iter().filter(|s| **s != 0).count());
+        let mut y = vec![i32::MIN; n * m];
+        let events = kernels.listen(&spikes, stride, k);
+        kernels.synapse(&events, steps, carry, packed, &mut y);
+        assert_eq!(y, want, "{:?} {n} {k} {m} {steps}", kernels.isa());
+        // Some panels alone.
+        let last = packed.count() - 1;
+        let mut part = vec![i32::MIN; n * (m - last * OUTPUTS)];
+        kernels.synapse(&events, steps, carry, packed.some(last..last + 1), &mut part);
+        let cut = want.chunks_exact(m).flat_map(|row| &row[last * OUTPUTS..]);
+        assert!(part.iter().eq(cut), "{:?}", kernels.isa());
     }
 }
 
@@ -210,8 +231,10 @@ proptest! {
     }
 
     #[test]
-    fn rows_are_exact(k in 1usize..60, m in 1usize..140, seed: u64) {
-        rows(k, m, seed);
+    fn rows_are_exact(
+        n in 1usize..4, k in 1usize..60, m in 1usize..140, steps in 1usize..8, binary: bool, seed: u64
+    ) {
+        rows(n, k, m, steps, if binary { 2 } else { 1 }, seed);
     }
 
     #[test]
@@ -298,7 +321,7 @@ fn products_over_more_than_a_block() {
         linear(n, k, m, 3);
         product(n, k, m, 127, 4);
     }
-    rows(1100, 200, 5);
+    rows(2, 1100, 200, 4, 2, 5);
     attention(9, 300, 2, 40, 6);
     attention(1, 300, 2, 40, 6);
 }
@@ -306,16 +329,16 @@ fn products_over_more_than_a_block() {
 #[test]
 fn products_of_extremes() {
     let (k, m) = (768, 64);
-    let packed = packed(&vec![-127; k * m], k, m);
+    let packed = panels(&vec![-127; k * m], k, m);
+    let packed = Panels::new(packed.as_panels().expect("they are"), k, m);
     for kernels in isas() {
-        for n in [1, 5] {
+        for (n, x) in [(1, -127), (5, -127), (1, -128), (5, -128), (2, 127)] {
             let mut y = vec![0; n * m];
-            kernels.product_i8(&vec![-127; n * k], &packed, &mut y);
-            assert_eq!(y, vec![127 * 127 * 768; n * m]);
+            kernels.product(&vec![x; n * k], packed, 0, &mut y);
+            assert_eq!(y, vec![i32::from(x) * -127 * 768; n * m]);
+            kernels.synapse(&kernels.listen(&vec![x; n * k], k, k), 1, 1, packed, &mut y);
+            assert_eq!(y, vec![i32::from(x) * -127 * 768; n * m]);
         }
-        let mut acc = vec![0; m];
-        kernels.rows_i8(&vec![-1; k], &vec![127; k * m], &mut acc);
-        assert_eq!(acc, vec![-127 * 768; m]);
     }
 }
 
@@ -472,7 +495,9 @@ fn curves_are_their_formulas() {
 #[test]
 fn instruction_sets_are_named() {
     assert_eq!(Isa::from_name("portable"), Ok(Isa::Portable));
-    assert_eq!(Isa::from_name("avx2"), Ok(Isa::Avx2));
-    assert_eq!(Isa::from_name("sse9"), Err("SNNC_ISA is `sse9`; it can be `portable` or `avx2`".to_owned()));
+    for isa in ISAS {
+        assert_eq!(Isa::from_name(isa.name()), Ok(isa));
+    }
+    assert_eq!(Isa::from_name("sse9"), Err("SNNC_ISA is `sse9`; it can be `portable`, `avx2`, `avx512`".to_owned()));
     assert!(Isa::best().is_available());
 }

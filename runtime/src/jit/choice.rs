@@ -1,0 +1,96 @@
+//! Which kernel a product takes, and how threads share it. Nothing here changes a number.
+//!
+//! The rows of the channels that fired are read one by one, or all rows are, four at a time: whichever costs less for the
+//! events at hand. One token is shared by outputs, many by tokens.
+
+use crate::kernels::{Kernels, OUTPUTS, Panels};
+use crate::pool::Pool;
+
+/// What a listed row of a panel costs, in rows of one token's walk over all of them: a walk reads memory in order.
+const ROW_IN_WALKS: f64 = 3.3;
+/// The same in rows of a tile, of which one serves six tokens.
+const ROW_IN_TILES: f64 = 4.0;
+
+/// Panels of a part of one token's product: weights of 200 KB and up.
+const PANELS: usize = 4;
+/// Tokens below which a product is not shared.
+const TOKENS: usize = 32;
+/// Events that are listed at a time: what the second-level cache holds beside a panel.
+const EVENTS: usize = 1 << 17;
+
+/// Spikes of some tokens: `steps` planes each, `stride` apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Trains<'a> {
+    pub planes: &'a [i8],
+    pub stride: usize,
+    pub steps: usize,
+}
+
+/// `y = x w` for levels of 8 bits.
+pub fn product(kernels: Kernels, pool: &Pool, x: &[i8], w: Panels<'_>, y: &mut [i32]) {
+    share(pool, x, w, y, |x, w, y| part(kernels, x, w, 0, y));
+}
+
+/// `y = x w` for levels of more than 8 bits: byte by byte, the last one first. Most levels need one byte only, so that the
+/// others are few events.
+pub fn product_wide<L: Copy + Into<i32> + Sync>(kernels: Kernels, pool: &Pool, x: &[L], w: Panels<'_>, y: &mut [i32]) {
+    let mut rest: Vec<i32> = x.iter().map(|&x| x.into()).collect();
+    let mut bytes = Vec::new();
+    loop {
+        let mut byte = vec![0; x.len()];
+        let more = kernels.split(&mut rest, &mut byte);
+        bytes.push(byte);
+        if !more {
+            break;
+        }
+    }
+    for (i, byte) in bytes.iter().rev().enumerate() {
+        let carry = if i == 0 { 0 } else { 256 };
+        share(pool, byte, w, y, |x, w, y| part(kernels, x, w, carry, y));
+    }
+}
+
+/// `y[n, m]` from trains through a weight, Horner with `carry` over the timesteps; how many spikes there were.
+pub fn synapse(kernels: Kernels, pool: &Pool, trains: Trains<'_>, carry: i32, w: Panels<'_>, y: &mut [i32]) -> u64 {
+    let Trains { planes, stride, steps } = trains;
+    let tokens = (EVENTS / (steps * w.inputs())).max(1);
+    let mut count = 0;
+    for (planes, y) in planes.chunks(tokens * steps * stride).zip(y.chunks_mut(tokens * w.outputs())) {
+        let events = kernels.listen(planes, stride, w.inputs());
+        count += events.count();
+        by_outputs(pool, events.planes() / steps, w, y, |w, y| kernels.synapse(&events, steps, carry, w, y));
+    }
+    count
+}
+
+/// The product of some tokens, by the kernel that costs less.
+fn part(kernels: Kernels, x: &[i8], w: Panels<'_>, carry: i32, y: &mut [i32]) {
+    let fired = x.iter().map(|&x| usize::from(x != 0)).sum::<usize>();
+    let row = if x.len() == w.inputs() { ROW_IN_WALKS } else { ROW_IN_TILES };
+    if carry == 0 && fired as f64 * row < x.len() as f64 {
+        kernels.synapse(&kernels.listen(x, w.inputs(), w.inputs()), 1, 1, w, y);
+    } else {
+        kernels.product(x, w, carry, y);
+    }
+}
+
+/// Shares `work(x, w, y)`: by outputs where there is one token, by tokens where there are many.
+fn share(pool: &Pool, x: &[i8], w: Panels<'_>, y: &mut [i32], work: impl Fn(&[i8], Panels<'_>, &mut [i32]) + Sync) {
+    let rows = x.len() / w.inputs();
+    if rows < TOKENS {
+        return by_outputs(pool, rows, w, y, |w, y| work(x, w, y));
+    }
+    // A multiple of the six tokens that a tile has, near an equal share.
+    let part = rows.div_ceil(pool.threads()).next_multiple_of(6);
+    let parts = x.chunks(part * w.inputs()).zip(y.chunks_mut(part * w.outputs())).collect();
+    pool.each(parts, |(x, y)| work(x, w, y));
+}
+
+/// Shares `work(some panels, their sums)` of one token; more are not shared, for their sums lie apart.
+fn by_outputs(pool: &Pool, rows: usize, w: Panels<'_>, y: &mut [i32], work: impl Fn(Panels<'_>, &mut [i32]) + Sync) {
+    if rows != 1 || pool.threads() == 1 || w.count() < 2 * PANELS {
+        return work(w, y);
+    }
+    let parts = y.chunks_mut(PANELS * OUTPUTS).zip((0..).step_by(PANELS)).collect();
+    pool.each(parts, |(y, from): (&mut [i32], usize)| work(w.some(from..w.count().min(from + PANELS)), y));
+}

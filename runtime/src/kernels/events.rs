@@ -1,0 +1,141 @@
+//! Which channels fire, and synapses that those alone drive: the rows of silent channels are never read.
+//!
+//! A plane is one token at one timestep. Its events are a list of channels with what each says: a spike, or a level where
+//! time is collapsed. Lists are made once and serve all outputs. Where a panel of weights stays in a cache, all timesteps
+//! and tokens pass over it before the next one is read.
+
+use super::product::{GROUP, OUTPUTS, Panels};
+use super::vectors::{Sums, Vectors};
+
+/// Rows that are asked for before they are read, in fours: so many are on their way from memory at once.
+const AHEAD: usize = 8;
+
+/// Events of some planes.
+#[derive(Clone, Debug, Default)]
+pub struct Events {
+    inputs: usize,
+    channels: Vec<u32>,
+    values: Vec<i8>,
+    /// Where each plane's list ends: a multiple of four, what fills it up says nothing.
+    ends: Vec<usize>,
+    count: u64,
+}
+
+impl Events {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub fn planes(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn plane(&self, i: usize) -> Rows<'_> {
+        let range = if i == 0 { 0 } else { self.ends[i - 1] }..self.ends[i];
+        Rows { inputs: self.inputs, channels: &self.channels[range.clone()], values: &self.values[range] }
+    }
+}
+
+/// One plane's list, a whole number of fours. Invariant: channels are below `inputs`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows<'a> {
+    inputs: usize,
+    channels: &'a [u32],
+    values: &'a [i8],
+}
+
+impl<'a> Rows<'a> {
+    pub fn channels(&self) -> &'a [u32] {
+        self.channels
+    }
+
+    pub fn values(&self) -> &'a [i8] {
+        self.values
+    }
+
+    /// Panics if there are more channels than rows.
+    #[inline(always)]
+    pub fn check(&self, rows: usize) {
+        assert_eq!(self.inputs, rows, "a row for each channel");
+    }
+
+    /// Channels by fours, with what they say as the bytes of one number.
+    #[inline(always)]
+    pub fn fours(self) -> impl Iterator<Item = ([u32; GROUP], i32)> {
+        let values = self.values.as_chunks::<GROUP>().0.iter();
+        let channels = self.channels.as_chunks::<GROUP>().0.iter();
+        channels.zip(values).map(|(c, x)| (*c, i32::from_le_bytes(x.map(|x| x as u8))))
+    }
+
+    /// The channels that come `AHEAD` fours after four `i`.
+    #[inline(always)]
+    pub fn later(&self, i: usize) -> &'a [u32] {
+        let from = ((i + AHEAD) * GROUP).min(self.channels.len());
+        &self.channels[from..(from + GROUP).min(self.channels.len())]
+    }
+}
+
+/// The events of planes of `inputs` numbers that lie `stride` apart.
+#[inline(always)]
+pub(super) fn listen(planes: &[i8], stride: usize, inputs: usize) -> Events {
+    assert!(inputs > 0 && inputs <= stride, "planes of {inputs} channels, {stride} apart");
+    let mut events = Events { inputs, ..Events::default() };
+    for plane in planes.chunks(stride) {
+        let start = events.channels.len();
+        events.channels.resize(start + inputs + GROUP, 0);
+        events.values.resize(start + inputs + GROUP, 0);
+        let (channels, values) = (&mut events.channels[start..], &mut events.values[start..]);
+        let fired = list(&plane[..inputs], channels, values);
+        // What was written beyond the last event says nothing from here on.
+        let end = fired.next_multiple_of(GROUP);
+        channels[fired..end].fill(0);
+        values[fired..end].fill(0);
+        events.channels.truncate(start + end);
+        events.values.truncate(start + end);
+        events.ends.push(start + end);
+        events.count += fired as u64;
+    }
+    events
+}
+
+/// Lists what is not zero; how many there are.
+#[inline(always)]
+fn list(plane: &[i8], channels: &mut [u32], values: &mut [i8]) -> usize {
+    const BLOCK: usize = 16;
+    let mut fired = 0;
+    for (block, from) in plane.chunks(BLOCK).zip((0..).step_by(BLOCK)) {
+        if block.iter().fold(0, |any, x| any | x) == 0 {
+            continue;
+        }
+        for (i, &x) in block.iter().enumerate() {
+            // Without a branch: whether a channel fires cannot be foreseen. What is silent is written over by the next.
+            channels[fired] = (from + i) as u32;
+            values[fired] = x;
+            fired += usize::from(x != 0);
+        }
+    }
+    fired
+}
+
+/// `y[n, m] = sum over t of carry^(T - 1 - t) * (events of token and timestep t) w`: Horner over the `steps` planes of a token.
+#[inline(always)]
+pub(super) fn synapse(vectors: impl Vectors, events: &Events, steps: usize, carry: i32, w: Panels<'_>, y: &mut [i32]) {
+    let m = w.outputs();
+    assert!(steps > 0 && events.planes().is_multiple_of(steps), "{steps} planes a token");
+    assert_eq!(events.planes() / steps * m, y.len(), "a row of sums for each token");
+    for (p, panel) in w.panels().enumerate() {
+        let columns = p * OUTPUTS..((p + 1) * OUTPUTS).min(m);
+        for (token, y) in y.chunks_exact_mut(m).enumerate() {
+            let mut sums: Sums = [0; OUTPUTS];
+            for t in 0..steps {
+                if carry != 1 && t > 0 {
+                    sums.iter_mut().for_each(|sum| *sum = sum.wrapping_mul(carry));
+                }
+                vectors.rows(events.plane(token * steps + t), panel, token + t == 0, &mut sums);
+            }
+            let y = &mut y[columns.clone()];
+            y.copy_from_slice(&sums[..y.len()]);
+        }
+    }
+}

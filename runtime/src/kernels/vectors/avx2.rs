@@ -1,0 +1,383 @@
+//! 256-bit vectors: `pmaddubsw` sums pairs of products of bytes in 16 bits, `pmaddwd` pairs of those in 32.
+
+use super::super::events::Rows;
+use super::super::neuron::Level;
+use super::super::product::{GROUP, Group, OUTPUTS};
+use super::portable::{Portable, dot};
+use super::{Sums, Vectors, fours};
+use std::arch::x86_64::*;
+
+/// 256-bit vectors. A value of this type exists only in functions compiled for AVX2 (`kernels!`), into which the methods
+/// are inlined: that is what makes the intrinsics in them safe to call.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Avx2(());
+
+impl Avx2 {
+    #[inline(always)]
+    pub(in super::super) fn vectors() -> Self {
+        Self(())
+    }
+}
+
+/// Numbers of a 16-bit vector.
+const LANES: usize = 16;
+
+impl Vectors for Avx2 {
+    #[inline(always)]
+    fn walk(self, x: &[i8], panel: &[i8]) -> Sums {
+        let (x, panel, last) = fours(x, panel);
+        let mut sums = [0; OUTPUTS];
+        // SAFETY: AVX2 by the type's invariant; four rows for each four inputs by `fours`. Test: `products_are_exact`.
+        unsafe {
+            let mut lanes = [_mm256_setzero_si256(); VECTORS];
+            let (x, panel) = (x.as_chunks::<GROUP>().0, panel.as_chunks::<{ GROUP * OUTPUTS }>().0);
+            for (x, rows) in x.iter().zip(panel) {
+                let from = rows.as_ptr();
+                (0..GROUP).for_each(|i| ask(from.wrapping_add(AHEAD + i * OUTPUTS)));
+                add_four(
+                    std::array::from_fn(|i| from.add(i * OUTPUTS)),
+                    i32::from_le_bytes(x.map(|x| x as u8)),
+                    &mut lanes,
+                );
+            }
+            if let Some((x, group)) = &last {
+                let from = group.0.as_ptr();
+                add_four(
+                    std::array::from_fn(|i| from.add(i * OUTPUTS)),
+                    i32::from_le_bytes(x.map(|x| x as u8)),
+                    &mut lanes,
+                );
+            }
+            finish(lanes, &mut sums);
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn rows(self, rows: Rows<'_>, panel: &[i8], far: bool, sums: &mut Sums) {
+        rows.check(panel.len() / OUTPUTS);
+        let from = panel.as_ptr();
+        // SAFETY: AVX2 by the type's invariant; every channel has a row in the panel by `check`. Test: `rows_are_exact`.
+        unsafe {
+            let mut lanes = [_mm256_setzero_si256(); VECTORS];
+            for (i, (four, x)) in rows.fours().enumerate() {
+                if far {
+                    rows.later(i).iter().for_each(|&channel| ask(from.wrapping_add(channel as usize * OUTPUTS)));
+                }
+                add_four(four.map(|channel| from.add(channel as usize * OUTPUTS)), x, &mut lanes);
+            }
+            finish(lanes, sums);
+        }
+    }
+
+    #[inline(always)]
+    fn interleave(self, rows: &[i8], block: &mut [Group]) {
+        assert_eq!(rows.len().div_ceil(GROUP * OUTPUTS), block.len(), "four rows for each group");
+        let (whole, rest) = rows.as_chunks::<{ GROUP * OUTPUTS }>();
+        for (rows, group) in whole.iter().zip(block.iter_mut()) {
+            // SAFETY: AVX2 by the type's invariant; four rows of 64 in, 256 numbers out. Test: `products_are_exact`.
+            unsafe {
+                for half in 0..2 {
+                    let from = rows.as_ptr().add(32 * half);
+                    let quads = quads(std::array::from_fn(|i| from.add(i * OUTPUTS)));
+                    // Outputs 0 to 3 and 16 to 19, and so on, to outputs 0 to 7, and so on.
+                    let to = group.0.as_mut_ptr().add(128 * half).cast::<__m256i>();
+                    for (i, pair) in quads.as_chunks::<2>().0.iter().enumerate() {
+                        _mm256_storeu_si256(to.add(i), _mm256_permute2x128_si256::<0x20>(pair[0], pair[1]));
+                        _mm256_storeu_si256(to.add(i + 2), _mm256_permute2x128_si256::<0x31>(pair[0], pair[1]));
+                    }
+                }
+            }
+        }
+        if !rest.is_empty() {
+            Portable.interleave(rest, &mut block[whole.len()..]);
+        }
+    }
+
+    /// A token at a time would load all weights for each; all outputs at a time would not fit the registers.
+    #[inline(always)]
+    fn tile<const T: usize>(self, x: [&[i8]; T], block: &[Group], sums: &mut [Sums; T]) {
+        assert!(x.iter().all(|x| x.len() == block.len() * GROUP), "four inputs for each group");
+        let x = x.map(<[i8]>::as_ptr);
+        for eighths in 0..OUTPUTS / 16 {
+            // SAFETY: AVX2 by the type's invariant. A group is eight vectors, of which the tile's are two; four inputs from `4 * g`
+            // on are within `x` by the assertion; the sums are eight vectors. Test: `products_are_exact`.
+            unsafe {
+                let ones = _mm256_set1_epi16(1);
+                let mut lanes = [[_mm256_setzero_si256(); 2]; T];
+                for (g, group) in block.iter().enumerate() {
+                    let w = group.0.as_ptr().cast::<__m256i>().add(2 * eighths);
+                    let w = [_mm256_loadu_si256(w), _mm256_loadu_si256(w.add(1))];
+                    for (lanes, x) in lanes.iter_mut().zip(x) {
+                        let x = _mm256_set1_epi32(x.add(g * GROUP).cast::<i32>().read_unaligned());
+                        let magnitude = _mm256_abs_epi8(x);
+                        for (lanes, w) in lanes.iter_mut().zip(w) {
+                            let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(w, x));
+                            *lanes = _mm256_add_epi32(*lanes, _mm256_madd_epi16(pairs, ones));
+                        }
+                    }
+                }
+                for (lanes, sums) in lanes.into_iter().zip(sums.iter_mut()) {
+                    let sums = sums.as_mut_ptr().cast::<__m256i>().add(2 * eighths);
+                    for (i, lanes) in lanes.into_iter().enumerate() {
+                        let sum = _mm256_add_epi32(_mm256_loadu_si256(sums.add(i)), lanes);
+                        _mm256_storeu_si256(sums.add(i), sum);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn origin(self, _: &[i8]) -> i32 {
+        0
+    }
+
+    #[inline(always)]
+    fn turn(self, rows: &[&[f32]; 8], c: usize) -> [[f32; 8]; 8] {
+        let mut block = [[0.0; 8]; 8];
+        assert!(rows.iter().all(|row| c + 8 <= row.len()), "eight numbers of each row");
+        for half in 0..2 {
+            // SAFETY: AVX2 by the type's invariant. Four of the eight numbers from `c` on of every row; four columns of
+            // the block. Test: `dense_products_are_chains`.
+            unsafe {
+                // Row `i` beside row `i + 4`.
+                let both = |i: usize| {
+                    let load = |row: &[f32]| _mm_loadu_ps(row.as_ptr().add(c + 4 * half));
+                    _mm256_set_m128(load(rows[i + 4]), load(rows[i]))
+                };
+                let [a, b, c, d] = [both(0), both(1), both(2), both(3)];
+                let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+                let (ab_high, cd_high) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+                let columns = [
+                    _mm256_shuffle_ps::<0x44>(ab, cd),
+                    _mm256_shuffle_ps::<0xee>(ab, cd),
+                    _mm256_shuffle_ps::<0x44>(ab_high, cd_high),
+                    _mm256_shuffle_ps::<0xee>(ab_high, cd_high),
+                ];
+                for (i, column) in columns.into_iter().enumerate() {
+                    _mm256_storeu_ps(block[4 * half + i].as_mut_ptr(), column);
+                }
+            }
+        }
+        block
+    }
+
+    #[inline(always)]
+    fn pairs<const N: usize, const M: usize>(self, table: &[f32; N], at: &[i32; M]) -> [[f32; M]; 2] {
+        assert!(N >= 2 && N <= i32::MAX as usize, "a pair, and indices of 32 bits");
+        if !M.is_multiple_of(8) {
+            return Portable.pairs(table, at);
+        }
+        let mut found = [[0.0; M]; 2];
+        for i in (0..M).step_by(8) {
+            // SAFETY: AVX2 by the type's invariant. Eight indices from `i` on; each is brought to 0 to `N - 2`, so that it
+            // and the next are in the table. Test: `neurons_give_the_nearest_level`.
+            unsafe {
+                let at = _mm256_loadu_si256(at.as_ptr().add(i).cast());
+                let at = _mm256_min_epu32(at, _mm256_set1_epi32(N as i32 - 2));
+                let low = _mm256_i32gather_ps::<4>(table.as_ptr(), at);
+                let high = _mm256_i32gather_ps::<4>(table.as_ptr().add(1), at);
+                _mm256_storeu_ps(found[0].as_mut_ptr().add(i), low);
+                _mm256_storeu_ps(found[1].as_mut_ptr().add(i), high);
+            }
+        }
+        found
+    }
+
+    #[inline(always)]
+    fn ahead<T>(self, soon: &[T]) {
+        let from = soon.as_ptr().cast::<i8>();
+        for at in (0..size_of_val(soon)).step_by(64) {
+            // SAFETY: a prefetch reads nothing and faults nowhere, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at)) };
+        }
+    }
+
+    #[inline(always)]
+    fn dots<L: Level>(self, q: &[i16], keys: &[L], stride: usize, scores: &mut [i32]) {
+        let (d, n) = (q.len(), scores.len());
+        assert!(n == 0 || (n - 1) * stride + d <= keys.len(), "every key within the keys");
+        let whole = d / LANES * LANES;
+        let fours = n / 4 * 4;
+        for j in (0..fours).step_by(4) {
+            // SAFETY: AVX2 by the type's invariant. A vector of 16 numbers from `c` on lies within `q` and, by the
+            // assertion, within each of the keys `j` to `j + 3`; four scores from `j` on are within `scores`.
+            // Test: `dots_and_weighted_sums_are_exact`.
+            unsafe {
+                let mut sums = [_mm256_setzero_si256(); 4];
+                for c in (0..whole).step_by(LANES) {
+                    let q = _mm256_loadu_si256(q.as_ptr().add(c).cast());
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        let key = load(keys.as_ptr().add((j + i) * stride + c));
+                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(q, key));
+                    }
+                }
+                let [a, b, c, d] = sums;
+                let both = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+                let four = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256::<1>(both));
+                _mm_storeu_si128(scores.as_mut_ptr().add(j).cast(), four);
+            }
+        }
+        for (j, score) in scores.iter_mut().enumerate() {
+            let key = &keys[j * stride..][..d];
+            if j >= fours {
+                *score = dot(q, key);
+            } else if whole < d {
+                *score += dot(&q[whole..], &key[whole..]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn weigh<L: Level>(self, weights: &[(u32, i16)], values: &[L], stride: usize, sums: &mut [i32]) {
+        let mut at = 0;
+        while at < sums.len() {
+            at += match sums.len() - at {
+                64.. => weigh_block::<L, 4>(weights, &values[at..], stride, &mut sums[at..]),
+                32.. => weigh_block::<L, 2>(weights, &values[at..], stride, &mut sums[at..]),
+                16.. => weigh_block::<L, 1>(weights, &values[at..], stride, &mut sums[at..]),
+                _ => {
+                    Portable.weigh(weights, &values[at..], stride, &mut sums[at..]);
+                    return;
+                }
+            };
+        }
+    }
+}
+
+/// Vectors of a panel's sums.
+const VECTORS: usize = OUTPUTS / 8;
+
+/// How far ahead rows are asked for, in bytes: the next panel follows this one, and asking beyond all of them is harmless.
+const AHEAD: usize = 2048;
+
+/// Asks for a row that is read soon. The processor's own prefetching stops at every page.
+#[inline(always)]
+fn ask(row: *const i8) {
+    // SAFETY: a prefetch reads nothing and faults nowhere, whatever the address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(row) };
+}
+
+/// Half of four rows, an output's four numbers side by side: outputs 0 to 3 and 16 to 19, 4 to 7 and 20 to 23, and so on.
+///
+/// # Safety
+/// AVX2 is there, and so are 32 numbers of each row.
+#[inline(always)]
+unsafe fn quads(rows: [*const i8; GROUP]) -> [__m256i; 4] {
+    // SAFETY: the caller's.
+    unsafe {
+        let [a, b, c, d] = rows.map(|row| _mm256_loadu_si256(row.cast()));
+        let (ab, cd) = (_mm256_unpacklo_epi8(a, b), _mm256_unpacklo_epi8(c, d));
+        let (ab_high, cd_high) = (_mm256_unpackhi_epi8(a, b), _mm256_unpackhi_epi8(c, d));
+        [
+            _mm256_unpacklo_epi16(ab, cd),
+            _mm256_unpackhi_epi16(ab, cd),
+            _mm256_unpacklo_epi16(ab_high, cd_high),
+            _mm256_unpackhi_epi16(ab_high, cd_high),
+        ]
+    }
+}
+
+/// Four rows times the four bytes of `x`, added to lanes that are in the order of `quads`.
+///
+/// `|x| * (w with the sign of x)`: `pmaddubsw` takes one operand without sign. Two products of at most 128 * 127 do not
+/// saturate 16 bits.
+///
+/// # Safety
+/// AVX2 is there, and so are four rows of a panel.
+#[inline(always)]
+unsafe fn add_four(rows: [*const i8; GROUP], x: i32, lanes: &mut [__m256i; VECTORS]) {
+    // SAFETY: the caller's.
+    unsafe {
+        let ones = _mm256_set1_epi16(1);
+        let x = _mm256_set1_epi32(x);
+        let magnitude = _mm256_abs_epi8(x);
+        for (half, lanes) in lanes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let quads = quads(rows.map(|row| row.add(32 * half)));
+            for (lanes, w) in lanes.iter_mut().zip(quads) {
+                let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(w, x));
+                *lanes = _mm256_add_epi32(*lanes, _mm256_madd_epi16(pairs, ones));
+            }
+        }
+    }
+}
+
+/// Adds lanes in the order of `quads` to sums.
+///
+/// # Safety
+/// AVX2 is there.
+#[inline(always)]
+unsafe fn finish(lanes: [__m256i; VECTORS], sums: &mut Sums) {
+    let sums = sums.as_mut_ptr().cast::<__m256i>();
+    // SAFETY: the caller's; the sums are eight vectors.
+    unsafe {
+        for (half, lanes) in lanes.as_chunks::<4>().0.iter().enumerate() {
+            let ordered = [
+                _mm256_permute2x128_si256::<0x20>(lanes[0], lanes[1]),
+                _mm256_permute2x128_si256::<0x20>(lanes[2], lanes[3]),
+                _mm256_permute2x128_si256::<0x31>(lanes[0], lanes[1]),
+                _mm256_permute2x128_si256::<0x31>(lanes[2], lanes[3]),
+            ];
+            for (i, lanes) in ordered.into_iter().enumerate() {
+                let sums = sums.add(4 * half + i);
+                _mm256_storeu_si256(sums, _mm256_add_epi32(_mm256_loadu_si256(sums), lanes));
+            }
+        }
+    }
+}
+
+/// `V` vectors of 16 sums, two values at a time: their numbers side by side meet their weights side by side.
+#[inline(always)]
+fn weigh_block<L: Level, const V: usize>(
+    weights: &[(u32, i16)],
+    values: &[L],
+    stride: usize,
+    sums: &mut [i32],
+) -> usize {
+    let within = |&(j, _): &(u32, i16)| j as usize * stride + V * LANES <= values.len();
+    assert!(sums.len() >= V * LANES && weights.iter().all(within), "every value within the values");
+    let values = values.as_ptr();
+    let sums = sums.as_mut_ptr().cast::<__m256i>();
+    // SAFETY: AVX2 by the type's invariant. Values and sums are within their slices by the assertion.
+    // Test: `dots_and_weighted_sums_are_exact`.
+    unsafe {
+        let mut lanes = [[_mm256_setzero_si256(); 2]; V];
+        for pair in weights.chunks(2) {
+            let (j, weight) = pair[0];
+            let (other, other_weight) = if pair.len() == 2 { pair[1] } else { (j, 0) };
+            let (a, b) = (values.add(j as usize * stride), values.add(other as usize * stride));
+            let weights = _mm256_set1_epi32((weight as u16 as i32) | ((other_weight as i32) << 16));
+            for (i, lanes) in lanes.iter_mut().enumerate() {
+                let (a, b) = (load(a.add(i * LANES)), load(b.add(i * LANES)));
+                lanes[0] = _mm256_add_epi32(lanes[0], _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), weights));
+                lanes[1] = _mm256_add_epi32(lanes[1], _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), weights));
+            }
+        }
+        for (i, [low, high]) in lanes.into_iter().enumerate() {
+            // Unpacking took numbers 0 to 3 and 8 to 11 to `low`, the others to `high`.
+            let ordered = [_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high)];
+            for (half, lanes) in ordered.into_iter().enumerate() {
+                let sums = sums.add(2 * i + half);
+                _mm256_storeu_si256(sums, _mm256_add_epi32(_mm256_loadu_si256(sums), lanes));
+            }
+        }
+    }
+    V * LANES
+}
+
+/// Sixteen levels in 16 bits each.
+///
+/// # Safety
+/// AVX2 is there, and so are sixteen levels.
+#[inline(always)]
+unsafe fn load<L: Level>(from: *const L) -> __m256i {
+    // SAFETY: the caller's; a level is an `i8` or an `i16`, for the trait is sealed.
+    unsafe {
+        if size_of::<L>() == 1 {
+            _mm256_cvtepi8_epi16(_mm_loadu_si128(from.cast()))
+        } else {
+            _mm256_loadu_si256(from.cast())
+        }
+    }
+}

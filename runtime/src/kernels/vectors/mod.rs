@@ -1,0 +1,71 @@
+//! The inner loops of kernels, by instruction set: sums of products of 8- and 16-bit numbers in 32 bits.
+//!
+//! Law: every implementation gives the same integers. Compilers do not find dot products of bytes by themselves where it
+//! matters, so these are in intrinsics. Sums wrap; callers know that the whole of none overflows.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx512::Avx512;
+pub(super) use portable::Portable;
+
+use super::events::Rows;
+use super::neuron::Level;
+use super::product::{GROUP, Group, OUTPUTS};
+
+/// Sums of a panel's outputs.
+pub(super) type Sums = [i32; OUTPUTS];
+
+pub(super) trait Vectors: Copy {
+    /// One token and all rows of a panel `[k][64]`: `x w`.
+    fn walk(self, x: &[i8], panel: &[i8]) -> Sums;
+
+    /// Some rows of a panel `[k][64]`: `sums += sum of value * row`. `far`: the rows are not in a cache.
+    fn rows(self, rows: Rows<'_>, panel: &[i8], far: bool, sums: &mut Sums);
+
+    /// Rows of a panel to groups, in whatever form `tile` reads them; what is missing of the last group is zero.
+    fn interleave(self, rows: &[i8], block: &mut [Group]);
+
+    /// `T` tokens and interleaved rows: `sums += x w - origin(x)`. Each `x` has four inputs for each group.
+    fn tile<const T: usize>(self, x: [&[i8]; T], block: &[Group], sums: &mut [Sums; T]);
+
+    /// What a token's sums have to begin with where `tile` makes them.
+    fn origin(self, x: &[i8]) -> i32;
+
+    /// Eight numbers from `c` on of eight rows, column by column.
+    fn turn(self, rows: &[&[f32]; 8], c: usize) -> [[f32; 8]; 8];
+
+    /// The entries of a table at these indices, which are at least 0, and at the next ones.
+    fn pairs<const N: usize, const M: usize>(self, table: &[f32; N], at: &[i32; M]) -> [[f32; M]; 2];
+
+    /// Asks for memory that is read soon.
+    fn ahead<T>(self, soon: &[T]);
+
+    /// `scores[j] = q . keys[j]`: key `j` is the first `q.len()` numbers from `j * stride` on.
+    fn dots<L: Level>(self, q: &[i16], keys: &[L], stride: usize, scores: &mut [i32]);
+
+    /// `sums += sum over (j, weight) of weight * values[j]`: value `j` is `sums.len()` numbers from `j * stride` on.
+    fn weigh<L: Level>(self, weights: &[(u32, i16)], values: &[L], stride: usize, sums: &mut [i32]);
+}
+
+/// The rows of a panel by fours, each with its inputs; what the last four lack is zero.
+#[inline(always)]
+fn fours<'a>(x: &'a [i8], panel: &'a [i8]) -> (&'a [i8], &'a [i8], Option<([i8; GROUP], Group)>) {
+    assert_eq!(x.len() * OUTPUTS, panel.len(), "a row for each input");
+    let whole = x.len() / GROUP * GROUP;
+    let (x, rest) = x.split_at(whole);
+    let (panel, rows) = panel.split_at(whole * OUTPUTS);
+    if rest.is_empty() {
+        return (x, panel, None);
+    }
+    let (mut last, mut group) = ([0; GROUP], Group([0; GROUP * OUTPUTS]));
+    last[..rest.len()].copy_from_slice(rest);
+    group.0[..rows.len()].copy_from_slice(rows);
+    (x, panel, Some((last, group)))
+}

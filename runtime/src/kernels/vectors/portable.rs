@@ -1,0 +1,105 @@
+//! Plain loops, which a compiler turns into whatever vectors it may assume.
+
+use super::super::events::Rows;
+use super::super::neuron::Level;
+use super::super::product::{GROUP, Group, OUTPUTS};
+use super::{Sums, Vectors};
+
+#[derive(Clone, Copy)]
+pub(in super::super) struct Portable;
+
+impl Portable {
+    pub(in super::super) fn vectors() -> Self {
+        Self
+    }
+}
+
+impl Vectors for Portable {
+    #[inline(always)]
+    fn walk(self, x: &[i8], panel: &[i8]) -> Sums {
+        let mut sums = [0; OUTPUTS];
+        for (&x, row) in x.iter().zip(panel.chunks_exact(OUTPUTS)) {
+            sums.iter_mut().zip(row).for_each(|(sum, &w)| *sum += i32::from(i16::from(x) * i16::from(w)));
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn rows(self, rows: Rows<'_>, panel: &[i8], _: bool, sums: &mut Sums) {
+        for (&channel, &x) in rows.channels().iter().zip(rows.values()) {
+            let row = &panel[channel as usize * OUTPUTS..][..OUTPUTS];
+            sums.iter_mut().zip(row).for_each(|(sum, &w)| *sum += i32::from(i16::from(x) * i16::from(w)));
+        }
+    }
+
+    #[inline(always)]
+    fn interleave(self, rows: &[i8], block: &mut [Group]) {
+        for (rows, group) in rows.chunks(GROUP * OUTPUTS).zip(block) {
+            group.0.fill(0);
+            for (i, row) in rows.chunks_exact(OUTPUTS).enumerate() {
+                group.0[i..].iter_mut().step_by(GROUP).zip(row).for_each(|(to, &w)| *to = w);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn tile<const T: usize>(self, x: [&[i8]; T], block: &[Group], sums: &mut [Sums; T]) {
+        for (g, group) in block.iter().enumerate() {
+            for (x, sums) in x.iter().zip(sums.iter_mut()) {
+                let x = &x[g * GROUP..][..GROUP];
+                for (sum, w) in sums.iter_mut().zip(group.0.chunks_exact(GROUP)) {
+                    *sum += x.iter().zip(w).map(|(&x, &w)| i32::from(x) * i32::from(w)).sum::<i32>();
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn origin(self, _: &[i8]) -> i32 {
+        0
+    }
+
+    #[inline(always)]
+    fn turn(self, rows: &[&[f32]; 8], c: usize) -> [[f32; 8]; 8] {
+        let mut block = [[0.0; 8]; 8];
+        for (j, row) in rows.iter().enumerate() {
+            for (column, &x) in block.iter_mut().zip(&row[c..c + 8]) {
+                column[j] = x;
+            }
+        }
+        block
+    }
+
+    #[inline(always)]
+    fn pairs<const N: usize, const M: usize>(self, table: &[f32; N], at: &[i32; M]) -> [[f32; M]; 2] {
+        let mut found = [[0.0; M]; 2];
+        for (i, &at) in at.iter().enumerate() {
+            found[0][i] = table[at as usize];
+            found[1][i] = table[at as usize + 1];
+        }
+        found
+    }
+
+    #[inline(always)]
+    fn ahead<T>(self, _: &[T]) {}
+
+    #[inline(always)]
+    fn dots<L: Level>(self, q: &[i16], keys: &[L], stride: usize, scores: &mut [i32]) {
+        for (j, score) in scores.iter_mut().enumerate() {
+            *score = dot(q, &keys[j * stride..]);
+        }
+    }
+
+    #[inline(always)]
+    fn weigh<L: Level>(self, weights: &[(u32, i16)], values: &[L], stride: usize, sums: &mut [i32]) {
+        for &(j, weight) in weights {
+            let value = &values[j as usize * stride..];
+            sums.iter_mut().zip(value).for_each(|(sum, &v)| *sum += i32::from(weight) * v.to_i32());
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn dot<L: Level>(q: &[i16], key: &[L]) -> i32 {
+    q.iter().zip(key).map(|(&q, &k)| i32::from(q) * k.to_i32()).sum()
+}
