@@ -3,8 +3,10 @@
 //! The rows of the channels that fired are read one by one, or all rows are, four at a time: whichever costs less for the
 //! events at hand. One token is shared by outputs, many by tokens.
 
-use crate::kernels::{Kernels, OUTPUTS, Panels};
+use crate::kernels::{Kernels, Level, OUTPUTS, Panels, Scratch, Ssa, SsaCount};
 use crate::pool::Pool;
+use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 
 /// What a listed row of a panel costs, in rows of one token's walk over all of them: a walk reads memory in order.
 const ROW_IN_WALKS: f64 = 3.3;
@@ -93,4 +95,45 @@ fn by_outputs(pool: &Pool, rows: usize, w: Panels<'_>, y: &mut [i32], work: impl
     }
     let parts = y.chunks_mut(PANELS * OUTPUTS).zip((0..).step_by(PANELS)).collect();
     pool.each(parts, |(y, from): (&mut [i32], usize)| work(w.some(from..w.count().min(from + PANELS)), y));
+}
+
+/// Products of a query and a key, over heads, below which attention is not shared.
+const SHARED: usize = 512;
+
+thread_local! {
+    /// A thread's results of attention, by head, and what attention works in.
+    static ATTENTION: RefCell<(Vec<f32>, Scratch)> = RefCell::default();
+}
+
+/// Spiking attention of all heads, shared by heads.
+pub fn attend<Q: Level + Sync, K: Level + Sync, V: Level + Sync>(
+    kernels: Kernels,
+    pool: &Pool,
+    q: &[Q],
+    k: &[K],
+    v: &[V],
+    shape: &Ssa<'_>,
+    out: &mut [f32],
+) -> SsaCount {
+    let (d, heads) = (shape.d, shape.slope.len());
+    let width = d / heads;
+    let rows = Mutex::new((out, SsaCount::default()));
+    let work = |h: usize| {
+        ATTENTION.with_borrow_mut(|(part, scratch)| {
+            part.resize(q.len() / heads, 0.0);
+            let count = kernels.ssa(q, k, v, shape, h, scratch, part);
+            let (out, all) = &mut *rows.lock().unwrap_or_else(PoisonError::into_inner);
+            all.score_additions += count.score_additions;
+            all.value_keys += count.value_keys;
+            for (out, part) in out.chunks_exact_mut(d).zip(part.chunks_exact(width)) {
+                out[h * width..][..width].copy_from_slice(part);
+            }
+        });
+    };
+    if q.len() / d * (k.len() / d) * heads < SHARED {
+        (0..heads).for_each(work);
+    } else {
+        pool.run(heads, work);
+    }
+    rows.into_inner().unwrap_or_else(PoisonError::into_inner).1
 }

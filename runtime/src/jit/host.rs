@@ -14,7 +14,6 @@ use snnc_ir::op::Layout;
 use snnc_ir::price::Events;
 use snnc_ir::types::{Code, Elem};
 use snnc_ir::{Curve, Diagnostic, Graph, Type};
-use std::sync::{Mutex, PoisonError};
 
 /// Why a kernel stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,13 +102,12 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
         }
         Work::Ssa { code, steps, width, wide, .. } => {
             let Prepared::Phases(weights) = &compiled.prepared[i] else { return Err(Fault::Misfit) };
-            let shape = kernels::Ssa { d: width, slope: call.f32(0)?, weights, code: spelling(code) };
-            let out = number_mut(out)?;
-            let keys: u64 = (past + 1..=past + out.len() / width).map(|n| n as u64).sum();
             // Where the queries come as trains, their spikes drive the scores one timestep at a time.
             let stepped = matches!(call.graph.ty(call.graph.node(step.node).args[0]), Type::Train { .. });
-            let steps = stepped.then_some(steps);
-            let operands = (a, b, c);
+            let (slope, code, steps) = (call.f32(0)?, spelling(code), stepped.then_some(steps));
+            let shape = kernels::Ssa { d: width, slope, weights, code, steps };
+            let out = number_mut(out)?;
+            let keys: u64 = (past + 1..=past + out.len() / width).map(|n| n as u64).sum();
             let slot = run.slots[step.node.index()].as_mut().ok_or(Fault::Misfit)?;
             let attend = match wide {
                 [false, false, false] => attend::<i8, i8, i8>,
@@ -121,7 +119,7 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
                 [true, true, false] => attend::<i16, i16, i8>,
                 [true, true, true] => attend::<i16, i16, i16>,
             };
-            let counts = attend(kernels, &compiled.pool, slot, past, operands, &shape, steps, out)?;
+            let counts = attend(kernels, &compiled.pool, slot, past, (a, b, c), &shape, out)?;
             let (score_additions, value_keys) = (counts.score_additions, counts.value_keys);
             run.events[i] += Events { keys, score_additions, value_keys, ..Events::default() };
             Ok(())
@@ -190,9 +188,6 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
         Work::Neuron(_) | Work::Settle { .. } | Work::Affine { .. } | Work::Add { .. } => Err(Fault::Misfit),
     }
 }
-
-/// Tokens of a part of a kernel's work that threads share.
-const ROWS: usize = 16;
 
 /// A layer of neurons that answer within the timestep.
 struct Prompt<'a> {
@@ -288,7 +283,7 @@ fn spelling(code: Code) -> kernels::Code {
     }
 }
 
-/// Spiking attention of queries, keys and values stored in `Q`, `K` and `V`; scores spike by spike where `steps` are given.
+/// Spiking attention of queries, keys and values stored in `Q`, `K` and `V`.
 fn attend<Q, K, V>(
     kernels: Kernels,
     pool: &Pool,
@@ -296,7 +291,6 @@ fn attend<Q, K, V>(
     past: usize,
     (q, k, v): (&[u8], &[u8], &[u8]),
     shape: &kernels::Ssa<'_>,
-    steps: Option<u16>,
     out: &mut [f32],
 ) -> Result<kernels::SsaCount, Fault>
 where
@@ -305,26 +299,7 @@ where
     V: Plain + kernels::Level + Level + Sync,
 {
     let (k, v) = extend::<K, V>(slot, number(k)?, number(v)?, past)?;
-    let q: &[Q] = number(q)?;
-    let run = |q: &[Q], end: usize, out: &mut [f32]| match steps {
-        Some(steps) => kernels.ssa_stepped(q, &k[..end], &v[..end], shape, steps, out),
-        None => kernels.ssa(q, &k[..end], &v[..end], shape, out),
-    };
-    let rows = q.len() / shape.d;
-    if pool.threads() == 1 || rows < 2 * ROWS {
-        return Ok(run(q, k.len(), out));
-    }
-    // Later queries meet more keys: small parts even that out.
-    let part = ROWS * shape.d;
-    let parts: Vec<_> = q.chunks(part).zip(out.chunks_mut(part)).enumerate().rev().collect();
-    let counts = Mutex::new(kernels::SsaCount::default());
-    pool.each(parts, |(i, (q, out))| {
-        let count = run(q, past * shape.d + i * part + q.len(), out);
-        let mut all = counts.lock().unwrap_or_else(PoisonError::into_inner);
-        all.score_additions += count.score_additions;
-        all.value_keys += count.value_keys;
-    });
-    Ok(counts.into_inner().unwrap_or_else(PoisonError::into_inner))
+    Ok(choice::attend(kernels, pool, number::<Q>(q)?, k, v, shape, out))
 }
 
 /// Adds this call's keys and values to the state; all keys and values of the sequence.

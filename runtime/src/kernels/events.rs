@@ -65,7 +65,7 @@ impl<'a> Rows<'a> {
     pub fn fours(self) -> impl Iterator<Item = ([u32; GROUP], i32)> {
         let values = self.values.as_chunks::<GROUP>().0.iter();
         let channels = self.channels.as_chunks::<GROUP>().0.iter();
-        channels.zip(values).map(|(c, x)| (*c, i32::from_le_bytes(x.map(|x| x as u8))))
+        channels.zip(values).map(|(c, &[a, b, d, e])| (*c, i32::from_le_bytes([a as u8, b as u8, d as u8, e as u8])))
     }
 
     /// The channels that come `AHEAD` fours after four `i`.

@@ -26,7 +26,7 @@ pub use elementwise::Curve;
 pub use events::Events;
 pub use neuron::{Bend, Code, Level, Neuron, Potential};
 pub use product::{OUTPUTS, Panels};
-pub use ssa::{Ssa, SsaCount};
+pub use ssa::{Scratch, Ssa, SsaCount};
 
 /// The environment variable that names the instruction set to use.
 pub const ISA_VARIABLE: &str = "SNNC_ISA";
@@ -234,11 +234,9 @@ kernels! {
 
     // --- spiking attention ---
 
-    /// Time-to-first-spike attention of `q[n, d]` over `k[past + n, d]` and `v[past + n, d]`, all levels.
-    fn ssa[Q: Level, K: Level, V: Level](q: &[Q], k: &[K], v: &[V], shape: &Ssa<'_>, out: &mut [f32]) -> SsaCount = ssa::collapsed with vectors;
-
-    /// The same bits, with scores summed spike by spike and timestep by timestep.
-    fn ssa_stepped[Q: Level, K: Level, V: Level](q: &[Q], k: &[K], v: &[V], shape: &Ssa<'_>, steps: u16, out: &mut [f32]) -> SsaCount = ssa::stepped with vectors;
+    /// Time-to-first-spike attention of one head of `q[n, d]` over `k[past + n, d]` and `v[past + n, d]`, all levels:
+    /// `out[n, d / heads]`. Where queries come as trains, their scores are summed timestep by timestep.
+    fn ssa[Q: Level, K: Level, V: Level](q: &[Q], k: &[K], v: &[V], shape: &Ssa<'_>, head: usize, scratch: &mut Scratch, out: &mut [f32]) -> SsaCount = ssa::head with vectors;
 }
 
 fn check_rows(x: usize, d: usize, y: usize) {

@@ -12,6 +12,16 @@ pub enum Code {
     Unary,
 }
 
+impl Code {
+    /// What sums are multiplied by from one timestep to the next.
+    pub fn carry(self) -> i32 {
+        match self {
+            Code::Binary => 2,
+            Code::Unary => 1,
+        }
+    }
+}
+
 /// A layer's constants. `d` is the length of `gain`.
 #[derive(Clone, Copy, Debug)]
 pub struct Neuron<'a> {
@@ -56,6 +66,8 @@ pub trait Level: Copy + sealed::Sealed {
     /// The low bits.
     fn from_i32(level: i32) -> Self;
     fn to_i16(self) -> i16;
+    /// Levels of 8 bits as they are.
+    fn narrow(levels: &[Self]) -> Option<&[i8]>;
 }
 
 mod sealed {
@@ -81,7 +93,7 @@ impl Potential for i32 {
 }
 
 macro_rules! level {
-    ($elem:ty) => {
+    ($elem:ty, $narrow:expr) => {
         impl Level for $elem {
             const MOST: i32 = <$elem>::MAX as i32;
             #[inline(always)]
@@ -96,11 +108,15 @@ macro_rules! level {
             fn to_i16(self) -> i16 {
                 self.into()
             }
+            #[inline(always)]
+            fn narrow(levels: &[Self]) -> Option<&[i8]> {
+                $narrow(levels)
+            }
         }
     };
 }
-level!(i8);
-level!(i16);
+level!(i8, Some);
+level!(i16, |_| None);
 
 #[inline(always)]
 pub(super) fn quantise<X: Potential, L: Level>(

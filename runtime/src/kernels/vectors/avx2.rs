@@ -3,6 +3,7 @@
 use super::super::events::Rows;
 use super::super::neuron::Level;
 use super::super::product::{GROUP, Group, OUTPUTS};
+use super::super::ssa::Table;
 use super::portable::{Portable, dot};
 use super::{Sums, Vectors, fours};
 use std::arch::x86_64::*;
@@ -129,6 +130,9 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
+    fn form(self, _: &mut Group) {}
+
+    #[inline(always)]
     fn origin(self, _: &[i8]) -> i32 {
         0
     }
@@ -186,16 +190,12 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn ahead<T>(self, soon: &[T]) {
-        let from = soon.as_ptr().cast::<i8>();
-        for at in (0..size_of_val(soon)).step_by(64) {
-            // SAFETY: a prefetch reads nothing and faults nowhere, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at)) };
-        }
+    fn look_up(self, table: &Table, phases: &[i32], weights: &mut [i16]) {
+        Portable.look_up(table, phases, weights);
     }
 
     #[inline(always)]
-    fn dots<L: Level>(self, q: &[i16], keys: &[L], stride: usize, scores: &mut [i32]) {
+    fn dots<Q: Level, K: Level>(self, q: &[Q], keys: &[K], stride: usize, scores: &mut [i32]) {
         let (d, n) = (q.len(), scores.len());
         assert!(n == 0 || (n - 1) * stride + d <= keys.len(), "every key within the keys");
         let whole = d / LANES * LANES;
@@ -207,10 +207,14 @@ impl Vectors for Avx2 {
             unsafe {
                 let mut sums = [_mm256_setzero_si256(); 4];
                 for c in (0..whole).step_by(LANES) {
-                    let q = _mm256_loadu_si256(q.as_ptr().add(c).cast());
+                    let q = load(q.as_ptr().add(c));
                     for (i, sum) in sums.iter_mut().enumerate() {
                         let key = load(keys.as_ptr().add((j + i) * stride + c));
                         *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(q, key));
+                        let later = keys.as_ptr().wrapping_add((j + i + KEYS_AHEAD) * stride + c);
+                        if c.is_multiple_of(64 / size_of::<K>()) {
+                            ask(later.cast());
+                        }
                     }
                 }
                 let [a, b, c, d] = sums;
@@ -252,6 +256,9 @@ const VECTORS: usize = OUTPUTS / 8;
 /// How far ahead rows are asked for, in bytes: the next panel follows this one, and asking beyond all of them is harmless.
 const AHEAD: usize = 2048;
 
+/// Keys that are asked for before they are read.
+const KEYS_AHEAD: usize = 64;
+
 /// Asks for a row that is read soon. The processor's own prefetching stops at every page.
 #[inline(always)]
 fn ask(row: *const i8) {
@@ -267,7 +274,9 @@ fn ask(row: *const i8) {
 unsafe fn quads(rows: [*const i8; GROUP]) -> [__m256i; 4] {
     // SAFETY: the caller's.
     unsafe {
-        let [a, b, c, d] = rows.map(|row| _mm256_loadu_si256(row.cast()));
+        let [a, b, c, d] = rows;
+        let (a, b) = (_mm256_loadu_si256(a.cast()), _mm256_loadu_si256(b.cast()));
+        let (c, d) = (_mm256_loadu_si256(c.cast()), _mm256_loadu_si256(d.cast()));
         let (ab, cd) = (_mm256_unpacklo_epi8(a, b), _mm256_unpacklo_epi8(c, d));
         let (ab_high, cd_high) = (_mm256_unpackhi_epi8(a, b), _mm256_unpackhi_epi8(c, d));
         [

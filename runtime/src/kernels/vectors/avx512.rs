@@ -6,6 +6,7 @@
 use super::super::events::Rows;
 use super::super::neuron::Level;
 use super::super::product::{GROUP, Group, OUTPUTS};
+use super::super::ssa::Table;
 use super::avx2::Avx2;
 use super::portable::Portable;
 use super::{Sums, Vectors, fours};
@@ -41,11 +42,11 @@ impl Vectors for Avx512 {
             for (x, rows) in x.iter().zip(panel) {
                 let from = rows.as_ptr();
                 (0..GROUP).for_each(|i| ask(from.wrapping_add(AHEAD + i * OUTPUTS)));
-                lanes.add_four(std::array::from_fn(|i| from.add(i * OUTPUTS)), bytes(x));
+                lanes.add_four(rows_of(from), bytes(x));
             }
             if let Some((x, group)) = &last {
                 let from = group.0.as_ptr();
-                lanes.add_four(std::array::from_fn(|i| from.add(i * OUTPUTS)), bytes(x));
+                lanes.add_four(rows_of(from), bytes(x));
             }
             lanes.finish(&mut sums);
         }
@@ -62,11 +63,11 @@ impl Vectors for Avx512 {
             if far {
                 for (i, (four, x)) in rows.fours().enumerate() {
                     rows.later(i).iter().for_each(|&channel| ask(from.wrapping_add(channel as usize * OUTPUTS)));
-                    lanes.add_four(four.map(|channel| from.add(channel as usize * OUTPUTS)), x);
+                    lanes.add_four(listed(from, four), x);
                 }
             } else {
                 for (four, x) in rows.fours() {
-                    lanes.add_four(four.map(|channel| from.add(channel as usize * OUTPUTS)), x);
+                    lanes.add_four(listed(from, four), x);
                 }
             }
             lanes.finish(sums);
@@ -83,7 +84,7 @@ impl Vectors for Avx512 {
             unsafe {
                 let from = rows.as_ptr();
                 (0..GROUP).for_each(|i| ask(from.wrapping_add(AHEAD + i * OUTPUTS)));
-                let quads = quads(std::array::from_fn(|i| from.add(i * OUTPUTS)));
+                let quads = quads(rows_of(from), u64::MAX);
                 let to = group.0.as_mut_ptr().cast::<__m512i>();
                 for (i, w) in in_order(quads).into_iter().enumerate() {
                     _mm512_storeu_si512(to.add(i), w);
@@ -92,8 +93,14 @@ impl Vectors for Avx512 {
         }
         if let Some(last) = block.get_mut(whole.len()) {
             Portable.interleave(rest, std::slice::from_mut(last));
-            last.0.iter_mut().for_each(|w| *w ^= i8::MIN);
+            self.form(last);
         }
+    }
+
+    /// To `w + 128`.
+    #[inline(always)]
+    fn form(self, group: &mut Group) {
+        group.0.iter_mut().for_each(|w| *w ^= i8::MIN);
     }
 
     #[inline(always)]
@@ -103,13 +110,12 @@ impl Vectors for Avx512 {
         // SAFETY: AVX-512 by the type's invariant. A group is four vectors; four inputs from `4 * g` on are within `x` by the
         // assertion; the sums are four vectors. Test: `products_are_exact`.
         unsafe {
-            let mut lanes: [[__m512i; VECTORS]; T] = std::array::from_fn(|t| {
-                let sums = sums[t].as_ptr().cast::<__m512i>();
-                std::array::from_fn(|i| _mm512_loadu_si512(sums.add(i)))
-            });
+            let mut lanes = [[_mm512_setzero_si512(); VECTORS]; T];
+            for (lanes, sums) in lanes.iter_mut().zip(sums.iter()) {
+                *lanes = four(sums.as_ptr().cast());
+            }
             for (g, group) in block.iter().enumerate() {
-                let w = group.0.as_ptr().cast::<__m512i>();
-                let w: [__m512i; VECTORS] = std::array::from_fn(|i| _mm512_loadu_si512(w.add(i)));
+                let w = four(group.0.as_ptr().cast());
                 for (lanes, x) in lanes.iter_mut().zip(x) {
                     let x = _mm512_set1_epi32(x.add(g * GROUP).cast::<i32>().read_unaligned());
                     lanes.iter_mut().zip(w).for_each(|(lanes, w)| *lanes = _mm512_dpbusd_epi32(*lanes, w, x));
@@ -138,18 +144,147 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
-    fn ahead<T>(self, soon: &[T]) {
-        Avx2::vectors().ahead(soon);
+    fn look_up(self, table: &Table, phases: &[i32], weights: &mut [i16]) {
+        let small = table[IN_REGISTERS..].iter().all(|&w| w == 0);
+        let (whole, rest) = phases.as_chunks::<32>();
+        if !small {
+            return Portable.look_up(table, phases, weights);
+        }
+        let (weights, last) = weights.split_at_mut(whole.len() * 32);
+        // SAFETY: AVX-512 by the type's invariant; 32 phases in, 32 weights out; the table has four vectors and more.
+        // Test: `dots_and_weighted_sums_are_exact`.
+        unsafe {
+            let [a, b, c, d] = four(table.as_ptr().cast());
+            for (phases, weights) in whole.iter().zip(weights.as_chunks_mut::<32>().0) {
+                let at = phases.as_ptr().cast::<__m512i>();
+                let low = _mm512_cvtepi32_epi16(_mm512_loadu_si512(at));
+                let high = _mm512_cvtepi32_epi16(_mm512_loadu_si512(at.add(1)));
+                let at = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+                // An index has six bits for two vectors; the seventh chooses the pair, and what is beyond them is silent.
+                let early = _mm512_permutex2var_epi16(a, at, b);
+                let later = _mm512_permutex2var_epi16(c, at, d);
+                let second = _mm512_cmpge_epi16_mask(at, _mm512_set1_epi16(64));
+                let known = _mm512_cmplt_epi16_mask(at, _mm512_set1_epi16(IN_REGISTERS as i16));
+                let found = _mm512_maskz_mov_epi16(known, _mm512_mask_blend_epi16(second, early, later));
+                _mm512_storeu_si512(weights.as_mut_ptr().cast(), found);
+            }
+        }
+        Portable.look_up(table, rest, last);
     }
 
     #[inline(always)]
-    fn dots<L: Level>(self, q: &[i16], keys: &[L], stride: usize, scores: &mut [i32]) {
-        Avx2::vectors().dots(q, keys, stride, scores);
+    fn dots<Q: Level, K: Level>(self, q: &[Q], keys: &[K], stride: usize, scores: &mut [i32]) {
+        match (Q::narrow(q), K::narrow(keys)) {
+            (Some(q), Some(keys)) => dots(q, keys, stride, scores),
+            _ => Avx2::vectors().dots(q, keys, stride, scores),
+        }
     }
 
     #[inline(always)]
     fn weigh<L: Level>(self, weights: &[(u32, i16)], values: &[L], stride: usize, sums: &mut [i32]) {
-        Avx2::vectors().weigh(weights, values, stride, sums);
+        match L::narrow(values) {
+            Some(values) => weigh(weights, values, stride, sums),
+            None => Avx2::vectors().weigh(weights, values, stride, sums),
+        }
+    }
+}
+
+/// Entries of a table of phases that four vectors hold.
+const IN_REGISTERS: usize = 128;
+
+/// Keys of which scores are summed side by side.
+const KEYS: usize = 16;
+
+/// Keys that are asked for before they are read.
+const KEYS_AHEAD: usize = 64;
+
+/// `scores[j] = q . keys[j]` in bytes.
+#[inline(always)]
+fn dots(q: &[i8], keys: &[i8], stride: usize, scores: &mut [i32]) {
+    let (d, n) = (q.len(), scores.len());
+    assert!(n == 0 || (n - 1) * stride + d <= keys.len(), "every key within the keys");
+    let inputs = 128 * q.iter().map(|&q| i32::from(q)).sum::<i32>();
+    for (j, scores) in scores.chunks_mut(KEYS).enumerate() {
+        // SAFETY: AVX-512 by the callers' invariant. Bytes from `c` on, of which the mask leaves those below `d`, lie within `q`
+        // and, by the assertion, within each key; of the last keys there may be fewer, whose place the last one takes; sixteen
+        // sums are of the kind. Test: `dots_and_weighted_sums_are_exact`.
+        unsafe {
+            let flip = _mm512_set1_epi8(i8::MIN);
+            let mut sums = [_mm512_setzero_si512(); KEYS];
+            for c in (0..d).step_by(64) {
+                let mask = u64::MAX >> (64 - (d - c).min(64));
+                let q = _mm512_maskz_loadu_epi8(mask, q.as_ptr().add(c));
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let at = keys.as_ptr().add((j * KEYS + i.min(scores.len() - 1)) * stride + c);
+                    ask(at.wrapping_add(KEYS_AHEAD * stride));
+                    let key = _mm512_xor_si512(flip, _mm512_maskz_loadu_epi8(mask, at));
+                    *sum = _mm512_dpbusd_epi32(*sum, key, q);
+                }
+            }
+            let sums = _mm512_sub_epi32(fold(sums), _mm512_set1_epi32(inputs));
+            _mm512_mask_storeu_epi32(scores.as_mut_ptr(), u16::MAX >> (KEYS - scores.len()), sums);
+        }
+    }
+}
+
+/// The sum of each vector's lanes, in the order of the vectors.
+///
+/// # Safety
+/// AVX-512 is there.
+#[inline(always)]
+unsafe fn fold(x: [__m512i; 16]) -> __m512i {
+    // SAFETY: the caller's.
+    unsafe {
+        let zero = _mm512_setzero_si512();
+        // Two vectors' lanes by turns, then four's: quarter by quarter, lane `i` is a part of vector `i` of the four.
+        let mut twos = [zero; 8];
+        for (i, sum) in twos.iter_mut().enumerate() {
+            let (a, b) = (x[2 * i], x[2 * i + 1]);
+            *sum = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        }
+        let mut fours = [zero; 4];
+        for (i, sum) in fours.iter_mut().enumerate() {
+            let (a, b) = (twos[2 * i], twos[2 * i + 1]);
+            *sum = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+        }
+        // Quarter `i` of the four sums becomes a vector: the sum of these has four's sums in quarter after quarter.
+        let [a, b, c, d] = in_order(fours);
+        _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d))
+    }
+}
+
+/// `sums += sum over (j, weight) of weight * values[j]` in bytes.
+#[inline(always)]
+fn weigh(weights: &[(u32, i16)], values: &[i8], stride: usize, sums: &mut [i32]) {
+    let Some((last, _)) = weights.last() else { return };
+    assert!(weights.is_sorted_by_key(|(j, _)| *j), "keys in their order");
+    assert!(*last as usize * stride + sums.len() <= values.len(), "every value within the values");
+    for (c, sums) in (0..).step_by(OUTPUTS).zip(sums.chunks_mut(OUTPUTS)) {
+        let mask = u64::MAX >> (OUTPUTS - sums.len());
+        let mut all = [[0; OUTPUTS]; 2];
+        // SAFETY: AVX-512 by the callers' invariant. Bytes from `c` on, of which the mask leaves as many as there are sums, lie
+        // within every value by the assertions. Test: `dots_and_weighted_sums_are_exact`.
+        unsafe {
+            let (mut low, mut high) = (Lanes::zero(), Lanes::zero());
+            for (i, four) in weights.chunks(GROUP).enumerate() {
+                for (j, _) in weights.get(i * GROUP + KEYS_AHEAD..).unwrap_or_default().iter().take(GROUP) {
+                    ask(values.as_ptr().wrapping_add(*j as usize * stride + c));
+                }
+                let (mut rows, mut bytes) = ([values.as_ptr().add(c); GROUP], [[0u8; GROUP]; 2]);
+                for (i, &(j, weight)) in four.iter().enumerate() {
+                    rows[i] = values.as_ptr().add(j as usize * stride + c);
+                    let byte = weight as i8;
+                    bytes[0][i] = byte as u8;
+                    bytes[1][i] = ((weight - i16::from(byte)) >> 8) as u8;
+                }
+                let quads = quads(rows, mask);
+                low.add(quads, i32::from_le_bytes(bytes[0]));
+                high.add(quads, i32::from_le_bytes(bytes[1]));
+            }
+            low.finish(&mut all[0]);
+            high.finish(&mut all[1]);
+        }
+        sums.iter_mut().zip(all[0]).zip(all[1]).for_each(|((sum, low), high)| *sum += low + 256 * high);
     }
 }
 
@@ -160,9 +295,23 @@ fn ask(row: *const i8) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(row) };
 }
 
+/// Four rows of these channels.
+#[inline(always)]
+fn listed(from: *const i8, [a, b, c, d]: [u32; GROUP]) -> [*const i8; GROUP] {
+    let row = |channel: u32| from.wrapping_add(channel as usize * OUTPUTS);
+    [row(a), row(b), row(c), row(d)]
+}
+
+/// Four rows that lie side by side.
+#[inline(always)]
+fn rows_of(from: *const i8) -> [*const i8; GROUP] {
+    [from, from.wrapping_add(OUTPUTS), from.wrapping_add(2 * OUTPUTS), from.wrapping_add(3 * OUTPUTS)]
+}
+
 #[inline(always)]
 fn bytes(x: &[i8; GROUP]) -> i32 {
-    i32::from_le_bytes(x.map(|x| x as u8))
+    let [a, b, c, d] = *x;
+    i32::from_le_bytes([a as u8, b as u8, c as u8, d as u8])
 }
 
 /// Sums of a panel in the order of `quads`, and 128 times the sum of the inputs in every lane.
@@ -189,8 +338,19 @@ impl Lanes {
     unsafe fn add_four(&mut self, rows: [*const i8; GROUP], x: i32) {
         // SAFETY: the caller's.
         unsafe {
+            self.add(quads(rows, u64::MAX), x);
+        }
+    }
+
+    /// The same for rows that are interleaved already.
+    ///
+    /// # Safety
+    /// AVX-512 with VNNI is there.
+    #[inline(always)]
+    unsafe fn add(&mut self, quads: [__m512i; VECTORS], x: i32) {
+        // SAFETY: the caller's.
+        unsafe {
             let x = _mm512_set1_epi32(x);
-            let quads = quads(rows);
             self.sums.iter_mut().zip(quads).for_each(|(sums, w)| *sums = _mm512_dpbusd_epi32(*sums, w, x));
             self.inputs = _mm512_dpbusd_epi32(self.inputs, _mm512_set1_epi8(i8::MIN), x);
         }
@@ -217,13 +377,17 @@ impl Lanes {
 /// quarter `j`.
 ///
 /// # Safety
-/// AVX-512 is there, and so are four rows of a panel.
+/// AVX-512 is there, and so are the bytes of the mask of each row.
 #[inline(always)]
-unsafe fn quads(rows: [*const i8; GROUP]) -> [__m512i; VECTORS] {
+unsafe fn quads(rows: [*const i8; GROUP], mask: u64) -> [__m512i; VECTORS] {
     // SAFETY: the caller's.
     unsafe {
         let flip = _mm512_set1_epi8(i8::MIN);
-        let [a, b, c, d] = rows.map(|row| _mm512_xor_si512(flip, _mm512_loadu_si512(row.cast())));
+        let [a, b, c, d] = rows;
+        let a = _mm512_xor_si512(flip, _mm512_maskz_loadu_epi8(mask, a));
+        let b = _mm512_xor_si512(flip, _mm512_maskz_loadu_epi8(mask, b));
+        let c = _mm512_xor_si512(flip, _mm512_maskz_loadu_epi8(mask, c));
+        let d = _mm512_xor_si512(flip, _mm512_maskz_loadu_epi8(mask, d));
         let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
         let (ab_high, cd_high) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
         [
@@ -231,6 +395,23 @@ unsafe fn quads(rows: [*const i8; GROUP]) -> [__m512i; VECTORS] {
             _mm512_unpackhi_epi16(ab, cd),
             _mm512_unpacklo_epi16(ab_high, cd_high),
             _mm512_unpackhi_epi16(ab_high, cd_high),
+        ]
+    }
+}
+
+/// Four vectors that lie side by side. (Intrinsics in the closures of `array::map` are not inlined.)
+///
+/// # Safety
+/// AVX-512 is there, and so are the vectors.
+#[inline(always)]
+unsafe fn four(from: *const __m512i) -> [__m512i; VECTORS] {
+    // SAFETY: the caller's.
+    unsafe {
+        [
+            _mm512_loadu_si512(from),
+            _mm512_loadu_si512(from.add(1)),
+            _mm512_loadu_si512(from.add(2)),
+            _mm512_loadu_si512(from.add(3)),
         ]
     }
 }

@@ -18,6 +18,7 @@ pub(super) use portable::Portable;
 use super::events::Rows;
 use super::neuron::Level;
 use super::product::{GROUP, Group, OUTPUTS};
+use super::ssa::Table;
 
 /// Sums of a panel's outputs.
 pub(super) type Sums = [i32; OUTPUTS];
@@ -32,6 +33,9 @@ pub(super) trait Vectors: Copy {
     /// Rows of a panel to groups, in whatever form `tile` reads them; what is missing of the last group is zero.
     fn interleave(self, rows: &[i8], block: &mut [Group]);
 
+    /// Four rows side by side, `[64][4]`, to the form that `tile` reads.
+    fn form(self, group: &mut Group);
+
     /// `T` tokens and interleaved rows: `sums += x w - origin(x)`. Each `x` has four inputs for each group.
     fn tile<const T: usize>(self, x: [&[i8]; T], block: &[Group], sums: &mut [Sums; T]);
 
@@ -44,11 +48,11 @@ pub(super) trait Vectors: Copy {
     /// The entries of a table at these indices, which are at least 0, and at the next ones.
     fn pairs<const N: usize, const M: usize>(self, table: &[f32; N], at: &[i32; M]) -> [[f32; M]; 2];
 
-    /// Asks for memory that is read soon.
-    fn ahead<T>(self, soon: &[T]);
+    /// The weights of these phases, which are at least 0 and below `PHASES`.
+    fn look_up(self, table: &Table, phases: &[i32], weights: &mut [i16]);
 
     /// `scores[j] = q . keys[j]`: key `j` is the first `q.len()` numbers from `j * stride` on.
-    fn dots<L: Level>(self, q: &[i16], keys: &[L], stride: usize, scores: &mut [i32]);
+    fn dots<Q: Level, K: Level>(self, q: &[Q], keys: &[K], stride: usize, scores: &mut [i32]);
 
     /// `sums += sum over (j, weight) of weight * values[j]`: value `j` is `sums.len()` numbers from `j * stride` on.
     fn weigh<L: Level>(self, weights: &[(u32, i16)], values: &[L], stride: usize, sums: &mut [i32]);

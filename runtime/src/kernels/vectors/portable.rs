@@ -3,6 +3,7 @@
 use super::super::events::Rows;
 use super::super::neuron::Level;
 use super::super::product::{GROUP, Group, OUTPUTS};
+use super::super::ssa::Table;
 use super::{Sums, Vectors};
 
 #[derive(Clone, Copy)]
@@ -55,6 +56,9 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
+    fn form(self, _: &mut Group) {}
+
+    #[inline(always)]
     fn origin(self, _: &[i8]) -> i32 {
         0
     }
@@ -81,10 +85,12 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
-    fn ahead<T>(self, _: &[T]) {}
+    fn look_up(self, table: &Table, phases: &[i32], weights: &mut [i16]) {
+        weights.iter_mut().zip(phases).for_each(|(weight, &phase)| *weight = table[phase as usize % table.len()]);
+    }
 
     #[inline(always)]
-    fn dots<L: Level>(self, q: &[i16], keys: &[L], stride: usize, scores: &mut [i32]) {
+    fn dots<Q: Level, K: Level>(self, q: &[Q], keys: &[K], stride: usize, scores: &mut [i32]) {
         for (j, score) in scores.iter_mut().enumerate() {
             *score = dot(q, &keys[j * stride..]);
         }
@@ -100,6 +106,6 @@ impl Vectors for Portable {
 }
 
 #[inline(always)]
-pub(super) fn dot<L: Level>(q: &[i16], key: &[L]) -> i32 {
-    q.iter().zip(key).map(|(&q, &k)| i32::from(q) * k.to_i32()).sum()
+pub(super) fn dot<Q: Level, K: Level>(q: &[Q], key: &[K]) -> i32 {
+    q.iter().zip(key).map(|(&q, &k)| q.to_i32() * k.to_i32()).sum()
 }
