@@ -76,6 +76,17 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// What is asked for while rows are added.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ahead<'a> {
+    /// Nothing: all is in a cache.
+    Nothing,
+    /// The rows that come next in the list.
+    Listed,
+    /// Rows of the next panel: it is read as soon as this one is done.
+    Rows(&'a [i8]),
+}
+
 /// The events of planes of `inputs` numbers that lie `stride` apart.
 #[inline(always)]
 pub(super) fn listen(planes: &[i8], stride: usize, inputs: usize) -> Events {
@@ -124,15 +135,31 @@ pub(super) fn synapse(vectors: impl Vectors, events: &Events, steps: usize, carr
     let m = w.outputs();
     assert!(steps > 0 && events.planes().is_multiple_of(steps), "{steps} planes a token");
     assert_eq!(events.planes() / steps * m, y.len(), "a row of sums for each token");
+    // Where most channels fire at some time, the next panel is asked for as a whole.
+    let first = events.ends.get(steps - 1).copied().unwrap_or(0);
+    let dense = first > w.inputs() / 2;
     for (p, panel) in w.panels().enumerate() {
         let columns = p * OUTPUTS..((p + 1) * OUTPUTS).min(m);
+        let next = w.panel(p + 1);
         for (token, y) in y.chunks_exact_mut(m).enumerate() {
             let mut sums: Sums = [0; OUTPUTS];
+            let mut done = 0;
             for t in 0..steps {
                 if carry != 1 && t > 0 {
                     sums.iter_mut().for_each(|sum| *sum = sum.wrapping_mul(carry));
                 }
-                vectors.rows(events.plane(token * steps + t), panel, token + t == 0, &mut sums);
+                let rows = events.plane(token * steps + t);
+                let ahead = if token > 0 {
+                    Ahead::Nothing
+                } else if dense && p > 0 {
+                    let lines = |done: usize| next.len() / OUTPUTS * done / first * OUTPUTS;
+                    let from = done;
+                    done += rows.channels.len();
+                    Ahead::Rows(&next[lines(from)..lines(done)])
+                } else {
+                    Ahead::Listed
+                };
+                vectors.rows(rows, panel, ahead, &mut sums);
             }
             let y = &mut y[columns.clone()];
             y.copy_from_slice(&sums[..y.len()]);

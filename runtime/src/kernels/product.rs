@@ -50,6 +50,12 @@ impl<'a> Panels<'a> {
         self.weights.chunks_exact(self.inputs * OUTPUTS)
     }
 
+    /// One panel's rows; none beyond the last.
+    pub fn panel(&self, i: usize) -> &'a [i8] {
+        let panel = self.inputs * OUTPUTS;
+        self.weights.get(i * panel..(i + 1) * panel).unwrap_or_default()
+    }
+
     pub fn count(&self) -> usize {
         self.outputs.div_ceil(OUTPUTS)
     }

@@ -1,6 +1,6 @@
 //! 256-bit vectors: `pmaddubsw` sums pairs of products of bytes in 16 bits, `pmaddwd` pairs of those in 32.
 
-use super::super::events::Rows;
+use super::super::events::{Ahead, Rows};
 use super::super::neuron::Level;
 use super::super::product::{GROUP, Group, OUTPUTS};
 use super::super::ssa::Table;
@@ -55,17 +55,31 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn rows(self, rows: Rows<'_>, panel: &[i8], far: bool, sums: &mut Sums) {
+    fn rows(self, rows: Rows<'_>, panel: &[i8], ahead: Ahead<'_>, sums: &mut Sums) {
         rows.check(panel.len() / OUTPUTS);
         let from = panel.as_ptr();
         // SAFETY: AVX2 by the type's invariant; every channel has a row in the panel by `check`. Test: `rows_are_exact`.
         unsafe {
             let mut lanes = [_mm256_setzero_si256(); VECTORS];
-            for (i, (four, x)) in rows.fours().enumerate() {
-                if far {
+            let add = |lanes: &mut [__m256i; VECTORS], four: [u32; GROUP], x| add_four(listed(from, four), x, lanes);
+            match ahead {
+                Ahead::Nothing => rows.fours().for_each(|(four, x)| add(&mut lanes, four, x)),
+                Ahead::Listed => rows.fours().enumerate().for_each(|(i, (four, x))| {
                     rows.later(i).iter().for_each(|&channel| ask(from.wrapping_add(channel as usize * OUTPUTS)));
+                    add(&mut lanes, four, x);
+                }),
+                Ahead::Rows(soon) => {
+                    // As many rows for each four.
+                    let share =
+                        soon.len().div_ceil(rows.channels().len().div_ceil(GROUP).max(1)).next_multiple_of(OUTPUTS);
+                    let mut soon = soon.chunks(share.max(OUTPUTS));
+                    for (four, x) in rows.fours() {
+                        for row in soon.next().unwrap_or_default().chunks(OUTPUTS) {
+                            ask(row.as_ptr());
+                        }
+                        add(&mut lanes, four, x);
+                    }
                 }
-                add_four(four.map(|channel| from.add(channel as usize * OUTPUTS)), x, &mut lanes);
             }
             finish(lanes, sums);
         }
@@ -255,6 +269,13 @@ const VECTORS: usize = OUTPUTS / 8;
 
 /// How far ahead rows are asked for, in bytes: the next panel follows this one, and asking beyond all of them is harmless.
 const AHEAD: usize = 2048;
+
+/// Four rows of these channels.
+#[inline(always)]
+fn listed(from: *const i8, [a, b, c, d]: [u32; GROUP]) -> [*const i8; GROUP] {
+    let row = |channel: u32| from.wrapping_add(channel as usize * OUTPUTS);
+    [row(a), row(b), row(c), row(d)]
+}
 
 /// Keys that are asked for before they are read.
 const KEYS_AHEAD: usize = 64;

@@ -3,7 +3,7 @@
 //! It takes one operand without sign, so weights are `w + 128` to it, and 128 times the sum of the inputs is taken away
 //! again: by `origin` where many tokens meet the same weights, by a lane of its own where one token walks them.
 
-use super::super::events::Rows;
+use super::super::events::{Ahead, Rows};
 use super::super::neuron::Level;
 use super::super::product::{GROUP, Group, OUTPUTS};
 use super::super::ssa::Table;
@@ -54,20 +54,30 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
-    fn rows(self, rows: Rows<'_>, panel: &[i8], far: bool, sums: &mut Sums) {
+    fn rows(self, rows: Rows<'_>, panel: &[i8], ahead: Ahead<'_>, sums: &mut Sums) {
         rows.check(panel.len() / OUTPUTS);
         let from = panel.as_ptr();
         // SAFETY: AVX-512 by the type's invariant; every channel has a row in the panel by `check`. Test: `rows_are_exact`.
         unsafe {
             let mut lanes = Lanes::zero();
-            if far {
-                for (i, (four, x)) in rows.fours().enumerate() {
+            let add = |lanes: &mut Lanes, four: [u32; GROUP], x| lanes.add_four(listed(from, four), x);
+            match ahead {
+                Ahead::Nothing => rows.fours().for_each(|(four, x)| add(&mut lanes, four, x)),
+                Ahead::Listed => rows.fours().enumerate().for_each(|(i, (four, x))| {
                     rows.later(i).iter().for_each(|&channel| ask(from.wrapping_add(channel as usize * OUTPUTS)));
-                    lanes.add_four(listed(from, four), x);
-                }
-            } else {
-                for (four, x) in rows.fours() {
-                    lanes.add_four(listed(from, four), x);
+                    add(&mut lanes, four, x);
+                }),
+                Ahead::Rows(soon) => {
+                    // As many rows for each four.
+                    let share =
+                        soon.len().div_ceil(rows.channels().len().div_ceil(GROUP).max(1)).next_multiple_of(OUTPUTS);
+                    let mut soon = soon.chunks(share.max(OUTPUTS));
+                    for (four, x) in rows.fours() {
+                        for row in soon.next().unwrap_or_default().chunks(OUTPUTS) {
+                            ask(row.as_ptr());
+                        }
+                        add(&mut lanes, four, x);
+                    }
                 }
             }
             lanes.finish(sums);

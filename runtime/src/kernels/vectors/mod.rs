@@ -15,7 +15,7 @@ pub(super) use avx2::Avx2;
 pub(super) use avx512::Avx512;
 pub(super) use portable::Portable;
 
-use super::events::Rows;
+use super::events::{Ahead, Rows};
 use super::neuron::Level;
 use super::product::{GROUP, Group, OUTPUTS};
 use super::ssa::Table;
@@ -27,8 +27,8 @@ pub(super) trait Vectors: Copy {
     /// One token and all rows of a panel `[k][64]`: `x w`.
     fn walk(self, x: &[i8], panel: &[i8]) -> Sums;
 
-    /// Some rows of a panel `[k][64]`: `sums += sum of value * row`. `far`: the rows are not in a cache.
-    fn rows(self, rows: Rows<'_>, panel: &[i8], far: bool, sums: &mut Sums);
+    /// Some rows of a panel `[k][64]`: `sums += sum of value * row`.
+    fn rows(self, rows: Rows<'_>, panel: &[i8], ahead: Ahead<'_>, sums: &mut Sums);
 
     /// Rows of a panel to groups, in whatever form `tile` reads them; what is missing of the last group is zero.
     fn interleave(self, rows: &[i8], block: &mut [Group]);

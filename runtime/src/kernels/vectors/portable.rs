@@ -1,6 +1,6 @@
 //! Plain loops, which a compiler turns into whatever vectors it may assume.
 
-use super::super::events::Rows;
+use super::super::events::{Ahead, Rows};
 use super::super::neuron::Level;
 use super::super::product::{GROUP, Group, OUTPUTS};
 use super::super::ssa::Table;
@@ -26,7 +26,7 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
-    fn rows(self, rows: Rows<'_>, panel: &[i8], _: bool, sums: &mut Sums) {
+    fn rows(self, rows: Rows<'_>, panel: &[i8], _: Ahead<'_>, sums: &mut Sums) {
         for (&channel, &x) in rows.channels().iter().zip(rows.values()) {
             let row = &panel[channel as usize * OUTPUTS..][..OUTPUTS];
             sums.iter_mut().zip(row).for_each(|(sum, &w)| *sum += i32::from(i16::from(x) * i16::from(w)));
