@@ -6,11 +6,17 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def with_past(source, heads):
+def weights_of(source):
+    """Arrays by name, without the prefix that exporters put before all of them."""
     weights = {t.name: numpy_helper.to_array(t) for t in onnx.load(source).graph.initializer}
     prefix = next(name for name in weights if name.endswith("wte.weight")).removesuffix("wte.weight")
-    layers = 1 + max(int(n.split("h.")[1].split(".")[0]) for n in weights if f"{prefix}h." in n)
-    vocabulary, width = weights[f"{prefix}wte.weight"].shape
+    return {name.removeprefix(prefix): array for name, array in weights.items()}
+
+
+def with_past(source, heads):
+    weights = weights_of(source)
+    layers = sum(name.endswith("ln_1.weight") for name in weights)
+    vocabulary, width = weights["wte.weight"].shape
     head = width // heads
     nodes, constants = [], []
 
@@ -23,7 +29,7 @@ def with_past(source, heads):
         return output
 
     def weight(name):
-        return constant(name, weights[prefix + name])
+        return constant(name, weights[name])
 
     def norm(x, name):
         return node("LayerNormalization", [x, weight(f"{name}.weight"), weight(f"{name}.bias")], f"{name}.y", epsilon=1e-5)
@@ -66,7 +72,7 @@ def with_past(source, heads):
         y = node("Mul", [node("Mul", [y, bent], f"{h}.gated"), half], f"{h}.gelu")
         x = node("Add", [x, linear(y, f"{h}.mlp.c_proj")], f"{h}.out")
     last = node("Gather", [x, constant("last", np.array([-1], np.int64))], "last_row", axis=1)
-    head_weight = constant("lm_head", weights[f"{prefix}wte.weight"].T)
+    head_weight = constant("lm_head", weights["wte.weight"].T)
     node("MatMul", [norm(last, "ln_f"), head_weight], "logits")
 
     def value(name, kind, dims):
