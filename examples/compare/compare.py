@@ -125,7 +125,7 @@ def models(program, size):
 
 
 def alike(engines, ids):
-    """Cosine of the last logits, and whether the best guess is the same, by engine."""
+    """Cosine of the last logits with the reference's, and whether the best guess is the same, by engine."""
     reference = next((np.array(e.ask("logits", ids)) for e in engines if e.name == REFERENCE), None)
     if reference is None:
         return {}
@@ -139,15 +139,37 @@ def alike(engines, ids):
     return found
 
 
-def measured(engines, ids, prompts, rounds):
+def measured(engines, ids, prompts, rounds, left_out):
     """Rates of all rounds: what, then engine."""
     figures = {}
     for round_ in range(rounds):
-        for engine in engines:
-            for what, rate in engine.rates(ids, prompts).items():
+        for engine in [engine for engine in engines if engine.name not in left_out]:
+            try:
+                rates = engine.rates(ids, prompts)
+            except RuntimeError as error:
+                leave_out(left_out, engine.name, error)
+                continue
+            for what, rate in rates.items():
                 figures.setdefault(what, {}).setdefault(engine.name, []).append(rate)
         print(f"round {round_ + 1} of {rounds}", file=sys.stderr)
     return figures
+
+
+def mlp(program, threads, rounds, left_out):
+    """The figures of `mlp.py`, by timesteps."""
+    with tempfile.NamedTemporaryFile("r") as file:
+        command = [sys.executable, HERE / "mlp.py", program.parent / "examples/mlp", "--json", file.name]
+        command += ["--threads", str(threads), "--rounds", str(rounds)]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            leave_out(left_out, "spikingjelly", last_line(done.stderr))
+            return None
+        return json.load(file)
+
+
+def leave_out(left_out, name, why):
+    print(f"left out: {name}: {why}")
+    left_out[name] = str(why)
 
 
 def table(figures):
@@ -184,7 +206,7 @@ def main():
     left_out = {}
     for name in chosen:
         if why := install(PEERS[name][1]):
-            left_out[name] = why
+            leave_out(left_out, name, why)
 
     # All children run on the same cores.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
@@ -193,19 +215,16 @@ def main():
         try:
             engines.append(Peer(name, onnx, HEADS[args.size], args.threads))
         except RuntimeError as error:
-            left_out[name] = str(error)
-    for name, why in left_out.items():
-        print(f"left out: {name}: {why}")
+            leave_out(left_out, name, error)
     ids = [int(id) for id in np.random.default_rng(1).integers(0, 50257, 1024)]
     result = {"size": args.size, "threads": args.threads, "rounds": args.rounds, "left_out": left_out}
     if len(engines) > 1:
         result["logits"] = alike(engines, ids[:64])
-        figures = measured(engines, ids, [int(n) for n in args.prompts.split(",")], args.rounds)
+        figures = measured(engines, ids, [int(n) for n in args.prompts.split(",")], args.rounds, left_out)
         print(f"{args.size}, {args.threads} thread(s), medians of {args.rounds} rounds, tokens/s; ratio: snnc over it")
         result["figures"] = table(figures)
     if "spikingjelly" in chosen and "spikingjelly" not in left_out:
-        command = [sys.executable, HERE / "mlp.py", program.parent / "examples/mlp"]
-        subprocess.run([*command, "--threads", str(args.threads), "--rounds", str(args.rounds)], check=True)
+        result["mlp"] = mlp(program, args.threads, args.rounds, left_out)
     if args.json:
         Path(args.json).write_text(json.dumps(result, indent=1))
 

@@ -110,8 +110,8 @@ class Llama:
         self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
 
     def forward(self, ids, at):
-        batch = self.api.llama_batch_get_one((self.api.llama_token * len(ids))(*ids), len(ids))
-        if self.api.llama_decode(self.context, batch) != 0:
+        tokens = (self.api.llama_token * len(ids))(*ids)
+        if self.api.llama_decode(self.context, self.api.llama_batch_get_one(tokens, len(ids))) != 0:
             raise RuntimeError("llama_decode failed")
         return np.ctypeslib.as_array(self.api.llama_get_logits_ith(self.context, -1), (self.vocabulary,))
 
