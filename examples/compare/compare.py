@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from peers import made
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 WORK = ROOT / "target/compare"
@@ -73,23 +74,34 @@ class Snnc:
 
     name = "snnc"
 
-    def __init__(self, program, model, threads):
-        self.program, self.model, self.threads = program, model, threads
+    def __init__(self, program, model, threads, stepped, density):
+        self.program, self.model = program, model
+        self.form = "stepped" if stepped else "collapsed"
+        self.options = ["--json", "--repeats", "1", "--threads", str(threads)]
+        self.options += ["--depths", str(DEPTH), "--decoded", str(DECODED)]
+        self.options += ["--stepped"] if stepped else []
+        self.options += ["--density", str(density)] if density else []
 
     def rates(self, ids, prompts):
-        command = [self.program, "bench", self.model, "--json", "--repeats", "1", "--threads", str(self.threads)]
-        command += ["--depths", str(DEPTH), "--decoded", str(DECODED), "--prompts", ",".join(map(str, prompts))]
-        figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        rates = {f"prompt of {r['at']}": r["tokens_per_s"] for r in figures["collapsed"]["prefill"]}
-        return rates | {f"decoding past {DEPTH}": figures["decode_tokens_per_s"]}
+        command = [self.program, "bench", self.model, *self.options, "--prompts", ",".join(map(str, prompts))]
+        figures = json.loads(output(command))[self.form]
+        rates = {f"prompt of {r['at']}": r["tokens_per_s"] for r in figures["prefill"]}
+        return rates | {f"decoding past {DEPTH}": figures["decode"][0]["tokens_per_s"]}
 
     def ask(self, _, ids):
         """The last logits."""
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "logits.npy"
             command = [self.program, "logits", self.model, "--tokens", ",".join(map(str, ids)), "-o", file]
-            subprocess.run(command, check=True, capture_output=True)
+            output(command)
             return np.load(file).reshape(len(ids), -1)[-1]
+
+
+def output(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, command))}\n{done.stderr}")
+    return done.stdout
 
 
 def last_line(text):
@@ -112,15 +124,16 @@ def built(program):
     return ROOT / "target/release/snnc"
 
 
-def models(program, size):
+def models(program, size, timesteps):
     """A GPT-2 with random weights, and what this snnc compiles it to."""
-    onnx, snn = WORK / f"{size}.onnx", WORK / f"{size}.snn"
-    if not onnx.exists():
-        # Protobuf ends at 2 GB.
-        beside = ["--external", "1"] if size == "large" else []
-        subprocess.run([program.parent / "examples/make_gpt2", "--size", size, *beside, "-o", onnx], check=True)
+    WORK.mkdir(parents=True, exist_ok=True)
+    onnx, snn = WORK / f"{size}.onnx", WORK / f"{size}.t{timesteps}.snn"
+    # Protobuf ends at 2 GB.
+    make = [program.parent / "examples/make_gpt2", "--size", size, "--external", "1" if size == "large" else "0"]
+    made(onnx, lambda path: subprocess.run([*make, "-o", path], check=True))
     if not snn.exists() or snn.stat().st_mtime < program.stat().st_mtime:
-        subprocess.run([program, "compile", onnx, "-o", snn, "--calibration-tokens", "2048"], check=True)
+        levels = ["--timesteps", str(timesteps), "--calibration-tokens", "2048"]
+        subprocess.run([program, "compile", onnx, "-o", snn, *levels], check=True)
     return onnx, snn
 
 
@@ -187,43 +200,60 @@ def table(figures):
     return found
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--size", default="small", choices=HEADS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--prompts", default="128,1024")
+    parser.add_argument("--prompts", default="128,1024", help="their lengths")
     parser.add_argument("--peers", default=",".join(PEERS), help="some of them")
+    parser.add_argument("--timesteps", type=int, default=7, help="of snnc's program")
+    parser.add_argument("--stepped", action="store_true", help="snnc runs every timestep, spike by spike")
+    parser.add_argument("--density", type=float, help="this share of snnc's neurons fires, whatever they read")
     parser.add_argument("--json", help="write figures to this file")
     parser.add_argument("--program", help="a built snnc, its examples in `examples` beside it; else it is built here")
     args = parser.parse_args()
-    chosen = args.peers.split(",")
-    if unknown := set(chosen) - set(PEERS):
+    if unknown := set(args.peers.split(",")) - set(PEERS):
         parser.error(f"no such peer: {', '.join(unknown)}; there are {', '.join(PEERS)}")
-    program = built(args.program).resolve()
-    WORK.mkdir(parents=True, exist_ok=True)
-    onnx, snn = models(program, args.size)
-    left_out = {}
-    for name in chosen:
-        if why := install(PEERS[name][1]):
-            leave_out(left_out, name, why)
+    return args
 
+
+def started(peers, onnx, heads, threads, left_out):
+    """The engines of these peers, as far as they can be had."""
+    engines = []
+    for peer in peers:
+        names, packages = PEERS[peer]
+        if why := install(packages):
+            leave_out(left_out, peer, why)
+            continue
+        for name in names:
+            try:
+                engines.append(Peer(name, onnx, heads, threads))
+            except RuntimeError as error:
+                leave_out(left_out, name, error)
+    return engines
+
+
+def main():
+    args = arguments()
+    program = built(args.program).resolve()
+    onnx, snn = models(program, args.size, args.timesteps)
     # All children run on the same cores.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
-    engines = [Snnc(program, snn, args.threads)]
-    for name in [engine for peer in chosen if peer not in left_out for engine in PEERS[peer][0]]:
-        try:
-            engines.append(Peer(name, onnx, HEADS[args.size], args.threads))
-        except RuntimeError as error:
-            leave_out(left_out, name, error)
-    ids = [int(id) for id in np.random.default_rng(1).integers(0, 50257, 1024)]
-    result = {"size": args.size, "threads": args.threads, "rounds": args.rounds, "left_out": left_out}
-    if len(engines) > 1:
+    left_out = {}
+    peers = started(args.peers.split(","), onnx, HEADS[args.size], args.threads, left_out)
+    result = {"arguments": vars(args), "left_out": left_out}
+    if peers:
+        engines = [Snnc(program, snn, args.threads, args.stepped, args.density), *peers]
+        ids = [int(id) for id in np.random.default_rng(1).integers(0, 50257, 1024)]
         result["logits"] = alike(engines, ids[:64])
         figures = measured(engines, ids, [int(n) for n in args.prompts.split(",")], args.rounds, left_out)
-        print(f"{args.size}, {args.threads} thread(s), medians of {args.rounds} rounds, tokens/s; ratio: snnc over it")
+        form = "stepped" if args.stepped else "collapsed"
+        form += f" with {args.density:.0%} of neurons firing" if args.density else ""
+        print(f"GPT-2 {args.size}, {args.threads} thread(s); snnc: T = {args.timesteps}, {form}")
+        print(f"medians of {args.rounds} rounds, tokens/s; ratio: snnc over it")
         result["figures"] = table(figures)
-    if "spikingjelly" in chosen and "spikingjelly" not in left_out:
+    if "spikingjelly" in args.peers.split(",") and "spikingjelly" not in left_out:
         result["mlp"] = mlp(program, args.threads, args.rounds, left_out)
     if args.json:
         Path(args.json).write_text(json.dumps(result, indent=1))

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Speed of snnc beside what a user would run instead: compare.sh [--size small|medium|large] [--threads N] [--rounds N]
-# [--peers NAME,...] [--json FILE] [--program FILE]. Makes a virtual environment in target/compare, where all that is made
+# [--peers NAME,...] [--json FILE] and more (--help). Makes a virtual environment in target/compare, where all that is made
 # stays, and hands over to compare.py, which says the rest.
 set -eu
 cd "$(dirname "$0")/../.."

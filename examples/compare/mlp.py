@@ -63,7 +63,7 @@ def snnc(program, folder, steps, rate, threads):
     command = [program, "--steps", str(steps), "--threads", str(threads), "--repeats", str(REPEATS)]
     command += ["--rate", str(rate)] if rate else []
     command += [folder / "mlp.f32", folder / "y.f32"]
-    figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     y = torch.from_numpy(np.fromfile(folder / "y.f32", np.float32)).reshape(TOKENS, WIDTH)
     return figures, y
 

@@ -7,6 +7,7 @@ the ONNX beside it when they are not there. A figure is of one run behind one th
 
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -51,12 +52,9 @@ class OnnxruntimeInt8(Onnxruntime):
     def file(self, source, heads):
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        path = Path(source).with_suffix(".past.int8.onnx")
-        if not path.exists():
-            quantize_dynamic(
-                dense_file(source, heads), str(path), weight_type=QuantType.QInt8, use_external_data_format=True
-            )
-        return str(path)
+        dense = dense_file(source, heads)
+        settings = {"weight_type": QuantType.QInt8, "use_external_data_format": True}
+        return made(Path(source).with_suffix(".past.int8.onnx"), lambda path: quantize_dynamic(dense, path, **settings))
 
 
 class Tract:
@@ -89,17 +87,10 @@ class Llama:
         import llama_cpp
         from to_gguf import to_gguf
 
-        path = Path(source).with_suffix(".q8_0.gguf")
-        if not path.exists():
-            to_gguf(source, path, heads)
+        path = made(Path(source).with_suffix(".q8_0.gguf"), lambda path: to_gguf(source, path, heads))
         self.api = llama_cpp
-        quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
-        self.kept = quiet
-        llama_cpp.llama_log_set(quiet, None)
         llama_cpp.llama_backend_init()
-        self.model = llama_cpp.llama_model_load_from_file(
-            str(path).encode(), llama_cpp.llama_model_default_params()
-        )
+        self.model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
         settings = llama_cpp.llama_context_default_params()
         settings.n_ctx = settings.n_batch = CONTEXT
         settings.n_threads = settings.n_threads_batch = threads
@@ -120,15 +111,23 @@ ENGINES = {"onnxruntime int8": OnnxruntimeInt8, "onnxruntime f32": Onnxruntime, 
 
 
 def dense_file(source, heads):
-    """Weights lie beside the file, for protobuf ends at 2 GB."""
-    path = Path(source).with_suffix(".past.onnx")
-    if not path.exists():
-        import onnx
-        from with_past import with_past
+    """The network of `with_past`. Its weights lie beside it, for protobuf ends at 2 GB."""
+    import onnx
+    from with_past import with_past
 
-        weights = Path(f"{path}.data")
-        weights.unlink(missing_ok=True)
-        onnx.save(with_past(source, heads), path, save_as_external_data=True, location=weights.name)
+    def save(path):
+        onnx.save(with_past(source, heads), path, save_as_external_data=True, location=f"{path.name}.data")
+
+    return made(Path(source).with_suffix(".past.onnx"), save)
+
+
+def made(path, make):
+    """The path, where it is made if nothing is there; elsewhere first, for half a file is no file."""
+    if not path.exists():
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            make(Path(folder) / path.name)
+            for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
+                file.rename(path.parent / file.name)
     return str(path)
 
 
