@@ -52,15 +52,19 @@ class Peer:
         self.answer()
 
     def ask(self, *question):
-        self.process.stdin.write(json.dumps(question) + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(json.dumps(question) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # It has ended: what it said is read below.
         return self.answer()
 
     def answer(self):
         line = self.process.stdout.readline()
         if not line:
+            status = self.process.wait()
             self.log.seek(0)
-            raise RuntimeError(last_line(self.log.read()))
+            raise RuntimeError(f"status {status}: {last_line(self.log.read())}")
         return json.loads(line)
 
     def rates(self, ids, prompts):
@@ -141,6 +145,7 @@ def alike(engines, ids):
     """Cosine of the last logits with the reference's, and whether the best guess is the same, by engine."""
     reference = next((np.array(e.ask("logits", ids)) for e in engines if e.name == REFERENCE), None)
     if reference is None:
+        print(f"{REFERENCE} is not here, so that logits are not compared")
         return {}
     found = {}
     for engine in engines:
