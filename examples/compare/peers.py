@@ -33,7 +33,7 @@ class Onnxruntime:
         self.empty = self.value(np.zeros((1, heads, 0, self.session.get_inputs()[-1].shape[-1]), np.float32))
 
     def file(self, source, heads):
-        return dense_file(source, heads)
+        return dense_file(source, heads, "onnxruntime")
 
     def reset(self):
         self.state = [self.empty] * len(self.past)
@@ -52,9 +52,9 @@ class OnnxruntimeInt8(Onnxruntime):
     def file(self, source, heads):
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        dense = dense_file(source, heads)
+        dense = dense_file(source, heads, "onnxruntime")
         settings = {"weight_type": QuantType.QInt8, "use_external_data_format": True}
-        return made(Path(source).with_suffix(".past.int8.onnx"), lambda path: quantize_dynamic(dense, path, **settings))
+        return made(Path(source).with_suffix(".int8.onnx"), lambda path: quantize_dynamic(dense, path, **settings))
 
 
 class Tract:
@@ -63,7 +63,7 @@ class Tract:
     def __init__(self, source, heads, threads):
         import tract
 
-        model = tract.onnx().load(dense_file(source, heads))
+        model = tract.onnx().load(dense_file(source, heads, "tract"))
         # Shapes of outputs are inferred: declared ones name sizes in other words.
         for output in range(model.output_count()):
             model.set_output_fact(output, None)
@@ -110,15 +110,16 @@ class Llama:
 ENGINES = {"onnxruntime int8": OnnxruntimeInt8, "onnxruntime f32": Onnxruntime, "tract f32": Tract, "llama.cpp Q8_0": Llama}
 
 
-def dense_file(source, heads):
+def dense_file(source, heads, kind):
     """The network of `with_past`. Its weights lie beside it, for protobuf ends at 2 GB."""
     import onnx
     from with_past import with_past
 
     def save(path):
-        onnx.save(with_past(source, heads), path, save_as_external_data=True, location=f"{path.name}.data")
+        model = with_past(source, heads, power=kind == "onnxruntime")
+        onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data")
 
-    return made(Path(source).with_suffix(".past.onnx"), save)
+    return made(Path(source).with_suffix(f".{kind}.onnx"), save)
 
 
 def made(path, make):
