@@ -1,16 +1,23 @@
-"""A GPT-2 as `make_gpt2` writes it, made into what onnxruntime runs best: keys and values of the past go in and come out, and
-the head sees the last token only. The weights are the same numbers."""
+"""A GPT-2 as `make_gpt2` writes it, made into what onnxruntime and tract run best: keys and values of the past go in and come
+out, and the head sees the last token only. The weights are the same numbers."""
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def with_past(source, heads):
+def weights_of(source):
+    """Arrays by name, without the prefix that exporters put before all of them."""
     weights = {t.name: numpy_helper.to_array(t) for t in onnx.load(source).graph.initializer}
     prefix = next(name for name in weights if name.endswith("wte.weight")).removesuffix("wte.weight")
-    layers = 1 + max(int(n.split("h.")[1].split(".")[0]) for n in weights if f"{prefix}h." in n)
-    vocabulary, width = weights[f"{prefix}wte.weight"].shape
+    return {name.removeprefix(prefix): array for name, array in weights.items()}
+
+
+def with_past(source, heads, power):
+    """GELU's cube is a power, which onnxruntime knows as part of its fused GELU, or products, which tract is faster with."""
+    weights = weights_of(source)
+    layers = sum(name.endswith("ln_1.weight") for name in weights)
+    vocabulary, width = weights["wte.weight"].shape
     head = width // heads
     nodes, constants = [], []
 
@@ -23,7 +30,7 @@ def with_past(source, heads):
         return output
 
     def weight(name):
-        return constant(name, weights[prefix + name])
+        return constant(name, weights[name])
 
     def norm(x, name):
         return node("LayerNormalization", [x, weight(f"{name}.weight"), weight(f"{name}.bias")], f"{name}.y", epsilon=1e-5)
@@ -35,9 +42,9 @@ def with_past(source, heads):
     shape = constant("split_shape", np.array([0, 0, heads, head], np.int64))
     merged = constant("merged_shape", np.array([0, 0, width], np.int64))
     scale = constant("scale", np.array(head**-0.5, np.float32))
-    half, one, cubic, root = (
+    half, one, three, cubic, root = (
         constant(n, np.array(x, np.float32))
-        for n, x in [("half", 0.5), ("one", 1.0), ("cubic", 0.044715), ("root", (2 / np.pi) ** 0.5)]
+        for n, x in [("half", 0.5), ("one", 1), ("three", 3), ("cubic", 0.044715), ("root", (2 / np.pi) ** 0.5)]
     )
     x = node("Gather", [weight("wte.weight"), "input_ids"], "tokens")
     x = node("Add", [x, node("Gather", [weight("wpe.weight"), "position_ids"], "places")], "embedded")
@@ -60,13 +67,14 @@ def with_past(source, heads):
         y = linear(node("Reshape", [mixed, merged], f"{h}.merged"), f"{h}.attn.c_proj")
         x = node("Add", [x, y], f"{h}.attended")
         y = linear(norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc")
-        cube = node("Mul", [node("Mul", [node("Mul", [y, y], f"{h}.2"), y], f"{h}.3"), cubic], f"{h}.cube")
+        cube = node("Pow", [y, three], f"{h}.3") if power else node("Mul", [node("Mul", [y, y], f"{h}.2"), y], f"{h}.3")
+        cube = node("Mul", [cube, cubic], f"{h}.cube")
         inner = node("Mul", [node("Add", [y, cube], f"{h}.sum"), root], f"{h}.inner")
         bent = node("Add", [node("Tanh", [inner], f"{h}.tanh"), one], f"{h}.bent")
-        y = node("Mul", [node("Mul", [y, bent], f"{h}.gated"), half], f"{h}.gelu")
+        y = node("Mul", [node("Mul", [y, half], f"{h}.half"), bent], f"{h}.gelu")
         x = node("Add", [x, linear(y, f"{h}.mlp.c_proj")], f"{h}.out")
     last = node("Gather", [x, constant("last", np.array([-1], np.int64))], "last_row", axis=1)
-    head_weight = constant("lm_head", weights[f"{prefix}wte.weight"].T)
+    head_weight = constant("lm_head", weights["wte.weight"].T)
     node("MatMul", [norm(last, "ln_f"), head_weight], "logits")
 
     def value(name, kind, dims):
