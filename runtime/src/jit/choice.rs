@@ -30,26 +30,29 @@ pub struct Trains<'a> {
 
 /// `y = x w` for levels of 8 bits.
 pub fn product(kernels: Kernels, pool: &Pool, x: &[i8], w: Panels<'_>, y: &mut [i32]) {
-    share(pool, x, w, y, |x, w, y| part(kernels, x, w, 0, y));
+    share(pool, x, w, y, |x, w, y| {
+        let row = if x.len() == w.inputs() { ROW_IN_WALKS } else { ROW_IN_TILES };
+        if kernels.fired(x) as f64 * row < x.len() as f64 {
+            kernels.synapse(&kernels.listen(x, w.inputs(), w.inputs()), 1, 1, w, y);
+        } else {
+            kernels.product(x, &[], w, y);
+        }
+    });
 }
 
-/// `y = x w` for levels of more than 8 bits: byte by byte, the last one first. Most levels need one byte only, so that the
-/// others are few events.
+/// `y = x w` for levels of more than 8 bits. Most need one byte only, so that the others are few events.
 pub fn product_wide<L: Copy + Into<i32> + Sync>(kernels: Kernels, pool: &Pool, x: &[L], w: Panels<'_>, y: &mut [i32]) {
-    let mut rest: Vec<i32> = x.iter().map(|&x| x.into()).collect();
-    let mut bytes = Vec::new();
-    loop {
+    share(pool, x, w, y, |x, w, y| {
+        let mut rest: Vec<i32> = x.iter().map(|&x| x.into()).collect();
+        let (mut low, mut higher) = (vec![0; x.len()], Vec::new());
+        let mut more = kernels.split(&mut rest, &mut low);
         let mut byte = vec![0; x.len()];
-        let more = kernels.split(&mut rest, &mut byte);
-        bytes.push(byte);
-        if !more {
-            break;
+        while more {
+            more = kernels.split(&mut rest, &mut byte);
+            higher.push(kernels.listen(&byte, w.inputs(), w.inputs()));
         }
-    }
-    for (i, byte) in bytes.iter().rev().enumerate() {
-        let carry = if i == 0 { 0 } else { 256 };
-        share(pool, byte, w, y, |x, w, y| part(kernels, x, w, carry, y));
-    }
+        kernels.product(&low, &higher, w, y);
+    });
 }
 
 /// `y[n, m]` from trains through a weight, Horner with `carry` over the timesteps; how many spikes there were.
@@ -65,19 +68,14 @@ pub fn synapse(kernels: Kernels, pool: &Pool, trains: Trains<'_>, carry: i32, w:
     count
 }
 
-/// The product of some tokens, by the kernel that costs less.
-fn part(kernels: Kernels, x: &[i8], w: Panels<'_>, carry: i32, y: &mut [i32]) {
-    let fired = x.iter().map(|&x| usize::from(x != 0)).sum::<usize>();
-    let row = if x.len() == w.inputs() { ROW_IN_WALKS } else { ROW_IN_TILES };
-    if carry == 0 && fired as f64 * row < x.len() as f64 {
-        kernels.synapse(&kernels.listen(x, w.inputs(), w.inputs()), 1, 1, w, y);
-    } else {
-        kernels.product(x, w, carry, y);
-    }
-}
-
 /// Shares `work(x, w, y)`: by outputs where there is one token, by tokens where there are many.
-fn share(pool: &Pool, x: &[i8], w: Panels<'_>, y: &mut [i32], work: impl Fn(&[i8], Panels<'_>, &mut [i32]) + Sync) {
+fn share<L: Sync>(
+    pool: &Pool,
+    x: &[L],
+    w: Panels<'_>,
+    y: &mut [i32],
+    work: impl Fn(&[L], Panels<'_>, &mut [i32]) + Sync,
+) {
     let rows = x.len() / w.inputs();
     if rows < TOKENS {
         return by_outputs(pool, rows, w, y, |w, y| work(x, w, y));

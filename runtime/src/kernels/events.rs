@@ -31,7 +31,7 @@ impl Events {
         self.ends.len()
     }
 
-    fn plane(&self, i: usize) -> Rows<'_> {
+    pub(super) fn plane(&self, i: usize) -> Rows<'_> {
         let range = if i == 0 { 0 } else { self.ends[i - 1] }..self.ends[i];
         Rows { inputs: self.inputs, channels: &self.channels[range.clone()], values: &self.values[range] }
     }
@@ -165,4 +165,11 @@ pub(super) fn synapse(vectors: impl Vectors, events: &Events, steps: usize, carr
             y.copy_from_slice(&sums[..y.len()]);
         }
     }
+}
+
+/// How many are not zero.
+#[inline(always)]
+pub(super) fn fired(x: &[i8]) -> usize {
+    // Blocks whose counts fit 8 bits, so that vectors count as many at a time as they hold.
+    x.chunks(128).map(|x| usize::from(x.iter().map(|&x| u8::from(x != 0)).sum::<u8>())).sum()
 }

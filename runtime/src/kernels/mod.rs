@@ -202,8 +202,12 @@ kernels! {
 
     // --- integers ---
 
-    /// `y[n, m] = y * carry + x[n, k] w[k, m]`, levels in -128 to 127; where `carry` is 0, whatever was in `y`. Sums wrap.
-    fn product(x: &[i8], w: Panels<'_>, carry: i32, y: &mut [i32]) = product::product with vectors;
+    /// `y[n, m] = x[n, k] w[k, m]`, levels in -128 to 127. Levels of more than 8 bits are `x` and events, a plane a token, of
+    /// their higher bytes in ascending order. Sums wrap.
+    fn product(x: &[i8], higher: &[Events], w: Panels<'_>, y: &mut [i32]) = product::product with vectors;
+
+    /// How many are not zero.
+    fn fired(x: &[i8]) -> usize = events::fired;
 
     /// The low byte of each level, with a sign, and what is left: `x = 256 * rest + byte`. Whether anything is left.
     fn split(x: &mut [i32], bytes: &mut [i8]) -> bool = product::split;

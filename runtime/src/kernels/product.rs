@@ -5,6 +5,7 @@
 //! all tokens pass, six at a time.
 
 use super::check_rows_of;
+use super::events::{Ahead, Events};
 use super::vectors::{Sums, Vectors};
 use snnc_ir::tensor::PANEL;
 
@@ -69,27 +70,40 @@ impl<'a> Panels<'a> {
     }
 }
 
-/// `y = y * carry + x w`; where `carry` is 0, whatever was in `y`.
+/// `y = x w`. Levels of more than 8 bits are `x` and events, a plane a token, of their higher bytes in ascending order: there
+/// are few, and the panel that they read is in a cache.
 #[inline(always)]
-pub(super) fn product(vectors: impl Vectors, x: &[i8], w: Panels<'_>, carry: i32, y: &mut [i32]) {
+pub(super) fn product(vectors: impl Vectors, x: &[i8], higher: &[Events], w: Panels<'_>, y: &mut [i32]) {
     check_rows_of(x.len(), w.inputs, y.len(), w.outputs);
-    if x.len() == w.inputs {
-        walk(vectors, x, w, carry, y);
+    let tokens = y.len() / w.outputs;
+    assert!(higher.iter().all(|events| events.planes() == tokens), "a plane for each token");
+    if tokens == 1 {
+        walk(vectors, x, higher, w, y);
     } else if w.inputs.is_multiple_of(GROUP) {
-        tiles(vectors, x, w, carry, y);
+        tiles(vectors, x, higher, w, y);
     } else {
-        tiles(vectors, &padded(x, w.inputs), w, carry, y);
+        tiles(vectors, &padded(x, w.inputs), higher, w, y);
     }
 }
 
+/// Adds to a token's sums what the higher bytes of its levels give.
 #[inline(always)]
-fn walk(vectors: impl Vectors, x: &[i8], w: Panels<'_>, carry: i32, y: &mut [i32]) {
+fn add_higher(vectors: impl Vectors, higher: &[Events], token: usize, panel: &[i8], y: &mut [i32]) {
+    let mut sums: Sums = [0; OUTPUTS];
+    for events in higher.iter().rev() {
+        sums.iter_mut().for_each(|sum| *sum = sum.wrapping_mul(256));
+        vectors.rows(events.plane(token), panel, Ahead::Nothing, &mut sums);
+    }
+    y.iter_mut().zip(&sums).for_each(|(y, sum)| *y = y.wrapping_add(sum.wrapping_mul(256)));
+}
+
+#[inline(always)]
+fn walk(vectors: impl Vectors, x: &[i8], higher: &[Events], w: Panels<'_>, y: &mut [i32]) {
     for (panel, y) in w.panels().zip(y.chunks_mut(OUTPUTS)) {
         let sums = vectors.walk(x, panel);
-        if carry == 0 {
-            y.copy_from_slice(&sums[..y.len()]);
-        } else {
-            y.iter_mut().zip(&sums).for_each(|(y, sum)| *y = y.wrapping_mul(carry).wrapping_add(*sum));
+        y.copy_from_slice(&sums[..y.len()]);
+        if !higher.is_empty() {
+            add_higher(vectors, higher, 0, panel, y);
         }
     }
 }
@@ -106,15 +120,10 @@ fn padded(x: &[i8], inputs: usize) -> Vec<i8> {
 }
 
 #[inline(always)]
-fn tiles(vectors: impl Vectors, x: &[i8], w: Panels<'_>, carry: i32, y: &mut [i32]) {
+fn tiles(vectors: impl Vectors, x: &[i8], higher: &[Events], w: Panels<'_>, y: &mut [i32]) {
     let (k, m) = (w.inputs.next_multiple_of(GROUP), w.outputs);
     for (x, y) in x.chunks_exact(k).zip(y.chunks_exact_mut(m)) {
-        let origin = vectors.origin(x);
-        if carry == 0 {
-            y.fill(origin);
-        } else {
-            y.iter_mut().for_each(|y| *y = y.wrapping_mul(carry).wrapping_add(origin));
-        }
+        y.fill(vectors.origin(x));
     }
     let mut block = [Group([0; GROUP * OUTPUTS]); BLOCK];
     for (p, panel) in w.panels().enumerate() {
@@ -123,6 +132,11 @@ fn tiles(vectors: impl Vectors, x: &[i8], w: Panels<'_>, carry: i32, y: &mut [i3
             let block = &mut block[..rows.len().div_ceil(GROUP * OUTPUTS)];
             vectors.interleave(rows, block);
             pass_tokens(vectors, &x[b * BLOCK * GROUP..], k, block, &mut y[p * OUTPUTS..], m, width);
+        }
+        if !higher.is_empty() {
+            for (token, y) in y.chunks_exact_mut(m).enumerate() {
+                add_higher(vectors, higher, token, panel, &mut y[p * OUTPUTS..][..width]);
+            }
         }
     }
 }

@@ -126,11 +126,13 @@ impl Head<'_> {
         let best = scores.iter().copied().fold(i32::MIN, i32::max);
         for score in scores.iter_mut() {
             let delay = (best - *score) as f32 * self.slope + 0.5;
-            // As `if delay >= late { late } else { delay }`, NaN included, without a branch.
             let phase = if self.late <= delay { self.late } else { delay };
-            *score = phase as i32;
+            let phase = if phase > 0.0 { phase } else { 0.0 };
+            // SAFETY: from 0 to `late`, which is below `PHASES`, by the two lines above; of NaN the second makes 0.
+            // Test: `dots_and_weighted_sums_are_exact`.
+            *score = unsafe { phase.to_int_unchecked::<i32>() };
         }
-        vectors.look_up(self.table, scores, weights);
+        vectors.look_up(self.table, self.late as usize, scores, weights);
         weights.iter().map(|&w| i32::from(w)).sum()
     }
 }

@@ -107,9 +107,8 @@ fn product(n: usize, k: usize, m: usize, most: i32, seed: u64) {
                 break;
             }
         }
-        for (i, byte) in bytes.iter().rev().enumerate() {
-            kernels.product(byte, packed, if i == 0 { 0 } else { 256 }, &mut y);
-        }
+        let higher: Vec<Events> = bytes[1..].iter().map(|byte| kernels.listen(byte, k, k)).collect();
+        kernels.product(&bytes[0], &higher, packed, &mut y);
         assert_eq!(y, want, "{:?} {} bytes {n} {k} {m}", kernels.isa(), bytes.len());
         if bytes.len() == 1 {
             y.fill(i32::MIN);
@@ -117,6 +116,7 @@ fn product(n: usize, k: usize, m: usize, most: i32, seed: u64) {
             kernels.synapse(&events, 1, 1, packed, &mut y);
             assert_eq!(y, want, "{:?} events {n} {k} {m}", kernels.isa());
             assert_eq!(events.count(), bytes[0].iter().filter(|x| **x != 0).count() as u64);
+            assert_eq!(kernels.fired(&bytes[0]) as u64, events.count());
         }
     }
 }
@@ -341,7 +341,7 @@ fn products_of_extremes() {
     for kernels in isas() {
         for (n, x) in [(1, -127), (5, -127), (1, -128), (5, -128), (2, 127)] {
             let mut y = vec![0; n * m];
-            kernels.product(&vec![x; n * k], packed, 0, &mut y);
+            kernels.product(&vec![x; n * k], &[], packed, &mut y);
             assert_eq!(y, vec![i32::from(x) * -127 * 768; n * m]);
             kernels.synapse(&kernels.listen(&vec![x; n * k], k, k), 1, 1, packed, &mut y);
             assert_eq!(y, vec![i32::from(x) * -127 * 768; n * m]);

@@ -204,8 +204,8 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn look_up(self, table: &Table, phases: &[i32], weights: &mut [i16]) {
-        Portable.look_up(table, phases, weights);
+    fn look_up(self, table: &Table, late: usize, phases: &[i32], weights: &mut [i16]) {
+        Portable.look_up(table, late, phases, weights);
     }
 
     #[inline(always)]

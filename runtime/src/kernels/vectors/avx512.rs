@@ -154,11 +154,10 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
-    fn look_up(self, table: &Table, phases: &[i32], weights: &mut [i16]) {
-        let small = table[IN_REGISTERS..].iter().all(|&w| w == 0);
+    fn look_up(self, table: &Table, late: usize, phases: &[i32], weights: &mut [i16]) {
         let (whole, rest) = phases.as_chunks::<32>();
-        if !small {
-            return Portable.look_up(table, phases, weights);
+        if late >= IN_REGISTERS {
+            return Portable.look_up(table, late, phases, weights);
         }
         let (weights, last) = weights.split_at_mut(whole.len() * 32);
         // SAFETY: AVX-512 by the type's invariant; 32 phases in, 32 weights out; the table has four vectors and more.
@@ -170,16 +169,15 @@ impl Vectors for Avx512 {
                 let low = _mm512_cvtepi32_epi16(_mm512_loadu_si512(at));
                 let high = _mm512_cvtepi32_epi16(_mm512_loadu_si512(at.add(1)));
                 let at = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
-                // An index has six bits for two vectors; the seventh chooses the pair, and what is beyond them is silent.
+                // An index has six bits for two vectors; the seventh chooses the pair.
                 let early = _mm512_permutex2var_epi16(a, at, b);
                 let later = _mm512_permutex2var_epi16(c, at, d);
                 let second = _mm512_cmpge_epi16_mask(at, _mm512_set1_epi16(64));
-                let known = _mm512_cmplt_epi16_mask(at, _mm512_set1_epi16(IN_REGISTERS as i16));
-                let found = _mm512_maskz_mov_epi16(known, _mm512_mask_blend_epi16(second, early, later));
+                let found = _mm512_mask_blend_epi16(second, early, later);
                 _mm512_storeu_si512(weights.as_mut_ptr().cast(), found);
             }
         }
-        Portable.look_up(table, rest, last);
+        Portable.look_up(table, late, rest, last);
     }
 
     #[inline(always)]

@@ -48,8 +48,8 @@ pub(super) trait Vectors: Copy {
     /// The entries of a table at these indices, which are at least 0, and at the next ones.
     fn pairs<const N: usize, const M: usize>(self, table: &[f32; N], at: &[i32; M]) -> [[f32; M]; 2];
 
-    /// The weights of these phases, which are at least 0 and below `PHASES`.
-    fn look_up(self, table: &Table, phases: &[i32], weights: &mut [i16]);
+    /// The weights of these phases, which are from 0 to `late`; from `late` on the table has zeros.
+    fn look_up(self, table: &Table, late: usize, phases: &[i32], weights: &mut [i16]);
 
     /// `scores[j] = q . keys[j]`: key `j` is the first `q.len()` numbers from `j * stride` on.
     fn dots<Q: Level, K: Level>(self, q: &[Q], keys: &[K], stride: usize, scores: &mut [i32]);

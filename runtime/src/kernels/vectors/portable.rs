@@ -85,7 +85,7 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
-    fn look_up(self, table: &Table, phases: &[i32], weights: &mut [i16]) {
+    fn look_up(self, table: &Table, _: usize, phases: &[i32], weights: &mut [i16]) {
         weights.iter_mut().zip(phases).for_each(|(weight, &phase)| *weight = table[phase as usize % table.len()]);
     }
 
