@@ -523,7 +523,7 @@ impl Fit {
     /// The same reach with finest levels: what clipping alone loses.
     pub fn clipping_only(&self) -> Self {
         // With a threshold for every token nothing is clipped, and this is next to exact.
-        Self { lack: vec![0.0; self.lack.len()], ..self.finer(FINEST, 1.0) }
+        Self { lack: vec![0.0; self.lack.len()], ..self.finer(self.finest(), 1.0) }
     }
 
     /// The same distance of levels without an end: what rounding alone loses.
@@ -531,7 +531,12 @@ impl Fit {
         if self.by_token {
             return self.clone();
         }
-        Self { levels: Levels { code: Code::Binary, steps: FINEST }, ..self.clone() }
+        Self { levels: Levels { code: Code::Binary, steps: self.finest() }, ..self.clone() }
+    }
+
+    /// Binary timesteps finer than this.
+    fn finest(&self) -> u16 {
+        if self.levels.most() < Code::Binary.levels(FINEST) { FINEST } else { Code::Binary.max_steps() }
     }
 
     /// Spikes a neuron, on average over a sample.

@@ -14,6 +14,7 @@ use crate::sites;
 use indexmap::IndexMap;
 use snnc_ir::eval;
 use snnc_ir::op::Layout;
+use snnc_ir::verify::{SUM_MAX, largest_sum};
 use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Op, Stage, Tensor, Value};
 use std::sync::Arc;
 
@@ -206,12 +207,48 @@ impl Quantise<'_> {
         let inputs = fit.scale.len();
         let folded = fold_scale(w, bias, layout, fit);
         let sizes = [inputs, folded.scale.len()];
+        let most = fit.levels.most();
         let levels = self.levels(site, &site_name)?;
-        let w = self.builder.weight(&format!("{name}.weight"), Arc::new(Tensor::i8(&sizes, folded.weight)));
+        let sums = self.products(levels, &name, Tensor::i8(&sizes, folded.weight), most, &origin)?;
         let scale = self.constant(format!("{name}.scale"), folded.scale);
         let bias = self.constant(format!("{name}.bias"), folded.bias);
-        let sums = self.builder.add(Op::Product, &[levels, w], &origin)?;
-        self.builder.add(Op::Affine, &[sums, scale, bias], &origin)
+        self.sum_of(&sums, &name, scale, bias, &origin)
+    }
+
+    /// The integer product; where its sums might leave 32 bits several, each with the weights of some inputs.
+    fn products(
+        &mut self,
+        levels: Value,
+        name: &str,
+        weight: Tensor,
+        most: i32,
+        origin: &str,
+    ) -> Result<Vec<Value>, Diagnostic> {
+        let parts = if largest_sum(&weight, most as u64) <= SUM_MAX { vec![weight] } else { shares(&weight, most) };
+        let product = |part: Tensor| {
+            let w = self.builder.weight(&format!("{name}.weight"), Arc::new(part));
+            self.builder.add(Op::Product, &[levels, w], origin)
+        };
+        parts.into_iter().map(product).collect()
+    }
+
+    /// Products of one projection as reals, together.
+    fn sum_of(
+        &mut self,
+        products: &[Value],
+        name: &str,
+        scale: Value,
+        bias: Value,
+        origin: &str,
+    ) -> Result<Value, Diagnostic> {
+        let mut sum = self.builder.add(Op::Affine, &[products[0], scale, bias], origin)?;
+        for product in &products[1..] {
+            let zeros = vec![0.0; self.builder.ty(*product).shape().width().unwrap_or(0)];
+            let zeros = self.constant(format!("{name}.none"), zeros);
+            let part = self.builder.add(Op::Affine, &[*product, scale, zeros], origin)?;
+            sum = self.builder.add(Op::Binary(Binary::Add), &[sum, part], origin)?;
+        }
+        Ok(sum)
     }
 
     /// A projection of channels in groups, whose parts are added: outliers have weights of their own, so that they take no
@@ -251,11 +288,11 @@ impl Quantise<'_> {
                 let none = vec![0.0; channels.len()];
                 let folded = fold_input_major(&w, &zeros, &scale, &none);
                 let sizes = [channels.len(), m];
-                let w = self.builder.weight(&format!("{name}.weight"), Arc::new(Tensor::i8(&sizes, folded.weight)));
+                let w = Tensor::i8(&sizes, folded.weight);
+                let sums = self.products(levels, &name, w, fit.levels.most(), &origin)?;
                 let scale = folded.scale.iter().map(|s| s * unit).collect();
                 let scale = self.constant(format!("{name}.scale"), scale);
-                let sums = self.builder.add(Op::Product, &[levels, w], &origin)?;
-                self.builder.add(Op::Affine, &[sums, scale, zero], &origin)?
+                self.sum_of(&sums, &name, scale, zero, &origin)?
             };
             let part = match threshold {
                 Some(threshold) => self.builder.add(Op::Binary(Binary::Mul), &[part, threshold], &origin)?,
@@ -380,6 +417,26 @@ impl Quantise<'_> {
         self.units.insert(value, Units { unit: values.scale, shift });
         self.builder.add(Op::Ssa { heads, phases }, &args, &origin)
     }
+}
+
+/// A weight as a sum of weights, each with the rows of as many inputs as a 32-bit sum of levels up to `most` bears.
+fn shares(weight: &Tensor, most: i32) -> Vec<Tensor> {
+    let (Some(all), [_, outputs]) = (weight.as_i8(), weight.sizes()) else { return Vec::new() };
+    let mut shares = vec![vec![0; all.len()]];
+    let mut sums = vec![0u64; *outputs];
+    for (row, at) in all.chunks_exact(*outputs).zip((0..).step_by(*outputs)) {
+        let more = |(sum, w): (&u64, &i8)| *sum + u64::from(w.unsigned_abs()) * most as u64;
+        let full = sums.iter().zip(row).any(|pair| more(pair) > SUM_MAX);
+        if full {
+            sums.fill(0);
+            shares.push(vec![0; all.len()]);
+        }
+        sums = sums.iter().zip(row).map(more).collect();
+        if let Some(share) = shares.last_mut() {
+            share[at..at + row.len()].copy_from_slice(row);
+        }
+    }
+    shares.into_iter().map(|share| Tensor::i8(weight.sizes(), share)).collect()
 }
 
 /// What the names of a group's constants end in.

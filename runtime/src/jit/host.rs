@@ -3,7 +3,7 @@
 use super::memory::Plain;
 use super::memory::{Operands, Run, cast, cast_mut};
 use crate::kernels::{self, Isa, Kernels, Lines, OUTPUTS, PackedI8, Pages};
-use crate::plan::{Plan, Step, Work, plane_bytes, wide};
+use crate::plan::{Plan, Step, Work, level_bytes, plane_bytes};
 use crate::pool::Pool;
 use crate::program::Options;
 use crate::state::{Level, Slot};
@@ -125,7 +125,7 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             run.events[i].keys += (past + 1..=past + tokens).map(|n| n as u64).sum::<u64>();
             Ok(())
         }
-        Work::Ssa { code, steps, width, wide, .. } => {
+        Work::Ssa { code, steps, width, wide, long, .. } => {
             let Prepared::Phases(weights) = &compiled.prepared[i] else { return Err(Fault::Misfit) };
             let shape = kernels::Ssa { d: width, slope: call.f32(0)?, weights, code: spelling(code) };
             let out = number_mut(out)?;
@@ -136,6 +136,7 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             let operands = (a, b, c);
             let slot = run.slots[step.node.index()].as_mut().ok_or(Fault::Misfit)?;
             let attend = match wide {
+                _ if long => attend_long,
                 [false, false, false] => attend::<i8, i8, i8>,
                 [false, false, true] => attend::<i8, i8, i16>,
                 [false, true, false] => attend::<i8, i16, i8>,
@@ -152,12 +153,20 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
         }
         Work::Product { code, steps, .. } => {
             let Prepared::Packed(w) = &compiled.prepared[i] else { return Err(Fault::Misfit) };
-            if wide(code, steps) {
-                let product = |x: &[i16], w: &PackedI8, y: &mut [i32]| kernels.product_i16(x, w, y);
-                multiply(&compiled.pool, number(a)?, w, number_mut(out)?, product);
-            } else {
-                let product = |x: &[i8], w: &PackedI8, y: &mut [i32]| kernels.product_i8(x, w, y);
-                multiply(&compiled.pool, number(a)?, w, number_mut(out)?, product);
+            let y = number_mut(out)?;
+            match level_bytes(code, steps) {
+                1 => {
+                    let product = |x: &[i8], w: &PackedI8, y: &mut [i32]| kernels.product_i8(x, w, y);
+                    multiply(&compiled.pool, number(a)?, w, y, product);
+                }
+                2 => {
+                    let product = |x: &[i16], w: &PackedI8, y: &mut [i32]| kernels.product_i16(x, w, y);
+                    multiply(&compiled.pool, number(a)?, w, y, product);
+                }
+                _ => {
+                    let product = |x: &[i32], w: &PackedI8, y: &mut [i32]| kernels.product_i32(x, w, y);
+                    multiply(&compiled.pool, number(a)?, w, y, product);
+                }
             }
             Ok(())
         }
@@ -372,6 +381,27 @@ where
         all.value_keys += count.value_keys;
     });
     Ok(counts.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The same in 64 bits, of levels stored in any way; how is said by the lengths of their rows.
+fn attend_long(
+    kernels: Kernels,
+    _: &Pool,
+    slot: &mut Slot,
+    past: usize,
+    (q, k, v): (&[u8], &[u8], &[u8]),
+    shape: &kernels::Ssa<'_>,
+    steps: Option<u16>,
+    out: &mut [f32],
+) -> Result<kernels::SsaCount, Fault> {
+    slot.append_levels(past, k, v).ok_or(Fault::Misfit)?;
+    let q = match q.len().checked_div(out.len()) {
+        Some(1) => number::<i8>(q)?.iter().map(|&x| i32::from(x)).collect(),
+        Some(2) => number::<i16>(q)?.iter().map(|&x| i32::from(x)).collect(),
+        _ => number::<i32>(q)?.to_vec(),
+    };
+    let [keys, values] = [&slot.keys, &slot.values].map(|kept| kept.levels().ok_or(Fault::Misfit));
+    Ok(kernels.ssa_long(&q, &keys?, &values?, shape, steps, out))
 }
 
 /// Adds this call's keys and values to the state; all keys and values of the sequence.

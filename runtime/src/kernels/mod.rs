@@ -19,6 +19,7 @@ mod pages;
 mod product;
 mod rows;
 mod ssa;
+mod ssa_long;
 #[cfg(test)]
 mod tests;
 mod vectors;
@@ -187,6 +188,9 @@ kernels! {
     /// `y[n, m] = x[n, k] w[k, m]` for levels of 16 bits.
     fn product_i16(x: &[i16], w: &PackedI8, y: &mut [i32]) = product::product_i16 with vectors;
 
+    /// `y[n, m] = x[n, k] w[k, m]` for levels of up to 2^23, where `y` fits 32 bits.
+    fn product_i32(x: &[i32], w: &PackedI8, y: &mut [i32]) = product::product_i32 with vectors;
+
     /// `acc[m] += sum over c of spikes[c] * w[c]` for one token's spikes (-1, 0, 1) and `w[k, m]`: the rows of the channels
     /// that fired, and no others, are read and added or subtracted. Returns how many fired.
     fn rows_i8(spikes: &[i8], w: &[i8], acc: &mut [i32]) -> usize = rows::accumulate with vectors;
@@ -215,6 +219,9 @@ kernels! {
 
     /// The same bits, with scores summed spike by spike and timestep by timestep.
     fn ssa_stepped[Q: Level, K: Level, V: Level](q: &[Q], k: &[K], v: &[V], shape: &Ssa<'_>, steps: u16, out: &mut [f32]) -> SsaCount = ssa::stepped with vectors;
+
+    /// The same where sums may leave 32 bits; spike by spike where timesteps are given.
+    fn ssa_long(q: &[i32], k: &[i32], v: &[i32], shape: &Ssa<'_>, steps: Option<u16>, out: &mut [f32]) -> SsaCount = ssa_long::attend;
 }
 
 fn check_rows(x: usize, d: usize, y: usize) {

@@ -126,6 +126,18 @@ pub(super) fn product_i16(vectors: impl Vectors, x: &[i16], w: &PackedI8, y: &mu
     padded_i16(vectors, x, w, y);
 }
 
+/// `x = 256 high + low`, and the product is linear.
+#[inline(always)]
+pub(super) fn product_i32(vectors: impl Vectors, x: &[i32], w: &PackedI8, y: &mut [i32]) {
+    let high: Vec<i16> = x.iter().map(|&x| (x >> 8) as i16).collect();
+    let low: Vec<i16> = x.iter().map(|&x| (x & 0xff) as i16).collect();
+    product_i16(vectors, &high, w, y);
+    let mut rest = vec![0; y.len()];
+    product_i16(vectors, &low, w, &mut rest);
+    // The sum fits; 256 times the high part alone may not, and wraps back.
+    y.iter_mut().zip(rest).for_each(|(y, rest)| *y = y.wrapping_mul(256).wrapping_add(rest));
+}
+
 /// Rows of whole groups.
 #[inline(always)]
 fn padded_i16(vectors: impl Vectors, x: &[i16], w: &PackedI8, y: &mut [i32]) {

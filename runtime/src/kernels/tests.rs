@@ -102,6 +102,10 @@ fn product(n: usize, k: usize, m: usize, most: i32, seed: u64) {
         let wide: Vec<i16> = x.iter().map(|&x| x as i16).collect();
         kernels.product_i16(&wide, &packed, &mut y);
         assert_eq!(y, want, "{:?} 16 bits {n} {k} {m}", kernels.isa());
+        let factor = |x: &i32| if most > 127 { 3 * x } else { *x };
+        let wider: Vec<i32> = x.iter().map(factor).collect();
+        kernels.product_i32(&wider, &packed, &mut y);
+        assert_eq!(y, want.iter().map(factor).collect::<Vec<_>>(), "{:?} 32 bits {n} {k} {m}", kernels.isa());
         if most <= 127 {
             y.fill(i32::MIN);
             let narrow: Vec<i8> = x.iter().map(|&x| x as i8).collect();
@@ -184,8 +188,13 @@ fn ssa<L: Level + std::fmt::Debug>(n: usize, past: usize, heads: usize, width: u
         tally.score_additions += fired * scores.len() as u64;
         tally.value_keys += found.iter().filter(|w| **w > 0).count() as u64;
     }
-    let [q, k, v] = [q, k, v].map(|x| x.into_iter().map(L::from_i32).collect::<Vec<L>>());
     let shape = Ssa { d, slope: &slope, weights: &weights, code: levels.code };
+    for (kernels, steps) in isas().flat_map(|kernels| [(kernels, None), (kernels, Some(levels.steps))]) {
+        let mut out = vec![f32::NAN; n * d];
+        assert_eq!(kernels.ssa_long(&q, &k, &v, &shape, steps, &mut out), tally, "{:?} long", kernels.isa());
+        assert_eq!(bits(&out), bits(&want), "{:?} long {n} {past} {heads} {width}", kernels.isa());
+    }
+    let [q, k, v] = [q, k, v].map(|x| x.into_iter().map(L::from_i32).collect::<Vec<L>>());
     for kernels in isas() {
         let mut out = vec![f32::NAN; n * d];
         assert_eq!(kernels.ssa(&q, &k, &v, &shape, &mut out), tally, "{:?}", kernels.isa());
