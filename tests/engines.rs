@@ -107,9 +107,13 @@ fn thresholds_and_outliers() {
             let graph = converted(imported(&config), wishes);
             let names: Vec<&str> = graph.nodes.iter().map(|node| node.op.name()).collect();
             assert!(wanted.iter().all(|name| names.contains(name)), "{wanted:?} in {names:?}");
+            let fine = graph.weights.iter().any(|weight| weight.name.ends_with("out.fine.weight"));
+            assert_eq!(fine, config.outliers > 0 && code == Code::Binary, "what writes to outliers is finer");
             let parts = snnc_ir::price::parts(&graph);
             let heads = parts.iter().flatten().filter(|(_, part)| *part == Part::Head).count();
-            assert_eq!(heads, if exact_weights { heads } else { 1 + usize::from(config.outliers > 0) });
+            // Outliers have weights of twice eight bits where their levels are finer.
+            let more = if code == Code::Binary { 2 } else { 1 };
+            assert!(exact_weights || heads == 1 + if config.outliers > 0 { more } else { 0 }, "{heads} products");
             assert!(parts.iter().flatten().any(|(_, part)| *part == Part::Mlp));
             check_graph(&format!("{thresholds:?} {code:?} {exact_weights}"), &graph, config.vocabulary);
         }

@@ -120,9 +120,14 @@ impl Quantise<'_> {
         if let Some(levels) = self.levels.get(&value) {
             return Ok(*levels);
         }
-        let Some(Fit { levels, scale, centre, .. }) = self.fit(value)?.cloned() else {
-            unreachable!("asked of sites that have levels")
-        };
+        let Some(fit) = self.fit(value)?.cloned() else { unreachable!("asked of sites that have levels") };
+        let new = self.neurons(value, name, fit)?;
+        self.levels.insert(value, new);
+        Ok(new)
+    }
+
+    fn neurons(&mut self, value: Value, name: &str, fit: Fit) -> Result<Value, Diagnostic> {
+        let Fit { levels, scale, centre, .. } = fit;
         let origin = self.graph.origin(value).to_string();
         let (curve, input) = match self.graph.node(value).op {
             Op::Curve(curve) => (curve, self.graph.node(value).args[0]),
@@ -149,9 +154,7 @@ impl Quantise<'_> {
             let gain = self.constant(format!("{name}.gain"), gain);
             vec![potential, pre_gain, pre_offset, gain, self.constant(format!("{name}.offset"), offset)]
         };
-        let new = self.builder.add(op, &args, &origin)?;
-        self.levels.insert(value, new);
-        Ok(new)
+        self.builder.add(op, &args, &origin)
     }
 
     fn units_of(&self, value: Value, width: usize) -> Units {
@@ -200,6 +203,9 @@ impl Quantise<'_> {
         let (w, bias) = (constant(1)?, constant(2)?);
         if let Some(fit) = self.fit(site)?.filter(|fit| fit.by_token || !fit.outliers.is_empty()).cloned() {
             return self.grouped_linear(value, layout, &name, &fit);
+        }
+        if let Some(fit) = self.fit(site)?.filter(|fit| fit.fine.is_some()).cloned() {
+            return self.fine_linear(value, layout, [&name, &site_name], fit);
         }
         let Some(fit) = self.fit(site)?.filter(|_| !self.fits.exact_weights) else {
             return self.dense_linear(value, layout, &site_name);
@@ -251,6 +257,84 @@ impl Quantise<'_> {
         Ok(sum)
     }
 
+    /// A projection whose largest outputs read finer levels of the same site, with weights in twice eight bits: the integers
+    /// of what the first eight lack are a second weight. They are added to the others, which lack them.
+    fn fine_linear(
+        &mut self,
+        value: Value,
+        layout: Layout,
+        [name, site_name]: [&str; 2],
+        mut fit: Fit,
+    ) -> Result<Value, Diagnostic> {
+        let Some(fine) = fit.fine.take() else { unreachable!("asked of sites that have finer levels") };
+        let node = self.graph.node(value);
+        let (site, origin) = (node.args[0], self.graph.origin(value).to_string());
+        let weights = [1, 2].map(|i| self.graph.constant(node.args[i]).and_then(|weight| weight.tensor.as_f32()));
+        let [Some(w), Some(bias)] = weights else {
+            return Err(Diagnostic::new(&origin, "a projection's weight and bias must be constants"));
+        };
+        let [common, few] = split_outputs(w, layout, fit.scale.len(), bias.len(), &fine.outputs);
+        let levels = self.levels(site, site_name)?;
+        let common = self.integer_linear([levels], name, [&common, bias], &fit, &origin)?;
+        let name = format!("{name}.fine");
+        let fit = Fit {
+            levels: fine.levels,
+            scale: fit.scale.iter().map(|s| s * fine.share).collect(),
+            lack: vec![0.0; fit.lack.len()],
+            ..fit
+        };
+        let levels = self.neurons(site, &format!("{site_name}.fine"), fit.clone())?;
+        let zeros = vec![0.0; fine.outputs.len() + 1];
+        let few = self.integer_linear([levels; 2], &name, [&few, &zeros], &fit, &origin)?;
+        // Whoever is none of them takes the last, which is 0.
+        let place = |o: usize| fine.outputs.binary_search(&o).unwrap_or(fine.outputs.len()) as i32;
+        let places = Tensor::i32(&[bias.len()], (0..bias.len()).map(place).collect());
+        let places = self.builder.weight(&format!("{name}.places"), Arc::new(places));
+        let few = self.builder.add(Op::Pick, &[few, places], &origin)?;
+        self.builder.add(Op::Binary(Binary::Add), &[common, few], &origin)
+    }
+
+    /// `W x + b` by products with the levels of `x`, as many times eight bits of the input-major `w` as there are levels. With
+    /// exact weights, by multiplications with what they stand for.
+    fn integer_linear<const N: usize>(
+        &mut self,
+        levels: [Value; N],
+        name: &str,
+        [w, bias]: [&[f32]; 2],
+        fit: &Fit,
+        origin: &str,
+    ) -> Result<Value, Diagnostic> {
+        let sizes = [fit.scale.len(), bias.len()];
+        let centre: Vec<f32> = fit.centre.iter().zip(&fit.lack).map(|(m, lack)| m + lack).collect();
+        if self.fits.exact_weights {
+            let unit = self.constant(format!("{name}.unit"), fit.scale.clone());
+            let centre = self.constant(format!("{name}.centre"), centre);
+            let x = self.builder.add(Op::Affine, &[levels[0], unit, centre], origin)?;
+            let w = self.builder.weight(&format!("{name}.weight"), Arc::new(Tensor::f32(&sizes, w.to_vec())));
+            let bias = self.constant(format!("{name}.bias"), bias.to_vec());
+            return self.builder.add(Op::Linear(Layout::InputMajor), &[x, w, bias], origin);
+        }
+        let (mut w, mut bias, mut scale, mut centre) = (w.to_vec(), bias.to_vec(), fit.scale.clone(), centre);
+        let mut sum: Option<Value> = None;
+        for levels in levels {
+            let folded = fold_input_major(&w, &bias, &scale, &centre);
+            w = lacking(&w, &scale, &folded);
+            let products = self.products(levels, name, Tensor::i8(&sizes, folded.weight), fit.levels.most(), origin)?;
+            let unit = self.constant(format!("{name}.scale"), folded.scale);
+            let shift = self.constant(format!("{name}.bias"), folded.bias);
+            let part = self.sum_of(&products, name, unit, shift, origin)?;
+            sum = Some(match sum {
+                Some(sum) => self.builder.add(Op::Binary(Binary::Add), &[sum, part], origin)?,
+                None => part,
+            });
+            // What is left has the scales in it, and centre and bias are there already.
+            bias.fill(0.0);
+            scale.fill(1.0);
+            centre.fill(0.0);
+        }
+        sum.ok_or_else(|| Diagnostic::new(origin, "a projection of no levels"))
+    }
+
     /// A projection of channels in groups, whose parts are added: outliers have weights of their own, so that they take no
     /// levels of the others'; and what a token's levels stand for counts in its threshold, which multiplies the sums.
     fn grouped_linear(&mut self, value: Value, layout: Layout, name: &str, fit: &Fit) -> Result<Value, Diagnostic> {
@@ -272,10 +356,17 @@ impl Quantise<'_> {
             let name = format!("{name}{}", GROUPS[group]);
             let (levels, threshold) = self.group_levels(site, fit, group, &channels)?;
             let w = rows_of(w, fit.scale.len(), layout, &channels);
-            let unit = if threshold.is_some() { 1.0 / fit.levels.most() as f32 } else { 1.0 };
+            let own = group_levels(fit, group);
+            let share = fit.levels.most() as f32 / own.most() as f32;
+            let unit = if threshold.is_some() { 1.0 / own.most() as f32 } else { share };
             let scale = group_scale(fit, group, &channels);
             let zero = self.constant(format!("{name}.none"), zeros.clone());
-            let part = if self.fits.exact_weights {
+            let part = if own != fit.levels {
+                let none = vec![0.0; channels.len()];
+                let scale = scale.iter().map(|s| s * unit).collect();
+                let few = Fit { levels: own, scale, centre: none.clone(), lack: none, ..fit.clone() };
+                self.integer_linear([levels; 2], &name, [&w, &zeros], &few, &origin)?
+            } else if self.fits.exact_weights {
                 let width = channels.len();
                 let scale = scale.iter().map(|s| s * unit).collect();
                 let scale = self.constant(format!("{name}.unit"), scale);
@@ -329,18 +420,21 @@ impl Quantise<'_> {
             let list = self.builder.weight(&format!("{name}.channels"), Arc::new(Tensor::i32(&[channels.len()], list)));
             x = self.builder.add(Op::Pick, &[x, list], &origin)?;
         }
-        let inverse: Vec<f32> =
-            group_scale(fit, group, channels).iter().map(|&s| if s > 0.0 { 1.0 / s } else { 0.0 }).collect();
+        let own = group_levels(fit, group);
+        // Thresholds for every token are in fixed levels of the site.
+        let share = if fit.by_token { 1.0 } else { fit.levels.most() as f32 / own.most() as f32 };
+        let inverse = |&s: &f32| if s > 0.0 { 1.0 / (s * share) } else { 0.0 };
+        let inverse: Vec<f32> = group_scale(fit, group, channels).iter().map(inverse).collect();
         let offset = channels.iter().zip(&inverse).map(|(&c, inverse)| (0.0 - fit.centre[c]) * inverse).collect();
         let gain = self.constant(format!("{name}.gain"), inverse);
         let offset = self.constant(format!("{name}.offset"), offset);
-        let Levels { code, steps } = fit.levels;
+        let Levels { code, steps } = own;
         let op = Op::Quant { code, steps, curve: Curve::Identity };
         let found = if fit.by_token {
             let x = self.builder.add(Op::Affine, &[x, gain, offset], &origin)?;
             let peak = self.builder.add(Op::Peak, &[x], &origin)?;
             let share = self.builder.add(Op::Binary(Binary::Div), &[x, peak], &origin)?;
-            let gain = self.constant(format!("{name}.share.gain"), vec![fit.levels.most() as f32; channels.len()]);
+            let gain = self.constant(format!("{name}.share.gain"), vec![own.most() as f32; channels.len()]);
             let offset = self.constant(format!("{name}.share.offset"), vec![0.0; channels.len()]);
             (self.builder.add(op, &[share, gain, offset], &origin)?, Some(peak))
         } else {
@@ -451,10 +545,33 @@ fn groups(fit: &Fit) -> Vec<Vec<usize>> {
     groups
 }
 
+/// Levels of a group: outliers are few, so that finer ones cost next to nothing.
+fn group_levels(fit: &Fit, group: usize) -> Levels {
+    if group == 0 { fit.levels } else { fit.levels.finer() }
+}
+
 /// Scales of a group's channels, 0 for those that are silent in it.
 fn group_scale(fit: &Fit, group: usize, channels: &[usize]) -> Vec<f32> {
     let silent = |c: &usize| group == 0 && fit.outliers.binary_search(c).is_ok();
     channels.iter().map(|c| if silent(c) { 0.0 } else { fit.scale[*c] }).collect()
+}
+
+/// A weight, input-major: without some of its outputs, and these with an output of zeros behind them.
+fn split_outputs(w: &[f32], layout: Layout, inputs: usize, outputs: usize, some: &[usize]) -> [Vec<f32>; 2] {
+    let mut common = rows_of(w, inputs, layout, &(0..inputs).collect::<Vec<usize>>());
+    let mut few = Vec::with_capacity(inputs * (some.len() + 1));
+    for row in common.chunks_exact_mut(outputs) {
+        few.extend(some.iter().map(|&o| std::mem::take(&mut row[o])));
+        few.push(0.0);
+    }
+    [common, few]
+}
+
+/// What eight bits lack of a weight with its input's scales.
+fn lacking(w: &[f32], scale: &[f32], folded: &Folded) -> Vec<f32> {
+    let m = folded.scale.len();
+    let one = |(i, (&w, &int)): (usize, (&f32, &i8))| w * scale[i / m] - f32::from(int) * folded.scale[i % m];
+    w.iter().zip(&folded.weight).enumerate().map(one).collect()
 }
 
 /// Some rows of a weight, input-major.
