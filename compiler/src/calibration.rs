@@ -4,6 +4,7 @@
 //! ask what each of them loses. Numbers are the hexadecimal bits of f32, so that they read back exactly.
 
 use serde_json::{Map, Value as Json, json};
+use snnc_ir::membrane::Membrane;
 use snnc_ir::{Code, Diagnostic, Graph, Op, Value};
 use snnc_passes::fit::{Fine, Fit, Fits, Levels};
 use snnc_passes::sites::sites;
@@ -18,6 +19,8 @@ pub struct Calibration {
     /// Which ids of the vocabulary the text had.
     pub seen: Vec<bool>,
     pub fits: Fits,
+    /// What the neurons of unary sites are, where they answer within the timestep.
+    pub membrane: Option<Membrane>,
     /// By site, in the order of `fits`: the share of neurons that fired at every timestep on the sample.
     pub saturated: Vec<f64>,
 }
@@ -51,10 +54,14 @@ impl Calibration {
         }
         let heads = attentions(graph).map(|value| self.fits.heads.get(&value));
         let heads: Vec<Json> = heads.flatten().map(|[q, k]| json!({ "q": hex(q), "k": hex(k) })).collect();
-        json!({
+        let mut json = json!({
             "source": self.source, "windows": self.windows, "tokens": self.tokens, "seen": bits(&self.seen),
             "phases": self.fits.phases, "exact_weights": self.fits.exact_weights, "sites": all, "heads": heads,
-        })
+        });
+        if let Some(membrane) = self.membrane {
+            json["neuron"] = json!(membrane.name());
+        }
+        json
     }
 
     /// Reads what `json` wrote, for the Tensor graph of the same network.
@@ -92,6 +99,10 @@ impl Calibration {
             windows: number("windows")? as usize,
             tokens: number("tokens")? as usize,
             seen: seen(&json),
+            membrane: match json["neuron"].as_str() {
+                None => None,
+                Some(name) => Some(Membrane::from_name(name).ok_or_else(|| broken("names no neuron"))?),
+            },
             fits,
             saturated,
         })
