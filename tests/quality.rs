@@ -182,6 +182,13 @@ fn outlier_channels_are_written_finely() {
         rows.map(|(a, b)| 1.0 - centred_cosine(a, b)).sum::<f64>()
     };
     assert!(lost(&finer) < 0.6 * lost(&plain), "{} and {}", lost(&finer), lost(&plain));
+    // A program keeps them, and channels that are none are refused.
+    let recipe = Recipe { wishes: Wishes::default(), calibration_tokens: 512, threads: 2 };
+    let mut done = spiking(tensor.clone(), &Sample::SeededIds, &recipe, &mut |_, _, _| {}).unwrap();
+    let read = |section: &Json| Calibration::read(section.to_string().as_bytes(), &tensor);
+    assert_eq!(read(&done.section).unwrap().fits, done.calibration.fits);
+    done.section["sites"]["h.0.mlp.hidden"]["fine"]["outputs"] = vec![config.width].into();
+    assert!(read(&done.section).unwrap_err().message.contains("names no channels of h.0.mlp.hidden"));
 }
 
 /// A front: whoever costs less loses more, and the budget of timesteps is kept.
