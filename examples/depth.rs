@@ -10,7 +10,7 @@
 use snnc::convert::{Recipe, Sample, calibration_tokens, dense, spiking};
 use snnc::onnx;
 use snnc_examples::gpt2::{self, Gpt2Config};
-use snnc_ir::{Builder, Graph, Op, Value};
+use snnc_ir::{Builder, Graph};
 use snnc_passes::collapse::collapse;
 use snnc_passes::fit::{Levels, Thresholds, Wish, Wishes};
 use snnc_runtime::{Options, Program, Rows, Session};
@@ -84,16 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn without_head(graph: &Graph) -> Option<Graph> {
     let head = graph.outputs.first().map(|(_, value)| *value)?;
     let last = *graph.node(head).args.first()?;
-    let mut builder = Builder::new(graph.stage, graph.context);
-    let mut map: Vec<Value> = Vec::new();
-    for (value, node) in graph.iter() {
-        let args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
-        map.push(match node.op {
-            Op::Weight(id) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
-            op => builder.add(op, &args, graph.origin(value)).ok()?,
-        });
-    }
-    Some(builder.finish(vec![("hidden".into(), map[last.index()])]))
+    Some(Builder::with_outputs(graph, vec![("hidden".into(), last)]))
 }
 
 fn hidden(graph: Graph, ids: &[u32]) -> Result<Vec<f32>, Box<dyn Error>> {

@@ -81,6 +81,12 @@ fn sites_differ() {
         let wishes = Wishes { exceptions: exceptions.clone(), exact_weights, ..Wishes::default() };
         check_graph("sites", &converted(imported(&TINY), wishes), TINY.vocabulary);
     }
+    // Levels of one width from trains of several lengths, read as reals.
+    for steps in [5, 11] {
+        let exceptions = vec![("mlp.in".into(), Wish::Steps(steps)), ("attention.out".into(), Wish::Steps(steps + 1))];
+        let wishes = Wishes { exceptions, exact_weights: true, ..Wishes::default() };
+        check_graph("exact weights", &converted(imported(&TINY), wishes), TINY.vocabulary);
+    }
     let dense =
         Wishes { exceptions: vec![("h.0.q".into(), Wish::Dense), ("head".into(), Wish::Dense)], ..Wishes::default() };
     check_graph("dense queries", &converted(imported(&TINY), dense), TINY.vocabulary);
@@ -101,9 +107,13 @@ fn thresholds_and_outliers() {
             let graph = converted(imported(&config), wishes);
             let names: Vec<&str> = graph.nodes.iter().map(|node| node.op.name()).collect();
             assert!(wanted.iter().all(|name| names.contains(name)), "{wanted:?} in {names:?}");
+            let fine = graph.weights.iter().any(|weight| weight.name.ends_with("out.fine.weight"));
+            assert_eq!(fine, config.outliers > 0 && code == Code::Binary, "what writes to outliers is finer");
             let parts = snnc_ir::price::parts(&graph);
             let heads = parts.iter().flatten().filter(|(_, part)| *part == Part::Head).count();
-            assert_eq!(heads, if exact_weights { heads } else { 1 + usize::from(config.outliers > 0) });
+            // Outliers have weights of twice eight bits where their levels are finer.
+            let more = if code == Code::Binary { 2 } else { 1 };
+            assert!(exact_weights || heads == 1 + if config.outliers > 0 { more } else { 0 }, "{heads} products");
             assert!(parts.iter().flatten().any(|(_, part)| *part == Part::Mlp));
             check_graph(&format!("{thresholds:?} {code:?} {exact_weights}"), &graph, config.vocabulary);
         }
@@ -112,6 +122,26 @@ fn thresholds_and_outliers() {
     let levels = Levels { code: Code::Unary, steps: 6 };
     let wishes = Wishes { membrane, thresholds: Thresholds::Token, ..Wishes::uniform(levels) };
     check_forms("prompt", &[("stepped", &converted(imported(&outliers), wishes))], outliers.vocabulary);
+}
+
+/// Levels of 17 bits, sums of attention in 64, and products that share their inputs: all timesteps that a code has.
+#[test]
+fn as_many_timesteps_as_there_are() {
+    let wider = Gpt2Config { width: 320, heads: 5, layers: 1, ..TINY };
+    for (config, steps) in [(TINY, 12), (TINY, 15), (TINY, 16), (wider, 16)] {
+        let levels = Levels { code: Code::Binary, steps };
+        let graph = spiking(imported(&config), levels);
+        let synapses = graph.nodes.iter().filter(|node| node.op.name() == "synapse").count();
+        assert_eq!(synapses > 6 * config.layers + 1, config.width == 320, "{synapses}: the widest share their inputs");
+        check_graph(&format!("T = {steps}, width {}", config.width), &graph, config.vocabulary);
+    }
+    let mixed = [("q", 7), ("k", 16), ("v", 9), ("h.1.v", 16), ("h.1.k", 3), ("mlp.hidden", 10)];
+    let exceptions = mixed.map(|(site, steps)| (site.to_string(), Wish::Steps(steps))).to_vec();
+    let levels = Levels { code: Code::Binary, steps: 16 };
+    let mixed = Wishes { exceptions, thresholds: Thresholds::Token, ..Wishes::uniform(levels) };
+    check_graph("T = 16, mixed", &converted(imported(&TINY), mixed), TINY.vocabulary);
+    let rate = Levels { code: Code::Unary, steps: 1024 };
+    check_graph("unary", &spiking(imported(&Gpt2Config { layers: 1, ..TINY }), rate), TINY.vocabulary);
 }
 
 /// Returns what the neurons did.

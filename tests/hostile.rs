@@ -128,7 +128,7 @@ fn outputs_options_and_prompts() {
     #[cfg(unix)]
     refused(at, &["compile", "model.onnx", "-o", "/dev/null"], 1, "is a device");
     refused(at, &["compile", "model.onnx", "--timesteps", "0"], 2, "--timesteps");
-    refused(at, &["compile", "model.onnx", "--timesteps", "40", "-o", "out.snn"], 1, "at most 15 timesteps");
+    refused(at, &["compile", "model.onnx", "--timesteps", "40", "-o", "out.snn"], 1, "at most 16 timesteps");
     refused(at, &["compile", "model.onnx", "--bogus"], 2, "--bogus");
     refused(at, &["compile", "model.onnx", "--timesteps", "4,=5", "-o", "out.snn"], 2, "is not SITE=VALUE");
     refused(at, &["compile", "model.onnx", "--timesteps", "4,mpl=5", "-o", "out.snn"], 1, "names no site");

@@ -11,12 +11,15 @@ use snnc::lints::{Kind, coverage, lints};
 use snnc::onnx;
 use snnc::tokens::Tokens;
 use snnc::tune::{Goal, Tuner};
+use snnc_examples::gpt2::Gpt2Config;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::{Code, Graph};
+use snnc_passes::Context;
 use snnc_passes::collapse::{collapse, depends_on_order};
-use snnc_passes::fit::{Levels, Wish, Wishes};
+use snnc_passes::fit::{Fits, Levels, Wish, Wishes, fit};
+use snnc_passes::quantise::quantise;
 use snnc_runtime::{Options, Program};
-use snnc_tests::demo_model;
+use snnc_tests::{centred_cosine, demo_model, ids, imported, run};
 use std::sync::Arc;
 
 struct Demo {
@@ -133,6 +136,59 @@ fn neurons_that_answer_at_once_are_worse_than_those_that_wait() {
     let [fire, soft, tracer, leaky] = [None, Some(Membrane::If), Some(Membrane::StBif), Some(Membrane::Lif)].map(kl);
     assert!(fire <= soft && fire <= tracer, "fire {fire}, if {soft}, st_bif {tracer}");
     assert!(soft < leaky, "if {soft}, lif {leaky}");
+}
+
+/// What neurons that answer at once lose is in the ledger, and its whole is the program's own.
+#[test]
+fn the_ledger_says_what_time_costs() {
+    let demo = demo();
+    let cut = cut(demo.ids.len() - 1, 64, Cut { stride: None, windows: 2 });
+    let windows: Vec<_> = cut.into_iter().map(|window| window.inputs).collect();
+    let levels = Levels { code: Code::Unary, steps: 16 };
+    let [waiting, leaky] = [None, Some(Membrane::Lif)].map(|membrane| {
+        let (_, calibration, section) = demo.converted(Wishes { membrane, ..Wishes::uniform(levels) });
+        let again = Calibration::read(section.to_string().as_bytes(), &demo.tensor).unwrap();
+        assert_eq!(again.membrane, calibration.membrane);
+        ledger(&demo.tensor, &again, &demo.ids, &windows, 2).unwrap()
+    });
+    let time = |path: &str| {
+        let entry = leaky.entries.iter().find(|entry| entry.path == path).unwrap();
+        (entry.alone[Cause::Time as usize].unwrap(), entry.worst())
+    };
+    assert!(waiting.entries.iter().all(|entry| entry.alone[Cause::Time as usize].unwrap_or(0.0) == 0.0));
+    assert_eq!(time("h.0.mlp.hidden").0, 0.0, "a GELU keeps its few-spikes neuron");
+    assert_eq!(time("head").1, Cause::Time, "a leak is what the head loses most by: {leaky:#?}");
+    assert!(leaky.total > 1.5 * waiting.total, "{} and {}", leaky.total, waiting.total);
+}
+
+/// Channels of the residual stream that are thirty times the others: what writes to them is read from finer levels.
+#[test]
+fn outlier_channels_are_written_finely() {
+    let config = Gpt2Config { layers: 6, outliers: 4, ..Gpt2Config::TINY };
+    let tensor = dense(imported(&config), false, &mut |_, _, _| {}).unwrap();
+    let (windows, _) = snnc::convert::sample_windows(&tensor, &Sample::SeededIds, 2048).unwrap();
+    let seen = snnc::calibrate::calibrate(&tensor, &windows, 2).unwrap();
+    let mut finer = fit(&tensor, &seen, &Wishes::default()).unwrap();
+    finer.sites.values_mut().for_each(|fit| *fit = fit.take().filter(|fit| fit.fine.is_some()));
+    assert_eq!(finer.sites.values().flatten().count(), 2 * config.layers, "outputs of attention and of the MLP");
+    let mut plain = finer.clone();
+    plain.sites.values_mut().flatten().for_each(|fit| fit.fine = None);
+    let ids = ids(60, config.vocabulary);
+    let want = run(&tensor, Options::default(), &[&ids]).logits();
+    let lost = |fits: &Fits| {
+        let graph = quantise(&tensor, &Context { fits: fits.clone(), ..Context::default() }).unwrap();
+        let got = run(&graph, Options::default(), &[&ids]).logits();
+        let rows = want.chunks(config.vocabulary).zip(got.chunks(config.vocabulary));
+        rows.map(|(a, b)| 1.0 - centred_cosine(a, b)).sum::<f64>()
+    };
+    assert!(lost(&finer) < 0.6 * lost(&plain), "{} and {}", lost(&finer), lost(&plain));
+    // A program keeps them, and channels that are none are refused.
+    let recipe = Recipe { wishes: Wishes::default(), calibration_tokens: 512, threads: 2 };
+    let mut done = spiking(tensor.clone(), &Sample::SeededIds, &recipe, &mut |_, _, _| {}).unwrap();
+    let read = |section: &Json| Calibration::read(section.to_string().as_bytes(), &tensor);
+    assert_eq!(read(&done.section).unwrap().fits, done.calibration.fits);
+    done.section["sites"]["h.0.mlp.hidden"]["fine"]["outputs"] = vec![config.width].into();
+    assert!(read(&done.section).unwrap_err().message.contains("names no channels of h.0.mlp.hidden"));
 }
 
 /// A front: whoever costs less loses more, and the budget of timesteps is kept.

@@ -2,7 +2,7 @@
 
 use crate::Complaints;
 use crate::progress;
-use snnc_ir::{Builder, Diagnostic, Graph, Op, Value};
+use snnc_ir::{Builder, Diagnostic, Graph, Value};
 use snnc_passes::fit::{Observations, Observed};
 use snnc_passes::sites::sites;
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
@@ -21,7 +21,8 @@ pub type Windows = Vec<Vec<u32>>;
 /// What every site of `graph` holds over `windows`, on `threads` threads. The result does not depend on their number.
 pub fn calibrate(graph: &Graph, windows: &Windows, threads: usize) -> Result<Observations, Complaints> {
     let sites: Vec<Value> = sites(graph).iter().map(|site| site.value).collect();
-    let observed = observe(graph, &sites);
+    // What only the logits need is then dead.
+    let observed = Builder::with_outputs(graph, sites.iter().map(|site| (name(*site), *site)).collect());
     let options = Options { engine: Engine::Jit, count: false, ..Options::default() };
     let program = Arc::new(Program::new(Arc::new(observed), &options).map_err(|e| vec![e])?);
     let tokens: usize = windows.iter().map(Vec::len).sum();
@@ -80,23 +81,6 @@ pub fn in_threads<T: Send>(
 
 fn name(site: Value) -> String {
     format!("site.{}", site.0)
-}
-
-/// The same graph with its sites as outputs. What only the logits need is then dead.
-fn observe(graph: &Graph, sites: &[Value]) -> Graph {
-    let mut builder = Builder::new(graph.stage, graph.context);
-    let mut map = Vec::with_capacity(graph.nodes.len());
-    for (value, node) in graph.iter() {
-        let args: Vec<Value> = node.args.iter().map(|arg: &Value| map[arg.index()]).collect();
-        map.push(match node.op {
-            Op::Weight(id) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
-            op => {
-                let new = builder.add(op, &args, graph.origin(value));
-                new.unwrap_or_else(|e| unreachable!("a verified graph is well-typed: {e}"))
-            }
-        });
-    }
-    builder.finish(sites.iter().map(|site| (name(*site), map[site.index()])).collect())
 }
 
 /// What a site's channels held in some windows.

@@ -4,8 +4,9 @@
 //! ask what each of them loses. Numbers are the hexadecimal bits of f32, so that they read back exactly.
 
 use serde_json::{Map, Value as Json, json};
-use snnc_ir::{Code, Diagnostic, Graph, Op};
-use snnc_passes::fit::{Fit, Fits, Levels};
+use snnc_ir::membrane::Membrane;
+use snnc_ir::{Code, Diagnostic, Graph, Op, Value};
+use snnc_passes::fit::{Fine, Fit, Fits, Levels};
 use snnc_passes::sites::sites;
 
 /// The `calibration` section of a `.snn` file.
@@ -18,6 +19,8 @@ pub struct Calibration {
     /// Which ids of the vocabulary the text had.
     pub seen: Vec<bool>,
     pub fits: Fits,
+    /// What the neurons of unary sites are, where they answer within the timestep.
+    pub membrane: Option<Membrane>,
     /// By site, in the order of `fits`: the share of neurons that fired at every timestep on the sample.
     pub saturated: Vec<f64>,
 }
@@ -37,20 +40,28 @@ impl Calibration {
                 continue;
             };
             let record = fit.as_ref().map_or(Json::Null, |fit| {
-                json!({
+                let mut record = json!({
                     "code": fit.levels.code.name(), "timesteps": fit.levels.steps, "saturated": saturated,
                     "scale": hex(&fit.scale), "centre": hex(&fit.centre), "lack": hex(&fit.lack),
                     "by_token": fit.by_token, "outliers": fit.outliers,
-                })
+                });
+                if let Some(Fine { outputs, levels, share }) = &fit.fine {
+                    record["fine"] = json!({ "outputs": outputs, "timesteps": levels.steps, "share": hex(&[*share]) });
+                }
+                record
             });
             all.insert(site.to_string(), record);
         }
         let heads = attentions(graph).map(|value| self.fits.heads.get(&value));
         let heads: Vec<Json> = heads.flatten().map(|[q, k]| json!({ "q": hex(q), "k": hex(k) })).collect();
-        json!({
+        let mut json = json!({
             "source": self.source, "windows": self.windows, "tokens": self.tokens, "seen": bits(&self.seen),
             "phases": self.fits.phases, "exact_weights": self.fits.exact_weights, "sites": all, "heads": heads,
-        })
+        });
+        if let Some(membrane) = self.membrane {
+            json["neuron"] = json!(membrane.name());
+        }
+        json
     }
 
     /// Reads what `json` wrote, for the Tensor graph of the same network.
@@ -70,7 +81,11 @@ impl Calibration {
             let path = site.to_string();
             let record = json["sites"].get(&path).ok_or_else(|| broken(&format!("has no site {path}")))?;
             let width = graph.ty(site.value).shape().width().unwrap_or(0);
-            let fit = if record.is_null() { None } else { Some(read_fit(record, width, &path)?) };
+            let fit = if record.is_null() {
+                None
+            } else {
+                Some(read_fit(record, width, outputs_of(graph, site.value), &path)?)
+            };
             saturated.push(record["saturated"].as_f64().unwrap_or(0.0));
             fits.sites.insert(site.value, fit);
         }
@@ -84,6 +99,10 @@ impl Calibration {
             windows: number("windows")? as usize,
             tokens: number("tokens")? as usize,
             seen: seen(&json),
+            membrane: match json["neuron"].as_str() {
+                None => None,
+                Some(name) => Some(Membrane::from_name(name).ok_or_else(|| broken("names no neuron"))?),
+            },
             fits,
             saturated,
         })
@@ -96,29 +115,52 @@ pub fn seen(section: &Json) -> Vec<bool> {
     digits.flat_map(|digit| (0..4).map(move |bit| digit >> bit & 1 == 1)).collect()
 }
 
-fn attentions(graph: &Graph) -> impl Iterator<Item = snnc_ir::Value> {
+/// The width of what a site's first reader gives.
+fn outputs_of(graph: &Graph, site: Value) -> usize {
+    let reader = graph.nodes.iter().find(|node| node.args.first() == Some(&site));
+    reader.and_then(|node| node.ty.shape().width()).unwrap_or(0)
+}
+
+fn attentions(graph: &Graph) -> impl Iterator<Item = Value> {
     graph.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. })).map(|(value, _)| value)
 }
 
-fn read_fit(record: &Json, width: usize, path: &str) -> Result<Fit, Diagnostic> {
+/// `outputs`: of the projection that reads the site.
+fn read_fit(record: &Json, width: usize, outputs: usize, path: &str) -> Result<Fit, Diagnostic> {
     let code = record["code"].as_str().and_then(Code::from_name);
     let code = code.ok_or_else(|| broken(&format!("names no code for {path}")))?;
-    let steps = record["timesteps"].as_u64().filter(|steps| (1..=u64::from(code.max_steps())).contains(steps));
-    let steps = steps.ok_or_else(|| broken(&format!("has no timesteps for {path}")))? as u16;
+    let steps = read_steps(&record["timesteps"], code, path)?;
     let part = |key: &str| numbers(&record[key], width, path);
-    let channel = |c: &Json| c.as_u64().map(|c| c as usize).filter(|&c| c < width);
-    let outliers = record["outliers"].as_array().map_or(Some(Vec::new()), |all| all.iter().map(channel).collect());
-    let mut outliers = outliers.ok_or_else(|| broken(&format!("names no channels of {path}")))?;
-    outliers.sort_unstable();
-    outliers.dedup();
     Ok(Fit {
         levels: Levels { code, steps },
         scale: part("scale")?,
         centre: part("centre")?,
         lack: part("lack")?,
         by_token: record["by_token"].as_bool().unwrap_or(false),
-        outliers,
+        outliers: channels(&record["outliers"], width, path)?,
+        fine: if record["fine"].is_null() { None } else { Some(read_fine(&record["fine"], code, outputs, path)?) },
     })
+}
+
+fn read_fine(record: &Json, code: Code, outputs: usize, path: &str) -> Result<Fine, Diagnostic> {
+    let levels = Levels { code, steps: read_steps(&record["timesteps"], code, path)? };
+    let share = numbers(&record["share"], 1, path)?[0];
+    Ok(Fine { outputs: channels(&record["outputs"], outputs, path)?, levels, share })
+}
+
+fn read_steps(record: &Json, code: Code, path: &str) -> Result<u16, Diagnostic> {
+    let steps = record.as_u64().filter(|steps| (1..=u64::from(code.max_steps())).contains(steps));
+    steps.map(|steps| steps as u16).ok_or_else(|| broken(&format!("has no timesteps for {path}")))
+}
+
+/// A list of channels below `width`, in ascending order.
+fn channels(list: &Json, width: usize, path: &str) -> Result<Vec<usize>, Diagnostic> {
+    let channel = |c: &Json| c.as_u64().map(|c| c as usize).filter(|&c| c < width);
+    let all = list.as_array().map_or(Some(Vec::new()), |all| all.iter().map(channel).collect());
+    let mut all: Vec<usize> = all.ok_or_else(|| broken(&format!("names no channels of {path}")))?;
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
 }
 
 fn hex(numbers: &[f32]) -> String {

@@ -109,6 +109,7 @@ pub fn spiking(
         tokens: windows.iter().map(Vec::len).sum(),
         seen: ids_of(&windows, vocabulary(&tensor)?),
         saturated: saturated.collect(),
+        membrane: recipe.wishes.membrane,
         fits: fits.clone(),
     };
     drop(seen);

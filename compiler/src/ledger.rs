@@ -8,8 +8,10 @@
 //! - rounding: the same levels without an end;
 //! - weights: finest levels over a wider reach, read by the weights in 8 bits;
 //! - softmax: attention by time to first spike on finest queries, keys and values;
-//! - time: what the spikes of a train have not yet said when its timesteps are over. Neurons that integrate before they
-//!   fire say it all, so it is 0 for them.
+//! - time: what the spikes of a train have not yet said when its timesteps are over, or said too early. Neurons that
+//!   integrate before they fire say it all, so it is 0 for them. For neurons that answer within the timestep it is what the
+//!   site does with them less what it does with its levels alone; the site that it hears, if there is one, has its own
+//!   neurons in both, for what a neuron says depends on the order in which it hears.
 
 use crate::Complaints;
 use crate::calibrate::in_threads;
@@ -17,10 +19,10 @@ use crate::calibration::Calibration;
 use crate::evaluate::{self, Cut, chunks, divergence, log_sum_exp, logits_of};
 use crate::progress;
 use serde_json::{Value as Json, json};
-use snnc_ir::{Diagnostic, Graph, Op, Value};
-use snnc_passes::fit::{Fit, Fits};
+use snnc_ir::{Code, Diagnostic, Graph, Op, Value};
+use snnc_passes::fit::{Fit, Fits, Levels, PHASES_MOST};
 use snnc_passes::sites::{Role, Site, sites};
-use snnc_passes::{Context, quantise::quantise};
+use snnc_passes::{Context, fold::fold, quantise::quantise, spike::spike};
 use snnc_runtime::{Options, Program, Rows, Session};
 use std::ops::Range;
 use std::sync::Arc;
@@ -50,19 +52,29 @@ impl Cause {
     }
 
     /// The option that makes less of it at a site.
-    fn remedy(self, path: &str, fit: Option<&Fit>) -> String {
+    fn remedy(self, path: &str, fit: Option<&Fit>, phases: u32) -> String {
         match self {
             Cause::Clipping => {
                 "calibrate on more text, and like this one: --calibrate FILE --calibration-tokens N".into()
             }
-            Cause::Rounding | Cause::Time => {
-                let steps = fit.map_or(0, |fit| fit.levels.steps);
-                format!("--timesteps ...,{path}={}", steps + 1)
-            }
-            Cause::Softmax => "--phases with twice the number".into(),
+            Cause::Time => "--neuron fire".into(),
+            Cause::Rounding => match fit.and_then(|fit| twice_the_levels(fit.levels)) {
+                Some(steps) => format!("--timesteps ...,{path}={steps}"),
+                None => format!("--dense {path}"),
+            },
+            Cause::Softmax => format!("--phases {}", (2 * phases).min(PHASES_MOST)),
             Cause::Weights => format!("--dense {path}"),
         }
     }
+}
+
+/// Timesteps that have twice the levels, if the code has so many.
+fn twice_the_levels(Levels { code, steps }: Levels) -> Option<u16> {
+    let more = match code {
+        Code::Binary => steps + 1,
+        Code::Unary => 2 * steps,
+    };
+    (more <= code.max_steps()).then_some(more)
 }
 
 /// One line: a site's damage by cause, in nats of KL divergence a token.
@@ -106,6 +118,8 @@ pub struct Ledger {
 #[derive(Clone, Debug)]
 enum Probe {
     Alone(usize, Cause),
+    /// A site and what it hears, with neurons that answer within the timestep; the site's own do, or integrate first.
+    Time(usize, bool),
     /// The first so many sites.
     Added(usize),
 }
@@ -126,10 +140,13 @@ pub fn ledger(
     windows: &[Range<usize>],
     threads: usize,
 ) -> Result<Ledger, Complaints> {
-    let places = places(tensor, &calibration.fits);
+    let places = places(tensor, calibration);
     let mut probes: Vec<Probe> = Vec::new();
     for (i, place) in places.iter().enumerate() {
         probes.extend(place.causes.iter().map(|cause| Probe::Alone(i, *cause)));
+        if place.answers {
+            probes.extend([Probe::Time(i, false), Probe::Time(i, true)]);
+        }
         probes.push(Probe::Added(i + 1));
     }
     let graphs = |probe: &Probe| probe_graph(tensor, calibration, &places, probe);
@@ -145,17 +162,21 @@ pub fn ledger(
             remedy: String::new(),
         })
         .collect();
+    for (entry, place) in entries.iter_mut().zip(&places) {
+        entry.alone[Cause::Time as usize] = place.site.map(|_| 0.0);
+    }
     for (probe, damage) in probes.iter().zip(damages) {
         match *probe {
             Probe::Alone(i, cause) => entries[i].alone[cause as usize] = Some(damage),
+            Probe::Time(i, answers) => {
+                let time = entries[i].alone[Cause::Time as usize].get_or_insert(0.0);
+                *time += if answers { damage } else { -damage };
+            }
             Probe::Added(n) => entries[n - 1].added = damage,
         }
     }
     for (entry, place) in entries.iter_mut().zip(&places) {
-        if place.fit.is_some() && place.site.is_some() {
-            entry.alone[Cause::Time as usize] = Some(0.0);
-        }
-        entry.remedy = entry.worst().remedy(&place.path, place.fit);
+        entry.remedy = entry.worst().remedy(&place.path, place.fit, calibration.fits.phases);
     }
     let total = entries.last().map_or(0.0, |entry| entry.added);
     Ok(Ledger { entries, total, tokens: windows.iter().map(Range::len).sum() })
@@ -191,9 +212,14 @@ struct Place<'a> {
     attention: Option<Value>,
     fit: Option<&'a Fit>,
     causes: Vec<Cause>,
+    /// Whether its neurons answer within the timestep.
+    answers: bool,
+    /// The site whose spikes they hear.
+    heard: Option<Value>,
 }
 
-fn places<'a>(tensor: &Graph, fits: &'a Fits) -> Vec<Place<'a>> {
+fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
+    let fits = &calibration.fits;
     let fit_of = |value: &Value| fits.sites.get(value).and_then(Option::as_ref);
     let mut places: Vec<(Value, Place<'a>)> = Vec::new();
     for Site { value, layer, role } in sites(tensor) {
@@ -203,7 +229,12 @@ fn places<'a>(tensor: &Graph, fits: &'a Fits) -> Vec<Place<'a>> {
             causes.push(Cause::Weights);
         }
         let path = Site { value, layer, role }.to_string();
-        places.push((value, Place { path, layer, site: Some(value), attention: None, fit: Some(fit), causes }));
+        let answers = calibration.membrane.is_some() && fit.levels.code == Code::Unary;
+        let heard = heard(tensor, value);
+        places.push((
+            value,
+            Place { path, layer, site: Some(value), attention: None, fit: Some(fit), causes, answers, heard },
+        ));
     }
     let attentions = tensor.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. }));
     for (layer, (value, node)) in attentions.enumerate() {
@@ -217,6 +248,8 @@ fn places<'a>(tensor: &Graph, fits: &'a Fits) -> Vec<Place<'a>> {
                 attention: Some(value),
                 fit: fit_of(&node.args[0]),
                 causes,
+                answers: false,
+                heard: None,
             };
             places.push((value, place));
         }
@@ -224,6 +257,13 @@ fn places<'a>(tensor: &Graph, fits: &'a Fits) -> Vec<Place<'a>> {
     // Attention has the number of the site behind it, whose values it makes.
     places.sort_by_key(|(value, place)| (*value, place.site.is_some()));
     places.into_iter().map(|(_, place)| place).collect()
+}
+
+/// What the projection reads whose sums a site's neurons take in.
+fn heard(tensor: &Graph, site: Value) -> Option<Value> {
+    let node = tensor.node(site);
+    let sums = if let Op::Curve(_) = node.op { tensor.node(node.args[0]) } else { node };
+    matches!(sums.op, Op::Linear(_)).then(|| sums.args[0])
 }
 
 /// The network in which only what the probe asks about is not dense.
@@ -237,7 +277,16 @@ fn probe_graph(
     let mut fits = Fits { exact_weights: true, phases: whole.phases, ..Fits::default() };
     fits.sites = whole.sites.keys().map(|site| (*site, None)).collect();
     fits.heads.clone_from(&whole.heads);
+    let mut waiting = None;
     match *probe {
+        Probe::Time(i, answers) => {
+            let place = &places[i];
+            for site in place.site.iter().chain(&place.heard) {
+                fits.sites.insert(*site, whole.sites.get(site).cloned().flatten());
+            }
+            fits.exact_weights = whole.exact_weights;
+            waiting = (!answers).then(|| place.path.clone());
+        }
         Probe::Alone(i, cause) => {
             let Place { site, attention, fit, .. } = &places[i];
             match (site, attention, fit) {
@@ -264,7 +313,11 @@ fn probe_graph(
             fits.exact_weights = whole.exact_weights;
         }
     }
-    quantise(tensor, &Context { fits, ..Context::default() })
+    let membrane = calibration.membrane.filter(|_| !matches!(probe, Probe::Alone(..)));
+    let context = Context { fits, membrane, waiting, ..Context::default() };
+    let levels = quantise(tensor, &context)?;
+    // Time collapses but for neurons that answer within the timestep.
+    if membrane.is_some() { fold(&spike(&levels, &context)?, &context) } else { Ok(levels) }
 }
 
 /// Levels that neither clip nor round.

@@ -11,6 +11,7 @@ pub mod describe;
 pub mod energy;
 pub mod evaluate;
 pub mod files;
+pub mod findings;
 pub mod ledger;
 pub mod lints;
 pub mod npy;

@@ -89,11 +89,26 @@ fn is_driven(graph: &Graph, value: Value, op: Op) -> bool {
 }
 
 impl Coverage {
+    /// The part of a layer that spikes drive least.
+    pub fn least(&self) -> Option<(String, Share)> {
+        let least = self.parts.iter().min_by(|a, b| a.1.ratio().total_cmp(&b.1.ratio()));
+        least.map(|((layer, part), share)| (place(*layer, *part), *share))
+    }
+
+    /// Layers and parts with their names, the head last.
+    pub fn by_part(&self) -> impl Iterator<Item = (String, Share)> {
+        self.parts.iter().map(|((layer, part), share)| (place(*layer, *part), *share))
+    }
+
     pub fn json(&self) -> Json {
         let layer = |layer: u32| if layer == HEAD { Json::Null } else { json!(layer) };
         let row = |((l, part), share): (&(u32, Part), &Share)| json!({ "layer": layer(*l), "part": part.name(), "macs": share.all, "driven": share.driven });
         json!({ "share": self.total.ratio(), "parts": self.parts.iter().map(row).collect::<Vec<_>>() })
     }
+}
+
+fn place(layer: u32, part: Part) -> String {
+    if layer == HEAD { "head".into() } else { format!("layer {layer}, {}", part.name()) }
 }
 
 /// A layer below this share of driven work is worth a warning.
@@ -114,7 +129,7 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
     for (value, node) in graph.iter() {
         let origin = graph.origin(value);
         match node.op {
-            Op::Quant { .. } | Op::Fire { .. } => {
+            Op::Quant { .. } | Op::Fire { .. } | Op::Integrate { .. } => {
                 let name = name_of(graph, value);
                 let width = node.ty.shape().width().unwrap_or(0) as u64;
                 let did = events[value.index()];
@@ -145,10 +160,9 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
     let coverage = coverage(graph, tokens, events);
     for ((layer, part), share) in &coverage.parts {
         if share.ratio() < COVERAGE_LEAST {
-            let place = if *layer == HEAD { "head".into() } else { format!("layer {layer}, {}", part.name()) };
             add(
                 Kind::Coverage,
-                &place,
+                &place(*layer, *part),
                 format!("spikes drive {:.1} % of its multiply-accumulates", 100.0 * share.ratio()),
             );
         }
@@ -167,7 +181,12 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
 /// The site that a neuron layer codes: `h.0.mlp.hidden`.
 fn name_of(graph: &Graph, value: Value) -> String {
     let last = graph.node(value).args.last().and_then(|arg| graph.constant(*arg));
-    last.map_or_else(|| graph.origin(value).to_string(), |weight| path_of(weight.name.trim_end_matches(".offset")))
+    // Those of a ReLU that answers within the timestep are made of the ones before the curve.
+    let before = |name: &str| {
+        let ends = [".offset", ".pre_gain", ".pre_offset"].into_iter().filter_map(|end| name.find(end));
+        ends.min().map_or_else(|| path_of(name), |end| path_of(&name[..end]))
+    };
+    last.map_or_else(|| graph.origin(value).to_string(), |weight| before(&weight.name))
 }
 
 /// The share of a site's neurons that fired at every timestep on the calibration text.

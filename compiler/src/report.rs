@@ -1,6 +1,6 @@
 //! An evaluation as one page of HTML: no script, nothing fetched.
 
-use crate::cli::eval::{Findings, as_json};
+use crate::findings::Findings;
 use crate::ledger::{Cause, Ledger};
 use std::fmt::Write;
 
@@ -21,7 +21,7 @@ pub fn html(title: &str, findings: &Findings) -> String {
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\
          <title>{title}</title><style>{STYLE}</style><h1>{title}</h1>"
     );
-    let json = as_json(findings);
+    let json = findings.json();
     page += "<h2>Scores</h2><table>";
     for (key, name) in [
         ("tokens", "tokens"),
@@ -56,6 +56,13 @@ pub fn html(title: &str, findings: &Findings) -> String {
     }
     if let Some(ledger) = &findings.ledger {
         page += &ledger_table(ledger);
+    }
+    if let Some(coverage) = &findings.coverage {
+        page += "<h2>Multiplications driven by spikes</h2><table><tr><th>part<th>multiply-accumulates<th>driven";
+        for (place, share) in coverage.by_part() {
+            let _ = write!(page, "<tr><td>{place}<td>{}<td>{:.1} %", share.all, 100.0 * share.ratio());
+        }
+        page += "</table>";
     }
     page + "</html>\n"
 }

@@ -30,6 +30,11 @@ impl Builder {
         Self { graph, known: IndexMap::new(), names: IndexMap::new() }
     }
 
+    /// The same graph with other outputs, of which it drops what they do not need.
+    pub fn with_outputs(graph: &Graph, outputs: Vec<(String, Value)>) -> Graph {
+        Self { graph: graph.clone(), known: IndexMap::new(), names: IndexMap::new() }.finish(outputs)
+    }
+
     /// The graph so far.
     pub fn graph(&self) -> &Graph {
         &self.graph

@@ -27,6 +27,8 @@ pub trait Real:
     fn from_f32(x: f32) -> Self;
     fn from_f64(x: f64) -> Self;
     fn from_i32(x: i32) -> Self;
+    /// The nearest.
+    fn from_i64(x: i64) -> Self;
     fn to_f64(self) -> f64;
     /// Toward zero.
     fn truncate(self) -> i32;
@@ -48,6 +50,9 @@ impl Real for f32 {
         x as f32
     }
     fn from_i32(x: i32) -> f32 {
+        x as f32
+    }
+    fn from_i64(x: i64) -> f32 {
         x as f32
     }
     fn to_f64(self) -> f64 {
@@ -86,6 +91,9 @@ impl Real for f64 {
     }
     fn from_i32(x: i32) -> f64 {
         f64::from(x)
+    }
+    fn from_i64(x: i64) -> f64 {
+        x as f64
     }
     fn to_f64(self) -> f64 {
         self
@@ -786,7 +794,7 @@ struct SsaShape {
 }
 
 /// Time-to-first-spike attention on levels. The sooner a key's neuron fires after the best one, the more its value
-/// weighs: phase `trunc((best - score) * slope + 0.5)`.
+/// weighs: phase `trunc((best - score) * slope + 0.5)`. Sums are exact in 64 bits, whatever the levels.
 fn ssa<R: Real>(q: &[i32], k: &[i32], v: &[i32], slope: &[R], code: Code, shape: SsaShape) -> (Vec<R>, Events) {
     let d = q.len() / shape.tokens;
     let w = d / shape.heads;
@@ -800,22 +808,23 @@ fn ssa<R: Real>(q: &[i32], k: &[i32], v: &[i32], slope: &[R], code: Code, shape:
             let head = h * w..(h + 1) * w;
             let q = &q[i * d..][head.clone()];
             events.score_additions += spikes(code, q) * keys as u64;
-            let score = |j: usize| q.iter().zip(&k[j * d..][head.clone()]).map(|(q, k)| q * k).sum::<i32>();
-            let scores: Vec<i32> = (0..keys).map(score).collect();
-            let best = scores.iter().copied().fold(scores[0], i32::max);
-            let mut sums = vec![0i32; w];
-            let mut total = 0i32;
+            let product = |(&q, &k): (&i32, &i32)| i64::from(q) * i64::from(k);
+            let score = |j: usize| q.iter().zip(&k[j * d..][head.clone()]).map(product).sum::<i64>();
+            let scores: Vec<i64> = (0..keys).map(score).collect();
+            let best = scores.iter().copied().fold(scores[0], i64::max);
+            let mut sums = vec![0i64; w];
+            let mut total = 0i64;
             for (j, &score) in scores.iter().enumerate() {
-                let delay = R::from_i32(best - score) * slope + R::from_f64(0.5);
+                let delay = R::from_i64(best - score) * slope + R::from_f64(0.5);
                 if delay >= R::from_i32(table.len() as i32) {
                     continue;
                 }
-                let weight = table[delay.truncate() as usize];
+                let weight = i64::from(table[delay.truncate() as usize]);
                 events.value_keys += 1;
                 total += weight;
-                sums.iter_mut().zip(&v[j * d..][head.clone()]).for_each(|(sum, &v)| *sum += weight * v);
+                sums.iter_mut().zip(&v[j * d..][head.clone()]).for_each(|(sum, &v)| *sum += weight * i64::from(v));
             }
-            out.extend(sums.into_iter().map(|sum| R::from_i32(sum) / R::from_i32(total)));
+            out.extend(sums.into_iter().map(|sum| R::from_i64(sum) / R::from_i64(total)));
         }
     }
     (out, events)

@@ -119,12 +119,18 @@ pub fn is_neuron(op: &Op) -> bool {
 /// with a threshold for every token.
 fn is_between(graph: &Graph, value: Value) -> bool {
     let node = graph.node(value);
-    let part = |arg: &Value| matches!(graph.node(*arg).op, Op::Affine | Op::Binary(Binary::Mul));
     match node.op {
-        Op::Settle | Op::Affine | Op::Binary(Binary::Mul) => true,
-        Op::Binary(Binary::Add) => node.args.iter().all(part),
+        Op::Settle | Op::Affine | Op::Pick | Op::Binary(Binary::Mul) => true,
+        Op::Binary(Binary::Add) => is_part(graph, value),
         op => is_neuron(&op),
     }
+}
+
+/// Whether a value is a part of what a projection gives, or the sum of parts; the residual stream is neither.
+fn is_part(graph: &Graph, value: Value) -> bool {
+    let node = graph.node(value);
+    let whole = matches!(node.op, Op::Affine | Op::Pick | Op::Linear(_) | Op::Binary(Binary::Mul));
+    whole || node.op == Op::Binary(Binary::Add) && node.args.iter().all(|arg| is_part(graph, *arg))
 }
 
 fn reads_attention(graph: &Graph, value: Value) -> bool {

@@ -26,10 +26,10 @@ impl Code {
         }
     }
 
-    /// The most timesteps whose levels fit the 16-bit storage of levels.
+    /// The most timesteps of a train. Levels of 17 bits and more would be finer than the f32 they are made from is exact.
     pub fn max_steps(self) -> u16 {
         match self {
-            Code::Binary => 15,
+            Code::Binary => 16,
             Code::Unary => 1024,
         }
     }
@@ -87,7 +87,7 @@ pub enum Elem {
     I32,
     /// Synaptic weights: -127 to 127.
     I8,
-    /// Integers of magnitude at most `code.levels(steps)`; stored in 8 bits where that fits, else in 16.
+    /// Integers of magnitude at most `code.levels(steps)`; stored in 8 bits where that fits, else in 16 or 32.
     Level(Code, u16),
 }
 
@@ -97,13 +97,11 @@ impl Elem {
         match self {
             Elem::F32 | Elem::I32 => 4,
             Elem::I8 => 1,
-            Elem::Level(code, steps) => {
-                if code.levels(steps) <= 127 {
-                    1
-                } else {
-                    2
-                }
-            }
+            Elem::Level(code, steps) => match code.levels(steps) {
+                ..=127 => 1,
+                128..=32_767 => 2,
+                _ => 4,
+            },
         }
     }
 }

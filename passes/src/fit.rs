@@ -33,6 +33,14 @@ impl Levels {
     pub fn most(self) -> i32 {
         self.code.levels(self.steps)
     }
+
+    /// Of twice the timesteps, as far as the code has them. Only a binary code has so many levels.
+    pub fn finer(self) -> Self {
+        match self.code {
+            Code::Binary => Self { steps: (2 * self.steps).min(self.code.max_steps()), ..self },
+            Code::Unary => self,
+        }
+    }
 }
 
 /// What a user asks of the sites that a selector means.
@@ -62,6 +70,9 @@ pub struct Wishes {
 
 /// Phases an octave of time-to-first-spike attention: weights within 4.4 % of the exact exponential, unbiased.
 pub const PHASES: u32 = 8;
+
+/// The most phases an octave: their table has fewer than 1024 entries.
+pub const PHASES_MOST: u32 = 64;
 
 impl Default for Wishes {
     fn default() -> Self {
@@ -170,6 +181,28 @@ pub struct Fit {
     pub by_token: bool,
     /// Channels, in ascending order, that have neurons and weights of their own: what they weigh is far beyond the others.
     pub outliers: Vec<usize>,
+    /// For what the site's projection gives to outlier channels of the residual stream.
+    pub fine: Option<Fine>,
+}
+
+/// Finer levels of a site beside its own. Some outputs of its projection are far beyond the others: what they are wrong by
+/// is as large, and the next LayerNorm, which they dominate, spreads it to all channels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fine {
+    /// Outputs, in ascending order, that are read from these levels, with weights of twice eight bits.
+    pub outputs: Vec<usize>,
+    pub levels: Levels,
+    /// The distance of levels as a share of the site's own.
+    pub share: f32,
+}
+
+impl Fine {
+    /// For a site with `own` levels: over twice the reach, so that nothing is clipped.
+    fn new(outputs: Vec<usize>, own: Levels) -> Option<Self> {
+        let levels = own.finer();
+        let some = levels != own && !outputs.is_empty();
+        some.then(|| Self { outputs, levels, share: 2.0 * own.most() as f32 / levels.most() as f32 })
+    }
 }
 
 /// The levels of all sites.
@@ -210,6 +243,9 @@ pub fn fit(graph: &Graph, seen: &Observations, wishes: &Wishes) -> Result<Fits, 
                 let weight = column_weights(graph, site.value);
                 fit.outliers = outliers(&fit.scale, &weight);
                 by_token(&mut fit, seen, &weight, wishes.thresholds);
+            }
+            if let Role::AttentionOut | Role::MlpHidden = site.role {
+                fit.fine = Fine::new(far_outputs(graph, site.value, &fit.scale), levels);
             }
             fit
         });
@@ -263,6 +299,7 @@ fn fit_site(graph: &Graph, site: &Site, seen: &Observed, levels: Levels, worth: 
         lack: channels.iter().map(|channel| channel.lack).collect(),
         by_token: false,
         outliers: Vec::new(),
+        fine: None,
     }
 }
 
@@ -299,12 +336,41 @@ const RARE: usize = 8;
 /// Channels whose level, times its weights, is far beyond the others'.
 fn outliers(scale: &[f32], weight: &[f32]) -> Vec<usize> {
     let reach: Vec<f32> = scale.iter().zip(weight).map(|(s, w)| s * w).collect();
-    let bar = OUTLIER * median(&reach);
+    beyond(&reach)
+}
+
+/// Those far beyond the median one, in ascending order; the farthest where they are many.
+fn beyond(reach: &[f32]) -> Vec<usize> {
+    let bar = OUTLIER * median(reach);
     let mut found: Vec<usize> = (0..reach.len()).filter(|&c| reach[c] > bar && bar > 0.0).collect();
     found.sort_by(|&a, &b| reach[b].total_cmp(&reach[a]).then(a.cmp(&b)));
     found.truncate(reach.len() / RARE);
     found.sort_unstable();
     found
+}
+
+/// Outputs of a site's projection that are far beyond the others, as outlier channels are.
+fn far_outputs(graph: &Graph, site: Value, scale: &[f32]) -> Vec<usize> {
+    let reads = |node: &&snnc_ir::Node| node.args.first() == Some(&site);
+    let Some((w, layout)) = graph.nodes.iter().filter(reads).find_map(|node| {
+        let Op::Linear(layout) = node.op else { return None };
+        Some((graph.constant(node.args[1])?.tensor.as_f32()?, layout))
+    }) else {
+        return Vec::new();
+    };
+    let width = scale.len().max(1);
+    let mut squares = vec![0f64; w.len() / width];
+    let outputs = squares.len().max(1);
+    for (i, w) in w.iter().enumerate() {
+        let (c, o) = match layout {
+            Layout::InputMajor => (i / outputs, i % outputs),
+            Layout::OutputMajor => (i % width, i / width),
+        };
+        let part = f64::from(*w) * f64::from(scale[c]);
+        squares[o] += part * part;
+    }
+    let reach: Vec<f32> = squares.into_iter().map(|square| square.sqrt() as f32).collect();
+    beyond(&reach)
 }
 
 /// Thresholds for every token where they are asked for, or where they lose far less than fixed ones. Nothing is then clipped.
@@ -366,6 +432,7 @@ fn balance(fits: &mut Fits, sites: [Value; 2], seen: [&Observed; 2], heads: usiz
             lack: zero.clone(),
             by_token: false,
             outliers: Vec::new(),
+            fine: None,
         };
         fits.sites.insert(sites[i], Some(fit));
     }
@@ -517,13 +584,16 @@ impl Fit {
     pub fn finer(&self, steps: u16, factor: f32) -> Self {
         let levels = Levels { code: Code::Binary, steps };
         let share = self.levels.most() as f32 / levels.most() as f32 * factor;
-        Self { levels, scale: self.scale.iter().map(|s| s * share).collect(), ..self.clone() }
+        let scale = self.scale.iter().map(|s| s * share).collect();
+        // Finer levels reach as much farther.
+        let fine = self.fine.clone().map(|fine| Fine { share: fine.share * factor / share, ..fine });
+        Self { levels, scale, fine, ..self.clone() }
     }
 
     /// The same reach with finest levels: what clipping alone loses.
     pub fn clipping_only(&self) -> Self {
         // With a threshold for every token nothing is clipped, and this is next to exact.
-        Self { lack: vec![0.0; self.lack.len()], ..self.finer(FINEST, 1.0) }
+        Self { lack: vec![0.0; self.lack.len()], ..self.finer(self.finest(), 1.0) }
     }
 
     /// The same distance of levels without an end: what rounding alone loses.
@@ -531,7 +601,14 @@ impl Fit {
         if self.by_token {
             return self.clone();
         }
-        Self { levels: Levels { code: Code::Binary, steps: FINEST }, ..self.clone() }
+        let longest = |fine: Fine| Fine { levels: Levels { steps: Code::Binary.max_steps(), ..fine.levels }, ..fine };
+        let fine = self.fine.clone().map(longest);
+        Self { levels: Levels { code: Code::Binary, steps: self.finest() }, fine, ..self.clone() }
+    }
+
+    /// Binary timesteps finer than this.
+    fn finest(&self) -> u16 {
+        if self.levels.most() < Code::Binary.levels(FINEST) { FINEST } else { Code::Binary.max_steps() }
     }
 
     /// Spikes a neuron, on average over a sample.

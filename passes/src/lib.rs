@@ -27,6 +27,8 @@ pub struct Context {
     pub fits: Fits,
     /// Neurons that answer within the timestep take the place of those that integrate first, where a unary code allows.
     pub membrane: Option<Membrane>,
+    /// A site whose neurons integrate first all the same.
+    pub waiting: Option<String>,
     /// Whether the numbers of the imported graph were rounded to codes of eight bits, those of activation functions too.
     pub rounded: bool,
 }

@@ -14,6 +14,7 @@ use crate::sites;
 use indexmap::IndexMap;
 use snnc_ir::eval;
 use snnc_ir::op::Layout;
+use snnc_ir::verify::{SUM_MAX, largest_sum};
 use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Op, Stage, Tensor, Value};
 use std::sync::Arc;
 
@@ -119,9 +120,14 @@ impl Quantise<'_> {
         if let Some(levels) = self.levels.get(&value) {
             return Ok(*levels);
         }
-        let Some(Fit { levels, scale, centre, .. }) = self.fit(value)?.cloned() else {
-            unreachable!("asked of sites that have levels")
-        };
+        let Some(fit) = self.fit(value)?.cloned() else { unreachable!("asked of sites that have levels") };
+        let new = self.neurons(value, name, fit)?;
+        self.levels.insert(value, new);
+        Ok(new)
+    }
+
+    fn neurons(&mut self, value: Value, name: &str, fit: Fit) -> Result<Value, Diagnostic> {
+        let Fit { levels, scale, centre, .. } = fit;
         let origin = self.graph.origin(value).to_string();
         let (curve, input) = match self.graph.node(value).op {
             Op::Curve(curve) => (curve, self.graph.node(value).args[0]),
@@ -148,9 +154,7 @@ impl Quantise<'_> {
             let gain = self.constant(format!("{name}.gain"), gain);
             vec![potential, pre_gain, pre_offset, gain, self.constant(format!("{name}.offset"), offset)]
         };
-        let new = self.builder.add(op, &args, &origin)?;
-        self.levels.insert(value, new);
-        Ok(new)
+        self.builder.add(op, &args, &origin)
     }
 
     fn units_of(&self, value: Value, width: usize) -> Units {
@@ -200,18 +204,135 @@ impl Quantise<'_> {
         if let Some(fit) = self.fit(site)?.filter(|fit| fit.by_token || !fit.outliers.is_empty()).cloned() {
             return self.grouped_linear(value, layout, &name, &fit);
         }
+        if let Some(fit) = self.fit(site)?.filter(|fit| fit.fine.is_some()).cloned() {
+            return self.fine_linear(value, layout, [&name, &site_name], fit);
+        }
         let Some(fit) = self.fit(site)?.filter(|_| !self.fits.exact_weights) else {
             return self.dense_linear(value, layout, &site_name);
         };
         let inputs = fit.scale.len();
         let folded = fold_scale(w, bias, layout, fit);
         let sizes = [inputs, folded.scale.len()];
+        let most = fit.levels.most();
         let levels = self.levels(site, &site_name)?;
-        let w = self.builder.weight(&format!("{name}.weight"), Arc::new(Tensor::i8(&sizes, folded.weight)));
+        let sums = self.products(levels, &name, Tensor::i8(&sizes, folded.weight), most, &origin)?;
         let scale = self.constant(format!("{name}.scale"), folded.scale);
         let bias = self.constant(format!("{name}.bias"), folded.bias);
-        let sums = self.builder.add(Op::Product, &[levels, w], &origin)?;
-        self.builder.add(Op::Affine, &[sums, scale, bias], &origin)
+        self.sum_of(&sums, &name, scale, bias, &origin)
+    }
+
+    /// The integer product; where its sums might leave 32 bits several, each with the weights of some inputs.
+    fn products(
+        &mut self,
+        levels: Value,
+        name: &str,
+        weight: Tensor,
+        most: i32,
+        origin: &str,
+    ) -> Result<Vec<Value>, Diagnostic> {
+        let parts = if largest_sum(&weight, most as u64) <= SUM_MAX { vec![weight] } else { shares(&weight, most) };
+        let product = |part: Tensor| {
+            let w = self.builder.weight(&format!("{name}.weight"), Arc::new(part));
+            self.builder.add(Op::Product, &[levels, w], origin)
+        };
+        parts.into_iter().map(product).collect()
+    }
+
+    /// Products of one projection as reals, together.
+    fn sum_of(
+        &mut self,
+        products: &[Value],
+        name: &str,
+        scale: Value,
+        bias: Value,
+        origin: &str,
+    ) -> Result<Value, Diagnostic> {
+        let mut sum = self.builder.add(Op::Affine, &[products[0], scale, bias], origin)?;
+        for product in &products[1..] {
+            let zeros = vec![0.0; self.builder.ty(*product).shape().width().unwrap_or(0)];
+            let zeros = self.constant(format!("{name}.none"), zeros);
+            let part = self.builder.add(Op::Affine, &[*product, scale, zeros], origin)?;
+            sum = self.builder.add(Op::Binary(Binary::Add), &[sum, part], origin)?;
+        }
+        Ok(sum)
+    }
+
+    /// A projection whose largest outputs read finer levels of the same site, with weights in twice eight bits: the integers
+    /// of what the first eight lack are a second weight. They are added to the others, which lack them.
+    fn fine_linear(
+        &mut self,
+        value: Value,
+        layout: Layout,
+        [name, site_name]: [&str; 2],
+        mut fit: Fit,
+    ) -> Result<Value, Diagnostic> {
+        let Some(fine) = fit.fine.take() else { unreachable!("asked of sites that have finer levels") };
+        let node = self.graph.node(value);
+        let (site, origin) = (node.args[0], self.graph.origin(value).to_string());
+        let weights = [1, 2].map(|i| self.graph.constant(node.args[i]).and_then(|weight| weight.tensor.as_f32()));
+        let [Some(w), Some(bias)] = weights else {
+            return Err(Diagnostic::new(&origin, "a projection's weight and bias must be constants"));
+        };
+        let [common, few] = split_outputs(w, layout, fit.scale.len(), bias.len(), &fine.outputs);
+        let levels = self.levels(site, site_name)?;
+        let common = self.integer_linear([levels], name, [&common, bias], &fit, &origin)?;
+        let name = format!("{name}.fine");
+        let fit = Fit {
+            levels: fine.levels,
+            scale: fit.scale.iter().map(|s| s * fine.share).collect(),
+            lack: vec![0.0; fit.lack.len()],
+            ..fit
+        };
+        let levels = self.neurons(site, &format!("{site_name}.fine"), fit.clone())?;
+        let zeros = vec![0.0; fine.outputs.len() + 1];
+        let few = self.integer_linear([levels; 2], &name, [&few, &zeros], &fit, &origin)?;
+        // Whoever is none of them takes the last, which is 0.
+        let place = |o: usize| fine.outputs.binary_search(&o).unwrap_or(fine.outputs.len()) as i32;
+        let places = Tensor::i32(&[bias.len()], (0..bias.len()).map(place).collect());
+        let places = self.builder.weight(&format!("{name}.places"), Arc::new(places));
+        let few = self.builder.add(Op::Pick, &[few, places], &origin)?;
+        self.builder.add(Op::Binary(Binary::Add), &[common, few], &origin)
+    }
+
+    /// `W x + b` by products with the levels of `x`, as many times eight bits of the input-major `w` as there are levels. With
+    /// exact weights, by multiplications with what they stand for.
+    fn integer_linear<const N: usize>(
+        &mut self,
+        levels: [Value; N],
+        name: &str,
+        [w, bias]: [&[f32]; 2],
+        fit: &Fit,
+        origin: &str,
+    ) -> Result<Value, Diagnostic> {
+        let sizes = [fit.scale.len(), bias.len()];
+        let centre: Vec<f32> = fit.centre.iter().zip(&fit.lack).map(|(m, lack)| m + lack).collect();
+        if self.fits.exact_weights {
+            let unit = self.constant(format!("{name}.unit"), fit.scale.clone());
+            let centre = self.constant(format!("{name}.centre"), centre);
+            let x = self.builder.add(Op::Affine, &[levels[0], unit, centre], origin)?;
+            let w = self.builder.weight(&format!("{name}.weight"), Arc::new(Tensor::f32(&sizes, w.to_vec())));
+            let bias = self.constant(format!("{name}.bias"), bias.to_vec());
+            return self.builder.add(Op::Linear(Layout::InputMajor), &[x, w, bias], origin);
+        }
+        let (mut w, mut bias, mut scale, mut centre) = (w.to_vec(), bias.to_vec(), fit.scale.clone(), centre);
+        let mut sum: Option<Value> = None;
+        for levels in levels {
+            let folded = fold_input_major(&w, &bias, &scale, &centre);
+            w = lacking(&w, &scale, &folded);
+            let products = self.products(levels, name, Tensor::i8(&sizes, folded.weight), fit.levels.most(), origin)?;
+            let unit = self.constant(format!("{name}.scale"), folded.scale);
+            let shift = self.constant(format!("{name}.bias"), folded.bias);
+            let part = self.sum_of(&products, name, unit, shift, origin)?;
+            sum = Some(match sum {
+                Some(sum) => self.builder.add(Op::Binary(Binary::Add), &[sum, part], origin)?,
+                None => part,
+            });
+            // What is left has the scales in it, and centre and bias are there already.
+            bias.fill(0.0);
+            scale.fill(1.0);
+            centre.fill(0.0);
+        }
+        sum.ok_or_else(|| Diagnostic::new(origin, "a projection of no levels"))
     }
 
     /// A projection of channels in groups, whose parts are added: outliers have weights of their own, so that they take no
@@ -235,10 +356,17 @@ impl Quantise<'_> {
             let name = format!("{name}{}", GROUPS[group]);
             let (levels, threshold) = self.group_levels(site, fit, group, &channels)?;
             let w = rows_of(w, fit.scale.len(), layout, &channels);
-            let unit = if threshold.is_some() { 1.0 / fit.levels.most() as f32 } else { 1.0 };
+            let own = group_levels(fit, group);
+            let share = fit.levels.most() as f32 / own.most() as f32;
+            let unit = if threshold.is_some() { 1.0 / own.most() as f32 } else { share };
             let scale = group_scale(fit, group, &channels);
             let zero = self.constant(format!("{name}.none"), zeros.clone());
-            let part = if self.fits.exact_weights {
+            let part = if own != fit.levels {
+                let none = vec![0.0; channels.len()];
+                let scale = scale.iter().map(|s| s * unit).collect();
+                let few = Fit { levels: own, scale, centre: none.clone(), lack: none, ..fit.clone() };
+                self.integer_linear([levels; 2], &name, [&w, &zeros], &few, &origin)?
+            } else if self.fits.exact_weights {
                 let width = channels.len();
                 let scale = scale.iter().map(|s| s * unit).collect();
                 let scale = self.constant(format!("{name}.unit"), scale);
@@ -251,11 +379,11 @@ impl Quantise<'_> {
                 let none = vec![0.0; channels.len()];
                 let folded = fold_input_major(&w, &zeros, &scale, &none);
                 let sizes = [channels.len(), m];
-                let w = self.builder.weight(&format!("{name}.weight"), Arc::new(Tensor::i8(&sizes, folded.weight)));
+                let w = Tensor::i8(&sizes, folded.weight);
+                let sums = self.products(levels, &name, w, fit.levels.most(), &origin)?;
                 let scale = folded.scale.iter().map(|s| s * unit).collect();
                 let scale = self.constant(format!("{name}.scale"), scale);
-                let sums = self.builder.add(Op::Product, &[levels, w], &origin)?;
-                self.builder.add(Op::Affine, &[sums, scale, zero], &origin)?
+                self.sum_of(&sums, &name, scale, zero, &origin)?
             };
             let part = match threshold {
                 Some(threshold) => self.builder.add(Op::Binary(Binary::Mul), &[part, threshold], &origin)?,
@@ -292,18 +420,21 @@ impl Quantise<'_> {
             let list = self.builder.weight(&format!("{name}.channels"), Arc::new(Tensor::i32(&[channels.len()], list)));
             x = self.builder.add(Op::Pick, &[x, list], &origin)?;
         }
-        let inverse: Vec<f32> =
-            group_scale(fit, group, channels).iter().map(|&s| if s > 0.0 { 1.0 / s } else { 0.0 }).collect();
+        let own = group_levels(fit, group);
+        // Thresholds for every token are in fixed levels of the site.
+        let share = if fit.by_token { 1.0 } else { fit.levels.most() as f32 / own.most() as f32 };
+        let inverse = |&s: &f32| if s > 0.0 { 1.0 / (s * share) } else { 0.0 };
+        let inverse: Vec<f32> = group_scale(fit, group, channels).iter().map(inverse).collect();
         let offset = channels.iter().zip(&inverse).map(|(&c, inverse)| (0.0 - fit.centre[c]) * inverse).collect();
         let gain = self.constant(format!("{name}.gain"), inverse);
         let offset = self.constant(format!("{name}.offset"), offset);
-        let Levels { code, steps } = fit.levels;
+        let Levels { code, steps } = own;
         let op = Op::Quant { code, steps, curve: Curve::Identity };
         let found = if fit.by_token {
             let x = self.builder.add(Op::Affine, &[x, gain, offset], &origin)?;
             let peak = self.builder.add(Op::Peak, &[x], &origin)?;
             let share = self.builder.add(Op::Binary(Binary::Div), &[x, peak], &origin)?;
-            let gain = self.constant(format!("{name}.share.gain"), vec![fit.levels.most() as f32; channels.len()]);
+            let gain = self.constant(format!("{name}.share.gain"), vec![own.most() as f32; channels.len()]);
             let offset = self.constant(format!("{name}.share.offset"), vec![0.0; channels.len()]);
             (self.builder.add(op, &[share, gain, offset], &origin)?, Some(peak))
         } else {
@@ -382,6 +513,26 @@ impl Quantise<'_> {
     }
 }
 
+/// A weight as a sum of weights, each with the rows of as many inputs as a 32-bit sum of levels up to `most` bears.
+fn shares(weight: &Tensor, most: i32) -> Vec<Tensor> {
+    let (Some(all), [_, outputs]) = (weight.as_i8(), weight.sizes()) else { return Vec::new() };
+    let mut shares = vec![vec![0; all.len()]];
+    let mut sums = vec![0u64; *outputs];
+    for (row, at) in all.chunks_exact(*outputs).zip((0..).step_by(*outputs)) {
+        let more = |(sum, w): (&u64, &i8)| *sum + u64::from(w.unsigned_abs()) * most as u64;
+        let full = sums.iter().zip(row).any(|pair| more(pair) > SUM_MAX);
+        if full {
+            sums.fill(0);
+            shares.push(vec![0; all.len()]);
+        }
+        sums = sums.iter().zip(row).map(more).collect();
+        if let Some(share) = shares.last_mut() {
+            share[at..at + row.len()].copy_from_slice(row);
+        }
+    }
+    shares.into_iter().map(|share| Tensor::i8(weight.sizes(), share)).collect()
+}
+
 /// What the names of a group's constants end in.
 const GROUPS: [&str; 2] = ["", ".outliers"];
 
@@ -394,10 +545,33 @@ fn groups(fit: &Fit) -> Vec<Vec<usize>> {
     groups
 }
 
+/// Levels of a group: outliers are few, so that finer ones cost next to nothing.
+fn group_levels(fit: &Fit, group: usize) -> Levels {
+    if group == 0 { fit.levels } else { fit.levels.finer() }
+}
+
 /// Scales of a group's channels, 0 for those that are silent in it.
 fn group_scale(fit: &Fit, group: usize, channels: &[usize]) -> Vec<f32> {
     let silent = |c: &usize| group == 0 && fit.outliers.binary_search(c).is_ok();
     channels.iter().map(|c| if silent(c) { 0.0 } else { fit.scale[*c] }).collect()
+}
+
+/// A weight, input-major: without some of its outputs, and these with an output of zeros behind them.
+fn split_outputs(w: &[f32], layout: Layout, inputs: usize, outputs: usize, some: &[usize]) -> [Vec<f32>; 2] {
+    let mut common = rows_of(w, inputs, layout, &(0..inputs).collect::<Vec<usize>>());
+    let mut few = Vec::with_capacity(inputs * (some.len() + 1));
+    for row in common.chunks_exact_mut(outputs) {
+        few.extend(some.iter().map(|&o| std::mem::take(&mut row[o])));
+        few.push(0.0);
+    }
+    [common, few]
+}
+
+/// What eight bits lack of a weight with its input's scales.
+fn lacking(w: &[f32], scale: &[f32], folded: &Folded) -> Vec<f32> {
+    let m = folded.scale.len();
+    let one = |(i, (&w, &int)): (usize, (&f32, &i8))| w * scale[i / m] - f32::from(int) * folded.scale[i % m];
+    w.iter().zip(&folded.weight).enumerate().map(one).collect()
 }
 
 /// Some rows of a weight, input-major.

@@ -5,6 +5,7 @@
 //! break the law, and only where they are asked for: what they say depends on the order of their inputs.
 
 use crate::Context;
+use crate::sites::path_of;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::{Builder, Code, Curve, Diagnostic, Graph, Op, Stage, Tensor, Type, Value};
 use std::sync::Arc;
@@ -22,7 +23,10 @@ pub fn spike(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnostic>>
                 Ok(builder.weight(&weight.name, weight.tensor.clone()))
             }
             Op::Quant { code, steps, curve } => {
-                match context.membrane.filter(|_| answers(&builder, code, curve, &args)) {
+                match context
+                    .membrane
+                    .filter(|_| answers(&builder, code, curve, &args) && !waits(&builder, context, &args))
+                {
                     Some(membrane) => integrate(&mut builder, Op::Integrate { membrane, steps, curve }, &args, origin),
                     None => builder.add(Op::Fire { code, steps, curve }, &args, origin),
                 }
@@ -47,6 +51,13 @@ pub fn spike(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnostic>>
 fn answers(builder: &Builder, code: Code, curve: Curve, args: &[Value]) -> bool {
     let zero = |value: &Value| constant(builder, *value).iter().all(|&x| x == 0.0);
     code == Code::Unary && Membrane::has(curve) && (curve == Curve::Identity || args.last().is_some_and(zero))
+}
+
+/// Whether a layer is of the site that is to integrate first.
+fn waits(builder: &Builder, context: &Context, args: &[Value]) -> bool {
+    let offset = args.last().and_then(|offset| builder.graph().constant(*offset));
+    let site = offset.map(|weight| path_of(weight.name.trim_end_matches(".offset")));
+    site.is_some() && site == context.waiting
 }
 
 /// `relu(x g + o) s = relu(x (g s) + o s)`, since a scale is never negative.

@@ -12,7 +12,7 @@ use snnc_ir::membrane::Membrane;
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
 use snnc_ir::price::Events;
 use snnc_ir::types::{Carrier, Code, Elem, Shape, Type};
-use snnc_ir::{Curve, Diagnostic, Graph, Value, WeightId, infer};
+use snnc_ir::{Curve, Diagnostic, Graph, Value, WeightId, infer, verify};
 use std::fmt;
 
 /// Values and their rows begin at multiples of this, so that a vector load meets one cache line.
@@ -68,6 +68,8 @@ pub enum Work {
         steps: u16,
         /// Whether queries, keys and values take 16 bits.
         wide: [bool; 3],
+        /// Whether sums may leave 32 bits, or levels take 32.
+        long: bool,
         width: usize,
     },
     Product {
@@ -254,9 +256,9 @@ pub fn plane_bytes(width: usize) -> usize {
     width.next_multiple_of(16)
 }
 
-/// Whether levels of this code take 16 bits.
-pub fn wide(code: Code, steps: u16) -> bool {
-    code.levels(steps) > 127
+/// Bytes of a level of this code.
+pub fn level_bytes(code: Code, steps: u16) -> usize {
+    Elem::Level(code, steps).bytes()
 }
 
 /// Bytes of one row of a value; `None` if it is not rows, one a token.
@@ -349,7 +351,7 @@ impl Planner<'_> {
             Op::Affine => {
                 let fused = self.only_user(at).is_some_and(|user| self.fused_affine(user) == Some(at));
                 if !fused {
-                    let work = Work::Affine { from: self.elem(args[0]), width: self.width(at)?, add: false };
+                    let work = Work::Affine { from: self.read(args[0]), width: self.width(at)?, add: false };
                     self.step(at, work, &args[..1], &args[1..])?;
                 }
             }
@@ -421,12 +423,13 @@ impl Planner<'_> {
     fn ssa(&mut self, at: Value, heads: usize, phases: u32) -> Result<(), Diagnostic> {
         let args = &self.graph.node(at).args;
         let (code, steps) = self.levels(args[0])?;
-        let mut wide = [false; 3];
+        let (mut wide, mut long) = ([false; 3], !verify::narrow_attention(self.graph, at));
         for (wide, &arg) in wide.iter_mut().zip(args) {
             let (code, steps) = self.levels(arg)?;
-            *wide = self::wide(code, steps);
+            *wide = level_bytes(code, steps) > 1;
+            long |= level_bytes(code, steps) > 2;
         }
-        let work = Work::Ssa { heads, phases, code, steps, wide, width: self.width(at)? };
+        let work = Work::Ssa { heads, phases, code, steps, wide, long, width: self.width(at)? };
         for &arg in &args[..3] {
             if matches!(self.graph.ty(arg), Type::Train { .. }) && self.settled[arg.index()].is_none() {
                 self.settle_spikes(at, arg)?;
@@ -441,7 +444,7 @@ impl Planner<'_> {
         if let Some(affine) = self.fused_affine(at) {
             let residual = if args[0] == affine { args[1] } else { args[0] };
             let inner = &self.graph.node(affine).args;
-            let work = Work::Affine { from: self.elem(inner[0]), width, add: true };
+            let work = Work::Affine { from: self.read(inner[0]), width, add: true };
             return self.step(at, work, &[inner[0], residual], &inner[1..]);
         }
         let rows = |value: Value| self.graph.ty(value).shape() == Shape::rows(width);
@@ -541,6 +544,17 @@ impl Planner<'_> {
         self.graph.ty(value).elem().unwrap_or(Elem::F32)
     }
 
+    /// What an affine map reads: levels that take as many bytes are all the same to it, so that one function does.
+    fn read(&self, value: Value) -> Elem {
+        let longest = |steps| Elem::Level(Code::Binary, steps);
+        match (self.elem(value), self.elem(value).bytes()) {
+            (Elem::Level(..), 1) => longest(7),
+            (Elem::Level(..), 2) => longest(15),
+            (Elem::Level(..), _) => longest(16),
+            (elem @ (Elem::F32 | Elem::I32 | Elem::I8), _) => elem,
+        }
+    }
+
     fn levels(&self, value: Value) -> Result<(Code, u16), Diagnostic> {
         self.graph.ty(value).levels().ok_or_else(|| self.misfit(value, "levels or spikes were expected"))
     }
@@ -637,8 +651,11 @@ impl Work {
 /// Sums are what an affine map is of; levels are said.
 fn numbers(from: Elem) -> &'static str {
     match from {
-        Elem::Level(code, steps) if wide(code, steps) => "_i16",
-        Elem::Level(..) => "_i8",
+        Elem::Level(..) => match from.bytes() {
+            1 => "_i8",
+            2 => "_i16",
+            _ => "_level32",
+        },
         Elem::F32 => "_f32",
         Elem::I32 | Elem::I8 => "",
     }

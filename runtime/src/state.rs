@@ -1,7 +1,8 @@
-//! Keys and values of one sequence, by node that keeps state, as they are stored: f32, or levels in 8 or 16 bits.
+//! Keys and values of one sequence, by node that keeps state, as they are stored: f32, or levels in 8, 16 or 32 bits.
 //!
 //! Memory grows with the sequence, doubling up to the context, so a short sequence in a long context stays small.
 
+use crate::jit::cast;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Type, Value};
 
@@ -11,6 +12,7 @@ pub enum Kept {
     F32(Vec<f32>),
     I8(Vec<i8>),
     I16(Vec<i16>),
+    I32(Vec<i32>),
 }
 
 /// What one node keeps.
@@ -30,6 +32,13 @@ impl Slot {
         Some(Self { keys: Kept::new(keys)?, values: Kept::new(values)?, width, context: graph.context as usize })
     }
 
+    /// The same for rows of levels as they lie in memory; `None` also where they are not aligned.
+    pub fn append_levels(&mut self, past: usize, keys: &[u8], values: &[u8]) -> Option<()> {
+        let (at, most) = (past * self.width, self.context * self.width);
+        self.keys.append(at, keys, most)?;
+        self.values.append(at, values, most)
+    }
+
     /// Puts rows at position `past`, over whatever was there or after it. `None` if types or lengths disagree.
     pub fn append<K: Level, V: Level>(&mut self, past: usize, keys: &[K], values: &[V]) -> Option<()> {
         K::kept(&mut self.keys).and_then(|kept| extend(kept, past * self.width, keys, self.context * self.width))?;
@@ -41,10 +50,34 @@ impl Kept {
     fn new(ty: Type) -> Option<Self> {
         Some(match ty.elem()? {
             Elem::F32 => Kept::F32(Vec::new()),
-            elem @ Elem::Level(..) if elem.bytes() == 1 => Kept::I8(Vec::new()),
-            Elem::Level(..) => Kept::I16(Vec::new()),
+            elem @ Elem::Level(..) => match elem.bytes() {
+                1 => Kept::I8(Vec::new()),
+                2 => Kept::I16(Vec::new()),
+                _ => Kept::I32(Vec::new()),
+            },
             Elem::I32 | Elem::I8 => return None,
         })
+    }
+}
+
+impl Kept {
+    fn append(&mut self, at: usize, rows: &[u8], most: usize) -> Option<()> {
+        match self {
+            Kept::F32(_) => None,
+            Kept::I8(kept) => extend(kept, at, cast(rows)?, most),
+            Kept::I16(kept) => extend(kept, at, cast(rows)?, most),
+            Kept::I32(kept) => extend(kept, at, cast(rows)?, most),
+        }
+    }
+
+    /// Levels in 32 bits, however they are stored; `None` of reals.
+    pub fn levels(&self) -> Option<Vec<i32>> {
+        match self {
+            Kept::F32(_) => None,
+            Kept::I8(kept) => Some(kept.iter().map(|&x| i32::from(x)).collect()),
+            Kept::I16(kept) => Some(kept.iter().map(|&x| i32::from(x)).collect()),
+            Kept::I32(kept) => Some(kept.clone()),
+        }
     }
 }
 
@@ -69,6 +102,7 @@ macro_rules! level {
 level!(f32, Kept::F32);
 level!(i8, Kept::I8);
 level!(i16, Kept::I16);
+level!(i32, Kept::I32);
 
 fn extend<T: Copy>(kept: &mut Vec<T>, at: usize, rows: &[T], most: usize) -> Option<()> {
     let end = at + rows.len();

@@ -67,7 +67,7 @@ impl Compile {
             .clone()
             .unwrap_or_else(|| PathBuf::from(self.model.file_stem().unwrap_or_default()).with_extension("snn"));
         files::check_writable(&output).map_err(|e| vec![e])?;
-        let wishes = self.wishes.wishes();
+        let wishes = self.wishes.wishes().map_err(|e| vec![e])?;
         let Model::Onnx(import) = files::load(&self.model)? else {
             return Err(vec![Diagnostic::new(self.model.display().to_string(), "is compiled already")]);
         };

@@ -3,11 +3,12 @@
 use super::{EngineArgs, Input, Loaded, note, print, print_json, program, threads};
 use crate::calibration::Calibration;
 use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
+use crate::findings::Findings;
 use crate::ledger::{Ledger, ledger};
-use crate::lints::{self, Coverage, coverage, lints};
+use crate::lints::{coverage, lints};
 use crate::{Complaints, convert, files, report};
 use clap::Args;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use snnc_ir::{Diagnostic, Stage};
 use std::path::PathBuf;
 
@@ -67,19 +68,6 @@ pub fn share(text: &str) -> Result<f64, String> {
     share.map(|share| share * unit).ok_or_else(|| format!("`{text}` is no share: write 1% or 0.01"))
 }
 
-/// All that an evaluation found out.
-#[derive(Debug)]
-pub struct Findings {
-    pub done: Evaluation,
-    pub beside: bool,
-    /// Tokens a word, for perplexity by word.
-    pub tokens_a_word: f64,
-    pub coverage: Option<Coverage>,
-    pub neurons: Option<Neurons>,
-    pub lints: Vec<lints::Lint>,
-    pub ledger: Option<Ledger>,
-}
-
 impl Eval {
     /// Whether every limit was kept.
     pub fn run(self) -> Result<bool, Complaints> {
@@ -135,7 +123,7 @@ impl Eval {
             note(&format!("{}: written", path.display()));
         }
         if self.json {
-            print_json(&as_json(&findings))?
+            print_json(&findings.json())?
         } else {
             print(&as_text_of(&findings))?
         }
@@ -183,45 +171,6 @@ impl Eval {
     }
 }
 
-/// Everything as data.
-pub fn as_json(findings: &Findings) -> Json {
-    let done = &findings.done;
-    let score = &done.score;
-    let tokens = score.tokens as f64;
-    let by_word = |nll: f64| libm::exp(nll / tokens * findings.tokens_a_word);
-    let mut json = json!({
-        "tokens": score.tokens,
-        "windows": done.windows,
-        "perplexity": score.perplexity(),
-        "perplexity_by_word": by_word(score.nll),
-        "accuracy": score.right as f64 / tokens,
-        "spikes": done.events.iter().map(|events| events.spikes).sum::<u64>(),
-        "warnings": lints::json(&findings.lints),
-    });
-    if let Some(neurons) = &findings.neurons {
-        json["neurons"] = json!(neurons.neurons);
-        json["spikes_per_neuron"] = json!(neurons.rate());
-        json["timesteps_mean"] = json!(neurons.mean_steps());
-    }
-    if let Some(coverage) = &findings.coverage {
-        json["coverage"] = coverage.json();
-    }
-    if let Some(ledger) = &findings.ledger {
-        json["ledger"] = ledger.json();
-    }
-    if findings.beside {
-        json["perplexity_dense"] = json!(score.perplexity_dense());
-        json["perplexity_by_word_dense"] = json!(by_word(score.nll_dense));
-        json["perplexity_increase"] = json!(score.perplexity() / score.perplexity_dense() - 1.0);
-        json["cosine"] = json!(score.mean(score.cosine));
-        json["cosine_centred"] = json!(score.mean(score.cosine_centred));
-        json["top1_agreement"] = json!(score.agreed as f64 / tokens);
-        json["kl"] = json!(score.mean(score.kl));
-        json["accuracy_dense"] = json!(score.right_dense as f64 / tokens);
-    }
-    json
-}
-
 fn as_text_of(findings: &Findings) -> String {
     let mut text = as_text(&findings.done, findings.beside, Some(findings.tokens_a_word));
     if let Some(neurons) = &findings.neurons {
@@ -229,7 +178,11 @@ fn as_text_of(findings: &Findings) -> String {
         text += &format!("{:<34} {rate:>10.3}  (of {:.2} timesteps)\n", "spikes a neuron", neurons.mean_steps());
     }
     if let Some(coverage) = &findings.coverage {
-        text += &format!("{:<34} {:>9.1} %\n", "multiplications driven by spikes", 100.0 * coverage.total.ratio());
+        let least = coverage
+            .least()
+            .map_or(String::new(), |(place, share)| format!("  (least: {place}, {:.1} %)", 100.0 * share.ratio()));
+        let driven = 100.0 * coverage.total.ratio();
+        text += &format!("{:<34} {driven:>9.1} %{least}\n", "multiplications driven by spikes");
     }
     if let Some(ledger) = &findings.ledger {
         text += &format!("\n{}", ledger.table());

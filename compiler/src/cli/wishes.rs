@@ -1,9 +1,9 @@
 //! The options that say what is asked of a conversion: `4,mlp.hidden=5` is a default and an exception.
 
 use clap::{Args, ValueEnum};
-use snnc_ir::Code;
 use snnc_ir::membrane::Membrane;
-use snnc_passes::fit::{Centre, Levels, PHASES, Thresholds, Wish, Wishes};
+use snnc_ir::{Code, Diagnostic};
+use snnc_passes::fit::{Centre, Levels, PHASES, PHASES_MOST, Thresholds, Wish, Wishes};
 
 /// Levels and their spelling, site by site.
 #[derive(Args, Clone, Debug)]
@@ -12,9 +12,10 @@ pub struct WishArgs {
     #[arg(long, value_name = "T[,SITE=T...]", default_value = "7", value_parser = timesteps)]
     timesteps: Choices<u16>,
     /// How spikes spell a level: `binary` (sign and magnitude bits, 2^T - 1 levels each way), `unary` (every spike
-    /// counts 1, T levels each way); with exceptions by site [default: binary; unary with --neuron if and the like]
+    /// counts 1, T levels each way), `st_bif` (unary, of neurons that can take a spike back: the same as --neuron st_bif);
+    /// with exceptions by site [default: binary; unary with --neuron if and the like]
     #[arg(long, value_name = "CODE[,SITE=CODE...]", value_parser = codes)]
-    code: Option<Choices<Code>>,
+    code: Option<Choices<Spelling>>,
     /// Neurons of unary sites: `fire` integrates its whole input first, so that nothing depends on order; `if` (soft
     /// reset), `if_hard`, `lif` and `st_bif` answer within the timestep [code: unary]
     #[arg(long, value_name = "NEURON", default_value = "fire", value_parser = neuron)]
@@ -30,7 +31,7 @@ pub struct WishArgs {
     #[arg(long, value_name = "THRESHOLDS", default_value = "auto", value_parser = thresholds)]
     thresholds: Thresholds,
     /// Phases an octave of spiking attention: its softmax has base 2^(1/PHASES)
-    #[arg(long, value_name = "PHASES", default_value_t = PHASES, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "PHASES", default_value_t = PHASES, value_parser = clap::value_parser!(u32).range(1..=i64::from(PHASES_MOST)))]
     phases: u32,
     /// What weights are: `i8`; or `f32`, for comparison: what reads spikes then multiplies
     #[arg(long, value_enum, default_value = "i8")]
@@ -52,6 +53,23 @@ enum Weights {
 /// `None`: integrate, then fire.
 #[derive(Clone, Copy, Debug)]
 struct Neuron(Option<Membrane>);
+
+/// A code as a user names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spelling {
+    Code(Code),
+    /// Ternary spikes of one weight, settled by neurons that take back what later inputs contradict: the unary code.
+    StBif,
+}
+
+impl Spelling {
+    fn code(self) -> Code {
+        match self {
+            Spelling::Code(code) => code,
+            Spelling::StBif => Code::Unary,
+        }
+    }
+}
 
 fn neuron(text: &str) -> Result<Neuron, String> {
     let names = || Membrane::ALL.map(Membrane::name).join(", ");
@@ -97,27 +115,36 @@ fn timesteps(text: &str) -> Result<Choices<u16>, String> {
     })
 }
 
-fn codes(text: &str) -> Result<Choices<Code>, String> {
+fn codes(text: &str) -> Result<Choices<Spelling>, String> {
+    let st_bif = Membrane::StBif.name();
     let names = || Code::ALL.map(Code::name).join(", ");
-    choices(text, |value| {
-        Code::from_name(value).ok_or_else(|| format!("there is no code `{value}`; there are {}", names()))
+    choices(text, |value| match Code::from_name(value) {
+        Some(code) => Ok(Spelling::Code(code)),
+        None if value == st_bif => Ok(Spelling::StBif),
+        None => Err(format!("there is no code `{value}`; there are {}, {st_bif}", names())),
     })
 }
 
 impl WishArgs {
     /// Whether sites of these names exist is seen when the network is known.
-    pub fn wishes(&self) -> Wishes {
+    ///
+    /// # Errors
+    /// Two kinds of neurons for unary sites.
+    pub fn wishes(&self) -> Result<Wishes, Diagnostic> {
         let Levels { code, steps } = Levels::default();
-        let code = if self.neuron.0.is_some() { Code::Unary } else { code };
         let asked = self.code.clone().unwrap_or(Choices { all: None, exceptions: Vec::new() });
-        let levels = Levels { code: asked.all.unwrap_or(code), steps: self.timesteps.all.unwrap_or(steps) };
-        let codes = asked.exceptions.iter().map(|(site, code)| (site.clone(), Wish::Code(*code)));
+        let membrane = self.membrane(&asked)?;
+        // A neuron alone asks for its code; a site's code asks for nothing elsewhere.
+        let code = if self.neuron.0.is_some() { Code::Unary } else { code };
+        let levels =
+            Levels { code: asked.all.map_or(code, Spelling::code), steps: self.timesteps.all.unwrap_or(steps) };
+        let codes = asked.exceptions.iter().map(|(site, code)| (site.clone(), Wish::Code(code.code())));
         let steps = self.timesteps.exceptions.iter().map(|(site, steps)| (site.clone(), Wish::Steps(*steps)));
         let dense = self.dense.iter().map(|site| (site.clone(), Wish::Dense));
-        Wishes {
+        Ok(Wishes {
             levels,
             exceptions: codes.chain(steps).chain(dense).collect(),
-            membrane: self.neuron.0,
+            membrane,
             centre: match self.centre {
                 CentreName::Spikes => Centre::Spikes,
                 CentreName::Error => Centre::Error,
@@ -125,6 +152,23 @@ impl WishArgs {
             thresholds: self.thresholds,
             phases: self.phases,
             exact_weights: self.weights == Weights::F32,
+        })
+    }
+
+    /// What the neurons of unary sites are: one kind in a network.
+    fn membrane(&self, asked: &Choices<Spelling>) -> Result<Option<Membrane>, Diagnostic> {
+        let mut spellings = asked.all.iter().chain(asked.exceptions.iter().map(|(_, spelling)| spelling));
+        if !spellings.clone().any(|spelling| *spelling == Spelling::StBif) {
+            return Ok(self.neuron.0);
+        }
+        let plain = spellings.any(|spelling| *spelling == Spelling::Code(Code::Unary));
+        match self.neuron.0 {
+            None if !plain => Ok(Some(Membrane::StBif)),
+            Some(Membrane::StBif) => Ok(Some(Membrane::StBif)),
+            _ => {
+                let message = "unary sites have one kind of neuron, so st_bif is not possible beside another";
+                Err(Diagnostic::new("--code", message).note("leave out --neuron, and the code unary"))
+            }
         }
     }
 }
@@ -163,4 +207,38 @@ pub fn flags(wishes: &Wishes) -> String {
         flags += " --weights f32";
     }
     flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        wishes: WishArgs,
+    }
+
+    /// What a line asks for, as flags.
+    fn asked(line: &str) -> Result<String, String> {
+        let words = std::iter::once("snnc").chain(line.split_whitespace());
+        let line = Line::try_parse_from(words).map_err(|e| e.to_string())?;
+        line.wishes.wishes().map(|wishes| flags(&wishes)).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn st_bif_is_the_unary_code_of_neurons_that_take_spikes_back() {
+        let long = "--timesteps 7 --code unary --neuron st_bif";
+        for line in ["--code st_bif", "--neuron st_bif", "--code st_bif --neuron st_bif", long] {
+            assert_eq!(asked(line).as_deref(), Ok(long), "{line}");
+        }
+        let site = "--timesteps 7 --code binary,mlp.in=unary --neuron st_bif";
+        assert_eq!(asked("--code binary,mlp.in=st_bif").as_deref(), Ok(site));
+        for line in ["--code st_bif --neuron if", "--code st_bif,head=unary"] {
+            let told = asked(line).expect_err(line);
+            assert!(told.contains("one kind of neuron"), "{line}: {told}");
+        }
+        assert!(asked("--code ternary").expect_err("no code").contains("there are binary, unary, st_bif"));
+    }
 }

@@ -4,7 +4,7 @@ use super::choice;
 use super::memory::Plain;
 use super::memory::{Operands, Run, cast, cast_mut};
 use crate::kernels::{self, Isa, Kernels, Panels};
-use crate::plan::{Plan, Step, Work, plane_bytes, wide};
+use crate::plan::{Plan, Step, Work, level_bytes, plane_bytes};
 use crate::pool::Pool;
 use crate::program::Options;
 use crate::state::{Level, Slot};
@@ -100,7 +100,7 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             run.events[i].keys += (past + 1..=past + tokens).map(|n| n as u64).sum::<u64>();
             Ok(())
         }
-        Work::Ssa { code, steps, width, wide, .. } => {
+        Work::Ssa { code, steps, width, wide, long, .. } => {
             let Prepared::Phases(weights) = &compiled.prepared[i] else { return Err(Fault::Misfit) };
             // Where the queries come as trains, their spikes drive the scores one timestep at a time.
             let stepped = matches!(call.graph.ty(call.graph.node(step.node).args[0]), Type::Train { .. });
@@ -110,6 +110,7 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             let keys: u64 = (past + 1..=past + out.len() / width).map(|n| n as u64).sum();
             let slot = run.slots[step.node.index()].as_mut().ok_or(Fault::Misfit)?;
             let attend = match wide {
+                _ if long => attend_long,
                 [false, false, false] => attend::<i8, i8, i8>,
                 [false, false, true] => attend::<i8, i8, i16>,
                 [false, true, false] => attend::<i8, i16, i8>,
@@ -126,10 +127,10 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
         }
         Work::Product { code, steps, inputs, outputs } => {
             let (w, y) = (call.panels(0, inputs, outputs)?, number_mut(out)?);
-            if wide(code, steps) {
-                choice::product_wide(kernels, &compiled.pool, number::<i16>(a)?, w, y);
-            } else {
-                choice::product(kernels, &compiled.pool, number(a)?, w, y);
+            match level_bytes(code, steps) {
+                1 => choice::product(kernels, &compiled.pool, number(a)?, w, y),
+                2 => choice::product_wide(kernels, &compiled.pool, number::<i16>(a)?, w, y),
+                _ => choice::product_wide(kernels, &compiled.pool, number::<i32>(a)?, w, y),
             }
             Ok(())
         }
@@ -300,6 +301,26 @@ where
 {
     let (k, v) = extend::<K, V>(slot, number(k)?, number(v)?, past)?;
     Ok(choice::attend(kernels, pool, number::<Q>(q)?, k, v, shape, out))
+}
+
+/// The same in 64 bits, of levels stored in any way; how is said by the lengths of their rows.
+fn attend_long(
+    kernels: Kernels,
+    _: &Pool,
+    slot: &mut Slot,
+    past: usize,
+    (q, k, v): (&[u8], &[u8], &[u8]),
+    shape: &kernels::Ssa<'_>,
+    out: &mut [f32],
+) -> Result<kernels::SsaCount, Fault> {
+    slot.append_levels(past, k, v).ok_or(Fault::Misfit)?;
+    let q = match q.len().checked_div(out.len()) {
+        Some(1) => number::<i8>(q)?.iter().map(|&x| i32::from(x)).collect(),
+        Some(2) => number::<i16>(q)?.iter().map(|&x| i32::from(x)).collect(),
+        _ => number::<i32>(q)?.to_vec(),
+    };
+    let [keys, values] = [&slot.keys, &slot.values].map(|kept| kept.levels().ok_or(Fault::Misfit));
+    Ok(kernels.ssa_long(&q, &keys?, &values?, shape, out))
 }
 
 /// Adds this call's keys and values to the state; all keys and values of the sequence.

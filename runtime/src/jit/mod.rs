@@ -22,6 +22,7 @@ use crate::program::Options;
 use crate::session::{Machine, Rows};
 use crate::state::Slot;
 use host::{Fault, Prepared};
+pub(crate) use memory::cast;
 use memory::{Arena, Code, Record, Run, Tally};
 use snnc_ir::price::Events;
 use snnc_ir::tensor::Data;

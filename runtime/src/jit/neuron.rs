@@ -4,7 +4,7 @@
 
 use super::emit::{Emit, GROUP, Role, Stream};
 use super::memory::{Record, Tally};
-use crate::plan::{Neuron, plane_bytes, wide};
+use crate::plan::{Neuron, level_bytes, plane_bytes};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::immediates::Ieee32;
 use cranelift_codegen::ir::{ConstantData, InstBuilder, Type, Value, types};
@@ -19,12 +19,21 @@ const I16: Type = types::I16X8;
 const I8: Type = types::I8X16;
 const LANES: usize = 4;
 
-/// 16 levels: in one vector of bytes, or in two of 16-bit lanes.
+/// 16 levels: in one vector of bytes, in two of 16-bit lanes or in four of 32-bit lanes.
 type Levels = Vec<Value>;
+
+/// A vector of levels that take so many bytes.
+fn levels_of(bytes: usize) -> Type {
+    match bytes {
+        1 => I8,
+        2 => I16,
+        _ => I32,
+    }
+}
 
 /// `(potential, constants...) -> levels` or, where the layer emits, `-> spikes`.
 pub fn neuron(e: &mut Emit<'_>, n: &Neuron, count: bool) {
-    let wide = wide(n.code, n.steps);
+    let bytes = level_bytes(n.code, n.steps);
     let plane = plane_bytes(n.width);
     let constants = if n.curve == Curve::Identity { 2 } else { 4 };
     let mut streams =
@@ -32,11 +41,7 @@ pub fn neuron(e: &mut Emit<'_>, n: &Neuron, count: bool) {
     for i in 0..constants {
         streams.push(Stream { base: e.constant(i), row_bytes: 0, lane_bytes: 4, role: Role::In });
     }
-    let (lane_bytes, row_bytes) = match (n.emit, wide) {
-        (true, _) => (1, plane * usize::from(n.steps)),
-        (false, false) => (1, n.width),
-        (false, true) => (2, 2 * n.width),
-    };
+    let (lane_bytes, row_bytes) = if n.emit { (1, plane * usize::from(n.steps)) } else { (bytes, bytes * n.width) };
     let role = if n.emit { Role::Padded } else { Role::Out };
     streams.push(Stream { base: e.out(row_bytes), row_bytes, lane_bytes, role });
     let table = e.of_record(offset_of!(Record, table));
@@ -56,10 +61,10 @@ pub fn neuron(e: &mut Emit<'_>, n: &Neuron, count: bool) {
                 level(e, p, n.code.levels(n.steps))
             })
             .collect();
-        let levels = narrow(e, &levels, wide);
+        let levels = narrow(e, &levels, bytes);
         if count {
-            let fired = spikes_of(e, n.code, &levels, wide);
-            let full = saturated_of(e, n.code.levels(n.steps), &levels, wide);
+            let fired = spikes_of(e, n.code, &levels, bytes);
+            let full = saturated_of(e, n.code.levels(n.steps), &levels, bytes);
             for (counter, more) in [(spikes, fired), (saturated, full)] {
                 let sum = e.b.use_var(counter);
                 let sum = e.b.ins().iadd(sum, more);
@@ -84,23 +89,20 @@ pub fn neuron(e: &mut Emit<'_>, n: &Neuron, count: bool) {
 
 /// Spikes of every timestep to the level they denote: Horner over the planes of a row.
 pub fn settle(e: &mut Emit<'_>, code: Code, steps: u16, width: usize) {
-    let wide = wide(code, steps);
-    let (plane, bytes) = (plane_bytes(width), 1 + usize::from(wide));
+    let (plane, bytes) = (plane_bytes(width), level_bytes(code, steps));
     let train = plane * usize::from(steps);
     let streams = [
         Stream { base: e.input(0, train), row_bytes: train, lane_bytes: 1, role: Role::Padded },
         Stream { base: e.out(bytes * width), row_bytes: bytes * width, lane_bytes: bytes, role: Role::Out },
     ];
     e.sweep(width, &streams, |e, at| {
-        let ty = if wide { I16 } else { I8 };
-        let zero = splat_int(e, ty, 0);
+        let zero = splat_int(e, levels_of(bytes), 0);
         let sums: Vec<_> = (0..bytes).map(|_| e.variable(zero)).collect();
         let end = e.int(train);
         e.count(end, plane, |e, offset| {
             let here = e.b.ins().iadd(at[0], offset);
             let spikes = e.load(I8, here, 0);
-            let parts =
-                if wide { vec![e.b.ins().swiden_low(spikes), e.b.ins().swiden_high(spikes)] } else { vec![spikes] };
+            let parts = (0..bytes.ilog2()).fold(vec![spikes], |parts, _| widened(e, &parts));
             for (&sum, part) in sums.iter().zip(parts) {
                 let old = e.b.use_var(sum);
                 let carried = if code.carry() == 2 { e.b.ins().iadd(old, old) } else { old };
@@ -166,18 +168,22 @@ fn reals(e: &mut Emit<'_>, from: Elem, at: Value) -> Vec<Value> {
 
 /// 16 sums or levels, in four vectors of 32-bit lanes.
 fn integers(e: &mut Emit<'_>, from: Elem, at: Value) -> Vec<Value> {
-    let halves = |e: &mut Emit<'_>, x: Value| [e.b.ins().swiden_low(x), e.b.ins().swiden_high(x)];
-    let narrow: Vec<Value> = match from {
-        Elem::Level(code, steps) if wide(code, steps) => vec![e.load(I16, at, 0), e.load(I16, at, 16)],
-        Elem::Level(..) => {
-            let levels = e.load(I8, at, 0);
-            halves(e, levels).to_vec()
-        }
-        Elem::F32 | Elem::I32 | Elem::I8 => {
-            return (0..4).map(|i| e.load(I32, at, 16 * i)).collect();
-        }
+    let bytes = match from {
+        Elem::Level(..) => from.bytes(),
+        Elem::F32 | Elem::I32 | Elem::I8 => 4,
     };
-    narrow.into_iter().flat_map(|part| halves(e, part)).collect()
+    let parts = (0..bytes).map(|i| e.load(levels_of(bytes), at, 16 * i)).collect();
+    (bytes.ilog2()..2).fold(parts, |parts: Levels, _| widened(e, &parts))
+}
+
+/// The same levels in lanes twice as wide, and twice as many vectors.
+fn widened(e: &mut Emit<'_>, parts: &[Value]) -> Levels {
+    parts.iter().flat_map(|&x| [e.b.ins().swiden_low(x), e.b.ins().swiden_high(x)]).collect()
+}
+
+/// The same levels, which fit, in lanes half as wide, and half as many vectors.
+fn narrowed(e: &mut Emit<'_>, parts: &[Value]) -> Levels {
+    parts.chunks_exact(2).map(|pair| e.b.ins().snarrow(pair[0], pair[1])).collect()
 }
 
 fn potential(e: &mut Emit<'_>, from: Elem, at: Value, offset: usize) -> Value {
@@ -269,16 +275,16 @@ fn gather_pairs(e: &mut Emit<'_>, table: Value, index: Value) -> (Value, Value) 
     (pick(e, 0), pick(e, 4))
 }
 
-/// Four vectors of four levels to one of 16, or to two of 8.
-fn narrow(e: &mut Emit<'_>, levels: &[Value], wide: bool) -> Levels {
-    let (low, high) = (e.b.ins().snarrow(levels[0], levels[1]), e.b.ins().snarrow(levels[2], levels[3]));
-    if wide { vec![low, high] } else { vec![e.b.ins().snarrow(low, high)] }
+/// Four vectors of four levels to one of 16, to two of 8, or as they are.
+fn narrow(e: &mut Emit<'_>, levels: &[Value], bytes: usize) -> Levels {
+    (bytes.ilog2()..2).fold(levels.to_vec(), |levels, _| narrowed(e, &levels))
 }
 
 /// Emits the spikes of 16 levels, timestep by timestep, by comparing what is left of the magnitude with a threshold.
 /// Binary: thresholds halve, and a spike takes its threshold away. Unary: a spike takes 1, so `t < |n|` is what is left.
 fn emit(e: &mut Emit<'_>, n: &Neuron, levels: &[Value], out: Value, plane: usize) {
-    let ty = if wide(n.code, n.steps) { I16 } else { I8 };
+    let bytes = level_bytes(n.code, n.steps);
+    let ty = levels_of(bytes);
     let lane = ty.lane_type();
     let (zero, one) = (splat_int(e, ty, 0), splat_int(e, ty, 1));
     // The sign of a level as a spike: -1, or +1.
@@ -301,7 +307,7 @@ fn emit(e: &mut Emit<'_>, n: &Neuron, levels: &[Value], out: Value, plane: usize
     let end = e.int(plane * usize::from(n.steps));
     e.count(end, plane, |e, offset| {
         let weight = e.b.use_var(threshold);
-        let weight_lane = e.b.ins().ireduce(lane, weight);
+        let weight_lane = if lane == types::I32 { weight } else { e.b.ins().ireduce(lane, weight) };
         let bar = e.b.ins().splat(ty, weight_lane);
         let fired: Vec<Value> = left
             .iter()
@@ -315,9 +321,9 @@ fn emit(e: &mut Emit<'_>, n: &Neuron, levels: &[Value], out: Value, plane: usize
                 e.b.ins().band(fires, sign)
             })
             .collect();
-        let spikes = if fired.len() == 2 { e.b.ins().snarrow(fired[0], fired[1]) } else { fired[0] };
+        let spikes = (0..bytes.ilog2()).fold(fired, |fired, _| narrowed(e, &fired));
         let here = e.b.ins().iadd(out, offset);
-        e.store(spikes, here, 0);
+        e.store(spikes[0], here, 0);
         if n.code == Code::Binary {
             let by = e.b.ins().iconst(types::I32, 1);
             let next = e.b.ins().ushr(weight, by);
@@ -327,19 +333,20 @@ fn emit(e: &mut Emit<'_>, n: &Neuron, levels: &[Value], out: Value, plane: usize
 }
 
 /// Spikes of 16 levels, in four lanes of 32 bits.
-fn spikes_of(e: &mut Emit<'_>, code: Code, levels: &[Value], wide: bool) -> Value {
+fn spikes_of(e: &mut Emit<'_>, code: Code, levels: &[Value], bytes: usize) -> Value {
     let counts: Vec<Value> = levels
         .iter()
         .flat_map(|&level| {
             let magnitude = e.b.ins().iabs(level);
-            match (code, wide) {
+            match (code, bytes) {
                 (Code::Binary, _) => {
                     let bytes = e.cast(I8, magnitude);
                     let ones = e.b.ins().popcnt(bytes);
                     widen(e, ones).to_vec()
                 }
-                (Code::Unary, false) => widen(e, magnitude).to_vec(),
-                (Code::Unary, true) => vec![magnitude],
+                (Code::Unary, 1) => widen(e, magnitude).to_vec(),
+                // At most 1024, so in 16 bits.
+                (Code::Unary, _) => vec![magnitude],
             }
         })
         .collect();
@@ -347,8 +354,8 @@ fn spikes_of(e: &mut Emit<'_>, code: Code, levels: &[Value], wide: bool) -> Valu
 }
 
 /// How many of 16 levels are the largest there is, in four lanes of 32 bits.
-fn saturated_of(e: &mut Emit<'_>, most: i32, levels: &[Value], wide: bool) -> Value {
-    let ty = if wide { I16 } else { I8 };
+fn saturated_of(e: &mut Emit<'_>, most: i32, levels: &[Value], bytes: usize) -> Value {
+    let ty = levels_of(bytes);
     let (most, one) = (splat_int(e, ty, i64::from(most)), splat_int(e, ty, 1));
     let counts: Vec<Value> = levels
         .iter()
@@ -356,7 +363,12 @@ fn saturated_of(e: &mut Emit<'_>, most: i32, levels: &[Value], wide: bool) -> Va
             let magnitude = e.b.ins().iabs(level);
             let full = e.b.ins().icmp(IntCC::Equal, magnitude, most);
             let full = e.b.ins().band(full, one);
-            if wide { vec![full] } else { widen(e, full).to_vec() }
+            // Two lanes of 16 bits have the count of one of 32.
+            match bytes {
+                1 => widen(e, full).to_vec(),
+                2 => vec![full],
+                _ => vec![e.cast(I16, full)],
+            }
         })
         .collect();
     folded(e, &counts)

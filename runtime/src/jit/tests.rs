@@ -246,7 +246,7 @@ fn a_tensor_program_gives_the_oracles_bits() {
 #[test]
 fn codes_lengths_curves_and_odd_widths_give_the_oracles_bits() {
     let sizes = [(12, 3, 20, 23), (48, 3, 7, 33), (16, 2, 64, 32), (1, 1, 1, 2)];
-    let codes = [1, 4, 7, 8, 10].map(|steps| (Code::Binary, steps));
+    let codes = [1, 4, 7, 8, 10, 15, 16].map(|steps| (Code::Binary, steps));
     let unary = [1, 4, 8, 10, 127, 200].map(|steps| (Code::Unary, steps));
     let curves = [Curve::GeluTanh, Curve::Relu, Curve::GeluErf, Curve::Silu];
     for stage in [Stage::Quantised, Stage::Spiking] {
@@ -513,7 +513,14 @@ fn edges(stage: Stage, code: Code, steps: u16, curve: Curve) -> Result<Graph, sn
 #[test]
 fn neurons_agree_at_every_edge() {
     let ids: Vec<u32> = (0..EDGES.len() as u32).collect();
-    let codes = [(Code::Binary, 7), (Code::Binary, 1), (Code::Binary, 11), (Code::Unary, 127), (Code::Unary, 300)];
+    let codes = [
+        (Code::Binary, 7),
+        (Code::Binary, 1),
+        (Code::Binary, 11),
+        (Code::Binary, 16),
+        (Code::Unary, 127),
+        (Code::Unary, 300),
+    ];
     for stage in [Stage::Quantised, Stage::Spiking] {
         for (code, steps) in codes {
             for curve in Curve::ALL {

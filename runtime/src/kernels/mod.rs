@@ -18,6 +18,7 @@ mod neuron;
 mod norm;
 mod product;
 mod ssa;
+mod ssa_long;
 #[cfg(test)]
 mod tests;
 mod vectors;
@@ -241,6 +242,9 @@ kernels! {
     /// Time-to-first-spike attention of one head of `q[n, d]` over `k[past + n, d]` and `v[past + n, d]`, all levels:
     /// `out[n, d / heads]`. Where queries come as trains, their scores are summed timestep by timestep.
     fn ssa[Q: Level, K: Level, V: Level](q: &[Q], k: &[K], v: &[V], shape: &Ssa<'_>, head: usize, scratch: &mut Scratch, out: &mut [f32]) -> SsaCount = ssa::head with vectors;
+
+    /// The same of all heads, `out[n, d]`, where sums may leave 32 bits.
+    fn ssa_long(q: &[i32], k: &[i32], v: &[i32], shape: &Ssa<'_>, out: &mut [f32]) -> SsaCount = ssa_long::attend;
 }
 
 fn check_rows(x: usize, d: usize, y: usize) {

@@ -205,10 +205,14 @@ fn ssa<L: Level + std::fmt::Debug>(n: usize, past: usize, heads: usize, width: u
         tally.score_additions += fired * scores.len() as u64;
         tally.value_keys += found.iter().filter(|w| **w > 0).count() as u64;
     }
-    let [q, k, v] = [q, k, v].map(|x| x.into_iter().map(L::from_i32).collect::<Vec<L>>());
+    let wide = [q, k, v];
+    let [q, k, v] = [0, 1, 2].map(|i: usize| wide[i].iter().map(|&x| L::from_i32(x)).collect::<Vec<L>>());
     let mut scratch = Scratch::default();
     for (kernels, steps) in isas().flat_map(|kernels| [(kernels, None), (kernels, Some(levels.steps))]) {
         let shape = Ssa { d, slope: &slope, weights: &weights, code: levels.code, steps };
+        let mut out = vec![f32::NAN; n * d];
+        assert_eq!(kernels.ssa_long(&wide[0], &wide[1], &wide[2], &shape, &mut out), tally, "{:?} long", kernels.isa());
+        assert_eq!(bits(&out), bits(&want), "{:?} long {n} {past} {heads} {width}", kernels.isa());
         let (mut out, mut found) = (vec![f32::NAN; n * d], SsaCount::default());
         for h in 0..heads {
             let mut part = vec![f32::NAN; n * width];
@@ -234,7 +238,8 @@ proptest! {
 
     #[test]
     fn products_are_exact(n in 1usize..10, k in 1usize..70, m in 1usize..140, wide: bool, seed: u64) {
-        product(n, k, m, if wide { 32_767 } else { 127 }, seed);
+        product(n, k, m, if wide { 65_535 } else { 127 }, seed);
+        product(n, k, m, if wide { 32_767 } else { 255 }, seed);
     }
 
     #[test]

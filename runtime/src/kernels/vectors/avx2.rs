@@ -61,13 +61,20 @@ impl Vectors for Avx2 {
         // SAFETY: AVX2 by the type's invariant; every channel has a row in the panel by `check`. Test: `rows_are_exact`.
         unsafe {
             let mut lanes = [_mm256_setzero_si256(); VECTORS];
-            let add = |lanes: &mut [__m256i; VECTORS], four: [u32; GROUP], x| add_four(listed(from, four), x, lanes);
             match ahead {
-                Ahead::Nothing => rows.fours().for_each(|(four, x)| add(&mut lanes, four, x)),
-                Ahead::Listed => rows.fours().enumerate().for_each(|(i, (four, x))| {
-                    rows.later(i).iter().for_each(|&channel| ask(from.wrapping_add(channel as usize * OUTPUTS)));
-                    add(&mut lanes, four, x);
-                }),
+                Ahead::Nothing => {
+                    for (four, x) in rows.fours() {
+                        add_four(listed(from, four), x, &mut lanes);
+                    }
+                }
+                Ahead::Listed => {
+                    for (i, (four, x)) in rows.fours().enumerate() {
+                        for &channel in rows.later(i) {
+                            ask(from.wrapping_add(channel as usize * OUTPUTS));
+                        }
+                        add_four(listed(from, four), x, &mut lanes);
+                    }
+                }
                 Ahead::Rows(soon) => {
                     // As many rows for each four.
                     let share =
@@ -77,7 +84,7 @@ impl Vectors for Avx2 {
                         for row in soon.next().unwrap_or_default().chunks(OUTPUTS) {
                             ask(row.as_ptr());
                         }
-                        add(&mut lanes, four, x);
+                        add_four(listed(from, four), x, &mut lanes);
                     }
                 }
             }

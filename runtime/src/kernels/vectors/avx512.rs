@@ -60,13 +60,20 @@ impl Vectors for Avx512 {
         // SAFETY: AVX-512 by the type's invariant; every channel has a row in the panel by `check`. Test: `rows_are_exact`.
         unsafe {
             let mut lanes = Lanes::zero();
-            let add = |lanes: &mut Lanes, four: [u32; GROUP], x| lanes.add_four(listed(from, four), x);
             match ahead {
-                Ahead::Nothing => rows.fours().for_each(|(four, x)| add(&mut lanes, four, x)),
-                Ahead::Listed => rows.fours().enumerate().for_each(|(i, (four, x))| {
-                    rows.later(i).iter().for_each(|&channel| ask(from.wrapping_add(channel as usize * OUTPUTS)));
-                    add(&mut lanes, four, x);
-                }),
+                Ahead::Nothing => {
+                    for (four, x) in rows.fours() {
+                        lanes.add_four(listed(from, four), x);
+                    }
+                }
+                Ahead::Listed => {
+                    for (i, (four, x)) in rows.fours().enumerate() {
+                        for &channel in rows.later(i) {
+                            ask(from.wrapping_add(channel as usize * OUTPUTS));
+                        }
+                        lanes.add_four(listed(from, four), x);
+                    }
+                }
                 Ahead::Rows(soon) => {
                     // As many rows for each four.
                     let share =
@@ -76,7 +83,7 @@ impl Vectors for Avx512 {
                         for row in soon.next().unwrap_or_default().chunks(OUTPUTS) {
                             ask(row.as_ptr());
                         }
-                        add(&mut lanes, four, x);
+                        lanes.add_four(listed(from, four), x);
                     }
                 }
             }
@@ -128,12 +135,16 @@ impl Vectors for Avx512 {
                 let w = four(group.0.as_ptr().cast());
                 for (lanes, x) in lanes.iter_mut().zip(x) {
                     let x = _mm512_set1_epi32(x.add(g * GROUP).cast::<i32>().read_unaligned());
-                    lanes.iter_mut().zip(w).for_each(|(lanes, w)| *lanes = _mm512_dpbusd_epi32(*lanes, w, x));
+                    for (lanes, w) in lanes.iter_mut().zip(w) {
+                        *lanes = _mm512_dpbusd_epi32(*lanes, w, x);
+                    }
                 }
             }
             for (lanes, sums) in lanes.into_iter().zip(sums) {
                 let sums = sums.as_mut_ptr().cast::<__m512i>();
-                lanes.into_iter().enumerate().for_each(|(i, lanes)| _mm512_storeu_si512(sums.add(i), lanes));
+                for (i, lanes) in lanes.into_iter().enumerate() {
+                    _mm512_storeu_si512(sums.add(i), lanes);
+                }
             }
         }
     }
@@ -359,7 +370,9 @@ impl Lanes {
         // SAFETY: the caller's.
         unsafe {
             let x = _mm512_set1_epi32(x);
-            self.sums.iter_mut().zip(quads).for_each(|(sums, w)| *sums = _mm512_dpbusd_epi32(*sums, w, x));
+            for (sums, w) in self.sums.iter_mut().zip(quads) {
+                *sums = _mm512_dpbusd_epi32(*sums, w, x);
+            }
             self.inputs = _mm512_dpbusd_epi32(self.inputs, _mm512_set1_epi8(i8::MIN), x);
         }
     }
@@ -407,7 +420,8 @@ unsafe fn quads(rows: [*const i8; GROUP], mask: u64) -> [__m512i; VECTORS] {
     }
 }
 
-/// Four vectors that lie side by side. (Intrinsics in the closures of `array::map` are not inlined.)
+/// Four vectors that lie side by side. (Intrinsics are inlined into loops, but not into closures
+/// that a library function calls.)
 ///
 /// # Safety
 /// AVX-512 is there, and so are the vectors.

@@ -1,0 +1,78 @@
+//! Spiking attention of many levels or long contexts: the definition that `ssa` has, in 64 bits, query by query.
+//!
+//! Plain on purpose: seven timesteps never come here, and ten only with a context beyond GPT-2's.
+
+use super::check_attention;
+use super::neuron::Code;
+use super::ssa::{Ssa, SsaCount};
+use std::ops::Range;
+
+/// Attention on levels; where queries come as trains, scores are summed spike by spike.
+#[inline(always)]
+pub(super) fn attend(q: &[i32], k: &[i32], v: &[i32], shape: &Ssa<'_>, out: &mut [f32]) -> SsaCount {
+    let (d, heads, steps) = (shape.d, shape.slope.len(), shape.steps);
+    check_attention(q.len(), k.len(), v.len(), d, heads, out.len());
+    let (width, past) = (d / heads, (k.len() - q.len()) / d);
+    let mut tally = SsaCount::default();
+    for (i, (q, out)) in q.chunks_exact(d).zip(out.chunks_exact_mut(d)).enumerate() {
+        let seen = (past + i + 1) * d;
+        for (h, &slope) in shape.slope.iter().enumerate() {
+            let head = h * width..(h + 1) * width;
+            let q = &q[head.clone()];
+            let scores: Vec<i64> =
+                k[..seen].chunks_exact(d).map(|k| score(q, &k[head.clone()], shape.code, steps)).collect();
+            tally.score_additions +=
+                q.iter().map(|&q| u64::from(spikes(q, shape.code))).sum::<u64>() * scores.len() as u64;
+            tally.value_keys += weigh(&scores, &v[..seen], d, head.clone(), slope, shape.weights, &mut out[head]);
+        }
+    }
+    tally
+}
+
+#[inline(always)]
+fn score(q: &[i32], k: &[i32], code: Code, steps: Option<u16>) -> i64 {
+    let Some(steps) = steps else {
+        return q.iter().zip(k).map(|(&q, &k)| i64::from(q) * i64::from(k)).sum();
+    };
+    let carry = if code == Code::Binary { 2 } else { 1 };
+    let driven = |t| q.iter().zip(k).map(|(&q, &k)| i64::from(spike(q, code, t, steps)) * i64::from(k)).sum::<i64>();
+    (0..steps).fold(0, |sum, t| sum * carry + driven(t))
+}
+
+/// The spike of a level at timestep `t`.
+#[inline(always)]
+fn spike(level: i32, code: Code, t: u16, steps: u16) -> i32 {
+    let magnitude = level.unsigned_abs();
+    let fires = match code {
+        Code::Binary => magnitude >> (steps - 1 - t) & 1 == 1,
+        Code::Unary => u32::from(t) < magnitude,
+    };
+    if fires { level.signum() } else { 0 }
+}
+
+#[inline(always)]
+fn spikes(level: i32, code: Code) -> u32 {
+    match code {
+        Code::Binary => level.unsigned_abs().count_ones(),
+        Code::Unary => level.unsigned_abs(),
+    }
+}
+
+/// The weighted mean of a head's values; how many keys fired.
+#[inline(always)]
+fn weigh(scores: &[i64], v: &[i32], d: usize, head: Range<usize>, slope: f32, weights: &[i32], out: &mut [f32]) -> u64 {
+    let best = scores.iter().copied().fold(i64::MIN, i64::max);
+    let late = weights.len() as f32;
+    let (mut sums, mut total, mut fired) = (vec![0i64; head.len()], 0i64, 0);
+    for (&score, v) in scores.iter().zip(v.chunks_exact(d)) {
+        let delay = (best - score) as f32 * slope + 0.5;
+        // As `if delay >= late`, NaN included, which then is phase 0.
+        let phase = if late <= delay { late } else { delay } as usize;
+        let Some(&weight) = weights.get(phase) else { continue };
+        fired += 1;
+        total += i64::from(weight);
+        sums.iter_mut().zip(&v[head.clone()]).for_each(|(sum, &v)| *sum += i64::from(weight) * i64::from(v));
+    }
+    out.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = sum as f32 / total as f32);
+    fired
+}
