@@ -206,7 +206,7 @@ fn boundary(text: &str, at: usize) -> usize {
 
 /// Rows of the table that token ids index.
 pub fn vocabulary(graph: &Graph) -> Result<usize, Complaints> {
-    let table = token_table(graph).and_then(|table| graph.ty(table).shape().sizes()).map(|sizes| sizes[0]);
+    let table = token_table(graph).and_then(|table| graph.table_rows(table));
     table.ok_or_else(|| vec![Diagnostic::new("", "the network embeds no token ids")])
 }
 

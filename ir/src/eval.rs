@@ -336,7 +336,11 @@ impl<R: Real> Call<'_, R> {
             Op::Softmax => real(rows(self.arg(0)).flat_map(softmax).collect()),
             Op::Split { heads } => real(split(self.arg(0), heads as usize)),
             Op::Merge => real(transpose(self.arg(0), &[1, 0, 2])),
-            Op::Embed => real(self.embed()?),
+            Op::Embed => match self.embed()? {
+                Content::Int(columns) => int(columns),
+                Content::Real(rows) => real(rows),
+                Content::Train(_) => unreachable!("a table is no train"),
+            },
             Op::Normalise { eps } => {
                 real(rows(self.arg(0)).flat_map(|row| normalise(row, R::from_f32(eps.get()))).collect())
             }
@@ -404,17 +408,27 @@ impl<R: Real> Call<'_, R> {
         })
     }
 
-    fn embed(&self) -> Result<Vec<R>, Diagnostic> {
+    /// Rows of a table, or columns of a weight.
+    fn embed(&self) -> Result<Content<R>, Diagnostic> {
         let table = self.arg(1);
-        let width = table.sizes[1];
-        let mut out = Vec::with_capacity(self.tokens.len() * width);
+        let columns = matches!(table.content, Content::Int(_));
+        let [rows, width] = if columns { [table.sizes[1], table.sizes[0]] } else { [table.sizes[0], table.sizes[1]] };
+        let mut ids = Vec::with_capacity(self.tokens.len());
         for &id in self.arg(0).ints() {
-            let row = usize::try_from(id).ok().filter(|&id| id < table.sizes[0]).ok_or_else(|| {
-                Diagnostic::new("", format!("id {id} is outside the table of {} rows", table.sizes[0]))
-            })?;
-            out.extend_from_slice(&table.reals()[row * width..(row + 1) * width]);
+            ids.push(
+                usize::try_from(id)
+                    .ok()
+                    .filter(|&id| id < rows)
+                    .ok_or_else(|| Diagnostic::new("", format!("id {id} is outside the table of {rows} rows")))?,
+            );
         }
-        Ok(out)
+        Ok(if columns {
+            let column = |&id: &usize| (0..width).map(move |c| table.ints()[c * rows + id]);
+            Content::Int(ids.iter().flat_map(column).collect())
+        } else {
+            let row = |&id: &usize| table.reals()[id * width..(id + 1) * width].iter().copied();
+            Content::Real(ids.iter().flat_map(row).collect())
+        })
     }
 
     /// One ascending chain for each output; the bias comes last.

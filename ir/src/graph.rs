@@ -115,6 +115,13 @@ impl Graph {
         self.outputs.iter().find(|(n, _)| n == name).map(|(_, value)| *value)
     }
 
+    /// How many rows the table of an `embed` has: of a weight, its columns are looked up.
+    pub fn table_rows(&self, table: Value) -> Option<usize> {
+        let ty = self.ty(table);
+        let sizes = ty.shape().sizes()?;
+        sizes.get(usize::from(ty.elem() == Some(crate::types::Elem::I8))).copied()
+    }
+
     /// Users of every value, in order.
     pub fn users(&self) -> Vec<Vec<Value>> {
         let mut users = vec![Vec::new(); self.nodes.len()];

@@ -61,11 +61,16 @@ pub fn infer(op: &Op, args: &[Type]) -> Result<Type, String> {
             [Dim::Fixed(heads), Dim::Tokens, Dim::Fixed(w)] => Ok(f32_of(Shape::rows(*heads as usize * *w as usize))),
             _ => Err(format!("[heads,tokens,width] was expected, here is {}", args[0])),
         },
-        Op::Embed => match (args[0], f32_shape(args, 1)?.dims()) {
-            (Type::Still { elem: Elem::I32, shape }, [Dim::Fixed(_), Dim::Fixed(d)])
-                if shape == Shape::new(&[Dim::Tokens]) =>
-            {
-                Ok(f32_of(Shape::rows(*d as usize)))
+        Op::Embed => match (args[0], args[1].elem(), args[1].shape().dims()) {
+            (
+                Type::Still { elem: Elem::I32, shape },
+                Some(elem @ (Elem::F32 | Elem::I8)),
+                [Dim::Fixed(a), Dim::Fixed(b)],
+            ) if shape == Shape::new(&[Dim::Tokens]) => {
+                // Columns of a weight, rows of a table.
+                let integers = elem == Elem::I8;
+                let shape = Shape::rows(*if integers { a } else { b } as usize);
+                Ok(if integers { Type::still(Elem::I32, shape) } else { f32_of(shape) })
             }
             _ => Err(format!("i32[tokens] and a table were expected, here are {} and {}", args[0], args[1])),
         },

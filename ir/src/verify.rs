@@ -362,9 +362,8 @@ fn all<T: Copy>(elements: Option<&[T]>, sound: impl Fn(T) -> bool) -> bool {
 fn tables(graph: &Graph, errors: &mut Vec<Diagnostic>) {
     let looks_up_positions = |node: &Node| node.op == Op::Embed && graph.node(node.args[0]).op == Op::Positions;
     for (value, node) in graph.iter().filter(|(_, node)| looks_up_positions(node)) {
-        let table = graph.ty(node.args[1]).shape();
-        if let Some(Dim::Fixed(rows)) = table.dims().first()
-            && *rows < graph.context
+        if let Some(rows) = graph.table_rows(node.args[1])
+            && rows < graph.context as usize
         {
             let message = format!("a table of {rows} rows is short of a context of {} positions", graph.context);
             errors.push(at(graph, value, message).note("use a smaller context"));

@@ -12,6 +12,7 @@ pub mod fit;
 pub mod fold;
 pub mod quantise;
 pub mod raise;
+pub mod share;
 pub mod simplify;
 pub mod sites;
 pub mod spike;
@@ -61,6 +62,8 @@ pub const STANDARD: &[Pass] = &[
     // Every level is a spike train, every product a synapse.
     Pass { name: "fold",     needs: Stage::Spiking,   gives: Stage::Spiking,   run: fold::fold },
     // Scales and biases of projections are in the neurons that read them, which integrate integers.
+    Pass { name: "share",    needs: Stage::Spiking,   gives: Stage::Spiking,   run: share::share },
+    // A tied head's weight serves the embedding as well, where that loses no more than int8 weights do.
 ];
 
 /// Passes up to the graph that ranges are measured on, and those after it.

@@ -38,6 +38,11 @@ pub enum Work {
         rows: usize,
         width: usize,
     },
+    /// Columns of a weight.
+    Columns {
+        inputs: usize,
+        outputs: usize,
+    },
     Normalise {
         eps: Scalar,
         width: usize,
@@ -325,7 +330,11 @@ impl Planner<'_> {
             Op::Embed => {
                 let sizes = self.graph.ty(args[1]).shape().sizes().unwrap_or_default();
                 let [rows, width] = sizes[..] else { return Err(self.misfit(at, "its table is no matrix")) };
-                self.step(at, Work::Embed { rows, width }, &args[..1], &args[1..])?;
+                let work = match self.elem(args[1]) {
+                    Elem::I8 => Work::Columns { inputs: rows, outputs: width },
+                    _ => Work::Embed { rows, width },
+                };
+                self.step(at, work, &args[..1], &args[1..])?;
             }
             Op::Normalise { eps } => self.step(at, Work::Normalise { eps, width: self.width(at)? }, args, &[])?,
             Op::LayerNorm { eps } => {
@@ -596,6 +605,7 @@ impl Work {
     pub fn is_code(&self, synapses: bool) -> bool {
         match self {
             Work::Embed { .. }
+            | Work::Columns { .. }
             | Work::Normalise { .. }
             | Work::LayerNorm { .. }
             | Work::Linear { .. }
@@ -623,6 +633,7 @@ impl Work {
         };
         match *self {
             Work::Embed { width, .. } => Executed { bytes: rows64 * 4 * width as u64, ..Executed::default() },
+            Work::Columns { inputs, .. } => Executed { bytes: rows64 * inputs as u64, ..Executed::default() },
             Work::Linear { inputs, outputs, .. } => dense(inputs * outputs, 4 * inputs * outputs),
             Work::Product { inputs, outputs, .. } => dense(inputs * outputs, inputs * outputs),
             Work::Attention { width, .. } => Executed { macs: 2 * events.keys * width as u64, ..Executed::default() },
@@ -666,6 +677,7 @@ impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Work::Embed { .. } => f.write_str("kernel embed"),
+            Work::Columns { .. } => f.write_str("kernel columns"),
             Work::Normalise { .. } => f.write_str("kernel normalise"),
             Work::LayerNorm { .. } => f.write_str("kernel layer_norm"),
             Work::Linear { .. } => f.write_str("kernel linear"),

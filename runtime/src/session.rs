@@ -152,7 +152,7 @@ fn check(graph: &Graph, tokens: &[u32], past: usize) -> Result<(), Diagnostic> {
     }
     let outside = |id: usize, rows: usize| Diagnostic::new("", format!("id {id} is outside the table of {rows} rows"));
     for (_, node) in graph.iter().filter(|(_, node)| node.op == Op::Embed) {
-        let rows = graph.ty(node.args[1]).shape().sizes().map_or(0, |sizes| sizes[0]);
+        let rows = graph.table_rows(node.args[1]).unwrap_or(0);
         let by_position = graph.node(node.args[0]).op == Op::Positions;
         if by_position && end > rows {
             return Err(outside(past.max(rows), rows));

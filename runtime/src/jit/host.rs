@@ -75,6 +75,10 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             let known = kernels.embed(number(a)?, call.f32(0)?, width, number_mut(out)?);
             if known { Ok(()) } else { Err(Fault::Misfit) }
         }
+        Work::Columns { inputs, outputs } => {
+            let known = kernels.columns(number(a)?, call.panels(0, inputs, outputs)?, number_mut(out)?);
+            if known { Ok(()) } else { Err(Fault::Misfit) }
+        }
         Work::Normalise { eps, width } => finite(kernels.normalise(number(a)?, width, eps.get(), number_mut(out)?)),
         Work::LayerNorm { eps, .. } => {
             finite(kernels.layer_norm(number(a)?, call.f32(0)?, call.f32(1)?, eps.get(), number_mut(out)?))

@@ -86,6 +86,7 @@ impl Compiler {
             Work::Affine { from, width, add } => neuron::affine(&mut e, from, width, add),
             Work::Add { width, channel } => neuron::add(&mut e, width, channel),
             Work::Embed { .. }
+            | Work::Columns { .. }
             | Work::Normalise { .. }
             | Work::LayerNorm { .. }
             | Work::Linear { .. }

@@ -207,6 +207,10 @@ kernels! {
     /// their higher bytes in ascending order. Sums wrap.
     fn product(x: &[i8], higher: &[Events], w: Panels<'_>, y: &mut [i32]) = product::product with vectors;
 
+    /// Columns of a weight: `y[n, k] = w[k, ids[n]]`. False, and `y` in part unwritten, if an id is outside it.
+    #[must_use]
+    fn columns(ids: &[i32], w: Panels<'_>, y: &mut [i32]) -> bool = product::columns;
+
     /// How many are not zero.
     fn fired(x: &[i8]) -> usize = events::fired;
 

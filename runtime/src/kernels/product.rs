@@ -192,6 +192,17 @@ fn pass_tile<const T: usize>(
     }
 }
 
+#[inline(always)]
+pub(super) fn columns(ids: &[i32], w: Panels<'_>, y: &mut [i32]) -> bool {
+    assert_eq!(ids.len() * w.inputs, y.len(), "a column for each id");
+    ids.iter().zip(y.chunks_exact_mut(w.inputs)).all(|(&id, y)| {
+        let Some(id) = usize::try_from(id).ok().filter(|&id| id < w.outputs) else { return false };
+        let rows = w.panel(id / OUTPUTS).chunks_exact(OUTPUTS);
+        y.iter_mut().zip(rows).for_each(|(y, row)| *y = row[id % OUTPUTS].into());
+        true
+    })
+}
+
 /// The low byte of each level, with a sign, and what is left: `x = 256 * rest + byte`. Whether anything is left.
 #[inline(always)]
 pub(super) fn split(x: &mut [i32], bytes: &mut [i8]) -> bool {

@@ -355,6 +355,21 @@ fn products_of_extremes() {
 }
 
 #[test]
+fn columns_are_of_the_weight() {
+    let (k, m) = (5, 70);
+    let w: Vec<i8> = (0..k * m).map(|i| (i * 7 % 251) as u8 as i8).collect();
+    let packed = panels(&w, k, m);
+    let packed = Panels::new(packed.as_panels().expect("they are"), k, m);
+    for kernels in isas() {
+        let mut y = vec![0; 3 * k];
+        assert!(kernels.columns(&[69, 0, 64], packed, &mut y));
+        let want = [69, 0, 64].iter().flat_map(|id| w[*id..].iter().step_by(m)).map(|&w| i32::from(w));
+        assert!(y.iter().copied().eq(want));
+        assert!(!kernels.columns(&[0, 70, 0], packed, &mut y) && !kernels.columns(&[-1, 0, 0], packed, &mut y));
+    }
+}
+
+#[test]
 fn extreme_potentials() {
     let x = [
         0.0,
