@@ -9,6 +9,9 @@ use crate::Context;
 use snnc_ir::{Binary, Builder, Diagnostic, Graph, Op, Tensor, Value};
 use std::sync::Arc;
 
+/// Whoever reads the head in finer levels than these, those of 8 bits, wants more than the embedding would then have: at T = 8
+/// the centred cosine of a trained network is .999952 with a table of its own, .999949 without.
+const LEVELS: i32 = 127;
 /// Root mean square of the error over that of the table: rounding to 127 levels of a row's maximum makes .007 to .012 for
 /// normally distributed rows of 256 to 1280 numbers.
 const ERROR: f64 = 0.015;
@@ -59,6 +62,10 @@ impl<'g> Shared<'g> {
         graph.iter().rev().filter(|(_, node)| node.op == Op::Affine).find_map(|(_, affine)| {
             let settle = graph.node(affine.args[0]);
             let synapse = graph.node(*settle.args.first()?);
+            let (code, steps) = graph.ty(*synapse.args.first()?).levels()?;
+            if code.levels(steps) > LEVELS {
+                return None;
+            }
             let weight = graph.constant(*synapse.args.get(1).filter(|_| synapse.op == Op::Synapse)?)?;
             let scale = graph.constant(affine.args[1])?.tensor.as_f32()?;
             let bytes = weight.tensor.as_i8().filter(|_| weight.tensor.sizes() == [d, v])?;

@@ -6,6 +6,7 @@
 use crate::kernels::{Kernels, Level, OUTPUTS, Panels, Scratch, Ssa, SsaCount};
 use crate::pool::Pool;
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// What a listed row of a panel costs, in rows of one token's walk over all of them: a walk reads memory in order.
@@ -58,14 +59,17 @@ pub fn product_wide<L: Copy + Into<i32> + Sync>(kernels: Kernels, pool: &Pool, x
 /// `y[n, m]` from trains through a weight, Horner with `carry` over the timesteps; how many spikes there were.
 pub fn synapse(kernels: Kernels, pool: &Pool, trains: Trains<'_>, carry: i32, w: Panels<'_>, y: &mut [i32]) -> u64 {
     let Trains { planes, stride, steps } = trains;
-    let tokens = (EVENTS / (steps * w.inputs())).max(1);
-    let mut count = 0;
-    for (planes, y) in planes.chunks(tokens * steps * stride).zip(y.chunks_mut(tokens * w.outputs())) {
+    let rows = y.len() / w.outputs();
+    let tokens = (EVENTS / (steps * w.inputs())).min(rows.div_ceil(pool.threads())).max(1);
+    let count = AtomicU64::new(0);
+    let parts = planes.chunks(tokens * steps * stride).zip(y.chunks_mut(tokens * w.outputs())).collect();
+    let work = |(planes, y): (&[i8], &mut [i32])| {
         let events = kernels.listen(planes, stride, w.inputs());
-        count += events.count();
+        count.fetch_add(events.count(), Ordering::Relaxed);
         by_outputs(pool, events.planes() / steps, w, y, |w, y| kernels.synapse(&events, steps, carry, w, y));
-    }
-    count
+    };
+    pool.each(parts, work);
+    count.into_inner()
 }
 
 /// Shares `work(x, w, y)`: by outputs where there is one token, by tokens where there are many.

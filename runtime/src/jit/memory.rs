@@ -12,10 +12,9 @@ use crate::plan::{Place, Step};
 use crate::state::Slot;
 use cranelift_jit::JITModule;
 use cranelift_module::FuncId;
+use memmap2::MmapMut;
 use snnc_ir::price::Events;
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
-use std::ptr::NonNull;
 use std::sync::Mutex;
 
 /// What a step's machine code or kernel is told beside the frame: offsets into the arena, addresses of constants.
@@ -113,7 +112,7 @@ impl Code {
         assert!(rows <= compiled.plan.chunk && first + wanted <= rows, "rows within the chunk");
         let mut run = run;
         let mut frame = Frame {
-            arena: arena.base.as_ptr(),
+            arena: arena.bytes_mut().as_mut_ptr(),
             tallies: tallies.as_mut_ptr(),
             scratch: scratch.as_mut_ptr(),
             rows: rows as u64,
@@ -207,47 +206,33 @@ pub fn cast_mut<T: Plain>(bytes: &mut [u8]) -> Option<&mut [T]> {
     fits.then(|| unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size_of::<T>()) })
 }
 
-/// A session's arena: zeroed, aligned to cache lines, and not touched before it is used.
+/// A session's arena: zeroed, aligned to pages, and not touched before it is used.
 pub struct Arena {
-    base: NonNull<u8>,
-    layout: Layout,
+    map: MmapMut,
 }
 
 impl fmt::Debug for Arena {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Arena of {} bytes", self.layout.size())
+        write!(f, "Arena of {} bytes", self.len())
     }
 }
 
-// SAFETY: it owns its memory as a `Vec` does.
-unsafe impl Send for Arena {}
-
 impl Arena {
+    /// Panics where there is not so much memory, as any allocation does.
     pub fn new(bytes: usize) -> Self {
-        let layout = Layout::from_size_align(bytes.max(1), 64).unwrap_or_else(|_| panic!("{bytes} bytes are no arena"));
-        // SAFETY: the layout's size is not zero.
-        let base = unsafe { alloc_zeroed(layout) };
-        Self { base: NonNull::new(base).unwrap_or_else(|| handle_alloc_error(layout)), layout }
+        let map = MmapMut::map_anon(bytes.max(1));
+        Self { map: map.unwrap_or_else(|error| panic!("an arena of {bytes} bytes is not to be had: {error}")) }
     }
 
     pub fn len(&self) -> usize {
-        self.layout.size()
+        self.map.len()
     }
 
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the memory is this long, initialised, and borrowed with `self`.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.layout.size()) }
+        &self.map
     }
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.layout.size()) }
-    }
-}
-
-impl Drop for Arena {
-    fn drop(&mut self) {
-        // SAFETY: it was allocated with this layout.
-        unsafe { dealloc(self.base.as_ptr(), self.layout) };
+        &mut self.map
     }
 }
