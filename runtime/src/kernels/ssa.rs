@@ -4,13 +4,13 @@
 //! `phase = trunc((best - score) * slope + 0.5)`. What fires in phase `p` weighs `weights[p]`; what would fire after the last
 //! phase stays silent. The output is the weighted mean of the values: two exact integers, one division.
 //!
-//! Few queries: keys are read as they lie, then the values of the keys that fired. Many: keys and values are interleaved once,
-//! and tiles of queries pass over them as tokens pass over a weight; no matrix of all queries by all keys is made. Where
+//! Few queries: keys are read as they lie, then the values of the keys that fired. Many: keys and values are interleaved once
+//! in 16 bits, and tiles of queries pass over them as tokens pass over a weight; no matrix of all queries by all keys is made. Where
 //! queries come as trains, scores are summed timestep by timestep, Horner over time; the rest is the same.
 
 use super::check_attention;
 use super::neuron::{Code, Level, count, spell_one};
-use super::product::{GROUP, Group, OUTPUTS};
+use super::product::OUTPUTS;
 use super::vectors::{Sums, Vectors};
 
 /// What the attention of a layer is made of.
@@ -40,17 +40,26 @@ pub struct SsaCount {
 /// Memory that attention works in, kept from call to call.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    plane: Vec<i8>,
+    spikes: Vec<i8>,
     part: Vec<i32>,
     scores: Vec<i32>,
     weights: Vec<i16>,
     fired: Vec<(u32, i16)>,
     sums: Vec<i32>,
-    keys: Vec<Group>,
-    values: Vec<Group>,
-    /// Low and high bytes of weights.
-    bytes: [Vec<i8>; 2],
+    plane: Vec<i16>,
+    keys: Vec<Pair>,
+    values: Vec<Pair>,
 }
+
+/// Numbers that are summed at once.
+pub(super) const PAIR: usize = 2;
+
+/// Two inputs of 64 outputs, `[64][2]`: two channels of keys, or two keys' channels.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Pair(pub [i16; PAIR * OUTPUTS]);
+
+const ZERO: Pair = Pair([0; PAIR * OUTPUTS]);
 
 /// Entries of a table of phases: more than the phases of any base, and a power of two.
 pub(super) const PHASES: usize = 1024;
@@ -64,7 +73,7 @@ const FEW: usize = 2;
 const TILE: usize = 6;
 /// Queries whose scores are held at a time.
 const QUERIES: usize = 4 * TILE;
-/// Groups of values that all queries of a tile pass before the next ones, 16 KiB.
+/// Pairs of values that all queries of a tile pass before the next ones, 16 KiB.
 const BLOCK: usize = 64;
 
 /// One head of all queries: `out[n, width]`.
@@ -89,11 +98,10 @@ pub(super) fn head<Q: Level, K: Level, V: Level>(
     for (i, q) in q.chunks_exact(d).enumerate() {
         tally.score_additions += count(&q[head.from..][..width], shape.code) * (head.past + i + 1) as u64;
     }
-    tally.value_keys = match (K::narrow(k), V::narrow(v)) {
-        (Some(k), Some(v)) if queries > FEW && (shape.steps.is_some() || Q::narrow(q).is_some()) => {
-            many(vectors, q, k, v, shape, &head, scratch, out)
-        }
-        _ => few(vectors, q, k, v, shape, &head, scratch, out),
+    tally.value_keys = if queries > FEW {
+        many(vectors, q, k, v, shape, &head, scratch, out)
+    } else {
+        few(vectors, q, k, v, shape, &head, scratch, out)
     };
     tally
 }
@@ -161,11 +169,11 @@ fn few<Q: Level, K: Level, V: Level>(
             None => vectors.dots(q, keys_at, d, &mut scratch.scores),
             Some(steps) => {
                 scratch.part.resize(keys, 0);
-                scratch.plane.resize(width, 0);
+                scratch.spikes.resize(width, 0);
                 scratch.scores.fill(0);
                 for t in 0..steps {
-                    scratch.plane.iter_mut().zip(q).for_each(|(s, &q)| *s = spell_one(q, shape.code, t, steps));
-                    vectors.dots(&scratch.plane, keys_at, d, &mut scratch.part);
+                    scratch.spikes.iter_mut().zip(q).for_each(|(s, &q)| *s = spell_one(q, shape.code, t, steps));
+                    vectors.dots(&scratch.spikes, keys_at, d, &mut scratch.part);
                     let carry = shape.code.carry();
                     scratch.scores.iter_mut().zip(&scratch.part).for_each(|(sum, part)| *sum = carry * *sum + part);
                 }
@@ -188,13 +196,13 @@ fn few<Q: Level, K: Level, V: Level>(
     awake
 }
 
-/// Tile by tile, for keys and values of 8 bits. Keys that fired.
+/// Tile by tile. Keys that fired.
 #[inline(always)]
-fn many<Q: Level>(
+fn many<Q: Level, K: Level, V: Level>(
     vectors: impl Vectors,
     q: &[Q],
-    k: &[i8],
-    v: &[i8],
+    k: &[K],
+    v: &[V],
     shape: &Ssa<'_>,
     head: &Head<'_>,
     scratch: &mut Scratch,
@@ -202,13 +210,12 @@ fn many<Q: Level>(
 ) -> u64 {
     let (d, width) = (head.d, head.width);
     let keys = k.len() / d;
-    let Scratch { plane, scores, weights, keys: turned, values, bytes, .. } = scratch;
-    turn_keys(vectors, k, head, keys, turned);
-    interleave_values(vectors, v, head, keys, values);
+    let Scratch { plane, scores, weights, keys: turned, values, .. } = scratch;
+    turn_keys(k, head, turned);
+    interleave_values(v, head, values);
     let stride = keys.next_multiple_of(OUTPUTS);
     scores.resize(QUERIES * stride, 0);
-    weights.resize(stride, 0);
-    bytes.iter_mut().for_each(|bytes| bytes.resize(QUERIES * stride, 0));
+    weights.resize(QUERIES * stride, 0);
     let mut awake = 0;
     let mut totals = [0; QUERIES];
     for (group, (q, out)) in q.chunks(QUERIES * d).zip(out.chunks_mut(QUERIES * width)).enumerate() {
@@ -216,103 +223,102 @@ fn many<Q: Level>(
         let queries = q.len() / d;
         // All keys that a query of the group meets.
         let most = first + queries - 1;
-        sum_scores(vectors, q, shape, head, most, turned, plane, scores, stride);
+        spell_queries(q, shape, head, plane);
+        sum_scores(vectors, plane, shape, head, [queries, most], turned, scores, stride);
         for i in 0..queries {
-            let met = first + i;
-            let weights = &mut weights[..met];
-            totals[i] = head.fire(vectors, &mut scores[i * stride..][..met], weights);
-            awake += weights.iter().map(|&w| u64::from(w > 0)).sum::<u64>();
-            for (place, bytes) in bytes.iter_mut().enumerate() {
-                let row = &mut bytes[i * stride..][..most.next_multiple_of(OUTPUTS)];
-                let byte = |w: i16| if place == 0 { w as i8 } else { ((w - i16::from(w as i8)) >> 8) as i8 };
-                row.iter_mut().zip(&*weights).for_each(|(byte_of, &w)| *byte_of = byte(w));
-                row[met..].fill(0);
-            }
+            let row = &mut weights[i * stride..][..most.next_multiple_of(PAIR)];
+            let (met, beyond) = row.split_at_mut(first + i);
+            totals[i] = head.fire(vectors, &mut scores[i * stride..][..met.len()], met);
+            awake += met.iter().map(|&w| u64::from(w > 0)).sum::<u64>();
+            beyond.fill(0);
         }
-        weigh_values(vectors, bytes, queries, most, values, stride, width, &totals, out);
+        weigh_values(vectors, weights, &totals[..queries], most, values, stride, width, out);
     }
     awake
 }
 
-/// Blocks of 64 keys as weights of queries: `[keys / 64][width / 4]` groups, an output for each key.
+/// Blocks of 64 keys as weights of queries: `[keys / 64][width / 2]` pairs, an output for each key.
 #[inline(always)]
-fn turn_keys(vectors: impl Vectors, k: &[i8], head: &Head<'_>, keys: usize, turned: &mut Vec<Group>) {
-    let groups = head.width.div_ceil(GROUP);
+fn turn_keys<K: Level>(k: &[K], head: &Head<'_>, turned: &mut Vec<Pair>) {
+    let pairs = head.width.div_ceil(PAIR);
     turned.clear();
-    turned.resize(keys.div_ceil(OUTPUTS) * groups, Group([0; GROUP * OUTPUTS]));
-    for (block, k) in turned.chunks_exact_mut(groups).zip(k.chunks(OUTPUTS * head.d)) {
-        for (j, key) in k.chunks(head.d).enumerate() {
-            let (fours, rest) = key[head.from..][..head.width].as_chunks::<GROUP>();
-            for (group, four) in block.iter_mut().zip(fours) {
-                group.0.as_chunks_mut::<GROUP>().0[j] = *four;
+    turned.resize((k.len() / head.d).div_ceil(OUTPUTS) * pairs, ZERO);
+    for (block, k) in turned.chunks_exact_mut(pairs).zip(k.chunks(OUTPUTS * head.d)) {
+        for (j, key) in k.chunks_exact(head.d).enumerate() {
+            let (twos, rest) = key[head.from..][..head.width].as_chunks::<PAIR>();
+            for (pair, two) in block.iter_mut().zip(twos) {
+                pair.0.as_chunks_mut::<PAIR>().0[j] = [two[0].to_i16(), two[1].to_i16()];
             }
-            if let Some(last) = block.last_mut().filter(|_| !rest.is_empty()) {
-                last.0[j * GROUP..][..rest.len()].copy_from_slice(rest);
+            if let (Some(last), [rest]) = (block.last_mut(), rest) {
+                last.0[j * PAIR] = rest.to_i16();
             }
         }
-        block.iter_mut().for_each(|group| vectors.form(group));
     }
 }
 
-/// Values as weights of weights: `[width / 64][keys / 64][16]` groups of four keys, an output for each channel.
+/// Values as weights of weights: `[width / 64][keys / 2]` pairs of keys, an output for each channel.
 #[inline(always)]
-fn interleave_values(vectors: impl Vectors, v: &[i8], head: &Head<'_>, keys: usize, values: &mut Vec<Group>) {
-    let groups = keys.next_multiple_of(OUTPUTS) / GROUP;
+fn interleave_values<V: Level>(v: &[V], head: &Head<'_>, values: &mut Vec<Pair>) {
+    let pairs = (v.len() / head.d).div_ceil(PAIR);
     values.clear();
-    values.resize(head.width.div_ceil(OUTPUTS) * groups, Group([0; GROUP * OUTPUTS]));
-    for (p, values) in values.chunks_exact_mut(groups).enumerate() {
-        let columns = p * OUTPUTS..head.width.min((p + 1) * OUTPUTS);
-        for (group, v) in values.iter_mut().zip(v.chunks(GROUP * head.d)) {
-            let mut rows = [0; GROUP * OUTPUTS];
-            for (row, v) in rows.chunks_exact_mut(OUTPUTS).zip(v.chunks(head.d)) {
-                row[..columns.len()].copy_from_slice(&v[head.from..][columns.clone()]);
+    values.resize(head.width.div_ceil(OUTPUTS) * pairs, ZERO);
+    for (p, values) in values.chunks_exact_mut(pairs).enumerate() {
+        let columns = head.from + p * OUTPUTS..head.from + head.width.min((p + 1) * OUTPUTS);
+        for (pair, v) in values.iter_mut().zip(v.chunks(PAIR * head.d)) {
+            for (i, v) in v.chunks_exact(head.d).enumerate() {
+                let both = pair.0.as_chunks_mut::<PAIR>().0.iter_mut();
+                both.zip(&v[columns.clone()]).for_each(|(both, v)| both[i] = v.to_i16());
             }
-            vectors.interleave(&rows, std::slice::from_mut(group));
         }
-        let read = keys.div_ceil(GROUP);
-        values[read..].iter_mut().for_each(|group| vectors.form(group));
     }
+}
+
+/// By timestep and by query what it says, in rows of whole pairs; levels where time is collapsed.
+#[inline(always)]
+fn spell_queries<Q: Level>(q: &[Q], shape: &Ssa<'_>, head: &Head<'_>, plane: &mut Vec<i16>) {
+    let (queries, padded) = (q.len() / head.d, head.width.next_multiple_of(PAIR));
+    plane.clear();
+    plane.resize(usize::from(shape.steps.unwrap_or(1)) * queries * padded, 0);
+    for (i, x) in plane.chunks_exact_mut(padded).enumerate() {
+        let (t, q) = ((i / queries) as u16, &q[i % queries * head.d + head.from..][..head.width]);
+        match shape.steps {
+            None => x.iter_mut().zip(q).for_each(|(x, &q)| *x = q.to_i16()),
+            Some(steps) => x.iter_mut().zip(q).for_each(|(x, &q)| *x = spell_one(q, shape.code, t, steps).into()),
+        }
+    }
+}
+
+/// Calls a function with `T` tokens of a tile.
+macro_rules! tile {
+    ($tokens:expr, $function:ident($($arg:expr),*)) => {
+        match $tokens {
+            1 => $function::<1>($($arg),*),
+            2 => $function::<2>($($arg),*),
+            3 => $function::<3>($($arg),*),
+            4 => $function::<4>($($arg),*),
+            5 => $function::<5>($($arg),*),
+            _ => $function::<TILE>($($arg),*),
+        }
+    };
 }
 
 /// Scores of a group of queries with the first `most` keys, in rows `stride` apart.
 #[inline(always)]
-fn sum_scores<Q: Level>(
+fn sum_scores(
     vectors: impl Vectors,
-    q: &[Q],
+    plane: &[i16],
     shape: &Ssa<'_>,
     head: &Head<'_>,
-    most: usize,
-    turned: &[Group],
-    plane: &mut Vec<i8>,
+    [queries, most]: [usize; 2],
+    turned: &[Pair],
     scores: &mut [i32],
     stride: usize,
 ) {
-    let queries = q.len() / head.d;
-    let groups = head.width.div_ceil(GROUP);
-    let padded = groups * GROUP;
-    // By timestep, and by query, what it says; levels where time is collapsed.
-    let steps = shape.steps.unwrap_or(1);
-    plane.clear();
-    plane.resize(usize::from(steps) * queries * padded, 0);
-    for (i, x) in plane.chunks_exact_mut(padded).enumerate() {
-        let (t, q) = ((i / queries) as u16, &q[i % queries * head.d + head.from..][..head.width]);
-        match shape.steps {
-            None => x.iter_mut().zip(q).for_each(|(x, &q)| *x = q.to_i16() as i8),
-            Some(steps) => x.iter_mut().zip(q).for_each(|(x, &q)| *x = spell_one(q, shape.code, t, steps)),
-        }
-    }
+    let padded = head.width.next_multiple_of(PAIR);
     for (t, plane) in plane.chunks_exact(queries * padded).enumerate() {
         let carry = if t == 0 { 0 } else { shape.code.carry() };
-        for (tile, x) in plane.chunks(TILE * padded).enumerate() {
-            let scores = &mut scores[tile * TILE * stride..];
-            match x.len() / padded {
-                1 => score_tile::<1>(vectors, x, padded, turned, groups, most, carry, scores, stride),
-                2 => score_tile::<2>(vectors, x, padded, turned, groups, most, carry, scores, stride),
-                3 => score_tile::<3>(vectors, x, padded, turned, groups, most, carry, scores, stride),
-                4 => score_tile::<4>(vectors, x, padded, turned, groups, most, carry, scores, stride),
-                5 => score_tile::<5>(vectors, x, padded, turned, groups, most, carry, scores, stride),
-                _ => score_tile::<TILE>(vectors, x, padded, turned, groups, most, carry, scores, stride),
-            }
+        for (x, scores) in plane.chunks(TILE * padded).zip(scores.chunks_mut(TILE * stride)) {
+            tile!(x.len() / padded, score_tile(vectors, x, turned, most, carry, scores, stride));
         }
     }
 }
@@ -320,20 +326,18 @@ fn sum_scores<Q: Level>(
 #[inline(always)]
 fn score_tile<const T: usize>(
     vectors: impl Vectors,
-    x: &[i8],
-    padded: usize,
-    turned: &[Group],
-    groups: usize,
+    x: &[i16],
+    turned: &[Pair],
     most: usize,
     carry: i32,
     scores: &mut [i32],
     stride: usize,
 ) {
-    let rows: [&[i8]; T] = std::array::from_fn(|t| &x[t * padded..][..padded]);
-    let origins: [i32; T] = std::array::from_fn(|t| vectors.origin(rows[t]));
-    for (block, keys) in turned.chunks_exact(groups).take(most.div_ceil(OUTPUTS)).enumerate() {
-        let mut sums: [Sums; T] = std::array::from_fn(|t| [origins[t]; OUTPUTS]);
-        vectors.tile(rows, keys, &mut sums);
+    let padded = x.len() / T;
+    let rows: [&[i16]; T] = std::array::from_fn(|t| &x[t * padded..][..padded]);
+    for (block, keys) in turned.chunks_exact(padded / PAIR).take(most.div_ceil(OUTPUTS)).enumerate() {
+        let mut sums: [Sums; T] = [[0; OUTPUTS]; T];
+        vectors.tile_pairs(rows, keys, &mut sums);
         for (t, sums) in sums.iter().enumerate() {
             let scores = &mut scores[t * stride + block * OUTPUTS..][..OUTPUTS];
             if carry == 0 {
@@ -349,60 +353,43 @@ fn score_tile<const T: usize>(
 #[inline(always)]
 fn weigh_values(
     vectors: impl Vectors,
-    bytes: &[Vec<i8>; 2],
-    queries: usize,
+    weights: &[i16],
+    totals: &[i32],
     most: usize,
-    values: &[Group],
+    values: &[Pair],
     stride: usize,
     width: usize,
-    totals: &[i32],
     out: &mut [f32],
 ) {
-    let tiles = totals[..queries].chunks(TILE).zip(out.chunks_mut(TILE * width));
-    for (tile, (totals, out)) in tiles.enumerate() {
-        let bytes = [0, 1].map(|i: usize| &bytes[i][tile * TILE * stride..]);
-        match totals.len() {
-            1 => weigh_tile::<1>(vectors, bytes, most, values, stride, width, totals, out),
-            2 => weigh_tile::<2>(vectors, bytes, most, values, stride, width, totals, out),
-            3 => weigh_tile::<3>(vectors, bytes, most, values, stride, width, totals, out),
-            4 => weigh_tile::<4>(vectors, bytes, most, values, stride, width, totals, out),
-            5 => weigh_tile::<5>(vectors, bytes, most, values, stride, width, totals, out),
-            _ => weigh_tile::<TILE>(vectors, bytes, most, values, stride, width, totals, out),
-        }
+    let tiles = totals.chunks(TILE).zip(out.chunks_mut(TILE * width));
+    for ((totals, out), weights) in tiles.zip(weights.chunks(TILE * stride)) {
+        tile!(totals.len(), weigh_tile(vectors, weights, totals, most, values, stride, width, out));
     }
 }
 
 #[inline(always)]
 fn weigh_tile<const T: usize>(
     vectors: impl Vectors,
-    bytes: [&[i8]; 2],
+    weights: &[i16],
+    totals: &[i32],
     most: usize,
-    values: &[Group],
+    values: &[Pair],
     stride: usize,
     width: usize,
-    totals: &[i32],
     out: &mut [f32],
 ) {
-    let used = most.next_multiple_of(GROUP);
-    for (p, values) in values.chunks_exact(stride / GROUP).enumerate() {
-        // Of low bytes, of high bytes.
-        let mut sums: [[Sums; T]; 2] = [[[0; OUTPUTS]; T]; 2];
-        for (bytes, sums) in bytes.iter().zip(&mut sums) {
-            for (t, sums) in sums.iter_mut().enumerate() {
-                sums.fill(vectors.origin(&bytes[t * stride..][..used]));
-            }
-            for (block, values) in values[..used / GROUP].chunks(BLOCK).enumerate() {
-                let from = block * BLOCK * GROUP;
-                let rows: [&[i8]; T] = std::array::from_fn(|t| &bytes[t * stride + from..][..values.len() * GROUP]);
-                vectors.tile(rows, values, sums);
-            }
+    let panels = width.div_ceil(OUTPUTS);
+    for (p, values) in values.chunks_exact(values.len() / panels).enumerate() {
+        let mut sums: [Sums; T] = [[0; OUTPUTS]; T];
+        for (block, values) in values[..most.div_ceil(PAIR)].chunks(BLOCK).enumerate() {
+            let from = block * BLOCK * PAIR;
+            let rows: [&[i16]; T] = std::array::from_fn(|t| &weights[t * stride + from..][..values.len() * PAIR]);
+            vectors.tile_pairs(rows, values, &mut sums);
         }
         let columns = p * OUTPUTS..width.min((p + 1) * OUTPUTS);
-        for t in 0..T {
+        for (t, sums) in sums.iter().enumerate() {
             let out = &mut out[t * width..][columns.clone()];
-            for ((out, low), high) in out.iter_mut().zip(&sums[0][t]).zip(&sums[1][t]) {
-                *out = (low + 256 * high) as f32 / totals[t] as f32;
-            }
+            out.iter_mut().zip(sums).for_each(|(out, &sum)| *out = sum as f32 / totals[t] as f32);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::super::events::{Ahead, Rows};
 use super::super::neuron::Level;
 use super::super::product::{GROUP, Group, OUTPUTS};
-use super::super::ssa::Table;
+use super::super::ssa::{PAIR, Pair, Table};
 use super::portable::{Portable, dot};
 use super::{Sums, Vectors, fours};
 use std::arch::x86_64::*;
@@ -151,7 +151,34 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn form(self, _: &mut Group) {}
+    fn tile_pairs<const T: usize>(self, x: [&[i16]; T], block: &[Pair], sums: &mut [Sums; T]) {
+        assert!(x.iter().all(|x| x.len() == block.len() * PAIR), "two inputs for each pair");
+        let x = x.map(<[i16]>::as_ptr);
+        for part in 0..OUTPUTS / 16 {
+            // SAFETY: AVX2 by the type's invariant. A pair is eight vectors, of which two are of this part; two inputs from
+            // `2 * g` on are within `x` by the assertion; the sums are eight vectors. Test: `dots_and_weighted_sums_are_exact`.
+            unsafe {
+                let mut lanes = [[_mm256_setzero_si256(); 2]; T];
+                for (g, pair) in block.iter().enumerate() {
+                    let w = pair.0.as_ptr().cast::<__m256i>().add(2 * part);
+                    let w = [_mm256_loadu_si256(w), _mm256_loadu_si256(w.add(1))];
+                    for (lanes, x) in lanes.iter_mut().zip(x) {
+                        let x = _mm256_set1_epi32(x.add(g * PAIR).cast::<i32>().read_unaligned());
+                        for (lanes, w) in lanes.iter_mut().zip(w) {
+                            *lanes = _mm256_add_epi32(*lanes, _mm256_madd_epi16(w, x));
+                        }
+                    }
+                }
+                for (lanes, sums) in lanes.into_iter().zip(sums.iter_mut()) {
+                    let sums = sums.as_mut_ptr().cast::<__m256i>().add(2 * part);
+                    for (i, lanes) in lanes.into_iter().enumerate() {
+                        let sum = _mm256_add_epi32(_mm256_loadu_si256(sums.add(i)), lanes);
+                        _mm256_storeu_si256(sums.add(i), sum);
+                    }
+                }
+            }
+        }
+    }
 
     #[inline(always)]
     fn origin(self, _: &[i8]) -> i32 {

@@ -6,7 +6,7 @@
 use super::super::events::{Ahead, Rows};
 use super::super::neuron::Level;
 use super::super::product::{GROUP, Group, OUTPUTS};
-use super::super::ssa::Table;
+use super::super::ssa::{PAIR, Pair, Table};
 use super::avx2::Avx2;
 use super::portable::Portable;
 use super::{Sums, Vectors, fours};
@@ -110,14 +110,37 @@ impl Vectors for Avx512 {
         }
         if let Some(last) = block.get_mut(whole.len()) {
             Portable.interleave(rest, std::slice::from_mut(last));
-            self.form(last);
+            last.0.iter_mut().for_each(|w| *w ^= i8::MIN);
         }
     }
 
-    /// To `w + 128`.
     #[inline(always)]
-    fn form(self, group: &mut Group) {
-        group.0.iter_mut().for_each(|w| *w ^= i8::MIN);
+    fn tile_pairs<const T: usize>(self, x: [&[i16]; T], block: &[Pair], sums: &mut [Sums; T]) {
+        assert!(x.iter().all(|x| x.len() == block.len() * PAIR), "two inputs for each pair");
+        let x = x.map(<[i16]>::as_ptr);
+        // SAFETY: AVX-512 by the type's invariant. A pair is four vectors; two inputs from `2 * g` on are within `x` by the
+        // assertion; the sums are four vectors. Test: `dots_and_weighted_sums_are_exact`.
+        unsafe {
+            let mut lanes = [[_mm512_setzero_si512(); VECTORS]; T];
+            for (lanes, sums) in lanes.iter_mut().zip(sums.iter()) {
+                *lanes = four(sums.as_ptr().cast());
+            }
+            for (g, pair) in block.iter().enumerate() {
+                let w = four(pair.0.as_ptr().cast());
+                for (lanes, x) in lanes.iter_mut().zip(x) {
+                    let x = _mm512_set1_epi32(x.add(g * PAIR).cast::<i32>().read_unaligned());
+                    for (lanes, w) in lanes.iter_mut().zip(w) {
+                        *lanes = _mm512_dpwssd_epi32(*lanes, w, x);
+                    }
+                }
+            }
+            for (lanes, sums) in lanes.into_iter().zip(sums) {
+                let sums = sums.as_mut_ptr().cast::<__m512i>();
+                for (i, lanes) in lanes.into_iter().enumerate() {
+                    _mm512_storeu_si512(sums.add(i), lanes);
+                }
+            }
+        }
     }
 
     #[inline(always)]

@@ -18,7 +18,7 @@ pub(super) use portable::Portable;
 use super::events::{Ahead, Rows};
 use super::neuron::Level;
 use super::product::{GROUP, Group, OUTPUTS};
-use super::ssa::Table;
+use super::ssa::{Pair, Table};
 
 /// Sums of a panel's outputs.
 pub(super) type Sums = [i32; OUTPUTS];
@@ -33,11 +33,11 @@ pub(super) trait Vectors: Copy {
     /// Rows of a panel to groups, in whatever form `tile` reads them; what is missing of the last group is zero.
     fn interleave(self, rows: &[i8], block: &mut [Group]);
 
-    /// Four rows side by side, `[64][4]`, to the form that `tile` reads.
-    fn form(self, group: &mut Group);
-
     /// `T` tokens and interleaved rows: `sums += x w - origin(x)`. Each `x` has four inputs for each group.
     fn tile<const T: usize>(self, x: [&[i8]; T], block: &[Group], sums: &mut [Sums; T]);
+
+    /// The same with 16-bit inputs and weights in pairs: `sums += x w`.
+    fn tile_pairs<const T: usize>(self, x: [&[i16]; T], block: &[Pair], sums: &mut [Sums; T]);
 
     /// What a token's sums have to begin with where `tile` makes them.
     fn origin(self, x: &[i8]) -> i32;

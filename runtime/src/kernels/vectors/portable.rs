@@ -3,7 +3,7 @@
 use super::super::events::{Ahead, Rows};
 use super::super::neuron::Level;
 use super::super::product::{GROUP, Group, OUTPUTS};
-use super::super::ssa::Table;
+use super::super::ssa::{PAIR, Pair, Table};
 use super::{Sums, Vectors};
 
 #[derive(Clone, Copy)]
@@ -56,7 +56,15 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
-    fn form(self, _: &mut Group) {}
+    fn tile_pairs<const T: usize>(self, x: [&[i16]; T], block: &[Pair], sums: &mut [Sums; T]) {
+        for (x, sums) in x.iter().zip(sums.iter_mut()) {
+            for (x, pair) in x.as_chunks::<PAIR>().0.iter().zip(block) {
+                for (sum, w) in sums.iter_mut().zip(pair.0.as_chunks::<PAIR>().0) {
+                    *sum += i32::from(x[0]) * i32::from(w[0]) + i32::from(x[1]) * i32::from(w[1]);
+                }
+            }
+        }
+    }
 
     #[inline(always)]
     fn origin(self, _: &[i8]) -> i32 {
