@@ -15,6 +15,7 @@ pub mod sample;
 pub mod session;
 pub mod state;
 
+pub use jit::Listing;
 pub use kernels::{ISAS, Isa};
 pub use meter::Executed;
 pub use program::{Engine, Options, Program};

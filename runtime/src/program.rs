@@ -1,7 +1,7 @@
 //! A program made ready for an engine, shared by any number of sessions.
 
 use crate::interpreter::Interpreter;
-use crate::jit::{Compiled, Jit};
+use crate::jit::{Compiled, Jit, Listing};
 use crate::kernels::Isa;
 use crate::plan::Plan;
 use crate::session::Machine;
@@ -75,6 +75,14 @@ impl Program {
     /// Time that generating machine code took; 0 for the interpreter.
     pub fn codegen_ms(&self) -> f64 {
         self.compiled.as_ref().map_or(0.0, |compiled| compiled.codegen_ms())
+    }
+
+    /// Cranelift's IR and the instructions of every compiled function; none for the interpreter.
+    ///
+    /// # Errors
+    /// As of `new`.
+    pub fn listings(&self) -> Result<Vec<Listing>, Diagnostic> {
+        self.compiled.as_ref().map_or(Ok(Vec::new()), |compiled| compiled.listings())
     }
 
     /// The plan as text: step by step, what runs it and where its result lies.

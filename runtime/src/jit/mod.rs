@@ -24,6 +24,7 @@ use crate::state::Slot;
 use host::{Fault, Prepared};
 pub(crate) use memory::cast;
 use memory::{Arena, Code, Record, Run, Tally};
+pub use schedule::Listing;
 use snnc_ir::price::Events;
 use snnc_ir::tensor::Data;
 use snnc_ir::{Curve, Diagnostic, Graph, Value, WeightId};
@@ -92,6 +93,17 @@ impl Compiled {
 
     pub fn codegen_ms(&self) -> f64 {
         self.codegen_ms
+    }
+
+    /// Whether machine code drives synapses: kernels with vectors of their own are faster.
+    pub(crate) fn drives_synapses(&self) -> bool {
+        self.kernels.isa() == Isa::Portable
+    }
+
+    /// # Errors
+    /// As when it was compiled.
+    pub fn listings(&self) -> Result<Vec<Listing>, Diagnostic> {
+        schedule::listings(&self.plan, self.count, self.drives_synapses())
     }
 
     pub fn explain(&self) -> String {

@@ -1,6 +1,6 @@
 //! Both engines, bit for bit: outputs, events, state, on sizes that fit no vector.
 
-use crate::{Engine, Executed, Options, Program, Rows, Session};
+use crate::{Engine, Executed, Isa, Options, Program, Rows, Session};
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
 use snnc_ir::price::Events;
 use snnc_ir::{Builder, Code, Curve, Graph, Stage, Tensor, Value};
@@ -430,6 +430,24 @@ fn a_plan_reads_as_text() {
         ["code fire_binary_7_identity_f32_12", "code synapse_binary_7_12_20", "kernel ssa", "affine_add_12", "/embed"]
     {
         assert!(text.contains(part), "{part} in\n{text}");
+    }
+}
+
+/// What `--emit` shows: each function once, as IR and as instructions; synapses only where no kernel drives them.
+#[test]
+fn functions_are_listed() {
+    let graph = make(Net { stage: Stage::Spiking, layers: 2, ..NET });
+    for isa in [Isa::Portable, Isa::best()] {
+        let options = Options { isa: Some(isa), ..Options::default() };
+        let listings = Program::new(Arc::clone(&graph), &options).and_then(|p| p.listings()).expect("it compiles");
+        let names: Vec<&str> = listings.iter().map(|listing| listing.name.as_str()).collect();
+        assert!(names.contains(&"fire_binary_7_identity_f32_12") && names.last() == Some(&"forward"), "{names:?}");
+        assert_eq!(names.contains(&"synapse_binary_7_12_20"), isa == Isa::Portable, "{names:?}");
+        assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len(), "{names:?}");
+        for listing in &listings {
+            assert!(listing.clif.starts_with("function") && listing.clif.contains("block0("), "{}", listing.clif);
+            assert!(listing.asm.contains("ret"), "{}: {}", listing.name, listing.asm);
+        }
     }
 }
 
