@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod lints;
 pub mod npy;
 pub mod onnx;
+pub mod prices;
 pub mod progress;
 pub mod report;
 pub mod tokens;

@@ -4,19 +4,23 @@
 //! is the oracle of `snnc_ir::eval`; the JIT runs a plan with machine code for what is element by element or spike by
 //! spike, and Rust kernels for the rest. Every number and every event is the same in both.
 
+mod explain;
 pub mod interpreter;
 pub mod jit;
 pub mod kernels;
 pub mod meter;
 pub mod plan;
 mod pool;
+pub mod prices;
 pub mod program;
 pub mod sample;
 pub mod session;
 pub mod state;
 
+pub use jit::Listing;
 pub use kernels::{ISAS, Isa};
-pub use meter::Executed;
+pub use meter::{Executed, Products};
+pub use prices::Prices;
 pub use program::{Engine, Options, Program};
 pub use sample::{SampleOptions, Sampler};
 pub use session::{Machine, Outputs, Rows, Session};

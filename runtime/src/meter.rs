@@ -25,16 +25,44 @@ impl AddAssign for Executed {
     }
 }
 
+/// How products of levels, and synapses, were done: by token, reading the rows of what fired or all rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Products {
+    /// Tokens for which rows were read one by one.
+    pub listed: u64,
+    /// Tokens that passed over all rows.
+    pub whole: u64,
+    /// Levels that were not zero, or spikes.
+    pub fired: u64,
+    /// Rows that were read one by one.
+    pub rows: u64,
+}
+
+impl AddAssign for Products {
+    fn add_assign(&mut self, other: Self) {
+        self.listed += other.listed;
+        self.whole += other.whole;
+        self.fired += other.fired;
+        self.rows += other.rows;
+    }
+}
+
 /// Both tallies of a session.
 #[derive(Clone, Debug)]
 pub struct Meter {
     /// By node of the graph.
     pub events: Vec<Events>,
     pub executed: Executed,
+    /// By node; the oracle's stay empty.
+    pub products: Vec<Products>,
 }
 
 impl Meter {
     pub fn new(nodes: usize) -> Self {
-        Self { events: vec![Events::default(); nodes], executed: Executed::default() }
+        Self {
+            events: vec![Events::default(); nodes],
+            executed: Executed::default(),
+            products: vec![Products::default(); nodes],
+        }
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! The plan knows no addresses and runs nothing: it is the same for all sessions.
 
-use crate::meter::Executed;
+use crate::meter::{Executed, Products};
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
 use snnc_ir::price::Events;
@@ -215,8 +215,8 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The plan as text, one line a step.
-    pub fn explain(&self, graph: &Graph) -> String {
+    /// The plan as text, one line a step; with `synapses`, machine code drives them.
+    pub fn explain(&self, graph: &Graph, synapses: bool) -> String {
         let mut text = format!(
             "{} steps, chunks of {} tokens, arena {:.1} KiB\n",
             self.steps.len(),
@@ -228,13 +228,15 @@ impl Plan {
             let rows = if step.when == When::Wanted { " (wanted rows)" } else { "" };
             let inputs: Vec<String> =
                 step.inputs.iter().map(|&input| format!("@{}", self.places[input].offset)).collect();
+            let work = step.work.to_string();
+            let name = work.split_once(' ').map_or(work.as_str(), |(_, name)| name);
+            let kind = if step.work.is_code(synapses) { "code" } else { "kernel" };
             text += &format!(
-                "{i:4}  {:<28} {:<32} @{:<9} <- {:<20} {}{rows}  {}\n",
+                "{i:4}  {:<28} {:<32} @{:<9} <- {:<20} {kind} {name}{rows}  {}\n",
                 graph.node(step.node).op.to_string(),
                 place.ty.to_string(),
                 place.offset,
                 inputs.join(" "),
-                step.work,
                 graph.origin(step.node)
             );
         }
@@ -623,8 +625,8 @@ impl Work {
         }
     }
 
-    /// What running it on `rows` rows does, given its events and the spikes that reached it.
-    pub fn executed(&self, rows: usize, events: &Events, active: u64) -> Executed {
+    /// What running it on `rows` rows does, given its events and how its products were done.
+    pub fn executed(&self, rows: usize, events: &Events, products: &Products) -> Executed {
         let rows64 = rows as u64;
         let dense = |macs: usize, bytes: usize| Executed {
             macs: rows64 * macs as u64,
@@ -635,14 +637,20 @@ impl Work {
             Work::Embed { width, .. } => Executed { bytes: rows64 * 4 * width as u64, ..Executed::default() },
             Work::Columns { inputs, .. } => Executed { bytes: rows64 * inputs as u64, ..Executed::default() },
             Work::Linear { inputs, outputs, .. } => dense(inputs * outputs, 4 * inputs * outputs),
-            Work::Product { inputs, outputs, .. } => dense(inputs * outputs, inputs * outputs),
+            Work::Product { inputs, outputs, .. } => {
+                let listed = products.rows * outputs as u64;
+                let whole = if products.whole > 0 { (inputs * outputs) as u64 } else { 0 };
+                let macs = products.whole * (inputs * outputs) as u64;
+                Executed { macs, additions: listed, bytes: whole + listed }
+            }
             Work::Attention { width, .. } => Executed { macs: 2 * events.keys * width as u64, ..Executed::default() },
             Work::Ssa { width, heads, .. } => Executed {
                 macs: events.keys * width as u64 + events.value_keys * (width / heads) as u64,
                 ..Executed::default()
             },
             Work::Synapse { outputs, .. } | Work::Currents { outputs, .. } => {
-                Executed { additions: active * outputs as u64, bytes: active * outputs as u64, macs: 0 }
+                let listed = products.rows * outputs as u64;
+                Executed { additions: listed, bytes: listed, macs: 0 }
             }
             Work::Normalise { .. }
             | Work::LayerNorm { .. }

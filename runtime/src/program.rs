@@ -1,9 +1,12 @@
 //! A program made ready for an engine, shared by any number of sessions.
 
+use crate::explain;
 use crate::interpreter::Interpreter;
-use crate::jit::{Compiled, Jit};
+use crate::jit::{Compiled, Jit, Listing};
 use crate::kernels::Isa;
+use crate::meter::Products;
 use crate::plan::Plan;
+use crate::prices::Prices;
 use crate::session::Machine;
 use snnc_ir::{Diagnostic, Graph, Stage};
 use std::sync::Arc;
@@ -30,11 +33,13 @@ pub struct Options {
     pub threads: usize,
     /// The most tokens that one pass over the layers takes. It never changes a result.
     pub chunk: usize,
+    /// What rows of weights cost here. They never change a result.
+    pub prices: Prices,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { engine: Engine::Jit, count: true, isa: None, threads: 1, chunk: 128 }
+        Self { engine: Engine::Jit, count: true, isa: None, threads: 1, chunk: 128, prices: Prices::default() }
     }
 }
 
@@ -77,12 +82,25 @@ impl Program {
         self.compiled.as_ref().map_or(0.0, |compiled| compiled.codegen_ms())
     }
 
+    /// Cranelift's IR and the instructions of every compiled function; none for the interpreter.
+    ///
+    /// # Errors
+    /// As of `new`.
+    pub fn listings(&self) -> Result<Vec<Listing>, Diagnostic> {
+        self.compiled.as_ref().map_or(Ok(Vec::new()), |compiled| compiled.listings())
+    }
+
     /// The plan as text: step by step, what runs it and where its result lies.
     pub fn explain(&self) -> String {
         match &self.compiled {
             Some(compiled) => compiled.explain(),
             None => format!("interpreter: {} nodes in order\n", self.graph.nodes.len()),
         }
+    }
+
+    /// The choices of a plan as text: of every product, what either way costs at the density of a run's `products`, by node.
+    pub fn explain_choices(&self, products: &[Products]) -> String {
+        self.compiled.as_ref().map_or(String::new(), |compiled| explain::choices(compiled, products))
     }
 
     /// The engine with an empty sequence in it.

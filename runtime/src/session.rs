@@ -3,7 +3,7 @@
 //! Law: a token's numbers depend on it and its past alone, so how a sequence is cut into calls and calls into chunks never
 //! shows. A call that fails leaves the sequence as it was before it.
 
-use crate::meter::{Executed, Meter};
+use crate::meter::{Executed, Meter, Products};
 use crate::program::Program;
 use snnc_ir::price::Events;
 use snnc_ir::types::Elem;
@@ -124,6 +124,11 @@ impl Session {
     /// What neurons and attention did so far, by node of the program's graph.
     pub fn events(&self) -> &[Events] {
         &self.meter.events
+    }
+
+    /// How products were done so far, by node.
+    pub fn products(&self) -> &[Products] {
+        &self.meter.products
     }
 
     /// What the plan did so far.

@@ -1,18 +1,22 @@
 //! `snnc bench`: how fast a program runs here.
 
+use super::plan::PlanArgs;
 use super::{EngineArgs, Input, note, print, print_json, shared_program, threads};
 use crate::bench::{self, Setting, Speeds};
-use crate::{Complaints, files};
+use crate::{Complaints, files, prices};
 use clap::Args;
 use serde_json::{Value as Json, json};
 use snnc_ir::{Diagnostic, Stage};
-use std::path::PathBuf;
+use snnc_runtime::{Isa, Program};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Measure load, prefill and decoding of a .snn program on seeded ids; the best of some runs
 #[derive(Args, Debug)]
 pub struct Bench {
     /// The .snn file
-    model: PathBuf,
+    #[arg(required_unless_present = "measure_prices")]
+    model: Option<PathBuf>,
     /// Lengths of prompts to measure; those beyond the context are left out
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "16,128,1024")]
     prompts: Vec<usize>,
@@ -34,6 +38,14 @@ pub struct Bench {
     /// Make this share of all neurons fire, once each, whatever they read; results then mean nothing
     #[arg(long, value_name = "SHARE", value_parser = share)]
     density: Option<f64>,
+    /// Measure what rows of weights cost on this machine, and write the prices as JSON; with a model, measure it with them
+    #[arg(long, value_name = "FILE", conflicts_with = "prices")]
+    measure_prices: Option<PathBuf>,
+    /// What rows of weights cost on this machine, from --measure-prices
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
+    #[command(flatten)]
+    plan: PlanArgs,
     /// Write JSON to standard output
     #[arg(long)]
     json: bool,
@@ -67,11 +79,14 @@ const FIGURES: [(&str, bool); 5] = [
 impl Bench {
     /// Whether no figure is worse than the baseline allows.
     pub fn run(self) -> Result<bool, Complaints> {
+        let own = self.measure_prices.as_deref().map(measure_prices).transpose()?;
+        let Some(model) = &self.model else { return Ok(true) };
+        let prices = own.or(self.prices.clone());
         let load = || {
-            let graph = match files::load(&self.model)? {
+            let graph = match files::load(model)? {
                 files::Model::Snn(file) if file.graph.stage == Stage::Spiking => file.graph,
                 _ => {
-                    let place = self.model.display().to_string();
+                    let place = model.display().to_string();
                     return Err(vec![Diagnostic::new(place, "is no .snn program").note("compile it first")]);
                 }
             };
@@ -84,7 +99,8 @@ impl Bench {
         let threads = threads(self.threads);
         let program = |stepped| {
             let input = Input { graph: load()?, rounded: false };
-            shared_program(input, EngineArgs { stepped, ..EngineArgs::default() }, false, threads)
+            let engine = EngineArgs { stepped, prices: prices.clone(), ..EngineArgs::default() };
+            shared_program(input, &engine, false, threads)
         };
         let setting = Setting {
             prompts: self.prompts.clone(),
@@ -97,10 +113,25 @@ impl Bench {
         let peak = bench::peak_rss_mb();
         let bytes = bench::weight_bytes(fast.graph());
         let density = bench::density(fast.graph(), 64)?;
+        let mut plans = String::new();
+        let mut explain = |program: &Arc<Program>| {
+            self.plan.show(program, None, &mut |text| {
+                plans += text;
+                Ok(())
+            })
+        };
+        explain(&fast)?;
         drop(fast);
-        let stepped = if self.stepped { Some(bench::measure(&program(true)?, &setting)?) } else { None };
+        let stepped = if self.stepped {
+            let slow = program(true)?;
+            let speeds = bench::measure(&slow, &setting)?;
+            explain(&slow)?;
+            Some(speeds)
+        } else {
+            None
+        };
         let all = json!({
-            "model": self.model.display().to_string(), "threads": threads,
+            "model": model.display().to_string(), "threads": threads,
             "load_ms": load_ms, "first_token_ms": first_ms,
             "prefill_128_tokens_per_s": Speeds::at(&collapsed.prefill, 128),
             "prefill_1024_tokens_per_s": Speeds::at(&collapsed.prefill, 1024),
@@ -110,14 +141,28 @@ impl Bench {
         });
         if self.json {
             print_json(&all)?;
+            if !plans.is_empty() {
+                note(plans.trim_end());
+            }
         } else {
-            print(&table(&all, &collapsed, stepped.as_ref()))?;
+            let gap = if plans.is_empty() { "" } else { "\n" };
+            print(&format!("{}{gap}{plans}", table(&all, &collapsed, stepped.as_ref())))?;
         }
         Ok(baseline.is_none_or(|baseline| kept(&all, &baseline, self.max_regress)))
     }
 }
 
-fn read(path: &std::path::Path) -> Result<Json, Complaints> {
+/// Measures prices and writes them; the file's name.
+fn measure_prices(path: &Path) -> Result<PathBuf, Complaints> {
+    files::check_writable(path).map_err(|e| vec![e])?;
+    let isa = Isa::detect().map_err(|message| vec![Diagnostic::new("", message)])?;
+    let json = prices::json(&snnc_runtime::prices::measure(Some(isa)).map_err(|e| vec![e])?, isa);
+    files::write_whole(path, |out| writeln!(out, "{json:#}")).map_err(|e| vec![e])?;
+    note(&format!("{}: written", path.display()));
+    Ok(path.to_path_buf())
+}
+
+fn read(path: &Path) -> Result<Json, Complaints> {
     let text = files::read_text(path).map_err(|e| vec![e])?;
     serde_json::from_str(&text).map_err(|e| {
         vec![Diagnostic::new(path.display().to_string(), format!("is no JSON of `snnc bench --json` ({e})"))]

@@ -60,8 +60,8 @@ impl Demo {
             files::write_whole(output, |out| container::write(&file, out)).map_err(one)?;
             note(&format!("   kept as {}", output.display()));
         }
-        let dense = program(loaded.input, EngineArgs::default(), false)?;
-        let spiking = program(Input { graph: converted.graph, rounded: false }, EngineArgs::default(), true)?;
+        let dense = program(loaded.input, &EngineArgs::default(), false)?;
+        let spiking = program(Input { graph: converted.graph, rounded: false }, &EngineArgs::default(), true)?;
 
         note("2. let both networks continue a text, greedily");
         let request = Request { prompt: &self.prompt, most: 40, options: SampleOptions::default(), stop: &[] };

@@ -38,7 +38,7 @@ impl Energy {
         let tokens = loaded.tokens(&self.model)?;
         let text = files::read_text(&self.text).map_err(|e| vec![e])?;
         let ids = tokens.document(&text).map_err(|e| vec![e])?;
-        let program = program(loaded.input, self.engine, true)?;
+        let program = program(loaded.input, &self.engine, true)?;
         let done = evaluate(
             &program,
             None,

@@ -81,8 +81,12 @@ impl Eval {
         let dense_input = self.against.as_deref().map(Loaded::read).transpose()?.map(|loaded| loaded.input);
         let dense = match &dense_input {
             Some(input) => {
-                let args = EngineArgs { interpret: self.engine.interpret, ..EngineArgs::default() };
-                Some(program(input.clone(), args, false)?)
+                let args = EngineArgs {
+                    interpret: self.engine.interpret,
+                    prices: self.engine.prices.clone(),
+                    ..EngineArgs::default()
+                };
+                Some(program(input.clone(), &args, false)?)
             }
             None => None,
         };
@@ -92,7 +96,7 @@ impl Eval {
             return Err(vec![Diagnostic::new(self.model.display().to_string(), message)]);
         }
         let section = loaded.calibration.clone();
-        let program = program(loaded.input, self.engine, true)?;
+        let program = program(loaded.input, &self.engine, true)?;
         let cut =
             Cut { stride: self.stride.map(|n| n as usize), windows: self.windows.map_or(usize::MAX, |n| n as usize) };
         let done = evaluate(&program, dense.as_ref(), &ids, cut, threads(self.threads))?;

@@ -27,7 +27,7 @@ impl Logits {
     pub fn run(self) -> Result<(), Complaints> {
         let one = |e: Diagnostic| vec![e];
         files::check_writable(&self.output).map_err(one)?;
-        let program = shared_program(Loaded::read(&self.model)?.input, self.engine, false, threads(None))?;
+        let program = shared_program(Loaded::read(&self.model)?.input, &self.engine, false, threads(None))?;
         let name = logits_of(program.graph()).map_err(one)?;
         let mut session = Session::new(program);
         let outputs = session.forward(&self.tokens, Rows::All).map_err(one)?;

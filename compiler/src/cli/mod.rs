@@ -10,6 +10,7 @@ mod demo;
 mod energy;
 pub mod eval;
 mod logits;
+mod plan;
 mod run;
 mod show;
 mod tune;
@@ -17,7 +18,7 @@ mod wishes;
 
 use crate::convert::{BUILT_IN_TEXT, Sample};
 use crate::tokens::{self, Tokens};
-use crate::{Complaints, convert, files};
+use crate::{Complaints, convert, files, prices};
 use clap::{Args, Parser, Subcommand};
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::collapse;
@@ -50,7 +51,7 @@ enum Command {
 }
 
 /// Which engine runs a program.
-#[derive(Args, Clone, Copy, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 struct EngineArgs {
     /// Run machine code (the default)
     #[arg(long, conflicts_with = "interpret")]
@@ -61,6 +62,9 @@ struct EngineArgs {
     /// Run every timestep, spike by spike; without it time is collapsed. The numbers are the same
     #[arg(long)]
     stepped: bool,
+    /// What rows of weights cost on this machine, from `snnc bench --measure-prices`; only the speed depends on it
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
 }
 
 /// Runs the command line of this process.
@@ -139,13 +143,13 @@ fn threads(asked: Option<usize>) -> usize {
 }
 
 /// A program that one thread runs, or several each on a sequence of its own.
-fn program(input: Input, args: EngineArgs, count: bool) -> Result<Arc<Program>, Complaints> {
+fn program(input: Input, args: &EngineArgs, count: bool) -> Result<Arc<Program>, Complaints> {
     shared_program(input, args, count, 1)
 }
 
 /// A graph as an engine takes it: an imported one is raised, a spiking one is collapsed unless every step is to run.
 /// `threads` share the work of one sequence.
-fn shared_program(input: Input, args: EngineArgs, count: bool, threads: usize) -> Result<Arc<Program>, Complaints> {
+fn shared_program(input: Input, args: &EngineArgs, count: bool, threads: usize) -> Result<Arc<Program>, Complaints> {
     use snnc_ir::Stage;
     let Input { graph, rounded } = input;
     let graph = match graph.stage {
@@ -158,8 +162,9 @@ fn shared_program(input: Input, args: EngineArgs, count: bool, threads: usize) -
         Stage::Spiking if !args.stepped && !collapse::depends_on_order(&graph) => collapse::collapse(&graph)?,
         Stage::Tensor | Stage::Quantised | Stage::Spiking => graph,
     };
+    let prices = args.prices.as_deref().map(prices::read).transpose()?.unwrap_or_default();
     let engine = if args.interpret { Engine::Interpreter } else { Engine::Jit };
-    let options = Options { engine, count, threads, ..Options::default() };
+    let options = Options { engine, count, threads, prices, ..Options::default() };
     Program::new(Arc::new(graph), &options).map(Arc::new).map_err(|e| vec![e])
 }
 

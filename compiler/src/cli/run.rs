@@ -1,12 +1,13 @@
 //! `snnc run`: continues a text.
 
+use super::plan::PlanArgs;
 use super::{EngineArgs, Loaded, note, print, shared_program, threads};
 use crate::Complaints;
 use crate::evaluate::logits_of;
 use crate::tokens::Tokens;
 use clap::Args;
 use snnc_ir::Diagnostic;
-use snnc_runtime::{Program, Rows, SampleOptions, Sampler, Session};
+use snnc_runtime::{Products, Program, Rows, SampleOptions, Sampler, Session};
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub struct Run {
     max_new_tokens: usize,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    plan: PlanArgs,
     /// Threads; the text does not depend on them [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -60,7 +63,7 @@ impl Run {
         let loaded = Loaded::read(&self.model)?;
         let tokens = loaded.tokens(&self.model)?;
         let prompt = if self.prompt == "-" { standard_input()? } else { self.prompt.clone() };
-        let program = shared_program(loaded.input, self.engine, false, threads(self.threads))?;
+        let program = shared_program(loaded.input, &self.engine, false, threads(self.threads))?;
         let options =
             SampleOptions { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed };
         print(&prompt)?;
@@ -70,7 +73,11 @@ impl Run {
         let code = program.codegen_ms();
         let code = if code > 0.0 { format!("; machine code in {code:.1} ms") } else { String::new() };
         note(&format!("{}{code}", done.summary()));
-        Ok(())
+        // Beside the text, which is the data.
+        self.plan.show(&program, Some(&done.products), &mut |text| {
+            note(text.trim_end());
+            Ok(())
+        })
     }
 }
 
@@ -96,6 +103,8 @@ pub struct Generated {
     pub text: String,
     pub tokens: usize,
     pub prompt_tokens: usize,
+    /// How products were done, by node.
+    pub products: Vec<Products>,
     seconds: f64,
     prompt_seconds: f64,
     at_end: bool,
@@ -161,7 +170,16 @@ pub fn generate(
     }
     let seconds = start.elapsed().as_secs_f64() - prompt_seconds;
     text.show(true, show)?;
-    Ok(Generated { text: text.text, tokens: new.len(), prompt_tokens: ids.len(), seconds, prompt_seconds, at_end })
+    let products = session.products().to_vec();
+    Ok(Generated {
+        products,
+        text: text.text,
+        tokens: new.len(),
+        prompt_tokens: ids.len(),
+        seconds,
+        prompt_seconds,
+        at_end,
+    })
 }
 
 /// Text that grows token by token; what may still change is held back.

@@ -1,6 +1,7 @@
 //! `snnc show`: the IR of a program, or of an ONNX file up to a pass.
 
-use super::print;
+use super::plan::PlanArgs;
+use super::{EngineArgs, Input, print, shared_program, threads};
 use crate::Complaints;
 use crate::convert::{self, CALIBRATION_WINDOW, Recipe, Sample};
 use crate::files::{self, Model};
@@ -17,15 +18,26 @@ pub struct Show {
     /// The .snn or .onnx file
     model: PathBuf,
     /// The last pass to run on an ONNX file: imported, raise, simplify, quantise, spike, fold; on a .snn: collapse
-    #[arg(long, value_name = "PASS")]
+    #[arg(long, value_name = "PASS", conflicts_with = "PlanArgs")]
     until: Option<String>,
     /// Show what the last pass changed
-    #[arg(long)]
+    #[arg(long, conflicts_with = "PlanArgs")]
     diff: bool,
+    #[command(flatten)]
+    plan: PlanArgs,
+    /// Of the form that runs every timestep, spike by spike
+    #[arg(long, requires = "PlanArgs")]
+    stepped: bool,
+    /// What rows of weights cost on this machine, from `snnc bench --measure-prices`
+    #[arg(long, value_name = "FILE", requires = "PlanArgs")]
+    prices: Option<PathBuf>,
 }
 
 impl Show {
     pub fn run(self) -> Result<(), Complaints> {
+        if self.plan.asked() {
+            return self.planned();
+        }
         let (before, after) = match files::load(&self.model)? {
             Model::Snn(file) => match self.until.as_deref() {
                 None | Some("fold") => (None, file.graph),
@@ -42,6 +54,17 @@ impl Show {
             (true, Some(before)) => print(&diff(&text::print(&before), &text::print(&after))),
             (true, None) => Err(vec![Diagnostic::new("--diff", "there is no pass to compare with; add --until PASS")]),
         }
+    }
+
+    /// The network as it would run: collapsed unless stepped.
+    fn planned(self) -> Result<(), Complaints> {
+        let input = match files::load(&self.model)? {
+            Model::Snn(file) => Input { graph: file.graph, rounded: false },
+            Model::Onnx(import) => Input { graph: import.graph, rounded: import.rounds_activations },
+        };
+        let engine = EngineArgs { stepped: self.stepped, prices: self.prices, ..EngineArgs::default() };
+        let program = shared_program(input, &engine, false, threads(None))?;
+        self.plan.show(&program, None, &mut print)
     }
 
     fn unknown(&self, name: &str, known: &str) -> Complaints {

@@ -1,18 +1,15 @@
 //! Which kernel a product takes, and how threads share it. Nothing here changes a number.
 //!
-//! The rows of the channels that fired are read one by one, or all rows are, four at a time: whichever costs less for the
-//! events at hand. One token is shared by outputs, many by tokens.
+//! The rows of the channels that fired are read one by one, or all rows are, four at a time: whichever costs less by the
+//! price list for the events at hand. One token is shared by outputs, many by tokens.
 
-use crate::kernels::{Kernels, Level, OUTPUTS, Panels, Scratch, Ssa, SsaCount};
+use crate::kernels::{Events, Kernels, Level, OUTPUTS, Panels, Scratch, Ssa, SsaCount};
+use crate::meter::Products;
 use crate::pool::Pool;
+use crate::prices::Prices;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-
-/// What a listed row of a panel costs, in rows of one token's walk over all of them: a walk reads memory in order.
-const ROW_IN_WALKS: f64 = 3.3;
-/// The same in rows of a tile, of which one serves six tokens.
-const ROW_IN_TILES: f64 = 4.0;
 
 /// Panels of a part of one token's product: weights of 200 KB and up.
 const PANELS: usize = 4;
@@ -30,19 +27,57 @@ pub struct Trains<'a> {
 }
 
 /// `y = x w` for levels of 8 bits.
-pub fn product(kernels: Kernels, pool: &Pool, x: &[i8], w: Panels<'_>, y: &mut [i32]) {
-    share(pool, x, w, y, |x, w, y| {
-        let row = if x.len() == w.inputs() { ROW_IN_WALKS } else { ROW_IN_TILES };
-        if kernels.fired(x) as f64 * row < x.len() as f64 {
-            kernels.synapse(&kernels.listen(x, w.inputs(), w.inputs()), 1, 1, w, y);
-        } else {
-            kernels.product(x, &[], w, y);
-        }
+pub fn product(kernels: Kernels, prices: &Prices, pool: &Pool, x: &[i8], w: Panels<'_>, y: &mut [i32]) -> Products {
+    let rows = x.len() / w.inputs();
+    if rows < TOKENS {
+        let way = Way::cheapest(kernels, prices, x, w.inputs());
+        by_outputs(pool, rows, w, y, |w, y| way.run(kernels, x, w, y));
+        return way.done;
+    }
+    let done = Mutex::new(Products::default());
+    by_tokens(pool, x, w, y, |x, y| {
+        let way = Way::cheapest(kernels, prices, x, w.inputs());
+        way.run(kernels, x, w, y);
+        *done.lock().unwrap_or_else(PoisonError::into_inner) += way.done;
     });
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How the product of some tokens is done.
+struct Way {
+    /// What is read row by row; `None`: all rows are.
+    listed: Option<Events>,
+    done: Products,
+}
+
+impl Way {
+    fn cheapest(kernels: Kernels, prices: &Prices, x: &[i8], inputs: usize) -> Self {
+        let (tokens, fired) = (x.len() / inputs, kernels.fired(x));
+        let listed = prices.lists(tokens, inputs, fired).then(|| kernels.listen(x, inputs, inputs));
+        let done = if listed.is_some() {
+            Products { listed: tokens as u64, fired: fired as u64, rows: fired as u64, ..Products::default() }
+        } else {
+            Products { whole: tokens as u64, fired: fired as u64, ..Products::default() }
+        };
+        Self { listed, done }
+    }
+
+    fn run(&self, kernels: Kernels, x: &[i8], w: Panels<'_>, y: &mut [i32]) {
+        match &self.listed {
+            Some(events) => kernels.synapse(events, 1, 1, w, y),
+            None => kernels.product(x, &[], w, y),
+        }
+    }
 }
 
 /// `y = x w` for levels of more than 8 bits. Most need one byte only, so that the others are few events.
-pub fn product_wide<L: Copy + Into<i32> + Sync>(kernels: Kernels, pool: &Pool, x: &[L], w: Panels<'_>, y: &mut [i32]) {
+pub fn product_wide<L: Copy + Into<i32> + Sync>(
+    kernels: Kernels,
+    pool: &Pool,
+    x: &[L],
+    w: Panels<'_>,
+    y: &mut [i32],
+) -> Products {
     share(pool, x, w, y, |x, w, y| {
         let mut rest: Vec<i32> = x.iter().map(|&x| x.into()).collect();
         let (mut low, mut higher) = (vec![0; x.len()], Vec::new());
@@ -54,6 +89,8 @@ pub fn product_wide<L: Copy + Into<i32> + Sync>(kernels: Kernels, pool: &Pool, x
         }
         kernels.product(&low, &higher, w, y);
     });
+    let fired = x.iter().filter(|&&x| x.into() != 0).count();
+    Products { whole: (x.len() / w.inputs()) as u64, fired: fired as u64, ..Products::default() }
 }
 
 /// `y[n, m]` from trains through a weight, Horner with `carry` over the timesteps; how many spikes there were.
@@ -84,10 +121,15 @@ fn share<L: Sync>(
     if rows < TOKENS {
         return by_outputs(pool, rows, w, y, |w, y| work(x, w, y));
     }
+    by_tokens(pool, x, w, y, |x, y| work(x, w, y));
+}
+
+/// Shares `work(some tokens, their sums)`.
+fn by_tokens<L: Sync>(pool: &Pool, x: &[L], w: Panels<'_>, y: &mut [i32], work: impl Fn(&[L], &mut [i32]) + Sync) {
     // A multiple of the six tokens that a tile has, near an equal share.
-    let part = rows.div_ceil(pool.threads()).next_multiple_of(6);
+    let part = (x.len() / w.inputs()).div_ceil(pool.threads()).next_multiple_of(6);
     let parts = x.chunks(part * w.inputs()).zip(y.chunks_mut(part * w.outputs())).collect();
-    pool.each(parts, |(x, y)| work(x, w, y));
+    pool.each(parts, |(x, y)| work(x, y));
 }
 
 /// Shares `work(some panels, their sums)` of one token; more are not shared, for their sums lie apart.

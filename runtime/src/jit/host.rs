@@ -131,11 +131,11 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
         }
         Work::Product { code, steps, inputs, outputs } => {
             let (w, y) = (call.panels(0, inputs, outputs)?, number_mut(out)?);
-            match level_bytes(code, steps) {
-                1 => choice::product(kernels, &compiled.pool, number(a)?, w, y),
+            run.products[i] += match level_bytes(code, steps) {
+                1 => choice::product(kernels, &compiled.prices, &compiled.pool, number(a)?, w, y),
                 2 => choice::product_wide(kernels, &compiled.pool, number::<i16>(a)?, w, y),
                 _ => choice::product_wide(kernels, &compiled.pool, number::<i32>(a)?, w, y),
-            }
+            };
             Ok(())
         }
         Work::Synapse { code, steps, inputs, outputs } => {

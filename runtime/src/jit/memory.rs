@@ -8,6 +8,7 @@
 
 use super::Compiled;
 use super::host;
+use crate::meter::Products;
 use crate::plan::{Place, Step};
 use crate::state::Slot;
 use cranelift_jit::JITModule;
@@ -68,6 +69,8 @@ pub struct Run<'a> {
     pub events: &'a mut [Events],
     /// By step: spikes that a kernel took.
     pub active: &'a mut [u64],
+    /// By step: what products did.
+    pub products: &'a mut [Products],
     pub past: usize,
 }
 

@@ -15,15 +15,17 @@ mod synapse;
 mod tests;
 
 use crate::kernels::{Isa, Kernels};
-use crate::meter::Meter;
+use crate::meter::{Meter, Products};
 use crate::plan::{Place, Plan, Step, When, Work};
 use crate::pool::Pool;
+use crate::prices::Prices;
 use crate::program::Options;
 use crate::session::{Machine, Rows};
 use crate::state::Slot;
 use host::{Fault, Prepared};
 pub(crate) use memory::cast;
 use memory::{Arena, Code, Record, Run, Tally};
+pub use schedule::Listing;
 use snnc_ir::price::Events;
 use snnc_ir::tensor::Data;
 use snnc_ir::{Curve, Diagnostic, Graph, Value, WeightId};
@@ -38,6 +40,7 @@ pub struct Compiled {
     pub(crate) plan: Plan,
     pub(crate) kernels: Kernels,
     pub(crate) pool: Pool,
+    pub(crate) prices: Prices,
     /// By step: what its kernel wants beside the graph's constants.
     pub(crate) prepared: Vec<Prepared>,
     pub(crate) records: Vec<Record>,
@@ -66,9 +69,7 @@ impl Compiled {
         let prepared = host::prepare(&plan);
         let (tables, records) = records(&graph, &plan);
         let start = Instant::now();
-        // Without vectors of the kernels' own, machine code drives synapses.
-        let events = kernels.isa() == Isa::Portable;
-        let code = schedule::compile(&plan, options.count, events)?;
+        let code = schedule::compile(&plan, options.count, drives_synapses(kernels))?;
         let codegen_ms = start.elapsed().as_secs_f64() * 1e3;
         let lists = |step: &Step| match step.work {
             Work::Synapse { inputs, outputs, .. } => synapse::scratch_len(inputs, outputs),
@@ -80,6 +81,7 @@ impl Compiled {
             plan,
             kernels,
             pool,
+            prices: options.prices,
             prepared,
             records,
             scratch_len,
@@ -94,8 +96,19 @@ impl Compiled {
         self.codegen_ms
     }
 
+    /// Whether machine code does the step, or a kernel.
+    pub(crate) fn is_code(&self, step: &Step) -> bool {
+        step.work.is_code(drives_synapses(self.kernels))
+    }
+
+    /// # Errors
+    /// As when it was compiled.
+    pub fn listings(&self) -> Result<Vec<Listing>, Diagnostic> {
+        schedule::listings(&self.plan, self.count, drives_synapses(self.kernels))
+    }
+
     pub fn explain(&self) -> String {
-        self.plan.explain(&self.graph)
+        self.plan.explain(&self.graph, drives_synapses(self.kernels))
     }
 
     /// What a fault means to a person.
@@ -107,6 +120,11 @@ impl Compiled {
             Fault::Misfit => Diagnostic::new(place, format!("internal error: operands of `{op}` do not fit its plan")),
         }
     }
+}
+
+/// Whether machine code drives synapses: kernels with vectors of their own are faster.
+fn drives_synapses(kernels: Kernels) -> bool {
+    kernels.isa() == Isa::Portable
 }
 
 /// A record for every step, and the tables that records point to.
@@ -162,6 +180,7 @@ pub struct Jit {
     tallies: Vec<Tally>,
     events: Vec<Events>,
     active: Vec<u64>,
+    products: Vec<Products>,
     slots: Vec<Option<Slot>>,
     past: usize,
     marked: usize,
@@ -178,6 +197,7 @@ impl Jit {
             tallies: vec![Tally::default(); steps],
             events: vec![Events::default(); steps],
             active: vec![0; steps],
+            products: vec![Products::default(); steps],
             slots: graph.iter().map(|(value, _)| Slot::new(graph, value)).collect(),
             past: 0,
             marked: 0,
@@ -201,7 +221,16 @@ impl Jit {
             events.saturated += tally.saturated;
             meter.events[step.node.index()] += events;
             let rows = if step.when == When::Wanted { self.wanted.1 } else { rows };
-            meter.executed += step.work.executed(rows, &events, tally.active + self.active[i]);
+            let active = tally.active + self.active[i];
+            let products = match step.work {
+                // Of spikes, rows are all that is read.
+                Work::Synapse { .. } | Work::Currents { .. } => {
+                    Products { listed: rows as u64, fired: active, rows: active, ..Products::default() }
+                }
+                _ => self.products[i],
+            };
+            meter.products[step.node.index()] += products;
+            meter.executed += step.work.executed(rows, &events, &products);
         }
     }
 }
@@ -236,11 +265,13 @@ impl Machine for Jit {
         self.tallies.fill(Tally::default());
         self.events.fill(Events::default());
         self.active.fill(0);
+        self.products.fill(Products::default());
         let run = Run {
             compiled: &compiled,
             slots: &mut self.slots,
             events: &mut self.events,
             active: &mut self.active,
+            products: &mut self.products,
             past: self.past,
         };
         let rows = [n, self.wanted.0, self.wanted.1];

@@ -22,9 +22,30 @@ use std::mem::offset_of;
 /// Address space for code: 16 MiB keep every call within reach of a near one. A plan of GPT-2 takes some 50 KiB.
 const RESERVED: usize = 16 << 20;
 
+/// A compiled function for people to read.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    pub name: String,
+    /// Cranelift's IR as it was made, before it is optimised.
+    pub clif: String,
+    /// The machine's instructions.
+    pub asm: String,
+}
+
 /// Compiles a plan; with `synapses`, machine code drives them, else a kernel does.
 pub fn compile(plan: &Plan, count: bool, synapses: bool) -> Result<Code, Diagnostic> {
-    let mut compiler = Compiler::new()?;
+    Ok(build(plan, count, synapses, None)?.0)
+}
+
+/// The functions of a plan, the schedule last; they are compiled once more for it.
+pub fn listings(plan: &Plan, count: bool, synapses: bool) -> Result<Vec<Listing>, Diagnostic> {
+    Ok(build(plan, count, synapses, Some(Vec::new()))?.1.unwrap_or_default())
+}
+
+type Listings = Option<Vec<Listing>>;
+
+fn build(plan: &Plan, count: bool, synapses: bool, listings: Listings) -> Result<(Code, Listings), Diagnostic> {
+    let mut compiler = Compiler::new(listings)?;
     let mut known: HashMap<Work, FuncId> = HashMap::new();
     for step in plan.steps.iter().filter(|step| step.work.is_code(synapses)) {
         if let Entry::Vacant(entry) = known.entry(step.work) {
@@ -33,7 +54,7 @@ pub fn compile(plan: &Plan, count: bool, synapses: bool) -> Result<Code, Diagnos
     }
     let forward = compiler.forward(plan, &known)?;
     compiler.module.finalize_definitions().map_err(failed)?;
-    Ok(Code::new(compiler.module, forward))
+    Ok((Code::new(compiler.module, forward), compiler.listings))
 }
 
 struct Compiler {
@@ -42,10 +63,12 @@ struct Compiler {
     builder: FunctionBuilderContext,
     kernel: FuncId,
     x86: bool,
+    /// What was compiled, where somebody wants to read it.
+    listings: Listings,
 }
 
 impl Compiler {
-    fn new() -> Result<Self, Diagnostic> {
+    fn new(listings: Listings) -> Result<Self, Diagnostic> {
         let mut flags = settings::builder();
         // Checking every function costs 70 % more time; tests pay it.
         let verify = if cfg!(any(test, debug_assertions)) { "true" } else { "false" };
@@ -70,7 +93,7 @@ impl Compiler {
         signature.returns.push(AbiParam::new(types::I32));
         let kernel = module.declare_function("kernel", Linkage::Import, &signature).map_err(failed)?;
         let context = module.make_context();
-        Ok(Self { module, context, builder: FunctionBuilderContext::new(), kernel, x86 })
+        Ok(Self { module, context, builder: FunctionBuilderContext::new(), kernel, x86, listings })
     }
 
     /// The function that does `work`, on rows and records that it is told.
@@ -101,7 +124,7 @@ impl Compiler {
             | Work::Pick { .. } => unreachable!("kernels are not compiled"),
         }
         e.finish(self.module.target_config());
-        self.define(id)?;
+        self.define(id, &name)?;
         Ok(id)
     }
 
@@ -141,12 +164,18 @@ impl Compiler {
         b.ins().return_(&[none]);
         b.seal_all_blocks();
         b.finalize(self.module.target_config());
-        self.define(id)?;
+        self.define(id, "forward")?;
         Ok(id)
     }
 
-    fn define(&mut self, id: FuncId) -> Result<(), Diagnostic> {
+    fn define(&mut self, id: FuncId, name: &str) -> Result<(), Diagnostic> {
+        let clif = self.listings.is_some().then(|| self.context.func.display().to_string());
+        self.context.set_disasm(clif.is_some());
         self.module.define_function(id, &mut self.context).map_err(|error| failed(format!("{error:?}")))?;
+        if let (Some(listings), Some(clif)) = (&mut self.listings, clif) {
+            let asm = self.context.compiled_code().and_then(|code| code.vcode.clone()).unwrap_or_default();
+            listings.push(Listing { name: name.trim_start_matches("code ").to_string(), clif, asm });
+        }
         self.module.clear_context(&mut self.context);
         Ok(())
     }

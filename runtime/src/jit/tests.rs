@@ -1,6 +1,6 @@
 //! Both engines, bit for bit: outputs, events, state, on sizes that fit no vector.
 
-use crate::{Engine, Executed, Options, Program, Rows, Session};
+use crate::{Engine, Executed, Isa, Options, Prices, Products, Program, Rows, Session};
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
 use snnc_ir::price::Events;
 use snnc_ir::{Builder, Code, Curve, Graph, Stage, Tensor, Value};
@@ -427,9 +427,69 @@ fn a_plan_reads_as_text() {
     let program = program(&make(Net { stage: Stage::Spiking, layers: 1, ..NET }), Engine::Jit, 8);
     let text = program.explain();
     for part in
-        ["code fire_binary_7_identity_f32_12", "code synapse_binary_7_12_20", "kernel ssa", "affine_add_12", "/embed"]
+        ["code fire_binary_7_identity_f32_12", " synapse_binary_7_12_20", "kernel ssa", "affine_add_12", "/embed"]
     {
         assert!(text.contains(part), "{part} in\n{text}");
+    }
+}
+
+/// Prices that force rows, and prices that force all of them: the same bits and events, and each way is counted.
+#[test]
+fn prices_choose_and_change_no_result() {
+    let ids = tokens(40, NET.vocab);
+    let calls: [&[u32]; 4] = [&ids[..1], &ids[1..2], &ids[2..5], &ids[5..]];
+    let run = |graph: &Arc<Graph>, options: Options| {
+        let program = Arc::new(Program::new(Arc::clone(graph), &options).expect("the graph can be run"));
+        let mut session = Session::new(Arc::clone(&program));
+        for call in calls {
+            session.forward(call, Rows::Last).expect("the call is in order");
+        }
+        let products = session.products().iter().fold(Products::default(), |mut all, one| {
+            all += *one;
+            all
+        });
+        (trace(&program, &calls, Rows::All), products, program.explain_choices(session.products()))
+    };
+    for stage in [Stage::Quantised, Stage::Spiking] {
+        let graph = make(Net { stage, ..NET });
+        let (want, ..) = run(&graph, Options::default());
+        for isa in crate::ISAS.into_iter().filter(|isa| isa.is_available()) {
+            for threads in [1, 2] {
+                let with = |prices| run(&graph, Options { isa: Some(isa), threads, prices, ..Options::default() });
+                let (rows, by_rows, why_rows) = with(Prices::of([1e9, 1e-9, 1e-9, 1e9, 1e9]));
+                let (all, by_all, why_all) = with(Prices::of([1e-9, 1e9, 1e9, 1e-9, 1e-9]));
+                assert!(rows == want && all == want, "{stage:?}, {isa:?}, {threads} threads");
+                assert_eq!((by_rows.fired, by_rows.whole), (by_all.fired, 0));
+                if stage == Stage::Quantised {
+                    assert_eq!((by_all.listed, by_all.whole), (0, by_rows.listed));
+                    assert!(why_rows.contains("rows |") && !why_rows.contains(" all |"), "{why_rows}");
+                    assert!(why_all.contains(" all |") && !why_all.contains("rows |"), "{why_all}");
+                }
+                let machine = format!("kernels ({})", isa.name());
+                let total = format!("rows {}, all 0\n", by_rows.listed);
+                for part in [machine.as_str(), "threads: ", "arena: ", "density", "cross", total.as_str()] {
+                    assert!(why_rows.contains(part), "{part} in\n{why_rows}");
+                }
+            }
+        }
+    }
+}
+
+/// What `--emit` shows: each function once, as IR and as instructions; synapses only where no kernel drives them.
+#[test]
+fn functions_are_listed() {
+    let graph = make(Net { stage: Stage::Spiking, layers: 2, ..NET });
+    for isa in [Isa::Portable, Isa::best()] {
+        let options = Options { isa: Some(isa), ..Options::default() };
+        let listings = Program::new(Arc::clone(&graph), &options).and_then(|p| p.listings()).expect("it compiles");
+        let names: Vec<&str> = listings.iter().map(|listing| listing.name.as_str()).collect();
+        assert!(names.contains(&"fire_binary_7_identity_f32_12") && names.last() == Some(&"forward"), "{names:?}");
+        assert_eq!(names.contains(&"synapse_binary_7_12_20"), isa == Isa::Portable, "{names:?}");
+        assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len(), "{names:?}");
+        for listing in &listings {
+            assert!(listing.clif.starts_with("function") && listing.clif.contains("block0("), "{}", listing.clif);
+            assert!(listing.asm.contains("ret"), "{}: {}", listing.name, listing.asm);
+        }
     }
 }
 

@@ -1,0 +1,178 @@
+//! What rows of weights cost, in nanoseconds: by that a product reads all rows, or those alone whose channels fired.
+//!
+//! A row is one of a panel, 64 weights. Prices choose and estimate; no result depends on them, whatever they are. The default
+//! ones are of one machine, and `measure` gives those of this one. Near or far is said of weights: in a cache, or in memory.
+
+use crate::jit::cast;
+use crate::kernels::{Events, Isa, Kernels, OUTPUTS, Panels};
+use crate::sample::SplitMix64;
+use memmap2::MmapMut;
+use snnc_ir::Diagnostic;
+use std::time::Instant;
+
+/// Nanoseconds a row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prices {
+    /// In a token's walk over all rows, which reads memory in order.
+    pub walked_ns: f64,
+    /// A listed row that comes from memory.
+    pub listed_far_ns: f64,
+    /// A listed row that an earlier token of the pass has brought into a cache.
+    pub listed_near_ns: f64,
+    /// For each token of tiles of six.
+    pub tile_ns: f64,
+    /// Made ready for tiles, once a pass: read, and interleaved with three others.
+    pub interleave_ns: f64,
+}
+
+/// Of `snnc bench --measure-prices` on a virtual machine, an AMD EPYC with AVX-512 VNNI, 2 cores in use by others.
+impl Default for Prices {
+    fn default() -> Self {
+        Self::of([1.4, 4.4, 0.42, 0.155, 1.7])
+    }
+}
+
+impl Prices {
+    /// How a file names them, in the order of `values`.
+    pub const NAMES: [&str; 5] = ["walked_ns", "listed_far_ns", "listed_near_ns", "tile_ns", "interleave_ns"];
+
+    pub fn of([walked_ns, listed_far_ns, listed_near_ns, tile_ns, interleave_ns]: [f64; 5]) -> Self {
+        Self { walked_ns, listed_far_ns, listed_near_ns, tile_ns, interleave_ns }
+    }
+
+    pub fn values(&self) -> [f64; 5] {
+        [self.walked_ns, self.listed_far_ns, self.listed_near_ns, self.tile_ns, self.interleave_ns]
+    }
+
+    /// A panel's rows, all of them, for so many tokens: a walk for one, tiles for more.
+    pub fn whole(&self, tokens: usize, inputs: usize) -> f64 {
+        let row = if tokens == 1 { self.walked_ns } else { self.interleave_ns + tokens as f64 * self.tile_ns };
+        inputs as f64 * row
+    }
+
+    /// Rows of a panel, those of the channels that fired; every row comes from memory once.
+    pub fn listed(&self, inputs: usize, fired: f64) -> f64 {
+        let far = fired.min(inputs as f64);
+        far * self.listed_far_ns + (fired - far) * self.listed_near_ns
+    }
+
+    /// Whether listed rows cost less.
+    pub fn lists(&self, tokens: usize, inputs: usize, fired: usize) -> bool {
+        self.listed(inputs, fired as f64) < self.whole(tokens, inputs)
+    }
+
+    /// The share of channels that fire below which listed rows cost less; 1 if they always do.
+    pub fn crossover(&self, tokens: usize, inputs: usize) -> f64 {
+        let (inputs, whole) = (inputs as f64, self.whole(tokens, inputs));
+        let far = whole / self.listed_far_ns;
+        let fired =
+            if far <= inputs { far } else { inputs + (whole - inputs * self.listed_far_ns) / self.listed_near_ns };
+        (fired / (tokens as f64 * inputs)).min(1.0)
+    }
+}
+
+/// Weights that no cache holds.
+const FAR_BYTES: usize = 96 << 20;
+/// GPT-2 small's widest product; and one that stays in the second-level cache.
+const FAR: [usize; 2] = [768, 3072];
+const NEAR: [usize; 2] = [768, 256];
+/// The share of channels that fire: near the crossover.
+const DENSITY: f64 = 0.2;
+/// Tokens of few tiles and of many, between which the price of a token lies.
+const FEW: usize = 6;
+const MANY: usize = 30;
+/// Rounds over all weights; the best counts, for what disturbs a run only makes it slower.
+const ROUNDS: usize = 5;
+const SEED: u64 = 0x0061_0047;
+
+/// The prices of this machine, with the instructions that `isa` or the environment names; takes some seconds on one thread.
+///
+/// # Errors
+/// The machine does not have these instructions, or not the memory.
+pub fn measure(isa: Option<Isa>) -> Result<Prices, Diagnostic> {
+    let kernels = isa.map_or_else(Isa::detect, Ok).and_then(Kernels::new);
+    let kernels = kernels.map_err(|message| Diagnostic::new("", message))?;
+    let memory = weights().map_err(|e| Diagnostic::new("", format!("no memory to measure prices in ({e})")))?;
+    let weights: &[i8] = cast(&memory).unwrap_or_default();
+    let [inputs, outputs] = FAR;
+    let matrix = |w| Panels::new(w, inputs, outputs);
+    let far: Vec<Panels<'_>> = weights.chunks_exact(inputs * outputs).map(matrix).collect();
+    let near = Panels::new(&weights[..NEAR[0] * NEAR[1]], NEAR[0], NEAR[1]);
+    let x = levels(MANY * inputs);
+    let mut y = vec![0; MANY * outputs];
+    let rows = (inputs * outputs / OUTPUTS) as f64;
+
+    let mut whole = |tokens: usize| {
+        let (x, y) = (&x[..tokens * inputs], &mut y[..tokens * outputs]);
+        least(&far, |w| kernels.product(x, &[], w, y)) / rows
+    };
+    let (walked, few, many) = (whole(1), whole(FEW), whole(MANY));
+    let tile = (many - few) / (MANY - FEW) as f64;
+
+    let one = kernels.listen(&x[..inputs], inputs, inputs);
+    let fired = |events: &Events, outputs: usize| (events.count() as usize * outputs / OUTPUTS) as f64;
+    let listed_far = least(&far, |w| kernels.synapse(&one, 1, 1, w, &mut y[..outputs])) / fired(&one, outputs);
+    let all = kernels.listen(&x, inputs, inputs);
+    let again = vec![near; far.len()];
+    let listed_near =
+        least(&again, |w| kernels.synapse(&all, 1, 1, w, &mut y[..MANY * NEAR[1]])) / fired(&all, NEAR[1]);
+
+    // Noise may make a difference of two times negative; a price is above 0.
+    let least = walked / 1000.0;
+    Ok(Prices::of([walked, listed_far, listed_near, tile, few - FEW as f64 * tile].map(|price| price.max(least))))
+}
+
+/// The least nanoseconds that one of the weights takes, in some rounds over all. What is timed is short, a millisecond at most,
+/// so that on a busy machine some of it runs without a pause.
+fn least<'a>(weights: &[Panels<'a>], mut run: impl FnMut(Panels<'a>)) -> f64 {
+    let mut least = f64::INFINITY;
+    for &w in std::iter::repeat_n(weights, ROUNDS).flatten() {
+        let start = Instant::now();
+        run(w);
+        least = least.min(start.elapsed().as_nanos() as f64);
+    }
+    least
+}
+
+/// Seeded weights from 0 to 127, on large pages where the system gives them, as a program's are.
+fn weights() -> std::io::Result<MmapMut> {
+    let mut memory = MmapMut::map_anon(FAR_BYTES)?;
+    #[cfg(target_os = "linux")]
+    // A system without large pages has small ones.
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    let mut random = SplitMix64(SEED);
+    for bytes in memory.chunks_exact_mut(8) {
+        bytes.copy_from_slice(&(random.bits() & 0x7f7f_7f7f_7f7f_7f7f).to_ne_bytes());
+    }
+    Ok(memory)
+}
+
+/// Seeded levels, most of them 0.
+fn levels(count: usize) -> Vec<i8> {
+    let mut random = SplitMix64(SEED);
+    let mut level = || {
+        let bits = random.bits();
+        let fires = ((bits >> 11) as f64) < DENSITY * (1u64 << 53) as f64;
+        if fires { 1 + (bits & 63) as i8 } else { 0 }
+    };
+    (0..count).map(|_| level()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_the_crossover_both_ways_cost_the_same() {
+        let prices = Prices::default();
+        for (tokens, inputs) in [(1, 768), (2, 768), (6, 3072), (128, 768)] {
+            let density = prices.crossover(tokens, inputs);
+            let fired = density * (tokens * inputs) as f64;
+            let (listed, whole) = (prices.listed(inputs, fired), prices.whole(tokens, inputs));
+            assert!(density < 1.0 && (listed / whole - 1.0).abs() < 1e-9, "{tokens} tokens: {listed} and {whole}");
+            assert!(
+                prices.lists(tokens, inputs, fired as usize - 1) && !prices.lists(tokens, inputs, fired as usize + 2)
+            );
+        }
+    }
+}
