@@ -66,7 +66,7 @@ mod tests {
             let complaints = parse(text, "p.json").expect_err(text);
             complaints.iter().map(|c| c.to_string()).collect::<Vec<_>>().join("\n")
         };
-        let good = json(&Prices::default(), Isa::Portable);
+        let good = json(&Prices::typical(Isa::Portable), Isa::Portable);
         let with = |name: &str, value: Json| {
             let mut other = good.clone();
             other[name] = value;

@@ -25,14 +25,16 @@ pub struct Prices {
     pub interleave_ns: f64,
 }
 
-/// Of `snnc bench --measure-prices` on a virtual machine, an AMD EPYC with AVX-512 VNNI, 2 cores in use by others.
-impl Default for Prices {
-    fn default() -> Self {
-        Self::of([1.4, 4.4, 0.42, 0.155, 1.7])
-    }
-}
-
 impl Prices {
+    /// Where nobody has measured: those of `snnc bench --measure-prices` on a Zen 5 virtual machine, whose other core was busy.
+    pub fn typical(isa: Isa) -> Self {
+        Self::of(match isa {
+            Isa::Portable => [5.8, 72.3, 6.3, 6.3, 3.0],
+            Isa::Avx2 => [1.8, 6.3, 0.91, 0.81, 2.8],
+            Isa::Avx512 => [1.4, 4.4, 0.42, 0.155, 1.7],
+        })
+    }
+
     /// How a file names them, in the order of `values`.
     pub const NAMES: [&str; 5] = ["walked_ns", "listed_far_ns", "listed_near_ns", "tile_ns", "interleave_ns"];
 

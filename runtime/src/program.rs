@@ -34,12 +34,12 @@ pub struct Options {
     /// The most tokens that one pass over the layers takes. It never changes a result.
     pub chunk: usize,
     /// What rows of weights cost here. They never change a result.
-    pub prices: Prices,
+    pub prices: Option<Prices>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { engine: Engine::Jit, count: true, isa: None, threads: 1, chunk: 128, prices: Prices::default() }
+        Self { engine: Engine::Jit, count: true, isa: None, threads: 1, chunk: 128, prices: None }
     }
 }
 

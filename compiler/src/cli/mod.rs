@@ -162,7 +162,7 @@ fn shared_program(input: Input, args: &EngineArgs, count: bool, threads: usize) 
         Stage::Spiking if !args.stepped && !collapse::depends_on_order(&graph) => collapse::collapse(&graph)?,
         Stage::Tensor | Stage::Quantised | Stage::Spiking => graph,
     };
-    let prices = args.prices.as_deref().map(prices::read).transpose()?.unwrap_or_default();
+    let prices = args.prices.as_deref().map(prices::read).transpose()?;
     let engine = if args.interpret { Engine::Interpreter } else { Engine::Jit };
     let options = Options { engine, count, threads, prices, ..Options::default() };
     Program::new(Arc::new(graph), &options).map(Arc::new).map_err(|e| vec![e])

@@ -81,7 +81,7 @@ impl Compiled {
             plan,
             kernels,
             pool,
-            prices: options.prices,
+            prices: options.prices.unwrap_or_else(|| Prices::typical(kernels.isa())),
             prepared,
             records,
             scratch_len,

@@ -5,7 +5,7 @@ use super::super::neuron::Level;
 use super::super::product::{GROUP, Group, OUTPUTS};
 use super::super::ssa::{PAIR, Pair, Table};
 use super::portable::{Portable, dot};
-use super::{Sums, Vectors, fours};
+use super::{Sums, Vectors, fours, interleave_few};
 use std::arch::x86_64::*;
 
 /// 256-bit vectors. A value of this type exists only in functions compiled for AVX2 (`kernels!`), into which the methods
@@ -111,8 +111,8 @@ impl Vectors for Avx2 {
                 }
             }
         }
-        if !rest.is_empty() {
-            Portable.interleave(rest, &mut block[whole.len()..]);
+        if let Some(last) = block.get_mut(whole.len()) {
+            interleave_few(rest, last);
         }
     }
 

@@ -9,7 +9,7 @@ use super::super::product::{GROUP, Group, OUTPUTS};
 use super::super::ssa::{PAIR, Pair, Table};
 use super::avx2::Avx2;
 use super::portable::Portable;
-use super::{Sums, Vectors, fours};
+use super::{Sums, Vectors, fours, interleave_few};
 use std::arch::x86_64::*;
 
 /// A value of this type exists only in functions compiled for AVX-512 with VNNI (`kernels!`), into which the methods are
@@ -109,7 +109,7 @@ impl Vectors for Avx512 {
             }
         }
         if let Some(last) = block.get_mut(whole.len()) {
-            Portable.interleave(rest, std::slice::from_mut(last));
+            interleave_few(rest, last);
             last.0.iter_mut().for_each(|w| *w ^= i8::MIN);
         }
     }

@@ -58,9 +58,12 @@ pub(super) trait Vectors: Copy {
     fn weigh<L: Level>(self, weights: &[(u32, i16)], values: &[L], stride: usize, sums: &mut [i32]);
 }
 
+/// Four inputs and their rows, `[4][64]`.
+type Four = ([i8; GROUP], Group);
+
 /// The rows of a panel by fours, each with its inputs; what the last four lack is zero.
 #[inline(always)]
-fn fours<'a>(x: &'a [i8], panel: &'a [i8]) -> (&'a [i8], &'a [i8], Option<([i8; GROUP], Group)>) {
+fn fours<'a>(x: &'a [i8], panel: &'a [i8]) -> (&'a [i8], &'a [i8], Option<Four>) {
     assert_eq!(x.len() * OUTPUTS, panel.len(), "a row for each input");
     let whole = x.len() / GROUP * GROUP;
     let (x, rest) = x.split_at(whole);
@@ -72,4 +75,12 @@ fn fours<'a>(x: &'a [i8], panel: &'a [i8]) -> (&'a [i8], &'a [i8], Option<([i8; 
     last[..rest.len()].copy_from_slice(rest);
     group.0[..rows.len()].copy_from_slice(rows);
     (x, panel, Some((last, group)))
+}
+
+/// Up to four rows as a group, `[64][4]`.
+fn interleave_few(rows: &[i8], group: &mut Group) {
+    group.0.fill(0);
+    for (i, row) in rows.chunks_exact(OUTPUTS).enumerate() {
+        group.0[i..].iter_mut().step_by(GROUP).zip(row).for_each(|(to, &w)| *to = w);
+    }
 }

@@ -34,12 +34,11 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
+    /// Rows stay rows: plain vectors lie along them.
     fn interleave(self, rows: &[i8], block: &mut [Group]) {
         for (rows, group) in rows.chunks(GROUP * OUTPUTS).zip(block) {
             group.0.fill(0);
-            for (i, row) in rows.chunks_exact(OUTPUTS).enumerate() {
-                group.0[i..].iter_mut().step_by(GROUP).zip(row).for_each(|(to, &w)| *to = w);
-            }
+            group.0[..rows.len()].copy_from_slice(rows);
         }
     }
 
@@ -47,9 +46,8 @@ impl Vectors for Portable {
     fn tile<const T: usize>(self, x: [&[i8]; T], block: &[Group], sums: &mut [Sums; T]) {
         for (g, group) in block.iter().enumerate() {
             for (x, sums) in x.iter().zip(sums.iter_mut()) {
-                let x = &x[g * GROUP..][..GROUP];
-                for (sum, w) in sums.iter_mut().zip(group.0.chunks_exact(GROUP)) {
-                    *sum += x.iter().zip(w).map(|(&x, &w)| i32::from(x) * i32::from(w)).sum::<i32>();
+                for (&x, row) in x[g * GROUP..][..GROUP].iter().zip(group.0.chunks_exact(OUTPUTS)) {
+                    sums.iter_mut().zip(row).for_each(|(sum, &w)| *sum += i32::from(i16::from(x) * i16::from(w)));
                 }
             }
         }
