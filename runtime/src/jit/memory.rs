@@ -6,10 +6,10 @@
 //! executable afterwards, never both; they are freed when the program is dropped.
 #![allow(unsafe_code)]
 
-use super::Compiled;
 use super::host;
+use super::{Compiled, Sequence};
 use crate::plan::{Place, Step};
-use crate::state::Slot;
+use crate::session::Span;
 use cranelift_jit::JITModule;
 use cranelift_module::FuncId;
 use snnc_ir::price::Events;
@@ -63,13 +63,13 @@ pub struct Frame {
 #[derive(Debug)]
 pub struct Run<'a> {
     pub compiled: &'a Compiled,
-    /// By node.
-    pub slots: &'a mut [Option<Slot>],
+    pub sequences: &'a mut [Sequence],
+    /// Whose the rows are, in their order.
+    pub spans: &'a [Span<'a>],
     /// By step.
     pub events: &'a mut [Events],
     /// By step: spikes that a kernel took.
     pub active: &'a mut [u64],
-    pub past: usize,
 }
 
 type Forward = extern "C" fn(*mut Frame, *const Record) -> i64;
@@ -176,7 +176,7 @@ impl<'a> Operands<'a> {
             if input.start < out.end && out.start < input.end {
                 return None;
             }
-            // SAFETY: the range is within the arena, which the frame's session owns, and nothing writes there meanwhile:
+            // SAFETY: the range is within the arena, which the frame's machine owns, and nothing writes there meanwhile:
             // the one range being written is disjoint, as just checked.
             *slice = unsafe { std::slice::from_raw_parts(frame.arena.add(input.start), input.len()) };
         }
@@ -207,7 +207,7 @@ pub fn cast_mut<T: Plain>(bytes: &mut [u8]) -> Option<&mut [T]> {
     fits.then(|| unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size_of::<T>()) })
 }
 
-/// A session's arena: zeroed, aligned to cache lines, and not touched before it is used.
+/// A machine's arena: zeroed, aligned to cache lines, and not touched before it is used.
 pub struct Arena {
     base: NonNull<u8>,
     layout: Layout,
