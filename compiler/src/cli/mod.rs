@@ -10,6 +10,7 @@ mod demo;
 mod energy;
 pub mod eval;
 mod logits;
+mod prompts;
 mod run;
 mod show;
 mod tune;
