@@ -328,7 +328,9 @@ fn a_sequence_that_fails_leaves_the_others_alone() {
             let want = run(&graph, options(engine), &[&ids]).bits;
             assert!(done[i].as_ref().unwrap() == &want[2 * config.vocabulary..], "{engine:?}: {ids:?}");
         }
-        assert!(done[1].as_ref().unwrap_err().contains("not finite"), "{:?}", done[1]);
+        // The interpreter looks at every value, machine code where it normalises.
+        let why = done[1].as_ref().unwrap_err();
+        assert!(why.contains("NaN") || why.contains("not finite"), "{engine:?}: {why}");
         assert!(done[2].as_ref().unwrap_err().contains("outside the table"), "{:?}", done[2]);
         assert_eq!([0, 1, 2, 3].map(|place| batch.past(place)), [2, 3, 3, 2]);
         assert!(batch.step(&[(0, 7), (3, 9)]).iter().all(Result::is_ok), "{engine:?}: they go on");

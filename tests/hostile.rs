@@ -108,7 +108,7 @@ fn prompts(at: &Path, long: &str) {
     refused(at, &of("long.txt"), 1, "long.txt:2: the prompt is");
     refused(at, &["run", "full.snn"], 2, "--prompt");
     refused(at, &[&of("none.txt")[..], &["--batch", "0"]].concat(), 2, "--batch");
-    refused(at, &[&run[..], &["--prompt", "x", "--json"]].concat(), 2, "--prompts");
+    refused(at, &[&run[..], &["--prompt", "x", "--json"]].concat(), 2, "cannot be used with");
 
     fs::write(at.join("prompts.txt"), "The river\n\nIn 1900 , a\nThe\n").unwrap();
     let written = |batch: &str, more: &[&str]| {

@@ -24,10 +24,10 @@ pub struct Run {
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
     /// Texts of --prompts that share one pass over the weights; none depends on the others
-    #[arg(long, value_name = "N", default_value_t = 8, requires = "prompts", value_parser = clap::value_parser!(u32).range(1..=BATCH_MAX))]
+    #[arg(long, value_name = "N", default_value_t = 8, conflicts_with = "prompt", value_parser = clap::value_parser!(u32).range(1..=BATCH_MAX))]
     batch: u32,
     /// Write a line of JSON for each of --prompts
-    #[arg(long, requires = "prompts")]
+    #[arg(long, conflicts_with = "prompt")]
     json: bool,
     /// Tokens to write at most, for each prompt
     #[arg(short = 'n', long, value_name = "N", default_value_t = 40)]
