@@ -11,7 +11,7 @@ use snnc_ir::{Code, Graph, Tensor};
 use snnc_passes::collapse::{collapse, depends_on_order};
 use snnc_passes::fit::{Levels, Thresholds, Wish, Wishes};
 use snnc_passes::{Context, front_and_back, run as run_passes};
-use snnc_runtime::{Engine, ISAS, Options};
+use snnc_runtime::{Batch, Engine, ISAS, Options, Outputs, Program, Rows};
 use snnc_tests::{converted, ids, imported, options, run, spiking};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -225,4 +225,114 @@ fn the_tensor_graph_too() {
     let single: Vec<&[u32]> = ids.chunks(1).collect();
     assert!(run(&graph, options(Engine::Jit), &[&ids]).bits == want.bits);
     assert!(run(&graph, options(Engine::Jit), &single).bits == want.bits, "one token at a time");
+}
+
+/// Sequences of different lengths that join and leave, one pass for a token of each: each has the bits that it has alone.
+fn check_batch(what: &str, graph: &Graph, vocabulary: usize) {
+    // Prompts, and tokens after them; three at a time, so that the fourth and the fifth join where others left.
+    const SEQUENCES: [(usize, usize); 5] = [(3, 9), (1, 4), (6, 13), (7, 0), (2, 11)];
+    let sequences: Vec<Vec<u32>> =
+        (0..).zip(SEQUENCES).map(|(i, (prompt, more))| ids(prompt + more + i, vocabulary).split_off(i)).collect();
+    let alone: Vec<Vec<u32>> =
+        sequences.iter().map(|ids| run(graph, options(Engine::Interpreter), &[ids]).bits).collect();
+    let mut engines = vec![("interpreter", options(Engine::Interpreter))];
+    for isa in ISAS.into_iter().filter(|isa| isa.is_available()) {
+        for threads in [1, 2] {
+            // Chunks of two: three sequences take two passes.
+            for chunk in [2, 128] {
+                engines.push((isa.name(), Options { isa: Some(isa), threads, chunk, ..options(Engine::Jit) }));
+            }
+        }
+    }
+    for (engine, options) in engines {
+        let got = run_batch(graph, options, &sequences, &SEQUENCES.map(|(prompt, _)| prompt));
+        assert!(got == alone, "{what}: logits of {engine}, {options:?}");
+    }
+}
+
+/// Logits of sequences that run three at a time: prompts alone, then a token of each in one call.
+fn run_batch(graph: &Graph, options: Options, sequences: &[Vec<u32>], prompts: &[usize]) -> Vec<Vec<u32>> {
+    let mut batch = Batch::new(Arc::new(Program::new(Arc::new(graph.clone()), &options).unwrap()), 3);
+    let mut bits = vec![Vec::new(); sequences.len()];
+    let mut places: [Option<usize>; 3] = [None; 3];
+    let mut waiting = 0..sequences.len();
+    let of = |outputs: Outputs<'_>| outputs.f32("logits").unwrap().iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+    loop {
+        for (place, here) in places.iter_mut().enumerate() {
+            if here.is_some_and(|i| batch.past(place) == sequences[i].len()) {
+                *here = None;
+            }
+            if here.is_none() {
+                *here = waiting.next();
+                if let Some(i) = *here {
+                    batch.reset(place);
+                    bits[i] = of(batch.forward(place, &sequences[i][..prompts[i]], Rows::All).unwrap());
+                }
+            }
+        }
+        let next = |(place, here): (usize, &Option<usize>)| {
+            let id = sequences[(*here)?].get(batch.past(place))?;
+            Some((place, *id))
+        };
+        let next: Vec<(usize, u32)> = places.iter().enumerate().filter_map(next).collect();
+        if next.is_empty() && places.iter().all(Option::is_none) {
+            return bits;
+        }
+        for (&(place, _), outputs) in next.iter().zip(batch.step(&next)) {
+            bits[places[place].unwrap()].extend(of(outputs.unwrap()));
+        }
+    }
+}
+
+#[test]
+fn batches() {
+    for (config, steps) in [(TINY, 7), (TINY, 9), (Gpt2Config { width: 96, vocabulary: 1200, ..TINY }, 7)] {
+        let stepped = spiking(imported(&config), Levels { code: Code::Binary, steps });
+        check_batch(&format!("stepped, T = {steps}"), &stepped, config.vocabulary);
+        check_batch(&format!("collapsed, T = {steps}"), &collapse(&stepped).unwrap(), config.vocabulary);
+    }
+    let levels = Levels { code: Code::Binary, steps: 16 };
+    check_batch("sums in 64 bits", &spiking(imported(&TINY), levels), TINY.vocabulary);
+    let prompt = Wishes { membrane: Some(Membrane::If), ..Wishes::uniform(Levels { code: Code::Unary, steps: 6 }) };
+    check_batch("neurons that answer at once", &converted(imported(&TINY), prompt), TINY.vocabulary);
+    let (front, _) = front_and_back();
+    let dense = run_passes(front, imported(&TINY), &Context::default(), &mut |_, _, _| {}).unwrap();
+    check_batch("dense", &dense, TINY.vocabulary);
+}
+
+/// What is wrong with one sequence stops that one: the others go on as if alone, and it can go on as well.
+#[test]
+fn a_sequence_that_fails_leaves_the_others_alone() {
+    let config = Gpt2Config { layers: 1, ..TINY };
+    let mut graph = collapse(&spiking(imported(&config), Levels { code: Code::Binary, steps: 7 })).unwrap();
+    // Token 60 has an embedding that is no number.
+    let table = graph.weights.iter_mut().find(|weight| weight.tensor.sizes() == [config.vocabulary, config.width]);
+    let table = &mut table.unwrap().tensor;
+    let mut numbers = table.as_f32().unwrap().to_vec();
+    numbers[60 * config.width..61 * config.width].fill(f32::NAN);
+    *table = Arc::new(Tensor::f32(table.sizes(), numbers));
+    for engine in [Engine::Interpreter, Engine::Jit] {
+        let mut batch = Batch::new(Arc::new(Program::new(Arc::new(graph.clone()), &options(engine)).unwrap()), 4);
+        for place in 0..4 {
+            batch.forward(place, &[1, 2 + place as u32], Rows::Last).unwrap();
+        }
+        let done: Vec<_> = batch
+            .step(&[(2, 7), (0, 60), (3, config.vocabulary as u32), (1, 8)])
+            .into_iter()
+            .map(|outputs| match outputs {
+                Ok(outputs) => Ok(outputs.f32("logits").unwrap().iter().map(|x| x.to_bits()).collect::<Vec<u32>>()),
+                Err(error) => Err(error.to_string()),
+            })
+            .collect();
+        for (i, ids) in [(0, [1, 4, 7]), (3, [1, 3, 8])] {
+            let want = run(&graph, options(engine), &[&ids]).bits;
+            assert!(done[i].as_ref().unwrap() == &want[2 * config.vocabulary..], "{engine:?}: {ids:?}");
+        }
+        // The interpreter looks at every value, machine code where it normalises.
+        let why = done[1].as_ref().unwrap_err();
+        assert!(why.contains("NaN") || why.contains("not finite"), "{engine:?}: {why}");
+        assert!(done[2].as_ref().unwrap_err().contains("outside the table"), "{:?}", done[2]);
+        assert_eq!([0, 1, 2, 3].map(|place| batch.past(place)), [2, 3, 3, 2]);
+        assert!(batch.step(&[(0, 7), (3, 9)]).iter().all(Result::is_ok), "{engine:?}: they go on");
+    }
 }

@@ -95,16 +95,66 @@ fn no_transformer() -> Vec<u8> {
     Message::new().int(1, 8).message(7, &graph).message(8, &opset).0
 }
 
+/// Files of prompts that are none, and one: each line is continued as if alone, in the order of the file.
+fn prompts(at: &Path, long: &str) {
+    let run = ["run", "full.snn", "--max-new-tokens", "6", "--temperature", "1"];
+    let of = |file: &'static str| [&run[..], &["--prompts", file]].concat();
+    refused(at, &of("missing.txt"), 1, "missing.txt: cannot be read");
+    fs::write(at.join("none.txt"), "\n\n").unwrap();
+    refused(at, &of("none.txt"), 1, "none.txt: has no prompts");
+    fs::write(at.join("bytes.txt"), [b'a', 0xff]).unwrap();
+    refused(at, &of("bytes.txt"), 1, "bytes.txt: is not UTF-8 text");
+    fs::write(at.join("long.txt"), format!("The\n{long}\n")).unwrap();
+    refused(at, &of("long.txt"), 1, "long.txt:2: the prompt is");
+    refused(at, &["run", "full.snn"], 2, "--prompt");
+    refused(at, &[&of("none.txt")[..], &["--batch", "0"]].concat(), 2, "--batch");
+    refused(at, &[&run[..], &["--prompt", "x", "--json"]].concat(), 2, "cannot be used with");
+
+    fs::write(at.join("prompts.txt"), "The river\n\nIn 1900 , a\nThe\n").unwrap();
+    let written = |batch: &str, more: &[&str]| {
+        let output = call(at, &[&of("prompts.txt")[..], &["--seed", "5", "--batch", batch], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (lines, texts) = (written("2", &["--json"]), written("2", &[]));
+    assert_eq!(lines, written("1", &["--json"]), "how many share a pass does not show");
+    for (line, (seed, prompt)) in lines.lines().zip([("6", "The river"), ("8", "In 1900 , a"), ("9", "The")]) {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let alone = call(at, &[&run[..], &["--prompt", prompt, "--seed", seed]].concat());
+        let text = line["text"].as_str().unwrap();
+        assert_eq!(line["prompt"], prompt);
+        assert_eq!((&line["tokens"], &line["stopped"]), (&6.into(), &"max-new-tokens".into()));
+        assert_eq!(String::from_utf8(alone.stdout).unwrap(), format!("{prompt}{text}\n"));
+        assert!(texts.contains(&format!(": {prompt}\n{text}\n\n")), "{texts}");
+    }
+    assert_eq!(lines.lines().count(), 3);
+}
+
 /// A figure worse than the baseline is told by status 3; a baseline that is none is refused.
 fn bench(at: &Path) {
-    let bench =
-        ["bench", "bare.snn", "--prompts", "16", "--depths", "128", "--decoded", "8", "--repeats", "1", "--json"];
+    let bench = [
+        "bench",
+        "bare.snn",
+        "--prompts",
+        "16",
+        "--depths",
+        "128",
+        "--decoded",
+        "8",
+        "--repeats",
+        "1",
+        "--json",
+        "--batches",
+        "2",
+    ];
     let output = call(at, &bench);
     assert!(output.status.success());
     let mut figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     for name in ["load_ms", "decode_tokens_per_s"] {
         assert!(figures[name].as_f64().is_some_and(|x| x > 0.0), "{name} in {figures}");
     }
+    let batched = &figures["collapsed"]["batched"][0];
+    assert!(batched["at"] == 2 && batched["tokens_per_s"].as_f64().is_some_and(|x| x > 0.0), "{batched}");
     assert!(figures["prefill_1024_tokens_per_s"].is_null(), "the context is shorter");
     fs::write(at.join("slow.json"), figures.to_string().replace("decode_", "other_")).unwrap();
     figures["decode_tokens_per_s"] = serde_json::json!(1e12);
@@ -158,6 +208,7 @@ fn outputs_options_and_prompts() {
     let named = tokenizer.display().to_string();
     assert!(call(at, &[&compile[..], &[named.as_str()]].concat()).status.success());
     refused(at, &["run", "full.snn", "--prompt", &long], 1, "the network's context is 256");
+    prompts(at, &long);
 
     // Limits that are not kept are told by status 3, and what was measured is printed all the same.
     fs::write(at.join("text.txt"), "The river runs to the sea . ".repeat(20)).unwrap();

@@ -1,4 +1,5 @@
-//! How fast a program runs: load, prefill, decode at several depths, collapsed and stepped, and what memory that takes.
+//! How fast a program runs: load, prefill, decode at several depths and of several sequences, collapsed and stepped, and what
+//! memory that takes.
 //!
 //! Every figure is the best of some runs after one that does not count, for what disturbs a run only makes it slower. Ids are seeded, the same on every
 //! machine. Ratios are to be taken within one run of one machine.
@@ -9,7 +10,7 @@ use serde_json::{Value as Json, json};
 use snnc_ir::types::Elem;
 use snnc_ir::{Builder, Diagnostic, Graph, Op, Tensor, Value};
 use snnc_runtime::sample::SplitMix64;
-use snnc_runtime::{Options, Program, Rows, Session};
+use snnc_runtime::{Batch, Options, Program, Rows, Session};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,16 +21,21 @@ pub struct Setting {
     pub prompts: Vec<usize>,
     /// Tokens before the ones that decoding is measured on.
     pub depths: Vec<usize>,
-    /// Tokens that are decoded at each depth.
+    /// Sequences that decode together, past `BATCH_DEPTH` tokens each.
+    pub batches: Vec<usize>,
+    /// Tokens that are decoded at each depth, by each sequence.
     pub decoded: usize,
     /// Runs of which the best counts.
     pub repeats: usize,
 }
 
-/// Prompt tokens a second, or new tokens a second.
+/// Tokens before the ones that decoding of several sequences is measured on.
+pub const BATCH_DEPTH: usize = 128;
+
+/// Prompt tokens a second, or new tokens a second in all.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
-    /// Tokens of the prompt, or tokens before.
+    /// Tokens of the prompt, or tokens before, or sequences.
     pub at: usize,
     pub tokens_per_s: f64,
 }
@@ -39,6 +45,7 @@ pub struct Rate {
 pub struct Speeds {
     pub prefill: Vec<Rate>,
     pub decode: Vec<Rate>,
+    pub batched: Vec<Rate>,
 }
 
 /// Speeds of a program on seeded ids. Lengths beyond its context are left out.
@@ -84,7 +91,47 @@ pub fn measure(program: &Arc<Program>, setting: &Setting) -> Result<Speeds, Comp
         }
         speeds.decode.push(Rate { at: depth, tokens_per_s: count as f64 / best });
     }
+    if BATCH_DEPTH < context {
+        let count = setting.decoded.min(context - BATCH_DEPTH);
+        for &sequences in &setting.batches {
+            let best = batched(program, &ids, sequences, count, setting.repeats)?;
+            speeds.batched.push(Rate { at: sequences, tokens_per_s: (sequences * count) as f64 / best });
+        }
+    }
     Ok(speeds)
+}
+
+/// Seconds that `count` tokens of each of some sequences take.
+fn batched(
+    program: &Arc<Program>,
+    ids: &[u32],
+    sequences: usize,
+    count: usize,
+    repeats: usize,
+) -> Result<f64, Complaints> {
+    let one = |e: Diagnostic| vec![e];
+    let mut batch = Batch::new(Arc::clone(program), sequences);
+    let mut best = f64::INFINITY;
+    for run in 0..=repeats {
+        for sequence in 0..sequences {
+            batch.reset(sequence);
+            batch.forward(sequence, &ids[..BATCH_DEPTH], Rows::None).map_err(one)?;
+        }
+        let start = Instant::now();
+        for i in 0..count {
+            // Sequences read different tokens, as if each had a text of its own.
+            let id = |sequence: usize| ids[(BATCH_DEPTH + i + sequence) % ids.len()];
+            let next: Vec<(usize, u32)> = (0..sequences).map(|sequence| (sequence, id(sequence))).collect();
+            for outputs in batch.step(&next) {
+                outputs.map_err(one)?;
+            }
+        }
+        // The first run only warms up.
+        if run > 0 {
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+    }
+    Ok(best)
 }
 
 /// Load, plan and first token of `load`, in milliseconds; and the program.
@@ -176,7 +223,7 @@ impl Speeds {
     pub fn json(&self) -> Json {
         let rate = |rate: &Rate| json!({ "at": rate.at, "tokens_per_s": rate.tokens_per_s });
         let rates = |rates: &[Rate]| rates.iter().map(rate).collect::<Vec<Json>>();
-        json!({ "prefill": rates(&self.prefill), "decode": rates(&self.decode) })
+        json!({ "prefill": rates(&self.prefill), "decode": rates(&self.decode), "batched": rates(&self.batched) })
     }
 
     /// The rate at a length or a depth.

@@ -5,64 +5,84 @@
 
 use crate::meter::Meter;
 use crate::plan;
-use crate::session::{Machine, Rows};
+use crate::session::{Machine, Rows, Span};
 use snnc_ir::eval::{Array, Content, Evaluator, Memory, fired};
 use snnc_ir::price::{Events, is_neuron};
 use snnc_ir::{Diagnostic, Graph, Type, Value};
 use std::sync::Arc;
 
-/// One sequence, evaluated.
+/// Some sequences, evaluated one after the other.
 #[derive(Debug)]
 pub struct Interpreter {
     graph: Arc<Graph>,
     count: bool,
-    memory: Memory<f32>,
-    marked: Memory<f32>,
+    sequences: Vec<Sequence>,
     /// By output of the graph: its wanted rows in the last step.
     outputs: Vec<Vec<f32>>,
 }
 
-impl Interpreter {
-    pub fn new(graph: Arc<Graph>, count: bool) -> Self {
-        let memory = Memory::new(&graph);
-        let outputs = vec![Vec::new(); graph.outputs.len()];
-        Self { graph, count, marked: memory.clone(), memory, outputs }
-    }
+/// What it keeps of one.
+#[derive(Clone, Debug)]
+struct Sequence {
+    memory: Memory<f32>,
+    marked: Memory<f32>,
 }
 
-impl Machine for Interpreter {
-    fn past(&self) -> usize {
-        self.memory.past()
+impl Interpreter {
+    pub fn new(graph: Arc<Graph>, count: bool, sequences: usize) -> Self {
+        let memory = Memory::new(&graph);
+        let sequences = vec![Sequence { marked: memory.clone(), memory }; sequences];
+        let outputs = vec![Vec::new(); graph.outputs.len()];
+        Self { graph, count, sequences, outputs }
     }
 
-    fn reset(&mut self) {
-        self.memory = Memory::new(&self.graph);
-    }
-
-    fn mark(&mut self) {
-        self.marked = self.memory.clone();
-    }
-
-    fn rewind(&mut self) {
-        self.memory = self.marked.clone();
-    }
-
-    fn step(&mut self, tokens: &[u32], rows: Rows, meter: &mut Meter) -> Result<(), Diagnostic> {
+    /// Evaluates one span, adds its wanted rows to the outputs and what was done to `events`.
+    fn span(&mut self, span: &Span<'_>, rows: Rows, events: &mut [Events]) -> Result<(), Diagnostic> {
         let evaluator = Evaluator::<f32>::new(&self.graph);
-        let done = evaluator.run(tokens, &mut self.memory)?;
+        let done = evaluator.run(span.tokens, &mut self.sequences[span.sequence].memory)?;
         for (kept, (_, value)) in self.outputs.iter_mut().zip(&self.graph.outputs) {
-            *kept = wanted(evaluator.get(&done, *value), rows);
+            kept.extend(wanted(evaluator.get(&done, *value), rows));
         }
         let late = plan::leads_to_no_state(&self.graph);
         for (value, node) in self.graph.iter() {
             let neuron = is_neuron(&node.op);
-            let events = match (neuron, late[value.index()]) {
+            events[value.index()] += match (neuron, late[value.index()]) {
                 (true, _) if !self.count => Events::default(),
                 (true, true) => recount(evaluator.get(&done, value), node.ty, rows),
                 (true, false) | (false, _) => done.events[value.index()],
             };
-            meter.events[value.index()] += events;
         }
+        Ok(())
+    }
+}
+
+impl Machine for Interpreter {
+    fn past(&self, sequence: usize) -> usize {
+        self.sequences[sequence].memory.past()
+    }
+
+    fn reset(&mut self, sequence: usize) {
+        self.sequences[sequence].memory = Memory::new(&self.graph);
+    }
+
+    fn mark(&mut self, sequence: usize) {
+        let sequence = &mut self.sequences[sequence];
+        sequence.marked = sequence.memory.clone();
+    }
+
+    fn rewind(&mut self, sequence: usize) {
+        let sequence = &mut self.sequences[sequence];
+        sequence.memory = sequence.marked.clone();
+    }
+
+    fn step(&mut self, spans: &[Span<'_>], rows: Rows, meter: &mut Meter) -> Result<(), Diagnostic> {
+        self.outputs.iter_mut().for_each(Vec::clear);
+        let mut events = vec![Events::default(); self.graph.nodes.len()];
+        for (i, span) in spans.iter().enumerate() {
+            let last = i + 1 == spans.len();
+            self.span(span, if rows == Rows::Last && !last { Rows::None } else { rows }, &mut events)?;
+        }
+        meter.events.iter_mut().zip(events).for_each(|(all, events)| *all += events);
         Ok(())
     }
 

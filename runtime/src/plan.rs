@@ -625,6 +625,11 @@ impl Work {
         }
     }
 
+    /// Whether it reads what is kept of a sequence, so that it matters whose a row is.
+    pub fn keeps_state(&self) -> bool {
+        matches!(self, Work::Attention { .. } | Work::Ssa { .. })
+    }
+
     /// What running it on `rows` rows does, given its events and how its products were done.
     pub fn executed(&self, rows: usize, events: &Events, products: &Products) -> Executed {
         let rows64 = rows as u64;

@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn at_the_crossover_both_ways_cost_the_same() {
-        let prices = Prices::default();
+        let prices = Prices::typical(Isa::Avx512);
         for (tokens, inputs) in [(1, 768), (2, 768), (6, 3072), (128, 768)] {
             let density = prices.crossover(tokens, inputs);
             let fired = density * (tokens * inputs) as f64;

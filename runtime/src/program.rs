@@ -1,4 +1,4 @@
-//! A program made ready for an engine, shared by any number of sessions.
+//! A program made ready for an engine, shared by any number of sessions and batches.
 
 use crate::explain;
 use crate::interpreter::Interpreter;
@@ -103,11 +103,11 @@ impl Program {
         self.compiled.as_ref().map_or(String::new(), |compiled| explain::choices(compiled, products))
     }
 
-    /// The engine with an empty sequence in it.
-    pub(crate) fn start(&self) -> Box<dyn Machine> {
+    /// The engine with so many empty sequences in it.
+    pub(crate) fn start(&self, sequences: usize) -> Box<dyn Machine> {
         match &self.compiled {
-            Some(compiled) => Box::new(Jit::new(Arc::clone(compiled))),
-            None => Box::new(Interpreter::new(Arc::clone(&self.graph), self.options.count)),
+            Some(compiled) => Box::new(Jit::new(Arc::clone(compiled), sequences)),
+            None => Box::new(Interpreter::new(Arc::clone(&self.graph), self.options.count, sequences)),
         }
     }
 }

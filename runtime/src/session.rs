@@ -3,6 +3,7 @@
 //! Law: a token's numbers depend on it and its past alone, so how a sequence is cut into calls and calls into chunks never
 //! shows. A call that fails leaves the sequence as it was before it.
 
+use crate::batch::Batch;
 use crate::meter::{Executed, Meter, Products};
 use crate::program::Program;
 use snnc_ir::price::Events;
@@ -21,44 +22,45 @@ pub enum Rows {
     None,
 }
 
-/// An engine with one sequence in it.
-pub trait Machine: fmt::Debug + Send {
-    fn past(&self) -> usize;
-
-    /// Forgets the sequence.
-    fn reset(&mut self);
-
-    /// Remembers where the sequence stands, for `rewind`.
-    fn mark(&mut self);
-
-    /// Goes back to the last mark.
-    fn rewind(&mut self);
-
-    /// Runs one chunk of tokens and adds what was done to the meter. The session has checked ids and lengths.
-    ///
-    /// # Errors
-    /// A value that is not finite.
-    fn step(&mut self, tokens: &[u32], rows: Rows, meter: &mut Meter) -> Result<(), Diagnostic>;
-
-    /// The wanted rows of an f32 output in the last step.
-    fn output(&self, value: Value) -> &[f32];
+/// Some tokens of one sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct Span<'a> {
+    /// Its number in the machine.
+    pub sequence: usize,
+    pub tokens: &'a [u32],
 }
 
-/// One sequence.
-#[derive(Debug)]
-pub struct Session {
-    program: Arc<Program>,
-    machine: Box<dyn Machine>,
-    meter: Meter,
-    /// By output of the graph: its wanted rows in the last call; empty where it is not f32.
-    outputs: Vec<Vec<f32>>,
+/// An engine with some sequences in it, numbered from 0.
+pub trait Machine: fmt::Debug + Send {
+    /// Tokens that the sequence has seen.
+    fn past(&self, sequence: usize) -> usize;
+
+    /// Forgets the sequence.
+    fn reset(&mut self, sequence: usize);
+
+    /// Remembers where the sequence stands, for `rewind`.
+    fn mark(&mut self, sequence: usize);
+
+    /// Goes back to the sequence's last mark.
+    fn rewind(&mut self, sequence: usize);
+
+    /// Runs spans of different sequences in one pass, at most a chunk of tokens in all, and adds what was done to the meter.
+    /// `Rows::Last` is the last token of the last span. The caller has checked ids and lengths.
+    ///
+    /// # Errors
+    /// A value that is not finite, in any of the sequences. Nothing is added then, and all of them are to be rewound.
+    fn step(&mut self, spans: &[Span<'_>], rows: Rows, meter: &mut Meter) -> Result<(), Diagnostic>;
+
+    /// The wanted rows of an f32 output in the last step, span after span.
+    fn output(&self, value: Value) -> &[f32];
 }
 
 /// Outputs of one call.
 #[derive(Clone, Copy, Debug)]
 pub struct Outputs<'a> {
-    graph: &'a Graph,
-    rows: &'a [Vec<f32>],
+    pub(crate) graph: &'a Graph,
+    /// By output of the graph.
+    pub(crate) rows: &'a [Vec<f32>],
 }
 
 impl<'a> Outputs<'a> {
@@ -69,22 +71,25 @@ impl<'a> Outputs<'a> {
     }
 }
 
+/// One sequence.
+#[derive(Debug)]
+pub struct Session {
+    batch: Batch,
+}
+
 impl Session {
     pub fn new(program: Arc<Program>) -> Self {
-        let machine = program.start();
-        let meter = Meter::new(program.graph().nodes.len());
-        let outputs = vec![Vec::new(); program.graph().outputs.len()];
-        Self { program, machine, meter, outputs }
+        Self { batch: Batch::new(program, 1) }
     }
 
     /// Tokens seen so far.
     pub fn past(&self) -> usize {
-        self.machine.past()
+        self.batch.past(0)
     }
 
     /// Forgets the sequence; tallies stay.
     pub fn reset(&mut self) {
-        self.machine.reset();
+        self.batch.reset(0);
     }
 
     /// Runs `tokens` after what the session has seen.
@@ -92,57 +97,31 @@ impl Session {
     /// # Errors
     /// Ids outside a table, more tokens than the context, a value that is not finite. The sequence is then unchanged.
     pub fn forward(&mut self, tokens: &[u32], rows: Rows) -> Result<Outputs<'_>, Diagnostic> {
-        check(self.program.graph(), tokens, self.past())?;
-        self.outputs.iter_mut().for_each(Vec::clear);
-        self.machine.mark();
-        let chunk = self.program.options().chunk;
-        for (i, part) in tokens.chunks(chunk).enumerate() {
-            let last = (i + 1) * chunk >= tokens.len();
-            if let Err(error) = self.step(part, if rows == Rows::Last && !last { Rows::None } else { rows }) {
-                self.machine.rewind();
-                return Err(error);
-            }
-        }
-        Ok(Outputs { graph: self.program.graph(), rows: &self.outputs })
-    }
-
-    fn step(&mut self, tokens: &[u32], rows: Rows) -> Result<(), Diagnostic> {
-        self.machine.step(tokens, rows, &mut self.meter)?;
-        if rows == Rows::None {
-            return Ok(());
-        }
-        for (kept, (_, value)) in self.outputs.iter_mut().zip(&self.program.graph().outputs) {
-            if is_rows_of_f32(self.program.graph(), *value) {
-                let rows = self.machine.output(*value);
-                check_finite(self.program.graph(), *value, rows)?;
-                kept.extend_from_slice(rows);
-            }
-        }
-        Ok(())
+        self.batch.forward(0, tokens, rows)
     }
 
     /// What neurons and attention did so far, by node of the program's graph.
     pub fn events(&self) -> &[Events] {
-        &self.meter.events
+        self.batch.events()
     }
 
     /// How products were done so far, by node.
     pub fn products(&self) -> &[Products] {
-        &self.meter.products
+        self.batch.products()
     }
 
     /// What the plan did so far.
     pub fn executed(&self) -> Executed {
-        self.meter.executed
+        self.batch.executed()
     }
 }
 
-fn is_rows_of_f32(graph: &Graph, value: Value) -> bool {
+pub(crate) fn is_rows_of_f32(graph: &Graph, value: Value) -> bool {
     matches!(graph.ty(value), Type::Still { elem: Elem::F32, shape } if shape.row_width().is_some())
 }
 
 /// Engines check where they normalise; what lies after the last normalisation is checked here.
-fn check_finite(graph: &Graph, value: Value, rows: &[f32]) -> Result<(), Diagnostic> {
+pub(crate) fn check_finite(graph: &Graph, value: Value, rows: &[f32]) -> Result<(), Diagnostic> {
     match rows.iter().find(|x| !x.is_finite()) {
         None => Ok(()),
         Some(bad) => Err(Diagnostic::new(graph.origin(value), format!("`{}` gave {bad:?}", graph.node(value).op))),
@@ -150,7 +129,7 @@ fn check_finite(graph: &Graph, value: Value, rows: &[f32]) -> Result<(), Diagnos
 }
 
 /// Whether the tokens fit the context and every table that they, or their positions, are looked up in.
-fn check(graph: &Graph, tokens: &[u32], past: usize) -> Result<(), Diagnostic> {
+pub(crate) fn check(graph: &Graph, tokens: &[u32], past: usize) -> Result<(), Diagnostic> {
     let end = past + tokens.len();
     if end > graph.context as usize {
         return Err(Diagnostic::new("", format!("{end} tokens do not fit a context of {}", graph.context)));

@@ -1,6 +1,7 @@
 //! `snnc bench`: how fast a program runs here.
 
 use super::plan::PlanArgs;
+use super::run::BATCH_MAX;
 use super::{EngineArgs, Input, note, print, print_json, shared_program, threads};
 use crate::bench::{self, Setting, Speeds};
 use crate::{Complaints, files, prices};
@@ -23,6 +24,9 @@ pub struct Bench {
     /// Tokens before the ones whose decoding is measured
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "128,512,900")]
     depths: Vec<usize>,
+    /// Numbers of sequences whose decoding together, past 128 tokens each, is measured
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=BATCH_MAX))]
+    batches: Vec<u32>,
     /// Tokens to decode at each depth
     #[arg(long, value_name = "N", default_value_t = 72, value_parser = clap::value_parser!(u32).range(1..))]
     decoded: u32,
@@ -105,6 +109,7 @@ impl Bench {
         let setting = Setting {
             prompts: self.prompts.clone(),
             depths: self.depths.clone(),
+            batches: self.batches.iter().map(|&n| n as usize).collect(),
             decoded: self.decoded as usize,
             repeats: self.repeats as usize,
         };
@@ -204,6 +209,11 @@ fn table(all: &Json, collapsed: &Speeds, stepped: Option<&Speeds>) -> String {
         for rate in &speeds.decode {
             let what = format!("{form}, decoding past {}", rate.at);
             text += &format!("{what:<28} {:>10.1} tokens/s\n", rate.tokens_per_s);
+        }
+        for rate in &speeds.batched {
+            let what = format!("{form}, {} sequences", rate.at);
+            let past = bench::BATCH_DEPTH;
+            text += &format!("{what:<28} {:>10.1} tokens/s in all, past {past}\n", rate.tokens_per_s);
         }
     }
     text

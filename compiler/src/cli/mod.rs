@@ -11,6 +11,7 @@ mod energy;
 pub mod eval;
 mod logits;
 mod plan;
+mod prompts;
 mod run;
 mod show;
 mod tune;

@@ -1,10 +1,10 @@
 //! `snnc run`: continues a text.
 
 use super::plan::PlanArgs;
-use super::{EngineArgs, Loaded, note, print, shared_program, threads};
-use crate::Complaints;
+use super::{EngineArgs, Loaded, note, print, prompts, shared_program, threads};
 use crate::evaluate::logits_of;
 use crate::tokens::Tokens;
+use crate::{Complaints, files};
 use clap::Args;
 use snnc_ir::Diagnostic;
 use snnc_runtime::{Products, Program, Rows, SampleOptions, Sampler, Session};
@@ -19,9 +19,18 @@ pub struct Run {
     /// The .snn or .onnx file
     model: PathBuf,
     /// The text to continue; - reads standard input
-    #[arg(short, long, value_name = "TEXT")]
-    prompt: String,
-    /// Tokens to write at most
+    #[arg(short, long, value_name = "TEXT", required_unless_present = "prompts", conflicts_with = "prompts")]
+    prompt: Option<String>,
+    /// Continue every line of a file; - reads standard input. Draws of line N are those of --seed plus N
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
+    /// Texts of --prompts that share one pass over the weights; none depends on the others
+    #[arg(long, value_name = "N", default_value_t = 8, conflicts_with = "prompt", value_parser = clap::value_parser!(u32).range(1..=BATCH_MAX))]
+    batch: u32,
+    /// Write a line of JSON for each of --prompts
+    #[arg(long, conflicts_with = "prompt")]
+    json: bool,
+    /// Tokens to write at most, for each prompt
     #[arg(short = 'n', long, value_name = "N", default_value_t = 40)]
     max_new_tokens: usize,
     #[command(flatten)]
@@ -48,6 +57,9 @@ pub struct Run {
     seed: u64,
 }
 
+/// Beyond a few dozen, more texts at a time make nothing faster, and each has keys and values of its own.
+pub const BATCH_MAX: i64 = 256;
+
 fn at_least_zero(text: &str) -> Result<f32, String> {
     let number: f32 = text.parse().map_err(|_| "it is no number".to_string())?;
     if number.is_finite() && number >= 0.0 { Ok(number) } else { Err("it is a number from 0 up".into()) }
@@ -62,12 +74,17 @@ impl Run {
     pub fn run(self) -> Result<(), Complaints> {
         let loaded = Loaded::read(&self.model)?;
         let tokens = loaded.tokens(&self.model)?;
-        let prompt = if self.prompt == "-" { standard_input()? } else { self.prompt.clone() };
+        let text = self.text()?;
         let program = shared_program(loaded.input, &self.engine, false, threads(self.threads))?;
         let options =
             SampleOptions { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed };
-        print(&prompt)?;
-        let request = Request { prompt: &prompt, most: self.max_new_tokens, options, stop: &self.stop };
+        let request = Request { prompt: &text, most: self.max_new_tokens, options, stop: &self.stop };
+        if let Some(file) = &self.prompts {
+            let file = if file.as_os_str() == "-" { "standard input".into() } else { file.display().to_string() };
+            let setting = prompts::Setting { file: &file, request, batch: self.batch as usize, json: self.json };
+            return prompts::continue_all(&program, &tokens, &setting, &text);
+        }
+        print(&text)?;
         let done = generate(&program, &tokens, &request, &mut print)?;
         print("\n")?;
         let code = program.codegen_ms();
@@ -81,6 +98,18 @@ impl Run {
     }
 }
 
+impl Run {
+    /// The prompt, or the file of prompts.
+    fn text(&self) -> Result<String, Complaints> {
+        match (&self.prompts, self.prompt.as_deref()) {
+            (Some(file), _) if file.as_os_str() == "-" => standard_input(),
+            (Some(file), _) => files::read_text(file).map_err(|e| vec![e]),
+            (None, None | Some("-")) => standard_input(),
+            (None, Some(text)) => Ok(text.to_string()),
+        }
+    }
+}
+
 fn standard_input() -> Result<String, Complaints> {
     let mut bytes = Vec::new();
     let read = std::io::stdin().read_to_end(&mut bytes);
@@ -91,6 +120,7 @@ fn standard_input() -> Result<String, Complaints> {
 }
 
 /// What to write.
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     pub prompt: &'a str,
     pub most: usize,
@@ -107,13 +137,13 @@ pub struct Generated {
     pub products: Vec<Products>,
     seconds: f64,
     prompt_seconds: f64,
-    at_end: bool,
+    stopped: Option<Stopped>,
 }
 
 impl Generated {
     fn summary(&self) -> String {
         let rate = |n: usize, s: f64| if s > 0.0 { n as f64 / s } else { 0.0 };
-        let end = if self.at_end { "; stopped at the end of the context" } else { "" };
+        let end = if self.stopped == Some(Stopped::Context) { "; stopped at the end of the context" } else { "" };
         format!(
             "{} prompt tokens at {:.0} tokens/s, {} new at {:.1} tokens/s{end}",
             self.prompt_tokens,
@@ -139,47 +169,90 @@ pub fn generate(
         let message = format!("the prompt is {} tokens long, the network's context is {context}", ids.len());
         return Err(vec![Diagnostic::new("--prompt", message).note("shorten the prompt")]);
     }
-    let mut sampler = Sampler::new(request.options);
     let mut session = Session::new(program.clone());
-    let mut text = Growing { hold: request.stop.iter().map(String::len).max().unwrap_or(0), ..Growing::default() };
+    let mut writing = Writing::new(tokens, *request);
     let start = Instant::now();
-    let mut new: Vec<u32> = Vec::new();
     let mut next = ids.clone();
-    let mut prompt_seconds = 0.0;
-    let mut at_end = false;
-    while new.len() < request.most {
-        if session.past() + next.len() > context {
-            at_end = true;
-            break;
-        }
+    let mut prompt_seconds = None;
+    while writing.stopped.is_none() {
+        let full = session.past() + next.len() >= context;
         let outputs = session.forward(&next, Rows::Last).map_err(one)?;
-        let id = sampler.next(outputs.f32(&output).unwrap_or(&[]));
-        if new.is_empty() {
-            prompt_seconds = start.elapsed().as_secs_f64();
-        }
-        if id == tokens.start {
-            break;
-        }
-        new.push(id);
-        next = vec![id];
-        text.is(tokens.decode(&new).map_err(one)?);
-        if text.stops_at(request.stop) {
-            break;
-        }
-        text.show(false, show)?;
+        let taken = writing.take(outputs.f32(&output).unwrap_or(&[]), full).map_err(one)?;
+        prompt_seconds.get_or_insert_with(|| start.elapsed().as_secs_f64());
+        next.clear();
+        next.extend(taken);
+        writing.text.show(false, show)?;
     }
+    let prompt_seconds = prompt_seconds.unwrap_or(0.0);
     let seconds = start.elapsed().as_secs_f64() - prompt_seconds;
-    text.show(true, show)?;
+    writing.text.show(true, show)?;
+    let (text, tokens, stopped) = writing.into_parts();
     let products = session.products().to_vec();
-    Ok(Generated {
-        products,
-        text: text.text,
-        tokens: new.len(),
-        prompt_tokens: ids.len(),
-        seconds,
-        prompt_seconds,
-        at_end,
-    })
+    Ok(Generated { products, text, tokens, prompt_tokens: ids.len(), seconds, prompt_seconds, stopped })
+}
+
+/// Why a text ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// It has as many tokens as were asked for.
+    Enough,
+    Context,
+    EndOfText,
+    StopText,
+}
+
+impl Stopped {
+    pub fn name(self) -> &'static str {
+        match self {
+            Stopped::Enough => "max-new-tokens",
+            Stopped::Context => "context",
+            Stopped::EndOfText => "end-of-text",
+            Stopped::StopText => "stop",
+        }
+    }
+}
+
+/// A text in the making.
+pub struct Writing<'a> {
+    tokens: &'a Tokens,
+    request: Request<'a>,
+    sampler: Sampler,
+    new: Vec<u32>,
+    text: Growing,
+    pub stopped: Option<Stopped>,
+}
+
+impl<'a> Writing<'a> {
+    pub fn new(tokens: &'a Tokens, request: Request<'a>) -> Self {
+        let text = Growing { hold: request.stop.iter().map(String::len).max().unwrap_or(0), ..Growing::default() };
+        let stopped = (request.most == 0).then_some(Stopped::Enough);
+        Self { tokens, request, sampler: Sampler::new(request.options), new: Vec::new(), text, stopped }
+    }
+
+    /// Chooses a token by the logits of the last one; it is the next to be run, unless the text is done. `full`: the context
+    /// has no room for another.
+    pub fn take(&mut self, logits: &[f32], full: bool) -> Result<Option<u32>, Diagnostic> {
+        let id = self.sampler.next(logits);
+        if id == self.tokens.start {
+            self.stopped = Some(Stopped::EndOfText);
+            return Ok(None);
+        }
+        self.new.push(id);
+        self.text.is(self.tokens.decode(&self.new)?);
+        if self.text.stops_at(self.request.stop) {
+            self.stopped = Some(Stopped::StopText);
+        } else if self.new.len() >= self.request.most {
+            self.stopped = Some(Stopped::Enough);
+        } else if full {
+            self.stopped = Some(Stopped::Context);
+        }
+        Ok(self.stopped.is_none().then_some(id))
+    }
+
+    /// What was written, in how many tokens, and why it ended.
+    pub fn into_parts(self) -> (String, usize, Option<Stopped>) {
+        (self.text.text, self.new.len(), self.stopped)
+    }
 }
 
 /// Text that grows token by token; what may still change is held back.

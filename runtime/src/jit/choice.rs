@@ -1,7 +1,7 @@
 //! Which kernel a product takes, and how threads share it. Nothing here changes a number.
 //!
 //! The rows of the channels that fired are read one by one, or all rows are, four at a time: whichever costs less by the
-//! price list for the events at hand. One token is shared by outputs, many by tokens.
+//! price list for the events at hand. Few tokens are shared by outputs, many by tokens.
 
 use crate::kernels::{Events, Kernels, Level, OUTPUTS, Panels, Scratch, Ssa, SsaCount};
 use crate::meter::Products;
@@ -11,9 +11,9 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Panels of a part of one token's product: weights of 200 KB and up.
+/// Panels of a part of a few tokens' product: weights of 200 KB and up.
 const PANELS: usize = 4;
-/// Tokens below which a product is not shared.
+/// Tokens from which a product is shared by tokens.
 const TOKENS: usize = 32;
 /// Events that are listed at a time: what the second-level cache holds beside a panel.
 const EVENTS: usize = 1 << 17;
@@ -109,7 +109,7 @@ pub fn synapse(kernels: Kernels, pool: &Pool, trains: Trains<'_>, carry: i32, w:
     count.into_inner()
 }
 
-/// Shares `work(x, w, y)`: by outputs where there is one token, by tokens where there are many.
+/// Shares `work(x, w, y)`: by outputs where there are few tokens, by tokens where there are many.
 fn share<L: Sync>(
     pool: &Pool,
     x: &[L],
@@ -132,13 +132,26 @@ fn by_tokens<L: Sync>(pool: &Pool, x: &[L], w: Panels<'_>, y: &mut [i32], work: 
     pool.each(parts, |(x, y)| work(x, y));
 }
 
-/// Shares `work(some panels, their sums)` of one token; more are not shared, for their sums lie apart.
+/// Shares `work(some panels, their sums)`. Sums of several tokens lie apart: a part has its own and copies them.
 fn by_outputs(pool: &Pool, rows: usize, w: Panels<'_>, y: &mut [i32], work: impl Fn(Panels<'_>, &mut [i32]) + Sync) {
-    if rows != 1 || pool.threads() == 1 || w.count() < 2 * PANELS {
+    if rows == 0 || pool.threads() == 1 || w.count() < 2 * PANELS {
         return work(w, y);
     }
-    let parts = y.chunks_mut(PANELS * OUTPUTS).zip((0..).step_by(PANELS)).collect();
-    pool.each(parts, |(y, from): (&mut [i32], usize)| work(w.some(from..w.count().min(from + PANELS)), y));
+    let some = |part: usize| w.some(part * PANELS..w.count().min((part + 1) * PANELS));
+    if rows == 1 {
+        let parts = y.chunks_mut(PANELS * OUTPUTS).enumerate().collect();
+        return pool.each(parts, |(part, y): (usize, &mut [i32])| work(some(part), y));
+    }
+    let all = Mutex::new(y);
+    pool.run(w.count().div_ceil(PANELS), |part| {
+        let some = some(part);
+        let mut sums = vec![0; rows * some.outputs()];
+        work(some, &mut sums);
+        let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+        for (y, sums) in all.chunks_exact_mut(w.outputs()).zip(sums.chunks_exact(some.outputs())) {
+            y[part * PANELS * OUTPUTS..][..sums.len()].copy_from_slice(sums);
+        }
+    });
 }
 
 /// Products of a query and a key, over heads, below which attention is not shared.

@@ -1,5 +1,6 @@
 //! The kernels' side of the door: from a step and its rows to the kernel that does it.
 
+use super::Compiled;
 use super::choice;
 use super::memory::Plain;
 use super::memory::{Operands, Run, cast, cast_mut};
@@ -64,12 +65,14 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
     let step = &compiled.plan.steps[i];
     let call = Call { graph: &compiled.graph, step };
     let kernels = compiled.kernels;
-    let Operands { inputs: [a, b, c], out } = operands;
-    let past = run.past + first;
-    if out.is_empty() {
+    if operands.out.is_empty() {
         // Of this step's rows none are wanted.
         return Ok(());
     }
+    if step.work.keeps_state() {
+        return if first == 0 { attention(run, i, operands) } else { Err(Fault::Misfit) };
+    }
+    let Operands { inputs: [a, b, _], out } = operands;
     match step.work {
         Work::Embed { width, .. } => {
             let known = kernels.embed(number(a)?, call.f32(0)?, width, number_mut(out)?);
@@ -93,40 +96,6 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
         }
         Work::Curve { curve, .. } => {
             kernels.curve_f32(dense_curve(curve), number(a)?, number_mut(out)?);
-            Ok(())
-        }
-        Work::Attention { heads, scale, width } => {
-            let (q, k, v): (&[f32], &[f32], &[f32]) = (number(a)?, number(b)?, number(c)?);
-            let slot = run.slots[step.node.index()].as_mut().ok_or(Fault::Misfit)?;
-            let (keys, values) = extend(slot, k, v, past)?;
-            kernels.attention_f32(q, keys, values, width, heads, scale.get(), number_mut(out)?);
-            let tokens = q.len() / width;
-            run.events[i].keys += (past + 1..=past + tokens).map(|n| n as u64).sum::<u64>();
-            Ok(())
-        }
-        Work::Ssa { code, steps, width, wide, long, .. } => {
-            let Prepared::Phases(weights) = &compiled.prepared[i] else { return Err(Fault::Misfit) };
-            // Where the queries come as trains, their spikes drive the scores one timestep at a time.
-            let stepped = matches!(call.graph.ty(call.graph.node(step.node).args[0]), Type::Train { .. });
-            let (slope, code, steps) = (call.f32(0)?, spelling(code), stepped.then_some(steps));
-            let shape = kernels::Ssa { d: width, slope, weights, code, steps };
-            let out = number_mut(out)?;
-            let keys: u64 = (past + 1..=past + out.len() / width).map(|n| n as u64).sum();
-            let slot = run.slots[step.node.index()].as_mut().ok_or(Fault::Misfit)?;
-            let attend = match wide {
-                _ if long => attend_long,
-                [false, false, false] => attend::<i8, i8, i8>,
-                [false, false, true] => attend::<i8, i8, i16>,
-                [false, true, false] => attend::<i8, i16, i8>,
-                [false, true, true] => attend::<i8, i16, i16>,
-                [true, false, false] => attend::<i16, i8, i8>,
-                [true, false, true] => attend::<i16, i8, i16>,
-                [true, true, false] => attend::<i16, i16, i8>,
-                [true, true, true] => attend::<i16, i16, i16>,
-            };
-            let counts = attend(kernels, &compiled.pool, slot, past, (a, b, c), &shape, out)?;
-            let (score_additions, value_keys) = (counts.score_additions, counts.value_keys);
-            run.events[i] += Events { keys, score_additions, value_keys, ..Events::default() };
             Ok(())
         }
         Work::Product { code, steps, inputs, outputs } => {
@@ -190,7 +159,76 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             kernels.pick(number(a)?, inputs, call.i32(0)?, number_mut(out)?);
             Ok(())
         }
-        Work::Neuron(_) | Work::Settle { .. } | Work::Affine { .. } | Work::Add { .. } => Err(Fault::Misfit),
+        Work::Attention { .. }
+        | Work::Ssa { .. }
+        | Work::Neuron(_)
+        | Work::Settle { .. }
+        | Work::Affine { .. }
+        | Work::Add { .. } => Err(Fault::Misfit),
+    }
+}
+
+/// Runs attention on the rows of each sequence, with what is kept of it.
+fn attention(run: &mut Run<'_>, i: usize, operands: Operands<'_>) -> Result<(), Fault> {
+    let node = run.compiled.plan.steps[i].node;
+    let rows: usize = run.spans.iter().map(|span| span.tokens.len()).sum();
+    let Operands { mut inputs, mut out } = operands;
+    let bytes = inputs.map(|rows_of| rows_of.len() / rows);
+    let out_bytes = out.len() / rows;
+    for span in run.spans {
+        let rows = span.tokens.len();
+        let sequence = &mut run.sequences[span.sequence];
+        let slot = sequence.slots[node.index()].as_mut().ok_or(Fault::Misfit)?;
+        let mine = [0, 1, 2].map(|k| inputs[k].split_at(rows * bytes[k]));
+        let (mine_out, rest) = out.split_at_mut(rows * out_bytes);
+        run.events[i] += attend_span(run.compiled, i, slot, sequence.past, mine.map(|(mine, _)| mine), mine_out)?;
+        (inputs, out) = (mine.map(|(_, rest)| rest), rest);
+    }
+    Ok(())
+}
+
+/// Attention of some rows of one sequence after `past` others.
+fn attend_span(
+    compiled: &Compiled,
+    i: usize,
+    slot: &mut Slot,
+    past: usize,
+    [q, k, v]: [&[u8]; 3],
+    out: &mut [u8],
+) -> Result<Events, Fault> {
+    let (kernels, step, out) = (compiled.kernels, &compiled.plan.steps[i], number_mut::<f32>(out)?);
+    let call = Call { graph: &compiled.graph, step };
+    let keys = |width: usize| (past + 1..=past + out.len() / width).map(|n| n as u64).sum();
+    match step.work {
+        Work::Attention { heads, scale, width } => {
+            let events = Events { keys: keys(width), ..Events::default() };
+            let (keys, values) = extend::<f32, f32>(slot, number(k)?, number(v)?, past)?;
+            kernels.attention_f32(number(q)?, keys, values, width, heads, scale.get(), out);
+            Ok(events)
+        }
+        Work::Ssa { code, steps, width, wide, long, .. } => {
+            let Prepared::Phases(weights) = &compiled.prepared[i] else { return Err(Fault::Misfit) };
+            let keys = keys(width);
+            // Where the queries come as trains, their spikes drive the scores one timestep at a time.
+            let stepped = matches!(call.graph.ty(call.graph.node(step.node).args[0]), Type::Train { .. });
+            let (slope, code, steps) = (call.f32(0)?, spelling(code), stepped.then_some(steps));
+            let shape = kernels::Ssa { d: width, slope, weights, code, steps };
+            let attend = match wide {
+                _ if long => attend_long,
+                [false, false, false] => attend::<i8, i8, i8>,
+                [false, false, true] => attend::<i8, i8, i16>,
+                [false, true, false] => attend::<i8, i16, i8>,
+                [false, true, true] => attend::<i8, i16, i16>,
+                [true, false, false] => attend::<i16, i8, i8>,
+                [true, false, true] => attend::<i16, i8, i16>,
+                [true, true, false] => attend::<i16, i16, i8>,
+                [true, true, true] => attend::<i16, i16, i16>,
+            };
+            let counts = attend(kernels, &compiled.pool, slot, past, (q, k, v), &shape, out)?;
+            let (score_additions, value_keys) = (counts.score_additions, counts.value_keys);
+            Ok(Events { keys, score_additions, value_keys, ..Events::default() })
+        }
+        _ => Err(Fault::Misfit),
     }
 }
 

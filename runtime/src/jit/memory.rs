@@ -6,11 +6,11 @@
 //! executable afterwards, never both; they are freed when the program is dropped.
 #![allow(unsafe_code)]
 
-use super::Compiled;
 use super::host;
+use super::{Compiled, Sequence};
 use crate::meter::Products;
 use crate::plan::{Place, Step};
-use crate::state::Slot;
+use crate::session::Span;
 use cranelift_jit::JITModule;
 use cranelift_module::FuncId;
 use memmap2::MmapMut;
@@ -63,15 +63,15 @@ pub struct Frame {
 #[derive(Debug)]
 pub struct Run<'a> {
     pub compiled: &'a Compiled,
-    /// By node.
-    pub slots: &'a mut [Option<Slot>],
+    pub sequences: &'a mut [Sequence],
+    /// Whose the rows are, in their order.
+    pub spans: &'a [Span<'a>],
     /// By step.
     pub events: &'a mut [Events],
     /// By step: spikes that a kernel took.
     pub active: &'a mut [u64],
     /// By step: what products did.
     pub products: &'a mut [Products],
-    pub past: usize,
 }
 
 type Forward = extern "C" fn(*mut Frame, *const Record) -> i64;
@@ -178,7 +178,7 @@ impl<'a> Operands<'a> {
             if input.start < out.end && out.start < input.end {
                 return None;
             }
-            // SAFETY: the range is within the arena, which the frame's session owns, and nothing writes there meanwhile:
+            // SAFETY: the range is within the arena, which the frame's machine owns, and nothing writes there meanwhile:
             // the one range being written is disjoint, as just checked.
             *slice = unsafe { std::slice::from_raw_parts(frame.arena.add(input.start), input.len()) };
         }
@@ -209,7 +209,7 @@ pub fn cast_mut<T: Plain>(bytes: &mut [u8]) -> Option<&mut [T]> {
     fits.then(|| unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size_of::<T>()) })
 }
 
-/// A session's arena: zeroed, aligned to pages, and not touched before it is used.
+/// A machine's arena: zeroed, aligned to pages, and not touched before it is used.
 pub struct Arena {
     map: MmapMut,
 }

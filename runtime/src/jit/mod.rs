@@ -20,7 +20,7 @@ use crate::plan::{Place, Plan, Step, When, Work};
 use crate::pool::Pool;
 use crate::prices::Prices;
 use crate::program::Options;
-use crate::session::{Machine, Rows};
+use crate::session::{Machine, Rows, Span};
 use crate::state::Slot;
 use host::{Fault, Prepared};
 pub(crate) use memory::cast;
@@ -171,7 +171,7 @@ fn address_of(graph: &Graph, id: WeightId) -> u64 {
     address as u64
 }
 
-/// One sequence, run by machine code.
+/// Some sequences, run by machine code in one arena.
 #[derive(Debug)]
 pub struct Jit {
     compiled: Arc<Compiled>,
@@ -181,16 +181,26 @@ pub struct Jit {
     events: Vec<Events>,
     active: Vec<u64>,
     products: Vec<Products>,
-    slots: Vec<Option<Slot>>,
-    past: usize,
-    marked: usize,
+    sequences: Vec<Sequence>,
     /// Wanted rows of the last step: the first, and how many.
     wanted: (usize, usize),
 }
 
+/// What is kept of one sequence.
+#[derive(Clone, Debug)]
+pub(crate) struct Sequence {
+    /// By node.
+    slots: Vec<Option<Slot>>,
+    /// Tokens that it has seen. Slots may hold more, of a pass that failed.
+    past: usize,
+    marked: usize,
+}
+
 impl Jit {
-    pub fn new(compiled: Arc<Compiled>) -> Self {
+    pub fn new(compiled: Arc<Compiled>, sequences: usize) -> Self {
         let (graph, steps) = (&compiled.graph, compiled.plan.steps.len());
+        let slots = graph.iter().map(|(value, _)| Slot::new(graph, value)).collect();
+        let sequence = Sequence { slots, past: 0, marked: 0 };
         Self {
             arena: Arena::new(compiled.plan.arena_bytes),
             scratch: vec![0; compiled.scratch_len],
@@ -198,9 +208,7 @@ impl Jit {
             events: vec![Events::default(); steps],
             active: vec![0; steps],
             products: vec![Products::default(); steps],
-            slots: graph.iter().map(|(value, _)| Slot::new(graph, value)).collect(),
-            past: 0,
-            marked: 0,
+            sequences: vec![sequence; sequences],
             wanted: (0, 0),
             compiled,
         }
@@ -236,27 +244,31 @@ impl Jit {
 }
 
 impl Machine for Jit {
-    fn past(&self) -> usize {
-        self.past
+    fn past(&self, sequence: usize) -> usize {
+        self.sequences[sequence].past
     }
 
-    fn reset(&mut self) {
-        self.past = 0;
+    fn reset(&mut self, sequence: usize) {
+        self.sequences[sequence].past = 0;
     }
 
-    fn mark(&mut self) {
-        self.marked = self.past;
+    fn mark(&mut self, sequence: usize) {
+        let sequence = &mut self.sequences[sequence];
+        sequence.marked = sequence.past;
     }
 
-    fn rewind(&mut self) {
-        self.past = self.marked;
+    fn rewind(&mut self, sequence: usize) {
+        let sequence = &mut self.sequences[sequence];
+        sequence.past = sequence.marked;
     }
 
-    fn step(&mut self, tokens: &[u32], rows: Rows, meter: &mut Meter) -> Result<(), Diagnostic> {
-        let n = tokens.len();
+    fn step(&mut self, spans: &[Span<'_>], rows: Rows, meter: &mut Meter) -> Result<(), Diagnostic> {
+        let n = spans.iter().map(|span| span.tokens.len()).sum();
         let compiled = Arc::clone(&self.compiled);
-        self.write_ids(compiled.plan.tokens, tokens.iter().map(|&id| id as i32));
-        self.write_ids(compiled.plan.positions, (self.past..self.past + n).map(|i| i as i32));
+        self.write_ids(compiled.plan.tokens, spans.iter().flat_map(|span| span.tokens).map(|&id| id as i32));
+        let positions = |span: &Span<'_>| (self.past(span.sequence)..).take(span.tokens.len()).map(|i| i as i32);
+        let positions: Vec<i32> = spans.iter().flat_map(positions).collect();
+        self.write_ids(compiled.plan.positions, positions.into_iter());
         self.wanted = match rows {
             Rows::All => (0, n),
             Rows::Last => (n - 1, 1),
@@ -268,18 +280,20 @@ impl Machine for Jit {
         self.products.fill(Products::default());
         let run = Run {
             compiled: &compiled,
-            slots: &mut self.slots,
+            sequences: &mut self.sequences,
+            spans,
             events: &mut self.events,
             active: &mut self.active,
             products: &mut self.products,
-            past: self.past,
         };
         let rows = [n, self.wanted.0, self.wanted.1];
         let fault = compiled.code.run(&mut self.arena, &mut self.tallies, &mut self.scratch, rows, run);
         if fault != 0 {
             return Err(compiled.complain(fault));
         }
-        self.past += n;
+        for span in spans {
+            self.sequences[span.sequence].past += span.tokens.len();
+        }
         self.record(n, meter);
         Ok(())
     }

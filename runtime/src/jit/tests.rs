@@ -456,8 +456,8 @@ fn prices_choose_and_change_no_result() {
         for isa in crate::ISAS.into_iter().filter(|isa| isa.is_available()) {
             for threads in [1, 2] {
                 let with = |prices| run(&graph, Options { isa: Some(isa), threads, prices, ..Options::default() });
-                let (rows, by_rows, why_rows) = with(Prices::of([1e9, 1e-9, 1e-9, 1e9, 1e9]));
-                let (all, by_all, why_all) = with(Prices::of([1e-9, 1e9, 1e9, 1e-9, 1e-9]));
+                let (rows, by_rows, why_rows) = with(Some(Prices::of([1e9, 1e-9, 1e-9, 1e9, 1e9])));
+                let (all, by_all, why_all) = with(Some(Prices::of([1e-9, 1e9, 1e9, 1e-9, 1e-9])));
                 assert!(rows == want && all == want, "{stage:?}, {isa:?}, {threads} threads");
                 assert_eq!((by_rows.fired, by_rows.whole), (by_all.fired, 0));
                 if stage == Stage::Quantised {

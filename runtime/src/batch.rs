@@ -1,0 +1,148 @@
+//! Several sequences over one program: one pass over the weights serves a token of each.
+//!
+//! Sequences are numbered places that are used again: one that is done is forgotten and another takes its place. Law: a
+//! sequence's outputs do not depend on the others, bit for bit, for all but attention is row by row and attention reads its
+//! own sequence. So do its failures: when a pass of several fails, each runs alone, and only those that fail then are told.
+//! Tallies are of all sequences together.
+
+use crate::meter::{Executed, Meter, Products};
+use crate::program::Program;
+use crate::session::{Machine, Outputs, Rows, Span, check, check_finite, is_rows_of_f32};
+use snnc_ir::Diagnostic;
+use snnc_ir::price::Events;
+use std::sync::Arc;
+
+/// Some sequences.
+#[derive(Debug)]
+pub struct Batch {
+    program: Arc<Program>,
+    machine: Box<dyn Machine>,
+    meter: Meter,
+    /// By sequence, then by output of the graph: its wanted rows in the last call; empty where it is not f32.
+    outputs: Vec<Vec<Vec<f32>>>,
+}
+
+impl Batch {
+    /// So many empty sequences.
+    pub fn new(program: Arc<Program>, sequences: usize) -> Self {
+        let machine = program.start(sequences);
+        let meter = Meter::new(program.graph().nodes.len());
+        let outputs = vec![vec![Vec::new(); program.graph().outputs.len()]; sequences];
+        Self { program, machine, meter, outputs }
+    }
+
+    /// How many there are, empty ones included.
+    pub fn sequences(&self) -> usize {
+        self.outputs.len()
+    }
+
+    /// Tokens that the sequence has seen.
+    pub fn past(&self, sequence: usize) -> usize {
+        self.machine.past(sequence)
+    }
+
+    /// Forgets the sequence; tallies stay.
+    pub fn reset(&mut self, sequence: usize) {
+        self.machine.reset(sequence);
+    }
+
+    /// Runs `tokens` after what the sequence has seen, without the others.
+    ///
+    /// # Errors
+    /// Ids outside a table, more tokens than the context, a value that is not finite. The sequence is then unchanged.
+    pub fn forward(&mut self, sequence: usize, tokens: &[u32], rows: Rows) -> Result<Outputs<'_>, Diagnostic> {
+        check(self.program.graph(), tokens, self.past(sequence))?;
+        self.outputs[sequence].iter_mut().for_each(Vec::clear);
+        self.machine.mark(sequence);
+        let chunk = self.program.options().chunk;
+        for (i, part) in tokens.chunks(chunk).enumerate() {
+            let last = (i + 1) * chunk >= tokens.len();
+            let rows = if rows == Rows::Last && !last { Rows::None } else { rows };
+            let done = self.machine.step(&[Span { sequence, tokens: part }], rows, &mut self.meter);
+            if let Err(error) = done.and_then(|()| if rows == Rows::None { Ok(()) } else { self.keep(sequence, 0, 1) })
+            {
+                self.machine.rewind(sequence);
+                return Err(error);
+            }
+        }
+        Ok(self.outputs_of(sequence))
+    }
+
+    /// Runs one token each of several sequences, `(sequence, token)`, in as few passes as hold them. Outputs are in the same
+    /// order, each the row of one token. Panics if a sequence is named twice.
+    ///
+    /// # Errors
+    /// As for `forward`, each for its sequence alone: that one is unchanged, the others went on.
+    pub fn step(&mut self, next: &[(usize, u32)]) -> Vec<Result<Outputs<'_>, Diagnostic>> {
+        let mut named = vec![false; self.sequences()];
+        for &(sequence, _) in next {
+            assert!(!std::mem::replace(&mut named[sequence], true), "a token for each sequence");
+        }
+        let check =
+            |&(sequence, token): &(usize, u32)| check(self.program.graph(), &[token], self.past(sequence)).err();
+        let mut failed: Vec<Option<Diagnostic>> = next.iter().map(check).collect();
+        let fit: Vec<usize> = (0..next.len()).filter(|&i| failed[i].is_none()).collect();
+        for part in fit.chunks(self.program.options().chunk) {
+            self.pass(next, part, &mut failed);
+        }
+        let outputs = |(error, &(sequence, _)): (Option<Diagnostic>, &(usize, u32))| {
+            error.map_or_else(|| Ok(self.outputs_of(sequence)), Err)
+        };
+        failed.into_iter().zip(next).map(outputs).collect()
+    }
+
+    /// One pass for `part` of the tokens. If it fails, a pass for each: whose token it was shows there.
+    fn pass(&mut self, next: &[(usize, u32)], part: &[usize], failed: &mut [Option<Diagnostic>]) {
+        let span = |&i: &usize| Span { sequence: next[i].0, tokens: std::slice::from_ref(&next[i].1) };
+        let spans: Vec<Span<'_>> = part.iter().map(span).collect();
+        for span in &spans {
+            self.outputs[span.sequence].iter_mut().for_each(Vec::clear);
+            self.machine.mark(span.sequence);
+        }
+        let done = self.machine.step(&spans, Rows::All, &mut self.meter);
+        for (row, (&i, span)) in part.iter().zip(&spans).enumerate() {
+            let kept = done.clone().and_then(|()| self.keep(span.sequence, row, spans.len()));
+            if kept.is_err() {
+                self.machine.rewind(span.sequence);
+            }
+            failed[i] = kept.err();
+        }
+        if done.is_err() && part.len() > 1 {
+            part.iter().for_each(|&i| self.pass(next, &[i], failed));
+        }
+    }
+
+    /// Keeps the outputs of the last pass, of whose equal parts `part` is the sequence's.
+    fn keep(&mut self, sequence: usize, part: usize, parts: usize) -> Result<(), Diagnostic> {
+        let graph = self.program.graph();
+        for (kept, (_, value)) in self.outputs[sequence].iter_mut().zip(&graph.outputs) {
+            if is_rows_of_f32(graph, *value) {
+                let rows = self.machine.output(*value);
+                let length = rows.len() / parts;
+                let rows = &rows[part * length..][..length];
+                check_finite(graph, *value, rows)?;
+                kept.extend_from_slice(rows);
+            }
+        }
+        Ok(())
+    }
+
+    fn outputs_of(&self, sequence: usize) -> Outputs<'_> {
+        Outputs { graph: self.program.graph(), rows: &self.outputs[sequence] }
+    }
+
+    /// What neurons and attention of all sequences did so far, by node of the program's graph.
+    pub fn events(&self) -> &[Events] {
+        &self.meter.events
+    }
+
+    /// How products were done so far, by node, of all sequences together.
+    pub fn products(&self) -> &[Products] {
+        &self.meter.products
+    }
+
+    /// What the plan did so far.
+    pub fn executed(&self) -> Executed {
+        self.meter.executed
+    }
+}
