@@ -211,6 +211,31 @@ pub fn weight_bytes(graph: &Graph) -> usize {
     products.map(|(_, node)| bytes(node.args[1])).sum()
 }
 
+/// Words that no cache holds.
+const FAR_WORDS: usize = 1 << 25;
+
+/// Gigabytes a second that so many threads read from memory together, in order: the limit of what walks over weights.
+pub fn memory_read_gb_per_s(threads: usize) -> f64 {
+    let words = vec![1u64; FAR_WORDS];
+    let pass = || {
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for part in words.chunks(FAR_WORDS.div_ceil(threads.max(1))) {
+                // Several sums, so that none waits for another.
+                scope.spawn(|| {
+                    std::hint::black_box(part.as_chunks::<32>().0.iter().fold([0u64; 32], |mut sums, words| {
+                        sums.iter_mut().zip(words).for_each(|(sum, word)| *sum ^= word);
+                        sums
+                    }))
+                });
+            }
+        });
+        start.elapsed().as_secs_f64()
+    };
+    let best = (0..7).map(|_| pass()).fold(f64::INFINITY, f64::min);
+    size_of_val(words.as_slice()) as f64 / best / 1e9
+}
+
 /// The most memory that this process has held, in MB; `None` where the system does not say.
 pub fn peak_rss_mb() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

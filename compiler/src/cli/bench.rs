@@ -135,12 +135,16 @@ impl Bench {
         } else {
             None
         };
+        let memory = bench::memory_read_gb_per_s(threads);
+        let decode = Speeds::at(&collapsed.decode, 128);
+        let share = decode.filter(|_| self.density.is_none()).map(|rate| rate * bytes as f64 / 1e9 / memory);
         let all = json!({
             "model": model.display().to_string(), "threads": threads,
             "load_ms": load_ms, "first_token_ms": first_ms,
             "prefill_128_tokens_per_s": Speeds::at(&collapsed.prefill, 128),
             "prefill_1024_tokens_per_s": Speeds::at(&collapsed.prefill, 1024),
-            "decode_tokens_per_s": Speeds::at(&collapsed.decode, 128),
+            "decode_tokens_per_s": decode,
+            "memory_read_gb_per_s": memory, "decode_share_of_memory": share,
             "decoded_tokens": self.decoded, "peak_rss_mb": peak, "weight_bytes": bytes,
             "density": density, "collapsed": collapsed.json(), "stepped": stepped.as_ref().map(Speeds::json),
         });
@@ -200,6 +204,12 @@ fn table(all: &Json, collapsed: &Speeds, stepped: Option<&Speeds>) -> String {
         "density",
         100.0 * all["density"].as_f64().unwrap_or(0.0),
     );
+    text +=
+        &format!("{:<28} {:>10.1} GB/s", "memory, read in order", all["memory_read_gb_per_s"].as_f64().unwrap_or(0.0));
+    if let Some(share) = all["decode_share_of_memory"].as_f64() {
+        text += &format!("   decoding past 128 reads weights at {:.0} % of it", 100.0 * share);
+    }
+    text.push('\n');
     for (form, speeds) in [("collapsed", Some(collapsed)), ("stepped", stepped)] {
         let Some(speeds) = speeds else { continue };
         for rate in &speeds.prefill {
