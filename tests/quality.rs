@@ -124,9 +124,9 @@ fn section_unseen(section: &Json) -> impl Iterator<Item = u32> {
     snnc::calibration::seen(section).into_iter().zip(0..).filter(|(seen, _)| !seen).map(|(_, id)| id)
 }
 
-/// With enough timesteps the classical neurons come near; a leak does not.
+/// With enough timesteps the classical neurons come near those that wait; a leak does not.
 #[test]
-fn neurons_that_answer_at_once_are_worse_than_those_that_wait() {
+fn neurons_that_answer_at_once_come_near_those_that_wait() {
     let demo = demo();
     let kl = |membrane: Option<Membrane>| {
         let levels = Levels { code: Code::Unary, steps: 48 };
@@ -134,8 +134,10 @@ fn neurons_that_answer_at_once_are_worse_than_those_that_wait() {
         score.mean(score.kl)
     };
     let [fire, soft, tracer, leaky] = [None, Some(Membrane::If), Some(Membrane::StBif), Some(Membrane::Lif)].map(kl);
-    assert!(fire <= soft && fire <= tracer, "fire {fire}, if {soft}, st_bif {tracer}");
-    assert!(soft < leaky, "if {soft}, lif {leaky}");
+    // What they lose by the order of their inputs is less than what six windows tell apart.
+    let near = |kl: f64| (0.9..1.1).contains(&(kl / fire));
+    assert!(near(soft) && near(tracer), "fire {fire}, if {soft}, st_bif {tracer}");
+    assert!(leaky > 2.0 * fire, "fire {fire}, lif {leaky}");
 }
 
 /// What neurons that answer at once lose is in the ledger, and its whole is the program's own.

@@ -129,6 +129,9 @@ pub fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Resu
     // Windows no longer than a start are starts themselves.
     let (short, starts) = (START_TOKENS.min(length), if length > START_TOKENS { STARTS } else { 0 });
     let (windows, source) = match sample {
+        Sample::Text { name, text, .. } if text.trim().is_empty() => {
+            return Err(vec![Diagnostic::new(name, "the calibration text is empty")]);
+        }
         Sample::Text { name, text, tokens } => {
             let mut windows = text_windows(text, tokens, length, count)?;
             windows.extend(text_windows(text, tokens, short, starts.saturating_sub(windows.len()))?);

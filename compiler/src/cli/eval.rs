@@ -2,6 +2,7 @@
 
 use super::{EngineArgs, Input, Loaded, note, print, print_json, program, threads};
 use crate::calibration::Calibration;
+use crate::convert::vocabulary;
 use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
 use crate::findings::Findings;
 use crate::ledger::{Ledger, ledger};
@@ -64,8 +65,13 @@ pub struct Eval {
 /// A number, or a percentage.
 pub fn share(text: &str) -> Result<f64, String> {
     let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 0.01));
-    let share = number.trim().parse::<f64>().ok().filter(|share| share.is_finite());
-    share.map(|share| share * unit).ok_or_else(|| format!("`{text}` is no share: write 1% or 0.01"))
+    let share = number.trim().parse::<f64>().ok().filter(|share| share.is_finite()).map(|share| share * unit);
+    match share {
+        // Whoever writes 98 means 98 %.
+        Some(share) if share < 1.0 || unit != 1.0 => Ok(share),
+        Some(_) => Err(format!("`{text}` is all or more: write {text}% if it is percent")),
+        None => Err(format!("`{text}` is no share: write 1% or 0.01")),
+    }
 }
 
 impl Eval {
@@ -90,6 +96,15 @@ impl Eval {
             }
             None => None,
         };
+        if let (Some(against), Some(input)) = (&self.against, &dense_input) {
+            let [own, other] = [&loaded.input.graph, &input.graph].map(vocabulary);
+            let (own, other) = (own?, other?);
+            if own != other {
+                let message = format!("has a vocabulary of {other}, {} one of {own}", self.model.display());
+                let note = "compare with the file that the program was compiled from";
+                return Err(vec![Diagnostic::new(against.display().to_string(), message).note(note)]);
+            }
+        }
         let spiking = loaded.input.graph.stage == Stage::Spiking;
         if self.ledger && !spiking {
             let message = "is a dense network: there is nothing to account for";

@@ -158,6 +158,13 @@ impl WishArgs {
     /// What the neurons of unary sites are: one kind in a network.
     fn membrane(&self, asked: &Choices<Spelling>) -> Result<Option<Membrane>, Diagnostic> {
         let mut spellings = asked.all.iter().chain(asked.exceptions.iter().map(|(_, spelling)| spelling));
+        let binary = |spelling: &Spelling| *spelling == Spelling::Code(Code::Binary);
+        if let (Some(neuron), true) = (self.neuron.0, asked.all.iter().any(binary) && spellings.clone().all(binary)) {
+            let message = format!("no site has the unary code that {} neurons spell", neuron.name());
+            return Err(
+                Diagnostic::new("--neuron", message).note("leave out --code binary, or give sites the code unary")
+            );
+        }
         if !spellings.clone().any(|spelling| *spelling == Spelling::StBif) {
             return Ok(self.neuron.0);
         }
