@@ -6,6 +6,7 @@
 
 use crate::Complaints;
 use crate::convert::{seeded_ids, vocabulary};
+use memmap2::MmapMut;
 use serde_json::{Value as Json, json};
 use snnc_ir::types::Elem;
 use snnc_ir::{Builder, Diagnostic, Graph, Op, Tensor, Value};
@@ -211,29 +212,36 @@ pub fn weight_bytes(graph: &Graph) -> usize {
     products.map(|(_, node)| bytes(node.args[1])).sum()
 }
 
-/// Words that no cache holds.
-const FAR_WORDS: usize = 1 << 25;
+/// Bytes that no cache holds.
+const FAR_BYTES: usize = 1 << 28;
 
-/// Gigabytes a second that so many threads read from memory together, in order: the limit of what walks over weights.
-pub fn memory_read_gb_per_s(threads: usize) -> f64 {
-    let words = vec![1u64; FAR_WORDS];
+/// Gigabytes a second that so many threads read from memory together, in order and from large pages: the limit of what walks
+/// over weights. `None` where there is not so much memory.
+pub fn memory_read_gb_per_s(threads: usize) -> Option<f64> {
+    let mut map = MmapMut::map_anon(FAR_BYTES).ok()?;
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    map.fill(1);
+    let words: &[u64] = bytemuck::try_cast_slice(&map).ok()?;
+    let read = |part: &[u64]| {
+        // Several sums, so that none waits for another.
+        let sums = part.as_chunks::<32>().0.iter().fold([0u64; 32], |mut sums, words| {
+            sums.iter_mut().zip(words).for_each(|(sum, word)| *sum ^= word);
+            sums
+        });
+        std::hint::black_box(sums);
+    };
     let pass = || {
         let start = Instant::now();
         std::thread::scope(|scope| {
-            for part in words.chunks(FAR_WORDS.div_ceil(threads.max(1))) {
-                // Several sums, so that none waits for another.
-                scope.spawn(|| {
-                    std::hint::black_box(part.as_chunks::<32>().0.iter().fold([0u64; 32], |mut sums, words| {
-                        sums.iter_mut().zip(words).for_each(|(sum, word)| *sum ^= word);
-                        sums
-                    }))
-                });
+            for part in words.chunks(words.len().div_ceil(threads.max(1))) {
+                scope.spawn(move || read(part));
             }
         });
         start.elapsed().as_secs_f64()
     };
     let best = (0..7).map(|_| pass()).fold(f64::INFINITY, f64::min);
-    size_of_val(words.as_slice()) as f64 / best / 1e9
+    Some(FAR_BYTES as f64 / best / 1e9)
 }
 
 /// The most memory that this process has held, in MB; `None` where the system does not say.

@@ -137,7 +137,8 @@ impl Bench {
         };
         let memory = bench::memory_read_gb_per_s(threads);
         let decode = Speeds::at(&collapsed.decode, 128);
-        let share = decode.filter(|_| self.density.is_none()).map(|rate| rate * bytes as f64 / 1e9 / memory);
+        let real = decode.filter(|_| self.density.is_none()).zip(memory);
+        let share = real.map(|(rate, most)| rate * bytes as f64 / 1e9 / most);
         let all = json!({
             "model": model.display().to_string(), "threads": threads,
             "load_ms": load_ms, "first_token_ms": first_ms,
@@ -204,8 +205,9 @@ fn table(all: &Json, collapsed: &Speeds, stepped: Option<&Speeds>) -> String {
         "density",
         100.0 * all["density"].as_f64().unwrap_or(0.0),
     );
-    text +=
-        &format!("{:<28} {:>10.1} GB/s", "memory, read in order", all["memory_read_gb_per_s"].as_f64().unwrap_or(0.0));
+    if let Some(memory) = all["memory_read_gb_per_s"].as_f64() {
+        text += &format!("{:<28} {memory:>10.1} GB/s", "memory, read in order");
+    }
     if let Some(share) = all["decode_share_of_memory"].as_f64() {
         text += &format!("   decoding past 128 reads weights at {:.0} % of it", 100.0 * share);
     }
