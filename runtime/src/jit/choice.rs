@@ -11,8 +11,10 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Panels of a part of a few tokens' product: weights of 200 KB and up.
-const PANELS: usize = 4;
+/// Most panels of a part of a few tokens' product: whoever comes late has little left to wait for.
+const PANELS: usize = 16;
+/// Weights of two parts that are worth a second thread.
+const PARTS_BYTES: usize = 1 << 17;
 /// Tokens from which a product is shared by tokens.
 const TOKENS: usize = 32;
 /// Events that are listed at a time: what the second-level cache holds beside a panel.
@@ -134,22 +136,24 @@ fn by_tokens<L: Sync>(pool: &Pool, x: &[L], w: Panels<'_>, y: &mut [i32], work: 
 
 /// Shares `work(some panels, their sums)`. Sums of several tokens lie apart: a part has its own and copies them.
 fn by_outputs(pool: &Pool, rows: usize, w: Panels<'_>, y: &mut [i32], work: impl Fn(Panels<'_>, &mut [i32]) + Sync) {
-    if rows == 0 || pool.threads() == 1 || w.count() < 2 * PANELS {
+    if rows == 0 || pool.threads() == 1 || w.count() < 2 || w.count() * w.inputs() * OUTPUTS < PARTS_BYTES {
         return work(w, y);
     }
-    let some = |part: usize| w.some(part * PANELS..w.count().min((part + 1) * PANELS));
+    // Two parts a thread at least, so that no thread is left with half of the work of all.
+    let panels = (w.count() / (2 * pool.threads())).clamp(1, PANELS);
+    let some = |part: usize| w.some(part * panels..w.count().min((part + 1) * panels));
     if rows == 1 {
-        let parts = y.chunks_mut(PANELS * OUTPUTS).enumerate().collect();
+        let parts = y.chunks_mut(panels * OUTPUTS).enumerate().collect();
         return pool.each(parts, |(part, y): (usize, &mut [i32])| work(some(part), y));
     }
     let all = Mutex::new(y);
-    pool.run(w.count().div_ceil(PANELS), |part| {
+    pool.run(w.count().div_ceil(panels), |part| {
         let some = some(part);
         let mut sums = vec![0; rows * some.outputs()];
         work(some, &mut sums);
         let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
         for (y, sums) in all.chunks_exact_mut(w.outputs()).zip(sums.chunks_exact(some.outputs())) {
-            y[part * PANELS * OUTPUTS..][..sums.len()].copy_from_slice(sums);
+            y[part * panels * OUTPUTS..][..sums.len()].copy_from_slice(sums);
         }
     });
 }
