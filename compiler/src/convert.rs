@@ -114,7 +114,8 @@ pub fn spiking(
     };
     drop(seen);
     let section = calibration.json(&tensor);
-    let graph = run(back, tensor, &Context { fits, membrane: recipe.wishes.membrane, ..Context::default() }, watch)?;
+    let Wishes { membrane, own_embedding, .. } = recipe.wishes;
+    let graph = run(back, tensor, &Context { fits, membrane, own_embedding, ..Context::default() }, watch)?;
     // Files hold weights as kernels walk them.
     Ok(Converted { graph: graph.in_panels(), calibration, section })
 }

@@ -66,6 +66,8 @@ pub struct Wishes {
     pub phases: u32,
     /// Weights stay f32, for comparison: what reads levels then multiplies.
     pub exact_weights: bool,
+    /// Whether the embedding keeps its table where it might read a tied head's weight.
+    pub own_embedding: bool,
 }
 
 /// Phases an octave of time-to-first-spike attention: weights within 4.4 % of the exact exponential, unbiased.
@@ -91,6 +93,7 @@ impl Wishes {
             thresholds: Thresholds::default(),
             phases: PHASES,
             exact_weights: false,
+            own_embedding: false,
         }
     }
 

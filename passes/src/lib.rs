@@ -32,6 +32,8 @@ pub struct Context {
     pub waiting: Option<String>,
     /// Whether the numbers of the imported graph were rounded to codes of eight bits, those of activation functions too.
     pub rounded: bool,
+    /// Whether the embedding keeps its table where it might read a tied head's weight.
+    pub own_embedding: bool,
 }
 
 /// A step of the compiler. `run` may assume a verified graph of stage `needs`.

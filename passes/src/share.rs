@@ -19,7 +19,10 @@ const ERROR: f64 = 0.015;
 const CHANNEL_ERROR: f64 = 0.06;
 
 /// The same program, with one table less where that is as good.
-pub fn share(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
+pub fn share(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnostic>> {
+    if context.own_embedding {
+        return Ok(graph.clone());
+    }
     let shared = |value: Value| Shared::find(graph, value);
     let mut builder = Builder::new(graph.stage, graph.context);
     let mut map: Vec<Value> = Vec::with_capacity(graph.nodes.len());

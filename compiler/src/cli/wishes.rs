@@ -36,6 +36,16 @@ pub struct WishArgs {
     /// What weights are: `i8`; or `f32`, for comparison: what reads spikes then multiplies
     #[arg(long, value_enum, default_value = "i8")]
     weights: Weights,
+    /// What the embedding reads: `shared`, a tied head's weight, where that is near enough; or a table of its `own`, larger
+    /// and in f32
+    #[arg(long, value_enum, default_value = "shared")]
+    embedding: Embedding,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Embedding {
+    Shared,
+    Own,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +162,7 @@ impl WishArgs {
             thresholds: self.thresholds,
             phases: self.phases,
             exact_weights: self.weights == Weights::F32,
+            own_embedding: self.embedding == Embedding::Own,
         })
     }
 
@@ -212,6 +223,9 @@ pub fn flags(wishes: &Wishes) -> String {
     }
     if wishes.exact_weights {
         flags += " --weights f32";
+    }
+    if wishes.own_embedding {
+        flags += " --embedding own";
     }
     flags
 }
