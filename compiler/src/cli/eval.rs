@@ -44,7 +44,7 @@ pub struct Eval {
     #[arg(long, value_name = "SHARE", requires = "against", value_parser = share)]
     max_perplexity_increase: Option<f64>,
     /// Exit with status 3 if the centred cosine of logits is less
-    #[arg(long, value_name = "COSINE", requires = "against", value_parser = share)]
+    #[arg(long, value_name = "COSINE", requires = "against", value_parser = cosine)]
     min_cosine: Option<f64>,
     /// Exit with status 3 if the best guesses agree less often: `98%` or `0.98`
     #[arg(long, value_name = "SHARE", requires = "against", value_parser = share)]
@@ -60,6 +60,11 @@ pub struct Eval {
     /// Windows that run at once; the result does not depend on it
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+}
+
+fn cosine(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
+    number.ok_or_else(|| format!("`{text}` is no cosine: write 0.999"))
 }
 
 /// A number, or a percentage.
