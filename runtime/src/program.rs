@@ -43,7 +43,7 @@ impl Default for Options {
     }
 }
 
-/// A graph with what its engine prepared: plan, packed weights, machine code.
+/// A graph with what its engine prepared: plan, weights in panels, machine code.
 #[derive(Debug)]
 pub struct Program {
     graph: Arc<Graph>,

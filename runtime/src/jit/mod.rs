@@ -33,7 +33,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A plan with its machine code, records and packed weights.
+/// A plan with its machine code, records and weights in panels.
 #[derive(Debug)]
 pub struct Compiled {
     pub(crate) graph: Arc<Graph>,

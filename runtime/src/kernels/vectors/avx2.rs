@@ -306,17 +306,17 @@ const AHEAD: usize = 2048;
 
 /// Four rows of these channels.
 #[inline(always)]
-fn listed(from: *const i8, [a, b, c, d]: [u32; GROUP]) -> [*const i8; GROUP] {
+pub(super) fn listed(from: *const i8, [a, b, c, d]: [u32; GROUP]) -> [*const i8; GROUP] {
     let row = |channel: u32| from.wrapping_add(channel as usize * OUTPUTS);
     [row(a), row(b), row(c), row(d)]
 }
 
 /// Keys that are asked for before they are read.
-const KEYS_AHEAD: usize = 64;
+pub(super) const KEYS_AHEAD: usize = 64;
 
 /// Asks for a row that is read soon. The processor's own prefetching stops at every page.
 #[inline(always)]
-fn ask(row: *const i8) {
+pub(super) fn ask(row: *const i8) {
     // SAFETY: a prefetch reads nothing and faults nowhere, whatever the address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(row) };
 }

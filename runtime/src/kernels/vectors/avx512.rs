@@ -7,7 +7,7 @@ use super::super::events::{Ahead, Rows};
 use super::super::neuron::Level;
 use super::super::product::{GROUP, Group, OUTPUTS};
 use super::super::ssa::{PAIR, Pair, Table};
-use super::avx2::Avx2;
+use super::avx2::{Avx2, KEYS_AHEAD, ask, listed};
 use super::portable::Portable;
 use super::{Sums, Vectors, fours, interleave_few};
 use std::arch::x86_64::*;
@@ -237,9 +237,6 @@ const IN_REGISTERS: usize = 128;
 /// Keys of which scores are summed side by side.
 const KEYS: usize = 16;
 
-/// Keys that are asked for before they are read.
-const KEYS_AHEAD: usize = 64;
-
 /// `scores[j] = q . keys[j]` in bytes.
 #[inline(always)]
 fn dots(q: &[i8], keys: &[i8], stride: usize, scores: &mut [i32]) {
@@ -328,20 +325,6 @@ fn weigh(weights: &[(u32, i16)], values: &[i8], stride: usize, sums: &mut [i32])
         }
         sums.iter_mut().zip(all[0]).zip(all[1]).for_each(|((sum, low), high)| *sum += low + 256 * high);
     }
-}
-
-/// Asks for a row that is read soon. The processor's own prefetching stops at every page.
-#[inline(always)]
-fn ask(row: *const i8) {
-    // SAFETY: a prefetch reads nothing and faults nowhere, whatever the address.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(row) };
-}
-
-/// Four rows of these channels.
-#[inline(always)]
-fn listed(from: *const i8, [a, b, c, d]: [u32; GROUP]) -> [*const i8; GROUP] {
-    let row = |channel: u32| from.wrapping_add(channel as usize * OUTPUTS);
-    [row(a), row(b), row(c), row(d)]
 }
 
 /// Four rows that lie side by side.
