@@ -1,7 +1,7 @@
 //! `snnc show`: the IR of a program, or of an ONNX file up to a pass.
 
 use super::plan::PlanArgs;
-use super::{EngineArgs, Input, print, shared_program, threads};
+use super::{EngineArgs, Input, ThreadArgs, print, shared_program};
 use crate::Complaints;
 use crate::convert::{self, CALIBRATION_WINDOW, Recipe, Sample};
 use crate::files::{self, Model};
@@ -63,7 +63,7 @@ impl Show {
             Model::Onnx(import) => Input { graph: import.graph, rounded: import.rounds_activations },
         };
         let engine = EngineArgs { stepped: self.stepped, prices: self.prices, ..EngineArgs::default() };
-        let program = shared_program(input, &engine, false, threads(None))?;
+        let program = shared_program(input, &engine, false, ThreadArgs::default())?;
         self.plan.show(&program, None, &mut print)
     }
 

@@ -56,10 +56,10 @@ pub struct Compiled {
 
 impl Compiled {
     /// # Errors
-    /// The host is no target of the code generator, or a constant is not of its operation's type.
+    /// The host is no target of the code generator, a constant is not of its operation's type, or threads cannot be pinned.
     pub fn new(graph: Arc<Graph>, plan: Plan, options: &Options) -> Result<Self, Diagnostic> {
         let kernels = host::kernels(options)?;
-        let pool = Pool::new(options.threads);
+        let pool = Pool::new(options.threads, options.pin).map_err(|why| Diagnostic::new("", why))?;
         let graph = if graph.weights.iter().any(|weight| weight.tensor.as_i8().is_some()) {
             // Not from a file: kernels walk panels.
             Arc::new((*graph).clone().in_panels())
