@@ -159,6 +159,12 @@ impl Kernels {
 }
 
 kernels! {
+    // --- memory ---
+
+    /// Reads all of it in order, asking ahead as products do, and folds it: how fast weights can be walked at best.
+    #[must_use]
+    fn read(x: &[u64]) -> u64 = elementwise::read with vectors;
+
     // --- dense f32 ---
 
     /// `y[n, m] = x[n, k] w[k, m] + bias[m]`, one ascending chain over `k` for each output, the bias last.

@@ -183,6 +183,11 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
+    fn ask(self, line: *const i8) {
+        ask(line);
+    }
+
+    #[inline(always)]
     fn halves(self, x: &[i16; HALVES], low: &mut [i8; HALVES], high: &mut [i8; HALVES]) -> u32 {
         // SAFETY: AVX-512 by the type's invariant; 32 levels in, 32 bytes out twice. Test: `products_are_exact`.
         unsafe {

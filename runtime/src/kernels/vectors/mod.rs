@@ -39,6 +39,9 @@ pub(super) trait Vectors: Copy {
     /// The same with 16-bit inputs and weights in pairs: `sums += x w`.
     fn tile_pairs<const T: usize>(self, x: [&[i16]; T], block: &[Pair], sums: &mut [Sums; T]);
 
+    /// Asks for the line of memory at an address, which need not be one.
+    fn ask(self, _: *const i8) {}
+
     /// What a token's sums have to begin with where `tile` makes them.
     fn origin(self, x: &[i8]) -> i32;
 
