@@ -1,4 +1,4 @@
-//! How busy a network is: events by node over some tokens, measured on text or assumed.
+//! How busy a network is: events by node over some tokens, measured on text or expected.
 
 use snnc_ir::events::{Events, is_neuron};
 use snnc_ir::ssa::neuron_of;
@@ -24,7 +24,7 @@ pub struct Rate {
 impl Activity {
     /// What is to be expected of `tokens` tokens that each meet `keys` keys, from every neuron layer's rate and the share of
     /// keys inside the window.
-    pub fn assumed(graph: &Graph, tokens: u64, keys: u64, rate: &dyn Fn(Value) -> Rate, window: f64) -> Self {
+    pub fn expected(graph: &Graph, tokens: u64, keys: u64, rate: &dyn Fn(Value) -> Rate, window: f64) -> Self {
         let count = |all: u64, share: f64| (all as f64 * share).round() as u64;
         let mut this = Self { tokens, events: vec![Events::default(); graph.nodes.len()] };
         for (value, node) in graph.iter().filter(|(_, node)| is_neuron(&node.op)) {
