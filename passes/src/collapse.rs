@@ -6,13 +6,14 @@
 //! settle (fire x)       =  quant x                    a neuron that integrates first emits exactly its level
 //! settle (synapse s w)  =  product (settle s) w       time commutes with everything linear
 //! ssa q k v             =  ssa (settle q) (settle k) (settle v)
+//! settle (ssa q k v)    =  ssa (settle q) (settle k) (settle v)      where it emits spikes
 //! ```
 
 use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, Rule};
 use crate::egraph::sampling::TOLERANCE;
-use crate::egraph::{Term, Terms, rewrite};
-use snnc_ir::{Diagnostic, Elem, Graph, Op, Stage, Type};
+use crate::egraph::{Term, Terms, effort, rewrite};
+use snnc_ir::{Diagnostic, Graph, Op, Stage, Type};
 
 #[rustfmt::skip]
 const RULES: &[Rule] = &[
@@ -20,6 +21,8 @@ const RULES: &[Rule] = &[
     Rule { name: "settle-curve",   left: "(settle (fire:f ?x ?a ?b ?g ?o))",       right: settle_curve },
     Rule { name: "settle-synapse", left: "(settle (synapse ?s ?w))",               right: settle_synapse },
     Rule { name: "settle-ssa",     left: "(ssa:a ?q ?k ?v ?c)",                    right: settle_ssa },
+    Rule { name: "settle-memory",  left: "(ssa:a ?q ?k ?v ?s ?h)",                 right: settle_memory },
+    Rule { name: "settle-emitted", left: "(settle (ssa:a ?q ?k ?v ?s ?h ?g))",     right: settle_emitted },
 ];
 
 /// Whether a program has neurons that answer within the timestep: what they say depends on the order of their inputs, so
@@ -40,15 +43,13 @@ pub fn collapse(graph: &Graph) -> Result<Graph, Vec<Diagnostic>> {
     })
 }
 
-/// Rough work of a processor for one token, in vector operations. What has time in it is not for sale here.
+/// Operations of one token. What has time in it is not for sale here.
 fn price(terms: &Terms, term: &Term) -> Option<u64> {
-    let width = |i: usize| terms[term.args[i]].data.ty.shape().width().unwrap_or(1) as u64;
+    let ty = |i: usize| terms[term.args[i]].data.ty;
     match term.op {
         Op::Weight(_) => Some(0),
-        Op::Product => Some(1 + width(0) * width(1) / 64),
-        Op::Ssa { .. } if matches!(terms[term.args[0]].data.ty, Type::Still { elem: Elem::Level(..), .. }) => Some(100),
-        Op::Ssa { .. } => None,
-        op if op.legal_in(Stage::Quantised) => Some(1 + term.args.first().map_or(0, |_| width(0))),
+        Op::Ssa { .. } if matches!(ty(0), Type::Train { .. }) => None,
+        op if op.legal_in(Stage::Quantised) => Some(1 + effort(terms, term)),
         _ => None,
     }
 }
@@ -77,6 +78,21 @@ fn settle_synapse(_: &Terms, m: &Match) -> Option<Expr> {
 }
 
 fn settle_ssa(terms: &Terms, m: &Match) -> Option<Expr> {
-    matches!(m.ty(terms, "q"), Type::Train { .. })
-        .then(|| Expr::op(m.op("a"), [settle(m, "q"), settle(m, "k"), settle(m, "v"), class(m, "c")]))
+    settle_attention(terms, m, &["c"])
+}
+
+fn settle_memory(terms: &Terms, m: &Match) -> Option<Expr> {
+    settle_attention(terms, m, &["s", "h"])
+}
+
+fn settle_emitted(terms: &Terms, m: &Match) -> Option<Expr> {
+    settle_attention(terms, m, &["s", "h", "g"])
+}
+
+/// That levels say when features spike is what the verifier promises of all but those of neurons that answer within the
+/// timestep, and these never collapse.
+fn settle_attention(terms: &Terms, m: &Match, constants: &[&str]) -> Option<Expr> {
+    let settled = ["q", "k", "v"].into_iter().map(|name| settle(m, name));
+    let args = settled.chain(constants.iter().map(|name| class(m, name)));
+    matches!(m.ty(terms, "q"), Type::Train { .. }).then(|| Expr::Op(m.op("a"), args.collect()))
 }

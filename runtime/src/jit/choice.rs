@@ -194,17 +194,27 @@ pub fn neuron<X: Potential + Sync, L: Level + Send>(
         let more = kernels.quantise(x, neuron, y);
         let mut fired = fired.lock().unwrap_or_else(PoisonError::into_inner);
         fired.spikes += more.spikes;
+        fired.active += more.active;
         fired.saturated += more.saturated;
     });
     fired.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Products of a query and a key, over heads, below which attention is not shared.
-const SHARED: usize = 512;
+pub const SHARED: usize = 512;
 
 thread_local! {
     /// A thread's results of attention, by head, and what attention works in.
     static ATTENTION: RefCell<(Vec<f32>, Scratch)> = RefCell::default();
+}
+
+/// Calls `work` for every head, shared by threads; `small`: it is not worth a second one.
+pub fn by_heads(pool: &Pool, heads: usize, small: bool, work: impl Fn(usize) + Sync) {
+    if small {
+        (0..heads).for_each(work);
+    } else {
+        pool.run(heads, work);
+    }
 }
 
 /// Spiking attention of all heads, shared by heads.
@@ -225,6 +235,7 @@ pub fn attend<Q: Level + Sync, K: Level + Sync, V: Level + Sync>(
             part.resize(q.len() / heads, 0.0);
             let count = kernels.ssa(q, k, v, shape, h, scratch, part);
             let (out, all) = &mut *rows.lock().unwrap_or_else(PoisonError::into_inner);
+            all.score_pairs += count.score_pairs;
             all.score_additions += count.score_additions;
             all.value_keys += count.value_keys;
             for (out, part) in out.chunks_exact_mut(d).zip(part.chunks_exact(width)) {
@@ -232,10 +243,6 @@ pub fn attend<Q: Level + Sync, K: Level + Sync, V: Level + Sync>(
             }
         });
     };
-    if q.len() / d * (k.len() / d) * heads < SHARED {
-        (0..heads).for_each(work);
-    } else {
-        pool.run(heads, work);
-    }
+    by_heads(pool, heads, q.len() / d * (k.len() / d) * heads < SHARED, work);
     rows.into_inner().unwrap_or_else(PoisonError::into_inner).1
 }

@@ -4,15 +4,16 @@ use super::Compiled;
 use super::choice;
 use super::memory::Plain;
 use super::memory::{Operands, Run, cast, cast_mut};
+use super::recall;
 use crate::kernels::{self, Isa, Kernels, Panels};
 use crate::plan::{Neuron, Plan, Step, Work, level_bytes, plane_bytes};
 use crate::pool::Pool;
 use crate::program::Options;
-use crate::state::{Level, Slot};
-use snnc_ir::eval::phase_weights;
+use crate::state::{Level, Rows, Slot};
+use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::Layout;
-use snnc_ir::price::Events;
+use snnc_ir::ssa::meaning::phase_weights;
 use snnc_ir::types::{Code, Elem};
 use snnc_ir::{Curve, Diagnostic, Graph, Type};
 
@@ -100,6 +101,14 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
         }
         Work::Product { code, steps, inputs, outputs } => {
             let (w, y) = (call.panels(0, inputs, outputs)?, number_mut(out)?);
+            if compiled.count {
+                let spikes = match level_bytes(code, steps) {
+                    1 => kernels.count_spikes(number::<i8>(a)?, spelling(code)),
+                    2 => kernels.count_spikes(number::<i16>(a)?, spelling(code)),
+                    _ => number::<i32>(a)?.iter().map(|&level| u64::from(code.spikes(level))).sum(),
+                };
+                run.events[i].additions += spikes * outputs as u64;
+            }
             run.products[i] += match level_bytes(code, steps) {
                 1 => choice::product(kernels, &compiled.prices, &compiled.pool, number(a)?, w, y),
                 2 if code.levels(steps) <= kernels::MOST_IN_TWO => {
@@ -113,7 +122,7 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
         Work::Synapse { code, steps, inputs, outputs } => {
             let (w, y) = (call.panels(0, inputs, outputs)?, number_mut(out)?);
             let trains = choice::Trains { planes: number(a)?, stride: plane_bytes(inputs), steps: steps.into() };
-            run.active[i] += choice::synapse(kernels, &compiled.pool, trains, code.carry(), w, y);
+            run.taken[i] += choice::synapse(kernels, &compiled.pool, trains, code.carry(), w, y);
             Ok(())
         }
         Work::Currents { steps, inputs, outputs } => {
@@ -121,7 +130,7 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             let planes: &[i8] = number(a)?;
             debug_assert_eq!(planes.len() / plane_bytes(inputs) % usize::from(steps), 0, "whole trains");
             let trains = choice::Trains { planes, stride: plane_bytes(inputs), steps: 1 };
-            run.active[i] += choice::synapse(kernels, &compiled.pool, trains, 1, w, y);
+            run.taken[i] += choice::synapse(kernels, &compiled.pool, trains, 1, w, y);
             Ok(())
         }
         Work::Neuron(layer) => {
@@ -166,9 +175,17 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             kernels.pick(number(a)?, inputs, call.i32(0)?, number_mut(out)?);
             Ok(())
         }
-        Work::Attention { .. } | Work::Ssa { .. } | Work::Settle { .. } | Work::Affine { .. } | Work::Add { .. } => {
-            Err(Fault::Misfit)
+        Work::HeadMap { inputs, outputs, .. } => {
+            kernels.head_map(number(a)?, call.f32(0)?, inputs, outputs, number_mut(out)?);
+            Ok(())
         }
+        Work::Attention { .. }
+        | Work::Ssa { .. }
+        | Work::Coincidence { .. }
+        | Work::Sums { .. }
+        | Work::Settle { .. }
+        | Work::Affine { .. }
+        | Work::Add { .. } => Err(Fault::Misfit),
     }
 }
 
@@ -200,23 +217,29 @@ fn attend_span(
     [q, k, v]: [&[u8]; 3],
     out: &mut [u8],
 ) -> Result<Events, Fault> {
-    let (kernels, step, out) = (compiled.kernels, &compiled.plan.steps[i], number_mut::<f32>(out)?);
+    let (kernels, step) = (compiled.kernels, &compiled.plan.steps[i]);
     let call = Call { graph: &compiled.graph, step };
+    if let Work::Coincidence { .. } | Work::Sums { .. } = step.work {
+        return recall::attend(compiled, &call, slot, past, [q, k, v], out);
+    }
+    let out = number_mut::<f32>(out)?;
     let keys = |width: usize| (past + 1..=past + out.len() / width).map(|n| n as u64).sum();
     match step.work {
         Work::Attention { heads, scale, width } => {
             let events = Events { keys: keys(width), ..Events::default() };
+            let slot = slot.rows().ok_or(Fault::Misfit)?;
             let (keys, values) = extend::<f32, f32>(slot, number(k)?, number(v)?, past)?;
             kernels.attention_f32(number(q)?, keys, values, width, heads, scale.get(), out);
             Ok(events)
         }
-        Work::Ssa { code, steps, width, wide, long, .. } => {
+        Work::Ssa { code, steps, width, wide, long, keys: most, .. } => {
             let Prepared::Phases(weights) = &compiled.prepared[i] else { return Err(Fault::Misfit) };
             let keys = keys(width);
             // Where the queries come as trains, their spikes drive the scores one timestep at a time.
             let stepped = matches!(call.graph.ty(call.graph.node(step.node).args[0]), Type::Train { .. });
             let (slope, code, steps) = (call.f32(0)?, spelling(code), stepped.then_some(steps));
-            let shape = kernels::Ssa { d: width, slope, weights, code, steps };
+            let shape = kernels::Ssa { d: width, slope, weights, code, steps, keys: most.map(|most| most as usize) };
+            let slot = slot.rows().ok_or(Fault::Misfit)?;
             let attend = match wide {
                 _ if long => attend_long,
                 [false, false, false] => attend::<i8, i8, i8>,
@@ -229,8 +252,8 @@ fn attend_span(
                 [true, true, true] => attend::<i16, i16, i16>,
             };
             let counts = attend(kernels, &compiled.pool, slot, past, (q, k, v), &shape, out)?;
-            let (score_additions, value_keys) = (counts.score_additions, counts.value_keys);
-            Ok(Events { keys, score_additions, value_keys, ..Events::default() })
+            let kernels::SsaCount { score_pairs, score_additions, value_keys } = counts;
+            Ok(Events { keys, score_pairs, score_additions, value_keys, ..Events::default() })
         }
         _ => Err(Fault::Misfit),
     }
@@ -273,6 +296,7 @@ impl Prompt<'_> {
                     fired += u64::from(spike.unsigned_abs());
                 }
                 events.spikes += fired;
+                events.active += u64::from(fired > 0);
                 events.saturated += u64::from(fired == u64::from(self.steps));
             }
         }
@@ -281,13 +305,13 @@ impl Prompt<'_> {
 }
 
 /// A step with its graph.
-struct Call<'a> {
-    graph: &'a Graph,
-    step: &'a Step,
+pub(super) struct Call<'a> {
+    pub graph: &'a Graph,
+    pub step: &'a Step,
 }
 
 impl<'a> Call<'a> {
-    fn f32(&self, i: usize) -> Result<&'a [f32], Fault> {
+    pub fn f32(&self, i: usize) -> Result<&'a [f32], Fault> {
         let id = self.step.constants.get(i).ok_or(Fault::Misfit)?;
         self.graph.weight(*id).tensor.as_f32().ok_or(Fault::Misfit)
     }
@@ -317,10 +341,10 @@ impl<'a> Call<'a> {
             (Elem::F32, 2) => choice::neuron::<f32, i16>(kernels, pool, number(x)?, &neuron, number_mut(y)?),
             _ => return Err(Fault::Misfit),
         };
-        Ok(Events { spikes: fired.spikes, saturated: fired.saturated, ..Events::default() })
+        Ok(Events { spikes: fired.spikes, active: fired.active, saturated: fired.saturated, ..Events::default() })
     }
 
-    fn i32(&self, i: usize) -> Result<&'a [i32], Fault> {
+    pub fn i32(&self, i: usize) -> Result<&'a [i32], Fault> {
         let id = self.step.constants.get(i).ok_or(Fault::Misfit)?;
         self.graph.weight(*id).tensor.as_i32().ok_or(Fault::Misfit)
     }
@@ -362,7 +386,7 @@ fn spelling(code: Code) -> kernels::Code {
 fn attend<Q, K, V>(
     kernels: Kernels,
     pool: &Pool,
-    slot: &mut Slot,
+    slot: &mut Rows,
     past: usize,
     (q, k, v): (&[u8], &[u8], &[u8]),
     shape: &kernels::Ssa<'_>,
@@ -381,7 +405,7 @@ where
 fn attend_long(
     kernels: Kernels,
     _: &Pool,
-    slot: &mut Slot,
+    slot: &mut Rows,
     past: usize,
     (q, k, v): (&[u8], &[u8], &[u8]),
     shape: &kernels::Ssa<'_>,
@@ -399,7 +423,7 @@ fn attend_long(
 
 /// Adds this call's keys and values to the state; all keys and values of the sequence.
 fn extend<'s, K: Level, V: Level>(
-    slot: &'s mut Slot,
+    slot: &'s mut Rows,
     keys: &[K],
     values: &[V],
     past: usize,
@@ -408,10 +432,10 @@ fn extend<'s, K: Level, V: Level>(
     K::view(&slot.keys).zip(V::view(&slot.values)).ok_or(Fault::Misfit)
 }
 
-fn number<T: Plain>(bytes: &[u8]) -> Result<&[T], Fault> {
+pub(super) fn number<T: Plain>(bytes: &[u8]) -> Result<&[T], Fault> {
     cast(bytes).ok_or(Fault::Misfit)
 }
 
-fn number_mut<T: Plain>(bytes: &mut [u8]) -> Result<&mut [T], Fault> {
+pub(super) fn number_mut<T: Plain>(bytes: &mut [u8]) -> Result<&mut [T], Fault> {
     cast_mut(bytes).ok_or(Fault::Misfit)
 }

@@ -1,9 +1,9 @@
 //! Both engines, bit for bit: outputs, events, state, on sizes that fit no vector.
 
 use crate::{Engine, Executed, Isa, Options, Prices, Products, Program, Rows, Session};
+use snnc_ir::events::Events;
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
-use snnc_ir::price::Events;
-use snnc_ir::{Builder, Code, Curve, Graph, Stage, Tensor, Value};
+use snnc_ir::{Builder, Code, Curve, Graph, Ssa, Stage, Tensor, Value};
 use std::sync::Arc;
 
 /// A small transformer with everything that a stage may hold.
@@ -148,7 +148,7 @@ impl Maker {
         }
         let most = (self.net.code.levels(self.net.steps) as f32).powi(2);
         let slope = self.floats(&[heads as usize], 5.0 / most, 60.0 / most);
-        let y = self.op(Op::Ssa { heads, phases: 8 }, &[qkv[0], qkv[1], qkv[2], slope])?;
+        let y = self.op(Op::Ssa { heads, variant: Ssa::Ttfs { phases: 8 } }, &[qkv[0], qkv[1], qkv[2], slope])?;
         let scale = most.sqrt() / 2.0;
         let y = self.neurons(y, width, scale, Curve::Identity)?;
         let sums = self.sums(y, width, width)?;
@@ -321,7 +321,7 @@ fn counting_changes_tallies_only() {
         let (counted_bits, counted) = trace(&program(&graph, engine, 128), &[&ids], Rows::All);
         assert_eq!(bits, counted_bits);
         for (a, b) in events.iter().zip(&counted) {
-            assert_eq!(*a, Events { spikes: 0, saturated: 0, ..*b });
+            assert_eq!(*a, Events { spikes: 0, active: 0, saturated: 0, additions: 0, ..*b });
         }
     }
 }

@@ -41,6 +41,8 @@ pub struct Neuron<'a> {
 pub struct Fired {
     /// Spikes that spell its levels.
     pub spikes: u64,
+    /// Neurons whose level is not 0.
+    pub active: u64,
     /// Neurons at their largest level.
     pub saturated: u64,
 }
@@ -147,7 +149,11 @@ pub(super) fn quantise<X: Potential, L: Level>(
             Some(bend) => bent(vectors, x, bend, neuron, y),
         }
     }
-    neuron.count.map_or(Fired::default(), |code| Fired { spikes: count(y, code), saturated: at(y, neuron.levels) })
+    neuron.count.map_or(Fired::default(), |code| Fired {
+        spikes: count(y, code),
+        active: y.len() as u64 - at(y, 0),
+        saturated: at(y, neuron.levels),
+    })
 }
 
 #[inline(always)]

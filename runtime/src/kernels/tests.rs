@@ -216,7 +216,7 @@ fn ssa<L: Level + std::fmt::Debug>(n: usize, past: usize, heads: usize, width: u
     let [q, k, v] = [0, 1, 2].map(|i: usize| wide[i].iter().map(|&x| L::from_i32(x)).collect::<Vec<L>>());
     let mut scratch = Scratch::default();
     for (kernels, steps) in isas().flat_map(|kernels| [(kernels, None), (kernels, Some(levels.steps))]) {
-        let shape = Ssa { d, slope: &slope, weights: &weights, code: levels.code, steps };
+        let shape = Ssa { d, slope: &slope, weights: &weights, code: levels.code, steps, keys: None };
         let mut out = vec![f32::NAN; n * d];
         assert_eq!(kernels.ssa_long(&wide[0], &wide[1], &wide[2], &shape, &mut out), tally, "{:?} long", kernels.isa());
         assert_eq!(bits(&out), bits(&want), "{:?} long {n} {past} {heads} {width}", kernels.isa());
@@ -319,7 +319,8 @@ fn neuron(x: &[i32], neuron: &Neuron<'_>, code: Code) {
     let want: Vec<i32> =
         x.iter().enumerate().map(|(i, &x)| level(potential(x as f32, i % d, neuron), neuron.levels)).collect();
     let saturated = want.iter().filter(|level| level.abs() == neuron.levels).count() as u64;
-    let fired = Fired { spikes: want.iter().map(|&level| spikes(code, level)).sum(), saturated };
+    let active = want.iter().filter(|level| **level != 0).count() as u64;
+    let fired = Fired { spikes: want.iter().map(|&level| spikes(code, level)).sum(), active, saturated };
     let floats: Vec<f32> = x.iter().map(|&x| x as f32).collect();
     for kernels in isas() {
         let mut wide = vec![0i16; x.len()];
@@ -405,7 +406,7 @@ fn extreme_potentials() {
         (0..4099).map(|i| [i as f32 / 64.0, -1.0, 2.0][usize::from(i > 4096) * (i - 4096).min(2)]).collect();
     for kernels in isas() {
         let mut y = [0i8; 13];
-        assert_eq!(kernels.quantise(&x, &neuron, &mut y), Fired { spikes: 3 + 127 * 7, saturated: 7 });
+        assert_eq!(kernels.quantise(&x, &neuron, &mut y), Fired { spikes: 3 + 127 * 7, active: 10, saturated: 7 });
         assert_eq!(y, want);
         let neuron = Neuron {
             bend: Some(Bend { gain: &gain[..7], offset: &offset[..7], table: &table }),
