@@ -209,6 +209,8 @@ fn ssa<L: Level + std::fmt::Debug>(n: usize, past: usize, heads: usize, width: u
         let sum = |c: usize| found.iter().enumerate().map(|(j, w)| w * v[j * d + head + c]).sum::<i32>();
         want.extend((0..width).map(|c| sum(c) as f32 / found.iter().sum::<i32>() as f32));
         let fired: u64 = (0..width).map(|c| spikes(levels.code, q[i * d + head + c])).sum();
+        let active = (0..width).filter(|c| q[i * d + head + c] != 0).count();
+        tally.score_pairs += (active * scores.len()) as u64;
         tally.score_additions += fired * scores.len() as u64;
         tally.value_keys += found.iter().filter(|w| **w > 0).count() as u64;
     }
@@ -224,6 +226,7 @@ fn ssa<L: Level + std::fmt::Debug>(n: usize, past: usize, heads: usize, width: u
         for h in 0..heads {
             let mut part = vec![f32::NAN; n * width];
             let count = kernels.ssa(&q, &k, &v, &shape, h, &mut scratch, &mut part);
+            found.score_pairs += count.score_pairs;
             found.score_additions += count.score_additions;
             found.value_keys += count.value_keys;
             for (out, part) in out.chunks_exact_mut(d).zip(part.chunks_exact(width)) {
