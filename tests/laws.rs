@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use snnc::convert::{Recipe, Sample, convert};
 use snnc_examples::gpt2::{Activation, Gpt2Config, Head};
 use snnc_ir::eval::{Array, Content, Evaluation, Evaluator, Memory, Real};
-use snnc_ir::price::Events;
+use snnc_ir::events::Events;
 use snnc_ir::ssa::Output;
 use snnc_ir::verify::verify;
 use snnc_ir::{Builder, Code, Curve, Graph, Op, Ssa, Stage, Tensor, Value};
