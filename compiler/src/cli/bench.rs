@@ -36,6 +36,9 @@ pub struct Bench {
     /// Threads of one sequence [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Count events while running, as `energy` does: what the meter costs
+    #[arg(long)]
+    metered: bool,
     /// Measure the form that runs every timestep, spike by spike, as well
     #[arg(long)]
     stepped: bool,
@@ -105,7 +108,7 @@ impl Bench {
             let input = Input { graph: load()?, rounded: false };
             let engine =
                 EngineArgs { which: WhichEngine { stepped, ..WhichEngine::default() }, prices: prices.clone() };
-            shared_program(input, &engine, false, threads)
+            shared_program(input, &engine, self.metered, threads)
         };
         let setting = Setting {
             prompts: self.prompts.clone(),
