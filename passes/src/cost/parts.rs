@@ -149,7 +149,7 @@ fn sum_of(graph: &Graph, users: &[Vec<Value>], value: Value) -> Value {
     let mut at = value;
     while let [user] = users[at.index()][..] {
         let is_sum = graph.node(user).op == Op::Binary(Binary::Add) && is_part(graph, user);
-        if !is_sum && !matches!(graph.node(user).op, Op::Settle | Op::Affine | Op::Pick) {
+        if !is_sum && !matches!(graph.node(user).op, Op::Settle | Op::Affine | Op::Pick | Op::Binary(Binary::Mul)) {
             break;
         }
         at = user;
