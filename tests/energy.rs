@@ -9,6 +9,7 @@ use snnc::files::{self, Model};
 use snnc::tokens::Tokens;
 use snnc_examples::gpt2::{Activation, Gpt2Config};
 use snnc_ir::membrane::Membrane;
+use snnc_ir::ssa::Output;
 use snnc_ir::{Builder, Code, Curve, Graph, Op, Ssa, Stage, Tensor};
 use snnc_passes::collapse::{collapse, depends_on_order};
 use snnc_passes::cost::{Activity, Form, Number, Operation, Part, Rate, Sharing, Tally, Traffic, costs};
@@ -106,6 +107,23 @@ fn counts_are_the_meters() {
     check("by token", &converted(imported(&TINY), token), TINY.vocabulary);
     let exceptions = vec![("h.1.mlp.in".to_string(), Wish::Dense), ("q".to_string(), Wish::Steps(9))];
     check("dense sites", &converted(imported(&TINY), Wishes { exceptions, ..Wishes::default() }), TINY.vocabulary);
+}
+
+/// Attention of every kind; where pairs of trains meet, both ways of counting them.
+#[test]
+fn counts_of_every_attention_are_the_meters() {
+    let kinds = [
+        Ssa::TopK { phases: 8, keys: 4 },
+        Ssa::Coincidence { squared: true },
+        Ssa::Coincidence { squared: false },
+        Ssa::Linear { guard: 8 },
+        Ssa::Lif { output: Output::Mean },
+        Ssa::Lif { output: Output::Spikes },
+    ];
+    for kind in kinds {
+        let wishes = Wishes { attention: Some(kind), ..Wishes::default() };
+        check(&format!("{kind:?}"), &converted(imported(&TINY), wishes), TINY.vocabulary);
+    }
 }
 
 /// Of a pass over the last row alone, only what is run counts.
@@ -218,7 +236,7 @@ fn a_silent_layer_is_a_defect_and_no_saving() {
     }
     let activity = ran(&graph, options(Engine::Jit), &ids(19, TINY.vocabulary));
     let estimate = estimate(&graph, &activity, setting(19), PriceList::built_in());
-    assert!(estimate.defects.iter().all(|(name, _)| name == "h.0.attn.q"), "{:?}", estimate.defects);
+    assert!(estimate.defects.iter().all(|(name, _)| name == "h.0.attention.q"), "{:?}", estimate.defects);
     let list = estimate.lists[0].clone();
     for block in Block::NAMED {
         assert_eq!(
@@ -229,7 +247,7 @@ fn a_silent_layer_is_a_defect_and_no_saving() {
         );
     }
     let json = estimate.json();
-    assert_eq!(json["defects"][0]["layer"], "h.0.attn.q");
+    assert_eq!(json["defects"][0]["layer"], "h.0.attention.q");
     assert!(json["attention_block"]["paper45"]["saving"].is_null());
     assert!(json["attention_block"]["paper45"]["silent"].as_bool().unwrap());
     assert!(estimate.table(&list).starts_with("DEFECT"));

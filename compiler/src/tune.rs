@@ -53,7 +53,7 @@ impl Goal {
 }
 
 /// Timesteps that are tried at every site.
-pub const TIMESTEPS: std::ops::RangeInclusive<u16> = 2..=8;
+pub const TIMESTEPS: std::ops::RangeInclusive<u16> = 1..=8;
 
 /// An allocation: timesteps by site, with what it is predicted to lose and to cost.
 #[derive(Clone, Debug)]

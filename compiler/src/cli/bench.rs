@@ -36,6 +36,9 @@ pub struct Bench {
     repeats: u32,
     #[command(flatten)]
     threads: ThreadArgs,
+    /// Count events while running, as `energy` does: what the meter costs
+    #[arg(long)]
+    metered: bool,
     /// Measure the form that runs every timestep, spike by spike, as well
     #[arg(long)]
     stepped: bool,
@@ -112,7 +115,7 @@ impl Bench {
             let input = Input { graph: load()?, rounded: false };
             let engine =
                 EngineArgs { which: WhichEngine { stepped, ..WhichEngine::default() }, prices: prices.clone() };
-            shared_program(input, &engine, false, self.threads)
+            shared_program(input, &engine, self.metered, self.threads)
         };
         let setting = Setting {
             prompts: self.prompts.clone(),

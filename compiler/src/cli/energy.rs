@@ -2,7 +2,7 @@
 
 use super::{EngineArgs, Loaded, WhichEngine, note, print, print_json, program, threads};
 use crate::energy::measure::{Windows, expected};
-use crate::energy::{PriceList, Setting, estimate, measure};
+use crate::energy::{Estimate, PriceList, Setting, estimate, measure};
 use crate::{Complaints, files};
 use clap::Args;
 use serde_json::Value as Json;
@@ -82,7 +82,7 @@ impl Energy {
                 let activity = expected(graph, section.as_ref(), self.rate, setting.context)
                     .map_err(|complaints| files::at(&self.model, complaints))?;
                 note("no text: rates are expected, not measured, and every key is taken to be read");
-                estimate(graph, &activity, setting, lists)
+                Estimate { measured: false, ..estimate(graph, &activity, setting, lists) }
             }
         };
         if self.json { print_json(&estimate.json()) } else { print(&estimate.table(&shown)) }

@@ -14,6 +14,7 @@ impl Estimate {
         let mut json = json!({
             "schema": 1,
             "tokens": self.tokens,
+            "measured": self.measured,
             "context": self.setting.context,
             "batch": self.setting.batch,
             "pass_tokens": self.setting.span,
@@ -152,7 +153,7 @@ impl Estimate {
     }
 
     /// NeuroBench's metrics under their names, a token.
-    fn neurobench(&self) -> Json {
+    pub(super) fn neurobench(&self) -> Json {
         let all = self.neurons.values();
         let sum = |of: fn(&super::Neurons) -> u64| all.clone().map(of).sum::<u64>();
         let (slots, spikes) = (sum(|row| row.slots), sum(|row| row.spikes));

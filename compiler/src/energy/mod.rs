@@ -124,6 +124,8 @@ pub struct Neurons {
 #[derive(Clone, Debug)]
 pub struct Estimate {
     pub tokens: u64,
+    /// Whether events were measured; else they are expected from rates.
+    pub measured: bool,
     pub setting: Setting,
     /// In the order of `Form::ALL`, by phase.
     pub phases: BTreeMap<Phase, Vec<Counts>>,
@@ -162,6 +164,7 @@ pub fn estimate(graph: &Graph, activity: &Activity, setting: Setting, lists: Vec
     let spiking: Vec<Form> = Form::ALL.into_iter().filter(|form| form.is_spiking()).collect();
     Estimate {
         tokens: activity.tokens,
+        measured: true,
         setting,
         phases: phases.iter().map(|&(phase, activity, sharing)| (phase, all(&Form::ALL, activity, sharing))).collect(),
         silent: phases

@@ -92,7 +92,8 @@ impl Estimate {
         let coverage = self.coverage.total;
         let _ = writeln!(
             text,
-            "\nMeasured on {} tokens; spikes drive {:.1} % of the dense network's multiply-accumulates.",
+            "\n{} of {} tokens; spikes drive {:.1} % of the dense network's multiply-accumulates.",
+            if self.measured { "Measured in a run" } else { "Expected from rates, not measured," },
             self.tokens,
             100.0 * coverage.ratio()
         );
@@ -226,7 +227,7 @@ impl Estimate {
     }
 
     fn metrics(&self, text: &mut String) {
-        let json = self.json()["neurobench"].clone();
+        let json = self.neurobench();
         let number = |value: &serde_json::Value| value.as_f64().unwrap_or(0.0);
         let operations = &json["synaptic_operations"];
         let _ = writeln!(

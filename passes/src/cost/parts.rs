@@ -72,15 +72,14 @@ pub fn parts(graph: &Graph) -> Vec<Place> {
     let mut layers = 0;
     let mut known: Vec<Option<Place>> = vec![None; graph.nodes.len()];
     for (value, node) in graph.iter() {
-        let place = match node.op {
-            op if op.has_state() => {
-                layers += 1;
-                Some(Place { layer: Some(layers - 1), part: Part::Scores })
-            }
-            Op::Linear(_) | Op::Product | Op::Synapse => Some(product(graph, &users, value, layers)),
+        let place = if node.op.has_state() {
+            layers += 1;
+            Some(Place { layer: Some(layers - 1), part: Part::Scores })
+        } else if matches!(node.op, Op::Linear(_) | Op::Product | Op::Synapse) {
+            Some(product(graph, &users, value, layers))
+        } else {
             // Features are part of what scores them.
-            Op::HeadMap => Some(Place { layer: Some(layers), part: Part::Scores }),
-            _ => None,
+            (node.op == Op::HeadMap).then_some(Place { layer: Some(layers), part: Part::Scores })
         };
         known[value.index()] = place;
     }
@@ -150,7 +149,7 @@ fn sum_of(graph: &Graph, users: &[Vec<Value>], value: Value) -> Value {
     let mut at = value;
     while let [user] = users[at.index()][..] {
         let is_sum = graph.node(user).op == Op::Binary(Binary::Add) && is_part(graph, user);
-        if !is_sum && !matches!(graph.node(user).op, Op::Settle | Op::Affine | Op::Pick) {
+        if !is_sum && !matches!(graph.node(user).op, Op::Settle | Op::Affine | Op::Pick | Op::Binary(Binary::Mul)) {
             break;
         }
         at = user;
