@@ -179,7 +179,7 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
 }
 
 /// The site that a neuron layer codes: `h.0.mlp.hidden`.
-fn name_of(graph: &Graph, value: Value) -> String {
+pub(crate) fn name_of(graph: &Graph, value: Value) -> String {
     let last = graph.node(value).args.last().and_then(|arg| graph.constant(*arg));
     // Those of a ReLU that answers within the timestep are made of the ones before the curve.
     let before = |name: &str| {

@@ -1,0 +1,79 @@
+// The network: every layer of neurons as a cell of a map, and what each ONNX node became.
+let site = Math.max(0, layers.findIndex(layer => layer.site.endsWith('mlp.hidden')));
+const siteListeners = [];
+/** Chooses the layer that spikes and levels are shown of. */
+function chooseSite(index) {
+  site = index;
+  siteListeners.forEach(listener => listener());
+}
+const sitePicker = () => {
+  const node = select(layers.map((layer, i) => [String(i), layer.site]), String(site), value => chooseSite(+value));
+  siteListeners.push(() => { node.value = String(site); });
+  return node;
+};
+
+const MEASURES = {
+  spikes: { name: 'Spikes a neuron', about: 'spikes a neuron and token', of: spikesPerNeuron, text: x => digits(x, 2) },
+  density: { name: 'Density', about: 'of the timesteps have a spike', of: density, text: x => percent(x, 0) },
+  clipped: { name: 'At the largest level', about: 'of the levels are the largest: what is beyond is clipped', of: clipped, text: x => percent(x, x && x < .01 ? 2 : 1) },
+  silent: { name: 'Silent neurons', about: 'of the neurons never fired in this run', of: layer => layer.silent / layer.width, text: x => percent(x, 0) },
+};
+
+function networkMap() {
+  if (!layers.length) return absent(el('span', {}, 'Neurons show when the program runs on a text: ', code('--text FILE')));
+  const columns = [], blocks = [];
+  const column = layer => layer.site.startsWith(layer.block + '.') ? layer.site.slice(layer.block.length + 1) : layer.site;
+  layers.forEach(layer => {
+    if (!columns.includes(column(layer))) columns.push(column(layer));
+    if (!blocks.includes(layer.block)) blocks.push(layer.block);
+  });
+  let measure = 'spikes';
+  const cells = [];
+  const paint = () => {
+    const { of, text } = MEASURES[measure];
+    const most = measure === 'density' ? 1 : Math.max(...layers.map(of), 1e-9);
+    layers.forEach((layer, i) => {
+      const value = of(layer), fill = ramp(value / most), button = cells[i];
+      button.style.background = css(fill);
+      button.style.color = over(fill);
+      button.classList.toggle('silent', isSilent(layer));
+      button.replaceChildren(isSilent(layer) ? 'silent' : text(value), el('small', {}, 'T = ' + layer.timesteps));
+      button.setAttribute('aria-label', `${layer.site}: ${isSilent(layer) ? 'silent, a defect' : text(value) + ' ' + MEASURES[measure].about}, ${layer.timesteps} timesteps, ${layer.width} neurons`);
+      button.setAttribute('aria-pressed', i === site);
+    });
+    high.textContent = MEASURES[measure].text(most);
+    about.textContent = MEASURES[measure].about;
+  };
+  const high = el('span'), about = el('span');
+  const body = blocks.map(block => el('tr', {}, el('th', { scope: 'row' }, block), columns.map(name => {
+    const i = layers.findIndex(layer => layer.block === block && column(layer) === name);
+    if (i < 0) return el('td', {});
+    cells[i] = el('button', { type: 'button', onclick: () => chooseSite(i) });
+    return el('td', {}, cells[i]);
+  })));
+  siteListeners.push(paint);
+  onRedraw(paint);
+  return el('div', {},
+    el('div', { class: 'tools' }, segment('Colour by', Object.entries(MEASURES).map(([key, m]) => [key, m.name]), measure, value => { measure = value; paint(); })),
+    el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Map of the neuron layers' },
+      el('table', { class: 'map' }, el('caption', { class: 'hidden' }, 'Neuron layers by block and by what they code'),
+        el('thead', {}, el('tr', {}, el('td', {}), columns.map(name => el('th', { scope: 'col' }, name)))), el('tbody', {}, body))),
+    el('p', { class: 'key' }, el('span', {}, '0', el('span', { class: 'ramp' }), high, ' ', about), el('span', {}, 'A cell chooses the layer that spikes and levels below are of.')));
+}
+
+function conversions() {
+  const one = c => el('tr', {}, el('th', { scope: 'row', class: 'mono', style: 'white-space:normal;min-width:9rem' }, c.origin || '–'),
+    el('td', { class: 'left ops' }, c.dense.length ? c.dense.join(', ') : '–'), el('td', { class: 'left ops' }, c.spiking.join(' → ')), el('td', { class: 'left ops' }, c.gives));
+  const known = data.blocks.some(block => block.conversions.some(c => c.dense.length));
+  return [el('h3', {}, 'What every node became'),
+    !known && el('p', { class: 'about' }, 'The dense operations need the ONNX file: ', code('--against MODEL.onnx'), '.'),
+    data.blocks.map((block, i) => el('details', { open: i === 1 }, el('summary', {}, block.name + ' ', el('small', {}, `${block.conversions.length} nodes`)),
+      el('div', { class: 'inside scroll', tabindex: 0, role: 'region', 'aria-label': 'Conversion of ' + block.name }, el('table', { class: 'wide' },
+        el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'ONNX node'), el('th', { scope: 'col', class: 'left' }, 'dense'), el('th', { scope: 'col', class: 'left' }, 'spiking'), el('th', { scope: 'col', class: 'left' }, 'gives'))),
+        el('tbody', {}, block.conversions.map(one))))))];
+}
+
+function network() {
+  section('network', 'Network', 'Rows are the blocks in their order, columns what a layer of neurons codes: what a projection reads, or queries, keys and values.',
+    networkMap(), data.blocks.length ? conversions() : null);
+}

@@ -1,0 +1,148 @@
+//! One run of a program on a text, with everything kept that is to be seen: what neurons said and what was predicted.
+
+use super::blocks::block_of;
+use super::raster::{NeuronLayer, RASTER_BYTES, Seen};
+use crate::evaluate::{Evaluation, Score, chunks, divergence, log_sum_exp, logits_of, score_rows};
+use crate::lints::name_of;
+use crate::progress;
+use crate::tokens::Tokens;
+use serde::Serialize;
+use serde_json::Value as Json;
+use snnc_ir::price::is_neuron;
+use snnc_ir::{Diagnostic, Graph};
+use snnc_runtime::{Options, Program, Rows, Session};
+use std::sync::Arc;
+
+/// A token that was run, and what was predicted to follow it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Prediction {
+    /// The text of the token that follows.
+    pub text: String,
+    pub id: u32,
+    pub spiking: Guesses,
+    pub dense: Option<Guesses>,
+    /// Kullback-Leibler divergence of the dense prediction from the spiking one, in nats.
+    pub kl: Option<f64>,
+}
+
+/// One network's prediction.
+#[derive(Clone, Debug, Serialize)]
+pub struct Guesses {
+    /// Negative log likelihood of the token that follows, in nats.
+    pub nll: f64,
+    /// The likeliest tokens.
+    pub best: Vec<Guess>,
+}
+
+/// A token, and how likely it was.
+#[derive(Clone, Debug, Serialize)]
+pub struct Guess {
+    pub text: String,
+    pub id: u32,
+    pub probability: f64,
+}
+
+/// What a run gave.
+#[derive(Debug)]
+pub struct Gathered {
+    pub done: Evaluation,
+    pub predictions: Vec<Prediction>,
+    pub layers: Vec<NeuronLayer>,
+}
+
+/// Tokens that are named as likeliest.
+const BEST: usize = 3;
+
+/// Runs `graph` on all of `ids` but the last, beside `dense` where there is one. `section` is what the program keeps of its
+/// calibration.
+///
+/// # Errors
+/// More ids than the context and one, or none; a network that cannot be run.
+pub fn gather(
+    graph: &Graph,
+    dense: Option<&Arc<Program>>,
+    ids: &[u32],
+    tokens: &Tokens,
+    section: Option<&Json>,
+    options: &Options,
+) -> Result<Gathered, Diagnostic> {
+    let inputs = ids.len().saturating_sub(1);
+    if inputs == 0 {
+        return Err(Diagnostic::new("", "the text is empty: there is nothing to predict"));
+    }
+    let name = logits_of(graph)?;
+    let neurons = graph.iter().filter(|(_, node)| is_neuron(&node.op)).map(|(value, _)| value);
+    let mut seen: Vec<Seen> = neurons.filter_map(|value| Seen::new(graph, value)).collect();
+    // What is to be looked at is named as an output. Nodes keep their numbers.
+    let mut open = graph.clone();
+    open.outputs.extend(seen.iter().map(|seen| (output(seen), seen.value)));
+    let mut session = Session::new(Arc::new(Program::new(Arc::new(open), options)?));
+    let mut beside = match dense {
+        Some(dense) => Some((Session::new(dense.clone()), logits_of(dense.graph())?)),
+        None => None,
+    };
+    let bar = progress::bar(inputs as u64, "running");
+    let (mut score, mut predictions) = (Score::default(), Vec::with_capacity(inputs));
+    for chunk in chunks(0..inputs) {
+        let (now, next) = (&ids[chunk.clone()], &ids[chunk.start + 1..=chunk.end]);
+        let outputs = session.forward(now, Rows::All)?;
+        for seen in &mut seen {
+            seen.numbers.extend_from_slice(outputs.levels(&output(seen)).unwrap_or(&[]));
+        }
+        let logits = outputs.f32(&name).unwrap_or(&[]);
+        let reference = match &mut beside {
+            Some((beside, name)) => Some(beside.forward(now, Rows::All)?.f32(name).unwrap_or(&[])),
+            None => None,
+        };
+        score.add(&score_rows(logits, reference, next, 0));
+        let width = logits.len() / now.len();
+        for (i, &id) in next.iter().enumerate() {
+            let row = |logits: &'_ [f32]| i * width..((i + 1) * width).min(logits.len());
+            let own = &logits[row(logits)];
+            let other = reference.map(|logits| &logits[row(logits)]);
+            predictions.push(Prediction {
+                text: tokens.decode(&[id])?,
+                id,
+                spiking: guesses(own, id, tokens)?,
+                dense: other.map(|row| guesses(row, id, tokens)).transpose()?,
+                kl: other.map(|other| divergence([other, own], [log_sum_exp(other), log_sum_exp(own)])),
+            });
+        }
+        bar.inc(now.len() as u64);
+    }
+    bar.finish_and_clear();
+    let bytes: usize = seen.iter().map(Seen::raster_bytes).sum();
+    let share = (RASTER_BYTES as f64 / bytes.max(1) as f64).min(1.0);
+    let mut layers: Vec<NeuronLayer> = Vec::new();
+    for seen in &seen {
+        let site = name_of(graph, seen.value);
+        let usual = section.and_then(|section| section["sites"][&site]["saturated"].as_f64()).unwrap_or(0.0);
+        let block = block_of(&site).unwrap_or_else(|| site.clone());
+        let twins = layers.iter().filter(|layer| layer.site.split(' ').next() == Some(&site)).count();
+        let site = if twins > 0 { format!("{site} ({})", twins + 1) } else { site };
+        layers.push(seen.layer(graph, site, block, usual, share));
+    }
+    let done = Evaluation { score, windows: 1, events: session.events().to_vec(), run: inputs as u64 };
+    Ok(Gathered { done, predictions, layers })
+}
+
+/// The output that a neuron layer is seen through. No output of a network has such a name: those come from ONNX.
+fn output(seen: &Seen) -> String {
+    format!("neurons %{}", seen.value.0)
+}
+
+fn guesses(row: &[f32], id: u32, tokens: &Tokens) -> Result<Guesses, Diagnostic> {
+    let log_sum = log_sum_exp(row);
+    let nll = row.get(id as usize).map_or(f64::INFINITY, |&x| log_sum - f64::from(x));
+    let mut best: Vec<u32> = Vec::new();
+    for _ in 0..BEST.min(row.len()) {
+        let left = (0..row.len() as u32).filter(|id| !best.contains(id));
+        // The first of equals, as sampling takes it.
+        best.extend(left.reduce(|a, b| if row[b as usize] > row[a as usize] { b } else { a }));
+    }
+    let guess = |&id: &u32| {
+        let probability = libm::exp(f64::from(row[id as usize]) - log_sum);
+        Ok(Guess { text: tokens.decode(&[id])?, id, probability })
+    };
+    Ok(Guesses { nll, best: best.iter().map(guess).collect::<Result<_, Diagnostic>>()? })
+}
