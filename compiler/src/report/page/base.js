@@ -8,6 +8,7 @@ const still = matchMedia('(prefers-reduced-motion: reduce)');
 function el(tag, attributes, ...children) {
   const node = tag.startsWith('svg:') ? document.createElementNS('http://www.w3.org/2000/svg', tag.slice(4)) : document.createElement(tag);
   for (const [key, value] of Object.entries(attributes || {})) {
+    if (key.startsWith('aria-') && typeof value === 'boolean') { node.setAttribute(key, String(value)); continue; }
     if (value === null || value === undefined || value === false) continue;
     if (typeof value === 'function') node.addEventListener(key.slice(2), value);
     else if (key === 'style') node.style.cssText = value;
@@ -41,9 +42,9 @@ function bytes(base64) {
 }
 
 // --- theme ---
-const redraws = [];
+const redraws = [], colours = new Map();
 const onRedraw = draw => { redraws.push(draw); return draw; };
-const redraw = () => redraws.forEach(draw => draw());
+const redraw = () => { colours.clear(); redraws.forEach(draw => draw()); };
 const dark = matchMedia('(prefers-color-scheme: dark)');
 let choice = 'auto';
 try { choice = localStorage.getItem('snnc-theme') || 'auto'; } catch { /* A page from a file may have no storage. */ }
@@ -58,7 +59,11 @@ document.querySelectorAll('[data-theme-choice]').forEach(button => button.addEve
   theme();
 }));
 dark.addEventListener('change', theme);
-const colour = name => getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim();
+/** A colour of the theme, looked up once. */
+function colour(name) {
+  if (!colours.has(name)) colours.set(name, getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim());
+  return colours.get(name);
+}
 const rgb = hex => [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16));
 const mix = (a, b, t) => a.map((x, i) => Math.round(x + (b[i] - x) * t));
 /** The ramp's colour of a share from 0 to 1. */
@@ -71,7 +76,7 @@ const css = ([r, g, b]) => `rgb(${r} ${g} ${b})`;
 /** Black or white, whichever reads better on a colour. */
 function over([r, g, b]) {
   const lin = x => (x /= 255) <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;
-  return .2126 * lin(r) + .7152 * lin(g) + .0722 * lin(b) > .2 ? '#101216' : '#ffffff';
+  return .2126 * lin(r) + .7152 * lin(g) + .0722 * lin(b) > .18 ? '#101216' : '#ffffff';
 }
 
 // --- sections ---
@@ -98,6 +103,15 @@ function select(options, now, pick) {
   const node = el('select', { onchange: () => pick(node.value) }, options.map(([value, name]) => el('option', { value, selected: value === now }, name)));
   return node;
 }
+
+/** The width that a drawing has: of the page, or of half of it where two stand side by side. */
+const room = half => Math.max(260, half && main.clientWidth > 960 ? main.clientWidth / 2 - 60 : main.clientWidth - 34);
+let wide = 0;
+new ResizeObserver(() => {
+  if (wide === main.clientWidth) return;
+  wide = main.clientWidth;
+  redraw();
+}).observe(main);
 
 /** A canvas as wide as its place, drawn again whenever that or the theme changes. */
 function drawn(canvas, draw) {

@@ -7,7 +7,7 @@ const line = (x1, y1, x2, y2) => el('svg:line', { x1, y1, x2, y2, class: 'axis' 
 
 function histogram(layer, log) {
   const { ranges, counts } = layer.histogram, all = counts.reduce((a, b) => a + b, 0), last = counts.length - 1;
-  const W = 560, H = 250, B = 216, L = 8, step = (W - 2 * L) / counts.length;
+  const W = room(true), H = 250, B = 216, L = 8, step = (W - 2 * L) / counts.length;
   const most = Math.max(...counts, 1);
   const tall = x => x === 0 ? 0 : log ? Math.log10(1 + x) / Math.log10(1 + most) : x / most;
   const bars = counts.map((x, i) => {
@@ -24,7 +24,7 @@ function histogram(layer, log) {
 
 function byNeuron(layer) {
   const rates = [...bytes(layer.by_neuron)].map(x => x / 255).sort((a, b) => b - a);
-  const W = 560, H = 250, B = 216, L = 34, n = rates.length;
+  const W = room(true), H = 250, B = 216, L = 34, n = rates.length;
   const points = [];
   for (let i = 0; i < Math.min(n, 280); i++) {
     const at = Math.min(n - 1, Math.round(i * (n - 1) / Math.max(1, Math.min(n, 280) - 1)));
@@ -51,6 +51,7 @@ function levels() {
       figure(byNeuron(layer), 'Timesteps at which a neuron fired, neurons in descending order'));
   };
   siteListeners.push(paint);
+  onRedraw(paint);
   const rows = layers.map(layer => el('tr', { class: isSilent(layer) ? 'defect' : null }, el('th', { scope: 'row' }, layer.site), el('td', {}, layer.timesteps), el('td', {}, whole(layer.width)),
     el('td', {}, isSilent(layer) ? 'silent' : digits(spikesPerNeuron(layer), 3)), el('td', {}, percent(density(layer))), el('td', {}, percent(clipped(layer), 3)), el('td', {}, percent(layer.usually_saturated, 3)), el('td', {}, whole(layer.silent))));
   node.append(el('div', { class: 'tools' }, field('layer', sitePicker()), el('label', { class: 'check' }, el('input', { type: 'checkbox', checked: true, onchange: event => { log = event.target.checked; paint(); } }), 'logarithmic')),

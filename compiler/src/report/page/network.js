@@ -24,7 +24,7 @@ function networkMap() {
   const columns = [], blocks = [];
   const column = layer => layer.site.startsWith(layer.block + '.') ? layer.site.slice(layer.block.length + 1) : layer.site;
   layers.forEach(layer => {
-    if (!columns.includes(column(layer))) columns.push(column(layer));
+    if (layer.site !== layer.block && !columns.includes(column(layer))) columns.push(column(layer));
     if (!blocks.includes(layer.block)) blocks.push(layer.block);
   });
   let measure = 'spikes';
@@ -44,12 +44,15 @@ function networkMap() {
     high.textContent = MEASURES[measure].text(most);
     about.textContent = MEASURES[measure].about;
   };
+  const cell = i => (cells[i] = el('button', { type: 'button', onclick: () => chooseSite(i) }));
+  const wide = block => el('td', { colspan: Math.max(1, columns.length) }, cell(layers.findIndex(layer => layer.block === block)));
   const high = el('span'), about = el('span');
-  const body = blocks.map(block => el('tr', {}, el('th', { scope: 'row' }, block), columns.map(name => {
+  // What is a block of its own, as the head, takes the whole row.
+  const alone = block => layers.filter(layer => layer.block === block).length === 1;
+  const body = blocks.map(block => el('tr', {}, el('th', { scope: 'row' }, block), alone(block) ? wide(block) : columns.map(name => {
     const i = layers.findIndex(layer => layer.block === block && column(layer) === name);
     if (i < 0) return el('td', {});
-    cells[i] = el('button', { type: 'button', onclick: () => chooseSite(i) });
-    return el('td', {}, cells[i]);
+    return el('td', {}, cell(i));
   })));
   siteListeners.push(paint);
   onRedraw(paint);
@@ -67,7 +70,7 @@ function conversions() {
   const known = data.blocks.some(block => block.conversions.some(c => c.dense.length));
   return [el('h3', {}, 'What every node became'),
     !known && el('p', { class: 'about' }, 'The dense operations need the ONNX file: ', code('--against MODEL.onnx'), '.'),
-    data.blocks.map((block, i) => el('details', { open: i === 1 }, el('summary', {}, block.name + ' ', el('small', {}, `${block.conversions.length} nodes`)),
+    data.blocks.map((block, i) => el('details', { open: i === 1 }, el('summary', {}, block.name + ' ', el('small', {}, block.conversions.length === 1 ? '1 node' : `${block.conversions.length} nodes`)),
       el('div', { class: 'inside scroll', tabindex: 0, role: 'region', 'aria-label': 'Conversion of ' + block.name }, el('table', { class: 'wide' },
         el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'ONNX node'), el('th', { scope: 'col', class: 'left' }, 'dense'), el('th', { scope: 'col', class: 'left' }, 'spiking'), el('th', { scope: 'col', class: 'left' }, 'gives'))),
         el('tbody', {}, block.conversions.map(one))))))];

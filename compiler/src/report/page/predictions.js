@@ -9,7 +9,7 @@ function guessList(title, guesses, fill, id) {
 
 /** A line through every token's loss, of both networks. */
 function losses(at) {
-  const W = 1120, H = 190, L = 40, B = 158, list = data.predictions;
+  const W = room(false), H = 190, L = 40, B = 158, list = data.predictions;
   const most = Math.max(...list.flatMap(p => [p.spiking.nll, p.dense ? p.dense.nll : 0]).filter(Number.isFinite), 1);
   const x = i => L + (W - L - 4) * (list.length > 1 ? i / (list.length - 1) : 0), y = nll => B - Math.min(nll ?? most, most) / most * (B - 12);
   const path = of => list.map((p, i) => (i ? 'L' : 'M') + x(i).toFixed(1) + ' ' + y(of(p)).toFixed(1)).join(' ');
@@ -61,6 +61,7 @@ function predictions() {
   });
   const apart = list.filter(p => !agrees(p)).length;
   onRedraw(paint);
+  onRedraw(() => plot.replaceChildren(losses(at)));
   const rows = list.map((p, i) => el('tr', {}, el('th', { scope: 'row' }, `${i + 1} `, el('span', { class: 'mono' }, shown(p.text))), dense && el('td', {}, perplexityOf(p.dense.nll)), el('td', {}, perplexityOf(p.spiking.nll)),
     dense && el('td', { class: 'left mono' }, shown(p.dense.best[0].text)), el('td', { class: 'left mono' }, shown(p.spiking.best[0].text)), dense && el('td', {}, agrees(p) ? 'same' : 'differ'), dense && el('td', {}, digits(p.kl, 6))));
   const heads = ['token', dense && 'perplexity, dense', dense ? 'spiking' : 'perplexity', dense && 'best guess, dense', dense ? 'spiking' : 'best guess', dense && 'guesses', dense && 'KL, nats'].filter(Boolean);

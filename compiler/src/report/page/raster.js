@@ -30,6 +30,7 @@ function overview(pick) {
   const readout = el('p', { class: 'readout', 'aria-live': 'polite' });
   let row = site, column = 0;
   const rates = layers.map(layer => layer.by_token.map(spikes => spikes / layer.width / layer.timesteps));
+  const [least, most] = [Math.min(...rates.flat()), Math.max(...rates.flat())];
   const gutter = w => w < 520 ? 0 : 116;
   const say = () => {
     const layer = layers[row];
@@ -38,11 +39,10 @@ function overview(pick) {
   };
   const again = drawn(canvas, (c, w, h) => {
     const left = gutter(w), cw = (w - left) / tokens, ch = h / layers.length;
-    const most = Math.max(...rates.flat(), 1e-9);
     rates.forEach((rate, r) => {
       const silent = isSilent(layers[r]);
       rate.forEach((x, t) => {
-        c.fillStyle = silent ? colour('bad-paper') : css(ramp(Math.sqrt(x / most)));
+        c.fillStyle = silent ? colour('bad-paper') : css(ramp((x - least) / (most - least || 1)));
         c.fillRect(left + t * cw, r * ch, Math.ceil(cw), Math.max(1, ch - (ch > 6 ? 1 : 0)));
       });
       if (left && (ch >= 11 || r % Math.ceil(12 / ch) === 0)) {
@@ -74,7 +74,8 @@ function overview(pick) {
   });
   siteListeners.push(() => { row = site; say(); again(); });
   say();
-  return el('div', {}, el('h3', {}, 'All layers'), el('p', { class: 'about' }, 'Tokens from left to right, layers from top to bottom; the darker or brighter, the more spikes. Choose a place to see its spikes.'), el('figure', { class: 'plot' }, canvas), readout);
+  return el('div', {}, el('h3', {}, 'All layers'), el('p', { class: 'about' }, 'Tokens from left to right, layers from top to bottom. Choose a place to see its spikes below.'), el('figure', { class: 'plot' }, canvas),
+    el('p', { class: 'key' }, el('span', {}, percent(least), el('span', { class: 'ramp' }), percent(most), ' of the timesteps have a spike')), readout);
 }
 
 function raster() {
@@ -275,8 +276,10 @@ function raster() {
     table.replaceChildren(el('table', {}, el('caption', {}, `Levels of ${layer.site}, a row a neuron, a column a token` + (ns < view.n1 || ts < view.t1 ? '; the first of those in view' : '')),
       el('thead', {}, el('tr', {}, el('th', { scope: 'col' }, 'neuron'), head)), el('tbody', {}, rows)));
   };
-  siteListeners.push(() => { Object.assign(view, { n0: 0, n1: kept().length }); show(); });
-  view.n1 = kept().length;
+  siteListeners.push(() => { if (view.n1 > kept().length) Object.assign(view, { n0: 0, n1: Math.min(kept().length, 96) }); show(); });
+  // Few enough that timesteps can be told apart.
+  const begin = () => Object.assign(view, { n0: 0, n1: Math.min(kept().length, 96), t0: 0, t1: Math.min(tokens, 24) });
+  begin();
   const node = el('div', {}, el('h3', {}, 'One layer'), about,
     el('div', { class: 'tools' }, field('layer', sitePicker()), Object.values(inputs).map(input => field(input.label, input)),
       el('div', { class: 'segment', role: 'group', 'aria-label': 'Zoom' }, el('button', { type: 'button', onclick: () => zoom(.5) }, 'Zoom in'), el('button', { type: 'button', onclick: () => zoom(2) }, 'Zoom out'), el('button', { type: 'button', onclick: all }, 'All'))),
