@@ -9,7 +9,8 @@ use crate::Complaints;
 use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
 use crate::ledger::{self, damages};
 use serde_json::{Value as Json, json};
-use snnc_ir::{Diagnostic, Graph, Op, Value, price};
+use snnc_ir::{Diagnostic, Graph, Op, Value};
+use snnc_passes::cost::{self, Form, Operation, Sharing};
 use snnc_passes::fit::{Centre, Fit, Fits, Levels, Observations, Wish, Wishes, fit};
 use snnc_passes::quantise::quantise;
 use snnc_passes::sites::{Site, sites};
@@ -249,7 +250,8 @@ fn commonest(steps: impl Iterator<Item = u16>) -> u16 {
 fn point(graph: &Graph, done: &Evaluation, wishes: Wishes) -> Point {
     let score = &done.score;
     let neurons = Neurons::of(graph, done);
-    let additions: u64 = price::work(graph, done.run, &done.events).iter().map(|work| work.additions).sum();
+    let costs = cost::costs(graph, &done.activity(), Form::Collapsed, Sharing { span: 1, batch: 1 });
+    let additions: u64 = costs.iter().map(|cost| cost.tally.of(Operation::Accumulate)).sum();
     Point {
         allocation: None,
         wishes,

@@ -8,9 +8,9 @@
 //! The plan knows no addresses and runs nothing: it is the same for all sessions.
 
 use crate::meter::{Executed, Products};
+use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
-use snnc_ir::price::Events;
 use snnc_ir::types::{Carrier, Code, Elem, Shape, Type};
 use snnc_ir::{Curve, Diagnostic, Graph, Value, WeightId, infer, verify};
 use std::fmt;

@@ -2,7 +2,7 @@
 
 use super::plan::PlanArgs;
 use super::run::BATCH_MAX;
-use super::{EngineArgs, Input, note, print, print_json, shared_program, threads};
+use super::{EngineArgs, Input, WhichEngine, note, print, print_json, shared_program, threads};
 use crate::bench::{self, Setting, Speeds};
 use crate::{Complaints, files, prices};
 use clap::Args;
@@ -103,7 +103,8 @@ impl Bench {
         let threads = threads(self.threads);
         let program = |stepped| {
             let input = Input { graph: load()?, rounded: false };
-            let engine = EngineArgs { stepped, prices: prices.clone(), ..EngineArgs::default() };
+            let engine =
+                EngineArgs { which: WhichEngine { stepped, ..WhichEngine::default() }, prices: prices.clone() };
             shared_program(input, &engine, false, threads)
         };
         let setting = Setting {

@@ -54,9 +54,19 @@ enum Command {
     Demo(demo::Demo),
 }
 
-/// Which engine runs a program.
+/// Which engine runs a program, and how fast.
 #[derive(Args, Clone, Debug, Default)]
 struct EngineArgs {
+    #[command(flatten)]
+    which: WhichEngine,
+    /// What rows of weights cost on this machine, from `snnc bench --measure-prices`; only the speed depends on it
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
+}
+
+/// Which engine runs a program. The numbers are the same.
+#[derive(Args, Clone, Copy, Debug, Default)]
+struct WhichEngine {
     /// Run machine code (the default)
     #[arg(long, conflicts_with = "interpret")]
     jit: bool,
@@ -66,9 +76,6 @@ struct EngineArgs {
     /// Run every timestep, spike by spike; without it time is collapsed. The numbers are the same
     #[arg(long)]
     stepped: bool,
-    /// What rows of weights cost on this machine, from `snnc bench --measure-prices`; only the speed depends on it
-    #[arg(long, value_name = "FILE")]
-    prices: Option<PathBuf>,
 }
 
 /// Runs the command line of this process.
@@ -160,16 +167,16 @@ fn shared_program(input: Input, args: &EngineArgs, count: bool, threads: usize) 
     let Input { graph, rounded } = input;
     let graph = match graph.stage {
         Stage::Imported => {
-            if args.stepped {
+            if args.which.stepped {
                 return Err(vec![Diagnostic::new("", "--stepped: a dense network has no timesteps; compile it first")]);
             }
             convert::raise(graph, rounded)?
         }
-        Stage::Spiking if !args.stepped && !collapse::depends_on_order(&graph) => collapse::collapse(&graph)?,
+        Stage::Spiking if !args.which.stepped && !collapse::depends_on_order(&graph) => collapse::collapse(&graph)?,
         Stage::Tensor | Stage::Quantised | Stage::Spiking => graph,
     };
     let prices = args.prices.as_deref().map(prices::read).transpose()?;
-    let engine = if args.interpret { Engine::Interpreter } else { Engine::Jit };
+    let engine = if args.which.interpret { Engine::Interpreter } else { Engine::Jit };
     let options = Options { engine, count, threads, prices, ..Options::default() };
     Program::new(Arc::new(graph), &options).map(Arc::new).map_err(|e| vec![e])
 }

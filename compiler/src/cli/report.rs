@@ -1,15 +1,17 @@
 //! `snnc report` and `snnc inspect`: a run to look at, as a page or in the terminal.
 
-use super::{EngineArgs, Input, Loaded, note, print, print_json, program, threads};
+use super::energy::lists;
+use super::{EngineArgs, Input, Loaded, WhichEngine, note, print, print_json, program, threads};
+use crate::Complaints;
 use crate::calibration::Calibration;
 use crate::convert::{self, vocabulary};
+use crate::energy::{Setting, estimate};
 use crate::evaluate::Neurons;
 use crate::files::{self, Model};
 use crate::findings::Findings;
 use crate::ledger::{self, Ledger};
 use crate::lints::{coverage, lints};
 use crate::report::{self, Facts, Gathered, Missing, Origin, Provenance, blocks, file_name, gather, passes};
-use crate::{Complaints, energy};
 use clap::Args;
 use serde_json::{Value as Json, json};
 use snnc_ir::{Diagnostic, Graph, Stage};
@@ -37,8 +39,11 @@ struct Shown {
     /// Tokens that the ledger runs on [default: 2048; fewer for large networks]
     #[arg(long, value_name = "N", requires = "ledger", value_parser = clap::value_parser!(u32).range(1..))]
     ledger_tokens: Option<u32>,
+    /// A price list of energy, built in or a file, instead of all that are built in; repeatable
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    prices: Vec<String>,
     #[command(flatten)]
-    engine: EngineArgs,
+    engine: WhichEngine,
     /// Threads; nothing that is shown depends on them [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -135,6 +140,8 @@ impl Shown {
         let tokens = self.text.as_ref().map(|_| loaded.tokens(&self.model)).transpose()?;
         let pair = Pair { program: loaded.input.graph, section: loaded.calibration, dense, own_embedding };
         self.same_vocabulary(&pair)?;
+        // What is wrong in a list shows before long work.
+        lists(&self.prices)?;
         let mut report = report::Report {
             title: file_name(&self.model),
             network: Some(Facts::of(&pair.program)),
@@ -172,8 +179,7 @@ impl Shown {
         match files::load(path)? {
             Model::Onnx(import) => {
                 let of = &import.origin;
-                let source =
-                    Origin { name: file_name(path), bytes: of.bytes, xxh3: format!("{:016x}", of.hash) };
+                let source = Origin { name: file_name(path), bytes: of.bytes, xxh3: format!("{:016x}", of.hash) };
                 Ok((Some(Input { graph: import.graph, rounded: import.rounds_activations }), Some(source)))
             }
             Model::Snn(_) => {
@@ -211,19 +217,22 @@ impl Shown {
         } else {
             collapse::collapse(&pair.program)?
         };
-        let beside = EngineArgs { interpret: self.engine.interpret, ..EngineArgs::default() };
+        let which = WhichEngine { interpret: self.engine.interpret, ..WhichEngine::default() };
+        let beside = EngineArgs { which, prices: None };
         let dense = pair.dense.clone().map(|input| program(input, &beside, false)).transpose()?;
         let engine = if self.engine.interpret { Engine::Interpreter } else { Engine::Jit };
-        let prices = self.engine.prices.as_deref().map(crate::prices::read).transpose()?;
-        let options = Options { engine, threads: threads(self.threads), prices, ..Options::default() };
+        let options = Options { engine, threads: threads(self.threads), ..Options::default() };
         let section: Option<Json> = pair.section.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
         let Gathered { done, predictions, layers } =
-            gather(&graph, dense.as_ref(), shown, tokens, section.as_ref(), &options).map_err(|e| vec![e])?;
-        report.energy = Some(energy::estimate(&graph, done.run, &done.events).json());
+            gather(&pair.program, &graph, dense.as_ref(), shown, tokens, section.as_ref(), &options)
+                .map_err(|e| vec![e])?;
+        let context = shown.len().saturating_sub(1) as u64;
+        let setting = Setting { context, batch: 1, span: options.chunk as u64 };
+        report.energy = Some(estimate(&graph, &done.activity(), setting, lists(&self.prices)?).json());
         let findings = Findings {
             beside: dense.is_some(),
             tokens_a_word,
-            coverage: Some(coverage(&graph, done.run, &done.events)),
+            coverage: Some(coverage(&graph, &done.activity())),
             neurons: Some(Neurons::of(&graph, &done)),
             lints: lints(&graph, section.as_ref(), shown, done.run, &done.events),
             ledger: if self.ledger { Some(self.ledger(pair, ids)?) } else { None },
@@ -237,7 +246,9 @@ impl Shown {
     fn ledger(&self, pair: &Pair, ids: &[u32]) -> Result<Ledger, Complaints> {
         let (Some(Input { graph, rounded }), Some(section)) = (&pair.dense, &pair.section) else {
             let message = "keeps nothing of its calibration, so its levels are not known";
-            return Err(vec![Diagnostic::new(self.model.display().to_string(), message).note("compile the model again")]);
+            return Err(vec![
+                Diagnostic::new(self.model.display().to_string(), message).note("compile the model again"),
+            ]);
         };
         let tensor = convert::dense(graph.clone(), *rounded, &mut |_, _, _| {})?;
         let calibration = Calibration::read(section, &tensor).map_err(|e| files::at(&self.model, vec![e]))?;
@@ -272,6 +283,9 @@ impl Shown {
         file("--against", &self.against);
         if self.text.is_some() {
             line += &format!(" --tokens {}", self.tokens);
+        }
+        for list in &self.prices {
+            line += &format!(" --prices {}", file_name(Path::new(list)));
         }
         if self.ledger {
             line += " --ledger";

@@ -104,7 +104,7 @@ impl Tune {
             tensor: &tensor,
             seen: &seen,
             ids: &ids,
-            cut: Cut { stride: None, windows: self.windows as usize },
+            cut: Cut { length: None, stride: None, windows: self.windows as usize },
             probe_tokens: self.probe_tokens.map_or_else(|| ledger::tokens(&tensor), |n| n as usize),
             threads: threads(self.threads),
             base: Wishes { centre: self.goal().centre(), ..Wishes::uniform(Levels::default()) },

@@ -107,7 +107,7 @@ pub struct Facts {
 
 impl Facts {
     pub fn of(graph: &Graph) -> Self {
-        let is_neuron = |op| snnc_ir::price::is_neuron(op);
+        let is_neuron = |op| snnc_ir::events::is_neuron(op);
         let nodes = || graph.nodes.iter();
         let mut kinds: Vec<String> = Vec::new();
         for node in nodes().filter(|node| is_neuron(&node.op) || node.op.has_state()) {

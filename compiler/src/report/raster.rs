@@ -118,8 +118,15 @@ impl Seen {
     }
 
     /// What is shown of it, with a raster of the given share of its neurons.
-    pub fn layer(&self, graph: &Graph, site: String, block: String, usual: f64, share: f64) -> NeuronLayer {
-        let node = graph.node(self.value);
+    pub fn layer(
+        &self,
+        graph: &Graph,
+        site: String,
+        block: String,
+        neuron: String,
+        usual: f64,
+        share: f64,
+    ) -> NeuronLayer {
         let tokens = self.numbers.len() / (self.planes * self.width).max(1);
         let mut by_token = vec![0; tokens];
         let mut by_neuron = vec![0u64; self.width];
@@ -134,7 +141,7 @@ impl Seen {
         NeuronLayer {
             site,
             block,
-            neuron: node.op.to_string(),
+            neuron,
             origin: graph.origin(self.value).to_string(),
             code: self.code.name(),
             timesteps: self.steps,

@@ -8,8 +8,8 @@ use crate::progress;
 use crate::tokens::Tokens;
 use serde::Serialize;
 use serde_json::Value as Json;
-use snnc_ir::price::is_neuron;
-use snnc_ir::{Diagnostic, Graph};
+use snnc_ir::events::is_neuron;
+use snnc_ir::{Diagnostic, Graph, Node, Value};
 use snnc_runtime::{Options, Program, Rows, Session};
 use std::sync::Arc;
 
@@ -53,12 +53,13 @@ pub struct Gathered {
 /// Tokens that are named as likeliest.
 const BEST: usize = 3;
 
-/// Runs `graph` on all of `ids` but the last, beside `dense` where there is one. `section` is what the program keeps of its
+/// Runs `graph`, which is `program` or its collapse, on all of `ids` but the last, beside `dense` where there is one. `section` is what the program keeps of its
 /// calibration.
 ///
 /// # Errors
 /// More ids than the context and one, or none; a network that cannot be run.
 pub fn gather(
+    program: &Graph,
     graph: &Graph,
     dense: Option<&Arc<Program>>,
     ids: &[u32],
@@ -118,9 +119,12 @@ pub fn gather(
         let site = name_of(graph, seen.value);
         let usual = section.and_then(|section| section["sites"][&site]["saturated"].as_f64()).unwrap_or(0.0);
         let block = block_of(&site).unwrap_or_else(|| site.clone());
+        // Neurons are called what they are in the program.
+        let same = |(value, node): &(Value, &Node)| is_neuron(&node.op) && name_of(program, *value) == site;
         let twins = layers.iter().filter(|layer| layer.site.split(' ').next() == Some(&site)).count();
+        let neuron = program.iter().filter(same).nth(twins).map_or_else(String::new, |(_, node)| node.op.to_string());
         let site = if twins > 0 { format!("{site} ({})", twins + 1) } else { site };
-        layers.push(seen.layer(graph, site, block, usual, share));
+        layers.push(seen.layer(graph, site, block, neuron, usual, share));
     }
     let done = Evaluation { score, windows: 1, events: session.events().to_vec(), run: inputs as u64 };
     Ok(Gathered { done, predictions, layers })

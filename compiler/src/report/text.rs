@@ -146,13 +146,20 @@ fn layers(report: &Report, text: &mut String) {
         // Louder where more of the timesteps have a spike.
         let share = rate / f64::from(layer.timesteps);
         let rate = style(format!("{rate:>width$.2}"));
-        if share > 0.33 { rate.bold().to_string() } else if share < 0.15 { rate.dim().to_string() } else { rate.to_string() }
+        if share > 0.33 {
+            rate.bold().to_string()
+        } else if share < 0.15 {
+            rate.dim().to_string()
+        } else {
+            rate.to_string()
+        }
     };
     for block in blocks {
         let _ = write!(text, "{block:<10}");
         let own = || report.layers.iter().filter(|layer| layer.block == block);
         if own().count() == 1 {
-            own().for_each(|layer| *text += &format!(" {}", said(layer, columns.first().map_or(7, |name| width(name)))));
+            own()
+                .for_each(|layer| *text += &format!(" {}", said(layer, columns.first().map_or(7, |name| width(name)))));
         } else {
             for name in &columns {
                 let cell = own().find(|layer| column(layer) == *name);
@@ -211,7 +218,7 @@ fn bars(counts: &[u64]) -> String {
         match column {
             c if c < half_columns => counts[part(c, half_columns)].iter().sum(),
             c if c == half_columns => counts[half],
-c => {
+            c => {
                 // Mirrored: both sides count from their ends.
                 let far = part(COLUMNS - 1 - c, half_columns);
                 counts[counts.len() - far.end..counts.len() - far.start].iter().sum()
@@ -356,7 +363,11 @@ fn blocks(report: &Report, text: &mut String) {
 fn passes(report: &Report, text: &mut String) {
     let Some(passes) = &report.passes else { return };
     *text += &heading("IR by pass");
-    let _ = writeln!(text, "{:<10} {:<10} {:>10} {:>10} {:>10} {:>10}", "pass", "stage", "operations", "constants", "new lines", "gone");
+    let _ = writeln!(
+        text,
+        "{:<10} {:<10} {:>10} {:>10} {:>10} {:>10}",
+        "pass", "stage", "operations", "constants", "new lines", "gone"
+    );
     for (i, stage) in passes.stages.iter().enumerate() {
         let count = |sign: i8| stage.changes.iter().filter(|(s, _)| *s == sign).count();
         let [new, gone] = [1, -1].map(|sign| if i == 0 { String::new() } else { count(sign).to_string() });

@@ -184,6 +184,7 @@ pub fn attend<Q: Level + Sync, K: Level + Sync, V: Level + Sync>(
             part.resize(q.len() / heads, 0.0);
             let count = kernels.ssa(q, k, v, shape, h, scratch, part);
             let (out, all) = &mut *rows.lock().unwrap_or_else(PoisonError::into_inner);
+            all.score_pairs += count.score_pairs;
             all.score_additions += count.score_additions;
             all.value_keys += count.value_keys;
             for (out, part) in out.chunks_exact_mut(d).zip(part.chunks_exact(width)) {

@@ -10,9 +10,9 @@ use crate::pool::Pool;
 use crate::program::Options;
 use crate::state::{Level, Slot};
 use snnc_ir::eval::phase_weights;
+use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::Layout;
-use snnc_ir::price::Events;
 use snnc_ir::types::{Code, Elem};
 use snnc_ir::{Curve, Diagnostic, Graph, Type};
 
@@ -100,6 +100,14 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
         }
         Work::Product { code, steps, inputs, outputs } => {
             let (w, y) = (call.panels(0, inputs, outputs)?, number_mut(out)?);
+            if compiled.count {
+                let spikes = match level_bytes(code, steps) {
+                    1 => kernels.count_spikes(number::<i8>(a)?, spelling(code)),
+                    2 => kernels.count_spikes(number::<i16>(a)?, spelling(code)),
+                    _ => number::<i32>(a)?.iter().map(|&level| u64::from(code.spikes(level))).sum(),
+                };
+                run.events[i].additions += spikes * outputs as u64;
+            }
             run.products[i] += match level_bytes(code, steps) {
                 1 => choice::product(kernels, &compiled.prices, &compiled.pool, number(a)?, w, y),
                 2 => choice::product_wide(kernels, &compiled.pool, number::<i16>(a)?, w, y),
@@ -110,7 +118,7 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
         Work::Synapse { code, steps, inputs, outputs } => {
             let (w, y) = (call.panels(0, inputs, outputs)?, number_mut(out)?);
             let trains = choice::Trains { planes: number(a)?, stride: plane_bytes(inputs), steps: steps.into() };
-            run.active[i] += choice::synapse(kernels, &compiled.pool, trains, code.carry(), w, y);
+            run.taken[i] += choice::synapse(kernels, &compiled.pool, trains, code.carry(), w, y);
             Ok(())
         }
         Work::Currents { steps, inputs, outputs } => {
@@ -118,7 +126,7 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             let planes: &[i8] = number(a)?;
             debug_assert_eq!(planes.len() / plane_bytes(inputs) % usize::from(steps), 0, "whole trains");
             let trains = choice::Trains { planes, stride: plane_bytes(inputs), steps: 1 };
-            run.active[i] += choice::synapse(kernels, &compiled.pool, trains, 1, w, y);
+            run.taken[i] += choice::synapse(kernels, &compiled.pool, trains, 1, w, y);
             Ok(())
         }
         Work::Integrate { membrane, steps, curve, from, width } => {
@@ -225,8 +233,8 @@ fn attend_span(
                 [true, true, true] => attend::<i16, i16, i16>,
             };
             let counts = attend(kernels, &compiled.pool, slot, past, (q, k, v), &shape, out)?;
-            let (score_additions, value_keys) = (counts.score_additions, counts.value_keys);
-            Ok(Events { keys, score_additions, value_keys, ..Events::default() })
+            let kernels::SsaCount { score_pairs, score_additions, value_keys } = counts;
+            Ok(Events { keys, score_pairs, score_additions, value_keys, ..Events::default() })
         }
         _ => Err(Fault::Misfit),
     }
@@ -269,6 +277,7 @@ impl Prompt<'_> {
                     fired += u64::from(spike.unsigned_abs());
                 }
                 events.spikes += fired;
+                events.active += u64::from(fired > 0);
                 events.saturated += u64::from(fired == u64::from(self.steps));
             }
         }

@@ -26,10 +26,10 @@ use host::{Fault, Prepared};
 pub(crate) use memory::cast;
 use memory::{Arena, Code, Record, Run, Tally};
 pub use schedule::Listing;
-use snnc_ir::price::Events;
+use snnc_ir::events::Events;
 use snnc_ir::tensor::Data;
 use snnc_ir::types::Elem;
-use snnc_ir::{Curve, Diagnostic, Graph, Value, WeightId};
+use snnc_ir::{Curve, Diagnostic, Graph, Op, Value, WeightId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -180,7 +180,7 @@ pub struct Jit {
     scratch: Vec<u64>,
     tallies: Vec<Tally>,
     events: Vec<Events>,
-    active: Vec<u64>,
+    taken: Vec<u64>,
     products: Vec<Products>,
     sequences: Vec<Sequence>,
     /// Wanted rows of the last step: the first, and how many.
@@ -207,7 +207,7 @@ impl Jit {
             scratch: vec![0; compiled.scratch_len],
             tallies: vec![Tally::default(); steps],
             events: vec![Events::default(); steps],
-            active: vec![0; steps],
+            taken: vec![0; steps],
             products: vec![Products::default(); steps],
             sequences: vec![sequence; sequences],
             wanted: (0, 0),
@@ -227,14 +227,26 @@ impl Jit {
         for (i, step) in self.compiled.plan.steps.iter().enumerate() {
             let (mut events, tally) = (self.events[i], self.tallies[i]);
             events.spikes += tally.spikes;
+            events.active += tally.active;
             events.saturated += tally.saturated;
+            let taken = tally.taken + self.taken[i];
             meter.events[step.node.index()] += events;
+            if let Work::Synapse { outputs, .. } | Work::Currents { outputs, .. } = step.work
+                && self.compiled.count
+            {
+                // A synapse that is settled at once runs as a step of the node that settles it; one that neurons hear as
+                // well has a step of its own, which counts.
+                let node = self.compiled.graph.node(step.node);
+                let synapse = if node.op == Op::Settle { node.args[0] } else { step.node };
+                if synapse == step.node || self.compiled.plan.of[synapse.index()].is_none() {
+                    meter.events[synapse.index()].additions += taken * outputs as u64;
+                }
+            }
             let rows = if step.when == When::Wanted { self.wanted.1 } else { rows };
-            let active = tally.active + self.active[i];
             let products = match step.work {
                 // Of spikes, rows are all that is read.
                 Work::Synapse { .. } | Work::Currents { .. } => {
-                    Products { listed: rows as u64, fired: active, rows: active, ..Products::default() }
+                    Products { listed: rows as u64, fired: taken, rows: taken, ..Products::default() }
                 }
                 _ => self.products[i],
             };
@@ -277,14 +289,14 @@ impl Machine for Jit {
         };
         self.tallies.fill(Tally::default());
         self.events.fill(Events::default());
-        self.active.fill(0);
+        self.taken.fill(0);
         self.products.fill(Products::default());
         let run = Run {
             compiled: &compiled,
             sequences: &mut self.sequences,
             spans,
             events: &mut self.events,
-            active: &mut self.active,
+            taken: &mut self.taken,
             products: &mut self.products,
         };
         let rows = [n, self.wanted.0, self.wanted.1];

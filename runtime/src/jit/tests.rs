@@ -1,8 +1,8 @@
 //! Both engines, bit for bit: outputs, events, state, on sizes that fit no vector.
 
 use crate::{Engine, Executed, Isa, Options, Prices, Products, Program, Rows, Session};
+use snnc_ir::events::{Events, is_neuron};
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
-use snnc_ir::price::{Events, is_neuron};
 use snnc_ir::{Builder, Code, Curve, Graph, Stage, Tensor, Value};
 use std::sync::Arc;
 
@@ -300,7 +300,9 @@ fn stepped_and_collapsed_programs_are_equal() {
 #[test]
 fn neurons_can_be_looked_at() {
     let ids = tokens(19, NET.vocab);
-    for (code, steps) in [(Code::Binary, 7), (Code::Binary, 9), (Code::Binary, 16), (Code::Unary, 5), (Code::Unary, 300)] {
+    for (code, steps) in
+        [(Code::Binary, 7), (Code::Binary, 9), (Code::Binary, 16), (Code::Unary, 5), (Code::Unary, 300)]
+    {
         let seen = |stage, engine, chunk| {
             let mut graph = (*make(Net { stage, code, steps, ..NET })).clone();
             let neurons: Vec<Value> =
@@ -359,7 +361,7 @@ fn counting_changes_tallies_only() {
         let (counted_bits, counted) = trace(&program(&graph, engine, 128), &[&ids], Rows::All);
         assert_eq!(bits, counted_bits);
         for (a, b) in events.iter().zip(&counted) {
-            assert_eq!(*a, Events { spikes: 0, saturated: 0, ..*b });
+            assert_eq!(*a, Events { spikes: 0, active: 0, saturated: 0, additions: 0, ..*b });
         }
     }
 }
