@@ -9,6 +9,7 @@ mod compile;
 mod demo;
 mod energy;
 pub mod eval;
+mod inspect;
 mod logits;
 mod plan;
 mod prompts;
@@ -45,7 +46,7 @@ enum Command {
     Run(run::Run),
     Eval(eval::Eval),
     Energy(energy::Energy),
-    Inspect(report::Inspect),
+    Inspect(inspect::Inspect),
     Report(report::Report),
     Logits(logits::Logits),
     Show(show::Show),

@@ -1,7 +1,7 @@
-//! `snnc report` and `snnc inspect`: a run to look at, as a page or in the terminal.
+//! `snnc report`: a run to look at, as a page. What is to be seen is gathered here, for `inspect` as well.
 
 use super::energy::lists;
-use super::{EngineArgs, Input, Loaded, WhichEngine, note, print, print_json, program, threads};
+use super::{EngineArgs, Input, Loaded, WhichEngine, note, program, threads};
 use crate::Complaints;
 use crate::calibration::Calibration;
 use crate::convert::{self, vocabulary};
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 /// What is to be seen.
 #[derive(Args, Debug)]
-struct Shown {
+pub struct Shown {
     /// The .snn file
     model: PathBuf,
     /// Text to run; without it only the program itself is shown
@@ -64,22 +64,6 @@ pub struct Report {
     output: Option<PathBuf>,
 }
 
-/// Print what a page of `report` shows, in short
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  snnc inspect model.snn
-  snnc inspect model.snn --text test.txt --against model.onnx
-  snnc inspect model.snn --text test.txt --json > run.json
-
-Colours are for terminals, and never where NO_COLOR is set.")]
-pub struct Inspect {
-    #[command(flatten)]
-    shown: Shown,
-    /// Print all that a page of `report` would hold, as JSON
-    #[arg(long)]
-    json: bool,
-}
-
 impl Report {
     pub fn run(self) -> Result<(), Complaints> {
         let named = || PathBuf::from(self.shown.model.file_stem().unwrap_or_default()).with_extension("html");
@@ -94,14 +78,6 @@ impl Report {
     }
 }
 
-impl Inspect {
-    pub fn run(self) -> Result<(), Complaints> {
-        let mut report = self.shown.report()?;
-        report.provenance.command = self.shown.command("inspect", if self.json { " --json" } else { "" });
-        if self.json { print_json(&report.json()) } else { print(&report::text(&report)) }
-    }
-}
-
 /// A program with what its file says of it, and the dense network beside it.
 struct Pair {
     program: Graph,
@@ -111,7 +87,8 @@ struct Pair {
 }
 
 impl Shown {
-    fn report(&self) -> Result<report::Report, Complaints> {
+    /// All that is to be seen.
+    pub fn report(&self) -> Result<report::Report, Complaints> {
         let loaded = Loaded::read(&self.model)?;
         if loaded.input.graph.stage != Stage::Spiking {
             let message = "is a dense network, which has no spikes to show";
@@ -272,7 +249,7 @@ impl Shown {
     }
 
     /// The command with file names alone.
-    fn command(&self, name: &str, end: &str) -> String {
+    pub fn command(&self, name: &str, end: &str) -> String {
         let mut line = format!("snnc {name} {}", file_name(&self.model));
         let mut file = |flag: &str, path: &Option<PathBuf>| {
             if let Some(path) = path {

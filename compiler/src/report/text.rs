@@ -236,7 +236,7 @@ fn bars(counts: &[u64]) -> String {
 
 fn energy(report: &Report, text: &mut String) {
     let Some(energy) = &report.energy else { return };
-    *text += &heading("Energy, pJ a token");
+    *text += &heading("Energy a token");
     let _ = write!(text, "{:<18}", "prices");
     for name in ["dense f32", "spiking", "saved", "attention", "its core"] {
         let _ = write!(text, " {name:>14}");
@@ -245,9 +245,10 @@ fn energy(report: &Report, text: &mut String) {
     let lists = energy["total"].as_object().into_iter().flatten();
     for (list, total) in lists {
         let said = |x: &Json, least: &Json| match (x.as_f64(), least.as_f64()) {
-            (Some(pj), _) => format!("{pj:.4e}"),
-            (None, Some(pj)) => format!("> {pj:.4e}"),
-            (None, None) => "-".into(),
+            (Some(pj), _) => joules(pj),
+            // What has a price is the least that it can be.
+            (None, Some(pj)) if pj > 0.0 => format!("> {}", joules(pj)),
+            (None, Some(_) | None) => "no price".into(),
         };
         let saved = |cost: &Json| match cost["saving"].as_f64() {
             _ if cost["silent"] == true => style(format!("{:>14}", "a defect")).red().to_string(),
@@ -265,6 +266,17 @@ fn energy(report: &Report, text: &mut String) {
         );
     }
     let _ = writeln!(text, "`snnc energy` has the rest: other dense forms, break-even, what is counted.");
+}
+
+/// Picojoules in the unit that suits them.
+fn joules(pj: f64) -> String {
+    let (scale, unit) = match pj {
+        _ if pj >= 1e9 => (1e9, "mJ"),
+        _ if pj >= 1e6 => (1e6, "uJ"),
+        _ if pj >= 1e3 => (1e3, "nJ"),
+        _ => (1.0, "pJ"),
+    };
+    format!("{:.2} {unit}", pj / scale)
 }
 
 /// Sites of the ledger that are named.
@@ -355,9 +367,28 @@ fn blocks(report: &Report, text: &mut String) {
         for conversion in &block.conversions {
             let dense = conversion.dense.join(", ");
             let from = if dense.is_empty() { &conversion.origin } else { &dense };
-            let _ = writeln!(text, "  {from:<42} {}", conversion.spiking.join(" → "));
+            for (i, line) in wrapped(&conversion.spiking).iter().enumerate() {
+                let _ = writeln!(text, "  {:<44} {line}", if i == 0 { from } else { "" });
+            }
         }
     }
+}
+
+/// Columns of a line of operations.
+const OPERATIONS: usize = 56;
+
+/// Operations one after the other, in lines.
+fn wrapped(operations: &[String]) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for (i, operation) in operations.iter().enumerate() {
+        let word = if i == 0 { operation.clone() } else { format!("→ {operation}") };
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => *line = word,
+            Some(line) if line.chars().count() + word.chars().count() < OPERATIONS => *line += &format!(" {word}"),
+            _ => lines.push(word),
+        }
+    }
+    lines
 }
 
 fn passes(report: &Report, text: &mut String) {

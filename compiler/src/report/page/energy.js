@@ -8,7 +8,7 @@ const firstList = () => data.energy.prices[LIST] ? LIST : Object.keys(data.energ
 /** A total, or what is priced of it. */
 function joules(cost) {
   if (!cost) return '–';
-  return cost.pj === null ? `≥ ${energyOf(cost.partial_pj)}` : energyOf(cost.pj);
+  return cost.pj !== null ? energyOf(cost.pj) : cost.partial_pj > 0 ? `≥ ${energyOf(cost.partial_pj)}` : 'no price';
 }
 const saved = (dense, spiking, silent) => silent || !dense || !spiking || dense.pj === null || spiking.pj === null || !dense.pj ? null : 1 - spiking.pj / dense.pj;
 const savedText = (share, silent) => silent ? 'a defect' : share === null ? 'not priced' : percent(share);
@@ -30,10 +30,10 @@ function energy() {
 
   const forms = () => {
     const names = Object.keys(FORMS).filter(form => e[phase].total[form]);
-    const amount = form => { const cost = of('total', form); return cost ? cost.pj ?? cost.partial_pj : 0; };
+    const amount = form => { const cost = of('total', form); return cost ? Math.max(0, cost.pj ?? cost.partial_pj) : 0; };
     const most = Math.max(...names.map(amount), 1e-12);
     const missing = [...new Set(names.flatMap(form => of('total', form) ? of('total', form).unpriced : []))];
-    const row = form => el('tr', {}, el('th', { scope: 'row' }, FORMS[form]), el('td', { class: 'left', style: 'width:45%;min-width:8rem' }, el('div', { class: 'bars', 'aria-hidden': true }, el('span', { style: `background:var(--${isSpiking(form) ? 'spiking' : 'dense'});width:${(100 * amount(form) / most).toFixed(2)}%;height:.9rem${of('total', form) && of('total', form).pj === null ? ';opacity:.45' : ''}` }))),
+    const row = form => el('tr', {}, el('th', { scope: 'row' }, FORMS[form]), el('td', { class: 'left', style: 'width:45%;min-width:8rem' }, el('div', { class: 'bars', 'aria-hidden': true }, amount(form) > 0 && el('span', { style: `background:var(--${isSpiking(form) ? 'spiking' : 'dense'});width:${(100 * amount(form) / most).toFixed(2)}%;height:.9rem${of('total', form) && of('total', form).pj === null ? ';opacity:.45' : ''}` }))),
       el('td', {}, joules(of('total', form))));
     return [el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Forms side by side' }, el('table', { class: 'wide' }, el('caption', {}, `The whole network, ${phase === 'prefill' ? 'reading a text' : 'writing one token after the other'}, a token`),
       el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'form'), el('th', {}, el('span', { class: 'hidden' }, 'bar')), el('th', { scope: 'col' }, 'energy'))), el('tbody', {}, names.map(row)))),
@@ -50,7 +50,7 @@ function energy() {
   const rows = () => {
     const cost = row => row.prices[list], amount = (c, key) => c[key + '_pj'] ?? c[key + '_partial_pj'] ?? 0;
     const most = Math.max(...e.rows.map(row => Math.max(amount(cost(row), 'dense'), amount(cost(row), 'spiking'))), 1e-12);
-    const said = (c, key) => (c[key + '_pj'] === null ? '≥ ' : '') + energyOf(amount(c, key));
+    const said = (c, key) => joules({ pj: c[key + '_pj'], partial_pj: amount(c, key) });
     const bar = (c, key) => el('span', { style: `background:var(--${key});width:${(100 * amount(c, key) / most).toFixed(2)}%` });
     return el('details', { open: e.rows.length <= 40 }, el('summary', {}, 'By layer and part ', el('small', {}, 'f32 beside time collapsed, reading')), el('div', { class: 'inside scroll', tabindex: 0, role: 'region', 'aria-label': 'By layer and part' },
       el('p', { class: 'key' }, el('span', {}, el('i', { style: 'background:var(--dense)' }), 'dense'), el('span', {}, el('i', { style: 'background:var(--spiking)' }), 'spiking')),
@@ -59,7 +59,7 @@ function energy() {
           el('td', {}, said(c, 'dense')), el('td', {}, said(c, 'spiking')), el('td', {}, c.silent ? 'a defect' : c.saving === null ? '–' : percent(c.saving)), el('td', {}, row.neurons ? digits(row.spikes_per_neuron, 2) : '–')); })))));
   };
   const even = () => {
-    const list_ = (e.break_even[list] || {})[dense] || [];
+    const list_ = [...(e.break_even[list] || {})[dense] || []].sort((a, b) => (a.layer ?? Infinity) - (b.layer ?? Infinity));
     const head = el('h3', {}, 'Break-even');
     if (!list_.length) return [head, el('p', { class: 'about' }, 'This list gives no totals to compare.')];
     const most = Math.max(...list_.map(row => Math.max(row.spikes, row.break_even_spikes)), 1e-9), W = 240;

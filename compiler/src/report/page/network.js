@@ -65,15 +65,23 @@ function networkMap() {
 }
 
 function conversions() {
-  const one = c => el('tr', {}, el('th', { scope: 'row', class: 'mono', style: 'white-space:normal;min-width:9rem' }, c.origin || '–'),
+  const row = c => el('tr', {}, el('th', { scope: 'row', class: 'mono', style: 'white-space:normal;min-width:9rem' }, c.origin || '–'),
     el('td', { class: 'left ops' }, c.dense.length ? c.dense.join(', ') : '–'), el('td', { class: 'left ops' }, c.spiking.join(' → ')), el('td', { class: 'left ops' }, c.gives));
   const known = data.blocks.some(block => block.conversions.some(c => c.dense.length));
+  const whole = (block, open) => el('details', { open }, el('summary', {}, block.name + ' ', el('small', {}, block.conversions.length === 1 ? '1 node' : `${block.conversions.length} nodes`)),
+    el('div', { class: 'inside scroll', tabindex: 0, role: 'region', 'aria-label': 'Conversion of ' + block.name }, el('table', { class: 'wide' },
+      el('thead', {}, el('tr', {}, ['ONNX node', 'dense', 'spiking', 'gives'].map(name => el('th', { scope: 'col', class: 'left' }, name)))), el('tbody', {}, block.conversions.map(row)))));
+  // Blocks that are converted as the one before them wait behind it.
+  const way = block => JSON.stringify(block.conversions.map(c => [c.dense, c.spiking]));
+  const groups = [];
+  data.blocks.forEach(block => {
+    const last = groups[groups.length - 1];
+    if (last && way(last[0]) === way(block)) last.push(block); else groups.push([block]);
+  });
+  const group = ([first, ...more], i) => [whole(first, i === 1), more.length > 0 && el('details', {},
+    el('summary', {}, (more.length > 1 ? `${more[0].name} to ${more[more.length - 1].name}` : more[0].name) + ' ', el('small', {}, 'the same way')), el('div', { class: 'inside', style: 'padding-left:1.2rem' }, more.map(block => whole(block, false))))];
   return [el('h3', {}, 'What every node became'),
-    !known && el('p', { class: 'about' }, 'The dense operations need the ONNX file: ', code('--against MODEL.onnx'), '.'),
-    data.blocks.map((block, i) => el('details', { open: i === 1 }, el('summary', {}, block.name + ' ', el('small', {}, block.conversions.length === 1 ? '1 node' : `${block.conversions.length} nodes`)),
-      el('div', { class: 'inside scroll', tabindex: 0, role: 'region', 'aria-label': 'Conversion of ' + block.name }, el('table', { class: 'wide' },
-        el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'ONNX node'), el('th', { scope: 'col', class: 'left' }, 'dense'), el('th', { scope: 'col', class: 'left' }, 'spiking'), el('th', { scope: 'col', class: 'left' }, 'gives'))),
-        el('tbody', {}, block.conversions.map(one))))))];
+    !known && el('p', { class: 'about' }, 'The dense operations need the ONNX file: ', code('--against MODEL.onnx'), '.'), groups.map(group)];
 }
 
 function network() {

@@ -49,7 +49,7 @@ function overview(pick) {
         c.fillStyle = colour(silent ? 'bad' : 'muted');
         c.font = '11px ' + colour('sans');
         c.textBaseline = 'middle';
-        c.fillText(layers[r].site, 0, (r + .5) * ch, left - 8);
+        c.fillText(layers[r].site, 0, Math.max(6, (r + .5) * ch), left - 8);
       }
     });
     c.strokeStyle = colour('ink');
