@@ -33,10 +33,10 @@ function energy() {
     const amount = form => { const cost = of('total', form); return cost ? Math.max(0, cost.pj ?? cost.partial_pj) : 0; };
     const most = Math.max(...names.map(amount), 1e-12);
     const missing = [...new Set(names.flatMap(form => of('total', form) ? of('total', form).unpriced : []))];
-    const row = form => el('tr', {}, el('th', { scope: 'row' }, FORMS[form]), el('td', { class: 'left', style: 'width:45%;min-width:8rem' }, el('div', { class: 'bars', 'aria-hidden': true }, amount(form) > 0 && el('span', { style: `background:var(--${isSpiking(form) ? 'spiking' : 'dense'});width:${(100 * amount(form) / most).toFixed(2)}%;height:.9rem${of('total', form) && of('total', form).pj === null ? ';opacity:.45' : ''}` }))),
+    const row = form => el('tr', {}, el('th', { scope: 'row' }, FORMS[form]), el('td', { class: 'left drawing', style: 'width:45%;min-width:8rem' }, el('div', { class: 'bars', 'aria-hidden': true }, amount(form) > 0 && el('span', { style: `background:var(--${isSpiking(form) ? 'spiking' : 'dense'});width:${(100 * amount(form) / most).toFixed(2)}%;height:.9rem${of('total', form) && of('total', form).pj === null ? ';opacity:.45' : ''}` }))),
       el('td', {}, joules(of('total', form))));
     return [el('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Forms side by side' }, el('table', { class: 'wide' }, el('caption', {}, `The whole network, ${phase === 'prefill' ? 'reading a text' : 'writing one token after the other'}, a token`),
-      el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'form'), el('th', {}, el('span', { class: 'hidden' }, 'bar')), el('th', { scope: 'col' }, 'energy'))), el('tbody', {}, names.map(row)))),
+      el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'form'), el('th', { class: 'drawing' }, el('span', { class: 'hidden' }, 'bar')), el('th', { scope: 'col' }, 'energy'))), el('tbody', {}, names.map(row)))),
       missing.length ? el('p', { class: 'key' }, `≥ and a paler bar: the list has no price of ${missing.map(plain).join(', ')}, so there is no total.`) : null];
   };
   const blocks = () => {
@@ -54,8 +54,8 @@ function energy() {
     const bar = (c, key) => el('span', { style: `background:var(--${key});width:${(100 * amount(c, key) / most).toFixed(2)}%` });
     return el('details', { open: e.rows.length <= 40 }, el('summary', {}, 'By layer and part ', el('small', {}, 'f32 beside time collapsed, reading')), el('div', { class: 'inside scroll', tabindex: 0, role: 'region', 'aria-label': 'By layer and part' },
       el('p', { class: 'key' }, el('span', {}, el('i', { style: 'background:var(--dense)' }), 'dense'), el('span', {}, el('i', { style: 'background:var(--spiking)' }), 'spiking')),
-      el('table', { class: 'wide' }, el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'layer and part'), el('th', {}, el('span', { class: 'hidden' }, 'bars')), ['dense', 'spiking', 'saved', 'spikes a neuron'].map(name => el('th', { scope: 'col' }, name)))),
-        el('tbody', {}, e.rows.filter(row => amount(cost(row), 'dense') || amount(cost(row), 'spiking')).map(row => { const c = cost(row); return el('tr', { class: c.silent ? 'defect' : null }, el('th', { scope: 'row' }, (row.layer === null ? '' : `h.${row.layer} `) + row.part), el('td', { class: 'left' }, el('div', { class: 'bars', 'aria-hidden': true }, bar(c, 'dense'), bar(c, 'spiking'))),
+      el('table', { class: 'wide' }, el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'layer and part'), el('th', { class: 'drawing' }, el('span', { class: 'hidden' }, 'bars')), ['dense', 'spiking', 'saved', 'spikes a neuron'].map(name => el('th', { scope: 'col' }, name)))),
+        el('tbody', {}, e.rows.filter(row => amount(cost(row), 'dense') || amount(cost(row), 'spiking')).map(row => { const c = cost(row); return el('tr', { class: c.silent ? 'defect' : null }, el('th', { scope: 'row' }, (row.layer === null ? '' : `h.${row.layer} `) + row.part), el('td', { class: 'left drawing' }, el('div', { class: 'bars', 'aria-hidden': true }, bar(c, 'dense'), bar(c, 'spiking'))),
           el('td', {}, said(c, 'dense')), el('td', {}, said(c, 'spiking')), el('td', {}, c.silent ? 'a defect' : c.saving === null ? '–' : percent(c.saving)), el('td', {}, row.neurons ? digits(row.spikes_per_neuron, 2) : '–')); })))));
   };
   const even = () => {
@@ -67,8 +67,8 @@ function energy() {
     const mark = row => el('svg:svg', { viewBox: `0 0 ${W} 18`, width: W, style: 'width:' + W + 'px', 'aria-hidden': true }, line(6, 9, W - 6, 9), el('svg:line', { x1: x(row.break_even_spikes), x2: x(row.break_even_spikes), y1: 2, y2: 16, stroke: 'var(--negative)', 'stroke-width': 3 }), el('svg:circle', { cx: x(row.spikes), cy: 9, r: 5, fill: 'var(--spiking)' }));
     return [head, el('p', { class: 'about' }, `How many spikes a neuron and token would make a part cost as much as ${FORMS[dense]}. Left of the mark spiking costs less.`),
       el('details', { open: list_.length <= 12 }, el('summary', {}, `${list_.filter(row => row.spikes < row.break_even_spikes).length} of ${list_.length} parts are below it`), el('div', { class: 'inside scroll', tabindex: 0, role: 'region', 'aria-label': 'Break-even' }, el('table', { class: 'wide' },
-        el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'part'), el('th', {}, el('span', { class: 'hidden' }, 'drawing')), ['spikes', 'break-even', 'timesteps', 'break-even'].map(name => el('th', { scope: 'col' }, name)))),
-        el('tbody', {}, list_.map(row => el('tr', {}, el('th', { scope: 'row' }, (row.layer === null ? '' : `h.${row.layer} `) + row.part), el('td', { class: 'left' }, mark(row)), el('td', {}, digits(row.spikes, 2)), el('td', {}, row.break_even_spikes <= 0 ? 'never' : digits(row.break_even_spikes, 2)), el('td', {}, digits(row.timesteps, 1)), el('td', {}, row.break_even_timesteps <= 0 ? 'never' : digits(row.break_even_timesteps, 1))))))))];
+        el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'part'), el('th', { class: 'drawing' }, el('span', { class: 'hidden' }, 'drawing')), ['spikes', 'break-even', 'timesteps', 'break-even'].map(name => el('th', { scope: 'col' }, name)))),
+        el('tbody', {}, list_.map(row => el('tr', {}, el('th', { scope: 'row' }, (row.layer === null ? '' : `h.${row.layer} `) + row.part), el('td', { class: 'left drawing' }, mark(row)), el('td', {}, digits(row.spikes, 2)), el('td', {}, row.break_even_spikes <= 0 ? 'never' : digits(row.break_even_spikes, 2)), el('td', {}, digits(row.timesteps, 1)), el('td', {}, row.break_even_timesteps <= 0 ? 'never' : digits(row.break_even_timesteps, 1))))))))];
   };
   const sensitivity = () => {
     const items = Object.entries(((e.sensitivity || {})[list] || {}).total || {}).sort((a, b) => Math.max(b[1].dense_share, b[1].spiking_share) - Math.max(a[1].dense_share, a[1].spiking_share));

@@ -6,7 +6,7 @@ function errors() {
   const node = section('errors', 'Where the error comes from', ledger
     ? `Kullback-Leibler divergence of the logits from the dense network’s, in millionths of a nat a token, on ${whole(ledger.tokens)} tokens: ${digits(1e6 * ledger.kl, 1)} in all, of which the sites alone make up ${percent(ledger.explained, 0)}.`
     : 'What every layer loses by clipping, rounding, timing, softmax and weights, each alone.');
-  if (!ledger) return node.append(absent(el('span', {}, 'Ask for it with ', code('--ledger'), ', which needs ', code('--text FILE'), ' and ', code('--against MODEL.onnx'), '.')));
+  if (!ledger) return node.append(absent(el('span', {}, 'Ask for it with ', code('--ledger'), evaluation ? ' and ' : ', which needs ', evaluation ? null : [code('--text FILE'), ' and '], code('--against MODEL.onnx'), '.')));
   const most = Math.max(...ledger.sites.map(s => s.kl), 1e-12);
   const micro = x => x === null || x === undefined ? '' : digits(1e6 * x, 2);
   const key = el('p', { class: 'key' }, CAUSES.map((cause, i) => el('span', {}, el('i', { style: `background:var(--cause-${i})` }), cause)));

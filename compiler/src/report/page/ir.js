@@ -2,7 +2,6 @@
 function ir() {
   const passes = data.passes;
   const node = section('ir', 'IR, pass by pass', 'The program as the compiler sees it. Lines are compared without the numbers of values, which every pass gives anew.');
-  if (!passes) return node.append(absent('snnc report makes it.'));
   const { lines, stages } = passes;
   if (passes.gives_program === null) node.append(absent(el('span', {}, 'This begins with the program in the file. The passes before it need the ONNX file: ', code('--against MODEL.onnx'))));
   else node.append(el('p', { class: 'about' }, passes.gives_program ? 'These passes were run again for this report; what they give is the program of the file, line by line and weight by weight.' : 'These passes were run again for this report with the levels that the file keeps. What they give is not the very program of the file: another version of snnc, or another ONNX file, may have made it.'));

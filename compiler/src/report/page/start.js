@@ -1,12 +1,16 @@
 // The page, part by part, and where the reader is in it.
 summary();
-network();
-spikes();
-levels();
-energy();
+if (!evaluation) {
+  network();
+  spikes();
+  levels();
+  energy();
+}
 errors();
-predictions();
-ir();
+if (!evaluation) {
+  predictions();
+  ir();
+}
 provenance();
 theme();
 const links = [...document.querySelectorAll('#contents a')];

@@ -7,11 +7,24 @@ const density = layer => spikesPerNeuron(layer) / layer.timesteps;
 const clipped = layer => layer.saturated / Math.max(1, layer.width * tokens);
 const isSilent = layer => layer.spikes === 0;
 
+/** An evaluation alone has scores, warnings and a ledger; nothing of single neurons. */
+const evaluation = !data.network;
+
+/** What of the multiplications spikes drive, by layer and part. */
+function coverage() {
+  const parts = (findings.coverage || {}).parts || [];
+  if (!parts.length) return null;
+  const row = p => el('tr', {}, el('th', { scope: 'row' }, (p.layer === null ? '' : `h.${p.layer} `) + p.part), el('td', {}, whole(p.macs)), el('td', {}, percent(p.macs ? p.driven / p.macs : 0)));
+  return el('details', {}, el('summary', {}, 'What spikes drive, by layer and part'), el('div', { class: 'inside scroll', tabindex: 0, role: 'region', 'aria-label': 'What spikes drive' },
+    el('table', {}, el('thead', {}, el('tr', {}, ['layer and part', 'multiply-accumulates', 'driven by spikes'].map((name, i) => el('th', { scope: 'col', class: i ? null : 'left' }, name)))), el('tbody', {}, parts.map(row)))));
+}
+
 function summary() {
   document.getElementById('title').textContent = data.title;
   const facts = data.network, made = data.provenance;
   const words = [];
   if (facts) words.push(`A spiking GPT-2 of ${facts.layers} layers, width ${whole(facts.width)}, with ${whole(facts.neurons)} neurons a token.`);
+  if (evaluation) words.push(`An evaluation on ${whole(findings.tokens || 0)} tokens in ${findings.windows === 1 ? "1 window" : whole(findings.windows || 0) + " windows"}.`);
   if (tokens) words.push(`Here it reads ${whole(tokens)} tokens of ${made.text ? made.text.name : 'a text'}${made.dense ? ', beside ' + made.dense.name : ''}.`);
   document.getElementById('lead').textContent = words.join(' ');
   document.getElementById('made').append('Made by snnc ' + made.snnc + (made.command ? ' with ' : '.'), made.command ? code(made.command) : '');
@@ -37,6 +50,7 @@ function summary() {
   section('summary', 'At a glance', null,
     figures.length ? el('dl', { class: 'figures' }, figures) : absent(el('span', {}, 'Run the program on a text: ', code('--text FILE'))),
     notes.length ? el('ul', { class: 'notes', 'aria-label': 'Warnings' }, notes) : null,
-    data.missing.length ? el('details', { style: 'margin-top:1.75rem' }, el('summary', {}, `What this report does not have `, el('small', {}, `(${data.missing.length})`)),
+    coverage(),
+    data.missing.length ? el('details', { open: evaluation }, el('summary', {}, `What this report does not have `, el('small', {}, `(${data.missing.length})`)),
       el('div', { class: 'inside' }, el('dl', { class: 'facts' }, data.missing.map(m => [el('dt', {}, m.part), el('dd', {}, m.how)])))) : null);
 }
