@@ -228,7 +228,7 @@ pub fn evaluate(
 }
 
 /// Rows scored at a time: logits of a large vocabulary are big.
-const CHUNK: usize = 64;
+pub(crate) const CHUNK: usize = 64;
 
 /// A window's inputs, cut so that logits of a few rows are held at a time.
 pub fn chunks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {

@@ -36,14 +36,19 @@ pub struct NeuronLayer {
     pub by_token: Vec<u64>,
     /// Base64: of every neuron a byte, the share of timesteps at which it fired, 255 for all; 0 for none alone.
     pub by_neuron: String,
-    pub raster: Option<Raster>,
+    pub raster: Raster,
 }
 
 /// How many levels lie in each of some ranges, first and last included. 0 is alone, and so are the largest levels.
-#[derive(Debug, Default, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 pub struct Histogram {
     pub ranges: Vec<[i32; 2]>,
     pub counts: Vec<u64>,
+    /// Levels of a range.
+    #[serde(skip)]
+    width: i32,
+    #[serde(skip)]
+    most: i32,
 }
 
 /// Levels, or spikes, of some neurons.
@@ -65,79 +70,102 @@ const RANGES: i32 = 32;
 /// Bytes of all rasters together, at most.
 pub const RASTER_BYTES: usize = 2 << 20;
 
-/// Numbers of a neuron layer over a run: its levels, or with `planes` its spikes by timestep.
+/// A neuron layer in a run that goes on.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub value: Value,
-    pub width: usize,
-    pub code: Code,
-    pub steps: u16,
-    /// 1 for levels, else the timesteps.
-    pub planes: usize,
-    /// `[tokens, planes, width]`
-    pub numbers: Vec<i32>,
+    width: usize,
+    code: Code,
+    steps: u16,
+    /// Numbers of a token and neuron: 1 level, or a spike for each timestep.
+    planes: usize,
+    saturated: u64,
+    by_token: Vec<u64>,
+    by_neuron: Vec<u64>,
+    histogram: Histogram,
+    /// Neurons that are drawn, and what is drawn of them.
+    drawn: Vec<u32>,
+    data: Vec<u8>,
 }
 
 impl Seen {
-    /// An empty one for a neuron layer of `graph`.
+    /// Of a neuron layer of `graph`, before the run.
     pub fn new(graph: &Graph, value: Value) -> Option<Self> {
         let ty = graph.ty(value);
         let (code, steps) = ty.levels()?;
-        // A train has no element.
-        let planes = if ty.elem().is_none() { usize::from(steps) } else { 1 };
-        Some(Self { value, width: ty.shape().row_width()?, code, steps, planes, numbers: Vec::new() })
+        let width = ty.shape().row_width()?;
+        Some(Self {
+            value,
+            width,
+            code,
+            steps,
+            // A train has no element.
+            planes: if ty.elem().is_none() { usize::from(steps) } else { 1 },
+            saturated: 0,
+            by_token: Vec::new(),
+            by_neuron: vec![0; width],
+            histogram: Histogram::new(code.levels(steps)),
+            drawn: Vec::new(),
+            data: Vec::new(),
+        })
     }
 
+    /// Bytes of a number.
     fn bytes(&self) -> usize {
         if self.planes > 1 { 1 } else { Elem::Level(self.code, self.steps).bytes() }
     }
 
-    /// Bytes that a raster of all neurons takes.
+    /// Numbers of a token.
+    pub fn numbers(&self) -> usize {
+        self.planes * self.width
+    }
+
+    /// Bytes that a raster of all neurons takes, a token.
     pub fn raster_bytes(&self) -> usize {
-        self.numbers.len() * self.bytes()
+        self.numbers() * self.bytes()
     }
 
-    /// Every token's and neuron's level.
-    fn levels(&self) -> impl Iterator<Item = i32> {
-        let weight = |t: usize| if self.planes == 1 { 1 } else { self.code.weight(t as u16, self.steps) };
-        self.numbers.chunks_exact(self.planes * self.width).flat_map(move |token| {
-            let level = move |i| (0..self.planes).map(|t| token[t * self.width + i] * weight(t)).sum();
-            (0..self.width).map(level)
-        })
+    /// Draws this share of the neurons, spread evenly.
+    pub fn draw(&mut self, share: f64) {
+        let count = ((self.width as f64 * share) as usize).clamp(1, self.width);
+        self.drawn = (0..count).map(|i| (i * self.width / count) as u32).collect();
     }
 
-    /// Every token's and neuron's spikes, and whether these were all that there could be.
-    fn spikes(&self) -> impl Iterator<Item = (u32, bool)> {
-        self.numbers.chunks_exact(self.planes * self.width).flat_map(move |token| {
-            let count = move |i| match self.planes {
-                1 => self.code.spikes(token[i]),
-                planes => (0..planes).filter(|t| token[t * self.width + i] != 0).count() as u32,
-            };
-            (0..self.width).map(move |i| (count(i), count(i) == u32::from(self.steps)))
-        })
-    }
-
-    /// What is shown of it, with a raster of the given share of its neurons.
-    pub fn layer(
-        &self,
-        graph: &Graph,
-        site: String,
-        block: String,
-        neuron: String,
-        usual: f64,
-        share: f64,
-    ) -> NeuronLayer {
-        let tokens = self.numbers.len() / (self.planes * self.width).max(1);
-        let mut by_token = vec![0; tokens];
-        let mut by_neuron = vec![0u64; self.width];
-        let mut saturated = 0;
-        for (i, (spikes, all)) in self.spikes().enumerate() {
-            by_token[i / self.width] += u64::from(spikes);
-            by_neuron[i % self.width] += u64::from(spikes);
-            saturated += u64::from(all);
+    /// Takes in what some tokens did, `[tokens, planes, width]`.
+    pub fn add(&mut self, numbers: &[i32]) {
+        let most = u32::from(self.steps);
+        let weights: Vec<i32> = match self.planes {
+            1 => vec![1],
+            _ => (0..self.steps).map(|t| self.code.weight(t, self.steps)).collect(),
+        };
+        for token in numbers.chunks_exact(self.numbers()) {
+            let mut all = 0;
+            for i in 0..self.width {
+                let said = || token[i..].iter().step_by(self.width);
+                let level: i32 = said().zip(&weights).map(|(number, weight)| number * weight).sum();
+                let spikes = match self.planes {
+                    1 => self.code.spikes(level),
+                    _ => said().filter(|&&spike| spike != 0).count() as u32,
+                };
+                self.histogram.add(level);
+                self.by_neuron[i] += u64::from(spikes);
+                self.saturated += u64::from(spikes == most);
+                all += u64::from(spikes);
+            }
+            self.by_token.push(all);
         }
-        let most = (tokens as u64 * u64::from(self.steps)).max(1);
-        let shares: Vec<u8> = by_neuron.iter().map(|&spikes| (255 * spikes).div_ceil(most) as u8).collect();
+        let bytes = self.bytes();
+        for row in numbers.chunks_exact(self.width) {
+            self.drawn.iter().for_each(|&i| self.data.extend_from_slice(&row[i as usize].to_le_bytes()[..bytes]));
+        }
+    }
+
+    /// What is shown of it. `neuron` is how the program spells it, `usual` how many of its levels were the largest on the
+    /// calibration text.
+    pub fn layer(self, graph: &Graph, site: String, block: String, neuron: String, usual: f64) -> NeuronLayer {
+        let slots = (self.by_token.len() as u64 * u64::from(self.steps)).max(1);
+        let shares: Vec<u8> = self.by_neuron.iter().map(|&spikes| (255 * spikes).div_ceil(slots) as u8).collect();
+        let bytes = self.bytes();
         NeuronLayer {
             site,
             block,
@@ -147,58 +175,39 @@ impl Seen {
             timesteps: self.steps,
             most: self.code.levels(self.steps),
             width: self.width,
-            spikes: by_token.iter().sum(),
-            saturated,
+            spikes: self.by_token.iter().sum(),
+            saturated: self.saturated,
             usually_saturated: usual,
-            silent: by_neuron.iter().filter(|&&spikes| spikes == 0).count(),
-            histogram: Histogram::of(self.levels(), self.code.levels(self.steps)),
-            by_token,
+            silent: self.by_neuron.iter().filter(|&&spikes| spikes == 0).count(),
+            histogram: self.histogram,
+            by_token: self.by_token,
             by_neuron: STANDARD.encode(shares),
-            raster: Some(self.raster(share)),
+            raster: Raster { neurons: self.drawn, planes: self.planes, bytes, data: STANDARD.encode(self.data) },
         }
-    }
-
-    fn raster(&self, share: f64) -> Raster {
-        let kept = ((self.width as f64 * share) as usize).clamp(1, self.width);
-        let neurons: Vec<u32> = (0..kept).map(|i| (i * self.width / kept) as u32).collect();
-        let bytes = self.bytes();
-        let mut data = Vec::with_capacity(self.numbers.len() / self.width * kept * bytes);
-        for row in self.numbers.chunks_exact(self.width) {
-            for &neuron in &neurons {
-                data.extend_from_slice(&row[neuron as usize].to_le_bytes()[..bytes]);
-            }
-        }
-        Raster { neurons, planes: self.planes, bytes, data: STANDARD.encode(data) }
     }
 }
 
 impl Histogram {
-    /// Of levels from `-most` to `most`.
-    pub fn of(levels: impl Iterator<Item = i32>, most: i32) -> Self {
+    /// Empty, for levels from `-most` to `most`.
+    pub fn new(most: i32) -> Self {
         let width = ((most - 1) as u32).div_ceil(RANGES as u32).max(1) as i32;
         let mut above: Vec<[i32; 2]> =
             (1..most).step_by(width as usize).map(|low| [low, (low + width - 1).min(most - 1)]).collect();
         above.push([most, most]);
         let below = above.iter().rev().map(|[low, high]| [-high, -low]);
         let ranges: Vec<[i32; 2]> = below.chain([[0, 0]]).chain(above.iter().copied()).collect();
-        let zero = above.len() as i32;
-        let mut counts = vec![0; ranges.len()];
-        for level in levels {
-            let magnitude = level.abs().min(most);
-            let place = match magnitude {
-                0 => 0,
-                _ if magnitude == most => zero,
-                _ => 1 + (magnitude - 1) / width,
-            };
-            counts[(zero + level.signum() * place) as usize] += 1;
-        }
-        Self { ranges, counts }
+        Self { counts: vec![0; ranges.len()], ranges, width, most }
     }
 
-    /// The share of levels that are the largest, where potentials may have been clipped.
-    pub fn clipped(&self) -> f64 {
-        let ends = self.counts.first().unwrap_or(&0) + self.counts.last().unwrap_or(&0);
-        ends as f64 / self.counts.iter().sum::<u64>().max(1) as f64
+    /// Counts a level.
+    pub fn add(&mut self, level: i32) {
+        let zero = (self.counts.len() / 2) as i32;
+        let place = match level.abs() {
+            0 => 0,
+            magnitude if magnitude >= self.most => zero,
+            magnitude => 1 + (magnitude - 1) / self.width,
+        };
+        self.counts[(zero + level.signum() * place) as usize] += 1;
     }
 }
 
@@ -209,15 +218,13 @@ mod tests {
     #[test]
     fn every_level_is_in_the_range_that_names_it() {
         for most in [1, 2, 3, 33, 34, 127, 255, 65_535] {
-            let all = || -most..=most;
-            let whole = Histogram::of(all(), most);
-            assert_eq!(whole.counts.iter().sum::<u64>(), 2 * most as u64 + 1);
+            let mut whole = Histogram::new(most);
+            (-most..=most).for_each(|level| whole.add(level));
             for ([low, high], count) in whole.ranges.iter().zip(&whole.counts) {
                 assert_eq!((high - low + 1) as u64, *count, "{low} to {high} of {most}");
             }
             assert!(whole.ranges.windows(2).all(|pair| pair[0][1] + 1 == pair[1][0]));
             assert!(whole.ranges.len() <= 67);
         }
-        assert_eq!(Histogram::of([3, 0, 0, 0].into_iter(), 3).clipped(), 0.25);
     }
 }

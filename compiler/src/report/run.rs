@@ -2,7 +2,7 @@
 
 use super::blocks::block_of;
 use super::raster::{NeuronLayer, RASTER_BYTES, Seen};
-use crate::evaluate::{Evaluation, Score, chunks, divergence, log_sum_exp, logits_of, score_rows};
+use crate::evaluate::{CHUNK, Evaluation, Score, divergence, log_sum_exp, logits_of, score_rows};
 use crate::lints::name_of;
 use crate::progress;
 use crate::tokens::Tokens;
@@ -50,6 +50,9 @@ pub struct Gathered {
     pub layers: Vec<NeuronLayer>,
 }
 
+/// Numbers of neurons that are held at a time, at most: levels, or spikes by timestep.
+const NUMBERS: usize = 1 << 25;
+
 /// Tokens that are named as likeliest.
 const BEST: usize = 3;
 
@@ -74,21 +77,27 @@ pub fn gather(
     let name = logits_of(graph)?;
     let neurons = graph.iter().filter(|(_, node)| is_neuron(&node.op)).map(|(value, _)| value);
     let mut seen: Vec<Seen> = neurons.filter_map(|value| Seen::new(graph, value)).collect();
+    let bytes: usize = seen.iter().map(|seen| inputs * seen.raster_bytes()).sum();
+    seen.iter_mut().for_each(|seen| seen.draw((RASTER_BYTES as f64 / bytes.max(1) as f64).min(1.0)));
+    // Long trains of many neurons are taken in a few tokens at a time.
+    let numbers: usize = seen.iter().map(Seen::numbers).sum();
+    let chunk = (NUMBERS / numbers.max(1)).clamp(1, CHUNK);
     // What is to be looked at is named as an output. Nodes keep their numbers.
     let mut open = graph.clone();
     open.outputs.extend(seen.iter().map(|seen| (output(seen), seen.value)));
-    let mut session = Session::new(Arc::new(Program::new(Arc::new(open), options)?));
+    let mut session = Session::new(Arc::new(Program::new(Arc::new(open), &Options { chunk, ..*options })?));
     let mut beside = match dense {
         Some(dense) => Some((Session::new(dense.clone()), logits_of(dense.graph())?)),
         None => None,
     };
     let bar = progress::bar(inputs as u64, "running");
     let (mut score, mut predictions) = (Score::default(), Vec::with_capacity(inputs));
-    for chunk in chunks(0..inputs) {
-        let (now, next) = (&ids[chunk.clone()], &ids[chunk.start + 1..=chunk.end]);
+    for start in (0..inputs).step_by(chunk) {
+        let end = (start + chunk).min(inputs);
+        let (now, next) = (&ids[start..end], &ids[start + 1..=end]);
         let outputs = session.forward(now, Rows::All)?;
         for seen in &mut seen {
-            seen.numbers.extend_from_slice(outputs.levels(&output(seen)).unwrap_or(&[]));
+            seen.add(outputs.levels(&output(seen)).unwrap_or(&[]));
         }
         let logits = outputs.f32(&name).unwrap_or(&[]);
         let reference = match &mut beside {
@@ -112,10 +121,8 @@ pub fn gather(
         bar.inc(now.len() as u64);
     }
     bar.finish_and_clear();
-    let bytes: usize = seen.iter().map(Seen::raster_bytes).sum();
-    let share = (RASTER_BYTES as f64 / bytes.max(1) as f64).min(1.0);
     let mut layers: Vec<NeuronLayer> = Vec::new();
-    for seen in &seen {
+    for seen in seen {
         let site = name_of(graph, seen.value);
         let usual = section.and_then(|section| section["sites"][&site]["saturated"].as_f64()).unwrap_or(0.0);
         let block = block_of(&site).unwrap_or_else(|| site.clone());
@@ -124,7 +131,7 @@ pub fn gather(
         let twins = layers.iter().filter(|layer| layer.site.split(' ').next() == Some(&site)).count();
         let neuron = program.iter().filter(same).nth(twins).map_or_else(String::new, |(_, node)| node.op.to_string());
         let site = if twins > 0 { format!("{site} ({})", twins + 1) } else { site };
-        layers.push(seen.layer(graph, site, block, neuron, usual, share));
+        layers.push(seen.layer(graph, site, block, neuron, usual));
     }
     let done = Evaluation { score, windows: 1, events: session.events().to_vec(), run: inputs as u64 };
     Ok(Gathered { done, predictions, layers })

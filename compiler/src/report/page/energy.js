@@ -62,7 +62,7 @@ function energy() {
     const list_ = [...(e.break_even[list] || {})[dense] || []].sort((a, b) => (a.layer ?? Infinity) - (b.layer ?? Infinity));
     const head = el('h3', {}, 'Break-even');
     if (!list_.length) return [head, el('p', { class: 'about' }, 'This list gives no totals to compare.')];
-    const most = Math.max(...list_.map(row => Math.max(row.spikes, row.break_even_spikes)), 1e-9), W = 240;
+    const most = Math.max(...list_.map(row => Math.max(row.spikes, row.break_even_spikes)), 1e-9), W = 160;
     const x = spikes => 6 + (W - 12) * Math.max(0, spikes) / most;
     const mark = row => el('svg:svg', { viewBox: `0 0 ${W} 18`, width: W, style: 'width:' + W + 'px', 'aria-hidden': true }, line(6, 9, W - 6, 9), el('svg:line', { x1: x(row.break_even_spikes), x2: x(row.break_even_spikes), y1: 2, y2: 16, stroke: 'var(--negative)', 'stroke-width': 3 }), el('svg:circle', { cx: x(row.spikes), cy: 9, r: 5, fill: 'var(--spiking)' }));
     return [head, el('p', { class: 'about' }, `How many spikes a neuron and token would make a part cost as much as ${FORMS[dense]}. Left of the mark spiking costs less.`),
