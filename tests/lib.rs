@@ -59,7 +59,7 @@ pub fn run(graph: &Graph, options: Options, pieces: &[&[u32]]) -> Ran {
     }
     let named = |(i, events): (usize, &Events)| {
         let node = &graph.nodes[i];
-        let counted = is_neuron(&node.op) || matches!(node.op, Op::Ssa { .. });
+        let counted = is_neuron(&node.op) || matches!(node.op, Op::Ssa { .. } | Op::Product | Op::Synapse);
         let last = graph.constant(*node.args.last()?)?;
         counted.then(|| (last.name.clone(), *events))
     };

@@ -5,7 +5,8 @@
 
 use serde_json::{Map, Value as Json, json};
 use snnc_ir::membrane::Membrane;
-use snnc_ir::{Code, Diagnostic, Graph, Op, Value};
+use snnc_ir::{Code, Diagnostic, Graph, Op, Value, text};
+use snnc_passes::features::Features;
 use snnc_passes::fit::{Fine, Fit, Fits, Levels};
 use snnc_passes::sites::sites;
 
@@ -21,8 +22,19 @@ pub struct Calibration {
     pub fits: Fits,
     /// What the neurons of unary sites are, where they answer within the timestep.
     pub membrane: Option<Membrane>,
-    /// By site, in the order of `fits`: the share of neurons that fired at every timestep on the sample.
-    pub saturated: Vec<f64>,
+    /// By site, in the order of `fits`.
+    pub fired: Vec<Fired>,
+}
+
+/// What a site's neurons did on the sample, on average.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Fired {
+    /// The share that fired at every timestep.
+    pub saturated: f64,
+    /// Spikes a neuron.
+    pub spikes: f64,
+    /// The share that fired at all.
+    pub active: f64,
 }
 
 /// A section that is not what a program of this version has.
@@ -34,14 +46,15 @@ impl Calibration {
     /// `graph` is the Tensor graph whose sites were fitted.
     pub fn json(&self, graph: &Graph) -> Json {
         let mut all = Map::new();
-        let records = self.fits.sites.iter().zip(&self.saturated);
+        let records = self.fits.sites.iter().zip(&self.fired);
         for site in sites(graph) {
-            let Some(((_, fit), saturated)) = records.clone().find(|((value, _), _)| **value == site.value) else {
+            let Some(((_, fit), fired)) = records.clone().find(|((value, _), _)| **value == site.value) else {
                 continue;
             };
             let record = fit.as_ref().map_or(Json::Null, |fit| {
                 let mut record = json!({
-                    "code": fit.levels.code.name(), "timesteps": fit.levels.steps, "saturated": saturated,
+                    "code": fit.levels.code.name(), "timesteps": fit.levels.steps, "saturated": fired.saturated,
+                    "spikes": fired.spikes, "active": fired.active,
                     "scale": hex(&fit.scale), "centre": hex(&fit.centre), "lack": hex(&fit.lack),
                     "by_token": fit.by_token, "outliers": fit.outliers,
                 });
@@ -58,6 +71,21 @@ impl Calibration {
             "source": self.source, "windows": self.windows, "tokens": self.tokens, "seen": bits(&self.seen),
             "phases": self.fits.phases, "exact_weights": self.fits.exact_weights, "sites": all, "heads": heads,
         });
+        let attention = |value: Value| {
+            let variant = self.fits.variants.get(&value)?;
+            let Op::Attention { heads, .. } = graph.node(value).op else { return None };
+            let mut record = json!({ "op": Op::Ssa { heads, variant: *variant }.to_string() });
+            if let Some(Features { levels, units: [q, k] }) = self.fits.features.get(&value) {
+                record["features"] = json!({
+                    "code": levels.code.name(), "timesteps": levels.steps, "q": hex(q), "k": hex(k),
+                });
+            }
+            Some(record)
+        };
+        let attentions: Vec<Option<Json>> = attentions(graph).map(attention).collect();
+        if attentions.iter().any(Option::is_some) {
+            json["attention"] = json!(attentions);
+        }
         if let Some(membrane) = self.membrane {
             json["neuron"] = json!(membrane.name());
         }
@@ -76,7 +104,7 @@ impl Calibration {
             exact_weights: json["exact_weights"].as_bool().unwrap_or(false),
             ..Fits::default()
         };
-        let mut saturated = Vec::new();
+        let mut fired = Vec::new();
         for site in sites(graph) {
             let path = site.to_string();
             let record = json["sites"].get(&path).ok_or_else(|| broken(&format!("has no site {path}")))?;
@@ -86,13 +114,30 @@ impl Calibration {
             } else {
                 Some(read_fit(record, width, outputs_of(graph, site.value), &path)?)
             };
-            saturated.push(record["saturated"].as_f64().unwrap_or(0.0));
+            let share = |key: &str| record[key].as_f64().unwrap_or(0.0);
+            fired.push(Fired { saturated: share("saturated"), spikes: share("spikes"), active: share("active") });
             fits.sites.insert(site.value, fit);
         }
         for (i, value) in attentions(graph).enumerate() {
             let Op::Attention { heads, .. } = graph.node(value).op else { continue };
             let half = |key: &str| numbers(&json["heads"][i][key], heads as usize, "heads");
             fits.heads.insert(value, [half("q")?, half("k")?]);
+            let record = &json["attention"][i];
+            if record.is_null() {
+                continue;
+            }
+            let op = record["op"].as_str().and_then(|op| text::operation(op).ok());
+            let Some(Op::Ssa { variant, .. }) = op else { return Err(broken("names no attention")) };
+            fits.variants.insert(value, variant);
+            if variant.has_features() {
+                let width = graph.ty(value).shape().width().unwrap_or(0);
+                let (path, record) = (format!("h.{i}.attention"), &record["features"]);
+                let code = record["code"].as_str().and_then(Code::from_name);
+                let code = code.ok_or_else(|| broken(&format!("names no code for {path}")))?;
+                let steps = read_steps(&record["timesteps"], code, &path)?;
+                let units = [numbers(&record["q"], width, &path)?, numbers(&record["k"], width, &path)?];
+                fits.features.insert(value, Features { levels: Levels { code, steps }, units });
+            }
         }
         Ok(Self {
             source: json["source"].as_str().unwrap_or("unknown").to_string(),
@@ -104,7 +149,7 @@ impl Calibration {
                 Some(name) => Some(Membrane::from_name(name).ok_or_else(|| broken("names no neuron"))?),
             },
             fits,
-            saturated,
+            fired,
         })
     }
 }

@@ -20,9 +20,11 @@ pub struct Events {
     pub additions: u64,
     /// Keys that queries met, summed over tokens (not over heads).
     pub keys: u64,
-    /// Pairs of a query's neuron that fired and a key that it meets.
+    /// Pairs of a query's neuron that fired and a key that it meets; of coincidences, of a query's spike and a key that has
+    /// not faded.
     pub score_pairs: u64,
-    /// Additions that query spikes drove in attention scores: one for every spike and key it meets.
+    /// Additions that spikes drove in attention scores: one for every query spike and key it meets; of coincidences, one for
+    /// every pair of spikes that coincide; of linear attention, one for every spike of a query or key and channel of its sums.
     pub score_additions: u64,
     /// Keys that fired inside the window, summed over tokens and heads.
     pub value_keys: u64,

@@ -1,11 +1,14 @@
 //! `snnc energy`: what a network costs on text, dense beside spiking, by several price lists.
 
-use super::{EngineArgs, Loaded, WhichEngine, print, print_json, program, threads};
-use crate::energy::measure::Windows;
+use super::{EngineArgs, Loaded, WhichEngine, note, print, print_json, program, threads};
+use crate::energy::measure::{Windows, expected};
 use crate::energy::{PriceList, Setting, estimate, measure};
 use crate::{Complaints, files};
 use clap::Args;
+use serde_json::Value as Json;
 use snnc_ir::{Diagnostic, Stage};
+use snnc_passes::cost::Rate;
+use snnc_runtime::Options;
 use std::path::PathBuf;
 
 /// Estimate operations, memory traffic and energy by layer, from the spikes of a run on text
@@ -15,9 +18,12 @@ use std::path::PathBuf;
 pub struct Energy {
     /// The .snn file
     model: PathBuf,
-    /// The text
+    /// The text; without it, neurons are expected to fire as they did on the calibration text, and every key to be read
     #[arg(long, value_name = "FILE")]
-    text: PathBuf,
+    text: Option<PathBuf>,
+    /// Expect this many spikes a neuron and token instead; `2.5,0.9`: of which so large a share fires at all
+    #[arg(long, value_name = "SPIKES[,SHARE]", value_parser = rate, conflicts_with = "text")]
+    rate: Option<Rate>,
     /// Tokens of a window: prefill reads that many, decoding comes after them [default: the network's context]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     context: Option<u32>,
@@ -56,17 +62,29 @@ impl Energy {
             let message = format!("--context {context} is more than the network's context of {most}");
             return Err(vec![Diagnostic::new(place, message)]);
         }
-        let tokens = loaded.tokens(&self.model)?;
-        let text = files::read_text(&self.text).map_err(|e| vec![e])?;
-        let ids = tokens.document(&text).map_err(|e| vec![e])?;
-        let engine = EngineArgs { which: self.engine, prices: None };
-        let program = program(loaded.input, &engine, true)?;
-        let windows = Windows { length: context as usize, count: self.windows as usize };
-        let (activity, _) = measure(&program, &ids, windows, threads(self.threads))?;
         let setting =
-            Setting { context: context.into(), batch: self.batch.into(), span: program.options().chunk as u64 };
+            Setting { context: context.into(), batch: self.batch.into(), span: Options::default().chunk as u64 };
         let shown = lists[0].clone();
-        let estimate = estimate(program.graph(), &activity, setting, lists);
+        let estimate = match &self.text {
+            Some(text) => {
+                let tokens = loaded.tokens(&self.model)?;
+                let text = files::read_text(text).map_err(|e| vec![e])?;
+                let ids = tokens.document(&text).map_err(|e| vec![e])?;
+                let program = program(loaded.input, &EngineArgs { which: self.engine, prices: None }, true)?;
+                let windows = Windows { length: context as usize, count: self.windows as usize };
+                let (activity, _) = measure(&program, &ids, windows, threads(self.threads))?;
+                estimate(program.graph(), &activity, setting, lists)
+            }
+            None => {
+                let section =
+                    loaded.calibration.as_deref().and_then(|bytes| serde_json::from_slice::<Json>(bytes).ok());
+                let graph = &loaded.input.graph;
+                let activity = expected(graph, section.as_ref(), self.rate, setting.context)
+                    .map_err(|complaints| files::at(&self.model, complaints))?;
+                note("no text: rates are expected, not measured, and every key is taken to be read");
+                estimate(graph, &activity, setting, lists)
+            }
+        };
         if self.json { print_json(&estimate.json()) } else { print(&estimate.table(&shown)) }
     }
 }
@@ -88,4 +106,15 @@ pub(super) fn lists(named: &[String]) -> Result<Vec<PriceList>, Complaints> {
         }
     }
     if complaints.is_empty() { Ok(lists) } else { Err(complaints) }
+}
+
+fn rate(text: &str) -> Result<Rate, String> {
+    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| *number >= 0.0 && number.is_finite());
+    let (spikes, active) = text.split_once(',').map_or((text, None), |(spikes, active)| (spikes, Some(active)));
+    let spikes = number(spikes).ok_or_else(|| format!("`{spikes}` is no number of spikes"))?;
+    let active = match active {
+        None => spikes.min(1.0),
+        Some(text) => number(text).filter(|share| *share <= 1.0).ok_or_else(|| format!("`{text}` is no share of 1"))?,
+    };
+    if active > spikes { Err("who fires at all spikes once at least".into()) } else { Ok(Rate { spikes, active }) }
 }

@@ -21,7 +21,11 @@ impl Estimate {
         for block in Block::NAMED {
             let lists = self.lists.iter().map(|list| {
                 let compared = self.compare(block, list, Phase::Prefill, DENSE, SPIKING);
-                (list.name.clone(), self.saving(&compared))
+                let mut figures = self.saving(&compared);
+                if let Some(other) = self.by_coincidence(block, list, Phase::Prefill, DENSE, SPIKING) {
+                    figures["by_coincidence"] = self.saving(&other);
+                }
+                (list.name.clone(), figures)
             });
             json[block.name()] = lists.collect::<Map<String, Json>>().into();
         }

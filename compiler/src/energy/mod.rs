@@ -1,6 +1,6 @@
 //! What a network costs: counts of the cost pass in every form, by layer and part, priced by several lists side by side.
 //!
-//! `estimate` takes a graph, what it did on text (or is assumed to do), and price lists. Its counts are integers and its sums
+//! `estimate` takes a graph, what it did on text (or is expected to do), and price lists. Its counts are integers and its sums
 //! have one order, so the same activity gives the same joules to the last digit. `docs/energy.md` says what is counted.
 
 pub mod analysis;
@@ -297,6 +297,22 @@ impl Estimate {
         }
     }
 
+    /// The same, where a pair of trains adds only when both spike; `None` where no pair of trains meets.
+    pub fn by_coincidence(
+        &self,
+        block: Block,
+        list: &PriceList,
+        phase: Phase,
+        dense: Form,
+        spiking: Form,
+    ) -> Option<Compared> {
+        let counts = self.counts(phase, spiking);
+        let sum = counts.sum(block);
+        let spiking_priced = list.price(&sum.by_coincidence(), counts.weight_bytes);
+        (sum.unmet > 0)
+            .then(|| Compared { spiking: spiking_priced, ..self.compare(block, list, phase, dense, spiking) })
+    }
+
     /// Whether a layer of neurons that a block hears never fires.
     pub fn is_silent(&self, block: Block) -> bool {
         self.defects.iter().any(|(_, place)| block.has(*place))
@@ -310,9 +326,9 @@ impl Estimate {
         places
     }
 
-    /// Additions a token that spikes drive.
-    pub fn additions(&self) -> f64 {
-        let all = self.counts(Phase::Prefill, Form::Collapsed).sum(Block::Total);
+    /// Additions a token that spikes drive in a block.
+    pub fn additions(&self, block: Block) -> f64 {
+        let all = self.counts(Phase::Prefill, Form::Collapsed).sum(block);
         all.of(Operation::Accumulate) as f64 / self.tokens.max(1) as f64
     }
 }

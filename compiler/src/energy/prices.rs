@@ -169,7 +169,7 @@ pub struct Priced {
 impl Priced {
     /// What has a price, in picojoules.
     pub fn partial_pj(&self) -> f64 {
-        self.items.iter().map(|(_, pj)| pj).sum()
+        self.items.iter().fold(0.0, |sum, (_, pj)| sum + pj)
     }
 
     /// Picojoules of all; `None` where something is unpriced.

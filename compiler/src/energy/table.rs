@@ -22,7 +22,10 @@ impl Estimate {
             }
         }
         self.notes(&mut text);
-        self.break_even_table(&mut text, list);
+        let other = self.lists.iter().find(|other| other.name == "int45" && other.name != list.name);
+        for list in std::iter::once(list).chain(other) {
+            self.break_even_table(&mut text, list);
+        }
         self.sensitivity_table(&mut text, list);
         self.metrics(&mut text);
         text
@@ -287,6 +290,6 @@ fn nanojoules(nj: f64) -> String {
     }
 }
 
-fn percent(share: Option<f64>) -> String {
+pub fn percent(share: Option<f64>) -> String {
     share.map_or("-".into(), |share| format!("{:.1}", 100.0 * share))
 }

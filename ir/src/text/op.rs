@@ -5,10 +5,11 @@
 use crate::curve::Curve;
 use crate::membrane::Membrane;
 use crate::op::{Binary, Layout, Op, Perm, Scalar, Unary};
+use crate::ssa::{Output, Ssa};
 use crate::types::{Code, Dim, Shape};
 
 /// The operation that prints as `spelled`. Errors say what is wrong with it.
-pub(super) fn op(spelled: &str) -> Result<Op, String> {
+pub fn op(spelled: &str) -> Result<Op, String> {
     let (name, attributes) = match spelled.split_once('[') {
         None => (spelled, ""),
         Some((name, rest)) => (name, rest.strip_suffix(']').ok_or("`]` is missing after the attributes")?),
@@ -44,6 +45,7 @@ fn plain(name: &str) -> Result<Op, String> {
         Op::Affine,
         Op::Peak,
         Op::Pick,
+        Op::HeadMap,
         Op::Synapse,
         Op::Settle,
     ];
@@ -87,10 +89,29 @@ fn with_attributes(name: &str, attributes: &[&str]) -> Result<Op, String> {
             let membrane = membrane.ok_or_else(|| format!("`{name}` is no membrane: there are {}", names()))?;
             Op::Integrate { membrane, steps: number(steps)?, curve }
         }
-        ("ssa", &["ttfs", heads, phases]) => {
-            Op::Ssa { heads: number(keyed(heads, "heads")?)?, phases: number(keyed(phases, "phases")?)? }
+        ("ssa", &[variant, heads, ref more @ ..]) => {
+            Op::Ssa { heads: number(keyed(heads, "heads")?)?, variant: ssa(variant, more)? }
         }
         _ => return Err(format!("`{name}[{}]` is no operation", attributes.join(","))),
+    })
+}
+
+/// A variant of spiking attention by its name and what follows the heads.
+fn ssa(name: &str, attributes: &[&str]) -> Result<Ssa, String> {
+    Ok(match (name, attributes) {
+        ("ttfs", &[phases]) => Ssa::Ttfs { phases: number(keyed(phases, "phases")?)? },
+        ("topk", &[phases, keys]) => {
+            Ssa::TopK { phases: number(keyed(phases, "phases")?)?, keys: number(keyed(keys, "keys")?)? }
+        }
+        ("coincidence", &[]) => Ssa::Coincidence { squared: false },
+        ("coincidence", &["squared"]) => Ssa::Coincidence { squared: true },
+        ("linear", &[guard]) => Ssa::Linear { guard: number(keyed(guard, "guard")?)? },
+        ("lif", &[]) => Ssa::Lif { output: Output::Mean },
+        ("lif", &["output=spikes"]) => Ssa::Lif { output: Output::Spikes },
+        _ => {
+            let names = Ssa::NAMES.join(", ");
+            return Err(format!("`{name}` with `{}` is no attention: there are {names}", attributes.join(",")));
+        }
     })
 }
 

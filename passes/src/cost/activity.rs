@@ -1,7 +1,8 @@
-//! How busy a network is: events by node over some tokens, measured on text or assumed.
+//! How busy a network is: events by node over some tokens, measured on text or expected.
 
 use snnc_ir::events::{Events, is_neuron};
-use snnc_ir::{Carrier, Graph, Op, Type, Value};
+use snnc_ir::ssa::neuron_of;
+use snnc_ir::{Carrier, Graph, Op, Ssa, Type, Value};
 
 /// What every node of a graph did over some tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub struct Rate {
 impl Activity {
     /// What is to be expected of `tokens` tokens that each meet `keys` keys, from every neuron layer's rate and the share of
     /// keys inside the window.
-    pub fn assumed(graph: &Graph, tokens: u64, keys: u64, rate: &dyn Fn(Value) -> Rate, window: f64) -> Self {
+    pub fn expected(graph: &Graph, tokens: u64, keys: u64, rate: &dyn Fn(Value) -> Rate, window: f64) -> Self {
         let count = |all: u64, share: f64| (all as f64 * share).round() as u64;
         let mut this = Self { tokens, events: vec![Events::default(); graph.nodes.len()] };
         for (value, node) in graph.iter().filter(|(_, node)| is_neuron(&node.op)) {
@@ -32,13 +33,30 @@ impl Activity {
             this.events[value.index()] = Events { spikes, active, ..Events::default() };
         }
         for (value, node) in graph.iter() {
-            if let Op::Ssa { heads, .. } | Op::Attention { heads, .. } = node.op {
-                let met = tokens * keys;
-                let value_keys = count(met * u64::from(heads), window);
-                this.events[value.index()] = Events { keys: met, value_keys, ..Events::default() };
-            }
+            let Op::Ssa { heads, variant } = node.op else { continue };
+            let met = tokens * keys;
+            let [q, k] = [0, 1].map(|i| this.of_neurons(graph, node.args[i]));
+            let one_sided = q.spikes * keys;
+            let width = node.ty.shape().width().unwrap_or(0) as u64 / u64::from(heads.max(1));
+            let (score_pairs, score_additions) = match variant {
+                Ssa::Ttfs { .. } | Ssa::TopK { .. } => (q.active * keys, one_sided),
+                Ssa::Linear { .. } => (0, (q.spikes + k.spikes) * (width + 1)),
+                // Spikes coincide as often as if those of keys were strewn at random.
+                Ssa::Coincidence { .. } | Ssa::Lif { .. } => {
+                    let ty = graph.ty(node.args[1]);
+                    let slots =
+                        tokens * ty.shape().width().unwrap_or(0) as u64 * ty.levels().map_or(1, |l| u64::from(l.1));
+                    (one_sided, count(one_sided, k.spikes as f64 / slots.max(1) as f64))
+                }
+            };
+            let window = if matches!(variant, Ssa::Linear { .. }) { 0.0 } else { window };
+            let value_keys = count(met * u64::from(heads), window);
+            let own = this.events[value.index()];
+            this.events[value.index()] = Events { keys: met, score_pairs, score_additions, value_keys, ..own };
         }
-        this.meet(graph, keys);
+        for (value, _) in graph.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. })) {
+            this.events[value.index()].keys = tokens * keys;
+        }
         this
     }
 
@@ -46,14 +64,31 @@ impl Activity {
     /// so many keys, of which the same share is inside the window.
     pub fn decoding(&self, graph: &Graph, keys: u64) -> Self {
         let mut this = self.clone();
-        for (value, _) in graph.iter().filter(|(_, node)| node.op.has_state()) {
-            let Events { keys: met, value_keys, .. } = self.events[value.index()];
+        for (value, node) in graph.iter().filter(|(_, node)| node.op.has_state()) {
+            let was = self.events[value.index()];
             let all = self.tokens * keys;
-            let share = u128::from(value_keys) * u128::from(all) / u128::from(met.max(1));
-            let events = &mut this.events[value.index()];
-            (events.keys, events.value_keys) = (all, share as u64);
+            let scaled = |count: u64| (u128::from(count) * u128::from(all) / u128::from(was.keys.max(1))) as u64;
+            let now = &mut this.events[value.index()];
+            now.keys = all;
+            let Op::Ssa { heads, variant } = node.op else { continue };
+            match variant {
+                Ssa::Ttfs { .. } | Ssa::TopK { .. } => {
+                    let queries = self.of_neurons(graph, node.args[0]);
+                    (now.score_pairs, now.score_additions) = (queries.active * keys, queries.spikes * keys);
+                    now.value_keys = scaled(was.value_keys);
+                    if let Ssa::TopK { keys: most, .. } = variant {
+                        now.value_keys = now.value_keys.min(self.tokens * u64::from(heads) * u64::from(most));
+                    }
+                }
+                Ssa::Coincidence { .. } | Ssa::Lif { .. } => {
+                    now.score_pairs = scaled(was.score_pairs);
+                    now.score_additions = scaled(was.score_additions);
+                    now.value_keys = scaled(was.value_keys);
+                }
+                // A state of fixed size is met, however many keys are in it.
+                Ssa::Linear { .. } => {}
+            }
         }
-        this.meet(graph, keys);
         this
     }
 
@@ -63,26 +98,9 @@ impl Activity {
         Self { tokens: self.tokens, events: self.events.iter().map(keys).collect() }
     }
 
-    /// Every query meets so many keys.
-    fn meet(&mut self, graph: &Graph, keys: u64) {
-        for (value, node) in graph.iter().filter(|(_, node)| matches!(node.op, Op::Ssa { .. })) {
-            let queries = self.of_neurons(graph, node.args[0]);
-            let events = &mut self.events[value.index()];
-            (events.score_additions, events.score_pairs) = (queries.spikes * keys, queries.active * keys);
-        }
-    }
-
     /// What the neurons did whose spikes or levels a value is.
     pub(super) fn of_neurons(&self, graph: &Graph, value: Value) -> Events {
-        self.events[neurons_of(graph, value).index()]
-    }
-}
-
-/// The neuron layer whose spikes a value is.
-pub fn neurons_of(graph: &Graph, value: Value) -> Value {
-    match graph.node(value).op {
-        Op::Settle => neurons_of(graph, graph.node(value).args[0]),
-        _ => value,
+        self.events[neuron_of(graph, value).index()]
     }
 }
 

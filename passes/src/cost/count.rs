@@ -2,14 +2,15 @@
 
 use super::{Form, Number, Operation, Part, Seen, Sharing, Tally, Traffic};
 use Operation::{
-    Accumulate, AddF32, AddInt32, Address, CompareF32, CompareInt32, DivF32, MacInt8, Message, MulF32, NeuronActive,
-    NeuronAdd, NeuronCompare, NeuronIdle, NeuronMul, NeuronReset, PhaseMul, Shift, SqrtF32,
+    Accumulate, AddF32, AddInt32, Address, CompareF32, CompareInt32, DivF32, MacF32, MacInt8, Message, MulF32,
+    NeuronActive, NeuronAdd, NeuronCompare, NeuronIdle, NeuronMul, NeuronReset, PhaseMul, Shift, SqrtF32,
 };
 use Traffic::{Activations, Membranes, Potentials, Spikes, State, Tables, Weights};
 use snnc_ir::curve::TABLE_LEN;
-use snnc_ir::eval::phase_weights;
 use snnc_ir::membrane::Membrane;
-use snnc_ir::{Binary, Code, Curve, Elem, Op, Type};
+use snnc_ir::ssa::Output;
+use snnc_ir::ssa::meaning::phase_weights;
+use snnc_ir::{Binary, Code, Curve, Elem, Op, Ssa, Type};
 
 /// Bytes of a membrane, of an accumulator, of a number that stays f32.
 const WORD: u64 = 4;
@@ -24,11 +25,31 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
             one(neurons(seen, code, steps, curve, form))
         }
         Op::Integrate { membrane, steps, curve } => one(prompt_neurons(seen, membrane, steps, curve, form)),
-        Op::Ssa { heads, phases } => match form {
-            Form::Dense(_) => dense_attention(seen, heads, form, sharing),
-            Form::Skipping => skipping_attention(seen, heads, sharing),
-            Form::Stepped | Form::Collapsed => spiking_attention(seen, heads, phases, form, sharing),
+        Op::Ssa { heads, variant } => match (form, variant) {
+            (Form::Dense(_), _) => dense_attention(seen, heads, form, sharing),
+            (Form::Skipping, Ssa::Ttfs { .. } | Ssa::TopK { .. }) => skipping_attention(seen, heads, sharing),
+            // The dense network has a softmax there, of which nothing is skipped.
+            (Form::Skipping, Ssa::Coincidence { .. } | Ssa::Linear { .. } | Ssa::Lif { .. }) => {
+                dense_attention(seen, heads, form, sharing)
+            }
+            (Form::Stepped | Form::Collapsed, Ssa::Ttfs { phases }) => {
+                timed_attention(seen, heads, phases, form, sharing)
+            }
+            (Form::Stepped | Form::Collapsed, Ssa::TopK { phases, .. }) => {
+                let mut parts = timed_attention(seen, heads, phases, form, sharing);
+                // Winners are found by one more comparison a key.
+                parts[1].1.add(CompareInt32, seen.own.keys * u64::from(heads));
+                parts
+            }
+            (Form::Stepped | Form::Collapsed, Ssa::Coincidence { squared }) => {
+                fading_attention(seen, heads, squared, false, form, sharing)
+            }
+            (Form::Stepped | Form::Collapsed, Ssa::Lif { output }) => {
+                fading_attention(seen, heads, false, output == Output::Spikes, form, sharing)
+            }
+            (Form::Stepped | Form::Collapsed, Ssa::Linear { .. }) => linear_attention(seen, heads),
         },
+        Op::HeadMap => one(head_map(seen, form, sharing)),
         Op::Attention { heads, .. } => dense_attention(seen, heads, Form::Dense(dense_of(form)), sharing),
         Op::Affine => one(affine(seen, form)),
         Op::Binary(Binary::Add) => one(residual(seen, form)),
@@ -167,7 +188,7 @@ fn synapse(seen: &Seen<'_>, form: Form, sharing: Sharing) -> Tally {
         Form::Collapsed => {
             let bits = level_bits(code, steps);
             tally.add(Accumulate, spikes * m);
-            tally.add(Shift, if code == Code::Binary { spikes * m } else { 0 });
+            tally.add(Shift, doublings(code, steps) * n * m);
             tally.add(Address, active * m);
             tally.add(Message, active);
             tally.moves(Weights, weights, (active * m).min(passes * weights));
@@ -370,7 +391,7 @@ fn skipping_attention(seen: &Seen<'_>, heads: u32, sharing: Sharing) -> Vec<(Par
 
 /// Time-to-first-spike attention. Queries' spikes drive additions of keys held as levels; a key inside the window is one
 /// spike, which drives additions of its value's level, weighed by its phase.
-fn spiking_attention(seen: &Seen<'_>, heads: u32, phases: u32, form: Form, sharing: Sharing) -> Vec<(Part, Tally)> {
+fn timed_attention(seen: &Seen<'_>, heads: u32, phases: u32, form: Form, sharing: Sharing) -> Vec<(Part, Tally)> {
     let (heads, d, n) = (u64::from(heads), width(seen.ty), seen.tokens);
     let own = seen.own;
     let [q, k, v] = [0, 1, 2].map(|i| seen.args[i].levels().unwrap_or((Code::Binary, 1)));
@@ -383,8 +404,7 @@ fn spiking_attention(seen: &Seen<'_>, heads: u32, phases: u32, form: Form, shari
     let [key_bits, value_bits] = [k, v].map(|(code, steps)| level_bits(code, steps));
     let state = |bits: u64| (seen.context * d * bits).div_ceil(8);
     let mut scores = Tally::with(&[(Accumulate, own.score_additions), (Address, pairs)]);
-    let shifts = if stepped { doublings(q.0, q.1) * neurons } else { own.score_additions };
-    scores.add(Shift, if q.0 == Code::Binary { shifts } else { 0 });
+    scores.add(Shift, doublings(q.0, q.1) * neurons);
     scores.add(Message, if stepped { seen.inputs[0].spikes } else { seen.inputs[0].active });
     // Keys are read again for every timestep of the queries, where nothing holds them.
     scores.moves(State, state(key_bits), ((keys_read(seen, sharing) * timesteps + n) * d * key_bits).div_ceil(8));
@@ -421,4 +441,98 @@ fn spiking_attention(seen: &Seen<'_>, heads: u32, phases: u32, form: Form, shari
     values.moves(Potentials, d * WORD, 2 * WORD * weighed);
     values.moves(Activations, d * WORD, n * d * WORD);
     parted([scores, softmax, values])
+}
+
+/// Attention by coincidence of features. A query's spike drives an addition for every key that has not faded; of those, the
+/// ones that coincide are needed. A weight that is squared is multiplied; one that has halved is shifted. Spikes of values,
+/// at their layer's average rate, drive additions of the weights of the keys that have any.
+fn fading_attention(
+    seen: &Seen<'_>,
+    heads: u32,
+    squared: bool,
+    emits: bool,
+    form: Form,
+    sharing: Sharing,
+) -> Vec<(Part, Tally)> {
+    let (heads, d, n, own) = (u64::from(heads), width(seen.ty), seen.tokens, seen.own);
+    let f = width(seen.args[0]);
+    let (_, steps) = seen.args[0].levels().unwrap_or((Code::Unary, 1));
+    let (code, value_steps) = seen.args[2].levels().unwrap_or((Code::Binary, 1));
+    let timesteps = if form == Form::Stepped { u64::from(steps) } else { 1 };
+    let weighed = own.value_keys * (d / heads);
+
+    let mut scores = Tally::with(&[(Accumulate, own.score_pairs), (Address, own.score_pairs), (Shift, own.value_keys)]);
+    scores.unmet = own.score_pairs - own.score_additions.min(own.score_pairs);
+    scores.add(Message, seen.inputs[0].spikes);
+    scores.add(MacF32, if squared { own.value_keys } else { 0 });
+    let key_bits = u64::from(steps);
+    let read = (keys_read(seen, sharing) + n) * f;
+    scores.moves(State, (seen.context * f * key_bits).div_ceil(8), (read * key_bits).div_ceil(8));
+    scores.moves(Membranes, seen.context * heads * WORD, 2 * WORD * own.keys * heads * timesteps);
+    scores.moves(Potentials, seen.context * heads * WORD, 2 * WORD * own.score_pairs);
+    scores.moves(Spikes, (f * key_bits).div_ceil(8), spike_bytes(n * f, f, steps, seen.inputs[0].spikes));
+
+    // The row's sum, and one reciprocal a head.
+    let rows = if emits { n * u64::from(steps) } else { n };
+    let softmax =
+        Tally::with(&[(AddInt32, own.value_keys), (AddF32, rows * heads), (DivF32, rows * heads), (MulF32, rows * d)]);
+
+    let spikes = u128::from(seen.inputs[2].spikes) * u128::from(own.value_keys) / u128::from((n * heads).max(1));
+    let spikes = if emits { spikes / u128::from(steps.max(1)) } else { spikes } as u64;
+    let mut values = Tally::with(&[(Accumulate, spikes), (Address, spikes), (Message, own.value_keys)]);
+    values.add(Shift, if emits { 0 } else { doublings(code, value_steps) * n * d });
+    let value_bits = level_bits(code, value_steps);
+    let read = (keys_read(seen, sharing) * d).min(weighed) + n * d;
+    values.moves(State, (seen.context * d * value_bits).div_ceil(8), (read * value_bits).div_ceil(8));
+    values.moves(Membranes, d * WORD, 2 * WORD * rows * d);
+    values.moves(Potentials, d * WORD, 2 * WORD * spikes);
+    if emits {
+        let times = n * d * u64::from(steps);
+        values += &Tally::with(&[
+            (NeuronMul, 2 * times),
+            (NeuronAdd, times),
+            (NeuronCompare, times),
+            (NeuronReset, own.spikes),
+            (NeuronActive, own.spikes),
+            (NeuronIdle, times - own.spikes),
+        ]);
+        values.moves(Spikes, (d * (u64::from(steps) + 1)).div_ceil(8), spike_bytes(n * d, d, steps, own.spikes));
+    } else {
+        values.moves(Activations, d * WORD, n * d * WORD);
+    }
+    parted([scores, softmax, values])
+}
+
+/// Linear attention: a key's spike adds its value to a row of the state, a query's spike adds a row of the state to the result.
+/// How often heads halve their state is a constant of theirs, and not counted.
+fn linear_attention(seen: &Seen<'_>, heads: u32) -> Vec<(Part, Tally)> {
+    /// Bytes of a sum of the state.
+    const SUM: u64 = 8;
+    let (heads, d, n, own) = (u64::from(heads), width(seen.ty), seen.tokens, seen.own);
+    let row = d / heads + 1;
+    let state = SUM * width(seen.args[1]) * row;
+    let update = seen.inputs[1].spikes * row;
+    let mut scores = Tally::with(&[(Accumulate, update), (Address, update), (Message, seen.inputs[1].spikes)]);
+    let rows = seen.inputs[1].active * row;
+    scores.moves(State, state, 2 * SUM * rows);
+    let softmax = Tally::with(&[(AddF32, n * heads), (DivF32, n * heads), (MulF32, n * d)]);
+    let read = own.score_additions - update.min(own.score_additions);
+    let mut values = Tally::with(&[(Accumulate, read), (Address, read), (Message, seen.inputs[0].spikes)]);
+    values.moves(State, state, SUM * seen.inputs[0].active * row);
+    values.moves(Membranes, d * WORD, 2 * WORD * n * d);
+    values.moves(Potentials, d * WORD, 2 * WORD * read);
+    values.moves(Activations, d * WORD, n * d * WORD);
+    parted([scores, softmax, values])
+}
+
+/// Learned maps of a head multiply; the dense network has none.
+fn head_map(seen: &Seen<'_>, form: Form, sharing: Sharing) -> Tally {
+    if !form.is_spiking() {
+        return Tally::default();
+    }
+    let weights = seen.args[1].shape().sizes().unwrap_or_default().iter().product::<usize>() as u64;
+    let mut tally = Tally::with(&[(MacF32, seen.tokens * weights)]);
+    tally.moves(Weights, weights * WORD, sharing.passes(seen.tokens) * weights * WORD);
+    tally.moves(Activations, width(seen.ty) * WORD, seen.tokens * (width(seen.args[0]) + width(seen.ty)) * WORD);
+    tally
 }

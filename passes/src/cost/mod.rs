@@ -30,8 +30,7 @@ pub enum Operation {
     MacInt8,
     /// The addition of a weight, or of a level held as one, to an integer sum, driven by a spike.
     Accumulate,
-    /// Horner's doubling of a sum between timesteps of a binary code; where time is collapsed, a weight moved to its spike's
-    /// place.
+    /// Horner's doubling of a sum between timesteps of a binary code; the halving of a weight that fades.
     Shift,
     /// The computation of one address.
     Address,
@@ -165,6 +164,9 @@ impl Traffic {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     operations: [u64; Operation::ALL.len()],
+    /// Of the accumulates, those of one spike of a pair of trains that met no spike of the other: what is spared where only
+    /// coincidences add.
+    pub unmet: u64,
     /// Bytes by what they are of and by the bytes of the memory they lie in.
     pub traffic: BTreeMap<(Traffic, u64), u64>,
 }
@@ -184,6 +186,14 @@ impl Tally {
         Operation::ALL.into_iter().filter(|operation| operation.is_mac()).map(|operation| self.of(operation)).sum()
     }
 
+    /// The same, where a pair of trains adds only when both spike.
+    pub fn by_coincidence(&self) -> Self {
+        let mut tally = self.clone();
+        tally.operations[Operation::Accumulate as usize] -= self.unmet;
+        tally.unmet = 0;
+        tally
+    }
+
     fn add(&mut self, operation: Operation, count: u64) {
         self.operations[operation as usize] += count;
     }
@@ -198,6 +208,7 @@ impl Tally {
 impl AddAssign<&Tally> for Tally {
     fn add_assign(&mut self, other: &Self) {
         self.operations.iter_mut().zip(other.operations).for_each(|(a, b)| *a += b);
+        self.unmet += other.unmet;
         other.traffic.iter().for_each(|(&key, &bytes)| *self.traffic.entry(key).or_default() += bytes);
     }
 }
@@ -236,7 +247,7 @@ pub enum Form {
     Skipping,
     /// Spiking, timestep by timestep: nothing holds a weight from one to the next.
     Stepped,
-    /// Spiking, the timesteps of a token together: a weight is read once for all of them.
+    /// Spiking, the timesteps of a token together: a weight is held, and so read once, for all of them.
     Collapsed,
 }
 

@@ -78,6 +78,8 @@ pub fn parts(graph: &Graph) -> Vec<Place> {
                 Some(Place { layer: Some(layers - 1), part: Part::Scores })
             }
             Op::Linear(_) | Op::Product | Op::Synapse => Some(product(graph, &users, value, layers)),
+            // Features are part of what scores them.
+            Op::HeadMap => Some(Place { layer: Some(layers), part: Part::Scores }),
             _ => None,
         };
         known[value.index()] = place;
@@ -91,7 +93,9 @@ pub fn parts(graph: &Graph) -> Vec<Place> {
         let mut served = users[at].iter().filter_map(|user| known[user.index()]);
         known[at] = if is_between(graph, value) || matches!(node.op, Op::Curve(_)) {
             let served = served.find(|place| !matches!(place.part, Part::Rest | Part::LayerNorm));
-            served.map(|place| if place.part.is_core() { Place { part: Part::Projections, ..place } } else { place })
+            let features = node.args.first().is_some_and(|arg| graph.node(*arg).op == Op::HeadMap);
+            let outside = |place: Place| place.part.is_core() && !features;
+            served.map(|place| if outside(place) { Place { part: Part::Projections, ..place } } else { place })
         } else if matches!(node.op, Op::Normalise { .. } | Op::LayerNorm { .. }) {
             let layer = served.next().and_then(|place| place.layer);
             Some(Place { layer, part: Part::LayerNorm })
@@ -160,7 +164,7 @@ fn sum_of(graph: &Graph, users: &[Vec<Value>], value: Value) -> Value {
 fn is_between(graph: &Graph, value: Value) -> bool {
     let node = graph.node(value);
     match node.op {
-        Op::Settle | Op::Affine | Op::Pick | Op::Peak | Op::Binary(Binary::Mul | Binary::Div) => true,
+        Op::Settle | Op::Affine | Op::Pick | Op::Peak | Op::HeadMap | Op::Binary(Binary::Mul | Binary::Div) => true,
         Op::Binary(Binary::Add) => is_part(graph, value),
         op => is_neuron(&op),
     }
