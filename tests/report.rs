@@ -119,6 +119,7 @@ fn a_report_depends_on_its_files_alone() {
     let first = page("a.html", " --threads 1");
     assert!(first == page("b.html", " --threads 2"), "threads show");
     assert!(first == page("c.html", " --interpret"), "the engine shows");
+    assert!(first == page("d.html", " --stepped"), "it shows whether time is collapsed");
     assert!(first.len() < 5_000_000, "{} bytes", first.len());
 }
 

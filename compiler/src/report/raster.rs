@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use snnc_ir::types::Elem;
-use snnc_ir::{Code, Graph, Value};
+use snnc_ir::{Code, Graph, Op, Value};
 
 /// A layer of neurons in a run.
 #[derive(Debug, Serialize)]
@@ -77,7 +77,8 @@ pub struct Seen {
     width: usize,
     code: Code,
     steps: u16,
-    /// Numbers of a token and neuron: 1 level, or a spike for each timestep.
+    /// Numbers of a token and neuron as they come: 1 level, or a spike for each timestep; and those that are kept.
+    parts: usize,
     planes: usize,
     saturated: u64,
     by_token: Vec<u64>,
@@ -94,13 +95,15 @@ impl Seen {
         let ty = graph.ty(value);
         let (code, steps) = ty.levels()?;
         let width = ty.shape().row_width()?;
+        // A train has no element.
+        let parts = if ty.elem().is_none() { usize::from(steps) } else { 1 };
         Some(Self {
             value,
             width,
             code,
             steps,
-            // A train has no element.
-            planes: if ty.elem().is_none() { usize::from(steps) } else { 1 },
+            parts,
+            planes: if matches!(graph.node(value).op, Op::Integrate { .. }) { parts } else { 1 },
             saturated: 0,
             by_token: Vec::new(),
             by_neuron: vec![0; width],
@@ -115,14 +118,14 @@ impl Seen {
         if self.planes > 1 { 1 } else { Elem::Level(self.code, self.steps).bytes() }
     }
 
-    /// Numbers of a token.
+    /// Numbers of a token as they come.
     pub fn numbers(&self) -> usize {
-        self.planes * self.width
+        self.parts * self.width
     }
 
     /// Bytes that a raster of all neurons takes, a token.
     pub fn raster_bytes(&self) -> usize {
-        self.numbers() * self.bytes()
+        self.planes * self.width * self.bytes()
     }
 
     /// Draws this share of the neurons, spread evenly.
@@ -131,32 +134,33 @@ impl Seen {
         self.drawn = (0..count).map(|i| (i * self.width / count) as u32).collect();
     }
 
-    /// Takes in what some tokens did, `[tokens, planes, width]`.
+    /// Takes in what some tokens did, `[tokens, parts, width]`.
     pub fn add(&mut self, numbers: &[i32]) {
-        let most = u32::from(self.steps);
-        let weights: Vec<i32> = match self.planes {
+        let (most, bytes) = (u32::from(self.steps), self.bytes());
+        let mut levels = vec![0; self.width];
+        let weights: Vec<i32> = match self.parts {
             1 => vec![1],
             _ => (0..self.steps).map(|t| self.code.weight(t, self.steps)).collect(),
         };
         for token in numbers.chunks_exact(self.numbers()) {
             let mut all = 0;
-            for i in 0..self.width {
+            for (i, (level, fired)) in levels.iter_mut().zip(&mut self.by_neuron).enumerate() {
                 let said = || token[i..].iter().step_by(self.width);
-                let level: i32 = said().zip(&weights).map(|(number, weight)| number * weight).sum();
-                let spikes = match self.planes {
-                    1 => self.code.spikes(level),
+                *level = said().zip(&weights).map(|(number, weight)| number * weight).sum();
+                let spikes = match self.parts {
+                    1 => self.code.spikes(*level),
                     _ => said().filter(|&&spike| spike != 0).count() as u32,
                 };
-                self.histogram.add(level);
-                self.by_neuron[i] += u64::from(spikes);
+                self.histogram.add(*level);
+                *fired += u64::from(spikes);
                 self.saturated += u64::from(spikes == most);
                 all += u64::from(spikes);
             }
             self.by_token.push(all);
-        }
-        let bytes = self.bytes();
-        for row in numbers.chunks_exact(self.width) {
-            self.drawn.iter().for_each(|&i| self.data.extend_from_slice(&row[i as usize].to_le_bytes()[..bytes]));
+            let kept = if self.planes == 1 { &levels[..] } else { token };
+            for row in kept.chunks_exact(self.width) {
+                self.drawn.iter().for_each(|&i| self.data.extend_from_slice(&row[i as usize].to_le_bytes()[..bytes]));
+            }
         }
     }
 
