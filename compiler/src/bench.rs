@@ -9,9 +9,11 @@ use crate::convert::{seeded_ids, vocabulary};
 use memmap2::MmapMut;
 use serde_json::{Value as Json, json};
 use snnc_ir::types::Elem;
+use snnc_ir::verify::verify;
 use snnc_ir::{Builder, Diagnostic, Graph, Op, Tensor, Value};
+use snnc_runtime::kernels::Kernels;
 use snnc_runtime::sample::SplitMix64;
-use snnc_runtime::{Batch, Options, Program, Rows, Session};
+use snnc_runtime::{Batch, Isa, Options, Program, Rows, Session};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -181,6 +183,36 @@ pub fn with_density(graph: &Graph, density: f64) -> Result<Graph, Complaints> {
     Ok(builder.finish(graph.outputs.iter().map(|(name, value)| (name.clone(), map[value.index()])).collect()))
 }
 
+/// The same program for sequences of another length: rows of its tables of positions repeat, or are left out. What it says
+/// beyond the positions that it was trained with means nothing.
+///
+/// # Errors
+/// Its sums are not bounded for so many tokens.
+pub fn with_context(graph: &Graph, context: u32) -> Result<Graph, Complaints> {
+    let mut builder = Builder::new(graph.stage, context);
+    let mut map: Vec<Value> = Vec::with_capacity(graph.nodes.len());
+    for (value, node) in graph.iter() {
+        let mut args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
+        if node.op == Op::Embed
+            && graph.node(node.args[0]).op == Op::Positions
+            && let Some(table) = graph.constant(node.args[1])
+            && let (Some(rows), [_, width]) = (table.tensor.as_f32(), table.tensor.sizes())
+        {
+            let repeated = rows.iter().copied().cycle().take(context as usize * width).collect();
+            let tensor = Tensor::f32(&[context as usize, *width], repeated);
+            args[1] = builder.weight(&format!("{}.repeated", table.name), Arc::new(tensor));
+        }
+        map.push(match node.op {
+            Op::Weight(id) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
+            op => builder.add(op, &args, graph.origin(value)).map_err(|e| vec![e])?,
+        });
+    }
+    let outputs = graph.outputs.iter().map(|(name, value)| (name.clone(), map[value.index()])).collect();
+    let graph = builder.finish(outputs);
+    verify(&graph)?;
+    Ok(graph)
+}
+
 /// The share of neurons that fire, over `tokens` seeded ids.
 ///
 /// # Errors
@@ -215,22 +247,16 @@ pub fn weight_bytes(graph: &Graph) -> usize {
 /// Bytes that no cache holds.
 const FAR_BYTES: usize = 1 << 28;
 
-/// Gigabytes a second that so many threads read from memory together, in order and from large pages: the limit of what walks
-/// over weights. `None` where there is not so much memory.
+/// Gigabytes a second that so many threads read from memory together, in order, from large pages and asking ahead: the limit of
+/// what walks over weights. `None` where there is not so much memory.
 pub fn memory_read_gb_per_s(threads: usize) -> Option<f64> {
+    let kernels = Kernels::new(Isa::detect().ok()?).ok()?;
     let mut map = MmapMut::map_anon(FAR_BYTES).ok()?;
     #[cfg(target_os = "linux")]
     let _ = map.advise(memmap2::Advice::HugePage);
     map.fill(1);
     let words: &[u64] = bytemuck::try_cast_slice(&map).ok()?;
-    let read = |part: &[u64]| {
-        // Several sums, so that none waits for another.
-        let sums = part.as_chunks::<32>().0.iter().fold([0u64; 32], |mut sums, words| {
-            sums.iter_mut().zip(words).for_each(|(sum, word)| *sum ^= word);
-            sums
-        });
-        std::hint::black_box(sums);
-    };
+    let read = |part: &[u64]| _ = std::hint::black_box(kernels.read(part));
     let pass = || {
         let start = Instant::now();
         std::thread::scope(|scope| {

@@ -2,11 +2,12 @@
 
 use super::plan::PlanArgs;
 use super::run::BATCH_MAX;
-use super::{EngineArgs, Input, WhichEngine, note, print, print_json, shared_program, threads};
+use super::{EngineArgs, Input, ThreadArgs, WhichEngine, note, print, print_json, shared_program, threads};
 use crate::bench::{self, Setting, Speeds};
 use crate::{Complaints, files, prices};
 use clap::Args;
 use serde_json::{Value as Json, json};
+use snnc_ir::verify::CONTEXT_MAX;
 use snnc_ir::{Diagnostic, Stage};
 use snnc_runtime::{Isa, Program};
 use std::path::{Path, PathBuf};
@@ -33,15 +34,17 @@ pub struct Bench {
     /// Runs of which the best counts
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
-    /// Threads of one sequence [default: all cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[command(flatten)]
+    threads: ThreadArgs,
     /// Measure the form that runs every timestep, spike by spike, as well
     #[arg(long)]
     stepped: bool,
     /// Make this share of all neurons fire, once each, whatever they read; results then mean nothing
     #[arg(long, value_name = "SHARE", value_parser = share)]
     density: Option<f64>,
+    /// Let sequences have so many tokens: positions repeat where the network has fewer; results then mean nothing
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CONTEXT_MAX)))]
+    context: Option<u32>,
     /// Measure what rows of weights cost on this machine, and write the prices as JSON; with a model, measure it with them
     #[arg(long, value_name = "FILE", conflicts_with = "prices")]
     measure_prices: Option<PathBuf>,
@@ -94,18 +97,22 @@ impl Bench {
                     return Err(vec![Diagnostic::new(place, "is no .snn program").note("compile it first")]);
                 }
             };
+            let graph = match self.context {
+                Some(context) => bench::with_context(&graph, context)?,
+                None => graph,
+            };
             match self.density {
                 Some(density) => bench::with_density(&graph, density),
                 None => Ok(graph),
             }
         };
         let baseline = self.baseline.as_ref().map(|path| read(path)).transpose()?;
-        let threads = threads(self.threads);
+        let threads = threads(self.threads.threads);
         let program = |stepped| {
             let input = Input { graph: load()?, rounded: false };
             let engine =
                 EngineArgs { which: WhichEngine { stepped, ..WhichEngine::default() }, prices: prices.clone() };
-            shared_program(input, &engine, false, threads)
+            shared_program(input, &engine, false, self.threads)
         };
         let setting = Setting {
             prompts: self.prompts.clone(),

@@ -79,6 +79,17 @@ struct WhichEngine {
     stepped: bool,
 }
 
+/// Threads of one sequence.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+struct ThreadArgs {
+    /// Threads of one sequence; no result depends on them [default: all cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Keep each thread on a processor of its own
+    #[arg(long)]
+    pin: bool,
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -158,12 +169,11 @@ fn threads(asked: Option<usize>) -> usize {
 
 /// A program that one thread runs, or several each on a sequence of its own.
 fn program(input: Input, args: &EngineArgs, count: bool) -> Result<Arc<Program>, Complaints> {
-    shared_program(input, args, count, 1)
+    shared_program(input, args, count, ThreadArgs { threads: Some(1), pin: false })
 }
 
 /// A graph as an engine takes it: an imported one is raised, a spiking one is collapsed unless every step is to run.
-/// `threads` share the work of one sequence.
-fn shared_program(input: Input, args: &EngineArgs, count: bool, threads: usize) -> Result<Arc<Program>, Complaints> {
+fn shared_program(input: Input, args: &EngineArgs, count: bool, of: ThreadArgs) -> Result<Arc<Program>, Complaints> {
     use snnc_ir::Stage;
     let Input { graph, rounded } = input;
     let graph = match graph.stage {
@@ -178,7 +188,7 @@ fn shared_program(input: Input, args: &EngineArgs, count: bool, threads: usize) 
     };
     let prices = args.prices.as_deref().map(prices::read).transpose()?;
     let engine = if args.which.interpret { Engine::Interpreter } else { Engine::Jit };
-    let options = Options { engine, count, threads, prices, ..Options::default() };
+    let options = Options { engine, count, threads: threads(of.threads), pin: of.pin, prices, ..Options::default() };
     Program::new(Arc::new(graph), &options).map(Arc::new).map_err(|e| vec![e])
 }
 

@@ -1,7 +1,7 @@
 //! `snnc show`: the IR of a program, or of an ONNX file up to a pass.
 
 use super::plan::PlanArgs;
-use super::{EngineArgs, Input, WhichEngine, print, shared_program, threads};
+use super::{EngineArgs, Input, ThreadArgs, WhichEngine, print, shared_program};
 use crate::Complaints;
 use crate::convert::{self, CALIBRATION_WINDOW, Recipe, Sample};
 use crate::files::{self, Model};
@@ -64,7 +64,7 @@ impl Show {
         };
         let engine =
             EngineArgs { which: WhichEngine { stepped: self.stepped, ..WhichEngine::default() }, prices: self.prices };
-        let program = shared_program(input, &engine, false, threads(None))?;
+        let program = shared_program(input, &engine, false, ThreadArgs::default())?;
         self.plan.show(&program, None, &mut print)
     }
 

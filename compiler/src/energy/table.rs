@@ -284,7 +284,7 @@ fn words(block: Block) -> String {
 /// Nanojoules in three or four digits.
 fn nanojoules(nj: f64) -> String {
     match nj {
-        _ if nj >= 1e6 => format!("{:.2} m", nj / 1e6),
+        _ if nj >= 1e6 => format!("{:.2} M", nj / 1e6),
         _ if nj >= 1e4 => format!("{:.1} k", nj / 1e3),
         _ => format!("{nj:.1}"),
     }

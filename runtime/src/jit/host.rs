@@ -6,7 +6,7 @@ use super::memory::Plain;
 use super::memory::{Operands, Run, cast, cast_mut};
 use super::recall;
 use crate::kernels::{self, Isa, Kernels, Panels};
-use crate::plan::{Plan, Step, Work, level_bytes, plane_bytes};
+use crate::plan::{Neuron, Plan, Step, Work, level_bytes, plane_bytes};
 use crate::pool::Pool;
 use crate::program::Options;
 use crate::state::{Level, Rows, Slot};
@@ -111,8 +111,11 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             }
             run.products[i] += match level_bytes(code, steps) {
                 1 => choice::product(kernels, &compiled.prices, &compiled.pool, number(a)?, w, y),
-                2 => choice::product_wide(kernels, &compiled.pool, number::<i16>(a)?, w, y),
-                _ => choice::product_wide(kernels, &compiled.pool, number::<i32>(a)?, w, y),
+                2 if code.levels(steps) <= kernels::MOST_IN_TWO => {
+                    choice::product_wide(kernels, &compiled.pool, number(a)?, w, y)
+                }
+                2 => choice::product_widest(kernels, &compiled.pool, number::<i16>(a)?, w, y),
+                _ => choice::product_widest(kernels, &compiled.pool, number::<i32>(a)?, w, y),
             };
             Ok(())
         }
@@ -128,6 +131,10 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             debug_assert_eq!(planes.len() / plane_bytes(inputs) % usize::from(steps), 0, "whole trains");
             let trains = choice::Trains { planes, stride: plane_bytes(inputs), steps: 1 };
             run.taken[i] += choice::synapse(kernels, &compiled.pool, trains, 1, w, y);
+            Ok(())
+        }
+        Work::Neuron(layer) => {
+            run.events[i] += call.neuron(compiled, &layer, a, out)?;
             Ok(())
         }
         Work::Integrate { membrane, steps, curve, from, width } => {
@@ -176,7 +183,6 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
         | Work::Ssa { .. }
         | Work::Coincidence { .. }
         | Work::Sums { .. }
-        | Work::Neuron(_)
         | Work::Settle { .. }
         | Work::Affine { .. }
         | Work::Add { .. } => Err(Fault::Misfit),
@@ -308,6 +314,34 @@ impl<'a> Call<'a> {
     pub fn f32(&self, i: usize) -> Result<&'a [f32], Fault> {
         let id = self.step.constants.get(i).ok_or(Fault::Misfit)?;
         self.graph.weight(*id).tensor.as_f32().ok_or(Fault::Misfit)
+    }
+
+    /// Potentials to levels.
+    fn neuron(&self, compiled: &Compiled, layer: &Neuron, x: &[u8], y: &mut [u8]) -> Result<Events, Fault> {
+        let bend = match layer.curve {
+            Curve::Identity => None,
+            curve => {
+                let table = compiled.tables.get(&curve).ok_or(Fault::Misfit)?;
+                Some(kernels::Bend { gain: self.f32(0)?, offset: self.f32(1)?, table })
+            }
+        };
+        let last = if bend.is_some() { 2 } else { 0 };
+        let neuron = kernels::Neuron {
+            levels: layer.code.levels(layer.steps),
+            bend,
+            gain: self.f32(last)?,
+            offset: self.f32(last + 1)?,
+            count: compiled.count.then(|| spelling(layer.code)),
+        };
+        let (kernels, pool) = (compiled.kernels, &compiled.pool);
+        let fired = match (layer.from, level_bytes(layer.code, layer.steps)) {
+            (Elem::I32, 1) => choice::neuron::<i32, i8>(kernels, pool, number(x)?, &neuron, number_mut(y)?),
+            (Elem::I32, 2) => choice::neuron::<i32, i16>(kernels, pool, number(x)?, &neuron, number_mut(y)?),
+            (Elem::F32, 1) => choice::neuron::<f32, i8>(kernels, pool, number(x)?, &neuron, number_mut(y)?),
+            (Elem::F32, 2) => choice::neuron::<f32, i16>(kernels, pool, number(x)?, &neuron, number_mut(y)?),
+            _ => return Err(Fault::Misfit),
+        };
+        Ok(Events { spikes: fired.spikes, active: fired.active, saturated: fired.saturated, ..Events::default() })
     }
 
     pub fn i32(&self, i: usize) -> Result<&'a [i32], Fault> {

@@ -50,18 +50,18 @@ pub struct Compiled {
     pub(crate) scratch_len: usize,
     /// Whether spikes are counted.
     pub(crate) count: bool,
-    /// Constants that records point to beside the graph's: curve tables.
-    _tables: Vec<Box<[f32]>>,
+    /// Constants that records point to beside the graph's.
+    pub(crate) tables: BTreeMap<Curve, Box<[f32]>>,
     code: Code,
     codegen_ms: f64,
 }
 
 impl Compiled {
     /// # Errors
-    /// The host is no target of the code generator, or a constant is not of its operation's type.
+    /// The host is no target of the code generator, a constant is not of its operation's type, or threads cannot be pinned.
     pub fn new(graph: Arc<Graph>, plan: Plan, options: &Options) -> Result<Self, Diagnostic> {
         let kernels = host::kernels(options)?;
-        let pool = Pool::new(options.threads);
+        let pool = Pool::new(options.threads, options.pin).map_err(|why| Diagnostic::new("", why))?;
         let graph = if graph.weights.iter().any(|weight| weight.tensor.as_i8().is_some()) {
             // Not from a file: kernels walk panels.
             Arc::new((*graph).clone().in_panels())
@@ -69,9 +69,10 @@ impl Compiled {
             graph
         };
         let prepared = host::prepare(&plan);
-        let (tables, records) = records(&graph, &plan);
+        let tables = tables(&plan);
+        let records = records(&graph, &plan, &tables);
         let start = Instant::now();
-        let code = schedule::compile(&plan, options.count, drives_synapses(kernels))?;
+        let code = schedule::compile(&plan, options.count, is_wide(kernels))?;
         let codegen_ms = start.elapsed().as_secs_f64() * 1e3;
         let lists = |step: &Step| match step.work {
             Work::Synapse { inputs, outputs, .. } => synapse::scratch_len(inputs, outputs),
@@ -88,7 +89,7 @@ impl Compiled {
             records,
             scratch_len,
             count: options.count,
-            _tables: tables,
+            tables,
             code,
             codegen_ms,
         })
@@ -100,17 +101,17 @@ impl Compiled {
 
     /// Whether machine code does the step, or a kernel.
     pub(crate) fn is_code(&self, step: &Step) -> bool {
-        step.work.is_code(drives_synapses(self.kernels))
+        step.work.is_code(is_wide(self.kernels))
     }
 
     /// # Errors
     /// As when it was compiled.
     pub fn listings(&self) -> Result<Vec<Listing>, Diagnostic> {
-        schedule::listings(&self.plan, self.count, drives_synapses(self.kernels))
+        schedule::listings(&self.plan, self.count, is_wide(self.kernels))
     }
 
     pub fn explain(&self) -> String {
-        self.plan.explain(&self.graph, drives_synapses(self.kernels))
+        self.plan.explain(&self.graph, is_wide(self.kernels))
     }
 
     /// What a fault means to a person.
@@ -124,25 +125,22 @@ impl Compiled {
     }
 }
 
-/// Whether machine code drives synapses: kernels with vectors of their own are faster.
-fn drives_synapses(kernels: Kernels) -> bool {
-    kernels.isa() == Isa::Portable
+/// Whether kernels have wider vectors than the 128 bits of machine code.
+fn is_wide(kernels: Kernels) -> bool {
+    kernels.isa() != Isa::Portable
 }
 
-/// A record for every step, and the tables that records point to.
-fn records(graph: &Graph, plan: &Plan) -> (Vec<Box<[f32]>>, Vec<Record>) {
-    let mut tables: Vec<Box<[f32]>> = Vec::new();
-    let mut curves: BTreeMap<Curve, usize> = BTreeMap::new();
-    for step in &plan.steps {
-        if let Work::Neuron(layer) = step.work
-            && layer.curve != Curve::Identity
-        {
-            curves.entry(layer.curve).or_insert_with(|| {
-                tables.push(layer.curve.table().into());
-                tables.len() - 1
-            });
-        }
-    }
+/// The table of every curve that neurons have.
+fn tables(plan: &Plan) -> BTreeMap<Curve, Box<[f32]>> {
+    let curve = |step: &Step| match step.work {
+        Work::Neuron(layer) if layer.curve != Curve::Identity => Some(layer.curve),
+        _ => None,
+    };
+    plan.steps.iter().filter_map(curve).map(|curve| (curve, curve.table().into())).collect()
+}
+
+/// A record for every step.
+fn records(graph: &Graph, plan: &Plan, tables: &BTreeMap<Curve, Box<[f32]>>) -> Vec<Record> {
     let record = |(i, step): (usize, &Step)| {
         let mut record = Record { out: plan.places[step.out].offset as u64, step: i as u64, ..Record::default() };
         record.tally = (i * size_of::<Tally>()) as u64;
@@ -153,14 +151,13 @@ fn records(graph: &Graph, plan: &Plan) -> (Vec<Box<[f32]>>, Vec<Record>) {
             *address = address_of(graph, id);
         }
         if let Work::Neuron(layer) = step.work
-            && let Some(&table) = curves.get(&layer.curve)
+            && let Some(table) = tables.get(&layer.curve)
         {
-            record.table = tables[table].as_ptr().expose_provenance() as u64;
+            record.table = table.as_ptr().expose_provenance() as u64;
         }
         record
     };
-    let records = plan.steps.iter().enumerate().map(record).collect();
-    (tables, records)
+    plan.steps.iter().enumerate().map(record).collect()
 }
 
 fn address_of(graph: &Graph, id: WeightId) -> u64 {

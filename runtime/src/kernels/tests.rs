@@ -110,6 +110,13 @@ fn product(n: usize, k: usize, m: usize, most: i32, seed: u64) {
         let higher: Vec<Events> = bytes[1..].iter().map(|byte| kernels.listen(byte, k, k)).collect();
         kernels.product(&bytes[0], &higher, packed, &mut y);
         assert_eq!(y, want, "{:?} {} bytes {n} {k} {m}", kernels.isa(), bytes.len());
+        if most <= MOST_IN_TWO {
+            let (mut low, x) = (vec![0; x.len()], x.iter().map(|&x| x as i16).collect::<Vec<_>>());
+            let higher = kernels.halve(&x, k, &mut low);
+            y.fill(i32::MIN);
+            kernels.product(&low, &[higher], packed, &mut y);
+            assert_eq!(y, want, "{:?} halves {n} {k} {m}", kernels.isa());
+        }
         if bytes.len() == 1 {
             y.fill(i32::MIN);
             let events = kernels.listen(&bytes[0], k, k);
@@ -202,6 +209,8 @@ fn ssa<L: Level + std::fmt::Debug>(n: usize, past: usize, heads: usize, width: u
         let sum = |c: usize| found.iter().enumerate().map(|(j, w)| w * v[j * d + head + c]).sum::<i32>();
         want.extend((0..width).map(|c| sum(c) as f32 / found.iter().sum::<i32>() as f32));
         let fired: u64 = (0..width).map(|c| spikes(levels.code, q[i * d + head + c])).sum();
+        let active = (0..width).filter(|c| q[i * d + head + c] != 0).count();
+        tally.score_pairs += (active * scores.len()) as u64;
         tally.score_additions += fired * scores.len() as u64;
         tally.value_keys += found.iter().filter(|w| **w > 0).count() as u64;
     }
@@ -217,6 +226,7 @@ fn ssa<L: Level + std::fmt::Debug>(n: usize, past: usize, heads: usize, width: u
         for h in 0..heads {
             let mut part = vec![f32::NAN; n * width];
             let count = kernels.ssa(&q, &k, &v, &shape, h, &mut scratch, &mut part);
+            found.score_pairs += count.score_pairs;
             found.score_additions += count.score_additions;
             found.value_keys += count.value_keys;
             for (out, part) in out.chunks_exact_mut(d).zip(part.chunks_exact(width)) {
@@ -311,13 +321,15 @@ fn neuron(x: &[i32], neuron: &Neuron<'_>, code: Code) {
     let d = neuron.gain.len();
     let want: Vec<i32> =
         x.iter().enumerate().map(|(i, &x)| level(potential(x as f32, i % d, neuron), neuron.levels)).collect();
-    let fired: u64 = want.iter().map(|&level| spikes(code, level)).sum();
+    let saturated = want.iter().filter(|level| level.abs() == neuron.levels).count() as u64;
+    let active = want.iter().filter(|level| **level != 0).count() as u64;
+    let fired = Fired { spikes: want.iter().map(|&level| spikes(code, level)).sum(), active, saturated };
     let floats: Vec<f32> = x.iter().map(|&x| x as f32).collect();
     for kernels in isas() {
         let mut wide = vec![0i16; x.len()];
         assert_eq!(kernels.quantise(x, neuron, &mut wide), fired);
         assert_eq!(wide.iter().map(|&y| i32::from(y)).collect::<Vec<_>>(), want);
-        assert_eq!(kernels.quantise(&floats, &Neuron { count: None, ..*neuron }, &mut wide), 0);
+        assert_eq!(kernels.quantise(&floats, &Neuron { count: None, ..*neuron }, &mut wide), Fired::default());
         assert_eq!(wide.iter().map(|&y| i32::from(y)).collect::<Vec<_>>(), want);
         if neuron.levels <= 127 {
             let mut narrow = vec![0i8; x.len()];
@@ -397,7 +409,7 @@ fn extreme_potentials() {
         (0..4099).map(|i| [i as f32 / 64.0, -1.0, 2.0][usize::from(i > 4096) * (i - 4096).min(2)]).collect();
     for kernels in isas() {
         let mut y = [0i8; 13];
-        assert_eq!(kernels.quantise(&x, &neuron, &mut y), 3 + 127 * 7);
+        assert_eq!(kernels.quantise(&x, &neuron, &mut y), Fired { spikes: 3 + 127 * 7, active: 10, saturated: 7 });
         assert_eq!(y, want);
         let neuron = Neuron {
             bend: Some(Bend { gain: &gain[..7], offset: &offset[..7], table: &table }),
