@@ -3,27 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use snnc_ir::container;
-use snnc_tests::demo_model;
+use snnc_tests::{demo_model, snnc};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::{Arc, OnceLock};
-
-/// The command, built in the profile of this test.
-fn snnc() -> &'static Path {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        let test = std::env::current_exe().unwrap();
-        let profile = test.parent().unwrap().parent().unwrap();
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "-p", "snnc", "--bin", "snnc"]);
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        assert!(build.status().unwrap().success(), "the command builds");
-        profile.join(format!("snnc{}", std::env::consts::EXE_SUFFIX))
-    })
-}
+use std::sync::Arc;
 
 fn call(folder: &Path, args: &[&str]) -> Output {
     Command::new(snnc()).args(args).current_dir(folder).output().unwrap()

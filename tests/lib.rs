@@ -14,8 +14,9 @@ use snnc_ir::{Graph, Op};
 use snnc_passes::fit::{Levels, Wishes};
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
 
 /// The Imported graph of a generated network.
 pub fn imported(config: &Gpt2Config) -> Graph {
@@ -99,4 +100,20 @@ pub fn centred_cosine(a: &[f32], b: &[f32]) -> f64 {
     let (a, b) = (centre(a), centre(b));
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt()
+}
+
+/// The command, built in the profile of this test.
+pub fn snnc() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let test = std::env::current_exe().expect("a test is a file");
+        let profile = test.ancestors().nth(2).expect("a test is in a folder of its profile");
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "-p", "snnc", "--bin", "snnc"]);
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().expect("there is cargo").success(), "the command builds");
+        profile.join(format!("snnc{}", std::env::consts::EXE_SUFFIX))
+    })
 }

@@ -66,7 +66,7 @@ pub struct Score {
 }
 
 impl Score {
-    fn add(&mut self, other: &Score) {
+    pub(crate) fn add(&mut self, other: &Score) {
         self.tokens += other.tokens;
         self.nll += other.nll;
         self.nll_dense += other.nll_dense;
@@ -228,7 +228,7 @@ pub fn evaluate(
 }
 
 /// Rows scored at a time: logits of a large vocabulary are big.
-const CHUNK: usize = 64;
+pub(crate) const CHUNK: usize = 64;
 
 /// A window's inputs, cut so that logits of a few rows are held at a time.
 pub fn chunks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
@@ -236,7 +236,7 @@ pub fn chunks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// Scores rows of logits, the first `skipped` of them left out.
-fn score_rows(logits: &[f32], dense: Option<&[f32]>, targets: &[u32], skipped: usize) -> Score {
+pub(crate) fn score_rows(logits: &[f32], dense: Option<&[f32]>, targets: &[u32], skipped: usize) -> Score {
     let width = logits.len() / targets.len().max(1);
     let mut score = Score { tokens: targets.len() - skipped, ..Score::default() };
     for (i, &target) in targets.iter().enumerate().skip(skipped) {

@@ -7,7 +7,7 @@
 
 use crate::meter::{Executed, Meter, Products};
 use crate::program::Program;
-use crate::session::{Machine, Outputs, Rows, Span, check, check_finite, is_rows_of_f32};
+use crate::session::{Kept, Machine, Outputs, Rows, Span, check, check_finite, is_rows_of_f32};
 use snnc_ir::Diagnostic;
 use snnc_ir::events::Events;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ pub struct Batch {
     program: Arc<Program>,
     machine: Box<dyn Machine>,
     meter: Meter,
-    /// By sequence, then by output of the graph: its wanted rows in the last call; empty where it is not f32.
-    outputs: Vec<Vec<Vec<f32>>>,
+    /// By sequence, then by output of the graph: its wanted rows in the last call.
+    outputs: Vec<Vec<Kept>>,
 }
 
 impl Batch {
@@ -27,7 +27,7 @@ impl Batch {
     pub fn new(program: Arc<Program>, sequences: usize) -> Self {
         let machine = program.start(sequences);
         let meter = Meter::new(program.graph().nodes.len());
-        let outputs = vec![vec![Vec::new(); program.graph().outputs.len()]; sequences];
+        let outputs = vec![vec![Kept::default(); program.graph().outputs.len()]; sequences];
         Self { program, machine, meter, outputs }
     }
 
@@ -52,7 +52,7 @@ impl Batch {
     /// Ids outside a table, more tokens than the context, a value that is not finite. The sequence is then unchanged.
     pub fn forward(&mut self, sequence: usize, tokens: &[u32], rows: Rows) -> Result<Outputs<'_>, Diagnostic> {
         check(self.program.graph(), tokens, self.past(sequence))?;
-        self.outputs[sequence].iter_mut().for_each(Vec::clear);
+        self.outputs[sequence].iter_mut().for_each(Kept::clear);
         self.machine.mark(sequence);
         let chunk = self.program.options().chunk;
         for (i, part) in tokens.chunks(chunk).enumerate() {
@@ -96,7 +96,7 @@ impl Batch {
         let span = |&i: &usize| Span { sequence: next[i].0, tokens: std::slice::from_ref(&next[i].1) };
         let spans: Vec<Span<'_>> = part.iter().map(span).collect();
         for span in &spans {
-            self.outputs[span.sequence].iter_mut().for_each(Vec::clear);
+            self.outputs[span.sequence].iter_mut().for_each(Kept::clear);
             self.machine.mark(span.sequence);
         }
         let done = self.machine.step(&spans, Rows::All, &mut self.meter);
@@ -121,7 +121,11 @@ impl Batch {
                 let length = rows.len() / parts;
                 let rows = &rows[part * length..][..length];
                 check_finite(graph, *value, rows)?;
-                kept.extend_from_slice(rows);
+                kept.f32.extend_from_slice(rows);
+            } else if graph.ty(*value).levels().is_some() {
+                let rows = self.machine.levels(*value);
+                let length = rows.len() / parts;
+                kept.levels.extend_from_slice(&rows[part * length..][..length]);
             }
         }
         Ok(())

@@ -5,7 +5,7 @@
 
 use crate::meter::Meter;
 use crate::plan;
-use crate::session::{Machine, Rows, Span};
+use crate::session::{Kept, Machine, Rows, Span};
 use snnc_ir::eval::{Array, Content, Evaluator, Memory, fired};
 use snnc_ir::events::{Events, is_neuron};
 use snnc_ir::{Diagnostic, Graph, Op, Type, Value};
@@ -18,7 +18,7 @@ pub struct Interpreter {
     count: bool,
     sequences: Vec<Sequence>,
     /// By output of the graph: its wanted rows in the last step.
-    outputs: Vec<Vec<f32>>,
+    outputs: Vec<Kept>,
 }
 
 /// What it keeps of one.
@@ -32,7 +32,7 @@ impl Interpreter {
     pub fn new(graph: Arc<Graph>, count: bool, sequences: usize) -> Self {
         let memory = Memory::new(&graph);
         let sequences = vec![Sequence { marked: memory.clone(), memory }; sequences];
-        let outputs = vec![Vec::new(); graph.outputs.len()];
+        let outputs = vec![Kept::default(); graph.outputs.len()];
         Self { graph, count, sequences, outputs }
     }
 
@@ -41,7 +41,7 @@ impl Interpreter {
         let evaluator = Evaluator::<f32>::new(&self.graph);
         let done = evaluator.run(span.tokens, &mut self.sequences[span.sequence].memory)?;
         for (kept, (_, value)) in self.outputs.iter_mut().zip(&self.graph.outputs) {
-            kept.extend(wanted(evaluator.get(&done, *value), rows));
+            keep_wanted(kept, evaluator.get(&done, *value), rows);
         }
         let late = plan::leads_to_no_state(&self.graph);
         for (value, node) in self.graph.iter() {
@@ -82,7 +82,7 @@ impl Machine for Interpreter {
     }
 
     fn step(&mut self, spans: &[Span<'_>], rows: Rows, meter: &mut Meter) -> Result<(), Diagnostic> {
-        self.outputs.iter_mut().for_each(Vec::clear);
+        self.outputs.iter_mut().for_each(Kept::clear);
         let mut events = vec![Events::default(); self.graph.nodes.len()];
         for (i, span) in spans.iter().enumerate() {
             let last = i + 1 == spans.len();
@@ -94,7 +94,12 @@ impl Machine for Interpreter {
 
     fn output(&self, value: Value) -> &[f32] {
         let i = self.graph.outputs.iter().position(|(_, output)| *output == value);
-        i.map_or(&[], |i| &self.outputs[i])
+        i.map_or(&[], |i| &self.outputs[i].f32)
+    }
+
+    fn levels(&self, value: Value) -> Vec<i32> {
+        let i = self.graph.outputs.iter().position(|(_, output)| *output == value);
+        i.map_or(Vec::new(), |i| self.outputs[i].levels.clone())
     }
 }
 
@@ -106,10 +111,15 @@ fn first_wanted(rows: Rows, all: usize) -> usize {
     }
 }
 
-fn wanted(array: &Array<f32>, rows: Rows) -> Vec<f32> {
-    match (&array.content, &array.sizes[..]) {
-        (Content::Real(data), [n, d]) => data[first_wanted(rows, *n) * d..].to_vec(),
-        (Content::Real(_) | Content::Int(_) | Content::Train(_), _) => Vec::new(),
+fn keep_wanted(kept: &mut Kept, array: &Array<f32>, rows: Rows) {
+    let [n, d] = array.sizes[..] else { return };
+    let first = first_wanted(rows, n);
+    match &array.content {
+        Content::Real(data) => kept.f32.extend_from_slice(&data[first * d..]),
+        Content::Int(data) => kept.levels.extend_from_slice(&data[first * d..]),
+        Content::Train(parts) => {
+            (first..n).for_each(|row| parts.iter().for_each(|part| kept.levels.extend(&part[row * d..][..d])));
+        }
     }
 }
 

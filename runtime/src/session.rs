@@ -53,6 +53,24 @@ pub trait Machine: fmt::Debug + Send {
 
     /// The wanted rows of an f32 output in the last step, span after span.
     fn output(&self, value: Value) -> &[f32];
+
+    /// The wanted rows of an output of levels or spikes in the last step, span after span; a row of spikes has its timesteps
+    /// one after the other.
+    fn levels(&self, value: Value) -> Vec<i32>;
+}
+
+/// Rows of one output; which of the two depends on its type.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept {
+    pub(crate) f32: Vec<f32>,
+    pub(crate) levels: Vec<i32>,
+}
+
+impl Kept {
+    pub(crate) fn clear(&mut self) {
+        self.f32.clear();
+        self.levels.clear();
+    }
 }
 
 /// Outputs of one call.
@@ -60,14 +78,23 @@ pub trait Machine: fmt::Debug + Send {
 pub struct Outputs<'a> {
     pub(crate) graph: &'a Graph,
     /// By output of the graph.
-    pub(crate) rows: &'a [Vec<f32>],
+    pub(crate) rows: &'a [Kept],
 }
 
 impl<'a> Outputs<'a> {
     /// The wanted rows of the f32 output of that name, row-major.
     pub fn f32(&self, name: &str) -> Option<&'a [f32]> {
         let i = self.graph.outputs.iter().position(|(known, _)| known == name)?;
-        is_rows_of_f32(self.graph, self.graph.outputs[i].1).then(|| self.rows[i].as_slice())
+        is_rows_of_f32(self.graph, self.graph.outputs[i].1).then(|| self.rows[i].f32.as_slice())
+    }
+
+    /// The wanted rows of the output of levels of that name, row-major, `[tokens,width]`; of a train of spikes -1, 0 and +1,
+    /// `[tokens,timesteps,width]`. A program that is compiled has none: whoever wants to look at neurons names them as
+    /// outputs.
+    pub fn levels(&self, name: &str) -> Option<&'a [i32]> {
+        let i = self.graph.outputs.iter().position(|(known, _)| known == name)?;
+        let ty = self.graph.ty(self.graph.outputs[i].1);
+        (ty.levels().is_some() && ty.shape().row_width().is_some()).then(|| self.rows[i].levels.as_slice())
     }
 }
 

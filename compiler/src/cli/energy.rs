@@ -49,7 +49,7 @@ pub struct Energy {
 
 impl Energy {
     pub fn run(self) -> Result<(), Complaints> {
-        let lists = self.lists()?;
+        let lists = lists(&self.prices)?;
         let loaded = Loaded::read(&self.model)?;
         let place = self.model.display().to_string();
         if loaded.input.graph.stage != Stage::Spiking {
@@ -87,24 +87,25 @@ impl Energy {
         };
         if self.json { print_json(&estimate.json()) } else { print(&estimate.table(&shown)) }
     }
+}
 
-    fn lists(&self) -> Result<Vec<PriceList>, Complaints> {
-        if self.prices.is_empty() {
-            return Ok(PriceList::built_in());
-        }
-        let (mut lists, mut complaints) = (Vec::new(), Complaints::new());
-        for name in &self.prices {
-            match PriceList::named(name) {
-                Ok(list) if lists.iter().any(|other: &PriceList| other.name == list.name) => {
-                    let message = format!("is called `{}` as another list is; give it a name of its own", list.name);
-                    complaints.push(Diagnostic::new(name, message));
-                }
-                Ok(list) => lists.push(list),
-                Err(more) => complaints.extend(more),
-            }
-        }
-        if complaints.is_empty() { Ok(lists) } else { Err(complaints) }
+/// The price lists of these names or files, or all that are built in.
+pub(super) fn lists(named: &[String]) -> Result<Vec<PriceList>, Complaints> {
+    if named.is_empty() {
+        return Ok(PriceList::built_in());
     }
+    let (mut lists, mut complaints) = (Vec::new(), Complaints::new());
+    for name in named {
+        match PriceList::named(name) {
+            Ok(list) if lists.iter().any(|other: &PriceList| other.name == list.name) => {
+                let message = format!("is called `{}` as another list is; give it a name of its own", list.name);
+                complaints.push(Diagnostic::new(name, message));
+            }
+            Ok(list) => lists.push(list),
+            Err(more) => complaints.extend(more),
+        }
+    }
+    if complaints.is_empty() { Ok(lists) } else { Err(complaints) }
 }
 
 fn rate(text: &str) -> Result<Rate, String> {

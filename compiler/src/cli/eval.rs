@@ -142,7 +142,7 @@ impl Eval {
         broken.iter().for_each(|limit| note(&format!("not kept: {limit}")));
         if let Some(path) = &self.html {
             let title = self.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let page = report::html(&title, &findings);
+            let page = report::page(&report::Report::of_findings(&title, &findings));
             files::write_whole(path, |out| out.write_all(page.as_bytes())).map_err(|e| vec![e])?;
             note(&format!("{}: written", path.display()));
         }

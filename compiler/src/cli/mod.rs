@@ -9,9 +9,11 @@ mod compile;
 mod demo;
 mod energy;
 pub mod eval;
+mod inspect;
 mod logits;
 mod plan;
 mod prompts;
+mod report;
 mod run;
 mod show;
 mod tune;
@@ -44,6 +46,8 @@ enum Command {
     Run(run::Run),
     Eval(eval::Eval),
     Energy(energy::Energy),
+    Inspect(inspect::Inspect),
+    Report(report::Report),
     Logits(logits::Logits),
     Show(show::Show),
     Tune(tune::Tune),
@@ -98,6 +102,8 @@ pub fn main() -> ExitCode {
         Command::Run(command) => command.run(),
         Command::Eval(command) => return verdict(command.run()),
         Command::Energy(command) => command.run(),
+        Command::Inspect(command) => command.run(),
+        Command::Report(command) => command.run(),
         Command::Logits(command) => command.run(),
         Command::Show(command) => command.run(),
         Command::Tune(command) => return verdict(command.run()),
@@ -196,8 +202,9 @@ struct Input {
 /// A network that a user named, ready to be run on text.
 struct Loaded {
     input: Input,
-    /// What a program keeps of its calibration.
+    /// What a program keeps of its calibration, and says of its making.
     calibration: Option<Vec<u8>>,
+    provenance: Option<Vec<u8>>,
     tokenizer: Option<Vec<u8>>,
     /// What the tokenizer is called in messages.
     tokenizer_place: String,
@@ -210,11 +217,12 @@ impl Loaded {
             files::Model::Onnx(import) => {
                 let (tokenizer, place) = find_tokenizer(path, None)?;
                 let input = Input { graph: import.graph, rounded: import.rounds_activations };
-                Self { input, calibration: None, tokenizer, tokenizer_place: place }
+                Self { input, calibration: None, provenance: None, tokenizer, tokenizer_place: place }
             }
             files::Model::Snn(file) => Self {
                 input: Input { graph: file.graph, rounded: false },
                 calibration: file.calibration,
+                provenance: file.provenance,
                 tokenizer: file.tokenizer,
                 tokenizer_place: format!("{}: tokenizer", path.display()),
             },

@@ -17,7 +17,7 @@ mod tests;
 
 use crate::kernels::{Isa, Kernels};
 use crate::meter::{Meter, Products};
-use crate::plan::{Place, Plan, Step, When, Work};
+use crate::plan::{Place, Plan, Step, When, Work, plane_bytes};
 use crate::pool::Pool;
 use crate::prices::Prices;
 use crate::program::Options;
@@ -29,6 +29,7 @@ use memory::{Arena, Code, Record, Run, Tally};
 pub use schedule::Listing;
 use snnc_ir::events::Events;
 use snnc_ir::tensor::Data;
+use snnc_ir::types::Elem;
 use snnc_ir::{Curve, Diagnostic, Graph, Op, Value, WeightId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -318,5 +319,25 @@ impl Machine for Jit {
         let (first, rows) = self.wanted;
         let from = offset + first * row_bytes;
         memory::cast(&self.arena.bytes()[from..from + rows * row_bytes]).unwrap_or_default()
+    }
+
+    fn levels(&self, value: Value) -> Vec<i32> {
+        let plan = &self.compiled.plan;
+        let Some(Place { offset, row_bytes, ty, .. }) = plan.of[value.index()].map(|place| &plan.places[place]) else {
+            return Vec::new();
+        };
+        let (first, rows) = self.wanted;
+        let bytes = &self.arena.bytes()[offset + first * row_bytes..][..rows * row_bytes];
+        match ty.elem().map(Elem::bytes) {
+            // Spikes: planes, padded.
+            None => {
+                let width = ty.shape().row_width().unwrap_or(1);
+                let planes = cast::<i8>(bytes).unwrap_or_default().chunks_exact(plane_bytes(width));
+                planes.flat_map(|plane| &plane[..width]).map(|&spike| i32::from(spike)).collect()
+            }
+            Some(1) => cast::<i8>(bytes).unwrap_or_default().iter().map(|&level| i32::from(level)).collect(),
+            Some(2) => cast::<i16>(bytes).unwrap_or_default().iter().map(|&level| i32::from(level)).collect(),
+            Some(_) => cast::<i32>(bytes).unwrap_or_default().to_vec(),
+        }
     }
 }

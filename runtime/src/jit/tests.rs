@@ -1,7 +1,7 @@
 //! Both engines, bit for bit: outputs, events, state, on sizes that fit no vector.
 
 use crate::{Engine, Executed, Isa, Options, Prices, Products, Program, Rows, Session};
-use snnc_ir::events::Events;
+use snnc_ir::events::{Events, is_neuron};
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
 use snnc_ir::{Builder, Code, Curve, Graph, Ssa, Stage, Tensor, Value};
 use std::sync::Arc;
@@ -292,6 +292,46 @@ fn stepped_and_collapsed_programs_are_equal() {
         let ids = tokens(17, net.vocab);
         let run = |stage| trace(&program(&make(Net { stage, ..net }), Engine::Jit, 8), &[&ids], Rows::All).0;
         assert_eq!(run(Stage::Spiking), run(Stage::Quantised));
+    }
+}
+
+/// Neurons that are named as outputs: what they say is the same on both engines, however it is cut into chunks, and a train's
+/// spikes denote the level that the collapsed program has.
+#[test]
+fn neurons_can_be_looked_at() {
+    let ids = tokens(19, NET.vocab);
+    for (code, steps) in
+        [(Code::Binary, 7), (Code::Binary, 9), (Code::Binary, 16), (Code::Unary, 5), (Code::Unary, 300)]
+    {
+        let seen = |stage, engine, chunk| {
+            let mut graph = (*make(Net { stage, code, steps, ..NET })).clone();
+            let neurons: Vec<Value> =
+                graph.iter().filter(|(_, node)| is_neuron(&node.op)).map(|(value, _)| value).collect();
+            graph.outputs.extend(neurons.iter().map(|value| (format!("{}", value.0), *value)));
+            let mut session = Session::new(program(&Arc::new(graph.clone()), engine, chunk));
+            let mut all = vec![Vec::new(); neurons.len()];
+            for part in ids.chunks(chunk) {
+                let outputs = session.forward(part, Rows::All).expect("in order");
+                for (all, value) in all.iter_mut().zip(&neurons) {
+                    all.extend_from_slice(outputs.levels(&value.0.to_string()).expect("neurons have levels"));
+                }
+            }
+            assert!(all.iter().flatten().any(|&level| level != 0));
+            let widths: Vec<usize> = neurons.iter().filter_map(|value| graph.ty(*value).shape().row_width()).collect();
+            (all, widths)
+        };
+        let (levels, widths) = seen(Stage::Quantised, Engine::Jit, 128);
+        assert_eq!(seen(Stage::Quantised, Engine::Interpreter, 7).0, levels);
+        let (spikes, _) = seen(Stage::Spiking, Engine::Jit, 4);
+        assert_eq!(seen(Stage::Spiking, Engine::Interpreter, 128).0, spikes);
+        for ((levels, spikes), width) in levels.iter().zip(&spikes).zip(widths) {
+            for (i, &level) in levels.iter().enumerate() {
+                let row = &spikes[i / width * width * usize::from(steps)..][..width * usize::from(steps)];
+                let said = (0..steps).map(|t| (t, row[usize::from(t) * width + i % width]));
+                assert!(said.clone().all(|(t, spike)| spike == code.spike(level, t, steps)));
+                assert_eq!(said.map(|(t, spike)| spike * code.weight(t, steps)).sum::<i32>(), level);
+            }
+        }
     }
 }
 

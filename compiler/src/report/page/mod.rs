@@ -1,0 +1,89 @@
+//! A report as one page: the template's parts and the data, in one file that needs nothing else.
+
+use super::Report;
+
+const HTML: &str = include_str!("page.html");
+const STYLE: &str = include_str!("page.css");
+/// One scope; later files use what earlier ones define.
+const SCRIPT: &str = concat!(
+    "'use strict';{",
+    include_str!("base.js"),
+    include_str!("summary.js"),
+    include_str!("network.js"),
+    include_str!("raster.js"),
+    include_str!("levels.js"),
+    include_str!("energy.js"),
+    include_str!("errors.js"),
+    include_str!("predictions.js"),
+    include_str!("ir.js"),
+    include_str!("start.js"),
+    "}"
+);
+
+/// The page of `report`.
+pub fn page(report: &Report) -> String {
+    let data = in_script(&serde_json::to_string(report).unwrap_or_else(|_| "{}".into()));
+    let mut page = String::with_capacity(HTML.len() + STYLE.len() + SCRIPT.len() + data.len());
+    // What was put in is not searched again: it may hold anything.
+    let mut rest = HTML;
+    for (mark, part) in [
+        ("{{title}}", escaped(&report.title).as_str()),
+        ("/*{{style}}*/", STYLE),
+        ("{{data}}", &data),
+        ("/*{{script}}*/", SCRIPT),
+    ] {
+        let (before, after) = rest.split_once(mark).unwrap_or((rest, ""));
+        page += before;
+        page += part;
+        rest = after;
+    }
+    page + rest
+}
+
+/// JSON that can stand in a script element, whatever its strings hold: `</script>` and `<!--` would end or bend it.
+fn in_script(json: &str) -> String {
+    json.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Missing, Provenance};
+
+    fn report(text: &str) -> Report {
+        Report {
+            title: text.into(),
+            provenance: Provenance::default(),
+            network: None,
+            blocks: Vec::new(),
+            findings: None,
+            layers: Vec::new(),
+            predictions: Vec::new(),
+            energy: None,
+            passes: None,
+            missing: vec![Missing { part: "text", how: text.into() }],
+        }
+    }
+
+    /// The data comes back as it was, and nothing in it ends the element that it is in.
+    #[test]
+    fn no_text_leaves_its_place() {
+        let text = "</script><!-- <script> {{data}} /*{{script}}*/ & \" \u{2028} \\ é";
+        let page = page(&report(text));
+        let (_, rest) = page.split_once("id=\"data\">").expect("there is data");
+        let (data, rest) = rest.split_once("</script>").expect("it ends");
+        let back: serde_json::Value = serde_json::from_str(data).expect("it is JSON");
+        assert_eq!(back["missing"][0]["how"], text);
+        assert_eq!(rest.matches("</script>").count(), 1, "the page's own script");
+        assert!(page.contains("<title>&lt;/script&gt;"));
+        for part in [HTML, STYLE, SCRIPT] {
+            for fetched in [" src=", "@import", "url(", "fetch(", "https:", "import("] {
+                assert!(!part.contains(fetched), "{fetched} would fetch something");
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The IR after every pass, and what each pass changed.
+//!
+//! Values are numbered anew by every pass, so lines are compared without those numbers: a line is the same if its operation,
+//! its constants, its type and its origin are.
+
+use crate::Complaints;
+use crate::calibration::Calibration;
+use crate::convert;
+use serde::Serialize;
+use similar::{Algorithm, ChangeTag, capture_diff_slices};
+use snnc_ir::{Graph, text};
+use snnc_passes::{Context, Pass, collapse, front_and_back, run};
+use std::collections::HashMap;
+
+/// All stages. A change is a sign, 0 the same, 1 new, -1 gone, and a line by its index into `lines`.
+#[derive(Debug, Default, Serialize)]
+pub struct Passes {
+    pub lines: Vec<String>,
+    pub stages: Vec<StageText>,
+    /// Whether these passes give the very program of the file; `None` where they begin with it.
+    pub gives_program: Option<bool>,
+}
+
+/// The graph after one pass, as its difference from the one before; the first is all new.
+#[derive(Debug, Serialize)]
+pub struct StageText {
+    pub pass: String,
+    pub stage: &'static str,
+    /// Operations and constants.
+    pub nodes: usize,
+    pub weights: usize,
+    pub changes: Vec<(i8, u32)>,
+}
+
+/// The passes from the dense network to the program, then its collapse. `section` is what the program keeps of its
+/// calibration; without the dense network, the program and its collapse are all there is.
+///
+/// # Errors
+/// A pass refuses its graph, which then does not belong to the program.
+pub fn passes(
+    program: &Graph,
+    dense: Option<(Graph, bool)>,
+    section: Option<&[u8]>,
+    own_embedding: bool,
+) -> Result<Passes, Complaints> {
+    let mut listing = Listing::default();
+    let last = match (dense, section) {
+        (Some((imported, rounded)), Some(section)) => {
+            listing.add("imported", &imported);
+            let mut watch = |pass: &Pass, _: &Graph, after: &Graph| listing.add(pass.name, after);
+            let tensor = convert::dense(imported, rounded, &mut watch)?;
+            let calibration = Calibration::read(section, &tensor).map_err(|e| vec![e])?;
+            let membrane = calibration.membrane;
+            let context = Context { fits: calibration.fits, membrane, own_embedding, ..Context::default() };
+            let made = run(front_and_back().1, tensor, &context, &mut watch)?;
+            // Files hold weights in panels, which the text says.
+            listing.passes.gives_program = Some(text::print(&made.clone().in_panels()) == text::print(program));
+            made
+        }
+        _ => {
+            listing.add("program", program);
+            program.clone()
+        }
+    };
+    if !collapse::depends_on_order(&last) {
+        listing.add("collapse", &collapse::collapse(&last)?);
+    }
+    Ok(listing.passes)
+}
+
+/// Stages in the making.
+#[derive(Default)]
+struct Listing {
+    passes: Passes,
+    /// Lines by their text.
+    known: HashMap<String, u32>,
+    /// The last stage's lines.
+    last: Vec<u32>,
+}
+
+impl Listing {
+    fn add(&mut self, pass: &str, graph: &Graph) {
+        let text = text::print(graph);
+        let now: Vec<u32> = text.lines().filter(|line| !line.is_empty()).map(|line| self.line(line)).collect();
+        let keys = |lines: &[u32]| lines.iter().map(|&line| key(&self.passes.lines[line as usize])).collect::<Vec<_>>();
+        let (before, after) = (keys(&self.last), keys(&now));
+        let changes = capture_diff_slices(Algorithm::Myers, &before, &after)
+            .iter()
+            .flat_map(|op| op.iter_changes(&before, &after))
+            .filter_map(|change| match change.tag() {
+                ChangeTag::Equal => Some((0, now[change.new_index()?])),
+                ChangeTag::Insert => Some((1, now[change.new_index()?])),
+                ChangeTag::Delete => Some((-1, self.last[change.old_index()?])),
+            })
+            .collect();
+        self.passes.stages.push(StageText {
+            pass: pass.into(),
+            stage: graph.stage.name(),
+            nodes: graph.nodes.len() - graph.weights.len(),
+            weights: graph.weights.len(),
+            changes,
+        });
+        self.last = now;
+    }
+
+    fn line(&mut self, line: &str) -> u32 {
+        let next = self.passes.lines.len() as u32;
+        let index = *self.known.entry(line.to_string()).or_insert(next);
+        if index == next {
+            self.passes.lines.push(line.to_string());
+        }
+        index
+    }
+}
+
+/// A line without the numbers of values.
+fn key(line: &str) -> String {
+    let mut key = String::with_capacity(line.len());
+    let mut numbered = false;
+    for c in line.chars() {
+        if !(numbered && c.is_ascii_digit()) {
+            numbered = c == '%';
+            key.push(c);
+        }
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::key;
+
+    #[test]
+    fn a_line_is_known_without_its_numbers() {
+        let line = "%12 = add(%7, %103) : f32[tokens,256]  // /h.0/Add_1";
+        assert_eq!(key(line), "% = add(%, %) : f32[tokens,256]  // /h.0/Add_1");
+    }
+}

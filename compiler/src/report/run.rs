@@ -1,0 +1,159 @@
+//! One run of a program on a text, with everything kept that is to be seen: what neurons said and what was predicted.
+
+use super::blocks::block_of;
+use super::raster::{NeuronLayer, RASTER_BYTES, Seen};
+use crate::evaluate::{CHUNK, Evaluation, Score, divergence, log_sum_exp, logits_of, score_rows};
+use crate::lints::name_of;
+use crate::progress;
+use crate::tokens::Tokens;
+use serde::Serialize;
+use serde_json::Value as Json;
+use snnc_ir::events::is_neuron;
+use snnc_ir::{Diagnostic, Graph, Node, Value};
+use snnc_runtime::{Options, Program, Rows, Session};
+use std::sync::Arc;
+
+/// A token that was run, and what was predicted to follow it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Prediction {
+    /// The text of the token that follows.
+    pub text: String,
+    pub id: u32,
+    pub spiking: Guesses,
+    pub dense: Option<Guesses>,
+    /// Kullback-Leibler divergence of the dense prediction from the spiking one, in nats.
+    pub kl: Option<f64>,
+}
+
+/// One network's prediction.
+#[derive(Clone, Debug, Serialize)]
+pub struct Guesses {
+    /// Negative log likelihood of the token that follows, in nats.
+    pub nll: f64,
+    /// The likeliest tokens.
+    pub best: Vec<Guess>,
+}
+
+/// A token, and how likely it was.
+#[derive(Clone, Debug, Serialize)]
+pub struct Guess {
+    pub text: String,
+    pub id: u32,
+    pub probability: f64,
+}
+
+/// What a run gave.
+#[derive(Debug)]
+pub struct Gathered {
+    pub done: Evaluation,
+    pub predictions: Vec<Prediction>,
+    pub layers: Vec<NeuronLayer>,
+}
+
+/// Numbers of neurons that are held at a time, at most: levels, or spikes by timestep.
+const NUMBERS: usize = 1 << 25;
+
+/// Tokens that are named as likeliest.
+const BEST: usize = 3;
+
+/// Runs `graph`, which is `program` or its collapse, on all of `ids` but the last, beside `dense` where there is one. `section` is what the program keeps of its
+/// calibration.
+///
+/// # Errors
+/// More ids than the context and one, or none; a network that cannot be run.
+pub fn gather(
+    program: &Graph,
+    graph: &Graph,
+    dense: Option<&Arc<Program>>,
+    ids: &[u32],
+    tokens: &Tokens,
+    section: Option<&Json>,
+    options: &Options,
+) -> Result<Gathered, Diagnostic> {
+    let inputs = ids.len().saturating_sub(1);
+    if inputs == 0 {
+        return Err(Diagnostic::new("", "the text is empty: there is nothing to predict"));
+    }
+    let name = logits_of(graph)?;
+    let neurons = graph.iter().filter(|(_, node)| is_neuron(&node.op)).map(|(value, _)| value);
+    let mut seen: Vec<Seen> = neurons.filter_map(|value| Seen::new(graph, value)).collect();
+    let bytes: usize = seen.iter().map(|seen| inputs * seen.raster_bytes()).sum();
+    seen.iter_mut().for_each(|seen| seen.draw((RASTER_BYTES as f64 / bytes.max(1) as f64).min(1.0)));
+    // Long trains of many neurons are taken in a few tokens at a time.
+    let numbers: usize = seen.iter().map(Seen::numbers).sum();
+    let chunk = (NUMBERS / numbers.max(1)).clamp(1, CHUNK);
+    // What is to be looked at is named as an output. Nodes keep their numbers.
+    let mut open = graph.clone();
+    open.outputs.extend(seen.iter().map(|seen| (output(seen), seen.value)));
+    let mut session = Session::new(Arc::new(Program::new(Arc::new(open), &Options { chunk, ..*options })?));
+    let mut beside = match dense {
+        Some(dense) => Some((Session::new(dense.clone()), logits_of(dense.graph())?)),
+        None => None,
+    };
+    let bar = progress::bar(inputs as u64, "running");
+    let (mut score, mut predictions) = (Score::default(), Vec::with_capacity(inputs));
+    for start in (0..inputs).step_by(chunk) {
+        let end = (start + chunk).min(inputs);
+        let (now, next) = (&ids[start..end], &ids[start + 1..=end]);
+        let outputs = session.forward(now, Rows::All)?;
+        for seen in &mut seen {
+            seen.add(outputs.levels(&output(seen)).unwrap_or(&[]));
+        }
+        let logits = outputs.f32(&name).unwrap_or(&[]);
+        let reference = match &mut beside {
+            Some((beside, name)) => Some(beside.forward(now, Rows::All)?.f32(name).unwrap_or(&[])),
+            None => None,
+        };
+        score.add(&score_rows(logits, reference, next, 0));
+        let width = logits.len() / now.len();
+        for (i, &id) in next.iter().enumerate() {
+            let row = |logits: &'_ [f32]| i * width..((i + 1) * width).min(logits.len());
+            let own = &logits[row(logits)];
+            let other = reference.map(|logits| &logits[row(logits)]);
+            predictions.push(Prediction {
+                text: tokens.decode(&[id])?,
+                id,
+                spiking: guesses(own, id, tokens)?,
+                dense: other.map(|row| guesses(row, id, tokens)).transpose()?,
+                kl: other.map(|other| divergence([other, own], [log_sum_exp(other), log_sum_exp(own)])),
+            });
+        }
+        bar.inc(now.len() as u64);
+    }
+    bar.finish_and_clear();
+    let mut layers: Vec<NeuronLayer> = Vec::new();
+    for seen in seen {
+        let site = name_of(graph, seen.value);
+        let usual = section.and_then(|section| section["sites"][&site]["saturated"].as_f64()).unwrap_or(0.0);
+        let block = block_of(&site).unwrap_or_else(|| site.clone());
+        // Neurons are called what they are in the program.
+        let same = |(value, node): &(Value, &Node)| is_neuron(&node.op) && name_of(program, *value) == site;
+        let twins = layers.iter().filter(|layer| layer.site.split(' ').next() == Some(&site)).count();
+        let neuron = program.iter().filter(same).nth(twins).map_or_else(String::new, |(_, node)| node.op.to_string());
+        let site = if twins > 0 { format!("{site} ({})", twins + 1) } else { site };
+        layers.push(seen.layer(graph, site, block, neuron, usual));
+    }
+    let done = Evaluation { score, windows: 1, events: session.events().to_vec(), run: inputs as u64 };
+    Ok(Gathered { done, predictions, layers })
+}
+
+/// The output that a neuron layer is seen through. No output of a network has such a name: those come from ONNX.
+fn output(seen: &Seen) -> String {
+    format!("neurons %{}", seen.value.0)
+}
+
+fn guesses(row: &[f32], id: u32, tokens: &Tokens) -> Result<Guesses, Diagnostic> {
+    let log_sum = log_sum_exp(row);
+    let nll = row.get(id as usize).map_or(f64::INFINITY, |&x| log_sum - f64::from(x));
+    let mut best: Vec<u32> = Vec::new();
+    for _ in 0..BEST.min(row.len()) {
+        let left = (0..row.len() as u32).filter(|id| !best.contains(id));
+        // The first of equals, as sampling takes it.
+        best.extend(left.reduce(|a, b| if row[b as usize] > row[a as usize] { b } else { a }));
+    }
+    let guess = |&id: &u32| {
+        let probability = libm::exp(f64::from(row[id as usize]) - log_sum);
+        Ok(Guess { text: tokens.decode(&[id])?, id, probability })
+    };
+    Ok(Guesses { nll, best: best.iter().map(guess).collect::<Result<_, Diagnostic>>()? })
+}
