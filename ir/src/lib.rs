@@ -18,6 +18,7 @@ pub mod op;
 pub mod price;
 pub mod tensor;
 pub mod text;
+pub mod training;
 pub mod types;
 pub mod verify;
 

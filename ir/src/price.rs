@@ -209,7 +209,8 @@ fn work_of(graph: &Graph, value: Value, tokens: u64, events: &[Events]) -> Work 
         | Op::Pick
         | Op::Fire { .. }
         | Op::Integrate { .. }
-        | Op::Settle => Work::default(),
+        | Op::Settle
+        | Op::Training(_) => Work::default(),
     }
 }
 

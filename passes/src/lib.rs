@@ -10,6 +10,7 @@ pub mod constants;
 pub mod egraph;
 pub mod fit;
 pub mod fold;
+pub mod gradient;
 pub mod quantise;
 pub mod raise;
 pub mod share;
