@@ -13,10 +13,12 @@ pub mod fold;
 pub mod gradient;
 pub mod quantise;
 pub mod raise;
+pub mod relax;
 pub mod share;
 pub mod simplify;
 pub mod sites;
 pub mod spike;
+pub mod trained;
 
 use fit::Fits;
 use snnc_ir::membrane::Membrane;

@@ -14,6 +14,7 @@ mod synapse;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use host::dense_curve;
 use crate::kernels::{Isa, Kernels};
 use crate::meter::{Meter, Products};
 use crate::plan::{Place, Plan, Step, When, Work};
