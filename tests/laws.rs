@@ -10,7 +10,7 @@ use snnc::convert::{Recipe, Sample, convert};
 use snnc_examples::gpt2::{Activation, Gpt2Config, Head};
 use snnc_ir::eval::{Array, Content, Evaluator, Memory, Real};
 use snnc_ir::verify::verify;
-use snnc_ir::{Builder, Code, Curve, Graph, Op, Stage, Tensor, Value};
+use snnc_ir::{Builder, Code, Curve, Graph, Op, Ssa, Stage, Tensor, Value};
 use snnc_passes::collapse::collapse;
 use snnc_passes::fit::{Levels, PHASES, Wishes};
 use snnc_passes::fold::fold;
@@ -145,7 +145,7 @@ impl<'c> Net<'c> {
     fn ssa(&mut self, [q, k, v]: [Value; 3]) -> Value {
         let slopes = self.case.reals[6 * WIDTH..][..self.case.heads].iter().map(|x| x.abs() + 1e-3).collect();
         let slopes = self.builder.weight("slopes", Arc::new(Tensor::f32(&[self.case.heads], slopes)));
-        self.add(Op::Ssa { heads: self.case.heads as u32, phases: PHASES }, &[q, k, v, slopes])
+        self.add(Op::Ssa { heads: self.case.heads as u32, variant: Ssa::Ttfs { phases: PHASES } }, &[q, k, v, slopes])
     }
 
     fn finish(self, outputs: &[Value]) -> Graph {

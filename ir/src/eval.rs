@@ -9,6 +9,8 @@ use crate::graph::{Graph, Node, Value};
 use crate::membrane::Membrane;
 use crate::op::{Binary, Layout, Op, Unary};
 use crate::price::Events;
+use crate::ssa::meaning::{self, Recency, Span, phase_weights};
+use crate::ssa::{Output, Ssa, State as Keeps};
 use crate::tensor::{Data, Tensor};
 use crate::types::{Code, Type};
 use std::fmt::Debug;
@@ -185,13 +187,22 @@ impl<R: Real> Array<R> {
 #[derive(Clone, Debug, Default)]
 pub struct Memory<R> {
     past: usize,
-    /// By node: keys and values, `[past, d]` each, row-major.
-    rows: Vec<Option<[Content<R>; 2]>>,
+    /// By node.
+    kept: Vec<Option<Kept<R>>>,
+}
+
+/// What a node keeps of a sequence.
+#[derive(Clone, Debug)]
+enum Kept<R> {
+    /// Keys and values, `[past, d]` each, row-major; of trains, one such part a timestep.
+    Rows([Content<R>; 2]),
+    /// See `ssa::State`.
+    Sums(Vec<i64>),
 }
 
 impl<R: Real> Memory<R> {
     pub fn new(graph: &Graph) -> Self {
-        Self { past: 0, rows: vec![None; graph.nodes.len()] }
+        Self { past: 0, kept: vec![None; graph.nodes.len()] }
     }
 
     /// A memory of `past` tokens: the keys and values, `[past, d]` each, of every node that keeps state, in the graph's
@@ -199,10 +210,12 @@ impl<R: Real> Memory<R> {
     pub fn with_past(graph: &Graph, past: usize, rows: Vec<[Vec<R>; 2]>) -> Self {
         let mut rows = rows.into_iter().map(|both| both.map(Content::Real));
         let keeps = |op: &Op| matches!(op, Op::Attention { .. });
-        let row = |node: &Node| keeps(&node.op).then(|| rows.next().expect("keys and values for every attention"));
-        let all = graph.nodes.iter().map(row).collect();
+        let row = |node: &Node| {
+            keeps(&node.op).then(|| Kept::Rows(rows.next().expect("keys and values for every attention")))
+        };
+        let kept = graph.nodes.iter().map(row).collect();
         assert!(rows.next().is_none(), "no more keys and values than attentions");
-        Self { past, rows: all }
+        Self { past, kept }
     }
 
     pub fn past(&self) -> usize {
@@ -268,7 +281,7 @@ impl<'g, R: Real> Evaluator<'g, R> {
             };
             let constants = node.args.iter().map(large).collect();
             let call = Call { evaluator: self, constants, tokens, past: memory.past, done: &done, at: value };
-            let (array, events, state) = call.eval(memory.rows[value.index()].as_ref())?;
+            let (array, events, state) = call.eval(memory.kept[value.index()].as_ref())?;
             if let Content::Real(data) = &array.content
                 && let Some(bad) = data.iter().find(|x| !x.to_f64().is_finite())
                 && !matches!(node.op, Op::Causal { .. })
@@ -279,7 +292,7 @@ impl<'g, R: Real> Evaluator<'g, R> {
             done.values[value.index()] = Some(array);
             done.events[value.index()] = events;
             if state.is_some() {
-                memory.rows[value.index()] = state;
+                memory.kept[value.index()] = state;
             }
         }
         memory.past = end;
@@ -310,7 +323,7 @@ struct Call<'a, R> {
     at: Value,
 }
 
-type State<R> = Option<[Content<R>; 2]>;
+type State<R> = Option<Kept<R>>;
 
 impl<R: Real> Call<'_, R> {
     fn arg(&self, i: usize) -> &Array<R> {
@@ -328,7 +341,7 @@ impl<R: Real> Call<'_, R> {
         self.evaluator.graph.ty(self.at).shape().concrete(self.tokens.len(), self.past)
     }
 
-    fn eval(&self, state: Option<&[Content<R>; 2]>) -> Result<(Array<R>, Events, State<R>), Diagnostic> {
+    fn eval(&self, state: Option<&Kept<R>>) -> Result<(Array<R>, Events, State<R>), Diagnostic> {
         let sizes = self.sizes();
         let n = self.tokens.len();
         let real = |data: Vec<R>| (Array::real(sizes.clone(), data), Events::default(), None);
@@ -379,7 +392,7 @@ impl<R: Real> Call<'_, R> {
                 let scale = R::from_f32(scale.get());
                 let out = attention(self.arg(0).reals(), k, v, n, heads as usize, scale);
                 let keys = (self.past + 1..=self.past + n).map(|i| i as u64).sum();
-                (Array::real(sizes, out), Events { keys, ..Events::default() }, Some(state))
+                (Array::real(sizes, out), Events { keys, ..Events::default() }, Some(Kept::Rows(state)))
             }
             Op::Quant { code, steps, curve } => {
                 let levels = self.levels(code, steps, curve);
@@ -422,15 +435,75 @@ impl<R: Real> Call<'_, R> {
                 let channels = self.arg(1).ints();
                 real(rows(self.arg(0)).flat_map(|row| channels.iter().map(|&c| row[c as usize])).collect())
             }
-            Op::Ssa { heads, phases } => {
-                let state = self.extend(state);
-                let [Content::Int(k), Content::Int(v)] = &state else { unreachable!("checked by infer") };
-                let (code, _) = self.arg_type(0).levels().unwrap_or_else(|| unreachable!("checked by infer"));
-                let shape = SsaShape { past: self.past, tokens: n, heads: heads as usize, phases };
-                let (out, events) = ssa(&self.settled(0), k, v, self.arg(3).reals(), code, shape);
-                (Array::real(sizes, out), events, Some(state))
-            }
+            Op::HeadMap => real(head_map(self.arg(0), self.arg(1))),
+            Op::Ssa { heads, variant } => self.ssa(heads as usize, variant, state),
         })
+    }
+
+    fn ssa(&self, heads: usize, variant: Ssa, kept: Option<&Kept<R>>) -> (Array<R>, Events, State<R>) {
+        let sizes = self.sizes();
+        let span = Span { past: self.past, tokens: self.tokens.len(), heads };
+        let real = |(out, events): (Vec<R>, Events), kept| (Array::real(sizes.clone(), out), events, Some(kept));
+        let code = |i: usize| self.arg_type(i).levels().unwrap_or_else(|| unreachable!("checked by infer")).0;
+        let recency = || Recency { sink: self.arg(3).reals(), halving: self.arg(4).ints() };
+        match variant {
+            Ssa::Ttfs { phases } | Ssa::TopK { phases, .. } => {
+                let most = if let Ssa::TopK { keys, .. } = variant { Some(keys) } else { None };
+                let state = self.extend(kept);
+                let [Content::Int(k), Content::Int(v)] = &state else { unreachable!("checked by infer") };
+                let (q, table) = (self.settled(0), phase_weights(phases));
+                let out = meaning::timed([&q, k, v], self.arg(3).reals(), code(0), &table, most, span);
+                real(out, Kept::Rows(state))
+            }
+            Ssa::Coincidence { squared } => {
+                let state = self.extend(kept);
+                let [Content::Train(k), Content::Int(v)] = &state else { unreachable!("checked by infer") };
+                let out = meaning::coincident([&self.spelled(0), k], v, recency(), squared, span);
+                real(out, Kept::Rows(state))
+            }
+            Ssa::Lif { output: Output::Mean } => {
+                let state = self.extend(kept);
+                let [Content::Train(k), Content::Int(v)] = &state else { unreachable!("checked by infer") };
+                let out = meaning::coincident([&self.spelled(0), k], v, recency(), false, span);
+                real(out, Kept::Rows(state))
+            }
+            Ssa::Lif { output: Output::Spikes } => {
+                let state = self.extend(kept);
+                let [Content::Train(k), Content::Train(v)] = &state else { unreachable!("checked by infer") };
+                let q = self.spelled(0);
+                let (parts, mut events) = meaning::emitted([&q, k, v], recency(), self.arg(5).reals(), span);
+                events += spoken(&parts);
+                let content = match self.evaluator.graph.ty(self.at) {
+                    Type::Train { .. } => Content::Train(parts),
+                    Type::Still { .. } => {
+                        let levels = (0..sizes.iter().product()).map(|i| parts.iter().map(|part| part[i]).sum());
+                        Content::Int(levels.collect())
+                    }
+                };
+                (Array { sizes, content }, events, Some(Kept::Rows(state)))
+            }
+            Ssa::Linear { guard } => {
+                let mut sums = match kept {
+                    Some(Kept::Sums(sums)) => sums.clone(),
+                    Some(Kept::Rows(_)) | None => Vec::new(),
+                };
+                let [q, k, v] = [0, 1, 2].map(|i| self.settled(i));
+                let out = meaning::summed([&q, &k, &v], [code(0), code(1)], recency(), guard, &mut sums, span);
+                real(out, Kept::Sums(sums))
+            }
+        }
+    }
+
+    /// The spikes that operand `i` comes as, or that spell its levels, by timestep.
+    fn spelled(&self, i: usize) -> Vec<Vec<i32>> {
+        match &self.arg(i).content {
+            Content::Train(parts) => parts.clone(),
+            Content::Int(levels) => {
+                let (code, steps) = self.arg_type(i).levels().unwrap_or_else(|| unreachable!("checked by infer"));
+                (0..steps).map(|t| levels.iter().map(|&level| code.spike(level, t, steps)).collect()).collect()
+            }
+            Content::Real(_) => unreachable!("checked by infer"),
+        }
     }
 
     /// Rows of a table, or columns of a weight.
@@ -557,21 +630,33 @@ impl<R: Real> Call<'_, R> {
         sum
     }
 
-    /// The state with this call's keys and values after it.
-    fn extend(&self, state: Option<&[Content<R>; 2]>) -> [Content<R>; 2] {
+    /// The state with this call's keys and values after it: as levels or by timestep, as the operation keeps them.
+    fn extend(&self, kept: Option<&Kept<R>>) -> [Content<R>; 2] {
+        let keeps = match self.evaluator.graph.state(self.at) {
+            Some(Keeps::Rows { keys, values }) => [keys, values],
+            Some(Keeps::Sums { .. }) | None => unreachable!("asked of what keeps rows"),
+        };
         [1, 2].map(|i| {
             let new = match &self.arg(i).content {
                 Content::Real(x) => Content::Real(x.clone()),
-                Content::Int(_) | Content::Train(_) => Content::Int(self.settled(i)),
+                Content::Int(_) | Content::Train(_) => match keeps[i - 1] {
+                    Type::Still { .. } => Content::Int(self.settled(i)),
+                    Type::Train { .. } => Content::Train(self.spelled(i)),
+                },
             };
-            match (state.map(|state| state[i - 1].clone()), new) {
-                (Some(Content::Real(mut old)), Content::Real(new)) => {
+            let Some(Kept::Rows(old)) = kept else { return new };
+            match (old[i - 1].clone(), new) {
+                (Content::Real(mut old), Content::Real(new)) => {
                     old.extend(new);
                     Content::Real(old)
                 }
-                (Some(Content::Int(mut old)), Content::Int(new)) => {
+                (Content::Int(mut old), Content::Int(new)) => {
                     old.extend(new);
                     Content::Int(old)
+                }
+                (Content::Train(mut old), Content::Train(new)) => {
+                    old.iter_mut().zip(new).for_each(|(old, new)| old.extend(new));
+                    Content::Train(old)
                 }
                 (_, new) => new,
             }
@@ -697,6 +782,22 @@ fn split<R: Real>(x: &Array<R>, heads: usize) -> Vec<R> {
     transpose(&seen, &[1, 0, 2])
 }
 
+/// One ascending chain for each output.
+fn head_map<R: Real>(x: &Array<R>, map: &Array<R>) -> Vec<R> {
+    let [heads, w, m] = map.sizes[..] else { unreachable!("checked by infer") };
+    let mut y = Vec::with_capacity(x.sizes[0] * heads * m);
+    for row in rows(x) {
+        for (x, map) in row.chunks_exact(w).zip(map.reals().chunks_exact(w * m)) {
+            let mut sums = vec![R::ZERO; m];
+            for (&x, map) in x.iter().zip(map.chunks_exact(m)) {
+                sums.iter_mut().zip(map).for_each(|(sum, &w)| *sum = *sum + x * w);
+            }
+            y.extend(sums);
+        }
+    }
+    y
+}
+
 fn rows<R: Real>(x: &Array<R>) -> impl Iterator<Item = &[R]> {
     x.reals().chunks_exact(x.sizes.last().copied().unwrap_or(1).max(1))
 }
@@ -809,62 +910,4 @@ fn product(x: &[i32], w: &[i32], m: usize) -> Vec<i32> {
         }
     }
     y
-}
-
-/// Weight of the key that fires in the first phase of time-to-first-spike attention: 2^11.
-pub const FIRST_SPIKE_WEIGHT: i32 = 1 << 11;
-
-/// Weights of the phases: `round(2^11 * 2^(-k / phases))`, as far as they are above 0.
-pub fn phase_weights(phases: u32) -> Vec<i32> {
-    (0..)
-        .map(|k| {
-            libm::floor(f64::from(FIRST_SPIKE_WEIGHT) * libm::exp2(-f64::from(k) / f64::from(phases)) + 0.5) as i32
-        })
-        .take_while(|&weight| weight > 0)
-        .collect()
-}
-
-/// Where a call of spiking attention stands.
-struct SsaShape {
-    past: usize,
-    tokens: usize,
-    heads: usize,
-    phases: u32,
-}
-
-/// Time-to-first-spike attention on levels. The sooner a key's neuron fires after the best one, the more its value
-/// weighs: phase `trunc((best - score) * slope + 0.5)`. Sums are exact in 64 bits, whatever the levels.
-fn ssa<R: Real>(q: &[i32], k: &[i32], v: &[i32], slope: &[R], code: Code, shape: SsaShape) -> (Vec<R>, Events) {
-    let d = q.len() / shape.tokens;
-    let w = d / shape.heads;
-    let table = phase_weights(shape.phases);
-    let mut out = Vec::with_capacity(q.len());
-    let mut events = Events::default();
-    for i in 0..shape.tokens {
-        let keys = shape.past + i + 1;
-        events.keys += keys as u64;
-        for (h, &slope) in slope.iter().enumerate() {
-            let head = h * w..(h + 1) * w;
-            let q = &q[i * d..][head.clone()];
-            events.score_additions += spikes(code, q) * keys as u64;
-            let product = |(&q, &k): (&i32, &i32)| i64::from(q) * i64::from(k);
-            let score = |j: usize| q.iter().zip(&k[j * d..][head.clone()]).map(product).sum::<i64>();
-            let scores: Vec<i64> = (0..keys).map(score).collect();
-            let best = scores.iter().copied().fold(scores[0], i64::max);
-            let mut sums = vec![0i64; w];
-            let mut total = 0i64;
-            for (j, &score) in scores.iter().enumerate() {
-                let delay = R::from_i64(best - score) * slope + R::from_f64(0.5);
-                if delay >= R::from_i32(table.len() as i32) {
-                    continue;
-                }
-                let weight = i64::from(table[delay.truncate() as usize]);
-                events.value_keys += 1;
-                total += weight;
-                sums.iter_mut().zip(&v[j * d..][head.clone()]).for_each(|(sum, &v)| *sum += weight * i64::from(v));
-            }
-            out.extend(sums.into_iter().map(|sum| R::from_i64(sum) / R::from_i64(total)));
-        }
-    }
-    (out, events)
 }

@@ -3,8 +3,9 @@
 //! A node is never changed: passes build new graphs (`build`). Constants are shared between graphs.
 
 use crate::op::Op;
+use crate::ssa::State;
 use crate::tensor::Tensor;
-use crate::types::{Shape, Type};
+use crate::types::{Dim, Elem, Shape, Type};
 use indexmap::IndexSet;
 use std::sync::Arc;
 
@@ -136,22 +137,22 @@ impl Graph {
         users
     }
 
-    /// The shape of a state row block: `[context, d]`, for each of the key and the value of a node that keeps state.
-    pub fn state_types(&self, value: Value) -> Option<[Type; 2]> {
+    /// What a node keeps of a sequence, if it keeps something.
+    pub fn state(&self, value: Value) -> Option<State> {
         let node = self.node(value);
-        if !node.op.has_state() {
-            return None;
-        }
-        let state = |arg: Value| {
-            let ty = self.ty(arg);
-            let width = ty.shape().width().unwrap_or(0);
-            let shape = Shape::new(&[crate::types::Dim::Context, crate::types::Dim::Fixed(width as u32)]);
-            match ty.levels() {
-                Some((code, steps)) => Type::still(crate::types::Elem::Level(code, steps), shape),
-                None => Type::still(crate::types::Elem::F32, shape),
+        let types = || [0, 1, 2].map(|i| self.ty(node.args[i]));
+        match node.op {
+            Op::Attention { .. } => {
+                let row = |ty: Type| {
+                    let width = ty.shape().width().unwrap_or(0);
+                    Type::still(Elem::F32, Shape::new(&[Dim::Context, Dim::Fixed(width as u32)]))
+                };
+                let [_, k, v] = types();
+                Some(State::Rows { keys: row(k), values: row(v) })
             }
-        };
-        Some([state(node.args[1]), state(node.args[2])])
+            Op::Ssa { heads, variant } => Some(variant.state(heads as usize, types())),
+            _ => None,
+        }
     }
 
     /// Number of parameters: elements of all constants.

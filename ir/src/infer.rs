@@ -3,6 +3,7 @@
 use crate::curve::Curve;
 use crate::membrane::Membrane;
 use crate::op::{Layout, Op};
+use crate::ssa::{GUARD_MAX, Output, Ssa};
 use crate::types::{Carrier, Code, Dim, Elem, Shape, Type};
 
 /// The result's type. Errors name what was expected and what was found.
@@ -186,27 +187,84 @@ pub fn infer(op: &Op, args: &[Type]) -> Result<Type, String> {
                 other => Err(format!("channels, i32[k], were expected, here is {other}")),
             }
         }
-        Op::Ssa { heads, phases } => {
-            let d = row_width(args[0].shape())?;
-            for arg in &args[..3] {
-                if arg.levels().is_none() || matches!(arg, Type::Train { .. }) != matches!(args[0], Type::Train { .. })
-                {
-                    return Err(format!("levels or spikes, all three, were expected, here is {arg}"));
+        Op::HeadMap => {
+            let d = row_width(f32_shape(args, 0)?)?;
+            match f32_shape(args, 1)?.dims() {
+                [Dim::Fixed(heads), Dim::Fixed(w), Dim::Fixed(m)] if *heads as usize * *w as usize == d => {
+                    let width = (*heads as usize).checked_mul(*m as usize).filter(|&width| width <= i32::MAX as usize);
+                    Ok(f32_of(Shape::rows(width.ok_or("its results are too wide")?)))
                 }
-                if arg.shape() != args[0].shape() {
-                    return Err(format!(
-                        "queries, keys and values of one shape were expected, here are {} and {arg}",
-                        args[0]
-                    ));
+                _ => {
+                    Err(format!("maps of heads, f32[heads,width,m], of {d} inputs were expected, here is {}", args[1]))
                 }
             }
+        }
+        Op::Ssa { heads, variant } => ssa(heads, variant, args),
+    }
+}
+
+fn ssa(heads: u32, variant: Ssa, args: &[Type]) -> Result<Type, String> {
+    for arg in &args[..3] {
+        if arg.levels().is_none() || matches!(arg, Type::Train { .. }) != matches!(args[0], Type::Train { .. }) {
+            return Err(format!("levels or spikes, all three, were expected, here is {arg}"));
+        }
+        let alone = variant.has_features() && arg == &args[2];
+        if arg.shape() != args[0].shape() && !alone {
+            let what = if variant.has_features() { "queries and keys" } else { "queries, keys and values" };
+            return Err(format!("{what} of one shape were expected, here are {} and {arg}", args[0]));
+        }
+    }
+    let d = row_width(args[2].shape())?;
+    divides(heads, d)?;
+    divides(heads, row_width(args[0].shape())?)?;
+    match variant {
+        Ssa::Ttfs { phases } | Ssa::TopK { phases, .. } => {
             if !(1..=64).contains(&phases) {
                 return Err(format!("1 to 64 phases an octave are possible, here are {phases}"));
             }
-            divides(heads, d)?;
+            if let Ssa::TopK { keys: 0, .. } = variant {
+                return Err("one key at least should fire".into());
+            }
             per_channel(args, 3, heads as usize)?;
-            Ok(f32_of(Shape::rows(d)))
         }
+        Ssa::Coincidence { .. } | Ssa::Linear { .. } | Ssa::Lif { .. } => {
+            per_channel(args, 3, heads as usize)?;
+            if args[4] != Type::still(Elem::I32, Shape::fixed(&[heads as usize])) {
+                return Err(format!("operand 5 should be i32[{heads}], it is {}", args[4]));
+            }
+        }
+    }
+    match variant {
+        Ssa::Coincidence { .. } | Ssa::Lif { .. } => {
+            let code = |i: usize| args[i].levels();
+            if !matches!(code(0), Some((Code::Unary, _))) || code(0) != code(1) {
+                return Err(format!(
+                    "unary features of equal length were expected, here are {} and {}",
+                    args[0], args[1]
+                ));
+            }
+            let Ssa::Lif { output: Output::Spikes } = variant else {
+                return Ok(Type::still(Elem::F32, Shape::rows(d)));
+            };
+            if code(2) != code(0) {
+                return Err(format!(
+                    "values as long as the features were expected, here are {} and {}",
+                    args[0], args[2]
+                ));
+            }
+            per_channel(args, 5, d)?;
+            let steps = code(0).map_or(1, |(_, steps)| steps);
+            Ok(match args[0] {
+                Type::Train { .. } => {
+                    Type::Train { carrier: Carrier::Spike, code: Code::Unary, steps, shape: Shape::rows(d) }
+                }
+                Type::Still { .. } => Type::still(Elem::Level(Code::Unary, steps), Shape::rows(d)),
+            })
+        }
+        Ssa::Linear { guard } if guard > GUARD_MAX => {
+            Err(format!("at most {GUARD_MAX} guard bits are possible, here are {guard}"))
+        }
+        Ssa::Ttfs { .. } | Ssa::TopK { .. } | Ssa::Linear { .. } => Ok(Type::still(Elem::F32, Shape::rows(d))),
     }
 }
 
@@ -226,7 +284,7 @@ pub fn arity(op: &Op) -> usize {
         | Op::Curve(_)
         | Op::Peak
         | Op::Settle => 1,
-        Op::Binary(_) | Op::MatMul | Op::Embed | Op::Product | Op::Synapse | Op::Pick => 2,
+        Op::Binary(_) | Op::MatMul | Op::Embed | Op::Product | Op::Synapse | Op::Pick | Op::HeadMap => 2,
         Op::Where | Op::LayerNorm { .. } | Op::Linear(_) | Op::Attention { .. } | Op::Affine | Op::Integrate { .. } => {
             3
         }
@@ -237,7 +295,7 @@ pub fn arity(op: &Op) -> usize {
                 5
             }
         }
-        Op::Ssa { .. } => 4,
+        Op::Ssa { variant, .. } => variant.arity(),
         Op::Training(op) => op.arity(),
     }
 }

@@ -6,6 +6,7 @@
 use crate::curve::Curve;
 use crate::graph::{Stage, WeightId};
 use crate::membrane::Membrane;
+use crate::ssa::Ssa;
 use crate::training::Training;
 use crate::types::{Code, Shape};
 use std::fmt;
@@ -217,11 +218,13 @@ pub enum Op {
     Peak,
     /// `(x f32[tokens, d], channels i32[k]) -> f32[tokens, k]`: some channels of every row.
     Pick,
-    /// `(q, k, v, slope f32[heads])`: spike-coded causal attention; softmax to base `2^(1/phases)` by time to first spike.
-    /// Takes level stills or spike trains; gives the weighted mean of v's levels, `f32[tokens, d]`. State: k and v.
+    /// `(x f32[tokens, heads * w], map f32[heads, w, m]) -> f32[tokens, heads * m]`: a dense map of its own for every head.
+    HeadMap,
+    /// `(q, k, v, ...)`: spiking attention, causal. Takes level stills or spike trains; gives a weighted mean of v's levels,
+    /// `f32[tokens, d]`, or spikes. What a key weighs, what else it takes and what it keeps is the variant's: see `Ssa`.
     Ssa {
         heads: u32,
-        phases: u32,
+        variant: Ssa,
     },
 
     // --- spiking: levels spread over timesteps ---
@@ -277,6 +280,7 @@ impl Op {
             Op::Affine => "affine",
             Op::Peak => "peak",
             Op::Pick => "pick",
+            Op::HeadMap => "head_map",
             Op::Ssa { .. } => "ssa",
             Op::Fire { .. } => "fire",
             Op::Integrate { .. } => "integrate",
@@ -310,13 +314,13 @@ impl Op {
             Op::Curve(_) | Op::Normalise { .. } => matches!(stage, Tensor | Quantised | Spiking | Training),
             Op::Quant { .. } | Op::Product => stage == Quantised,
             Op::Affine | Op::Peak | Op::Pick => matches!(stage, Quantised | Spiking | Training),
-            Op::Ssa { .. } => matches!(stage, Quantised | Spiking),
+            Op::HeadMap | Op::Ssa { .. } => matches!(stage, Quantised | Spiking),
             Op::Fire { .. } | Op::Integrate { .. } | Op::Synapse | Op::Settle => stage == Spiking,
             Op::Training(_) => stage == Training,
         }
     }
 
-    /// Whether the operation keeps keys and values between calls.
+    /// Whether the operation keeps something of the tokens between calls.
     pub fn has_state(&self) -> bool {
         matches!(self, Op::Attention { .. } | Op::Ssa { .. })
     }
@@ -346,7 +350,7 @@ impl fmt::Display for Op {
             Op::Integrate { membrane, steps, curve: Curve::Identity } => write!(f, "[{},{steps}]", membrane.name()),
             Op::Integrate { membrane, steps, curve } => write!(f, "[{},{steps},{}]", membrane.name(), curve.name()),
             Op::Training(op) => f.write_str(&op.to_string()[op.name().len()..]),
-            Op::Ssa { heads, phases } => write!(f, "[ttfs,heads={heads},phases={phases}]"),
+            Op::Ssa { heads, variant } => write!(f, "[{},heads={heads}{}]", variant.name(), variant.attributes()),
             Op::Tokens
             | Op::Positions
             | Op::Weight(_)
@@ -362,6 +366,7 @@ impl fmt::Display for Op {
             | Op::Affine
             | Op::Peak
             | Op::Pick
+            | Op::HeadMap
             | Op::Synapse
             | Op::Settle => Ok(()),
         }

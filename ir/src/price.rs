@@ -7,6 +7,7 @@
 
 use crate::graph::{Graph, Value};
 use crate::op::{Binary, Layout, Op};
+use crate::ssa::{Ssa, neuron_of};
 use std::ops::AddAssign;
 
 /// What one node did, summed over a run.
@@ -18,7 +19,8 @@ pub struct Events {
     pub saturated: u64,
     /// Keys that queries met, summed over tokens (not over heads).
     pub keys: u64,
-    /// Additions that query spikes drove in attention scores: one for every spike and key it meets.
+    /// Additions that spikes drove in attention scores: one for every query spike and key it meets; of coincidences, one for
+    /// every pair of spikes that coincide; of linear attention, one for every spike of a query or key and channel of its sums.
     pub score_additions: u64,
     /// Keys that fired inside the window, summed over tokens and heads.
     pub value_keys: u64,
@@ -39,6 +41,8 @@ impl AddAssign for Events {
 pub struct Work {
     /// Multiply-accumulates of the dense network.
     pub dense_macs: u64,
+    /// Multiply-accumulates that the spiking network does where it is not spikes that meet weights.
+    pub macs: u64,
     /// Additions that spikes drove.
     pub additions: u64,
     /// Spikes that drove them.
@@ -50,6 +54,7 @@ pub struct Work {
 impl AddAssign for Work {
     fn add_assign(&mut self, other: Self) {
         self.dense_macs += other.dense_macs;
+        self.macs += other.macs;
         self.additions += other.additions;
         self.spikes += other.spikes;
         self.neurons += other.neurons;
@@ -92,7 +97,7 @@ pub fn parts(graph: &Graph) -> Vec<Option<(Option<u32>, Part)>> {
                 parts[value.index()] = Some((Some(layers), Part::Core));
                 layers += 1;
             }
-            Op::Linear(_) | Op::Product | Op::Synapse => {
+            Op::Linear(_) | Op::Product | Op::Synapse | Op::HeadMap => {
                 let part = if reads_attention(graph, node.args[0]) {
                     (Some(layers.max(1) - 1), Part::Projections)
                 } else if feeds(graph, &users, value, &|user| graph.node(user).op.has_state()) {
@@ -120,7 +125,7 @@ pub fn is_neuron(op: &Op) -> bool {
 fn is_between(graph: &Graph, value: Value) -> bool {
     let node = graph.node(value);
     match node.op {
-        Op::Settle | Op::Affine | Op::Pick | Op::Binary(Binary::Mul) => true,
+        Op::Settle | Op::Affine | Op::Pick | Op::HeadMap | Op::Binary(Binary::Mul) => true,
         Op::Binary(Binary::Add) => is_part(graph, value),
         op => is_neuron(&op),
     }
@@ -170,17 +175,29 @@ fn work_of(graph: &Graph, value: Value, tokens: u64, events: &[Events]) -> Work 
                 additions: spikes * width(value),
                 spikes,
                 neurons: tokens * width(node.args[0]),
+                ..Work::default()
             }
         }
+        // The dense network has no such map.
+        Op::HeadMap => Work { macs: tokens * matrix(node.args[1]), ..Work::default() },
         Op::Attention { .. } => Work { dense_macs: 2 * events[value.index()].keys * width(value), ..Work::default() },
-        Op::Ssa { heads, .. } => {
+        Op::Ssa { heads, variant } => {
             let Events { keys, score_additions, value_keys, .. } = events[value.index()];
             let head = width(value) / u64::from(heads);
-            Work {
+            let neurons = tokens * width(node.args[0]);
+            let work = Work {
                 dense_macs: 2 * keys * width(value),
                 additions: score_additions + value_keys * head,
-                spikes: value_keys + events[neuron_of(graph, node.args[0]).index()].spikes,
-                neurons: keys * u64::from(heads) + tokens * width(node.args[0]),
+                spikes: events[neuron_of(graph, node.args[0]).index()].spikes,
+                neurons,
+                ..Work::default()
+            };
+            match variant {
+                // Keys are neurons there.
+                Ssa::Ttfs { .. } | Ssa::TopK { .. } => {
+                    Work { spikes: work.spikes + value_keys, neurons: neurons + keys * u64::from(heads), ..work }
+                }
+                Ssa::Coincidence { .. } | Ssa::Linear { .. } | Ssa::Lif { .. } => work,
             }
         }
         // Not counted, and said so in reports.
@@ -214,14 +231,6 @@ fn work_of(graph: &Graph, value: Value, tokens: u64, events: &[Events]) -> Work 
     }
 }
 
-/// The neuron layer whose spikes a value is.
-fn neuron_of(graph: &Graph, value: Value) -> Value {
-    match graph.node(value).op {
-        Op::Settle => neuron_of(graph, graph.node(value).args[0]),
-        _ => value,
-    }
-}
-
 /// Energy of one operation, in picojoules, with where the numbers come from.
 #[derive(Clone, Copy, Debug)]
 pub struct PriceList {
@@ -246,6 +255,6 @@ impl PriceList {
     }
 
     pub fn spiking_pj(&self, work: &Work) -> f64 {
-        work.additions as f64 * self.addition_pj
+        work.additions as f64 * self.addition_pj + work.macs as f64 * self.mac_pj
     }
 }

@@ -8,6 +8,7 @@ use crate::curve::Curve;
 use crate::eval::{Array, Content, Real, row_sum};
 use crate::infer::broadcast;
 use crate::op::Scalar;
+use crate::ssa::meaning::HALVINGS;
 use crate::types::{Dim, Elem, Shape, Type};
 use std::fmt;
 
@@ -105,7 +106,7 @@ pub enum Training {
     /// `(ids i32[tokens], c f32[tokens,d]) -> f32[rows,d]`: the gradient by the table of `embed`.
     Scatter { rows: u32 },
     /// `(halving i32[heads]) -> f32[heads,tokens,tokens]`: `2^-(floor(i / h) - floor(j / h))` for query `i` and key `j <= i`
-    /// of a head whose memory halves every `h` tokens (0: never), 0 for later keys.
+    /// of a head whose memory halves every `h` tokens (0: never); 0 for later keys and after 16 halvings.
     Recency,
     /// `(logits, reference) -> f32[1]`: Kullback-Leibler divergence of the prediction `logits` from `reference`, in nats, mean
     /// over tokens.
@@ -420,7 +421,8 @@ pub fn recency(h: i32, i: usize, j: usize) -> f32 {
         return 0.0;
     }
     match usize::try_from(h) {
-        Ok(h) if h > 0 => libm::ldexpf(1.0, -((i / h - j / h).min(200) as i32)),
+        Ok(h) if h > 0 && i / h - j / h >= HALVINGS => 0.0,
+        Ok(h) if h > 0 => 1.0 / (1u32 << (i / h - j / h)) as f32,
         Ok(_) | Err(_) => 1.0,
     }
 }

@@ -11,22 +11,32 @@
 //! 8. After import and before training, parameters (weights, gains, offsets, tables, slopes) are constants.
 //! 9. Outputs are computed stills: no train leaves the program. (That a current is only ever settled follows from 3: no
 //!    other operation takes one.)
-//! 10. Attributes are numbers, finite ones where they scale. Quantised and spiking constants are finite, slopes of
-//!     attention are not negative, and i8 weights lie within -127 and 127.
+//! 10. Attributes are numbers, finite ones where they scale. Quantised and spiking constants are finite, slopes and sinks of
+//!     attention are not negative, periods of halving are 0 or powers of two, and i8 weights lie within -127 and 127.
 //! 11. A table that positions look up has a row for every token of the context; channels that are picked are channels.
 //! 12. No sum overflows, whatever the levels. Partial sums are sums over fewer terms or over the leading bits of the
 //!     levels, so the bounds hold at every timestep too:
 //!     - a product or synapse is i32: `max over outputs of sum over inputs of |weight| * levels <= 2^31 - 1`;
 //!     - a difference of attention scores is i64: `2 * head width * levels of q * levels of k <= 2^63 - 1`;
-//!     - attention's weighted values are i64: `2^11 * levels of v * context <= 2^63 - 1`.
+//!     - attention's weighted values are i64: `2^11 * levels of v * context <= 2^63 - 1`; by coincidence, with a score of at
+//!       most features times timesteps, perhaps squared and then i32, `score * 2^15 * levels of v * context <= 2^63 - 1`;
+//!     - so is what linear attention reads from its sums: `features * levels of q * levels of k * levels of v * 2^guard *
+//!       tokens <= 2^63 - 1`, where tokens are the context or twice the period of halving, whichever is less.
 //!
-//!     Where an attention keeps both below 2^31 as well (`narrow_attention`), engines may sum it in i32.
+//!     Where an attention by time to first spike keeps both below 2^31 as well (`narrow_attention`), engines may sum it in
+//!     i32.
+//! 13. Features of attention are never negative: the neurons that emit them are rectified, with gains and offsets behind the
+//!     rectifier that are not negative. Those of coincidences fire in their first timesteps (`fire`, `quant`), so that levels
+//!     say when they spike; only `lif` takes others.
 
+use crate::curve::Curve;
 use crate::diagnostic::Diagnostic;
-use crate::eval::FIRST_SPIKE_WEIGHT;
 use crate::graph::{Graph, Node, Stage, Value, Weight};
 use crate::infer;
+use crate::membrane::Membrane;
 use crate::op::{Binary, Op};
+use crate::ssa::meaning::{FIRST_SPIKE_WEIGHT, FRESH};
+use crate::ssa::{Output, Ssa, neuron_of};
 use crate::tensor::Tensor;
 use crate::text::{self, NAME_MAX};
 use crate::training::Training;
@@ -47,8 +57,10 @@ type Rule = fn(&Graph, &mut Vec<Diagnostic>);
 /// Rules that look at nothing but what they check.
 const SHAPE_RULES: &[Rule] = &[context, outputs, constants, operands_and_types, sizes];
 /// Rules that need those above to hold.
-const MEANING_RULES: &[Rule] =
-    &[liveness, legality, additions, thresholds, parameters, departures, attributes, numbers, tables, picks, sums];
+const MEANING_RULES: &[Rule] = &[
+    liveness, legality, additions, thresholds, parameters, departures, attributes, numbers, tables, picks, sums,
+    features,
+];
 
 /// Whether `graph` keeps the promises above.
 ///
@@ -263,6 +275,7 @@ fn parameters_of(node: &Node) -> Range<usize> {
         | Op::Product
         | Op::Synapse
         | Op::Pick
+        | Op::HeadMap
         | Op::Affine => 1..node.args.len(),
         Op::Ssa { .. } => 3..node.args.len(),
         // Training computes parameters from parameters.
@@ -328,6 +341,7 @@ fn attributes(graph: &Graph, errors: &mut Vec<Diagnostic>) {
             | Op::Affine
             | Op::Peak
             | Op::Pick
+            | Op::HeadMap
             | Op::Ssa { .. }
             | Op::Fire { .. }
             | Op::Integrate { .. }
@@ -353,12 +367,55 @@ fn numbers(graph: &Graph, errors: &mut Vec<Diagnostic>) {
             errors.push(at(graph, value, "its weights should lie within -127 and 127, one of them is -128"));
         }
     }
-    for (value, node) in graph.iter().filter(|(_, node)| matches!(node.op, Op::Ssa { .. })) {
-        let slope = graph.constant(node.args[3]).and_then(|weight| weight.tensor.as_f32());
-        if !all(slope, |x| x >= 0.0) {
-            errors.push(at(graph, value, "the slopes of attention should not be negative"));
+    for (value, node) in graph.iter() {
+        let Op::Ssa { variant, .. } = node.op else { continue };
+        let constant = |i: usize| node.args.get(i).and_then(|&arg| graph.constant(arg)).map(|weight| &weight.tensor);
+        let what = if variant.has_features() { "sinks" } else { "slopes" };
+        if !all(constant(3).and_then(|tensor| tensor.as_f32()), |x| x >= 0.0) {
+            errors.push(at(graph, value, format!("the {what} of attention should not be negative")));
+        }
+        let period = |x: i32| x == 0 || x > 0 && x.count_ones() == 1;
+        if variant.has_features() && !all(constant(4).and_then(|tensor| tensor.as_i32()), period) {
+            let message = "a head's memory should halve every 1, 2, 4, ... tokens, or never (0)";
+            errors.push(at(graph, value, message));
         }
     }
+}
+
+fn features(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+    for (value, node) in graph.iter() {
+        let Op::Ssa { variant, .. } = node.op else { continue };
+        if !variant.has_features() {
+            continue;
+        }
+        for &arg in &node.args[..2] {
+            let neuron = graph.node(neuron_of(graph, arg));
+            let positive = |i: usize| {
+                let constant = node_constant(graph, neuron, i).and_then(|weight| weight.tensor.as_f32());
+                all(constant, |x| x >= 0.0)
+            };
+            let sound = match neuron.op {
+                Op::Quant { curve: Curve::Relu, .. } | Op::Fire { curve: Curve::Relu, .. } => {
+                    positive(3) && positive(4)
+                }
+                Op::Integrate {
+                    membrane: Membrane::If | Membrane::IfHard | Membrane::Lif, curve: Curve::Relu, ..
+                } => {
+                    matches!(variant, Ssa::Lif { .. })
+                }
+                _ => false,
+            };
+            if !sound {
+                let message =
+                    format!("features of `{}` should be of rectified neurons, these are of `{}`", node.op, neuron.op);
+                errors.push(at(graph, value, message));
+            }
+        }
+    }
+}
+
+fn node_constant<'g>(graph: &'g Graph, node: &Node, i: usize) -> Option<&'g Weight> {
+    node.args.get(i).and_then(|&arg| graph.constant(arg))
 }
 
 /// Whether all elements satisfy `sound`; true where there are none. By blocks without an exit, which the compiler turns
@@ -396,9 +453,13 @@ fn sums(graph: &Graph, errors: &mut Vec<Diagnostic>) {
             }
         };
         // Settling a spike train gives its levels; settling a current, its synapse's product.
-        if let Op::Ssa { .. } = node.op {
-            let [scores, values] = attention_sums(graph, value);
-            bound("the difference of two scores", scores, i64::BITS);
+        if let Op::Ssa { variant, .. } = node.op {
+            let Sums { scores, values } = attention_sums(graph, value);
+            let scores_bits = match variant {
+                Ssa::Ttfs { .. } | Ssa::TopK { .. } | Ssa::Linear { .. } => i64::BITS,
+                Ssa::Coincidence { .. } | Ssa::Lif { .. } => i32::BITS,
+            };
+            bound("what scores come to", scores, scores_bits);
             bound("a weighted sum of values", values, i64::BITS);
         } else if let (Op::Product | Op::Synapse, Some(weight)) = (node.op, weight_of(graph, node)) {
             bound("a neuron's input", u128::from(largest_sum(&weight.tensor, levels)), i32::BITS);
@@ -406,21 +467,51 @@ fn sums(graph: &Graph, errors: &mut Vec<Diagnostic>) {
     }
 }
 
-/// What a difference of two scores, and a weighted sum of values, of a spiking attention cannot exceed.
-fn attention_sums(graph: &Graph, value: Value) -> [u128; 2] {
+/// What sums of a spiking attention cannot exceed.
+struct Sums {
+    /// A difference of two scores, or a score that is a weight.
+    scores: u128,
+    /// A weighted sum of values.
+    values: u128,
+}
+
+fn attention_sums(graph: &Graph, value: Value) -> Sums {
     let node = graph.node(value);
-    let Op::Ssa { heads, .. } = node.op else { return [0; 2] };
+    let Op::Ssa { heads, variant } = node.op else { return Sums { scores: 0, values: 0 } };
     let levels = |i: usize| {
         let found = node.args.get(i).and_then(|arg| graph.ty(*arg).levels());
         found.map_or(0, |(code, steps)| code.levels(steps) as u128)
     };
-    let head = graph.ty(value).shape().width().unwrap_or(0) as u128 / u128::from(heads);
-    [2 * head * levels(0) * levels(1), FIRST_SPIKE_WEIGHT as u128 * levels(2) * u128::from(graph.context)]
+    let head = graph.ty(node.args[0]).shape().width().unwrap_or(0) as u128 / u128::from(heads);
+    let context = u128::from(graph.context);
+    match variant {
+        Ssa::Ttfs { .. } | Ssa::TopK { .. } => {
+            Sums { scores: 2 * head * levels(0) * levels(1), values: FIRST_SPIKE_WEIGHT as u128 * levels(2) * context }
+        }
+        Ssa::Coincidence { .. } | Ssa::Lif { output: Output::Mean } => {
+            let most = head * levels(0);
+            let weight = if variant == (Ssa::Coincidence { squared: true }) { most * most } else { most };
+            Sums { scores: weight, values: weight * FRESH as u128 * levels(2) * context }
+        }
+        Ssa::Lif { output: Output::Spikes } => Sums { scores: head, values: head * FRESH as u128 * context },
+        Ssa::Linear { guard } => {
+            let halving = node_constant(graph, node, 4).and_then(|weight| weight.tensor.as_i32()).unwrap_or(&[]);
+            // What halves every h tokens holds less than 2 h of them.
+            let held = |&every: &i32| match u128::try_from(every) {
+                Ok(every) if every > 0 => context.min(2 * every),
+                _ => context,
+            };
+            let tokens = halving.iter().map(held).max().unwrap_or(context);
+            let row = head * levels(0) * levels(1) * (1 << guard) * tokens;
+            Sums { scores: row, values: row * levels(2) }
+        }
+    }
 }
 
-/// Whether the sums of a spiking attention fit i32.
+/// Whether the sums of an attention by time to first spike fit i32.
 pub fn narrow_attention(graph: &Graph, value: Value) -> bool {
-    attention_sums(graph, value).iter().all(|&most| most <= i32::MAX as u128)
+    let Sums { scores, values } = attention_sums(graph, value);
+    scores.max(values) <= i32::MAX as u128
 }
 
 /// What the magnitude of a sum that an i32 holds is at most.
@@ -450,11 +541,11 @@ pub fn largest_sum(weight: &Tensor, levels: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Data;
     use crate::graph::WeightId;
     use crate::op::{Layout, Scalar};
-    use crate::text::tests::{Sketch, all, quantised, spiking, thresholds};
+    use crate::text::tests::{Sketch, all, features, quantised, spiking, thresholds};
     use crate::types::{Code, Elem};
-    use crate::{Curve, Data};
     use std::sync::Arc;
 
     #[test]
@@ -595,6 +686,66 @@ mod tests {
         }
         assert_eq!(verify(&graph), Ok(()));
         assert!(!narrow_attention(&graph, ssa));
+    }
+
+    #[test]
+    fn features_are_rectified_and_memories_halve_at_powers_of_two() {
+        let told = |damage: &dyn Fn(&mut Graph)| {
+            let mut graph = features(Stage::Spiking);
+            damage(&mut graph);
+            let errors = verify(&graph).expect_err("damaged");
+            errors.into_iter().map(|error| error.message).collect::<Vec<String>>()
+        };
+        let halving = |data: [i32; 2]| move |g: &mut Graph| replace(g, "halving", Tensor::i32(&[2], data.to_vec()));
+        let period = "a head's memory should halve every 1, 2, 4, ... tokens, or never (0)";
+        for bad in [[3, 0], [0, -1], [i32::MIN, 1]] {
+            assert_eq!(told(&halving(bad)), [period; 5], "{bad:?}");
+        }
+        let sink = told(&|g| replace(g, "sink", Tensor::f32(&[2], vec![1.0, -1.0])));
+        assert_eq!(sink, ["the sinks of attention should not be negative"; 5]);
+        let negative = told(&|g| replace(g, "gain", Tensor::f32(&[6], vec![-1.0; 6])));
+        assert!(
+            negative[0].ends_with("should be of rectified neurons, these are of `fire[unary,4,relu]`"),
+            "{negative:?}"
+        );
+        let signed = |g: &mut Graph| {
+            for node in &mut g.nodes {
+                if let Op::Fire { code, steps, curve: Curve::Relu } = node.op {
+                    node.op = Op::Integrate { membrane: Membrane::StBif, steps, curve: Curve::Relu };
+                    assert_eq!(code, Code::Unary);
+                    node.args.drain(3..);
+                }
+            }
+        };
+        assert_eq!(told(&signed).len(), 10, "neurons that take spikes back are no features");
+    }
+
+    #[test]
+    fn sums_of_attention_are_bounded_by_context_and_halving() {
+        let attend = |variant, steps: u16, every: i32, context: u32| {
+            let mut s = Sketch::new(Stage::Quantised);
+            let tokens = s.add(Op::Tokens, &[]);
+            let (table, gain) = (s.f32("table", &[1, 1 << 10]), s.f32("gain", &[1 << 10]));
+            let x = s.add(Op::Embed, &[tokens, table]);
+            let code = if variant == (Ssa::Coincidence { squared: true }) { Code::Unary } else { Code::Binary };
+            let features = s.add(Op::Quant { code, steps, curve: Curve::Relu }, &[x, gain, gain, gain, gain]);
+            let sink = s.f32("sink", &[1]);
+            let halving = s.0.weight("halving", Arc::new(Tensor::i32(&[1], vec![every])));
+            let y = s.add(Op::Ssa { heads: 1, variant }, &[features, features, features, sink, halving]);
+            let mut graph = s.finish(&[("y", y)]);
+            graph.context = context;
+            verify(&graph).map_err(|errors| errors[0].message.clone())
+        };
+        assert_eq!(attend(Ssa::Coincidence { squared: true }, 45, 0, 8), Ok(()));
+        let told = attend(Ssa::Coincidence { squared: true }, 46, 0, 8);
+        assert_eq!(told, Err("what scores come to may reach 2218786816, an i32 sum ends at 2147483647".into()));
+        // 2^10 features of 10 bits each for q, k and v, 8 guard bits, so 2^15 tokens may be held.
+        let linear = Ssa::Linear { guard: 8 };
+        assert_eq!(attend(linear, 10, 0, 1 << 15), Ok(()));
+        assert_eq!(attend(linear, 10, 1 << 14, 1 << 20), Ok(()));
+        for (every, context) in [(0, 1 << 16), (1 << 15, 1 << 20)] {
+            assert!(attend(linear, 10, every, context).is_err_and(|told| told.contains("an i64 sum ends at")));
+        }
     }
 
     #[test]

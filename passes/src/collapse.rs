@@ -6,6 +6,7 @@
 //! settle (fire x)       =  quant x                    a neuron that integrates first emits exactly its level
 //! settle (synapse s w)  =  product (settle s) w       time commutes with everything linear
 //! ssa q k v             =  ssa (settle q) (settle k) (settle v)
+//! settle (ssa q k v)    =  ssa (settle q) (settle k) (settle v)      where it emits spikes
 //! ```
 
 use crate::egraph::pattern::Match;
@@ -20,6 +21,8 @@ const RULES: &[Rule] = &[
     Rule { name: "settle-curve",   left: "(settle (fire:f ?x ?a ?b ?g ?o))",       right: settle_curve },
     Rule { name: "settle-synapse", left: "(settle (synapse ?s ?w))",               right: settle_synapse },
     Rule { name: "settle-ssa",     left: "(ssa:a ?q ?k ?v ?c)",                    right: settle_ssa },
+    Rule { name: "settle-memory",  left: "(ssa:a ?q ?k ?v ?s ?h)",                 right: settle_memory },
+    Rule { name: "settle-emitted", left: "(settle (ssa:a ?q ?k ?v ?s ?h ?g))",     right: settle_emitted },
 ];
 
 /// Whether a program has neurons that answer within the timestep: what they say depends on the order of their inputs, so
@@ -77,6 +80,21 @@ fn settle_synapse(_: &Terms, m: &Match) -> Option<Expr> {
 }
 
 fn settle_ssa(terms: &Terms, m: &Match) -> Option<Expr> {
-    matches!(m.ty(terms, "q"), Type::Train { .. })
-        .then(|| Expr::op(m.op("a"), [settle(m, "q"), settle(m, "k"), settle(m, "v"), class(m, "c")]))
+    settle_attention(terms, m, &["c"])
+}
+
+fn settle_memory(terms: &Terms, m: &Match) -> Option<Expr> {
+    settle_attention(terms, m, &["s", "h"])
+}
+
+fn settle_emitted(terms: &Terms, m: &Match) -> Option<Expr> {
+    settle_attention(terms, m, &["s", "h", "g"])
+}
+
+/// That levels say when features spike is what the verifier promises of all but those of neurons that answer within the
+/// timestep, and these never collapse.
+fn settle_attention(terms: &Terms, m: &Match, constants: &[&str]) -> Option<Expr> {
+    let settled = ["q", "k", "v"].into_iter().map(|name| settle(m, name));
+    let args = settled.chain(constants.iter().map(|name| class(m, name)));
+    matches!(m.ty(terms, "q"), Type::Train { .. }).then(|| Expr::Op(m.op("a"), args.collect()))
 }

@@ -240,6 +240,7 @@ impl Tape {
             | Op::Attention { .. }
             | Op::Quant { .. }
             | Op::Product
+            | Op::HeadMap
             | Op::Ssa { .. }
             | Op::Fire { .. }
             | Op::Integrate { .. }

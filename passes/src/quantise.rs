@@ -15,7 +15,7 @@ use indexmap::IndexMap;
 use snnc_ir::eval;
 use snnc_ir::op::Layout;
 use snnc_ir::verify::{SUM_MAX, largest_sum};
-use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Op, Stage, Tensor, Value};
+use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Op, Ssa, Stage, Tensor, Value};
 use std::sync::Arc;
 
 /// The Quantised graph of a simplified Tensor graph.
@@ -509,7 +509,7 @@ impl Quantise<'_> {
         args.push(self.constant(format!("{name}.slope"), slope));
         let shift = values.centre.iter().zip(&values.lack).map(|(m, lack)| m + lack).collect();
         self.units.insert(value, Units { unit: values.scale, shift });
-        self.builder.add(Op::Ssa { heads, phases }, &args, &origin)
+        self.builder.add(Op::Ssa { heads, variant: Ssa::Ttfs { phases } }, &args, &origin)
     }
 }
 

@@ -12,7 +12,7 @@ use snnc_ir::membrane::Membrane;
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
 use snnc_ir::price::Events;
 use snnc_ir::types::{Carrier, Code, Elem, Shape, Type};
-use snnc_ir::{Curve, Diagnostic, Graph, Value, WeightId, infer, verify};
+use snnc_ir::{Curve, Diagnostic, Graph, Ssa, Value, WeightId, infer, verify};
 use std::fmt;
 
 /// Values and their rows begin at multiples of this, so that a vector load meets one cache line.
@@ -366,7 +366,8 @@ impl Planner<'_> {
                     self.step(at, work, &args[..1], &args[1..])?;
                 }
             }
-            Op::Ssa { heads, phases } => self.ssa(at, heads as usize, phases)?,
+            Op::Ssa { heads, variant: Ssa::Ttfs { phases } } => self.ssa(at, heads as usize, phases)?,
+            Op::Ssa { .. } | Op::HeadMap => return Err(self.misfit(at, "no kernel runs it yet")),
             Op::Binary(Binary::Add) => self.add(at)?,
             Op::Binary(kind @ (Binary::Mul | Binary::Div)) => {
                 let rows = |value: Value, width| self.graph.ty(value).shape() == Shape::rows(width);

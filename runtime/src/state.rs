@@ -3,6 +3,7 @@
 //! Memory grows with the sequence, doubling up to the context, so a short sequence in a long context stays small.
 
 use crate::jit::cast;
+use snnc_ir::ssa::State;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Type, Value};
 
@@ -27,7 +28,7 @@ pub struct Slot {
 impl Slot {
     /// `None` for a node that keeps no state.
     pub fn new(graph: &Graph, value: Value) -> Option<Self> {
-        let [keys, values] = graph.state_types(value)?;
+        let State::Rows { keys, values } = graph.state(value)? else { return None };
         let width = keys.shape().width()?;
         Some(Self { keys: Kept::new(keys)?, values: Kept::new(values)?, width, context: graph.context as usize })
     }

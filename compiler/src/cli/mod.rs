@@ -161,7 +161,8 @@ fn shared_program(input: Input, args: &EngineArgs, count: bool, threads: usize) 
             convert::raise(graph, rounded)?
         }
         Stage::Spiking if !args.stepped && !collapse::depends_on_order(&graph) => collapse::collapse(&graph)?,
-        Stage::Tensor | Stage::Quantised | Stage::Spiking => graph,
+        // A network in training is refused below.
+        Stage::Tensor | Stage::Quantised | Stage::Spiking | Stage::Training => graph,
     };
     let prices = args.prices.as_deref().map(prices::read).transpose()?;
     let engine = if args.interpret { Engine::Interpreter } else { Engine::Jit };

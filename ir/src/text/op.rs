@@ -5,6 +5,7 @@
 use crate::curve::Curve;
 use crate::membrane::Membrane;
 use crate::op::{Binary, Layout, Op, Perm, Scalar, Unary};
+use crate::ssa::{Output, Ssa};
 use crate::training::{Surrogate, Training};
 use crate::types::{Code, Dim, Shape};
 
@@ -48,6 +49,7 @@ fn plain(name: &str) -> Result<Op, String> {
         Op::Affine,
         Op::Peak,
         Op::Pick,
+        Op::HeadMap,
         Op::Synapse,
         Op::Settle,
     ];
@@ -91,8 +93,8 @@ fn with_attributes(name: &str, attributes: &[&str]) -> Result<Op, String> {
             let membrane = membrane.ok_or_else(|| format!("`{name}` is no membrane: there are {}", names()))?;
             Op::Integrate { membrane, steps: number(steps)?, curve }
         }
-        ("ssa", &["ttfs", heads, phases]) => {
-            Op::Ssa { heads: number(keyed(heads, "heads")?)?, phases: number(keyed(phases, "phases")?)? }
+        ("ssa", &[variant, heads, ref more @ ..]) => {
+            Op::Ssa { heads: number(keyed(heads, "heads")?)?, variant: ssa(variant, more)? }
         }
         ("sum", dims) => Op::Training(Training::Sum(shape(dims)?)),
         ("repeat", dims) => Op::Training(Training::Repeat(shape(dims)?)),
@@ -105,6 +107,25 @@ fn with_attributes(name: &str, attributes: &[&str]) -> Result<Op, String> {
         ("spread", &[width]) => Op::Training(Training::Spread { width: number(keyed(width, "width")?)? }),
         ("scatter", &[rows]) => Op::Training(Training::Scatter { rows: number(keyed(rows, "rows")?)? }),
         _ => return Err(format!("`{name}[{}]` is no operation", attributes.join(","))),
+    })
+}
+
+/// A variant of spiking attention by its name and what follows the heads.
+fn ssa(name: &str, attributes: &[&str]) -> Result<Ssa, String> {
+    Ok(match (name, attributes) {
+        ("ttfs", &[phases]) => Ssa::Ttfs { phases: number(keyed(phases, "phases")?)? },
+        ("topk", &[phases, keys]) => {
+            Ssa::TopK { phases: number(keyed(phases, "phases")?)?, keys: number(keyed(keys, "keys")?)? }
+        }
+        ("coincidence", &[]) => Ssa::Coincidence { squared: false },
+        ("coincidence", &["squared"]) => Ssa::Coincidence { squared: true },
+        ("linear", &[guard]) => Ssa::Linear { guard: number(keyed(guard, "guard")?)? },
+        ("lif", &[]) => Ssa::Lif { output: Output::Mean },
+        ("lif", &["output=spikes"]) => Ssa::Lif { output: Output::Spikes },
+        _ => {
+            let names = Ssa::NAMES.join(", ");
+            return Err(format!("`{name}` with `{}` is no attention: there are {names}", attributes.join(",")));
+        }
     })
 }
 

@@ -35,8 +35,8 @@ pub(crate) fn print_hashed(graph: &Graph, hashes: &[u64]) -> String {
             "" => writeln!(text, "{line}"),
             origin => writeln!(text, "{line:<width$} // {}", spell_origin(origin), width = ORIGIN_COLUMN),
         };
-        if let Some([keys, values]) = known_state(graph, value) {
-            let _ = writeln!(text, "     // state: keys {keys}, values {values}");
+        if let Some(state) = known_state(graph, value) {
+            let _ = writeln!(text, "     // state: {state}");
         }
     }
     text.push('\n');
@@ -73,11 +73,11 @@ fn node_line(labels: &[String], value: Value, node: &Node) -> String {
     format!("{} = {}{args} : {}", label_of(labels, value), node.op, node.ty)
 }
 
-/// `Graph::state_types` where the operands that it looks at exist.
-fn known_state(graph: &Graph, value: Value) -> Option<[crate::Type; 2]> {
+/// `Graph::state` where the operands that it looks at exist.
+fn known_state(graph: &Graph, value: Value) -> Option<crate::ssa::State> {
     let args = &graph.node(value).args;
     let known = args.len() >= 3 && args.iter().all(|arg| arg.index() < graph.nodes.len());
-    if known { graph.state_types(value) } else { None }
+    if known { graph.state(value) } else { None }
 }
 
 /// An origin ends its line, so only what could not be seen or trimmed away needs quotes.

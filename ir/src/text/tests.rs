@@ -6,6 +6,7 @@ use crate::curve::Curve;
 use crate::graph::{Graph, Stage, Value};
 use crate::membrane::Membrane;
 use crate::op::{Binary, Layout, Op, Perm, Scalar, Unary};
+use crate::ssa::{Output, Ssa};
 use crate::tensor::Tensor;
 use crate::training::{Surrogate, Training};
 use crate::types::{Code, Dim, Elem, Shape};
@@ -114,7 +115,7 @@ pub(crate) fn quantised() -> Graph {
     let product = s.add(Op::Product, &[levels, w]);
     let v = s.add(quant(7, Curve::Identity), &[product, gain, offset]);
     let slope = s.f32("slope", &[2]);
-    let a = s.add(Op::Ssa { heads: 2, phases: 8 }, &[levels, levels, v, slope]);
+    let a = s.add(Op::Ssa { heads: 2, variant: Ssa::Ttfs { phases: 8 } }, &[levels, levels, v, slope]);
     let mut y = a;
     for curve in Curve::ALL.into_iter().filter(|curve| *curve != Curve::Identity) {
         let h = s.add(Op::Quant { code: Code::Unary, steps: 15, curve }, &[y, gain, offset, gain, offset]);
@@ -137,7 +138,7 @@ pub(crate) fn spiking() -> Graph {
     let settled = s.add(Op::Settle, &[current]);
     let v = s.add(fire(Code::Binary, 7, Curve::Identity), &[settled, gain, offset]);
     let slope = s.f32("slope", &[2]);
-    let a = s.add(Op::Ssa { heads: 2, phases: 8 }, &[spikes, spikes, v, slope]);
+    let a = s.add(Op::Ssa { heads: 2, variant: Ssa::Ttfs { phases: 8 } }, &[spikes, spikes, v, slope]);
     let h = s.add(fire(Code::Unary, 15, Curve::GeluTanh), &[a, gain, offset, gain, offset]);
     let current = s.add(Op::Synapse, &[h, w]);
     let settled = s.add(Op::Settle, &[current]);
@@ -211,8 +212,51 @@ fn training() -> Graph {
     s.finish(&[("loss", losses[0]), ("x", spread), ("recency", recency)])
 }
 
+/// Attention of every variant that has features.
+pub(crate) fn features(stage: Stage) -> Graph {
+    let mut s = Sketch::new(stage);
+    let x = s.embedding();
+    let map = s.f32("map", &[2, 2, 3]);
+    let y = s.add(Op::HeadMap, &[x, map]);
+    let neuron = |code, steps, curve| match stage {
+        Stage::Spiking => Op::Fire { code, steps, curve },
+        Stage::Imported | Stage::Tensor | Stage::Quantised | Stage::Training => Op::Quant { code, steps, curve },
+    };
+    let (gain, offset, narrow) = (s.f32("gain", &[6]), s.f32("offset", &[6]), s.f32("narrow", &[4]));
+    let q = s.add(neuron(Code::Unary, 4, Curve::Relu), &[y, gain, offset, gain, offset]);
+    let k = s.add(neuron(Code::Unary, 4, Curve::Relu), &[y, offset, gain, gain, offset]);
+    let v = s.add(neuron(Code::Unary, 4, Curve::Identity), &[x, narrow, narrow]);
+    let (sink, halving) = (s.f32("sink", &[2]), s.i32("halving", &[2]));
+    let ssa = |variant| Op::Ssa { heads: 2, variant };
+    let mut outputs = Vec::new();
+    for (name, variant) in [
+        ("counted", Ssa::Coincidence { squared: false }),
+        ("squared", Ssa::Coincidence { squared: true }),
+        ("summed", Ssa::Linear { guard: 8 }),
+        ("mean", Ssa::Lif { output: Output::Mean }),
+    ] {
+        outputs.push((name, s.add(ssa(variant), &[q, k, v, sink, halving])));
+    }
+    let spikes = s.add(ssa(Ssa::Lif { output: Output::Spikes }), &[q, k, v, sink, halving, narrow]);
+    let levels = if stage == Stage::Spiking { s.add(Op::Settle, &[spikes]) } else { spikes };
+    outputs.push(("emitted", s.add(Op::Affine, &[levels, narrow, narrow])));
+    let slope = s.f32("slope", &[2]);
+    outputs.push(("best", s.add(ssa(Ssa::TopK { phases: 8, keys: 2 }), &[v, v, v, slope])));
+    s.finish(&outputs)
+}
+
 pub(crate) fn all() -> Vec<Graph> {
-    vec![imported(), tensor(), quantised(), spiking(), thresholds(), prompt(), training()]
+    vec![
+        imported(),
+        tensor(),
+        quantised(),
+        spiking(),
+        thresholds(),
+        prompt(),
+        features(Stage::Quantised),
+        features(Stage::Spiking),
+        training(),
+    ]
 }
 
 /// Parses with the weights of `graph`.
@@ -272,7 +316,8 @@ fn ordinal(op: &Op) -> usize {
         Op::Integrate { .. } => 28,
         Op::Peak => 29,
         Op::Pick => 30,
-        Op::Training(_) => 31,
+        Op::HeadMap => 31,
+        Op::Training(_) => 32,
     }
 }
 
@@ -282,7 +327,7 @@ fn the_samples_have_every_operation() {
     let mut met: Vec<usize> = graphs.iter().flat_map(|graph| &graph.nodes).map(|node| ordinal(&node.op)).collect();
     met.sort_unstable();
     met.dedup();
-    assert_eq!(met, (0..32).collect::<Vec<usize>>());
+    assert_eq!(met, (0..33).collect::<Vec<usize>>());
 }
 
 #[test]
@@ -293,7 +338,9 @@ fn a_program_looks_like_this() {
     let x = s.add(Op::Embed, &[tokens, table]);
     let fire = Op::Fire { code: Code::Binary, steps: 7, curve: Curve::GeluTanh };
     let spikes = s.add(fire, &[x, gain, gain, gain, gain]);
-    let y = s.0.add(Op::Ssa { heads: 2, phases: 8 }, &[spikes, spikes, spikes, slope], "").expect("it fits");
+    let y =
+        s.0.add(Op::Ssa { heads: 2, variant: Ssa::Ttfs { phases: 8 } }, &[spikes, spikes, spikes, slope], "")
+            .expect("it fits");
     let expected = r#"snnc 1 spiking context=8
 
 weight @wte : f32[16,4] HASH

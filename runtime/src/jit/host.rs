@@ -9,10 +9,10 @@ use crate::plan::{Plan, Step, Work, level_bytes, plane_bytes};
 use crate::pool::Pool;
 use crate::program::Options;
 use crate::state::{Level, Slot};
-use snnc_ir::eval::phase_weights;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::Layout;
 use snnc_ir::price::Events;
+use snnc_ir::ssa::meaning::phase_weights;
 use snnc_ir::types::{Code, Elem};
 use snnc_ir::{Curve, Diagnostic, Graph, Type};
 

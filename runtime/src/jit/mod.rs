@@ -14,7 +14,6 @@ mod synapse;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use host::dense_curve;
 use crate::kernels::{Isa, Kernels};
 use crate::meter::{Meter, Products};
 use crate::plan::{Place, Plan, Step, When, Work};
@@ -23,6 +22,7 @@ use crate::prices::Prices;
 use crate::program::Options;
 use crate::session::{Machine, Rows, Span};
 use crate::state::Slot;
+pub(crate) use host::dense_curve;
 use host::{Fault, Prepared};
 pub(crate) use memory::cast;
 use memory::{Arena, Code, Record, Run, Tally};

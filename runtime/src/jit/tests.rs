@@ -3,7 +3,7 @@
 use crate::{Engine, Executed, Isa, Options, Prices, Products, Program, Rows, Session};
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
 use snnc_ir::price::Events;
-use snnc_ir::{Builder, Code, Curve, Graph, Stage, Tensor, Value};
+use snnc_ir::{Builder, Code, Curve, Graph, Ssa, Stage, Tensor, Value};
 use std::sync::Arc;
 
 /// A small transformer with everything that a stage may hold.
@@ -148,7 +148,7 @@ impl Maker {
         }
         let most = (self.net.code.levels(self.net.steps) as f32).powi(2);
         let slope = self.floats(&[heads as usize], 5.0 / most, 60.0 / most);
-        let y = self.op(Op::Ssa { heads, phases: 8 }, &[qkv[0], qkv[1], qkv[2], slope])?;
+        let y = self.op(Op::Ssa { heads, variant: Ssa::Ttfs { phases: 8 } }, &[qkv[0], qkv[1], qkv[2], slope])?;
         let scale = most.sqrt() / 2.0;
         let y = self.neurons(y, width, scale, Curve::Identity)?;
         let sums = self.sums(y, width, width)?;

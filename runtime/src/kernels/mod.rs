@@ -28,8 +28,8 @@ pub use elementwise::Curve;
 pub use events::Events;
 pub use neuron::{Bend, Code, Level, Neuron, Potential};
 pub use product::{OUTPUTS, Panels};
-pub use whole::{Axis, Map, Matrix, Zip, multiply};
 pub use ssa::{Scratch, Ssa, SsaCount};
+pub use whole::{Axis, Map, Matrix, Zip, multiply};
 
 /// The environment variable that names the instruction set to use.
 pub const ISA_VARIABLE: &str = "SNNC_ISA";

@@ -240,15 +240,15 @@ fn matmul(a: &View, a_data: &[f32], b: &View, b_data: &[f32], y: &mut [f32]) {
     let split = |view: &View| {
         let inner = view.sizes.len() - 2;
         let matrix = ([view.sizes[inner], view.sizes[inner + 1]], [view.steps[inner], view.steps[inner + 1]]);
-        let lead: Vec<(usize, usize)> = view.sizes[..inner].iter().copied().zip(view.steps[..inner].iter().copied()).collect();
+        let lead: Vec<(usize, usize)> =
+            view.sizes[..inner].iter().copied().zip(view.steps[..inner].iter().copied()).collect();
         (matrix, lead)
     };
     let ((a_sizes, a_steps), a_lead) = split(a);
     let ((b_sizes, b_steps), b_lead) = split(b);
     let rank = a_lead.len().max(b_lead.len());
-    let at = |lead: &[(usize, usize)], axis: usize| {
-        axis.checked_sub(rank - lead.len()).map_or((1, 0), |axis| lead[axis])
-    };
+    let at =
+        |lead: &[(usize, usize)], axis: usize| axis.checked_sub(rank - lead.len()).map_or((1, 0), |axis| lead[axis]);
     let lead: Vec<usize> = (0..rank).map(|axis| at(&a_lead, axis).0.max(at(&b_lead, axis).0)).collect();
     let offset = |lead_of: &[(usize, usize)], mut flat: usize| {
         let mut offset = 0;

@@ -67,9 +67,16 @@ pub enum Work {
     Affine,
     Softmax,
     Most,
-    Causal { keep: f32, drop: f32 },
-    Normalise { eps: f32 },
-    NormaliseBack { eps: f32 },
+    Causal {
+        keep: f32,
+        drop: f32,
+    },
+    Normalise {
+        eps: f32,
+    },
+    NormaliseBack {
+        eps: f32,
+    },
     Peak,
     PeakBack,
     Pick,

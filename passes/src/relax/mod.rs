@@ -7,10 +7,15 @@
 //! and what a level is worth together (Esser et al. 2020, LSQ), so that levels become finer or wider and nothing else.
 //! `Relaxed::constants` says what the program's constants become.
 
+mod attention;
+
 use indexmap::IndexMap;
-use snnc_ir::op::{Layout, Perm, Scalar};
-use snnc_ir::training::{LEVEL_MAX, Surrogate, Training};
-use snnc_ir::{Binary, Builder, Curve, Diagnostic, Dim, Graph, Op, Shape, Stage, Tensor, Unary, Value, Weight};
+use snnc_ir::membrane::{KEPT, Membrane};
+use snnc_ir::op::{Layout, Perm};
+use snnc_ir::ssa::neuron_of;
+use snnc_ir::training::{Surrogate, Training};
+use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Op, Shape, Stage, Tensor, Type, Unary, Value, Weight};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Which parameters train.
@@ -61,10 +66,7 @@ pub struct Relaxed {
 /// are about 1/20, so that one rate of learning suits weights and logarithms.
 const WEIGHT_UNIT: f32 = 20.0;
 
-/// What masks a score; finite, since values are.
-const MASKED: f32 = -1e9;
-
-/// The relaxed graph of a collapsed program (stage `quantised`) that learns from `teacher` (stage `tensor`).
+/// The relaxed graph of a program (stage `quantised` or `spiking`: both mean the same) that learns from `teacher` (stage `tensor`).
 ///
 /// # Errors
 /// An operation that has no relaxation; nothing that trains.
@@ -88,9 +90,8 @@ pub fn relax(program: &Graph, teacher: &Graph, recipe: Recipe) -> Result<Relaxed
     };
     let loss = loss.map_err(one)?;
     let effective = std::mem::take(&mut relaxing.effective);
-    let all = relaxing.builder.finish(
-        std::iter::once((crate::gradient::LOSS.to_string(), loss)).chain(effective).collect(),
-    );
+    let all =
+        relaxing.builder.finish(std::iter::once((crate::gradient::LOSS.to_string(), loss)).chain(effective).collect());
     let (loss, constants) = all.outputs.split_at(1);
     let [graph, constants] = [loss, constants].map(|outputs| Builder::with_outputs(&all, outputs.to_vec()));
     // What leads to no loss has no gradient.
@@ -120,13 +121,21 @@ struct Relaxing {
     origin: String,
 }
 
-/// Levels of a neuron: as attention reads them, and as projections do.
-#[derive(Clone, Copy)]
-struct Levels {
+/// A layer of neurons.
+#[derive(Clone, Debug)]
+struct Neurons {
+    /// Levels, or how many spikes: as attention reads them.
     plain: Value,
+    /// The same in units that do not change with the threshold: as projections read them.
     worth: Value,
     /// The logarithm of what a level is worth, where it may change.
     log: Option<Value>,
+    /// Of neurons that are rectified and emit a level in their first timesteps: the potential as if they were not.
+    potential: Option<Value>,
+    /// The largest level.
+    most: u32,
+    /// Of neurons that answer within the timestep: spikes, one value a timestep.
+    spikes: Vec<Value>,
 }
 
 impl Relaxing {
@@ -144,8 +153,9 @@ impl Relaxing {
     /// Adds a graph; `own`: the one that trains.
     fn graph(&mut self, graph: &Graph, own: bool) -> Result<Vec<Value>, Diagnostic> {
         self.own = own;
+        let features = features(graph);
         let mut map = Vec::with_capacity(graph.nodes.len());
-        let mut levels: IndexMap<Value, Levels> = IndexMap::new();
+        let mut layers: IndexMap<Value, Neurons> = IndexMap::new();
         for (value, node) in graph.iter() {
             self.origin = graph.origin(value).to_string();
             let args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
@@ -153,10 +163,13 @@ impl Relaxing {
             let known = |i: usize| {
                 weight(i).ok_or_else(|| Diagnostic::new(graph.origin(value), "a parameter that is no constant"))
             };
+            let layer = |i: usize| node.args.get(i).and_then(|&arg| layers.get(&neuron_of(graph, arg)));
             map.push(match node.op {
                 // Constants are made where they are read.
                 Op::Weight(_) => Value(0),
-                Op::Tokens | Op::Positions | Op::Curve(_) | Op::Normalise { .. } | Op::Peak => self.add(node.op, &args)?,
+                Op::Tokens | Op::Positions | Op::Curve(_) | Op::Normalise { .. } | Op::Peak => {
+                    self.add(node.op, &args)?
+                }
                 Op::Binary(Binary::Add | Binary::Mul | Binary::Div) => self.add(node.op, &args)?,
                 Op::Embed => {
                     let table = self.table(known(1)?)?;
@@ -178,23 +191,60 @@ impl Relaxing {
                     self.add(Op::Binary(Binary::Add), &[y, bias])?
                 }
                 Op::Attention { heads, scale } => self.attention(&args, heads, scale)?,
-                Op::Quant { code, steps, curve } => {
+                Op::Quant { code, steps, curve } | Op::Fire { code, steps, curve } => {
                     let mut x = args[0];
                     let gain = node.args.len() - 2;
                     if curve != Curve::Identity {
                         x = self.affine(x, known(1)?, known(2)?)?;
-                        x = self.add(Op::Curve(curve), &[x])?;
                     }
-                    let found = self.neuron(x, known(gain)?, known(gain + 1)?, code.levels(steps))?;
-                    levels.insert(value, found);
-                    found.plain
+                    let most = code.levels(steps) as u32;
+                    let found = match features.contains(&value) {
+                        true => self.feature_neurons(x, known(gain)?, known(gain + 1)?, most)?,
+                        false => self.neurons(x, curve, known(gain)?, known(gain + 1)?, most)?,
+                    };
+                    let plain = found.plain;
+                    layers.insert(value, found);
+                    plain
                 }
-                Op::Product => {
-                    let read = levels.get(&node.args[0]).copied();
-                    self.product(args[0], read, known(1)?, is_shared(graph, node.args[1]))?
+                Op::Integrate { membrane, steps, curve } => {
+                    if matches!(graph.ty(node.args[0]), Type::Train { .. }) {
+                        let message = "neurons that hear a current timestep by timestep cannot be trained yet";
+                        return Err(Diagnostic::new(graph.origin(value), message)
+                            .note("compile with neurons that integrate first: without --neuron"));
+                    }
+                    let x = self.affine(args[0], known(1)?, known(2)?)?;
+                    let found = self.prompt(x, membrane, steps, curve)?;
+                    let plain = found.plain;
+                    layers.insert(value, found);
+                    plain
                 }
-                Op::Ssa { heads, phases } => self.ttfs(&args, known(3)?, heads, phases)?,
-                op => return Err(Diagnostic::new(graph.origin(value), format!("`{op}` cannot be trained yet"))),
+                Op::Product | Op::Synapse => {
+                    self.product(args[0], layer(0).cloned(), known(1)?, is_shared(graph, node.args[1]))?
+                }
+                Op::Settle => args[0],
+                Op::HeadMap => self.head_map(args[0], known(1)?)?,
+                Op::Ssa { heads, variant } => {
+                    let layers = [0, 1, 2].map(|i| layer(i).cloned());
+                    let [Some(q), Some(k), Some(v)] = layers else {
+                        return Err(Diagnostic::new(graph.origin(value), "attention on what no neurons emit"));
+                    };
+                    self.ssa([q, k, v], variant, heads, known(3)?, weight(4))?
+                }
+                Op::Unary(_)
+                | Op::Binary(Binary::Sub | Binary::Pow | Binary::Min | Binary::Max)
+                | Op::Causal { .. }
+                | Op::Where
+                | Op::MatMul
+                | Op::Transpose(_)
+                | Op::Reshape(_)
+                | Op::Slice { .. }
+                | Op::Mean
+                | Op::Softmax
+                | Op::Split { .. }
+                | Op::Merge
+                | Op::Training(_) => {
+                    return Err(Diagnostic::new(graph.origin(value), format!("`{}` has no relaxation", node.op)));
+                }
             });
         }
         Ok(map)
@@ -288,19 +338,39 @@ impl Relaxing {
         self.two(Binary::Mul, shift, unit)
     }
 
+    /// `constant + delta`, where it trains: of maps, whose numbers are about 1.
+    fn added(&mut self, weight: &Weight) -> Result<Value, Diagnostic> {
+        let plain = self.fixed(weight);
+        if !self.trains(weight, Kind::Weight) {
+            return Ok(plain);
+        }
+        let delta = self.parameter(weight, "delta", weight.tensor.sizes());
+        let value = self.two(Binary::Add, plain, delta)?;
+        Ok(self.becomes(weight, value))
+    }
+
     fn affine(&mut self, x: Value, gain: &Weight, offset: &Weight) -> Result<Value, Diagnostic> {
         let (gain, offset) = (self.factor(gain)?, self.offset(offset)?);
         self.add(Op::Affine, &[x, gain, offset])
     }
 
-    /// `level((x gain + offset) exp(-log) + shift)`, worth `exp(log)` each.
-    fn neuron(&mut self, x: Value, gain: &Weight, offset: &Weight, most: i32) -> Result<Levels, Diagnostic> {
-        let level = Training::Level { most: most as u32 };
+    /// `level((curve(x) gain + offset) exp(-log) + shift)`, worth `exp(log)` each.
+    fn neurons(
+        &mut self,
+        x: Value,
+        curve: Curve,
+        gain: &Weight,
+        offset: &Weight,
+        most: u32,
+    ) -> Result<Neurons, Diagnostic> {
+        let x = if curve == Curve::Identity { x } else { self.add(Op::Curve(curve), &[x])? };
+        let level = Training::Level { most };
         let [plain_gain, plain_offset] = [gain, offset].map(|weight| self.fixed(weight));
+        let silent = Neurons { plain: x, worth: x, log: None, potential: None, most, spikes: Vec::new() };
         if !self.trains(gain, Kind::Threshold) {
             let p = self.add(Op::Affine, &[x, plain_gain, plain_offset])?;
             let plain = self.training(level, &[p])?;
-            return Ok(Levels { plain, worth: plain, log: None });
+            return Ok(Neurons { plain, worth: plain, ..silent });
         }
         let log = self.parameter(gain, "log", gain.tensor.sizes());
         let less = self.add(Op::Unary(Unary::Neg), &[log])?;
@@ -315,7 +385,67 @@ impl Relaxing {
         self.becomes(offset, new_offset);
         let plain = self.training(level, &[p])?;
         let worth = self.two(Binary::Mul, plain, more)?;
-        Ok(Levels { plain, worth, log: Some(log) })
+        Ok(Neurons { plain, worth, log: Some(log), ..silent })
+    }
+
+    /// Rectified neurons that attention reads: what comes before the rectifier trains, and says enough.
+    fn feature_neurons(&mut self, x: Value, gain: &Weight, offset: &Weight, most: u32) -> Result<Neurons, Diagnostic> {
+        let [gain, offset] = [gain, offset].map(|weight| self.fixed(weight));
+        let potential = self.add(Op::Affine, &[x, gain, offset])?;
+        let rectified = self.add(Op::Curve(Curve::Relu), &[x])?;
+        let p = self.add(Op::Affine, &[rectified, gain, offset])?;
+        let plain = self.training(Training::Level { most }, &[p])?;
+        Ok(Neurons { plain, worth: plain, log: None, potential: Some(potential), most, spikes: Vec::new() })
+    }
+
+    /// Neurons that answer within the timestep, timestep by timestep; `x` flows evenly. What a spike takes from the membrane
+    /// is taken to be a constant.
+    fn prompt(&mut self, x: Value, membrane: Membrane, steps: u16, curve: Curve) -> Result<Neurons, Diagnostic> {
+        if membrane == Membrane::StBif {
+            return Err(Diagnostic::new(&self.origin, "neurons that take spikes back cannot be trained yet")
+                .note("compile with neurons that integrate first: without --neuron st_bif"));
+        }
+        let signs: &[f32] = if curve == Curve::Relu { &[1.0] } else { &[1.0, -1.0] };
+        let mut spikes: Vec<Value> = Vec::new();
+        for &sign in signs {
+            let share = self.number(sign / f32::from(steps));
+            let input = self.two(Binary::Mul, x, share)?;
+            let mut potential = None;
+            for t in 0..usize::from(steps) {
+                let kept = if membrane == Membrane::Lif { KEPT as f32 } else { 1.0 };
+                let v = match potential {
+                    None => {
+                        let start = self.number(0.5 * kept);
+                        self.two(Binary::Add, input, start)?
+                    }
+                    Some(potential) => {
+                        let kept = self.number(kept);
+                        let kept = self.two(Binary::Mul, potential, kept)?;
+                        self.two(Binary::Add, kept, input)?
+                    }
+                };
+                let one = self.number(1.0);
+                let over = self.two(Binary::Sub, v, one)?;
+                let spike = self.training(Training::Step(self.recipe.surrogate), &[over])?;
+                let taken = self.training(Training::Hold, &[spike])?;
+                potential = Some(match membrane {
+                    Membrane::IfHard => {
+                        let left = self.two(Binary::Sub, one, taken)?;
+                        self.two(Binary::Mul, v, left)?
+                    }
+                    Membrane::If | Membrane::Lif | Membrane::StBif => self.two(Binary::Sub, v, taken)?,
+                });
+                match spikes.get(t) {
+                    Some(&positive) => spikes[t] = self.two(Binary::Sub, positive, spike)?,
+                    None => spikes.push(spike),
+                }
+            }
+        }
+        let mut plain = spikes[0];
+        for &spike in &spikes[1..] {
+            plain = self.two(Binary::Add, plain, spike)?;
+        }
+        Ok(Neurons { plain, worth: plain, log: None, potential: None, most: u32::from(steps), spikes })
     }
 
     /// Rows of a table, or of an 8-bit weight turned.
@@ -348,7 +478,7 @@ impl Relaxing {
     fn product(
         &mut self,
         x: Value,
-        levels: Option<Levels>,
+        neurons: Option<Neurons>,
         weight: &Weight,
         shared: bool,
     ) -> Result<Value, Diagnostic> {
@@ -360,7 +490,7 @@ impl Relaxing {
         }
         let trains = self.trains(weight, Kind::Weight);
         let w = if trains { self.moved(weight, plain)? } else { plain };
-        let log = levels.and_then(|levels| levels.log);
+        let log = neurons.as_ref().and_then(|neurons| neurons.log);
         if let Some(log) = log {
             let column = self.add(Op::Reshape(Shape::fixed(&[weight.tensor.sizes()[0], 1])), &[log])?;
             let column = self.add(Op::Unary(Unary::Exp), &[column])?;
@@ -370,7 +500,7 @@ impl Relaxing {
             self.becomes(weight, w);
         }
         // Levels times their worth: a gradient by it then takes no product more.
-        self.add(Op::MatMul, &[levels.map_or(x, |levels| levels.worth), w])
+        self.add(Op::MatMul, &[neurons.map_or(x, |neurons| neurons.worth), w])
     }
 
     /// A weight and what is learned beside it.
@@ -414,64 +544,19 @@ impl Relaxing {
         let Some(perm) = Perm::new(&axes) else { unreachable!("an exchange is a permutation") };
         self.add(Op::Transpose(perm), &[value])
     }
+}
 
-    /// `[heads, tokens, tokens]`: every query's product with every key.
-    fn scores(&mut self, q: Value, k: Value, heads: u32) -> Result<Value, Diagnostic> {
-        let [q, k] = [q, k].map(|x| self.add(Op::Split { heads }, &[x]));
-        let k = self.turned(k?)?;
-        self.add(Op::MatMul, &[q?, k])
-    }
-
-    fn masked(&mut self, scores: Value) -> Result<Value, Diagnostic> {
-        let mask = Op::Causal { keep: Scalar::new(0.0), drop: Scalar::new(MASKED) };
-        let mask = self.add(mask, &[])?;
-        self.two(Binary::Add, scores, mask)
-    }
-
-    fn attention(&mut self, args: &[Value], heads: u32, scale: Scalar) -> Result<Value, Diagnostic> {
-        let scores = self.scores(args[0], args[1], heads)?;
-        let scale = self.number(scale.get());
-        let scores = self.two(Binary::Mul, scores, scale)?;
-        let scores = self.masked(scores)?;
-        let weights = self.add(Op::Softmax, &[scores])?;
-        let v = self.add(Op::Split { heads }, &[args[2]])?;
-        let mixed = self.add(Op::MatMul, &[weights, v])?;
-        self.add(Op::Merge, &[mixed])
-    }
-
-    /// `ssa[ttfs]` as `docs/ir.md` has it, phases and weights rounded; the slope trains.
-    fn ttfs(&mut self, args: &[Value], slope: &Weight, heads: u32, phases: u32) -> Result<Value, Diagnostic> {
-        let rounded = Training::Level { most: LEVEL_MAX };
-        let scores = self.scores(args[0], args[1], heads)?;
-        let slope = self.factor(slope)?;
-        let slope = self.add(Op::Reshape(Shape::fixed(&[heads as usize, 1, 1])), &[slope])?;
-        let scores = self.two(Binary::Mul, scores, slope)?;
-        let scores = self.masked(scores)?;
-        let most = self.training(Training::Most, &[scores])?;
-        let late = self.two(Binary::Sub, most, scores)?;
-        let phase = self.training(rounded, &[late])?;
-        let fall = self.number(-std::f32::consts::LN_2 / phases as f32);
-        let exponent = self.two(Binary::Mul, phase, fall)?;
-        let weight = self.add(Op::Unary(Unary::Exp), &[exponent])?;
-        let first = self.number(snnc_ir::eval::FIRST_SPIKE_WEIGHT as f32);
-        let weight = self.two(Binary::Mul, weight, first)?;
-        let weight = self.training(rounded, &[weight])?;
-        self.mean(weight, args[2], heads, None)
-    }
-
-    /// Values weighed by `[heads, tokens, tokens]`, divided by the weights' sum plus `more`, `[heads]`.
-    fn mean(&mut self, weights: Value, v: Value, heads: u32, more: Option<Value>) -> Result<Value, Diagnostic> {
-        let v = self.add(Op::Split { heads }, &[v])?;
-        let mixed = self.add(Op::MatMul, &[weights, v])?;
-        let shape = Shape::new(&[Dim::Fixed(heads), Dim::Tokens, Dim::Fixed(1)]);
-        let mut sum = self.training(Training::Sum(shape), &[weights])?;
-        if let Some(more) = more {
-            let more = self.add(Op::Reshape(Shape::fixed(&[heads as usize, 1, 1])), &[more])?;
-            sum = self.two(Binary::Add, sum, more)?;
+/// Neurons whose spikes are features of attention.
+fn features(graph: &Graph) -> HashSet<Value> {
+    let mut features = HashSet::new();
+    for node in &graph.nodes {
+        if let Op::Ssa { variant, .. } = node.op
+            && variant.has_features()
+        {
+            features.extend(node.args[..2].iter().map(|&arg| neuron_of(graph, arg)));
         }
-        let mean = self.two(Binary::Div, mixed, sum)?;
-        self.add(Op::Merge, &[mean])
     }
+    features
 }
 
 /// Whether an embedding reads the constant as well.
@@ -484,8 +569,13 @@ fn root_mean_square(x: impl Iterator<Item = f32>) -> f32 {
     (sum / f64::from(count.max(1))).sqrt() as f32
 }
 
-/// Numbers between -1 and 1, spread evenly (the fractions of multiples of the golden ratio): as good as chance as the start
-/// of a factor.
+/// Numbers between -1 and 1 that look like chance and are the same every time (xorshift).
 fn spread(count: usize) -> impl Iterator<Item = f32> {
-    (1..=count).map(|i| ((i as f64 * 0.618_033_988_749_894_9).fract() * 2.0 - 1.0) as f32)
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    (0..count).map(move |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+    })
 }

@@ -1,0 +1,308 @@
+//! What spiking attention computes, slow and obvious: the oracle's part of it.
+//!
+//! Integers are exact in 64 bits. A result is one division: the weighted sum of values over the sum of weights, which a
+//! sink adds to where there is one; 0 over 0 is 0.
+
+use crate::eval::Real;
+use crate::membrane::Membrane;
+use crate::price::Events;
+use crate::types::Code;
+use std::ops::Range;
+
+/// Weight of the key that fires in the first phase of time-to-first-spike attention: 2^11.
+pub const FIRST_SPIKE_WEIGHT: i32 = 1 << 11;
+
+/// Weights of the phases: `round(2^11 * 2^(-k / phases))`, as far as they are above 0.
+pub fn phase_weights(phases: u32) -> Vec<i32> {
+    (0..)
+        .map(|k| {
+            libm::floor(f64::from(FIRST_SPIKE_WEIGHT) * libm::exp2(-f64::from(k) / f64::from(phases)) + 0.5) as i32
+        })
+        .take_while(|&weight| weight > 0)
+        .collect()
+}
+
+/// Halvings after which a key has no weight left.
+pub const HALVINGS: usize = 16;
+
+/// What a key's weight is multiplied by before its first halving.
+pub const FRESH: i64 = 1 << (HALVINGS - 1);
+
+/// How often the weight of the key at position `key` has halved when position `at` asks, in a head that halves every `every`
+/// tokens; 0 is never.
+pub fn halvings(at: usize, key: usize, every: i32) -> usize {
+    let block =
+        |position: usize| usize::try_from(every).ok().and_then(|every| position.checked_div(every)).unwrap_or(0);
+    block(at) - block(key)
+}
+
+/// The first position whose key has weight left when position `at` asks.
+pub fn first_key(at: usize, every: i32) -> usize {
+    let every = usize::try_from(every).unwrap_or(0);
+    at.checked_div(every).unwrap_or(0).saturating_sub(HALVINGS - 1) * every
+}
+
+/// Where a call of attention stands: how many tokens were before, how many there are.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    pub past: usize,
+    pub tokens: usize,
+    pub heads: usize,
+}
+
+impl Span {
+    /// Columns of head `h` in rows of `width`.
+    fn head(&self, h: usize, width: usize) -> Range<usize> {
+        let width = width / self.heads;
+        h * width..(h + 1) * width
+    }
+}
+
+/// A sink and a period of halving for every head.
+#[derive(Clone, Copy, Debug)]
+pub struct Recency<'a, R> {
+    /// In units of a key's weight.
+    pub sink: &'a [R],
+    pub halving: &'a [i32],
+}
+
+/// `sum / (total + sink)`.
+fn mean<R: Real>(sum: i64, total: i64, sink: R) -> R {
+    let all = R::from_i64(total) + sink;
+    if all == R::ZERO { R::ZERO } else { R::from_i64(sum) / all }
+}
+
+/// Time-to-first-spike attention on levels. The sooner a key's neuron fires after the best one, the more its value
+/// weighs: phase `trunc((best - score) * slope + 0.5)`. Where only some keys may fire, they are those of the largest scores,
+/// the latest of equal ones.
+pub fn timed<R: Real>(
+    [q, k, v]: [&[i32]; 3],
+    slope: &[R],
+    code: Code,
+    table: &[i32],
+    most_keys: Option<u32>,
+    span: Span,
+) -> (Vec<R>, Events) {
+    let d = q.len() / span.tokens;
+    let mut out = Vec::with_capacity(q.len());
+    let mut events = Events::default();
+    for i in 0..span.tokens {
+        let keys = span.past + i + 1;
+        events.keys += keys as u64;
+        for (h, &slope) in slope.iter().enumerate() {
+            let head = span.head(h, d);
+            let q = &q[i * d..][head.clone()];
+            events.score_additions += spikes(code, q) * keys as u64;
+            let scores: Vec<i64> = (0..keys).map(|j| product(q, &k[j * d..][head.clone()])).collect();
+            let best = scores.iter().copied().fold(scores[0], i64::max);
+            let mut order: Vec<usize> = (0..keys).collect();
+            if let Some(most) = most_keys {
+                order.sort_by_key(|&j| (std::cmp::Reverse(scores[j]), std::cmp::Reverse(j)));
+                order.truncate(most as usize);
+            }
+            let mut sums = vec![0i64; head.len()];
+            let mut total = 0i64;
+            for j in order {
+                let delay = R::from_i64(best - scores[j]) * slope + R::from_f64(0.5);
+                if delay >= R::from_i32(table.len() as i32) {
+                    continue;
+                }
+                let weight = i64::from(table[delay.truncate() as usize]);
+                events.value_keys += 1;
+                total += weight;
+                add(&mut sums, weight, &v[j * d..][head.clone()]);
+            }
+            out.extend(sums.into_iter().map(|sum| R::from_i64(sum) / R::from_i64(total)));
+        }
+    }
+    (out, events)
+}
+
+/// Attention by coincidence: a key weighs as often as query and key spike at the same timestep and feature, perhaps squared,
+/// times `2^(15 - halvings)`. `q` and `k` by timestep, `v` in levels.
+pub fn coincident<R: Real>(
+    [q, k]: [&[Vec<i32>]; 2],
+    v: &[i32],
+    recency: Recency<'_, R>,
+    squared: bool,
+    span: Span,
+) -> (Vec<R>, Events) {
+    let d = v.len() / (span.past + span.tokens);
+    let mut out = Vec::with_capacity(span.tokens * d);
+    let mut events = Events::default();
+    for i in 0..span.tokens {
+        let at = span.past + i;
+        events.keys += at as u64 + 1;
+        for (h, (&sink, &every)) in recency.sink.iter().zip(recency.halving).enumerate() {
+            let mut sums = vec![0i64; d / span.heads];
+            let mut total = 0i64;
+            for j in first_key(at, every)..=at {
+                let met = (0..q.len()).map(|t| coincidences(&q[t], &k[t], [i, j], h, span)).sum::<i64>();
+                let weight = if squared { met * met } else { met } * (FRESH >> halvings(at, j, every));
+                events.score_additions += met as u64;
+                events.value_keys += u64::from(weight > 0);
+                total += weight;
+                add(&mut sums, weight, &v[j * d..][span.head(h, d)]);
+            }
+            let sink = sink * R::from_i64(FRESH);
+            out.extend(sums.into_iter().map(|sum| mean(sum, total, sink)));
+        }
+    }
+    (out, events)
+}
+
+/// Attention by coincidence whose output are LIF neurons: at every timestep a key weighs as often as it coincides with the query
+/// at that timestep, and the weighted mean of v's spikes flows into the neurons, which start anew with every token. All by
+/// timestep; rows of v are as wide as `gain` is long.
+pub fn emitted<R: Real>(
+    [q, k, v]: [&[Vec<i32>]; 3],
+    recency: Recency<'_, R>,
+    gain: &[R],
+    span: Span,
+) -> (Vec<Vec<i32>>, Events) {
+    let (d, steps) = (gain.len(), q.len());
+    let mut out = vec![Vec::with_capacity(span.tokens * d); steps];
+    let mut events = Events::default();
+    for i in 0..span.tokens {
+        let at = span.past + i;
+        events.keys += at as u64 + 1;
+        let mut neurons = vec![Membrane::start::<R>(); d];
+        for (t, out) in out.iter_mut().enumerate() {
+            for (h, (&sink, &every)) in recency.sink.iter().zip(recency.halving).enumerate() {
+                let head = span.head(h, d);
+                let mut sums = vec![0i64; head.len()];
+                let mut total = 0i64;
+                for j in first_key(at, every)..=at {
+                    let met = coincidences(&q[t], &k[t], [i, j], h, span);
+                    let weight = met * (FRESH >> halvings(at, j, every));
+                    events.score_additions += met as u64;
+                    events.value_keys += u64::from(weight > 0);
+                    total += weight;
+                    add(&mut sums, weight, &v[t][j * d..][head.clone()]);
+                }
+                let sink = sink * R::from_i64(FRESH);
+                for ((neuron, gain), sum) in neurons[head.clone()].iter_mut().zip(&gain[head.clone()]).zip(sums) {
+                    let input = mean(sum, total, sink) * *gain;
+                    out.push(Membrane::Lif.step(neuron, input, steps as u16, crate::Curve::Identity));
+                }
+            }
+        }
+    }
+    (out, events)
+}
+
+/// Linear attention on levels that are not negative: sums of `k v^T` and of k, `[heads, features, width + 1]`, with `guard` bits
+/// below the levels. Where a position is a multiple of its head's period, the sums are halved toward zero before its token
+/// is added.
+pub fn summed<R: Real>(
+    [q, k, v]: [&[i32]; 3],
+    code: [Code; 2],
+    recency: Recency<'_, R>,
+    guard: u8,
+    state: &mut Vec<i64>,
+    span: Span,
+) -> (Vec<R>, Events) {
+    let (d, f) = (v.len() / span.tokens, q.len() / span.tokens);
+    let (width, features) = (d / span.heads, f / span.heads);
+    state.resize(span.heads * features * (width + 1), 0);
+    let mut out = Vec::with_capacity(v.len());
+    let mut events = Events::default();
+    for i in 0..span.tokens {
+        let at = span.past + i;
+        events.keys += at as u64 + 1;
+        for (h, (&sink, &every)) in recency.sink.iter().zip(recency.halving).enumerate() {
+            let sums = &mut state[h * features * (width + 1)..][..features * (width + 1)];
+            if at > 0 && halvings(at, at - 1, every) > 0 {
+                sums.iter_mut().for_each(|sum| *sum /= 2);
+            }
+            let [q, k] = [q, k].map(|x| &x[i * f..][span.head(h, f)]);
+            let v = &v[i * d..][span.head(h, d)];
+            // A spike of the key adds a row of the value and one to the sum, a spike of the query adds a row of the state.
+            events.score_additions += (spikes(code[0], q) + spikes(code[1], k)) * (width as u64 + 1);
+            let mut row = vec![0i64; width + 1];
+            for ((&q, &k), sums) in q.iter().zip(k).zip(sums.chunks_exact_mut(width + 1)) {
+                let (total, sums) = sums.split_last_mut().unwrap_or_else(|| unreachable!("a row has a total"));
+                add(sums, i64::from(k) << guard, v);
+                *total += i64::from(k) << guard;
+                row.iter_mut().zip(sums.iter().chain([&*total])).for_each(|(all, &sum)| *all += i64::from(q) * sum);
+            }
+            let sink = sink * R::from_i64(1 << guard);
+            out.extend(row[..width].iter().map(|&sum| mean(sum, row[width], sink)));
+        }
+    }
+    (out, events)
+}
+
+/// Features of a head at which token `i`'s query and position `j`'s key both spike.
+fn coincidences(q: &[i32], k: &[i32], [i, j]: [usize; 2], h: usize, span: Span) -> i64 {
+    let f = q.len() / span.tokens;
+    product(&q[i * f..][span.head(h, f)], &k[j * f..][span.head(h, f)])
+}
+
+fn product(a: &[i32], b: &[i32]) -> i64 {
+    a.iter().zip(b).map(|(&a, &b)| i64::from(a) * i64::from(b)).sum()
+}
+
+fn add(sums: &mut [i64], weight: i64, v: &[i32]) {
+    sums.iter_mut().zip(v).for_each(|(sum, &v)| *sum += weight * i64::from(v));
+}
+
+fn spikes(code: Code, levels: &[i32]) -> u64 {
+    levels.iter().map(|&level| u64::from(code.spikes(level))).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_fade_by_blocks_and_drop_out_after_sixteen() {
+        assert_eq!((halvings(7, 4, 4), halvings(8, 7, 4), halvings(100, 0, 0)), (0, 1, 0));
+        assert_eq!((first_key(63, 4), first_key(64, 4), first_key(68, 4), first_key(9999, 0)), (0, 4, 8, 0));
+    }
+
+    const ONE: Span = Span { past: 0, tokens: 3, heads: 1 };
+
+    /// Three tokens, two features, one timestep each; v of one channel. Worked by hand.
+    #[test]
+    fn coincidences_are_counted_and_fade() {
+        let q = [vec![1, 1, 1, 0, 1, 1]];
+        let k = [vec![1, 0, 1, 1, 0, 1]];
+        let v = [4, 8, -2];
+        let ask = |squared, sink, halving| {
+            let recency = Recency { sink: &[sink], halving: &[halving] };
+            coincident::<f64>([&q, &k], &v, recency, squared, ONE).0
+        };
+        assert_eq!(ask(false, 0.0, 0), [4.0, 6.0, (4.0 + 2.0 * 8.0 - 2.0) / 4.0]);
+        assert_eq!(ask(true, 0.0, 0), [4.0, 6.0, (4.0 + 4.0 * 8.0 - 2.0) / 6.0]);
+        assert_eq!(ask(false, 1.0, 0), [2.0, 4.0, (4.0 + 2.0 * 8.0 - 2.0) / 5.0]);
+        // Position 2 begins a block: what lies before it counts half.
+        assert_eq!(ask(false, 0.0, 2), [4.0, 6.0, (2.0 + 8.0 - 2.0) / 2.5]);
+        let (silent, _) =
+            coincident::<f64>([&[vec![0; 6]], &k], &v, Recency { sink: &[0.0], halving: &[0] }, true, ONE);
+        assert_eq!(silent, [0.0; 3]);
+    }
+
+    /// Without halving, the state gives what pairs of tokens do; with it, the older count less, rounded toward zero.
+    #[test]
+    fn a_state_stands_for_all_pairs() {
+        let (q, k, v) = ([1, 2, 3, 0, 1, 1], [2, 0, 1, 1, 0, 3], [5, -7, 9]);
+        let ask = |halving, guard| {
+            let recency = Recency { sink: &[0.0], halving: &[halving] };
+            summed::<f64>([&q, &k, &v], [Code::Binary; 2], recency, guard, &mut Vec::new(), ONE).0
+        };
+        assert_eq!(ask(0, 0), [5.0, (6.0 * 5.0 + 3.0 * -7.0) / 9.0, (2.0 * 5.0 + 2.0 * -7.0 + 3.0 * 9.0) / 7.0]);
+        // Sums of k v^T (10 - 7, -7) halve to (1, -3), those of k (3, 1) to (1, 0).
+        assert_eq!(ask(2, 0)[2], (1.0 - 3.0 + 3.0 * 9.0) / (1.0 + 0.0 + 3.0));
+        assert_eq!(ask(2, 1)[2], (3.0 - 7.0 + 2.0 * 3.0 * 9.0) / (3.0 + 1.0 + 2.0 * 3.0));
+    }
+
+    #[test]
+    fn of_equal_keys_the_latest_win() {
+        let table = phase_weights(8);
+        let ask = |keys| timed::<f64>([&[1, 1, 1], &[1, 1, 0], &[3, 5, 7]], &[1.0], Code::Binary, &table, keys, ONE).0;
+        assert_eq!(ask(Some(1)), [3.0, 5.0, 5.0]);
+        assert_eq!(ask(Some(2)), [3.0, 4.0, 4.0]);
+        assert_eq!(ask(Some(3)), ask(None));
+    }
+}

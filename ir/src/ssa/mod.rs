@@ -1,0 +1,173 @@
+//! Spiking self-attention: its variants, and what each declares of itself. What they mean is in `meaning`.
+//!
+//! All are causal, and all but one give the mean of v's levels, weighted by integers. They differ in what a key weighs, and
+//! so in what has to be kept of the past:
+//!
+//! | variant | a key weighs | training | time collapses | state |
+//! |---|---|---|---|---|
+//! | `ttfs` | by the time to its first spike: softmax to base `2^(1/phases)` | no | yes | levels of k and v |
+//! | `topk` | the same, of the best keys only | no | yes | levels of k and v |
+//! | `coincidence` | spikes of q and k at the same timestep and feature, perhaps squared | yes | yes | spikes of k, levels of v |
+//! | `linear` | `q . k`, features that are not negative | yes | yes | sums of `k v^T` and of k: of fixed size |
+//! | `lif` | as `coincidence`, by LIF neurons | yes | no | spikes of k; levels or spikes of v |
+//!
+//! The last three have no softmax and *recency*: a head's memory halves every so many tokens, a power of two, or never (0).
+//! Halvings lie at absolute positions, so that how a sequence is cut into calls never shows. Their results are divided by the
+//! row's sum plus the head's sink, a constant that is not negative.
+
+pub mod meaning;
+
+use crate::graph::{Graph, Value};
+use crate::types::{Carrier, Code, Dim, Elem, Shape, Type};
+use std::fmt;
+
+/// How spiking attention weighs keys. Operands after `(q, k, v)`, all constants:
+///
+/// - `Ttfs`, `TopK`: `slope f32[heads]`, phases for a unit of a score;
+/// - the others: `sink f32[heads]`, in units of a key's weight, and `halving i32[heads]`, tokens;
+/// - `Lif` with spikes besides: `gain f32[d]` of the output neurons.
+///
+/// q and k of `Coincidence`, `Linear` and `Lif` are *features*, `[tokens, heads * features]`, and never negative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Ssa {
+    /// Time to first spike, `phases` an octave of weights.
+    Ttfs { phases: u32 },
+    /// The same, of the `keys` best keys; of equal ones, the latest.
+    TopK { phases: u32, keys: u32 },
+    /// Coincidences of unary spike trains.
+    Coincidence { squared: bool },
+    /// Products of features, summed in a state that has `guard` bits below its levels: what a halving rounds away is less
+    /// than `2^-guard` of them.
+    Linear { guard: u8 },
+    /// Coincidences of LIF neurons' spikes.
+    Lif { output: Output },
+}
+
+/// What LIF attention gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Output {
+    /// The weighted mean of v's levels.
+    Mean,
+    /// Spikes of LIF neurons that take in each timestep's weighted mean of v's spikes: the published form (Spikformer, 2022).
+    Spikes,
+}
+
+/// Most guard bits of a state.
+pub const GUARD_MAX: u8 = 16;
+
+/// Guard bits where nothing else is asked for.
+pub const GUARD: u8 = 8;
+
+/// What is kept of a sequence for a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A row for every token's key and one for its value: `[context, width]`.
+    Rows { keys: Type, values: Type },
+    /// Sums in 64 bits, `[heads, features, width + 1]`: `k v^T`, and of k alone in the last column.
+    Sums { heads: usize, features: usize, width: usize },
+}
+
+impl Ssa {
+    pub const NAMES: [&str; 5] = ["ttfs", "topk", "coincidence", "linear", "lif"];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Ssa::Ttfs { .. } => Self::NAMES[0],
+            Ssa::TopK { .. } => Self::NAMES[1],
+            Ssa::Coincidence { .. } => Self::NAMES[2],
+            Ssa::Linear { .. } => Self::NAMES[3],
+            Ssa::Lif { .. } => Self::NAMES[4],
+        }
+    }
+
+    /// What follows the heads in the spelling.
+    pub(crate) fn attributes(self) -> String {
+        match self {
+            Ssa::Ttfs { phases } => format!(",phases={phases}"),
+            Ssa::TopK { phases, keys } => format!(",phases={phases},keys={keys}"),
+            Ssa::Coincidence { squared: true } => ",squared".into(),
+            Ssa::Coincidence { squared: false } | Ssa::Lif { output: Output::Mean } => String::new(),
+            Ssa::Linear { guard } => format!(",guard={guard}"),
+            Ssa::Lif { output: Output::Spikes } => ",output=spikes".into(),
+        }
+    }
+
+    /// Whether a network that was not trained with it needs training: what it computes is no approximation of softmax.
+    pub fn needs_training(self) -> bool {
+        match self {
+            Ssa::Ttfs { .. } | Ssa::TopK { .. } => false,
+            Ssa::Coincidence { .. } | Ssa::Linear { .. } | Ssa::Lif { .. } => true,
+        }
+    }
+
+    /// Whether levels serve it as well as spikes, when it is fed by neurons that integrate first.
+    pub fn time_collapses(self) -> bool {
+        match self {
+            Ssa::Ttfs { .. } | Ssa::TopK { .. } | Ssa::Coincidence { .. } | Ssa::Linear { .. } => true,
+            Ssa::Lif { .. } => false,
+        }
+    }
+
+    /// Whether q and k are features: they have a width of their own, are never negative, and keys fade with distance.
+    pub fn has_features(self) -> bool {
+        self.needs_training()
+    }
+
+    /// Phases an octave, where weights are times.
+    pub fn phases(self) -> Option<u32> {
+        match self {
+            Ssa::Ttfs { phases } | Ssa::TopK { phases, .. } => Some(phases),
+            Ssa::Coincidence { .. } | Ssa::Linear { .. } | Ssa::Lif { .. } => None,
+        }
+    }
+
+    /// How many operands there are.
+    pub fn arity(self) -> usize {
+        match self {
+            Ssa::Ttfs { .. } | Ssa::TopK { .. } => 4,
+            Ssa::Coincidence { .. } | Ssa::Linear { .. } | Ssa::Lif { output: Output::Mean } => 5,
+            Ssa::Lif { output: Output::Spikes } => 6,
+        }
+    }
+
+    /// What is kept of a sequence, given the types of q, k and v.
+    pub fn state(self, heads: usize, [_, k, v]: [Type; 3]) -> State {
+        let row = |ty: Type| Shape::new(&[Dim::Context, Dim::Fixed(ty.shape().width().unwrap_or(0) as u32)]);
+        let (code, steps) = k.levels().unwrap_or((Code::Unary, 1));
+        let levels = |ty: Type| {
+            let (code, steps) = ty.levels().unwrap_or((Code::Unary, 1));
+            Type::still(Elem::Level(code, steps), row(ty))
+        };
+        let spikes = |ty: Type| Type::Train { carrier: Carrier::Spike, code, steps, shape: row(ty) };
+        match self {
+            Ssa::Ttfs { .. } | Ssa::TopK { .. } => State::Rows { keys: levels(k), values: levels(v) },
+            Ssa::Coincidence { .. } | Ssa::Lif { output: Output::Mean } => {
+                State::Rows { keys: spikes(k), values: levels(v) }
+            }
+            Ssa::Lif { output: Output::Spikes } => State::Rows { keys: spikes(k), values: spikes(v) },
+            Ssa::Linear { .. } => {
+                let of = |ty: Type| ty.shape().width().unwrap_or(0) / heads.max(1);
+                State::Sums { heads, features: of(k), width: of(v) }
+            }
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            State::Rows { keys, values } => write!(f, "keys {keys}, values {values}"),
+            State::Sums { heads, features, width } => {
+                write!(f, "sums of k v^T i64[{heads},{features},{width}], of k i64[{heads},{features}]")
+            }
+        }
+    }
+}
+
+/// The neurons that emit a value, whether it comes as a train or was settled.
+pub fn neuron_of(graph: &Graph, value: Value) -> Value {
+    match graph.node(value).op {
+        crate::op::Op::Settle => neuron_of(graph, graph.node(value).args[0]),
+        _ => value,
+    }
+}
