@@ -20,6 +20,7 @@ pub mod prices;
 pub mod progress;
 pub mod report;
 pub mod tokens;
+pub mod train;
 pub mod tune;
 
 /// What can go wrong with somebody's input: everything that was found.

@@ -14,6 +14,7 @@ mod plan;
 mod prompts;
 mod run;
 mod show;
+mod train;
 mod tune;
 mod wishes;
 
@@ -47,6 +48,7 @@ enum Command {
     Logits(logits::Logits),
     Show(show::Show),
     Tune(tune::Tune),
+    Train(train::Train),
     Bench(bench::Bench),
     Demo(demo::Demo),
 }
@@ -83,6 +85,13 @@ pub fn main() -> ExitCode {
         Command::Logits(command) => command.run(),
         Command::Show(command) => command.run(),
         Command::Tune(command) => return verdict(command.run()),
+        Command::Train(command) => {
+            return match command.run() {
+                Ok(train::Ended::Whole) => ExitCode::SUCCESS,
+                Ok(train::Ended::Interrupted) => ExitCode::from(INTERRUPTED as u8),
+                Err(complaints) => verdict(Err(complaints)),
+            };
+        }
         Command::Bench(command) => return verdict(command.run()),
         Command::Demo(command) => command.run(),
     };
@@ -108,6 +117,10 @@ const NOT_KEPT: u8 = 3;
 const INTERRUPTED: i32 = 130;
 
 fn interrupted() {
+    if train::ask_to_stop() {
+        note("stopping after this step; once more stops at once");
+        return;
+    }
     files::discard_pending();
     note("interrupted; no output was changed");
     std::process::exit(INTERRUPTED);
