@@ -5,7 +5,8 @@
 
 use serde_json::{Map, Value as Json, json};
 use snnc_ir::membrane::Membrane;
-use snnc_ir::{Code, Diagnostic, Graph, Op, Value};
+use snnc_ir::{Code, Diagnostic, Graph, Op, Value, text};
+use snnc_passes::features::Features;
 use snnc_passes::fit::{Fine, Fit, Fits, Levels};
 use snnc_passes::sites::sites;
 
@@ -58,6 +59,21 @@ impl Calibration {
             "source": self.source, "windows": self.windows, "tokens": self.tokens, "seen": bits(&self.seen),
             "phases": self.fits.phases, "exact_weights": self.fits.exact_weights, "sites": all, "heads": heads,
         });
+        let attention = |value: Value| {
+            let variant = self.fits.variants.get(&value)?;
+            let Op::Attention { heads, .. } = graph.node(value).op else { return None };
+            let mut record = json!({ "op": Op::Ssa { heads, variant: *variant }.to_string() });
+            if let Some(Features { levels, units: [q, k] }) = self.fits.features.get(&value) {
+                record["features"] = json!({
+                    "code": levels.code.name(), "timesteps": levels.steps, "q": hex(q), "k": hex(k),
+                });
+            }
+            Some(record)
+        };
+        let attentions: Vec<Option<Json>> = attentions(graph).map(attention).collect();
+        if attentions.iter().any(Option::is_some) {
+            json["attention"] = json!(attentions);
+        }
         if let Some(membrane) = self.membrane {
             json["neuron"] = json!(membrane.name());
         }
@@ -93,6 +109,22 @@ impl Calibration {
             let Op::Attention { heads, .. } = graph.node(value).op else { continue };
             let half = |key: &str| numbers(&json["heads"][i][key], heads as usize, "heads");
             fits.heads.insert(value, [half("q")?, half("k")?]);
+            let record = &json["attention"][i];
+            if record.is_null() {
+                continue;
+            }
+            let op = record["op"].as_str().and_then(|op| text::operation(op).ok());
+            let Some(Op::Ssa { variant, .. }) = op else { return Err(broken("names no attention")) };
+            fits.variants.insert(value, variant);
+            if variant.has_features() {
+                let width = graph.ty(value).shape().width().unwrap_or(0);
+                let (path, record) = (format!("h.{i}.attention"), &record["features"]);
+                let code = record["code"].as_str().and_then(Code::from_name);
+                let code = code.ok_or_else(|| broken(&format!("names no code for {path}")))?;
+                let steps = read_steps(&record["timesteps"], code, &path)?;
+                let units = [numbers(&record["q"], width, &path)?, numbers(&record["k"], width, &path)?];
+                fits.features.insert(value, Features { levels: Levels { code, steps }, units });
+            }
         }
         Ok(Self {
             source: json["source"].as_str().unwrap_or("unknown").to_string(),

@@ -7,10 +7,12 @@
 //!
 //! Queries and keys are balanced channel by channel, so that a head has one scale for each (`docs/ir.md`).
 
+use crate::features::{self, Features};
 use crate::sites::{self, Role, Site, selects};
 use indexmap::IndexMap;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::Layout;
+use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::types::Code;
 use snnc_ir::{Curve, Diagnostic, Graph, Op, Value, eval};
 
@@ -50,6 +52,8 @@ pub enum Wish {
     Code(Code),
     /// No levels: what reads it stays a multiplication.
     Dense,
+    /// How a layer attends; `None` with softmax, on reals.
+    Attention(Option<Ssa>),
 }
 
 /// What is asked of a conversion: levels for all sites, and exceptions, of which the later ones win.
@@ -62,6 +66,8 @@ pub struct Wishes {
     pub membrane: Option<Membrane>,
     /// Of what a LayerNorm gives.
     pub thresholds: Thresholds,
+    /// How layers attend; `None` with softmax, on reals.
+    pub attention: Option<Ssa>,
     /// Phases an octave of time-to-first-spike attention.
     pub phases: u32,
     /// Weights stay f32, for comparison: what reads levels then multiplies.
@@ -91,22 +97,42 @@ impl Wishes {
             centre: Centre::default(),
             membrane: None,
             thresholds: Thresholds::default(),
+            attention: Some(Ssa::Ttfs { phases: PHASES }),
             phases: PHASES,
             exact_weights: false,
             own_embedding: false,
         }
     }
 
-    /// The levels of a site; `None` where it stays dense.
+    /// How a layer attends; `None` with softmax, on reals.
+    pub fn attention(&self, layer: u32) -> Option<Ssa> {
+        let path = attention_path(layer);
+        let asked = |(selector, wish): &(String, Wish)| match wish {
+            Wish::Attention(variant) if selects(selector, &path) => Some(*variant),
+            Wish::Attention(_) | Wish::Steps(_) | Wish::Code(_) | Wish::Dense => None,
+        };
+        self.exceptions.iter().rev().find_map(asked).unwrap_or(self.attention)
+    }
+
+    /// The levels of a site, or of its features where attention has such; `None` where it stays dense.
     pub fn of(&self, site: &Site) -> Option<Levels> {
         let path = site.to_string();
-        let mut levels = Some(self.levels);
+        let attention = site.layer.map(|layer| self.attention(layer));
+        let few = |variant| features::levels(variant, Levels { steps: features::STEPS, ..self.levels });
+        let base = match (site.role, attention) {
+            (Role::Query | Role::Key | Role::Value, Some(None)) => return None,
+            (Role::Query | Role::Key, Some(Some(variant))) if variant.has_features() => few(variant),
+            (Role::Value, Some(Some(variant @ Ssa::Lif { output: Output::Spikes }))) => few(variant),
+            _ => self.levels,
+        };
+        let mut levels = Some(base);
         for (_, wish) in self.exceptions.iter().filter(|(selector, _)| selects(selector, &path)) {
-            let known = levels.unwrap_or(self.levels);
+            let known = levels.unwrap_or(base);
             levels = match *wish {
                 Wish::Steps(steps) => Some(Levels { steps, ..known }),
                 Wish::Code(code) => Some(Levels { code, ..known }),
                 Wish::Dense => None,
+                Wish::Attention(_) => levels,
             };
         }
         levels
@@ -116,7 +142,16 @@ impl Wishes {
     /// A selector that means no site; more timesteps than a code has.
     pub fn check(&self, graph: &Graph) -> Result<(), Diagnostic> {
         let sites = sites::sites(graph);
-        for (selector, _) in &self.exceptions {
+        let layers = graph.nodes.iter().filter(|node| matches!(node.op, Op::Attention { .. })).count() as u32;
+        for (selector, wish) in &self.exceptions {
+            if let Wish::Attention(_) = wish {
+                if !(0..layers).any(|layer| selects(selector, &attention_path(layer))) {
+                    let message = "names no attention of this network";
+                    let known = format!("layers are 0 to {}, in words h.0.attention and so on", layers.max(1) - 1);
+                    return Err(Diagnostic::new(selector, message).note(known));
+                }
+                continue;
+            }
             if !sites.iter().any(|site| selects(selector, &site.to_string())) {
                 let known = sites.iter().map(Site::to_string).collect::<Vec<_>>().join(", ");
                 return Err(Diagnostic::new(selector, "names no site of this network").note(format!("sites: {known}")));
@@ -132,6 +167,11 @@ impl Wishes {
         }
         Ok(())
     }
+}
+
+/// What a layer's attention is called.
+fn attention_path(layer: u32) -> String {
+    format!("h.{layer}.attention")
 }
 
 /// What the channels of a site were seen to hold on sample text.
@@ -215,6 +255,10 @@ pub struct Fits {
     pub sites: IndexMap<Value, Option<Fit>>,
     /// By attention: what one unit of a query's and of a key's balanced level is, head by head.
     pub heads: IndexMap<Value, [Vec<f32>; 2]>,
+    /// By attention, where it is spiking and not by time to first spike.
+    pub variants: IndexMap<Value, Ssa>,
+    /// By attention, where q and k are features; their sites then stay reals.
+    pub features: IndexMap<Value, Features>,
     pub phases: u32,
     pub exact_weights: bool,
 }
@@ -241,7 +285,9 @@ pub fn fit(graph: &Graph, seen: &Observations, wishes: &Wishes) -> Result<Fits, 
         // Queries and keys are fitted below, together.
         let fit = wishes.of(site).map(|levels| {
             let prompt = wishes.membrane.is_some() && levels.code == Code::Unary;
-            let mut fit = fit_site(graph, site, seen, levels, wishes.centre.worth(), prompt);
+            let softmax = site.layer.and_then(|layer| wishes.attention(layer)).is_none_or(|kind| !kind.has_features());
+            let centre = if site.role == Role::Value && !softmax { None } else { Some(wishes.centre.worth()) };
+            let mut fit = fit_site(graph, site, seen, levels, centre, prompt);
             if let Op::Normalise { .. } = graph.node(site.value).op {
                 let weight = column_weights(graph, site.value);
                 fit.outliers = outliers(&fit.scale, &weight);
@@ -254,13 +300,49 @@ pub fn fit(graph: &Graph, seen: &Observations, wishes: &Wishes) -> Result<Fits, 
         });
         fits.sites.insert(site.value, fit);
     }
-    for (value, node) in graph.iter() {
+    let attentions = graph.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. }));
+    for (layer, (value, node)) in attentions.enumerate() {
         let Op::Attention { heads, .. } = node.op else { continue };
         let [q, k] = [node.args[0], node.args[1]];
+        let variant = wishes.attention(layer as u32);
+        if let Some(variant @ (Ssa::TopK { .. } | Ssa::Coincidence { .. } | Ssa::Linear { .. } | Ssa::Lif { .. })) =
+            variant
+        {
+            fits.variants.insert(value, variant);
+        }
+        if let Some(variant) = variant.filter(|variant| variant.has_features()) {
+            let site = sites.iter().find(|site| site.value == q);
+            let asked = site.and_then(|site| wishes.of(site));
+            if let Some(asked) = asked.filter(|_| fits.sites[&node.args[2]].is_some()) {
+                let both = [observed(graph, seen, q)?, observed(graph, seen, k)?];
+                let features = Features::new(features::levels(variant, asked), both, heads as usize);
+                without_softmax(graph, &mut fits, value, variant, features.levels);
+                fits.features.insert(value, features);
+            } else {
+                fits.variants.shift_remove(&value);
+            }
+        }
         let heads = balance(&mut fits, [q, k], [observed(graph, seen, q)?, observed(graph, seen, k)?], heads as usize);
         fits.heads.insert(value, heads);
     }
     Ok(fits)
+}
+
+/// Sites of an attention whose weights need not add up to 1: q and k are read as reals, v has no centre, and where spikes come
+/// out they are read as they are.
+fn without_softmax(graph: &Graph, fits: &mut Fits, attention: Value, variant: Ssa, levels: Levels) {
+    let &[q, k, v] = graph.node(attention).args.as_slice() else { unreachable!("checked by infer") };
+    fits.sites.insert(q, None);
+    fits.sites.insert(k, None);
+    let Some(Some(values)) = fits.sites.get_mut(&v) else { unreachable!("asked where v has levels") };
+    if let Ssa::Lif { output: Output::Spikes } = variant {
+        values.levels = levels;
+    }
+    values.lack.fill(0.0);
+    let emitted = Fit { outliers: Vec::new(), fine: None, by_token: false, ..values.clone() };
+    if let (Ssa::Lif { output: Output::Spikes }, Some(out)) = (variant, fits.sites.get_mut(&attention)) {
+        *out = Some(emitted);
+    }
 }
 
 fn observed<'a>(graph: &Graph, seen: &'a Observations, site: Value) -> Result<&'a Observed, Diagnostic> {
@@ -275,8 +357,8 @@ fn observed<'a>(graph: &Graph, seen: &'a Observations, site: Value) -> Result<&'
     Err(Diagnostic::new(origin, "the range measured here is not finite or not of the value's width"))
 }
 
-/// `worth`: see `Centre`. `prompt`: the neurons answer within the timestep.
-fn fit_site(graph: &Graph, site: &Site, seen: &Observed, levels: Levels, worth: f32, prompt: bool) -> Fit {
+/// `worth`: see `Centre`; `None`: levels lie around 0. `prompt`: the neurons answer within the timestep.
+fn fit_site(graph: &Graph, site: &Site, seen: &Observed, levels: Levels, worth: Option<f32>, prompt: bool) -> Fit {
     // A neuron that answers within the timestep is a ReLU by being silent below 0, so its codes lie around 0.
     let rectifier = prompt && graph.node(site.value).op == Op::Curve(Curve::Relu);
     let curve = !rectifier && matches!(graph.node(site.value).op, Op::Curve(_));
@@ -286,13 +368,14 @@ fn fit_site(graph: &Graph, site: &Site, seen: &Observed, levels: Levels, worth: 
         let median = if curve || site.role != Role::Query { median(&column) } else { 0.0 };
         let (lo, hi) = (seen.min[c], seen.max[c]);
         let around = |m: f32| (hi - m).max(m - lo);
-        let centred = curve || !rectifier && around(median) < FAR_FROM_ZERO * around(0.0);
+        let far = !rectifier && worth.is_some() && around(median) < FAR_FROM_ZERO * around(0.0);
+        let centred = curve || far;
         let centre = if centred { median } else { 0.0 };
         if most >= MANY {
             return Channel { scale: around(centre) * (1.0 / most as f32), centre, lack: 0.0 };
         }
         // A neuron with a curve is skewed: most of it lies on one side of the median.
-        Channel::least_error(&column, [lo, hi], seen.tokens, centre, most, curve.then_some(worth))
+        Channel::least_error(&column, [lo, hi], seen.tokens, centre, most, worth.filter(|_| curve))
     };
     let channels: Vec<Channel> = (0..seen.min.len()).map(channel).collect();
     Fit {

@@ -8,6 +8,7 @@
 pub mod collapse;
 pub mod constants;
 pub mod egraph;
+pub mod features;
 pub mod fit;
 pub mod fold;
 pub mod gradient;

@@ -9,11 +9,13 @@
 //! `docs/ir.md`.
 
 use crate::Context;
+use crate::features::{self, Features};
 use crate::fit::{Fit, Fits, Levels};
 use crate::sites;
 use indexmap::IndexMap;
 use snnc_ir::eval;
 use snnc_ir::op::Layout;
+use snnc_ir::ssa::Output;
 use snnc_ir::verify::{SUM_MAX, largest_sum};
 use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Op, Ssa, Stage, Tensor, Value};
 use std::sync::Arc;
@@ -485,6 +487,9 @@ impl Quantise<'_> {
         let &[q, k, v] = self.graph.node(value).args.as_slice() else { unreachable!("checked by infer") };
         let name = self.names.get(&value).cloned().unwrap_or_else(|| "attention".into());
         let origin = self.graph.origin(value).to_string();
+        if let (Some(features), Some(&variant)) = (self.fits.features.get(&value), self.fits.variants.get(&value)) {
+            return self.without_softmax(value, heads, variant, features.clone());
+        }
         let parts = [(q, "q"), (k, "k"), (v, "v")];
         let values = match [q, k, v].map(|site| self.fit(site)) {
             [Ok(Some(_)), Ok(Some(_)), Ok(Some(v))] => v.clone(),
@@ -503,13 +508,84 @@ impl Quantise<'_> {
         }
         let units = self.fits.heads.get(&value);
         let [unit_q, unit_k] = units.ok_or_else(|| Diagnostic::new(&origin, "no scales of scores were chosen here"))?;
-        let phases = self.fits.phases;
+        let variant = self.fits.variants.get(&value).copied();
+        let variant = variant.unwrap_or(Ssa::Ttfs { phases: self.fits.phases });
+        let phases = variant.phases().unwrap_or(self.fits.phases);
         let octaves = |(q, k): (&f32, &f32)| q * k * scale * std::f32::consts::LOG2_E * phases as f32;
         let slope = unit_q.iter().zip(unit_k).map(octaves).collect();
         args.push(self.constant(format!("{name}.slope"), slope));
         let shift = values.centre.iter().zip(&values.lack).map(|(m, lack)| m + lack).collect();
         self.units.insert(value, Units { unit: values.scale, shift });
-        self.builder.add(Op::Ssa { heads, variant: Ssa::Ttfs { phases } }, &args, &origin)
+        self.builder.add(Op::Ssa { heads, variant }, &args, &origin)
+    }
+
+    /// Attention on features of q and k. Weights need not add up to 1, so v's levels lie around 0.
+    fn without_softmax(
+        &mut self,
+        value: Value,
+        heads: u32,
+        variant: Ssa,
+        features: Features,
+    ) -> Result<Value, Diagnostic> {
+        let &[q, k, v] = self.graph.node(value).args.as_slice() else { unreachable!("checked by infer") };
+        let name = self.names.get(&value).cloned().unwrap_or_else(|| "attention".into());
+        let origin = self.graph.origin(value).to_string();
+        let Some(values) = self.fit(v)?.cloned() else {
+            return Err(Diagnostic::new(origin, "attention on features takes values with levels"));
+        };
+        let mut args = Vec::new();
+        for (part, (site, letter)) in [(q, "q"), (k, "k")].into_iter().enumerate() {
+            let x = self.real(site, &format!("{name}.{letter}"))?;
+            args.push(self.features(x, &format!("{name}.{letter}"), part, heads, variant, &features, &origin)?);
+        }
+        args.push(self.levels(v, &format!("{name}.v"))?);
+        args.push(self.constant(format!("{name}.sink"), features::sinks(variant, heads as usize)));
+        let halving = features::halvings(heads as usize, self.graph.context);
+        let halving = Arc::new(Tensor::i32(&[halving.len()], halving));
+        args.push(self.builder.weight(&format!("{name}.halving"), halving));
+        let spikes = variant == Ssa::Lif { output: Output::Spikes };
+        if spikes {
+            args.push(self.constant(format!("{name}.emit.gain"), vec![1.0; values.scale.len()]));
+        }
+        let new = self.builder.add(Op::Ssa { heads, variant }, &args, &origin)?;
+        if spikes {
+            // What reads it reads these spikes.
+            self.levels.insert(value, new);
+        }
+        self.units.insert(value, Units { unit: values.scale, shift: values.centre });
+        Ok(new)
+    }
+
+    /// Rectified neurons of a head's map of q or k; LIF neurons take the channels themselves.
+    fn features(
+        &mut self,
+        x: Value,
+        name: &str,
+        part: usize,
+        heads: u32,
+        variant: Ssa,
+        features: &Features,
+        origin: &str,
+    ) -> Result<Value, Diagnostic> {
+        let [gain, offset] = features.slope();
+        let (potential, gain) = if let Ssa::Lif { .. } = variant {
+            (x, features.units[part].iter().map(|unit| gain / unit).collect())
+        } else {
+            let map = self.builder.weight(&format!("{name}.map"), Arc::new(features.map(part, heads as usize)));
+            let y = self.builder.add(Op::HeadMap, &[x, map], origin)?;
+            (y, vec![gain; features::SIDES * features.units[part].len()])
+        };
+        let width = gain.len();
+        let constants = [
+            ("pre_gain", gain),
+            ("pre_offset", vec![offset; width]),
+            ("gain", vec![1.0; width]),
+            ("offset", vec![0.0; width]),
+        ];
+        let Levels { code, steps } = features.levels;
+        let constants = constants.map(|(what, data)| self.constant(format!("{name}.{what}"), data));
+        let args: Vec<Value> = std::iter::once(potential).chain(constants).collect();
+        self.builder.add(Op::Quant { code, steps, curve: Curve::Relu }, &args, origin)
     }
 }
 

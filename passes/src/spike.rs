@@ -7,12 +7,14 @@
 use crate::Context;
 use crate::sites::path_of;
 use snnc_ir::membrane::Membrane;
+use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Builder, Code, Curve, Diagnostic, Graph, Op, Stage, Tensor, Type, Value};
 use std::sync::Arc;
 
 /// The Spiking graph that means the same as a Quantised one: levels are fired, products are synapses.
 pub fn spike(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnostic>> {
     let mut builder = Builder::new(Stage::Spiking, graph.context);
+    let users = graph.users();
     let mut map: Vec<Value> = Vec::with_capacity(graph.nodes.len());
     for (value, node) in graph.iter() {
         let args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
@@ -23,10 +25,12 @@ pub fn spike(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnostic>>
                 Ok(builder.weight(&weight.name, weight.tensor.clone()))
             }
             Op::Quant { code, steps, curve } => {
-                match context
-                    .membrane
-                    .filter(|_| answers(&builder, code, curve, &args) && !waits(&builder, context, &args))
-                {
+                let membrane = match read_by(graph, &users, value) {
+                    Reader::Lif => Some(Membrane::Lif),
+                    Reader::Counter => None,
+                    Reader::Other => context.membrane.filter(|_| !waits(&builder, context, &args)),
+                };
+                match membrane.filter(|_| answers(&builder, code, curve, &args)) {
                     Some(membrane) => integrate(&mut builder, Op::Integrate { membrane, steps, curve }, &args, origin),
                     None => builder.add(Op::Fire { code, steps, curve }, &args, origin),
                 }
@@ -44,6 +48,33 @@ pub fn spike(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnostic>>
     }
     let outputs = graph.outputs.iter().map(|(name, value)| (name.clone(), map[value.index()])).collect();
     Ok(builder.finish(outputs))
+}
+
+/// What a layer of neurons speaks to.
+enum Reader {
+    /// Attention whose spikes are LIF neurons'.
+    Lif,
+    /// Attention on features that fire in their first timesteps.
+    Counter,
+    Other,
+}
+
+fn read_by(graph: &Graph, users: &[Vec<Value>], value: Value) -> Reader {
+    for user in users[value.index()].iter().map(|&user| graph.node(user)) {
+        let Op::Ssa { variant, .. } = user.op else { continue };
+        let feature = user.args[..2].contains(&value);
+        match variant {
+            Ssa::Lif { output: Output::Spikes } => return Reader::Lif,
+            Ssa::Lif { output: Output::Mean } if feature => return Reader::Lif,
+            Ssa::Coincidence { .. } | Ssa::Linear { .. } if feature => return Reader::Counter,
+            Ssa::Ttfs { .. }
+            | Ssa::TopK { .. }
+            | Ssa::Coincidence { .. }
+            | Ssa::Linear { .. }
+            | Ssa::Lif { output: Output::Mean } => {}
+        }
+    }
+    Reader::Other
 }
 
 /// Whether a neuron that answers within the timestep can stand for a layer: its spikes all weigh the same, and it bends by

@@ -11,7 +11,7 @@ use crate::tokens::Tokens;
 use clap::Args;
 use serde_json::json;
 use snnc_ir::container::{self, File};
-use snnc_ir::{Diagnostic, Graph, text};
+use snnc_ir::{Diagnostic, Graph, Op, text};
 use snnc_passes::{Pass, STANDARD};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -110,6 +110,7 @@ impl Compile {
             "import": proof.json(),
             "options": flags(&recipe.wishes),
         });
+        warn_of_training(&graph);
         let file = File {
             graph,
             tokenizer,
@@ -127,6 +128,25 @@ impl Compile {
             start.elapsed().as_secs_f64()
         ));
         Ok(())
+    }
+}
+
+/// Attention that computes no softmax says little before it is trained.
+fn warn_of_training(graph: &Graph) {
+    let variants = graph.nodes.iter().filter_map(|node| match node.op {
+        Op::Ssa { variant, .. } if variant.needs_training() => Some(variant.name()),
+        _ => None,
+    });
+    let mut names: Vec<&str> = variants.collect();
+    let layers = names.len();
+    names.sort_unstable();
+    names.dedup();
+    if layers > 0 {
+        note(&format!(
+            "warning: attention of {layers} layer{} ({}) is not trained: it computes no softmax, so this network needs `snnc train`",
+            if layers == 1 { "" } else { "s" },
+            names.join(", ")
+        ));
     }
 }
 

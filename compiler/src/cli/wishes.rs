@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use snnc_ir::membrane::Membrane;
+use snnc_ir::ssa::{GUARD, Output, Ssa};
 use snnc_ir::{Code, Diagnostic};
 use snnc_passes::fit::{Centre, Levels, PHASES, PHASES_MOST, Thresholds, Wish, Wishes};
 
@@ -30,6 +31,12 @@ pub struct WishArgs {
     /// level), or `auto`, site by site, whichever loses less
     #[arg(long, value_name = "THRESHOLDS", default_value = "auto", value_parser = thresholds)]
     thresholds: Thresholds,
+    /// How layers attend, with exceptions by layer: `ttfs`, or `ttfs,0-5=linear,h.6=topk:32`.
+    /// Training-free: `ttfs` (softmax by time to first spike), `topk:K` (the same of the K best keys, 16 if not said), `dense`
+    /// (softmax on reals). To be trained: `coincidence` (scores are coincident spikes, squared; `coincidence:counts` as they
+    /// are), `linear` (a state of fixed size), `lif` (coincidences of LIF neurons; `lif:spikes` with LIF neurons behind it)
+    #[arg(long, value_name = "KIND[,LAYERS=KIND...]", default_value = "ttfs", value_parser = attention)]
+    attention: Choices<Attention>,
     /// Phases an octave of spiking attention: its softmax has base 2^(1/PHASES)
     #[arg(long, value_name = "PHASES", default_value_t = PHASES, value_parser = clap::value_parser!(u32).range(1..=i64::from(PHASES_MOST)))]
     phases: u32,
@@ -63,6 +70,73 @@ enum Weights {
 /// `None`: integrate, then fire.
 #[derive(Clone, Copy, Debug)]
 struct Neuron(Option<Membrane>);
+
+/// How a layer attends, as a user names it; phases are said elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Attention(Option<Ssa>);
+
+/// Keys that fire where only the best do and nothing else is asked for: the least that loses little (WikiText-2, 4 layers).
+const TOP_KEYS: u32 = 16;
+
+impl Attention {
+    const NAMES: &str = "ttfs, topk, topk:K, coincidence, coincidence:counts, linear, lif, lif:spikes, dense";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || format!("there is no attention `{text}`; there are {}", Self::NAMES);
+        Ok(Self(match text.split_once(':').map_or((text, None), |(name, detail)| (name, Some(detail))) {
+            ("ttfs", None) => Some(Ssa::Ttfs { phases: PHASES }),
+            ("topk", detail) => {
+                let keys = detail.map_or(Some(TOP_KEYS), |keys| keys.parse().ok().filter(|&keys| keys > 0));
+                Some(Ssa::TopK { phases: PHASES, keys: keys.ok_or_else(wrong)? })
+            }
+            ("coincidence", None) => Some(Ssa::Coincidence { squared: true }),
+            ("coincidence", Some("counts")) => Some(Ssa::Coincidence { squared: false }),
+            ("linear", None) => Some(Ssa::Linear { guard: GUARD }),
+            ("lif", None) => Some(Ssa::Lif { output: Output::Mean }),
+            ("lif", Some("spikes")) => Some(Ssa::Lif { output: Output::Spikes }),
+            ("dense", None) => None,
+            _ => return Err(wrong()),
+        }))
+    }
+
+    fn name(self) -> String {
+        match self.0 {
+            Some(Ssa::TopK { keys, .. }) => format!("topk:{keys}"),
+            Some(Ssa::Coincidence { squared: false }) => "coincidence:counts".into(),
+            Some(Ssa::Lif { output: Output::Spikes }) => "lif:spikes".into(),
+            Some(variant) => variant.name().into(),
+            None => "dense".into(),
+        }
+    }
+
+    fn with_phases(self, phases: u32) -> Option<Ssa> {
+        self.0.map(|variant| match variant {
+            Ssa::Ttfs { .. } => Ssa::Ttfs { phases },
+            Ssa::TopK { keys, .. } => Ssa::TopK { phases, keys },
+            Ssa::Coincidence { .. } | Ssa::Linear { .. } | Ssa::Lif { .. } => variant,
+        })
+    }
+}
+
+/// Most layers that a range may name.
+const LAYERS_MAX: u32 = 1 << 12;
+
+/// `3`, `0-5` and `h.3` are layers; so that each is a site, ranges are taken apart.
+fn attention(text: &str) -> Result<Choices<Attention>, String> {
+    let asked = choices(text, Attention::parse)?;
+    let mut exceptions = Vec::new();
+    for (selector, kind) in asked.exceptions {
+        let (first, last) = selector.split_once('-').unwrap_or((&selector, &selector));
+        match (first.parse::<u32>(), last.parse::<u32>()) {
+            (Ok(first), Ok(last)) if first <= last && last < LAYERS_MAX => {
+                exceptions.extend((first..=last).map(|layer| (format!("h.{layer}"), kind)));
+            }
+            (Err(_), Err(_)) if !selector.is_empty() => exceptions.push((selector, kind)),
+            _ => return Err(format!("`{selector}` names no layers: they are written 3, 0-5 or h.3")),
+        }
+    }
+    Ok(Choices { all: asked.all, exceptions })
+}
 
 /// A code as a user names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,15 +225,20 @@ impl WishArgs {
         let codes = asked.exceptions.iter().map(|(site, code)| (site.clone(), Wish::Code(code.code())));
         let steps = self.timesteps.exceptions.iter().map(|(site, steps)| (site.clone(), Wish::Steps(*steps)));
         let dense = self.dense.iter().map(|site| (site.clone(), Wish::Dense));
+        let attention = |kind: Attention| kind.with_phases(self.phases);
+        let attends = self.attention.exceptions.iter();
+        let attends = attends.map(|(site, kind)| (site.clone(), Wish::Attention(attention(*kind))));
+        let ttfs = Attention(Some(Ssa::Ttfs { phases: PHASES }));
         Ok(Wishes {
             levels,
-            exceptions: codes.chain(steps).chain(dense).collect(),
+            exceptions: codes.chain(steps).chain(dense).chain(attends).collect(),
             membrane,
             centre: match self.centre {
                 CentreName::Spikes => Centre::Spikes,
                 CentreName::Error => Centre::Error,
             },
             thresholds: self.thresholds,
+            attention: attention(self.attention.all.unwrap_or(ttfs)),
             phases: self.phases,
             exact_weights: self.weights == Weights::F32,
             own_embedding: self.embedding == Embedding::Own,
@@ -209,6 +288,11 @@ pub fn flags(wishes: &Wishes) -> String {
     if !dense.is_empty() {
         flags += &format!(" --dense {}", dense.join(","));
     }
+    let attention = |wish: &Wish| if let Wish::Attention(kind) = wish { Some(Attention(*kind).name()) } else { None };
+    let attention = list(Attention(wishes.attention).name(), &attention);
+    if attention != "ttfs" {
+        flags += &format!(" --attention {attention}");
+    }
     if let Some(membrane) = wishes.membrane {
         flags += &format!(" --neuron {}", membrane.name());
     }
@@ -246,6 +330,27 @@ mod tests {
         let words = std::iter::once("snnc").chain(line.split_whitespace());
         let line = Line::try_parse_from(words).map_err(|e| e.to_string())?;
         line.wishes.wishes().map(|wishes| flags(&wishes)).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn attention_is_chosen_by_layer() {
+        let layers = "--timesteps 7 --attention ttfs,h.0=linear,h.1=linear,h.3=topk:5,h.2=dense";
+        for line in
+            ["--attention 0-1=linear,3=topk:5,h.2=dense", "--attention ttfs,0=linear,1-1=linear,h.3=topk:5,h.2=dense"]
+        {
+            assert_eq!(asked(line).as_deref(), Ok(layers), "{line}");
+        }
+        assert_eq!(asked("--attention coincidence").as_deref(), Ok("--timesteps 7 --attention coincidence"));
+        for (line, wanted) in [
+            ("--attention sigmoid", "there is no attention `sigmoid`; there are ttfs, topk"),
+            ("--attention topk:0", "there is no attention `topk:0`"),
+            ("--attention 5-0=linear", "`5-0` names no layers"),
+            ("--attention 0-=linear", "`0-` names no layers"),
+            ("--attention linear,lif", "`lif` is not SITE=VALUE"),
+        ] {
+            let told = asked(line).expect_err(line);
+            assert!(told.contains(wanted), "{line}: {told}");
+        }
     }
 
     #[test]

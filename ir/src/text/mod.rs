@@ -22,6 +22,7 @@ mod print;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use op::op as operation;
 pub use parse::{Source, parse};
 pub use print::{label, print};
 

@@ -10,7 +10,7 @@ use crate::training::{Surrogate, Training};
 use crate::types::{Code, Dim, Shape};
 
 /// The operation that prints as `spelled`. Errors say what is wrong with it.
-pub(super) fn op(spelled: &str) -> Result<Op, String> {
+pub fn op(spelled: &str) -> Result<Op, String> {
     let (name, attributes) = match spelled.split_once('[') {
         None => (spelled, ""),
         Some((name, rest)) => (name, rest.strip_suffix(']').ok_or("`]` is missing after the attributes")?),
