@@ -7,11 +7,12 @@ use snnc_examples::gpt2::{Activation, Gpt2Config, Head};
 use snnc_ir::container::{self, File};
 use snnc_ir::membrane::Membrane;
 use snnc_ir::price::{Events, Part};
-use snnc_ir::{Code, Graph, Tensor};
+use snnc_ir::ssa::{Output, Ssa};
+use snnc_ir::{Builder, Code, Curve, Graph, Op, Stage, Tensor};
 use snnc_passes::collapse::{collapse, depends_on_order};
 use snnc_passes::fit::{Levels, Thresholds, Wish, Wishes};
 use snnc_passes::{Context, front_and_back, run as run_passes};
-use snnc_runtime::{Batch, Engine, ISAS, Options, Outputs, Program, Rows};
+use snnc_runtime::{Batch, Engine, ISAS, Options, Outputs, Program, Rows, Session};
 use snnc_tests::{converted, ids, imported, options, run, spiking};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -142,6 +143,159 @@ fn as_many_timesteps_as_there_are() {
     check_graph("T = 16, mixed", &converted(imported(&TINY), mixed), TINY.vocabulary);
     let rate = Levels { code: Code::Unary, steps: 1024 };
     check_graph("unary", &spiking(imported(&Gpt2Config { layers: 1, ..TINY }), rate), TINY.vocabulary);
+}
+
+/// Every kind of attention: alone, with memories that halve at all periods, with levels of 16 and 32 bits.
+#[test]
+fn attention_of_every_kind() {
+    let linear = Ssa::Linear { guard: 3 };
+    let kinds = [
+        (Ssa::TopK { phases: 8, keys: 3 }, vec![]),
+        (Ssa::TopK { phases: 8, keys: 4 }, vec![("v", 16), ("k", 9)]),
+        (Ssa::Coincidence { squared: true }, vec![]),
+        (Ssa::Coincidence { squared: false }, vec![("q", 1), ("v", 9)]),
+        (Ssa::Coincidence { squared: true }, vec![("q", 200), ("v", 12)]),
+        (linear, vec![]),
+        (linear, vec![("h.0.q", 1), ("h.1.q", 9), ("v", 16)]),
+        (Ssa::Lif { output: Output::Mean }, vec![("q", 7)]),
+        (Ssa::Lif { output: Output::Spikes }, vec![]),
+        (Ssa::Lif { output: Output::Spikes }, vec![("h.1.q", 130), ("h.1.v", 130)]),
+    ];
+    for (variant, steps) in kinds {
+        let exceptions = steps.iter().map(|(site, steps)| (site.to_string(), Wish::Steps(*steps))).collect();
+        let wishes = Wishes { attention: Some(variant), exceptions, ..Wishes::default() };
+        let mut graph = converted(imported(&TINY), wishes);
+        for halving in [None, Some([1, 2, 4]), Some([0, 16, 32])] {
+            if let Some(halving) = halving {
+                halve(&mut graph, halving);
+            }
+            let what = format!("{variant:?} {steps:?} {halving:?}");
+            let events = if variant.time_collapses() {
+                check_graph(&what, &graph, TINY.vocabulary)
+            } else {
+                assert!(depends_on_order(&graph) && collapse(&graph).is_err(), "{what}");
+                check_forms(&what, &[("stepped", &graph)], TINY.vocabulary)
+            };
+            if variant.has_features() {
+                let attention = |name: &&String| name.ends_with(".halving") || name.ends_with(".emit.gain");
+                let met: u64 = events.keys().filter(attention).map(|name| events[name].score_additions).sum();
+                assert!(met > 0, "{what}: spikes meet");
+            }
+        }
+    }
+}
+
+/// Gives all attentions these periods.
+fn halve(graph: &mut Graph, halving: [i32; 3]) {
+    for weight in graph.weights.iter_mut().filter(|weight| weight.name.ends_with(".halving")) {
+        weight.tensor = Arc::new(Tensor::i32(&[3], halving.to_vec()));
+    }
+    snnc_ir::verify::verify(graph).unwrap();
+}
+
+/// Kinds by layer, with a sequence's state of each beside the others'.
+#[test]
+fn attention_by_layer() {
+    let config = Gpt2Config { layers: 5, ..TINY };
+    let kinds = [
+        Some(Ssa::Linear { guard: 8 }),
+        None,
+        Some(Ssa::Coincidence { squared: true }),
+        Some(Ssa::TopK { phases: 8, keys: 2 }),
+        Some(Ssa::Ttfs { phases: 8 }),
+    ];
+    let exceptions = (0..).zip(kinds).map(|(layer, kind): (u32, _)| (format!("h.{layer}"), Wish::Attention(kind)));
+    let wishes = Wishes { exceptions: exceptions.collect(), ..Wishes::default() };
+    let graph = converted(imported(&config), wishes);
+    let kept = graph.nodes.iter().filter(|node| node.op.has_state());
+    let names: Vec<String> = kept.map(|node| node.op.to_string().split(',').next().unwrap().to_string()).collect();
+    assert_eq!(names, ["ssa[linear", "attention[heads=3", "ssa[coincidence", "ssa[topk", "ssa[ttfs"]);
+    check_graph("by layer", &graph, config.vocabulary);
+    check_batch("by layer", &collapse(&graph).unwrap(), config.vocabulary);
+    check_batch("by layer, stepped", &graph, config.vocabulary);
+    for output in [Output::Mean, Output::Spikes] {
+        let wishes = Wishes { attention: Some(Ssa::Lif { output }), ..Wishes::default() };
+        check_batch("LIF", &converted(imported(&TINY), wishes), TINY.vocabulary);
+    }
+}
+
+/// LIF attention collapses where what feeds it fires in its first timesteps, with spikes out as well.
+#[test]
+fn attention_of_neurons_that_integrate_first_collapses() {
+    let mut b = Builder::new(Stage::Spiking, 16);
+    let mut random = 0.0f32;
+    let mut number = |low: f32, high: f32| {
+        random = (random * 137.0 + 0.317).fract();
+        low + (high - low) * random
+    };
+    let mut f32s = |b: &mut Builder, name: &str, sizes: &[usize], low, high| {
+        let data = (0..sizes.iter().product::<usize>()).map(|_| number(low, high)).collect();
+        b.weight(name, Arc::new(Tensor::f32(sizes, data)))
+    };
+    let tokens = b.add(Op::Tokens, &[], "").unwrap();
+    let table = f32s(&mut b, "table", &[50, 6], -1.0, 1.0);
+    let x = b.add(Op::Embed, &[tokens, table], "").unwrap();
+    let mut parts = Vec::new();
+    for name in ["q", "k", "v"] {
+        let [gain, offset] = ["gain", "offset"].map(|part| f32s(&mut b, &format!("{name}.{part}"), &[6], 0.5, 3.0));
+        let (mut args, mut curve) = (vec![x, gain, offset], Curve::Identity);
+        if name != "v" {
+            (curve, args) = (Curve::Relu, vec![x, gain, offset, gain, offset]);
+        }
+        parts.push(b.add(Op::Fire { code: Code::Unary, steps: 5, curve }, &args, "").unwrap());
+    }
+    parts.push(f32s(&mut b, "sink", &[2], 0.0, 1.0));
+    parts.push(b.weight("halving", Arc::new(Tensor::i32(&[2], vec![0, 4]))));
+    parts.push(f32s(&mut b, "emit", &[6], 0.5, 2.0));
+    let variant = Ssa::Lif { output: Output::Spikes };
+    let spikes = b.add(Op::Ssa { heads: 2, variant }, &parts, "").unwrap();
+    let levels = b.add(Op::Settle, &[spikes], "").unwrap();
+    let unit = f32s(&mut b, "unit", &[6], 0.5, 1.0);
+    let out = b.add(Op::Affine, &[levels, unit, unit], "").unwrap();
+    let graph = b.finish(vec![("logits".into(), out)]);
+    snnc_ir::verify::verify(&graph).unwrap();
+    let ids = ids(13, 50);
+    let want = run(&graph, options(Engine::Interpreter), &[&ids]);
+    assert!(want.events["emit"].spikes > 0);
+    for graph in [&graph, &collapse(&graph).unwrap()] {
+        for engine in [Engine::Interpreter, Engine::Jit] {
+            let got = run(graph, options(engine), &[&ids[..7], &ids[7..]]);
+            assert!(got.bits == want.bits && got.events == want.events, "{engine:?}");
+        }
+    }
+}
+
+/// Sums cannot be taken back: a call that fails in its second chunk leaves them as they were before its first.
+#[test]
+fn a_call_that_fails_leaves_sums_as_they_were() {
+    let config = Gpt2Config { layers: 2, ..TINY };
+    let wishes = Wishes { attention: Some(Ssa::Linear { guard: 8 }), ..Wishes::default() };
+    let mut graph = collapse(&converted(imported(&config), wishes)).unwrap();
+    spoil(&mut graph, config.vocabulary, 60);
+    for engine in [Engine::Interpreter, Engine::Jit] {
+        let options = Options { chunk: 2, ..options(engine) };
+        let mut session = Session::new(Arc::new(Program::new(Arc::new(graph.clone()), &options).unwrap()));
+        let want = run(&graph, options, &[&[1, 4, 9, 7, 8]]).bits;
+        let mut bits = Vec::new();
+        for call in [&[1, 4, 9][..], &[2, 3, 5, 60], &[7], &[60], &[2, 60], &[8]] {
+            match session.forward(call, Rows::All) {
+                Ok(outputs) => bits.extend(outputs.f32("logits").unwrap().iter().map(|x| x.to_bits())),
+                Err(_) => assert!(call.contains(&60)),
+            }
+        }
+        assert!(bits == want, "{engine:?}");
+    }
+}
+
+/// Gives a token an embedding that is no number: so says its row of the table, or its scale of one that is shared.
+fn spoil(graph: &mut Graph, vocabulary: usize, token: usize) {
+    let by_token = |tensor: &Tensor| tensor.sizes().len() == 2 && tensor.sizes()[0] == vocabulary;
+    let table = graph.weights.iter_mut().find(|weight| by_token(&weight.tensor) && weight.tensor.as_f32().is_some());
+    let table = &mut table.unwrap().tensor;
+    let width = table.sizes()[1];
+    let mut numbers = table.as_f32().unwrap().to_vec();
+    numbers[token * width..(token + 1) * width].fill(f32::NAN);
+    *table = Arc::new(Tensor::f32(table.sizes(), numbers));
 }
 
 /// Returns what the neurons did.
@@ -305,14 +459,7 @@ fn batches() {
 fn a_sequence_that_fails_leaves_the_others_alone() {
     let config = Gpt2Config { layers: 1, ..TINY };
     let mut graph = collapse(&spiking(imported(&config), Levels { code: Code::Binary, steps: 7 })).unwrap();
-    // Token 60 has an embedding that is no number: so says its row of the table, or its scale of one that is shared.
-    let by_token = |tensor: &Tensor| tensor.sizes().len() == 2 && tensor.sizes()[0] == config.vocabulary;
-    let table = graph.weights.iter_mut().find(|weight| by_token(&weight.tensor) && weight.tensor.as_f32().is_some());
-    let table = &mut table.unwrap().tensor;
-    let width = table.sizes()[1];
-    let mut numbers = table.as_f32().unwrap().to_vec();
-    numbers[60 * width..61 * width].fill(f32::NAN);
-    *table = Arc::new(Tensor::f32(table.sizes(), numbers));
+    spoil(&mut graph, config.vocabulary, 60);
     for engine in [Engine::Interpreter, Engine::Jit] {
         let mut batch = Batch::new(Arc::new(Program::new(Arc::new(graph.clone()), &options(engine)).unwrap()), 4);
         for place in 0..4 {

@@ -130,6 +130,26 @@ fn prompts(at: &Path, long: &str) {
     assert_eq!(lines.lines().count(), 3);
 }
 
+/// Kinds of attention are compiled, measured, accounted for and timed beyond the context; what needs training says so.
+fn attention(at: &Path, tokenizer: &str) {
+    for kind in ["linear,0=coincidence", "lif:spikes,1-2=topk:9,3=lif"] {
+        let compile =
+            ["compile", "model.onnx", "-o", "kind.snn", "--calibration-tokens", "256", "--tokenizer", tokenizer];
+        let compiled = call(at, &[&compile[..], &["--attention", kind]].concat());
+        let told = String::from_utf8_lossy(&compiled.stderr).into_owned();
+        assert!(compiled.status.success() && told.contains("is not trained"), "{kind}: {told}");
+        let eval =
+            ["eval", "kind.snn", "--text", "text.txt", "--against", "model.onnx", "--ledger", "--ledger-tokens", "64"];
+        let output = call(at, &eval);
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && told.contains("h.3.attention "), "{kind}: {told}");
+        let bench = ["bench", "kind.snn", "--context", "400", "--depths", "300", "--prompts", "16", "--decoded", "2"];
+        let output = call(at, &bench);
+        assert!(String::from_utf8_lossy(&output.stdout).contains("decoding past 300"), "{kind}");
+    }
+    refused(at, &["bench", "kind.snn", "--context", "0"], 2, "--context");
+}
+
 /// A figure worse than the baseline is told by status 3; a baseline that is none is refused.
 fn bench(at: &Path) {
     let bench = [
@@ -184,6 +204,15 @@ fn outputs_options_and_prompts() {
     refused(at, &["compile", "model.onnx", "--timesteps", "4,mpl=5", "-o", "out.snn"], 1, "names no site");
     refused(at, &["compile", "model.onnx", "--code", "ternary", "-o", "out.snn"], 2, "there is no code `ternary`");
     refused(at, &["compile", "model.onnx", "--neuron", "izhikevich", "-o", "out.snn"], 2, "there is no neuron");
+    for (kind, status, words) in [
+        ("sigmoid", 2, "there is no attention `sigmoid`"),
+        ("topk:0", 2, "there is no attention `topk:0`"),
+        ("4-2=linear", 2, "names no layers"),
+        ("4=linear", 1, "layers are 0 to 3"),
+        ("mlp=linear", 1, "names no attention"),
+    ] {
+        refused(at, &["compile", "model.onnx", "-o", "out.snn", "--attention", kind], status, words);
+    }
     refused(at, &["tune", "model.onnx", "--text", "text.onnx", "--budget", "1%"], 2, "perplexity+1%");
     refused(at, &["eval", "model.onnx", "--text", "text.onnx", "--ledger"], 2, "--against");
     refused(at, &["run", "model.onnx", "--prompt", "x"], 1, "no tokenizer");
@@ -223,6 +252,8 @@ fn outputs_options_and_prompts() {
     assert_eq!(measure(&["--min-cosine", "1.1"]), (Some(3), true));
     refused(at, &["eval", "bare.snn", "--text", "text.txt"], 1, "no tokenizer");
     bench(at);
+
+    attention(at, &named);
 
     // A byte changed anywhere is noticed.
     let good = fs::read(at.join("bare.snn")).unwrap();

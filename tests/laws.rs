@@ -9,6 +9,8 @@ use proptest::prelude::*;
 use snnc::convert::{Recipe, Sample, convert};
 use snnc_examples::gpt2::{Activation, Gpt2Config, Head};
 use snnc_ir::eval::{Array, Content, Evaluator, Memory, Real};
+use snnc_ir::price::Events;
+use snnc_ir::ssa::Output;
 use snnc_ir::verify::verify;
 use snnc_ir::{Builder, Code, Curve, Graph, Op, Ssa, Stage, Tensor, Value};
 use snnc_passes::collapse::collapse;
@@ -148,6 +150,31 @@ impl<'c> Net<'c> {
         self.add(Op::Ssa { heads: self.case.heads as u32, variant: Ssa::Ttfs { phases: PHASES } }, &[q, k, v, slopes])
     }
 
+    /// Spikes of rectified neurons of the input, and of values; sinks and periods of halving.
+    fn features(&mut self, code: Code, halving: &[i32]) -> Vec<Value> {
+        let Case { width, heads, steps, reals, .. } = self.case;
+        let x = self.input();
+        let mut args: Vec<Value> = [0, 2]
+            .map(|k| {
+                let mut gains = self.gains(Curve::Identity, k, *width, 1.0);
+                for part in [4 + k, 5 + k] {
+                    let positive = reals[part * WIDTH..][..*width].iter().map(|x| x.abs()).collect();
+                    gains.push(
+                        self.builder.weight(&format!("positive{part}"), Arc::new(Tensor::f32(&[*width], positive))),
+                    );
+                }
+                let fire = Op::Fire { code, steps: *steps, curve: Curve::Relu };
+                self.add(fire, &[&[x], &gains[..]].concat())
+            })
+            .to_vec();
+        let gains = self.gains(Curve::Identity, 10, *width, 1.0);
+        args.push(self.fire(x, Curve::Identity, &gains));
+        let sinks = reals[12 * WIDTH..][..*heads].iter().map(|x| x.abs()).collect();
+        args.push(self.builder.weight("sinks", Arc::new(Tensor::f32(&[*heads], sinks))));
+        args.push(self.builder.weight("halving", Arc::new(Tensor::i32(&[*heads], halving[..*heads].to_vec()))));
+        args
+    }
+
     fn finish(self, outputs: &[Value]) -> Graph {
         self.builder.finish(outputs.iter().enumerate().map(|(i, value)| (i.to_string(), *value)).collect())
     }
@@ -260,6 +287,47 @@ proptest! {
         let [left, right] = [0, 1].map(|i| graph.outputs[i].1);
         prop_assert_eq!(bits(&[evaluator.get(&done, left).clone()]), bits(&[evaluator.get(&done, right).clone()]));
         prop_assert_eq!(done.events[left.index()], done.events[right.index()]);
+    }
+
+    #[test]
+    fn attention_on_features_is_that_of_levels_wherever_a_sequence_is_cut(
+        case in case(),
+        kind in prop::sample::select(vec![
+            (Code::Unary, Ssa::Coincidence { squared: false }),
+            (Code::Unary, Ssa::Coincidence { squared: true }),
+            (Code::Unary, Ssa::Lif { output: Output::Mean }),
+            (Code::Unary, Ssa::Linear { guard: 2 }),
+            (Code::Binary, Ssa::Linear { guard: 0 }),
+        ]),
+        halving in prop::collection::vec(prop::sample::select(vec![0, 1, 2, 4]), 4),
+        cut in 0usize..=TOKENS,
+    ) {
+        let (code, variant) = kind;
+        let case = Case { steps: case.steps.min(8), ..case };
+        let mut net = Net::new(&case, Stage::Spiking);
+        let args = net.features(code, &halving);
+        let op = Op::Ssa { heads: case.heads as u32, variant };
+        let left = net.add(op, &args);
+        let levels: Vec<Value> = args[..3].iter().map(|&train| net.add(Op::Settle, &[train])).collect();
+        let right = net.add(op, &[&levels, &args[3..]].concat());
+        let graph = net.verified(&[left, right]);
+        let ids: Vec<u32> = (0..case.tokens as u32).collect();
+        let evaluator = Evaluator::<f32>::new(&graph);
+        let [left, right] = [0, 1].map(|i| graph.outputs[i].1);
+        let get = |done, value| bits(&[evaluator.get(done, value).clone()]).concat();
+        let whole = evaluator.run(&ids, &mut Memory::new(&graph)).unwrap();
+        let want = get(&whole, left);
+        prop_assert_eq!(&get(&whole, right), &want);
+        prop_assert_eq!(whole.events[left.index()], whole.events[right.index()]);
+        let (mut memory, mut joined, mut events) = (Memory::new(&graph), Vec::new(), Events::default());
+        let (before, after) = ids.split_at(cut.min(ids.len()));
+        for call in [before, after].into_iter().filter(|call| !call.is_empty()) {
+            let done = evaluator.run(call, &mut memory).unwrap();
+            joined.extend(get(&done, left));
+            events += done.events[left.index()];
+        }
+        prop_assert_eq!(joined, want);
+        prop_assert_eq!(events, whole.events[left.index()]);
     }
 
     #[test]

@@ -3,13 +3,32 @@
 #![allow(clippy::unwrap_used)]
 
 use snnc_examples::gpt2::Gpt2Config;
+use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Graph, text};
+use snnc_passes::Pass;
 use snnc_passes::collapse::collapse;
 use snnc_passes::fit::Wishes;
 use snnc_tests::imported;
 
 const SMALLEST: Gpt2Config =
     Gpt2Config { layers: 1, width: 8, heads: 2, vocabulary: 16, context: 8, ..Gpt2Config::TINY };
+
+/// Attention of every kind that has features, as it begins training.
+#[test]
+fn attention_before_training() {
+    for (name, variant) in [
+        ("coincidence", Ssa::Coincidence { squared: true }),
+        ("linear", Ssa::Linear { guard: 8 }),
+        ("lif", Ssa::Lif { output: Output::Spikes }),
+    ] {
+        let wishes = Wishes { attention: Some(variant), ..Wishes::default() };
+        let recipe = snnc::convert::Recipe { wishes, calibration_tokens: 64, threads: 2 };
+        let sample = snnc::convert::Sample::SeededIds;
+        let mut passed = |_: &Pass, _: &Graph, _: &Graph| {};
+        let converted = snnc::convert::convert(imported(&SMALLEST), false, &sample, &recipe, &mut passed).unwrap();
+        insta::assert_snapshot!(format!("attention-{name}"), text::print(&converted.graph));
+    }
+}
 
 #[test]
 fn every_pass() {

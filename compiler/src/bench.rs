@@ -9,6 +9,7 @@ use crate::convert::{seeded_ids, vocabulary};
 use memmap2::MmapMut;
 use serde_json::{Value as Json, json};
 use snnc_ir::types::Elem;
+use snnc_ir::verify::verify;
 use snnc_ir::{Builder, Diagnostic, Graph, Op, Tensor, Value};
 use snnc_runtime::sample::SplitMix64;
 use snnc_runtime::{Batch, Options, Program, Rows, Session};
@@ -179,6 +180,36 @@ pub fn with_density(graph: &Graph, density: f64) -> Result<Graph, Complaints> {
         });
     }
     Ok(builder.finish(graph.outputs.iter().map(|(name, value)| (name.clone(), map[value.index()])).collect()))
+}
+
+/// The same program for sequences of another length: rows of its tables of positions repeat, or are left out. What it says
+/// beyond the positions that it was trained with means nothing.
+///
+/// # Errors
+/// Its sums are not bounded for so many tokens.
+pub fn with_context(graph: &Graph, context: u32) -> Result<Graph, Complaints> {
+    let mut builder = Builder::new(graph.stage, context);
+    let mut map: Vec<Value> = Vec::with_capacity(graph.nodes.len());
+    for (value, node) in graph.iter() {
+        let mut args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
+        if node.op == Op::Embed
+            && graph.node(node.args[0]).op == Op::Positions
+            && let Some(table) = graph.constant(node.args[1])
+            && let (Some(rows), [_, width]) = (table.tensor.as_f32(), table.tensor.sizes())
+        {
+            let repeated = rows.iter().copied().cycle().take(context as usize * width).collect();
+            let tensor = Tensor::f32(&[context as usize, *width], repeated);
+            args[1] = builder.weight(&format!("{}.repeated", table.name), Arc::new(tensor));
+        }
+        map.push(match node.op {
+            Op::Weight(id) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
+            op => builder.add(op, &args, graph.origin(value)).map_err(|e| vec![e])?,
+        });
+    }
+    let outputs = graph.outputs.iter().map(|(name, value)| (name.clone(), map[value.index()])).collect();
+    let graph = builder.finish(outputs);
+    verify(&graph)?;
+    Ok(graph)
 }
 
 /// The share of neurons that fire, over `tokens` seeded ids.

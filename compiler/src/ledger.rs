@@ -7,7 +7,8 @@
 //! - clipping: finest levels over the same reach;
 //! - rounding: the same levels without an end;
 //! - weights: finest levels over a wider reach, read by the weights in 8 bits;
-//! - softmax: attention by time to first spike on finest queries, keys and values;
+//! - softmax: attention by time to first spike on finest queries, keys and values; or attention without softmax, with its
+//!   features, on finest values;
 //! - time: what the spikes of a train have not yet said when its timesteps are over, or said too early. Neurons that
 //!   integrate before they fire say it all, so it is 0 for them. For neurons that answer within the timestep it is what the
 //!   site does with them less what it does with its levels alone; the site that it hears, if there is one, has its own
@@ -19,6 +20,7 @@ use crate::calibration::Calibration;
 use crate::evaluate::{self, Cut, chunks, divergence, log_sum_exp, logits_of};
 use crate::progress;
 use serde_json::{Value as Json, json};
+use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Code, Diagnostic, Graph, Op, Value};
 use snnc_passes::fit::{Fit, Fits, Levels, PHASES_MOST};
 use snnc_passes::sites::{Role, Site, sites};
@@ -52,7 +54,8 @@ impl Cause {
     }
 
     /// The option that makes less of it at a site.
-    fn remedy(self, path: &str, fit: Option<&Fit>, phases: u32) -> String {
+    /// `phases`: where attention has such.
+    fn remedy(self, path: &str, fit: Option<&Fit>, phases: Option<u32>) -> String {
         match self {
             Cause::Clipping => {
                 "calibrate on more text, and like this one: --calibrate FILE --calibration-tokens N".into()
@@ -62,7 +65,10 @@ impl Cause {
                 Some(steps) => format!("--timesteps ...,{path}={steps}"),
                 None => format!("--dense {path}"),
             },
-            Cause::Softmax => format!("--phases {}", (2 * phases).min(PHASES_MOST)),
+            Cause::Softmax => match phases {
+                Some(phases) => format!("--phases {}", (2 * phases).min(PHASES_MOST)),
+                None => format!("snnc train, or --attention ...,{path}=ttfs"),
+            },
             Cause::Weights => format!("--dense {path}"),
         }
     }
@@ -176,7 +182,9 @@ pub fn ledger(
         }
     }
     for (entry, place) in entries.iter_mut().zip(&places) {
-        entry.remedy = entry.worst().remedy(&place.path, place.fit, calibration.fits.phases);
+        let learned = place.attention.is_some_and(|attention| calibration.fits.features.contains_key(&attention));
+        let phases = (!learned).then_some(calibration.fits.phases);
+        entry.remedy = entry.worst().remedy(&place.path, place.fit, phases);
     }
     let total = entries.last().map_or(0.0, |entry| entry.added);
     Ok(Ledger { entries, total, tokens: windows.iter().map(Range::len).sum() })
@@ -239,7 +247,7 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
     let attentions = tensor.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. }));
     for (layer, (value, node)) in attentions.enumerate() {
         let layer = layer as u32;
-        if node.args.iter().all(|arg| fit_of(arg).is_some()) {
+        if fits.features.contains_key(&value) || node.args.iter().all(|arg| fit_of(arg).is_some()) {
             let (path, causes) = (format!("h.{layer}.attention"), vec![Cause::Softmax]);
             let place = Place {
                 path,
@@ -309,6 +317,9 @@ fn probe_graph(
                 if let (Some(site), Some(fit)) = (place.site, place.fit) {
                     fits.sites.insert(site, Some(fit.clone()));
                 }
+                if let Some(attention) = place.attention {
+                    as_it_is(whole, attention, &mut fits);
+                }
             }
             fits.exact_weights = whole.exact_weights;
         }
@@ -317,7 +328,8 @@ fn probe_graph(
     let context = Context { fits, membrane, waiting, ..Context::default() };
     let levels = quantise(tensor, &context)?;
     // Time collapses but for neurons that answer within the timestep.
-    if membrane.is_some() { fold(&spike(&levels, &context)?, &context) } else { Ok(levels) }
+    let prompt = membrane.is_some() || context.fits.variants.values().any(|variant| !variant.time_collapses());
+    if prompt { fold(&spike(&levels, &context)?, &context) } else { Ok(levels) }
 }
 
 /// Levels that neither clip nor round.
@@ -325,9 +337,30 @@ fn neither(fit: &Fit) -> Fit {
     Fit { lack: vec![0.0; fit.lack.len()], ..fit.finer(FINE, WIDER) }
 }
 
+/// The kind of an attention, with its features.
+fn as_it_is(whole: &Fits, attention: Value, fits: &mut Fits) {
+    if let Some(variant) = whole.variants.get(&attention) {
+        fits.variants.insert(attention, *variant);
+    }
+    if let Some(features) = whole.features.get(&attention) {
+        fits.features.insert(attention, features.clone());
+    }
+}
+
 /// Finest levels for one attention, whose scores then have other units.
 fn softmax_only(tensor: &Graph, whole: &Fits, attention: Value, fits: &mut Fits) {
     let args = &tensor.node(attention).args;
+    as_it_is(whole, attention, fits);
+    if whole.features.contains_key(&attention) {
+        let values = whole.sites.get(&args[2]).cloned().flatten();
+        let emits = whole.variants.get(&attention) == Some(&Ssa::Lif { output: Output::Spikes });
+        if emits {
+            // Spikes in and out are part of it.
+            fits.sites.insert(attention, whole.sites.get(&attention).cloned().flatten());
+        }
+        fits.sites.insert(args[2], values.map(|fit| if emits { fit } else { neither(&fit) }));
+        return;
+    }
     for (i, &arg) in args.iter().enumerate() {
         let Some(Some(fit)) = whole.sites.get(&arg) else { continue };
         let fine = neither(fit);

@@ -4,10 +4,11 @@
 use crate::calibration;
 use serde_json::{Value as Json, json};
 use snnc_ir::price::{self, Events, Part};
+use snnc_ir::ssa::neuron_of;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Op, Value};
 use snnc_passes::sites::path_of;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// What a warning is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,6 +112,19 @@ fn place(layer: u32, part: Part) -> String {
     if layer == HEAD { "head".into() } else { format!("layer {layer}, {}", part.name()) }
 }
 
+/// Neurons that say features of queries and keys.
+fn features(graph: &Graph) -> HashSet<Value> {
+    let mut found = HashSet::new();
+    for node in &graph.nodes {
+        if let Op::Ssa { variant, .. } = node.op
+            && variant.has_features()
+        {
+            found.extend(node.args[..2].iter().map(|&arg| neuron_of(graph, arg)));
+        }
+    }
+    found
+}
+
 /// A layer below this share of driven work is worth a warning.
 const COVERAGE_LEAST: f64 = 0.95;
 
@@ -126,9 +140,12 @@ const UNSEEN_MOST: f64 = 0.3;
 pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, events: &[Events]) -> Vec<Lint> {
     let mut lints = Vec::new();
     let mut add = |kind, place: &str, message: String| lints.push(Lint { kind, place: place.into(), message });
+    let features = features(graph);
     for (value, node) in graph.iter() {
         let origin = graph.origin(value);
         match node.op {
+            // Features are thresholds that are passed: those that always fire clip nothing.
+            Op::Quant { .. } | Op::Fire { .. } | Op::Integrate { .. } if features.contains(&value) => {}
             Op::Quant { .. } | Op::Fire { .. } | Op::Integrate { .. } => {
                 let name = name_of(graph, value);
                 let width = node.ty.shape().width().unwrap_or(0) as u64;

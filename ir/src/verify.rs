@@ -4,7 +4,7 @@
 //! 2. Every constant is one node, has a name of its own, at most five sizes, and the type of its tensor.
 //! 3. Operands come before their users. A node's type is what `infer` says.
 //! 4. Every node leads to an output, so that nothing is run in vain.
-//! 5. Sizes are at least 1, and a value has fewer than 2^31 elements a token.
+//! 5. Sizes are at least 1, and a value has fewer than 2^31 elements a token. Sums that are kept of a sequence are at most 2^28.
 //! 6. Every operation is legal in the graph's stage.
 //! 7. After import and before training, an addition's operands have one shape, `[tokens,width]`; a product's or a quotient's second operand has
 //!    one number a token. Nothing else broadcasts.
@@ -36,7 +36,7 @@ use crate::infer;
 use crate::membrane::Membrane;
 use crate::op::{Binary, Op};
 use crate::ssa::meaning::{FIRST_SPIKE_WEIGHT, FRESH};
-use crate::ssa::{Output, Ssa, neuron_of};
+use crate::ssa::{Output, Ssa, State, neuron_of};
 use crate::tensor::Tensor;
 use crate::text::{self, NAME_MAX};
 use crate::training::Training;
@@ -48,6 +48,8 @@ use std::ops::Range;
 pub const CONTEXT_MAX: u32 = 1 << 20;
 /// Complaints that are worth reading.
 const ERRORS_MAX: usize = 50;
+/// Most sums that are kept of a sequence: 2 GiB.
+const SUMS_MAX: u128 = 1 << 28;
 /// Largest weight: -128 is left out so that negating is safe.
 const WEIGHT_MAX: u64 = 127;
 
@@ -193,6 +195,12 @@ fn sizes(graph: &Graph, errors: &mut Vec<Diagnostic>) {
         });
         if !(1..=i32::MAX as u128).contains(&fixed.product()) {
             errors.push(at(graph, value, format!("{}: 1 to 2^31 - 1 elements are possible", node.ty)));
+        }
+        if let Op::Ssa { variant: Ssa::Linear { .. }, .. } = node.op
+            && let Some(state @ State::Sums { heads, features, width }) = graph.state(value)
+            && heads as u128 * features as u128 * (width as u128 + 1) > SUMS_MAX
+        {
+            errors.push(at(graph, value, format!("it keeps {state}: 2^28 numbers are possible")));
         }
     }
 }
@@ -491,7 +499,7 @@ fn attention_sums(graph: &Graph, value: Value) -> Sums {
         Ssa::Coincidence { .. } | Ssa::Lif { output: Output::Mean } => {
             let most = head * levels(0);
             let weight = if variant == (Ssa::Coincidence { squared: true }) { most * most } else { most };
-            Sums { scores: weight, values: weight * FRESH as u128 * levels(2) * context }
+            Sums { scores: weight, values: weight.saturating_mul(FRESH as u128 * levels(2) * context) }
         }
         Ssa::Lif { output: Output::Spikes } => Sums { scores: head, values: head * FRESH as u128 * context },
         Ssa::Linear { guard } => {
@@ -718,6 +726,19 @@ mod tests {
             }
         };
         assert_eq!(told(&signed).len(), 10, "neurons that take spikes back are no features");
+    }
+
+    #[test]
+    fn sums_that_are_kept_have_bounds() {
+        let mut s = Sketch::new(Stage::Quantised);
+        let tokens = s.add(Op::Tokens, &[]);
+        let (table, gain) = (s.f32("table", &[1, 1 << 14]), s.f32("gain", &[1 << 14]));
+        let x = s.add(Op::Embed, &[tokens, table]);
+        let x = s.add(Op::Quant { code: Code::Binary, steps: 1, curve: Curve::Relu }, &[x, gain, gain, gain, gain]);
+        let (sink, halving) = (s.f32("sink", &[1]), s.i32("halving", &[1]));
+        let y = s.add(Op::Ssa { heads: 1, variant: Ssa::Linear { guard: 0 } }, &[x, x, x, sink, halving]);
+        let errors = verify(&s.finish(&[("y", y)])).expect_err("2^28 + 2^14 numbers");
+        assert!(errors[0].message.ends_with("2^28 numbers are possible"), "{errors:?}");
     }
 
     #[test]

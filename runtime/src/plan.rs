@@ -11,6 +11,7 @@ use crate::meter::{Executed, Products};
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
 use snnc_ir::price::Events;
+use snnc_ir::ssa::Output;
 use snnc_ir::types::{Carrier, Code, Elem, Shape, Type};
 use snnc_ir::{Curve, Diagnostic, Graph, Ssa, Value, WeightId, infer, verify};
 use std::fmt;
@@ -68,6 +69,8 @@ pub enum Work {
     Ssa {
         heads: usize,
         phases: u32,
+        /// How many keys may fire, if not all.
+        keys: Option<u32>,
         /// The queries'.
         code: Code,
         steps: u16,
@@ -75,6 +78,34 @@ pub enum Work {
         wide: [bool; 3],
         /// Whether sums may leave 32 bits, or levels take 32.
         long: bool,
+        width: usize,
+    },
+    /// A dense map of its own for every head.
+    HeadMap {
+        heads: usize,
+        inputs: usize,
+        outputs: usize,
+    },
+    /// Attention by coincidence of unary features.
+    Coincidence {
+        heads: usize,
+        squared: bool,
+        steps: u16,
+        /// Of a head.
+        features: usize,
+        /// Whether features come as spikes, or as levels.
+        trains: bool,
+        /// Whether LIF neurons stand behind it.
+        emit: bool,
+        width: usize,
+    },
+    /// Linear attention; codes of queries and of keys.
+    Sums {
+        heads: usize,
+        guard: u8,
+        codes: [Code; 2],
+        /// Of a head.
+        features: usize,
         width: usize,
     },
     Product {
@@ -366,8 +397,12 @@ impl Planner<'_> {
                     self.step(at, work, &args[..1], &args[1..])?;
                 }
             }
-            Op::Ssa { heads, variant: Ssa::Ttfs { phases } } => self.ssa(at, heads as usize, phases)?,
-            Op::Ssa { .. } | Op::HeadMap => return Err(self.misfit(at, "no kernel runs it yet")),
+            Op::Ssa { heads, variant } => self.ssa(at, heads as usize, variant)?,
+            Op::HeadMap => {
+                let sizes = self.graph.ty(args[1]).shape().sizes().unwrap_or_default();
+                let [heads, inputs, outputs] = sizes[..] else { return Err(self.misfit(at, "its maps have no heads")) };
+                self.step(at, Work::HeadMap { heads, inputs, outputs }, &args[..1], &args[1..])?;
+            }
             Op::Binary(Binary::Add) => self.add(at)?,
             Op::Binary(kind @ (Binary::Mul | Binary::Div)) => {
                 let rows = |value: Value, width| self.graph.ty(value).shape() == Shape::rows(width);
@@ -435,18 +470,37 @@ impl Planner<'_> {
         self.push(at, Work::Settle { code, steps, width: self.width(train)? }, &[train], &[], out, when)
     }
 
-    fn ssa(&mut self, at: Value, heads: usize, phases: u32) -> Result<(), Diagnostic> {
+    fn ssa(&mut self, at: Value, heads: usize, variant: Ssa) -> Result<(), Diagnostic> {
         let args = &self.graph.node(at).args;
         let (code, steps) = self.levels(args[0])?;
-        let (mut wide, mut long) = ([false; 3], !verify::narrow_attention(self.graph, at));
-        for (wide, &arg) in wide.iter_mut().zip(args) {
-            let (code, steps) = self.levels(arg)?;
-            *wide = level_bytes(code, steps) > 1;
-            long |= level_bytes(code, steps) > 2;
-        }
-        let work = Work::Ssa { heads, phases, code, steps, wide, long, width: self.width(at)? };
-        for &arg in &args[..3] {
-            if matches!(self.graph.ty(arg), Type::Train { .. }) && self.settled[arg.index()].is_none() {
+        let trains = matches!(self.graph.ty(args[0]), Type::Train { .. });
+        let (features, width) = (self.width(args[0])? / heads, self.width(at)?);
+        let work = match variant {
+            Ssa::Ttfs { phases } | Ssa::TopK { phases, .. } => {
+                let keys = if let Ssa::TopK { keys, .. } = variant { Some(keys) } else { None };
+                let (mut wide, mut long) = ([false; 3], !verify::narrow_attention(self.graph, at));
+                for (wide, &arg) in wide.iter_mut().zip(args) {
+                    let (code, steps) = self.levels(arg)?;
+                    *wide = level_bytes(code, steps) > 1;
+                    long |= level_bytes(code, steps) > 2;
+                }
+                Work::Ssa { heads, phases, keys, code, steps, wide, long, width }
+            }
+            Ssa::Coincidence { squared } => {
+                Work::Coincidence { heads, squared, steps, features, trains, emit: false, width }
+            }
+            Ssa::Lif { output } => {
+                let emit = output == Output::Spikes;
+                Work::Coincidence { heads, squared: false, steps, features, trains, emit, width }
+            }
+            Ssa::Linear { guard } => {
+                let codes = [code, self.levels(args[1])?.0];
+                Work::Sums { heads, guard, codes, features, width }
+            }
+        };
+        for (i, &arg) in args[..3].iter().enumerate() {
+            let train = matches!(self.graph.ty(arg), Type::Train { .. });
+            if train && work.reads_levels(i) && self.settled[arg.index()].is_none() {
                 self.settle_spikes(at, arg)?;
             }
         }
@@ -512,9 +566,8 @@ impl Planner<'_> {
         when: When,
     ) -> Result<(), Diagnostic> {
         let mut places = Vec::with_capacity(inputs.len());
-        for &input in inputs {
-            // Attention on trains reads their levels; all else that takes a train reads its spikes.
-            let settled = if matches!(work, Work::Ssa { .. }) { self.settled[input.index()] } else { None };
+        for (i, &input) in inputs.iter().enumerate() {
+            let settled = if work.reads_levels(i) { self.settled[input.index()] } else { None };
             let place = settled.or(self.plan.of[input.index()]);
             places.push(place.ok_or_else(|| self.misfit(at, "an operand is not rows, one a token"))?);
         }
@@ -618,6 +671,9 @@ impl Work {
             | Work::Curve { .. }
             | Work::Attention { .. }
             | Work::Ssa { .. }
+            | Work::HeadMap { .. }
+            | Work::Coincidence { .. }
+            | Work::Sums { .. }
             | Work::Product { .. }
             | Work::Currents { .. }
             | Work::Integrate { .. }
@@ -631,7 +687,17 @@ impl Work {
 
     /// Whether it reads what is kept of a sequence, so that it matters whose a row is.
     pub fn keeps_state(&self) -> bool {
-        matches!(self, Work::Attention { .. } | Work::Ssa { .. })
+        matches!(self, Work::Attention { .. } | Work::Ssa { .. } | Work::Coincidence { .. } | Work::Sums { .. })
+    }
+
+    /// Whether it reads the levels of operand `i` where that is a train: attention does, but for what it keeps as spikes. All
+    /// else that takes a train reads its spikes.
+    fn reads_levels(&self, i: usize) -> bool {
+        match self {
+            Work::Ssa { .. } | Work::Sums { .. } => true,
+            Work::Coincidence { emit, .. } => i == 2 && !emit,
+            _ => false,
+        }
     }
 
     /// What running it on `rows` rows does, given its events and how its products were done.
@@ -657,6 +723,13 @@ impl Work {
                 macs: events.keys * width as u64 + events.value_keys * (width / heads) as u64,
                 ..Executed::default()
             },
+            Work::HeadMap { heads, inputs, outputs } => dense(heads * inputs * outputs, 4 * heads * inputs * outputs),
+            Work::Coincidence { width, heads, .. } => Executed {
+                macs: events.value_keys * (width / heads) as u64,
+                additions: events.score_additions,
+                bytes: 0,
+            },
+            Work::Sums { width, features, .. } => dense(2 * features * width, 0),
             Work::Synapse { outputs, .. } | Work::Currents { outputs, .. } => {
                 let listed = products.rows * outputs as u64;
                 Executed { additions: listed, bytes: listed, macs: 0 }
@@ -700,7 +773,11 @@ impl fmt::Display for Work {
             Work::Linear { .. } => f.write_str("kernel linear"),
             Work::Curve { curve, .. } => write!(f, "kernel curve {}", curve.name()),
             Work::Attention { .. } => f.write_str("kernel attention"),
-            Work::Ssa { .. } => f.write_str("kernel ssa"),
+            Work::Ssa { keys: None, .. } => f.write_str("kernel ssa"),
+            Work::Ssa { keys: Some(_), .. } => f.write_str("kernel ssa of the best"),
+            Work::HeadMap { .. } => f.write_str("kernel head_map"),
+            Work::Coincidence { .. } => f.write_str("kernel coincidence"),
+            Work::Sums { .. } => f.write_str("kernel sums"),
             Work::Product { .. } => f.write_str("kernel product"),
             Work::Currents { .. } => f.write_str("kernel currents"),
             Work::Integrate { membrane, .. } => write!(f, "kernel integrate {}", membrane.name()),

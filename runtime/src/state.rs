@@ -1,11 +1,14 @@
-//! Keys and values of one sequence, by node that keeps state, as they are stored: f32, or levels in 8, 16 or 32 bits.
+//! What is kept of one sequence, by node that keeps state: keys and values as they are stored, f32, levels in 8, 16 or 32 bits,
+//! or spike words; or sums of fixed size.
 //!
-//! Memory grows with the sequence, doubling up to the context, so a short sequence in a long context stays small.
+//! Memory of rows grows with the sequence, doubling up to the context, so a short sequence in a long context stays small.
 
 use crate::jit::cast;
+use crate::kernels::words;
+use crate::plan::plane_bytes;
 use snnc_ir::ssa::State;
 use snnc_ir::types::Elem;
-use snnc_ir::{Graph, Type, Value};
+use snnc_ir::{Graph, Op, Type, Value};
 
 /// What one node keeps of a key or a value: rows of one width, one a token.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,36 +17,127 @@ pub enum Kept {
     I8(Vec<i8>),
     I16(Vec<i16>),
     I32(Vec<i32>),
+    /// Spikes, 64 features a word: `[heads][timesteps][words]`.
+    Words(Vec<u64>),
 }
 
 /// What one node keeps.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Slot {
+pub enum Slot {
+    Rows(Rows),
+    Sums(Sums),
+}
+
+/// Rows of keys and of values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rows {
     pub keys: Kept,
     pub values: Kept,
-    width: usize,
+    /// Of a key's row and of a value's.
+    widths: [usize; 2],
     context: usize,
+}
+
+/// Sums over all tokens. They cannot be taken back, so those of the last mark are kept beside them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sums {
+    both: [Vec<i64>; 2],
+    live: usize,
+    marked: usize,
 }
 
 impl Slot {
     /// `None` for a node that keeps no state.
     pub fn new(graph: &Graph, value: Value) -> Option<Self> {
-        let State::Rows { keys, values } = graph.state(value)? else { return None };
-        let width = keys.shape().width()?;
-        Some(Self { keys: Kept::new(keys)?, values: Kept::new(values)?, width, context: graph.context as usize })
+        Some(match graph.state(value)? {
+            State::Rows { keys, values } => {
+                let heads = if let Op::Ssa { heads, .. } = graph.node(value).op { heads as usize } else { 1 };
+                let ((keys, k), (values, v)) = (Kept::keys(keys, heads)?, Kept::values(values)?);
+                Slot::Rows(Rows { keys, values, widths: [k, v], context: graph.context as usize })
+            }
+            State::Sums { heads, features, width } => {
+                let zeros = vec![0; heads * features * (width + 1)];
+                Slot::Sums(Sums { both: [zeros.clone(), zeros], live: 0, marked: 0 })
+            }
+        })
     }
 
-    /// The same for rows of levels as they lie in memory; `None` also where they are not aligned.
+    /// Remembers what there is, for `rewind`. Rows need not be told: those after a position are written over.
+    pub fn mark(&mut self) {
+        if let Slot::Sums(sums) = self {
+            sums.marked = sums.live;
+        }
+    }
+
+    /// Goes back to the last mark.
+    pub fn rewind(&mut self) {
+        if let Slot::Sums(sums) = self {
+            sums.live = sums.marked;
+        }
+    }
+
+    pub fn rows(&mut self) -> Option<&mut Rows> {
+        if let Slot::Rows(rows) = self { Some(rows) } else { None }
+    }
+
+    /// The sums after `past` tokens, to go on with.
+    pub fn sums(&mut self, past: usize) -> Option<&mut [i64]> {
+        let Slot::Sums(sums) = self else { return None };
+        if sums.live == sums.marked {
+            sums.live = 1 - sums.marked;
+            let [a, b] = &mut sums.both;
+            let (from, to) = if sums.marked == 0 { (a, b) } else { (b, a) };
+            to.copy_from_slice(from);
+        }
+        let live = &mut sums.both[sums.live];
+        if past == 0 {
+            live.fill(0);
+        }
+        Some(live)
+    }
+}
+
+impl Rows {
+    /// Puts rows of levels as they lie in memory; `None` also where they are not aligned.
     pub fn append_levels(&mut self, past: usize, keys: &[u8], values: &[u8]) -> Option<()> {
-        let (at, most) = (past * self.width, self.context * self.width);
-        self.keys.append(at, keys, most)?;
-        self.values.append(at, values, most)
+        self.keys.append(past, keys, self.widths[0], self.context)?;
+        self.values.append(past, values, self.widths[1], self.context)
+    }
+
+    /// Puts keys in words and values in levels at position `past`.
+    pub fn append_words(&mut self, past: usize, keys: &[u64], values: &[u8]) -> Option<()> {
+        let [k, _] = self.widths;
+        u64::kept(&mut self.keys).and_then(|kept| extend(kept, past * k, keys, self.context * k))?;
+        self.values.append(past, values, self.widths[1], self.context)
     }
 
     /// Puts rows at position `past`, over whatever was there or after it. `None` if types or lengths disagree.
     pub fn append<K: Level, V: Level>(&mut self, past: usize, keys: &[K], values: &[V]) -> Option<()> {
-        K::kept(&mut self.keys).and_then(|kept| extend(kept, past * self.width, keys, self.context * self.width))?;
-        V::kept(&mut self.values).and_then(|kept| extend(kept, past * self.width, values, self.context * self.width))
+        let [k, v] = self.widths;
+        K::kept(&mut self.keys).and_then(|kept| extend(kept, past * k, keys, self.context * k))?;
+        V::kept(&mut self.values).and_then(|kept| extend(kept, past * v, values, self.context * v))
+    }
+}
+
+impl Kept {
+    /// No keys yet, and the width of their rows.
+    fn keys(ty: Type, heads: usize) -> Option<(Self, usize)> {
+        match ty {
+            Type::Still { .. } => Self::values(ty),
+            Type::Train { steps, shape, .. } => {
+                let features = shape.width()? / heads;
+                Some((Kept::Words(Vec::new()), heads * usize::from(steps) * words(features)))
+            }
+        }
+    }
+
+    /// No values yet, and the width of their rows. Trains lie as planes.
+    fn values(ty: Type) -> Option<(Self, usize)> {
+        let width = ty.shape().width()?;
+        match ty {
+            Type::Still { .. } => Some((Kept::new(ty)?, width)),
+            Type::Train { steps, .. } => Some((Kept::I8(Vec::new()), usize::from(steps) * plane_bytes(width))),
+        }
     }
 }
 
@@ -62,19 +156,20 @@ impl Kept {
 }
 
 impl Kept {
-    fn append(&mut self, at: usize, rows: &[u8], most: usize) -> Option<()> {
+    fn append(&mut self, past: usize, rows: &[u8], width: usize, context: usize) -> Option<()> {
+        let (at, most) = (past * width, context * width);
         match self {
-            Kept::F32(_) => None,
+            Kept::F32(_) | Kept::Words(_) => None,
             Kept::I8(kept) => extend(kept, at, cast(rows)?, most),
             Kept::I16(kept) => extend(kept, at, cast(rows)?, most),
             Kept::I32(kept) => extend(kept, at, cast(rows)?, most),
         }
     }
 
-    /// Levels in 32 bits, however they are stored; `None` of reals.
+    /// Levels in 32 bits, however they are stored; `None` of reals and words.
     pub fn levels(&self) -> Option<Vec<i32>> {
         match self {
-            Kept::F32(_) => None,
+            Kept::F32(_) | Kept::Words(_) => None,
             Kept::I8(kept) => Some(kept.iter().map(|&x| i32::from(x)).collect()),
             Kept::I16(kept) => Some(kept.iter().map(|&x| i32::from(x)).collect()),
             Kept::I32(kept) => Some(kept.clone()),
@@ -104,6 +199,7 @@ level!(f32, Kept::F32);
 level!(i8, Kept::I8);
 level!(i16, Kept::I16);
 level!(i32, Kept::I32);
+level!(u64, Kept::Words);
 
 fn extend<T: Copy>(kept: &mut Vec<T>, at: usize, rows: &[T], most: usize) -> Option<()> {
     let end = at + rows.len();

@@ -7,6 +7,7 @@ use crate::bench::{self, Setting, Speeds};
 use crate::{Complaints, files, prices};
 use clap::Args;
 use serde_json::{Value as Json, json};
+use snnc_ir::verify::CONTEXT_MAX;
 use snnc_ir::{Diagnostic, Stage};
 use snnc_runtime::{Isa, Program};
 use std::path::{Path, PathBuf};
@@ -42,6 +43,9 @@ pub struct Bench {
     /// Make this share of all neurons fire, once each, whatever they read; results then mean nothing
     #[arg(long, value_name = "SHARE", value_parser = share)]
     density: Option<f64>,
+    /// Let sequences have so many tokens: positions repeat where the network has fewer; results then mean nothing
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CONTEXT_MAX)))]
+    context: Option<u32>,
     /// Measure what rows of weights cost on this machine, and write the prices as JSON; with a model, measure it with them
     #[arg(long, value_name = "FILE", conflicts_with = "prices")]
     measure_prices: Option<PathBuf>,
@@ -93,6 +97,10 @@ impl Bench {
                     let place = model.display().to_string();
                     return Err(vec![Diagnostic::new(place, "is no .snn program").note("compile it first")]);
                 }
+            };
+            let graph = match self.context {
+                Some(context) => bench::with_context(&graph, context)?,
+                None => graph,
             };
             match self.density {
                 Some(density) => bench::with_density(&graph, density),

@@ -32,7 +32,7 @@ pub struct WishArgs {
     #[arg(long, value_name = "THRESHOLDS", default_value = "auto", value_parser = thresholds)]
     thresholds: Thresholds,
     /// How layers attend, with exceptions by layer: `ttfs`, or `ttfs,0-5=linear,h.6=topk:32`.
-    /// Training-free: `ttfs` (softmax by time to first spike), `topk:K` (the same of the K best keys, 16 if not said), `dense`
+    /// Training-free: `ttfs` (softmax by time to first spike), `topk:K` (the same of the K best keys, 64 if not said), `dense`
     /// (softmax on reals). To be trained: `coincidence` (scores are coincident spikes, squared; `coincidence:counts` as they
     /// are), `linear` (a state of fixed size), `lif` (coincidences of LIF neurons; `lif:spikes` with LIF neurons behind it)
     #[arg(long, value_name = "KIND[,LAYERS=KIND...]", default_value = "ttfs", value_parser = attention)]
@@ -75,8 +75,9 @@ struct Neuron(Option<Membrane>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Attention(Option<Ssa>);
 
-/// Keys that fire where only the best do and nothing else is asked for: the least that loses little (WikiText-2, 4 layers).
-const TOP_KEYS: u32 = 16;
+/// Keys that fire where only the best do and nothing else is asked for. Of 256 of WikiText-2, in a 4-layer network that attends
+/// widely, perplexity rises by 7 % with 64, by 29 % with 32.
+const TOP_KEYS: u32 = 64;
 
 impl Attention {
     const NAMES: &str = "ttfs, topk, topk:K, coincidence, coincidence:counts, linear, lif, lif:spikes, dense";

@@ -361,6 +361,31 @@ output hidden = %3
     assert_eq!(print(&graph), expected);
 }
 
+#[test]
+fn attention_says_what_it_keeps() {
+    let text = print(&features(Stage::Spiking));
+    for (op, state) in [
+        ("ssa[topk,heads=2,phases=8,keys=2]", "keys level<unary,4>[context,4], values level<unary,4>[context,4]"),
+        ("ssa[coincidence,heads=2]", "keys spike<unary,4>[context,6], values level<unary,4>[context,4]"),
+        ("ssa[coincidence,heads=2,squared]", "keys spike<unary,4>[context,6], values level<unary,4>[context,4]"),
+        ("ssa[linear,heads=2,guard=8]", "sums of k v^T i64[2,3,2], of k i64[2,3]"),
+        ("ssa[lif,heads=2]", "keys spike<unary,4>[context,6], values level<unary,4>[context,4]"),
+        ("ssa[lif,heads=2,output=spikes]", "keys spike<unary,4>[context,6], values spike<unary,4>[context,4]"),
+    ] {
+        let mut lines = text.lines().skip_while(|line| !line.contains(&format!(" = {op}(")));
+        assert!(lines.next().is_some(), "{op} in\n{text}");
+        assert_eq!(lines.next().map(str::trim), Some(format!("// state: {state}").as_str()), "{op}");
+    }
+    for (wrong, told) in [
+        ("ssa[topk,heads=2,phases=8]", "`topk` with `phases=8` is no attention: there are ttfs, topk, coincidence"),
+        ("ssa[sigmoid,heads=2]", "`sigmoid` with `` is no attention"),
+        ("ssa[linear,heads=2,guard=256]", "`256` is no number that fits here"),
+    ] {
+        let error = operation(wrong).expect_err(wrong);
+        assert!(error.contains(told), "{error}");
+    }
+}
+
 /// A small program; cases below replace a part of it.
 const PROGRAM: &str = "snnc 1 tensor context=8
 

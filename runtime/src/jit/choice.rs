@@ -159,11 +159,20 @@ fn by_outputs(pool: &Pool, rows: usize, w: Panels<'_>, y: &mut [i32], work: impl
 }
 
 /// Products of a query and a key, over heads, below which attention is not shared.
-const SHARED: usize = 512;
+pub const SHARED: usize = 512;
 
 thread_local! {
     /// A thread's results of attention, by head, and what attention works in.
     static ATTENTION: RefCell<(Vec<f32>, Scratch)> = RefCell::default();
+}
+
+/// Calls `work` for every head, shared by threads; `small`: it is not worth a second one.
+pub fn by_heads(pool: &Pool, heads: usize, small: bool, work: impl Fn(usize) + Sync) {
+    if small {
+        (0..heads).for_each(work);
+    } else {
+        pool.run(heads, work);
+    }
 }
 
 /// Spiking attention of all heads, shared by heads.
@@ -191,10 +200,6 @@ pub fn attend<Q: Level + Sync, K: Level + Sync, V: Level + Sync>(
             }
         });
     };
-    if q.len() / d * (k.len() / d) * heads < SHARED {
-        (0..heads).for_each(work);
-    } else {
-        pool.run(heads, work);
-    }
+    by_heads(pool, heads, q.len() / d * (k.len() / d) * heads < SHARED, work);
     rows.into_inner().unwrap_or_else(PoisonError::into_inner).1
 }

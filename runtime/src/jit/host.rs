@@ -4,11 +4,12 @@ use super::Compiled;
 use super::choice;
 use super::memory::Plain;
 use super::memory::{Operands, Run, cast, cast_mut};
+use super::recall;
 use crate::kernels::{self, Isa, Kernels, Panels};
 use crate::plan::{Plan, Step, Work, level_bytes, plane_bytes};
 use crate::pool::Pool;
 use crate::program::Options;
-use crate::state::{Level, Slot};
+use crate::state::{Level, Rows, Slot};
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::Layout;
 use snnc_ir::price::Events;
@@ -159,8 +160,14 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             kernels.pick(number(a)?, inputs, call.i32(0)?, number_mut(out)?);
             Ok(())
         }
+        Work::HeadMap { inputs, outputs, .. } => {
+            kernels.head_map(number(a)?, call.f32(0)?, inputs, outputs, number_mut(out)?);
+            Ok(())
+        }
         Work::Attention { .. }
         | Work::Ssa { .. }
+        | Work::Coincidence { .. }
+        | Work::Sums { .. }
         | Work::Neuron(_)
         | Work::Settle { .. }
         | Work::Affine { .. }
@@ -196,23 +203,29 @@ fn attend_span(
     [q, k, v]: [&[u8]; 3],
     out: &mut [u8],
 ) -> Result<Events, Fault> {
-    let (kernels, step, out) = (compiled.kernels, &compiled.plan.steps[i], number_mut::<f32>(out)?);
+    let (kernels, step) = (compiled.kernels, &compiled.plan.steps[i]);
     let call = Call { graph: &compiled.graph, step };
+    if let Work::Coincidence { .. } | Work::Sums { .. } = step.work {
+        return recall::attend(compiled, &call, slot, past, [q, k, v], out);
+    }
+    let out = number_mut::<f32>(out)?;
     let keys = |width: usize| (past + 1..=past + out.len() / width).map(|n| n as u64).sum();
     match step.work {
         Work::Attention { heads, scale, width } => {
             let events = Events { keys: keys(width), ..Events::default() };
+            let slot = slot.rows().ok_or(Fault::Misfit)?;
             let (keys, values) = extend::<f32, f32>(slot, number(k)?, number(v)?, past)?;
             kernels.attention_f32(number(q)?, keys, values, width, heads, scale.get(), out);
             Ok(events)
         }
-        Work::Ssa { code, steps, width, wide, long, .. } => {
+        Work::Ssa { code, steps, width, wide, long, keys: most, .. } => {
             let Prepared::Phases(weights) = &compiled.prepared[i] else { return Err(Fault::Misfit) };
             let keys = keys(width);
             // Where the queries come as trains, their spikes drive the scores one timestep at a time.
             let stepped = matches!(call.graph.ty(call.graph.node(step.node).args[0]), Type::Train { .. });
             let (slope, code, steps) = (call.f32(0)?, spelling(code), stepped.then_some(steps));
-            let shape = kernels::Ssa { d: width, slope, weights, code, steps };
+            let shape = kernels::Ssa { d: width, slope, weights, code, steps, keys: most.map(|most| most as usize) };
+            let slot = slot.rows().ok_or(Fault::Misfit)?;
             let attend = match wide {
                 _ if long => attend_long,
                 [false, false, false] => attend::<i8, i8, i8>,
@@ -277,18 +290,18 @@ impl Prompt<'_> {
 }
 
 /// A step with its graph.
-struct Call<'a> {
-    graph: &'a Graph,
-    step: &'a Step,
+pub(super) struct Call<'a> {
+    pub graph: &'a Graph,
+    pub step: &'a Step,
 }
 
 impl<'a> Call<'a> {
-    fn f32(&self, i: usize) -> Result<&'a [f32], Fault> {
+    pub fn f32(&self, i: usize) -> Result<&'a [f32], Fault> {
         let id = self.step.constants.get(i).ok_or(Fault::Misfit)?;
         self.graph.weight(*id).tensor.as_f32().ok_or(Fault::Misfit)
     }
 
-    fn i32(&self, i: usize) -> Result<&'a [i32], Fault> {
+    pub fn i32(&self, i: usize) -> Result<&'a [i32], Fault> {
         let id = self.step.constants.get(i).ok_or(Fault::Misfit)?;
         self.graph.weight(*id).tensor.as_i32().ok_or(Fault::Misfit)
     }
@@ -330,7 +343,7 @@ fn spelling(code: Code) -> kernels::Code {
 fn attend<Q, K, V>(
     kernels: Kernels,
     pool: &Pool,
-    slot: &mut Slot,
+    slot: &mut Rows,
     past: usize,
     (q, k, v): (&[u8], &[u8], &[u8]),
     shape: &kernels::Ssa<'_>,
@@ -349,7 +362,7 @@ where
 fn attend_long(
     kernels: Kernels,
     _: &Pool,
-    slot: &mut Slot,
+    slot: &mut Rows,
     past: usize,
     (q, k, v): (&[u8], &[u8], &[u8]),
     shape: &kernels::Ssa<'_>,
@@ -367,7 +380,7 @@ fn attend_long(
 
 /// Adds this call's keys and values to the state; all keys and values of the sequence.
 fn extend<'s, K: Level, V: Level>(
-    slot: &'s mut Slot,
+    slot: &'s mut Rows,
     keys: &[K],
     values: &[V],
     past: usize,
@@ -376,10 +389,10 @@ fn extend<'s, K: Level, V: Level>(
     K::view(&slot.keys).zip(V::view(&slot.values)).ok_or(Fault::Misfit)
 }
 
-fn number<T: Plain>(bytes: &[u8]) -> Result<&[T], Fault> {
+pub(super) fn number<T: Plain>(bytes: &[u8]) -> Result<&[T], Fault> {
     cast(bytes).ok_or(Fault::Misfit)
 }
 
-fn number_mut<T: Plain>(bytes: &mut [u8]) -> Result<&mut [T], Fault> {
+pub(super) fn number_mut<T: Plain>(bytes: &mut [u8]) -> Result<&mut [T], Fault> {
     cast_mut(bytes).ok_or(Fault::Misfit)
 }

@@ -9,6 +9,7 @@ mod emit;
 mod host;
 mod memory;
 mod neuron;
+mod recall;
 mod schedule;
 mod synapse;
 #[cfg(test)]
@@ -255,11 +256,13 @@ impl Machine for Jit {
 
     fn mark(&mut self, sequence: usize) {
         let sequence = &mut self.sequences[sequence];
+        sequence.slots.iter_mut().flatten().for_each(Slot::mark);
         sequence.marked = sequence.past;
     }
 
     fn rewind(&mut self, sequence: usize) {
         let sequence = &mut self.sequences[sequence];
+        sequence.slots.iter_mut().flatten().for_each(Slot::rewind);
         sequence.past = sequence.marked;
     }
 

@@ -116,6 +116,9 @@ impl Compiler {
             | Work::Curve { .. }
             | Work::Attention { .. }
             | Work::Ssa { .. }
+            | Work::HeadMap { .. }
+            | Work::Coincidence { .. }
+            | Work::Sums { .. }
             | Work::Product { .. }
             | Work::Currents { .. }
             | Work::Integrate { .. }

@@ -257,3 +257,18 @@ fn chains<const T: usize>(x: [&[f32]; T], panel: &[Lanes], mut sums: [Lanes; T])
     }
     sums
 }
+
+/// Row by row and head by head; vectors lie across a head's outputs.
+#[inline(always)]
+pub(super) fn head_map(x: &[f32], map: &[f32], k: usize, m: usize, y: &mut [f32]) {
+    let heads = map.len() / (k * m);
+    super::check_rows_of(x.len(), heads * k, y.len(), heads * m);
+    for (x, y) in x.chunks_exact(heads * k).zip(y.chunks_exact_mut(heads * m)) {
+        for ((x, map), y) in x.chunks_exact(k).zip(map.chunks_exact(k * m)).zip(y.chunks_exact_mut(m)) {
+            y.fill(0.0);
+            for (&x, map) in x.iter().zip(map.chunks_exact(m)) {
+                y.iter_mut().zip(map).for_each(|(y, &w)| *y += x * w);
+            }
+        }
+    }
+}

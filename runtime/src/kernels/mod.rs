@@ -10,6 +10,8 @@
 #![allow(unsafe_code)]
 
 mod attention;
+mod best;
+mod coincidence;
 mod elementwise;
 mod events;
 mod exponential;
@@ -19,16 +21,19 @@ mod norm;
 mod product;
 mod ssa;
 mod ssa_long;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod vectors;
 mod whole;
 
+pub use coincidence::{Coincided, Coincidence, Columns, words};
 pub use elementwise::Curve;
 pub use events::Events;
 pub use neuron::{Bend, Code, Level, Neuron, Potential};
 pub use product::{OUTPUTS, Panels};
 pub use ssa::{Scratch, Ssa, SsaCount};
+pub use sums::Sums;
 pub use whole::{Axis, Map, Matrix, Zip, multiply};
 
 /// The environment variable that names the instruction set to use.
@@ -200,6 +205,9 @@ kernels! {
     /// `y[n, d] = x[n, d] * by[n]`, or over it.
     fn scale_rows(x: &[f32], by: &[f32], d: usize, divide: bool, y: &mut [f32]) = elementwise::scale_rows;
 
+    /// `y[n, heads * m] = x[n, heads * k] map[heads, k, m]`, one ascending chain over a head's `k` for each output.
+    fn head_map(x: &[f32], map: &[f32], k: usize, m: usize, y: &mut [f32]) = linear::head_map;
+
     /// `y[n, k] = x[n, channels[k]]`.
     fn pick(x: &[f32], d: usize, channels: &[i32], y: &mut [f32]) = elementwise::pick;
 
@@ -284,7 +292,19 @@ kernels! {
     /// `out[n, d / heads]`. Where queries come as trains, their scores are summed timestep by timestep.
     fn ssa[Q: Level, K: Level, V: Level](q: &[Q], k: &[K], v: &[V], shape: &Ssa<'_>, head: usize, scratch: &mut Scratch, out: &mut [f32]) -> SsaCount = ssa::head with vectors;
 
-    /// The same of all heads, `out[n, d]`, where sums may leave 32 bits.
+    /// Attention by coincidence of some columns of `q`, `k` and `v`; their rows are spike words and levels.
+    fn coincidence[V: Copy + Into<i32>](q: &[u64], k: &[u64], v: &[V], shape: &Coincidence, out: &mut [f32]) -> Coincided = coincidence::attend;
+
+    /// Levels that are not negative as spike words, `[n, heads, steps, words]`: a level above `t` spikes at timestep `t`.
+    fn words_of_levels[L: Level](levels: &[L], heads: usize, features: usize, steps: u16, rows: &mut [u64]) = coincidence::spell;
+
+    /// Planes of spikes that are not negative, `stride` apart, as spike words.
+    fn words_of_planes(planes: &[i8], stride: usize, heads: usize, features: usize, steps: u16, rows: &mut [u64]) = coincidence::pack;
+
+    /// Linear attention of one head, whose sums go on.
+    fn sums(q: &[i32], k: &[i32], v: &[i32], shape: &Sums, sums: &mut [i64], out: &mut [f32]) = sums::attend;
+
+    /// Time-to-first-spike attention of all heads, `out[n, d]`, where sums may leave 32 bits.
     fn ssa_long(q: &[i32], k: &[i32], v: &[i32], shape: &Ssa<'_>, out: &mut [f32]) -> SsaCount = ssa_long::attend;
 }
 

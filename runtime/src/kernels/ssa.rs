@@ -8,6 +8,7 @@
 //! in 16 bits, and tiles of queries pass over them as tokens pass over a weight; no matrix of all queries by all keys is made. Where
 //! queries come as trains, scores are summed timestep by timestep, Horner over time; the rest is the same.
 
+use super::best::losers;
 use super::check_attention;
 use super::neuron::{Code, Level, count, spell_one};
 use super::product::OUTPUTS;
@@ -26,6 +27,8 @@ pub struct Ssa<'a> {
     pub code: Code,
     /// Timesteps of the queries' trains, if that is how they come.
     pub steps: Option<u16>,
+    /// How many keys may fire, if not all.
+    pub keys: Option<usize>,
 }
 
 /// What spikes drove.
@@ -93,7 +96,16 @@ pub(super) fn head<Q: Level, K: Level, V: Level>(
     assert!(h < heads && out.len() * heads == q.len(), "a head's share of the results");
     let (width, queries, keys) = (d / heads, q.len() / d, k.len() / d);
     let (late, table) = table(shape.weights);
-    let head = Head { d, from: h * width, width, slope: shape.slope[h], late, table: &table, past: keys - queries };
+    let head = Head {
+        d,
+        from: h * width,
+        width,
+        slope: shape.slope[h],
+        late,
+        table: &table,
+        past: keys - queries,
+        keys: shape.keys,
+    };
     let mut tally = SsaCount::default();
     for (i, q) in q.chunks_exact(d).enumerate() {
         tally.score_additions += count(&q[head.from..][..width], shape.code) * (head.past + i + 1) as u64;
@@ -125,12 +137,15 @@ struct Head<'a> {
     table: &'a Table,
     /// Keys before the first query's own.
     past: usize,
+    /// How many keys may fire, if not all.
+    keys: Option<usize>,
 }
 
 impl Head<'_> {
     /// Weights of all keys; what they are together.
     #[inline(always)]
     fn fire(&self, vectors: impl Vectors, scores: &mut [i32], weights: &mut [i16]) -> i32 {
+        let losers = self.keys.map_or(Vec::new(), |most| losers(scores, most));
         let best = scores.iter().copied().fold(i32::MIN, i32::max);
         for score in scores.iter_mut() {
             let delay = (best - *score) as f32 * self.slope + 0.5;
@@ -141,6 +156,7 @@ impl Head<'_> {
             *score = unsafe { phase.to_int_unchecked::<i32>() };
         }
         vectors.look_up(self.table, self.late as usize, scores, weights);
+        losers.into_iter().for_each(|key| weights[key] = 0);
         weights.iter().map(|&w| i32::from(w)).sum()
     }
 }

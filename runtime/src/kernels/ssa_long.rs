@@ -2,6 +2,7 @@
 //!
 //! Plain on purpose: seven timesteps never come here, and ten only with a context beyond GPT-2's.
 
+use super::best::losers;
 use super::check_attention;
 use super::neuron::Code;
 use super::ssa::{Ssa, SsaCount};
@@ -23,7 +24,7 @@ pub(super) fn attend(q: &[i32], k: &[i32], v: &[i32], shape: &Ssa<'_>, out: &mut
                 k[..seen].chunks_exact(d).map(|k| score(q, &k[head.clone()], shape.code, steps)).collect();
             tally.score_additions +=
                 q.iter().map(|&q| u64::from(spikes(q, shape.code))).sum::<u64>() * scores.len() as u64;
-            tally.value_keys += weigh(&scores, &v[..seen], d, head.clone(), slope, shape.weights, &mut out[head]);
+            tally.value_keys += weigh(&scores, &v[..seen], d, head.clone(), slope, shape, &mut out[head]);
         }
     }
     tally
@@ -60,11 +61,13 @@ fn spikes(level: i32, code: Code) -> u32 {
 
 /// The weighted mean of a head's values; how many keys fired.
 #[inline(always)]
-fn weigh(scores: &[i64], v: &[i32], d: usize, head: Range<usize>, slope: f32, weights: &[i32], out: &mut [f32]) -> u64 {
+fn weigh(scores: &[i64], v: &[i32], d: usize, head: Range<usize>, slope: f32, shape: &Ssa<'_>, out: &mut [f32]) -> u64 {
     let best = scores.iter().copied().fold(i64::MIN, i64::max);
-    let late = weights.len() as f32;
+    let (weights, late) = (shape.weights, shape.weights.len() as f32);
+    let mut silent = vec![false; scores.len()];
+    shape.keys.map_or(Vec::new(), |most| losers(scores, most)).into_iter().for_each(|key| silent[key] = true);
     let (mut sums, mut total, mut fired) = (vec![0i64; head.len()], 0i64, 0);
-    for (&score, v) in scores.iter().zip(v.chunks_exact(d)) {
+    for ((&score, v), _) in scores.iter().zip(v.chunks_exact(d)).zip(&silent).filter(|(_, silent)| !**silent) {
         let delay = (best - score) as f32 * slope + 0.5;
         // As `if delay >= late`, NaN included, which then is phase 0.
         let phase = if late <= delay { late } else { delay } as usize;

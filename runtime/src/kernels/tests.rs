@@ -209,7 +209,7 @@ fn ssa<L: Level + std::fmt::Debug>(n: usize, past: usize, heads: usize, width: u
     let [q, k, v] = [0, 1, 2].map(|i: usize| wide[i].iter().map(|&x| L::from_i32(x)).collect::<Vec<L>>());
     let mut scratch = Scratch::default();
     for (kernels, steps) in isas().flat_map(|kernels| [(kernels, None), (kernels, Some(levels.steps))]) {
-        let shape = Ssa { d, slope: &slope, weights: &weights, code: levels.code, steps };
+        let shape = Ssa { d, slope: &slope, weights: &weights, code: levels.code, steps, keys: None };
         let mut out = vec![f32::NAN; n * d];
         assert_eq!(kernels.ssa_long(&wide[0], &wide[1], &wide[2], &shape, &mut out), tally, "{:?} long", kernels.isa());
         assert_eq!(bits(&out), bits(&want), "{:?} long {n} {past} {heads} {width}", kernels.isa());

@@ -1,0 +1,62 @@
+//! Linear attention: sums of `k v^T` and of k are all that is kept, so that a token costs the same after any number of others.
+//!
+//! Sums of one head lie as `[features][width]`, then `[features]` of k alone. All are integers with `guard` bits below the levels;
+//! halving rounds toward zero. Features that are 0 are passed over.
+
+/// One head.
+#[derive(Clone, Copy, Debug)]
+pub struct Sums {
+    /// Tokens before the first one's.
+    pub past: usize,
+    pub features: usize,
+    pub width: usize,
+    pub guard: u8,
+    /// Added to the sum of weights, in units of a product of levels.
+    pub sink: f32,
+    /// Tokens after which the sums halve; 0 is never.
+    pub halving: i32,
+}
+
+impl Sums {
+    /// Numbers that are kept of a head.
+    pub fn len(&self) -> usize {
+        self.features * (self.width + 1)
+    }
+}
+
+/// Rows of q, k and v of the head alone: results `[tokens, width]`; the sums go on.
+#[inline(always)]
+pub(super) fn attend(q: &[i32], k: &[i32], v: &[i32], shape: &Sums, sums: &mut [i64], out: &mut [f32]) {
+    let Sums { features, width, guard, .. } = *shape;
+    assert!(sums.len() == shape.len(), "sums of {features} features and {width} channels");
+    assert!(q.len() == k.len() && q.len() / features == v.len() / width, "queries, keys and values of every token");
+    assert!(out.len() == v.len(), "a result for every token");
+    let mut row = vec![0i64; width];
+    let tokens = q.chunks_exact(features).zip(k.chunks_exact(features)).zip(v.chunks_exact(width));
+    for (i, (((q, k), v), out)) in tokens.zip(out.chunks_exact_mut(width)).enumerate() {
+        let at = shape.past + i;
+        let every = usize::try_from(shape.halving).unwrap_or(0);
+        if at > 0 && at.checked_rem(every) == Some(0) {
+            sums.iter_mut().for_each(|sum| *sum = (*sum - (*sum >> 63)) >> 1);
+        }
+        let (products, keys) = sums.split_at_mut(features * width);
+        row.fill(0);
+        let mut total = 0i64;
+        let parts = q.iter().zip(k).zip(products.chunks_exact_mut(width)).zip(keys);
+        for (((&q, &k), products), key) in parts {
+            if k != 0 {
+                let k = i64::from(k) << guard;
+                *key += k;
+                products.iter_mut().zip(v).for_each(|(sum, &v)| *sum += k * i64::from(v));
+            }
+            if q != 0 {
+                let q = i64::from(q);
+                total += q * *key;
+                row.iter_mut().zip(&*products).for_each(|(all, &sum)| *all += q * sum);
+            }
+        }
+        let all = total as f32 + shape.sink * (1u32 << guard) as f32;
+        let mean = |sum: i64| if all == 0.0 { 0.0 } else { sum as f32 / all };
+        out.iter_mut().zip(&row).for_each(|(out, &sum)| *out = mean(sum));
+    }
+}
