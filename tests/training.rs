@@ -145,9 +145,10 @@ fn gradients_of_a_whole_network_are_derivatives() {
             for (a, &b) in whole.output(i + 1, &start).iter().zip(gradient) {
                 assert!((f64::from(*a) - b).abs() <= 1e-4 * largest, "{name}: {a} in f32, {b}");
             }
-            let value = relaxed.graph.iter().find(|(value, _)| {
-                relaxed.graph.constant(*value).is_some_and(|weight| weight.name == *name)
-            });
+            let value = relaxed
+                .graph
+                .iter()
+                .find(|(value, _)| relaxed.graph.constant(*value).is_some_and(|weight| weight.name == *name));
             let (value, _) = value.unwrap();
             for at in [0, gradient.len() / 2, gradient.len() - 1] {
                 let moved = |by: f64| {

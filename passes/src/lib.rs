@@ -12,6 +12,7 @@ pub mod features;
 pub mod fit;
 pub mod fold;
 pub mod gradient;
+pub mod hybrid;
 pub mod quantise;
 pub mod raise;
 pub mod relax;

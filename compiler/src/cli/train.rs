@@ -1,8 +1,12 @@
 //! `snnc train`: a compiled program learns from the dense network it came from.
 
-use super::{Loaded, note, print, threads};
+use super::eval::share;
+use super::{Loaded, note, print, sample, threads};
 use crate::convert;
 use crate::evaluate::{Cut, evaluate};
+use crate::hybrid::Search;
+use crate::recall::{self, recall};
+use crate::tokens::Tokens;
 use crate::train::adamw::Rates;
 use crate::train::checkpoint::{self, State};
 use crate::train::{Options, Trainer};
@@ -13,6 +17,7 @@ use snnc_ir::container::{self, File};
 use snnc_ir::training::Surrogate;
 use snnc_ir::{Diagnostic, Graph, Stage, text};
 use snnc_passes::collapse;
+use snnc_passes::fit::Wishes;
 use snnc_passes::relax::{Loss, Recipe, Train as Parameters};
 use snnc_passes::trained::trained;
 use snnc_runtime::Program;
@@ -43,7 +48,8 @@ pub struct Train {
     /// and no weights), `lora:R` (thresholds, and a product of rank R beside every weight), `all`
     #[arg(long, value_name = "WHAT", default_value = "ssa", value_parser = parameters)]
     train: Parameters,
-    /// What is made small: `kl`, the divergence from the teacher's predictions, or `ce`, the text's own cross-entropy
+    /// What is made small: `kl`, the divergence from the teacher's predictions; `ce`, the text's own cross-entropy; or
+    /// `transfer`, every block's error given the teacher's input to it, all blocks at once: a start before `kl`
     #[arg(long, value_enum, default_value = "kl")]
     loss: LossName,
     /// What stands in for the derivative of a spike: arctan, fast_sigmoid, triangle or rectangle
@@ -82,6 +88,10 @@ pub struct Train {
     /// Seconds between checkpoints
     #[arg(long, value_name = "N", default_value_t = 60)]
     checkpoint_seconds: u64,
+    /// At the end, give layers back to attention by time to first spike until perplexity has risen by no more than this over
+    /// the dense network's: those that lose most are given back first
+    #[arg(long, value_name = "perplexity+2%", value_parser = hybrid_budget)]
+    hybrid: Option<f64>,
     /// Windows to validate on
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     validation_windows: u32,
@@ -97,6 +107,7 @@ pub struct Train {
 enum LossName {
     Kl,
     Ce,
+    Transfer,
 }
 
 fn parameters(text: &str) -> Result<Parameters, String> {
@@ -115,6 +126,11 @@ fn parameters(text: &str) -> Result<Parameters, String> {
 fn surrogate(text: &str) -> Result<Surrogate, String> {
     let names = || Surrogate::ALL.map(Surrogate::name).join(", ");
     Surrogate::from_name(text).ok_or_else(|| format!("there is no surrogate `{text}`; there are {}", names()))
+}
+
+fn hybrid_budget(text: &str) -> Result<f64, String> {
+    let rise = text.strip_prefix("perplexity+").ok_or("a budget is written perplexity+2%")?;
+    share(rise).and_then(|rise| if rise > 0.0 { Ok(rise) } else { Err("a budget is more than 0".into()) })
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -183,7 +199,7 @@ impl Train {
         let teacher = self.teacher(&file.graph)?;
         let read = |path: &Path| {
             let text = files::read_text(path).map_err(one)?;
-            let ids = tokens.document(&text).map_err(one)?;
+            let ids = tokens.corpus(&text).map_err(one)?;
             Ok::<_, Complaints>((ids, xxh3_64(text.as_bytes())))
         };
         let (mut ids, hash) = read(&self.text)?;
@@ -239,6 +255,10 @@ impl Train {
         let constants = trainer.constants().map_err(one)?;
         let graph = trained(&file.graph, &constants)?;
         snnc_ir::verify::verify(&graph)?;
+        let graph = match self.hybrid {
+            Some(budget) => self.hybrid_of(graph, &teacher, &other, budget, &tokens)?,
+            None => graph,
+        };
         let after = self.compare(&graph, &teacher, &other)?;
         let provenance = self.provenance(&file, &run, &trainer, before.as_ref(), &after);
         let written = File { graph, provenance: Some(provenance.to_string().into_bytes()), ..file };
@@ -257,6 +277,7 @@ impl Train {
         let loss = match self.loss {
             LossName::Kl => Loss::Divergence,
             LossName::Ce => Loss::CrossEntropy,
+            LossName::Transfer => Loss::Transfer,
         };
         Options {
             recipe: Recipe { train: self.train, loss, surrogate: self.surrogate },
@@ -410,10 +431,55 @@ impl Train {
         let dense = Arc::new(Program::new(Arc::new(teacher.clone()), &options).map_err(one)?);
         let cut = Cut { stride: None, windows: COMPARED };
         let score = evaluate(&program, Some(&dense), ids, cut, threads(self.threads))?.score;
+        let recalled = |program: &Arc<Program>| recall(program, ids).map(|recalled| recall::json(&recalled));
         Ok(json!({
+            "recall": recalled(&program)?, "recall_dense": recalled(&dense)?,
             "tokens": score.tokens, "perplexity": score.perplexity(), "perplexity_dense": score.perplexity_dense(),
             "kl": score.mean(score.kl), "agreement": score.agreed as f64 / score.tokens as f64,
         }))
+    }
+
+    /// Some layers of the trained program, the others by time to first spike.
+    fn hybrid_of(
+        &self,
+        trained: Graph,
+        teacher: &Graph,
+        ids: &[u32],
+        budget: f64,
+        tokens: &Tokens,
+    ) -> Result<Graph, Complaints> {
+        let options = snnc_runtime::Options { count: false, ..snnc_runtime::Options::default() };
+        let dense = Program::new(Arc::new(teacher.clone()), &options).map_err(|e| vec![e])?;
+        let recipe = convert::Recipe {
+            wishes: Wishes::default(),
+            calibration_tokens: convert::calibration_tokens(teacher.parameters()),
+            threads: threads(self.threads),
+        };
+        let sample = sample(Some(tokens), None)?;
+        let ttfs = convert::spiking(teacher.clone(), &sample, &recipe, &mut |_, _, _| {})?.graph;
+        let search = Search {
+            trained: &trained,
+            ttfs: &ttfs,
+            dense: &Arc::new(dense),
+            ids,
+            cut: Cut { stride: None, windows: COMPARED },
+            threads: threads(self.threads),
+            budget,
+        };
+        let (all, best) = search.run()?;
+        for choice in &all {
+            self.say(&json!({ "kind": "hybrid", "choice": choice.json() }), &choice.words())?;
+        }
+        match best {
+            Some((choice, graph)) => {
+                note(&format!("kept: {}", choice.words()));
+                Ok(graph)
+            }
+            None => {
+                note("no layer keeps the budget: all stay with attention by time to first spike");
+                Ok(ttfs)
+            }
+        }
     }
 
     fn provenance(&self, file: &File, run: &Json, trainer: &Trainer, before: Option<&Json>, after: &Json) -> Json {
@@ -463,10 +529,17 @@ fn steps_in(trainer: &Trainer, ids: &[u32], minutes: f64) -> Result<u64, Diagnos
 fn words(score: &Json) -> String {
     let number = |key: &str| score[key].as_f64().unwrap_or(f64::NAN);
     let (own, dense) = (number("perplexity"), number("perplexity_dense"));
+    let recalled =
+        score["recall"].as_array().into_iter().flatten().zip(score["recall_dense"].as_array().into_iter().flatten());
+    let gain = |at: &Json| at["gain"].as_f64().unwrap_or(f64::NAN);
+    let recalled =
+        recalled.map(|(own, dense)| format!("{} ago {:.2} ({:.2})", own["distance"], gain(own), gain(dense)));
     format!(
-        "perplexity {own:.3} (dense {dense:.3}, {:+.2} %), KL from dense {:.5}, same best guess {:.2} %",
+        "perplexity {own:.3} (dense {dense:.3}, {:+.2} %), KL from dense {:.5}, same best guess {:.2} %; recall of a pair, nats \
+         (dense): {}",
         100.0 * (own / dense - 1.0),
         number("kl"),
-        100.0 * number("agreement")
+        100.0 * number("agreement"),
+        recalled.collect::<Vec<String>>().join(", ")
     )
 }
