@@ -5,11 +5,12 @@
 
 use snnc_examples::gpt2::{Activation, Gpt2Config, Head};
 use snnc_ir::container::{self, File};
+use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
-use snnc_ir::price::{Events, Part};
 use snnc_ir::ssa::{Output, Ssa};
-use snnc_ir::{Builder, Code, Curve, Graph, Op, Stage, Tensor};
+use snnc_ir::{Builder, Code, Curve, Graph, Node, Op, Stage, Tensor};
 use snnc_passes::collapse::{collapse, depends_on_order};
+use snnc_passes::cost::{Part, parts};
 use snnc_passes::fit::{Levels, Thresholds, Wish, Wishes};
 use snnc_passes::{Context, front_and_back, run as run_passes};
 use snnc_runtime::{Batch, Engine, ISAS, Options, Outputs, Program, Rows, Session};
@@ -110,12 +111,15 @@ fn thresholds_and_outliers() {
             assert!(wanted.iter().all(|name| names.contains(name)), "{wanted:?} in {names:?}");
             let fine = graph.weights.iter().any(|weight| weight.name.ends_with("out.fine.weight"));
             assert_eq!(fine, config.outliers > 0 && code == Code::Binary, "what writes to outliers is finer");
-            let parts = snnc_ir::price::parts(&graph);
-            let heads = parts.iter().flatten().filter(|(_, part)| *part == Part::Head).count();
+            let parts = parts(&graph);
+            let head = |(i, node): &(usize, &Node)| {
+                matches!(node.op, Op::Product | Op::Synapse) && parts[*i].part == Part::Head
+            };
+            let heads = graph.nodes.iter().enumerate().filter(head).count();
             // Outliers have weights of twice eight bits where their levels are finer.
             let more = if code == Code::Binary { 2 } else { 1 };
             assert!(exact_weights || heads == 1 + if config.outliers > 0 { more } else { 0 }, "{heads} products");
-            assert!(parts.iter().flatten().any(|(_, part)| *part == Part::Mlp));
+            assert!(parts.iter().any(|place| place.part == Part::Mlp));
             check_graph(&format!("{thresholds:?} {code:?} {exact_weights}"), &graph, config.vocabulary);
         }
     }

@@ -8,8 +8,8 @@
 use proptest::prelude::*;
 use snnc::convert::{Recipe, Sample, convert};
 use snnc_examples::gpt2::{Activation, Gpt2Config, Head};
-use snnc_ir::eval::{Array, Content, Evaluator, Memory, Real};
-use snnc_ir::price::Events;
+use snnc_ir::eval::{Array, Content, Evaluation, Evaluator, Memory, Real};
+use snnc_ir::events::Events;
 use snnc_ir::ssa::Output;
 use snnc_ir::verify::verify;
 use snnc_ir::{Builder, Code, Curve, Graph, Op, Ssa, Stage, Tensor, Value};
@@ -314,7 +314,7 @@ proptest! {
         let ids: Vec<u32> = (0..case.tokens as u32).collect();
         let evaluator = Evaluator::<f32>::new(&graph);
         let [left, right] = [0, 1].map(|i| graph.outputs[i].1);
-        let get = |done, value| bits(&[evaluator.get(done, value).clone()]).concat();
+        let get = |done: &Evaluation<f32>, value: Value| bits(&[evaluator.get(done, value).clone()]).concat();
         let whole = evaluator.run(&ids, &mut Memory::new(&graph)).unwrap();
         let want = get(&whole, left);
         prop_assert_eq!(&get(&whole, right), &want);

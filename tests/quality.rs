@@ -48,7 +48,7 @@ impl Demo {
         let program = |graph: Graph| Arc::new(Program::new(Arc::new(graph), &Options::default()).unwrap());
         let graph = if depends_on_order(graph) { graph.clone() } else { collapse(graph).unwrap() };
         let spiking = program(graph);
-        let cut = Cut { stride: None, windows };
+        let cut = Cut { length: None, stride: None, windows };
         let done = evaluate(&spiking, Some(&program(self.tensor.clone())), &self.ids, cut, 2).unwrap();
         (spiking, done)
     }
@@ -78,7 +78,7 @@ fn the_parts_of_the_ledger_sum_to_the_whole() {
     let (graph, calibration, section) = demo.converted(steps(5));
     let again = Calibration::read(section.to_string().as_bytes(), &demo.tensor).unwrap();
     assert_eq!(again.fits, calibration.fits, "levels read back exactly");
-    let cut = cut(demo.ids.len() - 1, 64, Cut { stride: None, windows: 4 });
+    let cut = cut(demo.ids.len() - 1, 64, Cut { length: None, stride: None, windows: 4 });
     let windows: Vec<_> = cut.into_iter().map(|window| window.inputs).collect();
     let found = ledger(&demo.tensor, &again, &demo.ids, &windows, 2).unwrap();
     assert!((0.7..1.3).contains(&found.explained()), "the parts are {} of the whole", found.explained());
@@ -104,7 +104,7 @@ fn warnings_are_about_what_is_so() {
     let (program, done) = demo.evaluated(&graph, 4);
     let all = lints(program.graph(), Some(&section), &demo.ids, done.run, &done.events);
     assert_eq!(all, [], "nothing to warn of");
-    assert_eq!(coverage(program.graph(), done.run, &done.events).total.ratio(), 1.0);
+    assert_eq!(coverage(program.graph(), &done.activity()).total.ratio(), 1.0);
 
     let strange: Vec<u32> = section_unseen(&section).take(600).collect();
     let kinds = |section: &Json, ids: &[u32], graph: &Graph, done: &Evaluation| {
@@ -116,7 +116,7 @@ fn warnings_are_about_what_is_so() {
     let (program, done) = demo.evaluated(&graph, 2);
     let found = kinds(&section, &demo.ids, program.graph(), &done);
     assert_eq!(found, [Kind::Dense, Kind::Coverage]);
-    assert!(coverage(program.graph(), done.run, &done.events).total.ratio() < 0.8);
+    assert!(coverage(program.graph(), &done.activity()).total.ratio() < 0.8);
 }
 
 /// Ids that the calibration text did not have.
@@ -144,7 +144,7 @@ fn neurons_that_answer_at_once_come_near_those_that_wait() {
 #[test]
 fn the_ledger_says_what_time_costs() {
     let demo = demo();
-    let cut = cut(demo.ids.len() - 1, 64, Cut { stride: None, windows: 2 });
+    let cut = cut(demo.ids.len() - 1, 64, Cut { length: None, stride: None, windows: 2 });
     let windows: Vec<_> = cut.into_iter().map(|window| window.inputs).collect();
     let levels = Levels { code: Code::Unary, steps: 16 };
     let [waiting, leaky] = [None, Some(Membrane::Lif)].map(|membrane| {
@@ -204,7 +204,7 @@ fn the_front_trades_damage_for_cost() {
         tensor: &demo.tensor,
         seen: &seen,
         ids: &demo.ids,
-        cut: Cut { stride: None, windows: 2 },
+        cut: Cut { length: None, stride: None, windows: 2 },
         probe_tokens: 64,
         threads: 2,
         base: Wishes::default(),

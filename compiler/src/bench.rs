@@ -11,8 +11,9 @@ use serde_json::{Value as Json, json};
 use snnc_ir::types::Elem;
 use snnc_ir::verify::verify;
 use snnc_ir::{Builder, Diagnostic, Graph, Op, Tensor, Value};
+use snnc_runtime::kernels::Kernels;
 use snnc_runtime::sample::SplitMix64;
-use snnc_runtime::{Batch, Options, Program, Rows, Session};
+use snnc_runtime::{Batch, Isa, Options, Program, Rows, Session};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -225,7 +226,7 @@ pub fn density(graph: &Graph, tokens: usize) -> Result<f64, Complaints> {
     session.forward(&ids, Rows::All).map_err(one)?;
     let (mut spikes, mut slots) = (0u64, 0u64);
     for ((_, node), events) in graph.iter().zip(session.events()) {
-        if let Some((_, steps)) = node.ty.levels().filter(|_| snnc_ir::price::is_neuron(&node.op)) {
+        if let Some((_, steps)) = node.ty.levels().filter(|_| snnc_ir::events::is_neuron(&node.op)) {
             spikes += events.spikes;
             slots += node.ty.shape().width().unwrap_or(0) as u64 * tokens as u64 * u64::from(steps);
         }
@@ -246,22 +247,16 @@ pub fn weight_bytes(graph: &Graph) -> usize {
 /// Bytes that no cache holds.
 const FAR_BYTES: usize = 1 << 28;
 
-/// Gigabytes a second that so many threads read from memory together, in order and from large pages: the limit of what walks
-/// over weights. `None` where there is not so much memory.
+/// Gigabytes a second that so many threads read from memory together, in order, from large pages and asking ahead: the limit of
+/// what walks over weights. `None` where there is not so much memory.
 pub fn memory_read_gb_per_s(threads: usize) -> Option<f64> {
+    let kernels = Kernels::new(Isa::detect().ok()?).ok()?;
     let mut map = MmapMut::map_anon(FAR_BYTES).ok()?;
     #[cfg(target_os = "linux")]
     let _ = map.advise(memmap2::Advice::HugePage);
     map.fill(1);
     let words: &[u64] = bytemuck::try_cast_slice(&map).ok()?;
-    let read = |part: &[u64]| {
-        // Several sums, so that none waits for another.
-        let sums = part.as_chunks::<32>().0.iter().fold([0u64; 32], |mut sums, words| {
-            sums.iter_mut().zip(words).for_each(|(sum, word)| *sum ^= word);
-            sums
-        });
-        std::hint::black_box(sums);
-    };
+    let read = |part: &[u64]| _ = std::hint::black_box(kernels.read(part));
     let pass = || {
         let start = Instant::now();
         std::thread::scope(|scope| {

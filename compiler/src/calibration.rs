@@ -22,8 +22,19 @@ pub struct Calibration {
     pub fits: Fits,
     /// What the neurons of unary sites are, where they answer within the timestep.
     pub membrane: Option<Membrane>,
-    /// By site, in the order of `fits`: the share of neurons that fired at every timestep on the sample.
-    pub saturated: Vec<f64>,
+    /// By site, in the order of `fits`.
+    pub fired: Vec<Fired>,
+}
+
+/// What a site's neurons did on the sample, on average.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Fired {
+    /// The share that fired at every timestep.
+    pub saturated: f64,
+    /// Spikes a neuron.
+    pub spikes: f64,
+    /// The share that fired at all.
+    pub active: f64,
 }
 
 /// A section that is not what a program of this version has.
@@ -35,14 +46,15 @@ impl Calibration {
     /// `graph` is the Tensor graph whose sites were fitted.
     pub fn json(&self, graph: &Graph) -> Json {
         let mut all = Map::new();
-        let records = self.fits.sites.iter().zip(&self.saturated);
+        let records = self.fits.sites.iter().zip(&self.fired);
         for site in sites(graph) {
-            let Some(((_, fit), saturated)) = records.clone().find(|((value, _), _)| **value == site.value) else {
+            let Some(((_, fit), fired)) = records.clone().find(|((value, _), _)| **value == site.value) else {
                 continue;
             };
             let record = fit.as_ref().map_or(Json::Null, |fit| {
                 let mut record = json!({
-                    "code": fit.levels.code.name(), "timesteps": fit.levels.steps, "saturated": saturated,
+                    "code": fit.levels.code.name(), "timesteps": fit.levels.steps, "saturated": fired.saturated,
+                    "spikes": fired.spikes, "active": fired.active,
                     "scale": hex(&fit.scale), "centre": hex(&fit.centre), "lack": hex(&fit.lack),
                     "by_token": fit.by_token, "outliers": fit.outliers,
                 });
@@ -92,7 +104,7 @@ impl Calibration {
             exact_weights: json["exact_weights"].as_bool().unwrap_or(false),
             ..Fits::default()
         };
-        let mut saturated = Vec::new();
+        let mut fired = Vec::new();
         for site in sites(graph) {
             let path = site.to_string();
             let record = json["sites"].get(&path).ok_or_else(|| broken(&format!("has no site {path}")))?;
@@ -102,7 +114,8 @@ impl Calibration {
             } else {
                 Some(read_fit(record, width, outputs_of(graph, site.value), &path)?)
             };
-            saturated.push(record["saturated"].as_f64().unwrap_or(0.0));
+            let share = |key: &str| record[key].as_f64().unwrap_or(0.0);
+            fired.push(Fired { saturated: share("saturated"), spikes: share("spikes"), active: share("active") });
             fits.sites.insert(site.value, fit);
         }
         for (i, value) in attentions(graph).enumerate() {
@@ -136,7 +149,7 @@ impl Calibration {
                 Some(name) => Some(Membrane::from_name(name).ok_or_else(|| broken("names no neuron"))?),
             },
             fits,
-            saturated,
+            fired,
         })
     }
 }

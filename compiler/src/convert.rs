@@ -2,11 +2,11 @@
 
 use crate::Complaints;
 use crate::calibrate::{self, Windows};
-use crate::calibration::Calibration;
+use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
 use crate::tokens::Tokens;
-use snnc_ir::{Diagnostic, Graph};
-use snnc_passes::fit::{Wishes, fit};
+use snnc_ir::{Diagnostic, Graph, Value};
+use snnc_passes::fit::{Fit, Wishes, fit};
 use snnc_passes::{Context, Pass, front_and_back, run};
 use snnc_runtime::sample::SplitMix64;
 
@@ -102,13 +102,16 @@ pub fn spiking(
     let (windows, source) = sample_windows(&tensor, sample, recipe.calibration_tokens)?;
     let seen = calibrate::calibrate(&tensor, &windows, recipe.threads)?;
     let fits = fit(&tensor, &seen, &recipe.wishes).map_err(|e| vec![e])?;
-    let saturated = fits.sites.iter().map(|(site, fit)| fit.as_ref().map_or(0.0, |fit| fit.saturated(&seen[site])));
+    let fired = |(site, fit): (&Value, &Option<Fit>)| {
+        let (Some(fit), seen) = (fit, &seen[site]) else { return Fired::default() };
+        Fired { saturated: fit.saturated(seen), spikes: fit.spikes(seen), active: fit.active(seen) }
+    };
     let calibration = Calibration {
         source,
         windows: windows.len(),
         tokens: windows.iter().map(Vec::len).sum(),
         seen: ids_of(&windows, vocabulary(&tensor)?),
-        saturated: saturated.collect(),
+        fired: fits.sites.iter().map(fired).collect(),
         membrane: recipe.wishes.membrane,
         fits: fits.clone(),
     };

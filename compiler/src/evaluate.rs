@@ -7,8 +7,9 @@
 use crate::Complaints;
 use crate::calibrate::in_threads;
 use crate::progress;
-use snnc_ir::price::{self, Events};
+use snnc_ir::events::{Events, is_neuron};
 use snnc_ir::{Diagnostic, Graph};
+use snnc_passes::cost::Activity;
 use snnc_runtime::sample::greedy;
 use snnc_runtime::{Program, Rows, Session};
 use std::ops::Range;
@@ -25,6 +26,8 @@ pub struct Window {
 /// What of a text is run.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
+    /// Inputs of a window, at most; the context's length without one.
+    pub length: Option<usize>,
     /// Inputs from the start of a window to the start of the next; the context's length without one.
     pub stride: Option<usize>,
     /// Windows, spread evenly over all there are.
@@ -99,6 +102,13 @@ pub struct Evaluation {
     pub run: u64,
 }
 
+impl Evaluation {
+    /// What the program did, by node.
+    pub fn activity(&self) -> Activity {
+        Activity { tokens: self.run, events: self.events.clone() }
+    }
+}
+
 /// Neurons and their spikes over a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Neurons {
@@ -113,7 +123,7 @@ impl Neurons {
     pub fn of(graph: &Graph, done: &Evaluation) -> Self {
         let mut all = Self::default();
         for (value, node) in graph.iter() {
-            let Some((_, steps)) = node.ty.levels().filter(|_| price::is_neuron(&node.op)) else { continue };
+            let Some((_, steps)) = node.ty.levels().filter(|_| is_neuron(&node.op)) else { continue };
             let neurons = done.run * node.ty.shape().width().unwrap_or(0) as u64;
             all.neurons += neurons;
             all.spikes += done.events[value.index()].spikes;
@@ -153,7 +163,7 @@ pub fn evaluate(
     cut: Cut,
     threads: usize,
 ) -> Result<Evaluation, Complaints> {
-    let context = program.graph().context as usize;
+    let context = cut.length.unwrap_or(usize::MAX).clamp(1, program.graph().context as usize);
     // The last id is only predicted, never an input.
     let inputs = ids.len().saturating_sub(1);
     let ranges = self::cut(inputs, context, cut);
@@ -292,7 +302,7 @@ mod tests {
     #[test]
     fn windows_score_every_input_once() {
         for (inputs, length, stride) in [(10, 4, 4), (10, 4, 2), (3, 4, 2), (9, 4, 3), (4, 4, 1), (1, 4, 4)] {
-            let windows = cut(inputs, length, Cut { stride: Some(stride), windows: usize::MAX });
+            let windows = cut(inputs, length, Cut { length: None, stride: Some(stride), windows: usize::MAX });
             let scored: Vec<usize> = windows.iter().flat_map(|w| w.scored..w.inputs.end).collect();
             assert_eq!(scored, (0..inputs).collect::<Vec<usize>>(), "{inputs} by {length}, {stride} apart");
             assert!(windows.iter().all(|w| w.inputs.len() <= length && w.inputs.start <= w.scored));

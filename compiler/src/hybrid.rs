@@ -1,14 +1,18 @@
 //! Which layers attend without softmax, within a budget: in order of least damage, each measured alone, then together.
 
 use crate::Complaints;
-use crate::energy::estimate;
+use crate::energy::{self, Block, Phase, PriceList, Setting};
 use crate::evaluate::{Cut, evaluate};
 use serde_json::{Value as Json, json};
 use snnc_ir::{Diagnostic, Graph, Op};
 use snnc_passes::collapse;
+use snnc_passes::cost::Form;
 use snnc_passes::hybrid::hybrid;
 use snnc_runtime::{Options, Program};
 use std::sync::Arc;
+
+/// By which energy is given: every operation at the price of its own width.
+const PRICES: &str = "int45";
 
 /// One choice, measured.
 #[derive(Clone, Debug)]
@@ -18,7 +22,8 @@ pub struct Choice {
     pub perplexity: f64,
     /// Rise over the dense network's perplexity, as a share.
     pub rise: f64,
-    /// Energy of attention's cores and projections, and of all, in nanojoules a token.
+    /// Energy of attention's cores and projections, and of all, in nanojoules a token, by the price list `int45`, time
+    /// collapsed.
     pub attention_nj: f64,
     pub total_nj: f64,
     pub keeps_budget: bool,
@@ -108,20 +113,19 @@ impl Search<'_> {
         let run = if collapse::depends_on_order(&graph) { graph.clone() } else { collapse::collapse(&graph)? };
         let program = Arc::new(Program::new(Arc::new(run), &Options::default()).map_err(one)?);
         let done = evaluate(&program, Some(self.dense), self.ids, self.cut, self.threads)?;
-        let estimate = estimate(program.graph(), done.run, &done.events);
-        let nj = |layers_only: bool| {
-            use snnc_ir::price::Part;
-            let attention = |part: Part| matches!(part, Part::Projections | Part::Core);
-            let work = estimate.sum(|_, part| !layers_only || attention(part));
-            estimate.prices.spiking_pj(&work) / done.run as f64 / 1e3
-        };
+        let context = u64::from(program.graph().context);
+        let setting = Setting { context, batch: 1, span: Options::default().chunk as u64 };
+        let list = PriceList::named(PRICES)?;
+        let estimate = energy::estimate(program.graph(), &done.activity(), setting, vec![list.clone()]);
+        let counts = estimate.counts(Phase::Prefill, Form::Collapsed);
+        let nj = |block| counts.price(block, &list).partial_pj() / estimate.tokens as f64 / 1e3;
         let rise = done.score.perplexity() / done.score.perplexity_dense() - 1.0;
         let choice = Choice {
             kept: kept.to_vec(),
             perplexity: done.score.perplexity(),
             rise,
-            attention_nj: nj(true),
-            total_nj: nj(false),
+            attention_nj: nj(Block::Attention),
+            total_nj: nj(Block::Total),
             keeps_budget: rise <= self.budget,
         };
         Ok((choice, graph))

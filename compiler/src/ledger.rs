@@ -208,7 +208,7 @@ pub fn tokens(tensor: &Graph) -> usize {
 pub fn windows(tensor: &Graph, ids: &[u32], tokens: usize) -> Vec<Range<usize>> {
     let length = (tensor.context as usize).min(256).min(tokens).max(1);
     let inputs = ids.len().saturating_sub(1);
-    let cut = Cut { stride: None, windows: tokens.div_ceil(length) };
+    let cut = Cut { length: None, stride: None, windows: tokens.div_ceil(length) };
     evaluate::cut(inputs, length, cut).into_iter().map(|window| window.inputs).collect()
 }
 

@@ -3,10 +3,11 @@
 
 use crate::calibration;
 use serde_json::{Value as Json, json};
-use snnc_ir::price::{self, Events, Part};
+use snnc_ir::events::Events;
 use snnc_ir::ssa::neuron_of;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Op, Value};
+use snnc_passes::cost::{self, Activity, Form, Number, Part, Sharing};
 use snnc_passes::sites::path_of;
 use std::collections::{BTreeMap, HashSet};
 
@@ -68,17 +69,20 @@ pub struct Coverage {
 /// The layer that the head is listed under.
 const HEAD: u32 = u32::MAX;
 
-/// How many of the dense network's multiply-accumulates spikes drive in a run of `tokens` tokens.
-pub fn coverage(graph: &Graph, tokens: u64, events: &[Events]) -> Coverage {
-    let work = price::work(graph, tokens, events);
+/// How many of the dense network's multiply-accumulates spikes drive in a run.
+pub fn coverage(graph: &Graph, activity: &Activity) -> Coverage {
     let mut coverage = Coverage::default();
-    for ((value, node), (part, work)) in graph.iter().zip(price::parts(graph).into_iter().zip(work)) {
-        let Some((layer, part)) = part else { continue };
-        let driven = is_driven(graph, value, node.op);
-        let share = coverage.parts.entry((layer.unwrap_or(HEAD), part)).or_default();
+    let sharing = Sharing { span: 1, batch: 1 };
+    for cost in cost::costs(graph, activity, Form::Dense(Number::F32), sharing) {
+        let (macs, place) = (cost.tally.macs(), cost.place);
+        if macs == 0 {
+            continue;
+        }
+        let driven = is_driven(graph, cost.node, graph.node(cost.node).op);
+        let share = coverage.parts.entry((place.layer.unwrap_or(HEAD), place.part)).or_default();
         for share in [share, &mut coverage.total] {
-            share.all += work.dense_macs;
-            share.driven += if driven { work.dense_macs } else { 0 };
+            share.all += macs;
+            share.driven += if driven { macs } else { 0 };
         }
     }
     coverage
@@ -174,7 +178,7 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
             _ => {}
         }
     }
-    let coverage = coverage(graph, tokens, events);
+    let coverage = coverage(graph, &Activity { tokens, events: events.to_vec() });
     for ((layer, part), share) in &coverage.parts {
         if share.ratio() < COVERAGE_LEAST {
             add(
@@ -196,7 +200,7 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
 }
 
 /// The site that a neuron layer codes: `h.0.mlp.hidden`.
-fn name_of(graph: &Graph, value: Value) -> String {
+pub fn name_of(graph: &Graph, value: Value) -> String {
     let last = graph.node(value).args.last().and_then(|arg| graph.constant(*arg));
     // Those of a ReLU that answers within the timestep are made of the ones before the curve.
     let before = |name: &str| {

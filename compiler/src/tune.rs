@@ -6,10 +6,12 @@
 //! the budget is kept by what was measured, never by what was predicted.
 
 use crate::Complaints;
+use crate::energy::{self, Block, Phase, PriceList, Setting};
 use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
 use crate::ledger::{self, damages};
 use serde_json::{Value as Json, json};
-use snnc_ir::{Diagnostic, Graph, Op, Value, price};
+use snnc_ir::{Diagnostic, Graph, Op, Value};
+use snnc_passes::cost::{self, Form, Number, Part};
 use snnc_passes::fit::{Centre, Fit, Fits, Levels, Observations, Wish, Wishes, fit};
 use snnc_passes::quantise::quantise;
 use snnc_passes::sites::{Site, sites};
@@ -23,6 +25,8 @@ use std::sync::Arc;
 pub enum Goal {
     /// Additions that spikes drive
     Energy,
+    /// The same in the attention block, its projections included
+    Attention,
     /// Spikes of all neurons
     Spikes,
     /// Timesteps, on average over neurons
@@ -33,7 +37,7 @@ impl Goal {
     /// Few timesteps are worth spikes, nothing else is.
     pub fn centre(self) -> Centre {
         match self {
-            Goal::Energy | Goal::Spikes => Centre::Spikes,
+            Goal::Energy | Goal::Attention | Goal::Spikes => Centre::Spikes,
             Goal::Timesteps => Centre::Error,
         }
     }
@@ -41,6 +45,7 @@ impl Goal {
     pub fn name(self) -> &'static str {
         match self {
             Goal::Energy => "energy",
+            Goal::Attention => "attention",
             Goal::Spikes => "spikes",
             Goal::Timesteps => "timesteps",
         }
@@ -71,14 +76,19 @@ pub struct Point {
     /// A neuron and token.
     pub spikes: f64,
     pub timesteps: f64,
-    /// Additions a token.
+    /// Additions a token, of all and of the attention block.
     pub additions: f64,
+    pub attention_additions: f64,
+    /// The share of the dense network's energy that is not spent, by the convention of the literature (`paper45`): of the
+    /// attention block and of all; and by every operation's own price (`int45`). `None`: see `energy::Compared::saving`.
+    pub savings: [[Option<f64>; 2]; 2],
 }
 
 impl Point {
     pub fn cost(&self, goal: Goal) -> f64 {
         match goal {
             Goal::Energy => self.additions,
+            Goal::Attention => self.attention_additions,
             Goal::Spikes => self.spikes,
             Goal::Timesteps => self.timesteps,
         }
@@ -88,6 +98,11 @@ impl Point {
         json!({
             "flags": flags, "uniform": self.allocation.is_none(), "perplexity_increase": self.increase, "kl": self.kl,
             "spikes_per_neuron": self.spikes, "timesteps_mean": self.timesteps, "additions_per_token": self.additions,
+            "attention_additions_per_token": self.attention_additions,
+            "saving": {
+                "paper45": { "attention_block": self.savings[0][0], "total": self.savings[0][1] },
+                "int45": { "attention_block": self.savings[1][0], "total": self.savings[1][1] },
+            },
         })
     }
 }
@@ -170,14 +185,17 @@ impl Tuner<'_> {
         match goal {
             Goal::Timesteps => width * f64::from(fit.levels.steps),
             Goal::Spikes => width * fit.spikes(&self.seen[&site]),
-            Goal::Energy => width * fit.spikes(&self.seen[&site]) * self.fan_out(site),
+            Goal::Energy => width * fit.spikes(&self.seen[&site]) * self.fan_out(site, |_| true),
+            Goal::Attention => width * fit.spikes(&self.seen[&site]) * self.fan_out(site, Part::is_attention),
         }
     }
 
-    /// Additions that one spike of a site drives.
-    fn fan_out(&self, site: Value) -> f64 {
+    /// Additions that one spike of a site drives in some parts.
+    fn fan_out(&self, site: Value, wanted: impl Fn(Part) -> bool) -> f64 {
+        let places = cost::parts(self.tensor);
         let reads = self.tensor.iter().filter(|(_, node)| node.args.contains(&site));
         let each = |(value, node): (Value, &snnc_ir::Node)| match node.op {
+            _ if !wanted(places[value.index()].part) => 0.0,
             Op::Linear(_) => self.tensor.ty(value).shape().width().unwrap_or(0) as f64,
             // A query's spike meets the keys before it; keys and values are read, they drive nothing.
             Op::Attention { .. } if node.args[0] == site => f64::from(self.tensor.context) / 2.0,
@@ -249,7 +267,12 @@ fn commonest(steps: impl Iterator<Item = u16>) -> u16 {
 fn point(graph: &Graph, done: &Evaluation, wishes: Wishes) -> Point {
     let score = &done.score;
     let neurons = Neurons::of(graph, done);
-    let additions: u64 = price::work(graph, done.run, &done.events).iter().map(|work| work.additions).sum();
+    let setting = Setting { context: graph.context.into(), batch: 1, span: Options::default().chunk as u64 };
+    let lists =
+        ["paper45", "int45"].map(|name| PriceList::named(name).unwrap_or_else(|e| panic!("it is built in: {e:?}")));
+    let estimate = energy::estimate(graph, &done.activity(), setting, lists.to_vec());
+    let saved =
+        |block, list| estimate.compare(block, list, Phase::Prefill, Form::Dense(Number::F32), Form::Collapsed).saving();
     Point {
         allocation: None,
         wishes,
@@ -257,7 +280,9 @@ fn point(graph: &Graph, done: &Evaluation, wishes: Wishes) -> Point {
         kl: score.mean(score.kl),
         spikes: neurons.rate(),
         timesteps: neurons.mean_steps(),
-        additions: additions as f64 / done.run.max(1) as f64,
+        additions: estimate.additions(Block::Total),
+        attention_additions: estimate.additions(Block::Attention),
+        savings: lists.each_ref().map(|list| [Block::Attention, Block::Total].map(|block| saved(block, list))),
     }
 }
 

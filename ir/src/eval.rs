@@ -5,10 +5,10 @@
 
 use crate::curve::{self, Curve};
 use crate::diagnostic::Diagnostic;
+use crate::events::Events;
 use crate::graph::{Graph, Node, Value};
 use crate::membrane::Membrane;
 use crate::op::{Binary, Layout, Op, Unary};
-use crate::price::Events;
 use crate::ssa::meaning::{self, Recency, Span, phase_weights};
 use crate::ssa::{Output, Ssa, State as Keeps};
 use crate::tensor::{Data, Tensor};
@@ -411,12 +411,19 @@ impl<R: Real> Call<'_, R> {
                 let events = spoken(&parts);
                 (Array { sizes, content: Content::Train(parts) }, events, None)
             }
-            Op::Product => int(product(self.arg(0).ints(), self.arg(1).ints(), sizes[1])),
+            Op::Product => {
+                let levels = self.arg(0).ints();
+                let (code, _) = self.arg_type(0).levels().unwrap_or_else(|| unreachable!("checked by infer"));
+                let events = Events { additions: spikes(code, levels) * sizes[1] as u64, ..Events::default() };
+                (Array::int(sizes.clone(), product(levels, self.arg(1).ints(), sizes[1])), events, None)
+            }
             Op::Synapse => {
                 let Content::Train(parts) = &self.arg(0).content else { unreachable!("checked by infer") };
                 let weight = self.arg(1).ints();
                 let train = Content::Train(parts.iter().map(|part| product(part, weight, sizes[1])).collect());
-                (Array { sizes, content: train }, Events::default(), None)
+                let spikes = parts.iter().flatten().filter(|spike| **spike != 0).count();
+                let events = Events { additions: (spikes * sizes[1]) as u64, ..Events::default() };
+                (Array { sizes, content: train }, events, None)
             }
             Op::Settle => int(self.settled(0)),
             Op::Affine => {
@@ -889,16 +896,18 @@ fn spikes(code: Code, levels: &[i32]) -> u64 {
 /// What neurons of these levels did.
 pub fn fired(code: Code, steps: u16, levels: &[i32]) -> Events {
     let most = code.levels(steps);
-    let saturated = levels.iter().filter(|level| level.abs() == most).count() as u64;
-    Events { spikes: spikes(code, levels), saturated, ..Events::default() }
+    let count = |wanted: &dyn Fn(i32) -> bool| levels.iter().filter(|level| wanted(level.abs())).count() as u64;
+    let (active, saturated) = (count(&|level| level != 0), count(&|level| level == most));
+    Events { spikes: spikes(code, levels), active, saturated, ..Events::default() }
 }
 
 /// What neurons with these spikes did.
 pub fn spoken(parts: &[Vec<i32>]) -> Events {
     let spikes = parts.iter().flatten().map(|spike| u64::from(spike.unsigned_abs())).sum();
     let neurons = parts.first().map_or(0, Vec::len);
+    let active = (0..neurons).filter(|&i| parts.iter().any(|part| part[i] != 0)).count() as u64;
     let saturated = (0..neurons).filter(|&i| parts.iter().all(|part| part[i] != 0)).count() as u64;
-    Events { spikes, saturated, ..Events::default() }
+    Events { spikes, active, saturated, ..Events::default() }
 }
 
 fn product(x: &[i32], w: &[i32], m: usize) -> Vec<i32> {

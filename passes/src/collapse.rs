@@ -12,8 +12,8 @@
 use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, Rule};
 use crate::egraph::sampling::TOLERANCE;
-use crate::egraph::{Term, Terms, rewrite};
-use snnc_ir::{Diagnostic, Elem, Graph, Op, Stage, Type};
+use crate::egraph::{Term, Terms, effort, rewrite};
+use snnc_ir::{Diagnostic, Graph, Op, Stage, Type};
 
 #[rustfmt::skip]
 const RULES: &[Rule] = &[
@@ -43,15 +43,13 @@ pub fn collapse(graph: &Graph) -> Result<Graph, Vec<Diagnostic>> {
     })
 }
 
-/// Rough work of a processor for one token, in vector operations. What has time in it is not for sale here.
+/// Operations of one token. What has time in it is not for sale here.
 fn price(terms: &Terms, term: &Term) -> Option<u64> {
-    let width = |i: usize| terms[term.args[i]].data.ty.shape().width().unwrap_or(1) as u64;
+    let ty = |i: usize| terms[term.args[i]].data.ty;
     match term.op {
         Op::Weight(_) => Some(0),
-        Op::Product => Some(1 + width(0) * width(1) / 64),
-        Op::Ssa { .. } if matches!(terms[term.args[0]].data.ty, Type::Still { elem: Elem::Level(..), .. }) => Some(100),
-        Op::Ssa { .. } => None,
-        op if op.legal_in(Stage::Quantised) => Some(1 + term.args.first().map_or(0, |_| width(0))),
+        Op::Ssa { .. } if matches!(ty(0), Type::Train { .. }) => None,
+        op if op.legal_in(Stage::Quantised) => Some(1 + effort(terms, term)),
         _ => None,
     }
 }

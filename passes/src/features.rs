@@ -88,14 +88,9 @@ impl Features {
         Tensor::f32(&[heads, width, features], map)
     }
 
-    /// Gain and offset before the rectifier, for a potential whose root mean square is 1. The first threshold lies a quarter
-    /// of the distance of thresholds lower than rounding would have it, so that few queries are left without a feature.
-    pub fn slope(&self) -> [f32; 2] {
-        const EARLY: f32 = 0.125;
-        match self.levels.code {
-            Code::Unary => [(self.levels.most() as f32 - 0.5 - EARLY) / REACH, EARLY],
-            Code::Binary => [self.levels.most() as f32 / REACH, 0.0],
-        }
+    /// Gain before the rectifier, for a potential whose root mean square is 1.
+    pub fn gain(&self) -> f32 {
+        self.levels.most() as f32 / REACH
     }
 }
 

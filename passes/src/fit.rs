@@ -705,6 +705,15 @@ impl Fit {
         spikes as f64 / seen.sample.len().max(1) as f64
     }
 
+    /// The share of neurons that fire at all, on average over a sample.
+    pub fn active(&self, seen: &Observed) -> f64 {
+        let most = self.levels.most();
+        let one = |potential: &f32| eval::level(*potential, most) != 0;
+        let active = |potentials: Vec<f32>| potentials.iter().filter(|p| one(p)).count();
+        let count: usize = self.rows(seen).map(|(_, potentials, _)| active(potentials)).sum();
+        count as f64 / seen.sample.len().max(1) as f64
+    }
+
     /// Rows of a sample with their potentials in levels, and what a level of this row counts by channel, in `scale`s.
     fn rows<'a>(&'a self, seen: &'a Observed) -> impl Iterator<Item = (&'a [f32], Vec<f32>, [f32; 2])> {
         let most = self.levels.most() as f32;

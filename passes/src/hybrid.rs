@@ -3,8 +3,8 @@
 //! Both come from one network, so their residual streams hold the same between blocks; a block of one may follow a block of
 //! the other. Everything but attention is the first program's.
 
+use crate::cost::is_part;
 use indexmap::IndexMap;
-use snnc_ir::price::is_part;
 use snnc_ir::{Binary, Builder, Diagnostic, Graph, Op, Value};
 
 /// `first` with the attention of `second` in the layers where `take` is true.

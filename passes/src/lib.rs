@@ -7,6 +7,7 @@
 
 pub mod collapse;
 pub mod constants;
+pub mod cost;
 pub mod egraph;
 pub mod features;
 pub mod fit;

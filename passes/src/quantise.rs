@@ -567,7 +567,7 @@ impl Quantise<'_> {
         features: &Features,
         origin: &str,
     ) -> Result<Value, Diagnostic> {
-        let [gain, offset] = features.slope();
+        let gain = features.gain();
         let (potential, gain) = if let Ssa::Lif { .. } = variant {
             (x, features.units[part].iter().map(|unit| gain / unit).collect())
         } else {
@@ -578,7 +578,7 @@ impl Quantise<'_> {
         let width = gain.len();
         let constants = [
             ("pre_gain", gain),
-            ("pre_offset", vec![offset; width]),
+            ("pre_offset", vec![0.0; width]),
             ("gain", vec![1.0; width]),
             ("offset", vec![0.0; width]),
         ];

@@ -7,7 +7,7 @@ use crate::constants::{self, fixed};
 use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, Rule};
 use crate::egraph::sampling::TOLERANCE;
-use crate::egraph::{Term, Terms, is_constant, rewrite};
+use crate::egraph::{Term, Terms, effort, is_constant, rewrite};
 use snnc_ir::op::Layout;
 use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage};
 
@@ -20,12 +20,11 @@ pub fn simplify(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
     constants::fold(&simplified, Stage::Tensor).map_err(|e| vec![e])
 }
 
-/// Work at run time: a LayerNorm multiplies and adds once more a channel than a normalisation.
+/// Operations of one token: a LayerNorm multiplies and adds once more a channel than a normalisation.
 fn price(terms: &Terms, term: &Term) -> Option<u64> {
     match term.op {
         _ if is_constant(terms, term) => Some(0),
-        Op::LayerNorm { .. } => Some(12),
-        op if op.legal_in(Stage::Tensor) => Some(10),
+        op if op.legal_in(Stage::Tensor) => Some(1 + effort(terms, term)),
         _ => None,
     }
 }

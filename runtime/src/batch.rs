@@ -9,7 +9,7 @@ use crate::meter::{Executed, Meter, Products};
 use crate::program::Program;
 use crate::session::{Machine, Outputs, Rows, Span, check, check_finite, is_rows_of_f32};
 use snnc_ir::Diagnostic;
-use snnc_ir::price::Events;
+use snnc_ir::events::Events;
 use std::sync::Arc;
 
 /// Some sequences.

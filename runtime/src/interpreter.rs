@@ -7,8 +7,8 @@ use crate::meter::Meter;
 use crate::plan;
 use crate::session::{Machine, Rows, Span};
 use snnc_ir::eval::{Array, Content, Evaluator, Memory, fired};
-use snnc_ir::price::{Events, is_neuron};
-use snnc_ir::{Diagnostic, Graph, Type, Value};
+use snnc_ir::events::{Events, is_neuron};
+use snnc_ir::{Diagnostic, Graph, Op, Type, Value};
 use std::sync::Arc;
 
 /// Some sequences, evaluated one after the other.
@@ -45,10 +45,16 @@ impl Interpreter {
         }
         let late = plan::leads_to_no_state(&self.graph);
         for (value, node) in self.graph.iter() {
-            let neuron = is_neuron(&node.op);
-            events[value.index()] += match (neuron, late[value.index()]) {
+            let counted = is_neuron(&node.op) || matches!(node.op, Op::Product | Op::Synapse);
+            events[value.index()] += match (counted, late[value.index()]) {
                 (true, _) if !self.count => Events::default(),
-                (true, true) => recount(evaluator.get(&done, value), node.ty, rows),
+                (true, true) if is_neuron(&node.op) => recount(evaluator.get(&done, value), node.ty, rows),
+                // Rows that nobody wants are not run.
+                (true, true) => {
+                    let spikes = recount(evaluator.get(&done, node.args[0]), self.graph.ty(node.args[0]), rows).spikes;
+                    let outputs = node.ty.shape().width().unwrap_or(0) as u64;
+                    Events { additions: spikes * outputs, ..Events::default() }
+                }
                 (true, false) | (false, _) => done.events[value.index()],
             };
         }
@@ -114,9 +120,10 @@ fn recount(array: &Array<f32>, ty: Type, rows: Rows) -> Events {
         (Content::Int(levels), Some((code, steps))) => fired(code, steps, &levels[from..]),
         (Content::Train(parts), _) => {
             let spikes = parts.iter().map(|part| part[from..].iter().filter(|&&spike| spike != 0).count() as u64).sum();
-            let always = |neuron: &usize| parts.iter().all(|part| part[*neuron] != 0);
-            let saturated = (from..array.sizes.iter().product()).filter(always).count() as u64;
-            Events { spikes, saturated, ..Events::default() }
+            let neurons = from..array.sizes.iter().product();
+            let active = neurons.clone().filter(|&i| parts.iter().any(|part| part[i] != 0)).count() as u64;
+            let saturated = neurons.filter(|&i| parts.iter().all(|part| part[i] != 0)).count() as u64;
+            Events { spikes, active, saturated, ..Events::default() }
         }
         (Content::Real(_) | Content::Int(_), _) => Events::default(),
     }

@@ -3,7 +3,7 @@
 //! Two tallies, all integers: *events* are what the spiking network does, the same for every engine and plan; *executed* is
 //! what this plan did on this machine. The oracle has no plan, so its executed tally stays empty.
 
-use snnc_ir::price::Events;
+use snnc_ir::events::Events;
 use std::ops::AddAssign;
 
 /// What the plan did.

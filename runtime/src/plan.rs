@@ -8,9 +8,9 @@
 //! The plan knows no addresses and runs nothing: it is the same for all sessions.
 
 use crate::meter::{Executed, Products};
+use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
-use snnc_ir::price::Events;
 use snnc_ir::ssa::Output;
 use snnc_ir::types::{Carrier, Code, Elem, Shape, Type};
 use snnc_ir::{Curve, Diagnostic, Graph, Ssa, Value, WeightId, infer, verify};
@@ -246,8 +246,8 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The plan as text, one line a step; with `synapses`, machine code drives them.
-    pub fn explain(&self, graph: &Graph, synapses: bool) -> String {
+    /// The plan as text, one line a step; `wide` as `Work::is_code` has it.
+    pub fn explain(&self, graph: &Graph, wide: bool) -> String {
         let mut text = format!(
             "{} steps, chunks of {} tokens, arena {:.1} KiB\n",
             self.steps.len(),
@@ -261,7 +261,7 @@ impl Plan {
                 step.inputs.iter().map(|&input| format!("@{}", self.places[input].offset)).collect();
             let work = step.work.to_string();
             let name = work.split_once(' ').map_or(work.as_str(), |(_, name)| name);
-            let kind = if step.work.is_code(synapses) { "code" } else { "kernel" };
+            let kind = if step.work.is_code(wide) { "code" } else { "kernel" };
             text += &format!(
                 "{i:4}  {:<28} {:<32} @{:<9} <- {:<20} {kind} {name}{rows}  {}\n",
                 graph.node(step.node).op.to_string(),
@@ -660,8 +660,9 @@ fn allocate(places: &mut [Place], chunk: usize) -> usize {
 }
 
 impl Work {
-    /// Whether machine code does it, synapses if `synapses`; else a Rust kernel does.
-    pub fn is_code(&self, synapses: bool) -> bool {
+    /// Whether machine code does it; else a Rust kernel does. `wide`: kernels have wider vectors than machine code, so they do
+    /// what both can do.
+    pub fn is_code(&self, wide: bool) -> bool {
         match self {
             Work::Embed { .. }
             | Work::Columns { .. }
@@ -680,8 +681,9 @@ impl Work {
             | Work::Peak { .. }
             | Work::Scale { .. }
             | Work::Pick { .. } => false,
-            Work::Synapse { .. } => synapses,
-            Work::Neuron(_) | Work::Settle { .. } | Work::Affine { .. } | Work::Add { .. } => true,
+            Work::Synapse { .. } => !wide,
+            Work::Neuron(layer) => !wide || layer.emit || level_bytes(layer.code, layer.steps) > 2,
+            Work::Settle { .. } | Work::Affine { .. } | Work::Add { .. } => true,
         }
     }
 

@@ -126,8 +126,12 @@ impl fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// `threads` in all, the caller's among them. Fewer where the system gives no more.
-    pub fn new(threads: usize) -> Self {
+    /// `threads` in all, the caller's among them, fewer where the system gives no more. With `pin`, each stays on a processor of
+    /// its own, this one on the first that this process may use.
+    ///
+    /// # Errors
+    /// There are not so many processors to pin threads to, or the system does not pin.
+    pub fn new(threads: usize, pin: bool) -> Result<Self, String> {
         let others = threads.clamp(1, THREADS_MAX) - 1;
         let shared = Arc::new(Shared {
             ticket: AtomicU64::new(0),
@@ -138,12 +142,19 @@ impl Pool {
             stop: AtomicBool::new(false),
             asleep: (0..others).map(|_| AtomicBool::new(false)).collect(),
         });
+        let processors = if pin { processors(others + 1)? } else { Vec::new() };
         let spawn = |me: usize| {
-            let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name(format!("snnc-{}", me + 1)).spawn(move || shared.serve(me)).ok()
+            let (shared, mine) = (Arc::clone(&shared), processors.get(me + 1).copied());
+            let serve = move || {
+                // It works elsewhere too where the processor has gone since.
+                let _ = mine.map(stay_on);
+                shared.serve(me);
+            };
+            std::thread::Builder::new().name(format!("snnc-{}", me + 1)).spawn(serve).ok()
         };
         let threads = (0..others).map_while(spawn).collect();
-        Self { shared, threads, job: Mutex::new(0) }
+        processors.first().copied().map_or(Ok(()), stay_on)?;
+        Ok(Self { shared, threads, job: Mutex::new(0) })
     }
 
     /// The caller's thread among them.
@@ -202,6 +213,36 @@ impl Pool {
     }
 }
 
+/// The first `count` processors that this process may use.
+#[cfg(target_os = "linux")]
+fn processors(count: usize) -> Result<Vec<usize>, String> {
+    let allowed = rustix::thread::sched_getaffinity(None).map_err(|e| format!("threads cannot be pinned ({e})"))?;
+    let processors: Vec<usize> =
+        (0..rustix::thread::CpuSet::MAX_CPU).filter(|&i| allowed.is_set(i)).take(count).collect();
+    if processors.len() < count {
+        return Err(format!("{count} threads cannot be pinned to {} processors", processors.len()));
+    }
+    Ok(processors)
+}
+
+/// Keeps the calling thread on a processor.
+#[cfg(target_os = "linux")]
+fn stay_on(processor: usize) -> Result<(), String> {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(processor);
+    rustix::thread::sched_setaffinity(None, &set).map_err(|e| format!("a thread cannot be pinned ({e})"))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn processors(_: usize) -> Result<Vec<usize>, String> {
+    Err("threads can be pinned on Linux only".into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn stay_on(_: usize) -> Result<(), String> {
+    Ok(())
+}
+
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
@@ -220,7 +261,7 @@ mod tests {
     #[test]
     fn every_part_is_done_once() {
         for threads in [1, 2, 3, 8] {
-            let pool = Pool::new(threads);
+            let pool = Pool::new(threads, false).expect("nothing is pinned");
             for parts in [0, 1, 2, 7, 100] {
                 for round in 0..50 {
                     let done: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
@@ -236,9 +277,26 @@ mod tests {
         }
     }
 
+    /// In a thread of its own, which stays pinned.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn pinned_threads_work_and_too_many_are_refused() {
+        let pinned = std::thread::spawn(|| {
+            let count = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize);
+            let refused = Pool::new((count + 1).min(THREADS_MAX), true);
+            assert!(count >= THREADS_MAX || refused.is_err_and(|why| why.contains("cannot be pinned to")));
+            let pool = Pool::new(count.min(2), true).expect("there are so many");
+            let sum = AtomicUsize::new(0);
+            pool.run(9, |i| _ = sum.fetch_add(i, Ordering::SeqCst));
+            assert_eq!(sum.into_inner(), 36);
+            assert_eq!(rustix::thread::sched_getaffinity(None).map(|set| set.count()), Ok(1));
+        });
+        pinned.join().expect("as it should be");
+    }
+
     #[test]
     fn callers_do_not_wait_for_each_other() {
-        let pool = Pool::new(3);
+        let pool = Pool::new(3, false).expect("nothing is pinned");
         let sum = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -250,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
-        let pool = Pool::new(2);
+        let pool = Pool::new(2, false).expect("nothing is pinned");
         let panics = catch_unwind(AssertUnwindSafe(|| pool.run(9, |i| assert!(i != 4, "on purpose"))));
         assert!(panics.is_err());
         let count = AtomicUsize::new(0);

@@ -31,6 +31,8 @@ pub struct Options {
     pub isa: Option<Isa>,
     /// Threads of one sequence. They never change a result.
     pub threads: usize,
+    /// Whether each of them, the one that makes the program included, stays on a processor of its own.
+    pub pin: bool,
     /// The most tokens that one pass over the layers takes. It never changes a result.
     pub chunk: usize,
     /// What rows of weights cost here. They never change a result.
@@ -39,7 +41,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { engine: Engine::Jit, count: true, isa: None, threads: 1, chunk: 128, prices: None }
+        Self { engine: Engine::Jit, count: true, isa: None, threads: 1, pin: false, chunk: 128, prices: None }
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::batch::Batch;
 use crate::meter::{Executed, Meter, Products};
 use crate::program::Program;
-use snnc_ir::price::Events;
+use snnc_ir::events::Events;
 use snnc_ir::types::Elem;
 use snnc_ir::{Diagnostic, Graph, Op, Type, Value};
 use std::fmt;

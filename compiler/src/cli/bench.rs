@@ -2,7 +2,7 @@
 
 use super::plan::PlanArgs;
 use super::run::BATCH_MAX;
-use super::{EngineArgs, Input, note, print, print_json, shared_program, threads};
+use super::{EngineArgs, Input, ThreadArgs, WhichEngine, note, print, print_json, shared_program, threads};
 use crate::bench::{self, Setting, Speeds};
 use crate::{Complaints, files, prices};
 use clap::Args;
@@ -34,9 +34,8 @@ pub struct Bench {
     /// Runs of which the best counts
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
-    /// Threads of one sequence [default: all cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[command(flatten)]
+    threads: ThreadArgs,
     /// Measure the form that runs every timestep, spike by spike, as well
     #[arg(long)]
     stepped: bool,
@@ -108,11 +107,12 @@ impl Bench {
             }
         };
         let baseline = self.baseline.as_ref().map(|path| read(path)).transpose()?;
-        let threads = threads(self.threads);
+        let threads = threads(self.threads.threads);
         let program = |stepped| {
             let input = Input { graph: load()?, rounded: false };
-            let engine = EngineArgs { stepped, prices: prices.clone(), ..EngineArgs::default() };
-            shared_program(input, &engine, false, threads)
+            let engine =
+                EngineArgs { which: WhichEngine { stepped, ..WhichEngine::default() }, prices: prices.clone() };
+            shared_program(input, &engine, false, self.threads)
         };
         let setting = Setting {
             prompts: self.prompts.clone(),

@@ -3,6 +3,7 @@
 use super::run::{Request, generate};
 use super::{EngineArgs, Input, Loaded, eval, note, print, program, threads};
 use crate::convert::{self, BUILT_IN_TEXT, CALIBRATION_TOKENS, Recipe, Sample};
+use crate::energy::{PriceList, Setting};
 use crate::evaluate::{Cut, evaluate};
 use crate::{Complaints, energy, files};
 use clap::Args;
@@ -74,10 +75,21 @@ impl Demo {
             "\n3. measure the spiking network beside the dense one (on the text that ranges were measured on; `eval` takes any)",
         );
         let ids = tokens.document(BUILT_IN_TEXT).map_err(one)?;
-        let done = evaluate(&spiking, Some(&dense), &ids, Cut { stride: None, windows: WINDOWS }, threads(None))?;
+        let done = evaluate(
+            &spiking,
+            Some(&dense),
+            &ids,
+            Cut { length: None, stride: None, windows: WINDOWS },
+            threads(None),
+        )?;
         print(&format!("\n{}\n", eval::as_text(&done, true, None)))?;
 
         note("4. estimate the energy of that run");
-        print(&format!("\n{}", energy::estimate(spiking.graph(), done.run, &done.events).table()))
+        let context = u64::from(spiking.graph().context);
+        let setting = Setting { context, batch: 1, span: spiking.options().chunk as u64 };
+        let lists = PriceList::built_in();
+        let shown = lists[0].clone();
+        let estimate = energy::estimate(spiking.graph(), &done.activity(), setting, lists);
+        print(&format!("\n{}", estimate.table(&shown)))
     }
 }

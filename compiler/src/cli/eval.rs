@@ -1,6 +1,6 @@
 //! `snnc eval`: perplexity, nearness to the dense network, where the difference comes from, and what is not as it seems.
 
-use super::{EngineArgs, Input, Loaded, note, print, print_json, program, threads};
+use super::{EngineArgs, Input, Loaded, WhichEngine, note, print, print_json, program, threads};
 use crate::calibration::Calibration;
 use crate::convert::vocabulary;
 use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
@@ -96,11 +96,8 @@ impl Eval {
         let dense_input = self.against.as_deref().map(Loaded::read).transpose()?.map(|loaded| loaded.input);
         let dense = match &dense_input {
             Some(input) => {
-                let args = EngineArgs {
-                    interpret: self.engine.interpret,
-                    prices: self.engine.prices.clone(),
-                    ..EngineArgs::default()
-                };
+                let which = WhichEngine { interpret: self.engine.which.interpret, ..WhichEngine::default() };
+                let args = EngineArgs { which, prices: self.engine.prices.clone() };
                 Some(program(input.clone(), &args, false)?)
             }
             None => None,
@@ -121,8 +118,11 @@ impl Eval {
         }
         let section = loaded.calibration.clone();
         let program = program(loaded.input, &self.engine, true)?;
-        let cut =
-            Cut { stride: self.stride.map(|n| n as usize), windows: self.windows.map_or(usize::MAX, |n| n as usize) };
+        let cut = Cut {
+            length: None,
+            stride: self.stride.map(|n| n as usize),
+            windows: self.windows.map_or(usize::MAX, |n| n as usize),
+        };
         let done = evaluate(&program, dense.as_ref(), &ids, cut, threads(self.threads))?;
         let json = section.as_deref().and_then(|bytes| serde_json::from_slice::<Json>(bytes).ok());
         let graph = program.graph();
@@ -130,7 +130,7 @@ impl Eval {
         let findings = Findings {
             beside: dense.is_some(),
             tokens_a_word: ids.len().saturating_sub(1) as f64 / words as f64,
-            coverage: spiking.then(|| coverage(graph, done.run, &done.events)),
+            coverage: spiking.then(|| coverage(graph, &done.activity())),
             neurons: spiking.then(|| Neurons::of(graph, &done)),
             lints: if spiking { lints(graph, json.as_ref(), &ids, done.run, &done.events) } else { Vec::new() },
             recalled: match self.recall {

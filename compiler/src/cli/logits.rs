@@ -1,6 +1,6 @@
 //! `snnc logits`: raw predictions for given token ids, as a NumPy file.
 
-use super::{EngineArgs, Loaded, note, shared_program, threads};
+use super::{EngineArgs, Loaded, ThreadArgs, note, shared_program};
 use crate::evaluate::{best, logits_of};
 use crate::{Complaints, files, npy};
 use clap::Args;
@@ -27,7 +27,7 @@ impl Logits {
     pub fn run(self) -> Result<(), Complaints> {
         let one = |e: Diagnostic| vec![e];
         files::check_writable(&self.output).map_err(one)?;
-        let program = shared_program(Loaded::read(&self.model)?.input, &self.engine, false, threads(None))?;
+        let program = shared_program(Loaded::read(&self.model)?.input, &self.engine, false, ThreadArgs::default())?;
         let name = logits_of(program.graph()).map_err(one)?;
         let mut session = Session::new(program);
         let outputs = session.forward(&self.tokens, Rows::All).map_err(one)?;

@@ -53,9 +53,19 @@ enum Command {
     Demo(demo::Demo),
 }
 
-/// Which engine runs a program.
+/// Which engine runs a program, and how fast.
 #[derive(Args, Clone, Debug, Default)]
 struct EngineArgs {
+    #[command(flatten)]
+    which: WhichEngine,
+    /// What rows of weights cost on this machine, from `snnc bench --measure-prices`; only the speed depends on it
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
+}
+
+/// Which engine runs a program. The numbers are the same.
+#[derive(Args, Clone, Copy, Debug, Default)]
+struct WhichEngine {
     /// Run machine code (the default)
     #[arg(long, conflicts_with = "interpret")]
     jit: bool,
@@ -65,9 +75,17 @@ struct EngineArgs {
     /// Run every timestep, spike by spike; without it time is collapsed. The numbers are the same
     #[arg(long)]
     stepped: bool,
-    /// What rows of weights cost on this machine, from `snnc bench --measure-prices`; only the speed depends on it
-    #[arg(long, value_name = "FILE")]
-    prices: Option<PathBuf>,
+}
+
+/// Threads of one sequence.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+struct ThreadArgs {
+    /// Threads of one sequence; no result depends on them [default: all cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Keep each thread on a processor of its own
+    #[arg(long)]
+    pin: bool,
 }
 
 /// Runs the command line of this process.
@@ -158,28 +176,27 @@ fn threads(asked: Option<usize>) -> usize {
 
 /// A program that one thread runs, or several each on a sequence of its own.
 fn program(input: Input, args: &EngineArgs, count: bool) -> Result<Arc<Program>, Complaints> {
-    shared_program(input, args, count, 1)
+    shared_program(input, args, count, ThreadArgs { threads: Some(1), pin: false })
 }
 
 /// A graph as an engine takes it: an imported one is raised, a spiking one is collapsed unless every step is to run.
-/// `threads` share the work of one sequence.
-fn shared_program(input: Input, args: &EngineArgs, count: bool, threads: usize) -> Result<Arc<Program>, Complaints> {
+fn shared_program(input: Input, args: &EngineArgs, count: bool, of: ThreadArgs) -> Result<Arc<Program>, Complaints> {
     use snnc_ir::Stage;
     let Input { graph, rounded } = input;
     let graph = match graph.stage {
         Stage::Imported => {
-            if args.stepped {
+            if args.which.stepped {
                 return Err(vec![Diagnostic::new("", "--stepped: a dense network has no timesteps; compile it first")]);
             }
             convert::raise(graph, rounded)?
         }
-        Stage::Spiking if !args.stepped && !collapse::depends_on_order(&graph) => collapse::collapse(&graph)?,
+        Stage::Spiking if !args.which.stepped && !collapse::depends_on_order(&graph) => collapse::collapse(&graph)?,
         // A network in training is refused below.
         Stage::Tensor | Stage::Quantised | Stage::Spiking | Stage::Training => graph,
     };
     let prices = args.prices.as_deref().map(prices::read).transpose()?;
-    let engine = if args.interpret { Engine::Interpreter } else { Engine::Jit };
-    let options = Options { engine, count, threads, prices, ..Options::default() };
+    let engine = if args.which.interpret { Engine::Interpreter } else { Engine::Jit };
+    let options = Options { engine, count, threads: threads(of.threads), pin: of.pin, prices, ..Options::default() };
     Program::new(Arc::new(graph), &options).map(Arc::new).map_err(|e| vec![e])
 }
 

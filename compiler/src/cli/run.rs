@@ -1,7 +1,7 @@
 //! `snnc run`: continues a text.
 
 use super::plan::PlanArgs;
-use super::{EngineArgs, Loaded, note, print, prompts, shared_program, threads};
+use super::{EngineArgs, Loaded, ThreadArgs, note, print, prompts, shared_program};
 use crate::evaluate::logits_of;
 use crate::tokens::Tokens;
 use crate::{Complaints, files};
@@ -37,9 +37,8 @@ pub struct Run {
     engine: EngineArgs,
     #[command(flatten)]
     plan: PlanArgs,
-    /// Threads; the text does not depend on them [default: all cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[command(flatten)]
+    threads: ThreadArgs,
     /// 0 takes the likeliest token; higher is more varied
     #[arg(long, default_value_t = 0.0, value_parser = at_least_zero)]
     temperature: f32,
@@ -75,7 +74,7 @@ impl Run {
         let loaded = Loaded::read(&self.model)?;
         let tokens = loaded.tokens(&self.model)?;
         let text = self.text()?;
-        let program = shared_program(loaded.input, &self.engine, false, threads(self.threads))?;
+        let program = shared_program(loaded.input, &self.engine, false, self.threads)?;
         let options =
             SampleOptions { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed };
         let request = Request { prompt: &text, most: self.max_new_tokens, options, stop: &self.stop };

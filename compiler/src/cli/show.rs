@@ -1,7 +1,7 @@
 //! `snnc show`: the IR of a program, or of an ONNX file up to a pass.
 
 use super::plan::PlanArgs;
-use super::{EngineArgs, Input, print, shared_program, threads};
+use super::{EngineArgs, Input, ThreadArgs, WhichEngine, print, shared_program};
 use crate::Complaints;
 use crate::convert::{self, CALIBRATION_WINDOW, Recipe, Sample};
 use crate::files::{self, Model};
@@ -62,8 +62,9 @@ impl Show {
             Model::Snn(file) => Input { graph: file.graph, rounded: false },
             Model::Onnx(import) => Input { graph: import.graph, rounded: import.rounds_activations },
         };
-        let engine = EngineArgs { stepped: self.stepped, prices: self.prices, ..EngineArgs::default() };
-        let program = shared_program(input, &engine, false, threads(None))?;
+        let engine =
+            EngineArgs { which: WhichEngine { stepped: self.stepped, ..WhichEngine::default() }, prices: self.prices };
+        let program = shared_program(input, &engine, false, ThreadArgs::default())?;
         self.plan.show(&program, None, &mut print)
     }
 

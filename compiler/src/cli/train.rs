@@ -429,7 +429,7 @@ impl Train {
         let graph = if collapse::depends_on_order(program) { program.clone() } else { collapse::collapse(program)? };
         let program = Arc::new(Program::new(Arc::new(graph), &options).map_err(one)?);
         let dense = Arc::new(Program::new(Arc::new(teacher.clone()), &options).map_err(one)?);
-        let cut = Cut { stride: None, windows: COMPARED };
+        let cut = Cut { length: None, stride: None, windows: COMPARED };
         let score = evaluate(&program, Some(&dense), ids, cut, threads(self.threads))?.score;
         let recalled = |program: &Arc<Program>| recall(program, ids).map(|recalled| recall::json(&recalled));
         Ok(json!({
@@ -462,7 +462,7 @@ impl Train {
             ttfs: &ttfs,
             dense: &Arc::new(dense),
             ids,
-            cut: Cut { stride: None, windows: COMPARED },
+            cut: Cut { length: None, stride: None, windows: COMPARED },
             threads: threads(self.threads),
             budget,
         };

@@ -104,7 +104,7 @@ impl Tune {
             tensor: &tensor,
             seen: &seen,
             ids: &ids,
-            cut: Cut { stride: None, windows: self.windows as usize },
+            cut: Cut { length: None, stride: None, windows: self.windows as usize },
             probe_tokens: self.probe_tokens.map_or_else(|| ledger::tokens(&tensor), |n| n as usize),
             threads: threads(self.threads),
             base: Wishes { centre: self.goal().centre(), ..Wishes::uniform(Levels::default()) },
@@ -209,19 +209,24 @@ fn at_damage(front: &[Allocation], damage: f64) -> usize {
 
 fn table(points: &[Point], chosen: Option<&Point>, budget: &str) -> String {
     let mut text = format!(
-        "{:>11} {:>10} {:>8} {:>6} {:>11}  {}\n",
-        "perplexity", "KL, nats", "spikes/", "mean", "additions/", ""
+        "{:>11} {:>10} {:>8} {:>6} {:>11} {:>15}  {}\n",
+        "perplexity", "KL, nats", "spikes/", "mean", "additions/", "paper45 saves %", ""
     );
-    text += &format!("{:>11} {:>10} {:>8} {:>6} {:>11}  flags\n", "", "", "neuron", "T", "token");
+    text += &format!(
+        "{:>11} {:>10} {:>8} {:>6} {:>11} {:>9} {:>5}  flags\n",
+        "", "", "neuron", "T", "token", "attention", "all"
+    );
     for point in points {
         let mark = if point.allocation.is_none() { "uniform: " } else { "" };
         text += &format!(
-            "{:>+9.3} % {:>10.6} {:>8.3} {:>6.2} {:>11}  {mark}{}\n",
+            "{:>+9.3} % {:>10.6} {:>8.3} {:>6.2} {:>11} {:>9} {:>5}  {mark}{}\n",
             100.0 * point.increase,
             point.kl,
             point.spikes,
             point.timesteps,
             crate::energy::quantity(point.additions),
+            crate::energy::table::percent(point.savings[0][0]),
+            crate::energy::table::percent(point.savings[0][1]),
             flags(&point.wishes),
         );
     }

@@ -4,8 +4,8 @@
 //! sink adds to where there is one; 0 over 0 is 0.
 
 use crate::eval::Real;
+use crate::events::Events;
 use crate::membrane::Membrane;
-use crate::price::Events;
 use crate::types::Code;
 use std::ops::Range;
 
@@ -93,6 +93,7 @@ pub fn timed<R: Real>(
             let head = span.head(h, d);
             let q = &q[i * d..][head.clone()];
             events.score_additions += spikes(code, q) * keys as u64;
+            events.score_pairs += (q.iter().filter(|&&q| q != 0).count() * keys) as u64;
             let scores: Vec<i64> = (0..keys).map(|j| product(q, &k[j * d..][head.clone()])).collect();
             let best = scores.iter().copied().fold(scores[0], i64::max);
             let mut order: Vec<usize> = (0..keys).collect();
@@ -136,6 +137,7 @@ pub fn coincident<R: Real>(
         for (h, (&sink, &every)) in recency.sink.iter().zip(recency.halving).enumerate() {
             let mut sums = vec![0i64; d / span.heads];
             let mut total = 0i64;
+            events.score_pairs += one_sided(q, i, h, every, span);
             for j in first_key(at, every)..=at {
                 let met = (0..q.len()).map(|t| coincidences(&q[t], &k[t], [i, j], h, span)).sum::<i64>();
                 let weight = if squared { met * met } else { met } * (FRESH >> halvings(at, j, every));
@@ -167,6 +169,8 @@ pub fn emitted<R: Real>(
         let at = span.past + i;
         events.keys += at as u64 + 1;
         let mut neurons = vec![Membrane::start::<R>(); d];
+        let heads = recency.halving.iter().enumerate();
+        events.score_pairs += heads.map(|(h, &every)| one_sided(q, i, h, every, span)).sum::<u64>();
         for (t, out) in out.iter_mut().enumerate() {
             for (h, (&sink, &every)) in recency.sink.iter().zip(recency.halving).enumerate() {
                 let head = span.head(h, d);
@@ -231,6 +235,14 @@ pub fn summed<R: Real>(
         }
     }
     (out, events)
+}
+
+/// Spikes of a head's query, one for every key that has not faded: what drives scores where a key is held as its level.
+fn one_sided(q: &[Vec<i32>], i: usize, h: usize, every: i32, span: Span) -> u64 {
+    let at = span.past + i;
+    let f = q.first().map_or(0, Vec::len) / span.tokens;
+    let spikes = q.iter().flat_map(|q| &q[i * f..][span.head(h, f)]).filter(|spike| **spike != 0).count();
+    (spikes * (at + 1 - first_key(at, every))) as u64
 }
 
 /// Features of a head at which token `i`'s query and position `j`'s key both spike.

@@ -9,6 +9,7 @@ pub mod pattern;
 pub mod rule;
 pub mod sampling;
 
+use crate::cost;
 use egg::{Analysis, DidMerge, EGraph, Id, Language};
 use extract::Price;
 use indexmap::IndexMap;
@@ -44,6 +45,13 @@ impl Language for Term {
     fn children_mut(&mut self) -> &mut [Id] {
         &mut self.args
     }
+}
+
+/// Operations that a term does for one token, as the cost pass counts them.
+pub fn effort(terms: &Terms, term: &Term) -> u64 {
+    let data = |id: &Id| terms[*id].data.ty;
+    let args: Vec<Type> = term.args.iter().map(data).collect();
+    infer::infer(&term.op, &args).map_or(0, |ty| cost::effort(term.op, &args, ty))
 }
 
 /// What is known of all members of a class.

@@ -9,10 +9,10 @@
 
 mod attention;
 
+use crate::cost::is_part;
 use indexmap::IndexMap;
 use snnc_ir::membrane::{KEPT, Membrane};
 use snnc_ir::op::{Layout, Perm};
-use snnc_ir::price::is_part;
 use snnc_ir::ssa::neuron_of;
 use snnc_ir::training::{Surrogate, Training};
 use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Op, Shape, Stage, Tensor, Type, Unary, Value, Weight};

@@ -3,7 +3,7 @@
 //! The rows of the channels that fired are read one by one, or all rows are, four at a time: whichever costs less by the
 //! price list for the events at hand. Few tokens are shared by outputs, many by tokens.
 
-use crate::kernels::{Events, Kernels, Level, OUTPUTS, Panels, Scratch, Ssa, SsaCount};
+use crate::kernels::{Events, Fired, Kernels, Level, Neuron, OUTPUTS, Panels, Potential, Scratch, Ssa, SsaCount};
 use crate::meter::Products;
 use crate::pool::Pool;
 use crate::prices::Prices;
@@ -72,8 +72,19 @@ impl Way {
     }
 }
 
-/// `y = x w` for levels of more than 8 bits. Most need one byte only, so that the others are few events.
-pub fn product_wide<L: Copy + Into<i32> + Sync>(
+/// `y = x w` for levels of more than 8 bits and at most `MOST_IN_TWO`. Most need one byte only, so that the others are few
+/// events.
+pub fn product_wide(kernels: Kernels, pool: &Pool, x: &[i16], w: Panels<'_>, y: &mut [i32]) -> Products {
+    share(pool, x, w, y, |x, w, y| {
+        let mut low = vec![0; x.len()];
+        let higher = kernels.halve(x, w.inputs(), &mut low);
+        kernels.product(&low, &[higher], w, y);
+    });
+    wide(x, w)
+}
+
+/// The same for levels of any size.
+pub fn product_widest<L: Copy + Into<i32> + Sync>(
     kernels: Kernels,
     pool: &Pool,
     x: &[L],
@@ -91,7 +102,13 @@ pub fn product_wide<L: Copy + Into<i32> + Sync>(
         }
         kernels.product(&low, &higher, w, y);
     });
-    let fired = x.iter().filter(|&&x| x.into() != 0).count();
+    wide(x, w)
+}
+
+fn wide<L: Copy + Into<i32>>(x: &[L], w: Panels<'_>) -> Products {
+    // Blocks whose counts fit 8 bits, which vectors count.
+    let count = |x: &[L]| x.iter().map(|&x| u8::from(x.into() != 0)).sum::<u8>();
+    let fired: usize = x.chunks(128).map(|x| usize::from(count(x))).sum();
     Products { whole: (x.len() / w.inputs()) as u64, fired: fired as u64, ..Products::default() }
 }
 
@@ -158,6 +175,31 @@ fn by_outputs(pool: &Pool, rows: usize, w: Panels<'_>, y: &mut [i32], work: impl
     });
 }
 
+/// Potentials to levels, shared by tokens.
+pub fn neuron<X: Potential + Sync, L: Level + Send>(
+    kernels: Kernels,
+    pool: &Pool,
+    x: &[X],
+    neuron: &Neuron<'_>,
+    y: &mut [L],
+) -> Fired {
+    let width = neuron.gain.len();
+    let rows = x.len() / width;
+    if rows < TOKENS || pool.threads() == 1 {
+        return kernels.quantise(x, neuron, y);
+    }
+    let part = rows.div_ceil(pool.threads()) * width;
+    let fired = Mutex::new(Fired::default());
+    pool.each(x.chunks(part).zip(y.chunks_mut(part)).collect(), |(x, y)| {
+        let more = kernels.quantise(x, neuron, y);
+        let mut fired = fired.lock().unwrap_or_else(PoisonError::into_inner);
+        fired.spikes += more.spikes;
+        fired.active += more.active;
+        fired.saturated += more.saturated;
+    });
+    fired.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Products of a query and a key, over heads, below which attention is not shared.
 pub const SHARED: usize = 512;
 
@@ -193,6 +235,7 @@ pub fn attend<Q: Level + Sync, K: Level + Sync, V: Level + Sync>(
             part.resize(q.len() / heads, 0.0);
             let count = kernels.ssa(q, k, v, shape, h, scratch, part);
             let (out, all) = &mut *rows.lock().unwrap_or_else(PoisonError::into_inner);
+            all.score_pairs += count.score_pairs;
             all.score_additions += count.score_additions;
             all.value_keys += count.value_keys;
             for (out, part) in out.chunks_exact_mut(d).zip(part.chunks_exact(width)) {

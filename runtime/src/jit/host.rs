@@ -6,13 +6,13 @@ use super::memory::Plain;
 use super::memory::{Operands, Run, cast, cast_mut};
 use super::recall;
 use crate::kernels::{self, Isa, Kernels, Panels};
-use crate::plan::{Plan, Step, Work, level_bytes, plane_bytes};
+use crate::plan::{Neuron, Plan, Step, Work, level_bytes, plane_bytes};
 use crate::pool::Pool;
 use crate::program::Options;
 use crate::state::{Level, Rows, Slot};
+use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::Layout;
-use snnc_ir::price::Events;
 use snnc_ir::ssa::meaning::phase_weights;
 use snnc_ir::types::{Code, Elem};
 use snnc_ir::{Curve, Diagnostic, Graph, Type};
@@ -101,17 +101,28 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
         }
         Work::Product { code, steps, inputs, outputs } => {
             let (w, y) = (call.panels(0, inputs, outputs)?, number_mut(out)?);
+            if compiled.count {
+                let spikes = match level_bytes(code, steps) {
+                    1 => kernels.count_spikes(number::<i8>(a)?, spelling(code)),
+                    2 => kernels.count_spikes(number::<i16>(a)?, spelling(code)),
+                    _ => number::<i32>(a)?.iter().map(|&level| u64::from(code.spikes(level))).sum(),
+                };
+                run.events[i].additions += spikes * outputs as u64;
+            }
             run.products[i] += match level_bytes(code, steps) {
                 1 => choice::product(kernels, &compiled.prices, &compiled.pool, number(a)?, w, y),
-                2 => choice::product_wide(kernels, &compiled.pool, number::<i16>(a)?, w, y),
-                _ => choice::product_wide(kernels, &compiled.pool, number::<i32>(a)?, w, y),
+                2 if code.levels(steps) <= kernels::MOST_IN_TWO => {
+                    choice::product_wide(kernels, &compiled.pool, number(a)?, w, y)
+                }
+                2 => choice::product_widest(kernels, &compiled.pool, number::<i16>(a)?, w, y),
+                _ => choice::product_widest(kernels, &compiled.pool, number::<i32>(a)?, w, y),
             };
             Ok(())
         }
         Work::Synapse { code, steps, inputs, outputs } => {
             let (w, y) = (call.panels(0, inputs, outputs)?, number_mut(out)?);
             let trains = choice::Trains { planes: number(a)?, stride: plane_bytes(inputs), steps: steps.into() };
-            run.active[i] += choice::synapse(kernels, &compiled.pool, trains, code.carry(), w, y);
+            run.taken[i] += choice::synapse(kernels, &compiled.pool, trains, code.carry(), w, y);
             Ok(())
         }
         Work::Currents { steps, inputs, outputs } => {
@@ -119,7 +130,11 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             let planes: &[i8] = number(a)?;
             debug_assert_eq!(planes.len() / plane_bytes(inputs) % usize::from(steps), 0, "whole trains");
             let trains = choice::Trains { planes, stride: plane_bytes(inputs), steps: 1 };
-            run.active[i] += choice::synapse(kernels, &compiled.pool, trains, 1, w, y);
+            run.taken[i] += choice::synapse(kernels, &compiled.pool, trains, 1, w, y);
+            Ok(())
+        }
+        Work::Neuron(layer) => {
+            run.events[i] += call.neuron(compiled, &layer, a, out)?;
             Ok(())
         }
         Work::Integrate { membrane, steps, curve, from, width } => {
@@ -168,7 +183,6 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
         | Work::Ssa { .. }
         | Work::Coincidence { .. }
         | Work::Sums { .. }
-        | Work::Neuron(_)
         | Work::Settle { .. }
         | Work::Affine { .. }
         | Work::Add { .. } => Err(Fault::Misfit),
@@ -238,8 +252,8 @@ fn attend_span(
                 [true, true, true] => attend::<i16, i16, i16>,
             };
             let counts = attend(kernels, &compiled.pool, slot, past, (q, k, v), &shape, out)?;
-            let (score_additions, value_keys) = (counts.score_additions, counts.value_keys);
-            Ok(Events { keys, score_additions, value_keys, ..Events::default() })
+            let kernels::SsaCount { score_pairs, score_additions, value_keys } = counts;
+            Ok(Events { keys, score_pairs, score_additions, value_keys, ..Events::default() })
         }
         _ => Err(Fault::Misfit),
     }
@@ -282,6 +296,7 @@ impl Prompt<'_> {
                     fired += u64::from(spike.unsigned_abs());
                 }
                 events.spikes += fired;
+                events.active += u64::from(fired > 0);
                 events.saturated += u64::from(fired == u64::from(self.steps));
             }
         }
@@ -299,6 +314,34 @@ impl<'a> Call<'a> {
     pub fn f32(&self, i: usize) -> Result<&'a [f32], Fault> {
         let id = self.step.constants.get(i).ok_or(Fault::Misfit)?;
         self.graph.weight(*id).tensor.as_f32().ok_or(Fault::Misfit)
+    }
+
+    /// Potentials to levels.
+    fn neuron(&self, compiled: &Compiled, layer: &Neuron, x: &[u8], y: &mut [u8]) -> Result<Events, Fault> {
+        let bend = match layer.curve {
+            Curve::Identity => None,
+            curve => {
+                let table = compiled.tables.get(&curve).ok_or(Fault::Misfit)?;
+                Some(kernels::Bend { gain: self.f32(0)?, offset: self.f32(1)?, table })
+            }
+        };
+        let last = if bend.is_some() { 2 } else { 0 };
+        let neuron = kernels::Neuron {
+            levels: layer.code.levels(layer.steps),
+            bend,
+            gain: self.f32(last)?,
+            offset: self.f32(last + 1)?,
+            count: compiled.count.then(|| spelling(layer.code)),
+        };
+        let (kernels, pool) = (compiled.kernels, &compiled.pool);
+        let fired = match (layer.from, level_bytes(layer.code, layer.steps)) {
+            (Elem::I32, 1) => choice::neuron::<i32, i8>(kernels, pool, number(x)?, &neuron, number_mut(y)?),
+            (Elem::I32, 2) => choice::neuron::<i32, i16>(kernels, pool, number(x)?, &neuron, number_mut(y)?),
+            (Elem::F32, 1) => choice::neuron::<f32, i8>(kernels, pool, number(x)?, &neuron, number_mut(y)?),
+            (Elem::F32, 2) => choice::neuron::<f32, i16>(kernels, pool, number(x)?, &neuron, number_mut(y)?),
+            _ => return Err(Fault::Misfit),
+        };
+        Ok(Events { spikes: fired.spikes, active: fired.active, saturated: fired.saturated, ..Events::default() })
     }
 
     pub fn i32(&self, i: usize) -> Result<&'a [i32], Fault> {

@@ -14,7 +14,7 @@ use crate::session::Span;
 use cranelift_jit::JITModule;
 use cranelift_module::FuncId;
 use memmap2::MmapMut;
-use snnc_ir::price::Events;
+use snnc_ir::events::Events;
 use std::fmt;
 use std::sync::Mutex;
 
@@ -38,10 +38,12 @@ pub struct Record {
 pub struct Tally {
     /// Spikes that a neuron layer emitted.
     pub spikes: u64,
+    /// Neurons that fired at least once.
+    pub active: u64,
     /// Neurons that fired at every timestep.
     pub saturated: u64,
     /// Spikes that a synapse took.
-    pub active: u64,
+    pub taken: u64,
 }
 
 /// One pass over the plan, as machine code sees it.
@@ -69,7 +71,7 @@ pub struct Run<'a> {
     /// By step.
     pub events: &'a mut [Events],
     /// By step: spikes that a kernel took.
-    pub active: &'a mut [u64],
+    pub taken: &'a mut [u64],
     /// By step: what products did.
     pub products: &'a mut [Products],
 }

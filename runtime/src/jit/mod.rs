@@ -28,9 +28,9 @@ use host::{Fault, Prepared};
 pub(crate) use memory::cast;
 use memory::{Arena, Code, Record, Run, Tally};
 pub use schedule::Listing;
-use snnc_ir::price::Events;
+use snnc_ir::events::Events;
 use snnc_ir::tensor::Data;
-use snnc_ir::{Curve, Diagnostic, Graph, Value, WeightId};
+use snnc_ir::{Curve, Diagnostic, Graph, Op, Value, WeightId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -50,18 +50,18 @@ pub struct Compiled {
     pub(crate) scratch_len: usize,
     /// Whether spikes are counted.
     pub(crate) count: bool,
-    /// Constants that records point to beside the graph's: curve tables.
-    _tables: Vec<Box<[f32]>>,
+    /// Constants that records point to beside the graph's.
+    pub(crate) tables: BTreeMap<Curve, Box<[f32]>>,
     code: Code,
     codegen_ms: f64,
 }
 
 impl Compiled {
     /// # Errors
-    /// The host is no target of the code generator, or a constant is not of its operation's type.
+    /// The host is no target of the code generator, a constant is not of its operation's type, or threads cannot be pinned.
     pub fn new(graph: Arc<Graph>, plan: Plan, options: &Options) -> Result<Self, Diagnostic> {
         let kernels = host::kernels(options)?;
-        let pool = Pool::new(options.threads);
+        let pool = Pool::new(options.threads, options.pin).map_err(|why| Diagnostic::new("", why))?;
         let graph = if graph.weights.iter().any(|weight| weight.tensor.as_i8().is_some()) {
             // Not from a file: kernels walk panels.
             Arc::new((*graph).clone().in_panels())
@@ -69,9 +69,10 @@ impl Compiled {
             graph
         };
         let prepared = host::prepare(&plan);
-        let (tables, records) = records(&graph, &plan);
+        let tables = tables(&plan);
+        let records = records(&graph, &plan, &tables);
         let start = Instant::now();
-        let code = schedule::compile(&plan, options.count, drives_synapses(kernels))?;
+        let code = schedule::compile(&plan, options.count, is_wide(kernels))?;
         let codegen_ms = start.elapsed().as_secs_f64() * 1e3;
         let lists = |step: &Step| match step.work {
             Work::Synapse { inputs, outputs, .. } => synapse::scratch_len(inputs, outputs),
@@ -88,7 +89,7 @@ impl Compiled {
             records,
             scratch_len,
             count: options.count,
-            _tables: tables,
+            tables,
             code,
             codegen_ms,
         })
@@ -100,17 +101,17 @@ impl Compiled {
 
     /// Whether machine code does the step, or a kernel.
     pub(crate) fn is_code(&self, step: &Step) -> bool {
-        step.work.is_code(drives_synapses(self.kernels))
+        step.work.is_code(is_wide(self.kernels))
     }
 
     /// # Errors
     /// As when it was compiled.
     pub fn listings(&self) -> Result<Vec<Listing>, Diagnostic> {
-        schedule::listings(&self.plan, self.count, drives_synapses(self.kernels))
+        schedule::listings(&self.plan, self.count, is_wide(self.kernels))
     }
 
     pub fn explain(&self) -> String {
-        self.plan.explain(&self.graph, drives_synapses(self.kernels))
+        self.plan.explain(&self.graph, is_wide(self.kernels))
     }
 
     /// What a fault means to a person.
@@ -124,25 +125,22 @@ impl Compiled {
     }
 }
 
-/// Whether machine code drives synapses: kernels with vectors of their own are faster.
-fn drives_synapses(kernels: Kernels) -> bool {
-    kernels.isa() == Isa::Portable
+/// Whether kernels have wider vectors than the 128 bits of machine code.
+fn is_wide(kernels: Kernels) -> bool {
+    kernels.isa() != Isa::Portable
 }
 
-/// A record for every step, and the tables that records point to.
-fn records(graph: &Graph, plan: &Plan) -> (Vec<Box<[f32]>>, Vec<Record>) {
-    let mut tables: Vec<Box<[f32]>> = Vec::new();
-    let mut curves: BTreeMap<Curve, usize> = BTreeMap::new();
-    for step in &plan.steps {
-        if let Work::Neuron(layer) = step.work
-            && layer.curve != Curve::Identity
-        {
-            curves.entry(layer.curve).or_insert_with(|| {
-                tables.push(layer.curve.table().into());
-                tables.len() - 1
-            });
-        }
-    }
+/// The table of every curve that neurons have.
+fn tables(plan: &Plan) -> BTreeMap<Curve, Box<[f32]>> {
+    let curve = |step: &Step| match step.work {
+        Work::Neuron(layer) if layer.curve != Curve::Identity => Some(layer.curve),
+        _ => None,
+    };
+    plan.steps.iter().filter_map(curve).map(|curve| (curve, curve.table().into())).collect()
+}
+
+/// A record for every step.
+fn records(graph: &Graph, plan: &Plan, tables: &BTreeMap<Curve, Box<[f32]>>) -> Vec<Record> {
     let record = |(i, step): (usize, &Step)| {
         let mut record = Record { out: plan.places[step.out].offset as u64, step: i as u64, ..Record::default() };
         record.tally = (i * size_of::<Tally>()) as u64;
@@ -153,14 +151,13 @@ fn records(graph: &Graph, plan: &Plan) -> (Vec<Box<[f32]>>, Vec<Record>) {
             *address = address_of(graph, id);
         }
         if let Work::Neuron(layer) = step.work
-            && let Some(&table) = curves.get(&layer.curve)
+            && let Some(table) = tables.get(&layer.curve)
         {
-            record.table = tables[table].as_ptr().expose_provenance() as u64;
+            record.table = table.as_ptr().expose_provenance() as u64;
         }
         record
     };
-    let records = plan.steps.iter().enumerate().map(record).collect();
-    (tables, records)
+    plan.steps.iter().enumerate().map(record).collect()
 }
 
 fn address_of(graph: &Graph, id: WeightId) -> u64 {
@@ -181,7 +178,7 @@ pub struct Jit {
     scratch: Vec<u64>,
     tallies: Vec<Tally>,
     events: Vec<Events>,
-    active: Vec<u64>,
+    taken: Vec<u64>,
     products: Vec<Products>,
     sequences: Vec<Sequence>,
     /// Wanted rows of the last step: the first, and how many.
@@ -208,7 +205,7 @@ impl Jit {
             scratch: vec![0; compiled.scratch_len],
             tallies: vec![Tally::default(); steps],
             events: vec![Events::default(); steps],
-            active: vec![0; steps],
+            taken: vec![0; steps],
             products: vec![Products::default(); steps],
             sequences: vec![sequence; sequences],
             wanted: (0, 0),
@@ -228,14 +225,26 @@ impl Jit {
         for (i, step) in self.compiled.plan.steps.iter().enumerate() {
             let (mut events, tally) = (self.events[i], self.tallies[i]);
             events.spikes += tally.spikes;
+            events.active += tally.active;
             events.saturated += tally.saturated;
+            let taken = tally.taken + self.taken[i];
             meter.events[step.node.index()] += events;
+            if let Work::Synapse { outputs, .. } | Work::Currents { outputs, .. } = step.work
+                && self.compiled.count
+            {
+                // A synapse that is settled at once runs as a step of the node that settles it; one that neurons hear as
+                // well has a step of its own, which counts.
+                let node = self.compiled.graph.node(step.node);
+                let synapse = if node.op == Op::Settle { node.args[0] } else { step.node };
+                if synapse == step.node || self.compiled.plan.of[synapse.index()].is_none() {
+                    meter.events[synapse.index()].additions += taken * outputs as u64;
+                }
+            }
             let rows = if step.when == When::Wanted { self.wanted.1 } else { rows };
-            let active = tally.active + self.active[i];
             let products = match step.work {
                 // Of spikes, rows are all that is read.
                 Work::Synapse { .. } | Work::Currents { .. } => {
-                    Products { listed: rows as u64, fired: active, rows: active, ..Products::default() }
+                    Products { listed: rows as u64, fired: taken, rows: taken, ..Products::default() }
                 }
                 _ => self.products[i],
             };
@@ -280,14 +289,14 @@ impl Machine for Jit {
         };
         self.tallies.fill(Tally::default());
         self.events.fill(Events::default());
-        self.active.fill(0);
+        self.taken.fill(0);
         self.products.fill(Products::default());
         let run = Run {
             compiled: &compiled,
             sequences: &mut self.sequences,
             spans,
             events: &mut self.events,
-            active: &mut self.active,
+            taken: &mut self.taken,
             products: &mut self.products,
         };
         let rows = [n, self.wanted.0, self.wanted.1];

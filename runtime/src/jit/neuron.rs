@@ -46,7 +46,8 @@ pub fn neuron(e: &mut Emit<'_>, n: &Neuron, count: bool) {
     streams.push(Stream { base: e.out(row_bytes), row_bytes, lane_bytes, role });
     let table = e.of_record(offset_of!(Record, table));
     let zero = splat_int(e, I32, 0);
-    let (spikes, saturated) = (e.variable(zero), e.variable(zero));
+    let counters = [offset_of!(Tally, spikes), offset_of!(Tally, active), offset_of!(Tally, saturated)]
+        .map(|tally| (tally, e.variable(zero)));
     e.sweep(n.width, &streams, |e, at| {
         let quarter = |q: usize| LANES * 4 * q;
         let levels: Vec<Value> = (0..GROUP / LANES)
@@ -63,9 +64,10 @@ pub fn neuron(e: &mut Emit<'_>, n: &Neuron, count: bool) {
             .collect();
         let levels = narrow(e, &levels, bytes);
         if count {
-            let fired = spikes_of(e, n.code, &levels, bytes);
-            let full = saturated_of(e, n.code.levels(n.steps), &levels, bytes);
-            for (counter, more) in [(spikes, fired), (saturated, full)] {
+            let spikes = spikes_of(e, n.code, &levels, bytes);
+            let active = magnitudes_that(e, IntCC::NotEqual, 0, &levels, bytes);
+            let saturated = magnitudes_that(e, IntCC::Equal, n.code.levels(n.steps), &levels, bytes);
+            for ((_, counter), more) in counters.into_iter().zip([spikes, active, saturated]) {
                 let sum = e.b.use_var(counter);
                 let sum = e.b.ins().iadd(sum, more);
                 e.b.def_var(counter, sum);
@@ -79,7 +81,7 @@ pub fn neuron(e: &mut Emit<'_>, n: &Neuron, count: bool) {
         }
     });
     if count {
-        for (counter, tally) in [(spikes, offset_of!(Tally, spikes)), (saturated, offset_of!(Tally, saturated))] {
+        for (tally, counter) in counters {
             let sum = e.b.use_var(counter);
             let sum = total(e, sum);
             e.tally(tally, sum);
@@ -353,21 +355,21 @@ fn spikes_of(e: &mut Emit<'_>, code: Code, levels: &[Value], bytes: usize) -> Va
     folded(e, &counts)
 }
 
-/// How many of 16 levels are the largest there is, in four lanes of 32 bits.
-fn saturated_of(e: &mut Emit<'_>, most: i32, levels: &[Value], bytes: usize) -> Value {
+/// How many of 16 levels have a magnitude that compares so with `than`, in four lanes of 32 bits.
+fn magnitudes_that(e: &mut Emit<'_>, compares: IntCC, than: i32, levels: &[Value], bytes: usize) -> Value {
     let ty = levels_of(bytes);
-    let (most, one) = (splat_int(e, ty, i64::from(most)), splat_int(e, ty, 1));
+    let (than, one) = (splat_int(e, ty, i64::from(than)), splat_int(e, ty, 1));
     let counts: Vec<Value> = levels
         .iter()
         .flat_map(|&level| {
             let magnitude = e.b.ins().iabs(level);
-            let full = e.b.ins().icmp(IntCC::Equal, magnitude, most);
-            let full = e.b.ins().band(full, one);
+            let does = e.b.ins().icmp(compares, magnitude, than);
+            let does = e.b.ins().band(does, one);
             // Two lanes of 16 bits have the count of one of 32.
             match bytes {
-                1 => widen(e, full).to_vec(),
-                2 => vec![full],
-                _ => vec![e.cast(I16, full)],
+                1 => widen(e, does).to_vec(),
+                2 => vec![does],
+                _ => vec![e.cast(I16, does)],
             }
         })
         .collect();

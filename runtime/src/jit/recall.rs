@@ -7,8 +7,9 @@ use crate::kernels::{Coincided, Coincidence, Columns, Kernels, Sums, words};
 use crate::plan::{Work, plane_bytes};
 use crate::state::{Kept, Slot};
 use snnc_ir::eval::spoken;
+use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
-use snnc_ir::price::Events;
+use snnc_ir::ssa::meaning::first_key;
 use snnc_ir::types::{Code, Elem};
 use snnc_ir::{Curve, Type};
 use std::sync::{Mutex, PoisonError};
@@ -28,6 +29,7 @@ pub fn attend(
             let shape = Shape { heads, squared, steps, features, width };
             let queries = out.len() / out_bytes(call, emit, width, steps);
             let [q, k] = [rows[0], rows[1]].map(|x| shape.words(compiled.kernels, x, trains, queries));
+            let score_pairs = q.as_ref().map_or(0, |q| shape.one_sided(q, &memory));
             let slot = slot.rows().ok_or(Fault::Misfit)?;
             let mut events = if emit {
                 let spelled = if trains { Vec::new() } else { shape.planes(rows[2], queries)? };
@@ -46,7 +48,7 @@ pub fn attend(
                     Kept::F32(_) | Kept::Words(_) => return Err(Fault::Misfit),
                 }
             };
-            events.keys = keys(past, queries);
+            (events.keys, events.score_pairs) = (keys(past, queries), score_pairs);
             Ok(events)
         }
         Work::Sums { heads, guard, codes, features, width } => {
@@ -132,6 +134,19 @@ impl Shape {
             }
         }
         Ok(planes)
+    }
+
+    /// Spikes of all queries, each once for every key that has not faded.
+    fn one_sided(&self, q: &[u64], memory: &Memory<'_>) -> u64 {
+        let Columns { stride, len, .. } = self.of_head(0);
+        let mut pairs = 0;
+        for (at, q) in (memory.past..).zip(q.chunks_exact(stride)) {
+            for (words, &every) in q.chunks_exact(len).zip(memory.halving) {
+                let spikes = words.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
+                pairs += spikes * (at + 1 - first_key(at, every)) as u64;
+            }
+        }
+        pairs
     }
 
     /// Columns of head `h` in rows of words, of all timesteps.

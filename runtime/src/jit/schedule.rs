@@ -32,22 +32,22 @@ pub struct Listing {
     pub asm: String,
 }
 
-/// Compiles a plan; with `synapses`, machine code drives them, else a kernel does.
-pub fn compile(plan: &Plan, count: bool, synapses: bool) -> Result<Code, Diagnostic> {
-    Ok(build(plan, count, synapses, None)?.0)
+/// Compiles a plan; `wide` as `Work::is_code` has it.
+pub fn compile(plan: &Plan, count: bool, wide: bool) -> Result<Code, Diagnostic> {
+    Ok(build(plan, count, wide, None)?.0)
 }
 
 /// The functions of a plan, the schedule last; they are compiled once more for it.
-pub fn listings(plan: &Plan, count: bool, synapses: bool) -> Result<Vec<Listing>, Diagnostic> {
-    Ok(build(plan, count, synapses, Some(Vec::new()))?.1.unwrap_or_default())
+pub fn listings(plan: &Plan, count: bool, wide: bool) -> Result<Vec<Listing>, Diagnostic> {
+    Ok(build(plan, count, wide, Some(Vec::new()))?.1.unwrap_or_default())
 }
 
 type Listings = Option<Vec<Listing>>;
 
-fn build(plan: &Plan, count: bool, synapses: bool, listings: Listings) -> Result<(Code, Listings), Diagnostic> {
+fn build(plan: &Plan, count: bool, wide: bool, listings: Listings) -> Result<(Code, Listings), Diagnostic> {
     let mut compiler = Compiler::new(listings)?;
     let mut known: HashMap<Work, FuncId> = HashMap::new();
-    for step in plan.steps.iter().filter(|step| step.work.is_code(synapses)) {
+    for step in plan.steps.iter().filter(|step| step.work.is_code(wide)) {
         if let Entry::Vacant(entry) = known.entry(step.work) {
             entry.insert(compiler.function(&step.work, count)?);
         }

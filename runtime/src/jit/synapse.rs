@@ -45,7 +45,7 @@ pub fn synapse(e: &mut Emit<'_>, code: Code, steps: u16, inputs: usize, outputs:
     let (spikes, out) = (e.input(0, train), e.out(4 * outputs));
     let (spikes, out) = (e.variable(spikes), e.variable(out));
     let zero = e.int(0);
-    let active = e.variable(zero);
+    let taken = e.variable(zero);
     let rows = e.rows;
     e.count(rows, 1, |e, _| {
         let (row, to) = (e.b.use_var(spikes), e.b.use_var(out));
@@ -66,7 +66,7 @@ pub fn synapse(e: &mut Emit<'_>, code: Code, steps: u16, inputs: usize, outputs:
                 });
             }
             let here = e.b.ins().iadd(row, offset);
-            let ends = list(e, &s, here, active);
+            let ends = list(e, &s, here, taken);
             for (i, end) in ends.into_iter().enumerate() {
                 accumulate(e, &s, s.lists[i], end, i == 1);
             }
@@ -76,8 +76,8 @@ pub fn synapse(e: &mut Emit<'_>, code: Code, steps: u16, inputs: usize, outputs:
         e.b.def_var(spikes, row);
         e.b.def_var(out, to);
     });
-    let active = e.b.use_var(active);
-    e.tally(offset_of!(Tally, active), active);
+    let taken = e.b.use_var(taken);
+    e.tally(offset_of!(Tally, taken), taken);
 }
 
 /// Stores `value(address)` to every four sums.
@@ -108,7 +108,7 @@ fn copy(e: &mut Emit<'_>, from: Value, to: Value, outputs: usize) {
 }
 
 /// Lists the rows of the spikes of one timestep; the ends of the lists.
-fn list(e: &mut Emit<'_>, s: &Synapse, plane: Value, active: Variable) -> [Value; 2] {
+fn list(e: &mut Emit<'_>, s: &Synapse, plane: Value, taken: Variable) -> [Value; 2] {
     let ends = s.lists.map(|list| e.variable(list));
     let first = e.variable(s.weights);
     let end = e.int(plane_bytes(s.inputs));
@@ -131,9 +131,9 @@ fn list(e: &mut Emit<'_>, s: &Synapse, plane: Value, active: Variable) -> [Value
         let bytes = e.b.ins().isub(*end, list);
         let three = e.b.ins().iconst(types::I64, 3);
         let spikes = e.b.ins().ushr(bytes, three);
-        let sum = e.b.use_var(active);
+        let sum = e.b.use_var(taken);
         let sum = e.b.ins().iadd(sum, spikes);
-        e.b.def_var(active, sum);
+        e.b.def_var(taken, sum);
     }
     ends
 }

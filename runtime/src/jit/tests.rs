@@ -1,8 +1,8 @@
 //! Both engines, bit for bit: outputs, events, state, on sizes that fit no vector.
 
 use crate::{Engine, Executed, Isa, Options, Prices, Products, Program, Rows, Session};
+use snnc_ir::events::Events;
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
-use snnc_ir::price::Events;
 use snnc_ir::{Builder, Code, Curve, Graph, Ssa, Stage, Tensor, Value};
 use std::sync::Arc;
 
@@ -321,7 +321,7 @@ fn counting_changes_tallies_only() {
         let (counted_bits, counted) = trace(&program(&graph, engine, 128), &[&ids], Rows::All);
         assert_eq!(bits, counted_bits);
         for (a, b) in events.iter().zip(&counted) {
-            assert_eq!(*a, Events { spikes: 0, saturated: 0, ..*b });
+            assert_eq!(*a, Events { spikes: 0, active: 0, saturated: 0, additions: 0, ..*b });
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is done to every number on its own: sums, scales, curves; and the rows of an embedding.
 
 use super::check_rows;
+use super::vectors::Vectors;
 
 /// A curve by its formula, for dense programs. Spiking ones look it up in a table (`neuron`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -124,4 +125,20 @@ pub(super) fn embed(ids: &[i32], table: &[f32], d: usize, y: &mut [f32]) -> bool
         let row = usize::try_from(id).ok().and_then(|id| table.get(id.checked_mul(d)?..)?.get(..d));
         row.map(|row| y.copy_from_slice(row)).is_some()
     })
+}
+
+#[inline(always)]
+pub(super) fn read(vectors: impl Vectors, x: &[u64]) -> u64 {
+    /// Words of a line, of which four are read at once.
+    const LINE: usize = 8;
+    /// How far ahead, in words.
+    const AHEAD: usize = 512;
+    let mut sums = [0; 4 * LINE];
+    for lines in x.as_chunks::<{ 4 * LINE }>().0 {
+        for line in lines.chunks(LINE) {
+            vectors.ask(line.as_ptr().wrapping_add(AHEAD).cast());
+        }
+        sums.iter_mut().zip(lines).for_each(|(sum, word)| *sum ^= word);
+    }
+    sums.iter().fold(0, |all, sum| all ^ sum)
 }

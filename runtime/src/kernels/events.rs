@@ -31,6 +31,23 @@ impl Events {
         self.ends.len()
     }
 
+    /// Splits a block of levels, whose first channel is `from`, and lists what has a higher byte.
+    #[inline(always)]
+    fn halve(&mut self, vectors: impl Vectors, from: usize, x: &[i16; HALVES], low: &mut [i8; HALVES]) {
+        let mut high = [0; HALVES];
+        let mut left = vectors.halves(x, low, &mut high);
+        while left != 0 {
+            let i = left.trailing_zeros() as usize;
+            self.channels.push((from + i) as u32);
+            self.values.push(high[i]);
+            left &= left - 1;
+        }
+    }
+
+    pub(super) fn is_silent(&self, plane: usize) -> bool {
+        self.ends[plane] == if plane == 0 { 0 } else { self.ends[plane - 1] }
+    }
+
     pub(super) fn plane(&self, i: usize) -> Rows<'_> {
         let range = if i == 0 { 0 } else { self.ends[i - 1] }..self.ends[i];
         Rows { inputs: self.inputs, channels: &self.channels[range.clone()], values: &self.values[range] }
@@ -127,6 +144,42 @@ fn list(plane: &[i8], channels: &mut [u32], values: &mut [i8]) -> usize {
         }
     }
     fired
+}
+
+/// Levels that are split at once.
+pub(super) const HALVES: usize = 32;
+/// The largest level whose higher byte is one of 8 bits.
+pub const MOST_IN_TWO: i32 = (i8::MAX as i32) * 256 + i8::MAX as i32;
+
+/// The low byte of each level of rows of `inputs`, with a sign, and the events of what is left: `x = 256 * high + low`. Levels
+/// are at most `MOST_IN_TWO` either way.
+#[inline(always)]
+pub(super) fn halve(vectors: impl Vectors, x: &[i16], inputs: usize, low: &mut [i8]) -> Events {
+    assert!(
+        inputs > 0 && x.len().is_multiple_of(inputs) && x.len() == low.len(),
+        "rows of {inputs}, a byte for each level"
+    );
+    let mut events = Events { inputs, ..Events::default() };
+    for (x, low) in x.chunks_exact(inputs).zip(low.chunks_exact_mut(inputs)) {
+        let start = events.channels.len();
+        let (blocks, rest) = x.as_chunks::<HALVES>();
+        let (lows, last) = low.as_chunks_mut::<HALVES>();
+        for (i, (x, low)) in blocks.iter().zip(lows).enumerate() {
+            events.halve(vectors, i * HALVES, x, low);
+        }
+        if !rest.is_empty() {
+            let (mut x, mut low) = ([0; HALVES], [0; HALVES]);
+            x[..rest.len()].copy_from_slice(rest);
+            events.halve(vectors, blocks.len() * HALVES, &x, &mut low);
+            last.copy_from_slice(&low[..rest.len()]);
+        }
+        events.count += (events.channels.len() - start) as u64;
+        let end = start + (events.channels.len() - start).next_multiple_of(GROUP);
+        events.channels.resize(end, 0);
+        events.values.resize(end, 0);
+        events.ends.push(end);
+    }
+    events
 }
 
 /// `y[n, m] = sum over t of carry^(T - 1 - t) * (events of token and timestep t) w`: Horner over the `steps` planes of a token.

@@ -265,10 +265,24 @@ pub(super) fn head_map(x: &[f32], map: &[f32], k: usize, m: usize, y: &mut [f32]
     super::check_rows_of(x.len(), heads * k, y.len(), heads * m);
     for (x, y) in x.chunks_exact(heads * k).zip(y.chunks_exact_mut(heads * m)) {
         for ((x, map), y) in x.chunks_exact(k).zip(map.chunks_exact(k * m)).zip(y.chunks_exact_mut(m)) {
-            y.fill(0.0);
-            for (&x, map) in x.iter().zip(map.chunks_exact(m)) {
-                y.iter_mut().zip(map).for_each(|(y, &w)| *y += x * w);
+            for (c, y) in (0..).step_by(HEAD_BLOCK).zip(y.chunks_mut(HEAD_BLOCK)) {
+                let rows = x.iter().zip(map.chunks_exact(m)).map(|(&x, row)| (x, &row[c..]));
+                // Blocks of one length stay in registers.
+                let mut sums = [0.0; HEAD_BLOCK];
+                if y.len() == HEAD_BLOCK {
+                    for (x, row) in rows {
+                        sums.iter_mut().zip(&row[..HEAD_BLOCK]).for_each(|(sum, &w)| *sum += x * w);
+                    }
+                } else {
+                    for (x, row) in rows {
+                        sums[..y.len()].iter_mut().zip(row).for_each(|(sum, &w)| *sum += x * w);
+                    }
+                }
+                y.copy_from_slice(&sums[..y.len()]);
             }
         }
     }
 }
+
+/// Outputs of a head that are summed at once.
+const HEAD_BLOCK: usize = 64;

@@ -29,8 +29,8 @@ mod whole;
 
 pub use coincidence::{Coincided, Coincidence, Columns, words};
 pub use elementwise::Curve;
-pub use events::Events;
-pub use neuron::{Bend, Code, Level, Neuron, Potential};
+pub use events::{Events, MOST_IN_TWO};
+pub use neuron::{Bend, Code, Fired, Level, Neuron, Potential};
 pub use product::{OUTPUTS, Panels};
 pub use ssa::{Scratch, Ssa, SsaCount};
 pub use sums::Sums;
@@ -166,6 +166,12 @@ impl Kernels {
 }
 
 kernels! {
+    // --- memory ---
+
+    /// Reads all of it in order, asking ahead as products do, and folds it: how fast weights can be walked at best.
+    #[must_use]
+    fn read(x: &[u64]) -> u64 = elementwise::read with vectors;
+
     // --- dense f32 ---
 
     /// `y[n, m] = x[n, k] w[k, m] + bias[m]`, one ascending chain over `k` for each output, the bias last.
@@ -227,6 +233,10 @@ kernels! {
     /// The low byte of each level, with a sign, and what is left: `x = 256 * rest + byte`. Whether anything is left.
     fn split(x: &mut [i32], bytes: &mut [i8]) -> bool = product::split;
 
+    /// The low byte of each level of rows of `inputs`, with a sign, and the events of what is left: `x = 256 * high + low`.
+    /// Levels are at most `MOST_IN_TWO` either way.
+    fn halve(x: &[i16], inputs: usize, low: &mut [i8]) -> Events = events::halve with vectors;
+
     /// The events of planes of `inputs` numbers that lie `stride` apart.
     fn listen(planes: &[i8], stride: usize, inputs: usize) -> Events = events::listen;
 
@@ -242,8 +252,8 @@ kernels! {
 
     // --- neurons ---
 
-    /// Potentials `x[n, d]` to levels; how many spikes spell them, or 0 where `neuron.count` is `None`.
-    fn quantise[X: Potential, L: Level](x: &[X], neuron: &Neuron<'_>, y: &mut [L]) -> u64 = neuron::quantise with vectors;
+    /// Potentials `x[n, d]` to levels; what fired, or nothing where `neuron.count` is `None`.
+    fn quantise[X: Potential, L: Level](x: &[X], neuron: &Neuron<'_>, y: &mut [L]) -> Fired = neuron::quantise with vectors;
 
     /// How many spikes spell the levels.
     fn count_spikes[L: Level](levels: &[L], code: Code) -> u64 = neuron::count;

@@ -36,6 +36,17 @@ pub struct Neuron<'a> {
     pub count: Option<Code>,
 }
 
+/// What a layer did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fired {
+    /// Spikes that spell its levels.
+    pub spikes: u64,
+    /// Neurons whose level is not 0.
+    pub active: u64,
+    /// Neurons at their largest level.
+    pub saturated: u64,
+}
+
 /// A curve by table: `g = table(x * gain + offset)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Bend<'a> {
@@ -45,13 +56,16 @@ pub struct Bend<'a> {
     pub table: &'a [f32],
 }
 
-const REACH: f32 = 8.0;
-const DENSITY: f32 = 256.0;
-const SAMPLES: usize = 4097;
-/// Numbers of a block between whose vector steps table entries are fetched.
-const BLOCK: usize = 16;
+pub(super) const REACH: f32 = 8.0;
+pub(super) const DENSITY: f32 = 256.0;
+pub(super) const SAMPLES: usize = 4097;
+/// The last sample, as a number.
+pub(super) const LAST: f32 = (SAMPLES - 1) as f32;
+/// Numbers that go through the curve at once.
+pub(super) const BLOCK: usize = 16;
 
-type Table = [f32; SAMPLES + 2];
+/// Samples of a curve, and the two slopes.
+pub(super) type Samples = [f32; SAMPLES + 2];
 
 /// What a potential is made of.
 pub trait Potential: Copy + sealed::Sealed {
@@ -124,7 +138,7 @@ pub(super) fn quantise<X: Potential, L: Level>(
     x: &[X],
     neuron: &Neuron<'_>,
     y: &mut [L],
-) -> u64 {
+) -> Fired {
     let d = neuron.gain.len();
     super::check_rows(x.len(), d, y.len());
     assert_eq!(neuron.offset.len(), d, "an offset for each channel");
@@ -135,7 +149,11 @@ pub(super) fn quantise<X: Potential, L: Level>(
             Some(bend) => bent(vectors, x, bend, neuron, y),
         }
     }
-    neuron.count.map_or(0, |code| count(y, code))
+    neuron.count.map_or(Fired::default(), |code| Fired {
+        spikes: count(y, code),
+        active: y.len() as u64 - at(y, 0),
+        saturated: at(y, neuron.levels),
+    })
 }
 
 #[inline(always)]
@@ -150,60 +168,70 @@ fn bent<X: Potential, L: Level>(vectors: impl Vectors, x: &[X], bend: Bend<'_>, 
     let d = x.len();
     assert!(bend.gain.len() == d && bend.offset.len() == d, "a gain and an offset before the curve for each channel");
     let Some(table) = bend.table.first_chunk() else { panic!("a table of a curve") };
+    let limit = neuron.levels as f32 + 0.5;
+    let constants = [bend.gain, bend.offset, neuron.gain, neuron.offset];
     let whole = d / BLOCK * BLOCK;
     for from in (0..whole).step_by(BLOCK) {
-        bent_block::<BLOCK, X, L>(vectors, table, x, bend, neuron, from, y);
+        let mut h = [0.0; BLOCK];
+        h.iter_mut().zip(&x[from..from + BLOCK]).for_each(|(h, x)| *h = x.to_f32());
+        let levels = bent_block(vectors, table, h, constants.map(|c| block(c, from)), limit);
+        y[from..from + BLOCK].iter_mut().zip(levels).for_each(|(y, level)| *y = L::from_i32(level));
     }
-    for from in whole..d {
-        bent_block::<1, X, L>(vectors, table, x, bend, neuron, from, y);
+    if whole < d {
+        let mut h = [0.0; BLOCK];
+        h.iter_mut().zip(&x[whole..]).for_each(|(h, x)| *h = x.to_f32());
+        let levels = bent_block(vectors, table, h, constants.map(|c| block(c, whole)), limit);
+        y[whole..].iter_mut().zip(levels).for_each(|(y, level)| *y = L::from_i32(level));
     }
 }
 
-/// The `B` channels from `from` on: blocks of one length are what vectors fit.
+/// Constants from a channel on; 0 beyond the last.
 #[inline(always)]
-fn bent_block<const B: usize, X: Potential, L: Level>(
+fn block(constants: &[f32], from: usize) -> [f32; BLOCK] {
+    let rest = &constants[from..];
+    rest.first_chunk().copied().unwrap_or_else(|| {
+        let mut some = [0.0; BLOCK];
+        some[..rest.len()].copy_from_slice(rest);
+        some
+    })
+}
+
+#[inline(always)]
+fn bent_block(
     vectors: impl Vectors,
-    table: &Table,
-    x: &[X],
-    bend: Bend<'_>,
-    neuron: &Neuron<'_>,
-    from: usize,
-    y: &mut [L],
-) {
-    let limit = neuron.levels as f32 + 0.5;
-    let mut h = [0.0; B];
-    h.iter_mut().zip(&x[from..from + B]).for_each(|(h, x)| *h = x.to_f32());
-    scale(&mut h, &bend.gain[from..], &bend.offset[from..]);
-    look_up(vectors, table, &mut h);
-    scale(&mut h, &neuron.gain[from..], &neuron.offset[from..]);
-    y[from..from + B].iter_mut().zip(&h).for_each(|(y, &h)| *y = L::from_i32(level(h, limit)));
-}
-
-#[inline(always)]
-fn scale<const B: usize>(h: &mut [f32; B], gain: &[f32], offset: &[f32]) {
-    let channels = h.iter_mut().zip(&gain[..B]).zip(&offset[..B]);
-    channels.for_each(|((h, gain), offset)| *h = *h * gain + offset);
+    table: &Samples,
+    mut h: [f32; BLOCK],
+    [gain, offset, then_gain, then_offset]: [[f32; BLOCK]; 4],
+    limit: f32,
+) -> [i32; BLOCK] {
+    let mut levels = [0; BLOCK];
+    for i in 0..BLOCK {
+        h[i] = h[i] * gain[i] + offset[i];
+    }
+    vectors.bend(table, &mut h);
+    for i in 0..BLOCK {
+        levels[i] = level(h[i] * then_gain[i] + then_offset[i], limit);
+    }
+    levels
 }
 
 /// The curve at `h`: interpolated within the reach, a line through 0 beyond it.
 #[inline(always)]
-fn look_up<const B: usize>(vectors: impl Vectors, table: &Table, h: &mut [f32; B]) {
-    let mut at = [0; B];
-    at.iter_mut().zip(&*h).for_each(|(at, &h)| *at = sample(h));
-    let [low, high] = vectors.pairs(table, &at);
-    for (i, h) in h.iter_mut().enumerate() {
-        let within = low[i] + ((*h + REACH) * DENSITY - at[i] as f32) * (high[i] - low[i]);
-        let below = *h * table[SAMPLES];
-        let above = *h * table[SAMPLES + 1];
-        let inner = if *h <= -REACH { below } else { within };
-        *h = if *h >= REACH { above } else { inner };
+pub(super) fn curve_at(table: &Samples, h: f32) -> f32 {
+    if h >= REACH {
+        return h * table[SAMPLES + 1];
     }
+    if h <= -REACH {
+        return h * table[SAMPLES];
+    }
+    let at = sample(h);
+    let (left, right) = (table[at as usize], table[at as usize + 1]);
+    left + ((h + REACH) * DENSITY - at as f32) * (right - left)
 }
 
 /// The sample below `h`; the last one just below the reach, where the sum rounds up to it.
 #[inline(always)]
 fn sample(h: f32) -> i32 {
-    const LAST: f32 = (SAMPLES - 1) as f32;
     let s = (h + REACH) * DENSITY;
     let s = if s > 0.0 { s } else { 0.0 };
     let s = if s < LAST { s } else { LAST };
@@ -230,6 +258,14 @@ pub(super) fn count<L: Level>(levels: &[L], code: Code) -> u64 {
         Code::Unary => blocks.map(|b| u64::from(b.iter().map(|l| l.to_i32().unsigned_abs()).sum::<u32>())).sum(),
         Code::Binary => levels.chunks(8).map(|b| u64::from(ones(b))).sum(),
     }
+}
+
+/// How many have this magnitude.
+#[inline(always)]
+fn at<L: Level>(levels: &[L], magnitude: i32) -> u64 {
+    // Blocks whose counts fit 8 bits.
+    let blocks = levels.chunks(128);
+    blocks.map(|b| u64::from(b.iter().map(|l| u8::from(l.to_i32().abs() == magnitude)).sum::<u8>())).sum()
 }
 
 /// Bits of up to eight magnitudes, side by side in one word as far as they go.

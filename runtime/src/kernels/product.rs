@@ -89,6 +89,9 @@ pub(super) fn product(vectors: impl Vectors, x: &[i8], higher: &[Events], w: Pan
 /// Adds to a token's sums what the higher bytes of its levels give.
 #[inline(always)]
 fn add_higher(vectors: impl Vectors, higher: &[Events], token: usize, panel: &[i8], y: &mut [i32]) {
+    if higher.iter().all(|events| events.is_silent(token)) {
+        return;
+    }
     let mut sums: Sums = [0; OUTPUTS];
     for events in higher.iter().rev() {
         sums.iter_mut().for_each(|sum| *sum = sum.wrapping_mul(256));

@@ -34,6 +34,8 @@ pub struct Ssa<'a> {
 /// What spikes drove.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SsaCount {
+    /// One for every query's neuron that fired and key that it meets.
+    pub score_pairs: u64,
     /// One for every query spike and key that it meets.
     pub score_additions: u64,
     /// Keys that fired, over tokens and heads.
@@ -108,7 +110,9 @@ pub(super) fn head<Q: Level, K: Level, V: Level>(
     };
     let mut tally = SsaCount::default();
     for (i, q) in q.chunks_exact(d).enumerate() {
-        tally.score_additions += count(&q[head.from..][..width], shape.code) * (head.past + i + 1) as u64;
+        let (q, keys) = (&q[head.from..][..width], (head.past + i + 1) as u64);
+        tally.score_pairs += q.iter().filter(|q| q.to_i32() != 0).count() as u64 * keys;
+        tally.score_additions += count(q, shape.code) * keys;
     }
     tally.value_keys = if queries > FEW {
         many(vectors, q, k, v, shape, &head, scratch, out)

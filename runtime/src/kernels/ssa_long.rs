@@ -22,6 +22,7 @@ pub(super) fn attend(q: &[i32], k: &[i32], v: &[i32], shape: &Ssa<'_>, out: &mut
             let q = &q[head.clone()];
             let scores: Vec<i64> =
                 k[..seen].chunks_exact(d).map(|k| score(q, &k[head.clone()], shape.code, steps)).collect();
+            tally.score_pairs += (q.iter().filter(|&&q| q != 0).count() * scores.len()) as u64;
             tally.score_additions +=
                 q.iter().map(|&q| u64::from(spikes(q, shape.code))).sum::<u64>() * scores.len() as u64;
             tally.value_keys += weigh(&scores, &v[..seen], d, head.clone(), slope, shape, &mut out[head]);

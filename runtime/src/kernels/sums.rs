@@ -31,7 +31,7 @@ pub(super) fn attend(q: &[i32], k: &[i32], v: &[i32], shape: &Sums, sums: &mut [
     assert!(sums.len() == shape.len(), "sums of {features} features and {width} channels");
     assert!(q.len() == k.len() && q.len() / features == v.len() / width, "queries, keys and values of every token");
     assert!(out.len() == v.len(), "a result for every token");
-    let mut row = vec![0i64; width];
+    let (mut spoken, mut asked) = (Vec::with_capacity(features), Vec::with_capacity(features));
     let tokens = q.chunks_exact(features).zip(k.chunks_exact(features)).zip(v.chunks_exact(width));
     for (i, (((q, k), v), out)) in tokens.zip(out.chunks_exact_mut(width)).enumerate() {
         let at = shape.past + i;
@@ -40,23 +40,46 @@ pub(super) fn attend(q: &[i32], k: &[i32], v: &[i32], shape: &Sums, sums: &mut [
             sums.iter_mut().for_each(|sum| *sum = (*sum - (*sum >> 63)) >> 1);
         }
         let (products, keys) = sums.split_at_mut(features * width);
-        row.fill(0);
-        let mut total = 0i64;
-        let parts = q.iter().zip(k).zip(products.chunks_exact_mut(width)).zip(keys);
-        for (((&q, &k), products), key) in parts {
-            if k != 0 {
-                let k = i64::from(k) << guard;
-                *key += k;
-                products.iter_mut().zip(v).for_each(|(sum, &v)| *sum += k * i64::from(v));
-            }
-            if q != 0 {
-                let q = i64::from(q);
-                total += q * *key;
-                row.iter_mut().zip(&*products).for_each(|(all, &sum)| *all += q * sum);
-            }
+        list(k, &mut spoken);
+        for &(f, k) in &spoken {
+            let k = k << guard;
+            keys[f] += k;
+            products[f * width..][..width].iter_mut().zip(v).for_each(|(sum, &v)| *sum += k * i64::from(v));
         }
+        list(q, &mut asked);
+        let total: i64 = asked.iter().map(|&(f, q)| q * keys[f]).sum();
         let all = total as f32 + shape.sink * (1u32 << guard) as f32;
         let mean = |sum: i64| if all == 0.0 { 0.0 } else { sum as f32 / all };
-        out.iter_mut().zip(&row).for_each(|(out, &sum)| *out = mean(sum));
+        for (c, out) in (0..).step_by(BLOCK).zip(out.chunks_mut(BLOCK)) {
+            let row = |f: usize| &products[f * width + c..][..out.len()];
+            // Blocks of one length stay in registers.
+            let mut sums = [0i64; BLOCK];
+            if out.len() == BLOCK {
+                for &(f, q) in &asked {
+                    sums.iter_mut().zip(&row(f)[..BLOCK]).for_each(|(all, &sum)| *all += q * sum);
+                }
+            } else {
+                for &(f, q) in &asked {
+                    sums.iter_mut().zip(row(f)).for_each(|(all, &sum)| *all += q * sum);
+                }
+            }
+            out.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = mean(sum));
+        }
     }
+}
+
+/// Channels that are summed at once.
+const BLOCK: usize = 32;
+
+/// Features that are not 0. Without a branch: which they are cannot be foreseen.
+#[inline(always)]
+fn list(features: &[i32], found: &mut Vec<(usize, i64)>) {
+    found.clear();
+    found.resize(features.len(), (0, 0));
+    let mut count = 0;
+    for (f, &x) in features.iter().enumerate() {
+        found[count] = (f, i64::from(x));
+        count += usize::from(x != 0);
+    }
+    found.truncate(count);
 }

@@ -110,6 +110,13 @@ fn product(n: usize, k: usize, m: usize, most: i32, seed: u64) {
         let higher: Vec<Events> = bytes[1..].iter().map(|byte| kernels.listen(byte, k, k)).collect();
         kernels.product(&bytes[0], &higher, packed, &mut y);
         assert_eq!(y, want, "{:?} {} bytes {n} {k} {m}", kernels.isa(), bytes.len());
+        if most <= MOST_IN_TWO {
+            let (mut low, x) = (vec![0; x.len()], x.iter().map(|&x| x as i16).collect::<Vec<_>>());
+            let higher = kernels.halve(&x, k, &mut low);
+            y.fill(i32::MIN);
+            kernels.product(&low, &[higher], packed, &mut y);
+            assert_eq!(y, want, "{:?} halves {n} {k} {m}", kernels.isa());
+        }
         if bytes.len() == 1 {
             y.fill(i32::MIN);
             let events = kernels.listen(&bytes[0], k, k);
@@ -311,13 +318,15 @@ fn neuron(x: &[i32], neuron: &Neuron<'_>, code: Code) {
     let d = neuron.gain.len();
     let want: Vec<i32> =
         x.iter().enumerate().map(|(i, &x)| level(potential(x as f32, i % d, neuron), neuron.levels)).collect();
-    let fired: u64 = want.iter().map(|&level| spikes(code, level)).sum();
+    let saturated = want.iter().filter(|level| level.abs() == neuron.levels).count() as u64;
+    let active = want.iter().filter(|level| **level != 0).count() as u64;
+    let fired = Fired { spikes: want.iter().map(|&level| spikes(code, level)).sum(), active, saturated };
     let floats: Vec<f32> = x.iter().map(|&x| x as f32).collect();
     for kernels in isas() {
         let mut wide = vec![0i16; x.len()];
         assert_eq!(kernels.quantise(x, neuron, &mut wide), fired);
         assert_eq!(wide.iter().map(|&y| i32::from(y)).collect::<Vec<_>>(), want);
-        assert_eq!(kernels.quantise(&floats, &Neuron { count: None, ..*neuron }, &mut wide), 0);
+        assert_eq!(kernels.quantise(&floats, &Neuron { count: None, ..*neuron }, &mut wide), Fired::default());
         assert_eq!(wide.iter().map(|&y| i32::from(y)).collect::<Vec<_>>(), want);
         if neuron.levels <= 127 {
             let mut narrow = vec![0i8; x.len()];
@@ -397,7 +406,7 @@ fn extreme_potentials() {
         (0..4099).map(|i| [i as f32 / 64.0, -1.0, 2.0][usize::from(i > 4096) * (i - 4096).min(2)]).collect();
     for kernels in isas() {
         let mut y = [0i8; 13];
-        assert_eq!(kernels.quantise(&x, &neuron, &mut y), 3 + 127 * 7);
+        assert_eq!(kernels.quantise(&x, &neuron, &mut y), Fired { spikes: 3 + 127 * 7, active: 10, saturated: 7 });
         assert_eq!(y, want);
         let neuron = Neuron {
             bend: Some(Bend { gain: &gain[..7], offset: &offset[..7], table: &table }),

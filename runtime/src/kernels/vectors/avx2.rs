@@ -1,7 +1,7 @@
 //! 256-bit vectors: `pmaddubsw` sums pairs of products of bytes in 16 bits, `pmaddwd` pairs of those in 32.
 
-use super::super::events::{Ahead, Rows};
-use super::super::neuron::Level;
+use super::super::events::{Ahead, HALVES, Rows};
+use super::super::neuron::{self, DENSITY, LAST, Level, REACH, SAMPLES, Samples};
 use super::super::product::{GROUP, Group, OUTPUTS};
 use super::super::ssa::{PAIR, Pair, Table};
 use super::portable::{Portable, dot};
@@ -216,25 +216,60 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn pairs<const N: usize, const M: usize>(self, table: &[f32; N], at: &[i32; M]) -> [[f32; M]; 2] {
-        assert!(N >= 2 && N <= i32::MAX as usize, "a pair, and indices of 32 bits");
-        if !M.is_multiple_of(8) {
-            return Portable.pairs(table, at);
+    fn ask(self, line: *const i8) {
+        ask(line);
+    }
+
+    #[inline(always)]
+    fn halves(self, x: &[i16; HALVES], low: &mut [i8; HALVES], high: &mut [i8; HALVES]) -> u32 {
+        // SAFETY: AVX2 by the type's invariant; 32 levels in, 32 bytes out twice. Test: `products_are_exact`.
+        unsafe {
+            let x = [_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().add(16).cast())];
+            let half = _mm256_set1_epi16(128);
+            let lows = [_mm256_slli_epi16::<8>(x[0]), _mm256_slli_epi16::<8>(x[1])];
+            let rest = [_mm256_adds_epi16(x[0], half), _mm256_adds_epi16(x[1], half)];
+            // Packing goes by halves of a vector: quarters 0, 2, 1, 3.
+            let bytes = |a: __m256i, b: __m256i| {
+                let packed = _mm256_packs_epi16(_mm256_srai_epi16::<8>(a), _mm256_srai_epi16::<8>(b));
+                _mm256_permute4x64_epi64::<0xd8>(packed)
+            };
+            let rest = bytes(rest[0], rest[1]);
+            _mm256_storeu_si256(low.as_mut_ptr().cast(), bytes(lows[0], lows[1]));
+            _mm256_storeu_si256(high.as_mut_ptr().cast(), rest);
+            !(_mm256_movemask_epi8(_mm256_cmpeq_epi8(rest, _mm256_setzero_si256())) as u32)
         }
-        let mut found = [[0.0; M]; 2];
-        for i in (0..M).step_by(8) {
-            // SAFETY: AVX2 by the type's invariant. Eight indices from `i` on; each is brought to 0 to `N - 2`, so that it
-            // and the next are in the table. Test: `neurons_give_the_nearest_level`.
+    }
+
+    #[inline(always)]
+    fn bend(self, table: &Samples, h: &mut [f32; neuron::BLOCK]) {
+        for eight in h.as_chunks_mut::<8>().0 {
+            // SAFETY: AVX2 by the type's invariant; eight numbers; indices are from 0 to `LAST` and a pair is read from each on,
+            // within the table. Tests: `neurons_give_the_nearest_level`, `extreme_potentials`.
             unsafe {
-                let at = _mm256_loadu_si256(at.as_ptr().add(i).cast());
-                let at = _mm256_min_epu32(at, _mm256_set1_epi32(N as i32 - 2));
-                let low = _mm256_i32gather_ps::<4>(table.as_ptr(), at);
-                let high = _mm256_i32gather_ps::<4>(table.as_ptr().add(1), at);
-                _mm256_storeu_ps(found[0].as_mut_ptr().add(i), low);
-                _mm256_storeu_ps(found[1].as_mut_ptr().add(i), high);
+                let set = |x: f32| _mm256_set1_ps(x);
+                let h = _mm256_loadu_ps(eight.as_ptr());
+                let s = _mm256_mul_ps(_mm256_add_ps(h, set(REACH)), set(DENSITY));
+                // Of a number and NaN these give the second, as the comparisons of `sample` do.
+                let at = _mm256_cvttps_epi32(_mm256_min_ps(_mm256_max_ps(s, set(0.0)), set(LAST)));
+                let pairs = table.as_ptr().cast::<f64>();
+                let low = _mm256_i32gather_pd::<4>(pairs, _mm256_castsi256_si128(at));
+                let high = _mm256_i32gather_pd::<4>(pairs, _mm256_extracti128_si256::<1>(at));
+                let (low, high) = (_mm256_castpd_ps(low), _mm256_castpd_ps(high));
+                // Lefts, then rights, of pairs 0, 1, 4, 5 | 2, 3, 6, 7.
+                let left = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(low, high));
+                let right = _mm256_castps_pd(_mm256_shuffle_ps::<0xdd>(low, high));
+                let left = _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(left));
+                let right = _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(right));
+                let fraction = _mm256_sub_ps(s, _mm256_cvtepi32_ps(at));
+                let within = _mm256_add_ps(left, _mm256_mul_ps(fraction, _mm256_sub_ps(right, left)));
+                let below = _mm256_mul_ps(h, set(table[SAMPLES]));
+                let above = _mm256_mul_ps(h, set(table[SAMPLES + 1]));
+                let is_below = _mm256_cmp_ps::<_CMP_LE_OQ>(h, set(-REACH));
+                let is_above = _mm256_cmp_ps::<_CMP_GE_OQ>(h, set(REACH));
+                let y = _mm256_blendv_ps(_mm256_blendv_ps(within, below, is_below), above, is_above);
+                _mm256_storeu_ps(eight.as_mut_ptr(), y);
             }
         }
-        found
     }
 
     #[inline(always)]

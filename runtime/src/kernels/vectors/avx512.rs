@@ -3,8 +3,8 @@
 //! It takes one operand without sign, so weights are `w + 128` to it, and 128 times the sum of the inputs is taken away
 //! again: by `origin` where many tokens meet the same weights, by a lane of its own where one token walks them.
 
-use super::super::events::{Ahead, Rows};
-use super::super::neuron::Level;
+use super::super::events::{Ahead, HALVES, Rows};
+use super::super::neuron::{self, DENSITY, LAST, Level, REACH, SAMPLES, Samples};
 use super::super::product::{GROUP, Group, OUTPUTS};
 use super::super::ssa::{PAIR, Pair, Table};
 use super::avx2::{Avx2, KEYS_AHEAD, ask, listed};
@@ -183,8 +183,49 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
-    fn pairs<const N: usize, const M: usize>(self, table: &[f32; N], at: &[i32; M]) -> [[f32; M]; 2] {
-        Avx2::vectors().pairs(table, at)
+    fn ask(self, line: *const i8) {
+        ask(line);
+    }
+
+    #[inline(always)]
+    fn halves(self, x: &[i16; HALVES], low: &mut [i8; HALVES], high: &mut [i8; HALVES]) -> u32 {
+        // SAFETY: AVX-512 by the type's invariant; 32 levels in, 32 bytes out twice. Test: `products_are_exact`.
+        unsafe {
+            let x = _mm512_loadu_si512(x.as_ptr().cast());
+            let rest = _mm512_srai_epi16::<8>(_mm512_adds_epi16(x, _mm512_set1_epi16(128)));
+            _mm256_storeu_si256(low.as_mut_ptr().cast(), _mm512_cvtepi16_epi8(x));
+            _mm256_storeu_si256(high.as_mut_ptr().cast(), _mm512_cvtepi16_epi8(rest));
+            _mm512_test_epi16_mask(rest, rest)
+        }
+    }
+
+    #[inline(always)]
+    fn bend(self, table: &Samples, h: &mut [f32; neuron::BLOCK]) {
+        // SAFETY: AVX-512 by the type's invariant; sixteen numbers; indices are from 0 to `LAST` and a pair is read from each on,
+        // within the table. Tests: `neurons_give_the_nearest_level`, `extreme_potentials`.
+        unsafe {
+            let (to, h) = (h.as_mut_ptr(), _mm512_loadu_ps(h.as_ptr()));
+            let (reach, depth) = (_mm512_set1_ps(REACH), _mm512_set1_ps(-REACH));
+            let s = _mm512_mul_ps(_mm512_add_ps(h, reach), _mm512_set1_ps(DENSITY));
+            // Of a number and NaN these give the second, as the comparisons of `sample` do.
+            let inside = _mm512_min_ps(_mm512_max_ps(s, _mm512_setzero_ps()), _mm512_set1_ps(LAST));
+            let at = _mm512_cvttps_epi32(inside);
+            let pairs = table.as_ptr().cast::<f64>();
+            let low = _mm512_i32gather_pd::<4>(_mm512_castsi512_si256(at), pairs);
+            let high = _mm512_i32gather_pd::<4>(_mm512_extracti64x4_epi64::<1>(at), pairs);
+            let (low, high) = (_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+            let evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odds = _mm512_add_epi32(evens, _mm512_set1_epi32(1));
+            let left = _mm512_permutex2var_ps(low, evens, high);
+            let right = _mm512_permutex2var_ps(low, odds, high);
+            let fraction = _mm512_sub_ps(s, _mm512_cvtepi32_ps(at));
+            let within = _mm512_add_ps(left, _mm512_mul_ps(fraction, _mm512_sub_ps(right, left)));
+            let is_below = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(h, depth);
+            let is_above = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(h, reach);
+            let y = _mm512_mask_mul_ps(within, is_below, h, _mm512_set1_ps(table[SAMPLES]));
+            let y = _mm512_mask_mul_ps(y, is_above, h, _mm512_set1_ps(table[SAMPLES + 1]));
+            _mm512_storeu_ps(to, y);
+        }
     }
 
     #[inline(always)]

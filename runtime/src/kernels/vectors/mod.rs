@@ -15,8 +15,8 @@ pub(super) use avx2::Avx2;
 pub(super) use avx512::Avx512;
 pub(super) use portable::Portable;
 
-use super::events::{Ahead, Rows};
-use super::neuron::Level;
+use super::events::{Ahead, HALVES, Rows};
+use super::neuron::{self, Level, Samples};
 use super::product::{GROUP, Group, OUTPUTS};
 use super::ssa::{Pair, Table};
 
@@ -39,14 +39,20 @@ pub(super) trait Vectors: Copy {
     /// The same with 16-bit inputs and weights in pairs: `sums += x w`.
     fn tile_pairs<const T: usize>(self, x: [&[i16]; T], block: &[Pair], sums: &mut [Sums; T]);
 
+    /// Asks for the line of memory at an address, which need not be one.
+    fn ask(self, _: *const i8) {}
+
     /// What a token's sums have to begin with where `tile` makes them.
     fn origin(self, x: &[i8]) -> i32;
 
     /// Eight numbers from `c` on of eight rows, column by column.
     fn turn(self, rows: &[&[f32]; 8], c: usize) -> [[f32; 8]; 8];
 
-    /// The entries of a table at these indices, which are at least 0, and at the next ones.
-    fn pairs<const N: usize, const M: usize>(self, table: &[f32; N], at: &[i32; M]) -> [[f32; M]; 2];
+    /// The low byte of each level, with a sign, and what is left: `x = 256 * high + low`. Which have something left, a bit each.
+    fn halves(self, x: &[i16; HALVES], low: &mut [i8; HALVES], high: &mut [i8; HALVES]) -> u32;
+
+    /// The curve at 16 points, as `neuron::curve_at` has it.
+    fn bend(self, table: &Samples, h: &mut [f32; neuron::BLOCK]);
 
     /// The weights of these phases, which are from 0 to `late`; from `late` on the table has zeros.
     fn look_up(self, table: &Table, late: usize, phases: &[i32], weights: &mut [i16]);

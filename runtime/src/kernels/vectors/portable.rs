@@ -1,7 +1,7 @@
 //! Plain loops, which a compiler turns into whatever vectors it may assume.
 
-use super::super::events::{Ahead, Rows};
-use super::super::neuron::Level;
+use super::super::events::{Ahead, HALVES, Rows};
+use super::super::neuron::{self, Level, Samples};
 use super::super::product::{GROUP, Group, OUTPUTS};
 use super::super::ssa::{PAIR, Pair, Table};
 use super::{Sums, Vectors};
@@ -81,13 +81,19 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
-    fn pairs<const N: usize, const M: usize>(self, table: &[f32; N], at: &[i32; M]) -> [[f32; M]; 2] {
-        let mut found = [[0.0; M]; 2];
-        for (i, &at) in at.iter().enumerate() {
-            found[0][i] = table[at as usize];
-            found[1][i] = table[at as usize + 1];
+    fn halves(self, x: &[i16; HALVES], low: &mut [i8; HALVES], high: &mut [i8; HALVES]) -> u32 {
+        let mut left = 0;
+        for (i, &x) in x.iter().enumerate() {
+            low[i] = x as i8;
+            high[i] = (x.saturating_add(128) >> 8) as i8;
+            left |= u32::from(high[i] != 0) << i;
         }
-        found
+        left
+    }
+
+    #[inline(always)]
+    fn bend(self, table: &Samples, h: &mut [f32; neuron::BLOCK]) {
+        h.iter_mut().for_each(|h| *h = neuron::curve_at(table, *h));
     }
 
     #[inline(always)]

@@ -1,0 +1,64 @@
+//! What a network does: run on text, or expected from rates.
+
+use crate::Complaints;
+use crate::evaluate::{Cut, Evaluation, evaluate};
+use crate::lints;
+use serde_json::Value as Json;
+use snnc_ir::events::is_neuron;
+use snnc_ir::{Diagnostic, Graph};
+use snnc_passes::cost::{Activity, Rate};
+use snnc_runtime::Program;
+use std::sync::Arc;
+
+/// What is run: windows of `length` tokens, so many, spread evenly over the text.
+#[derive(Clone, Copy, Debug)]
+pub struct Windows {
+    pub length: usize,
+    pub count: usize,
+}
+
+/// The activity of `program` on `ids`, the same on any engine and number of threads; and how well it predicted.
+///
+/// # Errors
+/// The text is empty, or the program cannot be run on it.
+pub fn measure(
+    program: &Arc<Program>,
+    ids: &[u32],
+    windows: Windows,
+    threads: usize,
+) -> Result<(Activity, Evaluation), Complaints> {
+    let cut = Cut { length: Some(windows.length), stride: None, windows: windows.count };
+    let done = evaluate(program, None, ids, cut, threads)?;
+    Ok((done.activity(), done))
+}
+
+/// Tokens whose activity is expected: so many that counts are not rounded away.
+const EXPECTED_TOKENS: u64 = 1024;
+
+/// The activity to expect of windows of `context` tokens: every layer fires at `rate`, or as it did on the calibration text,
+/// which `section` of the program keeps. Every key is taken to be inside the window.
+///
+/// # Errors
+/// A layer has no rate: the program keeps none.
+pub fn expected(
+    graph: &Graph,
+    section: Option<&Json>,
+    rate: Option<Rate>,
+    context: u64,
+) -> Result<Activity, Complaints> {
+    let mut complaints = Complaints::new();
+    let mut rates = vec![Rate { spikes: 0.0, active: 0.0 }; graph.nodes.len()];
+    for (value, _) in graph.iter().filter(|(_, node)| is_neuron(&node.op)) {
+        let name = lints::name_of(graph, value);
+        let kept = |key: &str| section?["sites"][&name][key].as_f64().filter(|rate| *rate >= 0.0);
+        let calibrated = || Some(Rate { spikes: kept("spikes")?, active: kept("active")?.min(1.0) });
+        match rate.or_else(calibrated) {
+            Some(rate) => rates[value.index()] = rate,
+            None => complaints.push(Diagnostic::new(name, "has no calibrated rate; give --text or --rate")),
+        }
+    }
+    // A token of a window meets half of it on average.
+    let keys = context.div_ceil(2);
+    let activity = Activity::expected(graph, EXPECTED_TOKENS, keys, &|value| rates[value.index()], 1.0);
+    if complaints.is_empty() { Ok(activity) } else { Err(complaints) }
+}

@@ -1,0 +1,115 @@
+//! How busy a network is: events by node over some tokens, measured on text or expected.
+
+use snnc_ir::events::{Events, is_neuron};
+use snnc_ir::ssa::neuron_of;
+use snnc_ir::{Carrier, Graph, Op, Ssa, Type, Value};
+
+/// What every node of a graph did over some tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activity {
+    pub tokens: u64,
+    /// By node.
+    pub events: Vec<Events>,
+}
+
+/// How often a neuron fires, on average over a layer and over tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// Spikes a neuron and token.
+    pub spikes: f64,
+    /// Share of neurons that fire at least once a token.
+    pub active: f64,
+}
+
+impl Activity {
+    /// What is to be expected of `tokens` tokens that each meet `keys` keys, from every neuron layer's rate and the share of
+    /// keys inside the window.
+    pub fn expected(graph: &Graph, tokens: u64, keys: u64, rate: &dyn Fn(Value) -> Rate, window: f64) -> Self {
+        let count = |all: u64, share: f64| (all as f64 * share).round() as u64;
+        let mut this = Self { tokens, events: vec![Events::default(); graph.nodes.len()] };
+        for (value, node) in graph.iter().filter(|(_, node)| is_neuron(&node.op)) {
+            let (neurons, rate) = (tokens * node.ty.shape().width().unwrap_or(0) as u64, rate(value));
+            let (spikes, active) = (count(neurons, rate.spikes), count(neurons, rate.active));
+            this.events[value.index()] = Events { spikes, active, ..Events::default() };
+        }
+        for (value, node) in graph.iter() {
+            let Op::Ssa { heads, variant } = node.op else { continue };
+            let met = tokens * keys;
+            let [q, k] = [0, 1].map(|i| this.of_neurons(graph, node.args[i]));
+            let one_sided = q.spikes * keys;
+            let width = node.ty.shape().width().unwrap_or(0) as u64 / u64::from(heads.max(1));
+            let (score_pairs, score_additions) = match variant {
+                Ssa::Ttfs { .. } | Ssa::TopK { .. } => (q.active * keys, one_sided),
+                Ssa::Linear { .. } => (0, (q.spikes + k.spikes) * (width + 1)),
+                // Spikes coincide as often as if those of keys were strewn at random.
+                Ssa::Coincidence { .. } | Ssa::Lif { .. } => {
+                    let ty = graph.ty(node.args[1]);
+                    let slots =
+                        tokens * ty.shape().width().unwrap_or(0) as u64 * ty.levels().map_or(1, |l| u64::from(l.1));
+                    (one_sided, count(one_sided, k.spikes as f64 / slots.max(1) as f64))
+                }
+            };
+            let window = if matches!(variant, Ssa::Linear { .. }) { 0.0 } else { window };
+            let value_keys = count(met * u64::from(heads), window);
+            let own = this.events[value.index()];
+            this.events[value.index()] = Events { keys: met, score_pairs, score_additions, value_keys, ..own };
+        }
+        for (value, _) in graph.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. })) {
+            this.events[value.index()].keys = tokens * keys;
+        }
+        this
+    }
+
+    /// The same network producing token after token, each of which meets `keys` keys: neurons as they were, attention by
+    /// so many keys, of which the same share is inside the window.
+    pub fn decoding(&self, graph: &Graph, keys: u64) -> Self {
+        let mut this = self.clone();
+        for (value, node) in graph.iter().filter(|(_, node)| node.op.has_state()) {
+            let was = self.events[value.index()];
+            let all = self.tokens * keys;
+            let scaled = |count: u64| (u128::from(count) * u128::from(all) / u128::from(was.keys.max(1))) as u64;
+            let now = &mut this.events[value.index()];
+            now.keys = all;
+            let Op::Ssa { heads, variant } = node.op else { continue };
+            match variant {
+                Ssa::Ttfs { .. } | Ssa::TopK { .. } => {
+                    let queries = self.of_neurons(graph, node.args[0]);
+                    (now.score_pairs, now.score_additions) = (queries.active * keys, queries.spikes * keys);
+                    now.value_keys = scaled(was.value_keys);
+                    if let Ssa::TopK { keys: most, .. } = variant {
+                        now.value_keys = now.value_keys.min(self.tokens * u64::from(heads) * u64::from(most));
+                    }
+                }
+                Ssa::Coincidence { .. } | Ssa::Lif { .. } => {
+                    now.score_pairs = scaled(was.score_pairs);
+                    now.score_additions = scaled(was.score_additions);
+                    now.value_keys = scaled(was.value_keys);
+                }
+                // A state of fixed size is met, however many keys are in it.
+                Ssa::Linear { .. } => {}
+            }
+        }
+        this
+    }
+
+    /// The same tokens without a spike.
+    pub fn silent(&self) -> Self {
+        let keys = |events: &Events| Events { keys: events.keys, ..Events::default() };
+        Self { tokens: self.tokens, events: self.events.iter().map(keys).collect() }
+    }
+
+    /// What the neurons did whose spikes or levels a value is.
+    pub(super) fn of_neurons(&self, graph: &Graph, value: Value) -> Events {
+        self.events[neuron_of(graph, value).index()]
+    }
+}
+
+/// One token of neurons that all fire at every timestep.
+pub(super) fn busy(ty: Type) -> Events {
+    let (Some((_, steps)), Some(width)) = (ty.levels(), ty.shape().width()) else { return Events::default() };
+    if matches!(ty, Type::Train { carrier: Carrier::Current, .. }) {
+        return Events::default();
+    }
+    let active = width as u64;
+    Events { spikes: active * u64::from(steps), active, saturated: active, ..Events::default() }
+}
