@@ -8,6 +8,8 @@ use snnc_ir::{Graph, text};
 use snnc_passes::Pass;
 use snnc_passes::collapse::collapse;
 use snnc_passes::fit::Wishes;
+use snnc_passes::gradient::gradient;
+use snnc_passes::relax::{Recipe, Train, relax};
 use snnc_tests::imported;
 
 const SMALLEST: Gpt2Config =
@@ -45,4 +47,16 @@ fn every_pass() {
     for (i, (name, graph)) in after.iter().enumerate() {
         insta::assert_snapshot!(format!("{}-{name}", i + 1), text::print(graph));
     }
+}
+
+/// Thresholds of a network in training: the relaxed program beside the dense network, then with gradients.
+#[test]
+fn training() {
+    let teacher = snnc::convert::dense(imported(&SMALLEST), false, &mut |_, _, _| {}).unwrap();
+    let program = snnc_tests::converted(imported(&SMALLEST), Wishes::default());
+    let relaxed = relax(&program, &teacher, Recipe { train: Train::Thresholds, ..Recipe::default() }).unwrap();
+    insta::assert_snapshot!("training-relaxed", text::print(&relaxed.graph));
+    let some: Vec<String> = relaxed.parameters.into_iter().filter(|name| name.contains("mlp.up")).collect();
+    let back = gradient(&relaxed.graph, &some).unwrap();
+    insta::assert_snapshot!("training-gradient", text::print(&back));
 }

@@ -3,6 +3,7 @@
 use crate::evaluate::{Evaluation, Neurons};
 use crate::ledger::Ledger;
 use crate::lints::{self, Coverage, Lint};
+use crate::recall::{self, Recalled};
 use serde_json::{Value as Json, json};
 
 /// All that an evaluation found out.
@@ -15,6 +16,8 @@ pub struct Findings {
     pub coverage: Option<Coverage>,
     pub neurons: Option<Neurons>,
     pub lints: Vec<Lint>,
+    /// Of the program, and of the dense network where there is one.
+    pub recalled: Option<(Vec<Recalled>, Option<Vec<Recalled>>)>,
     pub ledger: Option<Ledger>,
 }
 
@@ -41,6 +44,12 @@ impl Findings {
         }
         if let Some(coverage) = &self.coverage {
             json["coverage"] = coverage.json();
+        }
+        if let Some((own, dense)) = &self.recalled {
+            json["recall"] = recall::json(own);
+            if let Some(dense) = dense {
+                json["recall_dense"] = recall::json(dense);
+            }
         }
         if let Some(ledger) = &self.ledger {
             json["ledger"] = ledger.json();

@@ -12,14 +12,17 @@ pub mod energy;
 pub mod evaluate;
 pub mod files;
 pub mod findings;
+pub mod hybrid;
 pub mod ledger;
 pub mod lints;
 pub mod npy;
 pub mod onnx;
 pub mod prices;
 pub mod progress;
+pub mod recall;
 pub mod report;
 pub mod tokens;
+pub mod train;
 pub mod tune;
 
 /// What can go wrong with somebody's input: everything that was found.

@@ -7,6 +7,9 @@ use tokenizers::Tokenizer;
 /// The token that GPT-2 puts before and after every text.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 
+/// Bytes of a long text that are tokenised at once, at least.
+const PASSAGE: usize = 1 << 14;
+
 /// A tokenizer in Hugging Face's `tokenizer.json` form.
 #[derive(Debug)]
 pub struct Tokens {
@@ -37,6 +40,21 @@ impl Tokens {
     pub fn document(&self, text: &str) -> Result<Vec<u32>, Diagnostic> {
         let mut ids = vec![self.start];
         ids.extend(self.encode(text)?);
+        Ok(ids)
+    }
+
+    /// The ids of a long text, a passage of whole lines at a time: much faster than at once, and the same but perhaps for
+    /// spaces at the ends of passages.
+    pub fn corpus(&self, text: &str) -> Result<Vec<u32>, Diagnostic> {
+        let mut ids = vec![self.start];
+        let mut rest = text;
+        while !rest.is_empty() {
+            let end = rest.char_indices().map(|(at, _)| at).find(|&at| at >= PASSAGE).unwrap_or(rest.len());
+            let end = rest[end..].find('\n').map_or(rest.len(), |line| end + line + 1);
+            let (passage, after) = rest.split_at(end);
+            ids.extend(self.encode(passage)?);
+            rest = after;
+        }
         Ok(ids)
     }
 

@@ -67,6 +67,39 @@ impl Curve {
         }
     }
 
+    /// The curve's derivative at `x`.
+    pub fn slope<R: Real>(self, x: R) -> R {
+        let number = R::from_f64;
+        let one = number(1.0);
+        // Of `x sigmoid(a x)`.
+        let swish = |a: f64| {
+            let s = one / (one + (number(-a) * x).exp());
+            s + number(a) * x * s * (one - s)
+        };
+        match self {
+            Curve::Identity => one,
+            Curve::Relu => {
+                if x > R::ZERO {
+                    one
+                } else {
+                    R::ZERO
+                }
+            }
+            Curve::GeluTanh => {
+                let inner = number(0.797_884_560_802_865_4) * (x + number(0.044_715) * x * x * x);
+                let t = inner.tanh();
+                let by_x = number(0.797_884_560_802_865_4) * (one + number(3.0 * 0.044_715) * x * x);
+                number(0.5) * (one + t) + number(0.5) * x * (one - t * t) * by_x
+            }
+            Curve::GeluErf => {
+                let whole = number(0.5) * (one + (x * number(std::f64::consts::FRAC_1_SQRT_2)).erf());
+                whole + x * number(0.398_942_280_401_432_7) * (number(-0.5) * x * x).exp()
+            }
+            Curve::GeluQuick => swish(1.702),
+            Curve::Silu => swish(1.0),
+        }
+    }
+
     /// Slope of the line through 0 that the curve is on beyond the table's reach: below it, above it.
     fn slopes(self) -> (f32, f32) {
         match self {

@@ -35,6 +35,7 @@ pub trait Real:
     /// Toward zero.
     fn truncate(self) -> i32;
     fn sqrt(self) -> Self;
+    fn ln(self) -> Self;
     fn exp(self) -> Self;
     fn tanh(self) -> Self;
     fn erf(self) -> Self;
@@ -65,6 +66,9 @@ impl Real for f32 {
     }
     fn sqrt(self) -> f32 {
         self.sqrt()
+    }
+    fn ln(self) -> f32 {
+        libm::logf(self)
     }
     fn exp(self) -> f32 {
         libm::expf(self)
@@ -105,6 +109,9 @@ impl Real for f64 {
     }
     fn sqrt(self) -> f64 {
         self.sqrt()
+    }
+    fn ln(self) -> f64 {
+        libm::log(self)
     }
     fn exp(self) -> f64 {
         libm::exp(self)
@@ -225,6 +232,7 @@ const KEPT_MAX: usize = 1 << 16;
 pub struct Evaluator<'g, R> {
     graph: &'g Graph,
     constants: Vec<Option<Array<R>>>,
+    targets: &'g [u32],
 }
 
 /// Every value of one call, and what its neurons did.
@@ -239,7 +247,18 @@ impl<'g, R: Real> Evaluator<'g, R> {
         let is_small = |tensor: &Tensor| tensor.sizes().iter().product::<usize>() <= KEPT_MAX;
         let small = |value| graph.constant(value).filter(|weight| is_small(&weight.tensor));
         let constants = graph.iter().map(|(value, _)| small(value).map(|weight| Array::from_tensor(&weight.tensor)));
-        Self { graph, constants: constants.collect() }
+        Self { graph, constants: constants.collect(), targets: &[] }
+    }
+
+    /// With the tokens that a graph in training is to predict: one after each of those that it is run on.
+    pub fn with_targets(graph: &'g Graph, targets: &'g [u32]) -> Self {
+        Self { targets, ..Self::new(graph) }
+    }
+
+    /// With other numbers in a constant, of any size.
+    pub fn set(&mut self, constant: Value, numbers: Vec<R>) {
+        let sizes = self.graph.ty(constant).shape().sizes().unwrap_or_default();
+        self.constants[constant.index()] = Some(Array::real(sizes, numbers));
     }
 
     /// Runs the program on `tokens` after what `memory` has seen, and adds them to it.
@@ -411,6 +430,12 @@ impl<R: Real> Call<'_, R> {
                 let (gain, offset) = (self.arg(1).reals(), self.arg(2).reals());
                 let at = |(i, x): (usize, R)| x * gain[i % gain.len()] + offset[i % gain.len()];
                 real(self.potentials().into_iter().enumerate().map(at).collect())
+            }
+            Op::Training(op) => {
+                let args: Vec<&Array<R>> = (0..crate::infer::arity(&Op::Training(op))).map(|i| self.arg(i)).collect();
+                let content = crate::training::eval(op, &args, &sizes, self.evaluator.targets);
+                let content = content.map_err(|message| Diagnostic::new("", message))?;
+                (Array { sizes, content }, Events::default(), None)
             }
             Op::Peak => real(rows(self.arg(0)).map(peak).collect()),
             Op::Pick => {
@@ -687,7 +712,7 @@ pub fn binary<R: Real>(kind: Binary, a: R, b: R) -> R {
 }
 
 /// `f` over the operands at every index of `sizes`, with broadcasting.
-fn spread<R: Real>(sizes: &[usize], args: &[&Array<R>], f: impl Fn(&[R]) -> R) -> Vec<R> {
+pub(crate) fn spread<R: Real>(sizes: &[usize], args: &[&Array<R>], f: impl Fn(&[R]) -> R) -> Vec<R> {
     let strides: Vec<Vec<usize>> = args.iter().map(|array| broadcast_strides(&array.sizes, sizes)).collect();
     let mut picked = vec![R::ZERO; args.len()];
     (0..sizes.iter().product())

@@ -42,10 +42,12 @@ pub enum Stage {
     Quantised,
     /// Levels spread over timesteps.
     Spiking,
+    /// With losses, and gradients by weights: run whole, on one window at a time.
+    Training,
 }
 
 impl Stage {
-    pub const ALL: [Stage; 4] = [Stage::Imported, Stage::Tensor, Stage::Quantised, Stage::Spiking];
+    pub const ALL: [Stage; 5] = [Stage::Imported, Stage::Tensor, Stage::Quantised, Stage::Spiking, Stage::Training];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -53,6 +55,7 @@ impl Stage {
             Stage::Tensor => "tensor",
             Stage::Quantised => "quantised",
             Stage::Spiking => "spiking",
+            Stage::Training => "training",
         }
     }
 

@@ -172,6 +172,7 @@ pub fn infer(op: &Op, args: &[Type]) -> Result<Type, String> {
             }
             other => Err(format!("sums, levels or reals, [tokens,width], were expected, here is {other}")),
         },
+        Op::Training(op) => crate::training::infer(op, args),
         Op::Peak => {
             row_width(f32_shape(args, 0)?)?;
             Ok(f32_of(Shape::rows(1)))
@@ -295,6 +296,7 @@ pub fn arity(op: &Op) -> usize {
             }
         }
         Op::Ssa { variant, .. } => variant.arity(),
+        Op::Training(op) => op.arity(),
     }
 }
 

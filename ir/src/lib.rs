@@ -19,6 +19,7 @@ pub mod op;
 pub mod ssa;
 pub mod tensor;
 pub mod text;
+pub mod training;
 pub mod types;
 pub mod verify;
 

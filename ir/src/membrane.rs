@@ -22,7 +22,7 @@ pub enum Membrane {
 }
 
 /// What a LIF membrane keeps from one timestep to the next.
-const KEPT: f64 = 15.0 / 16.0;
+pub const KEPT: f64 = 15.0 / 16.0;
 
 /// One neuron between timesteps.
 #[derive(Clone, Copy, Debug)]

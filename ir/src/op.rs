@@ -7,6 +7,7 @@ use crate::curve::Curve;
 use crate::graph::{Stage, WeightId};
 use crate::membrane::Membrane;
 use crate::ssa::Ssa;
+use crate::training::Training;
 use crate::types::{Code, Shape};
 use std::fmt;
 
@@ -244,6 +245,9 @@ pub enum Op {
     Synapse,
     /// What a train denotes: the sum of its parts weighted by its code.
     Settle,
+
+    // --- training: losses, derivatives ---
+    Training(Training),
 }
 
 impl Op {
@@ -282,36 +286,37 @@ impl Op {
             Op::Integrate { .. } => "integrate",
             Op::Synapse => "synapse",
             Op::Settle => "settle",
+            Op::Training(op) => op.name(),
         }
     }
 
     /// The stages in which this operation may stand.
     pub fn legal_in(&self, stage: Stage) -> bool {
-        use Stage::{Imported, Quantised, Spiking, Tensor};
+        use Stage::{Imported, Quantised, Spiking, Tensor, Training};
         match self {
             Op::Tokens | Op::Positions | Op::Weight(_) | Op::Embed | Op::Binary(Binary::Add) => true,
             // By a threshold a token.
-            Op::Binary(Binary::Mul | Binary::Div) => matches!(stage, Imported | Quantised | Spiking),
-            Op::Unary(_)
-            | Op::Binary(_)
+            Op::Binary(Binary::Mul | Binary::Div) => matches!(stage, Imported | Quantised | Spiking | Training),
+            // What the gradient pass knows the derivative of.
+            Op::Unary(Unary::Neg | Unary::Exp)
+            | Op::Binary(Binary::Sub)
             | Op::Causal { .. }
-            | Op::Where
             | Op::MatMul
             | Op::Transpose(_)
             | Op::Reshape(_)
-            | Op::Slice { .. }
-            | Op::Mean
             | Op::Softmax
             | Op::Split { .. }
-            | Op::Merge => stage == Imported,
+            | Op::Merge => matches!(stage, Imported | Training),
+            Op::Unary(_) | Op::Binary(_) | Op::Where | Op::Slice { .. } | Op::Mean => stage == Imported,
             Op::LayerNorm { .. } => matches!(stage, Imported | Tensor),
             // A site that is left dense keeps them after `quantise` too.
-            Op::Linear(_) | Op::Curve(_) | Op::Attention { .. } | Op::Normalise { .. } => {
-                matches!(stage, Tensor | Quantised | Spiking)
-            }
+            Op::Linear(_) | Op::Attention { .. } => matches!(stage, Tensor | Quantised | Spiking),
+            Op::Curve(_) | Op::Normalise { .. } => matches!(stage, Tensor | Quantised | Spiking | Training),
             Op::Quant { .. } | Op::Product => stage == Quantised,
-            Op::Affine | Op::Peak | Op::Pick | Op::HeadMap | Op::Ssa { .. } => matches!(stage, Quantised | Spiking),
+            Op::Affine | Op::Peak | Op::Pick => matches!(stage, Quantised | Spiking | Training),
+            Op::HeadMap | Op::Ssa { .. } => matches!(stage, Quantised | Spiking),
             Op::Fire { .. } | Op::Integrate { .. } | Op::Synapse | Op::Settle => stage == Spiking,
+            Op::Training(_) => stage == Training,
         }
     }
 
@@ -344,6 +349,7 @@ impl fmt::Display for Op {
             },
             Op::Integrate { membrane, steps, curve: Curve::Identity } => write!(f, "[{},{steps}]", membrane.name()),
             Op::Integrate { membrane, steps, curve } => write!(f, "[{},{steps},{}]", membrane.name(), curve.name()),
+            Op::Training(op) => f.write_str(&op.to_string()[op.name().len()..]),
             Op::Ssa { heads, variant } => write!(f, "[{},heads={heads}{}]", variant.name(), variant.attributes()),
             Op::Tokens
             | Op::Positions

@@ -6,9 +6,9 @@
 //! 4. Every node leads to an output, so that nothing is run in vain.
 //! 5. Sizes are at least 1, and a value has fewer than 2^31 elements a token. Sums that are kept of a sequence are at most 2^28.
 //! 6. Every operation is legal in the graph's stage.
-//! 7. After import, an addition's operands have one shape, `[tokens,width]`; a product's or a quotient's second operand has
+//! 7. After import and before training, an addition's operands have one shape, `[tokens,width]`; a product's or a quotient's second operand has
 //!    one number a token. Nothing else broadcasts.
-//! 8. After import, parameters (weights, gains, offsets, tables, slopes) are constants.
+//! 8. After import and before training, parameters (weights, gains, offsets, tables, slopes) are constants.
 //! 9. Outputs are computed stills: no train leaves the program. (That a current is only ever settled follows from 3: no
 //!    other operation takes one.)
 //! 10. Attributes are numbers, finite ones where they scale. Quantised and spiking constants are finite, slopes and sinks of
@@ -40,6 +40,7 @@ use crate::ssa::meaning::{FIRST_SPIKE_WEIGHT, FRESH};
 use crate::ssa::{Output, Ssa, State, neuron_of};
 use crate::tensor::Tensor;
 use crate::text::{self, NAME_MAX};
+use crate::training::Training;
 use crate::types::{Dim, Shape, Type};
 use std::collections::HashSet;
 use std::ops::Range;
@@ -211,8 +212,13 @@ fn legality(graph: &Graph, errors: &mut Vec<Diagnostic>) {
     }
 }
 
+/// Whether operands may have different shapes, and parameters may be computed.
+fn broadcasts(stage: Stage) -> bool {
+    matches!(stage, Stage::Imported | Stage::Training)
+}
+
 fn additions(graph: &Graph, errors: &mut Vec<Diagnostic>) {
-    let adds = |node: &Node| graph.stage != Stage::Imported && node.op == Op::Binary(Binary::Add);
+    let adds = |node: &Node| !broadcasts(graph.stage) && node.op == Op::Binary(Binary::Add);
     for (value, node) in graph.iter().filter(|(_, node)| adds(node)) {
         let [a, b] = [graph.ty(node.args[0]), graph.ty(node.args[1])];
         if a != b || a.shape().row_width().is_none() {
@@ -224,7 +230,7 @@ fn additions(graph: &Graph, errors: &mut Vec<Diagnostic>) {
 
 fn thresholds(graph: &Graph, errors: &mut Vec<Diagnostic>) {
     let scales = |node: &Node| matches!(node.op, Op::Binary(Binary::Mul | Binary::Div));
-    for (value, node) in graph.iter().filter(|(_, node)| graph.stage != Stage::Imported && scales(node)) {
+    for (value, node) in graph.iter().filter(|(_, node)| !broadcasts(graph.stage) && scales(node)) {
         let [a, b] = [graph.ty(node.args[0]), graph.ty(node.args[1])];
         if a.shape().row_width().is_none() || b.shape() != Shape::rows(1) {
             let message =
@@ -281,11 +287,13 @@ fn parameters_of(node: &Node) -> Range<usize> {
         | Op::HeadMap
         | Op::Affine => 1..node.args.len(),
         Op::Ssa { .. } => 3..node.args.len(),
+        // Training computes parameters from parameters.
+        Op::Training(_) => 0..0,
     }
 }
 
 fn parameters(graph: &Graph, errors: &mut Vec<Diagnostic>) {
-    if graph.stage == Stage::Imported {
+    if broadcasts(graph.stage) {
         return;
     }
     for (value, node) in graph.iter() {
@@ -316,7 +324,7 @@ fn attributes(graph: &Graph, errors: &mut Vec<Diagnostic>) {
     for (value, node) in graph.iter() {
         let (sound, wanted) = match node.op {
             Op::Causal { keep, drop } => (!keep.get().is_nan() && !drop.get().is_nan(), "numbers"),
-            Op::LayerNorm { eps } | Op::Normalise { eps } => {
+            Op::LayerNorm { eps } | Op::Normalise { eps } | Op::Training(Training::NormaliseBack { eps }) => {
                 (eps.get().is_finite() && eps.get() >= 0.0, "a finite eps that is not negative")
             }
             Op::Attention { scale, .. } => (scale.get().is_finite(), "a finite scale"),
@@ -347,7 +355,8 @@ fn attributes(graph: &Graph, errors: &mut Vec<Diagnostic>) {
             | Op::Fire { .. }
             | Op::Integrate { .. }
             | Op::Synapse
-            | Op::Settle => (true, ""),
+            | Op::Settle
+            | Op::Training(_) => (true, ""),
         };
         if !sound {
             errors.push(at(graph, value, format!("`{}` should have {wanted}", node.op)));

@@ -12,12 +12,16 @@ pub mod egraph;
 pub mod features;
 pub mod fit;
 pub mod fold;
+pub mod gradient;
+pub mod hybrid;
 pub mod quantise;
 pub mod raise;
+pub mod relax;
 pub mod share;
 pub mod simplify;
 pub mod sites;
 pub mod spike;
+pub mod trained;
 
 use fit::Fits;
 use snnc_ir::membrane::Membrane;

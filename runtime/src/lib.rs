@@ -17,6 +17,7 @@ pub mod program;
 pub mod sample;
 pub mod session;
 pub mod state;
+pub mod whole;
 
 pub use batch::Batch;
 pub use jit::Listing;
@@ -26,3 +27,4 @@ pub use prices::Prices;
 pub use program::{Engine, Options, Program};
 pub use sample::{SampleOptions, Sampler};
 pub use session::{Machine, Outputs, Rows, Session, Span};
+pub use whole::Whole;

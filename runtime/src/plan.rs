@@ -428,7 +428,10 @@ impl Planner<'_> {
             | Op::Mean
             | Op::Softmax
             | Op::Split { .. }
-            | Op::Merge => return Err(self.misfit(at, "no step runs it; programs are raised before they are run")),
+            | Op::Merge
+            | Op::Training(_) => {
+                return Err(self.misfit(at, "no step runs it; programs are raised before they are run"));
+            }
         }
         Ok(())
     }

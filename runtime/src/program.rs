@@ -60,6 +60,9 @@ impl Program {
         if graph.stage == Stage::Imported {
             return Err(Diagnostic::new("", "an imported program is not run; raise it first"));
         }
+        if graph.stage == Stage::Training {
+            return Err(Diagnostic::new("", "a network in training is run by `snnc train` only"));
+        }
         let options = Options { chunk: options.chunk.clamp(1, (graph.context as usize).max(1)), ..*options };
         let compiled = match options.engine {
             Engine::Interpreter => None,

@@ -7,6 +7,7 @@ use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
 use crate::findings::Findings;
 use crate::ledger::{Ledger, ledger};
 use crate::lints::{coverage, lints};
+use crate::recall::{self, recall};
 use crate::{Complaints, convert, files, report};
 use clap::Args;
 use serde_json::Value as Json;
@@ -37,6 +38,9 @@ pub struct Eval {
     /// Tokens that the ledger runs on [default: 2048; fewer for large networks]
     #[arg(long, value_name = "N", requires = "ledger", value_parser = clap::value_parser!(u32).range(1..))]
     ledger_tokens: Option<u32>,
+    /// Ask whether a pair of tokens seen earlier is recalled, at several distances
+    #[arg(long)]
+    recall: bool,
     /// Write everything as a page to look at
     #[arg(long, value_name = "FILE.html")]
     html: Option<PathBuf>,
@@ -129,6 +133,10 @@ impl Eval {
             coverage: spiking.then(|| coverage(graph, &done.activity())),
             neurons: spiking.then(|| Neurons::of(graph, &done)),
             lints: if spiking { lints(graph, json.as_ref(), &ids, done.run, &done.events) } else { Vec::new() },
+            recalled: match self.recall {
+                true => Some((recall(&program, &ids)?, dense.as_ref().map(|dense| recall(dense, &ids)).transpose()?)),
+                false => None,
+            },
             ledger: match dense_input {
                 Some(input) if self.ledger => Some(self.ledger(input, section.as_deref(), &ids)?),
                 _ => None,
@@ -207,6 +215,9 @@ fn as_text_of(findings: &Findings) -> String {
             .map_or(String::new(), |(place, share)| format!("  (least: {place}, {:.1} %)", 100.0 * share.ratio()));
         let driven = 100.0 * coverage.total.ratio();
         text += &format!("{:<34} {driven:>9.1} %{least}\n", "multiplications driven by spikes");
+    }
+    if let Some((own, dense)) = &findings.recalled {
+        text += &recall::table(own, dense.as_deref());
     }
     if let Some(ledger) = &findings.ledger {
         text += &format!("\n{}", ledger.table());

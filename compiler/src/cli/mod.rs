@@ -16,6 +16,7 @@ mod prompts;
 mod report;
 mod run;
 mod show;
+mod train;
 mod tune;
 mod wishes;
 
@@ -51,6 +52,7 @@ enum Command {
     Logits(logits::Logits),
     Show(show::Show),
     Tune(tune::Tune),
+    Train(train::Train),
     Bench(bench::Bench),
     Demo(demo::Demo),
 }
@@ -107,6 +109,13 @@ pub fn main() -> ExitCode {
         Command::Logits(command) => command.run(),
         Command::Show(command) => command.run(),
         Command::Tune(command) => return verdict(command.run()),
+        Command::Train(command) => {
+            return match command.run() {
+                Ok(train::Ended::Whole) => ExitCode::SUCCESS,
+                Ok(train::Ended::Interrupted) => ExitCode::from(INTERRUPTED as u8),
+                Err(complaints) => verdict(Err(complaints)),
+            };
+        }
         Command::Bench(command) => return verdict(command.run()),
         Command::Demo(command) => command.run(),
     };
@@ -132,6 +141,10 @@ const NOT_KEPT: u8 = 3;
 const INTERRUPTED: i32 = 130;
 
 fn interrupted() {
+    if train::ask_to_stop() {
+        note("stopping after this step; once more stops at once");
+        return;
+    }
     files::discard_pending();
     note("interrupted; no output was changed");
     std::process::exit(INTERRUPTED);
@@ -184,7 +197,8 @@ fn shared_program(input: Input, args: &EngineArgs, count: bool, of: ThreadArgs) 
             convert::raise(graph, rounded)?
         }
         Stage::Spiking if !args.which.stepped && !collapse::depends_on_order(&graph) => collapse::collapse(&graph)?,
-        Stage::Tensor | Stage::Quantised | Stage::Spiking => graph,
+        // A network in training is refused below.
+        Stage::Tensor | Stage::Quantised | Stage::Spiking | Stage::Training => graph,
     };
     let prices = args.prices.as_deref().map(prices::read).transpose()?;
     let engine = if args.which.interpret { Engine::Interpreter } else { Engine::Jit };

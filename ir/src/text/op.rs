@@ -6,6 +6,7 @@ use crate::curve::Curve;
 use crate::membrane::Membrane;
 use crate::op::{Binary, Layout, Op, Perm, Scalar, Unary};
 use crate::ssa::{Output, Ssa};
+use crate::training::{Surrogate, Training};
 use crate::types::{Code, Dim, Shape};
 
 /// The operation that prints as `spelled`. Errors say what is wrong with it.
@@ -16,7 +17,7 @@ pub fn op(spelled: &str) -> Result<Op, String> {
     };
     let attributes: Vec<&str> = attributes.split(',').map(str::trim).filter(|piece| !piece.is_empty()).collect();
     let op = match attributes[..] {
-        [] if name != "reshape" => plain(name)?,
+        [] if !matches!(name, "reshape" | "sum" | "repeat") => plain(name)?,
         _ => with_attributes(name, &attributes)?,
     };
     let printed = op.to_string();
@@ -30,6 +31,9 @@ fn plain(name: &str) -> Result<Op, String> {
     }
     if let Some(kind) = Binary::ALL.into_iter().find(|kind| kind.name() == name) {
         return Ok(Op::Binary(kind));
+    }
+    if let Some(op) = Training::PLAIN.into_iter().find(|op| op.name() == name) {
+        return Ok(Op::Training(op));
     }
     let all = [
         Op::Tokens,
@@ -92,6 +96,16 @@ fn with_attributes(name: &str, attributes: &[&str]) -> Result<Op, String> {
         ("ssa", &[variant, heads, ref more @ ..]) => {
             Op::Ssa { heads: number(keyed(heads, "heads")?)?, variant: ssa(variant, more)? }
         }
+        ("sum", dims) => Op::Training(Training::Sum(shape(dims)?)),
+        ("repeat", dims) => Op::Training(Training::Repeat(shape(dims)?)),
+        ("level", &[most]) => Op::Training(Training::Level { most: number(most)? }),
+        ("within", &[most]) => Op::Training(Training::Within { most: number(most)? }),
+        ("step", &[kind]) => Op::Training(Training::Step(surrogate(kind)?)),
+        ("surrogate", &[kind]) => Op::Training(Training::Surrogate(surrogate(kind)?)),
+        ("slope", &[name]) => Op::Training(Training::Slope(curve(name)?)),
+        ("normalise_back", &[eps]) => Op::Training(Training::NormaliseBack { eps: scalar(keyed(eps, "eps")?)? }),
+        ("spread", &[width]) => Op::Training(Training::Spread { width: number(keyed(width, "width")?)? }),
+        ("scatter", &[rows]) => Op::Training(Training::Scatter { rows: number(keyed(rows, "rows")?)? }),
         _ => return Err(format!("`{name}[{}]` is no operation", attributes.join(","))),
     })
 }
@@ -131,6 +145,11 @@ fn curve(name: &str) -> Result<Curve, String> {
         let names: Vec<&str> = Curve::ALL.into_iter().map(Curve::name).collect();
         format!("`{name}` is no curve: there are {}", names.join(", "))
     })
+}
+
+fn surrogate(name: &str) -> Result<Surrogate, String> {
+    let names = || Surrogate::ALL.map(Surrogate::name).join(", ");
+    Surrogate::from_name(name).ok_or_else(|| format!("`{name}` is no surrogate: there are {}", names()))
 }
 
 /// The value of `key=value`.

@@ -8,6 +8,7 @@ use crate::membrane::Membrane;
 use crate::op::{Binary, Layout, Op, Perm, Scalar, Unary};
 use crate::ssa::{Output, Ssa};
 use crate::tensor::Tensor;
+use crate::training::{Surrogate, Training};
 use crate::types::{Code, Dim, Elem, Shape};
 use std::sync::Arc;
 
@@ -176,6 +177,41 @@ pub(crate) fn prompt() -> Graph {
     s.finish(&[("logits", y)])
 }
 
+/// Every operation that only training has.
+fn training() -> Graph {
+    let mut s = Sketch::new(Stage::Training);
+    let x = s.embedding();
+    let (tokens, logits) = (s.add(Op::Tokens, &[]), s.f32("table", &[16, 4]));
+    let reference = s.add(Op::Embed, &[tokens, logits]);
+    let halving = s.i32("halving", &[2]);
+    let channels = s.i32("channels", &[2]);
+    let eps = Scalar::new(EPS);
+    let mut add = |op: Training, args: &[Value]| s.add(Op::Training(op), args);
+    let targets = add(Training::Targets, &[]);
+    let mut y = add(Training::Level { most: 15 }, &[x]);
+    for kind in Surrogate::ALL {
+        y = add(Training::Step(kind), &[y]);
+        y = add(Training::Surrogate(kind), &[y]);
+    }
+    y = add(Training::Slope(Curve::GeluTanh), &[y]);
+    y = add(Training::Hold, &[y]);
+    let most = add(Training::Most, &[y]);
+    let y = add(Training::Repeat(Shape::rows(4)), &[most]);
+    let y = add(Training::Within { most: 15 }, &[x, y]);
+    let y = add(Training::NormaliseBack { eps }, &[x, y]);
+    let column = add(Training::Sum(Shape::rows(1)), &[y]);
+    let y = add(Training::PeakBack, &[y, column]);
+    let losses = [add(Training::Divergence, &[y, reference]), add(Training::CrossEntropy, &[y, targets])];
+    let back = add(Training::DivergenceBack, &[y, reference, losses[0]]);
+    let last = add(Training::CrossEntropyBack, &[back, targets, losses[1]]);
+    let scattered = add(Training::Scatter { rows: 16 }, &[tokens, last]);
+    let table = s.add(Op::Embed, &[tokens, scattered]);
+    let picked = s.add(Op::Pick, &[table, channels]);
+    let spread = s.add(Op::Training(Training::Spread { width: 4 }), &[picked, channels]);
+    let recency = s.add(Op::Training(Training::Recency), &[halving]);
+    s.finish(&[("loss", losses[0]), ("x", spread), ("recency", recency)])
+}
+
 /// Attention of every variant that has features.
 pub(crate) fn features(stage: Stage) -> Graph {
     let mut s = Sketch::new(stage);
@@ -184,7 +220,7 @@ pub(crate) fn features(stage: Stage) -> Graph {
     let y = s.add(Op::HeadMap, &[x, map]);
     let neuron = |code, steps, curve| match stage {
         Stage::Spiking => Op::Fire { code, steps, curve },
-        Stage::Imported | Stage::Tensor | Stage::Quantised => Op::Quant { code, steps, curve },
+        Stage::Imported | Stage::Tensor | Stage::Quantised | Stage::Training => Op::Quant { code, steps, curve },
     };
     let (gain, offset, narrow) = (s.f32("gain", &[6]), s.f32("offset", &[6]), s.f32("narrow", &[4]));
     let q = s.add(neuron(Code::Unary, 4, Curve::Relu), &[y, gain, offset, gain, offset]);
@@ -219,6 +255,7 @@ pub(crate) fn all() -> Vec<Graph> {
         prompt(),
         features(Stage::Quantised),
         features(Stage::Spiking),
+        training(),
     ]
 }
 
@@ -280,6 +317,7 @@ fn ordinal(op: &Op) -> usize {
         Op::Peak => 29,
         Op::Pick => 30,
         Op::HeadMap => 31,
+        Op::Training(_) => 32,
     }
 }
 
@@ -289,7 +327,7 @@ fn the_samples_have_every_operation() {
     let mut met: Vec<usize> = graphs.iter().flat_map(|graph| &graph.nodes).map(|node| ordinal(&node.op)).collect();
     met.sort_unstable();
     met.dedup();
-    assert_eq!(met, (0..32).collect::<Vec<usize>>());
+    assert_eq!(met, (0..33).collect::<Vec<usize>>());
 }
 
 #[test]
@@ -383,7 +421,11 @@ fn spaces_comments_and_missing_hashes_are_fine() {
 fn mistakes_are_told_with_their_place() {
     let cases = [
         ("snnc 1", "snnc 2", "1:6: this is version 2 of the text form, known is version 1"),
-        ("snnc 1 tensor", "snnc 1 tenser", "1:8: `tenser` is no stage: there are imported, tensor, quantised, spiking"),
+        (
+            "snnc 1 tensor",
+            "snnc 1 tenser",
+            "1:8: `tenser` is no stage: there are imported, tensor, quantised, spiking, training",
+        ),
         ("context=8", "context=4294967296", "1:23: a number below 2^32 was expected"),
         ("@b : f32[4]", "@b : f64[4]", "5:13: weights are f32, i32 or i8, here is `f64[4]`"),
         ("@b : f32[4]", "@b : f32[4,4,4,4,4,4]", "5:13: shapes have at most 5 sizes"),

@@ -67,8 +67,9 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
         Op::Embed => one(embed(seen, form)),
         // A settled train is its synapse's sum; channels that are picked are only moved.
         Op::Tokens | Op::Positions | Op::Weight(_) | Op::Settle | Op::Pick => one(Tally::default()),
-        // Such a program is raised before it is run.
-        Op::Unary(_)
+        // Such a program is raised before it is run, or runs in training only.
+        Op::Training(_)
+        | Op::Unary(_)
         | Op::Binary(Binary::Sub | Binary::Pow | Binary::Min | Binary::Max)
         | Op::Causal { .. }
         | Op::Where

@@ -13,7 +13,7 @@ mod count;
 pub mod parts;
 
 pub use activity::{Activity, Rate};
-pub use parts::{Part, Place, parts};
+pub use parts::{Part, Place, is_part, parts};
 
 use snnc_ir::events::Events;
 use snnc_ir::{Graph, Op, Type, Value};

@@ -170,7 +170,7 @@ fn is_between(graph: &Graph, value: Value) -> bool {
 }
 
 /// Whether a value is a part of what a projection gives, or the sum of parts; the residual stream is neither.
-fn is_part(graph: &Graph, value: Value) -> bool {
+pub fn is_part(graph: &Graph, value: Value) -> bool {
     let node = graph.node(value);
     let whole = matches!(node.op, Op::Affine | Op::Pick | Op::Linear(_) | Op::Binary(Binary::Mul));
     whole || node.op == Op::Binary(Binary::Add) && node.args.iter().all(|arg| is_part(graph, *arg))

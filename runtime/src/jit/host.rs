@@ -364,7 +364,7 @@ fn finite(yes: bool) -> Result<(), Fault> {
 }
 
 /// The kernels know nothing of the IR, so they have names of their own for these.
-fn dense_curve(curve: Curve) -> kernels::Curve {
+pub(crate) fn dense_curve(curve: Curve) -> kernels::Curve {
     match curve {
         Curve::Identity => kernels::Curve::Identity,
         Curve::Relu => kernels::Curve::Relu,

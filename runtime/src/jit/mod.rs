@@ -23,6 +23,7 @@ use crate::prices::Prices;
 use crate::program::Options;
 use crate::session::{Machine, Rows, Span};
 use crate::state::Slot;
+pub(crate) use host::dense_curve;
 use host::{Fault, Prepared};
 pub(crate) use memory::cast;
 use memory::{Arena, Code, Record, Run, Tally};

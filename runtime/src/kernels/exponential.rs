@@ -23,7 +23,7 @@ pub(super) fn exponentials(row: &mut [f32]) {
 }
 
 #[inline(always)]
-fn exponential(x: f32) -> f32 {
+pub(super) fn exponential(x: f32) -> f32 {
     let magnitude = x.to_bits() & 0x7fff_ffff;
     let far = if x > -104.0 { x } else { -104.0 };
     // SAFETY: `far` is at most 0 and at least -104, so this is from -151 to 0. Test: `exponential_is_libm`.

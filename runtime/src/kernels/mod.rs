@@ -25,6 +25,7 @@ mod sums;
 #[cfg(test)]
 mod tests;
 mod vectors;
+mod whole;
 
 pub use coincidence::{Coincided, Coincidence, Columns, words};
 pub use elementwise::Curve;
@@ -33,6 +34,7 @@ pub use neuron::{Bend, Code, Fired, Level, Neuron, Potential};
 pub use product::{OUTPUTS, Panels};
 pub use ssa::{Scratch, Ssa, SsaCount};
 pub use sums::{Sum, Sums};
+pub use whole::{Axis, Map, Matrix, Zip, multiply};
 
 /// The environment variable that names the instruction set to use.
 pub const ISA_VARIABLE: &str = "SNNC_ISA";
@@ -258,6 +260,41 @@ kernels! {
 
     /// Spikes of `levels[n * d]`, one plane a timestep: `planes[steps][n * d]`.
     fn spikes_of_levels[L: Level](levels: &[L], code: Code, steps: u16, planes: &mut [i8]) = neuron::spell;
+
+    // --- training ---
+
+    /// A function of every number on its own.
+    fn map(map: Map, x: &[f32], y: &mut [f32]) = whole::map;
+
+    /// `y = f(a, b)` over axes whose steps are those of `a` and `b`.
+    fn zip(kind: Zip, a: &[f32], b: &[f32], axes: &[Axis], y: &mut [f32]) = whole::zip;
+
+    /// `y = sum of x` over axes whose steps are those of `x` and `y`.
+    fn sum(x: &[f32], axes: &[Axis], y: &mut [f32]) = whole::sum;
+
+    /// `y[n, d] = x[n, d] * gain[d] + offset[d]`.
+    fn affine_f32(x: &[f32], gain: &[f32], offset: &[f32], y: &mut [f32]) = whole::affine;
+
+    /// The largest of every row.
+    fn largest(x: &[f32], width: usize, y: &mut [f32]) = whole::largest;
+
+    /// Rows to probabilities.
+    fn softmax(x: &[f32], width: usize, y: &mut [f32]) = whole::softmax;
+
+    /// The gradient of `normalise` by `x`.
+    fn normalise_back(x: &[f32], c: &[f32], width: usize, eps: f32, out: &mut [f32]) = whole::normalise_back;
+
+    /// Mean Kullback-Leibler divergence of logits `q` from logits `p`, in nats.
+    fn divergence(q: &[f32], p: &[f32], width: usize) -> f32 = whole::divergence;
+
+    /// Its gradient by `q`, times as many rows as there are and `scale`.
+    fn divergence_back(q: &[f32], p: &[f32], width: usize, scale: f32, out: &mut [f32]) = whole::divergence_back;
+
+    /// Mean negative log likelihood of targets, in nats; NaN where one is outside.
+    fn cross_entropy(logits: &[f32], targets: &[i32], width: usize) -> f32 = whole::cross_entropy;
+
+    /// Its gradient, times as many rows as there are and `scale`.
+    fn cross_entropy_back(logits: &[f32], targets: &[i32], width: usize, scale: f32, out: &mut [f32]) = whole::cross_entropy_back;
 
     // --- spiking attention ---
 

@@ -1,0 +1,90 @@
+//! Whether a network recalls: a pair of tokens is put into a text, its first token comes again later, and the second should
+//! be predicted. Perplexity hardly sees this, and attention with a fading memory may lose it.
+//!
+//! Pairs are drawn with a seed from the ids of the text itself, so that they are tokens the network knows. What counts is by
+//! how much the logarithm of the second token's probability is higher than in the same text without the pair.
+
+use crate::Complaints;
+use crate::evaluate::{best, log_sum_exp, logits_of};
+use snnc_ir::Diagnostic;
+use snnc_runtime::sample::SplitMix64;
+use snnc_runtime::{Program, Rows, Session};
+use std::sync::Arc;
+
+/// Tokens from a pair to the question.
+const DISTANCES: [usize; 5] = [4, 16, 64, 192, 768];
+
+/// Texts a distance.
+const TRIALS: usize = 32;
+
+const SEED: u64 = 0x5eed_0000_cafe;
+
+/// What one network makes of pairs at one distance.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recalled {
+    pub distance: usize,
+    /// By how much the pair raises the logarithm of the second token's probability, in nats.
+    pub gain: f64,
+    /// How often the second token is the best guess.
+    pub right: f64,
+}
+
+/// Recall at every distance that fits the program's context and the text.
+///
+/// # Errors
+/// What the program cannot run.
+pub fn recall(program: &Arc<Program>, ids: &[u32]) -> Result<Vec<Recalled>, Complaints> {
+    let one = |e: Diagnostic| vec![e];
+    let output = logits_of(program.graph()).map_err(one)?;
+    let room = (program.graph().context as usize).min(ids.len());
+    let mut session = Session::new(program.clone());
+    let mut random = SplitMix64(SEED);
+    let mut all = Vec::new();
+    // Some text before the pair, the pair, the distance.
+    for distance in DISTANCES.into_iter().filter(|distance| distance + 8 <= room) {
+        let before = (room - distance - 2).min(16);
+        let length = before + distance + 1;
+        let (mut gain, mut right) = (0.0, 0usize);
+        for _ in 0..TRIALS {
+            let mut draw = |count: usize| (random.bits() % count.max(1) as u64) as usize;
+            let start = draw(ids.len() - length + 1);
+            let [first, second] = [draw(ids.len()), draw(ids.len())].map(|at| ids[at]);
+            let mut text = ids[start..start + length].to_vec();
+            text[length - 1] = first;
+            let mut ask = |text: &[u32]| -> Result<(f64, bool), Complaints> {
+                session.reset();
+                let outputs = session.forward(text, Rows::Last).map_err(one)?;
+                let row = outputs.f32(&output).unwrap_or(&[]);
+                let logit = row.get(second as usize).copied().unwrap_or(f32::NEG_INFINITY);
+                Ok((f64::from(logit) - log_sum_exp(row), best(row) == second as usize))
+            };
+            let (without, _) = ask(&text)?;
+            (text[before], text[before + 1]) = (first, second);
+            let (with, found) = ask(&text)?;
+            gain += with - without;
+            right += usize::from(found);
+        }
+        all.push(Recalled { distance, gain: gain / TRIALS as f64, right: right as f64 / TRIALS as f64 });
+    }
+    Ok(all)
+}
+
+/// The same as data.
+pub fn json(recalled: &[Recalled]) -> serde_json::Value {
+    let one = |r: &Recalled| serde_json::json!({ "distance": r.distance, "gain": r.gain, "right": r.right });
+    recalled.iter().map(one).collect()
+}
+
+/// A line for every distance, beside the dense network where there is one.
+pub fn table(own: &[Recalled], dense: Option<&[Recalled]>) -> String {
+    let mut text = String::from("recall of a pair seen earlier        gain, nats     right\n");
+    for (i, recalled) in own.iter().enumerate() {
+        text +=
+            &format!("{:>5} tokens ago {:>30.3} {:>8.1} %", recalled.distance, recalled.gain, 100.0 * recalled.right);
+        if let Some(dense) = dense.and_then(|dense| dense.get(i)) {
+            text += &format!("  (dense {:.3}, {:.1} %)", dense.gain, 100.0 * dense.right);
+        }
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,496 @@
+//! What a network in training has beside the operations of an imported one: losses, what rounds but is differentiated as
+//! if it did not, derivatives, and the transposes of what has no transpose of its own.
+//!
+//! A graph of stage `training` is run on one window of text, whole: a value is a tensor in f32, time is collapsed or unrolled,
+//! and nothing is kept between calls. The gradient pass (`snnc-passes`) takes such graphs and makes such graphs.
+
+use crate::curve::Curve;
+use crate::eval::{Array, Content, Real, row_sum};
+use crate::infer::broadcast;
+use crate::op::Scalar;
+use crate::ssa::meaning::HALVINGS;
+use crate::types::{Dim, Elem, Shape, Type};
+use std::fmt;
+
+/// What stands in for the derivative of a step, with `x` the distance from the threshold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Surrogate {
+    /// `1 / (1 + (pi x)^2)` (Fang et al. 2021, with alpha = 2)
+    #[default]
+    Arctan,
+    /// `1 / (1 + 25 |x|)^2` (Zenke and Ganguli 2018)
+    FastSigmoid,
+    /// `max(0, 1 - |x|)` (Bellec et al. 2018)
+    Triangle,
+    /// `1` where `|x| < 1/2`, else 0 (Wu et al. 2018)
+    Rectangle,
+}
+
+impl Surrogate {
+    pub const ALL: [Surrogate; 4] =
+        [Surrogate::Arctan, Surrogate::FastSigmoid, Surrogate::Triangle, Surrogate::Rectangle];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Surrogate::Arctan => "arctan",
+            Surrogate::FastSigmoid => "fast_sigmoid",
+            Surrogate::Triangle => "triangle",
+            Surrogate::Rectangle => "rectangle",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|surrogate| surrogate.name() == name)
+    }
+
+    pub fn at<R: Real>(self, x: R) -> R {
+        let one = R::from_f64(1.0);
+        let far = if x < R::ZERO { R::ZERO - x } else { x };
+        match self {
+            Surrogate::Arctan => {
+                let y = R::from_f64(std::f64::consts::PI) * x;
+                one / (one + y * y)
+            }
+            Surrogate::FastSigmoid => {
+                let y = one + R::from_f64(25.0) * far;
+                one / (y * y)
+            }
+            Surrogate::Triangle => {
+                if far < one {
+                    one - far
+                } else {
+                    R::ZERO
+                }
+            }
+            Surrogate::Rectangle => {
+                if far < R::from_f64(0.5) {
+                    one
+                } else {
+                    R::ZERO
+                }
+            }
+        }
+    }
+}
+
+/// An operation that only training has. `c` is the gradient of the loss by the result of the operation that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Training {
+    /// `i32[tokens]`: the token that follows each of this call's.
+    Targets,
+    /// Sums over what broadcasting has spread: the result has this shape, which broadcasts to the operand's.
+    Sum(Shape),
+    /// The operand spread to this shape by broadcasting: the transpose of `sum`.
+    Repeat(Shape),
+    /// The nearest level, ties away from zero, at most `most` either way. Its derivative is taken to be 1 where nothing is
+    /// clipped.
+    Level { most: u32 },
+    /// `(x, c)`: `c` where `Level` does not clip `x`, else 0.
+    Within { most: u32 },
+    /// 1 where the operand is not negative, else 0. Its derivative is taken to be the surrogate.
+    Step(Surrogate),
+    /// The surrogate at the operand.
+    Surrogate(Surrogate),
+    /// The curve's derivative at the operand.
+    Slope(Curve),
+    /// The operand, taken to be a constant.
+    Hold,
+    /// The largest of a row, innermost size 1, taken to be a constant.
+    Most,
+    /// `(x, c)`: the gradient by `x` of `normalise`.
+    NormaliseBack { eps: Scalar },
+    /// `(x, c f32[tokens,1])`: the gradient by `x` of `peak`: it goes to the first of a row's largest magnitudes.
+    PeakBack,
+    /// `(c f32[tokens,k], channels i32[k]) -> f32[tokens,width]`: the gradient of `pick`.
+    Spread { width: u32 },
+    /// `(ids i32[tokens], c f32[tokens,d]) -> f32[rows,d]`: the gradient by the table of `embed`.
+    Scatter { rows: u32 },
+    /// `(halving i32[heads]) -> f32[heads,tokens,tokens]`: `2^-(floor(i / h) - floor(j / h))` for query `i` and key `j <= i`
+    /// of a head whose memory halves every `h` tokens (0: never); 0 for later keys and after 16 halvings.
+    Recency,
+    /// `(logits, reference) -> f32[1]`: Kullback-Leibler divergence of the prediction `logits` from `reference`, in nats, mean
+    /// over tokens.
+    Divergence,
+    /// `(logits, reference, c f32[1])`: its gradient by `logits`.
+    DivergenceBack,
+    /// `(logits, targets i32[tokens]) -> f32[1]`: the negative log likelihood of the targets, in nats, mean over tokens.
+    CrossEntropy,
+    /// `(logits, targets, c f32[1])`: its gradient by `logits`.
+    CrossEntropyBack,
+}
+
+impl Training {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Training::Targets => "targets",
+            Training::Sum(_) => "sum",
+            Training::Repeat(_) => "repeat",
+            Training::Level { .. } => "level",
+            Training::Within { .. } => "within",
+            Training::Step(_) => "step",
+            Training::Surrogate(_) => "surrogate",
+            Training::Slope(_) => "slope",
+            Training::Hold => "hold",
+            Training::Most => "most",
+            Training::NormaliseBack { .. } => "normalise_back",
+            Training::PeakBack => "peak_back",
+            Training::Spread { .. } => "spread",
+            Training::Scatter { .. } => "scatter",
+            Training::Recency => "recency",
+            Training::Divergence => "divergence",
+            Training::DivergenceBack => "divergence_back",
+            Training::CrossEntropy => "cross_entropy",
+            Training::CrossEntropyBack => "cross_entropy_back",
+        }
+    }
+
+    /// Operations without attributes.
+    pub(crate) const PLAIN: [Training; 9] = [
+        Training::Targets,
+        Training::Hold,
+        Training::Most,
+        Training::PeakBack,
+        Training::Recency,
+        Training::Divergence,
+        Training::DivergenceBack,
+        Training::CrossEntropy,
+        Training::CrossEntropyBack,
+    ];
+
+    pub(crate) fn arity(&self) -> usize {
+        match self {
+            Training::Targets => 0,
+            Training::Sum(_)
+            | Training::Repeat(_)
+            | Training::Level { .. }
+            | Training::Step(_)
+            | Training::Surrogate(_)
+            | Training::Slope(_)
+            | Training::Hold
+            | Training::Most
+            | Training::Recency => 1,
+            Training::Within { .. }
+            | Training::NormaliseBack { .. }
+            | Training::PeakBack
+            | Training::Spread { .. }
+            | Training::Scatter { .. }
+            | Training::Divergence
+            | Training::CrossEntropy => 2,
+            Training::DivergenceBack | Training::CrossEntropyBack => 3,
+        }
+    }
+}
+
+impl fmt::Display for Training {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Training::Sum(shape) | Training::Repeat(shape) => write!(f, "{shape}"),
+            Training::Level { most } | Training::Within { most } => write!(f, "[{most}]"),
+            Training::Step(kind) | Training::Surrogate(kind) => write!(f, "[{}]", kind.name()),
+            Training::Slope(curve) => write!(f, "[{}]", curve.name()),
+            Training::NormaliseBack { eps } => write!(f, "[eps={:?}]", eps.get()),
+            Training::Spread { width } => write!(f, "[width={width}]"),
+            Training::Scatter { rows } => write!(f, "[rows={rows}]"),
+            Training::Targets
+            | Training::Hold
+            | Training::Most
+            | Training::PeakBack
+            | Training::Recency
+            | Training::Divergence
+            | Training::DivergenceBack
+            | Training::CrossEntropy
+            | Training::CrossEntropyBack => Ok(()),
+        }
+    }
+}
+
+/// The most that a level may be: integers up to there are exact in f32.
+pub const LEVEL_MAX: u32 = 1 << 23;
+
+pub(crate) fn infer(op: Training, args: &[Type]) -> Result<Type, String> {
+    let real = |i: usize| match args[i] {
+        Type::Still { elem: Elem::F32, shape } => Ok(shape),
+        other => Err(format!("operand {} should be an f32 still, it is {other}", i + 1)),
+    };
+    let integers = |i: usize, shape: Shape| match args[i] {
+        ty if ty == Type::still(Elem::I32, shape) => Ok(()),
+        other => Err(format!("operand {} should be i32{shape}, it is {other}", i + 1)),
+    };
+    let equal = |i: usize| {
+        if args[i] == args[0] {
+            Ok(())
+        } else {
+            Err(format!("operand {} should be {}, it is {}", i + 1, args[0], args[i]))
+        }
+    };
+    let rows = |i: usize| {
+        let shape = real(i)?;
+        shape.row_width().ok_or_else(|| format!("[tokens,width] was expected, here is {shape}"))
+    };
+    let tokens = Shape::new(&[Dim::Tokens]);
+    let one = Shape::fixed(&[1]);
+    let f32_of = |shape| Ok(Type::still(Elem::F32, shape));
+    let single = |i: usize| match real(i)? {
+        shape if shape == one => Ok(()),
+        shape => Err(format!("operand {} should be f32[1], it has shape {shape}", i + 1)),
+    };
+    match op {
+        Training::Targets => Ok(Type::still(Elem::I32, tokens)),
+        Training::Sum(to) => {
+            let from = real(0)?;
+            match broadcast(to, from) {
+                Ok(all) if all == from => f32_of(to),
+                _ => Err(format!("{to} does not broadcast to {from}")),
+            }
+        }
+        Training::Repeat(to) => match broadcast(real(0)?, to) {
+            Ok(all) if all == to => f32_of(to),
+            _ => Err(format!("{} does not broadcast to {to}", real(0)?)),
+        },
+        Training::Level { most } | Training::Within { most } => {
+            if !(1..=LEVEL_MAX).contains(&most) {
+                return Err(format!("levels up to 1 to {LEVEL_MAX} are possible, here is {most}"));
+            }
+            if let Training::Within { .. } = op {
+                equal(1)?;
+            }
+            real(0).and_then(f32_of)
+        }
+        Training::Step(_) | Training::Surrogate(_) | Training::Slope(_) | Training::Hold => real(0).and_then(f32_of),
+        Training::Most => {
+            let mut dims = real(0)?.dims().to_vec();
+            *dims.last_mut().ok_or("a scalar has no innermost axis")? = Dim::Fixed(1);
+            f32_of(Shape::new(&dims))
+        }
+        Training::NormaliseBack { .. } => {
+            rows(0)?;
+            equal(1)?;
+            Ok(args[0])
+        }
+        Training::PeakBack => {
+            rows(0)?;
+            if rows(1)? != 1 {
+                return Err(format!("one number a token was expected, here is {}", args[1]));
+            }
+            Ok(args[0])
+        }
+        Training::Spread { width } => {
+            integers(1, Shape::fixed(&[rows(0)?]))?;
+            f32_of(Shape::rows(width as usize))
+        }
+        Training::Scatter { rows: count } => {
+            integers(0, tokens)?;
+            f32_of(Shape::new(&[Dim::Fixed(count), Dim::Fixed(rows(1)? as u32)]))
+        }
+        Training::Recency => match args[0] {
+            Type::Still { elem: Elem::I32, shape } if shape.rank() == 1 && shape.width().is_some() => {
+                f32_of(Shape::new(&[shape.dims()[0], Dim::Tokens, Dim::Tokens]))
+            }
+            other => Err(format!("i32[heads] was expected, here is {other}")),
+        },
+        Training::Divergence | Training::DivergenceBack => {
+            rows(0)?;
+            equal(1)?;
+            if op == Training::Divergence {
+                return f32_of(one);
+            }
+            single(2)?;
+            Ok(args[0])
+        }
+        Training::CrossEntropy | Training::CrossEntropyBack => {
+            rows(0)?;
+            integers(1, tokens)?;
+            if op == Training::CrossEntropy {
+                return f32_of(one);
+            }
+            single(2)?;
+            Ok(args[0])
+        }
+    }
+}
+
+/// The result of `op` as `sizes`; `targets` are what `Targets` gives. Errors are of ids outside a table.
+pub(crate) fn eval<R: Real>(
+    op: Training,
+    args: &[&Array<R>],
+    sizes: &[usize],
+    targets: &[u32],
+) -> Result<Content<R>, String> {
+    let map = |f: &dyn Fn(R) -> R| Content::Real(args[0].reals().iter().map(|&x| f(x)).collect());
+    let one = R::from_f64(1.0);
+    let inside = |id: i32, count: usize| {
+        usize::try_from(id).ok().filter(|&id| id < count).ok_or_else(|| format!("id {id} is outside {count} rows"))
+    };
+    Ok(match op {
+        Training::Targets => Content::Int(targets.iter().map(|&id| id as i32).collect()),
+        Training::Sum(_) => Content::Real(sum_to(args[0], sizes)),
+        Training::Repeat(_) => Content::Real(crate::eval::spread(sizes, &[args[0]], |x| x[0])),
+        Training::Level { most } => map(&|x| R::from_i32(crate::eval::level(x, most as i32))),
+        Training::Within { most } => {
+            let end = R::from_f64(f64::from(most) + 0.5);
+            let keep = |(&x, &c): (&R, &R)| if x < end && R::ZERO - end < x { c } else { R::ZERO };
+            Content::Real(args[0].reals().iter().zip(args[1].reals()).map(keep).collect())
+        }
+        Training::Step(_) => map(&|x| if x < R::ZERO { R::ZERO } else { one }),
+        Training::Surrogate(kind) => map(&|x| kind.at(x)),
+        Training::Slope(curve) => map(&|x| curve.slope(x)),
+        Training::Hold => map(&|x| x),
+        Training::Most => {
+            let width = args[0].sizes.last().copied().unwrap_or(1).max(1);
+            let most = |row: &[R]| row[1..].iter().fold(row[0], |a, &b| if a < b { b } else { a });
+            Content::Real(args[0].reals().chunks_exact(width).map(most).collect())
+        }
+        Training::NormaliseBack { eps } => {
+            let width = args[0].sizes[1];
+            let pairs = args[0].reals().chunks_exact(width).zip(args[1].reals().chunks_exact(width));
+            Content::Real(pairs.flat_map(|(x, c)| normalise_back(x, c, R::from_f32(eps.get()))).collect())
+        }
+        Training::PeakBack => {
+            let rows = args[0].reals().chunks_exact(args[0].sizes[1]).zip(args[1].reals());
+            Content::Real(rows.flat_map(|(x, &c)| peak_back(x, c)).collect())
+        }
+        Training::Spread { width } => {
+            let k = args[0].sizes[1];
+            let mut out = vec![R::ZERO; sizes[0] * width as usize];
+            for (out, c) in out.chunks_exact_mut(width as usize).zip(args[0].reals().chunks_exact(k)) {
+                for (&c, &at) in c.iter().zip(args[1].ints()) {
+                    let at = inside(at, width as usize)?;
+                    out[at] = out[at] + c;
+                }
+            }
+            Content::Real(out)
+        }
+        Training::Scatter { rows } => {
+            let width = sizes[1];
+            let mut out = vec![R::ZERO; sizes[0] * width];
+            for (&id, c) in args[0].ints().iter().zip(args[1].reals().chunks_exact(width)) {
+                let at = inside(id, rows as usize)? * width;
+                out[at..at + width].iter_mut().zip(c).for_each(|(out, &c)| *out = *out + c);
+            }
+            Content::Real(out)
+        }
+        Training::Recency => {
+            let n = sizes[1];
+            let at = |h: i32, i: usize, j: usize| R::from_f32(recency(h, i, j));
+            let heads = args[0].ints().iter();
+            Content::Real(heads.flat_map(|&h| (0..n * n).map(move |at_| at(h, at_ / n, at_ % n))).collect())
+        }
+        Training::Divergence => {
+            let (p, q) = (args[1], args[0]);
+            let width = q.sizes[1];
+            let rows = p.reals().chunks_exact(width).zip(q.reals().chunks_exact(width));
+            let each: Vec<R> = rows.map(|(p, q)| divergence(p, q)).collect();
+            Content::Real(vec![row_sum(&each) / R::from_i32(each.len() as i32)])
+        }
+        Training::DivergenceBack => {
+            let width = sizes[1];
+            let scale = args[2].reals()[0] / R::from_i32(sizes[0] as i32);
+            let rows = args[1].reals().chunks_exact(width).zip(args[0].reals().chunks_exact(width));
+            let back = |(p, q): (&[R], &[R])| {
+                let pairs = softmax(q).into_iter().zip(softmax(p));
+                pairs.map(|(q, p)| (q - p) * scale).collect::<Vec<R>>()
+            };
+            Content::Real(rows.flat_map(back).collect())
+        }
+        Training::CrossEntropy => {
+            let width = args[0].sizes[1];
+            let mut each = Vec::new();
+            for (row, &target) in args[0].reals().chunks_exact(width).zip(args[1].ints()) {
+                each.push(log_sum_exp(row) - row[inside(target, width)?]);
+            }
+            Content::Real(vec![row_sum(&each) / R::from_i32(each.len() as i32)])
+        }
+        Training::CrossEntropyBack => {
+            let width = sizes[1];
+            let scale = args[2].reals()[0] / R::from_i32(sizes[0] as i32);
+            let mut out = Vec::with_capacity(sizes[0] * width);
+            for (row, &target) in args[0].reals().chunks_exact(width).zip(args[1].ints()) {
+                let target = inside(target, width)?;
+                let all = softmax(row).into_iter().enumerate();
+                out.extend(all.map(|(i, q)| if i == target { (q - one) * scale } else { q * scale }));
+            }
+            Content::Real(out)
+        }
+    })
+}
+
+/// The weight of key `j` for query `i` where memory halves every `h` tokens (0: never): 0 for later keys.
+pub fn recency(h: i32, i: usize, j: usize) -> f32 {
+    if j > i {
+        return 0.0;
+    }
+    match usize::try_from(h) {
+        Ok(h) if h > 0 && i / h - j / h >= HALVINGS => 0.0,
+        Ok(h) if h > 0 => 1.0 / (1u32 << (i / h - j / h)) as f32,
+        Ok(_) | Err(_) => 1.0,
+    }
+}
+
+fn sum_to<R: Real>(x: &Array<R>, sizes: &[usize]) -> Vec<R> {
+    let mut out = vec![R::ZERO; sizes.iter().product()];
+    let missing = x.sizes.len() - sizes.len();
+    for (flat, &value) in x.reals().iter().enumerate() {
+        let (mut rest, mut at, mut stride) = (flat, 0, 1);
+        for axis in (0..x.sizes.len()).rev() {
+            let index = rest % x.sizes[axis];
+            rest /= x.sizes[axis];
+            if axis >= missing {
+                let size = sizes[axis - missing];
+                at += if size == 1 { 0 } else { index * stride };
+                stride *= size;
+            }
+        }
+        out[at] = out[at] + value;
+    }
+    out
+}
+
+/// With `y` the row normalised and `s` its inverse deviation: `s (c - mean(c) - y mean(c y))`.
+fn normalise_back<R: Real>(x: &[R], c: &[R], eps: R) -> Vec<R> {
+    let d = R::from_i32(x.len() as i32);
+    let mean = row_sum(x) / d;
+    let centred: Vec<R> = x.iter().map(|&x| x - mean).collect();
+    let squares: Vec<R> = centred.iter().map(|&c| c * c).collect();
+    let inverse = R::from_i32(1) / (row_sum(&squares) / d + eps).sqrt();
+    let y: Vec<R> = centred.iter().map(|&c| c * inverse).collect();
+    let mean_c = row_sum(c) / d;
+    let products: Vec<R> = y.iter().zip(c).map(|(&y, &c)| y * c).collect();
+    let mean_cy = row_sum(&products) / d;
+    y.iter().zip(c).map(|(&y, &c)| inverse * (c - mean_c - y * mean_cy)).collect()
+}
+
+fn peak_back<R: Real>(x: &[R], c: R) -> Vec<R> {
+    let magnitude = |x: R| if x < R::ZERO { R::ZERO - x } else { x };
+    let mut out = vec![R::ZERO; x.len()];
+    let first = (0..x.len()).fold(0, |best, i| if magnitude(x[best]) < magnitude(x[i]) { i } else { best });
+    if magnitude(x[first]) > R::ZERO {
+        out[first] = if x[first] < R::ZERO { R::ZERO - c } else { c };
+    }
+    out
+}
+
+fn most<R: Real>(row: &[R]) -> R {
+    row[1..].iter().fold(row[0], |a, &b| if a < b { b } else { a })
+}
+
+fn softmax<R: Real>(row: &[R]) -> Vec<R> {
+    let most = most(row);
+    let e: Vec<R> = row.iter().map(|&x| (x - most).exp()).collect();
+    let sum = row_sum(&e);
+    e.into_iter().map(|e| e / sum).collect()
+}
+
+fn log_sum_exp<R: Real>(row: &[R]) -> R {
+    let most = most(row);
+    let e: Vec<R> = row.iter().map(|&x| (x - most).exp()).collect();
+    most + row_sum(&e).ln()
+}
+
+/// `sum p (log p - log q)` of the rows' softmax.
+fn divergence<R: Real>(p: &[R], q: &[R]) -> R {
+    let (sum_p, sum_q) = (log_sum_exp(p), log_sum_exp(q));
+    let term = |(&p, &q): (&R, &R)| (p - sum_p).exp() * ((p - sum_p) - (q - sum_q));
+    let terms: Vec<R> = p.iter().zip(q).map(term).collect();
+    row_sum(&terms)
+}

@@ -1,0 +1,294 @@
+//! Gradients of a loss by parameters, as a graph: reverse mode, one arm an operation.
+//!
+//! Law: for every operation `y = f(x)` that is smooth, what its arm adds is `c df/dx`, with `c` the gradient of the loss by
+//! `y`. Operations that round or jump have a stated stand-in for their derivative (`snnc_ir::training`). The result is a graph
+//! of the same stage with an output more for each parameter; nothing is computed here, and what no parameter needs gets no
+//! gradient.
+
+use snnc_ir::op::Perm;
+use snnc_ir::training::Training;
+use snnc_ir::{Binary, Builder, Diagnostic, Dim, Graph, Node, Op, Shape, Stage, Tensor, Unary, Value};
+use std::sync::Arc;
+
+/// The output that is differentiated.
+pub const LOSS: &str = "loss";
+
+/// What the output with the gradient by a weight is called.
+pub fn gradient_of(name: &str) -> String {
+    format!("gradient {name}")
+}
+
+/// The graph with the gradients of its output `loss`, `f32[1]`, by the weights of these names.
+///
+/// # Errors
+/// No such loss or weight; a weight that the loss does not depend on; an operation between them that has no derivative.
+pub fn gradient(graph: &Graph, parameters: &[String]) -> Result<Graph, Vec<Diagnostic>> {
+    assert_eq!(graph.stage, Stage::Training, "gradients are of networks in training");
+    let loss = graph.output(LOSS).filter(|&loss| graph.ty(loss).shape() == Shape::fixed(&[1]));
+    let loss = loss.ok_or_else(|| vec![Diagnostic::new("", "the graph has no output `loss` of one number")])?;
+    let wanted = parameters.iter().map(|name| weight_named(graph, name)).collect::<Result<Vec<Value>, _>>();
+    let wanted = wanted.map_err(|e| vec![e])?;
+    let needs = dependants(graph, &wanted);
+    let mut tape = Tape::copy(graph).map_err(|e| vec![e])?;
+    let mut gradients: Vec<Option<Value>> = vec![None; graph.nodes.len()];
+    gradients[loss.index()] = Some(tape.one());
+    let mut errors = Vec::new();
+    for (value, node) in graph.iter().rev().filter(|(value, _)| needs[value.index()]) {
+        let Some(c) = gradients[value.index()] else { continue };
+        let origin = graph.origin(value);
+        for (i, arg) in node.args.iter().enumerate().filter(|(_, arg)| needs[arg.index()]) {
+            match tape.at(origin, value).by(node, i, c).and_then(|part| tape.sum(gradients[arg.index()], part)) {
+                Ok(sum) => gradients[arg.index()] = sum,
+                Err(error) => errors.push(error),
+            }
+        }
+    }
+    let mut outputs: Vec<(String, Value)> =
+        graph.outputs.iter().map(|(name, value)| (name.clone(), tape.map[value.index()])).collect();
+    for (name, value) in parameters.iter().zip(&wanted) {
+        match gradients[value.index()] {
+            Some(gradient) => outputs.push((gradient_of(name), gradient)),
+            None => errors.push(Diagnostic::new(format!("@{name}"), "the loss does not depend on it")),
+        }
+    }
+    if errors.is_empty() { Ok(tape.builder.finish(outputs)) } else { Err(errors) }
+}
+
+fn weight_named(graph: &Graph, name: &str) -> Result<Value, Diagnostic> {
+    let found = graph.iter().find(|(value, _)| graph.constant(*value).is_some_and(|weight| weight.name == name));
+    found.map(|(value, _)| value).ok_or_else(|| Diagnostic::new(format!("@{name}"), "there is no weight of this name"))
+}
+
+/// Whether a value depends on any of `sources`.
+fn dependants(graph: &Graph, sources: &[Value]) -> Vec<bool> {
+    let mut needs = vec![false; graph.nodes.len()];
+    sources.iter().for_each(|source| needs[source.index()] = true);
+    for (value, node) in graph.iter() {
+        needs[value.index()] |= node.args.iter().any(|arg| needs[arg.index()]);
+    }
+    needs
+}
+
+/// The graph with its gradients in the making.
+struct Tape {
+    builder: Builder,
+    /// By value of the graph.
+    map: Vec<Value>,
+    /// Of the operation whose gradient is being made.
+    origin: String,
+    /// Its result.
+    result: Value,
+}
+
+impl Tape {
+    fn copy(graph: &Graph) -> Result<Self, Diagnostic> {
+        let mut builder = Builder::new(Stage::Training, graph.context);
+        let mut map: Vec<Value> = Vec::with_capacity(graph.nodes.len());
+        for (value, node) in graph.iter() {
+            let args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
+            map.push(match node.op {
+                Op::Weight(id) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
+                op => builder.add(op, &args, graph.origin(value))?,
+            });
+        }
+        Ok(Self { builder, map, origin: String::new(), result: Value(0) })
+    }
+
+    /// The gradient of the loss by itself.
+    fn one(&mut self) -> Value {
+        self.builder.weight("one", Arc::new(Tensor::f32(&[1], vec![1.0])))
+    }
+
+    fn at(&mut self, origin: &str, result: Value) -> &mut Self {
+        self.origin = origin.to_string();
+        self.result = self.map[result.index()];
+        self
+    }
+
+    fn add(&mut self, op: Op, args: &[Value]) -> Result<Value, Diagnostic> {
+        self.builder.add(op, args, &self.origin)
+    }
+
+    fn training(&mut self, op: Training, args: &[Value]) -> Result<Value, Diagnostic> {
+        self.add(Op::Training(op), args)
+    }
+
+    fn mul(&mut self, a: Value, b: Value) -> Result<Value, Diagnostic> {
+        self.add(Op::Binary(Binary::Mul), &[a, b])
+    }
+
+    fn neg(&mut self, a: Value) -> Result<Value, Diagnostic> {
+        self.add(Op::Unary(Unary::Neg), &[a])
+    }
+
+    fn shape(&self, value: Value) -> Shape {
+        self.builder.ty(value).shape()
+    }
+
+    /// What broadcasting has spread is summed, so that `c` has the shape of `like`.
+    fn reduce(&mut self, c: Value, like: Value) -> Result<Value, Diagnostic> {
+        let shape = self.shape(like);
+        if self.shape(c) == shape { Ok(c) } else { self.training(Training::Sum(shape), &[c]) }
+    }
+
+    fn sum(&mut self, known: Option<Value>, part: Option<Value>) -> Result<Option<Value>, Diagnostic> {
+        match (known, part) {
+            (Some(a), Some(b)) => self.add(Op::Binary(Binary::Add), &[a, b]).map(Some),
+            (known, part) => Ok(known.or(part)),
+        }
+    }
+
+    /// The matrix with its last two axes exchanged.
+    fn turned(&mut self, value: Value) -> Result<Value, Diagnostic> {
+        let rank = self.shape(value).rank();
+        let mut axes: Vec<usize> = (0..rank).collect();
+        axes.swap(rank - 2, rank - 1);
+        let Some(perm) = Perm::new(&axes) else { unreachable!("an exchange is a permutation") };
+        self.add(Op::Transpose(perm), &[value])
+    }
+
+    /// The gradient of the loss by operand `i` of `node`, given that by its result; `None` where it is 0 by definition.
+    fn by(&mut self, node: &Node, i: usize, c: Value) -> Result<Option<Value>, Diagnostic> {
+        let args: Vec<Value> = node.args.iter().map(|arg| self.map[arg.index()]).collect();
+        let (y, x) = (self.result, args[i]);
+        let made = match node.op {
+            Op::Unary(Unary::Neg) => self.neg(c),
+            Op::Unary(Unary::Exp) => self.mul(c, y),
+            Op::Binary(Binary::Add) => self.reduce(c, x),
+            Op::Binary(Binary::Sub) => match (i, self.reduce(c, x)?) {
+                (0, part) => Ok(part),
+                (_, part) => self.neg(part),
+            },
+            Op::Binary(Binary::Mul) => {
+                let part = self.mul(c, args[1 - i])?;
+                self.reduce(part, x)
+            }
+            Op::Binary(Binary::Div) => {
+                let share = self.add(Op::Binary(Binary::Div), &[c, args[1]])?;
+                if i == 0 {
+                    return self.reduce(share, x).map(Some);
+                }
+                let part = self.mul(share, y)?;
+                let part = self.reduce(part, x)?;
+                self.neg(part)
+            }
+            Op::MatMul => {
+                let other = self.turned(args[1 - i])?;
+                let part = self.add(Op::MatMul, &if i == 0 { [c, other] } else { [other, c] })?;
+                self.reduce(part, x)
+            }
+            Op::Transpose(perm) => {
+                let mut inverse = vec![0; perm.axes().len()];
+                perm.axes().iter().enumerate().for_each(|(to, &from)| inverse[usize::from(from)] = to);
+                let Some(inverse) = Perm::new(&inverse) else { unreachable!("permutations have inverses") };
+                self.add(Op::Transpose(inverse), &[c])
+            }
+            Op::Reshape(_) => {
+                let shape = self.shape(x);
+                self.add(Op::Reshape(shape), &[c])
+            }
+            Op::Softmax => {
+                let product = self.mul(c, y)?;
+                let mut dims = self.shape(y).dims().to_vec();
+                if let Some(inner) = dims.last_mut() {
+                    *inner = Dim::Fixed(1);
+                }
+                let sum = self.training(Training::Sum(Shape::new(&dims)), &[product])?;
+                let rest = self.add(Op::Binary(Binary::Sub), &[c, sum])?;
+                self.mul(y, rest)
+            }
+            Op::Split { .. } => self.add(Op::Merge, &[c]),
+            Op::Merge => match self.shape(x).dims() {
+                [Dim::Fixed(heads), ..] => self.add(Op::Split { heads: *heads }, &[c]),
+                _ => unreachable!("checked by infer"),
+            },
+            Op::Embed => match (i, self.shape(x).dims()) {
+                (1, [Dim::Fixed(rows), _]) => self.training(Training::Scatter { rows: *rows }, &[args[0], c]),
+                _ => return Ok(None),
+            },
+            Op::Normalise { eps } => self.training(Training::NormaliseBack { eps }, &[x, c]),
+            Op::Curve(curve) => {
+                let slope = self.training(Training::Slope(curve), &[x])?;
+                self.mul(c, slope)
+            }
+            Op::Affine => match i {
+                0 => self.mul(c, args[1]),
+                1 => {
+                    let part = self.mul(c, args[0])?;
+                    self.reduce(part, x)
+                }
+                _ => self.reduce(c, x),
+            },
+            Op::Peak => self.training(Training::PeakBack, &[x, c]),
+            Op::Pick => {
+                let width = self.shape(x).width().unwrap_or(0) as u32;
+                self.training(Training::Spread { width }, &[c, args[1]])
+            }
+            Op::Training(op) => return self.by_training(op, &args, i, c),
+            // Illegal in this stage, or without operands, or of integers.
+            Op::Unary(Unary::Sqrt | Unary::Tanh | Unary::Erf | Unary::Sigmoid | Unary::Relu | Unary::Reciprocal)
+            | Op::Binary(Binary::Pow | Binary::Min | Binary::Max)
+            | Op::Tokens
+            | Op::Positions
+            | Op::Weight(_)
+            | Op::Causal { .. }
+            | Op::Where
+            | Op::Slice { .. }
+            | Op::Mean
+            | Op::LayerNorm { .. }
+            | Op::Linear(_)
+            | Op::Attention { .. }
+            | Op::Quant { .. }
+            | Op::Product
+            | Op::HeadMap
+            | Op::Ssa { .. }
+            | Op::Fire { .. }
+            | Op::Integrate { .. }
+            | Op::Synapse
+            | Op::Settle => Err(self.none(node.op)),
+        };
+        made.map(Some)
+    }
+
+    fn by_training(&mut self, op: Training, args: &[Value], i: usize, c: Value) -> Result<Option<Value>, Diagnostic> {
+        let x = args[i];
+        let made = match op {
+            Training::Sum(_) => {
+                let shape = self.shape(x);
+                self.training(Training::Repeat(shape), &[c])
+            }
+            Training::Repeat(_) => self.reduce(c, x),
+            Training::Level { most } => self.training(Training::Within { most }, &[x, c]),
+            Training::Step(kind) => {
+                let slope = self.training(Training::Surrogate(kind), &[x])?;
+                self.mul(c, slope)
+            }
+            Training::Divergence if i == 0 => self.training(Training::DivergenceBack, &[x, args[1], c]),
+            Training::CrossEntropy if i == 0 => self.training(Training::CrossEntropyBack, &[x, args[1], c]),
+            Training::Hold | Training::Most | Training::Recency => return Ok(None),
+            Training::Divergence | Training::CrossEntropy => Err(Diagnostic::new(
+                &self.origin,
+                format!("what `{op}` compares with is taken to be a constant: no parameter may lead to it"),
+            )),
+            // What this pass makes.
+            Training::Targets
+            | Training::Within { .. }
+            | Training::Surrogate(_)
+            | Training::Slope(_)
+            | Training::NormaliseBack { .. }
+            | Training::PeakBack
+            | Training::Spread { .. }
+            | Training::Scatter { .. }
+            | Training::DivergenceBack
+            | Training::CrossEntropyBack => Err(self.none(Op::Training(op))),
+        };
+        made.map(Some)
+    }
+
+    fn none(&self, op: Op) -> Diagnostic {
+        Diagnostic::new(&self.origin, format!("`{op}` has no derivative here"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! Attention in training: dense, by time to first spike, by features.
+
+use super::{Neurons, Relaxing};
+use snnc_ir::op::Scalar;
+use snnc_ir::ssa::meaning::FIRST_SPIKE_WEIGHT;
+use snnc_ir::ssa::{Output, Ssa};
+use snnc_ir::training::{LEVEL_MAX, Training};
+use snnc_ir::{Binary, Diagnostic, Dim, Op, Shape, Unary, Value, Weight};
+
+/// What masks a score; finite, since values are.
+const MASKED: f32 = -1e9;
+
+/// What a row's sum is at least, where training divides by it: 0 over 0 is then 0.
+const LEAST: f32 = 1e-6;
+
+impl Relaxing {
+    /// Every head's own map; it trains.
+    pub(super) fn head_map(&mut self, x: Value, map: &Weight) -> Result<Value, Diagnostic> {
+        let &[heads, _, _] = map.tensor.sizes() else {
+            return Err(Diagnostic::new(&self.origin, "a map for every head was expected"));
+        };
+        let map = self.added(map)?;
+        let x = self.add(Op::Split { heads: heads as u32 }, &[x])?;
+        let y = self.add(Op::MatMul, &[x, map])?;
+        self.add(Op::Merge, &[y])
+    }
+
+    /// `[heads, tokens, tokens]`: every query's product with every key.
+    fn scores(&mut self, q: Value, k: Value, heads: u32) -> Result<Value, Diagnostic> {
+        let [q, k] = [q, k].map(|x| self.add(Op::Split { heads }, &[x]));
+        let k = self.turned(k?)?;
+        self.add(Op::MatMul, &[q?, k])
+    }
+
+    fn masked(&mut self, scores: Value) -> Result<Value, Diagnostic> {
+        let mask = Op::Causal { keep: Scalar::new(0.0), drop: Scalar::new(MASKED) };
+        let mask = self.add(mask, &[])?;
+        self.two(Binary::Add, scores, mask)
+    }
+
+    pub(super) fn attention(&mut self, args: &[Value], heads: u32, scale: Scalar) -> Result<Value, Diagnostic> {
+        let scores = self.scores(args[0], args[1], heads)?;
+        let scale = self.number(scale.get());
+        let scores = self.two(Binary::Mul, scores, scale)?;
+        let scores = self.masked(scores)?;
+        let weights = self.add(Op::Softmax, &[scores])?;
+        let v = self.add(Op::Split { heads }, &[args[2]])?;
+        let mixed = self.add(Op::MatMul, &[weights, v])?;
+        self.add(Op::Merge, &[mixed])
+    }
+
+    /// Spiking attention by its variant; `first` is its slope or sink, `second` its periods of halving.
+    pub(super) fn ssa(
+        &mut self,
+        [q, k, v]: [Neurons; 3],
+        variant: Ssa,
+        heads: u32,
+        first: &Weight,
+        second: Option<&Weight>,
+    ) -> Result<Value, Diagnostic> {
+        let halving = || second.ok_or_else(|| Diagnostic::new("", "no periods of halving"));
+        match variant {
+            Ssa::Ttfs { phases } => self.ttfs([q.plain, k.plain, v.plain], first, heads, phases),
+            Ssa::Coincidence { squared } => {
+                let [q, k] = [self.trains_of(&q, heads)?, self.trains_of(&k, heads)?];
+                self.faded([q, k], v.plain, squared, heads, first, halving()?)
+            }
+            Ssa::Lif { output: Output::Mean } => {
+                let [q, k] = [self.trains_of(&q, heads)?, self.trains_of(&k, heads)?];
+                self.faded([q, k], v.plain, false, heads, first, halving()?)
+            }
+            Ssa::Linear { .. } => {
+                let [q, k] = [q.plain, k.plain].map(|x| self.add(Op::Split { heads }, &[x]));
+                self.faded([q?, k?], v.plain, false, heads, first, halving()?)
+            }
+            Ssa::TopK { .. } | Ssa::Lif { output: Output::Spikes } => {
+                let message = format!("attention `{}` cannot be trained", variant.name());
+                Err(Diagnostic::new(&self.origin, message))
+            }
+        }
+    }
+
+    /// `ssa[ttfs]` as `docs/ir.md` has it, phases and weights rounded; the slope trains.
+    fn ttfs(&mut self, [q, k, v]: [Value; 3], slope: &Weight, heads: u32, phases: u32) -> Result<Value, Diagnostic> {
+        let rounded = Training::Level { most: LEVEL_MAX };
+        let scores = self.scores(q, k, heads)?;
+        let slope = self.factor(slope)?;
+        let slope = self.add(Op::Reshape(Shape::fixed(&[heads as usize, 1, 1])), &[slope])?;
+        let scores = self.two(Binary::Mul, scores, slope)?;
+        let scores = self.masked(scores)?;
+        let most = self.training(Training::Most, &[scores])?;
+        let late = self.two(Binary::Sub, most, scores)?;
+        let phase = self.training(rounded, &[late])?;
+        let fall = self.number(-std::f32::consts::LN_2 / phases as f32);
+        let exponent = self.two(Binary::Mul, phase, fall)?;
+        let weight = self.add(Op::Unary(Unary::Exp), &[exponent])?;
+        let first = self.number(FIRST_SPIKE_WEIGHT as f32);
+        let weight = self.two(Binary::Mul, weight, first)?;
+        let weight = self.training(rounded, &[weight])?;
+        self.mean(weight, v, heads, None)
+    }
+
+    /// `[heads, tokens, steps * features]`: all spikes of a layer. A neuron that integrates first fires at timestep `t` where its
+    /// potential passes `t + 1/2`, and each of these thresholds has a surrogate of its own.
+    fn trains_of(&mut self, neurons: &Neurons, heads: u32) -> Result<Value, Diagnostic> {
+        let shape = |sizes: &[Dim]| Op::Reshape(Shape::new(sizes));
+        let width = |this: &Self, x: Value| this.builder.ty(x).shape().width().unwrap_or(0) as u32;
+        let steps = neurons.most;
+        if let Some(potential) = neurons.potential {
+            let y = self.add(Op::Split { heads }, &[potential])?;
+            let features = width(self, y);
+            let [heads, tokens] = [Dim::Fixed(heads), Dim::Tokens];
+            let y = self.add(shape(&[heads, tokens, Dim::Fixed(1), Dim::Fixed(features)]), &[y])?;
+            let thresholds = (0..steps).map(|t| t as f32 + 0.5).collect();
+            let thresholds = self.numbers(&format!("{steps} thresholds"), &[steps as usize, 1], thresholds);
+            let over = self.two(Binary::Sub, y, thresholds)?;
+            let spikes = self.training(Training::Step(self.recipe.surrogate), &[over])?;
+            return self.add(shape(&[heads, tokens, Dim::Fixed(steps * features)]), &[spikes]);
+        }
+        // Spikes by timestep, side by side: each times its place.
+        let mut all = None;
+        for (t, &spikes) in neurons.spikes.iter().enumerate() {
+            let y = self.add(Op::Split { heads }, &[spikes])?;
+            let features = width(self, y);
+            let [heads, tokens] = [Dim::Fixed(heads), Dim::Tokens];
+            let y = self.add(shape(&[heads, tokens, Dim::Fixed(1), Dim::Fixed(features)]), &[y])?;
+            let mut place = vec![0.0; neurons.spikes.len()];
+            place[t] = 1.0;
+            let place = self.numbers(&format!("timestep {t} of {steps}"), &[neurons.spikes.len(), 1], place);
+            let y = self.two(Binary::Mul, y, place)?;
+            let y = self.add(shape(&[heads, tokens, Dim::Fixed(steps * features)]), &[y])?;
+            all = Some(match all {
+                None => y,
+                Some(all) => self.two(Binary::Add, all, y)?,
+            });
+        }
+        all.ok_or_else(|| Diagnostic::new(&self.origin, "features that are not spikes"))
+    }
+
+    /// The mean of values by products of features, perhaps squared, that fade with distance; the sink trains.
+    fn faded(
+        &mut self,
+        [q, k]: [Value; 2],
+        v: Value,
+        squared: bool,
+        heads: u32,
+        sink: &Weight,
+        halving: &Weight,
+    ) -> Result<Value, Diagnostic> {
+        let k = self.turned(k)?;
+        let mut scores = self.add(Op::MatMul, &[q, k])?;
+        if squared {
+            scores = self.two(Binary::Mul, scores, scores)?;
+        }
+        let halving = self.fixed(halving);
+        let recency = self.training(Training::Recency, &[halving])?;
+        let weights = self.two(Binary::Mul, scores, recency)?;
+        let sink = self.factor(sink)?;
+        let least = self.number(LEAST);
+        let sink = self.two(Binary::Add, sink, least)?;
+        self.mean(weights, v, heads, Some(sink))
+    }
+
+    /// Values weighed by `[heads, tokens, tokens]`, divided by the weights' sum plus `more`, `[heads]`.
+    fn mean(&mut self, weights: Value, v: Value, heads: u32, more: Option<Value>) -> Result<Value, Diagnostic> {
+        let v = self.add(Op::Split { heads }, &[v])?;
+        let mixed = self.add(Op::MatMul, &[weights, v])?;
+        let shape = Shape::new(&[Dim::Fixed(heads), Dim::Tokens, Dim::Fixed(1)]);
+        let mut sum = self.training(Training::Sum(shape), &[weights])?;
+        if let Some(more) = more {
+            let more = self.add(Op::Reshape(Shape::fixed(&[heads as usize, 1, 1])), &[more])?;
+            sum = self.two(Binary::Add, sum, more)?;
+        }
+        let mean = self.two(Binary::Div, mixed, sum)?;
+        self.add(Op::Merge, &[mean])
+    }
+}

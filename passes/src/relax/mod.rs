@@ -1,0 +1,668 @@
+//! A program in training: its own graph with reals for integers, beside the dense network that it learns from.
+//!
+//! Law: where no parameter has moved, the relaxed graph computes what the program computes, level for level. A level is a
+//! real that was rounded, and is differentiated as if it were not; a synapse is a product in f32. What trains are numbers
+//! beside the program's constants, all 0 at first: the logarithm of a factor for gains (thresholds), something added to
+//! offsets (initial potentials, biases), weights and maps. A neuron whose levels only projections read moves its threshold
+//! and what a level is worth together (Esser et al. 2020, LSQ), so that levels become finer or wider and nothing else.
+//! `Relaxed::constants` says what the program's constants become.
+
+mod attention;
+
+use crate::cost::is_part;
+use indexmap::IndexMap;
+use snnc_ir::membrane::{KEPT, Membrane};
+use snnc_ir::op::{Layout, Perm};
+use snnc_ir::ssa::neuron_of;
+use snnc_ir::training::{Surrogate, Training};
+use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Op, Shape, Stage, Tensor, Type, Unary, Value, Weight};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Which parameters train.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Train {
+    /// Those of attention: projections, maps, thresholds.
+    #[default]
+    Ssa,
+    /// Of all neurons thresholds and initial potentials; biases; slopes of attention. No weights.
+    Thresholds,
+    /// Those, and for every weight a product of two matrices of so many rows and columns that is added to it.
+    Lora(u32),
+    /// All, but for a weight that the embedding reads as well.
+    All,
+}
+
+/// What is made small.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Loss {
+    /// Kullback-Leibler divergence from the dense network's prediction.
+    #[default]
+    Divergence,
+    /// Negative log likelihood of the text.
+    CrossEntropy,
+    /// Of every block its part of the residual stream, given the dense network's input to it: the squared error as a share of
+    /// the square of the dense network's part, summed over blocks. What blocks learn then does not depend on other blocks.
+    Transfer,
+}
+
+/// What a user chooses about training that the graph depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recipe {
+    pub train: Train,
+    pub loss: Loss,
+    pub surrogate: Surrogate,
+}
+
+/// A step of 1 in the parameter of a threshold or an offset is so many of its units: at the rate that suits weights,
+/// thresholds alone learn too slowly (4 timesteps, 150 steps: 13 % less divergence, 18 % with this, none with 20).
+const THRESHOLD_UNIT: f32 = 5.0;
+
+/// What a step of 1 in an offset's parameter is where potentials count levels.
+const LEVEL: f32 = 1.0;
+
+/// A program in training.
+#[derive(Clone, Debug)]
+pub struct Relaxed {
+    /// Stage `training`, with one output, `loss`.
+    pub graph: Graph,
+    /// Weights of it that train; all of them start as they are in the graph.
+    pub parameters: Vec<String>,
+    /// The program's constants that change, by name, as a graph of the same parameters. Weights are in units of the program's
+    /// 8-bit weights, not rounded.
+    pub constants: Graph,
+}
+
+/// A step of 1 in a weight's parameter is so many times its output's root mean square weight: weights of trained networks
+/// are about 1/20, so that one rate of learning suits weights and logarithms.
+const WEIGHT_UNIT: f32 = 20.0;
+
+/// The relaxed graph of a program (stage `quantised` or `spiking`: both mean the same) that learns from `teacher` (stage `tensor`).
+///
+/// # Errors
+/// An operation that has no relaxation; nothing that trains.
+pub fn relax(program: &Graph, teacher: &Graph, recipe: Recipe) -> Result<Relaxed, Vec<Diagnostic>> {
+    let one = |e: Diagnostic| vec![e];
+    let logits = |graph: &Graph| graph.outputs.first().map(|(_, value)| *value);
+    let (Some(own), Some(other)) = (logits(program), logits(teacher)) else {
+        return Err(one(Diagnostic::new("", "a network without an output has nothing to learn")));
+    };
+    let mut relaxing = Relaxing::new(program.context.min(teacher.context), recipe);
+    let dense = match recipe.loss {
+        Loss::Divergence | Loss::Transfer => Some(relaxing.graph(teacher, false).map_err(one)?),
+        Loss::CrossEntropy => None,
+    };
+    let student = relaxing.graph(program, true).map_err(one)?[own.index()];
+    let loss = match (recipe.loss, dense) {
+        (Loss::Divergence, Some(dense)) => relaxing.training(Training::Divergence, &[student, dense[other.index()]]),
+        (Loss::Transfer, _) => relaxing.transferred(),
+        _ => relaxing
+            .training(Training::Targets, &[])
+            .and_then(|targets| relaxing.training(Training::CrossEntropy, &[student, targets])),
+    };
+    let loss = loss.map_err(one)?;
+    let effective = std::mem::take(&mut relaxing.effective);
+    let all =
+        relaxing.builder.finish(std::iter::once((crate::gradient::LOSS.to_string(), loss)).chain(effective).collect());
+    let (loss, constants) = all.outputs.split_at(1);
+    let [graph, constants] = [loss, constants].map(|outputs| Builder::with_outputs(&all, outputs.to_vec()));
+    // What leads to no loss has no gradient.
+    let known = |name: &String| graph.weights.iter().any(|weight| weight.name == *name);
+    let parameters: Vec<String> = relaxing.parameters.into_iter().filter(known).collect();
+    if parameters.is_empty() {
+        return Err(one(Diagnostic::new("", "this program has nothing of what is to train")));
+    }
+    Ok(Relaxed { graph, parameters, constants })
+}
+
+/// What a constant is to whoever reads it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Threshold,
+    Weight,
+}
+
+struct Relaxing {
+    builder: Builder,
+    recipe: Recipe,
+    parameters: Vec<String>,
+    /// By name of the program's constants: what they have become.
+    effective: IndexMap<String, Value>,
+    /// Whether the constants at hand may train.
+    own: bool,
+    /// The residual stream after every block: the dense network's, and the program's given the dense network's before it.
+    dense: Vec<Value>,
+    blocks: Vec<Value>,
+    origin: String,
+}
+
+/// A layer of neurons.
+#[derive(Clone, Debug)]
+struct Neurons {
+    /// Levels, or how many spikes: as attention reads them.
+    plain: Value,
+    /// The same in units that do not change with the threshold: as projections read them.
+    worth: Value,
+    /// The logarithm of what a level is worth, where it may change.
+    log: Option<Value>,
+    /// Of neurons that are rectified and emit a level in their first timesteps: the potential as if they were not.
+    potential: Option<Value>,
+    /// The largest level.
+    most: u32,
+    /// Of neurons that answer within the timestep: spikes, one value a timestep.
+    spikes: Vec<Value>,
+}
+
+impl Relaxing {
+    fn new(context: u32, recipe: Recipe) -> Self {
+        Self {
+            builder: Builder::new(Stage::Training, context),
+            recipe,
+            parameters: Vec::new(),
+            effective: IndexMap::new(),
+            own: false,
+            dense: Vec::new(),
+            blocks: Vec::new(),
+            origin: String::new(),
+        }
+    }
+
+    /// Adds a graph; `own`: the one that trains.
+    fn graph(&mut self, graph: &Graph, own: bool) -> Result<Vec<Value>, Diagnostic> {
+        self.own = own;
+        let features = features(graph);
+        let mut map = Vec::with_capacity(graph.nodes.len());
+        let mut layers: IndexMap<Value, Neurons> = IndexMap::new();
+        for (value, node) in graph.iter() {
+            self.origin = graph.origin(value).to_string();
+            let args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
+            let weight = |i: usize| node.args.get(i).and_then(|&arg| graph.constant(arg));
+            let known = |i: usize| {
+                weight(i).ok_or_else(|| Diagnostic::new(graph.origin(value), "a parameter that is no constant"))
+            };
+            let layer = |i: usize| node.args.get(i).and_then(|&arg| layers.get(&neuron_of(graph, arg)));
+            map.push(match node.op {
+                // Constants are made where they are read.
+                Op::Weight(_) => Value(0),
+                Op::Tokens | Op::Positions | Op::Curve(_) | Op::Normalise { .. } | Op::Peak => {
+                    self.add(node.op, &args)?
+                }
+                Op::Binary(Binary::Add) => {
+                    let sum = self.add(node.op, &args)?;
+                    if is_part(graph, value) { sum } else { self.block(sum) }
+                }
+                Op::Binary(Binary::Mul | Binary::Div) => self.add(node.op, &args)?,
+                Op::Embed => {
+                    let table = self.table(known(1)?)?;
+                    self.add(Op::Embed, &[args[0], table])?
+                }
+                Op::Pick => {
+                    let channels = self.fixed(known(1)?);
+                    self.add(Op::Pick, &[args[0], channels])?
+                }
+                Op::LayerNorm { eps } => {
+                    let y = self.add(Op::Normalise { eps }, &args[..1])?;
+                    self.affine(y, known(1)?, known(2)?)?
+                }
+                Op::Affine => self.affine(args[0], known(1)?, known(2)?)?,
+                Op::Linear(layout) => {
+                    let w = self.matrix(known(1)?, layout)?;
+                    let bias = self.offset(known(2)?)?;
+                    let y = self.add(Op::MatMul, &[args[0], w])?;
+                    self.add(Op::Binary(Binary::Add), &[y, bias])?
+                }
+                Op::Attention { heads, scale } => self.attention(&args, heads, scale)?,
+                Op::Quant { code, steps, curve } | Op::Fire { code, steps, curve } => {
+                    let mut x = args[0];
+                    let gain = node.args.len() - 2;
+                    let is_feature = features.contains(&value);
+                    if curve != Curve::Identity {
+                        let unit = if is_feature { LEVEL } else { self.unit(known(2)?) };
+                        x = self.affine_by(x, known(1)?, known(2)?, unit)?;
+                    }
+                    let most = code.levels(steps) as u32;
+                    let found = match is_feature {
+                        true => self.feature_neurons(x, known(gain)?, known(gain + 1)?, most)?,
+                        false => self.neurons(x, curve, known(gain)?, known(gain + 1)?, most)?,
+                    };
+                    let plain = found.plain;
+                    layers.insert(value, found);
+                    plain
+                }
+                Op::Integrate { membrane, steps, curve } => {
+                    if matches!(graph.ty(node.args[0]), Type::Train { .. }) {
+                        let message = "neurons that hear a current timestep by timestep cannot be trained yet";
+                        return Err(Diagnostic::new(graph.origin(value), message)
+                            .note("compile with neurons that integrate first: without --neuron"));
+                    }
+                    let x = self.affine(args[0], known(1)?, known(2)?)?;
+                    let found = self.prompt(x, membrane, steps, curve)?;
+                    let plain = found.plain;
+                    layers.insert(value, found);
+                    plain
+                }
+                Op::Product | Op::Synapse => {
+                    self.product(args[0], layer(0).cloned(), known(1)?, is_shared(graph, node.args[1]))?
+                }
+                Op::Settle => args[0],
+                Op::HeadMap => self.head_map(args[0], known(1)?)?,
+                Op::Ssa { heads, variant } => {
+                    let layers = [0, 1, 2].map(|i| layer(i).cloned());
+                    let [Some(q), Some(k), Some(v)] = layers else {
+                        return Err(Diagnostic::new(graph.origin(value), "attention on what no neurons emit"));
+                    };
+                    self.ssa([q, k, v], variant, heads, known(3)?, weight(4))?
+                }
+                Op::Unary(_)
+                | Op::Binary(Binary::Sub | Binary::Pow | Binary::Min | Binary::Max)
+                | Op::Causal { .. }
+                | Op::Where
+                | Op::MatMul
+                | Op::Transpose(_)
+                | Op::Reshape(_)
+                | Op::Slice { .. }
+                | Op::Mean
+                | Op::Softmax
+                | Op::Split { .. }
+                | Op::Merge
+                | Op::Training(_) => {
+                    return Err(Diagnostic::new(graph.origin(value), format!("`{}` has no relaxation", node.op)));
+                }
+            });
+        }
+        Ok(map)
+    }
+
+    /// Notes the residual stream after a block, and gives what the next block reads.
+    fn block(&mut self, stream: Value) -> Value {
+        if !self.own {
+            self.dense.push(stream);
+            return stream;
+        }
+        self.blocks.push(stream);
+        let dense = self.dense.get(self.blocks.len() - 1).copied();
+        dense.filter(|_| self.recipe.loss == Loss::Transfer).unwrap_or(stream)
+    }
+
+    /// The loss of `Transfer`.
+    fn transferred(&mut self) -> Result<Value, Diagnostic> {
+        let (dense, blocks) = (self.dense.clone(), self.blocks.clone());
+        if dense.len() != blocks.len() {
+            let message = format!("the program has {} blocks, the dense network {}", blocks.len(), dense.len());
+            return Err(Diagnostic::new("", message).note("name the ONNX file that the program was compiled from"));
+        }
+        let mut loss = None;
+        // The first is the embedding.
+        for ((&own, &wanted), &before) in blocks.iter().zip(&dense).skip(1).zip(&dense) {
+            let part = self.two(Binary::Sub, wanted, before)?;
+            let error = self.two(Binary::Sub, own, wanted)?;
+            let [size, error] = [part, error].map(|x| {
+                let square = self.two(Binary::Mul, x, x)?;
+                self.training(Training::Sum(Shape::fixed(&[1])), &[square])
+            });
+            let share = self.two(Binary::Div, error?, size?)?;
+            loss = Some(match loss {
+                None => share,
+                Some(sum) => self.two(Binary::Add, sum, share)?,
+            });
+        }
+        loss.ok_or_else(|| Diagnostic::new("", "a network without blocks has nothing to transfer"))
+    }
+
+    fn add(&mut self, op: Op, args: &[Value]) -> Result<Value, Diagnostic> {
+        self.builder.add(op, args, &self.origin)
+    }
+
+    fn training(&mut self, op: Training, args: &[Value]) -> Result<Value, Diagnostic> {
+        self.add(Op::Training(op), args)
+    }
+
+    fn two(&mut self, kind: Binary, a: Value, b: Value) -> Result<Value, Diagnostic> {
+        self.add(Op::Binary(kind), &[a, b])
+    }
+
+    fn number(&mut self, x: f32) -> Value {
+        self.numbers(&format!("number {x:?}"), &[], vec![x])
+    }
+
+    fn numbers(&mut self, name: &str, sizes: &[usize], data: Vec<f32>) -> Value {
+        let found = self.builder.graph().iter().find_map(|(value, _)| {
+            let weight = self.builder.graph().constant(value)?;
+            (weight.name == name && weight.tensor.sizes() == sizes).then_some(value)
+        });
+        found.unwrap_or_else(|| self.builder.weight(name, Arc::new(Tensor::f32(sizes, data))))
+    }
+
+    /// A constant that stays as it is.
+    fn fixed(&mut self, weight: &Weight) -> Value {
+        let name = if self.own { weight.name.clone() } else { format!("dense {}", weight.name) };
+        self.builder.weight(&name, weight.tensor.clone())
+    }
+
+    /// A new parameter beside a constant.
+    fn parameter(&mut self, of: &Weight, suffix: &str, sizes: &[usize]) -> Value {
+        self.parameter_from(of, suffix, sizes, vec![0.0; sizes.iter().product()])
+    }
+
+    fn parameter_from(&mut self, of: &Weight, suffix: &str, sizes: &[usize], start: Vec<f32>) -> Value {
+        let name = format!("{}.{suffix}", of.name);
+        if !self.parameters.contains(&name) {
+            self.parameters.push(name.clone());
+        }
+        self.numbers(&name, sizes, start)
+    }
+
+    fn trains(&self, weight: &Weight, kind: Kind) -> bool {
+        let attention = || weight.name.split('.').any(|part| part == "attn");
+        self.own
+            && match self.recipe.train {
+                Train::Ssa => attention(),
+                Train::Thresholds => kind == Kind::Threshold,
+                Train::Lora(_) | Train::All => true,
+            }
+    }
+
+    fn becomes(&mut self, weight: &Weight, value: Value) -> Value {
+        self.effective.insert(weight.name.clone(), value);
+        value
+    }
+
+    /// `constant * exp(log)`, where it trains.
+    fn factor(&mut self, weight: &Weight) -> Result<Value, Diagnostic> {
+        let plain = self.fixed(weight);
+        if !self.trains(weight, Kind::Threshold) {
+            return Ok(plain);
+        }
+        let log = self.log(weight)?;
+        let factor = self.add(Op::Unary(Unary::Exp), &[log])?;
+        let value = self.two(Binary::Mul, plain, factor)?;
+        Ok(self.becomes(weight, value))
+    }
+
+    /// The logarithm of a factor.
+    fn log(&mut self, weight: &Weight) -> Result<Value, Diagnostic> {
+        let log = self.parameter(weight, "log", weight.tensor.sizes());
+        let unit = self.number(THRESHOLD_UNIT);
+        self.two(Binary::Mul, log, unit)
+    }
+
+    /// `constant + shift * unit`, where it trains.
+    fn offset(&mut self, weight: &Weight) -> Result<Value, Diagnostic> {
+        self.offset_by(weight, self.unit(weight))
+    }
+
+    /// An offset's root mean square, at least 1e-3.
+    fn unit(&self, weight: &Weight) -> f32 {
+        root_mean_square(weight.tensor.as_f32().unwrap_or(&[]).iter().copied()).max(1e-3)
+    }
+
+    fn offset_by(&mut self, weight: &Weight, unit: f32) -> Result<Value, Diagnostic> {
+        let plain = self.fixed(weight);
+        if !self.trains(weight, Kind::Threshold) {
+            return Ok(plain);
+        }
+        let shift = self.shift(weight, unit)?;
+        let value = self.two(Binary::Add, plain, shift)?;
+        Ok(self.becomes(weight, value))
+    }
+
+    fn shift(&mut self, weight: &Weight, unit: f32) -> Result<Value, Diagnostic> {
+        let shift = self.parameter(weight, "shift", weight.tensor.sizes());
+        let unit = self.number(unit * THRESHOLD_UNIT);
+        self.two(Binary::Mul, shift, unit)
+    }
+
+    /// `constant + delta * unit`, where it trains: the unit is a row's largest magnitude.
+    fn added(&mut self, weight: &Weight) -> Result<Value, Diagnostic> {
+        let plain = self.fixed(weight);
+        if !self.trains(weight, Kind::Weight) {
+            return Ok(plain);
+        }
+        let sizes = weight.tensor.sizes();
+        let (width, data) = (sizes.last().copied().unwrap_or(1), weight.tensor.as_f32().unwrap_or(&[]));
+        let units = data.chunks_exact(width).map(|row| row.iter().fold(1e-6, |most: f32, x| most.max(x.abs())));
+        let units: Vec<f32> = units.collect();
+        let mut column = sizes.to_vec();
+        column.pop();
+        column.push(1);
+        let units = self.numbers(&format!("{}.unit", weight.name), &column, units);
+        let delta = self.parameter(weight, "delta", sizes);
+        let delta = self.two(Binary::Mul, delta, units)?;
+        let value = self.two(Binary::Add, plain, delta)?;
+        Ok(self.becomes(weight, value))
+    }
+
+    fn affine(&mut self, x: Value, gain: &Weight, offset: &Weight) -> Result<Value, Diagnostic> {
+        self.affine_by(x, gain, offset, self.unit(offset))
+    }
+
+    fn affine_by(&mut self, x: Value, gain: &Weight, offset: &Weight, unit: f32) -> Result<Value, Diagnostic> {
+        let (gain, offset) = (self.factor(gain)?, self.offset_by(offset, unit)?);
+        self.add(Op::Affine, &[x, gain, offset])
+    }
+
+    /// `level((curve(x) gain + offset) exp(-log) + shift)`, worth `exp(log)` each.
+    fn neurons(
+        &mut self,
+        x: Value,
+        curve: Curve,
+        gain: &Weight,
+        offset: &Weight,
+        most: u32,
+    ) -> Result<Neurons, Diagnostic> {
+        let x = if curve == Curve::Identity { x } else { self.add(Op::Curve(curve), &[x])? };
+        let level = Training::Level { most };
+        let [plain_gain, plain_offset] = [gain, offset].map(|weight| self.fixed(weight));
+        let silent = Neurons { plain: x, worth: x, log: None, potential: None, most, spikes: Vec::new() };
+        if !self.trains(gain, Kind::Threshold) {
+            let p = self.add(Op::Affine, &[x, plain_gain, plain_offset])?;
+            let plain = self.training(level, &[p])?;
+            return Ok(Neurons { plain, worth: plain, ..silent });
+        }
+        let log = self.log(gain)?;
+        let less = self.add(Op::Unary(Unary::Neg), &[log])?;
+        let [less, more] = [less, log].map(|log| self.add(Op::Unary(Unary::Exp), &[log]));
+        let (less, more) = (less?, more?);
+        let new_gain = self.two(Binary::Mul, plain_gain, less)?;
+        let new_offset = self.two(Binary::Mul, plain_offset, less)?;
+        let shift = self.shift(offset, LEVEL)?;
+        let new_offset = self.two(Binary::Add, new_offset, shift)?;
+        let p = self.add(Op::Affine, &[x, new_gain, new_offset])?;
+        self.becomes(gain, new_gain);
+        self.becomes(offset, new_offset);
+        let plain = self.training(level, &[p])?;
+        let worth = self.two(Binary::Mul, plain, more)?;
+        Ok(Neurons { plain, worth, log: Some(log), ..silent })
+    }
+
+    /// Rectified neurons that attention reads: what comes before the rectifier trains, and says enough.
+    fn feature_neurons(&mut self, x: Value, gain: &Weight, offset: &Weight, most: u32) -> Result<Neurons, Diagnostic> {
+        let [gain, offset] = [gain, offset].map(|weight| self.fixed(weight));
+        let potential = self.add(Op::Affine, &[x, gain, offset])?;
+        let rectified = self.add(Op::Curve(Curve::Relu), &[x])?;
+        let p = self.add(Op::Affine, &[rectified, gain, offset])?;
+        let plain = self.training(Training::Level { most }, &[p])?;
+        Ok(Neurons { plain, worth: plain, log: None, potential: Some(potential), most, spikes: Vec::new() })
+    }
+
+    /// Neurons that answer within the timestep, timestep by timestep; `x` flows evenly. What a spike takes from the membrane
+    /// is taken to be a constant.
+    fn prompt(&mut self, x: Value, membrane: Membrane, steps: u16, curve: Curve) -> Result<Neurons, Diagnostic> {
+        if membrane == Membrane::StBif {
+            return Err(Diagnostic::new(&self.origin, "neurons that take spikes back cannot be trained yet")
+                .note("compile with neurons that integrate first: without --neuron st_bif"));
+        }
+        let signs: &[f32] = if curve == Curve::Relu { &[1.0] } else { &[1.0, -1.0] };
+        let mut spikes: Vec<Value> = Vec::new();
+        for &sign in signs {
+            let share = self.number(sign / f32::from(steps));
+            let input = self.two(Binary::Mul, x, share)?;
+            let mut potential = None;
+            for t in 0..usize::from(steps) {
+                let kept = if membrane == Membrane::Lif { KEPT as f32 } else { 1.0 };
+                let v = match potential {
+                    None => {
+                        let start = self.number(0.5 * kept);
+                        self.two(Binary::Add, input, start)?
+                    }
+                    Some(potential) => {
+                        let kept = self.number(kept);
+                        let kept = self.two(Binary::Mul, potential, kept)?;
+                        self.two(Binary::Add, kept, input)?
+                    }
+                };
+                let one = self.number(1.0);
+                let over = self.two(Binary::Sub, v, one)?;
+                let spike = self.training(Training::Step(self.recipe.surrogate), &[over])?;
+                let taken = self.training(Training::Hold, &[spike])?;
+                potential = Some(match membrane {
+                    Membrane::IfHard => {
+                        let left = self.two(Binary::Sub, one, taken)?;
+                        self.two(Binary::Mul, v, left)?
+                    }
+                    Membrane::If | Membrane::Lif | Membrane::StBif => self.two(Binary::Sub, v, taken)?,
+                });
+                match spikes.get(t) {
+                    Some(&positive) => spikes[t] = self.two(Binary::Sub, positive, spike)?,
+                    None => spikes.push(spike),
+                }
+            }
+        }
+        let mut plain = spikes[0];
+        for &spike in &spikes[1..] {
+            plain = self.two(Binary::Add, plain, spike)?;
+        }
+        Ok(Neurons { plain, worth: plain, log: None, potential: None, most: u32::from(steps), spikes })
+    }
+
+    /// Rows of a table, or of an 8-bit weight turned.
+    fn table(&mut self, weight: &Weight) -> Result<Value, Diagnostic> {
+        match (weight.tensor.to_rows(), weight.tensor.sizes()) {
+            (Some(rows), &[inputs, outputs]) => {
+                let turned = (0..rows.len()).map(|i| f32::from(rows[i % inputs * outputs + i / inputs])).collect();
+                Ok(self.numbers(&format!("{}.turned", weight.name), &[outputs, inputs], turned))
+            }
+            _ => Ok(self.fixed(weight)),
+        }
+    }
+
+    /// A weight in f32, `[in, out]`.
+    fn matrix(&mut self, weight: &Weight, layout: Layout) -> Result<Value, Diagnostic> {
+        let plain = self.fixed(weight);
+        let value = if self.trains(weight, Kind::Weight) && self.recipe.train != Train::Thresholds {
+            let value = self.moved(weight, plain)?;
+            self.becomes(weight, value)
+        } else {
+            plain
+        };
+        match layout {
+            Layout::InputMajor => Ok(value),
+            Layout::OutputMajor => self.turned(value),
+        }
+    }
+
+    /// What levels are worth times an 8-bit weight.
+    fn product(
+        &mut self,
+        x: Value,
+        neurons: Option<Neurons>,
+        weight: &Weight,
+        shared: bool,
+    ) -> Result<Value, Diagnostic> {
+        let rows = weight.tensor.to_rows().unwrap_or_default().into_iter().map(f32::from).collect();
+        let plain = self.numbers(&weight.name.clone(), weight.tensor.sizes(), rows);
+        // The embedding reads what is stored.
+        if shared {
+            return self.add(Op::MatMul, &[x, plain]);
+        }
+        let trains = self.trains(weight, Kind::Weight);
+        let w = if trains { self.moved(weight, plain)? } else { plain };
+        let log = neurons.as_ref().and_then(|neurons| neurons.log);
+        if let Some(log) = log {
+            let column = self.add(Op::Reshape(Shape::fixed(&[weight.tensor.sizes()[0], 1])), &[log])?;
+            let column = self.add(Op::Unary(Unary::Exp), &[column])?;
+            let stored = self.two(Binary::Mul, w, column)?;
+            self.becomes(weight, stored);
+        } else if trains {
+            self.becomes(weight, w);
+        }
+        // Levels times their worth: a gradient by it then takes no product more.
+        self.add(Op::MatMul, &[neurons.map_or(x, |neurons| neurons.worth), w])
+    }
+
+    /// A weight and what is learned beside it.
+    fn moved(&mut self, weight: &Weight, plain: Value) -> Result<Value, Diagnostic> {
+        let &[inputs, outputs] = weight.tensor.sizes() else {
+            return Err(Diagnostic::new(&weight.name, "a weight that is no matrix"));
+        };
+        let units = self.units(weight, inputs, outputs);
+        let units = self.numbers(&format!("{}.unit", weight.name), &[outputs], units);
+        let delta = match self.recipe.train {
+            Train::Lora(rank) => {
+                let rank = rank as usize;
+                // As Hu et al. 2021: one factor random, the other 0.
+                let scale = 1.0 / (inputs as f32).sqrt();
+                let start = spread(inputs * rank).map(|x| x * scale).collect();
+                let down = self.parameter_from(weight, "down", &[inputs, rank], start);
+                let up = self.parameter(weight, "up", &[rank, outputs]);
+                self.add(Op::MatMul, &[down, up])?
+            }
+            Train::Ssa | Train::Thresholds | Train::All => self.parameter(weight, "delta", &[inputs, outputs]),
+        };
+        let delta = self.two(Binary::Mul, delta, units)?;
+        self.two(Binary::Add, plain, delta)
+    }
+
+    /// By output: what a step of 1 in a parameter is.
+    fn units(&self, weight: &Weight, inputs: usize, outputs: usize) -> Vec<f32> {
+        let rows: Vec<f32> = match weight.tensor.to_rows() {
+            Some(rows) => rows.into_iter().map(f32::from).collect(),
+            None => weight.tensor.as_f32().unwrap_or(&[]).to_vec(),
+        };
+        let column = |o: usize| (0..inputs).map(move |i| i * outputs + o);
+        let unit = |o: usize| WEIGHT_UNIT * root_mean_square(column(o).map(|i| rows[i])).max(1e-6);
+        (0..outputs).map(unit).collect()
+    }
+
+    fn turned(&mut self, value: Value) -> Result<Value, Diagnostic> {
+        let rank = self.builder.ty(value).shape().rank();
+        let mut axes: Vec<usize> = (0..rank).collect();
+        axes.swap(rank - 2, rank - 1);
+        let Some(perm) = Perm::new(&axes) else { unreachable!("an exchange is a permutation") };
+        self.add(Op::Transpose(perm), &[value])
+    }
+}
+
+/// Neurons whose spikes are features of attention.
+fn features(graph: &Graph) -> HashSet<Value> {
+    let mut features = HashSet::new();
+    for node in &graph.nodes {
+        if let Op::Ssa { variant, .. } = node.op
+            && variant.has_features()
+        {
+            features.extend(node.args[..2].iter().map(|&arg| neuron_of(graph, arg)));
+        }
+    }
+    features
+}
+
+/// Whether an embedding reads the constant as well.
+fn is_shared(graph: &Graph, weight: Value) -> bool {
+    graph.nodes.iter().any(|node| node.op == Op::Embed && node.args[1] == weight)
+}
+
+fn root_mean_square(x: impl Iterator<Item = f32>) -> f32 {
+    let (count, sum) = x.fold((0u32, 0f64), |(count, sum), x| (count + 1, sum + f64::from(x) * f64::from(x)));
+    (sum / f64::from(count.max(1))).sqrt() as f32
+}
+
+/// Numbers between -1 and 1 that look like chance and are the same every time (xorshift).
+fn spread(count: usize) -> impl Iterator<Item = f32> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    (0..count).map(move |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+    })
+}

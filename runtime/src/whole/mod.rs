@@ -1,0 +1,279 @@
+//! The engine of networks in training: one window of text at a time, whole, every value in f32.
+//!
+//! An engine for itself beside the two that run programs: shapes are any, nothing is kept between runs, parameters change
+//! from one run to the next. It is run by one thread; several windows are run by several engines, whose results do not depend
+//! on how many there are.
+
+mod plan;
+
+use crate::kernels::{Isa, Kernels, Matrix, multiply};
+pub use plan::Plan;
+use plan::{Source, Step, View, Work};
+use snnc_ir::training::recency;
+use snnc_ir::{Data, Diagnostic, Graph, Stage};
+use std::sync::Arc;
+
+/// A graph of stage `training`, ready for windows of one length.
+#[derive(Debug)]
+pub struct Whole {
+    graph: Arc<Graph>,
+    plan: Arc<Plan>,
+    kernels: Kernels,
+    buffers: Vec<Vec<f32>>,
+    positions: Vec<i32>,
+    tokens: Vec<i32>,
+    targets: Vec<i32>,
+    /// Which output is a parameter or a constant as it came, and is kept here.
+    parameters: usize,
+}
+
+impl Whole {
+    /// `parameters`: names of the weights that `run` is given.
+    ///
+    /// # Errors
+    /// The graph is of another stage, or longer windows than its context are asked for.
+    pub fn new(graph: Arc<Graph>, tokens: usize, parameters: &[String]) -> Result<Self, Diagnostic> {
+        if graph.stage != Stage::Training {
+            return Err(Diagnostic::new("", format!("a program of stage {} is not trained", graph.stage.name())));
+        }
+        if tokens == 0 || tokens > graph.context as usize {
+            let message = format!("windows of 1 to {} tokens are possible, here are {tokens}", graph.context);
+            return Err(Diagnostic::new("", message));
+        }
+        let plan = Arc::new(Plan::new(&graph, tokens, parameters)?);
+        let isa = Isa::detect().and_then(Kernels::new).map_err(|message| Diagnostic::new("", message))?;
+        let mut whole = Self {
+            buffers: plan.buffers.iter().map(|&len| vec![0.0; len]).collect(),
+            positions: (0..tokens as i32).collect(),
+            tokens: vec![0; tokens],
+            targets: vec![0; tokens],
+            parameters: parameters.len(),
+            kernels: isa,
+            graph,
+            plan,
+        };
+        let plan = Arc::clone(&whole.plan);
+        plan.first.iter().try_for_each(|step| whole.step(step, &[]))?;
+        Ok(whole)
+    }
+
+    /// Another engine for the same graph.
+    ///
+    /// # Errors
+    /// As of `new`.
+    pub fn another(&self) -> Result<Self, Diagnostic> {
+        let mut whole = Self {
+            graph: Arc::clone(&self.graph),
+            plan: Arc::clone(&self.plan),
+            kernels: self.kernels,
+            buffers: self.plan.buffers.iter().map(|&len| vec![0.0; len]).collect(),
+            positions: self.positions.clone(),
+            tokens: self.tokens.clone(),
+            targets: self.targets.clone(),
+            parameters: self.parameters,
+        };
+        let plan = Arc::clone(&whole.plan);
+        plan.first.iter().try_for_each(|step| whole.step(step, &[]))?;
+        Ok(whole)
+    }
+
+    /// Runs a window: its tokens, and one more that the last is to predict.
+    ///
+    /// # Errors
+    /// An id outside a table; a loss that is not finite.
+    pub fn run(&mut self, window: &[u32], parameters: &[Vec<f32>]) -> Result<(), Diagnostic> {
+        let n = self.positions.len();
+        assert!(window.len() == n + 1 && parameters.len() == self.parameters, "a window and parameters of this engine");
+        self.tokens.iter_mut().zip(window).for_each(|(to, &id)| *to = id as i32);
+        self.targets.iter_mut().zip(&window[1..]).for_each(|(to, &id)| *to = id as i32);
+        let plan = Arc::clone(&self.plan);
+        plan.every.iter().try_for_each(|step| self.step(step, parameters))
+    }
+
+    /// Output `i` of the last run.
+    pub fn output<'a>(&'a self, i: usize, parameters: &'a [Vec<f32>]) -> &'a [f32] {
+        self.read(&self.plan.outputs[i], parameters)
+    }
+
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Bytes of its buffers.
+    pub fn bytes(&self) -> usize {
+        self.plan.buffers.iter().sum::<usize>() * size_of::<f32>()
+    }
+
+    fn read<'a>(&'a self, view: &View, parameters: &'a [Vec<f32>]) -> &'a [f32] {
+        match view.source {
+            Source::Buffer(i) => &self.buffers[i],
+            Source::Parameter(i) => &parameters[i],
+            Source::Constant(value) => {
+                self.graph.constant(value).and_then(|weight| weight.tensor.as_f32()).unwrap_or(&[])
+            }
+            Source::Tokens | Source::Positions | Source::Targets => unreachable!("integers"),
+        }
+    }
+
+    fn integers(&self, view: &View) -> &[i32] {
+        match view.source {
+            Source::Tokens => &self.tokens,
+            Source::Positions => &self.positions,
+            Source::Targets => &self.targets,
+            Source::Constant(value) => match self.graph.constant(value).map(|weight| weight.tensor.data()) {
+                Some(Data::I32(data)) => data,
+                _ => unreachable!("an i32 constant"),
+            },
+            Source::Buffer(_) | Source::Parameter(_) => unreachable!("reals"),
+        }
+    }
+
+    fn step(&mut self, step: &Step, parameters: &[Vec<f32>]) -> Result<(), Diagnostic> {
+        let mut out = std::mem::take(&mut self.buffers[step.out]);
+        let done = self.compute(step, parameters, &mut out);
+        self.buffers[step.out] = out;
+        done.map_err(|message| Diagnostic::new(self.graph.origin(step.node), message))
+    }
+
+    fn compute(&self, step: &Step, parameters: &[Vec<f32>], y: &mut [f32]) -> Result<(), String> {
+        let k = self.kernels;
+        let real = |i: usize| self.read(&step.inputs[i], parameters);
+        let width = |i: usize| step.inputs[i].sizes.last().copied().unwrap_or(1);
+        match &step.work {
+            Work::Map(map) => k.map(*map, real(0), y),
+            Work::Zip(kind, axes) => k.zip(*kind, real(0), real(1), axes, y),
+            Work::Sum(axes) => k.sum(real(0), axes, y),
+            Work::Lay(axes) => lay(real(0), axes, y),
+            Work::MatMul => matmul(&step.inputs[0], real(0), &step.inputs[1], real(1), y),
+            Work::Affine => k.affine_f32(real(0), real(1), real(2), y),
+            Work::Softmax => k.softmax(real(0), width(0), y),
+            Work::Most => k.largest(real(0), width(0), y),
+            Work::Causal { keep, drop } => {
+                let n = self.positions.len();
+                y.iter_mut().enumerate().for_each(|(i, y)| *y = if i % n <= i / n { *keep } else { *drop });
+            }
+            Work::Normalise { eps } => {
+                if !k.normalise(real(0), width(0), *eps, y) {
+                    return Err("a number that is not finite was met; a smaller rate of learning may help".into());
+                }
+            }
+            Work::NormaliseBack { eps } => k.normalise_back(real(0), real(1), width(0), *eps, y),
+            Work::Peak => {
+                if !k.peak(real(0), width(0), y) {
+                    return Err("a number that is not finite was met; a smaller rate of learning may help".into());
+                }
+            }
+            Work::PeakBack => peak_back(real(0), real(1), width(0), y),
+            Work::Pick => k.pick(real(0), width(0), self.integers(&step.inputs[1]), y),
+            Work::Spread => {
+                y.fill(0.0);
+                let channels = self.integers(&step.inputs[1]);
+                let out = y.len() / self.positions.len();
+                for (y, c) in y.chunks_exact_mut(out).zip(real(0).chunks_exact(channels.len())) {
+                    channels.iter().zip(c).for_each(|(&at, &c)| y[at as usize] += c);
+                }
+            }
+            Work::Embed => {
+                if !k.embed(self.integers(&step.inputs[0]), real(1), width(1), y) {
+                    return Err("an id is outside the table".into());
+                }
+            }
+            Work::Scatter => {
+                y.fill(0.0);
+                let d = width(1);
+                for (&id, c) in self.integers(&step.inputs[0]).iter().zip(real(1).chunks_exact(d)) {
+                    let row = y.get_mut(id as usize * d..(id as usize + 1) * d).ok_or("an id is outside the table")?;
+                    row.iter_mut().zip(c).for_each(|(y, &c)| *y += c);
+                }
+            }
+            Work::Recency => {
+                let n = self.positions.len();
+                for (&h, y) in self.integers(&step.inputs[0]).iter().zip(y.chunks_exact_mut(n * n)) {
+                    y.iter_mut().enumerate().for_each(|(i, y)| *y = recency(h, i / n, i % n));
+                }
+            }
+            Work::Divergence => y[0] = finite(k.divergence(real(0), real(1), width(0)))?,
+            Work::CrossEntropy => y[0] = finite(k.cross_entropy(real(0), self.integers(&step.inputs[1]), width(0)))?,
+            Work::DivergenceBack => {
+                let scale = real(2)[0] / self.positions.len() as f32;
+                k.divergence_back(real(0), real(1), width(0), scale, y);
+            }
+            Work::CrossEntropyBack => {
+                let scale = real(2)[0] / self.positions.len() as f32;
+                k.cross_entropy_back(real(0), self.integers(&step.inputs[1]), width(0), scale, y);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn finite(loss: f32) -> Result<f32, String> {
+    let message = || format!("the loss is {loss}; a smaller rate of learning may help");
+    if loss.is_finite() { Ok(loss) } else { Err(message()) }
+}
+
+/// `y` in its usual order, from elements that lie apart as the axes say.
+fn lay(x: &[f32], axes: &[crate::kernels::Axis], y: &mut [f32]) {
+    let Some((&(n, [step, _]), outer)) = axes.split_last() else { return };
+    let mut index = vec![0; outer.len()];
+    let mut from = 0;
+    for y in y.chunks_exact_mut(n) {
+        match step {
+            1 => y.copy_from_slice(&x[from..from + n]),
+            0 => y.fill(x[from]),
+            _ => y.iter_mut().enumerate().for_each(|(i, y)| *y = x[from + i * step]),
+        }
+        for (at, &(size, steps)) in index.iter_mut().zip(outer).rev() {
+            *at += 1;
+            from += steps[0];
+            if *at < size {
+                break;
+            }
+            *at = 0;
+            from -= size * steps[0];
+        }
+    }
+}
+
+/// A product for every leading index, over operands that are spread along leading axes of size 1.
+fn matmul(a: &View, a_data: &[f32], b: &View, b_data: &[f32], y: &mut [f32]) {
+    let split = |view: &View| {
+        let inner = view.sizes.len() - 2;
+        let matrix = ([view.sizes[inner], view.sizes[inner + 1]], [view.steps[inner], view.steps[inner + 1]]);
+        let lead: Vec<(usize, usize)> =
+            view.sizes[..inner].iter().copied().zip(view.steps[..inner].iter().copied()).collect();
+        (matrix, lead)
+    };
+    let ((a_sizes, a_steps), a_lead) = split(a);
+    let ((b_sizes, b_steps), b_lead) = split(b);
+    let rank = a_lead.len().max(b_lead.len());
+    let at =
+        |lead: &[(usize, usize)], axis: usize| axis.checked_sub(rank - lead.len()).map_or((1, 0), |axis| lead[axis]);
+    let lead: Vec<usize> = (0..rank).map(|axis| at(&a_lead, axis).0.max(at(&b_lead, axis).0)).collect();
+    let offset = |lead_of: &[(usize, usize)], mut flat: usize| {
+        let mut offset = 0;
+        for axis in (0..rank).rev() {
+            let (size, step) = at(lead_of, axis);
+            offset += if size == 1 { 0 } else { flat % lead[axis] * step };
+            flat /= lead[axis];
+        }
+        offset
+    };
+    let size = a_sizes[0] * b_sizes[1];
+    for (batch, y) in y.chunks_exact_mut(size).enumerate() {
+        let matrix = |data, [rows, columns]: [usize; 2], steps| Matrix { data, rows, columns, steps };
+        let a = matrix(&a_data[offset(&a_lead, batch)..], a_sizes, a_steps);
+        let b = matrix(&b_data[offset(&b_lead, batch)..], b_sizes, b_steps);
+        multiply(a, b, y);
+    }
+}
+
+fn peak_back(x: &[f32], c: &[f32], width: usize, y: &mut [f32]) {
+    y.fill(0.0);
+    for ((x, y), &c) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(c) {
+        let first = (0..width).fold(0, |best, i| if x[best].abs() < x[i].abs() { i } else { best });
+        if x[first] != 0.0 {
+            y[first] = if x[first] < 0.0 { -c } else { c };
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Training on small networks: what the relaxed graph means, its gradients, the engine, and that a run goes on bit for bit.
+
+#![allow(clippy::unwrap_used)]
+
+use snnc::train::adamw::Rates;
+use snnc::train::checkpoint;
+use snnc::train::{Options, Trainer};
+use snnc_examples::gpt2::Gpt2Config;
+use snnc_ir::eval::{Content, Evaluator, Memory};
+use snnc_ir::ssa::{GUARD, Output};
+use snnc_ir::{Graph, Ssa, Value, verify};
+use snnc_passes::fit::{Levels, PHASES, Thresholds, Wishes};
+use snnc_passes::gradient::gradient;
+use snnc_passes::relax::{Loss, Recipe, Relaxed, Train, relax};
+use snnc_passes::trained::trained;
+use snnc_runtime::{Engine, Whole};
+use snnc_tests::{converted, ids, imported, options, run};
+use std::sync::Arc;
+
+const CONFIG: Gpt2Config =
+    Gpt2Config { layers: 2, width: 16, heads: 2, vocabulary: 40, context: 24, ..Gpt2Config::TINY };
+
+/// Tokens of a window.
+const WINDOW: usize = 20;
+
+fn dense() -> Graph {
+    snnc::convert::dense(imported(&CONFIG), false, &mut |_, _, _| {}).unwrap()
+}
+
+fn wishes(steps: u16, attention: Ssa) -> Wishes {
+    let mut wishes = Wishes::uniform(Levels { steps, ..Levels::default() });
+    wishes.attention = Some(attention);
+    wishes
+}
+
+/// One network of every kind that trains.
+fn programs() -> Vec<(&'static str, Graph)> {
+    let ttfs = Ssa::Ttfs { phases: PHASES };
+    let token = Wishes { thresholds: Thresholds::Token, ..wishes(4, ttfs) };
+    let all = [
+        ("ttfs", wishes(4, ttfs)),
+        ("a threshold for every token", token),
+        ("coincidence", wishes(6, Ssa::Coincidence { squared: false })),
+        ("coincidence, squared", wishes(6, Ssa::Coincidence { squared: true })),
+        ("linear", wishes(6, Ssa::Linear { guard: GUARD })),
+        ("lif", wishes(6, Ssa::Lif { output: Output::Mean })),
+    ];
+    all.into_iter().map(|(name, wishes)| (name, converted(imported(&CONFIG), wishes))).collect()
+}
+
+fn starts(relaxed: &Relaxed) -> Vec<Vec<f32>> {
+    let start = |name: &String| {
+        let weight = relaxed.graph.weights.iter().find(|weight| weight.name == *name).unwrap();
+        weight.tensor.as_f32().unwrap().to_vec()
+    };
+    relaxed.parameters.iter().map(start).collect()
+}
+
+fn recipe(train: Train) -> Recipe {
+    Recipe { train, ..Recipe::default() }
+}
+
+/// Mean divergence of two networks' predictions, from their logits.
+fn divergence(own: &[f32], dense: &[f32], width: usize) -> f64 {
+    use snnc::evaluate::{divergence, log_sum_exp};
+    let rows = own.chunks_exact(width).zip(dense.chunks_exact(width));
+    let each = rows.map(|(q, p)| divergence([p, q], [log_sum_exp(p), log_sum_exp(q)]));
+    each.sum::<f64>() / (own.len() / width) as f64
+}
+
+/// Before a step the relaxed graph's loss is that of the program itself, level for level.
+#[test]
+fn an_untrained_relaxation_is_the_program() {
+    let teacher = dense();
+    let text = ids(WINDOW + 1, CONFIG.vocabulary);
+    let reference = run(&teacher, options(Engine::Interpreter), &[&text[..WINDOW]]).logits();
+    for (name, program) in programs() {
+        for train in [Train::Ssa, Train::Thresholds, Train::Lora(2), Train::All] {
+            let relaxed = relax(&program, &teacher, recipe(train)).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+            assert_eq!(verify::verify(&relaxed.graph), Ok(()), "{name}");
+            assert_eq!(verify::verify(&relaxed.constants), Ok(()), "{name}");
+            let mut whole = Whole::new(Arc::new(relaxed.graph.clone()), WINDOW, &relaxed.parameters).unwrap();
+            let start = starts(&relaxed);
+            whole.run(&text, &start).unwrap();
+            let own = run(&program, options(Engine::Interpreter), &[&text[..WINDOW]]).logits();
+            let wanted = divergence(&own, &reference, CONFIG.vocabulary);
+            let found = f64::from(whole.output(0, &start)[0]);
+            assert!((found - wanted).abs() <= 1e-3 * wanted + 1e-5, "{name}, {train:?}: {found}, not {wanted}");
+        }
+    }
+}
+
+/// Constants that nothing has moved are those of the program, to a rounding; the program is what it was.
+#[test]
+fn constants_come_back() {
+    let teacher = dense();
+    for (name, program) in programs() {
+        let trainer = trainer(&program, &teacher, Train::All, 1);
+        let constants = trainer.constants().unwrap();
+        assert!(constants.len() > 20, "{name}: {}", constants.len());
+        let again = trained(&program, &constants).unwrap();
+        assert_eq!(verify::verify(&again), Ok(()), "{name}");
+        let names = |graph: &Graph| {
+            let mut names: Vec<String> = graph.weights.iter().map(|weight| weight.name.clone()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&again), names(&program), "{name}");
+        let text = ids(WINDOW, CONFIG.vocabulary);
+        let logits = |graph: &Graph| run(graph, options(Engine::Interpreter), &[&text]).logits();
+        let (before, after) = (logits(&program), logits(&again));
+        let near = snnc_tests::centred_cosine(&before, &after);
+        assert!(near > 0.999, "{name}: {near}");
+    }
+}
+
+/// Of a network without levels the whole gradient is a derivative: every parameter, against central differences in f64.
+#[test]
+fn gradients_of_a_whole_network_are_derivatives() {
+    let (student, teacher) = (dense(), {
+        let other = Gpt2Config { seed: CONFIG.seed + 1, ..CONFIG };
+        snnc::convert::dense(imported(&other), false, &mut |_, _, _| {}).unwrap()
+    });
+    let text = ids(9, CONFIG.vocabulary);
+    for loss in [Loss::Divergence, Loss::CrossEntropy] {
+        let relaxed = relax(&student, &teacher, Recipe { loss, ..recipe(Train::All) }).unwrap();
+        let back = gradient(&relaxed.graph, &relaxed.parameters).unwrap();
+        assert_eq!(verify::verify(&back), Ok(()));
+        let run = |evaluator: &Evaluator<'_, f64>, graph: &Graph| {
+            let done = evaluator.run(&text[..8], &mut Memory::new(graph)).unwrap();
+            let real = |(_, value): &(String, Value)| match &evaluator.get(&done, *value).content {
+                Content::Real(x) => x.clone(),
+                Content::Int(_) | Content::Train(_) => unreachable!(),
+            };
+            graph.outputs.iter().map(real).collect::<Vec<Vec<f64>>>()
+        };
+        let evaluator = Evaluator::<f64>::with_targets(&back, &text[1..]);
+        let exact = run(&evaluator, &back);
+        // The engine computes the same in f32.
+        let mut whole = Whole::new(Arc::new(back.clone()), 8, &relaxed.parameters).unwrap();
+        let start = starts(&relaxed);
+        whole.run(&text, &start).unwrap();
+        for (i, (name, gradient)) in relaxed.parameters.iter().zip(&exact[1..]).enumerate() {
+            let largest = gradient.iter().fold(1e-6, |most: f64, x| most.max(x.abs()));
+            for (a, &b) in whole.output(i + 1, &start).iter().zip(gradient) {
+                assert!((f64::from(*a) - b).abs() <= 1e-4 * largest, "{name}: {a} in f32, {b}");
+            }
+            let value = relaxed
+                .graph
+                .iter()
+                .find(|(value, _)| relaxed.graph.constant(*value).is_some_and(|weight| weight.name == *name));
+            let (value, _) = value.unwrap();
+            for at in [0, gradient.len() / 2, gradient.len() - 1] {
+                let moved = |by: f64| {
+                    let mut numbers: Vec<f64> = start[i].iter().map(|&x| f64::from(x)).collect();
+                    numbers[at] += by;
+                    let mut evaluator = Evaluator::<f64>::with_targets(&relaxed.graph, &text[1..]);
+                    evaluator.set(value, numbers);
+                    run(&evaluator, &relaxed.graph)[0][0]
+                };
+                let step = 1e-5;
+                let difference = (moved(step) - moved(-step)) / (2.0 * step);
+                let error = (gradient[at] - difference).abs();
+                assert!(error <= 1e-4 * largest, "{name}[{at}]: {}, by differences {difference}", gradient[at]);
+            }
+        }
+    }
+}
+
+/// With levels, features and spikes the engine's gradients are the evaluator's, wherever no number lies at a threshold.
+#[test]
+fn the_engine_computes_what_the_graph_says() {
+    let teacher = dense();
+    let text = ids(9, CONFIG.vocabulary);
+    for (name, program) in programs() {
+        let relaxed = relax(&program, &teacher, recipe(Train::All)).unwrap();
+        let back = gradient(&relaxed.graph, &relaxed.parameters).unwrap();
+        let evaluator = Evaluator::<f32>::with_targets(&back, &text[1..]);
+        let done = evaluator.run(&text[..8], &mut Memory::new(&back)).unwrap();
+        let mut whole = Whole::new(Arc::new(back.clone()), 8, &relaxed.parameters).unwrap();
+        let start = starts(&relaxed);
+        whole.run(&text, &start).unwrap();
+        // Some gradients are 0 but for rounding, such as by what is added to all keys: all are compared as one vector.
+        let (mut dot, mut squares) = (0.0, [0.0; 2]);
+        for (i, (_, value)) in back.outputs.iter().enumerate() {
+            let Content::Real(wanted) = &evaluator.get(&done, *value).content else { panic!("reals") };
+            for (a, b) in wanted.iter().zip(whole.output(i, &start)) {
+                let (a, b) = (f64::from(*a), f64::from(*b));
+                dot += a * b;
+                squares[0] += a * a;
+                squares[1] += b * b;
+            }
+        }
+        let alike = dot / (squares[0] * squares[1]).sqrt();
+        assert!(alike > 0.999 && (squares[0] / squares[1] - 1.0).abs() < 0.01, "{name}: {alike}, {squares:?}");
+    }
+}
+
+fn trainer(program: &Graph, teacher: &Graph, train: Train, threads: usize) -> Trainer {
+    let rates = Rates { rate: 3e-3, weight_decay: 0.01, clip: 1.0, warm_up: 2, steps: 12 };
+    let options = Options { recipe: recipe(train), rates, batch: 3, window: WINDOW, seed: 5, threads };
+    Trainer::new(program, teacher, options).unwrap()
+}
+
+fn bits(arrays: &[Vec<f32>]) -> Vec<u32> {
+    arrays.iter().flatten().map(|x| x.to_bits()).collect()
+}
+
+/// Threads do not show, and neither does an interruption after any step.
+#[test]
+fn a_run_is_the_same_however_it_is_run() {
+    let teacher = dense();
+    let (_, program) = programs().swap_remove(2);
+    let text = ids(400, CONFIG.vocabulary);
+    let windows: Vec<&[u32]> = text.chunks_exact(WINDOW + 1).take(4).collect();
+    let mut whole = trainer(&program, &teacher, Train::Ssa, 1);
+    let first = whole.validate(&windows).unwrap();
+    for _ in 0..12 {
+        whole.advance(&text).unwrap();
+    }
+    let last = whole.validate(&windows).unwrap();
+    assert!(last < first, "it learns: {first} before, {last} after");
+    for stop in [0, 1, 7] {
+        let mut part = trainer(&program, &teacher, Train::Ssa, 2);
+        part.validate(&windows).unwrap();
+        for _ in 0..stop {
+            part.advance(&text).unwrap();
+        }
+        let state = checkpoint::State {
+            version: 1,
+            run: serde_json::Value::Null,
+            steps: 12,
+            step: part.step,
+            best_step: part.best_step,
+            losses: part.losses.clone(),
+            parameters: part.parameters().map(|(name, count)| (name.clone(), count)).collect(),
+        };
+        let mut bytes = Vec::new();
+        checkpoint::write(&state, &part.numbers, &mut bytes).unwrap();
+        let (state, numbers) = checkpoint::read(&bytes, "memory").unwrap();
+        let mut rest = trainer(&program, &teacher, Train::Ssa, 3);
+        (rest.numbers, rest.step, rest.losses) = (numbers, state.step, state.losses);
+        while rest.step < 12 {
+            rest.advance(&text).unwrap();
+        }
+        rest.validate(&windows).unwrap();
+        assert_eq!(bits(&rest.numbers.parameters), bits(&whole.numbers.parameters), "stopped after {stop}");
+        assert_eq!(bits(&rest.numbers.best), bits(&whole.numbers.best));
+        assert_eq!(rest.losses, whole.losses);
+    }
+}
