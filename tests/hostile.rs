@@ -213,6 +213,10 @@ fn outputs_options_and_prompts() {
     ] {
         refused(at, &["compile", "model.onnx", "-o", "out.snn", "--attention", kind], status, words);
     }
+    for (kind, dense) in [("linear", "h.1.v"), ("coincidence", "q"), ("lif:spikes", "h.3.out")] {
+        let compile = ["compile", "model.onnx", "-o", "out.snn", "--attention", kind, "--dense", dense];
+        refused(at, &compile, 1, "cannot stay dense");
+    }
     refused(at, &["tune", "model.onnx", "--text", "text.onnx", "--budget", "1%"], 2, "perplexity+1%");
     refused(at, &["eval", "model.onnx", "--text", "text.onnx", "--ledger"], 2, "--against");
     refused(at, &["run", "model.onnx", "--prompt", "x"], 1, "no tokenizer");

@@ -6,6 +6,7 @@ use crate::op::Op;
 use crate::ssa::State;
 use crate::tensor::Tensor;
 use crate::types::{Dim, Elem, Shape, Type};
+use crate::verify::narrow_sums;
 use indexmap::IndexSet;
 use std::sync::Arc;
 
@@ -150,7 +151,7 @@ impl Graph {
                 let [_, k, v] = types();
                 Some(State::Rows { keys: row(k), values: row(v) })
             }
-            Op::Ssa { heads, variant } => Some(variant.state(heads as usize, types())),
+            Op::Ssa { heads, variant } => Some(variant.state(heads as usize, types(), narrow_sums(self, value))),
             _ => None,
         }
     }

@@ -21,7 +21,8 @@
 //!     - attention's weighted values are i64: `2^11 * levels of v * context <= 2^63 - 1`; by coincidence, with a score of at
 //!       most features times timesteps, perhaps squared and then i32, `score * 2^15 * levels of v * context <= 2^63 - 1`;
 //!     - so is what linear attention reads from its sums: `features * levels of q * levels of k * levels of v * 2^guard *
-//!       tokens <= 2^63 - 1`, where tokens are the context or twice the period of halving, whichever is less.
+//!       tokens <= 2^63 - 1`, where tokens are the context or twice the period of halving, whichever is less. Its sums are
+//!       kept in i32 where `levels of k * levels of v * 2^guard * tokens <= 2^31 - 1` (`narrow_sums`), else in i64.
 //!
 //!     Where an attention by time to first spike keeps both below 2^31 as well (`narrow_attention`), engines may sum it in
 //!     i32.
@@ -197,7 +198,7 @@ fn sizes(graph: &Graph, errors: &mut Vec<Diagnostic>) {
             errors.push(at(graph, value, format!("{}: 1 to 2^31 - 1 elements are possible", node.ty)));
         }
         if let Op::Ssa { variant: Ssa::Linear { .. }, .. } = node.op
-            && let Some(state @ State::Sums { heads, features, width }) = graph.state(value)
+            && let Some(state @ State::Sums { heads, features, width, .. }) = graph.state(value)
             && heads as u128 * features as u128 * (width as u128 + 1) > SUMS_MAX
         {
             errors.push(at(graph, value, format!("it keeps {state}: 2^28 numbers are possible")));
@@ -490,7 +491,7 @@ fn attention_sums(graph: &Graph, value: Value) -> Sums {
         let found = node.args.get(i).and_then(|arg| graph.ty(*arg).levels());
         found.map_or(0, |(code, steps)| code.levels(steps) as u128)
     };
-    let head = graph.ty(node.args[0]).shape().width().unwrap_or(0) as u128 / u128::from(heads);
+    let head = graph.ty(node.args[0]).shape().width().unwrap_or(0) as u128 / u128::from(heads.max(1));
     let context = u128::from(graph.context);
     match variant {
         Ssa::Ttfs { .. } | Ssa::TopK { .. } => {
@@ -503,17 +504,32 @@ fn attention_sums(graph: &Graph, value: Value) -> Sums {
         }
         Ssa::Lif { output: Output::Spikes } => Sums { scores: head, values: head * FRESH as u128 * context },
         Ssa::Linear { guard } => {
-            let halving = node_constant(graph, node, 4).and_then(|weight| weight.tensor.as_i32()).unwrap_or(&[]);
-            // What halves every h tokens holds less than 2 h of them.
-            let held = |&every: &i32| match u128::try_from(every) {
-                Ok(every) if every > 0 => context.min(2 * every),
-                _ => context,
-            };
-            let tokens = halving.iter().map(held).max().unwrap_or(context);
-            let row = head * levels(0) * levels(1) * (1 << guard) * tokens;
+            let row = head * levels(0) * levels(1) * (1 << guard) * held(graph, node);
             Sums { scores: row, values: row * levels(2) }
         }
     }
+}
+
+/// Tokens that sums of linear attention hold, at most: what halves every h tokens holds less than 2 h of them.
+fn held(graph: &Graph, node: &Node) -> u128 {
+    let context = u128::from(graph.context);
+    let halving = node_constant(graph, node, 4).and_then(|weight| weight.tensor.as_i32()).unwrap_or(&[]);
+    let of_head = |&every: &i32| match u128::try_from(every) {
+        Ok(every) if every > 0 => context.min(2 * every),
+        _ => context,
+    };
+    halving.iter().map(of_head).max().unwrap_or(context)
+}
+
+/// Whether what linear attention keeps fits i32.
+pub fn narrow_sums(graph: &Graph, value: Value) -> bool {
+    let node = graph.node(value);
+    let Op::Ssa { variant: Ssa::Linear { guard }, .. } = node.op else { return false };
+    let levels = |i: usize| {
+        let found = node.args.get(i).and_then(|arg| graph.ty(*arg).levels());
+        found.map_or(0, |(code, steps)| code.levels(steps) as u128)
+    };
+    levels(1) * levels(2).max(1) * (1 << guard) * held(graph, node) <= i32::MAX as u128
 }
 
 /// Whether the sums of an attention by time to first spike fit i32.

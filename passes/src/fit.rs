@@ -158,7 +158,17 @@ impl Wishes {
             }
         }
         for site in &sites {
-            let Some(Levels { code, steps }) = self.of(site) else { continue };
+            let variant = site.layer.and_then(|layer| self.attention(layer)).filter(|variant| variant.has_features());
+            let Some(Levels { code, steps }) = self.of(site) else {
+                let emits = variant == Some(Ssa::Lif { output: Output::Spikes }) && site.role == Role::AttentionOut;
+                let reads = matches!(site.role, Role::Query | Role::Key | Role::Value);
+                if let Some(variant) = variant.filter(|_| emits || reads) {
+                    let message = format!("cannot stay dense: `{}` attention is of spikes", variant.name());
+                    let advice = "let the layer attend by ttfs, or dense";
+                    return Err(Diagnostic::new(site.to_string(), message).note(advice));
+                }
+                continue;
+            };
             if !(1..=code.max_steps()).contains(&steps) {
                 let most = code.max_steps();
                 let message = format!("{} code has at most {most} timesteps, here are {steps}", code.name());

@@ -41,9 +41,33 @@ pub struct Rows {
 /// Sums over all tokens. They cannot be taken back, so those of the last mark are kept beside them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sums {
-    both: [Vec<i64>; 2],
+    both: [Numbers; 2],
     live: usize,
     marked: usize,
+}
+
+/// Sums in as many bits as they need.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Numbers {
+    I32(Vec<i32>),
+    I64(Vec<i64>),
+}
+
+impl Numbers {
+    fn copy_from(&mut self, other: &Self) {
+        match (self, other) {
+            (Numbers::I32(to), Numbers::I32(from)) => to.copy_from_slice(from),
+            (Numbers::I64(to), Numbers::I64(from)) => to.copy_from_slice(from),
+            (Numbers::I32(_) | Numbers::I64(_), _) => unreachable!("both are made alike"),
+        }
+    }
+
+    fn clear(&mut self) {
+        match self {
+            Numbers::I32(sums) => sums.fill(0),
+            Numbers::I64(sums) => sums.fill(0),
+        }
+    }
 }
 
 impl Slot {
@@ -55,8 +79,9 @@ impl Slot {
                 let ((keys, k), (values, v)) = (Kept::keys(keys, heads)?, Kept::values(values)?);
                 Slot::Rows(Rows { keys, values, widths: [k, v], context: graph.context as usize })
             }
-            State::Sums { heads, features, width } => {
-                let zeros = vec![0; heads * features * (width + 1)];
+            State::Sums { heads, features, width, bits } => {
+                let count = heads * features * (width + 1);
+                let zeros = if bits == i32::BITS { Numbers::I32(vec![0; count]) } else { Numbers::I64(vec![0; count]) };
                 Slot::Sums(Sums { both: [zeros.clone(), zeros], live: 0, marked: 0 })
             }
         })
@@ -81,17 +106,17 @@ impl Slot {
     }
 
     /// The sums after `past` tokens, to go on with.
-    pub fn sums(&mut self, past: usize) -> Option<&mut [i64]> {
+    pub fn sums(&mut self, past: usize) -> Option<&mut Numbers> {
         let Slot::Sums(sums) = self else { return None };
         if sums.live == sums.marked {
             sums.live = 1 - sums.marked;
             let [a, b] = &mut sums.both;
             let (from, to) = if sums.marked == 0 { (a, b) } else { (b, a) };
-            to.copy_from_slice(from);
+            to.copy_from(from);
         }
         let live = &mut sums.both[sums.live];
         if past == 0 {
-            live.fill(0);
+            live.clear();
         }
         Some(live)
     }

@@ -63,8 +63,9 @@ pub const GUARD: u8 = 8;
 pub enum State {
     /// A row for every token's key and one for its value: `[context, width]`.
     Rows { keys: Type, values: Type },
-    /// Sums in 64 bits, `[heads, features, width + 1]`: `k v^T`, and of k alone in the last column.
-    Sums { heads: usize, features: usize, width: usize },
+    /// Sums in 32 bits where these are enough for the context, else in 64, `[heads, features, width + 1]`: `k v^T`, and of k
+    /// alone in the last column.
+    Sums { heads: usize, features: usize, width: usize, bits: u32 },
 }
 
 impl Ssa {
@@ -130,8 +131,8 @@ impl Ssa {
         }
     }
 
-    /// What is kept of a sequence, given the types of q, k and v.
-    pub fn state(self, heads: usize, [_, k, v]: [Type; 3]) -> State {
+    /// What is kept of a sequence, given the types of q, k and v; `narrow`: whether sums are of 32 bits.
+    pub fn state(self, heads: usize, [_, k, v]: [Type; 3], narrow: bool) -> State {
         let row = |ty: Type| Shape::new(&[Dim::Context, Dim::Fixed(ty.shape().width().unwrap_or(0) as u32)]);
         let (code, steps) = k.levels().unwrap_or((Code::Unary, 1));
         let levels = |ty: Type| {
@@ -147,7 +148,7 @@ impl Ssa {
             Ssa::Lif { output: Output::Spikes } => State::Rows { keys: spikes(k), values: spikes(v) },
             Ssa::Linear { .. } => {
                 let of = |ty: Type| ty.shape().width().unwrap_or(0) / heads.max(1);
-                State::Sums { heads, features: of(k), width: of(v) }
+                State::Sums { heads, features: of(k), width: of(v), bits: if narrow { i32::BITS } else { i64::BITS } }
             }
         }
     }
@@ -157,8 +158,8 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             State::Rows { keys, values } => write!(f, "keys {keys}, values {values}"),
-            State::Sums { heads, features, width } => {
-                write!(f, "sums of k v^T i64[{heads},{features},{width}], of k i64[{heads},{features}]")
+            State::Sums { heads, features, width, bits } => {
+                write!(f, "sums of k v^T i{bits}[{heads},{features},{width}], of k i{bits}[{heads},{features}]")
             }
         }
     }

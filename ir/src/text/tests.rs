@@ -368,7 +368,7 @@ fn attention_says_what_it_keeps() {
         ("ssa[topk,heads=2,phases=8,keys=2]", "keys level<unary,4>[context,4], values level<unary,4>[context,4]"),
         ("ssa[coincidence,heads=2]", "keys spike<unary,4>[context,6], values level<unary,4>[context,4]"),
         ("ssa[coincidence,heads=2,squared]", "keys spike<unary,4>[context,6], values level<unary,4>[context,4]"),
-        ("ssa[linear,heads=2,guard=8]", "sums of k v^T i64[2,3,2], of k i64[2,3]"),
+        ("ssa[linear,heads=2,guard=8]", "sums of k v^T i32[2,3,2], of k i32[2,3]"),
         ("ssa[lif,heads=2]", "keys spike<unary,4>[context,6], values level<unary,4>[context,4]"),
         ("ssa[lif,heads=2,output=spikes]", "keys spike<unary,4>[context,6], values spike<unary,4>[context,4]"),
     ] {

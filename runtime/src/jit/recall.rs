@@ -3,9 +3,9 @@
 use super::Compiled;
 use super::choice::{SHARED, by_heads};
 use super::host::{Call, Fault, number, number_mut};
-use crate::kernels::{Coincided, Coincidence, Columns, Kernels, Sums, words};
+use crate::kernels::{Coincided, Coincidence, Columns, Kernels, Sum, Sums, words};
 use crate::plan::{Work, plane_bytes};
-use crate::state::{Kept, Slot};
+use crate::state::{Kept, Numbers, Slot};
 use snnc_ir::eval::spoken;
 use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
@@ -57,7 +57,11 @@ pub fn attend(
             let v = levels(rows[2], tokens * width);
             let sums = slot.sums(past).ok_or(Fault::Misfit)?;
             let shape = Linear { heads, guard, codes, features, width };
-            let score_additions = shape.run(compiled, &memory, [&q?, &k?, &v?], sums, number_mut(out)?);
+            let (rows, out) = ([&q?[..], &k?, &v?], number_mut(out)?);
+            let score_additions = match sums {
+                Numbers::I32(sums) => shape.run(compiled, &memory, rows, sums, out),
+                Numbers::I64(sums) => shape.run(compiled, &memory, rows, sums, out),
+            };
             Ok(Events { keys: keys(past, tokens), score_additions, ..Events::default() })
         }
         _ => Err(Fault::Misfit),
@@ -240,12 +244,12 @@ struct Linear {
 
 impl Linear {
     /// Results, and additions that spikes drove. `sums`: of all heads.
-    fn run(
+    fn run<S: Sum + Send>(
         &self,
         compiled: &Compiled,
         memory: &Memory<'_>,
         [q, k, v]: [&[i32]; 3],
-        sums: &mut [i64],
+        sums: &mut [S],
         out: &mut [f32],
     ) -> u64 {
         let Linear { heads, guard, codes, features, width } = *self;
@@ -254,7 +258,7 @@ impl Linear {
             let (sink, halving) = (memory.sink[h], memory.halving[h]);
             Sums { past: memory.past, features, width: head, guard, sink, halving }
         };
-        let sums: Vec<Mutex<&mut [i64]>> = sums.chunks_exact_mut(shape(0).len()).map(Mutex::new).collect();
+        let sums: Vec<Mutex<&mut [S]>> = sums.chunks_exact_mut(shape(0).len()).map(Mutex::new).collect();
         let out = Mutex::new(out);
         by_heads(&compiled.pool, heads, tokens * heads * shape(0).len() < SHARED, |h| {
             let [q, k] = [q, k].map(|x| take(x, heads * features, h * features, features));

@@ -33,7 +33,7 @@ pub use events::{Events, MOST_IN_TWO};
 pub use neuron::{Bend, Code, Fired, Level, Neuron, Potential};
 pub use product::{OUTPUTS, Panels};
 pub use ssa::{Scratch, Ssa, SsaCount};
-pub use sums::Sums;
+pub use sums::{Sum, Sums};
 pub use whole::{Axis, Map, Matrix, Zip, multiply};
 
 /// The environment variable that names the instruction set to use.
@@ -312,7 +312,7 @@ kernels! {
     fn words_of_planes(planes: &[i8], stride: usize, heads: usize, features: usize, steps: u16, rows: &mut [u64]) = coincidence::pack;
 
     /// Linear attention of one head, whose sums go on.
-    fn sums(q: &[i32], k: &[i32], v: &[i32], shape: &Sums, sums: &mut [i64], out: &mut [f32]) = sums::attend;
+    fn sums[S: Sum](q: &[i32], k: &[i32], v: &[i32], shape: &Sums, sums: &mut [S], out: &mut [f32]) = sums::attend;
 
     /// Time-to-first-spike attention of all heads, `out[n, d]`, where sums may leave 32 bits.
     fn ssa_long(q: &[i32], k: &[i32], v: &[i32], shape: &Ssa<'_>, out: &mut [f32]) -> SsaCount = ssa_long::attend;

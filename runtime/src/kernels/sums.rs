@@ -3,6 +3,45 @@
 //! Sums of one head lie as `[features][width]`, then `[features]` of k alone. All are integers with `guard` bits below the levels;
 //! halving rounds toward zero. Features that are 0 are passed over.
 
+/// What sums are kept in; the caller knows that it is enough.
+pub trait Sum: Copy + std::ops::AddAssign + std::ops::Mul<Output = Self> {
+    /// The low bits.
+    fn from_i64(x: i64) -> Self;
+    fn to_i64(self) -> i64;
+    /// Toward zero.
+    fn halve(self) -> Self;
+}
+
+impl Sum for i32 {
+    #[inline(always)]
+    fn from_i64(x: i64) -> i32 {
+        x as i32
+    }
+    #[inline(always)]
+    fn to_i64(self) -> i64 {
+        self.into()
+    }
+    #[inline(always)]
+    fn halve(self) -> i32 {
+        (self - (self >> 31)) >> 1
+    }
+}
+
+impl Sum for i64 {
+    #[inline(always)]
+    fn from_i64(x: i64) -> i64 {
+        x
+    }
+    #[inline(always)]
+    fn to_i64(self) -> i64 {
+        self
+    }
+    #[inline(always)]
+    fn halve(self) -> i64 {
+        (self - (self >> 63)) >> 1
+    }
+}
+
 /// One head.
 #[derive(Clone, Copy, Debug)]
 pub struct Sums {
@@ -26,7 +65,7 @@ impl Sums {
 
 /// Rows of q, k and v of the head alone: results `[tokens, width]`; the sums go on.
 #[inline(always)]
-pub(super) fn attend(q: &[i32], k: &[i32], v: &[i32], shape: &Sums, sums: &mut [i64], out: &mut [f32]) {
+pub(super) fn attend<S: Sum>(q: &[i32], k: &[i32], v: &[i32], shape: &Sums, sums: &mut [S], out: &mut [f32]) {
     let Sums { features, width, guard, .. } = *shape;
     assert!(sums.len() == shape.len(), "sums of {features} features and {width} channels");
     assert!(q.len() == k.len() && q.len() / features == v.len() / width, "queries, keys and values of every token");
@@ -37,17 +76,17 @@ pub(super) fn attend(q: &[i32], k: &[i32], v: &[i32], shape: &Sums, sums: &mut [
         let at = shape.past + i;
         let every = usize::try_from(shape.halving).unwrap_or(0);
         if at > 0 && at.checked_rem(every) == Some(0) {
-            sums.iter_mut().for_each(|sum| *sum = (*sum - (*sum >> 63)) >> 1);
+            sums.iter_mut().for_each(|sum| *sum = sum.halve());
         }
         let (products, keys) = sums.split_at_mut(features * width);
         list(k, &mut spoken);
         for &(f, k) in &spoken {
-            let k = k << guard;
+            let k = S::from_i64(i64::from(k) << guard);
             keys[f] += k;
-            products[f * width..][..width].iter_mut().zip(v).for_each(|(sum, &v)| *sum += k * i64::from(v));
+            products[f * width..][..width].iter_mut().zip(v).for_each(|(sum, &v)| *sum += k * S::from_i64(v.into()));
         }
         list(q, &mut asked);
-        let total: i64 = asked.iter().map(|&(f, q)| q * keys[f]).sum();
+        let total: i64 = asked.iter().map(|&(f, q)| i64::from(q) * keys[f].to_i64()).sum();
         let all = total as f32 + shape.sink * (1u32 << guard) as f32;
         let mean = |sum: i64| if all == 0.0 { 0.0 } else { sum as f32 / all };
         for (c, out) in (0..).step_by(BLOCK).zip(out.chunks_mut(BLOCK)) {
@@ -56,11 +95,11 @@ pub(super) fn attend(q: &[i32], k: &[i32], v: &[i32], shape: &Sums, sums: &mut [
             let mut sums = [0i64; BLOCK];
             if out.len() == BLOCK {
                 for &(f, q) in &asked {
-                    sums.iter_mut().zip(&row(f)[..BLOCK]).for_each(|(all, &sum)| *all += q * sum);
+                    sums.iter_mut().zip(&row(f)[..BLOCK]).for_each(|(all, &sum)| *all += i64::from(q) * sum.to_i64());
                 }
             } else {
                 for &(f, q) in &asked {
-                    sums.iter_mut().zip(row(f)).for_each(|(all, &sum)| *all += q * sum);
+                    sums.iter_mut().zip(row(f)).for_each(|(all, &sum)| *all += i64::from(q) * sum.to_i64());
                 }
             }
             out.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = mean(sum));
@@ -73,12 +112,12 @@ const BLOCK: usize = 32;
 
 /// Features that are not 0. Without a branch: which they are cannot be foreseen.
 #[inline(always)]
-fn list(features: &[i32], found: &mut Vec<(usize, i64)>) {
+fn list(features: &[i32], found: &mut Vec<(usize, i32)>) {
     found.clear();
     found.resize(features.len(), (0, 0));
     let mut count = 0;
     for (f, &x) in features.iter().enumerate() {
-        found[count] = (f, i64::from(x));
+        found[count] = (f, x);
         count += usize::from(x != 0);
     }
     found.truncate(count);
