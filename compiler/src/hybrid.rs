@@ -51,6 +51,14 @@ impl Choice {
     }
 }
 
+/// What a search has found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub measured: Vec<Choice>,
+    /// The last that keeps the budget, and its program. `None` where no layer keeps it.
+    pub kept: Option<(Choice, Graph)>,
+}
+
 /// What the search measures on.
 #[derive(Clone, Copy, Debug)]
 pub struct Search<'a> {
@@ -66,11 +74,9 @@ pub struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// All that was measured, the last that keeps the budget, and its program. `None` where no layer keeps it.
-    ///
     /// # Errors
     /// Programs of different networks; what cannot be run.
-    pub fn run(&self) -> Result<(Vec<Choice>, Option<(Choice, Graph)>), Complaints> {
+    pub fn run(&self) -> Result<Found, Complaints> {
         let layers = self.trained.nodes.iter().filter(|node| matches!(node.op, Op::Ssa { .. } | Op::Attention { .. }));
         let layers = layers.count();
         let mut alone = Vec::new();
@@ -79,8 +85,8 @@ impl Search<'_> {
             alone.push((layer, self.measure(&kept, layers)?.0));
         }
         alone.sort_by(|a, b| a.1.perplexity.total_cmp(&b.1.perplexity).then(a.0.cmp(&b.0)));
-        let mut all: Vec<Choice> = Vec::new();
-        let mut best = None;
+        let mut measured: Vec<Choice> = Vec::new();
+        let mut found = None;
         let mut replaced: Vec<usize> = Vec::new();
         for (layer, choice) in alone {
             replaced.push(layer);
@@ -91,13 +97,13 @@ impl Search<'_> {
                 _ => self.measure(&kept, layers)?,
             };
             let keeps = choice.keeps_budget;
-            all.push(choice.clone());
+            measured.push(choice.clone());
             if !keeps {
                 break;
             }
-            best = Some((choice, graph));
+            found = Some((choice, graph));
         }
-        Ok((all, best))
+        Ok(Found { measured, kept: found })
     }
 
     fn graph(&self, kept: &[usize], layers: usize) -> Result<Graph, Complaints> {

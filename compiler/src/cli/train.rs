@@ -380,7 +380,7 @@ impl Train {
                 print(&format!("{line}\n"))?;
             }
             let every = (steps / VALIDATIONS).max(1);
-            if trainer.step % every == 0 || trainer.step == steps {
+            if trainer.step.is_multiple_of(every) || trainer.step == steps {
                 self.validate(trainer, windows, &bar)?;
             }
             let stop = STOP.load(Ordering::SeqCst);
@@ -466,11 +466,11 @@ impl Train {
             threads: threads(self.threads),
             budget,
         };
-        let (all, best) = search.run()?;
-        for choice in &all {
+        let found = search.run()?;
+        for choice in &found.measured {
             self.say(&json!({ "kind": "hybrid", "choice": choice.json() }), &choice.words())?;
         }
-        match best {
+        match found.kept {
             Some((choice, graph)) => {
                 note(&format!("kept: {}", choice.words()));
                 Ok(graph)
