@@ -213,6 +213,7 @@ impl Shown {
             neurons: Some(Neurons::of(&graph, &done)),
             lints: lints(&graph, section.as_ref(), shown, done.run, &done.events),
             ledger: if self.ledger { Some(self.ledger(pair, ids)?) } else { None },
+            recalled: None,
             done,
         };
         report.findings = Some(findings.json());
