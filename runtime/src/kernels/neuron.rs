@@ -256,14 +256,31 @@ pub(super) fn count<L: Level>(levels: &[L], code: Code) -> u64 {
     let blocks = levels.chunks(1 << 16);
     match code {
         Code::Unary => blocks.map(|b| u64::from(b.iter().map(|l| l.to_i32().unsigned_abs()).sum::<u32>())).sum(),
-        Code::Binary => levels.chunks(8).map(|b| u64::from(ones(b))).sum(),
+        Code::Binary => match L::narrow(levels) {
+            Some(levels) => ones_of_bytes(levels),
+            None => levels.chunks(8).map(|b| u64::from(ones(b))).sum(),
+        },
     }
+}
+
+/// Bits of the magnitudes of levels of 8 bits.
+#[inline(always)]
+fn ones_of_bytes(levels: &[i8]) -> u64 {
+    // Blocks whose counts fit 8 bits, so that vectors count as many at a time as they hold.
+    let (blocks, rest) = levels.as_chunks::<32>();
+    let ones = |block: &[i8]| u64::from(block.iter().map(|l| l.unsigned_abs().count_ones() as u8).sum::<u8>());
+    blocks.iter().map(|block| ones(block)).sum::<u64>() + ones(rest)
 }
 
 /// How many have this magnitude.
 #[inline(always)]
 fn at<L: Level>(levels: &[L], magnitude: i32) -> u64 {
     // Blocks whose counts fit 8 bits.
+    if let Some(levels) = L::narrow(levels) {
+        let Ok(magnitude) = u8::try_from(magnitude) else { return 0 };
+        let count = |b: &[i8]| u64::from(b.iter().map(|l| u8::from(l.unsigned_abs() == magnitude)).sum::<u8>());
+        return levels.chunks(128).map(count).sum();
+    }
     let blocks = levels.chunks(128);
     blocks.map(|b| u64::from(b.iter().map(|l| u8::from(l.to_i32().abs() == magnitude)).sum::<u8>())).sum()
 }

@@ -10,6 +10,7 @@
 
 use super::best::losers;
 use super::check_attention;
+use super::events::fired;
 use super::neuron::{Code, Level, count, spell_one};
 use super::product::OUTPUTS;
 use super::vectors::{Sums, Vectors};
@@ -111,7 +112,8 @@ pub(super) fn head<Q: Level, K: Level, V: Level>(
     let mut tally = SsaCount::default();
     for (i, q) in q.chunks_exact(d).enumerate() {
         let (q, keys) = (&q[head.from..][..width], (head.past + i + 1) as u64);
-        tally.score_pairs += q.iter().filter(|q| q.to_i32() != 0).count() as u64 * keys;
+        let active = Q::narrow(q).map_or_else(|| q.iter().filter(|q| q.to_i32() != 0).count(), fired);
+        tally.score_pairs += active as u64 * keys;
         tally.score_additions += count(q, shape.code) * keys;
     }
     tally.value_keys = if queries > FEW {
