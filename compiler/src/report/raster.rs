@@ -164,9 +164,9 @@ impl Seen {
         }
     }
 
-    /// What is shown of it. `neuron` is how the program spells it, `usual` how many of its levels were the largest on the
-    /// calibration text.
-    pub fn layer(self, graph: &Graph, site: String, block: String, neuron: String, usual: f64) -> NeuronLayer {
+    /// What is shown of it. The program spells it as `neuron`, from an ONNX node `origin`; `usual` is the share of its levels
+    /// that were the largest on the calibration text.
+    pub fn layer(self, site: String, block: String, [neuron, origin]: [String; 2], usual: f64) -> NeuronLayer {
         let slots = (self.by_token.len() as u64 * u64::from(self.steps)).max(1);
         let shares: Vec<u8> = self.by_neuron.iter().map(|&spikes| (255 * spikes).div_ceil(slots) as u8).collect();
         let bytes = self.bytes();
@@ -174,7 +174,7 @@ impl Seen {
             site,
             block,
             neuron,
-            origin: graph.origin(self.value).to_string(),
+            origin,
             code: self.code.name(),
             timesteps: self.steps,
             most: self.code.levels(self.steps),

@@ -129,9 +129,11 @@ pub fn gather(
         // Neurons are called what they are in the program.
         let same = |(value, node): &(Value, &Node)| is_neuron(&node.op) && name_of(program, *value) == site;
         let twins = layers.iter().filter(|layer| layer.site.split(' ').next() == Some(&site)).count();
-        let neuron = program.iter().filter(same).nth(twins).map_or_else(String::new, |(_, node)| node.op.to_string());
+        let own = program.iter().filter(same).nth(twins);
+        let [neuron, origin] =
+            own.map_or_else(Default::default, |(value, node)| [node.op.to_string(), program.origin(value).to_string()]);
         let site = if twins > 0 { format!("{site} ({})", twins + 1) } else { site };
-        layers.push(seen.layer(graph, site, block, neuron, usual));
+        layers.push(seen.layer(site, block, [neuron, origin], usual));
     }
     let done = Evaluation { score, windows: 1, events: session.events().to_vec(), run: inputs as u64 };
     Ok(Gathered { done, predictions, layers })
