@@ -345,7 +345,13 @@ fn as_it_is(whole: &Fits, attention: Value, fits: &mut Fits) {
     if let Some(features) = whole.features.get(&attention) {
         fits.features.insert(attention, features.clone());
     }
+    if whole.variants.get(&attention) == Some(&EMITS) {
+        // What it gives are spikes already.
+        fits.sites.insert(attention, whole.sites.get(&attention).cloned().flatten());
+    }
 }
+
+const EMITS: Ssa = Ssa::Lif { output: Output::Spikes };
 
 /// Finest levels for one attention, whose scores then have other units.
 fn softmax_only(tensor: &Graph, whole: &Fits, attention: Value, fits: &mut Fits) {
@@ -353,11 +359,7 @@ fn softmax_only(tensor: &Graph, whole: &Fits, attention: Value, fits: &mut Fits)
     as_it_is(whole, attention, fits);
     if whole.features.contains_key(&attention) {
         let values = whole.sites.get(&args[2]).cloned().flatten();
-        let emits = whole.variants.get(&attention) == Some(&Ssa::Lif { output: Output::Spikes });
-        if emits {
-            // Spikes in and out are part of it.
-            fits.sites.insert(attention, whole.sites.get(&attention).cloned().flatten());
-        }
+        let emits = whole.variants.get(&attention) == Some(&EMITS);
         fits.sites.insert(args[2], values.map(|fit| if emits { fit } else { neither(&fit) }));
         return;
     }
