@@ -1,7 +1,8 @@
 //! What takes the time: matrix products, attention, row sums, potentials to levels. Slices in, slices out.
 //!
 //! Law: every kernel gives the same bits on every instruction set. Integers are exact; a sum of f32 has one stated order,
-//! and no multiply-add is ever fused. So vectors lie across outputs, keys or channels, never along a sum.
+//! and no multiply-add is ever fused. So vectors lie across outputs, keys or channels, never along a sum. Training alone
+//! (`whole`) has a law of its own.
 //!
 //! Kernels know no graph: matrices are row-major slices, their widths are arguments, rows are tokens. A length that does not
 //! fit is a mistake of the caller and panics. A body is written once and compiled for each instruction set (`kernels!`);

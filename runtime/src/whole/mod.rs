@@ -23,7 +23,7 @@ pub struct Whole {
     positions: Vec<i32>,
     tokens: Vec<i32>,
     targets: Vec<i32>,
-    /// Which output is a parameter or a constant as it came, and is kept here.
+    /// How many parameters `run` is given.
     parameters: usize,
 }
 
