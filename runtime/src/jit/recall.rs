@@ -258,9 +258,9 @@ impl Linear {
             let (sink, halving) = (memory.sink[h], memory.halving[h]);
             Sums { past: memory.past, features, width: head, guard, sink, halving }
         };
-        let sums: Vec<Mutex<&mut [S]>> = sums.chunks_exact_mut(shape(0).len()).map(Mutex::new).collect();
+        let sums: Vec<Mutex<&mut [S]>> = sums.chunks_exact_mut(shape(0).numbers()).map(Mutex::new).collect();
         let out = Mutex::new(out);
-        by_heads(&compiled.pool, heads, tokens * heads * shape(0).len() < SHARED, |h| {
+        by_heads(&compiled.pool, heads, tokens * heads * shape(0).numbers() < SHARED, |h| {
             let [q, k] = [q, k].map(|x| take(x, heads * features, h * features, features));
             let v = take(v, width, h * head, head);
             let mut part = vec![0.0; tokens * head];

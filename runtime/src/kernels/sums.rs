@@ -58,7 +58,7 @@ pub struct Sums {
 
 impl Sums {
     /// Numbers that are kept of a head.
-    pub fn len(&self) -> usize {
+    pub fn numbers(&self) -> usize {
         self.features * (self.width + 1)
     }
 }
@@ -67,7 +67,7 @@ impl Sums {
 #[inline(always)]
 pub(super) fn attend<S: Sum>(q: &[i32], k: &[i32], v: &[i32], shape: &Sums, sums: &mut [S], out: &mut [f32]) {
     let Sums { features, width, guard, .. } = *shape;
-    assert!(sums.len() == shape.len(), "sums of {features} features and {width} channels");
+    assert!(sums.len() == shape.numbers(), "sums of {features} features and {width} channels");
     assert!(q.len() == k.len() && q.len() / features == v.len() / width, "queries, keys and values of every token");
     assert!(out.len() == v.len(), "a result for every token");
     let (mut spoken, mut asked) = (Vec::with_capacity(features), Vec::with_capacity(features));
