@@ -358,7 +358,7 @@ impl Train {
         let steps = trainer.options.rates.steps;
         let bar = progress::bar(steps, "training");
         bar.set_position(trainer.step);
-        let tokens = (trainer.options.batch * trainer.options.window) as f64;
+        let tokens = (trainer.options.batch * trainer.options.window) as u64;
         let (start, first) = (Instant::now(), trainer.step);
         let mut kept = Instant::now();
         let mut recent = 0.0;
@@ -369,13 +369,13 @@ impl Train {
         while trainer.step < steps {
             let done = trainer.advance(ids).map_err(one)?;
             recent = if recent == 0.0 { done.loss } else { 0.9 * recent + 0.1 * done.loss };
-            let speed = tokens * (trainer.step - first) as f64 / start.elapsed().as_secs_f64();
+            let speed = tokens as f64 * (trainer.step - first) as f64 / start.elapsed().as_secs_f64();
             bar.set_position(trainer.step);
             bar.set_message(format!("loss {recent:.4}, {speed:.0} tokens/s"));
             if self.json {
                 let line = json!({
                     "kind": "step", "step": trainer.step, "loss": done.loss, "norm": done.norm, "rate": done.rate,
-                    "tokens": trainer.step as f64 * tokens, "tokens_a_second": speed,
+                    "tokens": trainer.step * tokens, "tokens_a_second": speed,
                 });
                 print(&format!("{line}\n"))?;
             }
