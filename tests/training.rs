@@ -14,7 +14,9 @@ use snnc_passes::gradient::gradient;
 use snnc_passes::relax::{Loss, Recipe, Relaxed, Train, relax};
 use snnc_passes::trained::trained;
 use snnc_runtime::{Engine, Whole};
-use snnc_tests::{converted, ids, imported, options, run};
+use snnc_tests::{converted, demo_model, ids, imported, options, run, snnc};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 const CONFIG: Gpt2Config =
@@ -248,4 +250,53 @@ fn a_run_is_the_same_however_it_is_run() {
         assert_eq!(bits(&rest.numbers.best), bits(&whole.numbers.best));
         assert_eq!(rest.losses, whole.losses);
     }
+}
+
+/// The command, killed where nothing can be cleaned up, and told to go on with another number of threads.
+#[test]
+fn a_killed_run_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let call = |args: &[&str]| {
+        let output = Command::new(snnc()).args(args).current_dir(at).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let model = demo_model();
+    let model = model.to_str().unwrap();
+    std::fs::write(at.join("text.txt"), include_str!("../docs/architecture.md")).unwrap();
+    call(&[
+        "compile",
+        model,
+        "--attention",
+        "ttfs,1=coincidence,2=linear",
+        "--calibration-tokens",
+        "256",
+        "-o",
+        "start.snn",
+    ]);
+    let train = |output: &'static str, more: &[&'static str]| {
+        let mut args = vec!["train", "start.snn", "--teacher", model, "--text", "text.txt", "-o", output];
+        args.extend(["--steps", "10", "--batch", "2", "--window", "24", "--validation-windows", "1"]);
+        args.extend(["--checkpoint-seconds", "0", "--json"]);
+        args.extend(more);
+        args
+    };
+    call(&train("whole.snn", &["--threads", "1"]));
+    let args = train("killed.snn", &["--threads", "2"]);
+    let mut child =
+        Command::new(snnc()).args(&args).current_dir(at).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    // One step at least is in a checkpoint when the next one's line comes.
+    let reached = lines.map_while(Result::ok).any(|line| line.contains("\"step\":4,"));
+    assert!(reached, "the run writes a line a step");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(at.join("killed.snn.checkpoint").is_file() && !at.join("killed.snn").exists());
+    let resumed = call(&train("killed.snn", &["--threads", "1", "--resume"]));
+    assert!(!resumed.contains("\"step\":1,"), "it goes on, and does not begin again: {resumed}");
+    let start = call(&["show", "start.snn"]);
+    let whole = call(&["show", "whole.snn"]);
+    assert_eq!(call(&["show", "killed.snn"]), whole);
+    assert_ne!(start, whole, "training changes weights");
 }
