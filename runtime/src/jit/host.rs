@@ -101,12 +101,8 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
         }
         Work::Product { code, steps, inputs, outputs } => {
             let (w, y) = (call.panels(0, inputs, outputs)?, number_mut(out)?);
-            if let Some(same) = compiled.count.then(|| same_operand(&compiled.plan, i)).flatten() {
-                let Work::Product { outputs: others, .. } = compiled.plan.steps[same].work else {
-                    return Err(Fault::Misfit);
-                };
-                run.events[i].additions += run.events[same].additions / others as u64 * outputs as u64;
-            } else if compiled.count {
+            // Where neurons have counted what they emit, `Jit::record` knows.
+            if compiled.count && compiled.emitters[i].is_none() {
                 let spikes = match level_bytes(code, steps) {
                     1 => kernels.count_spikes(number::<i8>(a)?, spelling(code)),
                     2 => kernels.count_spikes(number::<i16>(a)?, spelling(code)),
@@ -192,18 +188,6 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
         | Work::Affine { .. }
         | Work::Add { .. } => Err(Fault::Misfit),
     }
-}
-
-/// Steps back that a product with the same operand is looked for: between those of queries, keys and values are neurons.
-const NEAR: usize = 8;
-
-/// A product before this one that reads the same rows: what it met need not be counted again.
-fn same_operand(plan: &Plan, i: usize) -> Option<usize> {
-    let step = &plan.steps[i];
-    let same = |other: &Step| {
-        matches!(other.work, Work::Product { .. }) && other.inputs == step.inputs && other.when == step.when
-    };
-    (i.saturating_sub(NEAR)..i).rev().find(|&before| same(&plan.steps[before]))
 }
 
 /// Runs attention on the rows of each sequence, with what is kept of it.

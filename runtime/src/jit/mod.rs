@@ -51,6 +51,8 @@ pub struct Compiled {
     pub(crate) scratch_len: usize,
     /// Whether spikes are counted.
     pub(crate) count: bool,
+    /// By step, for products: the neurons that emit the levels it reads.
+    pub(crate) emitters: Vec<Option<usize>>,
     /// Constants that records point to beside the graph's.
     pub(crate) tables: BTreeMap<Curve, Box<[f32]>>,
     code: Code,
@@ -79,6 +81,7 @@ impl Compiled {
             Work::Synapse { inputs, outputs, .. } => synapse::scratch_len(inputs, outputs),
             _ => 0,
         };
+        let emitters = emitters(&graph, &plan);
         let scratch_len = plan.steps.iter().map(lists).max().unwrap_or(0);
         Ok(Self {
             graph,
@@ -90,6 +93,7 @@ impl Compiled {
             records,
             scratch_len,
             count: options.count,
+            emitters,
             tables,
             code,
             codegen_ms,
@@ -138,6 +142,18 @@ fn tables(plan: &Plan) -> BTreeMap<Curve, Box<[f32]>> {
         _ => None,
     };
     plan.steps.iter().filter_map(curve).map(|curve| (curve, curve.table().into())).collect()
+}
+
+/// By step, for products: the step of the neurons that emit the levels it reads, of the same rows.
+fn emitters(graph: &Graph, plan: &Plan) -> Vec<Option<usize>> {
+    let neurons = |(i, step): (usize, &Step)| matches!(step.work, Work::Neuron(_)).then_some((step.node, i));
+    let neurons: BTreeMap<Value, usize> = plan.steps.iter().enumerate().filter_map(neurons).collect();
+    let emitter = |step: &Step| match step.work {
+        Work::Product { .. } => neurons.get(&graph.node(step.node).args[0]).copied(),
+        _ => None,
+    };
+    let of_the_same_rows = |step: &Step| emitter(step).filter(|&i| plan.steps[i].when == step.when);
+    plan.steps.iter().map(of_the_same_rows).collect()
 }
 
 /// A record for every step.
@@ -228,6 +244,10 @@ impl Jit {
             events.spikes += tally.spikes;
             events.active += tally.active;
             events.saturated += tally.saturated;
+            if let (Work::Product { outputs, .. }, Some(emitter)) = (step.work, self.compiled.emitters[i]) {
+                let spikes = self.events[emitter].spikes + self.tallies[emitter].spikes;
+                events.additions += spikes * outputs as u64;
+            }
             let taken = tally.taken + self.taken[i];
             meter.events[step.node.index()] += events;
             if let Work::Synapse { outputs, .. } | Work::Currents { outputs, .. } = step.work

@@ -80,6 +80,10 @@ pub trait Level: Copy + sealed::Sealed {
     /// The low bits.
     fn from_i32(level: i32) -> Self;
     fn to_i16(self) -> i16;
+    /// Bits of its magnitude.
+    fn ones(self) -> u8;
+    /// Whether its magnitude is this one's.
+    fn is(self, other: Self) -> bool;
     /// Levels of 8 bits as they are.
     fn narrow(levels: &[Self]) -> Option<&[i8]>;
 }
@@ -123,6 +127,14 @@ macro_rules! level {
                 self.into()
             }
             #[inline(always)]
+            fn ones(self) -> u8 {
+                self.unsigned_abs().count_ones() as u8
+            }
+            #[inline(always)]
+            fn is(self, other: Self) -> bool {
+                self.unsigned_abs() == other.unsigned_abs()
+            }
+            #[inline(always)]
             fn narrow(levels: &[Self]) -> Option<&[i8]> {
                 $narrow(levels)
             }
@@ -143,17 +155,53 @@ pub(super) fn quantise<X: Potential, L: Level>(
     super::check_rows(x.len(), d, y.len());
     assert_eq!(neuron.offset.len(), d, "an offset for each channel");
     assert!((0..=L::MOST).contains(&neuron.levels), "levels to {} in 8 or 16 bits", neuron.levels);
+    let mut fired = Fired::default();
     for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
         match neuron.bend {
             None => straight(x, neuron, y),
             Some(bend) => bent(vectors, x, bend, neuron, y),
         }
+        // While the row is near.
+        if let Some(code) = neuron.count {
+            tally(y, code, neuron.levels, &mut fired);
+        }
     }
-    neuron.count.map_or(Fired::default(), |code| Fired {
-        spikes: count(y, code),
-        active: y.len() as u64 - at(y, 0),
-        saturated: at(y, neuron.levels),
-    })
+    fired
+}
+
+/// Levels counted at once, and blocks of so many whose counts fit 8 bits: 15 bits a magnitude.
+const LANES: usize = 64;
+const BLOCKS: usize = 16;
+
+/// Adds what a row of levels says.
+#[inline(always)]
+fn tally<L: Level>(row: &[L], code: Code, most: i32, fired: &mut Fired) {
+    let (none, most) = (L::from_i32(0), L::from_i32(most));
+    let (blocks, rest) = row.as_chunks::<LANES>();
+    let mut bits = 0;
+    for some in blocks.chunks(BLOCKS) {
+        let (mut ones, mut silent, mut saturated) = ([0u8; LANES], [0u8; LANES], [0u8; LANES]);
+        for block in some {
+            for (i, &level) in block.iter().enumerate() {
+                ones[i] += level.ones();
+                silent[i] += u8::from(level.is(none));
+                saturated[i] += u8::from(level.is(most));
+            }
+        }
+        let sum = |lanes: [u8; LANES]| u64::from(lanes.iter().map(|&n| u16::from(n)).sum::<u16>());
+        bits += sum(ones);
+        fired.active += (some.len() * LANES) as u64 - sum(silent);
+        fired.saturated += sum(saturated);
+    }
+    for &level in rest {
+        bits += u64::from(level.ones());
+        fired.active += u64::from(!level.is(none));
+        fired.saturated += u64::from(level.is(most));
+    }
+    fired.spikes += match code {
+        Code::Binary => bits,
+        Code::Unary => count(row, code),
+    };
 }
 
 #[inline(always)]
@@ -270,19 +318,6 @@ fn ones_of_bytes(levels: &[i8]) -> u64 {
     let (blocks, rest) = levels.as_chunks::<32>();
     let ones = |block: &[i8]| u64::from(block.iter().map(|l| l.unsigned_abs().count_ones() as u8).sum::<u8>());
     blocks.iter().map(|block| ones(block)).sum::<u64>() + ones(rest)
-}
-
-/// How many have this magnitude.
-#[inline(always)]
-fn at<L: Level>(levels: &[L], magnitude: i32) -> u64 {
-    // Blocks whose counts fit 8 bits.
-    if let Some(levels) = L::narrow(levels) {
-        let Ok(magnitude) = u8::try_from(magnitude) else { return 0 };
-        let count = |b: &[i8]| u64::from(b.iter().map(|l| u8::from(l.unsigned_abs() == magnitude)).sum::<u8>());
-        return levels.chunks(128).map(count).sum();
-    }
-    let blocks = levels.chunks(128);
-    blocks.map(|b| u64::from(b.iter().map(|l| u8::from(l.to_i32().abs() == magnitude)).sum::<u8>())).sum()
 }
 
 /// Bits of up to eight magnitudes, side by side in one word as far as they go.
