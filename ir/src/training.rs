@@ -105,9 +105,12 @@ pub enum Training {
     Spread { width: u32 },
     /// `(ids i32[tokens], c f32[tokens,d]) -> f32[rows,d]`: the gradient by the table of `embed`.
     Scatter { rows: u32 },
-    /// `(halving i32[heads]) -> f32[heads,tokens,tokens]`: `2^-(floor(i / h) - floor(j / h))` for query `i` and key `j <= i`
-    /// of a head whose memory halves every `h` tokens (0: never); 0 for later keys and after 16 halvings.
+    /// `(period f32[heads]) -> f32[heads,tokens,tokens]`: `2^-(floor(i / h) - floor(j / h))` for query `i` and key `j <= i`
+    /// of a head whose memory halves every `h` tokens, the period rounded to a whole number of at least 1; 0 for later keys
+    /// and after 16 halvings. Its derivative is taken to be that of a memory that fades evenly, `2^-((i - j) / h)`.
     Recency,
+    /// `(period f32[heads], c f32[heads,tokens,tokens]) -> f32[heads]`: the gradient of `recency`.
+    RecencyBack,
     /// `(logits, reference) -> f32[1]`: Kullback-Leibler divergence of the prediction `logits` from `reference`, in nats, mean
     /// over tokens.
     Divergence,
@@ -137,6 +140,7 @@ impl Training {
             Training::Spread { .. } => "spread",
             Training::Scatter { .. } => "scatter",
             Training::Recency => "recency",
+            Training::RecencyBack => "recency_back",
             Training::Divergence => "divergence",
             Training::DivergenceBack => "divergence_back",
             Training::CrossEntropy => "cross_entropy",
@@ -145,12 +149,13 @@ impl Training {
     }
 
     /// Operations without attributes.
-    pub(crate) const PLAIN: [Training; 9] = [
+    pub(crate) const PLAIN: [Training; 10] = [
         Training::Targets,
         Training::Hold,
         Training::Most,
         Training::PeakBack,
         Training::Recency,
+        Training::RecencyBack,
         Training::Divergence,
         Training::DivergenceBack,
         Training::CrossEntropy,
@@ -174,6 +179,7 @@ impl Training {
             | Training::PeakBack
             | Training::Spread { .. }
             | Training::Scatter { .. }
+            | Training::RecencyBack
             | Training::Divergence
             | Training::CrossEntropy => 2,
             Training::DivergenceBack | Training::CrossEntropyBack => 3,
@@ -197,6 +203,7 @@ impl fmt::Display for Training {
             | Training::Most
             | Training::PeakBack
             | Training::Recency
+            | Training::RecencyBack
             | Training::Divergence
             | Training::DivergenceBack
             | Training::CrossEntropy
@@ -283,12 +290,20 @@ pub(crate) fn infer(op: Training, args: &[Type]) -> Result<Type, String> {
             integers(0, tokens)?;
             f32_of(Shape::new(&[Dim::Fixed(count), Dim::Fixed(rows(1)? as u32)]))
         }
-        Training::Recency => match args[0] {
-            Type::Still { elem: Elem::I32, shape } if shape.rank() == 1 && shape.width().is_some() => {
-                f32_of(Shape::new(&[shape.dims()[0], Dim::Tokens, Dim::Tokens]))
+        Training::Recency | Training::RecencyBack => {
+            let periods = real(0)?;
+            let &[heads @ Dim::Fixed(_)] = periods.dims() else {
+                return Err(format!("a period for every head was expected, here is {periods}"));
+            };
+            let pairs = Shape::new(&[heads, Dim::Tokens, Dim::Tokens]);
+            if op == Training::Recency {
+                return f32_of(pairs);
             }
-            other => Err(format!("i32[heads] was expected, here is {other}")),
-        },
+            match real(1)? {
+                shape if shape == pairs => f32_of(periods),
+                shape => Err(format!("operand 2 should be f32{pairs}, it has shape {shape}")),
+            }
+        }
         Training::Divergence | Training::DivergenceBack => {
             rows(0)?;
             equal(1)?;
@@ -372,9 +387,17 @@ pub(crate) fn eval<R: Real>(
         }
         Training::Recency => {
             let n = sizes[1];
-            let at = |h: i32, i: usize, j: usize| R::from_f32(recency(h, i, j));
-            let heads = args[0].ints().iter();
-            Content::Real(heads.flat_map(|&h| (0..n * n).map(move |at_| at(h, at_ / n, at_ % n))).collect())
+            let mut weights = vec![0.0; args[0].reals().len() * n * n];
+            for (&h, head) in args[0].reals().iter().zip(weights.chunks_exact_mut(n * n)) {
+                let h = period(h.to_f64());
+                head.chunks_exact_mut(n).enumerate().for_each(|(i, row)| recency(h, i, row));
+            }
+            Content::Real(weights.into_iter().map(R::from_f32).collect())
+        }
+        Training::RecencyBack => {
+            let n = args[1].sizes[1];
+            let heads = args[0].reals().iter().zip(args[1].reals().chunks_exact(n * n));
+            Content::Real(heads.map(|(&h, c)| recency_back(h, n, c)).collect())
         }
         Training::Divergence => {
             let (p, q) = (args[1], args[0]);
@@ -415,16 +438,32 @@ pub(crate) fn eval<R: Real>(
     })
 }
 
-/// The weight of key `j` for query `i` where memory halves every `h` tokens (0: never): 0 for later keys.
-pub fn recency(h: i32, i: usize, j: usize) -> f32 {
-    if j > i {
-        return 0.0;
+/// A whole number of tokens.
+pub fn period(h: f64) -> usize {
+    libm::round(h).clamp(1.0, f64::from(u32::MAX)) as usize
+}
+
+/// Weights of the first keys for query `i`, its own the last, where memory halves every `h` tokens; 0 for later keys.
+pub fn recency(h: usize, i: usize, weights: &mut [f32]) {
+    let (past, later) = weights.split_at_mut(i + 1);
+    for (block, keys) in past.chunks_mut(h).enumerate() {
+        let halvings = i / h - block;
+        keys.fill(if halvings < HALVINGS { 1.0 / (1u32 << halvings) as f32 } else { 0.0 });
     }
-    match usize::try_from(h) {
-        Ok(h) if h > 0 && i / h - j / h >= HALVINGS => 0.0,
-        Ok(h) if h > 0 => 1.0 / (1u32 << (i / h - j / h)) as f32,
-        Ok(_) | Err(_) => 1.0,
-    }
+    later.fill(0.0);
+}
+
+/// How fast the weight of a key `distance` tokens ago grows with its head's period `h`, where memory fades evenly:
+/// `2^(-distance / h) ln(2) distance / h^2`.
+pub fn recency_slope(h: f64, distance: usize) -> f64 {
+    let (h, distance) = (h.max(1.0), distance as f64);
+    libm::exp2(-distance / h) * std::f64::consts::LN_2 * distance / (h * h)
+}
+
+fn recency_back<R: Real>(h: R, n: usize, c: &[R]) -> R {
+    let slopes: Vec<R> = (0..n).map(|distance| R::from_f64(recency_slope(h.to_f64(), distance))).collect();
+    let pairs = (0..n).flat_map(|i| (0..=i).map(move |j| (i, j)));
+    pairs.fold(R::ZERO, |sum, (i, j)| sum + c[i * n + j] * slopes[i - j])
 }
 
 fn sum_to<R: Real>(x: &Array<R>, sizes: &[usize]) -> Vec<R> {

@@ -265,7 +265,8 @@ impl Tape {
             }
             Training::Divergence if i == 0 => self.training(Training::DivergenceBack, &[x, args[1], c]),
             Training::CrossEntropy if i == 0 => self.training(Training::CrossEntropyBack, &[x, args[1], c]),
-            Training::Hold | Training::Most | Training::Recency => return Ok(None),
+            Training::Hold | Training::Most => return Ok(None),
+            Training::Recency => self.training(Training::RecencyBack, &[x, c]),
             Training::Divergence | Training::CrossEntropy => Err(Diagnostic::new(
                 &self.origin,
                 format!("what `{op}` compares with is taken to be a constant: no parameter may lead to it"),
@@ -279,6 +280,7 @@ impl Tape {
             | Training::PeakBack
             | Training::Spread { .. }
             | Training::Scatter { .. }
+            | Training::RecencyBack
             | Training::DivergenceBack
             | Training::CrossEntropyBack => Err(self.none(Op::Training(op))),
         };

@@ -5,7 +5,7 @@
 //! part. Everything else is stored as it comes. Nothing else of the program changes.
 
 use indexmap::IndexMap;
-use snnc_ir::{Builder, Diagnostic, Graph, Op, Tensor, Value, eval};
+use snnc_ir::{Builder, Diagnostic, Graph, Op, Tensor, Value, eval, training};
 use std::sync::Arc;
 
 /// Magnitudes of int8 weights.
@@ -58,10 +58,19 @@ fn constant(
     let weight = program.constant(value).unwrap_or_else(|| unreachable!("operands come before users"));
     let tensor = match (weights.get(&value), constants.get(&weight.name)) {
         (Some(rounded), _) => Arc::clone(&rounded.tensor),
+        (None, Some(numbers)) if weight.tensor.as_i32().is_some() => {
+            real(weight.tensor.sizes(), &weight.name, numbers)?;
+            Arc::new(Tensor::i32(weight.tensor.sizes(), numbers.iter().map(|&h| halving(h, program.context)).collect()))
+        }
         (None, Some(numbers)) => real(weight.tensor.sizes(), &weight.name, numbers)?,
         (None, None) => weight.tensor.clone(),
     };
     Ok(builder.weight(&weight.name, tensor))
+}
+
+/// Tokens after which memory halves; 0 is never.
+fn halving(period: f32, context: u32) -> i32 {
+    i32::try_from(training::period(period.into())).ok().filter(|&h| h.unsigned_abs() < context).unwrap_or(0)
 }
 
 fn real(sizes: &[usize], name: &str, numbers: &[f32]) -> Result<Arc<Tensor>, Diagnostic> {

@@ -183,7 +183,7 @@ fn training() -> Graph {
     let x = s.embedding();
     let (tokens, logits) = (s.add(Op::Tokens, &[]), s.f32("table", &[16, 4]));
     let reference = s.add(Op::Embed, &[tokens, logits]);
-    let halving = s.i32("halving", &[2]);
+    let period = s.f32("period", &[2]);
     let channels = s.i32("channels", &[2]);
     let eps = Scalar::new(EPS);
     let mut add = |op: Training, args: &[Value]| s.add(Op::Training(op), args);
@@ -208,8 +208,9 @@ fn training() -> Graph {
     let table = s.add(Op::Embed, &[tokens, scattered]);
     let picked = s.add(Op::Pick, &[table, channels]);
     let spread = s.add(Op::Training(Training::Spread { width: 4 }), &[picked, channels]);
-    let recency = s.add(Op::Training(Training::Recency), &[halving]);
-    s.finish(&[("loss", losses[0]), ("x", spread), ("recency", recency)])
+    let recency = s.add(Op::Training(Training::Recency), &[period]);
+    let faded = s.add(Op::Training(Training::RecencyBack), &[period, recency]);
+    s.finish(&[("loss", losses[0]), ("x", spread), ("recency", faded)])
 }
 
 /// Attention of every variant that has features.

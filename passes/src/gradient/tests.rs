@@ -349,6 +349,31 @@ fn stand_ins_are_as_defined() {
     }
 }
 
+/// A period's gradient is that of a memory that fades evenly: by differences of that.
+#[test]
+fn periods_of_halving_are_differentiated_as_if_memory_faded_evenly() {
+    let mut s = Sketch::new();
+    let period = s.parameter(&[2], 1.0, 4.0);
+    let recency = s.training(Training::Recency, &[period]);
+    let loss = s.weigh(recency);
+    let (graph, parameters) = s.graph(loss);
+    let back = gradient(&graph, &parameters).expect("it has one");
+    assert_eq!(verify::verify(&back), Ok(()));
+    let found = &run(&Evaluator::<f64>::new(&back), &back)[1];
+    let n = TOKENS.len();
+    let weights = numbers(2 * n * n, "a weight for every element".len() as u64);
+    let periods = numbers(2, 7).into_iter().map(|x| f64::from(x + 4.0));
+    for (h, period) in periods.enumerate() {
+        let faded = |period: f64| -> f64 {
+            let pairs = (0..n).flat_map(|i| (0..=i).map(move |j| (i, j)));
+            let weight = |(i, j)| f64::from(weights[(h * n + i) * n + j]) * (-((i - j) as f64) / period).exp2();
+            pairs.map(weight).sum()
+        };
+        let difference = (faded(period + 1e-5) - faded(period - 1e-5)) / 2e-5;
+        assert!((found[h] - difference).abs() < 1e-8, "{} by the pass, {difference} by differences", found[h]);
+    }
+}
+
 #[test]
 fn what_has_no_gradient_is_said() {
     let mut s = Sketch::new();

@@ -1,6 +1,6 @@
 //! Attention in training: dense, by time to first spike, by features.
 
-use super::{Neurons, Relaxing};
+use super::{Kind, Neurons, Relaxing};
 use snnc_ir::op::Scalar;
 use snnc_ir::ssa::meaning::FIRST_SPIKE_WEIGHT;
 use snnc_ir::ssa::{Output, Ssa};
@@ -9,6 +9,9 @@ use snnc_ir::{Binary, Diagnostic, Dim, Op, Shape, Unary, Value, Weight};
 
 /// What masks a score; finite, since values are.
 const MASKED: f32 = -1e9;
+
+/// What a step of 1 in a period's parameter is, times what thresholds take: an octave.
+const OCTAVE: f32 = 1.0;
 
 /// What a row's sum is at least, where training divides by it: 0 over 0 is then 0.
 const LEAST: f32 = 1e-6;
@@ -152,13 +155,33 @@ impl Relaxing {
         if squared {
             scores = self.two(Binary::Mul, scores, scores)?;
         }
-        let halving = self.fixed(halving);
-        let recency = self.training(Training::Recency, &[halving])?;
+        let periods = self.periods(halving)?;
+        let recency = self.training(Training::Recency, &[periods])?;
         let weights = self.two(Binary::Mul, scores, recency)?;
         let sink = self.factor(sink)?;
         let least = self.number(LEAST);
         let sink = self.two(Binary::Add, sink, least)?;
         self.mean(weights, v, heads, Some(sink))
+    }
+
+    /// Periods of halving, as reals; their octaves train, rounded, up to that of the context, which is never.
+    fn periods(&mut self, weight: &Weight) -> Result<Value, Diagnostic> {
+        let never = self.builder.graph().context.max(2).next_power_of_two();
+        let periods = weight.tensor.as_i32().unwrap_or(&[]).iter().map(|&h| if h == 0 { never } else { h as u32 });
+        let octaves = periods.map(|h| h.min(never) as f32).map(f32::log2).collect();
+        let octaves = self.numbers(&format!("{}.octave", weight.name), weight.tensor.sizes(), octaves);
+        let train = self.trains(weight, Kind::Threshold);
+        let octaves = if train {
+            let shift = self.shift(weight, OCTAVE)?;
+            self.two(Binary::Add, octaves, shift)?
+        } else {
+            octaves
+        };
+        let octaves = self.training(Training::Level { most: never.ilog2() }, &[octaves])?;
+        let octave = self.number(std::f32::consts::LN_2);
+        let exponents = self.two(Binary::Mul, octaves, octave)?;
+        let periods = self.add(Op::Unary(Unary::Exp), &[exponents])?;
+        Ok(if train { self.becomes(weight, periods) } else { periods })
     }
 
     /// Values weighed by `[heads, tokens, tokens]`, divided by the weights' sum plus `more`, `[heads]`.

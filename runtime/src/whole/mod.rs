@@ -9,7 +9,7 @@ mod plan;
 use crate::kernels::{Isa, Kernels, Matrix, multiply};
 pub use plan::Plan;
 use plan::{Source, Step, View, Work};
-use snnc_ir::training::recency;
+use snnc_ir::training::{period, recency, recency_slope};
 use snnc_ir::{Data, Diagnostic, Graph, Stage};
 use std::sync::Arc;
 
@@ -188,8 +188,15 @@ impl Whole {
             }
             Work::Recency => {
                 let n = self.positions.len();
-                for (&h, y) in self.integers(&step.inputs[0]).iter().zip(y.chunks_exact_mut(n * n)) {
-                    y.iter_mut().enumerate().for_each(|(i, y)| *y = recency(h, i / n, i % n));
+                for (&h, y) in real(0).iter().zip(y.chunks_exact_mut(n * n)) {
+                    let h = period(h.into());
+                    y.chunks_exact_mut(n).enumerate().for_each(|(i, row)| recency(h, i, row));
+                }
+            }
+            Work::RecencyBack => {
+                let n = self.positions.len();
+                for ((&h, c), y) in real(0).iter().zip(real(1).chunks_exact(n * n)).zip(y) {
+                    *y = recency_back(h, n, c);
                 }
             }
             Work::Divergence => y[0] = finite(k.divergence(real(0), real(1), width(0)))?,
@@ -266,6 +273,14 @@ fn matmul(a: &View, a_data: &[f32], b: &View, b_data: &[f32], y: &mut [f32]) {
         let b = matrix(&b_data[offset(&b_lead, batch)..], b_sizes, b_steps);
         multiply(a, b, y);
     }
+}
+
+/// The sum of all weights' gradients, each by how fast its weight grows with the period.
+fn recency_back(h: f32, n: usize, c: &[f32]) -> f32 {
+    let slopes: Vec<f32> = (0..n).rev().map(|distance| recency_slope(h.into(), distance) as f32).collect();
+    let row =
+        |(i, c): (usize, &[f32])| c[..=i].iter().zip(&slopes[n - 1 - i..]).map(|(c, slope)| c * slope).sum::<f32>();
+    c.chunks_exact(n).enumerate().map(row).sum()
 }
 
 fn peak_back(x: &[f32], c: &[f32], width: usize, y: &mut [f32]) {
