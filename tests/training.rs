@@ -46,6 +46,7 @@ fn programs() -> Vec<(&'static str, Graph)> {
         ("coincidence, squared", wishes(6, Ssa::Coincidence { squared: true })),
         ("linear", wishes(6, Ssa::Linear { guard: GUARD })),
         ("lif", wishes(6, Ssa::Lif { output: Output::Mean })),
+        ("lif, spikes", wishes(6, Ssa::Lif { output: Output::Spikes })),
     ];
     all.into_iter().map(|(name, wishes)| (name, converted(imported(&CONFIG), wishes))).collect()
 }

@@ -1,11 +1,12 @@
 //! Attention in training: dense, by time to first spike, by features.
 
 use super::{Kind, Neurons, Relaxing};
+use snnc_ir::membrane::Membrane;
 use snnc_ir::op::Scalar;
 use snnc_ir::ssa::meaning::FIRST_SPIKE_WEIGHT;
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::training::{LEVEL_MAX, Training};
-use snnc_ir::{Binary, Diagnostic, Dim, Op, Shape, Unary, Value, Weight};
+use snnc_ir::{Binary, Curve, Diagnostic, Dim, Op, Shape, Unary, Value, Weight};
 
 /// What masks a score; finite, since values are.
 const MASKED: f32 = -1e9;
@@ -83,6 +84,29 @@ impl Relaxing {
         }
     }
 
+    /// `ssa[lif,output=spikes]`: at every timestep the mean of v's spikes flows into the output's neurons. Sinks, periods and
+    /// gains train.
+    pub(super) fn emitted(
+        &mut self,
+        [q, k, v]: [Neurons; 3],
+        heads: u32,
+        [sink, halving, gain]: [&Weight; 3],
+    ) -> Result<Neurons, Diagnostic> {
+        let (sink, periods, gain) = (self.sink(sink, heads)?, self.periods(halving)?, self.factor(gain)?);
+        let recency = self.training(Training::Recency, &[periods])?;
+        let mut inputs = Vec::with_capacity(q.spikes.len());
+        for ((&q, &k), &v) in q.spikes.iter().zip(&k.spikes).zip(&v.spikes) {
+            let scores = self.scores(q, k, heads)?;
+            let weights = self.two(Binary::Mul, scores, recency)?;
+            let mean = self.mean(weights, v, heads, Some(sink))?;
+            inputs.push(self.two(Binary::Mul, mean, gain)?);
+        }
+        if inputs.is_empty() {
+            return Err(Diagnostic::new(&self.origin, "attention on what no LIF neurons emit"));
+        }
+        self.membranes(&inputs, Membrane::Lif, Curve::Identity)
+    }
+
     /// `ssa[ttfs]` as `docs/ir.md` has it, phases and weights rounded; the slope trains.
     fn ttfs(&mut self, [q, k, v]: [Value; 3], slope: &Weight, heads: u32, phases: u32) -> Result<Value, Diagnostic> {
         let rounded = Training::Level { most: LEVEL_MAX };
@@ -158,10 +182,16 @@ impl Relaxing {
         let periods = self.periods(halving)?;
         let recency = self.training(Training::Recency, &[periods])?;
         let weights = self.two(Binary::Mul, scores, recency)?;
+        let sink = self.sink(sink, heads)?;
+        self.mean(weights, v, heads, Some(sink))
+    }
+
+    /// What is added to the sums of each head's weights, `[heads, 1, 1]`; it trains.
+    fn sink(&mut self, sink: &Weight, heads: u32) -> Result<Value, Diagnostic> {
         let sink = self.factor(sink)?;
         let least = self.number(LEAST);
         let sink = self.two(Binary::Add, sink, least)?;
-        self.mean(weights, v, heads, Some(sink))
+        self.add(Op::Reshape(Shape::fixed(&[heads as usize, 1, 1])), &[sink])
     }
 
     /// Periods of halving, as reals; their octaves train, rounded, up to that of the context, which is never.
@@ -184,14 +214,13 @@ impl Relaxing {
         Ok(if train { self.becomes(weight, periods) } else { periods })
     }
 
-    /// Values weighed by `[heads, tokens, tokens]`, divided by the weights' sum plus `more`, `[heads]`.
+    /// Values weighed by `[heads, tokens, tokens]`, divided by the weights' sum plus `more`, `[heads, 1, 1]`.
     fn mean(&mut self, weights: Value, v: Value, heads: u32, more: Option<Value>) -> Result<Value, Diagnostic> {
         let v = self.add(Op::Split { heads }, &[v])?;
         let mixed = self.add(Op::MatMul, &[weights, v])?;
         let shape = Shape::new(&[Dim::Fixed(heads), Dim::Tokens, Dim::Fixed(1)]);
         let mut sum = self.training(Training::Sum(shape), &[weights])?;
         if let Some(more) = more {
-            let more = self.add(Op::Reshape(Shape::fixed(&[heads as usize, 1, 1])), &[more])?;
             sum = self.two(Binary::Add, sum, more)?;
         }
         let mean = self.two(Binary::Div, mixed, sum)?;

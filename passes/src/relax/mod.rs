@@ -13,7 +13,7 @@ use crate::cost::is_part;
 use indexmap::IndexMap;
 use snnc_ir::membrane::{KEPT, Membrane};
 use snnc_ir::op::{Layout, Perm};
-use snnc_ir::ssa::neuron_of;
+use snnc_ir::ssa::{Output, Ssa, neuron_of};
 use snnc_ir::training::{Surrogate, Training};
 use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Op, Shape, Stage, Tensor, Type, Unary, Value, Weight};
 use std::collections::HashSet;
@@ -247,11 +247,17 @@ impl Relaxing {
                 Op::Settle => args[0],
                 Op::HeadMap => self.head_map(args[0], known(1)?)?,
                 Op::Ssa { heads, variant } => {
-                    let layers = [0, 1, 2].map(|i| layer(i).cloned());
-                    let [Some(q), Some(k), Some(v)] = layers else {
+                    let [Some(q), Some(k), Some(v)] = [0, 1, 2].map(|i| layer(i).cloned()) else {
                         return Err(Diagnostic::new(graph.origin(value), "attention on what no neurons emit"));
                     };
-                    self.ssa([q, k, v], variant, heads, known(3)?, weight(4))?
+                    if variant == (Ssa::Lif { output: Output::Spikes }) {
+                        let found = self.emitted([q, k, v], heads, [known(3)?, known(4)?, known(5)?])?;
+                        let plain = found.plain;
+                        layers.insert(value, found);
+                        plain
+                    } else {
+                        self.ssa([q, k, v], variant, heads, known(3)?, weight(4))?
+                    }
                 }
                 Op::Unary(_)
                 | Op::Binary(Binary::Sub | Binary::Pow | Binary::Min | Binary::Max)
@@ -485,32 +491,36 @@ impl Relaxing {
         Ok(Neurons { plain, worth: plain, log: None, potential: Some(potential), most, spikes: Vec::new() })
     }
 
-    /// Neurons that answer within the timestep, timestep by timestep; `x` flows evenly. What a spike takes from the membrane
-    /// is taken to be a constant.
+    /// Neurons that answer within the timestep; `x` flows evenly.
     fn prompt(&mut self, x: Value, membrane: Membrane, steps: u16, curve: Curve) -> Result<Neurons, Diagnostic> {
         if membrane == Membrane::StBif {
             return Err(Diagnostic::new(&self.origin, "neurons that take spikes back cannot be trained yet")
                 .note("compile with neurons that integrate first: without --neuron st_bif"));
         }
-        let signs: &[f32] = if curve == Curve::Relu { &[1.0] } else { &[1.0, -1.0] };
+        let share = self.number(1.0 / f32::from(steps));
+        let input = self.two(Binary::Mul, x, share)?;
+        self.membranes(&vec![input; steps.into()], membrane, curve)
+    }
+
+    /// Membranes given an input at every timestep: one of them, or one for each sign. What a spike takes from a membrane is
+    /// taken to be a constant.
+    fn membranes(&mut self, inputs: &[Value], membrane: Membrane, curve: Curve) -> Result<Neurons, Diagnostic> {
         let mut spikes: Vec<Value> = Vec::new();
-        for &sign in signs {
-            let share = self.number(sign / f32::from(steps));
-            let input = self.two(Binary::Mul, x, share)?;
+        let kept = if membrane == Membrane::Lif { KEPT as f32 } else { 1.0 };
+        for positive in [true, false] {
+            if !positive && curve == Curve::Relu {
+                break;
+            }
             let mut potential = None;
-            for t in 0..usize::from(steps) {
-                let kept = if membrane == Membrane::Lif { KEPT as f32 } else { 1.0 };
-                let v = match potential {
-                    None => {
-                        let start = self.number(0.5 * kept);
-                        self.two(Binary::Add, input, start)?
-                    }
+            for (t, &input) in inputs.iter().enumerate() {
+                let start = match potential {
+                    None => self.number(0.5 * kept),
                     Some(potential) => {
                         let kept = self.number(kept);
-                        let kept = self.two(Binary::Mul, potential, kept)?;
-                        self.two(Binary::Add, kept, input)?
+                        self.two(Binary::Mul, potential, kept)?
                     }
                 };
+                let v = self.two(if positive { Binary::Add } else { Binary::Sub }, start, input)?;
                 let one = self.number(1.0);
                 let over = self.two(Binary::Sub, v, one)?;
                 let spike = self.training(Training::Step(self.recipe.surrogate), &[over])?;
@@ -532,7 +542,7 @@ impl Relaxing {
         for &spike in &spikes[1..] {
             plain = self.two(Binary::Add, plain, spike)?;
         }
-        Ok(Neurons { plain, worth: plain, log: None, potential: None, most: u32::from(steps), spikes })
+        Ok(Neurons { plain, worth: plain, log: None, potential: None, most: inputs.len() as u32, spikes })
     }
 
     /// Rows of a table, or of an 8-bit weight turned.
