@@ -58,6 +58,7 @@ impl Findings {
             json["perplexity_dense"] = json!(score.perplexity_dense());
             json["perplexity_by_word_dense"] = json!(by_word(score.nll_dense));
             json["perplexity_increase"] = json!(score.perplexity() / score.perplexity_dense() - 1.0);
+            json["perplexity_increase_95"] = json!(self.done.interval);
             json["cosine"] = json!(score.mean(score.cosine));
             json["cosine_centred"] = json!(score.mean(score.cosine_centred));
             json["top1_agreement"] = json!(score.agreed as f64 / tokens);

@@ -67,9 +67,9 @@ pub struct Train {
     /// Tokens a window [default: the context's length, at most 1024]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     window: Option<u32>,
-    /// The rate of learning at its height
-    #[arg(long, value_name = "RATE", default_value_t = 1e-3, value_parser = rate)]
-    rate: f32,
+    /// The rate of learning at its height [default: 0.002 for `ssa`, 0.005 for `thresholds`, else 0.001]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    rate: Option<f32>,
     /// How fast parameters decay, as a share of the rate
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = decay)]
     weight_decay: f32,
@@ -273,6 +273,15 @@ impl Train {
         Ok(ended)
     }
 
+    /// What did well on networks of width 256; units of parameters follow the weights, so that wider ones need not differ much.
+    fn rate(&self) -> f32 {
+        self.rate.unwrap_or(match self.train {
+            Parameters::Ssa => 2e-3,
+            Parameters::Thresholds => 5e-3,
+            Parameters::Lora(_) | Parameters::All => 1e-3,
+        })
+    }
+
     fn options(&self, window: usize) -> Options {
         let loss = match self.loss {
             LossName::Kl => Loss::Divergence,
@@ -282,7 +291,7 @@ impl Train {
         Options {
             recipe: Recipe { train: self.train, loss, surrogate: self.surrogate },
             rates: Rates {
-                rate: self.rate,
+                rate: self.rate(),
                 weight_decay: self.weight_decay,
                 clip: self.clip,
                 warm_up: self.warm_up,
@@ -318,7 +327,7 @@ impl Train {
         json!({
             "program": hash(program), "teacher": hash(teacher), "text": format!("{text:016x}"),
             "train": format!("{:?}", self.train), "loss": format!("{:?}", self.loss), "surrogate": self.surrogate.name(),
-            "batch": self.batch, "window": window, "rate": self.rate, "weight_decay": self.weight_decay,
+            "batch": self.batch, "window": window, "rate": self.rate(), "weight_decay": self.weight_decay,
             "clip": self.clip, "warm_up": self.warm_up, "seed": self.seed,
             "isa": snnc_runtime::Isa::detect().map_or("unknown", snnc_runtime::Isa::name),
         })

@@ -135,7 +135,7 @@ pub fn gather(
         let site = if twins > 0 { format!("{site} ({})", twins + 1) } else { site };
         layers.push(seen.layer(site, block, [neuron, origin], usual));
     }
-    let done = Evaluation { score, windows: 1, events: session.events().to_vec(), run: inputs as u64 };
+    let done = Evaluation { score, windows: 1, events: session.events().to_vec(), run: inputs as u64, interval: None };
     Ok(Gathered { done, predictions, layers })
 }
 
