@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 use snnc::convert::{BUILT_IN_TEXT, Recipe, Sample, convert};
-use snnc::energy::measure::Windows;
+use snnc::energy::measure::{Windows, expected};
 use snnc::energy::{Block, Estimate, Item, Phase, PriceList, Setting, estimate, measure};
 use snnc::files::{self, Model};
 use snnc::tokens::Tokens;
@@ -406,5 +406,20 @@ fn the_attention_block_of_the_real_model() {
         assert!(saved("int45", Block::Attention) >= 0.93, "T = {steps}: integer additions against f32");
         let again = measure(&program, &ids, Windows { length: 128, count: 8 }, 1).unwrap().0;
         assert_eq!(again, activity, "two runs");
+    }
+}
+
+/// Without a text every layer has the rate of its calibration, whatever its thresholds are.
+#[test]
+fn every_layer_keeps_its_calibrated_rate() {
+    for thresholds in [Thresholds::Static, Thresholds::Token] {
+        for attention in [Ssa::Ttfs { phases: 8 }, Ssa::TopK { phases: 8, keys: 4 }] {
+            let mut wishes = Wishes { thresholds, ..Wishes::default() };
+            wishes.attention = Some(attention);
+            let recipe = Recipe { wishes, calibration_tokens: 1024, threads: 2 };
+            let done = convert(imported(&TINY), false, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).unwrap();
+            let activity = expected(&done.graph, Some(&done.section), None, 32);
+            assert!(activity.is_ok(), "{thresholds:?}, {attention:?}: {activity:?}");
+        }
     }
 }

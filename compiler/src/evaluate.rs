@@ -117,9 +117,8 @@ pub fn interval(windows: &[Score]) -> Option<[f64; 2]> {
     let mut random = SplitMix64(0);
     let mut rise = |_| {
         let drawn = (0..windows.len()).map(|_| &windows[(random.bits() % windows.len() as u64) as usize]);
-        let (nats, tokens) = drawn.fold((0.0, 0), |(nats, tokens), window| {
-            (nats + window.nll - window.nll_dense, tokens + window.tokens)
-        });
+        let (nats, tokens) = drawn
+            .fold((0.0, 0), |(nats, tokens), window| (nats + window.nll - window.nll_dense, tokens + window.tokens));
         libm::expm1(nats / tokens as f64)
     };
     let mut rises: Vec<f64> = (0..DRAWS).map(&mut rise).collect();

@@ -202,9 +202,9 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
 /// The site that a neuron layer codes: `h.0.mlp.hidden`.
 pub fn name_of(graph: &Graph, value: Value) -> String {
     let last = graph.node(value).args.last().and_then(|arg| graph.constant(*arg));
-    // Those of a ReLU that answers within the timestep are made of the ones before the curve.
+    // Those of a ReLU that answers within the timestep are made of the ones before the curve; a share is of a token's peak.
     let before = |name: &str| {
-        let ends = [".offset", ".pre_gain", ".pre_offset"].into_iter().filter_map(|end| name.find(end));
+        let ends = [".share", ".offset", ".pre_gain", ".pre_offset"].into_iter().filter_map(|end| name.find(end));
         ends.min().map_or_else(|| path_of(name), |end| path_of(&name[..end]))
     };
     last.map_or_else(|| graph.origin(value).to_string(), |weight| before(&weight.name))

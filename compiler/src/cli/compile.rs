@@ -5,14 +5,18 @@ use super::{find_tokenizer, note, print, sample, threads};
 use crate::Complaints;
 use crate::convert::{self, Converted, Recipe};
 use crate::describe::Network;
+use crate::energy::table::percent;
+use crate::energy::{self, Block, Phase, PriceList, Setting, measure};
 use crate::files::{self, Model};
 use crate::onnx::{self, proof};
 use crate::tokens::Tokens;
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use snnc_ir::container::{self, File};
 use snnc_ir::{Diagnostic, Graph, Op, text};
+use snnc_passes::cost::{Form, Number};
 use snnc_passes::{Pass, STANDARD};
+use snnc_runtime::Options;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -127,8 +131,31 @@ impl Compile {
             calibration.source,
             start.elapsed().as_secs_f64()
         ));
+        if let Some(savings) = expected_savings(&file.graph, &section) {
+            note(&savings);
+        }
         Ok(())
     }
+}
+
+/// What a prompt is expected to save by two price lists beside three dense networks, at the rates of the calibration text;
+/// `None` where a layer has no rate.
+fn expected_savings(graph: &Graph, section: &Json) -> Option<String> {
+    let context = u64::from(graph.context);
+    let activity = measure::expected(graph, Some(section), None, context).ok()?;
+    let lists = ["paper45", "int45"].into_iter().filter_map(|name| PriceList::named(name).ok()).collect();
+    let setting = Setting { context, batch: 1, span: Options::default().chunk as u64 };
+    let estimate = energy::estimate(graph, &activity, setting, lists);
+    let of = |list: &PriceList| {
+        let beside = |(number, name)| {
+            let compared = estimate.compare(Block::Total, list, Phase::Prefill, Form::Dense(number), Form::Collapsed);
+            compared.saving().map(|share| format!("{} % of {name}", percent(Some(share))))
+        };
+        let all = [(Number::F32, "f32"), (Number::F16, "f16"), (Number::Int8, "int8")].into_iter().filter_map(beside);
+        format!("{} by `{}`", all.collect::<Vec<String>>().join(", "), list.name)
+    };
+    let lists = estimate.lists.iter().map(of).collect::<Vec<String>>().join("; ");
+    Some(format!("expected saving of energy in a prompt: {lists}; `snnc energy` has what is counted"))
 }
 
 /// Attention that computes no softmax says little before it is trained.

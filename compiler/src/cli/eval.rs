@@ -242,9 +242,9 @@ pub fn as_text(done: &Evaluation, beside: bool, tokens_a_word: Option<f64>) -> S
     }
     let increase = 100.0 * (score.perplexity() / score.perplexity_dense() - 1.0);
     text += &format!("{:<34} {:>10.4}\n", "perplexity, dense", score.perplexity_dense());
-    let interval = done.interval.map_or(String::new(), |[low, high]| {
-        format!("; 95 % interval {:+.2} to {:+.2} %", 100.0 * low, 100.0 * high)
-    });
+    let interval = done
+        .interval
+        .map_or(String::new(), |[low, high]| format!("; 95 % interval {:+.2} to {:+.2} %", 100.0 * low, 100.0 * high));
     text += &format!("{:<34} {:>10.4}  ({increase:+.3} %{interval})\n", "perplexity", score.perplexity());
     if let (Some(own), Some(dense)) = (by_word(score.nll), by_word(score.nll_dense)) {
         text += &format!("{:<34} {own:>10.3}  (dense {dense:.3})\n", "perplexity by word");
