@@ -1,6 +1,5 @@
-//! What is done to every number on its own: sums, scales, curves; and the rows of an embedding.
+//! What is done to every number on its own: scales, curves; and the rows of an embedding.
 
-use super::check_rows;
 use super::vectors::Vectors;
 
 /// A curve by its formula, for dense programs. Spiking ones look it up in a table (`neuron`).
@@ -43,45 +42,6 @@ fn gelu_tanh(x: f32) -> f32 {
 #[inline(always)]
 fn each(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
     y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(x));
-}
-
-#[inline(always)]
-pub(super) fn add(a: &[f32], b: &[f32], y: &mut [f32]) {
-    assert!(a.len() == b.len() && a.len() == y.len(), "as many results as operands");
-    y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = a + b);
-}
-
-#[inline(always)]
-pub(super) fn add_row(a: &[f32], row: &[f32], y: &mut [f32]) {
-    check_rows(a.len(), row.len(), y.len());
-    for (a, y) in a.chunks_exact(row.len()).zip(y.chunks_exact_mut(row.len())) {
-        add(a, row, y);
-    }
-}
-
-#[inline(always)]
-pub(super) fn affine(acc: &[i32], gain: &[f32], offset: &[f32], y: &mut [f32]) {
-    check_affine(acc.len(), gain, offset, y.len());
-    for (acc, y) in acc.chunks_exact(gain.len()).zip(y.chunks_exact_mut(gain.len())) {
-        let channels = y.iter_mut().zip(acc).zip(gain).zip(offset);
-        channels.for_each(|(((y, &acc), &gain), &offset)| *y = acc as f32 * gain + offset);
-    }
-}
-
-#[inline(always)]
-pub(super) fn affine_add(acc: &[i32], gain: &[f32], offset: &[f32], residual: &[f32], y: &mut [f32]) {
-    check_affine(acc.len(), gain, offset, y.len());
-    assert_eq!(residual.len(), y.len(), "a residual for each result");
-    let d = gain.len();
-    for ((acc, residual), y) in acc.chunks_exact(d).zip(residual.chunks_exact(d)).zip(y.chunks_exact_mut(d)) {
-        let channels = y.iter_mut().zip(residual).zip(acc).zip(gain).zip(offset);
-        channels.for_each(|((((y, &r), &acc), &gain), &offset)| *y = r + (acc as f32 * gain + offset));
-    }
-}
-
-fn check_affine(acc: usize, gain: &[f32], offset: &[f32], y: usize) {
-    check_rows(acc, gain.len(), y);
-    assert_eq!(gain.len(), offset.len(), "an offset for each channel");
 }
 
 /// The largest magnitude of every row, 1 where all are 0; whether all were finite.

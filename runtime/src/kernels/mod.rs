@@ -199,12 +199,6 @@ kernels! {
     /// A curve with `libm`'s transcendentals, element by element.
     fn curve_f32(curve: Curve, x: &[f32], y: &mut [f32]) = elementwise::curve;
 
-    /// `y = a + b`.
-    fn add_f32(a: &[f32], b: &[f32], y: &mut [f32]) = elementwise::add;
-
-    /// `y[n, d] = a[n, d] + row[d]`.
-    fn add_row_f32(a: &[f32], row: &[f32], y: &mut [f32]) = elementwise::add_row;
-
     /// The largest magnitude of each row of `x[n, d]`, 1 where all are 0. False if one is not finite.
     #[must_use]
     fn peak(x: &[f32], d: usize, y: &mut [f32]) -> bool = elementwise::peak;
@@ -245,12 +239,6 @@ kernels! {
     /// channels that fired are read. Sums wrap.
     fn synapse(events: &Events, steps: usize, carry: i32, w: Panels<'_>, y: &mut [i32]) = events::synapse with vectors;
 
-    /// `y[n, d] = acc[n, d] * gain[d] + offset[d]`.
-    fn affine_i32(acc: &[i32], gain: &[f32], offset: &[f32], y: &mut [f32]) = elementwise::affine;
-
-    /// `y[n, d] = residual[n, d] + (acc[n, d] * gain[d] + offset[d])`.
-    fn affine_add_i32(acc: &[i32], gain: &[f32], offset: &[f32], residual: &[f32], y: &mut [f32]) = elementwise::affine_add;
-
     // --- neurons ---
 
     /// Potentials `x[n, d]` to levels; what fired, or nothing where `neuron.count` is `None`.
@@ -258,9 +246,6 @@ kernels! {
 
     /// How many spikes spell the levels.
     fn count_spikes[L: Level](levels: &[L], code: Code) -> u64 = neuron::count;
-
-    /// Spikes of `levels[n * d]`, one plane a timestep: `planes[steps][n * d]`.
-    fn spikes_of_levels[L: Level](levels: &[L], code: Code, steps: u16, planes: &mut [i8]) = neuron::spell;
 
     // --- training ---
 

@@ -329,18 +329,6 @@ fn ones<L: Level>(levels: &[L]) -> u32 {
     (a | b << 16 | c << 32 | d << 48).count_ones() + (e | f << 16 | g << 32 | h << 48).count_ones()
 }
 
-#[inline(always)]
-pub(super) fn spell<L: Level>(levels: &[L], code: Code, steps: u16, planes: &mut [i8]) {
-    assert_eq!(levels.len() * usize::from(steps), planes.len(), "a plane for each timestep");
-    assert!(code == Code::Unary || steps < 16, "magnitudes of {steps} bits");
-    if levels.is_empty() {
-        return;
-    }
-    for (t, plane) in (0..steps).zip(planes.chunks_exact_mut(levels.len())) {
-        plane.iter_mut().zip(levels).for_each(|(spike, &level)| *spike = spell_one(level, code, t, steps));
-    }
-}
-
 /// The spike of a level at timestep `t`.
 #[inline(always)]
 pub(super) fn spell_one<L: Level>(level: L, code: Code, t: u16, steps: u16) -> i8 {

@@ -1,6 +1,6 @@
 //! Every kernel on every instruction set that this machine has, against its definition, bit for bit.
 
-use super::neuron::{Bend, Code, Neuron};
+use super::neuron::{Bend, Code, Neuron, spell_one};
 use super::*;
 use proptest::prelude::*;
 use snnc_ir::Tensor;
@@ -468,46 +468,58 @@ fn definition(x: &[f32], eps: f32) -> Vec<f32> {
 }
 
 #[test]
-fn planes_spell_levels() {
+fn spikes_spell_levels() {
     for (code, steps, most) in [(Code::Binary, 7, 127), (Code::Binary, 15, 32_767), (Code::Unary, 9, 9)] {
         let levels: Vec<i16> = Numbers(1).many(77, |numbers| numbers.level(most) as i16);
+        let carry = if code == Code::Binary { 2 } else { 1 };
+        let spell =
+            |&level: &i16| -> Vec<i32> { (0..steps).map(|t| spell_one(level, code, t, steps).into()).collect() };
+        let trains: Vec<Vec<i32>> = levels.iter().map(spell).collect();
+        for (train, &level) in trains.iter().zip(&levels) {
+            assert_eq!(train.iter().fold(0, |sum, spike| carry * sum + spike), i32::from(level));
+        }
+        let fired = trains.iter().flatten().filter(|spike| **spike != 0).count() as u64;
         for kernels in isas() {
-            let mut planes = vec![9i8; 77 * usize::from(steps)];
-            kernels.spikes_of_levels(&levels, code, steps, &mut planes);
-            let mut sums = vec![0; 77];
-            for plane in planes.chunks(77) {
-                let carry = if code == Code::Binary { 2 } else { 1 };
-                sums.iter_mut().zip(plane).for_each(|(sum, &s)| *sum = carry * *sum + i32::from(s));
-            }
-            assert_eq!(sums, levels.iter().map(|&l| i32::from(l)).collect::<Vec<_>>());
-            let fired = planes.iter().filter(|s| **s != 0).count() as u64;
             assert_eq!(kernels.count_spikes(&levels, code), fired);
         }
     }
 }
 
+/// Rows of every length have the counts of their levels one by one.
 #[test]
-fn sums_scales_and_rows() {
-    let acc = [3, -5, 1 << 24, (1 << 24) + 1, 0, -1];
-    let (gain, offset) = ([0.1f32, 3.0, -7.0], [1.0f32, 0.0, 1e-9]);
-    let residual = [0.5f32, 1e8, -1.0, 2.0, 3.0, 4.0];
+fn what_fires_is_counted() {
+    fn check<L: Level + Default + std::fmt::Debug>(code: Code, levels: i32, width: usize) {
+        let x: Vec<f32> = Numbers(width as u64).many(2 * width, |numbers| numbers.level(levels + levels / 4) as f32);
+        let (gain, offset) = (vec![1.0; width], vec![0.0; width]);
+        let neuron = Neuron { levels, bend: None, gain: &gain, offset: &offset, count: Some(code) };
+        for kernels in isas() {
+            let mut y = vec![L::default(); 2 * width];
+            let fired = kernels.quantise(&x, &neuron, &mut y);
+            let of = |f: &dyn Fn(u32) -> u32| y.iter().map(|level| u64::from(f(level.to_i32().unsigned_abs()))).sum();
+            let spikes: u64 = of(&|magnitude| if code == Code::Binary { magnitude.count_ones() } else { magnitude });
+            assert_eq!(fired.spikes, spikes, "{code:?}, {levels} levels, {width}");
+            assert_eq!(fired.active, of(&|magnitude| u32::from(magnitude > 0)));
+            assert_eq!(fired.saturated, of(&|magnitude| u32::from(magnitude == levels as u32)));
+        }
+    }
+    for width in [1, 63, 64, 65, 768, 1024, 1500] {
+        check::<i8>(Code::Binary, 127, width);
+        check::<i8>(Code::Binary, 15, width);
+        check::<i8>(Code::Unary, 9, width);
+        check::<i16>(Code::Binary, 32_767, width);
+        check::<i16>(Code::Unary, 300, width);
+    }
+}
+
+#[test]
+fn rows_are_embedded() {
+    let table = [0.5f32, 1e8, -1.0, 2.0, 3.0, 4.0];
     for kernels in isas() {
-        let mut y = [0.0; 6];
-        kernels.affine_i32(&acc, &gain, &offset, &mut y);
-        let want: Vec<f32> = (0..6).map(|i| acc[i] as f32 * gain[i % 3] + offset[i % 3]).collect();
-        assert_eq!(bits(&y), bits(&want));
-        let mut sum = [0.0; 6];
-        kernels.affine_add_i32(&acc, &gain, &offset, &residual, &mut sum);
-        let mut two = [0.0; 6];
-        kernels.add_f32(&residual, &y, &mut two);
-        assert_eq!(bits(&sum), bits(&two));
-        kernels.add_row_f32(&residual, &gain, &mut sum);
-        assert_eq!(sum[4], 3.0 + 3.0);
         let mut rows = [0.0; 6];
-        assert!(kernels.embed(&[1, 0], &residual, 3, &mut rows));
+        assert!(kernels.embed(&[1, 0], &table, 3, &mut rows));
         assert_eq!(rows, [2.0, 3.0, 4.0, 0.5, 1e8, -1.0]);
-        assert!(!kernels.embed(&[0, 2], &residual, 3, &mut rows));
-        assert!(!kernels.embed(&[-1, 0], &residual, 3, &mut rows));
+        assert!(!kernels.embed(&[0, 2], &table, 3, &mut rows));
+        assert!(!kernels.embed(&[-1, 0], &table, 3, &mut rows));
     }
 }
 
