@@ -9,6 +9,7 @@ use snnc_examples::gpt2::Gpt2Config;
 use snnc_ir::eval::{Content, Evaluator, Memory};
 use snnc_ir::ssa::{GUARD, Output};
 use snnc_ir::{Graph, Ssa, Value, verify};
+use snnc_passes::collapse::{collapse, depends_on_order};
 use snnc_passes::fit::{Levels, PHASES, Thresholds, Wishes};
 use snnc_passes::gradient::gradient;
 use snnc_passes::relax::{Loss, Recipe, Relaxed, Train, relax};
@@ -114,6 +115,54 @@ fn constants_come_back() {
         let (before, after) = (logits(&program), logits(&again));
         let near = snnc_tests::centred_cosine(&before, &after);
         assert!(near > 0.999, "{name}: {near}");
+    }
+}
+
+/// A program that was trained predicts as the network in training did, but for weights of 8 bits, and has the same bits on
+/// both engines, stepped and collapsed, whole and token by token.
+#[test]
+fn a_trained_program_is_what_was_trained() {
+    let teacher = dense();
+    let text = ids(400, CONFIG.vocabulary);
+    let window = &text[..=WINDOW];
+    let reference = run(&teacher, options(Engine::Interpreter), &[&window[..WINDOW]]).logits();
+    for (name, program) in programs() {
+        let mut trainer = trainer(&program, &teacher, Train::Ssa, 2);
+        for _ in 0..12 {
+            trainer.advance(&text).unwrap();
+        }
+        // By more than twelve steps would: to the next octave, one up and one down.
+        let names: Vec<String> = trainer.parameters().map(|(name, _)| name.clone()).collect();
+        for (name, numbers) in names.iter().zip(&mut trainer.numbers.parameters) {
+            if name.ends_with(".halving.shift") {
+                numbers.copy_from_slice(&[-0.2, 0.2]);
+            }
+        }
+        let wanted = trainer.validate(&[window]).unwrap();
+        let graph = trained(&program, &trainer.constants().unwrap()).unwrap();
+        assert_eq!(verify::verify(&graph), Ok(()), "{name}");
+        let periods = |graph: &Graph| -> Vec<Vec<i32>> {
+            let weights = graph.weights.iter().filter(|weight| weight.name.ends_with(".halving"));
+            weights.map(|weight| weight.tensor.as_i32().unwrap().to_vec()).collect()
+        };
+        let moved = periods(&program).into_iter().map(|_| vec![16, 4]).collect::<Vec<Vec<i32>>>();
+        assert_eq!(periods(&graph), moved, "{name}: never and 2 became these");
+        let ran = run(&graph, options(Engine::Interpreter), &[&window[..WINDOW]]);
+        let found = divergence(&ran.logits(), &reference, CONFIG.vocabulary);
+        assert!((found - wanted).abs() <= 0.05 * wanted + 2e-6, "{name}: {found}, {wanted} in training");
+        let mut forms = vec![graph.clone()];
+        if !depends_on_order(&graph) {
+            forms.push(collapse(&graph).unwrap());
+        }
+        let tokens: Vec<&[u32]> = window[..WINDOW].chunks(1).collect();
+        let pieces = [&window[..7], &window[7..WINDOW]];
+        for form in &forms {
+            for engine in [Engine::Interpreter, Engine::Jit] {
+                for pieces in [&tokens[..], &pieces[..]] {
+                    assert_eq!(run(form, options(engine), pieces).bits, ran.bits, "{name}, {engine:?}");
+                }
+            }
+        }
     }
 }
 

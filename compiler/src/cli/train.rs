@@ -67,7 +67,7 @@ pub struct Train {
     /// Tokens a window [default: the context's length, at most 1024]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     window: Option<u32>,
-    /// The rate of learning at its height [default: 0.002 for `ssa`, 0.005 for `thresholds`, else 0.001]
+    /// The rate of learning at its height [default: 0.002 for `ssa` and `thresholds`, else 0.001]
     #[arg(long, value_name = "RATE", value_parser = rate)]
     rate: Option<f32>,
     /// How fast parameters decay, as a share of the rate
@@ -276,8 +276,7 @@ impl Train {
     /// What did well on networks of width 256; units of parameters follow the weights, so that wider ones need not differ much.
     fn rate(&self) -> f32 {
         self.rate.unwrap_or(match self.train {
-            Parameters::Ssa => 2e-3,
-            Parameters::Thresholds => 5e-3,
+            Parameters::Ssa | Parameters::Thresholds => 2e-3,
             Parameters::Lora(_) | Parameters::All => 1e-3,
         })
     }

@@ -1,0 +1,257 @@
+//! What operations do to arrays: broadcasting, products, rows, levels. One stated order for every sum.
+
+use super::{Array, Real};
+use crate::curve::Curve;
+use crate::events::Events;
+use crate::op::{Binary, Unary};
+use crate::types::Code;
+
+/// One number through a unary operation.
+pub fn unary<R: Real>(kind: Unary, x: R) -> R {
+    let one = R::from_i32(1);
+    match kind {
+        Unary::Neg => R::ZERO - x,
+        Unary::Sqrt => x.sqrt(),
+        Unary::Exp => x.exp(),
+        Unary::Tanh => x.tanh(),
+        Unary::Erf => x.erf(),
+        Unary::Sigmoid => one / (one + (R::ZERO - x).exp()),
+        Unary::Relu => Curve::Relu.at(x),
+        Unary::Reciprocal => one / x,
+    }
+}
+
+/// Two numbers through a binary operation.
+pub fn binary<R: Real>(kind: Binary, a: R, b: R) -> R {
+    match kind {
+        Binary::Add => a + b,
+        Binary::Sub => a - b,
+        Binary::Mul => a * b,
+        Binary::Div => a / b,
+        Binary::Pow => a.pow(b),
+        Binary::Min => {
+            if b < a {
+                b
+            } else {
+                a
+            }
+        }
+        Binary::Max => {
+            if a < b {
+                b
+            } else {
+                a
+            }
+        }
+    }
+}
+
+/// `f` over the operands at every index of `sizes`, with broadcasting.
+pub(crate) fn spread<R: Real>(sizes: &[usize], args: &[&Array<R>], f: impl Fn(&[R]) -> R) -> Vec<R> {
+    let strides: Vec<Vec<usize>> = args.iter().map(|array| broadcast_strides(&array.sizes, sizes)).collect();
+    let mut picked = vec![R::ZERO; args.len()];
+    (0..sizes.iter().product())
+        .map(|flat| {
+            for ((array, strides), x) in args.iter().zip(&strides).zip(&mut picked) {
+                *x = array.reals()[offset(flat, sizes, strides)];
+            }
+            f(&picked)
+        })
+        .collect()
+}
+
+/// Strides of `own` seen as `sizes`: 0 where it is broadcast.
+pub(super) fn broadcast_strides(own: &[usize], sizes: &[usize]) -> Vec<usize> {
+    let missing = sizes.len() - own.len();
+    let mut stride = 1;
+    let mut strides = vec![0; sizes.len()];
+    for i in (0..own.len()).rev() {
+        if own[i] != 1 {
+            strides[missing + i] = stride;
+        }
+        stride *= own[i];
+    }
+    strides
+}
+
+pub(super) fn offset(mut flat: usize, sizes: &[usize], strides: &[usize]) -> usize {
+    let mut at = 0;
+    for (size, stride) in sizes.iter().zip(strides).rev() {
+        at += flat % size * stride;
+        flat /= size;
+    }
+    at
+}
+
+pub(super) fn matmul<R: Real>(a: &Array<R>, b: &Array<R>, sizes: &[usize]) -> Vec<R> {
+    let inner = sizes.len() - 2;
+    let (n, m, k) = (sizes[inner], sizes[inner + 1], a.sizes[a.sizes.len() - 1]);
+    let lead = &sizes[..inner];
+    let strides_a = broadcast_strides(&a.sizes[..a.sizes.len() - 2], lead);
+    let strides_b = broadcast_strides(&b.sizes[..b.sizes.len() - 2], lead);
+    let mut out = Vec::with_capacity(sizes.iter().product());
+    for batch in 0..lead.iter().product() {
+        let a = &a.reals()[offset(batch, lead, &strides_a) * n * k..][..n * k];
+        let b = &b.reals()[offset(batch, lead, &strides_b) * k * m..][..k * m];
+        for row in a.chunks_exact(k) {
+            let mut sums = vec![R::ZERO; m];
+            for (&x, b) in row.iter().zip(b.chunks_exact(m)) {
+                sums.iter_mut().zip(b).for_each(|(sum, &b)| *sum = *sum + x * b);
+            }
+            out.extend(sums);
+        }
+    }
+    out
+}
+
+pub(super) fn transpose<R: Real>(x: &Array<R>, axes: &[u8]) -> Vec<R> {
+    let strides = broadcast_strides(&x.sizes, &x.sizes);
+    let order = |all: &[usize]| axes.iter().map(|&axis| all[usize::from(axis)]).collect::<Vec<usize>>();
+    let (sizes, strides) = (order(&x.sizes), order(&strides));
+    (0..x.reals().len()).map(|flat| x.reals()[offset(flat, &sizes, &strides)]).collect()
+}
+
+pub(super) fn slice<R: Real>(x: &Array<R>, axis: usize, start: usize, len: usize) -> Vec<R> {
+    let inner: usize = x.sizes[axis + 1..].iter().product();
+    let blocks = x.reals().chunks_exact(x.sizes[axis] * inner);
+    blocks.flat_map(|block| block[start * inner..(start + len) * inner].iter().copied()).collect()
+}
+
+/// `[n, heads*w] -> [heads, n, w]`.
+pub(super) fn split<R: Real>(x: &Array<R>, heads: usize) -> Vec<R> {
+    let (n, d) = (x.sizes[0], x.sizes[1]);
+    let seen = Array::real(vec![n, heads, d / heads], x.reals().to_vec());
+    transpose(&seen, &[1, 0, 2])
+}
+
+/// One ascending chain for each output.
+pub(super) fn head_map<R: Real>(x: &Array<R>, map: &Array<R>) -> Vec<R> {
+    let [heads, w, m] = map.sizes[..] else { unreachable!("checked by infer") };
+    let mut y = Vec::with_capacity(x.sizes[0] * heads * m);
+    for row in rows(x) {
+        for (x, map) in row.chunks_exact(w).zip(map.reals().chunks_exact(w * m)) {
+            let mut sums = vec![R::ZERO; m];
+            for (&x, map) in x.iter().zip(map.chunks_exact(m)) {
+                sums.iter_mut().zip(map).for_each(|(sum, &w)| *sum = *sum + x * w);
+            }
+            y.extend(sums);
+        }
+    }
+    y
+}
+
+pub(super) fn rows<R: Real>(x: &Array<R>) -> impl Iterator<Item = &[R]> {
+    x.reals().chunks_exact(x.sizes.last().copied().unwrap_or(1).max(1))
+}
+
+/// Lanes that a sum over a row is split into. Part of the meaning: every engine sums in this order.
+pub const LANES: usize = 16;
+
+/// Element `i` goes to lane `i mod 16` in ascending order; lanes fold 8, 4, 2, 1.
+pub fn row_sum<R: Real>(row: &[R]) -> R {
+    let mut lanes = [R::ZERO; LANES];
+    for (i, &x) in row.iter().enumerate() {
+        lanes[i % LANES] = lanes[i % LANES] + x;
+    }
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = lanes[i] + lanes[i + half];
+        }
+    }
+    lanes[0]
+}
+
+/// A product of two vectors as one ascending chain.
+pub(super) fn chain<R: Real>(a: &[R], b: &[R]) -> R {
+    a.iter().zip(b).fold(R::ZERO, |sum, (&a, &b)| sum + a * b)
+}
+
+pub(super) fn normalise<R: Real>(row: &[R], eps: R) -> Vec<R> {
+    let d = R::from_i32(row.len() as i32);
+    let mean = row_sum(row) / d;
+    let centred: Vec<R> = row.iter().map(|&x| x - mean).collect();
+    let squares: Vec<R> = centred.iter().map(|&c| c * c).collect();
+    let inverse = R::from_i32(1) / (row_sum(&squares) / d + eps).sqrt();
+    centred.into_iter().map(|c| c * inverse).collect()
+}
+
+/// The largest magnitude of a row, 1 where all are 0.
+pub(super) fn peak<R: Real>(row: &[R]) -> R {
+    let magnitude = |x: R| if x < R::ZERO { R::ZERO - x } else { x };
+    let most = row.iter().fold(R::ZERO, |most, &x| if most < magnitude(x) { magnitude(x) } else { most });
+    if most == R::ZERO { R::from_i32(1) } else { most }
+}
+
+pub(super) fn softmax<R: Real>(row: &[R]) -> Vec<R> {
+    let most = row.iter().fold(row[0], |m, &x| if m < x { x } else { m });
+    let weights: Vec<R> = row.iter().map(|&x| (x - most).exp()).collect();
+    let sum = row_sum(&weights);
+    weights.into_iter().map(|w| w / sum).collect()
+}
+
+/// Causal attention of `n` queries over `k.len() / d` keys, the last of which are the queries' own.
+pub(super) fn attention<R: Real>(q: &[R], k: &[R], v: &[R], n: usize, heads: usize, scale: R) -> Vec<R> {
+    let d = q.len() / n;
+    let (w, past) = (d / heads, k.len() / d - n);
+    let mut out = vec![R::ZERO; n * d];
+    for i in 0..n {
+        for h in 0..heads {
+            let head = h * w..(h + 1) * w;
+            let q = &q[i * d..][head.clone()];
+            let scores: Vec<R> = (0..=past + i).map(|j| chain(q, &k[j * d..][head.clone()]) * scale).collect();
+            let most = scores.iter().fold(scores[0], |m, &x| if m < x { x } else { m });
+            let weights: Vec<R> = scores.iter().map(|&s| (s - most).exp()).collect();
+            let sum = row_sum(&weights);
+            let out = &mut out[i * d..][head.clone()];
+            for (j, &weight) in weights.iter().enumerate() {
+                let v = &v[j * d..][head.clone()];
+                out.iter_mut().zip(v).for_each(|(o, &v)| *o = *o + weight * v);
+            }
+            out.iter_mut().for_each(|o| *o = *o / sum);
+        }
+    }
+    out
+}
+
+/// The nearest level of a potential, ties away from zero, at most `most` either way.
+pub fn level<R: Real>(potential: R, most: i32) -> i32 {
+    let half = R::from_f64(0.5);
+    let negative = potential < R::ZERO;
+    let magnitude = if negative { R::ZERO - potential } else { potential };
+    let limit = R::from_i32(most) + half;
+    let v = magnitude + half;
+    let n = (if v < limit { v } else { limit }).truncate();
+    if negative { -n } else { n }
+}
+
+pub(super) fn spikes(code: Code, levels: &[i32]) -> u64 {
+    levels.iter().map(|&level| u64::from(code.spikes(level))).sum()
+}
+
+/// What neurons of these levels did.
+pub fn fired(code: Code, steps: u16, levels: &[i32]) -> Events {
+    let most = code.levels(steps);
+    let count = |wanted: &dyn Fn(i32) -> bool| levels.iter().filter(|level| wanted(level.abs())).count() as u64;
+    let (active, saturated) = (count(&|level| level != 0), count(&|level| level == most));
+    Events { spikes: spikes(code, levels), active, saturated, ..Events::default() }
+}
+
+/// What neurons with these spikes did.
+pub fn spoken(parts: &[Vec<i32>]) -> Events {
+    let spikes = parts.iter().flatten().map(|spike| u64::from(spike.unsigned_abs())).sum();
+    let neurons = parts.first().map_or(0, Vec::len);
+    let active = (0..neurons).filter(|&i| parts.iter().any(|part| part[i] != 0)).count() as u64;
+    let saturated = (0..neurons).filter(|&i| parts.iter().all(|part| part[i] != 0)).count() as u64;
+    Events { spikes, active, saturated, ..Events::default() }
+}
+
+pub(super) fn product(x: &[i32], w: &[i32], m: usize) -> Vec<i32> {
+    let k = w.len() / m;
+    let mut y = vec![0; x.len() / k * m];
+    for (x, y) in x.chunks_exact(k).zip(y.chunks_exact_mut(m)) {
+        for (&x, w) in x.iter().zip(w.chunks_exact(m)).filter(|(x, _)| **x != 0) {
+            y.iter_mut().zip(w).for_each(|(y, &w)| *y += x * w);
+        }
+    }
+    y
+}
