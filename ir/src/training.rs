@@ -97,6 +97,8 @@ pub enum Training {
     Hold,
     /// The largest of a row, innermost size 1, taken to be a constant.
     Most,
+    /// 1 for the `keys` largest numbers of a row, of equal ones the latest, else 0; taken to be a constant.
+    Winners { keys: u32 },
     /// `(x, c)`: the gradient by `x` of `normalise`.
     NormaliseBack { eps: Scalar },
     /// `(x, c f32[tokens,1])`: the gradient by `x` of `peak`: it goes to the first of a row's largest magnitudes.
@@ -135,6 +137,7 @@ impl Training {
             Training::Slope(_) => "slope",
             Training::Hold => "hold",
             Training::Most => "most",
+            Training::Winners { .. } => "winners",
             Training::NormaliseBack { .. } => "normalise_back",
             Training::PeakBack => "peak_back",
             Training::Spread { .. } => "spread",
@@ -173,6 +176,7 @@ impl Training {
             | Training::Slope(_)
             | Training::Hold
             | Training::Most
+            | Training::Winners { .. }
             | Training::Recency => 1,
             Training::Within { .. }
             | Training::NormaliseBack { .. }
@@ -194,6 +198,7 @@ impl fmt::Display for Training {
             Training::Sum(shape) | Training::Repeat(shape) => write!(f, "{shape}"),
             Training::Level { most } | Training::Within { most } => write!(f, "[{most}]"),
             Training::Step(kind) | Training::Surrogate(kind) => write!(f, "[{}]", kind.name()),
+            Training::Winners { keys } => write!(f, "[{keys}]"),
             Training::Slope(curve) => write!(f, "[{}]", curve.name()),
             Training::NormaliseBack { eps } => write!(f, "[eps={:?}]", eps.get()),
             Training::Spread { width } => write!(f, "[width={width}]"),
@@ -265,6 +270,15 @@ pub(crate) fn infer(op: Training, args: &[Type]) -> Result<Type, String> {
             real(0).and_then(f32_of)
         }
         Training::Step(_) | Training::Surrogate(_) | Training::Slope(_) | Training::Hold => real(0).and_then(f32_of),
+        Training::Winners { keys } => {
+            if keys == 0 {
+                return Err("no row is without a largest number".into());
+            }
+            if real(0)?.rank() == 0 {
+                return Err("a scalar has no rows".into());
+            }
+            real(0).and_then(f32_of)
+        }
         Training::Most => {
             let mut dims = real(0)?.dims().to_vec();
             *dims.last_mut().ok_or("a scalar has no innermost axis")? = Dim::Fixed(1);
@@ -355,6 +369,16 @@ pub(crate) fn eval<R: Real>(
             let width = args[0].sizes.last().copied().unwrap_or(1).max(1);
             let most = |row: &[R]| row[1..].iter().fold(row[0], |a, &b| if a < b { b } else { a });
             Content::Real(args[0].reals().chunks_exact(width).map(most).collect())
+        }
+        Training::Winners { keys } => {
+            let width = args[0].sizes.last().copied().unwrap_or(1).max(1);
+            let wins = |row: &[R], j: usize| {
+                let better = |&(i, &x): &(usize, &R)| row[j] < x || (i > j && !(x < row[j]));
+                row.iter().enumerate().filter(better).count() < keys as usize
+            };
+            let number = |wins| if wins { one } else { R::ZERO };
+            let rows = args[0].reals().chunks_exact(width);
+            Content::Real(rows.flat_map(|row| (0..row.len()).map(move |j| number(wins(row, j)))).collect())
         }
         Training::NormaliseBack { eps } => {
             let width = args[0].sizes[1];

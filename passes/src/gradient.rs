@@ -265,7 +265,7 @@ impl Tape {
             }
             Training::Divergence if i == 0 => self.training(Training::DivergenceBack, &[x, args[1], c]),
             Training::CrossEntropy if i == 0 => self.training(Training::CrossEntropyBack, &[x, args[1], c]),
-            Training::Hold | Training::Most => return Ok(None),
+            Training::Hold | Training::Most | Training::Winners { .. } => return Ok(None),
             Training::Recency => self.training(Training::RecencyBack, &[x, c]),
             Training::Divergence | Training::CrossEntropy => Err(Diagnostic::new(
                 &self.origin,

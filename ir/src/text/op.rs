@@ -99,6 +99,7 @@ fn with_attributes(name: &str, attributes: &[&str]) -> Result<Op, String> {
         ("sum", dims) => Op::Training(Training::Sum(shape(dims)?)),
         ("repeat", dims) => Op::Training(Training::Repeat(shape(dims)?)),
         ("level", &[most]) => Op::Training(Training::Level { most: number(most)? }),
+        ("winners", &[keys]) => Op::Training(Training::Winners { keys: number(keys)? }),
         ("within", &[most]) => Op::Training(Training::Within { most: number(most)? }),
         ("step", &[kind]) => Op::Training(Training::Step(surrogate(kind)?)),
         ("surrogate", &[kind]) => Op::Training(Training::Surrogate(surrogate(kind)?)),

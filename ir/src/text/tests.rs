@@ -195,6 +195,7 @@ fn training() -> Graph {
     }
     y = add(Training::Slope(Curve::GeluTanh), &[y]);
     y = add(Training::Hold, &[y]);
+    y = add(Training::Winners { keys: 3 }, &[y]);
     let most = add(Training::Most, &[y]);
     let y = add(Training::Repeat(Shape::rows(4)), &[most]);
     let y = add(Training::Within { most: 15 }, &[x, y]);

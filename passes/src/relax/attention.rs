@@ -64,7 +64,8 @@ impl Relaxing {
     ) -> Result<Value, Diagnostic> {
         let halving = || second.ok_or_else(|| Diagnostic::new("", "no periods of halving"));
         match variant {
-            Ssa::Ttfs { phases } => self.ttfs([q.plain, k.plain, v.plain], first, heads, phases),
+            Ssa::Ttfs { phases } => self.ttfs([q.plain, k.plain, v.plain], first, heads, phases, None),
+            Ssa::TopK { phases, keys } => self.ttfs([q.plain, k.plain, v.plain], first, heads, phases, Some(keys)),
             Ssa::Coincidence { squared } => {
                 let [q, k] = [self.trains_of(&q, heads)?, self.trains_of(&k, heads)?];
                 self.faded([q, k], v.plain, squared, heads, first, halving()?)
@@ -77,9 +78,8 @@ impl Relaxing {
                 let [q, k] = [q.plain, k.plain].map(|x| self.add(Op::Split { heads }, &[x]));
                 self.faded([q?, k?], v.plain, false, heads, first, halving()?)
             }
-            Ssa::TopK { .. } | Ssa::Lif { output: Output::Spikes } => {
-                let message = format!("attention `{}` cannot be trained", variant.name());
-                Err(Diagnostic::new(&self.origin, message))
+            Ssa::Lif { output: Output::Spikes } => {
+                Err(Diagnostic::new(&self.origin, "attention that emits spikes is no mean of values"))
             }
         }
     }
@@ -107,8 +107,15 @@ impl Relaxing {
         self.membranes(&inputs, Membrane::Lif, Curve::Identity)
     }
 
-    /// `ssa[ttfs]` as `docs/ir.md` has it, phases and weights rounded; the slope trains.
-    fn ttfs(&mut self, [q, k, v]: [Value; 3], slope: &Weight, heads: u32, phases: u32) -> Result<Value, Diagnostic> {
+    /// `ssa[ttfs]` as `docs/ir.md` has it, phases and weights rounded, perhaps of the best `keys` alone; the slope trains.
+    fn ttfs(
+        &mut self,
+        [q, k, v]: [Value; 3],
+        slope: &Weight,
+        heads: u32,
+        phases: u32,
+        keys: Option<u32>,
+    ) -> Result<Value, Diagnostic> {
         let rounded = Training::Level { most: LEVEL_MAX };
         let scores = self.scores(q, k, heads)?;
         let slope = self.factor(slope)?;
@@ -123,7 +130,11 @@ impl Relaxing {
         let weight = self.add(Op::Unary(Unary::Exp), &[exponent])?;
         let first = self.number(FIRST_SPIKE_WEIGHT as f32);
         let weight = self.two(Binary::Mul, weight, first)?;
-        let weight = self.training(rounded, &[weight])?;
+        let mut weight = self.training(rounded, &[weight])?;
+        if let Some(keys) = keys {
+            let winners = self.training(Training::Winners { keys }, &[scores])?;
+            weight = self.two(Binary::Mul, weight, winners)?;
+        }
         self.mean(weight, v, heads, None)
     }
 

@@ -264,6 +264,9 @@ kernels! {
     /// The largest of every row.
     fn largest(x: &[f32], width: usize, y: &mut [f32]) = whole::largest;
 
+    /// 1 for the `keys` largest of every row, of equal ones the latest, else 0.
+    fn winners(x: &[f32], width: usize, keys: usize, y: &mut [f32]) = whole::winners;
+
     /// Rows to probabilities.
     fn softmax(x: &[f32], width: usize, y: &mut [f32]) = whole::softmax;
 

@@ -4,6 +4,7 @@
 //! the last place, so results are the same on one instruction set only. They never depend on threads.
 
 use super::Curve;
+use super::best::losers;
 use super::exponential::exponential;
 use super::norm::row_sum;
 
@@ -217,6 +218,21 @@ fn most(row: &[f32]) -> f32 {
 #[inline(always)]
 pub(super) fn largest(x: &[f32], width: usize, y: &mut [f32]) {
     y.iter_mut().zip(x.chunks_exact(width)).for_each(|(y, row)| *y = most(row));
+}
+
+/// 1 for the `keys` largest of every row, of equal ones the latest, else 0.
+#[inline(always)]
+pub(super) fn winners(x: &[f32], width: usize, keys: usize, y: &mut [f32]) {
+    // Integers in the order of the numbers; 0 has one sign.
+    let order = |&x: &f32| {
+        let bits = (x + 0.0).to_bits() as i32;
+        bits ^ ((bits >> 31) as u32 >> 1) as i32
+    };
+    y.fill(1.0);
+    for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
+        let scores: Vec<i32> = x.iter().map(order).collect();
+        losers(&scores, keys).into_iter().for_each(|key| y[key] = 0.0);
+    }
 }
 
 /// Over rows.

@@ -148,6 +148,7 @@ impl Whole {
             Work::Affine => k.affine_f32(real(0), real(1), real(2), y),
             Work::Softmax => k.softmax(real(0), width(0), y),
             Work::Most => k.largest(real(0), width(0), y),
+            Work::Winners { keys } => k.winners(real(0), width(0), *keys, y),
             Work::Causal { keep, drop } => {
                 let n = self.positions.len();
                 y.iter_mut().enumerate().for_each(|(i, y)| *y = if i % n <= i / n { *keep } else { *drop });

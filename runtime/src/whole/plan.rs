@@ -67,6 +67,9 @@ pub enum Work {
     Affine,
     Softmax,
     Most,
+    Winners {
+        keys: usize,
+    },
     Causal {
         keep: f32,
         drop: f32,
@@ -299,6 +302,7 @@ impl<'g> Planner<'g> {
                 }),
                 Training::Slope(kind) => Work::Map(Map::Slope(dense_curve(kind))),
                 Training::Most => Work::Most,
+                Training::Winners { keys } => Work::Winners { keys: keys as usize },
                 Training::NormaliseBack { eps } => Work::NormaliseBack { eps: eps.get() },
                 Training::PeakBack => Work::PeakBack,
                 Training::Spread { .. } => Work::Spread,
