@@ -5,10 +5,11 @@
 use snnc::train::adamw::Rates;
 use snnc::train::checkpoint;
 use snnc::train::{Options, Trainer};
-use snnc_examples::gpt2::Gpt2Config;
+use snnc_examples::gpt2::{Activation, Gpt2Config};
 use snnc_ir::eval::{Content, Evaluator, Memory};
+use snnc_ir::membrane::Membrane;
 use snnc_ir::ssa::{GUARD, Output};
-use snnc_ir::{Graph, Ssa, Value, verify};
+use snnc_ir::{Code, Graph, Ssa, Value, verify};
 use snnc_passes::collapse::{collapse, depends_on_order};
 use snnc_passes::fit::{Levels, PHASES, Thresholds, Wishes};
 use snnc_passes::gradient::gradient;
@@ -50,7 +51,16 @@ fn programs() -> Vec<(&'static str, Graph)> {
         ("lif", wishes(6, Ssa::Lif { output: Output::Mean })),
         ("lif, spikes", wishes(6, Ssa::Lif { output: Output::Spikes })),
     ];
-    all.into_iter().map(|(name, wishes)| (name, converted(imported(&CONFIG), wishes))).collect()
+    let mut all: Vec<(&str, Graph)> =
+        all.into_iter().map(|(name, wishes)| (name, converted(imported(&CONFIG), wishes))).collect();
+    // Neurons that answer within the timestep, of a network whose MLPs have them too.
+    for membrane in Membrane::ALL {
+        let mut wishes = Wishes::uniform(Levels { code: Code::Unary, steps: 6 });
+        wishes.membrane = Some(membrane);
+        let relu = Gpt2Config { activation: Activation::Relu, ..CONFIG };
+        all.push((membrane.name(), converted(imported(&relu), wishes)));
+    }
+    all
 }
 
 fn starts(relaxed: &Relaxed) -> Vec<Vec<f32>> {

@@ -230,13 +230,22 @@ impl Relaxing {
                     plain
                 }
                 Op::Integrate { membrane, steps, curve } => {
-                    if matches!(graph.ty(node.args[0]), Type::Train { .. }) {
-                        let message = "neurons that hear a current timestep by timestep cannot be trained yet";
-                        return Err(Diagnostic::new(graph.origin(value), message)
-                            .note("compile with neurons that integrate first: without --neuron"));
-                    }
-                    let x = self.affine(args[0], known(1)?, known(2)?)?;
-                    let found = self.prompt(x, membrane, steps, curve)?;
+                    let inputs = if let Type::Train { .. } = graph.ty(node.args[0]) {
+                        // Each timestep's current, and its share of the offset.
+                        let synapse = graph.node(node.args[0]);
+                        let heard = synapse.args.first().and_then(|&arg| layers.get(&neuron_of(graph, arg))).cloned();
+                        let (Some(heard), Some(w)) = (heard, synapse.args.get(1).and_then(|&w| graph.constant(w)))
+                        else {
+                            return Err(Diagnostic::new(graph.origin(value), "a current that no neurons drive"));
+                        };
+                        let currents = self.currents(&heard, w)?;
+                        self.shares(&currents, known(1)?, known(2)?)?
+                    } else {
+                        let x = self.affine(args[0], known(1)?, known(2)?)?;
+                        let share = self.number(1.0 / f32::from(steps));
+                        vec![self.two(Binary::Mul, x, share)?; steps.into()]
+                    };
+                    let found = self.membranes(&inputs, membrane, curve)?;
                     let plain = found.plain;
                     layers.insert(value, found);
                     plain
@@ -491,20 +500,44 @@ impl Relaxing {
         Ok(Neurons { plain, worth: plain, log: None, potential: Some(potential), most, spikes: Vec::new() })
     }
 
-    /// Neurons that answer within the timestep; `x` flows evenly.
-    fn prompt(&mut self, x: Value, membrane: Membrane, steps: u16, curve: Curve) -> Result<Neurons, Diagnostic> {
-        if membrane == Membrane::StBif {
-            return Err(Diagnostic::new(&self.origin, "neurons that take spikes back cannot be trained yet")
-                .note("compile with neurons that integrate first: without --neuron st_bif"));
+    /// An input for every timestep: `x gain + offset / timesteps`.
+    fn shares(&mut self, currents: &[Value], gain: &Weight, offset: &Weight) -> Result<Vec<Value>, Diagnostic> {
+        let unit = self.unit(offset);
+        let (gain, offset) = (self.factor(gain)?, self.offset_by(offset, unit)?);
+        let share = self.number(1.0 / currents.len() as f32);
+        let offset = self.two(Binary::Mul, offset, share)?;
+        currents.iter().map(|&x| self.add(Op::Affine, &[x, gain, offset])).collect()
+    }
+
+    /// What a synapse carries at each timestep of a unary train.
+    fn currents(&mut self, neurons: &Neurons, weight: &Weight) -> Result<Vec<Value>, Diagnostic> {
+        let w = self.stored(neurons.log, weight)?.1;
+        let spikes = if neurons.spikes.is_empty() { self.spelled(neurons)? } else { neurons.spikes.clone() };
+        spikes.into_iter().map(|spikes| self.add(Op::MatMul, &[spikes, w])).collect()
+    }
+
+    /// Levels of a unary code as spikes of the first timesteps: of `level`, one where `|level|` passes `t + 1/2`.
+    fn spelled(&mut self, neurons: &Neurons) -> Result<Vec<Value>, Diagnostic> {
+        let mut spikes = Vec::with_capacity(neurons.most as usize);
+        for t in 0..neurons.most {
+            let threshold = self.number(t as f32 + 0.5);
+            let over = self.two(Binary::Sub, neurons.plain, threshold)?;
+            let less = self.add(Op::Unary(Unary::Neg), &[neurons.plain])?;
+            let under = self.two(Binary::Sub, less, threshold)?;
+            let step = Training::Step(self.recipe.surrogate);
+            let (up, down) = (self.training(step, &[over])?, self.training(step, &[under])?);
+            spikes.push(self.two(Binary::Sub, up, down)?);
         }
-        let share = self.number(1.0 / f32::from(steps));
-        let input = self.two(Binary::Mul, x, share)?;
-        self.membranes(&vec![input; steps.into()], membrane, curve)
+        Ok(spikes)
     }
 
     /// Membranes given an input at every timestep: one of them, or one for each sign. What a spike takes from a membrane is
     /// taken to be a constant.
     fn membranes(&mut self, inputs: &[Value], membrane: Membrane, curve: Curve) -> Result<Neurons, Diagnostic> {
+        if membrane == Membrane::StBif {
+            let spikes = self.traced(inputs, curve)?;
+            return self.emitting(spikes);
+        }
         let mut spikes: Vec<Value> = Vec::new();
         let kept = if membrane == Membrane::Lif { KEPT as f32 } else { 1.0 };
         for positive in [true, false] {
@@ -538,11 +571,56 @@ impl Relaxing {
                 }
             }
         }
+        self.emitting(spikes)
+    }
+
+    /// Spikes of membranes that take back what was too much (`st_bif`): up from the threshold on, down below 0, as far as what
+    /// was said allows. That is taken to be a constant.
+    fn traced(&mut self, inputs: &[Value], curve: Curve) -> Result<Vec<Value>, Diagnostic> {
+        let step = Training::Step(self.recipe.surrogate);
+        let most = inputs.len() as f32;
+        let least = if curve == Curve::Relu { 0.0 } else { -most };
+        let [one, half, top, bottom] = [1.0, 0.5, most - 0.5, least + 0.5].map(|x| self.number(x));
+        let (mut potential, mut said): (Value, Option<Value>) = (half, None);
+        let mut spikes = Vec::with_capacity(inputs.len());
+        for &input in inputs {
+            let q = self.two(Binary::Add, potential, input)?;
+            let over = self.two(Binary::Sub, q, one)?;
+            let up = self.training(step, &[over])?;
+            let not_down = self.training(step, &[q])?;
+            let down = self.two(Binary::Sub, one, not_down)?;
+            let spike = match said {
+                // Nothing was said, and all may be.
+                None if least < 0.0 => self.two(Binary::Sub, up, down)?,
+                None => up,
+                Some(said) => {
+                    let room = [self.two(Binary::Sub, top, said)?, self.two(Binary::Sub, said, bottom)?];
+                    let [more, less] = room.map(|room| {
+                        let may = self.training(step, &[room])?;
+                        self.training(Training::Hold, &[may])
+                    });
+                    let (up, down) = (self.two(Binary::Mul, up, more?)?, self.two(Binary::Mul, down, less?)?);
+                    self.two(Binary::Sub, up, down)?
+                }
+            };
+            let taken = self.training(Training::Hold, &[spike])?;
+            potential = self.two(Binary::Sub, q, taken)?;
+            said = Some(match said {
+                None => taken,
+                Some(said) => self.two(Binary::Add, said, taken)?,
+            });
+            spikes.push(spike);
+        }
+        Ok(spikes)
+    }
+
+    /// Neurons by their spikes, one value a timestep.
+    fn emitting(&mut self, spikes: Vec<Value>) -> Result<Neurons, Diagnostic> {
         let mut plain = spikes[0];
         for &spike in &spikes[1..] {
             plain = self.two(Binary::Add, plain, spike)?;
         }
-        Ok(Neurons { plain, worth: plain, log: None, potential: None, most: inputs.len() as u32, spikes })
+        Ok(Neurons { plain, worth: plain, log: None, potential: None, most: spikes.len() as u32, spikes })
     }
 
     /// Rows of a table, or of an 8-bit weight turned.
@@ -579,25 +657,40 @@ impl Relaxing {
         weight: &Weight,
         shared: bool,
     ) -> Result<Value, Diagnostic> {
-        let rows = weight.tensor.to_rows().unwrap_or_default().into_iter().map(f32::from).collect();
-        let plain = self.numbers(&weight.name.clone(), weight.tensor.sizes(), rows);
         // The embedding reads what is stored.
         if shared {
+            let plain = self.rows(weight);
             return self.add(Op::MatMul, &[x, plain]);
         }
-        let trains = self.trains(weight, Kind::Weight);
-        let w = if trains { self.moved(weight, plain)? } else { plain };
-        let log = neurons.as_ref().and_then(|neurons| neurons.log);
-        if let Some(log) = log {
-            let column = self.add(Op::Reshape(Shape::fixed(&[weight.tensor.sizes()[0], 1])), &[log])?;
-            let column = self.add(Op::Unary(Unary::Exp), &[column])?;
-            let stored = self.two(Binary::Mul, w, column)?;
-            self.becomes(weight, stored);
-        } else if trains {
-            self.becomes(weight, w);
-        }
+        let (w, _) = self.stored(neurons.as_ref().and_then(|neurons| neurons.log), weight)?;
         // Levels times their worth: a gradient by it then takes no product more.
         self.add(Op::MatMul, &[neurons.map_or(x, |neurons| neurons.worth), w])
+    }
+
+    /// An 8-bit weight as reals.
+    fn rows(&mut self, weight: &Weight) -> Value {
+        let rows = weight.tensor.to_rows().unwrap_or_default().into_iter().map(f32::from).collect();
+        self.numbers(&weight.name.clone(), weight.tensor.sizes(), rows)
+    }
+
+    /// An 8-bit weight as training has it, for what levels are worth, and as the program stores it, for levels: what a level of
+    /// each channel is worth, by its logarithm, is in that.
+    fn stored(&mut self, log: Option<Value>, weight: &Weight) -> Result<(Value, Value), Diagnostic> {
+        let plain = self.rows(weight);
+        let trains = self.trains(weight, Kind::Weight);
+        let w = if trains { self.moved(weight, plain)? } else { plain };
+        let stored = match log {
+            Some(log) => {
+                let column = self.add(Op::Reshape(Shape::fixed(&[weight.tensor.sizes()[0], 1])), &[log])?;
+                let column = self.add(Op::Unary(Unary::Exp), &[column])?;
+                self.two(Binary::Mul, w, column)?
+            }
+            None => w,
+        };
+        if trains || log.is_some() {
+            self.becomes(weight, stored);
+        }
+        Ok((w, stored))
     }
 
     /// A weight and what is learned beside it.
