@@ -53,10 +53,11 @@ impl Relaxing {
         self.add(Op::Merge, &[mixed])
     }
 
-    /// Spiking attention by its variant; `first` is its slope or sink, `second` its periods of halving.
+    /// Spiking attention by its variant; `v` are values, `first` is its slope or sink, `second` its periods of halving.
     pub(super) fn ssa(
         &mut self,
-        [q, k, v]: [Neurons; 3],
+        [q, k]: [Neurons; 2],
+        v: Value,
         variant: Ssa,
         heads: u32,
         first: &Weight,
@@ -64,19 +65,19 @@ impl Relaxing {
     ) -> Result<Value, Diagnostic> {
         let halving = || second.ok_or_else(|| Diagnostic::new("", "no periods of halving"));
         match variant {
-            Ssa::Ttfs { phases } => self.ttfs([q.plain, k.plain, v.plain], first, heads, phases, None),
-            Ssa::TopK { phases, keys } => self.ttfs([q.plain, k.plain, v.plain], first, heads, phases, Some(keys)),
+            Ssa::Ttfs { phases } => self.ttfs([q.plain, k.plain, v], first, heads, phases, None),
+            Ssa::TopK { phases, keys } => self.ttfs([q.plain, k.plain, v], first, heads, phases, Some(keys)),
             Ssa::Coincidence { squared } => {
                 let [q, k] = [self.trains_of(&q, heads)?, self.trains_of(&k, heads)?];
-                self.faded([q, k], v.plain, squared, heads, first, halving()?)
+                self.faded([q, k], v, squared, heads, first, halving()?)
             }
             Ssa::Lif { output: Output::Mean } => {
                 let [q, k] = [self.trains_of(&q, heads)?, self.trains_of(&k, heads)?];
-                self.faded([q, k], v.plain, false, heads, first, halving()?)
+                self.faded([q, k], v, false, heads, first, halving()?)
             }
             Ssa::Linear { .. } => {
                 let [q, k] = [q.plain, k.plain].map(|x| self.add(Op::Split { heads }, &[x]));
-                self.faded([q?, k?], v.plain, false, heads, first, halving()?)
+                self.faded([q?, k?], v, false, heads, first, halving()?)
             }
             Ssa::Lif { output: Output::Spikes } => {
                 Err(Diagnostic::new(&self.origin, "attention that emits spikes is no mean of values"))

@@ -15,8 +15,8 @@ use snnc_ir::membrane::{KEPT, Membrane};
 use snnc_ir::op::{Layout, Perm};
 use snnc_ir::ssa::{Output, Ssa, neuron_of};
 use snnc_ir::training::{Surrogate, Training};
-use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Op, Shape, Stage, Tensor, Type, Unary, Value, Weight};
-use std::collections::HashSet;
+use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Node, Op, Shape, Stage, Tensor, Type, Unary, Value, Weight};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Which parameters train.
@@ -171,8 +171,12 @@ impl Relaxing {
     fn graph(&mut self, graph: &Graph, own: bool) -> Result<Vec<Value>, Diagnostic> {
         self.own = own;
         let features = features(graph);
+        let queries = queries(graph);
+        let readers = neurons_alone(graph);
         let mut map = Vec::with_capacity(graph.nodes.len());
         let mut layers: IndexMap<Value, Neurons> = IndexMap::new();
+        // Of attention that gives values in units of their own: their logarithm.
+        let mut units: IndexMap<Value, Value> = IndexMap::new();
         for (value, node) in graph.iter() {
             self.origin = graph.origin(value).to_string();
             let args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
@@ -223,7 +227,11 @@ impl Relaxing {
                     let most = code.levels(steps) as u32;
                     let found = match is_feature {
                         true => self.feature_neurons(x, known(gain)?, known(gain + 1)?, most)?,
-                        false => self.neurons(x, curve, known(gain)?, known(gain + 1)?, most)?,
+                        false => {
+                            let query = queries.get(&value).and_then(|query| layers.get(query)?.log);
+                            let unit = units.get(&node.args[0]).copied();
+                            self.neurons(x, curve, [known(gain)?, known(gain + 1)?], most, query, unit)?
+                        }
                     };
                     let plain = found.plain;
                     layers.insert(value, found);
@@ -265,7 +273,11 @@ impl Relaxing {
                         layers.insert(value, found);
                         plain
                     } else {
-                        self.ssa([q, k, v], variant, heads, known(3)?, weight(4))?
+                        // Values in units that do not change with their thresholds, where the readers' gains can follow.
+                        let unit = v.log.filter(|_| readers.contains(&value));
+                        let values = if unit.is_some() { v.worth } else { v.plain };
+                        units.extend(unit.map(|unit| (value, unit)));
+                        self.ssa([q, k], values, variant, heads, known(3)?, weight(4))?
                     }
                 }
                 Op::Unary(_)
@@ -456,38 +468,54 @@ impl Relaxing {
         self.add(Op::Affine, &[x, gain, offset])
     }
 
-    /// `level((curve(x) gain + offset) exp(-log) + shift)`, worth `exp(log)` each.
+    /// `level((curve(x) gain + offset) exp(-log) + shift)`, worth `exp(log)` each. Of keys the logarithm is less by that of the
+    /// `query`, so that their product stays; an input in a `unit`, by its logarithm, is multiplied by it in the program.
     fn neurons(
         &mut self,
         x: Value,
         curve: Curve,
-        gain: &Weight,
-        offset: &Weight,
+        [gain, offset]: [&Weight; 2],
         most: u32,
+        query: Option<Value>,
+        unit: Option<Value>,
     ) -> Result<Neurons, Diagnostic> {
         let x = if curve == Curve::Identity { x } else { self.add(Op::Curve(curve), &[x])? };
         let level = Training::Level { most };
         let [plain_gain, plain_offset] = [gain, offset].map(|weight| self.fixed(weight));
         let silent = Neurons { plain: x, worth: x, log: None, potential: None, most, spikes: Vec::new() };
-        if !self.trains(gain, Kind::Threshold) {
-            let p = self.add(Op::Affine, &[x, plain_gain, plain_offset])?;
-            let plain = self.training(level, &[p])?;
-            return Ok(Neurons { plain, worth: plain, ..silent });
+        let trains = self.trains(gain, Kind::Threshold);
+        let mut log = if trains { Some(self.log(gain)?) } else { None };
+        if let (Some(own), Some(query)) = (log, query) {
+            log = Some(self.two(Binary::Sub, own, query)?);
         }
-        let log = self.log(gain)?;
-        let less = self.add(Op::Unary(Unary::Neg), &[log])?;
-        let [less, more] = [less, log].map(|log| self.add(Op::Unary(Unary::Exp), &[log]));
-        let (less, more) = (less?, more?);
-        let new_gain = self.two(Binary::Mul, plain_gain, less)?;
-        let new_offset = self.two(Binary::Mul, plain_offset, less)?;
-        let shift = self.shift(offset, LEVEL)?;
-        let new_offset = self.two(Binary::Add, new_offset, shift)?;
+        let (mut new_gain, mut new_offset, mut more) = (plain_gain, plain_offset, None);
+        if let Some(log) = log {
+            let less = self.add(Op::Unary(Unary::Neg), &[log])?;
+            let less = self.add(Op::Unary(Unary::Exp), &[less])?;
+            more = Some(self.add(Op::Unary(Unary::Exp), &[log])?);
+            new_gain = self.two(Binary::Mul, plain_gain, less)?;
+            new_offset = self.two(Binary::Mul, plain_offset, less)?;
+            let shift = self.shift(offset, LEVEL)?;
+            new_offset = self.two(Binary::Add, new_offset, shift)?;
+            self.becomes(offset, new_offset);
+        }
+        if trains || unit.is_some() {
+            let stored = match unit {
+                Some(unit) => {
+                    let unit = self.add(Op::Unary(Unary::Exp), &[unit])?;
+                    self.two(Binary::Mul, new_gain, unit)?
+                }
+                None => new_gain,
+            };
+            self.becomes(gain, stored);
+        }
         let p = self.add(Op::Affine, &[x, new_gain, new_offset])?;
-        self.becomes(gain, new_gain);
-        self.becomes(offset, new_offset);
         let plain = self.training(level, &[p])?;
-        let worth = self.two(Binary::Mul, plain, more)?;
-        Ok(Neurons { plain, worth, log: Some(log), ..silent })
+        let worth = match more {
+            Some(more) => self.two(Binary::Mul, plain, more)?,
+            None => plain,
+        };
+        Ok(Neurons { plain, worth, log, ..silent })
     }
 
     /// Rectified neurons that attention reads: what comes before the rectifier trains, and says enough.
@@ -747,6 +775,25 @@ fn features(graph: &Graph) -> HashSet<Value> {
         }
     }
     features
+}
+
+/// Of attention that weighs keys by their product with the query: keys' neurons, and those of the queries.
+fn queries(graph: &Graph) -> HashMap<Value, Value> {
+    let ssa = |node: &Node| matches!(node.op, Op::Ssa { variant, .. } if !variant.has_features());
+    let pair = |node: &Node| (neuron_of(graph, node.args[1]), neuron_of(graph, node.args[0]));
+    graph.nodes.iter().filter(|node| ssa(node)).map(pair).collect()
+}
+
+/// Values that only neurons without a curve read, whose gains may take up a factor of every channel.
+fn neurons_alone(graph: &Graph) -> HashSet<Value> {
+    let neurons = |&user: &Value| {
+        matches!(
+            graph.node(user).op,
+            Op::Quant { curve: Curve::Identity, .. } | Op::Fire { curve: Curve::Identity, .. }
+        )
+    };
+    let users = graph.users();
+    graph.iter().map(|(value, _)| value).filter(|value| users[value.index()].iter().all(neurons)).collect()
 }
 
 /// Whether an embedding reads the constant as well.
