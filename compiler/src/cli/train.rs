@@ -58,8 +58,8 @@ pub struct Train {
     /// How long to train; made a number of steps at the start, which is kept
     #[arg(long, value_name = "N", conflicts_with = "steps", value_parser = positive)]
     minutes: Option<f64>,
-    /// Steps to train [default: 10 minutes' worth]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Steps to train [default: 10 minutes' worth]; 0 trains nothing, for --hybrid of a program that was trained before
+    #[arg(long, value_name = "N")]
     steps: Option<u64>,
     /// Windows of text a step; their gradients are added up
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=65536))]
@@ -184,6 +184,10 @@ impl Train {
     /// What cannot be read, trained or written.
     pub fn run(self) -> Result<Ended, Complaints> {
         let one = |e: Diagnostic| vec![e];
+        if self.steps == Some(0) && self.hybrid.is_none() {
+            let message = "0 steps train nothing; give it a number of steps, or --hybrid as well";
+            return Err(one(Diagnostic::new("--steps", message)));
+        }
         let state_path = checkpoint_path(&self.output);
         files::check_writable(&self.output).map_err(one)?;
         files::check_writable(&state_path).map_err(one)?;
@@ -498,7 +502,11 @@ impl Train {
             "losses": trainer.losses, "before": before, "after": after,
         });
         if let Some(all) = all.as_object_mut() {
-            all.insert("training".into(), training);
+            // Runs one after the other, as of weights and then of thresholds.
+            match all.entry("training").or_insert_with(|| json!([])) {
+                Json::Array(runs) => runs.push(training),
+                other => *other = json!([training]),
+            }
         }
         all
     }

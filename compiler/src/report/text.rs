@@ -48,6 +48,12 @@ fn head(report: &Report, text: &mut String) {
         if let (Some(bytes), Some(hash)) = (from["bytes"].as_u64(), from["xxh3"].as_str()) {
             row(text, "from", &format!("an ONNX file of {:.1} MB, XXH3 {hash}", bytes as f64 / 1e6));
         }
+        for training in compiled["training"].as_array().into_iter().flatten() {
+            let run = &training["run"];
+            let word = |key: &str| run[key].as_str().unwrap_or("?").to_lowercase();
+            let what = format!("{} by {}, {} steps", word("train"), word("loss"), training["steps"]);
+            row(text, "trained", &format!("{what} of {} windows of {} tokens", run["batch"], run["window"]));
+        }
     }
     if let Some(calibration) = &made.calibration {
         let source = calibration["source"].as_str().unwrap_or("?");

@@ -3,8 +3,9 @@
 //! Law: where no parameter has moved, the relaxed graph computes what the program computes, level for level. A level is a
 //! real that was rounded, and is differentiated as if it were not; a synapse is a product in f32. What trains are numbers
 //! beside the program's constants, all 0 at first: the logarithm of a factor for gains (thresholds), something added to
-//! offsets (initial potentials, biases), weights and maps. A neuron whose levels only projections read moves its threshold
-//! and what a level is worth together (Esser et al. 2020, LSQ), so that levels become finer or wider and nothing else.
+//! offsets (initial potentials, biases), weights and maps. A neuron moves its threshold and what a level is worth together
+//! (Esser et al. 2020, LSQ), so that levels become finer or wider and nothing else, wherever whoever reads it can make up for
+//! it: projections by their weights, attention's readers by their gains, keys by the opposite of what queries do.
 //! `Relaxed::constants` says what the program's constants become.
 
 mod attention;
