@@ -1,6 +1,7 @@
 //! `snnc train`: a compiled program learns from the dense network it came from.
 
 use super::eval::share;
+use super::wishes::training_free;
 use super::{Loaded, note, print, sample, threads};
 use crate::convert;
 use crate::evaluate::{Cut, evaluate};
@@ -17,7 +18,6 @@ use snnc_ir::container::{self, File};
 use snnc_ir::training::Surrogate;
 use snnc_ir::{Diagnostic, Graph, Stage, text};
 use snnc_passes::collapse;
-use snnc_passes::fit::Wishes;
 use snnc_passes::relax::{Loss, Recipe, Train as Parameters};
 use snnc_passes::trained::trained;
 use snnc_runtime::Program;
@@ -260,7 +260,7 @@ impl Train {
         let graph = trained(&file.graph, &constants)?;
         snnc_ir::verify::verify(&graph)?;
         let graph = match self.hybrid {
-            Some(budget) => self.hybrid_of(graph, &teacher, &other, budget, &tokens)?,
+            Some(budget) => self.hybrid_of(&file, graph, &teacher, &other, budget, &tokens)?,
             None => graph,
         };
         let after = self.compare(&graph, &teacher, &other)?;
@@ -454,6 +454,7 @@ impl Train {
     /// Some layers of the trained program, the others by time to first spike.
     fn hybrid_of(
         &self,
+        file: &File,
         trained: Graph,
         teacher: &Graph,
         ids: &[u32],
@@ -463,7 +464,7 @@ impl Train {
         let options = snnc_runtime::Options { count: false, ..snnc_runtime::Options::default() };
         let dense = Program::new(Arc::new(teacher.clone()), &options).map_err(|e| vec![e])?;
         let recipe = convert::Recipe {
-            wishes: Wishes::default(),
+            wishes: provenance(file)["options"].as_str().and_then(training_free).unwrap_or_default(),
             calibration_tokens: convert::calibration_tokens(teacher.parameters()),
             threads: threads(self.threads),
         };
@@ -495,8 +496,7 @@ impl Train {
     }
 
     fn provenance(&self, file: &File, run: &Json, trainer: &Trainer, before: Option<&Json>, after: &Json) -> Json {
-        let known = file.provenance.as_deref().and_then(|bytes| serde_json::from_slice::<Json>(bytes).ok());
-        let mut all = known.unwrap_or_else(|| json!({}));
+        let mut all = provenance(file);
         let training = json!({
             "run": run, "steps": trainer.options.rates.steps, "best_step": trainer.best_step,
             "losses": trainer.losses, "before": before, "after": after,
@@ -510,6 +510,12 @@ impl Train {
         }
         all
     }
+}
+
+/// What a program says of its making.
+fn provenance(file: &File) -> Json {
+    let known = file.provenance.as_deref().and_then(|bytes| serde_json::from_slice::<Json>(bytes).ok());
+    known.filter(Json::is_object).unwrap_or_else(|| json!({}))
 }
 
 /// Where the state of a run lies: beside its output.

@@ -1,6 +1,6 @@
 //! The options that say what is asked of a conversion: `4,mlp.hidden=5` is a default and an exception.
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use snnc_ir::membrane::Membrane;
 use snnc_ir::ssa::{GUARD, Output, Ssa};
 use snnc_ir::{Code, Diagnostic};
@@ -47,6 +47,21 @@ pub struct WishArgs {
     /// and in f32
     #[arg(long, value_enum, default_value = "shared")]
     embedding: Embedding,
+}
+
+/// The options that a program was compiled with, as it keeps them: `flags` reversed.
+#[derive(Parser, Debug)]
+struct Kept {
+    #[command(flatten)]
+    wishes: WishArgs,
+}
+
+/// What was asked of a program, from the options that it keeps, but with attention by time to first spike in all layers.
+/// `None` where it says nothing that is understood.
+pub fn training_free(options: &str) -> Option<Wishes> {
+    let kept = Kept::try_parse_from(std::iter::once("snnc").chain(options.split_whitespace())).ok()?;
+    let attention = Choices { all: Some(Attention(Some(Ssa::Ttfs { phases: PHASES }))), exceptions: Vec::new() };
+    WishArgs { attention, ..kept.wishes }.wishes().ok()
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -318,18 +333,11 @@ pub fn flags(wishes: &Wishes) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        wishes: WishArgs,
-    }
 
     /// What a line asks for, as flags.
     fn asked(line: &str) -> Result<String, String> {
         let words = std::iter::once("snnc").chain(line.split_whitespace());
-        let line = Line::try_parse_from(words).map_err(|e| e.to_string())?;
+        let line = Kept::try_parse_from(words).map_err(|e| e.to_string())?;
         line.wishes.wishes().map(|wishes| flags(&wishes)).map_err(|e| e.to_string())
     }
 
@@ -352,6 +360,15 @@ mod tests {
             let told = asked(line).expect_err(line);
             assert!(told.contains(wanted), "{line}: {told}");
         }
+    }
+
+    #[test]
+    fn options_that_a_program_keeps_are_asked_again() {
+        let again = |line: &str| training_free(line).map(|wishes| flags(&wishes));
+        let kept = asked("--timesteps 4,head=5 --centre error --attention linear,0=lif --phases 4 --embedding own");
+        let plain = asked("--timesteps 4,head=5 --centre error --phases 4 --embedding own");
+        assert_eq!(again(&kept.expect("it is right")), plain.ok());
+        assert_eq!(again("--timesteps many"), None);
     }
 
     #[test]
