@@ -373,7 +373,7 @@ pub(crate) fn eval<R: Real>(
         Training::Winners { keys } => {
             let width = args[0].sizes.last().copied().unwrap_or(1).max(1);
             let wins = |row: &[R], j: usize| {
-                let better = |&(i, &x): &(usize, &R)| row[j] < x || (i > j && !(x < row[j]));
+                let better = |&(i, &x): &(usize, &R)| row[j] < x || (i > j && row[j] <= x);
                 row.iter().enumerate().filter(better).count() < keys as usize
             };
             let number = |wins| if wins { one } else { R::ZERO };
