@@ -22,7 +22,7 @@ use crate::convert;
 use crate::findings::Findings;
 use serde::Serialize;
 use serde_json::Value as Json;
-use snnc_ir::Graph;
+use snnc_ir::{Graph, Node, Op};
 
 /// All there is to see.
 #[derive(Debug, Serialize)]
@@ -103,6 +103,15 @@ pub struct Facts {
     pub neurons: usize,
     /// The kinds of neurons and attention, as the IR spells them.
     pub kinds: Vec<String>,
+    /// By attention whose keys fade, in the network's order: after how many tokens each head's memory halves; 0 is never.
+    pub halvings: Vec<Vec<i32>>,
+}
+
+/// Periods of halving of an attention whose keys fade.
+fn halving(graph: &Graph, node: &Node) -> Option<Vec<i32>> {
+    let Op::Ssa { variant, .. } = node.op else { return None };
+    let periods = node.args.get(4).filter(|_| variant.has_features())?;
+    Some(graph.constant(*periods)?.tensor.as_i32()?.to_vec())
 }
 
 impl Facts {
@@ -116,7 +125,7 @@ impl Facts {
                 kinds.push(kind);
             }
         }
-        let width = |node: &snnc_ir::Node| node.ty.shape().width().unwrap_or(0);
+        let width = |node: &Node| node.ty.shape().width().unwrap_or(0);
         Self {
             layers: nodes().filter(|node| node.op.has_state()).count(),
             width: nodes().find(|node| node.op.has_state()).map_or(0, width),
@@ -125,6 +134,7 @@ impl Facts {
             parameters: graph.parameters(),
             neurons: nodes().filter(|node| is_neuron(&node.op)).map(width).sum(),
             kinds,
+            halvings: nodes().filter_map(|node| halving(graph, node)).collect(),
         }
     }
 }

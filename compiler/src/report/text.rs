@@ -39,6 +39,12 @@ fn head(report: &Report, text: &mut String) {
         row(text, "network", &format!("{} layers of width {}, {millions:.1} M parameters", facts.layers, facts.width));
         row(text, "vocabulary, context", &format!("{}, {} tokens", facts.vocabulary, facts.context));
         row(text, "neurons a token", &format!("{}: {}", facts.neurons, facts.kinds.join(", ")));
+        let period = |&tokens: &i32| if tokens == 0 { "never".into() } else { tokens.to_string() };
+        let layer = |heads: &Vec<i32>| heads.iter().map(period).collect::<Vec<String>>().join(" ");
+        if !facts.halvings.is_empty() {
+            let layers = facts.halvings.iter().map(layer).collect::<Vec<String>>().join("; ");
+            row(text, "memory halves after", &format!("{layers} tokens, head by head; layer by layer"));
+        }
     }
     let made = &report.provenance;
     if let Some(compiled) = &made.compiled {

@@ -56,6 +56,7 @@ function provenance() {
   if (data.network) {
     add('parameters', whole(data.network.parameters));
     add('vocabulary, context', `${whole(data.network.vocabulary)}, ${whole(data.network.context)} tokens`);
+    if (data.network.halvings.length) add('memory of heads halves after', data.network.halvings.map(heads => heads.map(h => h || 'never').join(' ')).join('; '), ' tokens, layer by layer');
     add('neurons and attention', data.network.kinds.map((kind, i) => [i ? ', ' : '', code(kind)]));
   }
   section('provenance', 'Provenance', 'Nothing here depends on the clock, the machine or the number of threads: the same files give the same page.', el('dl', { class: 'facts' }, facts));
