@@ -356,6 +356,29 @@ fn a_killed_run_goes_on() {
     assert!(at.join("killed.snn.checkpoint").is_file() && !at.join("killed.snn").exists());
     let resumed = call(&train("killed.snn", &["--threads", "1", "--resume"]));
     assert!(!resumed.contains("\"step\":1,"), "it goes on, and does not begin again: {resumed}");
+    // Without a step, layers are only given back; a program says what was done to it.
+    call(&[
+        "train",
+        "whole.snn",
+        "--teacher",
+        model,
+        "--text",
+        "text.txt",
+        "-o",
+        "hybrid.snn",
+        "--steps",
+        "0",
+        "--window",
+        "24",
+        "--hybrid",
+        "perplexity+1000%",
+        "--json",
+    ]);
+    let told = call(&["inspect", "hybrid.snn"]);
+    assert!(told.contains("ssa by kl, 10 steps of 2 windows of 24 tokens") && told.contains("back to ttfs"), "{told}");
+    let args = ["train", "whole.snn", "--steps", "0", "--teacher", model, "--text", "text.txt", "-o", "none.snn"];
+    let refused = Command::new(snnc()).args(args).current_dir(at).output().unwrap();
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("--hybrid as well"));
     let start = call(&["show", "start.snn"]);
     let whole = call(&["show", "whole.snn"]);
     assert_eq!(call(&["show", "killed.snn"]), whole);

@@ -462,12 +462,14 @@ pub(crate) fn eval<R: Real>(
     })
 }
 
-/// A whole number of tokens.
+/// A whole number of tokens, at least 1.
 pub fn period(h: f64) -> usize {
-    libm::round(h).clamp(1.0, f64::from(u32::MAX)) as usize
+    // The larger of NaN and 1 is 1.
+    libm::round(h).max(1.0).min(f64::from(u32::MAX)) as usize
 }
 
-/// Weights of the first keys for query `i`, its own the last, where memory halves every `h` tokens; 0 for later keys.
+/// Weights of the first keys for query `i`, its own the last, where memory halves every `h` tokens, at least 1; 0 for later
+/// keys.
 pub fn recency(h: usize, i: usize, weights: &mut [f32]) {
     let (past, later) = weights.split_at_mut(i + 1);
     for (block, keys) in past.chunks_mut(h).enumerate() {

@@ -149,13 +149,15 @@ fn expected_savings(graph: &Graph, section: &Json) -> Option<String> {
     let of = |list: &PriceList| {
         let beside = |(number, name)| {
             let compared = estimate.compare(Block::Total, list, Phase::Prefill, Form::Dense(number), Form::Collapsed);
-            compared.saving().map(|share| format!("{} % of {name}", percent(Some(share))))
+            compared.saving().map(|share| format!("{} % against {name}", percent(Some(share))))
         };
         let all = [(Number::F32, "f32"), (Number::F16, "f16"), (Number::Int8, "int8")].into_iter().filter_map(beside);
-        format!("{} by `{}`", all.collect::<Vec<String>>().join(", "), list.name)
+        let all = all.collect::<Vec<String>>().join(", ");
+        (!all.is_empty()).then(|| format!("{all} by `{}`", list.name))
     };
-    let lists = estimate.lists.iter().map(of).collect::<Vec<String>>().join("; ");
-    Some(format!("expected saving of energy in a prompt: {lists}; `snnc energy` has what is counted"))
+    let lists = estimate.lists.iter().filter_map(of).collect::<Vec<String>>().join("; ");
+    (!lists.is_empty())
+        .then(|| format!("expected saving of energy in a prompt: {lists}; `snnc energy` has what is counted"))
 }
 
 /// Attention that computes no softmax says little before it is trained.

@@ -44,8 +44,8 @@ pub struct Train {
     /// Text to validate on [default: the last twentieth of the text, which is then not trained on]
     #[arg(long, value_name = "FILE")]
     validate: Option<PathBuf>,
-    /// What trains: `ssa` (attention's weights, maps and thresholds), `thresholds` (of all neurons, with biases and slopes,
-    /// and no weights), `lora:R` (thresholds, and a product of rank R beside every weight), `all`
+    /// What trains: `ssa` (attention's weights, maps, thresholds and halvings), `thresholds` (of all neurons, with biases,
+    /// slopes, sinks and halvings, and no weights), `lora:R` (thresholds, and a product of rank R beside every weight), `all`
     #[arg(long, value_name = "WHAT", default_value = "ssa", value_parser = parameters)]
     train: Parameters,
     /// What is made small: `kl`, the divergence from the teacher's predictions; `ce`, the text's own cross-entropy; or
@@ -108,6 +108,16 @@ enum LossName {
     Kl,
     Ce,
     Transfer,
+}
+
+impl LossName {
+    fn name(self) -> &'static str {
+        match self {
+            LossName::Kl => "kl",
+            LossName::Ce => "ce",
+            LossName::Transfer => "transfer",
+        }
+    }
 }
 
 fn parameters(text: &str) -> Result<Parameters, String> {
@@ -179,6 +189,16 @@ pub enum Ended {
     Interrupted,
 }
 
+/// What a program learns from.
+struct Corpus<'a> {
+    ids: &'a [u32],
+    /// Of its text.
+    hash: u64,
+    validation: &'a [u32],
+    /// Tokens run together.
+    window: usize,
+}
+
 impl Train {
     /// # Errors
     /// What cannot be read, trained or written.
@@ -220,15 +240,48 @@ impl Train {
                 return Err(one(Diagnostic::new(self.text.display().to_string(), message).note(note)));
             }
         }
+        let mut all = provenance(&file);
+        let learned = if self.steps == Some(0) {
+            Some(file.graph.clone())
+        } else {
+            self.learn(&file, &teacher, &Corpus { ids: &ids, hash, validation: &other, window }, &mut all)?
+        };
+        let Some(graph) = learned else { return Ok(Ended::Interrupted) };
+        let graph = match self.hybrid {
+            Some(budget) => self.hybrid_of(graph, &teacher, &other, budget, &tokens, &mut all)?,
+            None => graph,
+        };
+        let after = self.compare(&graph, &teacher, &other)?;
+        self.say(&json!({ "kind": "after", "program": after }), &format!("after: {}", words(&after)))?;
+        all["measured"] = after;
+        let written = File { graph, provenance: Some(all.to_string().into_bytes()), ..file };
+        files::write_whole(&self.output, |out| container::write(&written, out)).map_err(one)?;
+        note(&format!("{}: written", self.output.display()));
+        // The program is whole; what led to it is of no more use.
+        let _ = std::fs::remove_file(&state_path);
+        Ok(Ended::Whole)
+    }
+
+    /// The program after all steps, as it was best; `None` where the run was interrupted. What was done is added to what the
+    /// program says of its making.
+    fn learn(
+        &self,
+        file: &File,
+        teacher: &Graph,
+        &Corpus { ids, hash, validation, window }: &Corpus<'_>,
+        all: &mut Json,
+    ) -> Result<Option<Graph>, Complaints> {
+        let one = |e: Diagnostic| vec![e];
+        let state_path = checkpoint_path(&self.output);
         let options = self.options(window);
-        let mut trainer = Trainer::new(&file.graph, &teacher, options).map_err(|e| files::at(&self.program, e))?;
-        let run = self.identity(&file.graph, &teacher, hash, window);
+        let mut trainer = Trainer::new(&file.graph, teacher, options).map_err(|e| files::at(&self.program, e))?;
+        let run = self.identity(&file.graph, teacher, hash, window);
         if self.resume {
             self.go_on(&mut trainer, &run, &state_path)?;
         } else {
             trainer.options.rates.steps = match (self.steps, self.minutes) {
                 (Some(steps), _) => steps,
-                (None, minutes) => steps_in(&trainer, &ids, minutes.unwrap_or(MINUTES)).map_err(one)?,
+                (None, minutes) => steps_in(&trainer, ids, minutes.unwrap_or(MINUTES)).map_err(one)?,
             };
         }
         let steps = trainer.options.rates.steps;
@@ -239,42 +292,35 @@ impl Train {
             options.batch,
             trainer.bytes() as f64 / 1e6
         ));
-        let most = (other.len() - 1) / window;
+        let most = (validation.len() - 1) / window;
         let some = (self.validation_windows as usize).min(most);
         let windows: Vec<&[u32]> =
-            (0..some).map(|i| i * most / some * window).map(|at| &other[at..=at + window]).collect();
-        let before = if self.resume { None } else { Some(self.compare(&file.graph, &teacher, &other)?) };
+            (0..some).map(|i| i * most / some * window).map(|at| &validation[at..=at + window]).collect();
+        let before = if self.resume { None } else { Some(self.compare(&file.graph, teacher, validation)?) };
         if let Some(before) = &before {
             self.say(&json!({ "kind": "before", "program": before }), &format!("before: {}", words(before)))?;
         }
-        let ended = self.steps(&mut trainer, &run, &ids, &windows, &state_path)?;
-        if ended == Ended::Interrupted {
+        if self.steps(&mut trainer, &run, ids, &windows, &state_path)? == Ended::Interrupted {
             note(&format!(
                 "interrupted after step {} of {steps}; {} has everything: go on with the same command and --resume",
                 trainer.step,
                 state_path.display()
             ));
-            return Ok(ended);
+            return Ok(None);
         }
-        let constants = trainer.constants().map_err(one)?;
-        let graph = trained(&file.graph, &constants)?;
+        let graph = trained(&file.graph, &trainer.constants().map_err(one)?)?;
         snnc_ir::verify::verify(&graph)?;
-        let graph = match self.hybrid {
-            Some(budget) => self.hybrid_of(&file, graph, &teacher, &other, budget, &tokens)?,
-            None => graph,
-        };
-        let after = self.compare(&graph, &teacher, &other)?;
-        let provenance = self.provenance(&file, &run, &trainer, before.as_ref(), &after);
-        let written = File { graph, provenance: Some(provenance.to_string().into_bytes()), ..file };
-        files::write_whole(&self.output, |out| container::write(&written, out)).map_err(one)?;
-        self.say(
-            &json!({ "kind": "after", "program": after, "best_step": trainer.best_step }),
-            &format!("after: {}", words(&after)),
-        )?;
-        note(&format!("{}: written, as of step {}", self.output.display(), trainer.best_step));
-        // The program is whole; what led to it is of no more use.
-        let _ = std::fs::remove_file(&state_path);
-        Ok(ended)
+        note(&format!("best after step {}", trainer.best_step));
+        let training = json!({
+            "run": run, "steps": steps, "best_step": trainer.best_step, "losses": trainer.losses, "before": before,
+        });
+        // Runs one after the other, as of weights and then of thresholds.
+        match &mut all["training"] {
+            Json::Array(runs) => runs.push(training),
+            known @ Json::Null => *known = json!([training]),
+            known => *known = json!([known.take(), training]),
+        }
+        Ok(Some(graph))
     }
 
     /// What did well on networks of width 256; units of parameters follow the weights, so that wider ones need not differ much.
@@ -329,7 +375,7 @@ impl Train {
         let hash = |graph: &Graph| format!("{:016x}", xxh3_64(text::print(graph).as_bytes()));
         json!({
             "program": hash(program), "teacher": hash(teacher), "text": format!("{text:016x}"),
-            "train": format!("{:?}", self.train), "loss": format!("{:?}", self.loss), "surrogate": self.surrogate.name(),
+            "train": self.train.to_string(), "loss": self.loss.name(), "surrogate": self.surrogate.name(),
             "batch": self.batch, "window": window, "rate": self.rate(), "weight_decay": self.weight_decay,
             "clip": self.clip, "warm_up": self.warm_up, "seed": self.seed,
             "isa": snnc_runtime::Isa::detect().map_or("unknown", snnc_runtime::Isa::name),
@@ -454,21 +500,27 @@ impl Train {
     /// Some layers of the trained program, the others by time to first spike.
     fn hybrid_of(
         &self,
-        file: &File,
         trained: Graph,
         teacher: &Graph,
         ids: &[u32],
         budget: f64,
         tokens: &Tokens,
+        all: &mut Json,
     ) -> Result<Graph, Complaints> {
         let options = snnc_runtime::Options { count: false, ..snnc_runtime::Options::default() };
         let dense = Program::new(Arc::new(teacher.clone()), &options).map_err(|e| vec![e])?;
+        let wishes = all["options"].as_str().and_then(training_free);
+        if wishes.is_none() {
+            note(
+                "warning: the program does not say how it was compiled; its layers by time to first spike have the default options",
+            );
+        }
         let recipe = convert::Recipe {
-            wishes: provenance(file)["options"].as_str().and_then(training_free).unwrap_or_default(),
+            wishes: wishes.unwrap_or_default(),
             calibration_tokens: convert::calibration_tokens(teacher.parameters()),
             threads: threads(self.threads),
         };
-        let sample = sample(Some(tokens), None)?;
+        let sample = sample(Some(tokens), Some(&self.text))?;
         let ttfs = convert::spiking(teacher.clone(), &sample, &recipe, &mut |_, _, _| {})?.graph;
         let search = Search {
             trained: &trained,
@@ -486,29 +538,16 @@ impl Train {
         match found.kept {
             Some((choice, graph)) => {
                 note(&format!("kept: {}", choice.words()));
+                all["hybrid"] = choice.json();
                 Ok(graph)
             }
             None => {
                 note("no layer keeps the budget: all stay with attention by time to first spike");
+                let layers = (0..ttfs.nodes.iter().filter(|node| node.op.has_state()).count()).collect::<Vec<usize>>();
+                all["hybrid"] = json!({ "ttfs": layers });
                 Ok(ttfs)
             }
         }
-    }
-
-    fn provenance(&self, file: &File, run: &Json, trainer: &Trainer, before: Option<&Json>, after: &Json) -> Json {
-        let mut all = provenance(file);
-        let training = json!({
-            "run": run, "steps": trainer.options.rates.steps, "best_step": trainer.best_step,
-            "losses": trainer.losses, "before": before, "after": after,
-        });
-        if let Some(all) = all.as_object_mut() {
-            // Runs one after the other, as of weights and then of thresholds.
-            match all.entry("training").or_insert_with(|| json!([])) {
-                Json::Array(runs) => runs.push(training),
-                other => *other = json!([training]),
-            }
-        }
-        all
     }
 }
 

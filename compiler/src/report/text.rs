@@ -54,11 +54,19 @@ fn head(report: &Report, text: &mut String) {
         if let (Some(bytes), Some(hash)) = (from["bytes"].as_u64(), from["xxh3"].as_str()) {
             row(text, "from", &format!("an ONNX file of {:.1} MB, XXH3 {hash}", bytes as f64 / 1e6));
         }
-        for training in compiled["training"].as_array().into_iter().flatten() {
+        // One run, or several one after the other.
+        let trainings = &compiled["training"];
+        let one = if trainings.is_object() { std::slice::from_ref(trainings) } else { &[] };
+        for training in trainings.as_array().map_or(one, Vec::as_slice) {
             let run = &training["run"];
-            let word = |key: &str| run[key].as_str().unwrap_or("?").to_lowercase();
+            let word = |key: &str| run[key].as_str().unwrap_or("?");
             let what = format!("{} by {}, {} steps", word("train"), word("loss"), training["steps"]);
             row(text, "trained", &format!("{what} of {} windows of {} tokens", run["batch"], run["window"]));
+        }
+        if let Some(layers) = compiled["hybrid"]["ttfs"].as_array() {
+            let layers: Vec<String> = layers.iter().map(Json::to_string).collect();
+            let none = layers.is_empty();
+            row(text, "back to ttfs", &if none { "no layer".into() } else { format!("layers {}", layers.join(", ")) });
         }
     }
     if let Some(calibration) = &made.calibration {

@@ -1,4 +1,4 @@
-//! Attention in training: dense, by time to first spike, by features.
+//! Attention in training: dense, by time to first spike of all or of the best keys, by features, with spikes for its output.
 
 use super::{Kind, Neurons, Relaxing};
 use snnc_ir::membrane::Membrane;
@@ -13,6 +13,9 @@ const MASKED: f32 = -1e9;
 
 /// What a step of 1 in a period's parameter is, times what thresholds take: an octave.
 const OCTAVE: f32 = 1.0;
+
+/// Octaves either way that periods may lie in: so many that none comes to the end, where it would learn no more.
+const OCTAVES: u32 = 30;
 
 /// What a row's sum is at least, where training divides by it: 0 over 0 is then 0.
 const LEAST: f32 = 1e-6;
@@ -79,9 +82,7 @@ impl Relaxing {
                 let [q, k] = [q.plain, k.plain].map(|x| self.add(Op::Split { heads }, &[x]));
                 self.faded([q?, k?], v, false, heads, first, halving()?)
             }
-            Ssa::Lif { output: Output::Spikes } => {
-                Err(Diagnostic::new(&self.origin, "attention that emits spikes is no mean of values"))
-            }
+            Ssa::Lif { output: Output::Spikes } => unreachable!("it gives no values; `emitted` relaxes it"),
         }
     }
 
@@ -206,11 +207,12 @@ impl Relaxing {
         self.add(Op::Reshape(Shape::fixed(&[heads as usize, 1, 1])), &[sink])
     }
 
-    /// Periods of halving, as reals; their octaves train, rounded, up to that of the context, which is never.
+    /// Periods of halving, as reals; their octaves train, rounded. From that of the program's context on memory never halves, and
+    /// below 0 it halves with every token.
     fn periods(&mut self, weight: &Weight) -> Result<Value, Diagnostic> {
-        let never = self.builder.graph().context.max(2).next_power_of_two();
+        let never = self.never;
         let periods = weight.tensor.as_i32().unwrap_or(&[]).iter().map(|&h| if h == 0 { never } else { h as u32 });
-        let octaves = periods.map(|h| h.min(never) as f32).map(f32::log2).collect();
+        let octaves = periods.map(|h| h as f32).map(f32::log2).collect();
         let octaves = self.numbers(&format!("{}.octave", weight.name), weight.tensor.sizes(), octaves);
         let train = self.trains(weight, Kind::Threshold);
         let octaves = if train {
@@ -219,7 +221,7 @@ impl Relaxing {
         } else {
             octaves
         };
-        let octaves = self.training(Training::Level { most: never.ilog2() }, &[octaves])?;
+        let octaves = self.training(Training::Level { most: OCTAVES }, &[octaves])?;
         let octave = self.number(std::f32::consts::LN_2);
         let exponents = self.two(Binary::Mul, octaves, octave)?;
         let periods = self.add(Op::Unary(Unary::Exp), &[exponents])?;

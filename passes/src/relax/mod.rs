@@ -5,7 +5,8 @@
 //! beside the program's constants, all 0 at first: the logarithm of a factor for gains (thresholds), something added to
 //! offsets (initial potentials, biases), weights and maps. A neuron moves its threshold and what a level is worth together
 //! (Esser et al. 2020, LSQ), so that levels become finer or wider and nothing else, wherever whoever reads it can make up for
-//! it: projections by their weights, attention's readers by their gains, keys by the opposite of what queries do.
+//! it: projections by their weights, attention's readers by their gains, keys by the opposite of what queries do. Neurons
+//! that answer within the timestep move their gain alone, and so does a head whose weight the embedding reads.
 //! `Relaxed::constants` says what the program's constants become.
 
 mod attention;
@@ -18,6 +19,7 @@ use snnc_ir::ssa::{Output, Ssa, neuron_of};
 use snnc_ir::training::{Surrogate, Training};
 use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Node, Op, Shape, Stage, Tensor, Type, Unary, Value, Weight};
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
 /// Which parameters train.
@@ -26,12 +28,23 @@ pub enum Train {
     /// Those of attention: projections, maps, thresholds.
     #[default]
     Ssa,
-    /// Of all neurons thresholds and initial potentials; biases; slopes of attention. No weights.
+    /// Of all neurons thresholds and initial potentials; biases; slopes, sinks and periods of halving of attention. No weights.
     Thresholds,
     /// Those, and for every weight a product of two matrices of so many rows and columns that is added to it.
     Lora(u32),
     /// All, but for a weight that the embedding reads as well.
     All,
+}
+
+impl fmt::Display for Train {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Train::Ssa => f.write_str("ssa"),
+            Train::Thresholds => f.write_str("thresholds"),
+            Train::Lora(rank) => write!(f, "lora:{rank}"),
+            Train::All => f.write_str("all"),
+        }
+    }
 }
 
 /// What is made small.
@@ -88,7 +101,7 @@ pub fn relax(program: &Graph, teacher: &Graph, recipe: Recipe) -> Result<Relaxed
     let (Some(own), Some(other)) = (logits(program), logits(teacher)) else {
         return Err(one(Diagnostic::new("", "a network without an output has nothing to learn")));
     };
-    let mut relaxing = Relaxing::new(program.context.min(teacher.context), recipe);
+    let mut relaxing = Relaxing::new([program.context, teacher.context], recipe);
     let dense = match recipe.loss {
         Loss::Divergence | Loss::Transfer => Some(relaxing.graph(teacher, false).map_err(one)?),
         Loss::CrossEntropy => None,
@@ -125,6 +138,8 @@ enum Kind {
 
 struct Relaxing {
     builder: Builder,
+    /// The power of two that no sequence of the program is longer than: memory that halves after so many tokens never does.
+    never: u32,
     recipe: Recipe,
     parameters: Vec<String>,
     /// By name of the program's constants: what they have become.
@@ -140,9 +155,9 @@ struct Relaxing {
 /// A layer of neurons.
 #[derive(Clone, Debug)]
 struct Neurons {
-    /// Levels, or how many spikes: as attention reads them.
+    /// Levels, or how many spikes.
     plain: Value,
-    /// The same in units that do not change with the threshold: as projections read them.
+    /// The same in units that do not change with the threshold.
     worth: Value,
     /// The logarithm of what a level is worth, where it may change.
     log: Option<Value>,
@@ -155,9 +170,10 @@ struct Neurons {
 }
 
 impl Relaxing {
-    fn new(context: u32, recipe: Recipe) -> Self {
+    fn new([own, other]: [u32; 2], recipe: Recipe) -> Self {
         Self {
-            builder: Builder::new(Stage::Training, context),
+            builder: Builder::new(Stage::Training, own.min(other)),
+            never: own.max(2).next_power_of_two(),
             recipe,
             parameters: Vec::new(),
             effective: IndexMap::new(),
@@ -173,7 +189,7 @@ impl Relaxing {
         self.own = own;
         let features = features(graph);
         let queries = queries(graph);
-        let readers = neurons_alone(graph);
+        let read_by_neurons = read_by_neurons(graph);
         let mut map = Vec::with_capacity(graph.nodes.len());
         let mut layers: IndexMap<Value, Neurons> = IndexMap::new();
         // Of attention that gives values in units of their own: their logarithm.
@@ -243,8 +259,8 @@ impl Relaxing {
                         // Each timestep's current, and its share of the offset.
                         let synapse = graph.node(node.args[0]);
                         let heard = synapse.args.first().and_then(|&arg| layers.get(&neuron_of(graph, arg))).cloned();
-                        let (Some(heard), Some(w)) = (heard, synapse.args.get(1).and_then(|&w| graph.constant(w)))
-                        else {
+                        let w = synapse.args.get(1).filter(|&&w| !is_shared(graph, w)).and_then(|&w| graph.constant(w));
+                        let (Some(heard), Some(w), Op::Synapse) = (heard, w, synapse.op) else {
                             return Err(Diagnostic::new(graph.origin(value), "a current that no neurons drive"));
                         };
                         let currents = self.currents(&heard, w)?;
@@ -275,7 +291,7 @@ impl Relaxing {
                         plain
                     } else {
                         // Values in units that do not change with their thresholds, where the readers' gains can follow.
-                        let unit = v.log.filter(|_| readers.contains(&value));
+                        let unit = v.log.filter(|_| read_by_neurons.contains(&value));
                         let values = if unit.is_some() { v.worth } else { v.plain };
                         units.extend(unit.map(|unit| (value, unit)));
                         self.ssa([q, k], values, variant, heads, known(3)?, weight(4))?
@@ -595,7 +611,7 @@ impl Relaxing {
                     Membrane::If | Membrane::Lif | Membrane::StBif => self.two(Binary::Sub, v, taken)?,
                 });
                 match spikes.get(t) {
-                    Some(&positive) => spikes[t] = self.two(Binary::Sub, positive, spike)?,
+                    Some(&up) => spikes[t] = self.two(Binary::Sub, up, spike)?,
                     None => spikes.push(spike),
                 }
             }
@@ -786,7 +802,7 @@ fn queries(graph: &Graph) -> HashMap<Value, Value> {
 }
 
 /// Values that only neurons without a curve read, whose gains may take up a factor of every channel.
-fn neurons_alone(graph: &Graph) -> HashSet<Value> {
+fn read_by_neurons(graph: &Graph) -> HashSet<Value> {
     let neurons = |&user: &Value| {
         matches!(
             graph.node(user).op,

@@ -81,9 +81,9 @@ pub trait Level: Copy + sealed::Sealed {
     fn from_i32(level: i32) -> Self;
     fn to_i16(self) -> i16;
     /// Bits of its magnitude.
-    fn ones(self) -> u8;
-    /// Whether its magnitude is this one's.
-    fn is(self, other: Self) -> bool;
+    fn bits(self) -> u8;
+    /// Whether both have one magnitude.
+    fn is_as_large(self, other: Self) -> bool;
     /// Levels of 8 bits as they are.
     fn narrow(levels: &[Self]) -> Option<&[i8]>;
 }
@@ -127,11 +127,11 @@ macro_rules! level {
                 self.into()
             }
             #[inline(always)]
-            fn ones(self) -> u8 {
+            fn bits(self) -> u8 {
                 self.unsigned_abs().count_ones() as u8
             }
             #[inline(always)]
-            fn is(self, other: Self) -> bool {
+            fn is_as_large(self, other: Self) -> bool {
                 self.unsigned_abs() == other.unsigned_abs()
             }
             #[inline(always)]
@@ -183,9 +183,9 @@ fn tally<L: Level>(row: &[L], code: Code, most: i32, fired: &mut Fired) {
         let (mut ones, mut silent, mut saturated) = ([0u8; LANES], [0u8; LANES], [0u8; LANES]);
         for block in some {
             for (i, &level) in block.iter().enumerate() {
-                ones[i] += level.ones();
-                silent[i] += u8::from(level.is(none));
-                saturated[i] += u8::from(level.is(most));
+                ones[i] += level.bits();
+                silent[i] += u8::from(level.is_as_large(none));
+                saturated[i] += u8::from(level.is_as_large(most));
             }
         }
         let sum = |lanes: [u8; LANES]| u64::from(lanes.iter().map(|&n| u16::from(n)).sum::<u16>());
@@ -194,9 +194,9 @@ fn tally<L: Level>(row: &[L], code: Code, most: i32, fired: &mut Fired) {
         fired.saturated += sum(saturated);
     }
     for &level in rest {
-        bits += u64::from(level.ones());
-        fired.active += u64::from(!level.is(none));
-        fired.saturated += u64::from(level.is(most));
+        bits += u64::from(level.bits());
+        fired.active += u64::from(!level.is_as_large(none));
+        fired.saturated += u64::from(level.is_as_large(most));
     }
     fired.spikes += match code {
         Code::Binary => bits,

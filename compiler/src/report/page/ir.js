@@ -48,7 +48,8 @@ function provenance() {
     const s = p.compiled.source;
     if (s) add('from an ONNX file', `${bytesOf(s.bytes)}, opset ${s.opset}, ${s.producer || 'unnamed producer'}, XXH3 `, el('span', { class: 'mono' }, s.xxh3));
   }
-  for (const t of p.compiled?.training ?? []) add('trained', `${t.run.train} by ${t.run.loss}, `.toLowerCase(), `${whole(t.steps)} steps of ${t.run.batch} windows of ${t.run.window} tokens`);
+  for (const t of [].concat(p.compiled?.training ?? [])) add('trained', `${t.run.train} by ${t.run.loss}, ${whole(t.steps)} steps of ${t.run.batch} windows of ${t.run.window} tokens`);
+  if (p.compiled?.hybrid) add('back to attention by time to first spike', p.compiled.hybrid.ttfs.length ? `layers ${p.compiled.hybrid.ttfs.join(', ')}` : 'no layer');
   if (p.calibration) add('calibrated on', `${p.calibration.source}, ${whole(p.calibration.tokens)} tokens in ${whole(p.calibration.windows)} windows`);
   if (p.dense) add('dense network', file(p.dense), p.dense_is_source === true ? ' (the file that the program was compiled from)' : p.dense_is_source === false ? ' (not the file that the program was compiled from)' : '');
   if (p.text) add('text', file(p.text));
