@@ -59,10 +59,13 @@ fn constant(
     let tensor = match (weights.get(&value), constants.get(&weight.name)) {
         (Some(rounded), _) => Arc::clone(&rounded.tensor),
         (None, Some(numbers)) if weight.tensor.as_i32().is_some() => {
-            real(weight.tensor.sizes(), &weight.name, numbers)?;
+            check(weight.tensor.sizes(), &weight.name, numbers)?;
             Arc::new(Tensor::i32(weight.tensor.sizes(), numbers.iter().map(|&h| halving(h, program.context)).collect()))
         }
-        (None, Some(numbers)) => real(weight.tensor.sizes(), &weight.name, numbers)?,
+        (None, Some(numbers)) => {
+            check(weight.tensor.sizes(), &weight.name, numbers)?;
+            Arc::new(Tensor::f32(weight.tensor.sizes(), numbers.to_vec()))
+        }
         (None, None) => weight.tensor.clone(),
     };
     Ok(builder.weight(&weight.name, tensor))
@@ -73,14 +76,15 @@ fn halving(period: f32, context: u32) -> i32 {
     i32::try_from(training::period(period.into())).ok().filter(|&h| h.unsigned_abs() < context).unwrap_or(0)
 }
 
-fn real(sizes: &[usize], name: &str, numbers: &[f32]) -> Result<Arc<Tensor>, Diagnostic> {
+/// So many finite numbers as a constant has.
+fn check(sizes: &[usize], name: &str, numbers: &[f32]) -> Result<(), Diagnostic> {
     if sizes.iter().product::<usize>() != numbers.len() {
         return Err(Diagnostic::new(format!("@{name}"), format!("{} numbers do not fit {sizes:?}", numbers.len())));
     }
     if numbers.iter().any(|x| !x.is_finite()) {
         return Err(Diagnostic::new(format!("@{name}"), "training left a number that is not finite"));
     }
-    Ok(Arc::new(Tensor::f32(sizes, numbers.to_vec())))
+    Ok(())
 }
 
 /// A weight in 8 bits, and what 1 of the old units is in new ones, by output.
@@ -94,8 +98,7 @@ fn rounded(program: &Graph, constants: &IndexMap<String, Vec<f32>>) -> Result<In
     for (value, _) in program.iter() {
         let Some(weight) = program.constant(value) else { continue };
         let (Some(_), Some(numbers)) = (weight.tensor.weights(), constants.get(&weight.name)) else { continue };
-        // Their numbers are looked at as those of other constants are.
-        real(weight.tensor.sizes(), &weight.name, numbers)?;
+        check(weight.tensor.sizes(), &weight.name, numbers)?;
         let outputs = weight.tensor.sizes()[1];
         let mut most = vec![0f32; outputs];
         for row in numbers.chunks_exact(outputs) {
