@@ -4,7 +4,7 @@ use crate::Complaints;
 use crate::energy::{self, Block, Phase, PriceList, Setting};
 use crate::evaluate::{Cut, evaluate};
 use serde_json::{Value as Json, json};
-use snnc_ir::{Diagnostic, Graph, Op};
+use snnc_ir::{Diagnostic, Graph, Op, Ssa};
 use snnc_passes::collapse;
 use snnc_passes::cost::Form;
 use snnc_passes::hybrid::hybrid;
@@ -77,10 +77,12 @@ impl Search<'_> {
     /// # Errors
     /// Programs of different networks; what cannot be run.
     pub fn run(&self) -> Result<Found, Complaints> {
-        let layers = self.trained.nodes.iter().filter(|node| matches!(node.op, Op::Ssa { .. } | Op::Attention { .. }));
-        let layers = layers.count();
+        let attentions = self.trained.nodes.iter().map(|node| node.op).filter(Op::has_state);
+        let is_ttfs: Vec<bool> = attentions.map(|op| matches!(op, Op::Ssa { variant: Ssa::Ttfs { .. }, .. })).collect();
+        let layers = is_ttfs.len();
         let mut alone = Vec::new();
-        for layer in 0..layers {
+        // Layers that attend by time to first spike already are kept in every choice.
+        for layer in (0..layers).filter(|&layer| !is_ttfs[layer]) {
             let kept = (0..layers).filter(|&other| other != layer).collect::<Vec<usize>>();
             alone.push((layer, self.measure(&kept, layers)?.0));
         }
