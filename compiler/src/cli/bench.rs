@@ -177,7 +177,7 @@ impl Bench {
 fn measure_prices(path: &Path) -> Result<PathBuf, Complaints> {
     files::check_writable(path).map_err(|e| vec![e])?;
     let isa = Isa::detect().map_err(|message| vec![Diagnostic::new("", message)])?;
-    let json = prices::json(&snnc_runtime::prices::measure(Some(isa)).map_err(|e| vec![e])?, isa);
+    let json = prices::json(&snnc_runtime::kernel_costs::measure(Some(isa)).map_err(|e| vec![e])?, isa);
     files::write_whole(path, |out| writeln!(out, "{json:#}")).map_err(|e| vec![e])?;
     note(&format!("{}: written", path.display()));
     Ok(path.to_path_buf())

@@ -202,7 +202,14 @@ fn shared_program(input: Input, args: &EngineArgs, count: bool, of: ThreadArgs) 
     };
     let prices = args.prices.as_deref().map(prices::read).transpose()?;
     let engine = if args.which.interpret { Engine::Interpreter } else { Engine::Jit };
-    let options = Options { engine, count, threads: threads(of.threads), pin: of.pin, prices, ..Options::default() };
+    let options = Options {
+        engine,
+        count,
+        threads: threads(of.threads),
+        pin: of.pin,
+        kernel_costs: prices,
+        ..Options::default()
+    };
     Program::new(Arc::new(graph), &options).map(Arc::new).map_err(|e| vec![e])
 }
 

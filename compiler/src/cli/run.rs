@@ -7,7 +7,7 @@ use crate::tokens::Tokens;
 use crate::{Complaints, files};
 use clap::Args;
 use snnc_ir::Diagnostic;
-use snnc_runtime::{Products, Program, Rows, SampleOptions, Sampler, Session};
+use snnc_runtime::{MatmulCounts, Program, Rows, SampleOptions, Sampler, Session};
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -133,7 +133,7 @@ pub struct Generated {
     pub tokens: usize,
     pub prompt_tokens: usize,
     /// How products were done, by node.
-    pub products: Vec<Products>,
+    pub products: Vec<MatmulCounts>,
     seconds: f64,
     prompt_seconds: f64,
     stopped: Option<Stopped>,
@@ -186,7 +186,7 @@ pub fn generate(
     let seconds = start.elapsed().as_secs_f64() - prompt_seconds;
     writing.text.show(true, show)?;
     let (text, tokens, stopped) = writing.into_parts();
-    let products = session.products().to_vec();
+    let products = session.matmul_counts().to_vec();
     Ok(Generated { products, text, tokens, prompt_tokens: ids.len(), seconds, prompt_seconds, stopped })
 }
 
