@@ -6,6 +6,7 @@
 use crate::jit::cast;
 use crate::kernels::words;
 use crate::plan::plane_bytes;
+use snnc_ir::op::LevelOp;
 use snnc_ir::ssa::State;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Op, Type, Value};
@@ -75,7 +76,8 @@ impl CacheEntry {
     pub fn new(graph: &Graph, value: Value) -> Option<Self> {
         Some(match graph.state(value)? {
             State::Rows { keys, values } => {
-                let heads = if let Op::Ssa { heads, .. } = graph.node(value).op { heads as usize } else { 1 };
+                let heads =
+                    if let Op::Level(LevelOp::Ssa { heads, .. }) = graph.node(value).op { heads as usize } else { 1 };
                 let ((keys, k), (values, v)) = (CachedRows::keys(keys, heads)?, CachedRows::values(values)?);
                 CacheEntry::KeyValue(KeyValueRows { keys, values, widths: [k, v], context: graph.context as usize })
             }
@@ -149,7 +151,7 @@ impl CachedRows {
     /// No keys yet, and the width of their rows.
     fn keys(ty: Type, heads: usize) -> Option<(Self, usize)> {
         match ty {
-            Type::Still { .. } => Self::values(ty),
+            Type::Tensor { .. } => Self::values(ty),
             Type::Train { steps, shape, .. } => {
                 let features = shape.width()? / heads;
                 Some((CachedRows::Words(Vec::new()), heads * usize::from(steps) * words(features)))
@@ -161,7 +163,7 @@ impl CachedRows {
     fn values(ty: Type) -> Option<(Self, usize)> {
         let width = ty.shape().width()?;
         match ty {
-            Type::Still { .. } => Some((CachedRows::new(ty)?, width)),
+            Type::Tensor { .. } => Some((CachedRows::new(ty)?, width)),
             Type::Train { steps, .. } => Some((CachedRows::I8(Vec::new()), usize::from(steps) * plane_bytes(width))),
         }
     }

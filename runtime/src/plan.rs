@@ -10,6 +10,7 @@
 use crate::meter::{Executed, MatmulCounts};
 use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
 use snnc_ir::ssa::Output;
 use snnc_ir::types::{Carrier, Code, Elem, Shape, Type};
@@ -306,7 +307,7 @@ fn row_bytes(ty: Type) -> Option<usize> {
         _ => ty.shape().row_width()?,
     };
     match ty {
-        Type::Still { elem, .. } => Some(width * elem.bytes()),
+        Type::Tensor { elem, .. } => Some(width * elem.bytes()),
         Type::Train { carrier: Carrier::Spike, steps, .. } => Some(plane_bytes(width) * usize::from(steps)),
         Type::Train { carrier: Carrier::Current, steps, .. } => Some(4 * width * usize::from(steps)),
     }
@@ -330,7 +331,7 @@ impl Planner<'_> {
         }
         let types: Vec<Type> = node.args.iter().map(|&arg| self.graph.ty(arg)).collect();
         let ty = match self.graph.constant(at) {
-            Some(weight) => Ok(Type::still(weight.tensor.elem(), Shape::fixed(weight.tensor.sizes()))),
+            Some(weight) => Ok(Type::tensor(weight.tensor.elem(), Shape::fixed(weight.tensor.sizes()))),
             None => infer::infer(&node.op, &types),
         };
         match ty {
@@ -344,23 +345,23 @@ impl Planner<'_> {
         let node = self.graph.node(at);
         let args = &node.args;
         match node.op {
-            Op::Weight(_) => {}
-            Op::Synapse => {
-                let heard = |user: &Value| matches!(self.graph.node(*user).op, Op::Integrate { .. });
+            Op::Leaf(LeafOp::Weight(_)) => {}
+            Op::Spike(SpikeOp::Synapse) => {
+                let heard = |user: &Value| matches!(self.graph.node(*user).op, Op::Spike(SpikeOp::Integrate { .. }));
                 if self.users[at.index()].iter().any(heard) {
                     let (_, steps) = self.levels(args[0])?;
                     let kind = StepKind::Currents { steps, inputs: self.width(args[0])?, outputs: self.width(at)? };
                     self.step(at, kind, &args[..1], &args[1..])?;
                 }
             }
-            Op::Integrate { membrane, steps, curve } => {
+            Op::Spike(SpikeOp::Integrate { membrane, steps, curve }) => {
                 let from = self.graph.ty(args[0]).elem();
                 let kind = StepKind::TimeStepped { membrane, steps, curve, from, width: self.width(at)? };
                 self.step(at, kind, &args[..1], &args[1..])?;
             }
-            Op::Tokens => self.plan.tokens = Some(self.buffer(at)?),
-            Op::Positions => self.plan.positions = Some(self.buffer(at)?),
-            Op::Embed => {
+            Op::Leaf(LeafOp::Tokens) => self.plan.tokens = Some(self.buffer(at)?),
+            Op::Leaf(LeafOp::Positions) => self.plan.positions = Some(self.buffer(at)?),
+            Op::Dense(DenseOp::Embed) => {
                 let sizes = self.graph.ty(args[1]).shape().sizes().unwrap_or_default();
                 let [rows, width] = sizes[..] else { return Err(self.misfit(at, "its table is no matrix")) };
                 let kind = match self.elem(args[1]) {
@@ -369,44 +370,46 @@ impl Planner<'_> {
                 };
                 self.step(at, kind, &args[..1], &args[1..])?;
             }
-            Op::Normalise { eps } => {
+            Op::Dense(DenseOp::LayerNormNoGain { eps }) => {
                 self.step(at, StepKind::LayerNormNoGain { eps, width: self.width(at)? }, args, &[])?
             }
-            Op::LayerNorm { eps } => {
+            Op::Dense(DenseOp::LayerNorm { eps }) => {
                 self.step(at, StepKind::LayerNorm { eps, width: self.width(at)? }, &args[..1], &args[1..])?;
             }
-            Op::Linear(layout) => {
+            Op::Dense(DenseOp::Linear(layout)) => {
                 let kind = StepKind::Linear { layout, inputs: self.width(args[0])?, outputs: self.width(at)? };
                 self.step(at, kind, &args[..1], &args[1..])?;
             }
-            Op::Curve(curve) => self.step(at, StepKind::Curve { curve, width: self.width(at)? }, args, &[])?,
-            Op::Attention { heads, scale } => {
+            Op::Dense(DenseOp::Curve(curve)) => {
+                self.step(at, StepKind::Curve { curve, width: self.width(at)? }, args, &[])?
+            }
+            Op::Dense(DenseOp::Attention { heads, scale }) => {
                 let kind = StepKind::Attention { heads: heads as usize, scale, width: self.width(at)? };
                 self.step(at, kind, args, &[])?;
             }
-            Op::Quant { code, steps, curve } => self.neuron(at, code, steps, curve, false)?,
-            Op::Fire { code, steps, curve } => self.neuron(at, code, steps, curve, true)?,
-            Op::Product => {
+            Op::Level(LevelOp::Quant { code, steps, curve }) => self.neuron(at, code, steps, curve, false)?,
+            Op::Spike(SpikeOp::Fire { code, steps, curve }) => self.neuron(at, code, steps, curve, true)?,
+            Op::Level(LevelOp::MatMulInt) => {
                 let (code, steps) = self.levels(args[0])?;
                 let kind = StepKind::MatMulInt { code, steps, inputs: self.width(args[0])?, outputs: self.width(at)? };
                 self.step(at, kind, &args[..1], &args[1..])?;
             }
-            Op::Settle => self.decode(at)?,
-            Op::Affine => {
+            Op::Spike(SpikeOp::Decode) => self.decode(at)?,
+            Op::Level(LevelOp::ScaleShift) => {
                 let fused = self.only_user(at).is_some_and(|user| self.fused_scale_shift(user) == Some(at));
                 if !fused {
                     let kind = StepKind::ScaleShift { from: self.read(args[0]), width: self.width(at)?, add: false };
                     self.step(at, kind, &args[..1], &args[1..])?;
                 }
             }
-            Op::Ssa { heads, variant } => self.ssa(at, heads as usize, variant)?,
-            Op::HeadMap => {
+            Op::Level(LevelOp::Ssa { heads, variant }) => self.ssa(at, heads as usize, variant)?,
+            Op::Level(LevelOp::HeadLinear) => {
                 let sizes = self.graph.ty(args[1]).shape().sizes().unwrap_or_default();
                 let [heads, inputs, outputs] = sizes[..] else { return Err(self.misfit(at, "its maps have no heads")) };
                 self.step(at, StepKind::HeadLinear { heads, inputs, outputs }, &args[..1], &args[1..])?;
             }
-            Op::Binary(Binary::Add) => self.add(at)?,
-            Op::Binary(kind @ (Binary::Mul | Binary::Div)) => {
+            Op::Array(ArrayOp::Binary(Binary::Add)) => self.add(at)?,
+            Op::Array(ArrayOp::Binary(kind @ (Binary::Mul | Binary::Div))) => {
                 let rows = |value: Value, width| self.graph.ty(value).shape() == Shape::rows(width);
                 let width = self.width(at)?;
                 if !rows(args[0], width) || !rows(args[1], 1) {
@@ -414,23 +417,25 @@ impl Planner<'_> {
                 }
                 self.step(at, StepKind::Scale { divide: kind == Binary::Div, width }, args, &[])?;
             }
-            Op::Peak => self.step(at, StepKind::RowMaxAbs { width: self.width(args[0])? }, args, &[])?,
-            Op::Pick => {
+            Op::Level(LevelOp::RowMaxAbs) => {
+                self.step(at, StepKind::RowMaxAbs { width: self.width(args[0])? }, args, &[])?
+            }
+            Op::Level(LevelOp::GatherChannels) => {
                 let kind = StepKind::GatherChannels { inputs: self.width(args[0])?, outputs: self.width(at)? };
                 self.step(at, kind, &args[..1], &args[1..])?;
             }
-            Op::Unary(_)
-            | Op::Binary(Binary::Sub | Binary::Pow | Binary::Min | Binary::Max)
-            | Op::Causal { .. }
-            | Op::Where
-            | Op::MatMul
-            | Op::Transpose(_)
-            | Op::Reshape(_)
-            | Op::Slice { .. }
-            | Op::Mean
-            | Op::Softmax
-            | Op::Split { .. }
-            | Op::Merge
+            Op::Array(ArrayOp::Unary(_))
+            | Op::Array(ArrayOp::Binary(Binary::Sub | Binary::Pow | Binary::Min | Binary::Max))
+            | Op::Array(ArrayOp::CausalMask { .. })
+            | Op::Array(ArrayOp::Where)
+            | Op::Array(ArrayOp::MatMul)
+            | Op::Array(ArrayOp::Transpose(_))
+            | Op::Array(ArrayOp::Reshape(_))
+            | Op::Array(ArrayOp::Slice { .. })
+            | Op::Array(ArrayOp::Mean)
+            | Op::Array(ArrayOp::Softmax)
+            | Op::Array(ArrayOp::SplitHeads { .. })
+            | Op::Array(ArrayOp::MergeHeads)
             | Op::Training(_) => {
                 return Err(self.misfit(at, "no step runs it; programs are raised before they are run"));
             }
@@ -448,7 +453,7 @@ impl Planner<'_> {
     /// A spike train becomes levels; a current train is made and decoded in one step.
     fn decode(&mut self, at: Value) -> Result<(), Diagnostic> {
         let train = self.graph.node(at).args[0];
-        if let Op::Synapse = self.graph.node(train).op {
+        if let Op::Spike(SpikeOp::Synapse) = self.graph.node(train).op {
             let args = &self.graph.node(train).args;
             let (code, steps) = self.levels(args[0])?;
             let kind = StepKind::Synapse { code, steps, inputs: self.width(args[0])?, outputs: self.width(at)? };
@@ -465,7 +470,7 @@ impl Planner<'_> {
     fn decode_spikes(&mut self, at: Value, train: Value) -> Result<(), Diagnostic> {
         let (code, steps) = self.levels(train)?;
         let shape = self.graph.ty(train).shape();
-        let out = self.new_buffer(at, Type::still(Elem::Level(code, steps), shape))?;
+        let out = self.new_buffer(at, Type::tensor(Elem::Level(code, steps), shape))?;
         self.decoded[train.index()] = Some(out);
         // Whoever else decodes the train may be wanted on more rows than this node is: it runs when the train does.
         let rows = self.row_set(train);
@@ -536,12 +541,14 @@ impl Planner<'_> {
     /// The scale_shift operand of an addition of rows that runs in the same step, if there is one.
     fn fused_scale_shift(&self, add: Value) -> Option<Value> {
         let node = self.graph.node(add);
-        let Op::Binary(Binary::Add) = node.op else { return None };
+        let Op::Array(ArrayOp::Binary(Binary::Add)) = node.op else { return None };
         let shape = self.graph.ty(add).shape();
         if node.args.iter().any(|&arg| self.graph.ty(arg).shape() != shape) {
             return None;
         }
-        let inner = |arg: &&Value| self.graph.node(**arg).op == Op::Affine && self.only_user(**arg) == Some(add);
+        let inner = |arg: &&Value| {
+            self.graph.node(**arg).op == Op::Level(LevelOp::ScaleShift) && self.only_user(**arg) == Some(add)
+        };
         node.args.iter().find(inner).copied()
     }
 
@@ -575,7 +582,7 @@ impl Planner<'_> {
         }
         let mut weights = Vec::with_capacity(constants.len());
         for &constant in constants {
-            let Op::Weight(id) = self.graph.node(constant).op else {
+            let Op::Leaf(LeafOp::Weight(id)) = self.graph.node(constant).op else {
                 return Err(self.misfit(at, "an operand should be a constant"));
             };
             weights.push(id);
@@ -599,7 +606,7 @@ impl Planner<'_> {
     fn new_buffer(&mut self, at: Value, ty: Type) -> Result<usize, Diagnostic> {
         let row_bytes = row_bytes(ty).ok_or_else(|| self.misfit(at, &format!("{ty} is not rows, one a token")))?;
         // Ids and positions are there before the first step.
-        let leaf = matches!(self.graph.node(at).op, Op::Tokens | Op::Positions);
+        let leaf = matches!(self.graph.node(at).op, Op::Leaf(LeafOp::Tokens) | Op::Leaf(LeafOp::Positions));
         let now = if leaf { 0 } else { self.plan.steps.len() };
         self.plan.buffers.push(Buffer { ty, offset: 0, row_bytes, born: now, dies: now });
         Ok(self.plan.buffers.len() - 1)

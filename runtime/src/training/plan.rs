@@ -6,7 +6,8 @@
 
 use crate::jit::dense_curve;
 use crate::kernels::{Axis, Map, Zip};
-use snnc_ir::training::{Surrogate, Training};
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
+use snnc_ir::training::{Surrogate, TrainingOp};
 use snnc_ir::{Binary, Diagnostic, Elem, Graph, Op, Unary, Value};
 
 /// Where numbers come from.
@@ -144,7 +145,13 @@ impl<'g> TrainingPlanner<'g> {
     fn new(graph: &'g Graph, tokens: usize, parameters: &'g [String]) -> Self {
         let mut only_products = vec![true; graph.nodes.len()];
         for node in &graph.nodes {
-            let any = matches!(node.op, Op::MatMul | Op::Transpose(_) | Op::Split { .. } | Op::Merge);
+            let any = matches!(
+                node.op,
+                Op::Array(ArrayOp::MatMul)
+                    | Op::Array(ArrayOp::Transpose(_))
+                    | Op::Array(ArrayOp::SplitHeads { .. })
+                    | Op::Array(ArrayOp::MergeHeads)
+            );
             node.args.iter().for_each(|arg| only_products[arg.index()] &= any);
         }
         graph.outputs.iter().for_each(|(_, value)| only_products[value.index()] = false);
@@ -175,16 +182,16 @@ impl<'g> TrainingPlanner<'g> {
         let sizes = self.sizes(at);
         let leaf = |source| StridedView::whole(source, sizes.clone());
         let view = match node.op {
-            Op::Tokens => {
+            Op::Leaf(LeafOp::Tokens) => {
                 self.changes[at.index()] = true;
                 leaf(ValueSource::Tokens)
             }
-            Op::Training(Training::Targets) => {
+            Op::Training(TrainingOp::Targets) => {
                 self.changes[at.index()] = true;
                 leaf(ValueSource::Targets)
             }
-            Op::Positions => leaf(ValueSource::Positions),
-            Op::Weight(id) => {
+            Op::Leaf(LeafOp::Positions) => leaf(ValueSource::Positions),
+            Op::Leaf(LeafOp::Weight(id)) => {
                 let name = &self.graph.weight(id).name;
                 match self.parameters.iter().position(|parameter| parameter == name) {
                     Some(i) => {
@@ -194,12 +201,12 @@ impl<'g> TrainingPlanner<'g> {
                     None => leaf(ValueSource::Constant(at)),
                 }
             }
-            Op::Reshape(_) => {
+            Op::Array(ArrayOp::Reshape(_)) => {
                 let inner = self.whole(args[0]);
                 StridedView::whole(inner.source, self.sizes(at))
             }
-            Op::Training(Training::Hold) => self.view(args[0]),
-            Op::Transpose(perm) => {
+            Op::Training(TrainingOp::StopGradient) => self.view(args[0]),
+            Op::Array(ArrayOp::Transpose(perm)) => {
                 let view = self.view(args[0]);
                 let permuted = |all: &[usize]| perm.axes().iter().map(|&axis| all[usize::from(axis)]).collect();
                 self.laid(
@@ -207,14 +214,14 @@ impl<'g> TrainingPlanner<'g> {
                     StridedView { source: view.source, sizes: permuted(&view.sizes), steps: permuted(&view.steps) },
                 )
             }
-            Op::Split { heads } => {
+            Op::Array(ArrayOp::SplitHeads { heads }) => {
                 let view = self.view(args[0]);
                 let (heads, [n, d]) = (heads as usize, [view.sizes[0], view.sizes[1]]);
                 let [row, column] = [view.steps[0], view.steps[1]];
                 let (sizes, steps) = (vec![heads, n, d / heads], vec![d / heads * column, row, column]);
                 self.laid(at, StridedView { source: view.source, sizes, steps })
             }
-            Op::Merge => {
+            Op::Array(ArrayOp::MergeHeads) => {
                 let view = self.view(args[0]);
                 let order = |all: &[usize]| vec![all[1], all[0], all[2]];
                 let (sizes, steps) = (order(&view.sizes), order(&view.steps));
@@ -274,52 +281,54 @@ impl<'g> TrainingPlanner<'g> {
             TrainingStepKind::Zip(kind, axes(&sizes, &steps(0), &steps(1)))
         };
         Ok(match op {
-            Op::Unary(Unary::Neg) => TrainingStepKind::Map(Map::Neg),
-            Op::Unary(Unary::Exp) => TrainingStepKind::Map(Map::Exp),
-            Op::Binary(Binary::Add) => zip(Zip::Add),
-            Op::Binary(Binary::Sub) => zip(Zip::Sub),
-            Op::Binary(Binary::Mul) => zip(Zip::Mul),
-            Op::Binary(Binary::Div) => zip(Zip::Div),
-            Op::Causal { keep, drop } => TrainingStepKind::CausalMask { keep: keep.get(), drop: drop.get() },
-            Op::MatMul => TrainingStepKind::MatMul,
-            Op::Softmax => TrainingStepKind::Softmax,
-            Op::Embed if self.graph.ty(args[1]).elem() == Some(Elem::F32) => TrainingStepKind::Embed,
-            Op::Normalise { eps } => TrainingStepKind::LayerNormNoGain { eps: eps.get() },
-            Op::Curve(kind) => TrainingStepKind::Map(Map::Curve(dense_curve(kind))),
-            Op::Affine => TrainingStepKind::ScaleShift,
-            Op::Peak => TrainingStepKind::RowMaxAbs,
-            Op::Pick => TrainingStepKind::GatherChannels,
+            Op::Array(ArrayOp::Unary(Unary::Neg)) => TrainingStepKind::Map(Map::Neg),
+            Op::Array(ArrayOp::Unary(Unary::Exp)) => TrainingStepKind::Map(Map::Exp),
+            Op::Array(ArrayOp::Binary(Binary::Add)) => zip(Zip::Add),
+            Op::Array(ArrayOp::Binary(Binary::Sub)) => zip(Zip::Sub),
+            Op::Array(ArrayOp::Binary(Binary::Mul)) => zip(Zip::Mul),
+            Op::Array(ArrayOp::Binary(Binary::Div)) => zip(Zip::Div),
+            Op::Array(ArrayOp::CausalMask { keep, drop }) => {
+                TrainingStepKind::CausalMask { keep: keep.get(), drop: drop.get() }
+            }
+            Op::Array(ArrayOp::MatMul) => TrainingStepKind::MatMul,
+            Op::Array(ArrayOp::Softmax) => TrainingStepKind::Softmax,
+            Op::Dense(DenseOp::Embed) if self.graph.ty(args[1]).elem() == Some(Elem::F32) => TrainingStepKind::Embed,
+            Op::Dense(DenseOp::LayerNormNoGain { eps }) => TrainingStepKind::LayerNormNoGain { eps: eps.get() },
+            Op::Dense(DenseOp::Curve(kind)) => TrainingStepKind::Map(Map::Curve(dense_curve(kind))),
+            Op::Level(LevelOp::ScaleShift) => TrainingStepKind::ScaleShift,
+            Op::Level(LevelOp::RowMaxAbs) => TrainingStepKind::RowMaxAbs,
+            Op::Level(LevelOp::GatherChannels) => TrainingStepKind::GatherChannels,
             Op::Training(op) => match op {
-                Training::Sum(_) => {
+                TrainingOp::ReduceSum(_) => {
                     let from = self.sizes(args[0]);
                     TrainingStepKind::ReduceSum(axes(&from, &steps_of(&from), &spread_steps(&sizes, &from)))
                 }
-                Training::Repeat(_) => {
+                TrainingOp::BroadcastTo(_) => {
                     TrainingStepKind::Copy(axes(&sizes, &spread_steps(&self.sizes(args[0]), &sizes), &steps_of(&sizes)))
                 }
-                Training::Level { most } => TrainingStepKind::Map(Map::FakeQuant(most as f32)),
-                Training::Within { most } => zip(Zip::FakeQuantGrad(most as f32 + 0.5)),
-                Training::Step(_) => TrainingStepKind::Map(Map::Step),
-                Training::Surrogate(kind) => TrainingStepKind::Map(match kind {
+                TrainingOp::FakeQuant { most } => TrainingStepKind::Map(Map::FakeQuant(most as f32)),
+                TrainingOp::FakeQuantGrad { most } => zip(Zip::FakeQuantGrad(most as f32 + 0.5)),
+                TrainingOp::Step(_) => TrainingStepKind::Map(Map::Step),
+                TrainingOp::Surrogate(kind) => TrainingStepKind::Map(match kind {
                     Surrogate::Arctan => Map::Arctan,
                     Surrogate::FastSigmoid => Map::FastSigmoid,
                     Surrogate::Triangle => Map::Triangle,
                     Surrogate::Rectangle => Map::Rectangle,
                 }),
-                Training::Slope(kind) => TrainingStepKind::Map(Map::Slope(dense_curve(kind))),
-                Training::Most => TrainingStepKind::RowMax,
-                Training::Winners { keys } => TrainingStepKind::TopkMask { keys: keys as usize },
-                Training::NormaliseBack { eps } => TrainingStepKind::LayerNormNoGainGrad { eps: eps.get() },
-                Training::PeakBack => TrainingStepKind::RowMaxAbsGrad,
-                Training::Spread { .. } => TrainingStepKind::GatherChannelsGrad,
-                Training::Scatter { .. } => TrainingStepKind::EmbedGrad,
-                Training::Recency => TrainingStepKind::DecayMask,
-                Training::RecencyBack => TrainingStepKind::DecayMaskGrad,
-                Training::Divergence => TrainingStepKind::Divergence,
-                Training::DivergenceBack => TrainingStepKind::DivergenceGrad,
-                Training::CrossEntropy => TrainingStepKind::CrossEntropy,
-                Training::CrossEntropyBack => TrainingStepKind::CrossEntropyGrad,
-                Training::Targets | Training::Hold => unreachable!("no step makes it"),
+                TrainingOp::CurveSlope(kind) => TrainingStepKind::Map(Map::Slope(dense_curve(kind))),
+                TrainingOp::RowMax => TrainingStepKind::RowMax,
+                TrainingOp::TopKMask { keys } => TrainingStepKind::TopkMask { keys: keys as usize },
+                TrainingOp::LayerNormNoGainGrad { eps } => TrainingStepKind::LayerNormNoGainGrad { eps: eps.get() },
+                TrainingOp::RowMaxAbsGrad => TrainingStepKind::RowMaxAbsGrad,
+                TrainingOp::GatherChannelsGrad { .. } => TrainingStepKind::GatherChannelsGrad,
+                TrainingOp::EmbedGrad { .. } => TrainingStepKind::EmbedGrad,
+                TrainingOp::DecayMask => TrainingStepKind::DecayMask,
+                TrainingOp::DecayMaskGrad => TrainingStepKind::DecayMaskGrad,
+                TrainingOp::Divergence => TrainingStepKind::Divergence,
+                TrainingOp::DivergenceGrad => TrainingStepKind::DivergenceGrad,
+                TrainingOp::CrossEntropy => TrainingStepKind::CrossEntropy,
+                TrainingOp::CrossEntropyGrad => TrainingStepKind::CrossEntropyGrad,
+                TrainingOp::Targets | TrainingOp::StopGradient => unreachable!("no step makes it"),
             },
             other => {
                 let message = format!("`{other}` is not run in training");
