@@ -8,6 +8,7 @@ use crate::Complaints;
 use crate::convert::{seeded_ids, vocabulary};
 use memmap2::MmapMut;
 use serde_json::{Value as Json, json};
+use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::types::Elem;
 use snnc_ir::verify::verify;
 use snnc_ir::{Builder, Diagnostic, Graph, Op, Tensor, Value};
@@ -166,7 +167,10 @@ pub fn with_density(graph: &Graph, density: f64) -> Result<Graph, Complaints> {
     let mut random = SplitMix64(SEED);
     for (value, node) in graph.iter() {
         let mut args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
-        if let Op::Quant { .. } | Op::Fire { .. } | Op::Integrate { .. } = node.op {
+        if let Op::Level(LevelOp::Quant { .. })
+        | Op::Spike(SpikeOp::Fire { .. })
+        | Op::Spike(SpikeOp::Integrate { .. }) = node.op
+        {
             let width = node.ty.shape().width().unwrap_or(0);
             let fires = |random: &mut SplitMix64| (random.bits() >> 11) as f64 / ((1u64 << 53) as f64) < density;
             let offset = (0..width).map(|_| if fires(&mut random) { 1.0 } else { 0.0 }).collect();
@@ -176,8 +180,8 @@ pub fn with_density(graph: &Graph, density: f64) -> Result<Graph, Complaints> {
             args[last] = builder.weight(&format!("bench.{}.offset", value.0), constant(offset));
         }
         map.push(match node.op {
-            Op::Weight(id) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
-            op => builder.add(op, &args, graph.origin(value)).map_err(|e| vec![e])?,
+            Op::Leaf(LeafOp::Weight(id)) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
+            op => builder.add(op, &args, graph.origin(value))?,
         });
     }
     Ok(builder.finish(graph.outputs.iter().map(|(name, value)| (name.clone(), map[value.index()])).collect()))
@@ -193,8 +197,8 @@ pub fn with_context(graph: &Graph, context: u32) -> Result<Graph, Complaints> {
     let mut map: Vec<Value> = Vec::with_capacity(graph.nodes.len());
     for (value, node) in graph.iter() {
         let mut args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
-        if node.op == Op::Embed
-            && graph.node(node.args[0]).op == Op::Positions
+        if node.op == Op::Dense(DenseOp::Embed)
+            && graph.node(node.args[0]).op == Op::Leaf(LeafOp::Positions)
             && let Some(table) = graph.constant(node.args[1])
             && let (Some(rows), [_, width]) = (table.tensor.as_f32(), table.tensor.sizes())
         {
@@ -203,8 +207,8 @@ pub fn with_context(graph: &Graph, context: u32) -> Result<Graph, Complaints> {
             args[1] = builder.weight(&format!("{}.repeated", table.name), Arc::new(tensor));
         }
         map.push(match node.op {
-            Op::Weight(id) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
-            op => builder.add(op, &args, graph.origin(value)).map_err(|e| vec![e])?,
+            Op::Leaf(LeafOp::Weight(id)) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
+            op => builder.add(op, &args, graph.origin(value))?,
         });
     }
     let outputs = graph.outputs.iter().map(|(name, value)| (name.clone(), map[value.index()])).collect();
@@ -236,7 +240,9 @@ pub fn density(graph: &Graph, tokens: usize) -> Result<f64, Complaints> {
 
 /// Bytes of weights that one token's decoding reads: all int8 weights once.
 pub fn weight_bytes(graph: &Graph) -> usize {
-    let products = graph.iter().filter(|(_, node)| matches!(node.op, Op::Product | Op::Synapse | Op::Linear(_)));
+    let products = graph.iter().filter(|(_, node)| {
+        matches!(node.op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse) | Op::Dense(DenseOp::Linear(_)))
+    });
     let bytes = |value: Value| {
         let elements: usize = graph.ty(value).shape().sizes().map_or(0, |sizes| sizes.iter().product());
         elements * graph.ty(value).elem().map_or(0, Elem::bytes)

@@ -4,6 +4,7 @@ use crate::Complaints;
 use crate::energy::{self, Block, Phase, PriceList, Setting};
 use crate::evaluate::{Cut, evaluate};
 use serde_json::{Value as Json, json};
+use snnc_ir::op::LevelOp;
 use snnc_ir::{Diagnostic, Graph, Op, Ssa};
 use snnc_passes::collapse;
 use snnc_passes::cost::Form;
@@ -78,7 +79,8 @@ impl Search<'_> {
     /// Programs of different networks; what cannot be run.
     pub fn run(&self) -> Result<Found, Complaints> {
         let attentions = self.trained.nodes.iter().map(|node| node.op).filter(Op::has_state);
-        let is_ttfs: Vec<bool> = attentions.map(|op| matches!(op, Op::Ssa { variant: Ssa::Ttfs { .. }, .. })).collect();
+        let is_ttfs: Vec<bool> =
+            attentions.map(|op| matches!(op, Op::Level(LevelOp::Ssa { variant: Ssa::Ttfs { .. }, .. }))).collect();
         let layers = is_ttfs.len();
         let mut alone = Vec::new();
         // Layers that attend by time to first spike already are kept in every choice.

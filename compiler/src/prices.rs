@@ -12,7 +12,7 @@ const ISA: &str = "isa";
 /// # Errors
 /// The file cannot be read, or is no price list: every place that is wrong.
 pub fn read(path: &Path) -> Result<Prices, Complaints> {
-    let text = files::read_text(path).map_err(|e| vec![e])?;
+    let text = files::read_text(path)?;
     parse(&text, &path.display().to_string())
 }
 

@@ -10,6 +10,7 @@ use crate::energy::{self, Block, Phase, PriceList, Setting};
 use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
 use crate::ledger::{self, damages};
 use serde_json::{Value as Json, json};
+use snnc_ir::op::DenseOp;
 use snnc_ir::{Diagnostic, Graph, Op, Value};
 use snnc_passes::cost::{self, Form, Number, Part};
 use snnc_passes::fit::{Centre, Fit, Fits, Levels, Observations, Wish, Wishes, fit};
@@ -144,7 +145,7 @@ impl Tuner<'_> {
         let sites = self.sites();
         let mut by_steps: Vec<Fits> = Vec::new();
         for steps in TIMESTEPS {
-            by_steps.push(fit(self.tensor, self.seen, &self.wishes(steps)).map_err(|e| vec![e])?);
+            by_steps.push(fit(self.tensor, self.seen, &self.wishes(steps))?);
         }
         let choices: Vec<(usize, usize)> =
             (0..sites.len()).flat_map(|site| (0..by_steps.len()).map(move |choice| (site, choice))).collect();
@@ -196,9 +197,9 @@ impl Tuner<'_> {
         let reads = self.tensor.iter().filter(|(_, node)| node.args.contains(&site));
         let each = |(value, node): (Value, &snnc_ir::Node)| match node.op {
             _ if !wanted(places[value.index()].part) => 0.0,
-            Op::Linear(_) => self.tensor.ty(value).shape().width().unwrap_or(0) as f64,
+            Op::Dense(DenseOp::Linear(_)) => self.tensor.ty(value).shape().width().unwrap_or(0) as f64,
             // A query's spike meets the keys before it; keys and values are read, they drive nothing.
-            Op::Attention { .. } if node.args[0] == site => f64::from(self.tensor.context) / 2.0,
+            Op::Dense(DenseOp::Attention { .. }) if node.args[0] == site => f64::from(self.tensor.context) / 2.0,
             _ => 0.0,
         };
         reads.map(each).sum()

@@ -5,13 +5,15 @@
 
 use crate::cost::is_part;
 use indexmap::IndexMap;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::{ArrayOp, LeafOp};
 use snnc_ir::{Binary, Builder, Diagnostic, Graph, Op, Value};
 
 /// `first` with the attention of `second` in the layers where `take` is true.
 ///
 /// # Errors
 /// Programs of different networks.
-pub fn hybrid(first: &Graph, second: &Graph, take: &[bool]) -> Result<Graph, Vec<Diagnostic>> {
+pub fn hybrid(first: &Graph, second: &Graph, take: &[bool]) -> Result<Graph, Diagnostics> {
     let one = |e: Diagnostic| vec![e];
     let (a, b) = (blocks(first), blocks(second));
     // The embedding, then attention and MLP of every layer.
@@ -45,7 +47,9 @@ pub fn hybrid(first: &Graph, second: &Graph, take: &[bool]) -> Result<Graph, Vec
 
 /// The residual stream after the embedding and after every block.
 fn blocks(graph: &Graph) -> Vec<Value> {
-    let ends = graph.iter().filter(|(value, node)| node.op == Op::Binary(Binary::Add) && !is_part(graph, *value));
+    let ends = graph
+        .iter()
+        .filter(|(value, node)| node.op == Op::Array(ArrayOp::Binary(Binary::Add)) && !is_part(graph, *value));
     ends.map(|(value, _)| value).collect()
 }
 
@@ -66,7 +70,7 @@ fn copy(
     for (at, node) in graph.iter().filter(|(at, _)| needed[at.index()]) {
         let args: Vec<Value> = node.args.iter().map(|arg| map[arg]).collect();
         let new = match node.op {
-            Op::Weight(id) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
+            Op::Leaf(LeafOp::Weight(id)) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
             op => builder.add(op, &args, graph.origin(at))?,
         };
         map.insert(at, new);

@@ -51,7 +51,7 @@ impl Check {
 
     fn examine(&self) -> Result<(onnx::Import, Network), Complaints> {
         let Model::Onnx(import) = files::load(&self.model)? else {
-            return Err(vec![Diagnostic::new(self.model.display().to_string(), "is compiled already")]);
+            return Err(Diagnostic::new(self.model.display().to_string(), "is compiled already").into());
         };
         let tensor = convert::raise(import.graph.clone(), import.rounds_activations)
             .map_err(|complaints| files::at(&self.model, onnx::explained(&import.model, complaints)))?;

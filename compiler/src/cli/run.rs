@@ -7,6 +7,7 @@ use crate::tokens::Tokens;
 use crate::{Complaints, files};
 use clap::Args;
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::{Products, Program, Rows, SampleOptions, Sampler, Session};
 use std::io::Read;
 use std::path::PathBuf;
@@ -102,7 +103,7 @@ impl Run {
     fn text(&self) -> Result<String, Complaints> {
         match (&self.prompts, self.prompt.as_deref()) {
             (Some(file), _) if file.as_os_str() == "-" => standard_input(),
-            (Some(file), _) => files::read_text(file).map_err(|e| vec![e]),
+            (Some(file), _) => files::read_text(file).map_err(Diagnostics::from),
             (None, None | Some("-")) => standard_input(),
             (None, Some(text)) => Ok(text.to_string()),
         }
@@ -166,7 +167,7 @@ pub fn generate(
     let ids = tokens.document(request.prompt).map_err(one)?;
     if ids.len() > context {
         let message = format!("the prompt is {} tokens long, the network's context is {context}", ids.len());
-        return Err(vec![Diagnostic::new("--prompt", message).note("shorten the prompt")]);
+        return Err(Diagnostic::new("--prompt", message).note("shorten the prompt").into());
     }
     let mut session = Session::new(program.clone());
     let mut writing = Writing::new(tokens, *request);

@@ -52,7 +52,7 @@ impl Show {
         match (self.diff, before) {
             (false, _) => print(&text::print(&after)),
             (true, Some(before)) => print(&diff(&text::print(&before), &text::print(&after))),
-            (true, None) => Err(vec![Diagnostic::new("--diff", "there is no pass to compare with; add --until PASS")]),
+            (true, None) => Err(Diagnostic::new("--diff", "there is no pass to compare with; add --until PASS").into()),
         }
     }
 

@@ -359,13 +359,13 @@ impl Train {
         let place = self.teacher.display().to_string();
         if input.graph.stage != Stage::Imported {
             let note = "name the ONNX file that the program was compiled from";
-            return Err(vec![Diagnostic::new(place, "is a compiled program, not a dense network").note(note)]);
+            return Err(Diagnostic::new(place, "is a compiled program, not a dense network").note(note).into());
         }
         let tensor = convert::dense(input.graph, input.rounded, &mut |_, _, _| {})?;
         let width = |graph: &Graph| graph.outputs.first().and_then(|(_, value)| graph.ty(*value).shape().width());
         if width(&tensor) != width(program) {
             let note = "name the ONNX file that the program was compiled from";
-            return Err(vec![Diagnostic::new(place, "predicts another vocabulary than the program").note(note)]);
+            return Err(Diagnostic::new(place, "predicts another vocabulary than the program").note(note).into());
         }
         Ok(tensor)
     }
@@ -464,7 +464,7 @@ impl Train {
         windows: &[&[u32]],
         bar: &indicatif::ProgressBar,
     ) -> Result<(), Complaints> {
-        let loss = trainer.validate(windows).map_err(|e| vec![e])?;
+        let loss = trainer.validate(windows)?;
         let (step, steps) = (trainer.step, trainer.options.rates.steps);
         let best = if trainer.best_step == step { ", the best so far" } else { "" };
         let line = json!({ "kind": "validation", "step": step, "loss": loss, "best": trainer.best_step == step });
@@ -508,7 +508,7 @@ impl Train {
         all: &mut Json,
     ) -> Result<Graph, Complaints> {
         let options = snnc_runtime::Options { count: false, ..snnc_runtime::Options::default() };
-        let dense = Program::new(Arc::new(teacher.clone()), &options).map_err(|e| vec![e])?;
+        let dense = Program::new(Arc::new(teacher.clone()), &options)?;
         let wishes = all["options"].as_str().and_then(training_free);
         if wishes.is_none() {
             note(

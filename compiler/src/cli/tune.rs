@@ -89,7 +89,7 @@ impl Tune {
         let loaded = Loaded::read(&self.model)?;
         if loaded.input.graph.stage != snnc_ir::Stage::Imported {
             let message = "is compiled already; tune the ONNX file it was made from";
-            return Err(vec![Diagnostic::new(self.model.display().to_string(), message)]);
+            return Err(Diagnostic::new(self.model.display().to_string(), message).into());
         }
         let tokens = loaded.tokens(&self.model)?;
         let text = files::read_text(&self.text).map_err(one)?;

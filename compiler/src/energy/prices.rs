@@ -201,9 +201,9 @@ impl PriceList {
         if !path.is_file() && path.extension().is_none() {
             let names: Vec<String> = Self::built_in().into_iter().map(|list| list.name).collect();
             let message = format!("is neither a price list that snnc has ({}) nor a file", names.join(", "));
-            return Err(vec![Diagnostic::new(name, message)]);
+            return Err(Diagnostic::new(name, message).into());
         }
-        let text = files::read_text(path).map_err(|e| vec![e])?;
+        let text = files::read_text(path)?;
         Self::parse(&text, name)
     }
 

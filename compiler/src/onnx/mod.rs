@@ -53,7 +53,7 @@ pub struct Origin {
 /// # Errors
 /// Everything about the file that is wrong or not supported, each with its place in the file.
 pub fn import(path: &Path) -> Result<Import, Complaints> {
-    let model = read::read(path).map_err(|e| vec![e])?;
+    let model = read::read(path)?;
     import_model(model).map_err(|complaints| files::at(path, complaints))
 }
 

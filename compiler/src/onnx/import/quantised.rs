@@ -11,6 +11,7 @@ use crate::onnx::evaluate::{Call, broadcast};
 use crate::onnx::read::{Attribute, OnnxNode};
 use crate::onnx::tensor::{Array, Elem};
 use snnc_ir::Binary;
+use snnc_ir::op::ArrayOp;
 use std::sync::Arc;
 
 /// A value in the middle of quantised arithmetic.
@@ -158,7 +159,12 @@ impl Importer<'_> {
             }
             "com.microsoft.QLinearSigmoid" => {
                 let x = self.real(node, inputs, 0)?;
-                let y = self.add(node, snnc_ir::Op::Unary(snnc_ir::Unary::Sigmoid), &[x.value], x.dims.clone());
+                let y = self.add(
+                    node,
+                    snnc_ir::Op::Array(ArrayOp::Unary(snnc_ir::Unary::Sigmoid)),
+                    &[x.value],
+                    x.dims.clone(),
+                );
                 output(y, 3)
             }
             "com.microsoft.QLinearSoftmax" => {
