@@ -7,11 +7,11 @@
 pub mod reference;
 
 use snnc::convert::{Recipe, Sample, convert};
-use snnc::onnx;
 use snnc_examples::gpt2::{self, Gpt2Config};
 use snnc_ir::events::{Events, is_neuron};
 use snnc_ir::op::{LevelOp, SpikeOp};
 use snnc_ir::{Graph, Op};
+use snnc_onnx as onnx;
 use snnc_passes::fit::{Levels, Wishes};
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
 use std::collections::BTreeMap;

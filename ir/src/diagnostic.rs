@@ -30,6 +30,12 @@ impl From<String> for Place {
     }
 }
 
+impl From<&String> for Place {
+    fn from(name: &String) -> Self {
+        name.as_str().into()
+    }
+}
+
 impl PartialEq<&str> for Place {
     fn eq(&self, other: &&str) -> bool {
         self.to_string() == *other
@@ -166,6 +172,11 @@ impl Diagnostics {
     /// Keeps the first `most`.
     pub fn truncate(&mut self, most: usize) {
         self.0.truncate(most);
+    }
+
+    /// Says once what is said of the same place several times in a row.
+    pub fn dedup(&mut self) {
+        self.0.dedup();
     }
 
     /// Gives `code` to those that have none.
