@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 use snnc::convert::{self, Recipe, Sample};
-use snnc_ir::diagnostic::Diagnostics;
 use snnc::proof;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::eval::{Evaluator, Memory};
 use snnc_ir::op::DenseOp;
 use snnc_ir::{Graph, Op};

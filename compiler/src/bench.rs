@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::types::Elem;
 use snnc_ir::verify::verify;
-use snnc_ir::{Builder, Diagnostic, Graph, Op, Tensor, Value};
+use snnc_ir::{Builder, Graph, Op, Tensor, Value};
 use snnc_runtime::kernels::Kernels;
 use snnc_runtime::sample::SplitMix64;
 use snnc_runtime::{Batch, Isa, Options, Program, Rows, Session};
@@ -61,14 +61,13 @@ pub fn measure(program: &Arc<Program>, setting: &Setting) -> Result<Speeds, Comp
     let context = graph.context as usize;
     let ids = seeded_ids(vocabulary(graph)?, context);
     let mut session = Session::new(Arc::clone(program));
-    let one = |e: Diagnostic| vec![e];
     let mut speeds = Speeds::default();
     for &length in setting.prompts.iter().filter(|&&length| length > 0 && length <= context) {
         let mut best = f64::INFINITY;
         for run in 0..=setting.repeats {
             session.reset();
             let start = Instant::now();
-            session.forward(&ids[..length], Rows::Last).map_err(one)?;
+            session.forward(&ids[..length], Rows::Last)?;
             // The first run only warms up.
             if run > 0 {
                 best = best.min(start.elapsed().as_secs_f64());
@@ -82,11 +81,11 @@ pub fn measure(program: &Arc<Program>, setting: &Setting) -> Result<Speeds, Comp
         for run in 0..=setting.repeats {
             session.reset();
             if depth > 0 {
-                session.forward(&ids[..depth], Rows::None).map_err(one)?;
+                session.forward(&ids[..depth], Rows::None)?;
             }
             let start = Instant::now();
             for id in &ids[depth..depth + count] {
-                session.forward(&[*id], Rows::Last).map_err(one)?;
+                session.forward(&[*id], Rows::Last)?;
             }
             // The first run only warms up.
             if run > 0 {
@@ -113,13 +112,12 @@ fn batched(
     count: usize,
     repeats: usize,
 ) -> Result<f64, Complaints> {
-    let one = |e: Diagnostic| vec![e];
     let mut batch = Batch::new(Arc::clone(program), sequences);
     let mut best = f64::INFINITY;
     for run in 0..=repeats {
         for sequence in 0..sequences {
             batch.reset(sequence);
-            batch.forward(sequence, &ids[..BATCH_DEPTH], Rows::None).map_err(one)?;
+            batch.forward(sequence, &ids[..BATCH_DEPTH], Rows::None)?;
         }
         let start = Instant::now();
         for i in 0..count {
@@ -127,7 +125,7 @@ fn batched(
             let id = |sequence: usize| ids[(BATCH_DEPTH + i + sequence) % ids.len()];
             let next: Vec<(usize, u32)> = (0..sequences).map(|sequence| (sequence, id(sequence))).collect();
             for outputs in batch.step(&next) {
-                outputs.map_err(one)?;
+                outputs?;
             }
         }
         // The first run only warms up.
@@ -145,11 +143,10 @@ fn batched(
 pub fn first_token(
     load: &dyn Fn() -> Result<Arc<Program>, Complaints>,
 ) -> Result<([f64; 2], Arc<Program>), Complaints> {
-    let one = |e: Diagnostic| vec![e];
     let start = Instant::now();
     let program = load()?;
     let loaded = start.elapsed().as_secs_f64() * 1e3;
-    Session::new(Arc::clone(&program)).forward(&[0], Rows::Last).map_err(one)?;
+    Session::new(Arc::clone(&program)).forward(&[0], Rows::Last)?;
     Ok(([loaded, start.elapsed().as_secs_f64() * 1e3], program))
 }
 
@@ -222,12 +219,11 @@ pub fn with_context(graph: &Graph, context: u32) -> Result<Graph, Complaints> {
 /// # Errors
 /// It cannot be run.
 pub fn density(graph: &Graph, tokens: usize) -> Result<f64, Complaints> {
-    let one = |e: Diagnostic| vec![e];
-    let program = Arc::new(Program::new(Arc::new(graph.clone()), &Options::default()).map_err(one)?);
+    let program = Arc::new(Program::new(Arc::new(graph.clone()), &Options::default())?);
     let tokens = tokens.min(graph.context as usize);
     let ids = seeded_ids(vocabulary(graph)?, tokens);
     let mut session = Session::new(program);
-    session.forward(&ids, Rows::All).map_err(one)?;
+    session.forward(&ids, Rows::All)?;
     let (mut spikes, mut slots) = (0u64, 0u64);
     for ((_, node), events) in graph.iter().zip(session.events()) {
         if let Some((_, steps)) = node.ty.levels().filter(|_| snnc_ir::events::is_neuron(&node.op)) {

@@ -5,6 +5,7 @@ use crate::calibrate::{self, Windows};
 use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
 use crate::tokens::Tokens;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, Value};
 use snnc_passes::fit::{Fit, Wishes, fit};
 use snnc_passes::{Context, Pass, front_and_back, run};
@@ -214,7 +215,7 @@ fn boundary(text: &str, at: usize) -> usize {
 /// Rows of the table that token ids index.
 pub fn vocabulary(graph: &Graph) -> Result<usize, Complaints> {
     let table = token_table(graph).and_then(|table| graph.table_rows(table));
-    table.ok_or_else(|| vec![Diagnostic::new("", "the network embeds no token ids")])
+    table.ok_or_else(|| Diagnostics::from(Diagnostic::new("", "the network embeds no token ids")))
 }
 
 /// Seed of the ids that stand in for text.

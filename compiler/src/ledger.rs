@@ -391,14 +391,13 @@ pub fn damages<P: Sync>(
     threads: usize,
 ) -> Result<Vec<f64>, Complaints> {
     let options = Options { count: false, ..Options::default() };
-    let one = |e: Diagnostic| vec![e];
     let program = |graph: Graph| Program::new(Arc::new(graph), &options).map(Arc::new);
-    let name = logits_of(tensor).map_err(one)?;
+    let name = logits_of(tensor)?;
     let tokens: usize = windows.iter().map(Range::len).sum();
     if tokens == 0 {
         return Err(Diagnostic::new("", "the text is empty: there is nothing to predict").into());
     }
-    let dense = logits(&program(tensor.clone()).map_err(one)?, &name, ids, windows).map_err(one)?;
+    let dense = logits(&program(tensor.clone())?, &name, ids, windows)?;
     let width = dense.len() / tokens;
     let sums: Vec<f64> = dense.chunks_exact(width).map(log_sum_exp).collect();
     let bar = progress::bar(probes.len() as u64, "probing");
@@ -408,7 +407,7 @@ pub fn damages<P: Sync>(
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(probe) = probes.get(i) else { return Ok(done) };
-            let graph = graph_of(probe).map_err(|mut errors| errors.remove(0))?;
+            let graph = graph_of(probe).map_err(Diagnostics::into_first)?;
             let mut session = Session::new(program(graph)?);
             let (mut damage, mut row) = (0.0, 0);
             for window in windows {
@@ -426,7 +425,7 @@ pub fn damages<P: Sync>(
             bar.inc(1);
         }
     };
-    let mut done = in_threads(threads.max(1), &work).map_err(one)?;
+    let mut done = in_threads(threads.max(1), &work)?;
     bar.finish_and_clear();
     done.sort_by_key(|(i, _)| *i);
     Ok(done.into_iter().map(|(_, damage)| damage).collect())

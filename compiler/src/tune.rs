@@ -11,7 +11,7 @@ use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
 use crate::ledger::{self, damages};
 use serde_json::{Value as Json, json};
 use snnc_ir::op::DenseOp;
-use snnc_ir::{Diagnostic, Graph, Op, Value};
+use snnc_ir::{Graph, Op, Value};
 use snnc_passes::cost::{self, Form, Number, Part};
 use snnc_passes::fit::{Centre, Fit, Fits, Levels, Observations, Wish, Wishes, fit};
 use snnc_passes::quantise::quantise;
@@ -223,14 +223,13 @@ impl Tuner<'_> {
     }
 
     fn measure_wishes(&self, dense: &Arc<Program>, wishes: Wishes) -> Result<Point, Complaints> {
-        let one = |e: Diagnostic| vec![e];
-        let fits = fit(self.tensor, self.seen, &wishes).map_err(one)?;
+        let fits = fit(self.tensor, self.seen, &wishes)?;
         let (_, back) = front_and_back();
         let membrane = wishes.membrane;
         let graph =
             run(back, self.tensor.clone(), &Context { fits, membrane, ..Context::default() }, &mut |_, _, _| {})?;
         let graph = snnc_passes::collapse::collapse(&graph)?;
-        let program = Program::new(Arc::new(graph), &Options::default()).map(Arc::new).map_err(one)?;
+        let program = Program::new(Arc::new(graph), &Options::default()).map(Arc::new)?;
         let done = evaluate(&program, Some(dense), self.ids, self.cut, self.threads)?;
         Ok(point(program.graph(), &done, wishes))
     }

@@ -134,6 +134,13 @@ impl Diagnostic {
         self
     }
 
+    /// Puts its place into `file`.
+    #[must_use]
+    pub fn in_file(mut self, file: impl Into<String>) -> Self {
+        self.place = Place::File(file.into(), Box::new(self.place));
+        self
+    }
+
     /// Says which kind of error it is.
     #[must_use]
     pub fn code(mut self, code: ErrorCode) -> Self {
@@ -169,6 +176,11 @@ impl Diagnostics {
         self.0.push(diagnostic);
     }
 
+    /// The first of them, where only one can be told.
+    pub fn into_first(self) -> Diagnostic {
+        self.0.into_iter().next().unwrap_or_else(|| Diagnostic::new("", "something is wrong and nobody said what"))
+    }
+
     /// Keeps the first `most`.
     pub fn truncate(&mut self, most: usize) {
         self.0.truncate(most);
@@ -188,11 +200,8 @@ impl Diagnostics {
 
     /// Puts all places into `file`.
     #[must_use]
-    pub fn in_file(mut self, file: &str) -> Self {
-        for one in &mut self.0 {
-            one.place = Place::File(file.to_string(), Box::new(std::mem::take(&mut one.place)));
-        }
-        self
+    pub fn in_file(self, file: &str) -> Self {
+        self.into_iter().map(|one| one.in_file(file)).collect()
     }
 
     /// `value`, if there is nothing to say.

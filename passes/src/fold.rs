@@ -7,7 +7,7 @@
 use crate::Context;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{LeafOp, LevelOp, SpikeOp};
-use snnc_ir::{Builder, Code, Curve, Diagnostic, Elem, Graph, Node, Op, Tensor, Type, Value};
+use snnc_ir::{Builder, Code, Curve, Elem, Graph, Node, Op, Tensor, Type, Value};
 use std::sync::Arc;
 
 /// The same program with every `fire(affine(x))` as one `fire(x)`.

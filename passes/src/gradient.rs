@@ -27,14 +27,15 @@ pub fn gradient_of(name: &str) -> String {
 pub fn gradient(graph: &Graph, parameters: &[String]) -> Result<Graph, Diagnostics> {
     assert_eq!(graph.stage, Stage::Training, "gradients are of networks in training");
     let loss = graph.output(LOSS).filter(|&loss| graph.ty(loss).shape() == Shape::fixed(&[1]));
-    let loss = loss.ok_or_else(|| vec![Diagnostic::new("", "the graph has no output `loss` of one number")])?;
+    let loss =
+        loss.ok_or_else(|| Diagnostics::from(Diagnostic::new("", "the graph has no output `loss` of one number")))?;
     let wanted = parameters.iter().map(|name| weight_named(graph, name)).collect::<Result<Vec<Value>, _>>();
     let wanted = wanted?;
     let needs = dependants(graph, &wanted);
     let mut tape = Tape::copy(graph)?;
     let mut gradients: Vec<Option<Value>> = vec![None; graph.nodes.len()];
     gradients[loss.index()] = Some(tape.one());
-    let mut errors = Vec::new();
+    let mut errors = Diagnostics::new();
     for (value, node) in graph.iter().rev().filter(|(value, _)| needs[value.index()]) {
         let Some(c) = gradients[value.index()] else { continue };
         let origin = graph.origin(value);

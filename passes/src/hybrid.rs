@@ -14,11 +14,10 @@ use snnc_ir::{Binary, Builder, Diagnostic, Graph, Op, Value};
 /// # Errors
 /// Programs of different networks.
 pub fn hybrid(first: &Graph, second: &Graph, take: &[bool]) -> Result<Graph, Diagnostics> {
-    let one = |e: Diagnostic| vec![e];
     let (a, b) = (blocks(first), blocks(second));
     // The embedding, then attention and MLP of every layer.
     if a.len() != b.len() || a.len() != 1 + 2 * take.len() || first.context != second.context {
-        return Err(one(Diagnostic::new("", "these programs are not of one network")));
+        return Err(Diagnostics::from(Diagnostic::new("", "these programs are not of one network")));
     }
     let mut builder = Builder::new(first.stage, first.context);
     let mut maps = [IndexMap::new(), IndexMap::new()];
@@ -28,7 +27,7 @@ pub fn hybrid(first: &Graph, second: &Graph, take: &[bool]) -> Result<Graph, Dia
         // Odd blocks are attention.
         let from = usize::from(k % 2 == 1 && take[k / 2]);
         let end = [*ends.0, *ends.1];
-        let new = copy(&mut builder, graphs[from], end[from], &mut maps[from]).map_err(one)?;
+        let new = copy(&mut builder, graphs[from], end[from], &mut maps[from])?;
         // Both programs go on from here.
         for (map, end) in maps.iter_mut().zip(end) {
             map.insert(end, new);
@@ -36,11 +35,11 @@ pub fn hybrid(first: &Graph, second: &Graph, take: &[bool]) -> Result<Graph, Dia
         stream = Some(new);
     }
     if stream.is_none() {
-        return Err(one(Diagnostic::new("", "a network without blocks")));
+        return Err(Diagnostics::from(Diagnostic::new("", "a network without blocks")));
     }
     let mut outputs = Vec::new();
     for (name, value) in &first.outputs {
-        outputs.push((name.clone(), copy(&mut builder, first, *value, &mut maps[0]).map_err(one)?));
+        outputs.push((name.clone(), copy(&mut builder, first, *value, &mut maps[0])?));
     }
     Ok(builder.finish(outputs))
 }

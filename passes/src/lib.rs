@@ -26,7 +26,7 @@ pub mod trained;
 use fit::Fits;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::membrane::Membrane;
-use snnc_ir::{Diagnostic, Graph, Stage, verify};
+use snnc_ir::{Graph, Stage, verify};
 
 /// What passes know besides the graph.
 #[derive(Clone, Debug, Default)]

@@ -57,7 +57,7 @@ fn unraised(terms: &Terms, graph: &Graph, stuck: &[egg::Id]) -> Diagnostics {
     let mut all: Diagnostics = stuck.iter().filter(|id| !is_mask(id)).map(one).collect();
     all.dedup();
     if let Some(cause) = uncausal(graph) {
-        all = vec![cause];
+        all = cause.into();
     }
     if let Some(first) = all.first_mut() {
         *first = std::mem::replace(first, Diagnostic::new("", "")).note(

@@ -15,8 +15,9 @@ use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage};
 
 /// The Tensor graph with gains and biases folded.
 pub fn simplify(graph: &Graph, _: &Context) -> Result<Graph, Diagnostics> {
-    let lost =
-        |_: &Terms, _: &[egg::Id]| vec![Diagnostic::new("", "simplification lost a value; this is a defect of snnc")];
+    let lost = |_: &Terms, _: &[egg::Id]| {
+        Diagnostics::from(Diagnostic::new("", "simplification lost a value; this is a defect of snnc"))
+    };
     // Constant expressions are only legal before the Tensor stage, which they are folded for.
     let simplified = rewrite(graph, RULES, TOLERANCE, &price, Stage::Imported, lost)?;
     constants::fold(&simplified, Stage::Tensor).map_err(Diagnostics::from)

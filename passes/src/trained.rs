@@ -18,9 +18,8 @@ const WEIGHT_LEVELS: f32 = 127.0;
 /// # Errors
 /// Numbers of other sizes than a constant has; a weight whose sums are read by something without a gain.
 pub fn trained(program: &Graph, constants: &IndexMap<String, Vec<f32>>) -> Result<Graph, Diagnostics> {
-    let one = |e: Diagnostic| vec![e];
     let mut builder = Builder::new(program.stage, program.context);
-    let weights = rounded(program, constants).map_err(one)?;
+    let weights = rounded(program, constants)?;
     let mut map: Vec<Option<Value>> = vec![None; program.nodes.len()];
     for (value, node) in program.iter().filter(|(_, node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_)))) {
         let scale = node.args.first().and_then(|&sums| scale_of(program, &weights, sums));
@@ -28,7 +27,7 @@ pub fn trained(program: &Graph, constants: &IndexMap<String, Vec<f32>>) -> Resul
         let scale = scale.filter(|_| node.op != Op::Spike(SpikeOp::Decode));
         if scale.is_some() && !has_gain(node.op) {
             let message = format!("`{}` reads sums of trained weights and has no gain", node.op);
-            return Err(one(Diagnostic::new(program.origin(value), message)));
+            return Err(Diagnostics::from(Diagnostic::new(program.origin(value), message)));
         }
         let mut args = Vec::with_capacity(node.args.len());
         for (i, &arg) in node.args.iter().enumerate() {
@@ -36,13 +35,13 @@ pub fn trained(program: &Graph, constants: &IndexMap<String, Vec<f32>>) -> Resul
                 (_, Some(scale)) if i == 1 => scaled(&mut builder, program, constants, arg, scale),
                 (Some(known), _) => known,
                 (None, _) => {
-                    let new = constant(&mut builder, program, &weights, constants, arg).map_err(one)?;
+                    let new = constant(&mut builder, program, &weights, constants, arg)?;
                     map[arg.index()] = Some(new);
                     new
                 }
             });
         }
-        map[value.index()] = Some(builder.add(node.op, &args, program.origin(value)).map_err(one)?);
+        map[value.index()] = Some(builder.add(node.op, &args, program.origin(value))?);
     }
     let outputs = program.outputs.iter().filter_map(|(name, value)| Some((name.clone(), map[value.index()]?)));
     let outputs = outputs.collect();

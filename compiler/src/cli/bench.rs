@@ -7,6 +7,7 @@ use crate::bench::{self, Setting, Speeds};
 use crate::{Complaints, files, prices};
 use clap::Args;
 use serde_json::{Value as Json, json};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::verify::CONTEXT_MAX;
 use snnc_ir::{Diagnostic, Stage};
 use snnc_runtime::{Isa, Program};
@@ -176,7 +177,7 @@ impl Bench {
 /// Measures prices and writes them; the file's name.
 fn measure_prices(path: &Path) -> Result<PathBuf, Complaints> {
     files::check_writable(path)?;
-    let isa = Isa::detect().map_err(|message| vec![Diagnostic::new("", message)])?;
+    let isa = Isa::detect().map_err(|message| Diagnostics::from(Diagnostic::new("", message)))?;
     let json = prices::json(&snnc_runtime::prices::measure(Some(isa))?, isa);
     files::write_whole(path, |out| writeln!(out, "{json:#}"))?;
     note(&format!("{}: written", path.display()));
@@ -186,7 +187,10 @@ fn measure_prices(path: &Path) -> Result<PathBuf, Complaints> {
 fn read(path: &Path) -> Result<Json, Complaints> {
     let text = files::read_text(path)?;
     serde_json::from_str(&text).map_err(|e| {
-        vec![Diagnostic::new(path.display().to_string(), format!("is no JSON of `snnc bench --json` ({e})"))]
+        Diagnostics::from(Diagnostic::new(
+            path.display().to_string(),
+            format!("is no JSON of `snnc bench --json` ({e})"),
+        ))
     })
 }
 

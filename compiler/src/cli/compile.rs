@@ -97,7 +97,7 @@ impl Compile {
                 return Err(files::at(&self.model, snnc_onnx::explained(&import.model, complaints)));
             }
         };
-        let network = Network::of(&tensor).map_err(|e| files::at(&self.model, vec![e]))?;
+        let network = Network::of(&tensor).map_err(|e| files::at(&self.model, e.into()))?;
         let calibration_tokens =
             self.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(network.parameters)).max(1);
         let recipe = Recipe { wishes, calibration_tokens, threads: threads(self.threads) };

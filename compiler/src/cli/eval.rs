@@ -11,6 +11,7 @@ use crate::recall::{self, recall};
 use crate::{Complaints, convert, files, report};
 use clap::Args;
 use serde_json::Value as Json;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Stage};
 use std::path::PathBuf;
 
@@ -166,9 +167,11 @@ impl Eval {
         let tensor = convert::dense(input.graph, input.rounded, &mut |_, _, _| {})?;
         let section = section.ok_or_else(|| {
             let message = "keeps nothing of its calibration, so its levels are not known";
-            vec![Diagnostic::new(self.model.display().to_string(), message).note("compile the model again")]
+            Diagnostics::from(
+                Diagnostic::new(self.model.display().to_string(), message).note("compile the model again"),
+            )
         })?;
-        let calibration = Calibration::read(section, &tensor).map_err(|e| files::at(&self.model, vec![e]))?;
+        let calibration = Calibration::read(section, &tensor).map_err(|e| files::at(&self.model, e.into()))?;
         let tokens = self.ledger_tokens.map_or_else(|| crate::ledger::tokens(&tensor), |n| n as usize);
         let windows = crate::ledger::windows(&tensor, ids, tokens);
         ledger(&tensor, &calibration, ids, &windows, threads(self.threads))

@@ -248,10 +248,10 @@ impl Loaded {
     fn tokens(&self, path: &Path) -> Result<Tokens, Complaints> {
         let json = self.tokenizer.as_ref().ok_or_else(|| {
             let what = "has no tokenizer, so text cannot be read or written";
-            vec![
+            Diagnostics::from(
                 Diagnostic::new(path.display().to_string(), what)
                     .note("compile with --tokenizer FILE, or put tokenizer.json beside the ONNX file"),
-            ]
+            )
         })?;
         Tokens::new(json, &self.tokenizer_place).map_err(Diagnostics::from)
     }
@@ -268,10 +268,10 @@ fn sample<'a>(tokens: Option<&'a Tokens>, named: Option<&Path>) -> Result<Sample
         (Some(tokens), None) => {
             Ok(Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens })
         }
-        (None, Some(path)) => Err(vec![
+        (None, Some(path)) => Err(Diagnostics::from(
             Diagnostic::new(path.display().to_string(), "cannot be calibrated on: the model has no tokenizer")
                 .note("name one with --tokenizer FILE"),
-        ]),
+        )),
         (None, None) => {
             note("warning: no tokenizer, so calibrating on seeded random ids; name one with --tokenizer FILE");
             Ok(Sample::SeededIds)

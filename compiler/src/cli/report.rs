@@ -14,6 +14,7 @@ use crate::lints::{coverage, lints};
 use crate::report::{self, Facts, Gathered, Missing, Origin, Provenance, blocks, file_name, gather, passes};
 use clap::Args;
 use serde_json::{Value as Json, json};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, Stage};
 use snnc_passes::collapse;
 use snnc_runtime::{Engine, Options};
@@ -93,7 +94,7 @@ impl Shown {
         if loaded.input.graph.stage != Stage::Spiking {
             let message = "is a dense network, which has no spikes to show";
             let complaint = Diagnostic::new(self.model.display().to_string(), message).note("compile it first");
-            return Err(vec![complaint]);
+            return Err(complaint.into());
         }
         let compiled: Option<Json> = loaded.provenance.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
         let mut provenance = Provenance {
@@ -223,12 +224,12 @@ impl Shown {
     fn ledger(&self, pair: &Pair, ids: &[u32]) -> Result<Ledger, Complaints> {
         let (Some(Input { graph, rounded }), Some(section)) = (&pair.dense, &pair.section) else {
             let message = "keeps nothing of its calibration, so its levels are not known";
-            return Err(vec![
+            return Err(Diagnostics::from(
                 Diagnostic::new(self.model.display().to_string(), message).note("compile the model again"),
-            ]);
+            ));
         };
         let tensor = convert::dense(graph.clone(), *rounded, &mut |_, _, _| {})?;
-        let calibration = Calibration::read(section, &tensor).map_err(|e| files::at(&self.model, vec![e]))?;
+        let calibration = Calibration::read(section, &tensor).map_err(|e| files::at(&self.model, e.into()))?;
         let tokens = self.ledger_tokens.map_or_else(|| ledger::tokens(&tensor), |n| n as usize);
         let windows = ledger::windows(&tensor, ids, tokens);
         ledger::ledger(&tensor, &calibration, ids, &windows, threads(self.threads))
@@ -276,7 +277,7 @@ impl Shown {
 
 /// What file a program is.
 fn origin(path: &Path) -> Result<Origin, Complaints> {
-    let unread = |e| vec![Diagnostic::new(path.display().to_string(), format!("cannot be read: {e}"))];
+    let unread = |e| Diagnostics::from(Diagnostic::new(path.display().to_string(), format!("cannot be read: {e}")));
     let bytes = files::map(path).map_err(unread)?;
     Ok(Origin::of(path, (*bytes).as_ref()))
 }

@@ -113,7 +113,7 @@ impl Run {
 fn standard_input() -> Result<String, Complaints> {
     let mut bytes = Vec::new();
     let read = std::io::stdin().read_to_end(&mut bytes);
-    let wrong = |what: String| vec![Diagnostic::new("standard input", what)];
+    let wrong = |what: String| Diagnostics::from(Diagnostic::new("standard input", what));
     read.map_err(|e| wrong(format!("cannot be read: {e}")))?;
     let text = String::from_utf8(bytes).map_err(|_| wrong("is not UTF-8 text".into()))?;
     Ok(text.trim_end_matches('\n').to_string())
@@ -161,10 +161,9 @@ pub fn generate(
     request: &Request<'_>,
     show: &mut dyn FnMut(&str) -> Result<(), Complaints>,
 ) -> Result<Generated, Complaints> {
-    let one = |e: Diagnostic| vec![e];
     let context = program.graph().context as usize;
-    let output = logits_of(program.graph()).map_err(one)?;
-    let ids = tokens.document(request.prompt).map_err(one)?;
+    let output = logits_of(program.graph())?;
+    let ids = tokens.document(request.prompt)?;
     if ids.len() > context {
         let message = format!("the prompt is {} tokens long, the network's context is {context}", ids.len());
         return Err(Diagnostic::new("--prompt", message).note("shorten the prompt").into());
@@ -176,8 +175,8 @@ pub fn generate(
     let mut prompt_seconds = None;
     while writing.stopped.is_none() {
         let full = session.past() + next.len() >= context;
-        let outputs = session.forward(&next, Rows::Last).map_err(one)?;
-        let taken = writing.take(outputs.f32(&output).unwrap_or(&[]), full).map_err(one)?;
+        let outputs = session.forward(&next, Rows::Last)?;
+        let taken = writing.take(outputs.f32(&output).unwrap_or(&[]), full)?;
         prompt_seconds.get_or_insert_with(|| start.elapsed().as_secs_f64());
         next.clear();
         next.extend(taken);

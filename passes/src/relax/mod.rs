@@ -98,17 +98,16 @@ const WEIGHT_UNIT: f32 = 20.0;
 /// # Errors
 /// An operation that has no relaxation; nothing that trains.
 pub fn relax(program: &Graph, teacher: &Graph, recipe: Recipe) -> Result<Relaxed, Diagnostics> {
-    let one = |e: Diagnostic| vec![e];
     let logits = |graph: &Graph| graph.outputs.first().map(|(_, value)| *value);
     let (Some(own), Some(other)) = (logits(program), logits(teacher)) else {
-        return Err(one(Diagnostic::new("", "a network without an output has nothing to learn")));
+        return Err(Diagnostics::from(Diagnostic::new("", "a network without an output has nothing to learn")));
     };
     let mut relaxing = Relaxing::new([program.context, teacher.context], recipe);
     let dense = match recipe.loss {
-        Loss::Divergence | Loss::Transfer => Some(relaxing.graph(teacher, false).map_err(one)?),
+        Loss::Divergence | Loss::Transfer => Some(relaxing.graph(teacher, false)?),
         Loss::CrossEntropy => None,
     };
-    let student = relaxing.graph(program, true).map_err(one)?[own.index()];
+    let student = relaxing.graph(program, true)?[own.index()];
     let loss = match (recipe.loss, dense) {
         (Loss::Divergence, Some(dense)) => relaxing.training(TrainingOp::Divergence, &[student, dense[other.index()]]),
         (Loss::Transfer, _) => relaxing.transferred(),
@@ -116,7 +115,7 @@ pub fn relax(program: &Graph, teacher: &Graph, recipe: Recipe) -> Result<Relaxed
             .training(TrainingOp::Targets, &[])
             .and_then(|targets| relaxing.training(TrainingOp::CrossEntropy, &[student, targets])),
     };
-    let loss = loss.map_err(one)?;
+    let loss = loss?;
     let effective = std::mem::take(&mut relaxing.effective);
     let all =
         relaxing.builder.finish(std::iter::once((crate::gradient::LOSS.to_string(), loss)).chain(effective).collect());
@@ -126,7 +125,7 @@ pub fn relax(program: &Graph, teacher: &Graph, recipe: Recipe) -> Result<Relaxed
     let known = |name: &String| graph.weights.iter().any(|weight| weight.name == *name);
     let parameters: Vec<String> = relaxing.parameters.into_iter().filter(known).collect();
     if parameters.is_empty() {
-        return Err(one(Diagnostic::new("", "this program has nothing of what is to train")));
+        return Err(Diagnostics::from(Diagnostic::new("", "this program has nothing of what is to train")));
     }
     Ok(Relaxed { graph, parameters, constants })
 }

@@ -4,12 +4,8 @@
 //! longest sequence there can be: a window that would cut off the far past cannot hide.
 
 use super::shapes::{fixed, unify};
-<<<<<<< HEAD:compiler/src/onnx/import/known.rs
-use crate::onnx::tensor::{Array, Data};
-use snnc_ir::op::ArrayOp;
-=======
 use crate::tensor::{Array, Data};
->>>>>>> main:compiler/onnx/src/import/known.rs
+use snnc_ir::op::ArrayOp;
 use snnc_ir::op::Scalar;
 use snnc_ir::types::Dim;
 use snnc_ir::{Op, tensor};

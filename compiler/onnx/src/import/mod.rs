@@ -87,10 +87,10 @@ pub fn import(model: &Model) -> Result<Imported, Diagnostics> {
     }
     let first = Importer::new(model, &COUNTS, 1).run()?;
     let context = first.1.ok_or_else(|| {
-        vec![
+        Diagnostics::from(
             Diagnostic::new("", "no table of positions was found")
                 .note("a GPT-2 gathers rows 0, 1, 2... of a learned table; its rows are the longest context"),
-        ]
+        )
     })?;
     let mut counts = COUNTS.to_vec();
     if context > COUNTS[1] {
@@ -202,7 +202,7 @@ impl<'m> Importer<'m> {
             given_out: 0,
             weights: HashMap::new(),
             scalars: HashMap::new(),
-            errors: Vec::new(),
+            errors: Diagnostics::new(),
             unsupported: Vec::new(),
         }
     }

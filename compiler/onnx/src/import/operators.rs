@@ -6,16 +6,10 @@ use crate::evaluate::{
     Call, Span, axis, broadcast, count, flat_sizes, reshape_sizes, sizes_of, slice_spans, split_sizes, squeeze_sizes,
     unsqueeze_sizes, volume,
 };
-<<<<<<< HEAD:compiler/src/onnx/import/operators.rs
-use crate::onnx::import::known::Known;
-use crate::onnx::read::OnnxNode;
-use crate::onnx::tensor::Array;
-use snnc_ir::op::{ArrayOp, DenseOp, LeafOp};
-=======
 use crate::import::known::Known;
 use crate::read::OnnxNode;
 use crate::tensor::Array;
->>>>>>> main:compiler/onnx/src/import/operators.rs
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp};
 use snnc_ir::op::{Perm, Scalar};
 use snnc_ir::types::{Dim, Elem, Shape};
 use snnc_ir::{Binary, Op, Type, Unary, Value};
