@@ -171,11 +171,11 @@ fn attention_of_every_kind() {
         let exceptions = steps.iter().map(|(site, steps)| (site.to_string(), Wish::Steps(*steps))).collect();
         let wishes = Wishes { attention: Some(variant), exceptions, ..Wishes::default() };
         let mut graph = converted(imported(&TINY), wishes);
-        for halving in [None, Some([1, 2, 4]), Some([0, 16, 32])] {
-            if let Some(halving) = halving {
-                halve(&mut graph, halving);
+        for half_life in [None, Some([1, 2, 4]), Some([0, 16, 32])] {
+            if let Some(half_life) = half_life {
+                halve(&mut graph, half_life);
             }
-            let what = format!("{variant:?} {steps:?} {halving:?}");
+            let what = format!("{variant:?} {steps:?} {half_life:?}");
             let events = if variant.time_collapses() {
                 check_graph(&what, &graph, TINY.vocabulary)
             } else {
@@ -183,7 +183,7 @@ fn attention_of_every_kind() {
                 check_forms(&what, &[("stepped", &graph)], TINY.vocabulary)
             };
             if variant.has_features() {
-                let attention = |name: &&String| name.ends_with(".halving") || name.ends_with(".emit.gain");
+                let attention = |name: &&String| name.ends_with(".half_life") || name.ends_with(".emit.gain");
                 let met: u64 = events.keys().filter(attention).map(|name| events[name].score_additions).sum();
                 assert!(met > 0, "{what}: spikes meet");
             }
@@ -192,9 +192,9 @@ fn attention_of_every_kind() {
 }
 
 /// Gives all attentions these periods.
-fn halve(graph: &mut Graph, halving: [i32; 3]) {
-    for weight in graph.weights.iter_mut().filter(|weight| weight.name.ends_with(".halving")) {
-        weight.tensor = Arc::new(Tensor::i32(&[3], halving.to_vec()));
+fn halve(graph: &mut Graph, half_life: [i32; 3]) {
+    for weight in graph.weights.iter_mut().filter(|weight| weight.name.ends_with(".half_life")) {
+        weight.tensor = Arc::new(Tensor::i32(&[3], half_life.to_vec()));
     }
     snnc_ir::verify::verify(graph).unwrap();
 }
@@ -251,7 +251,7 @@ fn attention_of_neurons_that_integrate_first_collapses() {
         parts.push(b.add(Op::Spike(SpikeOp::Fire { code: Code::Unary, steps: 5, curve }), &args, "").unwrap());
     }
     parts.push(f32s(&mut b, "sink", &[2], 0.0, 1.0));
-    parts.push(b.weight("halving", Arc::new(Tensor::i32(&[2], vec![0, 4]))));
+    parts.push(b.weight("half_life", Arc::new(Tensor::i32(&[2], vec![0, 4]))));
     parts.push(f32s(&mut b, "emit", &[6], 0.5, 2.0));
     let variant = Ssa::Lif { output: Output::Spikes };
     let spikes = b.add(Op::Level(LevelOp::Ssa { heads: 2, variant }), &parts, "").unwrap();

@@ -145,7 +145,7 @@ fn a_trained_program_is_what_was_trained() {
         // By more than twelve steps would: to the next octave, one up and one down.
         let names: Vec<String> = trainer.parameters().map(|(name, _)| name.clone()).collect();
         for (name, numbers) in names.iter().zip(&mut trainer.numbers.parameters) {
-            if name.ends_with(".halving.shift") {
+            if name.ends_with(".half_life.shift") {
                 numbers.copy_from_slice(&[-0.2, 0.2]);
             }
         }
@@ -153,7 +153,7 @@ fn a_trained_program_is_what_was_trained() {
         let graph = trained(&program, &trainer.constants().unwrap()).unwrap();
         assert_eq!(verify::verify(&graph), Ok(()), "{name}");
         let periods = |graph: &Graph| -> Vec<Vec<i32>> {
-            let weights = graph.weights.iter().filter(|weight| weight.name.ends_with(".halving"));
+            let weights = graph.weights.iter().filter(|weight| weight.name.ends_with(".half_life"));
             weights.map(|weight| weight.tensor.as_i32().unwrap().to_vec()).collect()
         };
         let moved = periods(&program).into_iter().map(|_| vec![16, 4]).collect::<Vec<Vec<i32>>>();

@@ -25,7 +25,7 @@ pub fn calibration_tokens(parameters: usize) -> usize {
     (CALIBRATION_PRODUCTS / parameters.max(1)).clamp(4 * CALIBRATION_WINDOW, CALIBRATION_TOKENS)
 }
 
-/// How many tokens a calibration window has at most: ranges settle within a few hundred tokens of context.
+/// How many tokens a calibration window has at most: ranges decode within a few hundred tokens of context.
 pub const CALIBRATION_WINDOW: usize = 256;
 
 /// What a user chooses about a conversion.

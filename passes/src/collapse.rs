@@ -3,10 +3,10 @@
 //! Both forms are equal to the bit, so this is a choice by price and by nothing else:
 //!
 //! ```text
-//! settle (fire x)       =  quant x                    a neuron that integrates first emits exactly its level
-//! settle (synapse s w)  =  product (settle s) w       time commutes with everything linear
-//! ssa q k v             =  ssa (settle q) (settle k) (settle v)
-//! settle (ssa q k v)    =  ssa (settle q) (settle k) (settle v)      where it emits spikes
+//! decode (fire x)       =  quant x                    a neuron that integrates first emits exactly its level
+//! decode (synapse s w)  =  product (decode s) w       time commutes with everything linear
+//! ssa q k v             =  ssa (decode q) (decode k) (decode v)
+//! decode (ssa q k v)    =  ssa (decode q) (decode k) (decode v)      where it emits spikes
 //! ```
 
 use crate::egraph::pattern::Match;
@@ -94,7 +94,7 @@ fn decode_emitted(terms: &Terms, m: &Match) -> Option<Expr> {
 /// That levels say when features spike is what the verifier promises of all but those of neurons that answer within the
 /// timestep, and these never collapse.
 fn decode_attention(terms: &Terms, m: &Match, constants: &[&str]) -> Option<Expr> {
-    let settled = ["q", "k", "v"].into_iter().map(|name| decode(m, name));
-    let args = settled.chain(constants.iter().map(|name| class(m, name)));
+    let decoded = ["q", "k", "v"].into_iter().map(|name| decode(m, name));
+    let args = decoded.chain(constants.iter().map(|name| class(m, name)));
     matches!(m.ty(terms, "q"), Type::Train { .. }).then(|| Expr::Op(m.op("a"), args.collect()))
 }

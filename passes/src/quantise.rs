@@ -46,7 +46,7 @@ pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> 
     Ok(pass.builder.finish(outputs?))
 }
 
-/// What a still of the new graph stands for: `unit * x + shift`, channel by channel.
+/// What a tensor of the new graph stands for: `unit * x + shift`, channel by channel.
 #[derive(Clone)]
 struct Units {
     unit: Vec<f32>,
@@ -548,9 +548,9 @@ impl Quantise<'_> {
         }
         args.push(self.levels(v, &format!("{name}.v"))?);
         args.push(self.constant(format!("{name}.sink"), features::sinks(variant, heads as usize)));
-        let halving = features::halvings(heads as usize, self.graph.context);
-        let halving = Arc::new(Tensor::i32(&[halving.len()], halving));
-        args.push(self.builder.weight(&format!("{name}.halving"), halving));
+        let half_life = features::halvings(heads as usize, self.graph.context);
+        let half_life = Arc::new(Tensor::i32(&[half_life.len()], half_life));
+        args.push(self.builder.weight(&format!("{name}.half_life"), half_life));
         let spikes = variant == Ssa::Lif { output: Output::Spikes };
         if spikes {
             args.push(self.constant(format!("{name}.emit.gain"), vec![1.0; values.scale.len()]));

@@ -65,8 +65,8 @@ impl<'g> Shared<'g> {
         let table = &graph.constant(node.args[1])?.tensor;
         let (&[v, d], rows) = (table.sizes(), table.as_f32()?) else { return None };
         graph.iter().rev().filter(|(_, node)| node.op == Op::Level(LevelOp::ScaleShift)).find_map(|(_, affine)| {
-            let settle = graph.node(affine.args[0]);
-            let synapse = graph.node(*settle.args.first()?);
+            let decode = graph.node(affine.args[0]);
+            let synapse = graph.node(*decode.args.first()?);
             let (code, steps) = graph.ty(*synapse.args.first()?).levels()?;
             if code.levels(steps) > LEVELS {
                 return None;

@@ -23,7 +23,7 @@ pub fn trained(program: &Graph, constants: &IndexMap<String, Vec<f32>>) -> Resul
     let mut map: Vec<Option<Value>> = vec![None; program.nodes.len()];
     for (value, node) in program.iter().filter(|(_, node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_)))) {
         let scale = node.args.first().and_then(|&sums| scale_of(program, &weights, sums));
-        // Settling passes sums on.
+        // Decoding passes sums on.
         let scale = scale.filter(|_| node.op != Op::Spike(SpikeOp::Decode));
         if scale.is_some() && !has_gain(node.op) {
             let message = format!("`{}` reads sums of trained weights and has no gain", node.op);
@@ -61,7 +61,10 @@ fn constant(
         (Some(rounded), _) => Arc::clone(&rounded.tensor),
         (None, Some(numbers)) if weight.tensor.as_i32().is_some() => {
             check(weight.tensor.sizes(), &weight.name, numbers)?;
-            Arc::new(Tensor::i32(weight.tensor.sizes(), numbers.iter().map(|&h| halving(h, program.context)).collect()))
+            Arc::new(Tensor::i32(
+                weight.tensor.sizes(),
+                numbers.iter().map(|&h| half_life(h, program.context)).collect(),
+            ))
         }
         (None, Some(numbers)) => {
             check(weight.tensor.sizes(), &weight.name, numbers)?;
@@ -73,7 +76,7 @@ fn constant(
 }
 
 /// Tokens after which memory halves; 0 is never.
-fn halving(period: f32, context: u32) -> i32 {
+fn half_life(period: f32, context: u32) -> i32 {
     i32::try_from(training::period(period.into())).ok().filter(|&h| h.unsigned_abs() < context).unwrap_or(0)
 }
 

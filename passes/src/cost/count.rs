@@ -52,7 +52,7 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
             }
             (Form::Stepped | Form::Collapsed, Ssa::Linear { .. }) => linear_attention(seen, heads),
         },
-        Op::Level(LevelOp::HeadLinear) => one(head_map(seen, form, sharing)),
+        Op::Level(LevelOp::HeadLinear) => one(head_linear(seen, form, sharing)),
         Op::Dense(DenseOp::Attention { heads, .. }) => {
             dense_attention(seen, heads, Form::Dense(dense_of(form)), sharing)
         }
@@ -62,15 +62,15 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
         Op::Array(ArrayOp::Binary(Binary::Div)) => one(elementwise(seen, &[(DivF32, 1)])),
         Op::Level(LevelOp::RowMaxAbs) => one(Tally::with(&[(CompareF32, seen.tokens * width(seen.args[0]))])),
         Op::Dense(DenseOp::Curve(_)) => one(curve(seen.numbers(), AddF32, MulF32, CompareF32)),
-        Op::Dense(DenseOp::LayerNormNoGain { .. }) => one(normalise(seen, form)),
+        Op::Dense(DenseOp::LayerNormNoGain { .. }) => one(layer_norm_no_gain(seen, form)),
         Op::Dense(DenseOp::LayerNorm { .. }) => {
-            let mut tally = normalise(seen, form);
+            let mut tally = layer_norm_no_gain(seen, form);
             tally.add(MulF32, seen.numbers());
             tally.add(AddF32, seen.numbers());
             one(tally)
         }
         Op::Dense(DenseOp::Embed) => one(embed(seen, form)),
-        // A settled train is its synapse's sum; channels that are picked are only moved.
+        // A decoded train is its synapse's sum; channels that are picked are only moved.
         Op::Leaf(LeafOp::Tokens)
         | Op::Leaf(LeafOp::Positions)
         | Op::Leaf(LeafOp::Weight(_))
@@ -324,7 +324,7 @@ fn residual(seen: &Seen<'_>, form: Form) -> Tally {
 }
 
 /// Mean, deviations, their squares, the root, one reciprocal.
-fn normalise(seen: &Seen<'_>, form: Form) -> Tally {
+fn layer_norm_no_gain(seen: &Seen<'_>, form: Form) -> Tally {
     let mut tally = elementwise(seen, &[(AddF32, 3), (MulF32, 2)]);
     tally.add(DivF32, seen.tokens);
     tally.add(SqrtF32, seen.tokens);
@@ -536,7 +536,7 @@ fn linear_attention(seen: &Seen<'_>, heads: u32) -> Vec<(Part, Tally)> {
 }
 
 /// Learned maps of a head multiply; the dense network has none.
-fn head_map(seen: &Seen<'_>, form: Form, sharing: Sharing) -> Tally {
+fn head_linear(seen: &Seen<'_>, form: Form, sharing: Sharing) -> Tally {
     if !form.is_spiking() {
         return Tally::default();
     }

@@ -30,7 +30,7 @@ pub enum Train {
     /// Those of attention: projections, maps, thresholds.
     #[default]
     Ssa,
-    /// Of all neurons thresholds and initial potentials; biases; slopes, sinks and periods of halving of attention. No weights.
+    /// Of all neurons thresholds and initial potentials; biases; slopes, sinks and half-lives of attention. No weights.
     Thresholds,
     /// Those, and for every weight a product of two matrices of so many rows and columns that is added to it.
     Lora(u32),
@@ -282,7 +282,7 @@ impl Relaxing {
                     self.product(args[0], layer(0).cloned(), known(1)?, is_shared(graph, node.args[1]))?
                 }
                 Op::Spike(SpikeOp::Decode) => args[0],
-                Op::Level(LevelOp::HeadLinear) => self.head_map(args[0], known(1)?)?,
+                Op::Level(LevelOp::HeadLinear) => self.head_linear(args[0], known(1)?)?,
                 Op::Level(LevelOp::Ssa { heads, variant }) => {
                     let [Some(q), Some(k), Some(v)] = [0, 1, 2].map(|i| layer(i).cloned()) else {
                         return Err(Diagnostic::new(graph.origin(value), "attention on what no neurons emit"));
