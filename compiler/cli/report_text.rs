@@ -1,8 +1,8 @@
 //! A report's essentials as text for a terminal.
 
-use super::{NeuronLayer, Report};
 use console::{Style, style};
 use serde_json::Value as Json;
+use snnc::report::{Block, Guesses, NeuronLayer, Report};
 use std::fmt::Write;
 
 /// Colours of the text; plain where standard output is no terminal or NO_COLOR is set.
@@ -338,7 +338,7 @@ fn predictions(report: &Report, text: &mut String) {
     *text += if beside { "   dense: perplexity  best guess         KL, nats\n" } else { "\n" };
     for i in order.into_iter().take(LISTED) {
         let token = &report.predictions[i];
-        let best = |guesses: &super::Guesses| guesses.best.first().map_or(String::new(), |guess| shown(&guess.text));
+        let best = |guesses: &Guesses| guesses.best.first().map_or(String::new(), |guess| shown(&guess.text));
         let _ = write!(
             text,
             "{:>5}  {} {:>12} {}",
@@ -376,7 +376,7 @@ fn padded(text: &str) -> String {
 
 /// The first block as the model of all, and those that are unlike it.
 fn blocks(report: &Report, text: &mut String) {
-    let ops = |block: &super::Block| block.conversions.iter().map(|c| c.spiking.join(" ")).collect::<Vec<_>>();
+    let ops = |block: &Block| block.conversions.iter().map(|c| c.spiking.join(" ")).collect::<Vec<_>>();
     let Some(first) = report.blocks.iter().find(|block| block.name == "h.0") else { return };
     *text += &heading("Conversion");
     let like: Vec<&str> =
@@ -443,7 +443,7 @@ fn missing(report: &Report, text: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::*;
 
     #[test]
     fn a_small_histogram_keeps_zero_apart() {
@@ -454,7 +454,7 @@ mod tests {
         assert_eq!((bars.len(), bars[10], bars[20]), (COLUMNS, '█', '▁'));
         assert_eq!(bars.iter().filter(|&&c| c == ' ').count(), COLUMNS - 2);
         for few in [1, 3, 5] {
-            assert_eq!(super::bars(&vec![1; few]).chars().count(), COLUMNS);
+            assert_eq!(crate::bars(&vec![1; few]).chars().count(), COLUMNS);
         }
     }
 
