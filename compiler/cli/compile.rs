@@ -12,7 +12,7 @@ use snnc::energy::table::percent;
 use snnc::energy::{self, Block, Phase, PriceList, Setting, measure};
 use snnc::files::{self, Model};
 use snnc::model::{calibration_sample, find_tokenizer, threads_or_all};
-use snnc::onnx::{self, proof};
+use snnc::proof;
 use snnc::tokens::Tokens;
 use snnc_ir::container::{self, File};
 use snnc_ir::{Diagnostic, Graph, Op, text};
@@ -96,7 +96,7 @@ impl Compile {
             // A graph that was refused is worth seeing, so dumps come before the error.
             Err(complaints) => {
                 emit(&dumps)?;
-                return Err(files::at(&self.model, onnx::explained(&import.model, complaints)));
+                return Err(files::at(&self.model, snnc_onnx::explained(&import.model, complaints)));
             }
         };
         let network = Network::of(&tensor).map_err(|e| files::at(&self.model, vec![e]))?;
