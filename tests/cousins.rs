@@ -4,8 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 use snnc::convert;
-use snnc::onnx::{self, read::Model};
+use snnc::proof;
 use snnc_examples::gpt2::{self, Activation, Gpt2Config, Head};
+use snnc_onnx::{self as onnx, read::OnnxModel};
 use snnc_passes::collapse::collapse;
 use snnc_passes::fit::Levels;
 use snnc_runtime::Engine;
@@ -17,7 +18,7 @@ const TINY: Gpt2Config = Gpt2Config::TINY;
 
 type Rows = Vec<Vec<f64>>;
 
-struct Weights<'a>(&'a Model);
+struct Weights<'a>(&'a OnnxModel);
 
 impl Weights<'_> {
     fn get(&self, name: &str) -> Vec<f64> {
@@ -85,7 +86,7 @@ fn sum(a: &Rows, b: &Rows) -> Rows {
 }
 
 /// Logits of every token.
-fn forward(config: &Gpt2Config, model: &Model, tokens: &[u32]) -> Vec<f32> {
+fn forward(config: &Gpt2Config, model: &OnnxModel, tokens: &[u32]) -> Vec<f32> {
     let (w, d) = (Weights(model), config.width);
     let (wte, wpe) = (w.get("transformer.wte.weight"), w.get("transformer.wpe.weight"));
     let embed = |(i, &id): (usize, &u32)| (0..d).map(|c| wte[id as usize * d + c] + wpe[i * d + c]).collect();
@@ -120,7 +121,7 @@ fn check(config: Gpt2Config) {
     let dense = run(&tensor, options(Engine::Jit), &[&tokens]).logits();
     let worst = dense.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(dense.len() == want.len() && worst < 1e-4, "{config:?}: {worst}");
-    let proof = onnx::proof::prove(&import, &tensor, None).unwrap();
+    let proof = proof::prove(&import, &tensor, None).unwrap();
     assert!(proof.difference < 1e-4 && proof.range > 0.1, "{config:?}: {proof:?}");
     let program = collapse(&spiking(import.graph, Levels::default())).unwrap();
     let cosine = centred_cosine(&run(&program, options(Engine::Jit), &[&tokens]).logits(), &want);

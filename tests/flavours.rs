@@ -4,11 +4,12 @@
 #![allow(clippy::unwrap_used)]
 
 use snnc::convert::{self, Recipe, Sample};
-use snnc::onnx;
-use snnc::onnx::read::OnnxNode;
-use snnc::onnx::tensor::{Array, Data, Elem, Number};
+use snnc::proof;
 use snnc_ir::eval::{Evaluator, Memory};
 use snnc_ir::{Graph, Op};
+use snnc_onnx as onnx;
+use snnc_onnx::read::OnnxNode;
+use snnc_onnx::tensor::{ArrayData, Element, OnnxArray, OnnxElem};
 use snnc_passes::collapse::collapse;
 use snnc_passes::fit::Wishes;
 use snnc_runtime::Engine;
@@ -45,15 +46,15 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// As an input of the file.
-fn array(x: &Reference) -> Array {
-    let numbers = x.data.iter().map(|&x| if x.fract() == 0.0 { Number::Int(x as i64) } else { Number::Float(x) });
+fn array(x: &Reference) -> OnnxArray {
+    let numbers = x.data.iter().map(|&x| if x.fract() == 0.0 { Element::Int(x as i64) } else { Element::Float(x) });
     let elem = match x.kind.as_str() {
-        "I64" => Elem::I64,
-        "I32" => Elem::I32,
-        "BOOL" => Elem::Bool,
-        _ => return Array::f32(&x.sizes, x.data.clone()),
+        "I64" => OnnxElem::I64,
+        "I32" => OnnxElem::I32,
+        "BOOL" => OnnxElem::Bool,
+        _ => return OnnxArray::f32(&x.sizes, x.data.clone()),
     };
-    Array::new(x.sizes.clone(), Data::from_numbers(elem, numbers))
+    OnnxArray::new(x.sizes.clone(), ArrayData::from_numbers(elem, numbers))
 }
 
 fn operators(nodes: &[OnnxNode], into: &mut BTreeSet<String>) {
@@ -137,7 +138,7 @@ fn measure(path: &Path) -> Result<Measured, String> {
     let mut all = BTreeSet::new();
     operators(&import.model.graph.nodes, &mut all);
     let operators = all;
-    let onnx::Origin { producer, opset, nodes, .. } = import.origin;
+    let onnx::OnnxOrigin { producer, opset, nodes, .. } = import.origin;
     Ok(Measured { name, producer, opset, nodes, difference, range, evaluation, cosine, operators })
 }
 
@@ -192,7 +193,7 @@ fn small_files_of_other_kinds_are_proved() {
         let rounded = import.rounds_activations;
         let tensor = snnc::convert::dense(import.graph.clone(), rounded, &mut |_, _, _| {});
         let tensor = tensor.unwrap_or_else(|e| panic!("{}: {e:?}", path.display()));
-        let proof = onnx::proof::prove(&import, &tensor, None).unwrap_or_else(|e| panic!("{}: {e:?}", path.display()));
+        let proof = proof::prove(&import, &tensor, None).unwrap_or_else(|e| panic!("{}: {e:?}", path.display()));
         let most = if rounded { 0.03 } else { 1e-5 };
         assert!(proof.difference <= most * proof.range && proof.range > 0.01, "{}: {proof:?}", path.display());
         assert_eq!(rounded, path.to_string_lossy().contains("rounds"), "{}", path.display());
@@ -205,16 +206,16 @@ fn a_wrong_import_is_refused() {
     let bytes = snnc_examples::gpt2::bytes(&snnc_examples::gpt2::Gpt2Config::TINY).unwrap();
     let mut import = onnx::import_model(onnx::read::read_bytes(&bytes).unwrap()).unwrap();
     let tensor = snnc::convert::dense(import.graph.clone(), false, &mut |_, _, _| {}).unwrap();
-    assert!(onnx::proof::prove(&import, &tensor, None).is_ok());
+    assert!(proof::prove(&import, &tensor, None).is_ok());
     let weights = &mut import.model.graph.initializers;
     let (name, array) = weights.iter().find(|(name, _)| name.contains("c_proj.weight")).unwrap();
     let (name, mut data) = (name.clone(), array.as_f32().unwrap().to_vec());
     data[7] += 1.0;
-    let changed = Array::f32(array.sizes(), data);
+    let changed = OnnxArray::f32(array.sizes(), data);
     weights.insert(name, std::sync::Arc::new(changed));
-    let complaint = onnx::proof::prove(&import, &tensor, None).unwrap_err()[0].to_string();
+    let complaint = proof::prove(&import, &tensor, None).unwrap_err()[0].to_string();
     assert!(complaint.contains("not the file's"), "{complaint}");
-    assert!(onnx::proof::prove(&import, &tensor, Some(10.0)).is_ok());
+    assert!(proof::prove(&import, &tensor, Some(10.0)).is_ok());
 }
 
 /// An unknown operator in the place of one that the network needs is named with its place.

@@ -7,10 +7,10 @@
 pub mod reference;
 
 use snnc::convert::{Recipe, Sample, convert};
-use snnc::onnx;
 use snnc_examples::gpt2::{self, Gpt2Config};
 use snnc_ir::events::{Events, is_neuron};
 use snnc_ir::{Graph, Op};
+use snnc_onnx as onnx;
 use snnc_passes::fit::{Levels, Wishes};
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
 use std::collections::BTreeMap;

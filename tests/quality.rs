@@ -8,12 +8,12 @@ use snnc::convert::{BUILT_IN_TEXT, Recipe, Sample, dense, spiking};
 use snnc::evaluate::{Cut, Evaluation, cut, evaluate};
 use snnc::ledger::{Cause, ledger};
 use snnc::lints::{Kind, coverage, lints};
-use snnc::onnx;
 use snnc::tokens::Tokens;
 use snnc::tune::{Goal, Tuner};
 use snnc_examples::gpt2::Gpt2Config;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::{Code, Graph};
+use snnc_onnx as onnx;
 use snnc_passes::Context;
 use snnc_passes::collapse::{collapse, depends_on_order};
 use snnc_passes::fit::{Fits, Levels, Wish, Wishes, fit};
@@ -207,6 +207,7 @@ fn the_front_trades_damage_for_cost() {
         cut: Cut { length: None, stride: None, windows: 2 },
         probe_tokens: 64,
         threads: 2,
+        progress: &snnc::progress::Silent,
         base: Wishes::default(),
     };
     let front = tuner.front(Goal::Timesteps).unwrap();

@@ -1,0 +1,624 @@
+//! The operators of a network, one by one: an ONNX node on values that depend on the token ids becomes nodes of the graph.
+
+use super::importer::Importer;
+use super::shapes::{fixed, ir_shape, reshaped_dims, unify};
+use super::value::{ImportError, ImportValue, LiveValue};
+use crate::evaluate::call::{NodeCall, axis, broadcast, count, sizes_of, volume};
+use crate::evaluate::shape_ops::{
+    SliceSpan, flat_sizes, reshape_sizes, slice_spans, split_sizes, squeeze_sizes, unsqueeze_sizes,
+};
+use crate::import::constants::Constant;
+use crate::read::OnnxNode;
+use crate::tensor::OnnxArray;
+use snnc_ir::op::{Perm, Scalar};
+use snnc_ir::types::{Dim, Elem, Shape};
+use snnc_ir::{Binary, Op, Type, Unary, Value};
+use std::sync::Arc;
+
+/// The version of ONNX in which Softmax lost its flattening to a matrix.
+pub(super) const SOFTMAX_ALONG_ONE_AXIS: i64 = 13;
+
+/// Operators that are supported or not by what they are given.
+pub(super) const BY_OPERANDS: [&str; 7] = ["Shape", "Size", "Expand", "Gather", "Concat", "Where", "IsNaN"];
+
+/// com.microsoft's default for QuickGelu.
+const QUICK_GELU_ALPHA: f32 = 1.702;
+
+/// ONNX's default for LayerNormalization.
+const LAYER_NORM_EPS: f32 = 1e-5;
+
+impl Importer<'_> {
+    pub(super) fn operator(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+    ) -> Result<Vec<ImportValue>, ImportError> {
+        let one = |live: Result<LiveValue, ImportError>| live.map(|live| vec![ImportValue::Live(live)]);
+        match &*node.operator() {
+            "Shape" => self.shape(node, inputs, |call, sizes| Ok(OnnxArray::vector(call.shape_of(sizes)))),
+            "Size" => self.shape(node, inputs, |_, sizes| Ok(OnnxArray::i64(&[], vec![volume(sizes)? as i64]))),
+            "Identity" | "Dropout" => one(self.input(node, inputs, 0)),
+            "Cast" => one(self.cast(node, inputs)),
+            "Reshape" => one(self.reshape(node, inputs, reshape_sizes)),
+            "Squeeze" => one(self.reshape(node, inputs, squeeze_sizes)),
+            "Unsqueeze" => one(self.reshape(node, inputs, unsqueeze_sizes)),
+            "Flatten" => one(self.reshape(node, inputs, flat_sizes)),
+            "Expand" => one(self.expand(node, inputs)),
+            "Transpose" => one(self.transpose(node, inputs)),
+            "Slice" => Ok(vec![self.slice(node, inputs)?]),
+            "Split" => self.split(node, inputs),
+            "Gather" => Ok(vec![self.pick(node, inputs)?]),
+            "Einsum" => one(self.einsum(node, inputs)),
+            "Concat" => one(self.concat(node, inputs)),
+            "Add" => one(self.binary(node, inputs, Binary::Add)),
+            "Sub" => one(self.binary(node, inputs, Binary::Sub)),
+            "Mul" => one(self.binary(node, inputs, Binary::Mul)),
+            "Div" => one(self.binary(node, inputs, Binary::Div)),
+            "Pow" => one(self.binary(node, inputs, Binary::Pow)),
+            "Min" => one(self.binary(node, inputs, Binary::Min)),
+            "Max" => one(self.binary(node, inputs, Binary::Max)),
+            "Neg" => one(self.unary(node, inputs, Unary::Neg)),
+            "Sqrt" => one(self.unary(node, inputs, Unary::Sqrt)),
+            "Exp" => one(self.unary(node, inputs, Unary::Exp)),
+            "Tanh" => one(self.unary(node, inputs, Unary::Tanh)),
+            "Erf" => one(self.unary(node, inputs, Unary::Erf)),
+            "Sigmoid" => one(self.unary(node, inputs, Unary::Sigmoid)),
+            "Relu" => one(self.unary(node, inputs, Unary::Relu)),
+            "Reciprocal" => one(self.unary(node, inputs, Unary::Reciprocal)),
+            "Sum" => one(self.binary(node, inputs, Binary::Add)),
+            "CastLike" => one(self.cast_like(node, inputs)),
+            "Gelu" => {
+                let x = self.input(node, inputs, 0)?;
+                one(self.gelu(node, &x, node.text("approximate").unwrap_or("none")))
+            }
+            "com.microsoft.Gelu" | "com.microsoft.BiasGelu" => {
+                let x = self.biased(node, inputs, 1)?;
+                one(self.gelu(node, &x, "none"))
+            }
+            "com.microsoft.FastGelu" => {
+                let x = self.biased(node, inputs, 1)?;
+                one(self.gelu(node, &x, "tanh"))
+            }
+            "com.microsoft.QuickGelu" => {
+                let x = self.input(node, inputs, 0)?;
+                one(self.swish(node, &x, node.float("alpha").unwrap_or(QUICK_GELU_ALPHA)))
+            }
+            "Swish" => {
+                let x = self.input(node, inputs, 0)?;
+                one(self.swish(node, &x, node.float("alpha").unwrap_or(1.0)))
+            }
+            "Attention" => one(self.attention(node, inputs)),
+            "com.microsoft.Attention" => one(self.packed_attention(node, inputs)),
+            "com.microsoft.MultiHeadAttention" => one(self.multi_head_attention(node, inputs)),
+            "com.microsoft.SkipLayerNormalization" => self.skip_layer_norm(node, inputs),
+            "com.microsoft.EmbedLayerNormalization" => self.embed_layer_norm(node, inputs),
+            "com.microsoft.FusedMatMul" => one(self.fused_matmul(node, inputs)),
+            "Where" => one(self.choose(node, inputs)),
+            "IsNaN" => self.is_nan(node, inputs),
+            "MatMul" => one(self.matmul(node, inputs)),
+            "Gemm" => one(self.gemm(node, inputs)),
+            "ReduceMean" => one(self.mean(node, inputs)),
+            "Softmax" => one(self.softmax(node, inputs)),
+            "LayerNormalization" => one(self.layer_norm(node, inputs)),
+            _ => Err(ImportError::Unsupported),
+        }
+    }
+
+    /// The `i`-th input as an operand.
+    pub(super) fn input(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+        i: usize,
+    ) -> Result<LiveValue, ImportError> {
+        let held = inputs.get(i).and_then(Option::as_ref).ok_or_else(|| format!("input {} is missing", i + 1))?;
+        self.operand(held, node)
+    }
+
+    pub(super) fn add(
+        &mut self,
+        node: &OnnxNode,
+        op: Op,
+        args: &[Value],
+        dims: Vec<Dim>,
+    ) -> Result<LiveValue, ImportError> {
+        let value = self.builder.add(op, args, node.label())?;
+        Ok(self.live(value, dims)?)
+    }
+
+    /// What is known of a shape.
+    fn shape(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+        f: impl Fn(&NodeCall, &[usize]) -> Result<OnnxArray, String>,
+    ) -> Result<Vec<ImportValue>, ImportError> {
+        let dims = match inputs.first().and_then(Option::as_ref) {
+            Some(ImportValue::Live(live)) => live.dims.clone(),
+            Some(ImportValue::Never(dims)) => dims.clone(),
+            _ => return Err(ImportError::Unsupported),
+        };
+        let arrays = self.at_each(node, inputs, |call, k| f(call, &self.sizes(&dims, k)).map(Arc::new))?;
+        Ok(vec![ImportValue::Constant(Constant::of(node.label(), arrays))])
+    }
+
+    /// Casts between kinds of floats, or kinds of integers, change nothing here.
+    fn cast(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
+        use crate::tensor::OnnxElem;
+        let x = self.input(node, inputs, 0)?;
+        let to = node.int("to").and_then(OnnxElem::of_onnx).ok_or("the type to cast to is not supported")?;
+        match (self.builder.ty(x.value).elem(), to) {
+            (Some(Elem::F32), OnnxElem::F32) | (Some(Elem::I32), OnnxElem::I64 | OnnxElem::I32) => Ok(x),
+            _ => Err(format!("a cast to {} of what depends on the token ids is not supported", to.name()).into()),
+        }
+    }
+
+    fn cast_like(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
+        let (x, like) = (self.input(node, inputs, 0)?, inputs.get(1).and_then(Option::as_ref));
+        let is_float = match like {
+            Some(ImportValue::Constant(constant)) => constant.at(0).as_f32().is_some(),
+            Some(ImportValue::Live(live)) => self.builder.ty(live.value).elem() == Some(Elem::F32),
+            _ => false,
+        };
+        if is_float == (self.builder.ty(x.value).elem() == Some(Elem::F32)) {
+            return Ok(x);
+        }
+        Err("a cast of what depends on the token ids is not supported".into())
+    }
+
+    fn reshape(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+        sizes: impl Fn(&NodeCall, &[usize]) -> Result<Vec<usize>, String>,
+    ) -> Result<LiveValue, ImportError> {
+        let x = self.input(node, inputs, 0)?;
+        let all = self.at_each(node, inputs, |call, k| sizes(call, &self.sizes(&x.dims, k)))?;
+        let dims = reshaped_dims(&x.dims, &all, &self.counts)?;
+        self.reshaped(node, x, dims)
+    }
+
+    pub(super) fn reshaped(&mut self, node: &OnnxNode, x: LiveValue, dims: Vec<Dim>) -> Result<LiveValue, ImportError> {
+        let shape = ir_shape(&dims)?;
+        if self.builder.ty(x.value).shape() == shape {
+            return Ok(LiveValue { value: x.value, dims });
+        }
+        self.add(node, Op::Reshape(shape), &[x.value], dims)
+    }
+
+    /// Only where it stretches nothing.
+    fn expand(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
+        let x = self.input(node, inputs, 0)?;
+        let all = self.at_each(node, inputs, |call, _| sizes_of(&call.ints(1)?))?;
+        let dims = self.broadcast(&x.dims, &unify(&all, &self.counts)?)?;
+        if ir_shape(&dims)? == ir_shape(&x.dims)? {
+            Ok(LiveValue { value: x.value, dims })
+        } else {
+            Err(ImportError::Unsupported)
+        }
+    }
+
+    /// Leading sizes of 1, which the IR does not have, are put aside before and back after.
+    fn transpose(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
+        let x = self.input(node, inputs, 0)?;
+        let perm = NodeCall { node, opset: self.model.opset(), inputs: &[] }.permutation(x.dims.len())?;
+        self.transposed(node, x, &perm)
+    }
+
+    pub(super) fn transposed(
+        &mut self,
+        node: &OnnxNode,
+        x: LiveValue,
+        perm: &[usize],
+    ) -> Result<LiveValue, ImportError> {
+        if perm.len() != x.dims.len() {
+            return Err(format!("a matrix is wanted, here are {} axes", x.dims.len()).into());
+        }
+        let is_one = |axis: &&usize| x.dims[**axis] == Dim::Fixed(1);
+        let all: Vec<usize> = (0..x.dims.len()).collect();
+        let aside: Vec<usize> = all.iter().take_while(is_one).chain(perm.iter().take_while(is_one)).copied().collect();
+        let dims: Vec<Dim> = perm.iter().map(|&axis| x.dims[axis]).collect();
+        let from: Vec<usize> = all.into_iter().filter(|axis| !aside.contains(axis)).collect();
+        let to: Vec<usize> = perm.iter().copied().filter(|axis| !aside.contains(axis)).collect();
+        let order: Vec<usize> = to.iter().filter_map(|axis| from.iter().position(|other| other == axis)).collect();
+        let order = Perm::new(&order).ok_or_else(|| format!("{} axes cannot be turned", order.len()))?;
+        let dense: Vec<Dim> = from.iter().map(|&axis| x.dims[axis]).collect();
+        let turned: Vec<Dim> = to.iter().map(|&axis| x.dims[axis]).collect();
+        let x = self.reshaped(node, x, dense)?;
+        let x = self.add(node, Op::Transpose(order), &[x.value], turned)?;
+        self.reshaped(node, x, dims)
+    }
+
+    fn slice(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<ImportValue, ImportError> {
+        let mut x = self.input(node, inputs, 0)?;
+        let spans = self.at_each(node, inputs, |call, k| slice_spans(call, &self.sizes(&x.dims, k)))?;
+        for axis in 0..x.dims.len() {
+            let along: Vec<SliceSpan> = spans.iter().map(|spans| spans[axis]).collect();
+            let whole = |k: usize| SliceSpan { start: 0, step: 1, len: x.dims[axis].size(self.counts[k], 0) };
+            if along.iter().enumerate().all(|(k, &span)| span == whole(k)) {
+                continue;
+            }
+            let span = along[0];
+            let is_last = |(k, span): (usize, &SliceSpan)| span.start + 1 == self.counts[k] && span.len == 1;
+            if x.dims[axis] == Dim::Tokens && along.iter().enumerate().all(is_last) {
+                return Ok(ImportValue::Last(x));
+            }
+            if x.dims[axis] == Dim::Tokens || along.iter().any(|&other| other != span) || span.step != 1 {
+                return Err(format!("it takes a part of axis {axis} that depends on the number of tokens").into());
+            }
+            x = self.part(node, &x, axis, span.start, span.len)?;
+        }
+        Ok(ImportValue::Live(x))
+    }
+
+    /// `len` elements of a fixed axis.
+    pub(super) fn part(
+        &mut self,
+        node: &OnnxNode,
+        x: &LiveValue,
+        axis: usize,
+        start: usize,
+        len: usize,
+    ) -> Result<LiveValue, ImportError> {
+        let lead = x.dims.len() - ir_shape(&x.dims)?.rank();
+        let inner = axis.checked_sub(lead).ok_or("it takes nothing")?;
+        let mut dims = x.dims.clone();
+        dims[axis] = fixed(len)?;
+        let (Ok(start), Ok(len)) = (u32::try_from(start), u32::try_from(len)) else {
+            return Err("it is too large".into());
+        };
+        let value = self.builder.add(Op::Slice { axis: inner as u8, start, len }, &[x.value], node.label())?;
+        self.dressed(node, value, dims)
+    }
+
+    /// `value` in the shape of `dims`, which may have one more or less leading 1.
+    fn dressed(&mut self, node: &OnnxNode, value: Value, dims: Vec<Dim>) -> Result<LiveValue, ImportError> {
+        let shape = ir_shape(&dims)?;
+        if self.builder.ty(value).shape() == shape {
+            return Ok(LiveValue { value, dims });
+        }
+        self.add(node, Op::Reshape(shape), &[value], dims)
+    }
+
+    fn split(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<Vec<ImportValue>, ImportError> {
+        let x = self.input(node, inputs, 0)?;
+        let axis = axis(node.int("axis").unwrap_or(0), x.dims.len())?;
+        let all = self.at_each(node, inputs, |call, k| split_sizes(call, x.dims[axis].size(self.counts[k], 0)))?;
+        if x.dims[axis] == Dim::Tokens || all.iter().any(|sizes| *sizes != all[0]) {
+            return Err("it splits the tokens".into());
+        }
+        Ok(self.parts(node, &x, axis, &all[0])?.into_iter().map(ImportValue::Live).collect())
+    }
+
+    /// All of a fixed axis, in parts of these sizes.
+    pub(super) fn parts(
+        &mut self,
+        node: &OnnxNode,
+        x: &LiveValue,
+        axis: usize,
+        sizes: &[usize],
+    ) -> Result<Vec<LiveValue>, ImportError> {
+        let starts = sizes.iter().scan(0, |start, &len| Some(std::mem::replace(start, *start + len)));
+        starts.zip(sizes).map(|(start, &len)| self.part(node, x, axis, start, len)).collect()
+    }
+
+    /// Gather with constant indices: one element of a fixed axis, or the last token.
+    fn pick(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<ImportValue, ImportError> {
+        let (Some(Some(ImportValue::Live(x))), Some(Some(ImportValue::Constant(indices)))) =
+            (inputs.first(), inputs.get(1))
+        else {
+            return Err(ImportError::Unsupported);
+        };
+        let along = axis(node.int("axis").unwrap_or(0), x.dims.len())?;
+        let Dim::Fixed(size) = x.dims[along] else {
+            let index = |k: usize| indices.at(k).number().map(|index| index.int());
+            let is_last = |k: usize| index(k).is_some_and(|i| i == -1 || i + 1 == self.counts[k] as i64);
+            if (0..self.counts.len()).all(is_last) {
+                return Ok(ImportValue::Last(x.clone()));
+            }
+            return Err("it picks among the tokens".into());
+        };
+        let index =
+            indices.single().filter(|array| array.len() == 1).and_then(|array| array.ints()).map(|ints| ints[0]);
+        let index = index.ok_or("it picks more than one element")?;
+        let start = axis(index, size as usize)?;
+        let rank = indices.at(0).rank();
+        let (before, after) = (&x.dims[..along], &x.dims[along + 1..]);
+        let dims = [before, &vec![Dim::Fixed(1); rank], after].concat();
+        let x = if size == 1 { x.clone() } else { self.part(node, &x.clone(), along, start, 1)? };
+        self.dressed(node, x.value, dims).map(ImportValue::Live)
+    }
+
+    /// Only where all but one part are empty: a past that there is not.
+    pub(super) fn concat(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
+        let is_empty = |constant: &Constant| (0..self.counts.len()).all(|k| constant.at(k).is_empty());
+        let full = |held: &&ImportValue| !matches!(held, ImportValue::Constant(constant) if is_empty(constant));
+        let parts: Vec<&ImportValue> = inputs.iter().flatten().filter(full).collect();
+        match parts.as_slice() {
+            [one] => self.operand(one, node),
+            _ => Err(ImportError::Unsupported),
+        }
+    }
+
+    /// NumPy's rule, at every number of tokens. In a file of one number of tokens, that number beside tokens is tokens.
+    pub(super) fn broadcast(&self, a: &[Dim], b: &[Dim]) -> Result<Vec<Dim>, String> {
+        for k in 0..self.counts.len() {
+            broadcast(&self.sizes(a, k), &self.sizes(b, k))?;
+        }
+        let rank = a.len().max(b.len());
+        let at = |dims: &[Dim], i: usize| (i + dims.len()).checked_sub(rank).map_or(Dim::Fixed(1), |i| dims[i]);
+        let dim = |i: usize| match (at(a, i), at(b, i)) {
+            (Dim::Fixed(1), dim) | (dim, Dim::Fixed(1)) => dim,
+            (Dim::Tokens, _) | (_, Dim::Tokens) => Dim::Tokens,
+            (dim, _) => dim,
+        };
+        Ok((0..rank).map(dim).collect())
+    }
+
+    fn binary(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+        kind: Binary,
+    ) -> Result<LiveValue, ImportError> {
+        let mut x = self.input(node, inputs, 0)?;
+        for i in 1..inputs.len() {
+            let y = self.input(node, inputs, i)?;
+            x = self.combined(node, kind, &x, &y)?;
+        }
+        Ok(x)
+    }
+
+    pub(super) fn combined(
+        &mut self,
+        node: &OnnxNode,
+        kind: Binary,
+        x: &LiveValue,
+        y: &LiveValue,
+    ) -> Result<LiveValue, ImportError> {
+        let dims = self.broadcast(&x.dims, &y.dims)?;
+        let (x, y) = (self.beside(node, x, y)?, self.beside(node, y, x)?);
+        self.add(node, Op::Binary(kind), &[x.value, y.value], dims)
+    }
+
+    /// In a file of one number of tokens, a constant with a row for each token is a table of positions.
+    fn beside(&mut self, node: &OnnxNode, x: &LiveValue, other: &LiveValue) -> Result<LiveValue, ImportError> {
+        let (&[n], [.., Dim::Fixed(rows), width]) = (self.counts.as_slice(), x.dims.as_slice()) else {
+            return Ok(x.clone());
+        };
+        let is_table = *rows as usize == n && self.builder.graph().constant(x.value).is_some();
+        if !is_table || !matches!(other.dims.as_slice(), [.., Dim::Tokens, last] if last == width) {
+            return Ok(x.clone());
+        }
+        let positions = self.builder.add(Op::Positions, &[], node.label())?;
+        let dims = [&x.dims[..x.dims.len() - 2], &[Dim::Tokens, *width]].concat();
+        self.add(node, Op::Embed, &[positions, x.value], dims)
+    }
+
+    fn unary(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+        kind: Unary,
+    ) -> Result<LiveValue, ImportError> {
+        let x = self.input(node, inputs, 0)?;
+        self.add(node, Op::Unary(kind), &[x.value], x.dims.clone())
+    }
+
+    pub(super) fn number(&mut self, number: f32) -> LiveValue {
+        LiveValue { value: self.scalar(number), dims: Vec::new() }
+    }
+
+    pub(super) fn times(&mut self, node: &OnnxNode, x: &LiveValue, factor: f32) -> Result<LiveValue, ImportError> {
+        if factor == 1.0 {
+            return Ok(x.clone());
+        }
+        let factor = self.number(factor);
+        self.combined(node, Binary::Mul, x, &factor)
+    }
+
+    pub(super) fn choose(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
+        let [Some(condition), Some(_), Some(_)] = inputs else { return Err("an input is missing".into()) };
+        let (dims, sure) = match condition {
+            ImportValue::Constant(constant) => (constant.dims(&self.counts)?, constant.uniform().map(|x| x != 0.0)),
+            ImportValue::Never(dims) => (dims.clone(), Some(false)),
+            _ => return Err(ImportError::Unsupported),
+        };
+        let (a, b) = (self.input(node, inputs, 1)?, self.input(node, inputs, 2)?);
+        let dims = self.broadcast(&self.broadcast(&dims, &a.dims)?, &b.dims)?;
+        let chosen = match sure {
+            Some(true) => a,
+            Some(false) => b,
+            None => {
+                let c = self.operand(condition, node)?;
+                return self.add(node, Op::Where, &[c.value, a.value, b.value], dims);
+            }
+        };
+        if ir_shape(&chosen.dims)? == ir_shape(&dims)? {
+            Ok(LiveValue { value: chosen.value, dims })
+        } else {
+            Err(ImportError::Unsupported)
+        }
+    }
+
+    /// A softmax of finite scores is never NaN, and every engine refuses scores that are not finite.
+    fn is_nan(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<Vec<ImportValue>, ImportError> {
+        let x = self.input(node, inputs, 0)?;
+        match self.builder.graph().node(x.value).op {
+            Op::Softmax => Ok(vec![ImportValue::Never(x.dims)]),
+            _ => Err(ImportError::Unsupported),
+        }
+    }
+
+    fn matmul(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
+        let (a, b) = (self.input(node, inputs, 0)?, self.input(node, inputs, 1)?);
+        self.product(node, &a, &b)
+    }
+
+    /// Products of two operands that share one axis and sum over it.
+    fn einsum(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
+        let equation: String = node.text("equation").unwrap_or("").chars().filter(|c| !c.is_whitespace()).collect();
+        let [a, b] = [self.input(node, inputs, 0)?, self.input(node, inputs, 1)?];
+        let (Some((left, out)), 2) = (equation.split_once("->"), inputs.len()) else {
+            return Err(format!("the equation {equation:?} is not supported").into());
+        };
+        let parts: Vec<Vec<char>> = left.split(',').map(|part| part.chars().collect()).collect();
+        let out: Vec<char> = out.chars().collect();
+        let [left, right] = parts.as_slice() else { return Err("two operands are wanted".into()) };
+        let both: Vec<char> = left.iter().copied().filter(|c| right.contains(c)).collect();
+        let (batch, summed): (Vec<char>, Vec<char>) = both.iter().partition(|c| out.contains(c));
+        let free = |labels: &[char]| labels.iter().copied().filter(|c| !both.contains(c)).collect::<Vec<char>>();
+        let (rows, columns) = (free(left), free(right));
+        let fits = left.len() == a.dims.len() && right.len() == b.dims.len() && out.len() == batch.len() + 2;
+        if !fits || summed.len() != 1 || rows.len() != 1 || columns.len() != 1 {
+            return Err(format!("the equation {equation:?} is not supported").into());
+        }
+        let order = |from: &[char], to: &[char]| -> Result<Vec<usize>, ImportError> {
+            let at = |c: &char| from.iter().position(|other| other == c);
+            to.iter().map(at).collect::<Option<_>>().ok_or_else(|| "a label is used by nothing".into())
+        };
+        let a = self.transposed(node, a, &order(left, &[&batch[..], &rows, &summed].concat())?)?;
+        let b = self.transposed(node, b, &order(right, &[&batch[..], &summed, &columns].concat())?)?;
+        let y = self.product(node, &a, &b)?;
+        self.transposed(node, y, &order(&[&batch[..], &rows, &columns].concat(), &out)?)
+    }
+
+    /// A product, and a bias where there is one.
+    pub(super) fn product_plus(
+        &mut self,
+        node: &OnnxNode,
+        x: &LiveValue,
+        w: &LiveValue,
+        bias: Option<&ImportValue>,
+    ) -> Result<LiveValue, ImportError> {
+        let y = self.product(node, x, w)?;
+        let Some(bias) = bias else { return Ok(y) };
+        let bias = self.operand(bias, node)?;
+        self.combined(node, Binary::Add, &y, &bias)
+    }
+
+    pub(super) fn product(&mut self, node: &OnnxNode, a: &LiveValue, b: &LiveValue) -> Result<LiveValue, ImportError> {
+        let ([lead_a @ .., n, _], [lead_b @ .., _, m]) = (a.dims.as_slice(), b.dims.as_slice()) else {
+            return Err("matrices are wanted".into());
+        };
+        let mut dims = self.broadcast(lead_a, lead_b)?;
+        dims.extend([*n, *m]);
+        self.add(node, Op::MatMul, &[a.value, b.value], dims)
+    }
+
+    /// com.microsoft.FusedMatMul: alpha * A B, either of them turned.
+    fn fused_matmul(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
+        if ["transBatchA", "transBatchB"].iter().any(|name| node.int(name).unwrap_or(0) != 0) {
+            return Err("batches that are turned are not supported".into());
+        }
+        let mut operands = Vec::new();
+        for (i, turn) in ["transA", "transB"].into_iter().enumerate() {
+            let x = self.input(node, inputs, i)?;
+            let rank = x.dims.len();
+            let turned = node.int(turn).unwrap_or(0) != 0 && rank >= 2;
+            let perm: Vec<usize> = (0..rank.saturating_sub(2)).chain([rank - 1, rank.saturating_sub(2)]).collect();
+            operands.push(if turned { self.transposed(node, x, &perm)? } else { x });
+        }
+        let product = self.product(node, &operands[0], &operands[1])?;
+        self.times(node, &product, node.float("alpha").unwrap_or(1.0))
+    }
+
+    /// alpha * A B + beta * C.
+    fn gemm(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
+        let mut operands = Vec::new();
+        for (i, turn) in ["transA", "transB"].into_iter().enumerate() {
+            let x = self.input(node, inputs, i)?;
+            let turned = node.int(turn).unwrap_or(0) != 0;
+            operands.push(if turned { self.transposed(node, x, &[1, 0])? } else { x });
+        }
+        let product = self.product(node, &operands[0], &operands[1])?;
+        let product = self.times(node, &product, node.float("alpha").unwrap_or(1.0))?;
+        if inputs.get(2).and_then(Option::as_ref).is_none() {
+            return Ok(product);
+        }
+        let bias = self.input(node, inputs, 2)?;
+        let bias = self.times(node, &bias, node.float("beta").unwrap_or(1.0))?;
+        self.combined(node, Binary::Add, &product, &bias)
+    }
+
+    fn mean(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
+        let x = self.input(node, inputs, 0)?;
+        let rank = x.dims.len();
+        let axes = self.at_each(node, inputs, |call, _| call.reduced_axes(rank))?;
+        if rank == 0 || axes.iter().any(|axes| *axes != [rank - 1]) {
+            return Err("only a mean over the innermost axis is supported".into());
+        }
+        let mut dims = x.dims.clone();
+        dims[rank - 1] = Dim::Fixed(1);
+        let mean = self.add(node, Op::Mean, &[x.value], dims.clone())?;
+        if node.int("keepdims").unwrap_or(1) != 0 {
+            return Ok(mean);
+        }
+        dims.pop();
+        self.reshaped(node, mean, dims)
+    }
+
+    fn softmax(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
+        let x = self.input(node, inputs, 0)?;
+        self.softmax_of(node, &x, if self.model.opset() < SOFTMAX_ALONG_ONE_AXIS { 1 } else { -1 })
+    }
+
+    pub(super) fn softmax_of(
+        &mut self,
+        node: &OnnxNode,
+        x: &LiveValue,
+        default: i64,
+    ) -> Result<LiveValue, ImportError> {
+        let axis = axis(node.int("axis").unwrap_or(default), x.dims.len())?;
+        if axis + 1 != x.dims.len() {
+            return Err("only a softmax over the innermost axis is supported".into());
+        }
+        self.add(node, Op::Softmax, &[x.value], x.dims.clone())
+    }
+
+    fn layer_norm(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
+        let x = self.input(node, inputs, 0)?;
+        let axis = axis(node.int("axis").unwrap_or(-1), x.dims.len())?;
+        if axis + 1 != x.dims.len() {
+            return Err("only a LayerNormalization of the innermost axis is supported".into());
+        }
+        let Dim::Fixed(width) = x.dims[axis] else { return Err("the innermost axis should have a fixed size".into()) };
+        let gain = self.channels(node, inputs, 1, width, 1.0)?;
+        let bias = self.channels(node, inputs, 2, width, 0.0)?;
+        let eps = Scalar::new(node.float("epsilon").unwrap_or(LAYER_NORM_EPS));
+        self.add(node, Op::LayerNorm { eps }, &[x.value, gain, bias], x.dims.clone())
+    }
+
+    /// A vector of `width` numbers; `default` where it is left out. One number alone is spread out.
+    pub(super) fn channels(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+        i: usize,
+        width: u32,
+        default: f32,
+    ) -> Result<Value, ImportError> {
+        let held = inputs.get(i).and_then(Option::as_ref);
+        let number = match held {
+            None => Some(default),
+            Some(ImportValue::Constant(constant)) => constant.uniform(),
+            Some(_) => None,
+        };
+        if let Some(number) = number {
+            let array = OnnxArray::f32(&[width as usize], vec![number; count(&[width as usize])?]);
+            let name = held.map_or(format!("{}.{i}", node.label()), |_| node.inputs[i].clone());
+            return Ok(self.weight(&name, &Arc::new(array))?);
+        }
+        let x = self.input(node, inputs, i)?;
+        match self.builder.ty(x.value) {
+            ty @ Type::Still { .. } if ty.shape() == Shape::fixed(&[width as usize]) => Ok(x.value),
+            other => Err(format!("input {} should be f32[{width}], it is {other}", i + 1).into()),
+        }
+    }
+}
+
+impl NodeCall<'_> {
+    fn shape_of(&self, sizes: &[usize]) -> Vec<i64> {
+        crate::evaluate::shape_ops::shape_span(self, sizes).iter().map(|&n| n as i64).collect()
+    }
+}

@@ -1,0 +1,143 @@
+//! Proof-carrying import: the network that was imported against the file that it came from.
+//!
+//! The file's own nodes are evaluated one by one (`evaluate::graph`), on fresh rows of random tokens, and so is the network
+//! (by the IR's oracle). The two share the weights, what a file's inputs are bound to, and the evaluation of what does not
+//! depend on the tokens; what import or recognition gets wrong of the rest shows as a difference of logits.
+
+use crate::describe::token_table;
+use crate::{Complaints, convert};
+use serde_json::{Value as Json, json};
+use snnc_ir::eval::{Evaluator, Memory};
+use snnc_ir::{Diagnostic, Graph};
+use snnc_onnx::Import;
+use snnc_onnx::evaluate::graph;
+use snnc_onnx::import::{inputs, output_of};
+use snnc_runtime::sample::SplitMix64;
+use std::collections::HashMap;
+
+/// Tokens of the rows that are compared, where the file takes any number and its context allows it.
+const ROWS: [usize; 2] = [11, 16];
+
+/// Seed of the rows' tokens.
+const SEED: u64 = 0x9e37_0001;
+
+/// What two orders of adding the same f32s may differ by, as a share of the logits' range.
+pub const ROUNDING: f32 = 1e-3;
+
+/// What dropping the rounding of activations to eight bits may change, as a share of the logits' range.
+pub const ROUNDED_ACTIVATIONS: f32 = 0.1;
+
+/// What was compared and how far apart it was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proof {
+    /// Largest difference of a logit, and the range of the file's logits.
+    pub difference: f32,
+    pub range: f32,
+    /// Tokens that were run.
+    pub tokens: usize,
+    /// The largest difference allowed, as a share of the range.
+    pub tolerance: f32,
+    /// Whether the file rounds activations to codes, which the network does not.
+    pub rounds_activations: bool,
+}
+
+impl Proof {
+    pub fn holds(&self) -> bool {
+        // A difference that is no number is none that is allowed.
+        self.difference <= self.tolerance * self.range
+    }
+
+    pub fn json(&self) -> Json {
+        json!({
+            "difference": self.difference, "range": self.range, "tokens": self.tokens, "tolerance": self.tolerance,
+            "rounds_activations": self.rounds_activations,
+        })
+    }
+
+    /// One line for a person.
+    pub fn line(&self) -> String {
+        let why = if self.rounds_activations { "; the file rounds activations, the network does not" } else { "" };
+        format!(
+            "the network's logits differ from the file's by at most {:.1e} of their range {:.1} ({} random tokens{why})",
+            self.difference, self.range, self.tokens
+        )
+    }
+}
+
+/// Compares `tensor`, the network at stage Tensor, with the file of `import`. `tolerance` is a share of the logits' range.
+///
+/// # Errors
+/// The file cannot be evaluated, or the difference is above the tolerance.
+pub fn prove(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Proof, Complaints> {
+    let proof = compare(import, tensor, tolerance).map_err(|e| vec![e.note("found while the import was checked")])?;
+    if proof.holds() {
+        return Ok(proof);
+    }
+    let message = format!(
+        "the imported network is not the file's: its logits differ by {:.2e}, of a range of {:.2}; {:.2e} is allowed",
+        proof.difference,
+        proof.range,
+        proof.tolerance * proof.range
+    );
+    let why = if proof.rounds_activations {
+        "the file rounds activations to codes and the network does not: if that alone changes its logits so much, it was quantised badly"
+    } else {
+        "please report the file"
+    };
+    Err(vec![Diagnostic::new("", message).note(why).note("--import-tolerance SHARE allows another share of the range")])
+}
+
+fn compare(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Proof, Diagnostic> {
+    let ports = &import.model.graph.inputs;
+    let ids = inputs::ids(ports).ok_or_else(|| Diagnostic::new("", "the file has no input for token ids"))?;
+    let vocabulary = convert::vocabulary(tensor).map_err(|mut e| e.remove(0))?;
+    let context = tensor.context as usize;
+    let lengths = match inputs::fixed_tokens(ports) {
+        Some(n) => vec![n],
+        None => ROWS.iter().map(|&n| n.min(context)).collect(),
+    };
+    let output = output_of(&import.model).ok_or_else(|| Diagnostic::new("", "the graph has no output"))?;
+    let evaluator = Evaluator::<f32>::new(tensor);
+    let mut random = SplitMix64(SEED);
+    let (mut difference, mut low, mut high) = (0f32, f32::INFINITY, f32::NEG_INFINITY);
+    for &n in &lengths {
+        let tokens: Vec<u32> = (0..n).map(|_| (random.bits() % vocabulary.max(1) as u64) as u32).collect();
+        let mut given = HashMap::new();
+        for port in ports {
+            let array = if port.name == ids.name { inputs::tokens(port, &tokens) } else { inputs::fresh(port, n) };
+            let array = array.map_err(|message| Diagnostic::new(format!("input {}", port.name), message));
+            given.insert(port.name.clone(), array?);
+        }
+        let outputs = graph::run(&import.model, given, &[output.name.as_str()])?;
+        let theirs = outputs[0].as_f32().ok_or_else(|| Diagnostic::new(&output.name, "the output should be floats"))?;
+        let done = evaluator.run(&tokens, &mut Memory::new(tensor))?;
+        let ours = evaluator.get(&done, tensor.outputs[0].1).reals();
+        let width = ours.len() / n;
+        let theirs = match outputs[0].sizes().last() {
+            Some(&own) if own != width => headed(tensor, theirs, own),
+            _ => theirs.to_vec(),
+        };
+        // A file that gives the last token's logits alone is compared there.
+        let ours = ours.get(ours.len().saturating_sub(theirs.len())..).unwrap_or(ours);
+        if ours.len() != theirs.len() {
+            let message = format!("the file gives {} logits for {n} tokens, the network {}", theirs.len(), ours.len());
+            return Err(Diagnostic::new(&output.name, message));
+        }
+        for (a, b) in ours.iter().zip(&theirs) {
+            let far = (a - b).abs();
+            difference = if far.is_nan() { f32::INFINITY } else { difference.max(far) };
+            (low, high) = (low.min(*b), high.max(*b));
+        }
+    }
+    let rounds_activations = import.rounds_activations;
+    let tolerance = tolerance.unwrap_or(if rounds_activations { ROUNDED_ACTIVATIONS } else { ROUNDING });
+    Ok(Proof { difference, range: high - low, tokens: lengths.iter().sum(), tolerance, rounds_activations })
+}
+
+/// The token table's logits of a file that ends at the hidden state.
+fn headed(tensor: &Graph, hidden: &[f32], width: usize) -> Vec<f32> {
+    let table = token_table(tensor).and_then(|table| tensor.constant(table));
+    let Some(table) = table.and_then(|table| table.tensor.as_f32()) else { return Vec::new() };
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    hidden.chunks_exact(width).flat_map(|row| table.chunks_exact(width).map(move |token| dot(row, token))).collect()
+}
