@@ -114,7 +114,7 @@ fn of_seeded_tokens(program: &Arc<Program>) -> Result<Vec<Products>, Complaints>
 
 #[cfg(test)]
 mod tests {
-    use crate::*;
+    use super::*;
 
     #[test]
     fn forms_and_files() {

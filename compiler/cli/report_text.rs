@@ -443,7 +443,7 @@ fn missing(report: &Report, text: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use crate::*;
+    use super::*;
 
     #[test]
     fn a_small_histogram_keeps_zero_apart() {
@@ -454,7 +454,7 @@ mod tests {
         assert_eq!((bars.len(), bars[10], bars[20]), (COLUMNS, '█', '▁'));
         assert_eq!(bars.iter().filter(|&&c| c == ' ').count(), COLUMNS - 2);
         for few in [1, 3, 5] {
-            assert_eq!(crate::bars(&vec![1; few]).chars().count(), COLUMNS);
+            assert_eq!(super::bars(&vec![1; few]).chars().count(), COLUMNS);
         }
     }
 

@@ -332,7 +332,7 @@ pub fn flags(wishes: &Wishes) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::*;
+    use super::*;
 
     /// What a line asks for, as flags.
     fn asked(line: &str) -> Result<String, String> {
