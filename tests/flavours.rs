@@ -10,7 +10,7 @@ use snnc::onnx::tensor::{Array, Data, Elem, Number};
 use snnc_ir::eval::{Evaluator, Memory};
 use snnc_ir::{Graph, Op};
 use snnc_passes::collapse::collapse;
-use snnc_passes::fit::Wishes;
+use snnc_passes::options::QuantOptions;
 use snnc_runtime::Engine;
 use snnc_tests::reference::{Reference, safetensors};
 use snnc_tests::{centred_cosine, ids, options, run, shared};
@@ -129,7 +129,7 @@ fn measure(path: &Path) -> Result<Measured, String> {
     let evaluation = largest_difference(evaluated[0].as_f32().unwrap(), &logits.data);
     let sample = ids(20.min(tensor.context as usize), convert::vocabulary(&tensor).map_err(say)?);
     let simple = convert::dense(import.graph, rounded, &mut |_, _, _| {}).map_err(say)?;
-    let recipe = Recipe { wishes: Wishes::default(), calibration_tokens: 2048, threads: 2 };
+    let recipe = Recipe { wishes: QuantOptions::default(), calibration_tokens: 2048, threads: 2 };
     let converted = convert::spiking(simple, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).map_err(say)?;
     let program = collapse(&converted.graph).unwrap();
     let dense = run(&tensor, options(Engine::Jit), &[&sample]).logits();

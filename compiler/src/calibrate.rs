@@ -3,7 +3,7 @@
 use crate::Complaints;
 use crate::progress;
 use snnc_ir::{Builder, Diagnostic, Graph, Value};
-use snnc_passes::fit::{Observations, Observed};
+use snnc_passes::observed::{Observations, Observed};
 use snnc_passes::sites::sites;
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
 use std::sync::Arc;

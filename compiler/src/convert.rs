@@ -6,7 +6,8 @@ use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
 use crate::tokens::Tokens;
 use snnc_ir::{Diagnostic, Graph, Value};
-use snnc_passes::fit::{Fit, Wishes, fit};
+use snnc_passes::fit::{QuantParams, fit};
+use snnc_passes::options::QuantOptions;
 use snnc_passes::{Context, Pass, front_and_back, run};
 use snnc_runtime::sample::SplitMix64;
 
@@ -30,7 +31,7 @@ pub const CALIBRATION_WINDOW: usize = 256;
 /// What a user chooses about a conversion.
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    pub wishes: Wishes,
+    pub wishes: QuantOptions,
     pub calibration_tokens: usize,
     pub threads: usize,
 }
@@ -101,8 +102,8 @@ pub fn spiking(
     recipe.wishes.check(&tensor).map_err(|e| vec![e])?;
     let (windows, source) = sample_windows(&tensor, sample, recipe.calibration_tokens)?;
     let seen = calibrate::calibrate(&tensor, &windows, recipe.threads)?;
-    let fits = fit(&tensor, &seen, &recipe.wishes).map_err(|e| vec![e])?;
-    let fired = |(site, fit): (&Value, &Option<Fit>)| {
+    let quant_plan = fit(&tensor, &seen, &recipe.wishes).map_err(|e| vec![e])?;
+    let fired = |(site, fit): (&Value, &Option<QuantParams>)| {
         let (Some(fit), seen) = (fit, &seen[site]) else { return Fired::default() };
         Fired { saturated: fit.saturated(seen), spikes: fit.spikes(seen), active: fit.active(seen) }
     };
@@ -111,14 +112,14 @@ pub fn spiking(
         windows: windows.len(),
         tokens: windows.iter().map(Vec::len).sum(),
         seen: ids_of(&windows, vocabulary(&tensor)?),
-        fired: fits.sites.iter().map(fired).collect(),
+        fired: quant_plan.sites.iter().map(fired).collect(),
         membrane: recipe.wishes.membrane,
-        fits: fits.clone(),
+        quant_plan: quant_plan.clone(),
     };
     drop(seen);
     let section = calibration.json(&tensor);
-    let Wishes { membrane, own_embedding, .. } = recipe.wishes;
-    let graph = run(back, tensor, &Context { fits, membrane, own_embedding, ..Context::default() }, watch)?;
+    let QuantOptions { membrane, own_embedding, .. } = recipe.wishes;
+    let graph = run(back, tensor, &Context { quant_plan, membrane, own_embedding, ..Context::default() }, watch)?;
     // Files hold weights as kernels walk them.
     Ok(Converted { graph: graph.in_panels(), calibration, section })
 }

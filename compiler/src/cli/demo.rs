@@ -9,7 +9,8 @@ use crate::{Complaints, energy, files};
 use clap::Args;
 use snnc_ir::Diagnostic;
 use snnc_ir::container::{self, File};
-use snnc_passes::fit::{Levels, Wishes};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::QuantOptions;
 use snnc_runtime::SampleOptions;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -41,8 +42,11 @@ impl Demo {
         let tokens = loaded.tokens(&path)?;
         let sample = Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens: &tokens };
         let levels = Levels::default();
-        let recipe =
-            Recipe { wishes: Wishes::uniform(levels), calibration_tokens: CALIBRATION_TOKENS, threads: threads(None) };
+        let recipe = Recipe {
+            wishes: QuantOptions::uniform(levels),
+            calibration_tokens: CALIBRATION_TOKENS,
+            threads: threads(None),
+        };
         let converted =
             convert::convert(loaded.input.graph.clone(), loaded.input.rounded, &sample, &recipe, &mut |_, _, _| {})?;
         note(&format!(

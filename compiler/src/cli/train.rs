@@ -8,7 +8,7 @@ use crate::evaluate::{Cut, evaluate};
 use crate::hybrid::Search;
 use crate::recall::{self, recall};
 use crate::tokens::Tokens;
-use crate::train::adamw::Rates;
+use crate::train::adamw::Schedule;
 use crate::train::checkpoint::{self, State};
 use crate::train::{Options, Trainer};
 use crate::{Complaints, files, progress};
@@ -17,9 +17,9 @@ use serde_json::{Value as Json, json};
 use snnc_ir::container::{self, File};
 use snnc_ir::training::Surrogate;
 use snnc_ir::{Diagnostic, Graph, Stage, text};
+use snnc_passes::apply_parameters::apply_parameters;
 use snnc_passes::collapse;
-use snnc_passes::relax::{Loss, Recipe, Train as Parameters};
-use snnc_passes::trained::trained;
+use snnc_passes::relax::{Loss, Recipe, Trainable as Parameters};
 use snnc_runtime::Program;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -308,7 +308,7 @@ impl Train {
             ));
             return Ok(None);
         }
-        let graph = trained(&file.graph, &trainer.constants().map_err(one)?)?;
+        let graph = apply_parameters(&file.graph, &trainer.constants().map_err(one)?)?;
         snnc_ir::verify::verify(&graph)?;
         note(&format!("best after step {}", trainer.best_step));
         let training = json!({
@@ -339,7 +339,7 @@ impl Train {
         };
         Options {
             recipe: Recipe { train: self.train, loss, surrogate: self.surrogate },
-            rates: Rates {
+            rates: Schedule {
                 rate: self.rate(),
                 weight_decay: self.weight_decay,
                 clip: self.clip,

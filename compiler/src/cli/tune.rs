@@ -9,7 +9,8 @@ use crate::{Complaints, calibrate, convert, files, ledger};
 use clap::Args;
 use serde_json::json;
 use snnc_ir::Diagnostic;
-use snnc_passes::fit::{Levels, Wishes};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::QuantOptions;
 use snnc_runtime::{Options, Program};
 use std::fmt;
 use std::path::PathBuf;
@@ -107,7 +108,7 @@ impl Tune {
             cut: Cut { length: None, stride: None, windows: self.windows as usize },
             probe_tokens: self.probe_tokens.map_or_else(|| ledger::tokens(&tensor), |n| n as usize),
             threads: threads(self.threads),
-            base: Wishes { centre: self.goal().centre(), ..Wishes::uniform(Levels::default()) },
+            base: QuantOptions { zero_point: self.goal().zero_point(), ..QuantOptions::uniform(Levels::default()) },
         };
         let options = Options { count: false, ..Options::default() };
         let dense = Program::new(Arc::new(tensor.clone()), &options).map(Arc::new).map_err(one)?;
