@@ -8,9 +8,9 @@
 #![allow(clippy::print_stdout)]
 
 use snnc::convert::{Recipe, Sample, calibration_tokens, dense, spiking};
-use snnc::onnx;
 use snnc_examples::gpt2::{self, Gpt2Config};
 use snnc_ir::{Builder, Graph};
+use snnc_onnx as onnx;
 use snnc_passes::collapse::collapse;
 use snnc_passes::levels::Levels;
 use snnc_passes::options::{Override, QuantOptions, Thresholds};

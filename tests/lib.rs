@@ -7,10 +7,10 @@
 pub mod reference;
 
 use snnc::convert::{Recipe, Sample, convert};
-use snnc::onnx;
 use snnc_examples::gpt2::{self, Gpt2Config};
 use snnc_ir::events::{Events, is_neuron};
 use snnc_ir::{Graph, Op};
+use snnc_onnx as onnx;
 use snnc_passes::levels::Levels;
 use snnc_passes::options::QuantOptions;
 use snnc_runtime::{Engine, Options, Program, Rows, Session};

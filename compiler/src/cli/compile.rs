@@ -8,7 +8,7 @@ use crate::describe::Network;
 use crate::energy::table::percent;
 use crate::energy::{self, Block, Phase, PriceList, Setting, measure};
 use crate::files::{self, Model};
-use crate::onnx::{self, proof};
+use crate::proof;
 use crate::tokens::Tokens;
 use clap::Args;
 use serde_json::{Value as Json, json};
@@ -93,7 +93,7 @@ impl Compile {
             // A graph that was refused is worth seeing, so dumps come before the error.
             Err(complaints) => {
                 print(&dumps)?;
-                return Err(files::at(&self.model, onnx::explained(&import.model, complaints)));
+                return Err(files::at(&self.model, snnc_onnx::explained(&import.model, complaints)));
             }
         };
         let network = Network::of(&tensor).map_err(|e| files::at(&self.model, vec![e]))?;

@@ -7,9 +7,9 @@
 use super::known::Known;
 use super::operators::Translated;
 use super::{Held, Importer, Live, Trouble};
-use crate::onnx::evaluate::{Call, broadcast};
-use crate::onnx::read::{Attribute, OnnxNode};
-use crate::onnx::tensor::{Array, Elem};
+use crate::evaluate::{Call, broadcast};
+use crate::read::{Attribute, OnnxNode};
+use crate::tensor::{Array, Elem};
 use snnc_ir::Binary;
 use std::sync::Arc;
 
@@ -314,7 +314,7 @@ impl Importer<'_> {
         let zero = match at(inputs, 3) {
             Some(Held::Known(zero)) => zero.at(0).clone(),
             Some(_) => return Err(Trouble::Unsupported),
-            None => Array::new(Vec::new(), crate::onnx::tensor::Data::I8(vec![0])),
+            None => Array::new(Vec::new(), crate::tensor::Data::I8(vec![0])),
         };
         let centred = columns(array, &zero, |w, z| w - z)?;
         let weights = Known::constant(weights.name(), Arc::new(centred));

@@ -4,14 +4,14 @@
 //! (by the IR's oracle). The two share the weights, what a file's inputs are bound to, and the evaluation of what does not
 //! depend on the tokens; what import or recognition gets wrong of the rest shows as a difference of logits.
 
-use super::Import;
-use super::evaluate::graph;
-use super::import::inputs;
 use crate::describe::token_table;
 use crate::{Complaints, convert};
 use serde_json::{Value as Json, json};
 use snnc_ir::eval::{Evaluator, Memory};
 use snnc_ir::{Diagnostic, Graph};
+use snnc_onnx::Import;
+use snnc_onnx::evaluate::graph;
+use snnc_onnx::import::{inputs, output_of};
 use snnc_runtime::sample::SplitMix64;
 use std::collections::HashMap;
 
@@ -96,8 +96,7 @@ fn compare(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Pr
         Some(n) => vec![n],
         None => ROWS.iter().map(|&n| n.min(context)).collect(),
     };
-    let output =
-        super::import::output_of(&import.model).ok_or_else(|| Diagnostic::new("", "the graph has no output"))?;
+    let output = output_of(&import.model).ok_or_else(|| Diagnostic::new("", "the graph has no output"))?;
     let evaluator = Evaluator::<f32>::new(tensor);
     let mut random = SplitMix64(SEED);
     let (mut difference, mut low, mut high) = (0f32, f32::INFINITY, f32::NEG_INFINITY);

@@ -4,7 +4,7 @@
 use super::operators::Translated;
 use super::shapes::fixed;
 use super::{Held, Importer, Live, Trouble};
-use crate::onnx::read::OnnxNode;
+use crate::read::OnnxNode;
 use snnc_ir::op::Scalar;
 use snnc_ir::types::Dim;
 use snnc_ir::{Binary, Op, Unary};

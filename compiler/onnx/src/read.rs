@@ -558,7 +558,7 @@ fn floats_of(bytes: &[u8]) -> impl Iterator<Item = f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::onnx::tensor::Data;
+    use crate::tensor::Data;
 
     /// Protobuf by hand: a field of bytes.
     fn field(number: u8, bytes: &[u8]) -> Vec<u8> {

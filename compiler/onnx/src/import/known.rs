@@ -4,7 +4,7 @@
 //! longest sequence there can be: a window that would cut off the far past cannot hide.
 
 use super::shapes::{fixed, unify};
-use crate::onnx::tensor::{Array, Data};
+use crate::tensor::{Array, Data};
 use snnc_ir::op::Scalar;
 use snnc_ir::types::Dim;
 use snnc_ir::{Op, tensor};

@@ -2,13 +2,13 @@
 
 use super::shapes::{fixed, ir_shape, reshaped_dims, unify};
 use super::{Held, Importer, Live, Trouble};
-use crate::onnx::evaluate::{
+use crate::evaluate::{
     Call, Span, axis, broadcast, count, flat_sizes, reshape_sizes, sizes_of, slice_spans, split_sizes, squeeze_sizes,
     unsqueeze_sizes, volume,
 };
-use crate::onnx::import::known::Known;
-use crate::onnx::read::OnnxNode;
-use crate::onnx::tensor::Array;
+use crate::import::known::Known;
+use crate::read::OnnxNode;
+use crate::tensor::Array;
 use snnc_ir::op::{Perm, Scalar};
 use snnc_ir::types::{Dim, Elem, Shape};
 use snnc_ir::{Binary, Op, Type, Unary, Value};
@@ -130,7 +130,7 @@ impl Importer<'_> {
 
     /// Casts between kinds of floats, or kinds of integers, change nothing here.
     fn cast(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
-        use crate::onnx::tensor::Elem as OnnxElem;
+        use crate::tensor::Elem as OnnxElem;
         let x = self.input(node, inputs, 0)?;
         let to = node.int("to").and_then(OnnxElem::of_onnx).ok_or("the type to cast to is not supported")?;
         match (self.builder.ty(x.value).elem(), to) {
@@ -564,6 +564,6 @@ impl Importer<'_> {
 
 impl Call<'_> {
     fn shape_of(&self, sizes: &[usize]) -> Vec<i64> {
-        crate::onnx::evaluate::shape_span(self, sizes).iter().map(|&n| n as i64).collect()
+        crate::evaluate::shape_span(self, sizes).iter().map(|&n| n as i64).collect()
     }
 }
