@@ -211,6 +211,7 @@ fn the_front_trades_damage_for_cost() {
         cut: Cut { length: None, stride: None, windows: 2 },
         probe_tokens: 64,
         threads: 2,
+        progress: &snnc::progress::Silent,
         base: QuantOptions::default(),
     };
     let front = tuner.front(Goal::Timesteps).unwrap();

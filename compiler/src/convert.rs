@@ -4,6 +4,7 @@ use crate::Complaints;
 use crate::calibrate::{self, Windows};
 use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
+use crate::progress::{Progress, Silent, Workers};
 use crate::tokens::Tokens;
 use snnc_ir::{Diagnostic, Graph, Value};
 use snnc_passes::fit::{QuantParams, fit};
@@ -71,8 +72,23 @@ pub fn convert(
     recipe: &Recipe,
     watch: &mut Watch<'_>,
 ) -> Result<Converted, Complaints> {
+    convert_watched(imported, rounded, sample, recipe, &Silent, watch)
+}
+
+/// The same, with somebody who is told how far it is and may stop it.
+///
+/// # Errors
+/// As of `convert`; a request to stop.
+pub fn convert_watched(
+    imported: Graph,
+    rounded: bool,
+    sample: &Sample<'_>,
+    recipe: &Recipe,
+    progress: &dyn Progress,
+    watch: &mut Watch<'_>,
+) -> Result<Converted, Complaints> {
     let tensor = dense(imported, rounded, watch)?;
-    spiking(tensor, sample, recipe, watch)
+    spiking_watched(tensor, sample, recipe, progress, watch)
 }
 
 /// The network of an imported graph in its own words, to be looked at or run; `rounded`: the file's numbers are codes of
@@ -98,10 +114,24 @@ pub fn spiking(
     recipe: &Recipe,
     watch: &mut Watch<'_>,
 ) -> Result<Converted, Complaints> {
+    spiking_watched(tensor, sample, recipe, &Silent, watch)
+}
+
+/// The same, with somebody who is told how far it is and may stop it.
+///
+/// # Errors
+/// As of `spiking`; a request to stop.
+pub fn spiking_watched(
+    tensor: Graph,
+    sample: &Sample<'_>,
+    recipe: &Recipe,
+    progress: &dyn Progress,
+    watch: &mut Watch<'_>,
+) -> Result<Converted, Complaints> {
     let (_, back) = front_and_back();
     recipe.wishes.check(&tensor).map_err(|e| vec![e])?;
     let (windows, source) = sample_windows(&tensor, sample, recipe.calibration_tokens)?;
-    let seen = calibrate::calibrate(&tensor, &windows, recipe.threads)?;
+    let seen = calibrate::calibrate(&tensor, &windows, Workers { threads: recipe.threads, progress })?;
     let quant_plan = fit(&tensor, &seen, &recipe.wishes).map_err(|e| vec![e])?;
     let fired = |(site, fit): (&Value, &Option<QuantParams>)| {
         let (Some(fit), seen) = (fit, &seen[site]) else { return Fired::default() };

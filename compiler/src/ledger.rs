@@ -15,10 +15,10 @@
 //!   neurons in both, for what a neuron says depends on the order in which it hears.
 
 use crate::Complaints;
-use crate::calibrate::in_threads;
 use crate::calibration::Calibration;
 use crate::evaluate::{self, Cut, chunks, divergence, log_sum_exp, logits_of};
-use crate::progress;
+use crate::parallel::map_in_order;
+use crate::progress::Workers;
 use serde_json::{Value as Json, json};
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Code, Diagnostic, Graph, Op, Value};
@@ -30,7 +30,6 @@ use snnc_passes::{Context, fold::fold, quantise::quantise, spike::spike};
 use snnc_runtime::{Options, Program, Rows, Session};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What makes a site's error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -141,12 +140,12 @@ const WIDER: f32 = 3.0;
 ///
 /// # Errors
 /// The text is too short; a probe cannot be run.
-pub fn ledger(
+pub fn ledger<'a>(
     tensor: &Graph,
     calibration: &Calibration,
     ids: &[u32],
     windows: &[Range<usize>],
-    threads: usize,
+    workers: impl Into<Workers<'a>>,
 ) -> Result<Ledger, Complaints> {
     let places = places(tensor, calibration);
     let mut probes: Vec<Probe> = Vec::new();
@@ -158,7 +157,7 @@ pub fn ledger(
         probes.push(Probe::Added(i + 1));
     }
     let graphs = |probe: &Probe| probe_graph(tensor, calibration, &places, probe);
-    let damages = damages(tensor, &probes, &graphs, ids, windows, threads)?;
+    let damages = damages(tensor, &probes, &graphs, ids, windows, workers.into())?;
     let mut entries: Vec<Entry> = places
         .iter()
         .map(|place| Entry {
@@ -388,7 +387,7 @@ pub fn damages<P: Sync>(
     graph_of: &(dyn Fn(&P) -> Result<Graph, Vec<Diagnostic>> + Sync),
     ids: &[u32],
     windows: &[Range<usize>],
-    threads: usize,
+    workers: Workers<'_>,
 ) -> Result<Vec<f64>, Complaints> {
     let options = Options { count: false, ..Options::default() };
     let one = |e: Diagnostic| vec![e];
@@ -401,35 +400,28 @@ pub fn damages<P: Sync>(
     let dense = logits(&program(tensor.clone()).map_err(one)?, &name, ids, windows).map_err(one)?;
     let width = dense.len() / tokens;
     let sums: Vec<f64> = dense.chunks_exact(width).map(log_sum_exp).collect();
-    let bar = progress::bar(probes.len() as u64, "probing");
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<(usize, f64)>, Diagnostic> {
-        let mut done = Vec::new();
-        loop {
-            let i = next.fetch_add(1, Ordering::Relaxed);
-            let Some(probe) = probes.get(i) else { return Ok(done) };
-            let graph = graph_of(probe).map_err(|mut errors| errors.remove(0))?;
-            let mut session = Session::new(program(graph)?);
-            let (mut damage, mut row) = (0.0, 0);
-            for window in windows {
-                session.reset();
-                for chunk in chunks(window.clone()) {
-                    let outputs = session.forward(&ids[chunk], Rows::All)?;
-                    for got in outputs.f32(&name).unwrap_or(&[]).chunks_exact(width) {
-                        let rows = [&dense[row * width..(row + 1) * width], got];
-                        damage += divergence(rows, [sums[row], log_sum_exp(got)]);
-                        row += 1;
-                    }
+    workers.progress.begin("probing", probes.len() as u64);
+    let work = |(): &mut (), _, probe: &P| {
+        let graph = graph_of(probe).map_err(|mut errors| errors.remove(0))?;
+        let mut session = Session::new(program(graph)?);
+        let (mut damage, mut row) = (0.0, 0);
+        for window in windows {
+            session.reset();
+            for chunk in chunks(window.clone()) {
+                let outputs = session.forward(&ids[chunk], Rows::All)?;
+                for got in outputs.f32(&name).unwrap_or(&[]).chunks_exact(width) {
+                    let rows = [&dense[row * width..(row + 1) * width], got];
+                    damage += divergence(rows, [sums[row], log_sum_exp(got)]);
+                    row += 1;
                 }
             }
-            done.push((i, damage / tokens as f64));
-            bar.inc(1);
         }
+        workers.progress.advance(1);
+        Ok(damage / tokens as f64)
     };
-    let mut done = in_threads(threads.max(1), &work).map_err(one)?;
-    bar.finish_and_clear();
-    done.sort_by_key(|(i, _)| *i);
-    Ok(done.into_iter().map(|(_, damage)| damage).collect())
+    let (damages, _) = map_in_order(workers, probes, || Ok(()), work).map_err(one)?;
+    workers.progress.end();
+    Ok(damages)
 }
 
 fn logits(program: &Arc<Program>, name: &str, ids: &[u32], windows: &[Range<usize>]) -> Result<Vec<f32>, Diagnostic> {

@@ -9,6 +9,7 @@ use crate::Complaints;
 use crate::energy::{self, Block, Phase, PriceList, Setting};
 use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
 use crate::ledger::{self, damages};
+use crate::progress::{Progress, Workers};
 use serde_json::{Value as Json, json};
 use snnc_ir::{Diagnostic, Graph, Op, Value};
 use snnc_passes::cost::{self, Form, Number, Part};
@@ -24,7 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What is to be small.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
     /// Additions that spikes drive
     Energy,
@@ -37,6 +38,8 @@ pub enum Goal {
 }
 
 impl Goal {
+    pub const ALL: [Goal; 4] = [Goal::Energy, Goal::Attention, Goal::Spikes, Goal::Timesteps];
+
     /// Few timesteps are worth spikes, nothing else is.
     pub fn zero_point(self) -> ZeroPoint {
         match self {
@@ -121,10 +124,15 @@ pub struct Tuner<'a> {
     /// Tokens that sites are probed on.
     pub probe_tokens: usize,
     pub threads: usize,
+    pub progress: &'a dyn Progress,
     pub base: QuantOptions,
 }
 
 impl Tuner<'_> {
+    fn workers(&self) -> Workers<'_> {
+        Workers { threads: self.threads, progress: self.progress }
+    }
+
     fn sites(&self) -> Vec<Site> {
         sites(self.tensor).into_iter().filter(|site| self.base.of(site).is_some()).collect()
     }
@@ -159,7 +167,7 @@ impl Tuner<'_> {
             quantise(self.tensor, &Context { quant_plan, ..Context::default() })
         };
         let windows = ledger::windows(self.tensor, self.ids, self.probe_tokens);
-        let losses = damages(self.tensor, &choices, &graph_of, self.ids, &windows, self.threads)?;
+        let losses = damages(self.tensor, &choices, &graph_of, self.ids, &windows, self.workers())?;
         let cost = |&(site, choice): &(usize, usize)| {
             let value = sites[site].value;
             let fit = by_steps[choice].sites[&value].as_ref();
@@ -233,7 +241,7 @@ impl Tuner<'_> {
             run(back, self.tensor.clone(), &Context { quant_plan, membrane, ..Context::default() }, &mut |_, _, _| {})?;
         let graph = snnc_passes::collapse::collapse(&graph)?;
         let program = Program::new(Arc::new(graph), &Options::default()).map(Arc::new).map_err(one)?;
-        let done = evaluate(&program, Some(dense), self.ids, self.cut, self.threads)?;
+        let done = evaluate(&program, Some(dense), self.ids, self.cut, self.workers())?;
         Ok(point(program.graph(), &done, wishes))
     }
 

@@ -1,8 +1,8 @@
 //! What a program became on this machine: machine code to read, and the plan with what it chose and why.
 
-use crate::convert::{seeded_ids, vocabulary};
-use crate::{Complaints, files};
 use clap::Args;
+use snnc::convert::{seeded_ids, vocabulary};
+use snnc::{Complaints, files};
 use snnc_ir::Diagnostic;
 use snnc_runtime::{Products, Program, Rows, Session};
 use std::path::PathBuf;

@@ -1,12 +1,16 @@
 //! `snnc demo`: the whole path on the model in the repository.
 
-use super::run::{Request, generate};
-use super::{EngineArgs, Input, Loaded, eval, note, print, program, threads};
-use crate::convert::{self, BUILT_IN_TEXT, CALIBRATION_TOKENS, Recipe, Sample};
-use crate::energy::{PriceList, Setting};
-use crate::evaluate::{Cut, evaluate};
-use crate::{Complaints, energy, files};
+use crate::bar::Bar;
+use crate::eval;
+use crate::output::{emit, status};
 use clap::Args;
+use snnc::convert::{self, BUILT_IN_TEXT, CALIBRATION_TOKENS, Recipe, Sample};
+use snnc::energy::{PriceList, Setting};
+use snnc::evaluate::{Cut, evaluate};
+use snnc::generate::{Request, generate};
+use snnc::model::{EngineOptions, Loaded, Source, threads_or_all};
+use snnc::progress::Workers;
+use snnc::{Complaints, energy, files};
 use snnc_ir::Diagnostic;
 use snnc_ir::container::{self, File};
 use snnc_passes::levels::Levels;
@@ -36,20 +40,27 @@ impl Demo {
     pub fn run(self) -> Result<(), Complaints> {
         let one = |e: Diagnostic| vec![e];
         let path = self.model.join("model.onnx");
-        note(&format!("1. compile {}", path.display()));
+        status(&format!("1. compile {}", path.display()));
         let start = Instant::now();
+        let bar = Bar::default();
         let loaded = Loaded::read(&path)?;
-        let tokens = loaded.tokens(&path)?;
+        let tokens = loaded.tokens()?;
         let sample = Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens: &tokens };
         let levels = Levels::default();
         let recipe = Recipe {
             wishes: QuantOptions::uniform(levels),
             calibration_tokens: CALIBRATION_TOKENS,
-            threads: threads(None),
+            threads: threads_or_all(None),
         };
-        let converted =
-            convert::convert(loaded.input.graph.clone(), loaded.input.rounded, &sample, &recipe, &mut |_, _, _| {})?;
-        note(&format!(
+        let converted = convert::convert_watched(
+            loaded.source.graph.clone(),
+            loaded.source.rounded,
+            &sample,
+            &recipe,
+            &bar,
+            &mut |_, _, _| {},
+        )?;
+        status(&format!(
             "   {} code, {} timesteps, in {:.1} s; calibrated on {}",
             levels.code.name(),
             levels.steps,
@@ -63,19 +74,20 @@ impl Demo {
                 ..File::new(converted.graph.clone())
             };
             files::write_whole(output, |out| container::write(&file, out)).map_err(one)?;
-            note(&format!("   kept as {}", output.display()));
+            status(&format!("   kept as {}", output.display()));
         }
-        let dense = program(loaded.input, &EngineArgs::default(), false)?;
-        let spiking = program(Input { graph: converted.graph, rounded: false }, &EngineArgs::default(), true)?;
+        let dense = loaded.source.program(&EngineOptions::default())?;
+        let spiking = Source { graph: converted.graph, rounded: false }
+            .program(&EngineOptions { count: true, ..EngineOptions::default() })?;
 
-        note("2. let both networks continue a text, greedily");
+        status("2. let both networks continue a text, greedily");
         let request = Request { prompt: &self.prompt, most: 40, options: SampleOptions::default(), stop: &[] };
         for (name, program) in [("dense", &dense), ("spiking", &spiking)] {
             let done = generate(program, &tokens, &request, &mut |_| Ok(()))?;
-            print(&format!("\n{name:>8}: {}{}\n", self.prompt, done.text))?;
+            emit(&format!("\n{name:>8}: {}{}\n", self.prompt, done.text))?;
         }
 
-        note(
+        status(
             "\n3. measure the spiking network beside the dense one (on the text that ranges were measured on; `eval` takes any)",
         );
         let ids = tokens.document(BUILT_IN_TEXT).map_err(one)?;
@@ -84,16 +96,16 @@ impl Demo {
             Some(&dense),
             &ids,
             Cut { length: None, stride: None, windows: WINDOWS },
-            threads(None),
+            Workers { threads: threads_or_all(None), progress: &bar },
         )?;
-        print(&format!("\n{}\n", eval::as_text(&done, true, None)))?;
+        emit(&format!("\n{}\n", eval::as_text(&done, true, None)))?;
 
-        note("4. estimate the energy of that run");
+        status("4. estimate the energy of that run");
         let context = u64::from(spiking.graph().context);
         let setting = Setting { context, batch: 1, span: spiking.options().chunk as u64 };
         let lists = PriceList::built_in();
         let shown = lists[0].clone();
         let estimate = energy::estimate(spiking.graph(), &done.activity(), setting, lists);
-        print(&format!("\n{}", estimate.table(&shown)))
+        emit(&format!("\n{}", estimate.table(&shown)))
     }
 }

@@ -1,8 +1,8 @@
 //! A report's essentials as text for a terminal.
 
-use super::{NeuronLayer, Report};
 use console::{Style, style};
 use serde_json::Value as Json;
+use snnc::report::{Block, Guesses, NeuronLayer, Report};
 use std::fmt::Write;
 
 /// Colours of the text; plain where standard output is no terminal or NO_COLOR is set.
@@ -338,7 +338,7 @@ fn predictions(report: &Report, text: &mut String) {
     *text += if beside { "   dense: perplexity  best guess         KL, nats\n" } else { "\n" };
     for i in order.into_iter().take(LISTED) {
         let token = &report.predictions[i];
-        let best = |guesses: &super::Guesses| guesses.best.first().map_or(String::new(), |guess| shown(&guess.text));
+        let best = |guesses: &Guesses| guesses.best.first().map_or(String::new(), |guess| shown(&guess.text));
         let _ = write!(
             text,
             "{:>5}  {} {:>12} {}",
@@ -376,7 +376,7 @@ fn padded(text: &str) -> String {
 
 /// The first block as the model of all, and those that are unlike it.
 fn blocks(report: &Report, text: &mut String) {
-    let ops = |block: &super::Block| block.conversions.iter().map(|c| c.spiking.join(" ")).collect::<Vec<_>>();
+    let ops = |block: &Block| block.conversions.iter().map(|c| c.spiking.join(" ")).collect::<Vec<_>>();
     let Some(first) = report.blocks.iter().find(|block| block.name == "h.0") else { return };
     *text += &heading("Conversion");
     let like: Vec<&str> =

@@ -1,13 +1,16 @@
 //! `snnc tune`: timesteps site by site within a budget, and the front of what else could be had.
 
-use super::eval::share;
-use super::wishes::flags;
-use super::{Loaded, note, print, print_json, sample, threads};
-use crate::evaluate::Cut;
-use crate::tune::{Allocation, Goal, Point, TIMESTEPS, Tuner};
-use crate::{Complaints, calibrate, convert, files, ledger};
+use crate::args::share;
+use crate::bar::Bar;
+use crate::output::{emit, emit_json, status};
+use crate::wishes::flags;
 use clap::Args;
 use serde_json::json;
+use snnc::evaluate::Cut;
+use snnc::model::{Loaded, calibration_sample, threads_or_all};
+use snnc::progress::Workers;
+use snnc::tune::{Allocation, Goal, Point, TIMESTEPS, Tuner};
+use snnc::{Complaints, calibrate, convert, files, ledger};
 use snnc_ir::Diagnostic;
 use snnc_passes::levels::Levels;
 use snnc_passes::options::QuantOptions;
@@ -25,7 +28,7 @@ pub struct Tune {
     #[arg(long, value_name = "BUDGET", default_value = "perplexity+1%", value_parser = budget)]
     budget: Budget,
     /// What is to be small within a budget of perplexity
-    #[arg(long, value_enum, default_value = "energy")]
+    #[arg(long, value_name = "GOAL", default_value = "energy", value_parser = goal)]
     minimise: Goal,
     /// Text that points are measured on; another one than is evaluated later
     #[arg(long, value_name = "FILE")]
@@ -48,6 +51,12 @@ pub struct Tune {
     /// Threads; the result does not depend on them
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+}
+
+fn goal(text: &str) -> Result<Goal, String> {
+    let names = || Goal::ALL.map(Goal::name).join(", ");
+    let found = Goal::ALL.into_iter().find(|goal| goal.name() == text);
+    found.ok_or_else(|| format!("there is no `{text}` to minimise; there are {}", names()))
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -87,27 +96,30 @@ impl Tune {
     /// Whether the budget can be kept.
     pub fn run(self) -> Result<bool, Complaints> {
         let one = |e: Diagnostic| vec![e];
+        let bar = Bar::default();
         let loaded = Loaded::read(&self.model)?;
-        if loaded.input.graph.stage != snnc_ir::Stage::Imported {
+        if loaded.source.graph.stage != snnc_ir::Stage::Imported {
             let message = "is compiled already; tune the ONNX file it was made from";
             return Err(vec![Diagnostic::new(self.model.display().to_string(), message)]);
         }
-        let tokens = loaded.tokens(&self.model)?;
+        let tokens = loaded.tokens()?;
         let text = files::read_text(&self.text).map_err(one)?;
         let ids = tokens.document(&text).map_err(one)?;
-        let sample = sample(Some(&tokens), self.calibrate.as_deref())?;
-        let tensor = convert::dense(loaded.input.graph, loaded.input.rounded, &mut |_, _, _| {})?;
+        let sample = calibration_sample(Some(&tokens), self.calibrate.as_deref(), &bar)?;
+        let tensor = convert::dense(loaded.source.graph, loaded.source.rounded, &mut |_, _, _| {})?;
         let calibration_tokens =
             self.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(tensor.parameters())).max(1);
         let (windows, _) = convert::sample_windows(&tensor, &sample, calibration_tokens)?;
-        let seen = calibrate::calibrate(&tensor, &windows, threads(self.threads))?;
+        let seen =
+            calibrate::calibrate(&tensor, &windows, Workers { threads: threads_or_all(self.threads), progress: &bar })?;
         let tuner = Tuner {
             tensor: &tensor,
             seen: &seen,
             ids: &ids,
             cut: Cut { length: None, stride: None, windows: self.windows as usize },
             probe_tokens: self.probe_tokens.map_or_else(|| ledger::tokens(&tensor), |n| n as usize),
-            threads: threads(self.threads),
+            threads: threads_or_all(self.threads),
+            progress: &bar,
             base: QuantOptions { zero_point: self.goal().zero_point(), ..QuantOptions::uniform(Levels::default()) },
         };
         let options = Options { count: false, ..Options::default() };
@@ -128,12 +140,12 @@ impl Tune {
                 "chosen": chosen.as_ref().map(|point| point.json(&flags_of(point))),
                 "points": points.iter().map(|point| point.json(&flags_of(point))).collect::<Vec<_>>(),
             });
-            print_json(&json)?;
+            emit_json(&json)?;
         } else {
-            print(&table(&points, chosen.as_ref(), &self.budget.to_string()))?;
+            emit(&table(&points, chosen.as_ref(), &self.budget.to_string()))?;
         }
         if chosen.is_none() {
-            note("not kept: no allocation of up to 8 timesteps keeps the budget");
+            status("not kept: no allocation of up to 8 timesteps keeps the budget");
         }
         Ok(chosen.is_some())
     }
@@ -225,9 +237,9 @@ fn table(points: &[Point], chosen: Option<&Point>, budget: &str) -> String {
             point.kl,
             point.spikes,
             point.timesteps,
-            crate::energy::quantity(point.additions),
-            crate::energy::table::percent(point.savings[0][0]),
-            crate::energy::table::percent(point.savings[0][1]),
+            snnc::energy::quantity(point.additions),
+            snnc::energy::table::percent(point.savings[0][0]),
+            snnc::energy::table::percent(point.savings[0][1]),
             flags(&point.wishes),
         );
     }

@@ -1,9 +1,11 @@
 //! `snnc logits`: raw predictions for given token ids, as a NumPy file.
 
-use super::{EngineArgs, Loaded, ThreadArgs, note, shared_program};
-use crate::evaluate::{best, logits_of};
-use crate::{Complaints, files, npy};
+use crate::args::{EngineArgs, ThreadArgs};
+use crate::output::status;
 use clap::Args;
+use snnc::evaluate::{best, logits_of};
+use snnc::model::Loaded;
+use snnc::{Complaints, files, npy};
 use snnc_ir::Diagnostic;
 use snnc_runtime::{Rows, Session};
 use std::path::PathBuf;
@@ -27,7 +29,7 @@ impl Logits {
     pub fn run(self) -> Result<(), Complaints> {
         let one = |e: Diagnostic| vec![e];
         files::check_writable(&self.output).map_err(one)?;
-        let program = shared_program(Loaded::read(&self.model)?.input, &self.engine, false, ThreadArgs::default())?;
+        let program = Loaded::read(&self.model)?.source.program(&ThreadArgs::default().of(self.engine.options()?))?;
         let name = logits_of(program.graph()).map_err(one)?;
         let mut session = Session::new(program);
         let outputs = session.forward(&self.tokens, Rows::All).map_err(one)?;
@@ -35,7 +37,7 @@ impl Logits {
         let sizes = [self.tokens.len(), logits.len() / self.tokens.len()];
         files::write_whole(&self.output, |out| npy::write_f32(out, &sizes, logits)).map_err(one)?;
         let last = &logits[logits.len() - sizes[1]..];
-        note(&format!(
+        status(&format!(
             "{}: f32 {sizes:?}; after the last token, id {} is likeliest",
             self.output.display(),
             best(last)

@@ -1,12 +1,14 @@
 //! `snnc show`: the IR of a program, or of an ONNX file up to a pass.
 
-use super::plan::PlanArgs;
-use super::{EngineArgs, Input, ThreadArgs, WhichEngine, print, shared_program};
-use crate::Complaints;
-use crate::convert::{self, CALIBRATION_WINDOW, Recipe, Sample};
-use crate::files::{self, Model};
+use crate::args::{EngineArgs, ThreadArgs, WhichEngine};
+use crate::output::emit;
+use crate::plan::PlanArgs;
 use clap::Args;
 use similar::TextDiff;
+use snnc::Complaints;
+use snnc::convert::{self, CALIBRATION_WINDOW, Recipe, Sample};
+use snnc::files::{self, Model};
+use snnc::model::Source;
 use snnc_ir::{Diagnostic, Graph, text};
 use snnc_passes::options::QuantOptions;
 use snnc_passes::{Pass, STANDARD, collapse, front_and_back};
@@ -50,22 +52,22 @@ impl Show {
             Model::Onnx(import) => self.onnx(import.graph, import.rounds_activations)?,
         };
         match (self.diff, before) {
-            (false, _) => print(&text::print(&after)),
-            (true, Some(before)) => print(&diff(&text::print(&before), &text::print(&after))),
+            (false, _) => emit(&text::print(&after)),
+            (true, Some(before)) => emit(&diff(&text::print(&before), &text::print(&after))),
             (true, None) => Err(vec![Diagnostic::new("--diff", "there is no pass to compare with; add --until PASS")]),
         }
     }
 
     /// The network as it would run: collapsed unless stepped.
     fn planned(self) -> Result<(), Complaints> {
-        let input = match files::load(&self.model)? {
-            Model::Snn(file) => Input { graph: file.graph, rounded: false },
-            Model::Onnx(import) => Input { graph: import.graph, rounded: import.rounds_activations },
+        let source = match files::load(&self.model)? {
+            Model::Snn(file) => Source { graph: file.graph, rounded: false },
+            Model::Onnx(import) => Source { graph: import.graph, rounded: import.rounds_activations },
         };
         let engine =
             EngineArgs { which: WhichEngine { stepped: self.stepped, ..WhichEngine::default() }, prices: self.prices };
-        let program = shared_program(input, &engine, false, ThreadArgs::default())?;
-        self.plan.show(&program, None, &mut print)
+        let program = source.program(&ThreadArgs::default().of(engine.options()?))?;
+        self.plan.show(&program, None, &mut emit)
     }
 
     fn unknown(&self, name: &str, known: &str) -> Complaints {

@@ -1,19 +1,22 @@
 //! `snnc report`: a run to look at, as a page. What is to be seen is gathered here, for `inspect` as well.
 
-use super::energy::lists;
-use super::{EngineArgs, Input, Loaded, WhichEngine, note, program, threads};
-use crate::Complaints;
-use crate::calibration::Calibration;
-use crate::convert::{self, vocabulary};
-use crate::energy::{Setting, estimate};
-use crate::evaluate::Neurons;
-use crate::files::{self, Model};
-use crate::findings::Findings;
-use crate::ledger::{self, Ledger};
-use crate::lints::{coverage, lints};
-use crate::report::{self, Facts, Gathered, Missing, Origin, Provenance, blocks, file_name, gather, passes};
+use crate::args::{WhichEngine, price_lists};
+use crate::bar::Bar;
+use crate::output::status;
 use clap::Args;
 use serde_json::{Value as Json, json};
+use snnc::Complaints;
+use snnc::calibration::Calibration;
+use snnc::convert::{self, vocabulary};
+use snnc::energy::{Setting, estimate};
+use snnc::evaluate::Neurons;
+use snnc::files::{self, Model};
+use snnc::findings::Findings;
+use snnc::ledger::{self, Ledger};
+use snnc::lints::{coverage, lints};
+use snnc::model::{Loaded, Source, threads_or_all};
+use snnc::progress::Workers;
+use snnc::report::{self, Facts, Gathered, Missing, Origin, Provenance, blocks, file_name, gather, passes};
 use snnc_ir::{Diagnostic, Graph, Stage};
 use snnc_passes::collapse;
 use snnc_runtime::{Engine, Options};
@@ -73,7 +76,7 @@ impl Report {
         report.provenance.command = self.shown.command("report", &format!(" -o {}", file_name(&output)));
         let page = report::page(&report);
         files::write_whole(&output, |out| out.write_all(page.as_bytes())).map_err(|e| vec![e])?;
-        note(&format!("{}: {:.2} MB", output.display(), page.len() as f64 / 1e6));
+        status(&format!("{}: {:.2} MB", output.display(), page.len() as f64 / 1e6));
         Ok(())
     }
 }
@@ -82,7 +85,7 @@ impl Report {
 struct Pair {
     program: Graph,
     section: Option<Vec<u8>>,
-    dense: Option<Input>,
+    dense: Option<Source>,
     own_embedding: bool,
 }
 
@@ -90,7 +93,7 @@ impl Shown {
     /// All that is to be seen.
     pub fn report(&self) -> Result<report::Report, Complaints> {
         let loaded = Loaded::read(&self.model)?;
-        if loaded.input.graph.stage != Stage::Spiking {
+        if loaded.source.graph.stage != Stage::Spiking {
             let message = "is a dense network, which has no spikes to show";
             let complaint = Diagnostic::new(self.model.display().to_string(), message).note("compile it first");
             return Err(vec![complaint]);
@@ -107,18 +110,18 @@ impl Shown {
             let known = compiled.as_ref().and_then(|json| json["source"]["xxh3"].as_str());
             provenance.dense_is_source = known.map(|known| known == source.xxh3);
             if provenance.dense_is_source == Some(false) {
-                note(&format!("warning: {} is not the file that the program was compiled from", path.display()));
+                status(&format!("warning: {} is not the file that the program was compiled from", path.display()));
             }
         }
         provenance.dense = source;
         let own_embedding =
             compiled.as_ref().and_then(|json| json["options"].as_str()).is_some_and(|o| o.contains("--embedding own"));
         provenance.compiled = compiled;
-        let tokens = self.text.as_ref().map(|_| loaded.tokens(&self.model)).transpose()?;
-        let pair = Pair { program: loaded.input.graph, section: loaded.calibration, dense, own_embedding };
+        let tokens = self.text.as_ref().map(|_| loaded.tokens()).transpose()?;
+        let pair = Pair { program: loaded.source.graph, section: loaded.calibration, dense, own_embedding };
         self.same_vocabulary(&pair)?;
         // What is wrong in a list shows before long work.
-        lists(&self.prices)?;
+        price_lists(&self.prices)?;
         let mut report = report::Report {
             title: file_name(&self.model),
             network: Some(Facts::of(&pair.program)),
@@ -140,24 +143,24 @@ impl Shown {
             self.run_on(&pair, &ids, tokens, ratio, &mut report)?;
         }
         let tensor = match &pair.dense {
-            Some(Input { graph, rounded }) => Some(convert::dense(graph.clone(), *rounded, &mut |_, _, _| {})?),
+            Some(Source { graph, rounded }) => Some(convert::dense(graph.clone(), *rounded, &mut |_, _, _| {})?),
             None => None,
         };
         report.blocks = blocks(&pair.program, tensor.as_ref());
-        let dense = pair.dense.map(|Input { graph, rounded }| (graph, rounded));
+        let dense = pair.dense.map(|Source { graph, rounded }| (graph, rounded));
         report.passes = Some(passes(&pair.program, dense, pair.section.as_deref(), pair.own_embedding)?);
         self.missing(&mut report);
         Ok(report)
     }
 
     /// The dense network, and what file it is.
-    fn dense(&self) -> Result<(Option<Input>, Option<Origin>), Complaints> {
+    fn dense(&self) -> Result<(Option<Source>, Option<Origin>), Complaints> {
         let Some(path) = &self.against else { return Ok((None, None)) };
         match files::load(path)? {
             Model::Onnx(import) => {
                 let of = &import.origin;
                 let source = Origin { name: file_name(path), bytes: of.bytes, xxh3: format!("{:016x}", of.hash) };
-                Ok((Some(Input { graph: import.graph, rounded: import.rounds_activations }), Some(source)))
+                Ok((Some(Source { graph: import.graph, rounded: import.rounds_activations }), Some(source)))
             }
             Model::Snn(_) => {
                 let message = "is a compiled program, where an ONNX file was expected";
@@ -182,7 +185,7 @@ impl Shown {
         &self,
         pair: &Pair,
         ids: &[u32],
-        tokens: &crate::tokens::Tokens,
+        tokens: &snnc::tokens::Tokens,
         tokens_a_word: f64,
         report: &mut report::Report,
     ) -> Result<(), Complaints> {
@@ -195,17 +198,16 @@ impl Shown {
             collapse::collapse(&pair.program)?
         };
         let which = WhichEngine { interpret: self.engine.interpret, ..WhichEngine::default() };
-        let beside = EngineArgs { which, prices: None };
-        let dense = pair.dense.clone().map(|input| program(input, &beside, false)).transpose()?;
+        let dense = pair.dense.clone().map(|source| source.program(&which.options())).transpose()?;
         let engine = if self.engine.interpret { Engine::Interpreter } else { Engine::Jit };
-        let options = Options { engine, threads: threads(self.threads), ..Options::default() };
+        let options = Options { engine, threads: threads_or_all(self.threads), ..Options::default() };
         let section: Option<Json> = pair.section.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
         let Gathered { done, predictions, layers } =
-            gather(&pair.program, &graph, dense.as_ref(), shown, tokens, section.as_ref(), &options)
+            gather(&pair.program, &graph, dense.as_ref(), shown, tokens, section.as_ref(), &options, &Bar::default())
                 .map_err(|e| vec![e])?;
         let context = shown.len().saturating_sub(1) as u64;
         let setting = Setting { context, batch: 1, span: options.chunk as u64 };
-        report.energy = Some(estimate(&graph, &done.activity(), setting, lists(&self.prices)?).json());
+        report.energy = Some(estimate(&graph, &done.activity(), setting, price_lists(&self.prices)?).json());
         let findings = Findings {
             beside: dense.is_some(),
             tokens_a_word,
@@ -222,7 +224,7 @@ impl Shown {
     }
 
     fn ledger(&self, pair: &Pair, ids: &[u32]) -> Result<Ledger, Complaints> {
-        let (Some(Input { graph, rounded }), Some(section)) = (&pair.dense, &pair.section) else {
+        let (Some(Source { graph, rounded }), Some(section)) = (&pair.dense, &pair.section) else {
             let message = "keeps nothing of its calibration, so its levels are not known";
             return Err(vec![
                 Diagnostic::new(self.model.display().to_string(), message).note("compile the model again"),
@@ -232,7 +234,13 @@ impl Shown {
         let calibration = Calibration::read(section, &tensor).map_err(|e| files::at(&self.model, vec![e]))?;
         let tokens = self.ledger_tokens.map_or_else(|| ledger::tokens(&tensor), |n| n as usize);
         let windows = ledger::windows(&tensor, ids, tokens);
-        ledger::ledger(&tensor, &calibration, ids, &windows, threads(self.threads))
+        ledger::ledger(
+            &tensor,
+            &calibration,
+            ids,
+            &windows,
+            Workers { threads: threads_or_all(self.threads), progress: &Bar::default() },
+        )
     }
 
     /// Says what the report lacks, and how to get it.

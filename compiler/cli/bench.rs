@@ -1,12 +1,13 @@
 //! `snnc bench`: how fast a program runs here.
 
-use super::plan::PlanArgs;
-use super::run::BATCH_MAX;
-use super::{EngineArgs, Input, ThreadArgs, WhichEngine, note, print, print_json, shared_program, threads};
-use crate::bench::{self, Setting, Speeds};
-use crate::{Complaints, files, prices};
+use crate::args::{BATCH_MAX, EngineArgs, ThreadArgs, WhichEngine};
+use crate::output::{emit, emit_json, status};
+use crate::plan::PlanArgs;
 use clap::Args;
 use serde_json::{Value as Json, json};
+use snnc::bench::{self, Setting, Speeds};
+use snnc::model::{EngineOptions, Source, threads_or_all};
+use snnc::{Complaints, files, prices};
 use snnc_ir::verify::CONTEXT_MAX;
 use snnc_ir::{Diagnostic, Stage};
 use snnc_runtime::{Isa, Program};
@@ -110,12 +111,12 @@ impl Bench {
             }
         };
         let baseline = self.baseline.as_ref().map(|path| read(path)).transpose()?;
-        let threads = threads(self.threads.threads);
+        let threads = threads_or_all(self.threads.threads);
         let program = |stepped| {
-            let input = Input { graph: load()?, rounded: false };
+            let source = Source { graph: load()?, rounded: false };
             let engine =
                 EngineArgs { which: WhichEngine { stepped, ..WhichEngine::default() }, prices: prices.clone() };
-            shared_program(input, &engine, self.metered, self.threads)
+            source.program(&EngineOptions { count: self.metered, ..self.threads.of(engine.options()?) })
         };
         let setting = Setting {
             prompts: self.prompts.clone(),
@@ -161,13 +162,13 @@ impl Bench {
             "density": density, "collapsed": collapsed.json(), "stepped": stepped.as_ref().map(Speeds::json),
         });
         if self.json {
-            print_json(&all)?;
+            emit_json(&all)?;
             if !plans.is_empty() {
-                note(plans.trim_end());
+                status(plans.trim_end());
             }
         } else {
             let gap = if plans.is_empty() { "" } else { "\n" };
-            print(&format!("{}{gap}{plans}", table(&all, &collapsed, stepped.as_ref())))?;
+            emit(&format!("{}{gap}{plans}", table(&all, &collapsed, stepped.as_ref())))?;
         }
         Ok(baseline.is_none_or(|baseline| kept(&all, &baseline, self.max_regress)))
     }
@@ -179,7 +180,7 @@ fn measure_prices(path: &Path) -> Result<PathBuf, Complaints> {
     let isa = Isa::detect().map_err(|message| vec![Diagnostic::new("", message)])?;
     let json = prices::json(&snnc_runtime::prices::measure(Some(isa)).map_err(|e| vec![e])?, isa);
     files::write_whole(path, |out| writeln!(out, "{json:#}")).map_err(|e| vec![e])?;
-    note(&format!("{}: written", path.display()));
+    status(&format!("{}: written", path.display()));
     Ok(path.to_path_buf())
 }
 
@@ -197,7 +198,7 @@ fn kept(now: &Json, before: &Json, most: f64) -> bool {
         let (Some(now), Some(before)) = (now[name].as_f64(), before[name].as_f64()) else { continue };
         let worse = if more_is_better { before / now - 1.0 } else { now / before - 1.0 };
         if worse * 100.0 > most {
-            note(&format!("{name}: {now:.1}, the baseline has {before:.1}: {:.1} % worse", 100.0 * worse));
+            status(&format!("{name}: {now:.1}, the baseline has {before:.1}: {:.1} % worse", 100.0 * worse));
             kept = false;
         }
     }

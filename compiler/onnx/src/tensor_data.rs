@@ -3,7 +3,7 @@
 //! Files beside the model are mapped, not read: a weight of f32 stays where it is on the disk, and every other type is
 //! converted tensor by tensor.
 
-use super::tensor::{Array, Data, f32_of_bf16, f32_of_bytes, f32_of_f16};
+use super::tensor::{ArrayData, OnnxArray, f32_of_bf16, f32_of_bytes, f32_of_f16};
 use crate::mmap;
 use snnc_ir::tensor::{Buffer, SharedBytes};
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ pub(super) struct RawTensor {
 }
 
 impl RawTensor {
-    pub fn array(mut self, beside: &mut Beside) -> Result<Array, String> {
+    pub fn array(mut self, beside: &mut Beside) -> Result<OnnxArray, String> {
         let (sizes, count) = self.sizes()?;
         let data = if self.is_external {
             let (bytes, range) = beside.bytes(&self.external, bytes_of(self.elem, count)?)?;
@@ -51,7 +51,7 @@ impl RawTensor {
             let have = data.len();
             return Err(format!("its shape {:?} wants {count} elements, the file has {have}", self.dims));
         }
-        Ok(Array::new(sizes, data))
+        Ok(OnnxArray::new(sizes, data))
     }
 
     fn sizes(&self) -> Result<(Vec<usize>, usize), String> {
@@ -63,7 +63,7 @@ impl RawTensor {
         sizes.zip(count).ok_or_else(|| format!("its shape {:?} is not possible", self.dims))
     }
 
-    fn of_bytes(&self, shared: SharedBytes, range: Range<usize>, count: usize) -> Result<Data, String> {
+    fn of_bytes(&self, shared: SharedBytes, range: Range<usize>, count: usize) -> Result<ArrayData, String> {
         let bytes = &(*shared).as_ref()[range.clone()];
         let u16s = || bytes.chunks_exact(2).map(|c| u16::from_le_bytes([c[0], c[1]]));
         let u32s = || bytes.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]));
@@ -71,32 +71,32 @@ impl RawTensor {
         let u64s = || bytes.chunks_exact(8).map(move |c| u64::from_le_bytes(eight(c)));
         let halves = || bytes.iter().flat_map(|b| [b & 15, b >> 4]).take(count);
         Ok(match self.elem {
-            1 => Data::F32(
+            1 => ArrayData::F32(
                 Buffer::shared(shared.clone(), range)
                     .unwrap_or_else(|| u32s().map(f32::from_bits).collect::<Vec<f32>>().into()),
             ),
-            2 => Data::U8(bytes.to_vec()),
-            3 => Data::I8(bytes.iter().map(|&b| b as i8).collect()),
-            4 => Data::I64(u16s().map(i64::from).collect()),
-            5 => Data::I64(u16s().map(|x| i64::from(x as i16)).collect()),
-            6 => Data::I32(u32s().map(|x| x as i32).collect()),
-            7 | 13 => Data::I64(u64s().map(|x| x as i64).collect()),
-            9 => Data::Bool(bytes.iter().map(|&b| b != 0).collect()),
-            10 => Data::F32(u16s().map(f32_of_f16).collect::<Vec<f32>>().into()),
-            11 => Data::F32(u64s().map(|x| f64::from_bits(x) as f32).collect::<Vec<f32>>().into()),
-            12 => Data::I64(u32s().map(i64::from).collect()),
-            16 => Data::F32(u16s().map(f32_of_bf16).collect::<Vec<f32>>().into()),
-            21 => Data::U8(halves().collect()),
-            22 => Data::I8(halves().map(|x| (x << 4) as i8 >> 4).collect()),
+            2 => ArrayData::U8(bytes.to_vec()),
+            3 => ArrayData::I8(bytes.iter().map(|&b| b as i8).collect()),
+            4 => ArrayData::I64(u16s().map(i64::from).collect()),
+            5 => ArrayData::I64(u16s().map(|x| i64::from(x as i16)).collect()),
+            6 => ArrayData::I32(u32s().map(|x| x as i32).collect()),
+            7 | 13 => ArrayData::I64(u64s().map(|x| x as i64).collect()),
+            9 => ArrayData::Bool(bytes.iter().map(|&b| b != 0).collect()),
+            10 => ArrayData::F32(u16s().map(f32_of_f16).collect::<Vec<f32>>().into()),
+            11 => ArrayData::F32(u64s().map(|x| f64::from_bits(x) as f32).collect::<Vec<f32>>().into()),
+            12 => ArrayData::I64(u32s().map(i64::from).collect()),
+            16 => ArrayData::F32(u16s().map(f32_of_bf16).collect::<Vec<f32>>().into()),
+            21 => ArrayData::U8(halves().collect()),
+            22 => ArrayData::I8(halves().map(|x| (x << 4) as i8 >> 4).collect()),
             other => return Err(no_elem(other)),
         })
     }
 
     /// Elements in the field of their type. A bare tensor of no elements has none.
-    fn of_fields(&mut self) -> Result<Data, String> {
+    fn of_fields(&mut self) -> Result<ArrayData, String> {
         let ints = std::mem::take(&mut self.ints);
         Ok(match self.elem {
-            1 => Data::F32(f32_of_bytes(std::mem::take(&mut self.floats))),
+            1 => ArrayData::F32(f32_of_bytes(std::mem::take(&mut self.floats))),
             21 | 22 => {
                 let bytes: Vec<u8> = ints.iter().map(|&x| x as u8).collect();
                 let (_, count) = self.sizes()?;
@@ -110,17 +110,17 @@ impl RawTensor {
                 }
                 return self.of_bytes(Arc::new(bytes.clone()), 0..bytes.len(), count);
             }
-            2 => Data::U8(ints.iter().map(|&x| x as u8).collect()),
-            3 => Data::I8(ints.iter().map(|&x| x as i8).collect()),
-            6 => Data::I32(ints.iter().map(|&x| x as i32).collect()),
-            4 | 5 | 7 | 12 | 13 => Data::I64(ints),
-            9 => Data::Bool(ints.iter().map(|&x| x != 0).collect()),
-            10 => Data::F32(ints.iter().map(|&x| f32_of_f16(x as u16)).collect::<Vec<f32>>().into()),
+            2 => ArrayData::U8(ints.iter().map(|&x| x as u8).collect()),
+            3 => ArrayData::I8(ints.iter().map(|&x| x as i8).collect()),
+            6 => ArrayData::I32(ints.iter().map(|&x| x as i32).collect()),
+            4 | 5 | 7 | 12 | 13 => ArrayData::I64(ints),
+            9 => ArrayData::Bool(ints.iter().map(|&x| x != 0).collect()),
+            10 => ArrayData::F32(ints.iter().map(|&x| f32_of_f16(x as u16)).collect::<Vec<f32>>().into()),
             11 => {
                 let eight = |c: &[u8]| f64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]]) as f32;
-                Data::F32(self.doubles.chunks_exact(8).map(eight).collect::<Vec<f32>>().into())
+                ArrayData::F32(self.doubles.chunks_exact(8).map(eight).collect::<Vec<f32>>().into())
             }
-            16 => Data::F32(ints.iter().map(|&x| f32_of_bf16(x as u16)).collect::<Vec<f32>>().into()),
+            16 => ArrayData::F32(ints.iter().map(|&x| f32_of_bf16(x as u16)).collect::<Vec<f32>>().into()),
             other => return Err(no_elem(other)),
         })
     }
@@ -229,7 +229,7 @@ mod tests {
     fn halves_of_bytes_are_elements_of_four_bits() {
         let tensor = |elem| RawTensor { dims: vec![3], elem, bytes: Some(vec![0xf1, 0x08]), ..RawTensor::default() };
         let array = |elem| tensor(elem).array(&mut Beside::new(None)).map(|array| array.data().clone());
-        assert_eq!(array(21), Ok(Data::U8(vec![1, 15, 8])));
-        assert_eq!(array(22), Ok(Data::I8(vec![1, -1, -8])));
+        assert_eq!(array(21), Ok(ArrayData::U8(vec![1, 15, 8])));
+        assert_eq!(array(22), Ok(ArrayData::I8(vec![1, -1, -8])));
     }
 }

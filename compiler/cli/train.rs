@@ -1,19 +1,22 @@
 //! `snnc train`: a compiled program learns from the dense network it came from.
 
-use super::eval::share;
-use super::wishes::training_free;
-use super::{Loaded, note, print, sample, threads};
-use crate::convert;
-use crate::evaluate::{Cut, evaluate};
-use crate::hybrid::Search;
-use crate::recall::{self, recall};
-use crate::tokens::Tokens;
-use crate::train::adamw::Schedule;
-use crate::train::checkpoint::{self, State};
-use crate::train::{Options, Trainer};
-use crate::{Complaints, files, progress};
+use crate::args::share;
+use crate::bar::{Bar, listen};
+use crate::output::{emit, status};
+use crate::wishes::training_free;
 use clap::{Args, ValueEnum};
 use serde_json::{Value as Json, json};
+use snnc::convert;
+use snnc::evaluate::{Cut, evaluate};
+use snnc::hybrid::Search;
+use snnc::model::{Loaded, calibration_sample, threads_or_all};
+use snnc::progress::{Progress, Workers};
+use snnc::recall::{self, recall};
+use snnc::tokens::Tokens;
+use snnc::train::adamw::Schedule;
+use snnc::train::checkpoint::{self, State};
+use snnc::train::{Options, Trainer};
+use snnc::{Complaints, files};
 use snnc_ir::container::{self, File};
 use snnc_ir::training::Surrogate;
 use snnc_ir::{Diagnostic, Graph, Stage, text};
@@ -23,7 +26,6 @@ use snnc_passes::relax::{Loss, Recipe, Trainable as Parameters};
 use snnc_runtime::Program;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -172,19 +174,9 @@ const WINDOW: usize = 1024;
 /// Windows that program and teacher are compared on, before and after.
 const COMPARED: usize = 32;
 
-/// Whether somebody wants training to stop.
-static STOP: AtomicBool = AtomicBool::new(false);
-/// Whether training would notice.
-static LISTENS: AtomicBool = AtomicBool::new(false);
-
-/// Asks training to stop after its step. False where nothing is being trained, or it was asked before.
-pub fn ask_to_stop() -> bool {
-    LISTENS.load(Ordering::SeqCst) && !STOP.swap(true, Ordering::SeqCst)
-}
-
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+enum Ended {
     Whole,
     Interrupted,
 }
@@ -200,9 +192,11 @@ struct Corpus<'a> {
 }
 
 impl Train {
+    /// Whether training came to its end, and was not interrupted.
+    ///
     /// # Errors
     /// What cannot be read, trained or written.
-    pub fn run(self) -> Result<Ended, Complaints> {
+    pub fn run(self) -> Result<bool, Complaints> {
         let one = |e: Diagnostic| vec![e];
         if self.steps == Some(0) && self.hybrid.is_none() {
             let message = "0 steps train nothing; give it a number of steps, or --hybrid as well";
@@ -219,7 +213,7 @@ impl Train {
             }
         };
         let loaded = Loaded::read(&self.program)?;
-        let tokens = loaded.tokens(&self.program)?;
+        let tokens = loaded.tokens()?;
         let teacher = self.teacher(&file.graph)?;
         let read = |path: &Path| {
             let text = files::read_text(path).map_err(one)?;
@@ -246,7 +240,7 @@ impl Train {
         } else {
             self.learn(&file, &teacher, &Corpus { ids: &ids, hash, validation: &other, window }, &mut all)?
         };
-        let Some(graph) = learned else { return Ok(Ended::Interrupted) };
+        let Some(graph) = learned else { return Ok(false) };
         let graph = match self.hybrid {
             Some(budget) => self.hybrid_of(graph, &teacher, &other, budget, &tokens, &mut all)?,
             None => graph,
@@ -256,10 +250,10 @@ impl Train {
         all["measured"] = after;
         let written = File { graph, provenance: Some(all.to_string().into_bytes()), ..file };
         files::write_whole(&self.output, |out| container::write(&written, out)).map_err(one)?;
-        note(&format!("{}: written", self.output.display()));
+        status(&format!("{}: written", self.output.display()));
         // The program is whole; what led to it is of no more use.
         let _ = std::fs::remove_file(&state_path);
-        Ok(Ended::Whole)
+        Ok(true)
     }
 
     /// The program after all steps, as it was best; `None` where the run was interrupted. What was done is added to what the
@@ -286,7 +280,7 @@ impl Train {
         }
         let steps = trainer.options.rates.steps;
         let count: usize = trainer.parameters().map(|(_, count)| count).sum();
-        note(&format!(
+        status(&format!(
             "training {count} numbers in {} parameters, {steps} steps of {} windows of {window} tokens, {:.0} MB",
             trainer.parameters().count(),
             options.batch,
@@ -301,7 +295,7 @@ impl Train {
             self.say(&json!({ "kind": "before", "program": before }), &format!("before: {}", words(before)))?;
         }
         if self.steps(&mut trainer, &run, ids, &windows, &state_path)? == Ended::Interrupted {
-            note(&format!(
+            status(&format!(
                 "interrupted after step {} of {steps}; {} has everything: go on with the same command and --resume",
                 trainer.step,
                 state_path.display()
@@ -310,7 +304,7 @@ impl Train {
         }
         let graph = apply_parameters(&file.graph, &trainer.constants().map_err(one)?)?;
         snnc_ir::verify::verify(&graph)?;
-        note(&format!("best after step {}", trainer.best_step));
+        status(&format!("best after step {}", trainer.best_step));
         let training = json!({
             "run": run, "steps": steps, "best_step": trainer.best_step, "losses": trainer.losses, "before": before,
         });
@@ -349,13 +343,13 @@ impl Train {
             batch: self.batch as usize,
             window,
             seed: self.seed,
-            threads: threads(self.threads),
+            threads: threads_or_all(self.threads),
         }
     }
 
     /// The dense network, which must be of the program's vocabulary.
     fn teacher(&self, program: &Graph) -> Result<Graph, Complaints> {
-        let input = Loaded::read(&self.teacher)?.input;
+        let input = Loaded::read(&self.teacher)?.source;
         let place = self.teacher.display().to_string();
         if input.graph.stage != Stage::Imported {
             let note = "name the ONNX file that the program was compiled from";
@@ -400,7 +394,7 @@ impl Train {
         trainer.options.rates.steps = state.steps;
         trainer.numbers = numbers;
         (trainer.step, trainer.best_step, trainer.losses) = (state.step, state.best_step, state.losses);
-        note(&format!("going on after step {} of {}", state.step, state.steps));
+        status(&format!("going on after step {} of {}", state.step, state.steps));
         Ok(())
     }
 
@@ -414,13 +408,14 @@ impl Train {
     ) -> Result<Ended, Complaints> {
         let one = |e: Diagnostic| vec![e];
         let steps = trainer.options.rates.steps;
-        let bar = progress::bar(steps, "training");
-        bar.set_position(trainer.step);
+        let bar = Bar::default();
+        bar.begin("training", steps);
+        bar.advance(trainer.step);
         let tokens = (trainer.options.batch * trainer.options.window) as u64;
         let (start, first) = (Instant::now(), trainer.step);
         let mut kept = Instant::now();
         let mut recent = 0.0;
-        LISTENS.store(true, Ordering::SeqCst);
+        listen(true);
         if trainer.losses.is_empty() {
             self.validate(trainer, windows, &bar)?;
         }
@@ -428,42 +423,37 @@ impl Train {
             let done = trainer.advance(ids).map_err(one)?;
             recent = if recent == 0.0 { done.loss } else { 0.9 * recent + 0.1 * done.loss };
             let speed = tokens as f64 * (trainer.step - first) as f64 / start.elapsed().as_secs_f64();
-            bar.set_position(trainer.step);
-            bar.set_message(format!("loss {recent:.4}, {speed:.0} tokens/s"));
+            bar.advance(1);
+            bar.message(&format!("loss {recent:.4}, {speed:.0} tokens/s"));
             if self.json {
                 let line = json!({
                     "kind": "step", "step": trainer.step, "loss": done.loss, "norm": done.norm, "rate": done.rate,
                     "tokens": trainer.step * tokens, "tokens_a_second": speed,
                 });
-                print(&format!("{line}\n"))?;
+                emit(&format!("{line}\n"))?;
             }
             let every = (steps / VALIDATIONS).max(1);
             if trainer.step.is_multiple_of(every) || trainer.step == steps {
                 self.validate(trainer, windows, &bar)?;
             }
-            let stop = STOP.load(Ordering::SeqCst);
+            let stop = bar.is_cancelled();
             if stop || kept.elapsed() > Duration::from_secs(self.checkpoint_seconds) {
                 keep(trainer, run, path).map_err(one)?;
                 kept = Instant::now();
             }
             if stop && trainer.step < steps {
-                bar.finish_and_clear();
+                bar.end();
                 return Ok(Ended::Interrupted);
             }
         }
-        LISTENS.store(false, Ordering::SeqCst);
-        bar.finish_and_clear();
+        listen(false);
+        bar.end();
         // What follows may fail, as by a full disk: nothing that was learned is lost then.
         keep(trainer, run, path).map_err(one)?;
         Ok(Ended::Whole)
     }
 
-    fn validate(
-        &self,
-        trainer: &mut Trainer,
-        windows: &[&[u32]],
-        bar: &indicatif::ProgressBar,
-    ) -> Result<(), Complaints> {
+    fn validate(&self, trainer: &mut Trainer, windows: &[&[u32]], bar: &Bar) -> Result<(), Complaints> {
         let loss = trainer.validate(windows).map_err(|e| vec![e])?;
         let (step, steps) = (trainer.step, trainer.options.rates.steps);
         let best = if trainer.best_step == step { ", the best so far" } else { "" };
@@ -474,9 +464,9 @@ impl Train {
     /// A line for whoever reads JSON, or words.
     fn say(&self, line: &Json, words: &str) -> Result<(), Complaints> {
         if self.json {
-            return print(&format!("{line}\n"));
+            return emit(&format!("{line}\n"));
         }
-        note(words);
+        status(words);
         Ok(())
     }
 
@@ -488,7 +478,14 @@ impl Train {
         let program = Arc::new(Program::new(Arc::new(graph), &options).map_err(one)?);
         let dense = Arc::new(Program::new(Arc::new(teacher.clone()), &options).map_err(one)?);
         let cut = Cut { length: None, stride: None, windows: COMPARED };
-        let score = evaluate(&program, Some(&dense), ids, cut, threads(self.threads))?.score;
+        let score = evaluate(
+            &program,
+            Some(&dense),
+            ids,
+            cut,
+            Workers { threads: threads_or_all(self.threads), progress: &Bar::default() },
+        )?
+        .score;
         let recalled = |program: &Arc<Program>| recall(program, ids).map(|recalled| recall::json(&recalled));
         Ok(json!({
             "recall": recalled(&program)?, "recall_dense": recalled(&dense)?,
@@ -511,24 +508,27 @@ impl Train {
         let dense = Program::new(Arc::new(teacher.clone()), &options).map_err(|e| vec![e])?;
         let wishes = all["options"].as_str().and_then(training_free);
         if wishes.is_none() {
-            note(
+            status(
                 "warning: the program does not say how it was compiled; its layers by time to first spike have the default options",
             );
         }
         let recipe = convert::Recipe {
             wishes: wishes.unwrap_or_default(),
             calibration_tokens: convert::calibration_tokens(teacher.parameters()),
-            threads: threads(self.threads),
+            threads: threads_or_all(self.threads),
         };
-        let sample = sample(Some(tokens), Some(&self.text))?;
-        let ttfs = convert::spiking(teacher.clone(), &sample, &recipe, &mut |_, _, _| {})?.graph;
+        let sample = calibration_sample(Some(tokens), Some(&self.text), &Bar::default())?;
+        let ttfs =
+            convert::spiking_watched(teacher.clone(), &sample, &recipe, &Bar::default(), &mut |_, _, _| {})?.graph;
+        let bar = Bar::default();
         let search = Search {
             trained: &trained,
             ttfs: &ttfs,
             dense: &Arc::new(dense),
             ids,
             cut: Cut { length: None, stride: None, windows: COMPARED },
-            threads: threads(self.threads),
+            threads: threads_or_all(self.threads),
+            progress: &bar,
             budget,
         };
         let found = search.run()?;
@@ -537,12 +537,12 @@ impl Train {
         }
         match found.kept {
             Some((choice, graph)) => {
-                note(&format!("kept: {}", choice.words()));
+                status(&format!("kept: {}", choice.words()));
                 all["hybrid"] = choice.json();
                 Ok(graph)
             }
             None => {
-                note("no layer keeps the budget: all stay with attention by time to first spike");
+                status("no layer keeps the budget: all stay with attention by time to first spike");
                 let layers = (0..ttfs.nodes.iter().filter(|node| node.op.has_state()).count()).collect::<Vec<usize>>();
                 all["hybrid"] = json!({ "ttfs": layers });
                 Ok(ttfs)

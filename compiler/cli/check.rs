@@ -1,12 +1,12 @@
 //! `snnc check`: whether a file can be compiled, and all that is in the way.
 
-use super::{print, print_json};
-use crate::Complaints;
-use crate::convert;
-use crate::describe::Network;
-use crate::files::{self, Model};
+use crate::output::{emit, emit_json};
 use clap::Args;
 use serde_json::json;
+use snnc::Complaints;
+use snnc::convert;
+use snnc::describe::Network;
+use snnc::files::{self, Model};
 use snnc_ir::Diagnostic;
 use std::path::PathBuf;
 
@@ -33,7 +33,7 @@ impl Check {
                     json!({ "compilable": false, "complaints": complaints.iter().map(complaint).collect::<Vec<_>>() })
                 }
             };
-            print_json(&value)?;
+            emit_json(&value)?;
             return done.map(|_| ());
         }
         let (import, network) = done?;
@@ -46,7 +46,7 @@ impl Check {
             format!("about {:.0} s and {:.0} MB of memory", seconds(&network).ceil(), bytes(&network) as f64 / 1e6),
         ));
         let rows: String = lines.iter().map(|(name, text)| format!("  {name:<11} {text}\n")).collect();
-        print(&format!("{}: a GPT-2 that snnc compiles\n{rows}", self.model.display()))
+        emit(&format!("{}: a GPT-2 that snnc compiles\n{rows}", self.model.display()))
     }
 
     fn examine(&self) -> Result<(snnc_onnx::Import, Network), Complaints> {

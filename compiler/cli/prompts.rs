@@ -4,14 +4,14 @@
 //! by a pass of its own; then a pass serves the next token of all texts at hand, and whoever is done makes room for the next
 //! prompt. A text that fails is said and leaves the others alone.
 
-use super::run::{Request, Stopped, Writing};
-use super::{note, print};
-use crate::Complaints;
-use crate::evaluate::logits_of;
-use crate::progress;
-use crate::tokens::Tokens;
-use indicatif::ProgressBar;
+use crate::bar::Bar;
+use crate::output::{emit, status};
 use serde::Serialize;
+use snnc::Complaints;
+use snnc::evaluate::logits_of;
+use snnc::generate::{Request, Stopped, Writing};
+use snnc::progress::Progress;
+use snnc::tokens::Tokens;
 use snnc_ir::Diagnostic;
 use snnc_runtime::{Batch, Program, Rows, SampleOptions};
 use std::iter::Enumerate;
@@ -76,20 +76,21 @@ pub fn continue_all(
         done: prompts.iter().map(|_| None).collect(),
         shown: 0,
         complaints: Vec::new(),
-        bar: progress::bar(prompts.len() as u64, "writing"),
+        bar: Bar::default(),
         tokens_read: 0,
         tokens_stepped: 0,
         seconds: [0.0; 2],
     };
+    all.bar.begin("writing", prompts.len() as u64);
     while all.join() {
         all.step();
         all.show(&prompts)?;
     }
     all.show(&prompts)?;
-    all.bar.finish_and_clear();
+    all.bar.end();
     let code = program.codegen_ms();
     let code = if code > 0.0 { format!("; machine code in {code:.1} ms") } else { String::new() };
-    note(&format!("{}{code}", all.summary()));
+    status(&format!("{}{code}", all.summary()));
     if all.complaints.is_empty() { Ok(()) } else { Err(all.complaints) }
 }
 
@@ -107,7 +108,7 @@ struct All<'a> {
     done: Vec<Option<Done>>,
     shown: usize,
     complaints: Complaints,
-    bar: ProgressBar,
+    bar: Bar,
     tokens_read: usize,
     /// New tokens but the first of each text, which its prompt's pass gives.
     tokens_stepped: usize,
@@ -211,7 +212,7 @@ impl<'a> All<'a> {
     fn finish(&mut self, here: Here<'a>) {
         let (text, tokens, stopped) = here.writing.into_parts();
         self.done[here.at] = Some(Done { text, tokens, stopped });
-        self.bar.inc(1);
+        self.bar.advance(1);
     }
 
     /// Prints what is done and next in the order of the prompts.
@@ -219,7 +220,7 @@ impl<'a> All<'a> {
         while let Some(done) = self.done.get_mut(self.shown).and_then(Option::take) {
             let prompt = &prompts[self.shown];
             let text = if self.setting.json { as_json(prompt, &done)? } else { as_text(prompt, &done) };
-            self.bar.suspend(|| print(&text))?;
+            self.bar.suspend(|| emit(&text))?;
             self.shown += 1;
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! Traits are told from the ONNX graph alone, so that they can be named for files that no part of could be imported.
 
 use super::import::inputs;
-use super::read::{Model, OnnxNode};
+use super::read::{OnnxModel, OnnxNode};
 use std::collections::HashMap;
 
 /// What a network must be.
@@ -45,7 +45,7 @@ const TRAITS: &[Trait] = &[
 ];
 
 /// What the file has that no GPT-2 has, with the node where it is first seen; empty where nothing of the kind is found.
-pub fn traits(model: &Model) -> Vec<String> {
+pub fn traits(model: &OnnxModel) -> Vec<String> {
     let nodes = &model.graph.nodes;
     let mut found = Vec::new();
     if inputs::ids(&model.graph.inputs).is_none() {
@@ -84,10 +84,10 @@ fn uncentred_norm(nodes: &[OnnxNode]) -> Option<&OnnxNode> {
 mod tests {
     use super::*;
     use crate::read::Port;
-    use crate::tensor::Elem;
+    use crate::tensor::OnnxElem;
 
-    fn model(input: Port, nodes: &[(&str, &[&str], &str)]) -> Model {
-        let mut model = Model::default();
+    fn model(input: Port, nodes: &[(&str, &[&str], &str)]) -> OnnxModel {
+        let mut model = OnnxModel::default();
         model.graph.inputs.push(input);
         model.graph.nodes.extend(nodes.iter().map(|(op, inputs, output)| OnnxNode {
             op_type: (*op).into(),
@@ -99,12 +99,12 @@ mod tests {
     }
 
     fn ids() -> Port {
-        Port { name: "input_ids".into(), elem: Some(Elem::I64), sizes: vec![None, None] }
+        Port { name: "input_ids".into(), elem: Some(OnnxElem::I64), sizes: vec![None, None] }
     }
 
     #[test]
     fn other_networks_are_told_by_what_they_have() {
-        let image = Port { name: "x".into(), elem: Some(Elem::F32), sizes: vec![None; 4] };
+        let image = Port { name: "x".into(), elem: Some(OnnxElem::F32), sizes: vec![None; 4] };
         let cnn = traits(&model(image, &[("Conv", &["x"], "y"), ("MaxPool", &["y"], "z")]));
         assert_eq!(cnn, ["no input for token ids", "convolutions (first at y)", "pooling (first at z)"]);
         let square: &[(&str, &[&str], &str)] =

@@ -1,11 +1,15 @@
 //! `snnc energy`: what a network costs on text, dense beside spiking, by several price lists.
 
-use super::{EngineArgs, Loaded, WhichEngine, note, print, print_json, program, threads};
-use crate::energy::measure::{Windows, expected};
-use crate::energy::{Estimate, PriceList, Setting, estimate, measure};
-use crate::{Complaints, files};
+use crate::args::{WhichEngine, price_lists};
+use crate::bar::Bar;
+use crate::output::{emit, emit_json, status};
 use clap::Args;
 use serde_json::Value as Json;
+use snnc::energy::measure::{Windows, expected};
+use snnc::energy::{Estimate, Setting, estimate, measure};
+use snnc::model::{EngineOptions, Loaded, threads_or_all};
+use snnc::progress::Workers;
+use snnc::{Complaints, files};
 use snnc_ir::{Diagnostic, Stage};
 use snnc_passes::cost::Rate;
 use snnc_runtime::Options;
@@ -49,14 +53,14 @@ pub struct Energy {
 
 impl Energy {
     pub fn run(self) -> Result<(), Complaints> {
-        let lists = lists(&self.prices)?;
+        let lists = price_lists(&self.prices)?;
         let loaded = Loaded::read(&self.model)?;
         let place = self.model.display().to_string();
-        if loaded.input.graph.stage != Stage::Spiking {
+        if loaded.source.graph.stage != Stage::Spiking {
             let message = "is a dense network, which has no spikes to count; compile it first";
             return Err(vec![Diagnostic::new(place, message)]);
         }
-        let most = loaded.input.graph.context;
+        let most = loaded.source.graph.context;
         let context = self.context.unwrap_or(most);
         if context > most {
             let message = format!("--context {context} is more than the network's context of {most}");
@@ -67,45 +71,31 @@ impl Energy {
         let shown = lists[0].clone();
         let estimate = match &self.text {
             Some(text) => {
-                let tokens = loaded.tokens(&self.model)?;
+                let tokens = loaded.tokens()?;
                 let text = files::read_text(text).map_err(|e| vec![e])?;
                 let ids = tokens.document(&text).map_err(|e| vec![e])?;
-                let program = program(loaded.input, &EngineArgs { which: self.engine, prices: None }, true)?;
+                let program = loaded.source.program(&EngineOptions { count: true, ..self.engine.options() })?;
                 let windows = Windows { length: context as usize, count: self.windows as usize };
-                let (activity, _) = measure(&program, &ids, windows, threads(self.threads))?;
+                let (activity, _) = measure(
+                    &program,
+                    &ids,
+                    windows,
+                    Workers { threads: threads_or_all(self.threads), progress: &Bar::default() },
+                )?;
                 estimate(program.graph(), &activity, setting, lists)
             }
             None => {
                 let section =
                     loaded.calibration.as_deref().and_then(|bytes| serde_json::from_slice::<Json>(bytes).ok());
-                let graph = &loaded.input.graph;
+                let graph = &loaded.source.graph;
                 let activity = expected(graph, section.as_ref(), self.rate, setting.context)
                     .map_err(|complaints| files::at(&self.model, complaints))?;
-                note("no text: rates are expected, not measured, and every key is taken to be read");
+                status("no text: rates are expected, not measured, and every key is taken to be read");
                 Estimate { measured: false, ..estimate(graph, &activity, setting, lists) }
             }
         };
-        if self.json { print_json(&estimate.json()) } else { print(&estimate.table(&shown)) }
+        if self.json { emit_json(&estimate.json()) } else { emit(&estimate.table(&shown)) }
     }
-}
-
-/// The price lists of these names or files, or all that are built in.
-pub(super) fn lists(named: &[String]) -> Result<Vec<PriceList>, Complaints> {
-    if named.is_empty() {
-        return Ok(PriceList::built_in());
-    }
-    let (mut lists, mut complaints) = (Vec::new(), Complaints::new());
-    for name in named {
-        match PriceList::named(name) {
-            Ok(list) if lists.iter().any(|other: &PriceList| other.name == list.name) => {
-                let message = format!("is called `{}` as another list is; give it a name of its own", list.name);
-                complaints.push(Diagnostic::new(name, message));
-            }
-            Ok(list) => lists.push(list),
-            Err(more) => complaints.extend(more),
-        }
-    }
-    if complaints.is_empty() { Ok(lists) } else { Err(complaints) }
 }
 
 fn rate(text: &str) -> Result<Rate, String> {

@@ -1,9 +1,10 @@
 //! `snnc inspect`: a run to look at, in the terminal.
 
-use super::report::Shown;
-use super::{print, print_json};
-use crate::{Complaints, report};
+use crate::output::{emit, emit_json};
+use crate::report::Shown;
+use crate::report_text;
 use clap::Args;
+use snnc::Complaints;
 
 /// Print what a page of `report` shows, in short
 #[derive(Args, Debug)]
@@ -25,6 +26,6 @@ impl Inspect {
     pub fn run(self) -> Result<(), Complaints> {
         let mut report = self.shown.report()?;
         report.provenance.command = self.shown.command("inspect", if self.json { " --json" } else { "" });
-        if self.json { print_json(&report.json()) } else { print(&report::text(&report)) }
+        if self.json { emit_json(&report.json()) } else { emit(&report_text::text(&report)) }
     }
 }

@@ -1,17 +1,19 @@
 //! `snnc compile`: ONNX in, `.snn` out.
 
-use super::wishes::{WishArgs, flags};
-use super::{find_tokenizer, note, print, sample, threads};
-use crate::Complaints;
-use crate::convert::{self, Converted, Recipe};
-use crate::describe::Network;
-use crate::energy::table::percent;
-use crate::energy::{self, Block, Phase, PriceList, Setting, measure};
-use crate::files::{self, Model};
-use crate::proof;
-use crate::tokens::Tokens;
+use crate::bar::Bar;
+use crate::output::{emit, status};
+use crate::wishes::{WishArgs, flags};
 use clap::Args;
 use serde_json::{Value as Json, json};
+use snnc::Complaints;
+use snnc::convert::{self, Converted, Recipe};
+use snnc::describe::Network;
+use snnc::energy::table::percent;
+use snnc::energy::{self, Block, Phase, PriceList, Setting, measure};
+use snnc::files::{self, Model};
+use snnc::model::{calibration_sample, find_tokenizer, threads_or_all};
+use snnc::proof;
+use snnc::tokens::Tokens;
 use snnc_ir::container::{self, File};
 use snnc_ir::{Diagnostic, Graph, Op, text};
 use snnc_passes::cost::{Form, Number};
@@ -66,6 +68,7 @@ fn share(text: &str) -> Result<f32, String> {
 impl Compile {
     pub fn run(self) -> Result<(), Complaints> {
         let start = Instant::now();
+        let bar = Bar::default();
         let output = self
             .output
             .clone()
@@ -78,9 +81,9 @@ impl Compile {
         let (tokenizer, place) = find_tokenizer(&self.model, self.tokenizer.as_deref())?;
         let tokens = tokenizer.as_ref().map(|json| Tokens::new(json, &place)).transpose().map_err(|e| vec![e])?;
         check_vocabulary(&import.graph, tokens.as_ref(), &place)?;
-        let sample = sample(tokens.as_ref(), self.calibrate.as_deref())?;
+        let sample = calibration_sample(tokens.as_ref(), self.calibrate.as_deref(), &bar)?;
         if self.emit.iter().any(|name| name == "imported") {
-            print(&text::print(&import.graph))?;
+            emit(&text::print(&import.graph))?;
         }
         let mut dumps = String::new();
         let mut watch = |pass: &Pass, _: &Graph, after: &Graph| {
@@ -92,21 +95,21 @@ impl Compile {
             Ok(tensor) => tensor,
             // A graph that was refused is worth seeing, so dumps come before the error.
             Err(complaints) => {
-                print(&dumps)?;
+                emit(&dumps)?;
                 return Err(files::at(&self.model, snnc_onnx::explained(&import.model, complaints)));
             }
         };
         let network = Network::of(&tensor).map_err(|e| files::at(&self.model, vec![e]))?;
         let calibration_tokens =
             self.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(network.parameters)).max(1);
-        let recipe = Recipe { wishes, calibration_tokens, threads: threads(self.threads) };
+        let recipe = Recipe { wishes, calibration_tokens, threads: threads_or_all(self.threads) };
         let proof = proof::prove(&import, &tensor, self.import_tolerance);
         let proof = proof.map_err(|complaints| files::at(&self.model, complaints))?;
-        note(&proof.line());
+        status(&proof.line());
         let origin = import.origin.clone();
         drop(import);
-        let converted = convert::spiking(tensor, &sample, &recipe, &mut watch);
-        print(&dumps)?;
+        let converted = convert::spiking_watched(tensor, &sample, &recipe, &bar, &mut watch);
+        emit(&dumps)?;
         let Converted { graph, calibration, section } = converted?;
         let provenance = json!({
             "compiler": format!("snnc {}", env!("CARGO_PKG_VERSION")),
@@ -123,7 +126,7 @@ impl Compile {
         };
         files::write_whole(&output, |out| container::write(&file, out)).map_err(|e| vec![e])?;
         let bytes = std::fs::metadata(&output).map_or(0, |meta| meta.len());
-        note(&format!(
+        status(&format!(
             "{}: {:.1} MB, {}, calibrated on {}, in {:.1} s",
             output.display(),
             bytes as f64 / 1e6,
@@ -132,7 +135,7 @@ impl Compile {
             start.elapsed().as_secs_f64()
         ));
         if let Some(savings) = expected_savings(&file.graph, &section) {
-            note(&savings);
+            status(&savings);
         }
         Ok(())
     }
@@ -171,7 +174,7 @@ fn warn_of_training(graph: &Graph) {
     names.sort_unstable();
     names.dedup();
     if layers > 0 {
-        note(&format!(
+        status(&format!(
             "warning: attention of {layers} layer{} ({}) is not trained: it computes no softmax, so this network needs `snnc train`",
             if layers == 1 { "" } else { "s" },
             names.join(", ")

@@ -1,54 +1,54 @@
 //! Operators that make, move, pick or join elements without arithmetic on them.
 
-use super::{Call, Walk, axis, broadcast, count, index, sizes_of, strides, volume};
+use super::call::{ElementOffsets, NodeCall, axis, broadcast, count, index, sizes_of, strides, volume};
 use crate::read::Attribute;
-use crate::tensor::{Array, Data, Number};
+use crate::tensor::{ArrayData, Element, OnnxArray};
 
 /// The part of an axis that a slice takes: `len` elements from `start`, `step` apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct SliceSpan {
     pub start: usize,
     pub step: i64,
     pub len: usize,
 }
 
-impl Call<'_> {
-    pub(super) fn constant(&self) -> Result<Array, String> {
+impl NodeCall<'_> {
+    pub(super) fn constant(&self) -> Result<OnnxArray, String> {
         for (name, value) in &self.node.attributes {
             match (name.as_str(), value) {
                 ("value", Attribute::Tensor(tensor)) => return Ok((**tensor).clone()),
-                ("value_float", Attribute::Float(x)) => return Ok(Array::f32(&[], vec![*x])),
-                ("value_floats", Attribute::Floats(x)) => return Ok(Array::f32(&[x.len()], x.clone())),
-                ("value_int", Attribute::Int(x)) => return Ok(Array::i64(&[], vec![*x])),
-                ("value_ints", Attribute::Ints(x)) => return Ok(Array::vector(x.clone())),
+                ("value_float", Attribute::Float(x)) => return Ok(OnnxArray::f32(&[], vec![*x])),
+                ("value_floats", Attribute::Floats(x)) => return Ok(OnnxArray::f32(&[x.len()], x.clone())),
+                ("value_int", Attribute::Int(x)) => return Ok(OnnxArray::i64(&[], vec![*x])),
+                ("value_ints", Attribute::Ints(x)) => return Ok(OnnxArray::vector(x.clone())),
                 _ => {}
             }
         }
         Err("it has no value of a kind that is supported".into())
     }
 
-    pub(super) fn constant_of_shape(&self) -> Result<Array, String> {
+    pub(super) fn constant_of_shape(&self) -> Result<OnnxArray, String> {
         let sizes = sizes_of(&self.ints(0)?)?;
         let n = count(&sizes)?;
-        let zero = Array::f32(&[1], vec![0.0]);
+        let zero = OnnxArray::f32(&[1], vec![0.0]);
         let value = self.node.tensor("value").map_or(&zero, |tensor| tensor);
         let number = value.number().ok_or("its value should be one element")?;
-        Ok(Array::new(sizes, Data::from_numbers(value.elem(), (0..n).map(|_| number))))
+        Ok(OnnxArray::new(sizes, ArrayData::from_numbers(value.elem(), (0..n).map(|_| number))))
     }
 
-    pub(super) fn shape(&self) -> Result<Array, String> {
+    pub(super) fn shape(&self) -> Result<OnnxArray, String> {
         let sizes = self.arg(0)?.sizes();
-        Ok(Array::vector(shape_span(self, sizes).iter().map(|&n| n as i64).collect()))
+        Ok(OnnxArray::vector(shape_span(self, sizes).iter().map(|&n| n as i64).collect()))
     }
 
-    pub(super) fn range(&self) -> Result<Array, String> {
+    pub(super) fn range(&self) -> Result<OnnxArray, String> {
         let number = |i| self.arg(i)?.number().ok_or_else(|| format!("input {} should be one number", i + 1));
         let (start, limit, delta) = (number(0)?, number(1)?, number(2)?);
         if delta.is_zero() {
             return Err("the step of a range is zero".into());
         }
         let length = match (start, limit, delta) {
-            (Number::Int(a), Number::Int(b), Number::Int(d)) => {
+            (Element::Int(a), Element::Int(b), Element::Int(d)) => {
                 let span = i128::from(b) - i128::from(a);
                 let d = i128::from(d);
                 let whole = span / d + i128::from(span % d != 0 && (span < 0) == (d < 0));
@@ -58,25 +58,25 @@ impl Call<'_> {
         };
         let n = count(&[length as usize])?;
         let at = |i: usize| match (start, delta) {
-            (Number::Int(a), Number::Int(d)) => Number::Int(a.wrapping_add(d.wrapping_mul(i as i64))),
-            (a, d) => Number::Float(a.float() + d.float() * i as f32),
+            (Element::Int(a), Element::Int(d)) => Element::Int(a.wrapping_add(d.wrapping_mul(i as i64))),
+            (a, d) => Element::Float(a.float() + d.float() * i as f32),
         };
-        Ok(Array::new(vec![n], Data::from_numbers(self.arg(0)?.elem(), (0..n).map(at))))
+        Ok(OnnxArray::new(vec![n], ArrayData::from_numbers(self.arg(0)?.elem(), (0..n).map(at))))
     }
 
-    pub(super) fn reshaped(&self, sizes: Vec<usize>) -> Result<Array, String> {
+    pub(super) fn reshaped(&self, sizes: Vec<usize>) -> Result<OnnxArray, String> {
         let x = self.arg(0)?;
         x.reshaped(sizes.clone()).ok_or_else(|| format!("shape {:?} cannot become {sizes:?}", x.sizes()))
     }
 
-    pub(super) fn transpose(&self) -> Result<Array, String> {
+    pub(super) fn transpose(&self) -> Result<OnnxArray, String> {
         let x = self.arg(0)?;
         let perm = self.permutation(x.rank())?;
         let from = strides(x.sizes());
         let sizes: Vec<usize> = perm.iter().map(|&i| x.sizes()[i]).collect();
         let steps = perm.iter().map(|&i| from[i] as isize).collect();
-        let data = x.data().pick(Walk::new(&sizes, steps, 0)?);
-        Ok(Array::new(sizes, data))
+        let data = x.data().pick(ElementOffsets::new(&sizes, steps, 0)?);
+        Ok(OnnxArray::new(sizes, data))
     }
 
     /// The attribute `perm`; the reverse order where it is missing.
@@ -87,21 +87,21 @@ impl Call<'_> {
         if all { Ok(axes) } else { Err(format!("{perm:?} is no order of {rank} axes")) }
     }
 
-    pub(super) fn slice(&self) -> Result<Array, String> {
+    pub(super) fn slice(&self) -> Result<OnnxArray, String> {
         let x = self.arg(0)?;
         let spans = slice_spans(self, x.sizes())?;
         let from = strides(x.sizes());
         let sizes: Vec<usize> = spans.iter().map(|span| span.len).collect();
         if sizes.contains(&0) {
-            return Ok(Array::new(sizes, x.data().pick(std::iter::empty())));
+            return Ok(OnnxArray::new(sizes, x.data().pick(std::iter::empty())));
         }
         let start = spans.iter().zip(&from).map(|(span, stride)| span.start * stride).sum();
         let steps = spans.iter().zip(&from).map(|(span, &stride)| span.step as isize * stride as isize).collect();
-        let data = x.data().pick(Walk::new(&sizes, steps, start)?);
-        Ok(Array::new(sizes, data))
+        let data = x.data().pick(ElementOffsets::new(&sizes, steps, start)?);
+        Ok(OnnxArray::new(sizes, data))
     }
 
-    pub(super) fn concat(&self) -> Result<Array, String> {
+    pub(super) fn concat(&self) -> Result<OnnxArray, String> {
         let first = self.arg(0)?;
         let axis = self.axis(0, first.rank())?;
         let (outer, mut sizes) = (first.sizes()[..axis].iter().product::<usize>(), first.sizes().to_vec());
@@ -123,11 +123,11 @@ impl Call<'_> {
             chunks.iter().enumerate().flat_map(part)
         });
         let numbers = numbers.filter_map(|(i, k)| self.optional(i).map(|x| x.data().get(k)));
-        let data = Data::from_numbers(first.elem(), numbers);
-        Ok(Array::new(sizes, data))
+        let data = ArrayData::from_numbers(first.elem(), numbers);
+        Ok(OnnxArray::new(sizes, data))
     }
 
-    pub(super) fn split(&self) -> Result<Vec<Array>, String> {
+    pub(super) fn split(&self) -> Result<Vec<OnnxArray>, String> {
         let x = self.arg(0)?;
         let axis = self.axis(0, x.rank())?;
         let from = strides(x.sizes());
@@ -137,21 +137,21 @@ impl Call<'_> {
             let mut sizes = x.sizes().to_vec();
             sizes[axis] = len;
             let steps = from.iter().map(|&stride| stride as isize).collect();
-            let data = x.data().pick(Walk::new(&sizes, steps, start * from[axis])?);
-            parts.push(Array::new(sizes, data));
+            let data = x.data().pick(ElementOffsets::new(&sizes, steps, start * from[axis])?);
+            parts.push(OnnxArray::new(sizes, data));
             start += len;
         }
         Ok(parts)
     }
 
-    pub(super) fn expand(&self) -> Result<Array, String> {
+    pub(super) fn expand(&self) -> Result<OnnxArray, String> {
         let x = self.arg(0)?;
         let sizes = broadcast(x.sizes(), &sizes_of(&self.ints(1)?)?)?;
-        let data = x.data().pick(Walk::stretched(x.sizes(), &sizes)?);
-        Ok(Array::new(sizes, data))
+        let data = x.data().pick(ElementOffsets::stretched(x.sizes(), &sizes)?);
+        Ok(OnnxArray::new(sizes, data))
     }
 
-    pub(super) fn tile(&self) -> Result<Array, String> {
+    pub(super) fn tile(&self) -> Result<OnnxArray, String> {
         let (x, repeats) = (self.arg(0)?, sizes_of(&self.ints(1)?)?);
         if repeats.len() != x.rank() {
             return Err(format!("{} repeats do not fit {} axes", repeats.len(), x.rank()));
@@ -161,10 +161,10 @@ impl Call<'_> {
         let (from, to) = (strides(x.sizes()), strides(&sizes));
         let offset = |i: usize| (0..sizes.len()).map(|a| i / to[a] % sizes[a] % x.sizes()[a] * from[a]).sum::<usize>();
         let data = x.data().pick((0..count(&sizes)?).map(offset));
-        Ok(Array::new(sizes, data))
+        Ok(OnnxArray::new(sizes, data))
     }
 
-    pub(super) fn gather(&self) -> Result<Array, String> {
+    pub(super) fn gather(&self) -> Result<OnnxArray, String> {
         let (x, indices) = (self.arg(0)?, self.ints(1)?);
         let axis = self.axis(0, x.rank())?;
         let size = x.sizes()[axis];
@@ -177,10 +177,10 @@ impl Call<'_> {
         let offsets = (0..outer)
             .flat_map(move |o| rows.iter().flat_map(move |&row| (0..inner).map(move |i| (o * size + row) * inner + i)));
         let data = x.data().pick(offsets);
-        Ok(Array::new(sizes, data))
+        Ok(OnnxArray::new(sizes, data))
     }
 
-    pub(super) fn gather_elements(&self) -> Result<Array, String> {
+    pub(super) fn gather_elements(&self) -> Result<OnnxArray, String> {
         let (x, indices, at) = (self.arg(0)?, self.ints(1)?, self.arg(1)?);
         let axis = self.axis(0, x.rank())?;
         let fits = at.rank() == x.rank() && (0..x.rank()).all(|a| a == axis || at.sizes()[a] <= x.sizes()[a]);
@@ -193,10 +193,10 @@ impl Call<'_> {
             let place = |a: usize| if a == axis { 0 } else { n / to[a] % at.sizes()[a] * from[a] };
             offsets.push((0..x.rank()).map(place).sum::<usize>() + index(i, x.sizes()[axis])? * from[axis]);
         }
-        Ok(Array::new(at.sizes().to_vec(), x.data().pick(offsets.into_iter())))
+        Ok(OnnxArray::new(at.sizes().to_vec(), x.data().pick(offsets.into_iter())))
     }
 
-    pub(super) fn gather_nd(&self) -> Result<Array, String> {
+    pub(super) fn gather_nd(&self) -> Result<OnnxArray, String> {
         let (x, at) = (self.arg(0)?, self.arg(1)?);
         let batch = usize::try_from(self.node.int("batch_dims").unwrap_or(0)).map_err(|_| "batch_dims is negative")?;
         let depth = *at.sizes().last().ok_or("indices should have an axis")?;
@@ -210,11 +210,18 @@ impl Call<'_> {
         let starts = self.starts(x, &self.ints(1)?, depth, batch, outer)?;
         let inner: usize = x.sizes()[batch + depth..].iter().product();
         let data = x.data().pick(starts.iter().flat_map(|&start| start..start + inner));
-        Ok(Array::new(sizes, data))
+        Ok(OnnxArray::new(sizes, data))
     }
 
     /// Where each index tuple points; the first `batch` axes are those of the tuple itself.
-    fn starts(&self, x: &Array, at: &[i64], depth: usize, batch: usize, outer: &[usize]) -> Result<Vec<usize>, String> {
+    fn starts(
+        &self,
+        x: &OnnxArray,
+        at: &[i64],
+        depth: usize,
+        batch: usize,
+        outer: &[usize],
+    ) -> Result<Vec<usize>, String> {
         let from = strides(x.sizes());
         let inner_tuples: usize = outer[batch..].iter().product::<usize>().max(1);
         let block: usize = x.sizes()[batch..].iter().product();
@@ -227,7 +234,7 @@ impl Call<'_> {
         (0..tuples).map(start).collect()
     }
 
-    pub(super) fn scatter_nd(&self) -> Result<Array, String> {
+    pub(super) fn scatter_nd(&self) -> Result<OnnxArray, String> {
         let (x, at, updates) = (self.arg(0)?, self.arg(1)?, self.arg(2)?);
         if self.node.text("reduction").is_some_and(|kind| kind != "none") {
             return Err("a reduction while scattering is not supported".into());
@@ -241,16 +248,16 @@ impl Call<'_> {
             return Err(format!("updates of shape {:?} do not fit {:?}", updates.sizes(), x.sizes()));
         }
         let inner: usize = x.sizes()[depth..].iter().product();
-        let mut numbers: Vec<Number> = (0..x.len()).map(|i| x.data().get(i)).collect();
+        let mut numbers: Vec<Element> = (0..x.len()).map(|i| x.data().get(i)).collect();
         for (n, start) in self.starts(x, &self.ints(1)?, depth, 0, outer)?.into_iter().enumerate() {
             (0..inner).for_each(|i| numbers[start + i] = updates.data().get(n * inner + i));
         }
-        Ok(Array::new(x.sizes().to_vec(), Data::from_numbers(x.elem(), numbers.into_iter())))
+        Ok(OnnxArray::new(x.sizes().to_vec(), ArrayData::from_numbers(x.elem(), numbers.into_iter())))
     }
 }
 
 /// The sizes that a Shape node answers: all, or those from `start` to `end`.
-pub fn shape_span<'a>(call: &Call, sizes: &'a [usize]) -> &'a [usize] {
+pub fn shape_span<'a>(call: &NodeCall, sizes: &'a [usize]) -> &'a [usize] {
     let rank = sizes.len() as i64;
     let clamp = |at: i64| (if at < 0 { at.saturating_add(rank) } else { at }).clamp(0, rank) as usize;
     let (start, end) = (clamp(call.node.int("start").unwrap_or(0)), clamp(call.node.int("end").unwrap_or(rank)));
@@ -258,7 +265,7 @@ pub fn shape_span<'a>(call: &Call, sizes: &'a [usize]) -> &'a [usize] {
 }
 
 /// Reshape: 0 keeps a size (unless `allowzero`), -1 takes what is left.
-pub fn reshape_sizes(call: &Call, from: &[usize]) -> Result<Vec<usize>, String> {
+pub fn reshape_sizes(call: &NodeCall, from: &[usize]) -> Result<Vec<usize>, String> {
     let target = call.ints_of("shape", 1)?.ok_or("the new shape is missing")?;
     let keep = call.node.int("allowzero").unwrap_or(0) == 0;
     let size = |(i, &n): (usize, &i64)| match n {
@@ -278,13 +285,13 @@ pub fn reshape_sizes(call: &Call, from: &[usize]) -> Result<Vec<usize>, String> 
 }
 
 /// Flatten: a matrix, divided at an axis.
-pub fn flat_sizes(call: &Call, from: &[usize]) -> Result<Vec<usize>, String> {
+pub fn flat_sizes(call: &NodeCall, from: &[usize]) -> Result<Vec<usize>, String> {
     let at = call.node.int("axis").unwrap_or(1);
     let at = if at == from.len() as i64 { from.len() } else { axis(at, from.len())? };
     Ok(vec![volume(&from[..at])?, volume(&from[at..])?])
 }
 
-pub fn squeeze_sizes(call: &Call, from: &[usize]) -> Result<Vec<usize>, String> {
+pub fn squeeze_sizes(call: &NodeCall, from: &[usize]) -> Result<Vec<usize>, String> {
     let Some(axes) = call.ints_of("axes", 1)? else {
         return Ok(from.iter().copied().filter(|&n| n != 1).collect());
     };
@@ -295,7 +302,7 @@ pub fn squeeze_sizes(call: &Call, from: &[usize]) -> Result<Vec<usize>, String> 
     Ok((0..from.len()).filter(|a| !axes.contains(a)).map(|a| from[a]).collect())
 }
 
-pub fn unsqueeze_sizes(call: &Call, from: &[usize]) -> Result<Vec<usize>, String> {
+pub fn unsqueeze_sizes(call: &NodeCall, from: &[usize]) -> Result<Vec<usize>, String> {
     let axes = call.ints_of("axes", 1)?.ok_or("the axes are missing")?;
     let rank = from.len() + axes.len();
     let axes = axes.iter().map(|&a| axis(a, rank)).collect::<Result<Vec<usize>, String>>()?;
@@ -307,7 +314,7 @@ pub fn unsqueeze_sizes(call: &Call, from: &[usize]) -> Result<Vec<usize>, String
 }
 
 /// What a Slice takes of each axis of an array of `sizes`.
-pub fn slice_spans(call: &Call, sizes: &[usize]) -> Result<Vec<Span>, String> {
+pub fn slice_spans(call: &NodeCall, sizes: &[usize]) -> Result<Vec<SliceSpan>, String> {
     let (starts, ends, axes, steps) = if call.node.ints("starts").is_some() {
         (
             call.node.ints("starts").map(<[i64]>::to_vec),
@@ -325,7 +332,7 @@ pub fn slice_spans(call: &Call, sizes: &[usize]) -> Result<Vec<Span>, String> {
     if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
         return Err("starts, ends, axes and steps differ in length".into());
     }
-    let mut spans: Vec<Span> = sizes.iter().map(|&len| Span { start: 0, step: 1, len }).collect();
+    let mut spans: Vec<SliceSpan> = sizes.iter().map(|&len| SliceSpan { start: 0, step: 1, len }).collect();
     for (i, &a) in axes.iter().enumerate() {
         let a = axis(a, sizes.len())?;
         spans[a] = span(starts[i], ends[i], steps[i], sizes[a])?;
@@ -334,7 +341,7 @@ pub fn slice_spans(call: &Call, sizes: &[usize]) -> Result<Vec<Span>, String> {
 }
 
 /// ONNX's clamping: forward to `0..=n`, backward to `-1..n`.
-fn span(start: i64, end: i64, step: i64, size: usize) -> Result<Span, String> {
+fn span(start: i64, end: i64, step: i64, size: usize) -> Result<SliceSpan, String> {
     let n = size as i64;
     let wrap = |at: i64| if at < 0 { at.saturating_add(n) } else { at };
     let (low, high) = if step > 0 { (0, n) } else { (-1, n - 1) };
@@ -346,11 +353,11 @@ fn span(start: i64, end: i64, step: i64, size: usize) -> Result<Span, String> {
     let distance = if step > 0 { end - start } else { start - end };
     let stride = step.unsigned_abs();
     let len = if distance <= 0 { 0 } else { (distance as u64).div_ceil(stride) as usize };
-    Ok(Span { start: start.max(0) as usize, step: if len <= 1 { 1 } else { step }, len })
+    Ok(SliceSpan { start: start.max(0) as usize, step: if len <= 1 { 1 } else { step }, len })
 }
 
 /// Lengths of the parts of an axis of `size`.
-pub fn split_sizes(call: &Call, size: usize) -> Result<Vec<usize>, String> {
+pub fn split_sizes(call: &NodeCall, size: usize) -> Result<Vec<usize>, String> {
     let outputs = call.node.outputs.len().max(1);
     let sizes = match call.ints_of("split", 1)? {
         Some(sizes) => sizes_of(&sizes)?,

@@ -4,7 +4,7 @@
 //! longest sequence there can be: a window that would cut off the far past cannot hide.
 
 use super::shapes::{fixed, unify};
-use crate::tensor::{Array, Data};
+use crate::tensor::{ArrayData, OnnxArray};
 use snnc_ir::op::Scalar;
 use snnc_ir::types::Dim;
 use snnc_ir::{Op, tensor};
@@ -12,18 +12,18 @@ use std::sync::Arc;
 
 /// An array for every number of tokens; one where they are all equal.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(super) struct Constant {
     name: Arc<str>,
-    arrays: Vec<Arc<Array>>,
+    arrays: Vec<Arc<OnnxArray>>,
 }
 
-impl Known {
-    pub fn constant(name: &str, array: Arc<Array>) -> Self {
+impl Constant {
+    pub fn constant(name: &str, array: Arc<OnnxArray>) -> Self {
         Self { name: name.into(), arrays: vec![array] }
     }
 
     /// Panics without arrays: a precondition of the caller.
-    pub fn of(name: &str, mut arrays: Vec<Arc<Array>>) -> Self {
+    pub fn of(name: &str, mut arrays: Vec<Arc<OnnxArray>>) -> Self {
         assert!(!arrays.is_empty(), "there is an array for every number of tokens");
         if arrays.iter().all(|array| same_bits(array, &arrays[0])) {
             arrays.truncate(1);
@@ -36,7 +36,7 @@ impl Known {
     }
 
     /// The array, where it does not depend on the number of tokens.
-    pub fn single(&self) -> Option<&Arc<Array>> {
+    pub fn single(&self) -> Option<&Arc<OnnxArray>> {
         match self.arrays.as_slice() {
             [one] => Some(one),
             _ => None,
@@ -44,7 +44,7 @@ impl Known {
     }
 
     /// The array at the `k`-th number of tokens.
-    pub fn at(&self, k: usize) -> &Array {
+    pub fn at(&self, k: usize) -> &OnnxArray {
         self.arrays.get(k).unwrap_or(&self.arrays[0])
     }
 
@@ -69,7 +69,7 @@ impl Known {
 
     /// 0, 1, 2... up to the number of tokens.
     pub fn is_positions(&self, counts: &[usize]) -> bool {
-        let counts_up = |(array, &n): (&Arc<Array>, &usize)| {
+        let counts_up = |(array, &n): (&Arc<OnnxArray>, &usize)| {
             array.ints().is_some_and(|ints| ints.len() == n && ints.iter().enumerate().all(|(i, &x)| x == i as i64))
         };
         self.arrays.len() == counts.len() && self.arrays.iter().zip(counts).all(counts_up)
@@ -85,7 +85,7 @@ impl Known {
             return None;
         }
         let (keep, drop) = (first.get(0).float(), first.get(1).float());
-        let is_mask = |(array, &n): (&Arc<Array>, &usize)| {
+        let is_mask = |(array, &n): (&Arc<OnnxArray>, &usize)| {
             let (lead, square) = array.sizes().split_at(array.rank().saturating_sub(2));
             let expected = |i: usize| if i % n <= i / n { keep } else { drop };
             square == [n, n]
@@ -96,22 +96,22 @@ impl Known {
     }
 
     /// The table `[context, d]` whose first rows the value is, at every number of tokens.
-    pub fn table_of_positions(&self, counts: &[usize]) -> Option<Array> {
+    pub fn table_of_positions(&self, counts: &[usize]) -> Option<OnnxArray> {
         let last = self.arrays.last()?;
         let (&n, &width) = (counts.last()?, last.sizes().last()?);
         let table = last.as_f32()?;
-        let is_prefix = |(array, &n): (&Arc<Array>, &usize)| {
+        let is_prefix = |(array, &n): (&Arc<OnnxArray>, &usize)| {
             let (lead, rows) = array.sizes().split_at(array.rank().saturating_sub(2));
             rows == [n, width]
                 && lead.iter().all(|&size| size == 1)
                 && array.as_f32().is_some_and(|x| table.starts_with(x))
         };
         let fits = self.arrays.len() == counts.len() && self.arrays.iter().zip(counts).all(is_prefix);
-        fits.then(|| Array::f32(&[n, width], table.to_vec()))
+        fits.then(|| OnnxArray::f32(&[n, width], table.to_vec()))
     }
 }
 
-fn same_bits(a: &Array, b: &Array) -> bool {
+fn same_bits(a: &OnnxArray, b: &OnnxArray) -> bool {
     std::ptr::eq(a, b) || a == b
 }
 
@@ -122,13 +122,13 @@ pub(super) fn causal_op(keep: f32, drop: f32) -> Op {
 }
 
 /// Elements as a program's constants: truth is 1 and 0.
-pub(super) fn f32_data(array: &Array) -> Result<tensor::Data, String> {
+pub(super) fn f32_data(array: &OnnxArray) -> Result<tensor::Data, String> {
     match array.data() {
-        Data::F32(buffer) => Ok(tensor::Data::F32(buffer.clone())),
-        Data::Bool(bits) => {
+        ArrayData::F32(buffer) => Ok(tensor::Data::F32(buffer.clone())),
+        ArrayData::Bool(bits) => {
             Ok(tensor::Data::F32(bits.iter().map(|&b| f32::from(u8::from(b))).collect::<Vec<f32>>().into()))
         }
-        Data::I64(_) | Data::I32(_) | Data::I8(_) | Data::U8(_) => {
+        ArrayData::I64(_) | ArrayData::I32(_) | ArrayData::I8(_) | ArrayData::U8(_) => {
             Err(format!("an array of {} is used where floats are wanted", array.elem().name()))
         }
     }
@@ -140,9 +140,9 @@ mod tests {
 
     const COUNTS: [usize; 3] = [5, 7, 9];
 
-    fn tables(f: impl Fn(usize, usize) -> f32) -> Known {
-        let table = |&n: &usize| Arc::new(Array::f32(&[1, n, n], (0..n * n).map(|i| f(i / n, i % n)).collect()));
-        Known::of("m", COUNTS.iter().map(table).collect())
+    fn tables(f: impl Fn(usize, usize) -> f32) -> Constant {
+        let table = |&n: &usize| Arc::new(OnnxArray::f32(&[1, n, n], (0..n * n).map(|i| f(i / n, i % n)).collect()));
+        Constant::of("m", COUNTS.iter().map(table).collect())
     }
 
     #[test]
@@ -156,8 +156,8 @@ mod tests {
     #[test]
     fn positions_count_from_zero() {
         let counted = |start: i64| {
-            let row = |&n: &usize| Arc::new(Array::i64(&[1, n], (0..n as i64).map(|i| i + start).collect()));
-            Known::of("p", COUNTS.iter().map(row).collect())
+            let row = |&n: &usize| Arc::new(OnnxArray::i64(&[1, n], (0..n as i64).map(|i| i + start).collect()));
+            Constant::of("p", COUNTS.iter().map(row).collect())
         };
         assert!(counted(0).is_positions(&COUNTS));
         assert!(!counted(1).is_positions(&COUNTS));
@@ -165,14 +165,14 @@ mod tests {
 
     #[test]
     fn what_is_equal_at_every_count_is_a_constant() {
-        let array = Arc::new(Array::vector(vec![1, 2]));
-        assert!(Known::of("c", vec![array.clone(), Arc::new((*array).clone())]).single().is_some());
+        let array = Arc::new(OnnxArray::vector(vec![1, 2]));
+        assert!(Constant::of("c", vec![array.clone(), Arc::new((*array).clone())]).single().is_some());
     }
 
     #[test]
     fn rows_that_only_get_more_are_a_table() {
-        let rows = |&n: &usize| Arc::new(Array::f32(&[1, n, 2], (0..2 * n).map(|i| i as f32).collect()));
-        let known = Known::of("t", COUNTS.iter().map(rows).collect());
-        assert_eq!(known.table_of_positions(&COUNTS).map(|t| t.sizes().to_vec()), Some(vec![9, 2]));
+        let rows = |&n: &usize| Arc::new(OnnxArray::f32(&[1, n, 2], (0..2 * n).map(|i| i as f32).collect()));
+        let constant = Constant::of("t", COUNTS.iter().map(rows).collect());
+        assert_eq!(constant.table_of_positions(&COUNTS).map(|t| t.sizes().to_vec()), Some(vec![9, 2]));
     }
 }

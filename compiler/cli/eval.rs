@@ -1,16 +1,20 @@
 //! `snnc eval`: perplexity, nearness to the dense network, where the difference comes from, and what is not as it seems.
 
-use super::{EngineArgs, Input, Loaded, WhichEngine, note, print, print_json, program, threads};
-use crate::calibration::Calibration;
-use crate::convert::vocabulary;
-use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
-use crate::findings::Findings;
-use crate::ledger::{Ledger, ledger};
-use crate::lints::{coverage, lints};
-use crate::recall::{self, recall};
-use crate::{Complaints, convert, files, report};
+use crate::args::{EngineArgs, WhichEngine, share};
+use crate::bar::Bar;
+use crate::output::{emit, emit_json, status};
 use clap::Args;
 use serde_json::Value as Json;
+use snnc::calibration::Calibration;
+use snnc::convert::vocabulary;
+use snnc::evaluate::{Cut, Evaluation, Neurons, evaluate};
+use snnc::findings::Findings;
+use snnc::ledger::{Ledger, ledger};
+use snnc::lints::{coverage, lints};
+use snnc::model::{EngineOptions, Loaded, Source, threads_or_all};
+use snnc::progress::Workers;
+use snnc::recall::{self, recall};
+use snnc::{Complaints, convert, files, report};
 use snnc_ir::{Diagnostic, Stage};
 use std::path::PathBuf;
 
@@ -71,18 +75,6 @@ fn cosine(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| format!("`{text}` is no cosine: write 0.999"))
 }
 
-/// A number, or a percentage.
-pub fn share(text: &str) -> Result<f64, String> {
-    let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 0.01));
-    let share = number.trim().parse::<f64>().ok().filter(|share| share.is_finite()).map(|share| share * unit);
-    match share {
-        // Whoever writes 98 means 98 %.
-        Some(share) if share < 1.0 || unit != 1.0 => Ok(share),
-        Some(_) => Err(format!("`{text}` is all or more: write {text}% if it is percent")),
-        None => Err(format!("`{text}` is no share: write 1% or 0.01")),
-    }
-}
-
 impl Eval {
     /// Whether every limit was kept.
     pub fn run(self) -> Result<bool, Complaints> {
@@ -90,20 +82,20 @@ impl Eval {
             files::check_writable(path).map_err(|e| vec![e])?;
         }
         let loaded = Loaded::read(&self.model)?;
-        let tokens = loaded.tokens(&self.model)?;
+        let tokens = loaded.tokens()?;
         let text = files::read_text(&self.text).map_err(|e| vec![e])?;
         let ids = tokens.document(&text).map_err(|e| vec![e])?;
-        let dense_input = self.against.as_deref().map(Loaded::read).transpose()?.map(|loaded| loaded.input);
+        let dense_input = self.against.as_deref().map(Loaded::read).transpose()?.map(|loaded| loaded.source);
         let dense = match &dense_input {
             Some(input) => {
                 let which = WhichEngine { interpret: self.engine.which.interpret, ..WhichEngine::default() };
                 let args = EngineArgs { which, prices: self.engine.prices.clone() };
-                Some(program(input.clone(), &args, false)?)
+                Some(input.clone().program(&args.options()?)?)
             }
             None => None,
         };
         if let (Some(against), Some(input)) = (&self.against, &dense_input) {
-            let [own, other] = [&loaded.input.graph, &input.graph].map(vocabulary);
+            let [own, other] = [&loaded.source.graph, &input.graph].map(vocabulary);
             let (own, other) = (own?, other?);
             if own != other {
                 let message = format!("has a vocabulary of {other}, {} one of {own}", self.model.display());
@@ -111,19 +103,25 @@ impl Eval {
                 return Err(vec![Diagnostic::new(against.display().to_string(), message).note(note)]);
             }
         }
-        let spiking = loaded.input.graph.stage == Stage::Spiking;
+        let spiking = loaded.source.graph.stage == Stage::Spiking;
         if self.ledger && !spiking {
             let message = "is a dense network: there is nothing to account for";
             return Err(vec![Diagnostic::new(self.model.display().to_string(), message)]);
         }
         let section = loaded.calibration.clone();
-        let program = program(loaded.input, &self.engine, true)?;
+        let program = loaded.source.program(&EngineOptions { count: true, ..self.engine.options()? })?;
         let cut = Cut {
             length: None,
             stride: self.stride.map(|n| n as usize),
             windows: self.windows.map_or(usize::MAX, |n| n as usize),
         };
-        let done = evaluate(&program, dense.as_ref(), &ids, cut, threads(self.threads))?;
+        let done = evaluate(
+            &program,
+            dense.as_ref(),
+            &ids,
+            cut,
+            Workers { threads: threads_or_all(self.threads), progress: &Bar::default() },
+        )?;
         let json = section.as_deref().and_then(|bytes| serde_json::from_slice::<Json>(bytes).ok());
         let graph = program.graph();
         let words = text.split_whitespace().count().max(1);
@@ -144,34 +142,40 @@ impl Eval {
             done,
         };
         for lint in &findings.lints {
-            note(&format!("warning: {}: {}: {}", lint.kind.name(), lint.place, lint.message));
+            status(&format!("warning: {}: {}: {}", lint.kind.name(), lint.place, lint.message));
         }
         let broken = self.broken(&findings);
-        broken.iter().for_each(|limit| note(&format!("not kept: {limit}")));
+        broken.iter().for_each(|limit| status(&format!("not kept: {limit}")));
         if let Some(path) = &self.html {
             let title = self.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let page = report::page(&report::Report::of_findings(&title, &findings));
             files::write_whole(path, |out| out.write_all(page.as_bytes())).map_err(|e| vec![e])?;
-            note(&format!("{}: written", path.display()));
+            status(&format!("{}: written", path.display()));
         }
         if self.json {
-            print_json(&findings.json())?
+            emit_json(&findings.json())?
         } else {
-            print(&as_text_of(&findings))?
+            emit(&as_text_of(&findings))?
         }
         Ok(broken.is_empty())
     }
 
-    fn ledger(&self, input: Input, section: Option<&[u8]>, ids: &[u32]) -> Result<Ledger, Complaints> {
+    fn ledger(&self, input: Source, section: Option<&[u8]>, ids: &[u32]) -> Result<Ledger, Complaints> {
         let tensor = convert::dense(input.graph, input.rounded, &mut |_, _, _| {})?;
         let section = section.ok_or_else(|| {
             let message = "keeps nothing of its calibration, so its levels are not known";
             vec![Diagnostic::new(self.model.display().to_string(), message).note("compile the model again")]
         })?;
         let calibration = Calibration::read(section, &tensor).map_err(|e| files::at(&self.model, vec![e]))?;
-        let tokens = self.ledger_tokens.map_or_else(|| crate::ledger::tokens(&tensor), |n| n as usize);
-        let windows = crate::ledger::windows(&tensor, ids, tokens);
-        ledger(&tensor, &calibration, ids, &windows, threads(self.threads))
+        let tokens = self.ledger_tokens.map_or_else(|| snnc::ledger::tokens(&tensor), |n| n as usize);
+        let windows = snnc::ledger::windows(&tensor, ids, tokens);
+        ledger(
+            &tensor,
+            &calibration,
+            ids,
+            &windows,
+            Workers { threads: threads_or_all(self.threads), progress: &Bar::default() },
+        )
     }
 
     /// Limits that were not kept.
