@@ -13,7 +13,8 @@ use snnc::progress::Workers;
 use snnc::{Complaints, energy, files};
 use snnc_ir::Diagnostic;
 use snnc_ir::container::{self, File};
-use snnc_passes::fit::{Levels, Wishes};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::QuantOptions;
 use snnc_runtime::SampleOptions;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -47,7 +48,7 @@ impl Demo {
         let sample = Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens: &tokens };
         let levels = Levels::default();
         let recipe = Recipe {
-            wishes: Wishes::uniform(levels),
+            wishes: QuantOptions::uniform(levels),
             calibration_tokens: CALIBRATION_TOKENS,
             threads: threads_or_all(None),
         };

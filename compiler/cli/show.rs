@@ -10,7 +10,7 @@ use snnc::convert::{self, CALIBRATION_WINDOW, Recipe, Sample};
 use snnc::files::{self, Model};
 use snnc::model::Source;
 use snnc_ir::{Diagnostic, Graph, text};
-use snnc_passes::fit::Wishes;
+use snnc_passes::options::QuantOptions;
 use snnc_passes::{Pass, STANDARD, collapse, front_and_back};
 use std::path::PathBuf;
 
@@ -95,7 +95,7 @@ impl Show {
         if front.iter().any(|pass| pass.name == until) {
             convert::dense(imported, rounded, &mut watch)?;
         } else {
-            let recipe = Recipe { wishes: Wishes::default(), calibration_tokens: CALIBRATION_WINDOW, threads: 1 };
+            let recipe = Recipe { wishes: QuantOptions::default(), calibration_tokens: CALIBRATION_WINDOW, threads: 1 };
             convert::convert(imported, rounded, &Sample::SeededIds, &recipe, &mut watch)?;
         }
         let (before, after) = seen.ok_or_else(|| self.unknown(until, "it was not reached"))?;

@@ -13,16 +13,16 @@ use snnc::model::{Loaded, calibration_sample, threads_or_all};
 use snnc::progress::{Progress, Workers};
 use snnc::recall::{self, recall};
 use snnc::tokens::Tokens;
-use snnc::train::adamw::Rates;
+use snnc::train::adamw::Schedule;
 use snnc::train::checkpoint::{self, State};
 use snnc::train::{Options, Trainer};
 use snnc::{Complaints, files};
 use snnc_ir::container::{self, File};
 use snnc_ir::training::Surrogate;
 use snnc_ir::{Diagnostic, Graph, Stage, text};
+use snnc_passes::apply_parameters::apply_parameters;
 use snnc_passes::collapse;
-use snnc_passes::relax::{Loss, Recipe, Train as Parameters};
-use snnc_passes::trained::trained;
+use snnc_passes::relax::{Loss, Recipe, Trainable as Parameters};
 use snnc_runtime::Program;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -302,7 +302,7 @@ impl Train {
             ));
             return Ok(None);
         }
-        let graph = trained(&file.graph, &trainer.constants().map_err(one)?)?;
+        let graph = apply_parameters(&file.graph, &trainer.constants().map_err(one)?)?;
         snnc_ir::verify::verify(&graph)?;
         status(&format!("best after step {}", trainer.best_step));
         let training = json!({
@@ -333,7 +333,7 @@ impl Train {
         };
         Options {
             recipe: Recipe { train: self.train, loss, surrogate: self.surrogate },
-            rates: Rates {
+            rates: Schedule {
                 rate: self.rate(),
                 weight_decay: self.weight_decay,
                 clip: self.clip,

@@ -12,7 +12,8 @@ use snnc::progress::Workers;
 use snnc::tune::{Allocation, Goal, Point, TIMESTEPS, Tuner};
 use snnc::{Complaints, calibrate, convert, files, ledger};
 use snnc_ir::Diagnostic;
-use snnc_passes::fit::{Levels, Wishes};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::QuantOptions;
 use snnc_runtime::{Options, Program};
 use std::fmt;
 use std::path::PathBuf;
@@ -119,7 +120,7 @@ impl Tune {
             probe_tokens: self.probe_tokens.map_or_else(|| ledger::tokens(&tensor), |n| n as usize),
             threads: threads_or_all(self.threads),
             progress: &bar,
-            base: Wishes { centre: self.goal().centre(), ..Wishes::uniform(Levels::default()) },
+            base: QuantOptions { zero_point: self.goal().zero_point(), ..QuantOptions::uniform(Levels::default()) },
         };
         let options = Options { count: false, ..Options::default() };
         let dense = Program::new(Arc::new(tensor.clone()), &options).map(Arc::new).map_err(one)?;

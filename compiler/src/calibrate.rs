@@ -4,7 +4,7 @@ use crate::Complaints;
 use crate::parallel::map_in_order;
 use crate::progress::Workers;
 use snnc_ir::{Builder, Graph, Value};
-use snnc_passes::fit::{Observations, Observed};
+use snnc_passes::observed::{Observations, Observed};
 use snnc_passes::sites::sites;
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
 use std::sync::Arc;

@@ -7,7 +7,8 @@ use crate::describe::token_table;
 use crate::progress::{Progress, Silent, Workers};
 use crate::tokens::Tokens;
 use snnc_ir::{Diagnostic, Graph, Value};
-use snnc_passes::fit::{Fit, Wishes, fit};
+use snnc_passes::fit::{QuantParams, fit};
+use snnc_passes::options::QuantOptions;
 use snnc_passes::{Context, Pass, front_and_back, run};
 use snnc_runtime::sample::SplitMix64;
 
@@ -31,7 +32,7 @@ pub const CALIBRATION_WINDOW: usize = 256;
 /// What a user chooses about a conversion.
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    pub wishes: Wishes,
+    pub wishes: QuantOptions,
     pub calibration_tokens: usize,
     pub threads: usize,
 }
@@ -131,8 +132,8 @@ pub fn spiking_watched(
     recipe.wishes.check(&tensor).map_err(|e| vec![e])?;
     let (windows, source) = sample_windows(&tensor, sample, recipe.calibration_tokens)?;
     let seen = calibrate::calibrate(&tensor, &windows, Workers { threads: recipe.threads, progress })?;
-    let fits = fit(&tensor, &seen, &recipe.wishes).map_err(|e| vec![e])?;
-    let fired = |(site, fit): (&Value, &Option<Fit>)| {
+    let quant_plan = fit(&tensor, &seen, &recipe.wishes).map_err(|e| vec![e])?;
+    let fired = |(site, fit): (&Value, &Option<QuantParams>)| {
         let (Some(fit), seen) = (fit, &seen[site]) else { return Fired::default() };
         Fired { saturated: fit.saturated(seen), spikes: fit.spikes(seen), active: fit.active(seen) }
     };
@@ -141,14 +142,14 @@ pub fn spiking_watched(
         windows: windows.len(),
         tokens: windows.iter().map(Vec::len).sum(),
         seen: ids_of(&windows, vocabulary(&tensor)?),
-        fired: fits.sites.iter().map(fired).collect(),
+        fired: quant_plan.sites.iter().map(fired).collect(),
         membrane: recipe.wishes.membrane,
-        fits: fits.clone(),
+        quant_plan: quant_plan.clone(),
     };
     drop(seen);
     let section = calibration.json(&tensor);
-    let Wishes { membrane, own_embedding, .. } = recipe.wishes;
-    let graph = run(back, tensor, &Context { fits, membrane, own_embedding, ..Context::default() }, watch)?;
+    let QuantOptions { membrane, own_embedding, .. } = recipe.wishes;
+    let graph = run(back, tensor, &Context { quant_plan, membrane, own_embedding, ..Context::default() }, watch)?;
     // Files hold weights as kernels walk them.
     Ok(Converted { graph: graph.in_panels(), calibration, section })
 }

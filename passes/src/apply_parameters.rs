@@ -15,7 +15,7 @@ const WEIGHT_LEVELS: f32 = 127.0;
 ///
 /// # Errors
 /// Numbers of other sizes than a constant has; a weight whose sums are read by something without a gain.
-pub fn trained(program: &Graph, constants: &IndexMap<String, Vec<f32>>) -> Result<Graph, Vec<Diagnostic>> {
+pub fn apply_parameters(program: &Graph, constants: &IndexMap<String, Vec<f32>>) -> Result<Graph, Vec<Diagnostic>> {
     let one = |e: Diagnostic| vec![e];
     let mut builder = Builder::new(program.stage, program.context);
     let weights = rounded(program, constants).map_err(one)?;

@@ -5,7 +5,7 @@
 //! stored once and in 8 bits. Nothing is assumed about where the head comes from: the error is measured, over all tokens
 //! and for each channel, and where it is larger than int8 weights bring anyway the table stays as it was.
 
-use crate::Context;
+use crate::context::Context;
 use snnc_ir::{Binary, Builder, Diagnostic, Graph, Op, Tensor, Value};
 use std::sync::Arc;
 
@@ -19,19 +19,19 @@ const ERROR: f64 = 0.015;
 const CHANNEL_ERROR: f64 = 0.06;
 
 /// The same program, with one table less where that is as good.
-pub fn share(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnostic>> {
+pub fn tie_embedding(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnostic>> {
     if context.own_embedding {
         return Ok(graph.clone());
     }
-    let shared = |value: Value| Shared::find(graph, value);
+    let tied = |value: Value| TiedTable::find(graph, value);
     let mut builder = Builder::new(graph.stage, graph.context);
     let mut map: Vec<Value> = Vec::with_capacity(graph.nodes.len());
     for (value, node) in graph.iter() {
         let args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
         let new = match node.op {
             Op::Weight(id) => Ok(builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone())),
-            Op::Embed => match shared(value) {
-                Some(shared) => shared.build(&mut builder, graph, value, args[0]),
+            Op::Embed => match tied(value) {
+                Some(tied) => tied.build(&mut builder, graph, value, args[0]),
                 None => builder.add(node.op, &args, graph.origin(value)),
             },
             op => builder.add(op, &args, graph.origin(value)),
@@ -43,7 +43,7 @@ pub fn share(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnostic>>
 }
 
 /// A table of tokens as a head's weight.
-struct Shared<'g> {
+struct TiedTable<'g> {
     /// The weight's name and its tensor, `i8[d, v]`.
     name: &'g str,
     weight: &'g Arc<Tensor>,
@@ -53,7 +53,7 @@ struct Shared<'g> {
     factor: Vec<f32>,
 }
 
-impl<'g> Shared<'g> {
+impl<'g> TiedTable<'g> {
     /// The head whose weight the table of this node is, nearly.
     fn find(graph: &'g Graph, embed: Value) -> Option<Self> {
         let node = graph.node(embed);
