@@ -19,12 +19,12 @@ use snnc_ir::{Diagnostic, Graph, Op, Stage, Type};
 
 #[rustfmt::skip]
 const RULES: &[Rule] = &[
-    Rule { name: "decode-fire",    left: "(decode (fire:f ?x ?g ?o))",             right: decode_fire },
-    Rule { name: "decode-curve",   left: "(decode (fire:f ?x ?a ?b ?g ?o))",       right: decode_curve },
-    Rule { name: "decode-synapse", left: "(decode (synapse ?s ?w))",               right: decode_synapse },
-    Rule { name: "decode-ssa",     left: "(ssa:a ?q ?k ?v ?c)",                    right: decode_ssa },
-    Rule { name: "decode-memory",  left: "(ssa:a ?q ?k ?v ?s ?h)",                 right: decode_memory },
-    Rule { name: "decode-emitted", left: "(decode (ssa:a ?q ?k ?v ?s ?h ?g))",     right: decode_emitted },
+    Rule { name: "decode-fire",    left: "(decode (fire:f ?x ?g ?o))",             right: settle_fire },
+    Rule { name: "decode-curve",   left: "(decode (fire:f ?x ?a ?b ?g ?o))",       right: settle_curve },
+    Rule { name: "decode-synapse", left: "(decode (synapse ?s ?w))",               right: settle_synapse },
+    Rule { name: "decode-ssa",     left: "(ssa:a ?q ?k ?v ?c)",                    right: settle_ssa },
+    Rule { name: "decode-memory",  left: "(ssa:a ?q ?k ?v ?s ?h)",                 right: settle_memory },
+    Rule { name: "decode-emitted", left: "(decode (ssa:a ?q ?k ?v ?s ?h ?g))",     right: settle_emitted },
 ];
 
 /// Whether a program has neurons that answer within the timestep: what they say depends on the order of their inputs, so
@@ -64,36 +64,36 @@ fn decode(m: &Match, name: &str) -> Expr {
     Expr::op(Op::Spike(SpikeOp::Decode), [class(m, name)])
 }
 
-fn decode_fire(_: &Terms, m: &Match) -> Option<Expr> {
+fn settle_fire(_: &Terms, m: &Match) -> Option<Expr> {
     let Op::Spike(SpikeOp::Fire { code, steps, curve }) = m.op("f") else { return None };
     Some(Expr::op(Op::Level(LevelOp::Quant { code, steps, curve }), [class(m, "x"), class(m, "g"), class(m, "o")]))
 }
 
-fn decode_curve(_: &Terms, m: &Match) -> Option<Expr> {
+fn settle_curve(_: &Terms, m: &Match) -> Option<Expr> {
     let Op::Spike(SpikeOp::Fire { code, steps, curve }) = m.op("f") else { return None };
     let args = ["x", "a", "b", "g", "o"].map(|name| class(m, name));
     Some(Expr::op(Op::Level(LevelOp::Quant { code, steps, curve }), args))
 }
 
-fn decode_synapse(_: &Terms, m: &Match) -> Option<Expr> {
+fn settle_synapse(_: &Terms, m: &Match) -> Option<Expr> {
     Some(Expr::op(Op::Level(LevelOp::MatMulInt), [decode(m, "s"), class(m, "w")]))
 }
 
-fn decode_ssa(terms: &Terms, m: &Match) -> Option<Expr> {
-    decode_attention(terms, m, &["c"])
+fn settle_ssa(terms: &Terms, m: &Match) -> Option<Expr> {
+    settle_attention(terms, m, &["c"])
 }
 
-fn decode_memory(terms: &Terms, m: &Match) -> Option<Expr> {
-    decode_attention(terms, m, &["s", "h"])
+fn settle_memory(terms: &Terms, m: &Match) -> Option<Expr> {
+    settle_attention(terms, m, &["s", "h"])
 }
 
-fn decode_emitted(terms: &Terms, m: &Match) -> Option<Expr> {
-    decode_attention(terms, m, &["s", "h", "g"])
+fn settle_emitted(terms: &Terms, m: &Match) -> Option<Expr> {
+    settle_attention(terms, m, &["s", "h", "g"])
 }
 
 /// That levels say when features spike is what the verifier promises of all but those of neurons that answer within the
 /// timestep, and these never collapse.
-fn decode_attention(terms: &Terms, m: &Match, constants: &[&str]) -> Option<Expr> {
+fn settle_attention(terms: &Terms, m: &Match, constants: &[&str]) -> Option<Expr> {
     let decoded = ["q", "k", "v"].into_iter().map(|name| decode(m, name));
     let args = decoded.chain(constants.iter().map(|name| class(m, name)));
     matches!(m.ty(terms, "q"), Type::Train { .. }).then(|| Expr::Op(m.op("a"), args.collect()))

@@ -9,7 +9,6 @@ mod page;
 mod passes;
 mod raster;
 mod run;
-mod text;
 
 pub use blocks::{Block, Conversion, blocks};
 pub use page::page;
@@ -17,7 +16,6 @@ pub use passes::{Passes, passes};
 pub use raster::{Histogram, NeuronLayer, Raster};
 pub use run::{Gathered, Guess, Guesses, Prediction, gather};
 use snnc_ir::op::LevelOp;
-pub use text::text;
 
 use crate::convert;
 use crate::findings::Findings;

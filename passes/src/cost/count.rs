@@ -1,6 +1,7 @@
 //! The count of one operation: the arms that `docs/energy.md` describes.
 
-use super::{Form, Number, Operation, Part, Seen, Sharing, Tally, Traffic};
+use super::parts::Part;
+use super::tally::{Form, Number, Operation, Seen, Sharing, Tally, Traffic};
 use Operation::{
     Accumulate, AddF32, AddInt32, Address, CompareF32, CompareInt32, DivF32, MacF32, MacInt8, Message, MulF32,
     NeuronActive, NeuronAdd, NeuronCompare, NeuronIdle, NeuronMul, NeuronReset, PhaseMul, Shift, SqrtF32,
@@ -26,7 +27,7 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
             one(neurons(seen, code, steps, curve, form))
         }
         Op::Spike(SpikeOp::Integrate { membrane, steps, curve }) => {
-            one(prompt_neurons(seen, membrane, steps, curve, form))
+            one(time_stepped_neurons(seen, membrane, steps, curve, form))
         }
         Op::Level(LevelOp::Ssa { heads, variant }) => match (form, variant) {
             (Form::Dense(_), _) => dense_attention(seen, heads, form, sharing),
@@ -271,7 +272,7 @@ fn neurons(seen: &Seen<'_>, code: Code, steps: u16, bend: Curve, form: Form) -> 
 }
 
 /// Neurons that answer within the timestep: time does not collapse, so both spiking forms run every one.
-fn prompt_neurons(seen: &Seen<'_>, membrane: Membrane, steps: u16, bend: Curve, form: Form) -> Tally {
+fn time_stepped_neurons(seen: &Seen<'_>, membrane: Membrane, steps: u16, bend: Curve, form: Form) -> Tally {
     if !form.is_spiking() {
         // The dense network has a bias, and ReLU is a comparison.
         let mut tally = neurons(seen, Code::Unary, steps, Curve::Identity, form);
