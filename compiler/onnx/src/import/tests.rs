@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use snnc_ir::text;
 
 /// A network in a few lines: `out = Op(in, in)`, with the attributes `name=integer`.
-fn model(lines: &str, initializers: &[(&str, Array)]) -> Model {
+fn model(lines: &str, initializers: &[(&str, OnnxArray)]) -> OnnxModel {
     let node = |line: &str| {
         let (outputs, call) = line.split_once(" = ").expect("outputs");
         let (op, rest) = call.split_once('(').expect("inputs");
@@ -27,15 +27,15 @@ fn model(lines: &str, initializers: &[(&str, Array)]) -> Model {
         }
     };
     let port = |name: &str, elem, sizes: &[Option<usize>]| Port { name: name.into(), elem, sizes: sizes.to_vec() };
-    Model {
+    OnnxModel {
         opsets: IndexMap::from([(String::new(), 17)]),
         producer: String::new(),
         graph: OnnxGraph {
             inputs: vec![
-                port("input_ids", Some(Elem::I64), &[None, None]),
-                port("attention_mask", Some(Elem::I64), &[None, None]),
+                port("input_ids", Some(OnnxElem::I64), &[None, None]),
+                port("attention_mask", Some(OnnxElem::I64), &[None, None]),
             ],
-            outputs: vec![port("y", Some(Elem::F32), &[])],
+            outputs: vec![port("y", Some(OnnxElem::F32), &[])],
             nodes: lines.lines().map(str::trim).filter(|line| !line.is_empty()).map(node).collect(),
             initializers: initializers
                 .iter()
@@ -50,10 +50,10 @@ fn model(lines: &str, initializers: &[(&str, Array)]) -> Model {
 /// Rows of the position table.
 const CONTEXT: usize = 16;
 
-fn constants() -> Vec<(&'static str, Array)> {
-    let int = |x: i64| Array::i64(&[], vec![x]);
-    let ints = |x: &[i64]| Array::vector(x.to_vec());
-    let float = |x: f32| Array::f32(&[], vec![x]);
+fn constants() -> Vec<(&'static str, OnnxArray)> {
+    let int = |x: i64| OnnxArray::i64(&[], vec![x]);
+    let ints = |x: &[i64]| OnnxArray::vector(x.to_vec());
+    let float = |x: f32| OnnxArray::f32(&[], vec![x]);
     let ramp = |n: usize| (0..n).map(|i| i as f32).collect::<Vec<f32>>();
     let lower = |n: usize| (0..n * n).map(|i| i % n <= i / n).collect();
     let window = |n: usize| (0..n * n).map(|i| i % n <= i / n && i / n - i % n < 10).collect();
@@ -67,20 +67,20 @@ fn constants() -> Vec<(&'static str, Array)> {
         ("start", ints(&[0])),
         ("heads", ints(&[0, 0, 2, 2])),
         ("rows", ints(&[0, 0, 4])),
-        ("wte", Array::f32(&[4, 4], ramp(16))),
-        ("wide", Array::f32(&[6, 4], ramp(24))),
-        ("wpe", Array::f32(&[CONTEXT, 4], ramp(CONTEXT * 4))),
+        ("wte", OnnxArray::f32(&[4, 4], ramp(16))),
+        ("wide", OnnxArray::f32(&[6, 4], ramp(24))),
+        ("wpe", OnnxArray::f32(&[CONTEXT, 4], ramp(CONTEXT * 4))),
         ("huge", ints(&[1 << 40])),
-        ("lower", Array::bool(&[1, 1, CONTEXT, CONTEXT], lower(CONTEXT))),
-        ("window", Array::bool(&[1, 1, CONTEXT, CONTEXT], window(CONTEXT))),
+        ("lower", OnnxArray::bool(&[1, 1, CONTEXT, CONTEXT], lower(CONTEXT))),
+        ("window", OnnxArray::bool(&[1, 1, CONTEXT, CONTEXT], window(CONTEXT))),
         ("lowest", float(f32::NEG_INFINITY)),
         ("b1", ints(&[1])),
         ("eight", ints(&[8])),
         ("h2", ints(&[2])),
         ("w2", ints(&[2])),
         ("w4", ints(&[4])),
-        ("triangle", Array::f32(&[1, 1, 8, 8], (0..64).map(|i| if i % 8 <= i / 8 { 0.0 } else { -1e4 }).collect())),
-        ("table", Array::f32(&[1, 8, 4], ramp(32))),
+        ("triangle", OnnxArray::f32(&[1, 1, 8, 8], (0..64).map(|i| if i % 8 <= i / 8 { 0.0 } else { -1e4 }).collect())),
+        ("table", OnnxArray::f32(&[1, 8, 4], ramp(32))),
         ("two", float(2.0)),
     ]
 }
@@ -164,7 +164,7 @@ fn heads_are_reshaped_and_turned_and_masked() {
          %6 = transpose[1, 0, 2](%5) : f32[2,tokens,2]
          %7 = transpose[1, 2, 0](%5) : f32[2,2,tokens]
          %8 = matmul(%6, %7) : f32[2,tokens,tokens]
-         %9 = causal[1.0,0.0] : f32[tokens,tokens]
+         %9 = causal_mask[1.0,0.0] : f32[tokens,tokens]
          %10 = where(%9, %8, @\"number -3.4028235e38\") : f32[2,tokens,tokens]
          %11 = softmax(%10) : f32[2,tokens,tokens]
          %12 = matmul(%11, %6) : f32[2,tokens,2]
@@ -233,7 +233,7 @@ fn a_file_of_one_number_of_tokens_has_that_context() {
     let open = import_lines(heads).expect_err("sizes that are not the number of tokens");
     assert!(open[0].contains("cannot become"), "{open:?}");
     let text = import_of_size(heads, [Some(1), Some(8)]).expect("a graph");
-    assert!(text.starts_with("snnc 1 imported context=8"), "{text}");
+    assert!(text.starts_with("snnc 2 imported context=8"), "{text}");
     for part in ["reshape[tokens,2,2](%4)", "causal[0.0,-10000.0]", "reshape[tokens,4](", ", @table) : f32[tokens,4]"] {
         assert!(text.contains(part), "{part}: {text}");
     }
