@@ -3,7 +3,6 @@
 //! A row is one of a panel, 64 weights. KernelCosts choose and estimate; no result depends on them, whatever they are. The default
 //! ones are of one machine, and `measure` gives those of this one. Near or far is said of weights: in a cache, or in memory.
 
-use crate::jit::cast;
 use crate::kernels::{EventList, Isa, Kernels, OUTPUTS, Panels};
 use crate::sample::SplitMix64;
 use memmap2::MmapMut;
@@ -95,7 +94,7 @@ pub fn measure(isa: Option<Isa>) -> Result<KernelCosts, Diagnostic> {
     let kernels = isa.map_or_else(Isa::detect, Ok).and_then(Kernels::new);
     let kernels = kernels.map_err(|message| Diagnostic::new("", message))?;
     let memory = weights().map_err(|e| Diagnostic::new("", format!("no memory to measure costs in ({e})")))?;
-    let weights: &[i8] = cast(&memory).unwrap_or_default();
+    let weights: &[i8] = bytemuck::cast_slice(&memory);
     let [inputs, outputs] = FAR;
     let matrix = |w| Panels::new(w, inputs, outputs);
     let far: Vec<Panels<'_>> = weights.chunks_exact(inputs * outputs).map(matrix).collect();

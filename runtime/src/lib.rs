@@ -4,27 +4,36 @@
 //! that share its passes. The interpreter is the oracle of `snnc_ir::eval`; the JIT runs a plan with machine code for what is element by element or spike by
 //! spike, and Rust kernels for the rest. Every number and every event is the same in both.
 
-pub mod batch;
+mod batch;
+mod executor;
 mod explain;
-pub mod interpreter;
-pub mod jit;
+mod interpreter;
+mod jit;
 pub mod kernel_costs;
 pub mod kernels;
-pub mod kv_cache;
-pub mod meter;
-pub mod plan;
+mod kv_cache;
+mod layout;
+mod liveness;
+mod meter;
+mod outputs;
+mod plan;
+mod planner;
 mod pool;
-pub mod program;
+mod program;
 pub mod sample;
-pub mod session;
-pub mod training;
+mod session;
+mod step;
+mod steps;
+mod training;
 
 pub use batch::Batch;
-pub use jit::Listing;
+pub use executor::Rows;
+pub use jit::schedule::Listing;
 pub use kernel_costs::KernelCosts;
 pub use kernels::{ISAS, Isa};
 pub use meter::{Executed, MatmulCounts};
+pub use outputs::Outputs;
 pub use program::{Engine, Options, Program};
 pub use sample::{SampleOptions, Sampler};
-pub use session::{Executor, Outputs, Rows, SequenceSpan, Session};
+pub use session::Session;
 pub use training::TrainingEngine;

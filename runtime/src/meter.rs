@@ -17,6 +17,13 @@ pub struct Executed {
     pub bytes: u64,
 }
 
+impl Executed {
+    /// A dense product on so many rows, with so many multiplications per row and bytes of weights in all.
+    pub fn dense(rows: usize, macs: usize, bytes: usize) -> Self {
+        Self { macs: rows as u64 * macs as u64, bytes: if rows == 0 { 0 } else { bytes as u64 }, additions: 0 }
+    }
+}
+
 impl AddAssign for Executed {
     fn add_assign(&mut self, other: Self) {
         self.macs += other.macs;

@@ -1,13 +1,15 @@
 //! A program made ready for an engine, shared by any number of sessions and batches.
 
+use crate::executor::Executor;
 use crate::explain;
 use crate::interpreter::Interpreter;
-use crate::jit::{Compiled, Jit, Listing};
+use crate::jit::compiled::{CompileOptions, Compiled};
+use crate::jit::engine::Jit;
+use crate::jit::schedule::Listing;
 use crate::kernel_costs::KernelCosts;
 use crate::kernels::Isa;
 use crate::meter::MatmulCounts;
-use crate::plan::Plan;
-use crate::session::Executor;
+use crate::steps;
 use snnc_ir::{Diagnostic, Graph, Stage};
 use std::sync::Arc;
 
@@ -67,8 +69,10 @@ impl Program {
         let compiled = match options.engine {
             Engine::Interpreter => None,
             Engine::Jit => {
-                let plan = Plan::new(&graph, options.chunk)?;
-                Some(Arc::new(Compiled::new(Arc::clone(&graph), plan, &options)?))
+                let Options { count, isa, threads, pin, kernel_costs, .. } = options;
+                let compile = CompileOptions { count, isa, threads, pin, kernel_costs };
+                let plan = steps::plan(&graph, options.chunk)?;
+                Some(Arc::new(Compiled::new(Arc::clone(&graph), plan, &compile)?))
             }
         };
         Ok(Self { graph, options, compiled })

@@ -5,9 +5,9 @@
 //! the 32-bit sums, so that the sums are read and written once for several rows. Sums are of whole panels, in scratch, and
 //! copied to their place at the end. Exact in any order.
 
-use super::emit::{Emitter, GROUP};
-use super::memory::{Frame, StepTally};
-use crate::plan::plane_bytes;
+use crate::jit::emit::{Emitter, GROUP};
+use crate::jit::frame::{Frame, StepTally};
+use crate::layout::plane_bytes;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types};
 use cranelift_frontend::Variable;

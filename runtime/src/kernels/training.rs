@@ -3,10 +3,10 @@
 //! Other laws than elsewhere: products may use fused multiply-add, and transcendentals are approximations to a few units in
 //! the last place, so results are the same on one instruction set only. They never depend on threads.
 
-use super::Curve;
 use super::exponential::exponential;
 use super::norm::row_sum;
 use super::topk::outside_topk;
+use snnc_ir::Curve;
 
 /// A function of every number on its own.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,7 +4,6 @@
 //! only exchanges axes is no step where products read it: they walk over any strides. What depends on neither tokens nor
 //! parameters is done once.
 
-use crate::jit::dense_curve;
 use crate::kernels::{Axis, Map, Zip};
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
 use snnc_ir::training::{Surrogate, TrainingOp};
@@ -294,7 +293,7 @@ impl<'g> TrainingPlanner<'g> {
             Op::Array(ArrayOp::Softmax) => TrainingStepKind::Softmax,
             Op::Dense(DenseOp::Embed) if self.graph.ty(args[1]).elem() == Some(Elem::F32) => TrainingStepKind::Embed,
             Op::Dense(DenseOp::LayerNormNoGain { eps }) => TrainingStepKind::LayerNormNoGain { eps: eps.get() },
-            Op::Dense(DenseOp::Curve(kind)) => TrainingStepKind::Map(Map::Curve(dense_curve(kind))),
+            Op::Dense(DenseOp::Curve(kind)) => TrainingStepKind::Map(Map::Curve(kind)),
             Op::Level(LevelOp::ScaleShift) => TrainingStepKind::ScaleShift,
             Op::Level(LevelOp::RowMaxAbs) => TrainingStepKind::RowMaxAbs,
             Op::Level(LevelOp::GatherChannels) => TrainingStepKind::GatherChannels,
@@ -315,7 +314,7 @@ impl<'g> TrainingPlanner<'g> {
                     Surrogate::Triangle => Map::Triangle,
                     Surrogate::Rectangle => Map::Rectangle,
                 }),
-                TrainingOp::CurveSlope(kind) => TrainingStepKind::Map(Map::Slope(dense_curve(kind))),
+                TrainingOp::CurveSlope(kind) => TrainingStepKind::Map(Map::Slope(kind)),
                 TrainingOp::RowMax => TrainingStepKind::RowMax,
                 TrainingOp::TopKMask { keys } => TrainingStepKind::TopkMask { keys: keys as usize },
                 TrainingOp::LayerNormNoGainGrad { eps } => TrainingStepKind::LayerNormNoGainGrad { eps: eps.get() },
