@@ -13,7 +13,25 @@ use snnc_ir::Diagnostic;
 use snnc_ir::events::Events;
 use std::sync::Arc;
 
-/// Some sequences.
+/// Some sequences over one program, numbered from 0.
+///
+/// ```
+/// # use snnc_ir::op::{DenseOp, LeafOp, Op};
+/// # use snnc_ir::{Builder, Stage, Tensor};
+/// # use std::sync::Arc;
+/// # let mut b = Builder::new(Stage::Tensor, 8);
+/// # let table = b.weight("table", Arc::new(Tensor::f32(&[3, 2], vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0])));
+/// # let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "tokens")?;
+/// # let rows = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "embed")?;
+/// # let graph = Arc::new(b.finish(vec![("rows".to_string(), rows)]));
+/// use snnc_runtime::{Batch, Options, Program};
+///
+/// let mut batch = Batch::new(Arc::new(Program::new(graph, &Options::default())?), 2);
+/// let outputs = batch.step(&[(1, 2), (0, 0)]);
+/// let rows: Vec<_> = outputs.into_iter().flatten().filter_map(|one| one.f32("rows")).collect();
+/// assert_eq!(rows, [[4.0, 5.0], [0.0, 1.0]]);
+/// # Ok::<(), snnc_ir::Diagnostic>(())
+/// ```
 #[derive(Debug)]
 pub struct Batch {
     program: Arc<Program>,

@@ -7,6 +7,7 @@ use std::fmt;
 /// Which rows of the outputs are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rows {
+    /// Every row.
     All,
     /// The last token's: what leads to no state runs on that token only.
     Last,

@@ -35,9 +35,9 @@ impl AddAssign for Executed {
 /// How matmuls of levels, and synapses, were done: by token, reading the rows of what fired or all rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MatmulCounts {
-    /// Tokens for which rows were read one by one.
+    /// Tokens of sparse products: rows were read one by one.
     pub sparse: u64,
-    /// Tokens that passed over all rows.
+    /// Tokens of dense products: they passed over all rows.
     pub dense: u64,
     /// Levels that were not zero, or spikes.
     pub fired: u64,

@@ -26,6 +26,7 @@ pub enum Engine {
 /// How to run a program.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
+    /// What runs the program.
     pub engine: Engine,
     /// Whether spikes are counted. Attention's events are counted anyway: they cost nothing.
     pub count: bool,
@@ -37,7 +38,7 @@ pub struct Options {
     pub pin: bool,
     /// The most tokens that one pass over the layers takes. It never changes a result.
     pub chunk: usize,
-    /// What rows of weights cost here. They never change a result.
+    /// What rows of weights cost on this machine; `None` takes typical costs. They never change a result.
     pub kernel_costs: Option<KernelCosts>,
 }
 
@@ -48,6 +49,24 @@ impl Default for Options {
 }
 
 /// A graph with what its engine prepared: plan, weights in panels, machine code.
+///
+/// ```
+/// # use snnc_ir::op::{DenseOp, LeafOp, Op};
+/// # use snnc_ir::{Builder, Stage, Tensor};
+/// # use std::sync::Arc;
+/// # let mut b = Builder::new(Stage::Tensor, 8);
+/// # let table = b.weight("table", Arc::new(Tensor::f32(&[3, 2], vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0])));
+/// # let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "tokens")?;
+/// # let rows = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "embed")?;
+/// # let graph = Arc::new(b.finish(vec![("rows".to_string(), rows)]));
+/// use snnc_runtime::{Engine, Options, Program};
+///
+/// let program = Program::new(Arc::clone(&graph), &Options::default())?;
+/// assert!(program.explain().contains("kernel embed"));
+/// let oracle = Program::new(graph, &Options { engine: Engine::Interpreter, ..Options::default() })?;
+/// assert_eq!(oracle.explain(), "interpreter: 3 nodes in order\n");
+/// # Ok::<(), snnc_ir::Diagnostic>(())
+/// ```
 #[derive(Debug)]
 pub struct Program {
     graph: Arc<Graph>,
@@ -56,6 +75,8 @@ pub struct Program {
 }
 
 impl Program {
+    /// Plans the graph and, for the JIT, compiles it.
+    ///
     /// # Errors
     /// The graph is of a stage that is not run, or has something in it that no engine step fits.
     pub fn new(graph: Arc<Graph>, options: &Options) -> Result<Self, Diagnostic> {
@@ -78,10 +99,12 @@ impl Program {
         Ok(Self { graph, options, compiled })
     }
 
+    /// The graph that it runs.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }
 
+    /// How it is run; `chunk` is at most the context.
     pub fn options(&self) -> &Options {
         &self.options
     }

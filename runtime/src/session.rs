@@ -12,13 +12,38 @@ use snnc_ir::Diagnostic;
 use snnc_ir::events::Events;
 use std::sync::Arc;
 
-/// One sequence.
+/// One sequence of tokens run through a program. How it is cut into calls never shows:
+///
+/// ```
+/// # use snnc_ir::op::{DenseOp, LeafOp, Op};
+/// # use snnc_ir::{Builder, Stage, Tensor};
+/// # use std::sync::Arc;
+/// # let mut b = Builder::new(Stage::Tensor, 8);
+/// # let table = b.weight("table", Arc::new(Tensor::f32(&[3, 2], vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0])));
+/// # let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "tokens")?;
+/// # let rows = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "embed")?;
+/// # let graph = Arc::new(b.finish(vec![("rows".to_string(), rows)]));
+/// use snnc_runtime::{Options, Program, Rows, Session};
+///
+/// let program = Arc::new(Program::new(graph, &Options::default())?);
+/// let mut session = Session::new(Arc::clone(&program));
+/// session.forward(&[1], Rows::None)?;
+/// let last = session.forward(&[0, 2], Rows::Last)?.f32("rows").map(<[f32]>::to_vec);
+/// assert_eq!(last, Some(vec![4.0, 5.0]));
+/// assert_eq!(session.past(), 3);
+///
+/// // An id outside the table is refused, and the sequence stays as it was.
+/// assert!(session.forward(&[3], Rows::Last).is_err());
+/// assert_eq!(session.past(), 3);
+/// # Ok::<(), snnc_ir::Diagnostic>(())
+/// ```
 #[derive(Debug)]
 pub struct Session {
     batch: Batch,
 }
 
 impl Session {
+    /// An empty sequence.
     pub fn new(program: Arc<Program>) -> Self {
         Self { batch: Batch::new(program, 1) }
     }

@@ -35,7 +35,7 @@ pub enum StreamRole {
     Padded,
 }
 
-/// Memory that a sweep walks along.
+/// Memory that a sweep goes along.
 #[derive(Clone, Copy, Debug)]
 pub struct Stream {
     /// Address of channel 0 of the first row.

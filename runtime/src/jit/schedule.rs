@@ -26,6 +26,7 @@ const RESERVED: usize = 16 << 20;
 /// A compiled function for people to read.
 #[derive(Clone, Debug)]
 pub struct Listing {
+    /// As `Program::explain` has it.
     pub name: String,
     /// Cranelift's IR as it was made, before it is optimised.
     pub clif: String,

@@ -77,7 +77,7 @@ impl<'a> EventRows<'a> {
         channels.zip(values).map(|(c, &[a, b, d, e])| (*c, i32::from_le_bytes([a as u8, b as u8, d as u8, e as u8])))
     }
 
-    /// The channels that come `PREFETCH_FOURS` fours after four `i`.
+    /// The channels to prefetch: those that come `PREFETCH_FOURS` fours after four `i`.
     #[inline(always)]
     pub fn later(&self, i: usize) -> &'a [u32] {
         let from = ((i + PREFETCH_FOURS) * GROUP).min(self.channels.len());

@@ -69,7 +69,7 @@ fn add_bias(bias: Option<&[f32]>, m: usize, y: &mut [f32]) {
     y.chunks_exact_mut(m).for_each(|y| y.iter_mut().zip(bias).for_each(|(y, &b)| *y += b));
 }
 
-/// Eight inputs a walk over the outputs.
+/// Eight inputs per pass over the outputs.
 #[inline(always)]
 fn gemv_rows(x: &[f32], w: &[f32], k: usize, m: usize, y: &mut [f32]) {
     const ROWS: usize = 8;

@@ -1,6 +1,6 @@
 //! The integer product of levels and 8-bit weights in panels, `[m / 64][k][64]`.
 //!
-//! One token walks the rows of a panel, four at a time, as fast as memory gives them. Many tokens: a block of rows is
+//! One token (`gemv`) reads the rows of a panel, four at a time, as fast as memory gives them. Many tokens: a block of rows is
 //! interleaved once, so that an output's weights for four inputs lie side by side, and stays in the first-level cache while
 //! all tokens pass, six at a time.
 

@@ -34,22 +34,29 @@ mod topk;
 mod training;
 mod vectors;
 
-pub use activation::ActivationTable;
-pub use coincidence::{CoincidenceCount, CoincidenceShape, ColumnRange, words};
-pub use event_list::{EventList, MOST_IN_TWO};
-pub use level::{Potential, StoredLevel};
-pub use linear_attention::{LinearShape, StateSum};
-pub use neuron::{NeuronParams, SpikeCount};
-pub use panel::{OUTPUTS, Panels};
+pub(crate) use activation::ActivationTable;
+pub(crate) use coincidence::{CoincidenceCount, CoincidenceShape, ColumnRange, words};
+pub(crate) use event_list::{EventList, MOST_IN_TWO};
+pub(crate) use level::{Potential, StoredLevel};
+pub(crate) use linear_attention::{LinearShape, StateSum};
+pub(crate) use neuron::{NeuronParams, SpikeCount};
+pub(crate) use panel::{OUTPUTS, Panels};
 use snnc_ir::Curve;
 use snnc_ir::types::Code;
-pub use ssa::{Scratch, SsaCount, SsaShape};
-pub use training::{Axis, Map, StridedMatrix, Zip, multiply};
+pub(crate) use ssa::{Scratch, SsaCount, SsaShape};
+pub(crate) use training::{Axis, Map, StridedMatrix, Zip, multiply};
 
 /// The environment variable that names the instruction set to use.
 pub const ISA_VARIABLE: &str = "SNNC_ISA";
 
 /// Instructions that kernels may use.
+///
+/// ```
+/// use snnc_runtime::{ISAS, Isa};
+///
+/// assert_eq!(ISAS.map(Isa::name), ["portable", "avx2", "avx512"]);
+/// assert!(Isa::Portable.is_available() && Isa::best().is_available());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
     /// What the compiler may assume of every machine of this architecture.
@@ -76,6 +83,7 @@ impl Isa {
         }
     }
 
+    /// As `SNNC_ISA` has it.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable => "portable",
@@ -89,6 +97,7 @@ impl Isa {
         ISAS.into_iter().rfind(|isa| isa.is_available()).unwrap_or(Isa::Portable)
     }
 
+    /// Whether this machine has these instructions.
     pub fn is_available(self) -> bool {
         match self {
             Isa::Portable => true,
@@ -172,12 +181,15 @@ pub struct Kernels {
 }
 
 impl Kernels {
+    /// The kernels of these instructions.
+    ///
     /// # Errors
-    /// This machine does not have these instructions.
+    /// This machine does not have them.
     pub fn new(isa: Isa) -> Result<Self, String> {
         Ok(Self { isa: isa.check()? })
     }
 
+    /// The instructions that they use.
     pub fn isa(self) -> Isa {
         self.isa
     }
@@ -186,7 +198,7 @@ impl Kernels {
 kernels! {
     // --- memory ---
 
-    /// Reads all of it in order, prefetching as products do, and folds it: how fast weights can be walked at best.
+    /// Reads all of it in order, prefetching as products do, and folds it: how fast weights can be read at best.
     #[must_use]
     fn read(x: &[u64]) -> u64 = elementwise::read with vectors;
 

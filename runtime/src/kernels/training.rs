@@ -122,7 +122,7 @@ fn swish_slope(a: f32, x: f32) -> f32 {
     s + a * x * s * (1.0 - s)
 }
 
-/// `y = f(a, b)` over all axes, outermost first; the innermost is walked by vectors. At least one axis.
+/// `y = f(a, b)` over all axes, outermost first; vectors lie along the innermost. At least one axis.
 #[inline(always)]
 pub(super) fn zip(kind: Zip, a: &[f32], b: &[f32], axes: &[Axis], y: &mut [f32]) {
     match kind {

@@ -12,7 +12,7 @@ use std::arch::x86_64::*;
 /// 256-bit vectors. A value of this type exists only in functions compiled for AVX2 (`kernels!`), into which the methods
 /// are inlined: that is what makes the intrinsics in them safe to call.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Avx2(());
+pub struct Avx2(());
 
 impl Avx2 {
     /// The proof that the instructions are there.
@@ -20,7 +20,7 @@ impl Avx2 {
     /// # Safety
     /// AVX2 and `popcnt` are there: the caller is compiled for them.
     #[inline(always)]
-    pub(in super::super) unsafe fn vectors() -> Self {
+    pub unsafe fn vectors() -> Self {
         Self(())
     }
 }

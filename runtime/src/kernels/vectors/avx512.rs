@@ -1,7 +1,7 @@
 //! 512-bit vectors with `vpdpbusd`: four products of bytes and their sum into each 32-bit lane in one instruction.
 //!
 //! It takes one operand without sign, so weights are `w + 128` to it, and 128 times the sum of the inputs is taken away
-//! again: by `origin` where many tokens meet the same weights, by a lane of its own where one token walks them.
+//! again: by `origin` where many tokens meet the same weights, by a lane of its own where one token meets them.
 
 use super::super::activation::{BLOCK, DENSITY, LAST, REACH, SAMPLES, Samples};
 use super::super::event_list::{EventRows, HALVES, Prefetch};
@@ -16,7 +16,7 @@ use std::arch::x86_64::*;
 /// A value of this type exists only in functions compiled for AVX-512 with VNNI (`kernels!`), into which the methods are
 /// inlined: that is what makes the intrinsics in them safe to call.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Avx512(());
+pub struct Avx512(());
 
 impl Avx512 {
     /// The proof that the instructions are there.
@@ -24,7 +24,7 @@ impl Avx512 {
     /// # Safety
     /// AVX-512 with VNNI is there: the caller is compiled for it.
     #[inline(always)]
-    pub(in super::super) unsafe fn vectors() -> Self {
+    pub unsafe fn vectors() -> Self {
         Self(())
     }
 }

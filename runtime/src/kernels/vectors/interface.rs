@@ -10,9 +10,9 @@ use super::super::pairs::{ChannelPair, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS};
 
 /// PanelSums of a panel's outputs.
-pub(in super::super) type PanelSums = [i32; OUTPUTS];
+pub type PanelSums = [i32; OUTPUTS];
 
-pub(in super::super) trait Vectors: Copy {
+pub trait Vectors: Copy {
     /// One token and all rows of a panel `[k][64]`: `x w`.
     fn gemv(self, x: &[i8], panel: &[i8]) -> PanelSums;
 

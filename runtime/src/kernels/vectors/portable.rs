@@ -9,11 +9,11 @@ use super::interface::{PanelSums, Vectors};
 
 /// No instructions beyond those that the compiler may assume.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Portable;
+pub struct Portable;
 
 impl Portable {
     #[inline(always)]
-    pub(in super::super) fn vectors() -> Self {
+    pub fn vectors() -> Self {
         Self
     }
 }
