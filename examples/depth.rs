@@ -7,6 +7,7 @@
 
 #![allow(clippy::print_stdout)]
 
+use clap::Parser;
 use snnc::convert::{Recipe, Sample, calibration_tokens, dense, spiking};
 use snnc_examples::gpt2::{self, Gpt2Config};
 use snnc_ir::{Builder, Graph};
@@ -17,39 +18,44 @@ use snnc_runtime::{Options, Program, Rows, Session};
 use std::error::Error;
 use std::sync::Arc;
 
-const USAGE: &str = "usage: depth [--size tiny|small|medium|large] [--outliers CHANNELS] [--timesteps T] [--tokens N] [--weights i8|f32] [--calibration TOKENS] [--dense SITE,...] [--thresholds auto|static|token]";
+/// Compare the final hidden states of a converted GPT-2 with the dense one's
+#[derive(Parser)]
+struct Arguments {
+    /// tiny, small, medium or large
+    #[arg(long, default_value = "small", value_parser = Gpt2Config::named)]
+    size: Gpt2Config,
+    /// Channels of the residual stream that are far larger than the others
+    #[arg(long, default_value_t = 0)]
+    outliers: usize,
+    #[arg(long, default_value_t = Levels::default().steps)]
+    timesteps: u16,
+    /// Tokens to compare
+    #[arg(long, default_value_t = 128)]
+    tokens: usize,
+    /// i8 or f32
+    #[arg(long, default_value = "i8", value_parser = ["i8", "f32"])]
+    weights: String,
+    /// Tokens to calibrate on
+    #[arg(long)]
+    calibration: Option<usize>,
+    /// Sites that stay dense
+    #[arg(long, value_delimiter = ',')]
+    dense: Vec<String>,
+    /// auto, static or token
+    #[arg(long, default_value = "auto", value_parser = thresholds)]
+    thresholds: Thresholds,
+}
+
+fn thresholds(name: &str) -> Result<Thresholds, String> {
+    Thresholds::ALL.into_iter().find(|kind| kind.name() == name).ok_or("one of auto, static, token was expected".into())
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let mut exceptions = Vec::new();
-    let (mut calibration, mut thresholds) = (None, Thresholds::Auto);
-    let (mut config, mut steps, mut tokens, mut exact_weights) =
-        (Gpt2Config::SMALL, Levels::default().steps, 128, false);
-    for pair in arguments.chunks(2) {
-        match pair {
-            [option, value] if option == "--size" => {
-                config = match value.as_str() {
-                    "tiny" => Gpt2Config::TINY,
-                    "small" => Gpt2Config::SMALL,
-                    "medium" => Gpt2Config::MEDIUM,
-                    "large" => Gpt2Config::LARGE,
-                    _ => return Err(USAGE.into()),
-                }
-            }
-            [option, value] if option == "--outliers" => config.outliers = value.parse()?,
-            [option, value] if option == "--timesteps" => steps = value.parse()?,
-            [option, value] if option == "--tokens" => tokens = value.parse()?,
-            [option, value] if option == "--calibration" => calibration = Some(value.parse()?),
-            [option, value] if option == "--dense" => {
-                exceptions.extend(value.split(',').map(|site| (site.to_string(), Wish::Dense)));
-            }
-            [option, value] if option == "--thresholds" => {
-                thresholds = Thresholds::ALL.into_iter().find(|kind| kind.name() == value).ok_or(USAGE)?;
-            }
-            [option, value] if option == "--weights" => exact_weights = value == "f32",
-            _ => return Err(USAGE.into()),
-        }
-    }
+    let Arguments { size, outliers, timesteps: steps, tokens, weights, calibration, dense: sites, thresholds } =
+        Arguments::parse();
+    let config = Gpt2Config { outliers, ..size };
+    let exceptions = sites.into_iter().map(|site| (site, Wish::Dense)).collect();
+    let exact_weights = weights == "f32";
     let tokens = tokens.min(config.context);
     let complaints = |all: Vec<snnc_ir::Diagnostic>| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     let model = onnx::read::read_bytes(&gpt2::bytes(&config)?).map_err(|e| e.to_string())?;

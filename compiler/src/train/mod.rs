@@ -11,11 +11,11 @@ use crate::Complaints;
 use adamw::{Moments, Rates};
 use checkpoint::Numbers;
 use indexmap::IndexMap;
+use snnc_ir::random::SplitMix64;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::gradient::gradient;
 use snnc_passes::relax::{Recipe, Relaxed, relax};
 use snnc_runtime::Whole;
-use snnc_runtime::sample::SplitMix64;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
