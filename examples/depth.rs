@@ -10,10 +10,12 @@
 use clap::Parser;
 use snnc::convert::{Recipe, Sample, calibration_tokens, dense, spiking};
 use snnc_examples::gpt2::{self, Gpt2Config};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Builder, Graph};
 use snnc_onnx as onnx;
 use snnc_passes::collapse::collapse;
-use snnc_passes::fit::{Levels, Thresholds, Wish, Wishes};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::{Override, QuantOptions, Thresholds};
 use snnc_runtime::{Options, Program, Rows, Session};
 use std::error::Error;
 use std::sync::Arc;
@@ -54,10 +56,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let Arguments { size, outliers, timesteps: steps, tokens, weights, calibration, dense: sites, thresholds } =
         Arguments::parse();
     let config = Gpt2Config { outliers, ..size };
-    let exceptions = sites.into_iter().map(|site| (site, Wish::Dense)).collect();
+    let overrides = sites.into_iter().map(|site| (site, Override::Dense)).collect();
     let exact_weights = weights == "f32";
     let tokens = tokens.min(config.context);
-    let complaints = |all: Vec<snnc_ir::Diagnostic>| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let complaints = |all: Diagnostics| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     let model = onnx::read::read_bytes(&gpt2::bytes(&config)?).map_err(|e| e.to_string())?;
     let imported = onnx::import_model(model).map_err(complaints)?.graph;
     let tensor = dense(imported, false, &mut |_, _, _| {}).map_err(complaints)?;
@@ -65,8 +67,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let ids: Vec<u32> =
         (0..tokens as u64).map(|i| ((i * 2_654_435_761 + 97) % config.vocabulary as u64) as u32).collect();
     let want = hidden(tensor.clone(), &ids)?;
-    let wishes =
-        Wishes { exceptions, exact_weights, thresholds, ..Wishes::uniform(Levels { steps, ..Levels::default() }) };
+    let wishes = QuantOptions {
+        overrides,
+        exact_weights,
+        thresholds,
+        ..QuantOptions::uniform(Levels { steps, ..Levels::default() })
+    };
     let recipe = Recipe {
         wishes,
         calibration_tokens: calibration.unwrap_or_else(|| calibration_tokens(config.parameters())),
