@@ -4,7 +4,8 @@ use clap::{Args, Parser, ValueEnum};
 use snnc_ir::membrane::Membrane;
 use snnc_ir::ssa::{GUARD, Output, Ssa};
 use snnc_ir::{Code, Diagnostic};
-use snnc_passes::fit::{Centre, Levels, PHASES, PHASES_MOST, Thresholds, Wish, Wishes};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::{Override, PHASES, PHASES_MOST, QuantOptions, Thresholds, ZeroPoint};
 
 /// Levels and their spelling, site by site.
 #[derive(Args, Clone, Debug)]
@@ -58,9 +59,9 @@ struct Kept {
 
 /// What was asked of a program, from the options that it keeps, but with attention by time to first spike in all layers.
 /// `None` where it says nothing that is understood.
-pub fn training_free(options: &str) -> Option<Wishes> {
+pub fn training_free(options: &str) -> Option<QuantOptions> {
     let kept = Kept::try_parse_from(std::iter::once("snnc").chain(options.split_whitespace())).ok()?;
-    let attention = Choices { all: Some(Attention(Some(Ssa::Ttfs { phases: PHASES }))), exceptions: Vec::new() };
+    let attention = Choices { all: Some(Attention(Some(Ssa::Ttfs { phases: PHASES }))), overrides: Vec::new() };
     WishArgs { attention, ..kept.wishes }.wishes().ok()
 }
 
@@ -140,25 +141,25 @@ const LAYERS_MAX: u32 = 1 << 12;
 /// `3`, `0-5` and `h.3` are layers; so that each is a site, ranges are taken apart.
 fn attention(text: &str) -> Result<Choices<Attention>, String> {
     let asked = choices(text, Attention::parse)?;
-    let mut exceptions = Vec::new();
-    for (selector, kind) in asked.exceptions {
+    let mut overrides = Vec::new();
+    for (selector, kind) in asked.overrides {
         let (first, last) = selector.split_once('-').unwrap_or((&selector, &selector));
         match (first.parse::<u32>(), last.parse::<u32>()) {
             (Ok(first), Ok(last)) if first <= last && last < LAYERS_MAX => {
-                exceptions.extend((first..=last).map(|layer| (format!("h.{layer}"), kind)));
+                overrides.extend((first..=last).map(|layer| (format!("h.{layer}"), kind)));
             }
-            (Err(_), Err(_)) if !selector.is_empty() => exceptions.push((selector, kind)),
+            (Err(_), Err(_)) if !selector.is_empty() => overrides.push((selector, kind)),
             _ => return Err(format!("`{selector}` names no layers: they are written 3, 0-5 or h.3")),
         }
     }
-    Ok(Choices { all: asked.all, exceptions })
+    Ok(Choices { all: asked.all, overrides })
 }
 
 /// A code as a user names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spelling {
     Code(Code),
-    /// Ternary spikes of one weight, settled by neurons that take back what later inputs contradict: the unary code.
+    /// Ternary spikes of one weight, decoded by neurons that take back what later inputs contradict: the unary code.
     StBif,
 }
 
@@ -183,16 +184,16 @@ fn neuron(text: &str) -> Result<Neuron, String> {
 #[derive(Clone, Debug)]
 struct Choices<T> {
     all: Option<T>,
-    exceptions: Vec<(String, T)>,
+    overrides: Vec<(String, T)>,
 }
 
 /// `VALUE` and `SITE=VALUE`, by commas.
 fn choices<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Choices<T>, String> {
-    let mut choices = Choices { all: None, exceptions: Vec::new() };
+    let mut choices = Choices { all: None, overrides: Vec::new() };
     for entry in text.split(',') {
         match entry.trim().split_once('=') {
             Some((selector, value)) if !selector.is_empty() => {
-                choices.exceptions.push((selector.to_string(), parse(value)?));
+                choices.overrides.push((selector.to_string(), parse(value)?));
             }
             None if choices.all.is_none() => choices.all = Some(parse(entry.trim())?),
             _ => return Err(format!("`{entry}` is not SITE=VALUE")),
@@ -230,28 +231,28 @@ impl WishArgs {
     ///
     /// # Errors
     /// Two kinds of neurons for unary sites.
-    pub fn wishes(&self) -> Result<Wishes, Diagnostic> {
+    pub fn wishes(&self) -> Result<QuantOptions, Diagnostic> {
         let Levels { code, steps } = Levels::default();
-        let asked = self.code.clone().unwrap_or(Choices { all: None, exceptions: Vec::new() });
+        let asked = self.code.clone().unwrap_or(Choices { all: None, overrides: Vec::new() });
         let membrane = self.membrane(&asked)?;
         // A neuron alone asks for its code; a site's code asks for nothing elsewhere.
         let code = if self.neuron.0.is_some() { Code::Unary } else { code };
         let levels =
             Levels { code: asked.all.map_or(code, Spelling::code), steps: self.timesteps.all.unwrap_or(steps) };
-        let codes = asked.exceptions.iter().map(|(site, code)| (site.clone(), Wish::Code(code.code())));
-        let steps = self.timesteps.exceptions.iter().map(|(site, steps)| (site.clone(), Wish::Steps(*steps)));
-        let dense = self.dense.iter().map(|site| (site.clone(), Wish::Dense));
+        let codes = asked.overrides.iter().map(|(site, code)| (site.clone(), Override::Code(code.code())));
+        let steps = self.timesteps.overrides.iter().map(|(site, steps)| (site.clone(), Override::Steps(*steps)));
+        let dense = self.dense.iter().map(|site| (site.clone(), Override::Dense));
         let attention = |kind: Attention| kind.with_phases(self.phases);
-        let attends = self.attention.exceptions.iter();
-        let attends = attends.map(|(site, kind)| (site.clone(), Wish::Attention(attention(*kind))));
+        let attends = self.attention.overrides.iter();
+        let attends = attends.map(|(site, kind)| (site.clone(), Override::Attention(attention(*kind))));
         let ttfs = Attention(Some(Ssa::Ttfs { phases: PHASES }));
-        Ok(Wishes {
+        Ok(QuantOptions {
             levels,
-            exceptions: codes.chain(steps).chain(dense).chain(attends).collect(),
+            overrides: codes.chain(steps).chain(dense).chain(attends).collect(),
             membrane,
-            centre: match self.centre {
-                CentreName::Spikes => Centre::Spikes,
-                CentreName::Error => Centre::Error,
+            zero_point: match self.centre {
+                CentreName::Spikes => ZeroPoint::Spikes,
+                CentreName::Error => ZeroPoint::Error,
             },
             thresholds: self.thresholds,
             attention: attention(self.attention.all.unwrap_or(ttfs)),
@@ -263,7 +264,7 @@ impl WishArgs {
 
     /// What the neurons of unary sites are: one kind in a network.
     fn membrane(&self, asked: &Choices<Spelling>) -> Result<Option<Membrane>, Diagnostic> {
-        let mut spellings = asked.all.iter().chain(asked.exceptions.iter().map(|(_, spelling)| spelling));
+        let mut spellings = asked.all.iter().chain(asked.overrides.iter().map(|(_, spelling)| spelling));
         let binary = |spelling: &Spelling| *spelling == Spelling::Code(Code::Binary);
         if let (Some(neuron), true) = (self.neuron.0, asked.all.iter().any(binary) && spellings.clone().all(binary)) {
             let message = format!("no site has the unary code that {} neurons spell", neuron.name());
@@ -287,24 +288,25 @@ impl WishArgs {
 }
 
 /// The flags that ask for the same: what a user types to get it.
-pub fn flags(wishes: &Wishes) -> String {
-    let list = |first: String, wanted: &dyn Fn(&Wish) -> Option<String>| {
-        let more = wishes.exceptions.iter().filter_map(|(s, wish)| Some(format!("{s}={}", wanted(wish)?)));
+pub fn flags(wishes: &QuantOptions) -> String {
+    let list = |first: String, wanted: &dyn Fn(&Override) -> Option<String>| {
+        let more = wishes.overrides.iter().filter_map(|(s, wish)| Some(format!("{s}={}", wanted(wish)?)));
         std::iter::once(first).chain(more).collect::<Vec<_>>().join(",")
     };
-    let steps = |wish: &Wish| if let Wish::Steps(steps) = wish { Some(steps.to_string()) } else { None };
-    let code = |wish: &Wish| if let Wish::Code(code) = wish { Some(code.name().to_string()) } else { None };
+    let steps = |wish: &Override| if let Override::Steps(steps) = wish { Some(steps.to_string()) } else { None };
+    let code = |wish: &Override| if let Override::Code(code) = wish { Some(code.name().to_string()) } else { None };
     let codes = list(wishes.levels.code.name().to_string(), &code);
     let mut flags = format!("--timesteps {}", list(wishes.levels.steps.to_string(), &steps));
     if codes != Code::Binary.name() {
         flags += &format!(" --code {codes}");
     }
-    let dense = wishes.exceptions.iter().filter(|(_, wish)| *wish == Wish::Dense).map(|(s, _)| s.clone());
+    let dense = wishes.overrides.iter().filter(|(_, wish)| *wish == Override::Dense).map(|(s, _)| s.clone());
     let dense: Vec<String> = dense.collect();
     if !dense.is_empty() {
         flags += &format!(" --dense {}", dense.join(","));
     }
-    let attention = |wish: &Wish| if let Wish::Attention(kind) = wish { Some(Attention(*kind).name()) } else { None };
+    let attention =
+        |wish: &Override| if let Override::Attention(kind) = wish { Some(Attention(*kind).name()) } else { None };
     let attention = list(Attention(wishes.attention).name(), &attention);
     if attention != "ttfs" {
         flags += &format!(" --attention {attention}");
@@ -312,7 +314,7 @@ pub fn flags(wishes: &Wishes) -> String {
     if let Some(membrane) = wishes.membrane {
         flags += &format!(" --neuron {}", membrane.name());
     }
-    if wishes.centre == Centre::Error {
+    if wishes.zero_point == ZeroPoint::Error {
         flags += " --centre error";
     }
     if wishes.thresholds != Thresholds::Auto {

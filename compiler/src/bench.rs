@@ -12,7 +12,7 @@ use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::random::SplitMix64;
 use snnc_ir::types::Elem;
 use snnc_ir::verify::verify;
-use snnc_ir::{Builder, Diagnostic, Graph, Op, Tensor, Value};
+use snnc_ir::{Builder, Graph, Op, Tensor, Value};
 use snnc_runtime::kernels::Kernels;
 use snnc_runtime::{Batch, Isa, Options, Program, Rows, Session};
 use std::sync::Arc;

@@ -6,7 +6,6 @@
 
 use crate::Complaints;
 use crate::evaluate::{best, log_sum_exp, logits_of};
-use snnc_ir::Diagnostic;
 use snnc_ir::random::SplitMix64;
 use snnc_runtime::{Program, Rows, Session};
 use std::sync::Arc;

@@ -11,9 +11,13 @@ use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
 use crate::ledger::{self, damages};
 use crate::progress::{Progress, Workers};
 use serde_json::{Value as Json, json};
-use snnc_ir::{Diagnostic, Graph, Op, Value};
+use snnc_ir::op::DenseOp;
+use snnc_ir::{Graph, Op, Value};
 use snnc_passes::cost::{self, Form, Number, Part};
-use snnc_passes::fit::{Centre, Fit, Fits, Levels, Observations, Wish, Wishes, fit};
+use snnc_passes::fit::{QuantParams, QuantPlan, fit};
+use snnc_passes::levels::Levels;
+use snnc_passes::observed::Observations;
+use snnc_passes::options::{Override, QuantOptions, ZeroPoint};
 use snnc_passes::quantise::quantise;
 use snnc_passes::sites::{Site, sites};
 use snnc_passes::{Context, front_and_back, run};
@@ -38,10 +42,10 @@ impl Goal {
     pub const ALL: [Goal; 4] = [Goal::Energy, Goal::Attention, Goal::Spikes, Goal::Timesteps];
 
     /// Few timesteps are worth spikes, nothing else is.
-    pub fn centre(self) -> Centre {
+    pub fn zero_point(self) -> ZeroPoint {
         match self {
-            Goal::Energy | Goal::Attention | Goal::Spikes => Centre::Spikes,
-            Goal::Timesteps => Centre::Error,
+            Goal::Energy | Goal::Attention | Goal::Spikes => ZeroPoint::Spikes,
+            Goal::Timesteps => ZeroPoint::Error,
         }
     }
 
@@ -72,7 +76,7 @@ pub struct Allocation {
 pub struct Point {
     /// `None`: the same timesteps everywhere.
     pub allocation: Option<Allocation>,
-    pub wishes: Wishes,
+    pub wishes: QuantOptions,
     /// The rise of perplexity, as a share.
     pub increase: f64,
     pub kl: f64,
@@ -122,7 +126,7 @@ pub struct Tuner<'a> {
     pub probe_tokens: usize,
     pub threads: usize,
     pub progress: &'a dyn Progress,
-    pub base: Wishes,
+    pub base: QuantOptions,
 }
 
 impl Tuner<'_> {
@@ -140,8 +144,8 @@ impl Tuner<'_> {
         self.sites().iter().map(width).sum()
     }
 
-    fn wishes(&self, steps: u16) -> Wishes {
-        Wishes { levels: Levels { steps, ..self.base.levels }, ..self.base.clone() }
+    fn wishes(&self, steps: u16) -> QuantOptions {
+        QuantOptions { levels: Levels { steps, ..self.base.levels }, ..self.base.clone() }
     }
 
     /// The front of predicted damage and cost, the least damage first.
@@ -150,9 +154,9 @@ impl Tuner<'_> {
     /// A probe cannot be run.
     pub fn front(&self, goal: Goal) -> Result<Vec<Allocation>, Complaints> {
         let sites = self.sites();
-        let mut by_steps: Vec<Fits> = Vec::new();
+        let mut by_steps: Vec<QuantPlan> = Vec::new();
         for steps in TIMESTEPS {
-            by_steps.push(fit(self.tensor, self.seen, &self.wishes(steps)).map_err(|e| vec![e])?);
+            by_steps.push(fit(self.tensor, self.seen, &self.wishes(steps))?);
         }
         let choices: Vec<(usize, usize)> =
             (0..sites.len()).flat_map(|site| (0..by_steps.len()).map(move |choice| (site, choice))).collect();
@@ -160,8 +164,8 @@ impl Tuner<'_> {
             let whole = &by_steps[choice];
             let alone = sites[site].value;
             let chosen = whole.sites.iter().map(|(value, fit)| (*value, fit.clone().filter(|_| *value == alone)));
-            let fits = Fits { sites: chosen.collect(), exact_weights: true, ..whole.clone() };
-            quantise(self.tensor, &Context { fits, ..Context::default() })
+            let quant_plan = QuantPlan { sites: chosen.collect(), exact_weights: true, ..whole.clone() };
+            quantise(self.tensor, &Context { quant_plan, ..Context::default() })
         };
         let windows = ledger::windows(self.tensor, self.ids, self.probe_tokens);
         let losses = damages(self.tensor, &choices, &graph_of, self.ids, &windows, self.workers())?;
@@ -188,7 +192,7 @@ impl Tuner<'_> {
     }
 
     /// What a site's neurons cost a token, as far as the sample tells.
-    fn cost(&self, site: Value, fit: &Fit, goal: Goal) -> f64 {
+    fn cost(&self, site: Value, fit: &QuantParams, goal: Goal) -> f64 {
         let width = fit.scale.len() as f64;
         match goal {
             Goal::Timesteps => width * f64::from(fit.levels.steps),
@@ -204,9 +208,9 @@ impl Tuner<'_> {
         let reads = self.tensor.iter().filter(|(_, node)| node.args.contains(&site));
         let each = |(value, node): (Value, &snnc_ir::Node)| match node.op {
             _ if !wanted(places[value.index()].part) => 0.0,
-            Op::Linear(_) => self.tensor.ty(value).shape().width().unwrap_or(0) as f64,
+            Op::Dense(DenseOp::Linear(_)) => self.tensor.ty(value).shape().width().unwrap_or(0) as f64,
             // A query's spike meets the keys before it; keys and values are read, they drive nothing.
-            Op::Attention { .. } if node.args[0] == site => f64::from(self.tensor.context) / 2.0,
+            Op::Dense(DenseOp::Attention { .. }) if node.args[0] == site => f64::from(self.tensor.context) / 2.0,
             _ => 0.0,
         };
         reads.map(each).sum()
@@ -229,22 +233,21 @@ impl Tuner<'_> {
         self.measure_wishes(dense, self.wishes(steps))
     }
 
-    fn measure_wishes(&self, dense: &Arc<Program>, wishes: Wishes) -> Result<Point, Complaints> {
-        let one = |e: Diagnostic| vec![e];
-        let fits = fit(self.tensor, self.seen, &wishes).map_err(one)?;
+    fn measure_wishes(&self, dense: &Arc<Program>, wishes: QuantOptions) -> Result<Point, Complaints> {
+        let quant_plan = fit(self.tensor, self.seen, &wishes)?;
         let (_, back) = front_and_back();
         let membrane = wishes.membrane;
         let graph =
-            run(back, self.tensor.clone(), &Context { fits, membrane, ..Context::default() }, &mut |_, _, _| {})?;
+            run(back, self.tensor.clone(), &Context { quant_plan, membrane, ..Context::default() }, &mut |_, _, _| {})?;
         let graph = snnc_passes::collapse::collapse(&graph)?;
-        let program = Program::new(Arc::new(graph), &Options::default()).map(Arc::new).map_err(one)?;
+        let program = Program::new(Arc::new(graph), &Options::default()).map(Arc::new)?;
         let done = evaluate(&program, Some(dense), self.ids, self.cut, self.workers())?;
         Ok(point(program.graph(), &done, wishes))
     }
 
     /// The wishes that give sites these timesteps, in few words: the commonest is the default, whole roles come before
     /// single sites.
-    fn wishes_of(&self, steps: &[u16]) -> Wishes {
+    fn wishes_of(&self, steps: &[u16]) -> QuantOptions {
         let sites = self.sites();
         let all = commonest(steps.iter().copied());
         let mut wishes = self.wishes(all);
@@ -256,10 +259,10 @@ impl Tuner<'_> {
         for (role, members) in roles {
             let usual = commonest(members.iter().map(|(_, steps)| *steps));
             if usual != all {
-                wishes.exceptions.push((role, Wish::Steps(usual)));
+                wishes.overrides.push((role, Override::Steps(usual)));
             }
             let others = members.into_iter().filter(|(_, steps)| *steps != usual);
-            wishes.exceptions.extend(others.map(|(path, steps)| (path, Wish::Steps(steps))));
+            wishes.overrides.extend(others.map(|(path, steps)| (path, Override::Steps(steps))));
         }
         wishes
     }
@@ -272,7 +275,7 @@ fn commonest(steps: impl Iterator<Item = u16>) -> u16 {
     counts.into_iter().find(|(_, count)| *count == most).map_or(Levels::default().steps, |(steps, _)| steps)
 }
 
-fn point(graph: &Graph, done: &Evaluation, wishes: Wishes) -> Point {
+fn point(graph: &Graph, done: &Evaluation, wishes: QuantOptions) -> Point {
     let score = &done.score;
     let neurons = Neurons::of(graph, done);
     let setting = Setting { context: graph.context.into(), batch: 1, span: Options::default().chunk as u64 };

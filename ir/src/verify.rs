@@ -72,7 +72,7 @@ const MEANING_RULES: &[Rule] = &[
 /// # Errors
 /// Every promise that it breaks, up to fifty, at the value that breaks it.
 pub fn verify(graph: &Graph) -> Result<(), Diagnostics> {
-    let mut errors = Vec::new();
+    let mut errors = Diagnostics::new();
     for rules in [SHAPE_RULES, MEANING_RULES] {
         rules.iter().for_each(|rule| rule(graph, &mut errors));
         if !errors.is_empty() {
@@ -315,7 +315,7 @@ fn departures(graph: &Graph, errors: &mut Diagnostics) {
     for (name, value) in &graph.outputs {
         let ty = graph.ty(*value);
         if matches!(ty, Type::Train { .. }) {
-            let error = Diagnostic::new(format!("output {name}"), format!("a train ({ty}) leaves the program"));
+            let error = Diagnostic::new(format!("output {name}"), format!("a spike train ({ty}) leaves the program"));
             errors.push(error.note("decode it"));
         } else if graph.constant(*value).is_some() {
             errors.push(Diagnostic::new(format!("output {name}"), "an output should be computed, this is a constant"));
@@ -587,7 +587,7 @@ mod tests {
         let mut graph = thresholds();
         replace(&mut graph, "channels", Tensor::i32(&[3], vec![0, 1, 4]));
         let told: Vec<String> = verify(&graph).expect_err("no channel").iter().map(ToString::to_string).collect();
-        assert_eq!(told, ["%7 (/h.0/pick): channel 4 is picked of 4"]);
+        assert_eq!(told, ["%7 (/h.0/gather_channels): channel 4 is picked of 4"]);
         replace(&mut graph, "channels", Tensor::i32(&[3], vec![0, 1, -1]));
         assert!(verify(&graph).is_err());
         let mut graph = thresholds();
@@ -653,9 +653,9 @@ mod tests {
         check(dead, "%15 (/h.0/add): no output needs this value\n  a pass should drop it");
         check(|g| g.stage = Stage::Quantised, "%7 (/h.0/synapse): `synapse` is not legal in stage quantised");
         let train = |g: &mut Graph| g.outputs.push(("x".into(), Value(find(g, "fire") as u32)));
-        check(train, "output x: a train (spike<binary,7>[tokens,4]) leaves the program\n  decode it");
+        check(train, "output x: a spike train (spike<binary,7>[tokens,4]) leaves the program\n  decode it");
         let current = |g: &mut Graph| g.outputs.push(("x".into(), Value(find(g, "synapse") as u32)));
-        check(current, "output x: a train (current<binary,7>[tokens,4]) leaves the program\n  decode it");
+        check(current, "output x: a spike train (current<binary,7>[tokens,4]) leaves the program\n  decode it");
         check(|g| g.outputs.push(("x".into(), Value(0))), "output x: an output should be computed, this is a constant");
         let eps = |g: &mut Graph| {
             let i = find(g, "layer_norm_no_gain");
@@ -703,7 +703,7 @@ mod tests {
         assert_eq!(product(512, 127, 15), Ok(()));
         assert_eq!(product(65538, 1, 15), Ok(()));
         let errors = product(65539, -1, 15).expect_err("one term too many");
-        assert_eq!(errors[0].place, "%3 (/h.0/product)");
+        assert_eq!(errors[0].place, "%3 (/h.0/matmul_int)");
         assert_eq!(errors[0].message, "a neuron's input may reach 2147516413, an i32 sum ends at 2147483647");
     }
 

@@ -1,7 +1,7 @@
 //! What runs in which order, and where results lie.
 //!
 //! One step makes one value; a current train is stored only for neurons that answer within the timestep:
-//! whoever settles one runs its synapse. Every value has
+//! whoever decodes one runs its synapse. Every value has
 //! rows, one a token of the chunk, so row `r` lies at `offset + r * row_bytes` of one arena in which values share memory
 //! when their lives do not overlap. A step that leads to no state runs on the wanted rows alone.
 //!
@@ -10,6 +10,7 @@
 use crate::meter::{Executed, Products};
 use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
 use snnc_ir::ssa::Output;
 use snnc_ir::types::{Carrier, Code, Elem, Shape, Type};
@@ -152,7 +153,7 @@ pub enum Work {
         steps: u16,
         width: usize,
     },
-    /// Spikes through a weight to settled sums, timestep by timestep.
+    /// Spikes through a weight to decoded sums, timestep by timestep.
     Synapse {
         code: Code,
         steps: u16,
@@ -232,8 +233,8 @@ impl Plan {
             tokens: None,
             positions: None,
         };
-        let settled = vec![None; graph.nodes.len()];
-        let mut planner = Planner { graph, users: graph.users(), late: leads_to_no_state(graph), settled, plan };
+        let decoded = vec![None; graph.nodes.len()];
+        let mut planner = Planner { graph, users: graph.users(), late: leads_to_no_state(graph), decoded, plan };
         for (value, _) in graph.iter() {
             planner.check(value)?;
             planner.visit(value)?;
@@ -306,7 +307,7 @@ fn row_bytes(ty: Type) -> Option<usize> {
         _ => ty.shape().row_width()?,
     };
     match ty {
-        Type::Still { elem, .. } => Some(width * elem.bytes()),
+        Type::Tensor { elem, .. } => Some(width * elem.bytes()),
         Type::Train { carrier: Carrier::Spike, steps, .. } => Some(plane_bytes(width) * usize::from(steps)),
         Type::Train { carrier: Carrier::Current, steps, .. } => Some(4 * width * usize::from(steps)),
     }
@@ -316,8 +317,8 @@ struct Planner<'g> {
     graph: &'g Graph,
     users: Vec<Vec<Value>>,
     late: Vec<bool>,
-    /// By node: the levels of its train, where a step has settled it.
-    settled: Vec<Option<usize>>,
+    /// By node: the levels of its train, where a step has decoded it.
+    decoded: Vec<Option<usize>>,
     plan: Plan,
 }
 
@@ -330,7 +331,7 @@ impl Planner<'_> {
         }
         let types: Vec<Type> = node.args.iter().map(|&arg| self.graph.ty(arg)).collect();
         let ty = match self.graph.constant(at) {
-            Some(weight) => Ok(Type::still(weight.tensor.elem(), Shape::fixed(weight.tensor.sizes()))),
+            Some(weight) => Ok(Type::tensor(weight.tensor.elem(), Shape::fixed(weight.tensor.sizes()))),
             None => infer::infer(&node.op, &types),
         };
         match ty {
@@ -344,23 +345,23 @@ impl Planner<'_> {
         let node = self.graph.node(at);
         let args = &node.args;
         match node.op {
-            Op::Weight(_) => {}
-            Op::Synapse => {
-                let heard = |user: &Value| matches!(self.graph.node(*user).op, Op::Integrate { .. });
+            Op::Leaf(LeafOp::Weight(_)) => {}
+            Op::Spike(SpikeOp::Synapse) => {
+                let heard = |user: &Value| matches!(self.graph.node(*user).op, Op::Spike(SpikeOp::Integrate { .. }));
                 if self.users[at.index()].iter().any(heard) {
                     let (_, steps) = self.levels(args[0])?;
                     let work = Work::Currents { steps, inputs: self.width(args[0])?, outputs: self.width(at)? };
                     self.step(at, work, &args[..1], &args[1..])?;
                 }
             }
-            Op::Integrate { membrane, steps, curve } => {
+            Op::Spike(SpikeOp::Integrate { membrane, steps, curve }) => {
                 let from = self.graph.ty(args[0]).elem();
                 let work = Work::Integrate { membrane, steps, curve, from, width: self.width(at)? };
                 self.step(at, work, &args[..1], &args[1..])?;
             }
-            Op::Tokens => self.plan.tokens = Some(self.place(at)?),
-            Op::Positions => self.plan.positions = Some(self.place(at)?),
-            Op::Embed => {
+            Op::Leaf(LeafOp::Tokens) => self.plan.tokens = Some(self.place(at)?),
+            Op::Leaf(LeafOp::Positions) => self.plan.positions = Some(self.place(at)?),
+            Op::Dense(DenseOp::Embed) => {
                 let sizes = self.graph.ty(args[1]).shape().sizes().unwrap_or_default();
                 let [rows, width] = sizes[..] else { return Err(self.misfit(at, "its table is no matrix")) };
                 let work = match self.elem(args[1]) {
@@ -369,42 +370,46 @@ impl Planner<'_> {
                 };
                 self.step(at, work, &args[..1], &args[1..])?;
             }
-            Op::Normalise { eps } => self.step(at, Work::Normalise { eps, width: self.width(at)? }, args, &[])?,
-            Op::LayerNorm { eps } => {
+            Op::Dense(DenseOp::LayerNormNoGain { eps }) => {
+                self.step(at, Work::Normalise { eps, width: self.width(at)? }, args, &[])?
+            }
+            Op::Dense(DenseOp::LayerNorm { eps }) => {
                 self.step(at, Work::LayerNorm { eps, width: self.width(at)? }, &args[..1], &args[1..])?;
             }
-            Op::Linear(layout) => {
+            Op::Dense(DenseOp::Linear(layout)) => {
                 let work = Work::Linear { layout, inputs: self.width(args[0])?, outputs: self.width(at)? };
                 self.step(at, work, &args[..1], &args[1..])?;
             }
-            Op::Curve(curve) => self.step(at, Work::Curve { curve, width: self.width(at)? }, args, &[])?,
-            Op::Attention { heads, scale } => {
+            Op::Dense(DenseOp::Curve(curve)) => {
+                self.step(at, Work::Curve { curve, width: self.width(at)? }, args, &[])?
+            }
+            Op::Dense(DenseOp::Attention { heads, scale }) => {
                 let work = Work::Attention { heads: heads as usize, scale, width: self.width(at)? };
                 self.step(at, work, args, &[])?;
             }
-            Op::Quant { code, steps, curve } => self.neuron(at, code, steps, curve, false)?,
-            Op::Fire { code, steps, curve } => self.neuron(at, code, steps, curve, true)?,
-            Op::Product => {
+            Op::Level(LevelOp::Quant { code, steps, curve }) => self.neuron(at, code, steps, curve, false)?,
+            Op::Spike(SpikeOp::Fire { code, steps, curve }) => self.neuron(at, code, steps, curve, true)?,
+            Op::Level(LevelOp::MatMulInt) => {
                 let (code, steps) = self.levels(args[0])?;
                 let work = Work::Product { code, steps, inputs: self.width(args[0])?, outputs: self.width(at)? };
                 self.step(at, work, &args[..1], &args[1..])?;
             }
-            Op::Settle => self.settle(at)?,
-            Op::Affine => {
+            Op::Spike(SpikeOp::Decode) => self.decode(at)?,
+            Op::Level(LevelOp::ScaleShift) => {
                 let fused = self.only_user(at).is_some_and(|user| self.fused_affine(user) == Some(at));
                 if !fused {
                     let work = Work::Affine { from: self.read(args[0]), width: self.width(at)?, add: false };
                     self.step(at, work, &args[..1], &args[1..])?;
                 }
             }
-            Op::Ssa { heads, variant } => self.ssa(at, heads as usize, variant)?,
-            Op::HeadMap => {
+            Op::Level(LevelOp::Ssa { heads, variant }) => self.ssa(at, heads as usize, variant)?,
+            Op::Level(LevelOp::HeadLinear) => {
                 let sizes = self.graph.ty(args[1]).shape().sizes().unwrap_or_default();
                 let [heads, inputs, outputs] = sizes[..] else { return Err(self.misfit(at, "its maps have no heads")) };
                 self.step(at, Work::HeadMap { heads, inputs, outputs }, &args[..1], &args[1..])?;
             }
-            Op::Binary(Binary::Add) => self.add(at)?,
-            Op::Binary(kind @ (Binary::Mul | Binary::Div)) => {
+            Op::Array(ArrayOp::Binary(Binary::Add)) => self.add(at)?,
+            Op::Array(ArrayOp::Binary(kind @ (Binary::Mul | Binary::Div))) => {
                 let rows = |value: Value, width| self.graph.ty(value).shape() == Shape::rows(width);
                 let width = self.width(at)?;
                 if !rows(args[0], width) || !rows(args[1], 1) {
@@ -412,23 +417,23 @@ impl Planner<'_> {
                 }
                 self.step(at, Work::Scale { divide: kind == Binary::Div, width }, args, &[])?;
             }
-            Op::Peak => self.step(at, Work::Peak { width: self.width(args[0])? }, args, &[])?,
-            Op::Pick => {
+            Op::Level(LevelOp::RowMaxAbs) => self.step(at, Work::Peak { width: self.width(args[0])? }, args, &[])?,
+            Op::Level(LevelOp::GatherChannels) => {
                 let work = Work::Pick { inputs: self.width(args[0])?, outputs: self.width(at)? };
                 self.step(at, work, &args[..1], &args[1..])?;
             }
-            Op::Unary(_)
-            | Op::Binary(Binary::Sub | Binary::Pow | Binary::Min | Binary::Max)
-            | Op::Causal { .. }
-            | Op::Where
-            | Op::MatMul
-            | Op::Transpose(_)
-            | Op::Reshape(_)
-            | Op::Slice { .. }
-            | Op::Mean
-            | Op::Softmax
-            | Op::Split { .. }
-            | Op::Merge
+            Op::Array(ArrayOp::Unary(_))
+            | Op::Array(ArrayOp::Binary(Binary::Sub | Binary::Pow | Binary::Min | Binary::Max))
+            | Op::Array(ArrayOp::CausalMask { .. })
+            | Op::Array(ArrayOp::Where)
+            | Op::Array(ArrayOp::MatMul)
+            | Op::Array(ArrayOp::Transpose(_))
+            | Op::Array(ArrayOp::Reshape(_))
+            | Op::Array(ArrayOp::Slice { .. })
+            | Op::Array(ArrayOp::Mean)
+            | Op::Array(ArrayOp::Softmax)
+            | Op::Array(ArrayOp::SplitHeads { .. })
+            | Op::Array(ArrayOp::MergeHeads)
             | Op::Training(_) => {
                 return Err(self.misfit(at, "no step runs it; programs are raised before they are run"));
             }
@@ -443,19 +448,19 @@ impl Planner<'_> {
         self.step(at, Work::Neuron(Neuron { code, steps, curve, from, emit, width }), &args[..1], &args[1..])
     }
 
-    /// A spike train becomes levels; a current train is made and settled in one step.
-    fn settle(&mut self, at: Value) -> Result<(), Diagnostic> {
+    /// A spike train becomes levels; a current train is made and decoded in one step.
+    fn decode(&mut self, at: Value) -> Result<(), Diagnostic> {
         let train = self.graph.node(at).args[0];
-        if let Op::Synapse = self.graph.node(train).op {
+        if let Op::Spike(SpikeOp::Synapse) = self.graph.node(train).op {
             let args = &self.graph.node(train).args;
             let (code, steps) = self.levels(args[0])?;
             let work = Work::Synapse { code, steps, inputs: self.width(args[0])?, outputs: self.width(at)? };
             return self.step(at, work, &args[..1], &args[1..]);
         }
-        if self.settled[train.index()].is_none() {
+        if self.decoded[train.index()].is_none() {
             self.settle_spikes(at, train)?;
         }
-        self.plan.of[at.index()] = self.settled[train.index()];
+        self.plan.of[at.index()] = self.decoded[train.index()];
         Ok(())
     }
 
@@ -463,9 +468,9 @@ impl Planner<'_> {
     fn settle_spikes(&mut self, at: Value, train: Value) -> Result<(), Diagnostic> {
         let (code, steps) = self.levels(train)?;
         let shape = self.graph.ty(train).shape();
-        let out = self.new_place(at, Type::still(Elem::Level(code, steps), shape))?;
-        self.settled[train.index()] = Some(out);
-        // Whoever else settles the train may be wanted on more rows than this node is: it runs when the train does.
+        let out = self.new_place(at, Type::tensor(Elem::Level(code, steps), shape))?;
+        self.decoded[train.index()] = Some(out);
+        // Whoever else decodes the train may be wanted on more rows than this node is: it runs when the train does.
         let when = self.when(train);
         self.push(at, Work::Settle { code, steps, width: self.width(train)? }, &[train], &[], out, when)
     }
@@ -500,7 +505,7 @@ impl Planner<'_> {
         };
         for (i, &arg) in args[..3].iter().enumerate() {
             let train = matches!(self.graph.ty(arg), Type::Train { .. });
-            if train && work.reads_levels(i) && self.settled[arg.index()].is_none() {
+            if train && work.reads_levels(i) && self.decoded[arg.index()].is_none() {
                 self.settle_spikes(at, arg)?;
             }
         }
@@ -534,12 +539,14 @@ impl Planner<'_> {
     /// The affine operand of an addition of rows that runs in the same step, if there is one.
     fn fused_affine(&self, add: Value) -> Option<Value> {
         let node = self.graph.node(add);
-        let Op::Binary(Binary::Add) = node.op else { return None };
+        let Op::Array(ArrayOp::Binary(Binary::Add)) = node.op else { return None };
         let shape = self.graph.ty(add).shape();
         if node.args.iter().any(|&arg| self.graph.ty(arg).shape() != shape) {
             return None;
         }
-        let inner = |arg: &&Value| self.graph.node(**arg).op == Op::Affine && self.only_user(**arg) == Some(add);
+        let inner = |arg: &&Value| {
+            self.graph.node(**arg).op == Op::Level(LevelOp::ScaleShift) && self.only_user(**arg) == Some(add)
+        };
         node.args.iter().find(inner).copied()
     }
 
@@ -567,13 +574,13 @@ impl Planner<'_> {
     ) -> Result<(), Diagnostic> {
         let mut places = Vec::with_capacity(inputs.len());
         for (i, &input) in inputs.iter().enumerate() {
-            let settled = if work.reads_levels(i) { self.settled[input.index()] } else { None };
-            let place = settled.or(self.plan.of[input.index()]);
+            let decoded = if work.reads_levels(i) { self.decoded[input.index()] } else { None };
+            let place = decoded.or(self.plan.of[input.index()]);
             places.push(place.ok_or_else(|| self.misfit(at, "an operand is not rows, one a token"))?);
         }
         let mut weights = Vec::with_capacity(constants.len());
         for &constant in constants {
-            let Op::Weight(id) = self.graph.node(constant).op else {
+            let Op::Leaf(LeafOp::Weight(id)) = self.graph.node(constant).op else {
                 return Err(self.misfit(at, "an operand should be a constant"));
             };
             weights.push(id);
@@ -597,7 +604,7 @@ impl Planner<'_> {
     fn new_place(&mut self, at: Value, ty: Type) -> Result<usize, Diagnostic> {
         let row_bytes = row_bytes(ty).ok_or_else(|| self.misfit(at, &format!("{ty} is not rows, one a token")))?;
         // Ids and positions are there before the first step.
-        let leaf = matches!(self.graph.node(at).op, Op::Tokens | Op::Positions);
+        let leaf = matches!(self.graph.node(at).op, Op::Leaf(LeafOp::Tokens) | Op::Leaf(LeafOp::Positions));
         let now = if leaf { 0 } else { self.plan.steps.len() };
         self.plan.places.push(Place { ty, offset: 0, row_bytes, born: now, dies: now });
         Ok(self.plan.places.len() - 1)
