@@ -10,7 +10,6 @@
 use clap::Parser;
 use snnc::convert::{Recipe, Sample, calibration_tokens, dense, spiking};
 use snnc_examples::gpt2::{self, Gpt2Config};
-use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Builder, Graph};
 use snnc_onnx as onnx;
 use snnc_passes::collapse::collapse;
@@ -59,10 +58,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let overrides = sites.into_iter().map(|site| (site, Override::Dense)).collect();
     let exact_weights = weights == "f32";
     let tokens = tokens.min(config.context);
-    let complaints = |all: Diagnostics| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    let model = onnx::read::read_bytes(&gpt2::bytes(&config)?).map_err(|e| e.to_string())?;
-    let imported = onnx::import_model(model).map_err(complaints)?.graph;
-    let tensor = dense(imported, false, &mut |_, _, _| {}).map_err(complaints)?;
+    let model = onnx::read::read_bytes(&gpt2::bytes(&config)?)?;
+    let imported = onnx::import_model(model)?.graph;
+    let tensor = dense(imported, false, &mut |_, _, _| {})?;
     let tensor = without_head(&tensor).ok_or("no head reads the last hidden states")?;
     let ids: Vec<u32> =
         (0..tokens as u64).map(|i| ((i * 2_654_435_761 + 97) % config.vocabulary as u64) as u32).collect();
@@ -78,8 +76,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         calibration_tokens: calibration.unwrap_or_else(|| calibration_tokens(config.parameters())),
         threads: 2,
     };
-    let graph = spiking(tensor, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).map_err(complaints)?.graph;
-    let got = hidden(collapse(&graph).map_err(complaints)?, &ids)?;
+    let graph = spiking(tensor, &Sample::SeededIds, &recipe, &mut |_, _, _| {})?.graph;
+    let got = hidden(collapse(&graph)?, &ids)?;
     let rows: Vec<f64> = want.chunks(config.width).zip(got.chunks(config.width)).map(|(a, b)| cosine(a, b)).collect();
     println!(
         "{} layers, width {}, {} outlier channels, T = {steps}: cosine of final hidden states {:.6}, least {:.6} ({tokens} tokens)",
@@ -101,9 +99,9 @@ fn without_head(graph: &Graph) -> Option<Graph> {
 
 fn hidden(graph: Graph, ids: &[u32]) -> Result<Vec<f32>, Box<dyn Error>> {
     let options = Options { count: false, ..Options::default() };
-    let program = Program::new(Arc::new(graph), &options).map_err(|e| e.to_string())?;
+    let program = Program::new(Arc::new(graph), &options)?;
     let mut session = Session::new(Arc::new(program));
-    let outputs = session.forward(ids, Rows::All).map_err(|e| e.to_string())?;
+    let outputs = session.forward(ids, Rows::All)?;
     Ok(outputs.f32("hidden").ok_or("no hidden states")?.to_vec())
 }
 

@@ -10,7 +10,6 @@
 #![allow(clippy::print_stdout)]
 
 use clap::Parser;
-use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::{Builder, Code, Curve, Diagnostic, Graph, Op, Stage, Tensor, Value, verify::verify};
 use snnc_passes::collapse::collapse;
@@ -47,9 +46,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mlp = Mlp::read(&input)?;
     let [x_gain, h_gain] = [&mlp.x, &mlp.hidden()].map(|values| gain(values, steps, rate));
     let graph = mlp.spiking(steps, x_gain, h_gain)?;
-    let all = |complaints: Diagnostics| complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    verify(&graph).map_err(all)?;
-    let collapsed = measure(collapse(&graph).map_err(all)?, threads, repeats)?;
+    verify(&graph)?;
+    let collapsed = measure(collapse(&graph)?, threads, repeats)?;
     let stepped = measure(graph, threads, repeats)?;
     if collapsed.y != stepped.y {
         return Err("the two forms differ".into());
