@@ -5,9 +5,9 @@
 //! are near in a cache, and far in memory.
 
 use crate::kernels::{EventList, Isa, Kernels, OUTPUTS, Panels};
-use crate::sample::SplitMix64;
 use memmap2::MmapMut;
 use snnc_ir::Diagnostic;
+use snnc_ir::random::SplitMix64;
 use std::time::Instant;
 
 /// Nanoseconds per row of 64 weights.
