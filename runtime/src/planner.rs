@@ -69,7 +69,7 @@ impl<'g> Planner<'g> {
         let types: Vec<Type> = node.args.iter().map(|&arg| self.graph.ty(arg)).collect();
         let ty = match self.graph.constant(at) {
             Some(weight) => Ok(Type::tensor(weight.tensor.elem(), Shape::fixed(weight.tensor.sizes()))),
-            None => infer::infer(&node.op, &types),
+            None => node.op.infer(&types),
         };
         match ty {
             Ok(ty) if ty == node.ty => Ok(()),

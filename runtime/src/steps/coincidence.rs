@@ -9,7 +9,7 @@ use crate::planner::Planner;
 use crate::step::{AttentionCall, Fault, Resources, StepKind, keys_met, levels, numbers, numbers_mut};
 use crate::steps::decode::decode_train;
 use crate::steps::heads::{DecayMemory, put};
-use snnc_ir::eval::spoken;
+use snnc_ir::eval::spike_events;
 use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::ssa::Output;
@@ -247,7 +247,7 @@ impl CoincidenceHeads {
         });
         let (parts, done) = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
         write(&parts, width, out)?;
-        let events = Events { score_additions: done.pairs, value_keys: done.keys, ..spoken(&parts) };
+        let events = Events { score_additions: done.pairs, value_keys: done.keys, ..spike_events(&parts) };
         Ok(events)
     }
 }

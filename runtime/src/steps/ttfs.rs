@@ -41,7 +41,7 @@ pub fn plan(p: &mut Planner<'_>, at: Value, heads: usize, phases: u32, keys: Opt
     let (code, steps) = p.levels(args[0])?;
     let steps = p.is_train(args[0]).then_some(steps);
     let width = p.width(at)?;
-    let (mut wide, mut long) = ([false; 3], !verify::narrow_attention(p.graph, at));
+    let (mut wide, mut long) = ([false; 3], !bounds::narrow_attention(p.graph, at));
     for (wide, &arg) in wide.iter_mut().zip(args) {
         let (code, steps) = p.levels(arg)?;
         *wide = level_bytes(code, steps) > 1;
