@@ -1,8 +1,8 @@
 //! `snnc demo`: the whole path on the model in the repository.
 
 use crate::bar::Bar;
-use crate::eval;
 use crate::output::{emit, status};
+use crate::{energy_table, eval_table};
 use clap::Args;
 use snnc::convert::{self, BUILT_IN_TEXT, CALIBRATION_TOKENS, Recipe, Sample};
 use snnc::energy::{PriceList, Setting};
@@ -97,7 +97,7 @@ impl Demo {
             Cut { length: None, stride: None, windows: WINDOWS },
             Workers { threads: threads_or_all(None), progress: &bar },
         )?;
-        emit(&format!("\n{}\n", eval::as_text(&done, true, None)))?;
+        emit(&format!("\n{}\n", eval_table::scores(&done, true, None)))?;
 
         status("4. estimate the energy of that run");
         let context = u64::from(spiking.graph().context);
@@ -105,6 +105,6 @@ impl Demo {
         let lists = PriceList::built_in();
         let shown = lists[0].clone();
         let estimate = energy::estimate(spiking.graph(), &done.activity(), setting, lists);
-        emit(&format!("\n{}", estimate.table(&shown)))
+        emit(&format!("\n{}", energy_table::tables(&estimate, &shown)))
     }
 }

@@ -26,6 +26,6 @@ impl Inspect {
     pub fn run(self) -> Result<(), Complaints> {
         let mut report = self.shown.report()?;
         report.provenance.command = self.shown.command("inspect", if self.json { " --json" } else { "" });
-        if self.json { emit_json(&report.json()) } else { emit(&report_text::text(&report)) }
+        if self.json { emit_json(&report) } else { emit(&report_text::text(&report)) }
     }
 }

@@ -4,6 +4,7 @@
 //! 130 interrupted.
 
 use snnc::Complaints;
+use snnc::schema::{Documented, document};
 use snnc_ir::Diagnostic;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -48,6 +49,7 @@ pub fn emit(text: &str) -> Result<(), Complaints> {
     }
 }
 
-pub fn emit_json(value: &serde_json::Value) -> Result<(), Complaints> {
-    emit(&format!("{value:#}\n"))
+/// JSON for whoever reads standard output, with the name of its schema.
+pub fn emit_json<T: Documented>(value: &T) -> Result<(), Complaints> {
+    emit(&format!("{:#}\n", document(value)))
 }

@@ -77,7 +77,7 @@ impl Run {
         let request = Request { prompt: &text, most: self.max_new_tokens, options, stop: &self.stop };
         if let Some(file) = &self.prompts {
             let file = if file.as_os_str() == "-" { "standard input".into() } else { file.display().to_string() };
-            let setting = prompts::Setting { file: &file, request, batch: self.batch as usize, json: self.json };
+            let setting = prompts::PromptFile { file: &file, request, batch: self.batch as usize, json: self.json };
             return prompts::continue_all(&program, &tokens, &setting, &text);
         }
         emit(&text)?;

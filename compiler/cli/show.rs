@@ -30,9 +30,9 @@ pub struct Show {
     /// Of the form that runs every timestep, spike by spike
     #[arg(long, requires = "PlanArgs")]
     stepped: bool,
-    /// What rows of weights cost on this machine, from `snnc bench --measure-prices`
+    /// What rows of weights cost on this machine, from `snnc bench --measure-kernel-costs`
     #[arg(long, value_name = "FILE", requires = "PlanArgs")]
-    prices: Option<PathBuf>,
+    kernel_costs: Option<PathBuf>,
 }
 
 impl Show {
@@ -64,8 +64,10 @@ impl Show {
             Model::Snn(file) => Source { graph: file.graph, rounded: false },
             Model::Onnx(import) => Source { graph: import.graph, rounded: import.rounds_activations },
         };
-        let engine =
-            EngineArgs { which: WhichEngine { stepped: self.stepped, ..WhichEngine::default() }, prices: self.prices };
+        let engine = EngineArgs {
+            which: WhichEngine { stepped: self.stepped, ..WhichEngine::default() },
+            kernel_costs: self.kernel_costs,
+        };
         let program = source.program(&ThreadArgs::default().of(engine.options()?))?;
         self.plan.show(&program, None, &mut emit)
     }

@@ -3,6 +3,8 @@
 use crate::Complaints;
 use crate::evaluate::logits_of;
 use crate::tokens::Tokens;
+use schemars::JsonSchema;
+use serde::Serialize;
 use snnc_ir::Diagnostic;
 use snnc_runtime::{Products, Program, Rows, SampleOptions, Sampler, Session};
 use std::sync::Arc;
@@ -80,6 +82,18 @@ pub fn generate(
     let (text, tokens, stopped) = writing.into_parts();
     let products = session.products().to_vec();
     Ok(Generated { products, text, tokens, prompt_tokens: ids.len(), seconds, prompt_seconds, stopped })
+}
+
+/// A continued prompt as a line of JSON.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct PromptJson {
+    pub prompt: String,
+    /// What continues it.
+    pub text: String,
+    /// Tokens of that text.
+    pub tokens: usize,
+    /// Why it ended: `max-new-tokens`, `context`, `end-of-text`, `stop` or `error`.
+    pub stopped: &'static str,
 }
 
 /// Why a text ends.

@@ -5,8 +5,8 @@
 //! depend on the tokens; what import or recognition gets wrong of the rest shows as a difference of logits.
 
 use crate::describe::token_table;
+use crate::record::ImportRecord;
 use crate::{Complaints, convert};
-use serde_json::{Value as Json, json};
 use snnc_ir::eval::{Evaluator, Memory};
 use snnc_ir::{Diagnostic, Graph};
 use snnc_onnx::Import;
@@ -42,16 +42,16 @@ pub struct Proof {
 }
 
 impl Proof {
+    /// Whether the difference is one that is allowed.
     pub fn holds(&self) -> bool {
         // A difference that is no number is none that is allowed.
         self.difference <= self.tolerance * self.range
     }
 
-    pub fn json(&self) -> Json {
-        json!({
-            "difference": self.difference, "range": self.range, "tokens": self.tokens, "tolerance": self.tolerance,
-            "rounds_activations": self.rounds_activations,
-        })
+    /// The same for the program's record.
+    pub fn record(&self) -> ImportRecord {
+        let &Proof { difference, range, tokens, tolerance, rounds_activations } = self;
+        ImportRecord { difference, range, tokens, tolerance, rounds_activations }
     }
 
     /// One line for a person.

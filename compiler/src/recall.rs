@@ -6,6 +6,8 @@
 
 use crate::Complaints;
 use crate::evaluate::{best, log_sum_exp, logits_of};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use snnc_ir::Diagnostic;
 use snnc_runtime::sample::SplitMix64;
 use snnc_runtime::{Program, Rows, Session};
@@ -20,7 +22,7 @@ const TRIALS: usize = 32;
 const SEED: u64 = 0x5eed_0000_cafe;
 
 /// What one network makes of pairs at one distance.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Recalled {
     pub distance: usize,
     /// By how much the pair raises the logarithm of the second token's probability, in nats.
@@ -67,24 +69,4 @@ pub fn recall(program: &Arc<Program>, ids: &[u32]) -> Result<Vec<Recalled>, Comp
         all.push(Recalled { distance, gain: gain / TRIALS as f64, right: right as f64 / TRIALS as f64 });
     }
     Ok(all)
-}
-
-/// The same as data.
-pub fn json(recalled: &[Recalled]) -> serde_json::Value {
-    let one = |r: &Recalled| serde_json::json!({ "distance": r.distance, "gain": r.gain, "right": r.right });
-    recalled.iter().map(one).collect()
-}
-
-/// A line for every distance, beside the dense network where there is one.
-pub fn table(own: &[Recalled], dense: Option<&[Recalled]>) -> String {
-    let mut text = String::from("recall of a pair seen earlier        gain, nats     right\n");
-    for (i, recalled) in own.iter().enumerate() {
-        text +=
-            &format!("{:>5} tokens ago {:>30.3} {:>8.1} %", recalled.distance, recalled.gain, 100.0 * recalled.right);
-        if let Some(dense) = dense.and_then(|dense| dense.get(i)) {
-            text += &format!("  (dense {:.3}, {:.1} %)", dense.gain, 100.0 * dense.right);
-        }
-        text.push('\n');
-    }
-    text
 }

@@ -55,7 +55,7 @@ pub fn expected(
         let calibrated = || Some(Rate { spikes: kept("spikes")?, active: kept("active")?.min(1.0) });
         match rate.or_else(calibrated) {
             Some(rate) => rates[value.index()] = rate,
-            None => complaints.push(Diagnostic::new(name, "has no calibrated rate; give --text or --rate")),
+            None => complaints.push(Diagnostic::new(name, "has no calibrated rate; give --text or --firing-rate")),
         }
     }
     // A token of a window meets half of it on average.

@@ -1,6 +1,6 @@
 //! A report as one page: the template's parts and the data, in one file that needs nothing else.
 
-use super::Report;
+use crate::report::contents::Report;
 
 const HTML: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");

@@ -10,7 +10,6 @@ use crate::energy::{self, Block, Phase, PriceList, Setting};
 use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
 use crate::ledger::{self, damages};
 use crate::progress::{Progress, Workers};
-use serde_json::{Value as Json, json};
 use snnc_ir::{Diagnostic, Graph, Op, Value};
 use snnc_passes::cost::{self, Form, Number, Part};
 use snnc_passes::fit::{Centre, Fit, Fits, Levels, Observations, Wish, Wishes, fit};
@@ -76,10 +75,10 @@ pub struct Point {
     /// The rise of perplexity, as a share.
     pub increase: f64,
     pub kl: f64,
-    /// A neuron and token.
+    /// Per neuron and token.
     pub spikes: f64,
     pub timesteps: f64,
-    /// Additions a token, of all and of the attention block.
+    /// Additions per token, of all and of the attention block.
     pub additions: f64,
     pub attention_additions: f64,
     /// The share of the dense network's energy that is not spent, by the convention of the literature (`paper45`): of the
@@ -95,18 +94,6 @@ impl Point {
             Goal::Spikes => self.spikes,
             Goal::Timesteps => self.timesteps,
         }
-    }
-
-    pub fn json(&self, flags: &str) -> Json {
-        json!({
-            "flags": flags, "uniform": self.allocation.is_none(), "perplexity_increase": self.increase, "kl": self.kl,
-            "spikes_per_neuron": self.spikes, "timesteps_mean": self.timesteps, "additions_per_token": self.additions,
-            "attention_additions_per_token": self.attention_additions,
-            "saving": {
-                "paper45": { "attention_block": self.savings[0][0], "total": self.savings[0][1] },
-                "int45": { "attention_block": self.savings[1][0], "total": self.savings[1][1] },
-            },
-        })
     }
 }
 
