@@ -1,5 +1,6 @@
 //! `snnc bench`: how fast a program runs here.
 
+use snnc_ir::diagnostic::Diagnostics;
 use crate::args::{BATCH_MAX, ThreadArgs};
 use crate::bar::Bar;
 use crate::output::{emit, emit_json, status};
@@ -136,10 +137,10 @@ impl Bench {
 
 /// Measures kernel costs and writes them; the file's name.
 fn measure_kernel_costs(path: &Path) -> Result<PathBuf, Complaints> {
-    files::check_writable(path).map_err(|e| vec![e])?;
-    let isa = Isa::detect().map_err(|message| vec![Diagnostic::new("", message)])?;
-    let json = kernel_costs::json(&snnc_runtime::prices::measure(Some(isa)).map_err(|e| vec![e])?, isa);
-    files::write_whole(path, |out| writeln!(out, "{json:#}")).map_err(|e| vec![e])?;
+    files::check_writable(path)?;
+    let isa = Isa::detect().map_err(|message| Diagnostics::from(Diagnostic::new("", message)))?;
+    let json = kernel_costs::json(&snnc_runtime::prices::measure(Some(isa))?, isa);
+    files::write_whole(path, |out| writeln!(out, "{json:#}"))?;
     status(&format!("{}: written", path.display()));
     Ok(path.to_path_buf())
 }

@@ -62,13 +62,13 @@ impl Compile {
         let start = Instant::now();
         let named = || PathBuf::from(self.model.file_stem().unwrap_or_default()).with_extension("snn");
         let output = self.output.clone().unwrap_or_else(named);
-        files::check_writable(&output).map_err(|e| vec![e])?;
+        files::check_writable(&output)?;
         let options = CompileOptions {
             model: self.model.clone(),
             tokenizer: self.tokenizer.clone(),
             calibrate: self.calibrate.clone(),
             calibration_tokens: self.calibration_tokens,
-            quant: self.quant.options().map_err(|e| vec![e])?,
+            quant: self.quant.options()?,
             import_tolerance: self.import_tolerance,
             threads: threads_or_all(self.threads),
         };
@@ -81,7 +81,7 @@ impl Compile {
         // A graph that was refused is worth seeing, so dumps come before the error; but a program comes before its dumps, which
         // a reader may not want to the end.
         let bytes = match &compiled {
-            Ok(compiled) => compiled.write(&output).map_err(|e| vec![e])?,
+            Ok(compiled) => compiled.write(&output)?,
             Err(_) => 0,
         };
         emit(&dumps)?;

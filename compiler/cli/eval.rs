@@ -72,7 +72,7 @@ impl Eval {
     /// Whether every gate held.
     pub fn run(self) -> Result<bool, Complaints> {
         if let Some(path) = &self.html {
-            files::check_writable(path).map_err(|e| vec![e])?;
+            files::check_writable(path)?;
         }
         let found = eval(&self.options()?, &Bar::default())?;
         for lint in &found.lints {
@@ -83,7 +83,7 @@ impl Eval {
         if let Some(path) = &self.html {
             let title = report::file_name(&self.model);
             let page = report::page(&report::Report::of_evaluation(&title, &found));
-            files::write_whole(path, |out| out.write_all(page.as_bytes())).map_err(|e| vec![e])?;
+            files::write_whole(path, |out| out.write_all(page.as_bytes()))?;
             status(&format!("{}: written", path.display()));
         }
         if self.json {

@@ -33,7 +33,7 @@ fn prompts<'a>(file: &str, text: &'a str, tokens: &Tokens, context: usize) -> Re
     let (mut prompts, mut complaints) = (Vec::new(), Vec::new());
     for (number, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.is_empty()) {
         let place = format!("{file}:{number}");
-        let ids = tokens.document(text).map_err(|e| vec![e])?;
+        let ids = tokens.document(text)?;
         if ids.len() > context {
             let message = format!("the prompt is {} tokens long, the network's context is {context}", ids.len());
             complaints.push(Diagnostic::new(place.as_str(), message).note("shorten the prompt"));
@@ -69,7 +69,7 @@ pub fn continue_all(
         tokens,
         setting,
         context: program.graph().context as usize,
-        output: logits_of(program.graph()).map_err(|e| vec![e])?,
+        output: logits_of(program.graph())?,
         waiting: prompts.iter().enumerate(),
         here: (0..batch.sequences()).map(|_| None).collect(),
         batch,

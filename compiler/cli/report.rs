@@ -59,11 +59,11 @@ impl Report {
     pub fn run(self) -> Result<(), Complaints> {
         let named = || PathBuf::from(self.shown.model.file_stem().unwrap_or_default()).with_extension("html");
         let output = self.output.clone().unwrap_or_else(named);
-        files::check_writable(&output).map_err(|e| vec![e])?;
+        files::check_writable(&output)?;
         let mut report = self.shown.report()?;
         report.provenance.command = self.shown.command("report", &format!(" -o {}", file_name(&output)));
         let page = report::page(&report);
-        files::write_whole(&output, |out| out.write_all(page.as_bytes())).map_err(|e| vec![e])?;
+        files::write_whole(&output, |out| out.write_all(page.as_bytes()))?;
         status(&format!("{}: {:.2} MB", output.display(), page.len() as f64 / 1e6));
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! `snnc show`: the IR of a program, or of an ONNX file up to a pass.
 
+use snnc_ir::diagnostic::Diagnostics;
 use crate::args::{EngineArgs, ThreadArgs, WhichEngine};
 use crate::output::emit;
 use crate::plan::PlanArgs;
@@ -54,7 +55,7 @@ impl Show {
         match (self.diff, before) {
             (false, _) => emit(&text::print(&after)),
             (true, Some(before)) => emit(&diff(&text::print(&before), &text::print(&after))),
-            (true, None) => Err(vec![Diagnostic::new("--diff", "there is no pass to compare with; add --until PASS")]),
+            (true, None) => Err(Diagnostic::new("--diff", "there is no pass to compare with; add --until PASS").into()),
         }
     }
 
@@ -73,7 +74,7 @@ impl Show {
     }
 
     fn unknown(&self, name: &str, known: &str) -> Complaints {
-        vec![Diagnostic::new("--until", format!("there is no pass `{name}` here")).note(known)]
+        Diagnostics::from(Diagnostic::new("--until", format!("there is no pass `{name}` here")).note(known))
     }
 
     /// The graphs before and after the last pass that was asked for. Ranges, where a pass needs them, are those of seeded

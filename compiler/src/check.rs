@@ -65,7 +65,7 @@ pub struct DiagnosticJson {
 /// All that is in the way of compiling it.
 pub fn check(path: &Path) -> Result<Checked, Complaints> {
     let Model::Onnx(import) = files::load(path)? else {
-        return Err(vec![Diagnostic::new(path.display().to_string(), "is compiled already")]);
+        return Err(Diagnostic::new(path.display().to_string(), "is compiled already").into());
     };
     let tensor = convert::raise(import.graph.clone(), import.rounds_activations)
         .map_err(|complaints| files::at(path, snnc_onnx::explained(&import.model, complaints)))?;

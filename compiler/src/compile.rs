@@ -1,5 +1,6 @@
 //! The compiler from files to a file: an ONNX GPT-2 in, a spiking program out, with all that the program keeps of its making.
 
+use snnc_ir::op::LevelOp;
 use crate::Complaints;
 use crate::calibration::Calibration;
 use crate::convert::{self, Converted, Recipe};
@@ -87,10 +88,10 @@ pub fn compile(
 ) -> Result<Compiled, Complaints> {
     let path = &options.model;
     let Model::Onnx(import) = files::load(path)? else {
-        return Err(vec![Diagnostic::new(path.display().to_string(), "is compiled already")]);
+        return Err(Diagnostic::new(path.display().to_string(), "is compiled already").into());
     };
     let (tokenizer, place) = find_tokenizer(path, options.tokenizer.as_deref())?;
-    let tokens = tokenizer.as_ref().map(|json| Tokens::new(json, &place)).transpose().map_err(|e| vec![e])?;
+    let tokens = tokenizer.as_ref().map(|json| Tokens::new(json, &place)).transpose()?;
     check_vocabulary(&import.graph, tokens.as_ref(), &place)?;
     let sample = calibration_sample(tokens.as_ref(), options.calibrate.as_deref(), progress)?;
     watch("imported", &import.graph);
@@ -168,7 +169,7 @@ impl Compiled {
 /// Attention that computes no softmax says little before it is trained.
 fn warn_of_training(graph: &Graph, progress: &dyn Progress) {
     let variants = graph.nodes.iter().filter_map(|node| match node.op {
-        Op::Ssa { variant, .. } if variant.needs_training() => Some(variant.name()),
+        Op::Level(LevelOp::Ssa { variant, .. }) if variant.needs_training() => Some(variant.name()),
         _ => None,
     });
     let mut names: Vec<&str> = variants.collect();
@@ -192,5 +193,5 @@ fn check_vocabulary(graph: &Graph, tokens: Option<&Tokens>, place: &str) -> Resu
     }
     let message =
         format!("has {} entries, the network's embedding has {rows} rows; it belongs to another model", tokens.len());
-    Err(vec![Diagnostic::new(place, message)])
+    Err(Diagnostic::new(place, message).into())
 }

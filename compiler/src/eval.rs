@@ -1,5 +1,6 @@
 //! An evaluation from files to a report: how well a program predicts text, beside the dense network it came from.
 
+use snnc_ir::diagnostic::Diagnostics;
 use crate::Complaints;
 use crate::calibration::Calibration;
 use crate::convert::{self, vocabulary};
@@ -63,8 +64,8 @@ impl EvalOptions {
 pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport, Complaints> {
     let loaded = Loaded::read(&options.model)?;
     let tokens = loaded.tokens()?;
-    let text = files::read_text(&options.text).map_err(|e| vec![e])?;
-    let ids = tokens.document(&text).map_err(|e| vec![e])?;
+    let text = files::read_text(&options.text)?;
+    let ids = tokens.document(&text)?;
     let reference = options.reference.as_deref().map(Loaded::read).transpose()?;
     if let Some(reference) = &reference {
         same_vocabulary(&loaded, reference)?;
@@ -72,7 +73,7 @@ pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport
     let spiking = loaded.source.graph.stage == Stage::Spiking;
     if options.ledger && !spiking {
         let message = "is a dense network: there is nothing to account for";
-        return Err(vec![Diagnostic::new(options.model.display().to_string(), message)]);
+        return Err(Diagnostic::new(options.model.display().to_string(), message).into());
     }
     let workers = Workers { threads: options.threads, progress };
     // The dense network has no timesteps to run.
@@ -126,7 +127,7 @@ pub fn same_vocabulary(model: &Loaded, reference: &Loaded) -> Result<(), Complai
     }
     let message = format!("has a vocabulary of {other}, {} one of {own}", model.path.display());
     let note = "compare with the file that the program was compiled from";
-    Err(vec![Diagnostic::new(reference.path.display().to_string(), message).note(note)])
+    Err(Diagnostic::new(reference.path.display().to_string(), message).note(note).into())
 }
 
 /// The ledger of the program in `model`, which keeps `section` of its calibration.
@@ -143,7 +144,7 @@ pub fn ledger_of(
 ) -> Result<Ledger, Complaints> {
     let section = section.ok_or_else(|| {
         let message = "keeps nothing of its calibration, so its levels are not known";
-        vec![Diagnostic::new(model.display().to_string(), message).note("compile the model again")]
+        Diagnostics::from(Diagnostic::new(model.display().to_string(), message).note("compile the model again"))
     })?;
     let calibration = Calibration::read(section, tensor).map_err(|e| files::at(model, vec![e]))?;
     let windows = ledger::windows(tensor, ids, tokens.unwrap_or_else(|| ledger::tokens(tensor)));

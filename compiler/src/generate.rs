@@ -54,13 +54,12 @@ pub fn generate(
     request: &Request<'_>,
     show: &mut dyn FnMut(&str) -> Result<(), Complaints>,
 ) -> Result<Generated, Complaints> {
-    let one = |e: Diagnostic| vec![e];
     let context = program.graph().context as usize;
-    let output = logits_of(program.graph()).map_err(one)?;
-    let ids = tokens.document(request.prompt).map_err(one)?;
+    let output = logits_of(program.graph())?;
+    let ids = tokens.document(request.prompt)?;
     if ids.len() > context {
         let message = format!("the prompt is {} tokens long, the network's context is {context}", ids.len());
-        return Err(vec![Diagnostic::new("--prompt", message).note("shorten the prompt")]);
+        return Err(Diagnostic::new("--prompt", message).note("shorten the prompt").into());
     }
     let mut session = Session::new(program.clone());
     let mut writing = Writing::new(tokens, *request);
@@ -69,8 +68,8 @@ pub fn generate(
     let mut prompt_seconds = None;
     while writing.stopped.is_none() {
         let full = session.past() + next.len() >= context;
-        let outputs = session.forward(&next, Rows::Last).map_err(one)?;
-        let taken = writing.take(outputs.f32(&output).unwrap_or(&[]), full).map_err(one)?;
+        let outputs = session.forward(&next, Rows::Last)?;
+        let taken = writing.take(outputs.f32(&output).unwrap_or(&[]), full)?;
         prompt_seconds.get_or_insert_with(|| start.elapsed().as_secs_f64());
         next.clear();
         next.extend(taken);
@@ -184,7 +183,7 @@ impl Growing {
         first.is_some()
     }
 
-    /// Shows what is new and settled. While text still grows, a character that is not whole yet decodes to a replacement
+    /// Shows what is new and decoded. While text still grows, a character that is not whole yet decodes to a replacement
     /// at the end, and the last bytes may begin a stop text.
     fn show(&mut self, finished: bool, show: &mut dyn FnMut(&str) -> Result<(), Complaints>) -> Result<(), Complaints> {
         let mut end = self.text.len();

@@ -1,6 +1,7 @@
 //! Kernel costs in a file: what rows of weights cost on a machine. `snnc bench --measure-kernel-costs` writes it,
 //! `--kernel-costs` reads it.
 
+use snnc_ir::diagnostic::Diagnostics;
 use crate::{Complaints, files};
 use serde_json::{Map, Value as Json, json};
 use snnc_ir::Diagnostic;
@@ -13,13 +14,13 @@ const ISA: &str = "isa";
 /// # Errors
 /// The file cannot be read, or holds no kernel costs: every place that is wrong.
 pub fn read(path: &Path) -> Result<Prices, Complaints> {
-    let text = files::read_text(path).map_err(|e| vec![e])?;
+    let text = files::read_text(path)?;
     parse(&text, &path.display().to_string())
 }
 
 fn parse(text: &str, place: &str) -> Result<Prices, Complaints> {
     let wrong = |message: String| {
-        vec![Diagnostic::new(place, message).note("write a new one with `snnc bench --measure-kernel-costs FILE`")]
+        Diagnostics::from(Diagnostic::new(place, message).note("write a new one with `snnc bench --measure-kernel-costs FILE`"))
     };
     let all: Map<String, Json> =
         serde_json::from_str(text).map_err(|e| wrong(format!("is no file of kernel costs in JSON ({e})")))?;

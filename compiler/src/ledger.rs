@@ -14,6 +14,8 @@
 //!   site does with them less what it does with its levels alone; the site that it hears, if there is one, has its own
 //!   neurons in both, for what a neuron says depends on the order in which it hears.
 
+use snnc_ir::op::DenseOp;
+use snnc_ir::diagnostic::Diagnostics;
 use crate::Complaints;
 use crate::calibration::Calibration;
 use crate::evaluate::{self, Cut, chunks, divergence, log_sum_exp, logits_of};
@@ -244,7 +246,7 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
             Place { path, layer, site: Some(value), attention: None, fit: Some(fit), causes, answers, heard },
         ));
     }
-    let attentions = tensor.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. }));
+    let attentions = tensor.iter().filter(|(_, node)| matches!(node.op, Op::Dense(DenseOp::Attention { .. })));
     for (layer, (value, node)) in attentions.enumerate() {
         let layer = layer as u32;
         if fits.features.contains_key(&value) || node.args.iter().all(|arg| fit_of(arg).is_some()) {
@@ -270,8 +272,8 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
 /// What the projection reads whose sums a site's neurons take in.
 fn heard(tensor: &Graph, site: Value) -> Option<Value> {
     let node = tensor.node(site);
-    let sums = if let Op::Curve(_) = node.op { tensor.node(node.args[0]) } else { node };
-    matches!(sums.op, Op::Linear(_)).then(|| sums.args[0])
+    let sums = if let Op::Dense(DenseOp::Curve(_)) = node.op { tensor.node(node.args[0]) } else { node };
+    matches!(sums.op, Op::Dense(DenseOp::Linear(_))).then(|| sums.args[0])
 }
 
 /// The network in which only what the probe asks about is not dense.
@@ -280,7 +282,7 @@ fn probe_graph(
     calibration: &Calibration,
     places: &[Place<'_>],
     probe: &Probe,
-) -> Result<Graph, Vec<Diagnostic>> {
+) -> Result<Graph, Diagnostics> {
     let whole = &calibration.fits;
     let mut fits = Fits { exact_weights: true, phases: whole.phases, ..Fits::default() };
     fits.sites = whole.sites.keys().map(|site| (*site, None)).collect();
@@ -383,20 +385,19 @@ fn softmax_only(tensor: &Graph, whole: &Fits, attention: Value, fits: &mut Fits)
 pub fn damages<P: Sync>(
     tensor: &Graph,
     probes: &[P],
-    graph_of: &(dyn Fn(&P) -> Result<Graph, Vec<Diagnostic>> + Sync),
+    graph_of: &(dyn Fn(&P) -> Result<Graph, Diagnostics> + Sync),
     ids: &[u32],
     windows: &[Range<usize>],
     workers: Workers<'_>,
 ) -> Result<Vec<f64>, Complaints> {
     let options = Options { count: false, ..Options::default() };
-    let one = |e: Diagnostic| vec![e];
     let program = |graph: Graph| Program::new(Arc::new(graph), &options).map(Arc::new);
-    let name = logits_of(tensor).map_err(one)?;
+    let name = logits_of(tensor)?;
     let tokens: usize = windows.iter().map(Range::len).sum();
     if tokens == 0 {
-        return Err(vec![Diagnostic::new("", "the text is empty: there is nothing to predict")]);
+        return Err(Diagnostic::new("", "the text is empty: there is nothing to predict").into());
     }
-    let dense = logits(&program(tensor.clone()).map_err(one)?, &name, ids, windows).map_err(one)?;
+    let dense = logits(&program(tensor.clone())?, &name, ids, windows)?;
     let width = dense.len() / tokens;
     let sums: Vec<f64> = dense.chunks_exact(width).map(log_sum_exp).collect();
     workers.progress.begin("probing", probes.len() as u64);
@@ -418,7 +419,7 @@ pub fn damages<P: Sync>(
         workers.progress.advance(1);
         Ok(damage / tokens as f64)
     };
-    let (damages, _) = map_in_order(workers, probes, || Ok(()), work).map_err(one)?;
+    let (damages, _) = map_in_order(workers, probes, || Ok(()), work)?;
     workers.progress.end();
     Ok(damages)
 }

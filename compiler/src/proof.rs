@@ -84,7 +84,7 @@ pub fn prove(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<
     } else {
         "please report the file"
     };
-    Err(vec![Diagnostic::new("", message).note(why).note("--import-tolerance SHARE allows another share of the range")])
+    Err(Diagnostic::new("", message).note(why).note("--import-tolerance SHARE allows another share of the range").into())
 }
 
 fn compare(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Proof, Diagnostic> {

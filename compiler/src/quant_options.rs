@@ -171,7 +171,7 @@ pub fn attention(text: &str) -> Result<Choices<AttentionName>, String> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodeName {
     Code(Code),
-    /// Ternary spikes of one weight, settled by neurons that take back what later inputs contradict: the unary code.
+    /// Ternary spikes of one weight, decoded by neurons that take back what later inputs contradict: the unary code.
     StBif,
 }
 

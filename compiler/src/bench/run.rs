@@ -1,5 +1,6 @@
 //! A measurement of a file: load, first token, prefill, decode and memory; and figures against an earlier one.
 
+use snnc_ir::diagnostic::Diagnostics;
 use super::machine::{memory_read_gb_per_s, peak_rss_mb};
 use super::speeds::{SpeedOptions, Speeds, density, first_token, measure, weight_bytes};
 use super::variants::{with_context, with_density};
@@ -119,7 +120,7 @@ fn graph(options: &BenchOptions) -> Result<Graph, Complaints> {
         files::Model::Snn(file) if file.graph.stage == Stage::Spiking => file.graph,
         _ => {
             let place = options.model.display().to_string();
-            return Err(vec![Diagnostic::new(place, "is no .snn program").note("compile it first")]);
+            return Err(Diagnostic::new(place, "is no .snn program").note("compile it first").into());
         }
     };
     let graph = match options.context {
@@ -156,10 +157,10 @@ pub struct Regression {
 /// # Errors
 /// The file cannot be read, or holds no JSON.
 pub fn regressions(now: &BenchJson, baseline: &Path, most: f64) -> Result<Vec<Regression>, Complaints> {
-    let text = files::read_text(baseline).map_err(|e| vec![e])?;
+    let text = files::read_text(baseline)?;
     let before: Json = serde_json::from_str(&text).map_err(|e| {
         let message = format!("is no JSON of `snnc bench --json` ({e})");
-        vec![Diagnostic::new(baseline.display().to_string(), message)]
+        Diagnostics::from(Diagnostic::new(baseline.display().to_string(), message))
     })?;
     let now = serde_json::to_value(now).unwrap_or_default();
     let worse = |(name, more_is_better): (&'static str, bool)| {

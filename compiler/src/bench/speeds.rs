@@ -4,6 +4,7 @@
 //! Every figure is the best of some runs after one that does not count, for what disturbs a run only makes it slower. Ids are seeded, the same on every
 //! machine. Ratios are to be taken within one run of one machine.
 
+use snnc_ir::op::{DenseOp, LevelOp, SpikeOp};
 use crate::Complaints;
 use crate::convert::{seeded_ids, vocabulary};
 use schemars::JsonSchema;
@@ -59,12 +60,12 @@ pub fn measure(program: &Arc<Program>, options: &SpeedOptions) -> Result<Speeds,
     let mut session = Session::new(Arc::clone(program));
     let mut speeds = Speeds::default();
     for &length in options.prompts.iter().filter(|&&length| length > 0 && length <= context) {
-        let seconds = prefill(&mut session, &ids[..length], options.repeats).map_err(|e| vec![e])?;
+        let seconds = prefill(&mut session, &ids[..length], options.repeats)?;
         speeds.prefill.push(SpeedAt { at: length, tokens_per_s: length as f64 / seconds });
     }
     for &depth in options.depths.iter().filter(|&&depth| depth < context) {
         let count = options.decoded.min(context - depth).max(1);
-        let seconds = decode(&mut session, &ids[..depth + count], depth, options.repeats).map_err(|e| vec![e])?;
+        let seconds = decode(&mut session, &ids[..depth + count], depth, options.repeats)?;
         speeds.decode.push(SpeedAt { at: depth, tokens_per_s: count as f64 / seconds });
     }
     if BATCH_DEPTH < context {
@@ -116,13 +117,12 @@ fn batched(
     count: usize,
     repeats: usize,
 ) -> Result<f64, Complaints> {
-    let one = |e: Diagnostic| vec![e];
     let mut batch = Batch::new(Arc::clone(program), sequences);
     let mut best = f64::INFINITY;
     for run in 0..=repeats {
         for sequence in 0..sequences {
             batch.reset(sequence);
-            batch.forward(sequence, &ids[..BATCH_DEPTH], Rows::None).map_err(one)?;
+            batch.forward(sequence, &ids[..BATCH_DEPTH], Rows::None)?;
         }
         let start = Instant::now();
         for i in 0..count {
@@ -130,7 +130,7 @@ fn batched(
             let id = |sequence: usize| ids[(BATCH_DEPTH + i + sequence) % ids.len()];
             let next: Vec<(usize, u32)> = (0..sequences).map(|sequence| (sequence, id(sequence))).collect();
             for outputs in batch.step(&next) {
-                outputs.map_err(one)?;
+                outputs?;
             }
         }
         // The first run only warms up.
@@ -148,11 +148,10 @@ fn batched(
 pub fn first_token(
     load: &dyn Fn() -> Result<Arc<Program>, Complaints>,
 ) -> Result<([f64; 2], Arc<Program>), Complaints> {
-    let one = |e: Diagnostic| vec![e];
     let start = Instant::now();
     let program = load()?;
     let loaded = start.elapsed().as_secs_f64() * 1e3;
-    Session::new(Arc::clone(&program)).forward(&[0], Rows::Last).map_err(one)?;
+    Session::new(Arc::clone(&program)).forward(&[0], Rows::Last)?;
     Ok(([loaded, start.elapsed().as_secs_f64() * 1e3], program))
 }
 
@@ -161,12 +160,11 @@ pub fn first_token(
 /// # Errors
 /// It cannot be run.
 pub fn density(graph: &Graph, tokens: usize) -> Result<f64, Complaints> {
-    let one = |e: Diagnostic| vec![e];
-    let program = Arc::new(Program::new(Arc::new(graph.clone()), &Options::default()).map_err(one)?);
+    let program = Arc::new(Program::new(Arc::new(graph.clone()), &Options::default())?);
     let tokens = tokens.min(graph.context as usize);
     let ids = seeded_ids(vocabulary(graph)?, tokens);
     let mut session = Session::new(program);
-    session.forward(&ids, Rows::All).map_err(one)?;
+    session.forward(&ids, Rows::All)?;
     let (mut spikes, mut slots) = (0u64, 0u64);
     for ((_, node), events) in graph.iter().zip(session.events()) {
         if let Some((_, steps)) = node.ty.levels().filter(|_| snnc_ir::events::is_neuron(&node.op)) {
@@ -179,7 +177,7 @@ pub fn density(graph: &Graph, tokens: usize) -> Result<f64, Complaints> {
 
 /// Bytes of weights that one token's decoding reads: all int8 weights once.
 pub fn weight_bytes(graph: &Graph) -> usize {
-    let products = graph.iter().filter(|(_, node)| matches!(node.op, Op::Product | Op::Synapse | Op::Linear(_)));
+    let products = graph.iter().filter(|(_, node)| matches!(node.op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse) | Op::Dense(DenseOp::Linear(_))));
     let bytes = |value: Value| {
         let elements: usize = graph.ty(value).shape().sizes().map_or(0, |sizes| sizes.iter().product());
         elements * graph.ty(value).elem().map_or(0, Elem::bytes)

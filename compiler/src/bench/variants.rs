@@ -1,5 +1,6 @@
 //! The same program made to be measured: so many neurons that fire, so many tokens of context. Its results mean nothing.
 
+use snnc_ir::op::{LeafOp, DenseOp, LevelOp, SpikeOp};
 use crate::Complaints;
 use snnc_ir::verify::verify;
 use snnc_ir::{Builder, Graph, Op, Tensor, Value};
@@ -20,7 +21,7 @@ pub fn with_density(graph: &Graph, density: f64) -> Result<Graph, Complaints> {
     let mut random = SplitMix64(SEED);
     for (value, node) in graph.iter() {
         let mut args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
-        if let Op::Quant { .. } | Op::Fire { .. } | Op::Integrate { .. } = node.op {
+        if let Op::Level(LevelOp::Quant { .. }) | Op::Spike(SpikeOp::Fire { .. }) | Op::Spike(SpikeOp::Integrate { .. }) = node.op {
             let width = node.ty.shape().width().unwrap_or(0);
             let fires = |random: &mut SplitMix64| (random.bits() >> 11) as f64 / ((1u64 << 53) as f64) < density;
             let offset = (0..width).map(|_| if fires(&mut random) { 1.0 } else { 0.0 }).collect();
@@ -30,8 +31,8 @@ pub fn with_density(graph: &Graph, density: f64) -> Result<Graph, Complaints> {
             args[last] = builder.weight(&format!("bench.{}.offset", value.0), constant(offset));
         }
         map.push(match node.op {
-            Op::Weight(id) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
-            op => builder.add(op, &args, graph.origin(value)).map_err(|e| vec![e])?,
+            Op::Leaf(LeafOp::Weight(id)) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
+            op => builder.add(op, &args, graph.origin(value))?,
         });
     }
     Ok(builder.finish(graph.outputs.iter().map(|(name, value)| (name.clone(), map[value.index()])).collect()))
@@ -47,8 +48,8 @@ pub fn with_context(graph: &Graph, context: u32) -> Result<Graph, Complaints> {
     let mut map: Vec<Value> = Vec::with_capacity(graph.nodes.len());
     for (value, node) in graph.iter() {
         let mut args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
-        if node.op == Op::Embed
-            && graph.node(node.args[0]).op == Op::Positions
+        if node.op == Op::Dense(DenseOp::Embed)
+            && graph.node(node.args[0]).op == Op::Leaf(LeafOp::Positions)
             && let Some(table) = graph.constant(node.args[1])
             && let (Some(rows), [_, width]) = (table.tensor.as_f32(), table.tensor.sizes())
         {
@@ -57,8 +58,8 @@ pub fn with_context(graph: &Graph, context: u32) -> Result<Graph, Complaints> {
             args[1] = builder.weight(&format!("{}.repeated", table.name), Arc::new(tensor));
         }
         map.push(match node.op {
-            Op::Weight(id) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
-            op => builder.add(op, &args, graph.origin(value)).map_err(|e| vec![e])?,
+            Op::Leaf(LeafOp::Weight(id)) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
+            op => builder.add(op, &args, graph.origin(value))?,
         });
     }
     let outputs = graph.outputs.iter().map(|(name, value)| (name.clone(), map[value.index()])).collect();

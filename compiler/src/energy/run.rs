@@ -61,13 +61,13 @@ pub fn energy(options: &EnergyOptions, progress: &dyn Progress) -> Result<Estima
     let place = options.model.display().to_string();
     if loaded.source.graph.stage != Stage::Spiking {
         let message = "is a dense network, which has no spikes to count; compile it first";
-        return Err(vec![Diagnostic::new(place, message)]);
+        return Err(Diagnostic::new(place, message).into());
     }
     let most = loaded.source.graph.context;
     let context = options.context.unwrap_or(most);
     if context > most {
         let message = format!("--context {context} is more than the network's context of {most}");
-        return Err(vec![Diagnostic::new(place, message)]);
+        return Err(Diagnostic::new(place, message).into());
     }
     let setting = Setting { context: context.into(), batch: options.batch, span: Options::default().chunk as u64 };
     let lists = options.lists.clone();
@@ -80,8 +80,8 @@ pub fn energy(options: &EnergyOptions, progress: &dyn Progress) -> Result<Estima
         return Ok(Estimate { measured: false, ..estimate(graph, &activity, setting, lists) });
     };
     let tokens = loaded.tokens()?;
-    let text = files::read_text(text).map_err(|e| vec![e])?;
-    let ids = tokens.document(&text).map_err(|e| vec![e])?;
+    let text = files::read_text(text)?;
+    let ids = tokens.document(&text)?;
     let program = loaded.source.program(&EngineOptions { count: true, ..options.engine })?;
     let windows = Windows { length: context as usize, count: options.windows };
     let (activity, _) = measure(&program, &ids, windows, Workers { threads: options.threads, progress })?;

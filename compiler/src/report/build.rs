@@ -1,5 +1,6 @@
 //! A report from files: everything that can be said of a program with the files that were named.
 
+use snnc_ir::diagnostic::Diagnostics;
 use super::blocks::blocks;
 use super::contents::{CalibrationFacts, FileFacts, Missing, NetworkFacts, Report, ReportSources, file_name};
 use super::passes::passes;
@@ -107,7 +108,7 @@ fn read_reference(path: &Path) -> Result<(Loaded, FileFacts), Complaints> {
     let loaded = Loaded::read(path)?;
     if loaded.source.graph.stage != Stage::Imported {
         let message = "is a compiled program, where an ONNX file was expected";
-        return Err(vec![Diagnostic::new(path.display().to_string(), message)]);
+        return Err(Diagnostic::new(path.display().to_string(), message).into());
     }
     let facts = file_facts(path)?;
     Ok((loaded, facts))
@@ -162,10 +163,10 @@ struct Run<'a> {
 impl Run<'_> {
     /// Runs the program on the text and puts what was seen into the report.
     fn on_text(&mut self, path: &Path, report: &mut Report) -> Result<(), Complaints> {
-        let text = files::read_text(path).map_err(|e| vec![e])?;
+        let text = files::read_text(path)?;
         report.provenance.text = Some(FileFacts::of(path, text.as_bytes()));
         let tokens = self.model.tokens()?;
-        let ids = tokens.document(&text).map_err(|e| vec![e])?;
+        let ids = tokens.document(&text)?;
         let words = text.split_whitespace().count().max(1);
         let tokens_per_word = ids.len().saturating_sub(1) as f64 / words as f64;
         self.on_ids(&ids, &tokens, tokens_per_word, report)
@@ -192,7 +193,7 @@ impl Run<'_> {
         let json: Option<Json> = section.and_then(|bytes| serde_json::from_slice(bytes).ok());
         let Gathered { done, predictions, layers } =
             gather(program, &graph, dense.as_ref(), shown, tokens, json.as_ref(), &engine, self.progress)
-                .map_err(|e| vec![e])?;
+                ?;
         let context = shown.len().saturating_sub(1) as u64;
         let setting = Setting { context, batch: 1, span: engine.chunk as u64 };
         report.energy = Some(estimate(&graph, &done.activity(), setting, options.lists.clone()).json());
@@ -221,7 +222,7 @@ impl Run<'_> {
 
 /// What file a path names.
 fn file_facts(path: &Path) -> Result<FileFacts, Complaints> {
-    let unread = |e| vec![Diagnostic::new(path.display().to_string(), format!("cannot be read: {e}"))];
+    let unread = |e| Diagnostics::from(Diagnostic::new(path.display().to_string(), format!("cannot be read: {e}")));
     let bytes = files::map(path).map_err(unread)?;
     Ok(FileFacts::of(path, (*bytes).as_ref()))
 }

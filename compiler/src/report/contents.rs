@@ -1,5 +1,6 @@
 //! What a report holds: plain data, of which `inspect` prints the essentials and `report` makes a page.
 
+use snnc_ir::op::LevelOp;
 use super::blocks::Block;
 use super::passes::Passes;
 use super::raster::NeuronLayer;
@@ -110,7 +111,7 @@ pub struct NetworkFacts {
 
 /// Half-lives of an attention whose keys fade.
 fn half_lives(graph: &Graph, node: &Node) -> Option<Vec<i32>> {
-    let Op::Ssa { variant, .. } = node.op else { return None };
+    let Op::Level(LevelOp::Ssa { variant, .. }) = node.op else { return None };
     let half_lives = node.args.get(4).filter(|_| variant.has_features())?;
     Some(graph.constant(*half_lives)?.tensor.as_i32()?.to_vec())
 }

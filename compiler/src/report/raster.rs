@@ -4,6 +4,7 @@
 //! within the timestep, every spike is kept. Large networks have more neurons than a page should hold: of each layer every
 //! `n`th is kept then, and `Raster::neurons` says which.
 
+use snnc_ir::op::SpikeOp;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
@@ -104,7 +105,7 @@ impl LayerRun {
             code,
             steps,
             parts,
-            planes: if matches!(graph.node(value).op, Op::Integrate { .. }) { parts } else { 1 },
+            planes: if matches!(graph.node(value).op, Op::Spike(SpikeOp::Integrate { .. })) { parts } else { 1 },
             saturated: 0,
             by_token: Vec::new(),
             by_neuron: vec![0; width],

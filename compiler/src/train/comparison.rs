@@ -35,11 +35,10 @@ impl Comparison {
     /// # Errors
     /// What cannot be run; a request to stop.
     pub fn of(program: &Graph, dense: &Graph, ids: &[u32], workers: Workers<'_>) -> Result<Self, Complaints> {
-        let one = |e: Diagnostic| vec![e];
         let options = Options { count: false, ..Options::default() };
         let graph = if collapse::depends_on_order(program) { program.clone() } else { collapse::collapse(program)? };
-        let program = Arc::new(Program::new(Arc::new(graph), &options).map_err(one)?);
-        let dense = Arc::new(Program::new(Arc::new(dense.clone()), &options).map_err(one)?);
+        let program = Arc::new(Program::new(Arc::new(graph), &options)?);
+        let dense = Arc::new(Program::new(Arc::new(dense.clone()), &options)?);
         let cut = Cut { length: None, stride: None, windows: COMPARED_WINDOWS };
         let score = evaluate(&program, Some(&dense), ids, cut, workers)?.score;
         Ok(Self {

@@ -2,6 +2,7 @@
 //!
 //! Law: a run that was interrupted and resumed gives the same file, bit for bit, as one that was not.
 
+use snnc_ir::diagnostic::Diagnostics;
 use super::adamw::Rates;
 use super::checkpoint::{self, State};
 use super::comparison::{COMPARED_WINDOWS, Comparison};
@@ -219,11 +220,11 @@ pub fn train(
     let trains = options.length != TrainLength::Steps(0);
     if !trains && options.hybrid.is_none() {
         let message = "0 steps train nothing; give it a number of steps, or --hybrid as well";
-        return Err(vec![Diagnostic::new("--steps", message)]);
+        return Err(Diagnostic::new("--steps", message).into());
     }
     let checkpoint = checkpoint_path(&options.output);
-    files::check_writable(&options.output).map_err(|e| vec![e])?;
-    files::check_writable(&checkpoint).map_err(|e| vec![e])?;
+    files::check_writable(&options.output)?;
+    files::check_writable(&checkpoint)?;
     let file = program_file(&options.program)?;
     let tokens = tokenizer_of(&file, &options.program)?;
     let reference = reference_graph(&options.reference, &file.graph)?;
@@ -244,7 +245,7 @@ pub fn train(
     (run.watch)(&TrainEvent::After { program: after.clone() })?;
     record.measured = Some(after);
     let written = File { graph, provenance: Some(record.to_bytes()), ..file };
-    files::write_whole(&options.output, |out| container::write(&written, out)).map_err(|e| vec![e])?;
+    files::write_whole(&options.output, |out| container::write(&written, out))?;
     progress.status(&format!("{}: written", options.output.display()));
     // The program is whole; what led to it is of no more use.
     let _ = std::fs::remove_file(&run.checkpoint);
@@ -256,7 +257,7 @@ fn program_file(path: &Path) -> Result<File, Complaints> {
         files::Model::Snn(file) => Ok(*file),
         files::Model::Onnx(_) => {
             let message = "is an ONNX file; compile it first, and train the program";
-            Err(vec![Diagnostic::new(path.display().to_string(), message)])
+            Err(Diagnostic::new(path.display().to_string(), message).into())
         }
     }
 }
@@ -264,9 +265,9 @@ fn program_file(path: &Path) -> Result<File, Complaints> {
 fn tokenizer_of(file: &File, path: &Path) -> Result<Tokens, Complaints> {
     let json = file.tokenizer.as_ref().ok_or_else(|| {
         let what = "has no tokenizer, so text cannot be read or written";
-        vec![Diagnostic::new(path.display().to_string(), what).note("compile with --tokenizer FILE")]
+        Diagnostics::from(Diagnostic::new(path.display().to_string(), what).note("compile with --tokenizer FILE"))
     })?;
-    Tokens::new(json, &format!("{}: tokenizer", path.display())).map_err(|e| vec![e])
+    Tokens::new(json, &format!("{}: tokenizer", path.display())).map_err(Diagnostics::from)
 }
 
 /// The dense network, which must be of the program's vocabulary.
@@ -274,7 +275,7 @@ fn reference_graph(path: &Path, program: &Graph) -> Result<Graph, Complaints> {
     let source = Loaded::read(path)?.source;
     let refused = |message: &str| {
         let note = "name the ONNX file that the program was compiled from";
-        vec![Diagnostic::new(path.display().to_string(), message).note(note)]
+        Diagnostics::from(Diagnostic::new(path.display().to_string(), message).note(note))
     };
     if source.graph.stage != Stage::Imported {
         return Err(refused("is a compiled program, not a dense network"));
@@ -289,8 +290,8 @@ fn reference_graph(path: &Path, program: &Graph) -> Result<Graph, Complaints> {
 
 fn corpus(options: &TrainOptions, tokens: &Tokens, context: usize) -> Result<Corpus, Complaints> {
     let read = |path: &Path| {
-        let text = files::read_text(path).map_err(|e| vec![e])?;
-        let ids = tokens.corpus(&text).map_err(|e| vec![e])?;
+        let text = files::read_text(path)?;
+        let ids = tokens.corpus(&text)?;
         Ok::<_, Complaints>((ids, xxh3_64(text.as_bytes())))
     };
     let (mut ids, hash) = read(&options.text)?;
@@ -303,7 +304,7 @@ fn corpus(options: &TrainOptions, tokens: &Tokens, context: usize) -> Result<Cor
         if ids.len() < window + 2 {
             let message = format!("{} tokens {what} are less than a window of {window} and one more", ids.len());
             let note = "use a longer text, or a smaller --window-tokens";
-            return Err(vec![Diagnostic::new(options.text.display().to_string(), message).note(note)]);
+            return Err(Diagnostic::new(options.text.display().to_string(), message).note(note).into());
         }
     }
     Ok(Corpus { ids, hash, validation, window })
@@ -337,7 +338,7 @@ impl Run<'_, '_> {
         } else {
             trainer.options.rates.steps = match options.length {
                 TrainLength::Steps(steps) => steps,
-                TrainLength::Minutes(minutes) => steps_in(&trainer, &corpus.ids, minutes).map_err(|e| vec![e])?,
+                TrainLength::Minutes(minutes) => steps_in(&trainer, &corpus.ids, minutes)?,
             };
         }
         let steps = trainer.options.rates.steps;
@@ -357,7 +358,7 @@ impl Run<'_, '_> {
             let (step, checkpoint) = (trainer.step, self.checkpoint.clone());
             return Ok(Learned::Interrupted(Outcome::Interrupted { step, steps, checkpoint }));
         }
-        let graph = trained(program, &trainer.constants().map_err(|e| vec![e])?)?;
+        let graph = trained(program, &trainer.constants()?)?;
         snnc_ir::verify::verify(&graph)?;
         self.progress.status(&format!("best after step {}", trainer.best_step));
         let (best_step, losses) = (trainer.best_step, trainer.losses.clone());
@@ -371,13 +372,13 @@ impl Run<'_, '_> {
         let place = self.checkpoint.display().to_string();
         let bytes = files::read_bytes(&self.checkpoint)
             .map_err(|e| vec![e.note("there is nothing to resume; leave out --resume")])?;
-        let (state, numbers) = checkpoint::read(&bytes, &place).map_err(|e| vec![e])?;
+        let (state, numbers) = checkpoint::read(&bytes, &place)?;
         let others = differences(&state.run, identity);
         let names: Vec<(String, usize)> = trainer.parameters().map(|(name, count)| (name.clone(), count)).collect();
         if !others.is_empty() || names != state.parameters {
             let message = format!("belongs to another run: these differ: {}", others.join(", "));
             let note = "give the options of that run, or leave out --resume";
-            return Err(vec![Diagnostic::new(place, message).note(note)]);
+            return Err(Diagnostic::new(place, message).note(note).into());
         }
         trainer.options.rates.steps = state.steps;
         trainer.numbers = numbers;
@@ -400,7 +401,7 @@ impl Run<'_, '_> {
             self.validate(trainer, &windows)?;
         }
         while trainer.step < steps {
-            let done = trainer.advance(&corpus.ids).map_err(|e| vec![e])?;
+            let done = trainer.advance(&corpus.ids)?;
             recent = if recent == 0.0 { done.loss } else { 0.9 * recent + 0.1 * done.loss };
             let tokens_per_s = tokens as f64 * (trainer.step - first) as f64 / start.elapsed().as_secs_f64();
             self.progress.advance(1);
@@ -419,7 +420,7 @@ impl Run<'_, '_> {
             }
             let stop = self.progress.is_cancelled();
             if stop || saved.elapsed() > self.options.checkpoint_every {
-                save_checkpoint(trainer, identity, &self.checkpoint).map_err(|e| vec![e])?;
+                save_checkpoint(trainer, identity, &self.checkpoint)?;
                 saved = Instant::now();
             }
             if stop && trainer.step < steps {
@@ -429,12 +430,12 @@ impl Run<'_, '_> {
         }
         self.progress.end();
         // What follows may fail, as by a full disk: nothing that was learned is lost then.
-        save_checkpoint(trainer, identity, &self.checkpoint).map_err(|e| vec![e])?;
+        save_checkpoint(trainer, identity, &self.checkpoint)?;
         Ok(true)
     }
 
     fn validate(&mut self, trainer: &mut Trainer, windows: &[&[u32]]) -> Result<(), Complaints> {
-        let loss = trainer.validate(windows).map_err(|e| vec![e])?;
+        let loss = trainer.validate(windows)?;
         let (step, steps) = (trainer.step, trainer.options.rates.steps);
         (self.watch)(&TrainEvent::Validation { step, loss, best: trainer.best_step == step, steps })
     }
@@ -454,7 +455,7 @@ impl Run<'_, '_> {
         record: &mut ProgramRecord,
     ) -> Result<Graph, Complaints> {
         let options = Options { count: false, ..Options::default() };
-        let dense = Program::new(Arc::new(reference.clone()), &options).map_err(|e| vec![e])?;
+        let dense = Program::new(Arc::new(reference.clone()), &options)?;
         let wishes = record.options.as_deref().and_then(training_free);
         if wishes.is_none() {
             self.progress.warn(

@@ -4,6 +4,7 @@
 //! interrupted goes on bit for bit, and the number of threads never shows: every window's gradients are added in the order
 //! of the windows.
 
+use snnc_ir::diagnostic::Diagnostics;
 use super::adamw::{Moments, Rates};
 use super::checkpoint::Numbers;
 use crate::Complaints;
@@ -60,15 +61,14 @@ impl Trainer {
     /// # Errors
     /// What cannot be trained; windows longer than the context.
     pub fn new(program: &Graph, teacher: &Graph, options: TrainerOptions) -> Result<Self, Complaints> {
-        let one = |e: Diagnostic| vec![e];
         let relaxed = relax(program, teacher, options.recipe)?;
         snnc_ir::verify::verify(&relaxed.graph)?;
         let back = gradient(&relaxed.graph, &relaxed.parameters)?;
         snnc_ir::verify::verify(&back)?;
         let threads = options.threads.clamp(1, options.batch);
         let engines = |graph: Graph| -> Result<Mutex<Vec<Whole>>, Complaints> {
-            let first = Whole::new(Arc::new(graph), options.window, &relaxed.parameters).map_err(one)?;
-            let more = (1..threads).map(|_| first.another().map_err(one));
+            let first = Whole::new(Arc::new(graph), options.window, &relaxed.parameters)?;
+            let more = (1..threads).map(|_| first.another().map_err(Diagnostics::from));
             let more = more.collect::<Result<Vec<Whole>, Complaints>>()?;
             Ok(Mutex::new(std::iter::once(first).chain(more).collect()))
         };
@@ -80,7 +80,7 @@ impl Trainer {
         };
         let parameters: Vec<Vec<f32>> = relaxed.parameters.iter().map(start).collect();
         let numbers = Numbers { moments: Moments::new(&parameters), best: parameters.clone(), parameters };
-        let pool = pool(threads).map_err(one)?;
+        let pool = pool(threads)?;
         Ok(Self { relaxed, engines, eval_engines, pool, options, numbers, step: 0, best_step: 0, losses: Vec::new() })
     }
 

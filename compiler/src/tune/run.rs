@@ -110,11 +110,11 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Com
     let loaded = Loaded::read(&options.model)?;
     if loaded.source.graph.stage != Stage::Imported {
         let message = "is compiled already; tune the ONNX file it was made from";
-        return Err(vec![Diagnostic::new(options.model.display().to_string(), message)]);
+        return Err(Diagnostic::new(options.model.display().to_string(), message).into());
     }
     let tokens = loaded.tokens()?;
-    let text = files::read_text(&options.text).map_err(|e| vec![e])?;
-    let ids = tokens.document(&text).map_err(|e| vec![e])?;
+    let text = files::read_text(&options.text)?;
+    let ids = tokens.document(&text)?;
     let sample = calibration_sample(Some(&tokens), options.calibrate.as_deref(), progress)?;
     let tensor = convert::dense(loaded.source.graph, loaded.source.rounded, &mut |_, _, _| {})?;
     let calibration_tokens =
@@ -132,7 +132,7 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Com
         base: Wishes { centre: goal.centre(), ..Wishes::uniform(Levels::default()) },
     };
     let engine = Options { count: false, ..Options::default() };
-    let dense = Program::new(Arc::new(tensor.clone()), &engine).map(Arc::new).map_err(|e| vec![e])?;
+    let dense = Program::new(Arc::new(tensor.clone()), &engine).map(Arc::new)?;
     let front = tuner.front(goal)?;
     let (mut points, chosen) = match options.budget {
         Budget::Perplexity(rise) => search(&tuner, &dense, &front, rise, goal)?,
