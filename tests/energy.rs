@@ -2,18 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
-use snnc::convert::{BUILT_IN_TEXT, Recipe, Sample, convert};
+use snnc::convert::{BUILT_IN_TEXT, ConvertOptions, Sample, convert};
 use snnc::energy::measure::{Windows, expected};
 use snnc::energy::{Block, Estimate, Item, Phase, PriceList, Setting, estimate, measure};
 use snnc::files::{self, Model};
 use snnc::tokens::Tokens;
 use snnc_examples::gpt2::{Activation, Gpt2Config};
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::ssa::Output;
 use snnc_ir::{Builder, Code, Curve, Graph, Op, Ssa, Stage, Tensor};
 use snnc_passes::collapse::{collapse, depends_on_order};
 use snnc_passes::cost::{Activity, Form, Number, Operation, Part, Rate, Sharing, Tally, Traffic, costs};
-use snnc_passes::fit::{Levels, Thresholds, Wish, Wishes};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::{Override, QuantOptions, Thresholds};
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
 use snnc_tests::{converted, ids, imported, options, shared, spiking};
 use std::sync::Arc;
@@ -30,6 +32,11 @@ fn ran(graph: &Graph, options: Options, ids: &[u32]) -> Activity {
 
 fn setting(context: u64) -> Setting {
     Setting { context, batch: 1, span: 128 }
+}
+
+/// What `energy --json` prints.
+fn data(estimate: &Estimate) -> serde_json::Value {
+    serde_json::to_value(estimate.json()).unwrap()
 }
 
 /// The whole network's counts in every form.
@@ -70,11 +77,11 @@ fn check_nodes(what: &str, graph: &Graph, activity: &Activity) {
         let accumulates = cost.tally.of(Operation::Accumulate);
         let place = format!("{what}: {} of {}", cost.place.part.name(), graph.origin(cost.node));
         match node.op {
-            Op::Product | Op::Synapse => {
+            Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse) => {
                 assert_eq!(accumulates, events.additions, "{place}");
                 synapses += events.additions;
             }
-            Op::Ssa { heads, variant: Ssa::Ttfs { .. } | Ssa::TopK { .. } } => {
+            Op::Level(LevelOp::Ssa { heads, variant: Ssa::Ttfs { .. } | Ssa::TopK { .. } }) => {
                 let width = node.ty.shape().width().unwrap() as u64 / u64::from(heads);
                 match cost.place.part {
                     Part::Scores => assert_eq!(accumulates, events.score_additions, "{place}"),
@@ -82,11 +89,13 @@ fn check_nodes(what: &str, graph: &Graph, activity: &Activity) {
                     _ => assert_eq!(accumulates, 0, "{place}"),
                 }
             }
-            Op::Ssa { variant: Ssa::Coincidence { .. } | Ssa::Lif { .. }, .. } if cost.place.part == Part::Scores => {
+            Op::Level(LevelOp::Ssa { variant: Ssa::Coincidence { .. } | Ssa::Lif { .. }, .. })
+                if cost.place.part == Part::Scores =>
+            {
                 assert_eq!(cost.tally.by_coincidence().of(Operation::Accumulate), events.score_additions, "{place}");
                 assert_eq!(accumulates, events.score_pairs, "{place}");
             }
-            Op::Ssa { .. } => {}
+            Op::Level(LevelOp::Ssa { .. }) => {}
             _ => assert_eq!(accumulates, 0, "{place}"),
         }
     }
@@ -100,13 +109,18 @@ fn counts_are_the_meters() {
     }
     let odd = Gpt2Config { width: 33, heads: 1, layers: 1, vocabulary: 71, ..TINY };
     check("odd", &spiking(imported(&odd), Levels::default()), odd.vocabulary);
-    let membrane = Wishes { membrane: Some(Membrane::Lif), ..Wishes::uniform(Levels { code: Code::Unary, steps: 6 }) };
+    let membrane =
+        QuantOptions { membrane: Some(Membrane::Lif), ..QuantOptions::uniform(Levels { code: Code::Unary, steps: 6 }) };
     let relu = Gpt2Config { activation: Activation::Relu, ..TINY };
     check("LIF", &converted(imported(&relu), membrane), relu.vocabulary);
-    let token = Wishes { thresholds: Thresholds::Token, ..Wishes::uniform(Levels::default()) };
+    let token = QuantOptions { thresholds: Thresholds::Token, ..QuantOptions::uniform(Levels::default()) };
     check("by token", &converted(imported(&TINY), token), TINY.vocabulary);
-    let exceptions = vec![("h.1.mlp.in".to_string(), Wish::Dense), ("q".to_string(), Wish::Steps(9))];
-    check("dense sites", &converted(imported(&TINY), Wishes { exceptions, ..Wishes::default() }), TINY.vocabulary);
+    let overrides = vec![("h.1.mlp.in".to_string(), Override::Dense), ("q".to_string(), Override::Steps(9))];
+    check(
+        "dense sites",
+        &converted(imported(&TINY), QuantOptions { overrides, ..QuantOptions::default() }),
+        TINY.vocabulary,
+    );
 }
 
 /// Attention of every kind; where pairs of trains meet, both ways of counting them.
@@ -121,7 +135,7 @@ fn counts_of_every_attention_are_the_meters() {
         Ssa::Lif { output: Output::Spikes },
     ];
     for kind in kinds {
-        let wishes = Wishes { attention: Some(kind), ..Wishes::default() };
+        let wishes = QuantOptions { attention: Some(kind), ..QuantOptions::default() };
         check(&format!("{kind:?}"), &converted(imported(&TINY), wishes), TINY.vocabulary);
     }
 }
@@ -150,7 +164,7 @@ fn split_projections_are_one_of_the_dense_network() {
     };
     let want = macs(&spiking(imported(&plain), Levels::default()));
     for thresholds in [Thresholds::Static, Thresholds::Token] {
-        let wishes = Wishes { thresholds, ..Wishes::uniform(Levels::default()) };
+        let wishes = QuantOptions { thresholds, ..QuantOptions::uniform(Levels::default()) };
         assert_eq!(macs(&converted(imported(&outliers), wishes)), want, "{thresholds:?}");
     }
 }
@@ -164,22 +178,22 @@ fn example() -> Graph {
     let i8 = |b: &mut Builder, name: &str, sizes: &[usize], data: &[i8]| {
         b.weight(name, Arc::new(Tensor::i8(sizes, data.to_vec())))
     };
-    let fire = Op::Fire { code: Code::Binary, steps: 3, curve: Curve::Identity };
-    let tokens = b.add(Op::Tokens, &[], "").unwrap();
+    let fire = Op::Spike(SpikeOp::Fire { code: Code::Binary, steps: 3, curve: Curve::Identity });
+    let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "").unwrap();
     let table = f32(&mut b, "table", &[1, 3], &[5.0, -2.0, 0.0]);
-    let x = b.add(Op::Embed, &[tokens, table], "").unwrap();
+    let x = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "").unwrap();
     let (gain, offset) = (f32(&mut b, "in.gain", &[3], &[1.0, 1.0, 1.0]), f32(&mut b, "in.offset", &[3], &[0.0; 3]));
     let spikes = b.add(fire, &[x, gain, offset], "").unwrap();
     let w = i8(&mut b, "first", &[3, 2], &[1, -1, 2, 0, 3, 3]);
-    let current = b.add(Op::Synapse, &[spikes, w], "").unwrap();
-    let sums = b.add(Op::Settle, &[current], "").unwrap();
+    let current = b.add(Op::Spike(SpikeOp::Synapse), &[spikes, w], "").unwrap();
+    let sums = b.add(Op::Spike(SpikeOp::Decode), &[current], "").unwrap();
     let (gain, offset) = (f32(&mut b, "hidden.gain", &[2], &[0.5, 0.5]), f32(&mut b, "hidden.offset", &[2], &[0.0; 2]));
     let spikes = b.add(fire, &[sums, gain, offset], "").unwrap();
     let w = i8(&mut b, "second", &[2, 2], &[4, 1, -1, 2]);
-    let current = b.add(Op::Synapse, &[spikes, w], "").unwrap();
-    let sums = b.add(Op::Settle, &[current], "").unwrap();
+    let current = b.add(Op::Spike(SpikeOp::Synapse), &[spikes, w], "").unwrap();
+    let sums = b.add(Op::Spike(SpikeOp::Decode), &[current], "").unwrap();
     let (gain, offset) = (f32(&mut b, "scale", &[2], &[0.25, 0.25]), f32(&mut b, "bias", &[2], &[1.0, 0.0]));
-    let logits = b.add(Op::Affine, &[sums, gain, offset], "").unwrap();
+    let logits = b.add(Op::Level(LevelOp::ScaleShift), &[sums, gain, offset], "").unwrap();
     b.finish(vec![("logits".into(), logits)])
 }
 
@@ -246,15 +260,14 @@ fn a_silent_layer_is_a_defect_and_no_saving() {
             block.name()
         );
     }
-    let json = estimate.json();
+    let json = data(&estimate);
     assert_eq!(json["defects"][0]["layer"], "h.0.attention.q");
     assert!(json["attention_block"]["paper45"]["saving"].is_null());
     assert!(json["attention_block"]["paper45"]["silent"].as_bool().unwrap());
-    assert!(estimate.table(&list).starts_with("DEFECT"));
     let whole = spiking(imported(&TINY), Levels::default());
     let activity = ran(&whole, options(Engine::Jit), &ids(19, TINY.vocabulary));
     let estimate = snnc::energy::estimate(&whole, &activity, setting(19), PriceList::built_in());
-    assert!(estimate.defects.is_empty() && estimate.json()["attention_block"]["paper45"]["saving"].is_f64());
+    assert!(estimate.defects.is_empty() && data(&estimate)["attention_block"]["paper45"]["saving"].is_f64());
 }
 
 /// What has no price leaves no total; what is left out says why.
@@ -284,7 +297,7 @@ fn a_missing_price_is_never_zero() {
     assert_eq!(priced.pj(), None);
     assert!(priced.partial_pj() > 0.0);
     assert!(priced.unpriced_names().contains(&"neuron_mul") && !priced.unpriced_names().contains(&"weights"));
-    let json = snnc::energy::estimate(&graph, &activity, setting(19), vec![list]).json();
+    let json = data(&snnc::energy::estimate(&graph, &activity, setting(19), vec![list]));
     assert!(json["total"]["mine"]["spiking_pj"].is_null() && json["total"]["mine"]["saving"].is_null());
     assert!(json["total"]["mine"]["spiking_partial_pj"].as_f64().unwrap() > 0.0);
 }
@@ -388,8 +401,8 @@ fn the_attention_block_of_the_real_model() {
     let text = std::fs::read_to_string(data.join("valid.txt")).unwrap();
     let ids = tokens.document(&text[..text.floor_char_boundary(60_000)]).unwrap();
     for (steps, least) in [(8, 0.39), (7, 0.47), (6, 0.57), (4, 0.70), (3, 0.77)] {
-        let wishes = Wishes::uniform(Levels { code: Code::Binary, steps });
-        let recipe = Recipe { wishes, calibration_tokens: 4096, threads: 2 };
+        let wishes = QuantOptions::uniform(Levels { code: Code::Binary, steps });
+        let recipe = ConvertOptions { quant: wishes, calibration_tokens: 4096, threads: 2 };
         let sample = Sample::Text { name: "built in".into(), text: BUILT_IN_TEXT.into(), tokens: &tokens };
         let done = convert(import.graph.clone(), false, &sample, &recipe, &mut |_, _, _| {}).unwrap();
         let program =
@@ -414,9 +427,9 @@ fn the_attention_block_of_the_real_model() {
 fn every_layer_keeps_its_calibrated_rate() {
     for thresholds in [Thresholds::Static, Thresholds::Token] {
         for attention in [Ssa::Ttfs { phases: 8 }, Ssa::TopK { phases: 8, keys: 4 }] {
-            let mut wishes = Wishes { thresholds, ..Wishes::default() };
+            let mut wishes = QuantOptions { thresholds, ..QuantOptions::default() };
             wishes.attention = Some(attention);
-            let recipe = Recipe { wishes, calibration_tokens: 1024, threads: 2 };
+            let recipe = ConvertOptions { quant: wishes, calibration_tokens: 1024, threads: 2 };
             let done = convert(imported(&TINY), false, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).unwrap();
             let activity = expected(&done.graph, Some(&done.section), None, 32);
             assert!(activity.is_ok(), "{thresholds:?}, {attention:?}: {activity:?}");

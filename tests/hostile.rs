@@ -122,8 +122,17 @@ fn attention(at: &Path, tokenizer: &str) {
         let compiled = call(at, &[&compile[..], &["--attention", kind]].concat());
         let told = String::from_utf8_lossy(&compiled.stderr).into_owned();
         assert!(compiled.status.success() && told.contains("is not trained"), "{kind}: {told}");
-        let eval =
-            ["eval", "kind.snn", "--text", "text.txt", "--against", "model.onnx", "--ledger", "--ledger-tokens", "64"];
+        let eval = [
+            "eval",
+            "kind.snn",
+            "--text",
+            "text.txt",
+            "--reference",
+            "model.onnx",
+            "--ledger",
+            "--ledger-tokens",
+            "64",
+        ];
         let output = call(at, &eval);
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && told.contains("h.3.attention "), "{kind}: {told}");
@@ -202,7 +211,7 @@ fn outputs_options_and_prompts() {
         refused(at, &compile, 1, "cannot stay dense");
     }
     refused(at, &["tune", "model.onnx", "--text", "text.onnx", "--budget", "1%"], 2, "perplexity+1%");
-    refused(at, &["eval", "model.onnx", "--text", "text.onnx", "--ledger"], 2, "--against");
+    refused(at, &["eval", "model.onnx", "--text", "text.onnx", "--ledger"], 2, "--reference");
     refused(at, &["run", "model.onnx", "--prompt", "x"], 1, "no tokenizer");
     refused(at, &["compile", "model.onnx", "-o", "out.snn", "--calibrate", "text.onnx"], 1, "no tokenizer");
 
@@ -227,10 +236,10 @@ fn outputs_options_and_prompts() {
     refused(at, &["run", "full.snn", "--prompt", &long], 1, "the network's context is 256");
     prompts(at, &long);
 
-    // Limits that are not kept are told by status 3, and what was measured is printed all the same.
+    // Limits that are failed are told by status 3, and what was measured is printed all the same.
     fs::write(at.join("text.txt"), "The river runs to the sea . ".repeat(20)).unwrap();
     let measure = |more: &[&str]| {
-        let eval = ["eval", "full.snn", "--text", "text.txt", "--against", "model.onnx"];
+        let eval = ["eval", "full.snn", "--text", "text.txt", "--reference", "model.onnx"];
         let output = call(at, &[&eval[..], more].concat());
         (output.status.code(), String::from_utf8_lossy(&output.stdout).contains("perplexity"))
     };

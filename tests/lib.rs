@@ -6,12 +6,14 @@
 
 pub mod reference;
 
-use snnc::convert::{Recipe, Sample, convert};
+use snnc::convert::{ConvertOptions, Sample, convert};
 use snnc_examples::gpt2::{self, Gpt2Config};
 use snnc_ir::events::{Events, is_neuron};
+use snnc_ir::op::{LevelOp, SpikeOp};
 use snnc_ir::{Graph, Op};
 use snnc_onnx as onnx;
-use snnc_passes::fit::{Levels, Wishes};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::QuantOptions;
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,12 +29,12 @@ pub fn imported(config: &Gpt2Config) -> Graph {
 
 /// The Spiking program of a network, calibrated on seeded ids.
 pub fn spiking(graph: Graph, levels: Levels) -> Graph {
-    converted(graph, Wishes::uniform(levels))
+    converted(graph, QuantOptions::uniform(levels))
 }
 
 /// The Spiking program of a network by anybody's wishes, calibrated on seeded ids.
-pub fn converted(graph: Graph, wishes: Wishes) -> Graph {
-    let recipe = Recipe { wishes, calibration_tokens: 2048, threads: 2 };
+pub fn converted(graph: Graph, wishes: QuantOptions) -> Graph {
+    let recipe = ConvertOptions { quant: wishes, calibration_tokens: 2048, threads: 2 };
     convert(graph, false, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).expect("a generated network converts").graph
 }
 
@@ -59,7 +61,11 @@ pub fn run(graph: &Graph, options: Options, pieces: &[&[u32]]) -> Ran {
     }
     let named = |(i, events): (usize, &Events)| {
         let node = &graph.nodes[i];
-        let counted = is_neuron(&node.op) || matches!(node.op, Op::Ssa { .. } | Op::Product | Op::Synapse);
+        let counted = is_neuron(&node.op)
+            || matches!(
+                node.op,
+                Op::Level(LevelOp::Ssa { .. }) | Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse)
+            );
         let last = graph.constant(*node.args.last()?)?;
         counted.then(|| (last.name.clone(), *events))
     };

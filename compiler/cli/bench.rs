@@ -1,16 +1,16 @@
 //! `snnc bench`: how fast a program runs here.
 
-use snnc_ir::diagnostic::Diagnostics;
 use crate::args::{BATCH_MAX, ThreadArgs};
 use crate::bar::Bar;
 use crate::output::{emit, emit_json, status};
 use crate::plan::PlanArgs;
 use clap::Args;
 use snnc::bench::{BATCH_DEPTH, BenchJson, BenchOptions, SpeedOptions, Speeds, bench, regressions};
+use snnc::files;
 use snnc::kernel_costs;
 use snnc::model::EngineOptions;
-use snnc::{Complaints, files};
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::verify::CONTEXT_MAX;
 use snnc_runtime::{Isa, Program};
 use std::path::{Path, PathBuf};
@@ -82,7 +82,7 @@ fn percent(text: &str) -> Result<f64, String> {
 
 impl Bench {
     /// Whether no figure is worse than the baseline allows.
-    pub fn run(self) -> Result<bool, Complaints> {
+    pub fn run(self) -> Result<bool, Diagnostics> {
         let measured = self.measure_kernel_costs.as_deref().map(measure_kernel_costs).transpose()?;
         let Some(model) = &self.model else { return Ok(true) };
         let costs = measured.or(self.kernel_costs.clone());
@@ -115,7 +115,7 @@ impl Bench {
         Ok(worse.is_empty())
     }
 
-    fn options(&self, model: &Path, costs: Option<&Path>) -> Result<BenchOptions, Complaints> {
+    fn options(&self, model: &Path, costs: Option<&Path>) -> Result<BenchOptions, Diagnostics> {
         let kernel_costs = costs.map(kernel_costs::read).transpose()?;
         let engine = EngineOptions { count: self.metered, kernel_costs, ..EngineOptions::default() };
         Ok(BenchOptions {
@@ -136,10 +136,10 @@ impl Bench {
 }
 
 /// Measures kernel costs and writes them; the file's name.
-fn measure_kernel_costs(path: &Path) -> Result<PathBuf, Complaints> {
+fn measure_kernel_costs(path: &Path) -> Result<PathBuf, Diagnostics> {
     files::check_writable(path)?;
     let isa = Isa::detect().map_err(|message| Diagnostics::from(Diagnostic::new("", message)))?;
-    let json = kernel_costs::json(&snnc_runtime::prices::measure(Some(isa))?, isa);
+    let json = kernel_costs::json(&snnc_runtime::kernel_costs::measure(Some(isa))?, isa);
     files::write_whole(path, |out| writeln!(out, "{json:#}"))?;
     status(&format!("{}: written", path.display()));
     Ok(path.to_path_buf())

@@ -3,8 +3,8 @@
 use crate::output::{emit, emit_json};
 use crate::units::si;
 use clap::Args;
-use snnc::Complaints;
 use snnc::check::{CheckJson, check};
+use snnc_ir::diagnostic::Diagnostics;
 use std::path::PathBuf;
 
 /// Say what network an ONNX file holds and whether it can be compiled, without compiling it
@@ -18,7 +18,7 @@ pub struct Check {
 }
 
 impl Check {
-    pub fn run(self) -> Result<(), Complaints> {
+    pub fn run(self) -> Result<(), Diagnostics> {
         let checked = check(&self.model);
         if self.json {
             emit_json(&CheckJson::of(&checked))?;

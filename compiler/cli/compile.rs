@@ -5,10 +5,10 @@ use crate::output::{emit, status};
 use crate::quant_args::QuantArgs;
 use crate::units::{percent, si};
 use clap::Args;
-use snnc::Complaints;
 use snnc::compile::{CompileOptions, Compiled, compile};
 use snnc::files;
 use snnc::model::threads_or_all;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Graph, text};
 use snnc_passes::STANDARD;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ fn share(text: &str) -> Result<f32, String> {
 }
 
 impl Compile {
-    pub fn run(self) -> Result<(), Complaints> {
+    pub fn run(self) -> Result<(), Diagnostics> {
         let start = Instant::now();
         let named = || PathBuf::from(self.model.file_stem().unwrap_or_default()).with_extension("snn");
         let output = self.output.clone().unwrap_or_else(named);

@@ -4,16 +4,18 @@ use crate::bar::Bar;
 use crate::output::{emit, status};
 use crate::{energy_table, eval_table};
 use clap::Args;
-use snnc::convert::{self, BUILT_IN_TEXT, CALIBRATION_TOKENS, Recipe, Sample};
+use snnc::convert::{self, BUILT_IN_TEXT, CALIBRATION_TOKENS, ConvertOptions, Sample};
+use snnc::energy;
 use snnc::energy::{PriceList, Setting};
 use snnc::evaluate::{Cut, evaluate};
+use snnc::files;
 use snnc::generate::{Request, generate};
 use snnc::model::{EngineOptions, Loaded, Source, threads_or_all};
 use snnc::progress::Workers;
-use snnc::{Complaints, energy, files};
-use snnc_ir::Diagnostic;
 use snnc_ir::container::{self, File};
-use snnc_passes::fit::{Levels, Wishes};
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_passes::levels::Levels;
+use snnc_passes::options::QuantOptions;
 use snnc_runtime::SampleOptions;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -36,7 +38,7 @@ pub struct Demo {
 const WINDOWS: usize = 4;
 
 impl Demo {
-    pub fn run(self) -> Result<(), Complaints> {
+    pub fn run(self) -> Result<(), Diagnostics> {
         let path = self.model.join("model.onnx");
         status(&format!("1. compile {}", path.display()));
         let start = Instant::now();
@@ -45,8 +47,8 @@ impl Demo {
         let tokens = loaded.tokens()?;
         let sample = Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens: &tokens };
         let levels = Levels::default();
-        let recipe = Recipe {
-            wishes: Wishes::uniform(levels),
+        let recipe = ConvertOptions {
+            quant: QuantOptions::uniform(levels),
             calibration_tokens: CALIBRATION_TOKENS,
             threads: threads_or_all(None),
         };

@@ -5,9 +5,9 @@ use crate::bar::Bar;
 use crate::energy_table;
 use crate::output::{emit, emit_json};
 use clap::Args;
-use snnc::Complaints;
 use snnc::energy::{EnergyOptions, energy};
 use snnc::model::threads_or_all;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_passes::cost::Rate;
 use std::path::PathBuf;
 
@@ -48,7 +48,7 @@ pub struct Energy {
 }
 
 impl Energy {
-    pub fn run(self) -> Result<(), Complaints> {
+    pub fn run(self) -> Result<(), Diagnostics> {
         let options = EnergyOptions {
             model: self.model.clone(),
             text: self.text.clone(),

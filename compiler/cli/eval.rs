@@ -7,8 +7,10 @@ use crate::output::{emit, emit_json, status};
 use clap::Args;
 use snnc::eval::{EvalOptions, eval};
 use snnc::eval_report::Gates;
+use snnc::files;
 use snnc::model::threads_or_all;
-use snnc::{Complaints, files, report};
+use snnc::report;
+use snnc_ir::diagnostic::Diagnostics;
 use std::path::PathBuf;
 
 /// Measure how well a program predicts text, beside the dense network it came from
@@ -70,7 +72,7 @@ fn cosine(text: &str) -> Result<f64, String> {
 
 impl Eval {
     /// Whether every gate held.
-    pub fn run(self) -> Result<bool, Complaints> {
+    pub fn run(self) -> Result<bool, Diagnostics> {
         if let Some(path) = &self.html {
             files::check_writable(path)?;
         }
@@ -94,7 +96,7 @@ impl Eval {
         Ok(failed.is_empty())
     }
 
-    fn options(&self) -> Result<EvalOptions, Complaints> {
+    fn options(&self) -> Result<EvalOptions, Diagnostics> {
         Ok(EvalOptions {
             model: self.model.clone(),
             reference: self.reference.clone(),

@@ -2,9 +2,10 @@
 
 use clap::Args;
 use snnc::convert::{seeded_ids, vocabulary};
-use snnc::{Complaints, files};
+use snnc::files;
 use snnc_ir::Diagnostic;
-use snnc_runtime::{Products, Program, Rows, Session};
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_runtime::{MatmulCounts, Program, Rows, Session};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -58,9 +59,9 @@ impl PlanArgs {
     pub fn show(
         &self,
         program: &Arc<Program>,
-        products: Option<&[Products]>,
-        show: &mut dyn FnMut(&str) -> Result<(), Complaints>,
-    ) -> Result<(), Complaints> {
+        products: Option<&[MatmulCounts]>,
+        show: &mut dyn FnMut(&str) -> Result<(), Diagnostics>,
+    ) -> Result<(), Diagnostics> {
         if !self.emit.is_empty() {
             self.listings(program, show)?;
         }
@@ -77,11 +78,11 @@ impl PlanArgs {
     fn listings(
         &self,
         program: &Program,
-        show: &mut dyn FnMut(&str) -> Result<(), Complaints>,
-    ) -> Result<(), Complaints> {
-        let listings = program.listings().map_err(|e| vec![e])?;
+        show: &mut dyn FnMut(&str) -> Result<(), Diagnostics>,
+    ) -> Result<(), Diagnostics> {
+        let listings = program.listings()?;
         if listings.is_empty() {
-            return Err(vec![Diagnostic::new("--emit", "the interpreter has no machine code")]);
+            return Err(Diagnostic::new("--emit", "the interpreter has no machine code").into());
         }
         let mut texts = vec![String::new(); self.emit.len()];
         let mut shown = String::new();
@@ -97,19 +98,19 @@ impl PlanArgs {
         }
         for (emit, text) in self.emit.iter().zip(&texts) {
             if let Some(path) = &emit.file {
-                files::write_whole(path, |out| out.write_all(text.as_bytes())).map_err(|e| vec![e])?;
+                files::write_whole(path, |out| out.write_all(text.as_bytes()))?;
             }
         }
         if shown.is_empty() { Ok(()) } else { show(&shown) }
     }
 }
 
-fn of_seeded_tokens(program: &Arc<Program>) -> Result<Vec<Products>, Complaints> {
+fn of_seeded_tokens(program: &Arc<Program>) -> Result<Vec<MatmulCounts>, Diagnostics> {
     let graph = program.graph();
     let ids = seeded_ids(vocabulary(graph)?, TOKENS.min(graph.context as usize));
     let mut session = Session::new(Arc::clone(program));
-    session.forward(&ids, Rows::All).map_err(|e| vec![e])?;
-    Ok(session.products().to_vec())
+    session.forward(&ids, Rows::All)?;
+    Ok(session.matmul_counts().to_vec())
 }
 
 #[cfg(test)]

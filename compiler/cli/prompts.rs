@@ -6,13 +6,13 @@
 
 use crate::bar::Bar;
 use crate::output::{emit, status};
-use snnc::Complaints;
 use snnc::evaluate::logits_of;
 use snnc::generate::{PromptJson, Request, Stopped, Writing};
 use snnc::progress::Progress;
 use snnc::schema::document;
 use snnc::tokens::Tokens;
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::{Batch, Program, Rows, SampleOptions};
 use std::iter::Enumerate;
 use std::sync::Arc;
@@ -29,8 +29,8 @@ struct Prompt<'a> {
 }
 
 /// The prompts of a file, one a line; empty lines are none.
-fn prompts<'a>(file: &str, text: &'a str, tokens: &Tokens, context: usize) -> Result<Vec<Prompt<'a>>, Complaints> {
-    let (mut prompts, mut complaints) = (Vec::new(), Vec::new());
+fn prompts<'a>(file: &str, text: &'a str, tokens: &Tokens, context: usize) -> Result<Vec<Prompt<'a>>, Diagnostics> {
+    let (mut prompts, mut complaints) = (Vec::new(), Diagnostics::new());
     for (number, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.is_empty()) {
         let place = format!("{file}:{number}");
         let ids = tokens.document(text)?;
@@ -62,7 +62,7 @@ pub fn continue_all(
     tokens: &Tokens,
     setting: &PromptFile<'_>,
     text: &str,
-) -> Result<(), Complaints> {
+) -> Result<(), Diagnostics> {
     let prompts = prompts(setting.file, text, tokens, program.graph().context as usize)?;
     let batch = Batch::new(program.clone(), setting.batch.min(prompts.len()));
     let mut all = Prompts {
@@ -75,7 +75,7 @@ pub fn continue_all(
         batch,
         done: prompts.iter().map(|_| None).collect(),
         shown: 0,
-        complaints: Vec::new(),
+        complaints: Diagnostics::new(),
         bar: Bar::default(),
         tokens_read: 0,
         tokens_stepped: 0,
@@ -107,7 +107,7 @@ struct Prompts<'a> {
     /// By prompt: what was written, until it is shown.
     done: Vec<Option<Written>>,
     shown: usize,
-    complaints: Complaints,
+    complaints: Diagnostics,
     bar: Bar,
     tokens_read: usize,
     /// New tokens but the first of each text, which its prompt's pass gives.
@@ -207,7 +207,7 @@ impl<'a> Prompts<'a> {
     }
 
     /// Prints what is done and next in the order of the prompts.
-    fn show(&mut self, prompts: &[Prompt<'_>]) -> Result<(), Complaints> {
+    fn show(&mut self, prompts: &[Prompt<'_>]) -> Result<(), Diagnostics> {
         while let Some(done) = self.done.get_mut(self.shown).and_then(Option::take) {
             let prompt = &prompts[self.shown];
             let text = if self.setting.json { as_json(prompt, &done) } else { as_text(prompt, &done) };

@@ -6,7 +6,7 @@ use snnc::quant_options::{
 };
 use snnc_ir::Diagnostic;
 use snnc_ir::membrane::Membrane;
-use snnc_passes::fit::{Centre, PHASES, Thresholds, Wishes};
+use snnc_passes::options::{PHASES, QuantOptions, Thresholds, ZeroPoint};
 
 /// Levels and their spelling, site by site.
 #[derive(Args, Clone, Debug)]
@@ -92,15 +92,15 @@ impl QuantArgs {
     ///
     /// # Errors
     /// Two kinds of neurons for unary sites.
-    pub fn options(&self) -> Result<Wishes, Diagnostic> {
+    pub fn options(&self) -> Result<QuantOptions, Diagnostic> {
         let spelling = QuantSpelling {
             timesteps: self.timesteps.clone(),
             code: self.code.clone(),
             neuron: self.neuron.0,
             dense: self.dense.clone(),
-            centre: match self.centre {
-                CentreName::Spikes => Centre::Spikes,
-                CentreName::Error => Centre::Error,
+            zero_point: match self.centre {
+                CentreName::Spikes => ZeroPoint::Spikes,
+                CentreName::Error => ZeroPoint::Error,
             },
             thresholds: self.thresholds,
             attention: self.attention.clone(),

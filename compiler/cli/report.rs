@@ -4,10 +4,10 @@ use crate::args::{WhichEngine, price_lists};
 use crate::bar::Bar;
 use crate::output::status;
 use clap::Args;
-use snnc::Complaints;
 use snnc::files;
 use snnc::model::threads_or_all;
 use snnc::report::{self, ReportOptions, file_name};
+use snnc_ir::diagnostic::Diagnostics;
 use std::path::{Path, PathBuf};
 
 /// What is to be seen.
@@ -56,7 +56,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn run(self) -> Result<(), Complaints> {
+    pub fn run(self) -> Result<(), Diagnostics> {
         let named = || PathBuf::from(self.shown.model.file_stem().unwrap_or_default()).with_extension("html");
         let output = self.output.clone().unwrap_or_else(named);
         files::check_writable(&output)?;
@@ -71,7 +71,7 @@ impl Report {
 
 impl Shown {
     /// All that is to be seen.
-    pub fn report(&self) -> Result<report::Report, Complaints> {
+    pub fn report(&self) -> Result<report::Report, Diagnostics> {
         let options = ReportOptions {
             model: self.model.clone(),
             text: self.text.clone(),

@@ -1,15 +1,15 @@
 //! `snnc run`: continues a text.
 
-use snnc_ir::diagnostic::Diagnostics;
 use crate::args::{BATCH_MAX, EngineArgs, ThreadArgs};
 use crate::output::{emit, status};
 use crate::plan::PlanArgs;
 use crate::prompts;
 use clap::Args;
+use snnc::files;
 use snnc::generate::{Request, generate};
 use snnc::model::Loaded;
-use snnc::{Complaints, files};
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::SampleOptions;
 use std::io::Read;
 use std::path::PathBuf;
@@ -68,7 +68,7 @@ fn probability(text: &str) -> Result<f32, String> {
 }
 
 impl Run {
-    pub fn run(self) -> Result<(), Complaints> {
+    pub fn run(self) -> Result<(), Diagnostics> {
         let loaded = Loaded::read(&self.model)?;
         let tokens = loaded.tokens()?;
         let text = self.text()?;
@@ -97,7 +97,7 @@ impl Run {
 
 impl Run {
     /// The prompt, or the file of prompts.
-    fn text(&self) -> Result<String, Complaints> {
+    fn text(&self) -> Result<String, Diagnostics> {
         match (&self.prompts, self.prompt.as_deref()) {
             (Some(file), _) if file.as_os_str() == "-" => standard_input(),
             (Some(file), _) => files::read_text(file).map_err(Diagnostics::from),
@@ -107,7 +107,7 @@ impl Run {
     }
 }
 
-fn standard_input() -> Result<String, Complaints> {
+fn standard_input() -> Result<String, Diagnostics> {
     let mut bytes = Vec::new();
     let read = std::io::stdin().read_to_end(&mut bytes);
     let wrong = |what: String| Diagnostics::from(Diagnostic::new("standard input", what));

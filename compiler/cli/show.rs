@@ -1,17 +1,16 @@
 //! `snnc show`: the IR of a program, or of an ONNX file up to a pass.
 
-use snnc_ir::diagnostic::Diagnostics;
 use crate::args::{EngineArgs, ThreadArgs, WhichEngine};
 use crate::output::emit;
 use crate::plan::PlanArgs;
 use clap::Args;
 use similar::TextDiff;
-use snnc::Complaints;
-use snnc::convert::{self, CALIBRATION_WINDOW, Recipe, Sample};
+use snnc::convert::{self, CALIBRATION_WINDOW, ConvertOptions, Sample};
 use snnc::files::{self, Model};
 use snnc::model::Source;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, text};
-use snnc_passes::fit::Wishes;
+use snnc_passes::options::QuantOptions;
 use snnc_passes::{Pass, STANDARD, collapse, front_and_back};
 use std::path::PathBuf;
 
@@ -37,7 +36,7 @@ pub struct Show {
 }
 
 impl Show {
-    pub fn run(self) -> Result<(), Complaints> {
+    pub fn run(self) -> Result<(), Diagnostics> {
         if self.plan.asked() {
             return self.planned();
         }
@@ -60,7 +59,7 @@ impl Show {
     }
 
     /// The network as it would run: collapsed unless stepped.
-    fn planned(self) -> Result<(), Complaints> {
+    fn planned(self) -> Result<(), Diagnostics> {
         let source = match files::load(&self.model)? {
             Model::Snn(file) => Source { graph: file.graph, rounded: false },
             Model::Onnx(import) => Source { graph: import.graph, rounded: import.rounds_activations },
@@ -73,13 +72,13 @@ impl Show {
         self.plan.show(&program, None, &mut emit)
     }
 
-    fn unknown(&self, name: &str, known: &str) -> Complaints {
+    fn unknown(&self, name: &str, known: &str) -> Diagnostics {
         Diagnostics::from(Diagnostic::new("--until", format!("there is no pass `{name}` here")).note(known))
     }
 
     /// The graphs before and after the last pass that was asked for. Ranges, where a pass needs them, are those of seeded
     /// ids: the shape of the program does not depend on them.
-    fn onnx(&self, imported: Graph, rounded: bool) -> Result<(Option<Graph>, Graph), Complaints> {
+    fn onnx(&self, imported: Graph, rounded: bool) -> Result<(Option<Graph>, Graph), Diagnostics> {
         let until = self.until.as_deref().unwrap_or("simplify");
         if until == "imported" {
             return Ok((None, imported));
@@ -98,7 +97,8 @@ impl Show {
         if front.iter().any(|pass| pass.name == until) {
             convert::dense(imported, rounded, &mut watch)?;
         } else {
-            let recipe = Recipe { wishes: Wishes::default(), calibration_tokens: CALIBRATION_WINDOW, threads: 1 };
+            let recipe =
+                ConvertOptions { quant: QuantOptions::default(), calibration_tokens: CALIBRATION_WINDOW, threads: 1 };
             convert::convert(imported, rounded, &Sample::SeededIds, &recipe, &mut watch)?;
         }
         let (before, after) = seen.ok_or_else(|| self.unknown(until, "it was not reached"))?;

@@ -4,14 +4,14 @@ use crate::args::share;
 use crate::bar::{Bar, listen};
 use crate::output::{emit, status};
 use clap::{Args, ValueEnum};
-use snnc::Complaints;
 use snnc::model::threads_or_all;
 use snnc::schema::document;
 use snnc::train::events::TrainEvent;
 use snnc::train::run::MINUTES;
 use snnc::train::{Outcome, TrainLength, TrainOptions, train};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::training::Surrogate;
-use snnc_passes::relax::{Loss, Train as Parameters};
+use snnc_passes::relax::{Loss, Trainable as Parameters};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub struct Train {
     text: PathBuf,
     /// The ONNX file that the program was compiled from, whose predictions it learns
     #[arg(long, value_name = "MODEL.onnx")]
-    teacher: PathBuf,
+    reference: PathBuf,
     /// Where the trained program goes
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -35,7 +35,7 @@ pub struct Train {
     /// What trains: `ssa` (attention's weights, maps, thresholds and halvings), `thresholds` (of all neurons, with biases,
     /// slopes, sinks and halvings, and no weights), `lora:R` (thresholds, and a product of rank R beside every weight), `all`
     #[arg(long, value_name = "WHAT", default_value = "ssa", value_parser = parameters)]
-    train: Parameters,
+    parameters: Parameters,
     /// What is made small: `kl`, the divergence from the teacher's predictions; `ce`, the text's own cross-entropy; or
     /// `transfer`, every block's error given the teacher's input to it, all blocks at once: a start before `kl`
     #[arg(long, value_enum, default_value = "kl")]
@@ -54,7 +54,7 @@ pub struct Train {
     batch: u32,
     /// Tokens a window [default: the context's length, at most 1024]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
-    window: Option<u32>,
+    window_tokens: Option<u32>,
     /// The rate of learning at its height [default: 0.002 for `ssa` and `thresholds`, else 0.001]
     #[arg(long, value_name = "RATE", value_parser = rate)]
     rate: Option<f32>,
@@ -140,7 +140,7 @@ impl Train {
     ///
     /// # Errors
     /// What cannot be read, trained or written.
-    pub fn run(self) -> Result<bool, Complaints> {
+    pub fn run(self) -> Result<bool, Diagnostics> {
         let bar = Bar::default();
         let mut watch = |event: &TrainEvent| {
             if self.json {
@@ -163,11 +163,11 @@ impl Train {
     fn options(&self) -> TrainOptions {
         TrainOptions {
             program: self.program.clone(),
-            reference: self.teacher.clone(),
+            reference: self.reference.clone(),
             text: self.text.clone(),
             validate: self.validate.clone(),
             output: self.output.clone(),
-            parameters: self.train,
+            parameters: self.parameters,
             loss: match self.loss {
                 LossName::Kl => Loss::Divergence,
                 LossName::Ce => Loss::CrossEntropy,
@@ -179,7 +179,7 @@ impl Train {
                 (None, minutes) => TrainLength::Minutes(minutes.unwrap_or(MINUTES)),
             },
             batch: self.batch as usize,
-            window_tokens: self.window.map(|n| n as usize),
+            window_tokens: self.window_tokens.map(|n| n as usize),
             rate: self.rate,
             weight_decay: self.weight_decay,
             clip: self.clip,

@@ -7,10 +7,10 @@ use crate::table::{lines, numbers};
 use crate::units::{count, percent};
 use clap::Args;
 use comfy_table::CellAlignment;
-use snnc::Complaints;
 use snnc::model::threads_or_all;
 use snnc::quant_options::spelled;
 use snnc::tune::{Budget, Goal, Point, TuneOptions, Tuned, tune};
+use snnc_ir::diagnostic::Diagnostics;
 use std::path::PathBuf;
 
 /// Find the fewest spikes within a budget of perplexity, site by site
@@ -65,7 +65,7 @@ fn budget(text: &str) -> Result<Budget, String> {
 
 impl Tune {
     /// Whether anything stays within the budget.
-    pub fn run(self) -> Result<bool, Complaints> {
+    pub fn run(self) -> Result<bool, Diagnostics> {
         let options = TuneOptions {
             model: self.model.clone(),
             budget: self.budget,

@@ -1,10 +1,10 @@
 //! Observes what every site's channels hold on sample text, by running the Tensor graph through the runtime.
 
-use crate::Complaints;
 use crate::parallel::map_in_order;
 use crate::progress::Workers;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Builder, Graph, Value};
-use snnc_passes::fit::{Observations, Observed};
+use snnc_passes::observed::{Observations, Observed};
 use snnc_passes::sites::sites;
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
 use std::sync::Arc;
@@ -26,13 +26,13 @@ pub fn calibrate<'a>(
     graph: &Graph,
     windows: &Windows,
     workers: impl Into<Workers<'a>>,
-) -> Result<Observations, Complaints> {
+) -> Result<Observations, Diagnostics> {
     let workers = workers.into();
     let sites: Vec<Value> = sites(graph).iter().map(|site| site.value).collect();
     // What only the logits need is then dead.
     let observed = Builder::with_outputs(graph, sites.iter().map(|site| (name(*site), *site)).collect());
     let options = Options { engine: Engine::Jit, count: false, ..Options::default() };
-    let program = Arc::new(Program::new(Arc::new(observed), &options).map_err(|e| vec![e])?);
+    let program = Arc::new(Program::new(Arc::new(observed), &options)?);
     let tokens: usize = windows.iter().map(Vec::len).sum();
     workers.progress.begin("calibrating", tokens as u64);
     let width: usize = sites.iter().filter_map(|site| graph.ty(*site).shape().width()).sum();
@@ -55,7 +55,7 @@ pub fn calibrate<'a>(
         }
         Ok(all)
     };
-    let (by_window, _) = map_in_order(workers, windows, session, observe).map_err(|e| vec![e])?;
+    let (by_window, _) = map_in_order(workers, windows, session, observe)?;
     workers.progress.end();
     let mut merged: Vec<Seen> = sites.iter().map(|site| Seen::new(graph, *site)).collect();
     for window in by_window {

@@ -1,12 +1,12 @@
 //! Whether a file can be compiled, what network it holds, and what compiling takes.
 
-use crate::Complaints;
 use crate::convert;
 use crate::describe::{Network, NetworkJson};
 use crate::files::{self, Model};
 use schemars::JsonSchema;
 use serde::Serialize;
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use std::path::Path;
 
 /// A file that can be compiled.
@@ -63,13 +63,13 @@ pub struct DiagnosticJson {
 ///
 /// # Errors
 /// All that is in the way of compiling it.
-pub fn check(path: &Path) -> Result<Checked, Complaints> {
+pub fn check(path: &Path) -> Result<Checked, Diagnostics> {
     let Model::Onnx(import) = files::load(path)? else {
         return Err(Diagnostic::new(path.display().to_string(), "is compiled already").into());
     };
     let tensor = convert::raise(import.graph.clone(), import.rounds_activations)
         .map_err(|complaints| files::at(path, snnc_onnx::explained(&import.model, complaints)))?;
-    let network = Network::of(&tensor).map_err(|e| files::at(path, vec![e]))?;
+    let network = Network::of(&tensor).map_err(|e| files::at(path, e.into()))?;
     let origin = &import.origin;
     let file = CheckedFile {
         bytes: origin.bytes,
@@ -107,7 +107,7 @@ impl Checked {
 
 impl CheckJson {
     /// Of a file that can be compiled, or of what is in the way.
-    pub fn of(checked: &Result<Checked, Complaints>) -> Self {
+    pub fn of(checked: &Result<Checked, Diagnostics>) -> Self {
         match checked {
             Ok(checked) => Self {
                 compilable: true,

@@ -1,9 +1,7 @@
 //! The compiler from files to a file: an ONNX GPT-2 in, a spiking program out, with all that the program keeps of its making.
 
-use snnc_ir::op::LevelOp;
-use crate::Complaints;
 use crate::calibration::Calibration;
-use crate::convert::{self, Converted, Recipe};
+use crate::convert::{self, ConvertOptions, Converted};
 use crate::describe::Network;
 use crate::energy::{self, Block, Phase, PriceList, Setting, measure};
 use crate::files::{self, Model};
@@ -14,10 +12,12 @@ use crate::quant_options::spelled;
 use crate::record::{ProgramRecord, SourceRecord};
 use crate::tokens::Tokens;
 use snnc_ir::container::{self, File};
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::LevelOp;
 use snnc_ir::{Diagnostic, Graph, Op};
 use snnc_passes::Pass;
 use snnc_passes::cost::{Form, Number};
-use snnc_passes::fit::Wishes;
+use snnc_passes::options::QuantOptions;
 use snnc_runtime::Options;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,7 @@ pub struct CompileOptions {
     pub calibrate: Option<PathBuf>,
     /// Tokens of that text to run; 16384 without a number, fewer for networks of more than 90 M weights.
     pub calibration_tokens: Option<usize>,
-    pub quant: Wishes,
+    pub quant: QuantOptions,
     /// Largest difference of the imported network's logits to the file's, as a share of their range.
     pub import_tolerance: Option<f32>,
     /// Threads for calibration; the result does not depend on them.
@@ -55,7 +55,7 @@ impl CompileOptions {
             tokenizer: None,
             calibrate: None,
             calibration_tokens: None,
-            quant: Wishes::default(),
+            quant: QuantOptions::default(),
             import_tolerance: None,
             threads: crate::model::threads_or_all(None),
         }
@@ -85,7 +85,7 @@ pub fn compile(
     options: &CompileOptions,
     progress: &dyn Progress,
     watch: &mut GraphWatch<'_>,
-) -> Result<Compiled, Complaints> {
+) -> Result<Compiled, Diagnostics> {
     let path = &options.model;
     let Model::Onnx(import) = files::load(path)? else {
         return Err(Diagnostic::new(path.display().to_string(), "is compiled already").into());
@@ -98,10 +98,10 @@ pub fn compile(
     let mut watch = |pass: &Pass, _: &Graph, after: &Graph| watch(pass.name, after);
     let tensor = convert::dense(import.graph.clone(), import.rounds_activations, &mut watch)
         .map_err(|complaints| files::at(path, snnc_onnx::explained(&import.model, complaints)))?;
-    let network = Network::of(&tensor).map_err(|e| files::at(path, vec![e]))?;
+    let network = Network::of(&tensor).map_err(|e| files::at(path, e.into()))?;
     let calibration_tokens =
         options.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(network.parameters)).max(1);
-    let recipe = Recipe { wishes: options.quant.clone(), calibration_tokens, threads: options.threads };
+    let recipe = ConvertOptions { quant: options.quant.clone(), calibration_tokens, threads: options.threads };
     let proof = proof::prove(&import, &tensor, options.import_tolerance);
     let proof = proof.map_err(|complaints| files::at(path, complaints))?;
     progress.status(&proof.line());
@@ -186,7 +186,7 @@ fn warn_of_training(graph: &Graph, progress: &dyn Progress) {
 }
 
 /// A tokenizer that gives ids which the network has no row for belongs to another network.
-fn check_vocabulary(graph: &Graph, tokens: Option<&Tokens>, place: &str) -> Result<(), Complaints> {
+fn check_vocabulary(graph: &Graph, tokens: Option<&Tokens>, place: &str) -> Result<(), Diagnostics> {
     let (Some(tokens), Ok(rows)) = (tokens, convert::vocabulary(graph)) else { return Ok(()) };
     if tokens.len() <= rows {
         return Ok(());

@@ -1,13 +1,14 @@
 //! The whole compiler as a function: an imported network and sample text to a spiking program.
 
-use crate::Complaints;
 use crate::calibrate::{self, Windows};
 use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
 use crate::progress::{Progress, Silent, Workers};
 use crate::tokens::Tokens;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, Value};
-use snnc_passes::fit::{Fit, Wishes, fit};
+use snnc_passes::fit::{QuantParams, fit};
+use snnc_passes::options::QuantOptions;
 use snnc_passes::{Context, Pass, front_and_back, run};
 use snnc_runtime::sample::SplitMix64;
 
@@ -25,13 +26,13 @@ pub fn calibration_tokens(parameters: usize) -> usize {
     (CALIBRATION_PRODUCTS / parameters.max(1)).clamp(4 * CALIBRATION_WINDOW, CALIBRATION_TOKENS)
 }
 
-/// How many tokens a calibration window has at most: ranges settle within a few hundred tokens of context.
+/// How many tokens a calibration window has at most: ranges are stable within a few hundred tokens of context.
 pub const CALIBRATION_WINDOW: usize = 256;
 
 /// What a user chooses about a conversion.
 #[derive(Clone, Debug)]
-pub struct Recipe {
-    pub wishes: Wishes,
+pub struct ConvertOptions {
+    pub quant: QuantOptions,
     pub calibration_tokens: usize,
     pub threads: usize,
 }
@@ -68,10 +69,10 @@ pub fn convert(
     imported: Graph,
     rounded: bool,
     sample: &Sample<'_>,
-    recipe: &Recipe,
+    options: &ConvertOptions,
     watch: &mut Watch<'_>,
-) -> Result<Converted, Complaints> {
-    convert_watched(imported, rounded, sample, recipe, &Silent, watch)
+) -> Result<Converted, Diagnostics> {
+    convert_watched(imported, rounded, sample, options, &Silent, watch)
 }
 
 /// The same, with somebody who is told how far it is and may stop it.
@@ -82,12 +83,12 @@ pub fn convert_watched(
     imported: Graph,
     rounded: bool,
     sample: &Sample<'_>,
-    recipe: &Recipe,
+    options: &ConvertOptions,
     progress: &dyn Progress,
     watch: &mut Watch<'_>,
-) -> Result<Converted, Complaints> {
+) -> Result<Converted, Diagnostics> {
     let tensor = dense(imported, rounded, watch)?;
-    spiking_watched(tensor, sample, recipe, progress, watch)
+    spiking_watched(tensor, sample, options, progress, watch)
 }
 
 /// The network of an imported graph in its own words, to be looked at or run; `rounded`: the file's numbers are codes of
@@ -95,13 +96,13 @@ pub fn convert_watched(
 ///
 /// # Errors
 /// What is not part of a GPT-2.
-pub fn raise(imported: Graph, rounded: bool) -> Result<Graph, Complaints> {
+pub fn raise(imported: Graph, rounded: bool) -> Result<Graph, Diagnostics> {
     let (front, _) = front_and_back();
     run(&front[..1], imported, &Context { rounded, ..Context::default() }, &mut |_, _, _| {})
 }
 
 /// Imported to Tensor, as ranges are measured on it.
-pub fn dense(imported: Graph, rounded: bool, watch: &mut Watch<'_>) -> Result<Graph, Complaints> {
+pub fn dense(imported: Graph, rounded: bool, watch: &mut Watch<'_>) -> Result<Graph, Diagnostics> {
     let (front, _) = front_and_back();
     run(front, imported, &Context { rounded, ..Context::default() }, watch)
 }
@@ -110,10 +111,10 @@ pub fn dense(imported: Graph, rounded: bool, watch: &mut Watch<'_>) -> Result<Gr
 pub fn spiking(
     tensor: Graph,
     sample: &Sample<'_>,
-    recipe: &Recipe,
+    options: &ConvertOptions,
     watch: &mut Watch<'_>,
-) -> Result<Converted, Complaints> {
-    spiking_watched(tensor, sample, recipe, &Silent, watch)
+) -> Result<Converted, Diagnostics> {
+    spiking_watched(tensor, sample, options, &Silent, watch)
 }
 
 /// The same, with somebody who is told how far it is and may stop it.
@@ -123,16 +124,16 @@ pub fn spiking(
 pub fn spiking_watched(
     tensor: Graph,
     sample: &Sample<'_>,
-    recipe: &Recipe,
+    options: &ConvertOptions,
     progress: &dyn Progress,
     watch: &mut Watch<'_>,
-) -> Result<Converted, Complaints> {
+) -> Result<Converted, Diagnostics> {
     let (_, back) = front_and_back();
-    recipe.wishes.check(&tensor).map_err(|e| vec![e])?;
-    let (windows, source) = sample_windows(&tensor, sample, recipe.calibration_tokens)?;
-    let seen = calibrate::calibrate(&tensor, &windows, Workers { threads: recipe.threads, progress })?;
-    let fits = fit(&tensor, &seen, &recipe.wishes).map_err(|e| vec![e])?;
-    let fired = |(site, fit): (&Value, &Option<Fit>)| {
+    options.quant.check(&tensor)?;
+    let (windows, source) = sample_windows(&tensor, sample, options.calibration_tokens)?;
+    let seen = calibrate::calibrate(&tensor, &windows, Workers { threads: options.threads, progress })?;
+    let quant_plan = fit(&tensor, &seen, &options.quant)?;
+    let fired = |(site, fit): (&Value, &Option<QuantParams>)| {
         let (Some(fit), seen) = (fit, &seen[site]) else { return Fired::default() };
         Fired { saturated: fit.saturated(seen), spikes: fit.spikes(seen), active: fit.active(seen) }
     };
@@ -141,14 +142,14 @@ pub fn spiking_watched(
         windows: windows.len(),
         tokens: windows.iter().map(Vec::len).sum(),
         seen: ids_of(&windows, vocabulary(&tensor)?),
-        fired: fits.sites.iter().map(fired).collect(),
-        membrane: recipe.wishes.membrane,
-        fits: fits.clone(),
+        fired: quant_plan.sites.iter().map(fired).collect(),
+        membrane: options.quant.membrane,
+        quant_plan: quant_plan.clone(),
     };
     drop(seen);
     let section = calibration.json(&tensor);
-    let Wishes { membrane, own_embedding, .. } = recipe.wishes;
-    let graph = run(back, tensor, &Context { fits, membrane, own_embedding, ..Context::default() }, watch)?;
+    let QuantOptions { membrane, own_embedding, .. } = options.quant;
+    let graph = run(back, tensor, &Context { quant_plan, membrane, own_embedding, ..Context::default() }, watch)?;
     // Files hold weights as kernels walk them.
     Ok(Converted { graph: graph.in_panels(), calibration, section })
 }
@@ -157,14 +158,14 @@ pub fn spiking_watched(
 ///
 /// # Errors
 /// The text is empty or cannot be tokenised.
-pub fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Result<(Windows, String), Complaints> {
+pub fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Result<(Windows, String), Diagnostics> {
     let length = CALIBRATION_WINDOW.min(graph.context as usize);
     let count = (tokens / length).max(1);
     // Windows no longer than a start are starts themselves.
     let (short, starts) = (START_TOKENS.min(length), if length > START_TOKENS { STARTS } else { 0 });
     let (windows, source) = match sample {
         Sample::Text { name, text, .. } if text.trim().is_empty() => {
-            return Err(vec![Diagnostic::new(name, "the calibration text is empty")]);
+            return Err(Diagnostic::new(name, "the calibration text is empty").into());
         }
         Sample::Text { name, text, tokens } => {
             let mut windows = text_windows(text, tokens, length, count)?;
@@ -179,7 +180,7 @@ pub fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Resu
         }
     };
     if windows.iter().all(Vec::is_empty) {
-        return Err(vec![Diagnostic::new(source, "the calibration text is empty")]);
+        return Err(Diagnostic::new(source, "the calibration text is empty").into());
     }
     Ok((windows, source))
 }
@@ -207,7 +208,7 @@ const BYTES_A_TOKEN: usize = 12;
 
 /// `count` passages that begin at lines spread evenly over the text, `length` tokens each; the first begins as every text
 /// does, with the start token.
-fn text_windows(text: &str, tokens: &Tokens, length: usize, count: usize) -> Result<Windows, Complaints> {
+fn text_windows(text: &str, tokens: &Tokens, length: usize, count: usize) -> Result<Windows, Diagnostics> {
     let mut windows = Windows::new();
     let mut last = None;
     for i in 0..count {
@@ -217,7 +218,7 @@ fn text_windows(text: &str, tokens: &Tokens, length: usize, count: usize) -> Res
         }
         let end = boundary(text, start + length * BYTES_A_TOKEN);
         let passage = &text[start..end];
-        let mut ids = if i == 0 { tokens.document(passage) } else { tokens.encode(passage) }.map_err(|e| vec![e])?;
+        let mut ids = if i == 0 { tokens.document(passage) } else { tokens.encode(passage) }?;
         ids.truncate(length);
         if !ids.is_empty() {
             windows.push(ids);
@@ -242,9 +243,9 @@ fn boundary(text: &str, at: usize) -> usize {
 }
 
 /// Rows of the table that token ids index.
-pub fn vocabulary(graph: &Graph) -> Result<usize, Complaints> {
+pub fn vocabulary(graph: &Graph) -> Result<usize, Diagnostics> {
     let table = token_table(graph).and_then(|table| graph.table_rows(table));
-    table.ok_or_else(|| vec![Diagnostic::new("", "the network embeds no token ids")])
+    table.ok_or_else(|| Diagnostics::from(Diagnostic::new("", "the network embeds no token ids")))
 }
 
 /// Seed of the ids that stand in for text.

@@ -1,8 +1,8 @@
 //! A network in a few words and numbers: what `snnc check` found.
 
-use snnc_ir::op::{LeafOp, DenseOp};
 use schemars::JsonSchema;
 use serde::Serialize;
+use snnc_ir::op::{DenseOp, LeafOp};
 use snnc_ir::{Curve, Diagnostic, Graph, Node, Op, Value};
 use std::collections::BTreeMap;
 

@@ -1,7 +1,5 @@
 //! An evaluation from files to a report: how well a program predicts text, beside the dense network it came from.
 
-use snnc_ir::diagnostic::Diagnostics;
-use crate::Complaints;
 use crate::calibration::Calibration;
 use crate::convert::{self, vocabulary};
 use crate::eval_report::EvalReport;
@@ -13,6 +11,7 @@ use crate::model::{EngineOptions, Loaded, Source};
 use crate::progress::{Progress, Workers};
 use crate::recall::recall;
 use serde_json::Value as Json;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, Stage};
 use std::path::{Path, PathBuf};
 
@@ -61,7 +60,7 @@ impl EvalOptions {
 ///
 /// # Errors
 /// What cannot be read or run; a reference of another vocabulary; a request to stop.
-pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport, Complaints> {
+pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport, Diagnostics> {
     let loaded = Loaded::read(&options.model)?;
     let tokens = loaded.tokens()?;
     let text = files::read_text(&options.text)?;
@@ -112,7 +111,7 @@ pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport
 ///
 /// # Errors
 /// What is not part of a GPT-2.
-pub fn dense_tensor(source: Source) -> Result<Graph, Complaints> {
+pub fn dense_tensor(source: Source) -> Result<Graph, Diagnostics> {
     convert::dense(source.graph, source.rounded, &mut |_, _, _| {})
 }
 
@@ -120,7 +119,7 @@ pub fn dense_tensor(source: Source) -> Result<Graph, Complaints> {
 ///
 /// # Errors
 /// It does.
-pub fn same_vocabulary(model: &Loaded, reference: &Loaded) -> Result<(), Complaints> {
+pub fn same_vocabulary(model: &Loaded, reference: &Loaded) -> Result<(), Diagnostics> {
     let (own, other) = (vocabulary(&model.source.graph)?, vocabulary(&reference.source.graph)?);
     if own == other {
         return Ok(());
@@ -141,12 +140,12 @@ pub fn ledger_of(
     ids: &[u32],
     tokens: Option<usize>,
     workers: Workers<'_>,
-) -> Result<Ledger, Complaints> {
+) -> Result<Ledger, Diagnostics> {
     let section = section.ok_or_else(|| {
         let message = "keeps nothing of its calibration, so its levels are not known";
         Diagnostics::from(Diagnostic::new(model.display().to_string(), message).note("compile the model again"))
     })?;
-    let calibration = Calibration::read(section, tensor).map_err(|e| files::at(model, vec![e]))?;
+    let calibration = Calibration::read(section, tensor).map_err(|e| files::at(model, e.into()))?;
     let windows = ledger::windows(tensor, ids, tokens.unwrap_or_else(|| ledger::tokens(tensor)));
     ledger(tensor, &calibration, ids, &windows, workers)
 }

@@ -4,9 +4,9 @@
 //! context's length, a stride apart; every token but the first is predicted once, by the first window that has it. With
 //! a stride of the context's length windows do not overlap; a shorter one gives every prediction more of its past.
 
-use crate::Complaints;
 use crate::parallel::map_in_order;
 use crate::progress::Workers;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::events::{Events, is_neuron};
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::cost::Activity;
@@ -185,19 +185,19 @@ pub fn evaluate<'a>(
     ids: &[u32],
     cut: Cut,
     workers: impl Into<Workers<'a>>,
-) -> Result<Evaluation, Complaints> {
+) -> Result<Evaluation, Diagnostics> {
     let workers = workers.into();
     let context = cut.length.unwrap_or(usize::MAX).clamp(1, program.graph().context as usize);
     // The last id is only predicted, never an input.
     let inputs = ids.len().saturating_sub(1);
     let ranges = self::cut(inputs, context, cut);
     if ranges.is_empty() {
-        return Err(vec![Diagnostic::new("", "the text is empty: there is nothing to predict")]);
+        return Err(Diagnostic::new("", "the text is empty: there is nothing to predict").into());
     }
     let names = (
-        logits_of(program.graph()).map_err(|e| vec![e])?,
+        logits_of(program.graph())?,
         match dense {
-            Some(dense) => Some(logits_of(dense.graph()).map_err(|e| vec![e])?),
+            Some(dense) => Some(logits_of(dense.graph())?),
             None => None,
         },
     );
@@ -225,7 +225,7 @@ pub fn evaluate<'a>(
         }
         Ok(score)
     };
-    let (scores, sessions) = map_in_order(workers, &ranges, sessions, score).map_err(|e| vec![e])?;
+    let (scores, sessions) = map_in_order(workers, &ranges, sessions, score)?;
     workers.progress.end();
     let mut evaluation = Evaluation {
         score: Score::default(),

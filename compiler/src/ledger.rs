@@ -14,18 +14,19 @@
 //!   site does with them less what it does with its levels alone; the site that it hears, if there is one, has its own
 //!   neurons in both, for what a neuron says depends on the order in which it hears.
 
-use snnc_ir::op::DenseOp;
-use snnc_ir::diagnostic::Diagnostics;
-use crate::Complaints;
 use crate::calibration::Calibration;
 use crate::evaluate::{self, Cut, chunks, divergence, log_sum_exp, logits_of};
 use crate::parallel::map_in_order;
 use crate::progress::Workers;
 use schemars::JsonSchema;
 use serde::Serialize;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::DenseOp;
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Code, Diagnostic, Graph, Op, Value};
-use snnc_passes::fit::{Fit, Fits, Levels, PHASES_MOST};
+use snnc_passes::fit::{QuantParams, QuantPlan};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::PHASES_MOST;
 use snnc_passes::sites::{Role, Site, sites};
 use snnc_passes::{Context, fold::fold, quantise::quantise, spike::spike};
 use snnc_runtime::{Options, Program, Rows, Session};
@@ -57,7 +58,7 @@ impl Cause {
 
     /// The option that makes less of it at a site.
     /// `phases`: where attention has such.
-    fn remedy(self, path: &str, fit: Option<&Fit>, phases: Option<u32>) -> String {
+    fn remedy(self, path: &str, fit: Option<&QuantParams>, phases: Option<u32>) -> String {
         match self {
             Cause::Clipping => {
                 "calibrate on more text, and like this one: --calibrate FILE --calibration-tokens N".into()
@@ -147,7 +148,7 @@ pub fn ledger<'a>(
     ids: &[u32],
     windows: &[Range<usize>],
     workers: impl Into<Workers<'a>>,
-) -> Result<Ledger, Complaints> {
+) -> Result<Ledger, Diagnostics> {
     let places = places(tensor, calibration);
     let mut probes: Vec<Probe> = Vec::new();
     for (i, place) in places.iter().enumerate() {
@@ -184,8 +185,8 @@ pub fn ledger<'a>(
         }
     }
     for (entry, place) in entries.iter_mut().zip(&places) {
-        let learned = place.attention.is_some_and(|attention| calibration.fits.features.contains_key(&attention));
-        let phases = (!learned).then_some(calibration.fits.phases);
+        let learned = place.attention.is_some_and(|attention| calibration.quant_plan.features.contains_key(&attention));
+        let phases = (!learned).then_some(calibration.quant_plan.phases);
         entry.remedy = entry.worst().remedy(&place.path, place.fit, phases);
     }
     let total = entries.last().map_or(0.0, |entry| entry.cumulative);
@@ -220,7 +221,7 @@ struct Place<'a> {
     layer: Option<u32>,
     site: Option<Value>,
     attention: Option<Value>,
-    fit: Option<&'a Fit>,
+    fit: Option<&'a QuantParams>,
     causes: Vec<Cause>,
     /// Whether its neurons answer within the timestep.
     answers: bool,
@@ -229,13 +230,13 @@ struct Place<'a> {
 }
 
 fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
-    let fits = &calibration.fits;
-    let fit_of = |value: &Value| fits.sites.get(value).and_then(Option::as_ref);
+    let quant_plan = &calibration.quant_plan;
+    let fit_of = |value: &Value| quant_plan.sites.get(value).and_then(Option::as_ref);
     let mut places: Vec<(Value, Place<'a>)> = Vec::new();
     for Site { value, layer, role } in sites(tensor) {
         let Some(fit) = fit_of(&value) else { continue };
         let mut causes = vec![Cause::Clipping, Cause::Rounding];
-        if !matches!(role, Role::Query | Role::Key | Role::Value) && !fits.exact_weights {
+        if !matches!(role, Role::Query | Role::Key | Role::Value) && !quant_plan.exact_weights {
             causes.push(Cause::Weights);
         }
         let path = Site { value, layer, role }.to_string();
@@ -249,7 +250,7 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
     let attentions = tensor.iter().filter(|(_, node)| matches!(node.op, Op::Dense(DenseOp::Attention { .. })));
     for (layer, (value, node)) in attentions.enumerate() {
         let layer = layer as u32;
-        if fits.features.contains_key(&value) || node.args.iter().all(|arg| fit_of(arg).is_some()) {
+        if quant_plan.features.contains_key(&value) || node.args.iter().all(|arg| fit_of(arg).is_some()) {
             let (path, causes) = (format!("h.{layer}.attention"), vec![Cause::Softmax]);
             let place = Place {
                 path,
@@ -283,18 +284,18 @@ fn probe_graph(
     places: &[Place<'_>],
     probe: &Probe,
 ) -> Result<Graph, Diagnostics> {
-    let whole = &calibration.fits;
-    let mut fits = Fits { exact_weights: true, phases: whole.phases, ..Fits::default() };
-    fits.sites = whole.sites.keys().map(|site| (*site, None)).collect();
-    fits.heads.clone_from(&whole.heads);
+    let whole = &calibration.quant_plan;
+    let mut quant_plan = QuantPlan { exact_weights: true, phases: whole.phases, ..QuantPlan::default() };
+    quant_plan.sites = whole.sites.keys().map(|site| (*site, None)).collect();
+    quant_plan.heads.clone_from(&whole.heads);
     let mut waiting = None;
     match *probe {
         Probe::Time(i, answers) => {
             let place = &places[i];
             for site in place.site.iter().chain(&place.heard) {
-                fits.sites.insert(*site, whole.sites.get(site).cloned().flatten());
+                quant_plan.sites.insert(*site, whole.sites.get(site).cloned().flatten());
             }
-            fits.exact_weights = whole.exact_weights;
+            quant_plan.exact_weights = whole.exact_weights;
             waiting = (!answers).then(|| place.path.clone());
         }
         Probe::Isolated(i, cause) => {
@@ -307,62 +308,62 @@ fn probe_graph(
                         Cause::Weights => (neither(fit), false),
                         Cause::Time | Cause::Softmax => unreachable!("not a site's cause to probe"),
                     };
-                    fits.sites.insert(*site, Some(fit));
-                    fits.exact_weights = exact;
+                    quant_plan.sites.insert(*site, Some(fit));
+                    quant_plan.exact_weights = exact;
                 }
-                (None, Some(attention), _) => softmax_only(tensor, whole, *attention, &mut fits),
+                (None, Some(attention), _) => softmax_only(tensor, whole, *attention, &mut quant_plan),
                 _ => unreachable!("a place is a site or an attention"),
             }
         }
         Probe::Cumulative(n) => {
             for place in &places[..n] {
                 if let (Some(site), Some(fit)) = (place.site, place.fit) {
-                    fits.sites.insert(site, Some(fit.clone()));
+                    quant_plan.sites.insert(site, Some(fit.clone()));
                 }
                 if let Some(attention) = place.attention {
-                    as_it_is(whole, attention, &mut fits);
+                    as_it_is(whole, attention, &mut quant_plan);
                 }
             }
-            fits.exact_weights = whole.exact_weights;
+            quant_plan.exact_weights = whole.exact_weights;
         }
     }
     let membrane = calibration.membrane.filter(|_| !matches!(probe, Probe::Isolated(..)));
-    let context = Context { fits, membrane, waiting, ..Context::default() };
+    let context = Context { quant_plan, membrane, waiting, ..Context::default() };
     let levels = quantise(tensor, &context)?;
     // Time collapses but for neurons that answer within the timestep.
-    let prompt = membrane.is_some() || context.fits.variants.values().any(|variant| !variant.time_collapses());
+    let prompt = membrane.is_some() || context.quant_plan.variants.values().any(|variant| !variant.time_collapses());
     if prompt { fold(&spike(&levels, &context)?, &context) } else { Ok(levels) }
 }
 
 /// Levels that neither clip nor round.
-fn neither(fit: &Fit) -> Fit {
-    Fit { lack: vec![0.0; fit.lack.len()], ..fit.finer(FINE, WIDER) }
+fn neither(fit: &QuantParams) -> QuantParams {
+    QuantParams { bias_correction: vec![0.0; fit.bias_correction.len()], ..fit.finer(FINE, WIDER) }
 }
 
 /// The kind of an attention, with its features.
-fn as_it_is(whole: &Fits, attention: Value, fits: &mut Fits) {
+fn as_it_is(whole: &QuantPlan, attention: Value, quant_plan: &mut QuantPlan) {
     if let Some(variant) = whole.variants.get(&attention) {
-        fits.variants.insert(attention, *variant);
+        quant_plan.variants.insert(attention, *variant);
     }
     if let Some(features) = whole.features.get(&attention) {
-        fits.features.insert(attention, features.clone());
+        quant_plan.features.insert(attention, features.clone());
     }
     if whole.variants.get(&attention) == Some(&EMITS) {
         // What it gives are spikes already.
-        fits.sites.insert(attention, whole.sites.get(&attention).cloned().flatten());
+        quant_plan.sites.insert(attention, whole.sites.get(&attention).cloned().flatten());
     }
 }
 
 const EMITS: Ssa = Ssa::Lif { output: Output::Spikes };
 
 /// Finest levels for one attention, whose scores then have other units.
-fn softmax_only(tensor: &Graph, whole: &Fits, attention: Value, fits: &mut Fits) {
+fn softmax_only(tensor: &Graph, whole: &QuantPlan, attention: Value, quant_plan: &mut QuantPlan) {
     let args = &tensor.node(attention).args;
-    as_it_is(whole, attention, fits);
+    as_it_is(whole, attention, quant_plan);
     if whole.features.contains_key(&attention) {
         let values = whole.sites.get(&args[2]).cloned().flatten();
         let emits = whole.variants.get(&attention) == Some(&EMITS);
-        fits.sites.insert(args[2], values.map(|fit| if emits { fit } else { neither(&fit) }));
+        quant_plan.sites.insert(args[2], values.map(|fit| if emits { fit } else { neither(&fit) }));
         return;
     }
     for (i, &arg) in args.iter().enumerate() {
@@ -370,11 +371,11 @@ fn softmax_only(tensor: &Graph, whole: &Fits, attention: Value, fits: &mut Fits)
         let fine = neither(fit);
         if i < 2 {
             let share = fit.levels.most() as f32 / fine.levels.most() as f32 * WIDER;
-            if let Some(units) = fits.heads.get_mut(&attention) {
+            if let Some(units) = quant_plan.heads.get_mut(&attention) {
                 units[i].iter_mut().for_each(|unit| *unit *= share);
             }
         }
-        fits.sites.insert(arg, Some(fine));
+        quant_plan.sites.insert(arg, Some(fine));
     }
 }
 
@@ -389,7 +390,7 @@ pub fn damages<P: Sync>(
     ids: &[u32],
     windows: &[Range<usize>],
     workers: Workers<'_>,
-) -> Result<Vec<f64>, Complaints> {
+) -> Result<Vec<f64>, Diagnostics> {
     let options = Options { count: false, ..Options::default() };
     let program = |graph: Graph| Program::new(Arc::new(graph), &options).map(Arc::new);
     let name = logits_of(tensor)?;
@@ -402,7 +403,7 @@ pub fn damages<P: Sync>(
     let sums: Vec<f64> = dense.chunks_exact(width).map(log_sum_exp).collect();
     workers.progress.begin("probing", probes.len() as u64);
     let work = |(): &mut (), _, probe: &P| {
-        let graph = graph_of(probe).map_err(|mut errors| errors.remove(0))?;
+        let graph = graph_of(probe).map_err(Diagnostics::into_first)?;
         let mut session = Session::new(program(graph)?);
         let (mut damage, mut row) = (0.0, 0);
         for window in windows {

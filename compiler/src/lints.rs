@@ -1,12 +1,12 @@
 //! Honesty: what a run shows to be other than a user would think. A layer that never fires, levels that do not reach,
 //! what stays dense, how much of the work spikes drive, a text unlike the one that levels were fitted to.
 
-use snnc_ir::op::{DenseOp, LevelOp, SpikeOp};
 use crate::calibration;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
 use snnc_ir::events::Events;
+use snnc_ir::op::{DenseOp, LevelOp, SpikeOp};
 use snnc_ir::ssa::neuron_of;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Op, Value};
@@ -93,7 +93,8 @@ pub fn coverage(graph: &Graph, activity: &Activity) -> Coverage {
 
 fn is_driven(graph: &Graph, value: Value, op: Op) -> bool {
     let spikes = |arg: &Value| graph.ty(*arg).levels().is_some();
-    matches!(op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse) | Op::Level(LevelOp::Ssa { .. })) && graph.node(value).args.first().is_some_and(spikes)
+    matches!(op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse) | Op::Level(LevelOp::Ssa { .. }))
+        && graph.node(value).args.first().is_some_and(spikes)
 }
 
 impl Coverage {
@@ -192,8 +193,13 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
         let origin = graph.origin(value);
         match node.op {
             // Features are thresholds that are passed: those that always fire clip nothing.
-            Op::Level(LevelOp::Quant { .. }) | Op::Spike(SpikeOp::Fire { .. }) | Op::Spike(SpikeOp::Integrate { .. }) if features.contains(&value) => {}
-            Op::Level(LevelOp::Quant { .. }) | Op::Spike(SpikeOp::Fire { .. }) | Op::Spike(SpikeOp::Integrate { .. }) => {
+            Op::Level(LevelOp::Quant { .. })
+            | Op::Spike(SpikeOp::Fire { .. })
+            | Op::Spike(SpikeOp::Integrate { .. })
+                if features.contains(&value) => {}
+            Op::Level(LevelOp::Quant { .. })
+            | Op::Spike(SpikeOp::Fire { .. })
+            | Op::Spike(SpikeOp::Integrate { .. }) => {
                 let name = name_of(graph, value);
                 let width = node.ty.shape().width().unwrap_or(0) as u64;
                 let did = events[value.index()];

@@ -1,13 +1,13 @@
 //! A network that a user named, ready to be run: the file with its tokenizer, and the program that an engine takes.
 
-use crate::Complaints;
 use crate::convert::{self, BUILT_IN_TEXT, Sample};
 use crate::files;
 use crate::progress::Progress;
 use crate::tokens::{self, Tokens};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, Stage};
 use snnc_passes::collapse;
-use snnc_runtime::{Engine, Options, Prices, Program};
+use snnc_runtime::{Engine, KernelCosts, Options, Program};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub struct EngineOptions {
     /// Keep each thread on a processor of its own.
     pub pin: bool,
     /// What rows of weights cost on this machine; typical costs without it.
-    pub kernel_costs: Option<Prices>,
+    pub kernel_costs: Option<KernelCosts>,
 }
 
 impl Default for EngineOptions {
@@ -53,20 +53,20 @@ impl Source {
     ///
     /// # Errors
     /// A dense network has no timesteps; a graph that cannot be planned.
-    pub fn program(self, options: &EngineOptions) -> Result<Arc<Program>, Complaints> {
+    pub fn program(self, options: &EngineOptions) -> Result<Arc<Program>, Diagnostics> {
         let Source { graph, rounded } = self;
         let graph = match graph.stage {
             Stage::Imported if options.stepped => {
-                return Err(vec![Diagnostic::new("", "--stepped: a dense network has no timesteps; compile it first")]);
+                return Err(Diagnostic::new("", "--stepped: a dense network has no timesteps; compile it first").into());
             }
             Stage::Imported => convert::raise(graph, rounded)?,
             Stage::Spiking if !options.stepped && !collapse::depends_on_order(&graph) => collapse::collapse(&graph)?,
             // A network in training is refused below.
             Stage::Tensor | Stage::Quantised | Stage::Spiking | Stage::Training => graph,
         };
-        let &EngineOptions { engine, count, threads, pin, kernel_costs: prices, .. } = options;
-        let options = Options { engine, count, threads, pin, prices, ..Options::default() };
-        Program::new(Arc::new(graph), &options).map(Arc::new).map_err(|e| vec![e])
+        let &EngineOptions { engine, count, threads, pin, kernel_costs, .. } = options;
+        let options = Options { engine, count, threads, pin, kernel_costs, ..Options::default() };
+        Program::new(Arc::new(graph), &options).map(Arc::new).map_err(Diagnostics::from)
     }
 }
 
@@ -89,7 +89,7 @@ impl Loaded {
     ///
     /// # Errors
     /// What cannot be read or is no model.
-    pub fn read(path: &Path) -> Result<Self, Complaints> {
+    pub fn read(path: &Path) -> Result<Self, Diagnostics> {
         Ok(match files::load(path)? {
             files::Model::Onnx(import) => {
                 let (tokenizer, tokenizer_place) = find_tokenizer(path, None)?;
@@ -112,15 +112,15 @@ impl Loaded {
     ///
     /// # Errors
     /// There is none, or it is none that snnc reads.
-    pub fn tokens(&self) -> Result<Tokens, Complaints> {
+    pub fn tokens(&self) -> Result<Tokens, Diagnostics> {
         let json = self.tokenizer.as_ref().ok_or_else(|| {
             let what = "has no tokenizer, so text cannot be read or written";
-            vec![
+            Diagnostics::from(
                 Diagnostic::new(self.path.display().to_string(), what)
                     .note("compile with --tokenizer FILE, or put tokenizer.json beside the ONNX file"),
-            ]
+            )
         })?;
-        Tokens::new(json, &self.tokenizer_place).map_err(|e| vec![e])
+        Tokens::new(json, &self.tokenizer_place).map_err(Diagnostics::from)
     }
 }
 
@@ -133,20 +133,20 @@ pub fn calibration_sample<'a>(
     tokens: Option<&'a Tokens>,
     named: Option<&Path>,
     progress: &dyn Progress,
-) -> Result<Sample<'a>, Complaints> {
+) -> Result<Sample<'a>, Diagnostics> {
     match (tokens, named) {
         (Some(tokens), Some(path)) => {
-            let text = files::read_text(path).map_err(|e| vec![e])?;
+            let text = files::read_text(path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             Ok(Sample::Text { name, text, tokens })
         }
         (Some(tokens), None) => {
             Ok(Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens })
         }
-        (None, Some(path)) => Err(vec![
+        (None, Some(path)) => Err(Diagnostics::from(
             Diagnostic::new(path.display().to_string(), "cannot be calibrated on: the model has no tokenizer")
                 .note("name one with --tokenizer FILE"),
-        ]),
+        )),
         (None, None) => {
             progress.warn("no tokenizer, so calibrating on seeded random ids; name one with --tokenizer FILE");
             Ok(Sample::SeededIds)
@@ -158,9 +158,9 @@ pub fn calibration_sample<'a>(
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn find_tokenizer(model: &Path, named: Option<&Path>) -> Result<(Option<Vec<u8>>, String), Complaints> {
+pub fn find_tokenizer(model: &Path, named: Option<&Path>) -> Result<(Option<Vec<u8>>, String), Diagnostics> {
     let path: Option<PathBuf> = named.map(Path::to_path_buf).or_else(|| tokens::beside(model));
     let Some(path) = path else { return Ok((None, String::new())) };
-    let bytes = files::read_bytes(&path).map_err(|e| vec![e])?;
+    let bytes = files::read_bytes(&path)?;
     Ok((Some(bytes), path.display().to_string()))
 }

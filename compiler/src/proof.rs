@@ -4,9 +4,10 @@
 //! (by the IR's oracle). The two share the weights, what a file's inputs are bound to, and the evaluation of what does not
 //! depend on the tokens; what import or recognition gets wrong of the rest shows as a difference of logits.
 
+use crate::convert;
 use crate::describe::token_table;
 use crate::record::ImportRecord;
-use crate::{Complaints, convert};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::eval::{Evaluator, Memory};
 use snnc_ir::{Diagnostic, Graph};
 use snnc_onnx::Import;
@@ -68,8 +69,9 @@ impl Proof {
 ///
 /// # Errors
 /// The file cannot be evaluated, or the difference is above the tolerance.
-pub fn prove(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Proof, Complaints> {
-    let proof = compare(import, tensor, tolerance).map_err(|e| vec![e.note("found while the import was checked")])?;
+pub fn prove(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Proof, Diagnostics> {
+    let proof = compare(import, tensor, tolerance)
+        .map_err(|e| Diagnostics::from(e.note("found while the import was checked")))?;
     if proof.holds() {
         return Ok(proof);
     }
@@ -84,13 +86,16 @@ pub fn prove(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<
     } else {
         "please report the file"
     };
-    Err(Diagnostic::new("", message).note(why).note("--import-tolerance SHARE allows another share of the range").into())
+    Err(Diagnostic::new("", message)
+        .note(why)
+        .note("--import-tolerance SHARE allows another share of the range")
+        .into())
 }
 
 fn compare(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Proof, Diagnostic> {
     let ports = &import.model.graph.inputs;
     let ids = inputs::ids(ports).ok_or_else(|| Diagnostic::new("", "the file has no input for token ids"))?;
-    let vocabulary = convert::vocabulary(tensor).map_err(|mut e| e.remove(0))?;
+    let vocabulary = convert::vocabulary(tensor).map_err(Diagnostics::into_first)?;
     let context = tensor.context as usize;
     let lengths = match inputs::fixed_tokens(ports) {
         Some(n) => vec![n],

@@ -5,7 +5,8 @@
 use snnc_ir::membrane::Membrane;
 use snnc_ir::ssa::{GUARD, Output, Ssa};
 use snnc_ir::{Code, Diagnostic};
-use snnc_passes::fit::{Centre, Levels, PHASES, PHASES_MOST, Thresholds, Wish, Wishes};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::{Override, PHASES, PHASES_MOST, QuantOptions, Thresholds, ZeroPoint};
 
 /// Levels and their spelling, site by site, as a user wrote them.
 #[derive(Clone, Debug)]
@@ -19,7 +20,7 @@ pub struct QuantSpelling {
     /// Sites that stay dense.
     pub dense: Vec<String>,
     /// What the zero point of few levels is chosen for.
-    pub centre: Centre,
+    pub zero_point: ZeroPoint,
     /// Thresholds behind a LayerNorm.
     pub thresholds: Thresholds,
     /// How layers attend.
@@ -35,13 +36,13 @@ pub struct QuantSpelling {
 impl Default for QuantSpelling {
     fn default() -> Self {
         Self {
-            timesteps: Choices { all: None, exceptions: Vec::new() },
+            timesteps: Choices { all: None, overrides: Vec::new() },
             code: None,
             neuron: None,
             dense: Vec::new(),
-            centre: Centre::Spikes,
+            zero_point: ZeroPoint::Spikes,
             thresholds: Thresholds::Auto,
-            attention: Choices { all: None, exceptions: Vec::new() },
+            attention: Choices { all: None, overrides: Vec::new() },
             phases: PHASES,
             exact_weights: false,
             own_embedding: false,
@@ -76,7 +77,9 @@ pub fn parse(text: &str) -> Result<QuantSpelling, Diagnostic> {
             "--code" => spelling.code = Some(codes(value).map_err(wrong)?),
             "--neuron" => spelling.neuron = neuron(value).map_err(wrong)?,
             "--dense" => spelling.dense = value.split(',').map(str::to_string).collect(),
-            "--centre" => spelling.centre = if one_of(["spikes", "error"])? { Centre::Error } else { Centre::Spikes },
+            "--centre" => {
+                spelling.zero_point = if one_of(["spikes", "error"])? { ZeroPoint::Error } else { ZeroPoint::Spikes }
+            }
             "--thresholds" => spelling.thresholds = thresholds(value).map_err(wrong)?,
             "--attention" => spelling.attention = attention(value).map_err(wrong)?,
             "--phases" => spelling.phases = phases(value).map_err(wrong)?,
@@ -90,8 +93,8 @@ pub fn parse(text: &str) -> Result<QuantSpelling, Diagnostic> {
 
 /// What a program was compiled with, from the options that it keeps, but with attention by time to first spike in all layers.
 /// `None` where it says nothing that is understood.
-pub fn training_free(kept: &str) -> Option<Wishes> {
-    let attention = Choices { all: Some(AttentionName(Some(Ssa::Ttfs { phases: PHASES }))), exceptions: Vec::new() };
+pub fn training_free(kept: &str) -> Option<QuantOptions> {
+    let attention = Choices { all: Some(AttentionName(Some(Ssa::Ttfs { phases: PHASES }))), overrides: Vec::new() };
     QuantSpelling { attention, ..parse(kept).ok()? }.options().ok()
 }
 
@@ -153,18 +156,18 @@ const LAYERS_MAX: u32 = 1 << 12;
 /// A kind that is none, or a selector that names no layers.
 pub fn attention(text: &str) -> Result<Choices<AttentionName>, String> {
     let asked = choices(text, AttentionName::parse)?;
-    let mut exceptions = Vec::new();
-    for (selector, kind) in asked.exceptions {
+    let mut overrides = Vec::new();
+    for (selector, kind) in asked.overrides {
         let (first, last) = selector.split_once('-').unwrap_or((&selector, &selector));
         match (first.parse::<u32>(), last.parse::<u32>()) {
             (Ok(first), Ok(last)) if first <= last && last < LAYERS_MAX => {
-                exceptions.extend((first..=last).map(|layer| (format!("h.{layer}"), kind)));
+                overrides.extend((first..=last).map(|layer| (format!("h.{layer}"), kind)));
             }
-            (Err(_), Err(_)) if !selector.is_empty() => exceptions.push((selector, kind)),
+            (Err(_), Err(_)) if !selector.is_empty() => overrides.push((selector, kind)),
             _ => return Err(format!("`{selector}` names no layers: they are written 3, 0-5 or h.3")),
         }
     }
-    Ok(Choices { all: asked.all, exceptions })
+    Ok(Choices { all: asked.all, overrides })
 }
 
 /// A code as a user names it.
@@ -211,16 +214,16 @@ pub struct Choices<T> {
     /// Of every site that nothing else is said of; the default without it.
     pub all: Option<T>,
     /// By selector: a site, a role or a layer.
-    pub exceptions: Vec<(String, T)>,
+    pub overrides: Vec<(String, T)>,
 }
 
 /// `VALUE` and `SITE=VALUE`, by commas.
 fn choices<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Choices<T>, String> {
-    let mut choices = Choices { all: None, exceptions: Vec::new() };
+    let mut choices = Choices { all: None, overrides: Vec::new() };
     for entry in text.split(',') {
         match entry.trim().split_once('=') {
             Some((selector, value)) if !selector.is_empty() => {
-                choices.exceptions.push((selector.to_string(), parse(value)?));
+                choices.overrides.push((selector.to_string(), parse(value)?));
             }
             None if choices.all.is_none() => choices.all = Some(parse(entry.trim())?),
             _ => return Err(format!("`{entry}` is not SITE=VALUE")),
@@ -270,26 +273,26 @@ impl QuantSpelling {
     ///
     /// # Errors
     /// Two kinds of neurons for unary sites.
-    pub fn options(&self) -> Result<Wishes, Diagnostic> {
+    pub fn options(&self) -> Result<QuantOptions, Diagnostic> {
         let Levels { code, steps } = Levels::default();
-        let asked = self.code.clone().unwrap_or(Choices { all: None, exceptions: Vec::new() });
+        let asked = self.code.clone().unwrap_or(Choices { all: None, overrides: Vec::new() });
         let membrane = self.membrane(&asked)?;
         // A neuron alone asks for its code; a site's code asks for nothing elsewhere.
         let code = if self.neuron.is_some() { Code::Unary } else { code };
         let levels =
             Levels { code: asked.all.map_or(code, CodeName::code), steps: self.timesteps.all.unwrap_or(steps) };
-        let codes = asked.exceptions.iter().map(|(site, code)| (site.clone(), Wish::Code(code.code())));
-        let steps = self.timesteps.exceptions.iter().map(|(site, steps)| (site.clone(), Wish::Steps(*steps)));
-        let dense = self.dense.iter().map(|site| (site.clone(), Wish::Dense));
+        let codes = asked.overrides.iter().map(|(site, code)| (site.clone(), Override::Code(code.code())));
+        let steps = self.timesteps.overrides.iter().map(|(site, steps)| (site.clone(), Override::Steps(*steps)));
+        let dense = self.dense.iter().map(|site| (site.clone(), Override::Dense));
         let attention = |kind: AttentionName| kind.with_phases(self.phases);
-        let attends = self.attention.exceptions.iter();
-        let attends = attends.map(|(site, kind)| (site.clone(), Wish::Attention(attention(*kind))));
+        let attends = self.attention.overrides.iter();
+        let attends = attends.map(|(site, kind)| (site.clone(), Override::Attention(attention(*kind))));
         let ttfs = AttentionName(Some(Ssa::Ttfs { phases: PHASES }));
-        Ok(Wishes {
+        Ok(QuantOptions {
             levels,
-            exceptions: codes.chain(steps).chain(dense).chain(attends).collect(),
+            overrides: codes.chain(steps).chain(dense).chain(attends).collect(),
             membrane,
-            centre: self.centre,
+            zero_point: self.zero_point,
             thresholds: self.thresholds,
             attention: attention(self.attention.all.unwrap_or(ttfs)),
             phases: self.phases,
@@ -300,7 +303,7 @@ impl QuantSpelling {
 
     /// What the neurons of unary sites are: one kind in a network.
     fn membrane(&self, asked: &Choices<CodeName>) -> Result<Option<Membrane>, Diagnostic> {
-        let mut spellings = asked.all.iter().chain(asked.exceptions.iter().map(|(_, spelling)| spelling));
+        let mut spellings = asked.all.iter().chain(asked.overrides.iter().map(|(_, spelling)| spelling));
         let binary = |spelling: &CodeName| *spelling == CodeName::Code(Code::Binary);
         if let (Some(neuron), true) = (self.neuron, asked.all.iter().any(binary) && spellings.clone().all(binary)) {
             let message = format!("no site has the unary code that {} neurons spell", neuron.name());
@@ -324,25 +327,25 @@ impl QuantSpelling {
 }
 
 /// The options that mean the same: what a user types to get it.
-pub fn spelled(wishes: &Wishes) -> String {
-    let list = |first: String, wanted: &dyn Fn(&Wish) -> Option<String>| {
-        let more = wishes.exceptions.iter().filter_map(|(s, wish)| Some(format!("{s}={}", wanted(wish)?)));
+pub fn spelled(wishes: &QuantOptions) -> String {
+    let list = |first: String, wanted: &dyn Fn(&Override) -> Option<String>| {
+        let more = wishes.overrides.iter().filter_map(|(s, wish)| Some(format!("{s}={}", wanted(wish)?)));
         std::iter::once(first).chain(more).collect::<Vec<_>>().join(",")
     };
-    let steps = |wish: &Wish| if let Wish::Steps(steps) = wish { Some(steps.to_string()) } else { None };
-    let code = |wish: &Wish| if let Wish::Code(code) = wish { Some(code.name().to_string()) } else { None };
+    let steps = |wish: &Override| if let Override::Steps(steps) = wish { Some(steps.to_string()) } else { None };
+    let code = |wish: &Override| if let Override::Code(code) = wish { Some(code.name().to_string()) } else { None };
     let codes = list(wishes.levels.code.name().to_string(), &code);
     let mut flags = format!("--timesteps {}", list(wishes.levels.steps.to_string(), &steps));
     if codes != Code::Binary.name() {
         flags += &format!(" --code {codes}");
     }
-    let dense = wishes.exceptions.iter().filter(|(_, wish)| *wish == Wish::Dense).map(|(s, _)| s.clone());
+    let dense = wishes.overrides.iter().filter(|(_, wish)| *wish == Override::Dense).map(|(s, _)| s.clone());
     let dense: Vec<String> = dense.collect();
     if !dense.is_empty() {
         flags += &format!(" --dense {}", dense.join(","));
     }
     let attention =
-        |wish: &Wish| if let Wish::Attention(kind) = wish { Some(AttentionName(*kind).name()) } else { None };
+        |wish: &Override| if let Override::Attention(kind) = wish { Some(AttentionName(*kind).name()) } else { None };
     let attention = list(AttentionName(wishes.attention).name(), &attention);
     if attention != "ttfs" {
         flags += &format!(" --attention {attention}");
@@ -350,7 +353,7 @@ pub fn spelled(wishes: &Wishes) -> String {
     if let Some(membrane) = wishes.membrane {
         flags += &format!(" --neuron {}", membrane.name());
     }
-    if wishes.centre == Centre::Error {
+    if wishes.zero_point == ZeroPoint::Error {
         flags += " --centre error";
     }
     if wishes.thresholds != Thresholds::Auto {

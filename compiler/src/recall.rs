@@ -4,11 +4,10 @@
 //! Pairs are drawn with a seed from the ids of the text itself, so that they are tokens the network knows. What counts is by
 //! how much the logarithm of the second token's probability is higher than in the same text without the pair.
 
-use crate::Complaints;
 use crate::evaluate::{best, log_sum_exp, logits_of};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::sample::SplitMix64;
 use snnc_runtime::{Program, Rows, Session};
 use std::sync::Arc;
@@ -35,7 +34,7 @@ pub struct Recalled {
 ///
 /// # Errors
 /// What the program cannot run.
-pub fn recall(program: &Arc<Program>, ids: &[u32]) -> Result<Vec<Recalled>, Complaints> {
+pub fn recall(program: &Arc<Program>, ids: &[u32]) -> Result<Vec<Recalled>, Diagnostics> {
     let output = logits_of(program.graph())?;
     let room = (program.graph().context as usize).min(ids.len());
     let mut session = Session::new(program.clone());
@@ -52,7 +51,7 @@ pub fn recall(program: &Arc<Program>, ids: &[u32]) -> Result<Vec<Recalled>, Comp
             let [first, second] = [draw(ids.len()), draw(ids.len())].map(|at| ids[at]);
             let mut text = ids[start..start + length].to_vec();
             text[length - 1] = first;
-            let mut ask = |text: &[u32]| -> Result<(f64, bool), Complaints> {
+            let mut ask = |text: &[u32]| -> Result<(f64, bool), Diagnostics> {
                 session.reset();
                 let outputs = session.forward(text, Rows::Last)?;
                 let row = outputs.f32(&output).unwrap_or(&[]);

@@ -8,13 +8,16 @@
 //! Formulas: scale migration and threshold folding as in Rueckauer et al. 2016 and the spike-coded attention of
 //! `docs/ir.md`.
 
-use crate::Context;
+use crate::context::Context;
 use crate::features::{self, Features};
-use crate::fit::{Fit, Fits, Levels};
+use crate::fit::{QuantParams, QuantPlan};
+use crate::levels::Levels;
 use crate::sites;
 use indexmap::IndexMap;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::eval;
 use snnc_ir::op::Layout;
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
 use snnc_ir::ssa::Output;
 use snnc_ir::verify::{SUM_MAX, largest_sum};
 use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Op, Ssa, Stage, Tensor, Value};
@@ -24,10 +27,10 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// A site without a choice; a graph whose attention reads something other than projections.
-pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnostic>> {
+pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     let mut pass = Quantise {
         graph,
-        fits: &context.fits,
+        quant_plan: &context.quant_plan,
         names: sites::names(graph),
         builder: Builder::new(Stage::Quantised, graph.context),
         map: vec![None; graph.nodes.len()],
@@ -37,14 +40,14 @@ pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnosti
         units: IndexMap::new(),
     };
     for (value, _) in graph.iter() {
-        pass.node(value).map_err(|e| vec![e])?;
+        pass.node(value)?;
     }
     let outputs: Result<Vec<(String, Value)>, Diagnostic> =
-        graph.outputs.iter().map(|(name, value)| Ok((name.clone(), pass.still(*value)?))).collect();
-    Ok(pass.builder.finish(outputs.map_err(|e| vec![e])?))
+        graph.outputs.iter().map(|(name, value)| Ok((name.clone(), pass.tensor(*value)?))).collect();
+    Ok(pass.builder.finish(outputs?))
 }
 
-/// What a still of the new graph stands for: `unit * x + shift`, channel by channel.
+/// What a tensor of the new graph stands for: `unit * x + shift`, channel by channel.
 #[derive(Clone)]
 struct Units {
     unit: Vec<f32>,
@@ -53,7 +56,7 @@ struct Units {
 
 struct Quantise<'a> {
     graph: &'a Graph,
-    fits: &'a Fits,
+    quant_plan: &'a QuantPlan,
     /// What a projection or attention is called, by value.
     names: IndexMap<Value, String>,
     builder: Builder,
@@ -76,14 +79,18 @@ impl Quantise<'_> {
         let origin = self.graph.origin(value).to_string();
         let new = match node.op {
             // Constants are placed where they are used; a curve belongs to the neuron that reads it.
-            Op::Weight(_) | Op::Curve(_) => return Ok(()),
-            Op::Linear(layout) => self.linear(value, layout)?,
-            Op::Attention { heads, scale } => self.attention(value, heads, scale.get())?,
-            Op::Tokens | Op::Positions | Op::Normalise { .. } | Op::Embed | Op::Binary(Binary::Add) => {
-                let args = node.args.iter().map(|arg| self.still(*arg)).collect::<Result<Vec<_>, _>>()?;
+            Op::Leaf(LeafOp::Weight(_)) | Op::Dense(DenseOp::Curve(_)) => return Ok(()),
+            Op::Dense(DenseOp::Linear(layout)) => self.linear(value, layout)?,
+            Op::Dense(DenseOp::Attention { heads, scale }) => self.attention(value, heads, scale.get())?,
+            Op::Leaf(LeafOp::Tokens)
+            | Op::Leaf(LeafOp::Positions)
+            | Op::Dense(DenseOp::LayerNormNoGain { .. })
+            | Op::Dense(DenseOp::Embed)
+            | Op::Array(ArrayOp::Binary(Binary::Add)) => {
+                let args = node.args.iter().map(|arg| self.tensor(*arg)).collect::<Result<Vec<_>, _>>()?;
                 self.builder.add(node.op, &args, &origin)?
             }
-            Op::LayerNorm { eps } => {
+            Op::Dense(DenseOp::LayerNorm { eps }) => {
                 return Err(Diagnostic::new(
                     origin,
                     format!("a LayerNorm (eps {eps:?}) feeds something that is no projection"),
@@ -96,7 +103,7 @@ impl Quantise<'_> {
     }
 
     /// The new graph's still for an old value.
-    fn still(&mut self, value: Value) -> Result<Value, Diagnostic> {
+    fn tensor(&mut self, value: Value) -> Result<Value, Diagnostic> {
         if let Some(weight) = self.graph.constant(value) {
             return Ok(self.builder.weight(&weight.name, weight.tensor.clone()));
         }
@@ -111,8 +118,8 @@ impl Quantise<'_> {
         self.builder.weight(&name, Arc::new(Tensor::f32(&[data.len()], data)))
     }
 
-    fn fit(&self, site: Value) -> Result<Option<&Fit>, Diagnostic> {
-        let chosen = self.fits.sites.get(&site);
+    fn fit(&self, site: Value) -> Result<Option<&QuantParams>, Diagnostic> {
+        let chosen = self.quant_plan.sites.get(&site);
         let chosen = chosen.ok_or_else(|| Diagnostic::new(self.graph.origin(site), "no levels were chosen here"))?;
         Ok(chosen.as_ref())
     }
@@ -128,21 +135,21 @@ impl Quantise<'_> {
         Ok(new)
     }
 
-    fn neurons(&mut self, value: Value, name: &str, fit: Fit) -> Result<Value, Diagnostic> {
-        let Fit { levels, scale, centre, .. } = fit;
+    fn neurons(&mut self, value: Value, name: &str, fit: QuantParams) -> Result<Value, Diagnostic> {
+        let QuantParams { levels, scale, zero_point, .. } = fit;
         let origin = self.graph.origin(value).to_string();
         let (curve, input) = match self.graph.node(value).op {
-            Op::Curve(curve) => (curve, self.graph.node(value).args[0]),
+            Op::Dense(DenseOp::Curve(curve)) => (curve, self.graph.node(value).args[0]),
             _ => (Curve::Identity, value),
         };
         let Units { unit, shift } = self.units_of(input, scale.len());
         let inverse = |s: f32| if s > 0.0 { 1.0 / s } else { 0.0 };
-        let op = Op::Quant { code: levels.code, steps: levels.steps, curve };
+        let op = Op::Level(LevelOp::Quant { code: levels.code, steps: levels.steps, curve });
         let potential = match self.map[input.index()] {
             Some(potential) => potential,
-            None => self.still(input)?,
+            None => self.tensor(input)?,
         };
-        let channels = scale.iter().zip(&centre);
+        let channels = scale.iter().zip(&zero_point);
         let args = if curve == Curve::Identity {
             let gain = scale.iter().zip(&unit).map(|(&s, &u)| u * inverse(s)).collect();
             let offset = channels.zip(&shift).map(|((&s, &m), &h)| (h - m) * inverse(s)).collect();
@@ -171,20 +178,21 @@ impl Quantise<'_> {
         }
         let origin = self.graph.origin(value).to_string();
         let real = match self.fit(value)?.cloned() {
-            Some(Fit { scale, centre, lack, .. }) => {
+            Some(QuantParams { scale, zero_point, bias_correction, .. }) => {
                 let levels = self.levels(value, name)?;
                 let scale = self.constant(format!("{name}.scale"), scale);
-                let centre = centre.iter().zip(&lack).map(|(m, lack)| m + lack).collect();
-                let centre = self.constant(format!("{name}.centre"), centre);
-                self.builder.add(Op::Affine, &[levels, scale, centre], &origin)?
+                let zero_point =
+                    zero_point.iter().zip(&bias_correction).map(|(m, bias_correction)| m + bias_correction).collect();
+                let zero_point = self.constant(format!("{name}.zero_point"), zero_point);
+                self.builder.add(Op::Level(LevelOp::ScaleShift), &[levels, scale, zero_point], &origin)?
             }
             None => match self.graph.node(value).op {
-                Op::Curve(curve) => {
-                    let input = self.still(self.graph.node(value).args[0])?;
-                    self.builder.add(Op::Curve(curve), &[input], &origin)?
+                Op::Dense(DenseOp::Curve(curve)) => {
+                    let input = self.tensor(self.graph.node(value).args[0])?;
+                    self.builder.add(Op::Dense(DenseOp::Curve(curve)), &[input], &origin)?
                 }
                 // Where it counts in other units, its one reader takes them into its weight.
-                _ => self.map[value.index()].map_or_else(|| self.still(value), Ok)?,
+                _ => self.map[value.index()].map_or_else(|| self.tensor(value), Ok)?,
             },
         };
         self.reals.insert(value, real);
@@ -206,10 +214,10 @@ impl Quantise<'_> {
         if let Some(fit) = self.fit(site)?.filter(|fit| fit.by_token || !fit.outliers.is_empty()).cloned() {
             return self.grouped_linear(value, layout, &name, &fit);
         }
-        if let Some(fit) = self.fit(site)?.filter(|fit| fit.fine.is_some()).cloned() {
-            return self.fine_linear(value, layout, [&name, &site_name], fit);
+        if let Some(fit) = self.fit(site)?.filter(|fit| fit.residual.is_some()).cloned() {
+            return self.residual_linear(value, layout, [&name, &site_name], fit);
         }
-        let Some(fit) = self.fit(site)?.filter(|_| !self.fits.exact_weights) else {
+        let Some(fit) = self.fit(site)?.filter(|_| !self.quant_plan.exact_weights) else {
             return self.dense_linear(value, layout, &site_name);
         };
         let inputs = fit.scale.len();
@@ -235,7 +243,7 @@ impl Quantise<'_> {
         let parts = if largest_sum(&weight, most as u64) <= SUM_MAX { vec![weight] } else { shares(&weight, most) };
         let product = |part: Tensor| {
             let w = self.builder.weight(&format!("{name}.weight"), Arc::new(part));
-            self.builder.add(Op::Product, &[levels, w], origin)
+            self.builder.add(Op::Level(LevelOp::MatMulInt), &[levels, w], origin)
         };
         parts.into_iter().map(product).collect()
     }
@@ -249,51 +257,51 @@ impl Quantise<'_> {
         bias: Value,
         origin: &str,
     ) -> Result<Value, Diagnostic> {
-        let mut sum = self.builder.add(Op::Affine, &[products[0], scale, bias], origin)?;
+        let mut sum = self.builder.add(Op::Level(LevelOp::ScaleShift), &[products[0], scale, bias], origin)?;
         for product in &products[1..] {
             let zeros = vec![0.0; self.builder.ty(*product).shape().width().unwrap_or(0)];
             let zeros = self.constant(format!("{name}.none"), zeros);
-            let part = self.builder.add(Op::Affine, &[*product, scale, zeros], origin)?;
-            sum = self.builder.add(Op::Binary(Binary::Add), &[sum, part], origin)?;
+            let part = self.builder.add(Op::Level(LevelOp::ScaleShift), &[*product, scale, zeros], origin)?;
+            sum = self.builder.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[sum, part], origin)?;
         }
         Ok(sum)
     }
 
     /// A projection whose largest outputs read finer levels of the same site, with weights in twice eight bits: the integers
     /// of what the first eight lack are a second weight. They are added to the others, which lack them.
-    fn fine_linear(
+    fn residual_linear(
         &mut self,
         value: Value,
         layout: Layout,
         [name, site_name]: [&str; 2],
-        mut fit: Fit,
+        mut fit: QuantParams,
     ) -> Result<Value, Diagnostic> {
-        let Some(fine) = fit.fine.take() else { unreachable!("asked of sites that have finer levels") };
+        let Some(residual) = fit.residual.take() else { unreachable!("asked of sites that have finer levels") };
         let node = self.graph.node(value);
         let (site, origin) = (node.args[0], self.graph.origin(value).to_string());
         let weights = [1, 2].map(|i| self.graph.constant(node.args[i]).and_then(|weight| weight.tensor.as_f32()));
         let [Some(w), Some(bias)] = weights else {
             return Err(Diagnostic::new(&origin, "a projection's weight and bias must be constants"));
         };
-        let [common, few] = split_outputs(w, layout, fit.scale.len(), bias.len(), &fine.outputs);
+        let [common, few] = split_outputs(w, layout, fit.scale.len(), bias.len(), &residual.outputs);
         let levels = self.levels(site, site_name)?;
         let common = self.integer_linear([levels], name, [&common, bias], &fit, &origin)?;
-        let name = format!("{name}.fine");
-        let fit = Fit {
-            levels: fine.levels,
-            scale: fit.scale.iter().map(|s| s * fine.share).collect(),
-            lack: vec![0.0; fit.lack.len()],
+        let name = format!("{name}.residual");
+        let fit = QuantParams {
+            levels: residual.levels,
+            scale: fit.scale.iter().map(|s| s * residual.share).collect(),
+            bias_correction: vec![0.0; fit.bias_correction.len()],
             ..fit
         };
-        let levels = self.neurons(site, &format!("{site_name}.fine"), fit.clone())?;
-        let zeros = vec![0.0; fine.outputs.len() + 1];
+        let levels = self.neurons(site, &format!("{site_name}.residual"), fit.clone())?;
+        let zeros = vec![0.0; residual.outputs.len() + 1];
         let few = self.integer_linear([levels; 2], &name, [&few, &zeros], &fit, &origin)?;
         // Whoever is none of them takes the last, which is 0.
-        let place = |o: usize| fine.outputs.binary_search(&o).unwrap_or(fine.outputs.len()) as i32;
+        let place = |o: usize| residual.outputs.binary_search(&o).unwrap_or(residual.outputs.len()) as i32;
         let places = Tensor::i32(&[bias.len()], (0..bias.len()).map(place).collect());
         let places = self.builder.weight(&format!("{name}.places"), Arc::new(places));
-        let few = self.builder.add(Op::Pick, &[few, places], &origin)?;
-        self.builder.add(Op::Binary(Binary::Add), &[common, few], &origin)
+        let few = self.builder.add(Op::Level(LevelOp::GatherChannels), &[few, places], &origin)?;
+        self.builder.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[common, few], &origin)
     }
 
     /// `W x + b` by products with the levels of `x`, as many times eight bits of the input-major `w` as there are levels. With
@@ -303,43 +311,50 @@ impl Quantise<'_> {
         levels: [Value; N],
         name: &str,
         [w, bias]: [&[f32]; 2],
-        fit: &Fit,
+        fit: &QuantParams,
         origin: &str,
     ) -> Result<Value, Diagnostic> {
         let sizes = [fit.scale.len(), bias.len()];
-        let centre: Vec<f32> = fit.centre.iter().zip(&fit.lack).map(|(m, lack)| m + lack).collect();
-        if self.fits.exact_weights {
+        let zero_point: Vec<f32> =
+            fit.zero_point.iter().zip(&fit.bias_correction).map(|(m, bias_correction)| m + bias_correction).collect();
+        if self.quant_plan.exact_weights {
             let unit = self.constant(format!("{name}.unit"), fit.scale.clone());
-            let centre = self.constant(format!("{name}.centre"), centre);
-            let x = self.builder.add(Op::Affine, &[levels[0], unit, centre], origin)?;
+            let zero_point = self.constant(format!("{name}.zero_point"), zero_point);
+            let x = self.builder.add(Op::Level(LevelOp::ScaleShift), &[levels[0], unit, zero_point], origin)?;
             let w = self.builder.weight(&format!("{name}.weight"), Arc::new(Tensor::f32(&sizes, w.to_vec())));
             let bias = self.constant(format!("{name}.bias"), bias.to_vec());
-            return self.builder.add(Op::Linear(Layout::InputMajor), &[x, w, bias], origin);
+            return self.builder.add(Op::Dense(DenseOp::Linear(Layout::InputMajor)), &[x, w, bias], origin);
         }
-        let (mut w, mut bias, mut scale, mut centre) = (w.to_vec(), bias.to_vec(), fit.scale.clone(), centre);
+        let (mut w, mut bias, mut scale, mut zero_point) = (w.to_vec(), bias.to_vec(), fit.scale.clone(), zero_point);
         let mut sum: Option<Value> = None;
         for levels in levels {
-            let folded = fold_input_major(&w, &bias, &scale, &centre);
+            let folded = fold_input_major(&w, &bias, &scale, &zero_point);
             w = lacking(&w, &scale, &folded);
             let products = self.products(levels, name, Tensor::i8(&sizes, folded.weight), fit.levels.most(), origin)?;
             let unit = self.constant(format!("{name}.scale"), folded.scale);
             let shift = self.constant(format!("{name}.bias"), folded.bias);
             let part = self.sum_of(&products, name, unit, shift, origin)?;
             sum = Some(match sum {
-                Some(sum) => self.builder.add(Op::Binary(Binary::Add), &[sum, part], origin)?,
+                Some(sum) => self.builder.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[sum, part], origin)?,
                 None => part,
             });
             // What is left has the scales in it, and centre and bias are there already.
             bias.fill(0.0);
             scale.fill(1.0);
-            centre.fill(0.0);
+            zero_point.fill(0.0);
         }
         sum.ok_or_else(|| Diagnostic::new(origin, "a projection of no levels"))
     }
 
     /// A projection of channels in groups, whose parts are added: outliers have weights of their own, so that they take no
     /// levels of the others'; and what a token's levels stand for counts in its threshold, which multiplies the sums.
-    fn grouped_linear(&mut self, value: Value, layout: Layout, name: &str, fit: &Fit) -> Result<Value, Diagnostic> {
+    fn grouped_linear(
+        &mut self,
+        value: Value,
+        layout: Layout,
+        name: &str,
+        fit: &QuantParams,
+    ) -> Result<Value, Diagnostic> {
         let node = self.graph.node(value);
         let site = node.args[0];
         let origin = self.graph.origin(value).to_string();
@@ -350,8 +365,9 @@ impl Quantise<'_> {
         let (w, bias) = (constant(1)?, constant(2)?);
         let m = bias.len();
         let zeros = vec![0.0; m];
-        let centre: Vec<f32> = fit.centre.iter().zip(&fit.lack).map(|(m, lack)| m + lack).collect();
-        let ones = Units { unit: vec![1.0; fit.scale.len()], shift: centre };
+        let zero_point: Vec<f32> =
+            fit.zero_point.iter().zip(&fit.bias_correction).map(|(m, bias_correction)| m + bias_correction).collect();
+        let ones = Units { unit: vec![1.0; fit.scale.len()], shift: zero_point };
         let shifted = shifted(w, bias, layout, &ones);
         let mut sum: Option<Value> = None;
         for (group, channels) in groups(fit).into_iter().enumerate() {
@@ -366,17 +382,18 @@ impl Quantise<'_> {
             let part = if own != fit.levels {
                 let none = vec![0.0; channels.len()];
                 let scale = scale.iter().map(|s| s * unit).collect();
-                let few = Fit { levels: own, scale, centre: none.clone(), lack: none, ..fit.clone() };
+                let few =
+                    QuantParams { levels: own, scale, zero_point: none.clone(), bias_correction: none, ..fit.clone() };
                 self.integer_linear([levels; 2], &name, [&w, &zeros], &few, &origin)?
-            } else if self.fits.exact_weights {
+            } else if self.quant_plan.exact_weights {
                 let width = channels.len();
                 let scale = scale.iter().map(|s| s * unit).collect();
                 let scale = self.constant(format!("{name}.unit"), scale);
                 let none = self.constant(format!("{name}.in.none"), vec![0.0; width]);
-                let x = self.builder.add(Op::Affine, &[levels, scale, none], &origin)?;
+                let x = self.builder.add(Op::Level(LevelOp::ScaleShift), &[levels, scale, none], &origin)?;
                 let sizes = [width, m];
                 let w = self.builder.weight(&format!("{name}.weight"), Arc::new(Tensor::f32(&sizes, w)));
-                self.builder.add(Op::Linear(Layout::InputMajor), &[x, w, zero], &origin)?
+                self.builder.add(Op::Dense(DenseOp::Linear(Layout::InputMajor)), &[x, w, zero], &origin)?
             } else {
                 let none = vec![0.0; channels.len()];
                 let folded = fold_input_major(&w, &zeros, &scale, &none);
@@ -388,18 +405,20 @@ impl Quantise<'_> {
                 self.sum_of(&sums, &name, scale, zero, &origin)?
             };
             let part = match threshold {
-                Some(threshold) => self.builder.add(Op::Binary(Binary::Mul), &[part, threshold], &origin)?,
+                Some(threshold) => {
+                    self.builder.add(Op::Array(ArrayOp::Binary(Binary::Mul)), &[part, threshold], &origin)?
+                }
                 None => part,
             };
             sum = Some(match sum {
-                Some(sum) => self.builder.add(Op::Binary(Binary::Add), &[sum, part], &origin)?,
+                Some(sum) => self.builder.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[sum, part], &origin)?,
                 None => part,
             });
         }
         let Some(sum) = sum else { return Err(Diagnostic::new(&origin, "a projection of no channels")) };
         let one = self.constant(format!("{name}.one"), vec![1.0; m]);
         let bias = self.constant(format!("{name}.bias"), shifted.as_f32().unwrap_or(&[]).to_vec());
-        self.builder.add(Op::Affine, &[sum, one, bias], &origin)
+        self.builder.add(Op::Level(LevelOp::ScaleShift), &[sum, one, bias], &origin)
     }
 
     /// The neurons of a group of channels, and where tokens have thresholds of their own those: the levels are of the
@@ -407,7 +426,7 @@ impl Quantise<'_> {
     fn group_levels(
         &mut self,
         site: Value,
-        fit: &Fit,
+        fit: &QuantParams,
         group: usize,
         channels: &[usize],
     ) -> Result<(Value, Option<Value>), Diagnostic> {
@@ -416,26 +435,26 @@ impl Quantise<'_> {
         }
         let origin = self.graph.origin(site).to_string();
         let name = format!("{}{}", self.site_name(site), GROUPS[group]);
-        let mut x = self.still(site)?;
+        let mut x = self.tensor(site)?;
         if group > 0 {
             let list = channels.iter().map(|&c| c as i32).collect();
             let list = self.builder.weight(&format!("{name}.channels"), Arc::new(Tensor::i32(&[channels.len()], list)));
-            x = self.builder.add(Op::Pick, &[x, list], &origin)?;
+            x = self.builder.add(Op::Level(LevelOp::GatherChannels), &[x, list], &origin)?;
         }
         let own = group_levels(fit, group);
         // Thresholds for every token are in fixed levels of the site.
         let share = if fit.by_token { 1.0 } else { fit.levels.most() as f32 / own.most() as f32 };
         let inverse = |&s: &f32| if s > 0.0 { 1.0 / (s * share) } else { 0.0 };
         let inverse: Vec<f32> = group_scale(fit, group, channels).iter().map(inverse).collect();
-        let offset = channels.iter().zip(&inverse).map(|(&c, inverse)| (0.0 - fit.centre[c]) * inverse).collect();
+        let offset = channels.iter().zip(&inverse).map(|(&c, inverse)| (0.0 - fit.zero_point[c]) * inverse).collect();
         let gain = self.constant(format!("{name}.gain"), inverse);
         let offset = self.constant(format!("{name}.offset"), offset);
         let Levels { code, steps } = own;
-        let op = Op::Quant { code, steps, curve: Curve::Identity };
+        let op = Op::Level(LevelOp::Quant { code, steps, curve: Curve::Identity });
         let found = if fit.by_token {
-            let x = self.builder.add(Op::Affine, &[x, gain, offset], &origin)?;
-            let peak = self.builder.add(Op::Peak, &[x], &origin)?;
-            let share = self.builder.add(Op::Binary(Binary::Div), &[x, peak], &origin)?;
+            let x = self.builder.add(Op::Level(LevelOp::ScaleShift), &[x, gain, offset], &origin)?;
+            let peak = self.builder.add(Op::Level(LevelOp::RowMaxAbs), &[x], &origin)?;
+            let share = self.builder.add(Op::Array(ArrayOp::Binary(Binary::Div)), &[x, peak], &origin)?;
             let gain = self.constant(format!("{name}.share.gain"), vec![own.most() as f32; channels.len()]);
             let offset = self.constant(format!("{name}.share.offset"), vec![0.0; channels.len()]);
             (self.builder.add(op, &[share, gain, offset], &origin)?, Some(peak))
@@ -478,7 +497,7 @@ impl Quantise<'_> {
         };
         let w = self.builder.weight(&w.0, w.1);
         let bias = self.builder.weight(&bias.0, bias.1);
-        self.builder.add(Op::Linear(layout), &[x, w, bias], &origin)
+        self.builder.add(Op::Dense(DenseOp::Linear(layout)), &[x, w, bias], &origin)
     }
 
     /// Scores `q . k` of balanced levels are integers with one scale a head. A key's centre adds the same to all scores of
@@ -487,7 +506,9 @@ impl Quantise<'_> {
         let &[q, k, v] = self.graph.node(value).args.as_slice() else { unreachable!("checked by infer") };
         let name = self.names.get(&value).cloned().unwrap_or_else(|| "attention".into());
         let origin = self.graph.origin(value).to_string();
-        if let (Some(features), Some(&variant)) = (self.fits.features.get(&value), self.fits.variants.get(&value)) {
+        if let (Some(features), Some(&variant)) =
+            (self.quant_plan.features.get(&value), self.quant_plan.variants.get(&value))
+        {
             return self.without_softmax(value, heads, variant, features.clone());
         }
         let parts = [(q, "q"), (k, "k"), (v, "v")];
@@ -506,17 +527,22 @@ impl Quantise<'_> {
         for (site, part) in parts {
             args.push(self.levels(site, &format!("{name}.{part}"))?);
         }
-        let units = self.fits.heads.get(&value);
+        let units = self.quant_plan.heads.get(&value);
         let [unit_q, unit_k] = units.ok_or_else(|| Diagnostic::new(&origin, "no scales of scores were chosen here"))?;
-        let variant = self.fits.variants.get(&value).copied();
-        let variant = variant.unwrap_or(Ssa::Ttfs { phases: self.fits.phases });
-        let phases = variant.phases().unwrap_or(self.fits.phases);
+        let variant = self.quant_plan.variants.get(&value).copied();
+        let variant = variant.unwrap_or(Ssa::Ttfs { phases: self.quant_plan.phases });
+        let phases = variant.phases().unwrap_or(self.quant_plan.phases);
         let octaves = |(q, k): (&f32, &f32)| q * k * scale * std::f32::consts::LOG2_E * phases as f32;
         let slope = unit_q.iter().zip(unit_k).map(octaves).collect();
         args.push(self.constant(format!("{name}.slope"), slope));
-        let shift = values.centre.iter().zip(&values.lack).map(|(m, lack)| m + lack).collect();
+        let shift = values
+            .zero_point
+            .iter()
+            .zip(&values.bias_correction)
+            .map(|(m, bias_correction)| m + bias_correction)
+            .collect();
         self.units.insert(value, Units { unit: values.scale, shift });
-        self.builder.add(Op::Ssa { heads, variant }, &args, &origin)
+        self.builder.add(Op::Level(LevelOp::Ssa { heads, variant }), &args, &origin)
     }
 
     /// Attention on features of q and k. Weights need not add up to 1, so v's levels lie around 0.
@@ -540,19 +566,19 @@ impl Quantise<'_> {
         }
         args.push(self.levels(v, &format!("{name}.v"))?);
         args.push(self.constant(format!("{name}.sink"), features::sinks(variant, heads as usize)));
-        let halving = features::halvings(heads as usize, self.graph.context);
-        let halving = Arc::new(Tensor::i32(&[halving.len()], halving));
-        args.push(self.builder.weight(&format!("{name}.halving"), halving));
+        let half_life = features::halvings(heads as usize, self.graph.context);
+        let half_life = Arc::new(Tensor::i32(&[half_life.len()], half_life));
+        args.push(self.builder.weight(&format!("{name}.half_life"), half_life));
         let spikes = variant == Ssa::Lif { output: Output::Spikes };
         if spikes {
             args.push(self.constant(format!("{name}.emit.gain"), vec![1.0; values.scale.len()]));
         }
-        let new = self.builder.add(Op::Ssa { heads, variant }, &args, &origin)?;
+        let new = self.builder.add(Op::Level(LevelOp::Ssa { heads, variant }), &args, &origin)?;
         if spikes {
             // What reads it reads these spikes.
             self.levels.insert(value, new);
         }
-        self.units.insert(value, Units { unit: values.scale, shift: values.centre });
+        self.units.insert(value, Units { unit: values.scale, shift: values.zero_point });
         Ok(new)
     }
 
@@ -572,7 +598,7 @@ impl Quantise<'_> {
             (x, features.units[part].iter().map(|unit| gain / unit).collect())
         } else {
             let map = self.builder.weight(&format!("{name}.map"), Arc::new(features.map(part, heads as usize)));
-            let y = self.builder.add(Op::HeadMap, &[x, map], origin)?;
+            let y = self.builder.add(Op::Level(LevelOp::HeadLinear), &[x, map], origin)?;
             (y, vec![gain; features::SIDES * features.units[part].len()])
         };
         let width = gain.len();
@@ -585,7 +611,7 @@ impl Quantise<'_> {
         let Levels { code, steps } = features.levels;
         let constants = constants.map(|(what, data)| self.constant(format!("{name}.{what}"), data));
         let args: Vec<Value> = std::iter::once(potential).chain(constants).collect();
-        self.builder.add(Op::Quant { code, steps, curve: Curve::Relu }, &args, origin)
+        self.builder.add(Op::Level(LevelOp::Quant { code, steps, curve: Curve::Relu }), &args, origin)
     }
 }
 
@@ -613,7 +639,7 @@ fn shares(weight: &Tensor, most: i32) -> Vec<Tensor> {
 const GROUPS: [&str; 2] = ["", ".outliers"];
 
 /// Channels by group: all of them, of which outliers are silent; and the outliers.
-fn groups(fit: &Fit) -> Vec<Vec<usize>> {
+fn groups(fit: &QuantParams) -> Vec<Vec<usize>> {
     let mut groups = vec![(0..fit.scale.len()).collect()];
     if !fit.outliers.is_empty() {
         groups.push(fit.outliers.clone());
@@ -622,12 +648,12 @@ fn groups(fit: &Fit) -> Vec<Vec<usize>> {
 }
 
 /// Levels of a group: outliers are few, so that finer ones cost next to nothing.
-fn group_levels(fit: &Fit, group: usize) -> Levels {
+fn group_levels(fit: &QuantParams, group: usize) -> Levels {
     if group == 0 { fit.levels } else { fit.levels.finer() }
 }
 
 /// Scales of a group's channels, 0 for those that are silent in it.
-fn group_scale(fit: &Fit, group: usize, channels: &[usize]) -> Vec<f32> {
+fn group_scale(fit: &QuantParams, group: usize, channels: &[usize]) -> Vec<f32> {
     let silent = |c: &usize| group == 0 && fit.outliers.binary_search(c).is_ok();
     channels.iter().map(|c| if silent(c) { 0.0 } else { fit.scale[*c] }).collect()
 }
@@ -701,22 +727,23 @@ struct Folded {
 /// Magnitudes of int8 weights: symmetric, so that a sign change never overflows.
 const WEIGHT_LEVELS: f32 = 127.0;
 
-fn fold_scale(w: &[f32], bias: &[f32], layout: Layout, fit: &Fit) -> Folded {
-    let centre: Vec<f32> = fit.centre.iter().zip(&fit.lack).map(|(m, lack)| m + lack).collect();
+fn fold_scale(w: &[f32], bias: &[f32], layout: Layout, fit: &QuantParams) -> Folded {
+    let zero_point: Vec<f32> =
+        fit.zero_point.iter().zip(&fit.bias_correction).map(|(m, bias_correction)| m + bias_correction).collect();
     match layout {
-        Layout::InputMajor => fold_input_major(w, bias, &fit.scale, &centre),
-        Layout::OutputMajor => fold_output_major(w, bias, &fit.scale, &centre),
+        Layout::InputMajor => fold_input_major(w, bias, &fit.scale, &zero_point),
+        Layout::OutputMajor => fold_output_major(w, bias, &fit.scale, &zero_point),
     }
 }
 
-fn fold_input_major(w: &[f32], bias: &[f32], scale: &[f32], centre: &[f32]) -> Folded {
+fn fold_input_major(w: &[f32], bias: &[f32], scale: &[f32], zero_point: &[f32]) -> Folded {
     let m = bias.len();
     let mut most = vec![0f32; m];
     let mut shift = vec![0f64; m];
-    for ((row, &s), &centre) in w.chunks_exact(m).zip(scale).zip(centre) {
+    for ((row, &s), &zero_point) in w.chunks_exact(m).zip(scale).zip(zero_point) {
         most.iter_mut().zip(row).for_each(|(most, &w)| *most = most.max((w * s).abs()));
-        if centre != 0.0 {
-            shift.iter_mut().zip(row).for_each(|(shift, &w)| *shift += f64::from(w) * f64::from(centre));
+        if zero_point != 0.0 {
+            shift.iter_mut().zip(row).for_each(|(shift, &w)| *shift += f64::from(w) * f64::from(zero_point));
         }
     }
     let inverse: Vec<f32> = most.iter().map(|&most| if most > 0.0 { WEIGHT_LEVELS / most } else { 0.0 }).collect();
@@ -732,7 +759,7 @@ fn fold_input_major(w: &[f32], bias: &[f32], scale: &[f32], centre: &[f32]) -> F
 /// Rows read at a time when an output-major weight is turned.
 const TURN: usize = 64;
 
-fn fold_output_major(w: &[f32], bias: &[f32], scale: &[f32], centre: &[f32]) -> Folded {
+fn fold_output_major(w: &[f32], bias: &[f32], scale: &[f32], zero_point: &[f32]) -> Folded {
     let (k, m) = (scale.len(), bias.len());
     let mut folded = Folded { weight: vec![0; w.len()], scale: Vec::with_capacity(m), bias: Vec::with_capacity(m) };
     for (block, rows) in w.chunks(TURN * k).enumerate() {
@@ -746,7 +773,7 @@ fn fold_output_major(w: &[f32], bias: &[f32], scale: &[f32], centre: &[f32]) -> 
             .collect();
         for (row, &b) in rows.chunks_exact(k).zip(&bias[block * TURN..]) {
             let dot = |sum: f64, (&w, &m): (&f32, &f32)| sum + f64::from(w) * f64::from(m);
-            folded.bias.push((f64::from(b) + row.iter().zip(centre).fold(0.0, dot)) as f32);
+            folded.bias.push((f64::from(b) + row.iter().zip(zero_point).fold(0.0, dot)) as f32);
         }
         for (c, &s) in scale.iter().enumerate() {
             let out = &mut folded.weight[c * m + block * TURN..][..inverse.len()];

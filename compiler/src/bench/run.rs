@@ -1,16 +1,15 @@
 //! A measurement of a file: load, first token, prefill, decode and memory; and figures against an earlier one.
 
-use snnc_ir::diagnostic::Diagnostics;
 use super::machine::{memory_read_gb_per_s, peak_rss_mb};
 use super::speeds::{SpeedOptions, Speeds, density, first_token, measure, weight_bytes};
 use super::variants::{with_context, with_density};
-use crate::Complaints;
 use crate::files;
 use crate::model::{EngineOptions, Source};
 use crate::progress::{Progress, cancelled};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, Stage};
 use snnc_runtime::Program;
 use std::path::{Path, PathBuf};
@@ -59,7 +58,7 @@ pub struct BenchJson {
 }
 
 /// Who is shown every program that was measured.
-pub type ProgramWatch<'a> = dyn FnMut(&Arc<Program>) -> Result<(), Complaints> + 'a;
+pub type ProgramWatch<'a> = dyn FnMut(&Arc<Program>) -> Result<(), Diagnostics> + 'a;
 
 /// Measures a program.
 ///
@@ -69,7 +68,7 @@ pub fn bench(
     options: &BenchOptions,
     progress: &dyn Progress,
     watch: &mut ProgramWatch<'_>,
-) -> Result<BenchJson, Complaints> {
+) -> Result<BenchJson, Diagnostics> {
     let program = |stepped| {
         let source = Source { graph: graph(options)?, rounded: false };
         source.program(&EngineOptions { stepped, ..options.engine })
@@ -82,7 +81,7 @@ pub fn bench(
     watch(&fast)?;
     drop(fast);
     if progress.is_cancelled() {
-        return Err(vec![cancelled()]);
+        return Err(cancelled().into());
     }
     let stepped = if options.stepped {
         let slow = program(true)?;
@@ -115,7 +114,7 @@ pub fn bench(
 }
 
 /// The program of the file, as it is to be measured.
-fn graph(options: &BenchOptions) -> Result<Graph, Complaints> {
+fn graph(options: &BenchOptions) -> Result<Graph, Diagnostics> {
     let graph = match files::load(&options.model)? {
         files::Model::Snn(file) if file.graph.stage == Stage::Spiking => file.graph,
         _ => {
@@ -156,7 +155,7 @@ pub struct Regression {
 ///
 /// # Errors
 /// The file cannot be read, or holds no JSON.
-pub fn regressions(now: &BenchJson, baseline: &Path, most: f64) -> Result<Vec<Regression>, Complaints> {
+pub fn regressions(now: &BenchJson, baseline: &Path, most: f64) -> Result<Vec<Regression>, Diagnostics> {
     let text = files::read_text(baseline)?;
     let before: Json = serde_json::from_str(&text).map_err(|e| {
         let message = format!("is no JSON of `snnc bench --json` ({e})");

@@ -4,11 +4,11 @@
 //! Every figure is the best of some runs after one that does not count, for what disturbs a run only makes it slower. Ids are seeded, the same on every
 //! machine. Ratios are to be taken within one run of one machine.
 
-use snnc_ir::op::{DenseOp, LevelOp, SpikeOp};
-use crate::Complaints;
 use crate::convert::{seeded_ids, vocabulary};
 use schemars::JsonSchema;
 use serde::Serialize;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::{DenseOp, LevelOp, SpikeOp};
 use snnc_ir::types::Elem;
 use snnc_ir::{Diagnostic, Graph, Op, Value};
 use snnc_runtime::{Batch, Options, Program, Rows, Session};
@@ -53,7 +53,7 @@ pub struct Speeds {
 ///
 /// # Errors
 /// It cannot be run.
-pub fn measure(program: &Arc<Program>, options: &SpeedOptions) -> Result<Speeds, Complaints> {
+pub fn measure(program: &Arc<Program>, options: &SpeedOptions) -> Result<Speeds, Diagnostics> {
     let graph = program.graph();
     let context = graph.context as usize;
     let ids = seeded_ids(vocabulary(graph)?, context);
@@ -116,7 +116,7 @@ fn batched(
     sequences: usize,
     count: usize,
     repeats: usize,
-) -> Result<f64, Complaints> {
+) -> Result<f64, Diagnostics> {
     let mut batch = Batch::new(Arc::clone(program), sequences);
     let mut best = f64::INFINITY;
     for run in 0..=repeats {
@@ -146,8 +146,8 @@ fn batched(
 /// # Errors
 /// It cannot be loaded or run.
 pub fn first_token(
-    load: &dyn Fn() -> Result<Arc<Program>, Complaints>,
-) -> Result<([f64; 2], Arc<Program>), Complaints> {
+    load: &dyn Fn() -> Result<Arc<Program>, Diagnostics>,
+) -> Result<([f64; 2], Arc<Program>), Diagnostics> {
     let start = Instant::now();
     let program = load()?;
     let loaded = start.elapsed().as_secs_f64() * 1e3;
@@ -159,7 +159,7 @@ pub fn first_token(
 ///
 /// # Errors
 /// It cannot be run.
-pub fn density(graph: &Graph, tokens: usize) -> Result<f64, Complaints> {
+pub fn density(graph: &Graph, tokens: usize) -> Result<f64, Diagnostics> {
     let program = Arc::new(Program::new(Arc::new(graph.clone()), &Options::default())?);
     let tokens = tokens.min(graph.context as usize);
     let ids = seeded_ids(vocabulary(graph)?, tokens);
@@ -177,7 +177,9 @@ pub fn density(graph: &Graph, tokens: usize) -> Result<f64, Complaints> {
 
 /// Bytes of weights that one token's decoding reads: all int8 weights once.
 pub fn weight_bytes(graph: &Graph) -> usize {
-    let products = graph.iter().filter(|(_, node)| matches!(node.op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse) | Op::Dense(DenseOp::Linear(_))));
+    let products = graph.iter().filter(|(_, node)| {
+        matches!(node.op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse) | Op::Dense(DenseOp::Linear(_)))
+    });
     let bytes = |value: Value| {
         let elements: usize = graph.ty(value).shape().sizes().map_or(0, |sizes| sizes.iter().product());
         elements * graph.ty(value).elem().map_or(0, Elem::bytes)

@@ -1,7 +1,7 @@
 //! The same program made to be measured: so many neurons that fire, so many tokens of context. Its results mean nothing.
 
-use snnc_ir::op::{LeafOp, DenseOp, LevelOp, SpikeOp};
-use crate::Complaints;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::verify::verify;
 use snnc_ir::{Builder, Graph, Op, Tensor, Value};
 use snnc_runtime::sample::SplitMix64;
@@ -15,13 +15,16 @@ const SEED: u64 = 0x0bec_0de5;
 ///
 /// # Errors
 /// The graph is not well typed.
-pub fn with_density(graph: &Graph, density: f64) -> Result<Graph, Complaints> {
+pub fn with_density(graph: &Graph, density: f64) -> Result<Graph, Diagnostics> {
     let mut builder = Builder::new(graph.stage, graph.context);
     let mut map: Vec<Value> = Vec::with_capacity(graph.nodes.len());
     let mut random = SplitMix64(SEED);
     for (value, node) in graph.iter() {
         let mut args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
-        if let Op::Level(LevelOp::Quant { .. }) | Op::Spike(SpikeOp::Fire { .. }) | Op::Spike(SpikeOp::Integrate { .. }) = node.op {
+        if let Op::Level(LevelOp::Quant { .. })
+        | Op::Spike(SpikeOp::Fire { .. })
+        | Op::Spike(SpikeOp::Integrate { .. }) = node.op
+        {
             let width = node.ty.shape().width().unwrap_or(0);
             let fires = |random: &mut SplitMix64| (random.bits() >> 11) as f64 / ((1u64 << 53) as f64) < density;
             let offset = (0..width).map(|_| if fires(&mut random) { 1.0 } else { 0.0 }).collect();
@@ -43,7 +46,7 @@ pub fn with_density(graph: &Graph, density: f64) -> Result<Graph, Complaints> {
 ///
 /// # Errors
 /// Its sums are not bounded for so many tokens.
-pub fn with_context(graph: &Graph, context: u32) -> Result<Graph, Complaints> {
+pub fn with_context(graph: &Graph, context: u32) -> Result<Graph, Diagnostics> {
     let mut builder = Builder::new(graph.stage, context);
     let mut map: Vec<Value> = Vec::with_capacity(graph.nodes.len());
     for (value, node) in graph.iter() {

@@ -7,7 +7,7 @@ use crate::lints::CoverageJson;
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::Serialize;
-use snnc_passes::cost::{Form, Number, Operation, Place, Tally, Traffic};
+use snnc_passes::cost::{Form, LayerPart, Number, Operation, Tally, Traffic};
 
 /// The forms that figures without another word are of.
 const DENSE: Form = Form::Dense(Number::F32);
@@ -260,7 +260,7 @@ impl Estimate {
     }
 
     /// A layer and part: its counts over the run in every form, and what dense and spiking cost per token.
-    fn row(&self, place: Place) -> Row {
+    fn row(&self, place: LayerPart) -> Row {
         let block = Block::Row(place);
         let NeuronCounts { neurons, spikes, active, .. } = self.neurons.get(&place).copied().unwrap_or_default();
         let counts = |counts: &Counts| (counts.form.name().into(), tally(&counts.sum(block)));

@@ -3,11 +3,11 @@
 //! A list is a TOML file. Those of the literature are built in; a user's own may stand on one of them (`base`). Whatever a
 //! network does has a price, or is left out by the list with a reason, or is *unpriced*: then there is no total.
 
-use snnc_ir::diagnostic::Diagnostics;
-use crate::{Complaints, files};
+use crate::files;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_passes::cost::{Operation, Tally, Traffic};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -194,7 +194,7 @@ impl PriceList {
     ///
     /// # Errors
     /// There is no such list or file, or it is no price list: every place that is wrong.
-    pub fn named(name: &str) -> Result<Self, Complaints> {
+    pub fn named(name: &str) -> Result<Self, Diagnostics> {
         if let Some(list) = Self::find(name)? {
             return Ok(list);
         }
@@ -208,7 +208,7 @@ impl PriceList {
         Self::parse(&text, name)
     }
 
-    fn find(name: &str) -> Result<Option<Self>, Complaints> {
+    fn find(name: &str) -> Result<Option<Self>, Diagnostics> {
         let named = |text: &&&str| toml::from_str::<PriceFile>(text).is_ok_and(|file| file.name == name);
         BUILT_IN.iter().find(named).map(|text| Self::parse(text, name)).transpose()
     }
@@ -217,12 +217,12 @@ impl PriceList {
     ///
     /// # Errors
     /// It is no price list: every place that is wrong.
-    pub fn parse(text: &str, place: &str) -> Result<Self, Complaints> {
+    pub fn parse(text: &str, place: &str) -> Result<Self, Diagnostics> {
         let file: PriceFile = toml::from_str(text).map_err(|e| {
             let message = format!("is no price list: {}", e.to_string().trim_end());
             Diagnostics::from(Diagnostic::new(place, message).note("docs/energy.md says what one looks like"))
         })?;
-        let mut complaints = Complaints::new();
+        let mut complaints = Diagnostics::new();
         let mut complain = |at: &str, what: String| complaints.push(Diagnostic::new(format!("{place}: {at}"), what));
         let mut list = match &file.base {
             None => Self {
@@ -233,7 +233,10 @@ impl PriceList {
                 left_out: BTreeMap::new(),
             },
             Some(base) => Self::find(base)?.ok_or_else(|| {
-                Diagnostics::from(Diagnostic::new(format!("{place}: base"), format!("`{base}` is no list that snnc has")))
+                Diagnostics::from(Diagnostic::new(
+                    format!("{place}: base"),
+                    format!("`{base}` is no list that snnc has"),
+                ))
             })?,
         };
         (list.name, list.about) = (file.name, file.about);

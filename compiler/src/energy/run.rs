@@ -3,11 +3,11 @@
 use super::measure::{Windows, expected, measure};
 use super::prices::PriceList;
 use super::{Estimate, Setting, estimate};
-use crate::Complaints;
 use crate::files;
 use crate::model::{EngineOptions, Loaded};
 use crate::progress::{Progress, Workers};
 use serde_json::Value as Json;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Stage};
 use snnc_passes::cost::Rate;
 use snnc_runtime::Options;
@@ -56,7 +56,7 @@ impl EnergyOptions {
 ///
 /// # Errors
 /// What cannot be read or run; a context beyond the network's; a request to stop.
-pub fn energy(options: &EnergyOptions, progress: &dyn Progress) -> Result<Estimate, Complaints> {
+pub fn energy(options: &EnergyOptions, progress: &dyn Progress) -> Result<Estimate, Diagnostics> {
     let loaded = Loaded::read(&options.model)?;
     let place = options.model.display().to_string();
     if loaded.source.graph.stage != Stage::Spiking {

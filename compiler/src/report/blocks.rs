@@ -1,8 +1,8 @@
 //! How the program came from the network, block by block: what of the IR every ONNX node became.
 
-use snnc_ir::op::{LeafOp, DenseOp};
 use schemars::JsonSchema;
 use serde::Serialize;
+use snnc_ir::op::{DenseOp, LeafOp};
 use snnc_ir::{Graph, Op, Value};
 use std::collections::BTreeMap;
 
@@ -68,7 +68,8 @@ fn block_names(graph: &Graph) -> Vec<String> {
     let mut waiting: Vec<Value> = Vec::new();
     let mut begun = false;
     for (value, node) in graph.iter().filter(|(_, node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_)))) {
-        let prepares = matches!(node.op, Op::Dense(DenseOp::LayerNormNoGain { .. }) | Op::Dense(DenseOp::LayerNorm { .. }));
+        let prepares =
+            matches!(node.op, Op::Dense(DenseOp::LayerNormNoGain { .. }) | Op::Dense(DenseOp::LayerNorm { .. }));
         begun |= prepares;
         let own = node.args.iter().find_map(|arg| block_of(&graph.constant(*arg)?.name)).filter(|_| begun);
         if prepares {

@@ -1,11 +1,9 @@
 //! A report from files: everything that can be said of a program with the files that were named.
 
-use snnc_ir::diagnostic::Diagnostics;
 use super::blocks::blocks;
 use super::contents::{CalibrationFacts, FileFacts, Missing, NetworkFacts, Report, ReportSources, file_name};
 use super::passes::passes;
 use super::run::{Gathered, gather};
-use crate::Complaints;
 use crate::energy::{PriceList, Setting, estimate};
 use crate::eval::{dense_tensor, ledger_of, same_vocabulary};
 use crate::eval_report::EvalReport;
@@ -17,6 +15,7 @@ use crate::progress::{Progress, Workers};
 use crate::record::ProgramRecord;
 use crate::tokens::Tokens;
 use serde_json::Value as Json;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Stage};
 use snnc_passes::collapse;
 use snnc_runtime::Options;
@@ -65,12 +64,12 @@ impl ReportOptions {
 ///
 /// # Errors
 /// What cannot be read or run; a reference that is not of the program's vocabulary; a request to stop.
-pub fn build(options: &ReportOptions, progress: &dyn Progress) -> Result<Report, Complaints> {
+pub fn build(options: &ReportOptions, progress: &dyn Progress) -> Result<Report, Diagnostics> {
     let model = Loaded::read(&options.model)?;
     if model.source.graph.stage != Stage::Spiking {
         let message = "is a dense network, which has no spikes to show";
         let diagnostic = Diagnostic::new(options.model.display().to_string(), message).note("compile it first");
-        return Err(vec![diagnostic]);
+        return Err(diagnostic.into());
     }
     let record = model.provenance.as_deref().and_then(|bytes| serde_json::from_slice::<ProgramRecord>(bytes).ok());
     let reference = options.reference.as_deref().map(read_reference).transpose()?;
@@ -104,7 +103,7 @@ pub fn build(options: &ReportOptions, progress: &dyn Progress) -> Result<Report,
 }
 
 /// The dense network, and what file it is.
-fn read_reference(path: &Path) -> Result<(Loaded, FileFacts), Complaints> {
+fn read_reference(path: &Path) -> Result<(Loaded, FileFacts), Diagnostics> {
     let loaded = Loaded::read(path)?;
     if loaded.source.graph.stage != Stage::Imported {
         let message = "is a compiled program, where an ONNX file was expected";
@@ -120,7 +119,7 @@ fn sources(
     compiled: Option<ProgramRecord>,
     dense: Option<FileFacts>,
     progress: &dyn Progress,
-) -> Result<ReportSources, Complaints> {
+) -> Result<ReportSources, Diagnostics> {
     let source = compiled.as_ref().and_then(|record| record.source.as_ref());
     let dense_is_source = dense.as_ref().zip(source).map(|(dense, source)| dense.xxh3 == source.xxh3);
     if let (Some(false), Some(dense)) = (dense_is_source, &dense) {
@@ -162,7 +161,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Runs the program on the text and puts what was seen into the report.
-    fn on_text(&mut self, path: &Path, report: &mut Report) -> Result<(), Complaints> {
+    fn on_text(&mut self, path: &Path, report: &mut Report) -> Result<(), Diagnostics> {
         let text = files::read_text(path)?;
         report.provenance.text = Some(FileFacts::of(path, text.as_bytes()));
         let tokens = self.model.tokens()?;
@@ -178,7 +177,7 @@ impl Run<'_> {
         tokens: &Tokens,
         tokens_per_word: f64,
         report: &mut Report,
-    ) -> Result<(), Complaints> {
+    ) -> Result<(), Diagnostics> {
         let (options, program) = (self.options, &self.model.source.graph);
         let most = options.tokens.min(program.context as usize);
         let shown = &ids[..ids.len().min(most + 1)];
@@ -192,8 +191,7 @@ impl Run<'_> {
         let section = self.model.calibration.as_deref();
         let json: Option<Json> = section.and_then(|bytes| serde_json::from_slice(bytes).ok());
         let Gathered { done, predictions, layers } =
-            gather(program, &graph, dense.as_ref(), shown, tokens, json.as_ref(), &engine, self.progress)
-                ?;
+            gather(program, &graph, dense.as_ref(), shown, tokens, json.as_ref(), &engine, self.progress)?;
         let context = shown.len().saturating_sub(1) as u64;
         let setting = Setting { context, batch: 1, span: engine.chunk as u64 };
         report.energy = Some(estimate(&graph, &done.activity(), setting, options.lists.clone()).json());
@@ -221,7 +219,7 @@ impl Run<'_> {
 }
 
 /// What file a path names.
-fn file_facts(path: &Path) -> Result<FileFacts, Complaints> {
+fn file_facts(path: &Path) -> Result<FileFacts, Diagnostics> {
     let unread = |e| Diagnostics::from(Diagnostic::new(path.display().to_string(), format!("cannot be read: {e}")));
     let bytes = files::map(path).map_err(unread)?;
     Ok(FileFacts::of(path, (*bytes).as_ref()))

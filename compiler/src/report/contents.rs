@@ -1,6 +1,5 @@
 //! What a report holds: plain data, of which `inspect` prints the essentials and `report` makes a page.
 
-use snnc_ir::op::LevelOp;
 use super::blocks::Block;
 use super::passes::Passes;
 use super::raster::NeuronLayer;
@@ -11,6 +10,7 @@ use crate::eval_report::{EvalJson, EvalReport};
 use crate::record::ProgramRecord;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use snnc_ir::op::LevelOp;
 use snnc_ir::{Graph, Node, Op};
 
 /// All there is to see.

@@ -3,12 +3,12 @@
 //! Values are numbered anew by every pass, so lines are compared without those numbers: a line is the same if its operation,
 //! its constants, its type and its origin are.
 
-use crate::Complaints;
 use crate::calibration::Calibration;
 use crate::convert;
 use schemars::JsonSchema;
 use serde::Serialize;
 use similar::{Algorithm, ChangeTag, capture_diff_slices};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Graph, text};
 use snnc_passes::{Context, Pass, collapse, front_and_back, run};
 use std::collections::HashMap;
@@ -43,7 +43,7 @@ pub fn passes(
     dense: Option<(Graph, bool)>,
     section: Option<&[u8]>,
     own_embedding: bool,
-) -> Result<Passes, Complaints> {
+) -> Result<Passes, Diagnostics> {
     let mut listing = Listing::default();
     let last = match (dense, section) {
         (Some((imported, rounded)), Some(section)) => {
@@ -52,7 +52,7 @@ pub fn passes(
             let tensor = convert::dense(imported, rounded, &mut watch)?;
             let calibration = Calibration::read(section, &tensor)?;
             let membrane = calibration.membrane;
-            let context = Context { fits: calibration.fits, membrane, own_embedding, ..Context::default() };
+            let context = Context { quant_plan: calibration.quant_plan, membrane, own_embedding, ..Context::default() };
             let made = run(front_and_back().1, tensor, &context, &mut watch)?;
             // Files hold weights in panels, which the text says.
             listing.passes.gives_program = Some(text::print(&made.clone().in_panels()) == text::print(program));

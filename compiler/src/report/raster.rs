@@ -4,11 +4,11 @@
 //! within the timestep, every spike is kept. Large networks have more neurons than a page should hold: of each layer every
 //! `n`th is kept then, and `Raster::neurons` says which.
 
-use snnc_ir::op::SpikeOp;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::Serialize;
+use snnc_ir::op::SpikeOp;
 use snnc_ir::types::Elem;
 use snnc_ir::{Code, Graph, Op, Value};
 

@@ -1,12 +1,12 @@
 //! How near a program is to the dense network that it learns from: on text, and on pairs of tokens seen earlier.
 
-use crate::Complaints;
 use crate::evaluate::{Cut, evaluate};
 use crate::progress::Workers;
 use crate::recall::{Recalled, recall};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use snnc_ir::{Diagnostic, Graph};
+use snnc_ir::Graph;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_passes::collapse;
 use snnc_runtime::{Options, Program};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl Comparison {
     ///
     /// # Errors
     /// What cannot be run; a request to stop.
-    pub fn of(program: &Graph, dense: &Graph, ids: &[u32], workers: Workers<'_>) -> Result<Self, Complaints> {
+    pub fn of(program: &Graph, dense: &Graph, ids: &[u32], workers: Workers<'_>) -> Result<Self, Diagnostics> {
         let options = Options { count: false, ..Options::default() };
         let graph = if collapse::depends_on_order(program) { program.clone() } else { collapse::collapse(program)? };
         let program = Arc::new(Program::new(Arc::new(graph), &options)?);

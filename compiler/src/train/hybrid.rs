@@ -1,13 +1,13 @@
 //! Which layers attend without softmax, within a budget: in order of least damage, each measured alone, then together.
 
-use snnc_ir::op::LevelOp;
-use crate::Complaints;
 use crate::energy::{self, Block, Phase, PriceList, Setting};
 use crate::evaluate::{Cut, evaluate};
 use crate::progress::Workers;
 use schemars::JsonSchema;
 use serde::Serialize;
-use snnc_ir::{Diagnostic, Graph, Op, Ssa};
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::LevelOp;
+use snnc_ir::{Graph, Op, Ssa};
 use snnc_passes::collapse;
 use snnc_passes::cost::Form;
 use snnc_passes::hybrid::hybrid;
@@ -73,9 +73,10 @@ pub struct Search<'a> {
 impl Search<'_> {
     /// # Errors
     /// Programs of different networks; what cannot be run.
-    pub fn run(&self) -> Result<Found, Complaints> {
+    pub fn run(&self) -> Result<Found, Diagnostics> {
         let attentions = self.trained.nodes.iter().map(|node| node.op).filter(Op::has_state);
-        let is_ttfs: Vec<bool> = attentions.map(|op| matches!(op, Op::Level(LevelOp::Ssa { variant: Ssa::Ttfs { .. }, .. }))).collect();
+        let is_ttfs: Vec<bool> =
+            attentions.map(|op| matches!(op, Op::Level(LevelOp::Ssa { variant: Ssa::Ttfs { .. }, .. }))).collect();
         let layers = is_ttfs.len();
         let mut alone = Vec::new();
         // Layers that attend by time to first spike already are kept in every choice.
@@ -105,14 +106,14 @@ impl Search<'_> {
         Ok(Found { measured, kept: found })
     }
 
-    fn graph(&self, kept: &[usize], layers: usize) -> Result<Graph, Complaints> {
+    fn graph(&self, kept: &[usize], layers: usize) -> Result<Graph, Diagnostics> {
         let take: Vec<bool> = (0..layers).map(|layer| kept.contains(&layer)).collect();
         let graph = hybrid(self.trained, self.ttfs, &take)?;
         snnc_ir::verify::verify(&graph)?;
         Ok(graph)
     }
 
-    fn measure(&self, kept: &[usize], layers: usize) -> Result<(Choice, Graph), Complaints> {
+    fn measure(&self, kept: &[usize], layers: usize) -> Result<(Choice, Graph), Diagnostics> {
         let graph = self.graph(kept, layers)?;
         let run = if collapse::depends_on_order(&graph) { graph.clone() } else { collapse::collapse(&graph)? };
         let program = Arc::new(Program::new(Arc::new(run), &Options::default())?);

@@ -2,14 +2,12 @@
 //!
 //! Law: a run that was interrupted and resumed gives the same file, bit for bit, as one that was not.
 
-use snnc_ir::diagnostic::Diagnostics;
-use super::adamw::Rates;
+use super::adamw::Schedule;
 use super::checkpoint::{self, State};
 use super::comparison::{COMPARED_WINDOWS, Comparison};
 use super::events::{RunIdentity, TrainEvent, TrainingRecord};
 use super::hybrid::Search;
 use super::trainer::{Trainer, TrainerOptions};
-use crate::Complaints;
 use crate::convert;
 use crate::evaluate::Cut;
 use crate::files;
@@ -19,10 +17,11 @@ use crate::quant_options::training_free;
 use crate::record::{HybridRecord, ProgramRecord};
 use crate::tokens::Tokens;
 use snnc_ir::container::{self, File};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::training::Surrogate;
 use snnc_ir::{Diagnostic, Graph, Stage, text};
-use snnc_passes::relax::{Loss, Recipe, Train as Parameters};
-use snnc_passes::trained::trained;
+use snnc_passes::apply_parameters::apply_parameters;
+use snnc_passes::relax::{Loss, Recipe, Trainable as Parameters};
 use snnc_runtime::{Options, Program};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -111,7 +110,7 @@ impl TrainOptions {
     fn trainer(&self, window: usize) -> TrainerOptions {
         TrainerOptions {
             recipe: Recipe { train: self.parameters, loss: self.loss, surrogate: self.surrogate },
-            rates: Rates {
+            rates: Schedule {
                 rate: self.rate(),
                 weight_decay: self.weight_decay,
                 clip: self.clip,
@@ -187,7 +186,7 @@ pub enum Outcome {
 }
 
 /// Who is told of a training run.
-pub type TrainWatch<'a> = dyn FnMut(&TrainEvent) -> Result<(), Complaints> + 'a;
+pub type TrainWatch<'a> = dyn FnMut(&TrainEvent) -> Result<(), Diagnostics> + 'a;
 
 /// What a program learns from.
 struct Corpus {
@@ -216,7 +215,7 @@ pub fn train(
     options: &TrainOptions,
     progress: &dyn Progress,
     watch: &mut TrainWatch<'_>,
-) -> Result<Outcome, Complaints> {
+) -> Result<Outcome, Diagnostics> {
     let trains = options.length != TrainLength::Steps(0);
     if !trains && options.hybrid.is_none() {
         let message = "0 steps train nothing; give it a number of steps, or --hybrid as well";
@@ -252,7 +251,7 @@ pub fn train(
     Ok(Outcome::Finished)
 }
 
-fn program_file(path: &Path) -> Result<File, Complaints> {
+fn program_file(path: &Path) -> Result<File, Diagnostics> {
     match files::load(path)? {
         files::Model::Snn(file) => Ok(*file),
         files::Model::Onnx(_) => {
@@ -262,7 +261,7 @@ fn program_file(path: &Path) -> Result<File, Complaints> {
     }
 }
 
-fn tokenizer_of(file: &File, path: &Path) -> Result<Tokens, Complaints> {
+fn tokenizer_of(file: &File, path: &Path) -> Result<Tokens, Diagnostics> {
     let json = file.tokenizer.as_ref().ok_or_else(|| {
         let what = "has no tokenizer, so text cannot be read or written";
         Diagnostics::from(Diagnostic::new(path.display().to_string(), what).note("compile with --tokenizer FILE"))
@@ -271,7 +270,7 @@ fn tokenizer_of(file: &File, path: &Path) -> Result<Tokens, Complaints> {
 }
 
 /// The dense network, which must be of the program's vocabulary.
-fn reference_graph(path: &Path, program: &Graph) -> Result<Graph, Complaints> {
+fn reference_graph(path: &Path, program: &Graph) -> Result<Graph, Diagnostics> {
     let source = Loaded::read(path)?.source;
     let refused = |message: &str| {
         let note = "name the ONNX file that the program was compiled from";
@@ -288,11 +287,11 @@ fn reference_graph(path: &Path, program: &Graph) -> Result<Graph, Complaints> {
     Ok(tensor)
 }
 
-fn corpus(options: &TrainOptions, tokens: &Tokens, context: usize) -> Result<Corpus, Complaints> {
+fn corpus(options: &TrainOptions, tokens: &Tokens, context: usize) -> Result<Corpus, Diagnostics> {
     let read = |path: &Path| {
         let text = files::read_text(path)?;
         let ids = tokens.corpus(&text)?;
-        Ok::<_, Complaints>((ids, xxh3_64(text.as_bytes())))
+        Ok::<_, Diagnostics>((ids, xxh3_64(text.as_bytes())))
     };
     let (mut ids, hash) = read(&options.text)?;
     let validation = match &options.validate {
@@ -328,7 +327,7 @@ impl Run<'_, '_> {
         reference: &Graph,
         corpus: &Corpus,
         record: &mut ProgramRecord,
-    ) -> Result<Learned, Complaints> {
+    ) -> Result<Learned, Diagnostics> {
         let options = self.options;
         let mut trainer = Trainer::new(program, reference, options.trainer(corpus.window))
             .map_err(|e| files::at(&options.program, e))?;
@@ -358,7 +357,7 @@ impl Run<'_, '_> {
             let (step, checkpoint) = (trainer.step, self.checkpoint.clone());
             return Ok(Learned::Interrupted(Outcome::Interrupted { step, steps, checkpoint }));
         }
-        let graph = trained(program, &trainer.constants()?)?;
+        let graph = apply_parameters(program, &trainer.constants()?)?;
         snnc_ir::verify::verify(&graph)?;
         self.progress.status(&format!("best after step {}", trainer.best_step));
         let (best_step, losses) = (trainer.best_step, trainer.losses.clone());
@@ -368,10 +367,10 @@ impl Run<'_, '_> {
     }
 
     /// Goes on where the checkpoint stands.
-    fn resume(&self, trainer: &mut Trainer, identity: &RunIdentity) -> Result<(), Complaints> {
+    fn resume(&self, trainer: &mut Trainer, identity: &RunIdentity) -> Result<(), Diagnostics> {
         let place = self.checkpoint.display().to_string();
         let bytes = files::read_bytes(&self.checkpoint)
-            .map_err(|e| vec![e.note("there is nothing to resume; leave out --resume")])?;
+            .map_err(|e| Diagnostics::from(e.note("there is nothing to resume; leave out --resume")))?;
         let (state, numbers) = checkpoint::read(&bytes, &place)?;
         let others = differences(&state.run, identity);
         let names: Vec<(String, usize)> = trainer.parameters().map(|(name, count)| (name.clone(), count)).collect();
@@ -388,7 +387,7 @@ impl Run<'_, '_> {
     }
 
     /// Steps until all are done; false where somebody wanted them to end.
-    fn steps(&mut self, trainer: &mut Trainer, identity: &RunIdentity, corpus: &Corpus) -> Result<bool, Complaints> {
+    fn steps(&mut self, trainer: &mut Trainer, identity: &RunIdentity, corpus: &Corpus) -> Result<bool, Diagnostics> {
         let steps = trainer.options.rates.steps;
         let windows = validation_windows(corpus, self.options.validation_windows);
         let tokens = (trainer.options.batch * trainer.options.window) as u64;
@@ -434,13 +433,13 @@ impl Run<'_, '_> {
         Ok(true)
     }
 
-    fn validate(&mut self, trainer: &mut Trainer, windows: &[&[u32]]) -> Result<(), Complaints> {
+    fn validate(&mut self, trainer: &mut Trainer, windows: &[&[u32]]) -> Result<(), Diagnostics> {
         let loss = trainer.validate(windows)?;
         let (step, steps) = (trainer.step, trainer.options.rates.steps);
         (self.watch)(&TrainEvent::Validation { step, loss, best: trainer.best_step == step, steps })
     }
 
-    fn compare(&self, program: &Graph, reference: &Graph, ids: &[u32]) -> Result<Comparison, Complaints> {
+    fn compare(&self, program: &Graph, reference: &Graph, ids: &[u32]) -> Result<Comparison, Diagnostics> {
         Comparison::of(program, reference, ids, self.workers())
     }
 
@@ -453,7 +452,7 @@ impl Run<'_, '_> {
         budget: f64,
         tokens: &Tokens,
         record: &mut ProgramRecord,
-    ) -> Result<Graph, Complaints> {
+    ) -> Result<Graph, Diagnostics> {
         let options = Options { count: false, ..Options::default() };
         let dense = Program::new(Arc::new(reference.clone()), &options)?;
         let wishes = record.options.as_deref().and_then(training_free);
@@ -462,8 +461,8 @@ impl Run<'_, '_> {
                 "the program does not say how it was compiled; its layers by time to first spike have the default options",
             );
         }
-        let recipe = convert::Recipe {
-            wishes: wishes.unwrap_or_default(),
+        let recipe = convert::ConvertOptions {
+            quant: wishes.unwrap_or_default(),
             calibration_tokens: convert::calibration_tokens(reference.parameters()),
             threads: self.options.threads,
         };

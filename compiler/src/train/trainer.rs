@@ -4,17 +4,16 @@
 //! interrupted goes on bit for bit, and the number of threads never shows: every window's gradients are added in the order
 //! of the windows.
 
-use snnc_ir::diagnostic::Diagnostics;
-use super::adamw::{Moments, Rates};
-use super::checkpoint::Numbers;
-use crate::Complaints;
+use super::adamw::{Moments, Schedule};
+use super::checkpoint::TrainState;
 use crate::parallel::pool;
 use indexmap::IndexMap;
 use rayon::prelude::*;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::gradient::gradient;
-use snnc_passes::relax::{Recipe, Relaxed, relax};
-use snnc_runtime::Whole;
+use snnc_passes::relax::{Recipe, TrainGraph, relax};
+use snnc_runtime::TrainingEngine;
 use snnc_runtime::sample::SplitMix64;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Clone, Copy, Debug)]
 pub struct TrainerOptions {
     pub recipe: Recipe,
-    pub rates: Rates,
+    pub rates: Schedule,
     /// Windows a step.
     pub batch: usize,
     /// Tokens a window.
@@ -34,14 +33,14 @@ pub struct TrainerOptions {
 /// A program in training.
 #[derive(Debug)]
 pub struct Trainer {
-    relaxed: Relaxed,
+    relaxed: TrainGraph,
     /// One for each thread: loss and gradients.
-    engines: Mutex<Vec<Whole>>,
+    engines: Mutex<Vec<TrainingEngine>>,
     /// The same, of the loss alone.
-    eval_engines: Mutex<Vec<Whole>>,
+    eval_engines: Mutex<Vec<TrainingEngine>>,
     pool: rayon::ThreadPool,
     pub options: TrainerOptions,
-    pub numbers: Numbers,
+    pub numbers: TrainState,
     /// Steps done.
     pub step: u64,
     pub best_step: u64,
@@ -60,16 +59,16 @@ pub struct Stepped {
 impl Trainer {
     /// # Errors
     /// What cannot be trained; windows longer than the context.
-    pub fn new(program: &Graph, teacher: &Graph, options: TrainerOptions) -> Result<Self, Complaints> {
+    pub fn new(program: &Graph, teacher: &Graph, options: TrainerOptions) -> Result<Self, Diagnostics> {
         let relaxed = relax(program, teacher, options.recipe)?;
         snnc_ir::verify::verify(&relaxed.graph)?;
         let back = gradient(&relaxed.graph, &relaxed.parameters)?;
         snnc_ir::verify::verify(&back)?;
         let threads = options.threads.clamp(1, options.batch);
-        let engines = |graph: Graph| -> Result<Mutex<Vec<Whole>>, Complaints> {
-            let first = Whole::new(Arc::new(graph), options.window, &relaxed.parameters)?;
+        let engines = |graph: Graph| -> Result<Mutex<Vec<TrainingEngine>>, Diagnostics> {
+            let first = TrainingEngine::new(Arc::new(graph), options.window, &relaxed.parameters)?;
             let more = (1..threads).map(|_| first.another().map_err(Diagnostics::from));
-            let more = more.collect::<Result<Vec<Whole>, Complaints>>()?;
+            let more = more.collect::<Result<Vec<TrainingEngine>, Diagnostics>>()?;
             Ok(Mutex::new(std::iter::once(first).chain(more).collect()))
         };
         let eval_engines = engines(relaxed.graph.clone())?;
@@ -79,7 +78,7 @@ impl Trainer {
             weight.and_then(|weight| weight.tensor.as_f32()).unwrap_or(&[]).to_vec()
         };
         let parameters: Vec<Vec<f32>> = relaxed.parameters.iter().map(start).collect();
-        let numbers = Numbers { moments: Moments::new(&parameters), best: parameters.clone(), parameters };
+        let numbers = TrainState { moments: Moments::new(&parameters), best: parameters.clone(), parameters };
         let pool = pool(threads)?;
         Ok(Self { relaxed, engines, eval_engines, pool, options, numbers, step: 0, best_step: 0, losses: Vec::new() })
     }
@@ -90,8 +89,8 @@ impl Trainer {
 
     /// Bytes that engines work in.
     pub fn bytes(&self) -> usize {
-        let of = |engines: &Mutex<Vec<Whole>>| -> usize {
-            engines.lock().unwrap_or_else(PoisonError::into_inner).iter().map(Whole::bytes).sum()
+        let of = |engines: &Mutex<Vec<TrainingEngine>>| -> usize {
+            engines.lock().unwrap_or_else(PoisonError::into_inner).iter().map(TrainingEngine::bytes).sum()
         };
         of(&self.engines) + of(&self.eval_engines)
     }
@@ -112,7 +111,7 @@ impl Trainer {
         let share = 1.0 / self.options.batch as f32;
         gradients.iter_mut().flatten().for_each(|g| *g *= share);
         let rates = &self.options.rates;
-        let Numbers { parameters, moments, .. } = &mut self.numbers;
+        let TrainState { parameters, moments, .. } = &mut self.numbers;
         let norm = moments.step(parameters, &gradients, rates, self.step);
         if !norm.is_finite() {
             let message = format!("the gradients of step {} are not finite", self.step);
@@ -148,7 +147,7 @@ impl Trainer {
     /// # Errors
     /// A loss that is not finite.
     pub fn validate(&mut self, windows: &[&[u32]]) -> Result<f64, Diagnostic> {
-        let add = |loss: &mut f64, engine: &Whole, parameters: &[Vec<f32>]| {
+        let add = |loss: &mut f64, engine: &TrainingEngine, parameters: &[Vec<f32>]| {
             *loss += f64::from(engine.output(0, parameters)[0]);
         };
         let engines = &mut self.eval_engines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,7 +167,7 @@ impl Trainer {
     /// As of an engine.
     pub fn constants(&self) -> Result<IndexMap<String, Vec<f32>>, Diagnostic> {
         let graph = &self.relaxed.constants;
-        let mut whole = Whole::new(Arc::new(graph.clone()), 1, &self.relaxed.parameters)?;
+        let mut whole = TrainingEngine::new(Arc::new(graph.clone()), 1, &self.relaxed.parameters)?;
         let best = &self.numbers.best;
         whole.run(&[0, 0], best)?;
         let named =
@@ -182,11 +181,11 @@ impl Trainer {
 /// As many windows as there are engines run at once, then their outputs are folded one after the other: no gradient is copied.
 fn in_order<T: Send>(
     pool: &rayon::ThreadPool,
-    engines: &mut [Whole],
+    engines: &mut [TrainingEngine],
     windows: &[&[u32]],
     parameters: &[Vec<f32>],
     mut folded: T,
-    fold: impl Fn(&mut T, &Whole, &[Vec<f32>]) + Sync,
+    fold: impl Fn(&mut T, &TrainingEngine, &[Vec<f32>]) + Sync,
 ) -> Result<T, Diagnostic> {
     pool.install(|| {
         for some in windows.chunks(engines.len()) {

@@ -1,7 +1,6 @@
 //! A tuning run from files: the front of what can be had, and the cheapest point within a budget.
 
 use super::search::{Allocation, Goal, Point, TIMESTEPS, Tuner};
-use crate::Complaints;
 use crate::calibrate::calibrate;
 use crate::convert;
 use crate::evaluate::Cut;
@@ -12,8 +11,10 @@ use crate::progress::{Progress, Workers};
 use crate::quant_options::spelled;
 use schemars::JsonSchema;
 use serde::Serialize;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Stage};
-use snnc_passes::fit::{Levels, Wishes};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::QuantOptions;
 use snnc_runtime::{Options, Program};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -106,7 +107,7 @@ const HALVINGS: usize = 7;
 ///
 /// # Errors
 /// What cannot be read or run; a request to stop.
-pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Complaints> {
+pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Diagnostics> {
     let loaded = Loaded::read(&options.model)?;
     if loaded.source.graph.stage != Stage::Imported {
         let message = "is compiled already; tune the ONNX file it was made from";
@@ -129,7 +130,7 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Com
         probe_tokens: options.probe_tokens.unwrap_or_else(|| ledger::tokens(&tensor)),
         threads: options.threads,
         progress,
-        base: Wishes { centre: goal.centre(), ..Wishes::uniform(Levels::default()) },
+        base: QuantOptions { zero_point: goal.zero_point(), ..QuantOptions::uniform(Levels::default()) },
     };
     let engine = Options { count: false, ..Options::default() };
     let dense = Program::new(Arc::new(tensor.clone()), &engine).map(Arc::new)?;
@@ -152,7 +153,7 @@ fn search(
     front: &[Allocation],
     budget: f64,
     goal: Goal,
-) -> Result<(Vec<Point>, Option<Point>), Complaints> {
+) -> Result<(Vec<Point>, Option<Point>), Diagnostics> {
     let mut points: Vec<Point> = Vec::new();
     let mut chosen: Option<Point> = None;
     // Damage rises along the front: the last point that keeps the budget is the cheapest.
@@ -188,7 +189,7 @@ fn within(
     dense: &Arc<Program>,
     front: &[Allocation],
     steps: f64,
-) -> Result<(Vec<Point>, Option<Point>), Complaints> {
+) -> Result<(Vec<Point>, Option<Point>), Diagnostics> {
     let neurons = tuner.neurons();
     let at = |steps: f64| front.iter().position(|allocation| allocation.cost <= steps * neurons);
     let mut points = Vec::new();

@@ -1,6 +1,7 @@
 //! Where in a transformer a node stands: its layer and part, by structure alone.
 
 use snnc_ir::events::is_neuron;
+use snnc_ir::op::{ArrayOp, DenseOp, LevelOp, SpikeOp};
 use snnc_ir::{Binary, Graph, Op, Value};
 use std::collections::BTreeMap;
 
@@ -60,26 +61,29 @@ impl Part {
 
 /// Layer and part. The head and the rest are of no layer; neither is a last LayerNorm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub struct LayerPart {
     pub layer: Option<u32>,
     pub part: Part,
 }
 
 /// The place of every node: of products by what they read and feed, of attention (as its scores) by its number, of all else
 /// by the product or the attention that it serves.
-pub fn parts(graph: &Graph) -> Vec<Place> {
+pub fn parts(graph: &Graph) -> Vec<LayerPart> {
     let users = graph.users();
     let mut layers = 0;
-    let mut known: Vec<Option<Place>> = vec![None; graph.nodes.len()];
+    let mut known: Vec<Option<LayerPart>> = vec![None; graph.nodes.len()];
     for (value, node) in graph.iter() {
         let place = if node.op.has_state() {
             layers += 1;
-            Some(Place { layer: Some(layers - 1), part: Part::Scores })
-        } else if matches!(node.op, Op::Linear(_) | Op::Product | Op::Synapse) {
+            Some(LayerPart { layer: Some(layers - 1), part: Part::Scores })
+        } else if matches!(
+            node.op,
+            Op::Dense(DenseOp::Linear(_)) | Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse)
+        ) {
             Some(product(graph, &users, value, layers))
         } else {
             // Features are part of what scores them.
-            (node.op == Op::HeadMap).then_some(Place { layer: Some(layers), part: Part::Scores })
+            (node.op == Op::Level(LevelOp::HeadLinear)).then_some(LayerPart { layer: Some(layers), part: Part::Scores })
         };
         known[value.index()] = place;
     }
@@ -90,37 +94,39 @@ pub fn parts(graph: &Graph) -> Vec<Place> {
             continue;
         }
         let mut served = users[at].iter().filter_map(|user| known[user.index()]);
-        known[at] = if is_between(graph, value) || matches!(node.op, Op::Curve(_)) {
+        known[at] = if is_between(graph, value) || matches!(node.op, Op::Dense(DenseOp::Curve(_))) {
             let served = served.find(|place| !matches!(place.part, Part::Rest | Part::LayerNorm));
-            let features = node.args.first().is_some_and(|arg| graph.node(*arg).op == Op::HeadMap);
-            let outside = |place: Place| place.part.is_core() && !features;
-            served.map(|place| if outside(place) { Place { part: Part::Projections, ..place } } else { place })
-        } else if matches!(node.op, Op::Normalise { .. } | Op::LayerNorm { .. }) {
+            let features = node.args.first().is_some_and(|arg| graph.node(*arg).op == Op::Level(LevelOp::HeadLinear));
+            let outside = |place: LayerPart| place.part.is_core() && !features;
+            served.map(|place| if outside(place) { LayerPart { part: Part::Projections, ..place } } else { place })
+        } else if matches!(node.op, Op::Dense(DenseOp::LayerNormNoGain { .. }) | Op::Dense(DenseOp::LayerNorm { .. })) {
             let layer = served.next().and_then(|place| place.layer);
-            Some(Place { layer, part: Part::LayerNorm })
+            Some(LayerPart { layer, part: Part::LayerNorm })
         } else {
             None
         };
     }
     // What serves nothing ends its product.
     for (value, node) in graph.iter() {
-        if known[value.index()].is_none() && (is_between(graph, value) || matches!(node.op, Op::Curve(_))) {
+        if known[value.index()].is_none()
+            && (is_between(graph, value) || matches!(node.op, Op::Dense(DenseOp::Curve(_))))
+        {
             known[value.index()] = node.args.first().and_then(|arg| known[arg.index()]);
         }
     }
-    known.into_iter().map(|place| place.unwrap_or(Place { layer: None, part: Part::Rest })).collect()
+    known.into_iter().map(|place| place.unwrap_or(LayerPart { layer: None, part: Part::Rest })).collect()
 }
 
-fn product(graph: &Graph, users: &[Vec<Value>], value: Value, layers: u32) -> Place {
+fn product(graph: &Graph, users: &[Vec<Value>], value: Value, layers: u32) -> LayerPart {
     let before = Some(layers.max(1) - 1);
     if reads_attention(graph, graph.node(value).args[0]) {
-        Place { layer: before, part: Part::Projections }
+        LayerPart { layer: before, part: Part::Projections }
     } else if feeds(graph, users, value, &|user| graph.node(user).op.has_state()) {
-        Place { layer: Some(layers), part: Part::Projections }
+        LayerPart { layer: Some(layers), part: Part::Projections }
     } else if is_output(graph, users, value) {
-        Place { layer: None, part: Part::Head }
+        LayerPart { layer: None, part: Part::Head }
     } else {
-        Place { layer: before, part: Part::Mlp }
+        LayerPart { layer: before, part: Part::Mlp }
     }
 }
 
@@ -131,7 +137,9 @@ pub fn splits(graph: &Graph) -> Vec<bool> {
     // By product: what its results are added up to.
     let users = graph.users();
     let mut wholes: BTreeMap<Value, Vec<Value>> = BTreeMap::new();
-    for (value, _) in graph.iter().filter(|(_, node)| matches!(node.op, Op::Product | Op::Synapse)) {
+    for (value, _) in
+        graph.iter().filter(|(_, node)| matches!(node.op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse)))
+    {
         wholes.entry(sum_of(graph, &users, value)).or_default().push(value);
     }
     for products in wholes.values() {
@@ -148,8 +156,16 @@ fn sum_of(graph: &Graph, users: &[Vec<Value>], value: Value) -> Value {
     let mut sum = value;
     let mut at = value;
     while let [user] = users[at.index()][..] {
-        let is_sum = graph.node(user).op == Op::Binary(Binary::Add) && is_part(graph, user);
-        if !is_sum && !matches!(graph.node(user).op, Op::Settle | Op::Affine | Op::Pick | Op::Binary(Binary::Mul)) {
+        let is_sum = graph.node(user).op == Op::Array(ArrayOp::Binary(Binary::Add)) && is_part(graph, user);
+        if !is_sum
+            && !matches!(
+                graph.node(user).op,
+                Op::Spike(SpikeOp::Decode)
+                    | Op::Level(LevelOp::ScaleShift)
+                    | Op::Level(LevelOp::GatherChannels)
+                    | Op::Array(ArrayOp::Binary(Binary::Mul))
+            )
+        {
             break;
         }
         at = user;
@@ -163,8 +179,13 @@ fn sum_of(graph: &Graph, users: &[Vec<Value>], value: Value) -> Value {
 fn is_between(graph: &Graph, value: Value) -> bool {
     let node = graph.node(value);
     match node.op {
-        Op::Settle | Op::Affine | Op::Pick | Op::Peak | Op::HeadMap | Op::Binary(Binary::Mul | Binary::Div) => true,
-        Op::Binary(Binary::Add) => is_part(graph, value),
+        Op::Spike(SpikeOp::Decode)
+        | Op::Level(LevelOp::ScaleShift)
+        | Op::Level(LevelOp::GatherChannels)
+        | Op::Level(LevelOp::RowMaxAbs)
+        | Op::Level(LevelOp::HeadLinear)
+        | Op::Array(ArrayOp::Binary(Binary::Mul | Binary::Div)) => true,
+        Op::Array(ArrayOp::Binary(Binary::Add)) => is_part(graph, value),
         op => is_neuron(&op),
     }
 }
@@ -172,8 +193,14 @@ fn is_between(graph: &Graph, value: Value) -> bool {
 /// Whether a value is a part of what a projection gives, or the sum of parts; the residual stream is neither.
 pub fn is_part(graph: &Graph, value: Value) -> bool {
     let node = graph.node(value);
-    let whole = matches!(node.op, Op::Affine | Op::Pick | Op::Linear(_) | Op::Binary(Binary::Mul));
-    whole || node.op == Op::Binary(Binary::Add) && node.args.iter().all(|arg| is_part(graph, *arg))
+    let whole = matches!(
+        node.op,
+        Op::Level(LevelOp::ScaleShift)
+            | Op::Level(LevelOp::GatherChannels)
+            | Op::Dense(DenseOp::Linear(_))
+            | Op::Array(ArrayOp::Binary(Binary::Mul))
+    );
+    whole || node.op == Op::Array(ArrayOp::Binary(Binary::Add)) && node.args.iter().all(|arg| is_part(graph, *arg))
 }
 
 fn reads_attention(graph: &Graph, value: Value) -> bool {
