@@ -9,11 +9,11 @@ use crate::describe::token_table;
 use crate::record::ImportRecord;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::eval::{Evaluator, Memory};
+use snnc_ir::random::SplitMix64;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_onnx::Import;
 use snnc_onnx::evaluate::graph;
 use snnc_onnx::import::{inputs, output_of};
-use snnc_runtime::sample::SplitMix64;
 use std::collections::HashMap;
 
 /// Tokens of the rows that are compared, where the file takes any number and its context allows it.

@@ -8,7 +8,7 @@ use crate::evaluate::{best, log_sum_exp, logits_of};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_runtime::sample::SplitMix64;
+use snnc_ir::random::SplitMix64;
 use snnc_runtime::{Program, Rows, Session};
 use std::sync::Arc;
 

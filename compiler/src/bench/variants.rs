@@ -2,9 +2,9 @@
 
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
+use snnc_ir::random::SplitMix64;
 use snnc_ir::verify::verify;
 use snnc_ir::{Builder, Graph, Op, Tensor, Value};
-use snnc_runtime::sample::SplitMix64;
 use std::sync::Arc;
 
 /// Seed of the choice of neurons that fire.

@@ -10,11 +10,11 @@ use crate::parallel::pool;
 use indexmap::IndexMap;
 use rayon::prelude::*;
 use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::random::SplitMix64;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::gradient::gradient;
 use snnc_passes::relax::{Recipe, TrainGraph, relax};
 use snnc_runtime::TrainingEngine;
-use snnc_runtime::sample::SplitMix64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a trainer is told.
