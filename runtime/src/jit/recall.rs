@@ -6,7 +6,7 @@ use super::host::{Call, Fault, number, number_mut};
 use crate::kernels::{Coincided, Coincidence, Columns, Kernels, Sum, Sums, words};
 use crate::plan::{Work, plane_bytes};
 use crate::state::{Kept, Numbers, Slot};
-use snnc_ir::eval::spoken;
+use snnc_ir::eval::spike_events;
 use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::ssa::meaning::first_key;
@@ -229,7 +229,7 @@ impl Shape {
         });
         let (parts, done) = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
         write(&parts, width, out)?;
-        let events = Events { score_additions: done.pairs, value_keys: done.keys, ..spoken(&parts) };
+        let events = Events { score_additions: done.pairs, value_keys: done.keys, ..spike_events(&parts) };
         Ok(events)
     }
 }

@@ -9,7 +9,7 @@ mod plan;
 use crate::kernels::{Isa, Kernels, Matrix, multiply};
 pub use plan::Plan;
 use plan::{Source, Step, View, Work};
-use snnc_ir::training::{period, recency, recency_slope};
+use snnc_ir::eval::{decay_row, decay_slope, period};
 use snnc_ir::{Data, Diagnostic, Graph, Stage};
 use std::sync::Arc;
 
@@ -191,7 +191,7 @@ impl Whole {
                 let n = self.positions.len();
                 for (&h, y) in real(0).iter().zip(y.chunks_exact_mut(n * n)) {
                     let h = period(h.into());
-                    y.chunks_exact_mut(n).enumerate().for_each(|(i, row)| recency(h, i, row));
+                    y.chunks_exact_mut(n).enumerate().for_each(|(i, row)| decay_row(h, i, row));
                 }
             }
             Work::RecencyBack => {
@@ -278,7 +278,7 @@ fn matmul(a: &View, a_data: &[f32], b: &View, b_data: &[f32], y: &mut [f32]) {
 
 /// The sum of all weights' gradients, each by how fast its weight grows with the period.
 fn recency_back(h: f32, n: usize, c: &[f32]) -> f32 {
-    let slopes: Vec<f32> = (0..n).rev().map(|distance| recency_slope(h.into(), distance) as f32).collect();
+    let slopes: Vec<f32> = (0..n).rev().map(|distance| decay_slope(h.into(), distance) as f32).collect();
     let row =
         |(i, c): (usize, &[f32])| c[..=i].iter().zip(&slopes[n - 1 - i..]).map(|(c, slope)| c * slope).sum::<f32>();
     c.chunks_exact(n).enumerate().map(row).sum()
