@@ -16,6 +16,7 @@ pub mod events;
 pub mod graph;
 pub mod membrane;
 pub mod op;
+pub mod random;
 pub mod real;
 pub mod ssa;
 pub mod stage;

@@ -115,7 +115,6 @@ fn half_life(graph: &Graph, node: &Node) -> Option<Vec<i32>> {
 
 impl Facts {
     pub fn of(graph: &Graph) -> Self {
-        let is_neuron = |op: &snnc_ir::Op| op.is_neuron();
         let nodes = || graph.nodes.iter();
         let mut kinds: Vec<String> = Vec::new();
         for node in nodes().filter(|node| node.op.is_neuron() || node.op.has_state()) {
