@@ -10,7 +10,7 @@ use snnc::train::events::TrainEvent;
 use snnc::train::run::MINUTES;
 use snnc::train::{Outcome, TrainLength, TrainOptions, train};
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::training::Surrogate;
+use snnc_ir::op::Surrogate;
 use snnc_passes::relax::{Loss, Trainable as Parameters};
 use std::path::PathBuf;
 use std::time::Duration;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 use snnc_ir::events::Events;
 use snnc_ir::op::{DenseOp, LevelOp, SpikeOp};
-use snnc_ir::ssa::neuron_of;
+use snnc_ir::state::neuron_of;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Op, Value};
 use snnc_passes::cost::{self, Activity, Form, Number, Part, Sharing};

@@ -119,10 +119,9 @@ fn half_lives(graph: &Graph, node: &Node) -> Option<Vec<i32>> {
 impl NetworkFacts {
     /// Of a program.
     pub fn of(graph: &Graph) -> Self {
-        let is_neuron = |op| snnc_ir::events::is_neuron(op);
         let nodes = || graph.nodes.iter();
         let mut kinds: Vec<String> = Vec::new();
-        for node in nodes().filter(|node| is_neuron(&node.op) || node.op.has_state()) {
+        for node in nodes().filter(|node| node.op.is_neuron() || node.op.has_state()) {
             let kind = node.op.to_string();
             if !kinds.contains(&kind) {
                 kinds.push(kind);
@@ -135,7 +134,7 @@ impl NetworkFacts {
             vocabulary: convert::vocabulary(graph).unwrap_or(0),
             context: graph.context as usize,
             parameters: graph.parameters(),
-            neurons: nodes().filter(|node| is_neuron(&node.op)).map(width).sum(),
+            neurons: nodes().filter(|node| node.op.is_neuron()).map(width).sum(),
             kinds,
             half_lives: nodes().filter_map(|node| half_lives(graph, node)).collect(),
         }
