@@ -7,13 +7,15 @@
 pub mod evaluate;
 pub mod import;
 pub mod mmap;
+pub mod model;
+pub mod proto;
 pub mod read;
+mod scan;
 pub mod tensor;
 mod tensor_data;
 pub mod unsupported;
-pub mod wire;
 
-use read::OnnxModel;
+use model::{OnnxModel, OnnxNode};
 use snnc_ir::{Diagnostic, Graph, verify};
 use std::path::Path;
 
@@ -69,7 +71,7 @@ pub fn import_model(model: OnnxModel) -> Result<Import, Vec<Diagnostic>> {
         hash: model.hash,
         producer: model.producer.clone(),
         opset: model.opset(),
-        nodes: model.graph.nodes.iter().map(read::OnnxNode::count).sum(),
+        nodes: model.graph.nodes.iter().map(OnnxNode::count).sum(),
     };
     Ok(Import { graph, origin, rounds_activations, model })
 }

@@ -9,7 +9,7 @@ use super::constants::Constant;
 use super::importer::Importer;
 use super::value::{Coded, ImportError, ImportValue, LiveValue, Scale};
 use crate::evaluate::call::{NodeCall, broadcast};
-use crate::read::{Attribute, OnnxNode};
+use crate::model::{Attribute, OnnxNode};
 use crate::tensor::{OnnxArray, OnnxElem};
 use snnc_ir::Binary;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Small graphs, node by node, and what they become.
 
 use super::*;
-use crate::read::{Attribute, OnnxGraph};
+use crate::model::{Attribute, OnnxGraph};
 use indexmap::IndexMap;
 use snnc_ir::text;
 
