@@ -8,7 +8,7 @@ use snnc::proof;
 use snnc_examples::gpt2::{self, Activation, Gpt2Config, Head};
 use snnc_onnx::{self as onnx, read::OnnxModel};
 use snnc_passes::collapse::collapse;
-use snnc_passes::fit::Levels;
+use snnc_passes::levels::Levels;
 use snnc_runtime::Engine;
 use snnc_tests::{centred_cosine, ids, options, run, spiking};
 use std::io::Write;

@@ -11,7 +11,7 @@ use snnc_onnx as onnx;
 use snnc_onnx::read::OnnxNode;
 use snnc_onnx::tensor::{ArrayData, Element, OnnxArray, OnnxElem};
 use snnc_passes::collapse::collapse;
-use snnc_passes::fit::Wishes;
+use snnc_passes::options::QuantOptions;
 use snnc_runtime::Engine;
 use snnc_tests::reference::{Reference, safetensors};
 use snnc_tests::{centred_cosine, ids, options, run, shared};
@@ -130,7 +130,7 @@ fn measure(path: &Path) -> Result<Measured, String> {
     let evaluation = largest_difference(evaluated[0].as_f32().unwrap(), &logits.data);
     let sample = ids(20.min(tensor.context as usize), convert::vocabulary(&tensor).map_err(say)?);
     let simple = convert::dense(import.graph, rounded, &mut |_, _, _| {}).map_err(say)?;
-    let recipe = Recipe { wishes: Wishes::default(), calibration_tokens: 2048, threads: 2 };
+    let recipe = Recipe { wishes: QuantOptions::default(), calibration_tokens: 2048, threads: 2 };
     let converted = convert::spiking(simple, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).map_err(say)?;
     let program = collapse(&converted.graph).unwrap();
     let dense = run(&tensor, options(Engine::Jit), &[&sample]).logits();

@@ -14,8 +14,9 @@ use snnc_ir::ssa::Output;
 use snnc_ir::verify::verify;
 use snnc_ir::{Builder, Code, Curve, Graph, Op, Ssa, Stage, Tensor, Value};
 use snnc_passes::collapse::collapse;
-use snnc_passes::fit::{Levels, PHASES, Wishes};
 use snnc_passes::fold::fold;
+use snnc_passes::levels::Levels;
+use snnc_passes::options::{PHASES, QuantOptions};
 use snnc_passes::spike::spike;
 use snnc_passes::{Context, front_and_back, run as run_passes};
 use snnc_runtime::Engine;
@@ -410,7 +411,7 @@ const NETWORKS: [(Gpt2Config, Code, u16); 4] = [
 
 /// The graph after every pass of a whole conversion, by the pass's name.
 fn after_every_pass(config: &Gpt2Config, code: Code, steps: u16) -> BTreeMap<&'static str, Graph> {
-    let recipe = Recipe { wishes: Wishes::uniform(Levels { code, steps }), calibration_tokens: 1024, threads: 2 };
+    let recipe = Recipe { wishes: QuantOptions::uniform(Levels { code, steps }), calibration_tokens: 1024, threads: 2 };
     let mut after = BTreeMap::new();
     convert(imported(config), false, &Sample::SeededIds, &recipe, &mut |pass, _, graph| {
         after.insert(pass.name, graph.clone());

@@ -4,7 +4,7 @@
 //! integers. Without a curve its potential is in units of its level, so that its thresholds are the powers of two that
 //! its code spells; with one, the fold goes before the curve. Exact up to the rounding of two constants a channel.
 
-use crate::Context;
+use crate::context::Context;
 use snnc_ir::{Builder, Code, Curve, Diagnostic, Elem, Graph, Node, Op, Tensor, Type, Value};
 use std::sync::Arc;
 

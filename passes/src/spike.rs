@@ -4,7 +4,7 @@
 //! It chooses no levels (`quantise` does) and saves no work (`collapse` does). Only neurons that answer within the timestep
 //! break the law, and only where they are asked for: what they say depends on the order of their inputs.
 
-use crate::Context;
+use crate::context::Context;
 use crate::sites::path_of;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::ssa::{Output, Ssa};

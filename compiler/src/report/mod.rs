@@ -9,14 +9,12 @@ mod page;
 mod passes;
 mod raster;
 mod run;
-mod text;
 
 pub use blocks::{Block, Conversion, blocks};
 pub use page::page;
 pub use passes::{Passes, passes};
 pub use raster::{Histogram, NeuronLayer, Raster};
 pub use run::{Gathered, Guess, Guesses, Prediction, gather};
-pub use text::text;
 
 use crate::convert;
 use crate::findings::Findings;

@@ -1,6 +1,7 @@
 //! The count of one operation: the arms that `docs/energy.md` describes.
 
-use super::{Form, Number, Operation, Part, Seen, Sharing, Tally, Traffic};
+use super::parts::Part;
+use super::tally::{Form, Number, Operation, Seen, Sharing, Tally, Traffic};
 use Operation::{
     Accumulate, AddF32, AddInt32, Address, CompareF32, CompareInt32, DivF32, MacF32, MacInt8, Message, MulF32,
     NeuronActive, NeuronAdd, NeuronCompare, NeuronIdle, NeuronMul, NeuronReset, PhaseMul, Shift, SqrtF32,
@@ -24,7 +25,7 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
         Op::Quant { code, steps, curve } | Op::Fire { code, steps, curve } => {
             one(neurons(seen, code, steps, curve, form))
         }
-        Op::Integrate { membrane, steps, curve } => one(prompt_neurons(seen, membrane, steps, curve, form)),
+        Op::Integrate { membrane, steps, curve } => one(time_stepped_neurons(seen, membrane, steps, curve, form)),
         Op::Ssa { heads, variant } => match (form, variant) {
             (Form::Dense(_), _) => dense_attention(seen, heads, form, sharing),
             (Form::Skipping, Ssa::Ttfs { .. } | Ssa::TopK { .. }) => skipping_attention(seen, heads, sharing),
@@ -262,7 +263,7 @@ fn neurons(seen: &Seen<'_>, code: Code, steps: u16, bend: Curve, form: Form) -> 
 }
 
 /// Neurons that answer within the timestep: time does not collapse, so both spiking forms run every one.
-fn prompt_neurons(seen: &Seen<'_>, membrane: Membrane, steps: u16, bend: Curve, form: Form) -> Tally {
+fn time_stepped_neurons(seen: &Seen<'_>, membrane: Membrane, steps: u16, bend: Curve, form: Form) -> Tally {
     if !form.is_spiking() {
         // The dense network has a bias, and ReLU is a comparison.
         let mut tally = neurons(seen, Code::Unary, steps, Curve::Identity, form);

@@ -1,6 +1,6 @@
 //! Attention in training: dense, by time to first spike of all or of the best keys, by features, with spikes for its output.
 
-use super::{Kind, Neurons, Relaxing};
+use super::{Neurons, ParameterKind, Relaxing};
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::Scalar;
 use snnc_ir::ssa::meaning::FIRST_SPIKE_WEIGHT;
@@ -214,7 +214,7 @@ impl Relaxing {
         let periods = weight.tensor.as_i32().unwrap_or(&[]).iter().map(|&h| if h == 0 { never } else { h as u32 });
         let octaves = periods.map(|h| h as f32).map(f32::log2).collect();
         let octaves = self.numbers(&format!("{}.octave", weight.name), weight.tensor.sizes(), octaves);
-        let train = self.trains(weight, Kind::Threshold);
+        let train = self.trains(weight, ParameterKind::Threshold);
         let octaves = if train {
             let shift = self.shift(weight, OCTAVE)?;
             self.two(Binary::Add, octaves, shift)?

@@ -7,7 +7,7 @@
 //! (Esser et al. 2020, LSQ), so that levels become finer or wider and nothing else, wherever whoever reads it can make up for
 //! it: projections by their weights, attention's readers by their gains, keys by the opposite of what queries do. Neurons
 //! that answer within the timestep move their gain alone, and so does a head whose weight the embedding reads.
-//! `Relaxed::constants` says what the program's constants become.
+//! `TrainGraph::constants` says what the program's constants become.
 
 mod attention;
 mod membranes;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 /// Which parameters train.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Train {
+pub enum Trainable {
     /// Those of attention: projections, maps, thresholds.
     #[default]
     Ssa,
@@ -36,13 +36,13 @@ pub enum Train {
     All,
 }
 
-impl fmt::Display for Train {
+impl fmt::Display for Trainable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Train::Ssa => f.write_str("ssa"),
-            Train::Thresholds => f.write_str("thresholds"),
-            Train::Lora(rank) => write!(f, "lora:{rank}"),
-            Train::All => f.write_str("all"),
+            Trainable::Ssa => f.write_str("ssa"),
+            Trainable::Thresholds => f.write_str("thresholds"),
+            Trainable::Lora(rank) => write!(f, "lora:{rank}"),
+            Trainable::All => f.write_str("all"),
         }
     }
 }
@@ -63,7 +63,7 @@ pub enum Loss {
 /// What a user chooses about training that the graph depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recipe {
-    pub train: Train,
+    pub train: Trainable,
     pub loss: Loss,
     pub surrogate: Surrogate,
 }
@@ -77,7 +77,7 @@ const LEVEL: f32 = 1.0;
 
 /// A program in training.
 #[derive(Clone, Debug)]
-pub struct Relaxed {
+pub struct TrainGraph {
     /// Stage `training`, with one output, `loss`.
     pub graph: Graph,
     /// Weights of it that train; all of them start as they are in the graph.
@@ -95,7 +95,7 @@ const WEIGHT_UNIT: f32 = 20.0;
 ///
 /// # Errors
 /// An operation that has no relaxation; nothing that trains.
-pub fn relax(program: &Graph, teacher: &Graph, recipe: Recipe) -> Result<Relaxed, Vec<Diagnostic>> {
+pub fn relax(program: &Graph, teacher: &Graph, recipe: Recipe) -> Result<TrainGraph, Vec<Diagnostic>> {
     let one = |e: Diagnostic| vec![e];
     let logits = |graph: &Graph| graph.outputs.first().map(|(_, value)| *value);
     let (Some(own), Some(other)) = (logits(program), logits(teacher)) else {
@@ -126,12 +126,12 @@ pub fn relax(program: &Graph, teacher: &Graph, recipe: Recipe) -> Result<Relaxed
     if parameters.is_empty() {
         return Err(one(Diagnostic::new("", "this program has nothing of what is to train")));
     }
-    Ok(Relaxed { graph, parameters, constants })
+    Ok(TrainGraph { graph, parameters, constants })
 }
 
 /// What a constant is to whoever reads it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ParameterKind {
     Threshold,
     Weight,
 }
@@ -396,13 +396,13 @@ impl Relaxing {
         self.numbers(&name, sizes, start)
     }
 
-    fn trains(&self, weight: &Weight, kind: Kind) -> bool {
+    fn trains(&self, weight: &Weight, kind: ParameterKind) -> bool {
         let attention = || weight.name.split('.').any(|part| part == "attn");
         self.own
             && match self.recipe.train {
-                Train::Ssa => attention(),
-                Train::Thresholds => kind == Kind::Threshold,
-                Train::Lora(_) | Train::All => true,
+                Trainable::Ssa => attention(),
+                Trainable::Thresholds => kind == ParameterKind::Threshold,
+                Trainable::Lora(_) | Trainable::All => true,
             }
     }
 
@@ -414,7 +414,7 @@ impl Relaxing {
     /// `constant * exp(log)`, where it trains.
     fn factor(&mut self, weight: &Weight) -> Result<Value, Diagnostic> {
         let plain = self.fixed(weight);
-        if !self.trains(weight, Kind::Threshold) {
+        if !self.trains(weight, ParameterKind::Threshold) {
             return Ok(plain);
         }
         let log = self.log(weight)?;
@@ -442,7 +442,7 @@ impl Relaxing {
 
     fn offset_by(&mut self, weight: &Weight, unit: f32) -> Result<Value, Diagnostic> {
         let plain = self.fixed(weight);
-        if !self.trains(weight, Kind::Threshold) {
+        if !self.trains(weight, ParameterKind::Threshold) {
             return Ok(plain);
         }
         let shift = self.shift(weight, unit)?;
@@ -459,7 +459,7 @@ impl Relaxing {
     /// `constant + delta * unit`, where it trains: the unit is a row's largest magnitude.
     fn added(&mut self, weight: &Weight) -> Result<Value, Diagnostic> {
         let plain = self.fixed(weight);
-        if !self.trains(weight, Kind::Weight) {
+        if !self.trains(weight, ParameterKind::Weight) {
             return Ok(plain);
         }
         let sizes = weight.tensor.sizes();
@@ -500,7 +500,7 @@ impl Relaxing {
         let level = Training::Level { most };
         let [plain_gain, plain_offset] = [gain, offset].map(|weight| self.fixed(weight));
         let silent = Neurons { plain: x, worth: x, log: None, potential: None, most, spikes: Vec::new() };
-        let trains = self.trains(gain, Kind::Threshold);
+        let trains = self.trains(gain, ParameterKind::Threshold);
         let mut log = if trains { Some(self.log(gain)?) } else { None };
         if let (Some(own), Some(query)) = (log, query) {
             log = Some(self.two(Binary::Sub, own, query)?);
@@ -559,7 +559,7 @@ impl Relaxing {
     /// A weight in f32, `[in, out]`.
     fn matrix(&mut self, weight: &Weight, layout: Layout) -> Result<Value, Diagnostic> {
         let plain = self.fixed(weight);
-        let value = if self.trains(weight, Kind::Weight) && self.recipe.train != Train::Thresholds {
+        let value = if self.trains(weight, ParameterKind::Weight) && self.recipe.train != Trainable::Thresholds {
             let value = self.moved(weight, plain)?;
             self.becomes(weight, value)
         } else {
@@ -599,7 +599,7 @@ impl Relaxing {
     /// each channel is worth, by its logarithm, is in that.
     fn stored(&mut self, log: Option<Value>, weight: &Weight) -> Result<(Value, Value), Diagnostic> {
         let plain = self.rows(weight);
-        let trains = self.trains(weight, Kind::Weight);
+        let trains = self.trains(weight, ParameterKind::Weight);
         let w = if trains { self.moved(weight, plain)? } else { plain };
         let stored = match log {
             Some(log) => {
@@ -623,7 +623,7 @@ impl Relaxing {
         let units = self.units(weight, inputs, outputs);
         let units = self.numbers(&format!("{}.unit", weight.name), &[outputs], units);
         let delta = match self.recipe.train {
-            Train::Lora(rank) => {
+            Trainable::Lora(rank) => {
                 let rank = rank as usize;
                 // As Hu et al. 2021: one factor random, the other 0.
                 let scale = 1.0 / (inputs as f32).sqrt();
@@ -632,7 +632,9 @@ impl Relaxing {
                 let up = self.parameter(weight, "up", &[rank, outputs]);
                 self.add(Op::MatMul, &[down, up])?
             }
-            Train::Ssa | Train::Thresholds | Train::All => self.parameter(weight, "delta", &[inputs, outputs]),
+            Trainable::Ssa | Trainable::Thresholds | Trainable::All => {
+                self.parameter(weight, "delta", &[inputs, outputs])
+            }
         };
         let delta = self.two(Binary::Mul, delta, units)?;
         self.two(Binary::Add, plain, delta)
