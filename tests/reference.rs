@@ -1,7 +1,7 @@
 //! Reference files: what a network's inputs and outputs were when something else ran it.
 
+use half::{bf16, f16};
 use serde_json::Value as Json;
-use snnc_onnx::tensor::{f32_of_bf16, f32_of_f16};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -39,8 +39,8 @@ fn floats(kind: &str, bytes: &[u8]) -> Vec<f32> {
             .chunks_exact(8)
             .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
             .collect(),
-        "F16" => bytes.chunks_exact(2).map(|b| f32_of_f16(u16::from_le_bytes([b[0], b[1]]))).collect(),
-        "BF16" => bytes.chunks_exact(2).map(|b| f32_of_bf16(u16::from_le_bytes([b[0], b[1]]))).collect(),
+        "F16" => bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+        "BF16" => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
         "I64" => bytes
             .chunks_exact(8)
             .map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
