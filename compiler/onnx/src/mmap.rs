@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use memmap2::Mmap;
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::tensor::SharedBytes;
 use std::fs::{self, File};
 use std::io;
@@ -11,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Puts the file's name before every place.
-pub fn at(path: &Path, complaints: Vec<Diagnostic>) -> Vec<Diagnostic> {
+pub fn at(path: &Path, complaints: Diagnostics) -> Diagnostics {
     complaints.into_iter().map(|complaint| in_file(path, complaint)).collect()
 }
 

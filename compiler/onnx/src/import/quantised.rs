@@ -5,6 +5,7 @@
 //! computed with here; a value in the middle of quantised arithmetic is the real value and what is still to be done.
 
 use super::constants::Constant;
+use snnc_ir::op::ArrayOp;
 
 use super::importer::Importer;
 use super::operators::SOFTMAX_ALONG_ONE_AXIS;
@@ -106,11 +107,7 @@ impl Importer<'_> {
     }
 
     /// An operator that moves numbers, on codes. `None`: it is another one, or on something else.
-    fn moved_codes(
-        &mut self,
-        node: &OnnxNode,
-        inputs: Inputs<'_>,
-    ) -> Result<Option<Vec<ImportValue>>, ImportError> {
+    fn moved_codes(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<Option<Vec<ImportValue>>, ImportError> {
         let Some(ImportValue::Coded(coded)) = at(inputs, 0) else { return Ok(None) };
         let Coded::Codes { of, by } = &**coded else { return Ok(None) };
         if !node.domain.is_empty() || !MOVES.contains(&node.op_type.as_str()) {
@@ -143,7 +140,7 @@ impl Importer<'_> {
             }
             "com.microsoft.QLinearSigmoid" => {
                 let x = self.real(node, inputs, 0)?;
-                (self.add(node, Op::Unary(Unary::Sigmoid), &[x.value], x.dims.clone())?, 3)
+                (self.add(node, Op::Array(ArrayOp::Unary(Unary::Sigmoid)), &[x.value], x.dims.clone())?, 3)
             }
             "com.microsoft.QLinearSoftmax" => {
                 let x = self.real(node, inputs, 0)?;

@@ -164,7 +164,7 @@ fn heads_are_reshaped_and_turned_and_masked() {
          %6 = transpose[1, 0, 2](%5) : f32[2,tokens,2]
          %7 = transpose[1, 2, 0](%5) : f32[2,2,tokens]
          %8 = matmul(%6, %7) : f32[2,tokens,tokens]
-         %9 = causal[1.0,0.0] : f32[tokens,tokens]
+         %9 = causal_mask[1.0,0.0] : f32[tokens,tokens]
          %10 = where(%9, %8, @\"number -3.4028235e38\") : f32[2,tokens,tokens]
          %11 = softmax(%10) : f32[2,tokens,tokens]
          %12 = matmul(%11, %6) : f32[2,tokens,2]
