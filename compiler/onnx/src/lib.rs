@@ -56,7 +56,7 @@ pub struct OnnxOrigin {
 /// Everything about the file that is wrong or not supported, each with its place in the file.
 pub fn import(path: &Path) -> Result<Import, Diagnostics> {
     let model = read::read(path)?;
-    import_model(model).map_err(|complaints| mmap::at(path, complaints))
+    import_model(model).map_err(|complaints| complaints.in_file(&path.display().to_string()))
 }
 
 /// Imports a file that was read.
@@ -85,10 +85,10 @@ pub fn explained(model: &OnnxModel, mut complaints: Diagnostics) -> Diagnostics 
         let message = format!("this is not a GPT-2: it has {}", traits.join(", "));
         return Diagnostics::from(Diagnostic::new("", message).note(unsupported::TAKEN));
     }
-    for complaint in &mut complaints {
-        let node = model.graph.nodes.iter().find(|node| node.label() == complaint.place);
+    for complaint in complaints.iter_mut() {
+        let node = model.graph.nodes.iter().find(|node| complaint.place == node.label());
         if let Some(node) = node.filter(|node| !node.module.is_empty()) {
-            complaint.place = format!("{} in {}", complaint.place, node.module);
+            complaint.place = format!("{} in {}", complaint.place, node.module).into();
         }
     }
     complaints

@@ -1,28 +1,13 @@
-//! Files that are mapped, not read, and the file's name before what is wrong in one.
+//! Files that are mapped, not read.
 
 use bytes::Bytes;
 use memmap2::Mmap;
-use snnc_ir::Diagnostic;
-use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::tensor::SharedBytes;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-
-/// Puts the file's name before every place.
-pub fn at(path: &Path, complaints: Diagnostics) -> Diagnostics {
-    complaints.into_iter().map(|complaint| in_file(path, complaint)).collect()
-}
-
-/// Puts the file's name before the place.
-pub fn in_file(path: &Path, mut complaint: Diagnostic) -> Diagnostic {
-    let name = path.display();
-    complaint.place =
-        if complaint.place.is_empty() { name.to_string() } else { format!("{name}: {}", complaint.place) };
-    complaint
-}
 
 /// A file's bytes, which stay on the disk.
 pub fn map(path: &Path) -> io::Result<SharedBytes> {

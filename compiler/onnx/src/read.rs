@@ -5,7 +5,7 @@
 //! size and little more. Fields that say nothing about the network (documentation, types of inner values, training) are
 //! left out.
 
-use crate::mmap::{ModelFile, in_file};
+use crate::mmap::ModelFile;
 use crate::model::{Attribute, OnnxGraph, OnnxModel, OnnxNode, Port};
 use crate::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::scan::scan;
@@ -31,7 +31,7 @@ pub fn read(path: &Path) -> Result<OnnxModel, Diagnostic> {
     }
     let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
     let file = ModelFile::open(path).map_err(failed)?;
-    model(file, |file| Sources::new(file, Some(folder))).map_err(|e| in_file(path, e))
+    model(file, |file| Sources::new(file, Some(folder))).map_err(|e| e.in_file(path.display().to_string()))
 }
 
 /// Reads an ONNX file from bytes, which are copied; it may not name other files.

@@ -5,6 +5,7 @@
 //! which let a small file nest without end, are refused; fields that the decoder does not know are stepped over.
 
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Place;
 
 /// Messages inside messages. ONNX needs about ten; a subgraph adds three. `prost` gives up at 100.
 const DEPTH_MAX: u32 = 48;
@@ -293,6 +294,6 @@ fn whole(len: usize, each: usize) -> Result<(), String> {
     if len.is_multiple_of(each) { Ok(()) } else { Err(format!("{len} bytes are no numbers of {each} bytes")) }
 }
 
-fn place(at: usize) -> String {
-    format!("byte {at}")
+fn place(at: usize) -> Place {
+    Place::Byte(at as u64)
 }

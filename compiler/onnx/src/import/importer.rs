@@ -10,7 +10,7 @@ use crate::tensor::OnnxArray;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{DenseOp, LeafOp};
 use snnc_ir::types::Dim;
-use snnc_ir::{Builder, Diagnostic, Op, Stage, Tensor, Value};
+use snnc_ir::{Builder, Op, Stage, Tensor, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ impl<'m> Importer<'m> {
             given_out: 0,
             weights: HashMap::new(),
             scalars: HashMap::new(),
-            errors: Vec::new(),
+            errors: Diagnostics::new(),
             unsupported: Vec::new(),
         }
     }
