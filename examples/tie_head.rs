@@ -88,8 +88,8 @@ fn tie(model: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
 
 fn tie_graph(graph: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
     let all = fields(graph)?;
-    let tensors = all.iter().filter(|field| field.number == 5).map(Matrix::of).collect::<Result<Vec<_>, _>>()?;
-    let matrices: Vec<Matrix> = tensors.into_iter().flatten().collect();
+    let tensors = all.iter().filter(|field| field.number == 5).map(OnnxMatrix::of).collect::<Result<Vec<_>, _>>()?;
+    let matrices: Vec<OnnxMatrix> = tensors.into_iter().flatten().collect();
     let pair = matrices.iter().find_map(|copy| Some((copy, matrices.iter().find(|m| copy.is_transpose_of(m))?)));
     let (copy, embedding) = pair.ok_or("no matrix here is a transposed copy of a larger embedding")?;
     let mut out = Vec::with_capacity(graph.len());
@@ -126,7 +126,7 @@ fn inputs(node: &WrittenField) -> Result<Vec<String>, Box<dyn Error>> {
 }
 
 /// An initializer of two axes, f32, with its elements in `raw_data`.
-struct Matrix<'a> {
+struct OnnxMatrix<'a> {
     name: String,
     rows: usize,
     columns: usize,
@@ -134,13 +134,13 @@ struct Matrix<'a> {
     field: WrittenField<'a>,
 }
 
-impl<'a> Matrix<'a> {
+impl<'a> OnnxMatrix<'a> {
     fn of(field: &WrittenField<'a>) -> Result<Option<Self>, Box<dyn Error>> {
         let TensorProto { dims, data_type, name, raw_data, .. } = TensorProto::decode(field.bytes.ok_or(NO_MESSAGE)?)?;
         let sizes: Vec<usize> = dims.iter().map(|&size| usize::try_from(size)).collect::<Result<_, _>>()?;
         Ok(match (sizes.as_slice(), raw_data) {
             (&[rows, columns], Some(raw)) if data_type == 1 && Some(raw.len()) == rows.checked_mul(columns * 4) => {
-                Some(Matrix { name, rows, columns, raw, field: *field })
+                Some(OnnxMatrix { name, rows, columns, raw, field: *field })
             }
             _ => None,
         })
@@ -151,7 +151,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// Bit for bit; the other one has more rows, as an embedding has.
-    fn is_transpose_of(&self, other: &Matrix) -> bool {
+    fn is_transpose_of(&self, other: &OnnxMatrix) -> bool {
         self.rows == other.columns
             && self.columns == other.rows
             && other.rows > other.columns

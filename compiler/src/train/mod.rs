@@ -12,11 +12,11 @@ use adamw::{Moments, Schedule};
 use checkpoint::TrainState;
 use indexmap::IndexMap;
 use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::random::SplitMix64;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::gradient::gradient;
 use snnc_passes::relax::{Recipe, TrainGraph, relax};
 use snnc_runtime::TrainingEngine;
-use snnc_runtime::sample::SplitMix64;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
