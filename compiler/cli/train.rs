@@ -19,7 +19,7 @@ use snnc::train::{Options, Trainer};
 use snnc::{Complaints, files};
 use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::training::Surrogate;
+use snnc_ir::op::Surrogate;
 use snnc_ir::{Diagnostic, Graph, Stage, text};
 use snnc_passes::apply_parameters::apply_parameters;
 use snnc_passes::collapse;
@@ -377,8 +377,7 @@ impl Train {
 
     fn go_on(&self, trainer: &mut Trainer, run: &Json, path: &Path) -> Result<(), Complaints> {
         let place = path.display().to_string();
-        let bytes =
-            files::read_bytes(path).map_err(|e| e.note("there is nothing to resume; leave out --resume"))?;
+        let bytes = files::read_bytes(path).map_err(|e| e.note("there is nothing to resume; leave out --resume"))?;
         let (state, numbers) = checkpoint::read(&bytes, &place)?;
         let differs = |(key, value): (&String, &Json)| (state.run.get(key) != Some(value)).then(|| key.clone());
         let others: Vec<String> = run.as_object().into_iter().flatten().filter_map(differs).collect();

@@ -9,11 +9,11 @@ use crate::convert::{seeded_ids, vocabulary};
 use memmap2::MmapMut;
 use serde_json::{Value as Json, json};
 use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
+use snnc_ir::random::SplitMix64;
 use snnc_ir::types::Elem;
 use snnc_ir::verify::verify;
 use snnc_ir::{Builder, Graph, Op, Tensor, Value};
 use snnc_runtime::kernels::Kernels;
-use snnc_runtime::sample::SplitMix64;
 use snnc_runtime::{Batch, Isa, Options, Program, Rows, Session};
 use std::sync::Arc;
 use std::time::Instant;
@@ -226,7 +226,7 @@ pub fn density(graph: &Graph, tokens: usize) -> Result<f64, Complaints> {
     session.forward(&ids, Rows::All)?;
     let (mut spikes, mut slots) = (0u64, 0u64);
     for ((_, node), events) in graph.iter().zip(session.events()) {
-        if let Some((_, steps)) = node.ty.levels().filter(|_| snnc_ir::events::is_neuron(&node.op)) {
+        if let Some((_, steps)) = node.ty.levels().filter(|_| node.op.is_neuron()) {
             spikes += events.spikes;
             slots += node.ty.shape().width().unwrap_or(0) as u64 * tokens as u64 * u64::from(steps);
         }
