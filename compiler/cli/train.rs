@@ -19,7 +19,7 @@ use snnc::train::{Options, Trainer};
 use snnc::{Complaints, files};
 use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::training::Surrogate;
+use snnc_ir::op::Surrogate;
 use snnc_ir::{Diagnostic, Graph, Stage, text};
 use snnc_passes::apply_parameters::apply_parameters;
 use snnc_passes::collapse;

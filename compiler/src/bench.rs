@@ -226,7 +226,7 @@ pub fn density(graph: &Graph, tokens: usize) -> Result<f64, Complaints> {
     session.forward(&ids, Rows::All)?;
     let (mut spikes, mut slots) = (0u64, 0u64);
     for ((_, node), events) in graph.iter().zip(session.events()) {
-        if let Some((_, steps)) = node.ty.levels().filter(|_| snnc_ir::events::is_neuron(&node.op)) {
+        if let Some((_, steps)) = node.ty.levels().filter(|_| node.op.is_neuron()) {
             spikes += events.spikes;
             slots += node.ty.shape().width().unwrap_or(0) as u64 * tokens as u64 * u64::from(steps);
         }

@@ -5,7 +5,7 @@ use crate::calibration;
 use serde_json::{Value as Json, json};
 use snnc_ir::events::Events;
 use snnc_ir::op::{DenseOp, LevelOp, SpikeOp};
-use snnc_ir::ssa::neuron_of;
+use snnc_ir::state::neuron_of;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Op, Value};
 use snnc_passes::cost::{self, Activity, Form, Number, Part, Sharing};

@@ -5,7 +5,6 @@ use crate::evaluate::{Cut, Evaluation, evaluate};
 use crate::lints;
 use crate::progress::Workers;
 use serde_json::Value as Json;
-use snnc_ir::events::is_neuron;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::cost::{Activity, Rate};
 use snnc_runtime::Program;
@@ -49,7 +48,7 @@ pub fn expected(
 ) -> Result<Activity, Complaints> {
     let mut complaints = Complaints::new();
     let mut rates = vec![Rate { spikes: 0.0, active: 0.0 }; graph.nodes.len()];
-    for (value, _) in graph.iter().filter(|(_, node)| is_neuron(&node.op)) {
+    for (value, _) in graph.iter().filter(|(_, node)| node.op.is_neuron()) {
         let name = lints::name_of(graph, value);
         let kept = |key: &str| section?["sites"][&name][key].as_f64().filter(|rate| *rate >= 0.0);
         let calibrated = || Some(Rate { spikes: kept("spikes")?, active: kept("active")?.min(1.0) });

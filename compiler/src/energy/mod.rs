@@ -14,7 +14,6 @@ pub use prices::{Item, PriceList, Priced};
 use snnc_ir::op::{DenseOp, LevelOp, SpikeOp};
 
 use crate::lints::{self, Coverage};
-use snnc_ir::events::is_neuron;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Op, Value};
 use snnc_passes::cost::{self, Activity, Form, LayerPart, Number, Operation, Part, Sharing, Tally};
@@ -218,7 +217,7 @@ fn weight_bytes(graph: &Graph, form: Form) -> u64 {
 fn neurons(graph: &Graph, activity: &Activity) -> BTreeMap<LayerPart, Neurons> {
     let mut rows: BTreeMap<LayerPart, Neurons> = BTreeMap::new();
     for ((value, node), place) in graph.iter().zip(cost::parts(graph)) {
-        let Some((_, steps)) = node.ty.levels().filter(|_| is_neuron(&node.op)) else { continue };
+        let Some((_, steps)) = node.ty.levels().filter(|_| node.op.is_neuron()) else { continue };
         let row = rows.entry(place).or_default();
         let count = activity.tokens * node.ty.shape().width().unwrap_or(0) as u64;
         let events = activity.events[value.index()];
@@ -234,7 +233,7 @@ fn neurons(graph: &Graph, activity: &Activity) -> BTreeMap<LayerPart, Neurons> {
 fn defects(graph: &Graph, activity: &Activity) -> Vec<(String, LayerPart)> {
     let (places, users) = (cost::parts(graph), graph.users());
     let silent = |(value, node): &(Value, &snnc_ir::Node)| {
-        is_neuron(&node.op) && activity.tokens > 0 && activity.events[value.index()].spikes == 0
+        node.op.is_neuron() && activity.tokens > 0 && activity.events[value.index()].spikes == 0
     };
     let mut defects = Vec::new();
     for (value, _) in graph.iter().filter(silent) {

@@ -115,10 +115,9 @@ fn half_life(graph: &Graph, node: &Node) -> Option<Vec<i32>> {
 
 impl Facts {
     pub fn of(graph: &Graph) -> Self {
-        let is_neuron = |op| snnc_ir::events::is_neuron(op);
         let nodes = || graph.nodes.iter();
         let mut kinds: Vec<String> = Vec::new();
-        for node in nodes().filter(|node| is_neuron(&node.op) || node.op.has_state()) {
+        for node in nodes().filter(|node| node.op.is_neuron() || node.op.has_state()) {
             let kind = node.op.to_string();
             if !kinds.contains(&kind) {
                 kinds.push(kind);
@@ -131,7 +130,7 @@ impl Facts {
             vocabulary: convert::vocabulary(graph).unwrap_or(0),
             context: graph.context as usize,
             parameters: graph.parameters(),
-            neurons: nodes().filter(|node| is_neuron(&node.op)).map(width).sum(),
+            neurons: nodes().filter(|node| node.op.is_neuron()).map(width).sum(),
             kinds,
             halvings: nodes().filter_map(|node| half_life(graph, node)).collect(),
         }

@@ -8,7 +8,6 @@ use crate::progress::Progress;
 use crate::tokens::Tokens;
 use serde::Serialize;
 use serde_json::Value as Json;
-use snnc_ir::events::is_neuron;
 use snnc_ir::{Diagnostic, Graph, Node, Value};
 use snnc_runtime::{Options, Program, Rows, Session};
 use std::sync::Arc;
@@ -76,7 +75,7 @@ pub fn gather(
         return Err(Diagnostic::new("", "the text is empty: there is nothing to predict"));
     }
     let name = logits_of(graph)?;
-    let neurons = graph.iter().filter(|(_, node)| is_neuron(&node.op)).map(|(value, _)| value);
+    let neurons = graph.iter().filter(|(_, node)| node.op.is_neuron()).map(|(value, _)| value);
     let mut seen: Vec<Seen> = neurons.filter_map(|value| Seen::new(graph, value)).collect();
     let bytes: usize = seen.iter().map(|seen| inputs * seen.raster_bytes()).sum();
     seen.iter_mut().for_each(|seen| seen.draw((RASTER_BYTES as f64 / bytes.max(1) as f64).min(1.0)));
@@ -128,7 +127,7 @@ pub fn gather(
         let usual = section.and_then(|section| section["sites"][&site]["saturated"].as_f64()).unwrap_or(0.0);
         let block = block_of(&site).unwrap_or_else(|| site.clone());
         // Neurons are called what they are in the program.
-        let same = |(value, node): &(Value, &Node)| is_neuron(&node.op) && name_of(program, *value) == site;
+        let same = |(value, node): &(Value, &Node)| node.op.is_neuron() && name_of(program, *value) == site;
         let twins = layers.iter().filter(|layer| layer.site.split(' ').next() == Some(&site)).count();
         let own = program.iter().filter(same).nth(twins);
         let [neuron, origin] =
