@@ -10,7 +10,7 @@ use snnc_ir::eval::{Evaluator, Memory};
 use snnc_ir::op::DenseOp;
 use snnc_ir::{Graph, Op};
 use snnc_onnx as onnx;
-use snnc_onnx::read::OnnxNode;
+use snnc_onnx::model::OnnxNode;
 use snnc_onnx::tensor::{ArrayData, Element, OnnxArray, OnnxElem};
 use snnc_passes::collapse::collapse;
 use snnc_passes::options::QuantOptions;

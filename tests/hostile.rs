@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+use prost::Message;
 use snnc_ir::container;
+use snnc_onnx::proto::{
+    DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TensorTypeProto,
+    TypeProto, ValueInfoProto,
+};
 use snnc_tests::{demo_model, snnc};
 use std::fs;
 use std::path::Path;
@@ -68,15 +73,30 @@ fn files_that_are_no_model() {
 
 /// A well-formed ONNX file of one convolution.
 fn no_transformer() -> Vec<u8> {
-    use snnc_examples::wire::Message;
-    let dim = |n| Message::new().int(1, n);
-    let shape = Message::new().message(1, &dim(1)).message(1, &dim(3)).message(1, &dim(8)).message(1, &dim(8));
-    let tensor = Message::new().int(1, 1).message(2, &shape);
-    let port = |name: &str| Message::new().text(1, name).message(2, &Message::new().message(1, &tensor));
-    let node = Message::new().text(1, "x").text(1, "x").text(2, "y").text(3, "conv1").text(4, "Conv");
-    let graph = Message::new().message(1, &node).text(2, "cnn").message(11, &port("x")).message(12, &port("y"));
-    let opset = Message::new().int(2, 17);
-    Message::new().int(1, 8).message(7, &graph).message(8, &opset).0
+    let size = |n| DimensionProto { dim_value: Some(n), ..Default::default() };
+    let tensor_type =
+        TensorTypeProto { elem_type: 1, shape: Some(TensorShapeProto { dim: [1, 3, 8, 8].map(size).into() }) };
+    let port = |name: &str| ValueInfoProto {
+        name: name.into(),
+        r#type: Some(TypeProto { tensor_type: Some(tensor_type.clone()) }),
+    };
+    let node = NodeProto {
+        input: vec!["x".into(), "x".into()],
+        output: vec!["y".into()],
+        name: "conv1".into(),
+        op_type: "Conv".into(),
+        ..Default::default()
+    };
+    let graph = GraphProto {
+        node: vec![node],
+        name: "cnn".into(),
+        input: vec![port("x")],
+        output: vec![port("y")],
+        ..Default::default()
+    };
+    let opset = OperatorSetIdProto { version: 17, ..Default::default() };
+    let model = ModelProto { ir_version: 8, graph: Some(graph), opset_import: vec![opset], ..Default::default() };
+    model.encode_to_vec()
 }
 
 /// Files of prompts that are none, and one: each line is continued as if alone, in the order of the file.

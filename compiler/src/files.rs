@@ -3,7 +3,7 @@
 use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph};
-pub use snnc_onnx::mmap::{at, map};
+pub use snnc_onnx::mmap::map;
 use std::fs;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -37,6 +37,11 @@ pub fn load(path: &Path) -> Result<Model, Diagnostics> {
 pub fn read_snn(path: &Path) -> Result<File, Diagnostics> {
     let bytes = map(path).map_err(|e| vec![trouble(path, "cannot be read", &e)])?;
     container::read(bytes).map_err(|complaints| at(path, complaints))
+}
+
+/// Puts the file's name before every place.
+pub fn at(path: &Path, complaints: Complaints) -> Complaints {
+    complaints.in_file(&path.display().to_string())
 }
 
 /// Writes a file beside its final place, syncs it and renames it: an existing file stays until the new one is whole.
