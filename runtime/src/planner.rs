@@ -9,7 +9,7 @@ use crate::step::StepKind;
 use snnc_ir::op::LeafOp;
 use snnc_ir::op::Op;
 use snnc_ir::types::{Code, Elem, Shape, Type};
-use snnc_ir::{Diagnostic, Graph, Value, infer};
+use snnc_ir::{Diagnostic, Graph, Value};
 
 /// Values and their rows begin at multiples of this, so that a vector load meets one cache line.
 const ALIGN: usize = 64;

@@ -13,7 +13,7 @@ use bytemuck::Pod;
 use snnc_ir::events::Events;
 use snnc_ir::ssa::meaning::phase_weights;
 use snnc_ir::types::Code;
-use snnc_ir::{Diagnostic, Value, verify};
+use snnc_ir::{Diagnostic, Value, bounds};
 
 /// Attention whose keys fire the later, the less they score.
 #[derive(Debug)]
