@@ -15,6 +15,7 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 use prost::Message;
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::ErrorCode;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,14 +25,16 @@ use std::sync::Arc;
 /// # Errors
 /// What is wrong and at which byte, tensor or file.
 pub fn read(path: &Path) -> Result<OnnxModel, Diagnostic> {
-    let failed = |e: std::io::Error| Diagnostic::new(path.display().to_string(), format!("cannot be read: {e}"));
+    let unread = |what: String| Diagnostic::new(path.display().to_string(), what).code(ErrorCode::FILE);
+    let failed = |e: std::io::Error| unread(format!("cannot be read: {e}"));
     let metadata = std::fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() {
-        return Err(Diagnostic::new(path.display().to_string(), "is not a file"));
+        return Err(unread("is not a file".into()));
     }
     let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
     let file = ModelFile::open(path).map_err(failed)?;
-    model(file, |file| Sources::new(file, Some(folder))).map_err(|e| e.in_file(path.display().to_string()))
+    model(file, |file| Sources::new(file, Some(folder)))
+        .map_err(|e| e.in_file(path.display().to_string()).code(ErrorCode::ONNX_FILE))
 }
 
 /// Reads an ONNX file from bytes, which are copied; it may not name other files.
@@ -39,7 +42,8 @@ pub fn read(path: &Path) -> Result<OnnxModel, Diagnostic> {
 /// # Errors
 /// What is wrong and at which byte or tensor.
 pub fn read_bytes(bytes: &[u8]) -> Result<OnnxModel, Diagnostic> {
-    model(ModelFile::of(Bytes::copy_from_slice(bytes)), |file| Sources::new(file, None))
+    let file = ModelFile::of(Bytes::copy_from_slice(bytes));
+    model(file, |file| Sources::new(file, None)).map_err(|e| e.code(ErrorCode::ONNX_FILE))
 }
 
 fn model(file: ModelFile, sources: impl FnOnce(ModelFile) -> Sources) -> Result<OnnxModel, Diagnostic> {

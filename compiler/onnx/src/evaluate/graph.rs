@@ -74,6 +74,20 @@ impl Scope<'_> {
 
 /// The outputs of the file that `wanted` names, where its inputs hold `inputs`. Only the nodes that they need are run.
 ///
+/// ```
+/// use snnc_onnx::evaluate::graph::run;
+/// use snnc_onnx::model::{OnnxModel, OnnxNode};
+/// use snnc_onnx::tensor::OnnxArray;
+/// use std::collections::HashMap;
+///
+/// let mut model = OnnxModel::default();
+/// let (inputs, outputs) = (vec!["x".into(), "x".into()], vec!["y".into()]);
+/// model.graph.nodes.push(OnnxNode { op_type: "Mul".into(), inputs, outputs, ..OnnxNode::default() });
+/// let given = HashMap::from([("x".to_string(), OnnxArray::f32(&[2], vec![3.0, 0.5]))]);
+/// assert_eq!(*run(&model, given, &["y"])?["y"], OnnxArray::f32(&[2], vec![9.0, 0.25]));
+/// # Ok::<(), snnc_ir::Diagnostic>(())
+/// ```
+///
 /// # Errors
 /// An input that is missing; a node that cannot be evaluated, by name.
 pub fn run(

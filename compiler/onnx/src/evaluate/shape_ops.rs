@@ -7,8 +7,11 @@ use crate::tensor::{ArrayData, Element, OnnxArray};
 /// The part of an axis that a slice takes: `len` elements from `start`, `step` apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SliceSpan {
+    /// The first element taken.
     pub start: usize,
+    /// From one element taken to the next; negative backwards.
     pub step: i64,
+    /// How many are taken.
     pub len: usize,
 }
 
@@ -291,6 +294,10 @@ pub fn flat_sizes(call: &NodeCall, from: &[usize]) -> Result<Vec<usize>, String>
     Ok(vec![volume(&from[..at])?, volume(&from[at..])?])
 }
 
+/// The shape `from` without the axes that are given, or without all of size 1.
+///
+/// # Errors
+/// An axis is not of size 1.
 pub fn squeeze_sizes(call: &NodeCall, from: &[usize]) -> Result<Vec<usize>, String> {
     let Some(axes) = call.ints_of("axes", 1)? else {
         return Ok(from.iter().copied().filter(|&n| n != 1).collect());
@@ -302,6 +309,10 @@ pub fn squeeze_sizes(call: &NodeCall, from: &[usize]) -> Result<Vec<usize>, Stri
     Ok((0..from.len()).filter(|a| !axes.contains(a)).map(|a| from[a]).collect())
 }
 
+/// The shape `from` with axes of size 1 where they are given, counted in the result.
+///
+/// # Errors
+/// An axis is outside the result, or given twice.
 pub fn unsqueeze_sizes(call: &NodeCall, from: &[usize]) -> Result<Vec<usize>, String> {
     let axes = call.ints_of("axes", 1)?.ok_or("the axes are missing")?;
     let rank = from.len() + axes.len();
