@@ -142,8 +142,17 @@ fn attention(at: &Path, tokenizer: &str) {
         let compiled = call(at, &[&compile[..], &["--attention", kind]].concat());
         let told = String::from_utf8_lossy(&compiled.stderr).into_owned();
         assert!(compiled.status.success() && told.contains("is not trained"), "{kind}: {told}");
-        let eval =
-            ["eval", "kind.snn", "--text", "text.txt", "--against", "model.onnx", "--ledger", "--ledger-tokens", "64"];
+        let eval = [
+            "eval",
+            "kind.snn",
+            "--text",
+            "text.txt",
+            "--reference",
+            "model.onnx",
+            "--ledger",
+            "--ledger-tokens",
+            "64",
+        ];
         let output = call(at, &eval);
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && told.contains("h.3.attention "), "{kind}: {told}");
@@ -223,7 +232,7 @@ fn options_of_compile() {
         refused(at, &compile, 1, "cannot stay dense");
     }
     refused(at, &["tune", "model.onnx", "--text", "text.onnx", "--budget", "1%"], 2, "perplexity+1%");
-    refused(at, &["eval", "model.onnx", "--text", "text.onnx", "--ledger"], 2, "--against");
+    refused(at, &["eval", "model.onnx", "--text", "text.onnx", "--ledger"], 2, "--reference");
 }
 
 /// Compiles the model of `folder`, which has no tokenizer, to `bare.snn`.
@@ -270,7 +279,7 @@ fn changed_bytes(at: &Path) {
     }
 }
 
-/// Prompts that are too long, and limits that are not kept: status 3, and what was measured is printed all the same.
+/// Prompts that are too long, and limits that fail: status 3, and what was measured is printed all the same.
 #[test]
 fn prompts_and_limits() {
     let folder = fixture();
@@ -284,7 +293,7 @@ fn prompts_and_limits() {
     prompts(at, &long);
     fs::write(at.join("text.txt"), "The river runs to the sea . ".repeat(20)).unwrap();
     let measure = |more: &[&str]| {
-        let eval = ["eval", "full.snn", "--text", "text.txt", "--against", "model.onnx"];
+        let eval = ["eval", "full.snn", "--text", "text.txt", "--reference", "model.onnx"];
         let output = call(at, &[&eval[..], more].concat());
         (output.status.code(), String::from_utf8_lossy(&output.stdout).contains("perplexity"))
     };

@@ -4,9 +4,9 @@
 //! context's length, a stride apart; every token but the first is predicted once, by the first window that has it. With
 //! a stride of the context's length windows do not overlap; a shorter one gives every prediction more of its past.
 
-use crate::Complaints;
 use crate::parallel::map_in_order;
 use crate::progress::Workers;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::events::Events;
 use snnc_ir::random::SplitMix64;
 use snnc_ir::{Diagnostic, Graph};
@@ -186,7 +186,7 @@ pub fn evaluate<'a>(
     ids: &[u32],
     cut: Cut,
     workers: impl Into<Workers<'a>>,
-) -> Result<Evaluation, Complaints> {
+) -> Result<Evaluation, Diagnostics> {
     let workers = workers.into();
     let context = cut.length.unwrap_or(usize::MAX).clamp(1, program.graph().context as usize);
     // The last id is only predicted, never an input.
