@@ -31,7 +31,7 @@ impl From<&str> for EvaluateError {
 
 /// A node with its operands. `None` is an optional input that is left out.
 #[derive(Clone, Copy, Debug)]
-pub struct NodeCall<'a> {
+pub struct OnnxCall<'a> {
     /// The node.
     pub node: &'a OnnxNode,
     /// The version of ONNX's own operators.
@@ -40,7 +40,7 @@ pub struct NodeCall<'a> {
     pub inputs: &'a [Option<&'a OnnxArray>],
 }
 
-impl<'a> NodeCall<'a> {
+impl<'a> OnnxCall<'a> {
     /// The `i`-th operand, from 0.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ pub mod shape_ops;
 
 use crate::model::OnnxNode;
 use crate::tensor::OnnxArray;
-use call::{EvaluateError, NodeCall, count};
+use call::{EvaluateError, OnnxCall, count};
 use shape_ops::{flat_sizes, reshape_sizes, squeeze_sizes, unsqueeze_sizes};
 
 /// ONNX's default for LayerNormalization.
@@ -62,14 +62,14 @@ pub fn evaluate(node: &OnnxNode, opset: i64, inputs: &[Option<&OnnxArray>]) -> R
     for empty in inputs.iter().flatten().filter(|x| x.is_empty()) {
         count(empty.sizes())?;
     }
-    let call = NodeCall { node, opset, inputs };
+    let call = OnnxCall { node, opset, inputs };
     let operator = node.operator();
     let found = OPERATORS.iter().find(|(name, _)| *name == operator);
     found.map_or(Err(EvaluateError::Unknown), |(_, meaning)| meaning(&call))
 }
 
 /// What a node gives, its operands being there or not.
-type Meaning = fn(&NodeCall) -> Result<Vec<OnnxArray>, EvaluateError>;
+type Meaning = fn(&OnnxCall) -> Result<Vec<OnnxArray>, EvaluateError>;
 
 fn one(result: Result<OnnxArray, String>) -> Result<Vec<OnnxArray>, EvaluateError> {
     Ok(vec![result?])
