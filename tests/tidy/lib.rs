@@ -10,6 +10,7 @@ pub mod code;
 pub mod dependencies;
 pub mod docs;
 pub mod ops;
+pub mod paths;
 pub mod prose;
 pub mod sources;
 
