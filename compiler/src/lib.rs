@@ -16,6 +16,7 @@ pub mod hybrid;
 pub mod ledger;
 pub mod lints;
 pub mod npy;
+pub mod opt;
 pub mod onnx;
 pub mod prices;
 pub mod progress;

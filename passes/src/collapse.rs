@@ -15,8 +15,9 @@ use crate::egraph::sampling::TOLERANCE;
 use crate::egraph::{Term, Terms, effort, rewrite};
 use snnc_ir::{Diagnostic, Graph, Op, Stage, Type};
 
+/// Where time commutes with the operation.
 #[rustfmt::skip]
-const RULES: &[Rule] = &[
+pub const RULES: &[Rule] = &[
     Rule { name: "settle-fire",    left: "(settle (fire:f ?x ?g ?o))",             right: settle_fire },
     Rule { name: "settle-curve",   left: "(settle (fire:f ?x ?a ?b ?g ?o))",       right: settle_curve },
     Rule { name: "settle-synapse", left: "(settle (synapse ?s ?w))",               right: settle_synapse },

@@ -74,6 +74,10 @@ pub const STANDARD: &[Pass] = &[
     // A tied head's weight serves the embedding as well, where that loses no more than int8 weights do.
 ];
 
+/// Every table of rewrite rules, by the name of the pass that runs it.
+pub const RULES: [(&str, &[egraph::rule::Rule]); 3] =
+    [("raise", raise::RULES), ("simplify", simplify::RULES), ("collapse", collapse::RULES)];
+
 /// Passes up to the graph that ranges are measured on, and those after it.
 pub fn front_and_back() -> (&'static [Pass], &'static [Pass]) {
     let at = STANDARD.iter().position(|pass| pass.name == "quantise").unwrap_or(STANDARD.len());

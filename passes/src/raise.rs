@@ -87,8 +87,9 @@ fn uncausal(graph: &Graph) -> Option<Diagnostic> {
     })
 }
 
+/// Ways to write the same thing, each with its condition.
 #[rustfmt::skip]
-const RULES: &[Rule] = &[
+pub const RULES: &[Rule] = &[
     // name                    left                                                        right
     Rule { name: "commute-add", left: "(add ?a ?b)", right: |_, m| Some(two(Op::Binary(Binary::Add), m, "b", "a")) },
     Rule { name: "commute-mul", left: "(mul ?a ?b)", right: |_, m| Some(two(Op::Binary(Binary::Mul), m, "b", "a")) },

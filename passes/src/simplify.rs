@@ -29,8 +29,9 @@ fn price(terms: &Terms, term: &Term) -> Option<u64> {
     }
 }
 
+/// What moves into weights.
 #[rustfmt::skip]
-const RULES: &[Rule] = &[
+pub const RULES: &[Rule] = &[
     Rule { name: "gain-into-weight", left: "(linear:l (layer_norm:n ?x ?g ?b) ?w ?c)", right: gain_into_weight },
 ];
 

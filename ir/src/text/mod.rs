@@ -16,17 +16,19 @@
 //! line is its origin and is read back; a line of nothing but `//` and words is a comment. The reader is lenient about
 //! spaces, blank lines and needless quotes, and about nothing else.
 
+mod fill;
 mod op;
 mod parse;
 mod print;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use fill::{Filled, parse_filled};
 pub use op::op as operation;
 pub use parse::{Source, parse};
-pub use print::{label, print};
+pub use print::{label, print, print_with};
 
-pub(crate) use parse::parse_hashed;
+pub(crate) use parse::{NO_RULES, parse_hashed};
 pub(crate) use print::print_hashed;
 
 use crate::tensor::Tensor;

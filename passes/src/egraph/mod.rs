@@ -170,6 +170,16 @@ pub fn rewrite(
     to_graph(&terms, &choice, &outputs, stage, graph).map_err(|e| vec![e])
 }
 
+/// The class of every output of `graph` once `rules` have nothing new to say: outputs of one class are equal by these rules.
+///
+/// # Errors
+/// Rules that did not come to an end.
+pub fn output_classes(graph: &Graph, rules: &[Rule], tolerance: f64) -> Result<Vec<Id>, Vec<Diagnostic>> {
+    let (mut terms, classes) = from_graph(graph, tolerance);
+    saturate(&mut terms, rules).map_err(|e| vec![e])?;
+    Ok(graph.outputs.iter().map(|(_, value)| terms.find(classes[value.index()])).collect())
+}
+
 /// Whether a term is computed from constants alone, so that it costs nothing at run time.
 pub fn is_constant(terms: &Terms, term: &Term) -> bool {
     match term.op {

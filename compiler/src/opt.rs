@@ -1,0 +1,214 @@
+//! Passes on a program that is given as text: what `snnc opt` and the case files run.
+//!
+//! The text form holds no weights. Their tensors come from rules in the text (`snnc_ir::text::fill`), else from a model that
+//! holds weights of the same names, sizes and hashes. What `snnc show` and `snnc compile --emit` print can be read so.
+
+use crate::Complaints;
+use crate::calibrate;
+use crate::convert::{CALIBRATION_WINDOW, Sample, sample_windows};
+use snnc_ir::text::{self, Filled};
+use snnc_ir::verify::verify;
+use snnc_ir::{Diagnostic, Graph, Stage, Value, Weight};
+use snnc_passes::cost::parts;
+use snnc_passes::fit::{Wishes, fit};
+use snnc_passes::relax::{Loss, Recipe, relax};
+use snnc_passes::{Context, Pass, STANDARD, collapse, gradient};
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+/// What a pass needs to know besides the program.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// What `quantise` and `spike` are asked for.
+    pub wishes: Wishes,
+    /// Whether the imported program's numbers are codes of eight bits: `raise` is then lenient about activation functions.
+    pub rounded: bool,
+    /// Weights that `gradient` differentiates by; if there are none named, all that the loss depends on.
+    pub parameters: Vec<String>,
+    /// What `relax` makes trainable. The loss is the cross entropy of the text: there is no other program to learn from.
+    pub recipe: Recipe,
+}
+
+/// A pass as `snnc opt` runs it.
+#[derive(Clone, Copy)]
+pub struct Step {
+    /// Its name.
+    pub name: &'static str,
+    /// The stages of programs that it takes.
+    pub needs: &'static [Stage],
+    run: fn(Graph, &Settings) -> Result<Graph, Complaints>,
+}
+
+impl std::fmt::Debug for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Every pass, those of the standard order first.
+pub const STEPS: &[Step] = &[
+    Step { name: "raise", needs: &[Stage::Imported], run: |graph, settings| standard("raise", graph, settings) },
+    Step { name: "simplify", needs: &[Stage::Tensor], run: |graph, settings| standard("simplify", graph, settings) },
+    Step { name: "quantise", needs: &[Stage::Tensor], run: quantise },
+    Step { name: "spike", needs: &[Stage::Quantised], run: |graph, settings| standard("spike", graph, settings) },
+    Step { name: "fold", needs: &[Stage::Spiking], run: |graph, settings| standard("fold", graph, settings) },
+    Step { name: "share", needs: &[Stage::Spiking], run: |graph, settings| standard("share", graph, settings) },
+    Step { name: "collapse", needs: &[Stage::Spiking], run: |graph, _| collapse::collapse(&graph) },
+    Step { name: "relax", needs: &[Stage::Quantised, Stage::Spiking], run: relaxed },
+    Step { name: "gradient", needs: &[Stage::Training], run: differentiated },
+];
+
+fn context(settings: &Settings) -> Context {
+    let Wishes { membrane, own_embedding, .. } = settings.wishes;
+    Context { membrane, own_embedding, rounded: settings.rounded, ..Context::default() }
+}
+
+fn standard(name: &str, graph: Graph, settings: &Settings) -> Result<Graph, Complaints> {
+    pass(name).map_or(Ok(graph.clone()), |pass| (pass.run)(&graph, &context(settings)))
+}
+
+fn pass(name: &str) -> Option<&'static Pass> {
+    STANDARD.iter().find(|pass| pass.name == name)
+}
+
+/// Levels are chosen by what a few windows of seeded ids show.
+fn quantise(graph: Graph, settings: &Settings) -> Result<Graph, Complaints> {
+    let (windows, _) = sample_windows(&graph, &Sample::SeededIds, CALIBRATION_WINDOW)?;
+    let seen = calibrate::calibrate(&graph, &windows, 1)?;
+    let fits = fit(&graph, &seen, &settings.wishes).map_err(|e| vec![e])?;
+    snnc_passes::quantise::quantise(&graph, &Context { fits, ..context(settings) })
+}
+
+fn relaxed(graph: Graph, settings: &Settings) -> Result<Graph, Complaints> {
+    relax(&graph, &graph, Recipe { loss: Loss::CrossEntropy, ..settings.recipe }).map(|relaxed| relaxed.graph)
+}
+
+fn differentiated(graph: Graph, settings: &Settings) -> Result<Graph, Complaints> {
+    let mut names = settings.parameters.clone();
+    if names.is_empty() {
+        names = trainable(&graph);
+    }
+    gradient::gradient(&graph, &names)
+}
+
+/// The f32 weights that the loss depends on.
+fn trainable(graph: &Graph) -> Vec<String> {
+    let Some(loss) = graph.output(gradient::LOSS) else { return Vec::new() };
+    let mut needed = vec![false; graph.nodes.len()];
+    needed[loss.index()] = true;
+    for (value, node) in graph.iter().rev().filter(|(_, node)| !node.args.is_empty()) {
+        if needed[value.index()] {
+            node.args.iter().for_each(|arg| needed[arg.index()] = true);
+        }
+    }
+    let weights = graph.iter().filter(|(value, _)| needed[value.index()]).filter_map(|(value, _)| graph.constant(value));
+    weights.filter(|weight| weight.tensor.as_f32().is_some()).map(|weight| weight.name.clone()).collect()
+}
+
+/// What is shown of every step: its name, the program behind it and the time that it took.
+pub type Watch<'a> = dyn FnMut(&str, &Graph, Duration) -> Result<(), Complaints> + 'a;
+
+/// Runs the passes of these names, one after the other, and verifies the program before the first and after each.
+///
+/// # Errors
+/// A name that no pass has; a pass at the wrong stage; what the verifier or a pass found wrong; what `watch` says.
+pub fn run(names: &[String], graph: Graph, settings: &Settings, watch: &mut Watch<'_>) -> Result<Graph, Complaints> {
+    let steps = names.iter().map(|name| step(name)).collect::<Result<Vec<Step>, Diagnostic>>();
+    let steps = steps.map_err(|e| vec![e])?;
+    verify(&graph)?;
+    let mut graph = graph;
+    for step in steps {
+        check_stage(step, graph.stage).map_err(|e| vec![e])?;
+        let start = Instant::now();
+        graph = (step.run)(graph, settings)?;
+        watch(step.name, &graph, start.elapsed())?;
+        verify(&graph)?;
+    }
+    Ok(graph)
+}
+
+fn step(name: &str) -> Result<Step, Diagnostic> {
+    let found = STEPS.iter().find(|step| step.name == name).copied();
+    found.ok_or_else(|| {
+        let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
+        Diagnostic::new("--passes", format!("there is no pass `{name}`; there are {}", names.join(", ")))
+    })
+}
+
+fn check_stage(step: Step, stage: Stage) -> Result<(), Diagnostic> {
+    if step.needs.contains(&stage) {
+        return Ok(());
+    }
+    let wanted: Vec<&str> = step.needs.iter().map(|stage| stage.name()).collect();
+    let message = format!("pass `{}` takes stage {}, the program is at {}", step.name, wanted.join(" or "), stage.name());
+    let order: Vec<&str> = STANDARD.iter().map(|pass| pass.name).collect();
+    Err(Diagnostic::new("--passes", message).note(format!("the order is {}, then collapse or relax", order.join(", "))))
+}
+
+/// Reads a program; weights without a rule come from `models`, the first that has them.
+///
+/// # Errors
+/// Everything that is wrong with the text, at `line:column`.
+pub fn read(text: &str, models: &[&Graph]) -> Result<Filled, Complaints> {
+    let all = models.iter().flat_map(|graph| &graph.weights);
+    let known: HashMap<&str, &Weight> = all.rev().map(|weight| (weight.name.as_str(), weight)).collect();
+    text::parse_filled(text, &|name, _, _| match known.get(name) {
+        Some(weight) => Ok(weight.tensor.clone()),
+        None if models.is_empty() => Err(format!("@{name} has no rule, and no model gives weights")),
+        None => Err(format!("the model has no weight @{name}")),
+    })
+}
+
+/// What is left out of a printed program.
+#[derive(Clone, Debug, Default)]
+pub struct Omit {
+    /// Lines of weights.
+    pub weights: bool,
+    /// Nodes outside these layers.
+    pub but_layers: Option<RangeInclusive<u32>>,
+}
+
+/// `graph`, which was made from the program that was read, as text.
+pub fn print(read: &Filled, graph: &Graph, omit: &Omit) -> String {
+    let parts = parts(graph);
+    let shown = |value: Value| match &omit.but_layers {
+        Some(layers) => parts[value.index()].layer.is_some_and(|layer| layers.contains(&layer)),
+        None => true,
+    };
+    text::print_with(graph, &|_, weight| (!omit.weights).then(|| read.line_end(weight)), &shown)
+}
+
+/// Errors at `line:column` of `text` as a person reads them: with the file, and the line and a mark below it.
+pub fn with_lines(file: &str, text: &str, complaints: Complaints) -> Complaints {
+    let shown = |error: Diagnostic| {
+        let place = error.place.to_string();
+        let at = place.split_once(':').and_then(|(line, column)| Some((line.parse().ok()?, column.parse().ok()?)));
+        let at: Option<(usize, usize)> = at.or_else(|| Some((line_of(text, &place)?, 1)));
+        let Some((line, column)) = at else {
+            let place = if place.is_empty() { file.to_string() } else { format!("{file}: {place}") };
+            return Diagnostic { place, ..error };
+        };
+        let source = text.lines().nth(line.saturating_sub(1)).unwrap_or("");
+        let mut notes = vec![format!("{line:>4} | {source}"), format!("     | {}^", " ".repeat(column.saturating_sub(1)))];
+        notes.extend(error.notes);
+        Diagnostic { place: format!("{file}:{line}:{column}"), notes, ..error }
+    };
+    complaints.into_iter().map(shown).collect()
+}
+
+/// The number of the line that `place` speaks of: the one that gives a value, a weight or an output; the first for the
+/// program as a whole. Places name a value as the text does, perhaps with its origin in parentheses.
+pub fn line_of(text: &str, place: &str) -> Option<usize> {
+    let label = place.split_once(" (").map_or(place, |(label, _)| label);
+    let begins = |line: &str, words: &str| {
+        line.trim_start().strip_prefix(words).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || "_.".contains(c)))
+    };
+    let found = text.lines().position(|line| match label {
+        "" | "outputs" | "weights" => begins(line, "snnc"),
+        _ if label.starts_with('@') => begins(line, &format!("weight {label}")),
+        _ => begins(line, label),
+    });
+    let by_origin = || text.lines().position(|line| line.split_once("// ").is_some_and(|(_, origin)| origin.trim() == place));
+    found.or_else(by_origin).map(|i| i + 1)
+}
