@@ -4,8 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 use snnc::convert;
-use snnc::onnx::{self, read::Model};
+use snnc::proof;
 use snnc_examples::gpt2::{self, Activation, Gpt2Config, Head};
+use snnc_onnx::{self as onnx, read::Model};
 use snnc_passes::collapse::collapse;
 use snnc_passes::fit::Levels;
 use snnc_runtime::Engine;
@@ -120,7 +121,7 @@ fn check(config: Gpt2Config) {
     let dense = run(&tensor, options(Engine::Jit), &[&tokens]).logits();
     let worst = dense.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(dense.len() == want.len() && worst < 1e-4, "{config:?}: {worst}");
-    let proof = onnx::proof::prove(&import, &tensor, None).unwrap();
+    let proof = proof::prove(&import, &tensor, None).unwrap();
     assert!(proof.difference < 1e-4 && proof.range > 0.1, "{config:?}: {proof:?}");
     let program = collapse(&spiking(import.graph, Levels::default())).unwrap();
     let cosine = centred_cosine(&run(&program, options(Engine::Jit), &[&tokens]).logits(), &want);

@@ -7,6 +7,7 @@ use snnc_examples::gpt2::{Activation, Gpt2Config, Head};
 use snnc_ir::container::{self, File};
 use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Builder, Code, Curve, Graph, Node, Op, Stage, Tensor};
 use snnc_passes::collapse::{collapse, depends_on_order};
@@ -113,7 +114,8 @@ fn thresholds_and_outliers() {
             assert_eq!(fine, config.outliers > 0 && code == Code::Binary, "what writes to outliers is finer");
             let parts = parts(&graph);
             let head = |(i, node): &(usize, &Node)| {
-                matches!(node.op, Op::Product | Op::Synapse) && parts[*i].part == Part::Head
+                matches!(node.op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse))
+                    && parts[*i].part == Part::Head
             };
             let heads = graph.nodes.iter().enumerate().filter(head).count();
             // Outliers have weights of twice eight bits where their levels are finer.
@@ -236,9 +238,9 @@ fn attention_of_neurons_that_integrate_first_collapses() {
         let data = (0..sizes.iter().product::<usize>()).map(|_| number(low, high)).collect();
         b.weight(name, Arc::new(Tensor::f32(sizes, data)))
     };
-    let tokens = b.add(Op::Tokens, &[], "").unwrap();
+    let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "").unwrap();
     let table = f32s(&mut b, "table", &[50, 6], -1.0, 1.0);
-    let x = b.add(Op::Embed, &[tokens, table], "").unwrap();
+    let x = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "").unwrap();
     let mut parts = Vec::new();
     for name in ["q", "k", "v"] {
         let [gain, offset] = ["gain", "offset"].map(|part| f32s(&mut b, &format!("{name}.{part}"), &[6], 0.5, 3.0));
@@ -246,16 +248,16 @@ fn attention_of_neurons_that_integrate_first_collapses() {
         if name != "v" {
             (curve, args) = (Curve::Relu, vec![x, gain, offset, gain, offset]);
         }
-        parts.push(b.add(Op::Fire { code: Code::Unary, steps: 5, curve }, &args, "").unwrap());
+        parts.push(b.add(Op::Spike(SpikeOp::Fire { code: Code::Unary, steps: 5, curve }), &args, "").unwrap());
     }
     parts.push(f32s(&mut b, "sink", &[2], 0.0, 1.0));
     parts.push(b.weight("halving", Arc::new(Tensor::i32(&[2], vec![0, 4]))));
     parts.push(f32s(&mut b, "emit", &[6], 0.5, 2.0));
     let variant = Ssa::Lif { output: Output::Spikes };
-    let spikes = b.add(Op::Ssa { heads: 2, variant }, &parts, "").unwrap();
-    let levels = b.add(Op::Settle, &[spikes], "").unwrap();
+    let spikes = b.add(Op::Level(LevelOp::Ssa { heads: 2, variant }), &parts, "").unwrap();
+    let levels = b.add(Op::Spike(SpikeOp::Decode), &[spikes], "").unwrap();
     let unit = f32s(&mut b, "unit", &[6], 0.5, 1.0);
-    let out = b.add(Op::Affine, &[levels, unit, unit], "").unwrap();
+    let out = b.add(Op::Level(LevelOp::ScaleShift), &[levels, unit, unit], "").unwrap();
     let graph = b.finish(vec![("logits".into(), out)]);
     snnc_ir::verify::verify(&graph).unwrap();
     let ids = ids(13, 50);

@@ -4,11 +4,14 @@
 #![allow(clippy::unwrap_used)]
 
 use snnc::convert::{self, Recipe, Sample};
-use snnc::onnx;
-use snnc::onnx::read::OnnxNode;
-use snnc::onnx::tensor::{Array, Data, Elem, Number};
+use snnc::proof;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::eval::{Evaluator, Memory};
+use snnc_ir::op::DenseOp;
 use snnc_ir::{Graph, Op};
+use snnc_onnx as onnx;
+use snnc_onnx::read::OnnxNode;
+use snnc_onnx::tensor::{Array, Data, Elem, Number};
 use snnc_passes::collapse::collapse;
 use snnc_passes::fit::Wishes;
 use snnc_runtime::Engine;
@@ -68,7 +71,7 @@ fn operators(nodes: &[OnnxNode], into: &mut BTreeSet<String>) {
 
 /// Logits of `tokens` after the past that a file of references gives row `row`.
 fn logits_after(graph: &Graph, io: &BTreeMap<String, Reference>, row: usize, tokens: &[u32]) -> Vec<f32> {
-    let layers = graph.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. })).count();
+    let layers = graph.iter().filter(|(_, node)| matches!(node.op, Op::Dense(DenseOp::Attention { .. }))).count();
     // [batch, heads, past, w] as [past, heads * w].
     let rows = |layer: usize, kind: &str| {
         let x = &io[&format!("in.past_key_values.{layer}.{kind}")];
@@ -87,7 +90,7 @@ fn logits_after(graph: &Graph, io: &BTreeMap<String, Reference>, row: usize, tok
 /// Imports, raises, converts and runs one file.
 fn measure(path: &Path) -> Result<Measured, String> {
     let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-    fn say(complaints: Vec<snnc_ir::Diagnostic>) -> String {
+    fn say(complaints: Diagnostics) -> String {
         complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     }
     let import = onnx::import(path).map_err(say)?;
@@ -192,7 +195,7 @@ fn small_files_of_other_kinds_are_proved() {
         let rounded = import.rounds_activations;
         let tensor = snnc::convert::dense(import.graph.clone(), rounded, &mut |_, _, _| {});
         let tensor = tensor.unwrap_or_else(|e| panic!("{}: {e:?}", path.display()));
-        let proof = onnx::proof::prove(&import, &tensor, None).unwrap_or_else(|e| panic!("{}: {e:?}", path.display()));
+        let proof = proof::prove(&import, &tensor, None).unwrap_or_else(|e| panic!("{}: {e:?}", path.display()));
         let most = if rounded { 0.03 } else { 1e-5 };
         assert!(proof.difference <= most * proof.range && proof.range > 0.01, "{}: {proof:?}", path.display());
         assert_eq!(rounded, path.to_string_lossy().contains("rounds"), "{}", path.display());
@@ -205,16 +208,16 @@ fn a_wrong_import_is_refused() {
     let bytes = snnc_examples::gpt2::bytes(&snnc_examples::gpt2::Gpt2Config::TINY).unwrap();
     let mut import = onnx::import_model(onnx::read::read_bytes(&bytes).unwrap()).unwrap();
     let tensor = snnc::convert::dense(import.graph.clone(), false, &mut |_, _, _| {}).unwrap();
-    assert!(onnx::proof::prove(&import, &tensor, None).is_ok());
+    assert!(proof::prove(&import, &tensor, None).is_ok());
     let weights = &mut import.model.graph.initializers;
     let (name, array) = weights.iter().find(|(name, _)| name.contains("c_proj.weight")).unwrap();
     let (name, mut data) = (name.clone(), array.as_f32().unwrap().to_vec());
     data[7] += 1.0;
     let changed = Array::f32(array.sizes(), data);
     weights.insert(name, std::sync::Arc::new(changed));
-    let complaint = onnx::proof::prove(&import, &tensor, None).unwrap_err()[0].to_string();
+    let complaint = proof::prove(&import, &tensor, None).unwrap_err()[0].to_string();
     assert!(complaint.contains("not the file's"), "{complaint}");
-    assert!(onnx::proof::prove(&import, &tensor, Some(10.0)).is_ok());
+    assert!(proof::prove(&import, &tensor, Some(10.0)).is_ok());
 }
 
 /// An unknown operator in the place of one that the network needs is named with its place.

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use snnc::{convert, onnx};
+use snnc::convert;
+use snnc_onnx as onnx;
 use snnc_passes::collapse::collapse;
 use snnc_passes::fit::Levels;
 use snnc_runtime::Engine;

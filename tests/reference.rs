@@ -1,7 +1,7 @@
 //! Reference files: what a network's inputs and outputs were when something else ran it.
 
 use serde_json::Value as Json;
-use snnc::onnx::tensor::{f32_of_bf16, f32_of_f16};
+use snnc_onnx::tensor::{f32_of_bf16, f32_of_f16};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

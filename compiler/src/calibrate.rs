@@ -24,7 +24,7 @@ pub fn calibrate(graph: &Graph, windows: &Windows, threads: usize) -> Result<Obs
     // What only the logits need is then dead.
     let observed = Builder::with_outputs(graph, sites.iter().map(|site| (name(*site), *site)).collect());
     let options = Options { engine: Engine::Jit, count: false, ..Options::default() };
-    let program = Arc::new(Program::new(Arc::new(observed), &options).map_err(|e| vec![e])?);
+    let program = Arc::new(Program::new(Arc::new(observed), &options)?);
     let tokens: usize = windows.iter().map(Vec::len).sum();
     let bar = progress::bar(tokens as u64, "calibrating");
     let width: usize = sites.iter().filter_map(|site| graph.ty(*site).shape().width()).sum();
@@ -53,7 +53,7 @@ pub fn calibrate(graph: &Graph, windows: &Windows, threads: usize) -> Result<Obs
             seen.push((i, all));
         }
     };
-    let mut by_window = in_threads(threads.min(windows.len()).max(1), &work).map_err(|e| vec![e])?;
+    let mut by_window = in_threads(threads.min(windows.len()).max(1), &work)?;
     bar.finish_and_clear();
     by_window.sort_by_key(|(i, _)| *i);
     let mut merged: Vec<Seen> = sites.iter().map(|site| Seen::new(graph, *site)).collect();

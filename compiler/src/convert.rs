@@ -5,6 +5,7 @@ use crate::calibrate::{self, Windows};
 use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
 use crate::tokens::Tokens;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, Value};
 use snnc_passes::fit::{Fit, Wishes, fit};
 use snnc_passes::{Context, Pass, front_and_back, run};
@@ -98,10 +99,10 @@ pub fn spiking(
     watch: &mut Watch<'_>,
 ) -> Result<Converted, Complaints> {
     let (_, back) = front_and_back();
-    recipe.wishes.check(&tensor).map_err(|e| vec![e])?;
+    recipe.wishes.check(&tensor)?;
     let (windows, source) = sample_windows(&tensor, sample, recipe.calibration_tokens)?;
     let seen = calibrate::calibrate(&tensor, &windows, recipe.threads)?;
-    let fits = fit(&tensor, &seen, &recipe.wishes).map_err(|e| vec![e])?;
+    let fits = fit(&tensor, &seen, &recipe.wishes)?;
     let fired = |(site, fit): (&Value, &Option<Fit>)| {
         let (Some(fit), seen) = (fit, &seen[site]) else { return Fired::default() };
         Fired { saturated: fit.saturated(seen), spikes: fit.spikes(seen), active: fit.active(seen) }
@@ -134,7 +135,7 @@ pub fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Resu
     let (short, starts) = (START_TOKENS.min(length), if length > START_TOKENS { STARTS } else { 0 });
     let (windows, source) = match sample {
         Sample::Text { name, text, .. } if text.trim().is_empty() => {
-            return Err(vec![Diagnostic::new(name, "the calibration text is empty")]);
+            return Err(Diagnostic::new(name, "the calibration text is empty").into());
         }
         Sample::Text { name, text, tokens } => {
             let mut windows = text_windows(text, tokens, length, count)?;
@@ -149,7 +150,7 @@ pub fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Resu
         }
     };
     if windows.iter().all(Vec::is_empty) {
-        return Err(vec![Diagnostic::new(source, "the calibration text is empty")]);
+        return Err(Diagnostic::new(source, "the calibration text is empty").into());
     }
     Ok((windows, source))
 }
@@ -187,7 +188,7 @@ fn text_windows(text: &str, tokens: &Tokens, length: usize, count: usize) -> Res
         }
         let end = boundary(text, start + length * BYTES_A_TOKEN);
         let passage = &text[start..end];
-        let mut ids = if i == 0 { tokens.document(passage) } else { tokens.encode(passage) }.map_err(|e| vec![e])?;
+        let mut ids = if i == 0 { tokens.document(passage) } else { tokens.encode(passage) }?;
         ids.truncate(length);
         if !ids.is_empty() {
             windows.push(ids);
@@ -214,7 +215,7 @@ fn boundary(text: &str, at: usize) -> usize {
 /// Rows of the table that token ids index.
 pub fn vocabulary(graph: &Graph) -> Result<usize, Complaints> {
     let table = token_table(graph).and_then(|table| graph.table_rows(table));
-    table.ok_or_else(|| vec![Diagnostic::new("", "the network embeds no token ids")])
+    table.ok_or_else(|| Diagnostics::from(Diagnostic::new("", "the network embeds no token ids")))
 }
 
 /// Seed of the ids that stand in for text.

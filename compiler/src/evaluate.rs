@@ -195,12 +195,12 @@ pub fn evaluate(
     let inputs = ids.len().saturating_sub(1);
     let ranges = self::cut(inputs, context, cut);
     if ranges.is_empty() {
-        return Err(vec![Diagnostic::new("", "the text is empty: there is nothing to predict")]);
+        return Err(Diagnostic::new("", "the text is empty: there is nothing to predict").into());
     }
     let names = (
-        logits_of(program.graph()).map_err(|e| vec![e])?,
+        logits_of(program.graph())?,
         match dense {
-            Some(dense) => Some(logits_of(dense.graph()).map_err(|e| vec![e])?),
+            Some(dense) => Some(logits_of(dense.graph())?),
             None => None,
         },
     );
@@ -236,7 +236,7 @@ pub fn evaluate(
         }
         Ok(vec![Part { scores, events: session.events().to_vec() }])
     };
-    let parts = in_threads(threads.min(ranges.len()).max(1), &work).map_err(|e| vec![e])?;
+    let parts = in_threads(threads.min(ranges.len()).max(1), &work)?;
     bar.finish_and_clear();
     let mut evaluation = Evaluation {
         score: Score::default(),

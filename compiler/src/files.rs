@@ -1,20 +1,19 @@
 //! Files in and out: models told apart by their first bytes, outputs that appear whole or not at all.
 
-use crate::{Complaints, onnx};
-use memmap2::Mmap;
+use crate::Complaints;
 use snnc_ir::container::{self, File};
-use snnc_ir::tensor::SharedBytes;
 use snnc_ir::{Diagnostic, Graph};
+pub use snnc_onnx::mmap::{at, map};
 use std::fs;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// A model that a user named.
 #[derive(Debug)]
 pub enum Model {
     /// The network of an ONNX file, at the Imported stage.
-    Onnx(Box<onnx::Import>),
+    Onnx(Box<snnc_onnx::Import>),
     /// A compiled program.
     Snn(Box<File>),
 }
@@ -31,41 +30,13 @@ pub fn load(path: &Path) -> Result<Model, Complaints> {
     if start == container::MAGIC {
         return read_snn(path).map(|file| Model::Snn(Box::new(file)));
     }
-    onnx::import(path).map(|import| Model::Onnx(Box::new(import)))
+    snnc_onnx::import(path).map(|import| Model::Onnx(Box::new(import)))
 }
 
 /// Reads a `.snn` file; its weights stay in the mapped file.
 pub fn read_snn(path: &Path) -> Result<File, Complaints> {
     let bytes = map(path).map_err(|e| vec![trouble(path, "cannot be read", &e)])?;
     container::read(bytes).map_err(|complaints| at(path, complaints))
-}
-
-/// Puts the file's name before every place.
-pub fn at(path: &Path, complaints: Complaints) -> Complaints {
-    let name = path.display();
-    let prefix = |mut d: Diagnostic| {
-        d.place = if d.place.is_empty() { name.to_string() } else { format!("{name}: {}", d.place) };
-        d
-    };
-    complaints.into_iter().map(prefix).collect()
-}
-
-/// A file's bytes, which stay on the disk.
-pub fn map(path: &Path) -> io::Result<SharedBytes> {
-    let file = fs::File::open(path)?;
-    if file.metadata()?.len() == 0 {
-        return Ok(Arc::new(Vec::new()));
-    }
-    // SAFETY: the mapping is read-only and private to this process. Somebody who truncates the file while it is in use
-    // ends this process with SIGBUS; somebody who rewrites it in place changes numbers, never memory safety, since all
-    // indices were checked against this mapping's length. `tests/hostile.rs` covers truncated and changed files.
-    #[allow(unsafe_code)]
-    let map = unsafe { Mmap::map(&file)? };
-    // What is read from the disk now then lies in large pages, where the system can: walking over weights of which every 4 KiB
-    // have to be looked up gives up to a third of the memory's speed away. A system that cannot refuses; it is only slower.
-    #[cfg(target_os = "linux")]
-    let _ = map.advise(memmap2::Advice::HugePage);
-    Ok(Arc::new(map))
 }
 
 /// Writes a file beside its final place, syncs it and renames it: an existing file stays until the new one is whole.

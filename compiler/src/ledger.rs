@@ -20,6 +20,8 @@ use crate::calibration::Calibration;
 use crate::evaluate::{self, Cut, chunks, divergence, log_sum_exp, logits_of};
 use crate::progress;
 use serde_json::{Value as Json, json};
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::DenseOp;
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Code, Diagnostic, Graph, Op, Value};
 use snnc_passes::fit::{Fit, Fits, Levels, PHASES_MOST};
@@ -244,7 +246,7 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
             Place { path, layer, site: Some(value), attention: None, fit: Some(fit), causes, answers, heard },
         ));
     }
-    let attentions = tensor.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. }));
+    let attentions = tensor.iter().filter(|(_, node)| matches!(node.op, Op::Dense(DenseOp::Attention { .. })));
     for (layer, (value, node)) in attentions.enumerate() {
         let layer = layer as u32;
         if fits.features.contains_key(&value) || node.args.iter().all(|arg| fit_of(arg).is_some()) {
@@ -270,8 +272,8 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
 /// What the projection reads whose sums a site's neurons take in.
 fn heard(tensor: &Graph, site: Value) -> Option<Value> {
     let node = tensor.node(site);
-    let sums = if let Op::Curve(_) = node.op { tensor.node(node.args[0]) } else { node };
-    matches!(sums.op, Op::Linear(_)).then(|| sums.args[0])
+    let sums = if let Op::Dense(DenseOp::Curve(_)) = node.op { tensor.node(node.args[0]) } else { node };
+    matches!(sums.op, Op::Dense(DenseOp::Linear(_))).then(|| sums.args[0])
 }
 
 /// The network in which only what the probe asks about is not dense.
@@ -280,7 +282,7 @@ fn probe_graph(
     calibration: &Calibration,
     places: &[Place<'_>],
     probe: &Probe,
-) -> Result<Graph, Vec<Diagnostic>> {
+) -> Result<Graph, Diagnostics> {
     let whole = &calibration.fits;
     let mut fits = Fits { exact_weights: true, phases: whole.phases, ..Fits::default() };
     fits.sites = whole.sites.keys().map(|site| (*site, None)).collect();
@@ -383,20 +385,19 @@ fn softmax_only(tensor: &Graph, whole: &Fits, attention: Value, fits: &mut Fits)
 pub fn damages<P: Sync>(
     tensor: &Graph,
     probes: &[P],
-    graph_of: &(dyn Fn(&P) -> Result<Graph, Vec<Diagnostic>> + Sync),
+    graph_of: &(dyn Fn(&P) -> Result<Graph, Diagnostics> + Sync),
     ids: &[u32],
     windows: &[Range<usize>],
     threads: usize,
 ) -> Result<Vec<f64>, Complaints> {
     let options = Options { count: false, ..Options::default() };
-    let one = |e: Diagnostic| vec![e];
     let program = |graph: Graph| Program::new(Arc::new(graph), &options).map(Arc::new);
-    let name = logits_of(tensor).map_err(one)?;
+    let name = logits_of(tensor)?;
     let tokens: usize = windows.iter().map(Range::len).sum();
     if tokens == 0 {
-        return Err(vec![Diagnostic::new("", "the text is empty: there is nothing to predict")]);
+        return Err(Diagnostic::new("", "the text is empty: there is nothing to predict").into());
     }
-    let dense = logits(&program(tensor.clone()).map_err(one)?, &name, ids, windows).map_err(one)?;
+    let dense = logits(&program(tensor.clone())?, &name, ids, windows)?;
     let width = dense.len() / tokens;
     let sums: Vec<f64> = dense.chunks_exact(width).map(log_sum_exp).collect();
     let bar = progress::bar(probes.len() as u64, "probing");
@@ -406,7 +407,7 @@ pub fn damages<P: Sync>(
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(probe) = probes.get(i) else { return Ok(done) };
-            let graph = graph_of(probe).map_err(|mut errors| errors.remove(0))?;
+            let graph = graph_of(probe).map_err(Diagnostics::into_first)?;
             let mut session = Session::new(program(graph)?);
             let (mut damage, mut row) = (0.0, 0);
             for window in windows {
@@ -424,7 +425,7 @@ pub fn damages<P: Sync>(
             bar.inc(1);
         }
     };
-    let mut done = in_threads(threads.max(1), &work).map_err(one)?;
+    let mut done = in_threads(threads.max(1), &work)?;
     bar.finish_and_clear();
     done.sort_by_key(|(i, _)| *i);
     Ok(done.into_iter().map(|(_, damage)| damage).collect())

@@ -2,6 +2,8 @@
 //!
 //! `convert` is the whole compiler as one function; `cli` is one file a subcommand. Only this crate prints.
 
+use snnc_ir::diagnostic::Diagnostics;
+
 pub mod bench;
 pub mod calibrate;
 pub mod calibration;
@@ -17,9 +19,9 @@ pub mod ledger;
 pub mod lints;
 pub mod npy;
 pub mod opt;
-pub mod onnx;
 pub mod prices;
 pub mod progress;
+pub mod proof;
 pub mod recall;
 pub mod report;
 pub mod tokens;
@@ -27,4 +29,4 @@ pub mod train;
 pub mod tune;
 
 /// What can go wrong with somebody's input: everything that was found.
-pub type Complaints = Vec<snnc_ir::Diagnostic>;
+pub type Complaints = Diagnostics;

@@ -76,7 +76,7 @@ fn pass(name: &str) -> Option<&'static Pass> {
 fn quantise(graph: Graph, settings: &Settings) -> Result<Graph, Complaints> {
     let (windows, _) = sample_windows(&graph, &Sample::SeededIds, CALIBRATION_WINDOW)?;
     let seen = calibrate::calibrate(&graph, &windows, 1)?;
-    let fits = fit(&graph, &seen, &settings.wishes).map_err(|e| vec![e])?;
+    let fits = fit(&graph, &seen, &settings.wishes)?;
     snnc_passes::quantise::quantise(&graph, &Context { fits, ..context(settings) })
 }
 
@@ -115,11 +115,11 @@ pub type Watch<'a> = dyn FnMut(&str, &Graph, Duration) -> Result<(), Complaints>
 /// A name that no pass has; a pass at the wrong stage; what the verifier or a pass found wrong; what `watch` says.
 pub fn run(names: &[String], graph: Graph, settings: &Settings, watch: &mut Watch<'_>) -> Result<Graph, Complaints> {
     let steps = names.iter().map(|name| step(name)).collect::<Result<Vec<Step>, Diagnostic>>();
-    let steps = steps.map_err(|e| vec![e])?;
+    let steps = steps?;
     verify(&graph)?;
     let mut graph = graph;
     for step in steps {
-        check_stage(step, graph.stage).map_err(|e| vec![e])?;
+        check_stage(step, graph.stage)?;
         let start = Instant::now();
         graph = (step.run)(graph, settings)?;
         watch(step.name, &graph, start.elapsed())?;

@@ -3,6 +3,7 @@
 use crate::{Complaints, files};
 use serde_json::{Map, Value as Json, json};
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::{Isa, Prices};
 use std::path::Path;
 
@@ -12,13 +13,15 @@ const ISA: &str = "isa";
 /// # Errors
 /// The file cannot be read, or is no price list: every place that is wrong.
 pub fn read(path: &Path) -> Result<Prices, Complaints> {
-    let text = files::read_text(path).map_err(|e| vec![e])?;
+    let text = files::read_text(path)?;
     parse(&text, &path.display().to_string())
 }
 
 fn parse(text: &str, place: &str) -> Result<Prices, Complaints> {
     let wrong = |message: String| {
-        vec![Diagnostic::new(place, message).note("write a new one with `snnc bench --measure-prices FILE`")]
+        Diagnostics::from(
+            Diagnostic::new(place, message).note("write a new one with `snnc bench --measure-prices FILE`"),
+        )
     };
     let all: Map<String, Json> =
         serde_json::from_str(text).map_err(|e| wrong(format!("is no price list in JSON ({e})")))?;

@@ -13,34 +13,36 @@ use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, Rule};
 use crate::egraph::sampling::TOLERANCE;
 use crate::egraph::{Term, Terms, effort, rewrite};
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::{LeafOp, LevelOp, SpikeOp};
 use snnc_ir::{Diagnostic, Graph, Op, Stage, Type};
 
 /// Where time commutes with the operation.
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
-    Rule { name: "settle-fire",    left: "(settle (fire:f ?x ?g ?o))",             right: settle_fire },
-    Rule { name: "settle-curve",   left: "(settle (fire:f ?x ?a ?b ?g ?o))",       right: settle_curve },
-    Rule { name: "settle-synapse", left: "(settle (synapse ?s ?w))",               right: settle_synapse },
-    Rule { name: "settle-ssa",     left: "(ssa:a ?q ?k ?v ?c)",                    right: settle_ssa },
-    Rule { name: "settle-memory",  left: "(ssa:a ?q ?k ?v ?s ?h)",                 right: settle_memory },
-    Rule { name: "settle-emitted", left: "(settle (ssa:a ?q ?k ?v ?s ?h ?g))",     right: settle_emitted },
+    Rule { name: "decode-fire",    left: "(decode (fire:f ?x ?g ?o))",             right: decode_fire },
+    Rule { name: "decode-curve",   left: "(decode (fire:f ?x ?a ?b ?g ?o))",       right: decode_curve },
+    Rule { name: "decode-synapse", left: "(decode (synapse ?s ?w))",               right: decode_synapse },
+    Rule { name: "decode-ssa",     left: "(ssa:a ?q ?k ?v ?c)",                    right: decode_ssa },
+    Rule { name: "decode-memory",  left: "(ssa:a ?q ?k ?v ?s ?h)",                 right: decode_memory },
+    Rule { name: "decode-emitted", left: "(decode (ssa:a ?q ?k ?v ?s ?h ?g))",     right: decode_emitted },
 ];
 
 /// Whether a program has neurons that answer within the timestep: what they say depends on the order of their inputs, so
 /// that every timestep has to be run.
 pub fn depends_on_order(graph: &Graph) -> bool {
-    graph.nodes.iter().any(|node| matches!(node.op, Op::Integrate { .. }))
+    graph.nodes.iter().any(|node| matches!(node.op, Op::Spike(SpikeOp::Integrate { .. })))
 }
 
 /// The Quantised program that a Spiking one is equal to.
 ///
 /// # Errors
 /// Its neurons depend on the order of their inputs.
-pub fn collapse(graph: &Graph) -> Result<Graph, Vec<Diagnostic>> {
+pub fn collapse(graph: &Graph) -> Result<Graph, Diagnostics> {
     rewrite(graph, RULES, TOLERANCE, &price, Stage::Quantised, |terms, stuck| {
         let one = |id: &egg::Id| format!("{:?}", terms[*id].nodes);
         let what: Vec<String> = stuck.iter().map(one).collect();
-        vec![Diagnostic::new("", format!("time does not collapse here: {}", what.join(", ")))]
+        Diagnostics::from(Diagnostic::new("", format!("time does not collapse here: {}", what.join(", "))))
     })
 }
 
@@ -48,8 +50,8 @@ pub fn collapse(graph: &Graph) -> Result<Graph, Vec<Diagnostic>> {
 fn price(terms: &Terms, term: &Term) -> Option<u64> {
     let ty = |i: usize| terms[term.args[i]].data.ty;
     match term.op {
-        Op::Weight(_) => Some(0),
-        Op::Ssa { .. } if matches!(ty(0), Type::Train { .. }) => None,
+        Op::Leaf(LeafOp::Weight(_)) => Some(0),
+        Op::Level(LevelOp::Ssa { .. }) if matches!(ty(0), Type::Train { .. }) => None,
         op if op.legal_in(Stage::Quantised) => Some(1 + effort(terms, term)),
         _ => None,
     }
@@ -59,41 +61,41 @@ fn class(m: &Match, name: &str) -> Expr {
     Expr::Class(m.class(name))
 }
 
-fn settle(m: &Match, name: &str) -> Expr {
-    Expr::op(Op::Settle, [class(m, name)])
+fn decode(m: &Match, name: &str) -> Expr {
+    Expr::op(Op::Spike(SpikeOp::Decode), [class(m, name)])
 }
 
-fn settle_fire(_: &Terms, m: &Match) -> Option<Expr> {
-    let Op::Fire { code, steps, curve } = m.op("f") else { return None };
-    Some(Expr::op(Op::Quant { code, steps, curve }, [class(m, "x"), class(m, "g"), class(m, "o")]))
+fn decode_fire(_: &Terms, m: &Match) -> Option<Expr> {
+    let Op::Spike(SpikeOp::Fire { code, steps, curve }) = m.op("f") else { return None };
+    Some(Expr::op(Op::Level(LevelOp::Quant { code, steps, curve }), [class(m, "x"), class(m, "g"), class(m, "o")]))
 }
 
-fn settle_curve(_: &Terms, m: &Match) -> Option<Expr> {
-    let Op::Fire { code, steps, curve } = m.op("f") else { return None };
+fn decode_curve(_: &Terms, m: &Match) -> Option<Expr> {
+    let Op::Spike(SpikeOp::Fire { code, steps, curve }) = m.op("f") else { return None };
     let args = ["x", "a", "b", "g", "o"].map(|name| class(m, name));
-    Some(Expr::op(Op::Quant { code, steps, curve }, args))
+    Some(Expr::op(Op::Level(LevelOp::Quant { code, steps, curve }), args))
 }
 
-fn settle_synapse(_: &Terms, m: &Match) -> Option<Expr> {
-    Some(Expr::op(Op::Product, [settle(m, "s"), class(m, "w")]))
+fn decode_synapse(_: &Terms, m: &Match) -> Option<Expr> {
+    Some(Expr::op(Op::Level(LevelOp::MatMulInt), [decode(m, "s"), class(m, "w")]))
 }
 
-fn settle_ssa(terms: &Terms, m: &Match) -> Option<Expr> {
-    settle_attention(terms, m, &["c"])
+fn decode_ssa(terms: &Terms, m: &Match) -> Option<Expr> {
+    decode_attention(terms, m, &["c"])
 }
 
-fn settle_memory(terms: &Terms, m: &Match) -> Option<Expr> {
-    settle_attention(terms, m, &["s", "h"])
+fn decode_memory(terms: &Terms, m: &Match) -> Option<Expr> {
+    decode_attention(terms, m, &["s", "h"])
 }
 
-fn settle_emitted(terms: &Terms, m: &Match) -> Option<Expr> {
-    settle_attention(terms, m, &["s", "h", "g"])
+fn decode_emitted(terms: &Terms, m: &Match) -> Option<Expr> {
+    decode_attention(terms, m, &["s", "h", "g"])
 }
 
 /// That levels say when features spike is what the verifier promises of all but those of neurons that answer within the
 /// timestep, and these never collapse.
-fn settle_attention(terms: &Terms, m: &Match, constants: &[&str]) -> Option<Expr> {
-    let settled = ["q", "k", "v"].into_iter().map(|name| settle(m, name));
+fn decode_attention(terms: &Terms, m: &Match, constants: &[&str]) -> Option<Expr> {
+    let settled = ["q", "k", "v"].into_iter().map(|name| decode(m, name));
     let args = settled.chain(constants.iter().map(|name| class(m, name)));
     matches!(m.ty(terms, "q"), Type::Train { .. }).then(|| Expr::Op(m.op("a"), args.collect()))
 }

@@ -11,6 +11,7 @@ use crate::features::{self, Features};
 use crate::sites::{self, Role, Site, selects};
 use indexmap::IndexMap;
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::DenseOp;
 use snnc_ir::op::Layout;
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::types::Code;
@@ -142,7 +143,8 @@ impl Wishes {
     /// A selector that means no site; more timesteps than a code has.
     pub fn check(&self, graph: &Graph) -> Result<(), Diagnostic> {
         let sites = sites::sites(graph);
-        let layers = graph.nodes.iter().filter(|node| matches!(node.op, Op::Attention { .. })).count() as u32;
+        let layers =
+            graph.nodes.iter().filter(|node| matches!(node.op, Op::Dense(DenseOp::Attention { .. }))).count() as u32;
         for (selector, wish) in &self.exceptions {
             if let Wish::Attention(_) = wish {
                 if !(0..layers).any(|layer| selects(selector, &attention_path(layer))) {
@@ -298,7 +300,7 @@ pub fn fit(graph: &Graph, seen: &Observations, wishes: &Wishes) -> Result<Fits, 
             let softmax = site.layer.and_then(|layer| wishes.attention(layer)).is_none_or(|kind| !kind.has_features());
             let centre = if site.role == Role::Value && !softmax { None } else { Some(wishes.centre.worth()) };
             let mut fit = fit_site(graph, site, seen, levels, centre, prompt);
-            if let Op::Normalise { .. } = graph.node(site.value).op {
+            if let Op::Dense(DenseOp::LayerNormNoGain { .. }) = graph.node(site.value).op {
                 let weight = column_weights(graph, site.value);
                 fit.outliers = outliers(&fit.scale, &weight);
                 by_token(&mut fit, seen, &weight, wishes.thresholds);
@@ -310,9 +312,9 @@ pub fn fit(graph: &Graph, seen: &Observations, wishes: &Wishes) -> Result<Fits, 
         });
         fits.sites.insert(site.value, fit);
     }
-    let attentions = graph.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. }));
+    let attentions = graph.iter().filter(|(_, node)| matches!(node.op, Op::Dense(DenseOp::Attention { .. })));
     for (layer, (value, node)) in attentions.enumerate() {
-        let Op::Attention { heads, .. } = node.op else { continue };
+        let Op::Dense(DenseOp::Attention { heads, .. }) = node.op else { continue };
         let [q, k] = [node.args[0], node.args[1]];
         let variant = wishes.attention(layer as u32);
         if let Some(variant @ (Ssa::TopK { .. } | Ssa::Coincidence { .. } | Ssa::Linear { .. } | Ssa::Lif { .. })) =
@@ -370,8 +372,8 @@ fn observed<'a>(graph: &Graph, seen: &'a Observations, site: Value) -> Result<&'
 /// `worth`: see `Centre`; `None`: levels lie around 0. `prompt`: the neurons answer within the timestep.
 fn fit_site(graph: &Graph, site: &Site, seen: &Observed, levels: Levels, worth: Option<f32>, prompt: bool) -> Fit {
     // A neuron that answers within the timestep is a ReLU by being silent below 0, so its codes lie around 0.
-    let rectifier = prompt && graph.node(site.value).op == Op::Curve(Curve::Relu);
-    let curve = !rectifier && matches!(graph.node(site.value).op, Op::Curve(_));
+    let rectifier = prompt && graph.node(site.value).op == Op::Dense(DenseOp::Curve(Curve::Relu));
+    let curve = !rectifier && matches!(graph.node(site.value).op, Op::Dense(DenseOp::Curve(_)));
     let most = levels.most();
     let channel = |c: usize| {
         let column = seen.column(c);
@@ -405,7 +407,7 @@ fn column_weights(graph: &Graph, site: Value) -> Vec<f32> {
     let mut squares = vec![0f64; width];
     let mut outputs = 0;
     for (_, node) in graph.iter().filter(|(_, node)| node.args.first() == Some(&site)) {
-        let Op::Linear(layout) = node.op else { continue };
+        let Op::Dense(DenseOp::Linear(layout)) = node.op else { continue };
         let w = graph.constant(node.args[1]).and_then(|weight| weight.tensor.as_f32()).unwrap_or(&[]);
         let square = |w: &f32| f64::from(*w) * f64::from(*w);
         match layout {
@@ -449,7 +451,7 @@ fn beyond(reach: &[f32]) -> Vec<usize> {
 fn far_outputs(graph: &Graph, site: Value, scale: &[f32]) -> Vec<usize> {
     let reads = |node: &&snnc_ir::Node| node.args.first() == Some(&site);
     let Some((w, layout)) = graph.nodes.iter().filter(reads).find_map(|node| {
-        let Op::Linear(layout) = node.op else { return None };
+        let Op::Dense(DenseOp::Linear(layout)) = node.op else { return None };
         Some((graph.constant(node.args[1])?.tensor.as_f32()?, layout))
     }) else {
         return Vec::new();

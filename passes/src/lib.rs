@@ -24,8 +24,9 @@ pub mod spike;
 pub mod trained;
 
 use fit::Fits;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::membrane::Membrane;
-use snnc_ir::{Diagnostic, Graph, Stage, verify};
+use snnc_ir::{Graph, Stage, verify};
 
 /// What passes know besides the graph.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +49,7 @@ pub struct Pass {
     pub name: &'static str,
     pub needs: Stage,
     pub gives: Stage,
-    pub run: fn(&Graph, &Context) -> Result<Graph, Vec<Diagnostic>>,
+    pub run: fn(&Graph, &Context) -> Result<Graph, Diagnostics>,
 }
 
 impl std::fmt::Debug for Pass {
@@ -93,7 +94,7 @@ pub fn run(
     graph: Graph,
     context: &Context,
     watch: &mut dyn FnMut(&Pass, &Graph, &Graph),
-) -> Result<Graph, Vec<Diagnostic>> {
+) -> Result<Graph, Diagnostics> {
     let mut graph = graph;
     for pass in passes {
         assert_eq!(graph.stage, pass.needs, "pass `{}` comes at the wrong stage", pass.name);
@@ -106,7 +107,7 @@ pub fn run(
 }
 
 /// The verifier's words, and how to see the graph they are about.
-fn refused(pass: &Pass, mut broken: Vec<Diagnostic>) -> Vec<Diagnostic> {
+fn refused(pass: &Pass, mut broken: Diagnostics) -> Diagnostics {
     if let Some(first) = broken.first_mut() {
         first.notes.push(format!("found after pass `{0}`; compile with --emit ir={0} prints that graph", pass.name));
     }

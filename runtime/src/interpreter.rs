@@ -8,6 +8,7 @@ use crate::plan;
 use crate::session::{Kept, Machine, Rows, Span};
 use snnc_ir::eval::{Array, Content, Evaluator, Memory, fired};
 use snnc_ir::events::{Events, is_neuron};
+use snnc_ir::op::{LevelOp, SpikeOp};
 use snnc_ir::{Diagnostic, Graph, Op, Type, Value};
 use std::sync::Arc;
 
@@ -45,7 +46,8 @@ impl Interpreter {
         }
         let late = plan::leads_to_no_state(&self.graph);
         for (value, node) in self.graph.iter() {
-            let counted = is_neuron(&node.op) || matches!(node.op, Op::Product | Op::Synapse);
+            let counted =
+                is_neuron(&node.op) || matches!(node.op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse));
             events[value.index()] += match (counted, late[value.index()]) {
                 (true, _) if !self.count => Events::default(),
                 (true, true) if is_neuron(&node.op) => recount(evaluator.get(&done, value), node.ty, rows),

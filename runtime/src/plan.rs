@@ -10,6 +10,7 @@
 use crate::meter::{Executed, Products};
 use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
 use snnc_ir::ssa::Output;
 use snnc_ir::types::{Carrier, Code, Elem, Shape, Type};
@@ -306,7 +307,7 @@ fn row_bytes(ty: Type) -> Option<usize> {
         _ => ty.shape().row_width()?,
     };
     match ty {
-        Type::Still { elem, .. } => Some(width * elem.bytes()),
+        Type::Tensor { elem, .. } => Some(width * elem.bytes()),
         Type::Train { carrier: Carrier::Spike, steps, .. } => Some(plane_bytes(width) * usize::from(steps)),
         Type::Train { carrier: Carrier::Current, steps, .. } => Some(4 * width * usize::from(steps)),
     }
@@ -330,7 +331,7 @@ impl Planner<'_> {
         }
         let types: Vec<Type> = node.args.iter().map(|&arg| self.graph.ty(arg)).collect();
         let ty = match self.graph.constant(at) {
-            Some(weight) => Ok(Type::still(weight.tensor.elem(), Shape::fixed(weight.tensor.sizes()))),
+            Some(weight) => Ok(Type::tensor(weight.tensor.elem(), Shape::fixed(weight.tensor.sizes()))),
             None => infer::infer(&node.op, &types),
         };
         match ty {
@@ -344,23 +345,23 @@ impl Planner<'_> {
         let node = self.graph.node(at);
         let args = &node.args;
         match node.op {
-            Op::Weight(_) => {}
-            Op::Synapse => {
-                let heard = |user: &Value| matches!(self.graph.node(*user).op, Op::Integrate { .. });
+            Op::Leaf(LeafOp::Weight(_)) => {}
+            Op::Spike(SpikeOp::Synapse) => {
+                let heard = |user: &Value| matches!(self.graph.node(*user).op, Op::Spike(SpikeOp::Integrate { .. }));
                 if self.users[at.index()].iter().any(heard) {
                     let (_, steps) = self.levels(args[0])?;
                     let work = Work::Currents { steps, inputs: self.width(args[0])?, outputs: self.width(at)? };
                     self.step(at, work, &args[..1], &args[1..])?;
                 }
             }
-            Op::Integrate { membrane, steps, curve } => {
+            Op::Spike(SpikeOp::Integrate { membrane, steps, curve }) => {
                 let from = self.graph.ty(args[0]).elem();
                 let work = Work::Integrate { membrane, steps, curve, from, width: self.width(at)? };
                 self.step(at, work, &args[..1], &args[1..])?;
             }
-            Op::Tokens => self.plan.tokens = Some(self.place(at)?),
-            Op::Positions => self.plan.positions = Some(self.place(at)?),
-            Op::Embed => {
+            Op::Leaf(LeafOp::Tokens) => self.plan.tokens = Some(self.place(at)?),
+            Op::Leaf(LeafOp::Positions) => self.plan.positions = Some(self.place(at)?),
+            Op::Dense(DenseOp::Embed) => {
                 let sizes = self.graph.ty(args[1]).shape().sizes().unwrap_or_default();
                 let [rows, width] = sizes[..] else { return Err(self.misfit(at, "its table is no matrix")) };
                 let work = match self.elem(args[1]) {
@@ -369,42 +370,46 @@ impl Planner<'_> {
                 };
                 self.step(at, work, &args[..1], &args[1..])?;
             }
-            Op::Normalise { eps } => self.step(at, Work::Normalise { eps, width: self.width(at)? }, args, &[])?,
-            Op::LayerNorm { eps } => {
+            Op::Dense(DenseOp::LayerNormNoGain { eps }) => {
+                self.step(at, Work::Normalise { eps, width: self.width(at)? }, args, &[])?
+            }
+            Op::Dense(DenseOp::LayerNorm { eps }) => {
                 self.step(at, Work::LayerNorm { eps, width: self.width(at)? }, &args[..1], &args[1..])?;
             }
-            Op::Linear(layout) => {
+            Op::Dense(DenseOp::Linear(layout)) => {
                 let work = Work::Linear { layout, inputs: self.width(args[0])?, outputs: self.width(at)? };
                 self.step(at, work, &args[..1], &args[1..])?;
             }
-            Op::Curve(curve) => self.step(at, Work::Curve { curve, width: self.width(at)? }, args, &[])?,
-            Op::Attention { heads, scale } => {
+            Op::Dense(DenseOp::Curve(curve)) => {
+                self.step(at, Work::Curve { curve, width: self.width(at)? }, args, &[])?
+            }
+            Op::Dense(DenseOp::Attention { heads, scale }) => {
                 let work = Work::Attention { heads: heads as usize, scale, width: self.width(at)? };
                 self.step(at, work, args, &[])?;
             }
-            Op::Quant { code, steps, curve } => self.neuron(at, code, steps, curve, false)?,
-            Op::Fire { code, steps, curve } => self.neuron(at, code, steps, curve, true)?,
-            Op::Product => {
+            Op::Level(LevelOp::Quant { code, steps, curve }) => self.neuron(at, code, steps, curve, false)?,
+            Op::Spike(SpikeOp::Fire { code, steps, curve }) => self.neuron(at, code, steps, curve, true)?,
+            Op::Level(LevelOp::MatMulInt) => {
                 let (code, steps) = self.levels(args[0])?;
                 let work = Work::Product { code, steps, inputs: self.width(args[0])?, outputs: self.width(at)? };
                 self.step(at, work, &args[..1], &args[1..])?;
             }
-            Op::Settle => self.settle(at)?,
-            Op::Affine => {
+            Op::Spike(SpikeOp::Decode) => self.settle(at)?,
+            Op::Level(LevelOp::ScaleShift) => {
                 let fused = self.only_user(at).is_some_and(|user| self.fused_affine(user) == Some(at));
                 if !fused {
                     let work = Work::Affine { from: self.read(args[0]), width: self.width(at)?, add: false };
                     self.step(at, work, &args[..1], &args[1..])?;
                 }
             }
-            Op::Ssa { heads, variant } => self.ssa(at, heads as usize, variant)?,
-            Op::HeadMap => {
+            Op::Level(LevelOp::Ssa { heads, variant }) => self.ssa(at, heads as usize, variant)?,
+            Op::Level(LevelOp::HeadLinear) => {
                 let sizes = self.graph.ty(args[1]).shape().sizes().unwrap_or_default();
                 let [heads, inputs, outputs] = sizes[..] else { return Err(self.misfit(at, "its maps have no heads")) };
                 self.step(at, Work::HeadMap { heads, inputs, outputs }, &args[..1], &args[1..])?;
             }
-            Op::Binary(Binary::Add) => self.add(at)?,
-            Op::Binary(kind @ (Binary::Mul | Binary::Div)) => {
+            Op::Array(ArrayOp::Binary(Binary::Add)) => self.add(at)?,
+            Op::Array(ArrayOp::Binary(kind @ (Binary::Mul | Binary::Div))) => {
                 let rows = |value: Value, width| self.graph.ty(value).shape() == Shape::rows(width);
                 let width = self.width(at)?;
                 if !rows(args[0], width) || !rows(args[1], 1) {
@@ -412,23 +417,23 @@ impl Planner<'_> {
                 }
                 self.step(at, Work::Scale { divide: kind == Binary::Div, width }, args, &[])?;
             }
-            Op::Peak => self.step(at, Work::Peak { width: self.width(args[0])? }, args, &[])?,
-            Op::Pick => {
+            Op::Level(LevelOp::RowMaxAbs) => self.step(at, Work::Peak { width: self.width(args[0])? }, args, &[])?,
+            Op::Level(LevelOp::GatherChannels) => {
                 let work = Work::Pick { inputs: self.width(args[0])?, outputs: self.width(at)? };
                 self.step(at, work, &args[..1], &args[1..])?;
             }
-            Op::Unary(_)
-            | Op::Binary(Binary::Sub | Binary::Pow | Binary::Min | Binary::Max)
-            | Op::Causal { .. }
-            | Op::Where
-            | Op::MatMul
-            | Op::Transpose(_)
-            | Op::Reshape(_)
-            | Op::Slice { .. }
-            | Op::Mean
-            | Op::Softmax
-            | Op::Split { .. }
-            | Op::Merge
+            Op::Array(ArrayOp::Unary(_))
+            | Op::Array(ArrayOp::Binary(Binary::Sub | Binary::Pow | Binary::Min | Binary::Max))
+            | Op::Array(ArrayOp::CausalMask { .. })
+            | Op::Array(ArrayOp::Where)
+            | Op::Array(ArrayOp::MatMul)
+            | Op::Array(ArrayOp::Transpose(_))
+            | Op::Array(ArrayOp::Reshape(_))
+            | Op::Array(ArrayOp::Slice { .. })
+            | Op::Array(ArrayOp::Mean)
+            | Op::Array(ArrayOp::Softmax)
+            | Op::Array(ArrayOp::SplitHeads { .. })
+            | Op::Array(ArrayOp::MergeHeads)
             | Op::Training(_) => {
                 return Err(self.misfit(at, "no step runs it; programs are raised before they are run"));
             }
@@ -446,7 +451,7 @@ impl Planner<'_> {
     /// A spike train becomes levels; a current train is made and settled in one step.
     fn settle(&mut self, at: Value) -> Result<(), Diagnostic> {
         let train = self.graph.node(at).args[0];
-        if let Op::Synapse = self.graph.node(train).op {
+        if let Op::Spike(SpikeOp::Synapse) = self.graph.node(train).op {
             let args = &self.graph.node(train).args;
             let (code, steps) = self.levels(args[0])?;
             let work = Work::Synapse { code, steps, inputs: self.width(args[0])?, outputs: self.width(at)? };
@@ -463,7 +468,7 @@ impl Planner<'_> {
     fn settle_spikes(&mut self, at: Value, train: Value) -> Result<(), Diagnostic> {
         let (code, steps) = self.levels(train)?;
         let shape = self.graph.ty(train).shape();
-        let out = self.new_place(at, Type::still(Elem::Level(code, steps), shape))?;
+        let out = self.new_place(at, Type::tensor(Elem::Level(code, steps), shape))?;
         self.settled[train.index()] = Some(out);
         // Whoever else settles the train may be wanted on more rows than this node is: it runs when the train does.
         let when = self.when(train);
@@ -534,12 +539,14 @@ impl Planner<'_> {
     /// The affine operand of an addition of rows that runs in the same step, if there is one.
     fn fused_affine(&self, add: Value) -> Option<Value> {
         let node = self.graph.node(add);
-        let Op::Binary(Binary::Add) = node.op else { return None };
+        let Op::Array(ArrayOp::Binary(Binary::Add)) = node.op else { return None };
         let shape = self.graph.ty(add).shape();
         if node.args.iter().any(|&arg| self.graph.ty(arg).shape() != shape) {
             return None;
         }
-        let inner = |arg: &&Value| self.graph.node(**arg).op == Op::Affine && self.only_user(**arg) == Some(add);
+        let inner = |arg: &&Value| {
+            self.graph.node(**arg).op == Op::Level(LevelOp::ScaleShift) && self.only_user(**arg) == Some(add)
+        };
         node.args.iter().find(inner).copied()
     }
 
@@ -573,7 +580,7 @@ impl Planner<'_> {
         }
         let mut weights = Vec::with_capacity(constants.len());
         for &constant in constants {
-            let Op::Weight(id) = self.graph.node(constant).op else {
+            let Op::Leaf(LeafOp::Weight(id)) = self.graph.node(constant).op else {
                 return Err(self.misfit(at, "an operand should be a constant"));
             };
             weights.push(id);
@@ -597,7 +604,7 @@ impl Planner<'_> {
     fn new_place(&mut self, at: Value, ty: Type) -> Result<usize, Diagnostic> {
         let row_bytes = row_bytes(ty).ok_or_else(|| self.misfit(at, &format!("{ty} is not rows, one a token")))?;
         // Ids and positions are there before the first step.
-        let leaf = matches!(self.graph.node(at).op, Op::Tokens | Op::Positions);
+        let leaf = matches!(self.graph.node(at).op, Op::Leaf(LeafOp::Tokens) | Op::Leaf(LeafOp::Positions));
         let now = if leaf { 0 } else { self.plan.steps.len() };
         self.plan.places.push(Place { ty, offset: 0, row_bytes, born: now, dies: now });
         Ok(self.plan.places.len() - 1)

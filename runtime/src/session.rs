@@ -7,6 +7,7 @@ use crate::batch::Batch;
 use crate::meter::{Executed, Meter, Products};
 use crate::program::Program;
 use snnc_ir::events::Events;
+use snnc_ir::op::{DenseOp, LeafOp};
 use snnc_ir::types::Elem;
 use snnc_ir::{Diagnostic, Graph, Op, Type, Value};
 use std::fmt;
@@ -144,7 +145,7 @@ impl Session {
 }
 
 pub(crate) fn is_rows_of_f32(graph: &Graph, value: Value) -> bool {
-    matches!(graph.ty(value), Type::Still { elem: Elem::F32, shape } if shape.row_width().is_some())
+    matches!(graph.ty(value), Type::Tensor { elem: Elem::F32, shape } if shape.row_width().is_some())
 }
 
 /// Engines check where they normalise; what lies after the last normalisation is checked here.
@@ -162,9 +163,9 @@ pub(crate) fn check(graph: &Graph, tokens: &[u32], past: usize) -> Result<(), Di
         return Err(Diagnostic::new("", format!("{end} tokens do not fit a context of {}", graph.context)));
     }
     let outside = |id: usize, rows: usize| Diagnostic::new("", format!("id {id} is outside the table of {rows} rows"));
-    for (_, node) in graph.iter().filter(|(_, node)| node.op == Op::Embed) {
+    for (_, node) in graph.iter().filter(|(_, node)| node.op == Op::Dense(DenseOp::Embed)) {
         let rows = graph.table_rows(node.args[1]).unwrap_or(0);
-        let by_position = graph.node(node.args[0]).op == Op::Positions;
+        let by_position = graph.node(node.args[0]).op == Op::Leaf(LeafOp::Positions);
         if by_position && end > rows {
             return Err(outside(past.max(rows), rows));
         }

@@ -6,6 +6,7 @@
 use crate::jit::cast;
 use crate::kernels::words;
 use crate::plan::plane_bytes;
+use snnc_ir::op::LevelOp;
 use snnc_ir::ssa::State;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Op, Type, Value};
@@ -75,7 +76,8 @@ impl Slot {
     pub fn new(graph: &Graph, value: Value) -> Option<Self> {
         Some(match graph.state(value)? {
             State::Rows { keys, values } => {
-                let heads = if let Op::Ssa { heads, .. } = graph.node(value).op { heads as usize } else { 1 };
+                let heads =
+                    if let Op::Level(LevelOp::Ssa { heads, .. }) = graph.node(value).op { heads as usize } else { 1 };
                 let ((keys, k), (values, v)) = (Kept::keys(keys, heads)?, Kept::values(values)?);
                 Slot::Rows(Rows { keys, values, widths: [k, v], context: graph.context as usize })
             }
@@ -148,7 +150,7 @@ impl Kept {
     /// No keys yet, and the width of their rows.
     fn keys(ty: Type, heads: usize) -> Option<(Self, usize)> {
         match ty {
-            Type::Still { .. } => Self::values(ty),
+            Type::Tensor { .. } => Self::values(ty),
             Type::Train { steps, shape, .. } => {
                 let features = shape.width()? / heads;
                 Some((Kept::Words(Vec::new()), heads * usize::from(steps) * words(features)))
@@ -160,7 +162,7 @@ impl Kept {
     fn values(ty: Type) -> Option<(Self, usize)> {
         let width = ty.shape().width()?;
         match ty {
-            Type::Still { .. } => Some((Kept::new(ty)?, width)),
+            Type::Tensor { .. } => Some((Kept::new(ty)?, width)),
             Type::Train { steps, .. } => Some((Kept::I8(Vec::new()), usize::from(steps) * plane_bytes(width))),
         }
     }

@@ -1,10 +1,10 @@
 //! `snnc check`: whether a file can be compiled, and all that is in the way.
 
 use super::{print, print_json};
+use crate::Complaints;
 use crate::convert;
 use crate::describe::Network;
 use crate::files::{self, Model};
-use crate::{Complaints, onnx};
 use clap::Args;
 use serde_json::json;
 use snnc_ir::Diagnostic;
@@ -49,22 +49,22 @@ impl Check {
         print(&format!("{}: a GPT-2 that snnc compiles\n{rows}", self.model.display()))
     }
 
-    fn examine(&self) -> Result<(onnx::Import, Network), Complaints> {
+    fn examine(&self) -> Result<(snnc_onnx::Import, Network), Complaints> {
         let Model::Onnx(import) = files::load(&self.model)? else {
-            return Err(vec![Diagnostic::new(self.model.display().to_string(), "is compiled already")]);
+            return Err(Diagnostic::new(self.model.display().to_string(), "is compiled already").into());
         };
         let tensor = convert::raise(import.graph.clone(), import.rounds_activations)
-            .map_err(|complaints| files::at(&self.model, onnx::explained(&import.model, complaints)))?;
-        let network = Network::of(&tensor).map_err(|e| files::at(&self.model, vec![e]))?;
+            .map_err(|complaints| files::at(&self.model, snnc_onnx::explained(&import.model, complaints)))?;
+        let network = Network::of(&tensor).map_err(|e| files::at(&self.model, e.into()))?;
         Ok((*import, network))
     }
 }
 
 fn complaint(complaint: &Diagnostic) -> serde_json::Value {
-    json!({ "place": complaint.place, "message": complaint.message, "notes": complaint.notes })
+    json!({ "place": complaint.place.to_string(), "message": complaint.message, "notes": complaint.notes })
 }
 
-fn file(import: &onnx::Import) -> serde_json::Value {
+fn file(import: &snnc_onnx::Import) -> serde_json::Value {
     let origin = &import.origin;
     json!({
         "bytes": origin.bytes, "xxh3": format!("{:016x}", origin.hash), "producer": origin.producer,

@@ -7,7 +7,6 @@ use crate::energy::{PriceList, Setting};
 use crate::evaluate::{Cut, evaluate};
 use crate::{Complaints, energy, files};
 use clap::Args;
-use snnc_ir::Diagnostic;
 use snnc_ir::container::{self, File};
 use snnc_passes::fit::{Levels, Wishes};
 use snnc_runtime::SampleOptions;
@@ -33,7 +32,6 @@ const WINDOWS: usize = 4;
 
 impl Demo {
     pub fn run(self) -> Result<(), Complaints> {
-        let one = |e: Diagnostic| vec![e];
         let path = self.model.join("model.onnx");
         note(&format!("1. compile {}", path.display()));
         let start = Instant::now();
@@ -58,7 +56,7 @@ impl Demo {
                 calibration: Some(converted.section.to_string().into_bytes()),
                 ..File::new(converted.graph.clone())
             };
-            files::write_whole(output, |out| container::write(&file, out)).map_err(one)?;
+            files::write_whole(output, |out| container::write(&file, out))?;
             note(&format!("   kept as {}", output.display()));
         }
         let dense = program(loaded.input, &EngineArgs::default(), false)?;
@@ -74,7 +72,7 @@ impl Demo {
         note(
             "\n3. measure the spiking network beside the dense one (on the text that ranges were measured on; `eval` takes any)",
         );
-        let ids = tokens.document(BUILT_IN_TEXT).map_err(one)?;
+        let ids = tokens.document(BUILT_IN_TEXT)?;
         let done = evaluate(
             &spiking,
             Some(&dense),

@@ -54,13 +54,13 @@ impl Energy {
         let place = self.model.display().to_string();
         if loaded.input.graph.stage != Stage::Spiking {
             let message = "is a dense network, which has no spikes to count; compile it first";
-            return Err(vec![Diagnostic::new(place, message)]);
+            return Err(Diagnostic::new(place, message).into());
         }
         let most = loaded.input.graph.context;
         let context = self.context.unwrap_or(most);
         if context > most {
             let message = format!("--context {context} is more than the network's context of {most}");
-            return Err(vec![Diagnostic::new(place, message)]);
+            return Err(Diagnostic::new(place, message).into());
         }
         let setting =
             Setting { context: context.into(), batch: self.batch.into(), span: Options::default().chunk as u64 };
@@ -68,8 +68,8 @@ impl Energy {
         let estimate = match &self.text {
             Some(text) => {
                 let tokens = loaded.tokens(&self.model)?;
-                let text = files::read_text(text).map_err(|e| vec![e])?;
-                let ids = tokens.document(&text).map_err(|e| vec![e])?;
+                let text = files::read_text(text)?;
+                let ids = tokens.document(&text)?;
                 let program = program(loaded.input, &EngineArgs { which: self.engine, prices: None }, true)?;
                 let windows = Windows { length: context as usize, count: self.windows as usize };
                 let (activity, _) = measure(&program, &ids, windows, threads(self.threads))?;

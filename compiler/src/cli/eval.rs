@@ -11,6 +11,7 @@ use crate::recall::{self, recall};
 use crate::{Complaints, convert, files, report};
 use clap::Args;
 use serde_json::Value as Json;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Stage};
 use std::path::PathBuf;
 
@@ -87,12 +88,12 @@ impl Eval {
     /// Whether every limit was kept.
     pub fn run(self) -> Result<bool, Complaints> {
         if let Some(path) = &self.html {
-            files::check_writable(path).map_err(|e| vec![e])?;
+            files::check_writable(path)?;
         }
         let loaded = Loaded::read(&self.model)?;
         let tokens = loaded.tokens(&self.model)?;
-        let text = files::read_text(&self.text).map_err(|e| vec![e])?;
-        let ids = tokens.document(&text).map_err(|e| vec![e])?;
+        let text = files::read_text(&self.text)?;
+        let ids = tokens.document(&text)?;
         let dense_input = self.against.as_deref().map(Loaded::read).transpose()?.map(|loaded| loaded.input);
         let dense = match &dense_input {
             Some(input) => {
@@ -108,13 +109,13 @@ impl Eval {
             if own != other {
                 let message = format!("has a vocabulary of {other}, {} one of {own}", self.model.display());
                 let note = "compare with the file that the program was compiled from";
-                return Err(vec![Diagnostic::new(against.display().to_string(), message).note(note)]);
+                return Err(Diagnostic::new(against.display().to_string(), message).note(note).into());
             }
         }
         let spiking = loaded.input.graph.stage == Stage::Spiking;
         if self.ledger && !spiking {
             let message = "is a dense network: there is nothing to account for";
-            return Err(vec![Diagnostic::new(self.model.display().to_string(), message)]);
+            return Err(Diagnostic::new(self.model.display().to_string(), message).into());
         }
         let section = loaded.calibration.clone();
         let program = program(loaded.input, &self.engine, true)?;
@@ -151,7 +152,7 @@ impl Eval {
         if let Some(path) = &self.html {
             let title = self.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let page = report::page(&report::Report::of_findings(&title, &findings));
-            files::write_whole(path, |out| out.write_all(page.as_bytes())).map_err(|e| vec![e])?;
+            files::write_whole(path, |out| out.write_all(page.as_bytes()))?;
             note(&format!("{}: written", path.display()));
         }
         if self.json {
@@ -166,9 +167,11 @@ impl Eval {
         let tensor = convert::dense(input.graph, input.rounded, &mut |_, _, _| {})?;
         let section = section.ok_or_else(|| {
             let message = "keeps nothing of its calibration, so its levels are not known";
-            vec![Diagnostic::new(self.model.display().to_string(), message).note("compile the model again")]
+            Diagnostics::from(
+                Diagnostic::new(self.model.display().to_string(), message).note("compile the model again"),
+            )
         })?;
-        let calibration = Calibration::read(section, &tensor).map_err(|e| files::at(&self.model, vec![e]))?;
+        let calibration = Calibration::read(section, &tensor).map_err(|e| files::at(&self.model, e.into()))?;
         let tokens = self.ledger_tokens.map_or_else(|| crate::ledger::tokens(&tensor), |n| n as usize);
         let windows = crate::ledger::windows(&tensor, ids, tokens);
         ledger(&tensor, &calibration, ids, &windows, threads(self.threads))

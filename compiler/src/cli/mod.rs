@@ -24,6 +24,7 @@ use crate::convert::{BUILT_IN_TEXT, Sample};
 use crate::tokens::{self, Tokens};
 use crate::{Complaints, convert, files, prices};
 use clap::{Args, Parser, Subcommand};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::collapse;
 use snnc_runtime::{Engine, Options, Program};
@@ -167,7 +168,7 @@ fn print(text: &str) -> Result<(), Complaints> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(e) => Err(vec![Diagnostic::new("standard output", format!("cannot be written: {e}"))]),
+        Err(e) => Err(Diagnostic::new("standard output", format!("cannot be written: {e}")).into()),
     }
 }
 
@@ -192,7 +193,7 @@ fn shared_program(input: Input, args: &EngineArgs, count: bool, of: ThreadArgs) 
     let graph = match graph.stage {
         Stage::Imported => {
             if args.which.stepped {
-                return Err(vec![Diagnostic::new("", "--stepped: a dense network has no timesteps; compile it first")]);
+                return Err(Diagnostic::new("", "--stepped: a dense network has no timesteps; compile it first").into());
             }
             convert::raise(graph, rounded)?
         }
@@ -203,7 +204,7 @@ fn shared_program(input: Input, args: &EngineArgs, count: bool, of: ThreadArgs) 
     let prices = args.prices.as_deref().map(prices::read).transpose()?;
     let engine = if args.which.interpret { Engine::Interpreter } else { Engine::Jit };
     let options = Options { engine, count, threads: threads(of.threads), pin: of.pin, prices, ..Options::default() };
-    Program::new(Arc::new(graph), &options).map(Arc::new).map_err(|e| vec![e])
+    Program::new(Arc::new(graph), &options).map(Arc::new).map_err(Diagnostics::from)
 }
 
 /// A graph to run, and whether an imported one has its numbers from codes of eight bits.
@@ -247,12 +248,12 @@ impl Loaded {
     fn tokens(&self, path: &Path) -> Result<Tokens, Complaints> {
         let json = self.tokenizer.as_ref().ok_or_else(|| {
             let what = "has no tokenizer, so text cannot be read or written";
-            vec![
+            Diagnostics::from(
                 Diagnostic::new(path.display().to_string(), what)
                     .note("compile with --tokenizer FILE, or put tokenizer.json beside the ONNX file"),
-            ]
+            )
         })?;
-        Tokens::new(json, &self.tokenizer_place).map_err(|e| vec![e])
+        Tokens::new(json, &self.tokenizer_place).map_err(Diagnostics::from)
     }
 }
 
@@ -260,17 +261,17 @@ impl Loaded {
 fn sample<'a>(tokens: Option<&'a Tokens>, named: Option<&Path>) -> Result<Sample<'a>, Complaints> {
     match (tokens, named) {
         (Some(tokens), Some(path)) => {
-            let text = files::read_text(path).map_err(|e| vec![e])?;
+            let text = files::read_text(path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             Ok(Sample::Text { name, text, tokens })
         }
         (Some(tokens), None) => {
             Ok(Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens })
         }
-        (None, Some(path)) => Err(vec![
+        (None, Some(path)) => Err(Diagnostics::from(
             Diagnostic::new(path.display().to_string(), "cannot be calibrated on: the model has no tokenizer")
                 .note("name one with --tokenizer FILE"),
-        ]),
+        )),
         (None, None) => {
             note("warning: no tokenizer, so calibrating on seeded random ids; name one with --tokenizer FILE");
             Ok(Sample::SeededIds)
@@ -282,6 +283,6 @@ fn sample<'a>(tokens: Option<&'a Tokens>, named: Option<&Path>) -> Result<Sample
 fn find_tokenizer(model: &Path, named: Option<&Path>) -> Result<(Option<Vec<u8>>, String), Complaints> {
     let path: Option<PathBuf> = named.map(Path::to_path_buf).or_else(|| tokens::beside(model));
     let Some(path) = path else { return Ok((None, String::new())) };
-    let bytes = files::read_bytes(&path).map_err(|e| vec![e])?;
+    let bytes = files::read_bytes(&path)?;
     Ok((Some(bytes), path.display().to_string()))
 }

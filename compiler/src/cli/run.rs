@@ -7,6 +7,7 @@ use crate::tokens::Tokens;
 use crate::{Complaints, files};
 use clap::Args;
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::{Products, Program, Rows, SampleOptions, Sampler, Session};
 use std::io::Read;
 use std::path::PathBuf;
@@ -102,7 +103,7 @@ impl Run {
     fn text(&self) -> Result<String, Complaints> {
         match (&self.prompts, self.prompt.as_deref()) {
             (Some(file), _) if file.as_os_str() == "-" => standard_input(),
-            (Some(file), _) => files::read_text(file).map_err(|e| vec![e]),
+            (Some(file), _) => files::read_text(file).map_err(Diagnostics::from),
             (None, None | Some("-")) => standard_input(),
             (None, Some(text)) => Ok(text.to_string()),
         }
@@ -112,7 +113,7 @@ impl Run {
 fn standard_input() -> Result<String, Complaints> {
     let mut bytes = Vec::new();
     let read = std::io::stdin().read_to_end(&mut bytes);
-    let wrong = |what: String| vec![Diagnostic::new("standard input", what)];
+    let wrong = |what: String| Diagnostics::from(Diagnostic::new("standard input", what));
     read.map_err(|e| wrong(format!("cannot be read: {e}")))?;
     let text = String::from_utf8(bytes).map_err(|_| wrong("is not UTF-8 text".into()))?;
     Ok(text.trim_end_matches('\n').to_string())
@@ -160,13 +161,12 @@ pub fn generate(
     request: &Request<'_>,
     show: &mut dyn FnMut(&str) -> Result<(), Complaints>,
 ) -> Result<Generated, Complaints> {
-    let one = |e: Diagnostic| vec![e];
     let context = program.graph().context as usize;
-    let output = logits_of(program.graph()).map_err(one)?;
-    let ids = tokens.document(request.prompt).map_err(one)?;
+    let output = logits_of(program.graph())?;
+    let ids = tokens.document(request.prompt)?;
     if ids.len() > context {
         let message = format!("the prompt is {} tokens long, the network's context is {context}", ids.len());
-        return Err(vec![Diagnostic::new("--prompt", message).note("shorten the prompt")]);
+        return Err(Diagnostic::new("--prompt", message).note("shorten the prompt").into());
     }
     let mut session = Session::new(program.clone());
     let mut writing = Writing::new(tokens, *request);
@@ -175,8 +175,8 @@ pub fn generate(
     let mut prompt_seconds = None;
     while writing.stopped.is_none() {
         let full = session.past() + next.len() >= context;
-        let outputs = session.forward(&next, Rows::Last).map_err(one)?;
-        let taken = writing.take(outputs.f32(&output).unwrap_or(&[]), full).map_err(one)?;
+        let outputs = session.forward(&next, Rows::Last)?;
+        let taken = writing.take(outputs.f32(&output).unwrap_or(&[]), full)?;
         prompt_seconds.get_or_insert_with(|| start.elapsed().as_secs_f64());
         next.clear();
         next.extend(taken);

@@ -7,6 +7,7 @@ use crate::convert::{self, CALIBRATION_WINDOW, Recipe, Sample};
 use crate::files::{self, Model};
 use clap::Args;
 use similar::TextDiff;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, text};
 use snnc_passes::fit::Wishes;
 use snnc_passes::{Pass, STANDARD, collapse, front_and_back};
@@ -52,7 +53,7 @@ impl Show {
         match (self.diff, before) {
             (false, _) => print(&text::print(&after)),
             (true, Some(before)) => print(&diff(&text::print(&before), &text::print(&after))),
-            (true, None) => Err(vec![Diagnostic::new("--diff", "there is no pass to compare with; add --until PASS")]),
+            (true, None) => Err(Diagnostic::new("--diff", "there is no pass to compare with; add --until PASS").into()),
         }
     }
 
@@ -69,7 +70,7 @@ impl Show {
     }
 
     fn unknown(&self, name: &str, known: &str) -> Complaints {
-        vec![Diagnostic::new("--until", format!("there is no pass `{name}` here")).note(known)]
+        Diagnostics::from(Diagnostic::new("--until", format!("there is no pass `{name}` here")).note(known))
     }
 
     /// The graphs before and after the last pass that was asked for. Ranges, where a pass needs them, are those of seeded

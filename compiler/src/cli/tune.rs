@@ -85,15 +85,14 @@ const HALVINGS: usize = 7;
 impl Tune {
     /// Whether the budget can be kept.
     pub fn run(self) -> Result<bool, Complaints> {
-        let one = |e: Diagnostic| vec![e];
         let loaded = Loaded::read(&self.model)?;
         if loaded.input.graph.stage != snnc_ir::Stage::Imported {
             let message = "is compiled already; tune the ONNX file it was made from";
-            return Err(vec![Diagnostic::new(self.model.display().to_string(), message)]);
+            return Err(Diagnostic::new(self.model.display().to_string(), message).into());
         }
         let tokens = loaded.tokens(&self.model)?;
-        let text = files::read_text(&self.text).map_err(one)?;
-        let ids = tokens.document(&text).map_err(one)?;
+        let text = files::read_text(&self.text)?;
+        let ids = tokens.document(&text)?;
         let sample = sample(Some(&tokens), self.calibrate.as_deref())?;
         let tensor = convert::dense(loaded.input.graph, loaded.input.rounded, &mut |_, _, _| {})?;
         let calibration_tokens =
@@ -110,7 +109,7 @@ impl Tune {
             base: Wishes { centre: self.goal().centre(), ..Wishes::uniform(Levels::default()) },
         };
         let options = Options { count: false, ..Options::default() };
-        let dense = Program::new(Arc::new(tensor.clone()), &options).map(Arc::new).map_err(one)?;
+        let dense = Program::new(Arc::new(tensor.clone()), &options).map(Arc::new)?;
         let front = tuner.front(self.goal())?;
         let (mut points, chosen) = match self.budget {
             Budget::Perplexity(rise) => self.search(&tuner, &dense, &front, rise)?,

@@ -16,6 +16,7 @@ pub use page::page;
 pub use passes::{Passes, passes};
 pub use raster::{Histogram, NeuronLayer, Raster};
 pub use run::{Gathered, Guess, Guesses, Prediction, gather};
+use snnc_ir::op::LevelOp;
 pub use text::text;
 
 use crate::convert;
@@ -109,7 +110,7 @@ pub struct Facts {
 
 /// Periods of halving of an attention whose keys fade.
 fn halving(graph: &Graph, node: &Node) -> Option<Vec<i32>> {
-    let Op::Ssa { variant, .. } = node.op else { return None };
+    let Op::Level(LevelOp::Ssa { variant, .. }) = node.op else { return None };
     let periods = node.args.get(4).filter(|_| variant.has_features())?;
     Some(graph.constant(*periods)?.tensor.as_i32()?.to_vec())
 }

@@ -11,6 +11,7 @@ use crate::Complaints;
 use adamw::{Moments, Rates};
 use checkpoint::Numbers;
 use indexmap::IndexMap;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::gradient::gradient;
 use snnc_passes::relax::{Recipe, Relaxed, relax};
@@ -61,14 +62,13 @@ impl Trainer {
     /// # Errors
     /// What cannot be trained; windows longer than the context.
     pub fn new(program: &Graph, teacher: &Graph, options: Options) -> Result<Self, Complaints> {
-        let one = |e: Diagnostic| vec![e];
         let relaxed = relax(program, teacher, options.recipe)?;
         snnc_ir::verify::verify(&relaxed.graph)?;
         let back = gradient(&relaxed.graph, &relaxed.parameters)?;
         snnc_ir::verify::verify(&back)?;
         let engines = |graph: Graph| -> Result<Vec<Mutex<Whole>>, Complaints> {
-            let first = Whole::new(Arc::new(graph), options.window, &relaxed.parameters).map_err(one)?;
-            let more = (1..options.threads.clamp(1, options.batch)).map(|_| first.another().map_err(one));
+            let first = Whole::new(Arc::new(graph), options.window, &relaxed.parameters)?;
+            let more = (1..options.threads.clamp(1, options.batch)).map(|_| first.another().map_err(Diagnostics::from));
             let more = more.collect::<Result<Vec<Whole>, Complaints>>()?;
             Ok(std::iter::once(first).chain(more).map(Mutex::new).collect())
         };

@@ -18,6 +18,7 @@
 pub mod meaning;
 
 use crate::graph::{Graph, Value};
+use crate::op::SpikeOp;
 use crate::types::{Carrier, Code, Dim, Elem, Shape, Type};
 use std::fmt;
 
@@ -137,7 +138,7 @@ impl Ssa {
         let (code, steps) = k.levels().unwrap_or((Code::Unary, 1));
         let levels = |ty: Type| {
             let (code, steps) = ty.levels().unwrap_or((Code::Unary, 1));
-            Type::still(Elem::Level(code, steps), row(ty))
+            Type::tensor(Elem::Level(code, steps), row(ty))
         };
         let spikes = |ty: Type| Type::Train { carrier: Carrier::Spike, code, steps, shape: row(ty) };
         match self {
@@ -168,7 +169,7 @@ impl fmt::Display for State {
 /// The neurons that emit a value, whether it comes as a train or was settled.
 pub fn neuron_of(graph: &Graph, value: Value) -> Value {
     match graph.node(value).op {
-        crate::op::Op::Settle => neuron_of(graph, graph.node(value).args[0]),
+        crate::op::Op::Spike(SpikeOp::Decode) => neuron_of(graph, graph.node(value).args[0]),
         _ => value,
     }
 }

@@ -15,7 +15,7 @@
 use super::parse::parse_hashed;
 use super::print::{hash_of, print_with};
 use super::{Source, hash};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::Diagnostics;
 use crate::graph::{Graph, Weight};
 use crate::tensor::{Data, Tensor};
 use crate::types::Elem;
@@ -56,7 +56,7 @@ pub struct Filled {
 /// let filled = snnc_ir::text::parse_filled(text, &|name, _, _| Err(format!("no rule for @{name}"))).unwrap();
 /// assert_eq!(filled.graph.weights[0].tensor.sizes(), [16, 4]);
 /// ```
-pub fn parse_filled(text: &str, weights: Source) -> Result<Filled, Vec<Diagnostic>> {
+pub fn parse_filled(text: &str, weights: Source) -> Result<Filled, Diagnostics> {
     let plain: Vec<&str> = text.lines().map(without_comment).collect();
     let rules = RefCell::new(Vec::new());
     let graph = parse_hashed(&plain.join("\n"), &|name, elem, sizes, rule| {

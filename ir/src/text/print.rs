@@ -2,6 +2,7 @@
 
 use super::{VERSION, hash, quote, spell};
 use crate::graph::{Graph, Node, Value, Weight};
+use crate::op::LeafOp;
 use crate::op::Op;
 use std::fmt::Write;
 
@@ -45,7 +46,7 @@ pub fn print_with(
     }
     lines.iter().for_each(|line| text.extend([line.trim_end(), "\n"]));
     text.push('\n');
-    let shown = |(value, node): &(Value, &Node)| !matches!(node.op, Op::Weight(_)) && nodes(*value);
+    let shown = |(value, node): &(Value, &Node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_))) && nodes(*value);
     for (value, node) in graph.iter().filter(shown) {
         let line = node_line(&labels, value, node);
         let _ = match graph.origin(value) {
@@ -72,7 +73,7 @@ pub fn label(graph: &Graph, value: Value) -> String {
 fn labels(graph: &Graph) -> Vec<String> {
     let mut numbers = 0..;
     let label = |node: &Node| match node.op {
-        Op::Weight(id) => {
+        Op::Leaf(LeafOp::Weight(id)) => {
             format!("@{}", graph.weights.get(id.0 as usize).map_or("?".into(), |weight| spell(&weight.name)))
         }
         _ => format!("%{}", numbers.next().unwrap_or(0)),

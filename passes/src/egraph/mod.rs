@@ -15,6 +15,8 @@ use extract::Price;
 use indexmap::IndexMap;
 use rule::{Rule, saturate};
 use sampling::Pointwise;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::{ArrayOp, LeafOp};
 use snnc_ir::{Builder, Diagnostic, Graph, Op, Stage, Tensor, Type, Value, Weight, WeightId, eval, infer};
 use std::collections::HashMap;
 use std::mem::Discriminant;
@@ -88,9 +90,9 @@ impl Analysis<Term> for Facts {
     fn make(terms: &mut Terms, term: &Term, _id: Id) -> Fact {
         let types: Vec<Type> = term.args.iter().map(|&arg| terms[arg].data.ty).collect();
         let (ty, scalar) = match term.op {
-            Op::Weight(WeightId(id)) => {
+            Op::Leaf(LeafOp::Weight(WeightId(id))) => {
                 let tensor = &terms.analysis.weights[id as usize].tensor;
-                (Type::still(tensor.elem(), snnc_ir::Shape::fixed(tensor.sizes())), tensor.scalar())
+                (Type::tensor(tensor.elem(), snnc_ir::Shape::fixed(tensor.sizes())), tensor.scalar())
             }
             op => {
                 let ty = infer::infer(&op, &types).unwrap_or_else(|e| panic!("a rule built an ill-typed `{op}`: {e}"));
@@ -142,9 +144,9 @@ impl Analysis<Term> for Facts {
 fn scalar_of(terms: &Terms, term: &Term) -> Option<f32> {
     let arg = |i: usize| terms[term.args[i]].data.scalar;
     match term.op {
-        Op::Unary(kind) => arg(0).map(|x| eval::unary(kind, x)),
-        Op::Binary(kind) => Some(eval::binary(kind, arg(0)?, arg(1)?)),
-        Op::Reshape(_) | Op::Transpose(_) => arg(0),
+        Op::Array(ArrayOp::Unary(kind)) => arg(0).map(|x| eval::unary(kind, x)),
+        Op::Array(ArrayOp::Binary(kind)) => Some(eval::binary(kind, arg(0)?, arg(1)?)),
+        Op::Array(ArrayOp::Reshape(_)) | Op::Array(ArrayOp::Transpose(_)) => arg(0),
         _ => None,
     }
 }
@@ -159,31 +161,31 @@ pub fn rewrite(
     tolerance: f64,
     price: Price<'_>,
     stage: Stage,
-    stuck: impl Fn(&Terms, &[Id]) -> Vec<Diagnostic>,
-) -> Result<Graph, Vec<Diagnostic>> {
+    stuck: impl Fn(&Terms, &[Id]) -> Diagnostics,
+) -> Result<Graph, Diagnostics> {
     let (mut terms, classes) = from_graph(graph, tolerance);
-    saturate(&mut terms, rules).map_err(|e| vec![e])?;
+    saturate(&mut terms, rules)?;
     let class = |(name, value): &(String, Value)| (name.clone(), terms.find(classes[value.index()]));
     let outputs: Vec<(String, Id)> = graph.outputs.iter().map(class).collect();
     let roots: Vec<Id> = outputs.iter().map(|(_, id)| *id).collect();
     let choice = extract::extract(&terms, &roots, price).map_err(|classes| stuck(&terms, &classes))?;
-    to_graph(&terms, &choice, &outputs, stage, graph).map_err(|e| vec![e])
+    to_graph(&terms, &choice, &outputs, stage, graph).map_err(Diagnostics::from)
 }
 
 /// The class of every output of `graph` once `rules` have nothing new to say: outputs of one class are equal by these rules.
 ///
 /// # Errors
 /// Rules that did not come to an end.
-pub fn output_classes(graph: &Graph, rules: &[Rule], tolerance: f64) -> Result<Vec<Id>, Vec<Diagnostic>> {
+pub fn output_classes(graph: &Graph, rules: &[Rule], tolerance: f64) -> Result<Vec<Id>, Diagnostics> {
     let (mut terms, classes) = from_graph(graph, tolerance);
-    saturate(&mut terms, rules).map_err(|e| vec![e])?;
+    saturate(&mut terms, rules)?;
     Ok(graph.outputs.iter().map(|(_, value)| terms.find(classes[value.index()])).collect())
 }
 
 /// Whether a term is computed from constants alone, so that it costs nothing at run time.
 pub fn is_constant(terms: &Terms, term: &Term) -> bool {
     match term.op {
-        Op::Weight(_) => true,
+        Op::Leaf(LeafOp::Weight(_)) => true,
         _ => !term.args.is_empty() && term.args.iter().all(|&arg| terms[arg].data.constant),
     }
 }
@@ -216,7 +218,7 @@ pub(crate) fn add_constant(terms: &mut Terms, name: &str, make: impl FnOnce() ->
         weights.push(Weight { name: name.to_string(), tensor: Arc::new(make()) });
         weights.len() - 1
     });
-    add_from(terms, Op::Weight(WeightId(id as u32)), Vec::new(), 0)
+    add_from(terms, Op::Leaf(LeafOp::Weight(WeightId(id as u32))), Vec::new(), 0)
 }
 
 /// The graph whose outputs are the chosen terms of `outputs`, in `like`'s context and with its origins.
@@ -231,7 +233,7 @@ fn to_graph(
     let mut values: IndexMap<Id, Value> = IndexMap::new();
     for (&class, term) in choice {
         let value = match term.op {
-            Op::Weight(WeightId(id)) => {
+            Op::Leaf(LeafOp::Weight(WeightId(id))) => {
                 let weight = &terms.analysis.weights[id as usize];
                 builder.weight(&weight.name, weight.tensor.clone())
             }

@@ -7,6 +7,7 @@
 use super::{Term, Terms};
 use egg::Id;
 use snnc_ir::eval::{binary, unary};
+use snnc_ir::op::ArrayOp;
 use snnc_ir::{Binary, Curve, Op};
 use std::rc::Rc;
 
@@ -45,8 +46,8 @@ pub fn pointwise(terms: &Terms, term: &Term) -> Vec<Pointwise> {
         ways.into_iter().map(map).collect()
     };
     match term.op {
-        Op::Unary(kind) => apply(ways(terms, term.args[0]), &|x| unary(kind, x)),
-        Op::Binary(kind) => {
+        Op::Array(ArrayOp::Unary(kind)) => apply(ways(terms, term.args[0]), &|x| unary(kind, x)),
+        Op::Array(ArrayOp::Binary(kind)) => {
             let scalar = |i: usize| terms[term.args[i]].data.scalar.map(f64::from);
             match (scalar(0), scalar(1)) {
                 (None, Some(b)) => apply(ways(terms, term.args[0]), &|a| binary(kind, a, b)),

@@ -2,10 +2,11 @@
 
 use super::{Kind, Neurons, Relaxing};
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::ArrayOp;
 use snnc_ir::op::Scalar;
 use snnc_ir::ssa::meaning::FIRST_SPIKE_WEIGHT;
 use snnc_ir::ssa::{Output, Ssa};
-use snnc_ir::training::{LEVEL_MAX, Training};
+use snnc_ir::training::{LEVEL_MAX, TrainingOp};
 use snnc_ir::{Binary, Curve, Diagnostic, Dim, Op, Shape, Unary, Value, Weight};
 
 /// What masks a score; finite, since values are.
@@ -27,20 +28,20 @@ impl Relaxing {
             return Err(Diagnostic::new(&self.origin, "a map for every head was expected"));
         };
         let map = self.added(map)?;
-        let x = self.add(Op::Split { heads: heads as u32 }, &[x])?;
-        let y = self.add(Op::MatMul, &[x, map])?;
-        self.add(Op::Merge, &[y])
+        let x = self.add(Op::Array(ArrayOp::SplitHeads { heads: heads as u32 }), &[x])?;
+        let y = self.add(Op::Array(ArrayOp::MatMul), &[x, map])?;
+        self.add(Op::Array(ArrayOp::MergeHeads), &[y])
     }
 
     /// `[heads, tokens, tokens]`: every query's product with every key.
     fn scores(&mut self, q: Value, k: Value, heads: u32) -> Result<Value, Diagnostic> {
-        let [q, k] = [q, k].map(|x| self.add(Op::Split { heads }, &[x]));
+        let [q, k] = [q, k].map(|x| self.add(Op::Array(ArrayOp::SplitHeads { heads }), &[x]));
         let k = self.turned(k?)?;
-        self.add(Op::MatMul, &[q?, k])
+        self.add(Op::Array(ArrayOp::MatMul), &[q?, k])
     }
 
     fn masked(&mut self, scores: Value) -> Result<Value, Diagnostic> {
-        let mask = Op::Causal { keep: Scalar::new(0.0), drop: Scalar::new(MASKED) };
+        let mask = Op::Array(ArrayOp::CausalMask { keep: Scalar::new(0.0), drop: Scalar::new(MASKED) });
         let mask = self.add(mask, &[])?;
         self.two(Binary::Add, scores, mask)
     }
@@ -50,10 +51,10 @@ impl Relaxing {
         let scale = self.number(scale.get());
         let scores = self.two(Binary::Mul, scores, scale)?;
         let scores = self.masked(scores)?;
-        let weights = self.add(Op::Softmax, &[scores])?;
-        let v = self.add(Op::Split { heads }, &[args[2]])?;
-        let mixed = self.add(Op::MatMul, &[weights, v])?;
-        self.add(Op::Merge, &[mixed])
+        let weights = self.add(Op::Array(ArrayOp::Softmax), &[scores])?;
+        let v = self.add(Op::Array(ArrayOp::SplitHeads { heads }), &[args[2]])?;
+        let mixed = self.add(Op::Array(ArrayOp::MatMul), &[weights, v])?;
+        self.add(Op::Array(ArrayOp::MergeHeads), &[mixed])
     }
 
     /// Spiking attention by its variant; `v` are values, `first` is its slope or sink, `second` its periods of halving.
@@ -79,7 +80,7 @@ impl Relaxing {
                 self.faded([q, k], v, false, heads, first, halving()?)
             }
             Ssa::Linear { .. } => {
-                let [q, k] = [q.plain, k.plain].map(|x| self.add(Op::Split { heads }, &[x]));
+                let [q, k] = [q.plain, k.plain].map(|x| self.add(Op::Array(ArrayOp::SplitHeads { heads }), &[x]));
                 self.faded([q?, k?], v, false, heads, first, halving()?)
             }
             Ssa::Lif { output: Output::Spikes } => unreachable!("it gives no values; `emitted` relaxes it"),
@@ -95,7 +96,7 @@ impl Relaxing {
         [sink, halving, gain]: [&Weight; 3],
     ) -> Result<Neurons, Diagnostic> {
         let (sink, periods, gain) = (self.sink(sink, heads)?, self.periods(halving)?, self.factor(gain)?);
-        let recency = self.training(Training::Recency, &[periods])?;
+        let recency = self.training(TrainingOp::DecayMask, &[periods])?;
         let mut inputs = Vec::with_capacity(q.spikes.len());
         for ((&q, &k), &v) in q.spikes.iter().zip(&k.spikes).zip(&v.spikes) {
             let scores = self.scores(q, k, heads)?;
@@ -118,23 +119,23 @@ impl Relaxing {
         phases: u32,
         keys: Option<u32>,
     ) -> Result<Value, Diagnostic> {
-        let rounded = Training::Level { most: LEVEL_MAX };
+        let rounded = TrainingOp::FakeQuant { most: LEVEL_MAX };
         let scores = self.scores(q, k, heads)?;
         let slope = self.factor(slope)?;
-        let slope = self.add(Op::Reshape(Shape::fixed(&[heads as usize, 1, 1])), &[slope])?;
+        let slope = self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[heads as usize, 1, 1]))), &[slope])?;
         let scores = self.two(Binary::Mul, scores, slope)?;
         let scores = self.masked(scores)?;
-        let most = self.training(Training::Most, &[scores])?;
+        let most = self.training(TrainingOp::RowMax, &[scores])?;
         let late = self.two(Binary::Sub, most, scores)?;
         let phase = self.training(rounded, &[late])?;
         let fall = self.number(-std::f32::consts::LN_2 / phases as f32);
         let exponent = self.two(Binary::Mul, phase, fall)?;
-        let weight = self.add(Op::Unary(Unary::Exp), &[exponent])?;
+        let weight = self.add(Op::Array(ArrayOp::Unary(Unary::Exp)), &[exponent])?;
         let first = self.number(FIRST_SPIKE_WEIGHT as f32);
         let weight = self.two(Binary::Mul, weight, first)?;
         let mut weight = self.training(rounded, &[weight])?;
         if let Some(keys) = keys {
-            let winners = self.training(Training::Winners { keys }, &[scores])?;
+            let winners = self.training(TrainingOp::TopKMask { keys }, &[scores])?;
             weight = self.two(Binary::Mul, weight, winners)?;
         }
         self.mean(weight, v, heads, None)
@@ -143,24 +144,24 @@ impl Relaxing {
     /// `[heads, tokens, steps * features]`: all spikes of a layer. A neuron that integrates first fires at timestep `t` where its
     /// potential passes `t + 1/2`, and each of these thresholds has a surrogate of its own.
     fn trains_of(&mut self, neurons: &Neurons, heads: u32) -> Result<Value, Diagnostic> {
-        let shape = |sizes: &[Dim]| Op::Reshape(Shape::new(sizes));
+        let shape = |sizes: &[Dim]| Op::Array(ArrayOp::Reshape(Shape::new(sizes)));
         let width = |this: &Self, x: Value| this.builder.ty(x).shape().width().unwrap_or(0) as u32;
         let steps = neurons.most;
         if let Some(potential) = neurons.potential {
-            let y = self.add(Op::Split { heads }, &[potential])?;
+            let y = self.add(Op::Array(ArrayOp::SplitHeads { heads }), &[potential])?;
             let features = width(self, y);
             let [heads, tokens] = [Dim::Fixed(heads), Dim::Tokens];
             let y = self.add(shape(&[heads, tokens, Dim::Fixed(1), Dim::Fixed(features)]), &[y])?;
             let thresholds = (0..steps).map(|t| t as f32 + 0.5).collect();
             let thresholds = self.numbers(&format!("{steps} thresholds"), &[steps as usize, 1], thresholds);
             let over = self.two(Binary::Sub, y, thresholds)?;
-            let spikes = self.training(Training::Step(self.recipe.surrogate), &[over])?;
+            let spikes = self.training(TrainingOp::Step(self.recipe.surrogate), &[over])?;
             return self.add(shape(&[heads, tokens, Dim::Fixed(steps * features)]), &[spikes]);
         }
         // Spikes by timestep, side by side: each times its place.
         let mut all = None;
         for (t, &spikes) in neurons.spikes.iter().enumerate() {
-            let y = self.add(Op::Split { heads }, &[spikes])?;
+            let y = self.add(Op::Array(ArrayOp::SplitHeads { heads }), &[spikes])?;
             let features = width(self, y);
             let [heads, tokens] = [Dim::Fixed(heads), Dim::Tokens];
             let y = self.add(shape(&[heads, tokens, Dim::Fixed(1), Dim::Fixed(features)]), &[y])?;
@@ -188,12 +189,12 @@ impl Relaxing {
         halving: &Weight,
     ) -> Result<Value, Diagnostic> {
         let k = self.turned(k)?;
-        let mut scores = self.add(Op::MatMul, &[q, k])?;
+        let mut scores = self.add(Op::Array(ArrayOp::MatMul), &[q, k])?;
         if squared {
             scores = self.two(Binary::Mul, scores, scores)?;
         }
         let periods = self.periods(halving)?;
-        let recency = self.training(Training::Recency, &[periods])?;
+        let recency = self.training(TrainingOp::DecayMask, &[periods])?;
         let weights = self.two(Binary::Mul, scores, recency)?;
         let sink = self.sink(sink, heads)?;
         self.mean(weights, v, heads, Some(sink))
@@ -204,7 +205,7 @@ impl Relaxing {
         let sink = self.factor(sink)?;
         let least = self.number(LEAST);
         let sink = self.two(Binary::Add, sink, least)?;
-        self.add(Op::Reshape(Shape::fixed(&[heads as usize, 1, 1])), &[sink])
+        self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[heads as usize, 1, 1]))), &[sink])
     }
 
     /// Periods of halving, as reals; their octaves train, rounded. From that of the program's context on memory never halves, and
@@ -221,23 +222,23 @@ impl Relaxing {
         } else {
             octaves
         };
-        let octaves = self.training(Training::Level { most: OCTAVES }, &[octaves])?;
+        let octaves = self.training(TrainingOp::FakeQuant { most: OCTAVES }, &[octaves])?;
         let octave = self.number(std::f32::consts::LN_2);
         let exponents = self.two(Binary::Mul, octaves, octave)?;
-        let periods = self.add(Op::Unary(Unary::Exp), &[exponents])?;
+        let periods = self.add(Op::Array(ArrayOp::Unary(Unary::Exp)), &[exponents])?;
         Ok(if train { self.becomes(weight, periods) } else { periods })
     }
 
     /// Values weighed by `[heads, tokens, tokens]`, divided by the weights' sum plus `more`, `[heads, 1, 1]`.
     fn mean(&mut self, weights: Value, v: Value, heads: u32, more: Option<Value>) -> Result<Value, Diagnostic> {
-        let v = self.add(Op::Split { heads }, &[v])?;
-        let mixed = self.add(Op::MatMul, &[weights, v])?;
+        let v = self.add(Op::Array(ArrayOp::SplitHeads { heads }), &[v])?;
+        let mixed = self.add(Op::Array(ArrayOp::MatMul), &[weights, v])?;
         let shape = Shape::new(&[Dim::Fixed(heads), Dim::Tokens, Dim::Fixed(1)]);
-        let mut sum = self.training(Training::Sum(shape), &[weights])?;
+        let mut sum = self.training(TrainingOp::ReduceSum(shape), &[weights])?;
         if let Some(more) = more {
             sum = self.two(Binary::Add, sum, more)?;
         }
         let mean = self.two(Binary::Div, mixed, sum)?;
-        self.add(Op::Merge, &[mean])
+        self.add(Op::Array(ArrayOp::MergeHeads), &[mean])
     }
 }

@@ -29,6 +29,7 @@ pub(crate) use memory::cast;
 use memory::{Arena, Code, Record, Run, Tally};
 pub use schedule::Listing;
 use snnc_ir::events::Events;
+use snnc_ir::op::SpikeOp;
 use snnc_ir::tensor::Data;
 use snnc_ir::types::Elem;
 use snnc_ir::{Curve, Diagnostic, Graph, Op, Value, WeightId};
@@ -256,7 +257,7 @@ impl Jit {
                 // A synapse that is settled at once runs as a step of the node that settles it; one that neurons hear as
                 // well has a step of its own, which counts.
                 let node = self.compiled.graph.node(step.node);
-                let synapse = if node.op == Op::Settle { node.args[0] } else { step.node };
+                let synapse = if node.op == Op::Spike(SpikeOp::Decode) { node.args[0] } else { step.node };
                 if synapse == step.node || self.compiled.plan.of[synapse.index()].is_none() {
                     meter.events[synapse.index()].additions += taken * outputs as u64;
                 }

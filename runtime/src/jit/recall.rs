@@ -90,8 +90,8 @@ fn most_of(call: &Call<'_>, i: usize) -> i32 {
 fn out_bytes(call: &Call<'_>, emit: bool, width: usize, steps: u16) -> usize {
     match call.graph.ty(call.step.node) {
         Type::Train { .. } => plane_bytes(width) * usize::from(steps),
-        Type::Still { .. } if emit => width * Elem::Level(Code::Unary, steps).bytes(),
-        Type::Still { .. } => 4 * width,
+        Type::Tensor { .. } if emit => width * Elem::Level(Code::Unary, steps).bytes(),
+        Type::Tensor { .. } => 4 * width,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::{Engine, Executed, Isa, Options, Prices, Products, Program, Rows, Session};
 use snnc_ir::events::{Events, is_neuron};
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
 use snnc_ir::{Builder, Code, Curve, Graph, Ssa, Stage, Tensor, Value};
 use std::sync::Arc;
@@ -78,7 +79,7 @@ impl Maker {
     fn linear(&mut self, x: Value, inputs: usize, outputs: usize, layout: Layout) -> Made {
         let sizes = if layout == Layout::InputMajor { [inputs, outputs] } else { [outputs, inputs] };
         let (w, b) = (self.floats(&sizes, -0.4, 0.4), self.floats(&[outputs], -0.2, 0.2));
-        self.op(Op::Linear(layout), &[x, w, b])
+        self.op(Op::Dense(DenseOp::Linear(layout)), &[x, w, b])
     }
 
     /// A neuron layer of the stage, from f32 or i32 whose magnitudes are about `scale`.
@@ -94,8 +95,11 @@ impl Maker {
             args.extend([self.floats(&[width], 1.0 / scale, 9.0 / scale), self.floats(&[width], -2.0, 2.0)]);
             args.extend([self.floats(&[width], levels / 16.0, levels / 3.0), self.floats(&[width], -1.0, 1.0)]);
         }
-        let op =
-            if stage == Stage::Spiking { Op::Fire { code, steps, curve } } else { Op::Quant { code, steps, curve } };
+        let op = if stage == Stage::Spiking {
+            Op::Spike(SpikeOp::Fire { code, steps, curve })
+        } else {
+            Op::Level(LevelOp::Quant { code, steps, curve })
+        };
         self.op(op, &args)
     }
 
@@ -103,10 +107,10 @@ impl Maker {
     fn sums(&mut self, x: Value, inputs: usize, outputs: usize) -> Made {
         let w = self.bytes(inputs, outputs);
         if self.net.stage == Stage::Spiking {
-            let current = self.op(Op::Synapse, &[x, w])?;
-            return self.op(Op::Settle, &[current]);
+            let current = self.op(Op::Spike(SpikeOp::Synapse), &[x, w])?;
+            return self.op(Op::Spike(SpikeOp::Decode), &[current]);
         }
-        self.op(Op::Product, &[x, w])
+        self.op(Op::Level(LevelOp::MatMulInt), &[x, w])
     }
 
     /// Magnitude of such sums, roughly.
@@ -117,29 +121,29 @@ impl Maker {
     fn affine(&mut self, x: Value, inputs: usize, outputs: usize) -> Made {
         let gain = 1.0 / self.reach(inputs);
         let (gain, offset) = (self.floats(&[outputs], gain / 2.0, gain), self.floats(&[outputs], -0.2, 0.2));
-        self.op(Op::Affine, &[x, gain, offset])
+        self.op(Op::Level(LevelOp::ScaleShift), &[x, gain, offset])
     }
 
     fn layer(&mut self, x: Value) -> Made {
         let Net { stage, width, heads, hidden, curve, .. } = self.net;
         let eps = Scalar::new(1e-5);
-        let add = Op::Binary(Binary::Add);
+        let add = Op::Array(ArrayOp::Binary(Binary::Add));
         if stage == Stage::Tensor {
             let (g, b) = (self.floats(&[width], 0.5, 1.5), self.floats(&[width], -0.3, 0.3));
-            let y = self.op(Op::LayerNorm { eps }, &[x, g, b])?;
+            let y = self.op(Op::Dense(DenseOp::LayerNorm { eps }), &[x, g, b])?;
             let qkv = [0; 3].map(|_| self.linear(y, width, width, Layout::InputMajor));
             let [q, k, v] = qkv.map(|made| made.expect("fits"));
             let scale = Scalar::new(0.5);
-            let y = self.op(Op::Attention { heads, scale }, &[q, k, v])?;
+            let y = self.op(Op::Dense(DenseOp::Attention { heads, scale }), &[q, k, v])?;
             let y = self.linear(y, width, width, Layout::OutputMajor)?;
             let x = self.op(add, &[x, y])?;
-            let y = self.op(Op::Normalise { eps }, &[x])?;
+            let y = self.op(Op::Dense(DenseOp::LayerNormNoGain { eps }), &[x])?;
             let y = self.linear(y, width, hidden, Layout::InputMajor)?;
-            let y = self.op(Op::Curve(curve), &[y])?;
+            let y = self.op(Op::Dense(DenseOp::Curve(curve)), &[y])?;
             let y = self.linear(y, hidden, width, Layout::InputMajor)?;
             return self.op(add, &[x, y]);
         }
-        let y = self.op(Op::Normalise { eps }, &[x])?;
+        let y = self.op(Op::Dense(DenseOp::LayerNormNoGain { eps }), &[x])?;
         let y = self.neurons(y, width, 1.0, Curve::Identity)?;
         let mut qkv = [y; 3];
         for part in &mut qkv {
@@ -148,13 +152,16 @@ impl Maker {
         }
         let most = (self.net.code.levels(self.net.steps) as f32).powi(2);
         let slope = self.floats(&[heads as usize], 5.0 / most, 60.0 / most);
-        let y = self.op(Op::Ssa { heads, variant: Ssa::Ttfs { phases: 8 } }, &[qkv[0], qkv[1], qkv[2], slope])?;
+        let y = self.op(
+            Op::Level(LevelOp::Ssa { heads, variant: Ssa::Ttfs { phases: 8 } }),
+            &[qkv[0], qkv[1], qkv[2], slope],
+        )?;
         let scale = most.sqrt() / 2.0;
         let y = self.neurons(y, width, scale, Curve::Identity)?;
         let sums = self.sums(y, width, width)?;
         let y = self.affine(sums, width, width)?;
         let x = self.op(add, &[y, x])?;
-        let y = self.op(Op::Normalise { eps }, &[x])?;
+        let y = self.op(Op::Dense(DenseOp::LayerNormNoGain { eps }), &[x])?;
         let y = self.neurons(y, width, 1.0, Curve::Identity)?;
         let sums = self.sums(y, width, hidden)?;
         let y = self.neurons(sums, hidden, self.reach(width), curve)?;
@@ -165,19 +172,22 @@ impl Maker {
 
     fn graph(mut self) -> Result<Graph, snnc_ir::Diagnostic> {
         let Net { stage, width, vocab, layers, context, .. } = self.net;
-        let (tokens, positions) = (self.op(Op::Tokens, &[])?, self.op(Op::Positions, &[])?);
+        let (tokens, positions) = (self.op(Op::Leaf(LeafOp::Tokens), &[])?, self.op(Op::Leaf(LeafOp::Positions), &[])?);
         let table = self.floats(&[vocab, width], -1.0, 1.0);
         let places = self.floats(&[context as usize, width], -0.5, 0.5);
-        let (x, p) = (self.op(Op::Embed, &[tokens, table])?, self.op(Op::Embed, &[positions, places])?);
-        let mut x = self.op(Op::Binary(Binary::Add), &[x, p])?;
+        let (x, p) = (
+            self.op(Op::Dense(DenseOp::Embed), &[tokens, table])?,
+            self.op(Op::Dense(DenseOp::Embed), &[positions, places])?,
+        );
+        let mut x = self.op(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, p])?;
         let shift = self.floats(&[width], -0.1, 0.1);
-        x = self.op(Op::Binary(Binary::Add), &[x, shift])?;
+        x = self.op(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, shift])?;
         let mut outputs = vec![("embedded".to_string(), x)];
         for i in 0..layers {
             x = self.layer(x)?;
             outputs.push((format!("layer{i}"), x));
         }
-        let y = self.op(Op::Normalise { eps: Scalar::new(1e-5) }, &[x])?;
+        let y = self.op(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(1e-5) }), &[x])?;
         let logits = if stage == Stage::Tensor {
             self.linear(y, width, vocab, Layout::OutputMajor)?
         } else {
@@ -342,7 +352,7 @@ fn a_synapse_adds_one_row_for_every_spike() {
     let mut session = Session::new(program(&graph, Engine::Jit, 8));
     session.forward(&tokens(17, net.vocab), Rows::All).expect("in order");
     let mut additions = 0;
-    for (_, node) in graph.iter().filter(|(_, node)| node.op == Op::Synapse) {
+    for (_, node) in graph.iter().filter(|(_, node)| node.op == Op::Spike(SpikeOp::Synapse)) {
         additions += session.events()[node.args[0].index()].spikes * node.ty.shape().width().unwrap_or(0) as u64;
     }
     assert!(additions > 0);
@@ -397,10 +407,12 @@ fn overflowing() -> Arc<Graph> {
     let mut table = vec![0.5; 5 * 12];
     table[3 * 12..4 * 12].fill(f32::MAX);
     let table = b.weight("table", Arc::new(Tensor::f32(&[5, 12], table)));
-    let tokens = b.add(Op::Tokens, &[], "").expect("fits");
-    let x = b.add(Op::Embed, &[tokens, table], "/embed").expect("fits");
-    let y = b.add(Op::Normalise { eps: Scalar::new(1e-5) }, &[x], "/norm").expect("fits");
-    let y = b.add(Op::Attention { heads: 3, scale: Scalar::new(1.0) }, &[y, y, y], "/attention").expect("fits");
+    let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "").expect("fits");
+    let x = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "/embed").expect("fits");
+    let y = b.add(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(1e-5) }), &[x], "/norm").expect("fits");
+    let y = b
+        .add(Op::Dense(DenseOp::Attention { heads: 3, scale: Scalar::new(1.0) }), &[y, y, y], "/attention")
+        .expect("fits");
     Arc::new(b.finish(vec![("y".to_string(), y)]))
 }
 
@@ -420,9 +432,9 @@ fn an_output_that_is_not_finite_is_an_error_that_names_its_origin() {
     for engine in [Engine::Interpreter, Engine::Jit] {
         let mut b = Builder::new(Stage::Tensor, 40);
         let table = b.weight("table", Arc::new(Tensor::f32(&[2, 3], vec![1.0, 2.0, 3.0, 1.0, f32::MAX, 3.0])));
-        let tokens = b.add(Op::Tokens, &[], "").expect("fits");
-        let x = b.add(Op::Embed, &[tokens, table], "/embed").expect("fits");
-        let y = b.add(Op::Binary(Binary::Add), &[x, x], "/add").expect("fits");
+        let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "").expect("fits");
+        let x = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "/embed").expect("fits");
+        let y = b.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, x], "/add").expect("fits");
         let graph = Arc::new(b.finish(vec![("y".to_string(), y)]));
         let mut session = Session::new(program(&graph, engine, 1));
         let error = session.forward(&[0, 1], Rows::All).expect_err("token 1 overflows");
@@ -434,8 +446,9 @@ fn an_output_that_is_not_finite_is_an_error_that_names_its_origin() {
 #[test]
 fn a_graph_whose_types_lie_is_refused() {
     let mut graph = (*make(NET)).clone();
-    let at = graph.nodes.iter().position(|node| node.op == Op::Binary(Binary::Add)).expect("there is one");
-    graph.nodes[at].ty = snnc_ir::Type::still(snnc_ir::Elem::F32, snnc_ir::Shape::rows(1000));
+    let at =
+        graph.nodes.iter().position(|node| node.op == Op::Array(ArrayOp::Binary(Binary::Add))).expect("there is one");
+    graph.nodes[at].ty = snnc_ir::Type::tensor(snnc_ir::Elem::F32, snnc_ir::Shape::rows(1000));
     let error = Program::new(Arc::new(graph), &Options::default()).expect_err("it is not 1000 wide");
     assert_eq!(error.message, "`add` cannot be planned: it is said to be f32[tokens,1000] and is f32[tokens,12]");
 }
@@ -592,20 +605,20 @@ fn edges(stage: Stage, code: Code, steps: u16, curve: Curve) -> Result<Graph, sn
     let table = m.b.weight("table", Arc::new(Tensor::f32(&[d, d], table)));
     let same = (0..d * d).map(|i| i8::from(i % d == i / d)).collect();
     let same = m.b.weight("same", Arc::new(Tensor::i8(&[d, d], same)));
-    let tokens = m.op(Op::Tokens, &[])?;
-    let mut x = m.op(Op::Embed, &[tokens, table])?;
+    let tokens = m.op(Op::Leaf(LeafOp::Tokens), &[])?;
+    let mut x = m.op(Op::Dense(DenseOp::Embed), &[tokens, table])?;
     let mut outputs = Vec::new();
     for name in ["from f32", "from i32"] {
         let args: Vec<Value> = [x].iter().chain(&constants).copied().collect();
         if stage == Stage::Spiking {
-            let spikes = m.op(Op::Fire { code, steps, curve }, &args)?;
-            let current = m.op(Op::Synapse, &[spikes, same])?;
-            x = m.op(Op::Settle, &[current])?;
+            let spikes = m.op(Op::Spike(SpikeOp::Fire { code, steps, curve }), &args)?;
+            let current = m.op(Op::Spike(SpikeOp::Synapse), &[spikes, same])?;
+            x = m.op(Op::Spike(SpikeOp::Decode), &[current])?;
         } else {
-            let levels = m.op(Op::Quant { code, steps, curve }, &args)?;
-            x = m.op(Op::Product, &[levels, same])?;
+            let levels = m.op(Op::Level(LevelOp::Quant { code, steps, curve }), &args)?;
+            x = m.op(Op::Level(LevelOp::MatMulInt), &[levels, same])?;
         }
-        outputs.push((name.to_string(), m.op(Op::Affine, &[x, one, zero])?));
+        outputs.push((name.to_string(), m.op(Op::Level(LevelOp::ScaleShift), &[x, one, zero])?));
     }
     Ok(m.b.finish(outputs))
 }

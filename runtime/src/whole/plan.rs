@@ -6,7 +6,8 @@
 
 use crate::jit::dense_curve;
 use crate::kernels::{Axis, Map, Zip};
-use snnc_ir::training::{Surrogate, Training};
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
+use snnc_ir::training::{Surrogate, TrainingOp};
 use snnc_ir::{Binary, Diagnostic, Elem, Graph, Op, Unary, Value};
 
 /// Where numbers come from.
@@ -144,7 +145,13 @@ impl<'g> Planner<'g> {
     fn new(graph: &'g Graph, tokens: usize, parameters: &'g [String]) -> Self {
         let mut only_products = vec![true; graph.nodes.len()];
         for node in &graph.nodes {
-            let any = matches!(node.op, Op::MatMul | Op::Transpose(_) | Op::Split { .. } | Op::Merge);
+            let any = matches!(
+                node.op,
+                Op::Array(ArrayOp::MatMul)
+                    | Op::Array(ArrayOp::Transpose(_))
+                    | Op::Array(ArrayOp::SplitHeads { .. })
+                    | Op::Array(ArrayOp::MergeHeads)
+            );
             node.args.iter().for_each(|arg| only_products[arg.index()] &= any);
         }
         graph.outputs.iter().for_each(|(_, value)| only_products[value.index()] = false);
@@ -175,16 +182,16 @@ impl<'g> Planner<'g> {
         let sizes = self.sizes(at);
         let leaf = |source| View::whole(source, sizes.clone());
         let view = match node.op {
-            Op::Tokens => {
+            Op::Leaf(LeafOp::Tokens) => {
                 self.changes[at.index()] = true;
                 leaf(Source::Tokens)
             }
-            Op::Training(Training::Targets) => {
+            Op::Training(TrainingOp::Targets) => {
                 self.changes[at.index()] = true;
                 leaf(Source::Targets)
             }
-            Op::Positions => leaf(Source::Positions),
-            Op::Weight(id) => {
+            Op::Leaf(LeafOp::Positions) => leaf(Source::Positions),
+            Op::Leaf(LeafOp::Weight(id)) => {
                 let name = &self.graph.weight(id).name;
                 match self.parameters.iter().position(|parameter| parameter == name) {
                     Some(i) => {
@@ -194,24 +201,24 @@ impl<'g> Planner<'g> {
                     None => leaf(Source::Constant(at)),
                 }
             }
-            Op::Reshape(_) => {
+            Op::Array(ArrayOp::Reshape(_)) => {
                 let inner = self.whole(args[0]);
                 View::whole(inner.source, self.sizes(at))
             }
-            Op::Training(Training::Hold) => self.view(args[0]),
-            Op::Transpose(perm) => {
+            Op::Training(TrainingOp::StopGradient) => self.view(args[0]),
+            Op::Array(ArrayOp::Transpose(perm)) => {
                 let view = self.view(args[0]);
                 let turned = |all: &[usize]| perm.axes().iter().map(|&axis| all[usize::from(axis)]).collect();
                 self.laid(at, View { source: view.source, sizes: turned(&view.sizes), steps: turned(&view.steps) })
             }
-            Op::Split { heads } => {
+            Op::Array(ArrayOp::SplitHeads { heads }) => {
                 let view = self.view(args[0]);
                 let (heads, [n, d]) = (heads as usize, [view.sizes[0], view.sizes[1]]);
                 let [row, column] = [view.steps[0], view.steps[1]];
                 let (sizes, steps) = (vec![heads, n, d / heads], vec![d / heads * column, row, column]);
                 self.laid(at, View { source: view.source, sizes, steps })
             }
-            Op::Merge => {
+            Op::Array(ArrayOp::MergeHeads) => {
                 let view = self.view(args[0]);
                 let order = |all: &[usize]| vec![all[1], all[0], all[2]];
                 let (sizes, steps) = (order(&view.sizes), order(&view.steps));
@@ -268,52 +275,52 @@ impl<'g> Planner<'g> {
             Work::Zip(kind, axes(&sizes, &steps(0), &steps(1)))
         };
         Ok(match op {
-            Op::Unary(Unary::Neg) => Work::Map(Map::Neg),
-            Op::Unary(Unary::Exp) => Work::Map(Map::Exp),
-            Op::Binary(Binary::Add) => zip(Zip::Add),
-            Op::Binary(Binary::Sub) => zip(Zip::Sub),
-            Op::Binary(Binary::Mul) => zip(Zip::Mul),
-            Op::Binary(Binary::Div) => zip(Zip::Div),
-            Op::Causal { keep, drop } => Work::Causal { keep: keep.get(), drop: drop.get() },
-            Op::MatMul => Work::MatMul,
-            Op::Softmax => Work::Softmax,
-            Op::Embed if self.graph.ty(args[1]).elem() == Some(Elem::F32) => Work::Embed,
-            Op::Normalise { eps } => Work::Normalise { eps: eps.get() },
-            Op::Curve(kind) => Work::Map(Map::Curve(dense_curve(kind))),
-            Op::Affine => Work::Affine,
-            Op::Peak => Work::Peak,
-            Op::Pick => Work::Pick,
+            Op::Array(ArrayOp::Unary(Unary::Neg)) => Work::Map(Map::Neg),
+            Op::Array(ArrayOp::Unary(Unary::Exp)) => Work::Map(Map::Exp),
+            Op::Array(ArrayOp::Binary(Binary::Add)) => zip(Zip::Add),
+            Op::Array(ArrayOp::Binary(Binary::Sub)) => zip(Zip::Sub),
+            Op::Array(ArrayOp::Binary(Binary::Mul)) => zip(Zip::Mul),
+            Op::Array(ArrayOp::Binary(Binary::Div)) => zip(Zip::Div),
+            Op::Array(ArrayOp::CausalMask { keep, drop }) => Work::Causal { keep: keep.get(), drop: drop.get() },
+            Op::Array(ArrayOp::MatMul) => Work::MatMul,
+            Op::Array(ArrayOp::Softmax) => Work::Softmax,
+            Op::Dense(DenseOp::Embed) if self.graph.ty(args[1]).elem() == Some(Elem::F32) => Work::Embed,
+            Op::Dense(DenseOp::LayerNormNoGain { eps }) => Work::Normalise { eps: eps.get() },
+            Op::Dense(DenseOp::Curve(kind)) => Work::Map(Map::Curve(dense_curve(kind))),
+            Op::Level(LevelOp::ScaleShift) => Work::Affine,
+            Op::Level(LevelOp::RowMaxAbs) => Work::Peak,
+            Op::Level(LevelOp::GatherChannels) => Work::Pick,
             Op::Training(op) => match op {
-                Training::Sum(_) => {
+                TrainingOp::ReduceSum(_) => {
                     let from = self.sizes(args[0]);
                     Work::Sum(axes(&from, &steps_of(&from), &spread_steps(&sizes, &from)))
                 }
-                Training::Repeat(_) => {
+                TrainingOp::BroadcastTo(_) => {
                     Work::Lay(axes(&sizes, &spread_steps(&self.sizes(args[0]), &sizes), &steps_of(&sizes)))
                 }
-                Training::Level { most } => Work::Map(Map::Level(most as f32)),
-                Training::Within { most } => zip(Zip::Within(most as f32 + 0.5)),
-                Training::Step(_) => Work::Map(Map::Step),
-                Training::Surrogate(kind) => Work::Map(match kind {
+                TrainingOp::FakeQuant { most } => Work::Map(Map::Level(most as f32)),
+                TrainingOp::FakeQuantGrad { most } => zip(Zip::Within(most as f32 + 0.5)),
+                TrainingOp::Step(_) => Work::Map(Map::Step),
+                TrainingOp::Surrogate(kind) => Work::Map(match kind {
                     Surrogate::Arctan => Map::Arctan,
                     Surrogate::FastSigmoid => Map::FastSigmoid,
                     Surrogate::Triangle => Map::Triangle,
                     Surrogate::Rectangle => Map::Rectangle,
                 }),
-                Training::Slope(kind) => Work::Map(Map::Slope(dense_curve(kind))),
-                Training::Most => Work::Most,
-                Training::Winners { keys } => Work::Winners { keys: keys as usize },
-                Training::NormaliseBack { eps } => Work::NormaliseBack { eps: eps.get() },
-                Training::PeakBack => Work::PeakBack,
-                Training::Spread { .. } => Work::Spread,
-                Training::Scatter { .. } => Work::Scatter,
-                Training::Recency => Work::Recency,
-                Training::RecencyBack => Work::RecencyBack,
-                Training::Divergence => Work::Divergence,
-                Training::DivergenceBack => Work::DivergenceBack,
-                Training::CrossEntropy => Work::CrossEntropy,
-                Training::CrossEntropyBack => Work::CrossEntropyBack,
-                Training::Targets | Training::Hold => unreachable!("no step makes it"),
+                TrainingOp::CurveSlope(kind) => Work::Map(Map::Slope(dense_curve(kind))),
+                TrainingOp::RowMax => Work::Most,
+                TrainingOp::TopKMask { keys } => Work::Winners { keys: keys as usize },
+                TrainingOp::LayerNormNoGainGrad { eps } => Work::NormaliseBack { eps: eps.get() },
+                TrainingOp::RowMaxAbsGrad => Work::PeakBack,
+                TrainingOp::GatherChannelsGrad { .. } => Work::Spread,
+                TrainingOp::EmbedGrad { .. } => Work::Scatter,
+                TrainingOp::DecayMask => Work::Recency,
+                TrainingOp::DecayMaskGrad => Work::RecencyBack,
+                TrainingOp::Divergence => Work::Divergence,
+                TrainingOp::DivergenceGrad => Work::DivergenceBack,
+                TrainingOp::CrossEntropy => Work::CrossEntropy,
+                TrainingOp::CrossEntropyGrad => Work::CrossEntropyBack,
+                TrainingOp::Targets | TrainingOp::StopGradient => unreachable!("no step makes it"),
             },
             other => {
                 let message = format!("`{other}` is not run in training");

@@ -5,9 +5,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use snnc::onnx::evaluate::graph;
-use snnc::onnx::import::inputs;
-use snnc::onnx::{import_model, read};
+use snnc_onnx::evaluate::graph;
+use snnc_onnx::import::inputs;
+use snnc_onnx::{import_model, read};
 use std::collections::HashMap;
 
 fuzz_target!(|bytes: &[u8]| {

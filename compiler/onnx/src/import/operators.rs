@@ -2,13 +2,14 @@
 
 use super::shapes::{fixed, ir_shape, reshaped_dims, unify};
 use super::{Held, Importer, Live, Trouble};
-use crate::onnx::evaluate::{
+use crate::evaluate::{
     Call, Span, axis, broadcast, count, flat_sizes, reshape_sizes, sizes_of, slice_spans, split_sizes, squeeze_sizes,
     unsqueeze_sizes, volume,
 };
-use crate::onnx::import::known::Known;
-use crate::onnx::read::OnnxNode;
-use crate::onnx::tensor::Array;
+use crate::import::known::Known;
+use crate::read::OnnxNode;
+use crate::tensor::Array;
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp};
 use snnc_ir::op::{Perm, Scalar};
 use snnc_ir::types::{Dim, Elem, Shape};
 use snnc_ir::{Binary, Op, Type, Unary, Value};
@@ -130,7 +131,7 @@ impl Importer<'_> {
 
     /// Casts between kinds of floats, or kinds of integers, change nothing here.
     fn cast(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
-        use crate::onnx::tensor::Elem as OnnxElem;
+        use crate::tensor::Elem as OnnxElem;
         let x = self.input(node, inputs, 0)?;
         let to = node.int("to").and_then(OnnxElem::of_onnx).ok_or("the type to cast to is not supported")?;
         match (self.builder.ty(x.value).elem(), to) {
@@ -169,7 +170,7 @@ impl Importer<'_> {
         if self.builder.ty(x.value).shape() == shape {
             return Ok(Live { value: x.value, dims });
         }
-        self.add(node, Op::Reshape(shape), &[x.value], dims)
+        self.add(node, Op::Array(ArrayOp::Reshape(shape)), &[x.value], dims)
     }
 
     /// Only where it stretches nothing.
@@ -206,7 +207,7 @@ impl Importer<'_> {
         let dense: Vec<Dim> = from.iter().map(|&axis| x.dims[axis]).collect();
         let turned: Vec<Dim> = to.iter().map(|&axis| x.dims[axis]).collect();
         let x = self.reshaped(node, x, dense)?;
-        let x = self.add(node, Op::Transpose(order), &[x.value], turned)?;
+        let x = self.add(node, Op::Array(ArrayOp::Transpose(order)), &[x.value], turned)?;
         self.reshaped(node, x, dims)
     }
 
@@ -241,7 +242,8 @@ impl Importer<'_> {
         let (Ok(start), Ok(len)) = (u32::try_from(start), u32::try_from(len)) else {
             return Err("it is too large".into());
         };
-        let value = self.builder.add(Op::Slice { axis: inner as u8, start, len }, &[x.value], node.label())?;
+        let value =
+            self.builder.add(Op::Array(ArrayOp::Slice { axis: inner as u8, start, len }), &[x.value], node.label())?;
         self.dressed(node, value, dims)
     }
 
@@ -251,7 +253,7 @@ impl Importer<'_> {
         if self.builder.ty(value).shape() == shape {
             return Ok(Live { value, dims });
         }
-        self.add(node, Op::Reshape(shape), &[value], dims)
+        self.add(node, Op::Array(ArrayOp::Reshape(shape)), &[value], dims)
     }
 
     fn split(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
@@ -339,7 +341,7 @@ impl Importer<'_> {
     pub(super) fn combined(&mut self, node: &OnnxNode, kind: Binary, x: &Live, y: &Live) -> Translated {
         let dims = self.broadcast(&x.dims, &y.dims)?;
         let (x, y) = (self.beside(node, x, y)?, self.beside(node, y, x)?);
-        self.add(node, Op::Binary(kind), &[x.value, y.value], dims)
+        self.add(node, Op::Array(ArrayOp::Binary(kind)), &[x.value, y.value], dims)
     }
 
     /// In a file of one number of tokens, a constant with a row for each token is a table of positions.
@@ -351,14 +353,14 @@ impl Importer<'_> {
         if !is_table || !matches!(other.dims.as_slice(), [.., Dim::Tokens, last] if last == width) {
             return Ok(x.clone());
         }
-        let positions = self.builder.add(Op::Positions, &[], node.label())?;
+        let positions = self.builder.add(Op::Leaf(LeafOp::Positions), &[], node.label())?;
         let dims = [&x.dims[..x.dims.len() - 2], &[Dim::Tokens, *width]].concat();
-        self.add(node, Op::Embed, &[positions, x.value], dims)
+        self.add(node, Op::Dense(DenseOp::Embed), &[positions, x.value], dims)
     }
 
     fn unary(&mut self, node: &OnnxNode, inputs: &[Option<Held>], kind: Unary) -> Translated {
         let x = self.input(node, inputs, 0)?;
-        self.add(node, Op::Unary(kind), &[x.value], x.dims.clone())
+        self.add(node, Op::Array(ArrayOp::Unary(kind)), &[x.value], x.dims.clone())
     }
 
     pub(super) fn number(&mut self, number: f32) -> Live {
@@ -387,7 +389,7 @@ impl Importer<'_> {
             Some(false) => b,
             None => {
                 let c = self.operand(condition, node)?;
-                return self.add(node, Op::Where, &[c.value, a.value, b.value], dims);
+                return self.add(node, Op::Array(ArrayOp::Where), &[c.value, a.value, b.value], dims);
             }
         };
         if ir_shape(&chosen.dims)? == ir_shape(&dims)? {
@@ -401,7 +403,7 @@ impl Importer<'_> {
     fn is_nan(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
         let x = self.input(node, inputs, 0)?;
         match self.builder.graph().node(x.value).op {
-            Op::Softmax => Ok(vec![Held::Never(x.dims)]),
+            Op::Array(ArrayOp::Softmax) => Ok(vec![Held::Never(x.dims)]),
             _ => Err(Trouble::Unsupported),
         }
     }
@@ -453,7 +455,7 @@ impl Importer<'_> {
         };
         let mut dims = self.broadcast(lead_a, lead_b)?;
         dims.extend([*n, *m]);
-        self.add(node, Op::MatMul, &[a.value, b.value], dims)
+        self.add(node, Op::Array(ArrayOp::MatMul), &[a.value, b.value], dims)
     }
 
     /// com.microsoft.FusedMatMul: alpha * A B, either of them turned.
@@ -500,7 +502,7 @@ impl Importer<'_> {
         }
         let mut dims = x.dims.clone();
         dims[rank - 1] = Dim::Fixed(1);
-        let mean = self.add(node, Op::Mean, &[x.value], dims.clone())?;
+        let mean = self.add(node, Op::Array(ArrayOp::Mean), &[x.value], dims.clone())?;
         if node.int("keepdims").unwrap_or(1) != 0 {
             return Ok(mean);
         }
@@ -518,7 +520,7 @@ impl Importer<'_> {
         if axis + 1 != x.dims.len() {
             return Err("only a softmax over the innermost axis is supported".into());
         }
-        self.add(node, Op::Softmax, &[x.value], x.dims.clone())
+        self.add(node, Op::Array(ArrayOp::Softmax), &[x.value], x.dims.clone())
     }
 
     fn layer_norm(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
@@ -531,7 +533,7 @@ impl Importer<'_> {
         let gain = self.channels(node, inputs, 1, width, 1.0)?;
         let bias = self.channels(node, inputs, 2, width, 0.0)?;
         let eps = Scalar::new(node.float("epsilon").unwrap_or(LAYER_NORM_EPS));
-        self.add(node, Op::LayerNorm { eps }, &[x.value, gain, bias], x.dims.clone())
+        self.add(node, Op::Dense(DenseOp::LayerNorm { eps }), &[x.value, gain, bias], x.dims.clone())
     }
 
     /// A vector of `width` numbers; `default` where it is left out. One number alone is spread out.
@@ -556,7 +558,7 @@ impl Importer<'_> {
         }
         let x = self.input(node, inputs, i)?;
         match self.builder.ty(x.value) {
-            ty @ Type::Still { .. } if ty.shape() == Shape::fixed(&[width as usize]) => Ok(x.value),
+            ty @ Type::Tensor { .. } if ty.shape() == Shape::fixed(&[width as usize]) => Ok(x.value),
             other => Err(format!("input {} should be f32[{width}], it is {other}", i + 1).into()),
         }
     }
@@ -564,6 +566,6 @@ impl Importer<'_> {
 
 impl Call<'_> {
     fn shape_of(&self, sizes: &[usize]) -> Vec<i64> {
-        crate::onnx::evaluate::shape_span(self, sizes).iter().map(|&n| n as i64).collect()
+        crate::evaluate::shape_span(self, sizes).iter().map(|&n| n as i64).collect()
     }
 }

@@ -4,7 +4,7 @@
 //! converted tensor by tensor.
 
 use super::tensor::{Array, Data, f32_of_bf16, f32_of_bytes, f32_of_f16};
-use crate::files;
+use crate::mmap;
 use snnc_ir::tensor::{Buffer, SharedBytes};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -171,7 +171,7 @@ impl Beside {
         let shared = match self.maps.get(&path) {
             Some(shared) => shared.clone(),
             None => {
-                let shared = files::map(&path).map_err(|e| cannot(location, &e))?;
+                let shared = mmap::map(&path).map_err(|e| cannot(location, &e))?;
                 self.maps.insert(path, shared.clone());
                 shared
             }

@@ -7,10 +7,11 @@
 use super::known::Known;
 use super::operators::Translated;
 use super::{Held, Importer, Live, Trouble};
-use crate::onnx::evaluate::{Call, broadcast};
-use crate::onnx::read::{Attribute, OnnxNode};
-use crate::onnx::tensor::{Array, Elem};
+use crate::evaluate::{Call, broadcast};
+use crate::read::{Attribute, OnnxNode};
+use crate::tensor::{Array, Elem};
 use snnc_ir::Binary;
+use snnc_ir::op::ArrayOp;
 use std::sync::Arc;
 
 /// A value in the middle of quantised arithmetic.
@@ -158,7 +159,12 @@ impl Importer<'_> {
             }
             "com.microsoft.QLinearSigmoid" => {
                 let x = self.real(node, inputs, 0)?;
-                let y = self.add(node, snnc_ir::Op::Unary(snnc_ir::Unary::Sigmoid), &[x.value], x.dims.clone());
+                let y = self.add(
+                    node,
+                    snnc_ir::Op::Array(ArrayOp::Unary(snnc_ir::Unary::Sigmoid)),
+                    &[x.value],
+                    x.dims.clone(),
+                );
                 output(y, 3)
             }
             "com.microsoft.QLinearSoftmax" => {
@@ -314,7 +320,7 @@ impl Importer<'_> {
         let zero = match at(inputs, 3) {
             Some(Held::Known(zero)) => zero.at(0).clone(),
             Some(_) => return Err(Trouble::Unsupported),
-            None => Array::new(Vec::new(), crate::onnx::tensor::Data::I8(vec![0])),
+            None => Array::new(Vec::new(), crate::tensor::Data::I8(vec![0])),
         };
         let centred = columns(array, &zero, |w, z| w - z)?;
         let weights = Known::constant(weights.name(), Arc::new(centred));

@@ -1,7 +1,7 @@
 //! One case for each fact: a node, its operands, what it gives.
 
 use super::*;
-use crate::onnx::read::Attribute;
+use crate::read::Attribute;
 use std::sync::Arc;
 
 fn node(op: &str, attributes: &[(&str, Attribute)]) -> OnnxNode {
@@ -232,7 +232,7 @@ fn matrix(rows: usize, x: &[f32]) -> Array {
 }
 
 fn bytes(sizes: &[usize], x: &[u8]) -> Array {
-    Array::new(sizes.to_vec(), crate::onnx::tensor::Data::U8(x.to_vec()))
+    Array::new(sizes.to_vec(), crate::tensor::Data::U8(x.to_vec()))
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn codes() {
     let blocked = [("axis", Int(1)), ("block_size", Int(2))];
     check("DequantizeLinear", &blocked, &[&table, &blocks], &matrix(2, &[1.0, 2.0, 6.0, 8.0]));
     refuse("DequantizeLinear", &[], &[&table, &floats(&[1.0; 3])], "do not fit");
-    let sums = Array::new(vec![2, 2], crate::onnx::tensor::Data::I32(vec![-1, -2, 7, 10]));
+    let sums = Array::new(vec![2, 2], crate::tensor::Data::I32(vec![-1, -2, 7, 10]));
     check("MatMulInteger", &[], &[&table, &table, &bytes(&[], &[2])], &sums);
     let dynamic = run(&node("DynamicQuantizeLinear", &[]), &[&floats(&[-1.0, 0.0, 1.55])]).expect("codes");
     assert_eq!(dynamic, [bytes(&[3], &[0, 100, 255]), Array::f32(&[], vec![2.55 / 255.0]), bytes(&[], &[100])]);

@@ -1,8 +1,8 @@
 //! Operators that make, move, pick or join elements without arithmetic on them.
 
 use super::{Call, Walk, axis, broadcast, count, index, sizes_of, strides, volume};
-use crate::onnx::read::Attribute;
-use crate::onnx::tensor::{Array, Data, Number};
+use crate::read::Attribute;
+use crate::tensor::{Array, Data, Number};
 
 /// The part of an axis that a slice takes: `len` elements from `start`, `step` apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

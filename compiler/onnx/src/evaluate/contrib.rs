@@ -2,7 +2,7 @@
 
 use super::network::{Heads, attend, fits, floats, gelu, matmul, normalised, scaled, sigmoid, turned, zip};
 use super::{Call, count};
-use crate::onnx::tensor::{Array, Data, Elem};
+use crate::tensor::{Array, Data, Elem};
 
 /// The epsilon of com.microsoft's norms where none is given.
 const EPS: f32 = 1e-12;

@@ -1,8 +1,8 @@
 //! A whole file on concrete inputs: what the network of the file gives, whatever the importer makes of it.
 
 use super::{Call, Failure, axis, evaluate, sizes_of, work};
-use crate::onnx::read::{Model, OnnxGraph, OnnxNode};
-use crate::onnx::tensor::Array;
+use crate::read::{Model, OnnxGraph, OnnxNode};
+use crate::tensor::Array;
 use indexmap::IndexMap;
 use snnc_ir::Diagnostic;
 use std::cell::Cell;

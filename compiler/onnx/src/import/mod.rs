@@ -24,7 +24,9 @@ pub use control::CONTROL;
 use known::Known;
 use quantised::Coded;
 use shapes::{fixed, ir_shape};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::Perm;
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp};
 use snnc_ir::types::Dim;
 use snnc_ir::{Builder, Diagnostic, Graph, Op, Stage, Tensor, Value};
 use std::collections::HashMap;
@@ -79,16 +81,16 @@ pub fn output_of(model: &Model) -> Option<&Port> {
 ///
 /// # Errors
 /// All operators that are not supported, and every node that asks for what cannot be had.
-pub fn import(model: &Model) -> Result<Imported, Vec<Diagnostic>> {
+pub fn import(model: &Model) -> Result<Imported, Diagnostics> {
     if let Some(n) = inputs::fixed_tokens(&model.graph.inputs) {
         return import_fixed(model, n);
     }
     let first = Importer::new(model, &COUNTS, 1).run()?;
     let context = first.1.ok_or_else(|| {
-        vec![
+        Diagnostics::from(
             Diagnostic::new("", "no table of positions was found")
                 .note("a GPT-2 gathers rows 0, 1, 2... of a learned table; its rows are the longest context"),
-        ]
+        )
     })?;
     let mut counts = COUNTS.to_vec();
     if context > COUNTS[1] {
@@ -98,10 +100,10 @@ pub fn import(model: &Model) -> Result<Imported, Vec<Diagnostic>> {
 }
 
 /// A file that takes exactly `n` tokens. That is its context: what a causal network says of fewer is a part of that.
-fn import_fixed(model: &Model, n: usize) -> Result<Imported, Vec<Diagnostic>> {
+fn import_fixed(model: &Model, n: usize) -> Result<Imported, Diagnostics> {
     if n < COUNTS[0] {
         let message = format!("the file takes exactly {n} tokens, fewer than snnc can examine");
-        return Err(vec![Diagnostic::new("", message).note("export it with a dynamic sequence length")]);
+        return Err(Diagnostic::new("", message).note("export it with a dynamic sequence length").into());
     }
     Importer::new(model, &[n], n).run().map(|(imported, _)| imported)
 }
@@ -178,7 +180,7 @@ struct Importer<'m> {
     /// Constants that have become weights, by address; the arrays are kept so that addresses stay theirs.
     weights: HashMap<usize, (Arc<Array>, Value)>,
     scalars: HashMap<u32, Value>,
-    errors: Vec<Diagnostic>,
+    errors: Diagnostics,
     /// Operators that are not supported, in order of appearance, with the nodes that use them.
     unsupported: Vec<(String, Vec<&'m str>)>,
 }
@@ -200,16 +202,16 @@ impl<'m> Importer<'m> {
             given_out: 0,
             weights: HashMap::new(),
             scalars: HashMap::new(),
-            errors: Vec::new(),
+            errors: Diagnostics::new(),
             unsupported: Vec::new(),
         }
     }
 
     /// The graph of the first output, and the rows of the position table.
-    fn run(mut self) -> Result<(Imported, Option<usize>), Vec<Diagnostic>> {
+    fn run(mut self) -> Result<(Imported, Option<usize>), Diagnostics> {
         let graph = &self.model.graph;
         let Some(output) = output_of(self.model) else {
-            return Err(vec![Diagnostic::new("", "the graph has no output")]);
+            return Err(Diagnostic::new("", "the graph has no output").into());
         };
         let live = self.enter(graph, &[&output.name]);
         self.bind(&graph.inputs);
@@ -225,7 +227,7 @@ impl<'m> Importer<'m> {
                 let graph = self.builder.finish(vec![(OUTPUT.to_string(), value)]);
                 Ok((Imported { graph, rounds_activations: self.rounds_activations }, self.context))
             }
-            Err(message) => Err(vec![Diagnostic::new(format!("output {}", output.name), message)]),
+            Err(message) => Err(Diagnostic::new(format!("output {}", output.name), message).into()),
         }
     }
 
@@ -246,14 +248,17 @@ impl<'m> Importer<'m> {
         match table.and_then(|(table, shape)| Some((table, shape.sizes()?))) {
             Some((table, sizes)) if sizes[0] != width && sizes[1] == width => {
                 let swap = Perm::new(&[1, 0]).ok_or("a matrix can be turned")?;
-                let head = self.builder.add(Op::Transpose(swap), &[table], &output.name).map_err(|e| e.message)?;
-                self.builder.add(Op::MatMul, &[live.value, head], &output.name).map_err(|e| e.message)
+                let head = self
+                    .builder
+                    .add(Op::Array(ArrayOp::Transpose(swap)), &[table], &output.name)
+                    .map_err(|e| e.message)?;
+                self.builder.add(Op::Array(ArrayOp::MatMul), &[live.value, head], &output.name).map_err(|e| e.message)
             }
             _ => Ok(live.value),
         }
     }
 
-    fn complaints(self) -> Vec<Diagnostic> {
+    fn complaints(self) -> Diagnostics {
         let all = self.unsupported.into_iter().map(|(operator, nodes)| {
             let diagnostic = Diagnostic::new(nodes[0], format!("the operator {operator} is not supported here"));
             match nodes.len() {
@@ -261,7 +266,7 @@ impl<'m> Importer<'m> {
                 n => diagnostic.note(format!("and at {} other nodes", n - 1)),
             }
         });
-        let mut all: Vec<Diagnostic> = all.chain(self.errors).collect();
+        let mut all: Diagnostics = all.chain(self.errors).collect();
         if all.len() > ERRORS_MAX {
             let more = all.len() - ERRORS_MAX;
             all.truncate(ERRORS_MAX);
@@ -295,7 +300,7 @@ impl<'m> Importer<'m> {
         if let Some(batch) = lead.iter().flatten().find(|&&size| size != 1) {
             return Err(format!("the file takes a batch of exactly {batch}; export it with a dynamic batch size"));
         }
-        let value = self.builder.add(Op::Tokens, &[], &port.name).map_err(|e| e.message)?;
+        let value = self.builder.add(Op::Leaf(LeafOp::Tokens), &[], &port.name).map_err(|e| e.message)?;
         Ok(Held::Live(Live { value, dims }))
     }
 
@@ -548,9 +553,9 @@ impl<'m> Importer<'m> {
             return Ok(Live { value: self.weight(known.name(), array)?, dims });
         }
         if let Some(table) = known.table_of_positions(&self.counts) {
-            let positions = self.builder.add(Op::Positions, &[], node.label())?;
+            let positions = self.builder.add(Op::Leaf(LeafOp::Positions), &[], node.label())?;
             let table = self.weight(known.name(), &Arc::new(table))?;
-            let value = self.builder.add(Op::Embed, &[positions, table], node.label())?;
+            let value = self.builder.add(Op::Dense(DenseOp::Embed), &[positions, table], node.label())?;
             return Ok(self.live(value, dims)?);
         }
         Err(format!(

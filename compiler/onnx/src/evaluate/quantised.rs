@@ -2,7 +2,7 @@
 
 use super::network::{floats, matmul, scale_axis, softmax_rows, zip};
 use super::{Call, count};
-use crate::onnx::tensor::{Array, Data, Elem, Number};
+use crate::tensor::{Array, Data, Elem, Number};
 
 /// Smallest and largest code of a type.
 fn ends(elem: Elem) -> Result<(f64, f64), String> {

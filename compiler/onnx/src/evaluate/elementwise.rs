@@ -1,7 +1,7 @@
 //! Operators that work element by element, with broadcasting.
 
 use super::{Call, Walk, broadcast, elem_of, network};
-use crate::onnx::tensor::{Array, Data, Elem, Number};
+use crate::tensor::{Array, Data, Elem, Number};
 
 impl Call<'_> {
     pub(super) fn cast(&self) -> Result<Array, String> {

@@ -1,9 +1,9 @@
 //! What a file's inputs are bound to: one fresh sequence. Ids stay open; masks are ones, positions count from zero, there
 //! is no past and no cache branch.
 
-use crate::onnx::evaluate::count;
-use crate::onnx::read::Port;
-use crate::onnx::tensor::{Array, Data, Elem, Number};
+use crate::evaluate::count;
+use crate::read::Port;
+use crate::tensor::{Array, Data, Elem, Number};
 
 /// The input that takes the token ids.
 pub fn ids(inputs: &[Port]) -> Option<&Port> {

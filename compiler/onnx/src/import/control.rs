@@ -2,8 +2,8 @@
 
 use super::known::Known;
 use super::{Held, Importer, Trouble};
-use crate::onnx::evaluate::axis;
-use crate::onnx::read::{OnnxGraph, OnnxNode};
+use crate::evaluate::axis;
+use crate::read::{OnnxGraph, OnnxNode};
 use snnc_ir::types::Dim;
 
 /// The operators of this file.

@@ -4,9 +4,10 @@ use super::known::Known;
 use super::quantised::Coded;
 use super::shapes::fixed;
 use super::{COUNTS, Held, Importer, Live, Trouble};
-use crate::onnx::read::OnnxNode;
-use crate::onnx::tensor::{Array, Data, Elem};
+use crate::read::OnnxNode;
+use crate::tensor::{Array, Data, Elem};
 use snnc_ir::Op;
+use snnc_ir::op::{DenseOp, LeafOp};
 use snnc_ir::types::Dim;
 use std::sync::Arc;
 
@@ -41,7 +42,7 @@ impl Importer<'_> {
             Held::Live(live) => live.clone(),
             Held::Known(known) if known.is_positions(&self.counts) => {
                 self.bound(rows)?;
-                let value = self.builder.add(Op::Positions, &[], node.label())?;
+                let value = self.builder.add(Op::Leaf(LeafOp::Positions), &[], node.label())?;
                 let one_or_all = |&size: &usize| if size == 1 { Dim::Fixed(1) } else { Dim::Tokens };
                 Live { value, dims: known.at(0).sizes().iter().map(one_or_all).collect() }
             }
@@ -51,7 +52,7 @@ impl Importer<'_> {
         if matches!(indices, Held::Live(_)) {
             self.token_table.get_or_insert(table.value);
         }
-        let value = self.builder.add(Op::Embed, &[ids.value, table.value], node.label())?;
+        let value = self.builder.add(Op::Dense(DenseOp::Embed), &[ids.value, table.value], node.label())?;
         let dims = [ids.dims, vec![fixed(width)?]].concat();
         Ok(Some(self.live(value, dims)?))
     }

@@ -1,7 +1,7 @@
 //! Operators that run along axes: reductions, running sums, triangles, positions of what is not zero.
 
 use super::{Call, axis, count, strides};
-use crate::onnx::tensor::{Array, Data, Elem, Number};
+use crate::tensor::{Array, Data, Elem, Number};
 
 impl Call<'_> {
     /// ReduceMean, ReduceSum, ReduceMax, ReduceMin, ReduceProd: one ascending chain for each result.

@@ -3,7 +3,7 @@
 //! Sums run in ascending order. Written from ONNX's own definitions, and apart from the importer, which is checked by it.
 
 use super::{Call, axis, broadcast, count, strides};
-use crate::onnx::tensor::{Array, Data, Elem, Number};
+use crate::tensor::{Array, Data, Elem, Number};
 
 /// What attention adds to a score that a mask drops.
 const DROPPED: f32 = f32::NEG_INFINITY;

@@ -4,14 +4,14 @@
 //! (by the IR's oracle). The two share the weights, what a file's inputs are bound to, and the evaluation of what does not
 //! depend on the tokens; what import or recognition gets wrong of the rest shows as a difference of logits.
 
-use super::Import;
-use super::evaluate::graph;
-use super::import::inputs;
 use crate::describe::token_table;
 use crate::{Complaints, convert};
 use serde_json::{Value as Json, json};
 use snnc_ir::eval::{Evaluator, Memory};
-use snnc_ir::{Diagnostic, Graph};
+use snnc_ir::{Diagnostic, Diagnostics, Graph};
+use snnc_onnx::Import;
+use snnc_onnx::evaluate::graph;
+use snnc_onnx::import::{inputs, output_of};
 use snnc_runtime::sample::SplitMix64;
 use std::collections::HashMap;
 
@@ -84,20 +84,22 @@ pub fn prove(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<
     } else {
         "please report the file"
     };
-    Err(vec![Diagnostic::new("", message).note(why).note("--import-tolerance SHARE allows another share of the range")])
+    Err(Diagnostic::new("", message)
+        .note(why)
+        .note("--import-tolerance SHARE allows another share of the range")
+        .into())
 }
 
 fn compare(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Proof, Diagnostic> {
     let ports = &import.model.graph.inputs;
     let ids = inputs::ids(ports).ok_or_else(|| Diagnostic::new("", "the file has no input for token ids"))?;
-    let vocabulary = convert::vocabulary(tensor).map_err(|mut e| e.remove(0))?;
+    let vocabulary = convert::vocabulary(tensor).map_err(Diagnostics::into_first)?;
     let context = tensor.context as usize;
     let lengths = match inputs::fixed_tokens(ports) {
         Some(n) => vec![n],
         None => ROWS.iter().map(|&n| n.min(context)).collect(),
     };
-    let output =
-        super::import::output_of(&import.model).ok_or_else(|| Diagnostic::new("", "the graph has no output"))?;
+    let output = output_of(&import.model).ok_or_else(|| Diagnostic::new("", "the graph has no output"))?;
     let evaluator = Evaluator::<f32>::new(tensor);
     let mut random = SplitMix64(SEED);
     let (mut difference, mut low, mut high) = (0f32, f32::INFINITY, f32::NEG_INFINITY);

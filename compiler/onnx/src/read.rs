@@ -248,12 +248,7 @@ pub fn read(path: &Path) -> Result<Model, Diagnostic> {
         return Err(Diagnostic::new(path.display().to_string(), "is not a file"));
     }
     let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
-    let in_file = |mut d: Diagnostic| {
-        d.place =
-            if d.place.is_empty() { path.display().to_string() } else { format!("{}: {}", path.display(), d.place) };
-        d
-    };
-    read_stream(file, metadata.len(), Some(folder)).map_err(in_file)
+    read_stream(file, metadata.len(), Some(folder)).map_err(|error| error.in_file(path.display().to_string()))
 }
 
 /// Reads an ONNX file from bytes; it may not name other files.
@@ -558,7 +553,7 @@ fn floats_of(bytes: &[u8]) -> impl Iterator<Item = f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::onnx::tensor::Data;
+    use crate::tensor::Data;
 
     /// Protobuf by hand: a field of bytes.
     fn field(number: u8, bytes: &[u8]) -> Vec<u8> {

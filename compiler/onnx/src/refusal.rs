@@ -83,8 +83,8 @@ fn uncentred_norm(nodes: &[OnnxNode]) -> Option<&OnnxNode> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::onnx::read::Port;
-    use crate::onnx::tensor::Elem;
+    use crate::read::Port;
+    use crate::tensor::Elem;
 
     fn model(input: Port, nodes: &[(&str, &[&str], &str)]) -> Model {
         let mut model = Model::default();

@@ -1,21 +1,20 @@
 //! The ONNX front end: a file becomes a graph at the Imported stage.
 //!
 //! `read` gives the file as it is; `evaluate` says what a node gives on concrete arrays; `import` evaluates away all that
-//! does not depend on the token ids and translates the rest; `proof` compares what came out with the file's own nodes. No shape is ever reasoned about symbolically: the file is
+//! does not depend on the token ids and translates the rest. No shape is ever reasoned about symbolically: the file is
 //! evaluated for several numbers of tokens, and what differs is a function of that number.
 
 pub mod evaluate;
 pub mod import;
-pub mod proof;
+pub mod mmap;
 pub mod read;
 pub mod refusal;
 mod stored;
 pub mod tensor;
 pub mod wire;
 
-use crate::{Complaints, files};
 use read::Model;
-use snnc_ir::{Diagnostic, Graph, verify};
+use snnc_ir::{Diagnostic, Diagnostics, Graph, verify};
 use std::path::Path;
 
 /// Names of all operators that are known.
@@ -52,16 +51,16 @@ pub struct Origin {
 ///
 /// # Errors
 /// Everything about the file that is wrong or not supported, each with its place in the file.
-pub fn import(path: &Path) -> Result<Import, Complaints> {
-    let model = read::read(path).map_err(|e| vec![e])?;
-    import_model(model).map_err(|complaints| files::at(path, complaints))
+pub fn import(path: &Path) -> Result<Import, Diagnostics> {
+    let model = read::read(path)?;
+    import_model(model).map_err(|complaints| mmap::at(path, complaints))
 }
 
 /// Imports a file that was read.
 ///
 /// # Errors
 /// What the file has that GPT-2 has not, and everything in it that is not supported.
-pub fn import_model(model: Model) -> Result<Import, Complaints> {
+pub fn import_model(model: Model) -> Result<Import, Diagnostics> {
     let import::Imported { graph, rounds_activations } =
         import::import(&model).map_err(|complaints| explained(&model, complaints))?;
     verify::verify(&graph)?;
@@ -75,18 +74,18 @@ pub fn import_model(model: Model) -> Result<Import, Complaints> {
     Ok(Import { graph, origin, rounds_activations, model })
 }
 
-/// Complaints about nodes of a file. What the file has instead of GPT-2's parts is said in place of all that follows from
+/// Diagnostics about nodes of a file. What the file has instead of GPT-2's parts is said in place of all that follows from
 /// it; else every place is told with the module it belongs to.
-pub fn explained(model: &Model, mut complaints: Complaints) -> Complaints {
+pub fn explained(model: &Model, mut complaints: Diagnostics) -> Diagnostics {
     let traits = refusal::traits(model);
     if !traits.is_empty() {
         let message = format!("this is not a GPT-2: it has {}", traits.join(", "));
-        return vec![Diagnostic::new("", message).note(refusal::TAKEN)];
+        return Diagnostics::from(Diagnostic::new("", message).note(refusal::TAKEN));
     }
-    for complaint in &mut complaints {
-        let node = model.graph.nodes.iter().find(|node| node.label() == complaint.place);
+    for complaint in complaints.iter_mut() {
+        let node = model.graph.nodes.iter().find(|node| complaint.place == &*node.label());
         if let Some(node) = node.filter(|node| !node.module.is_empty()) {
-            complaint.place = format!("{} in {}", complaint.place, node.module);
+            complaint.place = format!("{} in {}", complaint.place, node.module).into();
         }
     }
     complaints
