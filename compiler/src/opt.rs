@@ -6,6 +6,7 @@
 use crate::Complaints;
 use crate::calibrate;
 use crate::convert::{CALIBRATION_WINDOW, Sample, sample_windows};
+use snnc_ir::diagnostic::Place;
 use snnc_ir::text::{self, Filled};
 use snnc_ir::verify::verify;
 use snnc_ir::{Diagnostic, Graph, Stage, Value, Weight};
@@ -182,19 +183,18 @@ pub fn print(read: &Filled, graph: &Graph, omit: &Omit) -> String {
 /// Errors at `line:column` of `text` as a person reads them: with the file, and the line and a mark below it.
 pub fn with_lines(file: &str, text: &str, complaints: Complaints) -> Complaints {
     let shown = |error: Diagnostic| {
-        let place = error.place.to_string();
-        let at = place.split_once(':').and_then(|(line, column)| Some((line.parse().ok()?, column.parse().ok()?)));
-        let at: Option<(usize, usize)> = at.or_else(|| Some((line_of(text, &place)?, 1)));
-        let Some((line, column)) = at else {
-            let place = if place.is_empty() { file.to_string() } else { format!("{file}: {place}") };
-            return Diagnostic { place, ..error };
+        let at = match &error.place {
+            Place::Line(line, column) => Some((*line, *column)),
+            place => line_of(text, &place.to_string()).map(|line| (line, 1)),
         };
+        let Some((line, column)) = at else { return error };
         let source = text.lines().nth(line.saturating_sub(1)).unwrap_or("");
         let mut notes = vec![format!("{line:>4} | {source}"), format!("     | {}^", " ".repeat(column.saturating_sub(1)))];
         notes.extend(error.notes);
-        Diagnostic { place: format!("{file}:{line}:{column}"), notes, ..error }
+        Diagnostic { place: Place::Line(line, column), notes, ..error }
     };
-    complaints.into_iter().map(shown).collect()
+    let shown: Complaints =     complaints.into_iter().map(shown).collect();
+    shown.in_file(file)
 }
 
 /// The number of the line that `place` speaks of: the one that gives a value, a weight or an output; the first for the

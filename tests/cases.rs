@@ -1,0 +1,408 @@
+//! Case files: a small program in the text form, what is done with it, and what comes of it. `docs/testing.md` shows how to
+//! write one.
+//!
+//! ```text
+//! ; test: spike                  what is done: a pass, `text`, `infer`, `verify`, `cost`
+//! snnc 1 quantised context=8     the program
+//! ...
+//! ; result:                      what comes of it, line by line behind `;`
+//! ```
+//!
+//! An error stands at its line: `; error: ...`. With `; rule: NAME` the outputs `left` and `right` must be equal by that
+//! rule alone. The whole file is what is compared, through `insta`: blessing rewrites it.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+use snnc::opt::{self, Omit, STEPS, Settings};
+use snnc_ir::diagnostic::{Diagnostics, Place};
+use snnc_ir::eval::{Content, Evaluator, Memory};
+use snnc_ir::text::Filled;
+use snnc_ir::{Code, Graph, Stage, Value, text, verify};
+use snnc_passes::egraph::output_classes;
+use snnc_passes::egraph::rule::Rule;
+use snnc_passes::egraph::sampling::TOLERANCE;
+use snnc_passes::fit::{Levels, Wishes};
+use snnc_passes::relax::{Recipe, Train};
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+/// What stands before the expected text.
+const RESULT: &str = "; result:";
+const ERROR: &str = "; error: ";
+
+/// A case file.
+struct Case {
+    path: PathBuf,
+    /// Folder and name, without the ending.
+    name: String,
+    /// The file as it is.
+    text: String,
+    /// Lines before the program.
+    header: Vec<String>,
+    /// The program without what is expected of it.
+    program: Vec<String>,
+}
+
+impl Case {
+    fn read(path: PathBuf) -> Self {
+        take_over_accepted(&path);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<String> = text.lines().map(str::to_string).collect();
+        let start = lines.iter().position(|line| line.starts_with("snnc")).unwrap_or(lines.len());
+        let end = lines.iter().position(|line| line == RESULT).unwrap_or(lines.len());
+        let bare = |line: &String| match line.split_once(ERROR) {
+            Some((before, _)) if before.trim().is_empty() => None,
+            Some((before, _)) => Some(before.trim_end().to_string()),
+            None => Some(line.clone()),
+        };
+        let mut program: Vec<String> = lines[start..end.max(start)].iter().filter_map(bare).collect();
+        while program.last().is_some_and(String::is_empty) {
+            program.pop();
+        }
+        let folder = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
+        let name = format!("{folder}/{}", path.file_stem().unwrap_or_default().to_string_lossy());
+        Self { name, header: lines[..start].to_vec(), program, text, path }
+    }
+
+    /// All values of a key of the header.
+    fn all(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.header.iter().filter_map(move |line| line.strip_prefix("; ")?.strip_prefix(key)?.strip_prefix(": "))
+    }
+
+    fn get(&self, key: &str) -> Option<&str> {
+        self.all(key).next()
+    }
+
+    fn source(&self) -> String {
+        self.program.join("\n") + "\n"
+    }
+
+    /// The names of operations that the program has, and those on lines with an error.
+    fn operations(&self) -> (BTreeSet<String>, BTreeSet<String>) {
+        let op = |line: &str| {
+            let (_, right) = line.strip_prefix('%')?.split_once(" = ")?;
+            Some(right.split(['(', '[', ' ']).next()?.to_string())
+        };
+        let lines = || self.text.lines().take_while(|line| *line != RESULT);
+        (lines().filter_map(op).collect(), lines().filter(|line| line.contains(ERROR)).filter_map(op).collect())
+    }
+
+    /// The file as it should be: its program with the errors that were found, or with the result below it.
+    fn with(&self, outcome: Result<Option<String>, Diagnostics>) -> String {
+        let mut lines = self.program.clone();
+        let mut below: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        let mut result = None;
+        match outcome {
+            Ok(text) => result = text,
+            Err(errors) => {
+                for error in errors {
+                    let line = match &error.place {
+                        Place::Line(line, _) => *line,
+                        place => opt::line_of(&self.source(), &place.to_string()).unwrap_or(1),
+                    };
+                    below.entry(line.clamp(1, lines.len()) - 1).or_default().push(format!("{ERROR}{}", error.message));
+                }
+            }
+        }
+        for (i, errors) in below.into_iter().rev() {
+            lines[i] = format!("{} {}", lines[i], errors[0]);
+            lines.splice(i + 1..i + 1, errors[1..].iter().cloned());
+        }
+        let mut whole: Vec<String> = self.header.iter().cloned().chain(lines).collect();
+        if let Some(text) = result {
+            whole.extend([String::new(), RESULT.to_string()]);
+            whole.extend(text.trim_end().lines().map(|line| format!("; {line}").trim_end().to_string()));
+        }
+        whole.join("\n") + "\n"
+    }
+}
+
+/// All case files, in order; those of which the path contains `CASES` where that is set.
+fn cases() -> Vec<Case> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases");
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(&root)
+        .unwrap()
+        .map(|folder| folder.unwrap().path())
+        .filter(|folder| folder.is_dir())
+        .flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()))
+        .filter(|path| path.extension().is_some_and(|ending| ending == "ir"))
+        .collect();
+    paths.sort();
+    paths.into_iter().map(Case::read).collect()
+}
+
+#[test]
+fn every_case_comes_out_as_it_says() {
+    let only = std::env::var("CASES").unwrap_or_default();
+    let mut failed = Vec::new();
+    for case in cases().iter().filter(|case| case.name.contains(&only)) {
+        let told = match catch_unwind(AssertUnwindSafe(|| check(case))) {
+            Ok(Ok(())) => continue,
+            Ok(Err(told)) => told,
+            Err(_) => "panicked".to_string(),
+        };
+        eprintln!("tests/cases/{}.ir: {told}", case.name);
+        failed.push(case.name.clone());
+    }
+    assert!(failed.is_empty(), "{} cases failed: {}", failed.len(), failed.join(", "));
+}
+
+fn check(case: &Case) -> Result<(), String> {
+    let actual = match case.get("rule") {
+        Some(rule) => {
+            check_rule(case, rule)?;
+            case.with(Ok(None))
+        }
+        None => {
+            let outcome = outcome(case)?;
+            check_promise(case, &outcome)?;
+            case.with(outcome)
+        }
+    };
+    if actual == case.text { Ok(()) } else { compare(case, &actual) }
+}
+
+/// What comes of a case: text to show, or errors to put at their lines.
+fn outcome(case: &Case) -> Result<Result<Option<String>, Diagnostics>, String> {
+    let test = case.get("test").ok_or("the header names no test")?;
+    let read = match opt::read(&case.source(), &[]) {
+        Ok(read) => read,
+        Err(errors) => return Ok(Err(errors)),
+    };
+    Ok(match test {
+        "text" | "infer" => {
+            let printed = read.print(&read.graph);
+            let again = opt::read(&printed, &[]).map_err(|e| format!("what is printed cannot be read: {e}"))?;
+            if again.print(&again.graph) != printed {
+                return Err("what is printed reads back as something else".into());
+            }
+            Ok((printed != case.source()).then_some(printed))
+        }
+        "verify" => verify::verify(&read.graph).map(|()| None),
+        "cost" => verify::verify(&read.graph).map(|()| Some(costs(&read.graph))),
+        pass => passed(case, pass, read)?,
+    })
+}
+
+fn passed(case: &Case, pass: &str, read: Filled) -> Result<Result<Option<String>, Diagnostics>, String> {
+    let settings = settings(case)?;
+    let names: Vec<String> = case.get("passes").unwrap_or(pass).split(", ").map(str::to_string).collect();
+    if !names.iter().any(|name| name == pass) {
+        return Err(format!("the passes do not have `{pass}` among them"));
+    }
+    let outcome = opt::run(&names, read.graph.clone(), &settings, &mut |_, _, _| Ok(()));
+    if let (Ok(after), None) = (&outcome, case.get("inexact")) {
+        same_meaning(&read.graph, after)?;
+    }
+    Ok(outcome.map(|after| Some(opt::print(&read, &after, &Omit::default()))))
+}
+
+/// Options of passes from the header.
+fn settings(case: &Case) -> Result<Settings, String> {
+    let mut levels = Levels::default();
+    if let Some(words) = case.get("levels") {
+        let (code, steps) = words.split_once(' ').ok_or("levels are like `binary 7`")?;
+        levels.code = Code::from_name(code).ok_or("there are codes binary and unary")?;
+        levels.steps = steps.parse().map_err(|_| "timesteps are a number")?;
+    }
+    let mut wishes = Wishes::uniform(levels);
+    if let Some(name) = case.get("neuron") {
+        wishes.membrane = Some(snnc_ir::membrane::Membrane::from_name(name).ok_or("there is no such neuron")?);
+    }
+    if let Some(op) = case.get("attention") {
+        wishes.attention = match text::operation(op) {
+            Ok(snnc_ir::Op::Level(snnc_ir::op::LevelOp::Ssa { variant, .. })) => Some(variant),
+            _ => None,
+        };
+    }
+    let train = match case.get("train") {
+        None | Some("all") => Train::All,
+        Some("thresholds") => Train::Thresholds,
+        Some("ssa") => Train::Ssa,
+        Some(other) => return Err(format!("`{other}` cannot be trained")),
+    };
+    let parameters = case.get("parameters").map(|names| names.split(", ").map(str::to_string).collect());
+    Ok(Settings {
+        wishes,
+        rounded: case.get("rounded").is_some(),
+        parameters: parameters.unwrap_or_default(),
+        recipe: Recipe { train, ..Recipe::default() },
+    })
+}
+
+/// Token ids that programs are evaluated on; tables have that many rows or more.
+const IDS: [u32; 5] = [1, 2, 3, 0, 1];
+/// Reals that passes may reorder: as a share of the largest number.
+const ROUNDING: f64 = 1e-5;
+
+/// What `graph` gives for its outputs, in f64.
+fn evaluated(graph: &Graph) -> Result<Vec<(String, Vec<f64>)>, String> {
+    let evaluator = Evaluator::<f64>::new(graph);
+    let done = evaluator.run(&IDS, &mut Memory::new(graph)).map_err(|e| format!("it cannot be evaluated: {e}"))?;
+    let numbers = |value: Value| match &evaluator.get(&done, value).content {
+        Content::Real(x) => x.clone(),
+        Content::Int(x) => x.iter().map(|&x| f64::from(x)).collect(),
+        Content::Train(parts) => parts.concat().into_iter().map(f64::from).collect(),
+    };
+    Ok(graph.outputs.iter().map(|(name, value)| (name.clone(), numbers(*value))).collect())
+}
+
+fn near(a: &[f64], b: &[f64]) -> bool {
+    let most = a.iter().chain(b).fold(1.0, |most: f64, x| most.max(x.abs()));
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= ROUNDING * most)
+}
+
+/// A pass leaves what a program computes as it is.
+fn same_meaning(before: &Graph, after: &Graph) -> Result<(), String> {
+    if after.stage == Stage::Training {
+        return Ok(());
+    }
+    for ((name, a), (_, b)) in evaluated(before)?.iter().zip(&evaluated(after)?) {
+        if !near(a, b) {
+            return Err(format!("output {name} was {a:?}, is {b:?} behind the pass"));
+        }
+    }
+    Ok(())
+}
+
+/// A rule makes `left` and `right` one class, alone or with the rules that `with` names; the table without it does not,
+/// unless the header says what it `follows from`; both sides compute the same; what is called `other` stays another class.
+fn check_rule(case: &Case, name: &str) -> Result<(), String> {
+    let pass = case.get("test").ok_or("the header names no test")?;
+    let (_, table) = snnc_passes::RULES.iter().find(|(of, _)| *of == pass).ok_or("this pass has no rules")?;
+    let with: Vec<&str> = case.get("with").map(|names| names.split(", ").collect()).unwrap_or_default();
+    if let Some(unknown) = with.iter().find(|with| table.iter().all(|rule| rule.name != **with)) {
+        return Err(format!("pass {pass} has no rule {unknown}"));
+    }
+    let read = opt::read(&case.source(), &[]).map_err(|e| e.to_string())?;
+    let rules = |wanted: &dyn Fn(&str) -> bool| -> Vec<Rule> {
+        table.iter().filter(|rule| wanted(rule.name)).copied().collect()
+    };
+    let alone = rules(&|rule| rule == name || with.contains(&rule));
+    if alone.len() != with.len() + 1 {
+        return Err(format!("pass {pass} has no rule {name}"));
+    }
+    if !equal(&read.graph, &alone, "right")? {
+        return Err(format!("rule {name} does not make left and right equal"));
+    }
+    if equal(&read.graph, &rules(&|rule| with.contains(&rule)), "right")? {
+        return Err("left and right are equal without the rule".into());
+    }
+    let derived = equal(&read.graph, &rules(&|rule| rule != name), "right")?;
+    match (derived, case.get("follows from")) {
+        (true, None) => return Err("the other rules of the pass make left and right equal too".into()),
+        (false, Some(from)) => return Err(format!("it does not follow from {from}")),
+        (true, Some(_)) | (false, None) => {}
+    }
+    if read.graph.output("other").is_some() && equal(&read.graph, &rules(&|_| true), "other")? {
+        return Err("`other` is equal to left, and should not be".into());
+    }
+    let outputs = evaluated(&read.graph)?;
+    let of = |wanted: &str| outputs.iter().find(|(name, _)| name == wanted).map(|(_, numbers)| numbers.as_slice());
+    match (of("left"), of("right")) {
+        (Some(left), Some(right)) if near(left, right) => Ok(()),
+        (left, right) => Err(format!("left is {left:?}, right is {right:?}")),
+    }
+}
+
+/// Whether `rules` make the outputs `left` and `to` one class.
+fn equal(graph: &Graph, rules: &[Rule], to: &str) -> Result<bool, String> {
+    let classes = output_classes(graph, rules, TOLERANCE).map_err(|e| e.to_string())?;
+    let of = |wanted: &str| graph.outputs.iter().position(|(name, _)| name == wanted).map(|i| classes[i]);
+    match (of("left"), of(to)) {
+        (Some(left), Some(right)) => Ok(left == right),
+        _ => Err(format!("there should be outputs left and {to}")),
+    }
+}
+
+/// A case of a promise shows an error.
+fn check_promise(case: &Case, outcome: &Result<Option<String>, Diagnostics>) -> Result<(), String> {
+    let Some(promise) = case.get("promise") else { return Ok(()) };
+    match outcome {
+        Ok(_) => Err(format!("promise {promise} is not broken")),
+        Err(_) => Ok(()),
+    }
+}
+
+fn costs(_: &Graph) -> String {
+    String::new()
+}
+
+/// Shows the difference as `insta` does and lets it decide: it fails, leaves the text for `cargo insta review`, or, with
+/// `INSTA_UPDATE=always`, takes it over.
+fn compare(case: &Case, actual: &str) -> Result<(), String> {
+    let (folder, stem) = (case.path.parent().unwrap(), case.path.file_stem().unwrap().to_string_lossy().into_owned());
+    let stored = case.path.with_extension("snap");
+    std::fs::write(&stored, format!("---\nsource: tests/cases.rs\n---\n{}", case.text)).unwrap();
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(folder);
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    let asserted = AssertUnwindSafe(|| settings.bind(|| insta::assert_snapshot!(stem, actual)));
+    let same = catch_unwind(asserted).is_ok();
+    if same {
+        std::fs::remove_file(&stored).unwrap();
+        return std::fs::write(&case.path, actual).map_err(|e| e.to_string());
+    }
+    if !stored.with_extension("snap.new").exists() {
+        std::fs::remove_file(&stored).unwrap();
+    }
+    Err("differs; `cargo insta review` or INSTA_UPDATE=always takes the new text over".into())
+}
+
+/// A text that `cargo insta` accepted goes into its case file; one that nobody looked at goes away.
+fn take_over_accepted(path: &Path) {
+    let (stored, pending) = (path.with_extension("snap"), path.with_extension("snap.new"));
+    if let (Ok(text), false) = (std::fs::read_to_string(&stored), pending.exists())
+        && let Some((_, accepted)) = text.trim_start_matches("---\n").split_once("\n---\n")
+    {
+        std::fs::write(path, format!("{}\n", accepted.trim_end())).unwrap();
+    }
+    let _ = std::fs::remove_file(stored);
+    let _ = std::fs::remove_file(pending);
+}
+
+/// Cases by what they test.
+fn by_test(cases: &[Case]) -> BTreeMap<&str, Vec<&Case>> {
+    let mut all: BTreeMap<&str, Vec<&Case>> = BTreeMap::new();
+    for case in cases {
+        all.entry(case.get("test").unwrap_or("")).or_default().push(case);
+    }
+    all
+}
+
+#[test]
+fn every_rule_has_a_case() {
+    let cases = cases();
+    let shown = |pass: &str, rule: &Rule| {
+        cases.iter().any(|case| case.get("test") == Some(pass) && case.get("rule") == Some(rule.name))
+    };
+    let rules = snnc_passes::RULES.iter().flat_map(|(pass, rules)| rules.iter().map(move |rule| (*pass, rule)));
+    let missing: Vec<String> =
+        rules.filter(|(pass, rule)| !shown(pass, rule)).map(|(pass, rule)| format!("{pass}/{}", rule.name)).collect();
+    assert!(missing.is_empty(), "no case shows {} rules: {missing:?}", missing.len());
+}
+
+/// The numbers of the promises at the head of the verifier.
+fn promises() -> Vec<&'static str> {
+    let lines = include_str!("../ir/src/verify.rs").lines().map_while(|line| line.strip_prefix("//! ").or((line == "//!").then_some("")));
+    lines.filter_map(|line| line.split_once(". ").map(|(number, _)| number)).filter(|n| n.parse::<u8>().is_ok()).collect()
+}
+
+#[test]
+fn every_promise_has_a_case() {
+    let (cases, promises) = (cases(), promises());
+    assert!(promises.len() >= 13, "the promises are numbered at the head of the verifier: {promises:?}");
+    let shown: BTreeSet<&str> = cases.iter().flat_map(|case| case.all("promise")).collect();
+    let missing: Vec<&&str> = promises.iter().filter(|promise| !shown.contains(**promise)).collect();
+    assert!(missing.is_empty(), "no case breaks the promises {missing:?}");
+}
+
+#[test]
+fn every_pass_has_a_case() {
+    let cases = cases();
+    let tests = by_test(&cases);
+    let missing: Vec<&str> = STEPS.iter().map(|step| step.name).filter(|name| !tests.contains_key(name)).collect();
+    assert!(missing.is_empty(), "no case runs the passes {missing:?}");
+}
