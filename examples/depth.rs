@@ -13,7 +13,8 @@ use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Builder, Graph};
 use snnc_onnx as onnx;
 use snnc_passes::collapse::collapse;
-use snnc_passes::fit::{Levels, Thresholds, Wish, Wishes};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::{Override, QuantOptions, Thresholds};
 use snnc_runtime::{Options, Program, Rows, Session};
 use std::error::Error;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ const USAGE: &str = "usage: depth [--size tiny|small|medium|large] [--outliers C
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let mut exceptions = Vec::new();
+    let mut overrides = Vec::new();
     let (mut calibration, mut thresholds) = (None, Thresholds::Auto);
     let (mut config, mut steps, mut tokens, mut exact_weights) =
         (Gpt2Config::SMALL, Levels::default().steps, 128, false);
@@ -42,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             [option, value] if option == "--tokens" => tokens = value.parse()?,
             [option, value] if option == "--calibration" => calibration = Some(value.parse()?),
             [option, value] if option == "--dense" => {
-                exceptions.extend(value.split(',').map(|site| (site.to_string(), Wish::Dense)));
+                overrides.extend(value.split(',').map(|site| (site.to_string(), Override::Dense)));
             }
             [option, value] if option == "--thresholds" => {
                 thresholds = Thresholds::ALL.into_iter().find(|kind| kind.name() == value).ok_or(USAGE)?;
@@ -60,8 +61,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let ids: Vec<u32> =
         (0..tokens as u64).map(|i| ((i * 2_654_435_761 + 97) % config.vocabulary as u64) as u32).collect();
     let want = hidden(tensor.clone(), &ids)?;
-    let wishes =
-        Wishes { exceptions, exact_weights, thresholds, ..Wishes::uniform(Levels { steps, ..Levels::default() }) };
+    let wishes = QuantOptions {
+        overrides,
+        exact_weights,
+        thresholds,
+        ..QuantOptions::uniform(Levels { steps, ..Levels::default() })
+    };
     let recipe = Recipe {
         wishes,
         calibration_tokens: calibration.unwrap_or_else(|| calibration_tokens(config.parameters())),

@@ -1,4 +1,4 @@
-//! Case files: a small program in the text form, what is done with it, and what comes of it. `docs/testing.md` shows how to
+//! CaseFile files: a small program in the text form, what is done with it, and what comes of it. `docs/testing.md` shows how to
 //! write one.
 //!
 //! ```text
@@ -13,7 +13,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
-use snnc::opt::{self, Omit, STEPS, Settings};
+use snnc::opt::{self, Omit, PASSES, PassSettings};
 use snnc_ir::diagnostic::{Diagnostics, Place};
 use snnc_ir::eval::{Content, Evaluator, Memory};
 use snnc_ir::text::Filled;
@@ -21,8 +21,9 @@ use snnc_ir::{Code, Graph, Stage, Value, text, verify};
 use snnc_passes::egraph::output_classes;
 use snnc_passes::egraph::rule::Rule;
 use snnc_passes::egraph::sampling::TOLERANCE;
-use snnc_passes::fit::{Levels, Wishes};
-use snnc_passes::relax::{Recipe, Train};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::QuantOptions;
+use snnc_passes::relax::{Recipe, Trainable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ const RESULT: &str = "; result:";
 const ERROR: &str = "; error: ";
 
 /// A case file.
-struct Case {
+struct CaseFile {
     path: PathBuf,
     /// Folder and name, without the ending.
     name: String,
@@ -44,7 +45,7 @@ struct Case {
     program: Vec<String>,
 }
 
-impl Case {
+impl CaseFile {
     fn read(path: PathBuf) -> Self {
         take_over_accepted(&path);
         let text = std::fs::read_to_string(&path).unwrap();
@@ -119,7 +120,7 @@ impl Case {
 }
 
 /// All case files, in order; those of which the path contains `CASES` where that is set.
-fn cases() -> Vec<Case> {
+fn cases() -> Vec<CaseFile> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases");
     let mut paths: Vec<PathBuf> = std::fs::read_dir(&root)
         .unwrap()
@@ -129,7 +130,7 @@ fn cases() -> Vec<Case> {
         .filter(|path| path.extension().is_some_and(|ending| ending == "ir"))
         .collect();
     paths.sort();
-    paths.into_iter().map(Case::read).collect()
+    paths.into_iter().map(CaseFile::read).collect()
 }
 
 #[test]
@@ -148,7 +149,7 @@ fn every_case_comes_out_as_it_says() {
     assert!(failed.is_empty(), "{} cases failed: {}", failed.len(), failed.join(", "));
 }
 
-fn check(case: &Case) -> Result<(), String> {
+fn check(case: &CaseFile) -> Result<(), String> {
     let actual = match case.get("rule") {
         Some(rule) => {
             check_rule(case, rule)?;
@@ -164,7 +165,7 @@ fn check(case: &Case) -> Result<(), String> {
 }
 
 /// What comes of a case: text to show, or errors to put at their lines.
-fn outcome(case: &Case) -> Result<Result<Option<String>, Diagnostics>, String> {
+fn outcome(case: &CaseFile) -> Result<Result<Option<String>, Diagnostics>, String> {
     let test = case.get("test").ok_or("the header names no test")?;
     let read = match opt::read(&case.source(), &[]) {
         Ok(read) => read,
@@ -185,7 +186,7 @@ fn outcome(case: &Case) -> Result<Result<Option<String>, Diagnostics>, String> {
     })
 }
 
-fn passed(case: &Case, pass: &str, read: Filled) -> Result<Result<Option<String>, Diagnostics>, String> {
+fn passed(case: &CaseFile, pass: &str, read: Filled) -> Result<Result<Option<String>, Diagnostics>, String> {
     let settings = settings(case)?;
     let names: Vec<String> = case.get("passes").unwrap_or(pass).split(", ").map(str::to_string).collect();
     if !names.iter().any(|name| name == pass) {
@@ -199,32 +200,32 @@ fn passed(case: &Case, pass: &str, read: Filled) -> Result<Result<Option<String>
 }
 
 /// Options of passes from the header.
-fn settings(case: &Case) -> Result<Settings, String> {
+fn settings(case: &CaseFile) -> Result<PassSettings, String> {
     let mut levels = Levels::default();
     if let Some(words) = case.get("levels") {
         let (code, steps) = words.split_once(' ').ok_or("levels are like `binary 7`")?;
         levels.code = Code::from_name(code).ok_or("there are codes binary and unary")?;
         levels.steps = steps.parse().map_err(|_| "timesteps are a number")?;
     }
-    let mut wishes = Wishes::uniform(levels);
+    let mut quant = QuantOptions::uniform(levels);
     if let Some(name) = case.get("neuron") {
-        wishes.membrane = Some(snnc_ir::membrane::Membrane::from_name(name).ok_or("there is no such neuron")?);
+        quant.membrane = Some(snnc_ir::membrane::Membrane::from_name(name).ok_or("there is no such neuron")?);
     }
     if let Some(op) = case.get("attention") {
-        wishes.attention = match text::operation(op) {
+        quant.attention = match text::operation(op) {
             Ok(snnc_ir::Op::Level(snnc_ir::op::LevelOp::Ssa { variant, .. })) => Some(variant),
             _ => None,
         };
     }
     let train = match case.get("train") {
-        None | Some("all") => Train::All,
-        Some("thresholds") => Train::Thresholds,
-        Some("ssa") => Train::Ssa,
+        None | Some("all") => Trainable::All,
+        Some("thresholds") => Trainable::Thresholds,
+        Some("ssa") => Trainable::Ssa,
         Some(other) => return Err(format!("`{other}` cannot be trained")),
     };
     let parameters = case.get("parameters").map(|names| names.split(", ").map(str::to_string).collect());
-    Ok(Settings {
-        wishes,
+    Ok(PassSettings {
+        quant,
         rounded: case.get("rounded").is_some(),
         parameters: parameters.unwrap_or_default(),
         recipe: Recipe { train, ..Recipe::default() },
@@ -268,7 +269,7 @@ fn same_meaning(before: &Graph, after: &Graph) -> Result<(), String> {
 
 /// A rule makes `left` and `right` one class, alone or with the rules that `with` names; the table without it does not,
 /// unless the header says what it `follows from`; both sides compute the same; what is called `other` stays another class.
-fn check_rule(case: &Case, name: &str) -> Result<(), String> {
+fn check_rule(case: &CaseFile, name: &str) -> Result<(), String> {
     let pass = case.get("test").ok_or("the header names no test")?;
     let (_, table) = snnc_passes::RULES.iter().find(|(of, _)| *of == pass).ok_or("this pass has no rules")?;
     let with: Vec<&str> = case.get("with").map(|names| names.split(", ").collect()).unwrap_or_default();
@@ -317,7 +318,7 @@ fn equal(graph: &Graph, rules: &[Rule], to: &str) -> Result<bool, String> {
 }
 
 /// A case of a promise shows an error.
-fn check_promise(case: &Case, outcome: &Result<Option<String>, Diagnostics>) -> Result<(), String> {
+fn check_promise(case: &CaseFile, outcome: &Result<Option<String>, Diagnostics>) -> Result<(), String> {
     let Some(promise) = case.get("promise") else { return Ok(()) };
     match outcome {
         Ok(_) => Err(format!("promise {promise} is not broken")),
@@ -331,7 +332,7 @@ fn costs(_: &Graph) -> String {
 
 /// Shows the difference as `insta` does and lets it decide: it fails, leaves the text for `cargo insta review`, or, with
 /// `INSTA_UPDATE=always`, takes it over.
-fn compare(case: &Case, actual: &str) -> Result<(), String> {
+fn compare(case: &CaseFile, actual: &str) -> Result<(), String> {
     let (folder, stem) = (case.path.parent().unwrap(), case.path.file_stem().unwrap().to_string_lossy().into_owned());
     let stored = case.path.with_extension("snap");
     std::fs::write(&stored, format!("---\nsource: tests/cases.rs\n---\n{}", case.text)).unwrap();
@@ -364,8 +365,8 @@ fn take_over_accepted(path: &Path) {
 }
 
 /// Cases by what they test.
-fn by_test(cases: &[Case]) -> BTreeMap<&str, Vec<&Case>> {
-    let mut all: BTreeMap<&str, Vec<&Case>> = BTreeMap::new();
+fn by_test(cases: &[CaseFile]) -> BTreeMap<&str, Vec<&CaseFile>> {
+    let mut all: BTreeMap<&str, Vec<&CaseFile>> = BTreeMap::new();
     for case in cases {
         all.entry(case.get("test").unwrap_or("")).or_default().push(case);
     }
@@ -403,6 +404,6 @@ fn every_promise_has_a_case() {
 fn every_pass_has_a_case() {
     let cases = cases();
     let tests = by_test(&cases);
-    let missing: Vec<&str> = STEPS.iter().map(|step| step.name).filter(|name| !tests.contains_key(name)).collect();
+    let missing: Vec<&str> = PASSES.iter().map(|pass| pass.name).filter(|name| !tests.contains_key(name)).collect();
     assert!(missing.is_empty(), "no case runs the passes {missing:?}");
 }

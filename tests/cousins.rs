@@ -6,9 +6,9 @@
 use snnc::convert;
 use snnc::proof;
 use snnc_examples::gpt2::{self, Activation, Gpt2Config, Head};
-use snnc_onnx::{self as onnx, read::Model};
+use snnc_onnx::{self as onnx, read::OnnxModel};
 use snnc_passes::collapse::collapse;
-use snnc_passes::fit::Levels;
+use snnc_passes::levels::Levels;
 use snnc_runtime::Engine;
 use snnc_tests::{centred_cosine, ids, options, run, spiking};
 use std::io::Write;
@@ -18,7 +18,7 @@ const TINY: Gpt2Config = Gpt2Config::TINY;
 
 type Rows = Vec<Vec<f64>>;
 
-struct Weights<'a>(&'a Model);
+struct Weights<'a>(&'a OnnxModel);
 
 impl Weights<'_> {
     fn get(&self, name: &str) -> Vec<f64> {
@@ -86,7 +86,7 @@ fn sum(a: &Rows, b: &Rows) -> Rows {
 }
 
 /// Logits of every token.
-fn forward(config: &Gpt2Config, model: &Model, tokens: &[u32]) -> Vec<f32> {
+fn forward(config: &Gpt2Config, model: &OnnxModel, tokens: &[u32]) -> Vec<f32> {
     let (w, d) = (Weights(model), config.width);
     let (wte, wpe) = (w.get("transformer.wte.weight"), w.get("transformer.wpe.weight"));
     let embed = |(i, &id): (usize, &u32)| (0..d).map(|c| wte[id as usize * d + c] + wpe[i * d + c]).collect();

@@ -14,7 +14,8 @@ use snnc_ir::ssa::Output;
 use snnc_ir::{Builder, Code, Curve, Graph, Op, Ssa, Stage, Tensor};
 use snnc_passes::collapse::{collapse, depends_on_order};
 use snnc_passes::cost::{Activity, Form, Number, Operation, Part, Rate, Sharing, Tally, Traffic, costs};
-use snnc_passes::fit::{Levels, Thresholds, Wish, Wishes};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::{Override, QuantOptions, Thresholds};
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
 use snnc_tests::{converted, ids, imported, options, shared, spiking};
 use std::sync::Arc;
@@ -103,13 +104,18 @@ fn counts_are_the_meters() {
     }
     let odd = Gpt2Config { width: 33, heads: 1, layers: 1, vocabulary: 71, ..TINY };
     check("odd", &spiking(imported(&odd), Levels::default()), odd.vocabulary);
-    let membrane = Wishes { membrane: Some(Membrane::Lif), ..Wishes::uniform(Levels { code: Code::Unary, steps: 6 }) };
+    let membrane =
+        QuantOptions { membrane: Some(Membrane::Lif), ..QuantOptions::uniform(Levels { code: Code::Unary, steps: 6 }) };
     let relu = Gpt2Config { activation: Activation::Relu, ..TINY };
     check("LIF", &converted(imported(&relu), membrane), relu.vocabulary);
-    let token = Wishes { thresholds: Thresholds::Token, ..Wishes::uniform(Levels::default()) };
+    let token = QuantOptions { thresholds: Thresholds::Token, ..QuantOptions::uniform(Levels::default()) };
     check("by token", &converted(imported(&TINY), token), TINY.vocabulary);
-    let exceptions = vec![("h.1.mlp.in".to_string(), Wish::Dense), ("q".to_string(), Wish::Steps(9))];
-    check("dense sites", &converted(imported(&TINY), Wishes { exceptions, ..Wishes::default() }), TINY.vocabulary);
+    let overrides = vec![("h.1.mlp.in".to_string(), Override::Dense), ("q".to_string(), Override::Steps(9))];
+    check(
+        "dense sites",
+        &converted(imported(&TINY), QuantOptions { overrides, ..QuantOptions::default() }),
+        TINY.vocabulary,
+    );
 }
 
 /// Attention of every kind; where pairs of trains meet, both ways of counting them.
@@ -124,7 +130,7 @@ fn counts_of_every_attention_are_the_meters() {
         Ssa::Lif { output: Output::Spikes },
     ];
     for kind in kinds {
-        let wishes = Wishes { attention: Some(kind), ..Wishes::default() };
+        let wishes = QuantOptions { attention: Some(kind), ..QuantOptions::default() };
         check(&format!("{kind:?}"), &converted(imported(&TINY), wishes), TINY.vocabulary);
     }
 }
@@ -153,7 +159,7 @@ fn split_projections_are_one_of_the_dense_network() {
     };
     let want = macs(&spiking(imported(&plain), Levels::default()));
     for thresholds in [Thresholds::Static, Thresholds::Token] {
-        let wishes = Wishes { thresholds, ..Wishes::uniform(Levels::default()) };
+        let wishes = QuantOptions { thresholds, ..QuantOptions::uniform(Levels::default()) };
         assert_eq!(macs(&converted(imported(&outliers), wishes)), want, "{thresholds:?}");
     }
 }
@@ -391,7 +397,7 @@ fn the_attention_block_of_the_real_model() {
     let text = std::fs::read_to_string(data.join("valid.txt")).unwrap();
     let ids = tokens.document(&text[..text.floor_char_boundary(60_000)]).unwrap();
     for (steps, least) in [(8, 0.39), (7, 0.47), (6, 0.57), (4, 0.70), (3, 0.77)] {
-        let wishes = Wishes::uniform(Levels { code: Code::Binary, steps });
+        let wishes = QuantOptions::uniform(Levels { code: Code::Binary, steps });
         let recipe = Recipe { wishes, calibration_tokens: 4096, threads: 2 };
         let sample = Sample::Text { name: "built in".into(), text: BUILT_IN_TEXT.into(), tokens: &tokens };
         let done = convert(import.graph.clone(), false, &sample, &recipe, &mut |_, _, _| {}).unwrap();
@@ -417,7 +423,7 @@ fn the_attention_block_of_the_real_model() {
 fn every_layer_keeps_its_calibrated_rate() {
     for thresholds in [Thresholds::Static, Thresholds::Token] {
         for attention in [Ssa::Ttfs { phases: 8 }, Ssa::TopK { phases: 8, keys: 4 }] {
-            let mut wishes = Wishes { thresholds, ..Wishes::default() };
+            let mut wishes = QuantOptions { thresholds, ..QuantOptions::default() };
             wishes.attention = Some(attention);
             let recipe = Recipe { wishes, calibration_tokens: 1024, threads: 2 };
             let done = convert(imported(&TINY), false, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).unwrap();

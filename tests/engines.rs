@@ -12,7 +12,8 @@ use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Builder, Code, Curve, Graph, Node, Op, Stage, Tensor};
 use snnc_passes::collapse::{collapse, depends_on_order};
 use snnc_passes::cost::{Part, parts};
-use snnc_passes::fit::{Levels, Thresholds, Wish, Wishes};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::{Override, QuantOptions, Thresholds};
 use snnc_passes::{Context, front_and_back, run as run_passes};
 use snnc_runtime::{Batch, Engine, ISAS, Options, Outputs, Program, Rows, Session};
 use snnc_tests::{converted, ids, imported, options, run, spiking};
@@ -54,7 +55,10 @@ fn neurons_that_answer_within_the_timestep() {
         for activation in [Activation::Relu, Activation::GeluTanh] {
             let config = Gpt2Config { activation, ..TINY };
             let levels = Levels { code: Code::Unary, steps: 6 };
-            let graph = converted(imported(&config), Wishes { membrane: Some(membrane), ..Wishes::uniform(levels) });
+            let graph = converted(
+                imported(&config),
+                QuantOptions { membrane: Some(membrane), ..QuantOptions::uniform(levels) },
+            );
             let names: Vec<&str> = graph.nodes.iter().map(|node| node.op.name()).collect();
             assert!(names.contains(&"integrate"), "{membrane:?}: there are such neurons");
             assert_eq!(
@@ -71,27 +75,30 @@ fn neurons_that_answer_within_the_timestep() {
 /// Sites with levels of their own, some of 16 bits, and sites that stay dense.
 #[test]
 fn sites_differ() {
-    let exceptions = [
-        ("q", Wish::Steps(8)),
-        ("v", Wish::Steps(9)),
-        ("h.1.k", Wish::Steps(4)),
-        ("mlp.hidden", Wish::Code(Code::Unary)),
-        ("h.1.mlp.in", Wish::Dense),
-        ("h.0.attention.out", Wish::Dense),
+    let overrides = [
+        ("q", Override::Steps(8)),
+        ("v", Override::Steps(9)),
+        ("h.1.k", Override::Steps(4)),
+        ("mlp.hidden", Override::Code(Code::Unary)),
+        ("h.1.mlp.in", Override::Dense),
+        ("h.0.attention.out", Override::Dense),
     ];
-    let exceptions = exceptions.map(|(site, wish)| (site.to_string(), wish)).to_vec();
+    let overrides = overrides.map(|(site, wish)| (site.to_string(), wish)).to_vec();
     for exact_weights in [false, true] {
-        let wishes = Wishes { exceptions: exceptions.clone(), exact_weights, ..Wishes::default() };
+        let wishes = QuantOptions { overrides: overrides.clone(), exact_weights, ..QuantOptions::default() };
         check_graph("sites", &converted(imported(&TINY), wishes), TINY.vocabulary);
     }
     // Levels of one width from trains of several lengths, read as reals.
     for steps in [5, 11] {
-        let exceptions = vec![("mlp.in".into(), Wish::Steps(steps)), ("attention.out".into(), Wish::Steps(steps + 1))];
-        let wishes = Wishes { exceptions, exact_weights: true, ..Wishes::default() };
+        let overrides =
+            vec![("mlp.in".into(), Override::Steps(steps)), ("attention.out".into(), Override::Steps(steps + 1))];
+        let wishes = QuantOptions { overrides, exact_weights: true, ..QuantOptions::default() };
         check_graph("exact weights", &converted(imported(&TINY), wishes), TINY.vocabulary);
     }
-    let dense =
-        Wishes { exceptions: vec![("h.0.q".into(), Wish::Dense), ("head".into(), Wish::Dense)], ..Wishes::default() };
+    let dense = QuantOptions {
+        overrides: vec![("h.0.q".into(), Override::Dense), ("head".into(), Override::Dense)],
+        ..QuantOptions::default()
+    };
     check_graph("dense queries", &converted(imported(&TINY), dense), TINY.vocabulary);
 }
 
@@ -106,11 +113,11 @@ fn thresholds_and_outliers() {
     ] {
         for (code, exact_weights) in [(Code::Binary, false), (Code::Binary, true), (Code::Unary, false)] {
             let levels = Levels { code, steps: 7 };
-            let wishes = Wishes { thresholds, exact_weights, ..Wishes::uniform(levels) };
+            let wishes = QuantOptions { thresholds, exact_weights, ..QuantOptions::uniform(levels) };
             let graph = converted(imported(&config), wishes);
             let names: Vec<&str> = graph.nodes.iter().map(|node| node.op.name()).collect();
             assert!(wanted.iter().all(|name| names.contains(name)), "{wanted:?} in {names:?}");
-            let fine = graph.weights.iter().any(|weight| weight.name.ends_with("out.fine.weight"));
+            let fine = graph.weights.iter().any(|weight| weight.name.ends_with("out.residual.weight"));
             assert_eq!(fine, config.outliers > 0 && code == Code::Binary, "what writes to outliers is finer");
             let parts = parts(&graph);
             let head = |(i, node): &(usize, &Node)| {
@@ -127,7 +134,7 @@ fn thresholds_and_outliers() {
     }
     let membrane = Some(Membrane::If);
     let levels = Levels { code: Code::Unary, steps: 6 };
-    let wishes = Wishes { membrane, thresholds: Thresholds::Token, ..Wishes::uniform(levels) };
+    let wishes = QuantOptions { membrane, thresholds: Thresholds::Token, ..QuantOptions::uniform(levels) };
     check_forms("prompt", &[("stepped", &converted(imported(&outliers), wishes))], outliers.vocabulary);
 }
 
@@ -143,9 +150,9 @@ fn as_many_timesteps_as_there_are() {
         check_graph(&format!("T = {steps}, width {}", config.width), &graph, config.vocabulary);
     }
     let mixed = [("q", 7), ("k", 16), ("v", 9), ("h.1.v", 16), ("h.1.k", 3), ("mlp.hidden", 10)];
-    let exceptions = mixed.map(|(site, steps)| (site.to_string(), Wish::Steps(steps))).to_vec();
+    let overrides = mixed.map(|(site, steps)| (site.to_string(), Override::Steps(steps))).to_vec();
     let levels = Levels { code: Code::Binary, steps: 16 };
-    let mixed = Wishes { exceptions, thresholds: Thresholds::Token, ..Wishes::uniform(levels) };
+    let mixed = QuantOptions { overrides, thresholds: Thresholds::Token, ..QuantOptions::uniform(levels) };
     check_graph("T = 16, mixed", &converted(imported(&TINY), mixed), TINY.vocabulary);
     let rate = Levels { code: Code::Unary, steps: 1024 };
     check_graph("unary", &spiking(imported(&Gpt2Config { layers: 1, ..TINY }), rate), TINY.vocabulary);
@@ -168,14 +175,14 @@ fn attention_of_every_kind() {
         (Ssa::Lif { output: Output::Spikes }, vec![("h.1.q", 130), ("h.1.v", 130)]),
     ];
     for (variant, steps) in kinds {
-        let exceptions = steps.iter().map(|(site, steps)| (site.to_string(), Wish::Steps(*steps))).collect();
-        let wishes = Wishes { attention: Some(variant), exceptions, ..Wishes::default() };
+        let overrides = steps.iter().map(|(site, steps)| (site.to_string(), Override::Steps(*steps))).collect();
+        let wishes = QuantOptions { attention: Some(variant), overrides, ..QuantOptions::default() };
         let mut graph = converted(imported(&TINY), wishes);
-        for halving in [None, Some([1, 2, 4]), Some([0, 16, 32])] {
-            if let Some(halving) = halving {
-                halve(&mut graph, halving);
+        for half_life in [None, Some([1, 2, 4]), Some([0, 16, 32])] {
+            if let Some(half_life) = half_life {
+                halve(&mut graph, half_life);
             }
-            let what = format!("{variant:?} {steps:?} {halving:?}");
+            let what = format!("{variant:?} {steps:?} {half_life:?}");
             let events = if variant.time_collapses() {
                 check_graph(&what, &graph, TINY.vocabulary)
             } else {
@@ -183,7 +190,7 @@ fn attention_of_every_kind() {
                 check_forms(&what, &[("stepped", &graph)], TINY.vocabulary)
             };
             if variant.has_features() {
-                let attention = |name: &&String| name.ends_with(".halving") || name.ends_with(".emit.gain");
+                let attention = |name: &&String| name.ends_with(".half_life") || name.ends_with(".emit.gain");
                 let met: u64 = events.keys().filter(attention).map(|name| events[name].score_additions).sum();
                 assert!(met > 0, "{what}: spikes meet");
             }
@@ -192,9 +199,9 @@ fn attention_of_every_kind() {
 }
 
 /// Gives all attentions these periods.
-fn halve(graph: &mut Graph, halving: [i32; 3]) {
-    for weight in graph.weights.iter_mut().filter(|weight| weight.name.ends_with(".halving")) {
-        weight.tensor = Arc::new(Tensor::i32(&[3], halving.to_vec()));
+fn halve(graph: &mut Graph, half_life: [i32; 3]) {
+    for weight in graph.weights.iter_mut().filter(|weight| weight.name.ends_with(".half_life")) {
+        weight.tensor = Arc::new(Tensor::i32(&[3], half_life.to_vec()));
     }
     snnc_ir::verify::verify(graph).unwrap();
 }
@@ -210,8 +217,8 @@ fn attention_by_layer() {
         Some(Ssa::TopK { phases: 8, keys: 2 }),
         Some(Ssa::Ttfs { phases: 8 }),
     ];
-    let exceptions = (0..).zip(kinds).map(|(layer, kind): (u32, _)| (format!("h.{layer}"), Wish::Attention(kind)));
-    let wishes = Wishes { exceptions: exceptions.collect(), ..Wishes::default() };
+    let overrides = (0..).zip(kinds).map(|(layer, kind): (u32, _)| (format!("h.{layer}"), Override::Attention(kind)));
+    let wishes = QuantOptions { overrides: overrides.collect(), ..QuantOptions::default() };
     let graph = converted(imported(&config), wishes);
     let kept = graph.nodes.iter().filter(|node| node.op.has_state());
     let names: Vec<String> = kept.map(|node| node.op.to_string().split(',').next().unwrap().to_string()).collect();
@@ -220,7 +227,7 @@ fn attention_by_layer() {
     check_batch("by layer", &collapse(&graph).unwrap(), config.vocabulary);
     check_batch("by layer, stepped", &graph, config.vocabulary);
     for output in [Output::Mean, Output::Spikes] {
-        let wishes = Wishes { attention: Some(Ssa::Lif { output }), ..Wishes::default() };
+        let wishes = QuantOptions { attention: Some(Ssa::Lif { output }), ..QuantOptions::default() };
         check_batch("LIF", &converted(imported(&TINY), wishes), TINY.vocabulary);
     }
 }
@@ -251,7 +258,7 @@ fn attention_of_neurons_that_integrate_first_collapses() {
         parts.push(b.add(Op::Spike(SpikeOp::Fire { code: Code::Unary, steps: 5, curve }), &args, "").unwrap());
     }
     parts.push(f32s(&mut b, "sink", &[2], 0.0, 1.0));
-    parts.push(b.weight("halving", Arc::new(Tensor::i32(&[2], vec![0, 4]))));
+    parts.push(b.weight("half_life", Arc::new(Tensor::i32(&[2], vec![0, 4]))));
     parts.push(f32s(&mut b, "emit", &[6], 0.5, 2.0));
     let variant = Ssa::Lif { output: Output::Spikes };
     let spikes = b.add(Op::Level(LevelOp::Ssa { heads: 2, variant }), &parts, "").unwrap();
@@ -275,7 +282,7 @@ fn attention_of_neurons_that_integrate_first_collapses() {
 #[test]
 fn a_call_that_fails_leaves_sums_as_they_were() {
     let config = Gpt2Config { layers: 2, ..TINY };
-    let wishes = Wishes { attention: Some(Ssa::Linear { guard: 8 }), ..Wishes::default() };
+    let wishes = QuantOptions { attention: Some(Ssa::Linear { guard: 8 }), ..QuantOptions::default() };
     let mut graph = collapse(&converted(imported(&config), wishes)).unwrap();
     spoil(&mut graph, config.vocabulary, 60);
     for engine in [Engine::Interpreter, Engine::Jit] {
@@ -453,7 +460,8 @@ fn batches() {
     }
     let levels = Levels { code: Code::Binary, steps: 16 };
     check_batch("sums in 64 bits", &spiking(imported(&TINY), levels), TINY.vocabulary);
-    let prompt = Wishes { membrane: Some(Membrane::If), ..Wishes::uniform(Levels { code: Code::Unary, steps: 6 }) };
+    let prompt =
+        QuantOptions { membrane: Some(Membrane::If), ..QuantOptions::uniform(Levels { code: Code::Unary, steps: 6 }) };
     check_batch("neurons that answer at once", &converted(imported(&TINY), prompt), TINY.vocabulary);
     let (front, _) = front_and_back();
     let dense = run_passes(front, imported(&TINY), &Context::default(), &mut |_, _, _| {}).unwrap();

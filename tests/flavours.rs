@@ -11,9 +11,9 @@ use snnc_ir::op::DenseOp;
 use snnc_ir::{Graph, Op};
 use snnc_onnx as onnx;
 use snnc_onnx::read::OnnxNode;
-use snnc_onnx::tensor::{Array, Data, Elem, Number};
+use snnc_onnx::tensor::{ArrayData, Element, OnnxArray, OnnxElem};
 use snnc_passes::collapse::collapse;
-use snnc_passes::fit::Wishes;
+use snnc_passes::options::QuantOptions;
 use snnc_runtime::Engine;
 use snnc_tests::reference::{Reference, safetensors};
 use snnc_tests::{centred_cosine, ids, options, run, shared};
@@ -48,15 +48,15 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// As an input of the file.
-fn array(x: &Reference) -> Array {
-    let numbers = x.data.iter().map(|&x| if x.fract() == 0.0 { Number::Int(x as i64) } else { Number::Float(x) });
+fn array(x: &Reference) -> OnnxArray {
+    let numbers = x.data.iter().map(|&x| if x.fract() == 0.0 { Element::Int(x as i64) } else { Element::Float(x) });
     let elem = match x.kind.as_str() {
-        "I64" => Elem::I64,
-        "I32" => Elem::I32,
-        "BOOL" => Elem::Bool,
-        _ => return Array::f32(&x.sizes, x.data.clone()),
+        "I64" => OnnxElem::I64,
+        "I32" => OnnxElem::I32,
+        "BOOL" => OnnxElem::Bool,
+        _ => return OnnxArray::f32(&x.sizes, x.data.clone()),
     };
-    Array::new(x.sizes.clone(), Data::from_numbers(elem, numbers))
+    OnnxArray::new(x.sizes.clone(), ArrayData::from_numbers(elem, numbers))
 }
 
 fn operators(nodes: &[OnnxNode], into: &mut BTreeSet<String>) {
@@ -132,7 +132,7 @@ fn measure(path: &Path) -> Result<Measured, String> {
     let evaluation = largest_difference(evaluated[0].as_f32().unwrap(), &logits.data);
     let sample = ids(20.min(tensor.context as usize), convert::vocabulary(&tensor).map_err(say)?);
     let simple = convert::dense(import.graph, rounded, &mut |_, _, _| {}).map_err(say)?;
-    let recipe = Recipe { wishes: Wishes::default(), calibration_tokens: 2048, threads: 2 };
+    let recipe = Recipe { wishes: QuantOptions::default(), calibration_tokens: 2048, threads: 2 };
     let converted = convert::spiking(simple, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).map_err(say)?;
     let program = collapse(&converted.graph).unwrap();
     let dense = run(&tensor, options(Engine::Jit), &[&sample]).logits();
@@ -140,7 +140,7 @@ fn measure(path: &Path) -> Result<Measured, String> {
     let mut all = BTreeSet::new();
     operators(&import.model.graph.nodes, &mut all);
     let operators = all;
-    let onnx::Origin { producer, opset, nodes, .. } = import.origin;
+    let onnx::OnnxOrigin { producer, opset, nodes, .. } = import.origin;
     Ok(Measured { name, producer, opset, nodes, difference, range, evaluation, cosine, operators })
 }
 
@@ -213,7 +213,7 @@ fn a_wrong_import_is_refused() {
     let (name, array) = weights.iter().find(|(name, _)| name.contains("c_proj.weight")).unwrap();
     let (name, mut data) = (name.clone(), array.as_f32().unwrap().to_vec());
     data[7] += 1.0;
-    let changed = Array::f32(array.sizes(), data);
+    let changed = OnnxArray::f32(array.sizes(), data);
     weights.insert(name, std::sync::Arc::new(changed));
     let complaint = proof::prove(&import, &tensor, None).unwrap_err()[0].to_string();
     assert!(complaint.contains("not the file's"), "{complaint}");

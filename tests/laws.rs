@@ -15,8 +15,9 @@ use snnc_ir::ssa::Output;
 use snnc_ir::verify::verify;
 use snnc_ir::{Builder, Code, Curve, Graph, Op, Ssa, Stage, Tensor, Value};
 use snnc_passes::collapse::collapse;
-use snnc_passes::fit::{Levels, PHASES, Wishes};
 use snnc_passes::fold::fold;
+use snnc_passes::levels::Levels;
+use snnc_passes::options::{PHASES, QuantOptions};
 use snnc_passes::spike::spike;
 use snnc_passes::{Context, front_and_back, run as run_passes};
 use snnc_runtime::Engine;
@@ -154,8 +155,8 @@ impl<'c> Net<'c> {
         )
     }
 
-    /// Spikes of rectified neurons of the input, and of values; sinks and periods of halving.
-    fn features(&mut self, code: Code, halving: &[i32]) -> Vec<Value> {
+    /// Spikes of rectified neurons of the input, and of values; sinks and half-lives.
+    fn features(&mut self, code: Code, half_life: &[i32]) -> Vec<Value> {
         let Case { width, heads, steps, reals, .. } = self.case;
         let x = self.input();
         let mut args: Vec<Value> = [0, 2]
@@ -175,7 +176,7 @@ impl<'c> Net<'c> {
         args.push(self.fire(x, Curve::Identity, &gains));
         let sinks = reals[12 * WIDTH..][..*heads].iter().map(|x| x.abs()).collect();
         args.push(self.builder.weight("sinks", Arc::new(Tensor::f32(&[*heads], sinks))));
-        args.push(self.builder.weight("halving", Arc::new(Tensor::i32(&[*heads], halving[..*heads].to_vec()))));
+        args.push(self.builder.weight("half_life", Arc::new(Tensor::i32(&[*heads], half_life[..*heads].to_vec()))));
         args
     }
 
@@ -252,9 +253,9 @@ proptest! {
         let x = net.input();
         let gains = net.gains(case.curve, 0, case.width, 1.0);
         let spikes = net.fire(x, case.curve, &gains);
-        let settled = net.add(Op::Spike(SpikeOp::Decode), &[spikes]);
+        let decoded = net.add(Op::Spike(SpikeOp::Decode), &[spikes]);
         let levels = net.quant(x, case.curve, &gains);
-        let got = bits(&of_case(&net.finish(&[settled, levels]), &case));
+        let got = bits(&of_case(&net.finish(&[decoded, levels]), &case));
         prop_assert_eq!(&got[0], &got[1]);
         let most = case.code.levels(case.steps);
         prop_assert!(got[1].iter().all(|&level| (level as i32).abs() <= most));
@@ -303,13 +304,13 @@ proptest! {
             (Code::Unary, Ssa::Linear { guard: 2 }),
             (Code::Binary, Ssa::Linear { guard: 0 }),
         ]),
-        halving in prop::collection::vec(prop::sample::select(vec![0, 1, 2, 4]), 4),
+        half_life in prop::collection::vec(prop::sample::select(vec![0, 1, 2, 4]), 4),
         cut in 0usize..=TOKENS,
     ) {
         let (code, variant) = kind;
         let case = Case { steps: case.steps.min(8), ..case };
         let mut net = Net::new(&case, Stage::Spiking);
-        let args = net.features(code, &halving);
+        let args = net.features(code, &half_life);
         let op = Op::Level(LevelOp::Ssa { heads: case.heads as u32, variant });
         let left = net.add(op, &args);
         let levels: Vec<Value> = args[..3].iter().map(|&train| net.add(Op::Spike(SpikeOp::Decode), &[train])).collect();
@@ -385,9 +386,9 @@ proptest! {
         let real = net.affine(sum, 6);
         let gains = net.gains(case.curve, 8, case.outputs, 1.0);
         let fired = net.fire(real, case.curve, &gains);
-        let settled = net.add(Op::Spike(SpikeOp::Decode), &[fired]);
+        let decoded = net.add(Op::Spike(SpikeOp::Decode), &[fired]);
         // The projection has a second reader, which must not notice.
-        let graph = net.finish(&[settled, real]);
+        let graph = net.finish(&[decoded, real]);
         let folded = fold(&graph, &Context::default()).unwrap();
         let reads_affine = |graph: &Graph| {
             let fire = |node: &&snnc_ir::Node| matches!(node.op, Op::Spike(SpikeOp::Fire { .. }));
@@ -414,7 +415,7 @@ const NETWORKS: [(Gpt2Config, Code, u16); 4] = [
 
 /// The graph after every pass of a whole conversion, by the pass's name.
 fn after_every_pass(config: &Gpt2Config, code: Code, steps: u16) -> BTreeMap<&'static str, Graph> {
-    let recipe = Recipe { wishes: Wishes::uniform(Levels { code, steps }), calibration_tokens: 1024, threads: 2 };
+    let recipe = Recipe { wishes: QuantOptions::uniform(Levels { code, steps }), calibration_tokens: 1024, threads: 2 };
     let mut after = BTreeMap::new();
     convert(imported(config), false, &Sample::SeededIds, &recipe, &mut |pass, _, graph| {
         after.insert(pass.name, graph.clone());

@@ -12,7 +12,8 @@ use snnc_ir::events::{Events, is_neuron};
 use snnc_ir::op::{LevelOp, SpikeOp};
 use snnc_ir::{Graph, Op};
 use snnc_onnx as onnx;
-use snnc_passes::fit::{Levels, Wishes};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::QuantOptions;
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,11 +29,11 @@ pub fn imported(config: &Gpt2Config) -> Graph {
 
 /// The Spiking program of a network, calibrated on seeded ids.
 pub fn spiking(graph: Graph, levels: Levels) -> Graph {
-    converted(graph, Wishes::uniform(levels))
+    converted(graph, QuantOptions::uniform(levels))
 }
 
 /// The Spiking program of a network by anybody's wishes, calibrated on seeded ids.
-pub fn converted(graph: Graph, wishes: Wishes) -> Graph {
+pub fn converted(graph: Graph, wishes: QuantOptions) -> Graph {
     let recipe = Recipe { wishes, calibration_tokens: 2048, threads: 2 };
     convert(graph, false, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).expect("a generated network converts").graph
 }

@@ -5,7 +5,7 @@
 use snnc::convert;
 use snnc_onnx as onnx;
 use snnc_passes::collapse::collapse;
-use snnc_passes::fit::Levels;
+use snnc_passes::levels::Levels;
 use snnc_runtime::Engine;
 use snnc_tests::{centred_cosine, demo_model, options, run, shared, spiking};
 use std::fs;

@@ -16,7 +16,9 @@ use snnc_ir::{Code, Graph};
 use snnc_onnx as onnx;
 use snnc_passes::Context;
 use snnc_passes::collapse::{collapse, depends_on_order};
-use snnc_passes::fit::{Fits, Levels, Wish, Wishes, fit};
+use snnc_passes::fit::{QuantPlan, fit};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::{Override, QuantOptions};
 use snnc_passes::quantise::quantise;
 use snnc_runtime::{Options, Program};
 use snnc_tests::{centred_cosine, demo_model, ids, imported, run};
@@ -37,7 +39,7 @@ fn demo() -> Demo {
 }
 
 impl Demo {
-    fn converted(&self, wishes: Wishes) -> (Graph, Calibration, Json) {
+    fn converted(&self, wishes: QuantOptions) -> (Graph, Calibration, Json) {
         let sample = Sample::Text { name: "text".into(), text: BUILT_IN_TEXT.into(), tokens: &self.tokens };
         let recipe = Recipe { wishes, calibration_tokens: 4096, threads: 2 };
         let done = spiking(self.tensor.clone(), &sample, &recipe, &mut |_, _, _| {}).unwrap();
@@ -54,8 +56,8 @@ impl Demo {
     }
 }
 
-fn steps(steps: u16) -> Wishes {
-    Wishes::uniform(Levels { code: Code::Binary, steps })
+fn steps(steps: u16) -> QuantOptions {
+    QuantOptions::uniform(Levels { code: Code::Binary, steps })
 }
 
 /// Divergence falls with every timestep, and is small at seven.
@@ -77,7 +79,7 @@ fn the_parts_of_the_ledger_sum_to_the_whole() {
     let demo = demo();
     let (graph, calibration, section) = demo.converted(steps(5));
     let again = Calibration::read(section.to_string().as_bytes(), &demo.tensor).unwrap();
-    assert_eq!(again.fits, calibration.fits, "levels read back exactly");
+    assert_eq!(again.quant_plan, calibration.quant_plan, "levels read back exactly");
     let cut = cut(demo.ids.len() - 1, 64, Cut { length: None, stride: None, windows: 4 });
     let windows: Vec<_> = cut.into_iter().map(|window| window.inputs).collect();
     let found = ledger(&demo.tensor, &again, &demo.ids, &windows, 2).unwrap();
@@ -89,7 +91,7 @@ fn the_parts_of_the_ledger_sum_to_the_whole() {
     let worst = found.ranked()[0];
     assert!(worst.remedy.contains(&worst.path) || worst.worst() != Cause::Rounding);
     // Mending the worst site mends the network.
-    let mended = Wishes { exceptions: vec![(worst.path.clone(), Wish::Steps(8))], ..steps(5) };
+    let mended = QuantOptions { overrides: vec![(worst.path.clone(), Override::Steps(8))], ..steps(5) };
     let kl = |graph: &Graph| {
         let score = demo.evaluated(graph, 4).1.score;
         score.mean(score.kl)
@@ -112,7 +114,8 @@ fn warnings_are_about_what_is_so() {
     };
     assert_eq!(kinds(&section, &strange, program.graph(), &done), [Kind::Unlike]);
 
-    let (graph, _, section) = demo.converted(Wishes { exceptions: vec![("head".into(), Wish::Dense)], ..steps(7) });
+    let (graph, _, section) =
+        demo.converted(QuantOptions { overrides: vec![("head".into(), Override::Dense)], ..steps(7) });
     let (program, done) = demo.evaluated(&graph, 2);
     let found = kinds(&section, &demo.ids, program.graph(), &done);
     assert_eq!(found, [Kind::Dense, Kind::Coverage]);
@@ -130,7 +133,8 @@ fn neurons_that_answer_at_once_come_near_those_that_wait() {
     let demo = demo();
     let kl = |membrane: Option<Membrane>| {
         let levels = Levels { code: Code::Unary, steps: 48 };
-        let score = demo.evaluated(&demo.converted(Wishes { membrane, ..Wishes::uniform(levels) }).0, 6).1.score;
+        let score =
+            demo.evaluated(&demo.converted(QuantOptions { membrane, ..QuantOptions::uniform(levels) }).0, 6).1.score;
         score.mean(score.kl)
     };
     let [fire, soft, tracer, leaky] = [None, Some(Membrane::If), Some(Membrane::StBif), Some(Membrane::Lif)].map(kl);
@@ -148,7 +152,7 @@ fn the_ledger_says_what_time_costs() {
     let windows: Vec<_> = cut.into_iter().map(|window| window.inputs).collect();
     let levels = Levels { code: Code::Unary, steps: 16 };
     let [waiting, leaky] = [None, Some(Membrane::Lif)].map(|membrane| {
-        let (_, calibration, section) = demo.converted(Wishes { membrane, ..Wishes::uniform(levels) });
+        let (_, calibration, section) = demo.converted(QuantOptions { membrane, ..QuantOptions::uniform(levels) });
         let again = Calibration::read(section.to_string().as_bytes(), &demo.tensor).unwrap();
         assert_eq!(again.membrane, calibration.membrane);
         ledger(&demo.tensor, &again, &demo.ids, &windows, 2).unwrap()
@@ -170,26 +174,26 @@ fn outlier_channels_are_written_finely() {
     let tensor = dense(imported(&config), false, &mut |_, _, _| {}).unwrap();
     let (windows, _) = snnc::convert::sample_windows(&tensor, &Sample::SeededIds, 2048).unwrap();
     let seen = snnc::calibrate::calibrate(&tensor, &windows, 2).unwrap();
-    let mut finer = fit(&tensor, &seen, &Wishes::default()).unwrap();
-    finer.sites.values_mut().for_each(|fit| *fit = fit.take().filter(|fit| fit.fine.is_some()));
+    let mut finer = fit(&tensor, &seen, &QuantOptions::default()).unwrap();
+    finer.sites.values_mut().for_each(|fit| *fit = fit.take().filter(|fit| fit.residual.is_some()));
     assert_eq!(finer.sites.values().flatten().count(), 2 * config.layers, "outputs of attention and of the MLP");
     let mut plain = finer.clone();
-    plain.sites.values_mut().flatten().for_each(|fit| fit.fine = None);
+    plain.sites.values_mut().flatten().for_each(|fit| fit.residual = None);
     let ids = ids(60, config.vocabulary);
     let want = run(&tensor, Options::default(), &[&ids]).logits();
-    let lost = |fits: &Fits| {
-        let graph = quantise(&tensor, &Context { fits: fits.clone(), ..Context::default() }).unwrap();
+    let lost = |quant_plan: &QuantPlan| {
+        let graph = quantise(&tensor, &Context { quant_plan: quant_plan.clone(), ..Context::default() }).unwrap();
         let got = run(&graph, Options::default(), &[&ids]).logits();
         let rows = want.chunks(config.vocabulary).zip(got.chunks(config.vocabulary));
         rows.map(|(a, b)| 1.0 - centred_cosine(a, b)).sum::<f64>()
     };
     assert!(lost(&finer) < 0.6 * lost(&plain), "{} and {}", lost(&finer), lost(&plain));
     // A program keeps them, and channels that are none are refused.
-    let recipe = Recipe { wishes: Wishes::default(), calibration_tokens: 512, threads: 2 };
+    let recipe = Recipe { wishes: QuantOptions::default(), calibration_tokens: 512, threads: 2 };
     let mut done = spiking(tensor.clone(), &Sample::SeededIds, &recipe, &mut |_, _, _| {}).unwrap();
     let read = |section: &Json| Calibration::read(section.to_string().as_bytes(), &tensor);
-    assert_eq!(read(&done.section).unwrap().fits, done.calibration.fits);
-    done.section["sites"]["h.0.mlp.hidden"]["fine"]["outputs"] = vec![config.width].into();
+    assert_eq!(read(&done.section).unwrap().quant_plan, done.calibration.quant_plan);
+    done.section["sites"]["h.0.mlp.hidden"]["residual"]["outputs"] = vec![config.width].into();
     assert!(read(&done.section).unwrap_err().message.contains("names no channels of h.0.mlp.hidden"));
 }
 
@@ -207,7 +211,8 @@ fn the_front_trades_damage_for_cost() {
         cut: Cut { length: None, stride: None, windows: 2 },
         probe_tokens: 64,
         threads: 2,
-        base: Wishes::default(),
+        progress: &snnc::progress::Silent,
+        base: QuantOptions::default(),
     };
     let front = tuner.front(Goal::Timesteps).unwrap();
     assert!(front.windows(2).all(|pair| pair[1].cost < pair[0].cost && pair[1].damage >= pair[0].damage));

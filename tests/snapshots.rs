@@ -7,9 +7,9 @@ use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Graph, text};
 use snnc_passes::Pass;
 use snnc_passes::collapse::collapse;
-use snnc_passes::fit::Wishes;
 use snnc_passes::gradient::gradient;
-use snnc_passes::relax::{Recipe, Train, relax};
+use snnc_passes::options::QuantOptions;
+use snnc_passes::relax::{Recipe, Trainable, relax};
 use snnc_tests::imported;
 
 const SMALLEST: Gpt2Config =
@@ -23,7 +23,7 @@ fn attention_before_training() {
         ("linear", Ssa::Linear { guard: 8 }),
         ("lif", Ssa::Lif { output: Output::Spikes }),
     ] {
-        let wishes = Wishes { attention: Some(variant), ..Wishes::default() };
+        let wishes = QuantOptions { attention: Some(variant), ..QuantOptions::default() };
         let recipe = snnc::convert::Recipe { wishes, calibration_tokens: 64, threads: 2 };
         let sample = snnc::convert::Sample::SeededIds;
         let mut passed = |_: &Pass, _: &Graph, _: &Graph| {};
@@ -37,7 +37,7 @@ fn every_pass() {
     let graph = imported(&SMALLEST);
     insta::assert_snapshot!("0-imported", text::print(&graph));
     let mut after: Vec<(&str, Graph)> = Vec::new();
-    let recipe = snnc::convert::Recipe { wishes: Wishes::default(), calibration_tokens: 64, threads: 2 };
+    let recipe = snnc::convert::Recipe { wishes: QuantOptions::default(), calibration_tokens: 64, threads: 2 };
     let sample = snnc::convert::Sample::SeededIds;
     snnc::convert::convert(graph, false, &sample, &recipe, &mut |pass, _, graph| {
         after.push((pass.name, graph.clone()))
@@ -53,8 +53,8 @@ fn every_pass() {
 #[test]
 fn training() {
     let teacher = snnc::convert::dense(imported(&SMALLEST), false, &mut |_, _, _| {}).unwrap();
-    let program = snnc_tests::converted(imported(&SMALLEST), Wishes::default());
-    let relaxed = relax(&program, &teacher, Recipe { train: Train::Thresholds, ..Recipe::default() }).unwrap();
+    let program = snnc_tests::converted(imported(&SMALLEST), QuantOptions::default());
+    let relaxed = relax(&program, &teacher, Recipe { train: Trainable::Thresholds, ..Recipe::default() }).unwrap();
     insta::assert_snapshot!("training-relaxed", text::print(&relaxed.graph));
     let some: Vec<String> = relaxed.parameters.into_iter().filter(|name| name.contains("mlp.up")).collect();
     let back = gradient(&relaxed.graph, &some).unwrap();

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use snnc::train::adamw::Rates;
+use snnc::train::adamw::Schedule;
 use snnc::train::checkpoint;
 use snnc::train::{Options, Trainer};
 use snnc_examples::gpt2::{Activation, Gpt2Config};
@@ -10,11 +10,12 @@ use snnc_ir::eval::{Content, Evaluator, Memory};
 use snnc_ir::membrane::Membrane;
 use snnc_ir::ssa::{GUARD, Output};
 use snnc_ir::{Code, Graph, Ssa, Value, verify};
+use snnc_passes::apply_parameters::apply_parameters;
 use snnc_passes::collapse::{collapse, depends_on_order};
-use snnc_passes::fit::{Levels, PHASES, Thresholds, Wishes};
 use snnc_passes::gradient::gradient;
-use snnc_passes::relax::{Loss, Recipe, Relaxed, Train, relax};
-use snnc_passes::trained::trained;
+use snnc_passes::levels::Levels;
+use snnc_passes::options::{PHASES, QuantOptions, Thresholds};
+use snnc_passes::relax::{Loss, Recipe, TrainGraph, Trainable, relax};
 use snnc_runtime::{Engine, Whole};
 use snnc_tests::{converted, demo_model, ids, imported, options, run, snnc};
 use std::io::{BufRead, BufReader};
@@ -31,8 +32,8 @@ fn dense() -> Graph {
     snnc::convert::dense(imported(&CONFIG), false, &mut |_, _, _| {}).unwrap()
 }
 
-fn wishes(steps: u16, attention: Ssa) -> Wishes {
-    let mut wishes = Wishes::uniform(Levels { steps, ..Levels::default() });
+fn wishes(steps: u16, attention: Ssa) -> QuantOptions {
+    let mut wishes = QuantOptions::uniform(Levels { steps, ..Levels::default() });
     wishes.attention = Some(attention);
     wishes
 }
@@ -40,7 +41,7 @@ fn wishes(steps: u16, attention: Ssa) -> Wishes {
 /// One network of every kind that trains.
 fn programs() -> Vec<(&'static str, Graph)> {
     let ttfs = Ssa::Ttfs { phases: PHASES };
-    let token = Wishes { thresholds: Thresholds::Token, ..wishes(4, ttfs) };
+    let token = QuantOptions { thresholds: Thresholds::Token, ..wishes(4, ttfs) };
     let all = [
         ("ttfs", wishes(4, ttfs)),
         ("a threshold for every token", token),
@@ -55,7 +56,7 @@ fn programs() -> Vec<(&'static str, Graph)> {
         all.into_iter().map(|(name, wishes)| (name, converted(imported(&CONFIG), wishes))).collect();
     // Neurons that answer within the timestep, of a network whose MLPs have them too.
     for membrane in Membrane::ALL {
-        let mut wishes = Wishes::uniform(Levels { code: Code::Unary, steps: 6 });
+        let mut wishes = QuantOptions::uniform(Levels { code: Code::Unary, steps: 6 });
         wishes.membrane = Some(membrane);
         let relu = Gpt2Config { activation: Activation::Relu, ..CONFIG };
         all.push((membrane.name(), converted(imported(&relu), wishes)));
@@ -63,7 +64,7 @@ fn programs() -> Vec<(&'static str, Graph)> {
     all
 }
 
-fn starts(relaxed: &Relaxed) -> Vec<Vec<f32>> {
+fn starts(relaxed: &TrainGraph) -> Vec<Vec<f32>> {
     let start = |name: &String| {
         let weight = relaxed.graph.weights.iter().find(|weight| weight.name == *name).unwrap();
         weight.tensor.as_f32().unwrap().to_vec()
@@ -71,7 +72,7 @@ fn starts(relaxed: &Relaxed) -> Vec<Vec<f32>> {
     relaxed.parameters.iter().map(start).collect()
 }
 
-fn recipe(train: Train) -> Recipe {
+fn recipe(train: Trainable) -> Recipe {
     Recipe { train, ..Recipe::default() }
 }
 
@@ -90,7 +91,7 @@ fn an_untrained_relaxation_is_the_program() {
     let text = ids(WINDOW + 1, CONFIG.vocabulary);
     let reference = run(&teacher, options(Engine::Interpreter), &[&text[..WINDOW]]).logits();
     for (name, program) in programs() {
-        for train in [Train::Ssa, Train::Thresholds, Train::Lora(2), Train::All] {
+        for train in [Trainable::Ssa, Trainable::Thresholds, Trainable::Lora(2), Trainable::All] {
             let relaxed = relax(&program, &teacher, recipe(train)).unwrap_or_else(|e| panic!("{name}: {e:?}"));
             assert_eq!(verify::verify(&relaxed.graph), Ok(()), "{name}");
             assert_eq!(verify::verify(&relaxed.constants), Ok(()), "{name}");
@@ -110,10 +111,10 @@ fn an_untrained_relaxation_is_the_program() {
 fn constants_come_back() {
     let teacher = dense();
     for (name, program) in programs() {
-        let trainer = trainer(&program, &teacher, Train::All, 1);
+        let trainer = trainer(&program, &teacher, Trainable::All, 1);
         let constants = trainer.constants().unwrap();
         assert!(constants.len() > 20, "{name}: {}", constants.len());
-        let again = trained(&program, &constants).unwrap();
+        let again = apply_parameters(&program, &constants).unwrap();
         assert_eq!(verify::verify(&again), Ok(()), "{name}");
         let names = |graph: &Graph| {
             let mut names: Vec<String> = graph.weights.iter().map(|weight| weight.name.clone()).collect();
@@ -138,22 +139,22 @@ fn a_trained_program_is_what_was_trained() {
     let window = &text[..=WINDOW];
     let reference = run(&teacher, options(Engine::Interpreter), &[&window[..WINDOW]]).logits();
     for (name, program) in programs() {
-        let mut trainer = trainer(&program, &teacher, Train::Ssa, 2);
+        let mut trainer = trainer(&program, &teacher, Trainable::Ssa, 2);
         for _ in 0..12 {
             trainer.advance(&text).unwrap();
         }
         // By more than twelve steps would: to the next octave, one up and one down.
         let names: Vec<String> = trainer.parameters().map(|(name, _)| name.clone()).collect();
         for (name, numbers) in names.iter().zip(&mut trainer.numbers.parameters) {
-            if name.ends_with(".halving.shift") {
+            if name.ends_with(".half_life.shift") {
                 numbers.copy_from_slice(&[-0.2, 0.2]);
             }
         }
         let wanted = trainer.validate(&[window]).unwrap();
-        let graph = trained(&program, &trainer.constants().unwrap()).unwrap();
+        let graph = apply_parameters(&program, &trainer.constants().unwrap()).unwrap();
         assert_eq!(verify::verify(&graph), Ok(()), "{name}");
         let periods = |graph: &Graph| -> Vec<Vec<i32>> {
-            let weights = graph.weights.iter().filter(|weight| weight.name.ends_with(".halving"));
+            let weights = graph.weights.iter().filter(|weight| weight.name.ends_with(".half_life"));
             weights.map(|weight| weight.tensor.as_i32().unwrap().to_vec()).collect()
         };
         let moved = periods(&program).into_iter().map(|_| vec![16, 4]).collect::<Vec<Vec<i32>>>();
@@ -186,7 +187,7 @@ fn gradients_of_a_whole_network_are_derivatives() {
     });
     let text = ids(9, CONFIG.vocabulary);
     for loss in [Loss::Divergence, Loss::CrossEntropy] {
-        let relaxed = relax(&student, &teacher, Recipe { loss, ..recipe(Train::All) }).unwrap();
+        let relaxed = relax(&student, &teacher, Recipe { loss, ..recipe(Trainable::All) }).unwrap();
         let back = gradient(&relaxed.graph, &relaxed.parameters).unwrap();
         assert_eq!(verify::verify(&back), Ok(()));
         let run = |evaluator: &Evaluator<'_, f64>, graph: &Graph| {
@@ -236,7 +237,7 @@ fn the_engine_computes_what_the_graph_says() {
     let teacher = dense();
     let text = ids(9, CONFIG.vocabulary);
     for (name, program) in programs() {
-        let relaxed = relax(&program, &teacher, recipe(Train::All)).unwrap();
+        let relaxed = relax(&program, &teacher, recipe(Trainable::All)).unwrap();
         let back = gradient(&relaxed.graph, &relaxed.parameters).unwrap();
         let evaluator = Evaluator::<f32>::with_targets(&back, &text[1..]);
         let done = evaluator.run(&text[..8], &mut Memory::new(&back)).unwrap();
@@ -259,8 +260,8 @@ fn the_engine_computes_what_the_graph_says() {
     }
 }
 
-fn trainer(program: &Graph, teacher: &Graph, train: Train, threads: usize) -> Trainer {
-    let rates = Rates { rate: 3e-3, weight_decay: 0.01, clip: 1.0, warm_up: 2, steps: 12 };
+fn trainer(program: &Graph, teacher: &Graph, train: Trainable, threads: usize) -> Trainer {
+    let rates = Schedule { rate: 3e-3, weight_decay: 0.01, clip: 1.0, warm_up: 2, steps: 12 };
     let options = Options { recipe: recipe(train), rates, batch: 3, window: WINDOW, seed: 5, threads };
     Trainer::new(program, teacher, options).unwrap()
 }
@@ -276,7 +277,7 @@ fn a_run_is_the_same_however_it_is_run() {
     let (_, program) = programs().into_iter().find(|(name, _)| *name == "coincidence").unwrap();
     let text = ids(400, CONFIG.vocabulary);
     let windows: Vec<&[u32]> = text.chunks_exact(WINDOW + 1).take(4).collect();
-    let mut whole = trainer(&program, &teacher, Train::Ssa, 1);
+    let mut whole = trainer(&program, &teacher, Trainable::Ssa, 1);
     let first = whole.validate(&windows).unwrap();
     for _ in 0..12 {
         whole.advance(&text).unwrap();
@@ -284,7 +285,7 @@ fn a_run_is_the_same_however_it_is_run() {
     let last = whole.validate(&windows).unwrap();
     assert!(last < first, "it learns: {first} before, {last} after");
     for stop in [0, 1, 7] {
-        let mut part = trainer(&program, &teacher, Train::Ssa, 2);
+        let mut part = trainer(&program, &teacher, Trainable::Ssa, 2);
         part.validate(&windows).unwrap();
         for _ in 0..stop {
             part.advance(&text).unwrap();
@@ -301,7 +302,7 @@ fn a_run_is_the_same_however_it_is_run() {
         let mut bytes = Vec::new();
         checkpoint::write(&state, &part.numbers, &mut bytes).unwrap();
         let (state, numbers) = checkpoint::read(&bytes, "memory").unwrap();
-        let mut rest = trainer(&program, &teacher, Train::Ssa, 3);
+        let mut rest = trainer(&program, &teacher, Trainable::Ssa, 3);
         (rest.numbers, rest.step, rest.losses) = (numbers, state.step, state.losses);
         while rest.step < 12 {
             rest.advance(&text).unwrap();

@@ -1,13 +1,13 @@
 //! Observes what every site's channels hold on sample text, by running the Tensor graph through the runtime.
 
 use crate::Complaints;
-use crate::progress;
-use snnc_ir::{Builder, Diagnostic, Graph, Value};
-use snnc_passes::fit::{Observations, Observed};
+use crate::parallel::map_in_order;
+use crate::progress::Workers;
+use snnc_ir::{Builder, Graph, Value};
+use snnc_passes::observed::{Observations, Observed};
 use snnc_passes::sites::sites;
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Rows of a site that are kept, at most: medians and least errors are taken from them.
 const SAMPLE_ROWS: usize = 1024;
@@ -18,65 +18,50 @@ const SAMPLE_NUMBERS: usize = 1 << 27;
 /// Sequences of token ids to run.
 pub type Windows = Vec<Vec<u32>>;
 
-/// What every site of `graph` holds over `windows`, on `threads` threads. The result does not depend on their number.
-pub fn calibrate(graph: &Graph, windows: &Windows, threads: usize) -> Result<Observations, Complaints> {
+/// What every site of `graph` holds over `windows`. The result does not depend on the number of threads.
+///
+/// # Errors
+/// The graph cannot be run; a request to stop.
+pub fn calibrate<'a>(
+    graph: &Graph,
+    windows: &Windows,
+    workers: impl Into<Workers<'a>>,
+) -> Result<Observations, Complaints> {
+    let workers = workers.into();
     let sites: Vec<Value> = sites(graph).iter().map(|site| site.value).collect();
     // What only the logits need is then dead.
     let observed = Builder::with_outputs(graph, sites.iter().map(|site| (name(*site), *site)).collect());
     let options = Options { engine: Engine::Jit, count: false, ..Options::default() };
     let program = Arc::new(Program::new(Arc::new(observed), &options)?);
     let tokens: usize = windows.iter().map(Vec::len).sum();
-    let bar = progress::bar(tokens as u64, "calibrating");
+    workers.progress.begin("calibrating", tokens as u64);
     let width: usize = sites.iter().filter_map(|site| graph.ty(*site).shape().width()).sum();
     let every = tokens.div_ceil(SAMPLE_ROWS.min(SAMPLE_NUMBERS / width.max(1)).max(1)).max(1);
-    let next = AtomicUsize::new(0);
     let starts: Vec<usize> =
         windows.iter().scan(0, |start, window| Some(std::mem::replace(start, *start + window.len()))).collect();
-    let work = || -> Result<Vec<(usize, Vec<Seen>)>, Diagnostic> {
-        let mut session = Session::new(program.clone());
-        let mut seen = Vec::new();
-        loop {
-            let i = next.fetch_add(1, Ordering::Relaxed);
-            let Some(window) = windows.get(i) else { return Ok(seen) };
-            session.reset();
-            let mut all: Vec<Seen> = sites.iter().map(|site| Seen::new(graph, *site)).collect();
-            let mut at = starts[i];
-            for chunk in window.chunks(options.chunk) {
-                let outputs = session.forward(chunk, Rows::All)?;
-                for (site, seen) in sites.iter().zip(&mut all) {
-                    let rows = outputs.f32(&name(*site)).unwrap_or(&[]);
-                    seen.add(rows, at, every);
-                }
-                at += chunk.len();
-                bar.inc(chunk.len() as u64);
+    let session = || Ok(Session::new(program.clone()));
+    let observe = |session: &mut Session, i: usize, window: &Vec<u32>| {
+        session.reset();
+        let mut all: Vec<Seen> = sites.iter().map(|site| Seen::new(graph, *site)).collect();
+        let mut at = starts[i];
+        for chunk in window.chunks(options.chunk) {
+            let outputs = session.forward(chunk, Rows::All)?;
+            for (site, seen) in sites.iter().zip(&mut all) {
+                let rows = outputs.f32(&name(*site)).unwrap_or(&[]);
+                seen.add(rows, at, every);
             }
-            seen.push((i, all));
+            at += chunk.len();
+            workers.progress.advance(chunk.len() as u64);
         }
+        Ok(all)
     };
-    let mut by_window = in_threads(threads.min(windows.len()).max(1), &work)?;
-    bar.finish_and_clear();
-    by_window.sort_by_key(|(i, _)| *i);
+    let (by_window, _) = map_in_order(workers, windows, session, observe)?;
+    workers.progress.end();
     let mut merged: Vec<Seen> = sites.iter().map(|site| Seen::new(graph, *site)).collect();
-    for (_, window) in by_window {
+    for window in by_window {
         merged.iter_mut().zip(window).for_each(|(all, seen)| all.merge(seen));
     }
     Ok(sites.into_iter().zip(merged.into_iter().map(Seen::into_observed)).collect())
-}
-
-/// Runs `work` on several threads and gathers what they return.
-pub fn in_threads<T: Send>(
-    threads: usize,
-    work: &(dyn Fn() -> Result<Vec<T>, Diagnostic> + Sync),
-) -> Result<Vec<T>, Diagnostic> {
-    std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let mut all = Vec::new();
-        for handle in handles {
-            let part = handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            all.extend(part?);
-        }
-        Ok(all)
-    })
 }
 
 fn name(site: Value) -> String {

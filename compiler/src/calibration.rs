@@ -8,7 +8,8 @@ use snnc_ir::membrane::Membrane;
 use snnc_ir::op::{DenseOp, LevelOp};
 use snnc_ir::{Code, Diagnostic, Graph, Op, Value, text};
 use snnc_passes::features::Features;
-use snnc_passes::fit::{Fine, Fit, Fits, Levels};
+use snnc_passes::fit::{QuantParams, QuantPlan, Residual};
+use snnc_passes::levels::Levels;
 use snnc_passes::sites::sites;
 
 /// The `calibration` section of a `.snn` file.
@@ -20,7 +21,7 @@ pub struct Calibration {
     pub tokens: usize,
     /// Which ids of the vocabulary the text had.
     pub seen: Vec<bool>,
-    pub fits: Fits,
+    pub quant_plan: QuantPlan,
     /// What the neurons of unary sites are, where they answer within the timestep.
     pub membrane: Option<Membrane>,
     /// By site, in the order of `fits`.
@@ -47,7 +48,7 @@ impl Calibration {
     /// `graph` is the Tensor graph whose sites were fitted.
     pub fn json(&self, graph: &Graph) -> Json {
         let mut all = Map::new();
-        let records = self.fits.sites.iter().zip(&self.fired);
+        let records = self.quant_plan.sites.iter().zip(&self.fired);
         for site in sites(graph) {
             let Some(((_, fit), fired)) = records.clone().find(|((value, _), _)| **value == site.value) else {
                 continue;
@@ -56,27 +57,27 @@ impl Calibration {
                 let mut record = json!({
                     "code": fit.levels.code.name(), "timesteps": fit.levels.steps, "saturated": fired.saturated,
                     "spikes": fired.spikes, "active": fired.active,
-                    "scale": hex(&fit.scale), "centre": hex(&fit.centre), "lack": hex(&fit.lack),
+                    "scale": hex(&fit.scale), "zero_point": hex(&fit.zero_point), "bias_correction": hex(&fit.bias_correction),
                     "by_token": fit.by_token, "outliers": fit.outliers,
                 });
-                if let Some(Fine { outputs, levels, share }) = &fit.fine {
-                    record["fine"] = json!({ "outputs": outputs, "timesteps": levels.steps, "share": hex(&[*share]) });
+                if let Some(Residual { outputs, levels, share }) = &fit.residual {
+                    record["residual"] = json!({ "outputs": outputs, "timesteps": levels.steps, "share": hex(&[*share]) });
                 }
                 record
             });
             all.insert(site.to_string(), record);
         }
-        let heads = attentions(graph).map(|value| self.fits.heads.get(&value));
+        let heads = attentions(graph).map(|value| self.quant_plan.heads.get(&value));
         let heads: Vec<Json> = heads.flatten().map(|[q, k]| json!({ "q": hex(q), "k": hex(k) })).collect();
         let mut json = json!({
             "source": self.source, "windows": self.windows, "tokens": self.tokens, "seen": bits(&self.seen),
-            "phases": self.fits.phases, "exact_weights": self.fits.exact_weights, "sites": all, "heads": heads,
+            "phases": self.quant_plan.phases, "exact_weights": self.quant_plan.exact_weights, "sites": all, "heads": heads,
         });
         let attention = |value: Value| {
-            let variant = self.fits.variants.get(&value)?;
+            let variant = self.quant_plan.variants.get(&value)?;
             let Op::Dense(DenseOp::Attention { heads, .. }) = graph.node(value).op else { return None };
             let mut record = json!({ "op": Op::Level(LevelOp::Ssa { heads, variant: *variant }).to_string() });
-            if let Some(Features { levels, units: [q, k] }) = self.fits.features.get(&value) {
+            if let Some(Features { levels, units: [q, k] }) = self.quant_plan.features.get(&value) {
                 record["features"] = json!({
                     "code": levels.code.name(), "timesteps": levels.steps, "q": hex(q), "k": hex(k),
                 });
@@ -100,10 +101,10 @@ impl Calibration {
     pub fn read(section: &[u8], graph: &Graph) -> Result<Self, Diagnostic> {
         let json: Json = serde_json::from_slice(section).map_err(|e| broken(&format!("is no JSON ({e})")))?;
         let number = |key: &str| json[key].as_u64().ok_or_else(|| broken(&format!("has no number `{key}`")));
-        let mut fits = Fits {
+        let mut quant_plan = QuantPlan {
             phases: number("phases")?.clamp(1, 64) as u32,
             exact_weights: json["exact_weights"].as_bool().unwrap_or(false),
-            ..Fits::default()
+            ..QuantPlan::default()
         };
         let mut fired = Vec::new();
         for site in sites(graph) {
@@ -117,19 +118,19 @@ impl Calibration {
             };
             let share = |key: &str| record[key].as_f64().unwrap_or(0.0);
             fired.push(Fired { saturated: share("saturated"), spikes: share("spikes"), active: share("active") });
-            fits.sites.insert(site.value, fit);
+            quant_plan.sites.insert(site.value, fit);
         }
         for (i, value) in attentions(graph).enumerate() {
             let Op::Dense(DenseOp::Attention { heads, .. }) = graph.node(value).op else { continue };
             let half = |key: &str| numbers(&json["heads"][i][key], heads as usize, "heads");
-            fits.heads.insert(value, [half("q")?, half("k")?]);
+            quant_plan.heads.insert(value, [half("q")?, half("k")?]);
             let record = &json["attention"][i];
             if record.is_null() {
                 continue;
             }
             let op = record["op"].as_str().and_then(|op| text::operation(op).ok());
             let Some(Op::Level(LevelOp::Ssa { variant, .. })) = op else { return Err(broken("names no attention")) };
-            fits.variants.insert(value, variant);
+            quant_plan.variants.insert(value, variant);
             if variant.has_features() {
                 let width = graph.ty(value).shape().width().unwrap_or(0);
                 let (path, record) = (format!("h.{i}.attention"), &record["features"]);
@@ -137,7 +138,7 @@ impl Calibration {
                 let code = code.ok_or_else(|| broken(&format!("names no code for {path}")))?;
                 let steps = read_steps(&record["timesteps"], code, &path)?;
                 let units = [numbers(&record["q"], width, &path)?, numbers(&record["k"], width, &path)?];
-                fits.features.insert(value, Features { levels: Levels { code, steps }, units });
+                quant_plan.features.insert(value, Features { levels: Levels { code, steps }, units });
             }
         }
         Ok(Self {
@@ -149,7 +150,7 @@ impl Calibration {
                 None => None,
                 Some(name) => Some(Membrane::from_name(name).ok_or_else(|| broken("names no neuron"))?),
             },
-            fits,
+            quant_plan,
             fired,
         })
     }
@@ -172,26 +173,30 @@ fn attentions(graph: &Graph) -> impl Iterator<Item = Value> {
 }
 
 /// `outputs`: of the projection that reads the site.
-fn read_fit(record: &Json, width: usize, outputs: usize, path: &str) -> Result<Fit, Diagnostic> {
+fn read_fit(record: &Json, width: usize, outputs: usize, path: &str) -> Result<QuantParams, Diagnostic> {
     let code = record["code"].as_str().and_then(Code::from_name);
     let code = code.ok_or_else(|| broken(&format!("names no code for {path}")))?;
     let steps = read_steps(&record["timesteps"], code, path)?;
     let part = |key: &str| numbers(&record[key], width, path);
-    Ok(Fit {
+    Ok(QuantParams {
         levels: Levels { code, steps },
         scale: part("scale")?,
-        centre: part("centre")?,
-        lack: part("lack")?,
+        zero_point: part("zero_point")?,
+        bias_correction: part("bias_correction")?,
         by_token: record["by_token"].as_bool().unwrap_or(false),
         outliers: channels(&record["outliers"], width, path)?,
-        fine: if record["fine"].is_null() { None } else { Some(read_fine(&record["fine"], code, outputs, path)?) },
+        residual: if record["residual"].is_null() {
+            None
+        } else {
+            Some(read_fine(&record["residual"], code, outputs, path)?)
+        },
     })
 }
 
-fn read_fine(record: &Json, code: Code, outputs: usize, path: &str) -> Result<Fine, Diagnostic> {
+fn read_fine(record: &Json, code: Code, outputs: usize, path: &str) -> Result<Residual, Diagnostic> {
     let levels = Levels { code, steps: read_steps(&record["timesteps"], code, path)? };
     let share = numbers(&record["share"], 1, path)?[0];
-    Ok(Fine { outputs: channels(&record["outputs"], outputs, path)?, levels, share })
+    Ok(Residual { outputs: channels(&record["outputs"], outputs, path)?, levels, share })
 }
 
 fn read_steps(record: &Json, code: Code, path: &str) -> Result<u16, Diagnostic> {

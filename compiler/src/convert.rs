@@ -4,10 +4,12 @@ use crate::Complaints;
 use crate::calibrate::{self, Windows};
 use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
+use crate::progress::{Progress, Silent, Workers};
 use crate::tokens::Tokens;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, Value};
-use snnc_passes::fit::{Fit, Wishes, fit};
+use snnc_passes::fit::{QuantParams, fit};
+use snnc_passes::options::QuantOptions;
 use snnc_passes::{Context, Pass, front_and_back, run};
 use snnc_runtime::sample::SplitMix64;
 
@@ -25,13 +27,13 @@ pub fn calibration_tokens(parameters: usize) -> usize {
     (CALIBRATION_PRODUCTS / parameters.max(1)).clamp(4 * CALIBRATION_WINDOW, CALIBRATION_TOKENS)
 }
 
-/// How many tokens a calibration window has at most: ranges settle within a few hundred tokens of context.
+/// How many tokens a calibration window has at most: ranges decode within a few hundred tokens of context.
 pub const CALIBRATION_WINDOW: usize = 256;
 
 /// What a user chooses about a conversion.
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    pub wishes: Wishes,
+    pub wishes: QuantOptions,
     pub calibration_tokens: usize,
     pub threads: usize,
 }
@@ -71,8 +73,23 @@ pub fn convert(
     recipe: &Recipe,
     watch: &mut Watch<'_>,
 ) -> Result<Converted, Complaints> {
+    convert_watched(imported, rounded, sample, recipe, &Silent, watch)
+}
+
+/// The same, with somebody who is told how far it is and may stop it.
+///
+/// # Errors
+/// As of `convert`; a request to stop.
+pub fn convert_watched(
+    imported: Graph,
+    rounded: bool,
+    sample: &Sample<'_>,
+    recipe: &Recipe,
+    progress: &dyn Progress,
+    watch: &mut Watch<'_>,
+) -> Result<Converted, Complaints> {
     let tensor = dense(imported, rounded, watch)?;
-    spiking(tensor, sample, recipe, watch)
+    spiking_watched(tensor, sample, recipe, progress, watch)
 }
 
 /// The network of an imported graph in its own words, to be looked at or run; `rounded`: the file's numbers are codes of
@@ -98,12 +115,26 @@ pub fn spiking(
     recipe: &Recipe,
     watch: &mut Watch<'_>,
 ) -> Result<Converted, Complaints> {
+    spiking_watched(tensor, sample, recipe, &Silent, watch)
+}
+
+/// The same, with somebody who is told how far it is and may stop it.
+///
+/// # Errors
+/// As of `spiking`; a request to stop.
+pub fn spiking_watched(
+    tensor: Graph,
+    sample: &Sample<'_>,
+    recipe: &Recipe,
+    progress: &dyn Progress,
+    watch: &mut Watch<'_>,
+) -> Result<Converted, Complaints> {
     let (_, back) = front_and_back();
     recipe.wishes.check(&tensor)?;
     let (windows, source) = sample_windows(&tensor, sample, recipe.calibration_tokens)?;
-    let seen = calibrate::calibrate(&tensor, &windows, recipe.threads)?;
-    let fits = fit(&tensor, &seen, &recipe.wishes)?;
-    let fired = |(site, fit): (&Value, &Option<Fit>)| {
+    let seen = calibrate::calibrate(&tensor, &windows, Workers { threads: recipe.threads, progress })?;
+    let quant_plan = fit(&tensor, &seen, &recipe.wishes)?;
+    let fired = |(site, fit): (&Value, &Option<QuantParams>)| {
         let (Some(fit), seen) = (fit, &seen[site]) else { return Fired::default() };
         Fired { saturated: fit.saturated(seen), spikes: fit.spikes(seen), active: fit.active(seen) }
     };
@@ -112,14 +143,14 @@ pub fn spiking(
         windows: windows.len(),
         tokens: windows.iter().map(Vec::len).sum(),
         seen: ids_of(&windows, vocabulary(&tensor)?),
-        fired: fits.sites.iter().map(fired).collect(),
+        fired: quant_plan.sites.iter().map(fired).collect(),
         membrane: recipe.wishes.membrane,
-        fits: fits.clone(),
+        quant_plan: quant_plan.clone(),
     };
     drop(seen);
     let section = calibration.json(&tensor);
-    let Wishes { membrane, own_embedding, .. } = recipe.wishes;
-    let graph = run(back, tensor, &Context { fits, membrane, own_embedding, ..Context::default() }, watch)?;
+    let QuantOptions { membrane, own_embedding, .. } = recipe.wishes;
+    let graph = run(back, tensor, &Context { quant_plan, membrane, own_embedding, ..Context::default() }, watch)?;
     // Files hold weights as kernels walk them.
     Ok(Converted { graph: graph.in_panels(), calibration, section })
 }

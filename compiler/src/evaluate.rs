@@ -5,8 +5,8 @@
 //! a stride of the context's length windows do not overlap; a shorter one gives every prediction more of its past.
 
 use crate::Complaints;
-use crate::calibrate::in_threads;
-use crate::progress;
+use crate::parallel::map_in_order;
+use crate::progress::Workers;
 use snnc_ir::events::{Events, is_neuron};
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::cost::Activity;
@@ -14,7 +14,6 @@ use snnc_runtime::sample::{SplitMix64, greedy};
 use snnc_runtime::{Program, Rows, Session};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Inputs that are run together, and the first of them whose prediction counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,20 +175,18 @@ pub fn logits_of(graph: &Graph) -> Result<String, Diagnostic> {
     first.ok_or_else(|| Diagnostic::new("", "the network has no output"))
 }
 
-/// What one thread did: the windows that it took, and what its session counted.
-struct Part {
-    scores: Vec<(usize, Score)>,
-    events: Vec<Events>,
-}
-
-/// Scores `program` on `ids`, beside `dense` where there is one. Results do not depend on `threads`.
-pub fn evaluate(
+/// Scores `program` on `ids`, beside `dense` where there is one. Results do not depend on the number of threads.
+///
+/// # Errors
+/// The text is empty; a network cannot be run; a request to stop.
+pub fn evaluate<'a>(
     program: &Arc<Program>,
     dense: Option<&Arc<Program>>,
     ids: &[u32],
     cut: Cut,
-    threads: usize,
+    workers: impl Into<Workers<'a>>,
 ) -> Result<Evaluation, Complaints> {
+    let workers = workers.into();
     let context = cut.length.unwrap_or(usize::MAX).clamp(1, program.graph().context as usize);
     // The last id is only predicted, never an input.
     let inputs = ids.len().saturating_sub(1);
@@ -204,40 +201,32 @@ pub fn evaluate(
             None => None,
         },
     );
-    let bar = progress::bar(ranges.iter().map(|window| window.inputs.len() as u64).sum(), "evaluating");
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<Part>, Diagnostic> {
-        let mut session = Session::new(program.clone());
-        let mut beside = dense.map(|dense| Session::new(dense.clone()));
-        let mut scores = Vec::new();
-        loop {
-            let i = next.fetch_add(1, Ordering::Relaxed);
-            let Some(window) = ranges.get(i) else { break };
-            session.reset();
-            if let Some(beside) = &mut beside {
-                beside.reset();
-            }
-            let mut score = Score::default();
-            for chunk in chunks(window.inputs.clone()) {
-                let targets = &ids[chunk.start + 1..chunk.end + 1];
-                let outputs = session.forward(&ids[chunk.clone()], Rows::All)?;
-                let logits = outputs.f32(&names.0).unwrap_or(&[]);
-                let reference = match (&mut beside, &names.1) {
-                    (Some(beside), Some(name)) => {
-                        Some(beside.forward(&ids[chunk.clone()], Rows::All)?.f32(name).unwrap_or(&[]).to_vec())
-                    }
-                    _ => None,
-                };
-                let skipped = window.scored.saturating_sub(chunk.start).min(chunk.len());
-                score.add(&score_rows(logits, reference.as_deref(), targets, skipped));
-                bar.inc(chunk.len() as u64);
-            }
-            scores.push((i, score));
+    workers.progress.begin("evaluating", ranges.iter().map(|window| window.inputs.len() as u64).sum());
+    let sessions = || Ok((Session::new(program.clone()), dense.map(|dense| Session::new(dense.clone()))));
+    let score = |(session, beside): &mut (Session, Option<Session>), _, window: &Window| {
+        session.reset();
+        if let Some(beside) = beside {
+            beside.reset();
         }
-        Ok(vec![Part { scores, events: session.events().to_vec() }])
+        let mut score = Score::default();
+        for chunk in chunks(window.inputs.clone()) {
+            let targets = &ids[chunk.start + 1..chunk.end + 1];
+            let outputs = session.forward(&ids[chunk.clone()], Rows::All)?;
+            let logits = outputs.f32(&names.0).unwrap_or(&[]);
+            let reference = match (&mut *beside, &names.1) {
+                (Some(beside), Some(name)) => {
+                    Some(beside.forward(&ids[chunk.clone()], Rows::All)?.f32(name).unwrap_or(&[]).to_vec())
+                }
+                _ => None,
+            };
+            let skipped = window.scored.saturating_sub(chunk.start).min(chunk.len());
+            score.add(&score_rows(logits, reference.as_deref(), targets, skipped));
+            workers.progress.advance(chunk.len() as u64);
+        }
+        Ok(score)
     };
-    let parts = in_threads(threads.min(ranges.len()).max(1), &work)?;
-    bar.finish_and_clear();
+    let (scores, sessions) = map_in_order(workers, &ranges, sessions, score)?;
+    workers.progress.end();
     let mut evaluation = Evaluation {
         score: Score::default(),
         windows: ranges.len(),
@@ -245,13 +234,10 @@ pub fn evaluate(
         run: ranges.iter().map(|window| window.inputs.len() as u64).sum(),
         interval: None,
     };
-    for part in &parts {
-        evaluation.events.iter_mut().zip(&part.events).for_each(|(all, events)| *all += *events);
+    for (session, _) in &sessions {
+        evaluation.events.iter_mut().zip(session.events()).for_each(|(all, events)| *all += *events);
     }
-    // Sums of f64 depend on their order, so that is the text's, whichever thread scored a window.
-    let mut scores: Vec<(usize, Score)> = parts.into_iter().flat_map(|part| part.scores).collect();
-    scores.sort_by_key(|(window, _)| *window);
-    let scores: Vec<Score> = scores.into_iter().map(|(_, score)| score).collect();
+    // Sums of f64 depend on their order, which is the text's.
     scores.iter().for_each(|score| evaluation.score.add(score));
     evaluation.interval = dense.and_then(|_| interval(&scores));
     Ok(evaluation)

@@ -3,6 +3,7 @@
 use crate::Complaints;
 use crate::energy::{self, Block, Phase, PriceList, Setting};
 use crate::evaluate::{Cut, evaluate};
+use crate::progress::{Progress, Workers};
 use serde_json::{Value as Json, json};
 use snnc_ir::op::LevelOp;
 use snnc_ir::{Graph, Op, Ssa};
@@ -70,6 +71,7 @@ pub struct Search<'a> {
     pub ids: &'a [u32],
     pub cut: Cut,
     pub threads: usize,
+    pub progress: &'a dyn Progress,
     /// The largest rise of perplexity over the dense network's, as a share.
     pub budget: f64,
 }
@@ -121,7 +123,13 @@ impl Search<'_> {
         let graph = self.graph(kept, layers)?;
         let run = if collapse::depends_on_order(&graph) { graph.clone() } else { collapse::collapse(&graph)? };
         let program = Arc::new(Program::new(Arc::new(run), &Options::default())?);
-        let done = evaluate(&program, Some(self.dense), self.ids, self.cut, self.threads)?;
+        let done = evaluate(
+            &program,
+            Some(self.dense),
+            self.ids,
+            self.cut,
+            Workers { threads: self.threads, progress: self.progress },
+        )?;
         let context = u64::from(program.graph().context);
         let setting = Setting { context, batch: 1, span: Options::default().chunk as u64 };
         let list = PriceList::named(PRICES)?;

@@ -15,22 +15,23 @@
 //!   neurons in both, for what a neuron says depends on the order in which it hears.
 
 use crate::Complaints;
-use crate::calibrate::in_threads;
 use crate::calibration::Calibration;
 use crate::evaluate::{self, Cut, chunks, divergence, log_sum_exp, logits_of};
-use crate::progress;
+use crate::parallel::map_in_order;
+use crate::progress::Workers;
 use serde_json::{Value as Json, json};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::DenseOp;
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Code, Diagnostic, Graph, Op, Value};
-use snnc_passes::fit::{Fit, Fits, Levels, PHASES_MOST};
+use snnc_passes::fit::{QuantParams, QuantPlan};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::PHASES_MOST;
 use snnc_passes::sites::{Role, Site, sites};
 use snnc_passes::{Context, fold::fold, quantise::quantise, spike::spike};
 use snnc_runtime::{Options, Program, Rows, Session};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What makes a site's error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,7 +58,7 @@ impl Cause {
 
     /// The option that makes less of it at a site.
     /// `phases`: where attention has such.
-    fn remedy(self, path: &str, fit: Option<&Fit>, phases: Option<u32>) -> String {
+    fn remedy(self, path: &str, fit: Option<&QuantParams>, phases: Option<u32>) -> String {
         match self {
             Cause::Clipping => {
                 "calibrate on more text, and like this one: --calibrate FILE --calibration-tokens N".into()
@@ -141,12 +142,12 @@ const WIDER: f32 = 3.0;
 ///
 /// # Errors
 /// The text is too short; a probe cannot be run.
-pub fn ledger(
+pub fn ledger<'a>(
     tensor: &Graph,
     calibration: &Calibration,
     ids: &[u32],
     windows: &[Range<usize>],
-    threads: usize,
+    workers: impl Into<Workers<'a>>,
 ) -> Result<Ledger, Complaints> {
     let places = places(tensor, calibration);
     let mut probes: Vec<Probe> = Vec::new();
@@ -158,7 +159,7 @@ pub fn ledger(
         probes.push(Probe::Added(i + 1));
     }
     let graphs = |probe: &Probe| probe_graph(tensor, calibration, &places, probe);
-    let damages = damages(tensor, &probes, &graphs, ids, windows, threads)?;
+    let damages = damages(tensor, &probes, &graphs, ids, windows, workers.into())?;
     let mut entries: Vec<Entry> = places
         .iter()
         .map(|place| Entry {
@@ -184,8 +185,8 @@ pub fn ledger(
         }
     }
     for (entry, place) in entries.iter_mut().zip(&places) {
-        let learned = place.attention.is_some_and(|attention| calibration.fits.features.contains_key(&attention));
-        let phases = (!learned).then_some(calibration.fits.phases);
+        let learned = place.attention.is_some_and(|attention| calibration.quant_plan.features.contains_key(&attention));
+        let phases = (!learned).then_some(calibration.quant_plan.phases);
         entry.remedy = entry.worst().remedy(&place.path, place.fit, phases);
     }
     let total = entries.last().map_or(0.0, |entry| entry.added);
@@ -220,7 +221,7 @@ struct Place<'a> {
     layer: Option<u32>,
     site: Option<Value>,
     attention: Option<Value>,
-    fit: Option<&'a Fit>,
+    fit: Option<&'a QuantParams>,
     causes: Vec<Cause>,
     /// Whether its neurons answer within the timestep.
     answers: bool,
@@ -229,13 +230,13 @@ struct Place<'a> {
 }
 
 fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
-    let fits = &calibration.fits;
-    let fit_of = |value: &Value| fits.sites.get(value).and_then(Option::as_ref);
+    let quant_plan = &calibration.quant_plan;
+    let fit_of = |value: &Value| quant_plan.sites.get(value).and_then(Option::as_ref);
     let mut places: Vec<(Value, Place<'a>)> = Vec::new();
     for Site { value, layer, role } in sites(tensor) {
         let Some(fit) = fit_of(&value) else { continue };
         let mut causes = vec![Cause::Clipping, Cause::Rounding];
-        if !matches!(role, Role::Query | Role::Key | Role::Value) && !fits.exact_weights {
+        if !matches!(role, Role::Query | Role::Key | Role::Value) && !quant_plan.exact_weights {
             causes.push(Cause::Weights);
         }
         let path = Site { value, layer, role }.to_string();
@@ -249,7 +250,7 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
     let attentions = tensor.iter().filter(|(_, node)| matches!(node.op, Op::Dense(DenseOp::Attention { .. })));
     for (layer, (value, node)) in attentions.enumerate() {
         let layer = layer as u32;
-        if fits.features.contains_key(&value) || node.args.iter().all(|arg| fit_of(arg).is_some()) {
+        if quant_plan.features.contains_key(&value) || node.args.iter().all(|arg| fit_of(arg).is_some()) {
             let (path, causes) = (format!("h.{layer}.attention"), vec![Cause::Softmax]);
             let place = Place {
                 path,
@@ -283,18 +284,18 @@ fn probe_graph(
     places: &[Place<'_>],
     probe: &Probe,
 ) -> Result<Graph, Diagnostics> {
-    let whole = &calibration.fits;
-    let mut fits = Fits { exact_weights: true, phases: whole.phases, ..Fits::default() };
-    fits.sites = whole.sites.keys().map(|site| (*site, None)).collect();
-    fits.heads.clone_from(&whole.heads);
+    let whole = &calibration.quant_plan;
+    let mut quant_plan = QuantPlan { exact_weights: true, phases: whole.phases, ..QuantPlan::default() };
+    quant_plan.sites = whole.sites.keys().map(|site| (*site, None)).collect();
+    quant_plan.heads.clone_from(&whole.heads);
     let mut waiting = None;
     match *probe {
         Probe::Time(i, answers) => {
             let place = &places[i];
             for site in place.site.iter().chain(&place.heard) {
-                fits.sites.insert(*site, whole.sites.get(site).cloned().flatten());
+                quant_plan.sites.insert(*site, whole.sites.get(site).cloned().flatten());
             }
-            fits.exact_weights = whole.exact_weights;
+            quant_plan.exact_weights = whole.exact_weights;
             waiting = (!answers).then(|| place.path.clone());
         }
         Probe::Alone(i, cause) => {
@@ -307,62 +308,62 @@ fn probe_graph(
                         Cause::Weights => (neither(fit), false),
                         Cause::Time | Cause::Softmax => unreachable!("not a site's cause to probe"),
                     };
-                    fits.sites.insert(*site, Some(fit));
-                    fits.exact_weights = exact;
+                    quant_plan.sites.insert(*site, Some(fit));
+                    quant_plan.exact_weights = exact;
                 }
-                (None, Some(attention), _) => softmax_only(tensor, whole, *attention, &mut fits),
+                (None, Some(attention), _) => softmax_only(tensor, whole, *attention, &mut quant_plan),
                 _ => unreachable!("a place is a site or an attention"),
             }
         }
         Probe::Added(n) => {
             for place in &places[..n] {
                 if let (Some(site), Some(fit)) = (place.site, place.fit) {
-                    fits.sites.insert(site, Some(fit.clone()));
+                    quant_plan.sites.insert(site, Some(fit.clone()));
                 }
                 if let Some(attention) = place.attention {
-                    as_it_is(whole, attention, &mut fits);
+                    as_it_is(whole, attention, &mut quant_plan);
                 }
             }
-            fits.exact_weights = whole.exact_weights;
+            quant_plan.exact_weights = whole.exact_weights;
         }
     }
     let membrane = calibration.membrane.filter(|_| !matches!(probe, Probe::Alone(..)));
-    let context = Context { fits, membrane, waiting, ..Context::default() };
+    let context = Context { quant_plan, membrane, waiting, ..Context::default() };
     let levels = quantise(tensor, &context)?;
     // Time collapses but for neurons that answer within the timestep.
-    let prompt = membrane.is_some() || context.fits.variants.values().any(|variant| !variant.time_collapses());
+    let prompt = membrane.is_some() || context.quant_plan.variants.values().any(|variant| !variant.time_collapses());
     if prompt { fold(&spike(&levels, &context)?, &context) } else { Ok(levels) }
 }
 
 /// Levels that neither clip nor round.
-fn neither(fit: &Fit) -> Fit {
-    Fit { lack: vec![0.0; fit.lack.len()], ..fit.finer(FINE, WIDER) }
+fn neither(fit: &QuantParams) -> QuantParams {
+    QuantParams { bias_correction: vec![0.0; fit.bias_correction.len()], ..fit.finer(FINE, WIDER) }
 }
 
 /// The kind of an attention, with its features.
-fn as_it_is(whole: &Fits, attention: Value, fits: &mut Fits) {
+fn as_it_is(whole: &QuantPlan, attention: Value, quant_plan: &mut QuantPlan) {
     if let Some(variant) = whole.variants.get(&attention) {
-        fits.variants.insert(attention, *variant);
+        quant_plan.variants.insert(attention, *variant);
     }
     if let Some(features) = whole.features.get(&attention) {
-        fits.features.insert(attention, features.clone());
+        quant_plan.features.insert(attention, features.clone());
     }
     if whole.variants.get(&attention) == Some(&EMITS) {
         // What it gives are spikes already.
-        fits.sites.insert(attention, whole.sites.get(&attention).cloned().flatten());
+        quant_plan.sites.insert(attention, whole.sites.get(&attention).cloned().flatten());
     }
 }
 
 const EMITS: Ssa = Ssa::Lif { output: Output::Spikes };
 
 /// Finest levels for one attention, whose scores then have other units.
-fn softmax_only(tensor: &Graph, whole: &Fits, attention: Value, fits: &mut Fits) {
+fn softmax_only(tensor: &Graph, whole: &QuantPlan, attention: Value, quant_plan: &mut QuantPlan) {
     let args = &tensor.node(attention).args;
-    as_it_is(whole, attention, fits);
+    as_it_is(whole, attention, quant_plan);
     if whole.features.contains_key(&attention) {
         let values = whole.sites.get(&args[2]).cloned().flatten();
         let emits = whole.variants.get(&attention) == Some(&EMITS);
-        fits.sites.insert(args[2], values.map(|fit| if emits { fit } else { neither(&fit) }));
+        quant_plan.sites.insert(args[2], values.map(|fit| if emits { fit } else { neither(&fit) }));
         return;
     }
     for (i, &arg) in args.iter().enumerate() {
@@ -370,11 +371,11 @@ fn softmax_only(tensor: &Graph, whole: &Fits, attention: Value, fits: &mut Fits)
         let fine = neither(fit);
         if i < 2 {
             let share = fit.levels.most() as f32 / fine.levels.most() as f32 * WIDER;
-            if let Some(units) = fits.heads.get_mut(&attention) {
+            if let Some(units) = quant_plan.heads.get_mut(&attention) {
                 units[i].iter_mut().for_each(|unit| *unit *= share);
             }
         }
-        fits.sites.insert(arg, Some(fine));
+        quant_plan.sites.insert(arg, Some(fine));
     }
 }
 
@@ -388,7 +389,7 @@ pub fn damages<P: Sync>(
     graph_of: &(dyn Fn(&P) -> Result<Graph, Diagnostics> + Sync),
     ids: &[u32],
     windows: &[Range<usize>],
-    threads: usize,
+    workers: Workers<'_>,
 ) -> Result<Vec<f64>, Complaints> {
     let options = Options { count: false, ..Options::default() };
     let program = |graph: Graph| Program::new(Arc::new(graph), &options).map(Arc::new);
@@ -400,35 +401,28 @@ pub fn damages<P: Sync>(
     let dense = logits(&program(tensor.clone())?, &name, ids, windows)?;
     let width = dense.len() / tokens;
     let sums: Vec<f64> = dense.chunks_exact(width).map(log_sum_exp).collect();
-    let bar = progress::bar(probes.len() as u64, "probing");
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<(usize, f64)>, Diagnostic> {
-        let mut done = Vec::new();
-        loop {
-            let i = next.fetch_add(1, Ordering::Relaxed);
-            let Some(probe) = probes.get(i) else { return Ok(done) };
-            let graph = graph_of(probe).map_err(Diagnostics::into_first)?;
-            let mut session = Session::new(program(graph)?);
-            let (mut damage, mut row) = (0.0, 0);
-            for window in windows {
-                session.reset();
-                for chunk in chunks(window.clone()) {
-                    let outputs = session.forward(&ids[chunk], Rows::All)?;
-                    for got in outputs.f32(&name).unwrap_or(&[]).chunks_exact(width) {
-                        let rows = [&dense[row * width..(row + 1) * width], got];
-                        damage += divergence(rows, [sums[row], log_sum_exp(got)]);
-                        row += 1;
-                    }
+    workers.progress.begin("probing", probes.len() as u64);
+    let work = |(): &mut (), _, probe: &P| {
+        let graph = graph_of(probe).map_err(Diagnostics::into_first)?;
+        let mut session = Session::new(program(graph)?);
+        let (mut damage, mut row) = (0.0, 0);
+        for window in windows {
+            session.reset();
+            for chunk in chunks(window.clone()) {
+                let outputs = session.forward(&ids[chunk], Rows::All)?;
+                for got in outputs.f32(&name).unwrap_or(&[]).chunks_exact(width) {
+                    let rows = [&dense[row * width..(row + 1) * width], got];
+                    damage += divergence(rows, [sums[row], log_sum_exp(got)]);
+                    row += 1;
                 }
             }
-            done.push((i, damage / tokens as f64));
-            bar.inc(1);
         }
+        workers.progress.advance(1);
+        Ok(damage / tokens as f64)
     };
-    let mut done = in_threads(threads.max(1), &work)?;
-    bar.finish_and_clear();
-    done.sort_by_key(|(i, _)| *i);
-    Ok(done.into_iter().map(|(_, damage)| damage).collect())
+    let (damages, _) = map_in_order(workers, probes, || Ok(()), work)?;
+    workers.progress.end();
+    Ok(damages)
 }
 
 fn logits(program: &Arc<Program>, name: &str, ids: &[u32], windows: &[Range<usize>]) -> Result<Vec<f32>, Diagnostic> {

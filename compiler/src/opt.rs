@@ -11,7 +11,8 @@ use snnc_ir::text::{self, Filled};
 use snnc_ir::verify::verify;
 use snnc_ir::{Diagnostic, Graph, Stage, Value, Weight};
 use snnc_passes::cost::parts;
-use snnc_passes::fit::{Wishes, fit};
+use snnc_passes::fit::fit;
+use snnc_passes::options::QuantOptions;
 use snnc_passes::relax::{Loss, Recipe, relax};
 use snnc_passes::{Context, Pass, STANDARD, collapse, gradient};
 use std::collections::HashMap;
@@ -20,9 +21,9 @@ use std::time::{Duration, Instant};
 
 /// What a pass needs to know besides the program.
 #[derive(Clone, Debug, Default)]
-pub struct Settings {
+pub struct PassSettings {
     /// What `quantise` and `spike` are asked for.
-    pub wishes: Wishes,
+    pub quant: QuantOptions,
     /// Whether the imported program's numbers are codes of eight bits: `raise` is then lenient about activation functions.
     pub rounded: bool,
     /// Weights that `gradient` differentiates by; if there are none named, all that the loss depends on.
@@ -33,39 +34,39 @@ pub struct Settings {
 
 /// A pass as `snnc opt` runs it.
 #[derive(Clone, Copy)]
-pub struct Step {
+pub struct NamedPass {
     /// Its name.
     pub name: &'static str,
     /// The stages of programs that it takes.
     pub needs: &'static [Stage],
-    run: fn(Graph, &Settings) -> Result<Graph, Complaints>,
+    run: fn(Graph, &PassSettings) -> Result<Graph, Complaints>,
 }
 
-impl std::fmt::Debug for Step {
+impl std::fmt::Debug for NamedPass {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name)
     }
 }
 
 /// Every pass, those of the standard order first.
-pub const STEPS: &[Step] = &[
-    Step { name: "raise", needs: &[Stage::Imported], run: |graph, settings| standard("raise", graph, settings) },
-    Step { name: "simplify", needs: &[Stage::Tensor], run: |graph, settings| standard("simplify", graph, settings) },
-    Step { name: "quantise", needs: &[Stage::Tensor], run: quantise },
-    Step { name: "spike", needs: &[Stage::Quantised], run: |graph, settings| standard("spike", graph, settings) },
-    Step { name: "fold", needs: &[Stage::Spiking], run: |graph, settings| standard("fold", graph, settings) },
-    Step { name: "share", needs: &[Stage::Spiking], run: |graph, settings| standard("share", graph, settings) },
-    Step { name: "collapse", needs: &[Stage::Spiking], run: |graph, _| collapse::collapse(&graph) },
-    Step { name: "relax", needs: &[Stage::Quantised, Stage::Spiking], run: relaxed },
-    Step { name: "gradient", needs: &[Stage::Training], run: differentiated },
+pub const PASSES: &[NamedPass] = &[
+    NamedPass { name: "raise", needs: &[Stage::Imported], run: |graph, settings| standard("raise", graph, settings) },
+    NamedPass { name: "simplify", needs: &[Stage::Tensor], run: |graph, settings| standard("simplify", graph, settings) },
+    NamedPass { name: "quantise", needs: &[Stage::Tensor], run: quantise },
+    NamedPass { name: "spike", needs: &[Stage::Quantised], run: |graph, settings| standard("spike", graph, settings) },
+    NamedPass { name: "fold", needs: &[Stage::Spiking], run: |graph, settings| standard("fold", graph, settings) },
+    NamedPass { name: "tie_embedding", needs: &[Stage::Spiking], run: |graph, settings| standard("tie_embedding", graph, settings) },
+    NamedPass { name: "collapse", needs: &[Stage::Spiking], run: |graph, _| collapse::collapse(&graph) },
+    NamedPass { name: "relax", needs: &[Stage::Quantised, Stage::Spiking], run: relaxed },
+    NamedPass { name: "gradient", needs: &[Stage::Training], run: differentiated },
 ];
 
-fn context(settings: &Settings) -> Context {
-    let Wishes { membrane, own_embedding, .. } = settings.wishes;
+fn context(settings: &PassSettings) -> Context {
+    let QuantOptions { membrane, own_embedding, .. } = settings.quant;
     Context { membrane, own_embedding, rounded: settings.rounded, ..Context::default() }
 }
 
-fn standard(name: &str, graph: Graph, settings: &Settings) -> Result<Graph, Complaints> {
+fn standard(name: &str, graph: Graph, settings: &PassSettings) -> Result<Graph, Complaints> {
     pass(name).map_or(Ok(graph.clone()), |pass| (pass.run)(&graph, &context(settings)))
 }
 
@@ -74,18 +75,18 @@ fn pass(name: &str) -> Option<&'static Pass> {
 }
 
 /// Levels are chosen by what a few windows of seeded ids show.
-fn quantise(graph: Graph, settings: &Settings) -> Result<Graph, Complaints> {
+fn quantise(graph: Graph, settings: &PassSettings) -> Result<Graph, Complaints> {
     let (windows, _) = sample_windows(&graph, &Sample::SeededIds, CALIBRATION_WINDOW)?;
     let seen = calibrate::calibrate(&graph, &windows, 1)?;
-    let fits = fit(&graph, &seen, &settings.wishes)?;
-    snnc_passes::quantise::quantise(&graph, &Context { fits, ..context(settings) })
+    let quant_plan = fit(&graph, &seen, &settings.quant)?;
+    snnc_passes::quantise::quantise(&graph, &Context { quant_plan, ..context(settings) })
 }
 
-fn relaxed(graph: Graph, settings: &Settings) -> Result<Graph, Complaints> {
+fn relaxed(graph: Graph, settings: &PassSettings) -> Result<Graph, Complaints> {
     relax(&graph, &graph, Recipe { loss: Loss::CrossEntropy, ..settings.recipe }).map(|relaxed| relaxed.graph)
 }
 
-fn differentiated(graph: Graph, settings: &Settings) -> Result<Graph, Complaints> {
+fn differentiated(graph: Graph, settings: &PassSettings) -> Result<Graph, Complaints> {
     let mut names = settings.parameters.clone();
     if names.is_empty() {
         names = trainable(&graph);
@@ -107,42 +108,44 @@ fn trainable(graph: &Graph) -> Vec<String> {
     weights.filter(|weight| weight.tensor.as_f32().is_some()).map(|weight| weight.name.clone()).collect()
 }
 
-/// What is shown of every step: its name, the program behind it and the time that it took.
-pub type Watch<'a> = dyn FnMut(&str, &Graph, Duration) -> Result<(), Complaints> + 'a;
-
-/// Runs the passes of these names, one after the other, and verifies the program before the first and after each.
+/// Runs the passes of these names, one after the other, and verifies the program before the first and after each. `watch` is
+/// shown the name of each, the program behind it and the time that it took.
 ///
 /// # Errors
 /// A name that no pass has; a pass at the wrong stage; what the verifier or a pass found wrong; what `watch` says.
-pub fn run(names: &[String], graph: Graph, settings: &Settings, watch: &mut Watch<'_>) -> Result<Graph, Complaints> {
-    let steps = names.iter().map(|name| step(name)).collect::<Result<Vec<Step>, Diagnostic>>();
-    let steps = steps?;
+pub fn run(
+    names: &[String],
+    graph: Graph,
+    settings: &PassSettings,
+    watch: &mut dyn FnMut(&str, &Graph, Duration) -> Result<(), Complaints>,
+) -> Result<Graph, Complaints> {
+    let passes = names.iter().map(|name| named(name)).collect::<Result<Vec<NamedPass>, Diagnostic>>()?;
     verify(&graph)?;
     let mut graph = graph;
-    for step in steps {
-        check_stage(step, graph.stage)?;
+    for pass in passes {
+        check_stage(pass, graph.stage)?;
         let start = Instant::now();
-        graph = (step.run)(graph, settings)?;
-        watch(step.name, &graph, start.elapsed())?;
+        graph = (pass.run)(graph, settings)?;
+        watch(pass.name, &graph, start.elapsed())?;
         verify(&graph)?;
     }
     Ok(graph)
 }
 
-fn step(name: &str) -> Result<Step, Diagnostic> {
-    let found = STEPS.iter().find(|step| step.name == name).copied();
+fn named(name: &str) -> Result<NamedPass, Diagnostic> {
+    let found = PASSES.iter().find(|pass| pass.name == name).copied();
     found.ok_or_else(|| {
-        let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
+        let names: Vec<&str> = PASSES.iter().map(|pass| pass.name).collect();
         Diagnostic::new("--passes", format!("there is no pass `{name}`; there are {}", names.join(", ")))
     })
 }
 
-fn check_stage(step: Step, stage: Stage) -> Result<(), Diagnostic> {
-    if step.needs.contains(&stage) {
+fn check_stage(pass: NamedPass, stage: Stage) -> Result<(), Diagnostic> {
+    if pass.needs.contains(&stage) {
         return Ok(());
     }
-    let wanted: Vec<&str> = step.needs.iter().map(|stage| stage.name()).collect();
-    let message = format!("pass `{}` takes stage {}, the program is at {}", step.name, wanted.join(" or "), stage.name());
+    let wanted: Vec<&str> = pass.needs.iter().map(|stage| stage.name()).collect();
+    let message = format!("pass `{}` takes stage {}, the program is at {}", pass.name, wanted.join(" or "), stage.name());
     let order: Vec<&str> = STANDARD.iter().map(|pass| pass.name).collect();
     Err(Diagnostic::new("--passes", message).note(format!("the order is {}, then collapse or relax", order.join(", "))))
 }

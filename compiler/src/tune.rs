@@ -9,11 +9,15 @@ use crate::Complaints;
 use crate::energy::{self, Block, Phase, PriceList, Setting};
 use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
 use crate::ledger::{self, damages};
+use crate::progress::{Progress, Workers};
 use serde_json::{Value as Json, json};
 use snnc_ir::op::DenseOp;
 use snnc_ir::{Graph, Op, Value};
 use snnc_passes::cost::{self, Form, Number, Part};
-use snnc_passes::fit::{Centre, Fit, Fits, Levels, Observations, Wish, Wishes, fit};
+use snnc_passes::fit::{QuantParams, QuantPlan, fit};
+use snnc_passes::levels::Levels;
+use snnc_passes::observed::Observations;
+use snnc_passes::options::{Override, QuantOptions, ZeroPoint};
 use snnc_passes::quantise::quantise;
 use snnc_passes::sites::{Site, sites};
 use snnc_passes::{Context, front_and_back, run};
@@ -22,7 +26,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What is to be small.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
     /// Additions that spikes drive
     Energy,
@@ -35,11 +39,13 @@ pub enum Goal {
 }
 
 impl Goal {
+    pub const ALL: [Goal; 4] = [Goal::Energy, Goal::Attention, Goal::Spikes, Goal::Timesteps];
+
     /// Few timesteps are worth spikes, nothing else is.
-    pub fn centre(self) -> Centre {
+    pub fn zero_point(self) -> ZeroPoint {
         match self {
-            Goal::Energy | Goal::Attention | Goal::Spikes => Centre::Spikes,
-            Goal::Timesteps => Centre::Error,
+            Goal::Energy | Goal::Attention | Goal::Spikes => ZeroPoint::Spikes,
+            Goal::Timesteps => ZeroPoint::Error,
         }
     }
 
@@ -70,7 +76,7 @@ pub struct Allocation {
 pub struct Point {
     /// `None`: the same timesteps everywhere.
     pub allocation: Option<Allocation>,
-    pub wishes: Wishes,
+    pub wishes: QuantOptions,
     /// The rise of perplexity, as a share.
     pub increase: f64,
     pub kl: f64,
@@ -119,10 +125,15 @@ pub struct Tuner<'a> {
     /// Tokens that sites are probed on.
     pub probe_tokens: usize,
     pub threads: usize,
-    pub base: Wishes,
+    pub progress: &'a dyn Progress,
+    pub base: QuantOptions,
 }
 
 impl Tuner<'_> {
+    fn workers(&self) -> Workers<'_> {
+        Workers { threads: self.threads, progress: self.progress }
+    }
+
     fn sites(&self) -> Vec<Site> {
         sites(self.tensor).into_iter().filter(|site| self.base.of(site).is_some()).collect()
     }
@@ -133,8 +144,8 @@ impl Tuner<'_> {
         self.sites().iter().map(width).sum()
     }
 
-    fn wishes(&self, steps: u16) -> Wishes {
-        Wishes { levels: Levels { steps, ..self.base.levels }, ..self.base.clone() }
+    fn wishes(&self, steps: u16) -> QuantOptions {
+        QuantOptions { levels: Levels { steps, ..self.base.levels }, ..self.base.clone() }
     }
 
     /// The front of predicted damage and cost, the least damage first.
@@ -143,7 +154,7 @@ impl Tuner<'_> {
     /// A probe cannot be run.
     pub fn front(&self, goal: Goal) -> Result<Vec<Allocation>, Complaints> {
         let sites = self.sites();
-        let mut by_steps: Vec<Fits> = Vec::new();
+        let mut by_steps: Vec<QuantPlan> = Vec::new();
         for steps in TIMESTEPS {
             by_steps.push(fit(self.tensor, self.seen, &self.wishes(steps))?);
         }
@@ -153,11 +164,11 @@ impl Tuner<'_> {
             let whole = &by_steps[choice];
             let alone = sites[site].value;
             let chosen = whole.sites.iter().map(|(value, fit)| (*value, fit.clone().filter(|_| *value == alone)));
-            let fits = Fits { sites: chosen.collect(), exact_weights: true, ..whole.clone() };
-            quantise(self.tensor, &Context { fits, ..Context::default() })
+            let quant_plan = QuantPlan { sites: chosen.collect(), exact_weights: true, ..whole.clone() };
+            quantise(self.tensor, &Context { quant_plan, ..Context::default() })
         };
         let windows = ledger::windows(self.tensor, self.ids, self.probe_tokens);
-        let losses = damages(self.tensor, &choices, &graph_of, self.ids, &windows, self.threads)?;
+        let losses = damages(self.tensor, &choices, &graph_of, self.ids, &windows, self.workers())?;
         let cost = |&(site, choice): &(usize, usize)| {
             let value = sites[site].value;
             let fit = by_steps[choice].sites[&value].as_ref();
@@ -181,7 +192,7 @@ impl Tuner<'_> {
     }
 
     /// What a site's neurons cost a token, as far as the sample tells.
-    fn cost(&self, site: Value, fit: &Fit, goal: Goal) -> f64 {
+    fn cost(&self, site: Value, fit: &QuantParams, goal: Goal) -> f64 {
         let width = fit.scale.len() as f64;
         match goal {
             Goal::Timesteps => width * f64::from(fit.levels.steps),
@@ -222,21 +233,21 @@ impl Tuner<'_> {
         self.measure_wishes(dense, self.wishes(steps))
     }
 
-    fn measure_wishes(&self, dense: &Arc<Program>, wishes: Wishes) -> Result<Point, Complaints> {
-        let fits = fit(self.tensor, self.seen, &wishes)?;
+    fn measure_wishes(&self, dense: &Arc<Program>, wishes: QuantOptions) -> Result<Point, Complaints> {
+        let quant_plan = fit(self.tensor, self.seen, &wishes)?;
         let (_, back) = front_and_back();
         let membrane = wishes.membrane;
         let graph =
-            run(back, self.tensor.clone(), &Context { fits, membrane, ..Context::default() }, &mut |_, _, _| {})?;
+            run(back, self.tensor.clone(), &Context { quant_plan, membrane, ..Context::default() }, &mut |_, _, _| {})?;
         let graph = snnc_passes::collapse::collapse(&graph)?;
         let program = Program::new(Arc::new(graph), &Options::default()).map(Arc::new)?;
-        let done = evaluate(&program, Some(dense), self.ids, self.cut, self.threads)?;
+        let done = evaluate(&program, Some(dense), self.ids, self.cut, self.workers())?;
         Ok(point(program.graph(), &done, wishes))
     }
 
     /// The wishes that give sites these timesteps, in few words: the commonest is the default, whole roles come before
     /// single sites.
-    fn wishes_of(&self, steps: &[u16]) -> Wishes {
+    fn wishes_of(&self, steps: &[u16]) -> QuantOptions {
         let sites = self.sites();
         let all = commonest(steps.iter().copied());
         let mut wishes = self.wishes(all);
@@ -248,10 +259,10 @@ impl Tuner<'_> {
         for (role, members) in roles {
             let usual = commonest(members.iter().map(|(_, steps)| *steps));
             if usual != all {
-                wishes.exceptions.push((role, Wish::Steps(usual)));
+                wishes.overrides.push((role, Override::Steps(usual)));
             }
             let others = members.into_iter().filter(|(_, steps)| *steps != usual);
-            wishes.exceptions.extend(others.map(|(path, steps)| (path, Wish::Steps(steps))));
+            wishes.overrides.extend(others.map(|(path, steps)| (path, Override::Steps(steps))));
         }
         wishes
     }
@@ -264,7 +275,7 @@ fn commonest(steps: impl Iterator<Item = u16>) -> u16 {
     counts.into_iter().find(|(_, count)| *count == most).map_or(Levels::default().steps, |(steps, _)| steps)
 }
 
-fn point(graph: &Graph, done: &Evaluation, wishes: Wishes) -> Point {
+fn point(graph: &Graph, done: &Evaluation, wishes: QuantOptions) -> Point {
     let score = &done.score;
     let neurons = Neurons::of(graph, done);
     let setting = Setting { context: graph.context.into(), batch: 1, span: Options::default().chunk as u64 };

@@ -516,8 +516,8 @@ mod tests {
         assert_eq!(around(&program), written(&sample()));
         let told = |from: &str, to: &str| message(&around(&program.replacen(from, to, 1)));
         assert_eq!(told("%0 = ", "%0 =  "), "program: this is not the canonical text of the program");
-        let typo = "program 18:6: `settled` is no operation without attributes";
-        assert_eq!(told("settle(", "settled("), typo);
+        let typo = "program 18:6: `decoded` is no operation without attributes";
+        assert_eq!(told("decode(", "decoded("), typo);
         assert!(told("f32[16,4]", "f32[16,5]").contains("the file's weight is f32[16, 4]"));
         assert!(told("context=8", "context=9").contains("a table of 8 rows is short of a context of 9 positions"));
     }

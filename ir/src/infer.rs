@@ -314,7 +314,7 @@ pub fn arity(op: &Op) -> usize {
 fn f32_shape(args: &[Type], i: usize) -> Result<Shape, String> {
     match args[i] {
         Type::Tensor { elem: Elem::F32, shape } => Ok(shape),
-        other => Err(format!("operand {} should be an f32 still, it is {other}", i + 1)),
+        other => Err(format!("operand {} should be an f32 tensor, it is {other}", i + 1)),
     }
 }
 
@@ -356,7 +356,7 @@ fn neuron(args: &[Type], curve: Curve, max_steps: u16, steps: u16) -> Result<usi
     }
     let shape = match args[0] {
         Type::Tensor { elem: Elem::F32 | Elem::I32, shape } => shape,
-        other => return Err(format!("a potential (f32 or i32 still) was expected, here is {other}")),
+        other => return Err(format!("a potential (f32 or i32 tensor) was expected, here is {other}")),
     };
     let d = row_width(shape)?;
     for i in 1..arity(&Op::Level(LevelOp::Quant { code: crate::types::Code::Binary, steps, curve })) {

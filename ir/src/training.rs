@@ -223,7 +223,7 @@ pub const LEVEL_MAX: u32 = 1 << 23;
 pub(crate) fn infer(op: TrainingOp, args: &[Type]) -> Result<Type, String> {
     let real = |i: usize| match args[i] {
         Type::Tensor { elem: Elem::F32, shape } => Ok(shape),
-        other => Err(format!("operand {} should be an f32 still, it is {other}", i + 1)),
+        other => Err(format!("operand {} should be an f32 tensor, it is {other}", i + 1)),
     };
     let integers = |i: usize, shape: Shape| match args[i] {
         ty if ty == Type::tensor(Elem::I32, shape) => Ok(()),

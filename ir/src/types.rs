@@ -1,4 +1,4 @@
-//! Types of values: stills, trains, and shapes with two symbolic sizes.
+//! Types of values: tensors, trains, and shapes with two symbolic sizes.
 //!
 //! A *still* is an ordinary tensor. A *train* is a tensor spread over `T` timesteps; it denotes the weighted sum of its
 //! parts, with the weights of its code. A level is an integer that a train of that code and length can denote.
@@ -80,7 +80,7 @@ impl Code {
     }
 }
 
-/// Element of a still.
+/// Element of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Elem {
     F32,
@@ -232,7 +232,7 @@ impl Type {
         }
     }
 
-    /// Code and timesteps of what denotes levels: level stills and spike trains alike.
+    /// Code and timesteps of what denotes levels: level tensors and spike trains alike.
     pub fn levels(&self) -> Option<(Code, u16)> {
         match *self {
             Type::Tensor { elem: Elem::Level(code, steps), .. }

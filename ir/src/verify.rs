@@ -9,10 +9,10 @@
 //! 7. After import and before training, an addition's operands have one shape, `[tokens,width]`; a product's or a quotient's second operand has
 //!    one number a token. Nothing else broadcasts.
 //! 8. After import and before training, parameters (weights, gains, offsets, tables, slopes) are constants.
-//! 9. Outputs are computed stills: no train leaves the program. (That a current is only ever settled follows from 3: no
+//! 9. Outputs are computed tensors: no train leaves the program. (That a current is only ever decoded follows from 3: no
 //!    other operation takes one.)
 //! 10. Attributes are numbers, finite ones where they scale. Quantised and spiking constants are finite, slopes and sinks of
-//!     attention are not negative, periods of halving are 0 or powers of two, and i8 weights lie within -127 and 127.
+//!     attention are not negative, half-lives are 0 or powers of two, and i8 weights lie within -127 and 127.
 //! 11. A table that positions look up has a row for every token of the context; channels that are picked are channels.
 //! 12. No sum overflows, whatever the levels. Partial sums are sums over fewer terms or over the leading bits of the
 //!     levels, so the bounds hold at every timestep too:
@@ -21,7 +21,7 @@
 //!     - attention's weighted values are i64: `2^11 * levels of v * context <= 2^63 - 1`; by coincidence, with a score of at
 //!       most features times timesteps, perhaps squared and then i32, `score * 2^15 * levels of v * context <= 2^63 - 1`;
 //!     - so is what linear attention reads from its sums: `features * levels of q * levels of k * levels of v * 2^guard *
-//!       tokens <= 2^63 - 1`, where tokens are the context or twice the period of halving, whichever is less. Its sums are
+//!       tokens <= 2^63 - 1`, where tokens are the context or twice the half-life, whichever is less. Its sums are
 //!       kept in i32 where `levels of k * levels of v * 2^guard * tokens <= 2^31 - 1` (`narrow_sums`), else in i64.
 //!
 //!     Where an attention by time to first spike keeps both below 2^31 as well (`narrow_attention`), engines may sum it in
@@ -314,8 +314,8 @@ fn departures(graph: &Graph, errors: &mut Diagnostics) {
     for (name, value) in &graph.outputs {
         let ty = graph.ty(*value);
         if matches!(ty, Type::Train { .. }) {
-            let error = Diagnostic::new(format!("output {name}"), format!("a train ({ty}) leaves the program"));
-            errors.push(error.note("settle it"));
+            let error = Diagnostic::new(format!("output {name}"), format!("a spike train ({ty}) leaves the program"));
+            errors.push(error.note("decode it"));
         } else if graph.constant(*value).is_some() {
             errors.push(Diagnostic::new(format!("output {name}"), "an output should be computed, this is a constant"));
         }
@@ -468,7 +468,7 @@ fn sums(graph: &Graph, errors: &mut Diagnostics) {
                 errors.push(at(graph, value, message).note(&*advice));
             }
         };
-        // Settling a spike train gives its levels; settling a current, its synapse's product.
+        // Decoding a spike train gives its levels; settling a current, its synapse's product.
         if let Op::Level(LevelOp::Ssa { variant, .. }) = node.op {
             let Sums { scores, values } = attention_sums(graph, value);
             let scores_bits = match variant {
@@ -522,12 +522,12 @@ fn attention_sums(graph: &Graph, value: Value) -> Sums {
 /// Tokens that sums of linear attention hold, at most: what halves every h tokens holds less than 2 h of them.
 fn held(graph: &Graph, node: &Node) -> u128 {
     let context = u128::from(graph.context);
-    let halving = node_constant(graph, node, 4).and_then(|weight| weight.tensor.as_i32()).unwrap_or(&[]);
+    let half_life = node_constant(graph, node, 4).and_then(|weight| weight.tensor.as_i32()).unwrap_or(&[]);
     let of_head = |&every: &i32| match u128::try_from(every) {
         Ok(every) if every > 0 => context.min(2 * every),
         _ => context,
     };
-    halving.iter().map(of_head).max().unwrap_or(context)
+    half_life.iter().map(of_head).max().unwrap_or(context)
 }
 
 /// Whether what linear attention keeps fits i32.
@@ -555,7 +555,7 @@ fn weight_of<'g>(graph: &'g Graph, node: &Node) -> Option<&'g Weight> {
 }
 
 /// What the magnitude of a sum of weights times levels cannot exceed. Looks at the weights only if their number and range
-/// do not settle it.
+/// do not decode it.
 pub fn largest_sum(weight: &Tensor, levels: u64) -> u64 {
     let (Some((weights, width)), [inputs, outputs]) = (weight.weights(), weight.sizes()) else { return 0 };
     let cheap = *inputs as u64 * WEIGHT_MAX * levels;
@@ -586,7 +586,7 @@ mod tests {
         let mut graph = thresholds();
         replace(&mut graph, "channels", Tensor::i32(&[3], vec![0, 1, 4]));
         let told: Vec<String> = verify(&graph).expect_err("no channel").iter().map(ToString::to_string).collect();
-        assert_eq!(told, ["%7 (/h.0/pick): channel 4 is picked of 4"]);
+        assert_eq!(told, ["%7 (/h.0/gather_channels): channel 4 is picked of 4"]);
         replace(&mut graph, "channels", Tensor::i32(&[3], vec![0, 1, -1]));
         assert!(verify(&graph).is_err());
         let mut graph = thresholds();
@@ -635,10 +635,10 @@ mod tests {
         check(|g| g.nodes[0].op = Op::Leaf(LeafOp::Weight(WeightId(1))), "@wte: a constant should be one node");
         check(|g| g.weights.truncate(3), "@?: there is no weight 5");
         let late = |g: &mut Graph| {
-            let settle = find(g, "settle");
-            g.nodes[settle].args[0] = Value(settle as u32 + 1);
+            let decode = find(g, "decode");
+            g.nodes[decode].args[0] = Value(decode as u32 + 1);
         };
-        check(late, "%8 (/h.0/settle): its operand %9 does not come before it");
+        check(late, "%8 (/h.0/decode): its operand %9 does not come before it");
         let retyped = |g: &mut Graph| {
             let i = find(g, "synapse");
             g.nodes[i].ty = g.nodes[0].ty;
@@ -652,15 +652,18 @@ mod tests {
         check(dead, "%15 (/h.0/add): no output needs this value\n  a pass should drop it");
         check(|g| g.stage = Stage::Quantised, "%7 (/h.0/synapse): `synapse` is not legal in stage quantised");
         let train = |g: &mut Graph| g.outputs.push(("x".into(), Value(find(g, "fire") as u32)));
-        check(train, "output x: a train (spike<binary,7>[tokens,4]) leaves the program\n  settle it");
+        check(train, "output x: a spike train (spike<binary,7>[tokens,4]) leaves the program\n  decode it");
         let current = |g: &mut Graph| g.outputs.push(("x".into(), Value(find(g, "synapse") as u32)));
-        check(current, "output x: a train (current<binary,7>[tokens,4]) leaves the program\n  settle it");
+        check(current, "output x: a spike train (current<binary,7>[tokens,4]) leaves the program\n  decode it");
         check(|g| g.outputs.push(("x".into(), Value(0))), "output x: an output should be computed, this is a constant");
         let eps = |g: &mut Graph| {
-            let i = find(g, "normalise");
+            let i = find(g, "layer_norm_no_gain");
             g.nodes[i].op = Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(f32::INFINITY) });
         };
-        check(eps, "%5 (/h.0/normalise): `normalise[eps=inf]` should have a finite eps that is not negative");
+        check(
+            eps,
+            "%5 (/h.0/layer_norm_no_gain): `layer_norm_no_gain[eps=inf]` should have a finite eps that is not negative",
+        );
         check(
             |g| replace(g, "gain", Tensor::f32(&[4], vec![1.0, 1.0, f32::NAN, 1.0])),
             "@gain: its numbers should be finite, one of them is not",
@@ -699,7 +702,7 @@ mod tests {
         assert_eq!(product(512, 127, 15), Ok(()));
         assert_eq!(product(65538, 1, 15), Ok(()));
         let errors = product(65539, -1, 15).expect_err("one term too many");
-        assert_eq!(errors[0].place, "%3 (/h.0/product)");
+        assert_eq!(errors[0].place, "%3 (/h.0/matmul_int)");
         assert_eq!(errors[0].message, "a neuron's input may reach 2147516413, an i32 sum ends at 2147483647");
     }
 
@@ -730,10 +733,10 @@ mod tests {
             let errors = verify(&graph).expect_err("damaged");
             errors.into_iter().map(|error| error.message).collect::<Vec<String>>()
         };
-        let halving = |data: [i32; 2]| move |g: &mut Graph| replace(g, "halving", Tensor::i32(&[2], data.to_vec()));
+        let half_life = |data: [i32; 2]| move |g: &mut Graph| replace(g, "half_life", Tensor::i32(&[2], data.to_vec()));
         let period = "a head's memory should halve every 1, 2, 4, ... tokens, or never (0)";
         for bad in [[3, 0], [0, -1], [i32::MIN, 1]] {
-            assert_eq!(told(&halving(bad)), [period; 5], "{bad:?}");
+            assert_eq!(told(&half_life(bad)), [period; 5], "{bad:?}");
         }
         let sink = told(&|g| replace(g, "sink", Tensor::f32(&[2], vec![1.0, -1.0])));
         assert_eq!(sink, ["the sinks of attention should not be negative"; 5]);
@@ -764,9 +767,9 @@ mod tests {
             Op::Level(LevelOp::Quant { code: Code::Binary, steps: 1, curve: Curve::Relu }),
             &[x, gain, gain, gain, gain],
         );
-        let (sink, halving) = (s.f32("sink", &[1]), s.i32("halving", &[1]));
+        let (sink, half_life) = (s.f32("sink", &[1]), s.i32("half_life", &[1]));
         let y =
-            s.add(Op::Level(LevelOp::Ssa { heads: 1, variant: Ssa::Linear { guard: 0 } }), &[x, x, x, sink, halving]);
+            s.add(Op::Level(LevelOp::Ssa { heads: 1, variant: Ssa::Linear { guard: 0 } }), &[x, x, x, sink, half_life]);
         let errors = verify(&s.finish(&[("y", y)])).expect_err("2^28 + 2^14 numbers");
         assert!(errors[0].message.ends_with("2^28 numbers are possible"), "{errors:?}");
     }
@@ -782,9 +785,9 @@ mod tests {
             let features =
                 s.add(Op::Level(LevelOp::Quant { code, steps, curve: Curve::Relu }), &[x, gain, gain, gain, gain]);
             let sink = s.f32("sink", &[1]);
-            let halving = s.0.weight("halving", Arc::new(Tensor::i32(&[1], vec![every])));
+            let half_life = s.0.weight("half_life", Arc::new(Tensor::i32(&[1], vec![every])));
             let y =
-                s.add(Op::Level(LevelOp::Ssa { heads: 1, variant }), &[features, features, features, sink, halving]);
+                s.add(Op::Level(LevelOp::Ssa { heads: 1, variant }), &[features, features, features, sink, half_life]);
             let mut graph = s.finish(&[("y", y)]);
             graph.context = context;
             verify(&graph).map_err(|errors| errors[0].message.clone())

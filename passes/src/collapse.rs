@@ -3,10 +3,10 @@
 //! Both forms are equal to the bit, so this is a choice by price and by nothing else:
 //!
 //! ```text
-//! settle (fire x)       =  quant x                    a neuron that integrates first emits exactly its level
-//! settle (synapse s w)  =  product (settle s) w       time commutes with everything linear
-//! ssa q k v             =  ssa (settle q) (settle k) (settle v)
-//! settle (ssa q k v)    =  ssa (settle q) (settle k) (settle v)      where it emits spikes
+//! decode (fire x)       =  quant x                    a neuron that integrates first emits exactly its level
+//! decode (synapse s w)  =  product (decode s) w       time commutes with everything linear
+//! ssa q k v             =  ssa (decode q) (decode k) (decode v)
+//! decode (ssa q k v)    =  ssa (decode q) (decode k) (decode v)      where it emits spikes
 //! ```
 
 use crate::egraph::pattern::Match;
@@ -17,15 +17,14 @@ use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{LeafOp, LevelOp, SpikeOp};
 use snnc_ir::{Diagnostic, Graph, Op, Stage, Type};
 
-/// Where time commutes with the operation.
 #[rustfmt::skip]
 pub const RULES: &[Rule] = &[
-    Rule { name: "decode-fire",    left: "(decode (fire:f ?x ?g ?o))",             right: decode_fire },
-    Rule { name: "decode-curve",   left: "(decode (fire:f ?x ?a ?b ?g ?o))",       right: decode_curve },
-    Rule { name: "decode-synapse", left: "(decode (synapse ?s ?w))",               right: decode_synapse },
-    Rule { name: "decode-ssa",     left: "(ssa:a ?q ?k ?v ?c)",                    right: decode_ssa },
-    Rule { name: "decode-memory",  left: "(ssa:a ?q ?k ?v ?s ?h)",                 right: decode_memory },
-    Rule { name: "decode-emitted", left: "(decode (ssa:a ?q ?k ?v ?s ?h ?g))",     right: decode_emitted },
+    Rule { name: "decode-fire",    left: "(decode (fire:f ?x ?g ?o))",             right: settle_fire },
+    Rule { name: "decode-curve",   left: "(decode (fire:f ?x ?a ?b ?g ?o))",       right: settle_curve },
+    Rule { name: "decode-synapse", left: "(decode (synapse ?s ?w))",               right: settle_synapse },
+    Rule { name: "decode-ssa",     left: "(ssa:a ?q ?k ?v ?c)",                    right: settle_ssa },
+    Rule { name: "decode-memory",  left: "(ssa:a ?q ?k ?v ?s ?h)",                 right: settle_memory },
+    Rule { name: "decode-emitted", left: "(decode (ssa:a ?q ?k ?v ?s ?h ?g))",     right: settle_emitted },
 ];
 
 /// Whether a program has neurons that answer within the timestep: what they say depends on the order of their inputs, so
@@ -65,37 +64,37 @@ fn decode(m: &Match, name: &str) -> Expr {
     Expr::op(Op::Spike(SpikeOp::Decode), [class(m, name)])
 }
 
-fn decode_fire(_: &Terms, m: &Match) -> Option<Expr> {
+fn settle_fire(_: &Terms, m: &Match) -> Option<Expr> {
     let Op::Spike(SpikeOp::Fire { code, steps, curve }) = m.op("f") else { return None };
     Some(Expr::op(Op::Level(LevelOp::Quant { code, steps, curve }), [class(m, "x"), class(m, "g"), class(m, "o")]))
 }
 
-fn decode_curve(_: &Terms, m: &Match) -> Option<Expr> {
+fn settle_curve(_: &Terms, m: &Match) -> Option<Expr> {
     let Op::Spike(SpikeOp::Fire { code, steps, curve }) = m.op("f") else { return None };
     let args = ["x", "a", "b", "g", "o"].map(|name| class(m, name));
     Some(Expr::op(Op::Level(LevelOp::Quant { code, steps, curve }), args))
 }
 
-fn decode_synapse(_: &Terms, m: &Match) -> Option<Expr> {
+fn settle_synapse(_: &Terms, m: &Match) -> Option<Expr> {
     Some(Expr::op(Op::Level(LevelOp::MatMulInt), [decode(m, "s"), class(m, "w")]))
 }
 
-fn decode_ssa(terms: &Terms, m: &Match) -> Option<Expr> {
-    decode_attention(terms, m, &["c"])
+fn settle_ssa(terms: &Terms, m: &Match) -> Option<Expr> {
+    settle_attention(terms, m, &["c"])
 }
 
-fn decode_memory(terms: &Terms, m: &Match) -> Option<Expr> {
-    decode_attention(terms, m, &["s", "h"])
+fn settle_memory(terms: &Terms, m: &Match) -> Option<Expr> {
+    settle_attention(terms, m, &["s", "h"])
 }
 
-fn decode_emitted(terms: &Terms, m: &Match) -> Option<Expr> {
-    decode_attention(terms, m, &["s", "h", "g"])
+fn settle_emitted(terms: &Terms, m: &Match) -> Option<Expr> {
+    settle_attention(terms, m, &["s", "h", "g"])
 }
 
 /// That levels say when features spike is what the verifier promises of all but those of neurons that answer within the
 /// timestep, and these never collapse.
-fn decode_attention(terms: &Terms, m: &Match, constants: &[&str]) -> Option<Expr> {
-    let settled = ["q", "k", "v"].into_iter().map(|name| decode(m, name));
-    let args = settled.chain(constants.iter().map(|name| class(m, name)));
+fn settle_attention(terms: &Terms, m: &Match, constants: &[&str]) -> Option<Expr> {
+    let decoded = ["q", "k", "v"].into_iter().map(|name| decode(m, name));
+    let args = decoded.chain(constants.iter().map(|name| class(m, name)));
     matches!(m.ty(terms, "q"), Type::Train { .. }).then(|| Expr::Op(m.op("a"), args.collect()))
 }

@@ -5,7 +5,8 @@
 //! and k are balanced channel by channel, and a head's root mean square is 1. LIF neurons have no map: they take the
 //! channels. Half-lives go from never, in the first head, to two tokens in the last.
 
-use crate::fit::{Levels, Observed};
+use crate::levels::Levels;
+use crate::observed::Observed;
 use snnc_ir::ssa::Ssa;
 use snnc_ir::{Code, Tensor};
 

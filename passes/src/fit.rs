@@ -8,242 +8,37 @@
 //! Queries and keys are balanced channel by channel, so that a head has one scale for each (`docs/ir.md`).
 
 use crate::features::{self, Features};
-use crate::sites::{self, Role, Site, selects};
+use crate::levels::Levels;
+use crate::observed::{Observations, Observed};
+use crate::options::{QuantOptions, Thresholds};
+use crate::sites::{self, Role, Site};
 use indexmap::IndexMap;
-use snnc_ir::membrane::Membrane;
 use snnc_ir::op::DenseOp;
 use snnc_ir::op::Layout;
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::types::Code;
 use snnc_ir::{Curve, Diagnostic, Graph, Op, Value, eval};
 
-/// How many levels, and how they are spelled in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Levels {
-    pub code: Code,
-    pub steps: u16,
-}
-
-impl Default for Levels {
-    /// Seven binary steps: levels up to 127 either way, which are int8.
-    fn default() -> Self {
-        Self { code: Code::Binary, steps: 7 }
-    }
-}
-
-impl Levels {
-    /// The largest level.
-    pub fn most(self) -> i32 {
-        self.code.levels(self.steps)
-    }
-
-    /// Of twice the timesteps, as far as the code has them. Only a binary code has so many levels.
-    pub fn finer(self) -> Self {
-        match self.code {
-            Code::Binary => Self { steps: (2 * self.steps).min(self.code.max_steps()), ..self },
-            Code::Unary => self,
-        }
-    }
-}
-
-/// What a user asks of the sites that a selector means.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Wish {
-    Steps(u16),
-    Code(Code),
-    /// No levels: what reads it stays a multiplication.
-    Dense,
-    /// How a layer attends; `None` with softmax, on reals.
-    Attention(Option<Ssa>),
-}
-
-/// What is asked of a conversion: levels for all sites, and exceptions, of which the later ones win.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Wishes {
-    pub levels: Levels,
-    pub exceptions: Vec<(String, Wish)>,
-    pub centre: Centre,
-    /// Neurons of unary sites answer within the timestep.
-    pub membrane: Option<Membrane>,
-    /// Of what a LayerNorm gives.
-    pub thresholds: Thresholds,
-    /// How layers attend; `None` with softmax, on reals.
-    pub attention: Option<Ssa>,
-    /// Phases an octave of time-to-first-spike attention.
-    pub phases: u32,
-    /// Weights stay f32, for comparison: what reads levels then multiplies.
-    pub exact_weights: bool,
-    /// Whether the embedding keeps its table where it might read a tied head's weight.
-    pub own_embedding: bool,
-}
-
-/// Phases an octave of time-to-first-spike attention: weights within 4.4 % of the exact exponential, unbiased.
-pub const PHASES: u32 = 8;
-
-/// The most phases an octave: their table has fewer than 1024 entries.
-pub const PHASES_MOST: u32 = 64;
-
-impl Default for Wishes {
-    fn default() -> Self {
-        Self::uniform(Levels::default())
-    }
-}
-
-impl Wishes {
-    /// The same levels everywhere.
-    pub fn uniform(levels: Levels) -> Self {
-        Self {
-            levels,
-            exceptions: Vec::new(),
-            centre: Centre::default(),
-            membrane: None,
-            thresholds: Thresholds::default(),
-            attention: Some(Ssa::Ttfs { phases: PHASES }),
-            phases: PHASES,
-            exact_weights: false,
-            own_embedding: false,
-        }
-    }
-
-    /// How a layer attends; `None` with softmax, on reals.
-    pub fn attention(&self, layer: u32) -> Option<Ssa> {
-        let path = attention_path(layer);
-        let asked = |(selector, wish): &(String, Wish)| match wish {
-            Wish::Attention(variant) if selects(selector, &path) => Some(*variant),
-            Wish::Attention(_) | Wish::Steps(_) | Wish::Code(_) | Wish::Dense => None,
-        };
-        self.exceptions.iter().rev().find_map(asked).unwrap_or(self.attention)
-    }
-
-    /// The levels of a site, or of its features where attention has such; `None` where it stays dense.
-    pub fn of(&self, site: &Site) -> Option<Levels> {
-        let path = site.to_string();
-        let attention = site.layer.map(|layer| self.attention(layer));
-        let few = |variant| features::levels(variant, Levels { steps: features::STEPS, ..self.levels });
-        let base = match (site.role, attention) {
-            (Role::Query | Role::Key | Role::Value, Some(None)) => return None,
-            (Role::Query | Role::Key, Some(Some(variant))) if variant.has_features() => few(variant),
-            (Role::Value, Some(Some(variant @ Ssa::Lif { output: Output::Spikes }))) => few(variant),
-            _ => self.levels,
-        };
-        let mut levels = Some(base);
-        for (_, wish) in self.exceptions.iter().filter(|(selector, _)| selects(selector, &path)) {
-            let known = levels.unwrap_or(base);
-            levels = match *wish {
-                Wish::Steps(steps) => Some(Levels { steps, ..known }),
-                Wish::Code(code) => Some(Levels { code, ..known }),
-                Wish::Dense => None,
-                Wish::Attention(_) => levels,
-            };
-        }
-        levels
-    }
-
-    /// # Errors
-    /// A selector that means no site; more timesteps than a code has.
-    pub fn check(&self, graph: &Graph) -> Result<(), Diagnostic> {
-        let sites = sites::sites(graph);
-        let layers =
-            graph.nodes.iter().filter(|node| matches!(node.op, Op::Dense(DenseOp::Attention { .. }))).count() as u32;
-        for (selector, wish) in &self.exceptions {
-            if let Wish::Attention(_) = wish {
-                if !(0..layers).any(|layer| selects(selector, &attention_path(layer))) {
-                    let message = "names no attention of this network";
-                    let known = format!("layers are 0 to {}, in words h.0.attention and so on", layers.max(1) - 1);
-                    return Err(Diagnostic::new(selector, message).note(known));
-                }
-                continue;
-            }
-            if !sites.iter().any(|site| selects(selector, &site.to_string())) {
-                let known = sites.iter().map(Site::to_string).collect::<Vec<_>>().join(", ");
-                return Err(Diagnostic::new(selector, "names no site of this network").note(format!("sites: {known}")));
-            }
-        }
-        for site in &sites {
-            let variant = site.layer.and_then(|layer| self.attention(layer)).filter(|variant| variant.has_features());
-            let Some(Levels { code, steps }) = self.of(site) else {
-                let emits = variant == Some(Ssa::Lif { output: Output::Spikes }) && site.role == Role::AttentionOut;
-                let reads = matches!(site.role, Role::Query | Role::Key | Role::Value);
-                if let Some(variant) = variant.filter(|_| emits || reads) {
-                    let message = format!("cannot stay dense: `{}` attention is of spikes", variant.name());
-                    let advice = "let the layer attend by ttfs, or dense";
-                    return Err(Diagnostic::new(site.to_string(), message).note(advice));
-                }
-                continue;
-            };
-            if !(1..=code.max_steps()).contains(&steps) {
-                let most = code.max_steps();
-                let message = format!("{} code has at most {most} timesteps, here are {steps}", code.name());
-                return Err(Diagnostic::new(site.to_string(), message));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What a layer's attention is called.
-fn attention_path(layer: u32) -> String {
-    format!("h.{layer}.attention")
-}
-
-/// What the channels of a site were seen to hold on sample text.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Observed {
-    pub min: Vec<f32>,
-    pub max: Vec<f32>,
-    /// Some rows, one after the other, evenly spread over the text.
-    pub sample: Vec<f32>,
-    /// Rows of the whole text.
-    pub tokens: usize,
-}
-
-/// What the thresholds of neurons behind a LayerNorm are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Thresholds {
-    /// Site by site, whichever loses less on the sample; for every token only where that is far less.
-    #[default]
-    Auto,
-    /// Fixed: one a channel.
-    Static,
-    /// One a channel, times one a token: the token's largest magnitude is the largest level.
-    Token,
-}
-
-impl Thresholds {
-    pub const ALL: [Thresholds; 3] = [Thresholds::Auto, Thresholds::Static, Thresholds::Token];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Thresholds::Auto => "auto",
-            Thresholds::Static => "static",
-            Thresholds::Token => "token",
-        }
-    }
-}
-
-/// By site.
-pub type Observations = IndexMap<Value, Observed>;
-
 /// A site's levels: `x = scale * level + centre`, channel by channel.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Fit {
+pub struct QuantParams {
     pub levels: Levels,
     pub scale: Vec<f32>,
-    pub centre: Vec<f32>,
+    pub zero_point: Vec<f32>,
     /// What levels lack on average; whoever reads the site adds it.
-    pub lack: Vec<f32>,
+    pub bias_correction: Vec<f32>,
     /// Every token has a threshold of its own: `scale` then counts in it, and the largest level is the token's peak.
     pub by_token: bool,
     /// Channels, in ascending order, that have neurons and weights of their own: what they weigh is far beyond the others.
     pub outliers: Vec<usize>,
     /// For what the site's projection gives to outlier channels of the residual stream.
-    pub fine: Option<Fine>,
+    pub residual: Option<Residual>,
 }
 
 /// Finer levels of a site beside its own. Some outputs of its projection are far beyond the others: what they are wrong by
 /// is as large, and the next LayerNorm, which they dominate, spreads it to all channels.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Fine {
+pub struct Residual {
     /// Outputs, in ascending order, that are read from these levels, with weights of twice eight bits.
     pub outputs: Vec<usize>,
     pub levels: Levels,
@@ -251,7 +46,7 @@ pub struct Fine {
     pub share: f32,
 }
 
-impl Fine {
+impl Residual {
     /// For a site with `own` levels: over twice the reach, so that nothing is clipped.
     fn new(outputs: Vec<usize>, own: Levels) -> Option<Self> {
         let levels = own.finer();
@@ -262,9 +57,9 @@ impl Fine {
 
 /// The levels of all sites.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Fits {
+pub struct QuantPlan {
     /// `None`: the site stays dense.
-    pub sites: IndexMap<Value, Option<Fit>>,
+    pub sites: IndexMap<Value, Option<QuantParams>>,
     /// By attention: what one unit of a query's and of a key's balanced level is, head by head.
     pub heads: IndexMap<Value, [Vec<f32>; 2]>,
     /// By attention, where it is spiking and not by time to first spike.
@@ -287,72 +82,74 @@ const FAR_FROM_ZERO: f32 = 0.25;
 /// Levels for every site of `graph`.
 ///
 /// # Errors
-/// A site that was not observed; numbers that are not finite; wishes that nothing fits.
-pub fn fit(graph: &Graph, seen: &Observations, wishes: &Wishes) -> Result<Fits, Diagnostic> {
-    wishes.check(graph)?;
+/// A site that was not observed; numbers that are not finite; options that nothing fits.
+pub fn fit(graph: &Graph, seen: &Observations, options: &QuantOptions) -> Result<QuantPlan, Diagnostic> {
+    options.check(graph)?;
     let sites = sites::sites(graph);
-    let mut fits = Fits { phases: wishes.phases, exact_weights: wishes.exact_weights, ..Fits::default() };
+    let mut quant_plan =
+        QuantPlan { phases: options.phases, exact_weights: options.exact_weights, ..QuantPlan::default() };
     for site in &sites {
         let seen = observed(graph, seen, site.value)?;
         // Queries and keys are fitted below, together.
-        let fit = wishes.of(site).map(|levels| {
-            let prompt = wishes.membrane.is_some() && levels.code == Code::Unary;
-            let softmax = site.layer.and_then(|layer| wishes.attention(layer)).is_none_or(|kind| !kind.has_features());
-            let centre = if site.role == Role::Value && !softmax { None } else { Some(wishes.centre.worth()) };
-            let mut fit = fit_site(graph, site, seen, levels, centre, prompt);
+        let fit = options.of(site).map(|levels| {
+            let time_stepped = options.membrane.is_some() && levels.code == Code::Unary;
+            let softmax = site.layer.and_then(|layer| options.attention(layer)).is_none_or(|kind| !kind.has_features());
+            let zero_point = if site.role == Role::Value && !softmax { None } else { Some(options.zero_point.worth()) };
+            let mut fit = fit_site(graph, site, seen, levels, zero_point, time_stepped);
             if let Op::Dense(DenseOp::LayerNormNoGain { .. }) = graph.node(site.value).op {
                 let weight = column_weights(graph, site.value);
                 fit.outliers = outliers(&fit.scale, &weight);
-                by_token(&mut fit, seen, &weight, wishes.thresholds);
+                by_token(&mut fit, seen, &weight, options.thresholds);
             }
             if let Role::AttentionOut | Role::MlpHidden = site.role {
-                fit.fine = Fine::new(far_outputs(graph, site.value, &fit.scale), levels);
+                fit.residual = Residual::new(far_outputs(graph, site.value, &fit.scale), levels);
             }
             fit
         });
-        fits.sites.insert(site.value, fit);
+        quant_plan.sites.insert(site.value, fit);
     }
     let attentions = graph.iter().filter(|(_, node)| matches!(node.op, Op::Dense(DenseOp::Attention { .. })));
     for (layer, (value, node)) in attentions.enumerate() {
         let Op::Dense(DenseOp::Attention { heads, .. }) = node.op else { continue };
         let [q, k] = [node.args[0], node.args[1]];
-        let variant = wishes.attention(layer as u32);
+        let variant = options.attention(layer as u32);
         if let Some(variant @ (Ssa::TopK { .. } | Ssa::Coincidence { .. } | Ssa::Linear { .. } | Ssa::Lif { .. })) =
             variant
         {
-            fits.variants.insert(value, variant);
+            quant_plan.variants.insert(value, variant);
         }
         if let Some(variant) = variant.filter(|variant| variant.has_features()) {
             let site = sites.iter().find(|site| site.value == q);
-            let asked = site.and_then(|site| wishes.of(site));
-            if let Some(asked) = asked.filter(|_| fits.sites[&node.args[2]].is_some()) {
+            let asked = site.and_then(|site| options.of(site));
+            if let Some(asked) = asked.filter(|_| quant_plan.sites[&node.args[2]].is_some()) {
                 let both = [observed(graph, seen, q)?, observed(graph, seen, k)?];
                 let features = Features::new(features::levels(variant, asked), both, heads as usize);
-                without_softmax(graph, &mut fits, value, variant, features.levels);
-                fits.features.insert(value, features);
+                without_softmax(graph, &mut quant_plan, value, variant, features.levels);
+                quant_plan.features.insert(value, features);
             } else {
-                fits.variants.shift_remove(&value);
+                quant_plan.variants.shift_remove(&value);
             }
         }
-        let heads = balance(&mut fits, [q, k], [observed(graph, seen, q)?, observed(graph, seen, k)?], heads as usize);
-        fits.heads.insert(value, heads);
+        let heads =
+            balance(&mut quant_plan, [q, k], [observed(graph, seen, q)?, observed(graph, seen, k)?], heads as usize);
+        quant_plan.heads.insert(value, heads);
     }
-    Ok(fits)
+    Ok(quant_plan)
 }
 
 /// Sites of an attention whose weights need not add up to 1: q and k are read as reals, v has no centre, and where spikes come
 /// out they are read as they are.
-fn without_softmax(graph: &Graph, fits: &mut Fits, attention: Value, variant: Ssa, levels: Levels) {
+fn without_softmax(graph: &Graph, quant_plan: &mut QuantPlan, attention: Value, variant: Ssa, levels: Levels) {
     let &[q, k, v] = graph.node(attention).args.as_slice() else { unreachable!("checked by infer") };
-    fits.sites.insert(q, None);
-    fits.sites.insert(k, None);
-    let Some(Some(values)) = fits.sites.get_mut(&v) else { unreachable!("asked where v has levels") };
+    quant_plan.sites.insert(q, None);
+    quant_plan.sites.insert(k, None);
+    let Some(Some(values)) = quant_plan.sites.get_mut(&v) else { unreachable!("asked where v has levels") };
     if let Ssa::Lif { output: Output::Spikes } = variant {
         values.levels = levels;
     }
-    values.lack.fill(0.0);
-    let emitted = Fit { outliers: Vec::new(), fine: None, by_token: false, ..values.clone() };
-    if let (Ssa::Lif { output: Output::Spikes }, Some(out)) = (variant, fits.sites.get_mut(&attention)) {
+    values.bias_correction.fill(0.0);
+    let emitted = QuantParams { outliers: Vec::new(), residual: None, by_token: false, ..values.clone() };
+    if let (Ssa::Lif { output: Output::Spikes }, Some(out)) = (variant, quant_plan.sites.get_mut(&attention)) {
         *out = Some(emitted);
     }
 }
@@ -369,10 +166,17 @@ fn observed<'a>(graph: &Graph, seen: &'a Observations, site: Value) -> Result<&'
     Err(Diagnostic::new(origin, "the range measured here is not finite or not of the value's width"))
 }
 
-/// `worth`: see `Centre`; `None`: levels lie around 0. `prompt`: the neurons answer within the timestep.
-fn fit_site(graph: &Graph, site: &Site, seen: &Observed, levels: Levels, worth: Option<f32>, prompt: bool) -> Fit {
+/// `worth`: see `ZeroPoint`; `None`: levels lie around 0. `time_stepped`: the neurons answer within the timestep.
+fn fit_site(
+    graph: &Graph,
+    site: &Site,
+    seen: &Observed,
+    levels: Levels,
+    worth: Option<f32>,
+    time_stepped: bool,
+) -> QuantParams {
     // A neuron that answers within the timestep is a ReLU by being silent below 0, so its codes lie around 0.
-    let rectifier = prompt && graph.node(site.value).op == Op::Dense(DenseOp::Curve(Curve::Relu));
+    let rectifier = time_stepped && graph.node(site.value).op == Op::Dense(DenseOp::Curve(Curve::Relu));
     let curve = !rectifier && matches!(graph.node(site.value).op, Op::Dense(DenseOp::Curve(_)));
     let most = levels.most();
     let channel = |c: usize| {
@@ -382,22 +186,22 @@ fn fit_site(graph: &Graph, site: &Site, seen: &Observed, levels: Levels, worth: 
         let around = |m: f32| (hi - m).max(m - lo);
         let far = !rectifier && worth.is_some() && around(median) < FAR_FROM_ZERO * around(0.0);
         let centred = curve || far;
-        let centre = if centred { median } else { 0.0 };
+        let zero_point = if centred { median } else { 0.0 };
         if most >= MANY {
-            return Channel { scale: around(centre) * (1.0 / most as f32), centre, lack: 0.0 };
+            return Channel { scale: around(zero_point) * (1.0 / most as f32), zero_point, bias_correction: 0.0 };
         }
         // A neuron with a curve is skewed: most of it lies on one side of the median.
-        Channel::least_error(&column, [lo, hi], seen.tokens, centre, most, worth.filter(|_| curve))
+        Channel::least_error(&column, [lo, hi], seen.tokens, zero_point, most, worth.filter(|_| curve))
     };
     let channels: Vec<Channel> = (0..seen.min.len()).map(channel).collect();
-    Fit {
+    QuantParams {
         levels,
         scale: channels.iter().map(|channel| channel.scale).collect(),
-        centre: channels.iter().map(|channel| channel.centre).collect(),
-        lack: channels.iter().map(|channel| channel.lack).collect(),
+        zero_point: channels.iter().map(|channel| channel.zero_point).collect(),
+        bias_correction: channels.iter().map(|channel| channel.bias_correction).collect(),
         by_token: false,
         outliers: Vec::new(),
-        fine: None,
+        residual: None,
     }
 }
 
@@ -472,14 +276,15 @@ fn far_outputs(graph: &Graph, site: Value, scale: &[f32]) -> Vec<usize> {
 }
 
 /// Thresholds for every token where they are asked for, or where they lose far less than fixed ones. Nothing is then clipped.
-fn by_token(fit: &mut Fit, seen: &Observed, weight: &[f32], wanted: Thresholds) {
+fn by_token(fit: &mut QuantParams, seen: &Observed, weight: &[f32], wanted: Thresholds) {
     if wanted == Thresholds::Static {
         return;
     }
     let most = fit.levels.most() as f32;
-    let reach = |c: usize| (seen.max[c] - fit.centre[c]).max(fit.centre[c] - seen.min[c]).max(0.0);
+    let reach = |c: usize| (seen.max[c] - fit.zero_point[c]).max(fit.zero_point[c] - seen.min[c]).max(0.0);
     let scale: Vec<f32> = (0..fit.scale.len()).map(|c| reach(c) / most).collect();
-    let by_token = Fit { scale, lack: vec![0.0; fit.lack.len()], by_token: true, ..fit.clone() };
+    let by_token =
+        QuantParams { scale, bias_correction: vec![0.0; fit.bias_correction.len()], by_token: true, ..fit.clone() };
     let better = || fit.loss(seen, weight) > WORTH * by_token.loss(seen, weight);
     if wanted == Thresholds::Token || better() {
         *fit = by_token;
@@ -491,16 +296,16 @@ const WORTH: f32 = 1.7;
 
 /// Scales of queries and keys such that `scale_q[c] * scale_k[c]` is one number a head: channel `c` of q counts in
 /// `R_q / b_c`, of k in `R_k * b_c`. Returns `R_q` and `R_k`, head by head.
-fn balance(fits: &mut Fits, sites: [Value; 2], seen: [&Observed; 2], heads: usize) -> [Vec<f32>; 2] {
+fn balance(quant_plan: &mut QuantPlan, sites: [Value; 2], seen: [&Observed; 2], heads: usize) -> [Vec<f32>; 2] {
     let width = seen[0].min.len() / heads;
     let zero = vec![0.0; seen[0].min.len()];
-    let centre = |i: usize| match &fits.sites[&sites[i]] {
-        Some(fit) if i == 1 => fit.centre.clone(),
+    let zero_point = |i: usize| match &quant_plan.sites[&sites[i]] {
+        Some(fit) if i == 1 => fit.zero_point.clone(),
         _ => zero.clone(),
     };
-    let centres = [centre(0), centre(1)];
+    let zero_points = [zero_point(0), zero_point(1)];
     let reach = |i: usize, c: usize| {
-        let (lo, hi, m) = (seen[i].min[c], seen[i].max[c], centres[i][c]);
+        let (lo, hi, m) = (seen[i].min[c], seen[i].max[c], zero_points[i][c]);
         (hi - m).max(m - lo).max(LEAST_RANGE)
     };
     let pairs: Vec<(f32, f32)> = (0..zero.len()).map(|c| (reach(0, c), reach(1, c))).collect();
@@ -509,13 +314,13 @@ fn balance(fits: &mut Fits, sites: [Value; 2], seen: [&Observed; 2], heads: usiz
     let factor: Vec<f32> = pairs.iter().map(|(q, k)| (k / q).sqrt()).collect();
     let mut units = [whole.clone(), whole.clone()];
     for i in 0..2 {
-        let Some(levels) = fits.sites[&sites[i]].as_ref().map(|fit| fit.levels) else { continue };
+        let Some(levels) = quant_plan.sites[&sites[i]].as_ref().map(|fit| fit.levels) else { continue };
         let most = levels.most();
         for (h, unit) in units[i].iter_mut().enumerate() {
             let share = if most >= MANY {
                 1.0
             } else {
-                head_share(seen, i, h * width..(h + 1) * width, &centres[i], &factor, *unit, most)
+                head_share(seen, i, h * width..(h + 1) * width, &zero_points[i], &factor, *unit, most)
             };
             *unit *= share / most as f32;
         }
@@ -523,16 +328,16 @@ fn balance(fits: &mut Fits, sites: [Value; 2], seen: [&Observed; 2], heads: usiz
             let unit = units[i][c / width];
             if i == 0 { unit / factor[c] } else { unit * factor[c] }
         });
-        let fit = Fit {
+        let fit = QuantParams {
             levels,
             scale: scale.collect(),
-            centre: centres[i].clone(),
-            lack: zero.clone(),
+            zero_point: zero_points[i].clone(),
+            bias_correction: zero.clone(),
             by_token: false,
             outliers: Vec::new(),
-            fine: None,
+            residual: None,
         };
-        fits.sites.insert(sites[i], Some(fit));
+        quant_plan.sites.insert(sites[i], Some(fit));
     }
     units
 }
@@ -542,7 +347,7 @@ fn head_share(
     seen: [&Observed; 2],
     i: usize,
     channels: std::ops::Range<usize>,
-    centre: &[f32],
+    zero_point: &[f32],
     factor: &[f32],
     whole: f32,
     most: i32,
@@ -552,7 +357,7 @@ fn head_share(
             let other = seen[1 - i].column(c);
             let power = other.iter().map(|x| x * x).sum::<f32>() / other.len().max(1) as f32;
             let scale = if i == 0 { whole / factor[c] } else { whole * factor[c] };
-            (seen[i].column(c).iter().map(|x| x - centre[c]).collect(), scale, power)
+            (seen[i].column(c).iter().map(|x| x - zero_point[c]).collect(), scale, power)
         })
         .collect();
     let loss = |share: f32| {
@@ -580,9 +385,9 @@ fn error(x: &[f32], scale: f32, most: i32) -> (f32, f32) {
         let p = x * inverse;
         let p = if p < most { p } else { most };
         let p = if p > -most { p } else { -most };
-        let lack = x - ((p + ROUND) - ROUND) * scale;
-        squares[lane] += lack * lack;
-        sums[lane] += lack;
+        let bias_correction = x - ((p + ROUND) - ROUND) * scale;
+        squares[lane] += bias_correction * bias_correction;
+        sums[lane] += bias_correction;
     };
     let (blocks, rest) = x.as_chunks::<LANES>();
     for block in blocks {
@@ -598,40 +403,26 @@ fn error(x: &[f32], scale: f32, most: i32) -> (f32, f32) {
 #[derive(Clone, Copy)]
 struct Channel {
     scale: f32,
-    centre: f32,
-    lack: f32,
-}
-
-/// What the centre of a code is chosen for, where levels are few.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Centre {
-    /// Few spikes: beside the median, where most neurons are silent, only if that loses much less.
-    #[default]
-    Spikes,
-    /// Little error: wherever it is least.
-    Error,
-}
-
-impl Centre {
-    /// The share of the error around the median that is little enough for a centre beside it. Measured on a trained GPT-2
-    /// at 3 to 6 timesteps: .3 has a quarter more divergence than .8, and 30 % fewer spikes.
-    fn worth(self) -> f32 {
-        match self {
-            Centre::Spikes => 0.3,
-            Centre::Error => 0.8,
-        }
-    }
+    zero_point: f32,
+    bias_correction: f32,
 }
 
 impl Channel {
     /// `skewed`: the share of the error that makes a centre beside the median worth its spikes.
     ///
     /// Scale and centre that lose least of `column`, and of the two ends of what the whole text held.
-    fn least_error(column: &[f32], ends: [f32; 2], tokens: usize, centre: f32, most: i32, skewed: Option<f32>) -> Self {
+    fn least_error(
+        column: &[f32],
+        ends: [f32; 2],
+        tokens: usize,
+        zero_point: f32,
+        most: i32,
+        skewed: Option<f32>,
+    ) -> Self {
         let [lo, hi] = ends;
         if hi <= lo {
             // A constant needs no spikes.
-            return Self { scale: 0.0, centre: lo, lack: 0.0 };
+            return Self { scale: 0.0, zero_point: lo, bias_correction: 0.0 };
         }
         let end_weight = 1.0 / tokens.max(1) as f32;
         let mut shifted = vec![0.0; column.len()];
@@ -639,28 +430,22 @@ impl Channel {
         let places = (0..).map(|i| 1 << i).take_while(|&place| place < most).flat_map(|place| [place, -place]);
         let mut best: Option<(f32, Self)> = None;
         for place in std::iter::once(0).chain(places.filter(|_| skewed.is_some())) {
-            let whole = ((hi - centre) / (most + place) as f32).max((centre - lo) / (most - place) as f32);
+            let whole = ((hi - zero_point) / (most + place) as f32).max((zero_point - lo) / (most - place) as f32);
             for share in SHARES {
                 let scale = whole * share;
-                let at = centre + place as f32 * scale;
+                let at = zero_point + place as f32 * scale;
                 shifted.iter_mut().zip(column).for_each(|(y, x)| *y = x - at);
-                let (square, lack) = error(&shifted, scale, most);
+                let (square, bias_correction) = error(&shifted, scale, most);
                 let clipped = |x: f32| ((x - at).abs() - (most as f32 + 0.5) * scale).max(0.0);
                 let rare = (clipped(lo) * clipped(lo) + clipped(hi) * clipped(hi)) * end_weight;
-                let loss = (square - lack * lack).max(0.0) + rare;
+                let loss = (square - bias_correction * bias_correction).max(0.0) + rare;
                 let fair = if place == 0 { loss } else { loss / skewed.unwrap_or(1.0) };
                 if best.is_none_or(|(least, _)| fair < least) {
-                    best = Some((fair, Self { scale, centre: at, lack }));
+                    best = Some((fair, Self { scale, zero_point: at, bias_correction }));
                 }
             }
         }
-        best.map_or(Self { scale: 0.0, centre, lack: 0.0 }, |(_, channel)| channel)
-    }
-}
-
-impl Observed {
-    fn column(&self, c: usize) -> Vec<f32> {
-        self.sample.iter().skip(c).step_by(self.min.len().max(1)).copied().collect()
+        best.map_or(Self { scale: 0.0, zero_point, bias_correction: 0.0 }, |(_, channel)| channel)
     }
 }
 
@@ -677,21 +462,22 @@ fn median(values: &[f32]) -> f32 {
 /// Levels so fine that what they lose does not count beside what is looked at.
 const FINEST: u16 = 15;
 
-impl Fit {
+impl QuantParams {
     /// With `steps` binary timesteps that reach `factor` times as far.
     pub fn finer(&self, steps: u16, factor: f32) -> Self {
         let levels = Levels { code: Code::Binary, steps };
         let share = self.levels.most() as f32 / levels.most() as f32 * factor;
         let scale = self.scale.iter().map(|s| s * share).collect();
         // Finer levels reach as much farther.
-        let fine = self.fine.clone().map(|fine| Fine { share: fine.share * factor / share, ..fine });
-        Self { levels, scale, fine, ..self.clone() }
+        let residual =
+            self.residual.clone().map(|residual| Residual { share: residual.share * factor / share, ..residual });
+        Self { levels, scale, residual, ..self.clone() }
     }
 
     /// The same reach with finest levels: what clipping alone loses.
     pub fn clipping_only(&self) -> Self {
         // With a threshold for every token nothing is clipped, and this is next to exact.
-        Self { lack: vec![0.0; self.lack.len()], ..self.finer(self.finest(), 1.0) }
+        Self { bias_correction: vec![0.0; self.bias_correction.len()], ..self.finer(self.finest(), 1.0) }
     }
 
     /// The same distance of levels without an end: what rounding alone loses.
@@ -699,9 +485,12 @@ impl Fit {
         if self.by_token {
             return self.clone();
         }
-        let longest = |fine: Fine| Fine { levels: Levels { steps: Code::Binary.max_steps(), ..fine.levels }, ..fine };
-        let fine = self.fine.clone().map(longest);
-        Self { levels: Levels { code: Code::Binary, steps: self.finest() }, fine, ..self.clone() }
+        let longest = |residual: Residual| Residual {
+            levels: Levels { steps: Code::Binary.max_steps(), ..residual.levels },
+            ..residual
+        };
+        let residual = self.residual.clone().map(longest);
+        Self { levels: Levels { code: Code::Binary, steps: self.finest() }, residual, ..self.clone() }
     }
 
     /// Binary timesteps finer than this.
@@ -733,7 +522,7 @@ impl Fit {
         seen.sample.chunks_exact(self.scale.len().max(1)).map(move |row| {
             let potential = |c: usize| {
                 let inverse = if self.scale[c] > 0.0 { 1.0 / self.scale[c] } else { 0.0 };
-                (row[c] - self.centre[c]) * inverse
+                (row[c] - self.zero_point[c]) * inverse
             };
             let mut potentials: Vec<f32> = (0..row.len()).map(potential).collect();
             let mut units = [1.0; 2];
@@ -767,8 +556,9 @@ impl Fit {
             let (mut lacked, mut all) = (0.0, f32::MIN_POSITIVE);
             for (c, p) in potentials.into_iter().enumerate() {
                 let unit = units[usize::from(is_outlier[c])] * self.scale[c];
-                let lack = row[c] - self.centre[c] - self.lack[c] - eval::level(p, most) as f32 * unit;
-                lacked += (lack * weight[c]) * (lack * weight[c]);
+                let bias_correction =
+                    row[c] - self.zero_point[c] - self.bias_correction[c] - eval::level(p, most) as f32 * unit;
+                lacked += (bias_correction * weight[c]) * (bias_correction * weight[c]);
                 all += (row[c] * weight[c]) * (row[c] * weight[c]);
             }
             loss += lacked / all;

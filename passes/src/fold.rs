@@ -4,7 +4,7 @@
 //! integers. Without a curve its potential is in units of its level, so that its thresholds are the powers of two that
 //! its code spells; with one, the fold goes before the curve. Exact up to the rounding of two constants a channel.
 
-use crate::Context;
+use crate::context::Context;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{LeafOp, LevelOp, SpikeOp};
 use snnc_ir::{Builder, Code, Curve, Elem, Graph, Node, Op, Tensor, Type, Value};
@@ -57,13 +57,13 @@ fn reads<'g>(graph: &'g Graph, node: &'g Node) -> impl Iterator<Item = Value> {
 /// What a neuron that takes in a projection reads: its sums; or, where it answers within the timestep and the synapse runs
 /// for as long as it does, the current itself.
 fn input_of<'g>(graph: &'g Graph, neuron: &Node, affine: &'g Node) -> &'g [Value] {
-    let settle = graph.node(affine.args[0]);
-    let current = settle.args.first().map(|&train| graph.ty(train));
+    let decode = graph.node(affine.args[0]);
+    let current = decode.args.first().map(|&train| graph.ty(train));
     match (neuron.op, current) {
         (Op::Spike(SpikeOp::Integrate { steps, .. }), Some(Type::Train { code: Code::Unary, steps: own, .. }))
             if own == steps =>
         {
-            &settle.args[..1]
+            &decode.args[..1]
         }
         _ => &affine.args[..1],
     }

@@ -8,9 +8,10 @@
 //! Formulas: scale migration and threshold folding as in Rueckauer et al. 2016 and the spike-coded attention of
 //! `docs/ir.md`.
 
-use crate::Context;
+use crate::context::Context;
 use crate::features::{self, Features};
-use crate::fit::{Fit, Fits, Levels};
+use crate::fit::{QuantParams, QuantPlan};
+use crate::levels::Levels;
 use crate::sites;
 use indexmap::IndexMap;
 use snnc_ir::diagnostic::Diagnostics;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     let mut pass = Quantise {
         graph,
-        fits: &context.fits,
+        quant_plan: &context.quant_plan,
         names: sites::names(graph),
         builder: Builder::new(Stage::Quantised, graph.context),
         map: vec![None; graph.nodes.len()],
@@ -42,11 +43,11 @@ pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> 
         pass.node(value)?;
     }
     let outputs: Result<Vec<(String, Value)>, Diagnostic> =
-        graph.outputs.iter().map(|(name, value)| Ok((name.clone(), pass.still(*value)?))).collect();
+        graph.outputs.iter().map(|(name, value)| Ok((name.clone(), pass.tensor(*value)?))).collect();
     Ok(pass.builder.finish(outputs?))
 }
 
-/// What a still of the new graph stands for: `unit * x + shift`, channel by channel.
+/// What a tensor of the new graph stands for: `unit * x + shift`, channel by channel.
 #[derive(Clone)]
 struct Units {
     unit: Vec<f32>,
@@ -55,7 +56,7 @@ struct Units {
 
 struct Quantise<'a> {
     graph: &'a Graph,
-    fits: &'a Fits,
+    quant_plan: &'a QuantPlan,
     /// What a projection or attention is called, by value.
     names: IndexMap<Value, String>,
     builder: Builder,
@@ -86,7 +87,7 @@ impl Quantise<'_> {
             | Op::Dense(DenseOp::LayerNormNoGain { .. })
             | Op::Dense(DenseOp::Embed)
             | Op::Array(ArrayOp::Binary(Binary::Add)) => {
-                let args = node.args.iter().map(|arg| self.still(*arg)).collect::<Result<Vec<_>, _>>()?;
+                let args = node.args.iter().map(|arg| self.tensor(*arg)).collect::<Result<Vec<_>, _>>()?;
                 self.builder.add(node.op, &args, &origin)?
             }
             Op::Dense(DenseOp::LayerNorm { eps }) => {
@@ -102,7 +103,7 @@ impl Quantise<'_> {
     }
 
     /// The new graph's still for an old value.
-    fn still(&mut self, value: Value) -> Result<Value, Diagnostic> {
+    fn tensor(&mut self, value: Value) -> Result<Value, Diagnostic> {
         if let Some(weight) = self.graph.constant(value) {
             return Ok(self.builder.weight(&weight.name, weight.tensor.clone()));
         }
@@ -117,8 +118,8 @@ impl Quantise<'_> {
         self.builder.weight(&name, Arc::new(Tensor::f32(&[data.len()], data)))
     }
 
-    fn fit(&self, site: Value) -> Result<Option<&Fit>, Diagnostic> {
-        let chosen = self.fits.sites.get(&site);
+    fn fit(&self, site: Value) -> Result<Option<&QuantParams>, Diagnostic> {
+        let chosen = self.quant_plan.sites.get(&site);
         let chosen = chosen.ok_or_else(|| Diagnostic::new(self.graph.origin(site), "no levels were chosen here"))?;
         Ok(chosen.as_ref())
     }
@@ -134,8 +135,8 @@ impl Quantise<'_> {
         Ok(new)
     }
 
-    fn neurons(&mut self, value: Value, name: &str, fit: Fit) -> Result<Value, Diagnostic> {
-        let Fit { levels, scale, centre, .. } = fit;
+    fn neurons(&mut self, value: Value, name: &str, fit: QuantParams) -> Result<Value, Diagnostic> {
+        let QuantParams { levels, scale, zero_point, .. } = fit;
         let origin = self.graph.origin(value).to_string();
         let (curve, input) = match self.graph.node(value).op {
             Op::Dense(DenseOp::Curve(curve)) => (curve, self.graph.node(value).args[0]),
@@ -146,9 +147,9 @@ impl Quantise<'_> {
         let op = Op::Level(LevelOp::Quant { code: levels.code, steps: levels.steps, curve });
         let potential = match self.map[input.index()] {
             Some(potential) => potential,
-            None => self.still(input)?,
+            None => self.tensor(input)?,
         };
-        let channels = scale.iter().zip(&centre);
+        let channels = scale.iter().zip(&zero_point);
         let args = if curve == Curve::Identity {
             let gain = scale.iter().zip(&unit).map(|(&s, &u)| u * inverse(s)).collect();
             let offset = channels.zip(&shift).map(|((&s, &m), &h)| (h - m) * inverse(s)).collect();
@@ -177,20 +178,21 @@ impl Quantise<'_> {
         }
         let origin = self.graph.origin(value).to_string();
         let real = match self.fit(value)?.cloned() {
-            Some(Fit { scale, centre, lack, .. }) => {
+            Some(QuantParams { scale, zero_point, bias_correction, .. }) => {
                 let levels = self.levels(value, name)?;
                 let scale = self.constant(format!("{name}.scale"), scale);
-                let centre = centre.iter().zip(&lack).map(|(m, lack)| m + lack).collect();
-                let centre = self.constant(format!("{name}.centre"), centre);
-                self.builder.add(Op::Level(LevelOp::ScaleShift), &[levels, scale, centre], &origin)?
+                let zero_point =
+                    zero_point.iter().zip(&bias_correction).map(|(m, bias_correction)| m + bias_correction).collect();
+                let zero_point = self.constant(format!("{name}.zero_point"), zero_point);
+                self.builder.add(Op::Level(LevelOp::ScaleShift), &[levels, scale, zero_point], &origin)?
             }
             None => match self.graph.node(value).op {
                 Op::Dense(DenseOp::Curve(curve)) => {
-                    let input = self.still(self.graph.node(value).args[0])?;
+                    let input = self.tensor(self.graph.node(value).args[0])?;
                     self.builder.add(Op::Dense(DenseOp::Curve(curve)), &[input], &origin)?
                 }
                 // Where it counts in other units, its one reader takes them into its weight.
-                _ => self.map[value.index()].map_or_else(|| self.still(value), Ok)?,
+                _ => self.map[value.index()].map_or_else(|| self.tensor(value), Ok)?,
             },
         };
         self.reals.insert(value, real);
@@ -212,10 +214,10 @@ impl Quantise<'_> {
         if let Some(fit) = self.fit(site)?.filter(|fit| fit.by_token || !fit.outliers.is_empty()).cloned() {
             return self.grouped_linear(value, layout, &name, &fit);
         }
-        if let Some(fit) = self.fit(site)?.filter(|fit| fit.fine.is_some()).cloned() {
-            return self.fine_linear(value, layout, [&name, &site_name], fit);
+        if let Some(fit) = self.fit(site)?.filter(|fit| fit.residual.is_some()).cloned() {
+            return self.residual_linear(value, layout, [&name, &site_name], fit);
         }
-        let Some(fit) = self.fit(site)?.filter(|_| !self.fits.exact_weights) else {
+        let Some(fit) = self.fit(site)?.filter(|_| !self.quant_plan.exact_weights) else {
             return self.dense_linear(value, layout, &site_name);
         };
         let inputs = fit.scale.len();
@@ -267,35 +269,35 @@ impl Quantise<'_> {
 
     /// A projection whose largest outputs read finer levels of the same site, with weights in twice eight bits: the integers
     /// of what the first eight lack are a second weight. They are added to the others, which lack them.
-    fn fine_linear(
+    fn residual_linear(
         &mut self,
         value: Value,
         layout: Layout,
         [name, site_name]: [&str; 2],
-        mut fit: Fit,
+        mut fit: QuantParams,
     ) -> Result<Value, Diagnostic> {
-        let Some(fine) = fit.fine.take() else { unreachable!("asked of sites that have finer levels") };
+        let Some(residual) = fit.residual.take() else { unreachable!("asked of sites that have finer levels") };
         let node = self.graph.node(value);
         let (site, origin) = (node.args[0], self.graph.origin(value).to_string());
         let weights = [1, 2].map(|i| self.graph.constant(node.args[i]).and_then(|weight| weight.tensor.as_f32()));
         let [Some(w), Some(bias)] = weights else {
             return Err(Diagnostic::new(&origin, "a projection's weight and bias must be constants"));
         };
-        let [common, few] = split_outputs(w, layout, fit.scale.len(), bias.len(), &fine.outputs);
+        let [common, few] = split_outputs(w, layout, fit.scale.len(), bias.len(), &residual.outputs);
         let levels = self.levels(site, site_name)?;
         let common = self.integer_linear([levels], name, [&common, bias], &fit, &origin)?;
-        let name = format!("{name}.fine");
-        let fit = Fit {
-            levels: fine.levels,
-            scale: fit.scale.iter().map(|s| s * fine.share).collect(),
-            lack: vec![0.0; fit.lack.len()],
+        let name = format!("{name}.residual");
+        let fit = QuantParams {
+            levels: residual.levels,
+            scale: fit.scale.iter().map(|s| s * residual.share).collect(),
+            bias_correction: vec![0.0; fit.bias_correction.len()],
             ..fit
         };
-        let levels = self.neurons(site, &format!("{site_name}.fine"), fit.clone())?;
-        let zeros = vec![0.0; fine.outputs.len() + 1];
+        let levels = self.neurons(site, &format!("{site_name}.residual"), fit.clone())?;
+        let zeros = vec![0.0; residual.outputs.len() + 1];
         let few = self.integer_linear([levels; 2], &name, [&few, &zeros], &fit, &origin)?;
         // Whoever is none of them takes the last, which is 0.
-        let place = |o: usize| fine.outputs.binary_search(&o).unwrap_or(fine.outputs.len()) as i32;
+        let place = |o: usize| residual.outputs.binary_search(&o).unwrap_or(residual.outputs.len()) as i32;
         let places = Tensor::i32(&[bias.len()], (0..bias.len()).map(place).collect());
         let places = self.builder.weight(&format!("{name}.places"), Arc::new(places));
         let few = self.builder.add(Op::Level(LevelOp::GatherChannels), &[few, places], &origin)?;
@@ -309,23 +311,24 @@ impl Quantise<'_> {
         levels: [Value; N],
         name: &str,
         [w, bias]: [&[f32]; 2],
-        fit: &Fit,
+        fit: &QuantParams,
         origin: &str,
     ) -> Result<Value, Diagnostic> {
         let sizes = [fit.scale.len(), bias.len()];
-        let centre: Vec<f32> = fit.centre.iter().zip(&fit.lack).map(|(m, lack)| m + lack).collect();
-        if self.fits.exact_weights {
+        let zero_point: Vec<f32> =
+            fit.zero_point.iter().zip(&fit.bias_correction).map(|(m, bias_correction)| m + bias_correction).collect();
+        if self.quant_plan.exact_weights {
             let unit = self.constant(format!("{name}.unit"), fit.scale.clone());
-            let centre = self.constant(format!("{name}.centre"), centre);
-            let x = self.builder.add(Op::Level(LevelOp::ScaleShift), &[levels[0], unit, centre], origin)?;
+            let zero_point = self.constant(format!("{name}.zero_point"), zero_point);
+            let x = self.builder.add(Op::Level(LevelOp::ScaleShift), &[levels[0], unit, zero_point], origin)?;
             let w = self.builder.weight(&format!("{name}.weight"), Arc::new(Tensor::f32(&sizes, w.to_vec())));
             let bias = self.constant(format!("{name}.bias"), bias.to_vec());
             return self.builder.add(Op::Dense(DenseOp::Linear(Layout::InputMajor)), &[x, w, bias], origin);
         }
-        let (mut w, mut bias, mut scale, mut centre) = (w.to_vec(), bias.to_vec(), fit.scale.clone(), centre);
+        let (mut w, mut bias, mut scale, mut zero_point) = (w.to_vec(), bias.to_vec(), fit.scale.clone(), zero_point);
         let mut sum: Option<Value> = None;
         for levels in levels {
-            let folded = fold_input_major(&w, &bias, &scale, &centre);
+            let folded = fold_input_major(&w, &bias, &scale, &zero_point);
             w = lacking(&w, &scale, &folded);
             let products = self.products(levels, name, Tensor::i8(&sizes, folded.weight), fit.levels.most(), origin)?;
             let unit = self.constant(format!("{name}.scale"), folded.scale);
@@ -338,14 +341,20 @@ impl Quantise<'_> {
             // What is left has the scales in it, and centre and bias are there already.
             bias.fill(0.0);
             scale.fill(1.0);
-            centre.fill(0.0);
+            zero_point.fill(0.0);
         }
         sum.ok_or_else(|| Diagnostic::new(origin, "a projection of no levels"))
     }
 
     /// A projection of channels in groups, whose parts are added: outliers have weights of their own, so that they take no
     /// levels of the others'; and what a token's levels stand for counts in its threshold, which multiplies the sums.
-    fn grouped_linear(&mut self, value: Value, layout: Layout, name: &str, fit: &Fit) -> Result<Value, Diagnostic> {
+    fn grouped_linear(
+        &mut self,
+        value: Value,
+        layout: Layout,
+        name: &str,
+        fit: &QuantParams,
+    ) -> Result<Value, Diagnostic> {
         let node = self.graph.node(value);
         let site = node.args[0];
         let origin = self.graph.origin(value).to_string();
@@ -356,8 +365,9 @@ impl Quantise<'_> {
         let (w, bias) = (constant(1)?, constant(2)?);
         let m = bias.len();
         let zeros = vec![0.0; m];
-        let centre: Vec<f32> = fit.centre.iter().zip(&fit.lack).map(|(m, lack)| m + lack).collect();
-        let ones = Units { unit: vec![1.0; fit.scale.len()], shift: centre };
+        let zero_point: Vec<f32> =
+            fit.zero_point.iter().zip(&fit.bias_correction).map(|(m, bias_correction)| m + bias_correction).collect();
+        let ones = Units { unit: vec![1.0; fit.scale.len()], shift: zero_point };
         let shifted = shifted(w, bias, layout, &ones);
         let mut sum: Option<Value> = None;
         for (group, channels) in groups(fit).into_iter().enumerate() {
@@ -372,9 +382,10 @@ impl Quantise<'_> {
             let part = if own != fit.levels {
                 let none = vec![0.0; channels.len()];
                 let scale = scale.iter().map(|s| s * unit).collect();
-                let few = Fit { levels: own, scale, centre: none.clone(), lack: none, ..fit.clone() };
+                let few =
+                    QuantParams { levels: own, scale, zero_point: none.clone(), bias_correction: none, ..fit.clone() };
                 self.integer_linear([levels; 2], &name, [&w, &zeros], &few, &origin)?
-            } else if self.fits.exact_weights {
+            } else if self.quant_plan.exact_weights {
                 let width = channels.len();
                 let scale = scale.iter().map(|s| s * unit).collect();
                 let scale = self.constant(format!("{name}.unit"), scale);
@@ -415,7 +426,7 @@ impl Quantise<'_> {
     fn group_levels(
         &mut self,
         site: Value,
-        fit: &Fit,
+        fit: &QuantParams,
         group: usize,
         channels: &[usize],
     ) -> Result<(Value, Option<Value>), Diagnostic> {
@@ -424,7 +435,7 @@ impl Quantise<'_> {
         }
         let origin = self.graph.origin(site).to_string();
         let name = format!("{}{}", self.site_name(site), GROUPS[group]);
-        let mut x = self.still(site)?;
+        let mut x = self.tensor(site)?;
         if group > 0 {
             let list = channels.iter().map(|&c| c as i32).collect();
             let list = self.builder.weight(&format!("{name}.channels"), Arc::new(Tensor::i32(&[channels.len()], list)));
@@ -435,7 +446,7 @@ impl Quantise<'_> {
         let share = if fit.by_token { 1.0 } else { fit.levels.most() as f32 / own.most() as f32 };
         let inverse = |&s: &f32| if s > 0.0 { 1.0 / (s * share) } else { 0.0 };
         let inverse: Vec<f32> = group_scale(fit, group, channels).iter().map(inverse).collect();
-        let offset = channels.iter().zip(&inverse).map(|(&c, inverse)| (0.0 - fit.centre[c]) * inverse).collect();
+        let offset = channels.iter().zip(&inverse).map(|(&c, inverse)| (0.0 - fit.zero_point[c]) * inverse).collect();
         let gain = self.constant(format!("{name}.gain"), inverse);
         let offset = self.constant(format!("{name}.offset"), offset);
         let Levels { code, steps } = own;
@@ -495,7 +506,9 @@ impl Quantise<'_> {
         let &[q, k, v] = self.graph.node(value).args.as_slice() else { unreachable!("checked by infer") };
         let name = self.names.get(&value).cloned().unwrap_or_else(|| "attention".into());
         let origin = self.graph.origin(value).to_string();
-        if let (Some(features), Some(&variant)) = (self.fits.features.get(&value), self.fits.variants.get(&value)) {
+        if let (Some(features), Some(&variant)) =
+            (self.quant_plan.features.get(&value), self.quant_plan.variants.get(&value))
+        {
             return self.without_softmax(value, heads, variant, features.clone());
         }
         let parts = [(q, "q"), (k, "k"), (v, "v")];
@@ -514,15 +527,20 @@ impl Quantise<'_> {
         for (site, part) in parts {
             args.push(self.levels(site, &format!("{name}.{part}"))?);
         }
-        let units = self.fits.heads.get(&value);
+        let units = self.quant_plan.heads.get(&value);
         let [unit_q, unit_k] = units.ok_or_else(|| Diagnostic::new(&origin, "no scales of scores were chosen here"))?;
-        let variant = self.fits.variants.get(&value).copied();
-        let variant = variant.unwrap_or(Ssa::Ttfs { phases: self.fits.phases });
-        let phases = variant.phases().unwrap_or(self.fits.phases);
+        let variant = self.quant_plan.variants.get(&value).copied();
+        let variant = variant.unwrap_or(Ssa::Ttfs { phases: self.quant_plan.phases });
+        let phases = variant.phases().unwrap_or(self.quant_plan.phases);
         let octaves = |(q, k): (&f32, &f32)| q * k * scale * std::f32::consts::LOG2_E * phases as f32;
         let slope = unit_q.iter().zip(unit_k).map(octaves).collect();
         args.push(self.constant(format!("{name}.slope"), slope));
-        let shift = values.centre.iter().zip(&values.lack).map(|(m, lack)| m + lack).collect();
+        let shift = values
+            .zero_point
+            .iter()
+            .zip(&values.bias_correction)
+            .map(|(m, bias_correction)| m + bias_correction)
+            .collect();
         self.units.insert(value, Units { unit: values.scale, shift });
         self.builder.add(Op::Level(LevelOp::Ssa { heads, variant }), &args, &origin)
     }
@@ -548,9 +566,9 @@ impl Quantise<'_> {
         }
         args.push(self.levels(v, &format!("{name}.v"))?);
         args.push(self.constant(format!("{name}.sink"), features::sinks(variant, heads as usize)));
-        let halving = features::halvings(heads as usize, self.graph.context);
-        let halving = Arc::new(Tensor::i32(&[halving.len()], halving));
-        args.push(self.builder.weight(&format!("{name}.halving"), halving));
+        let half_life = features::halvings(heads as usize, self.graph.context);
+        let half_life = Arc::new(Tensor::i32(&[half_life.len()], half_life));
+        args.push(self.builder.weight(&format!("{name}.half_life"), half_life));
         let spikes = variant == Ssa::Lif { output: Output::Spikes };
         if spikes {
             args.push(self.constant(format!("{name}.emit.gain"), vec![1.0; values.scale.len()]));
@@ -560,7 +578,7 @@ impl Quantise<'_> {
             // What reads it reads these spikes.
             self.levels.insert(value, new);
         }
-        self.units.insert(value, Units { unit: values.scale, shift: values.centre });
+        self.units.insert(value, Units { unit: values.scale, shift: values.zero_point });
         Ok(new)
     }
 
@@ -621,7 +639,7 @@ fn shares(weight: &Tensor, most: i32) -> Vec<Tensor> {
 const GROUPS: [&str; 2] = ["", ".outliers"];
 
 /// Channels by group: all of them, of which outliers are silent; and the outliers.
-fn groups(fit: &Fit) -> Vec<Vec<usize>> {
+fn groups(fit: &QuantParams) -> Vec<Vec<usize>> {
     let mut groups = vec![(0..fit.scale.len()).collect()];
     if !fit.outliers.is_empty() {
         groups.push(fit.outliers.clone());
@@ -630,12 +648,12 @@ fn groups(fit: &Fit) -> Vec<Vec<usize>> {
 }
 
 /// Levels of a group: outliers are few, so that finer ones cost next to nothing.
-fn group_levels(fit: &Fit, group: usize) -> Levels {
+fn group_levels(fit: &QuantParams, group: usize) -> Levels {
     if group == 0 { fit.levels } else { fit.levels.finer() }
 }
 
 /// Scales of a group's channels, 0 for those that are silent in it.
-fn group_scale(fit: &Fit, group: usize, channels: &[usize]) -> Vec<f32> {
+fn group_scale(fit: &QuantParams, group: usize, channels: &[usize]) -> Vec<f32> {
     let silent = |c: &usize| group == 0 && fit.outliers.binary_search(c).is_ok();
     channels.iter().map(|c| if silent(c) { 0.0 } else { fit.scale[*c] }).collect()
 }
@@ -709,22 +727,23 @@ struct Folded {
 /// Magnitudes of int8 weights: symmetric, so that a sign change never overflows.
 const WEIGHT_LEVELS: f32 = 127.0;
 
-fn fold_scale(w: &[f32], bias: &[f32], layout: Layout, fit: &Fit) -> Folded {
-    let centre: Vec<f32> = fit.centre.iter().zip(&fit.lack).map(|(m, lack)| m + lack).collect();
+fn fold_scale(w: &[f32], bias: &[f32], layout: Layout, fit: &QuantParams) -> Folded {
+    let zero_point: Vec<f32> =
+        fit.zero_point.iter().zip(&fit.bias_correction).map(|(m, bias_correction)| m + bias_correction).collect();
     match layout {
-        Layout::InputMajor => fold_input_major(w, bias, &fit.scale, &centre),
-        Layout::OutputMajor => fold_output_major(w, bias, &fit.scale, &centre),
+        Layout::InputMajor => fold_input_major(w, bias, &fit.scale, &zero_point),
+        Layout::OutputMajor => fold_output_major(w, bias, &fit.scale, &zero_point),
     }
 }
 
-fn fold_input_major(w: &[f32], bias: &[f32], scale: &[f32], centre: &[f32]) -> Folded {
+fn fold_input_major(w: &[f32], bias: &[f32], scale: &[f32], zero_point: &[f32]) -> Folded {
     let m = bias.len();
     let mut most = vec![0f32; m];
     let mut shift = vec![0f64; m];
-    for ((row, &s), &centre) in w.chunks_exact(m).zip(scale).zip(centre) {
+    for ((row, &s), &zero_point) in w.chunks_exact(m).zip(scale).zip(zero_point) {
         most.iter_mut().zip(row).for_each(|(most, &w)| *most = most.max((w * s).abs()));
-        if centre != 0.0 {
-            shift.iter_mut().zip(row).for_each(|(shift, &w)| *shift += f64::from(w) * f64::from(centre));
+        if zero_point != 0.0 {
+            shift.iter_mut().zip(row).for_each(|(shift, &w)| *shift += f64::from(w) * f64::from(zero_point));
         }
     }
     let inverse: Vec<f32> = most.iter().map(|&most| if most > 0.0 { WEIGHT_LEVELS / most } else { 0.0 }).collect();
@@ -740,7 +759,7 @@ fn fold_input_major(w: &[f32], bias: &[f32], scale: &[f32], centre: &[f32]) -> F
 /// Rows read at a time when an output-major weight is turned.
 const TURN: usize = 64;
 
-fn fold_output_major(w: &[f32], bias: &[f32], scale: &[f32], centre: &[f32]) -> Folded {
+fn fold_output_major(w: &[f32], bias: &[f32], scale: &[f32], zero_point: &[f32]) -> Folded {
     let (k, m) = (scale.len(), bias.len());
     let mut folded = Folded { weight: vec![0; w.len()], scale: Vec::with_capacity(m), bias: Vec::with_capacity(m) };
     for (block, rows) in w.chunks(TURN * k).enumerate() {
@@ -754,7 +773,7 @@ fn fold_output_major(w: &[f32], bias: &[f32], scale: &[f32], centre: &[f32]) -> 
             .collect();
         for (row, &b) in rows.chunks_exact(k).zip(&bias[block * TURN..]) {
             let dot = |sum: f64, (&w, &m): (&f32, &f32)| sum + f64::from(w) * f64::from(m);
-            folded.bias.push((f64::from(b) + row.iter().zip(centre).fold(0.0, dot)) as f32);
+            folded.bias.push((f64::from(b) + row.iter().zip(zero_point).fold(0.0, dot)) as f32);
         }
         for (c, &s) in scale.iter().enumerate() {
             let out = &mut folded.weight[c * m + block * TURN..][..inverse.len()];

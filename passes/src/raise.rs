@@ -4,8 +4,8 @@
 //! functions are told by sampling; the causal mask has been tested number by number on import. The graph that needs the
 //! fewest operations of the Tensor stage is taken; what no rule could raise is named.
 
-use crate::Context;
 use crate::constants;
+use crate::context::Context;
 use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, Rule};
 use crate::egraph::{Term, Terms, is_constant, rewrite, sampling};

@@ -2,8 +2,8 @@
 //!
 //! `W LN(x) + c = (W diag g) n(x) + (W b + c)`, with `n` the LayerNorm without gain and bias. Exact up to rounding.
 
-use crate::Context;
 use crate::constants::{self, fixed};
+use crate::context::Context;
 use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, Rule};
 use crate::egraph::sampling::TOLERANCE;

@@ -100,7 +100,7 @@ pub fn path_of(name: &str) -> String {
         ("head.in", "head"),
     ];
     let path = |(end, path): &(&str, &str)| Some(format!("{}{path}", name.strip_suffix(end)?));
-    let name = name.trim_end_matches(".share").trim_end_matches(".outliers").trim_end_matches(".fine");
+    let name = name.trim_end_matches(".share").trim_end_matches(".outliers").trim_end_matches(".residual");
     ends.iter().find_map(path).unwrap_or_else(|| name.to_string())
 }
 

@@ -1,10 +1,10 @@
-//! Turns quantised stills into spike trains, op by op.
+//! Turns quantised tensors into spike trains, op by op.
 //!
 //! Law: a train denotes the weighted sum of its spikes. Each arm below keeps that law, so the pass is exact.
 //! It chooses no levels (`quantise` does) and saves no work (`collapse` does). Only neurons that answer within the timestep
 //! break the law, and only where they are asked for: what they say depends on the order of their inputs.
 
-use crate::Context;
+use crate::context::Context;
 use crate::sites::path_of;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::membrane::Membrane;
@@ -42,7 +42,7 @@ pub fn spike(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
             Op::Level(LevelOp::MatMulInt) => builder
                 .add(Op::Spike(SpikeOp::Synapse), &args, origin)
                 .and_then(|current| builder.add(Op::Spike(SpikeOp::Decode), &[current], origin)),
-            // Levels that leave for the dense part of a network are settled first.
+            // Levels that leave for the dense part of a network are decoded first.
             Op::Level(LevelOp::ScaleShift) if matches!(builder.ty(args[0]), Type::Train { .. }) => builder
                 .add(Op::Spike(SpikeOp::Decode), &args[..1], origin)
                 .and_then(|levels| builder.add(Op::Level(LevelOp::ScaleShift), &[levels, args[1], args[2]], origin)),

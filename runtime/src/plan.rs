@@ -1,7 +1,7 @@
 //! What runs in which order, and where results lie.
 //!
 //! One step makes one value; a current train is stored only for neurons that answer within the timestep:
-//! whoever settles one runs its synapse. Every value has
+//! whoever decodes one runs its synapse. Every value has
 //! rows, one a token of the chunk, so row `r` lies at `offset + r * row_bytes` of one arena in which values share memory
 //! when their lives do not overlap. A step that leads to no state runs on the wanted rows alone.
 //!
@@ -153,7 +153,7 @@ pub enum Work {
         steps: u16,
         width: usize,
     },
-    /// Spikes through a weight to settled sums, timestep by timestep.
+    /// Spikes through a weight to decoded sums, timestep by timestep.
     Synapse {
         code: Code,
         steps: u16,
@@ -233,8 +233,8 @@ impl Plan {
             tokens: None,
             positions: None,
         };
-        let settled = vec![None; graph.nodes.len()];
-        let mut planner = Planner { graph, users: graph.users(), late: leads_to_no_state(graph), settled, plan };
+        let decoded = vec![None; graph.nodes.len()];
+        let mut planner = Planner { graph, users: graph.users(), late: leads_to_no_state(graph), decoded, plan };
         for (value, _) in graph.iter() {
             planner.check(value)?;
             planner.visit(value)?;
@@ -317,8 +317,8 @@ struct Planner<'g> {
     graph: &'g Graph,
     users: Vec<Vec<Value>>,
     late: Vec<bool>,
-    /// By node: the levels of its train, where a step has settled it.
-    settled: Vec<Option<usize>>,
+    /// By node: the levels of its train, where a step has decoded it.
+    decoded: Vec<Option<usize>>,
     plan: Plan,
 }
 
@@ -394,7 +394,7 @@ impl Planner<'_> {
                 let work = Work::Product { code, steps, inputs: self.width(args[0])?, outputs: self.width(at)? };
                 self.step(at, work, &args[..1], &args[1..])?;
             }
-            Op::Spike(SpikeOp::Decode) => self.settle(at)?,
+            Op::Spike(SpikeOp::Decode) => self.decode(at)?,
             Op::Level(LevelOp::ScaleShift) => {
                 let fused = self.only_user(at).is_some_and(|user| self.fused_affine(user) == Some(at));
                 if !fused {
@@ -448,8 +448,8 @@ impl Planner<'_> {
         self.step(at, Work::Neuron(Neuron { code, steps, curve, from, emit, width }), &args[..1], &args[1..])
     }
 
-    /// A spike train becomes levels; a current train is made and settled in one step.
-    fn settle(&mut self, at: Value) -> Result<(), Diagnostic> {
+    /// A spike train becomes levels; a current train is made and decoded in one step.
+    fn decode(&mut self, at: Value) -> Result<(), Diagnostic> {
         let train = self.graph.node(at).args[0];
         if let Op::Spike(SpikeOp::Synapse) = self.graph.node(train).op {
             let args = &self.graph.node(train).args;
@@ -457,10 +457,10 @@ impl Planner<'_> {
             let work = Work::Synapse { code, steps, inputs: self.width(args[0])?, outputs: self.width(at)? };
             return self.step(at, work, &args[..1], &args[1..]);
         }
-        if self.settled[train.index()].is_none() {
+        if self.decoded[train.index()].is_none() {
             self.settle_spikes(at, train)?;
         }
-        self.plan.of[at.index()] = self.settled[train.index()];
+        self.plan.of[at.index()] = self.decoded[train.index()];
         Ok(())
     }
 
@@ -469,8 +469,8 @@ impl Planner<'_> {
         let (code, steps) = self.levels(train)?;
         let shape = self.graph.ty(train).shape();
         let out = self.new_place(at, Type::tensor(Elem::Level(code, steps), shape))?;
-        self.settled[train.index()] = Some(out);
-        // Whoever else settles the train may be wanted on more rows than this node is: it runs when the train does.
+        self.decoded[train.index()] = Some(out);
+        // Whoever else decodes the train may be wanted on more rows than this node is: it runs when the train does.
         let when = self.when(train);
         self.push(at, Work::Settle { code, steps, width: self.width(train)? }, &[train], &[], out, when)
     }
@@ -505,7 +505,7 @@ impl Planner<'_> {
         };
         for (i, &arg) in args[..3].iter().enumerate() {
             let train = matches!(self.graph.ty(arg), Type::Train { .. });
-            if train && work.reads_levels(i) && self.settled[arg.index()].is_none() {
+            if train && work.reads_levels(i) && self.decoded[arg.index()].is_none() {
                 self.settle_spikes(at, arg)?;
             }
         }
@@ -574,8 +574,8 @@ impl Planner<'_> {
     ) -> Result<(), Diagnostic> {
         let mut places = Vec::with_capacity(inputs.len());
         for (i, &input) in inputs.iter().enumerate() {
-            let settled = if work.reads_levels(i) { self.settled[input.index()] } else { None };
-            let place = settled.or(self.plan.of[input.index()]);
+            let decoded = if work.reads_levels(i) { self.decoded[input.index()] } else { None };
+            let place = decoded.or(self.plan.of[input.index()]);
             places.push(place.ok_or_else(|| self.misfit(at, "an operand is not rows, one a token"))?);
         }
         let mut weights = Vec::with_capacity(constants.len());

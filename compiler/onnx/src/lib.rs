@@ -8,13 +8,14 @@ pub mod evaluate;
 pub mod import;
 pub mod mmap;
 pub mod read;
-pub mod refusal;
-mod stored;
 pub mod tensor;
+mod tensor_data;
+pub mod unsupported;
 pub mod wire;
 
-use read::Model;
-use snnc_ir::{Diagnostic, Diagnostics, Graph, verify};
+use read::OnnxModel;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::{Diagnostic, Graph, verify};
 use std::path::Path;
 
 /// Names of all operators that are known.
@@ -27,16 +28,16 @@ pub fn operators() -> impl Iterator<Item = &'static str> {
 pub struct Import {
     /// At stage Imported, verified; its one output is `logits`.
     pub graph: Graph,
-    pub origin: Origin,
+    pub origin: OnnxOrigin,
     /// Whether the file rounds activations to codes, which the graph does not.
     pub rounds_activations: bool,
     /// The file itself: it shares its weights with the graph.
-    pub model: Model,
+    pub model: OnnxModel,
 }
 
 /// Which file a graph came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct OnnxOrigin {
     /// Length of the file in bytes and its XXH3-64; tensors in files beside it are not counted.
     pub bytes: u64,
     pub hash: u64,
@@ -60,11 +61,11 @@ pub fn import(path: &Path) -> Result<Import, Diagnostics> {
 ///
 /// # Errors
 /// What the file has that GPT-2 has not, and everything in it that is not supported.
-pub fn import_model(model: Model) -> Result<Import, Diagnostics> {
+pub fn import_model(model: OnnxModel) -> Result<Import, Diagnostics> {
     let import::Imported { graph, rounds_activations } =
         import::import(&model).map_err(|complaints| explained(&model, complaints))?;
     verify::verify(&graph)?;
-    let origin = Origin {
+    let origin = OnnxOrigin {
         bytes: model.bytes,
         hash: model.hash,
         producer: model.producer.clone(),
@@ -76,11 +77,11 @@ pub fn import_model(model: Model) -> Result<Import, Diagnostics> {
 
 /// Diagnostics about nodes of a file. What the file has instead of GPT-2's parts is said in place of all that follows from
 /// it; else every place is told with the module it belongs to.
-pub fn explained(model: &Model, mut complaints: Diagnostics) -> Diagnostics {
-    let traits = refusal::traits(model);
+pub fn explained(model: &OnnxModel, mut complaints: Diagnostics) -> Diagnostics {
+    let traits = unsupported::traits(model);
     if !traits.is_empty() {
         let message = format!("this is not a GPT-2: it has {}", traits.join(", "));
-        return Diagnostics::from(Diagnostic::new("", message).note(refusal::TAKEN));
+        return Diagnostics::from(Diagnostic::new("", message).note(unsupported::TAKEN));
     }
     for complaint in complaints.iter_mut() {
         let node = model.graph.nodes.iter().find(|node| complaint.place == &*node.label());

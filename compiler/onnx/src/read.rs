@@ -1,12 +1,12 @@
-//! Reads an ONNX file: protobuf to a `Model` of our own, tensors converted one by one.
+//! Reads an ONNX file: protobuf to a `OnnxModel` of our own, tensors converted one by one.
 //!
 //! The file is read once, front to back, through a buffer; the bytes of an f32 tensor are read to where they stay. So
 //! memory is the file's size and little more. What a tensor's sizes say is checked against the bytes that are there
 //! before anything is made of them. Fields that say nothing about the network (documentation, types of inner values,
 //! training) are left out.
 
-use super::stored::{Beside, RawTensor};
-use super::tensor::{Array, Elem};
+use super::tensor::{OnnxArray, OnnxElem};
+use super::tensor_data::{Beside, RawTensor};
 use super::wire::{Payload, Watched, Wire};
 use indexmap::IndexMap;
 use snnc_ir::Diagnostic;
@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// An ONNX file.
 #[derive(Debug, Default)]
-pub struct Model {
+pub struct OnnxModel {
     /// Version of the operators of each domain; ONNX's own domain is "".
     pub opsets: IndexMap<String, i64>,
     pub producer: String,
@@ -37,7 +37,7 @@ pub struct OnnxGraph {
     pub inputs: Vec<Port>,
     pub outputs: Vec<Port>,
     pub nodes: Vec<OnnxNode>,
-    pub initializers: IndexMap<String, Arc<Array>>,
+    pub initializers: IndexMap<String, Arc<OnnxArray>>,
 }
 
 /// A named input or output.
@@ -45,7 +45,7 @@ pub struct OnnxGraph {
 pub struct Port {
     pub name: String,
     /// `None` for types that this reader does not know.
-    pub elem: Option<Elem>,
+    pub elem: Option<OnnxElem>,
     /// `None` where a size is symbolic or missing.
     pub sizes: Vec<Option<usize>>,
 }
@@ -71,13 +71,13 @@ pub enum Attribute {
     Floats(Vec<f32>),
     Ints(Vec<i64>),
     Texts(Vec<String>),
-    Tensor(Arc<Array>),
+    Tensor(Arc<OnnxArray>),
     Graph(Box<OnnxGraph>),
     /// A kind that GPT-2 files do not have; its ONNX number.
     Other(u64),
 }
 
-impl Model {
+impl OnnxModel {
     /// Version of ONNX's own operators.
     pub fn opset(&self) -> i64 {
         self.opsets.get("").or_else(|| self.opsets.get("ai.onnx")).copied().unwrap_or(1)
@@ -176,7 +176,7 @@ impl OnnxNode {
         }
     }
 
-    pub fn tensor(&self, name: &str) -> Option<&Arc<Array>> {
+    pub fn tensor(&self, name: &str) -> Option<&Arc<OnnxArray>> {
         match self.attributes.get(name) {
             Some(Attribute::Tensor(x)) => Some(x),
             _ => None,
@@ -240,7 +240,7 @@ const ITEMS_MAX: usize = 1 << 20;
 ///
 /// # Errors
 /// What is wrong and at which byte, tensor or file.
-pub fn read(path: &Path) -> Result<Model, Diagnostic> {
+pub fn read(path: &Path) -> Result<OnnxModel, Diagnostic> {
     let failed = |e: std::io::Error| Diagnostic::new(path.display().to_string(), format!("cannot be read: {e}"));
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
@@ -252,11 +252,11 @@ pub fn read(path: &Path) -> Result<Model, Diagnostic> {
 }
 
 /// Reads an ONNX file from bytes; it may not name other files.
-pub fn read_bytes(bytes: &[u8]) -> Result<Model, Diagnostic> {
+pub fn read_bytes(bytes: &[u8]) -> Result<OnnxModel, Diagnostic> {
     read_stream(bytes, bytes.len() as u64, None)
 }
 
-fn read_stream(input: impl Read, len: u64, folder: Option<PathBuf>) -> Result<Model, Diagnostic> {
+fn read_stream(input: impl Read, len: u64, folder: Option<PathBuf>) -> Result<OnnxModel, Diagnostic> {
     let mut hash = Xxh3::new();
     let watched = Watched { input, see: |bytes: &[u8]| hash.update(bytes) };
     let wire = Wire::new(BufReader::with_capacity(1 << 18, watched), len);
@@ -266,7 +266,7 @@ fn read_stream(input: impl Read, len: u64, folder: Option<PathBuf>) -> Result<Mo
     let graph = graph.ok_or_else(|| {
         Diagnostic::new("", "there is no graph in it").note("an ONNX file was expected (protobuf with a GraphProto)")
     })?;
-    Ok(Model { opsets, producer, graph, bytes: len, hash: hash.digest() })
+    Ok(OnnxModel { opsets, producer, graph, bytes: len, hash: hash.digest() })
 }
 
 struct Reader<R> {
@@ -275,10 +275,8 @@ struct Reader<R> {
     beside: Beside,
 }
 
-type Reads<T> = Result<T, Diagnostic>;
-
 impl<R: BufRead> Reader<R> {
-    fn model(&mut self) -> Reads<(IndexMap<String, i64>, String, Option<OnnxGraph>)> {
+    fn model(&mut self) -> Result<(IndexMap<String, i64>, String, Option<OnnxGraph>), Diagnostic> {
         let (mut opsets, mut producer, mut graph) = (IndexMap::new(), String::new(), None);
         while let Some((number, payload)) = self.wire.field()? {
             match (number, payload) {
@@ -299,14 +297,14 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// `read` inside the next `len` bytes.
-    fn nested<T>(&mut self, len: u64, read: impl FnOnce(&mut Self) -> Reads<T>) -> Reads<T> {
+    fn nested<T>(&mut self, len: u64, read: impl FnOnce(&mut Self) -> Result<T, Diagnostic>) -> Result<T, Diagnostic> {
         let outer = self.wire.enter(len)?;
         let result = read(self)?;
         self.wire.leave(outer);
         Ok(result)
     }
 
-    fn opset(&mut self) -> Reads<(String, i64)> {
+    fn opset(&mut self) -> Result<(String, i64), Diagnostic> {
         let (mut domain, mut version) = (String::new(), 0);
         while let Some((number, payload)) = self.wire.field()? {
             match (number, payload) {
@@ -318,7 +316,7 @@ impl<R: BufRead> Reader<R> {
         Ok((domain, version))
     }
 
-    fn graph(&mut self) -> Reads<OnnxGraph> {
+    fn graph(&mut self) -> Result<OnnxGraph, Diagnostic> {
         let mut graph = OnnxGraph::default();
         while let Some((number, payload)) = self.wire.field()? {
             match (number, payload) {
@@ -354,11 +352,11 @@ impl<R: BufRead> Reader<R> {
         Ok(graph)
     }
 
-    fn limit(&self, count: usize, what: &str) -> Reads<()> {
+    fn limit(&self, count: usize, what: &str) -> Result<(), Diagnostic> {
         if count < ITEMS_MAX { Ok(()) } else { Err(self.wire.error(format!("there are more than {ITEMS_MAX} {what}"))) }
     }
 
-    fn port(&mut self) -> Reads<Port> {
+    fn port(&mut self) -> Result<Port, Diagnostic> {
         let mut port = Port::default();
         while let Some((number, payload)) = self.wire.field()? {
             match (number, payload) {
@@ -370,7 +368,7 @@ impl<R: BufRead> Reader<R> {
         Ok(port)
     }
 
-    fn port_type(&mut self, port: &mut Port) -> Reads<()> {
+    fn port_type(&mut self, port: &mut Port) -> Result<(), Diagnostic> {
         while let Some((number, payload)) = self.wire.field()? {
             match (number, payload) {
                 (1, Payload::Bytes(len)) => self.nested(len, |r| r.tensor_type(port))?,
@@ -380,10 +378,10 @@ impl<R: BufRead> Reader<R> {
         Ok(())
     }
 
-    fn tensor_type(&mut self, port: &mut Port) -> Reads<()> {
+    fn tensor_type(&mut self, port: &mut Port) -> Result<(), Diagnostic> {
         while let Some((number, payload)) = self.wire.field()? {
             match (number, payload) {
-                (1, Payload::Varint(x)) => port.elem = Elem::of_onnx(x as i64),
+                (1, Payload::Varint(x)) => port.elem = OnnxElem::of_onnx(x as i64),
                 (2, Payload::Bytes(len)) => self.nested(len, |r| r.shape(&mut port.sizes))?,
                 (_, payload) => self.wire.skip(payload)?,
             }
@@ -391,7 +389,7 @@ impl<R: BufRead> Reader<R> {
         Ok(())
     }
 
-    fn shape(&mut self, sizes: &mut Vec<Option<usize>>) -> Reads<()> {
+    fn shape(&mut self, sizes: &mut Vec<Option<usize>>) -> Result<(), Diagnostic> {
         while let Some((number, payload)) = self.wire.field()? {
             match (number, payload) {
                 (1, Payload::Bytes(len)) => {
@@ -404,7 +402,7 @@ impl<R: BufRead> Reader<R> {
         Ok(())
     }
 
-    fn dimension(&mut self) -> Reads<Option<usize>> {
+    fn dimension(&mut self) -> Result<Option<usize>, Diagnostic> {
         let mut size = None;
         while let Some((number, payload)) = self.wire.field()? {
             match (number, payload) {
@@ -415,7 +413,7 @@ impl<R: BufRead> Reader<R> {
         Ok(size)
     }
 
-    fn node(&mut self) -> Reads<OnnxNode> {
+    fn node(&mut self) -> Result<OnnxNode, Diagnostic> {
         let mut node = OnnxNode::default();
         while let Some((number, payload)) = self.wire.field()? {
             match (number, payload) {
@@ -450,7 +448,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// The attribute's own kind decides; files older than IR version 2 name none, and the field that is there does.
-    fn attribute(&mut self) -> Reads<(String, Attribute)> {
+    fn attribute(&mut self) -> Result<(String, Attribute), Diagnostic> {
         let (mut name, mut kind, mut seen) = (String::new(), 0, 0);
         let (mut float, mut int, mut text, mut tensor, mut graph) = (0.0, 0, String::new(), None, None);
         let (mut floats, mut ints, mut texts) = (Vec::new(), Vec::new(), Vec::new());
@@ -489,11 +487,11 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// A text that need not be UTF-8.
-    fn words(&mut self, len: u64) -> Reads<String> {
+    fn words(&mut self, len: u64) -> Result<String, Diagnostic> {
         Ok(String::from_utf8_lossy(&self.wire.bytes(len)?).into_owned())
     }
 
-    fn tensor(&mut self, len: u64) -> Reads<(String, Array)> {
+    fn tensor(&mut self, len: u64) -> Result<(String, OnnxArray), Diagnostic> {
         let at = self.wire.at();
         let raw = self.nested(len, Self::raw_tensor)?;
         let name = raw.name.clone();
@@ -502,7 +500,7 @@ impl<R: BufRead> Reader<R> {
         Ok((name, array))
     }
 
-    fn raw_tensor(&mut self) -> Reads<RawTensor> {
+    fn raw_tensor(&mut self) -> Result<RawTensor, Diagnostic> {
         let mut raw = RawTensor::default();
         while let Some((number, payload)) = self.wire.field()? {
             match (number, payload) {
@@ -528,7 +526,7 @@ impl<R: BufRead> Reader<R> {
         Ok(raw)
     }
 
-    fn entry(&mut self) -> Reads<(String, String)> {
+    fn entry(&mut self) -> Result<(String, String), Diagnostic> {
         let mut entry = (String::new(), String::new());
         while let Some((number, payload)) = self.wire.field()? {
             match (number, payload) {
@@ -553,7 +551,7 @@ fn floats_of(bytes: &[u8]) -> impl Iterator<Item = f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::Data;
+    use crate::tensor::ArrayData;
 
     /// Protobuf by hand: a field of bytes.
     fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
@@ -609,30 +607,30 @@ mod tests {
         let model = read_bytes(&small()).expect("a model");
         assert_eq!((model.opset(), model.producer.as_str(), model.bytes), (17, "hand", small().len() as u64));
         let graph = &model.graph;
-        assert_eq!(graph.inputs, [Port { name: "x".into(), elem: Some(Elem::I64), sizes: vec![None, Some(7)] }]);
+        assert_eq!(graph.inputs, [Port { name: "x".into(), elem: Some(OnnxElem::I64), sizes: vec![None, Some(7)] }]);
         assert_eq!(graph.outputs[0].name, "y");
         assert_eq!((graph.nodes[0].label(), graph.nodes[0].op_type.as_str()), ("n", "Add"));
-        assert_eq!(*graph.initializers["w"], Array::f32(&[2, 1], vec![1.0, 2.0]));
+        assert_eq!(*graph.initializers["w"], OnnxArray::f32(&[2, 1], vec![1.0, 2.0]));
         assert_eq!(graph.nodes[0].tensor("value").map(|x| x.ints()), Some(Some(vec![3])));
     }
 
     #[test]
     fn every_element_type_is_read_from_either_place() {
-        let ints = |x: &[i64]| Array::vector(x.to_vec());
-        let cases: &[(u64, Vec<u8>, Array)] = &[
-            (1, field(4, &1.5f32.to_le_bytes()), Array::f32(&[1], vec![1.5])),
+        let ints = |x: &[i64]| OnnxArray::vector(x.to_vec());
+        let cases: &[(u64, Vec<u8>, OnnxArray)] = &[
+            (1, field(4, &1.5f32.to_le_bytes()), OnnxArray::f32(&[1], vec![1.5])),
             (7, field(7, &[5]), ints(&[5])),
             (7, int(7, u64::MAX), ints(&[-1])),
-            (6, int(5, 9), Array::new(vec![1], Data::I32(vec![9]))),
-            (9, int(5, 1), Array::bool(&[1], vec![true])),
-            (9, field(9, &[0]), Array::bool(&[1], vec![false])),
-            (10, field(9, &[0, 0x3c]), Array::f32(&[1], vec![1.0])),
-            (10, int(5, 0x3c00), Array::f32(&[1], vec![1.0])),
-            (16, field(9, &[0x80, 0x3f]), Array::f32(&[1], vec![1.0])),
-            (11, field(9, &2f64.to_le_bytes()), Array::f32(&[1], vec![2.0])),
-            (11, field(10, &2f64.to_le_bytes()), Array::f32(&[1], vec![2.0])),
-            (3, field(9, &[255]), Array::new(vec![1], Data::I8(vec![-1]))),
-            (2, field(9, &[255]), Array::new(vec![1], Data::U8(vec![255]))),
+            (6, int(5, 9), OnnxArray::new(vec![1], ArrayData::I32(vec![9]))),
+            (9, int(5, 1), OnnxArray::bool(&[1], vec![true])),
+            (9, field(9, &[0]), OnnxArray::bool(&[1], vec![false])),
+            (10, field(9, &[0, 0x3c]), OnnxArray::f32(&[1], vec![1.0])),
+            (10, int(5, 0x3c00), OnnxArray::f32(&[1], vec![1.0])),
+            (16, field(9, &[0x80, 0x3f]), OnnxArray::f32(&[1], vec![1.0])),
+            (11, field(9, &2f64.to_le_bytes()), OnnxArray::f32(&[1], vec![2.0])),
+            (11, field(10, &2f64.to_le_bytes()), OnnxArray::f32(&[1], vec![2.0])),
+            (3, field(9, &[255]), OnnxArray::new(vec![1], ArrayData::I8(vec![-1]))),
+            (2, field(9, &[255]), OnnxArray::new(vec![1], ArrayData::U8(vec![255]))),
         ];
         for (elem, rest, expected) in cases {
             let model = read_bytes(&file_of_tensor(*elem, &[1], rest)).expect("a model");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// Element type of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Elem {
+pub enum OnnxElem {
     F32,
     I64,
     I32,
@@ -19,7 +19,7 @@ pub enum Elem {
 
 /// Elements in row-major order.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Data {
+pub enum ArrayData {
     F32(Buffer<f32>),
     I64(Vec<i64>),
     I32(Vec<i32>),
@@ -30,81 +30,81 @@ pub enum Data {
 
 /// Invariant: the product of `sizes` is the number of elements.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Array {
+pub struct OnnxArray {
     sizes: Vec<usize>,
-    data: Data,
+    data: ArrayData,
 }
 
-impl Elem {
+impl OnnxElem {
     /// The type of ONNX's number for it, as narrowed above. `None` for strings, complex numbers and the like.
     pub fn of_onnx(number: i64) -> Option<Self> {
         match number {
-            1 | 10 | 11 | 16 => Some(Elem::F32),
-            2 | 21 => Some(Elem::U8),
-            3 | 22 => Some(Elem::I8),
-            6 => Some(Elem::I32),
-            4 | 5 | 7 | 12 | 13 => Some(Elem::I64),
-            9 => Some(Elem::Bool),
+            1 | 10 | 11 | 16 => Some(OnnxElem::F32),
+            2 | 21 => Some(OnnxElem::U8),
+            3 | 22 => Some(OnnxElem::I8),
+            6 => Some(OnnxElem::I32),
+            4 | 5 | 7 | 12 | 13 => Some(OnnxElem::I64),
+            9 => Some(OnnxElem::Bool),
             _ => None,
         }
     }
 
     pub fn name(self) -> &'static str {
         match self {
-            Elem::F32 => "float",
-            Elem::I64 => "int64",
-            Elem::I32 => "int32",
-            Elem::I8 => "int8",
-            Elem::U8 => "uint8",
-            Elem::Bool => "bool",
+            OnnxElem::F32 => "float",
+            OnnxElem::I64 => "int64",
+            OnnxElem::I32 => "int32",
+            OnnxElem::I8 => "int8",
+            OnnxElem::U8 => "uint8",
+            OnnxElem::Bool => "bool",
         }
     }
 
     pub fn is_int(self) -> bool {
-        matches!(self, Elem::I64 | Elem::I32 | Elem::I8 | Elem::U8)
+        matches!(self, OnnxElem::I64 | OnnxElem::I32 | OnnxElem::I8 | OnnxElem::U8)
     }
 }
 
 /// One element, wide enough for all types.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Number {
+pub enum Element {
     Float(f32),
     Int(i64),
 }
 
-impl Number {
+impl Element {
     pub fn float(self) -> f32 {
         match self {
-            Number::Float(x) => x,
-            Number::Int(x) => x as f32,
+            Element::Float(x) => x,
+            Element::Int(x) => x as f32,
         }
     }
 
     /// Floats toward zero.
     pub fn int(self) -> i64 {
         match self {
-            Number::Float(x) => x as i64,
-            Number::Int(x) => x,
+            Element::Float(x) => x as i64,
+            Element::Int(x) => x,
         }
     }
 
     pub fn is_zero(self) -> bool {
         match self {
-            Number::Float(x) => x == 0.0,
-            Number::Int(x) => x == 0,
+            Element::Float(x) => x == 0.0,
+            Element::Int(x) => x == 0,
         }
     }
 }
 
-impl Data {
+impl ArrayData {
     pub fn len(&self) -> usize {
         match self {
-            Data::F32(v) => v.len(),
-            Data::I64(v) => v.len(),
-            Data::I32(v) => v.len(),
-            Data::I8(v) => v.len(),
-            Data::U8(v) => v.len(),
-            Data::Bool(v) => v.len(),
+            ArrayData::F32(v) => v.len(),
+            ArrayData::I64(v) => v.len(),
+            ArrayData::I32(v) => v.len(),
+            ArrayData::I8(v) => v.len(),
+            ArrayData::U8(v) => v.len(),
+            ArrayData::Bool(v) => v.len(),
         }
     }
 
@@ -112,70 +112,70 @@ impl Data {
         self.len() == 0
     }
 
-    pub fn elem(&self) -> Elem {
+    pub fn elem(&self) -> OnnxElem {
         match self {
-            Data::F32(_) => Elem::F32,
-            Data::I64(_) => Elem::I64,
-            Data::I32(_) => Elem::I32,
-            Data::I8(_) => Elem::I8,
-            Data::U8(_) => Elem::U8,
-            Data::Bool(_) => Elem::Bool,
+            ArrayData::F32(_) => OnnxElem::F32,
+            ArrayData::I64(_) => OnnxElem::I64,
+            ArrayData::I32(_) => OnnxElem::I32,
+            ArrayData::I8(_) => OnnxElem::I8,
+            ArrayData::U8(_) => OnnxElem::U8,
+            ArrayData::Bool(_) => OnnxElem::Bool,
         }
     }
 
-    pub fn get(&self, i: usize) -> Number {
+    pub fn get(&self, i: usize) -> Element {
         match self {
-            Data::F32(v) => Number::Float(v[i]),
-            Data::I64(v) => Number::Int(v[i]),
-            Data::I32(v) => Number::Int(i64::from(v[i])),
-            Data::I8(v) => Number::Int(i64::from(v[i])),
-            Data::U8(v) => Number::Int(i64::from(v[i])),
-            Data::Bool(v) => Number::Int(i64::from(v[i])),
+            ArrayData::F32(v) => Element::Float(v[i]),
+            ArrayData::I64(v) => Element::Int(v[i]),
+            ArrayData::I32(v) => Element::Int(i64::from(v[i])),
+            ArrayData::I8(v) => Element::Int(i64::from(v[i])),
+            ArrayData::U8(v) => Element::Int(i64::from(v[i])),
+            ArrayData::Bool(v) => Element::Int(i64::from(v[i])),
         }
     }
 
     /// The elements at `indices`, in that order. Panics on an index outside: a precondition of the caller.
-    pub fn pick(&self, indices: impl Iterator<Item = usize>) -> Data {
+    pub fn pick(&self, indices: impl Iterator<Item = usize>) -> ArrayData {
         match self {
-            Data::F32(v) => Data::F32(indices.map(|i| v[i]).collect::<Vec<f32>>().into()),
-            Data::I64(v) => Data::I64(indices.map(|i| v[i]).collect()),
-            Data::I32(v) => Data::I32(indices.map(|i| v[i]).collect()),
-            Data::I8(v) => Data::I8(indices.map(|i| v[i]).collect()),
-            Data::U8(v) => Data::U8(indices.map(|i| v[i]).collect()),
-            Data::Bool(v) => Data::Bool(indices.map(|i| v[i]).collect()),
+            ArrayData::F32(v) => ArrayData::F32(indices.map(|i| v[i]).collect::<Vec<f32>>().into()),
+            ArrayData::I64(v) => ArrayData::I64(indices.map(|i| v[i]).collect()),
+            ArrayData::I32(v) => ArrayData::I32(indices.map(|i| v[i]).collect()),
+            ArrayData::I8(v) => ArrayData::I8(indices.map(|i| v[i]).collect()),
+            ArrayData::U8(v) => ArrayData::U8(indices.map(|i| v[i]).collect()),
+            ArrayData::Bool(v) => ArrayData::Bool(indices.map(|i| v[i]).collect()),
         }
     }
 
     /// Numbers as elements of one type: floats toward zero, integers wrapped to the type's bits, truth as 0 and 1.
-    pub fn from_numbers(elem: Elem, numbers: impl Iterator<Item = Number>) -> Data {
+    pub fn from_numbers(elem: OnnxElem, numbers: impl Iterator<Item = Element>) -> ArrayData {
         match elem {
-            Elem::F32 => Data::F32(numbers.map(Number::float).collect::<Vec<f32>>().into()),
-            Elem::I64 => Data::I64(numbers.map(Number::int).collect()),
-            Elem::I32 => Data::I32(numbers.map(|x| x.int() as i32).collect()),
-            Elem::I8 => Data::I8(numbers.map(|x| x.int() as i8).collect()),
-            Elem::U8 => Data::U8(numbers.map(|x| x.int() as u8).collect()),
-            Elem::Bool => Data::Bool(numbers.map(|x| !x.is_zero()).collect()),
+            OnnxElem::F32 => ArrayData::F32(numbers.map(Element::float).collect::<Vec<f32>>().into()),
+            OnnxElem::I64 => ArrayData::I64(numbers.map(Element::int).collect()),
+            OnnxElem::I32 => ArrayData::I32(numbers.map(|x| x.int() as i32).collect()),
+            OnnxElem::I8 => ArrayData::I8(numbers.map(|x| x.int() as i8).collect()),
+            OnnxElem::U8 => ArrayData::U8(numbers.map(|x| x.int() as u8).collect()),
+            OnnxElem::Bool => ArrayData::Bool(numbers.map(|x| !x.is_zero()).collect()),
         }
     }
 }
 
-impl Array {
+impl OnnxArray {
     /// Panics if `sizes` and `data` disagree: a precondition of the caller.
-    pub fn new(sizes: Vec<usize>, data: Data) -> Self {
+    pub fn new(sizes: Vec<usize>, data: ArrayData) -> Self {
         assert_eq!(sizes.iter().product::<usize>(), data.len(), "sizes {sizes:?} must match the data");
         Self { sizes, data }
     }
 
     pub fn f32(sizes: &[usize], data: Vec<f32>) -> Self {
-        Self::new(sizes.to_vec(), Data::F32(data.into()))
+        Self::new(sizes.to_vec(), ArrayData::F32(data.into()))
     }
 
     pub fn i64(sizes: &[usize], data: Vec<i64>) -> Self {
-        Self::new(sizes.to_vec(), Data::I64(data))
+        Self::new(sizes.to_vec(), ArrayData::I64(data))
     }
 
     pub fn bool(sizes: &[usize], data: Vec<bool>) -> Self {
-        Self::new(sizes.to_vec(), Data::Bool(data))
+        Self::new(sizes.to_vec(), ArrayData::Bool(data))
     }
 
     /// A vector of integers, as shape arithmetic has them.
@@ -191,11 +191,11 @@ impl Array {
         self.sizes.len()
     }
 
-    pub fn data(&self) -> &Data {
+    pub fn data(&self) -> &ArrayData {
         &self.data
     }
 
-    pub fn elem(&self) -> Elem {
+    pub fn elem(&self) -> OnnxElem {
         self.data.elem()
     }
 
@@ -209,14 +209,14 @@ impl Array {
 
     pub fn as_f32(&self) -> Option<&[f32]> {
         match &self.data {
-            Data::F32(v) => Some(v),
+            ArrayData::F32(v) => Some(v),
             _ => None,
         }
     }
 
     pub fn as_bool(&self) -> Option<&[bool]> {
         match &self.data {
-            Data::Bool(v) => Some(v),
+            ArrayData::Bool(v) => Some(v),
             _ => None,
         }
     }
@@ -227,12 +227,12 @@ impl Array {
     }
 
     /// The only element.
-    pub fn number(&self) -> Option<Number> {
+    pub fn number(&self) -> Option<Element> {
         (self.len() == 1).then(|| self.data.get(0))
     }
 
     /// The number that all elements are.
-    pub fn uniform(&self) -> Option<Number> {
+    pub fn uniform(&self) -> Option<Element> {
         if self.is_empty() {
             return None;
         }
@@ -240,19 +240,19 @@ impl Array {
         (1..self.len()).all(|i| self.data.get(i) == first).then_some(first)
     }
 
-    /// The same numbers as another type; see `Data::from_numbers`.
-    pub fn cast(&self, elem: Elem) -> Array {
+    /// The same numbers as another type; see `ArrayData::from_numbers`.
+    pub fn cast(&self, elem: OnnxElem) -> OnnxArray {
         if elem == self.elem() {
             return self.clone();
         }
         let numbers = (0..self.len()).map(|i| self.data.get(i));
-        Array { sizes: self.sizes.clone(), data: Data::from_numbers(elem, numbers) }
+        OnnxArray { sizes: self.sizes.clone(), data: ArrayData::from_numbers(elem, numbers) }
     }
 
     /// The same elements in another shape; costs nothing for a file's f32 arrays. `None` if the counts differ.
-    pub fn reshaped(&self, sizes: Vec<usize>) -> Option<Array> {
+    pub fn reshaped(&self, sizes: Vec<usize>) -> Option<OnnxArray> {
         let count = sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size))?;
-        (count == self.len()).then(|| Array { sizes, data: self.data.clone() })
+        (count == self.len()).then(|| OnnxArray { sizes, data: self.data.clone() })
     }
 }
 
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_reshape_keeps_the_elements() {
-        let array = Array::vector((0..6).collect());
+        let array = OnnxArray::vector((0..6).collect());
         assert_eq!(array.reshaped(vec![2, 3]).map(|a| a.ints()), Some(Some((0..6).collect())));
         assert_eq!(array.reshaped(vec![usize::MAX, 3]), None);
     }

@@ -1,12 +1,12 @@
 //! What a figure hangs on: how many spikes would make spiking cost as much as dense, and what every price does to a saving.
 
 use super::{Block, Estimate, Item, Phase, PriceList};
-use snnc_passes::cost::{Form, Place};
+use snnc_passes::cost::{Form, LayerPart};
 
 /// Where a layer and part costs as much spiking as dense.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BreakEven {
-    pub place: Place,
+    pub place: LayerPart,
     /// A neuron and token, as measured.
     pub spikes: f64,
     /// A neuron and token, at which spiking costs as much as dense; below 0 where it costs more without any spikes.
@@ -21,7 +21,7 @@ pub struct BreakEven {
 /// Rows without a total by this list, and those whose neurons never fire, have none.
 pub fn break_even(estimate: &Estimate, list: &PriceList, phase: Phase, dense: Form, spiking: Form) -> Vec<BreakEven> {
     let silent = estimate.silent[&phase].iter().find(|counts| counts.form == spiking);
-    let one = |(&place, neurons): (&Place, &super::Neurons)| {
+    let one = |(&place, neurons): (&LayerPart, &super::Neurons)| {
         let block = Block::Row(place);
         let pj = |form| estimate.counts(phase, form).price(block, list).pj();
         let (dense, now, none) = (pj(dense)?, pj(spiking)?, silent?.price(block, list).pj()?);

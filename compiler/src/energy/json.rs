@@ -3,7 +3,7 @@
 use super::analysis::{break_even, sensitivity};
 use super::{Block, Compared, Counts, Estimate, Item, Phase, PriceList, Priced};
 use serde_json::{Map, Value as Json, json};
-use snnc_passes::cost::{Form, Number, Operation, Place, Tally};
+use snnc_passes::cost::{Form, LayerPart, Number, Operation, Tally};
 
 /// The forms that figures without another word are of.
 const DENSE: Form = Form::Dense(Number::F32);
@@ -80,7 +80,7 @@ impl Estimate {
     }
 
     /// A layer and part: its counts over the run in every form, and what dense and spiking cost a token.
-    fn row(&self, place: Place) -> Json {
+    fn row(&self, place: LayerPart) -> Json {
         let block = Block::Row(place);
         let neurons = self.neurons.get(&place).copied().unwrap_or_default();
         let forms =

@@ -3,6 +3,7 @@
 use crate::Complaints;
 use crate::evaluate::{Cut, Evaluation, evaluate};
 use crate::lints;
+use crate::progress::Workers;
 use serde_json::Value as Json;
 use snnc_ir::events::is_neuron;
 use snnc_ir::{Diagnostic, Graph};
@@ -21,14 +22,14 @@ pub struct Windows {
 ///
 /// # Errors
 /// The text is empty, or the program cannot be run on it.
-pub fn measure(
+pub fn measure<'a>(
     program: &Arc<Program>,
     ids: &[u32],
     windows: Windows,
-    threads: usize,
+    workers: impl Into<Workers<'a>>,
 ) -> Result<(Activity, Evaluation), Complaints> {
     let cut = Cut { length: Some(windows.length), stride: None, windows: windows.count };
-    let done = evaluate(program, None, ids, cut, threads)?;
+    let done = evaluate(program, None, ids, cut, workers)?;
     Ok((done.activity(), done))
 }
 

@@ -17,7 +17,7 @@ use crate::lints::{self, Coverage};
 use snnc_ir::events::is_neuron;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Op, Value};
-use snnc_passes::cost::{self, Activity, Form, Number, Operation, Part, Place, Sharing, Tally};
+use snnc_passes::cost::{self, Activity, Form, LayerPart, Number, Operation, Part, Sharing, Tally};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is estimated.
@@ -56,7 +56,7 @@ impl Phase {
 pub struct Counts {
     pub form: Form,
     /// By layer and part.
-    pub rows: BTreeMap<Place, Tally>,
+    pub rows: BTreeMap<LayerPart, Tally>,
     /// Bytes of all weights.
     pub weight_bytes: u64,
 }
@@ -69,7 +69,7 @@ pub enum Block {
     /// Scores, softmax and values alone.
     Core,
     Total,
-    Row(Place),
+    Row(LayerPart),
 }
 
 impl Block {
@@ -81,12 +81,12 @@ impl Block {
             Block::Attention => "attention_block".into(),
             Block::Core => "attention_core".into(),
             Block::Total => "total".into(),
-            Block::Row(Place { layer: Some(layer), part }) => format!("layer {layer}  {}", part.name()),
-            Block::Row(Place { layer: None, part }) => part.name().into(),
+            Block::Row(LayerPart { layer: Some(layer), part }) => format!("layer {layer}  {}", part.name()),
+            Block::Row(LayerPart { layer: None, part }) => part.name().into(),
         }
     }
 
-    pub fn has(self, place: Place) -> bool {
+    pub fn has(self, place: LayerPart) -> bool {
         match self {
             Block::Attention => place.part.is_attention(),
             Block::Core => place.part.is_core(),
@@ -132,9 +132,9 @@ pub struct Estimate {
     pub phases: BTreeMap<Phase, Vec<Counts>>,
     /// The same network with neurons that never fire, by phase stepped and collapsed: what spiking costs without spikes.
     pub silent: BTreeMap<Phase, Vec<Counts>>,
-    pub neurons: BTreeMap<Place, Neurons>,
+    pub neurons: BTreeMap<LayerPart, Neurons>,
     /// Layers of neurons that never fire: defects, by name and place.
-    pub defects: Vec<(String, Place)>,
+    pub defects: Vec<(String, LayerPart)>,
     pub coverage: Coverage,
     pub footprint: Footprint,
     pub lists: Vec<PriceList>,
@@ -181,7 +181,7 @@ pub fn estimate(graph: &Graph, activity: &Activity, setting: Setting, lists: Vec
 }
 
 fn counts(graph: &Graph, activity: &Activity, form: Form, sharing: Sharing) -> Counts {
-    let mut rows: BTreeMap<Place, Tally> = BTreeMap::new();
+    let mut rows: BTreeMap<LayerPart, Tally> = BTreeMap::new();
     for cost in cost::costs(graph, activity, form, sharing) {
         if cost.tally != Tally::default() {
             *rows.entry(cost.place).or_default() += &cost.tally;
@@ -215,8 +215,8 @@ fn weight_bytes(graph: &Graph, form: Form) -> u64 {
     read.iter().map(bytes).sum()
 }
 
-fn neurons(graph: &Graph, activity: &Activity) -> BTreeMap<Place, Neurons> {
-    let mut rows: BTreeMap<Place, Neurons> = BTreeMap::new();
+fn neurons(graph: &Graph, activity: &Activity) -> BTreeMap<LayerPart, Neurons> {
+    let mut rows: BTreeMap<LayerPart, Neurons> = BTreeMap::new();
     for ((value, node), place) in graph.iter().zip(cost::parts(graph)) {
         let Some((_, steps)) = node.ty.levels().filter(|_| is_neuron(&node.op)) else { continue };
         let row = rows.entry(place).or_default();
@@ -231,7 +231,7 @@ fn neurons(graph: &Graph, activity: &Activity) -> BTreeMap<Place, Neurons> {
 }
 
 /// Layers of neurons of which none fired, with the places of all that reads them.
-fn defects(graph: &Graph, activity: &Activity) -> Vec<(String, Place)> {
+fn defects(graph: &Graph, activity: &Activity) -> Vec<(String, LayerPart)> {
     let (places, users) = (cost::parts(graph), graph.users());
     let silent = |(value, node): &(Value, &snnc_ir::Node)| {
         is_neuron(&node.op) && activity.tokens > 0 && activity.events[value.index()].spikes == 0
@@ -239,14 +239,15 @@ fn defects(graph: &Graph, activity: &Activity) -> Vec<(String, Place)> {
     let mut defects = Vec::new();
     for (value, _) in graph.iter().filter(silent) {
         let name = lints::name_of(graph, value);
-        let mut reached: BTreeSet<Place> = BTreeSet::from([places[value.index()]]);
+        let mut reached: BTreeSet<LayerPart> = BTreeSet::from([places[value.index()]]);
         let mut heard = vec![value];
         while let Some(value) = heard.pop() {
             for &user in &users[value.index()] {
                 match graph.node(user).op {
                     Op::Spike(SpikeOp::Decode) => heard.push(user),
                     op if op.has_state() => reached.extend(
-                        [Part::Scores, Part::Softmax, Part::Values].map(|part| Place { part, ..places[user.index()] }),
+                        [Part::Scores, Part::Softmax, Part::Values]
+                            .map(|part| LayerPart { part, ..places[user.index()] }),
                     ),
                     _ => _ = reached.insert(places[user.index()]),
                 }
@@ -331,8 +332,9 @@ impl Estimate {
     }
 
     /// Layers and parts, in the order of the network.
-    pub fn places(&self) -> Vec<Place> {
-        let mut places: Vec<Place> = self.phases[&Phase::Prefill].iter().flat_map(|c| c.rows.keys().copied()).collect();
+    pub fn places(&self) -> Vec<LayerPart> {
+        let mut places: Vec<LayerPart> =
+            self.phases[&Phase::Prefill].iter().flat_map(|c| c.rows.keys().copied()).collect();
         places.sort_by_key(|place| (place.layer.is_none(), *place));
         places.dedup();
         places

@@ -4,7 +4,7 @@ use super::blocks::block_of;
 use super::raster::{NeuronLayer, RASTER_BYTES, Seen};
 use crate::evaluate::{CHUNK, Evaluation, Score, divergence, log_sum_exp, logits_of, score_rows};
 use crate::lints::name_of;
-use crate::progress;
+use crate::progress::Progress;
 use crate::tokens::Tokens;
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -69,6 +69,7 @@ pub fn gather(
     tokens: &Tokens,
     section: Option<&Json>,
     options: &Options,
+    progress: &dyn Progress,
 ) -> Result<Gathered, Diagnostic> {
     let inputs = ids.len().saturating_sub(1);
     if inputs == 0 {
@@ -90,7 +91,7 @@ pub fn gather(
         Some(dense) => Some((Session::new(dense.clone()), logits_of(dense.graph())?)),
         None => None,
     };
-    let bar = progress::bar(inputs as u64, "running");
+    progress.begin("running", inputs as u64);
     let (mut score, mut predictions) = (Score::default(), Vec::with_capacity(inputs));
     for start in (0..inputs).step_by(chunk) {
         let end = (start + chunk).min(inputs);
@@ -118,9 +119,9 @@ pub fn gather(
                 kl: other.map(|other| divergence([other, own], [log_sum_exp(other), log_sum_exp(own)])),
             });
         }
-        bar.inc(now.len() as u64);
+        progress.advance(now.len() as u64);
     }
-    bar.finish_and_clear();
+    progress.end();
     let mut layers: Vec<NeuronLayer> = Vec::new();
     for seen in seen {
         let site = name_of(graph, seen.value);

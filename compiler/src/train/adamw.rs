@@ -2,7 +2,7 @@
 
 /// How parameters move.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rates {
+pub struct Schedule {
     /// At its height.
     pub rate: f32,
     pub weight_decay: f32,
@@ -21,7 +21,7 @@ const BETA_1: f32 = 0.9;
 const BETA_2: f32 = 0.999;
 const EPSILON: f32 = 1e-8;
 
-impl Rates {
+impl Schedule {
     /// The rate of a step, counted from 0.
     pub fn at(&self, step: u64) -> f32 {
         let warm = ((step + 1) as f32 / self.warm_up.max(1) as f32).min(1.0);
@@ -45,7 +45,7 @@ impl Moments {
     }
 
     /// Moves the parameters by a step, counted from 0. Returns the gradients' norm before clipping.
-    pub fn step(&mut self, parameters: &mut [Vec<f32>], gradients: &[Vec<f32>], rates: &Rates, step: u64) -> f32 {
+    pub fn step(&mut self, parameters: &mut [Vec<f32>], gradients: &[Vec<f32>], rates: &Schedule, step: u64) -> f32 {
         let square = |sum: f64, x: &f32| sum + f64::from(*x) * f64::from(*x);
         let norm = gradients.iter().map(|g| g.iter().fold(0.0, square)).sum::<f64>().sqrt() as f32;
         let scale = if norm > rates.clip { rates.clip / norm } else { 1.0 };
@@ -70,7 +70,7 @@ impl Moments {
 mod tests {
     use super::*;
 
-    const RATES: Rates = Rates { rate: 0.1, weight_decay: 0.0, clip: 1.0, warm_up: 4, steps: 100 };
+    const RATES: Schedule = Schedule { rate: 0.1, weight_decay: 0.0, clip: 1.0, warm_up: 4, steps: 100 };
 
     #[test]
     fn rates_rise_and_fall() {
@@ -85,7 +85,7 @@ mod tests {
     fn a_parabola_is_descended() {
         let mut x = vec![vec![3.0f32]];
         let mut moments = Moments::new(&x);
-        let rates = Rates { warm_up: 1, ..RATES };
+        let rates = Schedule { warm_up: 1, ..RATES };
         for step in 0..100 {
             let gradient = vec![vec![2.0 * (x[0][0] - 1.0)]];
             moments.step(&mut x, &gradient, &rates, step);

@@ -35,13 +35,13 @@ pub struct State {
 
 /// The numbers.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Numbers {
+pub struct TrainState {
     pub parameters: Vec<Vec<f32>>,
     pub moments: Moments,
     pub best: Vec<Vec<f32>>,
 }
 
-pub fn write(state: &State, numbers: &Numbers, out: &mut dyn Write) -> io::Result<()> {
+pub fn write(state: &State, numbers: &TrainState, out: &mut dyn Write) -> io::Result<()> {
     let json = serde_json::to_vec(state)?;
     let mut hash = Xxh3::new();
     let mut put = |bytes: &[u8]| {
@@ -51,7 +51,7 @@ pub fn write(state: &State, numbers: &Numbers, out: &mut dyn Write) -> io::Resul
     put(&MAGIC)?;
     put(&(json.len() as u32).to_le_bytes())?;
     put(&json)?;
-    let Numbers { parameters, moments, best } = numbers;
+    let TrainState { parameters, moments, best } = numbers;
     for array in [parameters, &moments.first, &moments.second, best].into_iter().flatten() {
         put(bytemuck::cast_slice(array))?;
     }
@@ -61,7 +61,7 @@ pub fn write(state: &State, numbers: &Numbers, out: &mut dyn Write) -> io::Resul
 
 /// # Errors
 /// Bytes that `write` did not write.
-pub fn read(bytes: &[u8], place: &str) -> Result<(State, Numbers), Diagnostic> {
+pub fn read(bytes: &[u8], place: &str) -> Result<(State, TrainState), Diagnostic> {
     let broken = |what: &str| {
         Diagnostic::new(place, format!("is not a whole checkpoint: {what}")).note("start again without --resume")
     };
@@ -92,7 +92,7 @@ pub fn read(bytes: &[u8], place: &str) -> Result<(State, Numbers), Diagnostic> {
     let parameters = arrays();
     let moments = Moments { first: arrays(), second: arrays() };
     let best = arrays();
-    Ok((state, Numbers { parameters, moments, best }))
+    Ok((state, TrainState { parameters, moments, best }))
 }
 
 #[cfg(test)]
@@ -112,7 +112,7 @@ mod tests {
         };
         let array = |x: f32| vec![vec![x, -x], vec![2.0 * x]];
         let moments = Moments { first: array(2.0), second: array(3.0) };
-        let numbers = Numbers { parameters: array(1.0), moments, best: array(4.0) };
+        let numbers = TrainState { parameters: array(1.0), moments, best: array(4.0) };
         let mut bytes = Vec::new();
         write(&state, &numbers, &mut bytes).expect("memory takes it");
         assert_eq!(read(&bytes, "x").expect("it was written"), (state, numbers));

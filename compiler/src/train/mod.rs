@@ -8,13 +8,13 @@ pub mod adamw;
 pub mod checkpoint;
 
 use crate::Complaints;
-use adamw::{Moments, Rates};
-use checkpoint::Numbers;
+use adamw::{Moments, Schedule};
+use checkpoint::TrainState;
 use indexmap::IndexMap;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::gradient::gradient;
-use snnc_passes::relax::{Recipe, Relaxed, relax};
+use snnc_passes::relax::{Recipe, TrainGraph, relax};
 use snnc_runtime::Whole;
 use snnc_runtime::sample::SplitMix64;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     pub recipe: Recipe,
-    pub rates: Rates,
+    pub rates: Schedule,
     /// Windows a step.
     pub batch: usize,
     /// Tokens a window.
@@ -36,13 +36,13 @@ pub struct Options {
 /// A program in training.
 #[derive(Debug)]
 pub struct Trainer {
-    relaxed: Relaxed,
+    relaxed: TrainGraph,
     /// One for each thread: loss and gradients.
     engines: Vec<Mutex<Whole>>,
     /// The same, of the loss alone.
     judges: Vec<Mutex<Whole>>,
     pub options: Options,
-    pub numbers: Numbers,
+    pub numbers: TrainState,
     /// Steps done.
     pub step: u64,
     pub best_step: u64,
@@ -79,7 +79,7 @@ impl Trainer {
             weight.and_then(|weight| weight.tensor.as_f32()).unwrap_or(&[]).to_vec()
         };
         let parameters: Vec<Vec<f32>> = relaxed.parameters.iter().map(start).collect();
-        let numbers = Numbers { moments: Moments::new(&parameters), best: parameters.clone(), parameters };
+        let numbers = TrainState { moments: Moments::new(&parameters), best: parameters.clone(), parameters };
         Ok(Self { relaxed, engines, judges, options, numbers, step: 0, best_step: 0, losses: Vec::new() })
     }
 
@@ -109,7 +109,7 @@ impl Trainer {
         let share = 1.0 / self.options.batch as f32;
         gradients.iter_mut().flatten().for_each(|g| *g *= share);
         let rates = &self.options.rates;
-        let Numbers { parameters, moments, .. } = &mut self.numbers;
+        let TrainState { parameters, moments, .. } = &mut self.numbers;
         let norm = moments.step(parameters, &gradients, rates, self.step);
         if !norm.is_finite() {
             let message = format!("the gradients of step {} are not finite", self.step);

@@ -19,7 +19,8 @@ use crate::tensor::{Data, Tensor};
 use crate::types::{Code, Type};
 pub(crate) use arithmetic::spread;
 use arithmetic::{
-    attention, chain, head_map, matmul, normalise, peak, product, rows, slice, softmax, spikes, split, transpose,
+    attention, chain, head_linear, layer_norm_no_gain, matmul, peak, product, rows, slice, softmax, spikes, split,
+    transpose,
 };
 pub use arithmetic::{binary, fired, level, row_sum, spoken, unary};
 pub use real::Real;
@@ -65,7 +66,7 @@ impl<R: Real> Array<R> {
     pub fn reals(&self) -> &[R] {
         match &self.content {
             Content::Real(v) => v,
-            Content::Int(_) | Content::Train(_) => panic!("a real still was expected"),
+            Content::Int(_) | Content::Train(_) => panic!("a real tensor was expected"),
         }
     }
 
@@ -73,7 +74,7 @@ impl<R: Real> Array<R> {
     pub fn ints(&self) -> &[i32] {
         match &self.content {
             Content::Int(v) => v,
-            Content::Real(_) | Content::Train(_) => panic!("an integer still was expected"),
+            Content::Real(_) | Content::Train(_) => panic!("an integer tensor was expected"),
         }
     }
 }
@@ -275,12 +276,12 @@ impl<R: Real> Call<'_, R> {
                 Content::Train(_) => unreachable!("a table is no train"),
             },
             Op::Dense(DenseOp::LayerNormNoGain { eps }) => {
-                real(rows(self.arg(0)).flat_map(|row| normalise(row, R::from_f32(eps.get()))).collect())
+                real(rows(self.arg(0)).flat_map(|row| layer_norm_no_gain(row, R::from_f32(eps.get()))).collect())
             }
             Op::Dense(DenseOp::LayerNorm { eps }) => {
                 let (gain, bias) = (self.arg(1).reals(), self.arg(2).reals());
                 let row = |row| {
-                    let y: Vec<R> = normalise(row, R::from_f32(eps.get()));
+                    let y: Vec<R> = layer_norm_no_gain(row, R::from_f32(eps.get()));
                     y.into_iter().zip(gain).zip(bias).map(|((y, &g), &b)| y * g + b).collect::<Vec<R>>()
                 };
                 real(rows(self.arg(0)).flat_map(row).collect())
@@ -326,7 +327,7 @@ impl<R: Real> Call<'_, R> {
                 let events = Events { additions: (spikes * sizes[1]) as u64, ..Events::default() };
                 (Array { sizes, content: train }, events, None)
             }
-            Op::Spike(SpikeOp::Decode) => int(self.settled(0)),
+            Op::Spike(SpikeOp::Decode) => int(self.decoded(0)),
             Op::Level(LevelOp::ScaleShift) => {
                 let (gain, offset) = (self.arg(1).reals(), self.arg(2).reals());
                 let at = |(i, x): (usize, R)| x * gain[i % gain.len()] + offset[i % gain.len()];
@@ -343,7 +344,7 @@ impl<R: Real> Call<'_, R> {
                 let channels = self.arg(1).ints();
                 real(rows(self.arg(0)).flat_map(|row| channels.iter().map(|&c| row[c as usize])).collect())
             }
-            Op::Level(LevelOp::HeadLinear) => real(head_map(self.arg(0), self.arg(1))),
+            Op::Level(LevelOp::HeadLinear) => real(head_linear(self.arg(0), self.arg(1))),
             Op::Level(LevelOp::Ssa { heads, variant }) => self.ssa(heads as usize, variant, state),
         })
     }
@@ -353,13 +354,13 @@ impl<R: Real> Call<'_, R> {
         let span = Span { past: self.past, tokens: self.tokens.len(), heads };
         let real = |(out, events): (Vec<R>, Events), kept| (Array::real(sizes.clone(), out), events, Some(kept));
         let code = |i: usize| self.arg_type(i).levels().unwrap_or_else(|| unreachable!("checked by infer")).0;
-        let recency = || Recency { sink: self.arg(3).reals(), halving: self.arg(4).ints() };
+        let recency = || Recency { sink: self.arg(3).reals(), half_life: self.arg(4).ints() };
         match variant {
             Ssa::Ttfs { phases } | Ssa::TopK { phases, .. } => {
                 let most = if let Ssa::TopK { keys, .. } = variant { Some(keys) } else { None };
                 let state = self.extend(kept);
                 let [Content::Int(k), Content::Int(v)] = &state else { unreachable!("checked by infer") };
-                let (q, table) = (self.settled(0), phase_weights(phases));
+                let (q, table) = (self.decoded(0), phase_weights(phases));
                 let out = meaning::timed([&q, k, v], self.arg(3).reals(), code(0), &table, most, span);
                 real(out, Kept::Rows(state))
             }
@@ -395,7 +396,7 @@ impl<R: Real> Call<'_, R> {
                     Some(Kept::Sums(sums)) => sums.clone(),
                     Some(Kept::Rows(_)) | None => Vec::new(),
                 };
-                let [q, k, v] = [0, 1, 2].map(|i| self.settled(i));
+                let [q, k, v] = [0, 1, 2].map(|i| self.decoded(i));
                 let out = meaning::summed([&q, &k, &v], [code(0), code(1)], recency(), guard, &mut sums, span);
                 real(out, Kept::Sums(sums))
             }
@@ -489,7 +490,7 @@ impl<R: Real> Call<'_, R> {
         input.into_iter().enumerate().map(at).collect()
     }
 
-    /// Timestep by timestep; a still flows evenly, and so does the offset.
+    /// Timestep by timestep; a tensor flows evenly, and so does the offset.
     fn integrate(&self, membrane: Membrane, steps: u16, curve: Curve) -> Vec<Vec<i32>> {
         let (gain, offset) = (self.arg(1).reals(), self.arg(2).reals());
         let all = R::from_i32(i32::from(steps));
@@ -523,7 +524,7 @@ impl<R: Real> Call<'_, R> {
     }
 
     /// What operand `i` denotes, whether it comes as levels or as a train.
-    fn settled(&self, i: usize) -> Vec<i32> {
+    fn decoded(&self, i: usize) -> Vec<i32> {
         let parts = match &self.arg(i).content {
             Content::Int(levels) => return levels.clone(),
             Content::Train(parts) => parts,
@@ -548,7 +549,7 @@ impl<R: Real> Call<'_, R> {
             let new = match &self.arg(i).content {
                 Content::Real(x) => Content::Real(x.clone()),
                 Content::Int(_) | Content::Train(_) => match keeps[i - 1] {
-                    Type::Tensor { .. } => Content::Int(self.settled(i)),
+                    Type::Tensor { .. } => Content::Int(self.decoded(i)),
                     Type::Train { .. } => Content::Train(self.spelled(i)),
                 },
             };

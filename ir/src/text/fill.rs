@@ -140,7 +140,7 @@ fn tensor(rule: &str, elem: Elem, sizes: &[usize]) -> Result<Tensor, String> {
     }
     let inner = rule.strip_prefix("fill(").and_then(|rest| rest.strip_suffix(')'));
     let inner = inner.ok_or_else(|| format!("`fill(seed=1)` or `[1, 2]` was expected, here is `{rule}`"))?;
-    let mut options = Options::default();
+    let mut options = FillOptions::default();
     for option in inner.split(',').map(str::trim) {
         options.take(option)?;
     }
@@ -162,7 +162,7 @@ fn listed(numbers: &[&str], elem: Elem, sizes: &[usize]) -> Result<Tensor, Strin
 
 /// What stands between the parentheses of `fill`.
 #[derive(Default)]
-struct Options<'a> {
+struct FillOptions<'a> {
     seed: Option<&'a str>,
     value: Option<&'a str>,
     low: Option<&'a str>,
@@ -170,7 +170,7 @@ struct Options<'a> {
     powers: Option<&'a str>,
 }
 
-impl<'a> Options<'a> {
+impl<'a> FillOptions<'a> {
     fn take(&mut self, option: &'a str) -> Result<(), String> {
         let (key, value) = option.split_once('=').ok_or_else(|| format!("`key=value` was expected, here is `{option}`"))?;
         let place = match key {

@@ -142,14 +142,14 @@ pub(crate) fn spiking() -> Graph {
     let spikes = s.add(fire(Code::Binary, 7, Curve::Identity), &[n, gain, offset]);
     let w = s.i8("w", &[4, 4]);
     let current = s.add(Op::Spike(SpikeOp::Synapse), &[spikes, w]);
-    let settled = s.add(Op::Spike(SpikeOp::Decode), &[current]);
-    let v = s.add(fire(Code::Binary, 7, Curve::Identity), &[settled, gain, offset]);
+    let decoded = s.add(Op::Spike(SpikeOp::Decode), &[current]);
+    let v = s.add(fire(Code::Binary, 7, Curve::Identity), &[decoded, gain, offset]);
     let slope = s.f32("slope", &[2]);
     let a = s.add(Op::Level(LevelOp::Ssa { heads: 2, variant: Ssa::Ttfs { phases: 8 } }), &[spikes, spikes, v, slope]);
     let h = s.add(fire(Code::Unary, 15, Curve::GeluTanh), &[a, gain, offset, gain, offset]);
     let current = s.add(Op::Spike(SpikeOp::Synapse), &[h, w]);
-    let settled = s.add(Op::Spike(SpikeOp::Decode), &[current]);
-    let y = s.add(Op::Level(LevelOp::ScaleShift), &[settled, gain, offset]);
+    let decoded = s.add(Op::Spike(SpikeOp::Decode), &[current]);
+    let y = s.add(Op::Level(LevelOp::ScaleShift), &[decoded, gain, offset]);
     let sum = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, y]);
     s.finish(&[("logits", sum)])
 }
@@ -182,8 +182,8 @@ pub(crate) fn prompt() -> Graph {
             s.add(Op::Spike(SpikeOp::Integrate { membrane, steps: 5, curve: Curve::Relu }), &[current, gain, offset]);
     }
     let current = s.add(Op::Spike(SpikeOp::Synapse), &[spikes, w]);
-    let settled = s.add(Op::Spike(SpikeOp::Decode), &[current]);
-    let y = s.add(Op::Level(LevelOp::ScaleShift), &[settled, gain, offset]);
+    let decoded = s.add(Op::Spike(SpikeOp::Decode), &[current]);
+    let y = s.add(Op::Level(LevelOp::ScaleShift), &[decoded, gain, offset]);
     s.finish(&[("logits", y)])
 }
 
@@ -240,7 +240,7 @@ pub(crate) fn features(stage: Stage) -> Graph {
     let q = s.add(neuron(Code::Unary, 4, Curve::Relu), &[y, gain, offset, gain, offset]);
     let k = s.add(neuron(Code::Unary, 4, Curve::Relu), &[y, offset, gain, gain, offset]);
     let v = s.add(neuron(Code::Unary, 4, Curve::Identity), &[x, narrow, narrow]);
-    let (sink, halving) = (s.f32("sink", &[2]), s.i32("halving", &[2]));
+    let (sink, half_life) = (s.f32("sink", &[2]), s.i32("half_life", &[2]));
     let ssa = |variant| Op::Level(LevelOp::Ssa { heads: 2, variant });
     let mut outputs = Vec::new();
     for (name, variant) in [
@@ -249,9 +249,9 @@ pub(crate) fn features(stage: Stage) -> Graph {
         ("summed", Ssa::Linear { guard: 8 }),
         ("mean", Ssa::Lif { output: Output::Mean }),
     ] {
-        outputs.push((name, s.add(ssa(variant), &[q, k, v, sink, halving])));
+        outputs.push((name, s.add(ssa(variant), &[q, k, v, sink, half_life])));
     }
-    let spikes = s.add(ssa(Ssa::Lif { output: Output::Spikes }), &[q, k, v, sink, halving, narrow]);
+    let spikes = s.add(ssa(Ssa::Lif { output: Output::Spikes }), &[q, k, v, sink, half_life, narrow]);
     let levels = if stage == Stage::Spiking { s.add(Op::Spike(SpikeOp::Decode), &[spikes]) } else { spikes };
     outputs.push(("emitted", s.add(Op::Level(LevelOp::ScaleShift), &[levels, narrow, narrow])));
     let slope = s.f32("slope", &[2]);
@@ -467,21 +467,33 @@ fn mistakes_are_told_with_their_place() {
         ("@b : f32[4]", "@\"b : f32[4]", "5:20: `\"` is missing"),
         ("@b : f32[4]", "@\"\\u{d800}\" : f32[4]", "5:18: an escape is `\\\"`, `\\\\` or `\\u{hex}`"),
         ("%1 = embed", "%2 = embed", "8:2: values are numbered in order: %1 was expected, here is %2"),
-        ("normalise[eps=1e-5]", "normalise[eps=0.00001]", "10:6: this is spelled `normalise[eps=1e-5]`"),
-        ("normalise[eps=1e-5]", "normalise[eps=NaN]", "10:6: `NaN` is not a number"),
-        ("normalise[eps=1e-5]", "normalise[eps=1e-5", "10:6: `]` is missing after the attributes"),
         (
-            "normalise[eps=1e-5]",
+            "layer_norm_no_gain[eps=1e-5]",
+            "layer_norm_no_gain[eps=0.00001]",
+            "10:6: this is spelled `layer_norm_no_gain[eps=1e-5]`",
+        ),
+        ("layer_norm_no_gain[eps=1e-5]", "layer_norm_no_gain[eps=NaN]", "10:6: `NaN` is not a number"),
+        ("layer_norm_no_gain[eps=1e-5]", "layer_norm_no_gain[eps=1e-5", "10:6: `]` is missing after the attributes"),
+        (
+            "layer_norm_no_gain[eps=1e-5]",
             "quant[binary,7,sine]",
             "10:6: `sine` is no curve: there are identity, relu, gelu_tanh, gelu_erf, gelu_quick, silu",
         ),
-        ("normalise[eps=1e-5]", "normalize", "10:6: `normalize` is no operation without attributes"),
-        ("normalise[eps=1e-5](%2)", "normalise[eps=1e-5](%3)", "10:26: there is no value %3 before this line"),
+        ("layer_norm_no_gain[eps=1e-5]", "normalize", "10:6: `normalize` is no operation without attributes"),
+        (
+            "layer_norm_no_gain[eps=1e-5](%2)",
+            "layer_norm_no_gain[eps=1e-5](%3)",
+            "10:35: there is no value %3 before this line",
+        ),
         ("embed(%0, @wte)", "embed(%0, @wpe)", "8:16: there is no weight @wpe"),
         ("embed(%0, @wte)", "embed(%0)", "8:6: `embed` does not fit its operands: it takes 2 operands, here are 1"),
         ("@b) : f32[tokens,4]", "@b) : f32[tokens,5]", "9:27: `linear` gives f32[tokens,4] here, not f32[tokens,5]"),
         ("add(%2, %3)", "add(%2, %1)", "10:1: nothing uses %3\n  remove this line"),
-        ("add(%2, %3)", "normalise[eps=1e-5](%2)", "11:6: this line adds nothing: its value is %3\n  use %3 instead"),
+        (
+            "add(%2, %3)",
+            "layer_norm_no_gain[eps=1e-5](%2)",
+            "11:6: this line adds nothing: its value is %3\n  use %3 instead",
+        ),
         ("output logits", "output \"\"", "13:8: a name of 1 to 1024 bytes was expected"),
         ("= %4\n", "= %4\noutput logits = %4\n", "14:8: there is an output logits already"),
         ("= %4\n", "= %4 %5\n", "13:20: the line should end here"),

@@ -1,6 +1,7 @@
 //! The count of one operation: the arms that `docs/energy.md` describes.
 
-use super::{Form, Number, Operation, Part, Seen, Sharing, Tally, Traffic};
+use super::parts::Part;
+use super::tally::{Form, Number, Operation, Seen, Sharing, Tally, Traffic};
 use Operation::{
     Accumulate, AddF32, AddInt32, Address, CompareF32, CompareInt32, DivF32, MacF32, MacInt8, Message, MulF32,
     NeuronActive, NeuronAdd, NeuronCompare, NeuronIdle, NeuronMul, NeuronReset, PhaseMul, Shift, SqrtF32,
@@ -26,7 +27,7 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
             one(neurons(seen, code, steps, curve, form))
         }
         Op::Spike(SpikeOp::Integrate { membrane, steps, curve }) => {
-            one(prompt_neurons(seen, membrane, steps, curve, form))
+            one(time_stepped_neurons(seen, membrane, steps, curve, form))
         }
         Op::Level(LevelOp::Ssa { heads, variant }) => match (form, variant) {
             (Form::Dense(_), _) => dense_attention(seen, heads, form, sharing),
@@ -52,7 +53,7 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
             }
             (Form::Stepped | Form::Collapsed, Ssa::Linear { .. }) => linear_attention(seen, heads),
         },
-        Op::Level(LevelOp::HeadLinear) => one(head_map(seen, form, sharing)),
+        Op::Level(LevelOp::HeadLinear) => one(head_linear(seen, form, sharing)),
         Op::Dense(DenseOp::Attention { heads, .. }) => {
             dense_attention(seen, heads, Form::Dense(dense_of(form)), sharing)
         }
@@ -62,15 +63,15 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
         Op::Array(ArrayOp::Binary(Binary::Div)) => one(elementwise(seen, &[(DivF32, 1)])),
         Op::Level(LevelOp::RowMaxAbs) => one(Tally::with(&[(CompareF32, seen.tokens * width(seen.args[0]))])),
         Op::Dense(DenseOp::Curve(_)) => one(curve(seen.numbers(), AddF32, MulF32, CompareF32)),
-        Op::Dense(DenseOp::LayerNormNoGain { .. }) => one(normalise(seen, form)),
+        Op::Dense(DenseOp::LayerNormNoGain { .. }) => one(layer_norm_no_gain(seen, form)),
         Op::Dense(DenseOp::LayerNorm { .. }) => {
-            let mut tally = normalise(seen, form);
+            let mut tally = layer_norm_no_gain(seen, form);
             tally.add(MulF32, seen.numbers());
             tally.add(AddF32, seen.numbers());
             one(tally)
         }
         Op::Dense(DenseOp::Embed) => one(embed(seen, form)),
-        // A settled train is its synapse's sum; channels that are picked are only moved.
+        // A decoded train is its synapse's sum; channels that are picked are only moved.
         Op::Leaf(LeafOp::Tokens)
         | Op::Leaf(LeafOp::Positions)
         | Op::Leaf(LeafOp::Weight(_))
@@ -271,7 +272,7 @@ fn neurons(seen: &Seen<'_>, code: Code, steps: u16, bend: Curve, form: Form) -> 
 }
 
 /// Neurons that answer within the timestep: time does not collapse, so both spiking forms run every one.
-fn prompt_neurons(seen: &Seen<'_>, membrane: Membrane, steps: u16, bend: Curve, form: Form) -> Tally {
+fn time_stepped_neurons(seen: &Seen<'_>, membrane: Membrane, steps: u16, bend: Curve, form: Form) -> Tally {
     if !form.is_spiking() {
         // The dense network has a bias, and ReLU is a comparison.
         let mut tally = neurons(seen, Code::Unary, steps, Curve::Identity, form);
@@ -324,7 +325,7 @@ fn residual(seen: &Seen<'_>, form: Form) -> Tally {
 }
 
 /// Mean, deviations, their squares, the root, one reciprocal.
-fn normalise(seen: &Seen<'_>, form: Form) -> Tally {
+fn layer_norm_no_gain(seen: &Seen<'_>, form: Form) -> Tally {
     let mut tally = elementwise(seen, &[(AddF32, 3), (MulF32, 2)]);
     tally.add(DivF32, seen.tokens);
     tally.add(SqrtF32, seen.tokens);
@@ -536,7 +537,7 @@ fn linear_attention(seen: &Seen<'_>, heads: u32) -> Vec<(Part, Tally)> {
 }
 
 /// Learned maps of a head multiply; the dense network has none.
-fn head_map(seen: &Seen<'_>, form: Form, sharing: Sharing) -> Tally {
+fn head_linear(seen: &Seen<'_>, form: Form, sharing: Sharing) -> Tally {
     if !form.is_spiking() {
         return Tally::default();
     }

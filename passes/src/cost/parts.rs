@@ -61,21 +61,21 @@ impl Part {
 
 /// Layer and part. The head and the rest are of no layer; neither is a last LayerNorm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub struct LayerPart {
     pub layer: Option<u32>,
     pub part: Part,
 }
 
 /// The place of every node: of products by what they read and feed, of attention (as its scores) by its number, of all else
 /// by the product or the attention that it serves.
-pub fn parts(graph: &Graph) -> Vec<Place> {
+pub fn parts(graph: &Graph) -> Vec<LayerPart> {
     let users = graph.users();
     let mut layers = 0;
-    let mut known: Vec<Option<Place>> = vec![None; graph.nodes.len()];
+    let mut known: Vec<Option<LayerPart>> = vec![None; graph.nodes.len()];
     for (value, node) in graph.iter() {
         let place = if node.op.has_state() {
             layers += 1;
-            Some(Place { layer: Some(layers - 1), part: Part::Scores })
+            Some(LayerPart { layer: Some(layers - 1), part: Part::Scores })
         } else if matches!(
             node.op,
             Op::Dense(DenseOp::Linear(_)) | Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse)
@@ -83,7 +83,7 @@ pub fn parts(graph: &Graph) -> Vec<Place> {
             Some(product(graph, &users, value, layers))
         } else {
             // Features are part of what scores them.
-            (node.op == Op::Level(LevelOp::HeadLinear)).then_some(Place { layer: Some(layers), part: Part::Scores })
+            (node.op == Op::Level(LevelOp::HeadLinear)).then_some(LayerPart { layer: Some(layers), part: Part::Scores })
         };
         known[value.index()] = place;
     }
@@ -97,11 +97,11 @@ pub fn parts(graph: &Graph) -> Vec<Place> {
         known[at] = if is_between(graph, value) || matches!(node.op, Op::Dense(DenseOp::Curve(_))) {
             let served = served.find(|place| !matches!(place.part, Part::Rest | Part::LayerNorm));
             let features = node.args.first().is_some_and(|arg| graph.node(*arg).op == Op::Level(LevelOp::HeadLinear));
-            let outside = |place: Place| place.part.is_core() && !features;
-            served.map(|place| if outside(place) { Place { part: Part::Projections, ..place } } else { place })
+            let outside = |place: LayerPart| place.part.is_core() && !features;
+            served.map(|place| if outside(place) { LayerPart { part: Part::Projections, ..place } } else { place })
         } else if matches!(node.op, Op::Dense(DenseOp::LayerNormNoGain { .. }) | Op::Dense(DenseOp::LayerNorm { .. })) {
             let layer = served.next().and_then(|place| place.layer);
-            Some(Place { layer, part: Part::LayerNorm })
+            Some(LayerPart { layer, part: Part::LayerNorm })
         } else {
             None
         };
@@ -114,19 +114,19 @@ pub fn parts(graph: &Graph) -> Vec<Place> {
             known[value.index()] = node.args.first().and_then(|arg| known[arg.index()]);
         }
     }
-    known.into_iter().map(|place| place.unwrap_or(Place { layer: None, part: Part::Rest })).collect()
+    known.into_iter().map(|place| place.unwrap_or(LayerPart { layer: None, part: Part::Rest })).collect()
 }
 
-fn product(graph: &Graph, users: &[Vec<Value>], value: Value, layers: u32) -> Place {
+fn product(graph: &Graph, users: &[Vec<Value>], value: Value, layers: u32) -> LayerPart {
     let before = Some(layers.max(1) - 1);
     if reads_attention(graph, graph.node(value).args[0]) {
-        Place { layer: before, part: Part::Projections }
+        LayerPart { layer: before, part: Part::Projections }
     } else if feeds(graph, users, value, &|user| graph.node(user).op.has_state()) {
-        Place { layer: Some(layers), part: Part::Projections }
+        LayerPart { layer: Some(layers), part: Part::Projections }
     } else if is_output(graph, users, value) {
-        Place { layer: None, part: Part::Head }
+        LayerPart { layer: None, part: Part::Head }
     } else {
-        Place { layer: before, part: Part::Mlp }
+        LayerPart { layer: before, part: Part::Mlp }
     }
 }
 

@@ -69,7 +69,7 @@ impl Sketch {
 
     /// A loss in which every element of `y` has a weight of its own.
     fn weigh(&mut self, y: Value) -> Value {
-        let Type::Tensor { elem: Elem::F32, shape } = self.builder.ty(y) else { panic!("an f32 still") };
+        let Type::Tensor { elem: Elem::F32, shape } = self.builder.ty(y) else { panic!("an f32 tensor") };
         let sizes = shape.concrete(TOKENS.len(), 0);
         let weights = self.constant("a weight for every element", &[sizes.iter().product()]);
         let dims: Vec<usize> = sizes.clone();
@@ -252,7 +252,7 @@ fn reductions() {
     let x = s.rows(5, 1.0);
     let y = s.add(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(1e-5) }), &[x]);
     let loss = s.weigh(y);
-    check("normalise", s, loss);
+    check("layer_norm_no_gain", s, loss);
     let mut s = Sketch::new();
     let x = s.rows(5, 1.0);
     let y = s.add(Op::Level(LevelOp::RowMaxAbs), &[x]);

@@ -1,6 +1,6 @@
 //! Attention in training: dense, by time to first spike of all or of the best keys, by features, with spikes for its output.
 
-use super::{Kind, Neurons, Relaxing};
+use super::{Neurons, ParameterKind, Relaxing};
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::ArrayOp;
 use snnc_ir::op::Scalar;
@@ -23,7 +23,7 @@ const LEAST: f32 = 1e-6;
 
 impl Relaxing {
     /// Every head's own map; it trains.
-    pub(super) fn head_map(&mut self, x: Value, map: &Weight) -> Result<Value, Diagnostic> {
+    pub(super) fn head_linear(&mut self, x: Value, map: &Weight) -> Result<Value, Diagnostic> {
         let &[heads, _, _] = map.tensor.sizes() else {
             return Err(Diagnostic::new(&self.origin, "a map for every head was expected"));
         };
@@ -57,7 +57,7 @@ impl Relaxing {
         self.add(Op::Array(ArrayOp::MergeHeads), &[mixed])
     }
 
-    /// Spiking attention by its variant; `v` are values, `first` is its slope or sink, `second` its periods of halving.
+    /// Spiking attention by its variant; `v` are values, `first` is its slope or sink, `second` its half-lives.
     pub(super) fn ssa(
         &mut self,
         [q, k]: [Neurons; 2],
@@ -67,21 +67,21 @@ impl Relaxing {
         first: &Weight,
         second: Option<&Weight>,
     ) -> Result<Value, Diagnostic> {
-        let halving = || second.ok_or_else(|| Diagnostic::new("", "no periods of halving"));
+        let half_life = || second.ok_or_else(|| Diagnostic::new("", "no half-lives"));
         match variant {
             Ssa::Ttfs { phases } => self.ttfs([q.plain, k.plain, v], first, heads, phases, None),
             Ssa::TopK { phases, keys } => self.ttfs([q.plain, k.plain, v], first, heads, phases, Some(keys)),
             Ssa::Coincidence { squared } => {
                 let [q, k] = [self.trains_of(&q, heads)?, self.trains_of(&k, heads)?];
-                self.faded([q, k], v, squared, heads, first, halving()?)
+                self.faded([q, k], v, squared, heads, first, half_life()?)
             }
             Ssa::Lif { output: Output::Mean } => {
                 let [q, k] = [self.trains_of(&q, heads)?, self.trains_of(&k, heads)?];
-                self.faded([q, k], v, false, heads, first, halving()?)
+                self.faded([q, k], v, false, heads, first, half_life()?)
             }
             Ssa::Linear { .. } => {
                 let [q, k] = [q.plain, k.plain].map(|x| self.add(Op::Array(ArrayOp::SplitHeads { heads }), &[x]));
-                self.faded([q?, k?], v, false, heads, first, halving()?)
+                self.faded([q?, k?], v, false, heads, first, half_life()?)
             }
             Ssa::Lif { output: Output::Spikes } => unreachable!("it gives no values; `emitted` relaxes it"),
         }
@@ -93,9 +93,9 @@ impl Relaxing {
         &mut self,
         [q, k, v]: [Neurons; 3],
         heads: u32,
-        [sink, halving, gain]: [&Weight; 3],
+        [sink, half_life, gain]: [&Weight; 3],
     ) -> Result<Neurons, Diagnostic> {
-        let (sink, periods, gain) = (self.sink(sink, heads)?, self.periods(halving)?, self.factor(gain)?);
+        let (sink, periods, gain) = (self.sink(sink, heads)?, self.periods(half_life)?, self.factor(gain)?);
         let recency = self.training(TrainingOp::DecayMask, &[periods])?;
         let mut inputs = Vec::with_capacity(q.spikes.len());
         for ((&q, &k), &v) in q.spikes.iter().zip(&k.spikes).zip(&v.spikes) {
@@ -186,14 +186,14 @@ impl Relaxing {
         squared: bool,
         heads: u32,
         sink: &Weight,
-        halving: &Weight,
+        half_life: &Weight,
     ) -> Result<Value, Diagnostic> {
         let k = self.turned(k)?;
         let mut scores = self.add(Op::Array(ArrayOp::MatMul), &[q, k])?;
         if squared {
             scores = self.two(Binary::Mul, scores, scores)?;
         }
-        let periods = self.periods(halving)?;
+        let periods = self.periods(half_life)?;
         let recency = self.training(TrainingOp::DecayMask, &[periods])?;
         let weights = self.two(Binary::Mul, scores, recency)?;
         let sink = self.sink(sink, heads)?;
@@ -208,14 +208,14 @@ impl Relaxing {
         self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[heads as usize, 1, 1]))), &[sink])
     }
 
-    /// Periods of halving, as reals; their octaves train, rounded. From that of the program's context on memory never halves, and
+    /// Half-lives, as reals; their octaves train, rounded. From that of the program's context on memory never halves, and
     /// below 0 it halves with every token.
     fn periods(&mut self, weight: &Weight) -> Result<Value, Diagnostic> {
         let never = self.never;
         let periods = weight.tensor.as_i32().unwrap_or(&[]).iter().map(|&h| if h == 0 { never } else { h as u32 });
         let octaves = periods.map(|h| h as f32).map(f32::log2).collect();
         let octaves = self.numbers(&format!("{}.octave", weight.name), weight.tensor.sizes(), octaves);
-        let train = self.trains(weight, Kind::Threshold);
+        let train = self.trains(weight, ParameterKind::Threshold);
         let octaves = if train {
             let shift = self.shift(weight, OCTAVE)?;
             self.two(Binary::Add, octaves, shift)?

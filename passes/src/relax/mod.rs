@@ -7,7 +7,7 @@
 //! (Esser et al. 2020, LSQ), so that levels become finer or wider and nothing else, wherever whoever reads it can make up for
 //! it: projections by their weights, attention's readers by their gains, keys by the opposite of what queries do. Neurons
 //! that answer within the timestep move their gain alone, and so does a head whose weight the embedding reads.
-//! `Relaxed::constants` says what the program's constants become.
+//! `TrainGraph::constants` says what the program's constants become.
 
 mod attention;
 mod membranes;
@@ -26,11 +26,11 @@ use std::sync::Arc;
 
 /// Which parameters train.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Train {
+pub enum Trainable {
     /// Those of attention: projections, maps, thresholds.
     #[default]
     Ssa,
-    /// Of all neurons thresholds and initial potentials; biases; slopes, sinks and periods of halving of attention. No weights.
+    /// Of all neurons thresholds and initial potentials; biases; slopes, sinks and half-lives of attention. No weights.
     Thresholds,
     /// Those, and for every weight a product of two matrices of so many rows and columns that is added to it.
     Lora(u32),
@@ -38,13 +38,13 @@ pub enum Train {
     All,
 }
 
-impl fmt::Display for Train {
+impl fmt::Display for Trainable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Train::Ssa => f.write_str("ssa"),
-            Train::Thresholds => f.write_str("thresholds"),
-            Train::Lora(rank) => write!(f, "lora:{rank}"),
-            Train::All => f.write_str("all"),
+            Trainable::Ssa => f.write_str("ssa"),
+            Trainable::Thresholds => f.write_str("thresholds"),
+            Trainable::Lora(rank) => write!(f, "lora:{rank}"),
+            Trainable::All => f.write_str("all"),
         }
     }
 }
@@ -65,7 +65,7 @@ pub enum Loss {
 /// What a user chooses about training that the graph depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recipe {
-    pub train: Train,
+    pub train: Trainable,
     pub loss: Loss,
     pub surrogate: Surrogate,
 }
@@ -79,7 +79,7 @@ const LEVEL: f32 = 1.0;
 
 /// A program in training.
 #[derive(Clone, Debug)]
-pub struct Relaxed {
+pub struct TrainGraph {
     /// Stage `training`, with one output, `loss`.
     pub graph: Graph,
     /// Weights of it that train; all of them start as they are in the graph.
@@ -97,7 +97,7 @@ const WEIGHT_UNIT: f32 = 20.0;
 ///
 /// # Errors
 /// An operation that has no relaxation; nothing that trains.
-pub fn relax(program: &Graph, teacher: &Graph, recipe: Recipe) -> Result<Relaxed, Diagnostics> {
+pub fn relax(program: &Graph, teacher: &Graph, recipe: Recipe) -> Result<TrainGraph, Diagnostics> {
     let logits = |graph: &Graph| graph.outputs.first().map(|(_, value)| *value);
     let (Some(own), Some(other)) = (logits(program), logits(teacher)) else {
         return Err(Diagnostics::from(Diagnostic::new("", "a network without an output has nothing to learn")));
@@ -127,12 +127,12 @@ pub fn relax(program: &Graph, teacher: &Graph, recipe: Recipe) -> Result<Relaxed
     if parameters.is_empty() {
         return Err(Diagnostics::from(Diagnostic::new("", "this program has nothing of what is to train")));
     }
-    Ok(Relaxed { graph, parameters, constants })
+    Ok(TrainGraph { graph, parameters, constants })
 }
 
 /// What a constant is to whoever reads it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ParameterKind {
     Threshold,
     Weight,
 }
@@ -282,7 +282,7 @@ impl Relaxing {
                     self.product(args[0], layer(0).cloned(), known(1)?, is_shared(graph, node.args[1]))?
                 }
                 Op::Spike(SpikeOp::Decode) => args[0],
-                Op::Level(LevelOp::HeadLinear) => self.head_map(args[0], known(1)?)?,
+                Op::Level(LevelOp::HeadLinear) => self.head_linear(args[0], known(1)?)?,
                 Op::Level(LevelOp::Ssa { heads, variant }) => {
                     let [Some(q), Some(k), Some(v)] = [0, 1, 2].map(|i| layer(i).cloned()) else {
                         return Err(Diagnostic::new(graph.origin(value), "attention on what no neurons emit"));
@@ -399,13 +399,13 @@ impl Relaxing {
         self.numbers(&name, sizes, start)
     }
 
-    fn trains(&self, weight: &Weight, kind: Kind) -> bool {
+    fn trains(&self, weight: &Weight, kind: ParameterKind) -> bool {
         let attention = || weight.name.split('.').any(|part| part == "attn");
         self.own
             && match self.recipe.train {
-                Train::Ssa => attention(),
-                Train::Thresholds => kind == Kind::Threshold,
-                Train::Lora(_) | Train::All => true,
+                Trainable::Ssa => attention(),
+                Trainable::Thresholds => kind == ParameterKind::Threshold,
+                Trainable::Lora(_) | Trainable::All => true,
             }
     }
 
@@ -417,7 +417,7 @@ impl Relaxing {
     /// `constant * exp(log)`, where it trains.
     fn factor(&mut self, weight: &Weight) -> Result<Value, Diagnostic> {
         let plain = self.fixed(weight);
-        if !self.trains(weight, Kind::Threshold) {
+        if !self.trains(weight, ParameterKind::Threshold) {
             return Ok(plain);
         }
         let log = self.log(weight)?;
@@ -445,7 +445,7 @@ impl Relaxing {
 
     fn offset_by(&mut self, weight: &Weight, unit: f32) -> Result<Value, Diagnostic> {
         let plain = self.fixed(weight);
-        if !self.trains(weight, Kind::Threshold) {
+        if !self.trains(weight, ParameterKind::Threshold) {
             return Ok(plain);
         }
         let shift = self.shift(weight, unit)?;
@@ -462,7 +462,7 @@ impl Relaxing {
     /// `constant + delta * unit`, where it trains: the unit is a row's largest magnitude.
     fn added(&mut self, weight: &Weight) -> Result<Value, Diagnostic> {
         let plain = self.fixed(weight);
-        if !self.trains(weight, Kind::Weight) {
+        if !self.trains(weight, ParameterKind::Weight) {
             return Ok(plain);
         }
         let sizes = weight.tensor.sizes();
@@ -503,7 +503,7 @@ impl Relaxing {
         let level = TrainingOp::FakeQuant { most };
         let [plain_gain, plain_offset] = [gain, offset].map(|weight| self.fixed(weight));
         let silent = Neurons { plain: x, worth: x, log: None, potential: None, most, spikes: Vec::new() };
-        let trains = self.trains(gain, Kind::Threshold);
+        let trains = self.trains(gain, ParameterKind::Threshold);
         let mut log = if trains { Some(self.log(gain)?) } else { None };
         if let (Some(own), Some(query)) = (log, query) {
             log = Some(self.two(Binary::Sub, own, query)?);
@@ -562,7 +562,7 @@ impl Relaxing {
     /// A weight in f32, `[in, out]`.
     fn matrix(&mut self, weight: &Weight, layout: Layout) -> Result<Value, Diagnostic> {
         let plain = self.fixed(weight);
-        let value = if self.trains(weight, Kind::Weight) && self.recipe.train != Train::Thresholds {
+        let value = if self.trains(weight, ParameterKind::Weight) && self.recipe.train != Trainable::Thresholds {
             let value = self.moved(weight, plain)?;
             self.becomes(weight, value)
         } else {
@@ -602,7 +602,7 @@ impl Relaxing {
     /// each channel is worth, by its logarithm, is in that.
     fn stored(&mut self, log: Option<Value>, weight: &Weight) -> Result<(Value, Value), Diagnostic> {
         let plain = self.rows(weight);
-        let trains = self.trains(weight, Kind::Weight);
+        let trains = self.trains(weight, ParameterKind::Weight);
         let w = if trains { self.moved(weight, plain)? } else { plain };
         let stored = match log {
             Some(log) => {
@@ -627,7 +627,7 @@ impl Relaxing {
         let units = self.units(weight, inputs, outputs);
         let units = self.numbers(&format!("{}.unit", weight.name), &[outputs], units);
         let delta = match self.recipe.train {
-            Train::Lora(rank) => {
+            Trainable::Lora(rank) => {
                 let rank = rank as usize;
                 // As Hu et al. 2021: one factor random, the other 0.
                 let scale = 1.0 / (inputs as f32).sqrt();
@@ -636,7 +636,9 @@ impl Relaxing {
                 let up = self.parameter(weight, "up", &[rank, outputs]);
                 self.add(Op::Array(ArrayOp::MatMul), &[down, up])?
             }
-            Train::Ssa | Train::Thresholds | Train::All => self.parameter(weight, "delta", &[inputs, outputs]),
+            Trainable::Ssa | Trainable::Thresholds | Trainable::All => {
+                self.parameter(weight, "delta", &[inputs, outputs])
+            }
         };
         let delta = self.two(Binary::Mul, delta, units)?;
         self.two(Binary::Add, plain, delta)

@@ -275,7 +275,7 @@ impl Prompt<'_> {
         x as f32 * self.gain[c] + self.offset[c] / f32::from(self.steps)
     }
 
-    /// A timestep's share of a still.
+    /// A timestep's share of a tensor.
     fn of_still(&self, x: f32, c: usize) -> f32 {
         (x * self.gain[c] + self.offset[c]) / f32::from(self.steps)
     }

@@ -254,7 +254,7 @@ impl Jit {
             if let Work::Synapse { outputs, .. } | Work::Currents { outputs, .. } = step.work
                 && self.compiled.count
             {
-                // A synapse that is settled at once runs as a step of the node that settles it; one that neurons hear as
+                // A synapse that is decoded at once runs as a step of the node that decodes it; one that neurons hear as
                 // well has a step of its own, which counts.
                 let node = self.compiled.graph.node(step.node);
                 let synapse = if node.op == Op::Spike(SpikeOp::Decode) { node.args[0] } else { step.node };

@@ -90,7 +90,7 @@ pub fn neuron(e: &mut Emit<'_>, n: &Neuron, count: bool) {
 }
 
 /// Spikes of every timestep to the level they denote: Horner over the planes of a row.
-pub fn settle(e: &mut Emit<'_>, code: Code, steps: u16, width: usize) {
+pub fn decode(e: &mut Emit<'_>, code: Code, steps: u16, width: usize) {
     let (plane, bytes) = (plane_bytes(width), level_bytes(code, steps));
     let train = plane * usize::from(steps);
     let streams = [

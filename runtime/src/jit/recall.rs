@@ -23,7 +23,7 @@ pub fn attend(
     rows: [&[u8]; 3],
     out: &mut [u8],
 ) -> Result<Events, Fault> {
-    let memory = Memory { sink: call.f32(0)?, halving: call.i32(1)?, past };
+    let memory = Memory { sink: call.f32(0)?, half_life: call.i32(1)?, past };
     match call.step.work {
         Work::Coincidence { heads, squared, steps, features, trains, emit, width } => {
             let shape = Shape { heads, squared, steps, features, width };
@@ -71,7 +71,7 @@ pub fn attend(
 /// What heads remember, and how many tokens were before.
 struct Memory<'a> {
     sink: &'a [f32],
-    halving: &'a [i32],
+    half_life: &'a [i32],
     past: usize,
 }
 
@@ -145,7 +145,7 @@ impl Shape {
         let Columns { stride, len, .. } = self.of_head(0);
         let mut pairs = 0;
         for (at, q) in (memory.past..).zip(q.chunks_exact(stride)) {
-            for (words, &every) in q.chunks_exact(len).zip(memory.halving) {
+            for (words, &every) in q.chunks_exact(len).zip(memory.half_life) {
                 let spikes = words.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
                 pairs += spikes * (at + 1 - first_key(at, every)) as u64;
             }
@@ -178,8 +178,9 @@ impl Shape {
         let rows = Mutex::new((out, Coincided::default()));
         by_heads(&compiled.pool, heads, self.small(tokens, memory.past), |h| {
             let values = Columns { stride: width, from: h * head, len: head };
-            let (sink, halving) = (memory.sink[h], memory.halving[h]);
-            let shape = Coincidence { past: memory.past, words: self.of_head(h), values, squared, most, sink, halving };
+            let (sink, half_life) = (memory.sink[h], memory.half_life[h]);
+            let shape =
+                Coincidence { past: memory.past, words: self.of_head(h), values, squared, most, sink, half_life };
             let mut part = vec![0.0; tokens * head];
             let done = compiled.kernels.coincidence(q, k, v, &shape, &mut part);
             let (out, all) = &mut *rows.lock().unwrap_or_else(PoisonError::into_inner);
@@ -213,8 +214,8 @@ impl Shape {
                 let words = Columns { stride: all.stride, from: self.of_head(h).from + t * len, len };
                 let stride = plane_bytes(width);
                 let values = Columns { stride: usize::from(steps) * stride, from: t * stride + h * head, len: head };
-                let (sink, halving) = (memory.sink[h], memory.halving[h]);
-                let shape = Coincidence { past: memory.past, words, values, squared: false, most: 1, sink, halving };
+                let (sink, half_life) = (memory.sink[h], memory.half_life[h]);
+                let shape = Coincidence { past: memory.past, words, values, squared: false, most: 1, sink, half_life };
                 let done = compiled.kernels.coincidence(q, k, v, &shape, &mut means);
                 let gains = gain[h * head..][..head].iter().cycle();
                 let fire = |((neuron, &mean), &gain): ((&mut _, &f32), &f32)| {
@@ -255,8 +256,8 @@ impl Linear {
         let Linear { heads, guard, codes, features, width } = *self;
         let (head, tokens) = (width / heads, out.len() / width);
         let shape = |h: usize| {
-            let (sink, halving) = (memory.sink[h], memory.halving[h]);
-            Sums { past: memory.past, features, width: head, guard, sink, halving }
+            let (sink, half_life) = (memory.sink[h], memory.half_life[h]);
+            Sums { past: memory.past, features, width: head, guard, sink, half_life }
         };
         let sums: Vec<Mutex<&mut [S]>> = sums.chunks_exact_mut(shape(0).numbers()).map(Mutex::new).collect();
         let out = Mutex::new(out);

@@ -104,7 +104,7 @@ impl Compiler {
         let mut e = Emit::new(FunctionBuilder::new(&mut self.context.func, &mut self.builder), self.x86);
         match *work {
             Work::Neuron(ref layer) => neuron::neuron(&mut e, layer, count),
-            Work::Settle { code, steps, width } => neuron::settle(&mut e, code, steps, width),
+            Work::Settle { code, steps, width } => neuron::decode(&mut e, code, steps, width),
             Work::Synapse { code, steps, inputs, outputs } => synapse::synapse(&mut e, code, steps, inputs, outputs),
             Work::Affine { from, width, add } => neuron::affine(&mut e, from, width, add),
             Work::Add { width, channel } => neuron::add(&mut e, width, channel),

@@ -34,7 +34,7 @@ struct Synapse {
     sums: Value,
 }
 
-/// `(spikes, weights) -> settled sums`
+/// `(spikes, weights) -> decoded sums`
 pub fn synapse(e: &mut Emit<'_>, code: Code, steps: u16, inputs: usize, outputs: usize) {
     let scratch = e.of_frame(offset_of!(Frame, scratch));
     let lists = [scratch, e.add(scratch, 8 * inputs)];

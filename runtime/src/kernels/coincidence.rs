@@ -35,7 +35,7 @@ pub struct Coincidence {
     /// Added to the sum of weights, in units of a score or its square.
     pub sink: f32,
     /// Tokens after which a weight halves; 0 is never.
-    pub halving: i32,
+    pub half_life: i32,
 }
 
 /// What spikes drove.
@@ -73,7 +73,7 @@ pub(super) fn attend<V: Copy + Into<i32>>(
     for (i, (q, out)) in q.chunks_exact(words.stride).zip(out.chunks_exact_mut(values.len)).enumerate() {
         let q = &q[words.from..][..words.len];
         let at = past + i;
-        let every = usize::try_from(shape.halving).unwrap_or(0);
+        let every = usize::try_from(shape.half_life).unwrap_or(0);
         sums.fill(0);
         let mut total = 0i64;
         // From the oldest block on: what came before a block counts half in it.

@@ -53,7 +53,7 @@ pub struct Sums {
     /// Added to the sum of weights, in units of a product of levels.
     pub sink: f32,
     /// Tokens after which the sums halve; 0 is never.
-    pub halving: i32,
+    pub half_life: i32,
 }
 
 impl Sums {
@@ -74,7 +74,7 @@ pub(super) fn attend<S: Sum>(q: &[i32], k: &[i32], v: &[i32], shape: &Sums, sums
     let tokens = q.chunks_exact(features).zip(k.chunks_exact(features)).zip(v.chunks_exact(width));
     for (i, (((q, k), v), out)) in tokens.zip(out.chunks_exact_mut(width)).enumerate() {
         let at = shape.past + i;
-        let every = usize::try_from(shape.halving).unwrap_or(0);
+        let every = usize::try_from(shape.half_life).unwrap_or(0);
         if at > 0 && at.checked_rem(every) == Some(0) {
             sums.iter_mut().for_each(|sum| *sum = sum.halve());
         }

@@ -1,8 +1,8 @@
 //! com.microsoft's fused operators, as onnxruntime documents them.
 
+use super::call::{NodeCall, count};
 use super::network::{Heads, attend, fits, floats, gelu, matmul, normalised, scaled, sigmoid, turned, zip};
-use super::{Call, count};
-use crate::tensor::{Array, Data, Elem};
+use crate::tensor::{ArrayData, OnnxArray, OnnxElem};
 
 /// The epsilon of com.microsoft's norms where none is given.
 const EPS: f32 = 1e-12;
@@ -10,23 +10,23 @@ const EPS: f32 = 1e-12;
 /// What com.microsoft's attention adds to a score that a mask drops, where the node says nothing else.
 const MASK_FILTER: f32 = -10000.0;
 
-impl Call<'_> {
+impl NodeCall<'_> {
     /// An input plus a bias, where there is one.
-    fn biased(&self, x: &Array, bias: usize) -> Result<Array, String> {
+    fn biased(&self, x: &OnnxArray, bias: usize) -> Result<OnnxArray, String> {
         self.optional(bias).map_or(Ok(x.clone()), |bias| zip(x, bias, |x, b| x + b))
     }
 
-    pub(super) fn biased_gelu(&self, by_tanh: bool) -> Result<Array, String> {
+    pub(super) fn biased_gelu(&self, by_tanh: bool) -> Result<OnnxArray, String> {
         let x = self.biased(self.arg(0)?, 1)?;
-        Ok(Array::f32(x.sizes(), floats(&x)?.iter().map(|&x| gelu(x, by_tanh)).collect()))
+        Ok(OnnxArray::f32(x.sizes(), floats(&x)?.iter().map(|&x| gelu(x, by_tanh)).collect()))
     }
 
-    pub(super) fn quick_gelu(&self, alpha: f32) -> Result<Array, String> {
+    pub(super) fn quick_gelu(&self, alpha: f32) -> Result<OnnxArray, String> {
         let alpha = self.node.float("alpha").unwrap_or(alpha);
         self.map(|x| x * sigmoid(alpha * x))
     }
 
-    fn norm(&self, x: &Array, gain: usize, bias: Option<usize>) -> Result<[Array; 3], String> {
+    fn norm(&self, x: &OnnxArray, gain: usize, bias: Option<usize>) -> Result<[OnnxArray; 3], String> {
         let width = x.sizes().last().copied().unwrap_or(0);
         let row = |i: usize| self.optional(i).map(floats).transpose();
         let (gain, centred) = (row(gain)?, bias.is_some());
@@ -39,11 +39,11 @@ impl Call<'_> {
         if let Some(last) = sizes.last_mut() {
             *last = 1;
         }
-        Ok([Array::f32(x.sizes(), out), Array::f32(&sizes, means), Array::f32(&sizes, scales)])
+        Ok([OnnxArray::f32(x.sizes(), out), OnnxArray::f32(&sizes, means), OnnxArray::f32(&sizes, scales)])
     }
 
     /// Norm, mean, scale, sum of input + skip + bias.
-    pub(super) fn skip_layer_norm(&self, centred: bool) -> Result<Vec<Array>, String> {
+    pub(super) fn skip_layer_norm(&self, centred: bool) -> Result<Vec<OnnxArray>, String> {
         let (bias_at, norm_bias) = if centred { (4, Some(3)) } else { (3, None) };
         let sum = zip(self.arg(0)?, self.arg(1)?, |x, y| x + y)?;
         let sum = self.biased(&sum, bias_at)?;
@@ -52,12 +52,12 @@ impl Call<'_> {
     }
 
     /// Ids, segment ids, tables of tokens, positions and segments, gain, bias, mask, position ids.
-    pub(super) fn embed_layer_norm(&self) -> Result<Vec<Array>, String> {
+    pub(super) fn embed_layer_norm(&self) -> Result<Vec<OnnxArray>, String> {
         let ids = self.arg(0)?;
         let &[batch, tokens] = ids.sizes() else { return Err("ids should be [batch,tokens]".into()) };
         let width = self.arg(2)?.sizes().last().copied().unwrap_or(0);
         let mut sum = vec![0f32; count(&[batch, tokens, width])?];
-        let counted = Array::i64(&[1, tokens], (0..tokens as i64).collect());
+        let counted = OnnxArray::i64(&[1, tokens], (0..tokens as i64).collect());
         let segments = self.optional(1).filter(|_| self.optional(4).is_some());
         let rows = [(Some(ids), 2), (Some(self.optional(8).unwrap_or(&counted)), 3), (segments, 4)];
         for (indices, table) in rows {
@@ -69,11 +69,11 @@ impl Call<'_> {
                 return Err("its tables and indices do not fit".into());
             }
             for (row, sum) in sum.chunks_exact_mut(width.max(1)).enumerate() {
-                let at = super::index(ints[row % ints.len()], height)?;
+                let at = super::call::index(ints[row % ints.len()], height)?;
                 sum.iter_mut().zip(&data[at * width..][..width]).for_each(|(sum, x)| *sum += x);
             }
         }
-        let sum = Array::f32(&[batch, tokens, width], sum);
+        let sum = OnnxArray::f32(&[batch, tokens, width], sum);
         let [norm, ..] = self.norm(&sum, 5, Some(6))?;
         let lengths = (0..batch).map(|row| match self.optional(7) {
             Some(mask) => (0..tokens).filter(|i| !mask.data().get(row * tokens + i).is_zero()).count() as i32,
@@ -82,16 +82,16 @@ impl Call<'_> {
         if self.optional(7).is_some_and(|mask| mask.len() != batch * tokens) {
             return Err("its mask should be [batch,tokens]".into());
         }
-        let lengths = Array::new(vec![batch], Data::I32(lengths.collect()));
+        let lengths = OnnxArray::new(vec![batch], ArrayData::I32(lengths.collect()));
         Ok(vec![norm, lengths, sum])
     }
 
     /// alpha * A B, either of them turned.
-    pub(super) fn fused_matmul(&self) -> Result<Array, String> {
+    pub(super) fn fused_matmul(&self) -> Result<OnnxArray, String> {
         if ["transBatchA", "transBatchB"].iter().any(|name| self.node.int(name).unwrap_or(0) != 0) {
             return Err("batches that are turned are not supported".into());
         }
-        let turn = |i: usize, name: &str| -> Result<Array, String> {
+        let turn = |i: usize, name: &str| -> Result<OnnxArray, String> {
             let x = self.arg(i)?;
             if self.node.int(name).unwrap_or(0) == 0 || x.rank() < 2 {
                 return Ok(x.clone());
@@ -101,20 +101,20 @@ impl Call<'_> {
             }
             let (rows, columns) = (x.sizes()[x.rank() - 2], x.sizes()[x.rank() - 1]);
             let parts = floats(x)?.chunks_exact((rows * columns).max(1));
-            let parts = parts.map(|part| turned(&Array::f32(&[rows, columns], part.to_vec())));
+            let parts = parts.map(|part| turned(&OnnxArray::f32(&[rows, columns], part.to_vec())));
             let mut data = Vec::with_capacity(x.len());
             for part in parts {
                 data.extend_from_slice(floats(&part?)?);
             }
             let mut sizes = x.sizes().to_vec();
             sizes.swap(x.rank() - 2, x.rank() - 1);
-            Ok(Array::f32(&sizes, data))
+            Ok(OnnxArray::f32(&sizes, data))
         };
         scaled(matmul(&turn(0, "transA")?, &turn(1, "transB")?)?, self.node.float("alpha").unwrap_or(1.0))
     }
 
     /// Whether keys are seen, as numbers that are added: lengths, or `[batch, keys]`, or what broadcasts to scores.
-    fn key_mask(&self, mask: Option<&Array>, batch: usize, keys: usize) -> Result<Option<Array>, String> {
+    fn key_mask(&self, mask: Option<&OnnxArray>, batch: usize, keys: usize) -> Result<Option<OnnxArray>, String> {
         let Some(mask) = mask else { return Ok(None) };
         let dropped = self.node.float("mask_filter_value").unwrap_or(MASK_FILTER);
         let seen = |i: usize| !mask.data().get(i).is_zero();
@@ -129,14 +129,14 @@ impl Call<'_> {
             }
             &[b, k] if (b, k) == (batch, keys) => (0..mask.len()).map(|i| add(seen(i))).collect(),
             &[b, n, k] if (b, k) == (batch, keys) => {
-                return Ok(Some(Array::f32(&[b, 1, n, k], (0..mask.len()).map(|i| add(seen(i))).collect())));
+                return Ok(Some(OnnxArray::f32(&[b, 1, n, k], (0..mask.len()).map(|i| add(seen(i))).collect())));
             }
             other => return Err(format!("a mask of {other:?} is not supported")),
         };
-        Ok(Some(Array::f32(&[batch, 1, 1, keys], data)))
+        Ok(Some(OnnxArray::f32(&[batch, 1, 1, keys], data)))
     }
 
-    fn both_masks(a: Option<Array>, b: Option<&Array>) -> Result<Option<Array>, String> {
+    fn both_masks(a: Option<OnnxArray>, b: Option<&OnnxArray>) -> Result<Option<OnnxArray>, String> {
         match (a, b) {
             (Some(a), Some(b)) => zip(&a, b, |a, b| a + b).map(Some),
             (a, b) => Ok(a.or(b.cloned())),
@@ -144,14 +144,14 @@ impl Call<'_> {
     }
 
     /// com.microsoft.Attention: input, weights, bias, mask, past, what is added to scores.
-    pub(super) fn packed_attention(&self) -> Result<Vec<Array>, String> {
+    pub(super) fn packed_attention(&self) -> Result<Vec<OnnxArray>, String> {
         let (x, weights) = (self.arg(0)?, self.arg(1)?);
         let &[batch, tokens, _] = x.sizes() else { return Err("its input should be [batch,tokens,width]".into()) };
         let all = self.biased(&matmul(x, weights)?, 2)?;
         let width = *all.sizes().last().ok_or("its weights should be a matrix")?;
         let heads = self.size("num_heads")?;
         let sizes: Vec<usize> = match self.node.ints("qkv_hidden_sizes") {
-            Some(sizes) => super::sizes_of(sizes)?,
+            Some(sizes) => super::call::sizes_of(sizes)?,
             None => vec![width / 3; 3],
         };
         if sizes.len() != 3 || sizes.iter().sum::<usize>() != width || width == 0 {
@@ -184,13 +184,13 @@ impl Call<'_> {
         let mut outputs = vec![y.merged()];
         if k.sizes == v.sizes {
             let [b, h, n, w] = k.sizes;
-            outputs.push(Array::f32(&[2, b, h, n, w], [k.data, v.data].concat()));
+            outputs.push(OnnxArray::f32(&[2, b, h, n, w], [k.data, v.data].concat()));
         }
         Ok(outputs)
     }
 
     /// com.microsoft.MultiHeadAttention: query, key, value, bias, padding of keys, what is added to scores, past.
-    pub(super) fn multi_head_attention(&self) -> Result<Vec<Array>, String> {
+    pub(super) fn multi_head_attention(&self) -> Result<Vec<OnnxArray>, String> {
         let heads = self.size("num_heads")?;
         let bias = self.optional(3).map(floats).transpose()?;
         let mut start = 0;
@@ -217,7 +217,7 @@ impl Call<'_> {
     }
 
     /// com.microsoft.GatherBlockQuantized: rows of a table of codes, with a scale for each block of a row.
-    pub(super) fn gather_blocks(&self) -> Result<Array, String> {
+    pub(super) fn gather_blocks(&self) -> Result<OnnxArray, String> {
         let (table, indices, scales) = (self.arg(0)?, self.arg(1)?, self.arg(2)?);
         let bits = self.node.int("bits").unwrap_or(4);
         let block = self.node.int("block_size").and_then(|n| usize::try_from(n).ok()).unwrap_or(128).max(1);
@@ -231,18 +231,18 @@ impl Call<'_> {
         if numbers.len() != rows * blocks {
             return Err(format!("{} scales do not fit {rows} rows of {blocks} blocks", numbers.len()));
         }
-        let code = |array: &Array, row: usize, i: usize, width: usize, packed: usize| -> i64 {
+        let code = |array: &OnnxArray, row: usize, i: usize, width: usize, packed: usize| -> i64 {
             let at = array.data().get((row * width + i) / packed).int();
             if packed == 2 { at >> (4 * ((row * width + i) % 2)) & 15 } else { at }
         };
-        let signed = table.elem() == Elem::I8;
+        let signed = table.elem() == OnnxElem::I8;
         let default_zero = if signed { 0 } else { 1i64 << (bits - 1) };
         let zero_packed = zeros.map_or(1, |zeros| if zeros.len() < rows * blocks { 2 } else { 1 });
         let mut sizes = indices.sizes().to_vec();
         sizes.push(width);
         let mut out = Vec::with_capacity(count(&sizes)?);
         for at in indices.ints().ok_or("indices should be integers")? {
-            let row = super::index(at, rows)?;
+            let row = super::call::index(at, rows)?;
             for i in 0..width {
                 let zero = match zeros {
                     Some(zeros) if zeros.len() * zero_packed >= rows * blocks => {
@@ -254,6 +254,6 @@ impl Call<'_> {
                 out.push((code(table, row, i, width, packed) - zero) as f32 * numbers[row * blocks + i / block]);
             }
         }
-        Ok(Array::f32(&sizes, out))
+        Ok(OnnxArray::f32(&sizes, out))
     }
 }

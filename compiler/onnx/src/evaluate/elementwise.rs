@@ -1,23 +1,24 @@
 //! Operators that work element by element, with broadcasting.
 
-use super::{Call, Walk, broadcast, elem_of, network};
-use crate::tensor::{Array, Data, Elem, Number};
+use super::call::{ElementOffsets, NodeCall, broadcast, elem_of};
+use super::network;
+use crate::tensor::{ArrayData, Element, OnnxArray, OnnxElem};
 
-impl Call<'_> {
-    pub(super) fn cast(&self) -> Result<Array, String> {
+impl NodeCall<'_> {
+    pub(super) fn cast(&self) -> Result<OnnxArray, String> {
         let elem = elem_of(self.node.int("to").ok_or("attribute `to` is missing")?)?;
         Ok(self.arg(0)?.cast(elem))
     }
 
     /// Add, Sub, Mul, Div, Pow, Mod of two; Min, Max of any number.
-    pub(super) fn arithmetic(&self) -> Result<Array, String> {
+    pub(super) fn arithmetic(&self) -> Result<OnnxArray, String> {
         let op = self.node.op_type.as_str();
         let mut result = self.arg(0)?.clone();
         let elem = result.elem();
         for i in 1..self.inputs.len() {
             let other = self.arg(i)?;
             result = match (elem, other.elem()) {
-                (Elem::F32, Elem::F32) => {
+                (OnnxElem::F32, OnnxElem::F32) => {
                     let fmod = self.node.int("fmod") == Some(1);
                     match op {
                         "Add" | "Sum" => network::zip(&result, other, |a, b| a + b)?,
@@ -26,15 +27,17 @@ impl Call<'_> {
                         _ => network::zip(&result, other, |a, b| float(op, a, b, fmod))?,
                     }
                 }
-                (Elem::F32, _) => {
+                (OnnxElem::F32, _) => {
                     let fmod = self.node.int("fmod") == Some(1);
-                    zip(&result, other, Elem::F32, |a, b| Ok(Number::Float(float(op, a.float(), b.float(), fmod))))?
+                    zip(&result, other, OnnxElem::F32, |a, b| {
+                        Ok(Element::Float(float(op, a.float(), b.float(), fmod)))
+                    })?
                 }
-                (elem, Elem::F32) if op == "Pow" => zip(&result, other, elem, |a, b| {
-                    Ok(Number::Int(libm::pow(a.int() as f64, f64::from(b.float())) as i64))
+                (elem, OnnxElem::F32) if op == "Pow" => zip(&result, other, elem, |a, b| {
+                    Ok(Element::Int(libm::pow(a.int() as f64, f64::from(b.float())) as i64))
                 })?,
                 (elem, other_elem) if elem.is_int() && other_elem.is_int() => {
-                    zip(&result, other, elem, |a, b| int(op, a.int(), b.int()).map(Number::Int))?
+                    zip(&result, other, elem, |a, b| int(op, a.int(), b.int()).map(Element::Int))?
                 }
                 (a, b) => return Err(format!("{op} of {} and {} is not possible", a.name(), b.name())),
             };
@@ -42,11 +45,11 @@ impl Call<'_> {
         Ok(result)
     }
 
-    pub(super) fn comparison(&self) -> Result<Array, String> {
+    pub(super) fn comparison(&self) -> Result<OnnxArray, String> {
         let op = self.node.op_type.as_str();
-        zip(self.arg(0)?, self.arg(1)?, Elem::Bool, |a, b| {
+        zip(self.arg(0)?, self.arg(1)?, OnnxElem::Bool, |a, b| {
             let order = match (a, b) {
-                (Number::Int(a), Number::Int(b)) => Some(a.cmp(&b)),
+                (Element::Int(a), Element::Int(b)) => Some(a.cmp(&b)),
                 (a, b) => a.float().partial_cmp(&b.float()),
             };
             let holds = order.is_some_and(|order| match op {
@@ -56,39 +59,39 @@ impl Call<'_> {
                 "Greater" => order.is_gt(),
                 _ => order.is_ge(),
             });
-            Ok(Number::Int(i64::from(holds)))
+            Ok(Element::Int(i64::from(holds)))
         })
     }
 
-    pub(super) fn logic(&self) -> Result<Array, String> {
+    pub(super) fn logic(&self) -> Result<OnnxArray, String> {
         let op = self.node.op_type.as_str();
-        zip(self.arg(0)?, self.arg(1)?, Elem::Bool, |a, b| {
+        zip(self.arg(0)?, self.arg(1)?, OnnxElem::Bool, |a, b| {
             let (a, b) = (!a.is_zero(), !b.is_zero());
             let holds = match op {
                 "And" => a && b,
                 "Or" => a || b,
                 _ => a != b,
             };
-            Ok(Number::Int(i64::from(holds)))
+            Ok(Element::Int(i64::from(holds)))
         })
     }
 
-    pub(super) fn not(&self) -> Result<Array, String> {
+    pub(super) fn not(&self) -> Result<OnnxArray, String> {
         let x = self.arg(0)?;
-        Ok(Array::bool(x.sizes(), (0..x.len()).map(|i| x.data().get(i).is_zero()).collect()))
+        Ok(OnnxArray::bool(x.sizes(), (0..x.len()).map(|i| x.data().get(i).is_zero()).collect()))
     }
 
-    pub(super) fn is_nan(&self) -> Result<Array, String> {
+    pub(super) fn is_nan(&self) -> Result<OnnxArray, String> {
         let x = self.arg(0)?;
         let floats = x.as_f32().ok_or("a float array is wanted")?;
-        Ok(Array::bool(x.sizes(), floats.iter().map(|x| x.is_nan()).collect()))
+        Ok(OnnxArray::bool(x.sizes(), floats.iter().map(|x| x.is_nan()).collect()))
     }
 
-    pub(super) fn unary(&self) -> Result<Array, String> {
+    pub(super) fn unary(&self) -> Result<OnnxArray, String> {
         let (op, x) = (self.node.op_type.as_str(), self.arg(0)?);
         if let Some(floats) = x.as_f32() {
             let f = unary_float(op);
-            return Ok(Array::f32(x.sizes(), floats.iter().map(|&x| f(x)).collect()));
+            return Ok(OnnxArray::f32(x.sizes(), floats.iter().map(|&x| f(x)).collect()));
         }
         let f: fn(i64) -> i64 = match op {
             "Neg" => i64::wrapping_neg,
@@ -96,12 +99,12 @@ impl Call<'_> {
             "Relu" => |x| x.max(0),
             _ => return Err(format!("{op} of {} is not possible", x.elem().name())),
         };
-        let numbers = (0..x.len()).map(|i| Number::Int(f(x.data().get(i).int())));
-        Ok(Array::new(x.sizes().to_vec(), Data::from_numbers(x.elem(), numbers)))
+        let numbers = (0..x.len()).map(|i| Element::Int(f(x.data().get(i).int())));
+        Ok(OnnxArray::new(x.sizes().to_vec(), ArrayData::from_numbers(x.elem(), numbers)))
     }
 
     /// Where.
-    pub(super) fn choose(&self) -> Result<Array, String> {
+    pub(super) fn choose(&self) -> Result<OnnxArray, String> {
         let (c, a, b) = (self.arg(0)?, self.arg(1)?, self.arg(2)?);
         if a.elem() != b.elem() {
             return Err(format!(
@@ -111,34 +114,34 @@ impl Call<'_> {
             ));
         }
         let sizes = broadcast(&broadcast(c.sizes(), a.sizes())?, b.sizes())?;
-        let walk = |x: &Array| Walk::stretched(x.sizes(), &sizes);
+        let walk = |x: &OnnxArray| ElementOffsets::stretched(x.sizes(), &sizes);
         let numbers = walk(c)?
             .zip(walk(a)?)
             .zip(walk(b)?)
             .map(|((i, j), k)| if c.data().get(i).is_zero() { b.data().get(k) } else { a.data().get(j) });
-        let data = Data::from_numbers(a.elem(), numbers);
-        Ok(Array::new(sizes, data))
+        let data = ArrayData::from_numbers(a.elem(), numbers);
+        Ok(OnnxArray::new(sizes, data))
     }
 }
 
 /// `f` of all pairs of elements.
 fn zip(
-    a: &Array,
-    b: &Array,
-    elem: Elem,
-    f: impl Fn(Number, Number) -> Result<Number, String>,
-) -> Result<Array, String> {
+    a: &OnnxArray,
+    b: &OnnxArray,
+    elem: OnnxElem,
+    f: impl Fn(Element, Element) -> Result<Element, String>,
+) -> Result<OnnxArray, String> {
     let sizes = broadcast(a.sizes(), b.sizes())?;
-    let pairs = Walk::stretched(a.sizes(), &sizes)?.zip(Walk::stretched(b.sizes(), &sizes)?);
+    let pairs = ElementOffsets::stretched(a.sizes(), &sizes)?.zip(ElementOffsets::stretched(b.sizes(), &sizes)?);
     let mut wrong = None;
     let numbers = pairs.map(|(i, j)| {
         f(a.data().get(i), b.data().get(j)).unwrap_or_else(|message| {
             wrong = Some(message);
-            Number::Int(0)
+            Element::Int(0)
         })
     });
-    let data = Data::from_numbers(elem, numbers);
-    wrong.map_or(Ok(Array::new(sizes, data)), Err)
+    let data = ArrayData::from_numbers(elem, numbers);
+    wrong.map_or(Ok(OnnxArray::new(sizes, data)), Err)
 }
 
 fn float(op: &str, a: f32, b: f32, fmod: bool) -> f32 {

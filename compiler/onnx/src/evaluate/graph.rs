@@ -1,8 +1,9 @@
 //! A whole file on concrete inputs: what the network of the file gives, whatever the importer makes of it.
 
-use super::{Call, Failure, axis, evaluate, sizes_of, work};
-use crate::read::{Model, OnnxGraph, OnnxNode};
-use crate::tensor::Array;
+use super::call::{NodeCall, axis, sizes_of};
+use super::{evaluate, work};
+use crate::read::{OnnxGraph, OnnxModel, OnnxNode};
+use crate::tensor::OnnxArray;
 use indexmap::IndexMap;
 use snnc_ir::Diagnostic;
 use std::cell::Cell;
@@ -19,7 +20,7 @@ const HELD_A_WEIGHT: usize = 4;
 const WORK_MAX: usize = 1 << 37;
 
 /// What a run has used up.
-struct Budget {
+struct EvalBudget {
     most: usize,
     held: Cell<usize>,
     work: Cell<usize>,
@@ -27,29 +28,29 @@ struct Budget {
 
 /// A value of a run.
 #[derive(Clone, Debug)]
-enum Held {
-    One(Arc<Array>),
-    Many(Vec<Arc<Array>>),
+enum RunValue {
+    One(Arc<OnnxArray>),
+    Many(Vec<Arc<OnnxArray>>),
 }
 
 /// Names to values; a graph inside a node sees those outside.
 struct Scope<'s> {
-    budget: &'s Budget,
+    budget: &'s EvalBudget,
     outer: Option<&'s Scope<'s>>,
-    held: HashMap<String, Held>,
+    held: HashMap<String, RunValue>,
 }
 
-impl Held {
+impl RunValue {
     fn len(&self) -> usize {
         match self {
-            Held::One(array) => array.len(),
-            Held::Many(arrays) => arrays.iter().map(|array| array.len()).sum(),
+            RunValue::One(array) => array.len(),
+            RunValue::Many(arrays) => arrays.iter().map(|array| array.len()).sum(),
         }
     }
 }
 
 impl Scope<'_> {
-    fn keep(&mut self, name: &str, held: Held) -> Result<(), String> {
+    fn keep(&mut self, name: &str, held: RunValue) -> Result<(), String> {
         self.let_go(name);
         let total = self.budget.held.get() + held.len();
         if total > self.budget.most {
@@ -66,7 +67,7 @@ impl Scope<'_> {
         }
     }
 
-    fn get(&self, name: &str) -> Option<&Held> {
+    fn get(&self, name: &str) -> Option<&RunValue> {
         self.held.get(name).or_else(|| self.outer?.get(name))
     }
 }
@@ -76,24 +77,29 @@ impl Scope<'_> {
 /// # Errors
 /// An input that is missing; a node that cannot be evaluated, by name.
 pub fn run(
-    model: &Model,
-    inputs: HashMap<String, Array>,
+    model: &OnnxModel,
+    inputs: HashMap<String, OnnxArray>,
     wanted: &[&str],
-) -> Result<IndexMap<String, Arc<Array>>, Diagnostic> {
-    let held = inputs.into_iter().map(|(name, array)| (name, Held::One(Arc::new(array)))).collect();
+) -> Result<IndexMap<String, Arc<OnnxArray>>, Diagnostic> {
+    let held = inputs.into_iter().map(|(name, array)| (name, RunValue::One(Arc::new(array)))).collect();
     let most = HELD_MAX.max(model.graph.elements().saturating_mul(HELD_A_WEIGHT));
-    let budget = Budget { most, held: Cell::new(0), work: Cell::new(0) };
+    let budget = EvalBudget { most, held: Cell::new(0), work: Cell::new(0) };
     let outputs = run_graph(&model.graph, model.opset(), Scope { budget: &budget, outer: None, held }, wanted)?;
-    let one = |(name, held): (&&str, Held)| match held {
-        Held::One(array) => Ok(((*name).to_string(), array)),
-        Held::Many(_) => Err(Diagnostic::new(format!("output {name}"), "it is a sequence")),
+    let one = |(name, held): (&&str, RunValue)| match held {
+        RunValue::One(array) => Ok(((*name).to_string(), array)),
+        RunValue::Many(_) => Err(Diagnostic::new(format!("output {name}"), "it is a sequence")),
     };
     wanted.iter().zip(outputs).map(one).collect()
 }
 
-fn run_graph(graph: &OnnxGraph, opset: i64, mut scope: Scope<'_>, wanted: &[&str]) -> Result<Vec<Held>, Diagnostic> {
+fn run_graph(
+    graph: &OnnxGraph,
+    opset: i64,
+    mut scope: Scope<'_>,
+    wanted: &[&str],
+) -> Result<Vec<RunValue>, Diagnostic> {
     for (name, array) in &graph.initializers {
-        scope.held.insert(name.clone(), Held::One(array.clone()));
+        scope.held.insert(name.clone(), RunValue::One(array.clone()));
     }
     let live = graph.needed(wanted);
     // Where every value is used last, so that it can be let go.
@@ -121,9 +127,9 @@ fn run_graph(graph: &OnnxGraph, opset: i64, mut scope: Scope<'_>, wanted: &[&str
     wanted.iter().map(output).collect()
 }
 
-fn run_node(node: &OnnxNode, opset: i64, scope: &Scope<'_>) -> Result<Vec<Held>, Diagnostic> {
+fn run_node(node: &OnnxNode, opset: i64, scope: &Scope<'_>) -> Result<Vec<RunValue>, Diagnostic> {
     let failed = |message: String| Diagnostic::new(node.label(), format!("{}: {message}", node.operator()));
-    let mut inputs: Vec<Option<&Held>> = Vec::with_capacity(node.inputs.len());
+    let mut inputs: Vec<Option<&RunValue>> = Vec::with_capacity(node.inputs.len());
     for name in &node.inputs {
         match scope.get(name) {
             Some(held) => inputs.push(Some(held)),
@@ -137,12 +143,12 @@ fn run_node(node: &OnnxNode, opset: i64, scope: &Scope<'_>) -> Result<Vec<Held>,
     if let Some(outputs) = sequence(node, opset, &inputs).map_err(failed)? {
         return Ok(outputs);
     }
-    let arrays: Option<Vec<Option<&Array>>> = inputs
+    let arrays: Option<Vec<Option<&OnnxArray>>> = inputs
         .iter()
         .map(|held| match held {
             None => Some(None),
-            Some(Held::One(array)) => Some(Some(&**array)),
-            Some(Held::Many(_)) => None,
+            Some(RunValue::One(array)) => Some(Some(&**array)),
+            Some(RunValue::Many(_)) => None,
         })
         .collect();
     let arrays = arrays.ok_or_else(|| failed("it takes a sequence".into()))?;
@@ -152,16 +158,22 @@ fn run_node(node: &OnnxNode, opset: i64, scope: &Scope<'_>) -> Result<Vec<Held>,
         return Err(failed("the file asks for too much to be evaluated".into()));
     }
     match evaluate(node, opset, &arrays) {
-        Ok(outputs) => Ok(outputs.into_iter().map(|array| Held::One(Arc::new(array))).collect()),
-        Err(Failure::Unknown) => Err(failed("this operator cannot be evaluated".into())),
-        Err(Failure::Wrong(message)) => Err(failed(message)),
+        Ok(outputs) => Ok(outputs.into_iter().map(|array| RunValue::One(Arc::new(array))).collect()),
+        Err(error) => Err(failed(error.to_string())),
     }
 }
 
-fn branch(node: &OnnxNode, opset: i64, scope: &Scope<'_>, inputs: &[Option<&Held>]) -> Result<Vec<Held>, Diagnostic> {
+fn branch(
+    node: &OnnxNode,
+    opset: i64,
+    scope: &Scope<'_>,
+    inputs: &[Option<&RunValue>],
+) -> Result<Vec<RunValue>, Diagnostic> {
     let failed = |message: &str| Diagnostic::new(node.label(), format!("If: {message}"));
     let condition = match inputs.first() {
-        Some(Some(Held::One(array))) => array.number().ok_or_else(|| failed("its condition should be one number"))?,
+        Some(Some(RunValue::One(array))) => {
+            array.number().ok_or_else(|| failed("its condition should be one number"))?
+        }
         _ => return Err(failed("its condition is missing")),
     };
     let name = if condition.is_zero() { "else_branch" } else { "then_branch" };
@@ -171,13 +183,13 @@ fn branch(node: &OnnxNode, opset: i64, scope: &Scope<'_>, inputs: &[Option<&Held
 }
 
 /// Operators on sequences. `None`: the node is another one.
-fn sequence(node: &OnnxNode, opset: i64, inputs: &[Option<&Held>]) -> Result<Option<Vec<Held>>, String> {
+fn sequence(node: &OnnxNode, opset: i64, inputs: &[Option<&RunValue>]) -> Result<Option<Vec<RunValue>>, String> {
     let array = |i: usize| match inputs.get(i) {
-        Some(Some(Held::One(array))) => Ok(array),
+        Some(Some(RunValue::One(array))) => Ok(array),
         _ => Err(format!("input {} should be an array", i + 1)),
     };
     let many = |i: usize| match inputs.get(i) {
-        Some(Some(Held::Many(arrays))) => Ok(arrays),
+        Some(Some(RunValue::Many(arrays))) => Ok(arrays),
         _ => Err(format!("input {} should be a sequence", i + 1)),
     };
     let place = |i: usize, size: usize| -> Result<usize, String> {
@@ -185,50 +197,52 @@ fn sequence(node: &OnnxNode, opset: i64, inputs: &[Option<&Held>]) -> Result<Opt
         axis(index.int(), size)
     };
     let held = match &*node.operator() {
-        "SequenceEmpty" => Held::Many(Vec::new()),
-        "SequenceConstruct" => Held::Many((0..inputs.len()).map(|i| array(i).cloned()).collect::<Result<_, String>>()?),
+        "SequenceEmpty" => RunValue::Many(Vec::new()),
+        "SequenceConstruct" => {
+            RunValue::Many((0..inputs.len()).map(|i| array(i).cloned()).collect::<Result<_, String>>()?)
+        }
         "SequenceAt" => {
             let parts = many(0)?;
-            Held::One(parts[place(1, parts.len())?].clone())
+            RunValue::One(parts[place(1, parts.len())?].clone())
         }
-        "SequenceLength" => Held::One(Arc::new(Array::i64(&[], vec![many(0)?.len() as i64]))),
+        "SequenceLength" => RunValue::One(Arc::new(OnnxArray::i64(&[], vec![many(0)?.len() as i64]))),
         "SequenceInsert" => {
             let mut parts = many(0)?.clone();
             let at = if inputs.len() > 2 { place(2, parts.len() + 1)? } else { parts.len() };
             parts.insert(at, array(1)?.clone());
-            Held::Many(parts)
+            RunValue::Many(parts)
         }
         "ConcatFromSequence" => {
             if node.int("new_axis").unwrap_or(0) != 0 {
                 return Err("a new axis is not supported".into());
             }
-            let parts: Vec<Option<&Array>> = many(0)?.iter().map(|array| Some(&**array)).collect();
-            Held::One(Arc::new(Call { node, opset, inputs: &parts }.concat()?))
+            let parts: Vec<Option<&OnnxArray>> = many(0)?.iter().map(|array| Some(&**array)).collect();
+            RunValue::One(Arc::new(NodeCall { node, opset, inputs: &parts }.concat()?))
         }
-        "SplitToSequence" => Held::Many(parts(node, opset, array(0)?, inputs.get(1).copied().flatten())?),
+        "SplitToSequence" => RunValue::Many(parts(node, opset, array(0)?, inputs.get(1).copied().flatten())?),
         _ => return Ok(None),
     };
     Ok(Some(vec![held]))
 }
 
-fn parts(node: &OnnxNode, opset: i64, x: &Array, sizes: Option<&Held>) -> Result<Vec<Arc<Array>>, String> {
+fn parts(node: &OnnxNode, opset: i64, x: &OnnxArray, sizes: Option<&RunValue>) -> Result<Vec<Arc<OnnxArray>>, String> {
     let along = axis(node.int("axis").unwrap_or(0), x.rank())?;
     let size = x.sizes()[along];
     let sizes = match sizes {
         None => return Err("parts without their axis are not supported".into()),
-        Some(Held::One(array)) => match (array.rank(), sizes_of(&array.ints().unwrap_or_default())?.as_slice()) {
+        Some(RunValue::One(array)) => match (array.rank(), sizes_of(&array.ints().unwrap_or_default())?.as_slice()) {
             (0, &[each]) if each > 0 => (0..size).step_by(each).map(|start| each.min(size - start)).collect(),
             (_, sizes) => sizes.to_vec(),
         },
-        Some(Held::Many(_)) => return Err("its sizes should be an array".into()),
+        Some(RunValue::Many(_)) => return Err("its sizes should be an array".into()),
     };
-    let split = Array::vector(sizes.iter().map(|&n| n as i64).collect());
+    let split = OnnxArray::vector(sizes.iter().map(|&n| n as i64).collect());
     let alone = OnnxNode {
         op_type: "Split".into(),
         outputs: sizes.iter().map(|_| "part".to_string()).collect(),
         attributes: node.attributes.clone(),
         ..OnnxNode::default()
     };
-    let parts = Call { node: &alone, opset: opset.max(13), inputs: &[Some(x), Some(&split)] }.split()?;
+    let parts = NodeCall { node: &alone, opset: opset.max(13), inputs: &[Some(x), Some(&split)] }.split()?;
     Ok(parts.into_iter().map(Arc::new).collect())
 }

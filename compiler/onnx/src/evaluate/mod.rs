@@ -3,25 +3,21 @@
 //!
 //! Slow and obvious. No result has more than `ELEMENTS_MAX` elements, and that is checked before it is made, so a small
 //! file cannot ask for much memory. Differences between operator versions (an attribute that became an input) are
-//! handled where the operator reads it. Operators that are not here answer `Failure::Unknown`.
+//! handled where the operator reads it. Operators that are not here answer `EvaluateError::Unknown`.
 
+pub mod call;
 mod contrib;
 mod elementwise;
 pub mod graph;
-mod moves;
 mod network;
 mod quantised;
 mod reduce;
+pub mod shape_ops;
 
-pub use moves::{
-    Span, flat_sizes, reshape_sizes, shape_span, slice_spans, split_sizes, squeeze_sizes, unsqueeze_sizes,
-};
-
-use super::read::OnnxNode;
-use super::tensor::{Array, Elem};
-
-/// The most elements of a result: a mask of 8192 by 8192 tokens, or the embedding of the largest GPT-2.
-pub const ELEMENTS_MAX: usize = 1 << 27;
+use crate::read::OnnxNode;
+use crate::tensor::OnnxArray;
+use call::{EvaluateError, NodeCall, count};
+use shape_ops::{flat_sizes, reshape_sizes, squeeze_sizes, unsqueeze_sizes};
 
 /// ONNX's default for LayerNormalization.
 const LAYER_NORM_EPS: f32 = 1e-5;
@@ -29,37 +25,8 @@ const LAYER_NORM_EPS: f32 = 1e-5;
 /// com.microsoft's default for QuickGelu.
 const QUICK_GELU_ALPHA: f32 = 1.702;
 
-/// Why there is no result.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Failure {
-    /// The operator is not one of those evaluated here.
-    Unknown,
-    /// The node asks for something that it cannot have; a sentence.
-    Wrong(String),
-}
-
-impl From<String> for Failure {
-    fn from(message: String) -> Self {
-        Failure::Wrong(message)
-    }
-}
-
-impl From<&str> for Failure {
-    fn from(message: &str) -> Self {
-        Failure::Wrong(message.to_string())
-    }
-}
-
-/// A node with its operands. `None` is an optional input that is left out.
-#[derive(Clone, Copy, Debug)]
-pub struct Call<'a> {
-    pub node: &'a OnnxNode,
-    pub opset: i64,
-    pub inputs: &'a [Option<&'a Array>],
-}
-
 /// How many numbers a node reads or multiplies: what keeps a small file from asking for days.
-pub fn work(node: &OnnxNode, inputs: &[Option<&Array>]) -> usize {
+pub fn work(node: &OnnxNode, inputs: &[Option<&OnnxArray>]) -> usize {
     let read = inputs.iter().flatten().map(|x| x.len()).fold(0, usize::saturating_add);
     if ["Constant", "Identity", "Reshape", "Shape"].contains(&node.op_type.as_str()) {
         return 1;
@@ -76,24 +43,24 @@ pub fn work(node: &OnnxNode, inputs: &[Option<&Array>]) -> usize {
 }
 
 /// The outputs of `node`.
-pub fn evaluate(node: &OnnxNode, opset: i64, inputs: &[Option<&Array>]) -> Result<Vec<Array>, Failure> {
+pub fn evaluate(node: &OnnxNode, opset: i64, inputs: &[Option<&OnnxArray>]) -> Result<Vec<OnnxArray>, EvaluateError> {
     for empty in inputs.iter().flatten().filter(|x| x.is_empty()) {
         count(empty.sizes())?;
     }
-    let call = Call { node, opset, inputs };
+    let call = NodeCall { node, opset, inputs };
     let operator = node.operator();
     let found = OPERATORS.iter().find(|(name, _)| *name == operator);
-    found.map_or(Err(Failure::Unknown), |(_, meaning)| meaning(&call))
+    found.map_or(Err(EvaluateError::Unknown), |(_, meaning)| meaning(&call))
 }
 
 /// What a node gives, its operands being there or not.
-type Meaning = fn(&Call) -> Result<Vec<Array>, Failure>;
+type Meaning = fn(&NodeCall) -> Result<Vec<OnnxArray>, EvaluateError>;
 
-fn one(result: Result<Array, String>) -> Result<Vec<Array>, Failure> {
+fn one(result: Result<OnnxArray, String>) -> Result<Vec<OnnxArray>, EvaluateError> {
     Ok(vec![result?])
 }
 
-fn all(results: Result<Vec<Array>, String>) -> Result<Vec<Array>, Failure> {
+fn all(results: Result<Vec<OnnxArray>, String>) -> Result<Vec<OnnxArray>, EvaluateError> {
     Ok(results?)
 }
 
@@ -167,7 +134,7 @@ pub const OPERATORS: &[(&str, Meaning)] = &[
     ("Sigmoid", |c| one(c.unary())),
     ("SimplifiedLayerNormalization", |c| all(c.layer_norm(LAYER_NORM_EPS, false))),
     ("Sin", |c| one(c.unary())),
-    ("Size", |c| one(c.arg(0).map(|x| Array::i64(&[], vec![x.len() as i64])))),
+    ("Size", |c| one(c.arg(0).map(|x| OnnxArray::i64(&[], vec![x.len() as i64])))),
     ("Slice", |c| one(c.slice())),
     ("Softmax", |c| one(c.softmax())),
     ("Softplus", |c| one(c.map(|x| libm::log1pf(libm::expf(-x.abs())) + x.max(0.0)))),
@@ -208,146 +175,6 @@ pub const OPERATORS: &[(&str, Meaning)] = &[
     ("com.microsoft.SkipLayerNormalization", |c| all(c.skip_layer_norm(true))),
     ("com.microsoft.SkipSimplifiedLayerNormalization", |c| all(c.skip_layer_norm(false))),
 ];
-
-impl<'a> Call<'a> {
-    pub fn arg(&self, i: usize) -> Result<&'a Array, String> {
-        self.optional(i).ok_or_else(|| format!("input {} is missing", i + 1))
-    }
-
-    pub fn optional(&self, i: usize) -> Option<&'a Array> {
-        self.inputs.get(i).copied().flatten()
-    }
-
-    fn sizes(&self, i: usize) -> Result<&'a [usize], String> {
-        self.arg(i).map(Array::sizes)
-    }
-
-    /// The integers of an input.
-    pub fn ints(&self, i: usize) -> Result<Vec<i64>, String> {
-        self.arg(i)?.ints().ok_or_else(|| format!("input {} should hold integers", i + 1))
-    }
-
-    /// Axes or sizes that are an attribute in old versions and an input in new ones.
-    pub fn ints_of(&self, name: &str, input: usize) -> Result<Option<Vec<i64>>, String> {
-        match (self.node.ints(name), self.optional(input)) {
-            (Some(ints), _) => Ok(Some(ints.to_vec())),
-            (None, Some(_)) => self.ints(input).map(Some),
-            (None, None) => Ok(None),
-        }
-    }
-
-    /// The attribute `axis`, counted from the front.
-    pub fn axis(&self, default: i64, rank: usize) -> Result<usize, String> {
-        axis(self.node.int("axis").unwrap_or(default), rank)
-    }
-}
-
-/// An axis that may be counted from the back, counted from the front.
-pub fn axis(axis: i64, rank: usize) -> Result<usize, String> {
-    let from_front = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
-    let found = from_front.and_then(|axis| usize::try_from(axis).ok()).filter(|&axis| axis < rank);
-    found.ok_or_else(|| format!("axis {axis} is outside the {rank} axes"))
-}
-
-/// The number of elements of `sizes`.
-pub fn volume(sizes: &[usize]) -> Result<usize, String> {
-    let count = sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
-    count.ok_or_else(|| format!("a shape of {sizes:?} is too large"))
-}
-
-/// The number of elements of `sizes`, where it is small enough to be made. A size of 0 hides no large one beside it: there
-/// are loops over those as well.
-pub fn count(sizes: &[usize]) -> Result<usize, String> {
-    let extent = sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size.max(1)));
-    extent.filter(|&n| n <= ELEMENTS_MAX).ok_or_else(|| format!("a shape of {sizes:?} is too large"))?;
-    volume(sizes)
-}
-
-/// Sizes as a file gives them.
-pub fn sizes_of(ints: &[i64]) -> Result<Vec<usize>, String> {
-    let sizes: Option<Vec<usize>> = ints.iter().map(|&n| usize::try_from(n).ok()).collect();
-    sizes.ok_or_else(|| format!("{ints:?} is no shape"))
-}
-
-/// NumPy's rule: align at the innermost size; sizes are equal, or one of them is 1 or missing.
-pub fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
-    let rank = a.len().max(b.len());
-    let at = |sizes: &[usize], i: usize| (i + sizes.len()).checked_sub(rank).map_or(1, |i| sizes[i]);
-    let size = |i| match (at(a, i), at(b, i)) {
-        (x, y) if x == y => Ok(x),
-        (1, y) => Ok(y),
-        (x, 1) => Ok(x),
-        _ => Err(format!("shapes {a:?} and {b:?} do not broadcast")),
-    };
-    (0..rank).map(size).collect()
-}
-
-/// Row-major strides.
-fn strides(sizes: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1usize; sizes.len()];
-    for i in (1..sizes.len()).rev() {
-        strides[i - 1] = strides[i].saturating_mul(sizes[i]);
-    }
-    strides
-}
-
-/// Offsets of elements, last axis fastest: `start` plus a step for every axis.
-#[derive(Debug)]
-struct Walk {
-    sizes: Vec<usize>,
-    steps: Vec<isize>,
-    index: Vec<usize>,
-    offset: isize,
-    left: usize,
-}
-
-impl Walk {
-    fn new(sizes: &[usize], steps: Vec<isize>, start: usize) -> Result<Self, String> {
-        let left = count(sizes)?;
-        Ok(Self { sizes: sizes.to_vec(), steps, index: vec![0; sizes.len()], offset: start as isize, left })
-    }
-
-    /// Over `to`, an array of `from` stretched to it.
-    fn stretched(from: &[usize], to: &[usize]) -> Result<Self, String> {
-        let missing = to.len() - from.len();
-        let steps = strides(from);
-        let step = |i: usize| match i.checked_sub(missing) {
-            Some(i) if from[i] != 1 => steps[i] as isize,
-            _ => 0,
-        };
-        Self::new(to, (0..to.len()).map(step).collect(), 0)
-    }
-}
-
-impl Iterator for Walk {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        self.left = self.left.checked_sub(1)?;
-        let here = self.offset as usize;
-        for axis in (0..self.sizes.len()).rev() {
-            self.index[axis] += 1;
-            self.offset += self.steps[axis];
-            if self.index[axis] < self.sizes[axis] {
-                break;
-            }
-            self.offset -= self.steps[axis] * self.sizes[axis] as isize;
-            self.index[axis] = 0;
-        }
-        Some(here)
-    }
-}
-
-/// An index that may be counted from the back.
-fn index(index: i64, size: usize) -> Result<usize, String> {
-    let from_front = if index < 0 { index.checked_add(size as i64) } else { Some(index) };
-    let found = from_front.and_then(|i| usize::try_from(i).ok()).filter(|&i| i < size);
-    found.ok_or_else(|| format!("index {index} is outside a size of {size}"))
-}
-
-fn elem_of(number: i64) -> Result<Elem, String> {
-    Elem::of_onnx(number).ok_or_else(|| format!("the element type (ONNX's number {number}) is not supported"))
-}
 
 #[cfg(test)]
 mod tests;

@@ -2,14 +2,14 @@
 //!
 //! Sums run in ascending order. Written from ONNX's own definitions, and apart from the importer, which is checked by it.
 
-use super::{Call, axis, broadcast, count, strides};
-use crate::tensor::{Array, Data, Elem, Number};
+use super::call::{NodeCall, axis, broadcast, count, strides};
+use crate::tensor::{ArrayData, Element, OnnxArray, OnnxElem};
 
 /// What attention adds to a score that a mask drops.
 const DROPPED: f32 = f32::NEG_INFINITY;
 
 /// `[.., n, k] x [.., k, m]`, NumPy's rule for the rest.
-pub(super) fn matmul(a: &Array, b: &Array) -> Result<Array, String> {
+pub(super) fn matmul(a: &OnnxArray, b: &OnnxArray) -> Result<OnnxArray, String> {
     let (x, y) = (floats(a)?, floats(b)?);
     let (a_sizes, b_sizes) = (matrix(a.sizes(), true)?, matrix(b.sizes(), false)?);
     let (&[ref lead_a @ .., n, k], &[ref lead_b @ .., k2, m]) = (a_sizes.as_slice(), b_sizes.as_slice()) else {
@@ -35,7 +35,7 @@ pub(super) fn matmul(a: &Array, b: &Array) -> Result<Array, String> {
     if b.rank() > 1 {
         sizes.push(m);
     }
-    Ok(Array::f32(&sizes, out))
+    Ok(OnnxArray::f32(&sizes, out))
 }
 
 /// `out += a b`, row by row of `b`.
@@ -67,22 +67,22 @@ fn offset(batch: usize, lead: &[usize], from: &[usize]) -> usize {
     (0..from.len()).map(place).sum()
 }
 
-pub(super) fn floats(x: &Array) -> Result<&[f32], String> {
+pub(super) fn floats(x: &OnnxArray) -> Result<&[f32], String> {
     x.as_f32().ok_or_else(|| format!("floats are wanted, here are elements of {}", x.elem().name()))
 }
 
 /// The transpose of a matrix.
-pub(super) fn turned(x: &Array) -> Result<Array, String> {
+pub(super) fn turned(x: &OnnxArray) -> Result<OnnxArray, String> {
     let (data, &[rows, columns]) = (floats(x)?, x.sizes()) else { return Err("a matrix is wanted".into()) };
     let mut out = vec![0f32; data.len()];
     for (i, row) in data.chunks_exact(columns.max(1)).enumerate() {
         row.iter().enumerate().for_each(|(j, &x)| out[j * rows + i] = x);
     }
-    Ok(Array::f32(&[columns, rows], out))
+    Ok(OnnxArray::f32(&[columns, rows], out))
 }
 
 /// `f` of all pairs, with broadcasting; equal shapes, one number and a trailing row have loops of their own.
-pub(super) fn zip(a: &Array, b: &Array, f: impl Fn(f32, f32) -> f32) -> Result<Array, String> {
+pub(super) fn zip(a: &OnnxArray, b: &OnnxArray, f: impl Fn(f32, f32) -> f32) -> Result<OnnxArray, String> {
     let (x, y) = (floats(a)?, floats(b)?);
     let sizes = broadcast(a.sizes(), b.sizes())?;
     let n = count(&sizes)?;
@@ -95,12 +95,15 @@ pub(super) fn zip(a: &Array, b: &Array, f: impl Fn(f32, f32) -> f32) -> Result<A
             x.chunks_exact(y.len()).flat_map(|row| row.iter().zip(y)).map(|(&x, &y)| f(x, y)).collect()
         }
         (x, y) => {
-            let (i, j) = (super::Walk::stretched(a.sizes(), &sizes)?, super::Walk::stretched(b.sizes(), &sizes)?);
+            let (i, j) = (
+                super::call::ElementOffsets::stretched(a.sizes(), &sizes)?,
+                super::call::ElementOffsets::stretched(b.sizes(), &sizes)?,
+            );
             i.zip(j).map(|(i, j)| f(x[i], y[j])).collect()
         }
     };
     debug_assert_eq!(data.len(), n);
-    Ok(Array::f32(&sizes, data))
+    Ok(OnnxArray::f32(&sizes, data))
 }
 
 /// Softmax of every row.
@@ -161,7 +164,7 @@ pub(super) struct Heads {
 
 impl Heads {
     /// Of an array that is `[batch, heads, tokens, width]` already.
-    pub fn of(x: &Array) -> Result<Self, String> {
+    pub fn of(x: &OnnxArray) -> Result<Self, String> {
         let &[b, h, n, w] = x.sizes() else { return Err("attention wants [batch,heads,tokens,width]".into()) };
         Ok(Self { sizes: [b, h, n, w], data: floats(x)?.to_vec() })
     }
@@ -182,18 +185,18 @@ impl Heads {
     }
 
     /// As rows `[batch, tokens, heads * width]`.
-    pub fn merged(&self) -> Array {
+    pub fn merged(&self) -> OnnxArray {
         let [b, h, n, w] = self.sizes;
         let mut rows = vec![0f32; self.data.len()];
         for (i, row) in self.data.chunks_exact(w.max(1)).enumerate() {
             let (token, head, batch) = (i % n, i / n % h, i / n / h);
             rows[((batch * n + token) * h + head) * w..][..w].copy_from_slice(row);
         }
-        Array::f32(&[b, n, h * w], rows)
+        OnnxArray::f32(&[b, n, h * w], rows)
     }
 
-    pub fn array(&self) -> Array {
-        Array::f32(&self.sizes, self.data.clone())
+    pub fn array(&self) -> OnnxArray {
+        OnnxArray::f32(&self.sizes, self.data.clone())
     }
 
     /// These tokens after those of `past`.
@@ -221,7 +224,7 @@ pub(super) fn attend(
     scale: f32,
     causal: bool,
     softcap: f32,
-    mask: Option<&Array>,
+    mask: Option<&OnnxArray>,
 ) -> Result<Heads, String> {
     let ([b, h, n, w], [b2, hk, m, w2], [b3, hv, m2, u]) = (q.sizes, k.sizes, v.sizes);
     if b != b2 || b != b3 || w != w2 || m != m2 || hk != hv || hk == 0 || h % hk != 0 {
@@ -233,7 +236,7 @@ pub(super) fn attend(
         if broadcast(mask.sizes(), &all)? != all {
             return Err(format!("a mask of {:?} does not fit scores of {all:?}", mask.sizes()));
         }
-        let walk = super::Walk::stretched(mask.sizes(), &all)?;
+        let walk = super::call::ElementOffsets::stretched(mask.sizes(), &all)?;
         Ok(match mask.as_bool() {
             Some(bits) => walk.map(|i| if bits[i] { 0.0 } else { DROPPED }).collect(),
             None => walk.map(|i| mask.data().get(i).float()).collect(),
@@ -267,14 +270,14 @@ pub(super) fn attend(
     Ok(Heads { sizes: [b, h, n, u], data: out })
 }
 
-impl Call<'_> {
-    pub(super) fn matmul(&self) -> Result<Array, String> {
+impl NodeCall<'_> {
+    pub(super) fn matmul(&self) -> Result<OnnxArray, String> {
         matmul(self.arg(0)?, self.arg(1)?)
     }
 
     /// alpha * A B + beta * C.
-    pub(super) fn gemm(&self) -> Result<Array, String> {
-        let turn = |i: usize, name: &str| -> Result<Array, String> {
+    pub(super) fn gemm(&self) -> Result<OnnxArray, String> {
+        let turn = |i: usize, name: &str| -> Result<OnnxArray, String> {
             if self.node.int(name).unwrap_or(0) == 0 { Ok(self.arg(i)?.clone()) } else { turned(self.arg(i)?) }
         };
         let (a, b) = (turn(0, "transA")?, turn(1, "transB")?);
@@ -290,7 +293,7 @@ impl Call<'_> {
     }
 
     /// Softmax or its logarithm: along one axis, or since `axis` as if the rest were one.
-    pub(super) fn softmax(&self) -> Result<Array, String> {
+    pub(super) fn softmax(&self) -> Result<OnnxArray, String> {
         let x = self.arg(0)?;
         let new = self.opset >= 13;
         let along = self.axis(if new { -1 } else { 1 }, x.rank())?;
@@ -309,11 +312,11 @@ impl Call<'_> {
         if self.node.op_type == "LogSoftmax" {
             out.iter_mut().for_each(|y| *y = libm::logf(*y));
         }
-        Ok(Array::f32(x.sizes(), out))
+        Ok(OnnxArray::f32(x.sizes(), out))
     }
 
     /// LayerNormalization and, without the mean, RMSNormalization.
-    pub(super) fn layer_norm(&self, default_eps: f32, centred: bool) -> Result<Vec<Array>, String> {
+    pub(super) fn layer_norm(&self, default_eps: f32, centred: bool) -> Result<Vec<OnnxArray>, String> {
         let x = self.arg(0)?;
         let along = self.axis(-1, x.rank())?;
         let width: usize = x.sizes()[along..].iter().product();
@@ -325,16 +328,16 @@ impl Call<'_> {
         let (out, means, scales) = normalised(floats(x)?, width, eps, gain, bias, centred);
         let mut sizes = x.sizes().to_vec();
         sizes[along..].iter_mut().for_each(|size| *size = 1);
-        let small = |data: Vec<f32>| Array::f32(&sizes, data);
-        Ok(vec![Array::f32(x.sizes(), out), small(means), small(scales)])
+        let small = |data: Vec<f32>| OnnxArray::f32(&sizes, data);
+        Ok(vec![OnnxArray::f32(x.sizes(), out), small(means), small(scales)])
     }
 
-    pub(super) fn map(&self, f: impl Fn(f32) -> f32) -> Result<Array, String> {
+    pub(super) fn map(&self, f: impl Fn(f32) -> f32) -> Result<OnnxArray, String> {
         let x = self.arg(0)?;
-        Ok(Array::f32(x.sizes(), floats(x)?.iter().map(|&x| f(x)).collect()))
+        Ok(OnnxArray::f32(x.sizes(), floats(x)?.iter().map(|&x| f(x)).collect()))
     }
 
-    pub(super) fn gelu(&self) -> Result<Array, String> {
+    pub(super) fn gelu(&self) -> Result<OnnxArray, String> {
         match self.node.text("approximate").unwrap_or("none") {
             "none" => self.map(|x| gelu(x, false)),
             "tanh" => self.map(|x| gelu(x, true)),
@@ -343,12 +346,12 @@ impl Call<'_> {
     }
 
     /// Limits are attributes in old versions and inputs in new ones.
-    pub(super) fn clip(&self) -> Result<Array, String> {
-        let limit = |name: &str, i: usize| -> Option<Number> {
-            self.node.float(name).map(Number::Float).or_else(|| self.optional(i).and_then(Array::number))
+    pub(super) fn clip(&self) -> Result<OnnxArray, String> {
+        let limit = |name: &str, i: usize| -> Option<Element> {
+            self.node.float(name).map(Element::Float).or_else(|| self.optional(i).and_then(OnnxArray::number))
         };
         let (low, high, x) = (limit("min", 1), limit("max", 2), self.arg(0)?);
-        if x.elem() == Elem::F32 {
+        if x.elem() == OnnxElem::F32 {
             return self.map(|x| {
                 let x = low.map_or(x, |low| x.max(low.float()));
                 high.map_or(x, |high| x.min(high.float()))
@@ -357,16 +360,16 @@ impl Call<'_> {
         let clip = |i: usize| {
             let x = x.data().get(i).int();
             let x = low.map_or(x, |low| x.max(low.int()));
-            Number::Int(high.map_or(x, |high| x.min(high.int())))
+            Element::Int(high.map_or(x, |high| x.min(high.int())))
         };
-        Ok(Array::new(x.sizes().to_vec(), Data::from_numbers(x.elem(), (0..x.len()).map(clip))))
+        Ok(OnnxArray::new(x.sizes().to_vec(), ArrayData::from_numbers(x.elem(), (0..x.len()).map(clip))))
     }
 
-    pub(super) fn cast_like(&self) -> Result<Array, String> {
+    pub(super) fn cast_like(&self) -> Result<OnnxArray, String> {
         Ok(self.arg(0)?.cast(self.arg(1)?.elem()))
     }
 
-    pub(super) fn arg_max(&self) -> Result<Array, String> {
+    pub(super) fn arg_max(&self) -> Result<OnnxArray, String> {
         let x = self.arg(0)?;
         let along = self.axis(0, x.rank())?;
         let (size, inner) = (x.sizes()[along], x.sizes()[along + 1..].iter().product::<usize>().max(1));
@@ -384,11 +387,11 @@ impl Call<'_> {
         if best.len() != count(&sizes)? {
             return Err("there is nothing to choose from".into());
         }
-        Ok(Array::i64(&sizes, best))
+        Ok(OnnxArray::i64(&sizes, best))
     }
 
     /// ONNX's own Attention: q, k, v, mask, past keys, past values.
-    pub(super) fn attention(&self) -> Result<Vec<Array>, String> {
+    pub(super) fn attention(&self) -> Result<Vec<OnnxArray>, String> {
         let rows = self.arg(0)?.rank() == 3;
         let heads = |i: usize, name: &str| -> Result<Heads, String> {
             let x = self.arg(i)?;
@@ -414,7 +417,7 @@ impl Call<'_> {
     }
 
     /// Products of two operands, summed over what the result does not name.
-    pub(super) fn einsum(&self) -> Result<Array, String> {
+    pub(super) fn einsum(&self) -> Result<OnnxArray, String> {
         let equation: String =
             self.node.text("equation").unwrap_or("").chars().filter(|c| !c.is_whitespace()).collect();
         let (left, out) = equation.split_once("->").ok_or("an equation without a result is not supported")?;
@@ -460,7 +463,7 @@ impl Call<'_> {
             let at = |steps: &[usize]| (0..all.len()).map(|a| i / from[a] % all[a] * steps[a]).sum::<usize>();
             result[at(&to)] += operands.iter().map(|(x, steps)| x[at(steps)]).product::<f32>();
         }
-        Ok(Array::f32(&out_sizes, result))
+        Ok(OnnxArray::f32(&out_sizes, result))
     }
 }
 
@@ -474,14 +477,14 @@ pub(super) fn fits(row: Option<&[f32]>, width: usize) -> Result<(), String> {
     }
 }
 
-pub(super) fn scaled(x: Array, factor: f32) -> Result<Array, String> {
+pub(super) fn scaled(x: OnnxArray, factor: f32) -> Result<OnnxArray, String> {
     if factor == 1.0 {
         return Ok(x);
     }
-    Ok(Array::f32(x.sizes(), floats(&x)?.iter().map(|x| x * factor).collect()))
+    Ok(OnnxArray::f32(x.sizes(), floats(&x)?.iter().map(|x| x * factor).collect()))
 }
 
 /// The axis along which codes have scales of their own.
-pub(super) fn scale_axis(call: &Call<'_>, default: i64, rank: usize) -> Result<usize, String> {
+pub(super) fn scale_axis(call: &NodeCall<'_>, default: i64, rank: usize) -> Result<usize, String> {
     axis(call.node.int("axis").unwrap_or(default), rank)
 }

@@ -1,17 +1,17 @@
 //! Operators that run along axes: reductions, running sums, triangles, positions of what is not zero.
 
-use super::{Call, axis, count, strides};
-use crate::tensor::{Array, Data, Elem, Number};
+use super::call::{NodeCall, axis, count, strides};
+use crate::tensor::{ArrayData, Element, OnnxArray, OnnxElem};
 
-impl Call<'_> {
+impl NodeCall<'_> {
     /// ReduceMean, ReduceSum, ReduceMax, ReduceMin, ReduceProd: one ascending chain for each result.
-    pub(super) fn reduce(&self) -> Result<Array, String> {
+    pub(super) fn reduce(&self) -> Result<OnnxArray, String> {
         let (op, x) = (self.node.op_type.as_str(), self.arg(0)?);
         let axes = self.reduced_axes(x.rank())?;
         let keep = self.node.int("keepdims").unwrap_or(1) != 0;
         let kept: Vec<usize> = (0..x.rank()).map(|a| if axes.contains(&a) { 1 } else { x.sizes()[a] }).collect();
         let (from, to) = (strides(x.sizes()), strides(&kept));
-        let mut sums: Vec<Option<Number>> = vec![None; count(&kept)?];
+        let mut sums: Vec<Option<Element>> = vec![None; count(&kept)?];
         for i in 0..x.len() {
             let place = |a: usize| if axes.contains(&a) { 0 } else { i / from[a] % x.sizes()[a] * to[a] };
             let sum = &mut sums[(0..x.rank()).map(place).sum::<usize>()];
@@ -19,18 +19,18 @@ impl Call<'_> {
             *sum = Some(sum.map_or(next, |sum| combine(op, sum, next)));
         }
         let members = (x.len() / sums.len().max(1)) as f32;
-        let finish = |sum: Option<Number>| match (op, sum) {
-            ("ReduceMean", Some(Number::Float(sum))) => Ok(Number::Float(sum / members)),
-            ("ReduceMean", Some(Number::Int(sum))) => Ok(Number::Int(sum / members as i64)),
-            ("ReduceSum", None) => Ok(Number::Int(0)),
-            ("ReduceProd", None) => Ok(Number::Int(1)),
+        let finish = |sum: Option<Element>| match (op, sum) {
+            ("ReduceMean", Some(Element::Float(sum))) => Ok(Element::Float(sum / members)),
+            ("ReduceMean", Some(Element::Int(sum))) => Ok(Element::Int(sum / members as i64)),
+            ("ReduceSum", None) => Ok(Element::Int(0)),
+            ("ReduceProd", None) => Ok(Element::Int(1)),
             (_, None) => Err(format!("{op} of nothing")),
             (_, Some(sum)) => Ok(sum),
         };
-        let numbers = sums.into_iter().map(finish).collect::<Result<Vec<Number>, String>>()?;
+        let numbers = sums.into_iter().map(finish).collect::<Result<Vec<Element>, String>>()?;
         let left = |a: &usize| keep || !axes.contains(a);
         let sizes = (0..x.rank()).filter(left).map(|a| kept[a]).collect();
-        Ok(Array::new(sizes, Data::from_numbers(x.elem(), numbers.into_iter())))
+        Ok(OnnxArray::new(sizes, ArrayData::from_numbers(x.elem(), numbers.into_iter())))
     }
 
     /// The axes to reduce: all where none are given, unless the node says that none then means none.
@@ -42,16 +42,16 @@ impl Call<'_> {
         axes.iter().map(|&a| axis(a, rank)).collect()
     }
 
-    pub(super) fn cum_sum(&self) -> Result<Array, String> {
+    pub(super) fn cum_sum(&self) -> Result<OnnxArray, String> {
         let x = self.arg(0)?;
         let along = self.ints(1)?;
         let along = axis(*along.first().ok_or("the axis is missing")?, x.rank())?;
         let reverse = self.node.int("reverse").unwrap_or(0) != 0;
         let exclusive = self.node.int("exclusive").unwrap_or(0) != 0;
         let (stride, size) = (strides(x.sizes())[along], x.sizes()[along]);
-        let mut numbers: Vec<Number> = (0..x.len()).map(|i| x.data().get(i)).collect();
+        let mut numbers: Vec<Element> = (0..x.len()).map(|i| x.data().get(i)).collect();
         for first in (0..x.len()).filter(|i| i / stride % size == 0) {
-            let mut sum = if x.elem() == Elem::F32 { Number::Float(0.0) } else { Number::Int(0) };
+            let mut sum = if x.elem() == OnnxElem::F32 { Element::Float(0.0) } else { Element::Int(0) };
             for k in 0..size {
                 let k = if reverse { size - 1 - k } else { k };
                 let here = &mut numbers[first + k * stride];
@@ -60,10 +60,10 @@ impl Call<'_> {
                 sum = next;
             }
         }
-        Ok(Array::new(x.sizes().to_vec(), Data::from_numbers(x.elem(), numbers.into_iter())))
+        Ok(OnnxArray::new(x.sizes().to_vec(), ArrayData::from_numbers(x.elem(), numbers.into_iter())))
     }
 
-    pub(super) fn trilu(&self) -> Result<Array, String> {
+    pub(super) fn trilu(&self) -> Result<OnnxArray, String> {
         let x = self.arg(0)?;
         let &[.., rows, columns] = x.sizes() else { return Err("a matrix is wanted".into()) };
         let k = match self.optional(1) {
@@ -75,26 +75,26 @@ impl Call<'_> {
             let (row, column) = ((i / columns % rows) as i64, (i % columns) as i64);
             let diagonal = row.saturating_add(k);
             let inside = if upper { column >= diagonal } else { column <= diagonal };
-            if inside { x.data().get(i) } else { Number::Int(0) }
+            if inside { x.data().get(i) } else { Element::Int(0) }
         };
-        Ok(Array::new(x.sizes().to_vec(), Data::from_numbers(x.elem(), (0..x.len()).map(number))))
+        Ok(OnnxArray::new(x.sizes().to_vec(), ArrayData::from_numbers(x.elem(), (0..x.len()).map(number))))
     }
 
     /// `[rank, n]`: the places of all elements that are not zero.
-    pub(super) fn non_zero(&self) -> Result<Array, String> {
+    pub(super) fn non_zero(&self) -> Result<OnnxArray, String> {
         let x = self.arg(0)?;
         let places: Vec<usize> = (0..x.len()).filter(|&i| !x.data().get(i).is_zero()).collect();
         let from = strides(x.sizes());
         count(&[x.rank(), places.len()])?;
         let row = |a: usize| places.iter().map(move |&i| (a, i));
         let indices = (0..x.rank()).flat_map(row).map(|(a, i)| (i / from[a] % x.sizes()[a]) as i64).collect();
-        Ok(Array::i64(&[x.rank(), places.len()], indices))
+        Ok(OnnxArray::i64(&[x.rank(), places.len()], indices))
     }
 }
 
-fn combine(op: &str, a: Number, b: Number) -> Number {
+fn combine(op: &str, a: Element, b: Element) -> Element {
     match (a, b) {
-        (Number::Int(a), Number::Int(b)) => Number::Int(match op {
+        (Element::Int(a), Element::Int(b)) => Element::Int(match op {
             "ReduceMax" => a.max(b),
             "ReduceMin" => a.min(b),
             "ReduceProd" => a.wrapping_mul(b),
@@ -102,7 +102,7 @@ fn combine(op: &str, a: Number, b: Number) -> Number {
         }),
         (a, b) => {
             let (a, b) = (a.float(), b.float());
-            Number::Float(match op {
+            Element::Float(match op {
                 "ReduceMax" => a.max(b),
                 "ReduceMin" => a.min(b),
                 "ReduceProd" => a * b,

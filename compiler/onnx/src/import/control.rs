@@ -1,8 +1,9 @@
 //! What decides which nodes run: nodes that an output needs, branches of `If`, sequences of values.
 
-use super::known::Known;
-use super::{Held, Importer, Trouble};
-use crate::evaluate::axis;
+use super::constants::Constant;
+use super::importer::Importer;
+use super::value::{ImportError, ImportValue};
+use crate::evaluate::call::axis;
 use crate::read::{OnnxGraph, OnnxNode};
 use snnc_ir::types::Dim;
 
@@ -17,7 +18,7 @@ impl<'m> Importer<'m> {
             *self.wanted.entry(name).or_default() += 1;
         }
         for (name, array) in &graph.initializers {
-            self.held.insert(name, Held::Known(Known::constant(name, array.clone())));
+            self.held.insert(name, ImportValue::Constant(Constant::constant(name, array.clone())));
         }
         live
     }
@@ -26,33 +27,35 @@ impl<'m> Importer<'m> {
     pub(super) fn control(
         &mut self,
         node: &'m OnnxNode,
-        inputs: &[Option<Held>],
-    ) -> Result<Option<Vec<Held>>, Trouble> {
+        inputs: &[Option<ImportValue>],
+    ) -> Result<Option<Vec<ImportValue>>, ImportError> {
         let at = |i: usize| inputs.get(i).and_then(Option::as_ref);
         Ok(Some(match &*node.operator() {
             "If" => self.branch(node, at(0))?,
-            "SequenceConstruct" => vec![Held::Sequence(inputs.iter().flatten().cloned().collect())],
+            "SequenceConstruct" => vec![ImportValue::Sequence(inputs.iter().flatten().cloned().collect())],
             "SplitToSequence" => match at(0) {
-                Some(Held::Live(_)) => vec![Held::Sequence(self.split_to_sequence(node, inputs)?)],
+                Some(ImportValue::Live(_)) => vec![ImportValue::Sequence(self.split_to_sequence(node, inputs)?)],
                 _ => return Ok(None),
             },
             "SequenceAt" => {
-                let (Some(Held::Sequence(parts)), Some(Held::Known(index))) = (at(0), at(1)) else { return Ok(None) };
+                let (Some(ImportValue::Sequence(parts)), Some(ImportValue::Constant(index))) = (at(0), at(1)) else {
+                    return Ok(None);
+                };
                 let index = index.single().and_then(|index| index.number()).ok_or("its index should be a constant")?;
                 vec![parts[axis(index.int(), parts.len())?].clone()]
             }
             "ConcatFromSequence" if node.int("new_axis").unwrap_or(0) == 0 => {
-                let Some(Held::Sequence(parts)) = at(0) else { return Ok(None) };
-                let parts: Vec<Option<Held>> = parts.iter().cloned().map(Some).collect();
-                vec![Held::Live(self.concat(node, &parts)?)]
+                let Some(ImportValue::Sequence(parts)) = at(0) else { return Ok(None) };
+                let parts: Vec<Option<ImportValue>> = parts.iter().cloned().map(Some).collect();
+                vec![ImportValue::Live(self.concat(node, &parts)?)]
             }
             _ => return Ok(None),
         }))
     }
 
     /// The branch that is taken where there is no past, as if its nodes stood in the outer graph.
-    fn branch(&mut self, node: &'m OnnxNode, condition: Option<&Held>) -> Result<Vec<Held>, Trouble> {
-        let Some(Held::Known(condition)) = condition else {
+    fn branch(&mut self, node: &'m OnnxNode, condition: Option<&ImportValue>) -> Result<Vec<ImportValue>, ImportError> {
+        let Some(ImportValue::Constant(condition)) = condition else {
             return Err("which branch is taken depends on the token ids".into());
         };
         let condition = condition.uniform().ok_or("which branch is taken depends on the number of tokens")?;
@@ -69,8 +72,8 @@ impl<'m> Importer<'m> {
         for inner in self.enter(graph, &outputs) {
             self.node(inner);
         }
-        let held = |name: &&'m str| self.held.get(name).cloned().unwrap_or(Held::Failed);
-        let results = wanted.iter().map(|name| name.as_ref().map_or(Held::Failed, held)).collect();
+        let held = |name: &&'m str| self.held.get(name).cloned().unwrap_or(ImportValue::Failed);
+        let results = wanted.iter().map(|name| name.as_ref().map_or(ImportValue::Failed, held)).collect();
         for name in outputs {
             self.let_go(name);
             // Exporters give a branch's output the name of the node's.
@@ -82,14 +85,18 @@ impl<'m> Importer<'m> {
     }
 
     /// Parts of a fixed axis: of one size, or of a list of sizes.
-    fn split_to_sequence(&mut self, node: &'m OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
+    fn split_to_sequence(
+        &mut self,
+        node: &'m OnnxNode,
+        inputs: &[Option<ImportValue>],
+    ) -> Result<Vec<ImportValue>, ImportError> {
         let x = self.input(node, inputs, 0)?;
         let axis = axis(node.int("axis").unwrap_or(0), x.dims.len())?;
         let Dim::Fixed(size) = x.dims[axis] else { return Err("it splits the tokens".into()) };
         let size = size as usize;
         let sizes: Vec<usize> = match inputs.get(1).and_then(Option::as_ref) {
             None => return Err("parts without their axis are not supported".into()),
-            Some(Held::Known(sizes)) => {
+            Some(ImportValue::Constant(sizes)) => {
                 let sizes = sizes.single().ok_or("its sizes depend on the number of tokens")?;
                 let ints = sizes.ints().unwrap_or_default();
                 let ints: Vec<usize> = ints.iter().map(|&n| usize::try_from(n).unwrap_or(0)).collect();
@@ -104,6 +111,6 @@ impl<'m> Importer<'m> {
         if sizes.iter().sum::<usize>() != size {
             return Err(format!("its parts {sizes:?} are not those of {size}").into());
         }
-        Ok(self.parts(node, &x, axis, &sizes)?.into_iter().map(Held::Live).collect())
+        Ok(self.parts(node, &x, axis, &sizes)?.into_iter().map(ImportValue::Live).collect())
     }
 }

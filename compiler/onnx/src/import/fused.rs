@@ -1,9 +1,9 @@
 //! Operators that stand for several: activation functions, normalised sums, attention. Each becomes the plain operations
 //! that it means, so that recognition sees one network whoever wrote it.
 
-use super::operators::Translated;
+use super::importer::Importer;
 use super::shapes::fixed;
-use super::{Held, Importer, Live, Trouble};
+use super::value::{ImportError, ImportValue, LiveValue};
 use crate::read::OnnxNode;
 use snnc_ir::op::Scalar;
 use snnc_ir::op::{ArrayOp, DenseOp};
@@ -15,14 +15,14 @@ const CONTRIB_EPS: f32 = 1e-12;
 
 /// Which keys a query sees, beside what a mask says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum View {
+enum KeyView {
     All,
     Past,
 }
 
 impl Importer<'_> {
     /// x/2 * (1 + erf(x / sqrt 2)), or x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))).
-    pub(super) fn gelu(&mut self, node: &OnnxNode, x: &Live, approximate: &str) -> Translated {
+    pub(super) fn gelu(&mut self, node: &OnnxNode, x: &LiveValue, approximate: &str) -> Result<LiveValue, ImportError> {
         use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
         let (kind, inner) = match approximate {
             "none" => (Unary::Erf, self.times(node, x, FRAC_1_SQRT_2)?),
@@ -43,14 +43,19 @@ impl Importer<'_> {
     }
 
     /// x * sigmoid(alpha x).
-    pub(super) fn swish(&mut self, node: &OnnxNode, x: &Live, alpha: f32) -> Translated {
+    pub(super) fn swish(&mut self, node: &OnnxNode, x: &LiveValue, alpha: f32) -> Result<LiveValue, ImportError> {
         let inner = self.times(node, x, alpha)?;
         let gate = self.add(node, Op::Array(ArrayOp::Unary(Unary::Sigmoid)), &[inner.value], inner.dims)?;
         self.combined(node, Binary::Mul, x, &gate)
     }
 
     /// An input plus a bias, where there is one.
-    pub(super) fn biased(&mut self, node: &OnnxNode, inputs: &[Option<Held>], bias: usize) -> Translated {
+    pub(super) fn biased(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+        bias: usize,
+    ) -> Result<LiveValue, ImportError> {
         let x = self.input(node, inputs, 0)?;
         match inputs.get(bias).and_then(Option::as_ref) {
             Some(bias) => {
@@ -62,16 +67,26 @@ impl Importer<'_> {
     }
 
     /// com.microsoft.SkipLayerNormalization: the norm of input + skip + bias, and that sum.
-    pub(super) fn skip_layer_norm(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
+    pub(super) fn skip_layer_norm(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+    ) -> Result<Vec<ImportValue>, ImportError> {
         let skip = self.input(node, inputs, 1)?;
         let sum = self.biased(node, inputs, 4)?;
         let sum = self.combined(node, Binary::Add, &sum, &skip)?;
         let normal = self.normal(node, inputs, &sum, [2, 3])?;
-        Ok(vec![Held::Live(normal), Held::Failed, Held::Failed, Held::Live(sum)])
+        Ok(vec![ImportValue::Live(normal), ImportValue::Failed, ImportValue::Failed, ImportValue::Live(sum)])
     }
 
     /// LayerNorm of `x` over its innermost axis, gain and bias being inputs.
-    fn normal(&mut self, node: &OnnxNode, inputs: &[Option<Held>], x: &Live, at: [usize; 2]) -> Translated {
+    fn normal(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+        x: &LiveValue,
+        at: [usize; 2],
+    ) -> Result<LiveValue, ImportError> {
         let Some(&Dim::Fixed(width)) = x.dims.last() else {
             return Err("the innermost axis should have a fixed size".into());
         };
@@ -82,32 +97,36 @@ impl Importer<'_> {
     }
 
     /// com.microsoft.EmbedLayerNormalization: ids, segment ids, three tables, gain, bias, mask, position ids.
-    pub(super) fn embed_layer_norm(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
+    pub(super) fn embed_layer_norm(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+    ) -> Result<Vec<ImportValue>, ImportError> {
         let at = |i: usize| inputs.get(i).and_then(Option::as_ref);
         let table = |i: usize| match at(i) {
-            Some(Held::Known(known)) => Ok(known.clone()),
-            _ => Err(Trouble::Wrong(format!("input {} should be a constant table", i + 1))),
+            Some(ImportValue::Constant(constant)) => Ok(constant.clone()),
+            _ => Err(ImportError::Invalid(format!("input {} should be a constant table", i + 1))),
         };
         let ids = at(0).ok_or("the token ids are missing")?.clone();
         let positions = match at(8) {
             Some(held) => held.clone(),
-            None => Held::Known(self.counted(node)),
+            None => ImportValue::Constant(self.counted(node)),
         };
-        let not_rows = || Trouble::Wrong("ids and positions should index its tables".into());
+        let not_rows = || ImportError::Invalid("ids and positions should index its tables".into());
         let tokens = self.embed_rows(node, &table(2)?, &ids)?.ok_or_else(not_rows)?;
         let places = self.embed_rows(node, &table(3)?, &positions)?.ok_or_else(not_rows)?;
         let mut sum = self.combined(node, Binary::Add, &tokens, &places)?;
-        if let (Some(segments), Some(Held::Known(table))) = (at(1), at(4)) {
+        if let (Some(segments), Some(ImportValue::Constant(table))) = (at(1), at(4)) {
             let segments = self.gathered(node, table, segments)?;
             let segments = self.operand(&segments, node)?;
             sum = self.combined(node, Binary::Add, &sum, &segments)?;
         }
         let normal = self.normal(node, inputs, &sum, [5, 6])?;
-        Ok(vec![Held::Live(normal), Held::Known(self.lengths(node)), Held::Live(sum)])
+        Ok(vec![ImportValue::Live(normal), ImportValue::Constant(self.lengths(node)), ImportValue::Live(sum)])
     }
 
     /// `[1, tokens, d]` as `[1, heads, tokens, w]`.
-    fn heads(&mut self, node: &OnnxNode, x: Live, heads: u32) -> Translated {
+    fn heads(&mut self, node: &OnnxNode, x: LiveValue, heads: u32) -> Result<LiveValue, ImportError> {
         let [lead @ .., tokens, Dim::Fixed(width)] = x.dims.as_slice() else {
             return Err("attention wants [batch,tokens,width]".into());
         };
@@ -120,7 +139,7 @@ impl Importer<'_> {
     }
 
     /// And back.
-    fn merged(&mut self, node: &OnnxNode, x: Live) -> Translated {
+    fn merged(&mut self, node: &OnnxNode, x: LiveValue) -> Result<LiveValue, ImportError> {
         let x = self.transposed(node, x, &[0, 2, 1, 3])?;
         let &[one, tokens, Dim::Fixed(heads), Dim::Fixed(width)] = x.dims.as_slice() else {
             return Err("attention wants heads of a fixed size".into());
@@ -132,11 +151,11 @@ impl Importer<'_> {
     fn attend(
         &mut self,
         node: &OnnxNode,
-        [q, k, v]: [&Live; 3],
+        [q, k, v]: [&LiveValue; 3],
         scale: Option<f32>,
-        view: View,
-        mask: Option<&Held>,
-    ) -> Translated {
+        view: KeyView,
+        mask: Option<&ImportValue>,
+    ) -> Result<LiveValue, ImportError> {
         let (&[_, _, _, Dim::Fixed(width)], 4, 4) = (q.dims.as_slice(), k.dims.len(), v.dims.len()) else {
             return Err("attention wants heads of a fixed size".into());
         };
@@ -147,7 +166,7 @@ impl Importer<'_> {
         let scores = self.product(node, q, &turned)?;
         let scale = scale.filter(|&scale| scale != 0.0).unwrap_or_else(|| 1.0 / (width as f32).sqrt());
         let mut scores = self.times(node, &scores, scale)?;
-        if view == View::Past {
+        if view == KeyView::Past {
             let select = Op::Array(ArrayOp::CausalMask { keep: Scalar::new(1.0), drop: Scalar::new(0.0) });
             let selected = self.builder.add(select, &[], node.label())?;
             let lowest = self.number(f32::MIN);
@@ -162,12 +181,12 @@ impl Importer<'_> {
     }
 
     /// Scores behind a mask: booleans keep or drop, numbers are added.
-    fn masked(&mut self, node: &OnnxNode, scores: Live, mask: &Held) -> Translated {
-        let Held::Known(known) = mask else {
+    fn masked(&mut self, node: &OnnxNode, scores: LiveValue, mask: &ImportValue) -> Result<LiveValue, ImportError> {
+        let ImportValue::Constant(constant) = mask else {
             return Err("its mask depends on the token ids".into());
         };
-        let is_bool = known.at(0).as_bool().is_some();
-        if known.uniform() == Some(if is_bool { 1.0 } else { 0.0 }) {
+        let is_bool = constant.at(0).as_bool().is_some();
+        if constant.uniform() == Some(if is_bool { 1.0 } else { 0.0 }) {
             return Ok(scores);
         }
         let mask = self.operand(mask, node)?;
@@ -180,7 +199,11 @@ impl Importer<'_> {
     }
 
     /// ONNX's own Attention: q, k, v, mask, and a past, which is empty here.
-    pub(super) fn attention(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+    pub(super) fn attention(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+    ) -> Result<LiveValue, ImportError> {
         if node.float("softcap").unwrap_or(0.0) != 0.0 {
             return Err("soft-capped scores are not part of GPT-2".into());
         }
@@ -194,26 +217,30 @@ impl Importer<'_> {
         for past in inputs.iter().skip(4).take(2).flatten() {
             self.is_no_past(past)?;
         }
-        let view = if node.int("is_causal").unwrap_or(0) != 0 { View::Past } else { View::All };
+        let view = if node.int("is_causal").unwrap_or(0) != 0 { KeyView::Past } else { KeyView::All };
         let mask = inputs.get(3).and_then(Option::as_ref);
         let y = self.attend(node, [&qkv[0], &qkv[1], &qkv[2]], node.float("scale"), view, mask)?;
         if rows { self.merged(node, y) } else { Ok(y) }
     }
 
-    fn count_of(&self, node: &OnnxNode, name: &str) -> Result<u32, Trouble> {
+    fn count_of(&self, node: &OnnxNode, name: &str) -> Result<u32, ImportError> {
         let count = node.int(name).and_then(|n| u32::try_from(n).ok()).filter(|&n| n > 0);
         count.ok_or_else(|| format!("attribute {name} should be a number of heads").into())
     }
 
-    fn is_no_past(&self, past: &Held) -> Result<(), Trouble> {
+    fn is_no_past(&self, past: &ImportValue) -> Result<(), ImportError> {
         match past {
-            Held::Known(known) if (0..self.counts.len()).all(|k| known.at(k).is_empty()) => Ok(()),
+            ImportValue::Constant(constant) if (0..self.counts.len()).all(|k| constant.at(k).is_empty()) => Ok(()),
             _ => Err("its past is not one that the file takes as an input".into()),
         }
     }
 
     /// com.microsoft.Attention: one projection to queries, keys and values, and attention on them.
-    pub(super) fn packed_attention(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+    pub(super) fn packed_attention(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+    ) -> Result<LiveValue, ImportError> {
         let at = |i: usize| inputs.get(i).and_then(Option::as_ref);
         let (x, w) = (self.input(node, inputs, 0)?, self.input(node, inputs, 1)?);
         let all = self.product_plus(node, &x, &w, at(2))?;
@@ -236,13 +263,17 @@ impl Importer<'_> {
             qkv.push(self.heads(node, part, heads)?);
         }
         self.unmasked(at(3))?;
-        let view = if node.int("unidirectional").unwrap_or(0) != 0 { View::Past } else { View::All };
+        let view = if node.int("unidirectional").unwrap_or(0) != 0 { KeyView::Past } else { KeyView::All };
         let y = self.attend(node, [&qkv[0], &qkv[1], &qkv[2]], node.float("scale"), view, at(5))?;
         self.merged(node, y)
     }
 
     /// com.microsoft.MultiHeadAttention: queries, keys and values that are projected already.
-    pub(super) fn multi_head_attention(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+    pub(super) fn multi_head_attention(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+    ) -> Result<LiveValue, ImportError> {
         let at = |i: usize| inputs.get(i).and_then(Option::as_ref);
         let heads = self.count_of(node, "num_heads")?;
         let mut qkv = Vec::new();
@@ -265,20 +296,20 @@ impl Importer<'_> {
         for past in inputs.iter().skip(6).take(2).flatten() {
             self.is_no_past(past)?;
         }
-        let view = if node.int("unidirectional").unwrap_or(0) != 0 { View::Past } else { View::All };
+        let view = if node.int("unidirectional").unwrap_or(0) != 0 { KeyView::Past } else { KeyView::All };
         let y = self.attend(node, [&qkv[0], &qkv[1], &qkv[2]], node.float("scale"), view, at(5))?;
         self.merged(node, y)
     }
 
     /// A padding mask of a whole sequence: ones, or its length.
-    fn unmasked(&self, mask: Option<&Held>) -> Result<(), Trouble> {
-        let known = match mask {
+    fn unmasked(&self, mask: Option<&ImportValue>) -> Result<(), ImportError> {
+        let constant = match mask {
             None => return Ok(()),
-            Some(Held::Known(known)) => known,
+            Some(ImportValue::Constant(constant)) => constant,
             Some(_) => return Err("its mask depends on the token ids".into()),
         };
         let is_whole = |k: usize| {
-            let array = known.at(k);
+            let array = constant.at(k);
             let length = self.counts[k] as f32;
             let lengths = array.rank() == 1 && array.len() == 1;
             array.uniform().is_some_and(|x| if lengths { x.float() == length } else { x.float() == 1.0 })

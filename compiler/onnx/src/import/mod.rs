@@ -8,42 +8,35 @@
 //! A value's shape in the IR is its ONNX shape without leading sizes of 1: `[1,tokens,256]` is `[tokens,256]`. Here both
 //! are kept, since ONNX counts axes in its own.
 
+mod constants;
 mod control;
 mod fused;
+mod importer;
 pub mod inputs;
-mod known;
 mod operators;
 mod quantised;
 mod shapes;
 mod tables;
+mod value;
 
-use super::evaluate::{Call, ELEMENTS_MAX, Failure, evaluate, work};
-use super::read::{Model, OnnxNode, Port};
-use super::tensor::{Array, Elem};
+use crate::evaluate::call::EvaluateError;
+use crate::evaluate::evaluate;
+use crate::read::{OnnxModel, OnnxNode, Port};
+use crate::tensor::{OnnxArray, OnnxElem};
+use constants::Constant;
 pub use control::CONTROL;
-use known::Known;
-use quantised::Coded;
-use shapes::{fixed, ir_shape};
+pub use importer::COUNTS;
+use importer::{EVALUATED_MAX, HELD_MAX, Importer, all_constants};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::Perm;
-use snnc_ir::op::{ArrayOp, DenseOp, LeafOp};
+use snnc_ir::op::{ArrayOp, LeafOp};
 use snnc_ir::types::Dim;
-use snnc_ir::{Builder, Diagnostic, Graph, Op, Stage, Tensor, Value};
-use std::collections::HashMap;
+use snnc_ir::{Diagnostic, Graph, Op, Value};
 use std::sync::Arc;
-
-/// Numbers of tokens at which a file is evaluated. Two tell a linear function of the number; neither is a size that a
-/// network is likely to have.
-pub const COUNTS: [usize; 2] = [5, 7];
+use value::{ImportError, ImportValue, LiveValue};
 
 /// What the one output of an imported graph is called.
 pub const OUTPUT: &str = "logits";
-
-/// The most elements of all arrays that are held at once, where the weights are not half as many.
-const HELD_MAX: usize = 4 * ELEMENTS_MAX;
-
-/// The most elements that are evaluated in all: half a minute's work.
-const EVALUATED_MAX: usize = 32 * ELEMENTS_MAX;
 
 /// The most complaints that are worth reading.
 const ERRORS_MAX: usize = 20;
@@ -62,17 +55,17 @@ pub struct Imported {
 pub struct Support {
     /// Evaluated, where it does not depend on the token ids.
     pub constant: bool,
-    /// Translated, where it does.
+    /// Result<LiveValue, ImportError>, where it does.
     pub live: bool,
 }
 
 /// What the operator of `node` is taken as, whatever its operands.
 pub fn support(node: &OnnxNode) -> Support {
-    Importer::new(&Model::default(), &COUNTS, 1).support(node)
+    Importer::new(&OnnxModel::default(), &COUNTS, 1).support(node)
 }
 
 /// The output that the logits are: the one of that name, or the first.
-pub fn output_of(model: &Model) -> Option<&Port> {
+pub fn output_of(model: &OnnxModel) -> Option<&Port> {
     let outputs = &model.graph.outputs;
     outputs.iter().find(|port| port.name == OUTPUT).or(outputs.first())
 }
@@ -81,7 +74,7 @@ pub fn output_of(model: &Model) -> Option<&Port> {
 ///
 /// # Errors
 /// All operators that are not supported, and every node that asks for what cannot be had.
-pub fn import(model: &Model) -> Result<Imported, Diagnostics> {
+pub fn import(model: &OnnxModel) -> Result<Imported, Diagnostics> {
     if let Some(n) = inputs::fixed_tokens(&model.graph.inputs) {
         return import_fixed(model, n);
     }
@@ -100,7 +93,7 @@ pub fn import(model: &Model) -> Result<Imported, Diagnostics> {
 }
 
 /// A file that takes exactly `n` tokens. That is its context: what a causal network says of fewer is a part of that.
-fn import_fixed(model: &Model, n: usize) -> Result<Imported, Diagnostics> {
+fn import_fixed(model: &OnnxModel, n: usize) -> Result<Imported, Diagnostics> {
     if n < COUNTS[0] {
         let message = format!("the file takes exactly {n} tokens, fewer than snnc can examine");
         return Err(Diagnostic::new("", message).note("export it with a dynamic sequence length").into());
@@ -108,105 +101,7 @@ fn import_fixed(model: &Model, n: usize) -> Result<Imported, Diagnostics> {
     Importer::new(model, &[n], n).run().map(|(imported, _)| imported)
 }
 
-/// What is known about an ONNX value.
-#[derive(Clone, Debug)]
-enum Held {
-    /// It does not depend on the token ids.
-    Known(Known),
-    Live(Live),
-    /// A boolean that is false everywhere: whether a finite number is NaN.
-    Never(Vec<Dim>),
-    /// A value in the middle of quantised arithmetic.
-    Coded(Box<Coded>),
-    /// Several values in a row.
-    Sequence(Vec<Held>),
-    /// The row of the last token of a value. What is computed of one row is computed of all: logits of the last token are
-    /// a part of everybody's.
-    Last(Live),
-    /// Something is wrong with it and has been said.
-    Failed,
-}
-
-/// A value of the graph that is being built, with its ONNX shape.
-#[derive(Clone, Debug)]
-struct Live {
-    value: Value,
-    dims: Vec<Dim>,
-}
-
-/// Why a node is not translated.
-enum Trouble {
-    Unsupported,
-    Wrong(String),
-}
-
-impl From<String> for Trouble {
-    fn from(message: String) -> Self {
-        Trouble::Wrong(message)
-    }
-}
-
-impl From<&str> for Trouble {
-    fn from(message: &str) -> Self {
-        Trouble::Wrong(message.to_string())
-    }
-}
-
-impl From<Diagnostic> for Trouble {
-    fn from(diagnostic: Diagnostic) -> Self {
-        Trouble::Wrong(diagnostic.message)
-    }
-}
-
-/// One evaluation and translation of a file.
-struct Importer<'m> {
-    model: &'m Model,
-    counts: Vec<usize>,
-    builder: Builder,
-    held: HashMap<&'m str, Held>,
-    /// How many nodes still want a value.
-    wanted: HashMap<&'m str, usize>,
-    /// Elements of the arrays that were made and are still held, by value.
-    made: HashMap<&'m str, usize>,
-    made_now: usize,
-    made_ever: usize,
-    /// Rows of the smallest table that positions index.
-    context: Option<usize>,
-    /// The table that token ids index.
-    token_table: Option<Value>,
-    rounds_activations: bool,
-    /// Numbers that have been given out to tell things apart.
-    given_out: u32,
-    /// Constants that have become weights, by address; the arrays are kept so that addresses stay theirs.
-    weights: HashMap<usize, (Arc<Array>, Value)>,
-    scalars: HashMap<u32, Value>,
-    errors: Diagnostics,
-    /// Operators that are not supported, in order of appearance, with the nodes that use them.
-    unsupported: Vec<(String, Vec<&'m str>)>,
-}
-
 impl<'m> Importer<'m> {
-    fn new(model: &'m Model, counts: &[usize], context: usize) -> Self {
-        Self {
-            model,
-            counts: counts.to_vec(),
-            builder: Builder::new(Stage::Imported, u32::try_from(context).unwrap_or(u32::MAX)),
-            held: HashMap::new(),
-            wanted: HashMap::new(),
-            made: HashMap::new(),
-            made_now: 0,
-            made_ever: 0,
-            context: None,
-            token_table: None,
-            rounds_activations: false,
-            given_out: 0,
-            weights: HashMap::new(),
-            scalars: HashMap::new(),
-            errors: Diagnostics::new(),
-            unsupported: Vec::new(),
-        }
-    }
-
     /// The graph of the first output, and the rows of the position table.
     fn run(mut self) -> Result<(Imported, Option<usize>), Diagnostics> {
         let graph = &self.model.graph;
@@ -234,8 +129,8 @@ impl<'m> Importer<'m> {
     /// What the network's output is. A file that ends before the head gets GPT-2's own: the table of tokens once more.
     fn output(&mut self, output: &Port) -> Result<Value, String> {
         let live = match self.held.get(output.name.as_str()) {
-            Some(Held::Live(live) | Held::Last(live)) => live.clone(),
-            Some(Held::Failed) => return Err("it could not be translated".into()),
+            Some(ImportValue::Live(live) | ImportValue::Last(live)) => live.clone(),
+            Some(ImportValue::Failed) => return Err("it could not be translated".into()),
             Some(_) => return Err("it does not depend on the token ids".into()),
             None => return Err("no node makes it".into()),
         };
@@ -284,13 +179,13 @@ impl<'m> Importer<'m> {
             let held = if ids.is_some_and(|ids| ids.name == port.name) { self.ids(port) } else { self.fresh(port) };
             let held = held.unwrap_or_else(|message| {
                 self.errors.push(Diagnostic::new(format!("input {}", port.name), message));
-                Held::Failed
+                ImportValue::Failed
             });
             self.held.insert(&port.name, held);
         }
     }
 
-    fn ids(&mut self, port: &Port) -> Result<Held, String> {
+    fn ids(&mut self, port: &Port) -> Result<ImportValue, String> {
         let mut dims = vec![Dim::Fixed(1); port.sizes.len().max(1) - 1];
         if port.sizes.is_empty() {
             dims.push(Dim::Fixed(1));
@@ -301,12 +196,12 @@ impl<'m> Importer<'m> {
             return Err(format!("the file takes a batch of exactly {batch}; export it with a dynamic batch size"));
         }
         let value = self.builder.add(Op::Leaf(LeafOp::Tokens), &[], &port.name).map_err(|e| e.message)?;
-        Ok(Held::Live(Live { value, dims }))
+        Ok(ImportValue::Live(LiveValue { value, dims }))
     }
 
-    fn fresh(&self, port: &Port) -> Result<Held, String> {
+    fn fresh(&self, port: &Port) -> Result<ImportValue, String> {
         let arrays = self.counts.iter().map(|&n| inputs::fresh(port, n).map(Arc::new));
-        Ok(Held::Known(Known::of(&port.name, arrays.collect::<Result<_, String>>()?)))
+        Ok(ImportValue::Constant(Constant::of(&port.name, arrays.collect::<Result<_, String>>()?)))
     }
 
     fn node(&mut self, node: &'m OnnxNode) {
@@ -314,7 +209,7 @@ impl<'m> Importer<'m> {
         for name in &node.inputs {
             match (name.as_str(), self.held.get(name.as_str())) {
                 ("", _) => inputs.push(None),
-                (_, Some(Held::Failed)) => {
+                (_, Some(ImportValue::Failed)) => {
                     self.probe(node);
                     self.fail(node);
                     return self.release(node);
@@ -332,11 +227,11 @@ impl<'m> Importer<'m> {
                 let named = node.outputs.iter().zip(outputs).filter(|(name, _)| !name.is_empty());
                 named.for_each(|(name, held)| self.keep(node, name, held));
             }
-            Err(Trouble::Unsupported) => {
+            Err(ImportError::Unsupported) => {
                 self.refuse(node);
                 self.fail(node);
             }
-            Err(Trouble::Wrong(message)) => {
+            Err(ImportError::Invalid(message)) => {
                 self.errors.push(Diagnostic::new(node.label(), format!("{}: {message}", node.op_type)));
                 self.fail(node);
             }
@@ -345,7 +240,7 @@ impl<'m> Importer<'m> {
     }
 
     /// Keeps a result that somebody wants, within the limits of what may be made.
-    fn keep(&mut self, node: &'m OnnxNode, name: &'m str, held: Held) {
+    fn keep(&mut self, node: &'m OnnxNode, name: &'m str, held: ImportValue) {
         if !self.wanted.contains_key(name) {
             return;
         }
@@ -353,14 +248,14 @@ impl<'m> Importer<'m> {
             self.errors
                 .push(Diagnostic::new(node.label(), format!("its output {name} is made by another node as well")));
         }
-        let elements = if let Held::Known(known) = &held { known.elements() } else { 0 };
+        let elements = if let ImportValue::Constant(constant) = &held { constant.elements() } else { 0 };
         self.made_now += elements;
         self.made_ever = self.made_ever.saturating_add(elements);
         if self.made_now > HELD_MAX.max(self.model.graph.elements().saturating_mul(2)) || self.made_ever > EVALUATED_MAX
         {
             self.errors.push(Diagnostic::new(node.label(), "the file asks for too much to be evaluated"));
             self.made_now -= elements;
-            return drop(self.held.insert(name, Held::Failed));
+            return drop(self.held.insert(name, ImportValue::Failed));
         }
         self.made_now -= self.made.insert(name, elements).unwrap_or(0);
         self.held.insert(name, held);
@@ -377,8 +272,8 @@ impl<'m> Importer<'m> {
     fn support(&mut self, node: &OnnxNode) -> Support {
         let is_control = CONTROL.contains(&&*node.operator());
         Support {
-            constant: is_control || evaluate(node, self.model.opset(), &[]) != Err(Failure::Unknown),
-            live: is_control || !matches!(self.live_operator(node, &[]), Err(Trouble::Unsupported)),
+            constant: is_control || evaluate(node, self.model.opset(), &[]) != Err(EvaluateError::Unknown),
+            live: is_control || !matches!(self.live_operator(node, &[]), Err(ImportError::Unsupported)),
         }
     }
 
@@ -391,7 +286,7 @@ impl<'m> Importer<'m> {
     }
 
     fn fail(&mut self, node: &'m OnnxNode) {
-        node.outputs.iter().for_each(|name| drop(self.held.insert(name, Held::Failed)));
+        node.outputs.iter().for_each(|name| drop(self.held.insert(name, ImportValue::Failed)));
     }
 
     /// Forgets the operands that no other node wants: masks of a long context are large.
@@ -411,17 +306,15 @@ impl<'m> Importer<'m> {
         }
     }
 
-    /// A number that nothing else has.
-    fn unique(&mut self) -> u32 {
-        self.given_out += 1;
-        self.given_out
-    }
-
-    fn translate(&mut self, node: &'m OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
-        if let Some(Held::Known(x)) = inputs.first().and_then(Option::as_ref)
+    fn translate(
+        &mut self,
+        node: &'m OnnxNode,
+        inputs: &[Option<ImportValue>],
+    ) -> Result<Vec<ImportValue>, ImportError> {
+        if let Some(ImportValue::Constant(x)) = inputs.first().and_then(Option::as_ref)
             && matches!(node.op_type.as_str(), "Identity" | "Dropout")
         {
-            return Ok(vec![Held::Known(x.clone())]);
+            return Ok(vec![ImportValue::Constant(x.clone())]);
         }
         if let Some(outputs) = self.control(node, inputs)? {
             return Ok(outputs);
@@ -429,11 +322,11 @@ impl<'m> Importer<'m> {
         if let Some(rows) = self.embed(node, inputs)? {
             return Ok(vec![rows]);
         }
-        match all_known(inputs.iter().map(Option::as_ref)) {
-            Some(known) if !self.is_weight_transpose(node, &known) => match self.fold(node, &known) {
-                Err(Trouble::Unsupported) => self.live_operator(node, inputs),
+        match all_constants(inputs.iter().map(Option::as_ref)) {
+            Some(constant) if !self.is_weight_transpose(node, &constant) => match self.fold(node, &constant) {
+                Err(ImportError::Unsupported) => self.live_operator(node, inputs),
                 Ok(outputs) => {
-                    self.bound_by(node, &known, &outputs)?;
+                    self.bound_by(node, &constant, &outputs)?;
                     Ok(outputs)
                 }
                 Err(wrong) => Err(wrong),
@@ -442,8 +335,12 @@ impl<'m> Importer<'m> {
         }
     }
 
-    fn live_operator(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
-        if inputs.iter().flatten().any(|held| matches!(held, Held::Last(_))) {
+    fn live_operator(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+    ) -> Result<Vec<ImportValue>, ImportError> {
+        if inputs.iter().flatten().any(|held| matches!(held, ImportValue::Last(_))) {
             return self.last_row(node, inputs);
         }
         if inputs.is_empty() && operators::BY_OPERANDS.contains(&&*node.operator()) {
@@ -456,7 +353,7 @@ impl<'m> Importer<'m> {
     }
 
     /// An operator on the last token's row, if it does to that row what it does to every row.
-    fn last_row(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
+    fn last_row(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<Vec<ImportValue>, ImportError> {
         let moves = ["Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"];
         let rows = ["MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "LayerNormalization"];
         let operator = node.operator();
@@ -466,164 +363,24 @@ impl<'m> Importer<'m> {
         if !rows.contains(&&*operator) {
             return Err("it takes the last token's row alone".into());
         }
-        let whole = |held: &Option<Held>| match held {
-            Some(Held::Last(live)) => Ok(Some(Held::Live(live.clone()))),
-            Some(Held::Live(live)) if live.dims.contains(&Dim::Tokens) => {
+        let whole = |held: &Option<ImportValue>| match held {
+            Some(ImportValue::Last(live)) => Ok(Some(ImportValue::Live(live.clone()))),
+            Some(ImportValue::Live(live)) if live.dims.contains(&Dim::Tokens) => {
                 Err("it mixes the last token's row with all".to_string())
             }
             other => Ok(other.clone()),
         };
         let inputs = inputs.iter().map(whole).collect::<Result<Vec<_>, String>>()?;
-        let last = |held: Held| if let Held::Live(live) = held { Held::Last(live) } else { held };
+        let last = |held: ImportValue| if let ImportValue::Live(live) = held { ImportValue::Last(live) } else { held };
         Ok(self.operator(node, &inputs)?.into_iter().map(last).collect())
     }
 
     /// The transpose of a matrix of weights stays an operation: later passes rather choose another layout.
-    fn is_weight_transpose(&self, node: &OnnxNode, known: &[Option<&Known>]) -> bool {
-        let is_matrix = |x: &Array| x.elem() == Elem::F32 && x.rank() == 2 && x.sizes().iter().all(|&n| n > 1);
+    fn is_weight_transpose(&self, node: &OnnxNode, constant: &[Option<&Constant>]) -> bool {
+        let is_matrix = |x: &OnnxArray| x.elem() == OnnxElem::F32 && x.rank() == 2 && x.sizes().iter().all(|&n| n > 1);
         node.op_type == "Transpose"
-            && known.first().is_some_and(|x| x.and_then(|x| x.single()).is_some_and(|x| is_matrix(x)))
+            && constant.first().is_some_and(|x| x.and_then(|x| x.single()).is_some_and(|x| is_matrix(x)))
     }
-
-    /// Evaluates a node that does not depend on the token ids.
-    fn fold(&mut self, node: &OnnxNode, known: &[Option<&Known>]) -> Result<Vec<Held>, Trouble> {
-        let runs = if known.iter().flatten().all(|x| x.single().is_some()) { 1 } else { self.counts.len() };
-        let mut outputs: Vec<Vec<Arc<Array>>> = vec![Vec::new(); node.outputs.len()];
-        for k in 0..runs {
-            let inputs: Vec<Option<&Array>> = known.iter().map(|x| x.map(|x| x.at(k))).collect();
-            self.made_ever = self.made_ever.saturating_add(work(node, &inputs));
-            if self.made_ever > EVALUATED_MAX {
-                return Err("the file asks for too much to be evaluated".into());
-            }
-            let arrays = evaluate(node, self.model.opset(), &inputs).map_err(|failure| match failure {
-                Failure::Unknown => Trouble::Unsupported,
-                Failure::Wrong(message) => Trouble::Wrong(message),
-            })?;
-            outputs.iter_mut().zip(arrays).for_each(|(output, array)| output.push(Arc::new(array)));
-        }
-        let held = |(name, arrays): (&String, Vec<Arc<Array>>)| match arrays.is_empty() {
-            true => Held::Failed,
-            false => Held::Known(Known::of(name, arrays)),
-        };
-        Ok(node.outputs.iter().zip(outputs).map(held).collect())
-    }
-
-    /// The first output of a node that is not in the file, on constants.
-    fn evaluated(&mut self, node: &OnnxNode, inputs: &[Option<&Held>]) -> Result<Known, Trouble> {
-        let known = all_known(inputs.iter().copied()).ok_or(Trouble::Unsupported)?;
-        match self.fold(node, &known)?.into_iter().next() {
-            Some(Held::Known(known)) => Ok(known),
-            _ => Err(Trouble::Unsupported),
-        }
-    }
-
-    /// Rows of a constant table by constant indices.
-    fn gathered(&mut self, node: &OnnxNode, table: &Known, indices: &Held) -> Result<Held, Trouble> {
-        let gather = OnnxNode { op_type: "Gather".into(), outputs: node.outputs.clone(), ..OnnxNode::default() };
-        self.evaluated(&gather, &[Some(&Held::Known(table.clone())), Some(indices)]).map(Held::Known)
-    }
-
-    /// A value with its ONNX shape, which must be its own but for leading ones.
-    fn live(&self, value: Value, dims: Vec<Dim>) -> Result<Live, String> {
-        let (found, expected) = (self.builder.ty(value).shape(), ir_shape(&dims)?);
-        if found == expected {
-            Ok(Live { value, dims })
-        } else {
-            Err(format!("{found} came out where {expected} should"))
-        }
-    }
-
-    /// A value as an operand of the graph: what is known becomes a weight, a number, a mask or an embedding.
-    fn operand(&mut self, held: &Held, node: &OnnxNode) -> Result<Live, Trouble> {
-        let known = match held {
-            Held::Live(live) => return Ok(live.clone()),
-            Held::Known(known) => known,
-            _ => return Err(Trouble::Unsupported),
-        };
-        let dims = known.dims(&self.counts)?;
-        if let Some(number) = known.uniform() {
-            return Ok(Live { value: self.scalar(number), dims });
-        }
-        if let Some((keep, drop)) = known.causal(&self.counts) {
-            let value = self.builder.add(known::causal_op(keep, drop), &[], node.label())?;
-            let lead = dims.len() - 2;
-            return Ok(self.live(value, [&dims[..lead], &[Dim::Tokens; 2]].concat())?);
-        }
-        if let Some(array) = known.single() {
-            return Ok(Live { value: self.weight(known.name(), array)?, dims });
-        }
-        if let Some(table) = known.table_of_positions(&self.counts) {
-            let positions = self.builder.add(Op::Leaf(LeafOp::Positions), &[], node.label())?;
-            let table = self.weight(known.name(), &Arc::new(table))?;
-            let value = self.builder.add(Op::Dense(DenseOp::Embed), &[positions, table], node.label())?;
-            return Ok(self.live(value, dims)?);
-        }
-        Err(format!(
-            "its operand {} depends on the number of tokens, but is neither a causal mask nor a table of positions: \
-             GPT-2 has no window and no bias by distance",
-            known.name()
-        )
-        .into())
-    }
-
-    /// One number, shared by all that use it.
-    fn scalar(&mut self, number: f32) -> Value {
-        // A mask's minus infinity: a softmax gives exactly 0 for the lowest finite number as well, and that one can be
-        // computed with.
-        let number = if number == f32::NEG_INFINITY { f32::MIN } else { number };
-        let builder = &mut self.builder;
-        let make = || builder.weight(&format!("number {number:?}"), Arc::new(Tensor::f32(&[], vec![number])));
-        *self.scalars.entry(number.to_bits()).or_insert_with(make)
-    }
-
-    fn weight(&mut self, name: &str, array: &Arc<Array>) -> Result<Value, String> {
-        let address = Arc::as_ptr(array) as usize;
-        if let Some((_, value)) = self.weights.get(&address) {
-            return Ok(*value);
-        }
-        let lead = array.sizes().iter().take_while(|&&n| n == 1).count();
-        let sizes = array.sizes()[lead..].to_vec();
-        let dims = sizes.iter().map(|&n| fixed(n)).collect::<Result<Vec<Dim>, String>>()?;
-        ir_shape(&dims)?;
-        let value = self.builder.weight(name, Arc::new(Tensor::new(sizes, known::f32_data(array)?)));
-        self.weights.insert(address, (array.clone(), value));
-        Ok(value)
-    }
-
-    /// What `f` says of a node at every number of tokens; inputs that are not known are missing there.
-    fn at_each<T>(
-        &self,
-        node: &OnnxNode,
-        inputs: &[Option<Held>],
-        f: impl Fn(&Call, usize) -> Result<T, String>,
-    ) -> Result<Vec<T>, String> {
-        let at = |k: usize| {
-            let mut arrays = Vec::with_capacity(inputs.len());
-            for held in inputs {
-                arrays.push(match held {
-                    Some(Held::Known(known)) => Some(known.at(k)),
-                    Some(_) | None => None,
-                });
-            }
-            f(&Call { node, opset: self.model.opset(), inputs: &arrays }, k)
-        };
-        (0..self.counts.len()).map(at).collect()
-    }
-
-    /// `dims` at the `k`-th number of tokens.
-    fn sizes(&self, dims: &[Dim], k: usize) -> Vec<usize> {
-        dims.iter().map(|dim| dim.size(self.counts[k], 0)).collect()
-    }
-}
-
-/// Operands that are all constants, or left out.
-fn all_known<'h>(inputs: impl Iterator<Item = Option<&'h Held>>) -> Option<Vec<Option<&'h Known>>> {
-    let known = |held: Option<&'h Held>| match held {
-        None => Some(None),
-        Some(Held::Known(known)) => Some(Some(known)),
-        Some(_) => None,
-    };
-    inputs.map(known).collect()
 }
 
 #[cfg(test)]

@@ -1,21 +1,20 @@
 //! The operators of a network, one by one: an ONNX node on values that depend on the token ids becomes nodes of the graph.
 
+use super::importer::Importer;
 use super::shapes::{fixed, ir_shape, reshaped_dims, unify};
-use super::{Held, Importer, Live, Trouble};
-use crate::evaluate::{
-    Call, Span, axis, broadcast, count, flat_sizes, reshape_sizes, sizes_of, slice_spans, split_sizes, squeeze_sizes,
-    unsqueeze_sizes, volume,
+use super::value::{ImportError, ImportValue, LiveValue};
+use crate::evaluate::call::{NodeCall, axis, broadcast, count, sizes_of, volume};
+use crate::evaluate::shape_ops::{
+    SliceSpan, flat_sizes, reshape_sizes, slice_spans, split_sizes, squeeze_sizes, unsqueeze_sizes,
 };
-use crate::import::known::Known;
+use crate::import::constants::Constant;
 use crate::read::OnnxNode;
-use crate::tensor::Array;
+use crate::tensor::OnnxArray;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp};
 use snnc_ir::op::{Perm, Scalar};
 use snnc_ir::types::{Dim, Elem, Shape};
 use snnc_ir::{Binary, Op, Type, Unary, Value};
 use std::sync::Arc;
-
-pub(super) type Translated = Result<Live, Trouble>;
 
 /// The version of ONNX in which Softmax lost its flattening to a matrix.
 pub(super) const SOFTMAX_ALONG_ONE_AXIS: i64 = 13;
@@ -30,11 +29,15 @@ const QUICK_GELU_ALPHA: f32 = 1.702;
 const LAYER_NORM_EPS: f32 = 1e-5;
 
 impl Importer<'_> {
-    pub(super) fn operator(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
-        let one = |live: Translated| live.map(|live| vec![Held::Live(live)]);
+    pub(super) fn operator(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+    ) -> Result<Vec<ImportValue>, ImportError> {
+        let one = |live: Result<LiveValue, ImportError>| live.map(|live| vec![ImportValue::Live(live)]);
         match &*node.operator() {
-            "Shape" => self.shape(node, inputs, |call, sizes| Ok(Array::vector(call.shape_of(sizes)))),
-            "Size" => self.shape(node, inputs, |_, sizes| Ok(Array::i64(&[], vec![volume(sizes)? as i64]))),
+            "Shape" => self.shape(node, inputs, |call, sizes| Ok(OnnxArray::vector(call.shape_of(sizes)))),
+            "Size" => self.shape(node, inputs, |_, sizes| Ok(OnnxArray::i64(&[], vec![volume(sizes)? as i64]))),
             "Identity" | "Dropout" => one(self.input(node, inputs, 0)),
             "Cast" => one(self.cast(node, inputs)),
             "Reshape" => one(self.reshape(node, inputs, reshape_sizes)),
@@ -98,17 +101,28 @@ impl Importer<'_> {
             "ReduceMean" => one(self.mean(node, inputs)),
             "Softmax" => one(self.softmax(node, inputs)),
             "LayerNormalization" => one(self.layer_norm(node, inputs)),
-            _ => Err(Trouble::Unsupported),
+            _ => Err(ImportError::Unsupported),
         }
     }
 
     /// The `i`-th input as an operand.
-    pub(super) fn input(&mut self, node: &OnnxNode, inputs: &[Option<Held>], i: usize) -> Translated {
+    pub(super) fn input(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+        i: usize,
+    ) -> Result<LiveValue, ImportError> {
         let held = inputs.get(i).and_then(Option::as_ref).ok_or_else(|| format!("input {} is missing", i + 1))?;
         self.operand(held, node)
     }
 
-    pub(super) fn add(&mut self, node: &OnnxNode, op: Op, args: &[Value], dims: Vec<Dim>) -> Translated {
+    pub(super) fn add(
+        &mut self,
+        node: &OnnxNode,
+        op: Op,
+        args: &[Value],
+        dims: Vec<Dim>,
+    ) -> Result<LiveValue, ImportError> {
         let value = self.builder.add(op, args, node.label())?;
         Ok(self.live(value, dims)?)
     }
@@ -117,21 +131,21 @@ impl Importer<'_> {
     fn shape(
         &mut self,
         node: &OnnxNode,
-        inputs: &[Option<Held>],
-        f: impl Fn(&Call, &[usize]) -> Result<Array, String>,
-    ) -> Result<Vec<Held>, Trouble> {
+        inputs: &[Option<ImportValue>],
+        f: impl Fn(&NodeCall, &[usize]) -> Result<OnnxArray, String>,
+    ) -> Result<Vec<ImportValue>, ImportError> {
         let dims = match inputs.first().and_then(Option::as_ref) {
-            Some(Held::Live(live)) => live.dims.clone(),
-            Some(Held::Never(dims)) => dims.clone(),
-            _ => return Err(Trouble::Unsupported),
+            Some(ImportValue::Live(live)) => live.dims.clone(),
+            Some(ImportValue::Never(dims)) => dims.clone(),
+            _ => return Err(ImportError::Unsupported),
         };
         let arrays = self.at_each(node, inputs, |call, k| f(call, &self.sizes(&dims, k)).map(Arc::new))?;
-        Ok(vec![Held::Known(Known::of(node.label(), arrays))])
+        Ok(vec![ImportValue::Constant(Constant::of(node.label(), arrays))])
     }
 
     /// Casts between kinds of floats, or kinds of integers, change nothing here.
-    fn cast(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
-        use crate::tensor::Elem as OnnxElem;
+    fn cast(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
+        use crate::tensor::OnnxElem;
         let x = self.input(node, inputs, 0)?;
         let to = node.int("to").and_then(OnnxElem::of_onnx).ok_or("the type to cast to is not supported")?;
         match (self.builder.ty(x.value).elem(), to) {
@@ -140,11 +154,11 @@ impl Importer<'_> {
         }
     }
 
-    fn cast_like(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+    fn cast_like(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         let (x, like) = (self.input(node, inputs, 0)?, inputs.get(1).and_then(Option::as_ref));
         let is_float = match like {
-            Some(Held::Known(known)) => known.at(0).as_f32().is_some(),
-            Some(Held::Live(live)) => self.builder.ty(live.value).elem() == Some(Elem::F32),
+            Some(ImportValue::Constant(constant)) => constant.at(0).as_f32().is_some(),
+            Some(ImportValue::Live(live)) => self.builder.ty(live.value).elem() == Some(Elem::F32),
             _ => false,
         };
         if is_float == (self.builder.ty(x.value).elem() == Some(Elem::F32)) {
@@ -156,43 +170,48 @@ impl Importer<'_> {
     fn reshape(
         &mut self,
         node: &OnnxNode,
-        inputs: &[Option<Held>],
-        sizes: impl Fn(&Call, &[usize]) -> Result<Vec<usize>, String>,
-    ) -> Translated {
+        inputs: &[Option<ImportValue>],
+        sizes: impl Fn(&NodeCall, &[usize]) -> Result<Vec<usize>, String>,
+    ) -> Result<LiveValue, ImportError> {
         let x = self.input(node, inputs, 0)?;
         let all = self.at_each(node, inputs, |call, k| sizes(call, &self.sizes(&x.dims, k)))?;
         let dims = reshaped_dims(&x.dims, &all, &self.counts)?;
         self.reshaped(node, x, dims)
     }
 
-    pub(super) fn reshaped(&mut self, node: &OnnxNode, x: Live, dims: Vec<Dim>) -> Translated {
+    pub(super) fn reshaped(&mut self, node: &OnnxNode, x: LiveValue, dims: Vec<Dim>) -> Result<LiveValue, ImportError> {
         let shape = ir_shape(&dims)?;
         if self.builder.ty(x.value).shape() == shape {
-            return Ok(Live { value: x.value, dims });
+            return Ok(LiveValue { value: x.value, dims });
         }
         self.add(node, Op::Array(ArrayOp::Reshape(shape)), &[x.value], dims)
     }
 
     /// Only where it stretches nothing.
-    fn expand(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+    fn expand(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         let x = self.input(node, inputs, 0)?;
         let all = self.at_each(node, inputs, |call, _| sizes_of(&call.ints(1)?))?;
         let dims = self.broadcast(&x.dims, &unify(&all, &self.counts)?)?;
         if ir_shape(&dims)? == ir_shape(&x.dims)? {
-            Ok(Live { value: x.value, dims })
+            Ok(LiveValue { value: x.value, dims })
         } else {
-            Err(Trouble::Unsupported)
+            Err(ImportError::Unsupported)
         }
     }
 
     /// Leading sizes of 1, which the IR does not have, are put aside before and back after.
-    fn transpose(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+    fn transpose(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         let x = self.input(node, inputs, 0)?;
-        let perm = Call { node, opset: self.model.opset(), inputs: &[] }.permutation(x.dims.len())?;
+        let perm = NodeCall { node, opset: self.model.opset(), inputs: &[] }.permutation(x.dims.len())?;
         self.transposed(node, x, &perm)
     }
 
-    pub(super) fn transposed(&mut self, node: &OnnxNode, x: Live, perm: &[usize]) -> Translated {
+    pub(super) fn transposed(
+        &mut self,
+        node: &OnnxNode,
+        x: LiveValue,
+        perm: &[usize],
+    ) -> Result<LiveValue, ImportError> {
         if perm.len() != x.dims.len() {
             return Err(format!("a matrix is wanted, here are {} axes", x.dims.len()).into());
         }
@@ -211,30 +230,37 @@ impl Importer<'_> {
         self.reshaped(node, x, dims)
     }
 
-    fn slice(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Held, Trouble> {
+    fn slice(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<ImportValue, ImportError> {
         let mut x = self.input(node, inputs, 0)?;
         let spans = self.at_each(node, inputs, |call, k| slice_spans(call, &self.sizes(&x.dims, k)))?;
         for axis in 0..x.dims.len() {
-            let along: Vec<Span> = spans.iter().map(|spans| spans[axis]).collect();
-            let whole = |k: usize| Span { start: 0, step: 1, len: x.dims[axis].size(self.counts[k], 0) };
+            let along: Vec<SliceSpan> = spans.iter().map(|spans| spans[axis]).collect();
+            let whole = |k: usize| SliceSpan { start: 0, step: 1, len: x.dims[axis].size(self.counts[k], 0) };
             if along.iter().enumerate().all(|(k, &span)| span == whole(k)) {
                 continue;
             }
             let span = along[0];
-            let is_last = |(k, span): (usize, &Span)| span.start + 1 == self.counts[k] && span.len == 1;
+            let is_last = |(k, span): (usize, &SliceSpan)| span.start + 1 == self.counts[k] && span.len == 1;
             if x.dims[axis] == Dim::Tokens && along.iter().enumerate().all(is_last) {
-                return Ok(Held::Last(x));
+                return Ok(ImportValue::Last(x));
             }
             if x.dims[axis] == Dim::Tokens || along.iter().any(|&other| other != span) || span.step != 1 {
                 return Err(format!("it takes a part of axis {axis} that depends on the number of tokens").into());
             }
             x = self.part(node, &x, axis, span.start, span.len)?;
         }
-        Ok(Held::Live(x))
+        Ok(ImportValue::Live(x))
     }
 
     /// `len` elements of a fixed axis.
-    pub(super) fn part(&mut self, node: &OnnxNode, x: &Live, axis: usize, start: usize, len: usize) -> Translated {
+    pub(super) fn part(
+        &mut self,
+        node: &OnnxNode,
+        x: &LiveValue,
+        axis: usize,
+        start: usize,
+        len: usize,
+    ) -> Result<LiveValue, ImportError> {
         let lead = x.dims.len() - ir_shape(&x.dims)?.rank();
         let inner = axis.checked_sub(lead).ok_or("it takes nothing")?;
         let mut dims = x.dims.clone();
@@ -248,47 +274,49 @@ impl Importer<'_> {
     }
 
     /// `value` in the shape of `dims`, which may have one more or less leading 1.
-    fn dressed(&mut self, node: &OnnxNode, value: Value, dims: Vec<Dim>) -> Translated {
+    fn dressed(&mut self, node: &OnnxNode, value: Value, dims: Vec<Dim>) -> Result<LiveValue, ImportError> {
         let shape = ir_shape(&dims)?;
         if self.builder.ty(value).shape() == shape {
-            return Ok(Live { value, dims });
+            return Ok(LiveValue { value, dims });
         }
         self.add(node, Op::Array(ArrayOp::Reshape(shape)), &[value], dims)
     }
 
-    fn split(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
+    fn split(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<Vec<ImportValue>, ImportError> {
         let x = self.input(node, inputs, 0)?;
         let axis = axis(node.int("axis").unwrap_or(0), x.dims.len())?;
         let all = self.at_each(node, inputs, |call, k| split_sizes(call, x.dims[axis].size(self.counts[k], 0)))?;
         if x.dims[axis] == Dim::Tokens || all.iter().any(|sizes| *sizes != all[0]) {
             return Err("it splits the tokens".into());
         }
-        Ok(self.parts(node, &x, axis, &all[0])?.into_iter().map(Held::Live).collect())
+        Ok(self.parts(node, &x, axis, &all[0])?.into_iter().map(ImportValue::Live).collect())
     }
 
     /// All of a fixed axis, in parts of these sizes.
     pub(super) fn parts(
         &mut self,
         node: &OnnxNode,
-        x: &Live,
+        x: &LiveValue,
         axis: usize,
         sizes: &[usize],
-    ) -> Result<Vec<Live>, Trouble> {
+    ) -> Result<Vec<LiveValue>, ImportError> {
         let starts = sizes.iter().scan(0, |start, &len| Some(std::mem::replace(start, *start + len)));
         starts.zip(sizes).map(|(start, &len)| self.part(node, x, axis, start, len)).collect()
     }
 
     /// Gather with constant indices: one element of a fixed axis, or the last token.
-    fn pick(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Held, Trouble> {
-        let (Some(Some(Held::Live(x))), Some(Some(Held::Known(indices)))) = (inputs.first(), inputs.get(1)) else {
-            return Err(Trouble::Unsupported);
+    fn pick(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<ImportValue, ImportError> {
+        let (Some(Some(ImportValue::Live(x))), Some(Some(ImportValue::Constant(indices)))) =
+            (inputs.first(), inputs.get(1))
+        else {
+            return Err(ImportError::Unsupported);
         };
         let along = axis(node.int("axis").unwrap_or(0), x.dims.len())?;
         let Dim::Fixed(size) = x.dims[along] else {
             let index = |k: usize| indices.at(k).number().map(|index| index.int());
             let is_last = |k: usize| index(k).is_some_and(|i| i == -1 || i + 1 == self.counts[k] as i64);
             if (0..self.counts.len()).all(is_last) {
-                return Ok(Held::Last(x.clone()));
+                return Ok(ImportValue::Last(x.clone()));
             }
             return Err("it picks among the tokens".into());
         };
@@ -300,17 +328,17 @@ impl Importer<'_> {
         let (before, after) = (&x.dims[..along], &x.dims[along + 1..]);
         let dims = [before, &vec![Dim::Fixed(1); rank], after].concat();
         let x = if size == 1 { x.clone() } else { self.part(node, &x.clone(), along, start, 1)? };
-        self.dressed(node, x.value, dims).map(Held::Live)
+        self.dressed(node, x.value, dims).map(ImportValue::Live)
     }
 
     /// Only where all but one part are empty: a past that there is not.
-    pub(super) fn concat(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
-        let is_empty = |known: &Known| (0..self.counts.len()).all(|k| known.at(k).is_empty());
-        let full = |held: &&Held| !matches!(held, Held::Known(known) if is_empty(known));
-        let parts: Vec<&Held> = inputs.iter().flatten().filter(full).collect();
+    pub(super) fn concat(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
+        let is_empty = |constant: &Constant| (0..self.counts.len()).all(|k| constant.at(k).is_empty());
+        let full = |held: &&ImportValue| !matches!(held, ImportValue::Constant(constant) if is_empty(constant));
+        let parts: Vec<&ImportValue> = inputs.iter().flatten().filter(full).collect();
         match parts.as_slice() {
             [one] => self.operand(one, node),
-            _ => Err(Trouble::Unsupported),
+            _ => Err(ImportError::Unsupported),
         }
     }
 
@@ -329,7 +357,12 @@ impl Importer<'_> {
         Ok((0..rank).map(dim).collect())
     }
 
-    fn binary(&mut self, node: &OnnxNode, inputs: &[Option<Held>], kind: Binary) -> Translated {
+    fn binary(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+        kind: Binary,
+    ) -> Result<LiveValue, ImportError> {
         let mut x = self.input(node, inputs, 0)?;
         for i in 1..inputs.len() {
             let y = self.input(node, inputs, i)?;
@@ -338,14 +371,20 @@ impl Importer<'_> {
         Ok(x)
     }
 
-    pub(super) fn combined(&mut self, node: &OnnxNode, kind: Binary, x: &Live, y: &Live) -> Translated {
+    pub(super) fn combined(
+        &mut self,
+        node: &OnnxNode,
+        kind: Binary,
+        x: &LiveValue,
+        y: &LiveValue,
+    ) -> Result<LiveValue, ImportError> {
         let dims = self.broadcast(&x.dims, &y.dims)?;
         let (x, y) = (self.beside(node, x, y)?, self.beside(node, y, x)?);
         self.add(node, Op::Array(ArrayOp::Binary(kind)), &[x.value, y.value], dims)
     }
 
     /// In a file of one number of tokens, a constant with a row for each token is a table of positions.
-    fn beside(&mut self, node: &OnnxNode, x: &Live, other: &Live) -> Translated {
+    fn beside(&mut self, node: &OnnxNode, x: &LiveValue, other: &LiveValue) -> Result<LiveValue, ImportError> {
         let (&[n], [.., Dim::Fixed(rows), width]) = (self.counts.as_slice(), x.dims.as_slice()) else {
             return Ok(x.clone());
         };
@@ -358,16 +397,21 @@ impl Importer<'_> {
         self.add(node, Op::Dense(DenseOp::Embed), &[positions, x.value], dims)
     }
 
-    fn unary(&mut self, node: &OnnxNode, inputs: &[Option<Held>], kind: Unary) -> Translated {
+    fn unary(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+        kind: Unary,
+    ) -> Result<LiveValue, ImportError> {
         let x = self.input(node, inputs, 0)?;
         self.add(node, Op::Array(ArrayOp::Unary(kind)), &[x.value], x.dims.clone())
     }
 
-    pub(super) fn number(&mut self, number: f32) -> Live {
-        Live { value: self.scalar(number), dims: Vec::new() }
+    pub(super) fn number(&mut self, number: f32) -> LiveValue {
+        LiveValue { value: self.scalar(number), dims: Vec::new() }
     }
 
-    pub(super) fn times(&mut self, node: &OnnxNode, x: &Live, factor: f32) -> Translated {
+    pub(super) fn times(&mut self, node: &OnnxNode, x: &LiveValue, factor: f32) -> Result<LiveValue, ImportError> {
         if factor == 1.0 {
             return Ok(x.clone());
         }
@@ -375,12 +419,12 @@ impl Importer<'_> {
         self.combined(node, Binary::Mul, x, &factor)
     }
 
-    pub(super) fn choose(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+    pub(super) fn choose(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         let [Some(condition), Some(_), Some(_)] = inputs else { return Err("an input is missing".into()) };
         let (dims, sure) = match condition {
-            Held::Known(known) => (known.dims(&self.counts)?, known.uniform().map(|x| x != 0.0)),
-            Held::Never(dims) => (dims.clone(), Some(false)),
-            _ => return Err(Trouble::Unsupported),
+            ImportValue::Constant(constant) => (constant.dims(&self.counts)?, constant.uniform().map(|x| x != 0.0)),
+            ImportValue::Never(dims) => (dims.clone(), Some(false)),
+            _ => return Err(ImportError::Unsupported),
         };
         let (a, b) = (self.input(node, inputs, 1)?, self.input(node, inputs, 2)?);
         let dims = self.broadcast(&self.broadcast(&dims, &a.dims)?, &b.dims)?;
@@ -393,28 +437,28 @@ impl Importer<'_> {
             }
         };
         if ir_shape(&chosen.dims)? == ir_shape(&dims)? {
-            Ok(Live { value: chosen.value, dims })
+            Ok(LiveValue { value: chosen.value, dims })
         } else {
-            Err(Trouble::Unsupported)
+            Err(ImportError::Unsupported)
         }
     }
 
     /// A softmax of finite scores is never NaN, and every engine refuses scores that are not finite.
-    fn is_nan(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Vec<Held>, Trouble> {
+    fn is_nan(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<Vec<ImportValue>, ImportError> {
         let x = self.input(node, inputs, 0)?;
         match self.builder.graph().node(x.value).op {
-            Op::Array(ArrayOp::Softmax) => Ok(vec![Held::Never(x.dims)]),
-            _ => Err(Trouble::Unsupported),
+            Op::Array(ArrayOp::Softmax) => Ok(vec![ImportValue::Never(x.dims)]),
+            _ => Err(ImportError::Unsupported),
         }
     }
 
-    fn matmul(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+    fn matmul(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         let (a, b) = (self.input(node, inputs, 0)?, self.input(node, inputs, 1)?);
         self.product(node, &a, &b)
     }
 
     /// Products of two operands that share one axis and sum over it.
-    fn einsum(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+    fn einsum(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         let equation: String = node.text("equation").unwrap_or("").chars().filter(|c| !c.is_whitespace()).collect();
         let [a, b] = [self.input(node, inputs, 0)?, self.input(node, inputs, 1)?];
         let (Some((left, out)), 2) = (equation.split_once("->"), inputs.len()) else {
@@ -431,7 +475,7 @@ impl Importer<'_> {
         if !fits || summed.len() != 1 || rows.len() != 1 || columns.len() != 1 {
             return Err(format!("the equation {equation:?} is not supported").into());
         }
-        let order = |from: &[char], to: &[char]| -> Result<Vec<usize>, Trouble> {
+        let order = |from: &[char], to: &[char]| -> Result<Vec<usize>, ImportError> {
             let at = |c: &char| from.iter().position(|other| other == c);
             to.iter().map(at).collect::<Option<_>>().ok_or_else(|| "a label is used by nothing".into())
         };
@@ -442,14 +486,20 @@ impl Importer<'_> {
     }
 
     /// A product, and a bias where there is one.
-    pub(super) fn product_plus(&mut self, node: &OnnxNode, x: &Live, w: &Live, bias: Option<&Held>) -> Translated {
+    pub(super) fn product_plus(
+        &mut self,
+        node: &OnnxNode,
+        x: &LiveValue,
+        w: &LiveValue,
+        bias: Option<&ImportValue>,
+    ) -> Result<LiveValue, ImportError> {
         let y = self.product(node, x, w)?;
         let Some(bias) = bias else { return Ok(y) };
         let bias = self.operand(bias, node)?;
         self.combined(node, Binary::Add, &y, &bias)
     }
 
-    pub(super) fn product(&mut self, node: &OnnxNode, a: &Live, b: &Live) -> Translated {
+    pub(super) fn product(&mut self, node: &OnnxNode, a: &LiveValue, b: &LiveValue) -> Result<LiveValue, ImportError> {
         let ([lead_a @ .., n, _], [lead_b @ .., _, m]) = (a.dims.as_slice(), b.dims.as_slice()) else {
             return Err("matrices are wanted".into());
         };
@@ -459,7 +509,7 @@ impl Importer<'_> {
     }
 
     /// com.microsoft.FusedMatMul: alpha * A B, either of them turned.
-    fn fused_matmul(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+    fn fused_matmul(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         if ["transBatchA", "transBatchB"].iter().any(|name| node.int(name).unwrap_or(0) != 0) {
             return Err("batches that are turned are not supported".into());
         }
@@ -476,7 +526,7 @@ impl Importer<'_> {
     }
 
     /// alpha * A B + beta * C.
-    fn gemm(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+    fn gemm(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         let mut operands = Vec::new();
         for (i, turn) in ["transA", "transB"].into_iter().enumerate() {
             let x = self.input(node, inputs, i)?;
@@ -493,7 +543,7 @@ impl Importer<'_> {
         self.combined(node, Binary::Add, &product, &bias)
     }
 
-    fn mean(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+    fn mean(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         let x = self.input(node, inputs, 0)?;
         let rank = x.dims.len();
         let axes = self.at_each(node, inputs, |call, _| call.reduced_axes(rank))?;
@@ -510,12 +560,17 @@ impl Importer<'_> {
         self.reshaped(node, mean, dims)
     }
 
-    fn softmax(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+    fn softmax(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         let x = self.input(node, inputs, 0)?;
         self.softmax_of(node, &x, if self.model.opset() < SOFTMAX_ALONG_ONE_AXIS { 1 } else { -1 })
     }
 
-    pub(super) fn softmax_of(&mut self, node: &OnnxNode, x: &Live, default: i64) -> Translated {
+    pub(super) fn softmax_of(
+        &mut self,
+        node: &OnnxNode,
+        x: &LiveValue,
+        default: i64,
+    ) -> Result<LiveValue, ImportError> {
         let axis = axis(node.int("axis").unwrap_or(default), x.dims.len())?;
         if axis + 1 != x.dims.len() {
             return Err("only a softmax over the innermost axis is supported".into());
@@ -523,7 +578,7 @@ impl Importer<'_> {
         self.add(node, Op::Array(ArrayOp::Softmax), &[x.value], x.dims.clone())
     }
 
-    fn layer_norm(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Translated {
+    fn layer_norm(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         let x = self.input(node, inputs, 0)?;
         let axis = axis(node.int("axis").unwrap_or(-1), x.dims.len())?;
         if axis + 1 != x.dims.len() {
@@ -540,19 +595,19 @@ impl Importer<'_> {
     pub(super) fn channels(
         &mut self,
         node: &OnnxNode,
-        inputs: &[Option<Held>],
+        inputs: &[Option<ImportValue>],
         i: usize,
         width: u32,
         default: f32,
-    ) -> Result<Value, Trouble> {
+    ) -> Result<Value, ImportError> {
         let held = inputs.get(i).and_then(Option::as_ref);
         let number = match held {
             None => Some(default),
-            Some(Held::Known(known)) => known.uniform(),
+            Some(ImportValue::Constant(constant)) => constant.uniform(),
             Some(_) => None,
         };
         if let Some(number) = number {
-            let array = Array::f32(&[width as usize], vec![number; count(&[width as usize])?]);
+            let array = OnnxArray::f32(&[width as usize], vec![number; count(&[width as usize])?]);
             let name = held.map_or(format!("{}.{i}", node.label()), |_| node.inputs[i].clone());
             return Ok(self.weight(&name, &Arc::new(array))?);
         }
@@ -564,8 +619,8 @@ impl Importer<'_> {
     }
 }
 
-impl Call<'_> {
+impl NodeCall<'_> {
     fn shape_of(&self, sizes: &[usize]) -> Vec<i64> {
-        crate::evaluate::shape_span(self, sizes).iter().map(|&n| n as i64).collect()
+        crate::evaluate::shape_ops::shape_span(self, sizes).iter().map(|&n| n as i64).collect()
     }
 }

@@ -4,82 +4,51 @@
 //! values that the codes stand for: the network that a quantised file came from, with the file's weights. A code is never
 //! computed with here; a value in the middle of quantised arithmetic is the real value and what is still to be done.
 
-use super::known::Known;
-use super::operators::Translated;
-use super::{Held, Importer, Live, Trouble};
-use crate::evaluate::{Call, broadcast};
-use crate::read::{Attribute, OnnxNode};
-use crate::tensor::{Array, Elem};
-use snnc_ir::Binary;
+use super::constants::Constant;
 use snnc_ir::op::ArrayOp;
+
+use super::importer::Importer;
+use super::value::{Coded, ImportError, ImportValue, LiveValue, Scale};
+use crate::evaluate::call::{NodeCall, broadcast};
+use crate::read::{Attribute, OnnxNode};
+use crate::tensor::{OnnxArray, OnnxElem};
+use snnc_ir::Binary;
 use std::sync::Arc;
-
-/// A value in the middle of quantised arithmetic.
-#[derive(Clone, Debug)]
-pub(super) enum Coded {
-    /// Codes of a real value.
-    Codes { of: Live, by: Scale },
-    /// Rows of a table of codes, by token id.
-    Rows { table: Known, ids: Live },
-    /// Sums of products of codes and weights: `of * weights` once they are scaled.
-    Sums { of: Live, weights: Known, by: Scale },
-    /// The scale itself, times a number a column.
-    Scale { by: Scale, times: Option<Known> },
-    /// The code of zero.
-    Zero,
-}
-
-/// How real values become codes.
-#[derive(Clone, Debug)]
-pub(super) enum Scale {
-    /// As the file says: scale and zero point.
-    Given(Known, Option<Known>),
-    /// Measured on the value at run time: the number of the node that does.
-    Measured(u32),
-}
-
-impl Scale {
-    fn is(&self, other: &Scale) -> bool {
-        match (self, other) {
-            (Scale::Given(a, p), Scale::Given(b, q)) => {
-                a.at(0) == b.at(0) && p.as_ref().map(|p| p.at(0)) == q.as_ref().map(|q| q.at(0))
-            }
-            (Scale::Measured(a), Scale::Measured(b)) => a == b,
-            (Scale::Given(..), Scale::Measured(_)) | (Scale::Measured(_), Scale::Given(..)) => false,
-        }
-    }
-}
 
 /// Operators that move numbers without changing them: what they do to values they do to codes.
 const MOVES: [&str; 10] =
     ["Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Gather", "Expand"];
 
-type Inputs<'a> = &'a [Option<Held>];
+type Inputs<'a> = &'a [Option<ImportValue>];
 
-fn at(inputs: Inputs<'_>, i: usize) -> Option<&Held> {
+fn at(inputs: Inputs<'_>, i: usize) -> Option<&ImportValue> {
     inputs.get(i).and_then(Option::as_ref)
 }
 
-fn known(inputs: Inputs<'_>, i: usize) -> Result<Known, Trouble> {
+fn constant(inputs: Inputs<'_>, i: usize) -> Result<Constant, ImportError> {
     match at(inputs, i) {
-        Some(Held::Known(known)) => Ok(known.clone()),
+        Some(ImportValue::Constant(constant)) => Ok(constant.clone()),
         Some(_) => Err(format!("input {} should be a constant", i + 1).into()),
         None => Err(format!("input {} is missing", i + 1).into()),
     }
 }
 
-fn given(inputs: Inputs<'_>, i: usize) -> Result<Scale, Trouble> {
-    let zero = at(inputs, i + 1).map(|_| known(inputs, i + 1)).transpose()?;
-    Ok(Scale::Given(known(inputs, i)?, zero))
+fn given(inputs: Inputs<'_>, i: usize) -> Result<Scale, ImportError> {
+    let zero = at(inputs, i + 1).map(|_| constant(inputs, i + 1)).transpose()?;
+    Ok(Scale::Given(constant(inputs, i)?, zero))
 }
 
-fn codes(of: Live, by: Scale) -> Held {
-    Held::Coded(Box::new(Coded::Codes { of, by }))
+fn codes(of: LiveValue, by: Scale) -> ImportValue {
+    ImportValue::Coded(Box::new(Coded::Codes { of, by }))
 }
 
 impl Importer<'_> {
     /// A node of quantised arithmetic. `None`: it is not one.
-    pub(super) fn quantised(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<Option<Vec<Held>>, Trouble> {
+    pub(super) fn quantised(
+        &mut self,
+        node: &OnnxNode,
+        inputs: Inputs<'_>,
+    ) -> Result<Option<Vec<ImportValue>>, ImportError> {
         let outputs = self.quantised_operator(node, inputs)?;
         let exact = [
             "Cast",
@@ -95,8 +64,12 @@ impl Importer<'_> {
         Ok(outputs)
     }
 
-    fn quantised_operator(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<Option<Vec<Held>>, Trouble> {
-        if let Some(Held::Coded(coded)) = at(inputs, 0)
+    fn quantised_operator(
+        &mut self,
+        node: &OnnxNode,
+        inputs: Inputs<'_>,
+    ) -> Result<Option<Vec<ImportValue>>, ImportError> {
+        if let Some(ImportValue::Coded(coded)) = at(inputs, 0)
             && let Coded::Codes { of, by } = &**coded
             && node.domain.is_empty()
             && MOVES.contains(&node.op_type.as_str())
@@ -105,16 +78,17 @@ impl Importer<'_> {
                 return Err("codes with a scale for each channel are moved".into());
             }
             let mut real = inputs.to_vec();
-            real[0] = Some(Held::Live(of.clone()));
+            real[0] = Some(ImportValue::Live(of.clone()));
             let moved = self.operator(node, &real)?.into_iter().map(|held| match held {
-                Held::Live(of) => codes(of, by.clone()),
+                ImportValue::Live(of) => codes(of, by.clone()),
                 other => other,
             });
             return Ok(Some(moved.collect()));
         }
-        let one = |held: Result<Held, Trouble>| held.map(|held| Some(vec![held]));
-        let live = |live: Translated| live.map(|live| Some(vec![Held::Live(live)]));
-        let output = |of: Translated, scale: usize| Ok(Some(vec![codes(of?, given(inputs, scale)?)]));
+        let one = |held: Result<ImportValue, ImportError>| held.map(|held| Some(vec![held]));
+        let live = |live: Result<LiveValue, ImportError>| live.map(|live| Some(vec![ImportValue::Live(live)]));
+        let output =
+            |of: Result<LiveValue, ImportError>, scale: usize| Ok(Some(vec![codes(of?, given(inputs, scale)?)]));
         match &*node.operator() {
             "QuantizeLinear" | "com.microsoft.QuantizeLinear" => {
                 let of = self.input(node, inputs, 0)?;
@@ -125,19 +99,23 @@ impl Importer<'_> {
                 let by = Scale::Measured(self.unique());
                 let of = self.input(node, inputs, 0)?;
                 let scale = Coded::Scale { by: by.clone(), times: None };
-                Ok(Some(vec![codes(of, by), Held::Coded(Box::new(scale)), Held::Coded(Box::new(Coded::Zero))]))
+                Ok(Some(vec![
+                    codes(of, by),
+                    ImportValue::Coded(Box::new(scale)),
+                    ImportValue::Coded(Box::new(Coded::Zero)),
+                ]))
             }
             "MatMulInteger" => one(Self::integer_product(inputs)),
             "Cast" => match at(inputs, 0) {
-                Some(Held::Coded(coded)) if matches!(**coded, Coded::Sums { .. } | Coded::Scale { .. }) => {
-                    one(Ok(Held::Coded(coded.clone())))
+                Some(ImportValue::Coded(coded)) if matches!(**coded, Coded::Sums { .. } | Coded::Scale { .. }) => {
+                    one(Ok(ImportValue::Coded(coded.clone())))
                 }
-                Some(Held::Coded(coded)) => match &**coded {
+                Some(ImportValue::Coded(coded)) => match &**coded {
                     Coded::Rows { table, ids } => {
-                        let table = self.evaluated(node, &[Some(&Held::Known(table.clone()))])?;
+                        let table = self.evaluated(node, &[Some(&ImportValue::Constant(table.clone()))])?;
                         one(self.gathered_by_ids(node, &table, ids))
                     }
-                    _ => Err(Trouble::Unsupported),
+                    _ => Err(ImportError::Unsupported),
                 },
                 _ => Ok(None),
             },
@@ -176,14 +154,15 @@ impl Importer<'_> {
             }
             "com.microsoft.QLinearWhere" => {
                 let (a, b) = (self.real(node, inputs, 1)?, self.real(node, inputs, 4)?);
-                let parts = [at(inputs, 0).cloned(), Some(Held::Live(a)), Some(Held::Live(b))];
+                let parts = [at(inputs, 0).cloned(), Some(ImportValue::Live(a)), Some(ImportValue::Live(b))];
                 let y = self.choose(node, &parts);
                 output(y, 7)
             }
             "com.microsoft.QLinearConcat" => {
-                let parts =
-                    (2..inputs.len()).step_by(3).map(|i| self.real(node, inputs, i).map(|x| Some(Held::Live(x))));
-                let parts = parts.collect::<Result<Vec<_>, Trouble>>()?;
+                let parts = (2..inputs.len())
+                    .step_by(3)
+                    .map(|i| self.real(node, inputs, i).map(|x| Some(ImportValue::Live(x))));
+                let parts = parts.collect::<Result<Vec<_>, ImportError>>()?;
                 let y = self.concat(node, &parts);
                 output(y, 0)
             }
@@ -199,23 +178,23 @@ impl Importer<'_> {
             }
             "com.microsoft.MatMulNBits" => {
                 let x = self.input(node, inputs, 0)?;
-                let stored: Option<Vec<Option<&Array>>> = (0..inputs.len().min(5))
+                let stored: Option<Vec<Option<&OnnxArray>>> = (0..inputs.len().min(5))
                     .map(|i| match at(inputs, i).filter(|_| i > 0) {
                         None => Some(None),
-                        Some(Held::Known(known)) => known.single().map(|array| Some(&**array)),
+                        Some(ImportValue::Constant(constant)) => constant.single().map(|array| Some(&**array)),
                         Some(_) => None,
                     })
                     .collect();
                 let stored = stored.ok_or("its weights should be constants")?;
-                let w = Call { node, opset: self.model.opset(), inputs: &stored }.block_weights()?;
+                let w = NodeCall { node, opset: self.model.opset(), inputs: &stored }.block_weights()?;
                 let name = node.inputs.get(1).map_or("weights", String::as_str);
-                let w = self.operand(&Held::Known(Known::constant(name, Arc::new(w))), node)?;
+                let w = self.operand(&ImportValue::Constant(Constant::constant(name, Arc::new(w))), node)?;
                 live(self.product_plus(node, &x, &w, at(inputs, 5)))
             }
             "com.microsoft.GatherBlockQuantized" => {
-                let rows = known(inputs, 0)?.at(0).sizes().first().copied().unwrap_or(0);
-                let all = Array::vector((0..rows as i64).collect());
-                let all = Held::Known(Known::constant(node.label(), Arc::new(all)));
+                let rows = constant(inputs, 0)?.at(0).sizes().first().copied().unwrap_or(0);
+                let all = OnnxArray::vector((0..rows as i64).collect());
+                let all = ImportValue::Constant(Constant::constant(node.label(), Arc::new(all)));
                 let table = self.evaluated(node, &[at(inputs, 0), Some(&all), at(inputs, 2), at(inputs, 3)])?;
                 let indices = at(inputs, 1).ok_or("its indices are missing")?;
                 let rows = self.embed_rows(node, &table, indices)?;
@@ -226,12 +205,12 @@ impl Importer<'_> {
     }
 
     /// The real value of input `i`, whose scale and zero point follow it.
-    fn real(&mut self, node: &OnnxNode, inputs: Inputs<'_>, i: usize) -> Translated {
+    fn real(&mut self, node: &OnnxNode, inputs: Inputs<'_>, i: usize) -> Result<LiveValue, ImportError> {
         self.real_at(node, inputs, [i, i + 1, i + 2])
     }
 
     /// The real value of codes, their scale and their zero point.
-    fn real_at(&mut self, node: &OnnxNode, inputs: Inputs<'_>, from: [usize; 3]) -> Translated {
+    fn real_at(&mut self, node: &OnnxNode, inputs: Inputs<'_>, from: [usize; 3]) -> Result<LiveValue, ImportError> {
         self.real_along(node, inputs, from, -1)
     }
 
@@ -242,12 +221,12 @@ impl Importer<'_> {
         inputs: Inputs<'_>,
         [x, scale, zero]: [usize; 3],
         along: i64,
-    ) -> Translated {
+    ) -> Result<LiveValue, ImportError> {
         let coded = match at(inputs, x) {
-            Some(Held::Coded(coded)) => coded.clone(),
-            Some(Held::Known(_)) => {
+            Some(ImportValue::Coded(coded)) => coded.clone(),
+            Some(ImportValue::Constant(_)) => {
                 let table = self.dequantised(node, inputs, [x, scale, zero], along)?;
-                return self.operand(&Held::Known(table), node);
+                return self.operand(&ImportValue::Constant(table), node);
             }
             _ => return Err(format!("input {} should be quantised", x + 1).into()),
         };
@@ -256,31 +235,36 @@ impl Importer<'_> {
                 let own =
                     |coded: &Coded| matches!(coded, Coded::Scale { by: Scale::Measured(b), times: None } if *b == by);
                 match at(inputs, scale) {
-                    Some(Held::Coded(coded)) if own(coded) => Ok(of),
+                    Some(ImportValue::Coded(coded)) if own(coded) => Ok(of),
                     _ => Err("its codes belong to another scale".into()),
                 }
             }
             Coded::Codes { of, by } => {
-                let zero = at(inputs, zero).map(|_| known(inputs, zero)).transpose()?;
-                let same = by.is(&Scale::Given(known(inputs, scale)?, zero));
+                let zero = at(inputs, zero).map(|_| constant(inputs, zero)).transpose()?;
+                let same = by.is(&Scale::Given(constant(inputs, scale)?, zero));
                 if same { Ok(of) } else { Err("it reads codes by another scale than they were written by".into()) }
             }
             Coded::Rows { table, ids } => {
                 let mut parts = inputs.to_vec();
-                parts[x] = Some(Held::Known(table));
+                parts[x] = Some(ImportValue::Constant(table));
                 let table = self.dequantised(node, &parts, [x, scale, zero], along)?;
                 match self.gathered_by_ids(node, &table, &ids)? {
-                    Held::Live(live) => Ok(live),
-                    _ => Err(Trouble::Unsupported),
+                    ImportValue::Live(live) => Ok(live),
+                    _ => Err(ImportError::Unsupported),
                 }
             }
-            Coded::Sums { .. } | Coded::Scale { .. } | Coded::Zero => Err(Trouble::Unsupported),
+            Coded::Sums { .. } | Coded::Scale { .. } | Coded::Zero => Err(ImportError::Unsupported),
         }
     }
 
-    fn gathered_by_ids(&mut self, node: &OnnxNode, table: &Known, ids: &Live) -> Result<Held, Trouble> {
-        let rows = self.embed_rows(node, table, &Held::Live(ids.clone()))?;
-        rows.map(Held::Live).ok_or_else(|| "its table should be a matrix of floats".into())
+    fn gathered_by_ids(
+        &mut self,
+        node: &OnnxNode,
+        table: &Constant,
+        ids: &LiveValue,
+    ) -> Result<ImportValue, ImportError> {
+        let rows = self.embed_rows(node, table, &ImportValue::Live(ids.clone()))?;
+        rows.map(ImportValue::Live).ok_or_else(|| "its table should be a matrix of floats".into())
     }
 
     /// The real numbers of constant codes; where an operator has no axis for its scales, those of its columns.
@@ -290,7 +274,7 @@ impl Importer<'_> {
         inputs: Inputs<'_>,
         from: [usize; 3],
         along: i64,
-    ) -> Result<Known, Trouble> {
+    ) -> Result<Constant, ImportError> {
         let mut alone = OnnxNode { outputs: node.outputs.clone(), ..OnnxNode::default() };
         alone.op_type = "DequantizeLinear".into();
         if node.op_type == alone.op_type {
@@ -301,54 +285,55 @@ impl Importer<'_> {
         self.evaluated(&alone, &from.map(|i| at(inputs, i)))
     }
 
-    fn integer_product(inputs: Inputs<'_>) -> Result<Held, Trouble> {
-        let Some(Held::Coded(coded)) = at(inputs, 0) else {
+    fn integer_product(inputs: Inputs<'_>) -> Result<ImportValue, ImportError> {
+        let Some(ImportValue::Coded(coded)) = at(inputs, 0) else {
             return Err("its first input should be codes of an activation".into());
         };
-        let Coded::Codes { of, by } = &**coded else { return Err(Trouble::Unsupported) };
+        let Coded::Codes { of, by } = &**coded else { return Err(ImportError::Unsupported) };
         let zero_fits = match (by, at(inputs, 2)) {
-            (Scale::Measured(_), Some(Held::Coded(zero))) => matches!(**zero, Coded::Zero),
-            (Scale::Given(_, Some(zero)), Some(Held::Known(other))) => zero.at(0) == other.at(0),
+            (Scale::Measured(_), Some(ImportValue::Coded(zero))) => matches!(**zero, Coded::Zero),
+            (Scale::Given(_, Some(zero)), Some(ImportValue::Constant(other))) => zero.at(0) == other.at(0),
             (Scale::Given(_, None), None) => true,
             _ => false,
         };
         if !zero_fits {
             return Err("its zero point is not that of its codes".into());
         }
-        let weights = known(inputs, 1)?;
+        let weights = constant(inputs, 1)?;
         let array = weights.single().ok_or("its weights depend on the number of tokens")?;
         let zero = match at(inputs, 3) {
-            Some(Held::Known(zero)) => zero.at(0).clone(),
-            Some(_) => return Err(Trouble::Unsupported),
-            None => Array::new(Vec::new(), crate::tensor::Data::I8(vec![0])),
+            Some(ImportValue::Constant(zero)) => zero.at(0).clone(),
+            Some(_) => return Err(ImportError::Unsupported),
+            None => OnnxArray::new(Vec::new(), crate::tensor::ArrayData::I8(vec![0])),
         };
         let centred = columns(array, &zero, |w, z| w - z)?;
-        let weights = Known::constant(weights.name(), Arc::new(centred));
-        Ok(Held::Coded(Box::new(Coded::Sums { of: of.clone(), weights, by: by.clone() })))
+        let weights = Constant::constant(weights.name(), Arc::new(centred));
+        Ok(ImportValue::Coded(Box::new(Coded::Sums { of: of.clone(), weights, by: by.clone() })))
     }
 
     /// A scale times a number, or sums times their scale: then they are real again.
-    fn scaled(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<Option<Vec<Held>>, Trouble> {
+    fn scaled(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<Option<Vec<ImportValue>>, ImportError> {
         let (Some(a), Some(b)) = (at(inputs, 0), at(inputs, 1)) else { return Ok(None) };
         let held = match (a, b) {
-            (Held::Coded(coded), Held::Known(number)) | (Held::Known(number), Held::Coded(coded)) => match &**coded {
+            (ImportValue::Coded(coded), ImportValue::Constant(number))
+            | (ImportValue::Constant(number), ImportValue::Coded(coded)) => match &**coded {
                 Coded::Scale { by, times: None } => {
-                    Held::Coded(Box::new(Coded::Scale { by: by.clone(), times: Some(number.clone()) }))
+                    ImportValue::Coded(Box::new(Coded::Scale { by: by.clone(), times: Some(number.clone()) }))
                 }
                 // The file gives the scale as a number, and the product of both scales here.
                 Coded::Sums { of, weights, by: Scale::Given(scale, _) } => {
                     let weights = weights.single().ok_or("its weights depend on the number of tokens")?;
                     let scale = scale.at(0).number().ok_or("its scale should be one number")?.float();
                     let real = columns(weights, number.at(0), |w, s| w * s / scale)?;
-                    Held::Live(self.times_weights(node, of, real)?)
+                    ImportValue::Live(self.times_weights(node, of, real)?)
                 }
-                _ => return Err(Trouble::Unsupported),
+                _ => return Err(ImportError::Unsupported),
             },
-            (Held::Coded(a), Held::Coded(b)) => {
+            (ImportValue::Coded(a), ImportValue::Coded(b)) => {
                 let (of, weights, sums_by, scale_by, times) = match (&**a, &**b) {
                     (Coded::Sums { of, weights, by: s }, Coded::Scale { by, times })
                     | (Coded::Scale { by, times }, Coded::Sums { of, weights, by: s }) => (of, weights, s, by, times),
-                    _ => return Err(Trouble::Unsupported),
+                    _ => return Err(ImportError::Unsupported),
                 };
                 if !sums_by.is(scale_by) {
                     return Err("its scale is not that of its codes".into());
@@ -358,25 +343,25 @@ impl Importer<'_> {
                     Some(times) => columns(weights, times.at(0), |w, s| w * s)?,
                     None => (**weights).clone(),
                 };
-                Held::Live(self.times_weights(node, of, real)?)
+                ImportValue::Live(self.times_weights(node, of, real)?)
             }
             _ => return Ok(None),
         };
         Ok(Some(vec![held]))
     }
 
-    fn times_weights(&mut self, node: &OnnxNode, of: &Live, weights: Array) -> Translated {
+    fn times_weights(&mut self, node: &OnnxNode, of: &LiveValue, weights: OnnxArray) -> Result<LiveValue, ImportError> {
         let name = node.inputs.first().map_or("weights", String::as_str).to_string();
-        let w = self.operand(&Held::Known(Known::constant(&name, Arc::new(weights))), node)?;
+        let w = self.operand(&ImportValue::Constant(Constant::constant(&name, Arc::new(weights))), node)?;
         self.product(node, of, &w)
     }
 
     /// com.microsoft.QGemm: A, B and C as codes; C's scale is the product of the others'.
-    fn quantised_gemm(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Translated {
+    fn quantised_gemm(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<LiveValue, ImportError> {
         // A scale for each output, wherever they are in B.
         let along = if node.int("transB").unwrap_or(0) != 0 { 0 } else { 1 };
         let (a, b) = (self.real(node, inputs, 0)?, self.real_along(node, inputs, [3, 4, 5], along)?);
-        let turned = |s: &mut Self, x: Live, name: &str| {
+        let turned = |s: &mut Self, x: LiveValue, name: &str| {
             if node.int(name).unwrap_or(0) != 0 { s.transposed(node, x, &[1, 0]) } else { Ok(x) }
         };
         let (a, b) = (turned(self, a, "transA")?, turned(self, b, "transB")?);
@@ -385,23 +370,23 @@ impl Importer<'_> {
         if at(inputs, 6).is_none() {
             return Ok(y);
         }
-        let scale = known(inputs, 1)?.at(0).number().ok_or("the scale of A should be one number")?.float();
-        let bias = columns(&known(inputs, 6)?.at(0).clone(), &Array::f32(&[], vec![scale]), |c, s| c * s)?;
-        let bias = columns(&bias, known(inputs, 4)?.at(0), |c, s| c * s)?;
+        let scale = constant(inputs, 1)?.at(0).number().ok_or("the scale of A should be one number")?.float();
+        let bias = columns(&constant(inputs, 6)?.at(0).clone(), &OnnxArray::f32(&[], vec![scale]), |c, s| c * s)?;
+        let bias = columns(&bias, constant(inputs, 4)?.at(0), |c, s| c * s)?;
         let name = node.inputs.get(6).map_or("bias", String::as_str);
-        let bias = self.operand(&Held::Known(Known::constant(name, Arc::new(bias))), node)?;
+        let bias = self.operand(&ImportValue::Constant(Constant::constant(name, Arc::new(bias))), node)?;
         self.combined(node, Binary::Add, &y, &bias)
     }
 }
 
 /// `f` of every number and its column's.
-fn columns(x: &Array, by: &Array, f: impl Fn(f32, f32) -> f32) -> Result<Array, Trouble> {
+fn columns(x: &OnnxArray, by: &OnnxArray, f: impl Fn(f32, f32) -> f32) -> Result<OnnxArray, ImportError> {
     let width = x.sizes().last().copied().unwrap_or(1);
     if by.len() != 1 && (by.len() != width || broadcast(x.sizes(), by.sizes())? != x.sizes()) {
         return Err(format!("{} scales do not fit {width} columns", by.len()).into());
     }
-    let number = |array: &Array, i: usize| array.data().get(i).float();
+    let number = |array: &OnnxArray, i: usize| array.data().get(i).float();
     let at = |i: usize| f(number(x, i), number(by, if by.len() == 1 { 0 } else { i % width }));
-    debug_assert!(x.elem() != Elem::Bool);
-    Ok(Array::f32(x.sizes(), (0..x.len()).map(at).collect()))
+    debug_assert!(x.elem() != OnnxElem::Bool);
+    Ok(OnnxArray::f32(x.sizes(), (0..x.len()).map(at).collect()))
 }

@@ -1,11 +1,11 @@
 //! Tables that token ids and positions index, and what they say about the longest sequence.
 
-use super::known::Known;
-use super::quantised::Coded;
+use super::constants::Constant;
+use super::importer::{COUNTS, Importer};
 use super::shapes::fixed;
-use super::{COUNTS, Held, Importer, Live, Trouble};
+use super::value::{Coded, ImportError, ImportValue, LiveValue};
 use crate::read::OnnxNode;
-use crate::tensor::{Array, Data, Elem};
+use crate::tensor::{ArrayData, OnnxArray, OnnxElem};
 use snnc_ir::Op;
 use snnc_ir::op::{DenseOp, LeafOp};
 use snnc_ir::types::Dim;
@@ -13,17 +13,21 @@ use std::sync::Arc;
 
 impl Importer<'_> {
     /// Gather along the first axis of a constant table, by token id or by position.
-    pub(super) fn embed(&mut self, node: &OnnxNode, inputs: &[Option<Held>]) -> Result<Option<Held>, Trouble> {
-        let [Some(Held::Known(table)), Some(indices)] = inputs else { return Ok(None) };
+    pub(super) fn embed(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+    ) -> Result<Option<ImportValue>, ImportError> {
+        let [Some(ImportValue::Constant(table)), Some(indices)] = inputs else { return Ok(None) };
         let is_matrix = table.single().is_some_and(|table| table.rank() == 2);
         if !is_matrix || *node.operator() != *"Gather" || !matches!(node.int("axis").unwrap_or(0), 0 | -2) {
             return Ok(None);
         }
         match indices {
-            Held::Live(ids) if table.at(0).elem().is_int() => {
-                Ok(Some(Held::Coded(Box::new(Coded::Rows { table: table.clone(), ids: ids.clone() }))))
+            ImportValue::Live(ids) if table.at(0).elem().is_int() => {
+                Ok(Some(ImportValue::Coded(Box::new(Coded::Rows { table: table.clone(), ids: ids.clone() }))))
             }
-            indices => Ok(self.embed_rows(node, table, indices)?.map(Held::Live)),
+            indices => Ok(self.embed_rows(node, table, indices)?.map(ImportValue::Live)),
         }
     }
 
@@ -31,25 +35,25 @@ impl Importer<'_> {
     pub(super) fn embed_rows(
         &mut self,
         node: &OnnxNode,
-        table: &Known,
-        indices: &Held,
-    ) -> Result<Option<Live>, Trouble> {
+        table: &Constant,
+        indices: &ImportValue,
+    ) -> Result<Option<LiveValue>, ImportError> {
         let Some(&[rows, width]) = table.single().map(|table| table.sizes()) else { return Ok(None) };
-        if table.at(0).elem() != Elem::F32 {
+        if table.at(0).elem() != OnnxElem::F32 {
             return Ok(None);
         }
         let ids = match indices {
-            Held::Live(live) => live.clone(),
-            Held::Known(known) if known.is_positions(&self.counts) => {
+            ImportValue::Live(live) => live.clone(),
+            ImportValue::Constant(constant) if constant.is_positions(&self.counts) => {
                 self.bound(rows)?;
                 let value = self.builder.add(Op::Leaf(LeafOp::Positions), &[], node.label())?;
                 let one_or_all = |&size: &usize| if size == 1 { Dim::Fixed(1) } else { Dim::Tokens };
-                Live { value, dims: known.at(0).sizes().iter().map(one_or_all).collect() }
+                LiveValue { value, dims: constant.at(0).sizes().iter().map(one_or_all).collect() }
             }
             _ => return Ok(None),
         };
-        let table = self.operand(&Held::Known(table.clone()), node)?;
-        if matches!(indices, Held::Live(_)) {
+        let table = self.operand(&ImportValue::Constant(table.clone()), node)?;
+        if matches!(indices, ImportValue::Live(_)) {
             self.token_table.get_or_insert(table.value);
         }
         let value = self.builder.add(Op::Dense(DenseOp::Embed), &[ids.value, table.value], node.label())?;
@@ -70,10 +74,12 @@ impl Importer<'_> {
     pub(super) fn bound_by(
         &mut self,
         node: &OnnxNode,
-        known: &[Option<&Known>],
-        outputs: &[Held],
+        constant: &[Option<&Constant>],
+        outputs: &[ImportValue],
     ) -> Result<(), String> {
-        let (Some(Some(table)), Some(Held::Known(part))) = (known.first(), outputs.first()) else { return Ok(()) };
+        let (Some(Some(table)), Some(ImportValue::Constant(part))) = (constant.first(), outputs.first()) else {
+            return Ok(());
+        };
         let Some(table) = table.single().filter(|_| matches!(&*node.operator(), "Slice" | "Gather")) else {
             return Ok(());
         };
@@ -82,7 +88,7 @@ impl Importer<'_> {
         }
         for (axis, &rows) in table.sizes().iter().enumerate() {
             let taken = |(k, &n): (usize, &usize)| part.at(k).sizes().get(axis) == Some(&n);
-            let by_position = known.get(1).is_some_and(|x| x.is_some_and(|x| x.is_positions(&self.counts)));
+            let by_position = constant.get(1).is_some_and(|x| x.is_some_and(|x| x.is_positions(&self.counts)));
             let along = node.int("axis").unwrap_or(0) == axis as i64;
             let fits =
                 if node.op_type == "Slice" { self.counts.iter().enumerate().all(taken) } else { by_position && along };
@@ -94,13 +100,13 @@ impl Importer<'_> {
     }
 
     /// Positions and sequence lengths, where an operator makes them itself.
-    pub(super) fn counted(&self, node: &OnnxNode) -> Known {
-        let row = |&n: &usize| Arc::new(Array::i64(&[1, n], (0..n as i64).collect()));
-        Known::of(node.label(), self.counts.iter().map(row).collect())
+    pub(super) fn counted(&self, node: &OnnxNode) -> Constant {
+        let row = |&n: &usize| Arc::new(OnnxArray::i64(&[1, n], (0..n as i64).collect()));
+        Constant::of(node.label(), self.counts.iter().map(row).collect())
     }
 
-    pub(super) fn lengths(&self, node: &OnnxNode) -> Known {
-        let length = |&n: &usize| Arc::new(Array::new(vec![1], Data::I32(vec![n as i32])));
-        Known::of(node.label(), self.counts.iter().map(length).collect())
+    pub(super) fn lengths(&self, node: &OnnxNode) -> Constant {
+        let length = |&n: &usize| Arc::new(OnnxArray::new(vec![1], ArrayData::I32(vec![n as i32])));
+        Constant::of(node.label(), self.counts.iter().map(length).collect())
     }
 }

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use snnc_ir::text;
 
 /// A network in a few lines: `out = Op(in, in)`, with the attributes `name=integer`.
-fn model(lines: &str, initializers: &[(&str, Array)]) -> Model {
+fn model(lines: &str, initializers: &[(&str, OnnxArray)]) -> OnnxModel {
     let node = |line: &str| {
         let (outputs, call) = line.split_once(" = ").expect("outputs");
         let (op, rest) = call.split_once('(').expect("inputs");
@@ -27,15 +27,15 @@ fn model(lines: &str, initializers: &[(&str, Array)]) -> Model {
         }
     };
     let port = |name: &str, elem, sizes: &[Option<usize>]| Port { name: name.into(), elem, sizes: sizes.to_vec() };
-    Model {
+    OnnxModel {
         opsets: IndexMap::from([(String::new(), 17)]),
         producer: String::new(),
         graph: OnnxGraph {
             inputs: vec![
-                port("input_ids", Some(Elem::I64), &[None, None]),
-                port("attention_mask", Some(Elem::I64), &[None, None]),
+                port("input_ids", Some(OnnxElem::I64), &[None, None]),
+                port("attention_mask", Some(OnnxElem::I64), &[None, None]),
             ],
-            outputs: vec![port("y", Some(Elem::F32), &[])],
+            outputs: vec![port("y", Some(OnnxElem::F32), &[])],
             nodes: lines.lines().map(str::trim).filter(|line| !line.is_empty()).map(node).collect(),
             initializers: initializers
                 .iter()
@@ -50,10 +50,10 @@ fn model(lines: &str, initializers: &[(&str, Array)]) -> Model {
 /// Rows of the position table.
 const CONTEXT: usize = 16;
 
-fn constants() -> Vec<(&'static str, Array)> {
-    let int = |x: i64| Array::i64(&[], vec![x]);
-    let ints = |x: &[i64]| Array::vector(x.to_vec());
-    let float = |x: f32| Array::f32(&[], vec![x]);
+fn constants() -> Vec<(&'static str, OnnxArray)> {
+    let int = |x: i64| OnnxArray::i64(&[], vec![x]);
+    let ints = |x: &[i64]| OnnxArray::vector(x.to_vec());
+    let float = |x: f32| OnnxArray::f32(&[], vec![x]);
     let ramp = |n: usize| (0..n).map(|i| i as f32).collect::<Vec<f32>>();
     let lower = |n: usize| (0..n * n).map(|i| i % n <= i / n).collect();
     let window = |n: usize| (0..n * n).map(|i| i % n <= i / n && i / n - i % n < 10).collect();
@@ -67,20 +67,20 @@ fn constants() -> Vec<(&'static str, Array)> {
         ("start", ints(&[0])),
         ("heads", ints(&[0, 0, 2, 2])),
         ("rows", ints(&[0, 0, 4])),
-        ("wte", Array::f32(&[4, 4], ramp(16))),
-        ("wide", Array::f32(&[6, 4], ramp(24))),
-        ("wpe", Array::f32(&[CONTEXT, 4], ramp(CONTEXT * 4))),
+        ("wte", OnnxArray::f32(&[4, 4], ramp(16))),
+        ("wide", OnnxArray::f32(&[6, 4], ramp(24))),
+        ("wpe", OnnxArray::f32(&[CONTEXT, 4], ramp(CONTEXT * 4))),
         ("huge", ints(&[1 << 40])),
-        ("lower", Array::bool(&[1, 1, CONTEXT, CONTEXT], lower(CONTEXT))),
-        ("window", Array::bool(&[1, 1, CONTEXT, CONTEXT], window(CONTEXT))),
+        ("lower", OnnxArray::bool(&[1, 1, CONTEXT, CONTEXT], lower(CONTEXT))),
+        ("window", OnnxArray::bool(&[1, 1, CONTEXT, CONTEXT], window(CONTEXT))),
         ("lowest", float(f32::NEG_INFINITY)),
         ("b1", ints(&[1])),
         ("eight", ints(&[8])),
         ("h2", ints(&[2])),
         ("w2", ints(&[2])),
         ("w4", ints(&[4])),
-        ("triangle", Array::f32(&[1, 1, 8, 8], (0..64).map(|i| if i % 8 <= i / 8 { 0.0 } else { -1e4 }).collect())),
-        ("table", Array::f32(&[1, 8, 4], ramp(32))),
+        ("triangle", OnnxArray::f32(&[1, 1, 8, 8], (0..64).map(|i| if i % 8 <= i / 8 { 0.0 } else { -1e4 }).collect())),
+        ("table", OnnxArray::f32(&[1, 8, 4], ramp(32))),
         ("two", float(2.0)),
     ]
 }

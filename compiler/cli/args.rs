@@ -1,0 +1,106 @@
+//! Options that several subcommands have, and how they are read.
+
+use clap::Args;
+use snnc::Complaints;
+use snnc::energy::PriceList;
+use snnc::model::{EngineOptions, threads_or_all};
+use snnc::prices;
+use snnc_ir::Diagnostic;
+use snnc_runtime::Engine;
+use std::path::PathBuf;
+
+/// Which engine runs a program, and how fast.
+#[derive(Args, Clone, Debug, Default)]
+pub struct EngineArgs {
+    #[command(flatten)]
+    pub which: WhichEngine,
+    /// What rows of weights cost on this machine, from `snnc bench --measure-prices`; only the speed depends on it
+    #[arg(long, value_name = "FILE")]
+    pub prices: Option<PathBuf>,
+}
+
+/// Which engine runs a program. The numbers are the same.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct WhichEngine {
+    /// Run machine code (the default)
+    #[arg(long, conflicts_with = "interpret")]
+    pub jit: bool,
+    /// Run the reference interpreter: the same numbers, slowly
+    #[arg(long)]
+    pub interpret: bool,
+    /// Run every timestep, spike by spike; without it time is collapsed. The numbers are the same
+    #[arg(long)]
+    pub stepped: bool,
+}
+
+/// Threads of one sequence.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct ThreadArgs {
+    /// Threads of one sequence; no result depends on them [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Keep each thread on a processor of its own
+    #[arg(long)]
+    pub pin: bool,
+}
+
+impl WhichEngine {
+    /// On one thread, without counts.
+    pub fn options(self) -> EngineOptions {
+        let engine = if self.interpret { Engine::Interpreter } else { Engine::Jit };
+        EngineOptions { engine, stepped: self.stepped, ..EngineOptions::default() }
+    }
+}
+
+impl EngineArgs {
+    /// On one thread, without counts.
+    ///
+    /// # Errors
+    /// The file of kernel costs cannot be read, or is none.
+    pub fn options(&self) -> Result<EngineOptions, Complaints> {
+        let kernel_costs = self.prices.as_deref().map(prices::read).transpose()?;
+        Ok(EngineOptions { kernel_costs, ..self.which.options() })
+    }
+}
+
+impl ThreadArgs {
+    /// The same engine on these threads.
+    pub fn of(self, options: EngineOptions) -> EngineOptions {
+        EngineOptions { threads: threads_or_all(self.threads), pin: self.pin, ..options }
+    }
+}
+
+/// Most sequences that share a pass. Beyond a few dozen, more texts at a time make nothing faster, and each has keys and values
+/// of its own.
+pub const BATCH_MAX: i64 = 256;
+
+/// A number, or a percentage.
+pub fn share(text: &str) -> Result<f64, String> {
+    let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 0.01));
+    let share = number.trim().parse::<f64>().ok().filter(|share| share.is_finite()).map(|share| share * unit);
+    match share {
+        // Whoever writes 98 means 98 %.
+        Some(share) if share < 1.0 || unit != 1.0 => Ok(share),
+        Some(_) => Err(format!("`{text}` is all or more: write {text}% if it is percent")),
+        None => Err(format!("`{text}` is no share: write 1% or 0.01")),
+    }
+}
+
+/// The price lists of these names or files, or all that are built in.
+pub fn price_lists(named: &[String]) -> Result<Vec<PriceList>, Complaints> {
+    if named.is_empty() {
+        return Ok(PriceList::built_in());
+    }
+    let (mut lists, mut complaints) = (Vec::new(), Complaints::new());
+    for name in named {
+        match PriceList::named(name) {
+            Ok(list) if lists.iter().any(|other: &PriceList| other.name == list.name) => {
+                let message = format!("is called `{}` as another list is; give it a name of its own", list.name);
+                complaints.push(Diagnostic::new(name, message));
+            }
+            Ok(list) => lists.push(list),
+            Err(more) => complaints.extend(more),
+        }
+    }
+    if complaints.is_empty() { Ok(lists) } else { Err(complaints) }
+}

@@ -1,0 +1,109 @@
+//! `snnc demo`: the whole path on the model in the repository.
+
+use crate::bar::Bar;
+use crate::eval;
+use crate::output::{emit, status};
+use clap::Args;
+use snnc::convert::{self, BUILT_IN_TEXT, CALIBRATION_TOKENS, Recipe, Sample};
+use snnc::energy::{PriceList, Setting};
+use snnc::evaluate::{Cut, evaluate};
+use snnc::generate::{Request, generate};
+use snnc::model::{EngineOptions, Loaded, Source, threads_or_all};
+use snnc::progress::Workers;
+use snnc::{Complaints, energy, files};
+use snnc_ir::container::{self, File};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::QuantOptions;
+use snnc_runtime::SampleOptions;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Compile the model in the repository, let it write beside the dense network, and estimate its energy
+#[derive(Args, Debug)]
+pub struct Demo {
+    /// The folder of model.onnx and tokenizer.json
+    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/wt2-gelu"))]
+    model: PathBuf,
+    /// Where the program goes [default: it is not kept]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// How the text begins
+    #[arg(long, default_value = "The river")]
+    prompt: String,
+}
+
+/// Windows of the built-in text that fidelity and energy are measured on.
+const WINDOWS: usize = 4;
+
+impl Demo {
+    pub fn run(self) -> Result<(), Complaints> {
+        let path = self.model.join("model.onnx");
+        status(&format!("1. compile {}", path.display()));
+        let start = Instant::now();
+        let bar = Bar::default();
+        let loaded = Loaded::read(&path)?;
+        let tokens = loaded.tokens()?;
+        let sample = Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens: &tokens };
+        let levels = Levels::default();
+        let recipe = Recipe {
+            wishes: QuantOptions::uniform(levels),
+            calibration_tokens: CALIBRATION_TOKENS,
+            threads: threads_or_all(None),
+        };
+        let converted = convert::convert_watched(
+            loaded.source.graph.clone(),
+            loaded.source.rounded,
+            &sample,
+            &recipe,
+            &bar,
+            &mut |_, _, _| {},
+        )?;
+        status(&format!(
+            "   {} code, {} timesteps, in {:.1} s; calibrated on {}",
+            levels.code.name(),
+            levels.steps,
+            start.elapsed().as_secs_f64(),
+            converted.calibration.source
+        ));
+        if let Some(output) = &self.output {
+            let file = File {
+                tokenizer: loaded.tokenizer.clone(),
+                calibration: Some(converted.section.to_string().into_bytes()),
+                ..File::new(converted.graph.clone())
+            };
+            files::write_whole(output, |out| container::write(&file, out))?;
+            status(&format!("   kept as {}", output.display()));
+        }
+        let dense = loaded.source.program(&EngineOptions::default())?;
+        let spiking = Source { graph: converted.graph, rounded: false }
+            .program(&EngineOptions { count: true, ..EngineOptions::default() })?;
+
+        status("2. let both networks continue a text, greedily");
+        let request = Request { prompt: &self.prompt, most: 40, options: SampleOptions::default(), stop: &[] };
+        for (name, program) in [("dense", &dense), ("spiking", &spiking)] {
+            let done = generate(program, &tokens, &request, &mut |_| Ok(()))?;
+            emit(&format!("\n{name:>8}: {}{}\n", self.prompt, done.text))?;
+        }
+
+        status(
+            "\n3. measure the spiking network beside the dense one (on the text that ranges were measured on; `eval` takes any)",
+        );
+        let ids = tokens.document(BUILT_IN_TEXT)?;
+        let done = evaluate(
+            &spiking,
+            Some(&dense),
+            &ids,
+            Cut { length: None, stride: None, windows: WINDOWS },
+            Workers { threads: threads_or_all(None), progress: &bar },
+        )?;
+        emit(&format!("\n{}\n", eval::as_text(&done, true, None)))?;
+
+        status("4. estimate the energy of that run");
+        let context = u64::from(spiking.graph().context);
+        let setting = Setting { context, batch: 1, span: spiking.options().chunk as u64 };
+        let lists = PriceList::built_in();
+        let shown = lists[0].clone();
+        let estimate = energy::estimate(spiking.graph(), &done.activity(), setting, lists);
+        emit(&format!("\n{}", estimate.table(&shown)))
+    }
+}

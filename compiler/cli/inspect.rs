@@ -1,0 +1,31 @@
+//! `snnc inspect`: a run to look at, in the terminal.
+
+use crate::output::{emit, emit_json};
+use crate::report::Shown;
+use crate::report_text;
+use clap::Args;
+use snnc::Complaints;
+
+/// Print what a page of `report` shows, in short
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  snnc inspect model.snn
+  snnc inspect model.snn --text test.txt --against model.onnx
+  snnc inspect model.snn --text test.txt --json > run.json
+
+Colours are for terminals, and never where NO_COLOR is set.")]
+pub struct Inspect {
+    #[command(flatten)]
+    shown: Shown,
+    /// Print all that a page of `report` would hold, as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inspect {
+    pub fn run(self) -> Result<(), Complaints> {
+        let mut report = self.shown.report()?;
+        report.provenance.command = self.shown.command("inspect", if self.json { " --json" } else { "" });
+        if self.json { emit_json(&report.json()) } else { emit(&report_text::text(&report)) }
+    }
+}

@@ -1,0 +1,85 @@
+//! The `snnc` command: one file per subcommand, which reads options, calls the library and prints what it gives.
+
+mod args;
+mod bar;
+mod bench;
+mod check;
+mod compile;
+mod demo;
+mod energy;
+mod eval;
+mod inspect;
+mod logits;
+mod opt;
+mod output;
+mod plan;
+mod prompts;
+mod report;
+mod report_text;
+mod run;
+mod show;
+mod train;
+mod tune;
+mod wishes;
+
+use clap::{Parser, Subcommand};
+use output::{INTERRUPTED, verdict};
+use snnc_ir::Diagnostic;
+use std::process::ExitCode;
+
+/// Compiles GPT-2 in ONNX to a spiking neural network, runs it, and says what it costs.
+#[derive(Parser, Debug)]
+#[command(name = "snnc", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Check(check::Check),
+    Compile(compile::Compile),
+    Run(run::Run),
+    Eval(eval::Eval),
+    Energy(energy::Energy),
+    Inspect(inspect::Inspect),
+    Report(report::Report),
+    Logits(logits::Logits),
+    Show(show::Show),
+    Opt(opt::Opt),
+    Tune(tune::Tune),
+    Train(train::Train),
+    Bench(bench::Bench),
+    Demo(demo::Demo),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(e) = ctrlc::set_handler(bar::interrupted) {
+        let message = format!("Ctrl-C cannot be caught ({e}); it will leave temporary files");
+        output::report(&[Diagnostic::new("", message)]);
+    }
+    let result = match cli.command {
+        Command::Check(command) => command.run(),
+        Command::Compile(command) => command.run(),
+        Command::Run(command) => command.run(),
+        Command::Eval(command) => return verdict(command.run()),
+        Command::Energy(command) => command.run(),
+        Command::Inspect(command) => command.run(),
+        Command::Report(command) => command.run(),
+        Command::Logits(command) => command.run(),
+        Command::Show(command) => command.run(),
+        Command::Opt(command) => command.run(),
+        Command::Tune(command) => return verdict(command.run()),
+        Command::Train(command) => {
+            return match command.run() {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::from(INTERRUPTED as u8),
+                Err(diagnostics) => verdict(Err(diagnostics)),
+            };
+        }
+        Command::Bench(command) => return verdict(command.run()),
+        Command::Demo(command) => command.run(),
+    };
+    verdict(result.map(|()| true))
+}

@@ -1,0 +1,53 @@
+//! What the command writes: data to standard output, words to standard error; and its exit status.
+//!
+//! Exit status: 0 done, 1 something is wrong with an input or an output, 2 wrong usage, 3 a limit that the user set failed,
+//! 130 interrupted.
+
+use snnc::Complaints;
+use snnc_ir::Diagnostic;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// A limit failed, or a warning was denied.
+pub const FAILED: u8 = 3;
+
+/// What a shell expects of a process that Ctrl-C ended.
+pub const INTERRUPTED: i32 = 130;
+
+/// The exit status of a command that did its work, whether or not what the user set was met.
+pub fn verdict(result: Result<bool, Complaints>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FAILED),
+        Err(diagnostics) => {
+            report(&diagnostics);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says what is wrong.
+pub fn report(diagnostics: &[Diagnostic]) {
+    for diagnostic in diagnostics {
+        status(&format!("error: {diagnostic}"));
+    }
+}
+
+/// A line for a person. A standard error that is closed is no reason to stop.
+pub fn status(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Data for whoever reads standard output. A reader that has gone away ends the program quietly.
+pub fn emit(text: &str) -> Result<(), Complaints> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(e) => Err(Diagnostic::new("standard output", format!("cannot be written: {e}")).into()),
+    }
+}
+
+pub fn emit_json(value: &serde_json::Value) -> Result<(), Complaints> {
+    emit(&format!("{value:#}\n"))
+}

@@ -1,0 +1,256 @@
+//! `snnc run --prompts`: continues many texts, some at a time.
+//!
+//! Law: a text is the one that its prompt gives alone, with the seed plus its line's number. Prompts are read one by one, each
+//! by a pass of its own; then a pass serves the next token of all texts at hand, and whoever is done makes room for the next
+//! prompt. A text that fails is said and leaves the others alone.
+
+use crate::bar::Bar;
+use crate::output::{emit, status};
+use serde::Serialize;
+use snnc::Complaints;
+use snnc::evaluate::logits_of;
+use snnc::generate::{Request, Stopped, Writing};
+use snnc::progress::Progress;
+use snnc::tokens::Tokens;
+use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_runtime::{Batch, Program, Rows, SampleOptions};
+use std::iter::Enumerate;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A prompt of the file.
+struct Prompt<'a> {
+    /// Of its line, from 1.
+    number: usize,
+    /// The line for complaints.
+    place: String,
+    text: &'a str,
+    ids: Vec<u32>,
+}
+
+/// The prompts of a file, one a line; empty lines are none.
+fn prompts<'a>(file: &str, text: &'a str, tokens: &Tokens, context: usize) -> Result<Vec<Prompt<'a>>, Complaints> {
+    let (mut prompts, mut complaints) = (Vec::new(), Complaints::new());
+    for (number, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.is_empty()) {
+        let place = format!("{file}:{number}");
+        let ids = tokens.document(text)?;
+        if ids.len() > context {
+            let message = format!("the prompt is {} tokens long, the network's context is {context}", ids.len());
+            complaints.push(Diagnostic::new(place.as_str(), message).note("shorten the prompt"));
+        }
+        prompts.push(Prompt { number, place, text, ids });
+    }
+    if prompts.is_empty() {
+        complaints.push(Diagnostic::new(file, "has no prompts").note("write one a line"));
+    }
+    if complaints.is_empty() { Ok(prompts) } else { Err(complaints) }
+}
+
+/// How the file is to be continued: as `request` says, whose own prompt is not looked at.
+pub struct Setting<'a> {
+    /// What the file is called in messages.
+    pub file: &'a str,
+    pub request: Request<'a>,
+    /// Texts at a time.
+    pub batch: usize,
+    pub json: bool,
+}
+
+/// Continues every line of `text`.
+pub fn continue_all(
+    program: &Arc<Program>,
+    tokens: &Tokens,
+    setting: &Setting<'_>,
+    text: &str,
+) -> Result<(), Complaints> {
+    let prompts = prompts(setting.file, text, tokens, program.graph().context as usize)?;
+    let batch = Batch::new(program.clone(), setting.batch.min(prompts.len()));
+    let mut all = All {
+        tokens,
+        setting,
+        context: program.graph().context as usize,
+        output: logits_of(program.graph())?,
+        waiting: prompts.iter().enumerate(),
+        here: (0..batch.sequences()).map(|_| None).collect(),
+        batch,
+        done: prompts.iter().map(|_| None).collect(),
+        shown: 0,
+        complaints: Complaints::new(),
+        bar: Bar::default(),
+        tokens_read: 0,
+        tokens_stepped: 0,
+        seconds: [0.0; 2],
+    };
+    all.bar.begin("writing", prompts.len() as u64);
+    while all.join() {
+        all.step();
+        all.show(&prompts)?;
+    }
+    all.show(&prompts)?;
+    all.bar.end();
+    let code = program.codegen_ms();
+    let code = if code > 0.0 { format!("; machine code in {code:.1} ms") } else { String::new() };
+    status(&format!("{}{code}", all.summary()));
+    if all.complaints.is_empty() { Ok(()) } else { Err(all.complaints) }
+}
+
+/// All texts: to come, at hand and done.
+struct All<'a> {
+    tokens: &'a Tokens,
+    setting: &'a Setting<'a>,
+    context: usize,
+    output: String,
+    batch: Batch,
+    waiting: Enumerate<std::slice::Iter<'a, Prompt<'a>>>,
+    /// By sequence of the batch: the text that is being written there.
+    here: Vec<Option<Here<'a>>>,
+    /// By prompt: what was written, until it is shown.
+    done: Vec<Option<Done>>,
+    shown: usize,
+    complaints: Complaints,
+    bar: Bar,
+    tokens_read: usize,
+    /// New tokens but the first of each text, which its prompt's pass gives.
+    tokens_stepped: usize,
+    /// Of prompts, of steps.
+    seconds: [f64; 2],
+}
+
+/// A text at hand.
+struct Here<'a> {
+    /// Which prompt it continues.
+    at: usize,
+    prompt: &'a Prompt<'a>,
+    writing: Writing<'a>,
+    next: u32,
+}
+
+struct Done {
+    text: String,
+    tokens: usize,
+    /// `None`: it failed.
+    stopped: Option<Stopped>,
+}
+
+/// A line of JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    prompt: &'a str,
+    text: &'a str,
+    tokens: usize,
+    stopped: &'a str,
+}
+
+impl<'a> All<'a> {
+    /// Reads prompts wherever there is room; whether there are texts at hand.
+    fn join(&mut self) -> bool {
+        for sequence in 0..self.here.len() {
+            while self.here[sequence].is_none() {
+                let Some((at, prompt)) = self.waiting.next() else { break };
+                self.read(sequence, at, prompt);
+            }
+        }
+        self.here.iter().any(Option::is_some)
+    }
+
+    /// Runs one prompt.
+    fn read(&mut self, sequence: usize, at: usize, prompt: &'a Prompt<'a>) {
+        let options = self.setting.request.options;
+        let seed = options.seed.wrapping_add(prompt.number as u64);
+        let request =
+            Request { prompt: prompt.text, options: SampleOptions { seed, ..options }, ..self.setting.request };
+        let mut here = Here { at, prompt, writing: Writing::new(self.tokens, request), next: 0 };
+        if here.writing.stopped.is_some() {
+            return self.finish(here);
+        }
+        let start = Instant::now();
+        self.batch.reset(sequence);
+        let outputs = self.batch.forward(sequence, &prompt.ids, Rows::Last);
+        let full = prompt.ids.len() >= self.context;
+        let next = outputs.and_then(|o| here.writing.take(o.f32(&self.output).unwrap_or(&[]), full));
+        self.tokens_read += prompt.ids.len();
+        self.seconds[0] += start.elapsed().as_secs_f64();
+        self.go_on(sequence, here, next);
+    }
+
+    /// One more token for every text at hand.
+    fn step(&mut self) {
+        let start = Instant::now();
+        let texts: Vec<(usize, Here<'a>)> =
+            self.here.iter_mut().enumerate().filter_map(|(i, here)| Some((i, here.take()?))).collect();
+        let next: Vec<(usize, u32)> = texts.iter().map(|(sequence, here)| (*sequence, here.next)).collect();
+        let full: Vec<bool> = next.iter().map(|&(sequence, _)| self.batch.past(sequence) + 1 >= self.context).collect();
+        let outputs = self.batch.step(&next).into_iter().zip(full);
+        let mut taken = Vec::with_capacity(texts.len());
+        for ((sequence, mut here), (outputs, full)) in texts.into_iter().zip(outputs) {
+            let next = outputs.and_then(|o| here.writing.take(o.f32(&self.output).unwrap_or(&[]), full));
+            taken.push((sequence, here, next));
+        }
+        self.seconds[1] += start.elapsed().as_secs_f64();
+        self.tokens_stepped += taken.len();
+        for (sequence, here, next) in taken {
+            self.go_on(sequence, here, next);
+        }
+    }
+
+    /// Keeps a text at hand if it has a next token.
+    fn go_on(&mut self, sequence: usize, mut here: Here<'a>, next: Result<Option<u32>, Diagnostic>) {
+        match next {
+            Ok(Some(next)) => {
+                here.next = next;
+                self.here[sequence] = Some(here);
+            }
+            Ok(None) => self.finish(here),
+            Err(error) => {
+                let error = error.note(format!("while continuing the prompt at {}", here.prompt.place));
+                self.complaints.push(error);
+                self.finish(here);
+            }
+        }
+    }
+
+    fn finish(&mut self, here: Here<'a>) {
+        let (text, tokens, stopped) = here.writing.into_parts();
+        self.done[here.at] = Some(Done { text, tokens, stopped });
+        self.bar.advance(1);
+    }
+
+    /// Prints what is done and next in the order of the prompts.
+    fn show(&mut self, prompts: &[Prompt<'_>]) -> Result<(), Complaints> {
+        while let Some(done) = self.done.get_mut(self.shown).and_then(Option::take) {
+            let prompt = &prompts[self.shown];
+            let text = if self.setting.json { as_json(prompt, &done)? } else { as_text(prompt, &done) };
+            self.bar.suspend(|| emit(&text))?;
+            self.shown += 1;
+        }
+        Ok(())
+    }
+
+    fn summary(&self) -> String {
+        let rate = |n: usize, s: f64| if s > 0.0 { n as f64 / s } else { 0.0 };
+        format!(
+            "{} prompts, {} at a time; {} prompt tokens at {:.0} tokens/s, {} new after the first at {:.1} tokens/s in all",
+            self.shown,
+            self.here.len(),
+            self.tokens_read,
+            rate(self.tokens_read, self.seconds[0]),
+            self.tokens_stepped,
+            rate(self.tokens_stepped, self.seconds[1]),
+        )
+    }
+}
+
+fn as_json(prompt: &Prompt<'_>, done: &Done) -> Result<String, Complaints> {
+    let stopped = done.stopped.map_or("error", Stopped::name);
+    let line = Line { prompt: prompt.text, text: &done.text, tokens: done.tokens, stopped };
+    let line = serde_json::to_string(&line)
+        .map_err(|e| Diagnostics::from(Diagnostic::new(prompt.place.as_str(), e.to_string())))?;
+    Ok(line + "\n")
+}
+
+/// A heading with the line's number and the prompt, then what continues it.
+fn as_text(prompt: &Prompt<'_>, done: &Done) -> String {
+    let failed = if done.stopped.is_none() { " [failed]" } else { "" };
+    format!("=== {}: {}\n{}{failed}\n\n", prompt.number, prompt.text, done.text)
+}

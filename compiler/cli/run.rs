@@ -1,0 +1,117 @@
+//! `snnc run`: continues a text.
+
+use crate::args::{BATCH_MAX, EngineArgs, ThreadArgs};
+use crate::output::{emit, status};
+use crate::plan::PlanArgs;
+use crate::prompts;
+use clap::Args;
+use snnc::generate::{Request, generate};
+use snnc::model::Loaded;
+use snnc::{Complaints, files};
+use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_runtime::SampleOptions;
+use std::io::Read;
+use std::path::PathBuf;
+
+/// Continue a text with a .snn program, or with the dense network of an ONNX file
+#[derive(Args, Debug)]
+pub struct Run {
+    /// The .snn or .onnx file
+    model: PathBuf,
+    /// The text to continue; - reads standard input
+    #[arg(short, long, value_name = "TEXT", required_unless_present = "prompts", conflicts_with = "prompts")]
+    prompt: Option<String>,
+    /// Continue every line of a file; - reads standard input. Draws of line N are those of --seed plus N
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
+    /// Texts of --prompts that share one pass over the weights; none depends on the others
+    #[arg(long, value_name = "N", default_value_t = 8, conflicts_with = "prompt", value_parser = clap::value_parser!(u32).range(1..=BATCH_MAX))]
+    batch: u32,
+    /// Write a line of JSON for each of --prompts
+    #[arg(long, conflicts_with = "prompt")]
+    json: bool,
+    /// Tokens to write at most, for each prompt
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 40)]
+    max_new_tokens: usize,
+    #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
+    plan: PlanArgs,
+    #[command(flatten)]
+    threads: ThreadArgs,
+    /// 0 takes the likeliest token; higher is more varied
+    #[arg(long, default_value_t = 0.0, value_parser = at_least_zero)]
+    temperature: f32,
+    /// Draw from the K likeliest tokens only; 0: from all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_k: usize,
+    /// Draw from the likeliest tokens that make up probability P only
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
+    top_p: f32,
+    /// Stop before this text
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Seed of the draws: the same seed gives the same text
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+fn at_least_zero(text: &str) -> Result<f32, String> {
+    let number: f32 = text.parse().map_err(|_| "it is no number".to_string())?;
+    if number.is_finite() && number >= 0.0 { Ok(number) } else { Err("it is a number from 0 up".into()) }
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    let number: f32 = text.parse().map_err(|_| "it is no number".to_string())?;
+    if number > 0.0 && number <= 1.0 { Ok(number) } else { Err("it is a number above 0, at most 1".into()) }
+}
+
+impl Run {
+    pub fn run(self) -> Result<(), Complaints> {
+        let loaded = Loaded::read(&self.model)?;
+        let tokens = loaded.tokens()?;
+        let text = self.text()?;
+        let program = loaded.source.program(&self.threads.of(self.engine.options()?))?;
+        let options =
+            SampleOptions { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed };
+        let request = Request { prompt: &text, most: self.max_new_tokens, options, stop: &self.stop };
+        if let Some(file) = &self.prompts {
+            let file = if file.as_os_str() == "-" { "standard input".into() } else { file.display().to_string() };
+            let setting = prompts::Setting { file: &file, request, batch: self.batch as usize, json: self.json };
+            return prompts::continue_all(&program, &tokens, &setting, &text);
+        }
+        emit(&text)?;
+        let done = generate(&program, &tokens, &request, &mut emit)?;
+        emit("\n")?;
+        let code = program.codegen_ms();
+        let code = if code > 0.0 { format!("; machine code in {code:.1} ms") } else { String::new() };
+        status(&format!("{}{code}", done.summary()));
+        // Beside the text, which is the data.
+        self.plan.show(&program, Some(&done.products), &mut |text| {
+            status(text.trim_end());
+            Ok(())
+        })
+    }
+}
+
+impl Run {
+    /// The prompt, or the file of prompts.
+    fn text(&self) -> Result<String, Complaints> {
+        match (&self.prompts, self.prompt.as_deref()) {
+            (Some(file), _) if file.as_os_str() == "-" => standard_input(),
+            (Some(file), _) => files::read_text(file).map_err(Diagnostics::from),
+            (None, None | Some("-")) => standard_input(),
+            (None, Some(text)) => Ok(text.to_string()),
+        }
+    }
+}
+
+fn standard_input() -> Result<String, Complaints> {
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().read_to_end(&mut bytes);
+    let wrong = |what: String| Diagnostics::from(Diagnostic::new("standard input", what));
+    read.map_err(|e| wrong(format!("cannot be read: {e}")))?;
+    let text = String::from_utf8(bytes).map_err(|_| wrong("is not UTF-8 text".into()))?;
+    Ok(text.trim_end_matches('\n').to_string())
+}

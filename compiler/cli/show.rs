@@ -1,0 +1,110 @@
+//! `snnc show`: the IR of a program, or of an ONNX file up to a pass.
+
+use crate::args::{EngineArgs, ThreadArgs, WhichEngine};
+use crate::output::emit;
+use crate::plan::PlanArgs;
+use clap::Args;
+use similar::TextDiff;
+use snnc::Complaints;
+use snnc::convert::{self, CALIBRATION_WINDOW, Recipe, Sample};
+use snnc::files::{self, Model};
+use snnc::model::Source;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::{Diagnostic, Graph, text};
+use snnc_passes::options::QuantOptions;
+use snnc_passes::{Pass, STANDARD, collapse, front_and_back};
+use std::path::PathBuf;
+
+/// Print the IR of a .snn program, or of an ONNX file up to a pass
+#[derive(Args, Debug)]
+pub struct Show {
+    /// The .snn or .onnx file
+    model: PathBuf,
+    /// The last pass to run on an ONNX file: imported, raise, simplify, quantise, spike, fold; on a .snn: collapse
+    #[arg(long, value_name = "PASS", conflicts_with = "PlanArgs")]
+    until: Option<String>,
+    /// Show what the last pass changed
+    #[arg(long, conflicts_with = "PlanArgs")]
+    diff: bool,
+    #[command(flatten)]
+    plan: PlanArgs,
+    /// Of the form that runs every timestep, spike by spike
+    #[arg(long, requires = "PlanArgs")]
+    stepped: bool,
+    /// What rows of weights cost on this machine, from `snnc bench --measure-prices`
+    #[arg(long, value_name = "FILE", requires = "PlanArgs")]
+    prices: Option<PathBuf>,
+}
+
+impl Show {
+    pub fn run(self) -> Result<(), Complaints> {
+        if self.plan.asked() {
+            return self.planned();
+        }
+        let (before, after) = match files::load(&self.model)? {
+            Model::Snn(file) => match self.until.as_deref() {
+                None | Some("fold") => (None, file.graph),
+                Some("collapse") => {
+                    let after = collapse::collapse(&file.graph)?;
+                    (Some(file.graph), after)
+                }
+                Some(other) => return Err(self.unknown(other, "a compiled program is at `fold`, or `collapse`")),
+            },
+            Model::Onnx(import) => self.onnx(import.graph, import.rounds_activations)?,
+        };
+        match (self.diff, before) {
+            (false, _) => emit(&text::print(&after)),
+            (true, Some(before)) => emit(&diff(&text::print(&before), &text::print(&after))),
+            (true, None) => Err(Diagnostic::new("--diff", "there is no pass to compare with; add --until PASS").into()),
+        }
+    }
+
+    /// The network as it would run: collapsed unless stepped.
+    fn planned(self) -> Result<(), Complaints> {
+        let source = match files::load(&self.model)? {
+            Model::Snn(file) => Source { graph: file.graph, rounded: false },
+            Model::Onnx(import) => Source { graph: import.graph, rounded: import.rounds_activations },
+        };
+        let engine =
+            EngineArgs { which: WhichEngine { stepped: self.stepped, ..WhichEngine::default() }, prices: self.prices };
+        let program = source.program(&ThreadArgs::default().of(engine.options()?))?;
+        self.plan.show(&program, None, &mut emit)
+    }
+
+    fn unknown(&self, name: &str, known: &str) -> Complaints {
+        Diagnostics::from(Diagnostic::new("--until", format!("there is no pass `{name}` here")).note(known))
+    }
+
+    /// The graphs before and after the last pass that was asked for. Ranges, where a pass needs them, are those of seeded
+    /// ids: the shape of the program does not depend on them.
+    fn onnx(&self, imported: Graph, rounded: bool) -> Result<(Option<Graph>, Graph), Complaints> {
+        let until = self.until.as_deref().unwrap_or("simplify");
+        if until == "imported" {
+            return Ok((None, imported));
+        }
+        if !STANDARD.iter().any(|pass| pass.name == until) {
+            let known: Vec<&str> = STANDARD.iter().map(|pass| pass.name).collect();
+            return Err(self.unknown(until, &format!("there are imported, {}", known.join(", "))));
+        }
+        let mut seen = None;
+        let mut watch = |pass: &Pass, before: &Graph, after: &Graph| {
+            if pass.name == until {
+                seen = Some((before.clone(), after.clone()));
+            }
+        };
+        let (front, _) = front_and_back();
+        if front.iter().any(|pass| pass.name == until) {
+            convert::dense(imported, rounded, &mut watch)?;
+        } else {
+            let recipe = Recipe { wishes: QuantOptions::default(), calibration_tokens: CALIBRATION_WINDOW, threads: 1 };
+            convert::convert(imported, rounded, &Sample::SeededIds, &recipe, &mut watch)?;
+        }
+        let (before, after) = seen.ok_or_else(|| self.unknown(until, "it was not reached"))?;
+        Ok((Some(before), after))
+    }
+}
+
+/// All lines, with `-` and `+` before those that differ.
+fn diff(a: &str, b: &str) -> String {
+    TextDiff::from_lines(a, b).iter_all_changes().map(|change| format!("{} {change}", change.tag())).collect()
+}

@@ -1,0 +1,237 @@
+//! The state of one translation, and what every operator does with values: constants are evaluated, and become operands.
+
+use super::constants::{self, Constant};
+use super::shapes::{fixed, ir_shape};
+use super::value::{ImportError, ImportValue, LiveValue};
+use crate::evaluate::call::{ELEMENTS_MAX, EvaluateError, NodeCall};
+use crate::evaluate::{evaluate, work};
+use crate::read::{OnnxModel, OnnxNode};
+use crate::tensor::OnnxArray;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::{DenseOp, LeafOp};
+use snnc_ir::types::Dim;
+use snnc_ir::{Builder, Op, Stage, Tensor, Value};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Numbers of tokens at which a file is evaluated. Two tell a linear function of the number; neither is a size that a
+/// network is likely to have.
+pub const COUNTS: [usize; 2] = [5, 7];
+
+/// The most elements of all arrays that are held at once, where the weights are not half as many.
+pub(super) const HELD_MAX: usize = 4 * ELEMENTS_MAX;
+
+/// The most elements that are evaluated in all: half a minute's work.
+pub(super) const EVALUATED_MAX: usize = 32 * ELEMENTS_MAX;
+
+/// One evaluation and translation of a file.
+pub(super) struct Importer<'m> {
+    pub model: &'m OnnxModel,
+    pub counts: Vec<usize>,
+    pub builder: Builder,
+    pub held: HashMap<&'m str, ImportValue>,
+    /// How many nodes still want a value.
+    pub wanted: HashMap<&'m str, usize>,
+    /// Elements of the arrays that were made and are still held, by value.
+    pub made: HashMap<&'m str, usize>,
+    pub made_now: usize,
+    pub made_ever: usize,
+    /// Rows of the smallest table that positions index.
+    pub context: Option<usize>,
+    /// The table that token ids index.
+    pub token_table: Option<Value>,
+    pub rounds_activations: bool,
+    /// Numbers that have been given out to tell things apart.
+    pub given_out: u32,
+    /// Constants that have become weights, by address; the arrays are kept so that addresses stay theirs.
+    pub weights: HashMap<usize, (Arc<OnnxArray>, Value)>,
+    pub scalars: HashMap<u32, Value>,
+    pub errors: Diagnostics,
+    /// Operators that are not supported, in order of appearance, with the nodes that use them.
+    pub unsupported: Vec<(String, Vec<&'m str>)>,
+}
+
+impl<'m> Importer<'m> {
+    pub(super) fn new(model: &'m OnnxModel, counts: &[usize], context: usize) -> Self {
+        Self {
+            model,
+            counts: counts.to_vec(),
+            builder: Builder::new(Stage::Imported, u32::try_from(context).unwrap_or(u32::MAX)),
+            held: HashMap::new(),
+            wanted: HashMap::new(),
+            made: HashMap::new(),
+            made_now: 0,
+            made_ever: 0,
+            context: None,
+            token_table: None,
+            rounds_activations: false,
+            given_out: 0,
+            weights: HashMap::new(),
+            scalars: HashMap::new(),
+            errors: Diagnostics::new(),
+            unsupported: Vec::new(),
+        }
+    }
+
+    /// A number that nothing else has.
+    pub(super) fn unique(&mut self) -> u32 {
+        self.given_out += 1;
+        self.given_out
+    }
+
+    /// Evaluates a node that does not depend on the token ids.
+    pub(super) fn fold(
+        &mut self,
+        node: &OnnxNode,
+        constant: &[Option<&Constant>],
+    ) -> Result<Vec<ImportValue>, ImportError> {
+        let runs = if constant.iter().flatten().all(|x| x.single().is_some()) { 1 } else { self.counts.len() };
+        let mut outputs: Vec<Vec<Arc<OnnxArray>>> = vec![Vec::new(); node.outputs.len()];
+        for k in 0..runs {
+            let inputs: Vec<Option<&OnnxArray>> = constant.iter().map(|x| x.map(|x| x.at(k))).collect();
+            self.made_ever = self.made_ever.saturating_add(work(node, &inputs));
+            if self.made_ever > EVALUATED_MAX {
+                return Err("the file asks for too much to be evaluated".into());
+            }
+            let arrays = evaluate(node, self.model.opset(), &inputs).map_err(|failure| match failure {
+                EvaluateError::Unknown => ImportError::Unsupported,
+                EvaluateError::Invalid(message) => ImportError::Invalid(message),
+            })?;
+            outputs.iter_mut().zip(arrays).for_each(|(output, array)| output.push(Arc::new(array)));
+        }
+        let held = |(name, arrays): (&String, Vec<Arc<OnnxArray>>)| match arrays.is_empty() {
+            true => ImportValue::Failed,
+            false => ImportValue::Constant(Constant::of(name, arrays)),
+        };
+        Ok(node.outputs.iter().zip(outputs).map(held).collect())
+    }
+
+    /// The first output of a node that is not in the file, on constants.
+    pub(super) fn evaluated(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<&ImportValue>],
+    ) -> Result<Constant, ImportError> {
+        let constant = all_constants(inputs.iter().copied()).ok_or(ImportError::Unsupported)?;
+        match self.fold(node, &constant)?.into_iter().next() {
+            Some(ImportValue::Constant(constant)) => Ok(constant),
+            _ => Err(ImportError::Unsupported),
+        }
+    }
+
+    /// Rows of a constant table by constant indices.
+    pub(super) fn gathered(
+        &mut self,
+        node: &OnnxNode,
+        table: &Constant,
+        indices: &ImportValue,
+    ) -> Result<ImportValue, ImportError> {
+        let gather = OnnxNode { op_type: "Gather".into(), outputs: node.outputs.clone(), ..OnnxNode::default() };
+        self.evaluated(&gather, &[Some(&ImportValue::Constant(table.clone())), Some(indices)])
+            .map(ImportValue::Constant)
+    }
+
+    /// A value with its ONNX shape, which must be its own but for leading ones.
+    pub(super) fn live(&self, value: Value, dims: Vec<Dim>) -> Result<LiveValue, String> {
+        let (found, expected) = (self.builder.ty(value).shape(), ir_shape(&dims)?);
+        if found == expected {
+            Ok(LiveValue { value, dims })
+        } else {
+            Err(format!("{found} came out where {expected} should"))
+        }
+    }
+
+    /// A value as an operand of the graph: what is known becomes a weight, a number, a mask or an embedding.
+    pub(super) fn operand(&mut self, held: &ImportValue, node: &OnnxNode) -> Result<LiveValue, ImportError> {
+        let constant = match held {
+            ImportValue::Live(live) => return Ok(live.clone()),
+            ImportValue::Constant(constant) => constant,
+            _ => return Err(ImportError::Unsupported),
+        };
+        let dims = constant.dims(&self.counts)?;
+        if let Some(number) = constant.uniform() {
+            return Ok(LiveValue { value: self.scalar(number), dims });
+        }
+        if let Some((keep, drop)) = constant.causal(&self.counts) {
+            let value = self.builder.add(constants::causal_op(keep, drop), &[], node.label())?;
+            let lead = dims.len() - 2;
+            return Ok(self.live(value, [&dims[..lead], &[Dim::Tokens; 2]].concat())?);
+        }
+        if let Some(array) = constant.single() {
+            return Ok(LiveValue { value: self.weight(constant.name(), array)?, dims });
+        }
+        if let Some(table) = constant.table_of_positions(&self.counts) {
+            let positions = self.builder.add(Op::Leaf(LeafOp::Positions), &[], node.label())?;
+            let table = self.weight(constant.name(), &Arc::new(table))?;
+            let value = self.builder.add(Op::Dense(DenseOp::Embed), &[positions, table], node.label())?;
+            return Ok(self.live(value, dims)?);
+        }
+        Err(format!(
+            "its operand {} depends on the number of tokens, but is neither a causal mask nor a table of positions: \
+             GPT-2 has no window and no bias by distance",
+            constant.name()
+        )
+        .into())
+    }
+
+    /// One number, shared by all that use it.
+    pub(super) fn scalar(&mut self, number: f32) -> Value {
+        // A mask's minus infinity: a softmax gives exactly 0 for the lowest finite number as well, and that one can be
+        // computed with.
+        let number = if number == f32::NEG_INFINITY { f32::MIN } else { number };
+        let builder = &mut self.builder;
+        let make = || builder.weight(&format!("number {number:?}"), Arc::new(Tensor::f32(&[], vec![number])));
+        *self.scalars.entry(number.to_bits()).or_insert_with(make)
+    }
+
+    pub(super) fn weight(&mut self, name: &str, array: &Arc<OnnxArray>) -> Result<Value, String> {
+        let address = Arc::as_ptr(array) as usize;
+        if let Some((_, value)) = self.weights.get(&address) {
+            return Ok(*value);
+        }
+        let lead = array.sizes().iter().take_while(|&&n| n == 1).count();
+        let sizes = array.sizes()[lead..].to_vec();
+        let dims = sizes.iter().map(|&n| fixed(n)).collect::<Result<Vec<Dim>, String>>()?;
+        ir_shape(&dims)?;
+        let value = self.builder.weight(name, Arc::new(Tensor::new(sizes, constants::f32_data(array)?)));
+        self.weights.insert(address, (array.clone(), value));
+        Ok(value)
+    }
+
+    /// What `f` says of a node at every number of tokens; inputs that are not known are missing there.
+    pub(super) fn at_each<T>(
+        &self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+        f: impl Fn(&NodeCall, usize) -> Result<T, String>,
+    ) -> Result<Vec<T>, String> {
+        let at = |k: usize| {
+            let mut arrays = Vec::with_capacity(inputs.len());
+            for held in inputs {
+                arrays.push(match held {
+                    Some(ImportValue::Constant(constant)) => Some(constant.at(k)),
+                    Some(_) | None => None,
+                });
+            }
+            f(&NodeCall { node, opset: self.model.opset(), inputs: &arrays }, k)
+        };
+        (0..self.counts.len()).map(at).collect()
+    }
+
+    /// `dims` at the `k`-th number of tokens.
+    pub(super) fn sizes(&self, dims: &[Dim], k: usize) -> Vec<usize> {
+        dims.iter().map(|dim| dim.size(self.counts[k], 0)).collect()
+    }
+}
+
+/// Operands that are all constants, or left out.
+pub(super) fn all_constants<'h>(
+    inputs: impl Iterator<Item = Option<&'h ImportValue>>,
+) -> Option<Vec<Option<&'h Constant>>> {
+    let constant = |held: Option<&'h ImportValue>| match held {
+        None => Some(None),
+        Some(ImportValue::Constant(constant)) => Some(Some(constant)),
+        Some(_) => None,
+    };
+    inputs.map(constant).collect()
+}

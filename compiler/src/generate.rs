@@ -1,0 +1,224 @@
+//! Text that a network writes: a prompt, then one token after the other until it has enough.
+
+use crate::Complaints;
+use crate::evaluate::logits_of;
+use crate::tokens::Tokens;
+use snnc_ir::Diagnostic;
+use snnc_runtime::{Products, Program, Rows, SampleOptions, Sampler, Session};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What to write.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    pub prompt: &'a str,
+    pub most: usize,
+    pub options: SampleOptions,
+    pub stop: &'a [String],
+}
+
+/// What was written, and how fast.
+#[derive(Debug)]
+pub struct Generated {
+    pub text: String,
+    pub tokens: usize,
+    pub prompt_tokens: usize,
+    /// How products were done, by node.
+    pub products: Vec<Products>,
+    seconds: f64,
+    prompt_seconds: f64,
+    stopped: Option<Stopped>,
+}
+
+impl Generated {
+    /// Speeds in words.
+    pub fn summary(&self) -> String {
+        let rate = |n: usize, s: f64| if s > 0.0 { n as f64 / s } else { 0.0 };
+        let end = if self.stopped == Some(Stopped::Context) { "; stopped at the end of the context" } else { "" };
+        format!(
+            "{} prompt tokens at {:.0} tokens/s, {} new at {:.1} tokens/s{end}",
+            self.prompt_tokens,
+            rate(self.prompt_tokens, self.prompt_seconds),
+            self.tokens,
+            rate(self.tokens.saturating_sub(1), self.seconds),
+        )
+    }
+}
+
+/// Continues the prompt and shows the text as it grows.
+pub fn generate(
+    program: &Arc<Program>,
+    tokens: &Tokens,
+    request: &Request<'_>,
+    show: &mut dyn FnMut(&str) -> Result<(), Complaints>,
+) -> Result<Generated, Complaints> {
+    let context = program.graph().context as usize;
+    let output = logits_of(program.graph())?;
+    let ids = tokens.document(request.prompt)?;
+    if ids.len() > context {
+        let message = format!("the prompt is {} tokens long, the network's context is {context}", ids.len());
+        return Err(Diagnostic::new("--prompt", message).note("shorten the prompt").into());
+    }
+    let mut session = Session::new(program.clone());
+    let mut writing = Writing::new(tokens, *request);
+    let start = Instant::now();
+    let mut next = ids.clone();
+    let mut prompt_seconds = None;
+    while writing.stopped.is_none() {
+        let full = session.past() + next.len() >= context;
+        let outputs = session.forward(&next, Rows::Last)?;
+        let taken = writing.take(outputs.f32(&output).unwrap_or(&[]), full)?;
+        prompt_seconds.get_or_insert_with(|| start.elapsed().as_secs_f64());
+        next.clear();
+        next.extend(taken);
+        writing.text.show(false, show)?;
+    }
+    let prompt_seconds = prompt_seconds.unwrap_or(0.0);
+    let seconds = start.elapsed().as_secs_f64() - prompt_seconds;
+    writing.text.show(true, show)?;
+    let (text, tokens, stopped) = writing.into_parts();
+    let products = session.products().to_vec();
+    Ok(Generated { products, text, tokens, prompt_tokens: ids.len(), seconds, prompt_seconds, stopped })
+}
+
+/// Why a text ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// It has as many tokens as were asked for.
+    Enough,
+    Context,
+    EndOfText,
+    StopText,
+}
+
+impl Stopped {
+    pub fn name(self) -> &'static str {
+        match self {
+            Stopped::Enough => "max-new-tokens",
+            Stopped::Context => "context",
+            Stopped::EndOfText => "end-of-text",
+            Stopped::StopText => "stop",
+        }
+    }
+}
+
+/// A text in the making.
+#[derive(Debug)]
+pub struct Writing<'a> {
+    tokens: &'a Tokens,
+    request: Request<'a>,
+    sampler: Sampler,
+    new: Vec<u32>,
+    text: Growing,
+    pub stopped: Option<Stopped>,
+}
+
+impl<'a> Writing<'a> {
+    pub fn new(tokens: &'a Tokens, request: Request<'a>) -> Self {
+        let text = Growing { hold: request.stop.iter().map(String::len).max().unwrap_or(0), ..Growing::default() };
+        let stopped = (request.most == 0).then_some(Stopped::Enough);
+        Self { tokens, request, sampler: Sampler::new(request.options), new: Vec::new(), text, stopped }
+    }
+
+    /// Chooses a token by the logits of the last one; it is the next to be run, unless the text is done. `full`: the context
+    /// has no room for another.
+    pub fn take(&mut self, logits: &[f32], full: bool) -> Result<Option<u32>, Diagnostic> {
+        let id = self.sampler.next(logits);
+        if id == self.tokens.start {
+            self.stopped = Some(Stopped::EndOfText);
+            return Ok(None);
+        }
+        self.new.push(id);
+        self.text.is(self.tokens.decode(&self.new)?);
+        if self.text.stops_at(self.request.stop) {
+            self.stopped = Some(Stopped::StopText);
+        } else if self.new.len() >= self.request.most {
+            self.stopped = Some(Stopped::Enough);
+        } else if full {
+            self.stopped = Some(Stopped::Context);
+        }
+        Ok(self.stopped.is_none().then_some(id))
+    }
+
+    /// What was written, in how many tokens, and why it ended.
+    pub fn into_parts(self) -> (String, usize, Option<Stopped>) {
+        (self.text.text, self.new.len(), self.stopped)
+    }
+}
+
+/// Text that grows token by token; what may still change is held back.
+#[derive(Debug, Default)]
+struct Growing {
+    text: String,
+    shown: usize,
+    /// Bytes at the end that may turn out to begin a stop text.
+    hold: usize,
+}
+
+impl Growing {
+    fn is(&mut self, text: String) {
+        self.text = text;
+    }
+
+    /// Cuts the text before the first stop text in it.
+    fn stops_at(&mut self, stop: &[String]) -> bool {
+        let first = stop.iter().filter(|s| !s.is_empty()).filter_map(|s| self.text.find(s.as_str())).min();
+        if let Some(at) = first {
+            self.text.truncate(at);
+        }
+        first.is_some()
+    }
+
+    /// Shows what is new and decoded. While text still grows, a character that is not whole yet decodes to a replacement
+    /// at the end, and the last bytes may begin a stop text.
+    fn show(&mut self, finished: bool, show: &mut dyn FnMut(&str) -> Result<(), Complaints>) -> Result<(), Complaints> {
+        let mut end = self.text.len();
+        if !finished {
+            end = self.text.trim_end_matches('\u{fffd}').len().saturating_sub(self.hold.saturating_sub(1));
+        }
+        end = self.text.floor_char_boundary(end);
+        if end > self.shown {
+            show(&self.text[self.shown..end])?;
+            self.shown = end;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Growing;
+
+    /// What is shown while the text takes these forms one after the other.
+    fn shown(hold: usize, stop: &[&str], forms: &[&str]) -> Vec<String> {
+        let stop: Vec<String> = stop.iter().map(ToString::to_string).collect();
+        let mut text = Growing { hold, ..Growing::default() };
+        let mut shown = Vec::new();
+        for (i, form) in forms.iter().enumerate() {
+            text.is(form.to_string());
+            let finished = text.stops_at(&stop) || i + 1 == forms.len();
+            let pushed = text.show(finished, &mut |new| {
+                shown.push(new.to_string());
+                Ok(())
+            });
+            assert!(pushed.is_ok());
+        }
+        shown
+    }
+
+    #[test]
+    fn a_character_shows_when_it_is_whole() {
+        assert_eq!(shown(0, &[], &["a", "a\u{fffd}", "a\u{fffd}\u{fffd}", "aé", "aéb"]), ["a", "é", "b"]);
+    }
+
+    #[test]
+    fn what_never_became_whole_shows_at_the_end() {
+        assert_eq!(shown(0, &[], &["a", "a\u{fffd}"]), ["a", "\u{fffd}"]);
+    }
+
+    #[test]
+    fn nothing_of_a_stop_text_shows() {
+        assert_eq!(shown(4, &["stop"], &["go", "go s", "go stop now"]), ["g", "o "]);
+        assert_eq!(shown(4, &["stop"], &["go", "go s", "go so"]), ["g", "o so"]);
+    }
+}

@@ -1,7 +1,0 @@
-//! The `snnc` command.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    snnc::cli::main()
-}

@@ -1,0 +1,63 @@
+//! Independent pieces of work on several threads, in order.
+//!
+//! Law: what comes out is in the order of the items, whichever thread did which, so no result depends on the number of threads.
+
+use crate::progress::{Workers, cancelled};
+use rayon::prelude::*;
+use snnc_ir::Diagnostic;
+use std::sync::{Mutex, PoisonError};
+
+/// What `work` makes of every item, in their order, and the states that it used: one per thread at most, each made when a
+/// thread first needs one and handed from item to item.
+///
+/// # Errors
+/// The error of an item, after which no other is begun; a request to stop; no threads.
+pub fn map_in_order<S: Send, I: Sync, T: Send>(
+    workers: Workers<'_>,
+    items: &[I],
+    make: impl Fn() -> Result<S, Diagnostic> + Sync,
+    work: impl Fn(&mut S, usize, &I) -> Result<T, Diagnostic> + Sync,
+) -> Result<(Vec<T>, Vec<S>), Diagnostic> {
+    let threads = workers.threads.min(items.len()).max(1);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = pool.map_err(|e| Diagnostic::new("--threads", format!("{threads} threads cannot be started: {e}")))?;
+    let states: Mutex<Vec<S>> = Mutex::new(Vec::new());
+    let idle = || states.lock().unwrap_or_else(PoisonError::into_inner);
+    let one = |(i, item): (usize, &I)| {
+        if workers.progress.is_cancelled() {
+            return Err(cancelled());
+        }
+        let free = idle().pop();
+        let mut state = free.map_or_else(&make, Ok)?;
+        let done = work(&mut state, i, item);
+        idle().push(state);
+        done
+    };
+    // `with_max_len`: an item is long work, and a thread that is done takes the next.
+    let done = pool.install(|| items.par_iter().enumerate().with_max_len(1).map(one).collect::<Result<Vec<T>, _>>())?;
+    Ok((done, states.into_inner().unwrap_or_else(PoisonError::into_inner)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_is_the_items_and_states_are_few() {
+        let items: Vec<u64> = (0..50).collect();
+        for threads in [1, 2, 3, 64] {
+            let (done, states) =
+                map_in_order(threads.into(), &items, || Ok(0u64), |sum, i, item| Ok((*sum += item, i, *item)))
+                    .expect("nothing fails");
+            assert!(done.iter().enumerate().all(|(at, &(_, i, item))| at == i && items[i] == item));
+            assert!(states.len() <= threads && states.iter().sum::<u64>() == 49 * 25);
+        }
+    }
+
+    #[test]
+    fn an_error_ends_it() {
+        let fails = |_: &mut (), i, _: &u8| if i == 7 { Err(Diagnostic::new("7", "fails")) } else { Ok(()) };
+        let told = map_in_order(2.into(), &[0u8; 20], || Ok(()), fails).expect_err("one fails");
+        assert_eq!(told.message, "fails");
+    }
+}

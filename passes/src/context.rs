@@ -1,0 +1,19 @@
+//! What passes know besides the graph.
+
+use crate::fit::QuantPlan;
+use snnc_ir::membrane::Membrane;
+
+/// What passes know besides the graph.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// The levels of every site, by value of the simplified graph.
+    pub quant_plan: QuantPlan,
+    /// Time-stepped neurons take the place of integrate-then-fire neurons, where a unary code allows.
+    pub membrane: Option<Membrane>,
+    /// A site whose neurons integrate first all the same.
+    pub waiting: Option<String>,
+    /// Whether the numbers of the imported graph were rounded to codes of eight bits, those of activation functions too.
+    pub rounded: bool,
+    /// Whether the embedding keeps its table where it might read a tied head's weight.
+    pub own_embedding: bool,
+}

@@ -1,0 +1,83 @@
+//! The order of the passes, and the function that runs them.
+
+use crate::context::Context;
+use crate::egraph::rule::Rule;
+use crate::fold::fold;
+use crate::quantise::quantise;
+use crate::raise::raise;
+use crate::simplify::simplify;
+use crate::spike::spike;
+use crate::tie_embedding::tie_embedding;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::{Graph, Stage, verify};
+
+/// A step of the compiler. `run` may assume a verified graph of stage `needs`.
+#[derive(Clone, Copy)]
+pub struct Pass {
+    pub name: &'static str,
+    pub needs: Stage,
+    pub gives: Stage,
+    pub run: fn(&Graph, &Context) -> Result<Graph, Diagnostics>,
+}
+
+impl std::fmt::Debug for Pass {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} -> {}", self.name, self.needs.name(), self.gives.name())
+    }
+}
+
+#[rustfmt::skip]
+pub const STANDARD: &[Pass] = &[
+    // What the exporter wrote, shape arithmetic evaluated away.
+    Pass { name: "raise",    needs: Stage::Imported,  gives: Stage::Tensor,    run: raise },
+    // LayerNorm, linear, curve, attention; nothing else between embedding and logits.
+    Pass { name: "simplify", needs: Stage::Tensor,    gives: Stage::Tensor,    run: simplify },
+    // Gains are in weights. What sites hold is measured on this graph; `fit` chooses their levels.
+    Pass { name: "quantise", needs: Stage::Tensor,    gives: Stage::Quantised, run: quantise },
+    // Levels and int8 weights; whatever the conversion loses is lost by now.
+    Pass { name: "spike",    needs: Stage::Quantised, gives: Stage::Spiking,   run: spike },
+    // Every level is a spike train, every product a synapse.
+    Pass { name: "fold",     needs: Stage::Spiking,   gives: Stage::Spiking,   run: fold },
+    // Scales and biases of projections are in the neurons that read them, which integrate integers.
+    Pass { name: "tie_embedding", needs: Stage::Spiking, gives: Stage::Spiking, run: tie_embedding },
+    // A tied head's weight serves the embedding as well, where that loses no more than int8 weights do.
+];
+
+/// Every table of rewrite rules, by the name of the pass that runs it.
+pub const RULES: [(&str, &[Rule]); 3] =
+    [("raise", crate::raise::RULES), ("simplify", crate::simplify::RULES), ("collapse", crate::collapse::RULES)];
+
+/// Passes up to the graph that ranges are measured on, and those after it.
+pub fn front_and_back() -> (&'static [Pass], &'static [Pass]) {
+    let at = STANDARD.iter().position(|pass| pass.name == "quantise").unwrap_or(STANDARD.len());
+    STANDARD.split_at(at)
+}
+
+/// Runs `passes` in order, shows `(pass, before, after)` to `watch` and verifies. A graph that is refused was shown.
+///
+/// # Errors
+/// What a pass found wrong with its input; or what the verifier refused of its result.
+pub fn run(
+    passes: &[Pass],
+    graph: Graph,
+    context: &Context,
+    watch: &mut dyn FnMut(&Pass, &Graph, &Graph),
+) -> Result<Graph, Diagnostics> {
+    let mut graph = graph;
+    for pass in passes {
+        assert_eq!(graph.stage, pass.needs, "pass `{}` comes at the wrong stage", pass.name);
+        let after = (pass.run)(&graph, context)?;
+        watch(pass, &graph, &after);
+        verify::verify(&after).map_err(|broken| refused(pass, broken))?;
+        graph = after;
+    }
+    Ok(graph)
+}
+
+/// The verifier's words, and how to see the graph they are about.
+fn refused(pass: &Pass, mut broken: Diagnostics) -> Diagnostics {
+    if let Some(first) = broken.first_mut() {
+        first.notes.push(format!("found after pass `{0}`; compile with --emit ir={0} prints that graph", pass.name));
+    }
+    broken
+}
