@@ -186,10 +186,7 @@ pub fn print(read: &Filled, graph: &Graph, omit: &Omit) -> String {
 /// Errors at `line:column` of `text` as a person reads them: with the file, and the line and a mark below it.
 pub fn with_lines(file: &str, text: &str, complaints: Complaints) -> Complaints {
     let shown = |error: Diagnostic| {
-        let at = match &error.place {
-            Place::Line(line, column) => Some((*line, *column)),
-            place => line_of(text, &place.to_string()).map(|line| (line, 1)),
-        };
+        let at = position(text, &error.place);
         let Some((line, column)) = at else { return error };
         let source = text.lines().nth(line.saturating_sub(1)).unwrap_or("");
         let mut notes = vec![format!("{line:>4} | {source}"), format!("     | {}^", " ".repeat(column.saturating_sub(1)))];
@@ -200,9 +197,18 @@ pub fn with_lines(file: &str, text: &str, complaints: Complaints) -> Complaints 
     shown.in_file(file)
 }
 
-/// The number of the line that `place` speaks of: the one that gives a value, a weight or an output; the first for the
-/// program as a whole. Places name a value as the text does, perhaps with its origin in parentheses.
-pub fn line_of(text: &str, place: &str) -> Option<usize> {
+/// The line and column of `text` that `place` speaks of: the line that gives a value, a weight or an output; the first for
+/// the program as a whole. Places name a value as the text does, perhaps with its origin in parentheses.
+pub fn position(text: &str, place: &Place) -> Option<(usize, usize)> {
+    if let Place::Line(line, column) = place {
+        return Some((*line, *column));
+    }
+    let place = place.to_string();
+    let numbers = place.split_once(':').and_then(|(line, column)| Some((line.parse().ok()?, column.parse().ok()?)));
+    numbers.or_else(|| Some((line_of(text, &place)?, 1)))
+}
+
+fn line_of(text: &str, place: &str) -> Option<usize> {
     let label = place.split_once(" (").map_or(place, |(label, _)| label);
     let begins = |line: &str, words: &str| {
         line.trim_start().strip_prefix(words).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || "_.".contains(c)))
