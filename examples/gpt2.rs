@@ -5,6 +5,7 @@
 //! Their scales are those GPT-2 is initialised with, so activations look like a network's and not like noise.
 
 use crate::wire::Message;
+use snnc_ir::random::SplitMix64;
 use std::collections::HashMap;
 use std::io::{self, Write};
 
@@ -24,7 +25,7 @@ pub enum Activation {
 
 /// Where logits come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Head {
+pub enum HeadKind {
     /// The embedding, transposed at run time.
     Tied,
     /// A transposed copy of the embedding.
@@ -47,7 +48,7 @@ pub struct Gpt2Config {
     pub activation: Activation,
     /// 13: LayerNorm in nine nodes. 17: LayerNormalization.
     pub opset: i64,
-    pub head: Head,
+    pub head: HeadKind,
     /// `scale_attn_by_inverse_layer_idx`: scores of layer `i` are divided by `i + 1` as well.
     pub inverse_layer_scale: bool,
     /// Channels of the residual stream that are thirty times as large as the others.
@@ -65,7 +66,7 @@ impl Gpt2Config {
         context: 1024,
         activation: Activation::GeluTanh,
         opset: 17,
-        head: Head::Tied,
+        head: HeadKind::Tied,
         inverse_layer_scale: false,
         outliers: 0,
         seed: 1,
@@ -77,9 +78,20 @@ impl Gpt2Config {
     /// For tests: written and run in milliseconds.
     pub const TINY: Self = Self { layers: 2, width: 64, heads: 4, vocabulary: 1000, context: 64, ..Self::SMALL };
 
+    /// The configuration of a size: tiny, small, medium or large.
+    pub fn named(size: &str) -> Result<Self, String> {
+        match size {
+            "tiny" => Ok(Self::TINY),
+            "small" => Ok(Self::SMALL),
+            "medium" => Ok(Self::MEDIUM),
+            "large" => Ok(Self::LARGE),
+            other => Err(format!("there is no size `{other}`; there are tiny, small, medium, large")),
+        }
+    }
+
     /// Elements of all weights, a tied head counted once.
     pub fn parameters(&self) -> usize {
-        tensors(self).iter().filter(|tensor| tensor.values != Values::TransposedEmbedding).map(Weight::len).sum()
+        tensors(self).iter().filter(|tensor| tensor.values != Values::TransposedEmbedding).map(Gpt2Weight::len).sum()
     }
 
     fn check(&self) -> io::Result<()> {
@@ -113,10 +125,10 @@ pub fn write_beside(
     let graph_end = network(config, &mut nodes);
     let tensors = tensors(config);
     let headers: Vec<Vec<u8>> = match beside {
-        [] => tensors.iter().map(Weight::header).collect(),
+        [] => tensors.iter().map(Gpt2Weight::header).collect(),
         _ => {
             let mut ends = vec![0; beside.len()];
-            let place = |(i, tensor): (usize, &Weight)| {
+            let place = |(i, tensor): (usize, &Gpt2Weight)| {
                 let file = i % ends.len();
                 let header = tensor.header_beside(&beside[file].0, ends[file]);
                 ends[file] += (tensor.len() * 4).next_multiple_of(ALIGNMENT);
@@ -172,7 +184,7 @@ enum Values {
 }
 
 #[derive(Clone, Debug)]
-struct Weight {
+struct Gpt2Weight {
     name: String,
     sizes: Vec<usize>,
     values: Values,
@@ -184,7 +196,7 @@ struct Weight {
 const HEAD: &str = "onnx::MatMul_head";
 
 /// All initializers, in the order in which PyTorch writes them.
-fn tensors(config: &Gpt2Config) -> Vec<Weight> {
+fn tensors(config: &Gpt2Config) -> Vec<Gpt2Weight> {
     /// `initializer_range` of GPT-2.
     const SCALE: f32 = 0.02;
     let d = config.width;
@@ -215,16 +227,16 @@ fn tensors(config: &Gpt2Config) -> Vec<Weight> {
     norm(&mut all, "ln_f".into());
     let mut all: Vec<_> = all.into_iter().map(|(name, sizes, v)| (format!("transformer.{name}"), sizes, v)).collect();
     let copy = match config.head {
-        Head::Copied => Some(Values::TransposedEmbedding),
-        Head::Untied => Some(weight),
-        Head::Tied | Head::Missing => None,
+        HeadKind::Copied => Some(Values::TransposedEmbedding),
+        HeadKind::Untied => Some(weight),
+        HeadKind::Tied | HeadKind::Missing => None,
     };
     all.extend(copy.map(|values| (HEAD.into(), vec![d, config.vocabulary], values)));
-    let weight = |(i, (name, sizes, values))| Weight { name, sizes, values, stream: i as u64 };
+    let weight = |(i, (name, sizes, values))| Gpt2Weight { name, sizes, values, stream: i as u64 };
     all.into_iter().enumerate().map(weight).collect()
 }
 
-impl Weight {
+impl Gpt2Weight {
     fn len(&self) -> usize {
         self.sizes.iter().product()
     }
@@ -288,7 +300,7 @@ const ALIGNMENT: usize = 64;
 /// Numbers that are drawn between two writes.
 const CHUNK: usize = 1 << 16;
 
-fn write_transposed(embedding: &Weight, config: &Gpt2Config, out: &mut dyn Write) -> io::Result<()> {
+fn write_transposed(embedding: &Gpt2Weight, config: &Gpt2Config, out: &mut dyn Write) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(embedding.len() * 4);
     embedding.write(config, &mut bytes)?;
     let (rows, columns) = (embedding.sizes[0], embedding.sizes[1]);
@@ -301,23 +313,16 @@ fn write_transposed(embedding: &Weight, config: &Gpt2Config, out: &mut dyn Write
     Ok(())
 }
 
-/// Normally distributed numbers: splitmix64 and Box-Muller.
+/// Normally distributed numbers: SplitMix64 and Box-Muller.
 struct Normals {
-    state: u64,
+    random: SplitMix64,
     spare: Option<f32>,
 }
 
 impl Normals {
     fn new(seed: u64, stream: u64) -> Self {
-        let mut seeding = Self { state: seed ^ stream.wrapping_mul(0xd134_2543_de82_ef95), spare: None };
-        Self { state: seeding.bits(), spare: None }
-    }
-
-    fn bits(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        let mut seeding = SplitMix64(seed ^ stream.wrapping_mul(0xd134_2543_de82_ef95));
+        Self { random: SplitMix64(seeding.bits()), spare: None }
     }
 
     fn next(&mut self) -> f32 {
@@ -325,7 +330,7 @@ impl Normals {
             return spare;
         }
         const STEP: f32 = 1.0 / (1 << 24) as f32;
-        let bits = self.bits();
+        let bits = self.random.bits();
         // (0, 1] for the radius, [0, 1) for the angle: 24 bits each.
         let (u, v) = (((bits >> 40) + 1) as f32 * STEP, ((bits & 0xff_ffff) as f32) * STEP);
         let radius = (-2.0 * libm::logf(u)).sqrt();
@@ -466,9 +471,9 @@ fn network(config: &Gpt2Config, g: &mut Nodes) -> Message {
     let x = g.reshape(t, &x, &[&rest, &tokens, &width]);
     let input = port("input_ids", INT64, &["batch", "sequence"], None);
     let head = match config.head {
-        Head::Tied => g.node("/lm_head", "Transpose", &["transformer.wte.weight"], &[Attr::Ints("perm", &[1, 0])]),
-        Head::Copied | Head::Untied => HEAD.to_string(),
-        Head::Missing => {
+        HeadKind::Tied => g.node("/lm_head", "Transpose", &["transformer.wte.weight"], &[Attr::Ints("perm", &[1, 0])]),
+        HeadKind::Copied | HeadKind::Untied => HEAD.to_string(),
+        HeadKind::Missing => {
             g.push("/Identity", "Identity", &[&x], &[], &["last_hidden_state".to_string()]);
             let output = port("last_hidden_state", FLOAT, &["batch", "sequence"], Some(config.width));
             return Message::new().message(11, &input).message(12, &output);

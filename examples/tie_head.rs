@@ -5,7 +5,7 @@
 
 #![allow(clippy::print_stdout)]
 
-use snnc_examples::wire::{Field, Malformed, Message, Payload, fields};
+use snnc_examples::wire::{Field, FieldPayload, Malformed, Message, fields};
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -22,7 +22,7 @@ fn tie(model: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut out = Message::new();
     for field in fields(model)? {
         match (field.number, field.payload) {
-            (7, Payload::Bytes(graph)) => out = out.bytes(7, &tie_graph(graph)?),
+            (7, FieldPayload::Bytes(graph)) => out = out.bytes(7, &tie_graph(graph)?),
             _ => out.0.extend(field.written),
         }
     }
@@ -31,8 +31,8 @@ fn tie(model: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
 
 fn tie_graph(graph: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
     let all = fields(graph)?;
-    let tensors = all.iter().filter(|field| field.number == 5).map(Matrix::of).collect::<Result<Vec<_>, _>>()?;
-    let matrices: Vec<Matrix> = tensors.into_iter().flatten().collect();
+    let tensors = all.iter().filter(|field| field.number == 5).map(OnnxMatrix::of).collect::<Result<Vec<_>, _>>()?;
+    let matrices: Vec<OnnxMatrix> = tensors.into_iter().flatten().collect();
     let pair = matrices.iter().find_map(|copy| Some((copy, matrices.iter().find(|m| copy.is_transpose_of(m))?)));
     let (copy, embedding) = pair.ok_or("no matrix here is a transposed copy of a larger embedding")?;
     let mut out = Message::new();
@@ -57,20 +57,20 @@ fn transpose(embedding: &str, copy: &str) -> Message {
 }
 
 fn inputs<'a>(node: &Field<'a>) -> Result<Vec<&'a str>, Malformed> {
-    let Payload::Bytes(node) = node.payload else { return Err(Malformed) };
+    let FieldPayload::Bytes(node) = node.payload else { return Err(Malformed) };
     let names = fields(node)?.into_iter().filter(|field| field.number == 1);
     names.map(|field| text(field.payload)).collect()
 }
 
-fn text(payload: Payload<'_>) -> Result<&str, Malformed> {
+fn text(payload: FieldPayload<'_>) -> Result<&str, Malformed> {
     match payload {
-        Payload::Bytes(bytes) => std::str::from_utf8(bytes).map_err(|_| Malformed),
-        Payload::Varint(_) | Payload::Fixed32(_) | Payload::Fixed64(_) => Err(Malformed),
+        FieldPayload::Bytes(bytes) => std::str::from_utf8(bytes).map_err(|_| Malformed),
+        FieldPayload::Varint(_) | FieldPayload::Fixed32(_) | FieldPayload::Fixed64(_) => Err(Malformed),
     }
 }
 
 /// An initializer of two axes, f32, with its elements in `raw_data`.
-struct Matrix<'a> {
+struct OnnxMatrix<'a> {
     name: &'a str,
     rows: usize,
     columns: usize,
@@ -78,22 +78,22 @@ struct Matrix<'a> {
     field: Field<'a>,
 }
 
-impl<'a> Matrix<'a> {
+impl<'a> OnnxMatrix<'a> {
     fn of(field: &Field<'a>) -> Result<Option<Self>, Malformed> {
-        let Payload::Bytes(tensor) = field.payload else { return Err(Malformed) };
+        let FieldPayload::Bytes(tensor) = field.payload else { return Err(Malformed) };
         let (mut sizes, mut is_f32, mut name, mut raw) = (Vec::new(), false, "", None);
         for part in fields(tensor)? {
             match (part.number, part.payload) {
-                (1, Payload::Varint(size)) => sizes.push(size as usize),
-                (2, Payload::Varint(elem)) => is_f32 = elem == 1,
+                (1, FieldPayload::Varint(size)) => sizes.push(size as usize),
+                (2, FieldPayload::Varint(elem)) => is_f32 = elem == 1,
                 (8, payload) => name = text(payload)?,
-                (9, Payload::Bytes(bytes)) => raw = Some(bytes),
+                (9, FieldPayload::Bytes(bytes)) => raw = Some(bytes),
                 _ => {}
             }
         }
         let matrix = match (sizes.as_slice(), raw) {
             (&[rows, columns], Some(raw)) if is_f32 && Some(raw.len()) == rows.checked_mul(columns * 4) => {
-                Some(Matrix { name, rows, columns, raw, field: *field })
+                Some(OnnxMatrix { name, rows, columns, raw, field: *field })
             }
             _ => None,
         };
@@ -105,7 +105,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// Bit for bit; the other one has more rows, as an embedding has.
-    fn is_transpose_of(&self, other: &Matrix) -> bool {
+    fn is_transpose_of(&self, other: &OnnxMatrix) -> bool {
         self.rows == other.columns
             && self.columns == other.rows
             && other.rows > other.columns

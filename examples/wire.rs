@@ -4,7 +4,7 @@ use std::fmt;
 
 /// What a field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Payload<'a> {
+pub enum FieldPayload<'a> {
     Varint(u64),
     Fixed64(&'a [u8]),
     Bytes(&'a [u8]),
@@ -15,7 +15,7 @@ pub enum Payload<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field<'a> {
     pub number: u64,
-    pub payload: Payload<'a>,
+    pub payload: FieldPayload<'a>,
     pub written: &'a [u8],
 }
 
@@ -39,13 +39,13 @@ pub fn fields(message: &[u8]) -> Result<Vec<Field<'_>>, Malformed> {
         let start = rest;
         let key = varint(&mut rest)?;
         let payload = match key & 7 {
-            0 => Payload::Varint(varint(&mut rest)?),
-            1 => Payload::Fixed64(take(&mut rest, 8)?),
+            0 => FieldPayload::Varint(varint(&mut rest)?),
+            1 => FieldPayload::Fixed64(take(&mut rest, 8)?),
             2 => {
                 let len = varint(&mut rest)?;
-                Payload::Bytes(take(&mut rest, usize::try_from(len).map_err(|_| Malformed)?)?)
+                FieldPayload::Bytes(take(&mut rest, usize::try_from(len).map_err(|_| Malformed)?)?)
             }
-            5 => Payload::Fixed32(take(&mut rest, 4)?),
+            5 => FieldPayload::Fixed32(take(&mut rest, 4)?),
             _ => return Err(Malformed),
         };
         all.push(Field { number: key >> 3, payload, written: &start[..start.len() - rest.len()] });
@@ -137,9 +137,9 @@ mod tests {
         let inner = Message::new().int(1, -1).float(2, 0.5);
         let outer = Message::new().text(3, "x").message(300, &inner);
         let all = fields(&outer.0).expect("a message");
-        assert_eq!(all[0].payload, Payload::Bytes(b"x"));
-        assert_eq!((all[1].number, all[1].payload), (300, Payload::Bytes(&inner.0)));
-        assert_eq!(fields(&inner.0).expect("a message")[0].payload, Payload::Varint(u64::MAX));
+        assert_eq!(all[0].payload, FieldPayload::Bytes(b"x"));
+        assert_eq!((all[1].number, all[1].payload), (300, FieldPayload::Bytes(&inner.0)));
+        assert_eq!(fields(&inner.0).expect("a message")[0].payload, FieldPayload::Varint(u64::MAX));
         assert_eq!(fields(&outer.0[..outer.0.len() - 1]), Err(Malformed));
     }
 }

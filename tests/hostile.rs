@@ -173,8 +173,9 @@ fn bench(at: &Path) {
     refused(at, &["bench", "bare.snn", "--density", "2"], 2, "from 0 to 1");
 }
 
+/// What cannot be asked of `compile`: outputs, options and kinds of attention.
 #[test]
-fn outputs_options_and_prompts() {
+fn options_of_compile() {
     let folder = fixture();
     let at = folder.path();
     refused(at, &["compile", "model.onnx", "-o", "no/such/folder/out.snn"], 1, "cannot be written");
@@ -203,47 +204,38 @@ fn outputs_options_and_prompts() {
     }
     refused(at, &["tune", "model.onnx", "--text", "text.onnx", "--budget", "1%"], 2, "perplexity+1%");
     refused(at, &["eval", "model.onnx", "--text", "text.onnx", "--ledger"], 2, "--against");
-    refused(at, &["run", "model.onnx", "--prompt", "x"], 1, "no tokenizer");
-    refused(at, &["compile", "model.onnx", "-o", "out.snn", "--calibrate", "text.onnx"], 1, "no tokenizer");
+}
 
+/// Compiles the model of `folder`, which has no tokenizer, to `bare.snn`.
+fn compile_bare(at: &Path) {
     let compiled = call(at, &["compile", "model.onnx", "-o", "bare.snn", "--calibration-tokens", "256"]);
     assert!(compiled.status.success());
     assert!(String::from_utf8_lossy(&compiled.stderr).contains("seeded random ids"), "compile without one warns");
+}
+
+/// Without a tokenizer there is no text; ids are checked; a failed compilation leaves an older output as it is.
+#[test]
+fn a_program_without_a_tokenizer() {
+    let folder = fixture();
+    let at = folder.path();
+    refused(at, &["run", "model.onnx", "--prompt", "x"], 1, "no tokenizer");
+    refused(at, &["compile", "model.onnx", "-o", "out.snn", "--calibrate", "text.onnx"], 1, "no tokenizer");
+    compile_bare(at);
     refused(at, &["run", "bare.snn", "--prompt", "x"], 1, "no tokenizer");
+    fs::write(at.join("text.txt"), "The river runs to the sea . ").unwrap();
+    refused(at, &["eval", "bare.snn", "--text", "text.txt"], 1, "no tokenizer");
     refused(at, &["compile", "bare.snn", "-o", "out.snn"], 1, "is compiled already");
     refused(at, &["logits", "bare.snn", "--tokens", "4096", "-o", "out.npy"], 1, "4096");
     refused(at, &["logits", "bare.snn", "--tokens", "1,x", "-o", "out.npy"], 2, "invalid value");
-
-    // A failed compilation leaves an older output as it is.
     let before = fs::read(at.join("bare.snn")).unwrap();
     refused(at, &["compile", "truncated.onnx", "-o", "bare.snn"], 1, "truncated.onnx");
     assert!(fs::read(at.join("bare.snn")).unwrap() == before);
-
-    let tokenizer = demo_model().with_file_name("tokenizer.json");
-    let long = "river ".repeat(300);
-    let compile = ["compile", "model.onnx", "-o", "full.snn", "--calibration-tokens", "256", "--tokenizer"];
-    let named = tokenizer.display().to_string();
-    assert!(call(at, &[&compile[..], &[named.as_str()]].concat()).status.success());
-    refused(at, &["run", "full.snn", "--prompt", &long], 1, "the network's context is 256");
-    prompts(at, &long);
-
-    // Limits that are not kept are told by status 3, and what was measured is printed all the same.
-    fs::write(at.join("text.txt"), "The river runs to the sea . ".repeat(20)).unwrap();
-    let measure = |more: &[&str]| {
-        let eval = ["eval", "full.snn", "--text", "text.txt", "--against", "model.onnx"];
-        let output = call(at, &[&eval[..], more].concat());
-        (output.status.code(), String::from_utf8_lossy(&output.stdout).contains("perplexity"))
-    };
-    fs::copy(&tokenizer, at.join("tokenizer.json")).unwrap();
-    assert_eq!(measure(&["--max-perplexity-increase", "50%", "--min-agreement", "0.5"]), (Some(0), true));
-    assert_eq!(measure(&["--max-perplexity-increase=-50%"]), (Some(3), true));
-    assert_eq!(measure(&["--min-cosine", "1.1"]), (Some(3), true));
-    refused(at, &["eval", "bare.snn", "--text", "text.txt"], 1, "no tokenizer");
     bench(at);
+    changed_bytes(at);
+}
 
-    attention(at, &named);
-
-    // A byte changed anywhere is noticed.
+/// A byte changed anywhere is noticed.
+fn changed_bytes(at: &Path) {
     let good = fs::read(at.join("bare.snn")).unwrap();
     let mut step = 0;
     for i in (0..good.len()).step_by(good.len() / 100) {
@@ -256,4 +248,29 @@ fn outputs_options_and_prompts() {
         }
         assert!(container::read(Arc::new(bad)).is_err(), "a change near byte {i}");
     }
+}
+
+/// Prompts that are too long, and limits that are not kept: status 3, and what was measured is printed all the same.
+#[test]
+fn prompts_and_limits() {
+    let folder = fixture();
+    let at = folder.path();
+    let tokenizer = demo_model().with_file_name("tokenizer.json");
+    let long = "river ".repeat(300);
+    let compile = ["compile", "model.onnx", "-o", "full.snn", "--calibration-tokens", "256", "--tokenizer"];
+    let named = tokenizer.display().to_string();
+    assert!(call(at, &[&compile[..], &[named.as_str()]].concat()).status.success());
+    refused(at, &["run", "full.snn", "--prompt", &long], 1, "the network's context is 256");
+    prompts(at, &long);
+    fs::write(at.join("text.txt"), "The river runs to the sea . ".repeat(20)).unwrap();
+    let measure = |more: &[&str]| {
+        let eval = ["eval", "full.snn", "--text", "text.txt", "--against", "model.onnx"];
+        let output = call(at, &[&eval[..], more].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).contains("perplexity"))
+    };
+    fs::copy(&tokenizer, at.join("tokenizer.json")).unwrap();
+    assert_eq!(measure(&["--max-perplexity-increase", "50%", "--min-agreement", "0.5"]), (Some(0), true));
+    assert_eq!(measure(&["--max-perplexity-increase=-50%"]), (Some(3), true));
+    assert_eq!(measure(&["--min-cosine", "1.1"]), (Some(3), true));
+    attention(at, &named);
 }

@@ -116,9 +116,9 @@ pub fn snnc() -> &'static Path {
         let profile = test.ancestors().nth(2).expect("a test is in a folder of its profile");
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "-p", "snnc", "--bin", "snnc"]);
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
+        // The folder of the profile `dev` has another name.
+        let name = profile.file_name().and_then(|name| name.to_str()).expect("a profile has a name");
+        build.args(["--profile", if name == "debug" { "dev" } else { name }]);
         assert!(build.status().expect("there is cargo").success(), "the command builds");
         profile.join(format!("snnc{}", std::env::consts::EXE_SUFFIX))
     })

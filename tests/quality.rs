@@ -24,21 +24,21 @@ use snnc_runtime::{Options, Program};
 use snnc_tests::{centred_cosine, demo_model, ids, imported, run};
 use std::sync::Arc;
 
-struct Demo {
+struct DemoModel {
     tensor: Graph,
     tokens: Tokens,
     ids: Vec<u32>,
 }
 
-fn demo() -> Demo {
+fn demo() -> DemoModel {
     let tensor = dense(onnx::import(&demo_model()).unwrap().graph, false, &mut |_, _, _| {}).unwrap();
     let json = std::fs::read(demo_model().with_file_name("tokenizer.json")).unwrap();
     let tokens = Tokens::new(&json, "tokenizer.json").unwrap();
     let ids = tokens.document(BUILT_IN_TEXT).unwrap();
-    Demo { tensor, tokens, ids }
+    DemoModel { tensor, tokens, ids }
 }
 
-impl Demo {
+impl DemoModel {
     fn converted(&self, wishes: QuantOptions) -> (Graph, Calibration, Json) {
         let sample = Sample::Text { name: "text".into(), text: BUILT_IN_TEXT.into(), tokens: &self.tokens };
         let recipe = Recipe { wishes, calibration_tokens: 4096, threads: 2 };

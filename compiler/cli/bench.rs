@@ -179,7 +179,7 @@ impl Bench {
 fn measure_prices(path: &Path) -> Result<PathBuf, Complaints> {
     files::check_writable(path)?;
     let isa = Isa::detect().map_err(|message| Diagnostics::from(Diagnostic::new("", message)))?;
-    let json = prices::json(&snnc_runtime::prices::measure(Some(isa))?, isa);
+    let json = prices::json(&snnc_runtime::kernel_costs::measure(Some(isa))?, isa);
     files::write_whole(path, |out| writeln!(out, "{json:#}"))?;
     status(&format!("{}: written", path.display()));
     Ok(path.to_path_buf())

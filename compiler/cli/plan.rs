@@ -4,7 +4,7 @@ use clap::Args;
 use snnc::convert::{seeded_ids, vocabulary};
 use snnc::{Complaints, files};
 use snnc_ir::Diagnostic;
-use snnc_runtime::{Products, Program, Rows, Session};
+use snnc_runtime::{MatmulCounts, Program, Rows, Session};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ impl PlanArgs {
     pub fn show(
         &self,
         program: &Arc<Program>,
-        products: Option<&[Products]>,
+        products: Option<&[MatmulCounts]>,
         show: &mut dyn FnMut(&str) -> Result<(), Complaints>,
     ) -> Result<(), Complaints> {
         if !self.emit.is_empty() {
@@ -104,12 +104,12 @@ impl PlanArgs {
     }
 }
 
-fn of_seeded_tokens(program: &Arc<Program>) -> Result<Vec<Products>, Complaints> {
+fn of_seeded_tokens(program: &Arc<Program>) -> Result<Vec<MatmulCounts>, Complaints> {
     let graph = program.graph();
     let ids = seeded_ids(vocabulary(graph)?, TOKENS.min(graph.context as usize));
     let mut session = Session::new(Arc::clone(program));
     session.forward(&ids, Rows::All)?;
-    Ok(session.products().to_vec())
+    Ok(session.matmul_counts().to_vec())
 }
 
 #[cfg(test)]

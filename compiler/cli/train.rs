@@ -377,8 +377,7 @@ impl Train {
 
     fn go_on(&self, trainer: &mut Trainer, run: &Json, path: &Path) -> Result<(), Complaints> {
         let place = path.display().to_string();
-        let bytes =
-            files::read_bytes(path).map_err(|e| e.note("there is nothing to resume; leave out --resume"))?;
+        let bytes = files::read_bytes(path).map_err(|e| e.note("there is nothing to resume; leave out --resume"))?;
         let (state, numbers) = checkpoint::read(&bytes, &place)?;
         let differs = |(key, value): (&String, &Json)| (state.run.get(key) != Some(value)).then(|| key.clone());
         let others: Vec<String> = run.as_object().into_iter().flatten().filter_map(differs).collect();

@@ -7,11 +7,11 @@ use crate::describe::token_table;
 use crate::progress::{Progress, Silent, Workers};
 use crate::tokens::Tokens;
 use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::random::SplitMix64;
 use snnc_ir::{Diagnostic, Graph, Value};
 use snnc_passes::fit::{QuantParams, fit};
 use snnc_passes::options::QuantOptions;
 use snnc_passes::{Context, Pass, front_and_back, run};
-use snnc_runtime::sample::SplitMix64;
 
 /// Text that ranges are measured on where the user gives none: written by the demo model itself, at temperature 1.
 pub const BUILT_IN_TEXT: &str = include_str!("calibration.txt");

@@ -4,7 +4,7 @@ use crate::Complaints;
 use crate::evaluate::logits_of;
 use crate::tokens::Tokens;
 use snnc_ir::Diagnostic;
-use snnc_runtime::{Products, Program, Rows, SampleOptions, Sampler, Session};
+use snnc_runtime::{MatmulCounts, Program, Rows, SampleOptions, Sampler, Session};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ pub struct Generated {
     pub tokens: usize,
     pub prompt_tokens: usize,
     /// How products were done, by node.
-    pub products: Vec<Products>,
+    pub products: Vec<MatmulCounts>,
     seconds: f64,
     prompt_seconds: f64,
     stopped: Option<Stopped>,
@@ -77,7 +77,7 @@ pub fn generate(
     let seconds = start.elapsed().as_secs_f64() - prompt_seconds;
     writing.text.show(true, show)?;
     let (text, tokens, stopped) = writing.into_parts();
-    let products = session.products().to_vec();
+    let products = session.matmul_counts().to_vec();
     Ok(Generated { products, text, tokens, prompt_tokens: ids.len(), seconds, prompt_seconds, stopped })
 }
 

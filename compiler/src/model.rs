@@ -8,7 +8,7 @@ use crate::tokens::{self, Tokens};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, Stage};
 use snnc_passes::collapse;
-use snnc_runtime::{Engine, Options, Prices, Program};
+use snnc_runtime::{Engine, KernelCosts, Options, Program};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub struct EngineOptions {
     /// Keep each thread on a processor of its own.
     pub pin: bool,
     /// What rows of weights cost on this machine; typical costs without it.
-    pub kernel_costs: Option<Prices>,
+    pub kernel_costs: Option<KernelCosts>,
 }
 
 impl Default for EngineOptions {
@@ -65,8 +65,8 @@ impl Source {
             // A network in training is refused below.
             Stage::Tensor | Stage::Quantised | Stage::Spiking | Stage::Training => graph,
         };
-        let &EngineOptions { engine, count, threads, pin, kernel_costs: prices, .. } = options;
-        let options = Options { engine, count, threads, pin, prices, ..Options::default() };
+        let &EngineOptions { engine, count, threads, pin, kernel_costs, .. } = options;
+        let options = Options { engine, count, threads, pin, kernel_costs, ..Options::default() };
         Program::new(Arc::new(graph), &options).map(Arc::new).map_err(Diagnostics::from)
     }
 }

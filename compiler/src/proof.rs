@@ -8,11 +8,11 @@ use crate::describe::token_table;
 use crate::{Complaints, convert};
 use serde_json::{Value as Json, json};
 use snnc_ir::eval::{Evaluator, Memory};
+use snnc_ir::random::SplitMix64;
 use snnc_ir::{Diagnostic, Diagnostics, Graph};
 use snnc_onnx::Import;
 use snnc_onnx::evaluate::graph;
 use snnc_onnx::import::{inputs, output_of};
-use snnc_runtime::sample::SplitMix64;
 use std::collections::HashMap;
 
 /// Tokens of the rows that are compared, where the file takes any number and its context allows it.

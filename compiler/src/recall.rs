@@ -6,7 +6,7 @@
 
 use crate::Complaints;
 use crate::evaluate::{best, log_sum_exp, logits_of};
-use snnc_runtime::sample::SplitMix64;
+use snnc_ir::random::SplitMix64;
 use snnc_runtime::{Program, Rows, Session};
 use std::sync::Arc;
 

@@ -37,7 +37,8 @@ pub fn infer(op: &Op, args: &[Type]) -> Result<Type, String> {
         }
         Op::Array(ArrayOp::Reshape(to)) => {
             let from = f32_shape(args, 0)?;
-            if volume(from) != volume(to) {
+            let sizes = volume(from);
+            if sizes.is_none() || sizes != volume(to) {
                 return Err(format!("{from} and {to} differ in their number of elements"));
             }
             Ok(f32_of(to))
@@ -423,11 +424,11 @@ fn slice(shape: Shape, axis: u8, start: u32, len: u32) -> Result<Shape, String> 
     Ok(Shape::new(&dims))
 }
 
-/// Number of elements as a product of fixed sizes and powers of the symbolic ones.
-fn volume(shape: Shape) -> (u128, u32, u32) {
-    shape.dims().iter().fold((1, 0, 0), |(fixed, tokens, context), dim| match dim {
-        Dim::Fixed(n) => (fixed * u128::from(*n), tokens, context),
-        Dim::Tokens => (fixed, tokens + 1, context),
-        Dim::Context => (fixed, tokens, context + 1),
+/// Number of elements as a product of fixed sizes and powers of the symbolic ones; `None` beyond 2^128.
+fn volume(shape: Shape) -> Option<(u128, u32, u32)> {
+    shape.dims().iter().try_fold((1u128, 0, 0), |(fixed, tokens, context), dim| match dim {
+        Dim::Fixed(n) => Some((fixed.checked_mul(u128::from(*n))?, tokens, context)),
+        Dim::Tokens => Some((fixed, tokens + 1, context)),
+        Dim::Context => Some((fixed, tokens, context + 1)),
     })
 }

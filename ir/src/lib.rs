@@ -16,6 +16,7 @@ pub mod graph;
 pub mod infer;
 pub mod membrane;
 pub mod op;
+pub mod random;
 pub mod ssa;
 pub mod tensor;
 pub mod text;

@@ -196,7 +196,8 @@ fn sizes(graph: &Graph, errors: &mut Diagnostics) {
             Dim::Fixed(n) => u128::from(*n),
             Dim::Tokens | Dim::Context => 1,
         });
-        if !(1..=i32::MAX as u128).contains(&fixed.product()) {
+        // Five sizes of 32 bits have more elements than 128 bits count.
+        if !(1..=i32::MAX as u128).contains(&fixed.fold(1, u128::saturating_mul)) {
             errors.push(at(graph, value, format!("{}: 1 to 2^31 - 1 elements are possible", node.ty)));
         }
         if let Op::Level(LevelOp::Ssa { variant: Ssa::Linear { .. }, .. }) = node.op

@@ -1,6 +1,6 @@
 //! Both engines, bit for bit: outputs, events, state, on sizes that fit no vector.
 
-use crate::{Engine, Executed, Isa, Options, Prices, Products, Program, Rows, Session};
+use crate::{Engine, Executed, Isa, KernelCosts, MatmulCounts, Options, Program, Rows, Session};
 use snnc_ir::events::{Events, is_neuron};
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// A small transformer with everything that a stage may hold.
 #[derive(Clone, Copy, Debug)]
-struct Net {
+struct TestNet {
     stage: Stage,
     width: usize,
     heads: u32,
@@ -22,7 +22,7 @@ struct Net {
     curve: Curve,
 }
 
-const NET: Net = Net {
+const NET: TestNet = TestNet {
     stage: Stage::Tensor,
     width: 12,
     heads: 3,
@@ -36,16 +36,16 @@ const NET: Net = Net {
 };
 
 /// A graph in the making, with numbers for its constants (SplitMix64).
-struct Maker {
+struct NetMaker {
     b: Builder,
-    net: Net,
+    net: TestNet,
     state: u64,
     names: usize,
 }
 
 type Made = Result<Value, snnc_ir::Diagnostic>;
 
-impl Maker {
+impl NetMaker {
     fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
@@ -84,7 +84,7 @@ impl Maker {
 
     /// A neuron layer of the stage, from f32 or i32 whose magnitudes are about `scale`.
     fn neurons(&mut self, x: Value, width: usize, scale: f32, curve: Curve) -> Made {
-        let Net { code, steps, stage, .. } = self.net;
+        let TestNet { code, steps, stage, .. } = self.net;
         let levels = code.levels(steps) as f32;
         let mut args = vec![x];
         if curve == Curve::Identity {
@@ -125,7 +125,7 @@ impl Maker {
     }
 
     fn layer(&mut self, x: Value) -> Made {
-        let Net { stage, width, heads, hidden, curve, .. } = self.net;
+        let TestNet { stage, width, heads, hidden, curve, .. } = self.net;
         let eps = Scalar::new(1e-5);
         let add = Op::Array(ArrayOp::Binary(Binary::Add));
         if stage == Stage::Tensor {
@@ -171,7 +171,7 @@ impl Maker {
     }
 
     fn graph(mut self) -> Result<Graph, snnc_ir::Diagnostic> {
-        let Net { stage, width, vocab, layers, context, .. } = self.net;
+        let TestNet { stage, width, vocab, layers, context, .. } = self.net;
         let (tokens, positions) = (self.op(Op::Leaf(LeafOp::Tokens), &[])?, self.op(Op::Leaf(LeafOp::Positions), &[])?);
         let table = self.floats(&[vocab, width], -1.0, 1.0);
         let places = self.floats(&[context as usize, width], -0.5, 0.5);
@@ -200,8 +200,8 @@ impl Maker {
     }
 }
 
-fn make(net: Net) -> Arc<Graph> {
-    let maker = Maker { b: Builder::new(net.stage, net.context), net, state: 1, names: 0 };
+fn make(net: TestNet) -> Arc<Graph> {
+    let maker = NetMaker { b: Builder::new(net.stage, net.context), net, state: 1, names: 0 };
     Arc::new(maker.graph().expect("the net is well typed"))
 }
 
@@ -229,7 +229,7 @@ fn trace(program: &Arc<Program>, calls: &[&[u32]], rows: Rows) -> Trace {
     (bits, session.events().to_vec())
 }
 
-fn check(net: Net) {
+fn check(net: TestNet) {
     let graph = make(net);
     let ids = tokens(21, net.vocab);
     let (oracle, jit) = (program(&graph, Engine::Interpreter, 128), program(&graph, Engine::Jit, 128));
@@ -249,8 +249,8 @@ fn check(net: Net) {
 #[test]
 fn a_tensor_program_gives_the_oracles_bits() {
     check(NET);
-    check(Net { width: 48, hidden: 20, curve: Curve::GeluErf, ..NET });
-    check(Net { width: 16, heads: 2, hidden: 64, vocab: 32, curve: Curve::Relu, ..NET });
+    check(TestNet { width: 48, hidden: 20, curve: Curve::GeluErf, ..NET });
+    check(TestNet { width: 16, heads: 2, hidden: 64, vocab: 32, curve: Curve::Relu, ..NET });
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn codes_lengths_curves_and_odd_widths_give_the_oracles_bits() {
         for (i, &(code, steps)) in codes.iter().chain(&unary).enumerate() {
             for (j, (width, heads, hidden, vocab)) in sizes.into_iter().enumerate() {
                 let curve = curves[(i + j) % curves.len()];
-                check(Net { stage, width, heads, hidden, vocab, layers: 1 + j % 2, code, steps, curve, ..NET });
+                check(TestNet { stage, width, heads, hidden, vocab, layers: 1 + j % 2, code, steps, curve, ..NET });
             }
         }
     }
@@ -272,7 +272,7 @@ fn codes_lengths_curves_and_odd_widths_give_the_oracles_bits() {
 #[test]
 fn how_tokens_are_cut_into_calls_and_chunks_never_shows() {
     for stage in [Stage::Tensor, Stage::Quantised, Stage::Spiking] {
-        let net = Net { stage, ..NET };
+        let net = TestNet { stage, ..NET };
         let graph = make(net);
         let ids = tokens(30, net.vocab);
         let singles: Vec<&[u32]> = ids.chunks(1).collect();
@@ -298,9 +298,9 @@ fn how_tokens_are_cut_into_calls_and_chunks_never_shows() {
 #[test]
 fn stepped_and_collapsed_programs_are_equal() {
     for code in Code::ALL {
-        let net = Net { stage: Stage::Spiking, code, ..NET };
+        let net = TestNet { stage: Stage::Spiking, code, ..NET };
         let ids = tokens(17, net.vocab);
-        let run = |stage| trace(&program(&make(Net { stage, ..net }), Engine::Jit, 8), &[&ids], Rows::All).0;
+        let run = |stage| trace(&program(&make(TestNet { stage, ..net }), Engine::Jit, 8), &[&ids], Rows::All).0;
         assert_eq!(run(Stage::Spiking), run(Stage::Quantised));
     }
 }
@@ -314,7 +314,7 @@ fn neurons_can_be_looked_at() {
         [(Code::Binary, 7), (Code::Binary, 9), (Code::Binary, 16), (Code::Unary, 5), (Code::Unary, 300)]
     {
         let seen = |stage, engine, chunk| {
-            let mut graph = (*make(Net { stage, code, steps, ..NET })).clone();
+            let mut graph = (*make(TestNet { stage, code, steps, ..NET })).clone();
             let neurons: Vec<Value> =
                 graph.iter().filter(|(_, node)| is_neuron(&node.op)).map(|(value, _)| value).collect();
             graph.outputs.extend(neurons.iter().map(|value| (format!("{}", value.0), *value)));
@@ -347,7 +347,7 @@ fn neurons_can_be_looked_at() {
 
 #[test]
 fn a_synapse_adds_one_row_for_every_spike() {
-    let net = Net { stage: Stage::Spiking, ..NET };
+    let net = TestNet { stage: Stage::Spiking, ..NET };
     let graph = make(net);
     let mut session = Session::new(program(&graph, Engine::Jit, 8));
     session.forward(&tokens(17, net.vocab), Rows::All).expect("in order");
@@ -362,7 +362,7 @@ fn a_synapse_adds_one_row_for_every_spike() {
 
 #[test]
 fn counting_changes_tallies_only() {
-    let graph = make(Net { stage: Stage::Spiking, ..NET });
+    let graph = make(TestNet { stage: Stage::Spiking, ..NET });
     let ids = tokens(9, NET.vocab);
     for engine in [Engine::Interpreter, Engine::Jit] {
         let silent = Options { engine, count: false, ..Options::default() };
@@ -455,7 +455,7 @@ fn a_graph_whose_types_lie_is_refused() {
 
 #[test]
 fn programs_come_and_go() {
-    let graph = make(Net { stage: Stage::Spiking, ..NET });
+    let graph = make(TestNet { stage: Stage::Spiking, ..NET });
     let first = trace(&program(&graph, Engine::Jit, 8), &[&[1, 2, 3]], Rows::All);
     for _ in 0..50 {
         assert_eq!(trace(&program(&graph, Engine::Jit, 8), &[&[1, 2, 3]], Rows::All), first);
@@ -464,7 +464,7 @@ fn programs_come_and_go() {
 
 #[test]
 fn sessions_of_one_program_run_on_threads_of_their_own() {
-    let graph = make(Net { stage: Stage::Spiking, ..NET });
+    let graph = make(TestNet { stage: Stage::Spiking, ..NET });
     let program = program(&graph, Engine::Jit, 8);
     let ids = tokens(20, NET.vocab);
     let expected = trace(&program, &[&ids], Rows::All);
@@ -477,18 +477,18 @@ fn sessions_of_one_program_run_on_threads_of_their_own() {
 
 #[test]
 fn a_plan_reads_as_text() {
-    let program = program(&make(Net { stage: Stage::Spiking, layers: 1, ..NET }), Engine::Jit, 8);
+    let program = program(&make(TestNet { stage: Stage::Spiking, layers: 1, ..NET }), Engine::Jit, 8);
     let text = program.explain();
     for part in
-        ["code fire_binary_7_identity_f32_12", " synapse_binary_7_12_20", "kernel ssa", "affine_add_12", "/embed"]
+        ["code fire_binary_7_identity_f32_12", " synapse_binary_7_12_20", "kernel ttfs", "scale_shift_add_12", "/embed"]
     {
         assert!(text.contains(part), "{part} in\n{text}");
     }
 }
 
-/// Prices that force rows, and prices that force all of them: the same bits and events, and each way is counted.
+/// Costs that force rows, and costs that force all of them: the same bits and events, and each way is counted.
 #[test]
-fn prices_choose_and_change_no_result() {
+fn costs_choose_and_change_no_result() {
     let ids = tokens(40, NET.vocab);
     let calls: [&[u32]; 4] = [&ids[..1], &ids[1..2], &ids[2..5], &ids[5..]];
     let run = |graph: &Arc<Graph>, options: Options| {
@@ -497,29 +497,30 @@ fn prices_choose_and_change_no_result() {
         for call in calls {
             session.forward(call, Rows::Last).expect("the call is in order");
         }
-        let products = session.products().iter().fold(Products::default(), |mut all, one| {
+        let products = session.matmul_counts().iter().fold(MatmulCounts::default(), |mut all, one| {
             all += *one;
             all
         });
-        (trace(&program, &calls, Rows::All), products, program.explain_choices(session.products()))
+        (trace(&program, &calls, Rows::All), products, program.explain_choices(session.matmul_counts()))
     };
     for stage in [Stage::Quantised, Stage::Spiking] {
-        let graph = make(Net { stage, ..NET });
+        let graph = make(TestNet { stage, ..NET });
         let (want, ..) = run(&graph, Options::default());
         for isa in crate::ISAS.into_iter().filter(|isa| isa.is_available()) {
             for threads in [1, 2] {
-                let with = |prices| run(&graph, Options { isa: Some(isa), threads, prices, ..Options::default() });
-                let (rows, by_rows, why_rows) = with(Some(Prices::of([1e9, 1e-9, 1e-9, 1e9, 1e9])));
-                let (all, by_all, why_all) = with(Some(Prices::of([1e-9, 1e9, 1e9, 1e-9, 1e-9])));
+                let with =
+                    |kernel_costs| run(&graph, Options { isa: Some(isa), threads, kernel_costs, ..Options::default() });
+                let (rows, by_rows, why_rows) = with(Some(KernelCosts::of([1e9, 1e-9, 1e-9, 1e9, 1e9])));
+                let (all, by_all, why_all) = with(Some(KernelCosts::of([1e-9, 1e9, 1e9, 1e-9, 1e-9])));
                 assert!(rows == want && all == want, "{stage:?}, {isa:?}, {threads} threads");
-                assert_eq!((by_rows.fired, by_rows.whole), (by_all.fired, 0));
+                assert_eq!((by_rows.fired, by_rows.dense), (by_all.fired, 0));
                 if stage == Stage::Quantised {
-                    assert_eq!((by_all.listed, by_all.whole), (0, by_rows.listed));
+                    assert_eq!((by_all.sparse, by_all.dense), (0, by_rows.sparse));
                     assert!(why_rows.contains("rows |") && !why_rows.contains(" all |"), "{why_rows}");
                     assert!(why_all.contains(" all |") && !why_all.contains("rows |"), "{why_all}");
                 }
                 let machine = format!("kernels ({})", isa.name());
-                let total = format!("rows {}, all 0\n", by_rows.listed);
+                let total = format!("rows {}, all 0\n", by_rows.sparse);
                 for part in [machine.as_str(), "threads: ", "arena: ", "density", "cross", total.as_str()] {
                     assert!(why_rows.contains(part), "{part} in\n{why_rows}");
                 }
@@ -531,7 +532,7 @@ fn prices_choose_and_change_no_result() {
 /// What `--emit` shows: each function once, as IR and as instructions; synapses only where no kernel drives them.
 #[test]
 fn functions_are_listed() {
-    let graph = make(Net { stage: Stage::Spiking, layers: 2, ..NET });
+    let graph = make(TestNet { stage: Stage::Spiking, layers: 2, ..NET });
     for isa in [Isa::Portable, Isa::best()] {
         let options = Options { isa: Some(isa), ..Options::default() };
         let listings = Program::new(Arc::clone(&graph), &options).and_then(|p| p.listings()).expect("it compiles");
@@ -551,7 +552,7 @@ fn functions_are_listed() {
 fn twelve_layers_of_768_compile_within_a_tenth_of_a_second() {
     for stage in [Stage::Tensor, Stage::Quantised, Stage::Spiking] {
         // The vocabulary is short: it costs memory, and no code.
-        let net = Net { stage, width: 768, heads: 12, hidden: 3072, vocab: 257, layers: 12, ..NET };
+        let net = TestNet { stage, width: 768, heads: 12, hidden: 3072, vocab: 257, layers: 12, ..NET };
         let program = program(&make(net), Engine::Jit, 1);
         assert!(program.codegen_ms() < 100.0, "{stage:?}: {} ms", program.codegen_ms());
     }
@@ -587,7 +588,7 @@ const EDGES: [f32; 23] = [
 /// Two neuron layers, on f32 and on i32 potentials, whose levels are the outputs.
 fn edges(stage: Stage, code: Code, steps: u16, curve: Curve) -> Result<Graph, snnc_ir::Diagnostic> {
     let d = EDGES.len();
-    let mut m = Maker { b: Builder::new(stage, 64), net: Net { stage, code, steps, ..NET }, state: 1, names: 0 };
+    let mut m = NetMaker { b: Builder::new(stage, 64), net: TestNet { stage, code, steps, ..NET }, state: 1, names: 0 };
     let mut row = |name: &str, from: &[f32], stride: usize| {
         let data = (0..d).map(|i| from[i * stride / 2 % from.len()]).collect();
         m.b.weight(name, Arc::new(Tensor::f32(&[d], data)))

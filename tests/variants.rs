@@ -1,11 +1,11 @@
-//! Close cousins of GPT-2: other sizes, heads and activation functions, against a plain forward pass in f64 that is
+//! Variants of GPT-2: other sizes, heads and activation functions, against a plain forward pass in f64 that is
 //! written from the network's definition and reads the weights by name.
 
 #![allow(clippy::unwrap_used)]
 
 use snnc::convert;
 use snnc::proof;
-use snnc_examples::gpt2::{self, Activation, Gpt2Config, Head};
+use snnc_examples::gpt2::{self, Activation, Gpt2Config, HeadKind};
 use snnc_onnx::{self as onnx, read::OnnxModel};
 use snnc_passes::collapse::collapse;
 use snnc_passes::levels::Levels;
@@ -16,17 +16,17 @@ use std::sync::{Arc, Mutex};
 
 const TINY: Gpt2Config = Gpt2Config::TINY;
 
-type Rows = Vec<Vec<f64>>;
+type RowsF64 = Vec<Vec<f64>>;
 
-struct Weights<'a>(&'a OnnxModel);
+struct NamedWeights<'a>(&'a OnnxModel);
 
-impl Weights<'_> {
+impl NamedWeights<'_> {
     fn get(&self, name: &str) -> Vec<f64> {
         let array = &self.0.graph.initializers[name];
         array.as_f32().unwrap().iter().map(|&x| f64::from(x)).collect()
     }
 
-    fn linear(&self, x: &Rows, name: &str) -> Rows {
+    fn linear(&self, x: &RowsF64, name: &str) -> RowsF64 {
         let (w, b) = (self.get(&format!("{name}.weight")), self.get(&format!("{name}.bias")));
         let n = b.len();
         let row =
@@ -34,7 +34,7 @@ impl Weights<'_> {
         x.iter().map(row).collect()
     }
 
-    fn norm(&self, x: &Rows, name: &str) -> Rows {
+    fn norm(&self, x: &RowsF64, name: &str) -> RowsF64 {
         let (g, b) = (self.get(&format!("{name}.weight")), self.get(&format!("{name}.bias")));
         let row = |x: &Vec<f64>| {
             let mean = x.iter().sum::<f64>() / x.len() as f64;
@@ -58,7 +58,7 @@ fn activation(kind: Activation, x: f64) -> f64 {
     }
 }
 
-fn attend(config: &Gpt2Config, layer: usize, qkv: &Rows) -> Rows {
+fn attend(config: &Gpt2Config, layer: usize, qkv: &RowsF64) -> RowsF64 {
     let (d, w) = (config.width, config.width / config.heads);
     let mut scale = 1.0 / (w as f64).sqrt();
     if config.inverse_layer_scale {
@@ -81,16 +81,16 @@ fn attend(config: &Gpt2Config, layer: usize, qkv: &Rows) -> Rows {
     out
 }
 
-fn sum(a: &Rows, b: &Rows) -> Rows {
+fn sum(a: &RowsF64, b: &RowsF64) -> RowsF64 {
     a.iter().zip(b).map(|(a, b)| a.iter().zip(b).map(|(a, b)| a + b).collect()).collect()
 }
 
 /// Logits of every token.
 fn forward(config: &Gpt2Config, model: &OnnxModel, tokens: &[u32]) -> Vec<f32> {
-    let (w, d) = (Weights(model), config.width);
+    let (w, d) = (NamedWeights(model), config.width);
     let (wte, wpe) = (w.get("transformer.wte.weight"), w.get("transformer.wpe.weight"));
     let embed = |(i, &id): (usize, &u32)| (0..d).map(|c| wte[id as usize * d + c] + wpe[i * d + c]).collect();
-    let mut x: Rows = tokens.iter().enumerate().map(embed).collect();
+    let mut x: RowsF64 = tokens.iter().enumerate().map(embed).collect();
     for layer in 0..config.layers {
         let h = format!("transformer.h.{layer}");
         let qkv = w.linear(&w.norm(&x, &format!("{h}.ln_1")), &format!("{h}.attn.c_attn"));
@@ -101,11 +101,11 @@ fn forward(config: &Gpt2Config, model: &OnnxModel, tokens: &[u32]) -> Vec<f32> {
     }
     let x = w.norm(&x, "transformer.ln_f");
     let head = match config.head {
-        Head::Untied => {
+        HeadKind::Untied => {
             let (head, v) = (w.get("onnx::MatMul_head"), config.vocabulary);
             (0..v).flat_map(|t| (0..d).map(move |c| (t, c))).map(|(t, c)| head[c * v + t]).collect()
         }
-        Head::Tied | Head::Copied | Head::Missing => wte,
+        HeadKind::Tied | HeadKind::Copied | HeadKind::Missing => wte,
     };
     let logit = |x: &Vec<f64>, t: usize| x.iter().zip(&head[t * d..][..d]).map(|(x, h)| x * h).sum::<f64>() as f32;
     x.iter().flat_map(|x| (0..config.vocabulary).map(|t| logit(x, t)).collect::<Vec<f32>>()).collect()
@@ -137,7 +137,7 @@ fn activation_functions() {
 
 #[test]
 fn heads_of_the_network() {
-    for head in [Head::Tied, Head::Copied, Head::Untied, Head::Missing] {
+    for head in [HeadKind::Tied, HeadKind::Copied, HeadKind::Untied, HeadKind::Missing] {
         check(Gpt2Config { head, opset: 13, ..TINY });
     }
 }
@@ -168,9 +168,9 @@ fn scores_that_are_scaled_by_the_layer() {
 }
 
 /// Writes what a file beside the model holds to memory.
-struct Shared(Arc<Mutex<Vec<u8>>>);
+struct MemoryWriter(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Shared {
+impl Write for MemoryWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap().write(bytes)
     }
@@ -186,7 +186,8 @@ fn weights_in_other_files() {
     let folder = tempfile::tempdir().unwrap();
     let (path, parts) = (folder.path().join("m.onnx"), [(); 3].map(|()| Arc::new(Mutex::new(Vec::new()))));
     let name = |i: usize| format!("m.onnx.data.{i}");
-    let writer = |(i, part): (usize, &Arc<Mutex<Vec<u8>>>)| (name(i), Box::new(Shared(part.clone())) as Box<dyn Write>);
+    let writer =
+        |(i, part): (usize, &Arc<Mutex<Vec<u8>>>)| (name(i), Box::new(MemoryWriter(part.clone())) as Box<dyn Write>);
     let mut out = Vec::new();
     gpt2::write_beside(&TINY, &mut out, &mut parts.iter().enumerate().map(writer).collect::<Vec<_>>()).unwrap();
     std::fs::write(&path, out).unwrap();

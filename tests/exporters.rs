@@ -1,4 +1,4 @@
-//! Every kind of export, against the logits that onnxruntime gives: import and raise change nothing, conversion changes
+//! Every exporter, against the logits that onnxruntime gives: import and raise change nothing, conversion changes
 //! little. The table of `docs/onnx.md` is what these tests measured.
 
 #![allow(clippy::unwrap_used)]
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 /// What was measured on one file.
 #[derive(Debug)]
-struct Measured {
+struct ExportFigures {
     name: String,
     producer: String,
     opset: i64,
@@ -88,7 +88,7 @@ fn logits_after(graph: &Graph, io: &BTreeMap<String, Reference>, row: usize, tok
 }
 
 /// Imports, raises, converts and runs one file.
-fn measure(path: &Path) -> Result<Measured, String> {
+fn measure(path: &Path) -> Result<ExportFigures, String> {
     let name = path.file_stem().unwrap().to_string_lossy().into_owned();
     fn say(complaints: Diagnostics) -> String {
         complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
@@ -141,7 +141,7 @@ fn measure(path: &Path) -> Result<Measured, String> {
     operators(&import.model.graph.nodes, &mut all);
     let operators = all;
     let onnx::OnnxOrigin { producer, opset, nodes, .. } = import.origin;
-    Ok(Measured { name, producer, opset, nodes, difference, range, evaluation, cosine, operators })
+    Ok(ExportFigures { name, producer, opset, nodes, difference, range, evaluation, cosine, operators })
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -236,8 +236,8 @@ fn an_unknown_operator_is_named_with_its_place() {
     }
 }
 
-fn exports_table(all: &[Measured]) -> String {
-    let row = |m: &Measured| {
+fn exports_table(all: &[ExportFigures]) -> String {
+    let row = |m: &ExportFigures| {
         format!(
             "| `{}` | {} | {} | {} | {:.1e} | {:.1e} | {:.4} |\n",
             m.name,
@@ -254,7 +254,7 @@ fn exports_table(all: &[Measured]) -> String {
 }
 
 /// What every operator is taken as, and in how many of the files it is.
-fn operators_table(all: &[Measured]) -> String {
+fn operators_table(all: &[ExportFigures]) -> String {
     let mut table = String::from("| operator | on constants | in the network | files |\n|---|---|---|---|\n");
     let mut names: BTreeSet<String> = all.iter().flat_map(|m| m.operators.clone()).collect();
     names.extend(onnx::operators().map(String::from));

@@ -1,13 +1,13 @@
-//! What the passes claim, as theorems on random numbers: every rewrite that takes time out of a program, firing, folding.
+//! Properties that the passes promise, on random numbers: every rewrite that takes time out of a program, firing, folding.
 //!
-//! Both sides of a law stand in one graph and are evaluated by their definition, so no engine takes part. Laws of whole
-//! networks follow at the end. Equal means equal to the bit, unless a law says that constants are rounded.
+//! Both sides of a property stand in one graph and are evaluated by their definition, so no engine takes part. Properties of
+//! whole networks follow at the end. Equal means equal to the bit, unless a property says that constants are rounded.
 
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use snnc::convert::{Recipe, Sample, convert};
-use snnc_examples::gpt2::{Activation, Gpt2Config, Head};
+use snnc_examples::gpt2::{Activation, Gpt2Config, HeadKind};
 use snnc_ir::eval::{Array, Content, Evaluation, Evaluator, Memory, Real};
 use snnc_ir::events::Events;
 use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
@@ -31,7 +31,7 @@ const TOKENS: usize = 5;
 
 /// Sizes, a code, and numbers to make operands of.
 #[derive(Clone, Debug)]
-struct Case {
+struct DrawnCase {
     code: Code,
     steps: u16,
     curve: Curve,
@@ -54,7 +54,7 @@ fn input() -> impl Strategy<Value = f32> {
     ]
 }
 
-fn case() -> impl Strategy<Value = Case> {
+fn case() -> impl Strategy<Value = DrawnCase> {
     let levels = prop_oneof![(Just(Code::Binary), 1u16..=8), (Just(Code::Unary), 1u16..=40)];
     let sizes = (1usize..=4, 1usize..=3, 1usize..=WIDTH, 1usize..=TOKENS);
     let gain = prop_oneof![4 => -2f32..2.0, 1 => prop::sample::select(vec![0.0, 1.0, -1.0, 0.5])];
@@ -64,7 +64,7 @@ fn case() -> impl Strategy<Value = Case> {
         prop::collection::vec(-127i8..=127, 3 * WIDTH * WIDTH),
     );
     (levels, prop::sample::select(Curve::ALL.to_vec()), sizes, numbers).prop_map(
-        |((code, steps), curve, (heads, head, outputs, tokens), (inputs, reals, weights))| Case {
+        |((code, steps), curve, (heads, head, outputs, tokens), (inputs, reals, weights))| DrawnCase {
             code,
             steps,
             curve,
@@ -80,13 +80,13 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 /// A graph in the making, with a case's numbers as constants.
-struct Net<'c> {
-    case: &'c Case,
+struct CaseGraph<'c> {
+    case: &'c DrawnCase,
     builder: Builder,
 }
 
-impl<'c> Net<'c> {
-    fn new(case: &'c Case, stage: Stage) -> Self {
+impl<'c> CaseGraph<'c> {
+    fn new(case: &'c DrawnCase, stage: Stage) -> Self {
         Self { case, builder: Builder::new(stage, TOKENS as u32) }
     }
 
@@ -96,7 +96,7 @@ impl<'c> Net<'c> {
 
     /// `f32[tokens, width]`: the inputs.
     fn input(&mut self) -> Value {
-        let Case { tokens, width, inputs, .. } = self.case;
+        let DrawnCase { tokens, width, inputs, .. } = self.case;
         let table = Tensor::f32(&[*tokens, *width], inputs[..tokens * width].to_vec());
         let table = self.builder.weight("inputs", Arc::new(table));
         let ids = self.add(Op::Leaf(LeafOp::Tokens), &[]);
@@ -117,18 +117,18 @@ impl<'c> Net<'c> {
 
     /// `i8[width, outputs]`, the `k`-th.
     fn matrix(&mut self, k: usize) -> Value {
-        let Case { width, outputs, weights, .. } = self.case;
+        let DrawnCase { width, outputs, weights, .. } = self.case;
         let data = weights[k * WIDTH * WIDTH..][..width * outputs].to_vec();
         self.builder.weight(&format!("matrix{k}"), Arc::new(Tensor::i8(&[*width, *outputs], data)))
     }
 
     fn fire(&mut self, x: Value, curve: Curve, gains: &[Value]) -> Value {
-        let Case { code, steps, .. } = *self.case;
+        let DrawnCase { code, steps, .. } = *self.case;
         self.add(Op::Spike(SpikeOp::Fire { code, steps, curve }), &[&[x], gains].concat())
     }
 
     fn quant(&mut self, x: Value, curve: Curve, gains: &[Value]) -> Value {
-        let Case { code, steps, .. } = *self.case;
+        let DrawnCase { code, steps, .. } = *self.case;
         self.add(Op::Level(LevelOp::Quant { code, steps, curve }), &[&[x], gains].concat())
     }
 
@@ -157,7 +157,7 @@ impl<'c> Net<'c> {
 
     /// Spikes of rectified neurons of the input, and of values; sinks and half-lives.
     fn features(&mut self, code: Code, half_life: &[i32]) -> Vec<Value> {
-        let Case { width, heads, steps, reals, .. } = self.case;
+        let DrawnCase { width, heads, steps, reals, .. } = self.case;
         let x = self.input();
         let mut args: Vec<Value> = [0, 2]
             .map(|k| {
@@ -199,7 +199,7 @@ fn outputs<R: Real>(graph: &Graph, ids: &[u32]) -> Vec<Array<R>> {
     graph.outputs.iter().map(|(_, value)| evaluator.get(&done, *value).clone()).collect()
 }
 
-fn of_case(graph: &Graph, case: &Case) -> Vec<Array<f32>> {
+fn of_case(graph: &Graph, case: &DrawnCase) -> Vec<Array<f32>> {
     outputs(graph, &(0..case.tokens as u32).collect::<Vec<u32>>())
 }
 
@@ -249,7 +249,7 @@ fn a_code_spells_every_level_by_thresholding() {
 proptest! {
     #[test]
     fn settle_fire_is_quant(case in case()) {
-        let mut net = Net::new(&case, Stage::Spiking);
+        let mut net = CaseGraph::new(&case, Stage::Spiking);
         let x = net.input();
         let gains = net.gains(case.curve, 0, case.width, 1.0);
         let spikes = net.fire(x, case.curve, &gains);
@@ -263,7 +263,7 @@ proptest! {
 
     #[test]
     fn settle_synapse_is_product(case in case()) {
-        let mut net = Net::new(&case, Stage::Spiking);
+        let mut net = CaseGraph::new(&case, Stage::Spiking);
         let [spikes, ..] = net.trains();
         let w = net.matrix(0);
         let current = net.add(Op::Spike(SpikeOp::Synapse), &[spikes, w]);
@@ -280,7 +280,7 @@ proptest! {
 
     #[test]
     fn attention_of_spikes_is_attention_of_levels(case in case()) {
-        let mut net = Net::new(&case, Stage::Spiking);
+        let mut net = CaseGraph::new(&case, Stage::Spiking);
         let trains = net.trains();
         let left = net.ssa(trains);
         let levels = trains.map(|train| net.add(Op::Spike(SpikeOp::Decode), &[train]));
@@ -308,8 +308,8 @@ proptest! {
         cut in 0usize..=TOKENS,
     ) {
         let (code, variant) = kind;
-        let case = Case { steps: case.steps.min(8), ..case };
-        let mut net = Net::new(&case, Stage::Spiking);
+        let case = DrawnCase { steps: case.steps.min(8), ..case };
+        let mut net = CaseGraph::new(&case, Stage::Spiking);
         let args = net.features(code, &half_life);
         let op = Op::Level(LevelOp::Ssa { heads: case.heads as u32, variant });
         let left = net.add(op, &args);
@@ -337,7 +337,7 @@ proptest! {
 
     #[test]
     fn collapse_takes_all_time_out_and_changes_no_bit(case in case()) {
-        let mut net = Net::new(&case, Stage::Spiking);
+        let mut net = CaseGraph::new(&case, Stage::Spiking);
         let trains = net.trains();
         let attention = net.ssa(trains);
         let gains = net.gains(case.curve, 8, case.width, 1.0);
@@ -358,7 +358,7 @@ proptest! {
 
     #[test]
     fn spike_puts_levels_in_time_and_collapse_takes_them_out(case in case()) {
-        let mut net = Net::new(&case, Stage::Quantised);
+        let mut net = CaseGraph::new(&case, Stage::Quantised);
         let x = net.input();
         let gains = net.gains(case.curve, 0, case.width, 1.0);
         let levels = net.quant(x, case.curve, &gains);
@@ -378,7 +378,7 @@ proptest! {
     /// Two constants a channel are rounded, so a potential beside a tie may fall to the other side: one level, no more.
     #[test]
     fn fold_moves_no_level_by_more_than_one(case in case()) {
-        let mut net = Net::new(&case, Stage::Spiking);
+        let mut net = CaseGraph::new(&case, Stage::Spiking);
         let [spikes, ..] = net.trains();
         let w = net.matrix(0);
         let current = net.add(Op::Spike(SpikeOp::Synapse), &[spikes, w]);
@@ -409,7 +409,7 @@ const TINY: Gpt2Config = Gpt2Config { width: 24, heads: 3, vocabulary: 70, conte
 const NETWORKS: [(Gpt2Config, Code, u16); 4] = [
     (TINY,                                                              Code::Binary, 7),
     (Gpt2Config { activation: Activation::GeluErf, opset: 13, ..TINY }, Code::Binary, 4),
-    (Gpt2Config { activation: Activation::Relu, head: Head::Copied, ..TINY },  Code::Binary, 8),
+    (Gpt2Config { activation: Activation::Relu, head: HeadKind::Copied, ..TINY },  Code::Binary, 8),
     (Gpt2Config { width: 15, heads: 5, ..TINY },                        Code::Unary,  5),
 ];
 
