@@ -17,7 +17,7 @@ use snnc::opt::{self, Omit, PASSES, PassSettings};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::eval::{Content, Evaluator, Memory};
 use snnc_ir::text::Filled;
-use snnc_ir::{Code, Graph, Stage, Value, text, verify};
+use snnc_ir::{Binary, Code, Graph, Op, Stage, Unary, Value, text, verify};
 use snnc_passes::cost::{Activity, Form, Number, Operation, Rate, Sharing, Traffic};
 use snnc_passes::egraph::output_classes;
 use snnc_passes::egraph::rule::Rule;
@@ -211,7 +211,7 @@ fn settings(case: &CaseFile) -> Result<PassSettings, String> {
     }
     if let Some(op) = case.get("attention") {
         quant.attention = match text::operation(op) {
-            Ok(snnc_ir::Op::Level(snnc_ir::op::LevelOp::Ssa { variant, .. })) => Some(variant),
+            Ok(Op::Level(snnc_ir::op::LevelOp::Ssa { variant, .. })) => Some(variant),
             _ => None,
         };
     }
@@ -344,7 +344,12 @@ fn costs(graph: &Graph) -> String {
             let all: Vec<String> = operations.chain(bytes).collect();
             if !all.is_empty() {
                 let label = text::label(graph, cost.node);
-                lines.push(format!("  {label} {}, {}: {}", graph.node(cost.node).op.name(), cost.place.part.name(), all.join(", ")));
+                lines.push(format!(
+                    "  {label} {}, {}: {}",
+                    graph.node(cost.node).op.name(),
+                    cost.place.part.name(),
+                    all.join(", ")
+                ));
             }
         }
     }
@@ -408,8 +413,13 @@ fn every_rule_has_a_case() {
 
 /// The numbers of the promises at the head of the verifier.
 fn promises() -> Vec<&'static str> {
-    let lines = include_str!("../ir/src/verify.rs").lines().map_while(|line| line.strip_prefix("//! ").or((line == "//!").then_some("")));
-    lines.filter_map(|line| line.split_once(". ").map(|(number, _)| number)).filter(|n| n.parse::<u8>().is_ok()).collect()
+    let lines = include_str!("../ir/src/verify.rs")
+        .lines()
+        .map_while(|line| line.strip_prefix("//! ").or((line == "//!").then_some("")));
+    lines
+        .filter_map(|line| line.split_once(". ").map(|(number, _)| number))
+        .filter(|n| n.parse::<u8>().is_ok())
+        .collect()
 }
 
 #[test]
@@ -427,4 +437,58 @@ fn every_pass_has_a_case() {
     let tests = by_test(&cases);
     let missing: Vec<&str> = PASSES.iter().map(|pass| pass.name).filter(|name| !tests.contains_key(name)).collect();
     assert!(missing.is_empty(), "no case runs the passes {missing:?}");
+}
+
+/// The spellings of all operations, from the tables in the code.
+fn operations_in_code() -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ir/src");
+    let sources = |folder: &Path| -> Vec<PathBuf> {
+        std::fs::read_dir(folder).map(|all| all.map(|file| file.unwrap().path()).collect()).unwrap_or_default()
+    };
+    let mut names: BTreeSet<String> = Unary::ALL.into_iter().map(|kind| kind.name().to_string()).collect();
+    names.extend(Binary::ALL.into_iter().map(|kind| kind.name().to_string()));
+    for file in sources(&root).into_iter().chain(sources(&root.join("op"))) {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        for line in text.lines() {
+            let row = line.split_once("OpInfo::new(\"").or_else(|| line.split_once("Op::")?.1.split_once("=> \""));
+            names.extend(row.and_then(|(_, rest)| rest.split_once('"')).map(|(name, _)| name.to_string()));
+        }
+    }
+    names
+}
+
+#[test]
+fn every_operation_has_cases() {
+    let (cases, names) = (cases(), operations_in_code());
+    assert!(names.len() >= 60, "the tables of operations are where this test looks: {names:?}");
+    let tests = by_test(&cases);
+    let read: BTreeSet<String> = tests["text"].iter().flat_map(|case| case.operations().0).collect();
+    let refused: BTreeSet<String> = tests["infer"].iter().flat_map(|case| case.operations().1).collect();
+    // A weight is a line of its own, and takes nothing.
+    let missing = |shown: &BTreeSet<String>| -> Vec<&String> {
+        names.iter().filter(|name| *name != "weight" && !shown.contains(*name)).collect()
+    };
+    assert!(missing(&read).is_empty(), "no case of test `text` reads {:?}", missing(&read));
+    assert!(missing(&refused).is_empty(), "no case of test `infer` refuses a use of {:?}", missing(&refused));
+}
+
+/// Every operation that may stand in the programs that a pass takes stands in one of its cases.
+#[test]
+fn every_pass_has_a_case_of_every_operation() {
+    let cases = cases();
+    let tests = by_test(&cases);
+    let graphs = tests["text"].iter().filter_map(|case| opt::read(&case.source(), &[]).ok());
+    let mut known: BTreeMap<&str, Op> = BTreeMap::new();
+    graphs.for_each(|read| known.extend(read.graph.nodes.iter().map(|node| (node.op.name(), node.op))));
+    let mut missing = Vec::new();
+    for pass in PASSES {
+        let shown: BTreeSet<String> =
+            tests.get(pass.name).into_iter().flatten().flat_map(|case| case.operations().0).collect();
+        let legal = |op: &Op| pass.needs.iter().any(|stage| op.legal_in(*stage));
+        let wanted = known.iter().filter(|(name, op)| **name != "weight" && legal(op));
+        missing.extend(
+            wanted.filter(|(name, _)| !shown.contains(**name)).map(|(name, _)| format!("{}: {name}", pass.name)),
+        );
+    }
+    assert!(missing.is_empty(), "no case shows {missing:#?}");
 }

@@ -51,11 +51,19 @@ impl std::fmt::Debug for NamedPass {
 /// Every pass, those of the standard order first.
 pub const PASSES: &[NamedPass] = &[
     NamedPass { name: "raise", needs: &[Stage::Imported], run: |graph, settings| standard("raise", graph, settings) },
-    NamedPass { name: "simplify", needs: &[Stage::Tensor], run: |graph, settings| standard("simplify", graph, settings) },
+    NamedPass {
+        name: "simplify",
+        needs: &[Stage::Tensor],
+        run: |graph, settings| standard("simplify", graph, settings),
+    },
     NamedPass { name: "quantise", needs: &[Stage::Tensor], run: quantise },
     NamedPass { name: "spike", needs: &[Stage::Quantised], run: |graph, settings| standard("spike", graph, settings) },
     NamedPass { name: "fold", needs: &[Stage::Spiking], run: |graph, settings| standard("fold", graph, settings) },
-    NamedPass { name: "tie_embedding", needs: &[Stage::Spiking], run: |graph, settings| standard("tie_embedding", graph, settings) },
+    NamedPass {
+        name: "tie_embedding",
+        needs: &[Stage::Spiking],
+        run: |graph, settings| standard("tie_embedding", graph, settings),
+    },
     NamedPass { name: "collapse", needs: &[Stage::Spiking], run: |graph, _| collapse::collapse(&graph) },
     NamedPass { name: "relax", needs: &[Stage::Quantised, Stage::Spiking], run: relaxed },
     NamedPass { name: "gradient", needs: &[Stage::Training], run: differentiated },
@@ -104,7 +112,8 @@ fn trainable(graph: &Graph) -> Vec<String> {
             node.args.iter().for_each(|arg| needed[arg.index()] = true);
         }
     }
-    let weights = graph.iter().filter(|(value, _)| needed[value.index()]).filter_map(|(value, _)| graph.constant(value));
+    let weights =
+        graph.iter().filter(|(value, _)| needed[value.index()]).filter_map(|(value, _)| graph.constant(value));
     weights.filter(|weight| weight.tensor.as_f32().is_some()).map(|weight| weight.name.clone()).collect()
 }
 
@@ -145,7 +154,8 @@ fn check_stage(pass: NamedPass, stage: Stage) -> Result<(), Diagnostic> {
         return Ok(());
     }
     let wanted: Vec<&str> = pass.needs.iter().map(|stage| stage.name()).collect();
-    let message = format!("pass `{}` takes stage {}, the program is at {}", pass.name, wanted.join(" or "), stage.name());
+    let message =
+        format!("pass `{}` takes stage {}, the program is at {}", pass.name, wanted.join(" or "), stage.name());
     let order: Vec<&str> = STANDARD.iter().map(|pass| pass.name).collect();
     Err(Diagnostic::new("--passes", message).note(format!("the order is {}, then collapse or relax", order.join(", "))))
 }
@@ -189,11 +199,12 @@ pub fn with_lines(file: &str, text: &str, complaints: Complaints) -> Complaints 
         let at = position(text, &error.place);
         let Some((line, column)) = at else { return error };
         let source = text.lines().nth(line.saturating_sub(1)).unwrap_or("");
-        let mut notes = vec![format!("{line:>4} | {source}"), format!("     | {}^", " ".repeat(column.saturating_sub(1)))];
+        let mut notes =
+            vec![format!("{line:>4} | {source}"), format!("     | {}^", " ".repeat(column.saturating_sub(1)))];
         notes.extend(error.notes);
         Diagnostic { place: Place::Line(line, column), notes, ..error }
     };
-    let shown: Complaints =     complaints.into_iter().map(shown).collect();
+    let shown: Complaints = complaints.into_iter().map(shown).collect();
     shown.in_file(file)
 }
 
@@ -211,13 +222,16 @@ pub fn position(text: &str, place: &Place) -> Option<(usize, usize)> {
 fn line_of(text: &str, place: &str) -> Option<usize> {
     let label = place.split_once(" (").map_or(place, |(label, _)| label);
     let begins = |line: &str, words: &str| {
-        line.trim_start().strip_prefix(words).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || "_.".contains(c)))
+        line.trim_start()
+            .strip_prefix(words)
+            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || "_.".contains(c)))
     };
     let found = text.lines().position(|line| match label {
         "" | "outputs" | "weights" => begins(line, "snnc"),
         _ if label.starts_with('@') => begins(line, &format!("weight {label}")),
         _ => begins(line, label),
     });
-    let by_origin = || text.lines().position(|line| line.split_once("// ").is_some_and(|(_, origin)| origin.trim() == place));
+    let by_origin =
+        || text.lines().position(|line| line.split_once("// ").is_some_and(|(_, origin)| origin.trim() == place));
     found.or_else(by_origin).map(|i| i + 1)
 }

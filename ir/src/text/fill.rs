@@ -172,7 +172,8 @@ struct FillOptions<'a> {
 
 impl<'a> FillOptions<'a> {
     fn take(&mut self, option: &'a str) -> Result<(), String> {
-        let (key, value) = option.split_once('=').ok_or_else(|| format!("`key=value` was expected, here is `{option}`"))?;
+        let (key, value) =
+            option.split_once('=').ok_or_else(|| format!("`key=value` was expected, here is `{option}`"))?;
         let place = match key {
             "seed" => &mut self.seed,
             "value" => &mut self.value,
@@ -299,7 +300,9 @@ mod tests {
             assert_eq!(made(rule, Elem::I32, &[2]), Err(message.to_string()), "{rule}");
         }
         assert!(made("fill(seed=1, high=300)", Elem::I8, &[64]).is_err());
-        assert!(made("panels = fill(seed=1)", Elem::I8, &[64]).is_err_and(|e| e == "only matrices of i8 lie in panels"));
+        assert!(
+            made("panels = fill(seed=1)", Elem::I8, &[64]).is_err_and(|e| e == "only matrices of i8 lie in panels")
+        );
         assert!(made("fill(value=0)", Elem::I8, &[1 << 13, 1 << 13]).is_err_and(|e| e.contains("at most 16777216")));
     }
 
@@ -317,6 +320,8 @@ mod tests {
         let none = |_: &str, _: Elem, _: &[usize]| Err("there is no file".to_string());
         let filled = parse_filled(text, &none).expect("a program");
         assert_eq!(filled.print(&filled.graph), text);
-        assert!(super::super::parse(text, &none).is_err_and(|e| e[0].message.contains("only tests make weights by a rule")));
+        assert!(
+            super::super::parse(text, &none).is_err_and(|e| e[0].message.contains("only tests make weights by a rule"))
+        );
     }
 }
