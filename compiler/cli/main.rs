@@ -7,20 +7,24 @@ mod check;
 mod compile;
 mod demo;
 mod energy;
+mod energy_table;
 mod eval;
+mod eval_table;
 mod inspect;
 mod logits;
 mod opt;
 mod output;
 mod plan;
 mod prompts;
+mod quant_args;
 mod report;
 mod report_text;
 mod run;
 mod show;
+mod table;
 mod train;
 mod tune;
-mod wishes;
+mod units;
 
 use clap::{Parser, Subcommand};
 use output::{INTERRUPTED, verdict};
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
             return match command.run() {
                 Ok(true) => ExitCode::SUCCESS,
                 Ok(false) => ExitCode::from(INTERRUPTED as u8),
+                Err(_) if bar::was_interrupted() => ExitCode::from(INTERRUPTED as u8),
                 Err(diagnostics) => verdict(Err(diagnostics)),
             };
         }

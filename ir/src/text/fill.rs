@@ -12,12 +12,12 @@
 //! that they print short and their sums and products are exact. What follows `;` on a line is a comment.
 //! No `.snn` file holds such a rule: only `parse_filled` reads them.
 
-use super::parse::parse_hashed;
-use super::print::{hash_of, print_with};
-use super::{Source, hash};
 use crate::diagnostic::Diagnostics;
 use crate::graph::{Graph, Weight};
 use crate::tensor::{Data, Tensor};
+use crate::text::name::hash;
+use crate::text::parse::{Source, parse_hashed};
+use crate::text::print::{hash_of, print_with};
 use crate::types::Elem;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -321,7 +321,7 @@ mod tests {
         let filled = parse_filled(text, &none).expect("a program");
         assert_eq!(filled.print(&filled.graph), text);
         assert!(
-            super::super::parse(text, &none).is_err_and(|e| e[0].message.contains("only tests make weights by a rule"))
+            crate::text::parse::parse(text, &none).is_err_and(|e| e[0].message.contains("only tests make weights by a rule"))
         );
     }
 }

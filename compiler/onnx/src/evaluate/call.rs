@@ -1,6 +1,6 @@
 //! A node with its operands, and what all operators share: axes, shapes, broadcasting, the order of elements.
 
-use crate::read::OnnxNode;
+use crate::model::OnnxNode;
 use crate::tensor::{OnnxArray, OnnxElem};
 
 /// The most elements of a result: a mask of 8192 by 8192 tokens, or the embedding of the largest GPT-2.
@@ -31,17 +31,25 @@ impl From<&str> for EvaluateError {
 
 /// A node with its operands. `None` is an optional input that is left out.
 #[derive(Clone, Copy, Debug)]
-pub struct NodeCall<'a> {
+pub struct OnnxCall<'a> {
+    /// The node.
     pub node: &'a OnnxNode,
+    /// The version of ONNX's own operators.
     pub opset: i64,
+    /// Its operands, in the file's order.
     pub inputs: &'a [Option<&'a OnnxArray>],
 }
 
-impl<'a> NodeCall<'a> {
+impl<'a> OnnxCall<'a> {
+    /// The `i`-th operand, from 0.
+    ///
+    /// # Errors
+    /// It is left out.
     pub fn arg(&self, i: usize) -> Result<&'a OnnxArray, String> {
         self.optional(i).ok_or_else(|| format!("input {} is missing", i + 1))
     }
 
+    /// The `i`-th operand, from 0, if it is there.
     pub fn optional(&self, i: usize) -> Option<&'a OnnxArray> {
         self.inputs.get(i).copied().flatten()
     }
@@ -174,5 +182,6 @@ pub(super) fn index(index: i64, size: usize) -> Result<usize, String> {
 }
 
 pub(super) fn elem_of(number: i64) -> Result<OnnxElem, String> {
-    OnnxElem::of_onnx(number).ok_or_else(|| format!("the element type (ONNX's number {number}) is not supported"))
+    let elem = i32::try_from(number).ok().and_then(OnnxElem::of_onnx);
+    elem.ok_or_else(|| format!("the element type (ONNX's number {number}) is not supported"))
 }

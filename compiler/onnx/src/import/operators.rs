@@ -3,12 +3,12 @@
 use super::importer::Importer;
 use super::shapes::{fixed, ir_shape, reshaped_dims, unify};
 use super::value::{ImportError, ImportValue, LiveValue};
-use crate::evaluate::call::{NodeCall, axis, broadcast, count, sizes_of, volume};
+use crate::evaluate::call::{OnnxCall, axis, broadcast, count, sizes_of, volume};
 use crate::evaluate::shape_ops::{
     SliceSpan, flat_sizes, reshape_sizes, slice_spans, split_sizes, squeeze_sizes, unsqueeze_sizes,
 };
 use crate::import::constants::Constant;
-use crate::read::OnnxNode;
+use crate::model::OnnxNode;
 use crate::tensor::OnnxArray;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp};
 use snnc_ir::op::{Perm, Scalar};
@@ -132,7 +132,7 @@ impl Importer<'_> {
         &mut self,
         node: &OnnxNode,
         inputs: &[Option<ImportValue>],
-        f: impl Fn(&NodeCall, &[usize]) -> Result<OnnxArray, String>,
+        f: impl Fn(&OnnxCall, &[usize]) -> Result<OnnxArray, String>,
     ) -> Result<Vec<ImportValue>, ImportError> {
         let dims = match inputs.first().and_then(Option::as_ref) {
             Some(ImportValue::Live(live)) => live.dims.clone(),
@@ -147,7 +147,10 @@ impl Importer<'_> {
     fn cast(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         use crate::tensor::OnnxElem;
         let x = self.input(node, inputs, 0)?;
-        let to = node.int("to").and_then(OnnxElem::of_onnx).ok_or("the type to cast to is not supported")?;
+        let to = node
+            .int("to")
+            .and_then(|to| OnnxElem::of_onnx(i32::try_from(to).ok()?))
+            .ok_or("the type to cast to is not supported")?;
         match (self.builder.ty(x.value).elem(), to) {
             (Some(Elem::F32), OnnxElem::F32) | (Some(Elem::I32), OnnxElem::I64 | OnnxElem::I32) => Ok(x),
             _ => Err(format!("a cast to {} of what depends on the token ids is not supported", to.name()).into()),
@@ -171,7 +174,7 @@ impl Importer<'_> {
         &mut self,
         node: &OnnxNode,
         inputs: &[Option<ImportValue>],
-        sizes: impl Fn(&NodeCall, &[usize]) -> Result<Vec<usize>, String>,
+        sizes: impl Fn(&OnnxCall, &[usize]) -> Result<Vec<usize>, String>,
     ) -> Result<LiveValue, ImportError> {
         let x = self.input(node, inputs, 0)?;
         let all = self.at_each(node, inputs, |call, k| sizes(call, &self.sizes(&x.dims, k)))?;
@@ -202,7 +205,7 @@ impl Importer<'_> {
     /// Leading sizes of 1, which the IR does not have, are put aside before and back after.
     fn transpose(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         let x = self.input(node, inputs, 0)?;
-        let perm = NodeCall { node, opset: self.model.opset(), inputs: &[] }.permutation(x.dims.len())?;
+        let perm = OnnxCall { node, opset: self.model.opset(), inputs: &[] }.permutation(x.dims.len())?;
         self.transposed(node, x, &perm)
     }
 
@@ -446,10 +449,10 @@ impl Importer<'_> {
     /// A softmax of finite scores is never NaN, and every engine refuses scores that are not finite.
     fn is_nan(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<Vec<ImportValue>, ImportError> {
         let x = self.input(node, inputs, 0)?;
-        match self.builder.graph().node(x.value).op {
-            Op::Array(ArrayOp::Softmax) => Ok(vec![ImportValue::Never(x.dims)]),
-            _ => Err(ImportError::Unsupported),
+        if self.builder.graph().node(x.value).op != Op::Array(ArrayOp::Softmax) {
+            return Err(ImportError::Unsupported);
         }
+        Ok(vec![ImportValue::Never(x.dims)])
     }
 
     fn matmul(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
@@ -619,7 +622,7 @@ impl Importer<'_> {
     }
 }
 
-impl NodeCall<'_> {
+impl OnnxCall<'_> {
     fn shape_of(&self, sizes: &[usize]) -> Vec<i64> {
         crate::evaluate::shape_ops::shape_span(self, sizes).iter().map(|&n| n as i64).collect()
     }
