@@ -380,7 +380,7 @@ fn curve(m: &Match<'_>) -> Option<Expr> {
 }
 
 /// What a mask must at least put on a score for the key to be as good as absent.
-const MASKED: f32 = -1e4;
+pub const MASKED: f32 = -1e4;
 
 fn select(keep: f32) -> Op {
     Op::Causal { keep: Scalar::new(keep), drop: Scalar::new(1.0 - keep) }

@@ -12,6 +12,8 @@ pub mod sampling;
 pub mod term;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod theorems;
 
 use crate::cost;
 use egg::Id;

@@ -18,7 +18,7 @@ pub struct Pattern {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Tree {
+pub(super) enum Tree {
     Any(Var),
     Term { head: &'static str, label: Option<Var>, args: Vec<Tree> },
 }
@@ -75,6 +75,11 @@ impl Pattern {
     /// The match that a substitution of this pattern stands for.
     pub fn matched<'a>(&'a self, terms: &'a Terms, root: Id, subst: &'a Subst) -> Match<'a> {
         Match { terms, root, pattern: self, subst }
+    }
+
+    #[cfg(test)]
+    pub(super) fn tree(&self) -> &Tree {
+        &self.tree
     }
 
     fn get(&self, subst: &Subst, name: &str) -> Option<Id> {
