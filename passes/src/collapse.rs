@@ -3,12 +3,14 @@
 //! Both forms are equal to the bit, so this is a choice by price and by nothing else:
 //!
 //! ```text
-//! settle (fire x)       =  quant x                    a neuron that integrates first emits exactly its level
-//! settle (synapse s w)  =  product (settle s) w       time commutes with everything linear
-//! ssa q k v             =  ssa (settle q) (settle k) (settle v)
-//! settle (ssa q k v)    =  ssa (settle q) (settle k) (settle v)      where it emits spikes
+//! decode (fire x)       =  quant x                    a neuron that integrates first emits exactly its level
+//! decode (synapse s w)  =  product (decode s) w       time commutes with everything linear
+//! ssa q k v             =  ssa (decode q) (decode k) (decode v)
+//! decode (ssa q k v)    =  ssa (decode q) (decode k) (decode v)      where it emits spikes
 //! ```
 
+use snnc_ir::op::{LeafOp, LevelOp, SpikeOp};
+use snnc_ir::diagnostic::Diagnostics;
 use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, RewriteRule};
 use crate::egraph::sampling::TOLERANCE;
@@ -18,29 +20,29 @@ use snnc_ir::{Diagnostic, Graph, Op, Stage, Type};
 
 #[rustfmt::skip]
 pub const RULES: &[RewriteRule] = &[
-    RewriteRule { name: "settle-fire",    left: "(settle (fire:f ?x ?g ?o))",             right: settle_fire },
-    RewriteRule { name: "settle-curve",   left: "(settle (fire:f ?x ?a ?b ?g ?o))",       right: settle_curve },
-    RewriteRule { name: "settle-synapse", left: "(settle (synapse ?s ?w))",               right: settle_synapse },
-    RewriteRule { name: "settle-ssa",     left: "(ssa:a ?q ?k ?v ?c)",                    right: settle_ssa },
-    RewriteRule { name: "settle-memory",  left: "(ssa:a ?q ?k ?v ?s ?h)",                 right: settle_memory },
-    RewriteRule { name: "settle-emitted", left: "(settle (ssa:a ?q ?k ?v ?s ?h ?g))",     right: settle_emitted },
+    RewriteRule { name: "decode-fire",    left: "(decode (fire:f ?x ?g ?o))",             right: settle_fire },
+    RewriteRule { name: "decode-curve",   left: "(decode (fire:f ?x ?a ?b ?g ?o))",       right: settle_curve },
+    RewriteRule { name: "decode-synapse", left: "(decode (synapse ?s ?w))",               right: settle_synapse },
+    RewriteRule { name: "decode-ssa",     left: "(ssa:a ?q ?k ?v ?c)",                    right: settle_ssa },
+    RewriteRule { name: "decode-memory",  left: "(ssa:a ?q ?k ?v ?s ?h)",                 right: settle_memory },
+    RewriteRule { name: "decode-emitted", left: "(decode (ssa:a ?q ?k ?v ?s ?h ?g))",     right: settle_emitted },
 ];
 
 /// Whether a program has neurons that answer within the timestep: what they say depends on the order of their inputs, so
 /// that every timestep has to be run.
 pub fn depends_on_order(graph: &Graph) -> bool {
-    graph.nodes.iter().any(|node| matches!(node.op, Op::Integrate { .. }))
+    graph.nodes.iter().any(|node| matches!(node.op, Op::Spike(SpikeOp::Integrate { .. })))
 }
 
 /// The Quantised program that a Spiking one is equal to.
 ///
 /// # Errors
 /// Its neurons depend on the order of their inputs.
-pub fn collapse(graph: &Graph) -> Result<Graph, Vec<Diagnostic>> {
+pub fn collapse(graph: &Graph) -> Result<Graph, Diagnostics> {
     rewrite(graph, RULES, TOLERANCE, &price, Stage::Quantised, |terms, stuck| {
         let one = |id: &egg::Id| format!("{:?}", terms[*id].nodes);
         let what: Vec<String> = stuck.iter().map(one).collect();
-        vec![Diagnostic::new("", format!("time does not collapse here: {}", what.join(", ")))]
+        Diagnostics::from(Diagnostic::new("", format!("time does not collapse here: {}", what.join(", "))))
     })
 }
 
@@ -48,8 +50,8 @@ pub fn collapse(graph: &Graph) -> Result<Graph, Vec<Diagnostic>> {
 fn price(terms: &Terms, term: &Term) -> Option<u64> {
     let ty = |i: usize| terms[term.args[i]].data.ty;
     match term.op {
-        Op::Weight(_) => Some(0),
-        Op::Ssa { .. } if matches!(ty(0), Type::Train { .. }) => None,
+        Op::Leaf(LeafOp::Weight(_)) => Some(0),
+        Op::Level(LevelOp::Ssa { .. }) if matches!(ty(0), Type::Train { .. }) => None,
         op if op.legal_in(Stage::Quantised) => Some(1 + effort(terms, term)),
         _ => None,
     }
@@ -59,23 +61,23 @@ fn class(m: &Match<'_>, name: &str) -> Expr {
     Expr::Class(m.class(name))
 }
 
-fn settle(m: &Match<'_>, name: &str) -> Expr {
-    Expr::op(Op::Settle, [class(m, name)])
+fn decode(m: &Match<'_>, name: &str) -> Expr {
+    Expr::op(Op::Spike(SpikeOp::Decode), [class(m, name)])
 }
 
 fn settle_fire(m: &Match<'_>) -> Option<Expr> {
-    let Op::Fire { code, steps, curve } = m.op("f") else { return None };
-    Some(Expr::op(Op::Quant { code, steps, curve }, [class(m, "x"), class(m, "g"), class(m, "o")]))
+    let Op::Spike(SpikeOp::Fire { code, steps, curve }) = m.op("f") else { return None };
+    Some(Expr::op(Op::Level(LevelOp::Quant { code, steps, curve }), [class(m, "x"), class(m, "g"), class(m, "o")]))
 }
 
 fn settle_curve(m: &Match<'_>) -> Option<Expr> {
-    let Op::Fire { code, steps, curve } = m.op("f") else { return None };
+    let Op::Spike(SpikeOp::Fire { code, steps, curve }) = m.op("f") else { return None };
     let args = ["x", "a", "b", "g", "o"].map(|name| class(m, name));
-    Some(Expr::op(Op::Quant { code, steps, curve }, args))
+    Some(Expr::op(Op::Level(LevelOp::Quant { code, steps, curve }), args))
 }
 
 fn settle_synapse(m: &Match<'_>) -> Option<Expr> {
-    Some(Expr::op(Op::Product, [settle(m, "s"), class(m, "w")]))
+    Some(Expr::op(Op::Level(LevelOp::MatMulInt), [decode(m, "s"), class(m, "w")]))
 }
 
 fn settle_ssa(m: &Match<'_>) -> Option<Expr> {
@@ -93,7 +95,7 @@ fn settle_emitted(m: &Match<'_>) -> Option<Expr> {
 /// That levels say when features spike is what the verifier promises of all but those of neurons that answer within the
 /// timestep, and these never collapse.
 fn settle_attention(m: &Match<'_>, constants: &[&str]) -> Option<Expr> {
-    let settled = ["q", "k", "v"].into_iter().map(|name| settle(m, name));
-    let args = settled.chain(constants.iter().map(|name| class(m, name)));
+    let decoded = ["q", "k", "v"].into_iter().map(|name| decode(m, name));
+    let args = decoded.chain(constants.iter().map(|name| class(m, name)));
     matches!(m.ty("q"), Type::Train { .. }).then(|| Expr::Op(m.op("a"), args.collect()))
 }

@@ -4,6 +4,8 @@
 //! functions are told by sampling; the causal mask has been tested number by number on import. The graph that needs the
 //! fewest operations of the Tensor stage is taken; what no rule could raise is named.
 
+use snnc_ir::op::{ArrayOp, DenseOp};
+use snnc_ir::diagnostic::Diagnostics;
 use crate::constants;
 use crate::context::Context;
 use crate::egraph::pattern::Match;
@@ -18,12 +20,12 @@ use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary, Value};
 ///
 /// # Errors
 /// All operations that no rule could raise, each with its place.
-pub fn raise(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnostic>> {
+pub fn raise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     let tolerance = if context.rounded { sampling::TOLERANCE_OF_CODES } else { sampling::TOLERANCE };
     // Constant expressions are only legal before the Tensor stage, which they are folded for.
     let raised =
         rewrite(graph, RULES, tolerance, &price, Stage::Imported, |terms, stuck| unraised(terms, graph, stuck))?;
-    constants::fold(&raised, Stage::Tensor).map_err(|e| vec![e])
+    constants::fold(&raised, Stage::Tensor).map_err(Diagnostics::from)
 }
 
 /// What an operation costs here: whether it belongs to the Tensor stage, and one a node. What depends on constants only
@@ -37,22 +39,22 @@ fn price(terms: &Terms, term: &Term) -> Option<u64> {
         shape(0) == shape(1) && shape(0).row_width().is_some()
     };
     match term.op {
-        Op::Binary(Binary::Add) => equal_shapes().then_some(10),
+        Op::Array(ArrayOp::Binary(Binary::Add)) => equal_shapes().then_some(10),
         op if op.legal_in(Stage::Tensor) => Some(10),
         _ => None,
     }
 }
 
-fn unraised(terms: &Terms, graph: &Graph, stuck: &[egg::Id]) -> Vec<Diagnostic> {
+fn unraised(terms: &Terms, graph: &Graph, stuck: &[egg::Id]) -> Diagnostics {
     let one = |&id: &egg::Id| {
         let class = &terms[id];
         let place = graph.origins.get_index(class.data.origin as usize).cloned().unwrap_or_default();
         let ops: Vec<String> = class.nodes.iter().map(|term| format!("`{}`", term.op)).collect();
         Diagnostic::new(place, format!("{} of type {} is not part of a GPT-2 block", ops.join(" = "), class.data.ty))
     };
-    let is_mask = |id: &&egg::Id| terms[**id].nodes.iter().any(|term| matches!(term.op, Op::Causal { .. }));
+    let is_mask = |id: &&egg::Id| terms[**id].nodes.iter().any(|term| matches!(term.op, Op::Array(ArrayOp::CausalMask { .. })));
     // A mask is stuck wherever the scores that it belongs to are.
-    let mut all: Vec<Diagnostic> = stuck.iter().filter(|id| !is_mask(id)).map(one).collect();
+    let mut all: Diagnostics = stuck.iter().filter(|id| !is_mask(id)).map(one).collect();
     all.dedup();
     if let Some(cause) = uncausal(graph) {
         all = vec![cause];
@@ -72,7 +74,7 @@ fn uncausal(graph: &Graph) -> Option<Diagnostic> {
         let mut open = vec![scores];
         while let Some(value) = open.pop() {
             let node = graph.node(value);
-            if matches!(node.op, Op::Causal { .. }) {
+            if matches!(node.op, Op::Array(ArrayOp::CausalMask { .. })) {
                 return true;
             }
             open.extend(node.args.iter().filter(|&&arg| is_square(arg)));
@@ -80,7 +82,7 @@ fn uncausal(graph: &Graph) -> Option<Diagnostic> {
         false
     };
     let found =
-        graph.iter().find(|(value, node)| matches!(node.op, Op::Softmax) && is_square(*value) && !masked(node.args[0]));
+        graph.iter().find(|(value, node)| matches!(node.op, Op::Array(ArrayOp::Softmax)) && is_square(*value) && !masked(node.args[0]));
     found.map(|(value, _)| {
         Diagnostic::new(graph.origin(value), "attention sees later tokens: no causal mask is put on its scores").note(
             "a decoder that was exported for one new token at a time has none; give snnc the one without a past, or the merged one",
@@ -91,15 +93,15 @@ fn uncausal(graph: &Graph) -> Option<Diagnostic> {
 #[rustfmt::skip]
 pub const RULES: &[RewriteRule] = &[
     // name                    left                                                        right
-    RewriteRule { name: "commute-add", left: "(add ?a ?b)", right: |m| Some(two(Op::Binary(Binary::Add), m, "b", "a")) },
-    RewriteRule { name: "commute-mul", left: "(mul ?a ?b)", right: |m| Some(two(Op::Binary(Binary::Mul), m, "b", "a")) },
+    RewriteRule { name: "commute-add", left: "(add ?a ?b)", right: |m| Some(two(Op::Array(ArrayOp::Binary(Binary::Add)), m, "b", "a")) },
+    RewriteRule { name: "commute-mul", left: "(mul ?a ?b)", right: |m| Some(two(Op::Array(ArrayOp::Binary(Binary::Mul)), m, "b", "a")) },
     // What changes nothing: masks of ones, heads that are scaled by 1.
     RewriteRule { name: "add-zero",    left: "(add ?x ?n)",                       right: |m| unchanged(m, 0.0) },
     RewriteRule { name: "sub-zero",    left: "(sub ?x ?n)",                       right: |m| unchanged(m, 0.0) },
     RewriteRule { name: "mul-one",     left: "(mul ?x ?n)",                       right: |m| unchanged(m, 1.0) },
     // Scaling by a number: one form, and it floats up to where attention looks for it.
     RewriteRule { name: "div-number",  left: "(div ?a ?b)",                       right: div_by_number },
-    RewriteRule { name: "mul-inverse", left: "(mul ?x (reciprocal ?y))",          right: |m| Some(two(Op::Binary(Binary::Div), m, "x", "y")) },
+    RewriteRule { name: "mul-inverse", left: "(mul ?x (reciprocal ?y))",          right: |m| Some(two(Op::Array(ArrayOp::Binary(Binary::Div)), m, "x", "y")) },
     RewriteRule { name: "mul-mul",     left: "(mul (mul ?x ?a) ?b)",              right: mul_mul },
     RewriteRule { name: "matmul-left", left: "(matmul (mul ?a ?s) ?b)",           right: scaled_matmul },
     RewriteRule { name: "matmul-right",left: "(matmul ?a (mul ?b ?s))",           right: scaled_matmul },
@@ -116,8 +118,8 @@ pub const RULES: &[RewriteRule] = &[
     // LayerNorm in nine nodes: the variance as a square or as a product.
     RewriteRule { name: "norm",        left: "(div (sub ?x (mean ?x)) (sqrt (add (mean (pow (sub ?x (mean ?x)) ?two)) ?eps)))", right: norm },
     RewriteRule { name: "norm-mul",    left: "(div (sub ?x (mean ?x)) (sqrt (add (mean (mul (sub ?x (mean ?x)) (sub ?x (mean ?x)))) ?eps)))", right: norm },
-    RewriteRule { name: "norm-gain",   left: "(mul (normalise:n ?x) ?g)",         right: norm_gain },
-    RewriteRule { name: "norm-affine", left: "(add (mul (normalise:n ?x) ?g) ?b)",right: norm_affine },
+    RewriteRule { name: "norm-gain",   left: "(mul (layer_norm_no_gain:n ?x) ?g)",         right: norm_gain },
+    RewriteRule { name: "norm-affine", left: "(add (mul (layer_norm_no_gain:n ?x) ?g) ?b)",right: norm_affine },
     // A bias that was added to the residual belongs to the projection that is added next.
     RewriteRule { name: "bias-later",  left: "(add (add ?x ?b) ?y)",              right: later_bias },
     // Projections.
@@ -128,20 +130,20 @@ pub const RULES: &[RewriteRule] = &[
     // Embeddings.
     RewriteRule { name: "embed-scale", left: "(mul (embed ?i ?t) ?s)",            right: scaled_embedding },
     // Activation functions, whatever they are written as.
-    RewriteRule { name: "relu",        left: "(max0 ?x)",                         right: curve },
+    RewriteRule { name: "relu",        left: "(relu ?x)",                         right: curve },
     RewriteRule { name: "curve-mul",   left: "(mul ?a ?b)",                       right: curve },
     RewriteRule { name: "curve-div",   left: "(div ?a ?b)",                       right: curve },
     RewriteRule { name: "curve-max",   left: "(max ?a ?b)",                       right: curve },
     // Attention: a mask that is added is one that selects; then the whole.
-    RewriteRule { name: "mask-add",    left: "(add ?s (causal:c))",               right: added_mask },
-    RewriteRule { name: "mask-blend",  left: "(sub (mul ?s (causal:c)) (causal:d))", right: |m| blended_mask(m, 1.0) },
-    RewriteRule { name: "mask-blend+", left: "(add (mul ?s (causal:c)) (causal:d))", right: |m| blended_mask(m, -1.0) },
-    RewriteRule { name: "mask-flip",   left: "(where (causal:c) ?n ?s)",          right: flipped_mask },
-    RewriteRule { name: "mask-twice",  left: "(where (causal:c) (where (causal:c) ?s ?n) ?m)", right: mask_twice },
-    RewriteRule { name: "attention",   left: "(merge (matmul (softmax (where (causal:c) (mul (matmul (split:h ?q) (transpose:p (split:h ?k))) ?scale) ?n)) (split:h ?v)))", right: attention },
-    RewriteRule { name: "unscaled",    left: "(merge (matmul (softmax (where (causal:c) (matmul (split:h ?q) (transpose:p (split:h ?k))) ?n)) (split:h ?v)))", right: attention },
-    RewriteRule { name: "one-head",    left: "(matmul (softmax (where (causal:c) (mul (matmul ?q (transpose:p ?k)) ?scale) ?n)) ?v)", right: attention_of_one_head },
-    RewriteRule { name: "one-unscaled",left: "(matmul (softmax (where (causal:c) (matmul ?q (transpose:p ?k)) ?n)) ?v)", right: attention_of_one_head },
+    RewriteRule { name: "mask-add",    left: "(add ?s (causal_mask:c))",               right: added_mask },
+    RewriteRule { name: "mask-blend",  left: "(sub (mul ?s (causal_mask:c)) (causal_mask:d))", right: |m| blended_mask(m, 1.0) },
+    RewriteRule { name: "mask-blend+", left: "(add (mul ?s (causal_mask:c)) (causal_mask:d))", right: |m| blended_mask(m, -1.0) },
+    RewriteRule { name: "mask-flip",   left: "(where (causal_mask:c) ?n ?s)",          right: flipped_mask },
+    RewriteRule { name: "mask-twice",  left: "(where (causal_mask:c) (where (causal_mask:c) ?s ?n) ?m)", right: mask_twice },
+    RewriteRule { name: "attention",   left: "(merge_heads (matmul (softmax (where (causal_mask:c) (mul (matmul (split_heads:h ?q) (transpose:p (split_heads:h ?k))) ?scale) ?n)) (split_heads:h ?v)))", right: attention },
+    RewriteRule { name: "unscaled",    left: "(merge_heads (matmul (softmax (where (causal_mask:c) (matmul (split_heads:h ?q) (transpose:p (split_heads:h ?k))) ?n)) (split_heads:h ?v)))", right: attention },
+    RewriteRule { name: "one-head",    left: "(matmul (softmax (where (causal_mask:c) (mul (matmul ?q (transpose:p ?k)) ?scale) ?n)) ?v)", right: attention_of_one_head },
+    RewriteRule { name: "one-unscaled",left: "(matmul (softmax (where (causal_mask:c) (matmul ?q (transpose:p ?k)) ?n)) ?v)", right: attention_of_one_head },
 ];
 
 fn class(m: &Match<'_>, name: &str) -> Expr {
@@ -153,7 +155,7 @@ fn two(op: Op, m: &Match, a: &str, b: &str) -> Expr {
 }
 
 fn mul(a: Expr, b: Expr) -> Expr {
-    Expr::op(Op::Binary(Binary::Mul), [a, b])
+    Expr::op(Op::Array(ArrayOp::Binary(Binary::Mul)), [a, b])
 }
 
 fn unchanged(m: &Match<'_>, neutral: f32) -> Option<Expr> {
@@ -166,7 +168,7 @@ fn div_by_number(m: &Match<'_>) -> Option<Expr> {
     if m.is_constant("a") {
         return None;
     }
-    Some(mul(class(m, "a"), Expr::op(Op::Unary(Unary::Reciprocal), [class(m, "b")])))
+    Some(mul(class(m, "a"), Expr::op(Op::Array(ArrayOp::Unary(Unary::Reciprocal)), [class(m, "b")])))
 }
 
 fn mul_mul(m: &Match<'_>) -> Option<Expr> {
@@ -176,7 +178,7 @@ fn mul_mul(m: &Match<'_>) -> Option<Expr> {
 
 fn scaled_matmul(m: &Match<'_>) -> Option<Expr> {
     m.scalar("s")?;
-    (!m.is_constant("a") && !m.is_constant("b")).then(|| mul(two(Op::MatMul, m, "a", "b"), class(m, "s")))
+    (!m.is_constant("a") && !m.is_constant("b")).then(|| mul(two(Op::Array(ArrayOp::MatMul), m, "a", "b"), class(m, "s")))
 }
 
 fn scaled_move(m: &Match<'_>) -> Option<Expr> {
@@ -185,33 +187,33 @@ fn scaled_move(m: &Match<'_>) -> Option<Expr> {
 }
 
 fn transposes(m: &Match<'_>) -> Option<Expr> {
-    let (Op::Transpose(p), Op::Transpose(q)) = (m.op("p"), m.op("q")) else { return None };
+    let (Op::Array(ArrayOp::Transpose(p)), Op::Array(ArrayOp::Transpose(q))) = (m.op("p"), m.op("q")) else { return None };
     let both = p.after(&q)?;
-    Some(if both.is_identity() { class(m, "x") } else { Expr::op(Op::Transpose(both), [class(m, "x")]) })
+    Some(if both.is_identity() { class(m, "x") } else { Expr::op(Op::Array(ArrayOp::Transpose(both)), [class(m, "x")]) })
 }
 
 fn reshapes(m: &Match<'_>) -> Option<Expr> {
-    let Op::Reshape(to) = m.op("p") else { return None };
+    let Op::Array(ArrayOp::Reshape(to)) = m.op("p") else { return None };
     let same = m.ty("x").shape() == to;
     Some(if same { class(m, "x") } else { Expr::op(m.op("p"), [class(m, "x")]) })
 }
 
 /// `[tokens, d]` seen as `[tokens, heads, w]`, heads first; keys then have their last axes exchanged.
 fn split(m: &Match<'_>) -> Option<Expr> {
-    let (Op::Transpose(p), Op::Reshape(r)) = (m.op("p"), m.op("r")) else { return None };
+    let (Op::Array(ArrayOp::Transpose(p)), Op::Array(ArrayOp::Reshape(r))) = (m.op("p"), m.op("r")) else { return None };
     m.ty("x").shape().row_width()?;
     let [Dim::Tokens, Dim::Fixed(heads), Dim::Fixed(_)] = *r.dims() else { return None };
-    let split = Expr::op(Op::Split { heads }, [class(m, "x")]);
+    let split = Expr::op(Op::Array(ArrayOp::SplitHeads { heads }), [class(m, "x")]);
     match p.axes() {
         [1, 0, 2] => Some(split),
-        [1, 2, 0] => Some(Expr::op(Op::Transpose(Perm::new(&[0, 2, 1])?), [split])),
+        [1, 2, 0] => Some(Expr::op(Op::Array(ArrayOp::Transpose(Perm::new(&[0, 2, 1])?)), [split])),
         _ => None,
     }
 }
 
 /// Sizes of 1 have no order.
 fn turn_beside_ones(m: &Match<'_>) -> Option<Expr> {
-    let Op::Transpose(p) = m.op("p") else { return None };
+    let Op::Array(ArrayOp::Transpose(p)) = m.op("p") else { return None };
     let (from, to) = (m.ty("x").shape(), m.root_ty().shape());
     let is_one = |axis: &u8| from.dims()[usize::from(*axis)] == Dim::Fixed(1);
     let order: Vec<u8> = p.axes().iter().copied().filter(|axis| !is_one(axis)).collect();
@@ -221,16 +223,16 @@ fn turn_beside_ones(m: &Match<'_>) -> Option<Expr> {
     let before = |axis: u8| order.iter().filter(|&&other| other < axis).count();
     let perm = Perm::new(&order.iter().map(|&axis| before(axis)).collect::<Vec<usize>>())?;
     let dense: Vec<Dim> = from.dims().iter().copied().filter(|dim| *dim != Dim::Fixed(1)).collect();
-    let x = Expr::op(Op::Reshape(Shape::new(&dense)), [class(m, "x")]);
-    let turned = if perm.is_identity() { x } else { Expr::op(Op::Transpose(perm), [x]) };
-    Some(Expr::op(Op::Reshape(to), [turned]))
+    let x = Expr::op(Op::Array(ArrayOp::Reshape(Shape::new(&dense))), [class(m, "x")]);
+    let turned = if perm.is_identity() { x } else { Expr::op(Op::Array(ArrayOp::Transpose(perm)), [x]) };
+    Some(Expr::op(Op::Array(ArrayOp::Reshape(to)), [turned]))
 }
 
 fn merge(m: &Match<'_>) -> Option<Expr> {
-    let (Op::Reshape(r), Op::Transpose(p)) = (m.op("r"), m.op("p")) else { return None };
+    let (Op::Array(ArrayOp::Reshape(r)), Op::Array(ArrayOp::Transpose(p))) = (m.op("r"), m.op("p")) else { return None };
     r.row_width()?;
     let heads_first = matches!(m.ty("x").shape().dims(), [Dim::Fixed(_), Dim::Tokens, Dim::Fixed(_)]);
-    (heads_first && p.axes() == [1, 0, 2]).then(|| Expr::op(Op::Merge, [class(m, "x")]))
+    (heads_first && p.axes() == [1, 0, 2]).then(|| Expr::op(Op::Array(ArrayOp::MergeHeads), [class(m, "x")]))
 }
 
 fn norm(m: &Match<'_>) -> Option<Expr> {
@@ -239,21 +241,21 @@ fn norm(m: &Match<'_>) -> Option<Expr> {
         return None;
     }
     m.ty("x").shape().row_width()?;
-    Some(Expr::op(Op::Normalise { eps: Scalar::new(eps) }, [class(m, "x")]))
+    Some(Expr::op(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(eps) }), [class(m, "x")]))
 }
 
 fn norm_affine(m: &Match<'_>) -> Option<Expr> {
-    let Op::Normalise { eps } = m.op("n") else { return None };
+    let Op::Dense(DenseOp::LayerNormNoGain { eps }) = m.op("n") else { return None };
     let channels = Shape::fixed(&[m.ty("x").shape().row_width()?]);
     (vector(m, "g", channels) && vector(m, "b", channels))
-        .then(|| Expr::op(Op::LayerNorm { eps }, [class(m, "x"), class(m, "g"), class(m, "b")]))
+        .then(|| Expr::op(Op::Dense(DenseOp::LayerNorm { eps }), [class(m, "x"), class(m, "g"), class(m, "b")]))
 }
 
 fn norm_gain(m: &Match<'_>) -> Option<Expr> {
-    let Op::Normalise { eps } = m.op("n") else { return None };
+    let Op::Dense(DenseOp::LayerNormNoGain { eps }) = m.op("n") else { return None };
     let width = m.ty("x").shape().row_width()?;
     vector(m, "g", Shape::fixed(&[width]))
-        .then(|| Expr::op(Op::LayerNorm { eps }, [class(m, "x"), class(m, "g"), Expr::Zeros(width)]))
+        .then(|| Expr::op(Op::Dense(DenseOp::LayerNorm { eps }), [class(m, "x"), class(m, "g"), Expr::Zeros(width)]))
 }
 
 fn vector(m: &Match<'_>, name: &str, shape: Shape) -> bool {
@@ -265,7 +267,7 @@ fn weight(m: &Match<'_>, name: &str) -> Option<(Layout, Expr, usize)> {
     let id = m.class(name);
     let &[_, outputs] = m.ty(name).shape().sizes()?.as_slice() else { return None };
     let turned = m.terms[id].nodes.iter().find_map(|term| match term.op {
-        Op::Transpose(_) => Some(term.args[0]),
+        Op::Array(ArrayOp::Transpose(_)) => Some(term.args[0]),
         _ => None,
     });
     if !m.is_constant(name) {
@@ -280,38 +282,38 @@ fn weight(m: &Match<'_>, name: &str) -> Option<(Layout, Expr, usize)> {
 fn later_bias(m: &Match<'_>) -> Option<Expr> {
     let moves = m.is_constant("b") && m.ty("b").shape().rank() == 1;
     let open = !m.is_constant("x") && !m.is_constant("y") && m.ty("x") == m.ty("y");
-    let with_bias = two(Op::Binary(Binary::Add), m, "y", "b");
-    (moves && open).then(|| Expr::op(Op::Binary(Binary::Add), [class(m, "x"), with_bias]))
+    let with_bias = two(Op::Array(ArrayOp::Binary(Binary::Add)), m, "y", "b");
+    (moves && open).then(|| Expr::op(Op::Array(ArrayOp::Binary(Binary::Add)), [class(m, "x"), with_bias]))
 }
 
 fn linear(m: &Match<'_>) -> Option<Expr> {
     m.ty("x").shape().row_width()?;
     let (layout, w, outputs) = weight(m, "w")?;
-    vector(m, "b", Shape::fixed(&[outputs])).then(|| Expr::op(Op::Linear(layout), [class(m, "x"), w, class(m, "b")]))
+    vector(m, "b", Shape::fixed(&[outputs])).then(|| Expr::op(Op::Dense(DenseOp::Linear(layout)), [class(m, "x"), w, class(m, "b")]))
 }
 
 fn linear_without_bias(m: &Match<'_>) -> Option<Expr> {
     m.ty("x").shape().row_width()?;
     let (layout, w, outputs) = weight(m, "w")?;
-    Some(Expr::op(Op::Linear(layout), [class(m, "x"), w, Expr::Zeros(outputs)]))
+    Some(Expr::op(Op::Dense(DenseOp::Linear(layout)), [class(m, "x"), w, Expr::Zeros(outputs)]))
 }
 
 /// Some outputs of a projection are a projection with some columns.
 fn columns(m: &Match<'_>) -> Option<Expr> {
-    let (Op::Slice { axis: 1, start, len }, Op::Linear(layout)) = (m.op("s"), m.op("l")) else { return None };
+    let (Op::Array(ArrayOp::Slice { axis: 1, start, len }), Op::Dense(DenseOp::Linear(layout))) = (m.op("s"), m.op("l")) else { return None };
     let axis = match layout {
         Layout::InputMajor => 1,
         Layout::OutputMajor => 0,
     };
     m.ty("x").shape().row_width()?;
-    let w = Expr::op(Op::Slice { axis, start, len }, [class(m, "w")]);
-    let b = Expr::op(Op::Slice { axis: 0, start, len }, [class(m, "b")]);
-    Some(Expr::op(Op::Linear(layout), [class(m, "x"), w, b]))
+    let w = Expr::op(Op::Array(ArrayOp::Slice { axis, start, len }), [class(m, "w")]);
+    let b = Expr::op(Op::Array(ArrayOp::Slice { axis: 0, start, len }), [class(m, "b")]);
+    Some(Expr::op(Op::Dense(DenseOp::Linear(layout)), [class(m, "x"), w, b]))
 }
 
 /// A part of what a projection's outputs were reshaped to is a projection with the weights of that part.
 fn inner_columns(m: &Match<'_>) -> Option<Expr> {
-    let (Op::Slice { axis, start, len }, Op::Reshape(r), Op::Linear(layout)) = (m.op("s"), m.op("r"), m.op("l")) else {
+    let (Op::Array(ArrayOp::Slice { axis, start, len }), Op::Array(ArrayOp::Reshape(r)), Op::Dense(DenseOp::Linear(layout))) = (m.op("s"), m.op("r"), m.op("l")) else {
         return None;
     };
     let [Dim::Tokens, inner @ ..] = r.dims() else { return None };
@@ -323,9 +325,9 @@ fn inner_columns(m: &Match<'_>) -> Option<Expr> {
         let all = [lead, &inner, trail].concat();
         let axis = (lead.len() + along) as u8;
         (all.len() <= Shape::MAX_RANK).then(|| {
-            let sliced = Expr::op(Op::Slice { axis, start, len }, [Expr::op(Op::Reshape(Shape::fixed(&all)), [w])]);
+            let sliced = Expr::op(Op::Array(ArrayOp::Slice { axis, start, len }), [Expr::op(Op::Array(ArrayOp::Reshape(Shape::fixed(&all))), [w])]);
             let outputs = inner.iter().product::<usize>() / inner[along] * len as usize;
-            Expr::op(Op::Reshape(Shape::fixed(&[lead, &[outputs], trail].concat())), [sliced])
+            Expr::op(Op::Array(ArrayOp::Reshape(Shape::fixed(&[lead, &[outputs], trail].concat()))), [sliced])
         })
     };
     let w = match layout {
@@ -336,22 +338,22 @@ fn inner_columns(m: &Match<'_>) -> Option<Expr> {
     let mut dims = r.dims().to_vec();
     dims[usize::from(axis)] = Dim::Fixed(len);
     m.ty("x").shape().row_width()?;
-    Some(Expr::op(Op::Reshape(Shape::new(&dims)), [Expr::op(Op::Linear(layout), [class(m, "x"), w, b])]))
+    Some(Expr::op(Op::Array(ArrayOp::Reshape(Shape::new(&dims))), [Expr::op(Op::Dense(DenseOp::Linear(layout)), [class(m, "x"), w, b])]))
 }
 
 /// A part of something turned is something turned of which a part is taken.
 fn turned_slice(m: &Match<'_>) -> Option<Expr> {
-    let (Op::Slice { axis, start, len }, Op::Transpose(p)) = (m.op("s"), m.op("p")) else { return None };
+    let (Op::Array(ArrayOp::Slice { axis, start, len }), Op::Array(ArrayOp::Transpose(p))) = (m.op("s"), m.op("p")) else { return None };
     if m.is_constant("x") {
         return None;
     }
     let axis = *p.axes().get(usize::from(axis))?;
-    Some(Expr::op(Op::Transpose(p), [Expr::op(Op::Slice { axis, start, len }, [class(m, "x")])]))
+    Some(Expr::op(Op::Array(ArrayOp::Transpose(p)), [Expr::op(Op::Array(ArrayOp::Slice { axis, start, len }), [class(m, "x")])]))
 }
 
 /// A part of something that only got sizes of 1 is that part with those sizes.
 fn slice_beside_ones(m: &Match<'_>) -> Option<Expr> {
-    let (Op::Slice { axis, start, len }, Op::Reshape(r)) = (m.op("s"), m.op("r")) else { return None };
+    let (Op::Array(ArrayOp::Slice { axis, start, len }), Op::Array(ArrayOp::Reshape(r))) = (m.op("s"), m.op("r")) else { return None };
     let is_size = |dim: &&Dim| **dim != Dim::Fixed(1);
     let from = m.ty("x").shape();
     let (at, r) = (usize::from(axis), r.dims());
@@ -362,13 +364,13 @@ fn slice_beside_ones(m: &Match<'_>) -> Option<Expr> {
     let (axis, _) = from.dims().iter().enumerate().filter(|(_, dim)| is_size(dim)).nth(nth)?;
     let mut dims = r.to_vec();
     dims[at] = Dim::Fixed(len);
-    let sliced = Expr::op(Op::Slice { axis: axis as u8, start, len }, [class(m, "x")]);
-    Some(Expr::op(Op::Reshape(Shape::new(&dims)), [sliced]))
+    let sliced = Expr::op(Op::Array(ArrayOp::Slice { axis: axis as u8, start, len }), [class(m, "x")]);
+    Some(Expr::op(Op::Array(ArrayOp::Reshape(Shape::new(&dims))), [sliced]))
 }
 
 fn scaled_embedding(m: &Match<'_>) -> Option<Expr> {
     m.scalar("s")?;
-    Some(Expr::op(Op::Embed, [class(m, "i"), mul(class(m, "t"), class(m, "s"))]))
+    Some(Expr::op(Op::Dense(DenseOp::Embed), [class(m, "i"), mul(class(m, "t"), class(m, "s"))]))
 }
 
 fn curve(m: &Match<'_>) -> Option<Expr> {
@@ -376,46 +378,46 @@ fn curve(m: &Match<'_>) -> Option<Expr> {
     fact.ty.shape().row_width()?;
     let (way, curve) =
         fact.pointwise.iter().find_map(|way| Some((way, sampling::curve_of(way, m.terms.analysis.tolerance)?)))?;
-    (m.terms[way.root].data.ty == fact.ty).then(|| Expr::op(Op::Curve(curve), [Expr::Class(way.root)]))
+    (m.terms[way.root].data.ty == fact.ty).then(|| Expr::op(Op::Dense(DenseOp::Curve(curve)), [Expr::Class(way.root)]))
 }
 
 /// What a mask must at least put on a score for the key to be as good as absent.
 pub const MASKED: f32 = -1e4;
 
 fn select(keep: f32) -> Op {
-    Op::Causal { keep: Scalar::new(keep), drop: Scalar::new(1.0 - keep) }
+    Op::Array(ArrayOp::CausalMask { keep: Scalar::new(keep), drop: Scalar::new(1.0 - keep) })
 }
 
 fn added_mask(m: &Match<'_>) -> Option<Expr> {
-    let Op::Causal { keep, drop } = m.op("c") else { return None };
+    let Op::Array(ArrayOp::CausalMask { keep, drop }) = m.op("c") else { return None };
     let masks = keep.get() == 0.0 && drop.get() <= MASKED && m.ty("s").shape().rank() >= 2;
-    masks.then(|| Expr::op(Op::Where, [Expr::op(select(1.0), []), class(m, "s"), Expr::Number(MASKED)]))
+    masks.then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(select(1.0), []), class(m, "s"), Expr::Number(MASKED)]))
 }
 
 /// Scores times a mask of ones and zeros, less a large number where the mask is zero.
 fn blended_mask(m: &Match<'_>, sign: f32) -> Option<Expr> {
-    let (Op::Causal { keep, drop }, Op::Causal { keep: none, drop: large }) = (m.op("c"), m.op("d")) else {
+    let (Op::Array(ArrayOp::CausalMask { keep, drop }), Op::Array(ArrayOp::CausalMask { keep: none, drop: large })) = (m.op("c"), m.op("d")) else {
         return None;
     };
     let blends = keep.get() == 1.0 && drop.get() == 0.0 && none.get() == 0.0 && -sign * large.get() <= MASKED;
     let filled = Expr::Number((-sign * large.get()).max(f32::MIN));
-    blends.then(|| Expr::op(Op::Where, [Expr::op(m.op("c"), []), class(m, "s"), filled]))
+    blends.then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(m.op("c"), []), class(m, "s"), filled]))
 }
 
 fn flipped_mask(m: &Match<'_>) -> Option<Expr> {
-    let Op::Causal { keep, drop } = m.op("c") else { return None };
+    let Op::Array(ArrayOp::CausalMask { keep, drop }) = m.op("c") else { return None };
     (keep.get() == 0.0 && drop.get() != 0.0)
-        .then(|| Expr::op(Op::Where, [Expr::op(select(1.0), []), class(m, "s"), class(m, "n")]))
+        .then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(select(1.0), []), class(m, "s"), class(m, "n")]))
 }
 
 fn mask_twice(m: &Match<'_>) -> Option<Expr> {
     (selects(m) && masked(m, "n") && masked(m, "m"))
-        .then(|| Expr::op(Op::Where, [Expr::op(m.op("c"), []), class(m, "s"), class(m, "n")]))
+        .then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(m.op("c"), []), class(m, "s"), class(m, "n")]))
 }
 
 /// The mask keeps exactly the past.
 fn selects(m: &Match<'_>) -> bool {
-    matches!(m.op("c"), Op::Causal { keep, drop } if keep.get() != 0.0 && drop.get() == 0.0)
+    matches!(m.op("c"), Op::Array(ArrayOp::CausalMask { keep, drop }) if keep.get() != 0.0 && drop.get() == 0.0)
 }
 
 fn masked(m: &Match<'_>, name: &str) -> bool {
@@ -427,18 +429,18 @@ fn scale(m: &Match<'_>) -> Option<Scalar> {
 }
 
 fn attention(m: &Match<'_>) -> Option<Expr> {
-    let Op::Split { heads } = m.op("h") else { return None };
-    let turned = matches!(m.op("p"), Op::Transpose(p) if p.axes() == [0, 2, 1]);
+    let Op::Array(ArrayOp::SplitHeads { heads }) = m.op("h") else { return None };
+    let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [0, 2, 1]);
     let scale = scale(m)?;
     (turned && selects(m) && masked(m, "n"))
-        .then(|| Expr::op(Op::Attention { heads, scale }, [class(m, "q"), class(m, "k"), class(m, "v")]))
+        .then(|| Expr::op(Op::Dense(DenseOp::Attention { heads, scale }), [class(m, "q"), class(m, "k"), class(m, "v")]))
 }
 
 fn attention_of_one_head(m: &Match<'_>) -> Option<Expr> {
-    let rows = |name| matches!(m.ty(name), Type::Still { shape, .. } if shape.row_width().is_some());
-    let turned = matches!(m.op("p"), Op::Transpose(p) if p.axes() == [1, 0]);
+    let rows = |name| matches!(m.ty(name), Type::Tensor { shape, .. } if shape.row_width().is_some());
+    let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [1, 0]);
     let scale = scale(m)?;
     let fits = rows("q") && m.ty("q") == m.ty("k") && m.ty("q") == m.ty("v");
     (turned && fits && selects(m) && masked(m, "n"))
-        .then(|| Expr::op(Op::Attention { heads: 1, scale }, [class(m, "q"), class(m, "k"), class(m, "v")]))
+        .then(|| Expr::op(Op::Dense(DenseOp::Attention { heads: 1, scale }), [class(m, "q"), class(m, "k"), class(m, "v")]))
 }

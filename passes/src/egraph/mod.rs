@@ -15,6 +15,8 @@ mod tests;
 #[cfg(test)]
 mod theorems;
 
+use snnc_ir::op::LeafOp;
+use snnc_ir::diagnostic::Diagnostics;
 use crate::cost;
 use egg::Id;
 use extract::Price;
@@ -33,16 +35,16 @@ pub fn rewrite(
     tolerance: f64,
     price: Price<'_>,
     stage: Stage,
-    stuck: impl Fn(&Terms, &[Id]) -> Vec<Diagnostic>,
-) -> Result<Graph, Vec<Diagnostic>> {
+    stuck: impl Fn(&Terms, &[Id]) -> Diagnostics,
+) -> Result<Graph, Diagnostics> {
     let (terms, classes) = from_graph(graph, tolerance);
     let limits = Limits::of(&terms);
-    let (terms, _) = saturate(terms, rules, limits).map_err(|e| vec![e])?;
+    let (terms, _) = saturate(terms, rules, limits)?;
     let class = |(name, value): &(String, Value)| (name.clone(), terms.find(classes[value.index()]));
     let outputs: Vec<(String, Id)> = graph.outputs.iter().map(class).collect();
     let roots: Vec<Id> = outputs.iter().map(|(_, id)| *id).collect();
     let choice = extract::extract(&terms, &roots, price).map_err(|classes| stuck(&terms, &classes))?;
-    to_graph(&terms, &choice, &outputs, stage, graph).map_err(|e| vec![e])
+    to_graph(&terms, &choice, &outputs, stage, graph).map_err(Diagnostics::from)
 }
 
 /// Operations that a term does for one token, as the cost pass counts them.
@@ -75,7 +77,7 @@ fn to_graph(
     let mut values: IndexMap<Id, Value> = IndexMap::new();
     for (&class, term) in choice {
         let value = match term.op {
-            Op::Weight(WeightId(id)) => {
+            Op::Leaf(LeafOp::Weight(WeightId(id))) => {
                 let weight = &terms.analysis.weights[id as usize];
                 builder.weight(&weight.name, weight.tensor.clone())
             }

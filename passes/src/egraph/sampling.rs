@@ -4,6 +4,7 @@
 //! variable. Its values at fixed points are carried along as a fact of the class; where they are those of a known
 //! curve, the class is that curve of its root.
 
+use snnc_ir::op::ArrayOp;
 use egg::Id;
 use snnc_ir::eval::{binary, unary};
 use snnc_ir::{Binary, Curve, Op};
@@ -57,8 +58,8 @@ pub fn pointwise(op: Op, args: &[Operand<'_>], find: &dyn Fn(Id) -> Id) -> Vec<P
         ways.into_iter().map(map).collect()
     };
     match op {
-        Op::Unary(kind) => apply(ways(&args[0]), &|x| unary(kind, x)),
-        Op::Binary(kind) => {
+        Op::Array(ArrayOp::Unary(kind)) => apply(ways(&args[0]), &|x| unary(kind, x)),
+        Op::Array(ArrayOp::Binary(kind)) => {
             let scalar = |i: usize| args[i].scalar.map(f64::from);
             match (scalar(0), scalar(1)) {
                 (None, Some(b)) => apply(ways(&args[0]), &|a| binary(kind, a, b)),

@@ -3,6 +3,7 @@
 //! A term is an `Op` and its operand classes; there is no second vocabulary. What is known (`Fact`) is computed by egg as terms
 //! are added and classes merge.
 
+use snnc_ir::op::{LeafOp, ArrayOp};
 use super::sampling::{self, Operand, Pointwise};
 use egg::{Analysis, DidMerge, EGraph, Id, Language};
 use indexmap::IndexSet;
@@ -58,7 +59,7 @@ pub struct Fact {
 /// Computes facts; owns the constants and the operations that terms name.
 #[derive(Debug, Default)]
 pub struct Facts {
-    /// Constants, by the number in `Op::Weight`.
+    /// Constants, by the number in `Op::Leaf(LeafOp::Weight)`.
     pub weights: Vec<Weight>,
     /// Every operation of the e-graph, so that a label of a pattern can bind one by its number.
     pub(super) ops: IndexSet<Op>,
@@ -87,9 +88,9 @@ impl Analysis<Term> for Facts {
         terms.analysis.ops.insert(term.op);
         let types: Vec<Type> = term.args.iter().map(|&arg| terms[arg].data.ty).collect();
         let (ty, scalar) = match term.op {
-            Op::Weight(WeightId(id)) => {
+            Op::Leaf(LeafOp::Weight(WeightId(id))) => {
                 let tensor = &terms.analysis.weights[id as usize].tensor;
-                (Type::still(tensor.elem(), Shape::fixed(tensor.sizes())), tensor.scalar())
+                (Type::tensor(tensor.elem(), Shape::fixed(tensor.sizes())), tensor.scalar())
             }
             op => {
                 let ty = infer::infer(&op, &types).unwrap_or_else(|e| panic!("a rule built an ill-typed `{op}`: {e}"));
@@ -141,9 +142,9 @@ impl Analysis<Term> for Facts {
 fn scalar_of(terms: &Terms, term: &Term) -> Option<f32> {
     let arg = |i: usize| terms[term.args[i]].data.scalar;
     match term.op {
-        Op::Unary(kind) => arg(0).map(|x| eval::unary(kind, x)),
-        Op::Binary(kind) => Some(eval::binary(kind, arg(0)?, arg(1)?)),
-        Op::Reshape(_) | Op::Transpose(_) => arg(0),
+        Op::Array(ArrayOp::Unary(kind)) => arg(0).map(|x| eval::unary(kind, x)),
+        Op::Array(ArrayOp::Binary(kind)) => Some(eval::binary(kind, arg(0)?, arg(1)?)),
+        Op::Array(ArrayOp::Reshape(_)) | Op::Array(ArrayOp::Transpose(_)) => arg(0),
         _ => None,
     }
 }
@@ -165,7 +166,7 @@ fn pointwise(terms: &Terms, term: &Term) -> Vec<Pointwise> {
 /// Whether a term is computed from constants alone, so that it costs nothing at run time.
 pub fn is_constant(terms: &Terms, term: &Term) -> bool {
     match term.op {
-        Op::Weight(_) => true,
+        Op::Leaf(LeafOp::Weight(_)) => true,
         _ => !term.args.is_empty() && term.args.iter().all(|&arg| terms[arg].data.constant),
     }
 }
@@ -185,5 +186,5 @@ pub(super) fn add_constant(terms: &mut Terms, name: &str, make: impl FnOnce() ->
         weights.push(Weight { name: name.to_string(), tensor: Arc::new(make()) });
         weights.len() - 1
     });
-    add_from(terms, Op::Weight(WeightId(id as u32)), Vec::new(), 0)
+    add_from(terms, Op::Leaf(LeafOp::Weight(WeightId(id as u32))), Vec::new(), 0)
 }

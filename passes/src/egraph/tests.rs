@@ -1,5 +1,6 @@
 //! The matcher, the runner and the extractor on graphs of a few nodes.
 
+use snnc_ir::op::{LeafOp, ArrayOp};
 use super::extract::extract;
 use super::pattern::{Match, Pattern};
 use super::rule::{Expr, Limits, RewriteRule, saturate};
@@ -9,11 +10,11 @@ use snnc_ir::op::Perm;
 use snnc_ir::{Binary, Op, Tensor, Unary, Weight, WeightId};
 use std::sync::Arc;
 
-const ADD: Op = Op::Binary(Binary::Add);
-const MUL: Op = Op::Binary(Binary::Mul);
-const NEG: Op = Op::Unary(Unary::Neg);
-const EXP: Op = Op::Unary(Unary::Exp);
-const SQRT: Op = Op::Unary(Unary::Sqrt);
+const ADD: Op = Op::Array(ArrayOp::Binary(Binary::Add));
+const MUL: Op = Op::Array(ArrayOp::Binary(Binary::Mul));
+const NEG: Op = Op::Array(ArrayOp::Unary(Unary::Neg));
+const EXP: Op = Op::Array(ArrayOp::Unary(Unary::Exp));
+const SQRT: Op = Op::Array(ArrayOp::Unary(Unary::Sqrt));
 
 /// Terms on constants `[3, 4]`, numbered as they are asked for.
 struct Sketch(Terms);
@@ -28,7 +29,7 @@ impl Sketch {
     }
 
     fn constant(&mut self, i: u32) -> Id {
-        self.0.add(Term { op: Op::Weight(WeightId(i)), args: Vec::new() })
+        self.0.add(Term { op: Op::Leaf(LeafOp::Weight(WeightId(i))), args: Vec::new() })
     }
 
     fn add(&mut self, op: Op, args: &[Id]) -> Id {
@@ -44,7 +45,7 @@ fn fits(sketch: &mut Sketch, pattern: &'static str, class: Id) -> usize {
 }
 
 fn order(axes: &[usize]) -> Op {
-    Op::Transpose(Perm::new(axes).expect("a permutation"))
+    Op::Array(ArrayOp::Transpose(Perm::new(axes).expect("a permutation")))
 }
 
 #[test]

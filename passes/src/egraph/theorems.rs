@@ -4,6 +4,7 @@
 //! which know types and no rule, builds the left side, asks the rule for the right side, and evaluates both in f64. A rule
 //! whose right side applies to none of the draws fails.
 
+use snnc_ir::op::{LeafOp, ArrayOp, DenseOp, LevelOp, SpikeOp};
 use super::from_graph;
 use super::pattern::{Pattern, Tree};
 use super::rule::{Expr, RewriteRule};
@@ -128,19 +129,19 @@ impl Making<'_> {
     }
 
     fn rows(&mut self, width: usize) -> Option<Value> {
-        let tokens = self.add(Op::Tokens, &[])?;
+        let tokens = self.add(Op::Leaf(LeafOp::Tokens), &[])?;
         let table = self.numbers(&[2, width]);
-        let rows = self.add(Op::Embed, &[tokens, table])?;
+        let rows = self.add(Op::Dense(DenseOp::Embed), &[tokens, table])?;
         // Rows of one token differ by position.
-        let positions = self.add(Op::Positions, &[])?;
+        let positions = self.add(Op::Leaf(LeafOp::Positions), &[])?;
         let table = self.numbers(&[TOKENS, width]);
-        let more = self.add(Op::Embed, &[positions, table])?;
-        self.add(Op::Binary(Binary::Add), &[rows, more])
+        let more = self.add(Op::Dense(DenseOp::Embed), &[positions, table])?;
+        self.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[rows, more])
     }
 
     fn heads(&mut self, heads: usize, width: usize) -> Option<Value> {
         let rows = self.rows(heads * width)?;
-        self.add(Op::Split { heads: heads as u32 }, &[rows])
+        self.add(Op::Array(ArrayOp::SplitHeads { heads: heads as u32 }), &[rows])
     }
 
     fn spikes(&mut self, code: Code, steps: u16, curve: Curve, width: usize) -> Option<Value> {
@@ -148,7 +149,7 @@ impl Making<'_> {
         let constants = if curve == Curve::Identity { 2 } else { 4 };
         let mut args = vec![x];
         args.extend((0..constants).map(|_| self.numbers(&[width])));
-        self.add(Op::Fire { code, steps, curve }, &args)
+        self.add(Op::Spike(SpikeOp::Fire { code, steps, curve }), &args)
     }
 
     fn operand(&mut self, kind: Operand) -> Option<Value> {
@@ -158,7 +159,7 @@ impl Making<'_> {
             Operand::Constant(sizes) => Some(self.numbers(sizes)),
             Operand::Turned(rows, columns) => {
                 let w = self.numbers(&[rows, columns]);
-                self.add(Op::Transpose(Perm::new(&[1, 0])?), &[w])
+                self.add(Op::Array(ArrayOp::Transpose(Perm::new(&[1, 0])?)), &[w])
             }
             Operand::Bytes(rows, columns) => {
                 let bytes = (0..rows * columns).map(|_| (self.draw.below(255) as i32 - 127) as i8).collect();
@@ -170,27 +171,27 @@ impl Making<'_> {
                 let name = format!("c{}", self.builder.graph().weights.len());
                 Some(self.builder.weight(&name, Arc::new(Tensor::i32(&[count], data))))
             }
-            Operand::Tokens => self.add(Op::Tokens, &[]),
+            Operand::Tokens => self.add(Op::Leaf(LeafOp::Tokens), &[]),
             Operand::Rows(width) => self.rows(width),
             Operand::Heads(heads, width) => self.heads(heads, width),
             Operand::HeadsLater(heads, width) => {
                 let rows = self.rows(heads * width)?;
                 let dims = [Dim::Tokens, Dim::Fixed(heads as u32), Dim::Fixed(width as u32)];
-                self.add(Op::Reshape(Shape::new(&dims)), &[rows])
+                self.add(Op::Array(ArrayOp::Reshape(Shape::new(&dims))), &[rows])
             }
             Operand::Batch(width) => {
                 let rows = self.rows(width)?;
-                self.add(Op::Reshape(Shape::new(&[Dim::Fixed(1), Dim::Tokens, Dim::Fixed(width as u32)])), &[rows])
+                self.add(Op::Array(ArrayOp::Reshape(Shape::new(&[Dim::Fixed(1), Dim::Tokens, Dim::Fixed(width as u32)]))), &[rows])
             }
             Operand::Scores => {
                 let [q, k] = [self.rows(4)?, self.rows(4)?];
-                let k = self.add(Op::Transpose(Perm::new(&[1, 0])?), &[k])?;
-                self.add(Op::MatMul, &[q, k])
+                let k = self.add(Op::Array(ArrayOp::Transpose(Perm::new(&[1, 0])?)), &[k])?;
+                self.add(Op::Array(ArrayOp::MatMul), &[q, k])
             }
             Operand::HeadScores(heads) => {
                 let [q, k] = [self.heads(heads, 2)?, self.heads(heads, 2)?];
-                let k = self.add(Op::Transpose(Perm::new(&[0, 2, 1])?), &[k])?;
-                self.add(Op::MatMul, &[q, k])
+                let k = self.add(Op::Array(ArrayOp::Transpose(Perm::new(&[0, 2, 1])?)), &[k])?;
+                self.add(Op::Array(ArrayOp::MatMul), &[q, k])
             }
             Operand::Gate(kind) => {
                 let of = *self.drawn.values().next()?;
@@ -200,7 +201,7 @@ impl Making<'_> {
             Operand::Current(code, steps, width) => {
                 let spikes = self.spikes(code, steps, Curve::Identity, width)?;
                 let w = self.operand(Operand::Bytes(width, 4))?;
-                self.add(Op::Synapse, &[spikes, w])
+                self.add(Op::Spike(SpikeOp::Synapse), &[spikes, w])
             }
         }
     }
@@ -208,18 +209,18 @@ impl Making<'_> {
     fn gate(&mut self, kind: u8, x: Value) -> Option<Value> {
         let two = |this: &mut Self, kind, a, b: f32| {
             let b = this.constant(&[], vec![b]);
-            this.add(Op::Binary(kind), &[a, b])
+            this.add(Op::Array(ArrayOp::Binary(kind)), &[a, b])
         };
         let half_of_one_more = |this: &mut Self, unary, x| {
-            let y = this.add(Op::Unary(unary), &[x])?;
+            let y = this.add(Op::Array(ArrayOp::Unary(unary)), &[x])?;
             let y = two(this, Binary::Add, y, 1.0)?;
             two(this, Binary::Mul, y, 0.5)
         };
         match kind {
-            0 => self.add(Op::Unary(Unary::Sigmoid), &[x]),
+            0 => self.add(Op::Array(ArrayOp::Unary(Unary::Sigmoid)), &[x]),
             1 => {
-                let y = self.add(Op::Unary(Unary::Neg), &[x])?;
-                let y = self.add(Op::Unary(Unary::Exp), &[y])?;
+                let y = self.add(Op::Array(ArrayOp::Unary(Unary::Neg)), &[x])?;
+                let y = self.add(Op::Array(ArrayOp::Unary(Unary::Exp)), &[y])?;
                 two(self, Binary::Add, y, 1.0)
             }
             2 => {
@@ -229,13 +230,13 @@ impl Making<'_> {
             3 => {
                 let cube = two(self, Binary::Pow, x, 3.0)?;
                 let cube = two(self, Binary::Mul, cube, 0.044_715)?;
-                let y = self.add(Op::Binary(Binary::Add), &[x, cube])?;
+                let y = self.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, cube])?;
                 let y = two(self, Binary::Mul, y, 0.797_884_6)?;
                 half_of_one_more(self, Unary::Tanh, y)
             }
             _ => {
                 let y = two(self, Binary::Mul, x, 1.702)?;
-                self.add(Op::Unary(Unary::Sigmoid), &[y])
+                self.add(Op::Array(ArrayOp::Unary(Unary::Sigmoid)), &[y])
             }
         }
     }
@@ -286,34 +287,34 @@ fn is_static(head: &str) -> bool {
 /// Operations of a name that operands of these types may have: every operation is in this table.
 fn operations(head: &str, args: &[Type]) -> Vec<Op> {
     let mut all = vec![
-        Op::Tokens,
-        Op::Positions,
-        Op::Where,
-        Op::MatMul,
-        Op::Mean,
-        Op::Softmax,
-        Op::Merge,
-        Op::Embed,
-        Op::LayerNorm { eps: Scalar::new(1e-3) },
-        Op::Normalise { eps: Scalar::new(1e-3) },
-        Op::Linear(Layout::InputMajor),
-        Op::Linear(Layout::OutputMajor),
-        Op::Product,
-        Op::Affine,
-        Op::Peak,
-        Op::Pick,
-        Op::HeadMap,
-        Op::Synapse,
-        Op::Settle,
+        Op::Leaf(LeafOp::Tokens),
+        Op::Leaf(LeafOp::Positions),
+        Op::Array(ArrayOp::Where),
+        Op::Array(ArrayOp::MatMul),
+        Op::Array(ArrayOp::Mean),
+        Op::Array(ArrayOp::Softmax),
+        Op::Array(ArrayOp::MergeHeads),
+        Op::Dense(DenseOp::Embed),
+        Op::Dense(DenseOp::LayerNorm { eps: Scalar::new(1e-3) }),
+        Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(1e-3) }),
+        Op::Dense(DenseOp::Linear(Layout::InputMajor)),
+        Op::Dense(DenseOp::Linear(Layout::OutputMajor)),
+        Op::Level(LevelOp::MatMulInt),
+        Op::Level(LevelOp::ScaleShift),
+        Op::Level(LevelOp::RowMaxAbs),
+        Op::Level(LevelOp::GatherChannels),
+        Op::Level(LevelOp::HeadLinear),
+        Op::Spike(SpikeOp::Synapse),
+        Op::Spike(SpikeOp::Decode),
     ];
-    all.extend(Unary::ALL.map(Op::Unary));
-    all.extend(Binary::ALL.map(Op::Binary));
-    all.extend(Curve::ALL.map(Op::Curve));
+    all.extend(Unary::ALL.map(Op::Array(ArrayOp::Unary)));
+    all.extend(Binary::ALL.map(Op::Array(ArrayOp::Binary)));
+    all.extend(Curve::ALL.map(Op::Dense(DenseOp::Curve)));
     let masks = [(1.0, 0.0), (0.0, -1e4), (0.0, -1e9), (0.0, 1.0), (0.0, 1e9)];
-    all.extend(masks.map(|(keep, drop)| Op::Causal { keep: Scalar::new(keep), drop: Scalar::new(drop) }));
+    all.extend(masks.map(|(keep, drop)| Op::Array(ArrayOp::CausalMask { keep: Scalar::new(keep), drop: Scalar::new(drop) })));
     for heads in [1, 2] {
-        all.push(Op::Split { heads });
-        all.push(Op::Attention { heads, scale: Scalar::new(0.5) });
+        all.push(Op::Array(ArrayOp::SplitHeads { heads }));
+        all.push(Op::Dense(DenseOp::Attention { heads, scale: Scalar::new(0.5) }));
         let kinds = [
             Ssa::Ttfs { phases: 8 },
             Ssa::TopK { phases: 8, keys: 2 },
@@ -323,12 +324,12 @@ fn operations(head: &str, args: &[Type]) -> Vec<Op> {
             Ssa::Lif { output: Output::Mean },
             Ssa::Lif { output: Output::Spikes },
         ];
-        all.extend(kinds.map(|variant| Op::Ssa { heads, variant }));
+        all.extend(kinds.map(|variant| Op::Level(LevelOp::Ssa { heads, variant })));
     }
     for code in [Code::Unary, Code::Binary] {
         for curve in Curve::ALL {
-            all.push(Op::Quant { code, steps: 3, curve });
-            all.push(Op::Fire { code, steps: 3, curve });
+            all.push(Op::Level(LevelOp::Quant { code, steps: 3, curve }));
+            all.push(Op::Spike(SpikeOp::Fire { code, steps: 3, curve }));
         }
     }
     if let Some(shape) = args.first().map(Type::shape) {
@@ -341,7 +342,7 @@ fn operations(head: &str, args: &[Type]) -> Vec<Op> {
 /// What changes the order, the shape or the extent of a value.
 fn moves(shape: Shape) -> Vec<Op> {
     let mut moves: Vec<Op> =
-        orders(shape.rank()).iter().filter_map(|axes| Perm::new(axes)).map(Op::Transpose).collect();
+        orders(shape.rank()).iter().filter_map(|axes| Perm::new(axes)).map(Op::Array(ArrayOp::Transpose)).collect();
     let fixed: u32 = shape.dims().iter().map(|dim| if let Dim::Fixed(n) = dim { *n } else { 1 }).product();
     let tokens = shape.dims().iter().filter(|dim| **dim == Dim::Tokens).count();
     for first in (1..=fixed).filter(|first| fixed % first == 0) {
@@ -352,7 +353,7 @@ fn moves(shape: Shape) -> Vec<Op> {
             for rank in 1..=4 {
                 let to = Shape::new(&dims[..rank]);
                 if to.dims().iter().filter(|dim| **dim == Dim::Tokens).count() == tokens {
-                    moves.push(Op::Reshape(to));
+                    moves.push(Op::Array(ArrayOp::Reshape(to)));
                 }
             }
         }
@@ -360,7 +361,7 @@ fn moves(shape: Shape) -> Vec<Op> {
     for (axis, dim) in shape.dims().iter().enumerate() {
         let Dim::Fixed(size) = *dim else { continue };
         for start in 0..size {
-            moves.extend((1..size - start + 1).map(|len| Op::Slice { axis: axis as u8, start, len }));
+            moves.extend((1..size - start + 1).map(|len| Op::Array(ArrayOp::Slice { axis: axis as u8, start, len })));
         }
     }
     moves
@@ -424,18 +425,18 @@ fn tolerance(graph: &Graph) -> f64 {
     let exact = |op: &Op| {
         matches!(
             op,
-            Op::Tokens
-                | Op::Positions
-                | Op::Weight(_)
-                | Op::Embed
-                | Op::Transpose(_)
-                | Op::Reshape(_)
-                | Op::Slice { .. }
-                | Op::Split { .. }
-                | Op::Merge
+            Op::Leaf(LeafOp::Tokens)
+                | Op::Leaf(LeafOp::Positions)
+                | Op::Leaf(LeafOp::Weight(_))
+                | Op::Dense(DenseOp::Embed)
+                | Op::Array(ArrayOp::Transpose(_))
+                | Op::Array(ArrayOp::Reshape(_))
+                | Op::Array(ArrayOp::Slice { .. })
+                | Op::Array(ArrayOp::SplitHeads { .. })
+                | Op::Array(ArrayOp::MergeHeads)
         )
     };
-    if graph.nodes.iter().any(|node| matches!(node.op, Op::Curve(_))) {
+    if graph.nodes.iter().any(|node| matches!(node.op, Op::Dense(DenseOp::Curve(_)))) {
         return TOLERANCE;
     }
     if graph.nodes.iter().all(|node| exact(&node.op)) { 0.0 } else { 1e-9 }
