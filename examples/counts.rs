@@ -11,6 +11,7 @@ use serde_json::json;
 use snnc::energy::{Block, Phase, PriceList, Setting, estimate};
 use snnc_ir::events::is_neuron;
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::{Builder, Code, Curve, Diagnostic, Graph, Op, Stage, Tensor};
 use snnc_passes::cost::{Activity, Form, Number, Operation};
 use snnc_runtime::{Options, Program, Rows, Session};
@@ -66,22 +67,22 @@ fn network(x: &[i32], first: &[i8], second: &[i8]) -> Result<Graph, Diagnostic> 
     let row = |b: &mut Builder, name: &str, width: usize, value: f32| {
         b.weight(name, Arc::new(Tensor::f32(&[width], vec![value; width])))
     };
-    let tokens = b.add(Op::Tokens, &[], "tokens")?;
+    let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "tokens")?;
     let levels = x.iter().map(|&x| x as f32).collect();
     let table = b.weight("x", Arc::new(Tensor::f32(&[TOKENS, SIZES[0]], levels)));
-    let x = b.add(Op::Embed, &[tokens, table], "x")?;
+    let x = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "x")?;
     let (one, zero) = (row(&mut b, "in.gain", SIZES[0], 1.0), row(&mut b, "in.offset", SIZES[0], 0.0));
-    let fire = Op::Fire { code: Code::Unary, steps: STEPS, curve: Curve::Identity };
+    let fire = Op::Spike(SpikeOp::Fire { code: Code::Unary, steps: STEPS, curve: Curve::Identity });
     let spikes = b.add(fire, &[x, one, zero], "in")?;
     let w = b.weight("first", Arc::new(Tensor::i8(&[SIZES[0], SIZES[1]], first.to_vec())));
-    let current = b.add(Op::Synapse, &[spikes, w], "first")?;
+    let current = b.add(Op::Spike(SpikeOp::Synapse), &[spikes, w], "first")?;
     let (gain, zero) = (row(&mut b, "hidden.gain", SIZES[1], GAIN), row(&mut b, "hidden.offset", SIZES[1], 0.0));
-    let integrate = Op::Integrate { membrane: Membrane::If, steps: STEPS, curve: Curve::Relu };
+    let integrate = Op::Spike(SpikeOp::Integrate { membrane: Membrane::If, steps: STEPS, curve: Curve::Relu });
     let spikes = b.add(integrate, &[current, gain, zero], "hidden")?;
     let w = b.weight("second", Arc::new(Tensor::i8(&[SIZES[1], SIZES[2]], second.to_vec())));
-    let current = b.add(Op::Synapse, &[spikes, w], "second")?;
-    let sums = b.add(Op::Settle, &[current], "second")?;
+    let current = b.add(Op::Spike(SpikeOp::Synapse), &[spikes, w], "second")?;
+    let sums = b.add(Op::Spike(SpikeOp::Decode), &[current], "second")?;
     let (one, zero) = (row(&mut b, "out.gain", SIZES[2], 1.0), row(&mut b, "out.offset", SIZES[2], 0.0));
-    let y = b.add(Op::Affine, &[sums, one, zero], "out")?;
+    let y = b.add(Op::Level(LevelOp::ScaleShift), &[sums, one, zero], "out")?;
     Ok(b.finish(vec![("y".into(), y)]))
 }

@@ -9,6 +9,7 @@
 
 use snnc::convert::{Recipe, Sample, calibration_tokens, dense, spiking};
 use snnc_examples::gpt2::{self, Gpt2Config};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Builder, Graph};
 use snnc_onnx as onnx;
 use snnc_passes::collapse::collapse;
@@ -52,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let tokens = tokens.min(config.context);
-    let complaints = |all: Vec<snnc_ir::Diagnostic>| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let complaints = |all: Diagnostics| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     let model = onnx::read::read_bytes(&gpt2::bytes(&config)?).map_err(|e| e.to_string())?;
     let imported = onnx::import_model(model).map_err(complaints)?.graph;
     let tensor = dense(imported, false, &mut |_, _, _| {}).map_err(complaints)?;

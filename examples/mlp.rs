@@ -9,6 +9,8 @@
 
 #![allow(clippy::print_stdout)]
 
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::{Builder, Code, Curve, Diagnostic, Graph, Op, Stage, Tensor, Value, verify::verify};
 use snnc_passes::collapse::collapse;
 use snnc_runtime::{Options, Program, Rows, Session};
@@ -37,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mlp = Mlp::read(input)?;
     let [x_gain, h_gain] = [&mlp.x, &mlp.hidden()].map(|values| gain(values, steps, rate));
     let graph = mlp.spiking(steps, x_gain, h_gain)?;
-    let all = |complaints: Vec<Diagnostic>| complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let all = |complaints: Diagnostics| complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     verify(&graph).map_err(all)?;
     let collapsed = measure(collapse(&graph).map_err(all)?, threads, repeats)?;
     let stepped = measure(graph, threads, repeats)?;
@@ -95,11 +97,11 @@ impl Mlp {
 
     fn spiking(&self, steps: u16, x_gain: f32, h_gain: f32) -> Result<Graph, Diagnostic> {
         let tokens = self.x.len() / WIDTH;
-        let fire = |curve| Op::Fire { code: Code::Unary, steps, curve };
+        let fire = |curve| Op::Spike(SpikeOp::Fire { code: Code::Unary, steps, curve });
         let mut maker = Maker(Builder::new(Stage::Spiking, tokens as u32));
-        let ids = maker.op(Op::Tokens, &[])?;
+        let ids = maker.op(Op::Leaf(LeafOp::Tokens), &[])?;
         let table = maker.constant("x", Tensor::f32(&[tokens, WIDTH], self.x.clone()));
-        let x = maker.op(Op::Embed, &[ids, table])?;
+        let x = maker.op(Op::Dense(DenseOp::Embed), &[ids, table])?;
         let (gain, zero) = (maker.row("x.gain", vec![x_gain; WIDTH]), maker.row("x.offset", vec![0.0; WIDTH]));
         let spikes = maker.op(fire(Curve::Identity), &[x, gain, zero])?;
         let (sums, scales) = maker.synapse("up", spikes, &self.up, HIDDEN)?;
@@ -110,7 +112,7 @@ impl Mlp {
         let (sums, scales) = maker.synapse("down", spikes, &self.down, WIDTH)?;
         let real = maker.row("down.scale", scales.iter().map(|scale| scale / h_gain).collect());
         let bias = maker.row("down.bias", self.down_bias.clone());
-        let y = maker.op(Op::Affine, &[sums, real, bias])?;
+        let y = maker.op(Op::Level(LevelOp::ScaleShift), &[sums, real, bias])?;
         Ok(maker.0.finish(vec![("y".into(), y)]))
     }
 }
@@ -156,8 +158,8 @@ impl Maker {
         }
         let levels = w.iter().enumerate().map(|(i, w)| (w / scales[i % outputs]).round() as i8).collect();
         let weight = self.constant(name, Tensor::i8(&[w.len() / outputs, outputs], levels));
-        let current = self.op(Op::Synapse, &[x, weight])?;
-        Ok((self.op(Op::Settle, &[current])?, scales))
+        let current = self.op(Op::Spike(SpikeOp::Synapse), &[x, weight])?;
+        Ok((self.op(Op::Spike(SpikeOp::Decode), &[current])?, scales))
     }
 }
 

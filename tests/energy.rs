@@ -9,6 +9,7 @@ use snnc::files::{self, Model};
 use snnc::tokens::Tokens;
 use snnc_examples::gpt2::{Activation, Gpt2Config};
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::ssa::Output;
 use snnc_ir::{Builder, Code, Curve, Graph, Op, Ssa, Stage, Tensor};
 use snnc_passes::collapse::{collapse, depends_on_order};
@@ -71,11 +72,11 @@ fn check_nodes(what: &str, graph: &Graph, activity: &Activity) {
         let accumulates = cost.tally.of(Operation::Accumulate);
         let place = format!("{what}: {} of {}", cost.place.part.name(), graph.origin(cost.node));
         match node.op {
-            Op::Product | Op::Synapse => {
+            Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse) => {
                 assert_eq!(accumulates, events.additions, "{place}");
                 synapses += events.additions;
             }
-            Op::Ssa { heads, variant: Ssa::Ttfs { .. } | Ssa::TopK { .. } } => {
+            Op::Level(LevelOp::Ssa { heads, variant: Ssa::Ttfs { .. } | Ssa::TopK { .. } }) => {
                 let width = node.ty.shape().width().unwrap() as u64 / u64::from(heads);
                 match cost.place.part {
                     Part::Scores => assert_eq!(accumulates, events.score_additions, "{place}"),
@@ -83,11 +84,13 @@ fn check_nodes(what: &str, graph: &Graph, activity: &Activity) {
                     _ => assert_eq!(accumulates, 0, "{place}"),
                 }
             }
-            Op::Ssa { variant: Ssa::Coincidence { .. } | Ssa::Lif { .. }, .. } if cost.place.part == Part::Scores => {
+            Op::Level(LevelOp::Ssa { variant: Ssa::Coincidence { .. } | Ssa::Lif { .. }, .. })
+                if cost.place.part == Part::Scores =>
+            {
                 assert_eq!(cost.tally.by_coincidence().of(Operation::Accumulate), events.score_additions, "{place}");
                 assert_eq!(accumulates, events.score_pairs, "{place}");
             }
-            Op::Ssa { .. } => {}
+            Op::Level(LevelOp::Ssa { .. }) => {}
             _ => assert_eq!(accumulates, 0, "{place}"),
         }
     }
@@ -170,22 +173,22 @@ fn example() -> Graph {
     let i8 = |b: &mut Builder, name: &str, sizes: &[usize], data: &[i8]| {
         b.weight(name, Arc::new(Tensor::i8(sizes, data.to_vec())))
     };
-    let fire = Op::Fire { code: Code::Binary, steps: 3, curve: Curve::Identity };
-    let tokens = b.add(Op::Tokens, &[], "").unwrap();
+    let fire = Op::Spike(SpikeOp::Fire { code: Code::Binary, steps: 3, curve: Curve::Identity });
+    let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "").unwrap();
     let table = f32(&mut b, "table", &[1, 3], &[5.0, -2.0, 0.0]);
-    let x = b.add(Op::Embed, &[tokens, table], "").unwrap();
+    let x = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "").unwrap();
     let (gain, offset) = (f32(&mut b, "in.gain", &[3], &[1.0, 1.0, 1.0]), f32(&mut b, "in.offset", &[3], &[0.0; 3]));
     let spikes = b.add(fire, &[x, gain, offset], "").unwrap();
     let w = i8(&mut b, "first", &[3, 2], &[1, -1, 2, 0, 3, 3]);
-    let current = b.add(Op::Synapse, &[spikes, w], "").unwrap();
-    let sums = b.add(Op::Settle, &[current], "").unwrap();
+    let current = b.add(Op::Spike(SpikeOp::Synapse), &[spikes, w], "").unwrap();
+    let sums = b.add(Op::Spike(SpikeOp::Decode), &[current], "").unwrap();
     let (gain, offset) = (f32(&mut b, "hidden.gain", &[2], &[0.5, 0.5]), f32(&mut b, "hidden.offset", &[2], &[0.0; 2]));
     let spikes = b.add(fire, &[sums, gain, offset], "").unwrap();
     let w = i8(&mut b, "second", &[2, 2], &[4, 1, -1, 2]);
-    let current = b.add(Op::Synapse, &[spikes, w], "").unwrap();
-    let sums = b.add(Op::Settle, &[current], "").unwrap();
+    let current = b.add(Op::Spike(SpikeOp::Synapse), &[spikes, w], "").unwrap();
+    let sums = b.add(Op::Spike(SpikeOp::Decode), &[current], "").unwrap();
     let (gain, offset) = (f32(&mut b, "scale", &[2], &[0.25, 0.25]), f32(&mut b, "bias", &[2], &[1.0, 0.0]));
-    let logits = b.add(Op::Affine, &[sums, gain, offset], "").unwrap();
+    let logits = b.add(Op::Level(LevelOp::ScaleShift), &[sums, gain, offset], "").unwrap();
     b.finish(vec![("logits".into(), logits)])
 }
 

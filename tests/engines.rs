@@ -7,6 +7,7 @@ use snnc_examples::gpt2::{Activation, Gpt2Config, Head};
 use snnc_ir::container::{self, File};
 use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Builder, Code, Curve, Graph, Node, Op, Stage, Tensor};
 use snnc_passes::collapse::{collapse, depends_on_order};
@@ -120,7 +121,8 @@ fn thresholds_and_outliers() {
             assert_eq!(fine, config.outliers > 0 && code == Code::Binary, "what writes to outliers is finer");
             let parts = parts(&graph);
             let head = |(i, node): &(usize, &Node)| {
-                matches!(node.op, Op::Product | Op::Synapse) && parts[*i].part == Part::Head
+                matches!(node.op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse))
+                    && parts[*i].part == Part::Head
             };
             let heads = graph.nodes.iter().enumerate().filter(head).count();
             // Outliers have weights of twice eight bits where their levels are finer.
@@ -176,11 +178,11 @@ fn attention_of_every_kind() {
         let overrides = steps.iter().map(|(site, steps)| (site.to_string(), Override::Steps(*steps))).collect();
         let wishes = QuantOptions { attention: Some(variant), overrides, ..QuantOptions::default() };
         let mut graph = converted(imported(&TINY), wishes);
-        for halving in [None, Some([1, 2, 4]), Some([0, 16, 32])] {
-            if let Some(halving) = halving {
-                halve(&mut graph, halving);
+        for half_life in [None, Some([1, 2, 4]), Some([0, 16, 32])] {
+            if let Some(half_life) = half_life {
+                halve(&mut graph, half_life);
             }
-            let what = format!("{variant:?} {steps:?} {halving:?}");
+            let what = format!("{variant:?} {steps:?} {half_life:?}");
             let events = if variant.time_collapses() {
                 check_graph(&what, &graph, TINY.vocabulary)
             } else {
@@ -188,7 +190,7 @@ fn attention_of_every_kind() {
                 check_forms(&what, &[("stepped", &graph)], TINY.vocabulary)
             };
             if variant.has_features() {
-                let attention = |name: &&String| name.ends_with(".halving") || name.ends_with(".emit.gain");
+                let attention = |name: &&String| name.ends_with(".half_life") || name.ends_with(".emit.gain");
                 let met: u64 = events.keys().filter(attention).map(|name| events[name].score_additions).sum();
                 assert!(met > 0, "{what}: spikes meet");
             }
@@ -197,9 +199,9 @@ fn attention_of_every_kind() {
 }
 
 /// Gives all attentions these periods.
-fn halve(graph: &mut Graph, halving: [i32; 3]) {
-    for weight in graph.weights.iter_mut().filter(|weight| weight.name.ends_with(".halving")) {
-        weight.tensor = Arc::new(Tensor::i32(&[3], halving.to_vec()));
+fn halve(graph: &mut Graph, half_life: [i32; 3]) {
+    for weight in graph.weights.iter_mut().filter(|weight| weight.name.ends_with(".half_life")) {
+        weight.tensor = Arc::new(Tensor::i32(&[3], half_life.to_vec()));
     }
     snnc_ir::verify::verify(graph).unwrap();
 }
@@ -243,9 +245,9 @@ fn attention_of_neurons_that_integrate_first_collapses() {
         let data = (0..sizes.iter().product::<usize>()).map(|_| number(low, high)).collect();
         b.weight(name, Arc::new(Tensor::f32(sizes, data)))
     };
-    let tokens = b.add(Op::Tokens, &[], "").unwrap();
+    let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "").unwrap();
     let table = f32s(&mut b, "table", &[50, 6], -1.0, 1.0);
-    let x = b.add(Op::Embed, &[tokens, table], "").unwrap();
+    let x = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "").unwrap();
     let mut parts = Vec::new();
     for name in ["q", "k", "v"] {
         let [gain, offset] = ["gain", "offset"].map(|part| f32s(&mut b, &format!("{name}.{part}"), &[6], 0.5, 3.0));
@@ -253,16 +255,16 @@ fn attention_of_neurons_that_integrate_first_collapses() {
         if name != "v" {
             (curve, args) = (Curve::Relu, vec![x, gain, offset, gain, offset]);
         }
-        parts.push(b.add(Op::Fire { code: Code::Unary, steps: 5, curve }, &args, "").unwrap());
+        parts.push(b.add(Op::Spike(SpikeOp::Fire { code: Code::Unary, steps: 5, curve }), &args, "").unwrap());
     }
     parts.push(f32s(&mut b, "sink", &[2], 0.0, 1.0));
-    parts.push(b.weight("halving", Arc::new(Tensor::i32(&[2], vec![0, 4]))));
+    parts.push(b.weight("half_life", Arc::new(Tensor::i32(&[2], vec![0, 4]))));
     parts.push(f32s(&mut b, "emit", &[6], 0.5, 2.0));
     let variant = Ssa::Lif { output: Output::Spikes };
-    let spikes = b.add(Op::Ssa { heads: 2, variant }, &parts, "").unwrap();
-    let levels = b.add(Op::Settle, &[spikes], "").unwrap();
+    let spikes = b.add(Op::Level(LevelOp::Ssa { heads: 2, variant }), &parts, "").unwrap();
+    let levels = b.add(Op::Spike(SpikeOp::Decode), &[spikes], "").unwrap();
     let unit = f32s(&mut b, "unit", &[6], 0.5, 1.0);
-    let out = b.add(Op::Affine, &[levels, unit, unit], "").unwrap();
+    let out = b.add(Op::Level(LevelOp::ScaleShift), &[levels, unit, unit], "").unwrap();
     let graph = b.finish(vec![("logits".into(), out)]);
     snnc_ir::verify::verify(&graph).unwrap();
     let ids = ids(13, 50);

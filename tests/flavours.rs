@@ -5,7 +5,9 @@
 
 use snnc::convert::{self, Recipe, Sample};
 use snnc::proof;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::eval::{Evaluator, Memory};
+use snnc_ir::op::DenseOp;
 use snnc_ir::{Graph, Op};
 use snnc_onnx as onnx;
 use snnc_onnx::read::OnnxNode;
@@ -69,7 +71,7 @@ fn operators(nodes: &[OnnxNode], into: &mut BTreeSet<String>) {
 
 /// Logits of `tokens` after the past that a file of references gives row `row`.
 fn logits_after(graph: &Graph, io: &BTreeMap<String, Reference>, row: usize, tokens: &[u32]) -> Vec<f32> {
-    let layers = graph.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. })).count();
+    let layers = graph.iter().filter(|(_, node)| matches!(node.op, Op::Dense(DenseOp::Attention { .. }))).count();
     // [batch, heads, past, w] as [past, heads * w].
     let rows = |layer: usize, kind: &str| {
         let x = &io[&format!("in.past_key_values.{layer}.{kind}")];
@@ -88,7 +90,7 @@ fn logits_after(graph: &Graph, io: &BTreeMap<String, Reference>, row: usize, tok
 /// Imports, raises, converts and runs one file.
 fn measure(path: &Path) -> Result<Measured, String> {
     let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-    fn say(complaints: Vec<snnc_ir::Diagnostic>) -> String {
+    fn say(complaints: Diagnostics) -> String {
         complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     }
     let import = onnx::import(path).map_err(say)?;

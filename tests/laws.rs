@@ -10,6 +10,7 @@ use snnc::convert::{Recipe, Sample, convert};
 use snnc_examples::gpt2::{Activation, Gpt2Config, Head};
 use snnc_ir::eval::{Array, Content, Evaluation, Evaluator, Memory, Real};
 use snnc_ir::events::Events;
+use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::ssa::Output;
 use snnc_ir::verify::verify;
 use snnc_ir::{Builder, Code, Curve, Graph, Op, Ssa, Stage, Tensor, Value};
@@ -98,8 +99,8 @@ impl<'c> Net<'c> {
         let Case { tokens, width, inputs, .. } = self.case;
         let table = Tensor::f32(&[*tokens, *width], inputs[..tokens * width].to_vec());
         let table = self.builder.weight("inputs", Arc::new(table));
-        let ids = self.add(Op::Tokens, &[]);
-        self.add(Op::Embed, &[ids, table])
+        let ids = self.add(Op::Leaf(LeafOp::Tokens), &[]);
+        self.add(Op::Dense(DenseOp::Embed), &[ids, table])
     }
 
     /// Vector `k`, `scale` times the case's numbers.
@@ -123,17 +124,17 @@ impl<'c> Net<'c> {
 
     fn fire(&mut self, x: Value, curve: Curve, gains: &[Value]) -> Value {
         let Case { code, steps, .. } = *self.case;
-        self.add(Op::Fire { code, steps, curve }, &[&[x], gains].concat())
+        self.add(Op::Spike(SpikeOp::Fire { code, steps, curve }), &[&[x], gains].concat())
     }
 
     fn quant(&mut self, x: Value, curve: Curve, gains: &[Value]) -> Value {
         let Case { code, steps, .. } = *self.case;
-        self.add(Op::Quant { code, steps, curve }, &[&[x], gains].concat())
+        self.add(Op::Level(LevelOp::Quant { code, steps, curve }), &[&[x], gains].concat())
     }
 
     fn affine(&mut self, x: Value, k: usize) -> Value {
         let (gain, offset) = (self.vector(k, self.case.outputs, 0.01), self.vector(k + 1, self.case.outputs, 1.0));
-        self.add(Op::Affine, &[x, gain, offset])
+        self.add(Op::Level(LevelOp::ScaleShift), &[x, gain, offset])
     }
 
     /// Queries, keys and values, each spikes of the input through gains of its own.
@@ -148,11 +149,14 @@ impl<'c> Net<'c> {
     fn ssa(&mut self, [q, k, v]: [Value; 3]) -> Value {
         let slopes = self.case.reals[6 * WIDTH..][..self.case.heads].iter().map(|x| x.abs() + 1e-3).collect();
         let slopes = self.builder.weight("slopes", Arc::new(Tensor::f32(&[self.case.heads], slopes)));
-        self.add(Op::Ssa { heads: self.case.heads as u32, variant: Ssa::Ttfs { phases: PHASES } }, &[q, k, v, slopes])
+        self.add(
+            Op::Level(LevelOp::Ssa { heads: self.case.heads as u32, variant: Ssa::Ttfs { phases: PHASES } }),
+            &[q, k, v, slopes],
+        )
     }
 
-    /// Spikes of rectified neurons of the input, and of values; sinks and periods of halving.
-    fn features(&mut self, code: Code, halving: &[i32]) -> Vec<Value> {
+    /// Spikes of rectified neurons of the input, and of values; sinks and half-lives.
+    fn features(&mut self, code: Code, half_life: &[i32]) -> Vec<Value> {
         let Case { width, heads, steps, reals, .. } = self.case;
         let x = self.input();
         let mut args: Vec<Value> = [0, 2]
@@ -164,7 +168,7 @@ impl<'c> Net<'c> {
                         self.builder.weight(&format!("positive{part}"), Arc::new(Tensor::f32(&[*width], positive))),
                     );
                 }
-                let fire = Op::Fire { code, steps: *steps, curve: Curve::Relu };
+                let fire = Op::Spike(SpikeOp::Fire { code, steps: *steps, curve: Curve::Relu });
                 self.add(fire, &[&[x], &gains[..]].concat())
             })
             .to_vec();
@@ -172,7 +176,7 @@ impl<'c> Net<'c> {
         args.push(self.fire(x, Curve::Identity, &gains));
         let sinks = reals[12 * WIDTH..][..*heads].iter().map(|x| x.abs()).collect();
         args.push(self.builder.weight("sinks", Arc::new(Tensor::f32(&[*heads], sinks))));
-        args.push(self.builder.weight("halving", Arc::new(Tensor::i32(&[*heads], halving[..*heads].to_vec()))));
+        args.push(self.builder.weight("half_life", Arc::new(Tensor::i32(&[*heads], half_life[..*heads].to_vec()))));
         args
     }
 
@@ -214,7 +218,7 @@ fn has(graph: &Graph, is: impl Fn(&Op) -> bool) -> bool {
 }
 
 fn in_time(op: &Op) -> bool {
-    matches!(op, Op::Fire { .. } | Op::Synapse | Op::Settle)
+    matches!(op, Op::Spike(SpikeOp::Fire { .. }) | Op::Spike(SpikeOp::Synapse) | Op::Spike(SpikeOp::Decode))
 }
 
 /// Neuron by neuron: thresholds from the most significant down, a soft reset at every spike.
@@ -249,9 +253,9 @@ proptest! {
         let x = net.input();
         let gains = net.gains(case.curve, 0, case.width, 1.0);
         let spikes = net.fire(x, case.curve, &gains);
-        let settled = net.add(Op::Settle, &[spikes]);
+        let decoded = net.add(Op::Spike(SpikeOp::Decode), &[spikes]);
         let levels = net.quant(x, case.curve, &gains);
-        let got = bits(&of_case(&net.finish(&[settled, levels]), &case));
+        let got = bits(&of_case(&net.finish(&[decoded, levels]), &case));
         prop_assert_eq!(&got[0], &got[1]);
         let most = case.code.levels(case.steps);
         prop_assert!(got[1].iter().all(|&level| (level as i32).abs() <= most));
@@ -262,10 +266,10 @@ proptest! {
         let mut net = Net::new(&case, Stage::Spiking);
         let [spikes, ..] = net.trains();
         let w = net.matrix(0);
-        let current = net.add(Op::Synapse, &[spikes, w]);
-        let left = net.add(Op::Settle, &[current]);
-        let levels = net.add(Op::Settle, &[spikes]);
-        let right = net.add(Op::Product, &[levels, w]);
+        let current = net.add(Op::Spike(SpikeOp::Synapse), &[spikes, w]);
+        let left = net.add(Op::Spike(SpikeOp::Decode), &[current]);
+        let levels = net.add(Op::Spike(SpikeOp::Decode), &[spikes]);
+        let right = net.add(Op::Level(LevelOp::MatMulInt), &[levels, w]);
         let got = of_case(&net.finish(&[left, right, current]), &case);
         prop_assert_eq!(got[0].ints(), got[1].ints());
         // An accumulator that carries from step to step comes to the same.
@@ -279,7 +283,7 @@ proptest! {
         let mut net = Net::new(&case, Stage::Spiking);
         let trains = net.trains();
         let left = net.ssa(trains);
-        let levels = trains.map(|train| net.add(Op::Settle, &[train]));
+        let levels = trains.map(|train| net.add(Op::Spike(SpikeOp::Decode), &[train]));
         let right = net.ssa(levels);
         let graph = net.finish(&[left, right]);
         let ids: Vec<u32> = (0..case.tokens as u32).collect();
@@ -300,16 +304,16 @@ proptest! {
             (Code::Unary, Ssa::Linear { guard: 2 }),
             (Code::Binary, Ssa::Linear { guard: 0 }),
         ]),
-        halving in prop::collection::vec(prop::sample::select(vec![0, 1, 2, 4]), 4),
+        half_life in prop::collection::vec(prop::sample::select(vec![0, 1, 2, 4]), 4),
         cut in 0usize..=TOKENS,
     ) {
         let (code, variant) = kind;
         let case = Case { steps: case.steps.min(8), ..case };
         let mut net = Net::new(&case, Stage::Spiking);
-        let args = net.features(code, &halving);
-        let op = Op::Ssa { heads: case.heads as u32, variant };
+        let args = net.features(code, &half_life);
+        let op = Op::Level(LevelOp::Ssa { heads: case.heads as u32, variant });
         let left = net.add(op, &args);
-        let levels: Vec<Value> = args[..3].iter().map(|&train| net.add(Op::Settle, &[train])).collect();
+        let levels: Vec<Value> = args[..3].iter().map(|&train| net.add(Op::Spike(SpikeOp::Decode), &[train])).collect();
         let right = net.add(op, &[&levels, &args[3..]].concat());
         let graph = net.verified(&[left, right]);
         let ids: Vec<u32> = (0..case.tokens as u32).collect();
@@ -340,8 +344,8 @@ proptest! {
         let again = net.fire(attention, case.curve, &gains);
         let w = net.matrix(0);
         let sums = [trains[0], again].map(|train| {
-            let current = net.add(Op::Synapse, &[train, w]);
-            net.add(Op::Settle, &[current])
+            let current = net.add(Op::Spike(SpikeOp::Synapse), &[train, w]);
+            net.add(Op::Spike(SpikeOp::Decode), &[current])
         });
         let shared = net.affine(sums[0], 12);
         let last = net.affine(sums[1], 14);
@@ -359,12 +363,12 @@ proptest! {
         let gains = net.gains(case.curve, 0, case.width, 1.0);
         let levels = net.quant(x, case.curve, &gains);
         let w = net.matrix(0);
-        let sum = net.add(Op::Product, &[levels, w]);
+        let sum = net.add(Op::Level(LevelOp::MatMulInt), &[levels, w]);
         let y = net.affine(sum, 4);
         let graph = net.verified(&[y]);
         let spiking = spike(&graph, &Context::default()).unwrap();
         verify(&spiking).unwrap();
-        let untimed = |op: &Op| matches!(op, Op::Quant { .. } | Op::Product);
+        let untimed = |op: &Op| matches!(op, Op::Level(LevelOp::Quant { .. }) | Op::Level(LevelOp::MatMulInt));
         prop_assert!(spiking.stage == Stage::Spiking && has(&spiking, in_time) && !has(&spiking, untimed));
         let want = bits(&of_case(&graph, &case));
         prop_assert_eq!(&bits(&of_case(&spiking, &case)), &want);
@@ -377,18 +381,18 @@ proptest! {
         let mut net = Net::new(&case, Stage::Spiking);
         let [spikes, ..] = net.trains();
         let w = net.matrix(0);
-        let current = net.add(Op::Synapse, &[spikes, w]);
-        let sum = net.add(Op::Settle, &[current]);
+        let current = net.add(Op::Spike(SpikeOp::Synapse), &[spikes, w]);
+        let sum = net.add(Op::Spike(SpikeOp::Decode), &[current]);
         let real = net.affine(sum, 6);
         let gains = net.gains(case.curve, 8, case.outputs, 1.0);
         let fired = net.fire(real, case.curve, &gains);
-        let settled = net.add(Op::Settle, &[fired]);
+        let decoded = net.add(Op::Spike(SpikeOp::Decode), &[fired]);
         // The projection has a second reader, which must not notice.
-        let graph = net.finish(&[settled, real]);
+        let graph = net.finish(&[decoded, real]);
         let folded = fold(&graph, &Context::default()).unwrap();
         let reads_affine = |graph: &Graph| {
-            let fire = |node: &&snnc_ir::Node| matches!(node.op, Op::Fire { .. });
-            graph.nodes.iter().filter(fire).any(|node| graph.node(node.args[0]).op == Op::Affine)
+            let fire = |node: &&snnc_ir::Node| matches!(node.op, Op::Spike(SpikeOp::Fire { .. }));
+            graph.nodes.iter().filter(fire).any(|node| graph.node(node.args[0]).op == Op::Level(LevelOp::ScaleShift))
         };
         prop_assert!(reads_affine(&graph) && !reads_affine(&folded));
         let (before, after) = (of_case(&graph, &case), of_case(&folded, &case));

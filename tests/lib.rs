@@ -9,6 +9,7 @@ pub mod reference;
 use snnc::convert::{Recipe, Sample, convert};
 use snnc_examples::gpt2::{self, Gpt2Config};
 use snnc_ir::events::{Events, is_neuron};
+use snnc_ir::op::{LevelOp, SpikeOp};
 use snnc_ir::{Graph, Op};
 use snnc_onnx as onnx;
 use snnc_passes::levels::Levels;
@@ -60,7 +61,11 @@ pub fn run(graph: &Graph, options: Options, pieces: &[&[u32]]) -> Ran {
     }
     let named = |(i, events): (usize, &Events)| {
         let node = &graph.nodes[i];
-        let counted = is_neuron(&node.op) || matches!(node.op, Op::Ssa { .. } | Op::Product | Op::Synapse);
+        let counted = is_neuron(&node.op)
+            || matches!(
+                node.op,
+                Op::Level(LevelOp::Ssa { .. }) | Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse)
+            );
         let last = graph.constant(*node.args.last()?)?;
         counted.then(|| (last.name.clone(), *events))
     };

@@ -16,7 +16,7 @@ use snnc_passes::gradient::gradient;
 use snnc_passes::levels::Levels;
 use snnc_passes::options::{PHASES, QuantOptions, Thresholds};
 use snnc_passes::relax::{Loss, Recipe, TrainGraph, Trainable, relax};
-use snnc_runtime::{Engine, Whole};
+use snnc_runtime::{Engine, TrainingEngine};
 use snnc_tests::{converted, demo_model, ids, imported, options, run, snnc};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -95,7 +95,7 @@ fn an_untrained_relaxation_is_the_program() {
             let relaxed = relax(&program, &teacher, recipe(train)).unwrap_or_else(|e| panic!("{name}: {e:?}"));
             assert_eq!(verify::verify(&relaxed.graph), Ok(()), "{name}");
             assert_eq!(verify::verify(&relaxed.constants), Ok(()), "{name}");
-            let mut whole = Whole::new(Arc::new(relaxed.graph.clone()), WINDOW, &relaxed.parameters).unwrap();
+            let mut whole = TrainingEngine::new(Arc::new(relaxed.graph.clone()), WINDOW, &relaxed.parameters).unwrap();
             let start = starts(&relaxed);
             whole.run(&text, &start).unwrap();
             let own = run(&program, options(Engine::Interpreter), &[&text[..WINDOW]]).logits();
@@ -146,7 +146,7 @@ fn a_trained_program_is_what_was_trained() {
         // By more than twelve steps would: to the next octave, one up and one down.
         let names: Vec<String> = trainer.parameters().map(|(name, _)| name.clone()).collect();
         for (name, numbers) in names.iter().zip(&mut trainer.numbers.parameters) {
-            if name.ends_with(".halving.shift") {
+            if name.ends_with(".half_life.shift") {
                 numbers.copy_from_slice(&[-0.2, 0.2]);
             }
         }
@@ -154,7 +154,7 @@ fn a_trained_program_is_what_was_trained() {
         let graph = apply_parameters(&program, &trainer.constants().unwrap()).unwrap();
         assert_eq!(verify::verify(&graph), Ok(()), "{name}");
         let periods = |graph: &Graph| -> Vec<Vec<i32>> {
-            let weights = graph.weights.iter().filter(|weight| weight.name.ends_with(".halving"));
+            let weights = graph.weights.iter().filter(|weight| weight.name.ends_with(".half_life"));
             weights.map(|weight| weight.tensor.as_i32().unwrap().to_vec()).collect()
         };
         let moved = periods(&program).into_iter().map(|_| vec![16, 4]).collect::<Vec<Vec<i32>>>();
@@ -201,7 +201,7 @@ fn gradients_of_a_whole_network_are_derivatives() {
         let evaluator = Evaluator::<f64>::with_targets(&back, &text[1..]);
         let exact = run(&evaluator, &back);
         // The engine computes the same in f32.
-        let mut whole = Whole::new(Arc::new(back.clone()), 8, &relaxed.parameters).unwrap();
+        let mut whole = TrainingEngine::new(Arc::new(back.clone()), 8, &relaxed.parameters).unwrap();
         let start = starts(&relaxed);
         whole.run(&text, &start).unwrap();
         for (i, (name, gradient)) in relaxed.parameters.iter().zip(&exact[1..]).enumerate() {
@@ -241,7 +241,7 @@ fn the_engine_computes_what_the_graph_says() {
         let back = gradient(&relaxed.graph, &relaxed.parameters).unwrap();
         let evaluator = Evaluator::<f32>::with_targets(&back, &text[1..]);
         let done = evaluator.run(&text[..8], &mut Memory::new(&back)).unwrap();
-        let mut whole = Whole::new(Arc::new(back.clone()), 8, &relaxed.parameters).unwrap();
+        let mut whole = TrainingEngine::new(Arc::new(back.clone()), 8, &relaxed.parameters).unwrap();
         let start = starts(&relaxed);
         whole.run(&text, &start).unwrap();
         // Some gradients are 0 but for rounding, such as by what is added to all keys: all are compared as one vector.

@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 use snnc::bench::{self, Setting, Speeds};
 use snnc::model::{EngineOptions, Source, threads_or_all};
 use snnc::{Complaints, files, prices};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::verify::CONTEXT_MAX;
 use snnc_ir::{Diagnostic, Stage};
 use snnc_runtime::{Isa, Program};
@@ -98,7 +99,7 @@ impl Bench {
                 files::Model::Snn(file) if file.graph.stage == Stage::Spiking => file.graph,
                 _ => {
                     let place = model.display().to_string();
-                    return Err(vec![Diagnostic::new(place, "is no .snn program").note("compile it first")]);
+                    return Err(Diagnostic::new(place, "is no .snn program").note("compile it first").into());
                 }
             };
             let graph = match self.context {
@@ -176,18 +177,21 @@ impl Bench {
 
 /// Measures prices and writes them; the file's name.
 fn measure_prices(path: &Path) -> Result<PathBuf, Complaints> {
-    files::check_writable(path).map_err(|e| vec![e])?;
-    let isa = Isa::detect().map_err(|message| vec![Diagnostic::new("", message)])?;
-    let json = prices::json(&snnc_runtime::prices::measure(Some(isa)).map_err(|e| vec![e])?, isa);
-    files::write_whole(path, |out| writeln!(out, "{json:#}")).map_err(|e| vec![e])?;
+    files::check_writable(path)?;
+    let isa = Isa::detect().map_err(|message| Diagnostics::from(Diagnostic::new("", message)))?;
+    let json = prices::json(&snnc_runtime::kernel_costs::measure(Some(isa))?, isa);
+    files::write_whole(path, |out| writeln!(out, "{json:#}"))?;
     status(&format!("{}: written", path.display()));
     Ok(path.to_path_buf())
 }
 
 fn read(path: &Path) -> Result<Json, Complaints> {
-    let text = files::read_text(path).map_err(|e| vec![e])?;
+    let text = files::read_text(path)?;
     serde_json::from_str(&text).map_err(|e| {
-        vec![Diagnostic::new(path.display().to_string(), format!("is no JSON of `snnc bench --json` ({e})"))]
+        Diagnostics::from(Diagnostic::new(
+            path.display().to_string(),
+            format!("is no JSON of `snnc bench --json` ({e})"),
+        ))
     })
 }
 

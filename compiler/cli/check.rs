@@ -51,17 +51,17 @@ impl Check {
 
     fn examine(&self) -> Result<(snnc_onnx::Import, Network), Complaints> {
         let Model::Onnx(import) = files::load(&self.model)? else {
-            return Err(vec![Diagnostic::new(self.model.display().to_string(), "is compiled already")]);
+            return Err(Diagnostic::new(self.model.display().to_string(), "is compiled already").into());
         };
         let tensor = convert::raise(import.graph.clone(), import.rounds_activations)
             .map_err(|complaints| files::at(&self.model, snnc_onnx::explained(&import.model, complaints)))?;
-        let network = Network::of(&tensor).map_err(|e| files::at(&self.model, vec![e]))?;
+        let network = Network::of(&tensor).map_err(|e| files::at(&self.model, e.into()))?;
         Ok((*import, network))
     }
 }
 
 fn complaint(complaint: &Diagnostic) -> serde_json::Value {
-    json!({ "place": complaint.place, "message": complaint.message, "notes": complaint.notes })
+    json!({ "place": complaint.place.to_string(), "message": complaint.message, "notes": complaint.notes })
 }
 
 fn file(import: &snnc_onnx::Import) -> serde_json::Value {

@@ -15,6 +15,7 @@ use snnc::model::{calibration_sample, find_tokenizer, threads_or_all};
 use snnc::proof;
 use snnc::tokens::Tokens;
 use snnc_ir::container::{self, File};
+use snnc_ir::op::LevelOp;
 use snnc_ir::{Diagnostic, Graph, Op, text};
 use snnc_passes::cost::{Form, Number};
 use snnc_passes::{Pass, STANDARD};
@@ -73,13 +74,13 @@ impl Compile {
             .output
             .clone()
             .unwrap_or_else(|| PathBuf::from(self.model.file_stem().unwrap_or_default()).with_extension("snn"));
-        files::check_writable(&output).map_err(|e| vec![e])?;
-        let wishes = self.wishes.wishes().map_err(|e| vec![e])?;
+        files::check_writable(&output)?;
+        let wishes = self.wishes.wishes()?;
         let Model::Onnx(import) = files::load(&self.model)? else {
-            return Err(vec![Diagnostic::new(self.model.display().to_string(), "is compiled already")]);
+            return Err(Diagnostic::new(self.model.display().to_string(), "is compiled already").into());
         };
         let (tokenizer, place) = find_tokenizer(&self.model, self.tokenizer.as_deref())?;
-        let tokens = tokenizer.as_ref().map(|json| Tokens::new(json, &place)).transpose().map_err(|e| vec![e])?;
+        let tokens = tokenizer.as_ref().map(|json| Tokens::new(json, &place)).transpose()?;
         check_vocabulary(&import.graph, tokens.as_ref(), &place)?;
         let sample = calibration_sample(tokens.as_ref(), self.calibrate.as_deref(), &bar)?;
         if self.emit.iter().any(|name| name == "imported") {
@@ -99,7 +100,7 @@ impl Compile {
                 return Err(files::at(&self.model, snnc_onnx::explained(&import.model, complaints)));
             }
         };
-        let network = Network::of(&tensor).map_err(|e| files::at(&self.model, vec![e]))?;
+        let network = Network::of(&tensor).map_err(|e| files::at(&self.model, e.into()))?;
         let calibration_tokens =
             self.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(network.parameters)).max(1);
         let recipe = Recipe { wishes, calibration_tokens, threads: threads_or_all(self.threads) };
@@ -124,7 +125,7 @@ impl Compile {
             calibration: Some(section.to_string().into_bytes()),
             provenance: Some(provenance.to_string().into_bytes()),
         };
-        files::write_whole(&output, |out| container::write(&file, out)).map_err(|e| vec![e])?;
+        files::write_whole(&output, |out| container::write(&file, out))?;
         let bytes = std::fs::metadata(&output).map_or(0, |meta| meta.len());
         status(&format!(
             "{}: {:.1} MB, {}, calibrated on {}, in {:.1} s",
@@ -166,7 +167,7 @@ fn expected_savings(graph: &Graph, section: &Json) -> Option<String> {
 /// Attention that computes no softmax says little before it is trained.
 fn warn_of_training(graph: &Graph) {
     let variants = graph.nodes.iter().filter_map(|node| match node.op {
-        Op::Ssa { variant, .. } if variant.needs_training() => Some(variant.name()),
+        Op::Level(LevelOp::Ssa { variant, .. }) if variant.needs_training() => Some(variant.name()),
         _ => None,
     });
     let mut names: Vec<&str> = variants.collect();
@@ -190,5 +191,5 @@ fn check_vocabulary(graph: &Graph, tokens: Option<&Tokens>, place: &str) -> Resu
     }
     let message =
         format!("has {} entries, the network's embedding has {rows} rows; it belongs to another model", tokens.len());
-    Err(vec![Diagnostic::new(place, message)])
+    Err(Diagnostic::new(place, message).into())
 }

@@ -11,7 +11,6 @@ use snnc::generate::{Request, generate};
 use snnc::model::{EngineOptions, Loaded, Source, threads_or_all};
 use snnc::progress::Workers;
 use snnc::{Complaints, energy, files};
-use snnc_ir::Diagnostic;
 use snnc_ir::container::{self, File};
 use snnc_passes::levels::Levels;
 use snnc_passes::options::QuantOptions;
@@ -38,7 +37,6 @@ const WINDOWS: usize = 4;
 
 impl Demo {
     pub fn run(self) -> Result<(), Complaints> {
-        let one = |e: Diagnostic| vec![e];
         let path = self.model.join("model.onnx");
         status(&format!("1. compile {}", path.display()));
         let start = Instant::now();
@@ -73,7 +71,7 @@ impl Demo {
                 calibration: Some(converted.section.to_string().into_bytes()),
                 ..File::new(converted.graph.clone())
             };
-            files::write_whole(output, |out| container::write(&file, out)).map_err(one)?;
+            files::write_whole(output, |out| container::write(&file, out))?;
             status(&format!("   kept as {}", output.display()));
         }
         let dense = loaded.source.program(&EngineOptions::default())?;
@@ -90,7 +88,7 @@ impl Demo {
         status(
             "\n3. measure the spiking network beside the dense one (on the text that ranges were measured on; `eval` takes any)",
         );
-        let ids = tokens.document(BUILT_IN_TEXT).map_err(one)?;
+        let ids = tokens.document(BUILT_IN_TEXT)?;
         let done = evaluate(
             &spiking,
             Some(&dense),

@@ -58,13 +58,13 @@ impl Energy {
         let place = self.model.display().to_string();
         if loaded.source.graph.stage != Stage::Spiking {
             let message = "is a dense network, which has no spikes to count; compile it first";
-            return Err(vec![Diagnostic::new(place, message)]);
+            return Err(Diagnostic::new(place, message).into());
         }
         let most = loaded.source.graph.context;
         let context = self.context.unwrap_or(most);
         if context > most {
             let message = format!("--context {context} is more than the network's context of {most}");
-            return Err(vec![Diagnostic::new(place, message)]);
+            return Err(Diagnostic::new(place, message).into());
         }
         let setting =
             Setting { context: context.into(), batch: self.batch.into(), span: Options::default().chunk as u64 };
@@ -72,8 +72,8 @@ impl Energy {
         let estimate = match &self.text {
             Some(text) => {
                 let tokens = loaded.tokens()?;
-                let text = files::read_text(text).map_err(|e| vec![e])?;
-                let ids = tokens.document(&text).map_err(|e| vec![e])?;
+                let text = files::read_text(text)?;
+                let ids = tokens.document(&text)?;
                 let program = loaded.source.program(&EngineOptions { count: true, ..self.engine.options() })?;
                 let windows = Windows { length: context as usize, count: self.windows as usize };
                 let (activity, _) = measure(

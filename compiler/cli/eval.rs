@@ -15,6 +15,7 @@ use snnc::model::{EngineOptions, Loaded, Source, threads_or_all};
 use snnc::progress::Workers;
 use snnc::recall::{self, recall};
 use snnc::{Complaints, convert, files, report};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Stage};
 use std::path::PathBuf;
 
@@ -79,12 +80,12 @@ impl Eval {
     /// Whether every limit was kept.
     pub fn run(self) -> Result<bool, Complaints> {
         if let Some(path) = &self.html {
-            files::check_writable(path).map_err(|e| vec![e])?;
+            files::check_writable(path)?;
         }
         let loaded = Loaded::read(&self.model)?;
         let tokens = loaded.tokens()?;
-        let text = files::read_text(&self.text).map_err(|e| vec![e])?;
-        let ids = tokens.document(&text).map_err(|e| vec![e])?;
+        let text = files::read_text(&self.text)?;
+        let ids = tokens.document(&text)?;
         let dense_input = self.against.as_deref().map(Loaded::read).transpose()?.map(|loaded| loaded.source);
         let dense = match &dense_input {
             Some(input) => {
@@ -100,13 +101,13 @@ impl Eval {
             if own != other {
                 let message = format!("has a vocabulary of {other}, {} one of {own}", self.model.display());
                 let note = "compare with the file that the program was compiled from";
-                return Err(vec![Diagnostic::new(against.display().to_string(), message).note(note)]);
+                return Err(Diagnostic::new(against.display().to_string(), message).note(note).into());
             }
         }
         let spiking = loaded.source.graph.stage == Stage::Spiking;
         if self.ledger && !spiking {
             let message = "is a dense network: there is nothing to account for";
-            return Err(vec![Diagnostic::new(self.model.display().to_string(), message)]);
+            return Err(Diagnostic::new(self.model.display().to_string(), message).into());
         }
         let section = loaded.calibration.clone();
         let program = loaded.source.program(&EngineOptions { count: true, ..self.engine.options()? })?;
@@ -149,7 +150,7 @@ impl Eval {
         if let Some(path) = &self.html {
             let title = self.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let page = report::page(&report::Report::of_findings(&title, &findings));
-            files::write_whole(path, |out| out.write_all(page.as_bytes())).map_err(|e| vec![e])?;
+            files::write_whole(path, |out| out.write_all(page.as_bytes()))?;
             status(&format!("{}: written", path.display()));
         }
         if self.json {
@@ -164,9 +165,11 @@ impl Eval {
         let tensor = convert::dense(input.graph, input.rounded, &mut |_, _, _| {})?;
         let section = section.ok_or_else(|| {
             let message = "keeps nothing of its calibration, so its levels are not known";
-            vec![Diagnostic::new(self.model.display().to_string(), message).note("compile the model again")]
+            Diagnostics::from(
+                Diagnostic::new(self.model.display().to_string(), message).note("compile the model again"),
+            )
         })?;
-        let calibration = Calibration::read(section, &tensor).map_err(|e| files::at(&self.model, vec![e]))?;
+        let calibration = Calibration::read(section, &tensor).map_err(|e| files::at(&self.model, e.into()))?;
         let tokens = self.ledger_tokens.map_or_else(|| snnc::ledger::tokens(&tensor), |n| n as usize);
         let windows = snnc::ledger::windows(&tensor, ids, tokens);
         ledger(

@@ -6,7 +6,6 @@ use clap::Args;
 use snnc::evaluate::{best, logits_of};
 use snnc::model::Loaded;
 use snnc::{Complaints, files, npy};
-use snnc_ir::Diagnostic;
 use snnc_runtime::{Rows, Session};
 use std::path::PathBuf;
 
@@ -27,15 +26,14 @@ pub struct Logits {
 
 impl Logits {
     pub fn run(self) -> Result<(), Complaints> {
-        let one = |e: Diagnostic| vec![e];
-        files::check_writable(&self.output).map_err(one)?;
+        files::check_writable(&self.output)?;
         let program = Loaded::read(&self.model)?.source.program(&ThreadArgs::default().of(self.engine.options()?))?;
-        let name = logits_of(program.graph()).map_err(one)?;
+        let name = logits_of(program.graph())?;
         let mut session = Session::new(program);
-        let outputs = session.forward(&self.tokens, Rows::All).map_err(one)?;
+        let outputs = session.forward(&self.tokens, Rows::All)?;
         let logits = outputs.f32(&name).unwrap_or(&[]);
         let sizes = [self.tokens.len(), logits.len() / self.tokens.len()];
-        files::write_whole(&self.output, |out| npy::write_f32(out, &sizes, logits)).map_err(one)?;
+        files::write_whole(&self.output, |out| npy::write_f32(out, &sizes, logits))?;
         let last = &logits[logits.len() - sizes[1]..];
         status(&format!(
             "{}: f32 {sizes:?}; after the last token, id {} is likeliest",

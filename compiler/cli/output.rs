@@ -44,7 +44,7 @@ pub fn emit(text: &str) -> Result<(), Complaints> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(e) => Err(vec![Diagnostic::new("standard output", format!("cannot be written: {e}"))]),
+        Err(e) => Err(Diagnostic::new("standard output", format!("cannot be written: {e}")).into()),
     }
 }
 

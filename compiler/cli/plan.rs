@@ -4,7 +4,7 @@ use clap::Args;
 use snnc::convert::{seeded_ids, vocabulary};
 use snnc::{Complaints, files};
 use snnc_ir::Diagnostic;
-use snnc_runtime::{Products, Program, Rows, Session};
+use snnc_runtime::{MatmulCounts, Program, Rows, Session};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ impl PlanArgs {
     pub fn show(
         &self,
         program: &Arc<Program>,
-        products: Option<&[Products]>,
+        products: Option<&[MatmulCounts]>,
         show: &mut dyn FnMut(&str) -> Result<(), Complaints>,
     ) -> Result<(), Complaints> {
         if !self.emit.is_empty() {
@@ -79,9 +79,9 @@ impl PlanArgs {
         program: &Program,
         show: &mut dyn FnMut(&str) -> Result<(), Complaints>,
     ) -> Result<(), Complaints> {
-        let listings = program.listings().map_err(|e| vec![e])?;
+        let listings = program.listings()?;
         if listings.is_empty() {
-            return Err(vec![Diagnostic::new("--emit", "the interpreter has no machine code")]);
+            return Err(Diagnostic::new("--emit", "the interpreter has no machine code").into());
         }
         let mut texts = vec![String::new(); self.emit.len()];
         let mut shown = String::new();
@@ -97,19 +97,19 @@ impl PlanArgs {
         }
         for (emit, text) in self.emit.iter().zip(&texts) {
             if let Some(path) = &emit.file {
-                files::write_whole(path, |out| out.write_all(text.as_bytes())).map_err(|e| vec![e])?;
+                files::write_whole(path, |out| out.write_all(text.as_bytes()))?;
             }
         }
         if shown.is_empty() { Ok(()) } else { show(&shown) }
     }
 }
 
-fn of_seeded_tokens(program: &Arc<Program>) -> Result<Vec<Products>, Complaints> {
+fn of_seeded_tokens(program: &Arc<Program>) -> Result<Vec<MatmulCounts>, Complaints> {
     let graph = program.graph();
     let ids = seeded_ids(vocabulary(graph)?, TOKENS.min(graph.context as usize));
     let mut session = Session::new(Arc::clone(program));
-    session.forward(&ids, Rows::All).map_err(|e| vec![e])?;
-    Ok(session.products().to_vec())
+    session.forward(&ids, Rows::All)?;
+    Ok(session.matmul_counts().to_vec())
 }
 
 #[cfg(test)]

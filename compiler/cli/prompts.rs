@@ -13,6 +13,7 @@ use snnc::generate::{Request, Stopped, Writing};
 use snnc::progress::Progress;
 use snnc::tokens::Tokens;
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::{Batch, Program, Rows, SampleOptions};
 use std::iter::Enumerate;
 use std::sync::Arc;
@@ -30,10 +31,10 @@ struct Prompt<'a> {
 
 /// The prompts of a file, one a line; empty lines are none.
 fn prompts<'a>(file: &str, text: &'a str, tokens: &Tokens, context: usize) -> Result<Vec<Prompt<'a>>, Complaints> {
-    let (mut prompts, mut complaints) = (Vec::new(), Vec::new());
+    let (mut prompts, mut complaints) = (Vec::new(), Complaints::new());
     for (number, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.is_empty()) {
         let place = format!("{file}:{number}");
-        let ids = tokens.document(text).map_err(|e| vec![e])?;
+        let ids = tokens.document(text)?;
         if ids.len() > context {
             let message = format!("the prompt is {} tokens long, the network's context is {context}", ids.len());
             complaints.push(Diagnostic::new(place.as_str(), message).note("shorten the prompt"));
@@ -69,13 +70,13 @@ pub fn continue_all(
         tokens,
         setting,
         context: program.graph().context as usize,
-        output: logits_of(program.graph()).map_err(|e| vec![e])?,
+        output: logits_of(program.graph())?,
         waiting: prompts.iter().enumerate(),
         here: (0..batch.sequences()).map(|_| None).collect(),
         batch,
         done: prompts.iter().map(|_| None).collect(),
         shown: 0,
-        complaints: Vec::new(),
+        complaints: Complaints::new(),
         bar: Bar::default(),
         tokens_read: 0,
         tokens_stepped: 0,
@@ -243,7 +244,8 @@ impl<'a> All<'a> {
 fn as_json(prompt: &Prompt<'_>, done: &Done) -> Result<String, Complaints> {
     let stopped = done.stopped.map_or("error", Stopped::name);
     let line = Line { prompt: prompt.text, text: &done.text, tokens: done.tokens, stopped };
-    let line = serde_json::to_string(&line).map_err(|e| vec![Diagnostic::new(prompt.place.as_str(), e.to_string())])?;
+    let line = serde_json::to_string(&line)
+        .map_err(|e| Diagnostics::from(Diagnostic::new(prompt.place.as_str(), e.to_string())))?;
     Ok(line + "\n")
 }
 

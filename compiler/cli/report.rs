@@ -17,6 +17,7 @@ use snnc::lints::{coverage, lints};
 use snnc::model::{Loaded, Source, threads_or_all};
 use snnc::progress::Workers;
 use snnc::report::{self, Facts, Gathered, Missing, Origin, Provenance, blocks, file_name, gather, passes};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, Stage};
 use snnc_passes::collapse;
 use snnc_runtime::{Engine, Options};
@@ -71,11 +72,11 @@ impl Report {
     pub fn run(self) -> Result<(), Complaints> {
         let named = || PathBuf::from(self.shown.model.file_stem().unwrap_or_default()).with_extension("html");
         let output = self.output.clone().unwrap_or_else(named);
-        files::check_writable(&output).map_err(|e| vec![e])?;
+        files::check_writable(&output)?;
         let mut report = self.shown.report()?;
         report.provenance.command = self.shown.command("report", &format!(" -o {}", file_name(&output)));
         let page = report::page(&report);
-        files::write_whole(&output, |out| out.write_all(page.as_bytes())).map_err(|e| vec![e])?;
+        files::write_whole(&output, |out| out.write_all(page.as_bytes()))?;
         status(&format!("{}: {:.2} MB", output.display(), page.len() as f64 / 1e6));
         Ok(())
     }
@@ -96,7 +97,7 @@ impl Shown {
         if loaded.source.graph.stage != Stage::Spiking {
             let message = "is a dense network, which has no spikes to show";
             let complaint = Diagnostic::new(self.model.display().to_string(), message).note("compile it first");
-            return Err(vec![complaint]);
+            return Err(complaint.into());
         }
         let compiled: Option<Json> = loaded.provenance.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
         let mut provenance = Provenance {
@@ -135,9 +136,9 @@ impl Shown {
             provenance,
         };
         if let (Some(path), Some(tokens)) = (&self.text, &tokens) {
-            let text = files::read_text(path).map_err(|e| vec![e])?;
+            let text = files::read_text(path)?;
             report.provenance.text = Some(Origin::of(path, text.as_bytes()));
-            let ids = tokens.document(&text).map_err(|e| vec![e])?;
+            let ids = tokens.document(&text)?;
             let words = text.split_whitespace().count().max(1);
             let ratio = ids.len().saturating_sub(1) as f64 / words as f64;
             self.run_on(&pair, &ids, tokens, ratio, &mut report)?;
@@ -164,7 +165,7 @@ impl Shown {
             }
             Model::Snn(_) => {
                 let message = "is a compiled program, where an ONNX file was expected";
-                Err(vec![Diagnostic::new(path.display().to_string(), message)])
+                Err(Diagnostic::new(path.display().to_string(), message).into())
             }
         }
     }
@@ -177,7 +178,7 @@ impl Shown {
         }
         let message = format!("has a vocabulary of {other}, {} one of {own}", self.model.display());
         let note = "compare with the file that the program was compiled from";
-        Err(vec![Diagnostic::new(path.display().to_string(), message).note(note)])
+        Err(Diagnostic::new(path.display().to_string(), message).note(note).into())
     }
 
     /// Runs the program on the text and puts what was seen into the report.
@@ -203,8 +204,7 @@ impl Shown {
         let options = Options { engine, threads: threads_or_all(self.threads), ..Options::default() };
         let section: Option<Json> = pair.section.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
         let Gathered { done, predictions, layers } =
-            gather(&pair.program, &graph, dense.as_ref(), shown, tokens, section.as_ref(), &options, &Bar::default())
-                .map_err(|e| vec![e])?;
+            gather(&pair.program, &graph, dense.as_ref(), shown, tokens, section.as_ref(), &options, &Bar::default())?;
         let context = shown.len().saturating_sub(1) as u64;
         let setting = Setting { context, batch: 1, span: options.chunk as u64 };
         report.energy = Some(estimate(&graph, &done.activity(), setting, price_lists(&self.prices)?).json());
@@ -226,12 +226,12 @@ impl Shown {
     fn ledger(&self, pair: &Pair, ids: &[u32]) -> Result<Ledger, Complaints> {
         let (Some(Source { graph, rounded }), Some(section)) = (&pair.dense, &pair.section) else {
             let message = "keeps nothing of its calibration, so its levels are not known";
-            return Err(vec![
+            return Err(Diagnostics::from(
                 Diagnostic::new(self.model.display().to_string(), message).note("compile the model again"),
-            ]);
+            ));
         };
         let tensor = convert::dense(graph.clone(), *rounded, &mut |_, _, _| {})?;
-        let calibration = Calibration::read(section, &tensor).map_err(|e| files::at(&self.model, vec![e]))?;
+        let calibration = Calibration::read(section, &tensor).map_err(|e| files::at(&self.model, e.into()))?;
         let tokens = self.ledger_tokens.map_or_else(|| ledger::tokens(&tensor), |n| n as usize);
         let windows = ledger::windows(&tensor, ids, tokens);
         ledger::ledger(
@@ -285,7 +285,7 @@ impl Shown {
 
 /// What file a program is.
 fn origin(path: &Path) -> Result<Origin, Complaints> {
-    let unread = |e| vec![Diagnostic::new(path.display().to_string(), format!("cannot be read: {e}"))];
+    let unread = |e| Diagnostics::from(Diagnostic::new(path.display().to_string(), format!("cannot be read: {e}")));
     let bytes = files::map(path).map_err(unread)?;
     Ok(Origin::of(path, (*bytes).as_ref()))
 }

@@ -9,6 +9,7 @@ use snnc::generate::{Request, generate};
 use snnc::model::Loaded;
 use snnc::{Complaints, files};
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::SampleOptions;
 use std::io::Read;
 use std::path::PathBuf;
@@ -99,7 +100,7 @@ impl Run {
     fn text(&self) -> Result<String, Complaints> {
         match (&self.prompts, self.prompt.as_deref()) {
             (Some(file), _) if file.as_os_str() == "-" => standard_input(),
-            (Some(file), _) => files::read_text(file).map_err(|e| vec![e]),
+            (Some(file), _) => files::read_text(file).map_err(Diagnostics::from),
             (None, None | Some("-")) => standard_input(),
             (None, Some(text)) => Ok(text.to_string()),
         }
@@ -109,7 +110,7 @@ impl Run {
 fn standard_input() -> Result<String, Complaints> {
     let mut bytes = Vec::new();
     let read = std::io::stdin().read_to_end(&mut bytes);
-    let wrong = |what: String| vec![Diagnostic::new("standard input", what)];
+    let wrong = |what: String| Diagnostics::from(Diagnostic::new("standard input", what));
     read.map_err(|e| wrong(format!("cannot be read: {e}")))?;
     let text = String::from_utf8(bytes).map_err(|_| wrong("is not UTF-8 text".into()))?;
     Ok(text.trim_end_matches('\n').to_string())

@@ -9,6 +9,7 @@ use snnc::Complaints;
 use snnc::convert::{self, CALIBRATION_WINDOW, Recipe, Sample};
 use snnc::files::{self, Model};
 use snnc::model::Source;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, text};
 use snnc_passes::options::QuantOptions;
 use snnc_passes::{Pass, STANDARD, collapse, front_and_back};
@@ -54,7 +55,7 @@ impl Show {
         match (self.diff, before) {
             (false, _) => emit(&text::print(&after)),
             (true, Some(before)) => emit(&diff(&text::print(&before), &text::print(&after))),
-            (true, None) => Err(vec![Diagnostic::new("--diff", "there is no pass to compare with; add --until PASS")]),
+            (true, None) => Err(Diagnostic::new("--diff", "there is no pass to compare with; add --until PASS").into()),
         }
     }
 
@@ -71,7 +72,7 @@ impl Show {
     }
 
     fn unknown(&self, name: &str, known: &str) -> Complaints {
-        vec![Diagnostic::new("--until", format!("there is no pass `{name}` here")).note(known)]
+        Diagnostics::from(Diagnostic::new("--until", format!("there is no pass `{name}` here")).note(known))
     }
 
     /// The graphs before and after the last pass that was asked for. Ranges, where a pass needs them, are those of seeded

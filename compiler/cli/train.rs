@@ -18,6 +18,7 @@ use snnc::train::checkpoint::{self, State};
 use snnc::train::{Options, Trainer};
 use snnc::{Complaints, files};
 use snnc_ir::container::{self, File};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::training::Surrogate;
 use snnc_ir::{Diagnostic, Graph, Stage, text};
 use snnc_passes::apply_parameters::apply_parameters;
@@ -197,27 +198,26 @@ impl Train {
     /// # Errors
     /// What cannot be read, trained or written.
     pub fn run(self) -> Result<bool, Complaints> {
-        let one = |e: Diagnostic| vec![e];
         if self.steps == Some(0) && self.hybrid.is_none() {
             let message = "0 steps train nothing; give it a number of steps, or --hybrid as well";
-            return Err(one(Diagnostic::new("--steps", message)));
+            return Err(Diagnostics::from(Diagnostic::new("--steps", message)));
         }
         let state_path = checkpoint_path(&self.output);
-        files::check_writable(&self.output).map_err(one)?;
-        files::check_writable(&state_path).map_err(one)?;
+        files::check_writable(&self.output)?;
+        files::check_writable(&state_path)?;
         let file = match files::load(&self.program)? {
             files::Model::Snn(file) => *file,
             files::Model::Onnx(_) => {
                 let message = "is an ONNX file; compile it first, and train the program";
-                return Err(one(Diagnostic::new(self.program.display().to_string(), message)));
+                return Err(Diagnostics::from(Diagnostic::new(self.program.display().to_string(), message)));
             }
         };
         let loaded = Loaded::read(&self.program)?;
         let tokens = loaded.tokens()?;
         let teacher = self.teacher(&file.graph)?;
         let read = |path: &Path| {
-            let text = files::read_text(path).map_err(one)?;
-            let ids = tokens.corpus(&text).map_err(one)?;
+            let text = files::read_text(path)?;
+            let ids = tokens.corpus(&text)?;
             Ok::<_, Complaints>((ids, xxh3_64(text.as_bytes())))
         };
         let (mut ids, hash) = read(&self.text)?;
@@ -231,7 +231,7 @@ impl Train {
             if ids.len() < window + 2 {
                 let message = format!("{} tokens {what} are less than a window of {window} and one more", ids.len());
                 let note = "use a longer text, or a smaller --window";
-                return Err(one(Diagnostic::new(self.text.display().to_string(), message).note(note)));
+                return Err(Diagnostics::from(Diagnostic::new(self.text.display().to_string(), message).note(note)));
             }
         }
         let mut all = provenance(&file);
@@ -249,7 +249,7 @@ impl Train {
         self.say(&json!({ "kind": "after", "program": after }), &format!("after: {}", words(&after)))?;
         all["measured"] = after;
         let written = File { graph, provenance: Some(all.to_string().into_bytes()), ..file };
-        files::write_whole(&self.output, |out| container::write(&written, out)).map_err(one)?;
+        files::write_whole(&self.output, |out| container::write(&written, out))?;
         status(&format!("{}: written", self.output.display()));
         // The program is whole; what led to it is of no more use.
         let _ = std::fs::remove_file(&state_path);
@@ -265,7 +265,6 @@ impl Train {
         &Corpus { ids, hash, validation, window }: &Corpus<'_>,
         all: &mut Json,
     ) -> Result<Option<Graph>, Complaints> {
-        let one = |e: Diagnostic| vec![e];
         let state_path = checkpoint_path(&self.output);
         let options = self.options(window);
         let mut trainer = Trainer::new(&file.graph, teacher, options).map_err(|e| files::at(&self.program, e))?;
@@ -275,7 +274,7 @@ impl Train {
         } else {
             trainer.options.rates.steps = match (self.steps, self.minutes) {
                 (Some(steps), _) => steps,
-                (None, minutes) => steps_in(&trainer, ids, minutes.unwrap_or(MINUTES)).map_err(one)?,
+                (None, minutes) => steps_in(&trainer, ids, minutes.unwrap_or(MINUTES))?,
             };
         }
         let steps = trainer.options.rates.steps;
@@ -302,7 +301,7 @@ impl Train {
             ));
             return Ok(None);
         }
-        let graph = apply_parameters(&file.graph, &trainer.constants().map_err(one)?)?;
+        let graph = apply_parameters(&file.graph, &trainer.constants()?)?;
         snnc_ir::verify::verify(&graph)?;
         status(&format!("best after step {}", trainer.best_step));
         let training = json!({
@@ -353,13 +352,13 @@ impl Train {
         let place = self.teacher.display().to_string();
         if input.graph.stage != Stage::Imported {
             let note = "name the ONNX file that the program was compiled from";
-            return Err(vec![Diagnostic::new(place, "is a compiled program, not a dense network").note(note)]);
+            return Err(Diagnostic::new(place, "is a compiled program, not a dense network").note(note).into());
         }
         let tensor = convert::dense(input.graph, input.rounded, &mut |_, _, _| {})?;
         let width = |graph: &Graph| graph.outputs.first().and_then(|(_, value)| graph.ty(*value).shape().width());
         if width(&tensor) != width(program) {
             let note = "name the ONNX file that the program was compiled from";
-            return Err(vec![Diagnostic::new(place, "predicts another vocabulary than the program").note(note)]);
+            return Err(Diagnostic::new(place, "predicts another vocabulary than the program").note(note).into());
         }
         Ok(tensor)
     }
@@ -377,18 +376,16 @@ impl Train {
     }
 
     fn go_on(&self, trainer: &mut Trainer, run: &Json, path: &Path) -> Result<(), Complaints> {
-        let one = |e: Diagnostic| vec![e];
         let place = path.display().to_string();
-        let bytes =
-            files::read_bytes(path).map_err(|e| one(e.note("there is nothing to resume; leave out --resume")))?;
-        let (state, numbers) = checkpoint::read(&bytes, &place).map_err(one)?;
+        let bytes = files::read_bytes(path).map_err(|e| e.note("there is nothing to resume; leave out --resume"))?;
+        let (state, numbers) = checkpoint::read(&bytes, &place)?;
         let differs = |(key, value): (&String, &Json)| (state.run.get(key) != Some(value)).then(|| key.clone());
         let others: Vec<String> = run.as_object().into_iter().flatten().filter_map(differs).collect();
         let names: Vec<(String, usize)> = trainer.parameters().map(|(name, count)| (name.clone(), count)).collect();
         if !others.is_empty() || names != state.parameters {
             let message = format!("belongs to another run: these differ: {}", others.join(", "));
-            return Err(one(
-                Diagnostic::new(place, message).note("give the options of that run, or leave out --resume")
+            return Err(Diagnostics::from(
+                Diagnostic::new(place, message).note("give the options of that run, or leave out --resume"),
             ));
         }
         trainer.options.rates.steps = state.steps;
@@ -406,7 +403,6 @@ impl Train {
         windows: &[&[u32]],
         path: &Path,
     ) -> Result<Ended, Complaints> {
-        let one = |e: Diagnostic| vec![e];
         let steps = trainer.options.rates.steps;
         let bar = Bar::default();
         bar.begin("training", steps);
@@ -420,7 +416,7 @@ impl Train {
             self.validate(trainer, windows, &bar)?;
         }
         while trainer.step < steps {
-            let done = trainer.advance(ids).map_err(one)?;
+            let done = trainer.advance(ids)?;
             recent = if recent == 0.0 { done.loss } else { 0.9 * recent + 0.1 * done.loss };
             let speed = tokens as f64 * (trainer.step - first) as f64 / start.elapsed().as_secs_f64();
             bar.advance(1);
@@ -438,7 +434,7 @@ impl Train {
             }
             let stop = bar.is_cancelled();
             if stop || kept.elapsed() > Duration::from_secs(self.checkpoint_seconds) {
-                keep(trainer, run, path).map_err(one)?;
+                keep(trainer, run, path)?;
                 kept = Instant::now();
             }
             if stop && trainer.step < steps {
@@ -449,12 +445,12 @@ impl Train {
         listen(false);
         bar.end();
         // What follows may fail, as by a full disk: nothing that was learned is lost then.
-        keep(trainer, run, path).map_err(one)?;
+        keep(trainer, run, path)?;
         Ok(Ended::Whole)
     }
 
     fn validate(&self, trainer: &mut Trainer, windows: &[&[u32]], bar: &Bar) -> Result<(), Complaints> {
-        let loss = trainer.validate(windows).map_err(|e| vec![e])?;
+        let loss = trainer.validate(windows)?;
         let (step, steps) = (trainer.step, trainer.options.rates.steps);
         let best = if trainer.best_step == step { ", the best so far" } else { "" };
         let line = json!({ "kind": "validation", "step": step, "loss": loss, "best": trainer.best_step == step });
@@ -472,11 +468,10 @@ impl Train {
 
     /// Perplexity, and nearness to the teacher, of the program itself.
     fn compare(&self, program: &Graph, teacher: &Graph, ids: &[u32]) -> Result<Json, Complaints> {
-        let one = |e: Diagnostic| vec![e];
         let options = snnc_runtime::Options { count: false, ..snnc_runtime::Options::default() };
         let graph = if collapse::depends_on_order(program) { program.clone() } else { collapse::collapse(program)? };
-        let program = Arc::new(Program::new(Arc::new(graph), &options).map_err(one)?);
-        let dense = Arc::new(Program::new(Arc::new(teacher.clone()), &options).map_err(one)?);
+        let program = Arc::new(Program::new(Arc::new(graph), &options)?);
+        let dense = Arc::new(Program::new(Arc::new(teacher.clone()), &options)?);
         let cut = Cut { length: None, stride: None, windows: COMPARED };
         let score = evaluate(
             &program,
@@ -505,7 +500,7 @@ impl Train {
         all: &mut Json,
     ) -> Result<Graph, Complaints> {
         let options = snnc_runtime::Options { count: false, ..snnc_runtime::Options::default() };
-        let dense = Program::new(Arc::new(teacher.clone()), &options).map_err(|e| vec![e])?;
+        let dense = Program::new(Arc::new(teacher.clone()), &options)?;
         let wishes = all["options"].as_str().and_then(training_free);
         if wishes.is_none() {
             status(

@@ -95,16 +95,15 @@ const HALVINGS: usize = 7;
 impl Tune {
     /// Whether the budget can be kept.
     pub fn run(self) -> Result<bool, Complaints> {
-        let one = |e: Diagnostic| vec![e];
         let bar = Bar::default();
         let loaded = Loaded::read(&self.model)?;
         if loaded.source.graph.stage != snnc_ir::Stage::Imported {
             let message = "is compiled already; tune the ONNX file it was made from";
-            return Err(vec![Diagnostic::new(self.model.display().to_string(), message)]);
+            return Err(Diagnostic::new(self.model.display().to_string(), message).into());
         }
         let tokens = loaded.tokens()?;
-        let text = files::read_text(&self.text).map_err(one)?;
-        let ids = tokens.document(&text).map_err(one)?;
+        let text = files::read_text(&self.text)?;
+        let ids = tokens.document(&text)?;
         let sample = calibration_sample(Some(&tokens), self.calibrate.as_deref(), &bar)?;
         let tensor = convert::dense(loaded.source.graph, loaded.source.rounded, &mut |_, _, _| {})?;
         let calibration_tokens =
@@ -123,7 +122,7 @@ impl Tune {
             base: QuantOptions { zero_point: self.goal().zero_point(), ..QuantOptions::uniform(Levels::default()) },
         };
         let options = Options { count: false, ..Options::default() };
-        let dense = Program::new(Arc::new(tensor.clone()), &options).map(Arc::new).map_err(one)?;
+        let dense = Program::new(Arc::new(tensor.clone()), &options).map(Arc::new)?;
         let front = tuner.front(self.goal())?;
         let (mut points, chosen) = match self.budget {
             Budget::Perplexity(rise) => self.search(&tuner, &dense, &front, rise)?,

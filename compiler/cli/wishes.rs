@@ -159,7 +159,7 @@ fn attention(text: &str) -> Result<Choices<Attention>, String> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spelling {
     Code(Code),
-    /// Ternary spikes of one weight, settled by neurons that take back what later inputs contradict: the unary code.
+    /// Ternary spikes of one weight, decoded by neurons that take back what later inputs contradict: the unary code.
     StBif,
 }
 

@@ -8,9 +8,10 @@ use crate::Complaints;
 use crate::convert::{seeded_ids, vocabulary};
 use memmap2::MmapMut;
 use serde_json::{Value as Json, json};
+use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::types::Elem;
 use snnc_ir::verify::verify;
-use snnc_ir::{Builder, Diagnostic, Graph, Op, Tensor, Value};
+use snnc_ir::{Builder, Graph, Op, Tensor, Value};
 use snnc_runtime::kernels::Kernels;
 use snnc_runtime::sample::SplitMix64;
 use snnc_runtime::{Batch, Isa, Options, Program, Rows, Session};
@@ -60,14 +61,13 @@ pub fn measure(program: &Arc<Program>, setting: &Setting) -> Result<Speeds, Comp
     let context = graph.context as usize;
     let ids = seeded_ids(vocabulary(graph)?, context);
     let mut session = Session::new(Arc::clone(program));
-    let one = |e: Diagnostic| vec![e];
     let mut speeds = Speeds::default();
     for &length in setting.prompts.iter().filter(|&&length| length > 0 && length <= context) {
         let mut best = f64::INFINITY;
         for run in 0..=setting.repeats {
             session.reset();
             let start = Instant::now();
-            session.forward(&ids[..length], Rows::Last).map_err(one)?;
+            session.forward(&ids[..length], Rows::Last)?;
             // The first run only warms up.
             if run > 0 {
                 best = best.min(start.elapsed().as_secs_f64());
@@ -81,11 +81,11 @@ pub fn measure(program: &Arc<Program>, setting: &Setting) -> Result<Speeds, Comp
         for run in 0..=setting.repeats {
             session.reset();
             if depth > 0 {
-                session.forward(&ids[..depth], Rows::None).map_err(one)?;
+                session.forward(&ids[..depth], Rows::None)?;
             }
             let start = Instant::now();
             for id in &ids[depth..depth + count] {
-                session.forward(&[*id], Rows::Last).map_err(one)?;
+                session.forward(&[*id], Rows::Last)?;
             }
             // The first run only warms up.
             if run > 0 {
@@ -112,13 +112,12 @@ fn batched(
     count: usize,
     repeats: usize,
 ) -> Result<f64, Complaints> {
-    let one = |e: Diagnostic| vec![e];
     let mut batch = Batch::new(Arc::clone(program), sequences);
     let mut best = f64::INFINITY;
     for run in 0..=repeats {
         for sequence in 0..sequences {
             batch.reset(sequence);
-            batch.forward(sequence, &ids[..BATCH_DEPTH], Rows::None).map_err(one)?;
+            batch.forward(sequence, &ids[..BATCH_DEPTH], Rows::None)?;
         }
         let start = Instant::now();
         for i in 0..count {
@@ -126,7 +125,7 @@ fn batched(
             let id = |sequence: usize| ids[(BATCH_DEPTH + i + sequence) % ids.len()];
             let next: Vec<(usize, u32)> = (0..sequences).map(|sequence| (sequence, id(sequence))).collect();
             for outputs in batch.step(&next) {
-                outputs.map_err(one)?;
+                outputs?;
             }
         }
         // The first run only warms up.
@@ -144,11 +143,10 @@ fn batched(
 pub fn first_token(
     load: &dyn Fn() -> Result<Arc<Program>, Complaints>,
 ) -> Result<([f64; 2], Arc<Program>), Complaints> {
-    let one = |e: Diagnostic| vec![e];
     let start = Instant::now();
     let program = load()?;
     let loaded = start.elapsed().as_secs_f64() * 1e3;
-    Session::new(Arc::clone(&program)).forward(&[0], Rows::Last).map_err(one)?;
+    Session::new(Arc::clone(&program)).forward(&[0], Rows::Last)?;
     Ok(([loaded, start.elapsed().as_secs_f64() * 1e3], program))
 }
 
@@ -166,7 +164,10 @@ pub fn with_density(graph: &Graph, density: f64) -> Result<Graph, Complaints> {
     let mut random = SplitMix64(SEED);
     for (value, node) in graph.iter() {
         let mut args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
-        if let Op::Quant { .. } | Op::Fire { .. } | Op::Integrate { .. } = node.op {
+        if let Op::Level(LevelOp::Quant { .. })
+        | Op::Spike(SpikeOp::Fire { .. })
+        | Op::Spike(SpikeOp::Integrate { .. }) = node.op
+        {
             let width = node.ty.shape().width().unwrap_or(0);
             let fires = |random: &mut SplitMix64| (random.bits() >> 11) as f64 / ((1u64 << 53) as f64) < density;
             let offset = (0..width).map(|_| if fires(&mut random) { 1.0 } else { 0.0 }).collect();
@@ -176,8 +177,8 @@ pub fn with_density(graph: &Graph, density: f64) -> Result<Graph, Complaints> {
             args[last] = builder.weight(&format!("bench.{}.offset", value.0), constant(offset));
         }
         map.push(match node.op {
-            Op::Weight(id) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
-            op => builder.add(op, &args, graph.origin(value)).map_err(|e| vec![e])?,
+            Op::Leaf(LeafOp::Weight(id)) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
+            op => builder.add(op, &args, graph.origin(value))?,
         });
     }
     Ok(builder.finish(graph.outputs.iter().map(|(name, value)| (name.clone(), map[value.index()])).collect()))
@@ -193,8 +194,8 @@ pub fn with_context(graph: &Graph, context: u32) -> Result<Graph, Complaints> {
     let mut map: Vec<Value> = Vec::with_capacity(graph.nodes.len());
     for (value, node) in graph.iter() {
         let mut args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
-        if node.op == Op::Embed
-            && graph.node(node.args[0]).op == Op::Positions
+        if node.op == Op::Dense(DenseOp::Embed)
+            && graph.node(node.args[0]).op == Op::Leaf(LeafOp::Positions)
             && let Some(table) = graph.constant(node.args[1])
             && let (Some(rows), [_, width]) = (table.tensor.as_f32(), table.tensor.sizes())
         {
@@ -203,8 +204,8 @@ pub fn with_context(graph: &Graph, context: u32) -> Result<Graph, Complaints> {
             args[1] = builder.weight(&format!("{}.repeated", table.name), Arc::new(tensor));
         }
         map.push(match node.op {
-            Op::Weight(id) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
-            op => builder.add(op, &args, graph.origin(value)).map_err(|e| vec![e])?,
+            Op::Leaf(LeafOp::Weight(id)) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
+            op => builder.add(op, &args, graph.origin(value))?,
         });
     }
     let outputs = graph.outputs.iter().map(|(name, value)| (name.clone(), map[value.index()])).collect();
@@ -218,12 +219,11 @@ pub fn with_context(graph: &Graph, context: u32) -> Result<Graph, Complaints> {
 /// # Errors
 /// It cannot be run.
 pub fn density(graph: &Graph, tokens: usize) -> Result<f64, Complaints> {
-    let one = |e: Diagnostic| vec![e];
-    let program = Arc::new(Program::new(Arc::new(graph.clone()), &Options::default()).map_err(one)?);
+    let program = Arc::new(Program::new(Arc::new(graph.clone()), &Options::default())?);
     let tokens = tokens.min(graph.context as usize);
     let ids = seeded_ids(vocabulary(graph)?, tokens);
     let mut session = Session::new(program);
-    session.forward(&ids, Rows::All).map_err(one)?;
+    session.forward(&ids, Rows::All)?;
     let (mut spikes, mut slots) = (0u64, 0u64);
     for ((_, node), events) in graph.iter().zip(session.events()) {
         if let Some((_, steps)) = node.ty.levels().filter(|_| snnc_ir::events::is_neuron(&node.op)) {
@@ -236,7 +236,9 @@ pub fn density(graph: &Graph, tokens: usize) -> Result<f64, Complaints> {
 
 /// Bytes of weights that one token's decoding reads: all int8 weights once.
 pub fn weight_bytes(graph: &Graph) -> usize {
-    let products = graph.iter().filter(|(_, node)| matches!(node.op, Op::Product | Op::Synapse | Op::Linear(_)));
+    let products = graph.iter().filter(|(_, node)| {
+        matches!(node.op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse) | Op::Dense(DenseOp::Linear(_)))
+    });
     let bytes = |value: Value| {
         let elements: usize = graph.ty(value).shape().sizes().map_or(0, |sizes| sizes.iter().product());
         elements * graph.ty(value).elem().map_or(0, Elem::bytes)

@@ -32,7 +32,7 @@ pub fn calibrate<'a>(
     // What only the logits need is then dead.
     let observed = Builder::with_outputs(graph, sites.iter().map(|site| (name(*site), *site)).collect());
     let options = Options { engine: Engine::Jit, count: false, ..Options::default() };
-    let program = Arc::new(Program::new(Arc::new(observed), &options).map_err(|e| vec![e])?);
+    let program = Arc::new(Program::new(Arc::new(observed), &options)?);
     let tokens: usize = windows.iter().map(Vec::len).sum();
     workers.progress.begin("calibrating", tokens as u64);
     let width: usize = sites.iter().filter_map(|site| graph.ty(*site).shape().width()).sum();
@@ -55,7 +55,7 @@ pub fn calibrate<'a>(
         }
         Ok(all)
     };
-    let (by_window, _) = map_in_order(workers, windows, session, observe).map_err(|e| vec![e])?;
+    let (by_window, _) = map_in_order(workers, windows, session, observe)?;
     workers.progress.end();
     let mut merged: Vec<Seen> = sites.iter().map(|site| Seen::new(graph, *site)).collect();
     for window in by_window {

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value as Json, json};
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::{DenseOp, LevelOp};
 use snnc_ir::{Code, Diagnostic, Graph, Op, Value, text};
 use snnc_passes::features::Features;
 use snnc_passes::fit::{QuantParams, QuantPlan, Residual};
@@ -74,8 +75,8 @@ impl Calibration {
         });
         let attention = |value: Value| {
             let variant = self.quant_plan.variants.get(&value)?;
-            let Op::Attention { heads, .. } = graph.node(value).op else { return None };
-            let mut record = json!({ "op": Op::Ssa { heads, variant: *variant }.to_string() });
+            let Op::Dense(DenseOp::Attention { heads, .. }) = graph.node(value).op else { return None };
+            let mut record = json!({ "op": Op::Level(LevelOp::Ssa { heads, variant: *variant }).to_string() });
             if let Some(Features { levels, units: [q, k] }) = self.quant_plan.features.get(&value) {
                 record["features"] = json!({
                     "code": levels.code.name(), "timesteps": levels.steps, "q": hex(q), "k": hex(k),
@@ -120,7 +121,7 @@ impl Calibration {
             quant_plan.sites.insert(site.value, fit);
         }
         for (i, value) in attentions(graph).enumerate() {
-            let Op::Attention { heads, .. } = graph.node(value).op else { continue };
+            let Op::Dense(DenseOp::Attention { heads, .. }) = graph.node(value).op else { continue };
             let half = |key: &str| numbers(&json["heads"][i][key], heads as usize, "heads");
             quant_plan.heads.insert(value, [half("q")?, half("k")?]);
             let record = &json["attention"][i];
@@ -128,7 +129,7 @@ impl Calibration {
                 continue;
             }
             let op = record["op"].as_str().and_then(|op| text::operation(op).ok());
-            let Some(Op::Ssa { variant, .. }) = op else { return Err(broken("names no attention")) };
+            let Some(Op::Level(LevelOp::Ssa { variant, .. })) = op else { return Err(broken("names no attention")) };
             quant_plan.variants.insert(value, variant);
             if variant.has_features() {
                 let width = graph.ty(value).shape().width().unwrap_or(0);
@@ -168,7 +169,7 @@ fn outputs_of(graph: &Graph, site: Value) -> usize {
 }
 
 fn attentions(graph: &Graph) -> impl Iterator<Item = Value> {
-    graph.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. })).map(|(value, _)| value)
+    graph.iter().filter(|(_, node)| matches!(node.op, Op::Dense(DenseOp::Attention { .. }))).map(|(value, _)| value)
 }
 
 /// `outputs`: of the projection that reads the site.

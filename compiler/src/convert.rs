@@ -6,6 +6,7 @@ use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
 use crate::progress::{Progress, Silent, Workers};
 use crate::tokens::Tokens;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, Value};
 use snnc_passes::fit::{QuantParams, fit};
 use snnc_passes::options::QuantOptions;
@@ -26,7 +27,7 @@ pub fn calibration_tokens(parameters: usize) -> usize {
     (CALIBRATION_PRODUCTS / parameters.max(1)).clamp(4 * CALIBRATION_WINDOW, CALIBRATION_TOKENS)
 }
 
-/// How many tokens a calibration window has at most: ranges settle within a few hundred tokens of context.
+/// How many tokens a calibration window has at most: ranges decode within a few hundred tokens of context.
 pub const CALIBRATION_WINDOW: usize = 256;
 
 /// What a user chooses about a conversion.
@@ -129,10 +130,10 @@ pub fn spiking_watched(
     watch: &mut Watch<'_>,
 ) -> Result<Converted, Complaints> {
     let (_, back) = front_and_back();
-    recipe.wishes.check(&tensor).map_err(|e| vec![e])?;
+    recipe.wishes.check(&tensor)?;
     let (windows, source) = sample_windows(&tensor, sample, recipe.calibration_tokens)?;
     let seen = calibrate::calibrate(&tensor, &windows, Workers { threads: recipe.threads, progress })?;
-    let quant_plan = fit(&tensor, &seen, &recipe.wishes).map_err(|e| vec![e])?;
+    let quant_plan = fit(&tensor, &seen, &recipe.wishes)?;
     let fired = |(site, fit): (&Value, &Option<QuantParams>)| {
         let (Some(fit), seen) = (fit, &seen[site]) else { return Fired::default() };
         Fired { saturated: fit.saturated(seen), spikes: fit.spikes(seen), active: fit.active(seen) }
@@ -165,7 +166,7 @@ pub fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Resu
     let (short, starts) = (START_TOKENS.min(length), if length > START_TOKENS { STARTS } else { 0 });
     let (windows, source) = match sample {
         Sample::Text { name, text, .. } if text.trim().is_empty() => {
-            return Err(vec![Diagnostic::new(name, "the calibration text is empty")]);
+            return Err(Diagnostic::new(name, "the calibration text is empty").into());
         }
         Sample::Text { name, text, tokens } => {
             let mut windows = text_windows(text, tokens, length, count)?;
@@ -180,7 +181,7 @@ pub fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Resu
         }
     };
     if windows.iter().all(Vec::is_empty) {
-        return Err(vec![Diagnostic::new(source, "the calibration text is empty")]);
+        return Err(Diagnostic::new(source, "the calibration text is empty").into());
     }
     Ok((windows, source))
 }
@@ -218,7 +219,7 @@ fn text_windows(text: &str, tokens: &Tokens, length: usize, count: usize) -> Res
         }
         let end = boundary(text, start + length * BYTES_A_TOKEN);
         let passage = &text[start..end];
-        let mut ids = if i == 0 { tokens.document(passage) } else { tokens.encode(passage) }.map_err(|e| vec![e])?;
+        let mut ids = if i == 0 { tokens.document(passage) } else { tokens.encode(passage) }?;
         ids.truncate(length);
         if !ids.is_empty() {
             windows.push(ids);
@@ -245,7 +246,7 @@ fn boundary(text: &str, at: usize) -> usize {
 /// Rows of the table that token ids index.
 pub fn vocabulary(graph: &Graph) -> Result<usize, Complaints> {
     let table = token_table(graph).and_then(|table| graph.table_rows(table));
-    table.ok_or_else(|| vec![Diagnostic::new("", "the network embeds no token ids")])
+    table.ok_or_else(|| Diagnostics::from(Diagnostic::new("", "the network embeds no token ids")))
 }
 
 /// Seed of the ids that stand in for text.

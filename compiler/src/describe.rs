@@ -1,6 +1,7 @@
 //! A network in a few words and numbers: what `snnc check` found.
 
 use serde_json::{Value as Json, json};
+use snnc_ir::op::{DenseOp, LeafOp};
 use snnc_ir::{Curve, Diagnostic, Graph, Node, Op, Value};
 use std::collections::BTreeMap;
 
@@ -61,14 +62,14 @@ impl Network {
         let &[vocabulary, width] = graph.ty(table).shape().sizes()?.as_slice() else { return None };
         let attentions: Vec<(u32, f32)> = nodes()
             .filter_map(|node| {
-                let Op::Attention { heads, scale } = node.op else { return None };
+                let Op::Dense(DenseOp::Attention { heads, scale }) = node.op else { return None };
                 Some((heads, scale.get()))
             })
             .collect();
         let curves: Vec<(Curve, usize)> = graph
             .iter()
             .filter_map(|(value, node)| {
-                let Op::Curve(curve) = node.op else { return None };
+                let Op::Dense(DenseOp::Curve(curve)) = node.op else { return None };
                 Some((curve, graph.ty(value).shape().row_width()?))
             })
             .collect();
@@ -124,14 +125,14 @@ impl Network {
 
 /// The table that token ids index.
 pub fn token_table(graph: &Graph) -> Option<Value> {
-    let is_ids = |value: Value| matches!(graph.node(value).op, Op::Tokens);
-    let embeds = |node: &&Node| matches!(node.op, Op::Embed) && is_ids(node.args[0]);
+    let is_ids = |value: Value| matches!(graph.node(value).op, Op::Leaf(LeafOp::Tokens));
+    let embeds = |node: &&Node| matches!(node.op, Op::Dense(DenseOp::Embed)) && is_ids(node.args[0]);
     graph.nodes.iter().find(embeds).map(|node| node.args[1])
 }
 
 /// The head is the last projection.
 fn head(graph: &Graph, table: Value) -> Head {
-    let mut projections = graph.nodes.iter().rev().filter(|node| matches!(node.op, Op::Linear(_)));
+    let mut projections = graph.nodes.iter().rev().filter(|node| matches!(node.op, Op::Dense(DenseOp::Linear(_))));
     let last = projections.next().map(|node| node.args[1]);
     let Some(weight) = last else { return Head::Untied };
     if weight == table {

@@ -192,12 +192,12 @@ pub fn evaluate<'a>(
     let inputs = ids.len().saturating_sub(1);
     let ranges = self::cut(inputs, context, cut);
     if ranges.is_empty() {
-        return Err(vec![Diagnostic::new("", "the text is empty: there is nothing to predict")]);
+        return Err(Diagnostic::new("", "the text is empty: there is nothing to predict").into());
     }
     let names = (
-        logits_of(program.graph()).map_err(|e| vec![e])?,
+        logits_of(program.graph())?,
         match dense {
-            Some(dense) => Some(logits_of(dense.graph()).map_err(|e| vec![e])?),
+            Some(dense) => Some(logits_of(dense.graph())?),
             None => None,
         },
     );
@@ -225,7 +225,7 @@ pub fn evaluate<'a>(
         }
         Ok(score)
     };
-    let (scores, sessions) = map_in_order(workers, &ranges, sessions, score).map_err(|e| vec![e])?;
+    let (scores, sessions) = map_in_order(workers, &ranges, sessions, score)?;
     workers.progress.end();
     let mut evaluation = Evaluation {
         score: Score::default(),

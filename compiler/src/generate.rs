@@ -4,7 +4,7 @@ use crate::Complaints;
 use crate::evaluate::logits_of;
 use crate::tokens::Tokens;
 use snnc_ir::Diagnostic;
-use snnc_runtime::{Products, Program, Rows, SampleOptions, Sampler, Session};
+use snnc_runtime::{MatmulCounts, Program, Rows, SampleOptions, Sampler, Session};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ pub struct Generated {
     pub tokens: usize,
     pub prompt_tokens: usize,
     /// How products were done, by node.
-    pub products: Vec<Products>,
+    pub products: Vec<MatmulCounts>,
     seconds: f64,
     prompt_seconds: f64,
     stopped: Option<Stopped>,
@@ -52,13 +52,12 @@ pub fn generate(
     request: &Request<'_>,
     show: &mut dyn FnMut(&str) -> Result<(), Complaints>,
 ) -> Result<Generated, Complaints> {
-    let one = |e: Diagnostic| vec![e];
     let context = program.graph().context as usize;
-    let output = logits_of(program.graph()).map_err(one)?;
-    let ids = tokens.document(request.prompt).map_err(one)?;
+    let output = logits_of(program.graph())?;
+    let ids = tokens.document(request.prompt)?;
     if ids.len() > context {
         let message = format!("the prompt is {} tokens long, the network's context is {context}", ids.len());
-        return Err(vec![Diagnostic::new("--prompt", message).note("shorten the prompt")]);
+        return Err(Diagnostic::new("--prompt", message).note("shorten the prompt").into());
     }
     let mut session = Session::new(program.clone());
     let mut writing = Writing::new(tokens, *request);
@@ -67,8 +66,8 @@ pub fn generate(
     let mut prompt_seconds = None;
     while writing.stopped.is_none() {
         let full = session.past() + next.len() >= context;
-        let outputs = session.forward(&next, Rows::Last).map_err(one)?;
-        let taken = writing.take(outputs.f32(&output).unwrap_or(&[]), full).map_err(one)?;
+        let outputs = session.forward(&next, Rows::Last)?;
+        let taken = writing.take(outputs.f32(&output).unwrap_or(&[]), full)?;
         prompt_seconds.get_or_insert_with(|| start.elapsed().as_secs_f64());
         next.clear();
         next.extend(taken);
@@ -78,7 +77,7 @@ pub fn generate(
     let seconds = start.elapsed().as_secs_f64() - prompt_seconds;
     writing.text.show(true, show)?;
     let (text, tokens, stopped) = writing.into_parts();
-    let products = session.products().to_vec();
+    let products = session.matmul_counts().to_vec();
     Ok(Generated { products, text, tokens, prompt_tokens: ids.len(), seconds, prompt_seconds, stopped })
 }
 
@@ -170,7 +169,7 @@ impl Growing {
         first.is_some()
     }
 
-    /// Shows what is new and settled. While text still grows, a character that is not whole yet decodes to a replacement
+    /// Shows what is new and decoded. While text still grows, a character that is not whole yet decodes to a replacement
     /// at the end, and the last bytes may begin a stop text.
     fn show(&mut self, finished: bool, show: &mut dyn FnMut(&str) -> Result<(), Complaints>) -> Result<(), Complaints> {
         let mut end = self.text.len();

@@ -5,7 +5,8 @@ use crate::energy::{self, Block, Phase, PriceList, Setting};
 use crate::evaluate::{Cut, evaluate};
 use crate::progress::{Progress, Workers};
 use serde_json::{Value as Json, json};
-use snnc_ir::{Diagnostic, Graph, Op, Ssa};
+use snnc_ir::op::LevelOp;
+use snnc_ir::{Graph, Op, Ssa};
 use snnc_passes::collapse;
 use snnc_passes::cost::Form;
 use snnc_passes::hybrid::hybrid;
@@ -80,7 +81,8 @@ impl Search<'_> {
     /// Programs of different networks; what cannot be run.
     pub fn run(&self) -> Result<Found, Complaints> {
         let attentions = self.trained.nodes.iter().map(|node| node.op).filter(Op::has_state);
-        let is_ttfs: Vec<bool> = attentions.map(|op| matches!(op, Op::Ssa { variant: Ssa::Ttfs { .. }, .. })).collect();
+        let is_ttfs: Vec<bool> =
+            attentions.map(|op| matches!(op, Op::Level(LevelOp::Ssa { variant: Ssa::Ttfs { .. }, .. }))).collect();
         let layers = is_ttfs.len();
         let mut alone = Vec::new();
         // Layers that attend by time to first spike already are kept in every choice.
@@ -118,10 +120,9 @@ impl Search<'_> {
     }
 
     fn measure(&self, kept: &[usize], layers: usize) -> Result<(Choice, Graph), Complaints> {
-        let one = |e: Diagnostic| vec![e];
         let graph = self.graph(kept, layers)?;
         let run = if collapse::depends_on_order(&graph) { graph.clone() } else { collapse::collapse(&graph)? };
-        let program = Arc::new(Program::new(Arc::new(run), &Options::default()).map_err(one)?);
+        let program = Arc::new(Program::new(Arc::new(run), &Options::default())?);
         let done = evaluate(
             &program,
             Some(self.dense),

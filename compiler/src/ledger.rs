@@ -20,6 +20,8 @@ use crate::evaluate::{self, Cut, chunks, divergence, log_sum_exp, logits_of};
 use crate::parallel::map_in_order;
 use crate::progress::Workers;
 use serde_json::{Value as Json, json};
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::DenseOp;
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Code, Diagnostic, Graph, Op, Value};
 use snnc_passes::fit::{QuantParams, QuantPlan};
@@ -245,7 +247,7 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
             Place { path, layer, site: Some(value), attention: None, fit: Some(fit), causes, answers, heard },
         ));
     }
-    let attentions = tensor.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. }));
+    let attentions = tensor.iter().filter(|(_, node)| matches!(node.op, Op::Dense(DenseOp::Attention { .. })));
     for (layer, (value, node)) in attentions.enumerate() {
         let layer = layer as u32;
         if quant_plan.features.contains_key(&value) || node.args.iter().all(|arg| fit_of(arg).is_some()) {
@@ -271,8 +273,8 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
 /// What the projection reads whose sums a site's neurons take in.
 fn heard(tensor: &Graph, site: Value) -> Option<Value> {
     let node = tensor.node(site);
-    let sums = if let Op::Curve(_) = node.op { tensor.node(node.args[0]) } else { node };
-    matches!(sums.op, Op::Linear(_)).then(|| sums.args[0])
+    let sums = if let Op::Dense(DenseOp::Curve(_)) = node.op { tensor.node(node.args[0]) } else { node };
+    matches!(sums.op, Op::Dense(DenseOp::Linear(_))).then(|| sums.args[0])
 }
 
 /// The network in which only what the probe asks about is not dense.
@@ -281,7 +283,7 @@ fn probe_graph(
     calibration: &Calibration,
     places: &[Place<'_>],
     probe: &Probe,
-) -> Result<Graph, Vec<Diagnostic>> {
+) -> Result<Graph, Diagnostics> {
     let whole = &calibration.quant_plan;
     let mut quant_plan = QuantPlan { exact_weights: true, phases: whole.phases, ..QuantPlan::default() };
     quant_plan.sites = whole.sites.keys().map(|site| (*site, None)).collect();
@@ -384,25 +386,24 @@ fn softmax_only(tensor: &Graph, whole: &QuantPlan, attention: Value, quant_plan:
 pub fn damages<P: Sync>(
     tensor: &Graph,
     probes: &[P],
-    graph_of: &(dyn Fn(&P) -> Result<Graph, Vec<Diagnostic>> + Sync),
+    graph_of: &(dyn Fn(&P) -> Result<Graph, Diagnostics> + Sync),
     ids: &[u32],
     windows: &[Range<usize>],
     workers: Workers<'_>,
 ) -> Result<Vec<f64>, Complaints> {
     let options = Options { count: false, ..Options::default() };
-    let one = |e: Diagnostic| vec![e];
     let program = |graph: Graph| Program::new(Arc::new(graph), &options).map(Arc::new);
-    let name = logits_of(tensor).map_err(one)?;
+    let name = logits_of(tensor)?;
     let tokens: usize = windows.iter().map(Range::len).sum();
     if tokens == 0 {
-        return Err(vec![Diagnostic::new("", "the text is empty: there is nothing to predict")]);
+        return Err(Diagnostic::new("", "the text is empty: there is nothing to predict").into());
     }
-    let dense = logits(&program(tensor.clone()).map_err(one)?, &name, ids, windows).map_err(one)?;
+    let dense = logits(&program(tensor.clone())?, &name, ids, windows)?;
     let width = dense.len() / tokens;
     let sums: Vec<f64> = dense.chunks_exact(width).map(log_sum_exp).collect();
     workers.progress.begin("probing", probes.len() as u64);
     let work = |(): &mut (), _, probe: &P| {
-        let graph = graph_of(probe).map_err(|mut errors| errors.remove(0))?;
+        let graph = graph_of(probe).map_err(Diagnostics::into_first)?;
         let mut session = Session::new(program(graph)?);
         let (mut damage, mut row) = (0.0, 0);
         for window in windows {
@@ -419,7 +420,7 @@ pub fn damages<P: Sync>(
         workers.progress.advance(1);
         Ok(damage / tokens as f64)
     };
-    let (damages, _) = map_in_order(workers, probes, || Ok(()), work).map_err(one)?;
+    let (damages, _) = map_in_order(workers, probes, || Ok(()), work)?;
     workers.progress.end();
     Ok(damages)
 }

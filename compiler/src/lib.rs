@@ -3,6 +3,8 @@
 //! `convert` is the whole compiler as one function. The command `snnc` stands in `cli/`, behind the feature `cli`; it reads
 //! options, calls this library, and prints.
 
+use snnc_ir::diagnostic::Diagnostics;
+
 pub mod bench;
 pub mod calibrate;
 pub mod calibration;
@@ -29,4 +31,4 @@ pub mod train;
 pub mod tune;
 
 /// What can go wrong with somebody's input: everything that was found.
-pub type Complaints = Vec<snnc_ir::Diagnostic>;
+pub type Complaints = Diagnostics;

@@ -4,6 +4,7 @@
 use crate::calibration;
 use serde_json::{Value as Json, json};
 use snnc_ir::events::Events;
+use snnc_ir::op::{DenseOp, LevelOp, SpikeOp};
 use snnc_ir::ssa::neuron_of;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Op, Value};
@@ -90,7 +91,8 @@ pub fn coverage(graph: &Graph, activity: &Activity) -> Coverage {
 
 fn is_driven(graph: &Graph, value: Value, op: Op) -> bool {
     let spikes = |arg: &Value| graph.ty(*arg).levels().is_some();
-    matches!(op, Op::Product | Op::Synapse | Op::Ssa { .. }) && graph.node(value).args.first().is_some_and(spikes)
+    matches!(op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse) | Op::Level(LevelOp::Ssa { .. }))
+        && graph.node(value).args.first().is_some_and(spikes)
 }
 
 impl Coverage {
@@ -120,7 +122,7 @@ fn place(layer: u32, part: Part) -> String {
 fn features(graph: &Graph) -> HashSet<Value> {
     let mut found = HashSet::new();
     for node in &graph.nodes {
-        if let Op::Ssa { variant, .. } = node.op
+        if let Op::Level(LevelOp::Ssa { variant, .. }) = node.op
             && variant.has_features()
         {
             found.extend(node.args[..2].iter().map(|&arg| neuron_of(graph, arg)));
@@ -149,8 +151,13 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
         let origin = graph.origin(value);
         match node.op {
             // Features are thresholds that are passed: those that always fire clip nothing.
-            Op::Quant { .. } | Op::Fire { .. } | Op::Integrate { .. } if features.contains(&value) => {}
-            Op::Quant { .. } | Op::Fire { .. } | Op::Integrate { .. } => {
+            Op::Level(LevelOp::Quant { .. })
+            | Op::Spike(SpikeOp::Fire { .. })
+            | Op::Spike(SpikeOp::Integrate { .. })
+                if features.contains(&value) => {}
+            Op::Level(LevelOp::Quant { .. })
+            | Op::Spike(SpikeOp::Fire { .. })
+            | Op::Spike(SpikeOp::Integrate { .. }) => {
                 let name = name_of(graph, value);
                 let width = node.ty.shape().width().unwrap_or(0) as u64;
                 let did = events[value.index()];
@@ -169,10 +176,10 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
                     add(Kind::Saturated, &name, message);
                 }
             }
-            Op::Linear(_) | Op::Attention { .. } => {
+            Op::Dense(DenseOp::Linear(_)) | Op::Dense(DenseOp::Attention { .. }) => {
                 add(Kind::Dense, origin, format!("`{}` multiplies: what it reads is dense", node.op));
             }
-            _ if node.ty.elem() == Some(Elem::F32) && matches!(node.op, Op::Curve(_)) => {
+            _ if node.ty.elem() == Some(Elem::F32) && matches!(node.op, Op::Dense(DenseOp::Curve(_))) => {
                 add(Kind::Dense, origin, format!("`{}` is computed: no neuron has this curve", node.op));
             }
             _ => {}

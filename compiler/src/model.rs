@@ -5,9 +5,10 @@ use crate::convert::{self, BUILT_IN_TEXT, Sample};
 use crate::files;
 use crate::progress::Progress;
 use crate::tokens::{self, Tokens};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, Stage};
 use snnc_passes::collapse;
-use snnc_runtime::{Engine, Options, Prices, Program};
+use snnc_runtime::{Engine, KernelCosts, Options, Program};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ pub struct EngineOptions {
     /// Keep each thread on a processor of its own.
     pub pin: bool,
     /// What rows of weights cost on this machine; typical costs without it.
-    pub kernel_costs: Option<Prices>,
+    pub kernel_costs: Option<KernelCosts>,
 }
 
 impl Default for EngineOptions {
@@ -57,16 +58,16 @@ impl Source {
         let Source { graph, rounded } = self;
         let graph = match graph.stage {
             Stage::Imported if options.stepped => {
-                return Err(vec![Diagnostic::new("", "--stepped: a dense network has no timesteps; compile it first")]);
+                return Err(Diagnostic::new("", "--stepped: a dense network has no timesteps; compile it first").into());
             }
             Stage::Imported => convert::raise(graph, rounded)?,
             Stage::Spiking if !options.stepped && !collapse::depends_on_order(&graph) => collapse::collapse(&graph)?,
             // A network in training is refused below.
             Stage::Tensor | Stage::Quantised | Stage::Spiking | Stage::Training => graph,
         };
-        let &EngineOptions { engine, count, threads, pin, kernel_costs: prices, .. } = options;
-        let options = Options { engine, count, threads, pin, prices, ..Options::default() };
-        Program::new(Arc::new(graph), &options).map(Arc::new).map_err(|e| vec![e])
+        let &EngineOptions { engine, count, threads, pin, kernel_costs, .. } = options;
+        let options = Options { engine, count, threads, pin, kernel_costs, ..Options::default() };
+        Program::new(Arc::new(graph), &options).map(Arc::new).map_err(Diagnostics::from)
     }
 }
 
@@ -115,12 +116,12 @@ impl Loaded {
     pub fn tokens(&self) -> Result<Tokens, Complaints> {
         let json = self.tokenizer.as_ref().ok_or_else(|| {
             let what = "has no tokenizer, so text cannot be read or written";
-            vec![
+            Diagnostics::from(
                 Diagnostic::new(self.path.display().to_string(), what)
                     .note("compile with --tokenizer FILE, or put tokenizer.json beside the ONNX file"),
-            ]
+            )
         })?;
-        Tokens::new(json, &self.tokenizer_place).map_err(|e| vec![e])
+        Tokens::new(json, &self.tokenizer_place).map_err(Diagnostics::from)
     }
 }
 
@@ -136,17 +137,17 @@ pub fn calibration_sample<'a>(
 ) -> Result<Sample<'a>, Complaints> {
     match (tokens, named) {
         (Some(tokens), Some(path)) => {
-            let text = files::read_text(path).map_err(|e| vec![e])?;
+            let text = files::read_text(path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             Ok(Sample::Text { name, text, tokens })
         }
         (Some(tokens), None) => {
             Ok(Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens })
         }
-        (None, Some(path)) => Err(vec![
+        (None, Some(path)) => Err(Diagnostics::from(
             Diagnostic::new(path.display().to_string(), "cannot be calibrated on: the model has no tokenizer")
                 .note("name one with --tokenizer FILE"),
-        ]),
+        )),
         (None, None) => {
             progress.warn("no tokenizer, so calibrating on seeded random ids; name one with --tokenizer FILE");
             Ok(Sample::SeededIds)
@@ -161,6 +162,6 @@ pub fn calibration_sample<'a>(
 pub fn find_tokenizer(model: &Path, named: Option<&Path>) -> Result<(Option<Vec<u8>>, String), Complaints> {
     let path: Option<PathBuf> = named.map(Path::to_path_buf).or_else(|| tokens::beside(model));
     let Some(path) = path else { return Ok((None, String::new())) };
-    let bytes = files::read_bytes(&path).map_err(|e| vec![e])?;
+    let bytes = files::read_bytes(&path)?;
     Ok((Some(bytes), path.display().to_string()))
 }

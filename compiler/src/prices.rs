@@ -1,9 +1,10 @@
-//! Prices of rows in a file: `snnc bench --measure-prices` writes it, `--prices` reads it.
+//! Costs of rows in a file: `snnc bench --measure-prices` writes it, `--prices` reads it.
 
 use crate::{Complaints, files};
 use serde_json::{Map, Value as Json, json};
 use snnc_ir::Diagnostic;
-use snnc_runtime::{Isa, Prices};
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_runtime::{Isa, KernelCosts};
 use std::path::Path;
 
 /// The instruction set that prices were measured with.
@@ -11,20 +12,22 @@ const ISA: &str = "isa";
 
 /// # Errors
 /// The file cannot be read, or is no price list: every place that is wrong.
-pub fn read(path: &Path) -> Result<Prices, Complaints> {
-    let text = files::read_text(path).map_err(|e| vec![e])?;
+pub fn read(path: &Path) -> Result<KernelCosts, Complaints> {
+    let text = files::read_text(path)?;
     parse(&text, &path.display().to_string())
 }
 
-fn parse(text: &str, place: &str) -> Result<Prices, Complaints> {
+fn parse(text: &str, place: &str) -> Result<KernelCosts, Complaints> {
     let wrong = |message: String| {
-        vec![Diagnostic::new(place, message).note("write a new one with `snnc bench --measure-prices FILE`")]
+        Diagnostics::from(
+            Diagnostic::new(place, message).note("write a new one with `snnc bench --measure-prices FILE`"),
+        )
     };
     let all: Map<String, Json> =
         serde_json::from_str(text).map_err(|e| wrong(format!("is no price list in JSON ({e})")))?;
     let mut complaints = Complaints::new();
     let mut complain = |name: &str, what: String| complaints.push(Diagnostic::new(format!("{place}: {name}"), what));
-    let values = Prices::NAMES.map(|name| match all.get(name).map(Json::as_f64) {
+    let values = KernelCosts::NAMES.map(|name| match all.get(name).map(Json::as_f64) {
         Some(Some(price)) if price > 0.0 && price.is_finite() => price,
         Some(_) => {
             complain(name, format!("is {}; a price is a number of nanoseconds above 0", all[name]));
@@ -35,17 +38,17 @@ fn parse(text: &str, place: &str) -> Result<Prices, Complaints> {
             1.0
         }
     });
-    for name in all.keys().filter(|name| *name != ISA && !Prices::NAMES.contains(&name.as_str())) {
-        complain(name, format!("is no price; there are {}", Prices::NAMES.join(", ")));
+    for name in all.keys().filter(|name| *name != ISA && !KernelCosts::NAMES.contains(&name.as_str())) {
+        complain(name, format!("is no price; there are {}", KernelCosts::NAMES.join(", ")));
     }
-    if complaints.is_empty() { Ok(Prices::of(values)) } else { Err(complaints) }
+    if complaints.is_empty() { Ok(KernelCosts::of(values)) } else { Err(complaints) }
 }
 
 /// As a file has them.
-pub fn json(prices: &Prices, isa: Isa) -> Json {
+pub fn json(prices: &KernelCosts, isa: Isa) -> Json {
     // Hundredths of a nanosecond are below the noise.
     let price = |price: f64| json!((price * 1e3).round().max(1.0) / 1e3);
-    let named = Prices::NAMES.iter().zip(prices.values()).map(|(name, x)| (name.to_string(), price(x)));
+    let named = KernelCosts::NAMES.iter().zip(prices.values()).map(|(name, x)| (name.to_string(), price(x)));
     Json::Object(std::iter::once((ISA.to_string(), json!(isa.name()))).chain(named).collect())
 }
 
@@ -55,7 +58,7 @@ mod tests {
 
     #[test]
     fn a_file_says_what_was_measured() {
-        let prices = Prices::of([1.5, 2.25, 3.0, 0.125, 700.0]);
+        let prices = KernelCosts::of([1.5, 2.25, 3.0, 0.125, 700.0]);
         let text = json(&prices, Isa::Portable).to_string();
         assert_eq!(parse(&text, "p.json").ok(), Some(prices));
     }
@@ -66,7 +69,7 @@ mod tests {
             let complaints = parse(text, "p.json").expect_err(text);
             complaints.iter().map(|c| c.to_string()).collect::<Vec<_>>().join("\n")
         };
-        let good = json(&Prices::typical(Isa::Portable), Isa::Portable);
+        let good = json(&KernelCosts::typical(Isa::Portable), Isa::Portable);
         let with = |name: &str, value: Json| {
             let mut other = good.clone();
             other[name] = value;
@@ -75,12 +78,12 @@ mod tests {
         for (text, part) in [
             (told(""), "p.json: is no price list in JSON"),
             (told("[1, 2]"), "p.json: is no price list in JSON"),
-            (told("{\"walked_ns\": 1"), "line 1 column 15"),
+            (told("{\"dense_ns\": 1"), "line 1 column 14"),
             (told("{}"), "p.json: interleave_ns: is missing"),
             (with("tile_ns", json!(-1)), "p.json: tile_ns: is -1;"),
             (with("tile_ns", json!(0)), "p.json: tile_ns: is 0;"),
             (with("tile_ns", json!("2")), "p.json: tile_ns: is \"2\";"),
-            (with("walkd_ns", json!(1)), "p.json: walkd_ns: is no price; there are walked_ns"),
+            (with("dens_ns", json!(1)), "p.json: dens_ns: is no price; there are dense_ns"),
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }

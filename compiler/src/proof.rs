@@ -8,7 +8,7 @@ use crate::describe::token_table;
 use crate::{Complaints, convert};
 use serde_json::{Value as Json, json};
 use snnc_ir::eval::{Evaluator, Memory};
-use snnc_ir::{Diagnostic, Graph};
+use snnc_ir::{Diagnostic, Diagnostics, Graph};
 use snnc_onnx::Import;
 use snnc_onnx::evaluate::graph;
 use snnc_onnx::import::{inputs, output_of};
@@ -84,13 +84,16 @@ pub fn prove(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<
     } else {
         "please report the file"
     };
-    Err(vec![Diagnostic::new("", message).note(why).note("--import-tolerance SHARE allows another share of the range")])
+    Err(Diagnostic::new("", message)
+        .note(why)
+        .note("--import-tolerance SHARE allows another share of the range")
+        .into())
 }
 
 fn compare(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Proof, Diagnostic> {
     let ports = &import.model.graph.inputs;
     let ids = inputs::ids(ports).ok_or_else(|| Diagnostic::new("", "the file has no input for token ids"))?;
-    let vocabulary = convert::vocabulary(tensor).map_err(|mut e| e.remove(0))?;
+    let vocabulary = convert::vocabulary(tensor).map_err(Diagnostics::into_first)?;
     let context = tensor.context as usize;
     let lengths = match inputs::fixed_tokens(ports) {
         Some(n) => vec![n],

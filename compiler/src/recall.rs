@@ -6,7 +6,6 @@
 
 use crate::Complaints;
 use crate::evaluate::{best, log_sum_exp, logits_of};
-use snnc_ir::Diagnostic;
 use snnc_runtime::sample::SplitMix64;
 use snnc_runtime::{Program, Rows, Session};
 use std::sync::Arc;
@@ -34,8 +33,7 @@ pub struct Recalled {
 /// # Errors
 /// What the program cannot run.
 pub fn recall(program: &Arc<Program>, ids: &[u32]) -> Result<Vec<Recalled>, Complaints> {
-    let one = |e: Diagnostic| vec![e];
-    let output = logits_of(program.graph()).map_err(one)?;
+    let output = logits_of(program.graph())?;
     let room = (program.graph().context as usize).min(ids.len());
     let mut session = Session::new(program.clone());
     let mut random = SplitMix64(SEED);
@@ -53,7 +51,7 @@ pub fn recall(program: &Arc<Program>, ids: &[u32]) -> Result<Vec<Recalled>, Comp
             text[length - 1] = first;
             let mut ask = |text: &[u32]| -> Result<(f64, bool), Complaints> {
                 session.reset();
-                let outputs = session.forward(text, Rows::Last).map_err(one)?;
+                let outputs = session.forward(text, Rows::Last)?;
                 let row = outputs.f32(&output).unwrap_or(&[]);
                 let logit = row.get(second as usize).copied().unwrap_or(f32::NEG_INFINITY);
                 Ok((f64::from(logit) - log_sum_exp(row), best(row) == second as usize))

@@ -11,7 +11,8 @@ use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
 use crate::ledger::{self, damages};
 use crate::progress::{Progress, Workers};
 use serde_json::{Value as Json, json};
-use snnc_ir::{Diagnostic, Graph, Op, Value};
+use snnc_ir::op::DenseOp;
+use snnc_ir::{Graph, Op, Value};
 use snnc_passes::cost::{self, Form, Number, Part};
 use snnc_passes::fit::{QuantParams, QuantPlan, fit};
 use snnc_passes::levels::Levels;
@@ -155,7 +156,7 @@ impl Tuner<'_> {
         let sites = self.sites();
         let mut by_steps: Vec<QuantPlan> = Vec::new();
         for steps in TIMESTEPS {
-            by_steps.push(fit(self.tensor, self.seen, &self.wishes(steps)).map_err(|e| vec![e])?);
+            by_steps.push(fit(self.tensor, self.seen, &self.wishes(steps))?);
         }
         let choices: Vec<(usize, usize)> =
             (0..sites.len()).flat_map(|site| (0..by_steps.len()).map(move |choice| (site, choice))).collect();
@@ -207,9 +208,9 @@ impl Tuner<'_> {
         let reads = self.tensor.iter().filter(|(_, node)| node.args.contains(&site));
         let each = |(value, node): (Value, &snnc_ir::Node)| match node.op {
             _ if !wanted(places[value.index()].part) => 0.0,
-            Op::Linear(_) => self.tensor.ty(value).shape().width().unwrap_or(0) as f64,
+            Op::Dense(DenseOp::Linear(_)) => self.tensor.ty(value).shape().width().unwrap_or(0) as f64,
             // A query's spike meets the keys before it; keys and values are read, they drive nothing.
-            Op::Attention { .. } if node.args[0] == site => f64::from(self.tensor.context) / 2.0,
+            Op::Dense(DenseOp::Attention { .. }) if node.args[0] == site => f64::from(self.tensor.context) / 2.0,
             _ => 0.0,
         };
         reads.map(each).sum()
@@ -233,14 +234,13 @@ impl Tuner<'_> {
     }
 
     fn measure_wishes(&self, dense: &Arc<Program>, wishes: QuantOptions) -> Result<Point, Complaints> {
-        let one = |e: Diagnostic| vec![e];
-        let quant_plan = fit(self.tensor, self.seen, &wishes).map_err(one)?;
+        let quant_plan = fit(self.tensor, self.seen, &wishes)?;
         let (_, back) = front_and_back();
         let membrane = wishes.membrane;
         let graph =
             run(back, self.tensor.clone(), &Context { quant_plan, membrane, ..Context::default() }, &mut |_, _, _| {})?;
         let graph = snnc_passes::collapse::collapse(&graph)?;
-        let program = Program::new(Arc::new(graph), &Options::default()).map(Arc::new).map_err(one)?;
+        let program = Program::new(Arc::new(graph), &Options::default()).map(Arc::new)?;
         let done = evaluate(&program, Some(dense), self.ids, self.cut, self.workers())?;
         Ok(point(program.graph(), &done, wishes))
     }

@@ -4,6 +4,7 @@ use crate::diagnostic::Diagnostic;
 use crate::graph::{Graph, Node, Stage, Value, Weight, WeightId};
 use crate::infer;
 use crate::op::Op;
+use crate::op::{ArrayOp, LeafOp};
 use crate::tensor::Tensor;
 use crate::types::{Shape, Type};
 use indexmap::{IndexMap, IndexSet};
@@ -61,12 +62,12 @@ impl Builder {
     }
 
     fn weight_value(&mut self, id: WeightId) -> Value {
-        let op = Op::Weight(id);
+        let op = Op::Leaf(LeafOp::Weight(id));
         if let Some(&value) = self.known.get(&(op, Vec::new())) {
             return value;
         }
         let tensor = &self.graph.weight(id).tensor;
-        let ty = Type::still(tensor.elem(), Shape::fixed(tensor.sizes()));
+        let ty = Type::tensor(tensor.elem(), Shape::fixed(tensor.sizes()));
         self.push(Node { op, args: Vec::new(), ty, origin: 0 })
     }
 
@@ -89,8 +90,8 @@ impl Builder {
     /// The operand itself where the operation does nothing to it.
     fn nothing(&self, op: &Op, args: &[Value], ty: Type) -> Option<Value> {
         let idle = match op {
-            Op::Transpose(perm) => perm.is_identity(),
-            Op::Reshape(_) | Op::Slice { .. } => ty == self.ty(args[0]),
+            Op::Array(ArrayOp::Transpose(perm)) => perm.is_identity(),
+            Op::Array(ArrayOp::Reshape(_)) | Op::Array(ArrayOp::Slice { .. }) => ty == self.ty(args[0]),
             _ => false,
         };
         idle.then(|| args[0])
@@ -125,12 +126,13 @@ impl Builder {
             outputs: Vec::new(),
         };
         let nodes = source.nodes.iter().enumerate().filter(|(i, _)| live[*i]);
-        let (constants, rest): (Vec<_>, Vec<_>) = nodes.partition(|(_, node)| matches!(node.op, Op::Weight(_)));
+        let (constants, rest): (Vec<_>, Vec<_>) =
+            nodes.partition(|(_, node)| matches!(node.op, Op::Leaf(LeafOp::Weight(_))));
         for (i, node) in constants.into_iter().chain(rest) {
             let op = match node.op {
-                Op::Weight(id) => {
+                Op::Leaf(LeafOp::Weight(id)) => {
                     graph.weights.push(source.weights[id.0 as usize].clone());
-                    Op::Weight(WeightId(graph.weights.len() as u32 - 1))
+                    Op::Leaf(LeafOp::Weight(WeightId(graph.weights.len() as u32 - 1)))
                 }
                 op => op,
             };

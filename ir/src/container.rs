@@ -13,6 +13,7 @@
 //! copied: tensors are views of the bytes. Opening, mapping and renaming files is the caller's.
 
 use crate::diagnostic::Diagnostic;
+use crate::diagnostic::Diagnostics;
 use crate::graph::Graph;
 use crate::tensor::{Buffer, Data, SharedBytes, Tensor, panels_len};
 use crate::text;
@@ -172,9 +173,9 @@ fn head(sections: Vec<Section>) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// Whatever is wrong at the first stage of reading that finds anything wrong, with byte offsets or lines of the program.
-pub fn read(bytes: SharedBytes) -> Result<File, Vec<Diagnostic>> {
+pub fn read(bytes: SharedBytes) -> Result<File, Diagnostics> {
     if cfg!(target_endian = "big") {
-        return Err(vec![Diagnostic::new("", "`.snn` files are read on little-endian hosts, this one is big-endian")]);
+        return Err(Diagnostic::new("", "`.snn` files are read on little-endian hosts, this one is big-endian").into());
     }
     let all = (*bytes).as_ref();
     let (header, end) = read_header(all).map_err(|error| vec![error])?;
@@ -254,15 +255,15 @@ fn bounds(all: &[u8], header: &Header, head: usize) -> Result<Vec<Range<usize>>,
     Ok(ranges)
 }
 
-fn checksums(all: &[u8], header: &Header, ranges: &[Range<usize>]) -> Result<(), Vec<Diagnostic>> {
-    let mut errors = Vec::new();
+fn checksums(all: &[u8], header: &Header, ranges: &[Range<usize>]) -> Result<(), Diagnostics> {
+    let mut errors = Diagnostics::new();
     for (section, range) in header.sections.iter().zip(ranges) {
         if xxh3_64(&all[range.clone()]) != section.checksum {
             let what = format!("the section {} does not match its checksum", title(section));
             errors.push(at(range.start, what).note("the file is damaged"));
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
+    errors.or_else(())
 }
 
 fn title(section: &Section) -> String {
@@ -283,12 +284,12 @@ fn find<'a>(all: &'a [u8], header: &Header, ranges: &[Range<usize>], kind: Kind)
 }
 
 /// The program, with its weights as views of `bytes`.
-fn read_program(bytes: &SharedBytes, header: &Header, ranges: &[Range<usize>]) -> Result<Graph, Vec<Diagnostic>> {
+fn read_program(bytes: &SharedBytes, header: &Header, ranges: &[Range<usize>]) -> Result<Graph, Diagnostics> {
     let all = (**bytes).as_ref();
     let Some(program) = find(all, header, ranges, Kind::Program) else {
-        return Err(vec![Diagnostic::new("", "the file has no program")]);
+        return Err(Diagnostic::new("", "the file has no program").into());
     };
-    let program = std::str::from_utf8(program).map_err(|error| vec![Diagnostic::new("program", error.to_string())])?;
+    let program = std::str::from_utf8(program).map_err(|error| Diagnostic::new("program", error.to_string()))?;
     let weights = header.sections.iter().zip(ranges).filter(|(section, _)| section.kind() == Kind::Weight);
     let weights: HashMap<&str, _> = weights.map(|pair| (pair.0.name.as_str(), pair)).collect();
     let graph = text::parse_hashed(program, &|name, elem, sizes| {
@@ -296,7 +297,7 @@ fn read_program(bytes: &SharedBytes, header: &Header, ranges: &[Range<usize>]) -
         Ok((Arc::new(view(bytes, section, range, elem, sizes)?), section.checksum))
     });
     graph.map_err(|errors| {
-        let within = |error: Diagnostic| Diagnostic { place: format!("program {}", error.place), ..error };
+        let within = |error: Diagnostic| Diagnostic { place: format!("program {}", error.place).into(), ..error };
         errors.into_iter().map(within).collect()
     })
 }
@@ -512,8 +513,8 @@ mod tests {
         assert_eq!(around(&program), written(&sample()));
         let told = |from: &str, to: &str| message(&around(&program.replacen(from, to, 1)));
         assert_eq!(told("%0 = ", "%0 =  "), "program: this is not the canonical text of the program");
-        let typo = "program 18:6: `settled` is no operation without attributes";
-        assert_eq!(told("settle(", "settled("), typo);
+        let typo = "program 18:6: `decoded` is no operation without attributes";
+        assert_eq!(told("decode(", "decoded("), typo);
         assert!(told("f32[16,4]", "f32[16,5]").contains("the file's weight is f32[16, 4]"));
         assert!(told("context=8", "context=9").contains("a table of 8 rows is short of a context of 9 positions"));
     }

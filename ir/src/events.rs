@@ -4,6 +4,7 @@
 //! follows from them and from types, and is not for this crate to say.
 
 use crate::op::Op;
+use crate::op::{LevelOp, SpikeOp};
 use std::ops::AddAssign;
 
 /// What one node did, summed over a run.
@@ -45,5 +46,8 @@ impl AddAssign for Events {
 
 /// Whether an operation is a layer of neurons.
 pub fn is_neuron(op: &Op) -> bool {
-    matches!(op, Op::Quant { .. } | Op::Fire { .. } | Op::Integrate { .. })
+    matches!(
+        op,
+        Op::Level(LevelOp::Quant { .. }) | Op::Spike(SpikeOp::Fire { .. }) | Op::Spike(SpikeOp::Integrate { .. })
+    )
 }

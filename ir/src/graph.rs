@@ -3,6 +3,7 @@
 //! A node is never changed: passes build new graphs (`build`). Constants are shared between graphs.
 
 use crate::op::Op;
+use crate::op::{DenseOp, LeafOp, LevelOp};
 use crate::ssa::State;
 use crate::tensor::Tensor;
 use crate::types::{Dim, Elem, Shape, Type};
@@ -107,7 +108,7 @@ impl Graph {
     /// The constant that `value` is, if it is one.
     pub fn constant(&self, value: Value) -> Option<&Weight> {
         match self.node(value).op {
-            Op::Weight(id) => Some(self.weight(id)),
+            Op::Leaf(LeafOp::Weight(id)) => Some(self.weight(id)),
             _ => None,
         }
     }
@@ -143,15 +144,17 @@ impl Graph {
         let node = self.node(value);
         let types = || [0, 1, 2].map(|i| self.ty(node.args[i]));
         match node.op {
-            Op::Attention { .. } => {
+            Op::Dense(DenseOp::Attention { .. }) => {
                 let row = |ty: Type| {
                     let width = ty.shape().width().unwrap_or(0);
-                    Type::still(Elem::F32, Shape::new(&[Dim::Context, Dim::Fixed(width as u32)]))
+                    Type::tensor(Elem::F32, Shape::new(&[Dim::Context, Dim::Fixed(width as u32)]))
                 };
                 let [_, k, v] = types();
                 Some(State::Rows { keys: row(k), values: row(v) })
             }
-            Op::Ssa { heads, variant } => Some(variant.state(heads as usize, types(), narrow_sums(self, value))),
+            Op::Level(LevelOp::Ssa { heads, variant }) => {
+                Some(variant.state(heads as usize, types(), narrow_sums(self, value)))
+            }
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::curve::Curve;
 use crate::membrane::Membrane;
+use crate::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use crate::op::{Layout, Op};
 use crate::ssa::{GUARD_MAX, Output, Ssa};
 use crate::types::{Carrier, Code, Dim, Elem, Shape, Type};
@@ -12,19 +13,21 @@ pub fn infer(op: &Op, args: &[Type]) -> Result<Type, String> {
     if args.len() != want {
         return Err(format!("it takes {want} operands, here are {}", args.len()));
     }
-    let f32_of = |shape| Type::still(Elem::F32, shape);
+    let f32_of = |shape| Type::tensor(Elem::F32, shape);
     match *op {
-        Op::Tokens | Op::Positions => Ok(Type::still(Elem::I32, Shape::new(&[Dim::Tokens]))),
-        Op::Weight(_) => Err("a constant's type is its tensor's".into()),
-        Op::Unary(_) => f32_shape(args, 0).map(f32_of),
-        Op::Binary(_) => broadcast(f32_shape(args, 0)?, f32_shape(args, 1)?).map(f32_of),
-        Op::Causal { .. } => Ok(f32_of(Shape::new(&[Dim::Tokens, Dim::Tokens]))),
-        Op::Where => {
+        Op::Leaf(LeafOp::Tokens) | Op::Leaf(LeafOp::Positions) => {
+            Ok(Type::tensor(Elem::I32, Shape::new(&[Dim::Tokens])))
+        }
+        Op::Leaf(LeafOp::Weight(_)) => Err("a constant's type is its tensor's".into()),
+        Op::Array(ArrayOp::Unary(_)) => f32_shape(args, 0).map(f32_of),
+        Op::Array(ArrayOp::Binary(_)) => broadcast(f32_shape(args, 0)?, f32_shape(args, 1)?).map(f32_of),
+        Op::Array(ArrayOp::CausalMask { .. }) => Ok(f32_of(Shape::new(&[Dim::Tokens, Dim::Tokens]))),
+        Op::Array(ArrayOp::Where) => {
             let values = broadcast(f32_shape(args, 1)?, f32_shape(args, 2)?)?;
             broadcast(f32_shape(args, 0)?, values).map(f32_of)
         }
-        Op::MatMul => matmul(f32_shape(args, 0)?, f32_shape(args, 1)?).map(f32_of),
-        Op::Transpose(perm) => {
+        Op::Array(ArrayOp::MatMul) => matmul(f32_shape(args, 0)?, f32_shape(args, 1)?).map(f32_of),
+        Op::Array(ArrayOp::Transpose(perm)) => {
             let shape = f32_shape(args, 0)?;
             if perm.axes().len() != shape.rank() {
                 return Err(format!("the order {:?} does not fit shape {shape}", perm.axes()));
@@ -32,61 +35,61 @@ pub fn infer(op: &Op, args: &[Type]) -> Result<Type, String> {
             let dims: Vec<Dim> = perm.axes().iter().map(|&axis| shape.dims()[usize::from(axis)]).collect();
             Ok(f32_of(Shape::new(&dims)))
         }
-        Op::Reshape(to) => {
+        Op::Array(ArrayOp::Reshape(to)) => {
             let from = f32_shape(args, 0)?;
             if volume(from) != volume(to) {
                 return Err(format!("{from} and {to} differ in their number of elements"));
             }
             Ok(f32_of(to))
         }
-        Op::Slice { axis, start, len } => slice(f32_shape(args, 0)?, axis, start, len).map(f32_of),
-        Op::Mean => {
+        Op::Array(ArrayOp::Slice { axis, start, len }) => slice(f32_shape(args, 0)?, axis, start, len).map(f32_of),
+        Op::Array(ArrayOp::Mean) => {
             let shape = f32_shape(args, 0)?;
             let mut dims = shape.dims().to_vec();
             *dims.last_mut().ok_or("a scalar has no innermost axis")? = Dim::Fixed(1);
             Ok(f32_of(Shape::new(&dims)))
         }
-        Op::Softmax => {
+        Op::Array(ArrayOp::Softmax) => {
             let shape = f32_shape(args, 0)?;
             if shape.rank() == 0 {
                 return Err("a scalar has no innermost axis".into());
             }
             Ok(f32_of(shape))
         }
-        Op::Split { heads } => {
+        Op::Array(ArrayOp::SplitHeads { heads }) => {
             let d = row_width(f32_shape(args, 0)?)?;
             divides(heads, d)?;
             Ok(f32_of(Shape::new(&[Dim::Fixed(heads), Dim::Tokens, Dim::Fixed(d as u32 / heads)])))
         }
-        Op::Merge => match f32_shape(args, 0)?.dims() {
+        Op::Array(ArrayOp::MergeHeads) => match f32_shape(args, 0)?.dims() {
             [Dim::Fixed(heads), Dim::Tokens, Dim::Fixed(w)] => Ok(f32_of(Shape::rows(*heads as usize * *w as usize))),
             _ => Err(format!("[heads,tokens,width] was expected, here is {}", args[0])),
         },
-        Op::Embed => match (args[0], args[1].elem(), args[1].shape().dims()) {
+        Op::Dense(DenseOp::Embed) => match (args[0], args[1].elem(), args[1].shape().dims()) {
             (
-                Type::Still { elem: Elem::I32, shape },
+                Type::Tensor { elem: Elem::I32, shape },
                 Some(elem @ (Elem::F32 | Elem::I8)),
                 [Dim::Fixed(a), Dim::Fixed(b)],
             ) if shape == Shape::new(&[Dim::Tokens]) => {
                 // Columns of a weight, rows of a table.
                 let integers = elem == Elem::I8;
                 let shape = Shape::rows(*if integers { a } else { b } as usize);
-                Ok(if integers { Type::still(Elem::I32, shape) } else { f32_of(shape) })
+                Ok(if integers { Type::tensor(Elem::I32, shape) } else { f32_of(shape) })
             }
             _ => Err(format!("i32[tokens] and a table were expected, here are {} and {}", args[0], args[1])),
         },
-        Op::LayerNorm { .. } => {
+        Op::Dense(DenseOp::LayerNorm { .. }) => {
             let shape = f32_shape(args, 0)?;
             let width = shape.width().ok_or_else(|| format!("{shape} has no fixed innermost size"))?;
             per_channel(args, 1, width)?;
             per_channel(args, 2, width)?;
             Ok(f32_of(shape))
         }
-        Op::Normalise { .. } => {
+        Op::Dense(DenseOp::LayerNormNoGain { .. }) => {
             row_width(f32_shape(args, 0)?)?;
             Ok(args[0])
         }
-        Op::Linear(layout) => {
+        Op::Dense(DenseOp::Linear(layout)) => {
             let d = row_width(f32_shape(args, 0)?)?;
             let (rows, columns) = matrix(f32_shape(args, 1)?)?;
             let (inputs, outputs) = match layout {
@@ -99,26 +102,26 @@ pub fn infer(op: &Op, args: &[Type]) -> Result<Type, String> {
             per_channel(args, 2, outputs)?;
             Ok(f32_of(Shape::rows(outputs)))
         }
-        Op::Curve(_) => {
+        Op::Dense(DenseOp::Curve(_)) => {
             row_width(f32_shape(args, 0)?)?;
             Ok(args[0])
         }
-        Op::Attention { heads, .. } => {
+        Op::Dense(DenseOp::Attention { heads, .. }) => {
             let d = row_width(f32_shape(args, 0)?)?;
             same(args, 1)?;
             same(args, 2)?;
             divides(heads, d)?;
             Ok(args[0])
         }
-        Op::Quant { code, steps, curve } => {
+        Op::Level(LevelOp::Quant { code, steps, curve }) => {
             let d = neuron(args, curve, code.max_steps(), steps)?;
-            Ok(Type::still(Elem::Level(code, steps), Shape::rows(d)))
+            Ok(Type::tensor(Elem::Level(code, steps), Shape::rows(d)))
         }
-        Op::Fire { code, steps, curve } => {
+        Op::Spike(SpikeOp::Fire { code, steps, curve }) => {
             let d = neuron(args, curve, code.max_steps(), steps)?;
             Ok(Type::Train { carrier: Carrier::Spike, code, steps, shape: Shape::rows(d) })
         }
-        Op::Integrate { steps, curve, .. } => {
+        Op::Spike(SpikeOp::Integrate { steps, curve, .. }) => {
             let code = Code::Unary;
             if !Membrane::has(curve) {
                 return Err(format!("a neuron that answers within the timestep has no curve `{}`", curve.name()));
@@ -127,7 +130,7 @@ pub fn infer(op: &Op, args: &[Type]) -> Result<Type, String> {
                 return Err(format!("1 to {} timesteps are possible, here are {steps}", code.max_steps()));
             }
             let shape = match args[0] {
-                Type::Still { elem: Elem::F32 | Elem::I32, shape } => shape,
+                Type::Tensor { elem: Elem::F32 | Elem::I32, shape } => shape,
                 Type::Train { carrier: Carrier::Current, code: Code::Unary, steps: own, shape } if own == steps => {
                     shape
                 }
@@ -142,29 +145,29 @@ pub fn infer(op: &Op, args: &[Type]) -> Result<Type, String> {
             per_channel(args, 2, d)?;
             Ok(Type::Train { carrier: Carrier::Spike, code, steps, shape: Shape::rows(d) })
         }
-        Op::Product => match args[0] {
-            Type::Still { elem: Elem::Level(..), shape } => {
+        Op::Level(LevelOp::MatMulInt) => match args[0] {
+            Type::Tensor { elem: Elem::Level(..), shape } => {
                 let outputs = synapses(shape, args[1])?;
-                Ok(Type::still(Elem::I32, Shape::rows(outputs)))
+                Ok(Type::tensor(Elem::I32, Shape::rows(outputs)))
             }
             other => Err(format!("levels were expected, here is {other}")),
         },
-        Op::Synapse => match args[0] {
+        Op::Spike(SpikeOp::Synapse) => match args[0] {
             Type::Train { carrier: Carrier::Spike, code, steps, shape } => {
                 let outputs = synapses(shape, args[1])?;
                 Ok(Type::Train { carrier: Carrier::Current, code, steps, shape: Shape::rows(outputs) })
             }
             other => Err(format!("a spike train was expected, here is {other}")),
         },
-        Op::Settle => match args[0] {
+        Op::Spike(SpikeOp::Decode) => match args[0] {
             Type::Train { carrier: Carrier::Spike, code, steps, shape } => {
-                Ok(Type::still(Elem::Level(code, steps), shape))
+                Ok(Type::tensor(Elem::Level(code, steps), shape))
             }
-            Type::Train { carrier: Carrier::Current, shape, .. } => Ok(Type::still(Elem::I32, shape)),
+            Type::Train { carrier: Carrier::Current, shape, .. } => Ok(Type::tensor(Elem::I32, shape)),
             other => Err(format!("a train was expected, here is {other}")),
         },
-        Op::Affine => match args[0] {
-            Type::Still { elem: Elem::F32 | Elem::I32 | Elem::Level(..), shape } => {
+        Op::Level(LevelOp::ScaleShift) => match args[0] {
+            Type::Tensor { elem: Elem::F32 | Elem::I32 | Elem::Level(..), shape } => {
                 let d = row_width(shape)?;
                 per_channel(args, 1, d)?;
                 per_channel(args, 2, d)?;
@@ -173,21 +176,21 @@ pub fn infer(op: &Op, args: &[Type]) -> Result<Type, String> {
             other => Err(format!("sums, levels or reals, [tokens,width], were expected, here is {other}")),
         },
         Op::Training(op) => crate::training::infer(op, args),
-        Op::Peak => {
+        Op::Level(LevelOp::RowMaxAbs) => {
             row_width(f32_shape(args, 0)?)?;
             Ok(f32_of(Shape::rows(1)))
         }
-        Op::Pick => {
+        Op::Level(LevelOp::GatherChannels) => {
             row_width(f32_shape(args, 0)?)?;
             match args[1] {
-                Type::Still { elem: Elem::I32, shape } => match shape.dims() {
+                Type::Tensor { elem: Elem::I32, shape } => match shape.dims() {
                     [Dim::Fixed(k)] => Ok(f32_of(Shape::rows(*k as usize))),
                     _ => Err(format!("channels, i32[k], were expected, here is {}", args[1])),
                 },
                 other => Err(format!("channels, i32[k], were expected, here is {other}")),
             }
         }
-        Op::HeadMap => {
+        Op::Level(LevelOp::HeadLinear) => {
             let d = row_width(f32_shape(args, 0)?)?;
             match f32_shape(args, 1)?.dims() {
                 [Dim::Fixed(heads), Dim::Fixed(w), Dim::Fixed(m)] if *heads as usize * *w as usize == d => {
@@ -199,7 +202,7 @@ pub fn infer(op: &Op, args: &[Type]) -> Result<Type, String> {
                 }
             }
         }
-        Op::Ssa { heads, variant } => ssa(heads, variant, args),
+        Op::Level(LevelOp::Ssa { heads, variant }) => ssa(heads, variant, args),
     }
 }
 
@@ -229,7 +232,7 @@ fn ssa(heads: u32, variant: Ssa, args: &[Type]) -> Result<Type, String> {
         }
         Ssa::Coincidence { .. } | Ssa::Linear { .. } | Ssa::Lif { .. } => {
             per_channel(args, 3, heads as usize)?;
-            if args[4] != Type::still(Elem::I32, Shape::fixed(&[heads as usize])) {
+            if args[4] != Type::tensor(Elem::I32, Shape::fixed(&[heads as usize])) {
                 return Err(format!("operand 5 should be i32[{heads}], it is {}", args[4]));
             }
         }
@@ -244,7 +247,7 @@ fn ssa(heads: u32, variant: Ssa, args: &[Type]) -> Result<Type, String> {
                 ));
             }
             let Ssa::Lif { output: Output::Spikes } = variant else {
-                return Ok(Type::still(Elem::F32, Shape::rows(d)));
+                return Ok(Type::tensor(Elem::F32, Shape::rows(d)));
             };
             if code(2) != code(0) {
                 return Err(format!(
@@ -258,52 +261,60 @@ fn ssa(heads: u32, variant: Ssa, args: &[Type]) -> Result<Type, String> {
                 Type::Train { .. } => {
                     Type::Train { carrier: Carrier::Spike, code: Code::Unary, steps, shape: Shape::rows(d) }
                 }
-                Type::Still { .. } => Type::still(Elem::Level(Code::Unary, steps), Shape::rows(d)),
+                Type::Tensor { .. } => Type::tensor(Elem::Level(Code::Unary, steps), Shape::rows(d)),
             })
         }
         Ssa::Linear { guard } if guard > GUARD_MAX => {
             Err(format!("at most {GUARD_MAX} guard bits are possible, here are {guard}"))
         }
-        Ssa::Ttfs { .. } | Ssa::TopK { .. } | Ssa::Linear { .. } => Ok(Type::still(Elem::F32, Shape::rows(d))),
+        Ssa::Ttfs { .. } | Ssa::TopK { .. } | Ssa::Linear { .. } => Ok(Type::tensor(Elem::F32, Shape::rows(d))),
     }
 }
 
 /// How many operands an operation takes.
 pub fn arity(op: &Op) -> usize {
     match op {
-        Op::Tokens | Op::Positions | Op::Weight(_) | Op::Causal { .. } => 0,
-        Op::Unary(_)
-        | Op::Transpose(_)
-        | Op::Reshape(_)
-        | Op::Slice { .. }
-        | Op::Mean
-        | Op::Softmax
-        | Op::Split { .. }
-        | Op::Merge
-        | Op::Normalise { .. }
-        | Op::Curve(_)
-        | Op::Peak
-        | Op::Settle => 1,
-        Op::Binary(_) | Op::MatMul | Op::Embed | Op::Product | Op::Synapse | Op::Pick | Op::HeadMap => 2,
-        Op::Where | Op::LayerNorm { .. } | Op::Linear(_) | Op::Attention { .. } | Op::Affine | Op::Integrate { .. } => {
-            3
+        Op::Leaf(LeafOp::Tokens)
+        | Op::Leaf(LeafOp::Positions)
+        | Op::Leaf(LeafOp::Weight(_))
+        | Op::Array(ArrayOp::CausalMask { .. }) => 0,
+        Op::Array(ArrayOp::Unary(_))
+        | Op::Array(ArrayOp::Transpose(_))
+        | Op::Array(ArrayOp::Reshape(_))
+        | Op::Array(ArrayOp::Slice { .. })
+        | Op::Array(ArrayOp::Mean)
+        | Op::Array(ArrayOp::Softmax)
+        | Op::Array(ArrayOp::SplitHeads { .. })
+        | Op::Array(ArrayOp::MergeHeads)
+        | Op::Dense(DenseOp::LayerNormNoGain { .. })
+        | Op::Dense(DenseOp::Curve(_))
+        | Op::Level(LevelOp::RowMaxAbs)
+        | Op::Spike(SpikeOp::Decode) => 1,
+        Op::Array(ArrayOp::Binary(_))
+        | Op::Array(ArrayOp::MatMul)
+        | Op::Dense(DenseOp::Embed)
+        | Op::Level(LevelOp::MatMulInt)
+        | Op::Spike(SpikeOp::Synapse)
+        | Op::Level(LevelOp::GatherChannels)
+        | Op::Level(LevelOp::HeadLinear) => 2,
+        Op::Array(ArrayOp::Where)
+        | Op::Dense(DenseOp::LayerNorm { .. })
+        | Op::Dense(DenseOp::Linear(_))
+        | Op::Dense(DenseOp::Attention { .. })
+        | Op::Level(LevelOp::ScaleShift)
+        | Op::Spike(SpikeOp::Integrate { .. }) => 3,
+        Op::Level(LevelOp::Quant { curve, .. }) | Op::Spike(SpikeOp::Fire { curve, .. }) => {
+            if *curve == Curve::Identity { 3 } else { 5 }
         }
-        Op::Quant { curve, .. } | Op::Fire { curve, .. } => {
-            if *curve == Curve::Identity {
-                3
-            } else {
-                5
-            }
-        }
-        Op::Ssa { variant, .. } => variant.arity(),
+        Op::Level(LevelOp::Ssa { variant, .. }) => variant.arity(),
         Op::Training(op) => op.arity(),
     }
 }
 
 fn f32_shape(args: &[Type], i: usize) -> Result<Shape, String> {
     match args[i] {
-        Type::Still { elem: Elem::F32, shape } => Ok(shape),
-        other => Err(format!("operand {} should be an f32 still, it is {other}", i + 1)),
+        Type::Tensor { elem: Elem::F32, shape } => Ok(shape),
+        other => Err(format!("operand {} should be an f32 tensor, it is {other}", i + 1)),
     }
 }
 
@@ -344,11 +355,11 @@ fn neuron(args: &[Type], curve: Curve, max_steps: u16, steps: u16) -> Result<usi
         return Err(format!("1 to {max_steps} timesteps are possible, here are {steps}"));
     }
     let shape = match args[0] {
-        Type::Still { elem: Elem::F32 | Elem::I32, shape } => shape,
-        other => return Err(format!("a potential (f32 or i32 still) was expected, here is {other}")),
+        Type::Tensor { elem: Elem::F32 | Elem::I32, shape } => shape,
+        other => return Err(format!("a potential (f32 or i32 tensor) was expected, here is {other}")),
     };
     let d = row_width(shape)?;
-    for i in 1..arity(&Op::Quant { code: crate::types::Code::Binary, steps, curve }) {
+    for i in 1..arity(&Op::Level(LevelOp::Quant { code: crate::types::Code::Binary, steps, curve })) {
         per_channel(args, i, d)?;
     }
     Ok(d)
@@ -357,7 +368,7 @@ fn neuron(args: &[Type], curve: Curve, max_steps: u16, steps: u16) -> Result<usi
 fn synapses(shape: Shape, weight: Type) -> Result<usize, String> {
     let d = row_width(shape)?;
     match weight {
-        Type::Still { elem: Elem::I8, shape } => match matrix(shape)? {
+        Type::Tensor { elem: Elem::I8, shape } => match matrix(shape)? {
             (inputs, outputs) if inputs == d => Ok(outputs),
             (inputs, _) => Err(format!("the weight takes {inputs} inputs, the value has {d}")),
         },

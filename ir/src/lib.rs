@@ -25,7 +25,7 @@ pub mod verify;
 
 pub use build::Builder;
 pub use curve::Curve;
-pub use diagnostic::Diagnostic;
+pub use diagnostic::{Diagnostic, Diagnostics};
 pub use graph::{Graph, Node, Stage, Value, Weight, WeightId};
 pub use op::{Binary, Op, Unary};
 pub use ssa::Ssa;

@@ -75,144 +75,144 @@ impl Surrogate {
 
 /// An operation that only training has. `c` is the gradient of the loss by the result of the operation that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Training {
+pub enum TrainingOp {
     /// `i32[tokens]`: the token that follows each of this call's.
     Targets,
     /// Sums over what broadcasting has spread: the result has this shape, which broadcasts to the operand's.
-    Sum(Shape),
-    /// The operand spread to this shape by broadcasting: the transpose of `sum`.
-    Repeat(Shape),
+    ReduceSum(Shape),
+    /// The operand spread to this shape by broadcasting: the transpose of `reduce_sum`.
+    BroadcastTo(Shape),
     /// The nearest level, ties away from zero, at most `most` either way. Its derivative is taken to be 1 where nothing is
     /// clipped.
-    Level { most: u32 },
-    /// `(x, c)`: `c` where `Level` does not clip `x`, else 0.
-    Within { most: u32 },
+    FakeQuant { most: u32 },
+    /// `(x, c)`: `c` where `FakeQuant` does not clip `x`, else 0.
+    FakeQuantGrad { most: u32 },
     /// 1 where the operand is not negative, else 0. Its derivative is taken to be the surrogate.
     Step(Surrogate),
     /// The surrogate at the operand.
     Surrogate(Surrogate),
     /// The curve's derivative at the operand.
-    Slope(Curve),
+    CurveSlope(Curve),
     /// The operand, taken to be a constant.
-    Hold,
+    StopGradient,
     /// The largest of a row, innermost size 1, taken to be a constant.
-    Most,
+    RowMax,
     /// 1 for the `keys` largest numbers of a row, of equal ones the latest, else 0; taken to be a constant.
-    Winners { keys: u32 },
-    /// `(x, c)`: the gradient by `x` of `normalise`.
-    NormaliseBack { eps: Scalar },
-    /// `(x, c f32[tokens,1])`: the gradient by `x` of `peak`: it goes to the first of a row's largest magnitudes.
-    PeakBack,
-    /// `(c f32[tokens,k], channels i32[k]) -> f32[tokens,width]`: the gradient of `pick`.
-    Spread { width: u32 },
+    TopKMask { keys: u32 },
+    /// `(x, c)`: the gradient by `x` of `layer_norm_no_gain`.
+    LayerNormNoGainGrad { eps: Scalar },
+    /// `(x, c f32[tokens,1])`: the gradient by `x` of `row_max_abs`: it goes to the first of a row's largest magnitudes.
+    RowMaxAbsGrad,
+    /// `(c f32[tokens,k], channels i32[k]) -> f32[tokens,width]`: the gradient of `gather_channels`.
+    GatherChannelsGrad { width: u32 },
     /// `(ids i32[tokens], c f32[tokens,d]) -> f32[rows,d]`: the gradient by the table of `embed`.
-    Scatter { rows: u32 },
+    EmbedGrad { rows: u32 },
     /// `(period f32[heads]) -> f32[heads,tokens,tokens]`: `2^-(floor(i / h) - floor(j / h))` for query `i` and key `j <= i`
     /// of a head whose memory halves every `h` tokens, the period rounded to a whole number of at least 1; 0 for later keys
     /// and after 16 halvings. Its derivative is taken to be that of a memory that fades evenly, `2^-((i - j) / h)`.
-    Recency,
-    /// `(period f32[heads], c f32[heads,tokens,tokens]) -> f32[heads]`: the gradient of `recency`.
-    RecencyBack,
+    DecayMask,
+    /// `(period f32[heads], c f32[heads,tokens,tokens]) -> f32[heads]`: the gradient of `decay_mask`.
+    DecayMaskGrad,
     /// `(logits, reference) -> f32[1]`: Kullback-Leibler divergence of the prediction `logits` from `reference`, in nats, mean
     /// over tokens.
     Divergence,
     /// `(logits, reference, c f32[1])`: its gradient by `logits`.
-    DivergenceBack,
+    DivergenceGrad,
     /// `(logits, targets i32[tokens]) -> f32[1]`: the negative log likelihood of the targets, in nats, mean over tokens.
     CrossEntropy,
     /// `(logits, targets, c f32[1])`: its gradient by `logits`.
-    CrossEntropyBack,
+    CrossEntropyGrad,
 }
 
-impl Training {
+impl TrainingOp {
     pub fn name(&self) -> &'static str {
         match self {
-            Training::Targets => "targets",
-            Training::Sum(_) => "sum",
-            Training::Repeat(_) => "repeat",
-            Training::Level { .. } => "level",
-            Training::Within { .. } => "within",
-            Training::Step(_) => "step",
-            Training::Surrogate(_) => "surrogate",
-            Training::Slope(_) => "slope",
-            Training::Hold => "hold",
-            Training::Most => "most",
-            Training::Winners { .. } => "winners",
-            Training::NormaliseBack { .. } => "normalise_back",
-            Training::PeakBack => "peak_back",
-            Training::Spread { .. } => "spread",
-            Training::Scatter { .. } => "scatter",
-            Training::Recency => "recency",
-            Training::RecencyBack => "recency_back",
-            Training::Divergence => "divergence",
-            Training::DivergenceBack => "divergence_back",
-            Training::CrossEntropy => "cross_entropy",
-            Training::CrossEntropyBack => "cross_entropy_back",
+            TrainingOp::Targets => "targets",
+            TrainingOp::ReduceSum(_) => "reduce_sum",
+            TrainingOp::BroadcastTo(_) => "broadcast_to",
+            TrainingOp::FakeQuant { .. } => "fake_quant",
+            TrainingOp::FakeQuantGrad { .. } => "fake_quant_grad",
+            TrainingOp::Step(_) => "step",
+            TrainingOp::Surrogate(_) => "surrogate",
+            TrainingOp::CurveSlope(_) => "curve_slope",
+            TrainingOp::StopGradient => "stop_gradient",
+            TrainingOp::RowMax => "row_max",
+            TrainingOp::TopKMask { .. } => "topk_mask",
+            TrainingOp::LayerNormNoGainGrad { .. } => "layer_norm_no_gain_grad",
+            TrainingOp::RowMaxAbsGrad => "row_max_abs_grad",
+            TrainingOp::GatherChannelsGrad { .. } => "gather_channels_grad",
+            TrainingOp::EmbedGrad { .. } => "embed_grad",
+            TrainingOp::DecayMask => "decay_mask",
+            TrainingOp::DecayMaskGrad => "decay_mask_grad",
+            TrainingOp::Divergence => "divergence",
+            TrainingOp::DivergenceGrad => "divergence_grad",
+            TrainingOp::CrossEntropy => "cross_entropy",
+            TrainingOp::CrossEntropyGrad => "cross_entropy_grad",
         }
     }
 
     /// Operations without attributes.
-    pub(crate) const PLAIN: [Training; 10] = [
-        Training::Targets,
-        Training::Hold,
-        Training::Most,
-        Training::PeakBack,
-        Training::Recency,
-        Training::RecencyBack,
-        Training::Divergence,
-        Training::DivergenceBack,
-        Training::CrossEntropy,
-        Training::CrossEntropyBack,
+    pub(crate) const PLAIN: [TrainingOp; 10] = [
+        TrainingOp::Targets,
+        TrainingOp::StopGradient,
+        TrainingOp::RowMax,
+        TrainingOp::RowMaxAbsGrad,
+        TrainingOp::DecayMask,
+        TrainingOp::DecayMaskGrad,
+        TrainingOp::Divergence,
+        TrainingOp::DivergenceGrad,
+        TrainingOp::CrossEntropy,
+        TrainingOp::CrossEntropyGrad,
     ];
 
     pub(crate) fn arity(&self) -> usize {
         match self {
-            Training::Targets => 0,
-            Training::Sum(_)
-            | Training::Repeat(_)
-            | Training::Level { .. }
-            | Training::Step(_)
-            | Training::Surrogate(_)
-            | Training::Slope(_)
-            | Training::Hold
-            | Training::Most
-            | Training::Winners { .. }
-            | Training::Recency => 1,
-            Training::Within { .. }
-            | Training::NormaliseBack { .. }
-            | Training::PeakBack
-            | Training::Spread { .. }
-            | Training::Scatter { .. }
-            | Training::RecencyBack
-            | Training::Divergence
-            | Training::CrossEntropy => 2,
-            Training::DivergenceBack | Training::CrossEntropyBack => 3,
+            TrainingOp::Targets => 0,
+            TrainingOp::ReduceSum(_)
+            | TrainingOp::BroadcastTo(_)
+            | TrainingOp::FakeQuant { .. }
+            | TrainingOp::Step(_)
+            | TrainingOp::Surrogate(_)
+            | TrainingOp::CurveSlope(_)
+            | TrainingOp::StopGradient
+            | TrainingOp::RowMax
+            | TrainingOp::TopKMask { .. }
+            | TrainingOp::DecayMask => 1,
+            TrainingOp::FakeQuantGrad { .. }
+            | TrainingOp::LayerNormNoGainGrad { .. }
+            | TrainingOp::RowMaxAbsGrad
+            | TrainingOp::GatherChannelsGrad { .. }
+            | TrainingOp::EmbedGrad { .. }
+            | TrainingOp::DecayMaskGrad
+            | TrainingOp::Divergence
+            | TrainingOp::CrossEntropy => 2,
+            TrainingOp::DivergenceGrad | TrainingOp::CrossEntropyGrad => 3,
         }
     }
 }
 
-impl fmt::Display for Training {
+impl fmt::Display for TrainingOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
         match self {
-            Training::Sum(shape) | Training::Repeat(shape) => write!(f, "{shape}"),
-            Training::Level { most } | Training::Within { most } => write!(f, "[{most}]"),
-            Training::Step(kind) | Training::Surrogate(kind) => write!(f, "[{}]", kind.name()),
-            Training::Winners { keys } => write!(f, "[{keys}]"),
-            Training::Slope(curve) => write!(f, "[{}]", curve.name()),
-            Training::NormaliseBack { eps } => write!(f, "[eps={:?}]", eps.get()),
-            Training::Spread { width } => write!(f, "[width={width}]"),
-            Training::Scatter { rows } => write!(f, "[rows={rows}]"),
-            Training::Targets
-            | Training::Hold
-            | Training::Most
-            | Training::PeakBack
-            | Training::Recency
-            | Training::RecencyBack
-            | Training::Divergence
-            | Training::DivergenceBack
-            | Training::CrossEntropy
-            | Training::CrossEntropyBack => Ok(()),
+            TrainingOp::ReduceSum(shape) | TrainingOp::BroadcastTo(shape) => write!(f, "{shape}"),
+            TrainingOp::FakeQuant { most } | TrainingOp::FakeQuantGrad { most } => write!(f, "[{most}]"),
+            TrainingOp::Step(kind) | TrainingOp::Surrogate(kind) => write!(f, "[{}]", kind.name()),
+            TrainingOp::TopKMask { keys } => write!(f, "[{keys}]"),
+            TrainingOp::CurveSlope(curve) => write!(f, "[{}]", curve.name()),
+            TrainingOp::LayerNormNoGainGrad { eps } => write!(f, "[eps={:?}]", eps.get()),
+            TrainingOp::GatherChannelsGrad { width } => write!(f, "[width={width}]"),
+            TrainingOp::EmbedGrad { rows } => write!(f, "[rows={rows}]"),
+            TrainingOp::Targets
+            | TrainingOp::StopGradient
+            | TrainingOp::RowMax
+            | TrainingOp::RowMaxAbsGrad
+            | TrainingOp::DecayMask
+            | TrainingOp::DecayMaskGrad
+            | TrainingOp::Divergence
+            | TrainingOp::DivergenceGrad
+            | TrainingOp::CrossEntropy
+            | TrainingOp::CrossEntropyGrad => Ok(()),
         }
     }
 }
@@ -220,13 +220,13 @@ impl fmt::Display for Training {
 /// The most that a level may be: integers up to there are exact in f32.
 pub const LEVEL_MAX: u32 = 1 << 23;
 
-pub(crate) fn infer(op: Training, args: &[Type]) -> Result<Type, String> {
+pub(crate) fn infer(op: TrainingOp, args: &[Type]) -> Result<Type, String> {
     let real = |i: usize| match args[i] {
-        Type::Still { elem: Elem::F32, shape } => Ok(shape),
-        other => Err(format!("operand {} should be an f32 still, it is {other}", i + 1)),
+        Type::Tensor { elem: Elem::F32, shape } => Ok(shape),
+        other => Err(format!("operand {} should be an f32 tensor, it is {other}", i + 1)),
     };
     let integers = |i: usize, shape: Shape| match args[i] {
-        ty if ty == Type::still(Elem::I32, shape) => Ok(()),
+        ty if ty == Type::tensor(Elem::I32, shape) => Ok(()),
         other => Err(format!("operand {} should be i32{shape}, it is {other}", i + 1)),
     };
     let equal = |i: usize| {
@@ -242,35 +242,37 @@ pub(crate) fn infer(op: Training, args: &[Type]) -> Result<Type, String> {
     };
     let tokens = Shape::new(&[Dim::Tokens]);
     let one = Shape::fixed(&[1]);
-    let f32_of = |shape| Ok(Type::still(Elem::F32, shape));
+    let f32_of = |shape| Ok(Type::tensor(Elem::F32, shape));
     let single = |i: usize| match real(i)? {
         shape if shape == one => Ok(()),
         shape => Err(format!("operand {} should be f32[1], it has shape {shape}", i + 1)),
     };
     match op {
-        Training::Targets => Ok(Type::still(Elem::I32, tokens)),
-        Training::Sum(to) => {
+        TrainingOp::Targets => Ok(Type::tensor(Elem::I32, tokens)),
+        TrainingOp::ReduceSum(to) => {
             let from = real(0)?;
             match broadcast(to, from) {
                 Ok(all) if all == from => f32_of(to),
                 _ => Err(format!("{to} does not broadcast to {from}")),
             }
         }
-        Training::Repeat(to) => match broadcast(real(0)?, to) {
+        TrainingOp::BroadcastTo(to) => match broadcast(real(0)?, to) {
             Ok(all) if all == to => f32_of(to),
             _ => Err(format!("{} does not broadcast to {to}", real(0)?)),
         },
-        Training::Level { most } | Training::Within { most } => {
+        TrainingOp::FakeQuant { most } | TrainingOp::FakeQuantGrad { most } => {
             if !(1..=LEVEL_MAX).contains(&most) {
                 return Err(format!("levels up to 1 to {LEVEL_MAX} are possible, here is {most}"));
             }
-            if let Training::Within { .. } = op {
+            if let TrainingOp::FakeQuantGrad { .. } = op {
                 equal(1)?;
             }
             real(0).and_then(f32_of)
         }
-        Training::Step(_) | Training::Surrogate(_) | Training::Slope(_) | Training::Hold => real(0).and_then(f32_of),
-        Training::Winners { keys } => {
+        TrainingOp::Step(_) | TrainingOp::Surrogate(_) | TrainingOp::CurveSlope(_) | TrainingOp::StopGradient => {
+            real(0).and_then(f32_of)
+        }
+        TrainingOp::TopKMask { keys } => {
             if keys == 0 {
                 return Err("no row is without a largest number".into());
             }
@@ -279,38 +281,38 @@ pub(crate) fn infer(op: Training, args: &[Type]) -> Result<Type, String> {
             }
             real(0).and_then(f32_of)
         }
-        Training::Most => {
+        TrainingOp::RowMax => {
             let mut dims = real(0)?.dims().to_vec();
             *dims.last_mut().ok_or("a scalar has no innermost axis")? = Dim::Fixed(1);
             f32_of(Shape::new(&dims))
         }
-        Training::NormaliseBack { .. } => {
+        TrainingOp::LayerNormNoGainGrad { .. } => {
             rows(0)?;
             equal(1)?;
             Ok(args[0])
         }
-        Training::PeakBack => {
+        TrainingOp::RowMaxAbsGrad => {
             rows(0)?;
             if rows(1)? != 1 {
                 return Err(format!("one number a token was expected, here is {}", args[1]));
             }
             Ok(args[0])
         }
-        Training::Spread { width } => {
+        TrainingOp::GatherChannelsGrad { width } => {
             integers(1, Shape::fixed(&[rows(0)?]))?;
             f32_of(Shape::rows(width as usize))
         }
-        Training::Scatter { rows: count } => {
+        TrainingOp::EmbedGrad { rows: count } => {
             integers(0, tokens)?;
             f32_of(Shape::new(&[Dim::Fixed(count), Dim::Fixed(rows(1)? as u32)]))
         }
-        Training::Recency | Training::RecencyBack => {
+        TrainingOp::DecayMask | TrainingOp::DecayMaskGrad => {
             let periods = real(0)?;
             let &[heads @ Dim::Fixed(_)] = periods.dims() else {
                 return Err(format!("a period for every head was expected, here is {periods}"));
             };
             let pairs = Shape::new(&[heads, Dim::Tokens, Dim::Tokens]);
-            if op == Training::Recency {
+            if op == TrainingOp::DecayMask {
                 return f32_of(pairs);
             }
             match real(1)? {
@@ -318,19 +320,19 @@ pub(crate) fn infer(op: Training, args: &[Type]) -> Result<Type, String> {
                 shape => Err(format!("operand 2 should be f32{pairs}, it has shape {shape}")),
             }
         }
-        Training::Divergence | Training::DivergenceBack => {
+        TrainingOp::Divergence | TrainingOp::DivergenceGrad => {
             rows(0)?;
             equal(1)?;
-            if op == Training::Divergence {
+            if op == TrainingOp::Divergence {
                 return f32_of(one);
             }
             single(2)?;
             Ok(args[0])
         }
-        Training::CrossEntropy | Training::CrossEntropyBack => {
+        TrainingOp::CrossEntropy | TrainingOp::CrossEntropyGrad => {
             rows(0)?;
             integers(1, tokens)?;
-            if op == Training::CrossEntropy {
+            if op == TrainingOp::CrossEntropy {
                 return f32_of(one);
             }
             single(2)?;
@@ -341,7 +343,7 @@ pub(crate) fn infer(op: Training, args: &[Type]) -> Result<Type, String> {
 
 /// The result of `op` as `sizes`; `targets` are what `Targets` gives. Errors are of ids outside a table.
 pub(crate) fn eval<R: Real>(
-    op: Training,
+    op: TrainingOp,
     args: &[&Array<R>],
     sizes: &[usize],
     targets: &[u32],
@@ -352,25 +354,25 @@ pub(crate) fn eval<R: Real>(
         usize::try_from(id).ok().filter(|&id| id < count).ok_or_else(|| format!("id {id} is outside {count} rows"))
     };
     Ok(match op {
-        Training::Targets => Content::Int(targets.iter().map(|&id| id as i32).collect()),
-        Training::Sum(_) => Content::Real(sum_to(args[0], sizes)),
-        Training::Repeat(_) => Content::Real(crate::eval::spread(sizes, &[args[0]], |x| x[0])),
-        Training::Level { most } => map(&|x| R::from_i32(crate::eval::level(x, most as i32))),
-        Training::Within { most } => {
+        TrainingOp::Targets => Content::Int(targets.iter().map(|&id| id as i32).collect()),
+        TrainingOp::ReduceSum(_) => Content::Real(sum_to(args[0], sizes)),
+        TrainingOp::BroadcastTo(_) => Content::Real(crate::eval::spread(sizes, &[args[0]], |x| x[0])),
+        TrainingOp::FakeQuant { most } => map(&|x| R::from_i32(crate::eval::level(x, most as i32))),
+        TrainingOp::FakeQuantGrad { most } => {
             let end = R::from_f64(f64::from(most) + 0.5);
             let keep = |(&x, &c): (&R, &R)| if x < end && R::ZERO - end < x { c } else { R::ZERO };
             Content::Real(args[0].reals().iter().zip(args[1].reals()).map(keep).collect())
         }
-        Training::Step(_) => map(&|x| if x < R::ZERO { R::ZERO } else { one }),
-        Training::Surrogate(kind) => map(&|x| kind.at(x)),
-        Training::Slope(curve) => map(&|x| curve.slope(x)),
-        Training::Hold => map(&|x| x),
-        Training::Most => {
+        TrainingOp::Step(_) => map(&|x| if x < R::ZERO { R::ZERO } else { one }),
+        TrainingOp::Surrogate(kind) => map(&|x| kind.at(x)),
+        TrainingOp::CurveSlope(curve) => map(&|x| curve.slope(x)),
+        TrainingOp::StopGradient => map(&|x| x),
+        TrainingOp::RowMax => {
             let width = args[0].sizes.last().copied().unwrap_or(1).max(1);
             let most = |row: &[R]| row[1..].iter().fold(row[0], |a, &b| if a < b { b } else { a });
             Content::Real(args[0].reals().chunks_exact(width).map(most).collect())
         }
-        Training::Winners { keys } => {
+        TrainingOp::TopKMask { keys } => {
             let width = args[0].sizes.last().copied().unwrap_or(1).max(1);
             let wins = |row: &[R], j: usize| {
                 let better = |&(i, &x): &(usize, &R)| row[j] < x || (i > j && row[j] <= x);
@@ -380,16 +382,16 @@ pub(crate) fn eval<R: Real>(
             let rows = args[0].reals().chunks_exact(width);
             Content::Real(rows.flat_map(|row| (0..row.len()).map(move |j| number(wins(row, j)))).collect())
         }
-        Training::NormaliseBack { eps } => {
+        TrainingOp::LayerNormNoGainGrad { eps } => {
             let width = args[0].sizes[1];
             let pairs = args[0].reals().chunks_exact(width).zip(args[1].reals().chunks_exact(width));
             Content::Real(pairs.flat_map(|(x, c)| normalise_back(x, c, R::from_f32(eps.get()))).collect())
         }
-        Training::PeakBack => {
+        TrainingOp::RowMaxAbsGrad => {
             let rows = args[0].reals().chunks_exact(args[0].sizes[1]).zip(args[1].reals());
             Content::Real(rows.flat_map(|(x, &c)| peak_back(x, c)).collect())
         }
-        Training::Spread { width } => {
+        TrainingOp::GatherChannelsGrad { width } => {
             let k = args[0].sizes[1];
             let mut out = vec![R::ZERO; sizes[0] * width as usize];
             for (out, c) in out.chunks_exact_mut(width as usize).zip(args[0].reals().chunks_exact(k)) {
@@ -400,7 +402,7 @@ pub(crate) fn eval<R: Real>(
             }
             Content::Real(out)
         }
-        Training::Scatter { rows } => {
+        TrainingOp::EmbedGrad { rows } => {
             let width = sizes[1];
             let mut out = vec![R::ZERO; sizes[0] * width];
             for (&id, c) in args[0].ints().iter().zip(args[1].reals().chunks_exact(width)) {
@@ -409,7 +411,7 @@ pub(crate) fn eval<R: Real>(
             }
             Content::Real(out)
         }
-        Training::Recency => {
+        TrainingOp::DecayMask => {
             let n = sizes[1];
             let mut weights = vec![0.0; args[0].reals().len() * n * n];
             for (&h, head) in args[0].reals().iter().zip(weights.chunks_exact_mut(n * n)) {
@@ -418,19 +420,19 @@ pub(crate) fn eval<R: Real>(
             }
             Content::Real(weights.into_iter().map(R::from_f32).collect())
         }
-        Training::RecencyBack => {
+        TrainingOp::DecayMaskGrad => {
             let n = args[1].sizes[1];
             let heads = args[0].reals().iter().zip(args[1].reals().chunks_exact(n * n));
             Content::Real(heads.map(|(&h, c)| recency_back(h, n, c)).collect())
         }
-        Training::Divergence => {
+        TrainingOp::Divergence => {
             let (p, q) = (args[1], args[0]);
             let width = q.sizes[1];
             let rows = p.reals().chunks_exact(width).zip(q.reals().chunks_exact(width));
             let each: Vec<R> = rows.map(|(p, q)| divergence(p, q)).collect();
             Content::Real(vec![row_sum(&each) / R::from_i32(each.len() as i32)])
         }
-        Training::DivergenceBack => {
+        TrainingOp::DivergenceGrad => {
             let width = sizes[1];
             let scale = args[2].reals()[0] / R::from_i32(sizes[0] as i32);
             let rows = args[1].reals().chunks_exact(width).zip(args[0].reals().chunks_exact(width));
@@ -440,7 +442,7 @@ pub(crate) fn eval<R: Real>(
             };
             Content::Real(rows.flat_map(back).collect())
         }
-        Training::CrossEntropy => {
+        TrainingOp::CrossEntropy => {
             let width = args[0].sizes[1];
             let mut each = Vec::new();
             for (row, &target) in args[0].reals().chunks_exact(width).zip(args[1].ints()) {
@@ -448,7 +450,7 @@ pub(crate) fn eval<R: Real>(
             }
             Content::Real(vec![row_sum(&each) / R::from_i32(each.len() as i32)])
         }
-        Training::CrossEntropyBack => {
+        TrainingOp::CrossEntropyGrad => {
             let width = sizes[1];
             let scale = args[2].reals()[0] / R::from_i32(sizes[0] as i32);
             let mut out = Vec::with_capacity(sizes[0] * width);

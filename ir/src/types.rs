@@ -1,4 +1,4 @@
-//! Types of values: stills, trains, and shapes with two symbolic sizes.
+//! Types of values: tensors, trains, and shapes with two symbolic sizes.
 //!
 //! A *still* is an ordinary tensor. A *train* is a tensor spread over `T` timesteps; it denotes the weighted sum of its
 //! parts, with the weights of its code. A level is an integer that a train of that code and length can denote.
@@ -80,7 +80,7 @@ impl Code {
     }
 }
 
-/// Element of a still.
+/// Element of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Elem {
     F32,
@@ -208,32 +208,34 @@ pub enum Carrier {
 /// Type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Type {
-    Still { elem: Elem, shape: Shape },
+    /// An ordinary tensor.
+    Tensor { elem: Elem, shape: Shape },
+    /// A spike train: a tensor spread over timesteps.
     Train { carrier: Carrier, code: Code, steps: u16, shape: Shape },
 }
 
 impl Type {
-    pub fn still(elem: Elem, shape: Shape) -> Self {
-        Type::Still { elem, shape }
+    pub fn tensor(elem: Elem, shape: Shape) -> Self {
+        Type::Tensor { elem, shape }
     }
 
     pub fn shape(&self) -> Shape {
         match self {
-            Type::Still { shape, .. } | Type::Train { shape, .. } => *shape,
+            Type::Tensor { shape, .. } | Type::Train { shape, .. } => *shape,
         }
     }
 
     pub fn elem(&self) -> Option<Elem> {
         match self {
-            Type::Still { elem, .. } => Some(*elem),
+            Type::Tensor { elem, .. } => Some(*elem),
             Type::Train { .. } => None,
         }
     }
 
-    /// Code and timesteps of what denotes levels: level stills and spike trains alike.
+    /// Code and timesteps of what denotes levels: level tensors and spike trains alike.
     pub fn levels(&self) -> Option<(Code, u16)> {
         match *self {
-            Type::Still { elem: Elem::Level(code, steps), .. }
+            Type::Tensor { elem: Elem::Level(code, steps), .. }
             | Type::Train { carrier: Carrier::Spike, code, steps, .. } => Some((code, steps)),
             _ => None,
         }
@@ -280,7 +282,7 @@ impl fmt::Debug for Shape {
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Type::Still { elem, shape } => write!(f, "{elem}{shape}"),
+            Type::Tensor { elem, shape } => write!(f, "{elem}{shape}"),
             Type::Train { carrier, code, steps, shape } => {
                 let carrier = match carrier {
                     Carrier::Spike => "spike",

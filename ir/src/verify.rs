@@ -9,10 +9,10 @@
 //! 7. After import and before training, an addition's operands have one shape, `[tokens,width]`; a product's or a quotient's second operand has
 //!    one number a token. Nothing else broadcasts.
 //! 8. After import and before training, parameters (weights, gains, offsets, tables, slopes) are constants.
-//! 9. Outputs are computed stills: no train leaves the program. (That a current is only ever settled follows from 3: no
+//! 9. Outputs are computed tensors: no train leaves the program. (That a current is only ever decoded follows from 3: no
 //!    other operation takes one.)
 //! 10. Attributes are numbers, finite ones where they scale. Quantised and spiking constants are finite, slopes and sinks of
-//!     attention are not negative, periods of halving are 0 or powers of two, and i8 weights lie within -127 and 127.
+//!     attention are not negative, half-lives are 0 or powers of two, and i8 weights lie within -127 and 127.
 //! 11. A table that positions look up has a row for every token of the context; channels that are picked are channels.
 //! 12. No sum overflows, whatever the levels. Partial sums are sums over fewer terms or over the leading bits of the
 //!     levels, so the bounds hold at every timestep too:
@@ -21,7 +21,7 @@
 //!     - attention's weighted values are i64: `2^11 * levels of v * context <= 2^63 - 1`; by coincidence, with a score of at
 //!       most features times timesteps, perhaps squared and then i32, `score * 2^15 * levels of v * context <= 2^63 - 1`;
 //!     - so is what linear attention reads from its sums: `features * levels of q * levels of k * levels of v * 2^guard *
-//!       tokens <= 2^63 - 1`, where tokens are the context or twice the period of halving, whichever is less. Its sums are
+//!       tokens <= 2^63 - 1`, where tokens are the context or twice the half-life, whichever is less. Its sums are
 //!       kept in i32 where `levels of k * levels of v * 2^guard * tokens <= 2^31 - 1` (`narrow_sums`), else in i64.
 //!
 //!     Where an attention by time to first spike keeps both below 2^31 as well (`narrow_attention`), engines may sum it in
@@ -32,15 +32,17 @@
 
 use crate::curve::Curve;
 use crate::diagnostic::Diagnostic;
+use crate::diagnostic::Diagnostics;
 use crate::graph::{Graph, Node, Stage, Value, Weight};
 use crate::infer;
 use crate::membrane::Membrane;
+use crate::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use crate::op::{Binary, Op};
 use crate::ssa::meaning::{FIRST_SPIKE_WEIGHT, FRESH};
 use crate::ssa::{Output, Ssa, State, neuron_of};
 use crate::tensor::Tensor;
 use crate::text::{self, NAME_MAX};
-use crate::training::Training;
+use crate::training::TrainingOp;
 use crate::types::{Dim, Shape, Type};
 use std::collections::HashSet;
 use std::ops::Range;
@@ -55,7 +57,7 @@ const SUMS_MAX: u128 = 1 << 28;
 const WEIGHT_MAX: u64 = 127;
 
 /// Adds what breaks a promise to the list.
-type Rule = fn(&Graph, &mut Vec<Diagnostic>);
+type Rule = fn(&Graph, &mut Diagnostics);
 
 /// Rules that look at nothing but what they check.
 const SHAPE_RULES: &[Rule] = &[context, outputs, constants, operands_and_types, sizes];
@@ -69,8 +71,8 @@ const MEANING_RULES: &[Rule] = &[
 ///
 /// # Errors
 /// Every promise that it breaks, up to fifty, at the value that breaks it.
-pub fn verify(graph: &Graph) -> Result<(), Vec<Diagnostic>> {
-    let mut errors = Vec::new();
+pub fn verify(graph: &Graph) -> Result<(), Diagnostics> {
+    let mut errors = Diagnostics::new();
     for rules in [SHAPE_RULES, MEANING_RULES] {
         rules.iter().for_each(|rule| rule(graph, &mut errors));
         if !errors.is_empty() {
@@ -90,14 +92,14 @@ fn at(graph: &Graph, value: Value, message: impl Into<String>) -> Diagnostic {
     }
 }
 
-fn context(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+fn context(graph: &Graph, errors: &mut Diagnostics) {
     if !(1..=CONTEXT_MAX).contains(&graph.context) {
         let found = graph.context;
         errors.push(Diagnostic::new("", format!("a context of {found} tokens; 1 to {CONTEXT_MAX} are possible")));
     }
 }
 
-fn outputs(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+fn outputs(graph: &Graph, errors: &mut Diagnostics) {
     if graph.outputs.is_empty() {
         errors.push(Diagnostic::new("", "the program has no output"));
     }
@@ -119,7 +121,7 @@ fn bad_name(name: &str) -> Option<String> {
     bad.then(|| format!("a name of {} bytes; 1 to {NAME_MAX} are possible", name.len()))
 }
 
-fn constants(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+fn constants(graph: &Graph, errors: &mut Diagnostics) {
     let mut seen = HashSet::new();
     for weight in &graph.weights {
         let sizes = weight.tensor.sizes();
@@ -133,7 +135,7 @@ fn constants(graph: &Graph, errors: &mut Vec<Diagnostic>) {
     }
     let mut uses = vec![0; graph.weights.len()];
     for (value, node) in graph.iter() {
-        let Op::Weight(id) = node.op else { continue };
+        let Op::Leaf(LeafOp::Weight(id)) = node.op else { continue };
         match uses.get_mut(id.0 as usize) {
             Some(uses) => *uses += 1,
             None => errors.push(at(graph, value, format!("there is no weight {}", id.0))),
@@ -144,7 +146,7 @@ fn constants(graph: &Graph, errors: &mut Vec<Diagnostic>) {
     }
 }
 
-fn operands_and_types(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+fn operands_and_types(graph: &Graph, errors: &mut Diagnostics) {
     if !errors.is_empty() {
         return;
     }
@@ -163,9 +165,9 @@ fn well_typed(graph: &Graph, value: Value, node: &Node) -> Result<(), String> {
         return Err(format!("its operand {} does not come before it", text::label(graph, *late)));
     }
     let inferred = match node.op {
-        Op::Weight(id) if node.args.is_empty() => {
+        Op::Leaf(LeafOp::Weight(id)) if node.args.is_empty() => {
             let tensor = &graph.weight(id).tensor;
-            Type::still(tensor.elem(), Shape::fixed(tensor.sizes()))
+            Type::tensor(tensor.elem(), Shape::fixed(tensor.sizes()))
         }
         op => {
             let types: Vec<Type> = node.args.iter().map(|&arg| graph.ty(arg)).collect();
@@ -175,7 +177,7 @@ fn well_typed(graph: &Graph, value: Value, node: &Node) -> Result<(), String> {
     if inferred == node.ty { Ok(()) } else { Err(format!("`{}` gives {inferred} here, not {}", node.op, node.ty)) }
 }
 
-fn liveness(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+fn liveness(graph: &Graph, errors: &mut Diagnostics) {
     let mut live = vec![false; graph.nodes.len()];
     graph.outputs.iter().for_each(|(_, value)| live[value.index()] = true);
     for (value, node) in graph.iter().rev().collect::<Vec<_>>() {
@@ -187,7 +189,7 @@ fn liveness(graph: &Graph, errors: &mut Vec<Diagnostic>) {
     }
 }
 
-fn sizes(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+fn sizes(graph: &Graph, errors: &mut Diagnostics) {
     for (value, node) in graph.iter() {
         let shape = node.ty.shape();
         let fixed = shape.dims().iter().map(|dim| match dim {
@@ -197,7 +199,7 @@ fn sizes(graph: &Graph, errors: &mut Vec<Diagnostic>) {
         if !(1..=i32::MAX as u128).contains(&fixed.product()) {
             errors.push(at(graph, value, format!("{}: 1 to 2^31 - 1 elements are possible", node.ty)));
         }
-        if let Op::Ssa { variant: Ssa::Linear { .. }, .. } = node.op
+        if let Op::Level(LevelOp::Ssa { variant: Ssa::Linear { .. }, .. }) = node.op
             && let Some(state @ State::Sums { heads, features, width, .. }) = graph.state(value)
             && heads as u128 * features as u128 * (width as u128 + 1) > SUMS_MAX
         {
@@ -206,7 +208,7 @@ fn sizes(graph: &Graph, errors: &mut Vec<Diagnostic>) {
     }
 }
 
-fn legality(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+fn legality(graph: &Graph, errors: &mut Diagnostics) {
     for (value, node) in graph.iter().filter(|(_, node)| !node.op.legal_in(graph.stage)) {
         errors.push(at(graph, value, format!("`{}` is not legal in stage {}", node.op, graph.stage.name())));
     }
@@ -217,8 +219,8 @@ fn broadcasts(stage: Stage) -> bool {
     matches!(stage, Stage::Imported | Stage::Training)
 }
 
-fn additions(graph: &Graph, errors: &mut Vec<Diagnostic>) {
-    let adds = |node: &Node| !broadcasts(graph.stage) && node.op == Op::Binary(Binary::Add);
+fn additions(graph: &Graph, errors: &mut Diagnostics) {
+    let adds = |node: &Node| !broadcasts(graph.stage) && node.op == Op::Array(ArrayOp::Binary(Binary::Add));
     for (value, node) in graph.iter().filter(|(_, node)| adds(node)) {
         let [a, b] = [graph.ty(node.args[0]), graph.ty(node.args[1])];
         if a != b || a.shape().row_width().is_none() {
@@ -228,8 +230,8 @@ fn additions(graph: &Graph, errors: &mut Vec<Diagnostic>) {
     }
 }
 
-fn thresholds(graph: &Graph, errors: &mut Vec<Diagnostic>) {
-    let scales = |node: &Node| matches!(node.op, Op::Binary(Binary::Mul | Binary::Div));
+fn thresholds(graph: &Graph, errors: &mut Diagnostics) {
+    let scales = |node: &Node| matches!(node.op, Op::Array(ArrayOp::Binary(Binary::Mul | Binary::Div)));
     for (value, node) in graph.iter().filter(|(_, node)| !broadcasts(graph.stage) && scales(node)) {
         let [a, b] = [graph.ty(node.args[0]), graph.ty(node.args[1])];
         if a.shape().row_width().is_none() || b.shape() != Shape::rows(1) {
@@ -240,8 +242,8 @@ fn thresholds(graph: &Graph, errors: &mut Vec<Diagnostic>) {
     }
 }
 
-fn picks(graph: &Graph, errors: &mut Vec<Diagnostic>) {
-    for (value, node) in graph.iter().filter(|(_, node)| node.op == Op::Pick) {
+fn picks(graph: &Graph, errors: &mut Diagnostics) {
+    for (value, node) in graph.iter().filter(|(_, node)| node.op == Op::Level(LevelOp::GatherChannels)) {
         let channels = graph.constant(node.args[1]).and_then(|weight| weight.tensor.as_i32());
         let width = graph.ty(node.args[0]).shape().row_width().unwrap_or(0);
         if let Some(bad) =
@@ -255,44 +257,44 @@ fn picks(graph: &Graph, errors: &mut Vec<Diagnostic>) {
 /// Operands that are part of the program, not of its data.
 fn parameters_of(node: &Node) -> Range<usize> {
     match node.op {
-        Op::Tokens
-        | Op::Positions
-        | Op::Weight(_)
-        | Op::Unary(_)
-        | Op::Binary(_)
-        | Op::Causal { .. }
-        | Op::Where
-        | Op::MatMul
-        | Op::Transpose(_)
-        | Op::Reshape(_)
-        | Op::Slice { .. }
-        | Op::Mean
-        | Op::Softmax
-        | Op::Split { .. }
-        | Op::Merge
-        | Op::Normalise { .. }
-        | Op::Curve(_)
-        | Op::Attention { .. }
-        | Op::Peak
-        | Op::Settle => 0..0,
-        Op::Embed
-        | Op::LayerNorm { .. }
-        | Op::Linear(_)
-        | Op::Quant { .. }
-        | Op::Fire { .. }
-        | Op::Integrate { .. }
-        | Op::Product
-        | Op::Synapse
-        | Op::Pick
-        | Op::HeadMap
-        | Op::Affine => 1..node.args.len(),
-        Op::Ssa { .. } => 3..node.args.len(),
+        Op::Leaf(LeafOp::Tokens)
+        | Op::Leaf(LeafOp::Positions)
+        | Op::Leaf(LeafOp::Weight(_))
+        | Op::Array(ArrayOp::Unary(_))
+        | Op::Array(ArrayOp::Binary(_))
+        | Op::Array(ArrayOp::CausalMask { .. })
+        | Op::Array(ArrayOp::Where)
+        | Op::Array(ArrayOp::MatMul)
+        | Op::Array(ArrayOp::Transpose(_))
+        | Op::Array(ArrayOp::Reshape(_))
+        | Op::Array(ArrayOp::Slice { .. })
+        | Op::Array(ArrayOp::Mean)
+        | Op::Array(ArrayOp::Softmax)
+        | Op::Array(ArrayOp::SplitHeads { .. })
+        | Op::Array(ArrayOp::MergeHeads)
+        | Op::Dense(DenseOp::LayerNormNoGain { .. })
+        | Op::Dense(DenseOp::Curve(_))
+        | Op::Dense(DenseOp::Attention { .. })
+        | Op::Level(LevelOp::RowMaxAbs)
+        | Op::Spike(SpikeOp::Decode) => 0..0,
+        Op::Dense(DenseOp::Embed)
+        | Op::Dense(DenseOp::LayerNorm { .. })
+        | Op::Dense(DenseOp::Linear(_))
+        | Op::Level(LevelOp::Quant { .. })
+        | Op::Spike(SpikeOp::Fire { .. })
+        | Op::Spike(SpikeOp::Integrate { .. })
+        | Op::Level(LevelOp::MatMulInt)
+        | Op::Spike(SpikeOp::Synapse)
+        | Op::Level(LevelOp::GatherChannels)
+        | Op::Level(LevelOp::HeadLinear)
+        | Op::Level(LevelOp::ScaleShift) => 1..node.args.len(),
+        Op::Level(LevelOp::Ssa { .. }) => 3..node.args.len(),
         // Training computes parameters from parameters.
         Op::Training(_) => 0..0,
     }
 }
 
-fn parameters(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+fn parameters(graph: &Graph, errors: &mut Diagnostics) {
     if broadcasts(graph.stage) {
         return;
     }
@@ -308,54 +310,56 @@ fn parameters(graph: &Graph, errors: &mut Vec<Diagnostic>) {
     }
 }
 
-fn departures(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+fn departures(graph: &Graph, errors: &mut Diagnostics) {
     for (name, value) in &graph.outputs {
         let ty = graph.ty(*value);
         if matches!(ty, Type::Train { .. }) {
-            let error = Diagnostic::new(format!("output {name}"), format!("a train ({ty}) leaves the program"));
-            errors.push(error.note("settle it"));
+            let error = Diagnostic::new(format!("output {name}"), format!("a spike train ({ty}) leaves the program"));
+            errors.push(error.note("decode it"));
         } else if graph.constant(*value).is_some() {
             errors.push(Diagnostic::new(format!("output {name}"), "an output should be computed, this is a constant"));
         }
     }
 }
 
-fn attributes(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+fn attributes(graph: &Graph, errors: &mut Diagnostics) {
     for (value, node) in graph.iter() {
         let (sound, wanted) = match node.op {
-            Op::Causal { keep, drop } => (!keep.get().is_nan() && !drop.get().is_nan(), "numbers"),
-            Op::LayerNorm { eps } | Op::Normalise { eps } | Op::Training(Training::NormaliseBack { eps }) => {
+            Op::Array(ArrayOp::CausalMask { keep, drop }) => (!keep.get().is_nan() && !drop.get().is_nan(), "numbers"),
+            Op::Dense(DenseOp::LayerNorm { eps })
+            | Op::Dense(DenseOp::LayerNormNoGain { eps })
+            | Op::Training(TrainingOp::LayerNormNoGainGrad { eps }) => {
                 (eps.get().is_finite() && eps.get() >= 0.0, "a finite eps that is not negative")
             }
-            Op::Attention { scale, .. } => (scale.get().is_finite(), "a finite scale"),
-            Op::Tokens
-            | Op::Positions
-            | Op::Weight(_)
-            | Op::Unary(_)
-            | Op::Binary(_)
-            | Op::Where
-            | Op::MatMul
-            | Op::Transpose(_)
-            | Op::Reshape(_)
-            | Op::Slice { .. }
-            | Op::Mean
-            | Op::Softmax
-            | Op::Split { .. }
-            | Op::Merge
-            | Op::Embed
-            | Op::Linear(_)
-            | Op::Curve(_)
-            | Op::Quant { .. }
-            | Op::Product
-            | Op::Affine
-            | Op::Peak
-            | Op::Pick
-            | Op::HeadMap
-            | Op::Ssa { .. }
-            | Op::Fire { .. }
-            | Op::Integrate { .. }
-            | Op::Synapse
-            | Op::Settle
+            Op::Dense(DenseOp::Attention { scale, .. }) => (scale.get().is_finite(), "a finite scale"),
+            Op::Leaf(LeafOp::Tokens)
+            | Op::Leaf(LeafOp::Positions)
+            | Op::Leaf(LeafOp::Weight(_))
+            | Op::Array(ArrayOp::Unary(_))
+            | Op::Array(ArrayOp::Binary(_))
+            | Op::Array(ArrayOp::Where)
+            | Op::Array(ArrayOp::MatMul)
+            | Op::Array(ArrayOp::Transpose(_))
+            | Op::Array(ArrayOp::Reshape(_))
+            | Op::Array(ArrayOp::Slice { .. })
+            | Op::Array(ArrayOp::Mean)
+            | Op::Array(ArrayOp::Softmax)
+            | Op::Array(ArrayOp::SplitHeads { .. })
+            | Op::Array(ArrayOp::MergeHeads)
+            | Op::Dense(DenseOp::Embed)
+            | Op::Dense(DenseOp::Linear(_))
+            | Op::Dense(DenseOp::Curve(_))
+            | Op::Level(LevelOp::Quant { .. })
+            | Op::Level(LevelOp::MatMulInt)
+            | Op::Level(LevelOp::ScaleShift)
+            | Op::Level(LevelOp::RowMaxAbs)
+            | Op::Level(LevelOp::GatherChannels)
+            | Op::Level(LevelOp::HeadLinear)
+            | Op::Level(LevelOp::Ssa { .. })
+            | Op::Spike(SpikeOp::Fire { .. })
+            | Op::Spike(SpikeOp::Integrate { .. })
+            | Op::Spike(SpikeOp::Synapse)
+            | Op::Spike(SpikeOp::Decode)
             | Op::Training(_) => (true, ""),
         };
         if !sound {
@@ -364,7 +368,7 @@ fn attributes(graph: &Graph, errors: &mut Vec<Diagnostic>) {
     }
 }
 
-fn numbers(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+fn numbers(graph: &Graph, errors: &mut Diagnostics) {
     let finite = matches!(graph.stage, Stage::Quantised | Stage::Spiking);
     for (value, _) in graph.iter() {
         let Some(weight) = graph.constant(value) else { continue };
@@ -377,7 +381,7 @@ fn numbers(graph: &Graph, errors: &mut Vec<Diagnostic>) {
         }
     }
     for (value, node) in graph.iter() {
-        let Op::Ssa { variant, .. } = node.op else { continue };
+        let Op::Level(LevelOp::Ssa { variant, .. }) = node.op else { continue };
         let constant = |i: usize| node.args.get(i).and_then(|&arg| graph.constant(arg)).map(|weight| &weight.tensor);
         let what = if variant.has_features() { "sinks" } else { "slopes" };
         if !all(constant(3).and_then(|tensor| tensor.as_f32()), |x| x >= 0.0) {
@@ -391,9 +395,9 @@ fn numbers(graph: &Graph, errors: &mut Vec<Diagnostic>) {
     }
 }
 
-fn features(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+fn features(graph: &Graph, errors: &mut Diagnostics) {
     for (value, node) in graph.iter() {
-        let Op::Ssa { variant, .. } = node.op else { continue };
+        let Op::Level(LevelOp::Ssa { variant, .. }) = node.op else { continue };
         if !variant.has_features() {
             continue;
         }
@@ -404,12 +408,13 @@ fn features(graph: &Graph, errors: &mut Vec<Diagnostic>) {
                 all(constant, |x| x >= 0.0)
             };
             let sound = match neuron.op {
-                Op::Quant { curve: Curve::Relu, .. } | Op::Fire { curve: Curve::Relu, .. } => {
-                    positive(3) && positive(4)
-                }
-                Op::Integrate {
-                    membrane: Membrane::If | Membrane::IfHard | Membrane::Lif, curve: Curve::Relu, ..
-                } => {
+                Op::Level(LevelOp::Quant { curve: Curve::Relu, .. })
+                | Op::Spike(SpikeOp::Fire { curve: Curve::Relu, .. }) => positive(3) && positive(4),
+                Op::Spike(SpikeOp::Integrate {
+                    membrane: Membrane::If | Membrane::IfHard | Membrane::Lif,
+                    curve: Curve::Relu,
+                    ..
+                }) => {
                     matches!(variant, Ssa::Lif { .. })
                 }
                 _ => false,
@@ -434,8 +439,10 @@ fn all<T: Copy>(elements: Option<&[T]>, sound: impl Fn(T) -> bool) -> bool {
     blocks.all(|block| block.iter().fold(true, |ok, &x| ok & sound(x)))
 }
 
-fn tables(graph: &Graph, errors: &mut Vec<Diagnostic>) {
-    let looks_up_positions = |node: &Node| node.op == Op::Embed && graph.node(node.args[0]).op == Op::Positions;
+fn tables(graph: &Graph, errors: &mut Diagnostics) {
+    let looks_up_positions = |node: &Node| {
+        node.op == Op::Dense(DenseOp::Embed) && graph.node(node.args[0]).op == Op::Leaf(LeafOp::Positions)
+    };
     for (value, node) in graph.iter().filter(|(_, node)| looks_up_positions(node)) {
         if let Some(rows) = graph.table_rows(node.args[1])
             && rows < graph.context as usize
@@ -446,7 +453,7 @@ fn tables(graph: &Graph, errors: &mut Vec<Diagnostic>) {
     }
 }
 
-fn sums(graph: &Graph, errors: &mut Vec<Diagnostic>) {
+fn sums(graph: &Graph, errors: &mut Diagnostics) {
     for (value, node) in graph.iter() {
         let levels_of = |i: usize| {
             let (code, steps) = graph.ty(*node.args.get(i)?).levels()?;
@@ -461,8 +468,8 @@ fn sums(graph: &Graph, errors: &mut Vec<Diagnostic>) {
                 errors.push(at(graph, value, message).note(&*advice));
             }
         };
-        // Settling a spike train gives its levels; settling a current, its synapse's product.
-        if let Op::Ssa { variant, .. } = node.op {
+        // Decoding a spike train gives its levels; settling a current, its synapse's product.
+        if let Op::Level(LevelOp::Ssa { variant, .. }) = node.op {
             let Sums { scores, values } = attention_sums(graph, value);
             let scores_bits = match variant {
                 Ssa::Ttfs { .. } | Ssa::TopK { .. } | Ssa::Linear { .. } => i64::BITS,
@@ -470,7 +477,9 @@ fn sums(graph: &Graph, errors: &mut Vec<Diagnostic>) {
             };
             bound("what scores come to", scores, scores_bits);
             bound("a weighted sum of values", values, i64::BITS);
-        } else if let (Op::Product | Op::Synapse, Some(weight)) = (node.op, weight_of(graph, node)) {
+        } else if let (Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse), Some(weight)) =
+            (node.op, weight_of(graph, node))
+        {
             bound("a neuron's input", u128::from(largest_sum(&weight.tensor, levels)), i32::BITS);
         }
     }
@@ -486,7 +495,7 @@ struct Sums {
 
 fn attention_sums(graph: &Graph, value: Value) -> Sums {
     let node = graph.node(value);
-    let Op::Ssa { heads, variant } = node.op else { return Sums { scores: 0, values: 0 } };
+    let Op::Level(LevelOp::Ssa { heads, variant }) = node.op else { return Sums { scores: 0, values: 0 } };
     let levels = |i: usize| {
         let found = node.args.get(i).and_then(|arg| graph.ty(*arg).levels());
         found.map_or(0, |(code, steps)| code.levels(steps) as u128)
@@ -513,18 +522,18 @@ fn attention_sums(graph: &Graph, value: Value) -> Sums {
 /// Tokens that sums of linear attention hold, at most: what halves every h tokens holds less than 2 h of them.
 fn held(graph: &Graph, node: &Node) -> u128 {
     let context = u128::from(graph.context);
-    let halving = node_constant(graph, node, 4).and_then(|weight| weight.tensor.as_i32()).unwrap_or(&[]);
+    let half_life = node_constant(graph, node, 4).and_then(|weight| weight.tensor.as_i32()).unwrap_or(&[]);
     let of_head = |&every: &i32| match u128::try_from(every) {
         Ok(every) if every > 0 => context.min(2 * every),
         _ => context,
     };
-    halving.iter().map(of_head).max().unwrap_or(context)
+    half_life.iter().map(of_head).max().unwrap_or(context)
 }
 
 /// Whether what linear attention keeps fits i32.
 pub fn narrow_sums(graph: &Graph, value: Value) -> bool {
     let node = graph.node(value);
-    let Op::Ssa { variant: Ssa::Linear { guard }, .. } = node.op else { return false };
+    let Op::Level(LevelOp::Ssa { variant: Ssa::Linear { guard }, .. }) = node.op else { return false };
     let levels = |i: usize| {
         let found = node.args.get(i).and_then(|arg| graph.ty(*arg).levels());
         found.map_or(0, |(code, steps)| code.levels(steps) as u128)
@@ -546,7 +555,7 @@ fn weight_of<'g>(graph: &'g Graph, node: &Node) -> Option<&'g Weight> {
 }
 
 /// What the magnitude of a sum of weights times levels cannot exceed. Looks at the weights only if their number and range
-/// do not settle it.
+/// do not decode it.
 pub fn largest_sum(weight: &Tensor, levels: u64) -> u64 {
     let (Some((weights, width)), [inputs, outputs]) = (weight.weights(), weight.sizes()) else { return 0 };
     let cheap = *inputs as u64 * WEIGHT_MAX * levels;
@@ -577,7 +586,7 @@ mod tests {
         let mut graph = thresholds();
         replace(&mut graph, "channels", Tensor::i32(&[3], vec![0, 1, 4]));
         let told: Vec<String> = verify(&graph).expect_err("no channel").iter().map(ToString::to_string).collect();
-        assert_eq!(told, ["%7 (/h.0/pick): channel 4 is picked of 4"]);
+        assert_eq!(told, ["%7 (/h.0/gather_channels): channel 4 is picked of 4"]);
         replace(&mut graph, "channels", Tensor::i32(&[3], vec![0, 1, -1]));
         assert!(verify(&graph).is_err());
         let mut graph = thresholds();
@@ -622,14 +631,14 @@ mod tests {
         check(|g| g.outputs[0].1 = Value(99), "output logits: there is no node 99");
         check(|g| g.outputs[0].0.clear(), "outputs: a name of 0 bytes; 1 to 1024 are possible");
         check(|g| g.weights[1].name = "wte".into(), "@wte: there are two weights of this name");
-        check(|g| g.nodes[0].op = Op::Weight(WeightId(99)), "@?: there is no weight 99");
-        check(|g| g.nodes[0].op = Op::Weight(WeightId(1)), "@wte: a constant should be one node");
+        check(|g| g.nodes[0].op = Op::Leaf(LeafOp::Weight(WeightId(99))), "@?: there is no weight 99");
+        check(|g| g.nodes[0].op = Op::Leaf(LeafOp::Weight(WeightId(1))), "@wte: a constant should be one node");
         check(|g| g.weights.truncate(3), "@?: there is no weight 5");
         let late = |g: &mut Graph| {
-            let settle = find(g, "settle");
-            g.nodes[settle].args[0] = Value(settle as u32 + 1);
+            let decode = find(g, "decode");
+            g.nodes[decode].args[0] = Value(decode as u32 + 1);
         };
-        check(late, "%8 (/h.0/settle): its operand %9 does not come before it");
+        check(late, "%8 (/h.0/decode): its operand %9 does not come before it");
         let retyped = |g: &mut Graph| {
             let i = find(g, "synapse");
             g.nodes[i].ty = g.nodes[0].ty;
@@ -643,15 +652,18 @@ mod tests {
         check(dead, "%15 (/h.0/add): no output needs this value\n  a pass should drop it");
         check(|g| g.stage = Stage::Quantised, "%7 (/h.0/synapse): `synapse` is not legal in stage quantised");
         let train = |g: &mut Graph| g.outputs.push(("x".into(), Value(find(g, "fire") as u32)));
-        check(train, "output x: a train (spike<binary,7>[tokens,4]) leaves the program\n  settle it");
+        check(train, "output x: a spike train (spike<binary,7>[tokens,4]) leaves the program\n  decode it");
         let current = |g: &mut Graph| g.outputs.push(("x".into(), Value(find(g, "synapse") as u32)));
-        check(current, "output x: a train (current<binary,7>[tokens,4]) leaves the program\n  settle it");
+        check(current, "output x: a spike train (current<binary,7>[tokens,4]) leaves the program\n  decode it");
         check(|g| g.outputs.push(("x".into(), Value(0))), "output x: an output should be computed, this is a constant");
         let eps = |g: &mut Graph| {
-            let i = find(g, "normalise");
-            g.nodes[i].op = Op::Normalise { eps: Scalar::new(f32::INFINITY) };
+            let i = find(g, "layer_norm_no_gain");
+            g.nodes[i].op = Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(f32::INFINITY) });
         };
-        check(eps, "%5 (/h.0/normalise): `normalise[eps=inf]` should have a finite eps that is not negative");
+        check(
+            eps,
+            "%5 (/h.0/layer_norm_no_gain): `layer_norm_no_gain[eps=inf]` should have a finite eps that is not negative",
+        );
         check(
             |g| replace(g, "gain", Tensor::f32(&[4], vec![1.0, 1.0, f32::NAN, 1.0])),
             "@gain: its numbers should be finite, one of them is not",
@@ -676,20 +688,21 @@ mod tests {
     fn long_sums_are_bounded_by_their_weights() {
         let product = |inputs: usize, w: i8, steps: u16| {
             let mut s = Sketch::new(Stage::Quantised);
-            let tokens = s.add(Op::Tokens, &[]);
+            let tokens = s.add(Op::Leaf(LeafOp::Tokens), &[]);
             let (table, gain) = (s.f32("table", &[1, inputs]), s.f32("gain", &[inputs]));
-            let x = s.add(Op::Embed, &[tokens, table]);
-            let levels = s.add(Op::Quant { code: Code::Binary, steps, curve: Curve::Identity }, &[x, gain, gain]);
+            let x = s.add(Op::Dense(DenseOp::Embed), &[tokens, table]);
+            let levels = s
+                .add(Op::Level(LevelOp::Quant { code: Code::Binary, steps, curve: Curve::Identity }), &[x, gain, gain]);
             let mut weights = vec![0; inputs * 2];
             weights.iter_mut().skip(1).step_by(2).for_each(|weight| *weight = w);
             let weights = s.0.weight("w", Arc::new(Tensor::i8(&[inputs, 2], weights)));
-            let product = s.add(Op::Product, &[levels, weights]);
+            let product = s.add(Op::Level(LevelOp::MatMulInt), &[levels, weights]);
             verify(&s.finish(&[("y", product)]))
         };
         assert_eq!(product(512, 127, 15), Ok(()));
         assert_eq!(product(65538, 1, 15), Ok(()));
         let errors = product(65539, -1, 15).expect_err("one term too many");
-        assert_eq!(errors[0].place, "%3 (/h.0/product)");
+        assert_eq!(errors[0].place, "%3 (/h.0/matmul_int)");
         assert_eq!(errors[0].message, "a neuron's input may reach 2147516413, an i32 sum ends at 2147483647");
     }
 
@@ -703,9 +716,9 @@ mod tests {
         }
         graph.context = 8;
         for node in &mut graph.nodes {
-            if let Op::Quant { code: Code::Binary, steps, .. } = &mut node.op {
+            if let Op::Level(LevelOp::Quant { code: Code::Binary, steps, .. }) = &mut node.op {
                 *steps = 16;
-                node.ty = Type::still(Elem::Level(Code::Binary, 16), node.ty.shape());
+                node.ty = Type::tensor(Elem::Level(Code::Binary, 16), node.ty.shape());
             }
         }
         assert_eq!(verify(&graph), Ok(()));
@@ -720,10 +733,10 @@ mod tests {
             let errors = verify(&graph).expect_err("damaged");
             errors.into_iter().map(|error| error.message).collect::<Vec<String>>()
         };
-        let halving = |data: [i32; 2]| move |g: &mut Graph| replace(g, "halving", Tensor::i32(&[2], data.to_vec()));
+        let half_life = |data: [i32; 2]| move |g: &mut Graph| replace(g, "half_life", Tensor::i32(&[2], data.to_vec()));
         let period = "a head's memory should halve every 1, 2, 4, ... tokens, or never (0)";
         for bad in [[3, 0], [0, -1], [i32::MIN, 1]] {
-            assert_eq!(told(&halving(bad)), [period; 5], "{bad:?}");
+            assert_eq!(told(&half_life(bad)), [period; 5], "{bad:?}");
         }
         let sink = told(&|g| replace(g, "sink", Tensor::f32(&[2], vec![1.0, -1.0])));
         assert_eq!(sink, ["the sinks of attention should not be negative"; 5]);
@@ -734,8 +747,8 @@ mod tests {
         );
         let signed = |g: &mut Graph| {
             for node in &mut g.nodes {
-                if let Op::Fire { code, steps, curve: Curve::Relu } = node.op {
-                    node.op = Op::Integrate { membrane: Membrane::StBif, steps, curve: Curve::Relu };
+                if let Op::Spike(SpikeOp::Fire { code, steps, curve: Curve::Relu }) = node.op {
+                    node.op = Op::Spike(SpikeOp::Integrate { membrane: Membrane::StBif, steps, curve: Curve::Relu });
                     assert_eq!(code, Code::Unary);
                     node.args.drain(3..);
                 }
@@ -747,12 +760,16 @@ mod tests {
     #[test]
     fn sums_that_are_kept_have_bounds() {
         let mut s = Sketch::new(Stage::Quantised);
-        let tokens = s.add(Op::Tokens, &[]);
+        let tokens = s.add(Op::Leaf(LeafOp::Tokens), &[]);
         let (table, gain) = (s.f32("table", &[1, 1 << 14]), s.f32("gain", &[1 << 14]));
-        let x = s.add(Op::Embed, &[tokens, table]);
-        let x = s.add(Op::Quant { code: Code::Binary, steps: 1, curve: Curve::Relu }, &[x, gain, gain, gain, gain]);
-        let (sink, halving) = (s.f32("sink", &[1]), s.i32("halving", &[1]));
-        let y = s.add(Op::Ssa { heads: 1, variant: Ssa::Linear { guard: 0 } }, &[x, x, x, sink, halving]);
+        let x = s.add(Op::Dense(DenseOp::Embed), &[tokens, table]);
+        let x = s.add(
+            Op::Level(LevelOp::Quant { code: Code::Binary, steps: 1, curve: Curve::Relu }),
+            &[x, gain, gain, gain, gain],
+        );
+        let (sink, half_life) = (s.f32("sink", &[1]), s.i32("half_life", &[1]));
+        let y =
+            s.add(Op::Level(LevelOp::Ssa { heads: 1, variant: Ssa::Linear { guard: 0 } }), &[x, x, x, sink, half_life]);
         let errors = verify(&s.finish(&[("y", y)])).expect_err("2^28 + 2^14 numbers");
         assert!(errors[0].message.ends_with("2^28 numbers are possible"), "{errors:?}");
     }
@@ -761,14 +778,16 @@ mod tests {
     fn sums_of_attention_are_bounded_by_context_and_halving() {
         let attend = |variant, steps: u16, every: i32, context: u32| {
             let mut s = Sketch::new(Stage::Quantised);
-            let tokens = s.add(Op::Tokens, &[]);
+            let tokens = s.add(Op::Leaf(LeafOp::Tokens), &[]);
             let (table, gain) = (s.f32("table", &[1, 1 << 10]), s.f32("gain", &[1 << 10]));
-            let x = s.add(Op::Embed, &[tokens, table]);
+            let x = s.add(Op::Dense(DenseOp::Embed), &[tokens, table]);
             let code = if variant == (Ssa::Coincidence { squared: true }) { Code::Unary } else { Code::Binary };
-            let features = s.add(Op::Quant { code, steps, curve: Curve::Relu }, &[x, gain, gain, gain, gain]);
+            let features =
+                s.add(Op::Level(LevelOp::Quant { code, steps, curve: Curve::Relu }), &[x, gain, gain, gain, gain]);
             let sink = s.f32("sink", &[1]);
-            let halving = s.0.weight("halving", Arc::new(Tensor::i32(&[1], vec![every])));
-            let y = s.add(Op::Ssa { heads: 1, variant }, &[features, features, features, sink, halving]);
+            let half_life = s.0.weight("half_life", Arc::new(Tensor::i32(&[1], vec![every])));
+            let y =
+                s.add(Op::Level(LevelOp::Ssa { heads: 1, variant }), &[features, features, features, sink, half_life]);
             let mut graph = s.finish(&[("y", y)]);
             graph.context = context;
             verify(&graph).map_err(|errors| errors[0].message.clone())
@@ -791,10 +810,10 @@ mod tests {
             let mut s = Sketch::new(stage);
             let x = s.embedding();
             let bias = s.f32("bias", &[4]);
-            let x = s.add(Op::Binary(Binary::Add), &[x, bias]);
-            let sum = s.add(Op::Binary(Binary::Add), &[bias, bias]);
+            let x = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, bias]);
+            let sum = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[bias, bias]);
             let w = s.f32("w", &[4, 4]);
-            let y = s.add(Op::Linear(Layout::InputMajor), &[x, w, sum]);
+            let y = s.add(Op::Dense(DenseOp::Linear(Layout::InputMajor)), &[x, w, sum]);
             let errors = verify(&s.finish(&[("y", y)])).expect_err("wrong in every stage");
             errors.into_iter().map(|error| error.message).collect::<Vec<String>>()
         };
@@ -812,8 +831,8 @@ mod tests {
         let told = |reshape: &[Dim], sizes: &[usize]| {
             let mut s = Sketch::new(Stage::Imported);
             let x = s.f32("x", sizes);
-            let y = s.add(Op::Binary(Binary::Add), &[x, x]);
-            let y = s.add(Op::Reshape(Shape::new(reshape)), &[y]);
+            let y = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, x]);
+            let y = s.add(Op::Array(ArrayOp::Reshape(Shape::new(reshape))), &[y]);
             verify(&s.finish(&[("y", y)])).map_err(|errors| errors.len())
         };
         assert_eq!(told(&[Dim::Fixed(0), Dim::Fixed(u32::MAX)], &[0]), Err(3));

@@ -5,6 +5,8 @@
 //! part. Everything else is stored as it comes. Nothing else of the program changes.
 
 use indexmap::IndexMap;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::{LeafOp, LevelOp, SpikeOp};
 use snnc_ir::{Builder, Diagnostic, Graph, Op, Tensor, Value, eval, training};
 use std::sync::Arc;
 
@@ -15,18 +17,17 @@ const WEIGHT_LEVELS: f32 = 127.0;
 ///
 /// # Errors
 /// Numbers of other sizes than a constant has; a weight whose sums are read by something without a gain.
-pub fn apply_parameters(program: &Graph, constants: &IndexMap<String, Vec<f32>>) -> Result<Graph, Vec<Diagnostic>> {
-    let one = |e: Diagnostic| vec![e];
+pub fn apply_parameters(program: &Graph, constants: &IndexMap<String, Vec<f32>>) -> Result<Graph, Diagnostics> {
     let mut builder = Builder::new(program.stage, program.context);
-    let weights = rounded(program, constants).map_err(one)?;
+    let weights = rounded(program, constants)?;
     let mut map: Vec<Option<Value>> = vec![None; program.nodes.len()];
-    for (value, node) in program.iter().filter(|(_, node)| !matches!(node.op, Op::Weight(_))) {
+    for (value, node) in program.iter().filter(|(_, node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_)))) {
         let scale = node.args.first().and_then(|&sums| scale_of(program, &weights, sums));
-        // Settling passes sums on.
-        let scale = scale.filter(|_| node.op != Op::Settle);
+        // Decoding passes sums on.
+        let scale = scale.filter(|_| node.op != Op::Spike(SpikeOp::Decode));
         if scale.is_some() && !has_gain(node.op) {
             let message = format!("`{}` reads sums of trained weights and has no gain", node.op);
-            return Err(one(Diagnostic::new(program.origin(value), message)));
+            return Err(Diagnostics::from(Diagnostic::new(program.origin(value), message)));
         }
         let mut args = Vec::with_capacity(node.args.len());
         for (i, &arg) in node.args.iter().enumerate() {
@@ -34,13 +35,13 @@ pub fn apply_parameters(program: &Graph, constants: &IndexMap<String, Vec<f32>>)
                 (_, Some(scale)) if i == 1 => scaled(&mut builder, program, constants, arg, scale),
                 (Some(known), _) => known,
                 (None, _) => {
-                    let new = constant(&mut builder, program, &weights, constants, arg).map_err(one)?;
+                    let new = constant(&mut builder, program, &weights, constants, arg)?;
                     map[arg.index()] = Some(new);
                     new
                 }
             });
         }
-        map[value.index()] = Some(builder.add(node.op, &args, program.origin(value)).map_err(one)?);
+        map[value.index()] = Some(builder.add(node.op, &args, program.origin(value))?);
     }
     let outputs = program.outputs.iter().filter_map(|(name, value)| Some((name.clone(), map[value.index()]?)));
     let outputs = outputs.collect();
@@ -60,7 +61,10 @@ fn constant(
         (Some(rounded), _) => Arc::clone(&rounded.tensor),
         (None, Some(numbers)) if weight.tensor.as_i32().is_some() => {
             check(weight.tensor.sizes(), &weight.name, numbers)?;
-            Arc::new(Tensor::i32(weight.tensor.sizes(), numbers.iter().map(|&h| halving(h, program.context)).collect()))
+            Arc::new(Tensor::i32(
+                weight.tensor.sizes(),
+                numbers.iter().map(|&h| half_life(h, program.context)).collect(),
+            ))
         }
         (None, Some(numbers)) => {
             check(weight.tensor.sizes(), &weight.name, numbers)?;
@@ -72,7 +76,7 @@ fn constant(
 }
 
 /// Tokens after which memory halves; 0 is never.
-fn halving(period: f32, context: u32) -> i32 {
+fn half_life(period: f32, context: u32) -> i32 {
     i32::try_from(training::period(period.into())).ok().filter(|&h| h.unsigned_abs() < context).unwrap_or(0)
 }
 
@@ -118,15 +122,23 @@ fn rounded(program: &Graph, constants: &IndexMap<String, Vec<f32>>) -> Result<In
 fn scale_of<'a>(program: &Graph, weights: &'a IndexMap<Value, Rounded>, value: Value) -> Option<&'a [f32]> {
     let node = program.node(value);
     match node.op {
-        Op::Settle => scale_of(program, weights, node.args[0]),
-        Op::Product | Op::Synapse => weights.get(&node.args[1]).map(|rounded| rounded.scale.as_slice()),
+        Op::Spike(SpikeOp::Decode) => scale_of(program, weights, node.args[0]),
+        Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse) => {
+            weights.get(&node.args[1]).map(|rounded| rounded.scale.as_slice())
+        }
         _ => None,
     }
 }
 
 /// Whether the second operand multiplies the first.
 fn has_gain(op: Op) -> bool {
-    matches!(op, Op::Affine | Op::Quant { .. } | Op::Fire { .. } | Op::Integrate { .. })
+    matches!(
+        op,
+        Op::Level(LevelOp::ScaleShift)
+            | Op::Level(LevelOp::Quant { .. })
+            | Op::Spike(SpikeOp::Fire { .. })
+            | Op::Spike(SpikeOp::Integrate { .. })
+    )
 }
 
 /// The gain times the sums' new scale.

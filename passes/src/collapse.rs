@@ -9,13 +9,13 @@
 //! decode (ssa q k v)    =  ssa (decode q) (decode k) (decode v)      where it emits spikes
 //! ```
 
-use snnc_ir::op::{LeafOp, LevelOp, SpikeOp};
-use snnc_ir::diagnostic::Diagnostics;
 use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, RewriteRule};
 use crate::egraph::sampling::TOLERANCE;
 use crate::egraph::term::{Term, Terms};
 use crate::egraph::{effort, rewrite};
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::{LeafOp, LevelOp, SpikeOp};
 use snnc_ir::{Diagnostic, Graph, Op, Stage, Type};
 
 #[rustfmt::skip]

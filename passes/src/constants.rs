@@ -4,6 +4,7 @@
 //! once; the rest goes through the evaluator.
 
 use snnc_ir::eval::{Content, Evaluator, Memory};
+use snnc_ir::op::{ArrayOp, LeafOp};
 use snnc_ir::types::Shape;
 use snnc_ir::{Binary, Builder, Diagnostic, Graph, Op, Stage, Tensor, Value, Weight};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ pub fn fold(graph: &Graph, stage: Stage) -> Result<Graph, Diagnostic> {
     for (value, node) in graph.iter() {
         let operands: Option<Vec<&Weight>> = node.args.iter().map(|arg| known[arg.index()].as_ref()).collect();
         let constant = match (node.op, operands) {
-            (Op::Weight(id), _) => Some(graph.weight(id).clone()),
+            (Op::Leaf(LeafOp::Weight(id)), _) => Some(graph.weight(id).clone()),
             (_, Some(args)) if !args.is_empty() => Some(evaluate(graph, value, &args)?),
             _ => None,
         };
@@ -53,7 +54,9 @@ fn evaluate(graph: &Graph, value: Value, args: &[&Weight]) -> Result<Weight, Dia
         Diagnostic::new(graph.origin(value), format!("`{}` of constants depends on the number of tokens", node.op))
     })?;
     let name = match node.op {
-        Op::Slice { start, len, .. } if len > 0 && start % len == 0 => format!("{}.{}", args[0].name, start / len),
+        Op::Array(ArrayOp::Slice { start, len, .. }) if len > 0 && start % len == 0 => {
+            format!("{}.{}", args[0].name, start / len)
+        }
         _ => args[0].name.clone(),
     };
     let tensors: Vec<&Tensor> = args.iter().map(|weight| &*weight.tensor).collect();
@@ -69,27 +72,27 @@ fn direct(op: Op, args: &[&Tensor], sizes: &[usize]) -> Option<Vec<f32>> {
     let a = args[0].as_f32()?;
     let b = args.get(1).and_then(|b| b.as_f32());
     match (op, args[0].sizes(), args.get(1).map_or(&[][..], |b| b.sizes())) {
-        (Op::Reshape(_), _, _) => Some(a.to_vec()),
-        (Op::Binary(Binary::Mul), [_, m], [_, 1]) if sizes == args[0].sizes() => {
+        (Op::Array(ArrayOp::Reshape(_)), _, _) => Some(a.to_vec()),
+        (Op::Array(ArrayOp::Binary(Binary::Mul)), [_, m], [_, 1]) if sizes == args[0].sizes() => {
             let scaled = a.chunks_exact(*m).zip(b?).flat_map(|(row, &g)| row.iter().map(move |&x| x * g));
             Some(scaled.collect())
         }
-        (Op::Binary(Binary::Mul), [_, d], [n]) if n == d => {
+        (Op::Array(ArrayOp::Binary(Binary::Mul)), [_, d], [n]) if n == d => {
             let b = b?;
             let mut out = Vec::with_capacity(a.len());
             a.chunks_exact(*d).for_each(|row| out.extend(row.iter().zip(b).map(|(&x, &g)| x * g)));
             Some(out)
         }
-        (Op::Binary(Binary::Add), a_sizes, b_sizes) if a_sizes == b_sizes => {
+        (Op::Array(ArrayOp::Binary(Binary::Add)), a_sizes, b_sizes) if a_sizes == b_sizes => {
             Some(a.iter().zip(b?).map(|(&a, &b)| a + b).collect())
         }
-        (Op::Slice { axis: 1, start, len }, [_, m], _) => {
+        (Op::Array(ArrayOp::Slice { axis: 1, start, len }), [_, m], _) => {
             let columns = start as usize..(start + len) as usize;
             let mut out = Vec::with_capacity(sizes.iter().product());
             a.chunks_exact(*m).for_each(|row| out.extend_from_slice(&row[columns.clone()]));
             Some(out)
         }
-        (Op::MatMul, [_, k], [_, 1]) => {
+        (Op::Array(ArrayOp::MatMul), [_, k], [_, 1]) => {
             let b = b?;
             let dot = |row: &[f32]| row.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>() as f32;
             Some(a.chunks_exact(*k).map(dot).collect())
@@ -113,5 +116,5 @@ fn by_evaluator(op: Op, args: &[&Weight], origin: &str, sizes: Vec<usize>) -> Re
 
 /// A fixed shape as an attribute.
 pub(crate) fn fixed(sizes: &[usize]) -> Op {
-    Op::Reshape(Shape::fixed(sizes))
+    Op::Array(ArrayOp::Reshape(Shape::fixed(sizes)))
 }

@@ -13,6 +13,7 @@ use crate::observed::{Observations, Observed};
 use crate::options::{QuantOptions, Thresholds};
 use crate::sites::{self, Role, Site};
 use indexmap::IndexMap;
+use snnc_ir::op::DenseOp;
 use snnc_ir::op::Layout;
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::types::Code;
@@ -95,7 +96,7 @@ pub fn fit(graph: &Graph, seen: &Observations, options: &QuantOptions) -> Result
             let softmax = site.layer.and_then(|layer| options.attention(layer)).is_none_or(|kind| !kind.has_features());
             let zero_point = if site.role == Role::Value && !softmax { None } else { Some(options.zero_point.worth()) };
             let mut fit = fit_site(graph, site, seen, levels, zero_point, time_stepped);
-            if let Op::Normalise { .. } = graph.node(site.value).op {
+            if let Op::Dense(DenseOp::LayerNormNoGain { .. }) = graph.node(site.value).op {
                 let weight = column_weights(graph, site.value);
                 fit.outliers = outliers(&fit.scale, &weight);
                 by_token(&mut fit, seen, &weight, options.thresholds);
@@ -107,9 +108,9 @@ pub fn fit(graph: &Graph, seen: &Observations, options: &QuantOptions) -> Result
         });
         quant_plan.sites.insert(site.value, fit);
     }
-    let attentions = graph.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. }));
+    let attentions = graph.iter().filter(|(_, node)| matches!(node.op, Op::Dense(DenseOp::Attention { .. })));
     for (layer, (value, node)) in attentions.enumerate() {
-        let Op::Attention { heads, .. } = node.op else { continue };
+        let Op::Dense(DenseOp::Attention { heads, .. }) = node.op else { continue };
         let [q, k] = [node.args[0], node.args[1]];
         let variant = options.attention(layer as u32);
         if let Some(variant @ (Ssa::TopK { .. } | Ssa::Coincidence { .. } | Ssa::Linear { .. } | Ssa::Lif { .. })) =
@@ -175,8 +176,8 @@ fn fit_site(
     time_stepped: bool,
 ) -> QuantParams {
     // A neuron that answers within the timestep is a ReLU by being silent below 0, so its codes lie around 0.
-    let rectifier = time_stepped && graph.node(site.value).op == Op::Curve(Curve::Relu);
-    let curve = !rectifier && matches!(graph.node(site.value).op, Op::Curve(_));
+    let rectifier = time_stepped && graph.node(site.value).op == Op::Dense(DenseOp::Curve(Curve::Relu));
+    let curve = !rectifier && matches!(graph.node(site.value).op, Op::Dense(DenseOp::Curve(_)));
     let most = levels.most();
     let channel = |c: usize| {
         let column = seen.column(c);
@@ -210,7 +211,7 @@ fn column_weights(graph: &Graph, site: Value) -> Vec<f32> {
     let mut squares = vec![0f64; width];
     let mut outputs = 0;
     for (_, node) in graph.iter().filter(|(_, node)| node.args.first() == Some(&site)) {
-        let Op::Linear(layout) = node.op else { continue };
+        let Op::Dense(DenseOp::Linear(layout)) = node.op else { continue };
         let w = graph.constant(node.args[1]).and_then(|weight| weight.tensor.as_f32()).unwrap_or(&[]);
         let square = |w: &f32| f64::from(*w) * f64::from(*w);
         match layout {
@@ -254,7 +255,7 @@ fn beyond(reach: &[f32]) -> Vec<usize> {
 fn far_outputs(graph: &Graph, site: Value, scale: &[f32]) -> Vec<usize> {
     let reads = |node: &&snnc_ir::Node| node.args.first() == Some(&site);
     let Some((w, layout)) = graph.nodes.iter().filter(reads).find_map(|node| {
-        let Op::Linear(layout) = node.op else { return None };
+        let Op::Dense(DenseOp::Linear(layout)) = node.op else { return None };
         Some((graph.constant(node.args[1])?.tensor.as_f32()?, layout))
     }) else {
         return Vec::new();

@@ -5,11 +5,13 @@
 //! its code spells; with one, the fold goes before the curve. Exact up to the rounding of two constants a channel.
 
 use crate::context::Context;
-use snnc_ir::{Builder, Code, Curve, Diagnostic, Elem, Graph, Node, Op, Tensor, Type, Value};
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::{LeafOp, LevelOp, SpikeOp};
+use snnc_ir::{Builder, Code, Curve, Elem, Graph, Node, Op, Tensor, Type, Value};
 use std::sync::Arc;
 
 /// The same program with every `fire(affine(x))` as one `fire(x)`.
-pub fn fold(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
+pub fn fold(graph: &Graph, _: &Context) -> Result<Graph, Diagnostics> {
     let live = live(graph);
     let mut builder = Builder::new(graph.stage, graph.context);
     let mut map: Vec<Option<Value>> = vec![None; graph.nodes.len()];
@@ -17,18 +19,18 @@ pub fn fold(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
         let mut args: Vec<Value> = reads(graph, node).filter_map(|arg| map[arg.index()]).collect();
         // A neuron that answers within the timestep has its curve behind its gain.
         let curve = match node.op {
-            Op::Fire { curve, .. } => Some(curve),
-            Op::Integrate { .. } => Some(Curve::Identity),
+            Op::Spike(SpikeOp::Fire { curve, .. }) => Some(curve),
+            Op::Spike(SpikeOp::Integrate { .. }) => Some(Curve::Identity),
             _ => None,
         };
         if let (Some(curve), Some(affine)) = (curve, projection(graph, node)) {
             args.splice(1..1, folded_constants(&mut builder, graph, node, affine, curve));
         }
         let new = match node.op {
-            Op::Weight(id) => Ok(builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone())),
+            Op::Leaf(LeafOp::Weight(id)) => Ok(builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone())),
             op => builder.add(op, &args, graph.origin(value)),
         };
-        map[value.index()] = Some(new.map_err(|e| vec![e])?);
+        map[value.index()] = Some(new?);
     }
     let outputs = graph.outputs.iter().filter_map(|(name, value)| Some((name.clone(), map[value.index()]?))).collect();
     Ok(builder.finish(outputs))
@@ -38,8 +40,8 @@ pub fn fold(graph: &Graph, _: &Context) -> Result<Graph, Vec<Diagnostic>> {
 fn projection<'g>(graph: &'g Graph, node: &Node) -> Option<&'g Node> {
     let input = graph.node(*node.args.first()?);
     let sums = input.args.first().is_some_and(|&x| matches!(graph.ty(x).elem(), Some(Elem::I32 | Elem::F32)));
-    let neuron = matches!(node.op, Op::Fire { .. } | Op::Integrate { .. });
-    (sums && neuron && input.op == Op::Affine).then_some(input)
+    let neuron = matches!(node.op, Op::Spike(SpikeOp::Fire { .. }) | Op::Spike(SpikeOp::Integrate { .. }));
+    (sums && neuron && input.op == Op::Level(LevelOp::ScaleShift)).then_some(input)
 }
 
 /// What a node still reads in the folded program: a neuron that takes in a projection reads its sums, and no longer the
@@ -55,11 +57,13 @@ fn reads<'g>(graph: &'g Graph, node: &'g Node) -> impl Iterator<Item = Value> {
 /// What a neuron that takes in a projection reads: its sums; or, where it answers within the timestep and the synapse runs
 /// for as long as it does, the current itself.
 fn input_of<'g>(graph: &'g Graph, neuron: &Node, affine: &'g Node) -> &'g [Value] {
-    let settle = graph.node(affine.args[0]);
-    let current = settle.args.first().map(|&train| graph.ty(train));
+    let decode = graph.node(affine.args[0]);
+    let current = decode.args.first().map(|&train| graph.ty(train));
     match (neuron.op, current) {
-        (Op::Integrate { steps, .. }, Some(Type::Train { code: Code::Unary, steps: own, .. })) if own == steps => {
-            &settle.args[..1]
+        (Op::Spike(SpikeOp::Integrate { steps, .. }), Some(Type::Train { code: Code::Unary, steps: own, .. }))
+            if own == steps =>
+        {
+            &decode.args[..1]
         }
         _ => &affine.args[..1],
     }

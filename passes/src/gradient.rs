@@ -5,8 +5,10 @@
 //! of the same stage with an output more for each parameter; nothing is computed here, and what no parameter needs gets no
 //! gradient.
 
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::Perm;
-use snnc_ir::training::Training;
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
+use snnc_ir::training::TrainingOp;
 use snnc_ir::{Binary, Builder, Diagnostic, Dim, Graph, Node, Op, Shape, Stage, Tensor, Unary, Value};
 use std::sync::Arc;
 
@@ -22,17 +24,18 @@ pub fn gradient_of(name: &str) -> String {
 ///
 /// # Errors
 /// No such loss or weight; a weight that the loss does not depend on; an operation between them that has no derivative.
-pub fn gradient(graph: &Graph, parameters: &[String]) -> Result<Graph, Vec<Diagnostic>> {
+pub fn gradient(graph: &Graph, parameters: &[String]) -> Result<Graph, Diagnostics> {
     assert_eq!(graph.stage, Stage::Training, "gradients are of networks in training");
     let loss = graph.output(LOSS).filter(|&loss| graph.ty(loss).shape() == Shape::fixed(&[1]));
-    let loss = loss.ok_or_else(|| vec![Diagnostic::new("", "the graph has no output `loss` of one number")])?;
+    let loss =
+        loss.ok_or_else(|| Diagnostics::from(Diagnostic::new("", "the graph has no output `loss` of one number")))?;
     let wanted = parameters.iter().map(|name| weight_named(graph, name)).collect::<Result<Vec<Value>, _>>();
-    let wanted = wanted.map_err(|e| vec![e])?;
+    let wanted = wanted?;
     let needs = dependants(graph, &wanted);
-    let mut tape = Tape::copy(graph).map_err(|e| vec![e])?;
+    let mut tape = Tape::copy(graph)?;
     let mut gradients: Vec<Option<Value>> = vec![None; graph.nodes.len()];
     gradients[loss.index()] = Some(tape.one());
-    let mut errors = Vec::new();
+    let mut errors = Diagnostics::new();
     for (value, node) in graph.iter().rev().filter(|(value, _)| needs[value.index()]) {
         let Some(c) = gradients[value.index()] else { continue };
         let origin = graph.origin(value);
@@ -87,7 +90,7 @@ impl Tape {
         for (value, node) in graph.iter() {
             let args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
             map.push(match node.op {
-                Op::Weight(id) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
+                Op::Leaf(LeafOp::Weight(id)) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
                 op => builder.add(op, &args, graph.origin(value))?,
             });
         }
@@ -109,16 +112,16 @@ impl Tape {
         self.builder.add(op, args, &self.origin)
     }
 
-    fn training(&mut self, op: Training, args: &[Value]) -> Result<Value, Diagnostic> {
+    fn training(&mut self, op: TrainingOp, args: &[Value]) -> Result<Value, Diagnostic> {
         self.add(Op::Training(op), args)
     }
 
     fn mul(&mut self, a: Value, b: Value) -> Result<Value, Diagnostic> {
-        self.add(Op::Binary(Binary::Mul), &[a, b])
+        self.add(Op::Array(ArrayOp::Binary(Binary::Mul)), &[a, b])
     }
 
     fn neg(&mut self, a: Value) -> Result<Value, Diagnostic> {
-        self.add(Op::Unary(Unary::Neg), &[a])
+        self.add(Op::Array(ArrayOp::Unary(Unary::Neg)), &[a])
     }
 
     fn shape(&self, value: Value) -> Shape {
@@ -128,12 +131,12 @@ impl Tape {
     /// What broadcasting has spread is summed, so that `c` has the shape of `like`.
     fn reduce(&mut self, c: Value, like: Value) -> Result<Value, Diagnostic> {
         let shape = self.shape(like);
-        if self.shape(c) == shape { Ok(c) } else { self.training(Training::Sum(shape), &[c]) }
+        if self.shape(c) == shape { Ok(c) } else { self.training(TrainingOp::ReduceSum(shape), &[c]) }
     }
 
     fn sum(&mut self, known: Option<Value>, part: Option<Value>) -> Result<Option<Value>, Diagnostic> {
         match (known, part) {
-            (Some(a), Some(b)) => self.add(Op::Binary(Binary::Add), &[a, b]).map(Some),
+            (Some(a), Some(b)) => self.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[a, b]).map(Some),
             (known, part) => Ok(known.or(part)),
         }
     }
@@ -144,7 +147,7 @@ impl Tape {
         let mut axes: Vec<usize> = (0..rank).collect();
         axes.swap(rank - 2, rank - 1);
         let Some(perm) = Perm::new(&axes) else { unreachable!("an exchange is a permutation") };
-        self.add(Op::Transpose(perm), &[value])
+        self.add(Op::Array(ArrayOp::Transpose(perm)), &[value])
     }
 
     /// The gradient of the loss by operand `i` of `node`, given that by its result; `None` where it is 0 by definition.
@@ -152,19 +155,19 @@ impl Tape {
         let args: Vec<Value> = node.args.iter().map(|arg| self.map[arg.index()]).collect();
         let (y, x) = (self.result, args[i]);
         let made = match node.op {
-            Op::Unary(Unary::Neg) => self.neg(c),
-            Op::Unary(Unary::Exp) => self.mul(c, y),
-            Op::Binary(Binary::Add) => self.reduce(c, x),
-            Op::Binary(Binary::Sub) => match (i, self.reduce(c, x)?) {
+            Op::Array(ArrayOp::Unary(Unary::Neg)) => self.neg(c),
+            Op::Array(ArrayOp::Unary(Unary::Exp)) => self.mul(c, y),
+            Op::Array(ArrayOp::Binary(Binary::Add)) => self.reduce(c, x),
+            Op::Array(ArrayOp::Binary(Binary::Sub)) => match (i, self.reduce(c, x)?) {
                 (0, part) => Ok(part),
                 (_, part) => self.neg(part),
             },
-            Op::Binary(Binary::Mul) => {
+            Op::Array(ArrayOp::Binary(Binary::Mul)) => {
                 let part = self.mul(c, args[1 - i])?;
                 self.reduce(part, x)
             }
-            Op::Binary(Binary::Div) => {
-                let share = self.add(Op::Binary(Binary::Div), &[c, args[1]])?;
+            Op::Array(ArrayOp::Binary(Binary::Div)) => {
+                let share = self.add(Op::Array(ArrayOp::Binary(Binary::Div)), &[c, args[1]])?;
                 if i == 0 {
                     return self.reduce(share, x).map(Some);
                 }
@@ -172,46 +175,48 @@ impl Tape {
                 let part = self.reduce(part, x)?;
                 self.neg(part)
             }
-            Op::MatMul => {
+            Op::Array(ArrayOp::MatMul) => {
                 let other = self.turned(args[1 - i])?;
-                let part = self.add(Op::MatMul, &if i == 0 { [c, other] } else { [other, c] })?;
+                let part = self.add(Op::Array(ArrayOp::MatMul), &if i == 0 { [c, other] } else { [other, c] })?;
                 self.reduce(part, x)
             }
-            Op::Transpose(perm) => {
+            Op::Array(ArrayOp::Transpose(perm)) => {
                 let mut inverse = vec![0; perm.axes().len()];
                 perm.axes().iter().enumerate().for_each(|(to, &from)| inverse[usize::from(from)] = to);
                 let Some(inverse) = Perm::new(&inverse) else { unreachable!("permutations have inverses") };
-                self.add(Op::Transpose(inverse), &[c])
+                self.add(Op::Array(ArrayOp::Transpose(inverse)), &[c])
             }
-            Op::Reshape(_) => {
+            Op::Array(ArrayOp::Reshape(_)) => {
                 let shape = self.shape(x);
-                self.add(Op::Reshape(shape), &[c])
+                self.add(Op::Array(ArrayOp::Reshape(shape)), &[c])
             }
-            Op::Softmax => {
+            Op::Array(ArrayOp::Softmax) => {
                 let product = self.mul(c, y)?;
                 let mut dims = self.shape(y).dims().to_vec();
                 if let Some(inner) = dims.last_mut() {
                     *inner = Dim::Fixed(1);
                 }
-                let sum = self.training(Training::Sum(Shape::new(&dims)), &[product])?;
-                let rest = self.add(Op::Binary(Binary::Sub), &[c, sum])?;
+                let sum = self.training(TrainingOp::ReduceSum(Shape::new(&dims)), &[product])?;
+                let rest = self.add(Op::Array(ArrayOp::Binary(Binary::Sub)), &[c, sum])?;
                 self.mul(y, rest)
             }
-            Op::Split { .. } => self.add(Op::Merge, &[c]),
-            Op::Merge => match self.shape(x).dims() {
-                [Dim::Fixed(heads), ..] => self.add(Op::Split { heads: *heads }, &[c]),
+            Op::Array(ArrayOp::SplitHeads { .. }) => self.add(Op::Array(ArrayOp::MergeHeads), &[c]),
+            Op::Array(ArrayOp::MergeHeads) => match self.shape(x).dims() {
+                [Dim::Fixed(heads), ..] => self.add(Op::Array(ArrayOp::SplitHeads { heads: *heads }), &[c]),
                 _ => unreachable!("checked by infer"),
             },
-            Op::Embed => match (i, self.shape(x).dims()) {
-                (1, [Dim::Fixed(rows), _]) => self.training(Training::Scatter { rows: *rows }, &[args[0], c]),
+            Op::Dense(DenseOp::Embed) => match (i, self.shape(x).dims()) {
+                (1, [Dim::Fixed(rows), _]) => self.training(TrainingOp::EmbedGrad { rows: *rows }, &[args[0], c]),
                 _ => return Ok(None),
             },
-            Op::Normalise { eps } => self.training(Training::NormaliseBack { eps }, &[x, c]),
-            Op::Curve(curve) => {
-                let slope = self.training(Training::Slope(curve), &[x])?;
+            Op::Dense(DenseOp::LayerNormNoGain { eps }) => {
+                self.training(TrainingOp::LayerNormNoGainGrad { eps }, &[x, c])
+            }
+            Op::Dense(DenseOp::Curve(curve)) => {
+                let slope = self.training(TrainingOp::CurveSlope(curve), &[x])?;
                 self.mul(c, slope)
             }
-            Op::Affine => match i {
+            Op::Level(LevelOp::ScaleShift) => match i {
                 0 => self.mul(c, args[1]),
                 1 => {
                     let part = self.mul(c, args[0])?;
@@ -219,70 +224,72 @@ impl Tape {
                 }
                 _ => self.reduce(c, x),
             },
-            Op::Peak => self.training(Training::PeakBack, &[x, c]),
-            Op::Pick => {
+            Op::Level(LevelOp::RowMaxAbs) => self.training(TrainingOp::RowMaxAbsGrad, &[x, c]),
+            Op::Level(LevelOp::GatherChannels) => {
                 let width = self.shape(x).width().unwrap_or(0) as u32;
-                self.training(Training::Spread { width }, &[c, args[1]])
+                self.training(TrainingOp::GatherChannelsGrad { width }, &[c, args[1]])
             }
             Op::Training(op) => return self.by_training(op, &args, i, c),
             // Illegal in this stage, or without operands, or of integers.
-            Op::Unary(Unary::Sqrt | Unary::Tanh | Unary::Erf | Unary::Sigmoid | Unary::Relu | Unary::Reciprocal)
-            | Op::Binary(Binary::Pow | Binary::Min | Binary::Max)
-            | Op::Tokens
-            | Op::Positions
-            | Op::Weight(_)
-            | Op::Causal { .. }
-            | Op::Where
-            | Op::Slice { .. }
-            | Op::Mean
-            | Op::LayerNorm { .. }
-            | Op::Linear(_)
-            | Op::Attention { .. }
-            | Op::Quant { .. }
-            | Op::Product
-            | Op::HeadMap
-            | Op::Ssa { .. }
-            | Op::Fire { .. }
-            | Op::Integrate { .. }
-            | Op::Synapse
-            | Op::Settle => Err(self.none(node.op)),
+            Op::Array(ArrayOp::Unary(
+                Unary::Sqrt | Unary::Tanh | Unary::Erf | Unary::Sigmoid | Unary::Relu | Unary::Reciprocal,
+            ))
+            | Op::Array(ArrayOp::Binary(Binary::Pow | Binary::Min | Binary::Max))
+            | Op::Leaf(LeafOp::Tokens)
+            | Op::Leaf(LeafOp::Positions)
+            | Op::Leaf(LeafOp::Weight(_))
+            | Op::Array(ArrayOp::CausalMask { .. })
+            | Op::Array(ArrayOp::Where)
+            | Op::Array(ArrayOp::Slice { .. })
+            | Op::Array(ArrayOp::Mean)
+            | Op::Dense(DenseOp::LayerNorm { .. })
+            | Op::Dense(DenseOp::Linear(_))
+            | Op::Dense(DenseOp::Attention { .. })
+            | Op::Level(LevelOp::Quant { .. })
+            | Op::Level(LevelOp::MatMulInt)
+            | Op::Level(LevelOp::HeadLinear)
+            | Op::Level(LevelOp::Ssa { .. })
+            | Op::Spike(SpikeOp::Fire { .. })
+            | Op::Spike(SpikeOp::Integrate { .. })
+            | Op::Spike(SpikeOp::Synapse)
+            | Op::Spike(SpikeOp::Decode) => Err(self.none(node.op)),
         };
         made.map(Some)
     }
 
-    fn by_training(&mut self, op: Training, args: &[Value], i: usize, c: Value) -> Result<Option<Value>, Diagnostic> {
+    fn by_training(&mut self, op: TrainingOp, args: &[Value], i: usize, c: Value) -> Result<Option<Value>, Diagnostic> {
         let x = args[i];
         let made = match op {
-            Training::Sum(_) => {
+            TrainingOp::ReduceSum(_) => {
                 let shape = self.shape(x);
-                self.training(Training::Repeat(shape), &[c])
+                self.training(TrainingOp::BroadcastTo(shape), &[c])
             }
-            Training::Repeat(_) => self.reduce(c, x),
-            Training::Level { most } => self.training(Training::Within { most }, &[x, c]),
-            Training::Step(kind) => {
-                let slope = self.training(Training::Surrogate(kind), &[x])?;
+            TrainingOp::BroadcastTo(_) => self.reduce(c, x),
+            TrainingOp::FakeQuant { most } => self.training(TrainingOp::FakeQuantGrad { most }, &[x, c]),
+            TrainingOp::Step(kind) => {
+                let slope = self.training(TrainingOp::Surrogate(kind), &[x])?;
                 self.mul(c, slope)
             }
-            Training::Divergence if i == 0 => self.training(Training::DivergenceBack, &[x, args[1], c]),
-            Training::CrossEntropy if i == 0 => self.training(Training::CrossEntropyBack, &[x, args[1], c]),
-            Training::Hold | Training::Most | Training::Winners { .. } => return Ok(None),
-            Training::Recency => self.training(Training::RecencyBack, &[x, c]),
-            Training::Divergence | Training::CrossEntropy => Err(Diagnostic::new(
+            TrainingOp::Divergence if i == 0 => self.training(TrainingOp::DivergenceGrad, &[x, args[1], c]),
+            TrainingOp::CrossEntropy if i == 0 => self.training(TrainingOp::CrossEntropyGrad, &[x, args[1], c]),
+            TrainingOp::StopGradient | TrainingOp::RowMax | TrainingOp::TopKMask { .. } => return Ok(None),
+            TrainingOp::DecayMask => self.training(TrainingOp::DecayMaskGrad, &[x, c]),
+            TrainingOp::Divergence | TrainingOp::CrossEntropy => Err(Diagnostic::new(
                 &self.origin,
                 format!("what `{op}` compares with is taken to be a constant: no parameter may lead to it"),
             )),
             // What this pass makes.
-            Training::Targets
-            | Training::Within { .. }
-            | Training::Surrogate(_)
-            | Training::Slope(_)
-            | Training::NormaliseBack { .. }
-            | Training::PeakBack
-            | Training::Spread { .. }
-            | Training::Scatter { .. }
-            | Training::RecencyBack
-            | Training::DivergenceBack
-            | Training::CrossEntropyBack => Err(self.none(Op::Training(op))),
+            TrainingOp::Targets
+            | TrainingOp::FakeQuantGrad { .. }
+            | TrainingOp::Surrogate(_)
+            | TrainingOp::CurveSlope(_)
+            | TrainingOp::LayerNormNoGainGrad { .. }
+            | TrainingOp::RowMaxAbsGrad
+            | TrainingOp::GatherChannelsGrad { .. }
+            | TrainingOp::EmbedGrad { .. }
+            | TrainingOp::DecayMaskGrad
+            | TrainingOp::DivergenceGrad
+            | TrainingOp::CrossEntropyGrad => Err(self.none(Op::Training(op))),
         };
         made.map(Some)
     }

@@ -5,18 +5,19 @@
 
 use crate::cost::is_part;
 use indexmap::IndexMap;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::{ArrayOp, LeafOp};
 use snnc_ir::{Binary, Builder, Diagnostic, Graph, Op, Value};
 
 /// `first` with the attention of `second` in the layers where `take` is true.
 ///
 /// # Errors
 /// Programs of different networks.
-pub fn hybrid(first: &Graph, second: &Graph, take: &[bool]) -> Result<Graph, Vec<Diagnostic>> {
-    let one = |e: Diagnostic| vec![e];
+pub fn hybrid(first: &Graph, second: &Graph, take: &[bool]) -> Result<Graph, Diagnostics> {
     let (a, b) = (blocks(first), blocks(second));
     // The embedding, then attention and MLP of every layer.
     if a.len() != b.len() || a.len() != 1 + 2 * take.len() || first.context != second.context {
-        return Err(one(Diagnostic::new("", "these programs are not of one network")));
+        return Err(Diagnostics::from(Diagnostic::new("", "these programs are not of one network")));
     }
     let mut builder = Builder::new(first.stage, first.context);
     let mut maps = [IndexMap::new(), IndexMap::new()];
@@ -26,7 +27,7 @@ pub fn hybrid(first: &Graph, second: &Graph, take: &[bool]) -> Result<Graph, Vec
         // Odd blocks are attention.
         let from = usize::from(k % 2 == 1 && take[k / 2]);
         let end = [*ends.0, *ends.1];
-        let new = copy(&mut builder, graphs[from], end[from], &mut maps[from]).map_err(one)?;
+        let new = copy(&mut builder, graphs[from], end[from], &mut maps[from])?;
         // Both programs go on from here.
         for (map, end) in maps.iter_mut().zip(end) {
             map.insert(end, new);
@@ -34,18 +35,20 @@ pub fn hybrid(first: &Graph, second: &Graph, take: &[bool]) -> Result<Graph, Vec
         stream = Some(new);
     }
     if stream.is_none() {
-        return Err(one(Diagnostic::new("", "a network without blocks")));
+        return Err(Diagnostics::from(Diagnostic::new("", "a network without blocks")));
     }
     let mut outputs = Vec::new();
     for (name, value) in &first.outputs {
-        outputs.push((name.clone(), copy(&mut builder, first, *value, &mut maps[0]).map_err(one)?));
+        outputs.push((name.clone(), copy(&mut builder, first, *value, &mut maps[0])?));
     }
     Ok(builder.finish(outputs))
 }
 
 /// The residual stream after the embedding and after every block.
 fn blocks(graph: &Graph) -> Vec<Value> {
-    let ends = graph.iter().filter(|(value, node)| node.op == Op::Binary(Binary::Add) && !is_part(graph, *value));
+    let ends = graph
+        .iter()
+        .filter(|(value, node)| node.op == Op::Array(ArrayOp::Binary(Binary::Add)) && !is_part(graph, *value));
     ends.map(|(value, _)| value).collect()
 }
 
@@ -66,7 +69,7 @@ fn copy(
     for (at, node) in graph.iter().filter(|(at, _)| needed[at.index()]) {
         let args: Vec<Value> = node.args.iter().map(|arg| map[arg]).collect();
         let new = match node.op {
-            Op::Weight(id) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
+            Op::Leaf(LeafOp::Weight(id)) => builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone()),
             op => builder.add(op, &args, graph.origin(at))?,
         };
         map.insert(at, new);

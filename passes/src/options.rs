@@ -6,6 +6,7 @@ use crate::features;
 use crate::levels::Levels;
 use crate::sites::{self, Role, Site, selects};
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::DenseOp;
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Code, Diagnostic, Graph, Op};
 
@@ -106,7 +107,8 @@ impl QuantOptions {
     /// A selector that means no site; more timesteps than a code has.
     pub fn check(&self, graph: &Graph) -> Result<(), Diagnostic> {
         let sites = sites::sites(graph);
-        let layers = graph.nodes.iter().filter(|node| matches!(node.op, Op::Attention { .. })).count() as u32;
+        let layers =
+            graph.nodes.iter().filter(|node| matches!(node.op, Op::Dense(DenseOp::Attention { .. }))).count() as u32;
         for (selector, wanted) in &self.overrides {
             if let Override::Attention(_) = wanted {
                 if !(0..layers).any(|layer| selects(selector, &attention_path(layer))) {

@@ -7,7 +7,8 @@ use crate::raise::raise;
 use crate::simplify::simplify;
 use crate::spike::spike;
 use crate::tie_embedding::tie_embedding;
-use snnc_ir::{Diagnostic, Graph, Stage, verify};
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::{Graph, Stage, verify};
 
 /// A step of the compiler. `run` may assume a verified graph of stage `needs`.
 #[derive(Clone, Copy)]
@@ -15,7 +16,7 @@ pub struct Pass {
     pub name: &'static str,
     pub needs: Stage,
     pub gives: Stage,
-    pub run: fn(&Graph, &Context) -> Result<Graph, Vec<Diagnostic>>,
+    pub run: fn(&Graph, &Context) -> Result<Graph, Diagnostics>,
 }
 
 impl std::fmt::Debug for Pass {
@@ -56,7 +57,7 @@ pub fn run(
     graph: Graph,
     context: &Context,
     watch: &mut dyn FnMut(&Pass, &Graph, &Graph),
-) -> Result<Graph, Vec<Diagnostic>> {
+) -> Result<Graph, Diagnostics> {
     let mut graph = graph;
     for pass in passes {
         assert_eq!(graph.stage, pass.needs, "pass `{}` comes at the wrong stage", pass.name);
@@ -69,7 +70,7 @@ pub fn run(
 }
 
 /// The verifier's words, and how to see the graph they are about.
-fn refused(pass: &Pass, mut broken: Vec<Diagnostic>) -> Vec<Diagnostic> {
+fn refused(pass: &Pass, mut broken: Diagnostics) -> Diagnostics {
     if let Some(first) = broken.first_mut() {
         first.notes.push(format!("found after pass `{0}`; compile with --emit ir={0} prints that graph", pass.name));
     }

@@ -14,8 +14,10 @@ use crate::fit::{QuantParams, QuantPlan};
 use crate::levels::Levels;
 use crate::sites;
 use indexmap::IndexMap;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::eval;
 use snnc_ir::op::Layout;
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
 use snnc_ir::ssa::Output;
 use snnc_ir::verify::{SUM_MAX, largest_sum};
 use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Op, Ssa, Stage, Tensor, Value};
@@ -25,7 +27,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// A site without a choice; a graph whose attention reads something other than projections.
-pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnostic>> {
+pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     let mut pass = Quantise {
         graph,
         quant_plan: &context.quant_plan,
@@ -38,14 +40,14 @@ pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnosti
         units: IndexMap::new(),
     };
     for (value, _) in graph.iter() {
-        pass.node(value).map_err(|e| vec![e])?;
+        pass.node(value)?;
     }
     let outputs: Result<Vec<(String, Value)>, Diagnostic> =
         graph.outputs.iter().map(|(name, value)| Ok((name.clone(), pass.tensor(*value)?))).collect();
-    Ok(pass.builder.finish(outputs.map_err(|e| vec![e])?))
+    Ok(pass.builder.finish(outputs?))
 }
 
-/// What a still of the new graph stands for: `unit * x + shift`, channel by channel.
+/// What a tensor of the new graph stands for: `unit * x + shift`, channel by channel.
 #[derive(Clone)]
 struct Units {
     unit: Vec<f32>,
@@ -77,14 +79,18 @@ impl Quantise<'_> {
         let origin = self.graph.origin(value).to_string();
         let new = match node.op {
             // Constants are placed where they are used; a curve belongs to the neuron that reads it.
-            Op::Weight(_) | Op::Curve(_) => return Ok(()),
-            Op::Linear(layout) => self.linear(value, layout)?,
-            Op::Attention { heads, scale } => self.attention(value, heads, scale.get())?,
-            Op::Tokens | Op::Positions | Op::Normalise { .. } | Op::Embed | Op::Binary(Binary::Add) => {
+            Op::Leaf(LeafOp::Weight(_)) | Op::Dense(DenseOp::Curve(_)) => return Ok(()),
+            Op::Dense(DenseOp::Linear(layout)) => self.linear(value, layout)?,
+            Op::Dense(DenseOp::Attention { heads, scale }) => self.attention(value, heads, scale.get())?,
+            Op::Leaf(LeafOp::Tokens)
+            | Op::Leaf(LeafOp::Positions)
+            | Op::Dense(DenseOp::LayerNormNoGain { .. })
+            | Op::Dense(DenseOp::Embed)
+            | Op::Array(ArrayOp::Binary(Binary::Add)) => {
                 let args = node.args.iter().map(|arg| self.tensor(*arg)).collect::<Result<Vec<_>, _>>()?;
                 self.builder.add(node.op, &args, &origin)?
             }
-            Op::LayerNorm { eps } => {
+            Op::Dense(DenseOp::LayerNorm { eps }) => {
                 return Err(Diagnostic::new(
                     origin,
                     format!("a LayerNorm (eps {eps:?}) feeds something that is no projection"),
@@ -133,12 +139,12 @@ impl Quantise<'_> {
         let QuantParams { levels, scale, zero_point, .. } = fit;
         let origin = self.graph.origin(value).to_string();
         let (curve, input) = match self.graph.node(value).op {
-            Op::Curve(curve) => (curve, self.graph.node(value).args[0]),
+            Op::Dense(DenseOp::Curve(curve)) => (curve, self.graph.node(value).args[0]),
             _ => (Curve::Identity, value),
         };
         let Units { unit, shift } = self.units_of(input, scale.len());
         let inverse = |s: f32| if s > 0.0 { 1.0 / s } else { 0.0 };
-        let op = Op::Quant { code: levels.code, steps: levels.steps, curve };
+        let op = Op::Level(LevelOp::Quant { code: levels.code, steps: levels.steps, curve });
         let potential = match self.map[input.index()] {
             Some(potential) => potential,
             None => self.tensor(input)?,
@@ -178,12 +184,12 @@ impl Quantise<'_> {
                 let zero_point =
                     zero_point.iter().zip(&bias_correction).map(|(m, bias_correction)| m + bias_correction).collect();
                 let zero_point = self.constant(format!("{name}.zero_point"), zero_point);
-                self.builder.add(Op::Affine, &[levels, scale, zero_point], &origin)?
+                self.builder.add(Op::Level(LevelOp::ScaleShift), &[levels, scale, zero_point], &origin)?
             }
             None => match self.graph.node(value).op {
-                Op::Curve(curve) => {
+                Op::Dense(DenseOp::Curve(curve)) => {
                     let input = self.tensor(self.graph.node(value).args[0])?;
-                    self.builder.add(Op::Curve(curve), &[input], &origin)?
+                    self.builder.add(Op::Dense(DenseOp::Curve(curve)), &[input], &origin)?
                 }
                 // Where it counts in other units, its one reader takes them into its weight.
                 _ => self.map[value.index()].map_or_else(|| self.tensor(value), Ok)?,
@@ -237,7 +243,7 @@ impl Quantise<'_> {
         let parts = if largest_sum(&weight, most as u64) <= SUM_MAX { vec![weight] } else { shares(&weight, most) };
         let product = |part: Tensor| {
             let w = self.builder.weight(&format!("{name}.weight"), Arc::new(part));
-            self.builder.add(Op::Product, &[levels, w], origin)
+            self.builder.add(Op::Level(LevelOp::MatMulInt), &[levels, w], origin)
         };
         parts.into_iter().map(product).collect()
     }
@@ -251,12 +257,12 @@ impl Quantise<'_> {
         bias: Value,
         origin: &str,
     ) -> Result<Value, Diagnostic> {
-        let mut sum = self.builder.add(Op::Affine, &[products[0], scale, bias], origin)?;
+        let mut sum = self.builder.add(Op::Level(LevelOp::ScaleShift), &[products[0], scale, bias], origin)?;
         for product in &products[1..] {
             let zeros = vec![0.0; self.builder.ty(*product).shape().width().unwrap_or(0)];
             let zeros = self.constant(format!("{name}.none"), zeros);
-            let part = self.builder.add(Op::Affine, &[*product, scale, zeros], origin)?;
-            sum = self.builder.add(Op::Binary(Binary::Add), &[sum, part], origin)?;
+            let part = self.builder.add(Op::Level(LevelOp::ScaleShift), &[*product, scale, zeros], origin)?;
+            sum = self.builder.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[sum, part], origin)?;
         }
         Ok(sum)
     }
@@ -294,8 +300,8 @@ impl Quantise<'_> {
         let place = |o: usize| residual.outputs.binary_search(&o).unwrap_or(residual.outputs.len()) as i32;
         let places = Tensor::i32(&[bias.len()], (0..bias.len()).map(place).collect());
         let places = self.builder.weight(&format!("{name}.places"), Arc::new(places));
-        let few = self.builder.add(Op::Pick, &[few, places], &origin)?;
-        self.builder.add(Op::Binary(Binary::Add), &[common, few], &origin)
+        let few = self.builder.add(Op::Level(LevelOp::GatherChannels), &[few, places], &origin)?;
+        self.builder.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[common, few], &origin)
     }
 
     /// `W x + b` by products with the levels of `x`, as many times eight bits of the input-major `w` as there are levels. With
@@ -314,10 +320,10 @@ impl Quantise<'_> {
         if self.quant_plan.exact_weights {
             let unit = self.constant(format!("{name}.unit"), fit.scale.clone());
             let zero_point = self.constant(format!("{name}.zero_point"), zero_point);
-            let x = self.builder.add(Op::Affine, &[levels[0], unit, zero_point], origin)?;
+            let x = self.builder.add(Op::Level(LevelOp::ScaleShift), &[levels[0], unit, zero_point], origin)?;
             let w = self.builder.weight(&format!("{name}.weight"), Arc::new(Tensor::f32(&sizes, w.to_vec())));
             let bias = self.constant(format!("{name}.bias"), bias.to_vec());
-            return self.builder.add(Op::Linear(Layout::InputMajor), &[x, w, bias], origin);
+            return self.builder.add(Op::Dense(DenseOp::Linear(Layout::InputMajor)), &[x, w, bias], origin);
         }
         let (mut w, mut bias, mut scale, mut zero_point) = (w.to_vec(), bias.to_vec(), fit.scale.clone(), zero_point);
         let mut sum: Option<Value> = None;
@@ -329,7 +335,7 @@ impl Quantise<'_> {
             let shift = self.constant(format!("{name}.bias"), folded.bias);
             let part = self.sum_of(&products, name, unit, shift, origin)?;
             sum = Some(match sum {
-                Some(sum) => self.builder.add(Op::Binary(Binary::Add), &[sum, part], origin)?,
+                Some(sum) => self.builder.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[sum, part], origin)?,
                 None => part,
             });
             // What is left has the scales in it, and centre and bias are there already.
@@ -384,10 +390,10 @@ impl Quantise<'_> {
                 let scale = scale.iter().map(|s| s * unit).collect();
                 let scale = self.constant(format!("{name}.unit"), scale);
                 let none = self.constant(format!("{name}.in.none"), vec![0.0; width]);
-                let x = self.builder.add(Op::Affine, &[levels, scale, none], &origin)?;
+                let x = self.builder.add(Op::Level(LevelOp::ScaleShift), &[levels, scale, none], &origin)?;
                 let sizes = [width, m];
                 let w = self.builder.weight(&format!("{name}.weight"), Arc::new(Tensor::f32(&sizes, w)));
-                self.builder.add(Op::Linear(Layout::InputMajor), &[x, w, zero], &origin)?
+                self.builder.add(Op::Dense(DenseOp::Linear(Layout::InputMajor)), &[x, w, zero], &origin)?
             } else {
                 let none = vec![0.0; channels.len()];
                 let folded = fold_input_major(&w, &zeros, &scale, &none);
@@ -399,18 +405,20 @@ impl Quantise<'_> {
                 self.sum_of(&sums, &name, scale, zero, &origin)?
             };
             let part = match threshold {
-                Some(threshold) => self.builder.add(Op::Binary(Binary::Mul), &[part, threshold], &origin)?,
+                Some(threshold) => {
+                    self.builder.add(Op::Array(ArrayOp::Binary(Binary::Mul)), &[part, threshold], &origin)?
+                }
                 None => part,
             };
             sum = Some(match sum {
-                Some(sum) => self.builder.add(Op::Binary(Binary::Add), &[sum, part], &origin)?,
+                Some(sum) => self.builder.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[sum, part], &origin)?,
                 None => part,
             });
         }
         let Some(sum) = sum else { return Err(Diagnostic::new(&origin, "a projection of no channels")) };
         let one = self.constant(format!("{name}.one"), vec![1.0; m]);
         let bias = self.constant(format!("{name}.bias"), shifted.as_f32().unwrap_or(&[]).to_vec());
-        self.builder.add(Op::Affine, &[sum, one, bias], &origin)
+        self.builder.add(Op::Level(LevelOp::ScaleShift), &[sum, one, bias], &origin)
     }
 
     /// The neurons of a group of channels, and where tokens have thresholds of their own those: the levels are of the
@@ -431,7 +439,7 @@ impl Quantise<'_> {
         if group > 0 {
             let list = channels.iter().map(|&c| c as i32).collect();
             let list = self.builder.weight(&format!("{name}.channels"), Arc::new(Tensor::i32(&[channels.len()], list)));
-            x = self.builder.add(Op::Pick, &[x, list], &origin)?;
+            x = self.builder.add(Op::Level(LevelOp::GatherChannels), &[x, list], &origin)?;
         }
         let own = group_levels(fit, group);
         // Thresholds for every token are in fixed levels of the site.
@@ -442,11 +450,11 @@ impl Quantise<'_> {
         let gain = self.constant(format!("{name}.gain"), inverse);
         let offset = self.constant(format!("{name}.offset"), offset);
         let Levels { code, steps } = own;
-        let op = Op::Quant { code, steps, curve: Curve::Identity };
+        let op = Op::Level(LevelOp::Quant { code, steps, curve: Curve::Identity });
         let found = if fit.by_token {
-            let x = self.builder.add(Op::Affine, &[x, gain, offset], &origin)?;
-            let peak = self.builder.add(Op::Peak, &[x], &origin)?;
-            let share = self.builder.add(Op::Binary(Binary::Div), &[x, peak], &origin)?;
+            let x = self.builder.add(Op::Level(LevelOp::ScaleShift), &[x, gain, offset], &origin)?;
+            let peak = self.builder.add(Op::Level(LevelOp::RowMaxAbs), &[x], &origin)?;
+            let share = self.builder.add(Op::Array(ArrayOp::Binary(Binary::Div)), &[x, peak], &origin)?;
             let gain = self.constant(format!("{name}.share.gain"), vec![own.most() as f32; channels.len()]);
             let offset = self.constant(format!("{name}.share.offset"), vec![0.0; channels.len()]);
             (self.builder.add(op, &[share, gain, offset], &origin)?, Some(peak))
@@ -489,7 +497,7 @@ impl Quantise<'_> {
         };
         let w = self.builder.weight(&w.0, w.1);
         let bias = self.builder.weight(&bias.0, bias.1);
-        self.builder.add(Op::Linear(layout), &[x, w, bias], &origin)
+        self.builder.add(Op::Dense(DenseOp::Linear(layout)), &[x, w, bias], &origin)
     }
 
     /// Scores `q . k` of balanced levels are integers with one scale a head. A key's centre adds the same to all scores of
@@ -534,7 +542,7 @@ impl Quantise<'_> {
             .map(|(m, bias_correction)| m + bias_correction)
             .collect();
         self.units.insert(value, Units { unit: values.scale, shift });
-        self.builder.add(Op::Ssa { heads, variant }, &args, &origin)
+        self.builder.add(Op::Level(LevelOp::Ssa { heads, variant }), &args, &origin)
     }
 
     /// Attention on features of q and k. Weights need not add up to 1, so v's levels lie around 0.
@@ -558,14 +566,14 @@ impl Quantise<'_> {
         }
         args.push(self.levels(v, &format!("{name}.v"))?);
         args.push(self.constant(format!("{name}.sink"), features::sinks(variant, heads as usize)));
-        let halving = features::halvings(heads as usize, self.graph.context);
-        let halving = Arc::new(Tensor::i32(&[halving.len()], halving));
-        args.push(self.builder.weight(&format!("{name}.halving"), halving));
+        let half_life = features::halvings(heads as usize, self.graph.context);
+        let half_life = Arc::new(Tensor::i32(&[half_life.len()], half_life));
+        args.push(self.builder.weight(&format!("{name}.half_life"), half_life));
         let spikes = variant == Ssa::Lif { output: Output::Spikes };
         if spikes {
             args.push(self.constant(format!("{name}.emit.gain"), vec![1.0; values.scale.len()]));
         }
-        let new = self.builder.add(Op::Ssa { heads, variant }, &args, &origin)?;
+        let new = self.builder.add(Op::Level(LevelOp::Ssa { heads, variant }), &args, &origin)?;
         if spikes {
             // What reads it reads these spikes.
             self.levels.insert(value, new);
@@ -590,7 +598,7 @@ impl Quantise<'_> {
             (x, features.units[part].iter().map(|unit| gain / unit).collect())
         } else {
             let map = self.builder.weight(&format!("{name}.map"), Arc::new(features.map(part, heads as usize)));
-            let y = self.builder.add(Op::HeadMap, &[x, map], origin)?;
+            let y = self.builder.add(Op::Level(LevelOp::HeadLinear), &[x, map], origin)?;
             (y, vec![gain; features::SIDES * features.units[part].len()])
         };
         let width = gain.len();
@@ -603,7 +611,7 @@ impl Quantise<'_> {
         let Levels { code, steps } = features.levels;
         let constants = constants.map(|(what, data)| self.constant(format!("{name}.{what}"), data));
         let args: Vec<Value> = std::iter::once(potential).chain(constants).collect();
-        self.builder.add(Op::Quant { code, steps, curve: Curve::Relu }, &args, origin)
+        self.builder.add(Op::Level(LevelOp::Quant { code, steps, curve: Curve::Relu }), &args, origin)
     }
 }
 

@@ -4,14 +4,14 @@
 //! functions are told by sampling; the causal mask has been tested number by number on import. The graph that needs the
 //! fewest operations of the Tensor stage is taken; what no rule could raise is named.
 
-use snnc_ir::op::{ArrayOp, DenseOp};
-use snnc_ir::diagnostic::Diagnostics;
 use crate::constants;
 use crate::context::Context;
 use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, RewriteRule};
 use crate::egraph::term::{Term, Terms, is_constant};
 use crate::egraph::{rewrite, sampling};
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::{ArrayOp, DenseOp};
 use snnc_ir::op::{Layout, Perm, Scalar};
 use snnc_ir::types::{Dim, Shape};
 use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary, Value};
@@ -52,12 +52,13 @@ fn unraised(terms: &Terms, graph: &Graph, stuck: &[egg::Id]) -> Diagnostics {
         let ops: Vec<String> = class.nodes.iter().map(|term| format!("`{}`", term.op)).collect();
         Diagnostic::new(place, format!("{} of type {} is not part of a GPT-2 block", ops.join(" = "), class.data.ty))
     };
-    let is_mask = |id: &&egg::Id| terms[**id].nodes.iter().any(|term| matches!(term.op, Op::Array(ArrayOp::CausalMask { .. })));
+    let is_mask =
+        |id: &&egg::Id| terms[**id].nodes.iter().any(|term| matches!(term.op, Op::Array(ArrayOp::CausalMask { .. })));
     // A mask is stuck wherever the scores that it belongs to are.
     let mut all: Diagnostics = stuck.iter().filter(|id| !is_mask(id)).map(one).collect();
     all.dedup();
     if let Some(cause) = uncausal(graph) {
-        all = vec![cause];
+        all = cause.into();
     }
     if let Some(first) = all.first_mut() {
         *first = std::mem::replace(first, Diagnostic::new("", "")).note(
@@ -81,8 +82,9 @@ fn uncausal(graph: &Graph) -> Option<Diagnostic> {
         }
         false
     };
-    let found =
-        graph.iter().find(|(value, node)| matches!(node.op, Op::Array(ArrayOp::Softmax)) && is_square(*value) && !masked(node.args[0]));
+    let found = graph.iter().find(|(value, node)| {
+        matches!(node.op, Op::Array(ArrayOp::Softmax)) && is_square(*value) && !masked(node.args[0])
+    });
     found.map(|(value, _)| {
         Diagnostic::new(graph.origin(value), "attention sees later tokens: no causal mask is put on its scores").note(
             "a decoder that was exported for one new token at a time has none; give snnc the one without a past, or the merged one",
@@ -178,18 +180,28 @@ fn mul_mul(m: &Match<'_>) -> Option<Expr> {
 
 fn scaled_matmul(m: &Match<'_>) -> Option<Expr> {
     m.scalar("s")?;
-    (!m.is_constant("a") && !m.is_constant("b")).then(|| mul(two(Op::Array(ArrayOp::MatMul), m, "a", "b"), class(m, "s")))
+    (!m.is_constant("a") && !m.is_constant("b"))
+        .then(|| mul(two(Op::Array(ArrayOp::MatMul), m, "a", "b"), class(m, "s")))
 }
 
+/// A scale of more axes than what it scales has would bring them to other axes.
 fn scaled_move(m: &Match<'_>) -> Option<Expr> {
     m.scalar("s")?;
-    (!m.is_constant("x")).then(|| mul(Expr::op(m.op("t"), [class(m, "x")]), class(m, "s")))
+    let rank = m.ty("s").shape().rank();
+    let few = rank <= m.ty("x").shape().rank() && rank <= m.root_ty().shape().rank();
+    (few && !m.is_constant("x")).then(|| mul(Expr::op(m.op("t"), [class(m, "x")]), class(m, "s")))
 }
 
 fn transposes(m: &Match<'_>) -> Option<Expr> {
-    let (Op::Array(ArrayOp::Transpose(p)), Op::Array(ArrayOp::Transpose(q))) = (m.op("p"), m.op("q")) else { return None };
+    let (Op::Array(ArrayOp::Transpose(p)), Op::Array(ArrayOp::Transpose(q))) = (m.op("p"), m.op("q")) else {
+        return None;
+    };
     let both = p.after(&q)?;
-    Some(if both.is_identity() { class(m, "x") } else { Expr::op(Op::Array(ArrayOp::Transpose(both)), [class(m, "x")]) })
+    Some(if both.is_identity() {
+        class(m, "x")
+    } else {
+        Expr::op(Op::Array(ArrayOp::Transpose(both)), [class(m, "x")])
+    })
 }
 
 fn reshapes(m: &Match<'_>) -> Option<Expr> {
@@ -200,7 +212,9 @@ fn reshapes(m: &Match<'_>) -> Option<Expr> {
 
 /// `[tokens, d]` seen as `[tokens, heads, w]`, heads first; keys then have their last axes exchanged.
 fn split(m: &Match<'_>) -> Option<Expr> {
-    let (Op::Array(ArrayOp::Transpose(p)), Op::Array(ArrayOp::Reshape(r))) = (m.op("p"), m.op("r")) else { return None };
+    let (Op::Array(ArrayOp::Transpose(p)), Op::Array(ArrayOp::Reshape(r))) = (m.op("p"), m.op("r")) else {
+        return None;
+    };
     m.ty("x").shape().row_width()?;
     let [Dim::Tokens, Dim::Fixed(heads), Dim::Fixed(_)] = *r.dims() else { return None };
     let split = Expr::op(Op::Array(ArrayOp::SplitHeads { heads }), [class(m, "x")]);
@@ -229,7 +243,9 @@ fn turn_beside_ones(m: &Match<'_>) -> Option<Expr> {
 }
 
 fn merge(m: &Match<'_>) -> Option<Expr> {
-    let (Op::Array(ArrayOp::Reshape(r)), Op::Array(ArrayOp::Transpose(p))) = (m.op("r"), m.op("p")) else { return None };
+    let (Op::Array(ArrayOp::Reshape(r)), Op::Array(ArrayOp::Transpose(p))) = (m.op("r"), m.op("p")) else {
+        return None;
+    };
     r.row_width()?;
     let heads_first = matches!(m.ty("x").shape().dims(), [Dim::Fixed(_), Dim::Tokens, Dim::Fixed(_)]);
     (heads_first && p.axes() == [1, 0, 2]).then(|| Expr::op(Op::Array(ArrayOp::MergeHeads), [class(m, "x")]))
@@ -240,7 +256,7 @@ fn norm(m: &Match<'_>) -> Option<Expr> {
     if m.has("two") && m.scalar("two") != Some(2.0) {
         return None;
     }
-    m.ty("x").shape().row_width()?;
+    m.ty("x").shape().row_width().filter(|_| m.root_ty() == m.ty("x"))?;
     Some(Expr::op(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(eps) }), [class(m, "x")]))
 }
 
@@ -289,7 +305,8 @@ fn later_bias(m: &Match<'_>) -> Option<Expr> {
 fn linear(m: &Match<'_>) -> Option<Expr> {
     m.ty("x").shape().row_width()?;
     let (layout, w, outputs) = weight(m, "w")?;
-    vector(m, "b", Shape::fixed(&[outputs])).then(|| Expr::op(Op::Dense(DenseOp::Linear(layout)), [class(m, "x"), w, class(m, "b")]))
+    vector(m, "b", Shape::fixed(&[outputs]))
+        .then(|| Expr::op(Op::Dense(DenseOp::Linear(layout)), [class(m, "x"), w, class(m, "b")]))
 }
 
 fn linear_without_bias(m: &Match<'_>) -> Option<Expr> {
@@ -300,7 +317,11 @@ fn linear_without_bias(m: &Match<'_>) -> Option<Expr> {
 
 /// Some outputs of a projection are a projection with some columns.
 fn columns(m: &Match<'_>) -> Option<Expr> {
-    let (Op::Array(ArrayOp::Slice { axis: 1, start, len }), Op::Dense(DenseOp::Linear(layout))) = (m.op("s"), m.op("l")) else { return None };
+    let (Op::Array(ArrayOp::Slice { axis: 1, start, len }), Op::Dense(DenseOp::Linear(layout))) =
+        (m.op("s"), m.op("l"))
+    else {
+        return None;
+    };
     let axis = match layout {
         Layout::InputMajor => 1,
         Layout::OutputMajor => 0,
@@ -313,7 +334,12 @@ fn columns(m: &Match<'_>) -> Option<Expr> {
 
 /// A part of what a projection's outputs were reshaped to is a projection with the weights of that part.
 fn inner_columns(m: &Match<'_>) -> Option<Expr> {
-    let (Op::Array(ArrayOp::Slice { axis, start, len }), Op::Array(ArrayOp::Reshape(r)), Op::Dense(DenseOp::Linear(layout))) = (m.op("s"), m.op("r"), m.op("l")) else {
+    let (
+        Op::Array(ArrayOp::Slice { axis, start, len }),
+        Op::Array(ArrayOp::Reshape(r)),
+        Op::Dense(DenseOp::Linear(layout)),
+    ) = (m.op("s"), m.op("r"), m.op("l"))
+    else {
         return None;
     };
     let [Dim::Tokens, inner @ ..] = r.dims() else { return None };
@@ -325,7 +351,10 @@ fn inner_columns(m: &Match<'_>) -> Option<Expr> {
         let all = [lead, &inner, trail].concat();
         let axis = (lead.len() + along) as u8;
         (all.len() <= Shape::MAX_RANK).then(|| {
-            let sliced = Expr::op(Op::Array(ArrayOp::Slice { axis, start, len }), [Expr::op(Op::Array(ArrayOp::Reshape(Shape::fixed(&all))), [w])]);
+            let sliced = Expr::op(
+                Op::Array(ArrayOp::Slice { axis, start, len }),
+                [Expr::op(Op::Array(ArrayOp::Reshape(Shape::fixed(&all))), [w])],
+            );
             let outputs = inner.iter().product::<usize>() / inner[along] * len as usize;
             Expr::op(Op::Array(ArrayOp::Reshape(Shape::fixed(&[lead, &[outputs], trail].concat()))), [sliced])
         })
@@ -338,22 +367,34 @@ fn inner_columns(m: &Match<'_>) -> Option<Expr> {
     let mut dims = r.dims().to_vec();
     dims[usize::from(axis)] = Dim::Fixed(len);
     m.ty("x").shape().row_width()?;
-    Some(Expr::op(Op::Array(ArrayOp::Reshape(Shape::new(&dims))), [Expr::op(Op::Dense(DenseOp::Linear(layout)), [class(m, "x"), w, b])]))
+    Some(Expr::op(
+        Op::Array(ArrayOp::Reshape(Shape::new(&dims))),
+        [Expr::op(Op::Dense(DenseOp::Linear(layout)), [class(m, "x"), w, b])],
+    ))
 }
 
 /// A part of something turned is something turned of which a part is taken.
 fn turned_slice(m: &Match<'_>) -> Option<Expr> {
-    let (Op::Array(ArrayOp::Slice { axis, start, len }), Op::Array(ArrayOp::Transpose(p))) = (m.op("s"), m.op("p")) else { return None };
+    let (Op::Array(ArrayOp::Slice { axis, start, len }), Op::Array(ArrayOp::Transpose(p))) = (m.op("s"), m.op("p"))
+    else {
+        return None;
+    };
     if m.is_constant("x") {
         return None;
     }
     let axis = *p.axes().get(usize::from(axis))?;
-    Some(Expr::op(Op::Array(ArrayOp::Transpose(p)), [Expr::op(Op::Array(ArrayOp::Slice { axis, start, len }), [class(m, "x")])]))
+    Some(Expr::op(
+        Op::Array(ArrayOp::Transpose(p)),
+        [Expr::op(Op::Array(ArrayOp::Slice { axis, start, len }), [class(m, "x")])],
+    ))
 }
 
 /// A part of something that only got sizes of 1 is that part with those sizes.
 fn slice_beside_ones(m: &Match<'_>) -> Option<Expr> {
-    let (Op::Array(ArrayOp::Slice { axis, start, len }), Op::Array(ArrayOp::Reshape(r))) = (m.op("s"), m.op("r")) else { return None };
+    let (Op::Array(ArrayOp::Slice { axis, start, len }), Op::Array(ArrayOp::Reshape(r))) = (m.op("s"), m.op("r"))
+    else {
+        return None;
+    };
     let is_size = |dim: &&Dim| **dim != Dim::Fixed(1);
     let from = m.ty("x").shape();
     let (at, r) = (usize::from(axis), r.dims());
@@ -369,7 +410,7 @@ fn slice_beside_ones(m: &Match<'_>) -> Option<Expr> {
 }
 
 fn scaled_embedding(m: &Match<'_>) -> Option<Expr> {
-    m.scalar("s")?;
+    m.scalar("s").filter(|_| m.ty("s").shape().rank() <= m.ty("t").shape().rank())?;
     Some(Expr::op(Op::Dense(DenseOp::Embed), [class(m, "i"), mul(class(m, "t"), class(m, "s"))]))
 }
 
@@ -396,7 +437,9 @@ fn added_mask(m: &Match<'_>) -> Option<Expr> {
 
 /// Scores times a mask of ones and zeros, less a large number where the mask is zero.
 fn blended_mask(m: &Match<'_>, sign: f32) -> Option<Expr> {
-    let (Op::Array(ArrayOp::CausalMask { keep, drop }), Op::Array(ArrayOp::CausalMask { keep: none, drop: large })) = (m.op("c"), m.op("d")) else {
+    let (Op::Array(ArrayOp::CausalMask { keep, drop }), Op::Array(ArrayOp::CausalMask { keep: none, drop: large })) =
+        (m.op("c"), m.op("d"))
+    else {
         return None;
     };
     let blends = keep.get() == 1.0 && drop.get() == 0.0 && none.get() == 0.0 && -sign * large.get() <= MASKED;
@@ -432,8 +475,9 @@ fn attention(m: &Match<'_>) -> Option<Expr> {
     let Op::Array(ArrayOp::SplitHeads { heads }) = m.op("h") else { return None };
     let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [0, 2, 1]);
     let scale = scale(m)?;
-    (turned && selects(m) && masked(m, "n"))
-        .then(|| Expr::op(Op::Dense(DenseOp::Attention { heads, scale }), [class(m, "q"), class(m, "k"), class(m, "v")]))
+    (turned && selects(m) && masked(m, "n")).then(|| {
+        Expr::op(Op::Dense(DenseOp::Attention { heads, scale }), [class(m, "q"), class(m, "k"), class(m, "v")])
+    })
 }
 
 fn attention_of_one_head(m: &Match<'_>) -> Option<Expr> {
@@ -441,6 +485,7 @@ fn attention_of_one_head(m: &Match<'_>) -> Option<Expr> {
     let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [1, 0]);
     let scale = scale(m)?;
     let fits = rows("q") && m.ty("q") == m.ty("k") && m.ty("q") == m.ty("v");
-    (turned && fits && selects(m) && masked(m, "n"))
-        .then(|| Expr::op(Op::Dense(DenseOp::Attention { heads: 1, scale }), [class(m, "q"), class(m, "k"), class(m, "v")]))
+    (turned && fits && selects(m) && masked(m, "n")).then(|| {
+        Expr::op(Op::Dense(DenseOp::Attention { heads: 1, scale }), [class(m, "q"), class(m, "k"), class(m, "v")])
+    })
 }

@@ -4,6 +4,7 @@
 //! every site that has the words in that order: `attention`, `h.3`, `mlp.hidden`, `q`.
 
 use indexmap::IndexMap;
+use snnc_ir::op::DenseOp;
 use snnc_ir::{Graph, Node, Op, Value};
 use std::fmt;
 
@@ -104,27 +105,27 @@ pub fn path_of(name: &str) -> String {
 }
 
 fn attentions(graph: &Graph) -> impl Iterator<Item = (Value, &Node)> {
-    graph.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. }))
+    graph.iter().filter(|(_, node)| matches!(node.op, Op::Dense(DenseOp::Attention { .. })))
 }
 
 /// The projections of a Tensor graph, by what they read.
 pub fn projections(graph: &Graph) -> Vec<Site> {
-    let is_curve = |value: Value| matches!(graph.node(value).op, Op::Curve(_));
+    let is_curve = |value: Value| matches!(graph.node(value).op, Op::Dense(DenseOp::Curve(_)));
     let users = graph.users();
     let mut layer = 0;
     let mut found = Vec::new();
     for (value, node) in graph.iter() {
         match node.op {
-            Op::Attention { .. } => layer += 1,
-            Op::Linear(_) => {
+            Op::Dense(DenseOp::Attention { .. }) => layer += 1,
+            Op::Dense(DenseOp::Linear(_)) => {
                 let block = Some(layer.max(1) - 1);
                 let (layer, role) = match graph.node(node.args[0]).op {
                     _ if graph.outputs.iter().any(|(_, output)| *output == value) => (None, Role::Head),
                     _ if users[value.index()].iter().any(|user| graph.node(*user).op.has_state()) => {
                         (Some(layer), Role::AttentionIn)
                     }
-                    Op::Attention { .. } => (block, Role::AttentionOut),
-                    Op::Curve(_) => (block, Role::MlpHidden),
+                    Op::Dense(DenseOp::Attention { .. }) => (block, Role::AttentionOut),
+                    Op::Dense(DenseOp::Curve(_)) => (block, Role::MlpHidden),
                     _ if users[value.index()].iter().any(|user| is_curve(*user)) => (block, Role::MlpIn),
                     _ => (block, Role::Other),
                 };

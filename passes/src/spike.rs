@@ -1,4 +1,4 @@
-//! Turns quantised stills into spike trains, op by op.
+//! Turns quantised tensors into spike trains, op by op.
 //!
 //! Law: a train denotes the weighted sum of its spikes. Each arm below keeps that law, so the pass is exact.
 //! It chooses no levels (`quantise` does) and saves no work (`collapse` does). Only neurons that answer within the timestep
@@ -6,13 +6,15 @@
 
 use crate::context::Context;
 use crate::sites::path_of;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::{LeafOp, LevelOp, SpikeOp};
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Builder, Code, Curve, Diagnostic, Graph, Op, Stage, Tensor, Type, Value};
 use std::sync::Arc;
 
 /// The Spiking graph that means the same as a Quantised one: levels are fired, products are synapses.
-pub fn spike(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnostic>> {
+pub fn spike(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     let mut builder = Builder::new(Stage::Spiking, graph.context);
     let users = graph.users();
     let mut map: Vec<Value> = Vec::with_capacity(graph.nodes.len());
@@ -20,31 +22,33 @@ pub fn spike(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnostic>>
         let args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
         let origin = graph.origin(value);
         let new = match node.op {
-            Op::Weight(id) => {
+            Op::Leaf(LeafOp::Weight(id)) => {
                 let weight = graph.weight(id);
                 Ok(builder.weight(&weight.name, weight.tensor.clone()))
             }
-            Op::Quant { code, steps, curve } => {
+            Op::Level(LevelOp::Quant { code, steps, curve }) => {
                 let membrane = match read_by(graph, &users, value) {
                     Reader::Lif => Some(Membrane::Lif),
                     Reader::Counter => None,
                     Reader::Other => context.membrane.filter(|_| !waits(&builder, context, &args)),
                 };
                 match membrane.filter(|_| answers(&builder, code, curve, &args)) {
-                    Some(membrane) => integrate(&mut builder, Op::Integrate { membrane, steps, curve }, &args, origin),
-                    None => builder.add(Op::Fire { code, steps, curve }, &args, origin),
+                    Some(membrane) => {
+                        integrate(&mut builder, Op::Spike(SpikeOp::Integrate { membrane, steps, curve }), &args, origin)
+                    }
+                    None => builder.add(Op::Spike(SpikeOp::Fire { code, steps, curve }), &args, origin),
                 }
             }
-            Op::Product => {
-                builder.add(Op::Synapse, &args, origin).and_then(|current| builder.add(Op::Settle, &[current], origin))
-            }
-            // Levels that leave for the dense part of a network are settled first.
-            Op::Affine if matches!(builder.ty(args[0]), Type::Train { .. }) => builder
-                .add(Op::Settle, &args[..1], origin)
-                .and_then(|levels| builder.add(Op::Affine, &[levels, args[1], args[2]], origin)),
+            Op::Level(LevelOp::MatMulInt) => builder
+                .add(Op::Spike(SpikeOp::Synapse), &args, origin)
+                .and_then(|current| builder.add(Op::Spike(SpikeOp::Decode), &[current], origin)),
+            // Levels that leave for the dense part of a network are decoded first.
+            Op::Level(LevelOp::ScaleShift) if matches!(builder.ty(args[0]), Type::Train { .. }) => builder
+                .add(Op::Spike(SpikeOp::Decode), &args[..1], origin)
+                .and_then(|levels| builder.add(Op::Level(LevelOp::ScaleShift), &[levels, args[1], args[2]], origin)),
             op => builder.add(op, &args, origin),
         };
-        map.push(new.map_err(|e| vec![e])?);
+        map.push(new?);
     }
     let outputs = graph.outputs.iter().map(|(name, value)| (name.clone(), map[value.index()])).collect();
     Ok(builder.finish(outputs))
@@ -61,7 +65,7 @@ enum Reader {
 
 fn read_by(graph: &Graph, users: &[Vec<Value>], value: Value) -> Reader {
     for user in users[value.index()].iter().map(|&user| graph.node(user)) {
-        let Op::Ssa { variant, .. } = user.op else { continue };
+        let Op::Level(LevelOp::Ssa { variant, .. }) = user.op else { continue };
         let feature = user.args[..2].contains(&value);
         match variant {
             Ssa::Lif { output: Output::Spikes } => return Reader::Lif,

@@ -6,6 +6,8 @@
 //! and for each channel, and where it is larger than int8 weights bring anyway the table stays as it was.
 
 use crate::context::Context;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::{Binary, Builder, Diagnostic, Graph, Op, Tensor, Value};
 use std::sync::Arc;
 
@@ -19,7 +21,7 @@ const ERROR: f64 = 0.015;
 const CHANNEL_ERROR: f64 = 0.06;
 
 /// The same program, with one table less where that is as good.
-pub fn tie_embedding(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diagnostic>> {
+pub fn tie_embedding(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     if context.own_embedding {
         return Ok(graph.clone());
     }
@@ -29,14 +31,14 @@ pub fn tie_embedding(graph: &Graph, context: &Context) -> Result<Graph, Vec<Diag
     for (value, node) in graph.iter() {
         let args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
         let new = match node.op {
-            Op::Weight(id) => Ok(builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone())),
-            Op::Embed => match tied(value) {
+            Op::Leaf(LeafOp::Weight(id)) => Ok(builder.weight(&graph.weight(id).name, graph.weight(id).tensor.clone())),
+            Op::Dense(DenseOp::Embed) => match tied(value) {
                 Some(tied) => tied.build(&mut builder, graph, value, args[0]),
                 None => builder.add(node.op, &args, graph.origin(value)),
             },
             op => builder.add(op, &args, graph.origin(value)),
         };
-        map.push(new.map_err(|e| vec![e])?);
+        map.push(new?);
     }
     let outputs = graph.outputs.iter().map(|(name, value)| (name.clone(), map[value.index()])).collect();
     Ok(builder.finish(outputs))
@@ -57,19 +59,19 @@ impl<'g> TiedTable<'g> {
     /// The head whose weight the table of this node is, nearly.
     fn find(graph: &'g Graph, embed: Value) -> Option<Self> {
         let node = graph.node(embed);
-        if graph.node(node.args[0]).op != Op::Tokens {
+        if graph.node(node.args[0]).op != Op::Leaf(LeafOp::Tokens) {
             return None;
         }
         let table = &graph.constant(node.args[1])?.tensor;
         let (&[v, d], rows) = (table.sizes(), table.as_f32()?) else { return None };
-        graph.iter().rev().filter(|(_, node)| node.op == Op::Affine).find_map(|(_, affine)| {
-            let settle = graph.node(affine.args[0]);
-            let synapse = graph.node(*settle.args.first()?);
+        graph.iter().rev().filter(|(_, node)| node.op == Op::Level(LevelOp::ScaleShift)).find_map(|(_, affine)| {
+            let decode = graph.node(affine.args[0]);
+            let synapse = graph.node(*decode.args.first()?);
             let (code, steps) = graph.ty(*synapse.args.first()?).levels()?;
             if code.levels(steps) > LEVELS {
                 return None;
             }
-            let weight = graph.constant(*synapse.args.get(1).filter(|_| synapse.op == Op::Synapse)?)?;
+            let weight = graph.constant(*synapse.args.get(1).filter(|_| synapse.op == Op::Spike(SpikeOp::Synapse))?)?;
             let scale = graph.constant(affine.args[1])?.tensor.as_f32()?;
             let bytes = weight.tensor.as_i8().filter(|_| weight.tensor.sizes() == [d, v])?;
             let factor = factors(rows, bytes, scale)?;
@@ -83,14 +85,14 @@ impl<'g> TiedTable<'g> {
         let (d, v) = (self.factor.len(), self.scale.len());
         let table = graph.constant(graph.node(embed).args[1]).map_or("table", |weight| &weight.name);
         let weight = builder.weight(self.name, self.weight.clone());
-        let column = builder.add(Op::Embed, &[ids, weight], origin)?;
+        let column = builder.add(Op::Dense(DenseOp::Embed), &[ids, weight], origin)?;
         let gain = builder.weight(&format!("{table}.gain"), Arc::new(Tensor::f32(&[d], self.factor)));
         let offset = builder.weight(&format!("{table}.offset"), Arc::new(Tensor::f32(&[d], vec![0.0; d])));
-        let scaled = builder.add(Op::Affine, &[column, gain, offset], origin)?;
+        let scaled = builder.add(Op::Level(LevelOp::ScaleShift), &[column, gain, offset], origin)?;
         let scales = Arc::new(Tensor::f32(&[v, 1], self.scale.to_vec()));
         let scales = builder.weight(&format!("{table}.scale"), scales);
-        let scale = builder.add(Op::Embed, &[ids, scales], origin)?;
-        builder.add(Op::Binary(Binary::Mul), &[scaled, scale], origin)
+        let scale = builder.add(Op::Dense(DenseOp::Embed), &[ids, scales], origin)?;
+        builder.add(Op::Array(ArrayOp::Binary(Binary::Mul)), &[scaled, scale], origin)
     }
 }
 

@@ -5,9 +5,9 @@
 //! own sequence. So do its failures: when a pass of several fails, each runs alone, and only those that fail then are told.
 //! Tallies are of all sequences together.
 
-use crate::meter::{Executed, Meter, Products};
+use crate::meter::{Executed, MatmulCounts, Meter};
 use crate::program::Program;
-use crate::session::{Kept, Machine, Outputs, Rows, Span, check, check_finite, is_rows_of_f32};
+use crate::session::{Executor, OutputRows, Outputs, Rows, SequenceSpan, check, check_finite, is_rows_of_f32};
 use snnc_ir::Diagnostic;
 use snnc_ir::events::Events;
 use std::sync::Arc;
@@ -16,19 +16,19 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Batch {
     program: Arc<Program>,
-    machine: Box<dyn Machine>,
+    executor: Box<dyn Executor>,
     meter: Meter,
     /// By sequence, then by output of the graph: its wanted rows in the last call.
-    outputs: Vec<Vec<Kept>>,
+    outputs: Vec<Vec<OutputRows>>,
 }
 
 impl Batch {
     /// So many empty sequences.
     pub fn new(program: Arc<Program>, sequences: usize) -> Self {
-        let machine = program.start(sequences);
+        let executor = program.start(sequences);
         let meter = Meter::new(program.graph().nodes.len());
-        let outputs = vec![vec![Kept::default(); program.graph().outputs.len()]; sequences];
-        Self { program, machine, meter, outputs }
+        let outputs = vec![vec![OutputRows::default(); program.graph().outputs.len()]; sequences];
+        Self { program, executor, meter, outputs }
     }
 
     /// How many there are, empty ones included.
@@ -38,12 +38,12 @@ impl Batch {
 
     /// Tokens that the sequence has seen.
     pub fn past(&self, sequence: usize) -> usize {
-        self.machine.past(sequence)
+        self.executor.past(sequence)
     }
 
     /// Forgets the sequence; tallies stay.
     pub fn reset(&mut self, sequence: usize) {
-        self.machine.reset(sequence);
+        self.executor.reset(sequence);
     }
 
     /// Runs `tokens` after what the sequence has seen, without the others.
@@ -52,16 +52,16 @@ impl Batch {
     /// Ids outside a table, more tokens than the context, a value that is not finite. The sequence is then unchanged.
     pub fn forward(&mut self, sequence: usize, tokens: &[u32], rows: Rows) -> Result<Outputs<'_>, Diagnostic> {
         check(self.program.graph(), tokens, self.past(sequence))?;
-        self.outputs[sequence].iter_mut().for_each(Kept::clear);
-        self.machine.mark(sequence);
+        self.outputs[sequence].iter_mut().for_each(OutputRows::clear);
+        self.executor.mark(sequence);
         let chunk = self.program.options().chunk;
         for (i, part) in tokens.chunks(chunk).enumerate() {
             let last = (i + 1) * chunk >= tokens.len();
             let rows = if rows == Rows::Last && !last { Rows::None } else { rows };
-            let done = self.machine.step(&[Span { sequence, tokens: part }], rows, &mut self.meter);
+            let done = self.executor.step(&[SequenceSpan { sequence, tokens: part }], rows, &mut self.meter);
             if let Err(error) = done.and_then(|()| if rows == Rows::None { Ok(()) } else { self.keep(sequence, 0, 1) })
             {
-                self.machine.rewind(sequence);
+                self.executor.rewind(sequence);
                 return Err(error);
             }
         }
@@ -93,17 +93,17 @@ impl Batch {
 
     /// One pass for `part` of the tokens. If it fails, a pass for each: whose token it was shows there.
     fn pass(&mut self, next: &[(usize, u32)], part: &[usize], failed: &mut [Option<Diagnostic>]) {
-        let span = |&i: &usize| Span { sequence: next[i].0, tokens: std::slice::from_ref(&next[i].1) };
-        let spans: Vec<Span<'_>> = part.iter().map(span).collect();
+        let span = |&i: &usize| SequenceSpan { sequence: next[i].0, tokens: std::slice::from_ref(&next[i].1) };
+        let spans: Vec<SequenceSpan<'_>> = part.iter().map(span).collect();
         for span in &spans {
-            self.outputs[span.sequence].iter_mut().for_each(Kept::clear);
-            self.machine.mark(span.sequence);
+            self.outputs[span.sequence].iter_mut().for_each(OutputRows::clear);
+            self.executor.mark(span.sequence);
         }
-        let done = self.machine.step(&spans, Rows::All, &mut self.meter);
+        let done = self.executor.step(&spans, Rows::All, &mut self.meter);
         for (row, (&i, span)) in part.iter().zip(&spans).enumerate() {
             let kept = done.clone().and_then(|()| self.keep(span.sequence, row, spans.len()));
             if kept.is_err() {
-                self.machine.rewind(span.sequence);
+                self.executor.rewind(span.sequence);
             }
             failed[i] = kept.err();
         }
@@ -117,13 +117,13 @@ impl Batch {
         let graph = self.program.graph();
         for (kept, (_, value)) in self.outputs[sequence].iter_mut().zip(&graph.outputs) {
             if is_rows_of_f32(graph, *value) {
-                let rows = self.machine.output(*value);
+                let rows = self.executor.output(*value);
                 let length = rows.len() / parts;
                 let rows = &rows[part * length..][..length];
                 check_finite(graph, *value, rows)?;
                 kept.f32.extend_from_slice(rows);
             } else if graph.ty(*value).levels().is_some() {
-                let rows = self.machine.levels(*value);
+                let rows = self.executor.levels(*value);
                 let length = rows.len() / parts;
                 kept.levels.extend_from_slice(&rows[part * length..][..length]);
             }
@@ -141,8 +141,8 @@ impl Batch {
     }
 
     /// How products were done so far, by node, of all sequences together.
-    pub fn products(&self) -> &[Products] {
-        &self.meter.products
+    pub fn matmul_counts(&self) -> &[MatmulCounts] {
+        &self.meter.matmuls
     }
 
     /// What the plan did so far.

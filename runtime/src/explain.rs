@@ -1,14 +1,14 @@
 //! Why a plan runs as it does: for every product what reading all rows costs, what reading those that fired costs, and where
-//! the two meet. Costs are estimates of one thread's time by the price list; densities are those of a run.
+//! the two meet. Costs are estimates of one thread's time by the kernel costs; densities are those of a run.
 
 use crate::jit::Compiled;
-use crate::meter::Products;
-use crate::plan::{Step, When, Work, level_bytes};
+use crate::meter::MatmulCounts;
+use crate::plan::{RowSet, Step, StepKind, level_bytes};
 use snnc_ir::tensor::PANEL;
 use std::fmt::Write;
 
 /// A product, at the density that was measured.
-struct Site {
+struct MatmulEstimate {
     inputs: usize,
     panels: usize,
     density: f64,
@@ -16,35 +16,35 @@ struct Site {
     only: Option<&'static str>,
 }
 
-impl Site {
+impl MatmulEstimate {
     /// `None` for what is no product of levels or spikes.
-    fn of(step: &Step, products: &Products) -> Option<Self> {
-        let (inputs, outputs, steps, only) = match step.work {
-            Work::Product { code, steps, inputs, outputs } => {
+    fn of(step: &Step, products: &MatmulCounts) -> Option<Self> {
+        let (inputs, outputs, steps, only) = match step.kind {
+            StepKind::MatMulInt { code, steps, inputs, outputs } => {
                 (inputs, outputs, 1, (level_bytes(code, steps) > 1).then_some("all"))
             }
-            Work::Synapse { steps, inputs, outputs, .. } | Work::Currents { steps, inputs, outputs } => {
+            StepKind::Synapse { steps, inputs, outputs, .. } | StepKind::Currents { steps, inputs, outputs } => {
                 (inputs, outputs, steps, Some("rows"))
             }
             _ => return None,
         };
-        let heard = (products.listed + products.whole) * inputs as u64 * u64::from(steps);
+        let heard = (products.sparse + products.dense) * inputs as u64 * u64::from(steps);
         // Spikes of all timesteps: as many rows as that are read for a token.
         let density = products.fired as f64 / heard.max(1) as f64 * f64::from(steps);
         Some(Self { inputs, panels: outputs.div_ceil(PANEL), density, only })
     }
 
-    /// Microseconds of all rows and of listed ones, and what is taken.
+    /// Microseconds of all rows and of sparse ones, and what is taken.
     fn costs(&self, compiled: &Compiled, tokens: usize) -> (f64, f64, &'static str) {
         let us = self.panels as f64 / 1e3;
         let fired = self.density * (tokens * self.inputs) as f64;
-        let (whole, listed) = (compiled.prices.whole(tokens, self.inputs), compiled.prices.listed(self.inputs, fired));
-        (whole * us, listed * us, self.only.unwrap_or(if listed < whole { "rows" } else { "all" }))
+        let (dense, sparse) = (compiled.costs.dense(tokens, self.inputs), compiled.costs.sparse(self.inputs, fired));
+        (dense * us, sparse * us, self.only.unwrap_or(if sparse < dense { "rows" } else { "all" }))
     }
 }
 
 /// Machine, choices and sums.
-pub fn choices(compiled: &Compiled, products: &[Products]) -> String {
+pub fn choices(compiled: &Compiled, products: &[MatmulCounts]) -> String {
     let plan = &compiled.plan;
     let code = plan.steps.iter().filter(|step| compiled.is_code(step)).count();
     let many = plan.chunk;
@@ -56,9 +56,9 @@ pub fn choices(compiled: &Compiled, products: &[Products]) -> String {
         compiled.pool.threads(),
         plan.arena_bytes as f64 / 1024.0
     );
-    text += "prices, ns a row of 64 weights:";
-    for (name, price) in crate::Prices::NAMES.iter().zip(compiled.prices.values()) {
-        let _ = write!(text, " {} {price:.2}", name.trim_end_matches("_ns"));
+    text += "kernel costs, ns per row of 64 weights:";
+    for (name, cost) in crate::KernelCosts::NAMES.iter().zip(compiled.costs.values()) {
+        let _ = write!(text, " {} {cost:.2}", name.trim_end_matches("_ns"));
     }
     let _ = writeln!(
         text,
@@ -76,15 +76,15 @@ pub fn choices(compiled: &Compiled, products: &[Products]) -> String {
         "cross",
         "takes"
     );
-    let (mut one, mut all, mut done) = (0.0, 0.0, Products::default());
+    let (mut one, mut all, mut done) = (0.0, 0.0, MatmulCounts::default());
     for step in &plan.steps {
         let did = products.get(step.node.index()).copied().unwrap_or_default();
-        let Some(site) = Site::of(step, &did) else { continue };
+        let Some(site) = MatmulEstimate::of(step, &did) else { continue };
         // Of the outputs, a prompt wants the last row.
-        let tokens = if step.when == When::Wanted { 1 } else { many };
+        let tokens = if step.rows == RowSet::Wanted { 1 } else { many };
         let half = |tokens: usize, sum: &mut f64| {
-            let (whole, listed, takes) = site.costs(compiled, tokens);
-            *sum += if takes == "all" { whole } else { listed };
+            let (dense, sparse, takes) = site.costs(compiled, tokens);
+            *sum += if takes == "all" { dense } else { sparse };
             let shown = |way: &str, us: f64| match site.only {
                 Some(only) if only != way => "-".to_string(),
                 _ => format!("{us:.1}"),
@@ -92,9 +92,9 @@ pub fn choices(compiled: &Compiled, products: &[Products]) -> String {
             let cross = if site.only.is_some() {
                 "-".to_string()
             } else {
-                format!("{:.1}%", 100.0 * compiled.prices.crossover(tokens, site.inputs))
+                format!("{:.1}%", 100.0 * compiled.costs.crossover(tokens, site.inputs))
             };
-            format!("{:>9} {:>9} {cross:>6} {takes:>5}", shown("all", whole), shown("rows", listed))
+            format!("{:>9} {:>9} {cross:>6} {takes:>5}", shown("all", dense), shown("rows", sparse))
         };
         let halves = [half(1, &mut one), half(tokens, &mut all)];
         let (inputs, outputs) = (site.inputs, compiled.graph.ty(step.node).shape().width().unwrap_or(0));
@@ -105,15 +105,15 @@ pub fn choices(compiled: &Compiled, products: &[Products]) -> String {
             100.0 * site.density,
             halves[0],
             halves[1],
-            did.listed,
-            did.whole
+            did.sparse,
+            did.dense
         );
         done += did;
     }
     let _ = writeln!(
         text,
         "{:<60} | {one:>32.1} | {all:>32.1} | rows {}, all {}",
-        "total of what is taken; tokens times products in the run", done.listed, done.whole
+        "total of what is taken; tokens times products in the run", done.sparse, done.dense
     );
     text
 }

@@ -5,9 +5,10 @@
 
 use crate::meter::Meter;
 use crate::plan;
-use crate::session::{Kept, Machine, Rows, Span};
+use crate::session::{Executor, OutputRows, Rows, SequenceSpan};
 use snnc_ir::eval::{Array, Content, Evaluator, Memory, fired};
 use snnc_ir::events::{Events, is_neuron};
+use snnc_ir::op::{LevelOp, SpikeOp};
 use snnc_ir::{Diagnostic, Graph, Op, Type, Value};
 use std::sync::Arc;
 
@@ -16,14 +17,14 @@ use std::sync::Arc;
 pub struct Interpreter {
     graph: Arc<Graph>,
     count: bool,
-    sequences: Vec<Sequence>,
+    sequences: Vec<EvaluatedSequence>,
     /// By output of the graph: its wanted rows in the last step.
-    outputs: Vec<Kept>,
+    outputs: Vec<OutputRows>,
 }
 
 /// What it keeps of one.
 #[derive(Clone, Debug)]
-struct Sequence {
+struct EvaluatedSequence {
     memory: Memory<f32>,
     marked: Memory<f32>,
 }
@@ -31,13 +32,13 @@ struct Sequence {
 impl Interpreter {
     pub fn new(graph: Arc<Graph>, count: bool, sequences: usize) -> Self {
         let memory = Memory::new(&graph);
-        let sequences = vec![Sequence { marked: memory.clone(), memory }; sequences];
-        let outputs = vec![Kept::default(); graph.outputs.len()];
+        let sequences = vec![EvaluatedSequence { marked: memory.clone(), memory }; sequences];
+        let outputs = vec![OutputRows::default(); graph.outputs.len()];
         Self { graph, count, sequences, outputs }
     }
 
     /// Evaluates one span, adds its wanted rows to the outputs and what was done to `events`.
-    fn span(&mut self, span: &Span<'_>, rows: Rows, events: &mut [Events]) -> Result<(), Diagnostic> {
+    fn span(&mut self, span: &SequenceSpan<'_>, rows: Rows, events: &mut [Events]) -> Result<(), Diagnostic> {
         let evaluator = Evaluator::<f32>::new(&self.graph);
         let done = evaluator.run(span.tokens, &mut self.sequences[span.sequence].memory)?;
         for (kept, (_, value)) in self.outputs.iter_mut().zip(&self.graph.outputs) {
@@ -45,7 +46,8 @@ impl Interpreter {
         }
         let late = plan::leads_to_no_state(&self.graph);
         for (value, node) in self.graph.iter() {
-            let counted = is_neuron(&node.op) || matches!(node.op, Op::Product | Op::Synapse);
+            let counted =
+                is_neuron(&node.op) || matches!(node.op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse));
             events[value.index()] += match (counted, late[value.index()]) {
                 (true, _) if !self.count => Events::default(),
                 (true, true) if is_neuron(&node.op) => recount(evaluator.get(&done, value), node.ty, rows),
@@ -62,7 +64,7 @@ impl Interpreter {
     }
 }
 
-impl Machine for Interpreter {
+impl Executor for Interpreter {
     fn past(&self, sequence: usize) -> usize {
         self.sequences[sequence].memory.past()
     }
@@ -81,8 +83,8 @@ impl Machine for Interpreter {
         sequence.memory = sequence.marked.clone();
     }
 
-    fn step(&mut self, spans: &[Span<'_>], rows: Rows, meter: &mut Meter) -> Result<(), Diagnostic> {
-        self.outputs.iter_mut().for_each(Kept::clear);
+    fn step(&mut self, spans: &[SequenceSpan<'_>], rows: Rows, meter: &mut Meter) -> Result<(), Diagnostic> {
+        self.outputs.iter_mut().for_each(OutputRows::clear);
         let mut events = vec![Events::default(); self.graph.nodes.len()];
         for (i, span) in spans.iter().enumerate() {
             let last = i + 1 == spans.len();
@@ -111,7 +113,7 @@ fn first_wanted(rows: Rows, all: usize) -> usize {
     }
 }
 
-fn keep_wanted(kept: &mut Kept, array: &Array<f32>, rows: Rows) {
+fn keep_wanted(kept: &mut OutputRows, array: &Array<f32>, rows: Rows) {
     let [n, d] = array.sizes[..] else { return };
     let first = first_wanted(rows, n);
     match &array.content {

@@ -9,7 +9,7 @@ use std::ops::AddAssign;
 /// What the plan did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Executed {
-    /// Multiplications with an addition each: dense products and attention.
+    /// Multiplications with an addition each: dense matmuls and attention.
     pub macs: u64,
     /// Additions of a weight to a sum, driven by spikes.
     pub additions: u64,
@@ -25,23 +25,23 @@ impl AddAssign for Executed {
     }
 }
 
-/// How products of levels, and synapses, were done: by token, reading the rows of what fired or all rows.
+/// How matmuls of levels, and synapses, were done: by token, reading the rows of what fired or all rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Products {
+pub struct MatmulCounts {
     /// Tokens for which rows were read one by one.
-    pub listed: u64,
+    pub sparse: u64,
     /// Tokens that passed over all rows.
-    pub whole: u64,
+    pub dense: u64,
     /// Levels that were not zero, or spikes.
     pub fired: u64,
     /// Rows that were read one by one.
     pub rows: u64,
 }
 
-impl AddAssign for Products {
+impl AddAssign for MatmulCounts {
     fn add_assign(&mut self, other: Self) {
-        self.listed += other.listed;
-        self.whole += other.whole;
+        self.sparse += other.sparse;
+        self.dense += other.dense;
         self.fired += other.fired;
         self.rows += other.rows;
     }
@@ -54,7 +54,7 @@ pub struct Meter {
     pub events: Vec<Events>,
     pub executed: Executed,
     /// By node; the oracle's stay empty.
-    pub products: Vec<Products>,
+    pub matmuls: Vec<MatmulCounts>,
 }
 
 impl Meter {
@@ -62,7 +62,7 @@ impl Meter {
         Self {
             events: vec![Events::default(); nodes],
             executed: Executed::default(),
-            products: vec![Products::default(); nodes],
+            matmuls: vec![MatmulCounts::default(); nodes],
         }
     }
 }

@@ -40,7 +40,7 @@ impl Ticket {
     }
 }
 
-struct Shared {
+struct JobState {
     ticket: AtomicU64,
     /// Parts of the present job that are finished.
     done: AtomicUsize,
@@ -52,9 +52,9 @@ struct Shared {
     asleep: Vec<AtomicBool>,
 }
 
-type Call = unsafe fn(*const (), usize);
+type PartFn = unsafe fn(*const (), usize);
 
-impl Shared {
+impl JobState {
     /// Takes parts until there are none left.
     fn work(&self) {
         loop {
@@ -70,9 +70,9 @@ impl Shared {
             let call = self.call.load(Ordering::SeqCst);
             // SAFETY: this part was taken and is not finished, so the caller of its job still waits in `Pool::run`: the
             // closure is alive, and both pointers are that job's, for the next one is put there only after it.
-            // `call` was made from a `Call` there. Test: `every_part_is_done_once`.
+            // `call` was made from a `PartFn` there. Test: `every_part_is_done_once`.
             let done = catch_unwind(AssertUnwindSafe(|| unsafe {
-                let call = std::mem::transmute::<*mut (), Call>(call);
+                let call = std::mem::transmute::<*mut (), PartFn>(call);
                 call(closure, ticket.next);
             }));
             if done.is_err() {
@@ -113,7 +113,7 @@ impl Shared {
 
 /// Some threads beside the caller's.
 pub struct Pool {
-    shared: Arc<Shared>,
+    shared: Arc<JobState>,
     threads: Vec<JoinHandle<()>>,
     /// The number of the last job. Held while a job runs: a second caller does its own work alone.
     job: Mutex<u32>,
@@ -133,7 +133,7 @@ impl Pool {
     /// There are not so many processors to pin threads to, or the system does not pin.
     pub fn new(threads: usize, pin: bool) -> Result<Self, String> {
         let others = threads.clamp(1, THREADS_MAX) - 1;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(JobState {
             ticket: AtomicU64::new(0),
             done: AtomicUsize::new(0),
             closure: AtomicPtr::new(std::ptr::null_mut()),
@@ -178,7 +178,7 @@ impl Pool {
         shared.done.store(0, Ordering::SeqCst);
         shared.failed.store(false, Ordering::SeqCst);
         shared.closure.store((&raw const f).cast_mut().cast(), Ordering::SeqCst);
-        shared.call.store(call::<F> as Call as *mut (), Ordering::SeqCst);
+        shared.call.store(call::<F> as PartFn as *mut (), Ordering::SeqCst);
         *job = job.wrapping_add(1);
         shared.ticket.store(Ticket::bits(*job, parts), Ordering::SeqCst);
         for (asleep, thread) in shared.asleep.iter().zip(&self.threads) {

@@ -3,11 +3,11 @@
 use crate::explain;
 use crate::interpreter::Interpreter;
 use crate::jit::{Compiled, Jit, Listing};
+use crate::kernel_costs::KernelCosts;
 use crate::kernels::Isa;
-use crate::meter::Products;
+use crate::meter::MatmulCounts;
 use crate::plan::Plan;
-use crate::prices::Prices;
-use crate::session::Machine;
+use crate::session::Executor;
 use snnc_ir::{Diagnostic, Graph, Stage};
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub enum Engine {
     /// The oracle: `snnc_ir::eval`, slow and obvious.
     Interpreter,
-    /// Machine code and kernels.
+    /// Executor code and kernels.
     #[default]
     Jit,
 }
@@ -36,12 +36,12 @@ pub struct Options {
     /// The most tokens that one pass over the layers takes. It never changes a result.
     pub chunk: usize,
     /// What rows of weights cost here. They never change a result.
-    pub prices: Option<Prices>,
+    pub kernel_costs: Option<KernelCosts>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { engine: Engine::Jit, count: true, isa: None, threads: 1, pin: false, chunk: 128, prices: None }
+        Self { engine: Engine::Jit, count: true, isa: None, threads: 1, pin: false, chunk: 128, kernel_costs: None }
     }
 }
 
@@ -104,12 +104,12 @@ impl Program {
     }
 
     /// The choices of a plan as text: of every product, what either way costs at the density of a run's `products`, by node.
-    pub fn explain_choices(&self, products: &[Products]) -> String {
+    pub fn explain_choices(&self, products: &[MatmulCounts]) -> String {
         self.compiled.as_ref().map_or(String::new(), |compiled| explain::choices(compiled, products))
     }
 
     /// The engine with so many empty sequences in it.
-    pub(crate) fn start(&self, sequences: usize) -> Box<dyn Machine> {
+    pub(crate) fn start(&self, sequences: usize) -> Box<dyn Executor> {
         match &self.compiled {
             Some(compiled) => Box::new(Jit::new(Arc::clone(compiled), sequences)),
             None => Box::new(Interpreter::new(Arc::clone(&self.graph), self.options.count, sequences)),

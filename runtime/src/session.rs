@@ -4,9 +4,10 @@
 //! shows. A call that fails leaves the sequence as it was before it.
 
 use crate::batch::Batch;
-use crate::meter::{Executed, Meter, Products};
+use crate::meter::{Executed, MatmulCounts, Meter};
 use crate::program::Program;
 use snnc_ir::events::Events;
+use snnc_ir::op::{DenseOp, LeafOp};
 use snnc_ir::types::Elem;
 use snnc_ir::{Diagnostic, Graph, Op, Type, Value};
 use std::fmt;
@@ -24,14 +25,14 @@ pub enum Rows {
 
 /// Some tokens of one sequence.
 #[derive(Clone, Copy, Debug)]
-pub struct Span<'a> {
-    /// Its number in the machine.
+pub struct SequenceSpan<'a> {
+    /// Its number in the executor.
     pub sequence: usize,
     pub tokens: &'a [u32],
 }
 
 /// An engine with some sequences in it, numbered from 0.
-pub trait Machine: fmt::Debug + Send {
+pub trait Executor: fmt::Debug + Send {
     /// Tokens that the sequence has seen.
     fn past(&self, sequence: usize) -> usize;
 
@@ -49,7 +50,7 @@ pub trait Machine: fmt::Debug + Send {
     ///
     /// # Errors
     /// A value that is not finite, in any of the sequences. Nothing is added then, and all of them are to be rewound.
-    fn step(&mut self, spans: &[Span<'_>], rows: Rows, meter: &mut Meter) -> Result<(), Diagnostic>;
+    fn step(&mut self, spans: &[SequenceSpan<'_>], rows: Rows, meter: &mut Meter) -> Result<(), Diagnostic>;
 
     /// The wanted rows of an f32 output in the last step, span after span.
     fn output(&self, value: Value) -> &[f32];
@@ -61,12 +62,12 @@ pub trait Machine: fmt::Debug + Send {
 
 /// Rows of one output; which of the two depends on its type.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Kept {
+pub(crate) struct OutputRows {
     pub(crate) f32: Vec<f32>,
     pub(crate) levels: Vec<i32>,
 }
 
-impl Kept {
+impl OutputRows {
     pub(crate) fn clear(&mut self) {
         self.f32.clear();
         self.levels.clear();
@@ -78,7 +79,7 @@ impl Kept {
 pub struct Outputs<'a> {
     pub(crate) graph: &'a Graph,
     /// By output of the graph.
-    pub(crate) rows: &'a [Kept],
+    pub(crate) rows: &'a [OutputRows],
 }
 
 impl<'a> Outputs<'a> {
@@ -133,8 +134,8 @@ impl Session {
     }
 
     /// How products were done so far, by node.
-    pub fn products(&self) -> &[Products] {
-        self.batch.products()
+    pub fn matmul_counts(&self) -> &[MatmulCounts] {
+        self.batch.matmul_counts()
     }
 
     /// What the plan did so far.
@@ -144,7 +145,7 @@ impl Session {
 }
 
 pub(crate) fn is_rows_of_f32(graph: &Graph, value: Value) -> bool {
-    matches!(graph.ty(value), Type::Still { elem: Elem::F32, shape } if shape.row_width().is_some())
+    matches!(graph.ty(value), Type::Tensor { elem: Elem::F32, shape } if shape.row_width().is_some())
 }
 
 /// Engines check where they normalise; what lies after the last normalisation is checked here.
@@ -162,9 +163,9 @@ pub(crate) fn check(graph: &Graph, tokens: &[u32], past: usize) -> Result<(), Di
         return Err(Diagnostic::new("", format!("{end} tokens do not fit a context of {}", graph.context)));
     }
     let outside = |id: usize, rows: usize| Diagnostic::new("", format!("id {id} is outside the table of {rows} rows"));
-    for (_, node) in graph.iter().filter(|(_, node)| node.op == Op::Embed) {
+    for (_, node) in graph.iter().filter(|(_, node)| node.op == Op::Dense(DenseOp::Embed)) {
         let rows = graph.table_rows(node.args[1]).unwrap_or(0);
-        let by_position = graph.node(node.args[0]).op == Op::Positions;
+        let by_position = graph.node(node.args[0]).op == Op::Leaf(LeafOp::Positions);
         if by_position && end > rows {
             return Err(outside(past.max(rows), rows));
         }

@@ -14,6 +14,7 @@ pub mod unsupported;
 pub mod wire;
 
 use read::OnnxModel;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, verify};
 use std::path::Path;
 
@@ -51,8 +52,8 @@ pub struct OnnxOrigin {
 ///
 /// # Errors
 /// Everything about the file that is wrong or not supported, each with its place in the file.
-pub fn import(path: &Path) -> Result<Import, Vec<Diagnostic>> {
-    let model = read::read(path).map_err(|e| vec![e])?;
+pub fn import(path: &Path) -> Result<Import, Diagnostics> {
+    let model = read::read(path)?;
     import_model(model).map_err(|complaints| mmap::at(path, complaints))
 }
 
@@ -60,7 +61,7 @@ pub fn import(path: &Path) -> Result<Import, Vec<Diagnostic>> {
 ///
 /// # Errors
 /// What the file has that GPT-2 has not, and everything in it that is not supported.
-pub fn import_model(model: OnnxModel) -> Result<Import, Vec<Diagnostic>> {
+pub fn import_model(model: OnnxModel) -> Result<Import, Diagnostics> {
     let import::Imported { graph, rounds_activations } =
         import::import(&model).map_err(|complaints| explained(&model, complaints))?;
     verify::verify(&graph)?;
@@ -74,18 +75,18 @@ pub fn import_model(model: OnnxModel) -> Result<Import, Vec<Diagnostic>> {
     Ok(Import { graph, origin, rounds_activations, model })
 }
 
-/// Vec<Diagnostic> about nodes of a file. What the file has instead of GPT-2's parts is said in place of all that follows from
+/// Diagnostics about nodes of a file. What the file has instead of GPT-2's parts is said in place of all that follows from
 /// it; else every place is told with the module it belongs to.
-pub fn explained(model: &OnnxModel, mut complaints: Vec<Diagnostic>) -> Vec<Diagnostic> {
+pub fn explained(model: &OnnxModel, mut complaints: Diagnostics) -> Diagnostics {
     let traits = unsupported::traits(model);
     if !traits.is_empty() {
         let message = format!("this is not a GPT-2: it has {}", traits.join(", "));
-        return vec![Diagnostic::new("", message).note(unsupported::TAKEN)];
+        return Diagnostics::from(Diagnostic::new("", message).note(unsupported::TAKEN));
     }
-    for complaint in &mut complaints {
-        let node = model.graph.nodes.iter().find(|node| node.label() == complaint.place);
+    for complaint in complaints.iter_mut() {
+        let node = model.graph.nodes.iter().find(|node| complaint.place == &*node.label());
         if let Some(node) = node.filter(|node| !node.module.is_empty()) {
-            complaint.place = format!("{} in {}", complaint.place, node.module);
+            complaint.place = format!("{} in {}", complaint.place, node.module).into();
         }
     }
     complaints

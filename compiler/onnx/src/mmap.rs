@@ -1,7 +1,7 @@
 //! Files that are mapped, not read, and the file's name before what is wrong in one.
 
 use memmap2::Mmap;
-use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::tensor::SharedBytes;
 use std::fs;
 use std::io;
@@ -9,13 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Puts the file's name before every place.
-pub fn at(path: &Path, complaints: Vec<Diagnostic>) -> Vec<Diagnostic> {
-    let name = path.display();
-    let prefix = |mut d: Diagnostic| {
-        d.place = if d.place.is_empty() { name.to_string() } else { format!("{name}: {}", d.place) };
-        d
-    };
-    complaints.into_iter().map(prefix).collect()
+pub fn at(path: &Path, complaints: Diagnostics) -> Diagnostics {
+    complaints.in_file(&path.display().to_string())
 }
 
 /// A file's bytes, which stay on the disk.

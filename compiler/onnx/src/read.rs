@@ -248,12 +248,7 @@ pub fn read(path: &Path) -> Result<OnnxModel, Diagnostic> {
         return Err(Diagnostic::new(path.display().to_string(), "is not a file"));
     }
     let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
-    let in_file = |mut d: Diagnostic| {
-        d.place =
-            if d.place.is_empty() { path.display().to_string() } else { format!("{}: {}", path.display(), d.place) };
-        d
-    };
-    read_stream(file, metadata.len(), Some(folder)).map_err(in_file)
+    read_stream(file, metadata.len(), Some(folder)).map_err(|error| error.in_file(path.display().to_string()))
 }
 
 /// Reads an ONNX file from bytes; it may not name other files.

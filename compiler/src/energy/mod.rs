@@ -11,6 +11,7 @@ pub mod table;
 
 pub use measure::measure;
 pub use prices::{Item, PriceList, Priced};
+use snnc_ir::op::{DenseOp, LevelOp, SpikeOp};
 
 use crate::lints::{self, Coverage};
 use snnc_ir::events::is_neuron;
@@ -191,7 +192,15 @@ fn counts(graph: &Graph, activity: &Activity, form: Form, sharing: Sharing) -> C
 
 /// Bytes of all weights of products and of the embedding's table, each once.
 fn weight_bytes(graph: &Graph, form: Form) -> u64 {
-    let reads = |op: Op| matches!(op, Op::Product | Op::Synapse | Op::Linear(_) | Op::Embed);
+    let reads = |op: Op| {
+        matches!(
+            op,
+            Op::Level(LevelOp::MatMulInt)
+                | Op::Spike(SpikeOp::Synapse)
+                | Op::Dense(DenseOp::Linear(_))
+                | Op::Dense(DenseOp::Embed)
+        )
+    };
     let read: BTreeSet<Value> =
         graph.iter().filter(|(_, node)| reads(node.op)).filter_map(|(_, node)| node.args.get(1).copied()).collect();
     let bytes = |weight: &Value| {
@@ -235,7 +244,7 @@ fn defects(graph: &Graph, activity: &Activity) -> Vec<(String, LayerPart)> {
         while let Some(value) = heard.pop() {
             for &user in &users[value.index()] {
                 match graph.node(user).op {
-                    Op::Settle => heard.push(user),
+                    Op::Spike(SpikeOp::Decode) => heard.push(user),
                     op if op.has_state() => reached.extend(
                         [Part::Scores, Part::Softmax, Part::Values]
                             .map(|part| LayerPart { part, ..places[user.index()] }),
@@ -257,7 +266,7 @@ fn footprint(graph: &Graph) -> Footprint {
     footprint.bytes = graph.weights.iter().map(bytes).sum();
     let weights: BTreeSet<Value> = graph
         .iter()
-        .filter(|(_, node)| matches!(node.op, Op::Product | Op::Synapse))
+        .filter(|(_, node)| matches!(node.op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse)))
         .filter_map(|(_, node)| node.args.get(1).copied())
         .collect();
     for weight in weights.iter().filter_map(|weight| graph.constant(*weight)) {

@@ -7,6 +7,7 @@ use crate::{Complaints, files};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_passes::cost::{Operation, Tally, Traffic};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -201,9 +202,9 @@ impl PriceList {
         if !path.is_file() && path.extension().is_none() {
             let names: Vec<String> = Self::built_in().into_iter().map(|list| list.name).collect();
             let message = format!("is neither a price list that snnc has ({}) nor a file", names.join(", "));
-            return Err(vec![Diagnostic::new(name, message)]);
+            return Err(Diagnostic::new(name, message).into());
         }
-        let text = files::read_text(path).map_err(|e| vec![e])?;
+        let text = files::read_text(path)?;
         Self::parse(&text, name)
     }
 
@@ -219,7 +220,7 @@ impl PriceList {
     pub fn parse(text: &str, place: &str) -> Result<Self, Complaints> {
         let file: File = toml::from_str(text).map_err(|e| {
             let message = format!("is no price list: {}", e.to_string().trim_end());
-            vec![Diagnostic::new(place, message).note("docs/energy.md says what one looks like")]
+            Diagnostics::from(Diagnostic::new(place, message).note("docs/energy.md says what one looks like"))
         })?;
         let mut complaints = Complaints::new();
         let mut complain = |at: &str, what: String| complaints.push(Diagnostic::new(format!("{place}: {at}"), what));
@@ -232,7 +233,10 @@ impl PriceList {
                 left_out: BTreeMap::new(),
             },
             Some(base) => Self::find(base)?.ok_or_else(|| {
-                vec![Diagnostic::new(format!("{place}: base"), format!("`{base}` is no list that snnc has"))]
+                Diagnostics::from(Diagnostic::new(
+                    format!("{place}: base"),
+                    format!("`{base}` is no list that snnc has"),
+                ))
             })?,
         };
         (list.name, list.about) = (file.name, file.about);

@@ -1,6 +1,7 @@
 //! How the program came from the network, block by block: what of the IR every ONNX node became.
 
 use serde::Serialize;
+use snnc_ir::op::{DenseOp, LeafOp};
 use snnc_ir::{Graph, Op, Value};
 use std::collections::BTreeMap;
 
@@ -29,7 +30,7 @@ pub fn blocks(program: &Graph, dense: Option<&Graph>) -> Vec<Block> {
     let known = dense.map_or_else(BTreeMap::new, operations);
     let names = block_names(program);
     let mut blocks: Vec<Block> = Vec::new();
-    for (value, node) in program.iter().filter(|(_, node)| !matches!(node.op, Op::Weight(_))) {
+    for (value, node) in program.iter().filter(|(_, node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_)))) {
         let name = &names[value.index()];
         if blocks.last().is_none_or(|block| block.name != *name) {
             blocks.push(Block { name: name.clone(), conversions: Vec::new() });
@@ -52,7 +53,7 @@ pub fn blocks(program: &Graph, dense: Option<&Graph>) -> Vec<Block> {
 /// The operations of a graph by their origin.
 fn operations(graph: &Graph) -> BTreeMap<&str, Vec<String>> {
     let mut all: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for (value, node) in graph.iter().filter(|(_, node)| !matches!(node.op, Op::Weight(_))) {
+    for (value, node) in graph.iter().filter(|(_, node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_)))) {
         all.entry(graph.origin(value)).or_default().push(node.op.to_string());
     }
     all
@@ -65,8 +66,9 @@ fn block_names(graph: &Graph) -> Vec<String> {
     let mut now = "embedding".to_string();
     let mut waiting: Vec<Value> = Vec::new();
     let mut begun = false;
-    for (value, node) in graph.iter().filter(|(_, node)| !matches!(node.op, Op::Weight(_))) {
-        let prepares = matches!(node.op, Op::Normalise { .. } | Op::LayerNorm { .. });
+    for (value, node) in graph.iter().filter(|(_, node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_)))) {
+        let prepares =
+            matches!(node.op, Op::Dense(DenseOp::LayerNormNoGain { .. }) | Op::Dense(DenseOp::LayerNorm { .. }));
         begun |= prepares;
         let own = node.args.iter().find_map(|arg| block_of(&graph.constant(*arg)?.name)).filter(|_| begun);
         if prepares {

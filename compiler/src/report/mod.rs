@@ -15,6 +15,7 @@ pub use page::page;
 pub use passes::{Passes, passes};
 pub use raster::{Histogram, NeuronLayer, Raster};
 pub use run::{Gathered, Guess, Guesses, Prediction, gather};
+use snnc_ir::op::LevelOp;
 
 use crate::convert;
 use crate::findings::Findings;
@@ -105,9 +106,9 @@ pub struct Facts {
     pub halvings: Vec<Vec<i32>>,
 }
 
-/// Periods of halving of an attention whose keys fade.
-fn halving(graph: &Graph, node: &Node) -> Option<Vec<i32>> {
-    let Op::Ssa { variant, .. } = node.op else { return None };
+/// Half-lives of an attention whose keys fade.
+fn half_life(graph: &Graph, node: &Node) -> Option<Vec<i32>> {
+    let Op::Level(LevelOp::Ssa { variant, .. }) = node.op else { return None };
     let periods = node.args.get(4).filter(|_| variant.has_features())?;
     Some(graph.constant(*periods)?.tensor.as_i32()?.to_vec())
 }
@@ -132,7 +133,7 @@ impl Facts {
             parameters: graph.parameters(),
             neurons: nodes().filter(|node| is_neuron(&node.op)).map(width).sum(),
             kinds,
-            halvings: nodes().filter_map(|node| halving(graph, node)).collect(),
+            halvings: nodes().filter_map(|node| half_life(graph, node)).collect(),
         }
     }
 }

@@ -49,7 +49,7 @@ pub fn passes(
             listing.add("imported", &imported);
             let mut watch = |pass: &Pass, _: &Graph, after: &Graph| listing.add(pass.name, after);
             let tensor = convert::dense(imported, rounded, &mut watch)?;
-            let calibration = Calibration::read(section, &tensor).map_err(|e| vec![e])?;
+            let calibration = Calibration::read(section, &tensor)?;
             let membrane = calibration.membrane;
             let context = Context { quant_plan: calibration.quant_plan, membrane, own_embedding, ..Context::default() };
             let made = run(front_and_back().1, tensor, &context, &mut watch)?;

@@ -7,6 +7,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
+use snnc_ir::op::SpikeOp;
 use snnc_ir::types::Elem;
 use snnc_ir::{Code, Graph, Op, Value};
 
@@ -103,7 +104,7 @@ impl Seen {
             code,
             steps,
             parts,
-            planes: if matches!(graph.node(value).op, Op::Integrate { .. }) { parts } else { 1 },
+            planes: if matches!(graph.node(value).op, Op::Spike(SpikeOp::Integrate { .. })) { parts } else { 1 },
             saturated: 0,
             by_token: Vec::new(),
             by_neuron: vec![0; width],

@@ -11,10 +11,11 @@ use crate::Complaints;
 use adamw::{Moments, Schedule};
 use checkpoint::TrainState;
 use indexmap::IndexMap;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::gradient::gradient;
 use snnc_passes::relax::{Recipe, TrainGraph, relax};
-use snnc_runtime::Whole;
+use snnc_runtime::TrainingEngine;
 use snnc_runtime::sample::SplitMix64;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -37,9 +38,9 @@ pub struct Options {
 pub struct Trainer {
     relaxed: TrainGraph,
     /// One for each thread: loss and gradients.
-    engines: Vec<Mutex<Whole>>,
+    engines: Vec<Mutex<TrainingEngine>>,
     /// The same, of the loss alone.
-    judges: Vec<Mutex<Whole>>,
+    eval_engines: Vec<Mutex<TrainingEngine>>,
     pub options: Options,
     pub numbers: TrainState,
     /// Steps done.
@@ -61,18 +62,17 @@ impl Trainer {
     /// # Errors
     /// What cannot be trained; windows longer than the context.
     pub fn new(program: &Graph, teacher: &Graph, options: Options) -> Result<Self, Complaints> {
-        let one = |e: Diagnostic| vec![e];
         let relaxed = relax(program, teacher, options.recipe)?;
         snnc_ir::verify::verify(&relaxed.graph)?;
         let back = gradient(&relaxed.graph, &relaxed.parameters)?;
         snnc_ir::verify::verify(&back)?;
-        let engines = |graph: Graph| -> Result<Vec<Mutex<Whole>>, Complaints> {
-            let first = Whole::new(Arc::new(graph), options.window, &relaxed.parameters).map_err(one)?;
-            let more = (1..options.threads.clamp(1, options.batch)).map(|_| first.another().map_err(one));
-            let more = more.collect::<Result<Vec<Whole>, Complaints>>()?;
+        let engines = |graph: Graph| -> Result<Vec<Mutex<TrainingEngine>>, Complaints> {
+            let first = TrainingEngine::new(Arc::new(graph), options.window, &relaxed.parameters)?;
+            let more = (1..options.threads.clamp(1, options.batch)).map(|_| first.another().map_err(Diagnostics::from));
+            let more = more.collect::<Result<Vec<TrainingEngine>, Complaints>>()?;
             Ok(std::iter::once(first).chain(more).map(Mutex::new).collect())
         };
-        let judges = engines(relaxed.graph.clone())?;
+        let eval_engines = engines(relaxed.graph.clone())?;
         let engines = engines(back)?;
         let start = |name: &String| {
             let weight = relaxed.graph.weights.iter().find(|weight| weight.name == *name);
@@ -80,7 +80,7 @@ impl Trainer {
         };
         let parameters: Vec<Vec<f32>> = relaxed.parameters.iter().map(start).collect();
         let numbers = TrainState { moments: Moments::new(&parameters), best: parameters.clone(), parameters };
-        Ok(Self { relaxed, engines, judges, options, numbers, step: 0, best_step: 0, losses: Vec::new() })
+        Ok(Self { relaxed, engines, eval_engines, options, numbers, step: 0, best_step: 0, losses: Vec::new() })
     }
 
     pub fn parameters(&self) -> impl Iterator<Item = (&String, usize)> {
@@ -89,8 +89,8 @@ impl Trainer {
 
     /// Bytes that engines work in.
     pub fn bytes(&self) -> usize {
-        let of = |engine: &Mutex<Whole>| engine.lock().unwrap_or_else(PoisonError::into_inner).bytes();
-        self.engines.iter().chain(&self.judges).map(of).sum()
+        let of = |engine: &Mutex<TrainingEngine>| engine.lock().unwrap_or_else(PoisonError::into_inner).bytes();
+        self.engines.iter().chain(&self.eval_engines).map(of).sum()
     }
 
     /// Where the windows of a step begin. Drawn anew for every step, so that nothing of chance is kept.
@@ -144,10 +144,10 @@ impl Trainer {
     /// # Errors
     /// A loss that is not finite.
     pub fn validate(&mut self, windows: &[&[u32]]) -> Result<f64, Diagnostic> {
-        let add = |loss: &mut f64, engine: &Whole, parameters: &[Vec<f32>]| {
+        let add = |loss: &mut f64, engine: &TrainingEngine, parameters: &[Vec<f32>]| {
             *loss += f64::from(engine.output(0, parameters)[0]);
         };
-        let loss = in_order(&self.judges, windows, &self.numbers.parameters, 0f64, add)? / windows.len() as f64;
+        let loss = in_order(&self.eval_engines, windows, &self.numbers.parameters, 0f64, add)? / windows.len() as f64;
         if self.losses.iter().all(|&(_, other)| loss < other) {
             self.numbers.best.clone_from(&self.numbers.parameters);
             self.best_step = self.step;
@@ -162,7 +162,7 @@ impl Trainer {
     /// As of an engine.
     pub fn constants(&self) -> Result<IndexMap<String, Vec<f32>>, Diagnostic> {
         let graph = &self.relaxed.constants;
-        let mut whole = Whole::new(Arc::new(graph.clone()), 1, &self.relaxed.parameters)?;
+        let mut whole = TrainingEngine::new(Arc::new(graph.clone()), 1, &self.relaxed.parameters)?;
         let best = &self.numbers.best;
         whole.run(&[0, 0], best)?;
         let named =
@@ -173,17 +173,17 @@ impl Trainer {
 
 /// Runs windows on engines, one a thread, and folds what they give in the order of the windows.
 fn in_order<T: Send>(
-    engines: &[Mutex<Whole>],
+    engines: &[Mutex<TrainingEngine>],
     windows: &[&[u32]],
     parameters: &[Vec<f32>],
     start: T,
-    fold: impl Fn(&mut T, &Whole, &[Vec<f32>]) + Sync,
+    fold: impl Fn(&mut T, &TrainingEngine, &[Vec<f32>]) + Sync,
 ) -> Result<T, Diagnostic> {
     let next = AtomicUsize::new(0);
     // How many were folded, what they came to, and the first error.
     let folded = Mutex::new((0usize, start, None::<Diagnostic>));
     let turned = Condvar::new();
-    let work = |engine: &Mutex<Whole>| {
+    let work = |engine: &Mutex<TrainingEngine>| {
         let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);

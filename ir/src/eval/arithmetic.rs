@@ -125,7 +125,7 @@ pub(super) fn split<R: Real>(x: &Array<R>, heads: usize) -> Vec<R> {
 }
 
 /// One ascending chain for each output.
-pub(super) fn head_map<R: Real>(x: &Array<R>, map: &Array<R>) -> Vec<R> {
+pub(super) fn head_linear<R: Real>(x: &Array<R>, map: &Array<R>) -> Vec<R> {
     let [heads, w, m] = map.sizes[..] else { unreachable!("checked by infer") };
     let mut y = Vec::with_capacity(x.sizes[0] * heads * m);
     for row in rows(x) {
@@ -166,7 +166,7 @@ pub(super) fn chain<R: Real>(a: &[R], b: &[R]) -> R {
     a.iter().zip(b).fold(R::ZERO, |sum, (&a, &b)| sum + a * b)
 }
 
-pub(super) fn normalise<R: Real>(row: &[R], eps: R) -> Vec<R> {
+pub(super) fn layer_norm_no_gain<R: Real>(row: &[R], eps: R) -> Vec<R> {
     let d = R::from_i32(row.len() as i32);
     let mean = row_sum(row) / d;
     let centred: Vec<R> = row.iter().map(|&x| x - mean).collect();

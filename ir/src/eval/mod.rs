@@ -11,6 +11,7 @@ use crate::diagnostic::Diagnostic;
 use crate::events::Events;
 use crate::graph::{Graph, Node, Value};
 use crate::membrane::Membrane;
+use crate::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use crate::op::{Layout, Op};
 use crate::ssa::meaning::{self, Recency, Span, phase_weights};
 use crate::ssa::{Output, Ssa, State as Keeps};
@@ -18,7 +19,8 @@ use crate::tensor::{Data, Tensor};
 use crate::types::{Code, Type};
 pub(crate) use arithmetic::spread;
 use arithmetic::{
-    attention, chain, head_map, matmul, normalise, peak, product, rows, slice, softmax, spikes, split, transpose,
+    attention, chain, head_linear, layer_norm_no_gain, matmul, peak, product, rows, slice, softmax, spikes, split,
+    transpose,
 };
 pub use arithmetic::{binary, fired, level, row_sum, spoken, unary};
 pub use real::Real;
@@ -64,7 +66,7 @@ impl<R: Real> Array<R> {
     pub fn reals(&self) -> &[R] {
         match &self.content {
             Content::Real(v) => v,
-            Content::Int(_) | Content::Train(_) => panic!("a real still was expected"),
+            Content::Int(_) | Content::Train(_) => panic!("a real tensor was expected"),
         }
     }
 
@@ -72,7 +74,7 @@ impl<R: Real> Array<R> {
     pub fn ints(&self) -> &[i32] {
         match &self.content {
             Content::Int(v) => v,
-            Content::Real(_) | Content::Train(_) => panic!("an integer still was expected"),
+            Content::Real(_) | Content::Train(_) => panic!("an integer tensor was expected"),
         }
     }
 }
@@ -103,7 +105,7 @@ impl<R: Real> Memory<R> {
     /// order. Panics where their number is another one: a precondition of the caller.
     pub fn with_past(graph: &Graph, past: usize, rows: Vec<[Vec<R>; 2]>) -> Self {
         let mut rows = rows.into_iter().map(|both| both.map(Content::Real));
-        let keeps = |op: &Op| matches!(op, Op::Attention { .. });
+        let keeps = |op: &Op| matches!(op, Op::Dense(DenseOp::Attention { .. }));
         let row = |node: &Node| {
             keeps(&node.op).then(|| Kept::Rows(rows.next().expect("keys and values for every attention")))
         };
@@ -168,7 +170,7 @@ impl<'g, R: Real> Evaluator<'g, R> {
             values: vec![None; self.graph.nodes.len()],
             events: vec![Events::default(); self.graph.nodes.len()],
         };
-        for (value, node) in self.graph.iter().filter(|(_, node)| !matches!(node.op, Op::Weight(_))) {
+        for (value, node) in self.graph.iter().filter(|(_, node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_)))) {
             let large = |arg: &Value| match self.constants[arg.index()] {
                 Some(_) => None,
                 None => self.graph.constant(*arg).map(|weight| Array::from_tensor(&weight.tensor)),
@@ -178,7 +180,7 @@ impl<'g, R: Real> Evaluator<'g, R> {
             let (array, events, state) = call.eval(memory.kept[value.index()].as_ref())?;
             if let Content::Real(data) = &array.content
                 && let Some(bad) = data.iter().find(|x| !x.to_f64().is_finite())
-                && !matches!(node.op, Op::Causal { .. })
+                && !matches!(node.op, Op::Array(ArrayOp::CausalMask { .. }))
             {
                 let place = self.graph.origin(value);
                 return Err(Diagnostic::new(place, format!("`{}` gave {bad:?}", node.op)));
@@ -242,45 +244,51 @@ impl<R: Real> Call<'_, R> {
         let int = |data: Vec<i32>| (Array::int(sizes.clone(), data), Events::default(), None);
         let op = self.evaluator.graph.node(self.at).op;
         Ok(match op {
-            Op::Weight(_) => unreachable!("constants are not run"),
-            Op::Tokens => int(self.tokens.iter().map(|&id| id as i32).collect()),
-            Op::Positions => int((self.past..self.past + n).map(|i| i as i32).collect()),
-            Op::Unary(kind) => real(self.arg(0).reals().iter().map(|&x| unary(kind, x)).collect()),
-            Op::Binary(kind) => real(spread(&sizes, &[self.arg(0), self.arg(1)], |x| binary(kind, x[0], x[1]))),
-            Op::Causal { keep, drop } => {
+            Op::Leaf(LeafOp::Weight(_)) => unreachable!("constants are not run"),
+            Op::Leaf(LeafOp::Tokens) => int(self.tokens.iter().map(|&id| id as i32).collect()),
+            Op::Leaf(LeafOp::Positions) => int((self.past..self.past + n).map(|i| i as i32).collect()),
+            Op::Array(ArrayOp::Unary(kind)) => real(self.arg(0).reals().iter().map(|&x| unary(kind, x)).collect()),
+            Op::Array(ArrayOp::Binary(kind)) => {
+                real(spread(&sizes, &[self.arg(0), self.arg(1)], |x| binary(kind, x[0], x[1])))
+            }
+            Op::Array(ArrayOp::CausalMask { keep, drop }) => {
                 let at = |i: usize| if i % n <= i / n { keep.get() } else { drop.get() };
                 real((0..n * n).map(|i| R::from_f32(at(i))).collect())
             }
-            Op::Where => real(spread(&sizes, &[self.arg(0), self.arg(1), self.arg(2)], |x| {
+            Op::Array(ArrayOp::Where) => real(spread(&sizes, &[self.arg(0), self.arg(1), self.arg(2)], |x| {
                 if x[0] == R::ZERO { x[2] } else { x[1] }
             })),
-            Op::MatMul => real(matmul(self.arg(0), self.arg(1), &sizes)),
-            Op::Transpose(perm) => real(transpose(self.arg(0), perm.axes())),
-            Op::Reshape(_) => real(self.arg(0).reals().to_vec()),
-            Op::Slice { axis, start, len } => real(slice(self.arg(0), usize::from(axis), start as usize, len as usize)),
-            Op::Mean => real(rows(self.arg(0)).map(|row| row_sum(row) / R::from_i32(row.len() as i32)).collect()),
-            Op::Softmax => real(rows(self.arg(0)).flat_map(softmax).collect()),
-            Op::Split { heads } => real(split(self.arg(0), heads as usize)),
-            Op::Merge => real(transpose(self.arg(0), &[1, 0, 2])),
-            Op::Embed => match self.embed()? {
+            Op::Array(ArrayOp::MatMul) => real(matmul(self.arg(0), self.arg(1), &sizes)),
+            Op::Array(ArrayOp::Transpose(perm)) => real(transpose(self.arg(0), perm.axes())),
+            Op::Array(ArrayOp::Reshape(_)) => real(self.arg(0).reals().to_vec()),
+            Op::Array(ArrayOp::Slice { axis, start, len }) => {
+                real(slice(self.arg(0), usize::from(axis), start as usize, len as usize))
+            }
+            Op::Array(ArrayOp::Mean) => {
+                real(rows(self.arg(0)).map(|row| row_sum(row) / R::from_i32(row.len() as i32)).collect())
+            }
+            Op::Array(ArrayOp::Softmax) => real(rows(self.arg(0)).flat_map(softmax).collect()),
+            Op::Array(ArrayOp::SplitHeads { heads }) => real(split(self.arg(0), heads as usize)),
+            Op::Array(ArrayOp::MergeHeads) => real(transpose(self.arg(0), &[1, 0, 2])),
+            Op::Dense(DenseOp::Embed) => match self.embed()? {
                 Content::Int(columns) => int(columns),
                 Content::Real(rows) => real(rows),
                 Content::Train(_) => unreachable!("a table is no train"),
             },
-            Op::Normalise { eps } => {
-                real(rows(self.arg(0)).flat_map(|row| normalise(row, R::from_f32(eps.get()))).collect())
+            Op::Dense(DenseOp::LayerNormNoGain { eps }) => {
+                real(rows(self.arg(0)).flat_map(|row| layer_norm_no_gain(row, R::from_f32(eps.get()))).collect())
             }
-            Op::LayerNorm { eps } => {
+            Op::Dense(DenseOp::LayerNorm { eps }) => {
                 let (gain, bias) = (self.arg(1).reals(), self.arg(2).reals());
                 let row = |row| {
-                    let y: Vec<R> = normalise(row, R::from_f32(eps.get()));
+                    let y: Vec<R> = layer_norm_no_gain(row, R::from_f32(eps.get()));
                     y.into_iter().zip(gain).zip(bias).map(|((y, &g), &b)| y * g + b).collect::<Vec<R>>()
                 };
                 real(rows(self.arg(0)).flat_map(row).collect())
             }
-            Op::Linear(layout) => real(self.linear(layout)),
-            Op::Curve(curve) => real(self.arg(0).reals().iter().map(|&x| curve.at(x)).collect()),
-            Op::Attention { heads, scale } => {
+            Op::Dense(DenseOp::Linear(layout)) => real(self.linear(layout)),
+            Op::Dense(DenseOp::Curve(curve)) => real(self.arg(0).reals().iter().map(|&x| curve.at(x)).collect()),
+            Op::Dense(DenseOp::Attention { heads, scale }) => {
                 let state = self.extend(state);
                 let [Content::Real(k), Content::Real(v)] = &state else { unreachable!("checked by infer") };
                 let scale = R::from_f32(scale.get());
@@ -288,30 +296,30 @@ impl<R: Real> Call<'_, R> {
                 let keys = (self.past + 1..=self.past + n).map(|i| i as u64).sum();
                 (Array::real(sizes, out), Events { keys, ..Events::default() }, Some(Kept::Rows(state)))
             }
-            Op::Quant { code, steps, curve } => {
+            Op::Level(LevelOp::Quant { code, steps, curve }) => {
                 let levels = self.levels(code, steps, curve);
                 let events = fired(code, steps, &levels);
                 (Array::int(sizes, levels), events, None)
             }
-            Op::Fire { code, steps, curve } => {
+            Op::Spike(SpikeOp::Fire { code, steps, curve }) => {
                 let levels = self.levels(code, steps, curve);
                 let emit = |t| levels.iter().map(|&level| code.spike(level, t, steps)).collect();
                 let train = Content::Train((0..steps).map(emit).collect());
                 let events = fired(code, steps, &levels);
                 (Array { sizes, content: train }, events, None)
             }
-            Op::Integrate { membrane, steps, curve } => {
+            Op::Spike(SpikeOp::Integrate { membrane, steps, curve }) => {
                 let parts = self.integrate(membrane, steps, curve);
                 let events = spoken(&parts);
                 (Array { sizes, content: Content::Train(parts) }, events, None)
             }
-            Op::Product => {
+            Op::Level(LevelOp::MatMulInt) => {
                 let levels = self.arg(0).ints();
                 let (code, _) = self.arg_type(0).levels().unwrap_or_else(|| unreachable!("checked by infer"));
                 let events = Events { additions: spikes(code, levels) * sizes[1] as u64, ..Events::default() };
                 (Array::int(sizes.clone(), product(levels, self.arg(1).ints(), sizes[1])), events, None)
             }
-            Op::Synapse => {
+            Op::Spike(SpikeOp::Synapse) => {
                 let Content::Train(parts) = &self.arg(0).content else { unreachable!("checked by infer") };
                 let weight = self.arg(1).ints();
                 let train = Content::Train(parts.iter().map(|part| product(part, weight, sizes[1])).collect());
@@ -319,8 +327,8 @@ impl<R: Real> Call<'_, R> {
                 let events = Events { additions: (spikes * sizes[1]) as u64, ..Events::default() };
                 (Array { sizes, content: train }, events, None)
             }
-            Op::Settle => int(self.settled(0)),
-            Op::Affine => {
+            Op::Spike(SpikeOp::Decode) => int(self.decoded(0)),
+            Op::Level(LevelOp::ScaleShift) => {
                 let (gain, offset) = (self.arg(1).reals(), self.arg(2).reals());
                 let at = |(i, x): (usize, R)| x * gain[i % gain.len()] + offset[i % gain.len()];
                 real(self.potentials().into_iter().enumerate().map(at).collect())
@@ -331,13 +339,13 @@ impl<R: Real> Call<'_, R> {
                 let content = content.map_err(|message| Diagnostic::new("", message))?;
                 (Array { sizes, content }, Events::default(), None)
             }
-            Op::Peak => real(rows(self.arg(0)).map(peak).collect()),
-            Op::Pick => {
+            Op::Level(LevelOp::RowMaxAbs) => real(rows(self.arg(0)).map(peak).collect()),
+            Op::Level(LevelOp::GatherChannels) => {
                 let channels = self.arg(1).ints();
                 real(rows(self.arg(0)).flat_map(|row| channels.iter().map(|&c| row[c as usize])).collect())
             }
-            Op::HeadMap => real(head_map(self.arg(0), self.arg(1))),
-            Op::Ssa { heads, variant } => self.ssa(heads as usize, variant, state),
+            Op::Level(LevelOp::HeadLinear) => real(head_linear(self.arg(0), self.arg(1))),
+            Op::Level(LevelOp::Ssa { heads, variant }) => self.ssa(heads as usize, variant, state),
         })
     }
 
@@ -346,13 +354,13 @@ impl<R: Real> Call<'_, R> {
         let span = Span { past: self.past, tokens: self.tokens.len(), heads };
         let real = |(out, events): (Vec<R>, Events), kept| (Array::real(sizes.clone(), out), events, Some(kept));
         let code = |i: usize| self.arg_type(i).levels().unwrap_or_else(|| unreachable!("checked by infer")).0;
-        let recency = || Recency { sink: self.arg(3).reals(), halving: self.arg(4).ints() };
+        let recency = || Recency { sink: self.arg(3).reals(), half_life: self.arg(4).ints() };
         match variant {
             Ssa::Ttfs { phases } | Ssa::TopK { phases, .. } => {
                 let most = if let Ssa::TopK { keys, .. } = variant { Some(keys) } else { None };
                 let state = self.extend(kept);
                 let [Content::Int(k), Content::Int(v)] = &state else { unreachable!("checked by infer") };
-                let (q, table) = (self.settled(0), phase_weights(phases));
+                let (q, table) = (self.decoded(0), phase_weights(phases));
                 let out = meaning::timed([&q, k, v], self.arg(3).reals(), code(0), &table, most, span);
                 real(out, Kept::Rows(state))
             }
@@ -376,7 +384,7 @@ impl<R: Real> Call<'_, R> {
                 events += spoken(&parts);
                 let content = match self.evaluator.graph.ty(self.at) {
                     Type::Train { .. } => Content::Train(parts),
-                    Type::Still { .. } => {
+                    Type::Tensor { .. } => {
                         let levels = (0..sizes.iter().product()).map(|i| parts.iter().map(|part| part[i]).sum());
                         Content::Int(levels.collect())
                     }
@@ -388,7 +396,7 @@ impl<R: Real> Call<'_, R> {
                     Some(Kept::Sums(sums)) => sums.clone(),
                     Some(Kept::Rows(_)) | None => Vec::new(),
                 };
-                let [q, k, v] = [0, 1, 2].map(|i| self.settled(i));
+                let [q, k, v] = [0, 1, 2].map(|i| self.decoded(i));
                 let out = meaning::summed([&q, &k, &v], [code(0), code(1)], recency(), guard, &mut sums, span);
                 real(out, Kept::Sums(sums))
             }
@@ -482,7 +490,7 @@ impl<R: Real> Call<'_, R> {
         input.into_iter().enumerate().map(at).collect()
     }
 
-    /// Timestep by timestep; a still flows evenly, and so does the offset.
+    /// Timestep by timestep; a tensor flows evenly, and so does the offset.
     fn integrate(&self, membrane: Membrane, steps: u16, curve: Curve) -> Vec<Vec<i32>> {
         let (gain, offset) = (self.arg(1).reals(), self.arg(2).reals());
         let all = R::from_i32(i32::from(steps));
@@ -516,7 +524,7 @@ impl<R: Real> Call<'_, R> {
     }
 
     /// What operand `i` denotes, whether it comes as levels or as a train.
-    fn settled(&self, i: usize) -> Vec<i32> {
+    fn decoded(&self, i: usize) -> Vec<i32> {
         let parts = match &self.arg(i).content {
             Content::Int(levels) => return levels.clone(),
             Content::Train(parts) => parts,
@@ -541,7 +549,7 @@ impl<R: Real> Call<'_, R> {
             let new = match &self.arg(i).content {
                 Content::Real(x) => Content::Real(x.clone()),
                 Content::Int(_) | Content::Train(_) => match keeps[i - 1] {
-                    Type::Still { .. } => Content::Int(self.settled(i)),
+                    Type::Tensor { .. } => Content::Int(self.decoded(i)),
                     Type::Train { .. } => Content::Train(self.spelled(i)),
                 },
             };

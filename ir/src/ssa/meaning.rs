@@ -58,12 +58,12 @@ impl Span {
     }
 }
 
-/// A sink and a period of halving for every head.
+/// A sink and a half-life for every head.
 #[derive(Clone, Copy, Debug)]
 pub struct Recency<'a, R> {
     /// In units of a key's weight.
     pub sink: &'a [R],
-    pub halving: &'a [i32],
+    pub half_life: &'a [i32],
 }
 
 /// `sum / (total + sink)`.
@@ -134,7 +134,7 @@ pub fn coincident<R: Real>(
     for i in 0..span.tokens {
         let at = span.past + i;
         events.keys += at as u64 + 1;
-        for (h, (&sink, &every)) in recency.sink.iter().zip(recency.halving).enumerate() {
+        for (h, (&sink, &every)) in recency.sink.iter().zip(recency.half_life).enumerate() {
             let mut sums = vec![0i64; d / span.heads];
             let mut total = 0i64;
             events.score_pairs += one_sided(q, i, h, every, span);
@@ -169,10 +169,10 @@ pub fn emitted<R: Real>(
         let at = span.past + i;
         events.keys += at as u64 + 1;
         let mut neurons = vec![Membrane::start::<R>(); d];
-        let heads = recency.halving.iter().enumerate();
+        let heads = recency.half_life.iter().enumerate();
         events.score_pairs += heads.map(|(h, &every)| one_sided(q, i, h, every, span)).sum::<u64>();
         for (t, out) in out.iter_mut().enumerate() {
-            for (h, (&sink, &every)) in recency.sink.iter().zip(recency.halving).enumerate() {
+            for (h, (&sink, &every)) in recency.sink.iter().zip(recency.half_life).enumerate() {
                 let head = span.head(h, d);
                 let mut sums = vec![0i64; head.len()];
                 let mut total = 0i64;
@@ -214,7 +214,7 @@ pub fn summed<R: Real>(
     for i in 0..span.tokens {
         let at = span.past + i;
         events.keys += at as u64 + 1;
-        for (h, (&sink, &every)) in recency.sink.iter().zip(recency.halving).enumerate() {
+        for (h, (&sink, &every)) in recency.sink.iter().zip(recency.half_life).enumerate() {
             let sums = &mut state[h * features * (width + 1)..][..features * (width + 1)];
             if at > 0 && halvings(at, at - 1, every) > 0 {
                 sums.iter_mut().for_each(|sum| *sum /= 2);
@@ -281,8 +281,8 @@ mod tests {
         let q = [vec![1, 1, 1, 0, 1, 1]];
         let k = [vec![1, 0, 1, 1, 0, 1]];
         let v = [4, 8, -2];
-        let ask = |squared, sink, halving| {
-            let recency = Recency { sink: &[sink], halving: &[halving] };
+        let ask = |squared, sink, half_life| {
+            let recency = Recency { sink: &[sink], half_life: &[half_life] };
             coincident::<f64>([&q, &k], &v, recency, squared, ONE).0
         };
         assert_eq!(ask(false, 0.0, 0), [4.0, 6.0, (4.0 + 2.0 * 8.0 - 2.0) / 4.0]);
@@ -291,7 +291,7 @@ mod tests {
         // Position 2 begins a block: what lies before it counts half.
         assert_eq!(ask(false, 0.0, 2), [4.0, 6.0, (2.0 + 8.0 - 2.0) / 2.5]);
         let (silent, _) =
-            coincident::<f64>([&[vec![0; 6]], &k], &v, Recency { sink: &[0.0], halving: &[0] }, true, ONE);
+            coincident::<f64>([&[vec![0; 6]], &k], &v, Recency { sink: &[0.0], half_life: &[0] }, true, ONE);
         assert_eq!(silent, [0.0; 3]);
     }
 
@@ -299,8 +299,8 @@ mod tests {
     #[test]
     fn a_state_stands_for_all_pairs() {
         let (q, k, v) = ([1, 2, 3, 0, 1, 1], [2, 0, 1, 1, 0, 3], [5, -7, 9]);
-        let ask = |halving, guard| {
-            let recency = Recency { sink: &[0.0], halving: &[halving] };
+        let ask = |half_life, guard| {
+            let recency = Recency { sink: &[0.0], half_life: &[half_life] };
             summed::<f64>([&q, &k, &v], [Code::Binary; 2], recency, guard, &mut Vec::new(), ONE).0
         };
         assert_eq!(ask(0, 0), [5.0, (6.0 * 5.0 + 3.0 * -7.0) / 9.0, (2.0 * 5.0 + 2.0 * -7.0 + 3.0 * 9.0) / 7.0]);

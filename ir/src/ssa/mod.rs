@@ -18,13 +18,14 @@
 pub mod meaning;
 
 use crate::graph::{Graph, Value};
+use crate::op::SpikeOp;
 use crate::types::{Carrier, Code, Dim, Elem, Shape, Type};
 use std::fmt;
 
 /// How spiking attention weighs keys. Operands after `(q, k, v)`, all constants:
 ///
 /// - `Ttfs`, `TopK`: `slope f32[heads]`, phases for a unit of a score;
-/// - the others: `sink f32[heads]`, in units of a key's weight, and `halving i32[heads]`, tokens;
+/// - the others: `sink f32[heads]`, in units of a key's weight, and `half_life i32[heads]`, tokens;
 /// - `Lif` with spikes besides: `gain f32[d]` of the output neurons.
 ///
 /// q and k of `Coincidence`, `Linear` and `Lif` are *features*, `[tokens, heads * features]`, and never negative.
@@ -137,7 +138,7 @@ impl Ssa {
         let (code, steps) = k.levels().unwrap_or((Code::Unary, 1));
         let levels = |ty: Type| {
             let (code, steps) = ty.levels().unwrap_or((Code::Unary, 1));
-            Type::still(Elem::Level(code, steps), row(ty))
+            Type::tensor(Elem::Level(code, steps), row(ty))
         };
         let spikes = |ty: Type| Type::Train { carrier: Carrier::Spike, code, steps, shape: row(ty) };
         match self {
@@ -165,10 +166,10 @@ impl fmt::Display for State {
     }
 }
 
-/// The neurons that emit a value, whether it comes as a train or was settled.
+/// The neurons that emit a value, whether it comes as a train or was decoded.
 pub fn neuron_of(graph: &Graph, value: Value) -> Value {
     match graph.node(value).op {
-        crate::op::Op::Settle => neuron_of(graph, graph.node(value).args[0]),
+        crate::op::Op::Spike(SpikeOp::Decode) => neuron_of(graph, graph.node(value).args[0]),
         _ => value,
     }
 }

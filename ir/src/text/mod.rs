@@ -1,7 +1,7 @@
 //! A program as text: what files store, tests compare and people read.
 //!
 //! ```text
-//! snnc 1 spiking context=256
+//! snnc 2 spiking context=256
 //!
 //! weight @wte : f32[50257,768] 3f2a9c5e01b7d844
 //!
@@ -34,7 +34,7 @@ use std::fmt::Write;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Version of the text form.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Most bytes in the name of a weight, an output or an origin. Exporters' names have about a hundred.
 pub const NAME_MAX: usize = 1024;
 

@@ -4,9 +4,9 @@
 
 use crate::curve::Curve;
 use crate::membrane::Membrane;
-use crate::op::{Binary, Layout, Op, Perm, Scalar, Unary};
+use crate::op::{ArrayOp, Binary, DenseOp, Layout, LeafOp, LevelOp, Op, Perm, Scalar, SpikeOp, Unary};
 use crate::ssa::{Output, Ssa};
-use crate::training::{Surrogate, Training};
+use crate::training::{Surrogate, TrainingOp};
 use crate::types::{Code, Dim, Shape};
 
 /// The operation that prints as `spelled`. Errors say what is wrong with it.
@@ -17,7 +17,7 @@ pub fn op(spelled: &str) -> Result<Op, String> {
     };
     let attributes: Vec<&str> = attributes.split(',').map(str::trim).filter(|piece| !piece.is_empty()).collect();
     let op = match attributes[..] {
-        [] if !matches!(name, "reshape" | "sum" | "repeat") => plain(name)?,
+        [] if !matches!(name, "reshape" | "reduce_sum" | "broadcast_to") => plain(name)?,
         _ => with_attributes(name, &attributes)?,
     };
     let printed = op.to_string();
@@ -27,60 +27,61 @@ pub fn op(spelled: &str) -> Result<Op, String> {
 /// Operations without attributes.
 fn plain(name: &str) -> Result<Op, String> {
     if let Some(kind) = Unary::ALL.into_iter().find(|kind| kind.name() == name) {
-        return Ok(Op::Unary(kind));
+        return Ok(Op::Array(ArrayOp::Unary(kind)));
     }
     if let Some(kind) = Binary::ALL.into_iter().find(|kind| kind.name() == name) {
-        return Ok(Op::Binary(kind));
+        return Ok(Op::Array(ArrayOp::Binary(kind)));
     }
-    if let Some(op) = Training::PLAIN.into_iter().find(|op| op.name() == name) {
+    if let Some(op) = TrainingOp::PLAIN.into_iter().find(|op| op.name() == name) {
         return Ok(Op::Training(op));
     }
     let all = [
-        Op::Tokens,
-        Op::Positions,
-        Op::Where,
-        Op::MatMul,
-        Op::Mean,
-        Op::Softmax,
-        Op::Merge,
-        Op::Embed,
-        Op::Linear(Layout::InputMajor),
-        Op::Product,
-        Op::Affine,
-        Op::Peak,
-        Op::Pick,
-        Op::HeadMap,
-        Op::Synapse,
-        Op::Settle,
+        Op::Leaf(LeafOp::Tokens),
+        Op::Leaf(LeafOp::Positions),
+        Op::Array(ArrayOp::Where),
+        Op::Array(ArrayOp::MatMul),
+        Op::Array(ArrayOp::Mean),
+        Op::Array(ArrayOp::Softmax),
+        Op::Array(ArrayOp::MergeHeads),
+        Op::Dense(DenseOp::Embed),
+        Op::Dense(DenseOp::Linear(Layout::InputMajor)),
+        Op::Level(LevelOp::MatMulInt),
+        Op::Level(LevelOp::ScaleShift),
+        Op::Level(LevelOp::RowMaxAbs),
+        Op::Level(LevelOp::GatherChannels),
+        Op::Level(LevelOp::HeadLinear),
+        Op::Spike(SpikeOp::Synapse),
+        Op::Spike(SpikeOp::Decode),
     ];
     all.into_iter().find(|op| op.name() == name).ok_or_else(|| format!("`{name}` is no operation without attributes"))
 }
 
 fn with_attributes(name: &str, attributes: &[&str]) -> Result<Op, String> {
     Ok(match (name, attributes) {
-        ("causal", &[keep, drop]) => Op::Causal { keep: scalar(keep)?, drop: scalar(drop)? },
-        ("transpose", axes) => Op::Transpose(perm(axes)?),
-        ("reshape", dims) => Op::Reshape(shape(dims)?),
-        ("slice", &[axis, start, len]) => Op::Slice {
+        ("causal_mask", &[keep, drop]) => Op::Array(ArrayOp::CausalMask { keep: scalar(keep)?, drop: scalar(drop)? }),
+        ("transpose", axes) => Op::Array(ArrayOp::Transpose(perm(axes)?)),
+        ("reshape", dims) => Op::Array(ArrayOp::Reshape(shape(dims)?)),
+        ("slice", &[axis, start, len]) => Op::Array(ArrayOp::Slice {
             axis: number(keyed(axis, "axis")?)?,
             start: number(keyed(start, "start")?)?,
             len: number(keyed(len, "len")?)?,
-        },
-        ("split", &[heads]) => Op::Split { heads: number(keyed(heads, "heads")?)? },
-        ("layer_norm", &[eps]) => Op::LayerNorm { eps: scalar(keyed(eps, "eps")?)? },
-        ("normalise", &[eps]) => Op::Normalise { eps: scalar(keyed(eps, "eps")?)? },
-        ("linear", &["output_major"]) => Op::Linear(Layout::OutputMajor),
-        ("curve", &[name]) => Op::Curve(curve(name)?),
-        ("attention", &[heads, scale]) => {
-            Op::Attention { heads: number(keyed(heads, "heads")?)?, scale: scalar(keyed(scale, "scale")?)? }
-        }
+        }),
+        ("split_heads", &[heads]) => Op::Array(ArrayOp::SplitHeads { heads: number(keyed(heads, "heads")?)? }),
+        ("layer_norm", &[eps]) => Op::Dense(DenseOp::LayerNorm { eps: scalar(keyed(eps, "eps")?)? }),
+        ("layer_norm_no_gain", &[eps]) => Op::Dense(DenseOp::LayerNormNoGain { eps: scalar(keyed(eps, "eps")?)? }),
+        ("linear", &["output_major"]) => Op::Dense(DenseOp::Linear(Layout::OutputMajor)),
+        ("curve", &[name]) => Op::Dense(DenseOp::Curve(curve(name)?)),
+        ("attention", &[heads, scale]) => Op::Dense(DenseOp::Attention {
+            heads: number(keyed(heads, "heads")?)?,
+            scale: scalar(keyed(scale, "scale")?)?,
+        }),
         ("quant", neuron) => {
             let (code, steps, curve) = self::neuron(neuron)?;
-            Op::Quant { code, steps, curve }
+            Op::Level(LevelOp::Quant { code, steps, curve })
         }
         ("fire", neuron) => {
             let (code, steps, curve) = self::neuron(neuron)?;
-            Op::Fire { code, steps, curve }
+            Op::Spike(SpikeOp::Fire { code, steps, curve })
         }
         ("integrate", neuron) => {
             let (name, steps, curve) = match *neuron {
@@ -91,22 +92,26 @@ fn with_attributes(name: &str, attributes: &[&str]) -> Result<Op, String> {
             let names = || Membrane::ALL.map(Membrane::name).join(", ");
             let membrane = Membrane::from_name(name);
             let membrane = membrane.ok_or_else(|| format!("`{name}` is no membrane: there are {}", names()))?;
-            Op::Integrate { membrane, steps: number(steps)?, curve }
+            Op::Spike(SpikeOp::Integrate { membrane, steps: number(steps)?, curve })
         }
         ("ssa", &[variant, heads, ref more @ ..]) => {
-            Op::Ssa { heads: number(keyed(heads, "heads")?)?, variant: ssa(variant, more)? }
+            Op::Level(LevelOp::Ssa { heads: number(keyed(heads, "heads")?)?, variant: ssa(variant, more)? })
         }
-        ("sum", dims) => Op::Training(Training::Sum(shape(dims)?)),
-        ("repeat", dims) => Op::Training(Training::Repeat(shape(dims)?)),
-        ("level", &[most]) => Op::Training(Training::Level { most: number(most)? }),
-        ("winners", &[keys]) => Op::Training(Training::Winners { keys: number(keys)? }),
-        ("within", &[most]) => Op::Training(Training::Within { most: number(most)? }),
-        ("step", &[kind]) => Op::Training(Training::Step(surrogate(kind)?)),
-        ("surrogate", &[kind]) => Op::Training(Training::Surrogate(surrogate(kind)?)),
-        ("slope", &[name]) => Op::Training(Training::Slope(curve(name)?)),
-        ("normalise_back", &[eps]) => Op::Training(Training::NormaliseBack { eps: scalar(keyed(eps, "eps")?)? }),
-        ("spread", &[width]) => Op::Training(Training::Spread { width: number(keyed(width, "width")?)? }),
-        ("scatter", &[rows]) => Op::Training(Training::Scatter { rows: number(keyed(rows, "rows")?)? }),
+        ("reduce_sum", dims) => Op::Training(TrainingOp::ReduceSum(shape(dims)?)),
+        ("broadcast_to", dims) => Op::Training(TrainingOp::BroadcastTo(shape(dims)?)),
+        ("fake_quant", &[most]) => Op::Training(TrainingOp::FakeQuant { most: number(most)? }),
+        ("topk_mask", &[keys]) => Op::Training(TrainingOp::TopKMask { keys: number(keys)? }),
+        ("fake_quant_grad", &[most]) => Op::Training(TrainingOp::FakeQuantGrad { most: number(most)? }),
+        ("step", &[kind]) => Op::Training(TrainingOp::Step(surrogate(kind)?)),
+        ("surrogate", &[kind]) => Op::Training(TrainingOp::Surrogate(surrogate(kind)?)),
+        ("curve_slope", &[name]) => Op::Training(TrainingOp::CurveSlope(curve(name)?)),
+        ("layer_norm_no_gain_grad", &[eps]) => {
+            Op::Training(TrainingOp::LayerNormNoGainGrad { eps: scalar(keyed(eps, "eps")?)? })
+        }
+        ("gather_channels_grad", &[width]) => {
+            Op::Training(TrainingOp::GatherChannelsGrad { width: number(keyed(width, "width")?)? })
+        }
+        ("embed_grad", &[rows]) => Op::Training(TrainingOp::EmbedGrad { rows: number(keyed(rows, "rows")?)? }),
         _ => return Err(format!("`{name}[{}]` is no operation", attributes.join(","))),
     })
 }

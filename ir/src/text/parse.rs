@@ -6,7 +6,8 @@
 
 use super::{NAME_MAX, VERSION, hash, is_bare, op};
 use crate::build::Builder;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::Diagnostics;
+use crate::diagnostic::{Diagnostic, Place};
 use crate::graph::{Graph, Stage, Value};
 use crate::tensor::Tensor;
 use crate::types::Elem;
@@ -33,7 +34,7 @@ const ERRORS_MAX: usize = 50;
 /// # Errors
 /// Everything that is wrong with it, at `line:column`. A graph that is read is well typed; whether it is a program is
 /// `verify`'s to say.
-pub fn parse(text: &str, weights: Source) -> Result<Graph, Vec<Diagnostic>> {
+pub fn parse(text: &str, weights: Source) -> Result<Graph, Diagnostics> {
     parse_hashed(text, &|name, elem, sizes| {
         let tensor = weights(name, elem, sizes)?;
         let hash = hash(&tensor);
@@ -42,18 +43,17 @@ pub fn parse(text: &str, weights: Source) -> Result<Graph, Vec<Diagnostic>> {
 }
 
 /// `parse`, for a caller that knows the hashes of the weights already.
-pub(crate) fn parse_hashed(text: &str, weights: HashedSource) -> Result<Graph, Vec<Diagnostic>> {
+pub(crate) fn parse_hashed(text: &str, weights: HashedSource) -> Result<Graph, Diagnostics> {
     let mut lines = text
         .lines()
         .enumerate()
         .map(|(i, text)| Line { number: i + 1, text, at: 0 })
         .filter(|line| !line.text.trim().is_empty() && !line.text.trim_start().starts_with("//"));
     let Some(first) = lines.next() else {
-        return Err(vec![
-            Diagnostic::new("1:1", "here is no program").note("the first line is like `snnc 1 spiking context=256`"),
-        ]);
+        let error = Diagnostic::new(Place::Line(1, 1), "here is no program");
+        return Err(error.note(format!("the first line is like `snnc {VERSION} spiking context=256`")).into());
     };
-    let (stage, context) = header(first).map_err(|error| vec![error])?;
+    let (stage, context) = header(first)?;
     let mut parser = Parser {
         weights,
         builder: Builder::new(stage, context),
@@ -62,7 +62,7 @@ pub(crate) fn parse_hashed(text: &str, weights: HashedSource) -> Result<Graph, V
         next: 0,
         lines: Vec::new(),
         outputs: Vec::new(),
-        errors: Vec::new(),
+        errors: Diagnostics::new(),
     };
     for line in lines {
         if let Err(error) = parser.line(line) {
@@ -76,13 +76,14 @@ pub(crate) fn parse_hashed(text: &str, weights: HashedSource) -> Result<Graph, V
     parser.finish()
 }
 
-/// `snnc 1 spiking context=256`
+/// `snnc 2 spiking context=256`
 fn header(mut line: Line) -> Result<(Stage, u32), Diagnostic> {
     line.expect("snnc")?;
     let start = line.mark();
     let version = line.number()?;
     if version != VERSION {
-        return Err(start.error(format!("this is version {version} of the text form, known is version {VERSION}")));
+        let message = format!("this is version {version} of the text form, known is version {VERSION}");
+        return Err(start.error(message).note("compile the model again with this snnc"));
     }
     let start = line.mark();
     let word = line.word();
@@ -108,7 +109,7 @@ struct Parser<'a> {
     /// The line that gave each node.
     lines: Vec<usize>,
     outputs: Vec<(String, Value)>,
-    errors: Vec<Diagnostic>,
+    errors: Diagnostics,
 }
 
 impl Parser<'_> {
@@ -268,7 +269,7 @@ impl Parser<'_> {
     }
 
     /// The graph, if nothing was wrong and every value is used.
-    fn finish(mut self) -> Result<Graph, Vec<Diagnostic>> {
+    fn finish(mut self) -> Result<Graph, Diagnostics> {
         if self.errors.is_empty() {
             self.complain_of_unused();
         }

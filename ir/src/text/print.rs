@@ -2,6 +2,7 @@
 
 use super::{VERSION, hash, quote, spell};
 use crate::graph::{Graph, Node, Value};
+use crate::op::LeafOp;
 use crate::op::Op;
 use std::fmt::Write;
 
@@ -29,7 +30,7 @@ pub(crate) fn print_hashed(graph: &Graph, hashes: &[u64]) -> String {
         let _ = writeln!(text, "weight @{name} : {}[{}] {layout}{hash:016x}", weight.tensor.elem(), sizes.join(","));
     }
     text.push('\n');
-    for (value, node) in graph.iter().filter(|(_, node)| !matches!(node.op, Op::Weight(_))) {
+    for (value, node) in graph.iter().filter(|(_, node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_)))) {
         let line = node_line(&labels, value, node);
         let _ = match graph.origin(value) {
             "" => writeln!(text, "{line}"),
@@ -55,7 +56,7 @@ pub fn label(graph: &Graph, value: Value) -> String {
 fn labels(graph: &Graph) -> Vec<String> {
     let mut numbers = 0..;
     let label = |node: &Node| match node.op {
-        Op::Weight(id) => {
+        Op::Leaf(LeafOp::Weight(id)) => {
             format!("@{}", graph.weights.get(id.0 as usize).map_or("?".into(), |weight| spell(&weight.name)))
         }
         _ => format!("%{}", numbers.next().unwrap_or(0)),

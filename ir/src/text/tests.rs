@@ -3,12 +3,14 @@
 use super::*;
 use crate::build::Builder;
 use crate::curve::Curve;
+use crate::diagnostic::Diagnostics;
 use crate::graph::{Graph, Stage, Value};
 use crate::membrane::Membrane;
+use crate::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use crate::op::{Binary, Layout, Op, Perm, Scalar, Unary};
 use crate::ssa::{Output, Ssa};
 use crate::tensor::Tensor;
-use crate::training::{Surrogate, Training};
+use crate::training::{Surrogate, TrainingOp};
 use crate::types::{Code, Dim, Elem, Shape};
 use std::sync::Arc;
 
@@ -48,10 +50,13 @@ impl Sketch {
 
     /// The embedding that the samples start with: `f32[tokens, 4]`.
     pub fn embedding(&mut self) -> Value {
-        let (tokens, positions) = (self.add(Op::Tokens, &[]), self.add(Op::Positions, &[]));
+        let (tokens, positions) = (self.add(Op::Leaf(LeafOp::Tokens), &[]), self.add(Op::Leaf(LeafOp::Positions), &[]));
         let (wte, wpe) = (self.f32("wte", &[16, 4]), self.f32("wpe", &[8, 4]));
-        let (x, p) = (self.add(Op::Embed, &[tokens, wte]), self.add(Op::Embed, &[positions, wpe]));
-        self.add(Op::Binary(Binary::Add), &[x, p])
+        let (x, p) = (
+            self.add(Op::Dense(DenseOp::Embed), &[tokens, wte]),
+            self.add(Op::Dense(DenseOp::Embed), &[positions, wpe]),
+        );
+        self.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, p])
     }
 }
 
@@ -61,27 +66,28 @@ fn imported() -> Graph {
     let mut s = Sketch::new(Stage::Imported);
     let x = s.embedding();
     let (gain, bias) = (s.f32("ln gain", &[4]), s.f32("ln//bias", &[4]));
-    let mut y = s.add(Op::LayerNorm { eps: Scalar::new(EPS) }, &[x, gain, bias]);
+    let mut y = s.add(Op::Dense(DenseOp::LayerNorm { eps: Scalar::new(EPS) }), &[x, gain, bias]);
     for kind in Unary::ALL {
-        y = s.add(Op::Unary(kind), &[y]);
+        y = s.add(Op::Array(ArrayOp::Unary(kind)), &[y]);
     }
     let scalar = s.f32("two", &[]);
     for kind in Binary::ALL {
-        y = s.add(Op::Binary(kind), &[y, scalar]);
+        y = s.add(Op::Array(ArrayOp::Binary(kind)), &[y, scalar]);
     }
-    let heads = s.add(Op::Split { heads: 2 }, &[y]);
-    let turned = s.add(Op::Transpose(Perm::new(&[0, 2, 1]).expect("an order")), &[heads]);
-    let scores = s.add(Op::MatMul, &[heads, turned]);
-    let mask = s.add(Op::Causal { keep: Scalar::new(1.0), drop: Scalar::new(0.0) }, &[]);
-    let never = s.add(Op::Causal { keep: Scalar::new(-0.0), drop: Scalar::new(f32::NEG_INFINITY) }, &[]);
-    let masked = s.add(Op::Where, &[mask, scores, never]);
-    let probable = s.add(Op::Softmax, &[masked]);
-    let mixed = s.add(Op::MatMul, &[probable, heads]);
-    let merged = s.add(Op::Merge, &[mixed]);
-    let mean = s.add(Op::Mean, &[merged]);
-    let centred = s.add(Op::Binary(Binary::Sub), &[merged, mean]);
-    let part = s.add(Op::Slice { axis: 1, start: 1, len: 2 }, &[centred]);
-    let flat = s.add(Op::Reshape(Shape::new(&[Dim::Fixed(2), Dim::Tokens])), &[part]);
+    let heads = s.add(Op::Array(ArrayOp::SplitHeads { heads: 2 }), &[y]);
+    let turned = s.add(Op::Array(ArrayOp::Transpose(Perm::new(&[0, 2, 1]).expect("an order"))), &[heads]);
+    let scores = s.add(Op::Array(ArrayOp::MatMul), &[heads, turned]);
+    let mask = s.add(Op::Array(ArrayOp::CausalMask { keep: Scalar::new(1.0), drop: Scalar::new(0.0) }), &[]);
+    let never =
+        s.add(Op::Array(ArrayOp::CausalMask { keep: Scalar::new(-0.0), drop: Scalar::new(f32::NEG_INFINITY) }), &[]);
+    let masked = s.add(Op::Array(ArrayOp::Where), &[mask, scores, never]);
+    let probable = s.add(Op::Array(ArrayOp::Softmax), &[masked]);
+    let mixed = s.add(Op::Array(ArrayOp::MatMul), &[probable, heads]);
+    let merged = s.add(Op::Array(ArrayOp::MergeHeads), &[mixed]);
+    let mean = s.add(Op::Array(ArrayOp::Mean), &[merged]);
+    let centred = s.add(Op::Array(ArrayOp::Binary(Binary::Sub)), &[merged, mean]);
+    let part = s.add(Op::Array(ArrayOp::Slice { axis: 1, start: 1, len: 2 }), &[centred]);
+    let flat = s.add(Op::Array(ArrayOp::Reshape(Shape::new(&[Dim::Fixed(2), Dim::Tokens]))), &[part]);
     s.finish(&[("logits", flat), ("odd \"name\"\n\\é", mean)])
 }
 
@@ -89,61 +95,62 @@ fn tensor() -> Graph {
     let mut s = Sketch::new(Stage::Tensor);
     let x = s.embedding();
     let (gain, bias) = (s.f32("ln.gain", &[4]), s.f32("ln.bias", &[4]));
-    let y = s.add(Op::LayerNorm { eps: Scalar::new(EPS) }, &[x, gain, bias]);
+    let y = s.add(Op::Dense(DenseOp::LayerNorm { eps: Scalar::new(EPS) }), &[x, gain, bias]);
     let (w, b) = (s.f32("w", &[4, 8]), s.f32("b", &[8]));
-    let h = s.add(Op::Linear(Layout::InputMajor), &[y, w, b]);
+    let h = s.add(Op::Dense(DenseOp::Linear(Layout::InputMajor)), &[y, w, b]);
     let mut g = h;
     for curve in Curve::ALL {
-        g = s.add(Op::Curve(curve), &[g]);
+        g = s.add(Op::Dense(DenseOp::Curve(curve)), &[g]);
     }
     let (w, b) = (s.f32("w2", &[4, 8]), s.f32("b2", &[4]));
-    let q = s.add(Op::Linear(Layout::OutputMajor), &[g, w, b]);
-    let n = s.add(Op::Normalise { eps: Scalar::new(0.0) }, &[q]);
-    let a = s.add(Op::Attention { heads: 2, scale: Scalar::new(0.707_106_77) }, &[q, n, y]);
-    let sum = s.add(Op::Binary(Binary::Add), &[x, a]);
+    let q = s.add(Op::Dense(DenseOp::Linear(Layout::OutputMajor)), &[g, w, b]);
+    let n = s.add(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(0.0) }), &[q]);
+    let a = s.add(Op::Dense(DenseOp::Attention { heads: 2, scale: Scalar::new(0.707_106_77) }), &[q, n, y]);
+    let sum = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, a]);
     s.finish(&[("logits", sum)])
 }
 
 pub(crate) fn quantised() -> Graph {
     let mut s = Sketch::new(Stage::Quantised);
     let x = s.embedding();
-    let n = s.add(Op::Normalise { eps: Scalar::new(EPS) }, &[x]);
+    let n = s.add(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(EPS) }), &[x]);
     let (gain, offset) = (s.f32("gain", &[4]), s.f32("offset", &[4]));
-    let quant = |steps, curve| Op::Quant { code: Code::Binary, steps, curve };
+    let quant = |steps, curve| Op::Level(LevelOp::Quant { code: Code::Binary, steps, curve });
     let levels = s.add(quant(7, Curve::Identity), &[n, gain, offset]);
     let w = s.i8("w", &[4, 4]);
-    let product = s.add(Op::Product, &[levels, w]);
+    let product = s.add(Op::Level(LevelOp::MatMulInt), &[levels, w]);
     let v = s.add(quant(7, Curve::Identity), &[product, gain, offset]);
     let slope = s.f32("slope", &[2]);
-    let a = s.add(Op::Ssa { heads: 2, variant: Ssa::Ttfs { phases: 8 } }, &[levels, levels, v, slope]);
+    let a = s.add(Op::Level(LevelOp::Ssa { heads: 2, variant: Ssa::Ttfs { phases: 8 } }), &[levels, levels, v, slope]);
     let mut y = a;
     for curve in Curve::ALL.into_iter().filter(|curve| *curve != Curve::Identity) {
-        let h = s.add(Op::Quant { code: Code::Unary, steps: 15, curve }, &[y, gain, offset, gain, offset]);
-        let p = s.add(Op::Product, &[h, w]);
-        y = s.add(Op::Affine, &[p, gain, offset]);
+        let h =
+            s.add(Op::Level(LevelOp::Quant { code: Code::Unary, steps: 15, curve }), &[y, gain, offset, gain, offset]);
+        let p = s.add(Op::Level(LevelOp::MatMulInt), &[h, w]);
+        y = s.add(Op::Level(LevelOp::ScaleShift), &[p, gain, offset]);
     }
-    let sum = s.add(Op::Binary(Binary::Add), &[x, y]);
+    let sum = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, y]);
     s.finish(&[("logits", sum), ("levels", v)])
 }
 
 pub(crate) fn spiking() -> Graph {
     let mut s = Sketch::new(Stage::Spiking);
     let x = s.embedding();
-    let n = s.add(Op::Normalise { eps: Scalar::new(EPS) }, &[x]);
+    let n = s.add(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(EPS) }), &[x]);
     let (gain, offset) = (s.f32("gain", &[4]), s.f32("offset", &[4]));
-    let fire = |code, steps, curve| Op::Fire { code, steps, curve };
+    let fire = |code, steps, curve| Op::Spike(SpikeOp::Fire { code, steps, curve });
     let spikes = s.add(fire(Code::Binary, 7, Curve::Identity), &[n, gain, offset]);
     let w = s.i8("w", &[4, 4]);
-    let current = s.add(Op::Synapse, &[spikes, w]);
-    let settled = s.add(Op::Settle, &[current]);
-    let v = s.add(fire(Code::Binary, 7, Curve::Identity), &[settled, gain, offset]);
+    let current = s.add(Op::Spike(SpikeOp::Synapse), &[spikes, w]);
+    let decoded = s.add(Op::Spike(SpikeOp::Decode), &[current]);
+    let v = s.add(fire(Code::Binary, 7, Curve::Identity), &[decoded, gain, offset]);
     let slope = s.f32("slope", &[2]);
-    let a = s.add(Op::Ssa { heads: 2, variant: Ssa::Ttfs { phases: 8 } }, &[spikes, spikes, v, slope]);
+    let a = s.add(Op::Level(LevelOp::Ssa { heads: 2, variant: Ssa::Ttfs { phases: 8 } }), &[spikes, spikes, v, slope]);
     let h = s.add(fire(Code::Unary, 15, Curve::GeluTanh), &[a, gain, offset, gain, offset]);
-    let current = s.add(Op::Synapse, &[h, w]);
-    let settled = s.add(Op::Settle, &[current]);
-    let y = s.add(Op::Affine, &[settled, gain, offset]);
-    let sum = s.add(Op::Binary(Binary::Add), &[x, y]);
+    let current = s.add(Op::Spike(SpikeOp::Synapse), &[h, w]);
+    let decoded = s.add(Op::Spike(SpikeOp::Decode), &[current]);
+    let y = s.add(Op::Level(LevelOp::ScaleShift), &[decoded, gain, offset]);
+    let sum = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, y]);
     s.finish(&[("logits", sum)])
 }
 
@@ -151,11 +158,11 @@ pub(crate) fn spiking() -> Graph {
 pub(crate) fn thresholds() -> Graph {
     let mut s = Sketch::new(Stage::Quantised);
     let x = s.embedding();
-    let peak = s.add(Op::Peak, &[x]);
-    let share = s.add(Op::Binary(Binary::Div), &[x, peak]);
+    let peak = s.add(Op::Level(LevelOp::RowMaxAbs), &[x]);
+    let share = s.add(Op::Array(ArrayOp::Binary(Binary::Div)), &[x, peak]);
     let channels = s.i32("channels", &[3]);
-    let picked = s.add(Op::Pick, &[share, channels]);
-    let y = s.add(Op::Binary(Binary::Mul), &[picked, peak]);
+    let picked = s.add(Op::Level(LevelOp::GatherChannels), &[share, channels]);
+    let y = s.add(Op::Array(ArrayOp::Binary(Binary::Mul)), &[picked, peak]);
     s.finish(&[("logits", y)])
 }
 
@@ -165,15 +172,18 @@ pub(crate) fn prompt() -> Graph {
     let x = s.embedding();
     let (gain, offset) = (s.f32("gain", &[4]), s.f32("offset", &[4]));
     let w = s.i8("w", &[4, 4]);
-    let mut spikes =
-        s.add(Op::Integrate { membrane: Membrane::If, steps: 5, curve: Curve::Identity }, &[x, gain, offset]);
+    let mut spikes = s.add(
+        Op::Spike(SpikeOp::Integrate { membrane: Membrane::If, steps: 5, curve: Curve::Identity }),
+        &[x, gain, offset],
+    );
     for membrane in Membrane::ALL {
-        let current = s.add(Op::Synapse, &[spikes, w]);
-        spikes = s.add(Op::Integrate { membrane, steps: 5, curve: Curve::Relu }, &[current, gain, offset]);
+        let current = s.add(Op::Spike(SpikeOp::Synapse), &[spikes, w]);
+        spikes =
+            s.add(Op::Spike(SpikeOp::Integrate { membrane, steps: 5, curve: Curve::Relu }), &[current, gain, offset]);
     }
-    let current = s.add(Op::Synapse, &[spikes, w]);
-    let settled = s.add(Op::Settle, &[current]);
-    let y = s.add(Op::Affine, &[settled, gain, offset]);
+    let current = s.add(Op::Spike(SpikeOp::Synapse), &[spikes, w]);
+    let decoded = s.add(Op::Spike(SpikeOp::Decode), &[current]);
+    let y = s.add(Op::Level(LevelOp::ScaleShift), &[decoded, gain, offset]);
     s.finish(&[("logits", y)])
 }
 
@@ -181,36 +191,36 @@ pub(crate) fn prompt() -> Graph {
 fn training() -> Graph {
     let mut s = Sketch::new(Stage::Training);
     let x = s.embedding();
-    let (tokens, logits) = (s.add(Op::Tokens, &[]), s.f32("table", &[16, 4]));
-    let reference = s.add(Op::Embed, &[tokens, logits]);
+    let (tokens, logits) = (s.add(Op::Leaf(LeafOp::Tokens), &[]), s.f32("table", &[16, 4]));
+    let reference = s.add(Op::Dense(DenseOp::Embed), &[tokens, logits]);
     let period = s.f32("period", &[2]);
     let channels = s.i32("channels", &[2]);
     let eps = Scalar::new(EPS);
-    let mut add = |op: Training, args: &[Value]| s.add(Op::Training(op), args);
-    let targets = add(Training::Targets, &[]);
-    let mut y = add(Training::Level { most: 15 }, &[x]);
+    let mut add = |op: TrainingOp, args: &[Value]| s.add(Op::Training(op), args);
+    let targets = add(TrainingOp::Targets, &[]);
+    let mut y = add(TrainingOp::FakeQuant { most: 15 }, &[x]);
     for kind in Surrogate::ALL {
-        y = add(Training::Step(kind), &[y]);
-        y = add(Training::Surrogate(kind), &[y]);
+        y = add(TrainingOp::Step(kind), &[y]);
+        y = add(TrainingOp::Surrogate(kind), &[y]);
     }
-    y = add(Training::Slope(Curve::GeluTanh), &[y]);
-    y = add(Training::Hold, &[y]);
-    y = add(Training::Winners { keys: 3 }, &[y]);
-    let most = add(Training::Most, &[y]);
-    let y = add(Training::Repeat(Shape::rows(4)), &[most]);
-    let y = add(Training::Within { most: 15 }, &[x, y]);
-    let y = add(Training::NormaliseBack { eps }, &[x, y]);
-    let column = add(Training::Sum(Shape::rows(1)), &[y]);
-    let y = add(Training::PeakBack, &[y, column]);
-    let losses = [add(Training::Divergence, &[y, reference]), add(Training::CrossEntropy, &[y, targets])];
-    let back = add(Training::DivergenceBack, &[y, reference, losses[0]]);
-    let last = add(Training::CrossEntropyBack, &[back, targets, losses[1]]);
-    let scattered = add(Training::Scatter { rows: 16 }, &[tokens, last]);
-    let table = s.add(Op::Embed, &[tokens, scattered]);
-    let picked = s.add(Op::Pick, &[table, channels]);
-    let spread = s.add(Op::Training(Training::Spread { width: 4 }), &[picked, channels]);
-    let recency = s.add(Op::Training(Training::Recency), &[period]);
-    let faded = s.add(Op::Training(Training::RecencyBack), &[period, recency]);
+    y = add(TrainingOp::CurveSlope(Curve::GeluTanh), &[y]);
+    y = add(TrainingOp::StopGradient, &[y]);
+    y = add(TrainingOp::TopKMask { keys: 3 }, &[y]);
+    let most = add(TrainingOp::RowMax, &[y]);
+    let y = add(TrainingOp::BroadcastTo(Shape::rows(4)), &[most]);
+    let y = add(TrainingOp::FakeQuantGrad { most: 15 }, &[x, y]);
+    let y = add(TrainingOp::LayerNormNoGainGrad { eps }, &[x, y]);
+    let column = add(TrainingOp::ReduceSum(Shape::rows(1)), &[y]);
+    let y = add(TrainingOp::RowMaxAbsGrad, &[y, column]);
+    let losses = [add(TrainingOp::Divergence, &[y, reference]), add(TrainingOp::CrossEntropy, &[y, targets])];
+    let back = add(TrainingOp::DivergenceGrad, &[y, reference, losses[0]]);
+    let last = add(TrainingOp::CrossEntropyGrad, &[back, targets, losses[1]]);
+    let scattered = add(TrainingOp::EmbedGrad { rows: 16 }, &[tokens, last]);
+    let table = s.add(Op::Dense(DenseOp::Embed), &[tokens, scattered]);
+    let picked = s.add(Op::Level(LevelOp::GatherChannels), &[table, channels]);
+    let spread = s.add(Op::Training(TrainingOp::GatherChannelsGrad { width: 4 }), &[picked, channels]);
+    let recency = s.add(Op::Training(TrainingOp::DecayMask), &[period]);
+    let faded = s.add(Op::Training(TrainingOp::DecayMaskGrad), &[period, recency]);
     s.finish(&[("loss", losses[0]), ("x", spread), ("recency", faded)])
 }
 
@@ -219,17 +229,19 @@ pub(crate) fn features(stage: Stage) -> Graph {
     let mut s = Sketch::new(stage);
     let x = s.embedding();
     let map = s.f32("map", &[2, 2, 3]);
-    let y = s.add(Op::HeadMap, &[x, map]);
+    let y = s.add(Op::Level(LevelOp::HeadLinear), &[x, map]);
     let neuron = |code, steps, curve| match stage {
-        Stage::Spiking => Op::Fire { code, steps, curve },
-        Stage::Imported | Stage::Tensor | Stage::Quantised | Stage::Training => Op::Quant { code, steps, curve },
+        Stage::Spiking => Op::Spike(SpikeOp::Fire { code, steps, curve }),
+        Stage::Imported | Stage::Tensor | Stage::Quantised | Stage::Training => {
+            Op::Level(LevelOp::Quant { code, steps, curve })
+        }
     };
     let (gain, offset, narrow) = (s.f32("gain", &[6]), s.f32("offset", &[6]), s.f32("narrow", &[4]));
     let q = s.add(neuron(Code::Unary, 4, Curve::Relu), &[y, gain, offset, gain, offset]);
     let k = s.add(neuron(Code::Unary, 4, Curve::Relu), &[y, offset, gain, gain, offset]);
     let v = s.add(neuron(Code::Unary, 4, Curve::Identity), &[x, narrow, narrow]);
-    let (sink, halving) = (s.f32("sink", &[2]), s.i32("halving", &[2]));
-    let ssa = |variant| Op::Ssa { heads: 2, variant };
+    let (sink, half_life) = (s.f32("sink", &[2]), s.i32("half_life", &[2]));
+    let ssa = |variant| Op::Level(LevelOp::Ssa { heads: 2, variant });
     let mut outputs = Vec::new();
     for (name, variant) in [
         ("counted", Ssa::Coincidence { squared: false }),
@@ -237,11 +249,11 @@ pub(crate) fn features(stage: Stage) -> Graph {
         ("summed", Ssa::Linear { guard: 8 }),
         ("mean", Ssa::Lif { output: Output::Mean }),
     ] {
-        outputs.push((name, s.add(ssa(variant), &[q, k, v, sink, halving])));
+        outputs.push((name, s.add(ssa(variant), &[q, k, v, sink, half_life])));
     }
-    let spikes = s.add(ssa(Ssa::Lif { output: Output::Spikes }), &[q, k, v, sink, halving, narrow]);
-    let levels = if stage == Stage::Spiking { s.add(Op::Settle, &[spikes]) } else { spikes };
-    outputs.push(("emitted", s.add(Op::Affine, &[levels, narrow, narrow])));
+    let spikes = s.add(ssa(Ssa::Lif { output: Output::Spikes }), &[q, k, v, sink, half_life, narrow]);
+    let levels = if stage == Stage::Spiking { s.add(Op::Spike(SpikeOp::Decode), &[spikes]) } else { spikes };
+    outputs.push(("emitted", s.add(Op::Level(LevelOp::ScaleShift), &[levels, narrow, narrow])));
     let slope = s.f32("slope", &[2]);
     outputs.push(("best", s.add(ssa(Ssa::TopK { phases: 8, keys: 2 }), &[v, v, v, slope])));
     s.finish(&outputs)
@@ -262,7 +274,7 @@ pub(crate) fn all() -> Vec<Graph> {
 }
 
 /// Parses with the weights of `graph`.
-fn parse_with(text: &str, graph: &Graph) -> Result<Graph, Vec<crate::Diagnostic>> {
+fn parse_with(text: &str, graph: &Graph) -> Result<Graph, Diagnostics> {
     parse(text, &|name, _, _| {
         let weight = graph.weights.iter().find(|weight| weight.name == name);
         weight.map(|weight| weight.tensor.clone()).ok_or_else(|| format!("there is no tensor {name}"))
@@ -287,38 +299,38 @@ fn what_is_printed_is_read_back_node_for_node() {
 /// A number for every operation; the compiler asks for a new one's, and the test for a sample of it.
 fn ordinal(op: &Op) -> usize {
     match op {
-        Op::Tokens => 0,
-        Op::Positions => 1,
-        Op::Weight(_) => 2,
-        Op::Unary(_) => 3,
-        Op::Binary(_) => 4,
-        Op::Causal { .. } => 5,
-        Op::Where => 6,
-        Op::MatMul => 7,
-        Op::Transpose(_) => 8,
-        Op::Reshape(_) => 9,
-        Op::Slice { .. } => 10,
-        Op::Mean => 11,
-        Op::Softmax => 12,
-        Op::Split { .. } => 13,
-        Op::Merge => 14,
-        Op::Embed => 15,
-        Op::LayerNorm { .. } => 16,
-        Op::Normalise { .. } => 17,
-        Op::Linear(_) => 18,
-        Op::Curve(_) => 19,
-        Op::Attention { .. } => 20,
-        Op::Quant { .. } => 21,
-        Op::Product => 22,
-        Op::Affine => 23,
-        Op::Ssa { .. } => 24,
-        Op::Fire { .. } => 25,
-        Op::Synapse => 26,
-        Op::Settle => 27,
-        Op::Integrate { .. } => 28,
-        Op::Peak => 29,
-        Op::Pick => 30,
-        Op::HeadMap => 31,
+        Op::Leaf(LeafOp::Tokens) => 0,
+        Op::Leaf(LeafOp::Positions) => 1,
+        Op::Leaf(LeafOp::Weight(_)) => 2,
+        Op::Array(ArrayOp::Unary(_)) => 3,
+        Op::Array(ArrayOp::Binary(_)) => 4,
+        Op::Array(ArrayOp::CausalMask { .. }) => 5,
+        Op::Array(ArrayOp::Where) => 6,
+        Op::Array(ArrayOp::MatMul) => 7,
+        Op::Array(ArrayOp::Transpose(_)) => 8,
+        Op::Array(ArrayOp::Reshape(_)) => 9,
+        Op::Array(ArrayOp::Slice { .. }) => 10,
+        Op::Array(ArrayOp::Mean) => 11,
+        Op::Array(ArrayOp::Softmax) => 12,
+        Op::Array(ArrayOp::SplitHeads { .. }) => 13,
+        Op::Array(ArrayOp::MergeHeads) => 14,
+        Op::Dense(DenseOp::Embed) => 15,
+        Op::Dense(DenseOp::LayerNorm { .. }) => 16,
+        Op::Dense(DenseOp::LayerNormNoGain { .. }) => 17,
+        Op::Dense(DenseOp::Linear(_)) => 18,
+        Op::Dense(DenseOp::Curve(_)) => 19,
+        Op::Dense(DenseOp::Attention { .. }) => 20,
+        Op::Level(LevelOp::Quant { .. }) => 21,
+        Op::Level(LevelOp::MatMulInt) => 22,
+        Op::Level(LevelOp::ScaleShift) => 23,
+        Op::Level(LevelOp::Ssa { .. }) => 24,
+        Op::Spike(SpikeOp::Fire { .. }) => 25,
+        Op::Spike(SpikeOp::Synapse) => 26,
+        Op::Spike(SpikeOp::Decode) => 27,
+        Op::Spike(SpikeOp::Integrate { .. }) => 28,
+        Op::Level(LevelOp::RowMaxAbs) => 29,
+        Op::Level(LevelOp::GatherChannels) => 30,
+        Op::Level(LevelOp::HeadLinear) => 31,
         Op::Training(_) => 32,
     }
 }
@@ -335,15 +347,19 @@ fn the_samples_have_every_operation() {
 #[test]
 fn a_program_looks_like_this() {
     let mut s = Sketch::new(Stage::Spiking);
-    let tokens = s.add(Op::Tokens, &[]);
+    let tokens = s.add(Op::Leaf(LeafOp::Tokens), &[]);
     let (table, gain, slope) = (s.f32("wte", &[16, 4]), s.f32("a gain", &[4]), s.f32("slope", &[2]));
-    let x = s.add(Op::Embed, &[tokens, table]);
-    let fire = Op::Fire { code: Code::Binary, steps: 7, curve: Curve::GeluTanh };
+    let x = s.add(Op::Dense(DenseOp::Embed), &[tokens, table]);
+    let fire = Op::Spike(SpikeOp::Fire { code: Code::Binary, steps: 7, curve: Curve::GeluTanh });
     let spikes = s.add(fire, &[x, gain, gain, gain, gain]);
     let y =
-        s.0.add(Op::Ssa { heads: 2, variant: Ssa::Ttfs { phases: 8 } }, &[spikes, spikes, spikes, slope], "")
-            .expect("it fits");
-    let expected = r#"snnc 1 spiking context=8
+        s.0.add(
+            Op::Level(LevelOp::Ssa { heads: 2, variant: Ssa::Ttfs { phases: 8 } }),
+            &[spikes, spikes, spikes, slope],
+            "",
+        )
+        .expect("it fits");
+    let expected = r#"snnc 2 spiking context=8
 
 weight @wte : f32[16,4] HASH
 weight @"a gain" : f32[4] HASH
@@ -389,7 +405,7 @@ fn attention_says_what_it_keeps() {
 }
 
 /// A small program; cases below replace a part of it.
-const PROGRAM: &str = "snnc 1 tensor context=8
+const PROGRAM: &str = "snnc 2 tensor context=8
 
 weight @wte : f32[16,4]
 weight @w : f32[4,4]
@@ -398,13 +414,13 @@ weight @b : f32[4]
 %0 = tokens : i32[tokens]
 %1 = embed(%0, @wte) : f32[tokens,4] // a
 %2 = linear(%1, @w, @b) : f32[tokens,4]
-%3 = normalise[eps=1e-5](%2) : f32[tokens,4]
+%3 = layer_norm_no_gain[eps=1e-5](%2) : f32[tokens,4]
 %4 = add(%2, %3) : f32[tokens,4]
 
 output logits = %4
 ";
 
-fn parse_zeros(text: &str) -> Result<Graph, Vec<crate::Diagnostic>> {
+fn parse_zeros(text: &str) -> Result<Graph, Diagnostics> {
     parse(text, &|_, elem, sizes| match elem {
         Elem::F32 => Ok(Arc::new(Tensor::f32(sizes, vec![0.0; sizes.iter().product()]))),
         Elem::I8 => Ok(Arc::new(Tensor::i8(sizes, vec![0; sizes.iter().product()]))),
@@ -422,10 +438,14 @@ fn spaces_comments_and_missing_hashes_are_fine() {
 #[test]
 fn mistakes_are_told_with_their_place() {
     let cases = [
-        ("snnc 1", "snnc 2", "1:6: this is version 2 of the text form, known is version 1"),
         (
-            "snnc 1 tensor",
-            "snnc 1 tenser",
+            "snnc 2",
+            "snnc 1",
+            "1:6: this is version 1 of the text form, known is version 2\n  compile the model again with this snnc",
+        ),
+        (
+            "snnc 2 tensor",
+            "snnc 2 tenser",
             "1:8: `tenser` is no stage: there are imported, tensor, quantised, spiking, training",
         ),
         ("context=8", "context=4294967296", "1:23: a number below 2^32 was expected"),
@@ -447,21 +467,33 @@ fn mistakes_are_told_with_their_place() {
         ("@b : f32[4]", "@\"b : f32[4]", "5:20: `\"` is missing"),
         ("@b : f32[4]", "@\"\\u{d800}\" : f32[4]", "5:18: an escape is `\\\"`, `\\\\` or `\\u{hex}`"),
         ("%1 = embed", "%2 = embed", "8:2: values are numbered in order: %1 was expected, here is %2"),
-        ("normalise[eps=1e-5]", "normalise[eps=0.00001]", "10:6: this is spelled `normalise[eps=1e-5]`"),
-        ("normalise[eps=1e-5]", "normalise[eps=NaN]", "10:6: `NaN` is not a number"),
-        ("normalise[eps=1e-5]", "normalise[eps=1e-5", "10:6: `]` is missing after the attributes"),
         (
-            "normalise[eps=1e-5]",
+            "layer_norm_no_gain[eps=1e-5]",
+            "layer_norm_no_gain[eps=0.00001]",
+            "10:6: this is spelled `layer_norm_no_gain[eps=1e-5]`",
+        ),
+        ("layer_norm_no_gain[eps=1e-5]", "layer_norm_no_gain[eps=NaN]", "10:6: `NaN` is not a number"),
+        ("layer_norm_no_gain[eps=1e-5]", "layer_norm_no_gain[eps=1e-5", "10:6: `]` is missing after the attributes"),
+        (
+            "layer_norm_no_gain[eps=1e-5]",
             "quant[binary,7,sine]",
             "10:6: `sine` is no curve: there are identity, relu, gelu_tanh, gelu_erf, gelu_quick, silu",
         ),
-        ("normalise[eps=1e-5]", "normalize", "10:6: `normalize` is no operation without attributes"),
-        ("normalise[eps=1e-5](%2)", "normalise[eps=1e-5](%3)", "10:26: there is no value %3 before this line"),
+        ("layer_norm_no_gain[eps=1e-5]", "normalize", "10:6: `normalize` is no operation without attributes"),
+        (
+            "layer_norm_no_gain[eps=1e-5](%2)",
+            "layer_norm_no_gain[eps=1e-5](%3)",
+            "10:35: there is no value %3 before this line",
+        ),
         ("embed(%0, @wte)", "embed(%0, @wpe)", "8:16: there is no weight @wpe"),
         ("embed(%0, @wte)", "embed(%0)", "8:6: `embed` does not fit its operands: it takes 2 operands, here are 1"),
         ("@b) : f32[tokens,4]", "@b) : f32[tokens,5]", "9:27: `linear` gives f32[tokens,4] here, not f32[tokens,5]"),
         ("add(%2, %3)", "add(%2, %1)", "10:1: nothing uses %3\n  remove this line"),
-        ("add(%2, %3)", "normalise[eps=1e-5](%2)", "11:6: this line adds nothing: its value is %3\n  use %3 instead"),
+        (
+            "add(%2, %3)",
+            "layer_norm_no_gain[eps=1e-5](%2)",
+            "11:6: this line adds nothing: its value is %3\n  use %3 instead",
+        ),
         ("output logits", "output \"\"", "13:8: a name of 1 to 1024 bytes was expected"),
         ("= %4\n", "= %4\noutput logits = %4\n", "14:8: there is an output logits already"),
         ("= %4\n", "= %4 %5\n", "13:20: the line should end here"),
@@ -479,14 +511,14 @@ fn mistakes_are_told_with_their_place() {
 fn one_mistake_is_one_complaint_and_two_are_two() {
     let text = PROGRAM.replace("embed(", "imbed(").replace("eps=1e-5", "eps=x");
     let errors = parse_zeros(&text).expect_err("two mistakes");
-    let places: Vec<&str> = errors.iter().map(|error| error.place.as_str()).collect();
+    let places: Vec<String> = errors.iter().map(|error| error.place.to_string()).collect();
     assert_eq!(places, ["8:6", "10:6"]);
 }
 
 #[test]
 fn garbage_is_refused_in_time() {
-    let header = "snnc 1 tensor context=8\n";
-    for text in ["", "\n//\n", "snnc", "snnc 1 tensor context=8 x"] {
+    let header = "snnc 2 tensor context=8\n";
+    for text in ["", "\n//\n", "snnc", "snnc 2 tensor context=8 x"] {
         assert!(parse_zeros(text).is_err_and(|errors| errors.len() == 1), "{text}");
     }
     let long = format!("{header}%0 = tokens : i32[tokens] // {}", "x".repeat(1 << 20));
@@ -499,9 +531,9 @@ proptest::proptest! {
     #[test]
     fn names_survive(name in "\\PC{1,20}|[ -~]{1,20}", tail in "[\\x00-\\x7f]{1,9}") {
         let mut s = Sketch::new(Stage::Spiking);
-        let tokens = s.0.add(Op::Tokens, &[], &name).expect("it fits");
+        let tokens = s.0.add(Op::Leaf(LeafOp::Tokens), &[], &name).expect("it fits");
         let table = s.f32(&tail, &[1, 1]);
-        let x = s.0.add(Op::Embed, &[tokens, table], &tail).expect("it fits");
+        let x = s.0.add(Op::Dense(DenseOp::Embed), &[tokens, table], &tail).expect("it fits");
         let graph = s.finish(&[(&name, x)]);
         let text = print(&graph);
         let again = parse_with(&text, &graph).unwrap_or_else(|errors| panic!("{errors:?}\n{text}"));

@@ -1,6 +1,7 @@
 //! How busy a network is: events by node over some tokens, measured on text or expected.
 
 use snnc_ir::events::{Events, is_neuron};
+use snnc_ir::op::{DenseOp, LevelOp};
 use snnc_ir::ssa::neuron_of;
 use snnc_ir::{Carrier, Graph, Op, Ssa, Type, Value};
 
@@ -33,7 +34,7 @@ impl Activity {
             this.events[value.index()] = Events { spikes, active, ..Events::default() };
         }
         for (value, node) in graph.iter() {
-            let Op::Ssa { heads, variant } = node.op else { continue };
+            let Op::Level(LevelOp::Ssa { heads, variant }) = node.op else { continue };
             let met = tokens * keys;
             let [q, k] = [0, 1].map(|i| this.of_neurons(graph, node.args[i]));
             let one_sided = q.spikes * keys;
@@ -54,7 +55,7 @@ impl Activity {
             let own = this.events[value.index()];
             this.events[value.index()] = Events { keys: met, score_pairs, score_additions, value_keys, ..own };
         }
-        for (value, _) in graph.iter().filter(|(_, node)| matches!(node.op, Op::Attention { .. })) {
+        for (value, _) in graph.iter().filter(|(_, node)| matches!(node.op, Op::Dense(DenseOp::Attention { .. }))) {
             this.events[value.index()].keys = tokens * keys;
         }
         this
@@ -70,7 +71,7 @@ impl Activity {
             let scaled = |count: u64| (u128::from(count) * u128::from(all) / u128::from(was.keys.max(1))) as u64;
             let now = &mut this.events[value.index()];
             now.keys = all;
-            let Op::Ssa { heads, variant } = node.op else { continue };
+            let Op::Level(LevelOp::Ssa { heads, variant }) = node.op else { continue };
             match variant {
                 Ssa::Ttfs { .. } | Ssa::TopK { .. } => {
                     let queries = self.of_neurons(graph, node.args[0]);

@@ -9,6 +9,7 @@ use Operation::{
 use Traffic::{Activations, Membranes, Potentials, Spikes, State, Tables, Weights};
 use snnc_ir::curve::TABLE_LEN;
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::ssa::Output;
 use snnc_ir::ssa::meaning::phase_weights;
 use snnc_ir::{Binary, Code, Curve, Elem, Op, Ssa, Type};
@@ -20,13 +21,15 @@ const WORD: u64 = 4;
 pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -> Vec<(Part, Tally)> {
     let one = |tally| vec![(part, tally)];
     match seen.op {
-        Op::Product | Op::Synapse => one(synapse(seen, form, sharing)),
-        Op::Linear(_) => one(dense_product(seen, dense_of(form), sharing)),
-        Op::Quant { code, steps, curve } | Op::Fire { code, steps, curve } => {
+        Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse) => one(synapse(seen, form, sharing)),
+        Op::Dense(DenseOp::Linear(_)) => one(dense_product(seen, dense_of(form), sharing)),
+        Op::Level(LevelOp::Quant { code, steps, curve }) | Op::Spike(SpikeOp::Fire { code, steps, curve }) => {
             one(neurons(seen, code, steps, curve, form))
         }
-        Op::Integrate { membrane, steps, curve } => one(time_stepped_neurons(seen, membrane, steps, curve, form)),
-        Op::Ssa { heads, variant } => match (form, variant) {
+        Op::Spike(SpikeOp::Integrate { membrane, steps, curve }) => {
+            one(time_stepped_neurons(seen, membrane, steps, curve, form))
+        }
+        Op::Level(LevelOp::Ssa { heads, variant }) => match (form, variant) {
             (Form::Dense(_), _) => dense_attention(seen, heads, form, sharing),
             (Form::Skipping, Ssa::Ttfs { .. } | Ssa::TopK { .. }) => skipping_attention(seen, heads, sharing),
             // The dense network has a softmax there, of which nothing is skipped.
@@ -50,44 +53,50 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
             }
             (Form::Stepped | Form::Collapsed, Ssa::Linear { .. }) => linear_attention(seen, heads),
         },
-        Op::HeadMap => one(head_map(seen, form, sharing)),
-        Op::Attention { heads, .. } => dense_attention(seen, heads, Form::Dense(dense_of(form)), sharing),
-        Op::Affine => one(affine(seen, form)),
-        Op::Binary(Binary::Add) => one(residual(seen, form)),
-        Op::Binary(Binary::Mul) => one(elementwise(seen, &[(MulF32, 1)])),
-        Op::Binary(Binary::Div) => one(elementwise(seen, &[(DivF32, 1)])),
-        Op::Peak => one(Tally::with(&[(CompareF32, seen.tokens * width(seen.args[0]))])),
-        Op::Curve(_) => one(curve(seen.numbers(), AddF32, MulF32, CompareF32)),
-        Op::Normalise { .. } => one(normalise(seen, form)),
-        Op::LayerNorm { .. } => {
-            let mut tally = normalise(seen, form);
+        Op::Level(LevelOp::HeadLinear) => one(head_linear(seen, form, sharing)),
+        Op::Dense(DenseOp::Attention { heads, .. }) => {
+            dense_attention(seen, heads, Form::Dense(dense_of(form)), sharing)
+        }
+        Op::Level(LevelOp::ScaleShift) => one(affine(seen, form)),
+        Op::Array(ArrayOp::Binary(Binary::Add)) => one(residual(seen, form)),
+        Op::Array(ArrayOp::Binary(Binary::Mul)) => one(elementwise(seen, &[(MulF32, 1)])),
+        Op::Array(ArrayOp::Binary(Binary::Div)) => one(elementwise(seen, &[(DivF32, 1)])),
+        Op::Level(LevelOp::RowMaxAbs) => one(Tally::with(&[(CompareF32, seen.tokens * width(seen.args[0]))])),
+        Op::Dense(DenseOp::Curve(_)) => one(curve(seen.numbers(), AddF32, MulF32, CompareF32)),
+        Op::Dense(DenseOp::LayerNormNoGain { .. }) => one(layer_norm_no_gain(seen, form)),
+        Op::Dense(DenseOp::LayerNorm { .. }) => {
+            let mut tally = layer_norm_no_gain(seen, form);
             tally.add(MulF32, seen.numbers());
             tally.add(AddF32, seen.numbers());
             one(tally)
         }
-        Op::Embed => one(embed(seen, form)),
-        // A settled train is its synapse's sum; channels that are picked are only moved.
-        Op::Tokens | Op::Positions | Op::Weight(_) | Op::Settle | Op::Pick => one(Tally::default()),
+        Op::Dense(DenseOp::Embed) => one(embed(seen, form)),
+        // A decoded train is its synapse's sum; channels that are picked are only moved.
+        Op::Leaf(LeafOp::Tokens)
+        | Op::Leaf(LeafOp::Positions)
+        | Op::Leaf(LeafOp::Weight(_))
+        | Op::Spike(SpikeOp::Decode)
+        | Op::Level(LevelOp::GatherChannels) => one(Tally::default()),
         // Such a program is raised before it is run, or runs in training only.
         Op::Training(_)
-        | Op::Unary(_)
-        | Op::Binary(Binary::Sub | Binary::Pow | Binary::Min | Binary::Max)
-        | Op::Causal { .. }
-        | Op::Where
-        | Op::MatMul
-        | Op::Transpose(_)
-        | Op::Reshape(_)
-        | Op::Slice { .. }
-        | Op::Mean
-        | Op::Softmax
-        | Op::Split { .. }
-        | Op::Merge => one(Tally::default()),
+        | Op::Array(ArrayOp::Unary(_))
+        | Op::Array(ArrayOp::Binary(Binary::Sub | Binary::Pow | Binary::Min | Binary::Max))
+        | Op::Array(ArrayOp::CausalMask { .. })
+        | Op::Array(ArrayOp::Where)
+        | Op::Array(ArrayOp::MatMul)
+        | Op::Array(ArrayOp::Transpose(_))
+        | Op::Array(ArrayOp::Reshape(_))
+        | Op::Array(ArrayOp::Slice { .. })
+        | Op::Array(ArrayOp::Mean)
+        | Op::Array(ArrayOp::Softmax)
+        | Op::Array(ArrayOp::SplitHeads { .. })
+        | Op::Array(ArrayOp::MergeHeads) => one(Tally::default()),
     }
 }
 
 /// Heads of an attention on trains.
 pub(super) fn heads(op: Op) -> u64 {
-    if let Op::Ssa { heads, .. } = op { heads.into() } else { 0 }
+    if let Op::Level(LevelOp::Ssa { heads, .. }) = op { heads.into() } else { 0 }
 }
 
 impl Tally {
@@ -156,7 +165,7 @@ fn dense_product(seen: &Seen<'_>, number: Number, sharing: Sharing) -> Tally {
     // Sums of 8-bit products have 32 bits.
     let sum = if number == Number::Int8 { WORD } else { bytes };
     tally.moves(Activations, m * sum, n * m * sum);
-    if matches!(seen.op, Op::Linear(_)) {
+    if matches!(seen.op, Op::Dense(DenseOp::Linear(_))) {
         tally.add(AddF32, n * m);
     }
     tally
@@ -316,7 +325,7 @@ fn residual(seen: &Seen<'_>, form: Form) -> Tally {
 }
 
 /// Mean, deviations, their squares, the root, one reciprocal.
-fn normalise(seen: &Seen<'_>, form: Form) -> Tally {
+fn layer_norm_no_gain(seen: &Seen<'_>, form: Form) -> Tally {
     let mut tally = elementwise(seen, &[(AddF32, 3), (MulF32, 2)]);
     tally.add(DivF32, seen.tokens);
     tally.add(SqrtF32, seen.tokens);
@@ -528,7 +537,7 @@ fn linear_attention(seen: &Seen<'_>, heads: u32) -> Vec<(Part, Tally)> {
 }
 
 /// Learned maps of a head multiply; the dense network has none.
-fn head_map(seen: &Seen<'_>, form: Form, sharing: Sharing) -> Tally {
+fn head_linear(seen: &Seen<'_>, form: Form, sharing: Sharing) -> Tally {
     if !form.is_spiking() {
         return Tally::default();
     }

@@ -1,6 +1,7 @@
 //! Where in a transformer a node stands: its layer and part, by structure alone.
 
 use snnc_ir::events::is_neuron;
+use snnc_ir::op::{ArrayOp, DenseOp, LevelOp, SpikeOp};
 use snnc_ir::{Binary, Graph, Op, Value};
 use std::collections::BTreeMap;
 
@@ -75,11 +76,14 @@ pub fn parts(graph: &Graph) -> Vec<LayerPart> {
         let place = if node.op.has_state() {
             layers += 1;
             Some(LayerPart { layer: Some(layers - 1), part: Part::Scores })
-        } else if matches!(node.op, Op::Linear(_) | Op::Product | Op::Synapse) {
+        } else if matches!(
+            node.op,
+            Op::Dense(DenseOp::Linear(_)) | Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse)
+        ) {
             Some(product(graph, &users, value, layers))
         } else {
             // Features are part of what scores them.
-            (node.op == Op::HeadMap).then_some(LayerPart { layer: Some(layers), part: Part::Scores })
+            (node.op == Op::Level(LevelOp::HeadLinear)).then_some(LayerPart { layer: Some(layers), part: Part::Scores })
         };
         known[value.index()] = place;
     }
@@ -90,12 +94,12 @@ pub fn parts(graph: &Graph) -> Vec<LayerPart> {
             continue;
         }
         let mut served = users[at].iter().filter_map(|user| known[user.index()]);
-        known[at] = if is_between(graph, value) || matches!(node.op, Op::Curve(_)) {
+        known[at] = if is_between(graph, value) || matches!(node.op, Op::Dense(DenseOp::Curve(_))) {
             let served = served.find(|place| !matches!(place.part, Part::Rest | Part::LayerNorm));
-            let features = node.args.first().is_some_and(|arg| graph.node(*arg).op == Op::HeadMap);
+            let features = node.args.first().is_some_and(|arg| graph.node(*arg).op == Op::Level(LevelOp::HeadLinear));
             let outside = |place: LayerPart| place.part.is_core() && !features;
             served.map(|place| if outside(place) { LayerPart { part: Part::Projections, ..place } } else { place })
-        } else if matches!(node.op, Op::Normalise { .. } | Op::LayerNorm { .. }) {
+        } else if matches!(node.op, Op::Dense(DenseOp::LayerNormNoGain { .. }) | Op::Dense(DenseOp::LayerNorm { .. })) {
             let layer = served.next().and_then(|place| place.layer);
             Some(LayerPart { layer, part: Part::LayerNorm })
         } else {
@@ -104,7 +108,9 @@ pub fn parts(graph: &Graph) -> Vec<LayerPart> {
     }
     // What serves nothing ends its product.
     for (value, node) in graph.iter() {
-        if known[value.index()].is_none() && (is_between(graph, value) || matches!(node.op, Op::Curve(_))) {
+        if known[value.index()].is_none()
+            && (is_between(graph, value) || matches!(node.op, Op::Dense(DenseOp::Curve(_))))
+        {
             known[value.index()] = node.args.first().and_then(|arg| known[arg.index()]);
         }
     }
@@ -131,7 +137,9 @@ pub fn splits(graph: &Graph) -> Vec<bool> {
     // By product: what its results are added up to.
     let users = graph.users();
     let mut wholes: BTreeMap<Value, Vec<Value>> = BTreeMap::new();
-    for (value, _) in graph.iter().filter(|(_, node)| matches!(node.op, Op::Product | Op::Synapse)) {
+    for (value, _) in
+        graph.iter().filter(|(_, node)| matches!(node.op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse)))
+    {
         wholes.entry(sum_of(graph, &users, value)).or_default().push(value);
     }
     for products in wholes.values() {
@@ -148,8 +156,16 @@ fn sum_of(graph: &Graph, users: &[Vec<Value>], value: Value) -> Value {
     let mut sum = value;
     let mut at = value;
     while let [user] = users[at.index()][..] {
-        let is_sum = graph.node(user).op == Op::Binary(Binary::Add) && is_part(graph, user);
-        if !is_sum && !matches!(graph.node(user).op, Op::Settle | Op::Affine | Op::Pick | Op::Binary(Binary::Mul)) {
+        let is_sum = graph.node(user).op == Op::Array(ArrayOp::Binary(Binary::Add)) && is_part(graph, user);
+        if !is_sum
+            && !matches!(
+                graph.node(user).op,
+                Op::Spike(SpikeOp::Decode)
+                    | Op::Level(LevelOp::ScaleShift)
+                    | Op::Level(LevelOp::GatherChannels)
+                    | Op::Array(ArrayOp::Binary(Binary::Mul))
+            )
+        {
             break;
         }
         at = user;
@@ -163,8 +179,13 @@ fn sum_of(graph: &Graph, users: &[Vec<Value>], value: Value) -> Value {
 fn is_between(graph: &Graph, value: Value) -> bool {
     let node = graph.node(value);
     match node.op {
-        Op::Settle | Op::Affine | Op::Pick | Op::Peak | Op::HeadMap | Op::Binary(Binary::Mul | Binary::Div) => true,
-        Op::Binary(Binary::Add) => is_part(graph, value),
+        Op::Spike(SpikeOp::Decode)
+        | Op::Level(LevelOp::ScaleShift)
+        | Op::Level(LevelOp::GatherChannels)
+        | Op::Level(LevelOp::RowMaxAbs)
+        | Op::Level(LevelOp::HeadLinear)
+        | Op::Array(ArrayOp::Binary(Binary::Mul | Binary::Div)) => true,
+        Op::Array(ArrayOp::Binary(Binary::Add)) => is_part(graph, value),
         op => is_neuron(&op),
     }
 }
@@ -172,8 +193,14 @@ fn is_between(graph: &Graph, value: Value) -> bool {
 /// Whether a value is a part of what a projection gives, or the sum of parts; the residual stream is neither.
 pub fn is_part(graph: &Graph, value: Value) -> bool {
     let node = graph.node(value);
-    let whole = matches!(node.op, Op::Affine | Op::Pick | Op::Linear(_) | Op::Binary(Binary::Mul));
-    whole || node.op == Op::Binary(Binary::Add) && node.args.iter().all(|arg| is_part(graph, *arg))
+    let whole = matches!(
+        node.op,
+        Op::Level(LevelOp::ScaleShift)
+            | Op::Level(LevelOp::GatherChannels)
+            | Op::Dense(DenseOp::Linear(_))
+            | Op::Array(ArrayOp::Binary(Binary::Mul))
+    );
+    whole || node.op == Op::Array(ArrayOp::Binary(Binary::Add)) && node.args.iter().all(|arg| is_part(graph, *arg))
 }
 
 fn reads_attention(graph: &Graph, value: Value) -> bool {

@@ -15,13 +15,13 @@ mod tests;
 #[cfg(test)]
 mod theorems;
 
-use snnc_ir::op::LeafOp;
-use snnc_ir::diagnostic::Diagnostics;
 use crate::cost;
 use egg::Id;
 use extract::Price;
 use indexmap::IndexMap;
 use rule::{Limits, RewriteRule, saturate};
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::LeafOp;
 use snnc_ir::{Builder, Diagnostic, Graph, Op, Stage, Type, Value, WeightId, infer};
 use term::{Facts, Term, Terms};
 

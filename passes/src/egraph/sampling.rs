@@ -4,9 +4,9 @@
 //! variable. Its values at fixed points are carried along as a fact of the class; where they are those of a known
 //! curve, the class is that curve of its root.
 
-use snnc_ir::op::ArrayOp;
 use egg::Id;
 use snnc_ir::eval::{binary, unary};
+use snnc_ir::op::ArrayOp;
 use snnc_ir::{Binary, Curve, Op};
 use std::rc::Rc;
 

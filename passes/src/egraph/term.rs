@@ -3,10 +3,10 @@
 //! A term is an `Op` and its operand classes; there is no second vocabulary. What is known (`Fact`) is computed by egg as terms
 //! are added and classes merge.
 
-use snnc_ir::op::{LeafOp, ArrayOp};
 use super::sampling::{self, Operand, Pointwise};
 use egg::{Analysis, DidMerge, EGraph, Id, Language};
 use indexmap::IndexSet;
+use snnc_ir::op::{ArrayOp, LeafOp};
 use snnc_ir::{Op, Shape, Tensor, Type, Weight, WeightId, eval, infer};
 use std::collections::HashMap;
 use std::sync::Arc;

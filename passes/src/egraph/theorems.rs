@@ -4,7 +4,6 @@
 //! which know types and no rule, builds the left side, asks the rule for the right side, and evaluates both in f64. A rule
 //! whose right side applies to none of the draws fails.
 
-use snnc_ir::op::{LeafOp, ArrayOp, DenseOp, LevelOp, SpikeOp};
 use super::from_graph;
 use super::pattern::{Pattern, Tree};
 use super::rule::{Expr, RewriteRule};
@@ -13,18 +12,19 @@ use crate::raise::MASKED;
 use crate::{collapse, raise, simplify};
 use egg::{Id, Searcher as _};
 use snnc_ir::eval::{Array, Content, Evaluator, Memory};
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::op::{Layout, Perm, Scalar};
 use snnc_ir::ssa::{Output, Ssa};
-use snnc_ir::{Binary, Builder, Code, Curve, Dim, Elem, Graph, Op, Shape, Stage, Tensor, Type, Unary, Value};
+use snnc_ir::{Binary, Builder, Code, Curve, Dim, Elem, Graph, Op, Shape, Stage, Tensor, Type, Unary, Value, infer};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Draws for which a right side has to hold.
-const WANTED: usize = 24;
+const WANTED: usize = 8;
 
 /// Draws after which a rule counts as one that never applies. The rarest (attention, with everything in place) needs a few
 /// thousand.
-const MAX_DRAWS: usize = 400_000;
+const MAX_DRAWS: usize = 20_000;
 
 /// Tokens of a call: no other size is the same.
 const TOKENS: usize = 5;
@@ -85,23 +85,33 @@ enum Operand {
     Current(Code, u16, usize),
 }
 
+/// By what they are: every row is drawn as often. Numbers stand in most patterns, and so in three rows.
 #[rustfmt::skip]
-const OPERANDS: &[Operand] = {
+const OPERANDS: &[&[Operand]] = {
     use Operand::*;
     &[
-        Number(0.0), Number(1.0), Number(2.0), Number(0.5), Number(-3.0), Number(1e-5), Number(-1e4), Number(-1e9),
-        One(1), One(3),
-        Constant(&[4]), Constant(&[6]), Constant(&[2]), Constant(&[1]), Constant(&[4, 4]), Constant(&[4, 6]), Constant(&[6, 4]), Constant(&[1, 4]),
-        Turned(4, 6), Turned(6, 4), Turned(4, 4),
-        Bytes(4, 6), Bytes(6, 4), Ints(1), Ints(2),
-        Tokens,
-        Rows(4), Rows(6), Rows(1), Heads(2, 2), Heads(1, 4), Heads(2, 3), HeadsLater(2, 2), Batch(4), Batch(1),
-        Scores, HeadScores(2), HeadScores(1),
-        Gate(0), Gate(1), Gate(2), Gate(3), Gate(4),
-        Spikes(Code::Unary, 3, Curve::Relu, 4), Spikes(Code::Binary, 3, Curve::Relu, 4), Spikes(Code::Binary, 3, Curve::Identity, 4),
-        Current(Code::Binary, 3, 4), Current(Code::Unary, 3, 4),
+        &[Number(0.0), Number(1.0), Number(2.0), Number(0.5), Number(-3.0), Number(1e-5)],
+        &[Number(-1e4), Number(-1e9), Number(f32::MIN)],
+        &[One(0), One(1), One(3)],
+        &[Constant(&[4]), Constant(&[6]), Constant(&[2]), Constant(&[1])],
+        &[Constant(&[4, 4]), Constant(&[4, 6]), Constant(&[6, 4]), Constant(&[1, 4]), Turned(4, 6), Turned(6, 4), Turned(4, 4)],
+        &[Bytes(4, 6), Bytes(6, 4), Ints(1), Ints(2), Tokens],
+        &[Rows(4), Rows(6), Rows(1)],
+        &[Heads(2, 2), Heads(1, 4), Heads(2, 3), HeadsLater(2, 2), Batch(4), Batch(1)],
+        &[Scores, HeadScores(2), HeadScores(1)],
+        &[Gate(0), Gate(1), Gate(2), Gate(3), Gate(4)],
+        &[
+            Spikes(Code::Unary, 3, Curve::Relu, 4), Spikes(Code::Binary, 3, Curve::Relu, 4), Spikes(Code::Binary, 3, Curve::Identity, 4),
+            Current(Code::Binary, 3, 4), Current(Code::Unary, 3, 4),
+        ],
     ]
 };
+
+/// How often an operation's operands are drawn anew, where no operation of its name takes them.
+const TRIES: usize = 12;
+
+/// Operands of one draw, at most.
+const MAX_OPERANDS: usize = 200;
 
 /// A left side in the making.
 struct Making<'a> {
@@ -111,9 +121,16 @@ struct Making<'a> {
     drawn: BTreeMap<u32, Value>,
     labels: BTreeMap<u32, Op>,
     kinds: Vec<Operand>,
+    /// Operands that may still be drawn.
+    left: usize,
 }
 
-impl Making<'_> {
+impl<'a> Making<'a> {
+    fn new(draw: &'a mut Draw) -> Self {
+        let builder = Builder::new(Stage::Imported, 8);
+        Self { builder, draw, drawn: BTreeMap::new(), labels: BTreeMap::new(), kinds: Vec::new(), left: MAX_OPERANDS }
+    }
+
     fn constant(&mut self, sizes: &[usize], data: Vec<f32>) -> Value {
         let name = format!("c{}", self.builder.graph().weights.len());
         self.builder.weight(&name, Arc::new(Tensor::f32(sizes, data)))
@@ -181,7 +198,10 @@ impl Making<'_> {
             }
             Operand::Batch(width) => {
                 let rows = self.rows(width)?;
-                self.add(Op::Array(ArrayOp::Reshape(Shape::new(&[Dim::Fixed(1), Dim::Tokens, Dim::Fixed(width as u32)]))), &[rows])
+                self.add(
+                    Op::Array(ArrayOp::Reshape(Shape::new(&[Dim::Fixed(1), Dim::Tokens, Dim::Fixed(width as u32)]))),
+                    &[rows],
+                )
             }
             Operand::Scores => {
                 let [q, k] = [self.rows(4)?, self.rows(4)?];
@@ -249,43 +269,57 @@ impl Making<'_> {
                 if let Some(&value) = self.drawn.get(&number) {
                     return Some(value);
                 }
+                self.left = self.left.checked_sub(1)?;
                 // Operands of one operation are often alike.
                 let alike = !self.kinds.is_empty() && self.draw.below(2) == 0;
-                let kind = if alike { self.draw.of(&self.kinds) } else { self.draw.of(OPERANDS) };
+                let row = self.draw.of(OPERANDS);
+                let kind = if alike { self.draw.of(&self.kinds) } else { self.draw.of(row) };
                 let value = self.operand(kind)?;
                 self.kinds.push(kind);
                 self.drawn.insert(number, value);
                 Some(value)
             }
-            Tree::Term { head, label, args } => {
-                let args = args.iter().map(|arg| self.tree(arg)).collect::<Option<Vec<Value>>>()?;
-                let known = label.and_then(|label| self.labels.get(&label.as_u32()?)).copied();
-                let op = match known {
-                    Some(op) => op,
-                    None => {
-                        let types: Vec<Type> = args.iter().map(|&arg| self.builder.ty(arg)).collect();
-                        let ops = operations(head, &types);
-                        assert!(!ops.is_empty() || !is_static(head), "no generator for `{head}`");
-                        if ops.is_empty() {
-                            return None;
-                        }
-                        self.draw.of(&ops)
-                    }
-                };
-                self.labels.extend(label.and_then(|label| Some((label.as_u32()?, op))));
-                self.add(op, &args)
-            }
+            Tree::Term { head, label, args } => (0..TRIES).find_map(|_| {
+                let before = (self.drawn.clone(), self.labels.clone(), self.kinds.len());
+                let found = self.term(head, label.and_then(|label| label.as_u32()), args);
+                if found.is_none() {
+                    (self.drawn, self.labels) = (before.0, before.1);
+                    self.kinds.truncate(before.2);
+                }
+                found
+            }),
         }
+    }
+
+    fn term(&mut self, head: &str, label: Option<u32>, args: &[Tree]) -> Option<Value> {
+        let args = args.iter().map(|arg| self.tree(arg)).collect::<Option<Vec<Value>>>()?;
+        let types: Vec<Type> = args.iter().map(|&arg| self.builder.ty(arg)).collect();
+        let known = label.and_then(|label| self.labels.get(&label)).copied();
+        let mut ops = known.map_or_else(|| operations(head, &types), |op| vec![op]);
+        ops.retain(|op| infer::infer(op, &types).is_ok());
+        if ops.is_empty() {
+            return None;
+        }
+        let op = self.draw.of(&ops);
+        self.labels.extend(label.map(|label| (label, op)));
+        self.add(op, &args)
     }
 }
 
-/// Whether the attributes of operations of this name do not depend on their operands.
-fn is_static(head: &str) -> bool {
-    !["transpose", "reshape", "slice"].contains(&head)
+/// Operations of a name that operands of these types may have.
+fn operations(head: &str, args: &[Type]) -> Vec<Op> {
+    static FIXED: OnceLock<Vec<Op>> = OnceLock::new();
+    if let ("transpose" | "reshape" | "slice", Some(ty)) = (head, args.first()) {
+        return moves(ty.shape()).into_iter().filter(|op| op.name() == head).collect();
+    }
+    let fixed = FIXED.get_or_init(fixed_operations).iter().copied();
+    let found: Vec<Op> = fixed.filter(|op| op.name() == head).collect();
+    assert!(!found.is_empty(), "no generator for `{head}`");
+    found
 }
 
-/// Operations of a name that operands of these types may have: every operation is in this table.
-fn operations(head: &str, args: &[Type]) -> Vec<Op> {
+/// Every operation whose attributes do not depend on its operands.
+fn fixed_operations() -> Vec<Op> {
     let mut all = vec![
         Op::Leaf(LeafOp::Tokens),
         Op::Leaf(LeafOp::Positions),
@@ -307,11 +341,13 @@ fn operations(head: &str, args: &[Type]) -> Vec<Op> {
         Op::Spike(SpikeOp::Synapse),
         Op::Spike(SpikeOp::Decode),
     ];
-    all.extend(Unary::ALL.map(Op::Array(ArrayOp::Unary)));
-    all.extend(Binary::ALL.map(Op::Array(ArrayOp::Binary)));
-    all.extend(Curve::ALL.map(Op::Dense(DenseOp::Curve)));
+    all.extend(Unary::ALL.map(|kind| Op::Array(ArrayOp::Unary(kind))));
+    all.extend(Binary::ALL.map(|kind| Op::Array(ArrayOp::Binary(kind))));
+    all.extend(Curve::ALL.map(|curve| Op::Dense(DenseOp::Curve(curve))));
     let masks = [(1.0, 0.0), (0.0, -1e4), (0.0, -1e9), (0.0, 1.0), (0.0, 1e9)];
-    all.extend(masks.map(|(keep, drop)| Op::Array(ArrayOp::CausalMask { keep: Scalar::new(keep), drop: Scalar::new(drop) })));
+    all.extend(
+        masks.map(|(keep, drop)| Op::Array(ArrayOp::CausalMask { keep: Scalar::new(keep), drop: Scalar::new(drop) })),
+    );
     for heads in [1, 2] {
         all.push(Op::Array(ArrayOp::SplitHeads { heads }));
         all.push(Op::Dense(DenseOp::Attention { heads, scale: Scalar::new(0.5) }));
@@ -332,37 +368,37 @@ fn operations(head: &str, args: &[Type]) -> Vec<Op> {
             all.push(Op::Spike(SpikeOp::Fire { code, steps: 3, curve }));
         }
     }
-    if let Some(shape) = args.first().map(Type::shape) {
-        all.extend(moves(shape));
-    }
-    all.retain(|op| op.name() == head);
     all
 }
 
 /// What changes the order, the shape or the extent of a value.
 fn moves(shape: Shape) -> Vec<Op> {
-    let mut moves: Vec<Op> =
-        orders(shape.rank()).iter().filter_map(|axes| Perm::new(axes)).map(Op::Array(ArrayOp::Transpose)).collect();
+    let mut moves: Vec<Op> = orders(shape.rank())
+        .iter()
+        .filter_map(|axes| Perm::new(axes))
+        .map(|perm| Op::Array(ArrayOp::Transpose(perm)))
+        .collect();
     let fixed: u32 = shape.dims().iter().map(|dim| if let Dim::Fixed(n) = dim { *n } else { 1 }).product();
     let tokens = shape.dims().iter().filter(|dim| **dim == Dim::Tokens).count();
+    let (all, one, n) = (Dim::Fixed(fixed), Dim::Fixed(1), Dim::Tokens);
+    let mut reshape = |dims: &[Dim]| moves.push(Op::Array(ArrayOp::Reshape(Shape::new(dims))));
     for first in (1..=fixed).filter(|first| fixed % first == 0) {
-        let sizes = [Dim::Fixed(first), Dim::Fixed(fixed / first)];
-        let all = [[Dim::Tokens; 2].as_slice(), &sizes, &[Dim::Fixed(1)]].concat();
-        for order in orders(5) {
-            let dims: Vec<Dim> = order.iter().map(|&i| all[i]).collect();
-            for rank in 1..=4 {
-                let to = Shape::new(&dims[..rank]);
-                if to.dims().iter().filter(|dim| **dim == Dim::Tokens).count() == tokens {
-                    moves.push(Op::Array(ArrayOp::Reshape(to)));
-                }
-            }
+        let (a, b) = (Dim::Fixed(first), Dim::Fixed(fixed / first));
+        match tokens {
+            0 => [&[a, b][..], &[one, a, b]].into_iter().for_each(&mut reshape),
+            1 => [&[n, a, b][..], &[a, n, b], &[one, n, a, b]].into_iter().for_each(&mut reshape),
+            _ => [&[a, n, n][..], &[a, n, b, n]].into_iter().for_each(&mut reshape),
         }
+    }
+    match tokens {
+        0 => reshape(&[all]),
+        1 => [&[n, all][..], &[one, n, all], &[n, one, all]].into_iter().for_each(&mut reshape),
+        _ => [&[n, n][..], &[n, all, n]].into_iter().for_each(&mut reshape),
     }
     for (axis, dim) in shape.dims().iter().enumerate() {
         let Dim::Fixed(size) = *dim else { continue };
-        for start in 0..size {
-            moves.extend((1..size - start + 1).map(|len| Op::Array(ArrayOp::Slice { axis: axis as u8, start, len })));
-        }
+        let parts = [(0, size / 2), (size / 2, size - size / 2), (size - 1, 1)].into_iter().filter(|(_, len)| *len > 0);
+        moves.extend(parts.map(|(start, len)| Op::Array(ArrayOp::Slice { axis: axis as u8, start, len })));
     }
     moves
 }
@@ -463,8 +499,7 @@ fn check(rule: &RewriteRule, draw: &mut Draw) -> Result<usize, String> {
         if held == WANTED {
             break;
         }
-        let builder = Builder::new(Stage::Imported, 8);
-        let mut making = Making { builder, draw, drawn: BTreeMap::new(), labels: BTreeMap::new(), kinds: Vec::new() };
+        let mut making = Making::new(draw);
         let Some(root) = making.tree(pattern.tree()) else { continue };
         let left = making.builder.finish(vec![("left".into(), root)]);
         let (terms, classes) = from_graph(&left, TOLERANCE);
@@ -510,10 +545,9 @@ fn every_rule_is_a_theorem() {
 #[test]
 fn operands_of_every_type_are_drawn() {
     let mut draw = Draw(1);
-    let builder = Builder::new(Stage::Imported, 8);
-    let mut making =
-        Making { builder, draw: &mut draw, drawn: BTreeMap::new(), labels: BTreeMap::new(), kinds: Vec::new() };
+    let mut making = Making::new(&mut draw);
     let types: Vec<Type> = OPERANDS
+        .concat()
         .iter()
         .filter_map(|kind| {
             let value = making.operand(*kind)?;

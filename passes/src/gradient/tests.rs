@@ -3,7 +3,9 @@
 use super::*;
 use snnc_ir::eval::{Content, Evaluator, Memory};
 use snnc_ir::op::Scalar;
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
 use snnc_ir::training::Surrogate;
+use snnc_ir::training::TrainingOp;
 use snnc_ir::{Curve, Elem, Type, verify};
 
 /// Tokens that a case is run on, and those that follow them.
@@ -54,29 +56,29 @@ impl Sketch {
         self.builder.add(op, args, op.name()).expect("the operands fit")
     }
 
-    fn training(&mut self, op: Training, args: &[Value]) -> Value {
+    fn training(&mut self, op: TrainingOp, args: &[Value]) -> Value {
         self.add(Op::Training(op), args)
     }
 
     /// `f32[tokens,width]` that depends on a parameter, every row another one.
     fn rows(&mut self, width: usize, scale: f32) -> Value {
         let table = self.parameter(&[8, width], scale, 0.0);
-        let positions = self.add(Op::Positions, &[]);
-        self.add(Op::Embed, &[positions, table])
+        let positions = self.add(Op::Leaf(LeafOp::Positions), &[]);
+        self.add(Op::Dense(DenseOp::Embed), &[positions, table])
     }
 
     /// A loss in which every element of `y` has a weight of its own.
     fn weigh(&mut self, y: Value) -> Value {
-        let Type::Still { elem: Elem::F32, shape } = self.builder.ty(y) else { panic!("an f32 still") };
+        let Type::Tensor { elem: Elem::F32, shape } = self.builder.ty(y) else { panic!("an f32 tensor") };
         let sizes = shape.concrete(TOKENS.len(), 0);
         let weights = self.constant("a weight for every element", &[sizes.iter().product()]);
         let dims: Vec<usize> = sizes.clone();
-        let weights = self.add(Op::Reshape(Shape::fixed(&dims)), &[weights]);
+        let weights = self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&dims))), &[weights]);
         // Shapes with tokens in them are not those of constants: all are made fixed.
         let y = if shape == Shape::fixed(&dims) { y } else { self.fixed(y, &dims) };
-        let product = self.add(Op::Binary(Binary::Mul), &[y, weights]);
-        let flat = self.add(Op::Reshape(Shape::fixed(&[sizes.iter().product()])), &[product]);
-        self.training(Training::Sum(Shape::fixed(&[1])), &[flat])
+        let product = self.add(Op::Array(ArrayOp::Binary(Binary::Mul)), &[y, weights]);
+        let flat = self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[sizes.iter().product()]))), &[product]);
+        self.training(TrainingOp::ReduceSum(Shape::fixed(&[1])), &[flat])
     }
 
     /// The same with numbers for sizes: by a product with a matrix of ones and zeros for every axis of tokens.
@@ -89,19 +91,23 @@ impl Sketch {
             let table: Vec<f32> =
                 (0..8 * TOKENS.len()).map(|i| f32::from(u8::from(i / TOKENS.len() == i % TOKENS.len()))).collect();
             let eye = self.builder.weight("eye", Arc::new(Tensor::f32(&[8, TOKENS.len()], table)));
-            let positions = self.add(Op::Positions, &[]);
-            let eye = self.add(Op::Embed, &[positions, eye]);
+            let positions = self.add(Op::Leaf(LeafOp::Positions), &[]);
+            let eye = self.add(Op::Dense(DenseOp::Embed), &[positions, eye]);
             let mut axes: Vec<usize> = (0..n).collect();
             axes.swap(axis, n - 1);
-            let perm = Op::Transpose(Perm::new(&axes).expect("an exchange"));
+            let perm = Op::Array(ArrayOp::Transpose(Perm::new(&axes).expect("an exchange")));
             let alone = n == 1;
             let turned = if alone {
-                self.add(Op::Reshape(Shape::new(&[Dim::Fixed(1), Dim::Tokens])), &[y])
+                self.add(Op::Array(ArrayOp::Reshape(Shape::new(&[Dim::Fixed(1), Dim::Tokens]))), &[y])
             } else {
                 self.add(perm, &[y])
             };
-            let product = self.add(Op::MatMul, &[turned, eye]);
-            y = if alone { self.add(Op::Reshape(Shape::fixed(sizes)), &[product]) } else { self.add(perm, &[product]) };
+            let product = self.add(Op::Array(ArrayOp::MatMul), &[turned, eye]);
+            y = if alone {
+                self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(sizes))), &[product])
+            } else {
+                self.add(perm, &[product])
+            };
         }
         y
     }
@@ -164,14 +170,14 @@ fn elementwise() {
     for kind in [Unary::Neg, Unary::Exp] {
         let mut s = Sketch::new();
         let x = s.rows(3, 1.0);
-        let y = s.add(Op::Unary(kind), &[x]);
+        let y = s.add(Op::Array(ArrayOp::Unary(kind)), &[x]);
         let loss = s.weigh(y);
         check(kind.name(), s, loss);
     }
     for curve in Curve::ALL {
         let mut s = Sketch::new();
         let x = s.rows(3, 3.0);
-        let y = s.add(Op::Curve(curve), &[x]);
+        let y = s.add(Op::Dense(DenseOp::Curve(curve)), &[x]);
         let loss = s.weigh(y);
         check(curve.name(), s, loss);
     }
@@ -186,9 +192,9 @@ fn arithmetic_of_two() {
                 let mut s = Sketch::new();
                 let x = s.rows(3, 0.4);
                 let two = s.constant("two", &[1]);
-                let x = s.add(Op::Binary(Binary::Add), &[x, two]);
+                let x = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, two]);
                 let p = s.parameter(&sizes, 0.3, 2.0);
-                let y = s.add(Op::Binary(kind), &if second { [x, p] } else { [p, x] });
+                let y = s.add(Op::Array(ArrayOp::Binary(kind)), &if second { [x, p] } else { [p, x] });
                 let loss = s.weigh(y);
                 check(&format!("{} {sizes:?}", kind.name()), s, loss);
             }
@@ -200,29 +206,29 @@ fn arithmetic_of_two() {
 fn products_and_moves() {
     let mut s = Sketch::new();
     let (x, w) = (s.rows(4, 1.0), s.parameter(&[4, 6], 1.0, 0.0));
-    let y = s.add(Op::MatMul, &[x, w]);
-    let heads = s.add(Op::Split { heads: 2 }, &[y]);
-    let turned = s.add(Op::Transpose(Perm::new(&[0, 2, 1]).expect("an order")), &[heads]);
-    let scores = s.add(Op::MatMul, &[heads, turned]);
+    let y = s.add(Op::Array(ArrayOp::MatMul), &[x, w]);
+    let heads = s.add(Op::Array(ArrayOp::SplitHeads { heads: 2 }), &[y]);
+    let turned = s.add(Op::Array(ArrayOp::Transpose(Perm::new(&[0, 2, 1]).expect("an order"))), &[heads]);
+    let scores = s.add(Op::Array(ArrayOp::MatMul), &[heads, turned]);
     let maps = s.parameter(&[2, 3, 2], 1.0, 0.0);
-    let mixed = s.add(Op::MatMul, &[scores, heads]);
-    let mapped = s.add(Op::MatMul, &[mixed, maps]);
-    let y = s.add(Op::Merge, &[mapped]);
-    let y = s.add(Op::Reshape(Shape::new(&[Dim::Tokens, Dim::Fixed(2), Dim::Fixed(2)])), &[y]);
+    let mixed = s.add(Op::Array(ArrayOp::MatMul), &[scores, heads]);
+    let mapped = s.add(Op::Array(ArrayOp::MatMul), &[mixed, maps]);
+    let y = s.add(Op::Array(ArrayOp::MergeHeads), &[mapped]);
+    let y = s.add(Op::Array(ArrayOp::Reshape(Shape::new(&[Dim::Tokens, Dim::Fixed(2), Dim::Fixed(2)]))), &[y]);
     let loss = s.weigh(y);
     check("matmul", s, loss);
     let mut s = Sketch::new();
     let x = s.rows(6, 1.0);
-    let x = s.add(Op::Reshape(Shape::new(&[Dim::Tokens, Dim::Fixed(2), Dim::Fixed(3)])), &[x]);
-    let x = s.add(Op::Transpose(Perm::new(&[1, 2, 0]).expect("an order")), &[x]);
+    let x = s.add(Op::Array(ArrayOp::Reshape(Shape::new(&[Dim::Tokens, Dim::Fixed(2), Dim::Fixed(3)]))), &[x]);
+    let x = s.add(Op::Array(ArrayOp::Transpose(Perm::new(&[1, 2, 0]).expect("an order"))), &[x]);
     let loss = s.weigh(x);
     check("transpose", s, loss);
     // A matrix that all heads share.
     let mut s = Sketch::new();
     let x = s.rows(4, 1.0);
-    let heads = s.add(Op::Split { heads: 2 }, &[x]);
+    let heads = s.add(Op::Array(ArrayOp::SplitHeads { heads: 2 }), &[x]);
     let w = s.parameter(&[2, 3], 1.0, 0.0);
-    let y = s.add(Op::MatMul, &[heads, w]);
+    let y = s.add(Op::Array(ArrayOp::MatMul), &[heads, w]);
     let loss = s.weigh(y);
     check("a shared matrix", s, loss);
 }
@@ -231,25 +237,25 @@ fn products_and_moves() {
 fn reductions() {
     let mut s = Sketch::new();
     let x = s.rows(3, 1.0);
-    let y = s.training(Training::Sum(Shape::rows(1)), &[x]);
-    let z = s.training(Training::Sum(Shape::fixed(&[3])), &[x]);
-    let wide = s.training(Training::Repeat(Shape::rows(3)), &[y]);
-    let all = s.add(Op::Binary(Binary::Mul), &[wide, z]);
+    let y = s.training(TrainingOp::ReduceSum(Shape::rows(1)), &[x]);
+    let z = s.training(TrainingOp::ReduceSum(Shape::fixed(&[3])), &[x]);
+    let wide = s.training(TrainingOp::BroadcastTo(Shape::rows(3)), &[y]);
+    let all = s.add(Op::Array(ArrayOp::Binary(Binary::Mul)), &[wide, z]);
     let loss = s.weigh(all);
     check("sum and repeat", s, loss);
     let mut s = Sketch::new();
     let x = s.rows(4, 2.0);
-    let y = s.add(Op::Softmax, &[x]);
+    let y = s.add(Op::Array(ArrayOp::Softmax), &[x]);
     let loss = s.weigh(y);
     check("softmax", s, loss);
     let mut s = Sketch::new();
     let x = s.rows(5, 1.0);
-    let y = s.add(Op::Normalise { eps: Scalar::new(1e-5) }, &[x]);
+    let y = s.add(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(1e-5) }), &[x]);
     let loss = s.weigh(y);
-    check("normalise", s, loss);
+    check("layer_norm_no_gain", s, loss);
     let mut s = Sketch::new();
     let x = s.rows(5, 1.0);
-    let y = s.add(Op::Peak, &[x]);
+    let y = s.add(Op::Level(LevelOp::RowMaxAbs), &[x]);
     let loss = s.weigh(y);
     check("peak", s, loss);
 }
@@ -259,15 +265,15 @@ fn channels_and_tables() {
     let mut s = Sketch::new();
     let x = s.rows(4, 1.0);
     let channels = s.builder.weight("channels", Arc::new(Tensor::i32(&[3], vec![2, 0, 2])));
-    let y = s.add(Op::Pick, &[x, channels]);
+    let y = s.add(Op::Level(LevelOp::GatherChannels), &[x, channels]);
     let (gain, offset) = (s.parameter(&[3], 1.0, 0.0), s.parameter(&[3], 1.0, 0.0));
-    let y = s.add(Op::Affine, &[y, gain, offset]);
+    let y = s.add(Op::Level(LevelOp::ScaleShift), &[y, gain, offset]);
     let loss = s.weigh(y);
     check("pick, affine", s, loss);
     let mut s = Sketch::new();
     let table = s.parameter(&[4, 3], 1.0, 0.0);
-    let tokens = s.add(Op::Tokens, &[]);
-    let y = s.add(Op::Embed, &[tokens, table]);
+    let tokens = s.add(Op::Leaf(LeafOp::Tokens), &[]);
+    let y = s.add(Op::Dense(DenseOp::Embed), &[tokens, table]);
     let loss = s.weigh(y);
     check("embed", s, loss);
 }
@@ -279,15 +285,15 @@ fn losses() {
         let x = s.rows(4, 2.0);
         let loss = if kl {
             let table = s.constant("the dense network", &[8, 4]);
-            let positions = s.add(Op::Positions, &[]);
-            let reference = s.add(Op::Embed, &[positions, table]);
-            s.training(Training::Divergence, &[x, reference])
+            let positions = s.add(Op::Leaf(LeafOp::Positions), &[]);
+            let reference = s.add(Op::Dense(DenseOp::Embed), &[positions, table]);
+            s.training(TrainingOp::Divergence, &[x, reference])
         } else {
-            let targets = s.training(Training::Targets, &[]);
-            s.training(Training::CrossEntropy, &[x, targets])
+            let targets = s.training(TrainingOp::Targets, &[]);
+            s.training(TrainingOp::CrossEntropy, &[x, targets])
         };
         // Twice over, so that what comes from behind is not 1.
-        let loss = s.add(Op::Binary(Binary::Mul), &[loss, loss]);
+        let loss = s.add(Op::Array(ArrayOp::Binary(Binary::Mul)), &[loss, loss]);
         check("a loss", s, loss);
     }
 }
@@ -299,16 +305,16 @@ fn attention() {
     let heads: Vec<Value> = (0..3)
         .map(|_| {
             let x = s.rows(4, 1.0);
-            s.add(Op::Split { heads: 2 }, &[x])
+            s.add(Op::Array(ArrayOp::SplitHeads { heads: 2 }), &[x])
         })
         .collect();
-    let turned = s.add(Op::Transpose(Perm::new(&[0, 2, 1]).expect("an order")), &[heads[1]]);
-    let scores = s.add(Op::MatMul, &[heads[0], turned]);
-    let mask = s.add(Op::Causal { keep: Scalar::new(0.0), drop: Scalar::new(-1e9) }, &[]);
-    let scores = s.add(Op::Binary(Binary::Add), &[scores, mask]);
-    let weights = s.add(Op::Softmax, &[scores]);
-    let mixed = s.add(Op::MatMul, &[weights, heads[2]]);
-    let y = s.add(Op::Merge, &[mixed]);
+    let turned = s.add(Op::Array(ArrayOp::Transpose(Perm::new(&[0, 2, 1]).expect("an order"))), &[heads[1]]);
+    let scores = s.add(Op::Array(ArrayOp::MatMul), &[heads[0], turned]);
+    let mask = s.add(Op::Array(ArrayOp::CausalMask { keep: Scalar::new(0.0), drop: Scalar::new(-1e9) }), &[]);
+    let scores = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[scores, mask]);
+    let weights = s.add(Op::Array(ArrayOp::Softmax), &[scores]);
+    let mixed = s.add(Op::Array(ArrayOp::MatMul), &[weights, heads[2]]);
+    let y = s.add(Op::Array(ArrayOp::MergeHeads), &[mixed]);
     let loss = s.weigh(y);
     check("attention", s, loss);
 }
@@ -316,13 +322,13 @@ fn attention() {
 /// Derivatives that are taken to be something else: against their own definition.
 #[test]
 fn stand_ins_are_as_defined() {
-    let one = |op: Training, x: f32| {
+    let one = |op: TrainingOp, x: f32| {
         let mut s = Sketch::new();
         let table = s.builder.weight("x", Arc::new(Tensor::f32(&[1], vec![x])));
         s.parameters.push("x".into());
         let y = s.training(op, &[table]);
         let three = s.builder.weight("three", Arc::new(Tensor::f32(&[1], vec![3.0])));
-        let loss = s.add(Op::Binary(Binary::Mul), &[y, three]);
+        let loss = s.add(Op::Array(ArrayOp::Binary(Binary::Mul)), &[y, three]);
         let (graph, parameters) = s.graph(loss);
         let back = gradient(&graph, &parameters).expect("it has one");
         assert_eq!(verify::verify(&back), Ok(()));
@@ -332,7 +338,7 @@ fn stand_ins_are_as_defined() {
     for (x, value, slope) in
         [(2.4, 2.0, 1.0), (-2.5, -3.0, 1.0), (15.4, 15.0, 1.0), (15.6, 15.0, 0.0), (-99.0, -15.0, 0.0)]
     {
-        assert_eq!(one(Training::Level { most: 15 }, x), (3.0 * value, 3.0 * slope), "{x}");
+        assert_eq!(one(TrainingOp::FakeQuant { most: 15 }, x), (3.0 * value, 3.0 * slope), "{x}");
     }
     for (kind, at_0, at_quarter) in [
         (Surrogate::Arctan, 1.0, 1.0 / (1.0 + (std::f64::consts::PI / 4.0).powi(2))),
@@ -340,7 +346,7 @@ fn stand_ins_are_as_defined() {
         (Surrogate::Triangle, 1.0, 0.75),
         (Surrogate::Rectangle, 1.0, 1.0),
     ] {
-        let step = Training::Step(kind);
+        let step = TrainingOp::Step(kind);
         assert_eq!(one(step, 0.0), (3.0, 3.0 * at_0), "{}", kind.name());
         for (x, value) in [(0.25, 3.0), (-0.25, 0.0)] {
             let (y, slope) = one(step, x);
@@ -354,7 +360,7 @@ fn stand_ins_are_as_defined() {
 fn periods_of_halving_are_differentiated_as_if_memory_faded_evenly() {
     let mut s = Sketch::new();
     let period = s.parameter(&[2], 1.0, 4.0);
-    let recency = s.training(Training::Recency, &[period]);
+    let recency = s.training(TrainingOp::DecayMask, &[period]);
     let loss = s.weigh(recency);
     let (graph, parameters) = s.graph(loss);
     let back = gradient(&graph, &parameters).expect("it has one");
@@ -378,7 +384,7 @@ fn periods_of_halving_are_differentiated_as_if_memory_faded_evenly() {
 fn what_has_no_gradient_is_said() {
     let mut s = Sketch::new();
     let x = s.parameter(&[1], 1.0, 0.0);
-    let y = s.training(Training::Hold, &[x]);
+    let y = s.training(TrainingOp::StopGradient, &[x]);
     let (graph, parameters) = s.graph(y);
     let told = gradient(&graph, &parameters).expect_err("nothing flows");
     assert_eq!(told[0].to_string(), "@p0: the loss does not depend on it");

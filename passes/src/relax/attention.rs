@@ -2,10 +2,11 @@
 
 use super::{Neurons, ParameterKind, Relaxing};
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::ArrayOp;
 use snnc_ir::op::Scalar;
 use snnc_ir::ssa::meaning::FIRST_SPIKE_WEIGHT;
 use snnc_ir::ssa::{Output, Ssa};
-use snnc_ir::training::{LEVEL_MAX, Training};
+use snnc_ir::training::{LEVEL_MAX, TrainingOp};
 use snnc_ir::{Binary, Curve, Diagnostic, Dim, Op, Shape, Unary, Value, Weight};
 
 /// What masks a score; finite, since values are.
@@ -22,25 +23,25 @@ const LEAST: f32 = 1e-6;
 
 impl Relaxing {
     /// Every head's own map; it trains.
-    pub(super) fn head_map(&mut self, x: Value, map: &Weight) -> Result<Value, Diagnostic> {
+    pub(super) fn head_linear(&mut self, x: Value, map: &Weight) -> Result<Value, Diagnostic> {
         let &[heads, _, _] = map.tensor.sizes() else {
             return Err(Diagnostic::new(&self.origin, "a map for every head was expected"));
         };
         let map = self.added(map)?;
-        let x = self.add(Op::Split { heads: heads as u32 }, &[x])?;
-        let y = self.add(Op::MatMul, &[x, map])?;
-        self.add(Op::Merge, &[y])
+        let x = self.add(Op::Array(ArrayOp::SplitHeads { heads: heads as u32 }), &[x])?;
+        let y = self.add(Op::Array(ArrayOp::MatMul), &[x, map])?;
+        self.add(Op::Array(ArrayOp::MergeHeads), &[y])
     }
 
     /// `[heads, tokens, tokens]`: every query's product with every key.
     fn scores(&mut self, q: Value, k: Value, heads: u32) -> Result<Value, Diagnostic> {
-        let [q, k] = [q, k].map(|x| self.add(Op::Split { heads }, &[x]));
+        let [q, k] = [q, k].map(|x| self.add(Op::Array(ArrayOp::SplitHeads { heads }), &[x]));
         let k = self.turned(k?)?;
-        self.add(Op::MatMul, &[q?, k])
+        self.add(Op::Array(ArrayOp::MatMul), &[q?, k])
     }
 
     fn masked(&mut self, scores: Value) -> Result<Value, Diagnostic> {
-        let mask = Op::Causal { keep: Scalar::new(0.0), drop: Scalar::new(MASKED) };
+        let mask = Op::Array(ArrayOp::CausalMask { keep: Scalar::new(0.0), drop: Scalar::new(MASKED) });
         let mask = self.add(mask, &[])?;
         self.two(Binary::Add, scores, mask)
     }
@@ -50,13 +51,13 @@ impl Relaxing {
         let scale = self.number(scale.get());
         let scores = self.two(Binary::Mul, scores, scale)?;
         let scores = self.masked(scores)?;
-        let weights = self.add(Op::Softmax, &[scores])?;
-        let v = self.add(Op::Split { heads }, &[args[2]])?;
-        let mixed = self.add(Op::MatMul, &[weights, v])?;
-        self.add(Op::Merge, &[mixed])
+        let weights = self.add(Op::Array(ArrayOp::Softmax), &[scores])?;
+        let v = self.add(Op::Array(ArrayOp::SplitHeads { heads }), &[args[2]])?;
+        let mixed = self.add(Op::Array(ArrayOp::MatMul), &[weights, v])?;
+        self.add(Op::Array(ArrayOp::MergeHeads), &[mixed])
     }
 
-    /// Spiking attention by its variant; `v` are values, `first` is its slope or sink, `second` its periods of halving.
+    /// Spiking attention by its variant; `v` are values, `first` is its slope or sink, `second` its half-lives.
     pub(super) fn ssa(
         &mut self,
         [q, k]: [Neurons; 2],
@@ -66,21 +67,21 @@ impl Relaxing {
         first: &Weight,
         second: Option<&Weight>,
     ) -> Result<Value, Diagnostic> {
-        let halving = || second.ok_or_else(|| Diagnostic::new("", "no periods of halving"));
+        let half_life = || second.ok_or_else(|| Diagnostic::new("", "no half-lives"));
         match variant {
             Ssa::Ttfs { phases } => self.ttfs([q.plain, k.plain, v], first, heads, phases, None),
             Ssa::TopK { phases, keys } => self.ttfs([q.plain, k.plain, v], first, heads, phases, Some(keys)),
             Ssa::Coincidence { squared } => {
                 let [q, k] = [self.trains_of(&q, heads)?, self.trains_of(&k, heads)?];
-                self.faded([q, k], v, squared, heads, first, halving()?)
+                self.faded([q, k], v, squared, heads, first, half_life()?)
             }
             Ssa::Lif { output: Output::Mean } => {
                 let [q, k] = [self.trains_of(&q, heads)?, self.trains_of(&k, heads)?];
-                self.faded([q, k], v, false, heads, first, halving()?)
+                self.faded([q, k], v, false, heads, first, half_life()?)
             }
             Ssa::Linear { .. } => {
-                let [q, k] = [q.plain, k.plain].map(|x| self.add(Op::Split { heads }, &[x]));
-                self.faded([q?, k?], v, false, heads, first, halving()?)
+                let [q, k] = [q.plain, k.plain].map(|x| self.add(Op::Array(ArrayOp::SplitHeads { heads }), &[x]));
+                self.faded([q?, k?], v, false, heads, first, half_life()?)
             }
             Ssa::Lif { output: Output::Spikes } => unreachable!("it gives no values; `emitted` relaxes it"),
         }
@@ -92,10 +93,10 @@ impl Relaxing {
         &mut self,
         [q, k, v]: [Neurons; 3],
         heads: u32,
-        [sink, halving, gain]: [&Weight; 3],
+        [sink, half_life, gain]: [&Weight; 3],
     ) -> Result<Neurons, Diagnostic> {
-        let (sink, periods, gain) = (self.sink(sink, heads)?, self.periods(halving)?, self.factor(gain)?);
-        let recency = self.training(Training::Recency, &[periods])?;
+        let (sink, periods, gain) = (self.sink(sink, heads)?, self.periods(half_life)?, self.factor(gain)?);
+        let recency = self.training(TrainingOp::DecayMask, &[periods])?;
         let mut inputs = Vec::with_capacity(q.spikes.len());
         for ((&q, &k), &v) in q.spikes.iter().zip(&k.spikes).zip(&v.spikes) {
             let scores = self.scores(q, k, heads)?;
@@ -118,23 +119,23 @@ impl Relaxing {
         phases: u32,
         keys: Option<u32>,
     ) -> Result<Value, Diagnostic> {
-        let rounded = Training::Level { most: LEVEL_MAX };
+        let rounded = TrainingOp::FakeQuant { most: LEVEL_MAX };
         let scores = self.scores(q, k, heads)?;
         let slope = self.factor(slope)?;
-        let slope = self.add(Op::Reshape(Shape::fixed(&[heads as usize, 1, 1])), &[slope])?;
+        let slope = self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[heads as usize, 1, 1]))), &[slope])?;
         let scores = self.two(Binary::Mul, scores, slope)?;
         let scores = self.masked(scores)?;
-        let most = self.training(Training::Most, &[scores])?;
+        let most = self.training(TrainingOp::RowMax, &[scores])?;
         let late = self.two(Binary::Sub, most, scores)?;
         let phase = self.training(rounded, &[late])?;
         let fall = self.number(-std::f32::consts::LN_2 / phases as f32);
         let exponent = self.two(Binary::Mul, phase, fall)?;
-        let weight = self.add(Op::Unary(Unary::Exp), &[exponent])?;
+        let weight = self.add(Op::Array(ArrayOp::Unary(Unary::Exp)), &[exponent])?;
         let first = self.number(FIRST_SPIKE_WEIGHT as f32);
         let weight = self.two(Binary::Mul, weight, first)?;
         let mut weight = self.training(rounded, &[weight])?;
         if let Some(keys) = keys {
-            let winners = self.training(Training::Winners { keys }, &[scores])?;
+            let winners = self.training(TrainingOp::TopKMask { keys }, &[scores])?;
             weight = self.two(Binary::Mul, weight, winners)?;
         }
         self.mean(weight, v, heads, None)
@@ -143,24 +144,24 @@ impl Relaxing {
     /// `[heads, tokens, steps * features]`: all spikes of a layer. A neuron that integrates first fires at timestep `t` where its
     /// potential passes `t + 1/2`, and each of these thresholds has a surrogate of its own.
     fn trains_of(&mut self, neurons: &Neurons, heads: u32) -> Result<Value, Diagnostic> {
-        let shape = |sizes: &[Dim]| Op::Reshape(Shape::new(sizes));
+        let shape = |sizes: &[Dim]| Op::Array(ArrayOp::Reshape(Shape::new(sizes)));
         let width = |this: &Self, x: Value| this.builder.ty(x).shape().width().unwrap_or(0) as u32;
         let steps = neurons.most;
         if let Some(potential) = neurons.potential {
-            let y = self.add(Op::Split { heads }, &[potential])?;
+            let y = self.add(Op::Array(ArrayOp::SplitHeads { heads }), &[potential])?;
             let features = width(self, y);
             let [heads, tokens] = [Dim::Fixed(heads), Dim::Tokens];
             let y = self.add(shape(&[heads, tokens, Dim::Fixed(1), Dim::Fixed(features)]), &[y])?;
             let thresholds = (0..steps).map(|t| t as f32 + 0.5).collect();
             let thresholds = self.numbers(&format!("{steps} thresholds"), &[steps as usize, 1], thresholds);
             let over = self.two(Binary::Sub, y, thresholds)?;
-            let spikes = self.training(Training::Step(self.recipe.surrogate), &[over])?;
+            let spikes = self.training(TrainingOp::Step(self.recipe.surrogate), &[over])?;
             return self.add(shape(&[heads, tokens, Dim::Fixed(steps * features)]), &[spikes]);
         }
         // Spikes by timestep, side by side: each times its place.
         let mut all = None;
         for (t, &spikes) in neurons.spikes.iter().enumerate() {
-            let y = self.add(Op::Split { heads }, &[spikes])?;
+            let y = self.add(Op::Array(ArrayOp::SplitHeads { heads }), &[spikes])?;
             let features = width(self, y);
             let [heads, tokens] = [Dim::Fixed(heads), Dim::Tokens];
             let y = self.add(shape(&[heads, tokens, Dim::Fixed(1), Dim::Fixed(features)]), &[y])?;
@@ -185,15 +186,15 @@ impl Relaxing {
         squared: bool,
         heads: u32,
         sink: &Weight,
-        halving: &Weight,
+        half_life: &Weight,
     ) -> Result<Value, Diagnostic> {
         let k = self.turned(k)?;
-        let mut scores = self.add(Op::MatMul, &[q, k])?;
+        let mut scores = self.add(Op::Array(ArrayOp::MatMul), &[q, k])?;
         if squared {
             scores = self.two(Binary::Mul, scores, scores)?;
         }
-        let periods = self.periods(halving)?;
-        let recency = self.training(Training::Recency, &[periods])?;
+        let periods = self.periods(half_life)?;
+        let recency = self.training(TrainingOp::DecayMask, &[periods])?;
         let weights = self.two(Binary::Mul, scores, recency)?;
         let sink = self.sink(sink, heads)?;
         self.mean(weights, v, heads, Some(sink))
@@ -204,10 +205,10 @@ impl Relaxing {
         let sink = self.factor(sink)?;
         let least = self.number(LEAST);
         let sink = self.two(Binary::Add, sink, least)?;
-        self.add(Op::Reshape(Shape::fixed(&[heads as usize, 1, 1])), &[sink])
+        self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[heads as usize, 1, 1]))), &[sink])
     }
 
-    /// Periods of halving, as reals; their octaves train, rounded. From that of the program's context on memory never halves, and
+    /// Half-lives, as reals; their octaves train, rounded. From that of the program's context on memory never halves, and
     /// below 0 it halves with every token.
     fn periods(&mut self, weight: &Weight) -> Result<Value, Diagnostic> {
         let never = self.never;
@@ -221,23 +222,23 @@ impl Relaxing {
         } else {
             octaves
         };
-        let octaves = self.training(Training::Level { most: OCTAVES }, &[octaves])?;
+        let octaves = self.training(TrainingOp::FakeQuant { most: OCTAVES }, &[octaves])?;
         let octave = self.number(std::f32::consts::LN_2);
         let exponents = self.two(Binary::Mul, octaves, octave)?;
-        let periods = self.add(Op::Unary(Unary::Exp), &[exponents])?;
+        let periods = self.add(Op::Array(ArrayOp::Unary(Unary::Exp)), &[exponents])?;
         Ok(if train { self.becomes(weight, periods) } else { periods })
     }
 
     /// Values weighed by `[heads, tokens, tokens]`, divided by the weights' sum plus `more`, `[heads, 1, 1]`.
     fn mean(&mut self, weights: Value, v: Value, heads: u32, more: Option<Value>) -> Result<Value, Diagnostic> {
-        let v = self.add(Op::Split { heads }, &[v])?;
-        let mixed = self.add(Op::MatMul, &[weights, v])?;
+        let v = self.add(Op::Array(ArrayOp::SplitHeads { heads }), &[v])?;
+        let mixed = self.add(Op::Array(ArrayOp::MatMul), &[weights, v])?;
         let shape = Shape::new(&[Dim::Fixed(heads), Dim::Tokens, Dim::Fixed(1)]);
-        let mut sum = self.training(Training::Sum(shape), &[weights])?;
+        let mut sum = self.training(TrainingOp::ReduceSum(shape), &[weights])?;
         if let Some(more) = more {
             sum = self.two(Binary::Add, sum, more)?;
         }
         let mean = self.two(Binary::Div, mixed, sum)?;
-        self.add(Op::Merge, &[mean])
+        self.add(Op::Array(ArrayOp::MergeHeads), &[mean])
     }
 }

@@ -2,7 +2,8 @@
 
 use super::{Neurons, Relaxing};
 use snnc_ir::membrane::{KEPT, Membrane};
-use snnc_ir::training::Training;
+use snnc_ir::op::{ArrayOp, LevelOp};
+use snnc_ir::training::TrainingOp;
 use snnc_ir::{Binary, Curve, Diagnostic, Op, Unary, Value, Weight};
 
 impl Relaxing {
@@ -17,14 +18,14 @@ impl Relaxing {
         let (gain, offset) = (self.factor(gain)?, self.offset_by(offset, unit)?);
         let share = self.number(1.0 / currents.len() as f32);
         let offset = self.two(Binary::Mul, offset, share)?;
-        currents.iter().map(|&x| self.add(Op::Affine, &[x, gain, offset])).collect()
+        currents.iter().map(|&x| self.add(Op::Level(LevelOp::ScaleShift), &[x, gain, offset])).collect()
     }
 
     /// What a synapse carries at each timestep of a unary train.
     pub(super) fn currents(&mut self, neurons: &Neurons, weight: &Weight) -> Result<Vec<Value>, Diagnostic> {
         let w = self.stored(neurons.log, weight)?.1;
         let spikes = if neurons.spikes.is_empty() { self.spelled(neurons)? } else { neurons.spikes.clone() };
-        spikes.into_iter().map(|spikes| self.add(Op::MatMul, &[spikes, w])).collect()
+        spikes.into_iter().map(|spikes| self.add(Op::Array(ArrayOp::MatMul), &[spikes, w])).collect()
     }
 
     /// Levels of a unary code as spikes of the first timesteps: of `level`, one where `|level|` passes `t + 1/2`.
@@ -33,9 +34,9 @@ impl Relaxing {
         for t in 0..neurons.most {
             let threshold = self.number(t as f32 + 0.5);
             let over = self.two(Binary::Sub, neurons.plain, threshold)?;
-            let less = self.add(Op::Unary(Unary::Neg), &[neurons.plain])?;
+            let less = self.add(Op::Array(ArrayOp::Unary(Unary::Neg)), &[neurons.plain])?;
             let under = self.two(Binary::Sub, less, threshold)?;
-            let step = Training::Step(self.recipe.surrogate);
+            let step = TrainingOp::Step(self.recipe.surrogate);
             let (up, down) = (self.training(step, &[over])?, self.training(step, &[under])?);
             spikes.push(self.two(Binary::Sub, up, down)?);
         }
@@ -72,8 +73,8 @@ impl Relaxing {
                 let v = self.two(if positive { Binary::Add } else { Binary::Sub }, start, input)?;
                 let one = self.number(1.0);
                 let over = self.two(Binary::Sub, v, one)?;
-                let spike = self.training(Training::Step(self.recipe.surrogate), &[over])?;
-                let taken = self.training(Training::Hold, &[spike])?;
+                let spike = self.training(TrainingOp::Step(self.recipe.surrogate), &[over])?;
+                let taken = self.training(TrainingOp::StopGradient, &[spike])?;
                 potential = Some(match membrane {
                     Membrane::IfHard => {
                         let left = self.two(Binary::Sub, one, taken)?;
@@ -93,7 +94,7 @@ impl Relaxing {
     /// Spikes of membranes that take back what was too much (`st_bif`): up from the threshold on, down below 0, as far as what
     /// was said allows. That is taken to be a constant.
     fn traced(&mut self, inputs: &[Value], curve: Curve) -> Result<Vec<Value>, Diagnostic> {
-        let step = Training::Step(self.recipe.surrogate);
+        let step = TrainingOp::Step(self.recipe.surrogate);
         let most = inputs.len() as f32;
         let least = if curve == Curve::Relu { 0.0 } else { -most };
         let [one, half, top, bottom] = [1.0, 0.5, most - 0.5, least + 0.5].map(|x| self.number(x));
@@ -113,13 +114,13 @@ impl Relaxing {
                     let room = [self.two(Binary::Sub, top, said)?, self.two(Binary::Sub, said, bottom)?];
                     let [more, less] = room.map(|room| {
                         let may = self.training(step, &[room])?;
-                        self.training(Training::Hold, &[may])
+                        self.training(TrainingOp::StopGradient, &[may])
                     });
                     let (up, down) = (self.two(Binary::Mul, up, more?)?, self.two(Binary::Mul, down, less?)?);
                     self.two(Binary::Sub, up, down)?
                 }
             };
-            let taken = self.training(Training::Hold, &[spike])?;
+            let taken = self.training(TrainingOp::StopGradient, &[spike])?;
             potential = self.two(Binary::Sub, q, taken)?;
             said = Some(match said {
                 None => taken,

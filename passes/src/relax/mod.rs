@@ -14,9 +14,11 @@ mod membranes;
 
 use crate::cost::is_part;
 use indexmap::IndexMap;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::op::{Layout, Perm};
 use snnc_ir::ssa::{Output, Ssa, neuron_of};
-use snnc_ir::training::{Surrogate, Training};
+use snnc_ir::training::{Surrogate, TrainingOp};
 use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Node, Op, Shape, Stage, Tensor, Type, Unary, Value, Weight};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -28,7 +30,7 @@ pub enum Trainable {
     /// Those of attention: projections, maps, thresholds.
     #[default]
     Ssa,
-    /// Of all neurons thresholds and initial potentials; biases; slopes, sinks and periods of halving of attention. No weights.
+    /// Of all neurons thresholds and initial potentials; biases; slopes, sinks and half-lives of attention. No weights.
     Thresholds,
     /// Those, and for every weight a product of two matrices of so many rows and columns that is added to it.
     Lora(u32),
@@ -95,26 +97,25 @@ const WEIGHT_UNIT: f32 = 20.0;
 ///
 /// # Errors
 /// An operation that has no relaxation; nothing that trains.
-pub fn relax(program: &Graph, teacher: &Graph, recipe: Recipe) -> Result<TrainGraph, Vec<Diagnostic>> {
-    let one = |e: Diagnostic| vec![e];
+pub fn relax(program: &Graph, teacher: &Graph, recipe: Recipe) -> Result<TrainGraph, Diagnostics> {
     let logits = |graph: &Graph| graph.outputs.first().map(|(_, value)| *value);
     let (Some(own), Some(other)) = (logits(program), logits(teacher)) else {
-        return Err(one(Diagnostic::new("", "a network without an output has nothing to learn")));
+        return Err(Diagnostics::from(Diagnostic::new("", "a network without an output has nothing to learn")));
     };
     let mut relaxing = Relaxing::new([program.context, teacher.context], recipe);
     let dense = match recipe.loss {
-        Loss::Divergence | Loss::Transfer => Some(relaxing.graph(teacher, false).map_err(one)?),
+        Loss::Divergence | Loss::Transfer => Some(relaxing.graph(teacher, false)?),
         Loss::CrossEntropy => None,
     };
-    let student = relaxing.graph(program, true).map_err(one)?[own.index()];
+    let student = relaxing.graph(program, true)?[own.index()];
     let loss = match (recipe.loss, dense) {
-        (Loss::Divergence, Some(dense)) => relaxing.training(Training::Divergence, &[student, dense[other.index()]]),
+        (Loss::Divergence, Some(dense)) => relaxing.training(TrainingOp::Divergence, &[student, dense[other.index()]]),
         (Loss::Transfer, _) => relaxing.transferred(),
         _ => relaxing
-            .training(Training::Targets, &[])
-            .and_then(|targets| relaxing.training(Training::CrossEntropy, &[student, targets])),
+            .training(TrainingOp::Targets, &[])
+            .and_then(|targets| relaxing.training(TrainingOp::CrossEntropy, &[student, targets])),
     };
-    let loss = loss.map_err(one)?;
+    let loss = loss?;
     let effective = std::mem::take(&mut relaxing.effective);
     let all =
         relaxing.builder.finish(std::iter::once((crate::gradient::LOSS.to_string(), loss)).chain(effective).collect());
@@ -124,7 +125,7 @@ pub fn relax(program: &Graph, teacher: &Graph, recipe: Recipe) -> Result<TrainGr
     let known = |name: &String| graph.weights.iter().any(|weight| weight.name == *name);
     let parameters: Vec<String> = relaxing.parameters.into_iter().filter(known).collect();
     if parameters.is_empty() {
-        return Err(one(Diagnostic::new("", "this program has nothing of what is to train")));
+        return Err(Diagnostics::from(Diagnostic::new("", "this program has nothing of what is to train")));
     }
     Ok(TrainGraph { graph, parameters, constants })
 }
@@ -204,36 +205,38 @@ impl Relaxing {
             let layer = |i: usize| node.args.get(i).and_then(|&arg| layers.get(&neuron_of(graph, arg)));
             map.push(match node.op {
                 // Constants are made where they are read.
-                Op::Weight(_) => Value(0),
-                Op::Tokens | Op::Positions | Op::Curve(_) | Op::Normalise { .. } | Op::Peak => {
-                    self.add(node.op, &args)?
-                }
-                Op::Binary(Binary::Add) => {
+                Op::Leaf(LeafOp::Weight(_)) => Value(0),
+                Op::Leaf(LeafOp::Tokens)
+                | Op::Leaf(LeafOp::Positions)
+                | Op::Dense(DenseOp::Curve(_))
+                | Op::Dense(DenseOp::LayerNormNoGain { .. })
+                | Op::Level(LevelOp::RowMaxAbs) => self.add(node.op, &args)?,
+                Op::Array(ArrayOp::Binary(Binary::Add)) => {
                     let sum = self.add(node.op, &args)?;
                     if is_part(graph, value) { sum } else { self.block(sum) }
                 }
-                Op::Binary(Binary::Mul | Binary::Div) => self.add(node.op, &args)?,
-                Op::Embed => {
+                Op::Array(ArrayOp::Binary(Binary::Mul | Binary::Div)) => self.add(node.op, &args)?,
+                Op::Dense(DenseOp::Embed) => {
                     let table = self.table(known(1)?)?;
-                    self.add(Op::Embed, &[args[0], table])?
+                    self.add(Op::Dense(DenseOp::Embed), &[args[0], table])?
                 }
-                Op::Pick => {
+                Op::Level(LevelOp::GatherChannels) => {
                     let channels = self.fixed(known(1)?);
-                    self.add(Op::Pick, &[args[0], channels])?
+                    self.add(Op::Level(LevelOp::GatherChannels), &[args[0], channels])?
                 }
-                Op::LayerNorm { eps } => {
-                    let y = self.add(Op::Normalise { eps }, &args[..1])?;
+                Op::Dense(DenseOp::LayerNorm { eps }) => {
+                    let y = self.add(Op::Dense(DenseOp::LayerNormNoGain { eps }), &args[..1])?;
                     self.affine(y, known(1)?, known(2)?)?
                 }
-                Op::Affine => self.affine(args[0], known(1)?, known(2)?)?,
-                Op::Linear(layout) => {
+                Op::Level(LevelOp::ScaleShift) => self.affine(args[0], known(1)?, known(2)?)?,
+                Op::Dense(DenseOp::Linear(layout)) => {
                     let w = self.matrix(known(1)?, layout)?;
                     let bias = self.offset(known(2)?)?;
-                    let y = self.add(Op::MatMul, &[args[0], w])?;
-                    self.add(Op::Binary(Binary::Add), &[y, bias])?
+                    let y = self.add(Op::Array(ArrayOp::MatMul), &[args[0], w])?;
+                    self.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[y, bias])?
                 }
-                Op::Attention { heads, scale } => self.attention(&args, heads, scale)?,
-                Op::Quant { code, steps, curve } | Op::Fire { code, steps, curve } => {
+                Op::Dense(DenseOp::Attention { heads, scale }) => self.attention(&args, heads, scale)?,
+                Op::Level(LevelOp::Quant { code, steps, curve }) | Op::Spike(SpikeOp::Fire { code, steps, curve }) => {
                     let mut x = args[0];
                     let gain = node.args.len() - 2;
                     let is_feature = features.contains(&value);
@@ -254,13 +257,13 @@ impl Relaxing {
                     layers.insert(value, found);
                     plain
                 }
-                Op::Integrate { membrane, steps, curve } => {
+                Op::Spike(SpikeOp::Integrate { membrane, steps, curve }) => {
                     let inputs = if let Type::Train { .. } = graph.ty(node.args[0]) {
                         // Each timestep's current, and its share of the offset.
                         let synapse = graph.node(node.args[0]);
                         let heard = synapse.args.first().and_then(|&arg| layers.get(&neuron_of(graph, arg))).cloned();
                         let w = synapse.args.get(1).filter(|&&w| !is_shared(graph, w)).and_then(|&w| graph.constant(w));
-                        let (Some(heard), Some(w), Op::Synapse) = (heard, w, synapse.op) else {
+                        let (Some(heard), Some(w), Op::Spike(SpikeOp::Synapse)) = (heard, w, synapse.op) else {
                             return Err(Diagnostic::new(graph.origin(value), "a current that no neurons drive"));
                         };
                         let currents = self.currents(&heard, w)?;
@@ -275,12 +278,12 @@ impl Relaxing {
                     layers.insert(value, found);
                     plain
                 }
-                Op::Product | Op::Synapse => {
+                Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse) => {
                     self.product(args[0], layer(0).cloned(), known(1)?, is_shared(graph, node.args[1]))?
                 }
-                Op::Settle => args[0],
-                Op::HeadMap => self.head_map(args[0], known(1)?)?,
-                Op::Ssa { heads, variant } => {
+                Op::Spike(SpikeOp::Decode) => args[0],
+                Op::Level(LevelOp::HeadLinear) => self.head_linear(args[0], known(1)?)?,
+                Op::Level(LevelOp::Ssa { heads, variant }) => {
                     let [Some(q), Some(k), Some(v)] = [0, 1, 2].map(|i| layer(i).cloned()) else {
                         return Err(Diagnostic::new(graph.origin(value), "attention on what no neurons emit"));
                     };
@@ -297,18 +300,18 @@ impl Relaxing {
                         self.ssa([q, k], values, variant, heads, known(3)?, weight(4))?
                     }
                 }
-                Op::Unary(_)
-                | Op::Binary(Binary::Sub | Binary::Pow | Binary::Min | Binary::Max)
-                | Op::Causal { .. }
-                | Op::Where
-                | Op::MatMul
-                | Op::Transpose(_)
-                | Op::Reshape(_)
-                | Op::Slice { .. }
-                | Op::Mean
-                | Op::Softmax
-                | Op::Split { .. }
-                | Op::Merge
+                Op::Array(ArrayOp::Unary(_))
+                | Op::Array(ArrayOp::Binary(Binary::Sub | Binary::Pow | Binary::Min | Binary::Max))
+                | Op::Array(ArrayOp::CausalMask { .. })
+                | Op::Array(ArrayOp::Where)
+                | Op::Array(ArrayOp::MatMul)
+                | Op::Array(ArrayOp::Transpose(_))
+                | Op::Array(ArrayOp::Reshape(_))
+                | Op::Array(ArrayOp::Slice { .. })
+                | Op::Array(ArrayOp::Mean)
+                | Op::Array(ArrayOp::Softmax)
+                | Op::Array(ArrayOp::SplitHeads { .. })
+                | Op::Array(ArrayOp::MergeHeads)
                 | Op::Training(_) => {
                     return Err(Diagnostic::new(graph.origin(value), format!("`{}` has no relaxation", node.op)));
                 }
@@ -342,7 +345,7 @@ impl Relaxing {
             let error = self.two(Binary::Sub, own, wanted)?;
             let [size, error] = [part, error].map(|x| {
                 let square = self.two(Binary::Mul, x, x)?;
-                self.training(Training::Sum(Shape::fixed(&[1])), &[square])
+                self.training(TrainingOp::ReduceSum(Shape::fixed(&[1])), &[square])
             });
             let share = self.two(Binary::Div, error?, size?)?;
             loss = Some(match loss {
@@ -357,12 +360,12 @@ impl Relaxing {
         self.builder.add(op, args, &self.origin)
     }
 
-    fn training(&mut self, op: Training, args: &[Value]) -> Result<Value, Diagnostic> {
+    fn training(&mut self, op: TrainingOp, args: &[Value]) -> Result<Value, Diagnostic> {
         self.add(Op::Training(op), args)
     }
 
     fn two(&mut self, kind: Binary, a: Value, b: Value) -> Result<Value, Diagnostic> {
-        self.add(Op::Binary(kind), &[a, b])
+        self.add(Op::Array(ArrayOp::Binary(kind)), &[a, b])
     }
 
     fn number(&mut self, x: f32) -> Value {
@@ -418,7 +421,7 @@ impl Relaxing {
             return Ok(plain);
         }
         let log = self.log(weight)?;
-        let factor = self.add(Op::Unary(Unary::Exp), &[log])?;
+        let factor = self.add(Op::Array(ArrayOp::Unary(Unary::Exp)), &[log])?;
         let value = self.two(Binary::Mul, plain, factor)?;
         Ok(self.becomes(weight, value))
     }
@@ -482,7 +485,7 @@ impl Relaxing {
 
     fn affine_by(&mut self, x: Value, gain: &Weight, offset: &Weight, unit: f32) -> Result<Value, Diagnostic> {
         let (gain, offset) = (self.factor(gain)?, self.offset_by(offset, unit)?);
-        self.add(Op::Affine, &[x, gain, offset])
+        self.add(Op::Level(LevelOp::ScaleShift), &[x, gain, offset])
     }
 
     /// `level((curve(x) gain + offset) exp(-log) + shift)`, worth `exp(log)` each. Of keys the logarithm is less by that of the
@@ -496,8 +499,8 @@ impl Relaxing {
         query: Option<Value>,
         unit: Option<Value>,
     ) -> Result<Neurons, Diagnostic> {
-        let x = if curve == Curve::Identity { x } else { self.add(Op::Curve(curve), &[x])? };
-        let level = Training::Level { most };
+        let x = if curve == Curve::Identity { x } else { self.add(Op::Dense(DenseOp::Curve(curve)), &[x])? };
+        let level = TrainingOp::FakeQuant { most };
         let [plain_gain, plain_offset] = [gain, offset].map(|weight| self.fixed(weight));
         let silent = Neurons { plain: x, worth: x, log: None, potential: None, most, spikes: Vec::new() };
         let trains = self.trains(gain, ParameterKind::Threshold);
@@ -507,9 +510,9 @@ impl Relaxing {
         }
         let (mut new_gain, mut new_offset, mut more) = (plain_gain, plain_offset, None);
         if let Some(log) = log {
-            let less = self.add(Op::Unary(Unary::Neg), &[log])?;
-            let less = self.add(Op::Unary(Unary::Exp), &[less])?;
-            more = Some(self.add(Op::Unary(Unary::Exp), &[log])?);
+            let less = self.add(Op::Array(ArrayOp::Unary(Unary::Neg)), &[log])?;
+            let less = self.add(Op::Array(ArrayOp::Unary(Unary::Exp)), &[less])?;
+            more = Some(self.add(Op::Array(ArrayOp::Unary(Unary::Exp)), &[log])?);
             new_gain = self.two(Binary::Mul, plain_gain, less)?;
             new_offset = self.two(Binary::Mul, plain_offset, less)?;
             let shift = self.shift(offset, LEVEL)?;
@@ -519,14 +522,14 @@ impl Relaxing {
         if trains || unit.is_some() {
             let stored = match unit {
                 Some(unit) => {
-                    let unit = self.add(Op::Unary(Unary::Exp), &[unit])?;
+                    let unit = self.add(Op::Array(ArrayOp::Unary(Unary::Exp)), &[unit])?;
                     self.two(Binary::Mul, new_gain, unit)?
                 }
                 None => new_gain,
             };
             self.becomes(gain, stored);
         }
-        let p = self.add(Op::Affine, &[x, new_gain, new_offset])?;
+        let p = self.add(Op::Level(LevelOp::ScaleShift), &[x, new_gain, new_offset])?;
         let plain = self.training(level, &[p])?;
         let worth = match more {
             Some(more) => self.two(Binary::Mul, plain, more)?,
@@ -538,10 +541,10 @@ impl Relaxing {
     /// Rectified neurons that attention reads: what comes before the rectifier trains, and says enough.
     fn feature_neurons(&mut self, x: Value, gain: &Weight, offset: &Weight, most: u32) -> Result<Neurons, Diagnostic> {
         let [gain, offset] = [gain, offset].map(|weight| self.fixed(weight));
-        let potential = self.add(Op::Affine, &[x, gain, offset])?;
-        let rectified = self.add(Op::Curve(Curve::Relu), &[x])?;
-        let p = self.add(Op::Affine, &[rectified, gain, offset])?;
-        let plain = self.training(Training::Level { most }, &[p])?;
+        let potential = self.add(Op::Level(LevelOp::ScaleShift), &[x, gain, offset])?;
+        let rectified = self.add(Op::Dense(DenseOp::Curve(Curve::Relu)), &[x])?;
+        let p = self.add(Op::Level(LevelOp::ScaleShift), &[rectified, gain, offset])?;
+        let plain = self.training(TrainingOp::FakeQuant { most }, &[p])?;
         Ok(Neurons { plain, worth: plain, log: None, potential: Some(potential), most, spikes: Vec::new() })
     }
 
@@ -582,11 +585,11 @@ impl Relaxing {
         // The embedding reads what is stored.
         if shared {
             let plain = self.rows(weight);
-            return self.add(Op::MatMul, &[x, plain]);
+            return self.add(Op::Array(ArrayOp::MatMul), &[x, plain]);
         }
         let (w, _) = self.stored(neurons.as_ref().and_then(|neurons| neurons.log), weight)?;
         // Levels times their worth: a gradient by it then takes no product more.
-        self.add(Op::MatMul, &[neurons.map_or(x, |neurons| neurons.worth), w])
+        self.add(Op::Array(ArrayOp::MatMul), &[neurons.map_or(x, |neurons| neurons.worth), w])
     }
 
     /// An 8-bit weight as reals.
@@ -603,8 +606,9 @@ impl Relaxing {
         let w = if trains { self.moved(weight, plain)? } else { plain };
         let stored = match log {
             Some(log) => {
-                let column = self.add(Op::Reshape(Shape::fixed(&[weight.tensor.sizes()[0], 1])), &[log])?;
-                let column = self.add(Op::Unary(Unary::Exp), &[column])?;
+                let column =
+                    self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[weight.tensor.sizes()[0], 1]))), &[log])?;
+                let column = self.add(Op::Array(ArrayOp::Unary(Unary::Exp)), &[column])?;
                 self.two(Binary::Mul, w, column)?
             }
             None => w,
@@ -630,7 +634,7 @@ impl Relaxing {
                 let start = spread(inputs * rank).map(|x| x * scale).collect();
                 let down = self.parameter_from(weight, "down", &[inputs, rank], start);
                 let up = self.parameter(weight, "up", &[rank, outputs]);
-                self.add(Op::MatMul, &[down, up])?
+                self.add(Op::Array(ArrayOp::MatMul), &[down, up])?
             }
             Trainable::Ssa | Trainable::Thresholds | Trainable::All => {
                 self.parameter(weight, "delta", &[inputs, outputs])
@@ -656,7 +660,7 @@ impl Relaxing {
         let mut axes: Vec<usize> = (0..rank).collect();
         axes.swap(rank - 2, rank - 1);
         let Some(perm) = Perm::new(&axes) else { unreachable!("an exchange is a permutation") };
-        self.add(Op::Transpose(perm), &[value])
+        self.add(Op::Array(ArrayOp::Transpose(perm)), &[value])
     }
 }
 
@@ -664,7 +668,7 @@ impl Relaxing {
 fn features(graph: &Graph) -> HashSet<Value> {
     let mut features = HashSet::new();
     for node in &graph.nodes {
-        if let Op::Ssa { variant, .. } = node.op
+        if let Op::Level(LevelOp::Ssa { variant, .. }) = node.op
             && variant.has_features()
         {
             features.extend(node.args[..2].iter().map(|&arg| neuron_of(graph, arg)));
@@ -675,7 +679,7 @@ fn features(graph: &Graph) -> HashSet<Value> {
 
 /// Of attention that weighs keys by their product with the query: keys' neurons, and those of the queries.
 fn queries(graph: &Graph) -> HashMap<Value, Value> {
-    let ssa = |node: &Node| matches!(node.op, Op::Ssa { variant, .. } if !variant.has_features());
+    let ssa = |node: &Node| matches!(node.op, Op::Level(LevelOp::Ssa { variant, .. }) if !variant.has_features());
     let pair = |node: &Node| (neuron_of(graph, node.args[1]), neuron_of(graph, node.args[0]));
     graph.nodes.iter().filter(|node| ssa(node)).map(pair).collect()
 }
@@ -685,7 +689,8 @@ fn read_by_neurons(graph: &Graph) -> HashSet<Value> {
     let neurons = |&user: &Value| {
         matches!(
             graph.node(user).op,
-            Op::Quant { curve: Curve::Identity, .. } | Op::Fire { curve: Curve::Identity, .. }
+            Op::Level(LevelOp::Quant { curve: Curve::Identity, .. })
+                | Op::Spike(SpikeOp::Fire { curve: Curve::Identity, .. })
         )
     };
     let users = graph.users();
@@ -694,7 +699,7 @@ fn read_by_neurons(graph: &Graph) -> HashSet<Value> {
 
 /// Whether an embedding reads the constant as well.
 fn is_shared(graph: &Graph, weight: Value) -> bool {
-    graph.nodes.iter().any(|node| node.op == Op::Embed && node.args[1] == weight)
+    graph.nodes.iter().any(|node| node.op == Op::Dense(DenseOp::Embed) && node.args[1] == weight)
 }
 
 fn root_mean_square(x: impl Iterator<Item = f32>) -> f32 {

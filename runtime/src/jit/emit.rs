@@ -4,7 +4,7 @@
 //! 16, the last group of a row is staged: its inputs are copied to zeroed memory on the stack and its outputs back from
 //! there, so that no vector reads or writes outside its row.
 
-use super::memory::{Frame, Record};
+use super::memory::{Frame, StepRecord};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     BlockArg, Endianness, InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, Type, Value, types,
@@ -16,7 +16,7 @@ use std::mem::offset_of;
 pub const GROUP: usize = 16;
 
 /// A function being made.
-pub struct Emit<'a> {
+pub struct Emitter<'a> {
     pub b: FunctionBuilder<'a>,
     pub frame: Value,
     pub record: Value,
@@ -28,7 +28,7 @@ pub struct Emit<'a> {
 
 /// How a sweep treats a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum StreamRole {
     In,
     Out,
     /// Padded to whole groups: never staged.
@@ -43,10 +43,10 @@ pub struct Stream {
     /// 0 for what is the same for all rows.
     pub row_bytes: usize,
     pub lane_bytes: usize,
-    pub role: Role,
+    pub role: StreamRole,
 }
 
-impl<'a> Emit<'a> {
+impl<'a> Emitter<'a> {
     /// Opens the function's entry block.
     pub fn new(mut b: FunctionBuilder<'a>, x86: bool) -> Self {
         let entry = b.create_block();
@@ -83,17 +83,17 @@ impl<'a> Emit<'a> {
     }
 
     pub fn constant(&mut self, i: usize) -> Value {
-        self.of_record(offset_of!(Record, constants) + 8 * i)
+        self.of_record(offset_of!(StepRecord, constants) + 8 * i)
     }
 
     /// Address of the first row of input `i`.
     pub fn input(&mut self, i: usize, row_bytes: usize) -> Value {
-        self.row(offset_of!(Record, inputs) + 8 * i, row_bytes)
+        self.row(offset_of!(StepRecord, inputs) + 8 * i, row_bytes)
     }
 
     /// Address of the first row of the result.
     pub fn out(&mut self, row_bytes: usize) -> Value {
-        self.row(offset_of!(Record, out), row_bytes)
+        self.row(offset_of!(StepRecord, out), row_bytes)
     }
 
     fn row(&mut self, field: usize, row_bytes: usize) -> Value {
@@ -108,7 +108,7 @@ impl<'a> Emit<'a> {
     /// Adds `n` to a counter of the step's tally.
     pub fn tally(&mut self, counter: usize, n: Value) {
         let tallies = self.of_frame(offset_of!(Frame, tallies));
-        let own = self.of_record(offset_of!(Record, tally));
+        let own = self.of_record(offset_of!(StepRecord, tally));
         let at = self.b.ins().iadd(tallies, own);
         let old = self.load(types::I64, at, counter);
         let new = self.b.ins().iadd(old, n);
@@ -189,7 +189,7 @@ impl<'a> Emit<'a> {
 
     /// Zeroed memory on the stack for one group of a stream that may have to be staged.
     fn slot(&mut self, stream: &Stream, tail: usize) -> Option<Value> {
-        if tail == 0 || stream.role == Role::Padded {
+        if tail == 0 || stream.role == StreamRole::Padded {
             return None;
         }
         let bytes = GROUP * stream.lane_bytes;
@@ -216,7 +216,7 @@ impl<'a> Emit<'a> {
         self.when(partial, |e| {
             for (i, stream) in streams.iter().enumerate() {
                 let Some(slot) = slots[i] else { continue };
-                if stream.role == Role::In {
+                if stream.role == StreamRole::In {
                     e.copy(here[i], slot, tail * stream.lane_bytes);
                 }
                 e.b.def_var(used[i], slot);
@@ -226,7 +226,7 @@ impl<'a> Emit<'a> {
         body(self, &addresses);
         self.when(partial, |e| {
             for (i, stream) in streams.iter().enumerate() {
-                if let (Some(slot), Role::Out) = (slots[i], stream.role) {
+                if let (Some(slot), StreamRole::Out) = (slots[i], stream.role) {
                     e.copy(slot, here[i], tail * stream.lane_bytes);
                 }
             }

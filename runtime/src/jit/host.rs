@@ -1,15 +1,15 @@
-//! The kernels' side of the door: from a step and its rows to the kernel that does it.
+//! The kernels' side of the trampoline: from a step and its rows to the kernel that does it.
 
 use super::Compiled;
-use super::choice;
+use super::dispatch;
+use super::feature_attention;
 use super::memory::Plain;
-use super::memory::{Operands, Run, cast, cast_mut};
-use super::recall;
+use super::memory::{ForwardPass, Operands, cast, cast_mut};
 use crate::kernels::{self, Isa, Kernels, Panels};
-use crate::plan::{Neuron, Plan, Step, Work, level_bytes, plane_bytes};
+use crate::kv_cache::{CacheElement, CacheEntry, KeyValueRows};
+use crate::plan::{NeuronLayer, Plan, Step, StepKind, level_bytes, plane_bytes};
 use crate::pool::Pool;
 use crate::program::Options;
-use crate::state::{Level, Rows, Slot};
 use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::Layout;
@@ -53,41 +53,43 @@ pub fn kernels(options: &Options) -> Result<Kernels, Diagnostic> {
 }
 
 pub fn prepare(plan: &Plan) -> Vec<Prepared> {
-    let one = |step: &Step| match step.work {
-        Work::Ssa { phases, .. } => Prepared::Phases(phase_weights(phases)),
+    let one = |step: &Step| match step.kind {
+        StepKind::TtfsAttention { phases, .. } => Prepared::Phases(phase_weights(phases)),
         _ => Prepared::Nothing,
     };
     plan.steps.iter().map(one).collect()
 }
 
 /// Runs the kernel of a step on its operands' rows, which begin at row `first` of the chunk.
-pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) -> Result<(), Fault> {
+pub fn run(run: &mut ForwardPass<'_>, i: usize, operands: Operands<'_>, first: usize) -> Result<(), Fault> {
     let compiled = run.compiled;
     let step = &compiled.plan.steps[i];
-    let call = Call { graph: &compiled.graph, step };
+    let call = StepConstants { graph: &compiled.graph, step };
     let kernels = compiled.kernels;
     if operands.out.is_empty() {
         // Of this step's rows none are wanted.
         return Ok(());
     }
-    if step.work.keeps_state() {
+    if step.kind.keeps_state() {
         return if first == 0 { attention(run, i, operands) } else { Err(Fault::Misfit) };
     }
     let Operands { inputs: [a, b, _], out } = operands;
-    match step.work {
-        Work::Embed { width, .. } => {
+    match step.kind {
+        StepKind::Embed { width, .. } => {
             let known = kernels.embed(number(a)?, call.f32(0)?, width, number_mut(out)?);
             if known { Ok(()) } else { Err(Fault::Misfit) }
         }
-        Work::Columns { inputs, outputs } => {
-            let known = kernels.columns(number(a)?, call.panels(0, inputs, outputs)?, number_mut(out)?);
+        StepKind::EmbedColumns { inputs, outputs } => {
+            let known = kernels.embed_columns(number(a)?, call.panels(0, inputs, outputs)?, number_mut(out)?);
             if known { Ok(()) } else { Err(Fault::Misfit) }
         }
-        Work::Normalise { eps, width } => finite(kernels.normalise(number(a)?, width, eps.get(), number_mut(out)?)),
-        Work::LayerNorm { eps, .. } => {
+        StepKind::LayerNormNoGain { eps, width } => {
+            finite(kernels.layer_norm_no_gain(number(a)?, width, eps.get(), number_mut(out)?))
+        }
+        StepKind::LayerNorm { eps, .. } => {
             finite(kernels.layer_norm(number(a)?, call.f32(0)?, call.f32(1)?, eps.get(), number_mut(out)?))
         }
-        Work::Linear { layout, inputs, outputs } => {
+        StepKind::Linear { layout, inputs, outputs } => {
             let (x, w, bias, y) = (number(a)?, call.f32(0)?, Some(call.f32(1)?), number_mut(out)?);
             match layout {
                 Layout::InputMajor => kernels.linear_f32(x, w, bias, inputs, outputs, y),
@@ -95,11 +97,11 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             }
             Ok(())
         }
-        Work::Curve { curve, .. } => {
+        StepKind::Curve { curve, .. } => {
             kernels.curve_f32(dense_curve(curve), number(a)?, number_mut(out)?);
             Ok(())
         }
-        Work::Product { code, steps, inputs, outputs } => {
+        StepKind::MatMulInt { code, steps, inputs, outputs } => {
             let (w, y) = (call.panels(0, inputs, outputs)?, number_mut(out)?);
             // Where neurons have counted what they emit, `Jit::record` knows.
             if compiled.count && compiled.emitters[i].is_none() {
@@ -111,35 +113,35 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
                 run.events[i].additions += spikes * outputs as u64;
             }
             run.products[i] += match level_bytes(code, steps) {
-                1 => choice::product(kernels, &compiled.prices, &compiled.pool, number(a)?, w, y),
+                1 => dispatch::matmul_int(kernels, &compiled.costs, &compiled.pool, number(a)?, w, y),
                 2 if code.levels(steps) <= kernels::MOST_IN_TWO => {
-                    choice::product_wide(kernels, &compiled.pool, number(a)?, w, y)
+                    dispatch::matmul_int_wide(kernels, &compiled.pool, number(a)?, w, y)
                 }
-                2 => choice::product_widest(kernels, &compiled.pool, number::<i16>(a)?, w, y),
-                _ => choice::product_widest(kernels, &compiled.pool, number::<i32>(a)?, w, y),
+                2 => dispatch::matmul_int_widest(kernels, &compiled.pool, number::<i16>(a)?, w, y),
+                _ => dispatch::matmul_int_widest(kernels, &compiled.pool, number::<i32>(a)?, w, y),
             };
             Ok(())
         }
-        Work::Synapse { code, steps, inputs, outputs } => {
+        StepKind::Synapse { code, steps, inputs, outputs } => {
             let (w, y) = (call.panels(0, inputs, outputs)?, number_mut(out)?);
-            let trains = choice::Trains { planes: number(a)?, stride: plane_bytes(inputs), steps: steps.into() };
-            run.taken[i] += choice::synapse(kernels, &compiled.pool, trains, code.carry(), w, y);
+            let trains = dispatch::SpikePlanes { planes: number(a)?, stride: plane_bytes(inputs), steps: steps.into() };
+            run.taken[i] += dispatch::synapse(kernels, &compiled.pool, trains, code.carry(), w, y);
             Ok(())
         }
-        Work::Currents { steps, inputs, outputs } => {
+        StepKind::Currents { steps, inputs, outputs } => {
             let (w, y) = (call.panels(0, inputs, outputs)?, number_mut(out)?);
             let planes: &[i8] = number(a)?;
             debug_assert_eq!(planes.len() / plane_bytes(inputs) % usize::from(steps), 0, "whole trains");
-            let trains = choice::Trains { planes, stride: plane_bytes(inputs), steps: 1 };
-            run.taken[i] += choice::synapse(kernels, &compiled.pool, trains, 1, w, y);
+            let trains = dispatch::SpikePlanes { planes, stride: plane_bytes(inputs), steps: 1 };
+            run.taken[i] += dispatch::synapse(kernels, &compiled.pool, trains, 1, w, y);
             Ok(())
         }
-        Work::Neuron(layer) => {
+        StepKind::Neuron(layer) => {
             run.events[i] += call.neuron(compiled, &layer, a, out)?;
             Ok(())
         }
-        Work::Integrate { membrane, steps, curve, from, width } => {
-            let layer = Prompt { membrane, steps, curve, gain: call.f32(0)?, offset: call.f32(1)? };
+        StepKind::TimeStepped { membrane, steps, curve, from, width } => {
+            let layer = TimeSteppedNeuron { membrane, steps, curve, gain: call.f32(0)?, offset: call.f32(1)? };
             let events = match from {
                 None => layer.run(
                     number::<i32>(a)?,
@@ -167,31 +169,31 @@ pub fn run(run: &mut Run<'_>, i: usize, operands: Operands<'_>, first: usize) ->
             }
             Ok(())
         }
-        Work::Peak { width } => finite(kernels.peak(number(a)?, width, number_mut(out)?)),
-        Work::Scale { divide, width } => {
+        StepKind::RowMaxAbs { width } => finite(kernels.row_max_abs(number(a)?, width, number_mut(out)?)),
+        StepKind::Scale { divide, width } => {
             kernels.scale_rows(number(a)?, number(b)?, width, divide, number_mut(out)?);
             Ok(())
         }
-        Work::Pick { inputs, .. } => {
-            kernels.pick(number(a)?, inputs, call.i32(0)?, number_mut(out)?);
+        StepKind::GatherChannels { inputs, .. } => {
+            kernels.gather_channels(number(a)?, inputs, call.i32(0)?, number_mut(out)?);
             Ok(())
         }
-        Work::HeadMap { inputs, outputs, .. } => {
-            kernels.head_map(number(a)?, call.f32(0)?, inputs, outputs, number_mut(out)?);
+        StepKind::HeadLinear { inputs, outputs, .. } => {
+            kernels.head_linear(number(a)?, call.f32(0)?, inputs, outputs, number_mut(out)?);
             Ok(())
         }
-        Work::Attention { .. }
-        | Work::Ssa { .. }
-        | Work::Coincidence { .. }
-        | Work::Sums { .. }
-        | Work::Settle { .. }
-        | Work::Affine { .. }
-        | Work::Add { .. } => Err(Fault::Misfit),
+        StepKind::Attention { .. }
+        | StepKind::TtfsAttention { .. }
+        | StepKind::Coincidence { .. }
+        | StepKind::LinearAttention { .. }
+        | StepKind::Decode { .. }
+        | StepKind::ScaleShift { .. }
+        | StepKind::Add { .. } => Err(Fault::Misfit),
     }
 }
 
 /// Runs attention on the rows of each sequence, with what is kept of it.
-fn attention(run: &mut Run<'_>, i: usize, operands: Operands<'_>) -> Result<(), Fault> {
+fn attention(run: &mut ForwardPass<'_>, i: usize, operands: Operands<'_>) -> Result<(), Fault> {
     let node = run.compiled.plan.steps[i].node;
     let rows: usize = run.spans.iter().map(|span| span.tokens.len()).sum();
     let Operands { mut inputs, mut out } = operands;
@@ -200,10 +202,10 @@ fn attention(run: &mut Run<'_>, i: usize, operands: Operands<'_>) -> Result<(), 
     for span in run.spans {
         let rows = span.tokens.len();
         let sequence = &mut run.sequences[span.sequence];
-        let slot = sequence.slots[node.index()].as_mut().ok_or(Fault::Misfit)?;
+        let entry = sequence.entries[node.index()].as_mut().ok_or(Fault::Misfit)?;
         let mine = [0, 1, 2].map(|k| inputs[k].split_at(rows * bytes[k]));
         let (mine_out, rest) = out.split_at_mut(rows * out_bytes);
-        run.events[i] += attend_span(run.compiled, i, slot, sequence.past, mine.map(|(mine, _)| mine), mine_out)?;
+        run.events[i] += attend_span(run.compiled, i, entry, sequence.past, mine.map(|(mine, _)| mine), mine_out)?;
         (inputs, out) = (mine.map(|(_, rest)| rest), rest);
     }
     Ok(())
@@ -213,34 +215,35 @@ fn attention(run: &mut Run<'_>, i: usize, operands: Operands<'_>) -> Result<(), 
 fn attend_span(
     compiled: &Compiled,
     i: usize,
-    slot: &mut Slot,
+    entry: &mut CacheEntry,
     past: usize,
     [q, k, v]: [&[u8]; 3],
     out: &mut [u8],
 ) -> Result<Events, Fault> {
     let (kernels, step) = (compiled.kernels, &compiled.plan.steps[i]);
-    let call = Call { graph: &compiled.graph, step };
-    if let Work::Coincidence { .. } | Work::Sums { .. } = step.work {
-        return recall::attend(compiled, &call, slot, past, [q, k, v], out);
+    let call = StepConstants { graph: &compiled.graph, step };
+    if let StepKind::Coincidence { .. } | StepKind::LinearAttention { .. } = step.kind {
+        return feature_attention::attend(compiled, &call, entry, past, [q, k, v], out);
     }
     let out = number_mut::<f32>(out)?;
     let keys = |width: usize| (past + 1..=past + out.len() / width).map(|n| n as u64).sum();
-    match step.work {
-        Work::Attention { heads, scale, width } => {
+    match step.kind {
+        StepKind::Attention { heads, scale, width } => {
             let events = Events { keys: keys(width), ..Events::default() };
-            let slot = slot.rows().ok_or(Fault::Misfit)?;
-            let (keys, values) = extend::<f32, f32>(slot, number(k)?, number(v)?, past)?;
+            let entry = entry.rows().ok_or(Fault::Misfit)?;
+            let (keys, values) = extend::<f32, f32>(entry, number(k)?, number(v)?, past)?;
             kernels.attention_f32(number(q)?, keys, values, width, heads, scale.get(), out);
             Ok(events)
         }
-        Work::Ssa { code, steps, width, wide, long, keys: most, .. } => {
+        StepKind::TtfsAttention { code, steps, width, wide, long, keys: most, .. } => {
             let Prepared::Phases(weights) = &compiled.prepared[i] else { return Err(Fault::Misfit) };
             let keys = keys(width);
             // Where the queries come as trains, their spikes drive the scores one timestep at a time.
             let stepped = matches!(call.graph.ty(call.graph.node(step.node).args[0]), Type::Train { .. });
             let (slope, code, steps) = (call.f32(0)?, spelling(code), stepped.then_some(steps));
-            let shape = kernels::Ssa { d: width, slope, weights, code, steps, keys: most.map(|most| most as usize) };
-            let slot = slot.rows().ok_or(Fault::Misfit)?;
+            let shape =
+                kernels::SsaShape { d: width, slope, weights, code, steps, keys: most.map(|most| most as usize) };
+            let entry = entry.rows().ok_or(Fault::Misfit)?;
             let attend = match wide {
                 _ if long => attend_long,
                 [false, false, false] => attend::<i8, i8, i8>,
@@ -252,7 +255,7 @@ fn attend_span(
                 [true, true, false] => attend::<i16, i16, i8>,
                 [true, true, true] => attend::<i16, i16, i16>,
             };
-            let counts = attend(kernels, &compiled.pool, slot, past, (q, k, v), &shape, out)?;
+            let counts = attend(kernels, &compiled.pool, entry, past, (q, k, v), &shape, out)?;
             let kernels::SsaCount { score_pairs, score_additions, value_keys } = counts;
             Ok(Events { keys, score_pairs, score_additions, value_keys, ..Events::default() })
         }
@@ -260,8 +263,8 @@ fn attend_span(
     }
 }
 
-/// A layer of neurons that answer within the timestep.
-struct Prompt<'a> {
+/// A layer of neurons that are time-stepped.
+struct TimeSteppedNeuron<'a> {
     membrane: Membrane,
     steps: u16,
     curve: Curve,
@@ -269,13 +272,13 @@ struct Prompt<'a> {
     offset: &'a [f32],
 }
 
-impl Prompt<'_> {
+impl TimeSteppedNeuron<'_> {
     /// A timestep's input from its current.
     fn of_current(&self, x: i32, c: usize) -> f32 {
         x as f32 * self.gain[c] + self.offset[c] / f32::from(self.steps)
     }
 
-    /// A timestep's share of a still.
+    /// A timestep's share of a tensor.
     fn of_still(&self, x: f32, c: usize) -> f32 {
         (x * self.gain[c] + self.offset[c]) / f32::from(self.steps)
     }
@@ -306,40 +309,40 @@ impl Prompt<'_> {
 }
 
 /// A step with its graph.
-pub(super) struct Call<'a> {
+pub(super) struct StepConstants<'a> {
     pub graph: &'a Graph,
     pub step: &'a Step,
 }
 
-impl<'a> Call<'a> {
+impl<'a> StepConstants<'a> {
     pub fn f32(&self, i: usize) -> Result<&'a [f32], Fault> {
         let id = self.step.constants.get(i).ok_or(Fault::Misfit)?;
         self.graph.weight(*id).tensor.as_f32().ok_or(Fault::Misfit)
     }
 
     /// Potentials to levels.
-    fn neuron(&self, compiled: &Compiled, layer: &Neuron, x: &[u8], y: &mut [u8]) -> Result<Events, Fault> {
-        let bend = match layer.curve {
+    fn neuron(&self, compiled: &Compiled, layer: &NeuronLayer, x: &[u8], y: &mut [u8]) -> Result<Events, Fault> {
+        let activation = match layer.curve {
             Curve::Identity => None,
             curve => {
                 let table = compiled.tables.get(&curve).ok_or(Fault::Misfit)?;
-                Some(kernels::Bend { gain: self.f32(0)?, offset: self.f32(1)?, table })
+                Some(kernels::ActivationTable { gain: self.f32(0)?, offset: self.f32(1)?, table })
             }
         };
-        let last = if bend.is_some() { 2 } else { 0 };
-        let neuron = kernels::Neuron {
+        let last = if activation.is_some() { 2 } else { 0 };
+        let neuron = kernels::NeuronParams {
             levels: layer.code.levels(layer.steps),
-            bend,
+            activation,
             gain: self.f32(last)?,
             offset: self.f32(last + 1)?,
             count: compiled.count.then(|| spelling(layer.code)),
         };
         let (kernels, pool) = (compiled.kernels, &compiled.pool);
         let fired = match (layer.from, level_bytes(layer.code, layer.steps)) {
-            (Elem::I32, 1) => choice::neuron::<i32, i8>(kernels, pool, number(x)?, &neuron, number_mut(y)?),
-            (Elem::I32, 2) => choice::neuron::<i32, i16>(kernels, pool, number(x)?, &neuron, number_mut(y)?),
-            (Elem::F32, 1) => choice::neuron::<f32, i8>(kernels, pool, number(x)?, &neuron, number_mut(y)?),
-            (Elem::F32, 2) => choice::neuron::<f32, i16>(kernels, pool, number(x)?, &neuron, number_mut(y)?),
+            (Elem::I32, 1) => dispatch::neuron::<i32, i8>(kernels, pool, number(x)?, &neuron, number_mut(y)?),
+            (Elem::I32, 2) => dispatch::neuron::<i32, i16>(kernels, pool, number(x)?, &neuron, number_mut(y)?),
+            (Elem::F32, 1) => dispatch::neuron::<f32, i8>(kernels, pool, number(x)?, &neuron, number_mut(y)?),
+            (Elem::F32, 2) => dispatch::neuron::<f32, i16>(kernels, pool, number(x)?, &neuron, number_mut(y)?),
             _ => return Err(Fault::Misfit),
         };
         Ok(Events { spikes: fired.spikes, active: fired.active, saturated: fired.saturated, ..Events::default() })
@@ -387,50 +390,50 @@ fn spelling(code: Code) -> kernels::Code {
 fn attend<Q, K, V>(
     kernels: Kernels,
     pool: &Pool,
-    slot: &mut Rows,
+    entry: &mut KeyValueRows,
     past: usize,
     (q, k, v): (&[u8], &[u8], &[u8]),
-    shape: &kernels::Ssa<'_>,
+    shape: &kernels::SsaShape<'_>,
     out: &mut [f32],
 ) -> Result<kernels::SsaCount, Fault>
 where
-    Q: Plain + kernels::Level + Sync,
-    K: Plain + kernels::Level + Level + Sync,
-    V: Plain + kernels::Level + Level + Sync,
+    Q: Plain + kernels::StoredLevel + Sync,
+    K: Plain + kernels::StoredLevel + CacheElement + Sync,
+    V: Plain + kernels::StoredLevel + CacheElement + Sync,
 {
-    let (k, v) = extend::<K, V>(slot, number(k)?, number(v)?, past)?;
-    Ok(choice::attend(kernels, pool, number::<Q>(q)?, k, v, shape, out))
+    let (k, v) = extend::<K, V>(entry, number(k)?, number(v)?, past)?;
+    Ok(dispatch::attend(kernels, pool, number::<Q>(q)?, k, v, shape, out))
 }
 
 /// The same in 64 bits, of levels stored in any way; how is said by the lengths of their rows.
 fn attend_long(
     kernels: Kernels,
     _: &Pool,
-    slot: &mut Rows,
+    entry: &mut KeyValueRows,
     past: usize,
     (q, k, v): (&[u8], &[u8], &[u8]),
-    shape: &kernels::Ssa<'_>,
+    shape: &kernels::SsaShape<'_>,
     out: &mut [f32],
 ) -> Result<kernels::SsaCount, Fault> {
-    slot.append_levels(past, k, v).ok_or(Fault::Misfit)?;
+    entry.append_levels(past, k, v).ok_or(Fault::Misfit)?;
     let q = match q.len().checked_div(out.len()) {
         Some(1) => number::<i8>(q)?.iter().map(|&x| i32::from(x)).collect(),
         Some(2) => number::<i16>(q)?.iter().map(|&x| i32::from(x)).collect(),
         _ => number::<i32>(q)?.to_vec(),
     };
-    let [keys, values] = [&slot.keys, &slot.values].map(|kept| kept.levels().ok_or(Fault::Misfit));
+    let [keys, values] = [&entry.keys, &entry.values].map(|kept| kept.levels().ok_or(Fault::Misfit));
     Ok(kernels.ssa_long(&q, &keys?, &values?, shape, out))
 }
 
 /// Adds this call's keys and values to the state; all keys and values of the sequence.
-fn extend<'s, K: Level, V: Level>(
-    slot: &'s mut Rows,
+fn extend<'s, K: CacheElement, V: CacheElement>(
+    entry: &'s mut KeyValueRows,
     keys: &[K],
     values: &[V],
     past: usize,
 ) -> Result<(&'s [K], &'s [V]), Fault> {
-    slot.append(past, keys, values).ok_or(Fault::Misfit)?;
-    K::view(&slot.keys).zip(V::view(&slot.values)).ok_or(Fault::Misfit)
+    entry.append(past, keys, values).ok_or(Fault::Misfit)?;
+    K::view(&entry.keys).zip(V::view(&entry.values)).ok_or(Fault::Misfit)
 }
 
 pub(super) fn number<T: Plain>(bytes: &[u8]) -> Result<&[T], Fault> {

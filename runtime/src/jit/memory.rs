@@ -1,4 +1,4 @@
-//! Executable memory, the records that machine code reads, and the one door through which it calls Rust.
+//! Executable memory, the records that machine code reads, and the one trampoline through which it calls Rust.
 //!
 //! All unsafe code of the JIT is here. Law: machine code touches the arena, the tallies and the scratch of the frame it is
 //! given, and reads the constants that records name; every address is within bounds because the plan sized them, and the
@@ -7,10 +7,10 @@
 #![allow(unsafe_code)]
 
 use super::host;
-use super::{Compiled, Sequence};
-use crate::meter::Products;
-use crate::plan::{Place, Step};
-use crate::session::Span;
+use super::{CachedSequence, Compiled};
+use crate::meter::MatmulCounts;
+use crate::plan::{Buffer, Step};
+use crate::session::SequenceSpan;
 use cranelift_jit::JITModule;
 use cranelift_module::FuncId;
 use memmap2::MmapMut;
@@ -21,7 +21,7 @@ use std::sync::Mutex;
 /// What a step's machine code or kernel is told beside the frame: offsets into the arena, addresses of constants.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Record {
+pub struct StepRecord {
     pub out: u64,
     pub inputs: [u64; 2],
     pub constants: [u64; 4],
@@ -35,7 +35,7 @@ pub struct Record {
 /// What machine code counts for one step.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
+pub struct StepTally {
     /// Spikes that a neuron layer emitted.
     pub spikes: u64,
     /// Neurons that fired at least once.
@@ -51,46 +51,46 @@ pub struct Tally {
 #[derive(Debug)]
 pub struct Frame {
     pub arena: *mut u8,
-    pub tallies: *mut Tally,
+    pub tallies: *mut StepTally,
     /// Two lists of addresses of weight rows, of spikes +1 and of spikes -1, then a synapse's sums.
     pub scratch: *mut u64,
     /// Rows of this chunk, and which of them are wanted of the outputs.
     pub rows: u64,
     pub first: u64,
     pub wanted: u64,
-    run: *mut Run<'static>,
+    run: *mut ForwardPass<'static>,
 }
 
 /// One pass over the plan, as kernels see it.
 #[derive(Debug)]
-pub struct Run<'a> {
+pub struct ForwardPass<'a> {
     pub compiled: &'a Compiled,
-    pub sequences: &'a mut [Sequence],
+    pub sequences: &'a mut [CachedSequence],
     /// Whose the rows are, in their order.
-    pub spans: &'a [Span<'a>],
+    pub spans: &'a [SequenceSpan<'a>],
     /// By step.
     pub events: &'a mut [Events],
     /// By step: spikes that a kernel took.
     pub taken: &'a mut [u64],
     /// By step: what products did.
-    pub products: &'a mut [Products],
+    pub products: &'a mut [MatmulCounts],
 }
 
-type Forward = extern "C" fn(*mut Frame, *const Record) -> i64;
+type Forward = extern "C" fn(*mut Frame, *const StepRecord) -> i64;
 
 /// Finished machine code. `forward` is valid as long as the module's memory is, which is as long as `self` is.
-pub struct Code {
+pub struct MachineCode {
     module: Mutex<Option<JITModule>>,
     forward: Forward,
 }
 
-impl fmt::Debug for Code {
+impl fmt::Debug for MachineCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Code").finish_non_exhaustive()
+        f.debug_struct("MachineCode").finish_non_exhaustive()
     }
 }
 
-impl Code {
+impl MachineCode {
     /// Takes a finalized module whose function `forward` has the signature `(i64, i64) -> i64` in the C convention.
     pub fn new(module: JITModule, forward: FuncId) -> Self {
         let address = module.get_finalized_function(forward);
@@ -104,10 +104,10 @@ impl Code {
     pub fn run(
         &self,
         arena: &mut Arena,
-        tallies: &mut [Tally],
+        tallies: &mut [StepTally],
         scratch: &mut [u64],
         rows: [usize; 3],
-        run: Run<'_>,
+        run: ForwardPass<'_>,
     ) -> i64 {
         let compiled = run.compiled;
         assert!(arena.len() >= compiled.plan.arena_bytes, "the arena is the plan's");
@@ -129,7 +129,7 @@ impl Code {
     }
 }
 
-impl Drop for Code {
+impl Drop for MachineCode {
     fn drop(&mut self) {
         let module = self.module.get_mut().ok().and_then(Option::take);
         if let Some(module) = module {
@@ -140,11 +140,11 @@ impl Drop for Code {
     }
 }
 
-/// The door: runs the kernel of the record's step. 0, or a fault's code; it does not unwind, because a panic in a function
+/// The trampoline: runs the kernel of the record's step. 0, or a fault's code; it does not unwind, because a panic in a function
 /// of the C convention aborts.
-pub extern "C" fn kernel(frame: *mut Frame, record: *const Record, first: u64, rows: u64) -> i32 {
-    // SAFETY: machine code passes on the frame and a record that `Code::run` gave it; both live for the whole pass, and no
-    // other reference to either, or to the `Run` behind the frame, is in use while machine code runs. Any test of a program
+pub extern "C" fn trampoline(frame: *mut Frame, record: *const StepRecord, first: u64, rows: u64) -> i32 {
+    // SAFETY: machine code passes on the frame and a record that `MachineCode::run` gave it; both live for the whole pass, and no
+    // other reference to either, or to the `ForwardPass` behind the frame, is in use while machine code runs. Any test of a program
     // with a kernel would notice.
     let (frame, record, run) = unsafe {
         let frame = &*frame;
@@ -167,16 +167,16 @@ pub struct Operands<'a> {
 impl<'a> Operands<'a> {
     /// `None` if rows lie outside the arena or what is written overlaps what is read.
     fn of(frame: &'a Frame, compiled: &Compiled, step: &Step, first: usize, rows: usize) -> Option<Self> {
-        let range = |place: &Place| {
-            let at = place.offset + first * place.row_bytes;
-            let range = at..at + rows * place.row_bytes;
+        let range = |buffer: &Buffer| {
+            let at = buffer.offset + first * buffer.row_bytes;
+            let range = at..at + rows * buffer.row_bytes;
             (range.end <= compiled.plan.arena_bytes).then_some(range)
         };
-        let places = &compiled.plan.places;
-        let out = range(&places[step.out])?;
+        let buffers = &compiled.plan.buffers;
+        let out = range(&buffers[step.out])?;
         let mut inputs: [&[u8]; 3] = [&[]; 3];
         for (slice, &input) in inputs.iter_mut().zip(&step.inputs) {
-            let input = range(&places[input])?;
+            let input = range(&buffers[input])?;
             if input.start < out.end && out.start < input.end {
                 return None;
             }

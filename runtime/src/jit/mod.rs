@@ -4,31 +4,32 @@
 //! for each shape, not for each layer: a record a step tells what differs. Outputs and events equal the oracle's, bit for
 //! bit.
 
-mod choice;
+mod dispatch;
 mod emit;
+mod feature_attention;
 mod host;
 mod memory;
 mod neuron;
-mod recall;
 mod schedule;
 mod synapse;
 #[cfg(test)]
 mod tests;
 
+use crate::kernel_costs::KernelCosts;
 use crate::kernels::{Isa, Kernels};
-use crate::meter::{Meter, Products};
-use crate::plan::{Place, Plan, Step, When, Work, plane_bytes};
+use crate::kv_cache::CacheEntry;
+use crate::meter::{MatmulCounts, Meter};
+use crate::plan::{Buffer, Plan, RowSet, Step, StepKind, plane_bytes};
 use crate::pool::Pool;
-use crate::prices::Prices;
 use crate::program::Options;
-use crate::session::{Machine, Rows, Span};
-use crate::state::Slot;
+use crate::session::{Executor, Rows, SequenceSpan};
 pub(crate) use host::dense_curve;
 use host::{Fault, Prepared};
 pub(crate) use memory::cast;
-use memory::{Arena, Code, Record, Run, Tally};
+use memory::{Arena, ForwardPass, MachineCode, StepRecord, StepTally};
 pub use schedule::Listing;
 use snnc_ir::events::Events;
+use snnc_ir::op::SpikeOp;
 use snnc_ir::tensor::Data;
 use snnc_ir::types::Elem;
 use snnc_ir::{Curve, Diagnostic, Graph, Op, Value, WeightId};
@@ -43,10 +44,10 @@ pub struct Compiled {
     pub(crate) plan: Plan,
     pub(crate) kernels: Kernels,
     pub(crate) pool: Pool,
-    pub(crate) prices: Prices,
+    pub(crate) costs: KernelCosts,
     /// By step: what its kernel wants beside the graph's constants.
     pub(crate) prepared: Vec<Prepared>,
-    pub(crate) records: Vec<Record>,
+    pub(crate) records: Vec<StepRecord>,
     /// Words of scratch that the widest synapse needs.
     pub(crate) scratch_len: usize,
     /// Whether spikes are counted.
@@ -55,7 +56,7 @@ pub struct Compiled {
     pub(crate) emitters: Vec<Option<usize>>,
     /// Constants that records point to beside the graph's.
     pub(crate) tables: BTreeMap<Curve, Box<[f32]>>,
-    code: Code,
+    code: MachineCode,
     codegen_ms: f64,
 }
 
@@ -77,8 +78,8 @@ impl Compiled {
         let start = Instant::now();
         let code = schedule::compile(&plan, options.count, is_wide(kernels))?;
         let codegen_ms = start.elapsed().as_secs_f64() * 1e3;
-        let lists = |step: &Step| match step.work {
-            Work::Synapse { inputs, outputs, .. } => synapse::scratch_len(inputs, outputs),
+        let lists = |step: &Step| match step.kind {
+            StepKind::Synapse { inputs, outputs, .. } => synapse::scratch_len(inputs, outputs),
             _ => 0,
         };
         let emitters = emitters(&graph, &plan);
@@ -88,7 +89,7 @@ impl Compiled {
             plan,
             kernels,
             pool,
-            prices: options.prices.unwrap_or_else(|| Prices::typical(kernels.isa())),
+            costs: options.kernel_costs.unwrap_or_else(|| KernelCosts::typical(kernels.isa())),
             prepared,
             records,
             scratch_len,
@@ -106,7 +107,7 @@ impl Compiled {
 
     /// Whether machine code does the step, or a kernel.
     pub(crate) fn is_code(&self, step: &Step) -> bool {
-        step.work.is_code(is_wide(self.kernels))
+        step.kind.is_code(is_wide(self.kernels))
     }
 
     /// # Errors
@@ -122,10 +123,10 @@ impl Compiled {
     /// What a fault means to a person.
     fn complain(&self, code: i64) -> Diagnostic {
         let step = &self.plan.steps[(code >> 8) as usize];
-        let (op, place) = (self.graph.node(step.node).op, self.graph.origin(step.node));
+        let (op, origin) = (self.graph.node(step.node).op, self.graph.origin(step.node));
         match Fault::from_code((code & 0xff) as i32) {
-            Fault::NotFinite => Diagnostic::new(place, format!("`{op}` met a value that is not finite")),
-            Fault::Misfit => Diagnostic::new(place, format!("internal error: operands of `{op}` do not fit its plan")),
+            Fault::NotFinite => Diagnostic::new(origin, format!("`{op}` met a value that is not finite")),
+            Fault::Misfit => Diagnostic::new(origin, format!("internal error: operands of `{op}` do not fit its plan")),
         }
     }
 }
@@ -137,8 +138,8 @@ fn is_wide(kernels: Kernels) -> bool {
 
 /// The table of every curve that neurons have.
 fn tables(plan: &Plan) -> BTreeMap<Curve, Box<[f32]>> {
-    let curve = |step: &Step| match step.work {
-        Work::Neuron(layer) if layer.curve != Curve::Identity => Some(layer.curve),
+    let curve = |step: &Step| match step.kind {
+        StepKind::Neuron(layer) if layer.curve != Curve::Identity => Some(layer.curve),
         _ => None,
     };
     plan.steps.iter().filter_map(curve).map(|curve| (curve, curve.table().into())).collect()
@@ -146,28 +147,29 @@ fn tables(plan: &Plan) -> BTreeMap<Curve, Box<[f32]>> {
 
 /// By step, for products: the step of the neurons that emit the levels it reads, of the same rows.
 fn emitters(graph: &Graph, plan: &Plan) -> Vec<Option<usize>> {
-    let neurons = |(i, step): (usize, &Step)| matches!(step.work, Work::Neuron(_)).then_some((step.node, i));
+    let neurons = |(i, step): (usize, &Step)| matches!(step.kind, StepKind::Neuron(_)).then_some((step.node, i));
     let neurons: BTreeMap<Value, usize> = plan.steps.iter().enumerate().filter_map(neurons).collect();
-    let emitter = |step: &Step| match step.work {
-        Work::Product { .. } => neurons.get(&graph.node(step.node).args[0]).copied(),
+    let emitter = |step: &Step| match step.kind {
+        StepKind::MatMulInt { .. } => neurons.get(&graph.node(step.node).args[0]).copied(),
         _ => None,
     };
-    let of_the_same_rows = |step: &Step| emitter(step).filter(|&i| plan.steps[i].when == step.when);
+    let of_the_same_rows = |step: &Step| emitter(step).filter(|&i| plan.steps[i].rows == step.rows);
     plan.steps.iter().map(of_the_same_rows).collect()
 }
 
 /// A record for every step.
-fn records(graph: &Graph, plan: &Plan, tables: &BTreeMap<Curve, Box<[f32]>>) -> Vec<Record> {
+fn records(graph: &Graph, plan: &Plan, tables: &BTreeMap<Curve, Box<[f32]>>) -> Vec<StepRecord> {
     let record = |(i, step): (usize, &Step)| {
-        let mut record = Record { out: plan.places[step.out].offset as u64, step: i as u64, ..Record::default() };
-        record.tally = (i * size_of::<Tally>()) as u64;
+        let mut record =
+            StepRecord { out: plan.buffers[step.out].offset as u64, step: i as u64, ..StepRecord::default() };
+        record.tally = (i * size_of::<StepTally>()) as u64;
         for (offset, &input) in record.inputs.iter_mut().zip(&step.inputs) {
-            *offset = plan.places[input].offset as u64;
+            *offset = plan.buffers[input].offset as u64;
         }
         for (address, &id) in record.constants.iter_mut().zip(&step.constants) {
             *address = address_of(graph, id);
         }
-        if let Work::Neuron(layer) = step.work
+        if let StepKind::Neuron(layer) = step.kind
             && let Some(table) = tables.get(&layer.curve)
         {
             record.table = table.as_ptr().expose_provenance() as u64;
@@ -193,20 +195,20 @@ pub struct Jit {
     compiled: Arc<Compiled>,
     arena: Arena,
     scratch: Vec<u64>,
-    tallies: Vec<Tally>,
+    tallies: Vec<StepTally>,
     events: Vec<Events>,
     taken: Vec<u64>,
-    products: Vec<Products>,
-    sequences: Vec<Sequence>,
+    products: Vec<MatmulCounts>,
+    sequences: Vec<CachedSequence>,
     /// Wanted rows of the last step: the first, and how many.
     wanted: (usize, usize),
 }
 
 /// What is kept of one sequence.
 #[derive(Clone, Debug)]
-pub(crate) struct Sequence {
+pub(crate) struct CachedSequence {
     /// By node.
-    slots: Vec<Option<Slot>>,
+    entries: Vec<Option<CacheEntry>>,
     /// Tokens that it has seen. Slots may hold more, of a pass that failed.
     past: usize,
     marked: usize,
@@ -215,24 +217,24 @@ pub(crate) struct Sequence {
 impl Jit {
     pub fn new(compiled: Arc<Compiled>, sequences: usize) -> Self {
         let (graph, steps) = (&compiled.graph, compiled.plan.steps.len());
-        let slots = graph.iter().map(|(value, _)| Slot::new(graph, value)).collect();
-        let sequence = Sequence { slots, past: 0, marked: 0 };
+        let entries = graph.iter().map(|(value, _)| CacheEntry::new(graph, value)).collect();
+        let sequence = CachedSequence { entries, past: 0, marked: 0 };
         Self {
             arena: Arena::new(compiled.plan.arena_bytes),
             scratch: vec![0; compiled.scratch_len],
-            tallies: vec![Tally::default(); steps],
+            tallies: vec![StepTally::default(); steps],
             events: vec![Events::default(); steps],
             taken: vec![0; steps],
-            products: vec![Products::default(); steps],
+            products: vec![MatmulCounts::default(); steps],
             sequences: vec![sequence; sequences],
             wanted: (0, 0),
             compiled,
         }
     }
 
-    fn write_ids(&mut self, place: Option<usize>, ids: impl Iterator<Item = i32>) {
-        let Some(place) = place else { return };
-        let at = self.compiled.plan.places[place].offset;
+    fn write_ids(&mut self, buffer: Option<usize>, ids: impl Iterator<Item = i32>) {
+        let Some(buffer) = buffer else { return };
+        let at = self.compiled.plan.buffers[buffer].offset;
         for (bytes, id) in self.arena.bytes_mut()[at..].chunks_exact_mut(4).zip(ids) {
             bytes.copy_from_slice(&id.to_ne_bytes());
         }
@@ -244,38 +246,38 @@ impl Jit {
             events.spikes += tally.spikes;
             events.active += tally.active;
             events.saturated += tally.saturated;
-            if let (Work::Product { outputs, .. }, Some(emitter)) = (step.work, self.compiled.emitters[i]) {
+            if let (StepKind::MatMulInt { outputs, .. }, Some(emitter)) = (step.kind, self.compiled.emitters[i]) {
                 let spikes = self.events[emitter].spikes + self.tallies[emitter].spikes;
                 events.additions += spikes * outputs as u64;
             }
             let taken = tally.taken + self.taken[i];
             meter.events[step.node.index()] += events;
-            if let Work::Synapse { outputs, .. } | Work::Currents { outputs, .. } = step.work
+            if let StepKind::Synapse { outputs, .. } | StepKind::Currents { outputs, .. } = step.kind
                 && self.compiled.count
             {
-                // A synapse that is settled at once runs as a step of the node that settles it; one that neurons hear as
+                // A synapse that is decoded at once runs as a step of the node that decodes it; one that neurons read as
                 // well has a step of its own, which counts.
                 let node = self.compiled.graph.node(step.node);
-                let synapse = if node.op == Op::Settle { node.args[0] } else { step.node };
+                let synapse = if node.op == Op::Spike(SpikeOp::Decode) { node.args[0] } else { step.node };
                 if synapse == step.node || self.compiled.plan.of[synapse.index()].is_none() {
                     meter.events[synapse.index()].additions += taken * outputs as u64;
                 }
             }
-            let rows = if step.when == When::Wanted { self.wanted.1 } else { rows };
-            let products = match step.work {
+            let rows = if step.rows == RowSet::Wanted { self.wanted.1 } else { rows };
+            let products = match step.kind {
                 // Of spikes, rows are all that is read.
-                Work::Synapse { .. } | Work::Currents { .. } => {
-                    Products { listed: rows as u64, fired: taken, rows: taken, ..Products::default() }
+                StepKind::Synapse { .. } | StepKind::Currents { .. } => {
+                    MatmulCounts { sparse: rows as u64, fired: taken, rows: taken, ..MatmulCounts::default() }
                 }
                 _ => self.products[i],
             };
-            meter.products[step.node.index()] += products;
-            meter.executed += step.work.executed(rows, &events, &products);
+            meter.matmuls[step.node.index()] += products;
+            meter.executed += step.kind.executed(rows, &events, &products);
         }
     }
 }
 
-impl Machine for Jit {
+impl Executor for Jit {
     fn past(&self, sequence: usize) -> usize {
         self.sequences[sequence].past
     }
@@ -286,21 +288,22 @@ impl Machine for Jit {
 
     fn mark(&mut self, sequence: usize) {
         let sequence = &mut self.sequences[sequence];
-        sequence.slots.iter_mut().flatten().for_each(Slot::mark);
+        sequence.entries.iter_mut().flatten().for_each(CacheEntry::mark);
         sequence.marked = sequence.past;
     }
 
     fn rewind(&mut self, sequence: usize) {
         let sequence = &mut self.sequences[sequence];
-        sequence.slots.iter_mut().flatten().for_each(Slot::rewind);
+        sequence.entries.iter_mut().flatten().for_each(CacheEntry::rewind);
         sequence.past = sequence.marked;
     }
 
-    fn step(&mut self, spans: &[Span<'_>], rows: Rows, meter: &mut Meter) -> Result<(), Diagnostic> {
+    fn step(&mut self, spans: &[SequenceSpan<'_>], rows: Rows, meter: &mut Meter) -> Result<(), Diagnostic> {
         let n = spans.iter().map(|span| span.tokens.len()).sum();
         let compiled = Arc::clone(&self.compiled);
         self.write_ids(compiled.plan.tokens, spans.iter().flat_map(|span| span.tokens).map(|&id| id as i32));
-        let positions = |span: &Span<'_>| (self.past(span.sequence)..).take(span.tokens.len()).map(|i| i as i32);
+        let positions =
+            |span: &SequenceSpan<'_>| (self.past(span.sequence)..).take(span.tokens.len()).map(|i| i as i32);
         let positions: Vec<i32> = spans.iter().flat_map(positions).collect();
         self.write_ids(compiled.plan.positions, positions.into_iter());
         self.wanted = match rows {
@@ -308,11 +311,11 @@ impl Machine for Jit {
             Rows::Last => (n - 1, 1),
             Rows::None => (n, 0),
         };
-        self.tallies.fill(Tally::default());
+        self.tallies.fill(StepTally::default());
         self.events.fill(Events::default());
         self.taken.fill(0);
-        self.products.fill(Products::default());
-        let run = Run {
+        self.products.fill(MatmulCounts::default());
+        let pass = ForwardPass {
             compiled: &compiled,
             sequences: &mut self.sequences,
             spans,
@@ -321,7 +324,7 @@ impl Machine for Jit {
             products: &mut self.products,
         };
         let rows = [n, self.wanted.0, self.wanted.1];
-        let fault = compiled.code.run(&mut self.arena, &mut self.tallies, &mut self.scratch, rows, run);
+        let fault = compiled.code.run(&mut self.arena, &mut self.tallies, &mut self.scratch, rows, pass);
         if fault != 0 {
             return Err(compiled.complain(fault));
         }
@@ -334,7 +337,7 @@ impl Machine for Jit {
 
     fn output(&self, value: Value) -> &[f32] {
         let plan = &self.compiled.plan;
-        let Some(Place { offset, row_bytes, .. }) = plan.of[value.index()].map(|place| &plan.places[place]) else {
+        let Some(Buffer { offset, row_bytes, .. }) = plan.of[value.index()].map(|buffer| &plan.buffers[buffer]) else {
             return &[];
         };
         let (first, rows) = self.wanted;
@@ -344,7 +347,8 @@ impl Machine for Jit {
 
     fn levels(&self, value: Value) -> Vec<i32> {
         let plan = &self.compiled.plan;
-        let Some(Place { offset, row_bytes, ty, .. }) = plan.of[value.index()].map(|place| &plan.places[place]) else {
+        let Some(Buffer { offset, row_bytes, ty, .. }) = plan.of[value.index()].map(|buffer| &plan.buffers[buffer])
+        else {
             return Vec::new();
         };
         let (first, rows) = self.wanted;

@@ -1,12 +1,12 @@
-//! The plan as one function: every step a call, to machine code or to the door of the kernels, in order.
+//! The plan as one function: every step a call, to machine code or to the trampoline to the kernels, in order.
 //!
 //! Functions are made once for each distinct work; what differs between layers comes from the step's record. The first
 //! kernel that reports a fault ends the pass with its step.
 
-use super::emit::Emit;
-use super::memory::{Code, Frame, Record, kernel};
+use super::emit::Emitter;
+use super::memory::{Frame, MachineCode, StepRecord, trampoline};
 use super::{neuron, synapse};
-use crate::plan::{Plan, When, Work};
+use crate::plan::{Plan, RowSet, StepKind};
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::{AbiParam, FuncRef, InstBuilder, MemFlagsData, Signature, Value, types};
 use cranelift_codegen::settings::{self, Configurable};
@@ -32,8 +32,8 @@ pub struct Listing {
     pub asm: String,
 }
 
-/// Compiles a plan; `wide` as `Work::is_code` has it.
-pub fn compile(plan: &Plan, count: bool, wide: bool) -> Result<Code, Diagnostic> {
+/// Compiles a plan; `wide` as `StepKind::is_code` has it.
+pub fn compile(plan: &Plan, count: bool, wide: bool) -> Result<MachineCode, Diagnostic> {
     Ok(build(plan, count, wide, None)?.0)
 }
 
@@ -44,24 +44,24 @@ pub fn listings(plan: &Plan, count: bool, wide: bool) -> Result<Vec<Listing>, Di
 
 type Listings = Option<Vec<Listing>>;
 
-fn build(plan: &Plan, count: bool, wide: bool, listings: Listings) -> Result<(Code, Listings), Diagnostic> {
+fn build(plan: &Plan, count: bool, wide: bool, listings: Listings) -> Result<(MachineCode, Listings), Diagnostic> {
     let mut compiler = Compiler::new(listings)?;
-    let mut known: HashMap<Work, FuncId> = HashMap::new();
-    for step in plan.steps.iter().filter(|step| step.work.is_code(wide)) {
-        if let Entry::Vacant(entry) = known.entry(step.work) {
-            entry.insert(compiler.function(&step.work, count)?);
+    let mut known: HashMap<StepKind, FuncId> = HashMap::new();
+    for step in plan.steps.iter().filter(|step| step.kind.is_code(wide)) {
+        if let Entry::Vacant(entry) = known.entry(step.kind) {
+            entry.insert(compiler.function(&step.kind, count)?);
         }
     }
     let forward = compiler.forward(plan, &known)?;
     compiler.module.finalize_definitions().map_err(failed)?;
-    Ok((Code::new(compiler.module, forward), compiler.listings))
+    Ok((MachineCode::new(compiler.module, forward), compiler.listings))
 }
 
 struct Compiler {
     module: JITModule,
     context: Context,
     builder: FunctionBuilderContext,
-    kernel: FuncId,
+    trampoline: FuncId,
     x86: bool,
     /// What was compiled, where somebody wants to read it.
     listings: Listings,
@@ -87,44 +87,46 @@ impl Compiler {
         let x86 = isa.triple().architecture == target_lexicon::Architecture::X86_64;
         let mut builder = JITBuilder::with_isa(isa, cranelift_module::default_libcall_names());
         builder.memory_provider(Box::new(ArenaMemoryProvider::new_with_size(RESERVED).map_err(failed)?));
-        builder.symbol("kernel", kernel as *const u8);
+        builder.symbol("trampoline", trampoline as *const u8);
         let mut module = JITModule::new(builder);
         let mut signature = step_signature(&module);
         signature.returns.push(AbiParam::new(types::I32));
-        let kernel = module.declare_function("kernel", Linkage::Import, &signature).map_err(failed)?;
+        let trampoline = module.declare_function("trampoline", Linkage::Import, &signature).map_err(failed)?;
         let context = module.make_context();
-        Ok(Self { module, context, builder: FunctionBuilderContext::new(), kernel, x86, listings })
+        Ok(Self { module, context, builder: FunctionBuilderContext::new(), trampoline, x86, listings })
     }
 
     /// The function that does `work`, on rows and records that it is told.
-    fn function(&mut self, work: &Work, count: bool) -> Result<FuncId, Diagnostic> {
+    fn function(&mut self, kind: &StepKind, count: bool) -> Result<FuncId, Diagnostic> {
         self.context.func.signature = step_signature(&self.module);
-        let name = work.to_string();
+        let name = kind.to_string();
         let id = self.module.declare_function(&name, Linkage::Local, &self.context.func.signature).map_err(failed)?;
-        let mut e = Emit::new(FunctionBuilder::new(&mut self.context.func, &mut self.builder), self.x86);
-        match *work {
-            Work::Neuron(ref layer) => neuron::neuron(&mut e, layer, count),
-            Work::Settle { code, steps, width } => neuron::settle(&mut e, code, steps, width),
-            Work::Synapse { code, steps, inputs, outputs } => synapse::synapse(&mut e, code, steps, inputs, outputs),
-            Work::Affine { from, width, add } => neuron::affine(&mut e, from, width, add),
-            Work::Add { width, channel } => neuron::add(&mut e, width, channel),
-            Work::Embed { .. }
-            | Work::Columns { .. }
-            | Work::Normalise { .. }
-            | Work::LayerNorm { .. }
-            | Work::Linear { .. }
-            | Work::Curve { .. }
-            | Work::Attention { .. }
-            | Work::Ssa { .. }
-            | Work::HeadMap { .. }
-            | Work::Coincidence { .. }
-            | Work::Sums { .. }
-            | Work::Product { .. }
-            | Work::Currents { .. }
-            | Work::Integrate { .. }
-            | Work::Peak { .. }
-            | Work::Scale { .. }
-            | Work::Pick { .. } => unreachable!("kernels are not compiled"),
+        let mut e = Emitter::new(FunctionBuilder::new(&mut self.context.func, &mut self.builder), self.x86);
+        match *kind {
+            StepKind::Neuron(ref layer) => neuron::neuron(&mut e, layer, count),
+            StepKind::Decode { code, steps, width } => neuron::decode(&mut e, code, steps, width),
+            StepKind::Synapse { code, steps, inputs, outputs } => {
+                synapse::synapse(&mut e, code, steps, inputs, outputs)
+            }
+            StepKind::ScaleShift { from, width, add } => neuron::scale_shift(&mut e, from, width, add),
+            StepKind::Add { width, channel } => neuron::add(&mut e, width, channel),
+            StepKind::Embed { .. }
+            | StepKind::EmbedColumns { .. }
+            | StepKind::LayerNormNoGain { .. }
+            | StepKind::LayerNorm { .. }
+            | StepKind::Linear { .. }
+            | StepKind::Curve { .. }
+            | StepKind::Attention { .. }
+            | StepKind::TtfsAttention { .. }
+            | StepKind::HeadLinear { .. }
+            | StepKind::Coincidence { .. }
+            | StepKind::LinearAttention { .. }
+            | StepKind::MatMulInt { .. }
+            | StepKind::Currents { .. }
+            | StepKind::TimeStepped { .. }
+            | StepKind::RowMaxAbs { .. }
+            | StepKind::Scale { .. }
+            | StepKind::GatherChannels { .. } => unreachable!("kernels are not compiled"),
         }
         e.finish(self.module.target_config());
         self.define(id, &name)?;
@@ -132,7 +134,7 @@ impl Compiler {
     }
 
     /// `forward(frame, records)`: all steps in order; 0, or `step << 8 | fault` of the first fault.
-    fn forward(&mut self, plan: &Plan, known: &HashMap<Work, FuncId>) -> Result<FuncId, Diagnostic> {
+    fn forward(&mut self, plan: &Plan, known: &HashMap<StepKind, FuncId>) -> Result<FuncId, Diagnostic> {
         let mut signature = self.module.make_signature();
         signature.params.extend([AbiParam::new(types::I64); 2]);
         signature.returns.push(AbiParam::new(types::I64));
@@ -150,16 +152,16 @@ impl Compiler {
         let none = b.ins().iconst(types::I64, 0);
         let mut callees: HashMap<FuncId, FuncRef> = HashMap::new();
         for (i, step) in plan.steps.iter().enumerate() {
-            let callee = known.get(&step.work).copied().unwrap_or(self.kernel);
+            let callee = known.get(&step.kind).copied().unwrap_or(self.trampoline);
             let callee = *callees.entry(callee).or_insert_with(|| self.module.declare_func_in_func(callee, b.func));
-            let offset = b.ins().iconst(types::I64, (i * size_of::<Record>()) as i64);
+            let offset = b.ins().iconst(types::I64, (i * size_of::<StepRecord>()) as i64);
             let record = b.ins().iadd(records, offset);
-            let (first, rows) = match step.when {
-                When::Always => (none, rows),
-                When::Wanted => (first, wanted),
+            let (first, rows) = match step.rows {
+                RowSet::All => (none, rows),
+                RowSet::Wanted => (first, wanted),
             };
             let call = b.ins().call(callee, &[frame, record, first, rows]);
-            if !known.contains_key(&step.work) {
+            if !known.contains_key(&step.kind) {
                 let fault = b.inst_results(call)[0];
                 return_if_fault(&mut b, i, fault);
             }

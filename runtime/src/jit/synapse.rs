@@ -5,8 +5,8 @@
 //! the 32-bit sums, so that the sums are read and written once for several rows. Sums are of whole panels, in scratch, and
 //! copied to their place at the end. Exact in any order.
 
-use super::emit::{Emit, GROUP};
-use super::memory::{Frame, Tally};
+use super::emit::{Emitter, GROUP};
+use super::memory::{Frame, StepTally};
 use crate::plan::plane_bytes;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types};
@@ -24,7 +24,7 @@ pub fn scratch_len(inputs: usize, outputs: usize) -> usize {
 }
 
 /// Sizes and addresses of one synapse.
-struct Synapse {
+struct SynapseShape {
     inputs: usize,
     /// Outputs of whole panels.
     padded: usize,
@@ -34,12 +34,12 @@ struct Synapse {
     sums: Value,
 }
 
-/// `(spikes, weights) -> settled sums`
-pub fn synapse(e: &mut Emit<'_>, code: Code, steps: u16, inputs: usize, outputs: usize) {
+/// `(spikes, weights) -> decoded sums`
+pub fn synapse(e: &mut Emitter<'_>, code: Code, steps: u16, inputs: usize, outputs: usize) {
     let scratch = e.of_frame(offset_of!(Frame, scratch));
     let lists = [scratch, e.add(scratch, 8 * inputs)];
     let sums = e.add(scratch, 16 * inputs);
-    let s = Synapse { inputs, padded: outputs.next_multiple_of(PANEL), weights: e.constant(0), lists, sums };
+    let s = SynapseShape { inputs, padded: outputs.next_multiple_of(PANEL), weights: e.constant(0), lists, sums };
     let plane = plane_bytes(inputs);
     let train = plane * usize::from(steps);
     let (spikes, out) = (e.input(0, train), e.out(4 * outputs));
@@ -77,11 +77,11 @@ pub fn synapse(e: &mut Emit<'_>, code: Code, steps: u16, inputs: usize, outputs:
         e.b.def_var(out, to);
     });
     let taken = e.b.use_var(taken);
-    e.tally(offset_of!(Tally, taken), taken);
+    e.tally(offset_of!(StepTally, taken), taken);
 }
 
 /// Stores `value(address)` to every four sums.
-fn each(e: &mut Emit<'_>, s: &Synapse, value: impl Fn(&mut Emit<'_>, Value) -> Value) {
+fn each(e: &mut Emitter<'_>, s: &SynapseShape, value: impl Fn(&mut Emitter<'_>, Value) -> Value) {
     let end = e.int(4 * s.padded);
     e.count(end, 4 * GROUP, |e, offset| {
         let here = e.b.ins().iadd(s.sums, offset);
@@ -94,7 +94,7 @@ fn each(e: &mut Emit<'_>, s: &Synapse, value: impl Fn(&mut Emit<'_>, Value) -> V
 }
 
 /// Copies sums to where they belong: four at a time, then one at a time.
-fn copy(e: &mut Emit<'_>, from: Value, to: Value, outputs: usize) {
+fn copy(e: &mut Emitter<'_>, from: Value, to: Value, outputs: usize) {
     let whole = outputs - outputs % 4;
     for (ty, first, last, step) in [(types::I32X4, 0, whole, 16), (types::I32, whole, outputs, 4)] {
         let (first, last) = (e.int(4 * first), e.int(4 * last));
@@ -108,7 +108,7 @@ fn copy(e: &mut Emit<'_>, from: Value, to: Value, outputs: usize) {
 }
 
 /// Lists the rows of the spikes of one timestep; the ends of the lists.
-fn list(e: &mut Emit<'_>, s: &Synapse, plane: Value, taken: Variable) -> [Value; 2] {
+fn list(e: &mut Emitter<'_>, s: &SynapseShape, plane: Value, taken: Variable) -> [Value; 2] {
     let ends = s.lists.map(|list| e.variable(list));
     let first = e.variable(s.weights);
     let end = e.int(plane_bytes(s.inputs));
@@ -139,7 +139,7 @@ fn list(e: &mut Emit<'_>, s: &Synapse, plane: Value, taken: Variable) -> [Value;
 }
 
 /// Appends the address of a row for every set bit.
-fn list_bits(e: &mut Emit<'_>, mask: Value, rows: Value, end: Variable) {
+fn list_bits(e: &mut Emitter<'_>, mask: Value, rows: Value, end: Variable) {
     let (head, inside, after) = (e.b.create_block(), e.b.create_block(), e.b.create_block());
     let left = e.variable(mask);
     e.b.ins().jump(head, &[]);
@@ -164,7 +164,7 @@ fn list_bits(e: &mut Emit<'_>, mask: Value, rows: Value, end: Variable) {
 }
 
 /// Adds the listed rows to the sums, or subtracts them: `PASS` rows a walk, then one.
-fn accumulate(e: &mut Emit<'_>, s: &Synapse, list: Value, end: Value, subtract: bool) {
+fn accumulate(e: &mut Emitter<'_>, s: &SynapseShape, list: Value, end: Value, subtract: bool) {
     let bytes = e.b.ins().isub(end, list);
     let mask = e.b.ins().iconst(types::I64, -((8 * PASS) as i64));
     let whole = e.b.ins().band(bytes, mask);
@@ -174,7 +174,7 @@ fn accumulate(e: &mut Emit<'_>, s: &Synapse, list: Value, end: Value, subtract: 
 }
 
 /// A walk over all sums for every `count` rows of the list between two offsets.
-fn walks(e: &mut Emit<'_>, s: &Synapse, list: Value, from: Value, to: Value, count: usize, subtract: bool) {
+fn walks(e: &mut Emitter<'_>, s: &SynapseShape, list: Value, from: Value, to: Value, count: usize, subtract: bool) {
     e.span(from, to, 8 * count, |e, offset| {
         let entry = e.b.ins().iadd(list, offset);
         let rows: Vec<Variable> = (0..count)
@@ -213,19 +213,19 @@ fn walks(e: &mut Emit<'_>, s: &Synapse, list: Value, from: Value, to: Value, cou
 }
 
 /// Eight weights of a row, widened.
-fn weights(e: &mut Emit<'_>, row: Value, column: Value, offset: usize) -> Value {
+fn weights(e: &mut Emitter<'_>, row: Value, column: Value, offset: usize) -> Value {
     let at = e.b.ins().iadd(row, column);
     e.b.ins().sload8x8(notrap(), at, offset as i32)
 }
 
-fn add_to(e: &mut Emit<'_>, x: Value, at: Value, offset: usize, subtract: bool) {
+fn add_to(e: &mut Emitter<'_>, x: Value, at: Value, offset: usize, subtract: bool) {
     let old = e.load(types::I32X4, at, offset);
     let new = if subtract { e.b.ins().isub(old, x) } else { e.b.ins().iadd(old, x) };
     e.store(new, at, offset);
 }
 
 /// The sum, pair by pair.
-fn tree(e: &mut Emit<'_>, mut parts: Vec<Value>) -> Value {
+fn tree(e: &mut Emitter<'_>, mut parts: Vec<Value>) -> Value {
     while parts.len() > 1 {
         parts = parts.chunks(2).map(|pair| if let [a, b] = *pair { e.b.ins().iadd(a, b) } else { pair[0] }).collect();
     }

@@ -1,14 +1,15 @@
 //! Both engines, bit for bit: outputs, events, state, on sizes that fit no vector.
 
-use crate::{Engine, Executed, Isa, Options, Prices, Products, Program, Rows, Session};
+use crate::{Engine, Executed, Isa, KernelCosts, MatmulCounts, Options, Program, Rows, Session};
 use snnc_ir::events::{Events, is_neuron};
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
 use snnc_ir::{Builder, Code, Curve, Graph, Ssa, Stage, Tensor, Value};
 use std::sync::Arc;
 
 /// A small transformer with everything that a stage may hold.
 #[derive(Clone, Copy, Debug)]
-struct Net {
+struct TestNet {
     stage: Stage,
     width: usize,
     heads: u32,
@@ -21,7 +22,7 @@ struct Net {
     curve: Curve,
 }
 
-const NET: Net = Net {
+const NET: TestNet = TestNet {
     stage: Stage::Tensor,
     width: 12,
     heads: 3,
@@ -35,16 +36,16 @@ const NET: Net = Net {
 };
 
 /// A graph in the making, with numbers for its constants (SplitMix64).
-struct Maker {
+struct NetMaker {
     b: Builder,
-    net: Net,
+    net: TestNet,
     state: u64,
     names: usize,
 }
 
 type Made = Result<Value, snnc_ir::Diagnostic>;
 
-impl Maker {
+impl NetMaker {
     fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
@@ -78,12 +79,12 @@ impl Maker {
     fn linear(&mut self, x: Value, inputs: usize, outputs: usize, layout: Layout) -> Made {
         let sizes = if layout == Layout::InputMajor { [inputs, outputs] } else { [outputs, inputs] };
         let (w, b) = (self.floats(&sizes, -0.4, 0.4), self.floats(&[outputs], -0.2, 0.2));
-        self.op(Op::Linear(layout), &[x, w, b])
+        self.op(Op::Dense(DenseOp::Linear(layout)), &[x, w, b])
     }
 
     /// A neuron layer of the stage, from f32 or i32 whose magnitudes are about `scale`.
     fn neurons(&mut self, x: Value, width: usize, scale: f32, curve: Curve) -> Made {
-        let Net { code, steps, stage, .. } = self.net;
+        let TestNet { code, steps, stage, .. } = self.net;
         let levels = code.levels(steps) as f32;
         let mut args = vec![x];
         if curve == Curve::Identity {
@@ -94,8 +95,11 @@ impl Maker {
             args.extend([self.floats(&[width], 1.0 / scale, 9.0 / scale), self.floats(&[width], -2.0, 2.0)]);
             args.extend([self.floats(&[width], levels / 16.0, levels / 3.0), self.floats(&[width], -1.0, 1.0)]);
         }
-        let op =
-            if stage == Stage::Spiking { Op::Fire { code, steps, curve } } else { Op::Quant { code, steps, curve } };
+        let op = if stage == Stage::Spiking {
+            Op::Spike(SpikeOp::Fire { code, steps, curve })
+        } else {
+            Op::Level(LevelOp::Quant { code, steps, curve })
+        };
         self.op(op, &args)
     }
 
@@ -103,10 +107,10 @@ impl Maker {
     fn sums(&mut self, x: Value, inputs: usize, outputs: usize) -> Made {
         let w = self.bytes(inputs, outputs);
         if self.net.stage == Stage::Spiking {
-            let current = self.op(Op::Synapse, &[x, w])?;
-            return self.op(Op::Settle, &[current]);
+            let current = self.op(Op::Spike(SpikeOp::Synapse), &[x, w])?;
+            return self.op(Op::Spike(SpikeOp::Decode), &[current]);
         }
-        self.op(Op::Product, &[x, w])
+        self.op(Op::Level(LevelOp::MatMulInt), &[x, w])
     }
 
     /// Magnitude of such sums, roughly.
@@ -117,29 +121,29 @@ impl Maker {
     fn affine(&mut self, x: Value, inputs: usize, outputs: usize) -> Made {
         let gain = 1.0 / self.reach(inputs);
         let (gain, offset) = (self.floats(&[outputs], gain / 2.0, gain), self.floats(&[outputs], -0.2, 0.2));
-        self.op(Op::Affine, &[x, gain, offset])
+        self.op(Op::Level(LevelOp::ScaleShift), &[x, gain, offset])
     }
 
     fn layer(&mut self, x: Value) -> Made {
-        let Net { stage, width, heads, hidden, curve, .. } = self.net;
+        let TestNet { stage, width, heads, hidden, curve, .. } = self.net;
         let eps = Scalar::new(1e-5);
-        let add = Op::Binary(Binary::Add);
+        let add = Op::Array(ArrayOp::Binary(Binary::Add));
         if stage == Stage::Tensor {
             let (g, b) = (self.floats(&[width], 0.5, 1.5), self.floats(&[width], -0.3, 0.3));
-            let y = self.op(Op::LayerNorm { eps }, &[x, g, b])?;
+            let y = self.op(Op::Dense(DenseOp::LayerNorm { eps }), &[x, g, b])?;
             let qkv = [0; 3].map(|_| self.linear(y, width, width, Layout::InputMajor));
             let [q, k, v] = qkv.map(|made| made.expect("fits"));
             let scale = Scalar::new(0.5);
-            let y = self.op(Op::Attention { heads, scale }, &[q, k, v])?;
+            let y = self.op(Op::Dense(DenseOp::Attention { heads, scale }), &[q, k, v])?;
             let y = self.linear(y, width, width, Layout::OutputMajor)?;
             let x = self.op(add, &[x, y])?;
-            let y = self.op(Op::Normalise { eps }, &[x])?;
+            let y = self.op(Op::Dense(DenseOp::LayerNormNoGain { eps }), &[x])?;
             let y = self.linear(y, width, hidden, Layout::InputMajor)?;
-            let y = self.op(Op::Curve(curve), &[y])?;
+            let y = self.op(Op::Dense(DenseOp::Curve(curve)), &[y])?;
             let y = self.linear(y, hidden, width, Layout::InputMajor)?;
             return self.op(add, &[x, y]);
         }
-        let y = self.op(Op::Normalise { eps }, &[x])?;
+        let y = self.op(Op::Dense(DenseOp::LayerNormNoGain { eps }), &[x])?;
         let y = self.neurons(y, width, 1.0, Curve::Identity)?;
         let mut qkv = [y; 3];
         for part in &mut qkv {
@@ -148,13 +152,16 @@ impl Maker {
         }
         let most = (self.net.code.levels(self.net.steps) as f32).powi(2);
         let slope = self.floats(&[heads as usize], 5.0 / most, 60.0 / most);
-        let y = self.op(Op::Ssa { heads, variant: Ssa::Ttfs { phases: 8 } }, &[qkv[0], qkv[1], qkv[2], slope])?;
+        let y = self.op(
+            Op::Level(LevelOp::Ssa { heads, variant: Ssa::Ttfs { phases: 8 } }),
+            &[qkv[0], qkv[1], qkv[2], slope],
+        )?;
         let scale = most.sqrt() / 2.0;
         let y = self.neurons(y, width, scale, Curve::Identity)?;
         let sums = self.sums(y, width, width)?;
         let y = self.affine(sums, width, width)?;
         let x = self.op(add, &[y, x])?;
-        let y = self.op(Op::Normalise { eps }, &[x])?;
+        let y = self.op(Op::Dense(DenseOp::LayerNormNoGain { eps }), &[x])?;
         let y = self.neurons(y, width, 1.0, Curve::Identity)?;
         let sums = self.sums(y, width, hidden)?;
         let y = self.neurons(sums, hidden, self.reach(width), curve)?;
@@ -164,20 +171,23 @@ impl Maker {
     }
 
     fn graph(mut self) -> Result<Graph, snnc_ir::Diagnostic> {
-        let Net { stage, width, vocab, layers, context, .. } = self.net;
-        let (tokens, positions) = (self.op(Op::Tokens, &[])?, self.op(Op::Positions, &[])?);
+        let TestNet { stage, width, vocab, layers, context, .. } = self.net;
+        let (tokens, positions) = (self.op(Op::Leaf(LeafOp::Tokens), &[])?, self.op(Op::Leaf(LeafOp::Positions), &[])?);
         let table = self.floats(&[vocab, width], -1.0, 1.0);
         let places = self.floats(&[context as usize, width], -0.5, 0.5);
-        let (x, p) = (self.op(Op::Embed, &[tokens, table])?, self.op(Op::Embed, &[positions, places])?);
-        let mut x = self.op(Op::Binary(Binary::Add), &[x, p])?;
+        let (x, p) = (
+            self.op(Op::Dense(DenseOp::Embed), &[tokens, table])?,
+            self.op(Op::Dense(DenseOp::Embed), &[positions, places])?,
+        );
+        let mut x = self.op(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, p])?;
         let shift = self.floats(&[width], -0.1, 0.1);
-        x = self.op(Op::Binary(Binary::Add), &[x, shift])?;
+        x = self.op(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, shift])?;
         let mut outputs = vec![("embedded".to_string(), x)];
         for i in 0..layers {
             x = self.layer(x)?;
             outputs.push((format!("layer{i}"), x));
         }
-        let y = self.op(Op::Normalise { eps: Scalar::new(1e-5) }, &[x])?;
+        let y = self.op(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(1e-5) }), &[x])?;
         let logits = if stage == Stage::Tensor {
             self.linear(y, width, vocab, Layout::OutputMajor)?
         } else {
@@ -190,8 +200,8 @@ impl Maker {
     }
 }
 
-fn make(net: Net) -> Arc<Graph> {
-    let maker = Maker { b: Builder::new(net.stage, net.context), net, state: 1, names: 0 };
+fn make(net: TestNet) -> Arc<Graph> {
+    let maker = NetMaker { b: Builder::new(net.stage, net.context), net, state: 1, names: 0 };
     Arc::new(maker.graph().expect("the net is well typed"))
 }
 
@@ -219,7 +229,7 @@ fn trace(program: &Arc<Program>, calls: &[&[u32]], rows: Rows) -> Trace {
     (bits, session.events().to_vec())
 }
 
-fn check(net: Net) {
+fn check(net: TestNet) {
     let graph = make(net);
     let ids = tokens(21, net.vocab);
     let (oracle, jit) = (program(&graph, Engine::Interpreter, 128), program(&graph, Engine::Jit, 128));
@@ -239,8 +249,8 @@ fn check(net: Net) {
 #[test]
 fn a_tensor_program_gives_the_oracles_bits() {
     check(NET);
-    check(Net { width: 48, hidden: 20, curve: Curve::GeluErf, ..NET });
-    check(Net { width: 16, heads: 2, hidden: 64, vocab: 32, curve: Curve::Relu, ..NET });
+    check(TestNet { width: 48, hidden: 20, curve: Curve::GeluErf, ..NET });
+    check(TestNet { width: 16, heads: 2, hidden: 64, vocab: 32, curve: Curve::Relu, ..NET });
 }
 
 #[test]
@@ -253,7 +263,7 @@ fn codes_lengths_curves_and_odd_widths_give_the_oracles_bits() {
         for (i, &(code, steps)) in codes.iter().chain(&unary).enumerate() {
             for (j, (width, heads, hidden, vocab)) in sizes.into_iter().enumerate() {
                 let curve = curves[(i + j) % curves.len()];
-                check(Net { stage, width, heads, hidden, vocab, layers: 1 + j % 2, code, steps, curve, ..NET });
+                check(TestNet { stage, width, heads, hidden, vocab, layers: 1 + j % 2, code, steps, curve, ..NET });
             }
         }
     }
@@ -262,7 +272,7 @@ fn codes_lengths_curves_and_odd_widths_give_the_oracles_bits() {
 #[test]
 fn how_tokens_are_cut_into_calls_and_chunks_never_shows() {
     for stage in [Stage::Tensor, Stage::Quantised, Stage::Spiking] {
-        let net = Net { stage, ..NET };
+        let net = TestNet { stage, ..NET };
         let graph = make(net);
         let ids = tokens(30, net.vocab);
         let singles: Vec<&[u32]> = ids.chunks(1).collect();
@@ -288,9 +298,9 @@ fn how_tokens_are_cut_into_calls_and_chunks_never_shows() {
 #[test]
 fn stepped_and_collapsed_programs_are_equal() {
     for code in Code::ALL {
-        let net = Net { stage: Stage::Spiking, code, ..NET };
+        let net = TestNet { stage: Stage::Spiking, code, ..NET };
         let ids = tokens(17, net.vocab);
-        let run = |stage| trace(&program(&make(Net { stage, ..net }), Engine::Jit, 8), &[&ids], Rows::All).0;
+        let run = |stage| trace(&program(&make(TestNet { stage, ..net }), Engine::Jit, 8), &[&ids], Rows::All).0;
         assert_eq!(run(Stage::Spiking), run(Stage::Quantised));
     }
 }
@@ -304,7 +314,7 @@ fn neurons_can_be_looked_at() {
         [(Code::Binary, 7), (Code::Binary, 9), (Code::Binary, 16), (Code::Unary, 5), (Code::Unary, 300)]
     {
         let seen = |stage, engine, chunk| {
-            let mut graph = (*make(Net { stage, code, steps, ..NET })).clone();
+            let mut graph = (*make(TestNet { stage, code, steps, ..NET })).clone();
             let neurons: Vec<Value> =
                 graph.iter().filter(|(_, node)| is_neuron(&node.op)).map(|(value, _)| value).collect();
             graph.outputs.extend(neurons.iter().map(|value| (format!("{}", value.0), *value)));
@@ -337,12 +347,12 @@ fn neurons_can_be_looked_at() {
 
 #[test]
 fn a_synapse_adds_one_row_for_every_spike() {
-    let net = Net { stage: Stage::Spiking, ..NET };
+    let net = TestNet { stage: Stage::Spiking, ..NET };
     let graph = make(net);
     let mut session = Session::new(program(&graph, Engine::Jit, 8));
     session.forward(&tokens(17, net.vocab), Rows::All).expect("in order");
     let mut additions = 0;
-    for (_, node) in graph.iter().filter(|(_, node)| node.op == Op::Synapse) {
+    for (_, node) in graph.iter().filter(|(_, node)| node.op == Op::Spike(SpikeOp::Synapse)) {
         additions += session.events()[node.args[0].index()].spikes * node.ty.shape().width().unwrap_or(0) as u64;
     }
     assert!(additions > 0);
@@ -352,7 +362,7 @@ fn a_synapse_adds_one_row_for_every_spike() {
 
 #[test]
 fn counting_changes_tallies_only() {
-    let graph = make(Net { stage: Stage::Spiking, ..NET });
+    let graph = make(TestNet { stage: Stage::Spiking, ..NET });
     let ids = tokens(9, NET.vocab);
     for engine in [Engine::Interpreter, Engine::Jit] {
         let silent = Options { engine, count: false, ..Options::default() };
@@ -397,10 +407,12 @@ fn overflowing() -> Arc<Graph> {
     let mut table = vec![0.5; 5 * 12];
     table[3 * 12..4 * 12].fill(f32::MAX);
     let table = b.weight("table", Arc::new(Tensor::f32(&[5, 12], table)));
-    let tokens = b.add(Op::Tokens, &[], "").expect("fits");
-    let x = b.add(Op::Embed, &[tokens, table], "/embed").expect("fits");
-    let y = b.add(Op::Normalise { eps: Scalar::new(1e-5) }, &[x], "/norm").expect("fits");
-    let y = b.add(Op::Attention { heads: 3, scale: Scalar::new(1.0) }, &[y, y, y], "/attention").expect("fits");
+    let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "").expect("fits");
+    let x = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "/embed").expect("fits");
+    let y = b.add(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(1e-5) }), &[x], "/norm").expect("fits");
+    let y = b
+        .add(Op::Dense(DenseOp::Attention { heads: 3, scale: Scalar::new(1.0) }), &[y, y, y], "/attention")
+        .expect("fits");
     Arc::new(b.finish(vec![("y".to_string(), y)]))
 }
 
@@ -420,9 +432,9 @@ fn an_output_that_is_not_finite_is_an_error_that_names_its_origin() {
     for engine in [Engine::Interpreter, Engine::Jit] {
         let mut b = Builder::new(Stage::Tensor, 40);
         let table = b.weight("table", Arc::new(Tensor::f32(&[2, 3], vec![1.0, 2.0, 3.0, 1.0, f32::MAX, 3.0])));
-        let tokens = b.add(Op::Tokens, &[], "").expect("fits");
-        let x = b.add(Op::Embed, &[tokens, table], "/embed").expect("fits");
-        let y = b.add(Op::Binary(Binary::Add), &[x, x], "/add").expect("fits");
+        let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "").expect("fits");
+        let x = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "/embed").expect("fits");
+        let y = b.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, x], "/add").expect("fits");
         let graph = Arc::new(b.finish(vec![("y".to_string(), y)]));
         let mut session = Session::new(program(&graph, engine, 1));
         let error = session.forward(&[0, 1], Rows::All).expect_err("token 1 overflows");
@@ -434,15 +446,16 @@ fn an_output_that_is_not_finite_is_an_error_that_names_its_origin() {
 #[test]
 fn a_graph_whose_types_lie_is_refused() {
     let mut graph = (*make(NET)).clone();
-    let at = graph.nodes.iter().position(|node| node.op == Op::Binary(Binary::Add)).expect("there is one");
-    graph.nodes[at].ty = snnc_ir::Type::still(snnc_ir::Elem::F32, snnc_ir::Shape::rows(1000));
+    let at =
+        graph.nodes.iter().position(|node| node.op == Op::Array(ArrayOp::Binary(Binary::Add))).expect("there is one");
+    graph.nodes[at].ty = snnc_ir::Type::tensor(snnc_ir::Elem::F32, snnc_ir::Shape::rows(1000));
     let error = Program::new(Arc::new(graph), &Options::default()).expect_err("it is not 1000 wide");
     assert_eq!(error.message, "`add` cannot be planned: it is said to be f32[tokens,1000] and is f32[tokens,12]");
 }
 
 #[test]
 fn programs_come_and_go() {
-    let graph = make(Net { stage: Stage::Spiking, ..NET });
+    let graph = make(TestNet { stage: Stage::Spiking, ..NET });
     let first = trace(&program(&graph, Engine::Jit, 8), &[&[1, 2, 3]], Rows::All);
     for _ in 0..50 {
         assert_eq!(trace(&program(&graph, Engine::Jit, 8), &[&[1, 2, 3]], Rows::All), first);
@@ -451,7 +464,7 @@ fn programs_come_and_go() {
 
 #[test]
 fn sessions_of_one_program_run_on_threads_of_their_own() {
-    let graph = make(Net { stage: Stage::Spiking, ..NET });
+    let graph = make(TestNet { stage: Stage::Spiking, ..NET });
     let program = program(&graph, Engine::Jit, 8);
     let ids = tokens(20, NET.vocab);
     let expected = trace(&program, &[&ids], Rows::All);
@@ -464,18 +477,18 @@ fn sessions_of_one_program_run_on_threads_of_their_own() {
 
 #[test]
 fn a_plan_reads_as_text() {
-    let program = program(&make(Net { stage: Stage::Spiking, layers: 1, ..NET }), Engine::Jit, 8);
+    let program = program(&make(TestNet { stage: Stage::Spiking, layers: 1, ..NET }), Engine::Jit, 8);
     let text = program.explain();
     for part in
-        ["code fire_binary_7_identity_f32_12", " synapse_binary_7_12_20", "kernel ssa", "affine_add_12", "/embed"]
+        ["code fire_binary_7_identity_f32_12", " synapse_binary_7_12_20", "kernel ttfs", "scale_shift_add_12", "/embed"]
     {
         assert!(text.contains(part), "{part} in\n{text}");
     }
 }
 
-/// Prices that force rows, and prices that force all of them: the same bits and events, and each way is counted.
+/// Costs that force rows, and costs that force all of them: the same bits and events, and each way is counted.
 #[test]
-fn prices_choose_and_change_no_result() {
+fn costs_choose_and_change_no_result() {
     let ids = tokens(40, NET.vocab);
     let calls: [&[u32]; 4] = [&ids[..1], &ids[1..2], &ids[2..5], &ids[5..]];
     let run = |graph: &Arc<Graph>, options: Options| {
@@ -484,29 +497,30 @@ fn prices_choose_and_change_no_result() {
         for call in calls {
             session.forward(call, Rows::Last).expect("the call is in order");
         }
-        let products = session.products().iter().fold(Products::default(), |mut all, one| {
+        let products = session.matmul_counts().iter().fold(MatmulCounts::default(), |mut all, one| {
             all += *one;
             all
         });
-        (trace(&program, &calls, Rows::All), products, program.explain_choices(session.products()))
+        (trace(&program, &calls, Rows::All), products, program.explain_choices(session.matmul_counts()))
     };
     for stage in [Stage::Quantised, Stage::Spiking] {
-        let graph = make(Net { stage, ..NET });
+        let graph = make(TestNet { stage, ..NET });
         let (want, ..) = run(&graph, Options::default());
         for isa in crate::ISAS.into_iter().filter(|isa| isa.is_available()) {
             for threads in [1, 2] {
-                let with = |prices| run(&graph, Options { isa: Some(isa), threads, prices, ..Options::default() });
-                let (rows, by_rows, why_rows) = with(Some(Prices::of([1e9, 1e-9, 1e-9, 1e9, 1e9])));
-                let (all, by_all, why_all) = with(Some(Prices::of([1e-9, 1e9, 1e9, 1e-9, 1e-9])));
+                let with =
+                    |kernel_costs| run(&graph, Options { isa: Some(isa), threads, kernel_costs, ..Options::default() });
+                let (rows, by_rows, why_rows) = with(Some(KernelCosts::of([1e9, 1e-9, 1e-9, 1e9, 1e9])));
+                let (all, by_all, why_all) = with(Some(KernelCosts::of([1e-9, 1e9, 1e9, 1e-9, 1e-9])));
                 assert!(rows == want && all == want, "{stage:?}, {isa:?}, {threads} threads");
-                assert_eq!((by_rows.fired, by_rows.whole), (by_all.fired, 0));
+                assert_eq!((by_rows.fired, by_rows.dense), (by_all.fired, 0));
                 if stage == Stage::Quantised {
-                    assert_eq!((by_all.listed, by_all.whole), (0, by_rows.listed));
+                    assert_eq!((by_all.sparse, by_all.dense), (0, by_rows.sparse));
                     assert!(why_rows.contains("rows |") && !why_rows.contains(" all |"), "{why_rows}");
                     assert!(why_all.contains(" all |") && !why_all.contains("rows |"), "{why_all}");
                 }
                 let machine = format!("kernels ({})", isa.name());
-                let total = format!("rows {}, all 0\n", by_rows.listed);
+                let total = format!("rows {}, all 0\n", by_rows.sparse);
                 for part in [machine.as_str(), "threads: ", "arena: ", "density", "cross", total.as_str()] {
                     assert!(why_rows.contains(part), "{part} in\n{why_rows}");
                 }
@@ -518,7 +532,7 @@ fn prices_choose_and_change_no_result() {
 /// What `--emit` shows: each function once, as IR and as instructions; synapses only where no kernel drives them.
 #[test]
 fn functions_are_listed() {
-    let graph = make(Net { stage: Stage::Spiking, layers: 2, ..NET });
+    let graph = make(TestNet { stage: Stage::Spiking, layers: 2, ..NET });
     for isa in [Isa::Portable, Isa::best()] {
         let options = Options { isa: Some(isa), ..Options::default() };
         let listings = Program::new(Arc::clone(&graph), &options).and_then(|p| p.listings()).expect("it compiles");
@@ -538,7 +552,7 @@ fn functions_are_listed() {
 fn twelve_layers_of_768_compile_within_a_tenth_of_a_second() {
     for stage in [Stage::Tensor, Stage::Quantised, Stage::Spiking] {
         // The vocabulary is short: it costs memory, and no code.
-        let net = Net { stage, width: 768, heads: 12, hidden: 3072, vocab: 257, layers: 12, ..NET };
+        let net = TestNet { stage, width: 768, heads: 12, hidden: 3072, vocab: 257, layers: 12, ..NET };
         let program = program(&make(net), Engine::Jit, 1);
         assert!(program.codegen_ms() < 100.0, "{stage:?}: {} ms", program.codegen_ms());
     }
@@ -574,7 +588,7 @@ const EDGES: [f32; 23] = [
 /// Two neuron layers, on f32 and on i32 potentials, whose levels are the outputs.
 fn edges(stage: Stage, code: Code, steps: u16, curve: Curve) -> Result<Graph, snnc_ir::Diagnostic> {
     let d = EDGES.len();
-    let mut m = Maker { b: Builder::new(stage, 64), net: Net { stage, code, steps, ..NET }, state: 1, names: 0 };
+    let mut m = NetMaker { b: Builder::new(stage, 64), net: TestNet { stage, code, steps, ..NET }, state: 1, names: 0 };
     let mut row = |name: &str, from: &[f32], stride: usize| {
         let data = (0..d).map(|i| from[i * stride / 2 % from.len()]).collect();
         m.b.weight(name, Arc::new(Tensor::f32(&[d], data)))
@@ -592,20 +606,20 @@ fn edges(stage: Stage, code: Code, steps: u16, curve: Curve) -> Result<Graph, sn
     let table = m.b.weight("table", Arc::new(Tensor::f32(&[d, d], table)));
     let same = (0..d * d).map(|i| i8::from(i % d == i / d)).collect();
     let same = m.b.weight("same", Arc::new(Tensor::i8(&[d, d], same)));
-    let tokens = m.op(Op::Tokens, &[])?;
-    let mut x = m.op(Op::Embed, &[tokens, table])?;
+    let tokens = m.op(Op::Leaf(LeafOp::Tokens), &[])?;
+    let mut x = m.op(Op::Dense(DenseOp::Embed), &[tokens, table])?;
     let mut outputs = Vec::new();
     for name in ["from f32", "from i32"] {
         let args: Vec<Value> = [x].iter().chain(&constants).copied().collect();
         if stage == Stage::Spiking {
-            let spikes = m.op(Op::Fire { code, steps, curve }, &args)?;
-            let current = m.op(Op::Synapse, &[spikes, same])?;
-            x = m.op(Op::Settle, &[current])?;
+            let spikes = m.op(Op::Spike(SpikeOp::Fire { code, steps, curve }), &args)?;
+            let current = m.op(Op::Spike(SpikeOp::Synapse), &[spikes, same])?;
+            x = m.op(Op::Spike(SpikeOp::Decode), &[current])?;
         } else {
-            let levels = m.op(Op::Quant { code, steps, curve }, &args)?;
-            x = m.op(Op::Product, &[levels, same])?;
+            let levels = m.op(Op::Level(LevelOp::Quant { code, steps, curve }), &args)?;
+            x = m.op(Op::Level(LevelOp::MatMulInt), &[levels, same])?;
         }
-        outputs.push((name.to_string(), m.op(Op::Affine, &[x, one, zero])?));
+        outputs.push((name.to_string(), m.op(Op::Level(LevelOp::ScaleShift), &[x, one, zero])?));
     }
     Ok(m.b.finish(outputs))
 }

@@ -6,7 +6,9 @@
 
 use super::check_attention;
 use super::exponential::exponentials;
-use super::linear::{LANES, Lanes, Rows, TOKENS, add_rows, gather_columns, gather_rows, pass_tokens, walk_outputs};
+use super::linear::{
+    LANES, OutputLanes, StridedRows, TOKENS, add_rows, gather_columns, gather_rows, gemv_outputs, pass_tokens,
+};
 use super::norm::row_sum;
 use super::vectors::Vectors;
 
@@ -25,7 +27,7 @@ pub(super) fn causal(
     out.fill(0.0);
     let width = d / heads;
     for from in (0..d).step_by(width) {
-        let head = Head { d, width, scale, k: &k[from.min(k.len())..], v: &v[from.min(v.len())..] };
+        let head = DenseHead { d, width, scale, k: &k[from.min(k.len())..], v: &v[from.min(v.len())..] };
         if q.len() == d {
             head.one(vectors, &q[from..], &mut out[from..]);
         } else if !q.is_empty() {
@@ -35,7 +37,7 @@ pub(super) fn causal(
 }
 
 /// A head: its channels are the first `width` of rows that lie `d` apart.
-struct Head<'a> {
+struct DenseHead<'a> {
     d: usize,
     width: usize,
     scale: f32,
@@ -43,7 +45,7 @@ struct Head<'a> {
     v: &'a [f32],
 }
 
-impl Head<'_> {
+impl DenseHead<'_> {
     fn keys(&self) -> usize {
         self.k.len().div_ceil(self.d)
     }
@@ -51,7 +53,7 @@ impl Head<'_> {
     #[inline(always)]
     fn one(&self, vectors: impl Vectors, q: &[f32], out: &mut [f32]) {
         let mut scores = vec![0.0; self.keys()];
-        walk_outputs(vectors, &q[..self.width], self.k, self.d, &mut scores);
+        gemv_outputs(vectors, &q[..self.width], self.k, self.d, &mut scores);
         let sum = self.weigh(&mut scores);
         let out = &mut out[..self.width];
         self.add_values(&scores, 0, out);
@@ -62,7 +64,7 @@ impl Head<'_> {
     fn many(&self, vectors: impl Vectors, q: &[f32], out: &mut [f32]) {
         let (d, keys) = (self.d, self.keys());
         let stride = keys.next_multiple_of(LANES);
-        let (turned, columns) = (self.turned_keys(vectors), self.value_columns());
+        let (transposed, columns) = (self.transposed_keys(vectors), self.value_columns());
         let mut scores = vec![0.0; TOKENS * stride];
         let past = keys - q.len().div_ceil(d);
         for (tile, (q, out)) in q.chunks(TOKENS * d).zip(out.chunks_mut(TOKENS * d)).enumerate() {
@@ -72,8 +74,8 @@ impl Head<'_> {
             let scores = &mut scores[..tokens * stride];
             scores.fill(0.0);
             let seen = (common + tokens - 1).div_ceil(LANES);
-            for (p, panel) in turned.chunks_exact(self.width).take(seen).enumerate() {
-                pass_tokens(Rows { values: q, stride: d }, panel, &mut scores[p * LANES..], stride, LANES);
+            for (p, panel) in transposed.chunks_exact(self.width).take(seen).enumerate() {
+                pass_tokens(StridedRows { values: q, stride: d }, panel, &mut scores[p * LANES..], stride, LANES);
             }
             let mut sums = [0.0; TOKENS];
             for (t, (scores, sum)) in scores.chunks_exact_mut(stride).zip(&mut sums).enumerate() {
@@ -81,7 +83,7 @@ impl Head<'_> {
             }
             for (p, panel) in columns.chunks_exact(keys).enumerate() {
                 let width = (self.width - p * LANES).min(LANES);
-                pass_tokens(Rows { values: scores, stride }, &panel[..common], &mut out[p * LANES..], d, width);
+                pass_tokens(StridedRows { values: scores, stride }, &panel[..common], &mut out[p * LANES..], d, width);
             }
             for (t, (scores, out)) in scores.chunks_exact(stride).zip(out.chunks_mut(d)).enumerate() {
                 let out = &mut out[..self.width];
@@ -116,7 +118,7 @@ impl Head<'_> {
 
     /// Sixteen keys side by side, channel by channel: `[keys / 16][width]`.
     #[inline(always)]
-    fn turned_keys(&self, vectors: impl Vectors) -> Vec<Lanes> {
+    fn transposed_keys(&self, vectors: impl Vectors) -> Vec<OutputLanes> {
         let keys = self.keys();
         let mut panels = vec![[0.0; LANES]; keys.div_ceil(LANES) * self.width];
         for (p, panel) in panels.chunks_exact_mut(self.width).enumerate() {
@@ -128,7 +130,7 @@ impl Head<'_> {
 
     /// Sixteen channels of the values side by side, key by key: `[width / 16][keys]`.
     #[inline(always)]
-    fn value_columns(&self) -> Vec<Lanes> {
+    fn value_columns(&self) -> Vec<OutputLanes> {
         let keys = self.keys();
         let mut panels = vec![[0.0; LANES]; self.width.div_ceil(LANES) * keys];
         for (p, panel) in panels.chunks_exact_mut(keys).enumerate() {

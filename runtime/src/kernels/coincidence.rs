@@ -4,7 +4,7 @@
 //! stretch of words. A key's weight is the score, perhaps squared, times `2^(15 - halvings)`: keys of equal halvings lie in one
 //! block, so the power is applied to the block's sums. These are of 32 bits for as many keys as cannot leave them.
 
-use super::neuron::Level;
+use super::neuron::StoredLevel;
 
 /// Bits of a word.
 const WORD: usize = 64;
@@ -16,7 +16,7 @@ pub const fn words(features: usize) -> usize {
 
 /// A part of rows.
 #[derive(Clone, Copy, Debug)]
-pub struct Columns {
+pub struct ColumnRange {
     pub stride: usize,
     pub from: usize,
     pub len: usize,
@@ -24,23 +24,23 @@ pub struct Columns {
 
 /// One head, or one timestep of one.
 #[derive(Clone, Copy, Debug)]
-pub struct Coincidence {
+pub struct CoincidenceShape {
     /// Keys before the first query's own.
     pub past: usize,
-    pub words: Columns,
-    pub values: Columns,
+    pub words: ColumnRange,
+    pub values: ColumnRange,
     pub squared: bool,
     /// The largest magnitude of a value.
     pub most: i32,
     /// Added to the sum of weights, in units of a score or its square.
     pub sink: f32,
     /// Tokens after which a weight halves; 0 is never.
-    pub halving: i32,
+    pub half_life: i32,
 }
 
 /// What spikes drove.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Coincided {
+pub struct CoincidenceCount {
     /// Pairs of spikes at one timestep and feature.
     pub pairs: u64,
     /// Keys that weighed something.
@@ -56,10 +56,10 @@ pub(super) fn attend<V: Copy + Into<i32>>(
     q: &[u64],
     k: &[u64],
     v: &[V],
-    shape: &Coincidence,
+    shape: &CoincidenceShape,
     out: &mut [f32],
-) -> Coincided {
-    let Coincidence { past, words, values, .. } = *shape;
+) -> CoincidenceCount {
+    let CoincidenceShape { past, words, values, .. } = *shape;
     let queries = q.len() / words.stride;
     assert!(k.len() >= (past + queries) * words.stride, "a key for every token so far");
     assert!(v.len() >= (past + queries) * values.stride, "a value for every token so far");
@@ -69,11 +69,11 @@ pub(super) fn attend<V: Copy + Into<i32>>(
     let most = (if shape.squared { score * score } else { score }) * u64::from(shape.most.unsigned_abs().max(1));
     let group = (u64::from(i32::MAX.unsigned_abs()) / most).min(1 << 10) as usize;
     let (mut sums, mut block, mut few) = (vec![0i64; values.len], vec![0i64; values.len], vec![0i32; values.len]);
-    let mut done = Coincided::default();
+    let mut done = CoincidenceCount::default();
     for (i, (q, out)) in q.chunks_exact(words.stride).zip(out.chunks_exact_mut(values.len)).enumerate() {
         let q = &q[words.from..][..words.len];
         let at = past + i;
-        let every = usize::try_from(shape.halving).unwrap_or(0);
+        let every = usize::try_from(shape.half_life).unwrap_or(0);
         sums.fill(0);
         let mut total = 0i64;
         // From the oldest block on: what came before a block counts half in it.
@@ -121,7 +121,7 @@ pub(super) fn attend<V: Copy + Into<i32>>(
 
 /// Rows of levels, not negative, as words: at timestep `t` a level above `t` spikes.
 #[inline(always)]
-pub(super) fn spell<L: Level>(levels: &[L], heads: usize, features: usize, steps: u16, rows: &mut [u64]) {
+pub(super) fn spell<L: StoredLevel>(levels: &[L], heads: usize, features: usize, steps: u16, rows: &mut [u64]) {
     let row = heads * usize::from(steps) * words(features);
     assert!(levels.len() / (heads * features) == rows.len() / row, "a row of words for every row of levels");
     for (levels, row) in levels.chunks_exact(heads * features).zip(rows.chunks_exact_mut(row)) {

@@ -46,7 +46,7 @@ fn each(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
 
 /// The largest magnitude of every row, 1 where all are 0; whether all were finite.
 #[inline(always)]
-pub(super) fn peak(x: &[f32], d: usize, y: &mut [f32]) -> bool {
+pub(super) fn row_max_abs(x: &[f32], d: usize, y: &mut [f32]) -> bool {
     assert!(d > 0 && x.len() == d * y.len(), "a number for each row");
     let mut rows = x.chunks_exact(d).zip(y);
     rows.all(|(x, y)| {
@@ -71,7 +71,7 @@ pub(super) fn scale_rows(x: &[f32], by: &[f32], d: usize, divide: bool, y: &mut 
 
 /// Some channels of every row.
 #[inline(always)]
-pub(super) fn pick(x: &[f32], d: usize, channels: &[i32], y: &mut [f32]) {
+pub(super) fn gather_channels(x: &[f32], d: usize, channels: &[i32], y: &mut [f32]) {
     assert!(d > 0 && x.len() / d * channels.len() == y.len(), "as many results as channels");
     for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(channels.len().max(1))) {
         y.iter_mut().zip(channels).for_each(|(y, &c)| *y = x[c as usize]);
@@ -92,11 +92,11 @@ pub(super) fn read(vectors: impl Vectors, x: &[u64]) -> u64 {
     /// Words of a line, of which four are read at once.
     const LINE: usize = 8;
     /// How far ahead, in words.
-    const AHEAD: usize = 512;
+    const PREFETCH_WORDS: usize = 512;
     let mut sums = [0; 4 * LINE];
     for lines in x.as_chunks::<{ 4 * LINE }>().0 {
         for line in lines.chunks(LINE) {
-            vectors.ask(line.as_ptr().wrapping_add(AHEAD).cast());
+            vectors.prefetch(line.as_ptr().wrapping_add(PREFETCH_WORDS).cast());
         }
         sums.iter_mut().zip(lines).for_each(|(sum, word)| *sum ^= word);
     }

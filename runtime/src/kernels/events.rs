@@ -4,15 +4,15 @@
 //! time is collapsed. Lists are made once and serve all outputs. Where a panel of weights stays in a cache, all timesteps
 //! and tokens pass over it before the next one is read.
 
-use super::product::{GROUP, OUTPUTS, Panels};
-use super::vectors::{Sums, Vectors};
+use super::matmul_int::{GROUP, OUTPUTS, Panels};
+use super::vectors::{PanelSums, Vectors};
 
 /// Rows that are asked for before they are read, in fours: so many are on their way from memory at once.
-const AHEAD: usize = 8;
+const PREFETCH_FOURS: usize = 8;
 
-/// Events of some planes.
+/// EventList of some planes.
 #[derive(Clone, Debug, Default)]
-pub struct Events {
+pub struct EventList {
     inputs: usize,
     channels: Vec<u32>,
     values: Vec<i8>,
@@ -21,7 +21,7 @@ pub struct Events {
     count: u64,
 }
 
-impl Events {
+impl EventList {
     /// How many there are.
     pub fn count(&self) -> u64 {
         self.count
@@ -33,7 +33,7 @@ impl Events {
 
     /// Splits a block of levels, whose first channel is `from`, and lists what has a higher byte.
     #[inline(always)]
-    fn halve(&mut self, vectors: impl Vectors, from: usize, x: &[i16; HALVES], low: &mut [i8; HALVES]) {
+    fn split_wide(&mut self, vectors: impl Vectors, from: usize, x: &[i16; HALVES], low: &mut [i8; HALVES]) {
         let mut high = [0; HALVES];
         let mut left = vectors.halves(x, low, &mut high);
         while left != 0 {
@@ -48,21 +48,21 @@ impl Events {
         self.ends[plane] == if plane == 0 { 0 } else { self.ends[plane - 1] }
     }
 
-    pub(super) fn plane(&self, i: usize) -> Rows<'_> {
+    pub(super) fn plane(&self, i: usize) -> EventRows<'_> {
         let range = if i == 0 { 0 } else { self.ends[i - 1] }..self.ends[i];
-        Rows { inputs: self.inputs, channels: &self.channels[range.clone()], values: &self.values[range] }
+        EventRows { inputs: self.inputs, channels: &self.channels[range.clone()], values: &self.values[range] }
     }
 }
 
 /// One plane's list, a whole number of fours. Invariant: channels are below `inputs`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rows<'a> {
+pub(super) struct EventRows<'a> {
     inputs: usize,
     channels: &'a [u32],
     values: &'a [i8],
 }
 
-impl<'a> Rows<'a> {
+impl<'a> EventRows<'a> {
     pub fn channels(&self) -> &'a [u32] {
         self.channels
     }
@@ -85,17 +85,17 @@ impl<'a> Rows<'a> {
         channels.zip(values).map(|(c, &[a, b, d, e])| (*c, i32::from_le_bytes([a as u8, b as u8, d as u8, e as u8])))
     }
 
-    /// The channels that come `AHEAD` fours after four `i`.
+    /// The channels that come `PREFETCH_FOURS` fours after four `i`.
     #[inline(always)]
     pub fn later(&self, i: usize) -> &'a [u32] {
-        let from = ((i + AHEAD) * GROUP).min(self.channels.len());
+        let from = ((i + PREFETCH_FOURS) * GROUP).min(self.channels.len());
         &self.channels[from..(from + GROUP).min(self.channels.len())]
     }
 }
 
 /// What is asked for while rows are added.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Ahead<'a> {
+pub(super) enum Prefetch<'a> {
     /// Nothing: all is in a cache.
     Nothing,
     /// The rows that come next in the list.
@@ -106,9 +106,9 @@ pub(super) enum Ahead<'a> {
 
 /// The events of planes of `inputs` numbers that lie `stride` apart.
 #[inline(always)]
-pub(super) fn listen(planes: &[i8], stride: usize, inputs: usize) -> Events {
+pub(super) fn event_list(planes: &[i8], stride: usize, inputs: usize) -> EventList {
     assert!(inputs > 0 && inputs <= stride, "planes of {inputs} channels, {stride} apart");
-    let mut events = Events { inputs, ..Events::default() };
+    let mut events = EventList { inputs, ..EventList::default() };
     for plane in planes.chunks(stride) {
         let start = events.channels.len();
         events.channels.resize(start + inputs + GROUP, 0);
@@ -154,23 +154,23 @@ pub const MOST_IN_TWO: i32 = (i8::MAX as i32) * 256 + i8::MAX as i32;
 /// The low byte of each level of rows of `inputs`, with a sign, and the events of what is left: `x = 256 * high + low`. Levels
 /// are at most `MOST_IN_TWO` either way.
 #[inline(always)]
-pub(super) fn halve(vectors: impl Vectors, x: &[i16], inputs: usize, low: &mut [i8]) -> Events {
+pub(super) fn split_wide(vectors: impl Vectors, x: &[i16], inputs: usize, low: &mut [i8]) -> EventList {
     assert!(
         inputs > 0 && x.len().is_multiple_of(inputs) && x.len() == low.len(),
         "rows of {inputs}, a byte for each level"
     );
-    let mut events = Events { inputs, ..Events::default() };
+    let mut events = EventList { inputs, ..EventList::default() };
     for (x, low) in x.chunks_exact(inputs).zip(low.chunks_exact_mut(inputs)) {
         let start = events.channels.len();
         let (blocks, rest) = x.as_chunks::<HALVES>();
         let (lows, last) = low.as_chunks_mut::<HALVES>();
         for (i, (x, low)) in blocks.iter().zip(lows).enumerate() {
-            events.halve(vectors, i * HALVES, x, low);
+            events.split_wide(vectors, i * HALVES, x, low);
         }
         if !rest.is_empty() {
             let (mut x, mut low) = ([0; HALVES], [0; HALVES]);
             x[..rest.len()].copy_from_slice(rest);
-            events.halve(vectors, blocks.len() * HALVES, &x, &mut low);
+            events.split_wide(vectors, blocks.len() * HALVES, &x, &mut low);
             last.copy_from_slice(&low[..rest.len()]);
         }
         events.count += (events.channels.len() - start) as u64;
@@ -184,7 +184,14 @@ pub(super) fn halve(vectors: impl Vectors, x: &[i16], inputs: usize, low: &mut [
 
 /// `y[n, m] = sum over t of carry^(T - 1 - t) * (events of token and timestep t) w`: Horner over the `steps` planes of a token.
 #[inline(always)]
-pub(super) fn synapse(vectors: impl Vectors, events: &Events, steps: usize, carry: i32, w: Panels<'_>, y: &mut [i32]) {
+pub(super) fn synapse(
+    vectors: impl Vectors,
+    events: &EventList,
+    steps: usize,
+    carry: i32,
+    w: Panels<'_>,
+    y: &mut [i32],
+) {
     let m = w.outputs();
     assert!(steps > 0 && events.planes().is_multiple_of(steps), "{steps} planes a token");
     assert_eq!(events.planes() / steps * m, y.len(), "a row of sums for each token");
@@ -195,24 +202,24 @@ pub(super) fn synapse(vectors: impl Vectors, events: &Events, steps: usize, carr
         let columns = p * OUTPUTS..((p + 1) * OUTPUTS).min(m);
         let next = w.panel(p + 1);
         for (token, y) in y.chunks_exact_mut(m).enumerate() {
-            let mut sums: Sums = [0; OUTPUTS];
+            let mut sums: PanelSums = [0; OUTPUTS];
             let mut done = 0;
             for t in 0..steps {
                 if carry != 1 && t > 0 {
                     sums.iter_mut().for_each(|sum| *sum = sum.wrapping_mul(carry));
                 }
                 let rows = events.plane(token * steps + t);
-                let ahead = if token > 0 {
-                    Ahead::Nothing
+                let prefetch = if token > 0 {
+                    Prefetch::Nothing
                 } else if dense && p > 0 {
                     let lines = |done: usize| next.len() / OUTPUTS * done / first * OUTPUTS;
                     let from = done;
                     done += rows.channels.len();
-                    Ahead::Rows(&next[lines(from)..lines(done)])
+                    Prefetch::Rows(&next[lines(from)..lines(done)])
                 } else {
-                    Ahead::Listed
+                    Prefetch::Listed
                 };
-                vectors.rows(rows, panel, ahead, &mut sums);
+                vectors.rows(rows, panel, prefetch, &mut sums);
             }
             let y = &mut y[columns.clone()];
             y.copy_from_slice(&sums[..y.len()]);
@@ -222,7 +229,7 @@ pub(super) fn synapse(vectors: impl Vectors, events: &Events, steps: usize, carr
 
 /// How many are not zero.
 #[inline(always)]
-pub(super) fn fired(x: &[i8]) -> usize {
+pub(super) fn count_nonzero(x: &[i8]) -> usize {
     // Blocks whose counts fit 8 bits, so that vectors count as many at a time as they hold.
     x.chunks(128).map(|x| usize::from(x.iter().map(|&x| u8::from(x != 0)).sum::<u8>())).sum()
 }

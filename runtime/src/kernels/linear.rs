@@ -18,9 +18,9 @@ const PANEL_TOKENS: usize = 6;
 /// Outputs whose sums stay in the first-level cache beside the weights that are read.
 const COLUMNS: usize = 1024;
 
-pub(super) type Lanes = [f32; LANES];
+pub(super) type OutputLanes = [f32; LANES];
 
-/// Weights `[k, m]`.
+/// DenseWeights `[k, m]`.
 #[inline(always)]
 pub(super) fn input_major(
     vectors: impl Vectors,
@@ -34,14 +34,14 @@ pub(super) fn input_major(
     check_product(x.len(), w.len(), k, m, y.len());
     y.fill(0.0);
     if y.len() / m < PANEL_TOKENS {
-        walk_rows(x, w, k, m, y);
+        gemv_rows(x, w, k, m, y);
     } else {
-        panels(vectors, x, Weights::InputMajor(w), k, m, y);
+        panels(vectors, x, DenseWeights::InputMajor(w), k, m, y);
     }
     add_bias(bias, m, y);
 }
 
-/// Weights `[m, k]`.
+/// DenseWeights `[m, k]`.
 #[inline(always)]
 pub(super) fn output_major(
     vectors: impl Vectors,
@@ -55,9 +55,9 @@ pub(super) fn output_major(
     check_product(x.len(), w.len(), k, m, y.len());
     y.fill(0.0);
     if y.len() == m {
-        walk_outputs(vectors, x, w, k, y);
+        gemv_outputs(vectors, x, w, k, y);
     } else {
-        panels(vectors, x, Weights::OutputMajor(w), k, m, y);
+        panels(vectors, x, DenseWeights::OutputMajor(w), k, m, y);
     }
     add_bias(bias, m, y);
 }
@@ -71,7 +71,7 @@ fn add_bias(bias: Option<&[f32]>, m: usize, y: &mut [f32]) {
 
 /// Eight inputs a walk over the outputs.
 #[inline(always)]
-fn walk_rows(x: &[f32], w: &[f32], k: usize, m: usize, y: &mut [f32]) {
+fn gemv_rows(x: &[f32], w: &[f32], k: usize, m: usize, y: &mut [f32]) {
     const ROWS: usize = 8;
     for from in (0..m).step_by(COLUMNS) {
         let columns = from..(from + COLUMNS).min(m);
@@ -102,9 +102,9 @@ pub(super) fn add_rows<const N: usize>(x: &[f32; N], rows: [&[f32]; N], y: &mut 
     }
 }
 
-/// One token, weights in rows `stride` apart: sixteen outputs at a time, turned in registers.
+/// One token, weights in rows `stride` apart: sixteen outputs at a time, transposed in registers.
 #[inline(always)]
-pub(super) fn walk_outputs(vectors: impl Vectors, x: &[f32], w: &[f32], stride: usize, y: &mut [f32]) {
+pub(super) fn gemv_outputs(vectors: impl Vectors, x: &[f32], w: &[f32], stride: usize, y: &mut [f32]) {
     for (y, w) in y.chunks_mut(LANES).zip(w.chunks(LANES * stride)) {
         if y.len() == LANES {
             y.copy_from_slice(&chain_outputs(vectors, x, w, stride));
@@ -117,14 +117,14 @@ pub(super) fn walk_outputs(vectors: impl Vectors, x: &[f32], w: &[f32], stride: 
 }
 
 #[inline(always)]
-fn chain_outputs(vectors: impl Vectors, x: &[f32], w: &[f32], stride: usize) -> Lanes {
+fn chain_outputs(vectors: impl Vectors, x: &[f32], w: &[f32], stride: usize) -> OutputLanes {
     let k = x.len();
     let rows = sixteen(w, stride, k);
     let mut sums = [[0.0f32; 8]; 2];
     let whole = k / 8 * 8;
     for c in (0..whole).step_by(8) {
         for (rows, sums) in rows.iter().zip(&mut sums) {
-            for (lanes, &x) in vectors.turn(rows, c).iter().zip(&x[c..c + 8]) {
+            for (lanes, &x) in vectors.transpose(rows, c).iter().zip(&x[c..c + 8]) {
                 sums.iter_mut().zip(lanes).for_each(|(sum, &w)| *sum += x * w);
             }
         }
@@ -146,31 +146,31 @@ fn sixteen(w: &[f32], stride: usize, k: usize) -> [[&[f32]; 8]; 2] {
 }
 
 #[derive(Clone, Copy)]
-enum Weights<'a> {
+enum DenseWeights<'a> {
     InputMajor(&'a [f32]),
     OutputMajor(&'a [f32]),
 }
 
 /// All tokens by all outputs, panel by panel.
 #[inline(always)]
-fn panels(vectors: impl Vectors, x: &[f32], w: Weights<'_>, k: usize, m: usize, y: &mut [f32]) {
+fn panels(vectors: impl Vectors, x: &[f32], w: DenseWeights<'_>, k: usize, m: usize, y: &mut [f32]) {
     let mut panel = [[0.0; LANES]; BLOCK];
     for o in (0..m).step_by(LANES) {
         for c in (0..k).step_by(BLOCK) {
             let panel = &mut panel[..(k - c).min(BLOCK)];
             let width = (m - o).min(LANES);
             match w {
-                Weights::InputMajor(w) => gather_columns(&w[c * m + o..], m, width, panel),
-                Weights::OutputMajor(w) => gather_rows(vectors, &w[o * k + c..], k, width, panel),
+                DenseWeights::InputMajor(w) => gather_columns(&w[c * m + o..], m, width, panel),
+                DenseWeights::OutputMajor(w) => gather_rows(vectors, &w[o * k + c..], k, width, panel),
             }
-            pass_tokens(Rows { values: &x[c..], stride: k }, panel, &mut y[o..], m, width);
+            pass_tokens(StridedRows { values: &x[c..], stride: k }, panel, &mut y[o..], m, width);
         }
     }
 }
 
 /// The panel of `width` outputs of weights `[k, m]` of which `w` is what begins at the first.
 #[inline(always)]
-pub(super) fn gather_columns(w: &[f32], m: usize, width: usize, panel: &mut [Lanes]) {
+pub(super) fn gather_columns(w: &[f32], m: usize, width: usize, panel: &mut [OutputLanes]) {
     for (lanes, w) in panel.iter_mut().zip(w.chunks(m)) {
         if width == LANES {
             lanes.copy_from_slice(&w[..LANES]);
@@ -183,7 +183,7 @@ pub(super) fn gather_columns(w: &[f32], m: usize, width: usize, panel: &mut [Lan
 
 /// The panel of `width` outputs whose weights lie in rows `stride` apart.
 #[inline(always)]
-pub(super) fn gather_rows(vectors: impl Vectors, w: &[f32], stride: usize, width: usize, panel: &mut [Lanes]) {
+pub(super) fn gather_rows(vectors: impl Vectors, w: &[f32], stride: usize, width: usize, panel: &mut [OutputLanes]) {
     let inputs = panel.len();
     if width < LANES {
         panel.fill([0.0; LANES]);
@@ -196,8 +196,8 @@ pub(super) fn gather_rows(vectors: impl Vectors, w: &[f32], stride: usize, width
     let whole = inputs / 8 * 8;
     for c in (0..whole).step_by(8) {
         for (half, rows) in rows.iter().enumerate() {
-            for (lanes, turned) in panel[c..c + 8].iter_mut().zip(&vectors.turn(rows, c)) {
-                lanes[8 * half..8 * half + 8].copy_from_slice(turned);
+            for (lanes, transposed) in panel[c..c + 8].iter_mut().zip(&vectors.transpose(rows, c)) {
+                lanes[8 * half..8 * half + 8].copy_from_slice(transposed);
             }
         }
     }
@@ -206,16 +206,16 @@ pub(super) fn gather_rows(vectors: impl Vectors, w: &[f32], stride: usize, width
     }
 }
 
-/// Rows that lie `stride` apart.
+/// StridedRows that lie `stride` apart.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
+pub(super) struct StridedRows<'a> {
     pub values: &'a [f32],
     pub stride: usize,
 }
 
 /// `y += x w` for all tokens, whose rows of `y` lie `m` apart, and `width` of sixteen outputs.
 #[inline(always)]
-pub(super) fn pass_tokens(x: Rows<'_>, panel: &[Lanes], y: &mut [f32], m: usize, width: usize) {
+pub(super) fn pass_tokens(x: StridedRows<'_>, panel: &[OutputLanes], y: &mut [f32], m: usize, width: usize) {
     let (mut x, mut y) = (x, y);
     loop {
         match y.len().div_ceil(m) {
@@ -234,7 +234,7 @@ pub(super) fn pass_tokens(x: Rows<'_>, panel: &[Lanes], y: &mut [f32], m: usize,
 }
 
 #[inline(always)]
-fn tile<const T: usize>(x: Rows<'_>, panel: &[Lanes], y: &mut [f32], m: usize, width: usize) {
+fn tile<const T: usize>(x: StridedRows<'_>, panel: &[OutputLanes], y: &mut [f32], m: usize, width: usize) {
     let mut sums = [[0.0; LANES]; T];
     for (sums, y) in sums.iter_mut().zip(y.chunks(m)) {
         sums[..width].copy_from_slice(&y[..width]);
@@ -248,7 +248,7 @@ fn tile<const T: usize>(x: Rows<'_>, panel: &[Lanes], y: &mut [f32], m: usize, w
 
 /// The sums after the panel's inputs.
 #[inline(always)]
-fn chains<const T: usize>(x: [&[f32]; T], panel: &[Lanes], mut sums: [Lanes; T]) -> [Lanes; T] {
+fn chains<const T: usize>(x: [&[f32]; T], panel: &[OutputLanes], mut sums: [OutputLanes; T]) -> [OutputLanes; T] {
     for (c, w) in panel.iter().enumerate() {
         for (sums, x) in sums.iter_mut().zip(x) {
             let x = x[c];
@@ -260,13 +260,13 @@ fn chains<const T: usize>(x: [&[f32]; T], panel: &[Lanes], mut sums: [Lanes; T])
 
 /// Row by row and head by head; vectors lie across a head's outputs.
 #[inline(always)]
-pub(super) fn head_map(x: &[f32], map: &[f32], k: usize, m: usize, y: &mut [f32]) {
-    let heads = map.len() / (k * m);
+pub(super) fn head_linear(x: &[f32], w: &[f32], k: usize, m: usize, y: &mut [f32]) {
+    let heads = w.len() / (k * m);
     super::check_rows_of(x.len(), heads * k, y.len(), heads * m);
     for (x, y) in x.chunks_exact(heads * k).zip(y.chunks_exact_mut(heads * m)) {
-        for ((x, map), y) in x.chunks_exact(k).zip(map.chunks_exact(k * m)).zip(y.chunks_exact_mut(m)) {
+        for ((x, w), y) in x.chunks_exact(k).zip(w.chunks_exact(k * m)).zip(y.chunks_exact_mut(m)) {
             for (c, y) in (0..).step_by(HEAD_BLOCK).zip(y.chunks_mut(HEAD_BLOCK)) {
-                let rows = x.iter().zip(map.chunks_exact(m)).map(|(&x, row)| (x, &row[c..]));
+                let rows = x.iter().zip(w.chunks_exact(m)).map(|(&x, row)| (x, &row[c..]));
                 // Blocks of one length stay in registers.
                 let mut sums = [0.0; HEAD_BLOCK];
                 if y.len() == HEAD_BLOCK {

@@ -2,7 +2,7 @@
 //!
 //! Law: every kernel gives the same bits on every instruction set. Integers are exact; a sum of f32 has one stated order,
 //! and no multiply-add is ever fused. So vectors lie across outputs, keys or channels, never along a sum. Training alone
-//! (`whole`) has a law of its own.
+//! (`training`) has a law of its own.
 //!
 //! Kernels know no graph: matrices are row-major slices, their widths are arguments, rows are tokens. A length that does not
 //! fit is a mistake of the caller and panics. A body is written once and compiled for each instruction set (`kernels!`);
@@ -11,31 +11,31 @@
 #![allow(unsafe_code)]
 
 mod attention;
-mod best;
 mod coincidence;
 mod elementwise;
 mod events;
 mod exponential;
 mod linear;
+mod linear_attention;
+mod matmul_int;
 mod neuron;
 mod norm;
-mod product;
 mod ssa;
 mod ssa_long;
-mod sums;
 #[cfg(test)]
 mod tests;
+mod topk;
+mod training;
 mod vectors;
-mod whole;
 
-pub use coincidence::{Coincided, Coincidence, Columns, words};
+pub use coincidence::{CoincidenceCount, CoincidenceShape, ColumnRange, words};
 pub use elementwise::Curve;
-pub use events::{Events, MOST_IN_TWO};
-pub use neuron::{Bend, Code, Fired, Level, Neuron, Potential};
-pub use product::{OUTPUTS, Panels};
-pub use ssa::{Scratch, Ssa, SsaCount};
-pub use sums::{Sum, Sums};
-pub use whole::{Axis, Map, Matrix, Zip, multiply};
+pub use events::{EventList, MOST_IN_TWO};
+pub use linear_attention::{LinearShape, StateSum};
+pub use matmul_int::{OUTPUTS, Panels};
+pub use neuron::{ActivationTable, Code, NeuronParams, Potential, SpikeCount, StoredLevel};
+pub use ssa::{Scratch, SsaCount, SsaShape};
+pub use training::{Axis, Map, StridedMatrix, Zip, multiply};
 
 /// The environment variable that names the instruction set to use.
 pub const ISA_VARIABLE: &str = "SNNC_ISA";
@@ -169,7 +169,7 @@ impl Kernels {
 kernels! {
     // --- memory ---
 
-    /// Reads all of it in order, asking ahead as products do, and folds it: how fast weights can be walked at best.
+    /// Reads all of it in order, prefetching as products do, and folds it: how fast weights can be walked at best.
     #[must_use]
     fn read(x: &[u64]) -> u64 = elementwise::read with vectors;
 
@@ -190,9 +190,9 @@ kernels! {
 
     /// Each row of `x[n, d]` to mean 0 and variance 1. False if a variance is not finite.
     #[must_use]
-    fn normalise(x: &[f32], d: usize, eps: f32, y: &mut [f32]) -> bool = norm::normalise;
+    fn layer_norm_no_gain(x: &[f32], d: usize, eps: f32, y: &mut [f32]) -> bool = norm::layer_norm_no_gain;
 
-    /// `normalise(x) * gain[d] + bias[d]`. False if a variance is not finite.
+    /// `layer_norm_no_gain(x) * gain[d] + bias[d]`. False if a variance is not finite.
     #[must_use]
     fn layer_norm(x: &[f32], gain: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) -> bool = norm::layer_norm;
 
@@ -201,110 +201,110 @@ kernels! {
 
     /// The largest magnitude of each row of `x[n, d]`, 1 where all are 0. False if one is not finite.
     #[must_use]
-    fn peak(x: &[f32], d: usize, y: &mut [f32]) -> bool = elementwise::peak;
+    fn row_max_abs(x: &[f32], d: usize, y: &mut [f32]) -> bool = elementwise::row_max_abs;
 
     /// `y[n, d] = x[n, d] * by[n]`, or over it.
     fn scale_rows(x: &[f32], by: &[f32], d: usize, divide: bool, y: &mut [f32]) = elementwise::scale_rows;
 
-    /// `y[n, heads * m] = x[n, heads * k] map[heads, k, m]`, one ascending chain over a head's `k` for each output.
-    fn head_map(x: &[f32], map: &[f32], k: usize, m: usize, y: &mut [f32]) = linear::head_map;
+    /// `y[n, heads * m] = x[n, heads * k] w[heads, k, m]`, one ascending chain over a head's `k` for each output.
+    fn head_linear(x: &[f32], w: &[f32], k: usize, m: usize, y: &mut [f32]) = linear::head_linear;
 
     /// `y[n, k] = x[n, channels[k]]`.
-    fn pick(x: &[f32], d: usize, channels: &[i32], y: &mut [f32]) = elementwise::pick;
+    fn gather_channels(x: &[f32], d: usize, channels: &[i32], y: &mut [f32]) = elementwise::gather_channels;
 
     // --- integers ---
 
     /// `y[n, m] = x[n, k] w[k, m]`, levels in -128 to 127. Levels of more than 8 bits are `x` and events, a plane a token, of
     /// their higher bytes in ascending order. Sums wrap.
-    fn product(x: &[i8], higher: &[Events], w: Panels<'_>, y: &mut [i32]) = product::product with vectors;
+    fn matmul_int(x: &[i8], higher: &[EventList], w: Panels<'_>, y: &mut [i32]) = matmul_int::matmul_int with vectors;
 
-    /// Columns of a weight: `y[n, k] = w[k, ids[n]]`. False, and `y` in part unwritten, if an id is outside it.
+    /// ColumnRange of a weight: `y[n, k] = w[k, ids[n]]`. False, and `y` in part unwritten, if an id is outside it.
     #[must_use]
-    fn columns(ids: &[i32], w: Panels<'_>, y: &mut [i32]) -> bool = product::columns;
+    fn embed_columns(ids: &[i32], w: Panels<'_>, y: &mut [i32]) -> bool = matmul_int::embed_columns;
 
     /// How many are not zero.
-    fn fired(x: &[i8]) -> usize = events::fired;
+    fn count_nonzero(x: &[i8]) -> usize = events::count_nonzero;
 
     /// The low byte of each level, with a sign, and what is left: `x = 256 * rest + byte`. Whether anything is left.
-    fn split(x: &mut [i32], bytes: &mut [i8]) -> bool = product::split;
+    fn split(x: &mut [i32], bytes: &mut [i8]) -> bool = matmul_int::split;
 
     /// The low byte of each level of rows of `inputs`, with a sign, and the events of what is left: `x = 256 * high + low`.
     /// Levels are at most `MOST_IN_TWO` either way.
-    fn halve(x: &[i16], inputs: usize, low: &mut [i8]) -> Events = events::halve with vectors;
+    fn split_wide(x: &[i16], inputs: usize, low: &mut [i8]) -> EventList = events::split_wide with vectors;
 
     /// The events of planes of `inputs` numbers that lie `stride` apart.
-    fn listen(planes: &[i8], stride: usize, inputs: usize) -> Events = events::listen;
+    fn event_list(planes: &[i8], stride: usize, inputs: usize) -> EventList = events::event_list;
 
     /// `y[n, m] = sum over t of carry^(T - 1 - t) * (events of token and timestep t) w`, for `T` planes a token. Only rows of
     /// channels that fired are read. Sums wrap.
-    fn synapse(events: &Events, steps: usize, carry: i32, w: Panels<'_>, y: &mut [i32]) = events::synapse with vectors;
+    fn synapse(events: &EventList, steps: usize, carry: i32, w: Panels<'_>, y: &mut [i32]) = events::synapse with vectors;
 
     // --- neurons ---
 
     /// Potentials `x[n, d]` to levels; what fired, or nothing where `neuron.count` is `None`.
-    fn quantise[X: Potential, L: Level](x: &[X], neuron: &Neuron<'_>, y: &mut [L]) -> Fired = neuron::quantise with vectors;
+    fn quantise[X: Potential, L: StoredLevel](x: &[X], neuron: &NeuronParams<'_>, y: &mut [L]) -> SpikeCount = neuron::quantise with vectors;
 
     /// How many spikes spell the levels.
-    fn count_spikes[L: Level](levels: &[L], code: Code) -> u64 = neuron::count;
+    fn count_spikes[L: StoredLevel](levels: &[L], code: Code) -> u64 = neuron::count;
 
     // --- training ---
 
     /// A function of every number on its own.
-    fn map(map: Map, x: &[f32], y: &mut [f32]) = whole::map;
+    fn map(map: Map, x: &[f32], y: &mut [f32]) = training::map;
 
     /// `y = f(a, b)` over axes whose steps are those of `a` and `b`.
-    fn zip(kind: Zip, a: &[f32], b: &[f32], axes: &[Axis], y: &mut [f32]) = whole::zip;
+    fn zip(kind: Zip, a: &[f32], b: &[f32], axes: &[Axis], y: &mut [f32]) = training::zip;
 
     /// `y = sum of x` over axes whose steps are those of `x` and `y`.
-    fn sum(x: &[f32], axes: &[Axis], y: &mut [f32]) = whole::sum;
+    fn sum(x: &[f32], axes: &[Axis], y: &mut [f32]) = training::sum;
 
     /// `y[n, d] = x[n, d] * gain[d] + offset[d]`.
-    fn affine_f32(x: &[f32], gain: &[f32], offset: &[f32], y: &mut [f32]) = whole::affine;
+    fn scale_shift_f32(x: &[f32], gain: &[f32], offset: &[f32], y: &mut [f32]) = training::scale_shift;
 
     /// The largest of every row.
-    fn largest(x: &[f32], width: usize, y: &mut [f32]) = whole::largest;
+    fn row_max(x: &[f32], width: usize, y: &mut [f32]) = training::row_max;
 
     /// 1 for the `keys` largest of every row, of equal ones the latest, else 0.
-    fn winners(x: &[f32], width: usize, keys: usize, y: &mut [f32]) = whole::winners;
+    fn topk_mask(x: &[f32], width: usize, keys: usize, y: &mut [f32]) = training::topk_mask;
 
     /// Rows to probabilities.
-    fn softmax(x: &[f32], width: usize, y: &mut [f32]) = whole::softmax;
+    fn softmax(x: &[f32], width: usize, y: &mut [f32]) = training::softmax;
 
-    /// The gradient of `normalise` by `x`.
-    fn normalise_back(x: &[f32], c: &[f32], width: usize, eps: f32, out: &mut [f32]) = whole::normalise_back;
+    /// The gradient of `layer_norm_no_gain` by `x`.
+    fn layer_norm_no_gain_grad(x: &[f32], c: &[f32], width: usize, eps: f32, out: &mut [f32]) = training::layer_norm_no_gain_grad;
 
     /// Mean Kullback-Leibler divergence of logits `q` from logits `p`, in nats.
-    fn divergence(q: &[f32], p: &[f32], width: usize) -> f32 = whole::divergence;
+    fn divergence(q: &[f32], p: &[f32], width: usize) -> f32 = training::divergence;
 
     /// Its gradient by `q`, times as many rows as there are and `scale`.
-    fn divergence_back(q: &[f32], p: &[f32], width: usize, scale: f32, out: &mut [f32]) = whole::divergence_back;
+    fn divergence_grad(q: &[f32], p: &[f32], width: usize, scale: f32, out: &mut [f32]) = training::divergence_grad;
 
     /// Mean negative log likelihood of targets, in nats; NaN where one is outside.
-    fn cross_entropy(logits: &[f32], targets: &[i32], width: usize) -> f32 = whole::cross_entropy;
+    fn cross_entropy(logits: &[f32], targets: &[i32], width: usize) -> f32 = training::cross_entropy;
 
     /// Its gradient, times as many rows as there are and `scale`.
-    fn cross_entropy_back(logits: &[f32], targets: &[i32], width: usize, scale: f32, out: &mut [f32]) = whole::cross_entropy_back;
+    fn cross_entropy_grad(logits: &[f32], targets: &[i32], width: usize, scale: f32, out: &mut [f32]) = training::cross_entropy_grad;
 
     // --- spiking attention ---
 
     /// Time-to-first-spike attention of one head of `q[n, d]` over `k[past + n, d]` and `v[past + n, d]`, all levels:
     /// `out[n, d / heads]`. Where queries come as trains, their scores are summed timestep by timestep.
-    fn ssa[Q: Level, K: Level, V: Level](q: &[Q], k: &[K], v: &[V], shape: &Ssa<'_>, head: usize, scratch: &mut Scratch, out: &mut [f32]) -> SsaCount = ssa::head with vectors;
+    fn ssa[Q: StoredLevel, K: StoredLevel, V: StoredLevel](q: &[Q], k: &[K], v: &[V], shape: &SsaShape<'_>, head: usize, scratch: &mut Scratch, out: &mut [f32]) -> SsaCount = ssa::head with vectors;
 
     /// Attention by coincidence of some columns of `q`, `k` and `v`; their rows are spike words and levels.
-    fn coincidence[V: Copy + Into<i32>](q: &[u64], k: &[u64], v: &[V], shape: &Coincidence, out: &mut [f32]) -> Coincided = coincidence::attend;
+    fn coincidence[V: Copy + Into<i32>](q: &[u64], k: &[u64], v: &[V], shape: &CoincidenceShape, out: &mut [f32]) -> CoincidenceCount = coincidence::attend;
 
     /// Levels that are not negative as spike words, `[n, heads, steps, words]`: a level above `t` spikes at timestep `t`.
-    fn words_of_levels[L: Level](levels: &[L], heads: usize, features: usize, steps: u16, rows: &mut [u64]) = coincidence::spell;
+    fn words_of_levels[L: StoredLevel](levels: &[L], heads: usize, features: usize, steps: u16, rows: &mut [u64]) = coincidence::spell;
 
     /// Planes of spikes that are not negative, `stride` apart, as spike words.
     fn words_of_planes(planes: &[i8], stride: usize, heads: usize, features: usize, steps: u16, rows: &mut [u64]) = coincidence::pack;
 
     /// Linear attention of one head, whose sums go on.
-    fn sums[S: Sum](q: &[i32], k: &[i32], v: &[i32], shape: &Sums, sums: &mut [S], out: &mut [f32]) = sums::attend;
+    fn linear_attention[S: StateSum](q: &[i32], k: &[i32], v: &[i32], shape: &LinearShape, sums: &mut [S], out: &mut [f32]) = linear_attention::attend;
 
     /// Time-to-first-spike attention of all heads, `out[n, d]`, where sums may leave 32 bits.
-    fn ssa_long(q: &[i32], k: &[i32], v: &[i32], shape: &Ssa<'_>, out: &mut [f32]) -> SsaCount = ssa_long::attend;
+    fn ssa_long(q: &[i32], k: &[i32], v: &[i32], shape: &SsaShape<'_>, out: &mut [f32]) -> SsaCount = ssa_long::attend;
 }
 
 fn check_rows(x: usize, d: usize, y: usize) {

@@ -24,11 +24,11 @@ impl Code {
 
 /// A layer's constants. `d` is the length of `gain`.
 #[derive(Clone, Copy, Debug)]
-pub struct Neuron<'a> {
+pub struct NeuronParams<'a> {
     /// The largest level; at most 127 where levels are stored in 8 bits.
     pub levels: i32,
     /// What the input goes through first.
-    pub bend: Option<Bend<'a>>,
+    pub activation: Option<ActivationTable<'a>>,
     /// By channel: `potential = x * gain + offset`.
     pub gain: &'a [f32],
     pub offset: &'a [f32],
@@ -38,7 +38,7 @@ pub struct Neuron<'a> {
 
 /// What a layer did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Fired {
+pub struct SpikeCount {
     /// Spikes that spell its levels.
     pub spikes: u64,
     /// Neurons whose level is not 0.
@@ -49,7 +49,7 @@ pub struct Fired {
 
 /// A curve by table: `g = table(x * gain + offset)`.
 #[derive(Clone, Copy, Debug)]
-pub struct Bend<'a> {
+pub struct ActivationTable<'a> {
     pub gain: &'a [f32],
     pub offset: &'a [f32],
     /// Samples from -8 to 8, 256 to the unit, ends included; then the slopes of the lines through 0 below and above.
@@ -73,7 +73,7 @@ pub trait Potential: Copy + sealed::Sealed {
 }
 
 /// What a level is stored in.
-pub trait Level: Copy + sealed::Sealed {
+pub trait StoredLevel: Copy + sealed::Sealed {
     /// The largest level.
     const MOST: i32;
     fn to_i32(self) -> i32;
@@ -112,7 +112,7 @@ impl Potential for i32 {
 
 macro_rules! level {
     ($elem:ty, $narrow:expr) => {
-        impl Level for $elem {
+        impl StoredLevel for $elem {
             const MOST: i32 = <$elem>::MAX as i32;
             #[inline(always)]
             fn to_i32(self) -> i32 {
@@ -145,21 +145,21 @@ level!(i8, Some);
 level!(i16, |_| None);
 
 #[inline(always)]
-pub(super) fn quantise<X: Potential, L: Level>(
+pub(super) fn quantise<X: Potential, L: StoredLevel>(
     vectors: impl Vectors,
     x: &[X],
-    neuron: &Neuron<'_>,
+    neuron: &NeuronParams<'_>,
     y: &mut [L],
-) -> Fired {
+) -> SpikeCount {
     let d = neuron.gain.len();
     super::check_rows(x.len(), d, y.len());
     assert_eq!(neuron.offset.len(), d, "an offset for each channel");
     assert!((0..=L::MOST).contains(&neuron.levels), "levels to {} in 8 or 16 bits", neuron.levels);
-    let mut fired = Fired::default();
+    let mut fired = SpikeCount::default();
     for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
-        match neuron.bend {
+        match neuron.activation {
             None => straight(x, neuron, y),
-            Some(bend) => bent(vectors, x, bend, neuron, y),
+            Some(activation) => through_table(vectors, x, activation, neuron, y),
         }
         // While the row is near.
         if let Some(code) = neuron.count {
@@ -175,7 +175,7 @@ const BLOCKS: usize = 16;
 
 /// Adds what a row of levels says.
 #[inline(always)]
-fn tally<L: Level>(row: &[L], code: Code, most: i32, fired: &mut Fired) {
+fn tally<L: StoredLevel>(row: &[L], code: Code, most: i32, fired: &mut SpikeCount) {
     let (none, most) = (L::from_i32(0), L::from_i32(most));
     let (blocks, rest) = row.as_chunks::<LANES>();
     let mut bits = 0;
@@ -205,30 +205,39 @@ fn tally<L: Level>(row: &[L], code: Code, most: i32, fired: &mut Fired) {
 }
 
 #[inline(always)]
-fn straight<X: Potential, L: Level>(x: &[X], neuron: &Neuron<'_>, y: &mut [L]) {
+fn straight<X: Potential, L: StoredLevel>(x: &[X], neuron: &NeuronParams<'_>, y: &mut [L]) {
     let limit = neuron.levels as f32 + 0.5;
     let channels = y.iter_mut().zip(x).zip(neuron.gain).zip(neuron.offset);
     channels.for_each(|(((y, &x), &gain), &offset)| *y = L::from_i32(level(x.to_f32() * gain + offset, limit)));
 }
 
 #[inline(always)]
-fn bent<X: Potential, L: Level>(vectors: impl Vectors, x: &[X], bend: Bend<'_>, neuron: &Neuron<'_>, y: &mut [L]) {
+fn through_table<X: Potential, L: StoredLevel>(
+    vectors: impl Vectors,
+    x: &[X],
+    activation: ActivationTable<'_>,
+    neuron: &NeuronParams<'_>,
+    y: &mut [L],
+) {
     let d = x.len();
-    assert!(bend.gain.len() == d && bend.offset.len() == d, "a gain and an offset before the curve for each channel");
-    let Some(table) = bend.table.first_chunk() else { panic!("a table of a curve") };
+    assert!(
+        activation.gain.len() == d && activation.offset.len() == d,
+        "a gain and an offset before the curve for each channel"
+    );
+    let Some(table) = activation.table.first_chunk() else { panic!("a table of a curve") };
     let limit = neuron.levels as f32 + 0.5;
-    let constants = [bend.gain, bend.offset, neuron.gain, neuron.offset];
+    let constants = [activation.gain, activation.offset, neuron.gain, neuron.offset];
     let whole = d / BLOCK * BLOCK;
     for from in (0..whole).step_by(BLOCK) {
         let mut h = [0.0; BLOCK];
         h.iter_mut().zip(&x[from..from + BLOCK]).for_each(|(h, x)| *h = x.to_f32());
-        let levels = bent_block(vectors, table, h, constants.map(|c| block(c, from)), limit);
+        let levels = table_block(vectors, table, h, constants.map(|c| block(c, from)), limit);
         y[from..from + BLOCK].iter_mut().zip(levels).for_each(|(y, level)| *y = L::from_i32(level));
     }
     if whole < d {
         let mut h = [0.0; BLOCK];
         h.iter_mut().zip(&x[whole..]).for_each(|(h, x)| *h = x.to_f32());
-        let levels = bent_block(vectors, table, h, constants.map(|c| block(c, whole)), limit);
+        let levels = table_block(vectors, table, h, constants.map(|c| block(c, whole)), limit);
         y[whole..].iter_mut().zip(levels).for_each(|(y, level)| *y = L::from_i32(level));
     }
 }
@@ -245,7 +254,7 @@ fn block(constants: &[f32], from: usize) -> [f32; BLOCK] {
 }
 
 #[inline(always)]
-fn bent_block(
+fn table_block(
     vectors: impl Vectors,
     table: &Samples,
     mut h: [f32; BLOCK],
@@ -256,7 +265,7 @@ fn bent_block(
     for i in 0..BLOCK {
         h[i] = h[i] * gain[i] + offset[i];
     }
-    vectors.bend(table, &mut h);
+    vectors.activate(table, &mut h);
     for i in 0..BLOCK {
         levels[i] = level(h[i] * then_gain[i] + then_offset[i], limit);
     }
@@ -299,7 +308,7 @@ fn level(potential: f32, limit: f32) -> i32 {
 }
 
 #[inline(always)]
-pub(super) fn count<L: Level>(levels: &[L], code: Code) -> u64 {
+pub(super) fn count<L: StoredLevel>(levels: &[L], code: Code) -> u64 {
     // Blocks whose counts fit 32 bits: 65536 magnitudes of 16 bits.
     let blocks = levels.chunks(1 << 16);
     match code {
@@ -322,7 +331,7 @@ fn ones_of_bytes(levels: &[i8]) -> u64 {
 
 /// Bits of up to eight magnitudes, side by side in one word as far as they go.
 #[inline(always)]
-fn ones<L: Level>(levels: &[L]) -> u32 {
+fn ones<L: StoredLevel>(levels: &[L]) -> u32 {
     let mut words = [0u16; 8];
     words.iter_mut().zip(levels).for_each(|(word, level)| *word = level.to_i16().unsigned_abs());
     let [a, b, c, d, e, f, g, h] = words.map(u64::from);
@@ -331,7 +340,7 @@ fn ones<L: Level>(levels: &[L]) -> u32 {
 
 /// The spike of a level at timestep `t`.
 #[inline(always)]
-pub(super) fn spell_one<L: Level>(level: L, code: Code, t: u16, steps: u16) -> i8 {
+pub(super) fn spell_one<L: StoredLevel>(level: L, code: Code, t: u16, steps: u16) -> i8 {
     let level = level.to_i16();
     let magnitude = level.unsigned_abs();
     let fires = match code {

@@ -8,7 +8,7 @@ use super::check_rows;
 const LANES: usize = 16;
 
 #[inline(always)]
-pub(super) fn normalise(x: &[f32], d: usize, eps: f32, y: &mut [f32]) -> bool {
+pub(super) fn layer_norm_no_gain(x: &[f32], d: usize, eps: f32, y: &mut [f32]) -> bool {
     check_rows(x.len(), d, y.len());
     let mut rows = x.chunks_exact(d).zip(y.chunks_exact_mut(d));
     rows.all(|(x, y)| {

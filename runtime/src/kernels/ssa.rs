@@ -8,16 +8,16 @@
 //! in 16 bits, and tiles of queries pass over them as tokens pass over a weight; no matrix of all queries by all keys is made. Where
 //! queries come as trains, scores are summed timestep by timestep, Horner over time; the rest is the same.
 
-use super::best::losers;
 use super::check_attention;
-use super::events::fired;
-use super::neuron::{Code, Level, count, spell_one};
-use super::product::OUTPUTS;
-use super::vectors::{Sums, Vectors};
+use super::events::count_nonzero;
+use super::matmul_int::OUTPUTS;
+use super::neuron::{Code, StoredLevel, count, spell_one};
+use super::topk::outside_topk;
+use super::vectors::{PanelSums, Vectors};
 
 /// What the attention of a layer is made of.
 #[derive(Clone, Copy, Debug)]
-pub struct Ssa<'a> {
+pub struct SsaShape<'a> {
     /// Width of a row: all heads side by side.
     pub d: usize,
     /// By head: phases for each unit of a score.
@@ -53,8 +53,8 @@ pub struct Scratch {
     fired: Vec<(u32, i16)>,
     sums: Vec<i32>,
     plane: Vec<i16>,
-    keys: Vec<Pair>,
-    values: Vec<Pair>,
+    keys: Vec<ChannelPair>,
+    values: Vec<ChannelPair>,
 }
 
 /// Numbers that are summed at once.
@@ -63,9 +63,9 @@ pub(super) const PAIR: usize = 2;
 /// Two inputs of 64 outputs, `[64][2]`: two channels of keys, or two keys' channels.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-pub(super) struct Pair(pub [i16; PAIR * OUTPUTS]);
+pub(super) struct ChannelPair(pub [i16; PAIR * OUTPUTS]);
 
-const ZERO: Pair = Pair([0; PAIR * OUTPUTS]);
+const ZERO: ChannelPair = ChannelPair([0; PAIR * OUTPUTS]);
 
 /// Entries of a table of phases: more than the phases of any base, and a power of two.
 pub(super) const PHASES: usize = 1024;
@@ -84,12 +84,12 @@ const BLOCK: usize = 64;
 
 /// One head of all queries: `out[n, width]`.
 #[inline(always)]
-pub(super) fn head<Q: Level, K: Level, V: Level>(
+pub(super) fn head<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
     vectors: impl Vectors,
     q: &[Q],
     k: &[K],
     v: &[V],
-    shape: &Ssa<'_>,
+    shape: &SsaShape<'_>,
     h: usize,
     scratch: &mut Scratch,
     out: &mut [f32],
@@ -99,7 +99,7 @@ pub(super) fn head<Q: Level, K: Level, V: Level>(
     assert!(h < heads && out.len() * heads == q.len(), "a head's share of the results");
     let (width, queries, keys) = (d / heads, q.len() / d, k.len() / d);
     let (late, table) = table(shape.weights);
-    let head = Head {
+    let head = SsaHead {
         d,
         from: h * width,
         width,
@@ -112,7 +112,7 @@ pub(super) fn head<Q: Level, K: Level, V: Level>(
     let mut tally = SsaCount::default();
     for (i, q) in q.chunks_exact(d).enumerate() {
         let (q, keys) = (&q[head.from..][..width], (head.past + i + 1) as u64);
-        let active = Q::narrow(q).map_or_else(|| q.iter().filter(|q| q.to_i32() != 0).count(), fired);
+        let active = Q::narrow(q).map_or_else(|| q.iter().filter(|q| q.to_i32() != 0).count(), count_nonzero);
         tally.score_pairs += active as u64 * keys;
         tally.score_additions += count(q, shape.code) * keys;
     }
@@ -133,7 +133,7 @@ fn table(weights: &[i32]) -> (f32, Table) {
 }
 
 /// A head's place in rows, and how its keys fire.
-struct Head<'a> {
+struct SsaHead<'a> {
     d: usize,
     /// Its first channel.
     from: usize,
@@ -147,11 +147,11 @@ struct Head<'a> {
     keys: Option<usize>,
 }
 
-impl Head<'_> {
+impl SsaHead<'_> {
     /// Weights of all keys; what they are together.
     #[inline(always)]
     fn fire(&self, vectors: impl Vectors, scores: &mut [i32], weights: &mut [i16]) -> i32 {
-        let losers = self.keys.map_or(Vec::new(), |most| losers(scores, most));
+        let silent = self.keys.map_or(Vec::new(), |most| outside_topk(scores, most));
         let best = scores.iter().copied().fold(i32::MIN, i32::max);
         for score in scores.iter_mut() {
             let delay = (best - *score) as f32 * self.slope + 0.5;
@@ -162,20 +162,20 @@ impl Head<'_> {
             *score = unsafe { phase.to_int_unchecked::<i32>() };
         }
         vectors.look_up(self.table, self.late as usize, scores, weights);
-        losers.into_iter().for_each(|key| weights[key] = 0);
+        silent.into_iter().for_each(|key| weights[key] = 0);
         weights.iter().map(|&w| i32::from(w)).sum()
     }
 }
 
 /// Query by query. Keys that fired; only their values are read.
 #[inline(always)]
-fn few<Q: Level, K: Level, V: Level>(
+fn few<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
     vectors: impl Vectors,
     q: &[Q],
     k: &[K],
     v: &[V],
-    shape: &Ssa<'_>,
-    head: &Head<'_>,
+    shape: &SsaShape<'_>,
+    head: &SsaHead<'_>,
     scratch: &mut Scratch,
     out: &mut [f32],
 ) -> u64 {
@@ -220,20 +220,20 @@ fn few<Q: Level, K: Level, V: Level>(
 
 /// Tile by tile. Keys that fired.
 #[inline(always)]
-fn many<Q: Level, K: Level, V: Level>(
+fn many<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
     vectors: impl Vectors,
     q: &[Q],
     k: &[K],
     v: &[V],
-    shape: &Ssa<'_>,
-    head: &Head<'_>,
+    shape: &SsaShape<'_>,
+    head: &SsaHead<'_>,
     scratch: &mut Scratch,
     out: &mut [f32],
 ) -> u64 {
     let (d, width) = (head.d, head.width);
     let keys = k.len() / d;
-    let Scratch { plane, scores, weights, keys: turned, values, .. } = scratch;
-    turn_keys(k, head, turned);
+    let Scratch { plane, scores, weights, keys: transposed, values, .. } = scratch;
+    transpose_keys(k, head, transposed);
     interleave_values(v, head, values);
     let stride = keys.next_multiple_of(OUTPUTS);
     scores.resize(QUERIES * stride, 0);
@@ -246,7 +246,7 @@ fn many<Q: Level, K: Level, V: Level>(
         // All keys that a query of the group meets.
         let most = first + queries - 1;
         spell_queries(q, shape, head, plane);
-        sum_scores(vectors, plane, shape, head, [queries, most], turned, scores, stride);
+        sum_scores(vectors, plane, shape, head, [queries, most], transposed, scores, stride);
         for i in 0..queries {
             let row = &mut weights[i * stride..][..most.next_multiple_of(PAIR)];
             let (met, beyond) = row.split_at_mut(first + i);
@@ -261,11 +261,11 @@ fn many<Q: Level, K: Level, V: Level>(
 
 /// Blocks of 64 keys as weights of queries: `[keys / 64][width / 2]` pairs, an output for each key.
 #[inline(always)]
-fn turn_keys<K: Level>(k: &[K], head: &Head<'_>, turned: &mut Vec<Pair>) {
+fn transpose_keys<K: StoredLevel>(k: &[K], head: &SsaHead<'_>, transposed: &mut Vec<ChannelPair>) {
     let pairs = head.width.div_ceil(PAIR);
-    turned.clear();
-    turned.resize((k.len() / head.d).div_ceil(OUTPUTS) * pairs, ZERO);
-    for (block, k) in turned.chunks_exact_mut(pairs).zip(k.chunks(OUTPUTS * head.d)) {
+    transposed.clear();
+    transposed.resize((k.len() / head.d).div_ceil(OUTPUTS) * pairs, ZERO);
+    for (block, k) in transposed.chunks_exact_mut(pairs).zip(k.chunks(OUTPUTS * head.d)) {
         for (j, key) in k.chunks_exact(head.d).enumerate() {
             let (twos, rest) = key[head.from..][..head.width].as_chunks::<PAIR>();
             for (pair, two) in block.iter_mut().zip(twos) {
@@ -280,7 +280,7 @@ fn turn_keys<K: Level>(k: &[K], head: &Head<'_>, turned: &mut Vec<Pair>) {
 
 /// Values as weights of weights: `[width / 64][keys / 2]` pairs of keys, an output for each channel.
 #[inline(always)]
-fn interleave_values<V: Level>(v: &[V], head: &Head<'_>, values: &mut Vec<Pair>) {
+fn interleave_values<V: StoredLevel>(v: &[V], head: &SsaHead<'_>, values: &mut Vec<ChannelPair>) {
     let pairs = (v.len() / head.d).div_ceil(PAIR);
     values.clear();
     values.resize(head.width.div_ceil(OUTPUTS) * pairs, ZERO);
@@ -297,7 +297,7 @@ fn interleave_values<V: Level>(v: &[V], head: &Head<'_>, values: &mut Vec<Pair>)
 
 /// By timestep and by query what it says, in rows of whole pairs; levels where time is collapsed.
 #[inline(always)]
-fn spell_queries<Q: Level>(q: &[Q], shape: &Ssa<'_>, head: &Head<'_>, plane: &mut Vec<i16>) {
+fn spell_queries<Q: StoredLevel>(q: &[Q], shape: &SsaShape<'_>, head: &SsaHead<'_>, plane: &mut Vec<i16>) {
     let (queries, padded) = (q.len() / head.d, head.width.next_multiple_of(PAIR));
     plane.clear();
     plane.resize(usize::from(shape.steps.unwrap_or(1)) * queries * padded, 0);
@@ -329,10 +329,10 @@ macro_rules! tile {
 fn sum_scores(
     vectors: impl Vectors,
     plane: &[i16],
-    shape: &Ssa<'_>,
-    head: &Head<'_>,
+    shape: &SsaShape<'_>,
+    head: &SsaHead<'_>,
     [queries, most]: [usize; 2],
-    turned: &[Pair],
+    transposed: &[ChannelPair],
     scores: &mut [i32],
     stride: usize,
 ) {
@@ -340,7 +340,7 @@ fn sum_scores(
     for (t, plane) in plane.chunks_exact(queries * padded).enumerate() {
         let carry = if t == 0 { 0 } else { shape.code.carry() };
         for (x, scores) in plane.chunks(TILE * padded).zip(scores.chunks_mut(TILE * stride)) {
-            tile!(x.len() / padded, score_tile(vectors, x, turned, most, carry, scores, stride));
+            tile!(x.len() / padded, score_tile(vectors, x, transposed, most, carry, scores, stride));
         }
     }
 }
@@ -349,7 +349,7 @@ fn sum_scores(
 fn score_tile<const T: usize>(
     vectors: impl Vectors,
     x: &[i16],
-    turned: &[Pair],
+    transposed: &[ChannelPair],
     most: usize,
     carry: i32,
     scores: &mut [i32],
@@ -357,8 +357,8 @@ fn score_tile<const T: usize>(
 ) {
     let padded = x.len() / T;
     let rows: [&[i16]; T] = std::array::from_fn(|t| &x[t * padded..][..padded]);
-    for (block, keys) in turned.chunks_exact(padded / PAIR).take(most.div_ceil(OUTPUTS)).enumerate() {
-        let mut sums: [Sums; T] = [[0; OUTPUTS]; T];
+    for (block, keys) in transposed.chunks_exact(padded / PAIR).take(most.div_ceil(OUTPUTS)).enumerate() {
+        let mut sums: [PanelSums; T] = [[0; OUTPUTS]; T];
         vectors.tile_pairs(rows, keys, &mut sums);
         for (t, sums) in sums.iter().enumerate() {
             let scores = &mut scores[t * stride + block * OUTPUTS..][..OUTPUTS];
@@ -378,7 +378,7 @@ fn weigh_values(
     weights: &[i16],
     totals: &[i32],
     most: usize,
-    values: &[Pair],
+    values: &[ChannelPair],
     stride: usize,
     width: usize,
     out: &mut [f32],
@@ -395,14 +395,14 @@ fn weigh_tile<const T: usize>(
     weights: &[i16],
     totals: &[i32],
     most: usize,
-    values: &[Pair],
+    values: &[ChannelPair],
     stride: usize,
     width: usize,
     out: &mut [f32],
 ) {
     let panels = width.div_ceil(OUTPUTS);
     for (p, values) in values.chunks_exact(values.len() / panels).enumerate() {
-        let mut sums: [Sums; T] = [[0; OUTPUTS]; T];
+        let mut sums: [PanelSums; T] = [[0; OUTPUTS]; T];
         for (block, values) in values[..most.div_ceil(PAIR)].chunks(BLOCK).enumerate() {
             let from = block * BLOCK * PAIR;
             let rows: [&[i16]; T] = std::array::from_fn(|t| &weights[t * stride + from..][..values.len() * PAIR]);

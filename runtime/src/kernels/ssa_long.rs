@@ -2,15 +2,15 @@
 //!
 //! Plain on purpose: seven timesteps never come here, and ten only with a context beyond GPT-2's.
 
-use super::best::losers;
 use super::check_attention;
 use super::neuron::Code;
-use super::ssa::{Ssa, SsaCount};
+use super::ssa::{SsaCount, SsaShape};
+use super::topk::outside_topk;
 use std::ops::Range;
 
 /// Attention on levels; where queries come as trains, scores are summed spike by spike.
 #[inline(always)]
-pub(super) fn attend(q: &[i32], k: &[i32], v: &[i32], shape: &Ssa<'_>, out: &mut [f32]) -> SsaCount {
+pub(super) fn attend(q: &[i32], k: &[i32], v: &[i32], shape: &SsaShape<'_>, out: &mut [f32]) -> SsaCount {
     let (d, heads, steps) = (shape.d, shape.slope.len(), shape.steps);
     check_attention(q.len(), k.len(), v.len(), d, heads, out.len());
     let (width, past) = (d / heads, (k.len() - q.len()) / d);
@@ -62,11 +62,19 @@ fn spikes(level: i32, code: Code) -> u32 {
 
 /// The weighted mean of a head's values; how many keys fired.
 #[inline(always)]
-fn weigh(scores: &[i64], v: &[i32], d: usize, head: Range<usize>, slope: f32, shape: &Ssa<'_>, out: &mut [f32]) -> u64 {
+fn weigh(
+    scores: &[i64],
+    v: &[i32],
+    d: usize,
+    head: Range<usize>,
+    slope: f32,
+    shape: &SsaShape<'_>,
+    out: &mut [f32],
+) -> u64 {
     let best = scores.iter().copied().fold(i64::MIN, i64::max);
     let (weights, late) = (shape.weights, shape.weights.len() as f32);
     let mut silent = vec![false; scores.len()];
-    shape.keys.map_or(Vec::new(), |most| losers(scores, most)).into_iter().for_each(|key| silent[key] = true);
+    shape.keys.map_or(Vec::new(), |most| outside_topk(scores, most)).into_iter().for_each(|key| silent[key] = true);
     let (mut sums, mut total, mut fired) = (vec![0i64; head.len()], 0i64, 0);
     for ((&score, v), _) in scores.iter().zip(v.chunks_exact(d)).zip(&silent).filter(|(_, silent)| !**silent) {
         let delay = (best - score) as f32 * slope + 0.5;

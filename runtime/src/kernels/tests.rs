@@ -1,6 +1,6 @@
 //! Every kernel on every instruction set that this machine has, against its definition, bit for bit.
 
-use super::neuron::{Bend, Code, Neuron, spell_one};
+use super::neuron::{ActivationTable, Code, NeuronParams, spell_one};
 use super::*;
 use proptest::prelude::*;
 use snnc_ir::Tensor;
@@ -13,10 +13,10 @@ fn isas() -> impl Iterator<Item = Kernels> {
     ISAS.into_iter().filter_map(|isa| Kernels::new(isa).ok())
 }
 
-/// Numbers that look random, the same for the same seed.
-struct Numbers(u64);
+/// SeededNumbers that look random, the same for the same seed.
+struct SeededNumbers(u64);
 
-impl Numbers {
+impl SeededNumbers {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.0 >> 33
@@ -68,10 +68,10 @@ fn spikes(code: Code, level: i32) -> u64 {
 }
 
 fn linear(n: usize, k: usize, m: usize, seed: u64) {
-    let mut numbers = Numbers(seed);
-    let (x, w) = (numbers.many(n * k, Numbers::f32), numbers.many(k * m, Numbers::f32));
-    let bias = numbers.many(m, Numbers::f32);
-    let turned: Vec<f32> = (0..m * k).map(|i| w[i % k * m + i / k]).collect();
+    let mut numbers = SeededNumbers(seed);
+    let (x, w) = (numbers.many(n * k, SeededNumbers::f32), numbers.many(k * m, SeededNumbers::f32));
+    let bias = numbers.many(m, SeededNumbers::f32);
+    let transposed: Vec<f32> = (0..m * k).map(|i| w[i % k * m + i / k]).collect();
     let chain = |t: usize, o: usize| (0..k).fold(0.0, |sum, c| sum + x[t * k + c] * w[c * m + o]);
     let plain: Vec<f32> = (0..n * m).map(|i| chain(i / m, i % m)).collect();
     let biased: Vec<f32> = (0..n * m).map(|i| plain[i] + bias[i % m]).collect();
@@ -81,14 +81,14 @@ fn linear(n: usize, k: usize, m: usize, seed: u64) {
             kernels.linear_f32(&x, &w, bias, k, m, &mut y);
             assert_eq!(bits(&y), bits(want), "{:?} {n} {k} {m}", kernels.isa());
             y.fill(f32::NAN);
-            kernels.linear_f32_output_major(&x, &turned, bias, k, m, &mut y);
+            kernels.linear_f32_output_major(&x, &transposed, bias, k, m, &mut y);
             assert_eq!(bits(&y), bits(want), "{:?} output-major {n} {k} {m}", kernels.isa());
         }
     }
 }
 
 fn product(n: usize, k: usize, m: usize, most: i32, seed: u64) {
-    let mut numbers = Numbers(seed);
+    let mut numbers = SeededNumbers(seed);
     let x = numbers.many(n * k, |numbers| numbers.level(most));
     let w: Vec<i8> = numbers.many(k * m, |numbers| numbers.level(127) as i8);
     let sum = |t: usize, o: usize| (0..k).map(|c| x[t * k + c] * i32::from(w[c * m + o])).sum::<i32>();
@@ -107,29 +107,29 @@ fn product(n: usize, k: usize, m: usize, most: i32, seed: u64) {
                 break;
             }
         }
-        let higher: Vec<Events> = bytes[1..].iter().map(|byte| kernels.listen(byte, k, k)).collect();
-        kernels.product(&bytes[0], &higher, packed, &mut y);
+        let higher: Vec<EventList> = bytes[1..].iter().map(|byte| kernels.event_list(byte, k, k)).collect();
+        kernels.matmul_int(&bytes[0], &higher, packed, &mut y);
         assert_eq!(y, want, "{:?} {} bytes {n} {k} {m}", kernels.isa(), bytes.len());
         if most <= MOST_IN_TWO {
             let (mut low, x) = (vec![0; x.len()], x.iter().map(|&x| x as i16).collect::<Vec<_>>());
-            let higher = kernels.halve(&x, k, &mut low);
+            let higher = kernels.split_wide(&x, k, &mut low);
             y.fill(i32::MIN);
-            kernels.product(&low, &[higher], packed, &mut y);
+            kernels.matmul_int(&low, &[higher], packed, &mut y);
             assert_eq!(y, want, "{:?} halves {n} {k} {m}", kernels.isa());
         }
         if bytes.len() == 1 {
             y.fill(i32::MIN);
-            let events = kernels.listen(&bytes[0], k, k);
+            let events = kernels.event_list(&bytes[0], k, k);
             kernels.synapse(&events, 1, 1, packed, &mut y);
             assert_eq!(y, want, "{:?} events {n} {k} {m}", kernels.isa());
             assert_eq!(events.count(), bytes[0].iter().filter(|x| **x != 0).count() as u64);
-            assert_eq!(kernels.fired(&bytes[0]) as u64, events.count());
+            assert_eq!(kernels.count_nonzero(&bytes[0]) as u64, events.count());
         }
     }
 }
 
 fn rows(n: usize, k: usize, m: usize, steps: usize, carry: i32, seed: u64) {
-    let mut numbers = Numbers(seed);
+    let mut numbers = SeededNumbers(seed);
     let stride = k.next_multiple_of(16);
     let spikes: Vec<i8> = numbers.many(n * steps * stride, |numbers| numbers.level(1) as i8);
     let w: Vec<i8> = numbers.many(k * m, |numbers| numbers.level(127) as i8);
@@ -142,7 +142,7 @@ fn rows(n: usize, k: usize, m: usize, steps: usize, carry: i32, seed: u64) {
     let packed = Panels::new(packed.as_panels().expect("they are"), k, m);
     for kernels in isas() {
         let mut y = vec![i32::MIN; n * m];
-        let events = kernels.listen(&spikes, stride, k);
+        let events = kernels.event_list(&spikes, stride, k);
         kernels.synapse(&events, steps, carry, packed, &mut y);
         assert_eq!(y, want, "{:?} {n} {k} {m} {steps}", kernels.isa());
         // Some panels alone.
@@ -155,10 +155,10 @@ fn rows(n: usize, k: usize, m: usize, steps: usize, carry: i32, seed: u64) {
 }
 
 fn attention(n: usize, past: usize, heads: usize, width: usize, seed: u64) {
-    let mut numbers = Numbers(seed);
+    let mut numbers = SeededNumbers(seed);
     let (d, scale) = (heads * width, 0.3);
-    let q = numbers.many(n * d, Numbers::f32);
-    let [k, v] = [0, 1].map(|_| numbers.many((past + n) * d, Numbers::f32));
+    let q = numbers.many(n * d, SeededNumbers::f32);
+    let [k, v] = [0, 1].map(|_| numbers.many((past + n) * d, SeededNumbers::f32));
     let mut want = Vec::new();
     for (i, head) in (0..n).flat_map(|i| (0..heads).map(move |h| (i, h * width))) {
         let chain = |j: usize| (0..width).fold(0.0, |sum, c| sum + q[i * d + head + c] * k[j * d + head + c]);
@@ -179,14 +179,21 @@ fn phase_weights() -> Vec<i32> {
     (0..96).map(|k| (2048.0 * 2f64.powf(-f64::from(k) / 8.0) + 0.5) as i32).collect()
 }
 
-struct Levels {
+struct LevelRange {
     code: Code,
     steps: u16,
     most: i32,
 }
 
-fn ssa<L: Level + std::fmt::Debug>(n: usize, past: usize, heads: usize, width: usize, levels: &Levels, seed: u64) {
-    let mut numbers = Numbers(seed);
+fn ssa<L: StoredLevel + std::fmt::Debug>(
+    n: usize,
+    past: usize,
+    heads: usize,
+    width: usize,
+    levels: &LevelRange,
+    seed: u64,
+) {
+    let mut numbers = SeededNumbers(seed);
     let d = heads * width;
     let q = numbers.many(n * d, |numbers| numbers.level(levels.most));
     let [k, v] = [0, 1].map(|_| numbers.many((past + n) * d, |numbers| numbers.level(levels.most)));
@@ -218,7 +225,7 @@ fn ssa<L: Level + std::fmt::Debug>(n: usize, past: usize, heads: usize, width: u
     let [q, k, v] = [0, 1, 2].map(|i: usize| wide[i].iter().map(|&x| L::from_i32(x)).collect::<Vec<L>>());
     let mut scratch = Scratch::default();
     for (kernels, steps) in isas().flat_map(|kernels| [(kernels, None), (kernels, Some(levels.steps))]) {
-        let shape = Ssa { d, slope: &slope, weights: &weights, code: levels.code, steps, keys: None };
+        let shape = SsaShape { d, slope: &slope, weights: &weights, code: levels.code, steps, keys: None };
         let mut out = vec![f32::NAN; n * d];
         assert_eq!(kernels.ssa_long(&wide[0], &wide[1], &wide[2], &shape, &mut out), tally, "{:?} long", kernels.isa());
         assert_eq!(bits(&out), bits(&want), "{:?} long {n} {past} {heads} {width}", kernels.isa());
@@ -269,15 +276,15 @@ proptest! {
         n in 1usize..40, past in 0usize..150, heads in 1usize..4, width in 1usize..140, unary: bool, seed: u64
     ) {
         let code = if unary { Code::Unary } else { Code::Binary };
-        ssa::<i8>(n, past, heads, width, &Levels { code, steps: if unary { 127 } else { 7 }, most: 127 }, seed);
-        ssa::<i16>(n, past, heads, width, &Levels { code, steps: if unary { 300 } else { 9 }, most: 300 }, seed);
+        ssa::<i8>(n, past, heads, width, &LevelRange { code, steps: if unary { 127 } else { 7 }, most: 127 }, seed);
+        ssa::<i16>(n, past, heads, width, &LevelRange { code, steps: if unary { 300 } else { 9 }, most: 300 }, seed);
     }
 
     #[test]
     fn a_row_does_not_know_its_neighbours(n in 2usize..20, seed: u64) {
-        let mut numbers = Numbers(seed);
+        let mut numbers = SeededNumbers(seed);
         let (k, m) = (37, 51);
-        let (x, w) = (numbers.many(n * k, Numbers::f32), numbers.many(k * m, Numbers::f32));
+        let (x, w) = (numbers.many(n * k, SeededNumbers::f32), numbers.many(k * m, SeededNumbers::f32));
         for kernels in isas() {
             let (mut all, mut one) = (vec![0.0; n * m], vec![0.0; m]);
             kernels.linear_f32(&x, &w, None, k, m, &mut all);
@@ -288,48 +295,51 @@ proptest! {
 
     #[test]
     fn neurons_give_the_nearest_level(d in 1usize..70, n in 1usize..4, seed: u64) {
-        let mut numbers = Numbers(seed);
+        let mut numbers = SeededNumbers(seed);
         let x = numbers.many(n * d, |numbers| numbers.level(3000));
         let [pre_gain, pre_offset, gain, offset] = [0.003, 2.0, 9.0, 1.0].map(|s| numbers.many(d, |n| s * n.f32()));
-        let table = numbers.many(4099, Numbers::f32);
+        let table = numbers.many(4099, SeededNumbers::f32);
         for (code, levels) in [(Code::Binary, 127), (Code::Unary, 9), (Code::Binary, 1023)] {
-            for bend in [None, Some(Bend { gain: &pre_gain, offset: &pre_offset, table: &table })] {
-                neuron(&x, &Neuron { levels, bend, gain: &gain, offset: &offset, count: Some(code) }, code);
+            for activation in [None, Some(ActivationTable { gain: &pre_gain, offset: &pre_offset, table: &table })] {
+                neuron(&x, &NeuronParams { levels, activation, gain: &gain, offset: &offset, count: Some(code) }, code);
             }
         }
     }
 }
 
 /// By the definition, table and all.
-fn potential(x: f32, c: usize, neuron: &Neuron<'_>) -> f32 {
-    let g = neuron.bend.map_or(x, |bend| {
-        let h = x * bend.gain[c] + bend.offset[c];
+fn potential(x: f32, c: usize, neuron: &NeuronParams<'_>) -> f32 {
+    let g = neuron.activation.map_or(x, |activation| {
+        let h = x * activation.gain[c] + activation.offset[c];
         if h >= 8.0 {
-            return h * bend.table[4098];
+            return h * activation.table[4098];
         }
         if h <= -8.0 {
-            return h * bend.table[4097];
+            return h * activation.table[4097];
         }
         let s = (h + 8.0) * 256.0;
         let i = s as usize;
-        bend.table[i] + (s - i as f32) * (bend.table[i + 1] - bend.table[i])
+        activation.table[i] + (s - i as f32) * (activation.table[i + 1] - activation.table[i])
     });
     g * neuron.gain[c] + neuron.offset[c]
 }
 
-fn neuron(x: &[i32], neuron: &Neuron<'_>, code: Code) {
+fn neuron(x: &[i32], neuron: &NeuronParams<'_>, code: Code) {
     let d = neuron.gain.len();
     let want: Vec<i32> =
         x.iter().enumerate().map(|(i, &x)| level(potential(x as f32, i % d, neuron), neuron.levels)).collect();
     let saturated = want.iter().filter(|level| level.abs() == neuron.levels).count() as u64;
     let active = want.iter().filter(|level| **level != 0).count() as u64;
-    let fired = Fired { spikes: want.iter().map(|&level| spikes(code, level)).sum(), active, saturated };
+    let fired = SpikeCount { spikes: want.iter().map(|&level| spikes(code, level)).sum(), active, saturated };
     let floats: Vec<f32> = x.iter().map(|&x| x as f32).collect();
     for kernels in isas() {
         let mut wide = vec![0i16; x.len()];
         assert_eq!(kernels.quantise(x, neuron, &mut wide), fired);
         assert_eq!(wide.iter().map(|&y| i32::from(y)).collect::<Vec<_>>(), want);
-        assert_eq!(kernels.quantise(&floats, &Neuron { count: None, ..*neuron }, &mut wide), Fired::default());
+        assert_eq!(
+            kernels.quantise(&floats, &NeuronParams { count: None, ..*neuron }, &mut wide),
+            SpikeCount::default()
+        );
         assert_eq!(wide.iter().map(|&y| i32::from(y)).collect::<Vec<_>>(), want);
         if neuron.levels <= 127 {
             let mut narrow = vec![0i8; x.len()];
@@ -358,9 +368,9 @@ fn products_of_extremes() {
     for kernels in isas() {
         for (n, x) in [(1, -127), (5, -127), (1, -128), (5, -128), (2, 127)] {
             let mut y = vec![0; n * m];
-            kernels.product(&vec![x; n * k], &[], packed, &mut y);
+            kernels.matmul_int(&vec![x; n * k], &[], packed, &mut y);
             assert_eq!(y, vec![i32::from(x) * -127 * 768; n * m]);
-            kernels.synapse(&kernels.listen(&vec![x; n * k], k, k), 1, 1, packed, &mut y);
+            kernels.synapse(&kernels.event_list(&vec![x; n * k], k, k), 1, 1, packed, &mut y);
             assert_eq!(y, vec![i32::from(x) * -127 * 768; n * m]);
         }
     }
@@ -374,10 +384,12 @@ fn columns_are_of_the_weight() {
     let packed = Panels::new(packed.as_panels().expect("they are"), k, m);
     for kernels in isas() {
         let mut y = vec![0; 3 * k];
-        assert!(kernels.columns(&[69, 0, 64], packed, &mut y));
+        assert!(kernels.embed_columns(&[69, 0, 64], packed, &mut y));
         let want = [69, 0, 64].iter().flat_map(|id| w[*id..].iter().step_by(m)).map(|&w| i32::from(w));
         assert!(y.iter().copied().eq(want));
-        assert!(!kernels.columns(&[0, 70, 0], packed, &mut y) && !kernels.columns(&[-1, 0, 0], packed, &mut y));
+        assert!(
+            !kernels.embed_columns(&[0, 70, 0], packed, &mut y) && !kernels.embed_columns(&[-1, 0, 0], packed, &mut y)
+        );
     }
 }
 
@@ -401,7 +413,7 @@ fn extreme_potentials() {
     // The number below a half is level 1: adding a half rounds it up.
     let want = [0, 0, 1, -1, 1, 127, 127, 127, -127, 127, -127, 127, 0];
     let (gain, offset) = ([1.0; 13], [0.0; 13]);
-    let neuron = Neuron { levels: 127, bend: None, gain: &gain, offset: &offset, count: Some(Code::Unary) };
+    let neuron = NeuronParams { levels: 127, activation: None, gain: &gain, offset: &offset, count: Some(Code::Unary) };
     // h + 8 rounds to 16 for the number below 8: the last sample, and no step beyond it.
     let edges =
         [-8.0, 8.0, f32::from_bits(8f32.to_bits() - 1), -f32::from_bits(8f32.to_bits() - 1), f32::NAN, 1e30, -1e30];
@@ -409,10 +421,10 @@ fn extreme_potentials() {
         (0..4099).map(|i| [i as f32 / 64.0, -1.0, 2.0][usize::from(i > 4096) * (i - 4096).min(2)]).collect();
     for kernels in isas() {
         let mut y = [0i8; 13];
-        assert_eq!(kernels.quantise(&x, &neuron, &mut y), Fired { spikes: 3 + 127 * 7, active: 10, saturated: 7 });
+        assert_eq!(kernels.quantise(&x, &neuron, &mut y), SpikeCount { spikes: 3 + 127 * 7, active: 10, saturated: 7 });
         assert_eq!(y, want);
-        let neuron = Neuron {
-            bend: Some(Bend { gain: &gain[..7], offset: &offset[..7], table: &table }),
+        let neuron = NeuronParams {
+            activation: Some(ActivationTable { gain: &gain[..7], offset: &offset[..7], table: &table }),
             gain: &gain[..7],
             offset: &offset[..7],
             ..neuron
@@ -441,18 +453,18 @@ fn exponential_is_libm() {
 #[test]
 fn rows_are_normalised_in_the_stated_order() {
     for d in [1, 7, 16, 33, 768] {
-        let mut numbers = Numbers(d as u64);
-        let [gain, bias] = [0, 1].map(|_| numbers.many(d, Numbers::f32));
+        let mut numbers = SeededNumbers(d as u64);
+        let [gain, bias] = [0, 1].map(|_| numbers.many(d, SeededNumbers::f32));
         let x = numbers.many(2 * d, |n| 100.0 * n.f32());
         let want: Vec<f32> = x.chunks(d).flat_map(|x| definition(x, 1e-5)).collect();
         let scaled: Vec<f32> = want.iter().enumerate().map(|(i, y)| y * gain[i % d] + bias[i % d]).collect();
         for kernels in isas() {
             let mut y = vec![0.0; 2 * d];
-            assert!(kernels.normalise(&x, d, 1e-5, &mut y));
+            assert!(kernels.layer_norm_no_gain(&x, d, 1e-5, &mut y));
             assert_eq!(bits(&y), bits(&want));
             assert!(kernels.layer_norm(&x, &gain, &bias, 1e-5, &mut y));
             assert_eq!(bits(&y), bits(&scaled));
-            assert!(!kernels.normalise(&vec![f32::INFINITY; d], d, 1e-5, &mut y[..d]));
+            assert!(!kernels.layer_norm_no_gain(&vec![f32::INFINITY; d], d, 1e-5, &mut y[..d]));
             assert!(!kernels.layer_norm(&vec![f32::NAN; d], &gain, &bias, 1e-5, &mut y[..d]));
         }
     }
@@ -470,7 +482,7 @@ fn definition(x: &[f32], eps: f32) -> Vec<f32> {
 #[test]
 fn spikes_spell_levels() {
     for (code, steps, most) in [(Code::Binary, 7, 127), (Code::Binary, 15, 32_767), (Code::Unary, 9, 9)] {
-        let levels: Vec<i16> = Numbers(1).many(77, |numbers| numbers.level(most) as i16);
+        let levels: Vec<i16> = SeededNumbers(1).many(77, |numbers| numbers.level(most) as i16);
         let carry = if code == Code::Binary { 2 } else { 1 };
         let spell =
             |&level: &i16| -> Vec<i32> { (0..steps).map(|t| spell_one(level, code, t, steps).into()).collect() };
@@ -488,10 +500,11 @@ fn spikes_spell_levels() {
 /// Rows of every length have the counts of their levels one by one.
 #[test]
 fn what_fires_is_counted() {
-    fn check<L: Level + Default + std::fmt::Debug>(code: Code, levels: i32, width: usize) {
-        let x: Vec<f32> = Numbers(width as u64).many(2 * width, |numbers| numbers.level(levels + levels / 4) as f32);
+    fn check<L: StoredLevel + Default + std::fmt::Debug>(code: Code, levels: i32, width: usize) {
+        let x: Vec<f32> =
+            SeededNumbers(width as u64).many(2 * width, |numbers| numbers.level(levels + levels / 4) as f32);
         let (gain, offset) = (vec![1.0; width], vec![0.0; width]);
-        let neuron = Neuron { levels, bend: None, gain: &gain, offset: &offset, count: Some(code) };
+        let neuron = NeuronParams { levels, activation: None, gain: &gain, offset: &offset, count: Some(code) };
         for kernels in isas() {
             let mut y = vec![L::default(); 2 * width];
             let fired = kernels.quantise(&x, &neuron, &mut y);

@@ -5,6 +5,7 @@
 
 use super::shapes::{fixed, unify};
 use crate::tensor::{ArrayData, OnnxArray};
+use snnc_ir::op::ArrayOp;
 use snnc_ir::op::Scalar;
 use snnc_ir::types::Dim;
 use snnc_ir::{Op, tensor};
@@ -118,7 +119,7 @@ fn same_bits(a: &OnnxArray, b: &OnnxArray) -> bool {
 /// The mask as an operation. Minus infinity is said as the lowest finite number: a softmax gives exactly 0 for both.
 pub(super) fn causal_op(keep: f32, drop: f32) -> Op {
     let finite = |x: f32| Scalar::new(x.max(f32::MIN));
-    Op::Causal { keep: finite(keep), drop: finite(drop) }
+    Op::Array(ArrayOp::CausalMask { keep: finite(keep), drop: finite(drop) })
 }
 
 /// Elements as a program's constants: truth is 1 and 0.

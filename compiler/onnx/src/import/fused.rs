@@ -6,6 +6,7 @@ use super::shapes::fixed;
 use super::value::{ImportError, ImportValue, LiveValue};
 use crate::read::OnnxNode;
 use snnc_ir::op::Scalar;
+use snnc_ir::op::{ArrayOp, DenseOp};
 use snnc_ir::types::Dim;
 use snnc_ir::{Binary, Op, Unary};
 
@@ -34,7 +35,7 @@ impl Importer<'_> {
             }
             other => return Err(format!("the approximation {other:?} is not known").into()),
         };
-        let curve = self.add(node, Op::Unary(kind), &[inner.value], inner.dims)?;
+        let curve = self.add(node, Op::Array(ArrayOp::Unary(kind)), &[inner.value], inner.dims)?;
         let one = self.number(1.0);
         let gate = self.combined(node, Binary::Add, &curve, &one)?;
         let half = self.times(node, x, 0.5)?;
@@ -44,7 +45,7 @@ impl Importer<'_> {
     /// x * sigmoid(alpha x).
     pub(super) fn swish(&mut self, node: &OnnxNode, x: &LiveValue, alpha: f32) -> Result<LiveValue, ImportError> {
         let inner = self.times(node, x, alpha)?;
-        let gate = self.add(node, Op::Unary(Unary::Sigmoid), &[inner.value], inner.dims)?;
+        let gate = self.add(node, Op::Array(ArrayOp::Unary(Unary::Sigmoid)), &[inner.value], inner.dims)?;
         self.combined(node, Binary::Mul, x, &gate)
     }
 
@@ -92,7 +93,7 @@ impl Importer<'_> {
         let gain = self.channels(node, inputs, at[0], width, 1.0)?;
         let bias = self.channels(node, inputs, at[1], width, 0.0)?;
         let eps = Scalar::new(node.float("epsilon").unwrap_or(CONTRIB_EPS));
-        self.add(node, Op::LayerNorm { eps }, &[x.value, gain, bias], x.dims.clone())
+        self.add(node, Op::Dense(DenseOp::LayerNorm { eps }), &[x.value, gain, bias], x.dims.clone())
     }
 
     /// com.microsoft.EmbedLayerNormalization: ids, segment ids, three tables, gain, bias, mask, position ids.
@@ -166,16 +167,16 @@ impl Importer<'_> {
         let scale = scale.filter(|&scale| scale != 0.0).unwrap_or_else(|| 1.0 / (width as f32).sqrt());
         let mut scores = self.times(node, &scores, scale)?;
         if view == KeyView::Past {
-            let select = Op::Causal { keep: Scalar::new(1.0), drop: Scalar::new(0.0) };
+            let select = Op::Array(ArrayOp::CausalMask { keep: Scalar::new(1.0), drop: Scalar::new(0.0) });
             let selected = self.builder.add(select, &[], node.label())?;
             let lowest = self.number(f32::MIN);
             let dims = scores.dims.clone();
-            scores = self.add(node, Op::Where, &[selected, scores.value, lowest.value], dims)?;
+            scores = self.add(node, Op::Array(ArrayOp::Where), &[selected, scores.value, lowest.value], dims)?;
         }
         if let Some(mask) = mask {
             scores = self.masked(node, scores, mask)?;
         }
-        let weights = self.add(node, Op::Softmax, &[scores.value], scores.dims)?;
+        let weights = self.add(node, Op::Array(ArrayOp::Softmax), &[scores.value], scores.dims)?;
         self.product(node, &weights, v)
     }
 
@@ -194,7 +195,7 @@ impl Importer<'_> {
         }
         let lowest = self.number(f32::MIN);
         let dims = self.broadcast(&scores.dims, &mask.dims)?;
-        self.add(node, Op::Where, &[mask.value, scores.value, lowest.value], dims)
+        self.add(node, Op::Array(ArrayOp::Where), &[mask.value, scores.value, lowest.value], dims)
     }
 
     /// ONNX's own Attention: q, k, v, mask, and a past, which is empty here.

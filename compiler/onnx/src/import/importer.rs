@@ -7,8 +7,10 @@ use crate::evaluate::call::{ELEMENTS_MAX, EvaluateError, NodeCall};
 use crate::evaluate::{evaluate, work};
 use crate::read::{OnnxModel, OnnxNode};
 use crate::tensor::OnnxArray;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::{DenseOp, LeafOp};
 use snnc_ir::types::Dim;
-use snnc_ir::{Builder, Diagnostic, Op, Stage, Tensor, Value};
+use snnc_ir::{Builder, Op, Stage, Tensor, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -44,7 +46,7 @@ pub(super) struct Importer<'m> {
     /// Constants that have become weights, by address; the arrays are kept so that addresses stay theirs.
     pub weights: HashMap<usize, (Arc<OnnxArray>, Value)>,
     pub scalars: HashMap<u32, Value>,
-    pub errors: Vec<Diagnostic>,
+    pub errors: Diagnostics,
     /// Operators that are not supported, in order of appearance, with the nodes that use them.
     pub unsupported: Vec<(String, Vec<&'m str>)>,
 }
@@ -66,7 +68,7 @@ impl<'m> Importer<'m> {
             given_out: 0,
             weights: HashMap::new(),
             scalars: HashMap::new(),
-            errors: Vec::new(),
+            errors: Diagnostics::new(),
             unsupported: Vec::new(),
         }
     }
@@ -159,9 +161,9 @@ impl<'m> Importer<'m> {
             return Ok(LiveValue { value: self.weight(constant.name(), array)?, dims });
         }
         if let Some(table) = constant.table_of_positions(&self.counts) {
-            let positions = self.builder.add(Op::Positions, &[], node.label())?;
+            let positions = self.builder.add(Op::Leaf(LeafOp::Positions), &[], node.label())?;
             let table = self.weight(constant.name(), &Arc::new(table))?;
-            let value = self.builder.add(Op::Embed, &[positions, table], node.label())?;
+            let value = self.builder.add(Op::Dense(DenseOp::Embed), &[positions, table], node.label())?;
             return Ok(self.live(value, dims)?);
         }
         Err(format!(

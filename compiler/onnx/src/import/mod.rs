@@ -27,7 +27,9 @@ use constants::Constant;
 pub use control::CONTROL;
 pub use importer::COUNTS;
 use importer::{EVALUATED_MAX, HELD_MAX, Importer, all_constants};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::Perm;
+use snnc_ir::op::{ArrayOp, LeafOp};
 use snnc_ir::types::Dim;
 use snnc_ir::{Diagnostic, Graph, Op, Value};
 use std::sync::Arc;
@@ -72,16 +74,16 @@ pub fn output_of(model: &OnnxModel) -> Option<&Port> {
 ///
 /// # Errors
 /// All operators that are not supported, and every node that asks for what cannot be had.
-pub fn import(model: &OnnxModel) -> Result<Imported, Vec<Diagnostic>> {
+pub fn import(model: &OnnxModel) -> Result<Imported, Diagnostics> {
     if let Some(n) = inputs::fixed_tokens(&model.graph.inputs) {
         return import_fixed(model, n);
     }
     let first = Importer::new(model, &COUNTS, 1).run()?;
     let context = first.1.ok_or_else(|| {
-        vec![
+        Diagnostics::from(
             Diagnostic::new("", "no table of positions was found")
                 .note("a GPT-2 gathers rows 0, 1, 2... of a learned table; its rows are the longest context"),
-        ]
+        )
     })?;
     let mut counts = COUNTS.to_vec();
     if context > COUNTS[1] {
@@ -91,20 +93,20 @@ pub fn import(model: &OnnxModel) -> Result<Imported, Vec<Diagnostic>> {
 }
 
 /// A file that takes exactly `n` tokens. That is its context: what a causal network says of fewer is a part of that.
-fn import_fixed(model: &OnnxModel, n: usize) -> Result<Imported, Vec<Diagnostic>> {
+fn import_fixed(model: &OnnxModel, n: usize) -> Result<Imported, Diagnostics> {
     if n < COUNTS[0] {
         let message = format!("the file takes exactly {n} tokens, fewer than snnc can examine");
-        return Err(vec![Diagnostic::new("", message).note("export it with a dynamic sequence length")]);
+        return Err(Diagnostic::new("", message).note("export it with a dynamic sequence length").into());
     }
     Importer::new(model, &[n], n).run().map(|(imported, _)| imported)
 }
 
 impl<'m> Importer<'m> {
     /// The graph of the first output, and the rows of the position table.
-    fn run(mut self) -> Result<(Imported, Option<usize>), Vec<Diagnostic>> {
+    fn run(mut self) -> Result<(Imported, Option<usize>), Diagnostics> {
         let graph = &self.model.graph;
         let Some(output) = output_of(self.model) else {
-            return Err(vec![Diagnostic::new("", "the graph has no output")]);
+            return Err(Diagnostic::new("", "the graph has no output").into());
         };
         let live = self.enter(graph, &[&output.name]);
         self.bind(&graph.inputs);
@@ -120,7 +122,7 @@ impl<'m> Importer<'m> {
                 let graph = self.builder.finish(vec![(OUTPUT.to_string(), value)]);
                 Ok((Imported { graph, rounds_activations: self.rounds_activations }, self.context))
             }
-            Err(message) => Err(vec![Diagnostic::new(format!("output {}", output.name), message)]),
+            Err(message) => Err(Diagnostic::new(format!("output {}", output.name), message).into()),
         }
     }
 
@@ -141,14 +143,17 @@ impl<'m> Importer<'m> {
         match table.and_then(|(table, shape)| Some((table, shape.sizes()?))) {
             Some((table, sizes)) if sizes[0] != width && sizes[1] == width => {
                 let swap = Perm::new(&[1, 0]).ok_or("a matrix can be turned")?;
-                let head = self.builder.add(Op::Transpose(swap), &[table], &output.name).map_err(|e| e.message)?;
-                self.builder.add(Op::MatMul, &[live.value, head], &output.name).map_err(|e| e.message)
+                let head = self
+                    .builder
+                    .add(Op::Array(ArrayOp::Transpose(swap)), &[table], &output.name)
+                    .map_err(|e| e.message)?;
+                self.builder.add(Op::Array(ArrayOp::MatMul), &[live.value, head], &output.name).map_err(|e| e.message)
             }
             _ => Ok(live.value),
         }
     }
 
-    fn complaints(self) -> Vec<Diagnostic> {
+    fn complaints(self) -> Diagnostics {
         let all = self.unsupported.into_iter().map(|(operator, nodes)| {
             let diagnostic = Diagnostic::new(nodes[0], format!("the operator {operator} is not supported here"));
             match nodes.len() {
@@ -156,7 +161,7 @@ impl<'m> Importer<'m> {
                 n => diagnostic.note(format!("and at {} other nodes", n - 1)),
             }
         });
-        let mut all: Vec<Diagnostic> = all.chain(self.errors).collect();
+        let mut all: Diagnostics = all.chain(self.errors).collect();
         if all.len() > ERRORS_MAX {
             let more = all.len() - ERRORS_MAX;
             all.truncate(ERRORS_MAX);
@@ -190,7 +195,7 @@ impl<'m> Importer<'m> {
         if let Some(batch) = lead.iter().flatten().find(|&&size| size != 1) {
             return Err(format!("the file takes a batch of exactly {batch}; export it with a dynamic batch size"));
         }
-        let value = self.builder.add(Op::Tokens, &[], &port.name).map_err(|e| e.message)?;
+        let value = self.builder.add(Op::Leaf(LeafOp::Tokens), &[], &port.name).map_err(|e| e.message)?;
         Ok(ImportValue::Live(LiveValue { value, dims }))
     }
 

@@ -10,6 +10,7 @@ use crate::evaluate::shape_ops::{
 use crate::import::constants::Constant;
 use crate::read::OnnxNode;
 use crate::tensor::OnnxArray;
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp};
 use snnc_ir::op::{Perm, Scalar};
 use snnc_ir::types::{Dim, Elem, Shape};
 use snnc_ir::{Binary, Op, Type, Unary, Value};
@@ -183,7 +184,7 @@ impl Importer<'_> {
         if self.builder.ty(x.value).shape() == shape {
             return Ok(LiveValue { value: x.value, dims });
         }
-        self.add(node, Op::Reshape(shape), &[x.value], dims)
+        self.add(node, Op::Array(ArrayOp::Reshape(shape)), &[x.value], dims)
     }
 
     /// Only where it stretches nothing.
@@ -225,7 +226,7 @@ impl Importer<'_> {
         let dense: Vec<Dim> = from.iter().map(|&axis| x.dims[axis]).collect();
         let turned: Vec<Dim> = to.iter().map(|&axis| x.dims[axis]).collect();
         let x = self.reshaped(node, x, dense)?;
-        let x = self.add(node, Op::Transpose(order), &[x.value], turned)?;
+        let x = self.add(node, Op::Array(ArrayOp::Transpose(order)), &[x.value], turned)?;
         self.reshaped(node, x, dims)
     }
 
@@ -267,7 +268,8 @@ impl Importer<'_> {
         let (Ok(start), Ok(len)) = (u32::try_from(start), u32::try_from(len)) else {
             return Err("it is too large".into());
         };
-        let value = self.builder.add(Op::Slice { axis: inner as u8, start, len }, &[x.value], node.label())?;
+        let value =
+            self.builder.add(Op::Array(ArrayOp::Slice { axis: inner as u8, start, len }), &[x.value], node.label())?;
         self.dressed(node, value, dims)
     }
 
@@ -277,7 +279,7 @@ impl Importer<'_> {
         if self.builder.ty(value).shape() == shape {
             return Ok(LiveValue { value, dims });
         }
-        self.add(node, Op::Reshape(shape), &[value], dims)
+        self.add(node, Op::Array(ArrayOp::Reshape(shape)), &[value], dims)
     }
 
     fn split(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<Vec<ImportValue>, ImportError> {
@@ -378,7 +380,7 @@ impl Importer<'_> {
     ) -> Result<LiveValue, ImportError> {
         let dims = self.broadcast(&x.dims, &y.dims)?;
         let (x, y) = (self.beside(node, x, y)?, self.beside(node, y, x)?);
-        self.add(node, Op::Binary(kind), &[x.value, y.value], dims)
+        self.add(node, Op::Array(ArrayOp::Binary(kind)), &[x.value, y.value], dims)
     }
 
     /// In a file of one number of tokens, a constant with a row for each token is a table of positions.
@@ -390,9 +392,9 @@ impl Importer<'_> {
         if !is_table || !matches!(other.dims.as_slice(), [.., Dim::Tokens, last] if last == width) {
             return Ok(x.clone());
         }
-        let positions = self.builder.add(Op::Positions, &[], node.label())?;
+        let positions = self.builder.add(Op::Leaf(LeafOp::Positions), &[], node.label())?;
         let dims = [&x.dims[..x.dims.len() - 2], &[Dim::Tokens, *width]].concat();
-        self.add(node, Op::Embed, &[positions, x.value], dims)
+        self.add(node, Op::Dense(DenseOp::Embed), &[positions, x.value], dims)
     }
 
     fn unary(
@@ -402,7 +404,7 @@ impl Importer<'_> {
         kind: Unary,
     ) -> Result<LiveValue, ImportError> {
         let x = self.input(node, inputs, 0)?;
-        self.add(node, Op::Unary(kind), &[x.value], x.dims.clone())
+        self.add(node, Op::Array(ArrayOp::Unary(kind)), &[x.value], x.dims.clone())
     }
 
     pub(super) fn number(&mut self, number: f32) -> LiveValue {
@@ -431,7 +433,7 @@ impl Importer<'_> {
             Some(false) => b,
             None => {
                 let c = self.operand(condition, node)?;
-                return self.add(node, Op::Where, &[c.value, a.value, b.value], dims);
+                return self.add(node, Op::Array(ArrayOp::Where), &[c.value, a.value, b.value], dims);
             }
         };
         if ir_shape(&chosen.dims)? == ir_shape(&dims)? {
@@ -445,7 +447,7 @@ impl Importer<'_> {
     fn is_nan(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<Vec<ImportValue>, ImportError> {
         let x = self.input(node, inputs, 0)?;
         match self.builder.graph().node(x.value).op {
-            Op::Softmax => Ok(vec![ImportValue::Never(x.dims)]),
+            Op::Array(ArrayOp::Softmax) => Ok(vec![ImportValue::Never(x.dims)]),
             _ => Err(ImportError::Unsupported),
         }
     }
@@ -503,7 +505,7 @@ impl Importer<'_> {
         };
         let mut dims = self.broadcast(lead_a, lead_b)?;
         dims.extend([*n, *m]);
-        self.add(node, Op::MatMul, &[a.value, b.value], dims)
+        self.add(node, Op::Array(ArrayOp::MatMul), &[a.value, b.value], dims)
     }
 
     /// com.microsoft.FusedMatMul: alpha * A B, either of them turned.
@@ -550,7 +552,7 @@ impl Importer<'_> {
         }
         let mut dims = x.dims.clone();
         dims[rank - 1] = Dim::Fixed(1);
-        let mean = self.add(node, Op::Mean, &[x.value], dims.clone())?;
+        let mean = self.add(node, Op::Array(ArrayOp::Mean), &[x.value], dims.clone())?;
         if node.int("keepdims").unwrap_or(1) != 0 {
             return Ok(mean);
         }
@@ -573,7 +575,7 @@ impl Importer<'_> {
         if axis + 1 != x.dims.len() {
             return Err("only a softmax over the innermost axis is supported".into());
         }
-        self.add(node, Op::Softmax, &[x.value], x.dims.clone())
+        self.add(node, Op::Array(ArrayOp::Softmax), &[x.value], x.dims.clone())
     }
 
     fn layer_norm(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
@@ -586,7 +588,7 @@ impl Importer<'_> {
         let gain = self.channels(node, inputs, 1, width, 1.0)?;
         let bias = self.channels(node, inputs, 2, width, 0.0)?;
         let eps = Scalar::new(node.float("epsilon").unwrap_or(LAYER_NORM_EPS));
-        self.add(node, Op::LayerNorm { eps }, &[x.value, gain, bias], x.dims.clone())
+        self.add(node, Op::Dense(DenseOp::LayerNorm { eps }), &[x.value, gain, bias], x.dims.clone())
     }
 
     /// A vector of `width` numbers; `default` where it is left out. One number alone is spread out.
@@ -611,7 +613,7 @@ impl Importer<'_> {
         }
         let x = self.input(node, inputs, i)?;
         match self.builder.ty(x.value) {
-            ty @ Type::Still { .. } if ty.shape() == Shape::fixed(&[width as usize]) => Ok(x.value),
+            ty @ Type::Tensor { .. } if ty.shape() == Shape::fixed(&[width as usize]) => Ok(x.value),
             other => Err(format!("input {} should be f32[{width}], it is {other}", i + 1).into()),
         }
     }

@@ -5,6 +5,7 @@
 //! computed with here; a value in the middle of quantised arithmetic is the real value and what is still to be done.
 
 use super::constants::Constant;
+use snnc_ir::op::ArrayOp;
 
 use super::importer::Importer;
 use super::value::{Coded, ImportError, ImportValue, LiveValue, Scale};
@@ -136,7 +137,12 @@ impl Importer<'_> {
             }
             "com.microsoft.QLinearSigmoid" => {
                 let x = self.real(node, inputs, 0)?;
-                let y = self.add(node, snnc_ir::Op::Unary(snnc_ir::Unary::Sigmoid), &[x.value], x.dims.clone());
+                let y = self.add(
+                    node,
+                    snnc_ir::Op::Array(ArrayOp::Unary(snnc_ir::Unary::Sigmoid)),
+                    &[x.value],
+                    x.dims.clone(),
+                );
                 output(y, 3)
             }
             "com.microsoft.QLinearSoftmax" => {

@@ -7,6 +7,7 @@ use super::value::{Coded, ImportError, ImportValue, LiveValue};
 use crate::read::OnnxNode;
 use crate::tensor::{ArrayData, OnnxArray, OnnxElem};
 use snnc_ir::Op;
+use snnc_ir::op::{DenseOp, LeafOp};
 use snnc_ir::types::Dim;
 use std::sync::Arc;
 
@@ -45,7 +46,7 @@ impl Importer<'_> {
             ImportValue::Live(live) => live.clone(),
             ImportValue::Constant(constant) if constant.is_positions(&self.counts) => {
                 self.bound(rows)?;
-                let value = self.builder.add(Op::Positions, &[], node.label())?;
+                let value = self.builder.add(Op::Leaf(LeafOp::Positions), &[], node.label())?;
                 let one_or_all = |&size: &usize| if size == 1 { Dim::Fixed(1) } else { Dim::Tokens };
                 LiveValue { value, dims: constant.at(0).sizes().iter().map(one_or_all).collect() }
             }
@@ -55,7 +56,7 @@ impl Importer<'_> {
         if matches!(indices, ImportValue::Live(_)) {
             self.token_table.get_or_insert(table.value);
         }
-        let value = self.builder.add(Op::Embed, &[ids.value, table.value], node.label())?;
+        let value = self.builder.add(Op::Dense(DenseOp::Embed), &[ids.value, table.value], node.label())?;
         let dims = [ids.dims, vec![fixed(width)?]].concat();
         Ok(Some(self.live(value, dims)?))
     }

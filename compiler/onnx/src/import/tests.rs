@@ -164,7 +164,7 @@ fn heads_are_reshaped_and_turned_and_masked() {
          %6 = transpose[1, 0, 2](%5) : f32[2,tokens,2]
          %7 = transpose[1, 2, 0](%5) : f32[2,2,tokens]
          %8 = matmul(%6, %7) : f32[2,tokens,tokens]
-         %9 = causal[1.0,0.0] : f32[tokens,tokens]
+         %9 = causal_mask[1.0,0.0] : f32[tokens,tokens]
          %10 = where(%9, %8, @\"number -3.4028235e38\") : f32[2,tokens,tokens]
          %11 = softmax(%10) : f32[2,tokens,tokens]
          %12 = matmul(%11, %6) : f32[2,tokens,2]
@@ -233,7 +233,7 @@ fn a_file_of_one_number_of_tokens_has_that_context() {
     let open = import_lines(heads).expect_err("sizes that are not the number of tokens");
     assert!(open[0].contains("cannot become"), "{open:?}");
     let text = import_of_size(heads, [Some(1), Some(8)]).expect("a graph");
-    assert!(text.starts_with("snnc 1 imported context=8"), "{text}");
+    assert!(text.starts_with("snnc 2 imported context=8"), "{text}");
     for part in ["reshape[tokens,2,2](%4)", "causal[0.0,-10000.0]", "reshape[tokens,4](", ", @table) : f32[tokens,4]"] {
         assert!(text.contains(part), "{part}: {text}");
     }

@@ -1,11 +1,11 @@
 //! 256-bit vectors: `pmaddubsw` sums pairs of products of bytes in 16 bits, `pmaddwd` pairs of those in 32.
 
-use super::super::events::{Ahead, HALVES, Rows};
-use super::super::neuron::{self, DENSITY, LAST, Level, REACH, SAMPLES, Samples};
-use super::super::product::{GROUP, Group, OUTPUTS};
-use super::super::ssa::{PAIR, Pair, Table};
+use super::super::events::{EventRows, HALVES, Prefetch};
+use super::super::matmul_int::{GROUP, Group, OUTPUTS};
+use super::super::neuron::{self, DENSITY, LAST, REACH, SAMPLES, Samples, StoredLevel};
+use super::super::ssa::{ChannelPair, PAIR, Table};
 use super::portable::{Portable, dot};
-use super::{Sums, Vectors, fours, interleave_few};
+use super::{PanelSums, Vectors, fours, interleave_few};
 use std::arch::x86_64::*;
 
 /// 256-bit vectors. A value of this type exists only in functions compiled for AVX2 (`kernels!`), into which the methods
@@ -25,7 +25,7 @@ const LANES: usize = 16;
 
 impl Vectors for Avx2 {
     #[inline(always)]
-    fn walk(self, x: &[i8], panel: &[i8]) -> Sums {
+    fn gemv(self, x: &[i8], panel: &[i8]) -> PanelSums {
         let (x, panel, last) = fours(x, panel);
         let mut sums = [0; OUTPUTS];
         // SAFETY: AVX2 by the type's invariant; four rows for each four inputs by `fours`. Test: `products_are_exact`.
@@ -34,7 +34,7 @@ impl Vectors for Avx2 {
             let (x, panel) = (x.as_chunks::<GROUP>().0, panel.as_chunks::<{ GROUP * OUTPUTS }>().0);
             for (x, rows) in x.iter().zip(panel) {
                 let from = rows.as_ptr();
-                (0..GROUP).for_each(|i| ask(from.wrapping_add(AHEAD + i * OUTPUTS)));
+                (0..GROUP).for_each(|i| prefetch(from.wrapping_add(PREFETCH_BYTES + i * OUTPUTS)));
                 add_four(
                     std::array::from_fn(|i| from.add(i * OUTPUTS)),
                     i32::from_le_bytes(x.map(|x| x as u8)),
@@ -55,36 +55,36 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn rows(self, rows: Rows<'_>, panel: &[i8], ahead: Ahead<'_>, sums: &mut Sums) {
+    fn rows(self, rows: EventRows<'_>, panel: &[i8], prefetched: Prefetch<'_>, sums: &mut PanelSums) {
         rows.check(panel.len() / OUTPUTS);
         let from = panel.as_ptr();
         // SAFETY: AVX2 by the type's invariant; every channel has a row in the panel by `check`. Test: `rows_are_exact`.
         unsafe {
             let mut lanes = [_mm256_setzero_si256(); VECTORS];
-            match ahead {
-                Ahead::Nothing => {
+            match prefetched {
+                Prefetch::Nothing => {
                     for (four, x) in rows.fours() {
-                        add_four(listed(from, four), x, &mut lanes);
+                        add_four(rows_of_channels(from, four), x, &mut lanes);
                     }
                 }
-                Ahead::Listed => {
+                Prefetch::Listed => {
                     for (i, (four, x)) in rows.fours().enumerate() {
                         for &channel in rows.later(i) {
-                            ask(from.wrapping_add(channel as usize * OUTPUTS));
+                            prefetch(from.wrapping_add(channel as usize * OUTPUTS));
                         }
-                        add_four(listed(from, four), x, &mut lanes);
+                        add_four(rows_of_channels(from, four), x, &mut lanes);
                     }
                 }
-                Ahead::Rows(soon) => {
+                Prefetch::Rows(soon) => {
                     // As many rows for each four.
                     let share =
                         soon.len().div_ceil(rows.channels().len().div_ceil(GROUP).max(1)).next_multiple_of(OUTPUTS);
                     let mut soon = soon.chunks(share.max(OUTPUTS));
                     for (four, x) in rows.fours() {
                         for row in soon.next().unwrap_or_default().chunks(OUTPUTS) {
-                            ask(row.as_ptr());
+                            prefetch(row.as_ptr());
                         }
-                        add_four(listed(from, four), x, &mut lanes);
+                        add_four(rows_of_channels(from, four), x, &mut lanes);
                     }
                 }
             }
@@ -118,7 +118,7 @@ impl Vectors for Avx2 {
 
     /// A token at a time would load all weights for each; all outputs at a time would not fit the registers.
     #[inline(always)]
-    fn tile<const T: usize>(self, x: [&[i8]; T], block: &[Group], sums: &mut [Sums; T]) {
+    fn tile<const T: usize>(self, x: [&[i8]; T], block: &[Group], sums: &mut [PanelSums; T]) {
         assert!(x.iter().all(|x| x.len() == block.len() * GROUP), "four inputs for each group");
         let x = x.map(<[i8]>::as_ptr);
         for eighths in 0..OUTPUTS / 16 {
@@ -151,7 +151,7 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn tile_pairs<const T: usize>(self, x: [&[i16]; T], block: &[Pair], sums: &mut [Sums; T]) {
+    fn tile_pairs<const T: usize>(self, x: [&[i16]; T], block: &[ChannelPair], sums: &mut [PanelSums; T]) {
         assert!(x.iter().all(|x| x.len() == block.len() * PAIR), "two inputs for each pair");
         let x = x.map(<[i16]>::as_ptr);
         for part in 0..OUTPUTS / 16 {
@@ -186,7 +186,7 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn turn(self, rows: &[&[f32]; 8], c: usize) -> [[f32; 8]; 8] {
+    fn transpose(self, rows: &[&[f32]; 8], c: usize) -> [[f32; 8]; 8] {
         let mut block = [[0.0; 8]; 8];
         assert!(rows.iter().all(|row| c + 8 <= row.len()), "eight numbers of each row");
         for half in 0..2 {
@@ -216,8 +216,8 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn ask(self, line: *const i8) {
-        ask(line);
+    fn prefetch(self, line: *const i8) {
+        prefetch(line);
     }
 
     #[inline(always)]
@@ -241,7 +241,7 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn bend(self, table: &Samples, h: &mut [f32; neuron::BLOCK]) {
+    fn activate(self, table: &Samples, h: &mut [f32; neuron::BLOCK]) {
         for eight in h.as_chunks_mut::<8>().0 {
             // SAFETY: AVX2 by the type's invariant; eight numbers; indices are from 0 to `LAST` and a pair is read from each on,
             // within the table. Tests: `neurons_give_the_nearest_level`, `extreme_potentials`.
@@ -278,7 +278,7 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn dots<Q: Level, K: Level>(self, q: &[Q], keys: &[K], stride: usize, scores: &mut [i32]) {
+    fn dots<Q: StoredLevel, K: StoredLevel>(self, q: &[Q], keys: &[K], stride: usize, scores: &mut [i32]) {
         let (d, n) = (q.len(), scores.len());
         assert!(n == 0 || (n - 1) * stride + d <= keys.len(), "every key within the keys");
         let whole = d / LANES * LANES;
@@ -294,9 +294,9 @@ impl Vectors for Avx2 {
                     for (i, sum) in sums.iter_mut().enumerate() {
                         let key = load(keys.as_ptr().add((j + i) * stride + c));
                         *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(q, key));
-                        let later = keys.as_ptr().wrapping_add((j + i + KEYS_AHEAD) * stride + c);
+                        let later = keys.as_ptr().wrapping_add((j + i + PREFETCH_KEYS) * stride + c);
                         if c.is_multiple_of(64 / size_of::<K>()) {
-                            ask(later.cast());
+                            prefetch(later.cast());
                         }
                     }
                 }
@@ -317,7 +317,7 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn weigh<L: Level>(self, weights: &[(u32, i16)], values: &[L], stride: usize, sums: &mut [i32]) {
+    fn weigh<L: StoredLevel>(self, weights: &[(u32, i16)], values: &[L], stride: usize, sums: &mut [i32]) {
         let mut at = 0;
         while at < sums.len() {
             at += match sums.len() - at {
@@ -336,22 +336,22 @@ impl Vectors for Avx2 {
 /// Vectors of a panel's sums.
 const VECTORS: usize = OUTPUTS / 8;
 
-/// How far ahead rows are asked for, in bytes: the next panel follows this one, and asking beyond all of them is harmless.
-const AHEAD: usize = 2048;
+/// How far ahead rows are prefetched, in bytes: the next panel follows this one, and prefetching beyond all of them is harmless.
+const PREFETCH_BYTES: usize = 2048;
 
 /// Four rows of these channels.
 #[inline(always)]
-pub(super) fn listed(from: *const i8, [a, b, c, d]: [u32; GROUP]) -> [*const i8; GROUP] {
+pub(super) fn rows_of_channels(from: *const i8, [a, b, c, d]: [u32; GROUP]) -> [*const i8; GROUP] {
     let row = |channel: u32| from.wrapping_add(channel as usize * OUTPUTS);
     [row(a), row(b), row(c), row(d)]
 }
 
-/// Keys that are asked for before they are read.
-pub(super) const KEYS_AHEAD: usize = 64;
+/// Keys that are prefetched before they are read.
+pub(super) const PREFETCH_KEYS: usize = 64;
 
-/// Asks for a row that is read soon. The processor's own prefetching stops at every page.
+/// Prefetches a row that is read soon. The processor's own prefetching stops at every page.
 #[inline(always)]
-pub(super) fn ask(row: *const i8) {
+pub(super) fn prefetch(row: *const i8) {
     // SAFETY: a prefetch reads nothing and faults nowhere, whatever the address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(row) };
 }
@@ -407,7 +407,7 @@ unsafe fn add_four(rows: [*const i8; GROUP], x: i32, lanes: &mut [__m256i; VECTO
 /// # Safety
 /// AVX2 is there.
 #[inline(always)]
-unsafe fn finish(lanes: [__m256i; VECTORS], sums: &mut Sums) {
+unsafe fn finish(lanes: [__m256i; VECTORS], sums: &mut PanelSums) {
     let sums = sums.as_mut_ptr().cast::<__m256i>();
     // SAFETY: the caller's; the sums are eight vectors.
     unsafe {
@@ -428,7 +428,7 @@ unsafe fn finish(lanes: [__m256i; VECTORS], sums: &mut Sums) {
 
 /// `V` vectors of 16 sums, two values at a time: their numbers side by side meet their weights side by side.
 #[inline(always)]
-fn weigh_block<L: Level, const V: usize>(
+fn weigh_block<L: StoredLevel, const V: usize>(
     weights: &[(u32, i16)],
     values: &[L],
     stride: usize,
@@ -470,7 +470,7 @@ fn weigh_block<L: Level, const V: usize>(
 /// # Safety
 /// AVX2 is there, and so are sixteen levels.
 #[inline(always)]
-unsafe fn load<L: Level>(from: *const L) -> __m256i {
+unsafe fn load<L: StoredLevel>(from: *const L) -> __m256i {
     // SAFETY: the caller's; a level is an `i8` or an `i16`, for the trait is sealed.
     unsafe {
         if size_of::<L>() == 1 {

@@ -3,13 +3,13 @@
 //! It takes one operand without sign, so weights are `w + 128` to it, and 128 times the sum of the inputs is taken away
 //! again: by `origin` where many tokens meet the same weights, by a lane of its own where one token walks them.
 
-use super::super::events::{Ahead, HALVES, Rows};
-use super::super::neuron::{self, DENSITY, LAST, Level, REACH, SAMPLES, Samples};
-use super::super::product::{GROUP, Group, OUTPUTS};
-use super::super::ssa::{PAIR, Pair, Table};
-use super::avx2::{Avx2, KEYS_AHEAD, ask, listed};
+use super::super::events::{EventRows, HALVES, Prefetch};
+use super::super::matmul_int::{GROUP, Group, OUTPUTS};
+use super::super::neuron::{self, DENSITY, LAST, REACH, SAMPLES, Samples, StoredLevel};
+use super::super::ssa::{ChannelPair, PAIR, Table};
+use super::avx2::{Avx2, PREFETCH_KEYS, prefetch, rows_of_channels};
 use super::portable::Portable;
-use super::{Sums, Vectors, fours, interleave_few};
+use super::{PanelSums, Vectors, fours, interleave_few};
 use std::arch::x86_64::*;
 
 /// A value of this type exists only in functions compiled for AVX-512 with VNNI (`kernels!`), into which the methods are
@@ -27,21 +27,21 @@ impl Avx512 {
 /// Vectors of a panel's sums.
 const VECTORS: usize = OUTPUTS / 16;
 
-/// How far ahead rows are asked for, in bytes.
-const AHEAD: usize = 4096;
+/// How far ahead rows are prefetched, in bytes.
+const PREFETCH_BYTES: usize = 4096;
 
 impl Vectors for Avx512 {
     #[inline(always)]
-    fn walk(self, x: &[i8], panel: &[i8]) -> Sums {
+    fn gemv(self, x: &[i8], panel: &[i8]) -> PanelSums {
         let (x, panel, last) = fours(x, panel);
         let mut sums = [0; OUTPUTS];
         // SAFETY: AVX-512 by the type's invariant; four rows for each four inputs by `fours`. Test: `products_are_exact`.
         unsafe {
-            let mut lanes = Lanes::zero();
+            let mut lanes = Accumulators::zero();
             let (x, panel) = (x.as_chunks::<GROUP>().0, panel.as_chunks::<{ GROUP * OUTPUTS }>().0);
             for (x, rows) in x.iter().zip(panel) {
                 let from = rows.as_ptr();
-                (0..GROUP).for_each(|i| ask(from.wrapping_add(AHEAD + i * OUTPUTS)));
+                (0..GROUP).for_each(|i| prefetch(from.wrapping_add(PREFETCH_BYTES + i * OUTPUTS)));
                 lanes.add_four(rows_of(from), bytes(x));
             }
             if let Some((x, group)) = &last {
@@ -54,36 +54,36 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
-    fn rows(self, rows: Rows<'_>, panel: &[i8], ahead: Ahead<'_>, sums: &mut Sums) {
+    fn rows(self, rows: EventRows<'_>, panel: &[i8], prefetched: Prefetch<'_>, sums: &mut PanelSums) {
         rows.check(panel.len() / OUTPUTS);
         let from = panel.as_ptr();
         // SAFETY: AVX-512 by the type's invariant; every channel has a row in the panel by `check`. Test: `rows_are_exact`.
         unsafe {
-            let mut lanes = Lanes::zero();
-            match ahead {
-                Ahead::Nothing => {
+            let mut lanes = Accumulators::zero();
+            match prefetched {
+                Prefetch::Nothing => {
                     for (four, x) in rows.fours() {
-                        lanes.add_four(listed(from, four), x);
+                        lanes.add_four(rows_of_channels(from, four), x);
                     }
                 }
-                Ahead::Listed => {
+                Prefetch::Listed => {
                     for (i, (four, x)) in rows.fours().enumerate() {
                         for &channel in rows.later(i) {
-                            ask(from.wrapping_add(channel as usize * OUTPUTS));
+                            prefetch(from.wrapping_add(channel as usize * OUTPUTS));
                         }
-                        lanes.add_four(listed(from, four), x);
+                        lanes.add_four(rows_of_channels(from, four), x);
                     }
                 }
-                Ahead::Rows(soon) => {
+                Prefetch::Rows(soon) => {
                     // As many rows for each four.
                     let share =
                         soon.len().div_ceil(rows.channels().len().div_ceil(GROUP).max(1)).next_multiple_of(OUTPUTS);
                     let mut soon = soon.chunks(share.max(OUTPUTS));
                     for (four, x) in rows.fours() {
                         for row in soon.next().unwrap_or_default().chunks(OUTPUTS) {
-                            ask(row.as_ptr());
+                            prefetch(row.as_ptr());
                         }
-                        lanes.add_four(listed(from, four), x);
+                        lanes.add_four(rows_of_channels(from, four), x);
                     }
                 }
             }
@@ -100,7 +100,7 @@ impl Vectors for Avx512 {
             // SAFETY: AVX-512 by the type's invariant; four rows of 64 in, 256 numbers out. Test: `products_are_exact`.
             unsafe {
                 let from = rows.as_ptr();
-                (0..GROUP).for_each(|i| ask(from.wrapping_add(AHEAD + i * OUTPUTS)));
+                (0..GROUP).for_each(|i| prefetch(from.wrapping_add(PREFETCH_BYTES + i * OUTPUTS)));
                 let quads = quads(rows_of(from), u64::MAX);
                 let to = group.0.as_mut_ptr().cast::<__m512i>();
                 for (i, w) in in_order(quads).into_iter().enumerate() {
@@ -115,7 +115,7 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
-    fn tile_pairs<const T: usize>(self, x: [&[i16]; T], block: &[Pair], sums: &mut [Sums; T]) {
+    fn tile_pairs<const T: usize>(self, x: [&[i16]; T], block: &[ChannelPair], sums: &mut [PanelSums; T]) {
         assert!(x.iter().all(|x| x.len() == block.len() * PAIR), "two inputs for each pair");
         let x = x.map(<[i16]>::as_ptr);
         // SAFETY: AVX-512 by the type's invariant. A pair is four vectors; two inputs from `2 * g` on are within `x` by the
@@ -144,7 +144,7 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
-    fn tile<const T: usize>(self, x: [&[i8]; T], block: &[Group], sums: &mut [Sums; T]) {
+    fn tile<const T: usize>(self, x: [&[i8]; T], block: &[Group], sums: &mut [PanelSums; T]) {
         assert!(x.iter().all(|x| x.len() == block.len() * GROUP), "four inputs for each group");
         let x = x.map(<[i8]>::as_ptr);
         // SAFETY: AVX-512 by the type's invariant. A group is four vectors; four inputs from `4 * g` on are within `x` by the
@@ -178,13 +178,13 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
-    fn turn(self, rows: &[&[f32]; 8], c: usize) -> [[f32; 8]; 8] {
-        Avx2::vectors().turn(rows, c)
+    fn transpose(self, rows: &[&[f32]; 8], c: usize) -> [[f32; 8]; 8] {
+        Avx2::vectors().transpose(rows, c)
     }
 
     #[inline(always)]
-    fn ask(self, line: *const i8) {
-        ask(line);
+    fn prefetch(self, line: *const i8) {
+        prefetch(line);
     }
 
     #[inline(always)]
@@ -200,7 +200,7 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
-    fn bend(self, table: &Samples, h: &mut [f32; neuron::BLOCK]) {
+    fn activate(self, table: &Samples, h: &mut [f32; neuron::BLOCK]) {
         // SAFETY: AVX-512 by the type's invariant; sixteen numbers; indices are from 0 to `LAST` and a pair is read from each on,
         // within the table. Tests: `neurons_give_the_nearest_level`, `extreme_potentials`.
         unsafe {
@@ -256,7 +256,7 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
-    fn dots<Q: Level, K: Level>(self, q: &[Q], keys: &[K], stride: usize, scores: &mut [i32]) {
+    fn dots<Q: StoredLevel, K: StoredLevel>(self, q: &[Q], keys: &[K], stride: usize, scores: &mut [i32]) {
         match (Q::narrow(q), K::narrow(keys)) {
             (Some(q), Some(keys)) => dots(q, keys, stride, scores),
             _ => Avx2::vectors().dots(q, keys, stride, scores),
@@ -264,7 +264,7 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
-    fn weigh<L: Level>(self, weights: &[(u32, i16)], values: &[L], stride: usize, sums: &mut [i32]) {
+    fn weigh<L: StoredLevel>(self, weights: &[(u32, i16)], values: &[L], stride: usize, sums: &mut [i32]) {
         match L::narrow(values) {
             Some(values) => weigh(weights, values, stride, sums),
             None => Avx2::vectors().weigh(weights, values, stride, sums),
@@ -296,7 +296,7 @@ fn dots(q: &[i8], keys: &[i8], stride: usize, scores: &mut [i32]) {
                 let q = _mm512_maskz_loadu_epi8(mask, q.as_ptr().add(c));
                 for (i, sum) in sums.iter_mut().enumerate() {
                     let at = keys.as_ptr().add((j * KEYS + i.min(scores.len() - 1)) * stride + c);
-                    ask(at.wrapping_add(KEYS_AHEAD * stride));
+                    prefetch(at.wrapping_add(PREFETCH_KEYS * stride));
                     let key = _mm512_xor_si512(flip, _mm512_maskz_loadu_epi8(mask, at));
                     *sum = _mm512_dpbusd_epi32(*sum, key, q);
                 }
@@ -345,10 +345,10 @@ fn weigh(weights: &[(u32, i16)], values: &[i8], stride: usize, sums: &mut [i32])
         // SAFETY: AVX-512 by the callers' invariant. Bytes from `c` on, of which the mask leaves as many as there are sums, lie
         // within every value by the assertions. Test: `dots_and_weighted_sums_are_exact`.
         unsafe {
-            let (mut low, mut high) = (Lanes::zero(), Lanes::zero());
+            let (mut low, mut high) = (Accumulators::zero(), Accumulators::zero());
             for (i, four) in weights.chunks(GROUP).enumerate() {
-                for (j, _) in weights.get(i * GROUP + KEYS_AHEAD..).unwrap_or_default().iter().take(GROUP) {
-                    ask(values.as_ptr().wrapping_add(*j as usize * stride + c));
+                for (j, _) in weights.get(i * GROUP + PREFETCH_KEYS..).unwrap_or_default().iter().take(GROUP) {
+                    prefetch(values.as_ptr().wrapping_add(*j as usize * stride + c));
                 }
                 let (mut rows, mut bytes) = ([values.as_ptr().add(c); GROUP], [[0u8; GROUP]; 2]);
                 for (i, &(j, weight)) in four.iter().enumerate() {
@@ -380,13 +380,13 @@ fn bytes(x: &[i8; GROUP]) -> i32 {
     i32::from_le_bytes([a as u8, b as u8, c as u8, d as u8])
 }
 
-/// Sums of a panel in the order of `quads`, and 128 times the sum of the inputs in every lane.
-struct Lanes {
+/// PanelSums of a panel in the order of `quads`, and 128 times the sum of the inputs in every lane.
+struct Accumulators {
     sums: [__m512i; VECTORS],
     inputs: __m512i,
 }
 
-impl Lanes {
+impl Accumulators {
     /// # Safety
     /// AVX-512 with VNNI is there.
     #[inline(always)]
@@ -429,7 +429,7 @@ impl Lanes {
     /// # Safety
     /// AVX-512 is there.
     #[inline(always)]
-    unsafe fn finish(self, sums: &mut Sums) {
+    unsafe fn finish(self, sums: &mut PanelSums) {
         let sums = sums.as_mut_ptr().cast::<__m512i>();
         // SAFETY: the caller's; the sums are four vectors.
         unsafe {

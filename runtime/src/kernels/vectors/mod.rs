@@ -1,7 +1,7 @@
 //! The inner loops of kernels, by instruction set: sums of products of 8- and 16-bit numbers in 32 bits.
 //!
 //! Law: every implementation gives the same integers. Compilers do not find dot products of bytes by themselves where it
-//! matters, so these are in intrinsics. Sums wrap; callers know that the whole of none overflows.
+//! matters, so these are in intrinsics. PanelSums wrap; callers know that the whole of none overflows.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -15,53 +15,53 @@ pub(super) use avx2::Avx2;
 pub(super) use avx512::Avx512;
 pub(super) use portable::Portable;
 
-use super::events::{Ahead, HALVES, Rows};
-use super::neuron::{self, Level, Samples};
-use super::product::{GROUP, Group, OUTPUTS};
-use super::ssa::{Pair, Table};
+use super::events::{EventRows, HALVES, Prefetch};
+use super::matmul_int::{GROUP, Group, OUTPUTS};
+use super::neuron::{self, Samples, StoredLevel};
+use super::ssa::{ChannelPair, Table};
 
-/// Sums of a panel's outputs.
-pub(super) type Sums = [i32; OUTPUTS];
+/// PanelSums of a panel's outputs.
+pub(super) type PanelSums = [i32; OUTPUTS];
 
 pub(super) trait Vectors: Copy {
     /// One token and all rows of a panel `[k][64]`: `x w`.
-    fn walk(self, x: &[i8], panel: &[i8]) -> Sums;
+    fn gemv(self, x: &[i8], panel: &[i8]) -> PanelSums;
 
     /// Some rows of a panel `[k][64]`: `sums += sum of value * row`.
-    fn rows(self, rows: Rows<'_>, panel: &[i8], ahead: Ahead<'_>, sums: &mut Sums);
+    fn rows(self, rows: EventRows<'_>, panel: &[i8], prefetched: Prefetch<'_>, sums: &mut PanelSums);
 
     /// Rows of a panel to groups, in whatever form `tile` reads them; what is missing of the last group is zero.
     fn interleave(self, rows: &[i8], block: &mut [Group]);
 
     /// `T` tokens and interleaved rows: `sums += x w - origin(x)`. Each `x` has four inputs for each group.
-    fn tile<const T: usize>(self, x: [&[i8]; T], block: &[Group], sums: &mut [Sums; T]);
+    fn tile<const T: usize>(self, x: [&[i8]; T], block: &[Group], sums: &mut [PanelSums; T]);
 
     /// The same with 16-bit inputs and weights in pairs: `sums += x w`.
-    fn tile_pairs<const T: usize>(self, x: [&[i16]; T], block: &[Pair], sums: &mut [Sums; T]);
+    fn tile_pairs<const T: usize>(self, x: [&[i16]; T], block: &[ChannelPair], sums: &mut [PanelSums; T]);
 
-    /// Asks for the line of memory at an address, which need not be one.
-    fn ask(self, _: *const i8) {}
+    /// Prefetches the line of memory at an address, which need not be valid.
+    fn prefetch(self, _: *const i8) {}
 
     /// What a token's sums have to begin with where `tile` makes them.
     fn origin(self, x: &[i8]) -> i32;
 
     /// Eight numbers from `c` on of eight rows, column by column.
-    fn turn(self, rows: &[&[f32]; 8], c: usize) -> [[f32; 8]; 8];
+    fn transpose(self, rows: &[&[f32]; 8], c: usize) -> [[f32; 8]; 8];
 
     /// The low byte of each level, with a sign, and what is left: `x = 256 * high + low`. Which have something left, a bit each.
     fn halves(self, x: &[i16; HALVES], low: &mut [i8; HALVES], high: &mut [i8; HALVES]) -> u32;
 
     /// The curve at 16 points, as `neuron::curve_at` has it.
-    fn bend(self, table: &Samples, h: &mut [f32; neuron::BLOCK]);
+    fn activate(self, table: &Samples, h: &mut [f32; neuron::BLOCK]);
 
     /// The weights of these phases, which are from 0 to `late`; from `late` on the table has zeros.
     fn look_up(self, table: &Table, late: usize, phases: &[i32], weights: &mut [i16]);
 
     /// `scores[j] = q . keys[j]`: key `j` is the first `q.len()` numbers from `j * stride` on.
-    fn dots<Q: Level, K: Level>(self, q: &[Q], keys: &[K], stride: usize, scores: &mut [i32]);
+    fn dots<Q: StoredLevel, K: StoredLevel>(self, q: &[Q], keys: &[K], stride: usize, scores: &mut [i32]);
 
     /// `sums += sum over (j, weight) of weight * values[j]`: value `j` is `sums.len()` numbers from `j * stride` on.
-    fn weigh<L: Level>(self, weights: &[(u32, i16)], values: &[L], stride: usize, sums: &mut [i32]);
+    fn weigh<L: StoredLevel>(self, weights: &[(u32, i16)], values: &[L], stride: usize, sums: &mut [i32]);
 }
 
 /// Four inputs and their rows, `[4][64]`.

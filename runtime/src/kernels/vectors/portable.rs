@@ -1,10 +1,10 @@
 //! Plain loops, which a compiler turns into whatever vectors it may assume.
 
-use super::super::events::{Ahead, HALVES, Rows};
-use super::super::neuron::{self, Level, Samples};
-use super::super::product::{GROUP, Group, OUTPUTS};
-use super::super::ssa::{PAIR, Pair, Table};
-use super::{Sums, Vectors};
+use super::super::events::{EventRows, HALVES, Prefetch};
+use super::super::matmul_int::{GROUP, Group, OUTPUTS};
+use super::super::neuron::{self, Samples, StoredLevel};
+use super::super::ssa::{ChannelPair, PAIR, Table};
+use super::{PanelSums, Vectors};
 
 #[derive(Clone, Copy)]
 pub(in super::super) struct Portable;
@@ -17,7 +17,7 @@ impl Portable {
 
 impl Vectors for Portable {
     #[inline(always)]
-    fn walk(self, x: &[i8], panel: &[i8]) -> Sums {
+    fn gemv(self, x: &[i8], panel: &[i8]) -> PanelSums {
         let mut sums = [0; OUTPUTS];
         for (&x, row) in x.iter().zip(panel.chunks_exact(OUTPUTS)) {
             sums.iter_mut().zip(row).for_each(|(sum, &w)| *sum += i32::from(i16::from(x) * i16::from(w)));
@@ -26,7 +26,7 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
-    fn rows(self, rows: Rows<'_>, panel: &[i8], _: Ahead<'_>, sums: &mut Sums) {
+    fn rows(self, rows: EventRows<'_>, panel: &[i8], _: Prefetch<'_>, sums: &mut PanelSums) {
         for (&channel, &x) in rows.channels().iter().zip(rows.values()) {
             let row = &panel[channel as usize * OUTPUTS..][..OUTPUTS];
             sums.iter_mut().zip(row).for_each(|(sum, &w)| *sum += i32::from(i16::from(x) * i16::from(w)));
@@ -43,7 +43,7 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
-    fn tile<const T: usize>(self, x: [&[i8]; T], block: &[Group], sums: &mut [Sums; T]) {
+    fn tile<const T: usize>(self, x: [&[i8]; T], block: &[Group], sums: &mut [PanelSums; T]) {
         for (g, group) in block.iter().enumerate() {
             for (x, sums) in x.iter().zip(sums.iter_mut()) {
                 for (&x, row) in x[g * GROUP..][..GROUP].iter().zip(group.0.chunks_exact(OUTPUTS)) {
@@ -54,7 +54,7 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
-    fn tile_pairs<const T: usize>(self, x: [&[i16]; T], block: &[Pair], sums: &mut [Sums; T]) {
+    fn tile_pairs<const T: usize>(self, x: [&[i16]; T], block: &[ChannelPair], sums: &mut [PanelSums; T]) {
         for (x, sums) in x.iter().zip(sums.iter_mut()) {
             for (x, pair) in x.as_chunks::<PAIR>().0.iter().zip(block) {
                 for (sum, w) in sums.iter_mut().zip(pair.0.as_chunks::<PAIR>().0) {
@@ -70,7 +70,7 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
-    fn turn(self, rows: &[&[f32]; 8], c: usize) -> [[f32; 8]; 8] {
+    fn transpose(self, rows: &[&[f32]; 8], c: usize) -> [[f32; 8]; 8] {
         let mut block = [[0.0; 8]; 8];
         for (j, row) in rows.iter().enumerate() {
             for (column, &x) in block.iter_mut().zip(&row[c..c + 8]) {
@@ -92,7 +92,7 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
-    fn bend(self, table: &Samples, h: &mut [f32; neuron::BLOCK]) {
+    fn activate(self, table: &Samples, h: &mut [f32; neuron::BLOCK]) {
         h.iter_mut().for_each(|h| *h = neuron::curve_at(table, *h));
     }
 
@@ -102,14 +102,14 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
-    fn dots<Q: Level, K: Level>(self, q: &[Q], keys: &[K], stride: usize, scores: &mut [i32]) {
+    fn dots<Q: StoredLevel, K: StoredLevel>(self, q: &[Q], keys: &[K], stride: usize, scores: &mut [i32]) {
         for (j, score) in scores.iter_mut().enumerate() {
             *score = dot(q, &keys[j * stride..]);
         }
     }
 
     #[inline(always)]
-    fn weigh<L: Level>(self, weights: &[(u32, i16)], values: &[L], stride: usize, sums: &mut [i32]) {
+    fn weigh<L: StoredLevel>(self, weights: &[(u32, i16)], values: &[L], stride: usize, sums: &mut [i32]) {
         for &(j, weight) in weights {
             let value = &values[j as usize * stride..];
             sums.iter_mut().zip(value).for_each(|(sum, &v)| *sum += i32::from(weight) * v.to_i32());
@@ -118,6 +118,6 @@ impl Vectors for Portable {
 }
 
 #[inline(always)]
-pub(super) fn dot<Q: Level, K: Level>(q: &[Q], key: &[K]) -> i32 {
+pub(super) fn dot<Q: StoredLevel, K: StoredLevel>(q: &[Q], key: &[K]) -> i32 {
     q.iter().zip(key).map(|(&q, &k)| q.to_i32() * k.to_i32()).sum()
 }

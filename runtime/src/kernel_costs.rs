@@ -1,10 +1,10 @@
 //! What rows of weights cost, in nanoseconds: by that a product reads all rows, or those alone whose channels fired.
 //!
-//! A row is one of a panel, 64 weights. Prices choose and estimate; no result depends on them, whatever they are. The default
+//! A row is one of a panel, 64 weights. KernelCosts choose and estimate; no result depends on them, whatever they are. The default
 //! ones are of one machine, and `measure` gives those of this one. Near or far is said of weights: in a cache, or in memory.
 
 use crate::jit::cast;
-use crate::kernels::{Events, Isa, Kernels, OUTPUTS, Panels};
+use crate::kernels::{EventList, Isa, Kernels, OUTPUTS, Panels};
 use crate::sample::SplitMix64;
 use memmap2::MmapMut;
 use snnc_ir::Diagnostic;
@@ -12,20 +12,20 @@ use std::time::Instant;
 
 /// Nanoseconds a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Prices {
+pub struct KernelCosts {
     /// In a token's walk over all rows, which reads memory in order.
-    pub walked_ns: f64,
+    pub dense_ns: f64,
     /// A listed row that comes from memory.
-    pub listed_far_ns: f64,
+    pub sparse_far_ns: f64,
     /// A listed row that an earlier token of the pass has brought into a cache.
-    pub listed_near_ns: f64,
+    pub sparse_near_ns: f64,
     /// For each token of tiles of six.
     pub tile_ns: f64,
     /// Made ready for tiles, once a pass: read, and interleaved with three others.
     pub interleave_ns: f64,
 }
 
-impl Prices {
+impl KernelCosts {
     /// Where nobody has measured: those of `snnc bench --measure-prices` on a Zen 5 virtual machine, whose other core was busy.
     pub fn typical(isa: Isa) -> Self {
         Self::of(match isa {
@@ -36,39 +36,39 @@ impl Prices {
     }
 
     /// How a file names them, in the order of `values`.
-    pub const NAMES: [&str; 5] = ["walked_ns", "listed_far_ns", "listed_near_ns", "tile_ns", "interleave_ns"];
+    pub const NAMES: [&str; 5] = ["dense_ns", "sparse_far_ns", "sparse_near_ns", "tile_ns", "interleave_ns"];
 
-    pub fn of([walked_ns, listed_far_ns, listed_near_ns, tile_ns, interleave_ns]: [f64; 5]) -> Self {
-        Self { walked_ns, listed_far_ns, listed_near_ns, tile_ns, interleave_ns }
+    pub fn of([dense_ns, sparse_far_ns, sparse_near_ns, tile_ns, interleave_ns]: [f64; 5]) -> Self {
+        Self { dense_ns, sparse_far_ns, sparse_near_ns, tile_ns, interleave_ns }
     }
 
     pub fn values(&self) -> [f64; 5] {
-        [self.walked_ns, self.listed_far_ns, self.listed_near_ns, self.tile_ns, self.interleave_ns]
+        [self.dense_ns, self.sparse_far_ns, self.sparse_near_ns, self.tile_ns, self.interleave_ns]
     }
 
     /// A panel's rows, all of them, for so many tokens: a walk for one, tiles for more.
-    pub fn whole(&self, tokens: usize, inputs: usize) -> f64 {
-        let row = if tokens == 1 { self.walked_ns } else { self.interleave_ns + tokens as f64 * self.tile_ns };
+    pub fn dense(&self, tokens: usize, inputs: usize) -> f64 {
+        let row = if tokens == 1 { self.dense_ns } else { self.interleave_ns + tokens as f64 * self.tile_ns };
         inputs as f64 * row
     }
 
     /// Rows of a panel, those of the channels that fired; every row comes from memory once.
-    pub fn listed(&self, inputs: usize, fired: f64) -> f64 {
+    pub fn sparse(&self, inputs: usize, fired: f64) -> f64 {
         let far = fired.min(inputs as f64);
-        far * self.listed_far_ns + (fired - far) * self.listed_near_ns
+        far * self.sparse_far_ns + (fired - far) * self.sparse_near_ns
     }
 
     /// Whether listed rows cost less.
-    pub fn lists(&self, tokens: usize, inputs: usize, fired: usize) -> bool {
-        self.listed(inputs, fired as f64) < self.whole(tokens, inputs)
+    pub fn prefers_sparse(&self, tokens: usize, inputs: usize, fired: usize) -> bool {
+        self.sparse(inputs, fired as f64) < self.dense(tokens, inputs)
     }
 
     /// The share of channels that fire below which listed rows cost less; 1 if they always do.
     pub fn crossover(&self, tokens: usize, inputs: usize) -> f64 {
-        let (inputs, whole) = (inputs as f64, self.whole(tokens, inputs));
-        let far = whole / self.listed_far_ns;
+        let (inputs, dense) = (inputs as f64, self.dense(tokens, inputs));
+        let far = dense / self.sparse_far_ns;
         let fired =
-            if far <= inputs { far } else { inputs + (whole - inputs * self.listed_far_ns) / self.listed_near_ns };
+            if far <= inputs { far } else { inputs + (dense - inputs * self.sparse_far_ns) / self.sparse_near_ns };
         (fired / (tokens as f64 * inputs)).min(1.0)
     }
 }
@@ -87,14 +87,14 @@ const MANY: usize = 30;
 const ROUNDS: usize = 5;
 const SEED: u64 = 0x0061_0047;
 
-/// The prices of this machine, with the instructions that `isa` or the environment names; takes some seconds on one thread.
+/// The costs of this machine, with the instructions that `isa` or the environment names; takes some seconds on one thread.
 ///
 /// # Errors
 /// The machine does not have these instructions, or not the memory.
-pub fn measure(isa: Option<Isa>) -> Result<Prices, Diagnostic> {
+pub fn measure(isa: Option<Isa>) -> Result<KernelCosts, Diagnostic> {
     let kernels = isa.map_or_else(Isa::detect, Ok).and_then(Kernels::new);
     let kernels = kernels.map_err(|message| Diagnostic::new("", message))?;
-    let memory = weights().map_err(|e| Diagnostic::new("", format!("no memory to measure prices in ({e})")))?;
+    let memory = weights().map_err(|e| Diagnostic::new("", format!("no memory to measure costs in ({e})")))?;
     let weights: &[i8] = cast(&memory).unwrap_or_default();
     let [inputs, outputs] = FAR;
     let matrix = |w| Panels::new(w, inputs, outputs);
@@ -104,24 +104,24 @@ pub fn measure(isa: Option<Isa>) -> Result<Prices, Diagnostic> {
     let mut y = vec![0; MANY * outputs];
     let rows = (inputs * outputs / OUTPUTS) as f64;
 
-    let mut whole = |tokens: usize| {
+    let mut dense_of = |tokens: usize| {
         let (x, y) = (&x[..tokens * inputs], &mut y[..tokens * outputs]);
-        least(&far, |w| kernels.product(x, &[], w, y)) / rows
+        least(&far, |w| kernels.matmul_int(x, &[], w, y)) / rows
     };
-    let (walked, few, many) = (whole(1), whole(FEW), whole(MANY));
+    let (dense, few, many) = (dense_of(1), dense_of(FEW), dense_of(MANY));
     let tile = (many - few) / (MANY - FEW) as f64;
 
-    let one = kernels.listen(&x[..inputs], inputs, inputs);
-    let fired = |events: &Events, outputs: usize| (events.count() as usize * outputs / OUTPUTS) as f64;
-    let listed_far = least(&far, |w| kernels.synapse(&one, 1, 1, w, &mut y[..outputs])) / fired(&one, outputs);
-    let all = kernels.listen(&x, inputs, inputs);
+    let one = kernels.event_list(&x[..inputs], inputs, inputs);
+    let fired = |events: &EventList, outputs: usize| (events.count() as usize * outputs / OUTPUTS) as f64;
+    let sparse_far = least(&far, |w| kernels.synapse(&one, 1, 1, w, &mut y[..outputs])) / fired(&one, outputs);
+    let all = kernels.event_list(&x, inputs, inputs);
     let again = vec![near; far.len()];
-    let listed_near =
+    let sparse_near =
         least(&again, |w| kernels.synapse(&all, 1, 1, w, &mut y[..MANY * NEAR[1]])) / fired(&all, NEAR[1]);
 
     // Noise may make a difference of two times negative; a price is above 0.
-    let least = walked / 1000.0;
-    Ok(Prices::of([walked, listed_far, listed_near, tile, few - FEW as f64 * tile].map(|price| price.max(least))))
+    let least = dense / 1000.0;
+    Ok(KernelCosts::of([dense, sparse_far, sparse_near, tile, few - FEW as f64 * tile].map(|price| price.max(least))))
 }
 
 /// The least nanoseconds that one of the weights takes, in some rounds over all. What is timed is short, a millisecond at most,
@@ -166,14 +166,15 @@ mod tests {
 
     #[test]
     fn at_the_crossover_both_ways_cost_the_same() {
-        let prices = Prices::typical(Isa::Avx512);
+        let costs = KernelCosts::typical(Isa::Avx512);
         for (tokens, inputs) in [(1, 768), (2, 768), (6, 3072), (128, 768)] {
-            let density = prices.crossover(tokens, inputs);
+            let density = costs.crossover(tokens, inputs);
             let fired = density * (tokens * inputs) as f64;
-            let (listed, whole) = (prices.listed(inputs, fired), prices.whole(tokens, inputs));
-            assert!(density < 1.0 && (listed / whole - 1.0).abs() < 1e-9, "{tokens} tokens: {listed} and {whole}");
+            let (sparse, dense) = (costs.sparse(inputs, fired), costs.dense(tokens, inputs));
+            assert!(density < 1.0 && (sparse / dense - 1.0).abs() < 1e-9, "{tokens} tokens: {sparse} and {dense}");
             assert!(
-                prices.lists(tokens, inputs, fired as usize - 1) && !prices.lists(tokens, inputs, fired as usize + 2)
+                costs.prefers_sparse(tokens, inputs, fired as usize - 1)
+                    && !costs.prefers_sparse(tokens, inputs, fired as usize + 2)
             );
         }
     }

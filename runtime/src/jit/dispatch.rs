@@ -3,10 +3,12 @@
 //! The rows of the channels that fired are read one by one, or all rows are, four at a time: whichever costs less by the
 //! price list for the events at hand. Few tokens are shared by outputs, many by tokens.
 
-use crate::kernels::{Events, Fired, Kernels, Level, Neuron, OUTPUTS, Panels, Potential, Scratch, Ssa, SsaCount};
-use crate::meter::Products;
+use crate::kernel_costs::KernelCosts;
+use crate::kernels::{
+    EventList, Kernels, NeuronParams, OUTPUTS, Panels, Potential, Scratch, SpikeCount, SsaCount, SsaShape, StoredLevel,
+};
+use crate::meter::MatmulCounts;
 use crate::pool::Pool;
-use crate::prices::Prices;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -22,75 +24,82 @@ const EVENTS: usize = 1 << 17;
 
 /// Spikes of some tokens: `steps` planes each, `stride` apart.
 #[derive(Clone, Copy, Debug)]
-pub struct Trains<'a> {
+pub struct SpikePlanes<'a> {
     pub planes: &'a [i8],
     pub stride: usize,
     pub steps: usize,
 }
 
 /// `y = x w` for levels of 8 bits.
-pub fn product(kernels: Kernels, prices: &Prices, pool: &Pool, x: &[i8], w: Panels<'_>, y: &mut [i32]) -> Products {
+pub fn matmul_int(
+    kernels: Kernels,
+    costs: &KernelCosts,
+    pool: &Pool,
+    x: &[i8],
+    w: Panels<'_>,
+    y: &mut [i32],
+) -> MatmulCounts {
     let rows = x.len() / w.inputs();
     if rows < TOKENS {
-        let way = Way::cheapest(kernels, prices, x, w.inputs());
-        by_outputs(pool, rows, w, y, |w, y| way.run(kernels, x, w, y));
-        return way.done;
+        let strategy = Strategy::cheapest(kernels, costs, x, w.inputs());
+        by_outputs(pool, rows, w, y, |w, y| strategy.run(kernels, x, w, y));
+        return strategy.done;
     }
-    let done = Mutex::new(Products::default());
+    let done = Mutex::new(MatmulCounts::default());
     by_tokens(pool, x, w, y, |x, y| {
-        let way = Way::cheapest(kernels, prices, x, w.inputs());
-        way.run(kernels, x, w, y);
-        *done.lock().unwrap_or_else(PoisonError::into_inner) += way.done;
+        let strategy = Strategy::cheapest(kernels, costs, x, w.inputs());
+        strategy.run(kernels, x, w, y);
+        *done.lock().unwrap_or_else(PoisonError::into_inner) += strategy.done;
     });
     done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How the product of some tokens is done.
-struct Way {
+struct Strategy {
     /// What is read row by row; `None`: all rows are.
-    listed: Option<Events>,
-    done: Products,
+    sparse: Option<EventList>,
+    done: MatmulCounts,
 }
 
-impl Way {
-    fn cheapest(kernels: Kernels, prices: &Prices, x: &[i8], inputs: usize) -> Self {
-        let (tokens, fired) = (x.len() / inputs, kernels.fired(x));
-        let listed = prices.lists(tokens, inputs, fired).then(|| kernels.listen(x, inputs, inputs));
-        let done = if listed.is_some() {
-            Products { listed: tokens as u64, fired: fired as u64, rows: fired as u64, ..Products::default() }
+impl Strategy {
+    fn cheapest(kernels: Kernels, costs: &KernelCosts, x: &[i8], inputs: usize) -> Self {
+        let (tokens, fired) = (x.len() / inputs, kernels.count_nonzero(x));
+        let sparse = costs.prefers_sparse(tokens, inputs, fired).then(|| kernels.event_list(x, inputs, inputs));
+        let done = if sparse.is_some() {
+            MatmulCounts { sparse: tokens as u64, fired: fired as u64, rows: fired as u64, ..MatmulCounts::default() }
         } else {
-            Products { whole: tokens as u64, fired: fired as u64, ..Products::default() }
+            MatmulCounts { dense: tokens as u64, fired: fired as u64, ..MatmulCounts::default() }
         };
-        Self { listed, done }
+        Self { sparse, done }
     }
 
     fn run(&self, kernels: Kernels, x: &[i8], w: Panels<'_>, y: &mut [i32]) {
-        match &self.listed {
+        match &self.sparse {
             Some(events) => kernels.synapse(events, 1, 1, w, y),
-            None => kernels.product(x, &[], w, y),
+            None => kernels.matmul_int(x, &[], w, y),
         }
     }
 }
 
 /// `y = x w` for levels of more than 8 bits and at most `MOST_IN_TWO`. Most need one byte only, so that the others are few
 /// events.
-pub fn product_wide(kernels: Kernels, pool: &Pool, x: &[i16], w: Panels<'_>, y: &mut [i32]) -> Products {
+pub fn matmul_int_wide(kernels: Kernels, pool: &Pool, x: &[i16], w: Panels<'_>, y: &mut [i32]) -> MatmulCounts {
     share(pool, x, w, y, |x, w, y| {
         let mut low = vec![0; x.len()];
-        let higher = kernels.halve(x, w.inputs(), &mut low);
-        kernels.product(&low, &[higher], w, y);
+        let higher = kernels.split_wide(x, w.inputs(), &mut low);
+        kernels.matmul_int(&low, &[higher], w, y);
     });
     wide(x, w)
 }
 
 /// The same for levels of any size.
-pub fn product_widest<L: Copy + Into<i32> + Sync>(
+pub fn matmul_int_widest<L: Copy + Into<i32> + Sync>(
     kernels: Kernels,
     pool: &Pool,
     x: &[L],
     w: Panels<'_>,
     y: &mut [i32],
-) -> Products {
+) -> MatmulCounts {
     share(pool, x, w, y, |x, w, y| {
         let mut rest: Vec<i32> = x.iter().map(|&x| x.into()).collect();
         let (mut low, mut higher) = (vec![0; x.len()], Vec::new());
@@ -98,29 +107,36 @@ pub fn product_widest<L: Copy + Into<i32> + Sync>(
         let mut byte = vec![0; x.len()];
         while more {
             more = kernels.split(&mut rest, &mut byte);
-            higher.push(kernels.listen(&byte, w.inputs(), w.inputs()));
+            higher.push(kernels.event_list(&byte, w.inputs(), w.inputs()));
         }
-        kernels.product(&low, &higher, w, y);
+        kernels.matmul_int(&low, &higher, w, y);
     });
     wide(x, w)
 }
 
-fn wide<L: Copy + Into<i32>>(x: &[L], w: Panels<'_>) -> Products {
+fn wide<L: Copy + Into<i32>>(x: &[L], w: Panels<'_>) -> MatmulCounts {
     // Blocks whose counts fit 8 bits, which vectors count.
     let count = |x: &[L]| x.iter().map(|&x| u8::from(x.into() != 0)).sum::<u8>();
     let fired: usize = x.chunks(128).map(|x| usize::from(count(x))).sum();
-    Products { whole: (x.len() / w.inputs()) as u64, fired: fired as u64, ..Products::default() }
+    MatmulCounts { dense: (x.len() / w.inputs()) as u64, fired: fired as u64, ..MatmulCounts::default() }
 }
 
 /// `y[n, m]` from trains through a weight, Horner with `carry` over the timesteps; how many spikes there were.
-pub fn synapse(kernels: Kernels, pool: &Pool, trains: Trains<'_>, carry: i32, w: Panels<'_>, y: &mut [i32]) -> u64 {
-    let Trains { planes, stride, steps } = trains;
+pub fn synapse(
+    kernels: Kernels,
+    pool: &Pool,
+    trains: SpikePlanes<'_>,
+    carry: i32,
+    w: Panels<'_>,
+    y: &mut [i32],
+) -> u64 {
+    let SpikePlanes { planes, stride, steps } = trains;
     let rows = y.len() / w.outputs();
     let tokens = (EVENTS / (steps * w.inputs())).min(rows.div_ceil(pool.threads())).max(1);
     let count = AtomicU64::new(0);
     let parts = planes.chunks(tokens * steps * stride).zip(y.chunks_mut(tokens * w.outputs())).collect();
     let work = |(planes, y): (&[i8], &mut [i32])| {
-        let events = kernels.listen(planes, stride, w.inputs());
+        let events = kernels.event_list(planes, stride, w.inputs());
         count.fetch_add(events.count(), Ordering::Relaxed);
         by_outputs(pool, events.planes() / steps, w, y, |w, y| kernels.synapse(&events, steps, carry, w, y));
     };
@@ -176,20 +192,20 @@ fn by_outputs(pool: &Pool, rows: usize, w: Panels<'_>, y: &mut [i32], work: impl
 }
 
 /// Potentials to levels, shared by tokens.
-pub fn neuron<X: Potential + Sync, L: Level + Send>(
+pub fn neuron<X: Potential + Sync, L: StoredLevel + Send>(
     kernels: Kernels,
     pool: &Pool,
     x: &[X],
-    neuron: &Neuron<'_>,
+    neuron: &NeuronParams<'_>,
     y: &mut [L],
-) -> Fired {
+) -> SpikeCount {
     let width = neuron.gain.len();
     let rows = x.len() / width;
     if rows < TOKENS || pool.threads() == 1 {
         return kernels.quantise(x, neuron, y);
     }
     let part = rows.div_ceil(pool.threads()) * width;
-    let fired = Mutex::new(Fired::default());
+    let fired = Mutex::new(SpikeCount::default());
     pool.each(x.chunks(part).zip(y.chunks_mut(part)).collect(), |(x, y)| {
         let more = kernels.quantise(x, neuron, y);
         let mut fired = fired.lock().unwrap_or_else(PoisonError::into_inner);
@@ -200,7 +216,7 @@ pub fn neuron<X: Potential + Sync, L: Level + Send>(
     fired.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Products of a query and a key, over heads, below which attention is not shared.
+/// MatmulCounts of a query and a key, over heads, below which attention is not shared.
 pub const SHARED: usize = 512;
 
 thread_local! {
@@ -218,13 +234,13 @@ pub fn by_heads(pool: &Pool, heads: usize, small: bool, work: impl Fn(usize) + S
 }
 
 /// Spiking attention of all heads, shared by heads.
-pub fn attend<Q: Level + Sync, K: Level + Sync, V: Level + Sync>(
+pub fn attend<Q: StoredLevel + Sync, K: StoredLevel + Sync, V: StoredLevel + Sync>(
     kernels: Kernels,
     pool: &Pool,
     q: &[Q],
     k: &[K],
     v: &[V],
-    shape: &Ssa<'_>,
+    shape: &SsaShape<'_>,
     out: &mut [f32],
 ) -> SsaCount {
     let (d, heads) = (shape.d, shape.slope.len());

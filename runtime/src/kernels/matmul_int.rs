@@ -5,8 +5,8 @@
 //! all tokens pass, six at a time.
 
 use super::check_rows_of;
-use super::events::{Ahead, Events};
-use super::vectors::{Sums, Vectors};
+use super::events::{EventList, Prefetch};
+use super::vectors::{PanelSums, Vectors};
 use snnc_ir::tensor::PANEL;
 
 /// Inputs of an output that are summed at once.
@@ -73,7 +73,7 @@ impl<'a> Panels<'a> {
 /// `y = x w`. Levels of more than 8 bits are `x` and events, a plane a token, of their higher bytes in ascending order: there
 /// are few, and the panel that they read is in a cache.
 #[inline(always)]
-pub(super) fn product(vectors: impl Vectors, x: &[i8], higher: &[Events], w: Panels<'_>, y: &mut [i32]) {
+pub(super) fn matmul_int(vectors: impl Vectors, x: &[i8], higher: &[EventList], w: Panels<'_>, y: &mut [i32]) {
     check_rows_of(x.len(), w.inputs, y.len(), w.outputs);
     let tokens = y.len() / w.outputs;
     assert!(higher.iter().all(|events| events.planes() == tokens), "a plane for each token");
@@ -88,22 +88,22 @@ pub(super) fn product(vectors: impl Vectors, x: &[i8], higher: &[Events], w: Pan
 
 /// Adds to a token's sums what the higher bytes of its levels give.
 #[inline(always)]
-fn add_higher(vectors: impl Vectors, higher: &[Events], token: usize, panel: &[i8], y: &mut [i32]) {
+fn add_higher(vectors: impl Vectors, higher: &[EventList], token: usize, panel: &[i8], y: &mut [i32]) {
     if higher.iter().all(|events| events.is_silent(token)) {
         return;
     }
-    let mut sums: Sums = [0; OUTPUTS];
+    let mut sums: PanelSums = [0; OUTPUTS];
     for events in higher.iter().rev() {
         sums.iter_mut().for_each(|sum| *sum = sum.wrapping_mul(256));
-        vectors.rows(events.plane(token), panel, Ahead::Nothing, &mut sums);
+        vectors.rows(events.plane(token), panel, Prefetch::Nothing, &mut sums);
     }
     y.iter_mut().zip(&sums).for_each(|(y, sum)| *y = y.wrapping_add(sum.wrapping_mul(256)));
 }
 
 #[inline(always)]
-fn walk(vectors: impl Vectors, x: &[i8], higher: &[Events], w: Panels<'_>, y: &mut [i32]) {
+fn walk(vectors: impl Vectors, x: &[i8], higher: &[EventList], w: Panels<'_>, y: &mut [i32]) {
     for (panel, y) in w.panels().zip(y.chunks_mut(OUTPUTS)) {
-        let sums = vectors.walk(x, panel);
+        let sums = vectors.gemv(x, panel);
         y.copy_from_slice(&sums[..y.len()]);
         if !higher.is_empty() {
             add_higher(vectors, higher, 0, panel, y);
@@ -123,7 +123,7 @@ fn padded(x: &[i8], inputs: usize) -> Vec<i8> {
 }
 
 #[inline(always)]
-fn tiles(vectors: impl Vectors, x: &[i8], higher: &[Events], w: Panels<'_>, y: &mut [i32]) {
+fn tiles(vectors: impl Vectors, x: &[i8], higher: &[EventList], w: Panels<'_>, y: &mut [i32]) {
     let (k, m) = (w.inputs.next_multiple_of(GROUP), w.outputs);
     for (x, y) in x.chunks_exact(k).zip(y.chunks_exact_mut(m)) {
         y.fill(vectors.origin(x));
@@ -182,7 +182,7 @@ fn pass_tile<const T: usize>(
     width: usize,
 ) {
     let rows: [&[i8]; T] = std::array::from_fn(|t| &x[t * k..][..block.len() * GROUP]);
-    let mut sums: [Sums; T] = [[0; OUTPUTS]; T];
+    let mut sums: [PanelSums; T] = [[0; OUTPUTS]; T];
     if width == OUTPUTS {
         // Rows as long as the sums, so that copies are vectors.
         sums.iter_mut().zip(y.chunks(m)).for_each(|(sums, y)| sums.copy_from_slice(&y[..OUTPUTS]));
@@ -196,7 +196,7 @@ fn pass_tile<const T: usize>(
 }
 
 #[inline(always)]
-pub(super) fn columns(ids: &[i32], w: Panels<'_>, y: &mut [i32]) -> bool {
+pub(super) fn embed_columns(ids: &[i32], w: Panels<'_>, y: &mut [i32]) -> bool {
     assert_eq!(ids.len() * w.inputs, y.len(), "a column for each id");
     ids.iter().zip(y.chunks_exact_mut(w.inputs)).all(|(&id, y)| {
         let Some(id) = usize::try_from(id).ok().filter(|&id| id < w.outputs) else { return false };

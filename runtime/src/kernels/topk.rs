@@ -1,8 +1,8 @@
-//! Which keys fire where only some of the best may.
+//! The largest `k` of some scores: which keys fire where only the best may.
 
 /// Keys that are not among the `most` of the largest scores; of equal ones, the latest are.
 #[inline(always)]
-pub(super) fn losers<T: Copy + Ord>(scores: &[T], most: usize) -> Vec<usize> {
+pub(super) fn outside_topk<T: Copy + Ord>(scores: &[T], most: usize) -> Vec<usize> {
     if most == 0 || scores.len() <= most {
         return Vec::new();
     }
@@ -22,12 +22,12 @@ pub(super) fn losers<T: Copy + Ord>(scores: &[T], most: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::losers;
+    use super::outside_topk;
 
     #[test]
     fn of_equal_scores_the_latest_win() {
-        assert_eq!(losers(&[3, 5, 3, 1, 3], 3), [3, 0]);
-        assert_eq!(losers(&[3, 5, 3], 3), [0; 0]);
-        assert_eq!(losers(&[7, 7, 7], 1), [1, 0]);
+        assert_eq!(outside_topk(&[3, 5, 3, 1, 3], 3), [3, 0]);
+        assert_eq!(outside_topk(&[3, 5, 3], 3), [0; 0]);
+        assert_eq!(outside_topk(&[7, 7, 7], 1), [1, 0]);
     }
 }

@@ -4,9 +4,9 @@
 //! the last place, so results are the same on one instruction set only. They never depend on threads.
 
 use super::Curve;
-use super::best::losers;
 use super::exponential::exponential;
 use super::norm::row_sum;
+use super::topk::outside_topk;
 
 /// A function of every number on its own.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,7 +15,7 @@ pub enum Map {
     Neg,
     Exp,
     /// The nearest integer, ties away from zero, of magnitude at most this.
-    Level(f32),
+    FakeQuant(f32),
     /// 1 where not negative.
     Step,
     Arctan,
@@ -34,7 +34,7 @@ pub enum Zip {
     Mul,
     Div,
     /// The second where the first is closer to zero than this, else 0.
-    Within(f32),
+    FakeQuantGrad(f32),
 }
 
 /// A size, and how far apart its elements are in two operands: 0 where an operand is spread.
@@ -47,7 +47,7 @@ pub(super) fn map(map: Map, x: &[f32], y: &mut [f32]) {
         Map::Copy => y.copy_from_slice(x),
         Map::Neg => each(x, y, |x| -x),
         Map::Exp => each(x, y, exp),
-        Map::Level(most) => each(x, y, |x| {
+        Map::FakeQuant(most) => each(x, y, |x| {
             let near = x.abs() + 0.5;
             let near = if near < most + 0.5 { near } else { most + 0.5 };
             near.trunc().copysign(x) + 0.0
@@ -126,16 +126,16 @@ fn swish_slope(a: f32, x: f32) -> f32 {
 #[inline(always)]
 pub(super) fn zip(kind: Zip, a: &[f32], b: &[f32], axes: &[Axis], y: &mut [f32]) {
     match kind {
-        Zip::Add => walk(a, b, axes, y, |a, b| a + b),
-        Zip::Sub => walk(a, b, axes, y, |a, b| a - b),
-        Zip::Mul => walk(a, b, axes, y, |a, b| a * b),
-        Zip::Div => walk(a, b, axes, y, |a, b| a / b),
-        Zip::Within(end) => walk(a, b, axes, y, |x, c| if x.abs() < end { c } else { 0.0 }),
+        Zip::Add => broadcast(a, b, axes, y, |a, b| a + b),
+        Zip::Sub => broadcast(a, b, axes, y, |a, b| a - b),
+        Zip::Mul => broadcast(a, b, axes, y, |a, b| a * b),
+        Zip::Div => broadcast(a, b, axes, y, |a, b| a / b),
+        Zip::FakeQuantGrad(end) => broadcast(a, b, axes, y, |x, c| if x.abs() < end { c } else { 0.0 }),
     }
 }
 
 #[inline(always)]
-fn walk(a: &[f32], b: &[f32], axes: &[Axis], y: &mut [f32], f: impl Fn(f32, f32) -> f32 + Copy) {
+fn broadcast(a: &[f32], b: &[f32], axes: &[Axis], y: &mut [f32], f: impl Fn(f32, f32) -> f32 + Copy) {
     let (&(n, [step_a, step_b]), outer) = axes.split_last().expect("at least one axis");
     let mut index = vec![0; outer.len()];
     let (mut from_a, mut from_b) = (0, 0);
@@ -197,7 +197,7 @@ pub(super) fn sum(x: &[f32], axes: &[Axis], y: &mut [f32]) {
 
 /// `y = x * gain + offset`, rows of as many.
 #[inline(always)]
-pub(super) fn affine(x: &[f32], gain: &[f32], offset: &[f32], y: &mut [f32]) {
+pub(super) fn scale_shift(x: &[f32], gain: &[f32], offset: &[f32], y: &mut [f32]) {
     for (x, y) in x.chunks_exact(gain.len()).zip(y.chunks_exact_mut(gain.len())) {
         let all = y.iter_mut().zip(x).zip(gain).zip(offset);
         all.for_each(|(((y, &x), &g), &o)| *y = x * g + o);
@@ -205,7 +205,7 @@ pub(super) fn affine(x: &[f32], gain: &[f32], offset: &[f32], y: &mut [f32]) {
 }
 
 #[inline(always)]
-fn most(row: &[f32]) -> f32 {
+fn max_of(row: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 16];
     let (blocks, rest) = row.as_chunks::<16>();
     for block in blocks {
@@ -216,13 +216,13 @@ fn most(row: &[f32]) -> f32 {
 
 /// The largest of every row.
 #[inline(always)]
-pub(super) fn largest(x: &[f32], width: usize, y: &mut [f32]) {
-    y.iter_mut().zip(x.chunks_exact(width)).for_each(|(y, row)| *y = most(row));
+pub(super) fn row_max(x: &[f32], width: usize, y: &mut [f32]) {
+    y.iter_mut().zip(x.chunks_exact(width)).for_each(|(y, row)| *y = max_of(row));
 }
 
 /// 1 for the `keys` largest of every row, of equal ones the latest, else 0.
 #[inline(always)]
-pub(super) fn winners(x: &[f32], width: usize, keys: usize, y: &mut [f32]) {
+pub(super) fn topk_mask(x: &[f32], width: usize, keys: usize, y: &mut [f32]) {
     // Integers in the order of the numbers; 0 has one sign.
     let order = |&x: &f32| {
         let bits = (x + 0.0).to_bits() as i32;
@@ -231,7 +231,7 @@ pub(super) fn winners(x: &[f32], width: usize, keys: usize, y: &mut [f32]) {
     y.fill(1.0);
     for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
         let scores: Vec<i32> = x.iter().map(order).collect();
-        losers(&scores, keys).into_iter().for_each(|key| y[key] = 0.0);
+        outside_topk(&scores, keys).into_iter().for_each(|key| y[key] = 0.0);
     }
 }
 
@@ -246,7 +246,7 @@ pub(super) fn softmax(x: &[f32], width: usize, y: &mut [f32]) {
 /// Returns the logarithm of the sum of exponentials.
 #[inline(always)]
 fn softmax_row(x: &[f32], y: &mut [f32]) -> f32 {
-    let most = most(x);
+    let most = max_of(x);
     each(x, y, |x| exponential(x - most));
     let sum = row_sum(y, |x| x);
     let inverse = 1.0 / sum;
@@ -256,7 +256,7 @@ fn softmax_row(x: &[f32], y: &mut [f32]) -> f32 {
 
 /// `s (c - mean(c) - y mean(c y))` with `y` the row normalised and `s` its inverse deviation.
 #[inline(always)]
-pub(super) fn normalise_back(x: &[f32], c: &[f32], width: usize, eps: f32, out: &mut [f32]) {
+pub(super) fn layer_norm_no_gain_grad(x: &[f32], c: &[f32], width: usize, eps: f32, out: &mut [f32]) {
     let d = width as f32;
     let mut products = vec![0.0; width];
     for ((x, c), out) in x.chunks_exact(width).zip(c.chunks_exact(width)).zip(out.chunks_exact_mut(width)) {
@@ -287,7 +287,7 @@ pub(super) fn divergence(q: &[f32], p: &[f32], width: usize) -> f32 {
 
 /// `(softmax(q) - softmax(p)) * scale`.
 #[inline(always)]
-pub(super) fn divergence_back(q: &[f32], p: &[f32], width: usize, scale: f32, out: &mut [f32]) {
+pub(super) fn divergence_grad(q: &[f32], p: &[f32], width: usize, scale: f32, out: &mut [f32]) {
     let mut other = vec![0.0; width];
     for ((q, p), out) in q.chunks_exact(width).zip(p.chunks_exact(width)).zip(out.chunks_exact_mut(width)) {
         softmax_row(q, out);
@@ -309,7 +309,7 @@ pub(super) fn cross_entropy(logits: &[f32], targets: &[i32], width: usize) -> f3
 }
 
 #[inline(always)]
-pub(super) fn cross_entropy_back(logits: &[f32], targets: &[i32], width: usize, scale: f32, out: &mut [f32]) {
+pub(super) fn cross_entropy_grad(logits: &[f32], targets: &[i32], width: usize, scale: f32, out: &mut [f32]) {
     for ((row, out), &target) in logits.chunks_exact(width).zip(out.chunks_exact_mut(width)).zip(targets) {
         softmax_row(row, out);
         if let Some(q) = out.get_mut(target as usize) {
@@ -321,14 +321,14 @@ pub(super) fn cross_entropy_back(logits: &[f32], targets: &[i32], width: usize, 
 
 /// A matrix in a slice: where it starts, and how far apart its rows and columns are.
 #[derive(Clone, Copy, Debug)]
-pub struct Matrix<'a> {
+pub struct StridedMatrix<'a> {
     pub data: &'a [f32],
     pub rows: usize,
     pub columns: usize,
     pub steps: [usize; 2],
 }
 
-impl Matrix<'_> {
+impl StridedMatrix<'_> {
     fn check(&self) {
         assert!(self.rows > 0 && self.columns > 0, "a matrix has elements");
         let last = (self.rows - 1) * self.steps[0] + (self.columns - 1) * self.steps[1];
@@ -337,7 +337,7 @@ impl Matrix<'_> {
 }
 
 /// `y[n, m] = a[n, k] b[k, m]`.
-pub fn multiply(a: Matrix<'_>, b: Matrix<'_>, y: &mut [f32]) {
+pub fn multiply(a: StridedMatrix<'_>, b: StridedMatrix<'_>, y: &mut [f32]) {
     a.check();
     b.check();
     assert!(a.columns == b.rows && y.len() == a.rows * b.columns, "sizes of a product fit");
@@ -372,13 +372,13 @@ mod tests {
     #[test]
     fn products_by_steps() {
         let x: Vec<f32> = (0..6).map(|i| i as f32).collect();
-        let plain = Matrix { data: &x, rows: 2, columns: 3, steps: [3, 1] };
-        let turned = Matrix { data: &x, rows: 3, columns: 2, steps: [1, 3] };
+        let plain = StridedMatrix { data: &x, rows: 2, columns: 3, steps: [3, 1] };
+        let transposed = StridedMatrix { data: &x, rows: 3, columns: 2, steps: [1, 3] };
         let mut y = [0.0; 4];
-        multiply(plain, turned, &mut y);
+        multiply(plain, transposed, &mut y);
         assert_eq!(y, [5.0, 14.0, 14.0, 50.0]);
-        let outside = Matrix { data: &x[1..], ..plain };
-        assert!(std::panic::catch_unwind(|| multiply(outside, turned, &mut [0.0; 4])).is_err());
+        let outside = StridedMatrix { data: &x[1..], ..plain };
+        assert!(std::panic::catch_unwind(|| multiply(outside, transposed, &mut [0.0; 4])).is_err());
     }
 
     /// Approximations are near enough for gradients, whatever the size of the argument.

@@ -6,12 +6,13 @@
 
 use crate::jit::dense_curve;
 use crate::kernels::{Axis, Map, Zip};
-use snnc_ir::training::{Surrogate, Training};
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
+use snnc_ir::training::{Surrogate, TrainingOp};
 use snnc_ir::{Binary, Diagnostic, Elem, Graph, Op, Unary, Value};
 
 /// Where numbers come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum ValueSource {
     /// A buffer of this plan.
     Buffer(usize),
     /// The constant that a value is.
@@ -25,14 +26,14 @@ pub enum Source {
 
 /// A value as it lies: sizes, and how far apart elements are along each axis.
 #[derive(Clone, Debug)]
-pub struct View {
-    pub source: Source,
+pub struct StridedView {
+    pub source: ValueSource,
     pub sizes: Vec<usize>,
     pub steps: Vec<usize>,
 }
 
-impl View {
-    fn whole(source: Source, sizes: Vec<usize>) -> Self {
+impl StridedView {
+    fn whole(source: ValueSource, sizes: Vec<usize>) -> Self {
         let steps = steps_of(&sizes);
         Self { source, sizes, steps }
     }
@@ -57,68 +58,68 @@ fn steps_of(sizes: &[usize]) -> Vec<usize> {
 
 /// What a step does.
 #[derive(Clone, Debug)]
-pub enum Work {
+pub enum TrainingStepKind {
     Map(Map),
     Zip(Zip, Vec<Axis>),
-    Sum(Vec<Axis>),
+    ReduceSum(Vec<Axis>),
     /// Copies an operand into its usual order, or spreads it.
-    Lay(Vec<Axis>),
+    Copy(Vec<Axis>),
     MatMul,
-    Affine,
+    ScaleShift,
     Softmax,
-    Most,
-    Winners {
+    RowMax,
+    TopkMask {
         keys: usize,
     },
-    Causal {
+    CausalMask {
         keep: f32,
         drop: f32,
     },
-    Normalise {
+    LayerNormNoGain {
         eps: f32,
     },
-    NormaliseBack {
+    LayerNormNoGainGrad {
         eps: f32,
     },
-    Peak,
-    PeakBack,
-    Pick,
-    Spread,
+    RowMaxAbs,
+    RowMaxAbsGrad,
+    GatherChannels,
+    GatherChannelsGrad,
     Embed,
-    Scatter,
-    Recency,
-    RecencyBack,
+    EmbedGrad,
+    DecayMask,
+    DecayMaskGrad,
     Divergence,
-    DivergenceBack,
+    DivergenceGrad,
     CrossEntropy,
-    CrossEntropyBack,
+    CrossEntropyGrad,
 }
 
 #[derive(Clone, Debug)]
-pub struct Step {
+pub struct TrainingStep {
     pub node: Value,
-    pub work: Work,
-    pub inputs: Vec<View>,
+    pub kind: TrainingStepKind,
+    pub inputs: Vec<StridedView>,
     pub out: usize,
 }
 
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct TrainingPlan {
     /// Done once.
-    pub first: Vec<Step>,
+    pub first: Vec<TrainingStep>,
     /// Done in every run.
-    pub every: Vec<Step>,
+    pub every: Vec<TrainingStep>,
     /// Lengths of buffers.
     pub buffers: Vec<usize>,
     /// By output of the graph.
-    pub outputs: Vec<View>,
+    pub outputs: Vec<StridedView>,
 }
 
-impl Plan {
+impl TrainingPlan {
     /// # Errors
     /// An operation that is not of this stage.
     pub fn new(graph: &Graph, tokens: usize, parameters: &[String]) -> Result<Self, Diagnostic> {
-        let mut planner = Planner::new(graph, tokens, parameters);
+        let mut planner = TrainingPlanner::new(graph, tokens, parameters);
         for (value, _) in graph.iter() {
             planner.visit(value)?;
         }
@@ -126,25 +127,31 @@ impl Plan {
     }
 }
 
-struct Planner<'g> {
+struct TrainingPlanner<'g> {
     graph: &'g Graph,
     tokens: usize,
     parameters: &'g [String],
-    views: Vec<Option<View>>,
+    views: Vec<Option<StridedView>>,
     /// Whether a value changes from run to run.
     changes: Vec<bool>,
     /// Whether all who read a value walk over any strides.
     only_products: Vec<bool>,
     /// Buffers before they share memory: length, last reader, whether it is kept for ever.
     buffers: Vec<(usize, usize, bool)>,
-    steps: Vec<(Step, bool)>,
+    steps: Vec<(TrainingStep, bool)>,
 }
 
-impl<'g> Planner<'g> {
+impl<'g> TrainingPlanner<'g> {
     fn new(graph: &'g Graph, tokens: usize, parameters: &'g [String]) -> Self {
         let mut only_products = vec![true; graph.nodes.len()];
         for node in &graph.nodes {
-            let any = matches!(node.op, Op::MatMul | Op::Transpose(_) | Op::Split { .. } | Op::Merge);
+            let any = matches!(
+                node.op,
+                Op::Array(ArrayOp::MatMul)
+                    | Op::Array(ArrayOp::Transpose(_))
+                    | Op::Array(ArrayOp::SplitHeads { .. })
+                    | Op::Array(ArrayOp::MergeHeads)
+            );
             node.args.iter().for_each(|arg| only_products[arg.index()] &= any);
         }
         graph.outputs.iter().for_each(|(_, value)| only_products[value.index()] = false);
@@ -164,7 +171,7 @@ impl<'g> Planner<'g> {
         self.graph.ty(value).shape().concrete(self.tokens, 0)
     }
 
-    fn view(&self, value: Value) -> View {
+    fn view(&self, value: Value) -> StridedView {
         self.views[value.index()].clone().unwrap_or_else(|| unreachable!("operands come before users"))
     }
 
@@ -173,54 +180,57 @@ impl<'g> Planner<'g> {
         let args = &node.args;
         self.changes[at.index()] = args.iter().any(|arg| self.changes[arg.index()]);
         let sizes = self.sizes(at);
-        let leaf = |source| View::whole(source, sizes.clone());
+        let leaf = |source| StridedView::whole(source, sizes.clone());
         let view = match node.op {
-            Op::Tokens => {
+            Op::Leaf(LeafOp::Tokens) => {
                 self.changes[at.index()] = true;
-                leaf(Source::Tokens)
+                leaf(ValueSource::Tokens)
             }
-            Op::Training(Training::Targets) => {
+            Op::Training(TrainingOp::Targets) => {
                 self.changes[at.index()] = true;
-                leaf(Source::Targets)
+                leaf(ValueSource::Targets)
             }
-            Op::Positions => leaf(Source::Positions),
-            Op::Weight(id) => {
+            Op::Leaf(LeafOp::Positions) => leaf(ValueSource::Positions),
+            Op::Leaf(LeafOp::Weight(id)) => {
                 let name = &self.graph.weight(id).name;
                 match self.parameters.iter().position(|parameter| parameter == name) {
                     Some(i) => {
                         self.changes[at.index()] = true;
-                        leaf(Source::Parameter(i))
+                        leaf(ValueSource::Parameter(i))
                     }
-                    None => leaf(Source::Constant(at)),
+                    None => leaf(ValueSource::Constant(at)),
                 }
             }
-            Op::Reshape(_) => {
+            Op::Array(ArrayOp::Reshape(_)) => {
                 let inner = self.whole(args[0]);
-                View::whole(inner.source, self.sizes(at))
+                StridedView::whole(inner.source, self.sizes(at))
             }
-            Op::Training(Training::Hold) => self.view(args[0]),
-            Op::Transpose(perm) => {
+            Op::Training(TrainingOp::StopGradient) => self.view(args[0]),
+            Op::Array(ArrayOp::Transpose(perm)) => {
                 let view = self.view(args[0]);
-                let turned = |all: &[usize]| perm.axes().iter().map(|&axis| all[usize::from(axis)]).collect();
-                self.laid(at, View { source: view.source, sizes: turned(&view.sizes), steps: turned(&view.steps) })
+                let permuted = |all: &[usize]| perm.axes().iter().map(|&axis| all[usize::from(axis)]).collect();
+                self.laid(
+                    at,
+                    StridedView { source: view.source, sizes: permuted(&view.sizes), steps: permuted(&view.steps) },
+                )
             }
-            Op::Split { heads } => {
+            Op::Array(ArrayOp::SplitHeads { heads }) => {
                 let view = self.view(args[0]);
                 let (heads, [n, d]) = (heads as usize, [view.sizes[0], view.sizes[1]]);
                 let [row, column] = [view.steps[0], view.steps[1]];
                 let (sizes, steps) = (vec![heads, n, d / heads], vec![d / heads * column, row, column]);
-                self.laid(at, View { source: view.source, sizes, steps })
+                self.laid(at, StridedView { source: view.source, sizes, steps })
             }
-            Op::Merge => {
+            Op::Array(ArrayOp::MergeHeads) => {
                 let view = self.view(args[0]);
                 let order = |all: &[usize]| vec![all[1], all[0], all[2]];
                 let (sizes, steps) = (order(&view.sizes), order(&view.steps));
-                let out = self.lay(at, &View { source: view.source, sizes, steps });
-                View::whole(out.source, self.sizes(at))
+                let out = self.lay(at, &StridedView { source: view.source, sizes, steps });
+                StridedView::whole(out.source, self.sizes(at))
             }
             op => {
-                let work = self.work(at, op)?;
-                self.step(at, work)
+                let kind = self.kind(at, op)?;
+                self.step(at, kind)
             }
         };
         self.views[at.index()] = Some(view);
@@ -228,19 +238,22 @@ impl<'g> Planner<'g> {
     }
 
     /// The view itself where only products read it, else a copy in the usual order.
-    fn laid(&mut self, at: Value, view: View) -> View {
+    fn laid(&mut self, at: Value, view: StridedView) -> StridedView {
         if view.is_whole() || self.only_products[at.index()] { view } else { self.lay(at, &view) }
     }
 
-    fn lay(&mut self, at: Value, view: &View) -> View {
+    fn lay(&mut self, at: Value, view: &StridedView) -> StridedView {
         let axes = axes(&view.sizes, &view.steps, &steps_of(&view.sizes));
         let out = self.buffer(view.len(), self.changes[at.index()]);
-        self.push(Step { node: at, work: Work::Lay(axes), inputs: vec![view.clone()], out }, self.changes[at.index()]);
-        View::whole(Source::Buffer(out), view.sizes.clone())
+        self.push(
+            TrainingStep { node: at, kind: TrainingStepKind::Copy(axes), inputs: vec![view.clone()], out },
+            self.changes[at.index()],
+        );
+        StridedView::whole(ValueSource::Buffer(out), view.sizes.clone())
     }
 
     /// The operand in its usual order.
-    fn whole(&mut self, arg: Value) -> View {
+    fn whole(&mut self, arg: Value) -> StridedView {
         let view = self.view(arg);
         if view.is_whole() {
             return view;
@@ -250,70 +263,72 @@ impl<'g> Planner<'g> {
         laid
     }
 
-    fn step(&mut self, at: Value, work: Work) -> View {
-        let any = matches!(work, Work::MatMul);
+    fn step(&mut self, at: Value, kind: TrainingStepKind) -> StridedView {
+        let any = matches!(kind, TrainingStepKind::MatMul);
         let args = self.graph.node(at).args.clone();
         let inputs = args.iter().map(|&arg| if any { self.view(arg) } else { self.whole(arg) }).collect();
         let sizes = self.sizes(at);
         let out = self.buffer(sizes.iter().product(), self.changes[at.index()]);
-        self.push(Step { node: at, work, inputs, out }, self.changes[at.index()]);
-        View::whole(Source::Buffer(out), sizes)
+        self.push(TrainingStep { node: at, kind, inputs, out }, self.changes[at.index()]);
+        StridedView::whole(ValueSource::Buffer(out), sizes)
     }
 
-    fn work(&self, at: Value, op: Op) -> Result<Work, Diagnostic> {
+    fn kind(&self, at: Value, op: Op) -> Result<TrainingStepKind, Diagnostic> {
         let args = &self.graph.node(at).args;
         let sizes = self.sizes(at);
         let zip = |kind| {
             let steps = |i: usize| spread_steps(&self.sizes(args[i]), &sizes);
-            Work::Zip(kind, axes(&sizes, &steps(0), &steps(1)))
+            TrainingStepKind::Zip(kind, axes(&sizes, &steps(0), &steps(1)))
         };
         Ok(match op {
-            Op::Unary(Unary::Neg) => Work::Map(Map::Neg),
-            Op::Unary(Unary::Exp) => Work::Map(Map::Exp),
-            Op::Binary(Binary::Add) => zip(Zip::Add),
-            Op::Binary(Binary::Sub) => zip(Zip::Sub),
-            Op::Binary(Binary::Mul) => zip(Zip::Mul),
-            Op::Binary(Binary::Div) => zip(Zip::Div),
-            Op::Causal { keep, drop } => Work::Causal { keep: keep.get(), drop: drop.get() },
-            Op::MatMul => Work::MatMul,
-            Op::Softmax => Work::Softmax,
-            Op::Embed if self.graph.ty(args[1]).elem() == Some(Elem::F32) => Work::Embed,
-            Op::Normalise { eps } => Work::Normalise { eps: eps.get() },
-            Op::Curve(kind) => Work::Map(Map::Curve(dense_curve(kind))),
-            Op::Affine => Work::Affine,
-            Op::Peak => Work::Peak,
-            Op::Pick => Work::Pick,
+            Op::Array(ArrayOp::Unary(Unary::Neg)) => TrainingStepKind::Map(Map::Neg),
+            Op::Array(ArrayOp::Unary(Unary::Exp)) => TrainingStepKind::Map(Map::Exp),
+            Op::Array(ArrayOp::Binary(Binary::Add)) => zip(Zip::Add),
+            Op::Array(ArrayOp::Binary(Binary::Sub)) => zip(Zip::Sub),
+            Op::Array(ArrayOp::Binary(Binary::Mul)) => zip(Zip::Mul),
+            Op::Array(ArrayOp::Binary(Binary::Div)) => zip(Zip::Div),
+            Op::Array(ArrayOp::CausalMask { keep, drop }) => {
+                TrainingStepKind::CausalMask { keep: keep.get(), drop: drop.get() }
+            }
+            Op::Array(ArrayOp::MatMul) => TrainingStepKind::MatMul,
+            Op::Array(ArrayOp::Softmax) => TrainingStepKind::Softmax,
+            Op::Dense(DenseOp::Embed) if self.graph.ty(args[1]).elem() == Some(Elem::F32) => TrainingStepKind::Embed,
+            Op::Dense(DenseOp::LayerNormNoGain { eps }) => TrainingStepKind::LayerNormNoGain { eps: eps.get() },
+            Op::Dense(DenseOp::Curve(kind)) => TrainingStepKind::Map(Map::Curve(dense_curve(kind))),
+            Op::Level(LevelOp::ScaleShift) => TrainingStepKind::ScaleShift,
+            Op::Level(LevelOp::RowMaxAbs) => TrainingStepKind::RowMaxAbs,
+            Op::Level(LevelOp::GatherChannels) => TrainingStepKind::GatherChannels,
             Op::Training(op) => match op {
-                Training::Sum(_) => {
+                TrainingOp::ReduceSum(_) => {
                     let from = self.sizes(args[0]);
-                    Work::Sum(axes(&from, &steps_of(&from), &spread_steps(&sizes, &from)))
+                    TrainingStepKind::ReduceSum(axes(&from, &steps_of(&from), &spread_steps(&sizes, &from)))
                 }
-                Training::Repeat(_) => {
-                    Work::Lay(axes(&sizes, &spread_steps(&self.sizes(args[0]), &sizes), &steps_of(&sizes)))
+                TrainingOp::BroadcastTo(_) => {
+                    TrainingStepKind::Copy(axes(&sizes, &spread_steps(&self.sizes(args[0]), &sizes), &steps_of(&sizes)))
                 }
-                Training::Level { most } => Work::Map(Map::Level(most as f32)),
-                Training::Within { most } => zip(Zip::Within(most as f32 + 0.5)),
-                Training::Step(_) => Work::Map(Map::Step),
-                Training::Surrogate(kind) => Work::Map(match kind {
+                TrainingOp::FakeQuant { most } => TrainingStepKind::Map(Map::FakeQuant(most as f32)),
+                TrainingOp::FakeQuantGrad { most } => zip(Zip::FakeQuantGrad(most as f32 + 0.5)),
+                TrainingOp::Step(_) => TrainingStepKind::Map(Map::Step),
+                TrainingOp::Surrogate(kind) => TrainingStepKind::Map(match kind {
                     Surrogate::Arctan => Map::Arctan,
                     Surrogate::FastSigmoid => Map::FastSigmoid,
                     Surrogate::Triangle => Map::Triangle,
                     Surrogate::Rectangle => Map::Rectangle,
                 }),
-                Training::Slope(kind) => Work::Map(Map::Slope(dense_curve(kind))),
-                Training::Most => Work::Most,
-                Training::Winners { keys } => Work::Winners { keys: keys as usize },
-                Training::NormaliseBack { eps } => Work::NormaliseBack { eps: eps.get() },
-                Training::PeakBack => Work::PeakBack,
-                Training::Spread { .. } => Work::Spread,
-                Training::Scatter { .. } => Work::Scatter,
-                Training::Recency => Work::Recency,
-                Training::RecencyBack => Work::RecencyBack,
-                Training::Divergence => Work::Divergence,
-                Training::DivergenceBack => Work::DivergenceBack,
-                Training::CrossEntropy => Work::CrossEntropy,
-                Training::CrossEntropyBack => Work::CrossEntropyBack,
-                Training::Targets | Training::Hold => unreachable!("no step makes it"),
+                TrainingOp::CurveSlope(kind) => TrainingStepKind::Map(Map::Slope(dense_curve(kind))),
+                TrainingOp::RowMax => TrainingStepKind::RowMax,
+                TrainingOp::TopKMask { keys } => TrainingStepKind::TopkMask { keys: keys as usize },
+                TrainingOp::LayerNormNoGainGrad { eps } => TrainingStepKind::LayerNormNoGainGrad { eps: eps.get() },
+                TrainingOp::RowMaxAbsGrad => TrainingStepKind::RowMaxAbsGrad,
+                TrainingOp::GatherChannelsGrad { .. } => TrainingStepKind::GatherChannelsGrad,
+                TrainingOp::EmbedGrad { .. } => TrainingStepKind::EmbedGrad,
+                TrainingOp::DecayMask => TrainingStepKind::DecayMask,
+                TrainingOp::DecayMaskGrad => TrainingStepKind::DecayMaskGrad,
+                TrainingOp::Divergence => TrainingStepKind::Divergence,
+                TrainingOp::DivergenceGrad => TrainingStepKind::DivergenceGrad,
+                TrainingOp::CrossEntropy => TrainingStepKind::CrossEntropy,
+                TrainingOp::CrossEntropyGrad => TrainingStepKind::CrossEntropyGrad,
+                TrainingOp::Targets | TrainingOp::StopGradient => unreachable!("no step makes it"),
             },
             other => {
                 let message = format!("`{other}` is not run in training");
@@ -327,10 +342,10 @@ impl<'g> Planner<'g> {
         self.buffers.len() - 1
     }
 
-    fn push(&mut self, step: Step, changes: bool) {
+    fn push(&mut self, step: TrainingStep, changes: bool) {
         let now = self.steps.len();
         for input in &step.inputs {
-            if let Source::Buffer(buffer) = input.source {
+            if let ValueSource::Buffer(buffer) = input.source {
                 self.buffers[buffer].1 = now;
             }
         }
@@ -338,10 +353,10 @@ impl<'g> Planner<'g> {
     }
 
     /// Gives every value memory: the first buffer of its length that nobody reads any more.
-    fn finish(mut self) -> Plan {
-        let outputs: Vec<View> = self.graph.outputs.iter().map(|(_, value)| self.view(*value)).collect();
+    fn finish(mut self) -> TrainingPlan {
+        let outputs: Vec<StridedView> = self.graph.outputs.iter().map(|(_, value)| self.view(*value)).collect();
         for view in &outputs {
-            if let Source::Buffer(buffer) = view.source {
+            if let ValueSource::Buffer(buffer) = view.source {
                 self.buffers[buffer].2 = true;
             }
         }
@@ -357,8 +372,8 @@ impl<'g> Planner<'g> {
             });
             memory[place[step.out]].1 = dies;
         }
-        let moved = |mut view: View| {
-            if let Source::Buffer(buffer) = &mut view.source {
+        let moved = |mut view: StridedView| {
+            if let ValueSource::Buffer(buffer) = &mut view.source {
                 *buffer = place[*buffer];
             }
             view
@@ -370,7 +385,7 @@ impl<'g> Planner<'g> {
             if changes { every.push(step) } else { first.push(step) }
         }
         let buffers = memory.into_iter().map(|(len, _)| len).collect();
-        Plan { first, every, buffers, outputs: outputs.into_iter().map(moved).collect() }
+        TrainingPlan { first, every, buffers, outputs: outputs.into_iter().map(moved).collect() }
     }
 }
 

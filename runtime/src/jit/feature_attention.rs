@@ -1,11 +1,11 @@
 //! Attention whose memory fades: by coincidence, and linear; from a step's rows to the kernels, head by head.
 
 use super::Compiled;
-use super::choice::{SHARED, by_heads};
-use super::host::{Call, Fault, number, number_mut};
-use crate::kernels::{Coincided, Coincidence, Columns, Kernels, Sum, Sums, words};
-use crate::plan::{Work, plane_bytes};
-use crate::state::{Kept, Numbers, Slot};
+use super::dispatch::{SHARED, by_heads};
+use super::host::{Fault, StepConstants, number, number_mut};
+use crate::kernels::{CoincidenceCount, CoincidenceShape, ColumnRange, Kernels, LinearShape, StateSum, words};
+use crate::kv_cache::{CacheEntry, CachedRows, StateSums};
+use crate::plan::{StepKind, plane_bytes};
 use snnc_ir::eval::spoken;
 use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
@@ -17,50 +17,52 @@ use std::sync::{Mutex, PoisonError};
 /// Rows of one sequence after `past` others.
 pub fn attend(
     compiled: &Compiled,
-    call: &Call<'_>,
-    slot: &mut Slot,
+    call: &StepConstants<'_>,
+    entry: &mut CacheEntry,
     past: usize,
     rows: [&[u8]; 3],
     out: &mut [u8],
 ) -> Result<Events, Fault> {
-    let memory = Memory { sink: call.f32(0)?, halving: call.i32(1)?, past };
-    match call.step.work {
-        Work::Coincidence { heads, squared, steps, features, trains, emit, width } => {
-            let shape = Shape { heads, squared, steps, features, width };
+    let memory = DecayMemory { sink: call.f32(0)?, half_life: call.i32(1)?, past };
+    match call.step.kind {
+        StepKind::Coincidence { heads, squared, steps, features, trains, emit, width } => {
+            let shape = CoincidenceHeads { heads, squared, steps, features, width };
             let queries = out.len() / out_bytes(call, emit, width, steps);
             let [q, k] = [rows[0], rows[1]].map(|x| shape.words(compiled.kernels, x, trains, queries));
             let score_pairs = q.as_ref().map_or(0, |q| shape.one_sided(q, &memory));
-            let slot = slot.rows().ok_or(Fault::Misfit)?;
+            let entry = entry.rows().ok_or(Fault::Misfit)?;
             let mut events = if emit {
                 let spelled = if trains { Vec::new() } else { shape.planes(rows[2], queries)? };
                 let v = if trains { number(rows[2])? } else { &spelled };
-                slot.append::<u64, i8>(past, &k?, v).ok_or(Fault::Misfit)?;
-                let (Kept::Words(k), Kept::I8(v)) = (&slot.keys, &slot.values) else { return Err(Fault::Misfit) };
-                shape.emit(compiled, &memory, [&q?, k], v, call.f32(2)?, Out { bytes: out, trains })?
+                entry.append::<u64, i8>(past, &k?, v).ok_or(Fault::Misfit)?;
+                let (CachedRows::Words(k), CachedRows::I8(v)) = (&entry.keys, &entry.values) else {
+                    return Err(Fault::Misfit);
+                };
+                shape.emit(compiled, &memory, [&q?, k], v, call.f32(2)?, LifOutput { bytes: out, trains })?
             } else {
-                slot.append_words(past, &k?, rows[2]).ok_or(Fault::Misfit)?;
+                entry.append_words(past, &k?, rows[2]).ok_or(Fault::Misfit)?;
                 let (q, most, out) = (q?, most_of(call, 2), number_mut(out)?);
-                let Kept::Words(k) = &slot.keys else { return Err(Fault::Misfit) };
-                match &slot.values {
-                    Kept::I8(v) => shape.mean(compiled, &memory, [&q, k], v, most, out),
-                    Kept::I16(v) => shape.mean(compiled, &memory, [&q, k], v, most, out),
-                    Kept::I32(v) => shape.mean(compiled, &memory, [&q, k], v, most, out),
-                    Kept::F32(_) | Kept::Words(_) => return Err(Fault::Misfit),
+                let CachedRows::Words(k) = &entry.keys else { return Err(Fault::Misfit) };
+                match &entry.values {
+                    CachedRows::I8(v) => shape.mean(compiled, &memory, [&q, k], v, most, out),
+                    CachedRows::I16(v) => shape.mean(compiled, &memory, [&q, k], v, most, out),
+                    CachedRows::I32(v) => shape.mean(compiled, &memory, [&q, k], v, most, out),
+                    CachedRows::F32(_) | CachedRows::Words(_) => return Err(Fault::Misfit),
                 }
             };
             (events.keys, events.score_pairs) = (keys(past, queries), score_pairs);
             Ok(events)
         }
-        Work::Sums { heads, guard, codes, features, width } => {
+        StepKind::LinearAttention { heads, guard, codes, features, width } => {
             let tokens = out.len() / (4 * width);
             let [q, k] = [rows[0], rows[1]].map(|rows| levels(rows, tokens * heads * features));
             let v = levels(rows[2], tokens * width);
-            let sums = slot.sums(past).ok_or(Fault::Misfit)?;
-            let shape = Linear { heads, guard, codes, features, width };
+            let sums = entry.sums(past).ok_or(Fault::Misfit)?;
+            let shape = LinearHeads { heads, guard, codes, features, width };
             let (rows, out) = ([&q?[..], &k?, &v?], number_mut(out)?);
             let score_additions = match sums {
-                Numbers::I32(sums) => shape.run(compiled, &memory, rows, sums, out),
-                Numbers::I64(sums) => shape.run(compiled, &memory, rows, sums, out),
+                StateSums::I32(sums) => shape.run(compiled, &memory, rows, sums, out),
+                StateSums::I64(sums) => shape.run(compiled, &memory, rows, sums, out),
             };
             Ok(Events { keys: keys(past, tokens), score_additions, ..Events::default() })
         }
@@ -69,9 +71,9 @@ pub fn attend(
 }
 
 /// What heads remember, and how many tokens were before.
-struct Memory<'a> {
+struct DecayMemory<'a> {
     sink: &'a [f32],
-    halving: &'a [i32],
+    half_life: &'a [i32],
     past: usize,
 }
 
@@ -81,22 +83,22 @@ fn keys(past: usize, tokens: usize) -> u64 {
 }
 
 /// The largest level of an operand.
-fn most_of(call: &Call<'_>, i: usize) -> i32 {
+fn most_of(call: &StepConstants<'_>, i: usize) -> i32 {
     let levels = call.graph.ty(call.graph.node(call.step.node).args[i]).levels();
     levels.map_or(i32::MAX, |(code, steps)| code.levels(steps))
 }
 
 /// Bytes of a row of results.
-fn out_bytes(call: &Call<'_>, emit: bool, width: usize, steps: u16) -> usize {
+fn out_bytes(call: &StepConstants<'_>, emit: bool, width: usize, steps: u16) -> usize {
     match call.graph.ty(call.step.node) {
         Type::Train { .. } => plane_bytes(width) * usize::from(steps),
-        Type::Still { .. } if emit => width * Elem::Level(Code::Unary, steps).bytes(),
-        Type::Still { .. } => 4 * width,
+        Type::Tensor { .. } if emit => width * Elem::Level(Code::Unary, steps).bytes(),
+        Type::Tensor { .. } => 4 * width,
     }
 }
 
 /// Attention by coincidence, of all heads.
-struct Shape {
+struct CoincidenceHeads {
     heads: usize,
     squared: bool,
     steps: u16,
@@ -105,15 +107,15 @@ struct Shape {
 }
 
 /// Where LIF neurons' spikes go: planes, or levels.
-struct Out<'a> {
+struct LifOutput<'a> {
     bytes: &'a mut [u8],
     trains: bool,
 }
 
-impl Shape {
+impl CoincidenceHeads {
     /// Features of some tokens as spike words.
     fn words(&self, kernels: Kernels, rows: &[u8], trains: bool, tokens: usize) -> Result<Vec<u64>, Fault> {
-        let Shape { heads, features, steps, .. } = *self;
+        let CoincidenceHeads { heads, features, steps, .. } = *self;
         let mut all = vec![0; tokens * heads * usize::from(steps) * words(features)];
         if trains {
             let stride = plane_bytes(heads * features);
@@ -141,11 +143,11 @@ impl Shape {
     }
 
     /// Spikes of all queries, each once for every key that has not faded.
-    fn one_sided(&self, q: &[u64], memory: &Memory<'_>) -> u64 {
-        let Columns { stride, len, .. } = self.of_head(0);
+    fn one_sided(&self, q: &[u64], memory: &DecayMemory<'_>) -> u64 {
+        let ColumnRange { stride, len, .. } = self.of_head(0);
         let mut pairs = 0;
         for (at, q) in (memory.past..).zip(q.chunks_exact(stride)) {
-            for (words, &every) in q.chunks_exact(len).zip(memory.halving) {
+            for (words, &every) in q.chunks_exact(len).zip(memory.half_life) {
                 let spikes = words.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
                 pairs += spikes * (at + 1 - first_key(at, every)) as u64;
             }
@@ -153,10 +155,10 @@ impl Shape {
         pairs
     }
 
-    /// Columns of head `h` in rows of words, of all timesteps.
-    fn of_head(&self, h: usize) -> Columns {
+    /// ColumnRange of head `h` in rows of words, of all timesteps.
+    fn of_head(&self, h: usize) -> ColumnRange {
         let len = usize::from(self.steps) * words(self.features);
-        Columns { stride: self.heads * len, from: h * len, len }
+        ColumnRange { stride: self.heads * len, from: h * len, len }
     }
 
     fn small(&self, tokens: usize, past: usize) -> bool {
@@ -167,19 +169,20 @@ impl Shape {
     fn mean<V: Copy + Into<i32> + Sync>(
         &self,
         compiled: &Compiled,
-        memory: &Memory<'_>,
+        memory: &DecayMemory<'_>,
         [q, k]: [&[u64]; 2],
         v: &[V],
         most: i32,
         out: &mut [f32],
     ) -> Events {
-        let Shape { heads, squared, width, .. } = *self;
+        let CoincidenceHeads { heads, squared, width, .. } = *self;
         let (head, tokens) = (width / heads, out.len() / width);
-        let rows = Mutex::new((out, Coincided::default()));
+        let rows = Mutex::new((out, CoincidenceCount::default()));
         by_heads(&compiled.pool, heads, self.small(tokens, memory.past), |h| {
-            let values = Columns { stride: width, from: h * head, len: head };
-            let (sink, halving) = (memory.sink[h], memory.halving[h]);
-            let shape = Coincidence { past: memory.past, words: self.of_head(h), values, squared, most, sink, halving };
+            let values = ColumnRange { stride: width, from: h * head, len: head };
+            let (sink, half_life) = (memory.sink[h], memory.half_life[h]);
+            let shape =
+                CoincidenceShape { past: memory.past, words: self.of_head(h), values, squared, most, sink, half_life };
             let mut part = vec![0.0; tokens * head];
             let done = compiled.kernels.coincidence(q, k, v, &shape, &mut part);
             let (out, all) = &mut *rows.lock().unwrap_or_else(PoisonError::into_inner);
@@ -194,27 +197,29 @@ impl Shape {
     fn emit(
         &self,
         compiled: &Compiled,
-        memory: &Memory<'_>,
+        memory: &DecayMemory<'_>,
         [q, k]: [&[u64]; 2],
         v: &[i8],
         gain: &[f32],
-        out: Out<'_>,
+        out: LifOutput<'_>,
     ) -> Result<Events, Fault> {
-        let Shape { heads, steps, width, .. } = *self;
+        let CoincidenceHeads { heads, steps, width, .. } = *self;
         let (head, all) = (width / heads, self.of_head(0));
         let tokens = q.len() / all.stride;
         // By timestep, as the oracle says it.
-        let parts = Mutex::new((vec![vec![0i32; tokens * width]; usize::from(steps)], Coincided::default()));
+        let parts = Mutex::new((vec![vec![0i32; tokens * width]; usize::from(steps)], CoincidenceCount::default()));
         by_heads(&compiled.pool, heads, self.small(tokens, memory.past), |h| {
             let mut neurons = vec![Membrane::start::<f32>(); tokens * head];
             let mut means = vec![0.0; tokens * head];
             for t in 0..usize::from(steps) {
                 let len = words(self.features);
-                let words = Columns { stride: all.stride, from: self.of_head(h).from + t * len, len };
+                let words = ColumnRange { stride: all.stride, from: self.of_head(h).from + t * len, len };
                 let stride = plane_bytes(width);
-                let values = Columns { stride: usize::from(steps) * stride, from: t * stride + h * head, len: head };
-                let (sink, halving) = (memory.sink[h], memory.halving[h]);
-                let shape = Coincidence { past: memory.past, words, values, squared: false, most: 1, sink, halving };
+                let values =
+                    ColumnRange { stride: usize::from(steps) * stride, from: t * stride + h * head, len: head };
+                let (sink, half_life) = (memory.sink[h], memory.half_life[h]);
+                let shape =
+                    CoincidenceShape { past: memory.past, words, values, squared: false, most: 1, sink, half_life };
                 let done = compiled.kernels.coincidence(q, k, v, &shape, &mut means);
                 let gains = gain[h * head..][..head].iter().cycle();
                 let fire = |((neuron, &mean), &gain): ((&mut _, &f32), &f32)| {
@@ -233,8 +238,8 @@ impl Shape {
     }
 }
 
-/// Linear attention, of all heads.
-struct Linear {
+/// LinearHeads attention, of all heads.
+struct LinearHeads {
     heads: usize,
     guard: u8,
     codes: [Code; 2],
@@ -242,21 +247,21 @@ struct Linear {
     width: usize,
 }
 
-impl Linear {
+impl LinearHeads {
     /// Results, and additions that spikes drove. `sums`: of all heads.
-    fn run<S: Sum + Send>(
+    fn run<S: StateSum + Send>(
         &self,
         compiled: &Compiled,
-        memory: &Memory<'_>,
+        memory: &DecayMemory<'_>,
         [q, k, v]: [&[i32]; 3],
         sums: &mut [S],
         out: &mut [f32],
     ) -> u64 {
-        let Linear { heads, guard, codes, features, width } = *self;
+        let LinearHeads { heads, guard, codes, features, width } = *self;
         let (head, tokens) = (width / heads, out.len() / width);
         let shape = |h: usize| {
-            let (sink, halving) = (memory.sink[h], memory.halving[h]);
-            Sums { past: memory.past, features, width: head, guard, sink, halving }
+            let (sink, half_life) = (memory.sink[h], memory.half_life[h]);
+            LinearShape { past: memory.past, features, width: head, guard, sink, half_life }
         };
         let sums: Vec<Mutex<&mut [S]>> = sums.chunks_exact_mut(shape(0).numbers()).map(Mutex::new).collect();
         let out = Mutex::new(out);
@@ -265,7 +270,7 @@ impl Linear {
             let v = take(v, width, h * head, head);
             let mut part = vec![0.0; tokens * head];
             let mut sums = sums[h].lock().unwrap_or_else(PoisonError::into_inner);
-            compiled.kernels.sums(&q, &k, &v, &shape(h), &mut sums, &mut part);
+            compiled.kernels.linear_attention(&q, &k, &v, &shape(h), &mut sums, &mut part);
             put(&mut out.lock().unwrap_or_else(PoisonError::into_inner), &part, width, h * head);
         });
         let spikes = |code: Code, x: &[i32]| x.iter().map(|&x| u64::from(code.spikes(x))).sum::<u64>();
@@ -287,7 +292,7 @@ fn levels(bytes: &[u8], count: usize) -> Result<Vec<i32>, Fault> {
     })
 }
 
-impl std::ops::Add for Coincided {
+impl std::ops::Add for CoincidenceCount {
     type Output = Self;
     fn add(self, other: Self) -> Self {
         Self { pairs: self.pairs + other.pairs, keys: self.keys + other.keys }
@@ -303,7 +308,7 @@ fn put<T: Copy>(out: &mut [T], part: &[T], width: usize, from: usize) {
 }
 
 /// Spikes by timestep to planes, or to levels.
-fn write(parts: &[Vec<i32>], width: usize, out: Out<'_>) -> Result<(), Fault> {
+fn write(parts: &[Vec<i32>], width: usize, out: LifOutput<'_>) -> Result<(), Fault> {
     if out.trains {
         let planes: &mut [i8] = number_mut(out.bytes)?;
         planes.fill(0);

@@ -1,10 +1,10 @@
 //! Linear attention: sums of `k v^T` and of k are all that is kept, so that a token costs the same after any number of others.
 //!
-//! Sums of one head lie as `[features][width]`, then `[features]` of k alone. All are integers with `guard` bits below the levels;
+//! LinearShape of one head lie as `[features][width]`, then `[features]` of k alone. All are integers with `guard` bits below the levels;
 //! halving rounds toward zero. Features that are 0 are passed over.
 
 /// What sums are kept in; the caller knows that it is enough.
-pub trait Sum: Copy + std::ops::AddAssign + std::ops::Mul<Output = Self> {
+pub trait StateSum: Copy + std::ops::AddAssign + std::ops::Mul<Output = Self> {
     /// The low bits.
     fn from_i64(x: i64) -> Self;
     fn to_i64(self) -> i64;
@@ -12,7 +12,7 @@ pub trait Sum: Copy + std::ops::AddAssign + std::ops::Mul<Output = Self> {
     fn halve(self) -> Self;
 }
 
-impl Sum for i32 {
+impl StateSum for i32 {
     #[inline(always)]
     fn from_i64(x: i64) -> i32 {
         x as i32
@@ -27,7 +27,7 @@ impl Sum for i32 {
     }
 }
 
-impl Sum for i64 {
+impl StateSum for i64 {
     #[inline(always)]
     fn from_i64(x: i64) -> i64 {
         x
@@ -44,7 +44,7 @@ impl Sum for i64 {
 
 /// One head.
 #[derive(Clone, Copy, Debug)]
-pub struct Sums {
+pub struct LinearShape {
     /// Tokens before the first one's.
     pub past: usize,
     pub features: usize,
@@ -53,10 +53,10 @@ pub struct Sums {
     /// Added to the sum of weights, in units of a product of levels.
     pub sink: f32,
     /// Tokens after which the sums halve; 0 is never.
-    pub halving: i32,
+    pub half_life: i32,
 }
 
-impl Sums {
+impl LinearShape {
     /// Numbers that are kept of a head.
     pub fn numbers(&self) -> usize {
         self.features * (self.width + 1)
@@ -65,8 +65,15 @@ impl Sums {
 
 /// Rows of q, k and v of the head alone: results `[tokens, width]`; the sums go on.
 #[inline(always)]
-pub(super) fn attend<S: Sum>(q: &[i32], k: &[i32], v: &[i32], shape: &Sums, sums: &mut [S], out: &mut [f32]) {
-    let Sums { features, width, guard, .. } = *shape;
+pub(super) fn attend<S: StateSum>(
+    q: &[i32],
+    k: &[i32],
+    v: &[i32],
+    shape: &LinearShape,
+    sums: &mut [S],
+    out: &mut [f32],
+) {
+    let LinearShape { features, width, guard, .. } = *shape;
     assert!(sums.len() == shape.numbers(), "sums of {features} features and {width} channels");
     assert!(q.len() == k.len() && q.len() / features == v.len() / width, "queries, keys and values of every token");
     assert!(out.len() == v.len(), "a result for every token");
@@ -74,7 +81,7 @@ pub(super) fn attend<S: Sum>(q: &[i32], k: &[i32], v: &[i32], shape: &Sums, sums
     let tokens = q.chunks_exact(features).zip(k.chunks_exact(features)).zip(v.chunks_exact(width));
     for (i, (((q, k), v), out)) in tokens.zip(out.chunks_exact_mut(width)).enumerate() {
         let at = shape.past + i;
-        let every = usize::try_from(shape.halving).unwrap_or(0);
+        let every = usize::try_from(shape.half_life).unwrap_or(0);
         if at > 0 && at.checked_rem(every) == Some(0) {
             sums.iter_mut().for_each(|sum| *sum = sum.halve());
         }

@@ -6,18 +6,18 @@
 
 mod plan;
 
-use crate::kernels::{Isa, Kernels, Matrix, multiply};
-pub use plan::Plan;
-use plan::{Source, Step, View, Work};
+use crate::kernels::{Isa, Kernels, StridedMatrix, multiply};
+pub use plan::TrainingPlan;
+use plan::{StridedView, TrainingStep, TrainingStepKind, ValueSource};
 use snnc_ir::training::{period, recency, recency_slope};
 use snnc_ir::{Data, Diagnostic, Graph, Stage};
 use std::sync::Arc;
 
 /// A graph of stage `training`, ready for windows of one length.
 #[derive(Debug)]
-pub struct Whole {
+pub struct TrainingEngine {
     graph: Arc<Graph>,
-    plan: Arc<Plan>,
+    plan: Arc<TrainingPlan>,
     kernels: Kernels,
     buffers: Vec<Vec<f32>>,
     positions: Vec<i32>,
@@ -27,7 +27,7 @@ pub struct Whole {
     parameters: usize,
 }
 
-impl Whole {
+impl TrainingEngine {
     /// `parameters`: names of the weights that `run` is given.
     ///
     /// # Errors
@@ -40,9 +40,9 @@ impl Whole {
             let message = format!("windows of 1 to {} tokens are possible, here are {tokens}", graph.context);
             return Err(Diagnostic::new("", message));
         }
-        let plan = Arc::new(Plan::new(&graph, tokens, parameters)?);
+        let plan = Arc::new(TrainingPlan::new(&graph, tokens, parameters)?);
         let isa = Isa::detect().and_then(Kernels::new).map_err(|message| Diagnostic::new("", message))?;
-        let mut whole = Self {
+        let mut engine = Self {
             buffers: plan.buffers.iter().map(|&len| vec![0.0; len]).collect(),
             positions: (0..tokens as i32).collect(),
             tokens: vec![0; tokens],
@@ -52,9 +52,9 @@ impl Whole {
             graph,
             plan,
         };
-        let plan = Arc::clone(&whole.plan);
-        plan.first.iter().try_for_each(|step| whole.step(step, &[]))?;
-        Ok(whole)
+        let plan = Arc::clone(&engine.plan);
+        plan.first.iter().try_for_each(|step| engine.step(step, &[]))?;
+        Ok(engine)
     }
 
     /// Another engine for the same graph.
@@ -62,7 +62,7 @@ impl Whole {
     /// # Errors
     /// As of `new`.
     pub fn another(&self) -> Result<Self, Diagnostic> {
-        let mut whole = Self {
+        let mut engine = Self {
             graph: Arc::clone(&self.graph),
             plan: Arc::clone(&self.plan),
             kernels: self.kernels,
@@ -72,9 +72,9 @@ impl Whole {
             targets: self.targets.clone(),
             parameters: self.parameters,
         };
-        let plan = Arc::clone(&whole.plan);
-        plan.first.iter().try_for_each(|step| whole.step(step, &[]))?;
-        Ok(whole)
+        let plan = Arc::clone(&engine.plan);
+        plan.first.iter().try_for_each(|step| engine.step(step, &[]))?;
+        Ok(engine)
     }
 
     /// Runs a window: its tokens, and one more that the last is to predict.
@@ -104,69 +104,71 @@ impl Whole {
         self.plan.buffers.iter().sum::<usize>() * size_of::<f32>()
     }
 
-    fn read<'a>(&'a self, view: &View, parameters: &'a [Vec<f32>]) -> &'a [f32] {
+    fn read<'a>(&'a self, view: &StridedView, parameters: &'a [Vec<f32>]) -> &'a [f32] {
         match view.source {
-            Source::Buffer(i) => &self.buffers[i],
-            Source::Parameter(i) => &parameters[i],
-            Source::Constant(value) => {
+            ValueSource::Buffer(i) => &self.buffers[i],
+            ValueSource::Parameter(i) => &parameters[i],
+            ValueSource::Constant(value) => {
                 self.graph.constant(value).and_then(|weight| weight.tensor.as_f32()).unwrap_or(&[])
             }
-            Source::Tokens | Source::Positions | Source::Targets => unreachable!("integers"),
+            ValueSource::Tokens | ValueSource::Positions | ValueSource::Targets => unreachable!("integers"),
         }
     }
 
-    fn integers(&self, view: &View) -> &[i32] {
+    fn integers(&self, view: &StridedView) -> &[i32] {
         match view.source {
-            Source::Tokens => &self.tokens,
-            Source::Positions => &self.positions,
-            Source::Targets => &self.targets,
-            Source::Constant(value) => match self.graph.constant(value).map(|weight| weight.tensor.data()) {
+            ValueSource::Tokens => &self.tokens,
+            ValueSource::Positions => &self.positions,
+            ValueSource::Targets => &self.targets,
+            ValueSource::Constant(value) => match self.graph.constant(value).map(|weight| weight.tensor.data()) {
                 Some(Data::I32(data)) => data,
                 _ => unreachable!("an i32 constant"),
             },
-            Source::Buffer(_) | Source::Parameter(_) => unreachable!("reals"),
+            ValueSource::Buffer(_) | ValueSource::Parameter(_) => unreachable!("reals"),
         }
     }
 
-    fn step(&mut self, step: &Step, parameters: &[Vec<f32>]) -> Result<(), Diagnostic> {
+    fn step(&mut self, step: &TrainingStep, parameters: &[Vec<f32>]) -> Result<(), Diagnostic> {
         let mut out = std::mem::take(&mut self.buffers[step.out]);
         let done = self.compute(step, parameters, &mut out);
         self.buffers[step.out] = out;
         done.map_err(|message| Diagnostic::new(self.graph.origin(step.node), message))
     }
 
-    fn compute(&self, step: &Step, parameters: &[Vec<f32>], y: &mut [f32]) -> Result<(), String> {
+    fn compute(&self, step: &TrainingStep, parameters: &[Vec<f32>], y: &mut [f32]) -> Result<(), String> {
         let k = self.kernels;
         let real = |i: usize| self.read(&step.inputs[i], parameters);
         let width = |i: usize| step.inputs[i].sizes.last().copied().unwrap_or(1);
-        match &step.work {
-            Work::Map(map) => k.map(*map, real(0), y),
-            Work::Zip(kind, axes) => k.zip(*kind, real(0), real(1), axes, y),
-            Work::Sum(axes) => k.sum(real(0), axes, y),
-            Work::Lay(axes) => lay(real(0), axes, y),
-            Work::MatMul => matmul(&step.inputs[0], real(0), &step.inputs[1], real(1), y),
-            Work::Affine => k.affine_f32(real(0), real(1), real(2), y),
-            Work::Softmax => k.softmax(real(0), width(0), y),
-            Work::Most => k.largest(real(0), width(0), y),
-            Work::Winners { keys } => k.winners(real(0), width(0), *keys, y),
-            Work::Causal { keep, drop } => {
+        match &step.kind {
+            TrainingStepKind::Map(map) => k.map(*map, real(0), y),
+            TrainingStepKind::Zip(kind, axes) => k.zip(*kind, real(0), real(1), axes, y),
+            TrainingStepKind::ReduceSum(axes) => k.sum(real(0), axes, y),
+            TrainingStepKind::Copy(axes) => lay(real(0), axes, y),
+            TrainingStepKind::MatMul => matmul(&step.inputs[0], real(0), &step.inputs[1], real(1), y),
+            TrainingStepKind::ScaleShift => k.scale_shift_f32(real(0), real(1), real(2), y),
+            TrainingStepKind::Softmax => k.softmax(real(0), width(0), y),
+            TrainingStepKind::RowMax => k.row_max(real(0), width(0), y),
+            TrainingStepKind::TopkMask { keys } => k.topk_mask(real(0), width(0), *keys, y),
+            TrainingStepKind::CausalMask { keep, drop } => {
                 let n = self.positions.len();
                 y.iter_mut().enumerate().for_each(|(i, y)| *y = if i % n <= i / n { *keep } else { *drop });
             }
-            Work::Normalise { eps } => {
-                if !k.normalise(real(0), width(0), *eps, y) {
+            TrainingStepKind::LayerNormNoGain { eps } => {
+                if !k.layer_norm_no_gain(real(0), width(0), *eps, y) {
                     return Err("a number that is not finite was met; a smaller rate of learning may help".into());
                 }
             }
-            Work::NormaliseBack { eps } => k.normalise_back(real(0), real(1), width(0), *eps, y),
-            Work::Peak => {
-                if !k.peak(real(0), width(0), y) {
+            TrainingStepKind::LayerNormNoGainGrad { eps } => {
+                k.layer_norm_no_gain_grad(real(0), real(1), width(0), *eps, y)
+            }
+            TrainingStepKind::RowMaxAbs => {
+                if !k.row_max_abs(real(0), width(0), y) {
                     return Err("a number that is not finite was met; a smaller rate of learning may help".into());
                 }
             }
-            Work::PeakBack => peak_back(real(0), real(1), width(0), y),
-            Work::Pick => k.pick(real(0), width(0), self.integers(&step.inputs[1]), y),
-            Work::Spread => {
+            TrainingStepKind::RowMaxAbsGrad => row_max_abs_grad(real(0), real(1), width(0), y),
+            TrainingStepKind::GatherChannels => k.gather_channels(real(0), width(0), self.integers(&step.inputs[1]), y),
+            TrainingStepKind::GatherChannelsGrad => {
                 y.fill(0.0);
                 let channels = self.integers(&step.inputs[1]);
                 let out = y.len() / self.positions.len();
@@ -174,12 +176,12 @@ impl Whole {
                     channels.iter().zip(c).for_each(|(&at, &c)| y[at as usize] += c);
                 }
             }
-            Work::Embed => {
+            TrainingStepKind::Embed => {
                 if !k.embed(self.integers(&step.inputs[0]), real(1), width(1), y) {
                     return Err("an id is outside the table".into());
                 }
             }
-            Work::Scatter => {
+            TrainingStepKind::EmbedGrad => {
                 y.fill(0.0);
                 let d = width(1);
                 for (&id, c) in self.integers(&step.inputs[0]).iter().zip(real(1).chunks_exact(d)) {
@@ -187,28 +189,30 @@ impl Whole {
                     row.iter_mut().zip(c).for_each(|(y, &c)| *y += c);
                 }
             }
-            Work::Recency => {
+            TrainingStepKind::DecayMask => {
                 let n = self.positions.len();
                 for (&h, y) in real(0).iter().zip(y.chunks_exact_mut(n * n)) {
                     let h = period(h.into());
                     y.chunks_exact_mut(n).enumerate().for_each(|(i, row)| recency(h, i, row));
                 }
             }
-            Work::RecencyBack => {
+            TrainingStepKind::DecayMaskGrad => {
                 let n = self.positions.len();
                 for ((&h, c), y) in real(0).iter().zip(real(1).chunks_exact(n * n)).zip(y) {
-                    *y = recency_back(h, n, c);
+                    *y = decay_mask_grad(h, n, c);
                 }
             }
-            Work::Divergence => y[0] = finite(k.divergence(real(0), real(1), width(0)))?,
-            Work::CrossEntropy => y[0] = finite(k.cross_entropy(real(0), self.integers(&step.inputs[1]), width(0)))?,
-            Work::DivergenceBack => {
-                let scale = real(2)[0] / self.positions.len() as f32;
-                k.divergence_back(real(0), real(1), width(0), scale, y);
+            TrainingStepKind::Divergence => y[0] = finite(k.divergence(real(0), real(1), width(0)))?,
+            TrainingStepKind::CrossEntropy => {
+                y[0] = finite(k.cross_entropy(real(0), self.integers(&step.inputs[1]), width(0)))?
             }
-            Work::CrossEntropyBack => {
+            TrainingStepKind::DivergenceGrad => {
                 let scale = real(2)[0] / self.positions.len() as f32;
-                k.cross_entropy_back(real(0), self.integers(&step.inputs[1]), width(0), scale, y);
+                k.divergence_grad(real(0), real(1), width(0), scale, y);
+            }
+            TrainingStepKind::CrossEntropyGrad => {
+                let scale = real(2)[0] / self.positions.len() as f32;
+                k.cross_entropy_grad(real(0), self.integers(&step.inputs[1]), width(0), scale, y);
             }
         }
         Ok(())
@@ -244,8 +248,8 @@ fn lay(x: &[f32], axes: &[crate::kernels::Axis], y: &mut [f32]) {
 }
 
 /// A product for every leading index, over operands that are spread along leading axes of size 1.
-fn matmul(a: &View, a_data: &[f32], b: &View, b_data: &[f32], y: &mut [f32]) {
-    let split = |view: &View| {
+fn matmul(a: &StridedView, a_data: &[f32], b: &StridedView, b_data: &[f32], y: &mut [f32]) {
+    let split = |view: &StridedView| {
         let inner = view.sizes.len() - 2;
         let matrix = ([view.sizes[inner], view.sizes[inner + 1]], [view.steps[inner], view.steps[inner + 1]]);
         let lead: Vec<(usize, usize)> =
@@ -269,7 +273,7 @@ fn matmul(a: &View, a_data: &[f32], b: &View, b_data: &[f32], y: &mut [f32]) {
     };
     let size = a_sizes[0] * b_sizes[1];
     for (batch, y) in y.chunks_exact_mut(size).enumerate() {
-        let matrix = |data, [rows, columns]: [usize; 2], steps| Matrix { data, rows, columns, steps };
+        let matrix = |data, [rows, columns]: [usize; 2], steps| StridedMatrix { data, rows, columns, steps };
         let a = matrix(&a_data[offset(&a_lead, batch)..], a_sizes, a_steps);
         let b = matrix(&b_data[offset(&b_lead, batch)..], b_sizes, b_steps);
         multiply(a, b, y);
@@ -277,14 +281,14 @@ fn matmul(a: &View, a_data: &[f32], b: &View, b_data: &[f32], y: &mut [f32]) {
 }
 
 /// The sum of all weights' gradients, each by how fast its weight grows with the period.
-fn recency_back(h: f32, n: usize, c: &[f32]) -> f32 {
+fn decay_mask_grad(h: f32, n: usize, c: &[f32]) -> f32 {
     let slopes: Vec<f32> = (0..n).rev().map(|distance| recency_slope(h.into(), distance) as f32).collect();
     let row =
         |(i, c): (usize, &[f32])| c[..=i].iter().zip(&slopes[n - 1 - i..]).map(|(c, slope)| c * slope).sum::<f32>();
     c.chunks_exact(n).enumerate().map(row).sum()
 }
 
-fn peak_back(x: &[f32], c: &[f32], width: usize, y: &mut [f32]) {
+fn row_max_abs_grad(x: &[f32], c: &[f32], width: usize, y: &mut [f32]) {
     y.fill(0.0);
     for ((x, y), &c) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(c) {
         let first = (0..width).fold(0, |best, i| if x[best].abs() < x[i].abs() { i } else { best });

@@ -6,13 +6,14 @@
 use crate::jit::cast;
 use crate::kernels::words;
 use crate::plan::plane_bytes;
+use snnc_ir::op::LevelOp;
 use snnc_ir::ssa::State;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Op, Type, Value};
 
 /// What one node keeps of a key or a value: rows of one width, one a token.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Kept {
+pub enum CachedRows {
     F32(Vec<f32>),
     I8(Vec<i8>),
     I16(Vec<i16>),
@@ -23,16 +24,16 @@ pub enum Kept {
 
 /// What one node keeps.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Slot {
-    Rows(Rows),
-    Sums(Sums),
+pub enum CacheEntry {
+    KeyValue(KeyValueRows),
+    Linear(LinearState),
 }
 
 /// Rows of keys and of values.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rows {
-    pub keys: Kept,
-    pub values: Kept,
+pub struct KeyValueRows {
+    pub keys: CachedRows,
+    pub values: CachedRows,
     /// Of a key's row and of a value's.
     widths: [usize; 2],
     context: usize,
@@ -40,74 +41,76 @@ pub struct Rows {
 
 /// Sums over all tokens. They cannot be taken back, so those of the last mark are kept beside them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sums {
-    both: [Numbers; 2],
+pub struct LinearState {
+    both: [StateSums; 2],
     live: usize,
     marked: usize,
 }
 
 /// Sums in as many bits as they need.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Numbers {
+pub enum StateSums {
     I32(Vec<i32>),
     I64(Vec<i64>),
 }
 
-impl Numbers {
+impl StateSums {
     fn copy_from(&mut self, other: &Self) {
         match (self, other) {
-            (Numbers::I32(to), Numbers::I32(from)) => to.copy_from_slice(from),
-            (Numbers::I64(to), Numbers::I64(from)) => to.copy_from_slice(from),
-            (Numbers::I32(_) | Numbers::I64(_), _) => unreachable!("both are made alike"),
+            (StateSums::I32(to), StateSums::I32(from)) => to.copy_from_slice(from),
+            (StateSums::I64(to), StateSums::I64(from)) => to.copy_from_slice(from),
+            (StateSums::I32(_) | StateSums::I64(_), _) => unreachable!("both are made alike"),
         }
     }
 
     fn clear(&mut self) {
         match self {
-            Numbers::I32(sums) => sums.fill(0),
-            Numbers::I64(sums) => sums.fill(0),
+            StateSums::I32(sums) => sums.fill(0),
+            StateSums::I64(sums) => sums.fill(0),
         }
     }
 }
 
-impl Slot {
+impl CacheEntry {
     /// `None` for a node that keeps no state.
     pub fn new(graph: &Graph, value: Value) -> Option<Self> {
         Some(match graph.state(value)? {
             State::Rows { keys, values } => {
-                let heads = if let Op::Ssa { heads, .. } = graph.node(value).op { heads as usize } else { 1 };
-                let ((keys, k), (values, v)) = (Kept::keys(keys, heads)?, Kept::values(values)?);
-                Slot::Rows(Rows { keys, values, widths: [k, v], context: graph.context as usize })
+                let heads =
+                    if let Op::Level(LevelOp::Ssa { heads, .. }) = graph.node(value).op { heads as usize } else { 1 };
+                let ((keys, k), (values, v)) = (CachedRows::keys(keys, heads)?, CachedRows::values(values)?);
+                CacheEntry::KeyValue(KeyValueRows { keys, values, widths: [k, v], context: graph.context as usize })
             }
             State::Sums { heads, features, width, bits } => {
                 let count = heads * features * (width + 1);
-                let zeros = if bits == i32::BITS { Numbers::I32(vec![0; count]) } else { Numbers::I64(vec![0; count]) };
-                Slot::Sums(Sums { both: [zeros.clone(), zeros], live: 0, marked: 0 })
+                let zeros =
+                    if bits == i32::BITS { StateSums::I32(vec![0; count]) } else { StateSums::I64(vec![0; count]) };
+                CacheEntry::Linear(LinearState { both: [zeros.clone(), zeros], live: 0, marked: 0 })
             }
         })
     }
 
     /// Remembers what there is, for `rewind`. Rows need not be told: those after a position are written over.
     pub fn mark(&mut self) {
-        if let Slot::Sums(sums) = self {
+        if let CacheEntry::Linear(sums) = self {
             sums.marked = sums.live;
         }
     }
 
     /// Goes back to the last mark.
     pub fn rewind(&mut self) {
-        if let Slot::Sums(sums) = self {
+        if let CacheEntry::Linear(sums) = self {
             sums.live = sums.marked;
         }
     }
 
-    pub fn rows(&mut self) -> Option<&mut Rows> {
-        if let Slot::Rows(rows) = self { Some(rows) } else { None }
+    pub fn rows(&mut self) -> Option<&mut KeyValueRows> {
+        if let CacheEntry::KeyValue(rows) = self { Some(rows) } else { None }
     }
 
     /// The sums after `past` tokens, to go on with.
-    pub fn sums(&mut self, past: usize) -> Option<&mut Numbers> {
-        let Slot::Sums(sums) = self else { return None };
+    pub fn sums(&mut self, past: usize) -> Option<&mut StateSums> {
+        let CacheEntry::Linear(sums) = self else { return None };
         if sums.live == sums.marked {
             sums.live = 1 - sums.marked;
             let [a, b] = &mut sums.both;
@@ -122,7 +125,7 @@ impl Slot {
     }
 }
 
-impl Rows {
+impl KeyValueRows {
     /// Puts rows of levels as they lie in memory; `None` also where they are not aligned.
     pub fn append_levels(&mut self, past: usize, keys: &[u8], values: &[u8]) -> Option<()> {
         self.keys.append(past, keys, self.widths[0], self.context)?;
@@ -137,21 +140,21 @@ impl Rows {
     }
 
     /// Puts rows at position `past`, over whatever was there or after it. `None` if types or lengths disagree.
-    pub fn append<K: Level, V: Level>(&mut self, past: usize, keys: &[K], values: &[V]) -> Option<()> {
+    pub fn append<K: CacheElement, V: CacheElement>(&mut self, past: usize, keys: &[K], values: &[V]) -> Option<()> {
         let [k, v] = self.widths;
         K::kept(&mut self.keys).and_then(|kept| extend(kept, past * k, keys, self.context * k))?;
         V::kept(&mut self.values).and_then(|kept| extend(kept, past * v, values, self.context * v))
     }
 }
 
-impl Kept {
+impl CachedRows {
     /// No keys yet, and the width of their rows.
     fn keys(ty: Type, heads: usize) -> Option<(Self, usize)> {
         match ty {
-            Type::Still { .. } => Self::values(ty),
+            Type::Tensor { .. } => Self::values(ty),
             Type::Train { steps, shape, .. } => {
                 let features = shape.width()? / heads;
-                Some((Kept::Words(Vec::new()), heads * usize::from(steps) * words(features)))
+                Some((CachedRows::Words(Vec::new()), heads * usize::from(steps) * words(features)))
             }
         }
     }
@@ -160,71 +163,71 @@ impl Kept {
     fn values(ty: Type) -> Option<(Self, usize)> {
         let width = ty.shape().width()?;
         match ty {
-            Type::Still { .. } => Some((Kept::new(ty)?, width)),
-            Type::Train { steps, .. } => Some((Kept::I8(Vec::new()), usize::from(steps) * plane_bytes(width))),
+            Type::Tensor { .. } => Some((CachedRows::new(ty)?, width)),
+            Type::Train { steps, .. } => Some((CachedRows::I8(Vec::new()), usize::from(steps) * plane_bytes(width))),
         }
     }
 }
 
-impl Kept {
+impl CachedRows {
     fn new(ty: Type) -> Option<Self> {
         Some(match ty.elem()? {
-            Elem::F32 => Kept::F32(Vec::new()),
+            Elem::F32 => CachedRows::F32(Vec::new()),
             elem @ Elem::Level(..) => match elem.bytes() {
-                1 => Kept::I8(Vec::new()),
-                2 => Kept::I16(Vec::new()),
-                _ => Kept::I32(Vec::new()),
+                1 => CachedRows::I8(Vec::new()),
+                2 => CachedRows::I16(Vec::new()),
+                _ => CachedRows::I32(Vec::new()),
             },
             Elem::I32 | Elem::I8 => return None,
         })
     }
 }
 
-impl Kept {
+impl CachedRows {
     fn append(&mut self, past: usize, rows: &[u8], width: usize, context: usize) -> Option<()> {
         let (at, most) = (past * width, context * width);
         match self {
-            Kept::F32(_) | Kept::Words(_) => None,
-            Kept::I8(kept) => extend(kept, at, cast(rows)?, most),
-            Kept::I16(kept) => extend(kept, at, cast(rows)?, most),
-            Kept::I32(kept) => extend(kept, at, cast(rows)?, most),
+            CachedRows::F32(_) | CachedRows::Words(_) => None,
+            CachedRows::I8(kept) => extend(kept, at, cast(rows)?, most),
+            CachedRows::I16(kept) => extend(kept, at, cast(rows)?, most),
+            CachedRows::I32(kept) => extend(kept, at, cast(rows)?, most),
         }
     }
 
     /// Levels in 32 bits, however they are stored; `None` of reals and words.
     pub fn levels(&self) -> Option<Vec<i32>> {
         match self {
-            Kept::F32(_) | Kept::Words(_) => None,
-            Kept::I8(kept) => Some(kept.iter().map(|&x| i32::from(x)).collect()),
-            Kept::I16(kept) => Some(kept.iter().map(|&x| i32::from(x)).collect()),
-            Kept::I32(kept) => Some(kept.clone()),
+            CachedRows::F32(_) | CachedRows::Words(_) => None,
+            CachedRows::I8(kept) => Some(kept.iter().map(|&x| i32::from(x)).collect()),
+            CachedRows::I16(kept) => Some(kept.iter().map(|&x| i32::from(x)).collect()),
+            CachedRows::I32(kept) => Some(kept.clone()),
         }
     }
 }
 
 /// An element that keys and values are kept in.
-pub trait Level: Copy {
-    fn kept(kept: &mut Kept) -> Option<&mut Vec<Self>>;
-    fn view(kept: &Kept) -> Option<&[Self]>;
+pub trait CacheElement: Copy {
+    fn kept(kept: &mut CachedRows) -> Option<&mut Vec<Self>>;
+    fn view(kept: &CachedRows) -> Option<&[Self]>;
 }
 
 macro_rules! level {
     ($elem:ty, $kind:path) => {
-        impl Level for $elem {
-            fn kept(kept: &mut Kept) -> Option<&mut Vec<Self>> {
+        impl CacheElement for $elem {
+            fn kept(kept: &mut CachedRows) -> Option<&mut Vec<Self>> {
                 if let $kind(rows) = kept { Some(rows) } else { None }
             }
-            fn view(kept: &Kept) -> Option<&[Self]> {
+            fn view(kept: &CachedRows) -> Option<&[Self]> {
                 if let $kind(rows) = kept { Some(rows) } else { None }
             }
         }
     };
 }
-level!(f32, Kept::F32);
-level!(i8, Kept::I8);
-level!(i16, Kept::I16);
-level!(i32, Kept::I32);
-level!(u64, Kept::Words);
+level!(f32, CachedRows::F32);
+level!(i8, CachedRows::I8);
+level!(i16, CachedRows::I16);
+level!(i32, CachedRows::I32);
+level!(u64, CachedRows::Words);
 
 fn extend<T: Copy>(kept: &mut Vec<T>, at: usize, rows: &[T], most: usize) -> Option<()> {
     let end = at + rows.len();
