@@ -7,9 +7,9 @@
 
 #![allow(clippy::print_stdout)]
 
-use snnc::convert::{Recipe, Sample, calibration_tokens, dense, spiking};
+use clap::Parser;
+use snnc::convert::{ConvertOptions, Sample, calibration_tokens, dense, spiking};
 use snnc_examples::gpt2::{self, Gpt2Config};
-use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Builder, Graph};
 use snnc_onnx as onnx;
 use snnc_passes::collapse::collapse;
@@ -19,44 +19,48 @@ use snnc_runtime::{Options, Program, Rows, Session};
 use std::error::Error;
 use std::sync::Arc;
 
-const USAGE: &str = "usage: depth [--size tiny|small|medium|large] [--outliers CHANNELS] [--timesteps T] [--tokens N] [--weights i8|f32] [--calibration TOKENS] [--dense SITE,...] [--thresholds auto|static|token]";
+/// Compare the final hidden states of a converted GPT-2 with the dense one's
+#[derive(Parser)]
+struct Arguments {
+    /// tiny, small, medium or large
+    #[arg(long, default_value = "small", value_parser = Gpt2Config::named)]
+    size: Gpt2Config,
+    /// Channels of the residual stream that are far larger than the others
+    #[arg(long, default_value_t = 0)]
+    outliers: usize,
+    #[arg(long, default_value_t = Levels::default().steps)]
+    timesteps: u16,
+    /// Tokens to compare
+    #[arg(long, default_value_t = 128)]
+    tokens: usize,
+    /// i8 or f32
+    #[arg(long, default_value = "i8", value_parser = ["i8", "f32"])]
+    weights: String,
+    /// Tokens to calibrate on
+    #[arg(long)]
+    calibration: Option<usize>,
+    /// Sites that stay dense
+    #[arg(long, value_delimiter = ',')]
+    dense: Vec<String>,
+    /// auto, static or token
+    #[arg(long, default_value = "auto", value_parser = thresholds)]
+    thresholds: Thresholds,
+}
+
+fn thresholds(name: &str) -> Result<Thresholds, String> {
+    Thresholds::ALL.into_iter().find(|kind| kind.name() == name).ok_or("one of auto, static, token was expected".into())
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let mut overrides = Vec::new();
-    let (mut calibration, mut thresholds) = (None, Thresholds::Auto);
-    let (mut config, mut steps, mut tokens, mut exact_weights) =
-        (Gpt2Config::SMALL, Levels::default().steps, 128, false);
-    for pair in arguments.chunks(2) {
-        match pair {
-            [option, value] if option == "--size" => {
-                config = match value.as_str() {
-                    "tiny" => Gpt2Config::TINY,
-                    "small" => Gpt2Config::SMALL,
-                    "medium" => Gpt2Config::MEDIUM,
-                    "large" => Gpt2Config::LARGE,
-                    _ => return Err(USAGE.into()),
-                }
-            }
-            [option, value] if option == "--outliers" => config.outliers = value.parse()?,
-            [option, value] if option == "--timesteps" => steps = value.parse()?,
-            [option, value] if option == "--tokens" => tokens = value.parse()?,
-            [option, value] if option == "--calibration" => calibration = Some(value.parse()?),
-            [option, value] if option == "--dense" => {
-                overrides.extend(value.split(',').map(|site| (site.to_string(), Override::Dense)));
-            }
-            [option, value] if option == "--thresholds" => {
-                thresholds = Thresholds::ALL.into_iter().find(|kind| kind.name() == value).ok_or(USAGE)?;
-            }
-            [option, value] if option == "--weights" => exact_weights = value == "f32",
-            _ => return Err(USAGE.into()),
-        }
-    }
+    let Arguments { size, outliers, timesteps: steps, tokens, weights, calibration, dense: sites, thresholds } =
+        Arguments::parse();
+    let config = Gpt2Config { outliers, ..size };
+    let overrides = sites.into_iter().map(|site| (site, Override::Dense)).collect();
+    let exact_weights = weights == "f32";
     let tokens = tokens.min(config.context);
-    let complaints = |all: Diagnostics| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    let model = onnx::read::read_bytes(&gpt2::bytes(&config)?).map_err(|e| e.to_string())?;
-    let imported = onnx::import_model(model).map_err(complaints)?.graph;
-    let tensor = dense(imported, false, &mut |_, _, _| {}).map_err(complaints)?;
+    let model = onnx::read::read_bytes(&gpt2::bytes(&config)?)?;
+    let imported = onnx::import_model(model)?.graph;
+    let tensor = dense(imported, false, &mut |_, _, _| {})?;
     let tensor = without_head(&tensor).ok_or("no head reads the last hidden states")?;
     let ids: Vec<u32> =
         (0..tokens as u64).map(|i| ((i * 2_654_435_761 + 97) % config.vocabulary as u64) as u32).collect();
@@ -67,13 +71,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         thresholds,
         ..QuantOptions::uniform(Levels { steps, ..Levels::default() })
     };
-    let recipe = Recipe {
-        wishes,
+    let recipe = ConvertOptions {
+        quant: wishes,
         calibration_tokens: calibration.unwrap_or_else(|| calibration_tokens(config.parameters())),
         threads: 2,
     };
-    let graph = spiking(tensor, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).map_err(complaints)?.graph;
-    let got = hidden(collapse(&graph).map_err(complaints)?, &ids)?;
+    let graph = spiking(tensor, &Sample::SeededIds, &recipe, &mut |_, _, _| {})?.graph;
+    let got = hidden(collapse(&graph)?, &ids)?;
     let rows: Vec<f64> = want.chunks(config.width).zip(got.chunks(config.width)).map(|(a, b)| cosine(a, b)).collect();
     println!(
         "{} layers, width {}, {} outlier channels, T = {steps}: cosine of final hidden states {:.6}, least {:.6} ({tokens} tokens)",
@@ -95,9 +99,9 @@ fn without_head(graph: &Graph) -> Option<Graph> {
 
 fn hidden(graph: Graph, ids: &[u32]) -> Result<Vec<f32>, Box<dyn Error>> {
     let options = Options { count: false, ..Options::default() };
-    let program = Program::new(Arc::new(graph), &options).map_err(|e| e.to_string())?;
+    let program = Program::new(Arc::new(graph), &options)?;
     let mut session = Session::new(Arc::new(program));
-    let outputs = session.forward(ids, Rows::All).map_err(|e| e.to_string())?;
+    let outputs = session.forward(ids, Rows::All)?;
     Ok(outputs.f32("hidden").ok_or("no hidden states")?.to_vec())
 }
 

@@ -4,7 +4,12 @@
 //! tensor from a generator of its own, so memory does not grow with the model (a head that is a transposed copy aside).
 //! Their scales are those GPT-2 is initialised with, so activations look like a network's and not like noise.
 
-use crate::wire::Message;
+use prost::Message;
+use snnc_ir::random::SplitMix64;
+use snnc_onnx::proto::{
+    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
+    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+};
 use std::collections::HashMap;
 use std::io::{self, Write};
 
@@ -24,7 +29,7 @@ pub enum Activation {
 
 /// Where logits come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Head {
+pub enum HeadKind {
     /// The embedding, transposed at run time.
     Tied,
     /// A transposed copy of the embedding.
@@ -47,7 +52,7 @@ pub struct Gpt2Config {
     pub activation: Activation,
     /// 13: LayerNorm in nine nodes. 17: LayerNormalization.
     pub opset: i64,
-    pub head: Head,
+    pub head: HeadKind,
     /// `scale_attn_by_inverse_layer_idx`: scores of layer `i` are divided by `i + 1` as well.
     pub inverse_layer_scale: bool,
     /// Channels of the residual stream that are thirty times as large as the others.
@@ -65,7 +70,7 @@ impl Gpt2Config {
         context: 1024,
         activation: Activation::GeluTanh,
         opset: 17,
-        head: Head::Tied,
+        head: HeadKind::Tied,
         inverse_layer_scale: false,
         outliers: 0,
         seed: 1,
@@ -77,9 +82,20 @@ impl Gpt2Config {
     /// For tests: written and run in milliseconds.
     pub const TINY: Self = Self { layers: 2, width: 64, heads: 4, vocabulary: 1000, context: 64, ..Self::SMALL };
 
+    /// The configuration of a size: tiny, small, medium or large.
+    pub fn named(size: &str) -> Result<Self, String> {
+        match size {
+            "tiny" => Ok(Self::TINY),
+            "small" => Ok(Self::SMALL),
+            "medium" => Ok(Self::MEDIUM),
+            "large" => Ok(Self::LARGE),
+            other => Err(format!("there is no size `{other}`; there are tiny, small, medium, large")),
+        }
+    }
+
     /// Elements of all weights, a tied head counted once.
     pub fn parameters(&self) -> usize {
-        tensors(self).iter().filter(|tensor| tensor.values != Values::TransposedEmbedding).map(Weight::len).sum()
+        tensors(self).iter().filter(|tensor| tensor.values != Values::TransposedEmbedding).map(Gpt2Weight::len).sum()
     }
 
     fn check(&self) -> io::Result<()> {
@@ -113,10 +129,10 @@ pub fn write_beside(
     let graph_end = network(config, &mut nodes);
     let tensors = tensors(config);
     let headers: Vec<Vec<u8>> = match beside {
-        [] => tensors.iter().map(Weight::header).collect(),
+        [] => tensors.iter().map(Gpt2Weight::header).collect(),
         _ => {
             let mut ends = vec![0; beside.len()];
-            let place = |(i, tensor): (usize, &Weight)| {
+            let place = |(i, tensor): (usize, &Gpt2Weight)| {
                 let file = i % ends.len();
                 let header = tensor.header_beside(&beside[file].0, ends[file]);
                 ends[file] += (tensor.len() * 4).next_multiple_of(ALIGNMENT);
@@ -128,14 +144,19 @@ pub fn write_beside(
     let inside = if beside.is_empty() { 4 } else { 0 };
     let weights: usize =
         headers.iter().zip(&tensors).map(|(header, tensor)| header.len() + tensor.len() * inside).sum();
-    let name = Message::new().text(2, "main_graph");
-    let len = nodes.written.0.len() + name.0.len() + weights + graph_end.0.len();
+    // A message is its fields one after the other: nodes and the graph's name, weights, inputs and outputs.
+    let nodes = GraphProto { node: nodes.written, name: "main_graph".into(), ..GraphProto::default() }.encode_to_vec();
+    let len = nodes.len() + weights + graph_end.encoded_len();
 
-    let model = Message::new().int(1, if config.opset == 13 { 7 } else { 8 }).text(2, "snnc-examples").text(3, "1");
-    out.write_all(&model.0)?;
-    out.write_all(&Message::header(7, len as u64))?;
-    out.write_all(&nodes.written.0)?;
-    out.write_all(&name.0)?;
+    let model = ModelProto {
+        ir_version: if config.opset == 13 { 7 } else { 8 },
+        producer_name: "snnc-examples".into(),
+        producer_version: "1".into(),
+        ..ModelProto::default()
+    };
+    out.write_all(&model.encode_to_vec())?;
+    out.write_all(&header(7, len))?;
+    out.write_all(&nodes)?;
     for (i, (tensor, header)) in tensors.iter().zip(&headers).enumerate() {
         out.write_all(header)?;
         if beside.is_empty() {
@@ -149,9 +170,16 @@ pub fn write_beside(
         beside.write_all(&vec![0; rest])?;
     }
     beside.iter_mut().try_for_each(|(_, beside)| beside.flush())?;
-    out.write_all(&graph_end.0)?;
-    let opset = Message::new().text(1, "").int(2, config.opset);
-    out.write_all(&Message::new().message(8, &opset).0)
+    out.write_all(&graph_end.encode_to_vec())?;
+    let opset = OperatorSetIdProto { version: config.opset, ..OperatorSetIdProto::default() };
+    out.write_all(&ModelProto { opset_import: vec![opset], ..ModelProto::default() }.encode_to_vec())
+}
+
+/// What stands before `len` bytes of a field, whose number is below 16.
+fn header(number: u8, len: usize) -> Vec<u8> {
+    let mut header = vec![number << 3 | 2];
+    prost::encode_length_delimiter(len, &mut header).unwrap_or_else(|_| unreachable!("a vector grows"));
+    header
 }
 
 /// The file's bytes.
@@ -172,7 +200,7 @@ enum Values {
 }
 
 #[derive(Clone, Debug)]
-struct Weight {
+struct Gpt2Weight {
     name: String,
     sizes: Vec<usize>,
     values: Values,
@@ -184,7 +212,7 @@ struct Weight {
 const HEAD: &str = "onnx::MatMul_head";
 
 /// All initializers, in the order in which PyTorch writes them.
-fn tensors(config: &Gpt2Config) -> Vec<Weight> {
+fn tensors(config: &Gpt2Config) -> Vec<Gpt2Weight> {
     /// `initializer_range` of GPT-2.
     const SCALE: f32 = 0.02;
     let d = config.width;
@@ -215,40 +243,42 @@ fn tensors(config: &Gpt2Config) -> Vec<Weight> {
     norm(&mut all, "ln_f".into());
     let mut all: Vec<_> = all.into_iter().map(|(name, sizes, v)| (format!("transformer.{name}"), sizes, v)).collect();
     let copy = match config.head {
-        Head::Copied => Some(Values::TransposedEmbedding),
-        Head::Untied => Some(weight),
-        Head::Tied | Head::Missing => None,
+        HeadKind::Copied => Some(Values::TransposedEmbedding),
+        HeadKind::Untied => Some(weight),
+        HeadKind::Tied | HeadKind::Missing => None,
     };
     all.extend(copy.map(|values| (HEAD.into(), vec![d, config.vocabulary], values)));
-    let weight = |(i, (name, sizes, values))| Weight { name, sizes, values, stream: i as u64 };
+    let weight = |(i, (name, sizes, values))| Gpt2Weight { name, sizes, values, stream: i as u64 };
     all.into_iter().enumerate().map(weight).collect()
 }
 
-impl Weight {
+impl Gpt2Weight {
     fn len(&self) -> usize {
         self.sizes.iter().product()
     }
 
+    fn proto(&self) -> TensorProto {
+        let dims = self.sizes.iter().map(|&size| size as i64).collect();
+        TensorProto { dims, data_type: FLOAT, name: self.name.clone(), ..TensorProto::default() }
+    }
+
     /// What stands in the graph before the tensor's raw bytes.
     fn header(&self) -> Vec<u8> {
-        let tensor = self.sizes.iter().fold(Message::new(), |m, &size| m.int(1, size as i64));
-        let tensor = tensor.int(2, 1).text(8, &self.name);
-        let raw = Message::header(9, self.len() as u64 * 4);
-        let len = tensor.0.len() + raw.len() + self.len() * 4;
-        [Message::header(5, len as u64), tensor.0, raw].concat()
+        let tensor = self.proto().encode_to_vec();
+        let raw = header(9, self.len() * 4);
+        [header(5, tensor.len() + raw.len() + self.len() * 4), tensor, raw].concat()
     }
 
     /// What stands in the graph of a tensor whose bytes lie `at` that byte of another file.
     fn header_beside(&self, file: &str, at: usize) -> Vec<u8> {
-        let tensor = self.sizes.iter().fold(Message::new(), |m, &size| m.int(1, size as i64)).int(2, 1);
-        let entry = |key: &str, value: &str| Message::new().text(1, key).text(2, value);
-        let tensor = tensor
-            .text(8, &self.name)
-            .message(13, &entry("location", file))
-            .message(13, &entry("offset", &at.to_string()))
-            .message(13, &entry("length", &(self.len() * 4).to_string()))
-            .int(14, 1);
-        [Message::header(5, tensor.0.len() as u64), tensor.0].concat()
+        let entry = |key: &str, value: String| StringStringEntryProto { key: key.into(), value };
+        let external_data = vec![
+            entry("location", file.into()),
+            entry("offset", at.to_string()),
+            entry("length", (self.len() * 4).to_string()),
+        ];
+        let tensor = TensorProto { external_data, data_location: 1, ..self.proto() };
+        GraphProto { initializer: vec![tensor], ..GraphProto::default() }.encode_to_vec()
     }
 
     /// Whether a number goes to an outlier of the residual stream: it is in the column of one, in an embedding or in a
@@ -288,7 +318,7 @@ const ALIGNMENT: usize = 64;
 /// Numbers that are drawn between two writes.
 const CHUNK: usize = 1 << 16;
 
-fn write_transposed(embedding: &Weight, config: &Gpt2Config, out: &mut dyn Write) -> io::Result<()> {
+fn write_transposed(embedding: &Gpt2Weight, config: &Gpt2Config, out: &mut dyn Write) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(embedding.len() * 4);
     embedding.write(config, &mut bytes)?;
     let (rows, columns) = (embedding.sizes[0], embedding.sizes[1]);
@@ -301,23 +331,16 @@ fn write_transposed(embedding: &Weight, config: &Gpt2Config, out: &mut dyn Write
     Ok(())
 }
 
-/// Normally distributed numbers: splitmix64 and Box-Muller.
+/// Normally distributed numbers: SplitMix64 and Box-Muller.
 struct Normals {
-    state: u64,
+    random: SplitMix64,
     spare: Option<f32>,
 }
 
 impl Normals {
     fn new(seed: u64, stream: u64) -> Self {
-        let mut seeding = Self { state: seed ^ stream.wrapping_mul(0xd134_2543_de82_ef95), spare: None };
-        Self { state: seeding.bits(), spare: None }
-    }
-
-    fn bits(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        let mut seeding = SplitMix64(seed ^ stream.wrapping_mul(0xd134_2543_de82_ef95));
+        Self { random: SplitMix64(seeding.bits()), spare: None }
     }
 
     fn next(&mut self) -> f32 {
@@ -325,7 +348,7 @@ impl Normals {
             return spare;
         }
         const STEP: f32 = 1.0 / (1 << 24) as f32;
-        let bits = self.bits();
+        let bits = self.random.bits();
         // (0, 1] for the radius, [0, 1) for the angle: 24 bits each.
         let (u, v) = (((bits >> 40) + 1) as f32 * STEP, ((bits & 0xff_ffff) as f32) * STEP);
         let radius = (-2.0 * libm::logf(u)).sqrt();
@@ -340,7 +363,7 @@ impl Normals {
 /// Nodes written so far, and how many of an operator a scope has: names count up, as PyTorch's do.
 #[derive(Default)]
 struct Nodes {
-    written: Message,
+    written: Vec<NodeProto>,
     counts: HashMap<(String, String), usize>,
     /// The causal table; all layers share the one that the first has made.
     causal: Option<String>,
@@ -350,28 +373,30 @@ enum Attr<'a> {
     Int(&'a str, i64),
     Ints(&'a str, &'a [i64]),
     Float(&'a str, f32),
-    Tensor(&'a str, Message),
+    Tensor(&'a str, TensorProto),
 }
 
 impl Attr<'_> {
-    fn message(&self) -> Message {
-        let named = |name: &str| Message::new().text(1, name);
+    fn proto(&self) -> AttributeProto {
+        let of =
+            |name: &str, kind: i32| AttributeProto { name: name.into(), r#type: kind, ..AttributeProto::default() };
         match self {
-            Attr::Int(name, x) => named(name).int(3, *x).int(20, 2),
-            Attr::Float(name, x) => named(name).float(2, *x).int(20, 1),
-            Attr::Ints(name, all) => all.iter().fold(named(name), |m, &x| m.int(8, x)).int(20, 7),
-            Attr::Tensor(name, tensor) => named(name).message(5, tensor).int(20, 4),
+            Attr::Float(name, x) => AttributeProto { f: Some(*x), ..of(name, 1) },
+            Attr::Int(name, x) => AttributeProto { i: Some(*x), ..of(name, 2) },
+            Attr::Tensor(name, tensor) => AttributeProto { t: Some(tensor.clone()), ..of(name, 4) },
+            Attr::Ints(name, all) => AttributeProto { ints: all.to_vec(), ..of(name, 7) },
         }
     }
 }
 
-fn tensor(sizes: &[usize], elem: i64, raw: &[u8]) -> Message {
-    sizes.iter().fold(Message::new(), |m, &size| m.int(1, size as i64)).int(2, elem).bytes(9, raw)
+fn tensor(sizes: &[usize], elem: i32, raw: &[u8]) -> TensorProto {
+    let dims = sizes.iter().map(|&size| size as i64).collect();
+    TensorProto { dims, data_type: elem, raw_data: Some(raw.to_vec().into()), ..TensorProto::default() }
 }
 
-const FLOAT: i64 = 1;
-const INT64: i64 = 7;
-const BOOL: i64 = 9;
+const FLOAT: i32 = 1;
+const INT64: i32 = 7;
+const BOOL: i32 = 9;
 
 impl Nodes {
     fn nodes(&mut self, scope: &str, op: &str, inputs: &[&str], attributes: &[Attr], outputs: usize) -> Vec<String> {
@@ -384,17 +409,21 @@ impl Nodes {
     }
 
     fn push(&mut self, name: &str, op: &str, inputs: &[&str], attributes: &[Attr], outputs: &[String]) {
-        let node = inputs.iter().fold(Message::new(), |m, input| m.text(1, input));
-        let node = outputs.iter().fold(node, |m, output| m.text(2, output)).text(3, name).text(4, op);
-        let node = attributes.iter().fold(node, |m, attribute| m.message(5, &attribute.message()));
-        self.written = std::mem::take(&mut self.written).message(1, &node);
+        self.written.push(NodeProto {
+            input: inputs.iter().map(|input| (*input).to_string()).collect(),
+            output: outputs.to_vec(),
+            name: name.into(),
+            op_type: op.into(),
+            attribute: attributes.iter().map(Attr::proto).collect(),
+            ..NodeProto::default()
+        });
     }
 
     fn node(&mut self, scope: &str, op: &str, inputs: &[&str], attributes: &[Attr]) -> String {
         self.nodes(scope, op, inputs, attributes, 1).remove(0)
     }
 
-    fn constant(&mut self, scope: &str, value: Message) -> String {
+    fn constant(&mut self, scope: &str, value: TensorProto) -> String {
         self.node(scope, "Constant", &[], &[Attr::Tensor("value", value)])
     }
 
@@ -454,7 +483,7 @@ impl Nodes {
 }
 
 /// All nodes; the answer is what stands in the graph after the initializers: its inputs and outputs.
-fn network(config: &Gpt2Config, g: &mut Nodes) -> Message {
+fn network(config: &Gpt2Config, g: &mut Nodes) -> GraphProto {
     let t = "/transformer";
     let (mut x, tokens, width) = embeddings(g, t);
     for layer in 0..config.layers {
@@ -466,25 +495,25 @@ fn network(config: &Gpt2Config, g: &mut Nodes) -> Message {
     let x = g.reshape(t, &x, &[&rest, &tokens, &width]);
     let input = port("input_ids", INT64, &["batch", "sequence"], None);
     let head = match config.head {
-        Head::Tied => g.node("/lm_head", "Transpose", &["transformer.wte.weight"], &[Attr::Ints("perm", &[1, 0])]),
-        Head::Copied | Head::Untied => HEAD.to_string(),
-        Head::Missing => {
+        HeadKind::Tied => g.node("/lm_head", "Transpose", &["transformer.wte.weight"], &[Attr::Ints("perm", &[1, 0])]),
+        HeadKind::Copied | HeadKind::Untied => HEAD.to_string(),
+        HeadKind::Missing => {
             g.push("/Identity", "Identity", &[&x], &[], &["last_hidden_state".to_string()]);
             let output = port("last_hidden_state", FLOAT, &["batch", "sequence"], Some(config.width));
-            return Message::new().message(11, &input).message(12, &output);
+            return GraphProto { input: vec![input], output: vec![output], ..GraphProto::default() };
         }
     };
     g.push("/lm_head/MatMul", "MatMul", &[&x, &head], &[], &["logits".to_string()]);
     let output = port("logits", FLOAT, &["batch", "sequence"], Some(config.vocabulary));
-    Message::new().message(11, &input).message(12, &output)
+    GraphProto { input: vec![input], output: vec![output], ..GraphProto::default() }
 }
 
-fn port(name: &str, elem: i64, symbols: &[&str], last: Option<usize>) -> Message {
-    let named = |shape: Message, symbol: &&str| shape.message(1, &Message::new().text(2, symbol));
-    let shape = symbols.iter().fold(Message::new(), named);
-    let shape = last.iter().fold(shape, |shape, &size| shape.message(1, &Message::new().int(1, size as i64)));
-    let tensor_type = Message::new().int(1, elem).message(2, &shape);
-    Message::new().text(1, name).message(2, &Message::new().message(1, &tensor_type))
+fn port(name: &str, elem: i32, symbols: &[&str], last: Option<usize>) -> ValueInfoProto {
+    let symbol = |name: &&str| DimensionProto { dim_param: Some((*name).into()), ..DimensionProto::default() };
+    let size = |size: usize| DimensionProto { dim_value: Some(size as i64), ..DimensionProto::default() };
+    let dim = symbols.iter().map(symbol).chain(last.map(size)).collect();
+    let tensor_type = TensorTypeProto { elem_type: elem, shape: Some(TensorShapeProto { dim }) };
+    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
 }
 
 /// The sum of both embeddings; and the numbers of tokens and channels, as nodes.
@@ -494,13 +523,13 @@ fn embeddings(g: &mut Nodes, t: &str) -> (String, String, String) {
     let last = g.unsqueeze(t, &tokens);
     let ids = g.reshape(t, "input_ids", &[&rest, &last]);
     let zero = g.int(t, 0);
-    let end = g.node(t, "Cast", &[&tokens], &[Attr::Int("to", INT64)]);
+    let end = g.node(t, "Cast", &[&tokens], &[Attr::Int("to", INT64.into())]);
     let one = g.int(t, 1);
     let range = g.node(t, "Range", &[&zero, &end, &one], &[]);
     let positions = g.unsqueeze(t, &range);
     let wte = g.node(&format!("{t}/wte"), "Gather", &["transformer.wte.weight", &ids], &[]);
     let wpe = g.node(&format!("{t}/wpe"), "Gather", &["transformer.wpe.weight", &positions], &[]);
-    let wpe = g.node(t, "Cast", &[&wpe], &[Attr::Int("to", FLOAT)]);
+    let wpe = g.node(t, "Cast", &[&wpe], &[Attr::Int("to", FLOAT.into())]);
     let x = g.node(t, "Add", &[&wte, &wpe], &[]);
     let width = g.sliced_size(t, &x, -1, i64::MAX);
     (x, tokens, width)
@@ -575,11 +604,11 @@ fn attention(config: &Gpt2Config, g: &mut Nodes, scope: &str, weights: &str, x: 
         scores = g.with_float(scope, "Div", &scores, (layer + 1) as f32);
     }
     let mask = mask(config, g, scope, &q, &keys);
-    let scores = g.node(scope, "Cast", &[&scores], &[Attr::Int("to", FLOAT)]);
+    let scores = g.node(scope, "Cast", &[&scores], &[Attr::Int("to", FLOAT.into())]);
     let lowest = g.float(scope, f32::MIN);
     let scores = g.node(scope, "Where", &[&mask, &scores, &lowest], &[]);
     let weight = g.node(scope, "Softmax", &[&scores], &[Attr::Int("axis", -1)]);
-    let weight = g.node(scope, "Cast", &[&weight], &[Attr::Int("to", FLOAT)]);
+    let weight = g.node(scope, "Cast", &[&weight], &[Attr::Int("to", FLOAT.into())]);
     let y = g.node(scope, "MatMul", &[&weight, &v], &[]);
     let y = turn(g, scope, &y, &[0, 2, 1, 3]);
     let (batch, tokens) = (g.size(scope, &y, 0), g.size(scope, &y, 1));
@@ -604,7 +633,7 @@ fn heads_shape(config: &Gpt2Config, g: &mut Nodes, scope: &str, (batch, tokens):
 /// Scores over the root of a head's width, which is computed from the values' shape.
 fn scaled(g: &mut Nodes, scope: &str, scores: &str, v: &str) -> String {
     let width = g.sliced_size(scope, v, -1, i64::MAX);
-    let width = g.node(scope, "Cast", &[&width], &[Attr::Int("to", FLOAT)]);
+    let width = g.node(scope, "Cast", &[&width], &[Attr::Int("to", FLOAT.into())]);
     let root = g.with_float(scope, "Pow", &width, 0.5);
     let no_axes = g.ints(scope, &[]);
     let zero = Attr::Tensor("value", tensor(&[1], FLOAT, &0f32.to_le_bytes()));

@@ -4,21 +4,98 @@
 
 #![allow(clippy::print_stdout)]
 
-use snnc_examples::gpt2::{self, Activation, Gpt2Config, Head};
+use clap::Parser;
+use snnc_examples::gpt2::{self, Activation, Gpt2Config, HeadKind};
 use std::error::Error;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-const USAGE: &str =
-    "usage: make_gpt2 [--size tiny|small|medium|large] [--layers N] [--width N] [--heads N] [--vocabulary N]
-                 [--context N] [--activation gelu|gelu_erf|gelu_quick|relu|silu] [--opset 13|17]
-                 [--head tied|copy|untied|none] [--inverse-layer-scale yes|no] [--outliers CHANNELS] [--external FILES]
-                 [--seed N] -o FILE";
+/// Write a GPT-2 with random weights as an ONNX file
+#[derive(Parser)]
+struct Arguments {
+    /// The model whose sizes the other options change: tiny, small, medium or large
+    #[arg(long, default_value = "small", value_parser = Gpt2Config::named)]
+    size: Gpt2Config,
+    #[arg(long)]
+    layers: Option<usize>,
+    #[arg(long)]
+    width: Option<usize>,
+    #[arg(long)]
+    heads: Option<usize>,
+    #[arg(long)]
+    vocabulary: Option<usize>,
+    #[arg(long)]
+    context: Option<usize>,
+    /// gelu, gelu_erf, gelu_quick, relu or silu
+    #[arg(long, value_parser = activation)]
+    activation: Option<Activation>,
+    /// 13 or 17
+    #[arg(long)]
+    opset: Option<i64>,
+    /// tied, copy, untied or none
+    #[arg(long, value_parser = head)]
+    head: Option<HeadKind>,
+    /// Divide the scores of layer N by N: yes or no
+    #[arg(long, value_parser = yes_or_no)]
+    inverse_layer_scale: Option<bool>,
+    /// Channels of the residual stream that are far larger than the others
+    #[arg(long)]
+    outliers: Option<usize>,
+    /// Files beside the model that hold the weights
+    #[arg(long, default_value_t = 0)]
+    external: usize,
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The ONNX file to write
+    #[arg(short, long)]
+    output: String,
+}
+
+fn one_of<T: Copy>(name: &str, all: &[(&str, T)]) -> Result<T, String> {
+    let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+    let found = all.iter().find(|(other, _)| *other == name);
+    found.map(|(_, value)| *value).ok_or_else(|| format!("one of {} was expected", names.join(", ")))
+}
+
+fn activation(name: &str) -> Result<Activation, String> {
+    use Activation::{GeluErf, GeluQuick, GeluTanh, Relu, Silu};
+    let all = [("gelu", GeluTanh), ("gelu_erf", GeluErf), ("gelu_quick", GeluQuick), ("relu", Relu), ("silu", Silu)];
+    one_of(name, &all)
+}
+
+fn head(name: &str) -> Result<HeadKind, String> {
+    use HeadKind::{Copied, Missing, Tied, Untied};
+    one_of(name, &[("tied", Tied), ("copy", Copied), ("untied", Untied), ("none", Missing)])
+}
+
+fn yes_or_no(name: &str) -> Result<bool, String> {
+    one_of(name, &[("yes", true), ("no", false)])
+}
+
+impl Arguments {
+    fn config(&self) -> Gpt2Config {
+        let size = self.size;
+        Gpt2Config {
+            layers: self.layers.unwrap_or(size.layers),
+            width: self.width.unwrap_or(size.width),
+            heads: self.heads.unwrap_or(size.heads),
+            vocabulary: self.vocabulary.unwrap_or(size.vocabulary),
+            context: self.context.unwrap_or(size.context),
+            activation: self.activation.unwrap_or(size.activation),
+            opset: self.opset.unwrap_or(size.opset),
+            head: self.head.unwrap_or(size.head),
+            inverse_layer_scale: self.inverse_layer_scale.unwrap_or(size.inverse_layer_scale),
+            outliers: self.outliers.unwrap_or(size.outliers),
+            seed: self.seed.unwrap_or(size.seed),
+        }
+    }
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (config, path, external) = parse(&arguments).map_err(|message| format!("{message}\n{USAGE}"))?;
+    let arguments = Arguments::parse();
+    let config = arguments.config();
+    let Arguments { output: path, external, .. } = arguments;
     let mut out = BufWriter::with_capacity(1 << 20, File::create(&path)?);
     let mut beside = Vec::new();
     for i in 0..external {
@@ -31,42 +108,4 @@ fn main() -> Result<(), Box<dyn Error>> {
     out.flush()?;
     println!("{path}: {} parameters, {} bytes", config.parameters(), std::fs::metadata(&path)?.len());
     Ok(())
-}
-
-/// Options come in pairs; `--size` comes first, since it sets all the others.
-fn parse(arguments: &[String]) -> Result<(Gpt2Config, String, usize), String> {
-    let (mut config, mut path, mut external) = (Gpt2Config::SMALL, None, 0);
-    for pair in arguments.chunks(2) {
-        let [option, value] = pair else { return Err(format!("{} wants a value", pair[0])) };
-        let number = || value.parse::<usize>().map_err(|_| format!("{option} wants a number, not {value}"));
-        match (option.as_str(), value.as_str()) {
-            ("--size", "tiny") => config = Gpt2Config::TINY,
-            ("--size", "small") => config = Gpt2Config::SMALL,
-            ("--size", "medium") => config = Gpt2Config::MEDIUM,
-            ("--size", "large") => config = Gpt2Config::LARGE,
-            ("--layers", _) => config.layers = number()?,
-            ("--width", _) => config.width = number()?,
-            ("--heads", _) => config.heads = number()?,
-            ("--vocabulary", _) => config.vocabulary = number()?,
-            ("--context", _) => config.context = number()?,
-            ("--opset", _) => config.opset = number()? as i64,
-            ("--seed", _) => config.seed = number()? as u64,
-            ("--activation", "gelu") => config.activation = Activation::GeluTanh,
-            ("--activation", "gelu_erf") => config.activation = Activation::GeluErf,
-            ("--activation", "relu") => config.activation = Activation::Relu,
-            ("--activation", "silu") => config.activation = Activation::Silu,
-            ("--activation", "gelu_quick") => config.activation = Activation::GeluQuick,
-            ("--head", "tied") => config.head = Head::Tied,
-            ("--head", "copy") => config.head = Head::Copied,
-            ("--head", "untied") => config.head = Head::Untied,
-            ("--head", "none") => config.head = Head::Missing,
-            ("--inverse-layer-scale", "yes") => config.inverse_layer_scale = true,
-            ("--inverse-layer-scale", "no") => config.inverse_layer_scale = false,
-            ("--outliers", _) => config.outliers = number()?,
-            ("--external", _) => external = number()?,
-            ("-o", path_given) => path = Some(path_given.to_string()),
-            _ => return Err(format!("{option} {value} is not known")),
-        }
-    }
-    Ok((config, path.ok_or("-o is missing")?, external))
 }

@@ -9,7 +9,7 @@
 
 #![allow(clippy::print_stdout)]
 
-use snnc_ir::diagnostic::Diagnostics;
+use clap::Parser;
 use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::{Builder, Code, Curve, Diagnostic, Graph, Op, Stage, Tensor, Value, verify::verify};
 use snnc_passes::collapse::collapse;
@@ -18,30 +18,36 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
 
-const USAGE: &str = "usage: mlp [--steps T] [--rate SHARE] [--threads N] [--repeats N] IN.f32 OUT.f32";
 const WIDTH: usize = 768;
 const HIDDEN: usize = 3072;
 
+/// Time a pass of a spiking MLP, collapsed and spike by spike
+#[derive(Parser)]
+struct Arguments {
+    /// Timesteps
+    #[arg(long, default_value_t = 4)]
+    steps: u16,
+    /// The share of a layer's neurons that fires at a step [default: the largest value fires at every step]
+    #[arg(long)]
+    rate: Option<f64>,
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Timed passes, of which the fastest counts
+    #[arg(long, default_value_t = 5)]
+    repeats: usize,
+    /// Tokens, weights and biases, as `mlp.py` writes them
+    input: String,
+    /// Where the outputs go
+    output: String,
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (mut steps, mut rate, mut threads, mut repeats, mut files) = (4u16, None, 1, 5, None);
-    for pair in arguments.chunks(2) {
-        match pair {
-            [option, value] if option == "--steps" => steps = value.parse()?,
-            [option, value] if option == "--rate" => rate = Some(value.parse()?),
-            [option, value] if option == "--threads" => threads = value.parse()?,
-            [option, value] if option == "--repeats" => repeats = value.parse()?,
-            [input, output] if !input.starts_with('-') => files = Some((input, output)),
-            _ => return Err(USAGE.into()),
-        }
-    }
-    let (input, output) = files.ok_or(USAGE)?;
-    let mlp = Mlp::read(input)?;
+    let Arguments { steps, rate, threads, repeats, input, output } = Arguments::parse();
+    let mlp = Mlp::read(&input)?;
     let [x_gain, h_gain] = [&mlp.x, &mlp.hidden()].map(|values| gain(values, steps, rate));
     let graph = mlp.spiking(steps, x_gain, h_gain)?;
-    let all = |complaints: Diagnostics| complaints.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    verify(&graph).map_err(all)?;
-    let collapsed = measure(collapse(&graph).map_err(all)?, threads, repeats)?;
+    verify(&graph)?;
+    let collapsed = measure(collapse(&graph)?, threads, repeats)?;
     let stepped = measure(graph, threads, repeats)?;
     if collapsed.y != stepped.y {
         return Err("the two forms differ".into());
@@ -98,7 +104,7 @@ impl Mlp {
     fn spiking(&self, steps: u16, x_gain: f32, h_gain: f32) -> Result<Graph, Diagnostic> {
         let tokens = self.x.len() / WIDTH;
         let fire = |curve| Op::Spike(SpikeOp::Fire { code: Code::Unary, steps, curve });
-        let mut maker = Maker(Builder::new(Stage::Spiking, tokens as u32));
+        let mut maker = MlpBuilder(Builder::new(Stage::Spiking, tokens as u32));
         let ids = maker.op(Op::Leaf(LeafOp::Tokens), &[])?;
         let table = maker.constant("x", Tensor::f32(&[tokens, WIDTH], self.x.clone()));
         let x = maker.op(Op::Dense(DenseOp::Embed), &[ids, table])?;
@@ -135,9 +141,9 @@ fn gain(values: &[f32], steps: u16, rate: Option<f64>) -> f32 {
 }
 
 /// A graph in the making.
-struct Maker(Builder);
+struct MlpBuilder(Builder);
 
-impl Maker {
+impl MlpBuilder {
     fn op(&mut self, op: Op, args: &[Value]) -> Result<Value, Diagnostic> {
         self.0.add(op, args, op.name())
     }
@@ -163,7 +169,7 @@ impl Maker {
     }
 }
 
-struct Measured {
+struct TimedMlp {
     /// Best of the repeats.
     ms: f64,
     y: Vec<f32>,
@@ -171,7 +177,7 @@ struct Measured {
     spikes: [f64; 2],
 }
 
-fn measure(graph: Graph, threads: usize, repeats: usize) -> Result<Measured, Box<dyn Error>> {
+fn measure(graph: Graph, threads: usize, repeats: usize) -> Result<TimedMlp, Box<dyn Error>> {
     let graph = Arc::new(graph);
     let tokens: Vec<u32> = (0..graph.context).collect();
     let session = |count| {
@@ -193,5 +199,5 @@ fn measure(graph: Graph, threads: usize, repeats: usize) -> Result<Measured, Box
             ms = ms.min(start.elapsed().as_secs_f64() * 1e3);
         }
     }
-    Ok(Measured { ms, y, spikes })
+    Ok(TimedMlp { ms, y, spikes })
 }

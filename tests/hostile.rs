@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+use prost::Message;
 use snnc_ir::container;
+use snnc_onnx::proto::{
+    DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TensorTypeProto,
+    TypeProto, ValueInfoProto,
+};
 use snnc_tests::{demo_model, snnc};
 use std::fs;
 use std::path::Path;
@@ -68,15 +73,30 @@ fn files_that_are_no_model() {
 
 /// A well-formed ONNX file of one convolution.
 fn no_transformer() -> Vec<u8> {
-    use snnc_examples::wire::Message;
-    let dim = |n| Message::new().int(1, n);
-    let shape = Message::new().message(1, &dim(1)).message(1, &dim(3)).message(1, &dim(8)).message(1, &dim(8));
-    let tensor = Message::new().int(1, 1).message(2, &shape);
-    let port = |name: &str| Message::new().text(1, name).message(2, &Message::new().message(1, &tensor));
-    let node = Message::new().text(1, "x").text(1, "x").text(2, "y").text(3, "conv1").text(4, "Conv");
-    let graph = Message::new().message(1, &node).text(2, "cnn").message(11, &port("x")).message(12, &port("y"));
-    let opset = Message::new().int(2, 17);
-    Message::new().int(1, 8).message(7, &graph).message(8, &opset).0
+    let size = |n| DimensionProto { dim_value: Some(n), ..Default::default() };
+    let tensor_type =
+        TensorTypeProto { elem_type: 1, shape: Some(TensorShapeProto { dim: [1, 3, 8, 8].map(size).into() }) };
+    let port = |name: &str| ValueInfoProto {
+        name: name.into(),
+        r#type: Some(TypeProto { tensor_type: Some(tensor_type.clone()) }),
+    };
+    let node = NodeProto {
+        input: vec!["x".into(), "x".into()],
+        output: vec!["y".into()],
+        name: "conv1".into(),
+        op_type: "Conv".into(),
+        ..Default::default()
+    };
+    let graph = GraphProto {
+        node: vec![node],
+        name: "cnn".into(),
+        input: vec![port("x")],
+        output: vec![port("y")],
+        ..Default::default()
+    };
+    let opset = OperatorSetIdProto { version: 17, ..Default::default() };
+    let model = ModelProto { ir_version: 8, graph: Some(graph), opset_import: vec![opset], ..Default::default() };
+    model.encode_to_vec()
 }
 
 /// Files of prompts that are none, and one: each line is continued as if alone, in the order of the file.
@@ -122,8 +142,17 @@ fn attention(at: &Path, tokenizer: &str) {
         let compiled = call(at, &[&compile[..], &["--attention", kind]].concat());
         let told = String::from_utf8_lossy(&compiled.stderr).into_owned();
         assert!(compiled.status.success() && told.contains("is not trained"), "{kind}: {told}");
-        let eval =
-            ["eval", "kind.snn", "--text", "text.txt", "--against", "model.onnx", "--ledger", "--ledger-tokens", "64"];
+        let eval = [
+            "eval",
+            "kind.snn",
+            "--text",
+            "text.txt",
+            "--reference",
+            "model.onnx",
+            "--ledger",
+            "--ledger-tokens",
+            "64",
+        ];
         let output = call(at, &eval);
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && told.contains("h.3.attention "), "{kind}: {told}");
@@ -173,8 +202,9 @@ fn bench(at: &Path) {
     refused(at, &["bench", "bare.snn", "--density", "2"], 2, "from 0 to 1");
 }
 
+/// What cannot be asked of `compile`: outputs, options and kinds of attention.
 #[test]
-fn outputs_options_and_prompts() {
+fn options_of_compile() {
     let folder = fixture();
     let at = folder.path();
     refused(at, &["compile", "model.onnx", "-o", "no/such/folder/out.snn"], 1, "cannot be written");
@@ -202,48 +232,39 @@ fn outputs_options_and_prompts() {
         refused(at, &compile, 1, "cannot stay dense");
     }
     refused(at, &["tune", "model.onnx", "--text", "text.onnx", "--budget", "1%"], 2, "perplexity+1%");
-    refused(at, &["eval", "model.onnx", "--text", "text.onnx", "--ledger"], 2, "--against");
-    refused(at, &["run", "model.onnx", "--prompt", "x"], 1, "no tokenizer");
-    refused(at, &["compile", "model.onnx", "-o", "out.snn", "--calibrate", "text.onnx"], 1, "no tokenizer");
+    refused(at, &["eval", "model.onnx", "--text", "text.onnx", "--ledger"], 2, "--reference");
+}
 
+/// Compiles the model of `folder`, which has no tokenizer, to `bare.snn`.
+fn compile_bare(at: &Path) {
     let compiled = call(at, &["compile", "model.onnx", "-o", "bare.snn", "--calibration-tokens", "256"]);
     assert!(compiled.status.success());
     assert!(String::from_utf8_lossy(&compiled.stderr).contains("seeded random ids"), "compile without one warns");
+}
+
+/// Without a tokenizer there is no text; ids are checked; a failed compilation leaves an older output as it is.
+#[test]
+fn a_program_without_a_tokenizer() {
+    let folder = fixture();
+    let at = folder.path();
+    refused(at, &["run", "model.onnx", "--prompt", "x"], 1, "no tokenizer");
+    refused(at, &["compile", "model.onnx", "-o", "out.snn", "--calibrate", "text.onnx"], 1, "no tokenizer");
+    compile_bare(at);
     refused(at, &["run", "bare.snn", "--prompt", "x"], 1, "no tokenizer");
+    fs::write(at.join("text.txt"), "The river runs to the sea . ").unwrap();
+    refused(at, &["eval", "bare.snn", "--text", "text.txt"], 1, "no tokenizer");
     refused(at, &["compile", "bare.snn", "-o", "out.snn"], 1, "is compiled already");
     refused(at, &["logits", "bare.snn", "--tokens", "4096", "-o", "out.npy"], 1, "4096");
     refused(at, &["logits", "bare.snn", "--tokens", "1,x", "-o", "out.npy"], 2, "invalid value");
-
-    // A failed compilation leaves an older output as it is.
     let before = fs::read(at.join("bare.snn")).unwrap();
     refused(at, &["compile", "truncated.onnx", "-o", "bare.snn"], 1, "truncated.onnx");
     assert!(fs::read(at.join("bare.snn")).unwrap() == before);
-
-    let tokenizer = demo_model().with_file_name("tokenizer.json");
-    let long = "river ".repeat(300);
-    let compile = ["compile", "model.onnx", "-o", "full.snn", "--calibration-tokens", "256", "--tokenizer"];
-    let named = tokenizer.display().to_string();
-    assert!(call(at, &[&compile[..], &[named.as_str()]].concat()).status.success());
-    refused(at, &["run", "full.snn", "--prompt", &long], 1, "the network's context is 256");
-    prompts(at, &long);
-
-    // Limits that are not kept are told by status 3, and what was measured is printed all the same.
-    fs::write(at.join("text.txt"), "The river runs to the sea . ".repeat(20)).unwrap();
-    let measure = |more: &[&str]| {
-        let eval = ["eval", "full.snn", "--text", "text.txt", "--against", "model.onnx"];
-        let output = call(at, &[&eval[..], more].concat());
-        (output.status.code(), String::from_utf8_lossy(&output.stdout).contains("perplexity"))
-    };
-    fs::copy(&tokenizer, at.join("tokenizer.json")).unwrap();
-    assert_eq!(measure(&["--max-perplexity-increase", "50%", "--min-agreement", "0.5"]), (Some(0), true));
-    assert_eq!(measure(&["--max-perplexity-increase=-50%"]), (Some(3), true));
-    assert_eq!(measure(&["--min-cosine", "1.1"]), (Some(3), true));
-    refused(at, &["eval", "bare.snn", "--text", "text.txt"], 1, "no tokenizer");
     bench(at);
+    changed_bytes(at);
+}
 
-    attention(at, &named);
-
-    // A byte changed anywhere is noticed.
+/// A byte changed anywhere is noticed.
+fn changed_bytes(at: &Path) {
     let good = fs::read(at.join("bare.snn")).unwrap();
     let mut step = 0;
     for i in (0..good.len()).step_by(good.len() / 100) {
@@ -256,4 +277,29 @@ fn outputs_options_and_prompts() {
         }
         assert!(container::read(Arc::new(bad)).is_err(), "a change near byte {i}");
     }
+}
+
+/// Prompts that are too long, and limits that fail: status 3, and what was measured is printed all the same.
+#[test]
+fn prompts_and_limits() {
+    let folder = fixture();
+    let at = folder.path();
+    let tokenizer = demo_model().with_file_name("tokenizer.json");
+    let long = "river ".repeat(300);
+    let compile = ["compile", "model.onnx", "-o", "full.snn", "--calibration-tokens", "256", "--tokenizer"];
+    let named = tokenizer.display().to_string();
+    assert!(call(at, &[&compile[..], &[named.as_str()]].concat()).status.success());
+    refused(at, &["run", "full.snn", "--prompt", &long], 1, "the network's context is 256");
+    prompts(at, &long);
+    fs::write(at.join("text.txt"), "The river runs to the sea . ".repeat(20)).unwrap();
+    let measure = |more: &[&str]| {
+        let eval = ["eval", "full.snn", "--text", "text.txt", "--reference", "model.onnx"];
+        let output = call(at, &[&eval[..], more].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).contains("perplexity"))
+    };
+    fs::copy(&tokenizer, at.join("tokenizer.json")).unwrap();
+    assert_eq!(measure(&["--max-perplexity-increase", "50%", "--min-agreement", "0.5"]), (Some(0), true));
+    assert_eq!(measure(&["--max-perplexity-increase=-50%"]), (Some(3), true));
+    assert_eq!(measure(&["--min-cosine", "1.1"]), (Some(3), true));
+    attention(at, &named);
 }

@@ -6,9 +6,9 @@
 
 pub mod reference;
 
-use snnc::convert::{Recipe, Sample, convert};
+use snnc::convert::{ConvertOptions, Sample, convert};
 use snnc_examples::gpt2::{self, Gpt2Config};
-use snnc_ir::events::{Events, is_neuron};
+use snnc_ir::events::Events;
 use snnc_ir::op::{LevelOp, SpikeOp};
 use snnc_ir::{Graph, Op};
 use snnc_onnx as onnx;
@@ -34,7 +34,7 @@ pub fn spiking(graph: Graph, levels: Levels) -> Graph {
 
 /// The Spiking program of a network by anybody's wishes, calibrated on seeded ids.
 pub fn converted(graph: Graph, wishes: QuantOptions) -> Graph {
-    let recipe = Recipe { wishes, calibration_tokens: 2048, threads: 2 };
+    let recipe = ConvertOptions { quant: wishes, calibration_tokens: 2048, threads: 2 };
     convert(graph, false, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).expect("a generated network converts").graph
 }
 
@@ -61,7 +61,7 @@ pub fn run(graph: &Graph, options: Options, pieces: &[&[u32]]) -> Ran {
     }
     let named = |(i, events): (usize, &Events)| {
         let node = &graph.nodes[i];
-        let counted = is_neuron(&node.op)
+        let counted = node.op.is_neuron()
             || matches!(
                 node.op,
                 Op::Level(LevelOp::Ssa { .. }) | Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse)
@@ -116,9 +116,9 @@ pub fn snnc() -> &'static Path {
         let profile = test.ancestors().nth(2).expect("a test is in a folder of its profile");
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "-p", "snnc", "--bin", "snnc"]);
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
+        // The folder of the profile `dev` has another name.
+        let name = profile.file_name().and_then(|name| name.to_str()).expect("a profile has a name");
+        build.args(["--profile", if name == "debug" { "dev" } else { name }]);
         assert!(build.status().expect("there is cargo").success(), "the command builds");
         profile.join(format!("snnc{}", std::env::consts::EXE_SUFFIX))
     })

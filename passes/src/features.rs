@@ -7,6 +7,7 @@
 
 use crate::levels::Levels;
 use crate::observed::Observed;
+use snnc_ir::random::SplitMix64;
 use snnc_ir::ssa::Ssa;
 use snnc_ir::{Code, Tensor};
 
@@ -77,7 +78,7 @@ impl Features {
     pub fn map(&self, part: usize, heads: usize) -> Tensor {
         let d = self.units[part].len();
         let (width, features) = (d / heads, SIDES * d / heads);
-        let mut noise = Noise(0x0005_eed0_f0ea_7005);
+        let mut noise = Noise(SplitMix64(0x0005_eed0_f0ea_7005));
         let mut map = Vec::with_capacity(d * features);
         for (c, &unit) in self.units[part].iter().enumerate() {
             for f in 0..features {
@@ -109,16 +110,12 @@ pub fn halvings(heads: usize, context: u32) -> Vec<i32> {
     (0..heads as u32).map(|h| if 1u32 << power(h) >= context { 0 } else { 1 << power(h) }).collect()
 }
 
-/// Numbers of mean 0 and variance 1, the same everywhere: SplitMix64, a uniform distribution.
-struct Noise(u64);
+/// Numbers of mean 0 and variance 1, the same everywhere: of a uniform distribution.
+struct Noise(SplitMix64);
 
 impl Noise {
     fn next(&mut self) -> f32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let unit = ((z ^ (z >> 31)) >> 40) as f32 / (1 << 24) as f32;
+        let unit = (self.0.bits() >> 40) as f32 / (1 << 24) as f32;
         (2.0 * unit - 1.0) * 3f32.sqrt()
     }
 }

@@ -5,9 +5,9 @@
 
 use crate::jit::cast;
 use crate::kernels::{EventList, Isa, Kernels, OUTPUTS, Panels};
-use crate::sample::SplitMix64;
 use memmap2::MmapMut;
 use snnc_ir::Diagnostic;
+use snnc_ir::random::SplitMix64;
 use std::time::Instant;
 
 /// Nanoseconds a row.

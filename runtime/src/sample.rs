@@ -3,6 +3,8 @@
 //! Deterministic: the same options and the same logits give the same tokens on every machine. Exponentials are the `libm`
 //! crate's, sums are in f64 and in the order of falling logits, ties go to the lowest id.
 
+use snnc_ir::random::SplitMix64;
+
 /// How to choose. `temperature` 0 takes the largest logit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SampleOptions {
@@ -72,21 +74,6 @@ impl Sampler {
     /// In [0, 1), 53 bits.
     fn uniform(&mut self) -> f64 {
         (self.random.bits() >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
-
-/// A seeded generator: SplitMix64 (Steele, Lea, Flood 2014). It holds the seed at first.
-#[derive(Clone, Debug)]
-pub struct SplitMix64(pub u64);
-
-impl SplitMix64 {
-    /// The next 64 random bits.
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod circles;
 pub mod code;
+pub mod dependencies;
 pub mod docs;
 pub mod ops;
 pub mod prose;

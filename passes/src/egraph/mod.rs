@@ -22,7 +22,7 @@ use indexmap::IndexMap;
 use rule::{Limits, RewriteRule, saturate};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::LeafOp;
-use snnc_ir::{Builder, Diagnostic, Graph, Op, Stage, Type, Value, WeightId, infer};
+use snnc_ir::{Builder, Diagnostic, Graph, Op, Stage, Type, Value, WeightId};
 use term::{Facts, Term, Terms};
 
 /// The cheapest graph of `stage` that `rules` prove equal to `graph`; `tolerance` is for recognising activation functions.
@@ -51,7 +51,7 @@ pub fn rewrite(
 pub fn effort(terms: &Terms, term: &Term) -> u64 {
     let data = |id: &Id| terms[*id].data.ty;
     let args: Vec<Type> = term.args.iter().map(data).collect();
-    infer::infer(&term.op, &args).map_or(0, |ty| cost::effort(term.op, &args, ty))
+    term.op.infer(&args).map_or(0, |ty| cost::effort(term.op, &args, ty))
 }
 
 /// The terms of a graph, and the class of each of its values.

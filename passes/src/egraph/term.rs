@@ -7,7 +7,7 @@ use super::sampling::{self, Operand, Pointwise};
 use egg::{Analysis, DidMerge, EGraph, Id, Language};
 use indexmap::IndexSet;
 use snnc_ir::op::{ArrayOp, LeafOp};
-use snnc_ir::{Op, Shape, Tensor, Type, Weight, WeightId, eval, infer};
+use snnc_ir::{Op, Shape, Tensor, Type, Weight, WeightId, eval};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -93,7 +93,7 @@ impl Analysis<Term> for Facts {
                 (Type::tensor(tensor.elem(), Shape::fixed(tensor.sizes())), tensor.scalar())
             }
             op => {
-                let ty = infer::infer(&op, &types).unwrap_or_else(|e| panic!("a rule built an ill-typed `{op}`: {e}"));
+                let ty = op.infer(&types).unwrap_or_else(|e| panic!("a rule built an ill-typed `{op}`: {e}"));
                 (ty, scalar_of(terms, term))
             }
         };

@@ -15,7 +15,7 @@ use snnc_ir::eval::{Array, Content, Evaluator, Memory};
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::op::{Layout, Perm, Scalar};
 use snnc_ir::ssa::{Output, Ssa};
-use snnc_ir::{Binary, Builder, Code, Curve, Dim, Elem, Graph, Op, Shape, Stage, Tensor, Type, Unary, Value, infer};
+use snnc_ir::{Binary, Builder, Code, Curve, Dim, Elem, Graph, Op, Shape, Stage, Tensor, Type, Unary, Value};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -296,7 +296,7 @@ impl<'a> Making<'a> {
         let types: Vec<Type> = args.iter().map(|&arg| self.builder.ty(arg)).collect();
         let known = label.and_then(|label| self.labels.get(&label)).copied();
         let mut ops = known.map_or_else(|| operations(head, &types), |op| vec![op]);
-        ops.retain(|op| infer::infer(op, &types).is_ok());
+        ops.retain(|op| op.infer(&types).is_ok());
         if ops.is_empty() {
             return None;
         }

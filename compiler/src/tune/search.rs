@@ -1,0 +1,333 @@
+//! Timesteps site by site: the cheapest that keep a budget of perplexity.
+//!
+//! Damage is taken as additive, which the ledger measures it to be: a site with `T` timesteps costs its divergence alone.
+//! So the best allocation at every price of a nat is each site's own best, and lowering that price walks along the convex
+//! front of damage and cost, one site and one change at a time. Points of that front are then converted and measured;
+//! the budget is kept by what was measured, never by what was predicted.
+
+use crate::energy::{self, Block, Phase, PriceList, Setting};
+use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
+use crate::ledger::{self, damages};
+use crate::progress::{Progress, Workers};
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::DenseOp;
+use snnc_ir::{Graph, Op, Value};
+use snnc_passes::cost::{self, Form, Number, Part};
+use snnc_passes::fit::{QuantParams, QuantPlan, fit};
+use snnc_passes::levels::Levels;
+use snnc_passes::observed::Observations;
+use snnc_passes::options::{Override, QuantOptions, ZeroPoint};
+use snnc_passes::quantise::quantise;
+use snnc_passes::sites::{Site, sites};
+use snnc_passes::{Context, front_and_back, run};
+use snnc_runtime::{Options, Program};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What is to be small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Additions that spikes drive
+    Energy,
+    /// The same in the attention block, its projections included
+    Attention,
+    /// Spikes of all neurons
+    Spikes,
+    /// Timesteps, on average over neurons
+    Timesteps,
+}
+
+impl Goal {
+    pub const ALL: [Goal; 4] = [Goal::Energy, Goal::Attention, Goal::Spikes, Goal::Timesteps];
+
+    /// Few timesteps are worth spikes, nothing else is.
+    pub fn zero_point(self) -> ZeroPoint {
+        match self {
+            Goal::Energy | Goal::Attention | Goal::Spikes => ZeroPoint::Spikes,
+            Goal::Timesteps => ZeroPoint::Error,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Goal::Energy => "energy",
+            Goal::Attention => "attention",
+            Goal::Spikes => "spikes",
+            Goal::Timesteps => "timesteps",
+        }
+    }
+}
+
+/// Timesteps that are tried at every site.
+pub const TIMESTEPS: std::ops::RangeInclusive<u16> = 1..=8;
+
+/// An allocation: timesteps by site, with what it is predicted to lose and to cost.
+#[derive(Clone, Debug)]
+pub struct Allocation {
+    pub steps: Vec<u16>,
+    /// Nats a token.
+    pub damage: f64,
+    pub cost: f64,
+}
+
+/// A measured allocation.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// `None`: the same timesteps everywhere.
+    pub allocation: Option<Allocation>,
+    pub wishes: QuantOptions,
+    /// The rise of perplexity, as a share.
+    pub increase: f64,
+    pub kl: f64,
+    /// Per neuron and token.
+    pub spikes: f64,
+    pub timesteps: f64,
+    /// Additions per token, of all and of the attention block.
+    pub additions: f64,
+    pub attention_additions: f64,
+    /// The share of the dense network's energy that is not spent, by the convention of the literature (`paper45`): of the
+    /// attention block and of all; and by every operation's own price (`int45`). `None`: see `energy::Compared::saving`.
+    pub savings: [[Option<f64>; 2]; 2],
+}
+
+impl Point {
+    pub fn cost(&self, goal: Goal) -> f64 {
+        match goal {
+            Goal::Energy => self.additions,
+            Goal::Attention => self.attention_additions,
+            Goal::Spikes => self.spikes,
+            Goal::Timesteps => self.timesteps,
+        }
+    }
+}
+
+/// A network and the texts that it is tuned with.
+#[derive(Debug)]
+pub struct Tuner<'a> {
+    pub tensor: &'a Graph,
+    pub seen: &'a Observations,
+    /// Tokens that points are measured on, and what of them.
+    pub ids: &'a [u32],
+    pub cut: Cut,
+    /// Tokens that sites are probed on.
+    pub probe_tokens: usize,
+    pub threads: usize,
+    pub progress: &'a dyn Progress,
+    pub base: QuantOptions,
+}
+
+impl Tuner<'_> {
+    fn workers(&self) -> Workers<'_> {
+        Workers { threads: self.threads, progress: self.progress }
+    }
+
+    fn sites(&self) -> Vec<Site> {
+        sites(self.tensor).into_iter().filter(|site| self.base.of(site).is_some()).collect()
+    }
+
+    /// Neurons of all sites.
+    pub fn neurons(&self) -> f64 {
+        let width = |site: &Site| self.tensor.ty(site.value).shape().width().unwrap_or(0) as f64;
+        self.sites().iter().map(width).sum()
+    }
+
+    fn wishes(&self, steps: u16) -> QuantOptions {
+        QuantOptions { levels: Levels { steps, ..self.base.levels }, ..self.base.clone() }
+    }
+
+    /// The front of predicted damage and cost, the least damage first.
+    ///
+    /// # Errors
+    /// A probe cannot be run.
+    pub fn front(&self, goal: Goal) -> Result<Vec<Allocation>, Diagnostics> {
+        let sites = self.sites();
+        let mut by_steps: Vec<QuantPlan> = Vec::new();
+        for steps in TIMESTEPS {
+            by_steps.push(fit(self.tensor, self.seen, &self.wishes(steps))?);
+        }
+        let choices: Vec<(usize, usize)> =
+            (0..sites.len()).flat_map(|site| (0..by_steps.len()).map(move |choice| (site, choice))).collect();
+        let graph_of = |&(site, choice): &(usize, usize)| {
+            let whole = &by_steps[choice];
+            let alone = sites[site].value;
+            let chosen = whole.sites.iter().map(|(value, fit)| (*value, fit.clone().filter(|_| *value == alone)));
+            let quant_plan = QuantPlan { sites: chosen.collect(), exact_weights: true, ..whole.clone() };
+            quantise(self.tensor, &Context { quant_plan, ..Context::default() })
+        };
+        let windows = ledger::windows(self.tensor, self.ids, self.probe_tokens);
+        let losses = damages(self.tensor, &choices, &graph_of, self.ids, &windows, self.workers())?;
+        let cost = |&(site, choice): &(usize, usize)| {
+            let value = sites[site].value;
+            let fit = by_steps[choice].sites[&value].as_ref();
+            fit.map_or(0.0, |fit| self.cost(value, fit, goal))
+        };
+        let costs: Vec<f64> = choices.iter().map(cost).collect();
+        let tables: Vec<Vec<(f64, f64)>> = losses
+            .chunks(by_steps.len())
+            .zip(costs.chunks(by_steps.len()))
+            .map(|(losses, costs)| losses.iter().copied().zip(costs.iter().copied()).collect())
+            .collect();
+        let least = *TIMESTEPS.start();
+        let front = walk(&tables);
+        Ok(front
+            .into_iter()
+            .map(|(chosen, damage, cost)| {
+                let steps = chosen.into_iter().map(|choice| least + choice as u16).collect();
+                Allocation { steps, damage, cost }
+            })
+            .collect())
+    }
+
+    /// What a site's neurons cost a token, as far as the sample tells.
+    fn cost(&self, site: Value, fit: &QuantParams, goal: Goal) -> f64 {
+        let width = fit.scale.len() as f64;
+        match goal {
+            Goal::Timesteps => width * f64::from(fit.levels.steps),
+            Goal::Spikes => width * fit.spikes(&self.seen[&site]),
+            Goal::Energy => width * fit.spikes(&self.seen[&site]) * self.fan_out(site, |_| true),
+            Goal::Attention => width * fit.spikes(&self.seen[&site]) * self.fan_out(site, Part::is_attention),
+        }
+    }
+
+    /// Additions that one spike of a site drives in some parts.
+    fn fan_out(&self, site: Value, wanted: impl Fn(Part) -> bool) -> f64 {
+        let places = cost::parts(self.tensor);
+        let reads = self.tensor.iter().filter(|(_, node)| node.args.contains(&site));
+        let each = |(value, node): (Value, &snnc_ir::Node)| match node.op {
+            _ if !wanted(places[value.index()].part) => 0.0,
+            Op::Dense(DenseOp::Linear(_)) => self.tensor.ty(value).shape().width().unwrap_or(0) as f64,
+            // A query's spike meets the keys before it; keys and values are read, they drive nothing.
+            Op::Dense(DenseOp::Attention { .. }) if node.args[0] == site => f64::from(self.tensor.context) / 2.0,
+            _ => 0.0,
+        };
+        reads.map(each).sum()
+    }
+
+    /// Converts and measures an allocation.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub fn measure(&self, dense: &Arc<Program>, allocation: &Allocation) -> Result<Point, Diagnostics> {
+        let wishes = self.wishes_of(&allocation.steps);
+        Ok(Point { allocation: Some(allocation.clone()), ..self.measure_wishes(dense, wishes)? })
+    }
+
+    /// Converts and measures the same timesteps everywhere.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub fn uniform(&self, dense: &Arc<Program>, steps: u16) -> Result<Point, Diagnostics> {
+        self.measure_wishes(dense, self.wishes(steps))
+    }
+
+    fn measure_wishes(&self, dense: &Arc<Program>, wishes: QuantOptions) -> Result<Point, Diagnostics> {
+        let quant_plan = fit(self.tensor, self.seen, &wishes)?;
+        let (_, back) = front_and_back();
+        let membrane = wishes.membrane;
+        let graph =
+            run(back, self.tensor.clone(), &Context { quant_plan, membrane, ..Context::default() }, &mut |_, _, _| {})?;
+        let graph = snnc_passes::collapse::collapse(&graph)?;
+        let program = Program::new(Arc::new(graph), &Options::default()).map(Arc::new)?;
+        let done = evaluate(&program, Some(dense), self.ids, self.cut, self.workers())?;
+        Ok(point(program.graph(), &done, wishes))
+    }
+
+    /// The wishes that give sites these timesteps, in few words: the commonest is the default, whole roles come before
+    /// single sites.
+    fn wishes_of(&self, steps: &[u16]) -> QuantOptions {
+        let sites = self.sites();
+        let all = commonest(steps.iter().copied());
+        let mut wishes = self.wishes(all);
+        let mut roles: BTreeMap<String, Vec<(String, u16)>> = BTreeMap::new();
+        for (site, &steps) in sites.iter().zip(steps) {
+            let role = Site { layer: None, ..*site }.to_string();
+            roles.entry(role).or_default().push((site.to_string(), steps));
+        }
+        for (role, members) in roles {
+            let usual = commonest(members.iter().map(|(_, steps)| *steps));
+            if usual != all {
+                wishes.overrides.push((role, Override::Steps(usual)));
+            }
+            let others = members.into_iter().filter(|(_, steps)| *steps != usual);
+            wishes.overrides.extend(others.map(|(path, steps)| (path, Override::Steps(steps))));
+        }
+        wishes
+    }
+}
+
+fn commonest(steps: impl Iterator<Item = u16>) -> u16 {
+    let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
+    steps.for_each(|steps| *counts.entry(steps).or_default() += 1);
+    let most = counts.values().copied().max().unwrap_or(0);
+    counts.into_iter().find(|(_, count)| *count == most).map_or(Levels::default().steps, |(steps, _)| steps)
+}
+
+fn point(graph: &Graph, done: &Evaluation, wishes: QuantOptions) -> Point {
+    let score = &done.score;
+    let neurons = Neurons::of(graph, done);
+    let setting = Setting { context: graph.context.into(), batch: 1, span: Options::default().chunk as u64 };
+    let lists =
+        ["paper45", "int45"].map(|name| PriceList::named(name).unwrap_or_else(|e| panic!("it is built in: {e:?}")));
+    let estimate = energy::estimate(graph, &done.activity(), setting, lists.to_vec());
+    let saved =
+        |block, list| estimate.compare(block, list, Phase::Prefill, Form::Dense(Number::F32), Form::Collapsed).saving();
+    Point {
+        allocation: None,
+        wishes,
+        increase: score.perplexity() / score.perplexity_dense() - 1.0,
+        kl: score.mean(score.kl),
+        spikes: neurons.rate(),
+        timesteps: neurons.mean_steps(),
+        additions: estimate.additions(Block::Total),
+        attention_additions: estimate.additions(Block::Attention),
+        savings: lists.each_ref().map(|list| [Block::Attention, Block::Total].map(|block| saved(block, list))),
+    }
+}
+
+/// The convex front of sums of one `(damage, cost)` out of every table: choices, damage, cost; the least damage first.
+fn walk(tables: &[Vec<(f64, f64)>]) -> Vec<(Vec<usize>, f64, f64)> {
+    // Where every table stands: the least damage, at the least cost of that.
+    let first = |table: &Vec<(f64, f64)>| {
+        let better = |&a: &usize, &b: &usize| table[a].0.total_cmp(&table[b].0).then(table[a].1.total_cmp(&table[b].1));
+        (0..table.len()).min_by(better).unwrap_or(0)
+    };
+    let mut chosen: Vec<usize> = tables.iter().map(first).collect();
+    let total = |chosen: &[usize]| {
+        let sum = |i: fn(&(f64, f64)) -> f64| tables.iter().zip(chosen).map(|(table, &c)| i(&table[c])).sum::<f64>();
+        (sum(|point| point.0), sum(|point| point.1))
+    };
+    let mut front = Vec::new();
+    loop {
+        let (damage, cost) = total(&chosen);
+        front.push((chosen.clone(), damage, cost));
+        // The change that saves most for what it loses.
+        let mut best: Option<(f64, usize, usize)> = None;
+        for (i, table) in tables.iter().enumerate() {
+            let (damage, cost) = table[chosen[i]];
+            for (c, &(worse, cheaper)) in table.iter().enumerate().filter(|(_, point)| point.1 < cost) {
+                let price = (worse - damage).max(0.0) / (cost - cheaper);
+                if best.is_none_or(|(least, ..)| price < least) {
+                    best = Some((price, i, c));
+                }
+            }
+        }
+        let Some((_, i, c)) = best else { return front };
+        chosen[i] = c;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::walk;
+
+    #[test]
+    fn the_front_takes_the_cheapest_changes_first() {
+        let tables = [vec![(9.0, 1.0), (1.0, 2.0), (0.0, 4.0)], vec![(4.0, 1.0), (0.0, 2.0)]];
+        let front = walk(&tables);
+        let expected = [([2, 1], 0.0, 6.0), ([1, 1], 1.0, 4.0), ([1, 0], 5.0, 3.0), ([0, 0], 13.0, 2.0)];
+        assert_eq!(front.len(), expected.len());
+        for ((chosen, damage, cost), (want, d, c)) in front.iter().zip(expected) {
+            assert_eq!((&chosen[..], *damage, *cost), (&want[..], d, c));
+        }
+    }
+}

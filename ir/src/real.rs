@@ -1,0 +1,114 @@
+//! The real numbers that programs are evaluated in: f32, which they mean, and f64.
+
+use std::fmt::Debug;
+
+/// The arithmetic that `eval` needs of a real number. Transcendentals are the `libm` crate's, the same everywhere.
+pub trait Real:
+    Copy
+    + Debug
+    + PartialOrd
+    + std::ops::Add<Output = Self>
+    + std::ops::Sub<Output = Self>
+    + std::ops::Mul<Output = Self>
+    + std::ops::Div<Output = Self>
+{
+    const ZERO: Self;
+    fn from_f32(x: f32) -> Self;
+    fn from_f64(x: f64) -> Self;
+    fn from_i32(x: i32) -> Self;
+    /// The nearest.
+    fn from_i64(x: i64) -> Self;
+    fn to_f64(self) -> f64;
+    /// Toward zero.
+    fn truncate(self) -> i32;
+    fn sqrt(self) -> Self;
+    fn ln(self) -> Self;
+    fn exp(self) -> Self;
+    fn tanh(self) -> Self;
+    fn erf(self) -> Self;
+    fn pow(self, exponent: Self) -> Self;
+    /// Whether engines run this type: neurons then evaluate curves by table, not by formula.
+    const BY_TABLE: bool;
+}
+
+impl Real for f32 {
+    const ZERO: f32 = 0.0;
+    const BY_TABLE: bool = true;
+    fn from_f32(x: f32) -> f32 {
+        x
+    }
+    fn from_f64(x: f64) -> f32 {
+        x as f32
+    }
+    fn from_i32(x: i32) -> f32 {
+        x as f32
+    }
+    fn from_i64(x: i64) -> f32 {
+        x as f32
+    }
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+    fn truncate(self) -> i32 {
+        self as i32
+    }
+    fn sqrt(self) -> f32 {
+        self.sqrt()
+    }
+    fn ln(self) -> f32 {
+        libm::logf(self)
+    }
+    fn exp(self) -> f32 {
+        libm::expf(self)
+    }
+    fn tanh(self) -> f32 {
+        libm::tanhf(self)
+    }
+    fn erf(self) -> f32 {
+        libm::erff(self)
+    }
+    fn pow(self, exponent: f32) -> f32 {
+        libm::powf(self, exponent)
+    }
+}
+
+impl Real for f64 {
+    const ZERO: f64 = 0.0;
+    const BY_TABLE: bool = false;
+    fn from_f32(x: f32) -> f64 {
+        f64::from(x)
+    }
+    fn from_f64(x: f64) -> f64 {
+        x
+    }
+    fn from_i32(x: i32) -> f64 {
+        f64::from(x)
+    }
+    fn from_i64(x: i64) -> f64 {
+        x as f64
+    }
+    fn to_f64(self) -> f64 {
+        self
+    }
+    fn truncate(self) -> i32 {
+        self as i32
+    }
+    fn sqrt(self) -> f64 {
+        self.sqrt()
+    }
+    fn ln(self) -> f64 {
+        libm::log(self)
+    }
+    fn exp(self) -> f64 {
+        libm::exp(self)
+    }
+    fn tanh(self) -> f64 {
+        libm::tanh(self)
+    }
+    fn erf(self) -> f64 {
+        libm::erf(self)
+    }
+    fn pow(self, exponent: f64) -> f64 {
+        libm::pow(self, exponent)
+    }
+}
