@@ -20,7 +20,7 @@ use snnc_ir::text::Filled;
 use snnc_ir::{Binary, Code, Graph, Op, Stage, Unary, Value, text, verify};
 use snnc_passes::cost::{Activity, Form, Number, Operation, Rate, Sharing, Traffic};
 use snnc_passes::egraph::output_classes;
-use snnc_passes::egraph::rule::Rule;
+use snnc_passes::egraph::rule::RewriteRule;
 use snnc_passes::egraph::sampling::TOLERANCE;
 use snnc_passes::levels::Levels;
 use snnc_passes::options::QuantOptions;
@@ -210,7 +210,7 @@ fn settings(case: &CaseFile) -> Result<PassSettings, String> {
         quant.membrane = Some(snnc_ir::membrane::Membrane::from_name(name).ok_or("there is no such neuron")?);
     }
     if let Some(op) = case.get("attention") {
-        quant.attention = match text::operation(op) {
+        quant.attention = match Op::parse(op) {
             Ok(Op::Level(snnc_ir::op::LevelOp::Ssa { variant, .. })) => Some(variant),
             _ => None,
         };
@@ -275,7 +275,7 @@ fn check_rule(case: &CaseFile, name: &str) -> Result<(), String> {
         return Err(format!("pass {pass} has no rule {unknown}"));
     }
     let read = opt::read(&case.source(), &[]).map_err(|e| e.to_string())?;
-    let rules = |wanted: &dyn Fn(&str) -> bool| -> Vec<Rule> {
+    let rules = |wanted: &dyn Fn(&str) -> bool| -> Vec<RewriteRule> {
         table.iter().filter(|rule| wanted(rule.name)).copied().collect()
     };
     let alone = rules(&|rule| rule == name || with.contains(&rule));
@@ -309,7 +309,7 @@ fn check_rule(case: &CaseFile, name: &str) -> Result<(), String> {
 }
 
 /// Whether `rules` make the outputs `left` and `to` one class.
-fn equal(graph: &Graph, rules: &[Rule], to: &str) -> Result<bool, String> {
+fn equal(graph: &Graph, rules: &[RewriteRule], to: &str) -> Result<bool, String> {
     let classes = output_classes(graph, rules, TOLERANCE).map_err(|e| e.to_string())?;
     let of = |wanted: &str| graph.outputs.iter().position(|(name, _)| name == wanted).map(|i| classes[i]);
     match (of("left"), of(to)) {
@@ -402,7 +402,7 @@ fn by_test(cases: &[CaseFile]) -> BTreeMap<&str, Vec<&CaseFile>> {
 #[test]
 fn every_rule_has_a_case() {
     let cases = cases();
-    let shown = |pass: &str, rule: &Rule| {
+    let shown = |pass: &str, rule: &RewriteRule| {
         cases.iter().any(|case| case.get("test") == Some(pass) && case.get("rule") == Some(rule.name))
     };
     let rules = snnc_passes::RULES.iter().flat_map(|(pass, rules)| rules.iter().map(move |rule| (*pass, rule)));

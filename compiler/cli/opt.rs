@@ -3,7 +3,7 @@
 use crate::output::{emit, status};
 use crate::wishes::WishArgs;
 use clap::Args;
-use snnc::Complaints;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc::files;
 use snnc::opt::{self, Omit, PassSettings};
 use snnc_ir::Diagnostic;
@@ -56,7 +56,7 @@ fn layers(text: &str) -> Result<RangeInclusive<u32>, String> {
 }
 
 impl Opt {
-    pub fn run(self) -> Result<(), Complaints> {
+    pub fn run(self) -> Result<(), Diagnostics> {
         let text = files::read_text(&self.program)?;
         let name = self.program.display().to_string();
         let at_lines = |complaints| opt::with_lines(&name, &text, complaints);
@@ -89,10 +89,10 @@ impl Opt {
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Complaints> {
+fn write(path: &Path, text: &str) -> Result<(), Diagnostics> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)
             .map_err(|e| Diagnostic::new(folder.display().to_string(), format!("cannot be made: {e}")))?;
     }
-    files::write_whole(path, |out| out.write_all(text.as_bytes())).map_err(Complaints::from)
+    files::write_whole(path, |out| out.write_all(text.as_bytes())).map_err(Diagnostics::from)
 }

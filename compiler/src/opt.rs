@@ -3,10 +3,10 @@
 //! The text form holds no weights. Their tensors come from rules in the text (`snnc_ir::text::fill`), else from a model that
 //! holds weights of the same names, sizes and hashes. What `snnc show` and `snnc compile --emit` print can be read so.
 
-use crate::Complaints;
+
 use crate::calibrate;
 use crate::convert::{CALIBRATION_WINDOW, Sample, sample_windows};
-use snnc_ir::diagnostic::Place;
+use snnc_ir::diagnostic::{Diagnostics, Place};
 use snnc_ir::text::{self, Filled};
 use snnc_ir::verify::verify;
 use snnc_ir::{Diagnostic, Graph, Stage, Value, Weight};
@@ -39,7 +39,7 @@ pub struct NamedPass {
     pub name: &'static str,
     /// The stages of programs that it takes.
     pub needs: &'static [Stage],
-    run: fn(Graph, &PassSettings) -> Result<Graph, Complaints>,
+    run: fn(Graph, &PassSettings) -> Result<Graph, Diagnostics>,
 }
 
 impl std::fmt::Debug for NamedPass {
@@ -74,7 +74,7 @@ fn context(settings: &PassSettings) -> Context {
     Context { membrane, own_embedding, rounded: settings.rounded, ..Context::default() }
 }
 
-fn standard(name: &str, graph: Graph, settings: &PassSettings) -> Result<Graph, Complaints> {
+fn standard(name: &str, graph: Graph, settings: &PassSettings) -> Result<Graph, Diagnostics> {
     pass(name).map_or(Ok(graph.clone()), |pass| (pass.run)(&graph, &context(settings)))
 }
 
@@ -83,18 +83,18 @@ fn pass(name: &str) -> Option<&'static Pass> {
 }
 
 /// Levels are chosen by what a few windows of seeded ids show.
-fn quantise(graph: Graph, settings: &PassSettings) -> Result<Graph, Complaints> {
+fn quantise(graph: Graph, settings: &PassSettings) -> Result<Graph, Diagnostics> {
     let (windows, _) = sample_windows(&graph, &Sample::SeededIds, CALIBRATION_WINDOW)?;
     let seen = calibrate::calibrate(&graph, &windows, 1)?;
     let quant_plan = fit(&graph, &seen, &settings.quant)?;
     snnc_passes::quantise::quantise(&graph, &Context { quant_plan, ..context(settings) })
 }
 
-fn relaxed(graph: Graph, settings: &PassSettings) -> Result<Graph, Complaints> {
+fn relaxed(graph: Graph, settings: &PassSettings) -> Result<Graph, Diagnostics> {
     relax(&graph, &graph, Recipe { loss: Loss::CrossEntropy, ..settings.recipe }).map(|relaxed| relaxed.graph)
 }
 
-fn differentiated(graph: Graph, settings: &PassSettings) -> Result<Graph, Complaints> {
+fn differentiated(graph: Graph, settings: &PassSettings) -> Result<Graph, Diagnostics> {
     let mut names = settings.parameters.clone();
     if names.is_empty() {
         names = trainable(&graph);
@@ -126,8 +126,8 @@ pub fn run(
     names: &[String],
     graph: Graph,
     settings: &PassSettings,
-    watch: &mut dyn FnMut(&str, &Graph, Duration) -> Result<(), Complaints>,
-) -> Result<Graph, Complaints> {
+    watch: &mut dyn FnMut(&str, &Graph, Duration) -> Result<(), Diagnostics>,
+) -> Result<Graph, Diagnostics> {
     let passes = names.iter().map(|name| named(name)).collect::<Result<Vec<NamedPass>, Diagnostic>>()?;
     verify(&graph)?;
     let mut graph = graph;
@@ -164,7 +164,7 @@ fn check_stage(pass: NamedPass, stage: Stage) -> Result<(), Diagnostic> {
 ///
 /// # Errors
 /// Everything that is wrong with the text, at `line:column`.
-pub fn read(text: &str, models: &[&Graph]) -> Result<Filled, Complaints> {
+pub fn read(text: &str, models: &[&Graph]) -> Result<Filled, Diagnostics> {
     let all = models.iter().flat_map(|graph| &graph.weights);
     let known: HashMap<&str, &Weight> = all.rev().map(|weight| (weight.name.as_str(), weight)).collect();
     text::parse_filled(text, &|name, _, _| match known.get(name) {
@@ -194,7 +194,7 @@ pub fn print(read: &Filled, graph: &Graph, omit: &Omit) -> String {
 }
 
 /// Errors at `line:column` of `text` as a person reads them: with the file, and the line and a mark below it.
-pub fn with_lines(file: &str, text: &str, complaints: Complaints) -> Complaints {
+pub fn with_lines(file: &str, text: &str, complaints: Diagnostics) -> Diagnostics {
     let shown = |error: Diagnostic| {
         let at = position(text, &error.place);
         let Some((line, column)) = at else { return error };
@@ -204,7 +204,7 @@ pub fn with_lines(file: &str, text: &str, complaints: Complaints) -> Complaints 
         notes.extend(error.notes);
         Diagnostic { place: Place::Line(line, column), notes, ..error }
     };
-    let shown: Complaints = complaints.into_iter().map(shown).collect();
+    let shown: Diagnostics = complaints.into_iter().map(shown).collect();
     shown.in_file(file)
 }
 

@@ -1,7 +1,7 @@
 //! The order of the passes, and the function that runs them.
 
 use crate::context::Context;
-use crate::egraph::rule::Rule;
+use crate::egraph::rule::RewriteRule;
 use crate::fold::fold;
 use crate::quantise::quantise;
 use crate::raise::raise;
@@ -44,7 +44,7 @@ pub const STANDARD: &[Pass] = &[
 ];
 
 /// Every table of rewrite rules, by the name of the pass that runs it.
-pub const RULES: [(&str, &[Rule]); 3] =
+pub const RULES: [(&str, &[RewriteRule]); 3] =
     [("raise", crate::raise::RULES), ("simplify", crate::simplify::RULES), ("collapse", crate::collapse::RULES)];
 
 /// Passes up to the graph that ranges are measured on, and those after it.
