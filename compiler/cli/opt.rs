@@ -3,10 +3,10 @@
 use crate::output::{emit, status};
 use crate::wishes::WishArgs;
 use clap::Args;
-use snnc_ir::diagnostic::Diagnostics;
 use snnc::files;
 use snnc::opt::{self, Omit, PassSettings};
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_passes::relax::{Recipe, Trainable};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,6 @@
 //! The text form holds no weights. Their tensors come from rules in the text (`snnc_ir::text::fill`), else from a model that
 //! holds weights of the same names, sizes and hashes. What `snnc show` and `snnc compile --emit` print can be read so.
 
-
 use crate::calibrate;
 use crate::convert::{CALIBRATION_WINDOW, Sample, sample_windows};
 use snnc_ir::diagnostic::{Diagnostics, Place};

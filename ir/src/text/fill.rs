@@ -321,7 +321,8 @@ mod tests {
         let filled = parse_filled(text, &none).expect("a program");
         assert_eq!(filled.print(&filled.graph), text);
         assert!(
-            crate::text::parse::parse(text, &none).is_err_and(|e| e[0].message.contains("only tests make weights by a rule"))
+            crate::text::parse::parse(text, &none)
+                .is_err_and(|e| e[0].message.contains("only tests make weights by a rule"))
         );
     }
 }
