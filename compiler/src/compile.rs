@@ -64,7 +64,7 @@ impl CompileOptions {
 
 /// A program with what is to be said of it.
 #[derive(Debug)]
-pub struct Compiled {
+pub struct CompiledModel {
     /// The program as its file holds it.
     pub file: File,
     pub calibration: Calibration,
@@ -85,7 +85,7 @@ pub fn compile(
     options: &CompileOptions,
     progress: &dyn Progress,
     watch: &mut GraphWatch<'_>,
-) -> Result<Compiled, Diagnostics> {
+) -> Result<CompiledModel, Diagnostics> {
     let path = &options.model;
     let Model::Onnx(import) = files::load(path)? else {
         return Err(Diagnostic::new(path.display().to_string(), "is compiled already").into());
@@ -128,10 +128,10 @@ pub fn compile(
         calibration: Some(section.to_string().into_bytes()),
         provenance: Some(record.to_bytes()),
     };
-    Ok(Compiled { file, calibration, proof, options: spelled(&options.quant) })
+    Ok(CompiledModel { file, calibration, proof, options: spelled(&options.quant) })
 }
 
-impl Compiled {
+impl CompiledModel {
     /// Writes the program; its file's length in bytes.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The whole compiler as a function: an imported network and sample text to a spiking program.
 
-use crate::calibrate::{self, Windows};
+use crate::calibrate::{self, TokenWindows};
 use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
 use crate::progress::{Progress, Silent, Workers};
@@ -154,14 +154,18 @@ pub fn spiking_watched(
     Ok(Converted { graph: graph.in_panels(), calibration, section })
 }
 
-/// Windows of sample tokens, and what they are to be called.
+/// TokenWindows of sample tokens, and what they are to be called.
 ///
 /// # Errors
 /// The text is empty or cannot be tokenised.
-pub fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Result<(Windows, String), Diagnostics> {
+pub fn sample_windows(
+    graph: &Graph,
+    sample: &Sample<'_>,
+    tokens: usize,
+) -> Result<(TokenWindows, String), Diagnostics> {
     let length = CALIBRATION_WINDOW.min(graph.context as usize);
     let count = (tokens / length).max(1);
-    // Windows no longer than a start are starts themselves.
+    // TokenWindows no longer than a start are starts themselves.
     let (short, starts) = (START_TOKENS.min(length), if length > START_TOKENS { STARTS } else { 0 });
     let (windows, source) = match sample {
         Sample::Text { name, text, .. } if text.trim().is_empty() => {
@@ -193,7 +197,7 @@ const STARTS: usize = 64;
 const START_TOKENS: usize = 8;
 
 /// Which ids of a vocabulary are in the windows.
-fn ids_of(windows: &Windows, vocabulary: usize) -> Vec<bool> {
+fn ids_of(windows: &TokenWindows, vocabulary: usize) -> Vec<bool> {
     let mut seen = vec![false; vocabulary];
     for &id in windows.iter().flatten() {
         if let Some(seen) = seen.get_mut(id as usize) {
@@ -208,8 +212,8 @@ const BYTES_A_TOKEN: usize = 12;
 
 /// `count` passages that begin at lines spread evenly over the text, `length` tokens each; the first begins as every text
 /// does, with the start token.
-fn text_windows(text: &str, tokens: &Tokens, length: usize, count: usize) -> Result<Windows, Diagnostics> {
-    let mut windows = Windows::new();
+fn text_windows(text: &str, tokens: &Tokens, length: usize, count: usize) -> Result<TokenWindows, Diagnostics> {
+    let mut windows = TokenWindows::new();
     let mut last = None;
     for i in 0..count {
         let start = line_from(text, i * text.len() / count);

@@ -19,7 +19,7 @@ pub struct Network {
     pub inner: Vec<usize>,
     pub vocabulary: usize,
     pub context: usize,
-    pub head: HeadKind,
+    pub head: HeadSource,
     /// Elements of all weights.
     pub parameters: usize,
 }
@@ -46,7 +46,7 @@ pub struct NetworkJson {
 
 /// Where the logits come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadKind {
+pub enum HeadSource {
     /// The token table once more.
     Tied,
     /// A matrix with the token table's numbers.
@@ -54,12 +54,12 @@ pub enum HeadKind {
     Untied,
 }
 
-impl HeadKind {
+impl HeadSource {
     pub fn name(self) -> &'static str {
         match self {
-            HeadKind::Tied => "tied",
-            HeadKind::Copied => "a copy of the token table",
-            HeadKind::Untied => "untied",
+            HeadSource::Tied => "tied",
+            HeadSource::Copied => "a copy of the token table",
+            HeadSource::Untied => "untied",
         }
     }
 }
@@ -159,21 +159,21 @@ pub fn token_table(graph: &Graph) -> Option<Value> {
 }
 
 /// The head is the last projection.
-fn head(graph: &Graph, table: Value) -> HeadKind {
+fn head(graph: &Graph, table: Value) -> HeadSource {
     let mut projections = graph.nodes.iter().rev().filter(|node| matches!(node.op, Op::Dense(DenseOp::Linear(_))));
     let last = projections.next().map(|node| node.args[1]);
-    let Some(weight) = last else { return HeadKind::Untied };
+    let Some(weight) = last else { return HeadSource::Untied };
     if weight == table {
-        return HeadKind::Tied;
+        return HeadSource::Tied;
     }
-    let (Some(a), Some(b)) = (graph.constant(table), graph.constant(weight)) else { return HeadKind::Untied };
-    let (Some(a), Some(b)) = (a.tensor.as_f32(), b.tensor.as_f32()) else { return HeadKind::Untied };
+    let (Some(a), Some(b)) = (graph.constant(table), graph.constant(weight)) else { return HeadSource::Untied };
+    let (Some(a), Some(b)) = (a.tensor.as_f32(), b.tensor.as_f32()) else { return HeadSource::Untied };
     let &[rows, width] = graph.ty(table).shape().sizes().unwrap_or_default().as_slice() else {
-        return HeadKind::Untied;
+        return HeadSource::Untied;
     };
     let turned = |i: usize| i % width * rows + i / width;
     let same = a.len() == b.len() && (a == b || (0..a.len()).all(|i| a[i].to_bits() == b[turned(i)].to_bits()));
-    if same { HeadKind::Copied } else { HeadKind::Untied }
+    if same { HeadSource::Copied } else { HeadSource::Untied }
 }
 
 /// What all layers have, once; else how many have what.

@@ -3,11 +3,11 @@
 use crate::calibration::Calibration;
 use crate::convert::{self, vocabulary};
 use crate::eval_report::EvalReport;
-use crate::evaluate::{Cut, Neurons, evaluate};
+use crate::evaluate::{Cut, NeuronTotals, evaluate};
 use crate::files;
 use crate::ledger::{self, Ledger, ledger};
 use crate::lints::{coverage, lints};
-use crate::model::{EngineOptions, Loaded, Source};
+use crate::model::{EngineOptions, Loaded, ModelSource};
 use crate::progress::{Progress, Workers};
 use crate::recall::recall;
 use serde_json::Value as Json;
@@ -89,7 +89,7 @@ pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport
         beside: dense.is_some(),
         tokens_per_word: ids.len().saturating_sub(1) as f64 / words as f64,
         coverage: spiking.then(|| coverage(graph, &done.activity())),
-        neurons: spiking.then(|| Neurons::of(graph, &done)),
+        neurons: spiking.then(|| NeuronTotals::of(graph, &done)),
         lints: if spiking { lints(graph, json.as_ref(), &ids, done.run, &done.events) } else { Vec::new() },
         recalled: match options.recall {
             true => Some((recall(&program, &ids)?, dense.as_ref().map(|dense| recall(dense, &ids)).transpose()?)),

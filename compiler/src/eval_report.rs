@@ -1,6 +1,6 @@
 //! All that an evaluation found out, and the same as data: what the table, `--json` and the page of `report` say.
 
-use crate::evaluate::{Evaluation, Neurons};
+use crate::evaluate::{NeuronTotals, TextEvaluation};
 use crate::ledger::{Ledger, LedgerJson};
 use crate::lints::{Coverage, CoverageJson, Lint, LintJson};
 use crate::recall::Recalled;
@@ -10,14 +10,14 @@ use serde::Serialize;
 /// All that an evaluation found out.
 #[derive(Debug)]
 pub struct EvalReport {
-    pub done: Evaluation,
+    pub done: TextEvaluation,
     /// Whether the dense network ran beside it.
     pub beside: bool,
     /// Tokens per word, for perplexity by word.
     pub tokens_per_word: f64,
     /// Absent of a dense network, as `neurons` is.
     pub coverage: Option<Coverage>,
-    pub neurons: Option<Neurons>,
+    pub neurons: Option<NeuronTotals>,
     pub lints: Vec<Lint>,
     /// Of the program, and of the dense network where there is one.
     pub recalled: Option<(Vec<Recalled>, Option<Vec<Recalled>>)>,
@@ -37,7 +37,7 @@ pub struct EvalJson {
     /// Spikes of all neurons in the run.
     pub spikes: u64,
     pub warnings: Vec<LintJson>,
-    /// Neurons times tokens.
+    /// NeuronTotals times tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub neurons: Option<u64>,
     /// Spikes per neuron and token.

@@ -94,7 +94,7 @@ impl Score {
 
 /// A finished evaluation. `events` are the program's, by node.
 #[derive(Clone, Debug)]
-pub struct Evaluation {
+pub struct TextEvaluation {
     pub score: Score,
     pub windows: usize,
     pub events: Vec<Events>,
@@ -129,25 +129,25 @@ pub fn interval(windows: &[Score]) -> Option<[f64; 2]> {
     Some([rises[DRAWS / 40], rises[DRAWS - 1 - DRAWS / 40]])
 }
 
-impl Evaluation {
+impl TextEvaluation {
     /// What the program did, by node.
     pub fn activity(&self) -> Activity {
         Activity { tokens: self.run, events: self.events.clone() }
     }
 }
 
-/// Neurons and their spikes over a run.
+/// NeuronTotals and their spikes over a run.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Neurons {
-    /// Neurons that could have spiked: neurons times tokens.
+pub struct NeuronTotals {
+    /// NeuronTotals that could have spiked: neurons times tokens.
     pub neurons: u64,
     pub spikes: u64,
     /// Timesteps, summed over them.
     pub steps: u64,
 }
 
-impl Neurons {
-    pub fn of(graph: &Graph, done: &Evaluation) -> Self {
+impl NeuronTotals {
+    pub fn of(graph: &Graph, done: &TextEvaluation) -> Self {
         let mut all = Self::default();
         for (value, node) in graph.iter() {
             let Some((_, steps)) = node.ty.levels().filter(|_| node.op.is_neuron()) else { continue };
@@ -186,7 +186,7 @@ pub fn evaluate<'a>(
     ids: &[u32],
     cut: Cut,
     workers: impl Into<Workers<'a>>,
-) -> Result<Evaluation, Diagnostics> {
+) -> Result<TextEvaluation, Diagnostics> {
     let workers = workers.into();
     let context = cut.length.unwrap_or(usize::MAX).clamp(1, program.graph().context as usize);
     // The last id is only predicted, never an input.
@@ -228,7 +228,7 @@ pub fn evaluate<'a>(
     };
     let (scores, sessions) = map_in_order(workers, &ranges, sessions, score)?;
     workers.progress.end();
-    let mut evaluation = Evaluation {
+    let mut evaluation = TextEvaluation {
         score: Score::default(),
         windows: ranges.len(),
         events: vec![Events::default(); program.graph().nodes.len()],

@@ -216,7 +216,7 @@ pub fn windows(tensor: &Graph, ids: &[u32], tokens: usize) -> Vec<Range<usize>> 
 }
 
 /// A line of the ledger to be: a site with levels, or the softmax of an attention.
-struct Place<'a> {
+struct LedgerPlace<'a> {
     path: String,
     layer: Option<u32>,
     site: Option<Value>,
@@ -229,10 +229,10 @@ struct Place<'a> {
     heard: Option<Value>,
 }
 
-fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
+fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<LedgerPlace<'a>> {
     let quant_plan = &calibration.quant_plan;
     let fit_of = |value: &Value| quant_plan.sites.get(value).and_then(Option::as_ref);
-    let mut places: Vec<(Value, Place<'a>)> = Vec::new();
+    let mut places: Vec<(Value, LedgerPlace<'a>)> = Vec::new();
     for Site { value, layer, role } in sites(tensor) {
         let Some(fit) = fit_of(&value) else { continue };
         let mut causes = vec![Cause::Clipping, Cause::Rounding];
@@ -244,7 +244,7 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
         let heard = heard(tensor, value);
         places.push((
             value,
-            Place { path, layer, site: Some(value), attention: None, fit: Some(fit), causes, answers, heard },
+            LedgerPlace { path, layer, site: Some(value), attention: None, fit: Some(fit), causes, answers, heard },
         ));
     }
     let attentions = tensor.iter().filter(|(_, node)| matches!(node.op, Op::Dense(DenseOp::Attention { .. })));
@@ -252,7 +252,7 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
         let layer = layer as u32;
         if quant_plan.features.contains_key(&value) || node.args.iter().all(|arg| fit_of(arg).is_some()) {
             let (path, causes) = (format!("h.{layer}.attention"), vec![Cause::Softmax]);
-            let place = Place {
+            let place = LedgerPlace {
                 path,
                 layer: Some(layer),
                 site: None,
@@ -281,7 +281,7 @@ fn heard(tensor: &Graph, site: Value) -> Option<Value> {
 fn probe_graph(
     tensor: &Graph,
     calibration: &Calibration,
-    places: &[Place<'_>],
+    places: &[LedgerPlace<'_>],
     probe: &Probe,
 ) -> Result<Graph, Diagnostics> {
     let whole = &calibration.quant_plan;
@@ -299,7 +299,7 @@ fn probe_graph(
             waiting = (!answers).then(|| place.path.clone());
         }
         Probe::Isolated(i, cause) => {
-            let Place { site, attention, fit, .. } = &places[i];
+            let LedgerPlace { site, attention, fit, .. } = &places[i];
             match (site, attention, fit) {
                 (Some(site), _, Some(fit)) => {
                     let (fit, exact) = match cause {

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashSet};
 
 /// What a warning is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum LintKind {
     /// A layer of neurons never fires.
     Silent,
     /// Many neurons fire at every timestep.
@@ -29,14 +29,14 @@ pub enum Kind {
     Unlike,
 }
 
-impl Kind {
+impl LintKind {
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Silent => "silent",
-            Kind::Saturated => "saturated",
-            Kind::Dense => "dense",
-            Kind::Coverage => "coverage",
-            Kind::Unlike => "unlike",
+            LintKind::Silent => "silent",
+            LintKind::Saturated => "saturated",
+            LintKind::Dense => "dense",
+            LintKind::Coverage => "coverage",
+            LintKind::Unlike => "unlike",
         }
     }
 }
@@ -44,7 +44,7 @@ impl Kind {
 /// A warning about a place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lint {
-    pub kind: Kind,
+    pub kind: LintKind,
     pub place: String,
     pub message: String,
 }
@@ -204,7 +204,7 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
                 let width = node.ty.shape().width().unwrap_or(0) as u64;
                 let did = events[value.index()];
                 if did.spikes == 0 {
-                    add(Kind::Silent, &name, format!("{width} neurons never fired ({origin})"));
+                    add(LintKind::Silent, &name, format!("{width} neurons never fired ({origin})"));
                 }
                 let share = did.saturated as f64 / (width * tokens).max(1) as f64;
                 let usual = usual_saturation(section, &name);
@@ -215,14 +215,14 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
                         100.0 * share,
                         100.0 * usual
                     );
-                    add(Kind::Saturated, &name, message);
+                    add(LintKind::Saturated, &name, message);
                 }
             }
             Op::Dense(DenseOp::Linear(_)) | Op::Dense(DenseOp::Attention { .. }) => {
-                add(Kind::Dense, origin, format!("`{}` multiplies: what it reads is dense", node.op));
+                add(LintKind::Dense, origin, format!("`{}` multiplies: what it reads is dense", node.op));
             }
             _ if node.ty.elem() == Some(Elem::F32) && matches!(node.op, Op::Dense(DenseOp::Curve(_))) => {
-                add(Kind::Dense, origin, format!("`{}` is computed: no neuron has this curve", node.op));
+                add(LintKind::Dense, origin, format!("`{}` is computed: no neuron has this curve", node.op));
             }
             _ => {}
         }
@@ -231,7 +231,7 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
     for ((layer, part), share) in &coverage.parts {
         if share.ratio() < COVERAGE_LEAST {
             add(
-                Kind::Coverage,
+                LintKind::Coverage,
                 &place(*layer, *part),
                 format!("spikes drive {:.1} % of its multiply-accumulates", 100.0 * share.ratio()),
             );
@@ -243,7 +243,7 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
         let source = section.and_then(|section| section["source"].as_str()).unwrap_or("the calibration text");
         let message =
             format!("{:.0} % of its tokens were never met in {source}; calibrate on text like this", 100.0 * unseen);
-        add(Kind::Unlike, "the text", message);
+        add(LintKind::Unlike, "the text", message);
     }
     lints
 }

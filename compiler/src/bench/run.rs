@@ -4,7 +4,7 @@ use super::machine::{memory_read_gb_per_s, peak_rss_mb};
 use super::speeds::{SpeedOptions, Speeds, density, first_token, measure, weight_bytes};
 use super::variants::{with_context, with_density};
 use crate::files;
-use crate::model::{EngineOptions, Source};
+use crate::model::{EngineOptions, ModelSource};
 use crate::progress::{Progress, cancelled};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -70,7 +70,7 @@ pub fn bench(
     watch: &mut ProgramWatch<'_>,
 ) -> Result<BenchJson, Diagnostics> {
     let program = |stepped| {
-        let source = Source { graph: graph(options)?, rounded: false };
+        let source = ModelSource { graph: graph(options)?, rounded: false };
         source.program(&EngineOptions { stepped, ..options.engine })
     };
     let ([load_ms, first_token_ms], fast) = first_token(&|| program(false))?;

@@ -1,7 +1,7 @@
 //! The estimate as data. `docs/energy.md` says what is counted, `docs/schemas/energy.json` has the schema.
 
 use super::analysis::{BreakEven, Sensitivity, break_even, sensitivity};
-use super::prices::{Item, Memory, Price, PriceList, Priced};
+use super::prices::{ItemPrice, MemoryPrices, PriceList, Priced, PricedItem};
 use super::{Block, Compared, Counts, Estimate, NeuronCounts, Phase};
 use crate::lints::CoverageJson;
 use indexmap::IndexMap;
@@ -30,11 +30,11 @@ pub struct EnergyJson {
     /// Tokens of a sequence that share a pass of prefill.
     pub pass_tokens: u64,
     /// Scores, softmax and values with their projections, f32 beside collapsed in prefill, by price list.
-    pub attention_block: Named<Beside>,
+    pub attention_block: Named<SavingJson>,
     /// Scores, softmax and values alone.
-    pub attention_core: Named<Beside>,
+    pub attention_core: Named<SavingJson>,
     /// The whole network.
-    pub total: Named<Beside>,
+    pub total: Named<SavingJson>,
     /// Layers of neurons that never fire.
     pub defects: Vec<Defect>,
     pub coverage: CoverageJson,
@@ -53,7 +53,7 @@ pub struct EnergyJson {
 
 /// A dense form beside a spiking one.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct Beside {
+pub struct SavingJson {
     /// `null`: something that is counted has no price.
     pub dense_pj: Option<f64>,
     pub spiking_pj: Option<f64>,
@@ -73,7 +73,7 @@ pub struct Beside {
     pub silent: bool,
     /// The same where a pair of spike trains adds only when both spike.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub by_coincidence: Option<Box<Beside>>,
+    pub by_coincidence: Option<Box<SavingJson>>,
 }
 
 /// A layer of neurons that never fires.
@@ -99,7 +99,7 @@ pub struct Row {
     /// By form.
     pub counts: Named<CountsJson>,
     /// By price list.
-    pub prices: Named<Beside>,
+    pub prices: Named<SavingJson>,
 }
 
 /// Counts over the run: operations by name, and bytes by what they are of.
@@ -188,8 +188,8 @@ pub struct SynapticOperations {
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct PriceListJson {
     pub about: String,
-    pub operations: Named<Price>,
-    pub memory: Option<Memory>,
+    pub operations: Named<ItemPrice>,
+    pub memory: Option<MemoryPrices>,
     /// What the list leaves out, and why.
     pub left_out: Named<String>,
 }
@@ -201,7 +201,10 @@ impl Estimate {
             by_list(&self.lists, |list| {
                 let compared = self.compare(block, list, Phase::Prefill, DENSE, SPIKING);
                 let other = self.by_coincidence(block, list, Phase::Prefill, DENSE, SPIKING);
-                Beside { by_coincidence: other.map(|other| Box::new(self.beside(&other))), ..self.beside(&compared) }
+                SavingJson {
+                    by_coincidence: other.map(|other| Box::new(self.beside(&other))),
+                    ..self.beside(&compared)
+                }
             })
         };
         let phase = |phase: Phase| {
@@ -233,12 +236,12 @@ impl Estimate {
     }
 
     /// Dense beside spiking, picojoules per token.
-    fn beside(&self, compared: &Compared) -> Beside {
+    fn beside(&self, compared: &Compared) -> SavingJson {
         let total = |priced: &Priced| priced.pj().map(|pj| self.per_token(pj));
         let partial = |priced: &Priced| (!priced.unpriced.is_empty()).then(|| self.per_token(priced.partial_pj()));
         let unpriced = |priced: &Priced| (!priced.unpriced.is_empty()).then(|| priced.unpriced_names());
         let Compared { dense, spiking, silent } = compared;
-        Beside {
+        SavingJson {
             dense_pj: total(dense),
             spiking_pj: total(spiking),
             saving: compared.saving(),
@@ -372,7 +375,7 @@ fn by_list<T>(lists: &[PriceList], json: impl Fn(&PriceList) -> T) -> Named<T> {
 
 /// Counts over the run: operations, bytes by what they are of and by memory.
 fn tally(tally: &Tally) -> CountsJson {
-    let counted = Item::all().filter(|item| item.count(tally) > 0);
+    let counted = PricedItem::all().filter(|item| item.count(tally) > 0);
     let traffic = |(&(traffic, memory_bytes), &bytes): (&(Traffic, u64), &u64)| TrafficJson {
         of: traffic.name(),
         memory_bytes,

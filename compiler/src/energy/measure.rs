@@ -1,6 +1,6 @@
 //! What a network does: run on text, or expected from rates.
 
-use crate::evaluate::{Cut, Evaluation, evaluate};
+use crate::evaluate::{Cut, TextEvaluation, evaluate};
 use crate::lints;
 use crate::progress::Workers;
 use serde_json::Value as Json;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// What is run: windows of `length` tokens, so many, spread evenly over the text.
 #[derive(Clone, Copy, Debug)]
-pub struct Windows {
+pub struct MeasuredWindows {
     pub length: usize,
     pub count: usize,
 }
@@ -24,9 +24,9 @@ pub struct Windows {
 pub fn measure<'a>(
     program: &Arc<Program>,
     ids: &[u32],
-    windows: Windows,
+    windows: MeasuredWindows,
     workers: impl Into<Workers<'a>>,
-) -> Result<(Activity, Evaluation), Diagnostics> {
+) -> Result<(Activity, TextEvaluation), Diagnostics> {
     let cut = Cut { length: Some(windows.length), stride: None, windows: windows.count };
     let done = evaluate(program, None, ids, cut, workers)?;
     Ok((done.activity(), done))

@@ -10,7 +10,7 @@ pub mod prices;
 pub mod run;
 
 pub use measure::measure;
-pub use prices::{Item, PriceList, Priced};
+pub use prices::{PriceList, Priced, PricedItem};
 pub use run::{EnergyOptions, energy};
 use snnc_ir::op::{DenseOp, LevelOp, SpikeOp};
 

@@ -1,4 +1,4 @@
-//! Price lists: what an operation and a byte cost, with where each number comes from.
+//! ItemPrice lists: what an operation and a byte cost, with where each number comes from.
 //!
 //! A list is a TOML file. Those of the literature are built in; a user's own may stand on one of them (`base`). Whatever a
 //! network does has a price, or is left out by the list with a reason, or is *unpriced*: then there is no total.
@@ -45,7 +45,7 @@ pub enum Grade {
 /// A price with where it comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Price {
+pub struct ItemPrice {
     /// Picojoules.
     pub pj: f64,
     /// Technology node.
@@ -82,7 +82,7 @@ pub enum Placement {
 /// What bytes cost, by the memory they lie in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Memory {
+pub struct MemoryPrices {
     /// Bits of an access; bytes are taken to fill it.
     pub access_bits: u32,
     pub weights: Placement,
@@ -95,21 +95,21 @@ pub struct Memory {
 
 /// Something that is counted and may be priced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Item {
+pub enum PricedItem {
     Operation(Operation),
     Traffic(Traffic),
 }
 
-impl Item {
-    pub fn all() -> impl Iterator<Item = Item> {
-        let operations = Operation::ALL.into_iter().map(Item::Operation);
-        operations.chain(Traffic::ALL.into_iter().map(Item::Traffic))
+impl PricedItem {
+    pub fn all() -> impl Iterator<Item = PricedItem> {
+        let operations = Operation::ALL.into_iter().map(PricedItem::Operation);
+        operations.chain(Traffic::ALL.into_iter().map(PricedItem::Traffic))
     }
 
     pub fn name(self) -> &'static str {
         match self {
-            Item::Operation(operation) => operation.name(),
-            Item::Traffic(traffic) => traffic.name(),
+            PricedItem::Operation(operation) => operation.name(),
+            PricedItem::Traffic(traffic) => traffic.name(),
         }
     }
 
@@ -120,8 +120,8 @@ impl Item {
     /// How much of it a tally has: operations, or bytes.
     pub fn count(self, tally: &Tally) -> u64 {
         match self {
-            Item::Operation(operation) => tally.of(operation),
-            Item::Traffic(traffic) => tally.bytes(traffic),
+            PricedItem::Operation(operation) => tally.of(operation),
+            PricedItem::Traffic(traffic) => tally.bytes(traffic),
         }
     }
 }
@@ -134,8 +134,8 @@ struct PriceFile {
     about: String,
     base: Option<String>,
     #[serde(default)]
-    operations: BTreeMap<String, Price>,
-    memory: Option<Memory>,
+    operations: BTreeMap<String, ItemPrice>,
+    memory: Option<MemoryPrices>,
     #[serde(default)]
     left_out: Vec<LeftOut>,
 }
@@ -152,19 +152,19 @@ struct LeftOut {
 pub struct PriceList {
     pub name: String,
     pub about: String,
-    pub operations: BTreeMap<Operation, Price>,
-    pub memory: Option<Memory>,
+    pub operations: BTreeMap<Operation, ItemPrice>,
+    pub memory: Option<MemoryPrices>,
     /// What it leaves out, and why.
-    pub left_out: BTreeMap<Item, String>,
+    pub left_out: BTreeMap<PricedItem, String>,
 }
 
 /// What a tally costs by a list.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Priced {
     /// Picojoules by item, those that are counted and priced.
-    pub items: Vec<(Item, f64)>,
+    pub items: Vec<(PricedItem, f64)>,
     /// Counted, and neither priced nor left out.
-    pub unpriced: Vec<Item>,
+    pub unpriced: Vec<PricedItem>,
 }
 
 impl Priced {
@@ -241,13 +241,13 @@ impl PriceList {
         };
         (list.name, list.about) = (file.name, file.about);
         for (name, price) in file.operations {
-            match Item::from_name(&name) {
-                Some(Item::Operation(operation)) => {
+            match PricedItem::from_name(&name) {
+                Some(PricedItem::Operation(operation)) => {
                     check(&price, &name, &mut complain);
-                    list.left_out.remove(&Item::Operation(operation));
+                    list.left_out.remove(&PricedItem::Operation(operation));
                     list.operations.insert(operation, price);
                 }
-                Some(Item::Traffic(_)) => complain(&name, "is priced by [memory]".into()),
+                Some(PricedItem::Traffic(_)) => complain(&name, "is priced by [memory]".into()),
                 None => {
                     let names: Vec<&str> = Operation::ALL.iter().map(|operation| operation.name()).collect();
                     complain(&name, format!("is no operation; there are {}", names.join(", ")));
@@ -260,15 +260,15 @@ impl PriceList {
         }
         for LeftOut { items, why } in file.left_out {
             for name in items {
-                match Item::from_name(&name) {
+                match PricedItem::from_name(&name) {
                     Some(item) => {
-                        if let Item::Operation(operation) = item {
+                        if let PricedItem::Operation(operation) = item {
                             list.operations.remove(&operation);
                         }
                         list.left_out.insert(item, why.clone());
                     }
                     None => {
-                        let names: Vec<&str> = Item::all().map(Item::name).collect();
+                        let names: Vec<&str> = PricedItem::all().map(PricedItem::name).collect();
                         complain(
                             "left_out",
                             format!("`{name}` is nothing that is counted; there are {}", names.join(", ")),
@@ -283,12 +283,12 @@ impl PriceList {
     /// What a tally costs; `network` is the bytes of all weights in its form.
     pub fn price(&self, tally: &Tally, network: u64) -> Priced {
         let mut priced = Priced::default();
-        for item in Item::all().filter(|item| item.count(tally) > 0 && !self.left_out.contains_key(item)) {
+        for item in PricedItem::all().filter(|item| item.count(tally) > 0 && !self.left_out.contains_key(item)) {
             let pj = match item {
-                Item::Operation(operation) => {
+                PricedItem::Operation(operation) => {
                     self.operations.get(&operation).map(|price| price.pj * tally.of(operation) as f64)
                 }
-                Item::Traffic(traffic) => self.memory.as_ref().and_then(|memory| {
+                PricedItem::Traffic(traffic) => self.memory.as_ref().and_then(|memory| {
                     let of = tally.traffic.iter().filter(|((of, _), _)| *of == traffic);
                     let mut sum = 0.0;
                     for (&(_, own), &bytes) in of {
@@ -308,7 +308,7 @@ impl PriceList {
     }
 }
 
-impl Memory {
+impl MemoryPrices {
     /// Picojoules of an access to a memory of so many bytes; `None` where it is larger than all levels.
     fn access_pj(&self, bytes: u64) -> Option<f64> {
         let size = |level: &MemoryLevel| level.up_to_bytes.unwrap_or(u64::MAX);
@@ -323,7 +323,7 @@ impl Memory {
     }
 }
 
-fn check(price: &Price, name: &str, complain: &mut impl FnMut(&str, String)) {
+fn check(price: &ItemPrice, name: &str, complain: &mut impl FnMut(&str, String)) {
     if !(price.pj >= 0.0 && price.pj.is_finite()) {
         complain(name, format!("is {}; a price is a number of picojoules, 0 or more", price.pj));
     }
@@ -332,13 +332,13 @@ fn check(price: &Price, name: &str, complain: &mut impl FnMut(&str, String)) {
     }
 }
 
-fn check_memory(memory: &Memory, complain: &mut impl FnMut(&str, String)) {
+fn check_memory(memory: &MemoryPrices, complain: &mut impl FnMut(&str, String)) {
     if memory.access_bits == 0 {
         complain("memory: access_bits", "is 0".into());
     }
     for level in &memory.levels {
         let MemoryLevel { name, pj, node, source, grade, .. } = level.clone();
-        check(&Price { pj, node, source, grade }, &format!("memory: {name}"), complain);
+        check(&ItemPrice { pj, node, source, grade }, &format!("memory: {name}"), complain);
     }
     let sizes: Vec<u64> = memory.levels.iter().map(|level| level.up_to_bytes.unwrap_or(u64::MAX)).collect();
     if sizes.is_empty() || sizes.windows(2).any(|pair| pair[0] >= pair[1]) {

@@ -1,6 +1,6 @@
 //! An estimate from files: a program on text, or at rates that are expected.
 
-use super::measure::{Windows, expected, measure};
+use super::measure::{MeasuredWindows, expected, measure};
 use super::prices::PriceList;
 use super::{Estimate, Setting, estimate};
 use crate::files;
@@ -24,14 +24,14 @@ pub struct EnergyOptions {
     pub firing_rate: Option<Rate>,
     /// Tokens of a window: prefill takes all of them, decoding comes after them. The network's context without a number.
     pub context: Option<u32>,
-    /// Windows, spread evenly over the text.
+    /// MeasuredWindows, spread evenly over the text.
     pub windows: usize,
     /// Sequences that share a pass over the weights.
     pub batch: u64,
     /// Price lists.
     pub lists: Vec<PriceList>,
     pub engine: EngineOptions,
-    /// Windows that run at once; the result does not depend on it.
+    /// MeasuredWindows that run at once; the result does not depend on it.
     pub threads: usize,
 }
 
@@ -83,7 +83,7 @@ pub fn energy(options: &EnergyOptions, progress: &dyn Progress) -> Result<Estima
     let text = files::read_text(text)?;
     let ids = tokens.document(&text)?;
     let program = loaded.source.program(&EngineOptions { count: true, ..options.engine })?;
-    let windows = Windows { length: context as usize, count: options.windows };
+    let windows = MeasuredWindows { length: context as usize, count: options.windows };
     let (activity, _) = measure(&program, &ids, windows, Workers { threads: options.threads, progress })?;
     Ok(estimate(program.graph(), &activity, setting, lists))
 }

@@ -1,8 +1,8 @@
 //! What a report holds: plain data, of which `inspect` prints the essentials and `report` makes a page.
 
-use super::blocks::Block;
+use super::blocks::ReportBlock;
 use super::passes::Passes;
-use super::raster::NeuronLayer;
+use super::raster::ReportLayer;
 use super::run::Prediction;
 use crate::convert;
 use crate::energy::json::EnergyJson;
@@ -21,11 +21,11 @@ pub struct Report {
     pub provenance: ReportSources,
     pub network: Option<NetworkFacts>,
     /// How the program came from the network, block by block.
-    pub blocks: Vec<Block>,
+    pub blocks: Vec<ReportBlock>,
     /// Scores, warnings, coverage and ledger, as `eval --json` has them.
     pub evaluation: Option<EvalJson>,
     /// Neuron layers in the order of the network.
-    pub layers: Vec<NeuronLayer>,
+    pub layers: Vec<ReportLayer>,
     /// The tokens that were run, each with what was predicted to follow.
     pub predictions: Vec<Prediction>,
     pub energy: Option<EnergyJson>,

@@ -44,7 +44,7 @@ pub fn passes(
     section: Option<&[u8]>,
     own_embedding: bool,
 ) -> Result<Passes, Diagnostics> {
-    let mut listing = Listing::default();
+    let mut listing = PassListing::default();
     let last = match (dense, section) {
         (Some((imported, rounded)), Some(section)) => {
             listing.add("imported", &imported);
@@ -71,7 +71,7 @@ pub fn passes(
 
 /// Stages in the making.
 #[derive(Default)]
-struct Listing {
+struct PassListing {
     passes: Passes,
     /// Lines by their text.
     known: HashMap<String, u32>,
@@ -79,7 +79,7 @@ struct Listing {
     last: Vec<u32>,
 }
 
-impl Listing {
+impl PassListing {
     fn add(&mut self, pass: &str, graph: &Graph) {
         let text = text::print(graph);
         let now: Vec<u32> = text.lines().filter(|line| !line.is_empty()).map(|line| self.line(line)).collect();

@@ -14,7 +14,7 @@ use snnc_ir::{Code, Graph, Op, Value};
 
 /// A layer of neurons in a run.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct NeuronLayer {
+pub struct ReportLayer {
     /// The site that it codes: `h.0.mlp.hidden`.
     pub site: String,
     /// `h.0`, `head`.
@@ -168,11 +168,11 @@ impl LayerRun {
 
     /// What is shown of it. The program spells it as `neuron`, from an ONNX node `origin`; `usual` is the share of its levels
     /// that were the largest on the calibration text.
-    pub fn layer(self, site: String, block: String, [neuron, origin]: [String; 2], usual: f64) -> NeuronLayer {
+    pub fn layer(self, site: String, block: String, [neuron, origin]: [String; 2], usual: f64) -> ReportLayer {
         let slots = (self.by_token.len() as u64 * u64::from(self.steps)).max(1);
         let shares: Vec<u8> = self.by_neuron.iter().map(|&spikes| (255 * spikes).div_ceil(slots) as u8).collect();
         let bytes = self.bytes();
-        NeuronLayer {
+        ReportLayer {
             site,
             block,
             neuron,

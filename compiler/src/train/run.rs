@@ -199,7 +199,7 @@ struct Corpus {
 }
 
 /// A run at work: what it was told, and who watches.
-struct Run<'a, 'w> {
+struct TrainingRun<'a, 'w> {
     options: &'a TrainOptions,
     progress: &'a dyn Progress,
     watch: &'a mut TrainWatch<'w>,
@@ -228,7 +228,7 @@ pub fn train(
     let tokens = tokenizer_of(&file, &options.program)?;
     let reference = reference_graph(&options.reference, &file.graph)?;
     let corpus = corpus(options, &tokens, file.graph.context.min(reference.context) as usize)?;
-    let mut run = Run { options, progress, watch, checkpoint };
+    let mut run = TrainingRun { options, progress, watch, checkpoint };
     let mut record = ProgramRecord::of(file.provenance.as_deref());
     let mut graph = file.graph.clone();
     if trains {
@@ -315,7 +315,7 @@ enum Learned {
     Interrupted(Outcome),
 }
 
-impl Run<'_, '_> {
+impl TrainingRun<'_, '_> {
     fn workers(&self) -> Workers<'_> {
         Workers { threads: self.options.threads, progress: self.progress }
     }

@@ -6,7 +6,7 @@
 //! the budget is kept by what was measured, never by what was predicted.
 
 use crate::energy::{self, Block, Phase, PriceList, Setting};
-use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
+use crate::evaluate::{Cut, NeuronTotals, TextEvaluation, evaluate};
 use crate::ledger::{self, damages};
 use crate::progress::{Progress, Workers};
 use snnc_ir::diagnostic::Diagnostics;
@@ -125,7 +125,7 @@ impl Tuner<'_> {
         sites(self.tensor).into_iter().filter(|site| self.base.of(site).is_some()).collect()
     }
 
-    /// Neurons of all sites.
+    /// NeuronTotals of all sites.
     pub fn neurons(&self) -> f64 {
         let width = |site: &Site| self.tensor.ty(site.value).shape().width().unwrap_or(0) as f64;
         self.sites().iter().map(width).sum()
@@ -262,9 +262,9 @@ fn commonest(steps: impl Iterator<Item = u16>) -> u16 {
     counts.into_iter().find(|(_, count)| *count == most).map_or(Levels::default().steps, |(steps, _)| steps)
 }
 
-fn point(graph: &Graph, done: &Evaluation, wishes: QuantOptions) -> Point {
+fn point(graph: &Graph, done: &TextEvaluation, wishes: QuantOptions) -> Point {
     let score = &done.score;
-    let neurons = Neurons::of(graph, done);
+    let neurons = NeuronTotals::of(graph, done);
     let setting = Setting { context: graph.context.into(), batch: 1, span: Options::default().chunk as u64 };
     let lists =
         ["paper45", "int45"].map(|name| PriceList::named(name).unwrap_or_else(|e| panic!("it is built in: {e:?}")));
