@@ -5,7 +5,7 @@ use crate::bar::Bar;
 use crate::energy_table;
 use crate::output::{emit, emit_json};
 use clap::Args;
-use snnc::energy::{EnergyOptions, energy};
+use snnc::energy::run::{EnergyOptions, energy};
 use snnc::model::threads_or_all;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_passes::cost::Rate;

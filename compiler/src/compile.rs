@@ -32,6 +32,7 @@ pub struct CompileOptions {
     pub calibrate: Option<PathBuf>,
     /// Tokens of that text to run; 16384 without a number, fewer for networks of more than 90 M weights.
     pub calibration_tokens: Option<usize>,
+    /// Levels and their spelling, site by site.
     pub quant: QuantOptions,
     /// Largest difference of the imported network's logits to the file's, as a share of their range.
     pub import_tolerance: Option<f32>,
@@ -67,6 +68,7 @@ impl CompileOptions {
 pub struct CompiledModel {
     /// The program as its file holds it.
     pub file: File,
+    /// What levels were measured on, and which they are.
     pub calibration: Calibration,
     /// How near the imported network is to its file.
     pub proof: Proof,
@@ -168,9 +170,9 @@ impl CompiledModel {
 
 /// Attention that computes no softmax says little before it is trained.
 fn warn_of_training(graph: &Graph, progress: &dyn Progress) {
-    let variants = graph.nodes.iter().filter_map(|node| match node.op {
-        Op::Level(LevelOp::Ssa { variant, .. }) if variant.needs_training() => Some(variant.name()),
-        _ => None,
+    let variants = graph.nodes.iter().filter_map(|node| {
+        let Op::Level(LevelOp::Ssa { variant, .. }) = node.op else { return None };
+        variant.needs_training().then(|| variant.name())
     });
     let mut names: Vec<&str> = variants.collect();
     let layers = names.len();

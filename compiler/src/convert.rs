@@ -32,17 +32,24 @@ pub const CALIBRATION_WINDOW: usize = 256;
 /// What a user chooses about a conversion.
 #[derive(Clone, Debug)]
 pub struct ConvertOptions {
+    /// Levels and their spelling, site by site.
     pub quant: QuantOptions,
+    /// Tokens that activation ranges are measured on.
     pub calibration_tokens: usize,
+    /// Threads; no result depends on their number.
     pub threads: usize,
 }
 
 /// Where calibration tokens come from.
 #[derive(Debug)]
 pub enum Sample<'a> {
+    /// A text and its tokenizer.
     Text {
+        /// Its name.
         name: String,
+        /// The text.
         text: String,
+        /// Tokens of the run.
         tokens: &'a Tokens,
     },
     /// Without a tokenizer: ids drawn uniformly from a seeded generator.
@@ -52,7 +59,9 @@ pub enum Sample<'a> {
 /// A program and what it was measured on.
 #[derive(Debug)]
 pub struct Converted {
+    /// The graph.
     pub graph: Graph,
+    /// What levels were measured on, and which they are.
     pub calibration: Calibration,
     /// The same for the file's `calibration` section.
     pub section: serde_json::Value,

@@ -9,16 +9,23 @@ use std::collections::BTreeMap;
 /// A GPT-2 as a graph at stage Tensor has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
+    /// Transformer blocks.
     pub layers: usize,
+    /// Channels of the residual stream.
     pub width: usize,
+    /// Heads, by layer.
     pub heads: Vec<u32>,
     /// What scores are multiplied by, layer by layer.
     pub scales: Vec<f32>,
+    /// Curves of the MLPs.
     pub activations: Vec<Curve>,
     /// Widths of the MLPs' inner layers.
     pub inner: Vec<usize>,
+    /// Entries of the vocabulary.
     pub vocabulary: usize,
+    /// Tokens of a sequence at most.
     pub context: usize,
+    /// Where the logits come from.
     pub head: HeadSource,
     /// Elements of all weights.
     pub parameters: usize,
@@ -27,16 +34,21 @@ pub struct Network {
 /// A network as data.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct NetworkJson {
+    /// Transformer blocks.
     pub layers: usize,
+    /// Channels of the residual stream.
     pub width: usize,
     /// By layer.
     pub heads: Vec<u32>,
     /// What scores are multiplied by, by layer.
     pub scales: Vec<f32>,
+    /// Curves of the MLPs.
     pub activations: Vec<&'static str>,
     /// Widths of the MLPs' inner layers.
     pub inner: Vec<usize>,
+    /// Entries of the vocabulary.
     pub vocabulary: usize,
+    /// Tokens of a sequence at most.
     pub context: usize,
     /// Where the logits come from.
     pub head: &'static str,
@@ -51,10 +63,12 @@ pub enum HeadSource {
     Tied,
     /// A matrix with the token table's numbers.
     Copied,
+    /// A matrix of its own.
     Untied,
 }
 
 impl HeadSource {
+    /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
             HeadSource::Tied => "tied",

@@ -22,6 +22,7 @@ pub struct EvalOptions {
     pub model: PathBuf,
     /// The ONNX file to compare with.
     pub reference: Option<PathBuf>,
+    /// The text.
     pub text: PathBuf,
     /// Windows of the context's length, spread evenly over the text; all without a number.
     pub windows: Option<usize>,
@@ -33,6 +34,7 @@ pub struct EvalOptions {
     pub ledger_tokens: Option<usize>,
     /// Ask whether a pair of tokens seen earlier is recalled.
     pub recall: bool,
+    /// Which engine runs it, and how.
     pub engine: EngineOptions,
     /// Windows that run at once; the result does not depend on it.
     pub threads: usize,
@@ -111,7 +113,7 @@ pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport
 ///
 /// # Errors
 /// What is not part of a GPT-2.
-pub fn dense_tensor(source: Source) -> Result<Graph, Diagnostics> {
+pub fn dense_tensor(source: ModelSource) -> Result<Graph, Diagnostics> {
     convert::dense(source.graph, source.rounded, &mut |_, _, _| {})
 }
 

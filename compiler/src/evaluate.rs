@@ -19,7 +19,9 @@ use std::sync::Arc;
 /// Inputs that are run together, and the first of them whose prediction counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
+    /// What is run, by its place in the text.
     pub inputs: Range<usize>,
+    /// The first input whose prediction counts.
     pub scored: usize,
 }
 
@@ -50,14 +52,19 @@ pub fn cut(inputs: usize, length: usize, cut: Cut) -> Vec<Window> {
 /// Sums over predicted tokens, in f64, in the order of the text.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Score {
+    /// Tokens of the run.
     pub tokens: usize,
     /// Negative log likelihood of the text, in nats.
     pub nll: f64,
+    /// The same of the dense network.
     pub nll_dense: f64,
     /// Predictions that were right.
     pub right: usize,
+    /// The same of the dense network.
     pub right_dense: usize,
+    /// Cosine of the two networks' logits.
     pub cosine: f64,
+    /// The same around the means.
     pub cosine_centred: f64,
     /// Kullback-Leibler divergence of the dense prediction from the spiking one, in nats.
     pub kl: f64,
@@ -78,10 +85,12 @@ impl Score {
         self.agreed += other.agreed;
     }
 
+    /// Of the program.
     pub fn perplexity(&self) -> f64 {
         libm::exp(self.nll / self.tokens as f64)
     }
 
+    /// Of the dense network.
     pub fn perplexity_dense(&self) -> f64 {
         libm::exp(self.nll_dense / self.tokens as f64)
     }
@@ -95,8 +104,11 @@ impl Score {
 /// A finished evaluation. `events` are the program's, by node.
 #[derive(Clone, Debug)]
 pub struct TextEvaluation {
+    /// Sums over predicted tokens.
     pub score: Score,
+    /// Windows that were run.
     pub windows: usize,
+    /// What the program's nodes did.
     pub events: Vec<Events>,
     /// Tokens that were run, the unit of `events`.
     pub run: u64,
@@ -141,12 +153,14 @@ impl TextEvaluation {
 pub struct NeuronTotals {
     /// NeuronTotals that could have spiked: neurons times tokens.
     pub neurons: u64,
+    /// Spikes in all.
     pub spikes: u64,
     /// Timesteps, summed over them.
     pub steps: u64,
 }
 
 impl NeuronTotals {
+    /// Of a run.
     pub fn of(graph: &Graph, done: &TextEvaluation) -> Self {
         let mut all = Self::default();
         for (value, node) in graph.iter() {

@@ -36,16 +36,23 @@ use std::sync::Arc;
 /// What makes a site's error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Cause {
+    /// Levels that do not reach.
     Clipping,
+    /// Levels that are too far apart.
     Rounding,
+    /// Spikes that come too late or too early.
     Time,
+    /// Attention's own approximation.
     Softmax,
+    /// Weights of 8 bits.
     Weights,
 }
 
 impl Cause {
+    /// All of them.
     pub const ALL: [Cause; 5] = [Cause::Clipping, Cause::Rounding, Cause::Time, Cause::Softmax, Cause::Weights];
 
+    /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
             Cause::Clipping => "clipping",
@@ -91,12 +98,15 @@ fn twice_the_levels(Levels { code, steps }: Levels) -> Option<u16> {
 pub struct Entry {
     /// `h.0.mlp.hidden`; attention's softmax is `h.0.attention`.
     pub path: String,
+    /// The layer; `null` outside all layers.
     pub layer: Option<u32>,
     /// By `Cause::ALL`; `None` where the cause has no place.
     pub isolated: [Option<f64>; 5],
     /// The network's divergence when this site and all before it have their levels.
     pub cumulative: f64,
+    /// Timesteps.
     pub steps: Option<u16>,
+    /// The option that makes less of it.
     pub remedy: String,
 }
 
@@ -120,6 +130,7 @@ pub struct Ledger {
     pub entries: Vec<Entry>,
     /// The whole program's divergence, in nats a token.
     pub total: f64,
+    /// Tokens of the run.
     pub tokens: usize,
 }
 
@@ -483,6 +494,7 @@ impl Ledger {
 /// A ledger as data; divergences in nats per token.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct LedgerJson {
+    /// Tokens of the run.
     pub tokens: usize,
     /// The whole program's divergence from the dense network.
     pub kl: f64,
@@ -497,8 +509,11 @@ pub struct LedgerJson {
 /// What one site loses.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct LedgerSite {
+    /// The site.
     pub site: String,
+    /// The layer; `null` outside all layers.
     pub layer: Option<u32>,
+    /// Timesteps.
     pub timesteps: Option<u16>,
     /// With all else dense.
     pub kl_isolated: f64,
@@ -506,11 +521,16 @@ pub struct LedgerSite {
     pub kl_cumulative: f64,
     /// The cause that does most, and the option that makes less of it.
     pub worst: &'static str,
+    /// The option that makes less of it.
     pub remedy: String,
     /// By cause, isolated; `null` where the cause has no place.
     pub clipping: Option<f64>,
+    /// By levels that are too far apart.
     pub rounding: Option<f64>,
+    /// By spikes that come too late or too early.
     pub time: Option<f64>,
+    /// By attention's own approximation.
     pub softmax: Option<f64>,
+    /// Where weights lie.
     pub weights: Option<f64>,
 }

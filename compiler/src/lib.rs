@@ -9,7 +9,7 @@
 //! | compile it | [`compile::compile`] |
 //! | write text | [`generate::generate`] |
 //! | evaluate | [`eval::eval`] |
-//! | estimate energy | [`energy::energy`] |
+//! | estimate energy | [`energy::run::energy`] |
 //! | make a report | [`report::build`], [`report::page`] |
 //! | train | [`train::train`] |
 //! | find cheap timesteps | [`tune::tune`] |

@@ -43,7 +43,9 @@ impl Default for EngineOptions {
 /// A graph to run, and whether an imported one has its numbers from codes of eight bits.
 #[derive(Clone, Debug)]
 pub struct ModelSource {
+    /// The graph.
     pub graph: Graph,
+    /// Whether its numbers come from codes of eight bits.
     pub rounded: bool,
 }
 
@@ -73,12 +75,15 @@ impl ModelSource {
 /// A model file with all that stands in it or beside it.
 #[derive(Debug)]
 pub struct Loaded {
+    /// The file's name.
     pub path: PathBuf,
+    /// Where the number comes from.
     pub source: ModelSource,
     /// What a program keeps of its calibration, as JSON.
     pub calibration: Option<Vec<u8>>,
     /// What a program says of its making, as JSON.
     pub provenance: Option<Vec<u8>>,
+    /// `tokenizer.json`, if there is one.
     pub tokenizer: Option<Vec<u8>>,
     /// What the tokenizer is called in messages.
     pub tokenizer_place: String,

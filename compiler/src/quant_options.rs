@@ -173,6 +173,7 @@ pub fn attention(text: &str) -> Result<Choices<AttentionName>, String> {
 /// A code as a user names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodeName {
+    /// One of the IR's codes.
     Code(Code),
     /// Ternary spikes of one weight, decoded by neurons that take back what later inputs contradict: the unary code.
     StBif,

@@ -6,6 +6,7 @@ use snnc_passes::cost::{Form, LayerPart};
 /// Where a layer and part costs as much spiking as dense.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BreakEven {
+    /// Where it is.
     pub place: LayerPart,
     /// A neuron and token, as measured.
     pub spikes: f64,
@@ -45,12 +46,15 @@ pub fn break_even(estimate: &Estimate, list: &PriceList, phase: Phase, dense: Fo
 /// What one price does to a saving.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sensitivity {
+    /// What has the price.
     pub item: PricedItem,
     /// Its share of either side's energy.
     pub dense_share: f64,
+    /// Its share of the spiking network's energy.
     pub spiking_share: f64,
     /// The saving at half the price, and at twice.
     pub halved: f64,
+    /// The saving at twice the price.
     pub doubled: f64,
 }
 

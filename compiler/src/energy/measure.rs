@@ -13,7 +13,9 @@ use std::sync::Arc;
 /// What is run: windows of `length` tokens, so many, spread evenly over the text.
 #[derive(Clone, Copy, Debug)]
 pub struct MeasuredWindows {
+    /// Tokens of a window.
     pub length: usize,
+    /// Windows, at most.
     pub count: usize,
 }
 

@@ -39,6 +39,7 @@ pub enum Grade {
     SecondHand,
     /// From memory of the source that is named.
     Recollected,
+    /// Nobody has published it.
     Assumed,
 }
 
@@ -50,7 +51,9 @@ pub struct ItemPrice {
     pub pj: f64,
     /// Technology node.
     pub node: String,
+    /// Where the number comes from.
     pub source: String,
+    /// How far it may be trusted.
     pub grade: Grade,
 }
 
@@ -58,14 +61,18 @@ pub struct ItemPrice {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryLevel {
+    /// Its name.
     pub name: String,
     /// The largest memory of this kind; without it, all larger ones are.
     #[serde(default)]
     pub up_to_bytes: Option<u64>,
     /// Of an access.
     pub pj: f64,
+    /// Technology node.
     pub node: String,
+    /// Where the number comes from.
     pub source: String,
+    /// How far it may be trusted.
     pub grade: Grade,
 }
 
@@ -85,6 +92,7 @@ pub enum Placement {
 pub struct MemoryPrices {
     /// Bits of an access; bytes are taken to fill it.
     pub access_bits: u32,
+    /// Where weights lie.
     pub weights: Placement,
     /// Whether a price lies on the line between two levels, or is that of the first level that is large enough.
     #[serde(default)]
@@ -96,16 +104,20 @@ pub struct MemoryPrices {
 /// Something that is counted and may be priced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PricedItem {
+    /// An operation.
     Operation(Operation),
+    /// Bytes of a kind.
     Traffic(Traffic),
 }
 
 impl PricedItem {
+    /// All that is counted.
     pub fn all() -> impl Iterator<Item = PricedItem> {
         let operations = Operation::ALL.into_iter().map(PricedItem::Operation);
         operations.chain(Traffic::ALL.into_iter().map(PricedItem::Traffic))
     }
 
+    /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
             PricedItem::Operation(operation) => operation.name(),
@@ -150,9 +162,13 @@ struct LeftOut {
 /// A price list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PriceList {
+    /// Its name.
     pub name: String,
+    /// What the list is.
     pub about: String,
+    /// Prices of operations.
     pub operations: BTreeMap<Operation, ItemPrice>,
+    /// Prices of memory traffic.
     pub memory: Option<MemoryPrices>,
     /// What it leaves out, and why.
     pub left_out: BTreeMap<PricedItem, String>,
@@ -178,6 +194,7 @@ impl Priced {
         self.unpriced.is_empty().then(|| self.partial_pj())
     }
 
+    /// The names of what has no price.
     pub fn unpriced_names(&self) -> Vec<&'static str> {
         self.unpriced.iter().map(|item| item.name()).collect()
     }

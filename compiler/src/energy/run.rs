@@ -30,6 +30,7 @@ pub struct EnergyOptions {
     pub batch: u64,
     /// Price lists.
     pub lists: Vec<PriceList>,
+    /// Which engine runs it, and how.
     pub engine: EngineOptions,
     /// MeasuredWindows that run at once; the result does not depend on it.
     pub threads: usize,

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 pub struct ReportBlock {
     /// `embedding`, `h.0`, `head`.
     pub name: String,
+    /// What each of its ONNX nodes became.
     pub conversions: Vec<Conversion>,
 }
 
@@ -21,6 +22,7 @@ pub struct Conversion {
     pub origin: String,
     /// Its operations in the dense network, where that is known, and in the program.
     pub dense: Vec<String>,
+    /// The spiking network.
     pub spiking: Vec<String>,
     /// What the program's last operation of it gives.
     pub gives: String,

@@ -38,6 +38,7 @@ pub struct ReportOptions {
     pub ledger_tokens: Option<usize>,
     /// Price lists of energy.
     pub lists: Vec<PriceList>,
+    /// Which engine runs it, and how.
     pub engine: EngineOptions,
     /// Threads; nothing that is shown depends on them.
     pub threads: usize,

@@ -16,7 +16,9 @@ use std::collections::HashMap;
 /// All stages. A change is a sign, 0 the same, 1 new, -1 gone, and a line by its index into `lines`.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Passes {
+    /// All lines of all stages, each once.
     pub lines: Vec<String>,
+    /// In the order of the passes.
     pub stages: Vec<StageText>,
     /// Whether these passes give the very program of the file; `None` where they begin with it.
     pub gives_program: Option<bool>,
@@ -25,11 +27,15 @@ pub struct Passes {
 /// The graph after one pass, as its difference from the one before; the first is all new.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct StageText {
+    /// The pass.
     pub pass: String,
+    /// The stage of the graph.
     pub stage: &'static str,
     /// Operations and constants.
     pub nodes: usize,
+    /// Where weights lie.
     pub weights: usize,
+    /// Signs and lines.
     pub changes: Vec<(i8, u32)>,
 }
 

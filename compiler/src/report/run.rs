@@ -18,8 +18,11 @@ use std::sync::Arc;
 pub struct Prediction {
     /// The text of the token that follows.
     pub text: String,
+    /// Its id.
     pub id: u32,
+    /// The spiking network.
     pub spiking: TokenRanking,
+    /// The dense network.
     pub dense: Option<TokenRanking>,
     /// Kullback-Leibler divergence of the dense prediction from the spiking one, in nats.
     pub kl: Option<f64>,
@@ -37,16 +40,22 @@ pub struct TokenRanking {
 /// A token, and how likely it was.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RankedToken {
+    /// The text.
     pub text: String,
+    /// Its id.
     pub id: u32,
+    /// How likely it was.
     pub probability: f64,
 }
 
 /// What a run gave.
 #[derive(Debug)]
 pub struct Gathered {
+    /// Scores and spikes.
     pub done: TextEvaluation,
+    /// By token.
     pub predictions: Vec<Prediction>,
+    /// Transformer blocks.
     pub layers: Vec<ReportLayer>,
 }
 

@@ -43,9 +43,11 @@ pub struct TrainOptions {
     pub output: PathBuf,
     /// What trains.
     pub parameters: Parameters,
+    /// The loss.
     pub loss: Loss,
     /// What stands in for the derivative of a spike.
     pub surrogate: Surrogate,
+    /// Tokens of a window.
     pub length: TrainLength,
     /// Windows of text per step.
     pub batch: usize,
@@ -53,6 +55,7 @@ pub struct TrainOptions {
     pub window_tokens: Option<usize>,
     /// The learning rate at its height; without one what did well on networks of width 256.
     pub rate: Option<f32>,
+    /// Weight decay, as a share of the rate.
     pub weight_decay: f32,
     /// The largest norm of a step's gradients.
     pub clip: f32,
@@ -66,6 +69,7 @@ pub struct TrainOptions {
     pub checkpoint_every: Duration,
     /// Give layers back to attention by time to first spike until perplexity has risen by this share over the dense network's.
     pub hybrid: Option<f64>,
+    /// Windows to validate on.
     pub validation_windows: usize,
     /// Threads; the result does not depend on their number.
     pub threads: usize,
@@ -182,7 +186,14 @@ pub enum Outcome {
     /// The output is written.
     Finished,
     /// It was cancelled; the checkpoint has everything.
-    Interrupted { step: u64, steps: u64, checkpoint: PathBuf },
+    Interrupted {
+        /// It.
+        step: u64,
+        /// Timesteps.
+        steps: u64,
+        /// It.
+        checkpoint: PathBuf,
+    },
 }
 
 /// Who is told of a training run.

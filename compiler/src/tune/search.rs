@@ -38,6 +38,7 @@ pub enum Goal {
 }
 
 impl Goal {
+    /// All of them.
     pub const ALL: [Goal; 4] = [Goal::Energy, Goal::Attention, Goal::Spikes, Goal::Timesteps];
 
     /// Few timesteps are worth spikes, nothing else is.
@@ -48,6 +49,7 @@ impl Goal {
         }
     }
 
+    /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
             Goal::Energy => "energy",
@@ -64,9 +66,11 @@ pub const TIMESTEPS: std::ops::RangeInclusive<u16> = 1..=8;
 /// An allocation: timesteps by site, with what it is predicted to lose and to cost.
 #[derive(Clone, Debug)]
 pub struct Allocation {
+    /// Timesteps.
     pub steps: Vec<u16>,
     /// Nats a token.
     pub damage: f64,
+    /// What is to be small.
     pub cost: f64,
 }
 
@@ -75,15 +79,19 @@ pub struct Allocation {
 pub struct Point {
     /// `None`: the same timesteps everywhere.
     pub allocation: Option<Allocation>,
+    /// The options that ask for it.
     pub wishes: QuantOptions,
     /// The rise of perplexity, as a share.
     pub increase: f64,
+    /// Kullback-Leibler divergence from the dense network, in nats per token.
     pub kl: f64,
     /// Per neuron and token.
     pub spikes: f64,
+    /// Timesteps.
     pub timesteps: f64,
     /// Additions per token, of all and of the attention block.
     pub additions: f64,
+    /// Additions per token of the attention block.
     pub attention_additions: f64,
     /// The share of the dense network's energy that is not spent, by the convention of the literature (`paper45`): of the
     /// attention block and of all; and by every operation's own price (`int45`). `None`: see `energy::Compared::saving`.
@@ -91,6 +99,7 @@ pub struct Point {
 }
 
 impl Point {
+    /// What it costs by a goal.
     pub fn cost(&self, goal: Goal) -> f64 {
         match goal {
             Goal::Energy => self.additions,
@@ -104,15 +113,21 @@ impl Point {
 /// A network and the texts that it is tuned with.
 #[derive(Debug)]
 pub struct Tuner<'a> {
+    /// The dense network.
     pub tensor: &'a Graph,
+    /// What its sites hold on the calibration text.
     pub seen: &'a Observations,
     /// Tokens that points are measured on, and what of them.
     pub ids: &'a [u32],
+    /// What of it is run.
     pub cut: Cut,
     /// Tokens that sites are probed on.
     pub probe_tokens: usize,
+    /// Threads; no result depends on their number.
     pub threads: usize,
+    /// Who watches.
     pub progress: &'a dyn Progress,
+    /// The options that all points share.
     pub base: QuantOptions,
 }
 
@@ -193,12 +208,18 @@ impl Tuner<'_> {
     fn fan_out(&self, site: Value, wanted: impl Fn(Part) -> bool) -> f64 {
         let places = cost::parts(self.tensor);
         let reads = self.tensor.iter().filter(|(_, node)| node.args.contains(&site));
-        let each = |(value, node): (Value, &snnc_ir::Node)| match node.op {
-            _ if !wanted(places[value.index()].part) => 0.0,
-            Op::Dense(DenseOp::Linear(_)) => self.tensor.ty(value).shape().width().unwrap_or(0) as f64,
-            // A query's spike meets the keys before it; keys and values are read, they drive nothing.
-            Op::Dense(DenseOp::Attention { .. }) if node.args[0] == site => f64::from(self.tensor.context) / 2.0,
-            _ => 0.0,
+        let each = |(value, node): (Value, &snnc_ir::Node)| {
+            let is_attention = matches!(node.op, Op::Dense(DenseOp::Attention { .. }));
+            if !wanted(places[value.index()].part) {
+                0.0
+            } else if matches!(node.op, Op::Dense(DenseOp::Linear(_))) {
+                self.tensor.ty(value).shape().width().unwrap_or(0) as f64
+            } else if is_attention && node.args[0] == site {
+                // A query's spike meets the keys before it; keys and values are read, they drive nothing.
+                f64::from(self.tensor.context) / 2.0
+            } else {
+                0.0
+            }
         };
         reads.map(each).sum()
     }
