@@ -93,16 +93,16 @@ pub fn price_lists(named: &[String]) -> Result<Vec<PriceList>, Diagnostics> {
     if named.is_empty() {
         return Ok(PriceList::built_in());
     }
-    let (mut lists, mut complaints) = (Vec::new(), Diagnostics::new());
+    let (mut lists, mut diagnostics) = (Vec::new(), Diagnostics::new());
     for name in named {
         match PriceList::named(name) {
             Ok(list) if lists.iter().any(|other: &PriceList| other.name == list.name) => {
                 let message = format!("is called `{}` as another list is; give it a name of its own", list.name);
-                complaints.push(Diagnostic::new(name, message));
+                diagnostics.push(Diagnostic::new(name, message));
             }
             Ok(list) => lists.push(list),
-            Err(more) => complaints.extend(more),
+            Err(more) => diagnostics.extend(more),
         }
     }
-    if complaints.is_empty() { Ok(lists) } else { Err(complaints) }
+    if diagnostics.is_empty() { Ok(lists) } else { Err(diagnostics) }
 }

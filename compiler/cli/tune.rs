@@ -113,7 +113,7 @@ fn table(tuned: &Tuned) -> String {
         100.0 * point.increase,
         point.spikes,
         point.timesteps,
-        spelled(&point.wishes)
+        spelled(&point.options)
     )
 }
 
@@ -127,6 +127,6 @@ fn cells(point: &Point) -> [String; 8] {
         count(point.additions),
         percent(point.savings[0][0]),
         percent(point.savings[0][1]),
-        format!("{mark}{}", spelled(&point.wishes)),
+        format!("{mark}{}", spelled(&point.options)),
     ]
 }

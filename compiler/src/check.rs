@@ -81,7 +81,7 @@ pub fn check(path: &Path) -> Result<Checked, Diagnostics> {
         return Err(Diagnostic::new(path.display().to_string(), "is compiled already").into());
     };
     let tensor = convert::raise(import.graph.clone(), import.rounds_activations)
-        .map_err(|complaints| files::at(path, snnc_onnx::explained(&import.model, complaints)))?;
+        .map_err(|diagnostics| files::at(path, snnc_onnx::explained(&import.model, diagnostics)))?;
     let network = Network::of(&tensor).map_err(|e| files::at(path, e.into()))?;
     let origin = &import.origin;
     let file = CheckedFile {

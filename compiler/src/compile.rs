@@ -99,13 +99,13 @@ pub fn compile(
     watch("imported", &import.graph);
     let mut watch = |pass: &Pass, _: &Graph, after: &Graph| watch(pass.name, after);
     let tensor = convert::dense(import.graph.clone(), import.rounds_activations, &mut watch)
-        .map_err(|complaints| files::at(path, snnc_onnx::explained(&import.model, complaints)))?;
+        .map_err(|diagnostics| files::at(path, snnc_onnx::explained(&import.model, diagnostics)))?;
     let network = Network::of(&tensor).map_err(|e| files::at(path, e.into()))?;
     let calibration_tokens =
         options.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(network.parameters)).max(1);
     let recipe = ConvertOptions { quant: options.quant.clone(), calibration_tokens, threads: options.threads };
     let proof = proof::prove(&import, &tensor, options.import_tolerance);
-    let proof = proof.map_err(|complaints| files::at(path, complaints))?;
+    let proof = proof.map_err(|diagnostics| files::at(path, diagnostics))?;
     progress.status(&proof.line());
     let origin = import.origin.clone();
     drop(import);

@@ -37,6 +37,15 @@ pub struct Cut {
 }
 
 /// Windows of at most `length` of `inputs` inputs.
+///
+/// ```
+/// use snnc::evaluate::{Cut, cut};
+/// let half = Cut { length: None, stride: Some(2), windows: usize::MAX };
+/// let windows = cut(6, 4, half);
+/// // The second window begins two inputs later; what the first has scored is only its past.
+/// assert_eq!(windows[1].inputs, 2..6);
+/// assert_eq!(windows[1].scored, 4);
+/// ```
 pub fn cut(inputs: usize, length: usize, cut: Cut) -> Vec<Window> {
     let stride = cut.stride.unwrap_or(length).clamp(1, length.max(1));
     let all = if inputs == 0 { 0 } else { 1 + inputs.saturating_sub(length).div_ceil(stride) };
@@ -68,7 +77,7 @@ pub struct Score {
     pub cosine_centred: f64,
     /// Kullback-Leibler divergence of the dense prediction from the spiking one, in nats.
     pub kl: f64,
-    /// Both networks' best guess is the same.
+    /// Both networks hold the same token for likeliest.
     pub agreed: usize,
 }
 
@@ -173,7 +182,7 @@ impl NeuronTotals {
         all
     }
 
-    /// Spikes a neuron and token.
+    /// Spikes per neuron and token.
     pub fn rate(&self) -> f64 {
         self.spikes as f64 / self.neurons.max(1) as f64
     }
@@ -342,7 +351,7 @@ mod tests {
             assert!(low < libm::expm1(0.1) && libm::expm1(0.1) < high, "{low} to {high}");
             high - low
         };
-        // 1.96 standard errors either way: the deviation is .05 nats a token.
+        // 1.96 standard errors either way: the deviation is 0.05 nats per token.
         let expected = |count: f64| 2.0 * 1.96 * 0.05 / count.sqrt() * libm::exp(0.1);
         for count in [16, 256] {
             assert!((width(count) / expected(count as f64) - 1.0).abs() < 0.15, "{count}: {}", width(count));

@@ -36,12 +36,12 @@ pub fn load(path: &Path) -> Result<Model, Diagnostics> {
 /// Reads a `.snn` file; its weights stay in the mapped file.
 pub fn read_snn(path: &Path) -> Result<File, Diagnostics> {
     let bytes = map(path).map_err(|e| vec![trouble(path, "cannot be read", &e)])?;
-    container::read(bytes).map_err(|complaints| at(path, complaints))
+    container::read(bytes).map_err(|diagnostics| at(path, diagnostics))
 }
 
 /// Puts the file's name before every place.
-pub fn at(path: &Path, complaints: Diagnostics) -> Diagnostics {
-    complaints.in_file(&path.display().to_string())
+pub fn at(path: &Path, diagnostics: Diagnostics) -> Diagnostics {
+    diagnostics.in_file(&path.display().to_string())
 }
 
 /// Writes a file beside its final place, syncs it and renames it: an existing file stays until the new one is whole.

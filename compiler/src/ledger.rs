@@ -10,7 +10,7 @@
 //! - softmax: attention by time to first spike on finest queries, keys and values; or attention without softmax, with its
 //!   features, on finest values;
 //! - time: what the spikes of a train have not yet said when its timesteps are over, or said too early. Neurons that
-//!   integrate before they fire say it all, so it is 0 for them. For neurons that answer within the timestep it is what the
+//!   integrate before they fire say it all, so it is 0 for them. For time-stepped neurons it is what the
 //!   site does with them less what it does with its levels alone; the site that it hears, if there is one, has its own
 //!   neurons in both, for what a neuron says depends on the order in which it hears.
 
@@ -128,7 +128,7 @@ impl Entry {
 pub struct Ledger {
     /// In the order of the network.
     pub entries: Vec<Entry>,
-    /// The whole program's divergence, in nats a token.
+    /// The whole program's divergence, in nats per token.
     pub total: f64,
     /// Tokens of the run.
     pub tokens: usize,
@@ -138,7 +138,7 @@ pub struct Ledger {
 #[derive(Clone, Debug)]
 enum Probe {
     Isolated(usize, Cause),
-    /// A site and what it hears, with neurons that answer within the timestep; the site's own do, or integrate first.
+    /// A site and what it hears, with time-stepped neurons; the site's own do, or integrate first.
     Time(usize, bool),
     /// The first so many sites.
     Cumulative(usize),
@@ -164,7 +164,7 @@ pub fn ledger<'a>(
     let mut probes: Vec<Probe> = Vec::new();
     for (i, place) in places.iter().enumerate() {
         probes.extend(place.causes.iter().map(|cause| Probe::Isolated(i, *cause)));
-        if place.answers {
+        if place.time_stepped {
             probes.extend([Probe::Time(i, false), Probe::Time(i, true)]);
         }
         probes.push(Probe::Cumulative(i + 1));
@@ -188,9 +188,9 @@ pub fn ledger<'a>(
     for (probe, damage) in probes.iter().zip(damages) {
         match *probe {
             Probe::Isolated(i, cause) => entries[i].isolated[cause as usize] = Some(damage),
-            Probe::Time(i, answers) => {
+            Probe::Time(i, time_stepped) => {
                 let time = entries[i].isolated[Cause::Time as usize].get_or_insert(0.0);
-                *time += if answers { damage } else { -damage };
+                *time += if time_stepped { damage } else { -damage };
             }
             Probe::Cumulative(n) => entries[n - 1].cumulative = damage,
         }
@@ -234,10 +234,10 @@ struct LedgerPlace<'a> {
     attention: Option<Value>,
     fit: Option<&'a QuantParams>,
     causes: Vec<Cause>,
-    /// Whether its neurons answer within the timestep.
-    answers: bool,
+    /// Whether its neurons are time-stepped.
+    time_stepped: bool,
     /// The site whose spikes they hear.
-    heard: Option<Value>,
+    presynaptic: Option<Value>,
 }
 
 fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<LedgerPlace<'a>> {
@@ -251,11 +251,20 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<LedgerPlace<'
             causes.push(Cause::Weights);
         }
         let path = Site { value, layer, role }.to_string();
-        let answers = calibration.membrane.is_some() && fit.levels.code == Code::Unary;
-        let heard = heard(tensor, value);
+        let time_stepped = calibration.membrane.is_some() && fit.levels.code == Code::Unary;
+        let presynaptic = presynaptic(tensor, value);
         places.push((
             value,
-            LedgerPlace { path, layer, site: Some(value), attention: None, fit: Some(fit), causes, answers, heard },
+            LedgerPlace {
+                path,
+                layer,
+                site: Some(value),
+                attention: None,
+                fit: Some(fit),
+                causes,
+                time_stepped,
+                presynaptic,
+            },
         ));
     }
     let attentions = tensor.iter().filter(|(_, node)| matches!(node.op, Op::Dense(DenseOp::Attention { .. })));
@@ -270,8 +279,8 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<LedgerPlace<'
                 attention: Some(value),
                 fit: fit_of(&node.args[0]),
                 causes,
-                answers: false,
-                heard: None,
+                time_stepped: false,
+                presynaptic: None,
             };
             places.push((value, place));
         }
@@ -282,7 +291,7 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<LedgerPlace<'
 }
 
 /// What the projection reads whose sums a site's neurons take in.
-fn heard(tensor: &Graph, site: Value) -> Option<Value> {
+fn presynaptic(tensor: &Graph, site: Value) -> Option<Value> {
     let node = tensor.node(site);
     let sums = if let Op::Dense(DenseOp::Curve(_)) = node.op { tensor.node(node.args[0]) } else { node };
     matches!(sums.op, Op::Dense(DenseOp::Linear(_))).then(|| sums.args[0])
@@ -301,13 +310,13 @@ fn probe_graph(
     quant_plan.heads.clone_from(&whole.heads);
     let mut waiting = None;
     match *probe {
-        Probe::Time(i, answers) => {
+        Probe::Time(i, time_stepped) => {
             let place = &places[i];
-            for site in place.site.iter().chain(&place.heard) {
+            for site in place.site.iter().chain(&place.presynaptic) {
                 quant_plan.sites.insert(*site, whole.sites.get(site).cloned().flatten());
             }
             quant_plan.exact_weights = whole.exact_weights;
-            waiting = (!answers).then(|| place.path.clone());
+            waiting = (!time_stepped).then(|| place.path.clone());
         }
         Probe::Isolated(i, cause) => {
             let LedgerPlace { site, attention, fit, .. } = &places[i];
@@ -341,7 +350,7 @@ fn probe_graph(
     let membrane = calibration.membrane.filter(|_| !matches!(probe, Probe::Isolated(..)));
     let context = Context { quant_plan, membrane, waiting, ..Context::default() };
     let levels = quantise(tensor, &context)?;
-    // Time collapses but for neurons that answer within the timestep.
+    // Time collapses but for time-stepped neurons.
     let prompt = membrane.is_some() || context.quant_plan.variants.values().any(|variant| !variant.time_collapses());
     if prompt { fold(&spike(&levels, &context)?, &context) } else { Ok(levels) }
 }
@@ -390,7 +399,7 @@ fn softmax_only(tensor: &Graph, whole: &QuantPlan, attention: Value, quant_plan:
     }
 }
 
-/// What the network of every probe loses against the dense one, in nats a token. The result does not depend on `threads`.
+/// What the network of every probe loses against the dense one, in nats per token. The result does not depend on `threads`.
 ///
 /// # Errors
 /// The text is too short; a network cannot be run.

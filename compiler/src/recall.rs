@@ -27,7 +27,7 @@ pub struct Recalled {
     pub distance: usize,
     /// By how much the pair raises the logarithm of the second token's probability, in nats.
     pub gain: f64,
-    /// How often the second token is the best guess.
+    /// How often the second token is the likeliest.
     pub right: f64,
 }
 

@@ -358,7 +358,7 @@ impl Estimate {
         places
     }
 
-    /// Additions a token that spikes drive in a block.
+    /// Additions per token that spikes drive in a block.
     pub fn additions(&self, block: Block) -> f64 {
         let all = self.counts(Phase::Prefill, Form::Collapsed).sum(block);
         all.of(Operation::Accumulate) as f64 / self.tokens.max(1) as f64

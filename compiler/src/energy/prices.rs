@@ -209,6 +209,15 @@ impl PriceList {
 
     /// The list of a name that comes with snnc, or that of a file.
     ///
+    /// ```
+    /// use snnc::energy::PriceList;
+    /// use snnc_passes::cost::Operation;
+    /// let list = PriceList::named("paper45")?;
+    /// assert_eq!(list.operations[&Operation::Accumulate].pj, 0.9);
+    /// assert!(PriceList::named("nobody").is_err());
+    /// # Ok::<(), snnc_ir::Diagnostics>(())
+    /// ```
+    ///
     /// # Errors
     /// There is no such list or file, or it is no price list: every place that is wrong.
     pub fn named(name: &str) -> Result<Self, Diagnostics> {
@@ -239,8 +248,8 @@ impl PriceList {
             let message = format!("is no price list: {}", e.to_string().trim_end());
             Diagnostics::from(Diagnostic::new(place, message).note("docs/energy.md says what one looks like"))
         })?;
-        let mut complaints = Diagnostics::new();
-        let mut complain = |at: &str, what: String| complaints.push(Diagnostic::new(format!("{place}: {at}"), what));
+        let mut diagnostics = Diagnostics::new();
+        let mut report_at = |at: &str, what: String| diagnostics.push(Diagnostic::new(format!("{place}: {at}"), what));
         let mut list = match &file.base {
             None => Self {
                 name: String::new(),
@@ -260,19 +269,19 @@ impl PriceList {
         for (name, price) in file.operations {
             match PricedItem::from_name(&name) {
                 Some(PricedItem::Operation(operation)) => {
-                    check(&price, &name, &mut complain);
+                    check(&price, &name, &mut report_at);
                     list.left_out.remove(&PricedItem::Operation(operation));
                     list.operations.insert(operation, price);
                 }
-                Some(PricedItem::Traffic(_)) => complain(&name, "is priced by [memory]".into()),
+                Some(PricedItem::Traffic(_)) => report_at(&name, "is priced by [memory]".into()),
                 None => {
                     let names: Vec<&str> = Operation::ALL.iter().map(|operation| operation.name()).collect();
-                    complain(&name, format!("is no operation; there are {}", names.join(", ")));
+                    report_at(&name, format!("is no operation; there are {}", names.join(", ")));
                 }
             }
         }
         if let Some(memory) = file.memory {
-            check_memory(&memory, &mut complain);
+            check_memory(&memory, &mut report_at);
             list.memory = Some(memory);
         }
         for LeftOut { items, why } in file.left_out {
@@ -286,7 +295,7 @@ impl PriceList {
                     }
                     None => {
                         let names: Vec<&str> = PricedItem::all().map(PricedItem::name).collect();
-                        complain(
+                        report_at(
                             "left_out",
                             format!("`{name}` is nothing that is counted; there are {}", names.join(", ")),
                         );
@@ -294,7 +303,7 @@ impl PriceList {
                 }
             }
         }
-        if complaints.is_empty() { Ok(list) } else { Err(complaints) }
+        if diagnostics.is_empty() { Ok(list) } else { Err(diagnostics) }
     }
 
     /// What a tally costs; `network` is the bytes of all weights in its form.
@@ -340,32 +349,32 @@ impl MemoryPrices {
     }
 }
 
-fn check(price: &ItemPrice, name: &str, complain: &mut impl FnMut(&str, String)) {
+fn check(price: &ItemPrice, name: &str, report_at: &mut impl FnMut(&str, String)) {
     if !(price.pj >= 0.0 && price.pj.is_finite()) {
-        complain(name, format!("is {}; a price is a number of picojoules, 0 or more", price.pj));
+        report_at(name, format!("is {}; a price is a number of picojoules, 0 or more", price.pj));
     }
     if price.source.trim().is_empty() || price.node.trim().is_empty() {
-        complain(name, "says no source or no technology node; every price has both".into());
+        report_at(name, "says no source or no technology node; every price has both".into());
     }
 }
 
-fn check_memory(memory: &MemoryPrices, complain: &mut impl FnMut(&str, String)) {
+fn check_memory(memory: &MemoryPrices, report_at: &mut impl FnMut(&str, String)) {
     if memory.access_bits == 0 {
-        complain("memory: access_bits", "is 0".into());
+        report_at("memory: access_bits", "is 0".into());
     }
     for level in &memory.levels {
         let MemoryLevel { name, pj, node, source, grade, .. } = level.clone();
-        check(&ItemPrice { pj, node, source, grade }, &format!("memory: {name}"), complain);
+        check(&ItemPrice { pj, node, source, grade }, &format!("memory: {name}"), report_at);
     }
     let sizes: Vec<u64> = memory.levels.iter().map(|level| level.up_to_bytes.unwrap_or(u64::MAX)).collect();
     if sizes.is_empty() || sizes.windows(2).any(|pair| pair[0] >= pair[1]) {
-        complain(
+        report_at(
             "memory: levels",
             "are not one or more, the smaller first; only the last may have no `up_to_bytes`".into(),
         );
     }
     if memory.interpolate && (sizes.len() < 2 || sizes.contains(&u64::MAX)) {
-        complain(
+        report_at(
             "memory: levels",
             "lie on no line: two or more with `up_to_bytes` each are needed to interpolate".into(),
         );

@@ -76,7 +76,7 @@ pub fn energy(options: &EnergyOptions, progress: &dyn Progress) -> Result<Estima
         let section = loaded.calibration.as_deref().and_then(|bytes| serde_json::from_slice::<Json>(bytes).ok());
         let graph = &loaded.source.graph;
         let activity = expected(graph, section.as_ref(), options.firing_rate, setting.context)
-            .map_err(|complaints| files::at(&options.model, complaints))?;
+            .map_err(|diagnostics| files::at(&options.model, diagnostics))?;
         progress.status("no text: firing rates are expected, not measured, and every key is taken to be read");
         return Ok(Estimate { measured: false, ..estimate(graph, &activity, setting, lists) });
     };

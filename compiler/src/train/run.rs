@@ -464,22 +464,23 @@ impl TrainingRun<'_, '_> {
         tokens: &Tokens,
         record: &mut ProgramRecord,
     ) -> Result<Graph, Diagnostics> {
-        let options = Options { count: false, ..Options::default() };
-        let dense = Program::new(Arc::new(reference.clone()), &options)?;
-        let wishes = record.options.as_deref().and_then(training_free);
-        if wishes.is_none() {
+        let engine = Options { count: false, ..Options::default() };
+        let dense = Program::new(Arc::new(reference.clone()), &engine)?;
+        let options = record.options.as_deref().and_then(training_free);
+        if options.is_none() {
             self.progress.warn(
                 "the program does not say how it was compiled; its layers by time to first spike have the default options",
             );
         }
-        let recipe = convert::ConvertOptions {
-            quant: wishes.unwrap_or_default(),
+        let convert_options = convert::ConvertOptions {
+            quant: options.unwrap_or_default(),
             calibration_tokens: convert::calibration_tokens(reference.parameters()),
             threads: self.options.threads,
         };
         let sample = calibration_sample(Some(tokens), Some(&self.options.text), self.progress)?;
         let ttfs =
-            convert::spiking_watched(reference.clone(), &sample, &recipe, self.progress, &mut |_, _, _| {})?.graph;
+            convert::spiking_watched(reference.clone(), &sample, &convert_options, self.progress, &mut |_, _, _| {})?
+                .graph;
         let search = Search {
             trained: &trained,
             ttfs: &ttfs,

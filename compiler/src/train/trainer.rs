@@ -69,8 +69,8 @@ pub struct Stepped {
 impl Trainer {
     /// # Errors
     /// What cannot be trained; windows longer than the context.
-    pub fn new(program: &Graph, teacher: &Graph, options: TrainerOptions) -> Result<Self, Diagnostics> {
-        let relaxed = relax(program, teacher, options.recipe)?;
+    pub fn new(program: &Graph, reference: &Graph, options: TrainerOptions) -> Result<Self, Diagnostics> {
+        let relaxed = relax(program, reference, options.recipe)?;
         snnc_ir::verify::verify(&relaxed.graph)?;
         let back = gradient(&relaxed.graph, &relaxed.parameters)?;
         snnc_ir::verify::verify(&back)?;

@@ -270,7 +270,7 @@ impl TunePoint {
         let saving = |[attention_block, total]: [Option<f64>; 2]| TuneSaving { attention_block, total };
         let [paper45, int45] = point.savings.map(saving);
         Self {
-            flags: spelled(&point.wishes),
+            flags: spelled(&point.options),
             uniform: point.allocation.is_none(),
             perplexity_increase: point.increase,
             kl: point.kl,

@@ -80,7 +80,7 @@ pub struct Point {
     /// `None`: the same timesteps everywhere.
     pub allocation: Option<Allocation>,
     /// The options that ask for it.
-    pub wishes: QuantOptions,
+    pub options: QuantOptions,
     /// The rise of perplexity, as a share.
     pub increase: f64,
     /// Kullback-Leibler divergence from the dense network, in nats per token.
@@ -146,7 +146,7 @@ impl Tuner<'_> {
         self.sites().iter().map(width).sum()
     }
 
-    fn wishes(&self, steps: u16) -> QuantOptions {
+    fn options(&self, steps: u16) -> QuantOptions {
         QuantOptions { levels: Levels { steps, ..self.base.levels }, ..self.base.clone() }
     }
 
@@ -158,7 +158,7 @@ impl Tuner<'_> {
         let sites = self.sites();
         let mut by_steps: Vec<QuantPlan> = Vec::new();
         for steps in TIMESTEPS {
-            by_steps.push(fit(self.tensor, self.seen, &self.wishes(steps))?);
+            by_steps.push(fit(self.tensor, self.seen, &self.options(steps))?);
         }
         let choices: Vec<(usize, usize)> =
             (0..sites.len()).flat_map(|site| (0..by_steps.len()).map(move |choice| (site, choice))).collect();
@@ -229,8 +229,8 @@ impl Tuner<'_> {
     /// # Errors
     /// It cannot be run.
     pub fn measure(&self, dense: &Arc<Program>, allocation: &Allocation) -> Result<Point, Diagnostics> {
-        let wishes = self.wishes_of(&allocation.steps);
-        Ok(Point { allocation: Some(allocation.clone()), ..self.measure_wishes(dense, wishes)? })
+        let options = self.options_of(&allocation.steps);
+        Ok(Point { allocation: Some(allocation.clone()), ..self.measure_options(dense, options)? })
     }
 
     /// Converts and measures the same timesteps everywhere.
@@ -238,27 +238,27 @@ impl Tuner<'_> {
     /// # Errors
     /// It cannot be run.
     pub fn uniform(&self, dense: &Arc<Program>, steps: u16) -> Result<Point, Diagnostics> {
-        self.measure_wishes(dense, self.wishes(steps))
+        self.measure_options(dense, self.options(steps))
     }
 
-    fn measure_wishes(&self, dense: &Arc<Program>, wishes: QuantOptions) -> Result<Point, Diagnostics> {
-        let quant_plan = fit(self.tensor, self.seen, &wishes)?;
+    fn measure_options(&self, dense: &Arc<Program>, options: QuantOptions) -> Result<Point, Diagnostics> {
+        let quant_plan = fit(self.tensor, self.seen, &options)?;
         let (_, back) = front_and_back();
-        let membrane = wishes.membrane;
+        let membrane = options.membrane;
         let graph =
             run(back, self.tensor.clone(), &Context { quant_plan, membrane, ..Context::default() }, &mut |_, _, _| {})?;
         let graph = snnc_passes::collapse::collapse(&graph)?;
         let program = Program::new(Arc::new(graph), &Options::default()).map(Arc::new)?;
         let done = evaluate(&program, Some(dense), self.ids, self.cut, self.workers())?;
-        Ok(point(program.graph(), &done, wishes))
+        Ok(point(program.graph(), &done, options))
     }
 
-    /// The wishes that give sites these timesteps, in few words: the commonest is the default, whole roles come before
+    /// The options that give sites these timesteps, in few words: the commonest is the default, whole roles come before
     /// single sites.
-    fn wishes_of(&self, steps: &[u16]) -> QuantOptions {
+    fn options_of(&self, steps: &[u16]) -> QuantOptions {
         let sites = self.sites();
         let all = commonest(steps.iter().copied());
-        let mut wishes = self.wishes(all);
+        let mut options = self.options(all);
         let mut roles: BTreeMap<String, Vec<(String, u16)>> = BTreeMap::new();
         for (site, &steps) in sites.iter().zip(steps) {
             let role = Site { layer: None, ..*site }.to_string();
@@ -267,12 +267,12 @@ impl Tuner<'_> {
         for (role, members) in roles {
             let usual = commonest(members.iter().map(|(_, steps)| *steps));
             if usual != all {
-                wishes.overrides.push((role, Override::Steps(usual)));
+                options.overrides.push((role, Override::Steps(usual)));
             }
             let others = members.into_iter().filter(|(_, steps)| *steps != usual);
-            wishes.overrides.extend(others.map(|(path, steps)| (path, Override::Steps(steps))));
+            options.overrides.extend(others.map(|(path, steps)| (path, Override::Steps(steps))));
         }
-        wishes
+        options
     }
 }
 
@@ -283,7 +283,7 @@ fn commonest(steps: impl Iterator<Item = u16>) -> u16 {
     counts.into_iter().find(|(_, count)| *count == most).map_or(Levels::default().steps, |(steps, _)| steps)
 }
 
-fn point(graph: &Graph, done: &TextEvaluation, wishes: QuantOptions) -> Point {
+fn point(graph: &Graph, done: &TextEvaluation, options: QuantOptions) -> Point {
     let score = &done.score;
     let neurons = NeuronTotals::of(graph, done);
     let setting = Setting { context: graph.context.into(), batch: 1, span: Options::default().chunk as u64 };
@@ -294,7 +294,7 @@ fn point(graph: &Graph, done: &TextEvaluation, wishes: QuantOptions) -> Point {
         |block, list| estimate.compare(block, list, Phase::Prefill, Form::Dense(Number::F32), Form::Collapsed).saving();
     Point {
         allocation: None,
-        wishes,
+        options,
         increase: score.perplexity() / score.perplexity_dense() - 1.0,
         kl: score.mean(score.kl),
         spikes: neurons.rate(),
