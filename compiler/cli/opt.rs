@@ -1,7 +1,7 @@
 //! `snnc opt`: passes on a program that is given as text.
 
 use crate::output::{emit, status};
-use crate::wishes::WishArgs;
+use crate::quant_args::QuantArgs;
 use clap::Args;
 use snnc::files;
 use snnc::opt::{self, Omit, PassSettings};
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Weights come from rules in the text (`= fill(seed=1)`), or from the model that --model names.
 #[derive(Args, Debug)]
-pub struct Opt {
+pub struct OptCommand {
     /// The program's text
     program: PathBuf,
     /// The passes, one after the other: raise, simplify, quantise, spike, fold, tie_embedding, collapse, relax, gradient.
@@ -44,7 +44,7 @@ pub struct Opt {
     #[arg(long, value_name = "NAME[,NAME...]", value_delimiter = ',')]
     parameters: Vec<String>,
     #[command(flatten)]
-    wishes: WishArgs,
+    quant: QuantArgs,
 }
 
 fn layers(text: &str) -> Result<RangeInclusive<u32>, String> {
@@ -55,7 +55,7 @@ fn layers(text: &str) -> Result<RangeInclusive<u32>, String> {
     }
 }
 
-impl Opt {
+impl OptCommand {
     pub fn run(self) -> Result<(), Diagnostics> {
         let text = files::read_text(&self.program)?;
         let name = self.program.display().to_string();
@@ -65,7 +65,7 @@ impl Opt {
         let read = opt::read(&text, &graphs).map_err(at_lines)?;
         let omit = Omit { weights: self.no_weights, but_layers: self.layers.clone() };
         let settings = PassSettings {
-            quant: self.wishes.wishes()?,
+            quant: self.quant.options()?,
             parameters: self.parameters.clone(),
             recipe: Recipe { train: Trainable::All, ..Recipe::default() },
             ..PassSettings::default()

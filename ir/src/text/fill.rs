@@ -14,6 +14,7 @@
 
 use crate::diagnostic::Diagnostics;
 use crate::graph::{Graph, Weight};
+use crate::random::SplitMix64;
 use crate::tensor::{Data, Tensor};
 use crate::text::name::hash;
 use crate::text::parse::{Source, parse_hashed};
@@ -192,14 +193,14 @@ impl<'a> FillOptions<'a> {
         match (self.seed, self.value, self.powers) {
             (None, Some(value), None) => listed(&vec![value; count], elem, sizes),
             (Some(seed), None, powers) => {
-                let mut seeded = SplitMix(number(seed)?);
+                let mut seeded = SplitMix64(number(seed)?);
                 let draw: Vec<f64> = match powers {
                     Some(most) => {
                         let most: u64 = number(most)?;
                         if most > 30 || self.low.is_some() || self.high.is_some() {
                             return Err("powers go up to 30 and have no other bounds".into());
                         }
-                        (0..count).map(|_| f64::from(1u32 << seeded.below(most + 1))).collect()
+                        (0..count).map(|_| f64::from(1u32 << below(&mut seeded, most + 1))).collect()
                     }
                     None => self.drawn(elem, count, &mut seeded)?,
                 };
@@ -210,7 +211,7 @@ impl<'a> FillOptions<'a> {
     }
 
     /// Numbers between the bounds.
-    fn drawn(&self, elem: Elem, count: usize, seeded: &mut SplitMix) -> Result<Vec<f64>, String> {
+    fn drawn(&self, elem: Elem, count: usize, seeded: &mut SplitMix64) -> Result<Vec<f64>, String> {
         let [low, high] = match elem {
             Elem::F32 => REALS,
             Elem::I8 => BYTES,
@@ -223,7 +224,7 @@ impl<'a> FillOptions<'a> {
         }
         let steps = if elem == Elem::F32 { GRID } else { (high - low) as u64 };
         let step = if steps == 0 { 0.0 } else { (high - low) / steps as f64 };
-        Ok((0..count).map(|_| low + step * seeded.below(steps + 1) as f64).collect())
+        Ok((0..count).map(|_| low + step * below(seeded, steps + 1) as f64).collect())
     }
 }
 
@@ -250,18 +251,9 @@ fn typed(numbers: &[f64], elem: Elem, sizes: &[usize]) -> Result<Tensor, String>
     })
 }
 
-/// SplitMix64 (Steele, Lea and Flood 2014).
-struct SplitMix(u64);
-
-impl SplitMix {
-    /// A number below `end`, which is not 0; the bias of a modulus does not matter here.
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
-    }
+/// A number below `end`, which is not 0; the bias of a modulus does not matter here.
+fn below(seeded: &mut SplitMix64, end: u64) -> u64 {
+    seeded.bits() % end
 }
 
 #[cfg(test)]
