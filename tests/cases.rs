@@ -78,8 +78,14 @@ impl CaseFile {
         self.all(key).next()
     }
 
+    /// The program as text.
     fn source(&self) -> String {
         self.program.join("\n") + "\n"
+    }
+
+    /// The same below as many empty lines as the header has, so that errors speak of lines of the file.
+    fn in_place(&self) -> String {
+        "\n".repeat(self.header.len()) + &self.source()
     }
 
     /// The names of operations that the program has, and those on lines with an error.
@@ -101,7 +107,8 @@ impl CaseFile {
             Ok(text) => result = text,
             Err(errors) => {
                 for error in errors {
-                    let line = opt::position(&self.source(), &error.place).map_or(1, |(line, _)| line);
+                    let line = opt::position(&self.in_place(), &error.place).map_or(0, |(line, _)| line);
+                    let line = line.saturating_sub(self.header.len());
                     below.entry(line.clamp(1, lines.len()) - 1).or_default().push(format!("{ERROR}{}", error.message));
                 }
             }
@@ -167,7 +174,7 @@ fn check(case: &CaseFile) -> Result<(), String> {
 /// What comes of a case: text to show, or errors to put at their lines.
 fn outcome(case: &CaseFile) -> Result<Result<Option<String>, Diagnostics>, String> {
     let test = case.get("test").ok_or("the header names no test")?;
-    let read = match opt::read(&case.source(), &[]) {
+    let read = match opt::read(&case.in_place(), &[]) {
         Ok(read) => read,
         Err(errors) => return Ok(Err(errors)),
     };
@@ -277,7 +284,8 @@ fn check_rule(case: &CaseFile, name: &str) -> Result<(), String> {
     if let Some(unknown) = with.iter().find(|with| table.iter().all(|rule| rule.name != **with)) {
         return Err(format!("pass {pass} has no rule {unknown}"));
     }
-    let read = opt::read(&case.source(), &[]).map_err(|e| e.to_string())?;
+    let read = opt::read(&case.in_place(), &[]);
+    let read = read.map_err(|e| opt::with_lines(&case.path.display().to_string(), &case.in_place(), e).to_string())?;
     let rules = |wanted: &dyn Fn(&str) -> bool| -> Vec<RewriteRule> {
         table.iter().filter(|rule| wanted(rule.name)).copied().collect()
     };
