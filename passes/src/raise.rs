@@ -475,7 +475,8 @@ fn attention(m: &Match<'_>) -> Option<Expr> {
     let Op::Array(ArrayOp::SplitHeads { heads }) = m.op("h") else { return None };
     let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [0, 2, 1]);
     let scale = scale(m)?;
-    (turned && selects(m) && masked(m, "n")).then(|| {
+    let alike = m.ty("q") == m.ty("k") && m.ty("q") == m.ty("v") && m.root_ty() == m.ty("q");
+    (turned && alike && selects(m) && masked(m, "n")).then(|| {
         Expr::op(Op::Dense(DenseOp::Attention { heads, scale }), [class(m, "q"), class(m, "k"), class(m, "v")])
     })
 }
@@ -484,7 +485,7 @@ fn attention_of_one_head(m: &Match<'_>) -> Option<Expr> {
     let rows = |name| matches!(m.ty(name), Type::Tensor { shape, .. } if shape.row_width().is_some());
     let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [1, 0]);
     let scale = scale(m)?;
-    let fits = rows("q") && m.ty("q") == m.ty("k") && m.ty("q") == m.ty("v");
+    let fits = rows("q") && m.ty("q") == m.ty("k") && m.ty("q") == m.ty("v") && m.root_ty() == m.ty("q");
     (turned && fits && selects(m) && masked(m, "n")).then(|| {
         Expr::op(Op::Dense(DenseOp::Attention { heads: 1, scale }), [class(m, "q"), class(m, "k"), class(m, "v")])
     })
