@@ -20,6 +20,23 @@ use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary, Value};
 ///
 /// # Errors
 /// All operations that no rule could raise, each with its place.
+///
+/// ```
+/// use snnc_ir::op::{ArrayOp, DenseOp, LeafOp};
+/// use snnc_ir::{Builder, Op, Stage, Tensor};
+/// use snnc_passes::{Context, raise::raise};
+/// use std::sync::Arc;
+///
+/// let mut b = Builder::new(Stage::Imported, 8);
+/// let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "")?;
+/// let table = b.weight("table", Arc::new(Tensor::f32(&[3, 2], vec![1.0; 6])));
+/// let x = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "")?;
+/// let w = b.weight("w", Arc::new(Tensor::f32(&[2, 4], vec![0.5; 8])));
+/// let y = b.add(Op::Array(ArrayOp::MatMul), &[x, w], "")?;
+/// let graph = raise(&b.finish(vec![("logits".into(), y)]), &Context::default())?;
+/// assert!(graph.nodes.iter().any(|node| matches!(node.op, Op::Dense(DenseOp::Linear(_)))));
+/// # Ok::<(), snnc_ir::diagnostic::Diagnostics>(())
+/// ```
 pub fn raise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     let tolerance = if context.rounded { sampling::TOLERANCE_OF_CODES } else { sampling::TOLERANCE };
     // Constant expressions are only legal before the Tensor stage, which they are folded for.
@@ -93,6 +110,7 @@ fn uncausal(graph: &Graph) -> Option<Diagnostic> {
 }
 
 #[rustfmt::skip]
+/// The rules, by what they are about. Each is a theorem that a test checks on drawn operands.
 pub const RULES: &[RewriteRule] = &[
     // name                    left                                                        right
     RewriteRule { name: "commute-add", left: "(add ?a ?b)", right: |m| Some(two(Op::Array(ArrayOp::Binary(Binary::Add)), m, "b", "a")) },
