@@ -41,8 +41,8 @@ pub fn depends_on_order(graph: &Graph) -> bool {
 /// Its neurons depend on the order of their inputs.
 pub fn collapse(graph: &Graph) -> Result<Graph, Diagnostics> {
     rewrite(graph, RULES, TOLERANCE, &price, Stage::Quantised, |terms, stuck| {
-        let one = |id: &egg::Id| format!("{:?}", terms[*id].nodes);
-        let what: Vec<String> = stuck.iter().map(one).collect();
+        let what: Vec<String> =
+            stuck.iter().flat_map(|id| &terms[*id].nodes).map(|term| format!("`{}`", term.op)).collect();
         Diagnostics::from(Diagnostic::new("", format!("time does not collapse here: {}", what.join(", "))))
     })
 }

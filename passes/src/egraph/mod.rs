@@ -47,6 +47,17 @@ pub fn rewrite(
     to_graph(&terms, &choice, &outputs, stage, graph).map_err(Diagnostics::from)
 }
 
+/// The class of every output of `graph` once `rules` have nothing new to say: outputs of one class are equal by these rules.
+///
+/// # Errors
+/// Rules that did not come to an end.
+pub fn output_classes(graph: &Graph, rules: &[RewriteRule], tolerance: f64) -> Result<Vec<Id>, Diagnostics> {
+    let (terms, classes) = from_graph(graph, tolerance);
+    let limits = Limits::of(&terms);
+    let (terms, _) = saturate(terms, rules, limits)?;
+    Ok(graph.outputs.iter().map(|(_, value)| terms.find(classes[value.index()])).collect())
+}
+
 /// Operations that a term does for one token, as the cost pass counts them.
 pub fn effort(terms: &Terms, term: &Term) -> u64 {
     let data = |id: &Id| terms[*id].data.ty;
