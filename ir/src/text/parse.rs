@@ -12,6 +12,7 @@ use crate::op::{Op, spelling};
 use crate::stage::Stage;
 use crate::tensor::Tensor;
 use crate::text::name::{NAME_MAX, VERSION, hash, is_bare};
+use crate::text::print::label;
 use crate::types::Elem;
 use crate::value::Value;
 use std::collections::{HashMap, HashSet};
@@ -250,7 +251,7 @@ impl Parser<'_> {
     /// Takes note of a value that should be a new one; the builder gives an old one where a line adds nothing.
     fn admit(&mut self, line: &Line, before: usize, value: Value) -> Result<(), Diagnostic> {
         if value.index() != before {
-            let same = super::label(self.builder.graph(), value);
+            let same = label(self.builder.graph(), value);
             return Err(line
                 .error(format!("this line adds nothing: its value is {same}"))
                 .note(format!("use {same} instead")));
@@ -293,9 +294,9 @@ impl Parser<'_> {
         let args = graph.nodes.iter().flat_map(|node| node.args.iter().copied());
         let used: HashSet<Value> = args.chain(self.outputs.iter().map(|(_, value)| *value)).collect();
         for ((value, _), line) in graph.iter().zip(&self.lines).filter(|((value, _), _)| !used.contains(value)) {
-            let label = super::label(graph, value);
+            let unused = label(graph, value);
             self.errors
-                .push(Diagnostic::new(format!("{line}:1"), format!("nothing uses {label}")).note("remove this line"));
+                .push(Diagnostic::new(format!("{line}:1"), format!("nothing uses {unused}")).note("remove this line"));
             if self.errors.len() >= ERRORS_MAX {
                 break;
             }
