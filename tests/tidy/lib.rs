@@ -10,7 +10,6 @@ pub mod code;
 pub mod dependencies;
 pub mod docs;
 pub mod ops;
-pub mod paths;
 pub mod prose;
 pub mod sources;
 

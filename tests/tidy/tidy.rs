@@ -3,14 +3,14 @@
 #![allow(clippy::print_stderr, clippy::unwrap_used)]
 
 use snnc_tidy::sources::Sources;
-use snnc_tidy::{Finding, circles, code, dependencies, docs, ops, paths, prose};
+use snnc_tidy::{Finding, circles, code, dependencies, docs, ops, prose};
 use std::path::Path;
 
 /// A rule: what it is called, its findings, and how many there may be. The last goes down to 0, and never up.
 type HouseRule = (&'static str, fn(&Sources) -> Vec<Finding>, usize);
 
 #[rustfmt::skip]
-const RULES: [HouseRule; 13] = [
+const RULES: [HouseRule; 12] = [
     ("circles of files",           circles::circles,         8),
     ("large crates",               code::large_crates,       0),
     ("duplicate type names",       code::duplicate_types,   65),
@@ -20,7 +20,6 @@ const RULES: [HouseRule; 13] = [
     ("impure imports",             code::impure_imports,     0),
     ("wildcards over operations",  ops::wildcards,          24),
     ("long sentences",             prose::long_sentences,   67),
-    ("dead paths in pages",        paths::dead_paths,        0),
     ("missing_docs",               docs::missing_docs_lint,  5),
     ("dependencies",               dependencies::denied,     0),
     ("doc-tests",                  docs::few_doc_tests,      1),
