@@ -3,6 +3,8 @@
 //! A node is never changed: passes build new graphs (`build`). Constants are shared between graphs.
 
 use crate::op::{LeafOp, Op};
+use crate::origin::{NOWHERE, NodeOrigin};
+use crate::site::Site;
 use crate::tensor::Tensor;
 use crate::types::{Elem, Type};
 use indexmap::IndexSet;
@@ -24,7 +26,7 @@ pub struct Node {
     pub op: Op,
     pub args: Vec<Value>,
     pub ty: Type,
-    /// Index into `Graph::origins`: the ONNX node that this one comes from. 0 is "nowhere in particular".
+    /// Index into `Graph::origins`: the ONNX node that this one comes from, and its site. 0 is "nowhere in particular".
     pub origin: u32,
 }
 
@@ -36,7 +38,7 @@ pub struct Graph {
     pub context: u32,
     pub nodes: Vec<Node>,
     pub weights: Vec<Weight>,
-    pub origins: IndexSet<String>,
+    pub origins: IndexSet<NodeOrigin>,
     pub outputs: Vec<(String, Value)>,
 }
 
@@ -66,8 +68,14 @@ impl Graph {
         }
     }
 
-    pub fn origin(&self, value: Value) -> &str {
-        self.origins.get_index(self.node(value).origin as usize).map_or("", String::as_str)
+    /// The ONNX node that a node comes from, and its site.
+    pub fn origin(&self, value: Value) -> &NodeOrigin {
+        self.origins.get_index(self.node(value).origin as usize).unwrap_or(&NOWHERE)
+    }
+
+    /// Where in the transformer a node stands, where that is known.
+    pub fn site(&self, value: Value) -> Option<Site> {
+        self.origin(value).site
     }
 
     pub fn output(&self, name: &str) -> Option<Value> {
@@ -95,6 +103,16 @@ impl Graph {
     /// Number of parameters: elements of all constants.
     pub fn parameters(&self) -> usize {
         self.weights.iter().map(|weight| weight.tensor.sizes().iter().product::<usize>()).sum()
+    }
+
+    /// The same program with its nodes at these sites, one for every node.
+    pub fn with_sites(mut self, sites: &[Option<Site>]) -> Self {
+        let old = std::mem::replace(&mut self.origins, IndexSet::from([NodeOrigin::default()]));
+        for (node, site) in self.nodes.iter_mut().zip(sites) {
+            let origin = old.get_index(node.origin as usize).unwrap_or(&NOWHERE).at(*site);
+            node.origin = self.origins.insert_full(origin).0 as u32;
+        }
+        self
     }
 
     /// The same program with all matrices of 8-bit weights in panels, as kernels walk them and files store them.

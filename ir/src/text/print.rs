@@ -32,8 +32,11 @@ pub(crate) fn print_hashed(graph: &Graph, hashes: &[u64]) -> String {
     }
     text.push('\n');
     for (value, node) in graph.iter().filter(|(_, node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_)))) {
-        let line = node_line(&labels, value, node);
-        let _ = match graph.origin(value) {
+        let mut line = node_line(&labels, value, node);
+        if let Some(site) = graph.site(value) {
+            let _ = write!(line, " #{site}");
+        }
+        let _ = match graph.origin(value).name.as_str() {
             "" => writeln!(text, "{line}"),
             origin => writeln!(text, "{line:<width$} // {}", spell_origin(origin), width = ORIGIN_COLUMN),
         };
