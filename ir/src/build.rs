@@ -20,6 +20,7 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// An empty graph of a stage, for sequences of at most `context` tokens.
     pub fn new(stage: Stage, context: u32) -> Self {
         let graph = Graph {
             stage,
@@ -42,6 +43,7 @@ impl Builder {
         &self.graph
     }
 
+    /// The type of a value that it handed out.
     pub fn ty(&self, value: Value) -> Type {
         self.graph.ty(value)
     }

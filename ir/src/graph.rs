@@ -16,15 +16,20 @@ pub use crate::value::{Value, WeightId};
 /// A named constant.
 #[derive(Clone, Debug)]
 pub struct Weight {
+    /// Its name, which no other constant of the graph has.
     pub name: String,
+    /// Its elements, shared between graphs.
     pub tensor: Arc<Tensor>,
 }
 
 /// One operation applied to operands.
 #[derive(Clone, Debug)]
 pub struct Node {
+    /// What is done.
     pub op: Op,
+    /// To what, in the order that the operation states.
     pub args: Vec<Value>,
+    /// The result's type.
     pub ty: Type,
     /// Index into `Graph::origins`: the ONNX node that this one comes from, and its site. 0 is "nowhere in particular".
     pub origin: u32,
@@ -33,20 +38,27 @@ pub struct Node {
 /// A program from token ids to named outputs.
 #[derive(Clone, Debug)]
 pub struct Graph {
+    /// Which operations are legal.
     pub stage: Stage,
     /// The most tokens that a sequence may have.
     pub context: u32,
+    /// Operands before users.
     pub nodes: Vec<Node>,
+    /// Constants, by `WeightId`.
     pub weights: Vec<Weight>,
+    /// Where nodes come from and stand, by `Node::origin`.
     pub origins: IndexSet<NodeOrigin>,
+    /// What the program computes, by name.
     pub outputs: Vec<(String, Value)>,
 }
 
 impl Graph {
+    /// The node whose result a value is.
     pub fn node(&self, value: Value) -> &Node {
         &self.nodes[value.index()]
     }
 
+    /// The type of a value.
     pub fn ty(&self, value: Value) -> Type {
         self.node(value).ty
     }
@@ -56,6 +68,7 @@ impl Graph {
         self.nodes.iter().enumerate().map(|(i, node)| (Value(i as u32), node))
     }
 
+    /// A constant.
     pub fn weight(&self, id: WeightId) -> &Weight {
         &self.weights[id.0 as usize]
     }
@@ -78,6 +91,7 @@ impl Graph {
         self.origin(value).site
     }
 
+    /// The output of this name.
     pub fn output(&self, name: &str) -> Option<Value> {
         self.outputs.iter().find(|(n, _)| n == name).map(|(_, value)| *value)
     }

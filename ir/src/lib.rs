@@ -5,6 +5,7 @@
 //! operations that are legal there. This crate touches no file, no clock, no thread and no randomness.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod bounds;
 pub mod build;
