@@ -30,6 +30,7 @@ use std::sync::Arc;
 /// # Errors
 /// A site without a choice; a graph whose attention reads something other than projections.
 pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
+    let graph = &sites::annotated(graph.clone());
     let mut pass = Quantise {
         graph,
         quant_plan: &context.quant_plan,
