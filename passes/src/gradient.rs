@@ -17,6 +17,10 @@ use std::sync::Arc;
 pub const LOSS: &str = "loss";
 
 /// What the output with the gradient by a weight is called.
+///
+/// ```
+/// assert_eq!(snnc_passes::gradient::gradient_of("w"), "gradient w");
+/// ```
 pub fn gradient_of(name: &str) -> String {
     format!("gradient {name}")
 }

@@ -35,6 +35,7 @@ fn price(terms: &Terms, term: &Term) -> Option<u64> {
 }
 
 #[rustfmt::skip]
+/// The rules.
 pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "gain-into-weight", left: "(linear:l (layer_norm:n ?x ?g ?b) ?w ?c)", right: gain_into_weight },
 ];

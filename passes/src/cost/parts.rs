@@ -16,14 +16,18 @@ pub enum Part {
     Softmax,
     /// Weights times values.
     Values,
+    /// Both projections of an MLP and its activation function.
     Mlp,
+    /// LayerNorms.
     LayerNorm,
+    /// The projection to logits.
     Head,
     /// Embedding and residual stream.
     Rest,
 }
 
 impl Part {
+    /// Every part, in the order of tables.
     pub const ALL: [Part; 8] = [
         Part::Projections,
         Part::Scores,
@@ -35,6 +39,7 @@ impl Part {
         Part::Rest,
     ];
 
+    /// What tables call it.
     pub fn name(self) -> &'static str {
         match self {
             Part::Projections => "attention projections",
@@ -62,7 +67,9 @@ impl Part {
 /// Layer and part. The head and the rest are of no layer; neither is a last LayerNorm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LayerPart {
+    /// Number of the layer, from 0; `None` for head and rest.
     pub layer: Option<u32>,
+    /// Which part of it.
     pub part: Part,
 }
 

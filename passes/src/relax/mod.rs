@@ -67,8 +67,11 @@ pub enum Loss {
 /// What a user chooses about training that the graph depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recipe {
+    /// Which parameters train.
     pub train: Trainable,
+    /// What is made small.
     pub loss: Loss,
+    /// What stands for the derivative of a spike.
     pub surrogate: Surrogate,
 }
 
