@@ -296,9 +296,10 @@ impl Parser<'_> {
         let args = graph.nodes.iter().flat_map(|node| node.args.iter().copied());
         let used: HashSet<Value> = args.chain(self.outputs.iter().map(|(_, value)| *value)).collect();
         for ((value, _), line) in graph.iter().zip(&self.lines).filter(|((value, _), _)| !used.contains(value)) {
-            let label = label(graph, value);
-            self.errors
-                .push(Diagnostic::new(Place::Line(*line, 1), format!("nothing uses {label}")).note("remove this line"));
+            let unused = label(graph, value);
+            self.errors.push(
+                Diagnostic::new(Place::Line(*line, 1), format!("nothing uses {unused}")).note("remove this line"),
+            );
             if self.errors.len() >= ERRORS_MAX {
                 break;
             }
