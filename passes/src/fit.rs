@@ -11,7 +11,7 @@ use crate::features::{self, Features};
 use crate::levels::Levels;
 use crate::observed::{Observations, Observed};
 use crate::options::{QuantOptions, Thresholds};
-use crate::sites::{self, Role, Site};
+use crate::sites::{self, Role, SiteValue};
 use indexmap::IndexMap;
 use snnc_ir::op::DenseOp;
 use snnc_ir::op::Layout;
@@ -175,7 +175,7 @@ fn observed<'a>(graph: &Graph, seen: &'a Observations, site: Value) -> Result<&'
 /// `worth`: see `ZeroPoint`; `None`: levels lie around 0. `time_stepped`: the neurons answer within the timestep.
 fn fit_site(
     graph: &Graph,
-    site: &Site,
+    site: &SiteValue,
     seen: &Observed,
     levels: Levels,
     worth: Option<f32>,

@@ -4,7 +4,7 @@
 
 use crate::features;
 use crate::levels::Levels;
-use crate::sites::{self, Role, Site, selects};
+use crate::sites::{self, Role, SiteValue, selects};
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::DenseOp;
 use snnc_ir::ssa::{Output, Ssa};
@@ -96,7 +96,7 @@ impl QuantOptions {
     }
 
     /// The levels of a site, or of its features where attention has such; `None` where it stays dense.
-    pub fn of(&self, site: &Site) -> Option<Levels> {
+    pub fn of(&self, site: &SiteValue) -> Option<Levels> {
         let path = site.to_string();
         let attention = site.layer.map(|layer| self.attention(layer));
         let few = |variant| features::levels(variant, Levels { steps: features::STEPS, ..self.levels });
@@ -135,7 +135,7 @@ impl QuantOptions {
                 continue;
             }
             if !sites.iter().any(|site| selects(selector, &site.to_string())) {
-                let known = sites.iter().map(Site::to_string).collect::<Vec<_>>().join(", ");
+                let known = sites.iter().map(SiteValue::to_string).collect::<Vec<_>>().join(", ");
                 return Err(Diagnostic::new(selector, "names no site of this network").note(format!("sites: {known}")));
             }
         }

@@ -10,6 +10,7 @@ use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, RewriteRule};
 use crate::egraph::term::{Term, Terms, is_constant};
 use crate::egraph::{rewrite, sampling};
+use crate::sites;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, DenseOp};
 use snnc_ir::op::{Layout, Perm, Scalar};
@@ -42,7 +43,7 @@ pub fn raise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     // Constant expressions are only legal before the Tensor stage, which they are folded for.
     let raised =
         rewrite(graph, RULES, tolerance, &price, Stage::Imported, |terms, stuck| unraised(terms, graph, stuck))?;
-    constants::fold(&raised, Stage::Tensor).map_err(Diagnostics::from)
+    Ok(sites::annotated(constants::fold(&raised, Stage::Tensor)?))
 }
 
 /// What an operation costs here: whether it belongs to the Tensor stage, and one a node. What depends on constants only
