@@ -18,7 +18,7 @@ impl<'m> Importer<'m> {
             *self.wanted.entry(name).or_default() += 1;
         }
         for (name, array) in &graph.initializers {
-            self.held.insert(name, ImportValue::Constant(Constant::constant(name, array.clone())));
+            self.held.insert(name, ImportValue::Constant(Constant::one(name, array.clone())));
         }
         live
     }
