@@ -76,7 +76,7 @@ impl Importer<'_> {
         if let Some((real, scale)) = self.recoded(node, inputs)? {
             return Ok(Some(vec![codes(real, given(inputs, scale)?)]));
         }
-        let one = |held: Result<ImportValue, ImportError>| held.map(|held| Some(vec![held]));
+        let one = |value: Result<ImportValue, ImportError>| value.map(|value| Some(vec![value]));
         let live = |live: Result<LiveValue, ImportError>| live.map(|live| Some(vec![ImportValue::Live(live)]));
         match &*node.operator() {
             "QuantizeLinear" | "com.microsoft.QuantizeLinear" => {
@@ -118,7 +118,7 @@ impl Importer<'_> {
         }
         let mut real = inputs.to_vec();
         real[0] = Some(ImportValue::Live(of.clone()));
-        let moved = self.operator(node, &real)?.into_iter().map(|held| match held {
+        let moved = self.operator(node, &real)?.into_iter().map(|value| match value {
             ImportValue::Live(of) => codes(of, by.clone()),
             other => other,
         });
@@ -320,7 +320,7 @@ impl Importer<'_> {
     /// A scale times a number, or sums times their scale: then they are real again.
     fn scaled(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<Option<Vec<ImportValue>>, ImportError> {
         let (Some(a), Some(b)) = (at(inputs, 0), at(inputs, 1)) else { return Ok(None) };
-        let held = match (a, b) {
+        let value = match (a, b) {
             (ImportValue::Coded(coded), ImportValue::Constant(number))
             | (ImportValue::Constant(number), ImportValue::Coded(coded)) => match &**coded {
                 Coded::Scale { by, times: None } => {
@@ -353,7 +353,7 @@ impl Importer<'_> {
             }
             _ => return Ok(None),
         };
-        Ok(Some(vec![held]))
+        Ok(Some(vec![value]))
     }
 
     fn times_weights(&mut self, node: &OnnxNode, of: &LiveValue, weights: OnnxArray) -> Result<LiveValue, ImportError> {
