@@ -12,6 +12,7 @@ mod eval;
 mod eval_table;
 mod inspect;
 mod logits;
+mod opt;
 mod output;
 mod plan;
 mod prompts;
@@ -40,19 +41,20 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    Check(check::Check),
-    Compile(compile::Compile),
-    Run(run::Run),
-    Eval(eval::Eval),
-    Energy(energy::Energy),
-    Inspect(inspect::Inspect),
-    Report(report::Report),
-    Logits(logits::Logits),
-    Show(show::Show),
-    Tune(tune::Tune),
-    Train(train::Train),
-    Bench(bench::Bench),
-    Demo(demo::Demo),
+    Check(check::CheckCommand),
+    Compile(compile::CompileCommand),
+    Run(run::RunCommand),
+    Eval(eval::EvalCommand),
+    Energy(energy::EnergyCommand),
+    Inspect(inspect::InspectCommand),
+    Report(report::ReportCommand),
+    Logits(logits::LogitsCommand),
+    Show(show::ShowCommand),
+    Opt(opt::OptCommand),
+    Tune(tune::TuneCommand),
+    Train(train::TrainCommand),
+    Bench(bench::BenchCommand),
+    Demo(demo::DemoCommand),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Report(command) => command.run(),
         Command::Logits(command) => command.run(),
         Command::Show(command) => command.run(),
+        Command::Opt(command) => command.run(),
         Command::Tune(command) => return verdict(command.run()),
         Command::Train(command) => {
             return match command.run() {
@@ -84,4 +87,30 @@ fn main() -> ExitCode {
         Command::Demo(command) => command.run(),
     };
     verdict(result.map(|()| true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn options_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// No sentence of a help text has more than 35 words.
+    #[test]
+    fn help_is_in_short_sentences() {
+        for command in Cli::command().get_subcommands() {
+            let texts = command.get_arguments().flat_map(|arg| [arg.get_help(), arg.get_long_help()]);
+            for text in texts.chain([command.get_about(), command.get_long_about()]).flatten() {
+                let text = text.to_string();
+                for sentence in text.split(['.', ';']) {
+                    let words = sentence.split_whitespace().count();
+                    assert!(words <= 35, "{}: {words} words: {sentence}", command.get_name());
+                }
+            }
+        }
+    }
 }
