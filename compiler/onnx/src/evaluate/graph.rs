@@ -11,10 +11,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The most elements of all values that are held at once beside the weights, for a file of few weights.
-const held_MAX: usize = 1 << 27;
+const HELD_MAX: usize = 1 << 27;
 
 /// The same for each element of its weights: a file may first convert them all.
-const held_A_WEIGHT: usize = 4;
+const HELD_BY_WEIGHT: usize = 4;
 
 /// The most numbers that are read or multiplied in all: a minute's work.
 const WORK_MAX: usize = 1 << 37;
@@ -96,7 +96,7 @@ pub fn run(
     wanted: &[&str],
 ) -> Result<IndexMap<String, Arc<OnnxArray>>, Diagnostic> {
     let values = inputs.into_iter().map(|(name, array)| (name, RunValue::One(Arc::new(array)))).collect();
-    let most = held_MAX.max(model.graph.elements().saturating_mul(held_A_WEIGHT));
+    let most = HELD_MAX.max(model.graph.elements().saturating_mul(HELD_BY_WEIGHT));
     let budget = EvalBudget { most, held: Cell::new(0), work: Cell::new(0) };
     let outputs = run_graph(&model.graph, model.opset(), Scope { budget: &budget, outer: None, values }, wanted)?;
     let one = |(name, value): (&&str, RunValue)| match value {

@@ -26,7 +26,7 @@ use crate::tensor::{OnnxArray, OnnxElem};
 use constants::Constant;
 pub use control::CONTROL;
 pub use importer::COUNTS;
-use importer::{EVALUATED_MAX, Importer, all_constants, held_MAX};
+use importer::{EVALUATED_MAX, Importer, all_constants, HELD_MAX};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::Perm;
 use snnc_ir::op::{ArrayOp, LeafOp};
@@ -251,7 +251,7 @@ impl<'m> Importer<'m> {
         let elements = if let ImportValue::Constant(constant) = &value { constant.elements() } else { 0 };
         self.made_now += elements;
         self.made_ever = self.made_ever.saturating_add(elements);
-        if self.made_now > held_MAX.max(self.model.graph.elements().saturating_mul(2)) || self.made_ever > EVALUATED_MAX
+        if self.made_now > HELD_MAX.max(self.model.graph.elements().saturating_mul(2)) || self.made_ever > EVALUATED_MAX
         {
             self.errors.push(Diagnostic::new(node.label(), "the file asks for too much to be evaluated"));
             self.made_now -= elements;
