@@ -373,7 +373,7 @@ enum Attr<'a> {
     Int(&'a str, i64),
     Ints(&'a str, &'a [i64]),
     Float(&'a str, f32),
-    Tensor(&'a str, TensorProto),
+    Tensor(&'a str, Box<TensorProto>),
 }
 
 impl Attr<'_> {
@@ -383,7 +383,7 @@ impl Attr<'_> {
         match self {
             Attr::Float(name, x) => AttributeProto { f: Some(*x), ..of(name, 1) },
             Attr::Int(name, x) => AttributeProto { i: Some(*x), ..of(name, 2) },
-            Attr::Tensor(name, tensor) => AttributeProto { t: Some(tensor.clone()), ..of(name, 4) },
+            Attr::Tensor(name, tensor) => AttributeProto { t: Some(TensorProto::clone(tensor)), ..of(name, 4) },
             Attr::Ints(name, all) => AttributeProto { ints: all.to_vec(), ..of(name, 7) },
         }
     }
@@ -424,7 +424,7 @@ impl Nodes {
     }
 
     fn constant(&mut self, scope: &str, value: TensorProto) -> String {
-        self.node(scope, "Constant", &[], &[Attr::Tensor("value", value)])
+        self.node(scope, "Constant", &[], &[Attr::Tensor("value", value.into())])
     }
 
     fn int(&mut self, scope: &str, x: i64) -> String {
