@@ -16,6 +16,7 @@ pub enum Activation {
     GeluTanh,
     /// `gelu`: five nodes around an erf.
     GeluErf,
+    /// `max(x, 0)`
     Relu,
     /// `x sigmoid(x)`
     Silu,
@@ -39,20 +40,27 @@ pub enum HeadKind {
 /// What to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gpt2Config {
+    /// Transformer blocks.
     pub layers: usize,
+    /// Channels of the residual stream.
     pub width: usize,
+    /// Heads of each attention; they divide the width.
     pub heads: usize,
+    /// Token ids.
     pub vocabulary: usize,
     /// The longest sequence.
     pub context: usize,
+    /// Of the MLPs.
     pub activation: Activation,
     /// 13: LayerNorm in nine nodes. 17: LayerNormalization.
     pub opset: i64,
+    /// Where logits come from.
     pub head: HeadKind,
     /// `scale_attn_by_inverse_layer_idx`: scores of layer `i` are divided by `i + 1` as well.
     pub inverse_layer_scale: bool,
     /// Channels of the residual stream that are thirty times as large as the others.
     pub outliers: usize,
+    /// Of the weights.
     pub seed: u64,
 }
 

@@ -13,7 +13,7 @@ use std::path::Path;
 
 /// Write a GPT-2 with random weights as an ONNX file
 #[derive(Parser)]
-struct Arguments {
+struct MakeArguments {
     /// The model whose sizes the other options change: tiny, small, medium or large
     #[arg(long, default_value = "small", value_parser = Gpt2Config::named)]
     size: Gpt2Config,
@@ -73,7 +73,7 @@ fn yes_or_no(name: &str) -> Result<bool, String> {
     one_of(name, &[("yes", true), ("no", false)])
 }
 
-impl Arguments {
+impl MakeArguments {
     fn config(&self) -> Gpt2Config {
         let size = self.size;
         Gpt2Config {
@@ -93,9 +93,9 @@ impl Arguments {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = Arguments::parse();
+    let arguments = MakeArguments::parse();
     let config = arguments.config();
-    let Arguments { output: path, external, .. } = arguments;
+    let MakeArguments { output: path, external, .. } = arguments;
     let mut out = BufWriter::with_capacity(1 << 20, File::create(&path)?);
     let mut beside = Vec::new();
     for i in 0..external {

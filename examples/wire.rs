@@ -5,17 +5,24 @@ use std::fmt;
 /// What a field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldPayload<'a> {
+    /// Wire type 0.
     Varint(u64),
+    /// Wire type 1: eight bytes.
     Fixed64(&'a [u8]),
+    /// Wire type 2: text, bytes, a message or packed numbers.
     Bytes(&'a [u8]),
+    /// Wire type 5: four bytes.
     Fixed32(&'a [u8]),
 }
 
 /// A field of a message, with the bytes that it is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field<'a> {
+    /// Which field of its message.
     pub number: u64,
+    /// What it holds.
     pub payload: FieldPayload<'a>,
+    /// Its bytes, with what stands before the payload.
     pub written: &'a [u8],
 }
 
@@ -76,6 +83,7 @@ fn varint(rest: &mut &[u8]) -> Result<u64, Malformed> {
 pub struct Message(pub Vec<u8>);
 
 impl Message {
+    /// One without fields.
     pub fn new() -> Self {
         Self::default()
     }
@@ -88,6 +96,7 @@ impl Message {
         self.0.push(value as u8);
     }
 
+    /// Adds an integer.
     #[must_use]
     pub fn int(mut self, number: u64, value: i64) -> Self {
         self.raw_varint(number << 3);
@@ -95,6 +104,7 @@ impl Message {
         self
     }
 
+    /// Adds an f32.
     #[must_use]
     pub fn float(mut self, number: u64, value: f32) -> Self {
         self.raw_varint(number << 3 | 5);
@@ -102,6 +112,7 @@ impl Message {
         self
     }
 
+    /// Adds bytes.
     #[must_use]
     pub fn bytes(mut self, number: u64, bytes: &[u8]) -> Self {
         self.0.extend(Self::header(number, bytes.len() as u64));
@@ -109,11 +120,13 @@ impl Message {
         self
     }
 
+    /// Adds text.
     #[must_use]
     pub fn text(self, number: u64, text: &str) -> Self {
         self.bytes(number, text.as_bytes())
     }
 
+    /// Adds a message.
     #[must_use]
     pub fn message(self, number: u64, message: &Message) -> Self {
         self.bytes(number, &message.0)
