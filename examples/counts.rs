@@ -9,7 +9,6 @@
 
 use serde_json::json;
 use snnc::energy::{Block, Phase, PriceList, Setting, estimate};
-use snnc_ir::events::is_neuron;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::{Builder, Code, Curve, Diagnostic, Graph, Op, Stage, Tensor};
@@ -50,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let estimate = estimate(program.graph(), &activity, setting, PriceList::built_in());
     let all = estimate.counts(Phase::Prefill, Form::Stepped).sum(Block::Total);
     let dense = estimate.counts(Phase::Prefill, Form::Dense(Number::F32)).sum(Block::Total);
-    let neurons = program.graph().iter().filter(|(_, node)| is_neuron(&node.op));
+    let neurons = program.graph().iter().filter(|(_, node)| node.op.is_neuron());
     let spikes: Vec<u64> = neurons.map(|(value, _)| activity.events[value.index()].spikes).collect();
     let figures = json!({
         "sizes": SIZES, "timesteps": STEPS, "tokens": TOKENS, "gain": GAIN,

@@ -8,7 +8,7 @@
 #![allow(clippy::print_stdout)]
 
 use clap::Parser;
-use snnc::convert::{Recipe, Sample, calibration_tokens, dense, spiking};
+use snnc::convert::{ConvertOptions, Sample, calibration_tokens, dense, spiking};
 use snnc_examples::gpt2::{self, Gpt2Config};
 use snnc_ir::{Builder, Graph};
 use snnc_onnx as onnx;
@@ -71,8 +71,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         thresholds,
         ..QuantOptions::uniform(Levels { steps, ..Levels::default() })
     };
-    let recipe = Recipe {
-        wishes,
+    let recipe = ConvertOptions {
+        quant: wishes,
         calibration_tokens: calibration.unwrap_or_else(|| calibration_tokens(config.parameters())),
         threads: 2,
     };

@@ -4,8 +4,12 @@
 //! tensor from a generator of its own, so memory does not grow with the model (a head that is a transposed copy aside).
 //! Their scales are those GPT-2 is initialised with, so activations look like a network's and not like noise.
 
-use crate::wire::Message;
+use prost::Message;
 use snnc_ir::random::SplitMix64;
+use snnc_onnx::proto::{
+    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
+    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+};
 use std::collections::HashMap;
 use std::io::{self, Write};
 
@@ -148,14 +152,19 @@ pub fn write_beside(
     let inside = if beside.is_empty() { 4 } else { 0 };
     let weights: usize =
         headers.iter().zip(&tensors).map(|(header, tensor)| header.len() + tensor.len() * inside).sum();
-    let name = Message::new().text(2, "main_graph");
-    let len = nodes.written.0.len() + name.0.len() + weights + graph_end.0.len();
+    // A message is its fields one after the other: nodes and the graph's name, weights, inputs and outputs.
+    let nodes = GraphProto { node: nodes.written, name: "main_graph".into(), ..GraphProto::default() }.encode_to_vec();
+    let len = nodes.len() + weights + graph_end.encoded_len();
 
-    let model = Message::new().int(1, if config.opset == 13 { 7 } else { 8 }).text(2, "snnc-examples").text(3, "1");
-    out.write_all(&model.0)?;
-    out.write_all(&Message::header(7, len as u64))?;
-    out.write_all(&nodes.written.0)?;
-    out.write_all(&name.0)?;
+    let model = ModelProto {
+        ir_version: if config.opset == 13 { 7 } else { 8 },
+        producer_name: "snnc-examples".into(),
+        producer_version: "1".into(),
+        ..ModelProto::default()
+    };
+    out.write_all(&model.encode_to_vec())?;
+    out.write_all(&header(7, len))?;
+    out.write_all(&nodes)?;
     for (i, (tensor, header)) in tensors.iter().zip(&headers).enumerate() {
         out.write_all(header)?;
         if beside.is_empty() {
@@ -169,9 +178,16 @@ pub fn write_beside(
         beside.write_all(&vec![0; rest])?;
     }
     beside.iter_mut().try_for_each(|(_, beside)| beside.flush())?;
-    out.write_all(&graph_end.0)?;
-    let opset = Message::new().text(1, "").int(2, config.opset);
-    out.write_all(&Message::new().message(8, &opset).0)
+    out.write_all(&graph_end.encode_to_vec())?;
+    let opset = OperatorSetIdProto { version: config.opset, ..OperatorSetIdProto::default() };
+    out.write_all(&ModelProto { opset_import: vec![opset], ..ModelProto::default() }.encode_to_vec())
+}
+
+/// What stands before `len` bytes of a field, whose number is below 16.
+fn header(number: u8, len: usize) -> Vec<u8> {
+    let mut header = vec![number << 3 | 2];
+    prost::encode_length_delimiter(len, &mut header).unwrap_or_else(|_| unreachable!("a vector grows"));
+    header
 }
 
 /// The file's bytes.
@@ -249,26 +265,28 @@ impl Gpt2Weight {
         self.sizes.iter().product()
     }
 
+    fn proto(&self) -> TensorProto {
+        let dims = self.sizes.iter().map(|&size| size as i64).collect();
+        TensorProto { dims, data_type: FLOAT, name: self.name.clone(), ..TensorProto::default() }
+    }
+
     /// What stands in the graph before the tensor's raw bytes.
     fn header(&self) -> Vec<u8> {
-        let tensor = self.sizes.iter().fold(Message::new(), |m, &size| m.int(1, size as i64));
-        let tensor = tensor.int(2, 1).text(8, &self.name);
-        let raw = Message::header(9, self.len() as u64 * 4);
-        let len = tensor.0.len() + raw.len() + self.len() * 4;
-        [Message::header(5, len as u64), tensor.0, raw].concat()
+        let tensor = self.proto().encode_to_vec();
+        let raw = header(9, self.len() * 4);
+        [header(5, tensor.len() + raw.len() + self.len() * 4), tensor, raw].concat()
     }
 
     /// What stands in the graph of a tensor whose bytes lie `at` that byte of another file.
     fn header_beside(&self, file: &str, at: usize) -> Vec<u8> {
-        let tensor = self.sizes.iter().fold(Message::new(), |m, &size| m.int(1, size as i64)).int(2, 1);
-        let entry = |key: &str, value: &str| Message::new().text(1, key).text(2, value);
-        let tensor = tensor
-            .text(8, &self.name)
-            .message(13, &entry("location", file))
-            .message(13, &entry("offset", &at.to_string()))
-            .message(13, &entry("length", &(self.len() * 4).to_string()))
-            .int(14, 1);
-        [Message::header(5, tensor.0.len() as u64), tensor.0].concat()
+        let entry = |key: &str, value: String| StringStringEntryProto { key: key.into(), value };
+        let external_data = vec![
+            entry("location", file.into()),
+            entry("offset", at.to_string()),
+            entry("length", (self.len() * 4).to_string()),
+        ];
+        let tensor = TensorProto { external_data, data_location: 1, ..self.proto() };
+        GraphProto { initializer: vec![tensor], ..GraphProto::default() }.encode_to_vec()
     }
 
     /// Whether a number goes to an outlier of the residual stream: it is in the column of one, in an embedding or in a
@@ -353,7 +371,7 @@ impl Normals {
 /// Nodes written so far, and how many of an operator a scope has: names count up, as PyTorch's do.
 #[derive(Default)]
 struct Nodes {
-    written: Message,
+    written: Vec<NodeProto>,
     counts: HashMap<(String, String), usize>,
     /// The causal table; all layers share the one that the first has made.
     causal: Option<String>,
@@ -363,28 +381,30 @@ enum Attr<'a> {
     Int(&'a str, i64),
     Ints(&'a str, &'a [i64]),
     Float(&'a str, f32),
-    Tensor(&'a str, Message),
+    Tensor(&'a str, TensorProto),
 }
 
 impl Attr<'_> {
-    fn message(&self) -> Message {
-        let named = |name: &str| Message::new().text(1, name);
+    fn proto(&self) -> AttributeProto {
+        let of =
+            |name: &str, kind: i32| AttributeProto { name: name.into(), r#type: kind, ..AttributeProto::default() };
         match self {
-            Attr::Int(name, x) => named(name).int(3, *x).int(20, 2),
-            Attr::Float(name, x) => named(name).float(2, *x).int(20, 1),
-            Attr::Ints(name, all) => all.iter().fold(named(name), |m, &x| m.int(8, x)).int(20, 7),
-            Attr::Tensor(name, tensor) => named(name).message(5, tensor).int(20, 4),
+            Attr::Float(name, x) => AttributeProto { f: Some(*x), ..of(name, 1) },
+            Attr::Int(name, x) => AttributeProto { i: Some(*x), ..of(name, 2) },
+            Attr::Tensor(name, tensor) => AttributeProto { t: Some(tensor.clone()), ..of(name, 4) },
+            Attr::Ints(name, all) => AttributeProto { ints: all.to_vec(), ..of(name, 7) },
         }
     }
 }
 
-fn tensor(sizes: &[usize], elem: i64, raw: &[u8]) -> Message {
-    sizes.iter().fold(Message::new(), |m, &size| m.int(1, size as i64)).int(2, elem).bytes(9, raw)
+fn tensor(sizes: &[usize], elem: i32, raw: &[u8]) -> TensorProto {
+    let dims = sizes.iter().map(|&size| size as i64).collect();
+    TensorProto { dims, data_type: elem, raw_data: Some(raw.to_vec().into()), ..TensorProto::default() }
 }
 
-const FLOAT: i64 = 1;
-const INT64: i64 = 7;
-const BOOL: i64 = 9;
+const FLOAT: i32 = 1;
+const INT64: i32 = 7;
+const BOOL: i32 = 9;
 
 impl Nodes {
     fn nodes(&mut self, scope: &str, op: &str, inputs: &[&str], attributes: &[Attr], outputs: usize) -> Vec<String> {
@@ -397,17 +417,21 @@ impl Nodes {
     }
 
     fn push(&mut self, name: &str, op: &str, inputs: &[&str], attributes: &[Attr], outputs: &[String]) {
-        let node = inputs.iter().fold(Message::new(), |m, input| m.text(1, input));
-        let node = outputs.iter().fold(node, |m, output| m.text(2, output)).text(3, name).text(4, op);
-        let node = attributes.iter().fold(node, |m, attribute| m.message(5, &attribute.message()));
-        self.written = std::mem::take(&mut self.written).message(1, &node);
+        self.written.push(NodeProto {
+            input: inputs.iter().map(|input| (*input).to_string()).collect(),
+            output: outputs.to_vec(),
+            name: name.into(),
+            op_type: op.into(),
+            attribute: attributes.iter().map(Attr::proto).collect(),
+            ..NodeProto::default()
+        });
     }
 
     fn node(&mut self, scope: &str, op: &str, inputs: &[&str], attributes: &[Attr]) -> String {
         self.nodes(scope, op, inputs, attributes, 1).remove(0)
     }
 
-    fn constant(&mut self, scope: &str, value: Message) -> String {
+    fn constant(&mut self, scope: &str, value: TensorProto) -> String {
         self.node(scope, "Constant", &[], &[Attr::Tensor("value", value)])
     }
 
@@ -467,7 +491,7 @@ impl Nodes {
 }
 
 /// All nodes; the answer is what stands in the graph after the initializers: its inputs and outputs.
-fn network(config: &Gpt2Config, g: &mut Nodes) -> Message {
+fn network(config: &Gpt2Config, g: &mut Nodes) -> GraphProto {
     let t = "/transformer";
     let (mut x, tokens, width) = embeddings(g, t);
     for layer in 0..config.layers {
@@ -484,20 +508,20 @@ fn network(config: &Gpt2Config, g: &mut Nodes) -> Message {
         HeadKind::Missing => {
             g.push("/Identity", "Identity", &[&x], &[], &["last_hidden_state".to_string()]);
             let output = port("last_hidden_state", FLOAT, &["batch", "sequence"], Some(config.width));
-            return Message::new().message(11, &input).message(12, &output);
+            return GraphProto { input: vec![input], output: vec![output], ..GraphProto::default() };
         }
     };
     g.push("/lm_head/MatMul", "MatMul", &[&x, &head], &[], &["logits".to_string()]);
     let output = port("logits", FLOAT, &["batch", "sequence"], Some(config.vocabulary));
-    Message::new().message(11, &input).message(12, &output)
+    GraphProto { input: vec![input], output: vec![output], ..GraphProto::default() }
 }
 
-fn port(name: &str, elem: i64, symbols: &[&str], last: Option<usize>) -> Message {
-    let named = |shape: Message, symbol: &&str| shape.message(1, &Message::new().text(2, symbol));
-    let shape = symbols.iter().fold(Message::new(), named);
-    let shape = last.iter().fold(shape, |shape, &size| shape.message(1, &Message::new().int(1, size as i64)));
-    let tensor_type = Message::new().int(1, elem).message(2, &shape);
-    Message::new().text(1, name).message(2, &Message::new().message(1, &tensor_type))
+fn port(name: &str, elem: i32, symbols: &[&str], last: Option<usize>) -> ValueInfoProto {
+    let symbol = |name: &&str| DimensionProto { dim_param: Some((*name).into()), ..DimensionProto::default() };
+    let size = |size: usize| DimensionProto { dim_value: Some(size as i64), ..DimensionProto::default() };
+    let dim = symbols.iter().map(symbol).chain(last.map(size)).collect();
+    let tensor_type = TensorTypeProto { elem_type: elem, shape: Some(TensorShapeProto { dim }) };
+    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
 }
 
 /// The sum of both embeddings; and the numbers of tokens and channels, as nodes.
@@ -507,13 +531,13 @@ fn embeddings(g: &mut Nodes, t: &str) -> (String, String, String) {
     let last = g.unsqueeze(t, &tokens);
     let ids = g.reshape(t, "input_ids", &[&rest, &last]);
     let zero = g.int(t, 0);
-    let end = g.node(t, "Cast", &[&tokens], &[Attr::Int("to", INT64)]);
+    let end = g.node(t, "Cast", &[&tokens], &[Attr::Int("to", INT64.into())]);
     let one = g.int(t, 1);
     let range = g.node(t, "Range", &[&zero, &end, &one], &[]);
     let positions = g.unsqueeze(t, &range);
     let wte = g.node(&format!("{t}/wte"), "Gather", &["transformer.wte.weight", &ids], &[]);
     let wpe = g.node(&format!("{t}/wpe"), "Gather", &["transformer.wpe.weight", &positions], &[]);
-    let wpe = g.node(t, "Cast", &[&wpe], &[Attr::Int("to", FLOAT)]);
+    let wpe = g.node(t, "Cast", &[&wpe], &[Attr::Int("to", FLOAT.into())]);
     let x = g.node(t, "Add", &[&wte, &wpe], &[]);
     let width = g.sliced_size(t, &x, -1, i64::MAX);
     (x, tokens, width)
@@ -588,11 +612,11 @@ fn attention(config: &Gpt2Config, g: &mut Nodes, scope: &str, weights: &str, x: 
         scores = g.with_float(scope, "Div", &scores, (layer + 1) as f32);
     }
     let mask = mask(config, g, scope, &q, &keys);
-    let scores = g.node(scope, "Cast", &[&scores], &[Attr::Int("to", FLOAT)]);
+    let scores = g.node(scope, "Cast", &[&scores], &[Attr::Int("to", FLOAT.into())]);
     let lowest = g.float(scope, f32::MIN);
     let scores = g.node(scope, "Where", &[&mask, &scores, &lowest], &[]);
     let weight = g.node(scope, "Softmax", &[&scores], &[Attr::Int("axis", -1)]);
-    let weight = g.node(scope, "Cast", &[&weight], &[Attr::Int("to", FLOAT)]);
+    let weight = g.node(scope, "Cast", &[&weight], &[Attr::Int("to", FLOAT.into())]);
     let y = g.node(scope, "MatMul", &[&weight, &v], &[]);
     let y = turn(g, scope, &y, &[0, 2, 1, 3]);
     let (batch, tokens) = (g.size(scope, &y, 0), g.size(scope, &y, 1));
@@ -617,7 +641,7 @@ fn heads_shape(config: &Gpt2Config, g: &mut Nodes, scope: &str, (batch, tokens):
 /// Scores over the root of a head's width, which is computed from the values' shape.
 fn scaled(g: &mut Nodes, scope: &str, scores: &str, v: &str) -> String {
     let width = g.sliced_size(scope, v, -1, i64::MAX);
-    let width = g.node(scope, "Cast", &[&width], &[Attr::Int("to", FLOAT)]);
+    let width = g.node(scope, "Cast", &[&width], &[Attr::Int("to", FLOAT.into())]);
     let root = g.with_float(scope, "Pow", &width, 0.5);
     let no_axes = g.ints(scope, &[]);
     let zero = Attr::Tensor("value", tensor(&[1], FLOAT, &0f32.to_le_bytes()));

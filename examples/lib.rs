@@ -3,4 +3,3 @@
 #![warn(missing_docs)]
 
 pub mod gpt2;
-pub mod wire;

@@ -1,11 +1,13 @@
 //! Makes an ONNX GPT-2 smaller: where the head's weight is an exact transposed copy of the embedding, the copy is replaced
-//! by a Transpose of the embedding at run time. All else is kept byte for byte.
+//! by a Transpose of the embedding at run time. All else is kept byte for byte, what ONNX has added since included: so the
+//! fields of the file and of its graph are told apart here, and only nodes and tensors are decoded.
 //!
 //! `cargo run --release -p snnc-examples --example tie_head -- model.onnx smaller.onnx`
 
 #![allow(clippy::print_stdout)]
 
-use snnc_examples::wire::{Field, FieldPayload, Malformed, Message, fields};
+use prost::Message;
+use snnc_onnx::proto::{AttributeProto, GraphProto, NodeProto, TensorProto};
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -18,15 +20,70 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn tie(model: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
-    let mut out = Message::new();
-    for field in fields(model)? {
-        match (field.number, field.payload) {
-            (7, FieldPayload::Bytes(graph)) => out = out.bytes(7, &tie_graph(graph)?),
-            _ => out.0.extend(field.written),
+const NO_MESSAGE: &str = "this is no protobuf message";
+
+/// A field of a message: its number, what it holds if that is bytes, and the bytes that it is written as.
+#[derive(Clone, Copy)]
+struct WrittenField<'a> {
+    number: u64,
+    bytes: Option<&'a [u8]>,
+    written: &'a [u8],
+}
+
+/// The fields of a message.
+fn fields(message: &[u8]) -> Result<Vec<WrittenField<'_>>, Box<dyn Error>> {
+    let mut rest = message;
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        let start = rest;
+        let key = varint(&mut rest)?;
+        let bytes = match key & 7 {
+            0 => varint(&mut rest).map(|_| None)?,
+            1 => take(&mut rest, 8).map(|_| None)?,
+            2 => {
+                let len = varint(&mut rest)?;
+                Some(take(&mut rest, usize::try_from(len)?)?)
+            }
+            5 => take(&mut rest, 4).map(|_| None)?,
+            _ => return Err(NO_MESSAGE.into()),
+        };
+        all.push(WrittenField { number: key >> 3, bytes, written: &start[..start.len() - rest.len()] });
+    }
+    Ok(all)
+}
+
+fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], Box<dyn Error>> {
+    let (head, tail) = rest.split_at_checked(len).ok_or(NO_MESSAGE)?;
+    *rest = tail;
+    Ok(head)
+}
+
+fn varint(rest: &mut &[u8]) -> Result<u64, Box<dyn Error>> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let byte = take(rest, 1)?[0];
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
         }
     }
-    Ok(out.0)
+    Err(NO_MESSAGE.into())
+}
+
+fn tie(model: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut out = Vec::with_capacity(model.len());
+    for field in fields(model)? {
+        match (field.number, field.bytes) {
+            (7, Some(graph)) => {
+                let graph = tie_graph(graph)?;
+                out.push(7 << 3 | 2);
+                prost::encode_length_delimiter(graph.len(), &mut out)?;
+                out.extend(graph);
+            }
+            _ => out.extend(field.written),
+        }
+    }
+    Ok(out)
 }
 
 fn tie_graph(graph: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
@@ -35,69 +92,58 @@ fn tie_graph(graph: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
     let matrices: Vec<OnnxMatrix> = tensors.into_iter().flatten().collect();
     let pair = matrices.iter().find_map(|copy| Some((copy, matrices.iter().find(|m| copy.is_transpose_of(m))?)));
     let (copy, embedding) = pair.ok_or("no matrix here is a transposed copy of a larger embedding")?;
-    let mut out = Message::new();
+    let mut out = Vec::with_capacity(graph.len());
     let mut turned = false;
     for field in &all {
         if field.written == copy.field.written {
             continue;
         }
         if !turned && field.number == 1 && inputs(field)?.contains(&copy.name) {
-            out = out.message(1, &transpose(embedding.name, copy.name));
+            let node = transpose(&embedding.name, &copy.name);
+            out.extend(GraphProto { node: vec![node], ..GraphProto::default() }.encode_to_vec());
             turned = true;
         }
-        out.0.extend(field.written);
+        out.extend(field.written);
     }
-    if turned { Ok(out.0) } else { Err("no node uses the copy".into()) }
+    if turned { Ok(out) } else { Err("no node uses the copy".into()) }
 }
 
 /// A node that gives the embedding, turned, the name that the copy had.
-fn transpose(embedding: &str, copy: &str) -> Message {
-    let perm = Message::new().text(1, "perm").int(8, 1).int(8, 0).int(20, 7);
-    Message::new().text(1, embedding).text(2, copy).text(3, "/lm_head/Transpose").text(4, "Transpose").message(5, &perm)
-}
-
-fn inputs<'a>(node: &Field<'a>) -> Result<Vec<&'a str>, Malformed> {
-    let FieldPayload::Bytes(node) = node.payload else { return Err(Malformed) };
-    let names = fields(node)?.into_iter().filter(|field| field.number == 1);
-    names.map(|field| text(field.payload)).collect()
-}
-
-fn text(payload: FieldPayload<'_>) -> Result<&str, Malformed> {
-    match payload {
-        FieldPayload::Bytes(bytes) => std::str::from_utf8(bytes).map_err(|_| Malformed),
-        FieldPayload::Varint(_) | FieldPayload::Fixed32(_) | FieldPayload::Fixed64(_) => Err(Malformed),
+fn transpose(embedding: &str, copy: &str) -> NodeProto {
+    let perm = AttributeProto { name: "perm".into(), ints: vec![1, 0], r#type: 7, ..AttributeProto::default() };
+    NodeProto {
+        input: vec![embedding.into()],
+        output: vec![copy.into()],
+        name: "/lm_head/Transpose".into(),
+        op_type: "Transpose".into(),
+        attribute: vec![perm],
+        ..NodeProto::default()
     }
+}
+
+fn inputs(node: &WrittenField) -> Result<Vec<String>, Box<dyn Error>> {
+    Ok(NodeProto::decode(node.bytes.ok_or(NO_MESSAGE)?)?.input)
 }
 
 /// An initializer of two axes, f32, with its elements in `raw_data`.
 struct OnnxMatrix<'a> {
-    name: &'a str,
+    name: String,
     rows: usize,
     columns: usize,
-    raw: &'a [u8],
-    field: Field<'a>,
+    raw: prost::bytes::Bytes,
+    field: WrittenField<'a>,
 }
 
 impl<'a> OnnxMatrix<'a> {
-    fn of(field: &Field<'a>) -> Result<Option<Self>, Malformed> {
-        let FieldPayload::Bytes(tensor) = field.payload else { return Err(Malformed) };
-        let (mut sizes, mut is_f32, mut name, mut raw) = (Vec::new(), false, "", None);
-        for part in fields(tensor)? {
-            match (part.number, part.payload) {
-                (1, FieldPayload::Varint(size)) => sizes.push(size as usize),
-                (2, FieldPayload::Varint(elem)) => is_f32 = elem == 1,
-                (8, payload) => name = text(payload)?,
-                (9, FieldPayload::Bytes(bytes)) => raw = Some(bytes),
-                _ => {}
-            }
-        }
-        let matrix = match (sizes.as_slice(), raw) {
-            (&[rows, columns], Some(raw)) if is_f32 && Some(raw.len()) == rows.checked_mul(columns * 4) => {
+    fn of(field: &WrittenField<'a>) -> Result<Option<Self>, Box<dyn Error>> {
+        let TensorProto { dims, data_type, name, raw_data, .. } = TensorProto::decode(field.bytes.ok_or(NO_MESSAGE)?)?;
+        let sizes: Vec<usize> = dims.iter().map(|&size| usize::try_from(size)).collect::<Result<_, _>>()?;
+        Ok(match (sizes.as_slice(), raw_data) {
+            (&[rows, columns], Some(raw)) if data_type == 1 && Some(raw.len()) == rows.checked_mul(columns * 4) => {
                 Some(OnnxMatrix { name, rows, columns, raw, field: *field })
             }
             _ => None,
-        };
-        Ok(matrix)
+        })
     }
 
     fn at(&self, row: usize, column: usize) -> &[u8] {

@@ -3,14 +3,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-use snnc::convert::{self, Recipe, Sample};
+use snnc::convert::{self, ConvertOptions, Sample};
 use snnc::proof;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::eval::{Evaluator, Memory};
 use snnc_ir::op::DenseOp;
 use snnc_ir::{Graph, Op};
 use snnc_onnx as onnx;
-use snnc_onnx::read::OnnxNode;
+use snnc_onnx::model::OnnxNode;
 use snnc_onnx::tensor::{ArrayData, Element, OnnxArray, OnnxElem};
 use snnc_passes::collapse::collapse;
 use snnc_passes::options::QuantOptions;
@@ -132,7 +132,7 @@ fn measure(path: &Path) -> Result<ExportFigures, String> {
     let evaluation = largest_difference(evaluated[0].as_f32().unwrap(), &logits.data);
     let sample = ids(20.min(tensor.context as usize), convert::vocabulary(&tensor).map_err(say)?);
     let simple = convert::dense(import.graph, rounded, &mut |_, _, _| {}).map_err(say)?;
-    let recipe = Recipe { wishes: QuantOptions::default(), calibration_tokens: 2048, threads: 2 };
+    let recipe = ConvertOptions { quant: QuantOptions::default(), calibration_tokens: 2048, threads: 2 };
     let converted = convert::spiking(simple, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).map_err(say)?;
     let program = collapse(&converted.graph).unwrap();
     let dense = run(&tensor, options(Engine::Jit), &[&sample]).logits();

@@ -2,8 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+use prost::Message;
 use snnc_ir::op::ArrayOp;
 use snnc_ir::{Builder, Dim, Op, Shape, Stage, Tensor, container};
+use snnc_onnx::proto::{
+    DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TensorTypeProto,
+    TypeProto, ValueInfoProto,
+};
 use snnc_tests::{demo_model, snnc};
 use std::fs;
 use std::path::Path;
@@ -69,15 +74,30 @@ fn files_that_are_no_model() {
 
 /// A well-formed ONNX file of one convolution.
 fn no_transformer() -> Vec<u8> {
-    use snnc_examples::wire::Message;
-    let dim = |n| Message::new().int(1, n);
-    let shape = Message::new().message(1, &dim(1)).message(1, &dim(3)).message(1, &dim(8)).message(1, &dim(8));
-    let tensor = Message::new().int(1, 1).message(2, &shape);
-    let port = |name: &str| Message::new().text(1, name).message(2, &Message::new().message(1, &tensor));
-    let node = Message::new().text(1, "x").text(1, "x").text(2, "y").text(3, "conv1").text(4, "Conv");
-    let graph = Message::new().message(1, &node).text(2, "cnn").message(11, &port("x")).message(12, &port("y"));
-    let opset = Message::new().int(2, 17);
-    Message::new().int(1, 8).message(7, &graph).message(8, &opset).0
+    let size = |n| DimensionProto { dim_value: Some(n), ..Default::default() };
+    let tensor_type =
+        TensorTypeProto { elem_type: 1, shape: Some(TensorShapeProto { dim: [1, 3, 8, 8].map(size).into() }) };
+    let port = |name: &str| ValueInfoProto {
+        name: name.into(),
+        r#type: Some(TypeProto { tensor_type: Some(tensor_type.clone()) }),
+    };
+    let node = NodeProto {
+        input: vec!["x".into(), "x".into()],
+        output: vec!["y".into()],
+        name: "conv1".into(),
+        op_type: "Conv".into(),
+        ..Default::default()
+    };
+    let graph = GraphProto {
+        node: vec![node],
+        name: "cnn".into(),
+        input: vec![port("x")],
+        output: vec![port("y")],
+        ..Default::default()
+    };
+    let opset = OperatorSetIdProto { version: 17, ..Default::default() };
+    let model = ModelProto { ir_version: 8, graph: Some(graph), opset_import: vec![opset], ..Default::default() };
+    model.encode_to_vec()
 }
 
 /// Files of prompts that are none, and one: each line is continued as if alone, in the order of the file.
@@ -123,8 +143,17 @@ fn attention(at: &Path, tokenizer: &str) {
         let compiled = call(at, &[&compile[..], &["--attention", kind]].concat());
         let told = String::from_utf8_lossy(&compiled.stderr).into_owned();
         assert!(compiled.status.success() && told.contains("is not trained"), "{kind}: {told}");
-        let eval =
-            ["eval", "kind.snn", "--text", "text.txt", "--against", "model.onnx", "--ledger", "--ledger-tokens", "64"];
+        let eval = [
+            "eval",
+            "kind.snn",
+            "--text",
+            "text.txt",
+            "--reference",
+            "model.onnx",
+            "--ledger",
+            "--ledger-tokens",
+            "64",
+        ];
         let output = call(at, &eval);
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && told.contains("h.3.attention "), "{kind}: {told}");
@@ -215,7 +244,7 @@ fn options_of_compile() {
         refused(at, &compile, 1, "cannot stay dense");
     }
     refused(at, &["tune", "model.onnx", "--text", "text.onnx", "--budget", "1%"], 2, "perplexity+1%");
-    refused(at, &["eval", "model.onnx", "--text", "text.onnx", "--ledger"], 2, "--against");
+    refused(at, &["eval", "model.onnx", "--text", "text.onnx", "--ledger"], 2, "--reference");
 }
 
 /// Compiles the model of `folder`, which has no tokenizer, to `bare.snn`.
@@ -262,7 +291,7 @@ fn changed_bytes(at: &Path) {
     }
 }
 
-/// Prompts that are too long, and limits that are not kept: status 3, and what was measured is printed all the same.
+/// Prompts that are too long, and limits that fail: status 3, and what was measured is printed all the same.
 #[test]
 fn prompts_and_limits() {
     let folder = fixture();
@@ -276,7 +305,7 @@ fn prompts_and_limits() {
     prompts(at, &long);
     fs::write(at.join("text.txt"), "The river runs to the sea . ".repeat(20)).unwrap();
     let measure = |more: &[&str]| {
-        let eval = ["eval", "full.snn", "--text", "text.txt", "--against", "model.onnx"];
+        let eval = ["eval", "full.snn", "--text", "text.txt", "--reference", "model.onnx"];
         let output = call(at, &[&eval[..], more].concat());
         (output.status.code(), String::from_utf8_lossy(&output.stdout).contains("perplexity"))
     };

@@ -7,9 +7,9 @@
 
 pub mod reference;
 
-use snnc::convert::{Recipe, Sample, convert};
+use snnc::convert::{ConvertOptions, Sample, convert};
 use snnc_examples::gpt2::{self, Gpt2Config};
-use snnc_ir::events::{Events, is_neuron};
+use snnc_ir::events::Events;
 use snnc_ir::op::{LevelOp, SpikeOp};
 use snnc_ir::{Graph, Op};
 use snnc_onnx as onnx;
@@ -35,7 +35,7 @@ pub fn spiking(graph: Graph, levels: Levels) -> Graph {
 
 /// The Spiking program of a network by anybody's wishes, calibrated on seeded ids.
 pub fn converted(graph: Graph, wishes: QuantOptions) -> Graph {
-    let recipe = Recipe { wishes, calibration_tokens: 2048, threads: 2 };
+    let recipe = ConvertOptions { quant: wishes, calibration_tokens: 2048, threads: 2 };
     convert(graph, false, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).expect("a generated network converts").graph
 }
 
@@ -65,7 +65,7 @@ pub fn run(graph: &Graph, options: Options, pieces: &[&[u32]]) -> Ran {
     }
     let named = |(i, events): (usize, &Events)| {
         let node = &graph.nodes[i];
-        let counted = is_neuron(&node.op)
+        let counted = node.op.is_neuron()
             || matches!(
                 node.op,
                 Op::Level(LevelOp::Ssa { .. }) | Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse)

@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
-use snnc::convert::{Recipe, Sample, convert};
+use snnc::convert::{ConvertOptions, Sample, convert};
 use snnc_examples::gpt2::{Activation, Gpt2Config, HeadKind};
 use snnc_ir::eval::{Array, Content, Evaluation, Evaluator, Memory, Real};
 use snnc_ir::events::Events;
@@ -415,7 +415,8 @@ const NETWORKS: [(Gpt2Config, Code, u16); 4] = [
 
 /// The graph after every pass of a whole conversion, by the pass's name.
 fn after_every_pass(config: &Gpt2Config, code: Code, steps: u16) -> BTreeMap<&'static str, Graph> {
-    let recipe = Recipe { wishes: QuantOptions::uniform(Levels { code, steps }), calibration_tokens: 1024, threads: 2 };
+    let recipe =
+        ConvertOptions { quant: QuantOptions::uniform(Levels { code, steps }), calibration_tokens: 1024, threads: 2 };
     let mut after = BTreeMap::new();
     convert(imported(config), false, &Sample::SeededIds, &recipe, &mut |pass, _, graph| {
         after.insert(pass.name, graph.clone());

@@ -4,7 +4,7 @@
 
 use serde_json::Value as Json;
 use snnc::calibration::Calibration;
-use snnc::convert::{BUILT_IN_TEXT, Recipe, Sample, dense, spiking};
+use snnc::convert::{BUILT_IN_TEXT, ConvertOptions, Sample, dense, spiking};
 use snnc::evaluate::{Cut, Evaluation, cut, evaluate};
 use snnc::ledger::{Cause, ledger};
 use snnc::lints::{Kind, coverage, lints};
@@ -41,7 +41,7 @@ fn demo() -> DemoModel {
 impl DemoModel {
     fn converted(&self, wishes: QuantOptions) -> (Graph, Calibration, Json) {
         let sample = Sample::Text { name: "text".into(), text: BUILT_IN_TEXT.into(), tokens: &self.tokens };
-        let recipe = Recipe { wishes, calibration_tokens: 4096, threads: 2 };
+        let recipe = ConvertOptions { quant: wishes, calibration_tokens: 4096, threads: 2 };
         let done = spiking(self.tensor.clone(), &sample, &recipe, &mut |_, _, _| {}).unwrap();
         (done.graph, done.calibration, done.section)
     }
@@ -159,9 +159,9 @@ fn the_ledger_says_what_time_costs() {
     });
     let time = |path: &str| {
         let entry = leaky.entries.iter().find(|entry| entry.path == path).unwrap();
-        (entry.alone[Cause::Time as usize].unwrap(), entry.worst())
+        (entry.isolated[Cause::Time as usize].unwrap(), entry.worst())
     };
-    assert!(waiting.entries.iter().all(|entry| entry.alone[Cause::Time as usize].unwrap_or(0.0) == 0.0));
+    assert!(waiting.entries.iter().all(|entry| entry.isolated[Cause::Time as usize].unwrap_or(0.0) == 0.0));
     assert_eq!(time("h.0.mlp.hidden").0, 0.0, "a GELU keeps its few-spikes neuron");
     assert_eq!(time("head").1, Cause::Time, "a leak is what the head loses most by: {leaky:#?}");
     assert!(leaky.total > 1.5 * waiting.total, "{} and {}", leaky.total, waiting.total);
@@ -189,7 +189,7 @@ fn outlier_channels_are_written_finely() {
     };
     assert!(lost(&finer) < 0.6 * lost(&plain), "{} and {}", lost(&finer), lost(&plain));
     // A program keeps them, and channels that are none are refused.
-    let recipe = Recipe { wishes: QuantOptions::default(), calibration_tokens: 512, threads: 2 };
+    let recipe = ConvertOptions { quant: QuantOptions::default(), calibration_tokens: 512, threads: 2 };
     let mut done = spiking(tensor.clone(), &Sample::SeededIds, &recipe, &mut |_, _, _| {}).unwrap();
     let read = |section: &Json| Calibration::read(section.to_string().as_bytes(), &tensor);
     assert_eq!(read(&done.section).unwrap().quant_plan, done.calibration.quant_plan);

@@ -1,7 +1,7 @@
 //! Reference files: what a network's inputs and outputs were when something else ran it.
 
+use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
-use snnc_onnx::tensor::{f32_of_bf16, f32_of_f16};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -35,8 +35,8 @@ fn floats(kind: Dtype, bytes: &[u8]) -> Vec<f32> {
     match kind {
         Dtype::F32 => each(bytes, f32::from_le_bytes),
         Dtype::F64 => each(bytes, |b| f64::from_le_bytes(b) as f32),
-        Dtype::F16 => each(bytes, |b| f32_of_f16(u16::from_le_bytes(b))),
-        Dtype::BF16 => each(bytes, |b| f32_of_bf16(u16::from_le_bytes(b))),
+        Dtype::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f32()),
+        Dtype::BF16 => each(bytes, |b| bf16::from_le_bytes(b).to_f32()),
         Dtype::I64 => each(bytes, |b| i64::from_le_bytes(b) as f32),
         Dtype::I32 => each(bytes, |b| i32::from_le_bytes(b) as f32),
         Dtype::BOOL | Dtype::U8 => bytes.iter().map(|&b| f32::from(b)).collect(),

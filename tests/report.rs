@@ -102,14 +102,14 @@ fn every_spike_that_is_drawn_was_counted() {
             assert_eq!(counts.iter().sum::<u64>(), 20 * layer["width"].as_u64().unwrap());
             all += by_token.iter().sum::<u64>();
         }
-        assert_eq!(report["findings"]["spikes"], all, "{model}: the meter's count");
+        assert_eq!(report["evaluation"]["spikes"], all, "{model}: the meter's count");
     }
 }
 
 /// The same files give the same bytes, whatever runs them.
 #[test]
 fn a_report_depends_on_its_files_alone() {
-    let line = "report model.snn --text text.txt --tokens 24 --against model.onnx -o";
+    let line = "report model.snn --text text.txt --tokens 24 --reference model.onnx -o";
     let page = |name: &str, more: &str| {
         run(folder(), &format!("{line} same.html{more}"));
         let kept = folder().join(name);
@@ -140,7 +140,7 @@ fn a_silent_layer_is_no_saving() {
 #[test]
 fn the_passes_are_those_of_the_file() {
     for model in ["model.snn", "classical.snn"] {
-        let report = inspect(&format!("{model} --against model.onnx"));
+        let report = inspect(&format!("{model} --reference model.onnx"));
         assert_eq!(report["passes"]["gives_program"], true, "{model}");
         assert_eq!(report["provenance"]["dense_is_source"], true);
     }
@@ -181,7 +181,7 @@ fn make_pages() -> [PathBuf; 5] {
     run(folder(), "eval model.snn --text text.txt --windows 1 --html eval.html");
     let evaluated = folder().join("eval.html");
     [
-        make("whole.html", "model.snn --text text.txt --tokens 64 --against model.onnx --ledger --ledger-tokens 64"),
+        make("whole.html", "model.snn --text text.txt --tokens 64 --reference model.onnx --ledger --ledger-tokens 64"),
         make("alone.html", "classical.snn --text text.txt --tokens 32"),
         make("silent.html", "silent.snn --text text.txt --tokens 32"),
         make("bare.html", "model.snn"),

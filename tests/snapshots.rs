@@ -24,7 +24,7 @@ fn attention_before_training() {
         ("lif", Ssa::Lif { output: Output::Spikes }),
     ] {
         let wishes = QuantOptions { attention: Some(variant), ..QuantOptions::default() };
-        let recipe = snnc::convert::Recipe { wishes, calibration_tokens: 64, threads: 2 };
+        let recipe = snnc::convert::ConvertOptions { quant: wishes, calibration_tokens: 64, threads: 2 };
         let sample = snnc::convert::Sample::SeededIds;
         let mut passed = |_: &Pass, _: &Graph, _: &Graph| {};
         let converted = snnc::convert::convert(imported(&SMALLEST), false, &sample, &recipe, &mut passed).unwrap();
@@ -37,7 +37,7 @@ fn every_pass() {
     let graph = imported(&SMALLEST);
     insta::assert_snapshot!("0-imported", text::print(&graph));
     let mut after: Vec<(&str, Graph)> = Vec::new();
-    let recipe = snnc::convert::Recipe { wishes: QuantOptions::default(), calibration_tokens: 64, threads: 2 };
+    let recipe = snnc::convert::ConvertOptions { quant: QuantOptions::default(), calibration_tokens: 64, threads: 2 };
     let sample = snnc::convert::Sample::SeededIds;
     snnc::convert::convert(graph, false, &sample, &recipe, &mut |pass, _, graph| {
         after.push((pass.name, graph.clone()))

@@ -4,7 +4,8 @@
 
 use snnc::train::adamw::Schedule;
 use snnc::train::checkpoint;
-use snnc::train::{Options, Trainer};
+use snnc::train::events::RunIdentity;
+use snnc::train::{Trainer, TrainerOptions};
 use snnc_examples::gpt2::{Activation, Gpt2Config};
 use snnc_ir::eval::{Content, Evaluator, Memory};
 use snnc_ir::membrane::Membrane;
@@ -262,7 +263,7 @@ fn the_engine_computes_what_the_graph_says() {
 
 fn trainer(program: &Graph, teacher: &Graph, train: Trainable, threads: usize) -> Trainer {
     let rates = Schedule { rate: 3e-3, weight_decay: 0.01, clip: 1.0, warm_up: 2, steps: 12 };
-    let options = Options { recipe: recipe(train), rates, batch: 3, window: WINDOW, seed: 5, threads };
+    let options = TrainerOptions { recipe: recipe(train), rates, batch: 3, window: WINDOW, seed: 5, threads };
     Trainer::new(program, teacher, options).unwrap()
 }
 
@@ -291,8 +292,8 @@ fn a_run_is_the_same_however_it_is_run() {
             part.advance(&text).unwrap();
         }
         let state = checkpoint::State {
-            version: 1,
-            run: serde_json::Value::Null,
+            version: checkpoint::VERSION,
+            run: RunIdentity::default(),
             steps: 12,
             step: part.step,
             best_step: part.best_step,
@@ -338,8 +339,8 @@ fn a_killed_run_goes_on() {
         "start.snn",
     ]);
     let train = |output: &'static str, more: &[&'static str]| {
-        let mut args = vec!["train", "start.snn", "--teacher", model, "--text", "text.txt", "-o", output];
-        args.extend(["--steps", "10", "--batch", "2", "--window", "24", "--validation-windows", "1"]);
+        let mut args = vec!["train", "start.snn", "--reference", model, "--text", "text.txt", "-o", output];
+        args.extend(["--steps", "10", "--batch", "2", "--window-tokens", "24", "--validation-windows", "1"]);
         args.extend(["--checkpoint-seconds", "0", "--json"]);
         args.extend(more);
         args
@@ -361,7 +362,7 @@ fn a_killed_run_goes_on() {
     call(&[
         "train",
         "whole.snn",
-        "--teacher",
+        "--reference",
         model,
         "--text",
         "text.txt",
@@ -369,7 +370,7 @@ fn a_killed_run_goes_on() {
         "hybrid.snn",
         "--steps",
         "0",
-        "--window",
+        "--window-tokens",
         "24",
         "--hybrid",
         "perplexity+1000%",
@@ -377,7 +378,7 @@ fn a_killed_run_goes_on() {
     ]);
     let told = call(&["inspect", "hybrid.snn"]);
     assert!(told.contains("ssa by kl, 10 steps of 2 windows of 24 tokens") && told.contains("back to ttfs"), "{told}");
-    let args = ["train", "whole.snn", "--steps", "0", "--teacher", model, "--text", "text.txt", "-o", "none.snn"];
+    let args = ["train", "whole.snn", "--steps", "0", "--reference", model, "--text", "text.txt", "-o", "none.snn"];
     let refused = Command::new(snnc()).args(args).current_dir(at).output().unwrap();
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("--hybrid as well"));
     let start = call(&["show", "start.snn"]);

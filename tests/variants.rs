@@ -6,7 +6,7 @@
 use snnc::convert;
 use snnc::proof;
 use snnc_examples::gpt2::{self, Activation, Gpt2Config, HeadKind};
-use snnc_onnx::{self as onnx, read::OnnxModel};
+use snnc_onnx::{self as onnx, model::OnnxModel};
 use snnc_passes::collapse::collapse;
 use snnc_passes::levels::Levels;
 use snnc_runtime::Engine;

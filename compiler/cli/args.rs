@@ -1,11 +1,11 @@
 //! Options that several subcommands have, and how they are read.
 
 use clap::Args;
-use snnc::Complaints;
 use snnc::energy::PriceList;
+use snnc::kernel_costs;
 use snnc::model::{EngineOptions, threads_or_all};
-use snnc::prices;
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::Engine;
 use std::path::PathBuf;
 
@@ -14,9 +14,9 @@ use std::path::PathBuf;
 pub struct EngineArgs {
     #[command(flatten)]
     pub which: WhichEngine,
-    /// What rows of weights cost on this machine, from `snnc bench --measure-prices`; only the speed depends on it
+    /// What rows of weights cost on this machine, from `snnc bench --measure-kernel-costs`; only the speed depends on it
     #[arg(long, value_name = "FILE")]
-    pub prices: Option<PathBuf>,
+    pub kernel_costs: Option<PathBuf>,
 }
 
 /// Which engine runs a program. The numbers are the same.
@@ -57,8 +57,8 @@ impl EngineArgs {
     ///
     /// # Errors
     /// The file of kernel costs cannot be read, or is none.
-    pub fn options(&self) -> Result<EngineOptions, Complaints> {
-        let kernel_costs = self.prices.as_deref().map(prices::read).transpose()?;
+    pub fn options(&self) -> Result<EngineOptions, Diagnostics> {
+        let kernel_costs = self.kernel_costs.as_deref().map(kernel_costs::read).transpose()?;
         Ok(EngineOptions { kernel_costs, ..self.which.options() })
     }
 }
@@ -87,11 +87,11 @@ pub fn share(text: &str) -> Result<f64, String> {
 }
 
 /// The price lists of these names or files, or all that are built in.
-pub fn price_lists(named: &[String]) -> Result<Vec<PriceList>, Complaints> {
+pub fn price_lists(named: &[String]) -> Result<Vec<PriceList>, Diagnostics> {
     if named.is_empty() {
         return Ok(PriceList::built_in());
     }
-    let (mut lists, mut complaints) = (Vec::new(), Complaints::new());
+    let (mut lists, mut complaints) = (Vec::new(), Diagnostics::new());
     for name in named {
         match PriceList::named(name) {
             Ok(list) if lists.iter().any(|other: &PriceList| other.name == list.name) => {

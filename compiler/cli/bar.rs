@@ -29,6 +29,11 @@ pub fn listen(listens: bool) {
     LISTENS.store(listens, Ordering::SeqCst);
 }
 
+/// Whether Ctrl-C was pressed.
+pub fn was_interrupted() -> bool {
+    STOP.load(Ordering::SeqCst)
+}
+
 /// A bar on standard error, if that is a terminal.
 #[derive(Debug, Default)]
 pub struct Bar {
@@ -75,11 +80,15 @@ impl Progress for Bar {
         self.with(|shown| shown.take().iter().for_each(ProgressBar::finish_and_clear));
     }
 
+    fn status(&self, text: &str) {
+        self.suspend(|| status(text));
+    }
+
     fn warn(&self, text: &str) {
         self.suspend(|| status(&format!("warning: {text}")));
     }
 
     fn is_cancelled(&self) -> bool {
-        STOP.load(Ordering::SeqCst)
+        was_interrupted()
     }
 }

@@ -1,16 +1,17 @@
 //! `snnc bench`: how fast a program runs here.
 
-use crate::args::{BATCH_MAX, EngineArgs, ThreadArgs, WhichEngine};
+use crate::args::{BATCH_MAX, ThreadArgs};
+use crate::bar::Bar;
 use crate::output::{emit, emit_json, status};
 use crate::plan::PlanArgs;
 use clap::Args;
-use serde_json::{Value as Json, json};
-use snnc::bench::{self, Setting, Speeds};
-use snnc::model::{EngineOptions, Source, threads_or_all};
-use snnc::{Complaints, files, prices};
+use snnc::bench::{BATCH_DEPTH, BenchJson, BenchOptions, SpeedOptions, Speeds, bench, regressions};
+use snnc::files;
+use snnc::kernel_costs;
+use snnc::model::EngineOptions;
+use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::verify::CONTEXT_MAX;
-use snnc_ir::{Diagnostic, Stage};
 use snnc_runtime::{Isa, Program};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 #[derive(Args, Debug)]
 pub struct Bench {
     /// The .snn file
-    #[arg(required_unless_present = "measure_prices")]
+    #[arg(required_unless_present = "measure_kernel_costs")]
     model: Option<PathBuf>,
     /// Lengths of prompts to measure; those beyond the context are left out
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "16,128,1024")]
@@ -50,12 +51,12 @@ pub struct Bench {
     /// Let sequences have so many tokens: positions repeat where the network has fewer; results then mean nothing
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CONTEXT_MAX)))]
     context: Option<u32>,
-    /// Measure what rows of weights cost on this machine, and write the prices as JSON; with a model, measure it with them
-    #[arg(long, value_name = "FILE", conflicts_with = "prices")]
-    measure_prices: Option<PathBuf>,
-    /// What rows of weights cost on this machine, from --measure-prices
+    /// Measure what rows of weights cost on this machine, and write these costs as JSON; with a model, measure it with them
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel_costs")]
+    measure_kernel_costs: Option<PathBuf>,
+    /// What rows of weights cost on this machine, from --measure-kernel-costs
     #[arg(long, value_name = "FILE")]
-    prices: Option<PathBuf>,
+    kernel_costs: Option<PathBuf>,
     #[command(flatten)]
     plan: PlanArgs,
     /// Write JSON to standard output
@@ -79,170 +80,95 @@ fn percent(text: &str) -> Result<f64, String> {
     if number.is_finite() && number >= 0.0 { Ok(number) } else { Err("it is a number from 0 up".into()) }
 }
 
-/// Figures that a baseline is compared by: whether more is better.
-const FIGURES: [(&str, bool); 5] = [
-    ("load_ms", false),
-    ("prefill_128_tokens_per_s", true),
-    ("prefill_1024_tokens_per_s", true),
-    ("decode_tokens_per_s", true),
-    ("peak_rss_mb", false),
-];
-
 impl Bench {
     /// Whether no figure is worse than the baseline allows.
-    pub fn run(self) -> Result<bool, Complaints> {
-        let own = self.measure_prices.as_deref().map(measure_prices).transpose()?;
+    pub fn run(self) -> Result<bool, Diagnostics> {
+        let measured = self.measure_kernel_costs.as_deref().map(measure_kernel_costs).transpose()?;
         let Some(model) = &self.model else { return Ok(true) };
-        let prices = own.or(self.prices.clone());
-        let load = || {
-            let graph = match files::load(model)? {
-                files::Model::Snn(file) if file.graph.stage == Stage::Spiking => file.graph,
-                _ => {
-                    let place = model.display().to_string();
-                    return Err(Diagnostic::new(place, "is no .snn program").note("compile it first").into());
-                }
-            };
-            let graph = match self.context {
-                Some(context) => bench::with_context(&graph, context)?,
-                None => graph,
-            };
-            match self.density {
-                Some(density) => bench::with_density(&graph, density),
-                None => Ok(graph),
-            }
-        };
-        let baseline = self.baseline.as_ref().map(|path| read(path)).transpose()?;
-        let threads = threads_or_all(self.threads.threads);
-        let program = |stepped| {
-            let source = Source { graph: load()?, rounded: false };
-            let engine =
-                EngineArgs { which: WhichEngine { stepped, ..WhichEngine::default() }, prices: prices.clone() };
-            source.program(&EngineOptions { count: self.metered, ..self.threads.of(engine.options()?) })
-        };
-        let setting = Setting {
-            prompts: self.prompts.clone(),
-            depths: self.depths.clone(),
-            batches: self.batches.iter().map(|&n| n as usize).collect(),
-            decoded: self.decoded as usize,
-            repeats: self.repeats as usize,
-        };
-        let ([load_ms, first_ms], fast) = bench::first_token(&|| program(false))?;
-        let collapsed = bench::measure(&fast, &setting)?;
-        let peak = bench::peak_rss_mb();
-        let bytes = bench::weight_bytes(fast.graph());
-        let density = bench::density(fast.graph(), 64)?;
+        let costs = measured.or(self.kernel_costs.clone());
+        let options = self.options(model, costs.as_deref())?;
         let mut plans = String::new();
-        let mut explain = |program: &Arc<Program>| {
+        let measured = bench(&options, &Bar::default(), &mut |program: &Arc<Program>| {
             self.plan.show(program, None, &mut |text| {
                 plans += text;
                 Ok(())
             })
-        };
-        explain(&fast)?;
-        drop(fast);
-        let stepped = if self.stepped {
-            let slow = program(true)?;
-            let speeds = bench::measure(&slow, &setting)?;
-            explain(&slow)?;
-            Some(speeds)
-        } else {
-            None
-        };
-        let memory = bench::memory_read_gb_per_s(threads);
-        let decode = Speeds::at(&collapsed.decode, 128);
-        let real = decode.filter(|_| self.density.is_none()).zip(memory);
-        let share = real.map(|(rate, most)| rate * bytes as f64 / 1e9 / most);
-        let all = json!({
-            "model": model.display().to_string(), "threads": threads,
-            "load_ms": load_ms, "first_token_ms": first_ms,
-            "prefill_128_tokens_per_s": Speeds::at(&collapsed.prefill, 128),
-            "prefill_1024_tokens_per_s": Speeds::at(&collapsed.prefill, 1024),
-            "decode_tokens_per_s": decode,
-            "memory_read_gb_per_s": memory, "decode_share_of_memory": share,
-            "decoded_tokens": self.decoded, "peak_rss_mb": peak, "weight_bytes": bytes,
-            "density": density, "collapsed": collapsed.json(), "stepped": stepped.as_ref().map(Speeds::json),
-        });
+        })?;
         if self.json {
-            emit_json(&all)?;
+            emit_json(&measured)?;
             if !plans.is_empty() {
                 status(plans.trim_end());
             }
         } else {
             let gap = if plans.is_empty() { "" } else { "\n" };
-            emit(&format!("{}{gap}{plans}", table(&all, &collapsed, stepped.as_ref())))?;
+            emit(&format!("{}{gap}{plans}", table(&measured)))?;
         }
-        Ok(baseline.is_none_or(|baseline| kept(&all, &baseline, self.max_regress)))
+        let Some(baseline) = &self.baseline else { return Ok(true) };
+        let worse = regressions(&measured, baseline, self.max_regress / 100.0)?;
+        for figure in &worse {
+            let (name, now, before) = (figure.name, figure.now, figure.before);
+            status(&format!(
+                "failed: {name}: {now:.1}, the baseline has {before:.1}: {:.1} % worse",
+                100.0 * figure.worse
+            ));
+        }
+        Ok(worse.is_empty())
+    }
+
+    fn options(&self, model: &Path, costs: Option<&Path>) -> Result<BenchOptions, Diagnostics> {
+        let kernel_costs = costs.map(kernel_costs::read).transpose()?;
+        let engine = EngineOptions { count: self.metered, kernel_costs, ..EngineOptions::default() };
+        Ok(BenchOptions {
+            model: model.to_path_buf(),
+            speeds: SpeedOptions {
+                prompts: self.prompts.clone(),
+                depths: self.depths.clone(),
+                batches: self.batches.iter().map(|&n| n as usize).collect(),
+                decoded: self.decoded as usize,
+                repeats: self.repeats as usize,
+            },
+            engine: self.threads.of(engine),
+            stepped: self.stepped,
+            density: self.density,
+            context: self.context,
+        })
     }
 }
 
-/// Measures prices and writes them; the file's name.
-fn measure_prices(path: &Path) -> Result<PathBuf, Complaints> {
+/// Measures kernel costs and writes them; the file's name.
+fn measure_kernel_costs(path: &Path) -> Result<PathBuf, Diagnostics> {
     files::check_writable(path)?;
     let isa = Isa::detect().map_err(|message| Diagnostics::from(Diagnostic::new("", message)))?;
-    let json = prices::json(&snnc_runtime::kernel_costs::measure(Some(isa))?, isa);
+    let json = kernel_costs::json(&snnc_runtime::kernel_costs::measure(Some(isa))?, isa);
     files::write_whole(path, |out| writeln!(out, "{json:#}"))?;
     status(&format!("{}: written", path.display()));
     Ok(path.to_path_buf())
 }
 
-fn read(path: &Path) -> Result<Json, Complaints> {
-    let text = files::read_text(path)?;
-    serde_json::from_str(&text).map_err(|e| {
-        Diagnostics::from(Diagnostic::new(
-            path.display().to_string(),
-            format!("is no JSON of `snnc bench --json` ({e})"),
-        ))
-    })
+fn table(all: &BenchJson) -> String {
+    let line = |name: &str, value: f64, digits: usize, unit: &str| format!("{name:<28} {value:>10.digits$} {unit}\n");
+    let first = format!("ms   first token after {:.0} ms", all.first_token_ms);
+    let mut text = line("load", all.load_ms, 0, &first);
+    text += &all.peak_rss_mb.map_or(String::new(), |mb| line("peak memory", mb, 0, "MB"));
+    text += &line("density", 100.0 * all.density, 1, "% of neurons fire at a timestep");
+    if let Some(memory) = all.memory_read_gb_per_s {
+        let share = all.decode_share_of_memory;
+        let share = share.map(|share| format!("   decoding past 128 reads weights at {:.0} % of it", 100.0 * share));
+        text += &line("memory, read in order", memory, 1, &format!("GB/s{}", share.unwrap_or_default()));
+    }
+    text += &speeds("collapsed", &all.collapsed);
+    text + &all.stepped.as_ref().map_or(String::new(), |stepped| speeds("stepped", stepped))
 }
 
-/// Says which figures are worse than the baseline by more than so many percent; whether there are none.
-fn kept(now: &Json, before: &Json, most: f64) -> bool {
-    let mut kept = true;
-    for (name, more_is_better) in FIGURES {
-        let (Some(now), Some(before)) = (now[name].as_f64(), before[name].as_f64()) else { continue };
-        let worse = if more_is_better { before / now - 1.0 } else { now / before - 1.0 };
-        if worse * 100.0 > most {
-            status(&format!("{name}: {now:.1}, the baseline has {before:.1}: {:.1} % worse", 100.0 * worse));
-            kept = false;
-        }
-    }
-    kept
-}
-
-fn table(all: &Json, collapsed: &Speeds, stepped: Option<&Speeds>) -> String {
-    let number = |name: &str| all[name].as_f64().map_or("-".to_string(), |x| format!("{x:.0}"));
-    let mut text = format!(
-        "{:<28} {:>10} ms   first token after {} ms\n{:<28} {:>10} MB\n{:<28} {:>10.1} % of neurons fire at a timestep\n",
-        "load",
-        number("load_ms"),
-        number("first_token_ms"),
-        "peak memory",
-        number("peak_rss_mb"),
-        "density",
-        100.0 * all["density"].as_f64().unwrap_or(0.0),
-    );
-    if let Some(memory) = all["memory_read_gb_per_s"].as_f64() {
-        text += &format!("{:<28} {memory:>10.1} GB/s", "memory, read in order");
-    }
-    if let Some(share) = all["decode_share_of_memory"].as_f64() {
-        text += &format!("   decoding past 128 reads weights at {:.0} % of it", 100.0 * share);
-    }
-    text.push('\n');
-    for (form, speeds) in [("collapsed", Some(collapsed)), ("stepped", stepped)] {
-        let Some(speeds) = speeds else { continue };
-        for rate in &speeds.prefill {
-            let what = format!("{form}, prompt of {}", rate.at);
-            text += &format!("{what:<28} {:>10.1} tokens/s\n", rate.tokens_per_s);
-        }
-        for rate in &speeds.decode {
-            let what = format!("{form}, decoding past {}", rate.at);
-            text += &format!("{what:<28} {:>10.1} tokens/s\n", rate.tokens_per_s);
-        }
-        for rate in &speeds.batched {
-            let what = format!("{form}, {} sequences", rate.at);
-            let past = bench::BATCH_DEPTH;
-            text += &format!("{what:<28} {:>10.1} tokens/s in all, past {past}\n", rate.tokens_per_s);
-        }
-    }
-    text
+/// A line for every speed.
+fn speeds(form: &str, speeds: &Speeds) -> String {
+    let line = |what: String, rate: f64, more: String| format!("{what:<28} {rate:>10.1} tokens/s{more}\n");
+    let prefill = speeds.prefill.iter();
+    let prefill = prefill.map(|s| line(format!("{form}, prompt of {}", s.at), s.tokens_per_s, String::new()));
+    let decode = speeds.decode.iter();
+    let decode = decode.map(|s| line(format!("{form}, decoding past {}", s.at), s.tokens_per_s, String::new()));
+    let past = format!(" in all, past {BATCH_DEPTH}");
+    let batched = speeds.batched.iter();
+    let batched = batched.map(|s| line(format!("{form}, {} sequences", s.at), s.tokens_per_s, past.clone()));
+    prefill.chain(decode).chain(batched).collect()
 }

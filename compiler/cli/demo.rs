@@ -1,17 +1,19 @@
 //! `snnc demo`: the whole path on the model in the repository.
 
 use crate::bar::Bar;
-use crate::eval;
 use crate::output::{emit, status};
+use crate::{energy_table, eval_table};
 use clap::Args;
-use snnc::convert::{self, BUILT_IN_TEXT, CALIBRATION_TOKENS, Recipe, Sample};
+use snnc::convert::{self, BUILT_IN_TEXT, CALIBRATION_TOKENS, ConvertOptions, Sample};
+use snnc::energy;
 use snnc::energy::{PriceList, Setting};
 use snnc::evaluate::{Cut, evaluate};
+use snnc::files;
 use snnc::generate::{Request, generate};
 use snnc::model::{EngineOptions, Loaded, Source, threads_or_all};
 use snnc::progress::Workers;
-use snnc::{Complaints, energy, files};
 use snnc_ir::container::{self, File};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_passes::levels::Levels;
 use snnc_passes::options::QuantOptions;
 use snnc_runtime::SampleOptions;
@@ -36,7 +38,7 @@ pub struct Demo {
 const WINDOWS: usize = 4;
 
 impl Demo {
-    pub fn run(self) -> Result<(), Complaints> {
+    pub fn run(self) -> Result<(), Diagnostics> {
         let path = self.model.join("model.onnx");
         status(&format!("1. compile {}", path.display()));
         let start = Instant::now();
@@ -45,8 +47,8 @@ impl Demo {
         let tokens = loaded.tokens()?;
         let sample = Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens: &tokens };
         let levels = Levels::default();
-        let recipe = Recipe {
-            wishes: QuantOptions::uniform(levels),
+        let recipe = ConvertOptions {
+            quant: QuantOptions::uniform(levels),
             calibration_tokens: CALIBRATION_TOKENS,
             threads: threads_or_all(None),
         };
@@ -96,7 +98,7 @@ impl Demo {
             Cut { length: None, stride: None, windows: WINDOWS },
             Workers { threads: threads_or_all(None), progress: &bar },
         )?;
-        emit(&format!("\n{}\n", eval::as_text(&done, true, None)))?;
+        emit(&format!("\n{}\n", eval_table::scores(&done, true, None)))?;
 
         status("4. estimate the energy of that run");
         let context = u64::from(spiking.graph().context);
@@ -104,6 +106,6 @@ impl Demo {
         let lists = PriceList::built_in();
         let shown = lists[0].clone();
         let estimate = energy::estimate(spiking.graph(), &done.activity(), setting, lists);
-        emit(&format!("\n{}", estimate.table(&shown)))
+        emit(&format!("\n{}", energy_table::tables(&estimate, &shown)))
     }
 }

@@ -4,7 +4,7 @@ use crate::output::{emit, emit_json};
 use crate::report::Shown;
 use crate::report_text;
 use clap::Args;
-use snnc::Complaints;
+use snnc_ir::diagnostic::Diagnostics;
 
 /// Print what a page of `report` shows, in short
 #[derive(Args, Debug)]
@@ -23,9 +23,9 @@ pub struct Inspect {
 }
 
 impl Inspect {
-    pub fn run(self) -> Result<(), Complaints> {
+    pub fn run(self) -> Result<(), Diagnostics> {
         let mut report = self.shown.report()?;
         report.provenance.command = self.shown.command("inspect", if self.json { " --json" } else { "" });
-        if self.json { emit_json(&report.json()) } else { emit(&report_text::text(&report)) }
+        if self.json { emit_json(&report) } else { emit(&report_text::text(&report)) }
     }
 }

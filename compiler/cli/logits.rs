@@ -4,8 +4,10 @@ use crate::args::{EngineArgs, ThreadArgs};
 use crate::output::status;
 use clap::Args;
 use snnc::evaluate::{best, logits_of};
+use snnc::files;
 use snnc::model::Loaded;
-use snnc::{Complaints, files, npy};
+use snnc::npy;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::{Rows, Session};
 use std::path::PathBuf;
 
@@ -25,7 +27,7 @@ pub struct Logits {
 }
 
 impl Logits {
-    pub fn run(self) -> Result<(), Complaints> {
+    pub fn run(self) -> Result<(), Diagnostics> {
         files::check_writable(&self.output)?;
         let program = Loaded::read(&self.model)?.source.program(&ThreadArgs::default().of(self.engine.options()?))?;
         let name = logits_of(program.graph())?;

@@ -7,19 +7,23 @@ mod check;
 mod compile;
 mod demo;
 mod energy;
+mod energy_table;
 mod eval;
+mod eval_table;
 mod inspect;
 mod logits;
 mod output;
 mod plan;
 mod prompts;
+mod quant_args;
 mod report;
 mod report_text;
 mod run;
 mod show;
+mod table;
 mod train;
 mod tune;
-mod wishes;
+mod units;
 
 use clap::{Parser, Subcommand};
 use output::{INTERRUPTED, verdict};
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
             return match command.run() {
                 Ok(true) => ExitCode::SUCCESS,
                 Ok(false) => ExitCode::from(INTERRUPTED as u8),
+                Err(_) if bar::was_interrupted() => ExitCode::from(INTERRUPTED as u8),
                 Err(diagnostics) => verdict(Err(diagnostics)),
             };
         }

@@ -3,8 +3,9 @@
 //! Exit status: 0 done, 1 something is wrong with an input or an output, 2 wrong usage, 3 a limit that the user set failed,
 //! 130 interrupted.
 
-use snnc::Complaints;
+use snnc::schema::{Documented, document};
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -15,7 +16,7 @@ pub const FAILED: u8 = 3;
 pub const INTERRUPTED: i32 = 130;
 
 /// The exit status of a command that did its work, whether or not what the user set was met.
-pub fn verdict(result: Result<bool, Complaints>) -> ExitCode {
+pub fn verdict(result: Result<bool, Diagnostics>) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(FAILED),
@@ -39,7 +40,7 @@ pub fn status(line: &str) {
 }
 
 /// Data for whoever reads standard output. A reader that has gone away ends the program quietly.
-pub fn emit(text: &str) -> Result<(), Complaints> {
+pub fn emit(text: &str) -> Result<(), Diagnostics> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
@@ -48,6 +49,7 @@ pub fn emit(text: &str) -> Result<(), Complaints> {
     }
 }
 
-pub fn emit_json(value: &serde_json::Value) -> Result<(), Complaints> {
-    emit(&format!("{value:#}\n"))
+/// JSON for whoever reads standard output, with the name of its schema.
+pub fn emit_json<T: Documented>(value: &T) -> Result<(), Diagnostics> {
+    emit(&format!("{:#}\n", document(value)))
 }

@@ -2,8 +2,9 @@
 
 use clap::Args;
 use snnc::convert::{seeded_ids, vocabulary};
-use snnc::{Complaints, files};
+use snnc::files;
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::{MatmulCounts, Program, Rows, Session};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,8 +60,8 @@ impl PlanArgs {
         &self,
         program: &Arc<Program>,
         products: Option<&[MatmulCounts]>,
-        show: &mut dyn FnMut(&str) -> Result<(), Complaints>,
-    ) -> Result<(), Complaints> {
+        show: &mut dyn FnMut(&str) -> Result<(), Diagnostics>,
+    ) -> Result<(), Diagnostics> {
         if !self.emit.is_empty() {
             self.listings(program, show)?;
         }
@@ -77,8 +78,8 @@ impl PlanArgs {
     fn listings(
         &self,
         program: &Program,
-        show: &mut dyn FnMut(&str) -> Result<(), Complaints>,
-    ) -> Result<(), Complaints> {
+        show: &mut dyn FnMut(&str) -> Result<(), Diagnostics>,
+    ) -> Result<(), Diagnostics> {
         let listings = program.listings()?;
         if listings.is_empty() {
             return Err(Diagnostic::new("--emit", "the interpreter has no machine code").into());
@@ -104,7 +105,7 @@ impl PlanArgs {
     }
 }
 
-fn of_seeded_tokens(program: &Arc<Program>) -> Result<Vec<MatmulCounts>, Complaints> {
+fn of_seeded_tokens(program: &Arc<Program>) -> Result<Vec<MatmulCounts>, Diagnostics> {
     let graph = program.graph();
     let ids = seeded_ids(vocabulary(graph)?, TOKENS.min(graph.context as usize));
     let mut session = Session::new(Arc::clone(program));

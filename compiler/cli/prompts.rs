@@ -6,11 +6,10 @@
 
 use crate::bar::Bar;
 use crate::output::{emit, status};
-use serde::Serialize;
-use snnc::Complaints;
 use snnc::evaluate::logits_of;
-use snnc::generate::{Request, Stopped, Writing};
+use snnc::generate::{PromptJson, Request, Stopped, Writing};
 use snnc::progress::Progress;
+use snnc::schema::document;
 use snnc::tokens::Tokens;
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::Diagnostics;
@@ -30,8 +29,8 @@ struct Prompt<'a> {
 }
 
 /// The prompts of a file, one a line; empty lines are none.
-fn prompts<'a>(file: &str, text: &'a str, tokens: &Tokens, context: usize) -> Result<Vec<Prompt<'a>>, Complaints> {
-    let (mut prompts, mut complaints) = (Vec::new(), Complaints::new());
+fn prompts<'a>(file: &str, text: &'a str, tokens: &Tokens, context: usize) -> Result<Vec<Prompt<'a>>, Diagnostics> {
+    let (mut prompts, mut complaints) = (Vec::new(), Diagnostics::new());
     for (number, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.is_empty()) {
         let place = format!("{file}:{number}");
         let ids = tokens.document(text)?;
@@ -48,7 +47,7 @@ fn prompts<'a>(file: &str, text: &'a str, tokens: &Tokens, context: usize) -> Re
 }
 
 /// How the file is to be continued: as `request` says, whose own prompt is not looked at.
-pub struct Setting<'a> {
+pub struct PromptFile<'a> {
     /// What the file is called in messages.
     pub file: &'a str,
     pub request: Request<'a>,
@@ -61,12 +60,12 @@ pub struct Setting<'a> {
 pub fn continue_all(
     program: &Arc<Program>,
     tokens: &Tokens,
-    setting: &Setting<'_>,
+    setting: &PromptFile<'_>,
     text: &str,
-) -> Result<(), Complaints> {
+) -> Result<(), Diagnostics> {
     let prompts = prompts(setting.file, text, tokens, program.graph().context as usize)?;
     let batch = Batch::new(program.clone(), setting.batch.min(prompts.len()));
-    let mut all = All {
+    let mut all = Prompts {
         tokens,
         setting,
         context: program.graph().context as usize,
@@ -76,7 +75,7 @@ pub fn continue_all(
         batch,
         done: prompts.iter().map(|_| None).collect(),
         shown: 0,
-        complaints: Complaints::new(),
+        complaints: Diagnostics::new(),
         bar: Bar::default(),
         tokens_read: 0,
         tokens_stepped: 0,
@@ -96,19 +95,19 @@ pub fn continue_all(
 }
 
 /// All texts: to come, at hand and done.
-struct All<'a> {
+struct Prompts<'a> {
     tokens: &'a Tokens,
-    setting: &'a Setting<'a>,
+    setting: &'a PromptFile<'a>,
     context: usize,
     output: String,
     batch: Batch,
     waiting: Enumerate<std::slice::Iter<'a, Prompt<'a>>>,
     /// By sequence of the batch: the text that is being written there.
-    here: Vec<Option<Here<'a>>>,
+    here: Vec<Option<Sequence<'a>>>,
     /// By prompt: what was written, until it is shown.
-    done: Vec<Option<Done>>,
+    done: Vec<Option<Written>>,
     shown: usize,
-    complaints: Complaints,
+    complaints: Diagnostics,
     bar: Bar,
     tokens_read: usize,
     /// New tokens but the first of each text, which its prompt's pass gives.
@@ -118,7 +117,7 @@ struct All<'a> {
 }
 
 /// A text at hand.
-struct Here<'a> {
+struct Sequence<'a> {
     /// Which prompt it continues.
     at: usize,
     prompt: &'a Prompt<'a>,
@@ -126,23 +125,14 @@ struct Here<'a> {
     next: u32,
 }
 
-struct Done {
+struct Written {
     text: String,
     tokens: usize,
     /// `None`: it failed.
     stopped: Option<Stopped>,
 }
 
-/// A line of JSON.
-#[derive(Serialize)]
-struct Line<'a> {
-    prompt: &'a str,
-    text: &'a str,
-    tokens: usize,
-    stopped: &'a str,
-}
-
-impl<'a> All<'a> {
+impl<'a> Prompts<'a> {
     /// Reads prompts wherever there is room; whether there are texts at hand.
     fn join(&mut self) -> bool {
         for sequence in 0..self.here.len() {
@@ -160,7 +150,7 @@ impl<'a> All<'a> {
         let seed = options.seed.wrapping_add(prompt.number as u64);
         let request =
             Request { prompt: prompt.text, options: SampleOptions { seed, ..options }, ..self.setting.request };
-        let mut here = Here { at, prompt, writing: Writing::new(self.tokens, request), next: 0 };
+        let mut here = Sequence { at, prompt, writing: Writing::new(self.tokens, request), next: 0 };
         if here.writing.stopped.is_some() {
             return self.finish(here);
         }
@@ -171,13 +161,13 @@ impl<'a> All<'a> {
         let next = outputs.and_then(|o| here.writing.take(o.f32(&self.output).unwrap_or(&[]), full));
         self.tokens_read += prompt.ids.len();
         self.seconds[0] += start.elapsed().as_secs_f64();
-        self.go_on(sequence, here, next);
+        self.resume(sequence, here, next);
     }
 
     /// One more token for every text at hand.
     fn step(&mut self) {
         let start = Instant::now();
-        let texts: Vec<(usize, Here<'a>)> =
+        let texts: Vec<(usize, Sequence<'a>)> =
             self.here.iter_mut().enumerate().filter_map(|(i, here)| Some((i, here.take()?))).collect();
         let next: Vec<(usize, u32)> = texts.iter().map(|(sequence, here)| (*sequence, here.next)).collect();
         let full: Vec<bool> = next.iter().map(|&(sequence, _)| self.batch.past(sequence) + 1 >= self.context).collect();
@@ -190,12 +180,12 @@ impl<'a> All<'a> {
         self.seconds[1] += start.elapsed().as_secs_f64();
         self.tokens_stepped += taken.len();
         for (sequence, here, next) in taken {
-            self.go_on(sequence, here, next);
+            self.resume(sequence, here, next);
         }
     }
 
     /// Keeps a text at hand if it has a next token.
-    fn go_on(&mut self, sequence: usize, mut here: Here<'a>, next: Result<Option<u32>, Diagnostic>) {
+    fn resume(&mut self, sequence: usize, mut here: Sequence<'a>, next: Result<Option<u32>, Diagnostic>) {
         match next {
             Ok(Some(next)) => {
                 here.next = next;
@@ -210,17 +200,17 @@ impl<'a> All<'a> {
         }
     }
 
-    fn finish(&mut self, here: Here<'a>) {
+    fn finish(&mut self, here: Sequence<'a>) {
         let (text, tokens, stopped) = here.writing.into_parts();
-        self.done[here.at] = Some(Done { text, tokens, stopped });
+        self.done[here.at] = Some(Written { text, tokens, stopped });
         self.bar.advance(1);
     }
 
     /// Prints what is done and next in the order of the prompts.
-    fn show(&mut self, prompts: &[Prompt<'_>]) -> Result<(), Complaints> {
+    fn show(&mut self, prompts: &[Prompt<'_>]) -> Result<(), Diagnostics> {
         while let Some(done) = self.done.get_mut(self.shown).and_then(Option::take) {
             let prompt = &prompts[self.shown];
-            let text = if self.setting.json { as_json(prompt, &done)? } else { as_text(prompt, &done) };
+            let text = if self.setting.json { as_json(prompt, &done) } else { as_text(prompt, &done) };
             self.bar.suspend(|| emit(&text))?;
             self.shown += 1;
         }
@@ -241,16 +231,14 @@ impl<'a> All<'a> {
     }
 }
 
-fn as_json(prompt: &Prompt<'_>, done: &Done) -> Result<String, Complaints> {
+fn as_json(prompt: &Prompt<'_>, done: &Written) -> String {
     let stopped = done.stopped.map_or("error", Stopped::name);
-    let line = Line { prompt: prompt.text, text: &done.text, tokens: done.tokens, stopped };
-    let line = serde_json::to_string(&line)
-        .map_err(|e| Diagnostics::from(Diagnostic::new(prompt.place.as_str(), e.to_string())))?;
-    Ok(line + "\n")
+    let line = PromptJson { prompt: prompt.text.into(), text: done.text.clone(), tokens: done.tokens, stopped };
+    format!("{}\n", document(&line))
 }
 
 /// A heading with the line's number and the prompt, then what continues it.
-fn as_text(prompt: &Prompt<'_>, done: &Done) -> String {
+fn as_text(prompt: &Prompt<'_>, done: &Written) -> String {
     let failed = if done.stopped.is_none() { " [failed]" } else { "" };
     format!("=== {}: {}\n{}{failed}\n\n", prompt.number, prompt.text, done.text)
 }

@@ -1,8 +1,11 @@
 //! A report's essentials as text for a terminal.
 
+use crate::table::{lines, numbers};
+use crate::units::{joules, si};
 use console::{Style, style};
-use serde_json::Value as Json;
-use snnc::report::{Block, Guesses, NeuronLayer, Report};
+use snnc::energy::json::Beside;
+use snnc::ledger::LedgerSite;
+use snnc::report::{Block, NeuronLayer, Report, TokenRanking};
 use std::fmt::Write;
 
 /// Colours of the text; plain where standard output is no terminal or NO_COLOR is set.
@@ -34,47 +37,14 @@ fn row(text: &mut String, name: &str, value: &str) {
 
 fn head(report: &Report, text: &mut String) {
     let _ = writeln!(text, "{}", style(&report.title).bold());
-    if let Some(facts) = &report.network {
-        let millions = facts.parameters as f64 / 1e6;
-        row(text, "network", &format!("{} layers of width {}, {millions:.1} M parameters", facts.layers, facts.width));
-        row(text, "vocabulary, context", &format!("{}, {} tokens", facts.vocabulary, facts.context));
-        row(text, "neurons a token", &format!("{}: {}", facts.neurons, facts.kinds.join(", ")));
-        let period = |&tokens: &i32| if tokens == 0 { "never".into() } else { tokens.to_string() };
-        let layer = |heads: &Vec<i32>| heads.iter().map(period).collect::<Vec<String>>().join(" ");
-        if !facts.halvings.is_empty() {
-            let layers = facts.halvings.iter().map(layer).collect::<Vec<String>>().join("; ");
-            row(text, "memory halves after", &format!("{layers} tokens, head by head; layer by layer"));
-        }
-    }
+    network(report, text);
+    origin(report, text);
     let made = &report.provenance;
-    if let Some(compiled) = &made.compiled {
-        let said = |key: &str| compiled[key].as_str().unwrap_or("?").to_string();
-        row(text, "compiled by", &format!("{}, {}", said("compiler"), said("options")));
-        let from = &compiled["source"];
-        if let (Some(bytes), Some(hash)) = (from["bytes"].as_u64(), from["xxh3"].as_str()) {
-            row(text, "from", &format!("an ONNX file of {:.1} MB, XXH3 {hash}", bytes as f64 / 1e6));
-        }
-        // One run, or several one after the other.
-        let trainings = &compiled["training"];
-        let one = if trainings.is_object() { std::slice::from_ref(trainings) } else { &[] };
-        for training in trainings.as_array().map_or(one, Vec::as_slice) {
-            let run = &training["run"];
-            let word = |key: &str| run[key].as_str().unwrap_or("?");
-            let what = format!("{} by {}, {} steps", word("train"), word("loss"), training["steps"]);
-            row(text, "trained", &format!("{what} of {} windows of {} tokens", run["batch"], run["window"]));
-        }
-        if let Some(layers) = compiled["hybrid"]["ttfs"].as_array() {
-            let layers: Vec<String> = layers.iter().map(Json::to_string).collect();
-            let none = layers.is_empty();
-            row(text, "back to ttfs", &if none { "no layer".into() } else { format!("layers {}", layers.join(", ")) });
-        }
-    }
     if let Some(calibration) = &made.calibration {
-        let source = calibration["source"].as_str().unwrap_or("?");
-        row(text, "calibrated on", &format!("{source}, {} tokens", calibration["tokens"]));
+        row(text, "calibrated on", &format!("{}, {} tokens", calibration.source, calibration.tokens));
     }
     if let Some(program) = &made.program {
-        row(text, "file", &format!("{:.1} MB, XXH3 {}", program.bytes as f64 / 1e6, program.xxh3));
+        row(text, "file", &format!("{}, XXH3 {}", si(program.bytes as f64, "B"), program.xxh3));
     }
     if let (Some(file), Some([run, all])) = (&made.text, made.tokens) {
         row(text, "run on", &format!("the first {run} of {all} tokens of {}", file.name));
@@ -89,44 +59,71 @@ fn head(report: &Report, text: &mut String) {
     }
 }
 
+fn network(report: &Report, text: &mut String) {
+    let Some(facts) = &report.network else { return };
+    let millions = facts.parameters as f64 / 1e6;
+    row(text, "network", &format!("{} layers of width {}, {millions:.1} M parameters", facts.layers, facts.width));
+    row(text, "vocabulary, context", &format!("{}, {} tokens", facts.vocabulary, facts.context));
+    row(text, "neurons per token", &format!("{}: {}", facts.neurons, facts.kinds.join(", ")));
+    let half_life = |&tokens: &i32| if tokens == 0 { "none".into() } else { tokens.to_string() };
+    let layer = |heads: &Vec<i32>| heads.iter().map(half_life).collect::<Vec<String>>().join(" ");
+    if !facts.half_lives.is_empty() {
+        let layers = facts.half_lives.iter().map(layer).collect::<Vec<String>>().join("; ");
+        row(text, "half-lives of heads", &format!("{layers} tokens, layer by layer"));
+    }
+}
+
+/// How the program was compiled and trained.
+fn origin(report: &Report, text: &mut String) {
+    let Some(record) = &report.provenance.compiled else { return };
+    let said = |text: &Option<String>| text.clone().unwrap_or_else(|| "?".into());
+    row(text, "compiled by", &format!("{}, {}", said(&record.compiler), said(&record.options)));
+    if let Some(source) = &record.source {
+        let size = si(source.bytes as f64, "B");
+        row(text, "from", &format!("an ONNX file of {size}, XXH3 {}", source.xxh3));
+    }
+    for training in &record.training {
+        let run = &training.run;
+        let what = format!("{} by {}, {} steps", run.parameters, run.loss, training.steps);
+        row(text, "trained", &format!("{what} of {} windows of {} tokens", run.batch, run.window_tokens));
+    }
+    if let Some(hybrid) = &record.hybrid {
+        let layers: Vec<String> = hybrid.ttfs.iter().map(usize::to_string).collect();
+        let none = layers.is_empty();
+        row(text, "back to ttfs", &if none { "no layer".into() } else { format!("layers {}", layers.join(", ")) });
+    }
+}
+
 fn warnings(report: &Report, text: &mut String) {
-    let all = report.findings.as_ref().and_then(|json| json["warnings"].as_array());
-    let Some(all) = all.filter(|all| !all.is_empty()) else { return };
+    let Some(all) = report.evaluation.as_ref().map(|found| &found.warnings).filter(|all| !all.is_empty()) else {
+        return;
+    };
     *text += &heading("Warnings");
     for lint in all {
-        let [kind, place, message] = ["kind", "place", "message"].map(|key| lint[key].as_str().unwrap_or(""));
-        let silent = kind == "silent";
+        let silent = lint.kind == "silent";
         let colour = if silent { Style::new().red() } else { Style::new().yellow() };
-        let kind = if silent { "defect: silent" } else { kind };
-        let _ = writeln!(text, "{} {place}: {message}", colour.apply_to(format!("{kind}:")));
+        let kind = if silent { "defect: silent" } else { lint.kind };
+        let _ = writeln!(text, "{} {}: {}", colour.apply_to(format!("{kind}:")), lint.place, lint.message);
     }
 }
 
 fn scores(report: &Report, text: &mut String) {
-    let Some(found) = &report.findings else { return };
-    let number = |key: &str| found[key].as_f64();
+    let Some(found) = &report.evaluation else { return };
     *text += &heading("Scores");
-    if let Some(own) = number("perplexity") {
-        let beside = match (number("perplexity_dense"), number("perplexity_increase")) {
-            (Some(dense), Some(more)) => format!("  (dense {dense:.3}, {:+.3} %)", 100.0 * more),
-            _ => String::new(),
-        };
-        row(text, "perplexity", &format!("{own:.3}{beside}"));
+    let dense = found.beside.as_ref().map(|beside| {
+        format!("  (dense {:.3}, {:+.3} %)", beside.perplexity_dense, 100.0 * beside.perplexity_increase)
+    });
+    row(text, "perplexity", &format!("{:.3}{}", found.perplexity, dense.unwrap_or_default()));
+    if let Some(beside) = &found.beside {
+        row(text, "top-1 agreement", &format!("{:.2} %", 100.0 * beside.top1_agreement));
+        row(text, "cosine of logits", &format!("{:.6}, centred", beside.cosine_centred));
+        row(text, "KL from dense", &format!("{:.6} nats", beside.kl));
     }
-    if let Some(share) = number("top1_agreement") {
-        row(text, "same best guess", &format!("{:.2} %", 100.0 * share));
+    if let (Some(rate), Some(steps)) = (found.spikes_per_neuron, found.timesteps_mean) {
+        row(text, "spikes per neuron", &format!("{rate:.3} of {steps:.2} timesteps"));
     }
-    if let Some(cosine) = number("cosine_centred") {
-        row(text, "cosine of logits", &format!("{cosine:.6}, centred"));
-    }
-    if let Some(kl) = number("kl") {
-        row(text, "KL from dense", &format!("{kl:.6} nats"));
-    }
-    if let (Some(rate), Some(steps)) = (number("spikes_per_neuron"), number("timesteps_mean")) {
-        row(text, "spikes a neuron", &format!("{rate:.3} of {steps:.2} timesteps"));
-    }
-    if let Some(share) = found["coverage"]["share"].as_f64() {
-        row(text, "driven by spikes", &format!("{:.1} % of the multiplications", 100.0 * share));
+    if let Some(coverage) = &found.coverage {
+        row(text, "driven by spikes", &format!("{:.1} % of the multiplications", 100.0 * coverage.share));
     }
 }
 
@@ -135,12 +132,12 @@ fn tokens(report: &Report) -> f64 {
     report.predictions.len().max(1) as f64
 }
 
-/// Spikes a neuron and token by block and by what the layer codes.
+/// Spikes per neuron and token by block and by what the layer codes.
 fn layers(report: &Report, text: &mut String) {
     if report.layers.is_empty() {
         return;
     }
-    *text += &heading("Spikes a neuron and token");
+    *text += &heading("Spikes per neuron and token");
     let column = |layer: &NeuronLayer| {
         let rest = layer.site.strip_prefix(&layer.block).and_then(|rest| rest.strip_prefix('.'));
         rest.unwrap_or(&layer.site).to_string()
@@ -256,65 +253,45 @@ fn bars(counts: &[u64]) -> String {
 
 fn energy(report: &Report, text: &mut String) {
     let Some(energy) = &report.energy else { return };
-    *text += &heading("Energy a token");
-    let _ = write!(text, "{:<18}", "prices");
-    for name in ["dense f32", "spiking", "saved", "attention", "its core"] {
-        let _ = write!(text, " {name:>14}");
-    }
-    text.push('\n');
-    let lists = energy["total"].as_object().into_iter().flatten();
-    for (list, total) in lists {
-        let said = |x: &Json, least: &Json| match (x.as_f64(), least.as_f64()) {
-            (Some(pj), _) => joules(pj),
-            // What has a price is the least that it can be.
-            (None, Some(pj)) if pj > 0.0 => format!("> {}", joules(pj)),
-            (None, Some(_) | None) => "no price".into(),
-        };
-        let saved = |cost: &Json| match cost["saving"].as_f64() {
-            _ if cost["silent"] == true => style(format!("{:>14}", "a defect")).red().to_string(),
-            Some(share) => format!("{:>12.1} %", 100.0 * share),
-            None => format!("{:>14}", "not priced"),
-        };
-        let _ = writeln!(
-            text,
-            "{list:<18} {:>14} {:>14} {} {} {}",
-            said(&total["dense_pj"], &total["dense_partial_pj"]),
-            said(&total["spiking_pj"], &total["spiking_partial_pj"]),
-            saved(total),
-            saved(&energy["attention_block"][list]),
-            saved(&energy["attention_core"][list]),
-        );
-    }
-    let _ = writeln!(text, "`snnc energy` has the rest: other dense forms, break-even, what is counted.");
-}
-
-/// Picojoules in the unit that suits them.
-fn joules(pj: f64) -> String {
-    let (scale, unit) = match pj {
-        _ if pj >= 1e9 => (1e9, "mJ"),
-        _ if pj >= 1e6 => (1e6, "uJ"),
-        _ if pj >= 1e3 => (1e3, "nJ"),
-        _ => (1.0, "pJ"),
+    *text += &heading("Energy per token");
+    let mut table = numbers(&["prices", "dense f32", "spiking", "saved", "attention saves", "its core saves"]);
+    let joules_of = |total: Option<f64>, least: Option<f64>| match (total, least) {
+        (Some(pj), _) => joules(pj),
+        // What has a price is the least that it can be.
+        (None, Some(pj)) if pj > 0.0 => format!("> {}", joules(pj)),
+        (None, Some(_) | None) => "no price".into(),
     };
-    format!("{:.2} {unit}", pj / scale)
+    let saved = |cost: &Beside| match cost.saving {
+        _ if cost.silent => "a defect".into(),
+        Some(share) => format!("{:.1} %", 100.0 * share),
+        None => "not priced".into(),
+    };
+    for (list, total) in &energy.total {
+        table.add_row([
+            list.clone(),
+            joules_of(total.dense_pj, total.dense_partial_pj),
+            joules_of(total.spiking_pj, total.spiking_partial_pj),
+            saved(total),
+            saved(&energy.attention_block[list]),
+            saved(&energy.attention_core[list]),
+        ]);
+    }
+    *text += &lines(&table);
+    let _ = writeln!(text, "`snnc energy` has the rest: other dense forms, break-even, what is counted.");
 }
 
 /// Sites of the ledger that are named.
 const RANKED: usize = 5;
 
 fn ledger(report: &Report, text: &mut String) {
-    let Some(ledger) = report.findings.as_ref().map(|json| &json["ledger"]).filter(|json| json.is_object()) else {
-        return;
-    };
+    let Some(ledger) = report.evaluation.as_ref().and_then(|found| found.ledger.as_ref()) else { return };
     *text += &heading("Where the error comes from");
-    let sites: Vec<&Json> = ledger["sites"].as_array().into_iter().flatten().collect();
-    let of = |site: &Json| site["kl"].as_f64().unwrap_or(0.0);
-    let sum: f64 = sites.iter().map(|site| of(site)).sum();
-    for name in ledger["ranking"].as_array().into_iter().flatten().take(RANKED) {
-        let Some(site) = sites.iter().find(|site| site["site"] == *name) else { continue };
-        let [site_name, worst, remedy] = ["site", "worst", "remedy"].map(|key| site[key].as_str().unwrap_or(""));
-        let share = if sum > 0.0 { 100.0 * of(site) / sum } else { 0.0 };
-        let _ = writeln!(text, "{site_name:<22} {share:>5.1} %  {worst:<10} {remedy}");
+    let sum: f64 = ledger.sites.iter().map(|site| site.kl_isolated).sum();
+    for name in ledger.ranking.iter().take(RANKED) {
+        let Some(site) = ledger.sites.iter().find(|site| site.site == *name) else { continue };
+        let LedgerSite { site, worst, remedy, kl_isolated, .. } = site;
+        let share = if sum > 0.0 { 100.0 * kl_isolated / sum } else { 0.0 };
+        let _ = writeln!(text, "{site:<22} {share:>5.1} %  {worst:<10} {remedy}");
     }
 }
 
@@ -334,11 +311,11 @@ fn predictions(report: &Report, text: &mut String) {
         order.sort_by(|a, b| kl(b).total_cmp(&kl(a)).then(a.cmp(b)));
     }
     let perplexity = |nll: f64| format!("{:.1}", libm::exp(nll));
-    let _ = write!(text, "{:>5}  {:<16} {:>12} {:<16}", "token", "text", "perplexity", "best guess");
-    *text += if beside { "   dense: perplexity  best guess         KL, nats\n" } else { "\n" };
+    let _ = write!(text, "{:>5}  {:<16} {:>12} {:<16}", "token", "text", "perplexity", "top-1");
+    *text += if beside { "   dense: perplexity  top-1              KL, nats\n" } else { "\n" };
     for i in order.into_iter().take(LISTED) {
         let token = &report.predictions[i];
-        let best = |guesses: &Guesses| guesses.best.first().map_or(String::new(), |guess| shown(&guess.text));
+        let best = |guesses: &TokenRanking| guesses.best.first().map_or(String::new(), |guess| shown(&guess.text));
         let _ = write!(
             text,
             "{:>5}  {} {:>12} {}",

@@ -5,9 +5,9 @@ use crate::output::{emit, status};
 use crate::plan::PlanArgs;
 use crate::prompts;
 use clap::Args;
+use snnc::files;
 use snnc::generate::{Request, generate};
 use snnc::model::Loaded;
-use snnc::{Complaints, files};
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::SampleOptions;
@@ -68,7 +68,7 @@ fn probability(text: &str) -> Result<f32, String> {
 }
 
 impl Run {
-    pub fn run(self) -> Result<(), Complaints> {
+    pub fn run(self) -> Result<(), Diagnostics> {
         let loaded = Loaded::read(&self.model)?;
         let tokens = loaded.tokens()?;
         let text = self.text()?;
@@ -78,7 +78,7 @@ impl Run {
         let request = Request { prompt: &text, most: self.max_new_tokens, options, stop: &self.stop };
         if let Some(file) = &self.prompts {
             let file = if file.as_os_str() == "-" { "standard input".into() } else { file.display().to_string() };
-            let setting = prompts::Setting { file: &file, request, batch: self.batch as usize, json: self.json };
+            let setting = prompts::PromptFile { file: &file, request, batch: self.batch as usize, json: self.json };
             return prompts::continue_all(&program, &tokens, &setting, &text);
         }
         emit(&text)?;
@@ -97,7 +97,7 @@ impl Run {
 
 impl Run {
     /// The prompt, or the file of prompts.
-    fn text(&self) -> Result<String, Complaints> {
+    fn text(&self) -> Result<String, Diagnostics> {
         match (&self.prompts, self.prompt.as_deref()) {
             (Some(file), _) if file.as_os_str() == "-" => standard_input(),
             (Some(file), _) => files::read_text(file).map_err(Diagnostics::from),
@@ -107,7 +107,7 @@ impl Run {
     }
 }
 
-fn standard_input() -> Result<String, Complaints> {
+fn standard_input() -> Result<String, Diagnostics> {
     let mut bytes = Vec::new();
     let read = std::io::stdin().read_to_end(&mut bytes);
     let wrong = |what: String| Diagnostics::from(Diagnostic::new("standard input", what));

@@ -5,8 +5,7 @@ use crate::output::emit;
 use crate::plan::PlanArgs;
 use clap::Args;
 use similar::TextDiff;
-use snnc::Complaints;
-use snnc::convert::{self, CALIBRATION_WINDOW, Recipe, Sample};
+use snnc::convert::{self, CALIBRATION_WINDOW, ConvertOptions, Sample};
 use snnc::files::{self, Model};
 use snnc::model::Source;
 use snnc_ir::diagnostic::Diagnostics;
@@ -31,13 +30,13 @@ pub struct Show {
     /// Of the form that runs every timestep, spike by spike
     #[arg(long, requires = "PlanArgs")]
     stepped: bool,
-    /// What rows of weights cost on this machine, from `snnc bench --measure-prices`
+    /// What rows of weights cost on this machine, from `snnc bench --measure-kernel-costs`
     #[arg(long, value_name = "FILE", requires = "PlanArgs")]
-    prices: Option<PathBuf>,
+    kernel_costs: Option<PathBuf>,
 }
 
 impl Show {
-    pub fn run(self) -> Result<(), Complaints> {
+    pub fn run(self) -> Result<(), Diagnostics> {
         if self.plan.asked() {
             return self.planned();
         }
@@ -60,24 +59,26 @@ impl Show {
     }
 
     /// The network as it would run: collapsed unless stepped.
-    fn planned(self) -> Result<(), Complaints> {
+    fn planned(self) -> Result<(), Diagnostics> {
         let source = match files::load(&self.model)? {
             Model::Snn(file) => Source { graph: file.graph, rounded: false },
             Model::Onnx(import) => Source { graph: import.graph, rounded: import.rounds_activations },
         };
-        let engine =
-            EngineArgs { which: WhichEngine { stepped: self.stepped, ..WhichEngine::default() }, prices: self.prices };
+        let engine = EngineArgs {
+            which: WhichEngine { stepped: self.stepped, ..WhichEngine::default() },
+            kernel_costs: self.kernel_costs,
+        };
         let program = source.program(&ThreadArgs::default().of(engine.options()?))?;
         self.plan.show(&program, None, &mut emit)
     }
 
-    fn unknown(&self, name: &str, known: &str) -> Complaints {
+    fn unknown(&self, name: &str, known: &str) -> Diagnostics {
         Diagnostics::from(Diagnostic::new("--until", format!("there is no pass `{name}` here")).note(known))
     }
 
     /// The graphs before and after the last pass that was asked for. Ranges, where a pass needs them, are those of seeded
     /// ids: the shape of the program does not depend on them.
-    fn onnx(&self, imported: Graph, rounded: bool) -> Result<(Option<Graph>, Graph), Complaints> {
+    fn onnx(&self, imported: Graph, rounded: bool) -> Result<(Option<Graph>, Graph), Diagnostics> {
         let until = self.until.as_deref().unwrap_or("simplify");
         if until == "imported" {
             return Ok((None, imported));
@@ -96,7 +97,8 @@ impl Show {
         if front.iter().any(|pass| pass.name == until) {
             convert::dense(imported, rounded, &mut watch)?;
         } else {
-            let recipe = Recipe { wishes: QuantOptions::default(), calibration_tokens: CALIBRATION_WINDOW, threads: 1 };
+            let recipe =
+                ConvertOptions { quant: QuantOptions::default(), calibration_tokens: CALIBRATION_WINDOW, threads: 1 };
             convert::convert(imported, rounded, &Sample::SeededIds, &recipe, &mut watch)?;
         }
         let (before, after) = seen.ok_or_else(|| self.unknown(until, "it was not reached"))?;

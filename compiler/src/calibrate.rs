@@ -1,8 +1,8 @@
 //! Observes what every site's channels hold on sample text, by running the Tensor graph through the runtime.
 
-use crate::Complaints;
 use crate::parallel::map_in_order;
 use crate::progress::Workers;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Builder, Graph, Value};
 use snnc_passes::observed::{Observations, Observed};
 use snnc_passes::sites::sites;
@@ -26,7 +26,7 @@ pub fn calibrate<'a>(
     graph: &Graph,
     windows: &Windows,
     workers: impl Into<Workers<'a>>,
-) -> Result<Observations, Complaints> {
+) -> Result<Observations, Diagnostics> {
     let workers = workers.into();
     let sites: Vec<Value> = sites(graph).iter().map(|site| site.value).collect();
     // What only the logits need is then dead.

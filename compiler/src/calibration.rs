@@ -6,7 +6,7 @@
 use serde_json::{Map, Value as Json, json};
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::{DenseOp, LevelOp};
-use snnc_ir::{Code, Diagnostic, Graph, Op, Value, text};
+use snnc_ir::{Code, Diagnostic, Graph, Op, Value};
 use snnc_passes::features::Features;
 use snnc_passes::fit::{QuantParams, QuantPlan, Residual};
 use snnc_passes::levels::Levels;
@@ -128,7 +128,7 @@ impl Calibration {
             if record.is_null() {
                 continue;
             }
-            let op = record["op"].as_str().and_then(|op| text::operation(op).ok());
+            let op = record["op"].as_str().and_then(|op| Op::parse(op).ok());
             let Some(Op::Level(LevelOp::Ssa { variant, .. })) = op else { return Err(broken("names no attention")) };
             quant_plan.variants.insert(value, variant);
             if variant.has_features() {

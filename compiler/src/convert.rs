@@ -1,6 +1,5 @@
 //! The whole compiler as a function: an imported network and sample text to a spiking program.
 
-use crate::Complaints;
 use crate::calibrate::{self, Windows};
 use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
@@ -27,13 +26,13 @@ pub fn calibration_tokens(parameters: usize) -> usize {
     (CALIBRATION_PRODUCTS / parameters.max(1)).clamp(4 * CALIBRATION_WINDOW, CALIBRATION_TOKENS)
 }
 
-/// How many tokens a calibration window has at most: ranges decode within a few hundred tokens of context.
+/// How many tokens a calibration window has at most: ranges are stable within a few hundred tokens of context.
 pub const CALIBRATION_WINDOW: usize = 256;
 
 /// What a user chooses about a conversion.
 #[derive(Clone, Debug)]
-pub struct Recipe {
-    pub wishes: QuantOptions,
+pub struct ConvertOptions {
+    pub quant: QuantOptions,
     pub calibration_tokens: usize,
     pub threads: usize,
 }
@@ -70,10 +69,10 @@ pub fn convert(
     imported: Graph,
     rounded: bool,
     sample: &Sample<'_>,
-    recipe: &Recipe,
+    options: &ConvertOptions,
     watch: &mut Watch<'_>,
-) -> Result<Converted, Complaints> {
-    convert_watched(imported, rounded, sample, recipe, &Silent, watch)
+) -> Result<Converted, Diagnostics> {
+    convert_watched(imported, rounded, sample, options, &Silent, watch)
 }
 
 /// The same, with somebody who is told how far it is and may stop it.
@@ -84,12 +83,12 @@ pub fn convert_watched(
     imported: Graph,
     rounded: bool,
     sample: &Sample<'_>,
-    recipe: &Recipe,
+    options: &ConvertOptions,
     progress: &dyn Progress,
     watch: &mut Watch<'_>,
-) -> Result<Converted, Complaints> {
+) -> Result<Converted, Diagnostics> {
     let tensor = dense(imported, rounded, watch)?;
-    spiking_watched(tensor, sample, recipe, progress, watch)
+    spiking_watched(tensor, sample, options, progress, watch)
 }
 
 /// The network of an imported graph in its own words, to be looked at or run; `rounded`: the file's numbers are codes of
@@ -97,13 +96,13 @@ pub fn convert_watched(
 ///
 /// # Errors
 /// What is not part of a GPT-2.
-pub fn raise(imported: Graph, rounded: bool) -> Result<Graph, Complaints> {
+pub fn raise(imported: Graph, rounded: bool) -> Result<Graph, Diagnostics> {
     let (front, _) = front_and_back();
     run(&front[..1], imported, &Context { rounded, ..Context::default() }, &mut |_, _, _| {})
 }
 
 /// Imported to Tensor, as ranges are measured on it.
-pub fn dense(imported: Graph, rounded: bool, watch: &mut Watch<'_>) -> Result<Graph, Complaints> {
+pub fn dense(imported: Graph, rounded: bool, watch: &mut Watch<'_>) -> Result<Graph, Diagnostics> {
     let (front, _) = front_and_back();
     run(front, imported, &Context { rounded, ..Context::default() }, watch)
 }
@@ -112,10 +111,10 @@ pub fn dense(imported: Graph, rounded: bool, watch: &mut Watch<'_>) -> Result<Gr
 pub fn spiking(
     tensor: Graph,
     sample: &Sample<'_>,
-    recipe: &Recipe,
+    options: &ConvertOptions,
     watch: &mut Watch<'_>,
-) -> Result<Converted, Complaints> {
-    spiking_watched(tensor, sample, recipe, &Silent, watch)
+) -> Result<Converted, Diagnostics> {
+    spiking_watched(tensor, sample, options, &Silent, watch)
 }
 
 /// The same, with somebody who is told how far it is and may stop it.
@@ -125,15 +124,15 @@ pub fn spiking(
 pub fn spiking_watched(
     tensor: Graph,
     sample: &Sample<'_>,
-    recipe: &Recipe,
+    options: &ConvertOptions,
     progress: &dyn Progress,
     watch: &mut Watch<'_>,
-) -> Result<Converted, Complaints> {
+) -> Result<Converted, Diagnostics> {
     let (_, back) = front_and_back();
-    recipe.wishes.check(&tensor)?;
-    let (windows, source) = sample_windows(&tensor, sample, recipe.calibration_tokens)?;
-    let seen = calibrate::calibrate(&tensor, &windows, Workers { threads: recipe.threads, progress })?;
-    let quant_plan = fit(&tensor, &seen, &recipe.wishes)?;
+    options.quant.check(&tensor)?;
+    let (windows, source) = sample_windows(&tensor, sample, options.calibration_tokens)?;
+    let seen = calibrate::calibrate(&tensor, &windows, Workers { threads: options.threads, progress })?;
+    let quant_plan = fit(&tensor, &seen, &options.quant)?;
     let fired = |(site, fit): (&Value, &Option<QuantParams>)| {
         let (Some(fit), seen) = (fit, &seen[site]) else { return Fired::default() };
         Fired { saturated: fit.saturated(seen), spikes: fit.spikes(seen), active: fit.active(seen) }
@@ -144,12 +143,12 @@ pub fn spiking_watched(
         tokens: windows.iter().map(Vec::len).sum(),
         seen: ids_of(&windows, vocabulary(&tensor)?),
         fired: quant_plan.sites.iter().map(fired).collect(),
-        membrane: recipe.wishes.membrane,
+        membrane: options.quant.membrane,
         quant_plan: quant_plan.clone(),
     };
     drop(seen);
     let section = calibration.json(&tensor);
-    let QuantOptions { membrane, own_embedding, .. } = recipe.wishes;
+    let QuantOptions { membrane, own_embedding, .. } = options.quant;
     let graph = run(back, tensor, &Context { quant_plan, membrane, own_embedding, ..Context::default() }, watch)?;
     // Files hold weights as kernels walk them.
     Ok(Converted { graph: graph.in_panels(), calibration, section })
@@ -159,7 +158,7 @@ pub fn spiking_watched(
 ///
 /// # Errors
 /// The text is empty or cannot be tokenised.
-pub fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Result<(Windows, String), Complaints> {
+pub fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Result<(Windows, String), Diagnostics> {
     let length = CALIBRATION_WINDOW.min(graph.context as usize);
     let count = (tokens / length).max(1);
     // Windows no longer than a start are starts themselves.
@@ -209,7 +208,7 @@ const BYTES_A_TOKEN: usize = 12;
 
 /// `count` passages that begin at lines spread evenly over the text, `length` tokens each; the first begins as every text
 /// does, with the start token.
-fn text_windows(text: &str, tokens: &Tokens, length: usize, count: usize) -> Result<Windows, Complaints> {
+fn text_windows(text: &str, tokens: &Tokens, length: usize, count: usize) -> Result<Windows, Diagnostics> {
     let mut windows = Windows::new();
     let mut last = None;
     for i in 0..count {
@@ -244,7 +243,7 @@ fn boundary(text: &str, at: usize) -> usize {
 }
 
 /// Rows of the table that token ids index.
-pub fn vocabulary(graph: &Graph) -> Result<usize, Complaints> {
+pub fn vocabulary(graph: &Graph) -> Result<usize, Diagnostics> {
     let table = token_table(graph).and_then(|table| graph.table_rows(table));
     table.ok_or_else(|| Diagnostics::from(Diagnostic::new("", "the network embeds no token ids")))
 }

@@ -1,6 +1,7 @@
 //! A network in a few words and numbers: what `snnc check` found.
 
-use serde_json::{Value as Json, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use snnc_ir::op::{DenseOp, LeafOp};
 use snnc_ir::{Curve, Diagnostic, Graph, Node, Op, Value};
 use std::collections::BTreeMap;
@@ -18,14 +19,34 @@ pub struct Network {
     pub inner: Vec<usize>,
     pub vocabulary: usize,
     pub context: usize,
-    pub head: Head,
+    pub head: HeadKind,
+    /// Elements of all weights.
+    pub parameters: usize,
+}
+
+/// A network as data.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct NetworkJson {
+    pub layers: usize,
+    pub width: usize,
+    /// By layer.
+    pub heads: Vec<u32>,
+    /// What scores are multiplied by, by layer.
+    pub scales: Vec<f32>,
+    pub activations: Vec<&'static str>,
+    /// Widths of the MLPs' inner layers.
+    pub inner: Vec<usize>,
+    pub vocabulary: usize,
+    pub context: usize,
+    /// Where the logits come from.
+    pub head: &'static str,
     /// Elements of all weights.
     pub parameters: usize,
 }
 
 /// Where the logits come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Head {
+pub enum HeadKind {
     /// The token table once more.
     Tied,
     /// A matrix with the token table's numbers.
@@ -33,12 +54,12 @@ pub enum Head {
     Untied,
 }
 
-impl Head {
+impl HeadKind {
     pub fn name(self) -> &'static str {
         match self {
-            Head::Tied => "tied",
-            Head::Copied => "a copy of the token table",
-            Head::Untied => "untied",
+            HeadKind::Tied => "tied",
+            HeadKind::Copied => "a copy of the token table",
+            HeadKind::Untied => "untied",
         }
     }
 }
@@ -90,16 +111,23 @@ impl Network {
         })
     }
 
-    pub fn json(&self) -> Json {
-        let names: Vec<&str> = self.activations.iter().map(|curve| curve.name()).collect();
-        json!({
-            "layers": self.layers, "width": self.width, "heads": self.heads, "scales": self.scales,
-            "activations": names, "inner": self.inner, "vocabulary": self.vocabulary, "context": self.context,
-            "head": self.head.name(), "parameters": self.parameters,
-        })
+    /// The same as data.
+    pub fn json(&self) -> NetworkJson {
+        NetworkJson {
+            layers: self.layers,
+            width: self.width,
+            heads: self.heads.clone(),
+            scales: self.scales.clone(),
+            activations: self.activations.iter().map(|curve| curve.name()).collect(),
+            inner: self.inner.clone(),
+            vocabulary: self.vocabulary,
+            context: self.context,
+            head: self.head.name(),
+            parameters: self.parameters,
+        }
     }
 
-    /// One line a part.
+    /// One line per part: its name, and what it is.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let names: Vec<&str> = self.activations.iter().map(|curve| curve.name()).collect();
         let width_of = |heads: u32| self.width / heads.max(1) as usize;
@@ -131,19 +159,21 @@ pub fn token_table(graph: &Graph) -> Option<Value> {
 }
 
 /// The head is the last projection.
-fn head(graph: &Graph, table: Value) -> Head {
+fn head(graph: &Graph, table: Value) -> HeadKind {
     let mut projections = graph.nodes.iter().rev().filter(|node| matches!(node.op, Op::Dense(DenseOp::Linear(_))));
     let last = projections.next().map(|node| node.args[1]);
-    let Some(weight) = last else { return Head::Untied };
+    let Some(weight) = last else { return HeadKind::Untied };
     if weight == table {
-        return Head::Tied;
+        return HeadKind::Tied;
     }
-    let (Some(a), Some(b)) = (graph.constant(table), graph.constant(weight)) else { return Head::Untied };
-    let (Some(a), Some(b)) = (a.tensor.as_f32(), b.tensor.as_f32()) else { return Head::Untied };
-    let &[rows, width] = graph.ty(table).shape().sizes().unwrap_or_default().as_slice() else { return Head::Untied };
+    let (Some(a), Some(b)) = (graph.constant(table), graph.constant(weight)) else { return HeadKind::Untied };
+    let (Some(a), Some(b)) = (a.tensor.as_f32(), b.tensor.as_f32()) else { return HeadKind::Untied };
+    let &[rows, width] = graph.ty(table).shape().sizes().unwrap_or_default().as_slice() else {
+        return HeadKind::Untied;
+    };
     let turned = |i: usize| i % width * rows + i / width;
     let same = a.len() == b.len() && (a == b || (0..a.len()).all(|i| a[i].to_bits() == b[turned(i)].to_bits()));
-    if same { Head::Copied } else { Head::Untied }
+    if same { HeadKind::Copied } else { HeadKind::Untied }
 }
 
 /// What all layers have, once; else how many have what.

@@ -4,10 +4,10 @@
 //! context's length, a stride apart; every token but the first is predicted once, by the first window that has it. With
 //! a stride of the context's length windows do not overlap; a shorter one gives every prediction more of its past.
 
-use crate::Complaints;
 use crate::parallel::map_in_order;
 use crate::progress::Workers;
-use snnc_ir::events::{Events, is_neuron};
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::events::Events;
 use snnc_ir::random::SplitMix64;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::cost::Activity;
@@ -150,7 +150,7 @@ impl Neurons {
     pub fn of(graph: &Graph, done: &Evaluation) -> Self {
         let mut all = Self::default();
         for (value, node) in graph.iter() {
-            let Some((_, steps)) = node.ty.levels().filter(|_| is_neuron(&node.op)) else { continue };
+            let Some((_, steps)) = node.ty.levels().filter(|_| node.op.is_neuron()) else { continue };
             let neurons = done.run * node.ty.shape().width().unwrap_or(0) as u64;
             all.neurons += neurons;
             all.spikes += done.events[value.index()].spikes;
@@ -186,7 +186,7 @@ pub fn evaluate<'a>(
     ids: &[u32],
     cut: Cut,
     workers: impl Into<Workers<'a>>,
-) -> Result<Evaluation, Complaints> {
+) -> Result<Evaluation, Diagnostics> {
     let workers = workers.into();
     let context = cut.length.unwrap_or(usize::MAX).clamp(1, program.graph().context as usize);
     // The last id is only predicted, never an input.

@@ -1,9 +1,9 @@
 //! Files in and out: models told apart by their first bytes, outputs that appear whole or not at all.
 
-use crate::Complaints;
 use snnc_ir::container::{self, File};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph};
-pub use snnc_onnx::mmap::{at, map};
+pub use snnc_onnx::mmap::map;
 use std::fs;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ fn trouble(path: &Path, what: &str, error: &io::Error) -> Diagnostic {
 }
 
 /// Reads a model. The kind is told by content: a `.snn` begins with `SNNC`.
-pub fn load(path: &Path) -> Result<Model, Complaints> {
+pub fn load(path: &Path) -> Result<Model, Diagnostics> {
     let mut start = Vec::with_capacity(4);
     let file = fs::File::open(path).map_err(|e| vec![trouble(path, "cannot be opened", &e)])?;
     file.take(4).read_to_end(&mut start).map_err(|e| vec![trouble(path, "cannot be read", &e)])?;
@@ -34,9 +34,14 @@ pub fn load(path: &Path) -> Result<Model, Complaints> {
 }
 
 /// Reads a `.snn` file; its weights stay in the mapped file.
-pub fn read_snn(path: &Path) -> Result<File, Complaints> {
+pub fn read_snn(path: &Path) -> Result<File, Diagnostics> {
     let bytes = map(path).map_err(|e| vec![trouble(path, "cannot be read", &e)])?;
     container::read(bytes).map_err(|complaints| at(path, complaints))
+}
+
+/// Puts the file's name before every place.
+pub fn at(path: &Path, complaints: Complaints) -> Complaints {
+    complaints.in_file(&path.display().to_string())
 }
 
 /// Writes a file beside its final place, syncs it and renames it: an existing file stays until the new one is whole.

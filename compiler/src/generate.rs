@@ -1,9 +1,11 @@
 //! Text that a network writes: a prompt, then one token after the other until it has enough.
 
-use crate::Complaints;
 use crate::evaluate::logits_of;
 use crate::tokens::Tokens;
+use schemars::JsonSchema;
+use serde::Serialize;
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::{MatmulCounts, Program, Rows, SampleOptions, Sampler, Session};
 use std::sync::Arc;
 use std::time::Instant;
@@ -50,8 +52,8 @@ pub fn generate(
     program: &Arc<Program>,
     tokens: &Tokens,
     request: &Request<'_>,
-    show: &mut dyn FnMut(&str) -> Result<(), Complaints>,
-) -> Result<Generated, Complaints> {
+    show: &mut dyn FnMut(&str) -> Result<(), Diagnostics>,
+) -> Result<Generated, Diagnostics> {
     let context = program.graph().context as usize;
     let output = logits_of(program.graph())?;
     let ids = tokens.document(request.prompt)?;
@@ -79,6 +81,18 @@ pub fn generate(
     let (text, tokens, stopped) = writing.into_parts();
     let products = session.matmul_counts().to_vec();
     Ok(Generated { products, text, tokens, prompt_tokens: ids.len(), seconds, prompt_seconds, stopped })
+}
+
+/// A continued prompt as a line of JSON.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct PromptJson {
+    pub prompt: String,
+    /// What continues it.
+    pub text: String,
+    /// Tokens of that text.
+    pub tokens: usize,
+    /// Why it ended: `max-new-tokens`, `context`, `end-of-text`, `stop` or `error`.
+    pub stopped: &'static str,
 }
 
 /// Why a text ends.
@@ -171,7 +185,11 @@ impl Growing {
 
     /// Shows what is new and decoded. While text still grows, a character that is not whole yet decodes to a replacement
     /// at the end, and the last bytes may begin a stop text.
-    fn show(&mut self, finished: bool, show: &mut dyn FnMut(&str) -> Result<(), Complaints>) -> Result<(), Complaints> {
+    fn show(
+        &mut self,
+        finished: bool,
+        show: &mut dyn FnMut(&str) -> Result<(), Diagnostics>,
+    ) -> Result<(), Diagnostics> {
         let mut end = self.text.len();
         if !finished {
             end = self.text.trim_end_matches('\u{fffd}').len().saturating_sub(self.hold.saturating_sub(1));

@@ -1,7 +1,7 @@
-//! Where every error comes from: what each site loses by clipping, rounding, softmax and weights, each alone and added up.
+//! Where every error comes from: what each site loses by clipping, rounding, softmax and weights, each isolated and cumulative.
 //!
-//! *Alone*: all of the network is dense but one site, and of that site only one cause is let in; the damage is the
-//! Kullback-Leibler divergence of the logits from the dense network's. *Added up*: sites take their levels one after the
+//! *Isolated*: all of the network is dense but one site, and of that site only one cause is let in; the damage is the
+//! Kullback-Leibler divergence of the logits from the dense network's. *Cumulative*: sites take their levels one after the
 //! other, in the order of the network, with everything that belongs to them. The causes are
 //!
 //! - clipping: finest levels over the same reach;
@@ -14,12 +14,12 @@
 //!   site does with them less what it does with its levels alone; the site that it hears, if there is one, has its own
 //!   neurons in both, for what a neuron says depends on the order in which it hears.
 
-use crate::Complaints;
 use crate::calibration::Calibration;
 use crate::evaluate::{self, Cut, chunks, divergence, log_sum_exp, logits_of};
 use crate::parallel::map_in_order;
 use crate::progress::Workers;
-use serde_json::{Value as Json, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::DenseOp;
 use snnc_ir::ssa::{Output, Ssa};
@@ -93,9 +93,9 @@ pub struct Entry {
     pub path: String,
     pub layer: Option<u32>,
     /// By `Cause::ALL`; `None` where the cause has no place.
-    pub alone: [Option<f64>; 5],
+    pub isolated: [Option<f64>; 5],
     /// The network's divergence when this site and all before it have their levels.
-    pub added: f64,
+    pub cumulative: f64,
     pub steps: Option<u16>,
     pub remedy: String,
 }
@@ -103,12 +103,12 @@ pub struct Entry {
 impl Entry {
     /// All causes together.
     pub fn sum(&self) -> f64 {
-        self.alone.iter().flatten().sum()
+        self.isolated.iter().flatten().sum()
     }
 
     /// The cause that does most.
     pub fn worst(&self) -> Cause {
-        let of = |cause: &Cause| self.alone[*cause as usize].unwrap_or(0.0);
+        let of = |cause: &Cause| self.isolated[*cause as usize].unwrap_or(0.0);
         Cause::ALL.into_iter().max_by(|a, b| of(a).total_cmp(&of(b)).then(b.cmp(a))).unwrap_or(Cause::Rounding)
     }
 }
@@ -126,11 +126,11 @@ pub struct Ledger {
 /// One network to compare with the dense one.
 #[derive(Clone, Debug)]
 enum Probe {
-    Alone(usize, Cause),
+    Isolated(usize, Cause),
     /// A site and what it hears, with neurons that answer within the timestep; the site's own do, or integrate first.
     Time(usize, bool),
     /// The first so many sites.
-    Added(usize),
+    Cumulative(usize),
 }
 
 /// Timesteps that lose next to nothing while sums of products stay far from the ends of i32.
@@ -148,15 +148,15 @@ pub fn ledger<'a>(
     ids: &[u32],
     windows: &[Range<usize>],
     workers: impl Into<Workers<'a>>,
-) -> Result<Ledger, Complaints> {
+) -> Result<Ledger, Diagnostics> {
     let places = places(tensor, calibration);
     let mut probes: Vec<Probe> = Vec::new();
     for (i, place) in places.iter().enumerate() {
-        probes.extend(place.causes.iter().map(|cause| Probe::Alone(i, *cause)));
+        probes.extend(place.causes.iter().map(|cause| Probe::Isolated(i, *cause)));
         if place.answers {
             probes.extend([Probe::Time(i, false), Probe::Time(i, true)]);
         }
-        probes.push(Probe::Added(i + 1));
+        probes.push(Probe::Cumulative(i + 1));
     }
     let graphs = |probe: &Probe| probe_graph(tensor, calibration, &places, probe);
     let damages = damages(tensor, &probes, &graphs, ids, windows, workers.into())?;
@@ -165,23 +165,23 @@ pub fn ledger<'a>(
         .map(|place| Entry {
             path: place.path.clone(),
             layer: place.layer,
-            alone: [None; 5],
-            added: 0.0,
+            isolated: [None; 5],
+            cumulative: 0.0,
             steps: place.fit.map(|fit| fit.levels.steps),
             remedy: String::new(),
         })
         .collect();
     for (entry, place) in entries.iter_mut().zip(&places) {
-        entry.alone[Cause::Time as usize] = place.site.map(|_| 0.0);
+        entry.isolated[Cause::Time as usize] = place.site.map(|_| 0.0);
     }
     for (probe, damage) in probes.iter().zip(damages) {
         match *probe {
-            Probe::Alone(i, cause) => entries[i].alone[cause as usize] = Some(damage),
+            Probe::Isolated(i, cause) => entries[i].isolated[cause as usize] = Some(damage),
             Probe::Time(i, answers) => {
-                let time = entries[i].alone[Cause::Time as usize].get_or_insert(0.0);
+                let time = entries[i].isolated[Cause::Time as usize].get_or_insert(0.0);
                 *time += if answers { damage } else { -damage };
             }
-            Probe::Added(n) => entries[n - 1].added = damage,
+            Probe::Cumulative(n) => entries[n - 1].cumulative = damage,
         }
     }
     for (entry, place) in entries.iter_mut().zip(&places) {
@@ -189,7 +189,7 @@ pub fn ledger<'a>(
         let phases = (!learned).then_some(calibration.quant_plan.phases);
         entry.remedy = entry.worst().remedy(&place.path, place.fit, phases);
     }
-    let total = entries.last().map_or(0.0, |entry| entry.added);
+    let total = entries.last().map_or(0.0, |entry| entry.cumulative);
     Ok(Ledger { entries, total, tokens: windows.iter().map(Range::len).sum() })
 }
 
@@ -298,7 +298,7 @@ fn probe_graph(
             quant_plan.exact_weights = whole.exact_weights;
             waiting = (!answers).then(|| place.path.clone());
         }
-        Probe::Alone(i, cause) => {
+        Probe::Isolated(i, cause) => {
             let Place { site, attention, fit, .. } = &places[i];
             match (site, attention, fit) {
                 (Some(site), _, Some(fit)) => {
@@ -315,7 +315,7 @@ fn probe_graph(
                 _ => unreachable!("a place is a site or an attention"),
             }
         }
-        Probe::Added(n) => {
+        Probe::Cumulative(n) => {
             for place in &places[..n] {
                 if let (Some(site), Some(fit)) = (place.site, place.fit) {
                     quant_plan.sites.insert(site, Some(fit.clone()));
@@ -327,7 +327,7 @@ fn probe_graph(
             quant_plan.exact_weights = whole.exact_weights;
         }
     }
-    let membrane = calibration.membrane.filter(|_| !matches!(probe, Probe::Alone(..)));
+    let membrane = calibration.membrane.filter(|_| !matches!(probe, Probe::Isolated(..)));
     let context = Context { quant_plan, membrane, waiting, ..Context::default() };
     let levels = quantise(tensor, &context)?;
     // Time collapses but for neurons that answer within the timestep.
@@ -390,7 +390,7 @@ pub fn damages<P: Sync>(
     ids: &[u32],
     windows: &[Range<usize>],
     workers: Workers<'_>,
-) -> Result<Vec<f64>, Complaints> {
+) -> Result<Vec<f64>, Diagnostics> {
     let options = Options { count: false, ..Options::default() };
     let program = |graph: Graph| Program::new(Arc::new(graph), &options).map(Arc::new);
     let name = logits_of(tensor)?;
@@ -437,9 +437,6 @@ fn logits(program: &Arc<Program>, name: &str, ids: &[u32], windows: &[Range<usiz
     Ok(all)
 }
 
-/// Lines of the table's ranking.
-const RANKED: usize = 5;
-
 impl Ledger {
     /// The parts' sum against the whole.
     pub fn explained(&self) -> f64 {
@@ -454,50 +451,66 @@ impl Ledger {
         ranked
     }
 
-    pub fn json(&self) -> Json {
-        let entry = |entry: &Entry| {
-            let mut line = json!({
-                "site": entry.path, "layer": entry.layer, "timesteps": entry.steps,
-                "kl": entry.sum(), "kl_added_up": entry.added,
-                "worst": entry.worst().name(), "remedy": entry.remedy,
-            });
-            for cause in Cause::ALL {
-                line[cause.name()] = json!(entry.alone[cause as usize]);
+    /// The same as data.
+    pub fn json(&self) -> LedgerJson {
+        let site = |entry: &Entry| {
+            let of = |cause: Cause| entry.isolated[cause as usize];
+            LedgerSite {
+                site: entry.path.clone(),
+                layer: entry.layer,
+                timesteps: entry.steps,
+                kl_isolated: entry.sum(),
+                kl_cumulative: entry.cumulative,
+                worst: entry.worst().name(),
+                remedy: entry.remedy.clone(),
+                clipping: of(Cause::Clipping),
+                rounding: of(Cause::Rounding),
+                time: of(Cause::Time),
+                softmax: of(Cause::Softmax),
+                weights: of(Cause::Weights),
             }
-            line
         };
-        json!({
-            "tokens": self.tokens, "kl": self.total, "explained": self.explained(),
-            "sites": self.entries.iter().map(entry).collect::<Vec<Json>>(),
-            "ranking": self.ranked().iter().map(|entry| entry.path.clone()).collect::<Vec<String>>(),
-        })
+        LedgerJson {
+            tokens: self.tokens,
+            kl: self.total,
+            explained: self.explained(),
+            sites: self.entries.iter().map(site).collect(),
+            ranking: self.ranked().iter().map(|entry| entry.path.clone()).collect(),
+        }
     }
+}
 
-    /// The table a person reads, in micronats.
-    pub fn table(&self) -> String {
-        let micro = |x: Option<f64>| x.map_or(String::new(), |x| format!("{:.2}", 1e6 * x));
-        let mut text = format!("{:<20} {:>3}", "KL, 1e-6 nats", "T");
-        Cause::ALL.iter().for_each(|cause| text += &format!(" {:>9}", cause.name()));
-        text += &format!(" {:>10} {:>10}\n", "alone", "added up");
-        for entry in &self.entries {
-            let steps = if entry.alone[Cause::Softmax as usize].is_some() { None } else { entry.steps };
-            text += &format!("{:<20} {:>3}", entry.path, steps.map_or(String::new(), |steps| steps.to_string()));
-            entry.alone.iter().for_each(|damage| text += &format!(" {:>9}", micro(*damage)));
-            text += &format!(" {:>10} {:>10}\n", micro(Some(entry.sum())), micro(Some(entry.added)));
-        }
-        let sum = self.explained() * self.total;
-        text += &format!(
-            "\nthe whole network: {} e-6 nats; the parts alone: {} e-6, {:.0} % of it ({} tokens)\n",
-            micro(Some(self.total)),
-            micro(Some(sum)),
-            100.0 * self.explained(),
-            self.tokens
-        );
-        text += "\nmost damage                   share  cause      what mends it\n";
-        for entry in self.ranked().into_iter().take(RANKED) {
-            let share = if sum > 0.0 { 100.0 * entry.sum() / sum } else { 0.0 };
-            text += &format!("{:<28} {share:>5.1} %  {:<10} {}\n", entry.path, entry.worst().name(), entry.remedy);
-        }
-        text
-    }
+/// A ledger as data; divergences in nats per token.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct LedgerJson {
+    pub tokens: usize,
+    /// The whole program's divergence from the dense network.
+    pub kl: f64,
+    /// The sum of the isolated divergences as a share of the whole.
+    pub explained: f64,
+    /// In the order of the network.
+    pub sites: Vec<LedgerSite>,
+    /// Sites, the most damage first.
+    pub ranking: Vec<String>,
+}
+
+/// What one site loses.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct LedgerSite {
+    pub site: String,
+    pub layer: Option<u32>,
+    pub timesteps: Option<u16>,
+    /// With all else dense.
+    pub kl_isolated: f64,
+    /// With this site and all before it coded.
+    pub kl_cumulative: f64,
+    /// The cause that does most, and the option that makes less of it.
+    pub worst: &'static str,
+    pub remedy: String,
+    /// By cause, isolated; `null` where the cause has no place.
+    pub clipping: Option<f64>,
+    pub rounding: Option<f64>,
+    pub time: Option<f64>,
+    pub softmax: Option<f64>,
+    pub weights: Option<f64>,
 }

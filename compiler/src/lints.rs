@@ -2,10 +2,12 @@
 //! what stays dense, how much of the work spikes drive, a text unlike the one that levels were fitted to.
 
 use crate::calibration;
-use serde_json::{Value as Json, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value as Json;
 use snnc_ir::events::Events;
 use snnc_ir::op::{DenseOp, LevelOp, SpikeOp};
-use snnc_ir::ssa::neuron_of;
+use snnc_ir::state::neuron_of;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Op, Value};
 use snnc_passes::cost::{self, Activity, Form, Number, Part, Sharing};
@@ -107,10 +109,50 @@ impl Coverage {
         self.parts.iter().map(|((layer, part), share)| (place(*layer, *part), *share))
     }
 
-    pub fn json(&self) -> Json {
-        let layer = |layer: u32| if layer == HEAD { Json::Null } else { json!(layer) };
-        let row = |((l, part), share): (&(u32, Part), &Share)| json!({ "layer": layer(*l), "part": part.name(), "macs": share.all, "driven": share.driven });
-        json!({ "share": self.total.ratio(), "parts": self.parts.iter().map(row).collect::<Vec<_>>() })
+    /// The same as data.
+    pub fn json(&self) -> CoverageJson {
+        let part = |(&(layer, part), share): (&(u32, Part), &Share)| PartCoverage {
+            layer: (layer != HEAD).then_some(layer),
+            part: part.name(),
+            macs: share.all,
+            driven: share.driven,
+        };
+        CoverageJson { share: self.total.ratio(), parts: self.parts.iter().map(part).collect() }
+    }
+}
+
+/// Coverage as data.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct CoverageJson {
+    /// The share of the dense network's multiply-accumulates that spikes drive.
+    pub share: f64,
+    pub parts: Vec<PartCoverage>,
+}
+
+/// Coverage of one part of a layer.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct PartCoverage {
+    /// `null`: the head.
+    pub layer: Option<u32>,
+    pub part: &'static str,
+    /// The dense network's multiply-accumulates.
+    pub macs: u64,
+    /// Those that spikes drive.
+    pub driven: u64,
+}
+
+/// A warning as data.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct LintJson {
+    pub kind: &'static str,
+    pub place: String,
+    pub message: String,
+}
+
+impl Lint {
+    /// The same as data.
+    pub fn json(&self) -> LintJson {
+        LintJson { kind: self.kind.name(), place: self.place.clone(), message: self.message.clone() }
     }
 }
 
@@ -229,14 +271,10 @@ fn unseen_share(section: &Json, ids: &[u32]) -> Option<f64> {
     (!seen.is_empty() && !ids.is_empty()).then(|| unseen as f64 / ids.len() as f64)
 }
 
-pub fn json(lints: &[Lint]) -> Json {
-    let one = |lint: &Lint| json!({ "kind": lint.kind.name(), "place": lint.place, "message": lint.message });
-    lints.iter().map(one).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn tokens_never_met_are_a_share() {

@@ -1,6 +1,5 @@
 //! A network that a user named, ready to be run: the file with its tokenizer, and the program that an engine takes.
 
-use crate::Complaints;
 use crate::convert::{self, BUILT_IN_TEXT, Sample};
 use crate::files;
 use crate::progress::Progress;
@@ -54,7 +53,7 @@ impl Source {
     ///
     /// # Errors
     /// A dense network has no timesteps; a graph that cannot be planned.
-    pub fn program(self, options: &EngineOptions) -> Result<Arc<Program>, Complaints> {
+    pub fn program(self, options: &EngineOptions) -> Result<Arc<Program>, Diagnostics> {
         let Source { graph, rounded } = self;
         let graph = match graph.stage {
             Stage::Imported if options.stepped => {
@@ -90,7 +89,7 @@ impl Loaded {
     ///
     /// # Errors
     /// What cannot be read or is no model.
-    pub fn read(path: &Path) -> Result<Self, Complaints> {
+    pub fn read(path: &Path) -> Result<Self, Diagnostics> {
         Ok(match files::load(path)? {
             files::Model::Onnx(import) => {
                 let (tokenizer, tokenizer_place) = find_tokenizer(path, None)?;
@@ -113,7 +112,7 @@ impl Loaded {
     ///
     /// # Errors
     /// There is none, or it is none that snnc reads.
-    pub fn tokens(&self) -> Result<Tokens, Complaints> {
+    pub fn tokens(&self) -> Result<Tokens, Diagnostics> {
         let json = self.tokenizer.as_ref().ok_or_else(|| {
             let what = "has no tokenizer, so text cannot be read or written";
             Diagnostics::from(
@@ -134,7 +133,7 @@ pub fn calibration_sample<'a>(
     tokens: Option<&'a Tokens>,
     named: Option<&Path>,
     progress: &dyn Progress,
-) -> Result<Sample<'a>, Complaints> {
+) -> Result<Sample<'a>, Diagnostics> {
     match (tokens, named) {
         (Some(tokens), Some(path)) => {
             let text = files::read_text(path)?;
@@ -159,7 +158,7 @@ pub fn calibration_sample<'a>(
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn find_tokenizer(model: &Path, named: Option<&Path>) -> Result<(Option<Vec<u8>>, String), Complaints> {
+pub fn find_tokenizer(model: &Path, named: Option<&Path>) -> Result<(Option<Vec<u8>>, String), Diagnostics> {
     let path: Option<PathBuf> = named.map(Path::to_path_buf).or_else(|| tokens::beside(model));
     let Some(path) = path else { return Ok((None, String::new())) };
     let bytes = files::read_bytes(&path)?;

@@ -7,6 +7,15 @@ use rayon::prelude::*;
 use snnc_ir::Diagnostic;
 use std::sync::{Mutex, PoisonError};
 
+/// So many threads, one at least.
+///
+/// # Errors
+/// The system gives no more threads.
+pub fn pool(threads: usize) -> Result<rayon::ThreadPool, Diagnostic> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
+    pool.map_err(|e| Diagnostic::new("--threads", format!("{threads} threads cannot be started: {e}")))
+}
+
 /// What `work` makes of every item, in their order, and the states that it used: one per thread at most, each made when a
 /// thread first needs one and handed from item to item.
 ///
@@ -18,9 +27,7 @@ pub fn map_in_order<S: Send, I: Sync, T: Send>(
     make: impl Fn() -> Result<S, Diagnostic> + Sync,
     work: impl Fn(&mut S, usize, &I) -> Result<T, Diagnostic> + Sync,
 ) -> Result<(Vec<T>, Vec<S>), Diagnostic> {
-    let threads = workers.threads.min(items.len()).max(1);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    let pool = pool.map_err(|e| Diagnostic::new("--threads", format!("{threads} threads cannot be started: {e}")))?;
+    let pool = pool(workers.threads.min(items.len()))?;
     let states: Mutex<Vec<S>> = Mutex::new(Vec::new());
     let idle = || states.lock().unwrap_or_else(PoisonError::into_inner);
     let one = |(i, item): (usize, &I)| {

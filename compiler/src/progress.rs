@@ -33,6 +33,8 @@ pub trait Progress: Sync + fmt::Debug {
     fn advance(&self, _units: u64) {}
     /// What is worth a line beside the bar: a loss, a speed.
     fn message(&self, _text: &str) {}
+    /// A line for the user that stays: what was found or chosen on the way.
+    fn status(&self, _text: &str) {}
     /// The stage is over.
     fn end(&self) {}
     /// Something that the user should know, and that changes no result.

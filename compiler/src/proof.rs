@@ -4,12 +4,13 @@
 //! (by the IR's oracle). The two share the weights, what a file's inputs are bound to, and the evaluation of what does not
 //! depend on the tokens; what import or recognition gets wrong of the rest shows as a difference of logits.
 
+use crate::convert;
 use crate::describe::token_table;
-use crate::{Complaints, convert};
-use serde_json::{Value as Json, json};
+use crate::record::ImportRecord;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::eval::{Evaluator, Memory};
 use snnc_ir::random::SplitMix64;
-use snnc_ir::{Diagnostic, Diagnostics, Graph};
+use snnc_ir::{Diagnostic, Graph};
 use snnc_onnx::Import;
 use snnc_onnx::evaluate::graph;
 use snnc_onnx::import::{inputs, output_of};
@@ -42,16 +43,16 @@ pub struct Proof {
 }
 
 impl Proof {
+    /// Whether the difference is one that is allowed.
     pub fn holds(&self) -> bool {
         // A difference that is no number is none that is allowed.
         self.difference <= self.tolerance * self.range
     }
 
-    pub fn json(&self) -> Json {
-        json!({
-            "difference": self.difference, "range": self.range, "tokens": self.tokens, "tolerance": self.tolerance,
-            "rounds_activations": self.rounds_activations,
-        })
+    /// The same for the program's record.
+    pub fn record(&self) -> ImportRecord {
+        let &Proof { difference, range, tokens, tolerance, rounds_activations } = self;
+        ImportRecord { difference, range, tokens, tolerance, rounds_activations }
     }
 
     /// One line for a person.
@@ -68,8 +69,9 @@ impl Proof {
 ///
 /// # Errors
 /// The file cannot be evaluated, or the difference is above the tolerance.
-pub fn prove(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Proof, Complaints> {
-    let proof = compare(import, tensor, tolerance).map_err(|e| vec![e.note("found while the import was checked")])?;
+pub fn prove(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Proof, Diagnostics> {
+    let proof = compare(import, tensor, tolerance)
+        .map_err(|e| Diagnostics::from(e.note("found while the import was checked")))?;
     if proof.holds() {
         return Ok(proof);
     }

@@ -4,8 +4,10 @@
 //! Pairs are drawn with a seed from the ids of the text itself, so that they are tokens the network knows. What counts is by
 //! how much the logarithm of the second token's probability is higher than in the same text without the pair.
 
-use crate::Complaints;
 use crate::evaluate::{best, log_sum_exp, logits_of};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::random::SplitMix64;
 use snnc_runtime::{Program, Rows, Session};
 use std::sync::Arc;
@@ -19,7 +21,7 @@ const TRIALS: usize = 32;
 const SEED: u64 = 0x5eed_0000_cafe;
 
 /// What one network makes of pairs at one distance.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Recalled {
     pub distance: usize,
     /// By how much the pair raises the logarithm of the second token's probability, in nats.
@@ -32,7 +34,7 @@ pub struct Recalled {
 ///
 /// # Errors
 /// What the program cannot run.
-pub fn recall(program: &Arc<Program>, ids: &[u32]) -> Result<Vec<Recalled>, Complaints> {
+pub fn recall(program: &Arc<Program>, ids: &[u32]) -> Result<Vec<Recalled>, Diagnostics> {
     let output = logits_of(program.graph())?;
     let room = (program.graph().context as usize).min(ids.len());
     let mut session = Session::new(program.clone());
@@ -49,7 +51,7 @@ pub fn recall(program: &Arc<Program>, ids: &[u32]) -> Result<Vec<Recalled>, Comp
             let [first, second] = [draw(ids.len()), draw(ids.len())].map(|at| ids[at]);
             let mut text = ids[start..start + length].to_vec();
             text[length - 1] = first;
-            let mut ask = |text: &[u32]| -> Result<(f64, bool), Complaints> {
+            let mut ask = |text: &[u32]| -> Result<(f64, bool), Diagnostics> {
                 session.reset();
                 let outputs = session.forward(text, Rows::Last)?;
                 let row = outputs.f32(&output).unwrap_or(&[]);
@@ -65,24 +67,4 @@ pub fn recall(program: &Arc<Program>, ids: &[u32]) -> Result<Vec<Recalled>, Comp
         all.push(Recalled { distance, gain: gain / TRIALS as f64, right: right as f64 / TRIALS as f64 });
     }
     Ok(all)
-}
-
-/// The same as data.
-pub fn json(recalled: &[Recalled]) -> serde_json::Value {
-    let one = |r: &Recalled| serde_json::json!({ "distance": r.distance, "gain": r.gain, "right": r.right });
-    recalled.iter().map(one).collect()
-}
-
-/// A line for every distance, beside the dense network where there is one.
-pub fn table(own: &[Recalled], dense: Option<&[Recalled]>) -> String {
-    let mut text = String::from("recall of a pair seen earlier        gain, nats     right\n");
-    for (i, recalled) in own.iter().enumerate() {
-        text +=
-            &format!("{:>5} tokens ago {:>30.3} {:>8.1} %", recalled.distance, recalled.gain, 100.0 * recalled.right);
-        if let Some(dense) = dense.and_then(|dense| dense.get(i)) {
-            text += &format!("  (dense {:.3}, {:.1} %)", dense.gain, 100.0 * dense.right);
-        }
-        text.push('\n');
-    }
-    text
 }

@@ -1,12 +1,12 @@
 //! Builds a graph node by node: infers types, shares equal nodes, removes what is trivially nothing, drops what is dead.
 
 use crate::diagnostic::Diagnostic;
-use crate::graph::{Graph, Node, Stage, Value, Weight, WeightId};
-use crate::infer;
-use crate::op::Op;
-use crate::op::{ArrayOp, LeafOp};
+use crate::graph::{Graph, Node, Weight};
+use crate::op::{ArrayOp, LeafOp, Op};
+use crate::stage::Stage;
 use crate::tensor::Tensor;
 use crate::types::{Shape, Type};
+use crate::value::{Value, WeightId};
 use indexmap::{IndexMap, IndexSet};
 use std::sync::Arc;
 
@@ -72,9 +72,11 @@ impl Builder {
     }
 
     /// Adds `op(args)`, or returns the value that already is it. Errors say which operand does not fit.
-    pub fn add(&mut self, op: Op, args: &[Value], origin: &str) -> Result<Value, Diagnostic> {
+    pub fn add(&mut self, op: impl Into<Op>, args: &[Value], origin: &str) -> Result<Value, Diagnostic> {
+        let op = op.into();
         let types: Vec<Type> = args.iter().map(|&arg| self.ty(arg)).collect();
-        let ty = infer::infer(&op, &types)
+        let ty = op
+            .infer(&types)
             .map_err(|message| Diagnostic::new(origin, format!("`{op}` does not fit its operands: {message}")))?;
         if let Some(same) = self.nothing(&op, args, ty) {
             return Ok(same);
@@ -91,8 +93,8 @@ impl Builder {
     fn nothing(&self, op: &Op, args: &[Value], ty: Type) -> Option<Value> {
         let idle = match op {
             Op::Array(ArrayOp::Transpose(perm)) => perm.is_identity(),
-            Op::Array(ArrayOp::Reshape(_)) | Op::Array(ArrayOp::Slice { .. }) => ty == self.ty(args[0]),
-            _ => false,
+            Op::Array(ArrayOp::Reshape(_) | ArrayOp::Slice { .. }) => ty == self.ty(args[0]),
+            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => false,
         };
         idle.then(|| args[0])
     }

@@ -101,7 +101,7 @@ pub fn write(file: &File, out: &mut dyn Write) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "`.snn` files are written on little-endian hosts"));
     }
     let hashes: Vec<u64> = file.graph.weights.iter().map(|weight| text::hash(&weight.tensor)).collect();
-    let program = text::print_hashed(&file.graph, &hashes);
+    let program = text::print::print_hashed(&file.graph, &hashes);
     let parts = parts(file, &program, &hashes);
     let head = head(parts.iter().map(|(section, _)| section.clone()).collect())?;
     out.write_all(&head)?;
@@ -292,7 +292,7 @@ fn read_program(bytes: &SharedBytes, header: &Header, ranges: &[Range<usize>]) -
     let program = std::str::from_utf8(program).map_err(|error| Diagnostic::new("program", error.to_string()))?;
     let weights = header.sections.iter().zip(ranges).filter(|(section, _)| section.kind() == Kind::Weight);
     let weights: HashMap<&str, _> = weights.map(|pair| (pair.0.name.as_str(), pair)).collect();
-    let graph = text::parse_hashed(program, &|name, elem, sizes| {
+    let graph = text::parse::parse_hashed(program, &|name, elem, sizes| {
         let (section, range) = weights.get(name).ok_or_else(|| format!("the file has no weight @{name}"))?;
         Ok((Arc::new(view(bytes, section, range, elem, sizes)?), section.checksum))
     });
@@ -341,7 +341,7 @@ fn canonical(file: &File, header: &Header, program: Option<&[u8]>) -> Result<(),
     let hashes: HashMap<&str, u64> = weights.map(|section| (section.name.as_str(), section.checksum)).collect();
     let hash = |name: &str| hashes.get(name).copied().unwrap_or_default();
     let hashes: Vec<u64> = file.graph.weights.iter().map(|weight| hash(&weight.name)).collect();
-    let printed = text::print_hashed(&file.graph, &hashes);
+    let printed = text::print::print_hashed(&file.graph, &hashes);
     if program != Some(printed.as_bytes()) {
         return Err(Diagnostic::new("program", "this is not the canonical text of the program"));
     }

@@ -1,6 +1,6 @@
 //! Activation curves: their meaning, and the table by which a neuron evaluates one without a transcendental.
 
-use crate::eval::Real;
+use crate::real::Real;
 
 /// A function applied element by element between two layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -116,6 +116,11 @@ impl Curve {
         });
         let (below, above) = self.slopes();
         samples.chain([below, above]).collect()
+    }
+
+    /// The curve as a neuron evaluates it: from its `table` where engines run the type, by its formula in f64.
+    pub fn by_table<R: Real>(self, table: &[f32], x: R) -> R {
+        if R::BY_TABLE { R::from_f32(look_up(table, x.to_f64() as f32)) } else { self.at(x) }
     }
 }
 

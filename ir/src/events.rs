@@ -3,8 +3,6 @@
 //! Events are measured, and are the same for every engine and plan. What they amount to by operation, byte and joule
 //! follows from them and from types, and is not for this crate to say.
 
-use crate::op::Op;
-use crate::op::{LevelOp, SpikeOp};
 use std::ops::AddAssign;
 
 /// What one node did, summed over a run.
@@ -42,12 +40,4 @@ impl AddAssign for Events {
         self.score_additions += other.score_additions;
         self.value_keys += other.value_keys;
     }
-}
-
-/// Whether an operation is a layer of neurons.
-pub fn is_neuron(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Level(LevelOp::Quant { .. }) | Op::Spike(SpikeOp::Fire { .. }) | Op::Spike(SpikeOp::Integrate { .. })
-    )
 }

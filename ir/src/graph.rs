@@ -2,67 +2,20 @@
 //!
 //! A node is never changed: passes build new graphs (`build`). Constants are shared between graphs.
 
-use crate::op::Op;
-use crate::op::{DenseOp, LeafOp, LevelOp};
-use crate::ssa::State;
+use crate::op::{LeafOp, Op};
 use crate::tensor::Tensor;
-use crate::types::{Dim, Elem, Shape, Type};
-use crate::verify::narrow_sums;
+use crate::types::{Elem, Type};
 use indexmap::IndexSet;
 use std::sync::Arc;
 
-/// A value of a graph: the result of the node with this index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Value(pub u32);
-
-impl Value {
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// A constant of a graph, by index into `Graph::weights`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WeightId(pub u32);
+pub use crate::stage::Stage;
+pub use crate::value::{Value, WeightId};
 
 /// A named constant.
 #[derive(Clone, Debug)]
 pub struct Weight {
     pub name: String,
     pub tensor: Arc<Tensor>,
-}
-
-/// A named set of legal operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Stage {
-    /// What the file says, shape arithmetic evaluated away.
-    Imported,
-    /// A transformer in its own words.
-    Tensor,
-    /// Between LayerNorms, levels and integer products.
-    Quantised,
-    /// Levels spread over timesteps.
-    Spiking,
-    /// With losses, and gradients by weights: run whole, on one window at a time.
-    Training,
-}
-
-impl Stage {
-    pub const ALL: [Stage; 5] = [Stage::Imported, Stage::Tensor, Stage::Quantised, Stage::Spiking, Stage::Training];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Stage::Imported => "imported",
-            Stage::Tensor => "tensor",
-            Stage::Quantised => "quantised",
-            Stage::Spiking => "spiking",
-            Stage::Training => "training",
-        }
-    }
-
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|stage| stage.name() == name)
-    }
 }
 
 /// One operation applied to operands.
@@ -109,7 +62,7 @@ impl Graph {
     pub fn constant(&self, value: Value) -> Option<&Weight> {
         match self.node(value).op {
             Op::Leaf(LeafOp::Weight(id)) => Some(self.weight(id)),
-            _ => None,
+            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
         }
     }
 
@@ -125,7 +78,7 @@ impl Graph {
     pub fn table_rows(&self, table: Value) -> Option<usize> {
         let ty = self.ty(table);
         let sizes = ty.shape().sizes()?;
-        sizes.get(usize::from(ty.elem() == Some(crate::types::Elem::I8))).copied()
+        sizes.get(usize::from(ty.elem() == Some(Elem::I8))).copied()
     }
 
     /// Users of every value, in order.
@@ -137,26 +90,6 @@ impl Graph {
             }
         }
         users
-    }
-
-    /// What a node keeps of a sequence, if it keeps something.
-    pub fn state(&self, value: Value) -> Option<State> {
-        let node = self.node(value);
-        let types = || [0, 1, 2].map(|i| self.ty(node.args[i]));
-        match node.op {
-            Op::Dense(DenseOp::Attention { .. }) => {
-                let row = |ty: Type| {
-                    let width = ty.shape().width().unwrap_or(0);
-                    Type::tensor(Elem::F32, Shape::new(&[Dim::Context, Dim::Fixed(width as u32)]))
-                };
-                let [_, k, v] = types();
-                Some(State::Rows { keys: row(k), values: row(v) })
-            }
-            Op::Level(LevelOp::Ssa { heads, variant }) => {
-                Some(variant.state(heads as usize, types(), narrow_sums(self, value)))
-            }
-            _ => None,
-        }
     }
 
     /// Number of parameters: elements of all constants.

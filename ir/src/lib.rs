@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bounds;
 pub mod build;
 pub mod container;
 pub mod curve;
@@ -13,22 +14,26 @@ pub mod diagnostic;
 pub mod eval;
 pub mod events;
 pub mod graph;
-pub mod infer;
 pub mod membrane;
 pub mod op;
 pub mod random;
+pub mod real;
 pub mod ssa;
+pub mod stage;
+pub mod state;
 pub mod tensor;
 pub mod text;
-pub mod training;
 pub mod types;
+pub mod value;
 pub mod verify;
 
 pub use build::Builder;
 pub use curve::Curve;
-pub use diagnostic::{Diagnostic, Diagnostics};
-pub use graph::{Graph, Node, Stage, Value, Weight, WeightId};
-pub use op::{Binary, Op, Unary};
+pub use diagnostic::{Diagnostic, Diagnostics, ErrorCode, Place};
+pub use graph::{Graph, Node, Weight};
+pub use op::{ArrayOp, Binary, DenseOp, LeafOp, LevelOp, Op, SpikeOp, TrainingOp, Unary};
 pub use ssa::Ssa;
+pub use stage::Stage;
 pub use tensor::{Data, Tensor};
 pub use types::{Carrier, Code, Dim, Elem, Shape, Type};
+pub use value::{Value, WeightId};

@@ -6,7 +6,7 @@
 //! membranes, one for each sign; with a ReLU there is one, which never spikes for what is negative: a plain IF layer.
 
 use crate::curve::Curve;
-use crate::eval::Real;
+use crate::real::Real;
 
 /// How a membrane integrates, and what a spike leaves of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,7 +26,7 @@ pub const KEPT: f64 = 15.0 / 16.0;
 
 /// One neuron between timesteps.
 #[derive(Clone, Copy, Debug)]
-pub struct State<R> {
+pub struct MembraneState<R> {
     /// Potentials for positive and for negative spikes.
     potentials: [R; 2],
     /// Spikes so far, with their signs.
@@ -54,12 +54,12 @@ impl Membrane {
         matches!(curve, Curve::Identity | Curve::Relu)
     }
 
-    pub fn start<R: Real>() -> State<R> {
-        State { potentials: [R::from_f64(0.5); 2], said: 0 }
+    pub fn start<R: Real>() -> MembraneState<R> {
+        MembraneState { potentials: [R::from_f64(0.5); 2], said: 0 }
     }
 
     /// Takes one timestep's input in and says the spike: -1, 0 or +1.
-    pub fn step<R: Real>(self, state: &mut State<R>, input: R, steps: u16, curve: Curve) -> i32 {
+    pub fn step<R: Real>(self, state: &mut MembraneState<R>, input: R, steps: u16, curve: Curve) -> i32 {
         let one = R::from_f64(1.0);
         let spike = match self {
             Membrane::StBif => {

@@ -30,22 +30,20 @@
 //!     rectifier that are not negative. Those of coincidences fire in their first timesteps (`fire`, `quant`), so that levels
 //!     say when they spike; only `lif` takes others.
 
+use crate::bounds::{SumBounds, attention_sums, largest_sum, node_constant};
 use crate::curve::Curve;
-use crate::diagnostic::Diagnostic;
-use crate::diagnostic::Diagnostics;
-use crate::graph::{Graph, Node, Stage, Value, Weight};
-use crate::infer;
+use crate::diagnostic::{Diagnostic, Diagnostics, ErrorCode};
+use crate::graph::{Graph, Node};
 use crate::membrane::Membrane;
-use crate::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
-use crate::op::{Binary, Op};
-use crate::ssa::meaning::{FIRST_SPIKE_WEIGHT, FRESH};
-use crate::ssa::{Output, Ssa, State, neuron_of};
-use crate::tensor::Tensor;
-use crate::text::{self, NAME_MAX};
-use crate::training::TrainingOp;
+use crate::op::{ArrayOp, Binary, DenseOp, LeafOp, LevelOp, Op, SpikeOp};
+use crate::ssa::{Ssa, StateType};
+use crate::stage::Stage;
+use crate::state::neuron_of;
+use crate::text::name::NAME_MAX;
+use crate::text::print::label;
 use crate::types::{Dim, Shape, Type};
+use crate::value::Value;
 use std::collections::HashSet;
-use std::ops::Range;
 
 /// Most tokens of a sequence. Engines reserve memory by it.
 pub const CONTEXT_MAX: u32 = 1 << 20;
@@ -53,28 +51,57 @@ pub const CONTEXT_MAX: u32 = 1 << 20;
 const ERRORS_MAX: usize = 50;
 /// Most sums that are kept of a sequence: 2 GiB.
 const SUMS_MAX: u128 = 1 << 28;
-/// Largest weight: -128 is left out so that negating is safe.
-const WEIGHT_MAX: u64 = 127;
-
 /// Adds what breaks a promise to the list.
-type Rule = fn(&Graph, &mut Diagnostics);
+type Check = fn(&Graph, &mut Diagnostics);
 
-/// Rules that look at nothing but what they check.
-const SHAPE_RULES: &[Rule] = &[context, outputs, constants, operands_and_types, sizes];
-/// Rules that need those above to hold.
-const MEANING_RULES: &[Rule] = &[
-    liveness, legality, additions, thresholds, parameters, departures, attributes, numbers, tables, picks, sums,
-    features,
+/// A promise by its number above, and the check of a part of it.
+type Promise = (u16, Check);
+
+/// Promises that look at nothing but what they check.
+const OF_SHAPE: &[Promise] = &[(1, context), (1, outputs), (2, constants), (3, operands_and_types), (5, sizes)];
+
+/// Promises that need those above to hold.
+const OF_MEANING: &[Promise] = &[
+    (4, liveness),
+    (6, legality),
+    (7, additions),
+    (7, thresholds),
+    (8, parameters),
+    (9, departures),
+    (10, attributes),
+    (10, numbers),
+    (11, tables),
+    (11, picks),
+    (12, sums),
+    (13, features),
 ];
+
+/// The numbers of all promises, in order.
+pub fn promises() -> impl Iterator<Item = u16> {
+    1..=13
+}
 
 /// Whether `graph` keeps the promises above.
 ///
 /// # Errors
-/// Every promise that it breaks, up to fifty, at the value that breaks it.
+/// Every promise that it breaks, up to fifty, at the value that breaks it. The code of promise `n` is `E0400 + n`.
+///
+/// ```
+/// use snnc_ir::{Builder,  LeafOp, Op, Stage, verify::verify};
+///
+/// let mut b = Builder::new(Stage::Tensor, 8);
+/// let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "")?;
+/// let graph = b.finish(vec![("ids".into(), tokens)]);
+/// assert!(verify(&graph).is_ok());
+/// # Ok::<(), snnc_ir::Diagnostic>(())
+/// ```
 pub fn verify(graph: &Graph) -> Result<(), Diagnostics> {
     let mut errors = Diagnostics::new();
-    for rules in [SHAPE_RULES, MEANING_RULES] {
-        rules.iter().for_each(|rule| rule(graph, &mut errors));
+    for promises in [OF_SHAPE, OF_MEANING] {
+        for (number, check) in promises {
+            check(graph, &mut errors);
+            errors = errors.or_code(ErrorCode::promise(*number));
+        }
         if !errors.is_empty() {
             errors.truncate(ERRORS_MAX);
             return Err(errors);
@@ -85,7 +112,7 @@ pub fn verify(graph: &Graph) -> Result<(), Diagnostics> {
 
 /// An error at a value: how the text names it, and where it comes from.
 fn at(graph: &Graph, value: Value, message: impl Into<String>) -> Diagnostic {
-    let label = text::label(graph, value);
+    let label = label(graph, value);
     match graph.origin(value) {
         "" => Diagnostic::new(label, message),
         origin => Diagnostic::new(format!("{label} ({origin})"), message),
@@ -162,7 +189,7 @@ fn well_typed(graph: &Graph, value: Value, node: &Node) -> Result<(), String> {
         return Err(format!("its origin is missing or longer than {NAME_MAX} bytes"));
     }
     if let Some(late) = node.args.iter().find(|arg| **arg >= value) {
-        return Err(format!("its operand {} does not come before it", text::label(graph, *late)));
+        return Err(format!("its operand {} does not come before it", label(graph, *late)));
     }
     let inferred = match node.op {
         Op::Leaf(LeafOp::Weight(id)) if node.args.is_empty() => {
@@ -171,7 +198,7 @@ fn well_typed(graph: &Graph, value: Value, node: &Node) -> Result<(), String> {
         }
         op => {
             let types: Vec<Type> = node.args.iter().map(|&arg| graph.ty(arg)).collect();
-            infer::infer(&op, &types).map_err(|message| format!("`{op}` does not fit its operands: {message}"))?
+            op.infer(&types).map_err(|message| format!("`{op}` does not fit its operands: {message}"))?
         }
     };
     if inferred == node.ty { Ok(()) } else { Err(format!("`{}` gives {inferred} here, not {}", node.op, node.ty)) }
@@ -192,16 +219,15 @@ fn liveness(graph: &Graph, errors: &mut Diagnostics) {
 fn sizes(graph: &Graph, errors: &mut Diagnostics) {
     for (value, node) in graph.iter() {
         let shape = node.ty.shape();
-        let fixed = shape.dims().iter().map(|dim| match dim {
-            Dim::Fixed(n) => u128::from(*n),
-            Dim::Tokens | Dim::Context => 1,
+        let elements = shape.dims().iter().try_fold(1u128, |product, dim| match dim {
+            Dim::Fixed(n) => product.checked_mul(u128::from(*n)),
+            Dim::Tokens | Dim::Context => Some(product),
         });
-        // Five sizes of 32 bits have more elements than 128 bits count.
-        if !(1..=i32::MAX as u128).contains(&fixed.fold(1, u128::saturating_mul)) {
+        if !elements.is_some_and(|elements| (1..=i32::MAX as u128).contains(&elements)) {
             errors.push(at(graph, value, format!("{}: 1 to 2^31 - 1 elements are possible", node.ty)));
         }
         if let Op::Level(LevelOp::Ssa { variant: Ssa::Linear { .. }, .. }) = node.op
-            && let Some(state @ State::Sums { heads, features, width, .. }) = graph.state(value)
+            && let Some(state @ StateType::Sums { heads, features, width, .. }) = graph.state(value)
             && heads as u128 * features as u128 * (width as u128 + 1) > SUMS_MAX
         {
             errors.push(at(graph, value, format!("it keeps {state}: 2^28 numbers are possible")));
@@ -255,53 +281,13 @@ fn picks(graph: &Graph, errors: &mut Diagnostics) {
     }
 }
 
-/// Operands that are part of the program, not of its data.
-fn parameters_of(node: &Node) -> Range<usize> {
-    match node.op {
-        Op::Leaf(LeafOp::Tokens)
-        | Op::Leaf(LeafOp::Positions)
-        | Op::Leaf(LeafOp::Weight(_))
-        | Op::Array(ArrayOp::Unary(_))
-        | Op::Array(ArrayOp::Binary(_))
-        | Op::Array(ArrayOp::CausalMask { .. })
-        | Op::Array(ArrayOp::Where)
-        | Op::Array(ArrayOp::MatMul)
-        | Op::Array(ArrayOp::Transpose(_))
-        | Op::Array(ArrayOp::Reshape(_))
-        | Op::Array(ArrayOp::Slice { .. })
-        | Op::Array(ArrayOp::Mean)
-        | Op::Array(ArrayOp::Softmax)
-        | Op::Array(ArrayOp::SplitHeads { .. })
-        | Op::Array(ArrayOp::MergeHeads)
-        | Op::Dense(DenseOp::LayerNormNoGain { .. })
-        | Op::Dense(DenseOp::Curve(_))
-        | Op::Dense(DenseOp::Attention { .. })
-        | Op::Level(LevelOp::RowMaxAbs)
-        | Op::Spike(SpikeOp::Decode) => 0..0,
-        Op::Dense(DenseOp::Embed)
-        | Op::Dense(DenseOp::LayerNorm { .. })
-        | Op::Dense(DenseOp::Linear(_))
-        | Op::Level(LevelOp::Quant { .. })
-        | Op::Spike(SpikeOp::Fire { .. })
-        | Op::Spike(SpikeOp::Integrate { .. })
-        | Op::Level(LevelOp::MatMulInt)
-        | Op::Spike(SpikeOp::Synapse)
-        | Op::Level(LevelOp::GatherChannels)
-        | Op::Level(LevelOp::HeadLinear)
-        | Op::Level(LevelOp::ScaleShift) => 1..node.args.len(),
-        Op::Level(LevelOp::Ssa { .. }) => 3..node.args.len(),
-        // Training computes parameters from parameters.
-        Op::Training(_) => 0..0,
-    }
-}
-
 fn parameters(graph: &Graph, errors: &mut Diagnostics) {
     if broadcasts(graph.stage) {
         return;
     }
     for (value, node) in graph.iter() {
-        for i in parameters_of(node).filter(|&i| graph.constant(node.args[i]).is_none()) {
-            let found = text::label(graph, node.args[i]);
+        for i in node.op.info().parameters.filter(|&i| graph.constant(node.args[i]).is_none()) {
+            let found = label(graph, node.args[i]);
             errors.push(at(
                 graph,
                 value,
@@ -325,45 +311,7 @@ fn departures(graph: &Graph, errors: &mut Diagnostics) {
 
 fn attributes(graph: &Graph, errors: &mut Diagnostics) {
     for (value, node) in graph.iter() {
-        let (sound, wanted) = match node.op {
-            Op::Array(ArrayOp::CausalMask { keep, drop }) => (!keep.get().is_nan() && !drop.get().is_nan(), "numbers"),
-            Op::Dense(DenseOp::LayerNorm { eps })
-            | Op::Dense(DenseOp::LayerNormNoGain { eps })
-            | Op::Training(TrainingOp::LayerNormNoGainGrad { eps }) => {
-                (eps.get().is_finite() && eps.get() >= 0.0, "a finite eps that is not negative")
-            }
-            Op::Dense(DenseOp::Attention { scale, .. }) => (scale.get().is_finite(), "a finite scale"),
-            Op::Leaf(LeafOp::Tokens)
-            | Op::Leaf(LeafOp::Positions)
-            | Op::Leaf(LeafOp::Weight(_))
-            | Op::Array(ArrayOp::Unary(_))
-            | Op::Array(ArrayOp::Binary(_))
-            | Op::Array(ArrayOp::Where)
-            | Op::Array(ArrayOp::MatMul)
-            | Op::Array(ArrayOp::Transpose(_))
-            | Op::Array(ArrayOp::Reshape(_))
-            | Op::Array(ArrayOp::Slice { .. })
-            | Op::Array(ArrayOp::Mean)
-            | Op::Array(ArrayOp::Softmax)
-            | Op::Array(ArrayOp::SplitHeads { .. })
-            | Op::Array(ArrayOp::MergeHeads)
-            | Op::Dense(DenseOp::Embed)
-            | Op::Dense(DenseOp::Linear(_))
-            | Op::Dense(DenseOp::Curve(_))
-            | Op::Level(LevelOp::Quant { .. })
-            | Op::Level(LevelOp::MatMulInt)
-            | Op::Level(LevelOp::ScaleShift)
-            | Op::Level(LevelOp::RowMaxAbs)
-            | Op::Level(LevelOp::GatherChannels)
-            | Op::Level(LevelOp::HeadLinear)
-            | Op::Level(LevelOp::Ssa { .. })
-            | Op::Spike(SpikeOp::Fire { .. })
-            | Op::Spike(SpikeOp::Integrate { .. })
-            | Op::Spike(SpikeOp::Synapse)
-            | Op::Spike(SpikeOp::Decode)
-            | Op::Training(_) => (true, ""),
-        };
-        if !sound {
+        if let Some(wanted) = node.op.info().fault {
             errors.push(at(graph, value, format!("`{}` should have {wanted}", node.op)));
         }
     }
@@ -429,10 +377,6 @@ fn features(graph: &Graph, errors: &mut Diagnostics) {
     }
 }
 
-fn node_constant<'g>(graph: &'g Graph, node: &Node, i: usize) -> Option<&'g Weight> {
-    node.args.get(i).and_then(|&arg| graph.constant(arg))
-}
-
 /// Whether all elements satisfy `sound`; true where there are none. By blocks without an exit, which the compiler turns
 /// into vector code: this runs over all weights of a program whenever it is loaded.
 fn all<T: Copy>(elements: Option<&[T]>, sound: impl Fn(T) -> bool) -> bool {
@@ -471,7 +415,7 @@ fn sums(graph: &Graph, errors: &mut Diagnostics) {
         };
         // Decoding a spike train gives its levels; settling a current, its synapse's product.
         if let Op::Level(LevelOp::Ssa { variant, .. }) = node.op {
-            let Sums { scores, values } = attention_sums(graph, value);
+            let SumBounds { scores, values } = attention_sums(graph, value);
             let scores_bits = match variant {
                 Ssa::Ttfs { .. } | Ssa::TopK { .. } | Ssa::Linear { .. } => i64::BITS,
                 Ssa::Coincidence { .. } | Ssa::Lif { .. } => i32::BITS,
@@ -479,107 +423,24 @@ fn sums(graph: &Graph, errors: &mut Diagnostics) {
             bound("what scores come to", scores, scores_bits);
             bound("a weighted sum of values", values, i64::BITS);
         } else if let (Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse), Some(weight)) =
-            (node.op, weight_of(graph, node))
+            (node.op, node_constant(graph, node, 1))
         {
             bound("a neuron's input", u128::from(largest_sum(&weight.tensor, levels)), i32::BITS);
         }
     }
 }
 
-/// What sums of a spiking attention cannot exceed.
-struct Sums {
-    /// A difference of two scores, or a score that is a weight.
-    scores: u128,
-    /// A weighted sum of values.
-    values: u128,
-}
-
-fn attention_sums(graph: &Graph, value: Value) -> Sums {
-    let node = graph.node(value);
-    let Op::Level(LevelOp::Ssa { heads, variant }) = node.op else { return Sums { scores: 0, values: 0 } };
-    let levels = |i: usize| {
-        let found = node.args.get(i).and_then(|arg| graph.ty(*arg).levels());
-        found.map_or(0, |(code, steps)| code.levels(steps) as u128)
-    };
-    let head = graph.ty(node.args[0]).shape().width().unwrap_or(0) as u128 / u128::from(heads.max(1));
-    let context = u128::from(graph.context);
-    match variant {
-        Ssa::Ttfs { .. } | Ssa::TopK { .. } => {
-            Sums { scores: 2 * head * levels(0) * levels(1), values: FIRST_SPIKE_WEIGHT as u128 * levels(2) * context }
-        }
-        Ssa::Coincidence { .. } | Ssa::Lif { output: Output::Mean } => {
-            let most = head * levels(0);
-            let weight = if variant == (Ssa::Coincidence { squared: true }) { most * most } else { most };
-            Sums { scores: weight, values: weight.saturating_mul(FRESH as u128 * levels(2) * context) }
-        }
-        Ssa::Lif { output: Output::Spikes } => Sums { scores: head, values: head * FRESH as u128 * context },
-        Ssa::Linear { guard } => {
-            let row = head * levels(0) * levels(1) * (1 << guard) * held(graph, node);
-            Sums { scores: row, values: row * levels(2) }
-        }
-    }
-}
-
-/// Tokens that sums of linear attention hold, at most: what halves every h tokens holds less than 2 h of them.
-fn held(graph: &Graph, node: &Node) -> u128 {
-    let context = u128::from(graph.context);
-    let half_life = node_constant(graph, node, 4).and_then(|weight| weight.tensor.as_i32()).unwrap_or(&[]);
-    let of_head = |&every: &i32| match u128::try_from(every) {
-        Ok(every) if every > 0 => context.min(2 * every),
-        _ => context,
-    };
-    half_life.iter().map(of_head).max().unwrap_or(context)
-}
-
-/// Whether what linear attention keeps fits i32.
-pub fn narrow_sums(graph: &Graph, value: Value) -> bool {
-    let node = graph.node(value);
-    let Op::Level(LevelOp::Ssa { variant: Ssa::Linear { guard }, .. }) = node.op else { return false };
-    let levels = |i: usize| {
-        let found = node.args.get(i).and_then(|arg| graph.ty(*arg).levels());
-        found.map_or(0, |(code, steps)| code.levels(steps) as u128)
-    };
-    levels(1) * levels(2).max(1) * (1 << guard) * held(graph, node) <= i32::MAX as u128
-}
-
-/// Whether the sums of an attention by time to first spike fit i32.
-pub fn narrow_attention(graph: &Graph, value: Value) -> bool {
-    let Sums { scores, values } = attention_sums(graph, value);
-    scores.max(values) <= i32::MAX as u128
-}
-
-/// What the magnitude of a sum that an i32 holds is at most.
-pub const SUM_MAX: u64 = i32::MAX as u64;
-
-fn weight_of<'g>(graph: &'g Graph, node: &Node) -> Option<&'g Weight> {
-    node.args.get(1).and_then(|&arg| graph.constant(arg))
-}
-
-/// What the magnitude of a sum of weights times levels cannot exceed. Looks at the weights only if their number and range
-/// do not decode it.
-pub fn largest_sum(weight: &Tensor, levels: u64) -> u64 {
-    let (Some((weights, width)), [inputs, outputs]) = (weight.weights(), weight.sizes()) else { return 0 };
-    let cheap = *inputs as u64 * WEIGHT_MAX * levels;
-    if cheap <= SUM_MAX {
-        return cheap;
-    }
-    let mut sums = vec![0u64; outputs.next_multiple_of(width)];
-    for (sums, panel) in sums.chunks_exact_mut(width).zip(weights.chunks_exact(inputs * width)) {
-        for row in panel.chunks_exact(width) {
-            sums.iter_mut().zip(row).for_each(|(sum, w)| *sum += u64::from(w.unsigned_abs()));
-        }
-    }
-    sums.into_iter().max().unwrap_or(0) * levels
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Data;
-    use crate::graph::WeightId;
+    use crate::bounds::narrow_attention;
+    use crate::graph::Weight;
     use crate::op::{Layout, Scalar};
+    use crate::tensor::{Data, Tensor};
+    use crate::text;
     use crate::text::tests::{Sketch, all, features, quantised, spiking, thresholds};
     use crate::types::{Code, Elem};
+    use crate::value::WeightId;
     use std::sync::Arc;
 
     #[test]

@@ -7,7 +7,7 @@
 use indexmap::IndexMap;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{LeafOp, LevelOp, SpikeOp};
-use snnc_ir::{Builder, Diagnostic, Graph, Op, Tensor, Value, eval, training};
+use snnc_ir::{Builder, Diagnostic, Graph, Op, Tensor, Value, eval};
 use std::sync::Arc;
 
 /// Magnitudes of int8 weights.
@@ -77,7 +77,7 @@ fn constant(
 
 /// Tokens after which memory halves; 0 is never.
 fn half_life(period: f32, context: u32) -> i32 {
-    i32::try_from(training::period(period.into())).ok().filter(|&h| h.unsigned_abs() < context).unwrap_or(0)
+    i32::try_from(eval::period(period.into())).ok().filter(|&h| h.unsigned_abs() < context).unwrap_or(0)
 }
 
 /// So many finite numbers as a constant has.

@@ -7,8 +7,8 @@
 
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::Perm;
+use snnc_ir::op::TrainingOp;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
-use snnc_ir::training::TrainingOp;
 use snnc_ir::{Binary, Builder, Diagnostic, Dim, Graph, Node, Op, Shape, Stage, Tensor, Unary, Value};
 use std::sync::Arc;
 

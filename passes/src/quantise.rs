@@ -14,12 +14,12 @@ use crate::fit::{QuantParams, QuantPlan};
 use crate::levels::Levels;
 use crate::sites;
 use indexmap::IndexMap;
+use snnc_ir::bounds::{SUM_MAX, largest_sum};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::eval;
 use snnc_ir::op::Layout;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
 use snnc_ir::ssa::Output;
-use snnc_ir::verify::{SUM_MAX, largest_sum};
 use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Op, Ssa, Stage, Tensor, Value};
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use crate::meter::Meter;
 use crate::plan;
 use crate::session::{Executor, OutputRows, Rows, SequenceSpan};
 use snnc_ir::eval::{Array, Content, Evaluator, Memory, fired};
-use snnc_ir::events::{Events, is_neuron};
+use snnc_ir::events::Events;
 use snnc_ir::op::{LevelOp, SpikeOp};
 use snnc_ir::{Diagnostic, Graph, Op, Type, Value};
 use std::sync::Arc;
@@ -47,10 +47,10 @@ impl Interpreter {
         let late = plan::leads_to_no_state(&self.graph);
         for (value, node) in self.graph.iter() {
             let counted =
-                is_neuron(&node.op) || matches!(node.op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse));
+                node.op.is_neuron() || matches!(node.op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse));
             events[value.index()] += match (counted, late[value.index()]) {
                 (true, _) if !self.count => Events::default(),
-                (true, true) if is_neuron(&node.op) => recount(evaluator.get(&done, value), node.ty, rows),
+                (true, true) if node.op.is_neuron() => recount(evaluator.get(&done, value), node.ty, rows),
                 // Rows that nobody wants are not run.
                 (true, true) => {
                     let spikes = recount(evaluator.get(&done, node.args[0]), self.graph.ty(node.args[0]), rows).spikes;

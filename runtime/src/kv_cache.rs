@@ -7,7 +7,7 @@ use crate::jit::cast;
 use crate::kernels::words;
 use crate::plan::plane_bytes;
 use snnc_ir::op::LevelOp;
-use snnc_ir::ssa::State;
+use snnc_ir::ssa::StateType;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Op, Type, Value};
 
@@ -75,13 +75,13 @@ impl CacheEntry {
     /// `None` for a node that keeps no state.
     pub fn new(graph: &Graph, value: Value) -> Option<Self> {
         Some(match graph.state(value)? {
-            State::Rows { keys, values } => {
+            StateType::Rows { keys, values } => {
                 let heads =
                     if let Op::Level(LevelOp::Ssa { heads, .. }) = graph.node(value).op { heads as usize } else { 1 };
                 let ((keys, k), (values, v)) = (CachedRows::keys(keys, heads)?, CachedRows::values(values)?);
                 CacheEntry::KeyValue(KeyValueRows { keys, values, widths: [k, v], context: graph.context as usize })
             }
-            State::Sums { heads, features, width, bits } => {
+            StateType::Sums { heads, features, width, bits } => {
                 let count = heads * features * (width + 1);
                 let zeros =
                     if bits == i32::BITS { StateSums::I32(vec![0; count]) } else { StateSums::I64(vec![0; count]) };

@@ -14,7 +14,7 @@ use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
 use snnc_ir::ssa::Output;
 use snnc_ir::types::{Carrier, Code, Elem, Shape, Type};
-use snnc_ir::{Curve, Diagnostic, Graph, Ssa, Value, WeightId, infer, verify};
+use snnc_ir::{Curve, Diagnostic, Graph, Ssa, Value, WeightId, bounds};
 use std::fmt;
 
 /// Values and their rows begin at multiples of this, so that a vector load meets one cache line.
@@ -332,7 +332,7 @@ impl Planner<'_> {
         let types: Vec<Type> = node.args.iter().map(|&arg| self.graph.ty(arg)).collect();
         let ty = match self.graph.constant(at) {
             Some(weight) => Ok(Type::tensor(weight.tensor.elem(), Shape::fixed(weight.tensor.sizes()))),
-            None => infer::infer(&node.op, &types),
+            None => node.op.infer(&types),
         };
         match ty {
             Ok(ty) if ty == node.ty => Ok(()),
@@ -485,7 +485,7 @@ impl Planner<'_> {
         let kind = match variant {
             Ssa::Ttfs { phases } | Ssa::TopK { phases, .. } => {
                 let keys = if let Ssa::TopK { keys, .. } = variant { Some(keys) } else { None };
-                let (mut wide, mut long) = ([false; 3], !verify::narrow_attention(self.graph, at));
+                let (mut wide, mut long) = ([false; 3], !bounds::narrow_attention(self.graph, at));
                 for (wide, &arg) in wide.iter_mut().zip(args) {
                     let (code, steps) = self.levels(arg)?;
                     *wide = level_bytes(code, steps) > 1;

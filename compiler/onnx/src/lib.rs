@@ -7,13 +7,15 @@
 pub mod evaluate;
 pub mod import;
 pub mod mmap;
+pub mod model;
+pub mod proto;
 pub mod read;
+mod scan;
 pub mod tensor;
 mod tensor_data;
 pub mod unsupported;
-pub mod wire;
 
-use read::OnnxModel;
+use model::{OnnxModel, OnnxNode};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, verify};
 use std::path::Path;
@@ -54,7 +56,7 @@ pub struct OnnxOrigin {
 /// Everything about the file that is wrong or not supported, each with its place in the file.
 pub fn import(path: &Path) -> Result<Import, Diagnostics> {
     let model = read::read(path)?;
-    import_model(model).map_err(|complaints| mmap::at(path, complaints))
+    import_model(model).map_err(|complaints| complaints.in_file(&path.display().to_string()))
 }
 
 /// Imports a file that was read.
@@ -70,7 +72,7 @@ pub fn import_model(model: OnnxModel) -> Result<Import, Diagnostics> {
         hash: model.hash,
         producer: model.producer.clone(),
         opset: model.opset(),
-        nodes: model.graph.nodes.iter().map(read::OnnxNode::count).sum(),
+        nodes: model.graph.nodes.iter().map(OnnxNode::count).sum(),
     };
     Ok(Import { graph, origin, rounds_activations, model })
 }
@@ -84,7 +86,7 @@ pub fn explained(model: &OnnxModel, mut complaints: Diagnostics) -> Diagnostics 
         return Diagnostics::from(Diagnostic::new("", message).note(unsupported::TAKEN));
     }
     for complaint in complaints.iter_mut() {
-        let node = model.graph.nodes.iter().find(|node| complaint.place == &*node.label());
+        let node = model.graph.nodes.iter().find(|node| complaint.place == node.label());
         if let Some(node) = node.filter(|node| !node.module.is_empty()) {
             complaint.place = format!("{} in {}", complaint.place, node.module).into();
         }

@@ -1,17 +1,13 @@
-//! Files that are mapped, not read, and the file's name before what is wrong in one.
+//! Files that are mapped, not read.
 
+use bytes::Bytes;
 use memmap2::Mmap;
-use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::tensor::SharedBytes;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-
-/// Puts the file's name before every place.
-pub fn at(path: &Path, complaints: Diagnostics) -> Diagnostics {
-    complaints.in_file(&path.display().to_string())
-}
 
 /// A file's bytes, which stay on the disk.
 pub fn map(path: &Path) -> io::Result<SharedBytes> {
@@ -29,4 +25,53 @@ pub fn map(path: &Path) -> io::Result<SharedBytes> {
     #[cfg(target_os = "linux")]
     let _ = map.advise(memmap2::Advice::HugePage);
     Ok(Arc::new(map))
+}
+
+/// A mapping as an owner of `Bytes`.
+struct Mapping(SharedBytes);
+
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
+}
+
+/// The bytes of an ONNX file: mapped, and read where they have to be copied, so that no page is held twice.
+#[derive(Debug)]
+pub(crate) struct ModelFile {
+    bytes: Bytes,
+    file: Option<File>,
+}
+
+impl ModelFile {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { bytes: Bytes::from_owner(Mapping(map(path)?)), file: Some(File::open(path)?) })
+    }
+
+    /// Of bytes that are in memory already.
+    pub fn of(bytes: Bytes) -> Self {
+        Self { bytes, file: None }
+    }
+
+    /// All bytes, which stay where they are.
+    pub fn bytes(&self) -> Bytes {
+        self.bytes.clone()
+    }
+
+    /// Where a slice of `bytes` begins.
+    pub fn start_of(&self, part: &Bytes) -> usize {
+        part.as_ptr() as usize - self.bytes.as_ptr() as usize
+    }
+
+    /// A copy. Of a file it is read, which leaves the mapping's pages alone.
+    pub fn copy(&self, range: Range<usize>) -> io::Result<Vec<u8>> {
+        #[cfg(unix)]
+        if let Some(file) = &self.file {
+            use std::os::unix::fs::FileExt;
+            let mut copy = vec![0; range.len()];
+            file.read_exact_at(&mut copy, range.start as u64)?;
+            return Ok(copy);
+        }
+        Ok(self.bytes[range].to_vec())
+    }
 }

@@ -4,7 +4,6 @@
 //! a byte is an i64. Large f32 arrays of a file are shared bytes, so that a copy of one costs nothing.
 
 use snnc_ir::tensor::Buffer;
-use std::sync::Arc;
 
 /// Element type of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,7 +36,7 @@ pub struct OnnxArray {
 
 impl OnnxElem {
     /// The type of ONNX's number for it, as narrowed above. `None` for strings, complex numbers and the like.
-    pub fn of_onnx(number: i64) -> Option<Self> {
+    pub fn of_onnx(number: i32) -> Option<Self> {
         match number {
             1 | 10 | 11 | 16 => Some(OnnxElem::F32),
             2 | 21 => Some(OnnxElem::U8),
@@ -256,46 +255,9 @@ impl OnnxArray {
     }
 }
 
-/// f32 from little-endian bytes that are kept: no copy where they lie on a multiple of four.
-pub fn f32_of_bytes(bytes: Vec<u8>) -> Buffer<f32> {
-    let len = bytes.len();
-    let shared = Arc::new(bytes);
-    Buffer::shared(shared.clone(), 0..len).unwrap_or_else(|| {
-        let four = |c: &[u8]| f32::from_le_bytes([c[0], c[1], c[2], c[3]]);
-        Buffer::Owned(shared.chunks_exact(4).map(four).collect())
-    })
-}
-
-/// IEEE half precision to single: exact.
-pub fn f32_of_f16(bits: u16) -> f32 {
-    let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
-    let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f32::from(bits & 0x3ff));
-    match exponent {
-        0 => sign * fraction * 2f32.powi(-24),
-        31 if fraction == 0.0 => sign * f32::INFINITY,
-        31 => f32::NAN,
-        _ => sign * (1024.0 + fraction) * 2f32.powi(exponent - 25),
-    }
-}
-
-/// bfloat16 to single: exact.
-pub fn f32_of_bf16(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn halves_are_exact() {
-        for (bits, value) in [(0x3c00, 1.0), (0xc000, -2.0), (0x0001, 5.960_464_5e-8), (0xfbff, -65504.0), (0, 0.0)] {
-            assert_eq!(f32_of_f16(bits), value);
-        }
-        assert!(f32_of_f16(0x7e00).is_nan());
-        assert_eq!(f32_of_f16(0xfc00), f32::NEG_INFINITY);
-        assert_eq!(f32_of_bf16(0x3f80), 1.0);
-    }
 
     #[test]
     fn a_reshape_keeps_the_elements() {

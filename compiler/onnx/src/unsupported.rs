@@ -3,7 +3,7 @@
 //! Traits are told from the ONNX graph alone, so that they can be named for files that no part of could be imported.
 
 use super::import::inputs;
-use super::read::{OnnxModel, OnnxNode};
+use super::model::{OnnxModel, OnnxNode};
 use std::collections::HashMap;
 
 /// What a network must be.
@@ -83,7 +83,7 @@ fn uncentred_norm(nodes: &[OnnxNode]) -> Option<&OnnxNode> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::read::Port;
+    use crate::model::Port;
     use crate::tensor::OnnxElem;
 
     fn model(input: Port, nodes: &[(&str, &[&str], &str)]) -> OnnxModel {

@@ -21,7 +21,7 @@ pub struct BreakEven {
 /// Rows without a total by this list, and those whose neurons never fire, have none.
 pub fn break_even(estimate: &Estimate, list: &PriceList, phase: Phase, dense: Form, spiking: Form) -> Vec<BreakEven> {
     let silent = estimate.silent[&phase].iter().find(|counts| counts.form == spiking);
-    let one = |(&place, neurons): (&LayerPart, &super::Neurons)| {
+    let one = |(&place, neurons): (&LayerPart, &super::NeuronCounts)| {
         let block = Block::Row(place);
         let pj = |form| estimate.counts(phase, form).price(block, list).pj();
         let (dense, now, none) = (pj(dense)?, pj(spiking)?, silent?.price(block, list).pj()?);

@@ -1,189 +1,385 @@
-//! The estimate as data. `docs/energy.md` has the schema.
+//! The estimate as data. `docs/energy.md` says what is counted, `docs/schemas/energy.json` has the schema.
 
-use super::analysis::{break_even, sensitivity};
-use super::{Block, Compared, Counts, Estimate, Item, Phase, PriceList, Priced};
-use serde_json::{Map, Value as Json, json};
-use snnc_passes::cost::{Form, LayerPart, Number, Operation, Tally};
+use super::analysis::{BreakEven, Sensitivity, break_even, sensitivity};
+use super::prices::{Item, Memory, Price, PriceList, Priced};
+use super::{Block, Compared, Counts, Estimate, NeuronCounts, Phase};
+use crate::lints::CoverageJson;
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::Serialize;
+use snnc_passes::cost::{Form, LayerPart, Number, Operation, Tally, Traffic};
 
 /// The forms that figures without another word are of.
 const DENSE: Form = Form::Dense(Number::F32);
 const SPIKING: Form = Form::Collapsed;
 
+/// By the name of a price list, a form, an item or a block, in the order in which they are shown.
+type Named<T> = IndexMap<String, T>;
+
+/// An estimate as data. Energies are in picojoules per token unless their key says otherwise.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct EnergyJson {
+    /// Tokens of the run, over which counts are.
+    pub tokens: u64,
+    /// Whether spikes were measured; else they are expected from rates.
+    pub measured: bool,
+    /// Tokens of a sequence: prefill takes all of them, decoding comes after them.
+    pub context: u64,
+    /// Sequences that share a pass.
+    pub batch: u64,
+    /// Tokens of a sequence that share a pass of prefill.
+    pub pass_tokens: u64,
+    /// Scores, softmax and values with their projections, f32 beside collapsed in prefill, by price list.
+    pub attention_block: Named<Beside>,
+    /// Scores, softmax and values alone.
+    pub attention_core: Named<Beside>,
+    /// The whole network.
+    pub total: Named<Beside>,
+    /// Layers of neurons that never fire.
+    pub defects: Vec<Defect>,
+    pub coverage: CoverageJson,
+    /// By layer and part, in the order of the network.
+    pub rows: Vec<Row>,
+    /// By block and form.
+    pub prefill: Named<Named<FormJson>>,
+    pub decode: Named<Named<FormJson>>,
+    /// By price list and dense form.
+    pub break_even: Named<Named<Vec<BreakEvenJson>>>,
+    /// By price list, block and item.
+    pub sensitivity: Named<Named<Named<SensitivityJson>>>,
+    pub neurobench: NeuroBench,
+    pub prices: Named<PriceListJson>,
+}
+
+/// A dense form beside a spiking one.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Beside {
+    /// `null`: something that is counted has no price.
+    pub dense_pj: Option<f64>,
+    pub spiking_pj: Option<f64>,
+    /// The share of the dense energy that is not spent; `null` without both totals, or where a layer never fires.
+    pub saving: Option<f64>,
+    /// What has a price, where not all has; and what has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dense_partial_pj: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dense_unpriced: Option<Vec<&'static str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spiking_partial_pj: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spiking_unpriced: Option<Vec<&'static str>>,
+    /// A layer of neurons that this block hears never fires.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub silent: bool,
+    /// The same where a pair of spike trains adds only when both spike.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by_coincidence: Option<Box<Beside>>,
+}
+
+/// A layer of neurons that never fires.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Defect {
+    pub kind: &'static str,
+    pub layer: String,
+    /// Layers and parts that read it.
+    pub places: Vec<String>,
+}
+
+/// A layer and part.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Row {
+    pub layer: Option<u32>,
+    pub part: &'static str,
+    /// Neurons times tokens.
+    pub neurons: u64,
+    pub spikes: u64,
+    /// Neurons times tokens that fired at all.
+    pub active: u64,
+    pub spikes_per_neuron: f64,
+    /// By form.
+    pub counts: Named<CountsJson>,
+    /// By price list.
+    pub prices: Named<Beside>,
+}
+
+/// Counts over the run: operations by name, and bytes by what they are of.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct CountsJson {
+    /// Those that are not 0.
+    #[serde(flatten)]
+    pub items: Named<u64>,
+    pub traffic: Vec<TrafficJson>,
+}
+
+/// Bytes that move.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct TrafficJson {
+    pub of: &'static str,
+    /// The size of the memory that they lie in.
+    pub memory_bytes: u64,
+    pub bytes: u64,
+}
+
+/// One form of a block.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct FormJson {
+    pub counts: CountsJson,
+    /// By price list.
+    pub prices: Named<PricedJson>,
+}
+
+/// What a form costs by one list.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct PricedJson {
+    /// `null`: something that is counted has no price.
+    pub pj: Option<f64>,
+    /// Over the run.
+    pub run_pj: Option<f64>,
+    /// What has a price.
+    pub partial_pj: f64,
+    pub unpriced: Vec<&'static str>,
+    /// By item.
+    pub items: Named<f64>,
+}
+
+/// Where a layer and part costs as much spiking as dense.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct BreakEvenJson {
+    pub layer: Option<u32>,
+    pub part: &'static str,
+    /// Per neuron and token, as measured.
+    pub spikes: f64,
+    pub break_even_spikes: f64,
+    pub timesteps: f64,
+    pub break_even_timesteps: f64,
+}
+
+/// What one price does to a saving.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct SensitivityJson {
+    pub dense_share: f64,
+    pub spiking_share: f64,
+    /// The saving at half the price, and at twice.
+    pub saving_halved: f64,
+    pub saving_doubled: f64,
+}
+
+/// NeuroBench's metrics under their names, per token.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct NeuroBench {
+    /// Bytes of all constants.
+    pub footprint: u64,
+    pub connection_sparsity: f64,
+    pub activation_sparsity: f64,
+    pub synaptic_operations: SynapticOperations,
+    pub membrane_updates: f64,
+}
+
+/// Operations per token, as NeuroBench counts them.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[allow(non_snake_case)]
+pub struct SynapticOperations {
+    pub Effective_MACs: f64,
+    pub Effective_ACs: f64,
+    pub Dense: f64,
+}
+
+/// A price list.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct PriceListJson {
+    pub about: String,
+    pub operations: Named<Price>,
+    pub memory: Option<Memory>,
+    /// What the list leaves out, and why.
+    pub left_out: Named<String>,
+}
+
 impl Estimate {
-    pub fn json(&self) -> Json {
-        let mut json = json!({
-            "schema": 1,
-            "tokens": self.tokens,
-            "measured": self.measured,
-            "context": self.setting.context,
-            "batch": self.setting.batch,
-            "pass_tokens": self.setting.span,
-        });
-        for block in Block::NAMED {
-            let lists = self.lists.iter().map(|list| {
+    /// The estimate as data.
+    pub fn json(&self) -> EnergyJson {
+        let beside = |block: Block| {
+            by_list(&self.lists, |list| {
                 let compared = self.compare(block, list, Phase::Prefill, DENSE, SPIKING);
-                let mut figures = self.saving(&compared);
-                if let Some(other) = self.by_coincidence(block, list, Phase::Prefill, DENSE, SPIKING) {
-                    figures["by_coincidence"] = self.saving(&other);
-                }
-                (list.name.clone(), figures)
-            });
-            json[block.name()] = lists.collect::<Map<String, Json>>().into();
+                let other = self.by_coincidence(block, list, Phase::Prefill, DENSE, SPIKING);
+                Beside { by_coincidence: other.map(|other| Box::new(self.beside(&other))), ..self.beside(&compared) }
+            })
+        };
+        let phase = |phase: Phase| {
+            Block::NAMED.into_iter().map(|block| (block.name(), self.side_by_side(phase, block))).collect()
+        };
+        EnergyJson {
+            tokens: self.tokens,
+            measured: self.measured,
+            context: self.setting.context,
+            batch: self.setting.batch,
+            pass_tokens: self.setting.span,
+            attention_block: beside(Block::Attention),
+            attention_core: beside(Block::Core),
+            total: beside(Block::Total),
+            defects: self.defects_json(),
+            coverage: self.coverage.json(),
+            rows: self.places().into_iter().map(|place| self.row(place)).collect(),
+            prefill: phase(Phase::Prefill),
+            decode: phase(Phase::Decode),
+            break_even: by_list(&self.lists, |list| self.break_even_json(list)),
+            sensitivity: by_list(&self.lists, |list| self.sensitivity_json(list)),
+            neurobench: self.neurobench(),
+            prices: by_list(&self.lists, PriceList::json),
         }
-        json["defects"] = self.defects_json();
-        json["coverage"] = self.coverage.json();
-        let rows = self.places().into_iter().map(|place| self.row(place));
-        json["rows"] = rows.collect::<Vec<Json>>().into();
-        for phase in Phase::ALL {
-            let blocks = Block::NAMED.map(|block| (block.name(), self.side_by_side(phase, block)));
-            json[phase.name()] = blocks.into_iter().collect::<Map<String, Json>>().into();
-        }
-        json["break_even"] = by_list(&self.lists, |list| self.break_even_json(list));
-        json["sensitivity"] = by_list(&self.lists, |list| self.sensitivity_json(list));
-        json["neurobench"] = self.neurobench();
-        json["prices"] = by_list(&self.lists, PriceList::json);
-        json
     }
 
     fn per_token(&self, pj: f64) -> f64 {
         pj / self.tokens.max(1) as f64
     }
 
-    /// Dense beside spiking, picojoules a token.
-    fn saving(&self, compared: &Compared) -> Json {
+    /// Dense beside spiking, picojoules per token.
+    fn beside(&self, compared: &Compared) -> Beside {
         let total = |priced: &Priced| priced.pj().map(|pj| self.per_token(pj));
-        let mut json = json!({
-            "dense_pj": total(&compared.dense), "spiking_pj": total(&compared.spiking), "saving": compared.saving(),
-        });
-        for (key, priced) in [("dense", &compared.dense), ("spiking", &compared.spiking)] {
-            if !priced.unpriced.is_empty() {
-                json[format!("{key}_partial_pj")] = self.per_token(priced.partial_pj()).into();
-                json[format!("{key}_unpriced")] = priced.unpriced_names().into();
-            }
+        let partial = |priced: &Priced| (!priced.unpriced.is_empty()).then(|| self.per_token(priced.partial_pj()));
+        let unpriced = |priced: &Priced| (!priced.unpriced.is_empty()).then(|| priced.unpriced_names());
+        let Compared { dense, spiking, silent } = compared;
+        Beside {
+            dense_pj: total(dense),
+            spiking_pj: total(spiking),
+            saving: compared.saving(),
+            dense_partial_pj: partial(dense),
+            dense_unpriced: unpriced(dense),
+            spiking_partial_pj: partial(spiking),
+            spiking_unpriced: unpriced(spiking),
+            silent: *silent,
+            by_coincidence: None,
         }
-        if compared.silent {
-            json["silent"] = true.into();
-        }
-        json
     }
 
-    fn defects_json(&self) -> Json {
-        let mut layers: Map<String, Json> = Map::new();
+    fn defects_json(&self) -> Vec<Defect> {
+        let mut layers: Named<Vec<String>> = IndexMap::new();
         for (name, place) in &self.defects {
-            let places = layers.entry(name.clone()).or_insert_with(|| json!([]));
-            if let Some(places) = places.as_array_mut() {
-                places.push(Block::Row(*place).name().into());
-            }
+            layers.entry(name.clone()).or_default().push(Block::Row(*place).name());
         }
-        let one = |(layer, places): (String, Json)| json!({ "kind": "silent", "layer": layer, "places": places });
-        layers.into_iter().map(one).collect::<Vec<Json>>().into()
+        layers.into_iter().map(|(layer, places)| Defect { kind: "silent", layer, places }).collect()
     }
 
-    /// A layer and part: its counts over the run in every form, and what dense and spiking cost a token.
-    fn row(&self, place: LayerPart) -> Json {
+    /// A layer and part: its counts over the run in every form, and what dense and spiking cost per token.
+    fn row(&self, place: LayerPart) -> Row {
         let block = Block::Row(place);
-        let neurons = self.neurons.get(&place).copied().unwrap_or_default();
-        let forms =
-            self.phases[&Phase::Prefill].iter().map(|counts| (counts.form.name().into(), tally(&counts.sum(block))));
-        let lists = self
-            .lists
-            .iter()
-            .map(|list| (list.name.clone(), self.saving(&self.compare(block, list, Phase::Prefill, DENSE, SPIKING))));
-        json!({
-            "layer": place.layer, "part": place.part.name(),
-            "neurons": neurons.neurons, "spikes": neurons.spikes, "active": neurons.active,
-            "spikes_per_neuron": neurons.spikes as f64 / neurons.neurons.max(1) as f64,
-            "counts": forms.collect::<Map<String, Json>>(),
-            "prices": lists.collect::<Map<String, Json>>(),
-        })
+        let NeuronCounts { neurons, spikes, active, .. } = self.neurons.get(&place).copied().unwrap_or_default();
+        let counts = |counts: &Counts| (counts.form.name().into(), tally(&counts.sum(block)));
+        Row {
+            layer: place.layer,
+            part: place.part.name(),
+            neurons,
+            spikes,
+            active,
+            spikes_per_neuron: spikes as f64 / neurons.max(1) as f64,
+            counts: self.phases[&Phase::Prefill].iter().map(counts).collect(),
+            prices: by_list(&self.lists, |list| {
+                self.beside(&self.compare(block, list, Phase::Prefill, DENSE, SPIKING))
+            }),
+        }
     }
 
-    /// All forms of a block: counts, then by list picojoules a token and over the run, by item.
-    fn side_by_side(&self, phase: Phase, block: Block) -> Json {
+    /// All forms of a block: counts, then by list picojoules per token and over the run, by item.
+    fn side_by_side(&self, phase: Phase, block: Block) -> Named<FormJson> {
+        let priced = |counts: &Counts, list: &PriceList| {
+            let priced = counts.price(block, list);
+            PricedJson {
+                pj: priced.pj().map(|pj| self.per_token(pj)),
+                run_pj: priced.pj(),
+                partial_pj: self.per_token(priced.partial_pj()),
+                unpriced: priced.unpriced_names(),
+                items: priced.items.iter().map(|(item, pj)| (item.name().into(), self.per_token(*pj))).collect(),
+            }
+        };
         let form = |counts: &Counts| {
-            let lists = self.lists.iter().map(|list| {
-                let priced = counts.price(block, list);
-                let items = priced.items.iter().map(|(item, pj)| (item.name().into(), self.per_token(*pj).into()));
-                let json = json!({
-                    "pj": priced.pj().map(|pj| self.per_token(pj)),
-                    "run_pj": priced.pj(),
-                    "partial_pj": self.per_token(priced.partial_pj()),
-                    "unpriced": priced.unpriced_names(),
-                    "items": items.collect::<Map<String, Json>>(),
-                });
-                (list.name.clone(), json)
-            });
-            let json = json!({
-                "counts": tally(&counts.sum(block)), "prices": lists.collect::<Map<String, Json>>(),
-            });
-            (counts.form.name().into(), json)
+            let prices = by_list(&self.lists, |list| priced(counts, list));
+            (counts.form.name().into(), FormJson { counts: tally(&counts.sum(block)), prices })
         };
-        self.phases[&phase].iter().map(form).collect::<Map<String, Json>>().into()
+        self.phases[&phase].iter().map(form).collect()
     }
 
-    fn break_even_json(&self, list: &PriceList) -> Json {
+    fn break_even_json(&self, list: &PriceList) -> Named<Vec<BreakEvenJson>> {
+        let row = |row: BreakEven| BreakEvenJson {
+            layer: row.place.layer,
+            part: row.place.part.name(),
+            spikes: row.spikes,
+            break_even_spikes: row.break_even_spikes,
+            timesteps: row.timesteps,
+            break_even_timesteps: row.break_even_timesteps,
+        };
         let dense = Form::ALL.into_iter().filter(|form| !form.is_spiking());
-        let against = |form: Form| {
+        let beside = |form: Form| {
             let rows = break_even(self, list, Phase::Prefill, form, SPIKING);
-            let row = |row: &super::analysis::BreakEven| {
-                json!({
-                    "layer": row.place.layer, "part": row.place.part.name(),
-                    "spikes": row.spikes, "break_even_spikes": row.break_even_spikes,
-                    "timesteps": row.timesteps, "break_even_timesteps": row.break_even_timesteps,
-                })
-            };
-            (form.name().into(), rows.iter().map(row).collect::<Vec<Json>>().into())
+            (form.name().into(), rows.into_iter().map(row).collect())
         };
-        dense.map(against).collect::<Map<String, Json>>().into()
+        dense.map(beside).collect()
     }
 
-    fn sensitivity_json(&self, list: &PriceList) -> Json {
-        let one = |block: Block| {
+    fn sensitivity_json(&self, list: &PriceList) -> Named<Named<SensitivityJson>> {
+        let row = |row: Sensitivity| {
+            let json = SensitivityJson {
+                dense_share: row.dense_share,
+                spiking_share: row.spiking_share,
+                saving_halved: row.halved,
+                saving_doubled: row.doubled,
+            };
+            (row.item.name().into(), json)
+        };
+        let block = |block: Block| {
             let rows = sensitivity(self, block, list, Phase::Prefill, DENSE, SPIKING);
-            let row = |row: &super::analysis::Sensitivity| {
-                let json = json!({
-                    "dense_share": row.dense_share, "spiking_share": row.spiking_share,
-                    "saving_halved": row.halved, "saving_doubled": row.doubled,
-                });
-                (row.item.name().into(), json)
-            };
-            (block.name(), rows.iter().map(row).collect::<Map<String, Json>>().into())
+            (block.name(), rows.into_iter().map(row).collect())
         };
-        Block::NAMED.into_iter().map(one).collect::<Map<String, Json>>().into()
+        Block::NAMED.into_iter().map(block).collect()
     }
 
-    /// NeuroBench's metrics under their names, a token.
-    pub(super) fn neurobench(&self) -> Json {
+    /// NeuroBench's metrics under their names, per token.
+    pub fn neurobench(&self) -> NeuroBench {
         let all = self.neurons.values();
-        let sum = |of: fn(&super::Neurons) -> u64| all.clone().map(of).sum::<u64>();
+        let sum = |of: fn(&NeuronCounts) -> u64| all.clone().map(of).sum::<u64>();
         let (slots, spikes) = (sum(|row| row.slots), sum(|row| row.spikes));
         let stepped = self.counts(Phase::Prefill, Form::Stepped).sum(Block::Total);
         let dense = self.counts(Phase::Prefill, DENSE).sum(Block::Total);
         let each = |count: u64| count as f64 / self.tokens.max(1) as f64;
-        json!({
-            "footprint": self.footprint.bytes,
-            "connection_sparsity": self.footprint.zeros as f64 / self.footprint.connections.max(1) as f64,
-            "activation_sparsity": 1.0 - spikes as f64 / slots.max(1) as f64,
-            "synaptic_operations": {
-                "Effective_MACs": each(stepped.macs()),
-                "Effective_ACs": each(stepped.of(Operation::Accumulate)),
-                "Dense": each(dense.macs()),
+        NeuroBench {
+            footprint: self.footprint.bytes,
+            connection_sparsity: self.footprint.zeros as f64 / self.footprint.connections.max(1) as f64,
+            activation_sparsity: 1.0 - spikes as f64 / slots.max(1) as f64,
+            synaptic_operations: SynapticOperations {
+                Effective_MACs: each(stepped.macs()),
+                Effective_ACs: each(stepped.of(Operation::Accumulate)),
+                Dense: each(dense.macs()),
             },
-            "membrane_updates": each(stepped.of(Operation::NeuronActive) + stepped.of(Operation::NeuronIdle)),
-        })
+            membrane_updates: each(stepped.of(Operation::NeuronActive) + stepped.of(Operation::NeuronIdle)),
+        }
     }
 }
 
-fn by_list(lists: &[PriceList], json: impl Fn(&PriceList) -> Json) -> Json {
-    lists.iter().map(|list| (list.name.clone(), json(list))).collect::<Map<String, Json>>().into()
+impl PriceList {
+    /// The list as data.
+    pub fn json(&self) -> PriceListJson {
+        let operations = self.operations.iter();
+        PriceListJson {
+            about: self.about.clone(),
+            operations: operations.map(|(operation, price)| (operation.name().into(), price.clone())).collect(),
+            memory: self.memory.clone(),
+            left_out: self.left_out.iter().map(|(item, why)| (item.name().into(), why.clone())).collect(),
+        }
+    }
+}
+
+fn by_list<T>(lists: &[PriceList], json: impl Fn(&PriceList) -> T) -> Named<T> {
+    lists.iter().map(|list| (list.name.clone(), json(list))).collect()
 }
 
 /// Counts over the run: operations, bytes by what they are of and by memory.
-fn tally(tally: &Tally) -> Json {
+fn tally(tally: &Tally) -> CountsJson {
     let counted = Item::all().filter(|item| item.count(tally) > 0);
-    let counts = counted.map(|item| (item.name().to_string(), json!(item.count(tally))));
-    let mut counts: Map<String, Json> = counts.collect();
-    let memory = |(&(traffic, memory), &bytes): (&(snnc_passes::cost::Traffic, u64), &u64)| json!({ "of": traffic.name(), "memory_bytes": memory, "bytes": bytes });
-    counts.insert("traffic".into(), tally.traffic.iter().map(memory).collect::<Vec<Json>>().into());
-    counts.into()
+    let traffic = |(&(traffic, memory_bytes), &bytes): (&(Traffic, u64), &u64)| TrafficJson {
+        of: traffic.name(),
+        memory_bytes,
+        bytes,
+    };
+    CountsJson {
+        items: counted.map(|item| (item.name().to_string(), item.count(tally))).collect(),
+        traffic: tally.traffic.iter().map(traffic).collect(),
+    }
 }

@@ -1,11 +1,10 @@
 //! What a network does: run on text, or expected from rates.
 
-use crate::Complaints;
 use crate::evaluate::{Cut, Evaluation, evaluate};
 use crate::lints;
 use crate::progress::Workers;
 use serde_json::Value as Json;
-use snnc_ir::events::is_neuron;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::cost::{Activity, Rate};
 use snnc_runtime::Program;
@@ -27,7 +26,7 @@ pub fn measure<'a>(
     ids: &[u32],
     windows: Windows,
     workers: impl Into<Workers<'a>>,
-) -> Result<(Activity, Evaluation), Complaints> {
+) -> Result<(Activity, Evaluation), Diagnostics> {
     let cut = Cut { length: Some(windows.length), stride: None, windows: windows.count };
     let done = evaluate(program, None, ids, cut, workers)?;
     Ok((done.activity(), done))
@@ -46,16 +45,16 @@ pub fn expected(
     section: Option<&Json>,
     rate: Option<Rate>,
     context: u64,
-) -> Result<Activity, Complaints> {
-    let mut complaints = Complaints::new();
+) -> Result<Activity, Diagnostics> {
+    let mut complaints = Diagnostics::new();
     let mut rates = vec![Rate { spikes: 0.0, active: 0.0 }; graph.nodes.len()];
-    for (value, _) in graph.iter().filter(|(_, node)| is_neuron(&node.op)) {
+    for (value, _) in graph.iter().filter(|(_, node)| node.op.is_neuron()) {
         let name = lints::name_of(graph, value);
         let kept = |key: &str| section?["sites"][&name][key].as_f64().filter(|rate| *rate >= 0.0);
         let calibrated = || Some(Rate { spikes: kept("spikes")?, active: kept("active")?.min(1.0) });
         match rate.or_else(calibrated) {
             Some(rate) => rates[value.index()] = rate,
-            None => complaints.push(Diagnostic::new(name, "has no calibrated rate; give --text or --rate")),
+            None => complaints.push(Diagnostic::new(name, "has no calibrated rate; give --text or --firing-rate")),
         }
     }
     // A token of a window meets half of it on average.

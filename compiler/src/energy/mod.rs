@@ -7,14 +7,14 @@ pub mod analysis;
 pub mod json;
 pub mod measure;
 pub mod prices;
-pub mod table;
+pub mod run;
 
 pub use measure::measure;
 pub use prices::{Item, PriceList, Priced};
+pub use run::{EnergyOptions, energy};
 use snnc_ir::op::{DenseOp, LevelOp, SpikeOp};
 
 use crate::lints::{self, Coverage};
-use snnc_ir::events::is_neuron;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Op, Value};
 use snnc_passes::cost::{self, Activity, Form, LayerPart, Number, Operation, Part, Sharing, Tally};
@@ -111,7 +111,7 @@ impl Counts {
 
 /// Neurons of one layer and part, and their spikes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Neurons {
+pub struct NeuronCounts {
     /// Neurons times tokens.
     pub neurons: u64,
     pub spikes: u64,
@@ -132,7 +132,7 @@ pub struct Estimate {
     pub phases: BTreeMap<Phase, Vec<Counts>>,
     /// The same network with neurons that never fire, by phase stepped and collapsed: what spiking costs without spikes.
     pub silent: BTreeMap<Phase, Vec<Counts>>,
-    pub neurons: BTreeMap<LayerPart, Neurons>,
+    pub neurons: BTreeMap<LayerPart, NeuronCounts>,
     /// Layers of neurons that never fire: defects, by name and place.
     pub defects: Vec<(String, LayerPart)>,
     pub coverage: Coverage,
@@ -215,10 +215,10 @@ fn weight_bytes(graph: &Graph, form: Form) -> u64 {
     read.iter().map(bytes).sum()
 }
 
-fn neurons(graph: &Graph, activity: &Activity) -> BTreeMap<LayerPart, Neurons> {
-    let mut rows: BTreeMap<LayerPart, Neurons> = BTreeMap::new();
+fn neurons(graph: &Graph, activity: &Activity) -> BTreeMap<LayerPart, NeuronCounts> {
+    let mut rows: BTreeMap<LayerPart, NeuronCounts> = BTreeMap::new();
     for ((value, node), place) in graph.iter().zip(cost::parts(graph)) {
-        let Some((_, steps)) = node.ty.levels().filter(|_| is_neuron(&node.op)) else { continue };
+        let Some((_, steps)) = node.ty.levels().filter(|_| node.op.is_neuron()) else { continue };
         let row = rows.entry(place).or_default();
         let count = activity.tokens * node.ty.shape().width().unwrap_or(0) as u64;
         let events = activity.events[value.index()];
@@ -234,7 +234,7 @@ fn neurons(graph: &Graph, activity: &Activity) -> BTreeMap<LayerPart, Neurons> {
 fn defects(graph: &Graph, activity: &Activity) -> Vec<(String, LayerPart)> {
     let (places, users) = (cost::parts(graph), graph.users());
     let silent = |(value, node): &(Value, &snnc_ir::Node)| {
-        is_neuron(&node.op) && activity.tokens > 0 && activity.events[value.index()].spikes == 0
+        node.op.is_neuron() && activity.tokens > 0 && activity.events[value.index()].spikes == 0
     };
     let mut defects = Vec::new();
     for (value, _) in graph.iter().filter(silent) {
@@ -344,15 +344,5 @@ impl Estimate {
     pub fn additions(&self, block: Block) -> f64 {
         let all = self.counts(Phase::Prefill, Form::Collapsed).sum(block);
         all.of(Operation::Accumulate) as f64 / self.tokens.max(1) as f64
-    }
-}
-
-/// A count in three or four digits with a metric suffix.
-pub fn quantity(x: f64) -> String {
-    match x {
-        _ if x >= 1e9 => format!("{:.2} G", x / 1e9),
-        _ if x >= 1e6 => format!("{:.2} M", x / 1e6),
-        _ if x >= 1e3 => format!("{:.1} k", x / 1e3),
-        _ => format!("{x:.0}"),
     }
 }

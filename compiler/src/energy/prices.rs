@@ -3,9 +3,9 @@
 //! A list is a TOML file. Those of the literature are built in; a user's own may stand on one of them (`base`). Whatever a
 //! network does has a price, or is left out by the list with a reason, or is *unpriced*: then there is no total.
 
-use crate::{Complaints, files};
+use crate::files;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value as Json, json};
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_passes::cost::{Operation, Tally, Traffic};
@@ -26,7 +26,7 @@ const BUILT_IN: [&str; 9] = [
 ];
 
 /// How far a number may be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Grade {
     /// Measured by whoever wrote the list.
@@ -43,7 +43,7 @@ pub enum Grade {
 }
 
 /// A price with where it comes from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
     /// Picojoules.
@@ -55,9 +55,9 @@ pub struct Price {
 }
 
 /// A memory of some size.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Level {
+pub struct MemoryLevel {
     pub name: String,
     /// The largest memory of this kind; without it, all larger ones are.
     #[serde(default)]
@@ -70,7 +70,7 @@ pub struct Level {
 }
 
 /// Where weights lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Placement {
     /// All in one memory that is large enough.
@@ -80,7 +80,7 @@ pub enum Placement {
 }
 
 /// What bytes cost, by the memory they lie in.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
     /// Bits of an access; bytes are taken to fill it.
@@ -90,7 +90,7 @@ pub struct Memory {
     #[serde(default)]
     pub interpolate: bool,
     /// The smaller first.
-    pub levels: Vec<Level>,
+    pub levels: Vec<MemoryLevel>,
 }
 
 /// Something that is counted and may be priced.
@@ -129,7 +129,7 @@ impl Item {
 /// A price list as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct PriceFile {
     name: String,
     about: String,
     base: Option<String>,
@@ -194,7 +194,7 @@ impl PriceList {
     ///
     /// # Errors
     /// There is no such list or file, or it is no price list: every place that is wrong.
-    pub fn named(name: &str) -> Result<Self, Complaints> {
+    pub fn named(name: &str) -> Result<Self, Diagnostics> {
         if let Some(list) = Self::find(name)? {
             return Ok(list);
         }
@@ -208,8 +208,8 @@ impl PriceList {
         Self::parse(&text, name)
     }
 
-    fn find(name: &str) -> Result<Option<Self>, Complaints> {
-        let named = |text: &&&str| toml::from_str::<File>(text).is_ok_and(|file| file.name == name);
+    fn find(name: &str) -> Result<Option<Self>, Diagnostics> {
+        let named = |text: &&&str| toml::from_str::<PriceFile>(text).is_ok_and(|file| file.name == name);
         BUILT_IN.iter().find(named).map(|text| Self::parse(text, name)).transpose()
     }
 
@@ -217,12 +217,12 @@ impl PriceList {
     ///
     /// # Errors
     /// It is no price list: every place that is wrong.
-    pub fn parse(text: &str, place: &str) -> Result<Self, Complaints> {
-        let file: File = toml::from_str(text).map_err(|e| {
+    pub fn parse(text: &str, place: &str) -> Result<Self, Diagnostics> {
+        let file: PriceFile = toml::from_str(text).map_err(|e| {
             let message = format!("is no price list: {}", e.to_string().trim_end());
             Diagnostics::from(Diagnostic::new(place, message).note("docs/energy.md says what one looks like"))
         })?;
-        let mut complaints = Complaints::new();
+        let mut complaints = Diagnostics::new();
         let mut complain = |at: &str, what: String| complaints.push(Diagnostic::new(format!("{place}: {at}"), what));
         let mut list = match &file.base {
             None => Self {
@@ -306,20 +306,12 @@ impl PriceList {
         }
         priced
     }
-
-    pub fn json(&self) -> Json {
-        let operations: serde_json::Map<String, Json> =
-            self.operations.iter().map(|(operation, price)| (operation.name().into(), json!(price))).collect();
-        let left_out: serde_json::Map<String, Json> =
-            self.left_out.iter().map(|(item, why)| (item.name().into(), json!(why))).collect();
-        json!({ "about": self.about, "operations": operations, "memory": self.memory, "left_out": left_out })
-    }
 }
 
 impl Memory {
     /// Picojoules of an access to a memory of so many bytes; `None` where it is larger than all levels.
     fn access_pj(&self, bytes: u64) -> Option<f64> {
-        let size = |level: &Level| level.up_to_bytes.unwrap_or(u64::MAX);
+        let size = |level: &MemoryLevel| level.up_to_bytes.unwrap_or(u64::MAX);
         let fits = self.levels.iter().position(|level| bytes <= size(level));
         if !self.interpolate {
             return fits.map(|i| self.levels[i].pj);
@@ -345,7 +337,7 @@ fn check_memory(memory: &Memory, complain: &mut impl FnMut(&str, String)) {
         complain("memory: access_bits", "is 0".into());
     }
     for level in &memory.levels {
-        let Level { name, pj, node, source, grade, .. } = level.clone();
+        let MemoryLevel { name, pj, node, source, grade, .. } = level.clone();
         check(&Price { pj, node, source, grade }, &format!("memory: {name}"), complain);
     }
     let sizes: Vec<u64> = memory.levels.iter().map(|level| level.up_to_bytes.unwrap_or(u64::MAX)).collect();

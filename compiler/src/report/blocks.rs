@@ -1,12 +1,13 @@
 //! How the program came from the network, block by block: what of the IR every ONNX node became.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use snnc_ir::op::{DenseOp, LeafOp};
 use snnc_ir::{Graph, Op, Value};
 use std::collections::BTreeMap;
 
 /// A transformer block, what is before them, or the head.
-#[derive(Debug, Serialize, PartialEq, Eq)]
+#[derive(Debug, Serialize, JsonSchema, PartialEq, Eq)]
 pub struct Block {
     /// `embedding`, `h.0`, `head`.
     pub name: String,
@@ -14,7 +15,7 @@ pub struct Block {
 }
 
 /// What an ONNX node became.
-#[derive(Debug, Serialize, PartialEq, Eq)]
+#[derive(Debug, Serialize, JsonSchema, PartialEq, Eq)]
 pub struct Conversion {
     /// The ONNX node's name.
     pub origin: String,

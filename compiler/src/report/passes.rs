@@ -3,17 +3,18 @@
 //! Values are numbered anew by every pass, so lines are compared without those numbers: a line is the same if its operation,
 //! its constants, its type and its origin are.
 
-use crate::Complaints;
 use crate::calibration::Calibration;
 use crate::convert;
+use schemars::JsonSchema;
 use serde::Serialize;
 use similar::{Algorithm, ChangeTag, capture_diff_slices};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Graph, text};
 use snnc_passes::{Context, Pass, collapse, front_and_back, run};
 use std::collections::HashMap;
 
 /// All stages. A change is a sign, 0 the same, 1 new, -1 gone, and a line by its index into `lines`.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Passes {
     pub lines: Vec<String>,
     pub stages: Vec<StageText>,
@@ -22,7 +23,7 @@ pub struct Passes {
 }
 
 /// The graph after one pass, as its difference from the one before; the first is all new.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct StageText {
     pub pass: String,
     pub stage: &'static str,
@@ -42,7 +43,7 @@ pub fn passes(
     dense: Option<(Graph, bool)>,
     section: Option<&[u8]>,
     own_embedding: bool,
-) -> Result<Passes, Complaints> {
+) -> Result<Passes, Diagnostics> {
     let mut listing = Listing::default();
     let last = match (dense, section) {
         (Some((imported, rounded)), Some(section)) => {

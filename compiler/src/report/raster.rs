@@ -6,13 +6,14 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use schemars::JsonSchema;
 use serde::Serialize;
 use snnc_ir::op::SpikeOp;
 use snnc_ir::types::Elem;
 use snnc_ir::{Code, Graph, Op, Value};
 
 /// A layer of neurons in a run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct NeuronLayer {
     /// The site that it codes: `h.0.mlp.hidden`.
     pub site: String,
@@ -41,7 +42,7 @@ pub struct NeuronLayer {
 }
 
 /// How many levels lie in each of some ranges, first and last included. 0 is alone, and so are the largest levels.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
 pub struct Histogram {
     pub ranges: Vec<[i32; 2]>,
     pub counts: Vec<u64>,
@@ -53,7 +54,7 @@ pub struct Histogram {
 }
 
 /// Levels, or spikes, of some neurons.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Raster {
     /// Neurons that are kept, in order.
     pub neurons: Vec<u32>,
@@ -73,7 +74,7 @@ pub const RASTER_BYTES: usize = 2 << 20;
 
 /// A neuron layer in a run that goes on.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct LayerRun {
     pub value: Value,
     width: usize,
     code: Code,
@@ -90,7 +91,7 @@ pub struct Seen {
     data: Vec<u8>,
 }
 
-impl Seen {
+impl LayerRun {
     /// Of a neuron layer of `graph`, before the run.
     pub fn new(graph: &Graph, value: Value) -> Option<Self> {
         let ty = graph.ty(value);

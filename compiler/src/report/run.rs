@@ -1,42 +1,42 @@
 //! One run of a program on a text, with everything kept that is to be seen: what neurons said and what was predicted.
 
 use super::blocks::block_of;
-use super::raster::{NeuronLayer, RASTER_BYTES, Seen};
+use super::raster::{LayerRun, NeuronLayer, RASTER_BYTES};
 use crate::evaluate::{CHUNK, Evaluation, Score, divergence, log_sum_exp, logits_of, score_rows};
 use crate::lints::name_of;
 use crate::progress::Progress;
 use crate::tokens::Tokens;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
-use snnc_ir::events::is_neuron;
 use snnc_ir::{Diagnostic, Graph, Node, Value};
 use snnc_runtime::{Options, Program, Rows, Session};
 use std::sync::Arc;
 
 /// A token that was run, and what was predicted to follow it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Prediction {
     /// The text of the token that follows.
     pub text: String,
     pub id: u32,
-    pub spiking: Guesses,
-    pub dense: Option<Guesses>,
+    pub spiking: TokenRanking,
+    pub dense: Option<TokenRanking>,
     /// Kullback-Leibler divergence of the dense prediction from the spiking one, in nats.
     pub kl: Option<f64>,
 }
 
 /// One network's prediction.
-#[derive(Clone, Debug, Serialize)]
-pub struct Guesses {
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct TokenRanking {
     /// Negative log likelihood of the token that follows, in nats.
     pub nll: f64,
     /// The likeliest tokens.
-    pub best: Vec<Guess>,
+    pub best: Vec<RankedToken>,
 }
 
 /// A token, and how likely it was.
-#[derive(Clone, Debug, Serialize)]
-pub struct Guess {
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct RankedToken {
     pub text: String,
     pub id: u32,
     pub probability: f64,
@@ -76,12 +76,12 @@ pub fn gather(
         return Err(Diagnostic::new("", "the text is empty: there is nothing to predict"));
     }
     let name = logits_of(graph)?;
-    let neurons = graph.iter().filter(|(_, node)| is_neuron(&node.op)).map(|(value, _)| value);
-    let mut seen: Vec<Seen> = neurons.filter_map(|value| Seen::new(graph, value)).collect();
+    let neurons = graph.iter().filter(|(_, node)| node.op.is_neuron()).map(|(value, _)| value);
+    let mut seen: Vec<LayerRun> = neurons.filter_map(|value| LayerRun::new(graph, value)).collect();
     let bytes: usize = seen.iter().map(|seen| inputs * seen.raster_bytes()).sum();
     seen.iter_mut().for_each(|seen| seen.draw((RASTER_BYTES as f64 / bytes.max(1) as f64).min(1.0)));
     // Long trains of many neurons are taken in a few tokens at a time.
-    let numbers: usize = seen.iter().map(Seen::numbers).sum();
+    let numbers: usize = seen.iter().map(LayerRun::numbers).sum();
     let chunk = (NUMBERS / numbers.max(1)).clamp(1, CHUNK);
     // What is to be looked at is named as an output. Nodes keep their numbers.
     let mut open = graph.clone();
@@ -114,8 +114,8 @@ pub fn gather(
             predictions.push(Prediction {
                 text: tokens.decode(&[id])?,
                 id,
-                spiking: guesses(own, id, tokens)?,
-                dense: other.map(|row| guesses(row, id, tokens)).transpose()?,
+                spiking: ranking(own, id, tokens)?,
+                dense: other.map(|row| ranking(row, id, tokens)).transpose()?,
                 kl: other.map(|other| divergence([other, own], [log_sum_exp(other), log_sum_exp(own)])),
             });
         }
@@ -128,7 +128,7 @@ pub fn gather(
         let usual = section.and_then(|section| section["sites"][&site]["saturated"].as_f64()).unwrap_or(0.0);
         let block = block_of(&site).unwrap_or_else(|| site.clone());
         // Neurons are called what they are in the program.
-        let same = |(value, node): &(Value, &Node)| is_neuron(&node.op) && name_of(program, *value) == site;
+        let same = |(value, node): &(Value, &Node)| node.op.is_neuron() && name_of(program, *value) == site;
         let twins = layers.iter().filter(|layer| layer.site.split(' ').next() == Some(&site)).count();
         let own = program.iter().filter(same).nth(twins);
         let [neuron, origin] =
@@ -141,11 +141,11 @@ pub fn gather(
 }
 
 /// The output that a neuron layer is seen through. No output of a network has such a name: those come from ONNX.
-fn output(seen: &Seen) -> String {
+fn output(seen: &LayerRun) -> String {
     format!("neurons %{}", seen.value.0)
 }
 
-fn guesses(row: &[f32], id: u32, tokens: &Tokens) -> Result<Guesses, Diagnostic> {
+fn ranking(row: &[f32], id: u32, tokens: &Tokens) -> Result<TokenRanking, Diagnostic> {
     let log_sum = log_sum_exp(row);
     let nll = row.get(id as usize).map_or(f64::INFINITY, |&x| log_sum - f64::from(x));
     let mut best: Vec<u32> = Vec::new();
@@ -156,7 +156,7 @@ fn guesses(row: &[f32], id: u32, tokens: &Tokens) -> Result<Guesses, Diagnostic>
     }
     let guess = |&id: &u32| {
         let probability = libm::exp(f64::from(row[id as usize]) - log_sum);
-        Ok(Guess { text: tokens.decode(&[id])?, id, probability })
+        Ok(RankedToken { text: tokens.decode(&[id])?, id, probability })
     };
-    Ok(Guesses { nll, best: best.iter().map(guess).collect::<Result<_, Diagnostic>>()? })
+    Ok(TokenRanking { nll, best: best.iter().map(guess).collect::<Result<_, Diagnostic>>()? })
 }

@@ -4,13 +4,17 @@
 //! "SNNT"  length: u32  state: JSON, `length` bytes  parameters, two moments, best parameters: f32  XXH3-64 of all before
 //! ```
 //!
-//! Numbers are little-endian. What the state says of program, text and options must be what `--resume` is given.
+//! TrainState are little-endian. What the state says of program, text and options must be what `--resume` is given.
 
 use super::adamw::Moments;
+use super::events::RunIdentity;
 use serde::{Deserialize, Serialize};
 use snnc_ir::Diagnostic;
 use std::io::{self, Write};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+/// The version of what a checkpoint holds.
+pub const VERSION: u32 = 2;
 
 const MAGIC: [u8; 4] = *b"SNNT";
 
@@ -22,7 +26,7 @@ const STATE_MAX: usize = 1 << 26;
 pub struct State {
     pub version: u32,
     /// What is trained, on what and how: hashes and options.
-    pub run: serde_json::Value,
+    pub run: RunIdentity,
     pub steps: u64,
     /// Steps done.
     pub step: u64,
@@ -77,6 +81,9 @@ pub fn read(bytes: &[u8], place: &str) -> Result<(State, TrainState), Diagnostic
     }
     let (json, mut rest) = rest.split_at(length);
     let state: State = serde_json::from_slice(json).map_err(|e| broken(&e.to_string()))?;
+    if state.version != VERSION {
+        return Err(broken(&format!("its version is {}, this snnc reads {VERSION}", state.version)));
+    }
     let all: Option<usize> = state.parameters.iter().try_fold(0usize, |sum, (_, length)| sum.checked_add(*length));
     if all.and_then(|all| all.checked_mul(16)) != Some(rest.len()) {
         return Err(broken("its numbers are not as many as it says"));
@@ -102,8 +109,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_damage_is_noticed() {
         let state = State {
-            version: 1,
-            run: serde_json::json!({"seed": 7}),
+            version: VERSION,
+            run: RunIdentity { seed: 7, ..RunIdentity::default() },
             steps: 9,
             step: 4,
             best_step: 2,

@@ -1,9 +1,10 @@
 //! What operations do to arrays: broadcasting, products, rows, levels. One stated order for every sum.
 
-use super::{Array, Real};
 use crate::curve::Curve;
+use crate::eval::value::Array;
 use crate::events::Events;
-use crate::op::{Binary, Unary};
+use crate::op::attribute::{Binary, Unary};
+use crate::real::Real;
 use crate::types::Code;
 
 /// One number through a unary operation.
@@ -47,7 +48,7 @@ pub fn binary<R: Real>(kind: Binary, a: R, b: R) -> R {
 }
 
 /// `f` over the operands at every index of `sizes`, with broadcasting.
-pub(crate) fn spread<R: Real>(sizes: &[usize], args: &[&Array<R>], f: impl Fn(&[R]) -> R) -> Vec<R> {
+pub(super) fn spread<R: Real>(sizes: &[usize], args: &[&Array<R>], f: impl Fn(&[R]) -> R) -> Vec<R> {
     let strides: Vec<Vec<usize>> = args.iter().map(|array| broadcast_strides(&array.sizes, sizes)).collect();
     let mut picked = vec![R::ZERO; args.len()];
     (0..sizes.iter().product())
@@ -118,7 +119,7 @@ pub(super) fn slice<R: Real>(x: &Array<R>, axis: usize, start: usize, len: usize
 }
 
 /// `[n, heads*w] -> [heads, n, w]`.
-pub(super) fn split<R: Real>(x: &Array<R>, heads: usize) -> Vec<R> {
+pub(super) fn split_heads<R: Real>(x: &Array<R>, heads: usize) -> Vec<R> {
     let (n, d) = (x.sizes[0], x.sizes[1]);
     let seen = Array::real(vec![n, heads, d / heads], x.reals().to_vec());
     transpose(&seen, &[1, 0, 2])
@@ -176,7 +177,7 @@ pub(super) fn layer_norm_no_gain<R: Real>(row: &[R], eps: R) -> Vec<R> {
 }
 
 /// The largest magnitude of a row, 1 where all are 0.
-pub(super) fn peak<R: Real>(row: &[R]) -> R {
+pub(super) fn row_max_abs<R: Real>(row: &[R]) -> R {
     let magnitude = |x: R| if x < R::ZERO { R::ZERO - x } else { x };
     let most = row.iter().fold(R::ZERO, |most, &x| if most < magnitude(x) { magnitude(x) } else { most });
     if most == R::ZERO { R::from_i32(1) } else { most }
@@ -237,7 +238,7 @@ pub fn fired(code: Code, steps: u16, levels: &[i32]) -> Events {
 }
 
 /// What neurons with these spikes did.
-pub fn spoken(parts: &[Vec<i32>]) -> Events {
+pub fn spike_events(parts: &[Vec<i32>]) -> Events {
     let spikes = parts.iter().flatten().map(|spike| u64::from(spike.unsigned_abs())).sum();
     let neurons = parts.first().map_or(0, Vec::len);
     let active = (0..neurons).filter(|&i| parts.iter().any(|part| part[i] != 0)).count() as u64;
@@ -245,7 +246,7 @@ pub fn spoken(parts: &[Vec<i32>]) -> Events {
     Events { spikes, active, saturated, ..Events::default() }
 }
 
-pub(super) fn product(x: &[i32], w: &[i32], m: usize) -> Vec<i32> {
+pub(super) fn matmul_int(x: &[i32], w: &[i32], m: usize) -> Vec<i32> {
     let k = w.len() / m;
     let mut y = vec![0; x.len() / k * m];
     for (x, y) in x.chunks_exact(k).zip(y.chunks_exact_mut(m)) {

@@ -4,92 +4,40 @@
 //! approximations. Integers are exact. A program's state is the keys and values of its attention operations.
 
 mod arithmetic;
-mod real;
+mod training;
+mod value;
 
 use crate::curve::Curve;
 use crate::diagnostic::Diagnostic;
 use crate::events::Events;
 use crate::graph::{Graph, Node, Value};
 use crate::membrane::Membrane;
-use crate::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
-use crate::op::{Layout, Op};
+use crate::op::{ArrayOp, DenseOp, Layout, LeafOp, LevelOp, Op, SpikeOp};
+pub use crate::real::Real;
 use crate::ssa::meaning::{self, Recency, Span, phase_weights};
-use crate::ssa::{Output, Ssa, State as Keeps};
-use crate::tensor::{Data, Tensor};
+use crate::ssa::{Output, Ssa, StateType};
+use crate::tensor::Tensor;
 use crate::types::{Code, Type};
-pub(crate) use arithmetic::spread;
 use arithmetic::{
-    attention, chain, head_linear, layer_norm_no_gain, matmul, peak, product, rows, slice, softmax, spikes, split,
-    transpose,
+    attention, chain, head_linear, layer_norm_no_gain, matmul, matmul_int, row_max_abs, rows, slice, softmax, spikes,
+    split_heads, spread, transpose,
 };
-pub use arithmetic::{binary, fired, level, row_sum, spoken, unary};
-pub use real::Real;
+pub use arithmetic::{binary, fired, level, row_sum, spike_events, unary};
 use std::fmt::Debug;
-
-/// What a value holds.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Content<R> {
-    Real(Vec<R>),
-    Int(Vec<i32>),
-    /// One part a timestep.
-    Train(Vec<Vec<i32>>),
-}
-
-/// A value in one call.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Array<R> {
-    pub sizes: Vec<usize>,
-    pub content: Content<R>,
-}
-
-impl<R: Real> Array<R> {
-    fn real(sizes: Vec<usize>, data: Vec<R>) -> Self {
-        Self { sizes, content: Content::Real(data) }
-    }
-
-    fn int(sizes: Vec<usize>, data: Vec<i32>) -> Self {
-        Self { sizes, content: Content::Int(data) }
-    }
-
-    pub fn from_tensor(tensor: &Tensor) -> Self {
-        let content = match tensor.data() {
-            Data::F32(v) => Content::Real(v.iter().map(|&x| R::from_f32(x)).collect()),
-            Data::I32(v) => Content::Int(v.to_vec()),
-            Data::I8(_) | Data::Panels(_) => {
-                Content::Int(tensor.to_rows().unwrap_or_default().into_iter().map(i32::from).collect())
-            }
-        };
-        Self { sizes: tensor.sizes().to_vec(), content }
-    }
-
-    /// Panics on other contents: the verifier has checked the types.
-    pub fn reals(&self) -> &[R] {
-        match &self.content {
-            Content::Real(v) => v,
-            Content::Int(_) | Content::Train(_) => panic!("a real tensor was expected"),
-        }
-    }
-
-    /// Panics on other contents: the verifier has checked the types.
-    pub fn ints(&self) -> &[i32] {
-        match &self.content {
-            Content::Int(v) => v,
-            Content::Real(_) | Content::Train(_) => panic!("an integer tensor was expected"),
-        }
-    }
-}
+pub use training::{decay_row, decay_slope, period};
+pub use value::{Array, Content};
 
 /// Keys and values seen so far, for every node that keeps state.
 #[derive(Clone, Debug, Default)]
 pub struct Memory<R> {
     past: usize,
     /// By node.
-    kept: Vec<Option<Kept<R>>>,
+    kept: Vec<Option<Cached<R>>>,
 }
 
 /// What a node keeps of a sequence.
 #[derive(Clone, Debug)]
-enum Kept<R> {
+enum Cached<R> {
     /// Keys and values, `[past, d]` each, row-major; of trains, one such part a timestep.
     Rows([Content<R>; 2]),
     /// See `ssa::State`.
@@ -107,7 +55,7 @@ impl<R: Real> Memory<R> {
         let mut rows = rows.into_iter().map(|both| both.map(Content::Real));
         let keeps = |op: &Op| matches!(op, Op::Dense(DenseOp::Attention { .. }));
         let row = |node: &Node| {
-            keeps(&node.op).then(|| Kept::Rows(rows.next().expect("keys and values for every attention")))
+            keeps(&node.op).then(|| Cached::Rows(rows.next().expect("keys and values for every attention")))
         };
         let kept = graph.nodes.iter().map(row).collect();
         assert!(rows.next().is_none(), "no more keys and values than attentions");
@@ -121,7 +69,7 @@ impl<R: Real> Memory<R> {
 
 /// Elements of constants that are converted to the evaluator's number once; larger ones are where they are used, so that
 /// there are never two copies of a network.
-const KEPT_MAX: usize = 1 << 16;
+const SMALL_MAX: usize = 1 << 16;
 
 /// A program ready to be evaluated.
 #[derive(Debug)]
@@ -140,7 +88,7 @@ pub struct Evaluation<R> {
 
 impl<'g, R: Real> Evaluator<'g, R> {
     pub fn new(graph: &'g Graph) -> Self {
-        let is_small = |tensor: &Tensor| tensor.sizes().iter().product::<usize>() <= KEPT_MAX;
+        let is_small = |tensor: &Tensor| tensor.sizes().iter().product::<usize>() <= SMALL_MAX;
         let small = |value| graph.constant(value).filter(|weight| is_small(&weight.tensor));
         let constants = graph.iter().map(|(value, _)| small(value).map(|weight| Array::from_tensor(&weight.tensor)));
         Self { graph, constants: constants.collect(), targets: &[] }
@@ -176,7 +124,7 @@ impl<'g, R: Real> Evaluator<'g, R> {
                 None => self.graph.constant(*arg).map(|weight| Array::from_tensor(&weight.tensor)),
             };
             let constants = node.args.iter().map(large).collect();
-            let call = Call { evaluator: self, constants, tokens, past: memory.past, done: &done, at: value };
+            let call = NodeCall { evaluator: self, constants, tokens, past: memory.past, done: &done, at: value };
             let (array, events, state) = call.eval(memory.kept[value.index()].as_ref())?;
             if let Content::Real(data) = &array.content
                 && let Some(bad) = data.iter().find(|x| !x.to_f64().is_finite())
@@ -209,7 +157,7 @@ impl<'g, R: Real> Evaluator<'g, R> {
 }
 
 /// One node of one call.
-struct Call<'a, R> {
+struct NodeCall<'a, R> {
     evaluator: &'a Evaluator<'a, R>,
     /// Operands that are large constants.
     constants: Vec<Option<Array<R>>>,
@@ -219,9 +167,7 @@ struct Call<'a, R> {
     at: Value,
 }
 
-type State<R> = Option<Kept<R>>;
-
-impl<R: Real> Call<'_, R> {
+impl<R: Real> NodeCall<'_, R> {
     fn arg(&self, i: usize) -> &Array<R> {
         if let Some(constant) = &self.constants[i] {
             return constant;
@@ -237,7 +183,7 @@ impl<R: Real> Call<'_, R> {
         self.evaluator.graph.ty(self.at).shape().concrete(self.tokens.len(), self.past)
     }
 
-    fn eval(&self, state: Option<&Kept<R>>) -> Result<(Array<R>, Events, State<R>), Diagnostic> {
+    fn eval(&self, state: Option<&Cached<R>>) -> Result<(Array<R>, Events, Option<Cached<R>>), Diagnostic> {
         let sizes = self.sizes();
         let n = self.tokens.len();
         let real = |data: Vec<R>| (Array::real(sizes.clone(), data), Events::default(), None);
@@ -268,7 +214,7 @@ impl<R: Real> Call<'_, R> {
                 real(rows(self.arg(0)).map(|row| row_sum(row) / R::from_i32(row.len() as i32)).collect())
             }
             Op::Array(ArrayOp::Softmax) => real(rows(self.arg(0)).flat_map(softmax).collect()),
-            Op::Array(ArrayOp::SplitHeads { heads }) => real(split(self.arg(0), heads as usize)),
+            Op::Array(ArrayOp::SplitHeads { heads }) => real(split_heads(self.arg(0), heads as usize)),
             Op::Array(ArrayOp::MergeHeads) => real(transpose(self.arg(0), &[1, 0, 2])),
             Op::Dense(DenseOp::Embed) => match self.embed()? {
                 Content::Int(columns) => int(columns),
@@ -294,7 +240,7 @@ impl<R: Real> Call<'_, R> {
                 let scale = R::from_f32(scale.get());
                 let out = attention(self.arg(0).reals(), k, v, n, heads as usize, scale);
                 let keys = (self.past + 1..=self.past + n).map(|i| i as u64).sum();
-                (Array::real(sizes, out), Events { keys, ..Events::default() }, Some(Kept::Rows(state)))
+                (Array::real(sizes, out), Events { keys, ..Events::default() }, Some(Cached::Rows(state)))
             }
             Op::Level(LevelOp::Quant { code, steps, curve }) => {
                 let levels = self.levels(code, steps, curve);
@@ -310,19 +256,19 @@ impl<R: Real> Call<'_, R> {
             }
             Op::Spike(SpikeOp::Integrate { membrane, steps, curve }) => {
                 let parts = self.integrate(membrane, steps, curve);
-                let events = spoken(&parts);
+                let events = spike_events(&parts);
                 (Array { sizes, content: Content::Train(parts) }, events, None)
             }
             Op::Level(LevelOp::MatMulInt) => {
                 let levels = self.arg(0).ints();
                 let (code, _) = self.arg_type(0).levels().unwrap_or_else(|| unreachable!("checked by infer"));
                 let events = Events { additions: spikes(code, levels) * sizes[1] as u64, ..Events::default() };
-                (Array::int(sizes.clone(), product(levels, self.arg(1).ints(), sizes[1])), events, None)
+                (Array::int(sizes.clone(), matmul_int(levels, self.arg(1).ints(), sizes[1])), events, None)
             }
             Op::Spike(SpikeOp::Synapse) => {
                 let Content::Train(parts) = &self.arg(0).content else { unreachable!("checked by infer") };
                 let weight = self.arg(1).ints();
-                let train = Content::Train(parts.iter().map(|part| product(part, weight, sizes[1])).collect());
+                let train = Content::Train(parts.iter().map(|part| matmul_int(part, weight, sizes[1])).collect());
                 let spikes = parts.iter().flatten().filter(|spike| **spike != 0).count();
                 let events = Events { additions: (spikes * sizes[1]) as u64, ..Events::default() };
                 (Array { sizes, content: train }, events, None)
@@ -334,12 +280,12 @@ impl<R: Real> Call<'_, R> {
                 real(self.potentials().into_iter().enumerate().map(at).collect())
             }
             Op::Training(op) => {
-                let args: Vec<&Array<R>> = (0..crate::infer::arity(&Op::Training(op))).map(|i| self.arg(i)).collect();
-                let content = crate::training::eval(op, &args, &sizes, self.evaluator.targets);
+                let args: Vec<&Array<R>> = (0..Op::Training(op).info().arity).map(|i| self.arg(i)).collect();
+                let content = training::eval(op, &args, &sizes, self.evaluator.targets);
                 let content = content.map_err(|message| Diagnostic::new("", message))?;
                 (Array { sizes, content }, Events::default(), None)
             }
-            Op::Level(LevelOp::RowMaxAbs) => real(rows(self.arg(0)).map(peak).collect()),
+            Op::Level(LevelOp::RowMaxAbs) => real(rows(self.arg(0)).map(row_max_abs).collect()),
             Op::Level(LevelOp::GatherChannels) => {
                 let channels = self.arg(1).ints();
                 real(rows(self.arg(0)).flat_map(|row| channels.iter().map(|&c| row[c as usize])).collect())
@@ -349,7 +295,7 @@ impl<R: Real> Call<'_, R> {
         })
     }
 
-    fn ssa(&self, heads: usize, variant: Ssa, kept: Option<&Kept<R>>) -> (Array<R>, Events, State<R>) {
+    fn ssa(&self, heads: usize, variant: Ssa, kept: Option<&Cached<R>>) -> (Array<R>, Events, Option<Cached<R>>) {
         let sizes = self.sizes();
         let span = Span { past: self.past, tokens: self.tokens.len(), heads };
         let real = |(out, events): (Vec<R>, Events), kept| (Array::real(sizes.clone(), out), events, Some(kept));
@@ -362,26 +308,26 @@ impl<R: Real> Call<'_, R> {
                 let [Content::Int(k), Content::Int(v)] = &state else { unreachable!("checked by infer") };
                 let (q, table) = (self.decoded(0), phase_weights(phases));
                 let out = meaning::timed([&q, k, v], self.arg(3).reals(), code(0), &table, most, span);
-                real(out, Kept::Rows(state))
+                real(out, Cached::Rows(state))
             }
             Ssa::Coincidence { squared } => {
                 let state = self.extend(kept);
                 let [Content::Train(k), Content::Int(v)] = &state else { unreachable!("checked by infer") };
                 let out = meaning::coincident([&self.spelled(0), k], v, recency(), squared, span);
-                real(out, Kept::Rows(state))
+                real(out, Cached::Rows(state))
             }
             Ssa::Lif { output: Output::Mean } => {
                 let state = self.extend(kept);
                 let [Content::Train(k), Content::Int(v)] = &state else { unreachable!("checked by infer") };
                 let out = meaning::coincident([&self.spelled(0), k], v, recency(), false, span);
-                real(out, Kept::Rows(state))
+                real(out, Cached::Rows(state))
             }
             Ssa::Lif { output: Output::Spikes } => {
                 let state = self.extend(kept);
                 let [Content::Train(k), Content::Train(v)] = &state else { unreachable!("checked by infer") };
                 let q = self.spelled(0);
                 let (parts, mut events) = meaning::emitted([&q, k, v], recency(), self.arg(5).reals(), span);
-                events += spoken(&parts);
+                events += spike_events(&parts);
                 let content = match self.evaluator.graph.ty(self.at) {
                     Type::Train { .. } => Content::Train(parts),
                     Type::Tensor { .. } => {
@@ -389,16 +335,16 @@ impl<R: Real> Call<'_, R> {
                         Content::Int(levels.collect())
                     }
                 };
-                (Array { sizes, content }, events, Some(Kept::Rows(state)))
+                (Array { sizes, content }, events, Some(Cached::Rows(state)))
             }
             Ssa::Linear { guard } => {
                 let mut sums = match kept {
-                    Some(Kept::Sums(sums)) => sums.clone(),
-                    Some(Kept::Rows(_)) | None => Vec::new(),
+                    Some(Cached::Sums(sums)) => sums.clone(),
+                    Some(Cached::Rows(_)) | None => Vec::new(),
                 };
                 let [q, k, v] = [0, 1, 2].map(|i| self.decoded(i));
                 let out = meaning::summed([&q, &k, &v], [code(0), code(1)], recency(), guard, &mut sums, span);
-                real(out, Kept::Sums(sums))
+                real(out, Cached::Sums(sums))
             }
         }
     }
@@ -485,7 +431,7 @@ impl<R: Real> Call<'_, R> {
         let at = |(i, x): (usize, R)| {
             let c = i % d;
             let h = x * pre_gain[c] + pre_offset[c];
-            level(R::look_up(curve, &table, h) * gain[c] + offset[c], most)
+            level(curve.by_table(&table, h) * gain[c] + offset[c], most)
         };
         input.into_iter().enumerate().map(at).collect()
     }
@@ -494,7 +440,7 @@ impl<R: Real> Call<'_, R> {
     fn integrate(&self, membrane: Membrane, steps: u16, curve: Curve) -> Vec<Vec<i32>> {
         let (gain, offset) = (self.arg(1).reals(), self.arg(2).reals());
         let all = R::from_i32(i32::from(steps));
-        let still = |i: usize, x: R| {
+        let tensor = |i: usize, x: R| {
             let c = i % gain.len();
             (x * gain[c] + offset[c]) / all
         };
@@ -507,11 +453,11 @@ impl<R: Real> Call<'_, R> {
                 parts.iter().map(|part| part.iter().enumerate().map(at).collect()).collect()
             }
             Content::Real(x) => {
-                let flow: Vec<R> = x.iter().enumerate().map(|(i, &x)| still(i, x)).collect();
+                let flow: Vec<R> = x.iter().enumerate().map(|(i, &x)| tensor(i, x)).collect();
                 vec![flow; usize::from(steps)]
             }
             Content::Int(x) => {
-                let flow: Vec<R> = x.iter().enumerate().map(|(i, &x)| still(i, R::from_i32(x))).collect();
+                let flow: Vec<R> = x.iter().enumerate().map(|(i, &x)| tensor(i, R::from_i32(x))).collect();
                 vec![flow; usize::from(steps)]
             }
         };
@@ -540,10 +486,10 @@ impl<R: Real> Call<'_, R> {
     }
 
     /// The state with this call's keys and values after it: as levels or by timestep, as the operation keeps them.
-    fn extend(&self, kept: Option<&Kept<R>>) -> [Content<R>; 2] {
+    fn extend(&self, kept: Option<&Cached<R>>) -> [Content<R>; 2] {
         let keeps = match self.evaluator.graph.state(self.at) {
-            Some(Keeps::Rows { keys, values }) => [keys, values],
-            Some(Keeps::Sums { .. }) | None => unreachable!("asked of what keeps rows"),
+            Some(StateType::Rows { keys, values }) => [keys, values],
+            Some(StateType::Sums { .. }) | None => unreachable!("asked of what keeps rows"),
         };
         [1, 2].map(|i| {
             let new = match &self.arg(i).content {
@@ -553,7 +499,7 @@ impl<R: Real> Call<'_, R> {
                     Type::Train { .. } => Content::Train(self.spelled(i)),
                 },
             };
-            let Some(Kept::Rows(old)) = kept else { return new };
+            let Some(Cached::Rows(old)) = kept else { return new };
             match (old[i - 1].clone(), new) {
                 (Content::Real(mut old), Content::Real(new)) => {
                     old.extend(new);

@@ -3,9 +3,10 @@
 //! Integers are exact in 64 bits. A result is one division: the weighted sum of values over the sum of weights, which a
 //! sink adds to where there is one; 0 over 0 is 0.
 
-use crate::eval::Real;
+use crate::curve::Curve;
 use crate::events::Events;
 use crate::membrane::Membrane;
+use crate::real::Real;
 use crate::types::Code;
 use std::ops::Range;
 
@@ -187,7 +188,7 @@ pub fn emitted<R: Real>(
                 let sink = sink * R::from_i64(FRESH);
                 for ((neuron, gain), sum) in neurons[head.clone()].iter_mut().zip(&gain[head.clone()]).zip(sums) {
                     let input = mean(sum, total, sink) * *gain;
-                    out.push(Membrane::Lif.step(neuron, input, steps as u16, crate::Curve::Identity));
+                    out.push(Membrane::Lif.step(neuron, input, steps as u16, Curve::Identity));
                 }
             }
         }

@@ -17,8 +17,6 @@
 
 pub mod meaning;
 
-use crate::graph::{Graph, Value};
-use crate::op::SpikeOp;
 use crate::types::{Carrier, Code, Dim, Elem, Shape, Type};
 use std::fmt;
 
@@ -61,7 +59,7 @@ pub const GUARD: u8 = 8;
 
 /// What is kept of a sequence for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum StateType {
     /// A row for every token's key and one for its value: `[context, width]`.
     Rows { keys: Type, values: Type },
     /// Sums in 32 bits where these are enough for the context, else in 64, `[heads, features, width + 1]`: `k v^T`, and of k
@@ -133,7 +131,7 @@ impl Ssa {
     }
 
     /// What is kept of a sequence, given the types of q, k and v; `narrow`: whether sums are of 32 bits.
-    pub fn state(self, heads: usize, [_, k, v]: [Type; 3], narrow: bool) -> State {
+    pub fn state(self, heads: usize, [_, k, v]: [Type; 3], narrow: bool) -> StateType {
         let row = |ty: Type| Shape::new(&[Dim::Context, Dim::Fixed(ty.shape().width().unwrap_or(0) as u32)]);
         let (code, steps) = k.levels().unwrap_or((Code::Unary, 1));
         let levels = |ty: Type| {
@@ -142,34 +140,31 @@ impl Ssa {
         };
         let spikes = |ty: Type| Type::Train { carrier: Carrier::Spike, code, steps, shape: row(ty) };
         match self {
-            Ssa::Ttfs { .. } | Ssa::TopK { .. } => State::Rows { keys: levels(k), values: levels(v) },
+            Ssa::Ttfs { .. } | Ssa::TopK { .. } => StateType::Rows { keys: levels(k), values: levels(v) },
             Ssa::Coincidence { .. } | Ssa::Lif { output: Output::Mean } => {
-                State::Rows { keys: spikes(k), values: levels(v) }
+                StateType::Rows { keys: spikes(k), values: levels(v) }
             }
-            Ssa::Lif { output: Output::Spikes } => State::Rows { keys: spikes(k), values: spikes(v) },
+            Ssa::Lif { output: Output::Spikes } => StateType::Rows { keys: spikes(k), values: spikes(v) },
             Ssa::Linear { .. } => {
                 let of = |ty: Type| ty.shape().width().unwrap_or(0) / heads.max(1);
-                State::Sums { heads, features: of(k), width: of(v), bits: if narrow { i32::BITS } else { i64::BITS } }
+                StateType::Sums {
+                    heads,
+                    features: of(k),
+                    width: of(v),
+                    bits: if narrow { i32::BITS } else { i64::BITS },
+                }
             }
         }
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for StateType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            State::Rows { keys, values } => write!(f, "keys {keys}, values {values}"),
-            State::Sums { heads, features, width, bits } => {
+            StateType::Rows { keys, values } => write!(f, "keys {keys}, values {values}"),
+            StateType::Sums { heads, features, width, bits } => {
                 write!(f, "sums of k v^T i{bits}[{heads},{features},{width}], of k i{bits}[{heads},{features}]")
             }
         }
-    }
-}
-
-/// The neurons that emit a value, whether it comes as a train or was decoded.
-pub fn neuron_of(graph: &Graph, value: Value) -> Value {
-    match graph.node(value).op {
-        crate::op::Op::Spike(SpikeOp::Decode) => neuron_of(graph, graph.node(value).args[0]),
-        _ => value,
     }
 }

@@ -4,13 +4,16 @@
 //! All errors are collected. A line that failed gives a value that nobody knows, and lines that use such a value are
 //! passed over in silence: one mistake, one complaint.
 
-use super::{NAME_MAX, VERSION, hash, is_bare, op};
 use crate::build::Builder;
 use crate::diagnostic::Diagnostics;
 use crate::diagnostic::{Diagnostic, Place};
-use crate::graph::{Graph, Stage, Value};
+use crate::graph::Graph;
+use crate::op::{Op, spelling};
+use crate::stage::Stage;
 use crate::tensor::Tensor;
+use crate::text::name::{NAME_MAX, VERSION, hash, is_bare};
 use crate::types::Elem;
+use crate::value::Value;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -184,7 +187,7 @@ impl Parser<'_> {
     fn definition(&mut self, line: &mut Line) -> Result<Option<Value>, Diagnostic> {
         line.expect("=")?;
         let start = line.mark();
-        let op = op::op(line.spelling()).map_err(|message| start.error(message))?;
+        let op = Op::parse(line.spelling()).map_err(|message| start.error(message))?;
         let args = if line.eat("(") { self.operands(line)? } else { Some(Vec::new()) };
         line.expect(":")?;
         let place = line.mark();
@@ -299,7 +302,7 @@ fn tensor_type(text: &str) -> Result<(Elem, Vec<usize>), String> {
     let elem = all.into_iter().find(|known| known.to_string() == elem);
     let elem = elem.ok_or_else(|| format!("weights are f32, i32 or i8, here is `{text}`"))?;
     let pieces: Vec<&str> = sizes.split(',').filter(|piece| !piece.is_empty()).collect();
-    let sizes = op::shape(&pieces)?.sizes().ok_or("sizes of weights are numbers")?;
+    let sizes = spelling::shape(&pieces)?.sizes().ok_or("sizes of weights are numbers")?;
     let bytes = sizes.iter().try_fold(elem.bytes(), |bytes, &size| bytes.checked_mul(size));
     bytes.filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or_else(|| format!("{text} is larger than any memory"))?;
     Ok((elem, sizes))

@@ -1,9 +1,10 @@
 //! Writes a graph as text. Total: a graph that a pass broke is printed too, since its error shows it.
 
-use super::{VERSION, hash, quote, spell};
-use crate::graph::{Graph, Node, Value};
-use crate::op::LeafOp;
-use crate::op::Op;
+use crate::graph::{Graph, Node};
+use crate::op::{LeafOp, Op};
+use crate::ssa::StateType;
+use crate::text::name::{VERSION, hash, quote, spell};
+use crate::value::Value;
 use std::fmt::Write;
 
 /// Where origins stand, if the line has room before them. One fixed column, so that a change of one line is a change of
@@ -75,7 +76,7 @@ fn node_line(labels: &[String], value: Value, node: &Node) -> String {
 }
 
 /// `Graph::state` where the operands that it looks at exist.
-fn known_state(graph: &Graph, value: Value) -> Option<crate::ssa::State> {
+fn known_state(graph: &Graph, value: Value) -> Option<StateType> {
     let args = &graph.node(value).args;
     let known = args.len() >= 3 && args.iter().all(|arg| arg.index() < graph.nodes.len());
     if known { graph.state(value) } else { None }

@@ -8,9 +8,9 @@ use crate::graph::{Graph, Stage, Value};
 use crate::membrane::Membrane;
 use crate::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use crate::op::{Binary, Layout, Op, Perm, Scalar, Unary};
+use crate::op::{Surrogate, TrainingOp};
 use crate::ssa::{Output, Ssa};
 use crate::tensor::Tensor;
-use crate::training::{Surrogate, TrainingOp};
 use crate::types::{Code, Dim, Elem, Shape};
 use std::sync::Arc;
 
@@ -399,7 +399,7 @@ fn attention_says_what_it_keeps() {
         ("ssa[sigmoid,heads=2]", "`sigmoid` with `` is no attention"),
         ("ssa[linear,heads=2,guard=256]", "`256` is no number that fits here"),
     ] {
-        let error = operation(wrong).expect_err(wrong);
+        let error = Op::parse(wrong).expect_err(wrong);
         assert!(error.contains(told), "{error}");
     }
 }

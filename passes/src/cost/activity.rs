@@ -1,8 +1,8 @@
 //! How busy a network is: events by node over some tokens, measured on text or expected.
 
-use snnc_ir::events::{Events, is_neuron};
+use snnc_ir::events::Events;
 use snnc_ir::op::{DenseOp, LevelOp};
-use snnc_ir::ssa::neuron_of;
+use snnc_ir::state::neuron_of;
 use snnc_ir::{Carrier, Graph, Op, Ssa, Type, Value};
 
 /// What every node of a graph did over some tokens.
@@ -28,7 +28,7 @@ impl Activity {
     pub fn expected(graph: &Graph, tokens: u64, keys: u64, rate: &dyn Fn(Value) -> Rate, window: f64) -> Self {
         let count = |all: u64, share: f64| (all as f64 * share).round() as u64;
         let mut this = Self { tokens, events: vec![Events::default(); graph.nodes.len()] };
-        for (value, node) in graph.iter().filter(|(_, node)| is_neuron(&node.op)) {
+        for (value, node) in graph.iter().filter(|(_, node)| node.op.is_neuron()) {
             let (neurons, rate) = (tokens * node.ty.shape().width().unwrap_or(0) as u64, rate(value));
             let (spikes, active) = (count(neurons, rate.spikes), count(neurons, rate.active));
             this.events[value.index()] = Events { spikes, active, ..Events::default() };

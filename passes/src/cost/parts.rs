@@ -1,6 +1,5 @@
 //! Where in a transformer a node stands: its layer and part, by structure alone.
 
-use snnc_ir::events::is_neuron;
 use snnc_ir::op::{ArrayOp, DenseOp, LevelOp, SpikeOp};
 use snnc_ir::{Binary, Graph, Op, Value};
 use std::collections::BTreeMap;
@@ -186,7 +185,7 @@ fn is_between(graph: &Graph, value: Value) -> bool {
         | Op::Level(LevelOp::HeadLinear)
         | Op::Array(ArrayOp::Binary(Binary::Mul | Binary::Div)) => true,
         Op::Array(ArrayOp::Binary(Binary::Add)) => is_part(graph, value),
-        op => is_neuron(&op),
+        op => op.is_neuron(),
     }
 }
 

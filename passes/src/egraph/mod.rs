@@ -17,7 +17,7 @@ use rule::{Rule, saturate};
 use sampling::Pointwise;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, LeafOp};
-use snnc_ir::{Builder, Diagnostic, Graph, Op, Stage, Tensor, Type, Value, Weight, WeightId, eval, infer};
+use snnc_ir::{Builder, Diagnostic, Graph, Op, Stage, Tensor, Type, Value, Weight, WeightId, eval};
 use std::collections::HashMap;
 use std::mem::Discriminant;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ impl Language for Term {
 pub fn effort(terms: &Terms, term: &Term) -> u64 {
     let data = |id: &Id| terms[*id].data.ty;
     let args: Vec<Type> = term.args.iter().map(data).collect();
-    infer::infer(&term.op, &args).map_or(0, |ty| cost::effort(term.op, &args, ty))
+    term.op.infer(&args).map_or(0, |ty| cost::effort(term.op, &args, ty))
 }
 
 /// What is known of all members of a class.
@@ -95,7 +95,7 @@ impl Analysis<Term> for Facts {
                 (Type::tensor(tensor.elem(), snnc_ir::Shape::fixed(tensor.sizes())), tensor.scalar())
             }
             op => {
-                let ty = infer::infer(&op, &types).unwrap_or_else(|e| panic!("a rule built an ill-typed `{op}`: {e}"));
+                let ty = op.infer(&types).unwrap_or_else(|e| panic!("a rule built an ill-typed `{op}`: {e}"));
                 (ty, scalar_of(terms, term))
             }
         };

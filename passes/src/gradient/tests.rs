@@ -3,9 +3,9 @@
 use super::*;
 use snnc_ir::eval::{Content, Evaluator, Memory};
 use snnc_ir::op::Scalar;
+use snnc_ir::op::Surrogate;
+use snnc_ir::op::TrainingOp;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
-use snnc_ir::training::Surrogate;
-use snnc_ir::training::TrainingOp;
 use snnc_ir::{Curve, Elem, Type, verify};
 
 /// Tokens that a case is run on, and those that follow them.

@@ -4,9 +4,9 @@ use super::{Neurons, ParameterKind, Relaxing};
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::ArrayOp;
 use snnc_ir::op::Scalar;
+use snnc_ir::op::{LEVEL_MAX, TrainingOp};
 use snnc_ir::ssa::meaning::FIRST_SPIKE_WEIGHT;
 use snnc_ir::ssa::{Output, Ssa};
-use snnc_ir::training::{LEVEL_MAX, TrainingOp};
 use snnc_ir::{Binary, Curve, Diagnostic, Dim, Op, Shape, Unary, Value, Weight};
 
 /// What masks a score; finite, since values are.

@@ -2,8 +2,8 @@
 
 use super::{Neurons, Relaxing};
 use snnc_ir::membrane::{KEPT, Membrane};
+use snnc_ir::op::TrainingOp;
 use snnc_ir::op::{ArrayOp, LevelOp};
-use snnc_ir::training::TrainingOp;
 use snnc_ir::{Binary, Curve, Diagnostic, Op, Unary, Value, Weight};
 
 impl Relaxing {

@@ -6,7 +6,7 @@ use super::host::{Fault, StepConstants, number, number_mut};
 use crate::kernels::{CoincidenceCount, CoincidenceShape, ColumnRange, Kernels, LinearShape, StateSum, words};
 use crate::kv_cache::{CacheEntry, CachedRows, StateSums};
 use crate::plan::{StepKind, plane_bytes};
-use snnc_ir::eval::spoken;
+use snnc_ir::eval::spike_events;
 use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::ssa::meaning::first_key;
@@ -233,7 +233,7 @@ impl CoincidenceHeads {
         });
         let (parts, done) = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
         write(&parts, width, out)?;
-        let events = Events { score_additions: done.pairs, value_keys: done.keys, ..spoken(&parts) };
+        let events = Events { score_additions: done.pairs, value_keys: done.keys, ..spike_events(&parts) };
         Ok(events)
     }
 }

@@ -1,7 +1,7 @@
 //! Both engines, bit for bit: outputs, events, state, on sizes that fit no vector.
 
 use crate::{Engine, Executed, Isa, KernelCosts, MatmulCounts, Options, Program, Rows, Session};
-use snnc_ir::events::{Events, is_neuron};
+use snnc_ir::events::Events;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::op::{Binary, Layout, Op, Scalar};
 use snnc_ir::{Builder, Code, Curve, Graph, Ssa, Stage, Tensor, Value};
@@ -316,7 +316,7 @@ fn neurons_can_be_looked_at() {
         let seen = |stage, engine, chunk| {
             let mut graph = (*make(TestNet { stage, code, steps, ..NET })).clone();
             let neurons: Vec<Value> =
-                graph.iter().filter(|(_, node)| is_neuron(&node.op)).map(|(value, _)| value).collect();
+                graph.iter().filter(|(_, node)| node.op.is_neuron()).map(|(value, _)| value).collect();
             graph.outputs.extend(neurons.iter().map(|value| (format!("{}", value.0), *value)));
             let mut session = Session::new(program(&Arc::new(graph.clone()), engine, chunk));
             let mut all = vec![Vec::new(); neurons.len()];

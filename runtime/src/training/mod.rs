@@ -9,7 +9,7 @@ mod plan;
 use crate::kernels::{Isa, Kernels, StridedMatrix, multiply};
 pub use plan::TrainingPlan;
 use plan::{StridedView, TrainingStep, TrainingStepKind, ValueSource};
-use snnc_ir::training::{period, recency, recency_slope};
+use snnc_ir::eval::{decay_row, decay_slope, period};
 use snnc_ir::{Data, Diagnostic, Graph, Stage};
 use std::sync::Arc;
 
@@ -193,7 +193,7 @@ impl TrainingEngine {
                 let n = self.positions.len();
                 for (&h, y) in real(0).iter().zip(y.chunks_exact_mut(n * n)) {
                     let h = period(h.into());
-                    y.chunks_exact_mut(n).enumerate().for_each(|(i, row)| recency(h, i, row));
+                    y.chunks_exact_mut(n).enumerate().for_each(|(i, row)| decay_row(h, i, row));
                 }
             }
             TrainingStepKind::DecayMaskGrad => {
@@ -282,7 +282,7 @@ fn matmul(a: &StridedView, a_data: &[f32], b: &StridedView, b_data: &[f32], y: &
 
 /// The sum of all weights' gradients, each by how fast its weight grows with the period.
 fn decay_mask_grad(h: f32, n: usize, c: &[f32]) -> f32 {
-    let slopes: Vec<f32> = (0..n).rev().map(|distance| recency_slope(h.into(), distance) as f32).collect();
+    let slopes: Vec<f32> = (0..n).rev().map(|distance| decay_slope(h.into(), distance) as f32).collect();
     let row =
         |(i, c): (usize, &[f32])| c[..=i].iter().zip(&slopes[n - 1 - i..]).map(|(c, slope)| c * slope).sum::<f32>();
     c.chunks_exact(n).enumerate().map(row).sum()

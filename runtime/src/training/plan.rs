@@ -7,7 +7,7 @@
 use crate::jit::dense_curve;
 use crate::kernels::{Axis, Map, Zip};
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
-use snnc_ir::training::{Surrogate, TrainingOp};
+use snnc_ir::op::{Surrogate, TrainingOp};
 use snnc_ir::{Binary, Diagnostic, Elem, Graph, Op, Unary, Value};
 
 /// Where numbers come from.

@@ -1,6 +1,6 @@
 //! A node with its operands, and what all operators share: axes, shapes, broadcasting, the order of elements.
 
-use crate::read::OnnxNode;
+use crate::model::OnnxNode;
 use crate::tensor::{OnnxArray, OnnxElem};
 
 /// The most elements of a result: a mask of 8192 by 8192 tokens, or the embedding of the largest GPT-2.
@@ -174,5 +174,6 @@ pub(super) fn index(index: i64, size: usize) -> Result<usize, String> {
 }
 
 pub(super) fn elem_of(number: i64) -> Result<OnnxElem, String> {
-    OnnxElem::of_onnx(number).ok_or_else(|| format!("the element type (ONNX's number {number}) is not supported"))
+    let elem = i32::try_from(number).ok().and_then(OnnxElem::of_onnx);
+    elem.ok_or_else(|| format!("the element type (ONNX's number {number}) is not supported"))
 }

@@ -2,7 +2,7 @@
 
 use super::call::{NodeCall, axis, sizes_of};
 use super::{evaluate, work};
-use crate::read::{OnnxGraph, OnnxModel, OnnxNode};
+use crate::model::{OnnxGraph, OnnxModel, OnnxNode};
 use crate::tensor::OnnxArray;
 use indexmap::IndexMap;
 use snnc_ir::Diagnostic;

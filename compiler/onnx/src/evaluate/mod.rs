@@ -14,7 +14,7 @@ mod quantised;
 mod reduce;
 pub mod shape_ops;
 
-use crate::read::OnnxNode;
+use crate::model::OnnxNode;
 use crate::tensor::OnnxArray;
 use call::{EvaluateError, NodeCall, count};
 use shape_ops::{flat_sizes, reshape_sizes, squeeze_sizes, unsqueeze_sizes};

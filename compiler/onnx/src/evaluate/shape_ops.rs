@@ -1,7 +1,7 @@
 //! Operators that make, move, pick or join elements without arithmetic on them.
 
 use super::call::{ElementOffsets, NodeCall, axis, broadcast, count, index, sizes_of, strides, volume};
-use crate::read::Attribute;
+use crate::model::Attribute;
 use crate::tensor::{ArrayData, Element, OnnxArray};
 
 /// The part of an axis that a slice takes: `len` elements from `start`, `step` apart.

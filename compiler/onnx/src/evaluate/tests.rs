@@ -1,7 +1,7 @@
 //! One case for each fact: a node, its operands, what it gives.
 
 use super::*;
-use crate::read::Attribute;
+use crate::model::Attribute;
 use std::sync::Arc;
 
 fn node(op: &str, attributes: &[(&str, Attribute)]) -> OnnxNode {

@@ -4,7 +4,7 @@ use super::constants::Constant;
 use super::importer::Importer;
 use super::value::{ImportError, ImportValue};
 use crate::evaluate::call::axis;
-use crate::read::{OnnxGraph, OnnxNode};
+use crate::model::{OnnxGraph, OnnxNode};
 use snnc_ir::types::Dim;
 
 /// The operators of this file.

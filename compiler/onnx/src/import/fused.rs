@@ -4,7 +4,7 @@
 use super::importer::Importer;
 use super::shapes::fixed;
 use super::value::{ImportError, ImportValue, LiveValue};
-use crate::read::OnnxNode;
+use crate::model::OnnxNode;
 use snnc_ir::op::Scalar;
 use snnc_ir::op::{ArrayOp, DenseOp};
 use snnc_ir::types::Dim;

@@ -5,7 +5,7 @@ use super::shapes::{fixed, ir_shape};
 use super::value::{ImportError, ImportValue, LiveValue};
 use crate::evaluate::call::{ELEMENTS_MAX, EvaluateError, NodeCall};
 use crate::evaluate::{evaluate, work};
-use crate::read::{OnnxModel, OnnxNode};
+use crate::model::{OnnxModel, OnnxNode};
 use crate::tensor::OnnxArray;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{DenseOp, LeafOp};

@@ -2,7 +2,7 @@
 //! is no past and no cache branch.
 
 use crate::evaluate::call::count;
-use crate::read::Port;
+use crate::model::Port;
 use crate::tensor::{ArrayData, Element, OnnxArray, OnnxElem};
 
 /// The input that takes the token ids.

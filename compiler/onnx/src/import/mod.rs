@@ -21,7 +21,7 @@ mod value;
 
 use crate::evaluate::call::EvaluateError;
 use crate::evaluate::evaluate;
-use crate::read::{OnnxModel, OnnxNode, Port};
+use crate::model::{OnnxModel, OnnxNode, Port};
 use crate::tensor::{OnnxArray, OnnxElem};
 use constants::Constant;
 pub use control::CONTROL;

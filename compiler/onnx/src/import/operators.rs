@@ -8,7 +8,7 @@ use crate::evaluate::shape_ops::{
     SliceSpan, flat_sizes, reshape_sizes, slice_spans, split_sizes, squeeze_sizes, unsqueeze_sizes,
 };
 use crate::import::constants::Constant;
-use crate::read::OnnxNode;
+use crate::model::OnnxNode;
 use crate::tensor::OnnxArray;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp};
 use snnc_ir::op::{Perm, Scalar};
@@ -147,7 +147,10 @@ impl Importer<'_> {
     fn cast(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         use crate::tensor::OnnxElem;
         let x = self.input(node, inputs, 0)?;
-        let to = node.int("to").and_then(OnnxElem::of_onnx).ok_or("the type to cast to is not supported")?;
+        let to = node
+            .int("to")
+            .and_then(|to| OnnxElem::of_onnx(i32::try_from(to).ok()?))
+            .ok_or("the type to cast to is not supported")?;
         match (self.builder.ty(x.value).elem(), to) {
             (Some(Elem::F32), OnnxElem::F32) | (Some(Elem::I32), OnnxElem::I64 | OnnxElem::I32) => Ok(x),
             _ => Err(format!("a cast to {} of what depends on the token ids is not supported", to.name()).into()),

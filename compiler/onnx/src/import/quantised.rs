@@ -8,11 +8,12 @@ use super::constants::Constant;
 use snnc_ir::op::ArrayOp;
 
 use super::importer::Importer;
+use super::operators::SOFTMAX_ALONG_ONE_AXIS;
 use super::value::{Coded, ImportError, ImportValue, LiveValue, Scale};
 use crate::evaluate::call::{NodeCall, broadcast};
-use crate::read::{Attribute, OnnxNode};
+use crate::model::{Attribute, OnnxNode};
 use crate::tensor::{OnnxArray, OnnxElem};
-use snnc_ir::Binary;
+use snnc_ir::{Binary, Op, Unary};
 use std::sync::Arc;
 
 /// Operators that move numbers without changing them: what they do to values they do to codes.
@@ -69,103 +70,26 @@ impl Importer<'_> {
         node: &OnnxNode,
         inputs: Inputs<'_>,
     ) -> Result<Option<Vec<ImportValue>>, ImportError> {
-        if let Some(ImportValue::Coded(coded)) = at(inputs, 0)
-            && let Coded::Codes { of, by } = &**coded
-            && node.domain.is_empty()
-            && MOVES.contains(&node.op_type.as_str())
-        {
-            if matches!(by, Scale::Given(scale, _) if scale.at(0).len() > 1) {
-                return Err("codes with a scale for each channel are moved".into());
-            }
-            let mut real = inputs.to_vec();
-            real[0] = Some(ImportValue::Live(of.clone()));
-            let moved = self.operator(node, &real)?.into_iter().map(|held| match held {
-                ImportValue::Live(of) => codes(of, by.clone()),
-                other => other,
-            });
-            return Ok(Some(moved.collect()));
+        if let Some(moved) = self.moved_codes(node, inputs)? {
+            return Ok(Some(moved));
+        }
+        if let Some((real, scale)) = self.recoded(node, inputs)? {
+            return Ok(Some(vec![codes(real, given(inputs, scale)?)]));
         }
         let one = |held: Result<ImportValue, ImportError>| held.map(|held| Some(vec![held]));
         let live = |live: Result<LiveValue, ImportError>| live.map(|live| Some(vec![ImportValue::Live(live)]));
-        let output =
-            |of: Result<LiveValue, ImportError>, scale: usize| Ok(Some(vec![codes(of?, given(inputs, scale)?)]));
         match &*node.operator() {
             "QuantizeLinear" | "com.microsoft.QuantizeLinear" => {
                 let of = self.input(node, inputs, 0)?;
-                one(Ok(codes(of, given(inputs, 1)?)))
+                one(given(inputs, 1).map(|by| codes(of, by)))
             }
             "DequantizeLinear" | "com.microsoft.DequantizeLinear" => live(self.real(node, inputs, 0)),
-            "DynamicQuantizeLinear" => {
-                let by = Scale::Measured(self.unique());
-                let of = self.input(node, inputs, 0)?;
-                let scale = Coded::Scale { by: by.clone(), times: None };
-                Ok(Some(vec![
-                    codes(of, by),
-                    ImportValue::Coded(Box::new(scale)),
-                    ImportValue::Coded(Box::new(Coded::Zero)),
-                ]))
-            }
+            "DynamicQuantizeLinear" => self.measured_codes(node, inputs).map(Some),
             "MatMulInteger" => one(Self::integer_product(inputs)),
-            "Cast" => match at(inputs, 0) {
-                Some(ImportValue::Coded(coded)) if matches!(**coded, Coded::Sums { .. } | Coded::Scale { .. }) => {
-                    one(Ok(ImportValue::Coded(coded.clone())))
-                }
-                Some(ImportValue::Coded(coded)) => match &**coded {
-                    Coded::Rows { table, ids } => {
-                        let table = self.evaluated(node, &[Some(&ImportValue::Constant(table.clone()))])?;
-                        one(self.gathered_by_ids(node, &table, ids))
-                    }
-                    _ => Err(ImportError::Unsupported),
-                },
-                _ => Ok(None),
-            },
+            "Cast" => self.cast_codes(node, inputs),
             "Mul" => self.scaled(node, inputs),
-            "QLinearMatMul" => {
-                let (a, b) = (self.real(node, inputs, 0)?, self.real(node, inputs, 3)?);
-                let y = self.product(node, &a, &b);
-                output(y, 6)
-            }
-            "com.microsoft.QGemm" => {
-                let y = self.quantised_gemm(node, inputs)?;
-                if at(inputs, 7).is_some() { output(Ok(y), 7) } else { live(Ok(y)) }
-            }
-            "com.microsoft.QLinearAdd" | "com.microsoft.QLinearMul" => {
-                let kind = if node.op_type == "QLinearAdd" { Binary::Add } else { Binary::Mul };
-                let (a, b) = (self.real(node, inputs, 0)?, self.real(node, inputs, 3)?);
-                let y = self.combined(node, kind, &a, &b);
-                output(y, 6)
-            }
-            "com.microsoft.QLinearSigmoid" => {
-                let x = self.real(node, inputs, 0)?;
-                let y = self.add(
-                    node,
-                    snnc_ir::Op::Array(ArrayOp::Unary(snnc_ir::Unary::Sigmoid)),
-                    &[x.value],
-                    x.dims.clone(),
-                );
-                output(y, 3)
-            }
-            "com.microsoft.QLinearSoftmax" => {
-                let x = self.real(node, inputs, 0)?;
-                let default =
-                    if node.int("opset").unwrap_or(13) < super::operators::SOFTMAX_ALONG_ONE_AXIS { 1 } else { -1 };
-                let y = self.softmax_of(node, &x, default);
-                output(y, 3)
-            }
-            "com.microsoft.QLinearWhere" => {
-                let (a, b) = (self.real(node, inputs, 1)?, self.real(node, inputs, 4)?);
-                let parts = [at(inputs, 0).cloned(), Some(ImportValue::Live(a)), Some(ImportValue::Live(b))];
-                let y = self.choose(node, &parts);
-                output(y, 7)
-            }
-            "com.microsoft.QLinearConcat" => {
-                let parts = (2..inputs.len())
-                    .step_by(3)
-                    .map(|i| self.real(node, inputs, i).map(|x| Some(ImportValue::Live(x))));
-                let parts = parts.collect::<Result<Vec<_>, ImportError>>()?;
-                let y = self.concat(node, &parts);
-                output(y, 0)
-            }
+            // Without a scale of its output it gives real numbers.
+            "com.microsoft.QGemm" => live(self.quantised_gemm(node, inputs)),
             "com.microsoft.DynamicQuantizeMatMul" => {
                 let x = self.input(node, inputs, 0)?;
                 let w = self.real_at(node, inputs, [1, 2, 3])?;
@@ -176,32 +100,114 @@ impl Importer<'_> {
                 let w = self.real_at(node, inputs, [1, 3, 5])?;
                 live(self.product_plus(node, &x, &w, at(inputs, 6)))
             }
-            "com.microsoft.MatMulNBits" => {
-                let x = self.input(node, inputs, 0)?;
-                let stored: Option<Vec<Option<&OnnxArray>>> = (0..inputs.len().min(5))
-                    .map(|i| match at(inputs, i).filter(|_| i > 0) {
-                        None => Some(None),
-                        Some(ImportValue::Constant(constant)) => constant.single().map(|array| Some(&**array)),
-                        Some(_) => None,
-                    })
-                    .collect();
-                let stored = stored.ok_or("its weights should be constants")?;
-                let w = NodeCall { node, opset: self.model.opset(), inputs: &stored }.block_weights()?;
-                let name = node.inputs.get(1).map_or("weights", String::as_str);
-                let w = self.operand(&ImportValue::Constant(Constant::constant(name, Arc::new(w))), node)?;
-                live(self.product_plus(node, &x, &w, at(inputs, 5)))
-            }
-            "com.microsoft.GatherBlockQuantized" => {
-                let rows = constant(inputs, 0)?.at(0).sizes().first().copied().unwrap_or(0);
-                let all = OnnxArray::vector((0..rows as i64).collect());
-                let all = ImportValue::Constant(Constant::constant(node.label(), Arc::new(all)));
-                let table = self.evaluated(node, &[at(inputs, 0), Some(&all), at(inputs, 2), at(inputs, 3)])?;
-                let indices = at(inputs, 1).ok_or("its indices are missing")?;
-                let rows = self.embed_rows(node, &table, indices)?;
-                live(rows.ok_or_else(|| "its indices are neither token ids nor positions".into()))
-            }
+            "com.microsoft.MatMulNBits" => live(self.block_product(node, inputs)),
+            "com.microsoft.GatherBlockQuantized" => live(self.gathered_blocks(node, inputs)),
             _ => Ok(None),
         }
+    }
+
+    /// An operator that moves numbers, on codes. `None`: it is another one, or on something else.
+    fn moved_codes(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<Option<Vec<ImportValue>>, ImportError> {
+        let Some(ImportValue::Coded(coded)) = at(inputs, 0) else { return Ok(None) };
+        let Coded::Codes { of, by } = &**coded else { return Ok(None) };
+        if !node.domain.is_empty() || !MOVES.contains(&node.op_type.as_str()) {
+            return Ok(None);
+        }
+        if matches!(by, Scale::Given(scale, _) if scale.at(0).len() > 1) {
+            return Err("codes with a scale for each channel are moved".into());
+        }
+        let mut real = inputs.to_vec();
+        real[0] = Some(ImportValue::Live(of.clone()));
+        let moved = self.operator(node, &real)?.into_iter().map(|held| match held {
+            ImportValue::Live(of) => codes(of, by.clone()),
+            other => other,
+        });
+        Ok(Some(moved.collect()))
+    }
+
+    /// Operators from codes to codes: the real value, and which input is the scale of its codes.
+    fn recoded(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<Option<(LiveValue, usize)>, ImportError> {
+        Ok(Some(match &*node.operator() {
+            "QLinearMatMul" => {
+                let (a, b) = (self.real(node, inputs, 0)?, self.real(node, inputs, 3)?);
+                (self.product(node, &a, &b)?, 6)
+            }
+            "com.microsoft.QGemm" if at(inputs, 7).is_some() => (self.quantised_gemm(node, inputs)?, 7),
+            "com.microsoft.QLinearAdd" | "com.microsoft.QLinearMul" => {
+                let kind = if node.op_type == "QLinearAdd" { Binary::Add } else { Binary::Mul };
+                let (a, b) = (self.real(node, inputs, 0)?, self.real(node, inputs, 3)?);
+                (self.combined(node, kind, &a, &b)?, 6)
+            }
+            "com.microsoft.QLinearSigmoid" => {
+                let x = self.real(node, inputs, 0)?;
+                (self.add(node, Op::Array(ArrayOp::Unary(Unary::Sigmoid)), &[x.value], x.dims.clone())?, 3)
+            }
+            "com.microsoft.QLinearSoftmax" => {
+                let x = self.real(node, inputs, 0)?;
+                let along_one = node.int("opset").unwrap_or(SOFTMAX_ALONG_ONE_AXIS) >= SOFTMAX_ALONG_ONE_AXIS;
+                (self.softmax_of(node, &x, if along_one { -1 } else { 1 })?, 3)
+            }
+            "com.microsoft.QLinearWhere" => {
+                let (a, b) = (self.real(node, inputs, 1)?, self.real(node, inputs, 4)?);
+                let parts = [at(inputs, 0).cloned(), Some(ImportValue::Live(a)), Some(ImportValue::Live(b))];
+                (self.choose(node, &parts)?, 7)
+            }
+            "com.microsoft.QLinearConcat" => {
+                let part = |i: usize| self.real(node, inputs, i).map(|x| Some(ImportValue::Live(x)));
+                let parts = (2..inputs.len()).step_by(3).map(part).collect::<Result<Vec<_>, ImportError>>()?;
+                (self.concat(node, &parts)?, 0)
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// DynamicQuantizeLinear: codes, their scale and the code of zero, all measured when the file runs.
+    fn measured_codes(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<Vec<ImportValue>, ImportError> {
+        let by = Scale::Measured(self.unique());
+        let of = self.input(node, inputs, 0)?;
+        let scale = Coded::Scale { by: by.clone(), times: None };
+        Ok(vec![codes(of, by), ImportValue::Coded(Box::new(scale)), ImportValue::Coded(Box::new(Coded::Zero))])
+    }
+
+    /// Cast in the middle of quantised arithmetic changes nothing. `None`: the operand is another one.
+    fn cast_codes(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<Option<Vec<ImportValue>>, ImportError> {
+        let Some(ImportValue::Coded(coded)) = at(inputs, 0) else { return Ok(None) };
+        match &**coded {
+            Coded::Sums { .. } | Coded::Scale { .. } => Ok(Some(vec![ImportValue::Coded(coded.clone())])),
+            Coded::Rows { table, ids } => {
+                let table = self.evaluated(node, &[Some(&ImportValue::Constant(table.clone()))])?;
+                self.gathered_by_ids(node, &table, ids).map(|rows| Some(vec![rows]))
+            }
+            Coded::Codes { .. } | Coded::Zero => Err(ImportError::Unsupported),
+        }
+    }
+
+    /// com.microsoft.MatMulNBits: weights of a few bits in blocks.
+    fn block_product(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<LiveValue, ImportError> {
+        let x = self.input(node, inputs, 0)?;
+        let packed: Option<Vec<Option<&OnnxArray>>> = (0..inputs.len().min(5))
+            .map(|i| match at(inputs, i).filter(|_| i > 0) {
+                None => Some(None),
+                Some(ImportValue::Constant(constant)) => constant.single().map(|array| Some(&**array)),
+                Some(_) => None,
+            })
+            .collect();
+        let packed = packed.ok_or("its weights should be constants")?;
+        let w = NodeCall { node, opset: self.model.opset(), inputs: &packed }.block_weights()?;
+        let name = node.inputs.get(1).map_or("weights", String::as_str);
+        let w = self.operand(&ImportValue::Constant(Constant::constant(name, Arc::new(w))), node)?;
+        self.product_plus(node, &x, &w, at(inputs, 5))
+    }
+
+    /// com.microsoft.GatherBlockQuantized: rows of a table of codes in blocks.
+    fn gathered_blocks(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<LiveValue, ImportError> {
+        let rows = constant(inputs, 0)?.at(0).sizes().first().copied().unwrap_or(0);
+        let all = OnnxArray::vector((0..rows as i64).collect());
+        let all = ImportValue::Constant(Constant::constant(node.label(), Arc::new(all)));
+        let table = self.evaluated(node, &[at(inputs, 0), Some(&all), at(inputs, 2), at(inputs, 3)])?;
+        let indices = at(inputs, 1).ok_or("its indices are missing")?;
+        let rows = self.embed_rows(node, &table, indices)?;
+        rows.ok_or_else(|| "its indices are neither token ids nor positions".into())
     }
 
     /// The real value of input `i`, whose scale and zero point follow it.

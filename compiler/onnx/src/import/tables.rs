@@ -4,7 +4,7 @@ use super::constants::Constant;
 use super::importer::{COUNTS, Importer};
 use super::shapes::fixed;
 use super::value::{Coded, ImportError, ImportValue, LiveValue};
-use crate::read::OnnxNode;
+use crate::model::OnnxNode;
 use crate::tensor::{ArrayData, OnnxArray, OnnxElem};
 use snnc_ir::Op;
 use snnc_ir::op::{DenseOp, LeafOp};

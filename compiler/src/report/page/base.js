@@ -1,7 +1,7 @@
 // What all parts use: elements, numbers, colours of the theme, and the order of sections.
 const data = JSON.parse(document.getElementById('data').textContent);
 const main = document.getElementById('main');
-const findings = data.findings || {};
+const findings = data.evaluation || {};
 const still = matchMedia('(prefers-reduced-motion: reduce)');
 
 /** An element: attributes that are functions listen, `text` is text, null is left out. */

@@ -21,7 +21,7 @@ function energyFigures(figure) {
 
 function energy() {
   const e = data.energy;
-  const node = section('energy', 'Energy', 'An estimate, a token: what was counted in this run, at the prices of a list. Lists differ by what they price; none is the truth, so look at several.');
+  const node = section('energy', 'Energy', 'An estimate per token: what was counted in this run, at the prices of a list. Lists differ by what they price; none is the truth, so look at several.');
   if (!e) return node.append(absent(el('span', {}, 'Run the program on a text: ', code('--text FILE'))));
   let list = firstList(), dense = 'dense_f32', phase = 'prefill', spiking = 'spiking_collapsed';
   const place = el('div', {});
@@ -54,7 +54,7 @@ function energy() {
     const bar = (c, key) => el('span', { style: `background:var(--${key});width:${(100 * amount(c, key) / most).toFixed(2)}%` });
     return el('details', { open: e.rows.length <= 40 }, el('summary', {}, 'By layer and part ', el('small', {}, 'f32 beside time collapsed, reading')), el('div', { class: 'inside scroll', tabindex: 0, role: 'region', 'aria-label': 'By layer and part' },
       el('p', { class: 'key' }, el('span', {}, el('i', { style: 'background:var(--dense)' }), 'dense'), el('span', {}, el('i', { style: 'background:var(--spiking)' }), 'spiking')),
-      el('table', { class: 'wide' }, el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'layer and part'), el('th', { class: 'drawing' }, el('span', { class: 'hidden' }, 'bars')), ['dense', 'spiking', 'saved', 'spikes a neuron'].map(name => el('th', { scope: 'col' }, name)))),
+      el('table', { class: 'wide' }, el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'layer and part'), el('th', { class: 'drawing' }, el('span', { class: 'hidden' }, 'bars')), ['dense', 'spiking', 'saved', 'spikes per neuron'].map(name => el('th', { scope: 'col' }, name)))),
         el('tbody', {}, e.rows.filter(row => amount(cost(row), 'dense') || amount(cost(row), 'spiking')).map(row => { const c = cost(row); return el('tr', { class: c.silent ? 'defect' : null }, el('th', { scope: 'row' }, (row.layer === null ? '' : `h.${row.layer} `) + row.part), el('td', { class: 'left drawing' }, el('div', { class: 'bars', 'aria-hidden': true }, bar(c, 'dense'), bar(c, 'spiking'))),
           el('td', {}, said(c, 'dense')), el('td', {}, said(c, 'spiking')), el('td', {}, c.silent ? 'a defect' : c.saving === null ? '–' : percent(c.saving)), el('td', {}, row.neurons ? digits(row.spikes_per_neuron, 2) : '–')); })))));
   };
@@ -65,7 +65,7 @@ function energy() {
     const most = Math.max(...list_.map(row => Math.max(row.spikes, row.break_even_spikes)), 1e-9), W = 160;
     const x = spikes => 6 + (W - 12) * Math.max(0, spikes) / most;
     const mark = row => el('svg:svg', { viewBox: `0 0 ${W} 18`, width: W, style: 'width:' + W + 'px', 'aria-hidden': true }, line(6, 9, W - 6, 9), el('svg:line', { x1: x(row.break_even_spikes), x2: x(row.break_even_spikes), y1: 2, y2: 16, stroke: 'var(--negative)', 'stroke-width': 3 }), el('svg:circle', { cx: x(row.spikes), cy: 9, r: 5, fill: 'var(--spiking)' }));
-    return [head, el('p', { class: 'about' }, `How many spikes a neuron and token would make a part cost as much as ${FORMS[dense]}. Left of the mark spiking costs less.`),
+    return [head, el('p', { class: 'about' }, `How many spikes per neuron and token would make a part cost as much as ${FORMS[dense]}. Left of the mark spiking costs less.`),
       el('details', { open: list_.length <= 12 }, el('summary', {}, `${list_.filter(row => row.spikes < row.break_even_spikes).length} of ${list_.length} parts are below it`), el('div', { class: 'inside scroll', tabindex: 0, role: 'region', 'aria-label': 'Break-even' }, el('table', { class: 'wide' },
         el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'left' }, 'part'), el('th', { class: 'drawing' }, el('span', { class: 'hidden' }, 'drawing')), ['spikes', 'break-even', 'timesteps', 'break-even'].map(name => el('th', { scope: 'col' }, name)))),
         el('tbody', {}, list_.map(row => el('tr', {}, el('th', { scope: 'row' }, (row.layer === null ? '' : `h.${row.layer} `) + row.part), el('td', { class: 'left drawing' }, mark(row)), el('td', {}, digits(row.spikes, 2)), el('td', {}, row.break_even_spikes <= 0 ? 'never' : digits(row.break_even_spikes, 2)), el('td', {}, digits(row.timesteps, 1)), el('td', {}, row.break_even_timesteps <= 0 ? 'never' : digits(row.break_even_timesteps, 1))))))))];
@@ -86,6 +86,6 @@ function energy() {
     el('div', { class: 'tools' }, field('prices', select(Object.keys(e.prices).map(name => [name, name]), list, value => { list = value; paint(); })),
       field('against', select(Object.keys(FORMS).filter(form => !isSpiking(form)).map(form => [form, FORMS[form]]), dense, value => { dense = value; paint(); })),
       segment('Spiking form', [['spiking_collapsed', 'Time collapsed'], ['spiking_stepped', 'Every timestep']], spiking, value => { spiking = value; paint(); }),
-      segment('Phase', [['prefill', 'Reading'], ['decode', 'Writing']], phase, value => { phase = value; paint(); })), about, place);
+      segment('Phase', [['prefill', 'Prefill'], ['decode', 'Decode']], phase, value => { phase = value; paint(); })), about, place);
   paint();
 }

@@ -3,7 +3,7 @@ function ir() {
   const passes = data.passes;
   const node = section('ir', 'IR, pass by pass', 'The program as the compiler sees it. Lines are compared without the numbers of values, which every pass gives anew.');
   const { lines, stages } = passes;
-  if (passes.gives_program === null) node.append(absent(el('span', {}, 'This begins with the program in the file. The passes before it need the ONNX file: ', code('--against MODEL.onnx'))));
+  if (passes.gives_program === null) node.append(absent(el('span', {}, 'This begins with the program in the file. The passes before it need the ONNX file: ', code('--reference MODEL.onnx'))));
   else node.append(el('p', { class: 'about' }, passes.gives_program ? 'These passes were run again for this report; what they give is the program of the file, line by line and weight by weight.' : 'These passes were run again for this report with the levels that the file keeps. What they give is not the very program of the file: another version of snnc, or another ONNX file, may have made it.'));
   let now = stages.length > 1 ? 1 : 0, changedOnly = true, wanted = '';
   const LIMIT = 800, AROUND = 2;
@@ -48,7 +48,7 @@ function provenance() {
     const s = p.compiled.source;
     if (s) add('from an ONNX file', `${bytesOf(s.bytes)}, opset ${s.opset}, ${s.producer || 'unnamed producer'}, XXH3 `, el('span', { class: 'mono' }, s.xxh3));
   }
-  for (const t of [].concat(p.compiled?.training ?? [])) add('trained', `${t.run.train} by ${t.run.loss}, ${whole(t.steps)} steps of ${t.run.batch} windows of ${t.run.window} tokens`);
+  for (const t of [].concat(p.compiled?.training ?? [])) add('trained', `${t.run.parameters} by ${t.run.loss}, ${whole(t.steps)} steps of ${t.run.batch} windows of ${t.run.window_tokens} tokens`);
   if (p.compiled?.hybrid) add('back to attention by time to first spike', p.compiled.hybrid.ttfs.length ? `layers ${p.compiled.hybrid.ttfs.join(', ')}` : 'no layer');
   if (p.calibration) add('calibrated on', `${p.calibration.source}, ${whole(p.calibration.tokens)} tokens in ${whole(p.calibration.windows)} windows`);
   if (p.dense) add('dense network', file(p.dense), p.dense_is_source === true ? ' (the file that the program was compiled from)' : p.dense_is_source === false ? ' (not the file that the program was compiled from)' : '');
@@ -57,7 +57,7 @@ function provenance() {
   if (data.network) {
     add('parameters', whole(data.network.parameters));
     add('vocabulary, context', `${whole(data.network.vocabulary)}, ${whole(data.network.context)} tokens`);
-    if (data.network.halvings.length) add('memory of heads halves after', data.network.halvings.map(heads => heads.map(h => h || 'never').join(' ')).join('; '), ' tokens, layer by layer');
+    if (data.network.half_lives.length) add('half-lives of heads', data.network.half_lives.map(heads => heads.map(h => h || 'none').join(' ')).join('; '), ' tokens, layer by layer');
     add('neurons and attention', data.network.kinds.map((kind, i) => [i ? ', ' : '', code(kind)]));
   }
   section('provenance', 'Provenance', 'Nothing here depends on the clock, the machine or the number of threads: the same files give the same page.', el('dl', { class: 'facts' }, facts));

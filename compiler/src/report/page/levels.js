@@ -56,6 +56,6 @@ function levels() {
     el('td', {}, isSilent(layer) ? 'silent' : digits(spikesPerNeuron(layer), 3)), el('td', {}, percent(density(layer))), el('td', {}, percent(clipped(layer), 3)), el('td', {}, percent(layer.usually_saturated, 3)), el('td', {}, whole(layer.silent))));
   node.append(el('div', { class: 'tools' }, field('layer', sitePicker()), el('label', { class: 'check' }, el('input', { type: 'checkbox', checked: true, onchange: event => { log = event.target.checked; paint(); } }), 'logarithmic')),
     words, plots, el('details', {}, el('summary', {}, 'All layers as a table'), el('div', { class: 'inside scroll', tabindex: 0, role: 'region', 'aria-label': 'All layers' },
-      el('table', { class: 'wide' }, el('thead', {}, el('tr', {}, ['layer', 'T', 'neurons', 'spikes a neuron', 'density', 'at largest level', 'on calibration text', 'silent neurons'].map((name, i) => el('th', { scope: 'col', class: i ? null : 'left' }, name)))), el('tbody', {}, rows)))));
+      el('table', { class: 'wide' }, el('thead', {}, el('tr', {}, ['layer', 'T', 'neurons', 'spikes per neuron', 'density', 'at largest level', 'on calibration text', 'silent neurons'].map((name, i) => el('th', { scope: 'col', class: i ? null : 'left' }, name)))), el('tbody', {}, rows)))));
   paint();
 }

@@ -1,6 +1,6 @@
 //! A report as one page: the template's parts and the data, in one file that needs nothing else.
 
-use super::Report;
+use crate::report::contents::Report;
 
 const HTML: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
@@ -52,15 +52,15 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Missing, Provenance};
+    use crate::report::{Missing, ReportSources};
 
     fn report(text: &str) -> Report {
         Report {
             title: text.into(),
-            provenance: Provenance::default(),
+            provenance: ReportSources::default(),
             network: None,
             blocks: Vec::new(),
-            findings: None,
+            evaluation: None,
             layers: Vec::new(),
             predictions: Vec::new(),
             energy: None,

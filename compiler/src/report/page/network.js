@@ -13,7 +13,7 @@ const sitePicker = () => {
 };
 
 const MEASURES = {
-  spikes: { name: 'Spikes a neuron', about: 'spikes a neuron and token', of: spikesPerNeuron, text: x => digits(x, 2) },
+  spikes: { name: 'Spikes per neuron', about: 'spikes per neuron and token', of: spikesPerNeuron, text: x => digits(x, 2) },
   density: { name: 'Density', about: 'of the timesteps have a spike', of: density, text: x => percent(x, 0) },
   clipped: { name: 'At the largest level', about: 'of the levels are the largest: what is beyond is clipped', of: clipped, text: x => percent(x, x && x < .01 ? 2 : 1) },
   silent: { name: 'Silent neurons', about: 'of the neurons never fired in this run', of: layer => layer.silent / layer.width, text: x => percent(x, 0) },
@@ -81,7 +81,7 @@ function conversions() {
   const group = ([first, ...more], i) => [whole(first, i === 1), more.length > 0 && el('details', {},
     el('summary', {}, (more.length > 1 ? `${more[0].name} to ${more[more.length - 1].name}` : more[0].name) + ' ', el('small', {}, 'the same way')), el('div', { class: 'inside', style: 'padding-left:1.2rem' }, more.map(block => whole(block, false))))];
   return [el('h3', {}, 'What every node became'),
-    !known && el('p', { class: 'about' }, 'The dense operations need the ONNX file: ', code('--against MODEL.onnx'), '.'), groups.map(group)];
+    !known && el('p', { class: 'about' }, 'The dense operations need the ONNX file: ', code('--reference MODEL.onnx'), '.'), groups.map(group)];
 }
 
 function network() {

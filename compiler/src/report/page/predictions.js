@@ -33,7 +33,7 @@ function predictions() {
   let shade = 'surprise', at = 0;
   const agrees = p => !p.dense || p.spiking.best[0].id === p.dense.best[0].id;
   const buttons = list.map((p, i) => el('button', { type: 'button', tabindex: i ? -1 : 0, class: agrees(p) ? null : 'apart', onclick: () => choose(i, false),
-    'aria-label': `${shown(p.text)}, token ${i + 1}, perplexity ${perplexityOf(p.spiking.nll)}${agrees(p) ? '' : ', best guesses differ'}` }, p.text === '\n' ? '↵\n' : p.text || '∅'));
+    'aria-label': `${shown(p.text)}, token ${i + 1}, perplexity ${perplexityOf(p.spiking.nll)}${agrees(p) ? '' : ', top-1 tokens differ'}` }, p.text === '\n' ? '↵\n' : p.text || '∅'));
   const detail = el('div', { 'aria-live': 'polite' }), plot = el('figure', { class: 'plot' });
   const choose = (i, focus) => {
     buttons[at].tabIndex = -1;
@@ -64,10 +64,10 @@ function predictions() {
   onRedraw(() => plot.replaceChildren(losses(at)));
   const rows = list.map((p, i) => el('tr', {}, el('th', { scope: 'row' }, `${i + 1} `, el('span', { class: 'mono' }, shown(p.text))), dense && el('td', {}, perplexityOf(p.dense.nll)), el('td', {}, perplexityOf(p.spiking.nll)),
     dense && el('td', { class: 'left mono' }, shown(p.dense.best[0].text)), el('td', { class: 'left mono' }, shown(p.spiking.best[0].text)), dense && el('td', {}, agrees(p) ? 'same' : 'differ'), dense && el('td', {}, digits(p.kl, 6))));
-  const heads = ['token', dense && 'perplexity, dense', dense ? 'spiking' : 'perplexity', dense && 'best guess, dense', dense ? 'spiking' : 'best guess', dense && 'guesses', dense && 'KL, nats'].filter(Boolean);
+  const heads = ['token', dense && 'perplexity, dense', dense ? 'spiking' : 'perplexity', dense && 'top-1, dense', dense ? 'spiking' : 'top-1', dense && 'guesses', dense && 'KL, nats'].filter(Boolean);
   node.append(...[dense && el('div', { class: 'tools' }, segment('Shade by', Object.entries(shades).map(([key, s]) => [key, s.name]), shade, value => { shade = value; paint(); })),
-    dense && el('p', { class: 'about' }, apart ? `Underlined: the ${apart} of ${list.length} tokens where the two networks’ best guesses differ.` : `Both networks’ best guess is the same for all ${list.length} tokens.`),
-    !dense && el('p', { class: 'about' }, 'The dense network stands beside it with ', code('--against MODEL.onnx'), '.'),
+    dense && el('p', { class: 'about' }, apart ? `Underlined: the ${apart} of ${list.length} tokens where the two networks’ top-1 tokens differ.` : `Both networks’ top-1 is the same for all ${list.length} tokens.`),
+    !dense && el('p', { class: 'about' }, 'The dense network stands beside it with ', code('--reference MODEL.onnx'), '.'),
     text, detail, el('h3', {}, 'Perplexity, token by token'), el('p', { class: 'key' }, dense && el('span', {}, el('i', { style: 'background:var(--dense)' }), 'dense'), el('span', {}, el('i', { style: 'background:var(--spiking)' }), 'spiking')), plot,
     el('details', {}, el('summary', {}, 'All tokens as a table'), el('div', { class: 'inside scroll', tabindex: 0, role: 'region', 'aria-label': 'All tokens' }, el('table', { class: 'wide' }, el('thead', {}, el('tr', {}, heads.map(name => el('th', { scope: 'col', class: /guess|token/.test(name) && name !== 'guesses' ? 'left' : null }, name)))), el('tbody', {}, rows))))].filter(Boolean));
   choose(0, false);

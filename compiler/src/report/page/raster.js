@@ -34,7 +34,7 @@ function overview(pick) {
   const gutter = w => w < 520 ? 0 : 116;
   const say = () => {
     const layer = layers[row];
-    readout.textContent = `${layer.site}, token ${column} “${inputText(column)}”: ${digits(layer.by_token[column] / layer.width, 2)} spikes a neuron, ${percent(rates[row][column])} of the timesteps`;
+    readout.textContent = `${layer.site}, token ${column} “${inputText(column)}”: ${digits(layer.by_token[column] / layer.width, 2)} spikes per neuron, ${percent(rates[row][column])} of the timesteps`;
     canvas.setAttribute('aria-label', 'Density of spikes by layer and token. Arrow keys move, Enter shows the spikes. ' + readout.textContent);
   };
   const again = drawn(canvas, (c, w, h) => {
@@ -149,7 +149,7 @@ function raster() {
     readout.textContent = `Token ${cursor.t} “${inputText(cursor.t)}”, neuron ${kept()[cursor.n]}: level ${level} of ±${layer.most}, ` +
       (at.length ? `${at.length} ${at.length === 1 ? 'spike' : 'spikes'} at t = ${list}` : 'no spike') + (Math.abs(level) === layer.most ? '; the largest level, so its potential may be clipped' : '');
     canvas.setAttribute('aria-label', `Spikes of ${layer.site}, neurons ${kept()[view.n0]} to ${kept()[view.n1 - 1]}, tokens ${view.t0} to ${view.t1 - 1}. Arrow keys move, plus and minus zoom, 0 shows all. ${readout.textContent}`);
-    about.textContent = `${layer.neuron}: ${layer.timesteps} timesteps a token, ${layer.code} code, ${whole(layer.width)} neurons` +
+    about.textContent = `${layer.neuron}: ${layer.timesteps} timesteps per token, ${layer.code} code, ${whole(layer.width)} neurons` +
       (kept().length < layer.width ? `, of which ${whole(kept().length)}, spread evenly, are in this page.` : ', all of them in this page.') +
       (!layer.neuron.startsWith('integrate') ? ' These neurons integrate before they fire, so a level says which spikes there were.' : ' These neurons answer within the timestep; every spike was kept.');
   };
@@ -273,7 +273,7 @@ function raster() {
     }
     const head = [];
     for (let t = view.t0; t < ts; t++) head.push(el('th', { scope: 'col' }, `${t} ${inputText(t)}`));
-    table.replaceChildren(el('table', {}, el('caption', {}, `Levels of ${layer.site}, a row a neuron, a column a token` + (ns < view.n1 || ts < view.t1 ? '; the first of those in view' : '')),
+    table.replaceChildren(el('table', {}, el('caption', {}, `Levels of ${layer.site}, a row per neuron, a column per token` + (ns < view.n1 || ts < view.t1 ? '; the first of those in view' : '')),
       el('thead', {}, el('tr', {}, el('th', { scope: 'col' }, 'neuron'), head)), el('tbody', {}, rows)));
   };
   siteListeners.push(() => { if (view.n1 > kept().length) Object.assign(view, { n0: 0, n1: Math.min(kept().length, 96) }); show(); });

@@ -23,7 +23,7 @@ function summary() {
   document.getElementById('title').textContent = data.title;
   const facts = data.network, made = data.provenance;
   const words = [];
-  if (facts) words.push(`A spiking GPT-2 of ${facts.layers} layers, width ${whole(facts.width)}, with ${whole(facts.neurons)} neurons a token.`);
+  if (facts) words.push(`A spiking GPT-2 of ${facts.layers} layers, width ${whole(facts.width)}, with ${whole(facts.neurons)} neurons per token.`);
   if (evaluation) words.push(`An evaluation on ${whole(findings.tokens || 0)} tokens in ${findings.windows === 1 ? "1 window" : whole(findings.windows || 0) + " windows"}.`);
   if (tokens) words.push(`Here it reads ${whole(tokens)} tokens of ${made.text ? made.text.name : 'a text'}${made.dense ? ', beside ' + made.dense.name : ''}.`);
   document.getElementById('lead').textContent = words.join(' ');
@@ -34,9 +34,9 @@ function summary() {
     const dense = findings.perplexity_dense;
     figure('Perplexity', digits(findings.perplexity, 2), dense ? `${digits(dense, 2)} dense, ${signed(100 * findings.perplexity_increase, 2)} %` : `on ${whole(findings.tokens)} tokens`);
   }
-  if (findings.top1_agreement !== undefined) figure('Same best guess', percent(findings.top1_agreement), 'spiking and dense network');
+  if (findings.top1_agreement !== undefined) figure('Top-1 agreement', percent(findings.top1_agreement), 'spiking and dense network');
   if (findings.cosine_centred !== undefined) figure('Cosine of logits', digits(findings.cosine_centred, 5), 'around their means');
-  if (findings.spikes_per_neuron !== undefined) figure('Spikes a neuron', digits(findings.spikes_per_neuron, 2), `in ${digits(findings.timesteps_mean, findings.timesteps_mean % 1 ? 2 : 0)} timesteps, a token`);
+  if (findings.spikes_per_neuron !== undefined) figure('Spikes per neuron', digits(findings.spikes_per_neuron, 2), `in ${digits(findings.timesteps_mean, findings.timesteps_mean % 1 ? 2 : 0)} timesteps, per token`);
   energyFigures(figure);
   if (findings.coverage) figure('Driven by spikes', percent(findings.coverage.share), 'of the multiplications');
   const defects = layers.filter(isSilent);

@@ -1,10 +1,11 @@
 //! Which layers attend without softmax, within a budget: in order of least damage, each measured alone, then together.
 
-use crate::Complaints;
 use crate::energy::{self, Block, Phase, PriceList, Setting};
 use crate::evaluate::{Cut, evaluate};
-use crate::progress::{Progress, Workers};
-use serde_json::{Value as Json, json};
+use crate::progress::Workers;
+use schemars::JsonSchema;
+use serde::Serialize;
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::LevelOp;
 use snnc_ir::{Graph, Op, Ssa};
 use snnc_passes::collapse;
@@ -17,38 +18,32 @@ use std::sync::Arc;
 const PRICES: &str = "int45";
 
 /// One choice, measured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Choice {
     /// Layers that keep attention by time to first spike.
-    pub kept: Vec<usize>,
+    pub ttfs: Vec<usize>,
     pub perplexity: f64,
     /// Rise over the dense network's perplexity, as a share.
     pub rise: f64,
-    /// Energy of attention's cores and projections, and of all, in nanojoules a token, by the price list `int45`, time
+    /// Energy of attention's cores and projections, and of all, in nanojoules per token, by the price list `int45`, time
     /// collapsed.
     pub attention_nj: f64,
     pub total_nj: f64,
-    pub keeps_budget: bool,
+    pub within_budget: bool,
 }
 
 impl Choice {
-    pub fn json(&self) -> Json {
-        json!({
-            "ttfs": self.kept, "perplexity": self.perplexity, "rise": self.rise,
-            "attention_nj": self.attention_nj, "total_nj": self.total_nj, "within_budget": self.keeps_budget,
-        })
-    }
-
+    /// One line for a person.
     pub fn words(&self) -> String {
-        let kept = self.kept.iter().map(usize::to_string).collect::<Vec<String>>().join(",");
+        let kept = self.ttfs.iter().map(usize::to_string).collect::<Vec<String>>().join(",");
         format!(
-            "ttfs in {:<12} perplexity {:.3} ({:+.2} %), attention {:.1} nJ a token, all {:.1} nJ{}",
+            "ttfs in {:<12} perplexity {:.3} ({:+.2} %), attention {:.1} nJ per token, all {:.1} nJ{}",
             if kept.is_empty() { "no layer".into() } else { format!("layers {kept}") },
             self.perplexity,
             100.0 * self.rise,
             self.attention_nj,
             self.total_nj,
-            if self.keeps_budget { "" } else { "  beyond the budget" }
+            if self.within_budget { "" } else { "; beyond the budget" }
         )
     }
 }
@@ -70,8 +65,7 @@ pub struct Search<'a> {
     pub dense: &'a Arc<Program>,
     pub ids: &'a [u32],
     pub cut: Cut,
-    pub threads: usize,
-    pub progress: &'a dyn Progress,
+    pub workers: Workers<'a>,
     /// The largest rise of perplexity over the dense network's, as a share.
     pub budget: f64,
 }
@@ -79,7 +73,7 @@ pub struct Search<'a> {
 impl Search<'_> {
     /// # Errors
     /// Programs of different networks; what cannot be run.
-    pub fn run(&self) -> Result<Found, Complaints> {
+    pub fn run(&self) -> Result<Found, Diagnostics> {
         let attentions = self.trained.nodes.iter().map(|node| node.op).filter(Op::has_state);
         let is_ttfs: Vec<bool> =
             attentions.map(|op| matches!(op, Op::Level(LevelOp::Ssa { variant: Ssa::Ttfs { .. }, .. }))).collect();
@@ -99,10 +93,10 @@ impl Search<'_> {
             let kept: Vec<usize> = (0..layers).filter(|other| !replaced.contains(other)).collect();
             let (choice, graph) = match replaced.len() {
                 // It was measured above.
-                1 => (choice.clone(), self.graph(&choice.kept, layers)?),
+                1 => (choice.clone(), self.graph(&choice.ttfs, layers)?),
                 _ => self.measure(&kept, layers)?,
             };
-            let keeps = choice.keeps_budget;
+            let keeps = choice.within_budget;
             measured.push(choice.clone());
             if !keeps {
                 break;
@@ -112,24 +106,18 @@ impl Search<'_> {
         Ok(Found { measured, kept: found })
     }
 
-    fn graph(&self, kept: &[usize], layers: usize) -> Result<Graph, Complaints> {
+    fn graph(&self, kept: &[usize], layers: usize) -> Result<Graph, Diagnostics> {
         let take: Vec<bool> = (0..layers).map(|layer| kept.contains(&layer)).collect();
         let graph = hybrid(self.trained, self.ttfs, &take)?;
         snnc_ir::verify::verify(&graph)?;
         Ok(graph)
     }
 
-    fn measure(&self, kept: &[usize], layers: usize) -> Result<(Choice, Graph), Complaints> {
+    fn measure(&self, kept: &[usize], layers: usize) -> Result<(Choice, Graph), Diagnostics> {
         let graph = self.graph(kept, layers)?;
         let run = if collapse::depends_on_order(&graph) { graph.clone() } else { collapse::collapse(&graph)? };
         let program = Arc::new(Program::new(Arc::new(run), &Options::default())?);
-        let done = evaluate(
-            &program,
-            Some(self.dense),
-            self.ids,
-            self.cut,
-            Workers { threads: self.threads, progress: self.progress },
-        )?;
+        let done = evaluate(&program, Some(self.dense), self.ids, self.cut, self.workers)?;
         let context = u64::from(program.graph().context);
         let setting = Setting { context, batch: 1, span: Options::default().chunk as u64 };
         let list = PriceList::named(PRICES)?;
@@ -138,12 +126,12 @@ impl Search<'_> {
         let nj = |block| counts.price(block, &list).partial_pj() / estimate.tokens as f64 / 1e3;
         let rise = done.score.perplexity() / done.score.perplexity_dense() - 1.0;
         let choice = Choice {
-            kept: kept.to_vec(),
+            ttfs: kept.to_vec(),
             perplexity: done.score.perplexity(),
             rise,
             attention_nj: nj(Block::Attention),
             total_nj: nj(Block::Total),
-            keeps_budget: rise <= self.budget,
+            within_budget: rise <= self.budget,
         };
         Ok((choice, graph))
     }

@@ -5,12 +5,11 @@
 //! front of damage and cost, one site and one change at a time. Points of that front are then converted and measured;
 //! the budget is kept by what was measured, never by what was predicted.
 
-use crate::Complaints;
 use crate::energy::{self, Block, Phase, PriceList, Setting};
 use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
 use crate::ledger::{self, damages};
 use crate::progress::{Progress, Workers};
-use serde_json::{Value as Json, json};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::DenseOp;
 use snnc_ir::{Graph, Op, Value};
 use snnc_passes::cost::{self, Form, Number, Part};
@@ -80,10 +79,10 @@ pub struct Point {
     /// The rise of perplexity, as a share.
     pub increase: f64,
     pub kl: f64,
-    /// A neuron and token.
+    /// Per neuron and token.
     pub spikes: f64,
     pub timesteps: f64,
-    /// Additions a token, of all and of the attention block.
+    /// Additions per token, of all and of the attention block.
     pub additions: f64,
     pub attention_additions: f64,
     /// The share of the dense network's energy that is not spent, by the convention of the literature (`paper45`): of the
@@ -99,18 +98,6 @@ impl Point {
             Goal::Spikes => self.spikes,
             Goal::Timesteps => self.timesteps,
         }
-    }
-
-    pub fn json(&self, flags: &str) -> Json {
-        json!({
-            "flags": flags, "uniform": self.allocation.is_none(), "perplexity_increase": self.increase, "kl": self.kl,
-            "spikes_per_neuron": self.spikes, "timesteps_mean": self.timesteps, "additions_per_token": self.additions,
-            "attention_additions_per_token": self.attention_additions,
-            "saving": {
-                "paper45": { "attention_block": self.savings[0][0], "total": self.savings[0][1] },
-                "int45": { "attention_block": self.savings[1][0], "total": self.savings[1][1] },
-            },
-        })
     }
 }
 
@@ -152,7 +139,7 @@ impl Tuner<'_> {
     ///
     /// # Errors
     /// A probe cannot be run.
-    pub fn front(&self, goal: Goal) -> Result<Vec<Allocation>, Complaints> {
+    pub fn front(&self, goal: Goal) -> Result<Vec<Allocation>, Diagnostics> {
         let sites = self.sites();
         let mut by_steps: Vec<QuantPlan> = Vec::new();
         for steps in TIMESTEPS {
@@ -220,7 +207,7 @@ impl Tuner<'_> {
     ///
     /// # Errors
     /// It cannot be run.
-    pub fn measure(&self, dense: &Arc<Program>, allocation: &Allocation) -> Result<Point, Complaints> {
+    pub fn measure(&self, dense: &Arc<Program>, allocation: &Allocation) -> Result<Point, Diagnostics> {
         let wishes = self.wishes_of(&allocation.steps);
         Ok(Point { allocation: Some(allocation.clone()), ..self.measure_wishes(dense, wishes)? })
     }
@@ -229,11 +216,11 @@ impl Tuner<'_> {
     ///
     /// # Errors
     /// It cannot be run.
-    pub fn uniform(&self, dense: &Arc<Program>, steps: u16) -> Result<Point, Complaints> {
+    pub fn uniform(&self, dense: &Arc<Program>, steps: u16) -> Result<Point, Diagnostics> {
         self.measure_wishes(dense, self.wishes(steps))
     }
 
-    fn measure_wishes(&self, dense: &Arc<Program>, wishes: QuantOptions) -> Result<Point, Complaints> {
+    fn measure_wishes(&self, dense: &Arc<Program>, wishes: QuantOptions) -> Result<Point, Diagnostics> {
         let quant_plan = fit(self.tensor, self.seen, &wishes)?;
         let (_, back) = front_and_back();
         let membrane = wishes.membrane;

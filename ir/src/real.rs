@@ -1,6 +1,5 @@
 //! The real numbers that programs are evaluated in: f32, which they mean, and f64.
 
-use crate::curve::{self, Curve};
 use std::fmt::Debug;
 
 /// The arithmetic that `eval` needs of a real number. Transcendentals are the `libm` crate's, the same everywhere.
@@ -28,12 +27,13 @@ pub trait Real:
     fn tanh(self) -> Self;
     fn erf(self) -> Self;
     fn pow(self, exponent: Self) -> Self;
-    /// The table of a curve where the type is one that engines run; the curve itself where it is not.
-    fn look_up(curve: Curve, table: &[f32], x: Self) -> Self;
+    /// Whether engines run this type: neurons then evaluate curves by table, not by formula.
+    const BY_TABLE: bool;
 }
 
 impl Real for f32 {
     const ZERO: f32 = 0.0;
+    const BY_TABLE: bool = true;
     fn from_f32(x: f32) -> f32 {
         x
     }
@@ -70,13 +70,11 @@ impl Real for f32 {
     fn pow(self, exponent: f32) -> f32 {
         libm::powf(self, exponent)
     }
-    fn look_up(_: Curve, table: &[f32], x: f32) -> f32 {
-        curve::look_up(table, x)
-    }
 }
 
 impl Real for f64 {
     const ZERO: f64 = 0.0;
+    const BY_TABLE: bool = false;
     fn from_f32(x: f32) -> f64 {
         f64::from(x)
     }
@@ -112,8 +110,5 @@ impl Real for f64 {
     }
     fn pow(self, exponent: f64) -> f64 {
         libm::pow(self, exponent)
-    }
-    fn look_up(curve: Curve, _: &[f32], x: f64) -> f64 {
-        curve.at(x)
     }
 }

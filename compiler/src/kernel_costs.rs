@@ -1,36 +1,37 @@
-//! Costs of rows in a file: `snnc bench --measure-prices` writes it, `--prices` reads it.
+//! Kernel costs in a file: what rows of weights cost on a machine. `snnc bench --measure-kernel-costs` writes it,
+//! `--kernel-costs` reads it.
 
-use crate::{Complaints, files};
+use crate::files;
 use serde_json::{Map, Value as Json, json};
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::{Isa, KernelCosts};
 use std::path::Path;
 
-/// The instruction set that prices were measured with.
+/// The instruction set that costs were measured with.
 const ISA: &str = "isa";
 
 /// # Errors
-/// The file cannot be read, or is no price list: every place that is wrong.
-pub fn read(path: &Path) -> Result<KernelCosts, Complaints> {
+/// The file cannot be read, or holds no kernel costs: every place that is wrong.
+pub fn read(path: &Path) -> Result<KernelCosts, Diagnostics> {
     let text = files::read_text(path)?;
     parse(&text, &path.display().to_string())
 }
 
-fn parse(text: &str, place: &str) -> Result<KernelCosts, Complaints> {
+fn parse(text: &str, place: &str) -> Result<KernelCosts, Diagnostics> {
     let wrong = |message: String| {
         Diagnostics::from(
-            Diagnostic::new(place, message).note("write a new one with `snnc bench --measure-prices FILE`"),
+            Diagnostic::new(place, message).note("write a new one with `snnc bench --measure-kernel-costs FILE`"),
         )
     };
     let all: Map<String, Json> =
-        serde_json::from_str(text).map_err(|e| wrong(format!("is no price list in JSON ({e})")))?;
-    let mut complaints = Complaints::new();
+        serde_json::from_str(text).map_err(|e| wrong(format!("is no file of kernel costs in JSON ({e})")))?;
+    let mut complaints = Diagnostics::new();
     let mut complain = |name: &str, what: String| complaints.push(Diagnostic::new(format!("{place}: {name}"), what));
     let values = KernelCosts::NAMES.map(|name| match all.get(name).map(Json::as_f64) {
         Some(Some(price)) if price > 0.0 && price.is_finite() => price,
         Some(_) => {
-            complain(name, format!("is {}; a price is a number of nanoseconds above 0", all[name]));
+            complain(name, format!("is {}; a cost is a number of nanoseconds above 0", all[name]));
             1.0
         }
         None => {
@@ -39,7 +40,7 @@ fn parse(text: &str, place: &str) -> Result<KernelCosts, Complaints> {
         }
     });
     for name in all.keys().filter(|name| *name != ISA && !KernelCosts::NAMES.contains(&name.as_str())) {
-        complain(name, format!("is no price; there are {}", KernelCosts::NAMES.join(", ")));
+        complain(name, format!("is no kernel cost; there are {}", KernelCosts::NAMES.join(", ")));
     }
     if complaints.is_empty() { Ok(KernelCosts::of(values)) } else { Err(complaints) }
 }
@@ -76,14 +77,14 @@ mod tests {
             told(&other.to_string())
         };
         for (text, part) in [
-            (told(""), "p.json: is no price list in JSON"),
-            (told("[1, 2]"), "p.json: is no price list in JSON"),
-            (told("{\"dense_ns\": 1"), "line 1 column 14"),
+            (told(""), "p.json: is no file of kernel costs in JSON"),
+            (told("[1, 2]"), "p.json: is no file of kernel costs in JSON"),
+            (told("{\"walked_ns\": 1"), "line 1 column 15"),
             (told("{}"), "p.json: interleave_ns: is missing"),
             (with("tile_ns", json!(-1)), "p.json: tile_ns: is -1;"),
             (with("tile_ns", json!(0)), "p.json: tile_ns: is 0;"),
             (with("tile_ns", json!("2")), "p.json: tile_ns: is \"2\";"),
-            (with("dens_ns", json!(1)), "p.json: dens_ns: is no price; there are dense_ns"),
+            (with("walkd_ns", json!(1)), "p.json: walkd_ns: is no kernel cost; there are walked_ns"),
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }

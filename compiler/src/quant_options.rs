@@ -1,101 +1,113 @@
-//! The options that say what is asked of a conversion: `4,mlp.hidden=5` is a default and an exception.
+//! The options of a conversion as a user spells them: `4,mlp.hidden=5` is a default and an override.
+//!
+//! `QuantSpelling` is what was written, `options` what it means, and `spelled` writes the shortest options that mean the same.
 
-use clap::{Args, Parser, ValueEnum};
 use snnc_ir::membrane::Membrane;
 use snnc_ir::ssa::{GUARD, Output, Ssa};
 use snnc_ir::{Code, Diagnostic};
 use snnc_passes::levels::Levels;
 use snnc_passes::options::{Override, PHASES, PHASES_MOST, QuantOptions, Thresholds, ZeroPoint};
 
-/// Levels and their spelling, site by site.
-#[derive(Args, Clone, Debug)]
-pub struct WishArgs {
-    /// Timesteps of spike trains, with exceptions by site: `7`, or `4,mlp.hidden=5,h.0=6`
-    #[arg(long, value_name = "T[,SITE=T...]", default_value = "7", value_parser = timesteps)]
-    timesteps: Choices<u16>,
-    /// How spikes spell a level: `binary` (sign and magnitude bits, 2^T - 1 levels each way), `unary` (every spike
-    /// counts 1, T levels each way), `st_bif` (unary, of neurons that can take a spike back: the same as --neuron st_bif);
-    /// with exceptions by site [default: binary; unary with --neuron if and the like]
-    #[arg(long, value_name = "CODE[,SITE=CODE...]", value_parser = codes)]
-    code: Option<Choices<Spelling>>,
-    /// Neurons of unary sites: `fire` integrates its whole input first, so that nothing depends on order; `if` (soft
-    /// reset), `if_hard`, `lif` and `st_bif` answer within the timestep [code: unary]
-    #[arg(long, value_name = "NEURON", default_value = "fire", value_parser = neuron)]
-    neuron: Neuron,
-    /// Sites that stay dense; what reads them multiplies
-    #[arg(long, value_name = "SITE[,SITE...]", value_delimiter = ',')]
-    dense: Vec<String>,
-    /// What few levels of an activation's output are centred for: `spikes` (few of them) or `error` (little of it)
-    #[arg(long, value_enum, default_value = "spikes")]
-    centre: CentreName,
-    /// Thresholds behind a LayerNorm: `static`, `token` (one for every token: its largest magnitude is the largest
-    /// level), or `auto`, site by site, whichever loses less
-    #[arg(long, value_name = "THRESHOLDS", default_value = "auto", value_parser = thresholds)]
-    thresholds: Thresholds,
-    /// How layers attend, with exceptions by layer: `ttfs`, or `ttfs,0-5=linear,h.6=topk:32`.
-    /// Training-free: `ttfs` (softmax by time to first spike), `topk:K` (the same of the K best keys, 64 if not said), `dense`
-    /// (softmax on reals). To be trained: `coincidence` (scores are coincident spikes, squared; `coincidence:counts` as they
-    /// are), `linear` (a state of fixed size), `lif` (coincidences of LIF neurons; `lif:spikes` with LIF neurons behind it)
-    #[arg(long, value_name = "KIND[,LAYERS=KIND...]", default_value = "ttfs", value_parser = attention)]
-    attention: Choices<Attention>,
-    /// Phases an octave of spiking attention: its softmax has base 2^(1/PHASES)
-    #[arg(long, value_name = "PHASES", default_value_t = PHASES, value_parser = clap::value_parser!(u32).range(1..=i64::from(PHASES_MOST)))]
-    phases: u32,
-    /// What weights are: `i8`; or `f32`, for comparison: what reads spikes then multiplies
-    #[arg(long, value_enum, default_value = "i8")]
-    weights: Weights,
-    /// What the embedding reads: `shared`, a tied head's weight, where that is near enough; or a table of its `own`, larger
-    /// and in f32
-    #[arg(long, value_enum, default_value = "shared")]
-    embedding: Embedding,
+/// Levels and their spelling, site by site, as a user wrote them.
+#[derive(Clone, Debug)]
+pub struct QuantSpelling {
+    /// Timesteps of spike trains.
+    pub timesteps: Choices<u16>,
+    /// How spikes spell a level.
+    pub code: Option<Choices<CodeName>>,
+    /// Time-stepped neurons of unary sites; without one they integrate, then fire.
+    pub neuron: Option<Membrane>,
+    /// Sites that stay dense.
+    pub dense: Vec<String>,
+    /// What the zero point of few levels is chosen for.
+    pub zero_point: ZeroPoint,
+    /// Thresholds behind a LayerNorm.
+    pub thresholds: Thresholds,
+    /// How layers attend.
+    pub attention: Choices<AttentionName>,
+    /// Phases per octave of spiking attention.
+    pub phases: u32,
+    /// Keep weights in f32.
+    pub exact_weights: bool,
+    /// Keep an embedding table of its own.
+    pub own_embedding: bool,
 }
 
-/// The options that a program was compiled with, as it keeps them: `flags` reversed.
-#[derive(Parser, Debug)]
-struct Kept {
-    #[command(flatten)]
-    wishes: WishArgs,
+impl Default for QuantSpelling {
+    fn default() -> Self {
+        Self {
+            timesteps: Choices { all: None, overrides: Vec::new() },
+            code: None,
+            neuron: None,
+            dense: Vec::new(),
+            zero_point: ZeroPoint::Spikes,
+            thresholds: Thresholds::Auto,
+            attention: Choices { all: None, overrides: Vec::new() },
+            phases: PHASES,
+            exact_weights: false,
+            own_embedding: false,
+        }
+    }
 }
 
-/// What was asked of a program, from the options that it keeps, but with attention by time to first spike in all layers.
+/// The options that were written, or those that a program keeps: `spelled` reversed.
+///
+/// ```
+/// use snnc::quant_options::{parse, spelled};
+/// let options = parse("--timesteps 4,mlp.hidden=5 --attention linear")?.options()?;
+/// assert_eq!(spelled(&options), "--timesteps 4,mlp.hidden=5 --attention linear");
+/// assert!(parse("--timesteps many").is_err());
+/// # Ok::<(), snnc_ir::Diagnostic>(())
+/// ```
+///
+/// # Errors
+/// An option that is none, or a value that it does not take.
+pub fn parse(text: &str) -> Result<QuantSpelling, Diagnostic> {
+    let mut spelling = QuantSpelling::default();
+    let mut words = text.split_whitespace();
+    while let Some(option) = words.next() {
+        let wrong = |message: String| Diagnostic::new(option, message);
+        let value = words.next().ok_or_else(|| wrong("has no value".into()))?;
+        let one_of = |known: [&str; 2]| match known.iter().position(|name| *name == value) {
+            Some(at) => Ok(at == 1),
+            None => Err(wrong(format!("`{value}` is neither {} nor {}", known[0], known[1]))),
+        };
+        match option {
+            "--timesteps" => spelling.timesteps = timesteps(value).map_err(wrong)?,
+            "--code" => spelling.code = Some(codes(value).map_err(wrong)?),
+            "--neuron" => spelling.neuron = neuron(value).map_err(wrong)?,
+            "--dense" => spelling.dense = value.split(',').map(str::to_string).collect(),
+            "--centre" => {
+                spelling.zero_point = if one_of(["spikes", "error"])? { ZeroPoint::Error } else { ZeroPoint::Spikes }
+            }
+            "--thresholds" => spelling.thresholds = thresholds(value).map_err(wrong)?,
+            "--attention" => spelling.attention = attention(value).map_err(wrong)?,
+            "--phases" => spelling.phases = phases(value).map_err(wrong)?,
+            "--weights" => spelling.exact_weights = one_of(["i8", "f32"])?,
+            "--embedding" => spelling.own_embedding = one_of(["shared", "own"])?,
+            _ => return Err(wrong("is no option of a conversion".into())),
+        }
+    }
+    Ok(spelling)
+}
+
+/// What a program was compiled with, from the options that it keeps, but with attention by time to first spike in all layers.
 /// `None` where it says nothing that is understood.
-pub fn training_free(options: &str) -> Option<QuantOptions> {
-    let kept = Kept::try_parse_from(std::iter::once("snnc").chain(options.split_whitespace())).ok()?;
-    let attention = Choices { all: Some(Attention(Some(Ssa::Ttfs { phases: PHASES }))), overrides: Vec::new() };
-    WishArgs { attention, ..kept.wishes }.wishes().ok()
+pub fn training_free(kept: &str) -> Option<QuantOptions> {
+    let attention = Choices { all: Some(AttentionName(Some(Ssa::Ttfs { phases: PHASES }))), overrides: Vec::new() };
+    QuantSpelling { attention, ..parse(kept).ok()? }.options().ok()
 }
-
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum Embedding {
-    Shared,
-    Own,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum CentreName {
-    Spikes,
-    Error,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum Weights {
-    I8,
-    F32,
-}
-
-/// `None`: integrate, then fire.
-#[derive(Clone, Copy, Debug)]
-struct Neuron(Option<Membrane>);
 
 /// How a layer attends, as a user names it; phases are said elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Attention(Option<Ssa>);
+pub struct AttentionName(pub Option<Ssa>);
 
 /// Keys that fire where only the best do and nothing else is asked for. Of 256 of WikiText-2, in a 4-layer network that attends
 /// widely, perplexity rises by 7 % with 64, by 29 % with 32.
 const TOP_KEYS: u32 = 64;
 
-impl Attention {
+impl AttentionName {
+    /// The kinds, as a user names them.
     const NAMES: &str = "ttfs, topk, topk:K, coincidence, coincidence:counts, linear, lif, lif:spikes, dense";
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -138,9 +150,12 @@ impl Attention {
 /// Most layers that a range may name.
 const LAYERS_MAX: u32 = 1 << 12;
 
-/// `3`, `0-5` and `h.3` are layers; so that each is a site, ranges are taken apart.
-fn attention(text: &str) -> Result<Choices<Attention>, String> {
-    let asked = choices(text, Attention::parse)?;
+/// How layers attend. `3`, `0-5` and `h.3` are layers; so that each is a site, ranges are taken apart.
+///
+/// # Errors
+/// A kind that is none, or a selector that names no layers.
+pub fn attention(text: &str) -> Result<Choices<AttentionName>, String> {
+    let asked = choices(text, AttentionName::parse)?;
     let mut overrides = Vec::new();
     for (selector, kind) in asked.overrides {
         let (first, last) = selector.split_once('-').unwrap_or((&selector, &selector));
@@ -157,34 +172,49 @@ fn attention(text: &str) -> Result<Choices<Attention>, String> {
 
 /// A code as a user names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spelling {
+pub enum CodeName {
     Code(Code),
     /// Ternary spikes of one weight, decoded by neurons that take back what later inputs contradict: the unary code.
     StBif,
 }
 
-impl Spelling {
+impl CodeName {
     fn code(self) -> Code {
         match self {
-            Spelling::Code(code) => code,
-            Spelling::StBif => Code::Unary,
+            CodeName::Code(code) => code,
+            CodeName::StBif => Code::Unary,
         }
     }
 }
 
-fn neuron(text: &str) -> Result<Neuron, String> {
+/// Neurons of unary sites; `None` where they integrate, then fire.
+///
+/// # Errors
+/// A name that no neuron has.
+pub fn neuron(text: &str) -> Result<Option<Membrane>, String> {
     let names = || Membrane::ALL.map(Membrane::name).join(", ");
     match Membrane::from_name(text) {
         None if text != "fire" => Err(format!("there is no neuron `{text}`; there are fire, {}", names())),
-        membrane => Ok(Neuron(membrane)),
+        membrane => Ok(membrane),
     }
+}
+
+/// Phases per octave.
+///
+/// # Errors
+/// No number of phases that attention may have.
+pub fn phases(text: &str) -> Result<u32, String> {
+    let number = text.parse::<u32>().ok().filter(|number| (1..=PHASES_MOST).contains(number));
+    number.ok_or_else(|| format!("`{text}` is not a number of phases, 1 to {PHASES_MOST}"))
 }
 
 /// A value for all sites, and others for the sites that selectors mean.
 #[derive(Clone, Debug)]
-struct Choices<T> {
-    all: Option<T>,
-    overrides: Vec<(String, T)>,
+pub struct Choices<T> {
+    /// Of every site that nothing else is said of; the default without it.
+    pub all: Option<T>,
+    /// By selector: a site, a role or a layer.
+    pub overrides: Vec<(String, T)>,
 }
 
 /// `VALUE` and `SITE=VALUE`, by commas.
@@ -202,13 +232,21 @@ fn choices<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<C
     Ok(choices)
 }
 
-fn thresholds(text: &str) -> Result<Thresholds, String> {
+/// Thresholds behind a LayerNorm.
+///
+/// # Errors
+/// A name that is none.
+pub fn thresholds(text: &str) -> Result<Thresholds, String> {
     let names = || Thresholds::ALL.map(Thresholds::name).join(", ");
     let found = Thresholds::ALL.into_iter().find(|kind| kind.name() == text);
     found.ok_or_else(|| format!("there are no thresholds `{text}`; there are {}", names()))
 }
 
-fn timesteps(text: &str) -> Result<Choices<u16>, String> {
+/// Timesteps by site.
+///
+/// # Errors
+/// What is no number of timesteps.
+pub fn timesteps(text: &str) -> Result<Choices<u16>, String> {
     choices(text, |value| {
         let most = Code::Unary.max_steps();
         let number = value.parse::<u16>().ok().filter(|number| (1..=most).contains(number));
@@ -216,67 +254,68 @@ fn timesteps(text: &str) -> Result<Choices<u16>, String> {
     })
 }
 
-fn codes(text: &str) -> Result<Choices<Spelling>, String> {
+/// Codes by site.
+///
+/// # Errors
+/// A name that no code has.
+pub fn codes(text: &str) -> Result<Choices<CodeName>, String> {
     let st_bif = Membrane::StBif.name();
     let names = || Code::ALL.map(Code::name).join(", ");
     choices(text, |value| match Code::from_name(value) {
-        Some(code) => Ok(Spelling::Code(code)),
-        None if value == st_bif => Ok(Spelling::StBif),
+        Some(code) => Ok(CodeName::Code(code)),
+        None if value == st_bif => Ok(CodeName::StBif),
         None => Err(format!("there is no code `{value}`; there are {}, {st_bif}", names())),
     })
 }
 
-impl WishArgs {
-    /// Whether sites of these names exist is seen when the network is known.
+impl QuantSpelling {
+    /// What it means. Whether sites of these names exist is seen when the network is known.
     ///
     /// # Errors
     /// Two kinds of neurons for unary sites.
-    pub fn wishes(&self) -> Result<QuantOptions, Diagnostic> {
+    pub fn options(&self) -> Result<QuantOptions, Diagnostic> {
         let Levels { code, steps } = Levels::default();
         let asked = self.code.clone().unwrap_or(Choices { all: None, overrides: Vec::new() });
         let membrane = self.membrane(&asked)?;
         // A neuron alone asks for its code; a site's code asks for nothing elsewhere.
-        let code = if self.neuron.0.is_some() { Code::Unary } else { code };
+        let code = if self.neuron.is_some() { Code::Unary } else { code };
         let levels =
-            Levels { code: asked.all.map_or(code, Spelling::code), steps: self.timesteps.all.unwrap_or(steps) };
+            Levels { code: asked.all.map_or(code, CodeName::code), steps: self.timesteps.all.unwrap_or(steps) };
         let codes = asked.overrides.iter().map(|(site, code)| (site.clone(), Override::Code(code.code())));
         let steps = self.timesteps.overrides.iter().map(|(site, steps)| (site.clone(), Override::Steps(*steps)));
         let dense = self.dense.iter().map(|site| (site.clone(), Override::Dense));
-        let attention = |kind: Attention| kind.with_phases(self.phases);
+        let attention = |kind: AttentionName| kind.with_phases(self.phases);
         let attends = self.attention.overrides.iter();
         let attends = attends.map(|(site, kind)| (site.clone(), Override::Attention(attention(*kind))));
-        let ttfs = Attention(Some(Ssa::Ttfs { phases: PHASES }));
+        let ttfs = AttentionName(Some(Ssa::Ttfs { phases: PHASES }));
         Ok(QuantOptions {
             levels,
             overrides: codes.chain(steps).chain(dense).chain(attends).collect(),
             membrane,
-            zero_point: match self.centre {
-                CentreName::Spikes => ZeroPoint::Spikes,
-                CentreName::Error => ZeroPoint::Error,
-            },
+            zero_point: self.zero_point,
             thresholds: self.thresholds,
             attention: attention(self.attention.all.unwrap_or(ttfs)),
             phases: self.phases,
-            exact_weights: self.weights == Weights::F32,
-            own_embedding: self.embedding == Embedding::Own,
+            exact_weights: self.exact_weights,
+            own_embedding: self.own_embedding,
         })
     }
 
     /// What the neurons of unary sites are: one kind in a network.
-    fn membrane(&self, asked: &Choices<Spelling>) -> Result<Option<Membrane>, Diagnostic> {
+    fn membrane(&self, asked: &Choices<CodeName>) -> Result<Option<Membrane>, Diagnostic> {
         let mut spellings = asked.all.iter().chain(asked.overrides.iter().map(|(_, spelling)| spelling));
-        let binary = |spelling: &Spelling| *spelling == Spelling::Code(Code::Binary);
-        if let (Some(neuron), true) = (self.neuron.0, asked.all.iter().any(binary) && spellings.clone().all(binary)) {
+        let binary = |spelling: &CodeName| *spelling == CodeName::Code(Code::Binary);
+        if let (Some(neuron), true) = (self.neuron, asked.all.iter().any(binary) && spellings.clone().all(binary)) {
             let message = format!("no site has the unary code that {} neurons spell", neuron.name());
             return Err(
                 Diagnostic::new("--neuron", message).note("leave out --code binary, or give sites the code unary")
             );
         }
-        if !spellings.clone().any(|spelling| *spelling == Spelling::StBif) {
-            return Ok(self.neuron.0);
+        if !spellings.clone().any(|spelling| *spelling == CodeName::StBif) {
+            return Ok(self.neuron);
         }
-        let plain = spellings.any(|spelling| *spelling == Spelling::Code(Code::Unary));
-        match self.neuron.0 {
+        let plain = spellings.any(|spelling| *spelling == CodeName::Code(Code::Unary));
+        match self.neuron {
             None if !plain => Ok(Some(Membrane::StBif)),
             Some(Membrane::StBif) => Ok(Some(Membrane::StBif)),
             _ => {
@@ -287,8 +326,8 @@ impl WishArgs {
     }
 }
 
-/// The flags that ask for the same: what a user types to get it.
-pub fn flags(wishes: &QuantOptions) -> String {
+/// The options that mean the same: what a user types to get it.
+pub fn spelled(wishes: &QuantOptions) -> String {
     let list = |first: String, wanted: &dyn Fn(&Override) -> Option<String>| {
         let more = wishes.overrides.iter().filter_map(|(s, wish)| Some(format!("{s}={}", wanted(wish)?)));
         std::iter::once(first).chain(more).collect::<Vec<_>>().join(",")
@@ -306,8 +345,8 @@ pub fn flags(wishes: &QuantOptions) -> String {
         flags += &format!(" --dense {}", dense.join(","));
     }
     let attention =
-        |wish: &Override| if let Override::Attention(kind) = wish { Some(Attention(*kind).name()) } else { None };
-    let attention = list(Attention(wishes.attention).name(), &attention);
+        |wish: &Override| if let Override::Attention(kind) = wish { Some(AttentionName(*kind).name()) } else { None };
+    let attention = list(AttentionName(wishes.attention).name(), &attention);
     if attention != "ttfs" {
         flags += &format!(" --attention {attention}");
     }
@@ -338,9 +377,8 @@ mod tests {
 
     /// What a line asks for, as flags.
     fn asked(line: &str) -> Result<String, String> {
-        let words = std::iter::once("snnc").chain(line.split_whitespace());
-        let line = Kept::try_parse_from(words).map_err(|e| e.to_string())?;
-        line.wishes.wishes().map(|wishes| flags(&wishes)).map_err(|e| e.to_string())
+        let options = parse(line).and_then(|spelling| spelling.options());
+        options.map(|options| spelled(&options)).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -366,7 +404,7 @@ mod tests {
 
     #[test]
     fn options_that_a_program_keeps_are_asked_again() {
-        let again = |line: &str| training_free(line).map(|wishes| flags(&wishes));
+        let again = |line: &str| training_free(line).map(|options| spelled(&options));
         let kept = asked("--timesteps 4,head=5 --centre error --attention linear,0=lif --phases 4 --embedding own");
         let plain = asked("--timesteps 4,head=5 --centre error --phases 4 --embedding own");
         assert_eq!(again(&kept.expect("it is right")), plain.ok());

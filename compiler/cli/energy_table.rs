@@ -1,0 +1,252 @@
+//! The estimate as tables for a person: by layer and part, all forms side by side, break-even and sensitivity.
+
+use crate::table::{lines, numbers};
+use crate::units::{count, joules, percent, si};
+use snnc::energy::analysis::{BreakEven, break_even, sensitivity};
+use snnc::energy::{Block, Estimate, Phase, PriceList, Priced};
+use snnc_passes::cost::{Form, Number, Operation};
+
+const F32: Form = Form::Dense(Number::F32);
+
+/// Prices below this share of both sides are not listed by sensitivity.
+const SHARE_LEAST: f64 = 0.02;
+
+/// All tables. Rows, break-even and sensitivity are by `list`, the rest by all lists.
+pub fn tables(estimate: &Estimate, list: &PriceList) -> String {
+    let mut text = warnings(estimate);
+    text += &rows(estimate, list);
+    for phase in Phase::ALL {
+        for block in Block::NAMED {
+            text += &side_by_side(estimate, phase, block);
+        }
+    }
+    text += &unpriced(estimate);
+    text += &left_out(estimate);
+    let other = estimate.lists.iter().find(|other| other.name == "int45" && other.name != list.name);
+    for list in std::iter::once(list).chain(other) {
+        text += &break_even_table(estimate, list);
+    }
+    text += &sensitivities(estimate, list);
+    text += &metrics(estimate);
+    text += &convention(estimate);
+    text += &this_run(estimate);
+    text
+}
+
+fn warnings(estimate: &Estimate) -> String {
+    let mut names: Vec<&str> = estimate.defects.iter().map(|(name, _)| name.as_str()).collect();
+    names.dedup();
+    let line =
+        |name| format!("DEFECT: no neuron of {name} ever fires. What it does not spend is not counted as saved.\n");
+    names.into_iter().map(line).collect()
+}
+
+/// Energy per token.
+fn total(estimate: &Estimate, priced: &Priced) -> String {
+    priced.pj().map_or("-".into(), |pj| joules(pj / estimate.tokens.max(1) as f64))
+}
+
+fn rows(estimate: &Estimate, list: &PriceList) -> String {
+    let (dense, spiking) = (estimate.counts(Phase::Prefill, F32), estimate.counts(Phase::Prefill, Form::Collapsed));
+    let mut table = numbers(&["", "dense MACs", "additions", "spikes per neuron", "dense f32", "spiking", "saved %"]);
+    for block in estimate.places().into_iter().map(Block::Row).chain(Block::NAMED) {
+        let compared = estimate.compare(block, list, Phase::Prefill, F32, Form::Collapsed);
+        let neurons = estimate.neurons.iter().filter(|(place, _)| block.has(**place)).map(|(_, neurons)| neurons);
+        let (spikes, all) = neurons.fold((0, 0), |(s, n), row| (s + row.spikes, n + row.neurons));
+        let each = |sum: u64| count(sum as f64 / estimate.tokens.max(1) as f64);
+        table.add_row([
+            words(block),
+            each(dense.sum(block).macs()),
+            each(spiking.sum(block).of(Operation::Accumulate)),
+            if all == 0 { String::new() } else { format!("{:.2}", spikes as f64 / all as f64) },
+            total(estimate, &compared.dense),
+            total(estimate, &compared.spiking),
+            percent(compared.saving()),
+        ]);
+    }
+    let measured = if estimate.measured { "Measured in a run" } else { "Expected from firing rates, not measured," };
+    format!(
+        "Per token, prefill of {} tokens, prices {}\n{}\n{measured} of {} tokens; spikes drive {:.1} % of the dense network's \
+         multiply-accumulates.\n",
+        estimate.setting.context,
+        list.name,
+        lines(&table),
+        estimate.tokens,
+        100.0 * estimate.coverage.total.ratio()
+    )
+}
+
+fn side_by_side(estimate: &Estimate, phase: Phase, block: Block) -> String {
+    let mut table = numbers(&[
+        "prices",
+        "f32",
+        "f16",
+        "int8",
+        "skipping",
+        "stepped",
+        "collapsed",
+        "% of f32",
+        "of f16",
+        "of int8",
+        "of skipping",
+    ]);
+    for list in &estimate.lists {
+        let energies = Form::ALL.map(|form| total(estimate, &estimate.counts(phase, form).price(block, list)));
+        // A list that prices none of the forms would be a row of dashes.
+        if energies.iter().all(|energy| energy == "-") {
+            continue;
+        }
+        let dense = Form::ALL.into_iter().filter(|form| !form.is_spiking());
+        let saved = dense.map(|dense| percent(estimate.compare(block, list, phase, dense, Form::Collapsed).saving()));
+        table.add_row(std::iter::once(list.name.clone()).chain(energies).chain(saved));
+    }
+    let batch = if estimate.setting.batch > 1 { format!(", batch {}", estimate.setting.batch) } else { String::new() };
+    format!(
+        "\n{}: energy per token, {} at {} tokens{batch}, and what collapsed saves\n{}",
+        words(block),
+        phase.name(),
+        estimate.setting.context,
+        lines(&table)
+    )
+}
+
+/// What lists have no price for.
+fn unpriced(estimate: &Estimate) -> String {
+    let mut table = numbers(&["prices", "priced of spiking", "unpriced"]);
+    for list in &estimate.lists {
+        let priced = estimate.counts(Phase::Prefill, Form::Collapsed).price(Block::Total, list);
+        if !priced.unpriced.is_empty() {
+            let energy = joules(priced.partial_pj() / estimate.tokens.max(1) as f64);
+            table.add_row([list.name.clone(), energy, priced.unpriced_names().join(", ")]);
+        }
+    }
+    if table.is_empty() {
+        return String::new();
+    }
+    format!("\n`-`: there is no total, because something that is counted has no price in the list\n{}", lines(&table))
+}
+
+fn left_out(estimate: &Estimate) -> String {
+    let mut text = String::from("\nLeft out on purpose:\n");
+    for list in &estimate.lists {
+        let mut reasons: Vec<&str> = list.left_out.values().map(String::as_str).collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+        if !reasons.is_empty() {
+            text += &format!("  {:<16} {}\n", list.name, reasons.join("; "));
+        }
+    }
+    text
+}
+
+fn break_even_table(estimate: &Estimate, list: &PriceList) -> String {
+    let forms = [F32, Form::Dense(Number::Int8)];
+    let all = forms.map(|dense| break_even(estimate, list, Phase::Prefill, dense, Form::Collapsed));
+    if all.iter().all(Vec::is_empty) {
+        return String::new();
+    }
+    let mut table = numbers(&["", "spikes", "= f32", "= int8", "timesteps", "= f32", "= int8"]);
+    for place in estimate.places() {
+        let [f32, int8] = all.each_ref().map(|rows| rows.iter().find(|row| row.place == place));
+        let Some(row) = f32.or(int8) else { continue };
+        let cell = |row: Option<&BreakEven>, of: fn(&BreakEven) -> f64| {
+            row.map_or("-".into(), |row| if of(row) < 0.0 { "never".into() } else { format!("{:.2}", of(row)) })
+        };
+        table.add_row([
+            words(Block::Row(place)),
+            format!("{:.2}", row.spikes),
+            cell(f32, |row| row.break_even_spikes),
+            cell(int8, |row| row.break_even_spikes),
+            format!("{:.1}", row.timesteps),
+            cell(f32, |row| row.break_even_timesteps),
+            cell(int8, |row| row.break_even_timesteps),
+        ]);
+    }
+    format!(
+        "\nBreak-even by {}: spikes per neuron, and timesteps, at which spiking costs as much as dense\n{}",
+        list.name,
+        lines(&table)
+    )
+}
+
+/// By the list that is named, and by the built-in one that prices most.
+fn sensitivities(estimate: &Estimate, list: &PriceList) -> String {
+    let more = estimate.lists.iter().find(|other| other.name == "horowitz45" && other.name != list.name);
+    std::iter::once(list).chain(more).map(|list| sensitivity_table(estimate, list)).collect()
+}
+
+fn sensitivity_table(estimate: &Estimate, list: &PriceList) -> String {
+    let mut table = numbers(&["", "dense %", "spiking %", "half", "twice"]);
+    for row in sensitivity(estimate, Block::Total, list, Phase::Prefill, F32, Form::Collapsed) {
+        if row.dense_share.max(row.spiking_share) >= SHARE_LEAST {
+            table.add_row([
+                row.item.name().to_string(),
+                percent(Some(row.dense_share)),
+                percent(Some(row.spiking_share)),
+                percent(Some(row.halved)),
+                percent(Some(row.doubled)),
+            ]);
+        }
+    }
+    if table.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\nSensitivity, {}: share of the whole network's energy, and its saving against f32 at half and twice the price\n{}",
+        list.name,
+        lines(&table)
+    )
+}
+
+fn metrics(estimate: &Estimate) -> String {
+    let all = estimate.neurobench();
+    let operations = &all.synaptic_operations;
+    format!(
+        "\nNeuroBench, per token: footprint {}, connection sparsity {:.3}, activation sparsity {:.3}, effective MACs {}, \
+         effective ACs {}, dense {}\n",
+        si(all.footprint as f64, "B"),
+        all.connection_sparsity,
+        all.activation_sparsity,
+        count(operations.Effective_MACs),
+        count(operations.Effective_ACs),
+        count(operations.Dense),
+    )
+}
+
+/// What the literature reports, beside the same figure by other lists.
+fn convention(estimate: &Estimate) -> String {
+    let saved = |list: &str| {
+        let list = estimate.lists.iter().find(|other| other.name == list)?;
+        estimate.compare(Block::Attention, list, Phase::Prefill, F32, Form::Collapsed).saving()
+    };
+    let Some(paper) = saved("paper45") else { return String::new() };
+    let strict = ["int45", "horowitz45", "horowitz45-sram"].map(|name| format!("{name} {}", percent(saved(name))));
+    format!(
+        "The attention block under the convention of the literature (paper45) saves {} %; arXiv 2510.00133 reports 64.71 to \
+         85.28 % on such a block.\nThe same block against f32 by other lists: {}.\n",
+        percent(Some(paper)),
+        strict.join(", ")
+    )
+}
+
+fn this_run(estimate: &Estimate) -> String {
+    let Some(list) = estimate.lists.first() else { return String::new() };
+    let spent =
+        |form: Form| estimate.counts(Phase::Prefill, form).price(Block::Total, list).pj().map_or("-".into(), joules);
+    format!(
+        "This run of {} tokens by {}: dense f32 {}, spiking {}.\n",
+        estimate.tokens,
+        list.name,
+        spent(F32),
+        spent(Form::Collapsed)
+    )
+}
+
+fn words(block: Block) -> String {
+    match block {
+        Block::Attention => "attention block, projections included".into(),
+        Block::Core => "attention core alone".into(),
+        Block::Total => "whole network".into(),
+        Block::Row(_) => block.name(),
+    }
+}

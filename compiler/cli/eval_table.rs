@@ -1,0 +1,119 @@
+//! An evaluation as lines for a person, and its ledger as a table.
+
+use crate::table::{lines, numbers, words};
+use snnc::eval_report::EvalReport;
+use snnc::evaluate::{Evaluation, Score};
+use snnc::ledger::{Cause, Ledger};
+use snnc::recall::Recalled;
+
+/// A line of a name and what it is.
+fn row(name: &str, value: &str) -> String {
+    format!("{name:<34} {value}\n")
+}
+
+/// All that an evaluation found.
+pub fn report(found: &EvalReport) -> String {
+    let mut text = scores(&found.done, found.beside, Some(found.tokens_per_word));
+    if let Some(neurons) = &found.neurons {
+        let value = format!("{:>10.3}  (of {:.2} timesteps)", neurons.rate(), neurons.mean_steps());
+        text += &row("spikes per neuron", &value);
+    }
+    if let Some(coverage) = &found.coverage {
+        let least = coverage.least();
+        let least = least.map(|(place, share)| format!("  (least: {place}, {:.1} %)", 100.0 * share.ratio()));
+        let value = format!("{:>9.1} %{}", 100.0 * coverage.total.ratio(), least.unwrap_or_default());
+        text += &row("multiplications driven by spikes", &value);
+    }
+    if let Some((own, dense)) = &found.recalled {
+        text += &recalled(own, dense.as_deref());
+    }
+    if let Some(found) = &found.ledger {
+        text += &format!("\n{}", ledger(found));
+    }
+    text
+}
+
+/// The scores; by word as well where it is known how many tokens a word has.
+pub fn scores(done: &Evaluation, beside: bool, tokens_per_word: Option<f64>) -> String {
+    let score = &done.score;
+    let tokens = score.tokens as f64;
+    let text = format!("{} tokens in {} windows\n", score.tokens, done.windows);
+    let by_word = |nll: f64| tokens_per_word.map(|ratio| libm::exp(nll / tokens * ratio));
+    if beside {
+        return text + &scores_beside(done, by_word);
+    }
+    let words = by_word(score.nll).map(|perplexity| row("perplexity by word", &format!("{perplexity:>10.3}")));
+    text + &row("perplexity", &format!("{:>10.4}", score.perplexity()))
+        + &words.unwrap_or_default()
+        + &row("next-token accuracy", &format!("{:>9.2} %", percent(score, score.right)))
+}
+
+fn percent(score: &Score, n: usize) -> f64 {
+    100.0 * n as f64 / score.tokens as f64
+}
+
+fn scores_beside(done: &Evaluation, by_word: impl Fn(f64) -> Option<f64>) -> String {
+    let score = &done.score;
+    let increase = 100.0 * (score.perplexity() / score.perplexity_dense() - 1.0);
+    let interval = done
+        .interval
+        .map_or(String::new(), |[low, high]| format!("; 95 % interval {:+.2} to {:+.2} %", 100.0 * low, 100.0 * high));
+    let words = by_word(score.nll).zip(by_word(score.nll_dense));
+    let words = words.map(|(own, dense)| row("perplexity by word", &format!("{own:>10.3}  (dense {dense:.3})")));
+    let [right, right_dense] = [score.right, score.right_dense].map(|n| percent(score, n));
+    row("perplexity, dense", &format!("{:>10.4}", score.perplexity_dense()))
+        + &row("perplexity", &format!("{:>10.4}  ({increase:+.3} %{interval})", score.perplexity()))
+        + &words.unwrap_or_default()
+        + &row("cosine of logits, centred", &format!("{:>10.6}", score.mean(score.cosine_centred)))
+        + &row("cosine of logits, raw", &format!("{:>10.6}", score.mean(score.cosine)))
+        + &row("top-1 agreement", &format!("{:>9.2} %", percent(score, score.agreed)))
+        + &row("KL from dense, nats", &format!("{:>10.6}", score.mean(score.kl)))
+        + &row("next-token accuracy", &format!("{right:>9.2} %  (dense {right_dense:.2} %)"))
+}
+
+/// A line for every distance, beside the dense network where there is one.
+fn recalled(own: &[Recalled], dense: Option<&[Recalled]>) -> String {
+    let mut table = numbers(&["recall of a pair seen earlier", "gain, nats", "right", "dense: gain", "right"]);
+    for (i, recalled) in own.iter().enumerate() {
+        let cells = |r: &Recalled| [format!("{:.3}", r.gain), format!("{:.1} %", 100.0 * r.right)];
+        let dense = dense.and_then(|dense| dense.get(i)).map_or_else(Default::default, cells);
+        let name = format!("{:>5} tokens ago", recalled.distance);
+        table.add_row(std::iter::once(name).chain(cells(recalled)).chain(dense));
+    }
+    lines(&table)
+}
+
+/// Lines of the ranking.
+const RANKED: usize = 5;
+
+/// The ledger in micronats.
+fn ledger(ledger: &Ledger) -> String {
+    let micro = |x: Option<f64>| x.map_or(String::new(), |x| format!("{:.2}", 1e6 * x));
+    let mut header = vec!["KL, 1e-6 nats", "T"];
+    header.extend(Cause::ALL.map(Cause::name));
+    header.extend(["isolated", "cumulative"]);
+    let mut table = numbers(&header);
+    for entry in &ledger.entries {
+        let steps = if entry.isolated[Cause::Softmax as usize].is_some() { None } else { entry.steps };
+        let mut cells = vec![entry.path.clone(), steps.map_or(String::new(), |steps| steps.to_string())];
+        cells.extend(entry.isolated.map(micro));
+        cells.extend([micro(Some(entry.sum())), micro(Some(entry.cumulative))]);
+        table.add_row(cells);
+    }
+    let sum = ledger.explained() * ledger.total;
+    let mut ranking = words(&["most damage", "share", "cause", "remedy"]);
+    for entry in ledger.ranked().into_iter().take(RANKED) {
+        let share = if sum > 0.0 { 100.0 * entry.sum() / sum } else { 0.0 };
+        let share = format!("{share:>5.1} %");
+        ranking.add_row([entry.path.clone(), share, entry.worst().name().into(), entry.remedy.clone()]);
+    }
+    format!(
+        "{}\nthe whole network: {} e-6 nats; the isolated parts: {} e-6, {:.0} % of it ({} tokens)\n\n{}",
+        lines(&table),
+        micro(Some(ledger.total)),
+        micro(Some(sum)),
+        100.0 * ledger.explained(),
+        ledger.tokens,
+        lines(&ranking)
+    )
+}

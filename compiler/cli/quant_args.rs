@@ -1,0 +1,113 @@
+//! The options that say what is asked of a conversion.
+
+use clap::{Args, ValueEnum};
+use snnc::quant_options::{
+    AttentionName, Choices, CodeName, QuantSpelling, attention, codes, neuron, phases, thresholds, timesteps,
+};
+use snnc_ir::Diagnostic;
+use snnc_ir::membrane::Membrane;
+use snnc_passes::options::{PHASES, QuantOptions, Thresholds, ZeroPoint};
+
+/// Levels and their spelling, site by site.
+#[derive(Args, Clone, Debug)]
+pub struct QuantArgs {
+    /// Timesteps of spike trains: `7`, or with overrides by site `4,mlp.hidden=5,h.0=6`
+    #[arg(long, value_name = "T[,SITE=T...]", default_value = "7", value_parser = timesteps)]
+    timesteps: Choices<u16>,
+    /// How spikes spell a level, with overrides by site. [default: binary; unary with time-stepped neurons]
+    ///
+    /// `binary` has sign and magnitude bits: 2^T - 1 levels each way.
+    /// `unary` counts spikes: T levels each way.
+    /// `st_bif` is unary with neurons that can take a spike back; it is the same as --neuron st_bif.
+    #[arg(long, value_name = "CODE[,SITE=CODE...]", value_parser = codes)]
+    code: Option<Choices<CodeName>>,
+    /// Neurons of unary sites.
+    ///
+    /// `fire` neurons integrate their whole input, then fire, so nothing depends on the order of spikes.
+    /// Time-stepped neurons answer within the timestep: `if` (soft reset), `if_hard`, `lif` and `st_bif`.
+    /// They imply --code unary.
+    #[arg(long, value_name = "NEURON", default_value = "fire", value_parser = neuron_name)]
+    neuron: NeuronName,
+    /// Sites that stay dense; what reads them multiplies
+    #[arg(long, value_name = "SITE[,SITE...]", value_delimiter = ',')]
+    dense: Vec<String>,
+    /// What few levels of an activation are centred for: few spikes, or a small error
+    #[arg(long, value_enum, default_value = "spikes")]
+    centre: CentreName,
+    /// Thresholds behind a LayerNorm: `static`, `token` or `auto`.
+    ///
+    /// `static` thresholds are fixed by calibration.
+    /// `token` is a per-token threshold: the token's largest magnitude becomes the largest level.
+    /// `auto` takes for every site whichever loses less.
+    #[arg(long, value_name = "THRESHOLDS", default_value = "auto", value_parser = thresholds)]
+    thresholds: Thresholds,
+    /// How layers attend, with overrides by layer: `ttfs`, or `ttfs,0-5=linear,h.6=topk:32`.
+    ///
+    /// Training-free: `ttfs` (softmax by time to first spike), `topk:K` (the same of the K best keys; K is 64 by default) and
+    /// `dense` (softmax on reals).
+    /// To be trained: `coincidence` (scores are squared counts of coincident spikes), `coincidence:counts` (the counts
+    /// themselves), `linear` (a state of fixed size), `lif` (coincidences of LIF neurons) and `lif:spikes` (LIF neurons behind
+    /// it as well).
+    #[arg(long, value_name = "KIND[,LAYERS=KIND...]", default_value = "ttfs", value_parser = attention)]
+    attention: Choices<AttentionName>,
+    /// Phases per octave of spiking attention: its softmax has base 2^(1/PHASES)
+    #[arg(long, value_name = "PHASES", default_value_t = PHASES, value_parser = phases)]
+    phases: u32,
+    /// Number format of weights: `i8`, or `f32` for comparison, where what reads spikes multiplies
+    #[arg(long, value_enum, default_value = "i8")]
+    weights: WeightsName,
+    /// Table that the embedding reads: the tied head's weight where it is near enough, or a larger one of its own in f32
+    #[arg(long, value_enum, default_value = "shared")]
+    embedding: EmbeddingName,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum EmbeddingName {
+    Shared,
+    Own,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum CentreName {
+    Spikes,
+    Error,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum WeightsName {
+    I8,
+    F32,
+}
+
+/// `None`: integrate, then fire.
+#[derive(Clone, Copy, Debug)]
+struct NeuronName(Option<Membrane>);
+
+fn neuron_name(text: &str) -> Result<NeuronName, String> {
+    neuron(text).map(NeuronName)
+}
+
+impl QuantArgs {
+    /// What is asked. Whether sites of these names exist is seen when the network is known.
+    ///
+    /// # Errors
+    /// Two kinds of neurons for unary sites.
+    pub fn options(&self) -> Result<QuantOptions, Diagnostic> {
+        let spelling = QuantSpelling {
+            timesteps: self.timesteps.clone(),
+            code: self.code.clone(),
+            neuron: self.neuron.0,
+            dense: self.dense.clone(),
+            zero_point: match self.centre {
+                CentreName::Spikes => ZeroPoint::Spikes,
+                CentreName::Error => ZeroPoint::Error,
+            },
+            thresholds: self.thresholds,
+            attention: self.attention.clone(),
+            phases: self.phases,
+            exact_weights: self.weights == WeightsName::F32,
+            own_embedding: self.embedding == EmbeddingName::Own,
+        };
+        spelling.options()
+    }
+}

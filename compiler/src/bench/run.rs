@@ -1,0 +1,171 @@
+//! A measurement of a file: load, first token, prefill, decode and memory; and figures against an earlier one.
+
+use super::machine::{memory_read_gb_per_s, peak_rss_mb};
+use super::speeds::{SpeedOptions, Speeds, density, first_token, measure, weight_bytes};
+use super::variants::{with_context, with_density};
+use crate::files;
+use crate::model::{EngineOptions, Source};
+use crate::progress::{Progress, cancelled};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value as Json;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::{Diagnostic, Graph, Stage};
+use snnc_runtime::Program;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What a measurement is told.
+#[derive(Clone, Debug)]
+pub struct BenchOptions {
+    /// The `.snn` file.
+    pub model: PathBuf,
+    pub speeds: SpeedOptions,
+    /// Threads, kernel costs, and whether events are counted.
+    pub engine: EngineOptions,
+    /// Measure the form that runs every timestep as well.
+    pub stepped: bool,
+    /// Make this share of all neurons fire, once each, whatever they read.
+    pub density: Option<f64>,
+    /// Let sequences have so many tokens.
+    pub context: Option<u32>,
+}
+
+/// A measurement as data.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct BenchJson {
+    pub model: String,
+    pub threads: usize,
+    /// Milliseconds until the program is loaded and planned; and until its first token.
+    pub load_ms: f64,
+    pub first_token_ms: f64,
+    /// Collapsed, where they were measured.
+    pub prefill_128_tokens_per_s: Option<f64>,
+    pub prefill_1024_tokens_per_s: Option<f64>,
+    /// Past 128 tokens.
+    pub decode_tokens_per_s: Option<f64>,
+    pub memory_read_gb_per_s: Option<f64>,
+    /// Weights that decoding reads per second, as a share of what memory gives.
+    pub decode_share_of_memory: Option<f64>,
+    /// Tokens that were decoded at each depth.
+    pub decoded_tokens: usize,
+    pub peak_rss_mb: Option<f64>,
+    pub weight_bytes: usize,
+    /// The share of neurons that fire at a timestep.
+    pub density: f64,
+    pub collapsed: Speeds,
+    pub stepped: Option<Speeds>,
+}
+
+/// Who is shown every program that was measured.
+pub type ProgramWatch<'a> = dyn FnMut(&Arc<Program>) -> Result<(), Diagnostics> + 'a;
+
+/// Measures a program.
+///
+/// # Errors
+/// It cannot be read or run; a request to stop.
+pub fn bench(
+    options: &BenchOptions,
+    progress: &dyn Progress,
+    watch: &mut ProgramWatch<'_>,
+) -> Result<BenchJson, Diagnostics> {
+    let program = |stepped| {
+        let source = Source { graph: graph(options)?, rounded: false };
+        source.program(&EngineOptions { stepped, ..options.engine })
+    };
+    let ([load_ms, first_token_ms], fast) = first_token(&|| program(false))?;
+    let collapsed = measure(&fast, &options.speeds)?;
+    let peak_rss_mb = peak_rss_mb();
+    let weight_bytes = weight_bytes(fast.graph());
+    let density = density(fast.graph(), 64)?;
+    watch(&fast)?;
+    drop(fast);
+    if progress.is_cancelled() {
+        return Err(cancelled().into());
+    }
+    let stepped = if options.stepped {
+        let slow = program(true)?;
+        let speeds = measure(&slow, &options.speeds)?;
+        watch(&slow)?;
+        Some(speeds)
+    } else {
+        None
+    };
+    let memory_read_gb_per_s = memory_read_gb_per_s(options.engine.threads);
+    let decode = Speeds::at(&collapsed.decode, 128);
+    let real = decode.filter(|_| options.density.is_none()).zip(memory_read_gb_per_s);
+    Ok(BenchJson {
+        model: options.model.display().to_string(),
+        threads: options.engine.threads,
+        load_ms,
+        first_token_ms,
+        prefill_128_tokens_per_s: Speeds::at(&collapsed.prefill, 128),
+        prefill_1024_tokens_per_s: Speeds::at(&collapsed.prefill, 1024),
+        decode_tokens_per_s: decode,
+        memory_read_gb_per_s,
+        decode_share_of_memory: real.map(|(rate, most)| rate * weight_bytes as f64 / 1e9 / most),
+        decoded_tokens: options.speeds.decoded,
+        peak_rss_mb,
+        weight_bytes,
+        density,
+        collapsed,
+        stepped,
+    })
+}
+
+/// The program of the file, as it is to be measured.
+fn graph(options: &BenchOptions) -> Result<Graph, Diagnostics> {
+    let graph = match files::load(&options.model)? {
+        files::Model::Snn(file) if file.graph.stage == Stage::Spiking => file.graph,
+        _ => {
+            let place = options.model.display().to_string();
+            return Err(Diagnostic::new(place, "is no .snn program").note("compile it first").into());
+        }
+    };
+    let graph = match options.context {
+        Some(context) => with_context(&graph, context)?,
+        None => graph,
+    };
+    match options.density {
+        Some(density) => with_density(&graph, density),
+        None => Ok(graph),
+    }
+}
+
+/// Figures that a baseline is compared by: whether more is better.
+const FIGURES: [(&str, bool); 5] = [
+    ("load_ms", false),
+    ("prefill_128_tokens_per_s", true),
+    ("prefill_1024_tokens_per_s", true),
+    ("decode_tokens_per_s", true),
+    ("peak_rss_mb", false),
+];
+
+/// A figure that is worse than the baseline allows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Regression {
+    pub name: &'static str,
+    pub now: f64,
+    pub before: f64,
+    /// By how much it is worse, as a share.
+    pub worse: f64,
+}
+
+/// The figures that are worse than those of the JSON in a file by more than a share of `most`.
+///
+/// # Errors
+/// The file cannot be read, or holds no JSON.
+pub fn regressions(now: &BenchJson, baseline: &Path, most: f64) -> Result<Vec<Regression>, Diagnostics> {
+    let text = files::read_text(baseline)?;
+    let before: Json = serde_json::from_str(&text).map_err(|e| {
+        let message = format!("is no JSON of `snnc bench --json` ({e})");
+        Diagnostics::from(Diagnostic::new(baseline.display().to_string(), message))
+    })?;
+    let now = serde_json::to_value(now).unwrap_or_default();
+    let worse = |(name, more_is_better): (&'static str, bool)| {
+        let (now, before) = (now[name].as_f64()?, before[name].as_f64()?);
+        let worse = if more_is_better { before / now - 1.0 } else { now / before - 1.0 };
+        (worse > most).then_some(Regression { name, now, before, worse })
+    };
+    Ok(FIGURES.into_iter().filter_map(worse).collect())
+}

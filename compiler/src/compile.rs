@@ -1,0 +1,197 @@
+//! The compiler from files to a file: an ONNX GPT-2 in, a spiking program out, with all that the program keeps of its making.
+
+use crate::calibration::Calibration;
+use crate::convert::{self, ConvertOptions, Converted};
+use crate::describe::Network;
+use crate::energy::{self, Block, Phase, PriceList, Setting, measure};
+use crate::files::{self, Model};
+use crate::model::{calibration_sample, find_tokenizer};
+use crate::progress::Progress;
+use crate::proof::{self, Proof};
+use crate::quant_options::spelled;
+use crate::record::{ProgramRecord, SourceRecord};
+use crate::tokens::Tokens;
+use snnc_ir::container::{self, File};
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::LevelOp;
+use snnc_ir::{Diagnostic, Graph, Op};
+use snnc_passes::Pass;
+use snnc_passes::cost::{Form, Number};
+use snnc_passes::options::QuantOptions;
+use snnc_runtime::Options;
+use std::path::{Path, PathBuf};
+
+/// What a compilation is told.
+#[derive(Clone, Debug)]
+pub struct CompileOptions {
+    /// The ONNX file.
+    pub model: PathBuf,
+    /// `tokenizer.json`; the one beside the model without one.
+    pub tokenizer: Option<PathBuf>,
+    /// Text that activation ranges are measured on; a built-in one without one.
+    pub calibrate: Option<PathBuf>,
+    /// Tokens of that text to run; 16384 without a number, fewer for networks of more than 90 M weights.
+    pub calibration_tokens: Option<usize>,
+    pub quant: QuantOptions,
+    /// Largest difference of the imported network's logits to the file's, as a share of their range.
+    pub import_tolerance: Option<f32>,
+    /// Threads for calibration; the result does not depend on them.
+    pub threads: usize,
+}
+
+impl CompileOptions {
+    /// The default options for a model.
+    ///
+    /// ```no_run
+    /// use snnc::compile::{CompileOptions, compile};
+    /// use snnc::progress::Silent;
+    /// let options = CompileOptions::new("model.onnx".as_ref());
+    /// let compiled = compile(&options, &Silent, &mut |_, _| {}).expect("it is a GPT-2");
+    /// compiled.write("model.snn".as_ref()).expect("the folder can be written");
+    /// ```
+    pub fn new(model: &Path) -> Self {
+        Self {
+            model: model.to_path_buf(),
+            tokenizer: None,
+            calibrate: None,
+            calibration_tokens: None,
+            quant: QuantOptions::default(),
+            import_tolerance: None,
+            threads: crate::model::threads_or_all(None),
+        }
+    }
+}
+
+/// A program with what is to be said of it.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The program as its file holds it.
+    pub file: File,
+    pub calibration: Calibration,
+    /// How near the imported network is to its file.
+    pub proof: Proof,
+    /// The options, as a user types them.
+    pub options: String,
+}
+
+/// Who is shown the graph: first as `imported`, then after every pass by its name.
+pub type GraphWatch<'a> = dyn FnMut(&str, &Graph) + 'a;
+
+/// Compiles an ONNX file.
+///
+/// # Errors
+/// What cannot be read, is not part of a GPT-2, or differs from its file; a request to stop.
+pub fn compile(
+    options: &CompileOptions,
+    progress: &dyn Progress,
+    watch: &mut GraphWatch<'_>,
+) -> Result<Compiled, Diagnostics> {
+    let path = &options.model;
+    let Model::Onnx(import) = files::load(path)? else {
+        return Err(Diagnostic::new(path.display().to_string(), "is compiled already").into());
+    };
+    let (tokenizer, place) = find_tokenizer(path, options.tokenizer.as_deref())?;
+    let tokens = tokenizer.as_ref().map(|json| Tokens::new(json, &place)).transpose()?;
+    check_vocabulary(&import.graph, tokens.as_ref(), &place)?;
+    let sample = calibration_sample(tokens.as_ref(), options.calibrate.as_deref(), progress)?;
+    watch("imported", &import.graph);
+    let mut watch = |pass: &Pass, _: &Graph, after: &Graph| watch(pass.name, after);
+    let tensor = convert::dense(import.graph.clone(), import.rounds_activations, &mut watch)
+        .map_err(|complaints| files::at(path, snnc_onnx::explained(&import.model, complaints)))?;
+    let network = Network::of(&tensor).map_err(|e| files::at(path, e.into()))?;
+    let calibration_tokens =
+        options.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(network.parameters)).max(1);
+    let recipe = ConvertOptions { quant: options.quant.clone(), calibration_tokens, threads: options.threads };
+    let proof = proof::prove(&import, &tensor, options.import_tolerance);
+    let proof = proof.map_err(|complaints| files::at(path, complaints))?;
+    progress.status(&proof.line());
+    let origin = import.origin.clone();
+    drop(import);
+    let converted = convert::spiking_watched(tensor, &sample, &recipe, progress, &mut watch)?;
+    let Converted { graph, calibration, section } = converted;
+    let record = ProgramRecord {
+        compiler: Some(format!("snnc {}", env!("CARGO_PKG_VERSION"))),
+        source: Some(SourceRecord {
+            bytes: origin.bytes,
+            xxh3: format!("{:016x}", origin.hash),
+            producer: origin.producer,
+            opset: origin.opset,
+        }),
+        import: Some(proof.record()),
+        options: Some(spelled(&options.quant)),
+        ..ProgramRecord::default()
+    };
+    warn_of_training(&graph, progress);
+    let file = File {
+        graph,
+        tokenizer,
+        calibration: Some(section.to_string().into_bytes()),
+        provenance: Some(record.to_bytes()),
+    };
+    Ok(Compiled { file, calibration, proof, options: spelled(&options.quant) })
+}
+
+impl Compiled {
+    /// Writes the program; its file's length in bytes.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<u64, Diagnostic> {
+        files::write_whole(path, |out| container::write(&self.file, out))?;
+        Ok(std::fs::metadata(path).map_or(0, |meta| meta.len()))
+    }
+
+    /// What a prompt is expected to save by two price lists beside three dense networks, at the firing rates of the calibration
+    /// text: by list and number format, as shares. `None` where a layer has no rate.
+    pub fn expected_savings(&self) -> Option<Vec<(String, Vec<(&'static str, f64)>)>> {
+        let graph = &self.file.graph;
+        let context = u64::from(graph.context);
+        let section = self.file.calibration.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
+        let activity = measure::expected(graph, section.as_ref(), None, context).ok()?;
+        let lists = ["paper45", "int45"].into_iter().filter_map(|name| PriceList::named(name).ok()).collect();
+        let setting = Setting { context, batch: 1, span: Options::default().chunk as u64 };
+        let estimate = energy::estimate(graph, &activity, setting, lists);
+        let of = |list: &PriceList| {
+            let beside = |(number, name)| {
+                let (dense, spiking) = (Form::Dense(number), Form::Collapsed);
+                let compared = estimate.compare(Block::Total, list, Phase::Prefill, dense, spiking);
+                compared.saving().map(|share| (name, share))
+            };
+            let all = [(Number::F32, "f32"), (Number::F16, "f16"), (Number::Int8, "int8")];
+            let all: Vec<_> = all.into_iter().filter_map(beside).collect();
+            (!all.is_empty()).then(|| (list.name.clone(), all))
+        };
+        let lists: Vec<_> = estimate.lists.iter().filter_map(of).collect();
+        (!lists.is_empty()).then_some(lists)
+    }
+}
+
+/// Attention that computes no softmax says little before it is trained.
+fn warn_of_training(graph: &Graph, progress: &dyn Progress) {
+    let variants = graph.nodes.iter().filter_map(|node| match node.op {
+        Op::Level(LevelOp::Ssa { variant, .. }) if variant.needs_training() => Some(variant.name()),
+        _ => None,
+    });
+    let mut names: Vec<&str> = variants.collect();
+    let layers = names.len();
+    names.sort_unstable();
+    names.dedup();
+    if layers > 0 {
+        progress.warn(&format!(
+            "attention of {layers} layer{} ({}) is not trained: it computes no softmax, so this network needs `snnc train`",
+            if layers == 1 { "" } else { "s" },
+            names.join(", ")
+        ));
+    }
+}
+
+/// A tokenizer that gives ids which the network has no row for belongs to another network.
+fn check_vocabulary(graph: &Graph, tokens: Option<&Tokens>, place: &str) -> Result<(), Diagnostics> {
+    let (Some(tokens), Ok(rows)) = (tokens, convert::vocabulary(graph)) else { return Ok(()) };
+    if tokens.len() <= rows {
+        return Ok(());
+    }
+    let message =
+        format!("has {} entries, the network's embedding has {rows} rows; it belongs to another model", tokens.len());
+    Err(Diagnostic::new(place, message).into())
+}

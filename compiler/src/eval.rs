@@ -1,0 +1,151 @@
+//! An evaluation from files to a report: how well a program predicts text, beside the dense network it came from.
+
+use crate::calibration::Calibration;
+use crate::convert::{self, vocabulary};
+use crate::eval_report::EvalReport;
+use crate::evaluate::{Cut, Neurons, evaluate};
+use crate::files;
+use crate::ledger::{self, Ledger, ledger};
+use crate::lints::{coverage, lints};
+use crate::model::{EngineOptions, Loaded, Source};
+use crate::progress::{Progress, Workers};
+use crate::recall::recall;
+use serde_json::Value as Json;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::{Diagnostic, Graph, Stage};
+use std::path::{Path, PathBuf};
+
+/// What an evaluation is told.
+#[derive(Clone, Debug)]
+pub struct EvalOptions {
+    /// The `.snn` file, or an ONNX file, to measure the dense network.
+    pub model: PathBuf,
+    /// The ONNX file to compare with.
+    pub reference: Option<PathBuf>,
+    pub text: PathBuf,
+    /// Windows of the context's length, spread evenly over the text; all without a number.
+    pub windows: Option<usize>,
+    /// Tokens from one window to the next; the context's length without a number.
+    pub stride: Option<usize>,
+    /// Say what every site loses, by cause.
+    pub ledger: bool,
+    /// Tokens that the ledger runs on; what takes a few minutes without a number.
+    pub ledger_tokens: Option<usize>,
+    /// Ask whether a pair of tokens seen earlier is recalled.
+    pub recall: bool,
+    pub engine: EngineOptions,
+    /// Windows that run at once; the result does not depend on it.
+    pub threads: usize,
+}
+
+impl EvalOptions {
+    /// An evaluation on all of a text, with nothing beside it.
+    pub fn new(model: &Path, text: &Path) -> Self {
+        Self {
+            model: model.to_path_buf(),
+            reference: None,
+            text: text.to_path_buf(),
+            windows: None,
+            stride: None,
+            ledger: false,
+            ledger_tokens: None,
+            recall: false,
+            engine: EngineOptions::default(),
+            threads: crate::model::threads_or_all(None),
+        }
+    }
+}
+
+/// Measures how well a model predicts text.
+///
+/// # Errors
+/// What cannot be read or run; a reference of another vocabulary; a request to stop.
+pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport, Diagnostics> {
+    let loaded = Loaded::read(&options.model)?;
+    let tokens = loaded.tokens()?;
+    let text = files::read_text(&options.text)?;
+    let ids = tokens.document(&text)?;
+    let reference = options.reference.as_deref().map(Loaded::read).transpose()?;
+    if let Some(reference) = &reference {
+        same_vocabulary(&loaded, reference)?;
+    }
+    let spiking = loaded.source.graph.stage == Stage::Spiking;
+    if options.ledger && !spiking {
+        let message = "is a dense network: there is nothing to account for";
+        return Err(Diagnostic::new(options.model.display().to_string(), message).into());
+    }
+    let workers = Workers { threads: options.threads, progress };
+    // The dense network has no timesteps to run.
+    let engine = EngineOptions { stepped: false, count: false, ..options.engine };
+    let dense = reference.as_ref().map(|loaded| loaded.source.clone().program(&engine)).transpose()?;
+    let section = loaded.calibration;
+    let program = loaded.source.program(&EngineOptions { count: true, ..options.engine })?;
+    let cut = Cut { length: None, stride: options.stride, windows: options.windows.unwrap_or(usize::MAX) };
+    let done = evaluate(&program, dense.as_ref(), &ids, cut, workers)?;
+    let json = section.as_deref().and_then(|bytes| serde_json::from_slice::<Json>(bytes).ok());
+    let graph = program.graph();
+    let words = text.split_whitespace().count().max(1);
+    Ok(EvalReport {
+        beside: dense.is_some(),
+        tokens_per_word: ids.len().saturating_sub(1) as f64 / words as f64,
+        coverage: spiking.then(|| coverage(graph, &done.activity())),
+        neurons: spiking.then(|| Neurons::of(graph, &done)),
+        lints: if spiking { lints(graph, json.as_ref(), &ids, done.run, &done.events) } else { Vec::new() },
+        recalled: match options.recall {
+            true => Some((recall(&program, &ids)?, dense.as_ref().map(|dense| recall(dense, &ids)).transpose()?)),
+            false => None,
+        },
+        ledger: match reference {
+            Some(reference) if options.ledger => {
+                let tensor = dense_tensor(reference.source)?;
+                let tokens = options.ledger_tokens;
+                Some(ledger_of(&options.model, &tensor, section.as_deref(), &ids, tokens, workers)?)
+            }
+            _ => None,
+        },
+        done,
+    })
+}
+
+/// An imported graph as ranges were measured on it.
+///
+/// # Errors
+/// What is not part of a GPT-2.
+pub fn dense_tensor(source: Source) -> Result<Graph, Diagnostics> {
+    convert::dense(source.graph, source.rounded, &mut |_, _, _| {})
+}
+
+/// Refuses a reference that predicts another vocabulary than the model.
+///
+/// # Errors
+/// It does.
+pub fn same_vocabulary(model: &Loaded, reference: &Loaded) -> Result<(), Diagnostics> {
+    let (own, other) = (vocabulary(&model.source.graph)?, vocabulary(&reference.source.graph)?);
+    if own == other {
+        return Ok(());
+    }
+    let message = format!("has a vocabulary of {other}, {} one of {own}", model.path.display());
+    let note = "compare with the file that the program was compiled from";
+    Err(Diagnostic::new(reference.path.display().to_string(), message).note(note).into())
+}
+
+/// The ledger of the program in `model`, which keeps `section` of its calibration.
+///
+/// # Errors
+/// It keeps none; a probe cannot be run; a request to stop.
+pub fn ledger_of(
+    model: &Path,
+    tensor: &Graph,
+    section: Option<&[u8]>,
+    ids: &[u32],
+    tokens: Option<usize>,
+    workers: Workers<'_>,
+) -> Result<Ledger, Diagnostics> {
+    let section = section.ok_or_else(|| {
+        let message = "keeps nothing of its calibration, so its levels are not known";
+        Diagnostics::from(Diagnostic::new(model.display().to_string(), message).note("compile the model again"))
+    })?;
+    let calibration = Calibration::read(section, tensor).map_err(|e| files::at(model, e.into()))?;
+    let windows = ledger::windows(tensor, ids, tokens.unwrap_or_else(|| ledger::tokens(tensor)));
+    ledger(tensor, &calibration, ids, &windows, workers)
+}

@@ -1,0 +1,160 @@
+//! All that an evaluation found out, and the same as data: what the table, `--json` and the page of `report` say.
+
+use crate::evaluate::{Evaluation, Neurons};
+use crate::ledger::{Ledger, LedgerJson};
+use crate::lints::{Coverage, CoverageJson, Lint, LintJson};
+use crate::recall::Recalled;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// All that an evaluation found out.
+#[derive(Debug)]
+pub struct EvalReport {
+    pub done: Evaluation,
+    /// Whether the dense network ran beside it.
+    pub beside: bool,
+    /// Tokens per word, for perplexity by word.
+    pub tokens_per_word: f64,
+    /// Absent of a dense network, as `neurons` is.
+    pub coverage: Option<Coverage>,
+    pub neurons: Option<Neurons>,
+    pub lints: Vec<Lint>,
+    /// Of the program, and of the dense network where there is one.
+    pub recalled: Option<(Vec<Recalled>, Option<Vec<Recalled>>)>,
+    pub ledger: Option<Ledger>,
+}
+
+/// An evaluation as data.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct EvalJson {
+    /// Tokens that were predicted.
+    pub tokens: usize,
+    pub windows: usize,
+    pub perplexity: f64,
+    pub perplexity_by_word: f64,
+    /// Next-token accuracy: the share of tokens that were the likeliest.
+    pub accuracy: f64,
+    /// Spikes of all neurons in the run.
+    pub spikes: u64,
+    pub warnings: Vec<LintJson>,
+    /// Neurons times tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neurons: Option<u64>,
+    /// Spikes per neuron and token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spikes_per_neuron: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timesteps_mean: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<CoverageJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recall: Option<Vec<Recalled>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recall_dense: Option<Vec<Recalled>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<LedgerJson>,
+    #[serde(flatten)]
+    pub beside: Option<BesideDense>,
+}
+
+/// What is known only beside the dense network.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct BesideDense {
+    pub perplexity_dense: f64,
+    pub perplexity_by_word_dense: f64,
+    /// Rise over the dense network's perplexity, as a share; and its 95 % confidence interval, of ten windows or more.
+    pub perplexity_increase: f64,
+    pub perplexity_increase_95: Option<[f64; 2]>,
+    /// Mean cosine of logits, and the same around their means.
+    pub cosine: f64,
+    pub cosine_centred: f64,
+    /// The share of tokens for which both networks hold the same token for likeliest.
+    pub top1_agreement: f64,
+    /// Kullback-Leibler divergence from the dense network, in nats per token.
+    pub kl: f64,
+    pub accuracy_dense: f64,
+}
+
+impl EvalReport {
+    /// A sum of nats as perplexity by word.
+    pub fn perplexity_by_word(&self, nll: f64) -> f64 {
+        libm::exp(nll / self.done.score.tokens as f64 * self.tokens_per_word)
+    }
+
+    /// Everything as data.
+    pub fn json(&self) -> EvalJson {
+        let done = &self.done;
+        let score = &done.score;
+        let tokens = score.tokens as f64;
+        EvalJson {
+            tokens: score.tokens,
+            windows: done.windows,
+            perplexity: score.perplexity(),
+            perplexity_by_word: self.perplexity_by_word(score.nll),
+            accuracy: score.right as f64 / tokens,
+            spikes: done.events.iter().map(|events| events.spikes).sum::<u64>(),
+            warnings: self.lints.iter().map(Lint::json).collect(),
+            neurons: self.neurons.map(|neurons| neurons.neurons),
+            spikes_per_neuron: self.neurons.map(|neurons| neurons.rate()),
+            timesteps_mean: self.neurons.map(|neurons| neurons.mean_steps()),
+            coverage: self.coverage.as_ref().map(Coverage::json),
+            recall: self.recalled.as_ref().map(|(own, _)| own.clone()),
+            recall_dense: self.recalled.as_ref().and_then(|(_, dense)| dense.clone()),
+            ledger: self.ledger.as_ref().map(Ledger::json),
+            beside: self.beside.then(|| BesideDense {
+                perplexity_dense: score.perplexity_dense(),
+                perplexity_by_word_dense: self.perplexity_by_word(score.nll_dense),
+                perplexity_increase: score.perplexity() / score.perplexity_dense() - 1.0,
+                perplexity_increase_95: done.interval,
+                cosine: score.mean(score.cosine),
+                cosine_centred: score.mean(score.cosine_centred),
+                top1_agreement: score.agreed as f64 / tokens,
+                kl: score.mean(score.kl),
+                accuracy_dense: score.right_dense as f64 / tokens,
+            }),
+        }
+    }
+}
+
+/// Limits that a user sets to an evaluation.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Gates {
+    /// The largest rise of perplexity over the dense network's, as a share.
+    pub max_perplexity_increase: Option<f64>,
+    /// The least cosine of centred logits.
+    pub min_cosine: Option<f64>,
+    /// The least top-1 agreement, as a share.
+    pub min_agreement: Option<f64>,
+    /// No warnings.
+    pub deny_warnings: bool,
+}
+
+impl Gates {
+    /// The gates that failed, in words.
+    pub fn failed(&self, report: &EvalReport) -> Vec<String> {
+        let score = &report.done.score;
+        let mut failed = Vec::new();
+        let increase = score.perplexity() / score.perplexity_dense() - 1.0;
+        if let Some(most) = self.max_perplexity_increase
+            && (increase.is_nan() || increase > most)
+        {
+            failed.push(format!("perplexity rises by {:.3} %, {:.3} % is the limit", 100.0 * increase, 100.0 * most));
+        }
+        let cosine = score.mean(score.cosine_centred);
+        if let Some(least) = self.min_cosine
+            && (cosine.is_nan() || cosine < least)
+        {
+            failed.push(format!("the centred cosine is {cosine:.6}, {least} is the limit"));
+        }
+        let agreed = score.agreed as f64 / score.tokens as f64;
+        if let Some(least) = self.min_agreement
+            && (agreed.is_nan() || agreed < least)
+        {
+            failed.push(format!("top-1 agreement is {:.2} %, {:.2} % is the limit", 100.0 * agreed, 100.0 * least));
+        }
+        if self.deny_warnings && !report.lints.is_empty() {
+            failed.push(format!("{} warnings, and --deny", report.lints.len()));
+        }
+        failed
+    }
+}

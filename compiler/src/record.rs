@@ -1,0 +1,98 @@
+//! What a program says of its making: the `provenance` section of a `.snn` file, as JSON.
+
+use crate::train::comparison::Comparison;
+use crate::train::events::TrainingRecord;
+use crate::train::hybrid::Choice;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The `provenance` section.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ProgramRecord {
+    /// `snnc 0.1.0`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compiler: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceRecord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub import: Option<ImportRecord>,
+    /// The options of the conversion, as a user types them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub options: Option<String>,
+    /// Training runs, one after the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub training: Vec<TrainingRecord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hybrid: Option<HybridRecord>,
+    /// The program beside the dense network, after training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Comparison>,
+}
+
+/// The file that a program was compiled from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SourceRecord {
+    pub bytes: u64,
+    /// XXH3-64.
+    pub xxh3: String,
+    /// The exporter.
+    pub producer: String,
+    pub opset: i64,
+}
+
+/// How near the imported network is to its file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ImportRecord {
+    /// Largest difference of a logit.
+    pub difference: f32,
+    /// Range of the file's logits.
+    pub range: f32,
+    /// Tokens that were run.
+    pub tokens: usize,
+    /// The largest difference allowed, as a share of the range.
+    pub tolerance: f32,
+    /// Whether the file rounds activations, which the network does not.
+    pub rounds_activations: bool,
+}
+
+/// Which layers a hybrid keeps with attention by time to first spike.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HybridRecord {
+    pub ttfs: Vec<usize>,
+    /// Absent where no layer stayed within the budget.
+    #[serde(flatten)]
+    pub measured: Option<HybridFigures>,
+}
+
+/// What the choice was measured to be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HybridFigures {
+    pub perplexity: f64,
+    /// Rise over the dense network's perplexity, as a share.
+    pub rise: f64,
+    pub attention_nj: f64,
+    pub total_nj: f64,
+    pub within_budget: bool,
+}
+
+impl HybridRecord {
+    /// Of a choice of layers.
+    pub fn of(choice: &Choice) -> Self {
+        let &Choice { perplexity, rise, attention_nj, total_nj, within_budget, .. } = choice;
+        let measured = Some(HybridFigures { perplexity, rise, attention_nj, total_nj, within_budget });
+        Self { ttfs: choice.ttfs.clone(), measured }
+    }
+}
+
+impl ProgramRecord {
+    /// Of the section of a file; empty where it has none, or one that is not understood.
+    pub fn of(section: Option<&[u8]>) -> Self {
+        section.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default()
+    }
+
+    /// As the section of a file.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // Maps have string keys and writing to memory does not fail, so there is always JSON.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}

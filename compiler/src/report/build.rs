@@ -1,0 +1,226 @@
+//! A report from files: everything that can be said of a program with the files that were named.
+
+use super::blocks::blocks;
+use super::contents::{CalibrationFacts, FileFacts, Missing, NetworkFacts, Report, ReportSources, file_name};
+use super::passes::passes;
+use super::run::{Gathered, gather};
+use crate::energy::{PriceList, Setting, estimate};
+use crate::eval::{dense_tensor, ledger_of, same_vocabulary};
+use crate::eval_report::EvalReport;
+use crate::evaluate::Neurons;
+use crate::files;
+use crate::lints::{coverage, lints};
+use crate::model::{EngineOptions, Loaded};
+use crate::progress::{Progress, Workers};
+use crate::record::ProgramRecord;
+use crate::tokens::Tokens;
+use serde_json::Value as Json;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::{Diagnostic, Stage};
+use snnc_passes::collapse;
+use snnc_runtime::Options;
+use std::path::{Path, PathBuf};
+
+/// What a report is told.
+#[derive(Clone, Debug)]
+pub struct ReportOptions {
+    /// The `.snn` file.
+    pub model: PathBuf,
+    /// Text to run; without it only the program itself is shown.
+    pub text: Option<PathBuf>,
+    /// Tokens of the text to run, from its start; at most the context's.
+    pub tokens: usize,
+    /// The ONNX file that the program came from.
+    pub reference: Option<PathBuf>,
+    /// Say what every site loses, by cause.
+    pub ledger: bool,
+    /// Tokens that the ledger runs on; what takes a few minutes without a number.
+    pub ledger_tokens: Option<usize>,
+    /// Price lists of energy.
+    pub lists: Vec<PriceList>,
+    pub engine: EngineOptions,
+    /// Threads; nothing that is shown depends on them.
+    pub threads: usize,
+}
+
+impl ReportOptions {
+    /// Of the program alone.
+    pub fn new(model: &Path) -> Self {
+        Self {
+            model: model.to_path_buf(),
+            text: None,
+            tokens: 128,
+            reference: None,
+            ledger: false,
+            ledger_tokens: None,
+            lists: PriceList::built_in(),
+            engine: EngineOptions::default(),
+            threads: crate::model::threads_or_all(None),
+        }
+    }
+}
+
+/// All that is to be seen of a program.
+///
+/// # Errors
+/// What cannot be read or run; a reference that is not of the program's vocabulary; a request to stop.
+pub fn build(options: &ReportOptions, progress: &dyn Progress) -> Result<Report, Diagnostics> {
+    let model = Loaded::read(&options.model)?;
+    if model.source.graph.stage != Stage::Spiking {
+        let message = "is a dense network, which has no spikes to show";
+        let diagnostic = Diagnostic::new(options.model.display().to_string(), message).note("compile it first");
+        return Err(diagnostic.into());
+    }
+    let record = model.provenance.as_deref().and_then(|bytes| serde_json::from_slice::<ProgramRecord>(bytes).ok());
+    let reference = options.reference.as_deref().map(read_reference).transpose()?;
+    let (reference, dense_file) = reference.unzip();
+    if let Some(reference) = &reference {
+        same_vocabulary(&model, reference)?;
+    }
+    let mut report = Report {
+        title: file_name(&options.model),
+        network: Some(NetworkFacts::of(&model.source.graph)),
+        blocks: Vec::new(),
+        evaluation: None,
+        layers: Vec::new(),
+        predictions: Vec::new(),
+        energy: None,
+        passes: None,
+        missing: missing(options),
+        provenance: sources(&model, record, dense_file, progress)?,
+    };
+    let mut run = Run { options, model: &model, reference: reference.as_ref(), progress };
+    if let Some(path) = &options.text {
+        run.on_text(path, &mut report)?;
+    }
+    let tensor = reference.as_ref().map(|reference| dense_tensor(reference.source.clone())).transpose()?;
+    report.blocks = blocks(&model.source.graph, tensor.as_ref());
+    let options = report.provenance.compiled.as_ref().and_then(|record| record.options.as_deref());
+    let own_embedding = options.is_some_and(|options| options.contains("--embedding own"));
+    let dense = reference.map(|reference| (reference.source.graph, reference.source.rounded));
+    report.passes = Some(passes(&model.source.graph, dense, model.calibration.as_deref(), own_embedding)?);
+    Ok(report)
+}
+
+/// The dense network, and what file it is.
+fn read_reference(path: &Path) -> Result<(Loaded, FileFacts), Diagnostics> {
+    let loaded = Loaded::read(path)?;
+    if loaded.source.graph.stage != Stage::Imported {
+        let message = "is a compiled program, where an ONNX file was expected";
+        return Err(Diagnostic::new(path.display().to_string(), message).into());
+    }
+    let facts = file_facts(path)?;
+    Ok((loaded, facts))
+}
+
+/// Where everything but the text comes from.
+fn sources(
+    model: &Loaded,
+    compiled: Option<ProgramRecord>,
+    dense: Option<FileFacts>,
+    progress: &dyn Progress,
+) -> Result<ReportSources, Diagnostics> {
+    let source = compiled.as_ref().and_then(|record| record.source.as_ref());
+    let dense_is_source = dense.as_ref().zip(source).map(|(dense, source)| dense.xxh3 == source.xxh3);
+    if let (Some(false), Some(dense)) = (dense_is_source, &dense) {
+        progress.warn(&format!("{} is not the file that the program was compiled from", dense.name));
+    }
+    Ok(ReportSources {
+        snnc: env!("CARGO_PKG_VERSION").into(),
+        program: Some(file_facts(&model.path)?),
+        dense,
+        dense_is_source,
+        calibration: model.calibration.as_deref().and_then(|s| serde_json::from_slice::<CalibrationFacts>(s).ok()),
+        compiled,
+        ..ReportSources::default()
+    })
+}
+
+/// What the report lacks, and how to get it.
+fn missing(options: &ReportOptions) -> Vec<Missing> {
+    let lacks = [
+        (options.text.is_none(), "spikes, levels, energy and predictions", "run the program on a text: --text FILE"),
+        (
+            options.reference.is_none(),
+            "the dense network beside it, and the IR by pass",
+            "name the ONNX file: --reference MODEL.onnx",
+        ),
+        (!options.ledger, "where every error comes from", "--text FILE --reference MODEL.onnx --ledger"),
+    ];
+    let missing = lacks.into_iter().filter(|(lacks, ..)| *lacks);
+    missing.map(|(_, part, how)| Missing { part, how: how.into() }).collect()
+}
+
+/// A program on a text.
+struct Run<'a> {
+    options: &'a ReportOptions,
+    model: &'a Loaded,
+    reference: Option<&'a Loaded>,
+    progress: &'a dyn Progress,
+}
+
+impl Run<'_> {
+    /// Runs the program on the text and puts what was seen into the report.
+    fn on_text(&mut self, path: &Path, report: &mut Report) -> Result<(), Diagnostics> {
+        let text = files::read_text(path)?;
+        report.provenance.text = Some(FileFacts::of(path, text.as_bytes()));
+        let tokens = self.model.tokens()?;
+        let ids = tokens.document(&text)?;
+        let words = text.split_whitespace().count().max(1);
+        let tokens_per_word = ids.len().saturating_sub(1) as f64 / words as f64;
+        self.on_ids(&ids, &tokens, tokens_per_word, report)
+    }
+
+    fn on_ids(
+        &mut self,
+        ids: &[u32],
+        tokens: &Tokens,
+        tokens_per_word: f64,
+        report: &mut Report,
+    ) -> Result<(), Diagnostics> {
+        let (options, program) = (self.options, &self.model.source.graph);
+        let most = options.tokens.min(program.context as usize);
+        let shown = &ids[..ids.len().min(most + 1)];
+        report.provenance.tokens = Some([shown.len().saturating_sub(1), ids.len().saturating_sub(1)]);
+        let stepped = options.engine.stepped || collapse::depends_on_order(program);
+        let graph = if stepped { program.clone() } else { collapse::collapse(program)? };
+        // The dense network has no timesteps to run.
+        let beside = EngineOptions { stepped: false, ..options.engine };
+        let dense = self.reference.map(|reference| reference.source.clone().program(&beside)).transpose()?;
+        let engine = Options { engine: options.engine.engine, threads: options.threads, ..Options::default() };
+        let section = self.model.calibration.as_deref();
+        let json: Option<Json> = section.and_then(|bytes| serde_json::from_slice(bytes).ok());
+        let Gathered { done, predictions, layers } =
+            gather(program, &graph, dense.as_ref(), shown, tokens, json.as_ref(), &engine, self.progress)?;
+        let context = shown.len().saturating_sub(1) as u64;
+        let setting = Setting { context, batch: 1, span: engine.chunk as u64 };
+        report.energy = Some(estimate(&graph, &done.activity(), setting, options.lists.clone()).json());
+        let evaluation = EvalReport {
+            beside: dense.is_some(),
+            tokens_per_word,
+            coverage: Some(coverage(&graph, &done.activity())),
+            neurons: Some(Neurons::of(&graph, &done)),
+            lints: lints(&graph, json.as_ref(), shown, done.run, &done.events),
+            ledger: match self.reference {
+                Some(reference) if options.ledger => {
+                    let tensor = dense_tensor(reference.source.clone())?;
+                    let workers = Workers { threads: options.threads, progress: self.progress };
+                    Some(ledger_of(&options.model, &tensor, section, ids, options.ledger_tokens, workers)?)
+                }
+                _ => None,
+            },
+            recalled: None,
+            done,
+        };
+        report.evaluation = Some(evaluation.json());
+        (report.predictions, report.layers) = (predictions, layers);
+        Ok(())
+    }
+}
+
+/// What file a path names.
+fn file_facts(path: &Path) -> Result<FileFacts, Diagnostics> {
+    let unread = |e| Diagnostics::from(Diagnostic::new(path.display().to_string(), format!("cannot be read: {e}")));
+    let bytes = files::map(path).map_err(unread)?;
+    Ok(FileFacts::of(path, (*bytes).as_ref()))
+}

@@ -1,0 +1,161 @@
+//! What a report holds: plain data, of which `inspect` prints the essentials and `report` makes a page.
+
+use super::blocks::Block;
+use super::passes::Passes;
+use super::raster::NeuronLayer;
+use super::run::Prediction;
+use crate::convert;
+use crate::energy::json::EnergyJson;
+use crate::eval_report::{EvalJson, EvalReport};
+use crate::record::ProgramRecord;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use snnc_ir::op::LevelOp;
+use snnc_ir::{Graph, Node, Op};
+
+/// All there is to see.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Report {
+    /// The program's file name.
+    pub title: String,
+    pub provenance: ReportSources,
+    pub network: Option<NetworkFacts>,
+    /// How the program came from the network, block by block.
+    pub blocks: Vec<Block>,
+    /// Scores, warnings, coverage and ledger, as `eval --json` has them.
+    pub evaluation: Option<EvalJson>,
+    /// Neuron layers in the order of the network.
+    pub layers: Vec<NeuronLayer>,
+    /// The tokens that were run, each with what was predicted to follow.
+    pub predictions: Vec<Prediction>,
+    pub energy: Option<EnergyJson>,
+    pub passes: Option<Passes>,
+    pub missing: Vec<Missing>,
+}
+
+/// What is not in a report, and how to get it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Missing {
+    pub part: &'static str,
+    pub how: String,
+}
+
+/// Where everything came from.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub struct ReportSources {
+    /// The compiler that made the report.
+    pub snnc: String,
+    pub program: Option<FileFacts>,
+    pub dense: Option<FileFacts>,
+    /// Whether the dense network is the file that the program was compiled from; `None` where the program does not say.
+    pub dense_is_source: Option<bool>,
+    pub text: Option<FileFacts>,
+    /// Tokens that were run, and those that the text has.
+    pub tokens: Option<[usize; 2]>,
+    /// What the program says of its making.
+    pub compiled: Option<ProgramRecord>,
+    /// What its levels were measured on.
+    pub calibration: Option<CalibrationFacts>,
+    /// The command, with file names alone.
+    pub command: String,
+}
+
+/// What a program's levels were measured on.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct CalibrationFacts {
+    /// What the text is called.
+    pub source: String,
+    pub windows: usize,
+    /// Tokens that were run.
+    pub tokens: usize,
+    /// Phases per octave of spiking attention.
+    pub phases: u32,
+}
+
+/// A file: its name without folders, its length and XXH3-64.
+#[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct FileFacts {
+    pub name: String,
+    pub bytes: u64,
+    pub xxh3: String,
+}
+
+impl FileFacts {
+    /// Of a file's bytes.
+    pub fn of(path: &std::path::Path, bytes: &[u8]) -> Self {
+        let xxh3 = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(bytes));
+        Self { name: file_name(path), bytes: bytes.len() as u64, xxh3 }
+    }
+}
+
+/// A path's last part.
+pub fn file_name(path: &std::path::Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The network's sizes, as its program has them.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct NetworkFacts {
+    pub layers: usize,
+    pub width: usize,
+    pub vocabulary: usize,
+    pub context: usize,
+    /// Elements of all constants.
+    pub parameters: usize,
+    pub neurons: usize,
+    /// The kinds of neurons and attention, as the IR spells them.
+    pub kinds: Vec<String>,
+    /// By attention whose keys fade, in the network's order: each head's half-life in tokens; 0 is none.
+    pub half_lives: Vec<Vec<i32>>,
+}
+
+/// Half-lives of an attention whose keys fade.
+fn half_lives(graph: &Graph, node: &Node) -> Option<Vec<i32>> {
+    let Op::Level(LevelOp::Ssa { variant, .. }) = node.op else { return None };
+    let half_lives = node.args.get(4).filter(|_| variant.has_features())?;
+    Some(graph.constant(*half_lives)?.tensor.as_i32()?.to_vec())
+}
+
+impl NetworkFacts {
+    /// Of a program.
+    pub fn of(graph: &Graph) -> Self {
+        let nodes = || graph.nodes.iter();
+        let mut kinds: Vec<String> = Vec::new();
+        for node in nodes().filter(|node| node.op.is_neuron() || node.op.has_state()) {
+            let kind = node.op.to_string();
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        let width = |node: &Node| node.ty.shape().width().unwrap_or(0);
+        Self {
+            layers: nodes().filter(|node| node.op.has_state()).count(),
+            width: nodes().find(|node| node.op.has_state()).map_or(0, width),
+            vocabulary: convert::vocabulary(graph).unwrap_or(0),
+            context: graph.context as usize,
+            parameters: graph.parameters(),
+            neurons: nodes().filter(|node| node.op.is_neuron()).map(width).sum(),
+            kinds,
+            half_lives: nodes().filter_map(|node| half_lives(graph, node)).collect(),
+        }
+    }
+}
+
+impl Report {
+    /// Of an evaluation alone, which keeps nothing of single neurons.
+    pub fn of_evaluation(title: &str, evaluation: &EvalReport) -> Self {
+        let how = "snnc report MODEL.snn --text FILE --reference MODEL.onnx".to_string();
+        Self {
+            title: title.into(),
+            provenance: ReportSources { snnc: env!("CARGO_PKG_VERSION").into(), ..ReportSources::default() },
+            network: None,
+            blocks: Vec::new(),
+            evaluation: Some(evaluation.json()),
+            layers: Vec::new(),
+            predictions: Vec::new(),
+            energy: None,
+            passes: None,
+            missing: vec![Missing { part: "network, spikes, levels, energy, text and IR", how }],
+        }
+    }
+}

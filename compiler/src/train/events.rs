@@ -1,0 +1,95 @@
+//! What happens in a training run, as it happens: for a line of JSON, or a line for a person.
+
+use super::comparison::Comparison;
+use super::hybrid::Choice;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One thing that happened.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum TrainEvent {
+    /// The program before training.
+    Before { program: Comparison },
+    /// A step was done.
+    Step {
+        /// Steps done.
+        step: u64,
+        /// The mean loss of the step's windows.
+        loss: f64,
+        /// The norm of the gradients before clipping.
+        norm: f32,
+        /// The learning rate.
+        rate: f32,
+        /// Tokens trained on.
+        tokens: u64,
+        tokens_per_s: f64,
+    },
+    /// The validation windows were predicted.
+    Validation {
+        step: u64,
+        loss: f64,
+        /// Whether no loss before was smaller.
+        best: bool,
+        /// Steps of the whole run, for the line.
+        #[serde(skip)]
+        steps: u64,
+    },
+    /// A choice of layers was measured.
+    Hybrid { choice: Choice },
+    /// The program after training.
+    After { program: Comparison },
+}
+
+impl TrainEvent {
+    /// A line for a person; steps have none.
+    pub fn words(&self) -> Option<String> {
+        Some(match self {
+            Self::Before { program } => format!("before: {}", program.words()),
+            Self::After { program } => format!("after: {}", program.words()),
+            Self::Step { .. } => return None,
+            Self::Validation { step, loss, best, steps } => {
+                let best = if *best { ", the best so far" } else { "" };
+                format!("step {step} of {steps}: validation loss {loss:.5}{best}")
+            }
+            Self::Hybrid { choice } => choice.words(),
+        })
+    }
+}
+
+/// What a run is of: a checkpoint belongs to the run that has the same. The number of threads is no part of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunIdentity {
+    /// XXH3-64 of the program's and of the dense network's text form.
+    pub program: String,
+    pub reference: String,
+    /// XXH3-64 of the training text.
+    pub text: String,
+    /// What trains.
+    pub parameters: String,
+    pub loss: String,
+    pub surrogate: String,
+    /// Windows per step.
+    pub batch: usize,
+    pub window_tokens: usize,
+    /// The learning rate at its height.
+    pub rate: f32,
+    pub weight_decay: f32,
+    pub clip: f32,
+    pub warm_up: u64,
+    pub seed: u64,
+    /// The instruction set, on which sums in f32 depend.
+    pub isa: String,
+}
+
+/// What a program keeps of a training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TrainingRecord {
+    pub run: RunIdentity,
+    pub steps: u64,
+    pub best_step: u64,
+    /// Validation losses by step.
+    pub losses: Vec<(u64, f64)>,
+    /// The program before; absent after a run that was resumed.
+    pub before: Option<Comparison>,
+}

@@ -1,0 +1,545 @@
+//! A training run from files to a file: the corpus, the steps, checkpoints on the way, and a hybrid at the end.
+//!
+//! Law: a run that was interrupted and resumed gives the same file, bit for bit, as one that was not.
+
+use super::adamw::Schedule;
+use super::checkpoint::{self, State};
+use super::comparison::{COMPARED_WINDOWS, Comparison};
+use super::events::{RunIdentity, TrainEvent, TrainingRecord};
+use super::hybrid::Search;
+use super::trainer::{Trainer, TrainerOptions};
+use crate::convert;
+use crate::evaluate::Cut;
+use crate::files;
+use crate::model::{Loaded, calibration_sample};
+use crate::progress::{Progress, Workers};
+use crate::quant_options::training_free;
+use crate::record::{HybridRecord, ProgramRecord};
+use crate::tokens::Tokens;
+use snnc_ir::container::{self, File};
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::Surrogate;
+use snnc_ir::{Diagnostic, Graph, Stage, text};
+use snnc_passes::apply_parameters::apply_parameters;
+use snnc_passes::relax::{Loss, Recipe, Trainable as Parameters};
+use snnc_runtime::{Options, Program};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What a training run is told.
+#[derive(Clone, Debug)]
+pub struct TrainOptions {
+    /// The `.snn` file.
+    pub program: PathBuf,
+    /// The ONNX file that the program was compiled from, whose predictions it learns.
+    pub reference: PathBuf,
+    /// The text to train on.
+    pub text: PathBuf,
+    /// Text to validate on; without one the last twentieth of the text, which is then not trained on.
+    pub validate: Option<PathBuf>,
+    /// Where the trained program goes. Its checkpoint lies beside it.
+    pub output: PathBuf,
+    /// What trains.
+    pub parameters: Parameters,
+    pub loss: Loss,
+    /// What stands in for the derivative of a spike.
+    pub surrogate: Surrogate,
+    pub length: TrainLength,
+    /// Windows of text per step.
+    pub batch: usize,
+    /// Tokens per window, at most the context; without a number at most 1024.
+    pub window_tokens: Option<usize>,
+    /// The learning rate at its height; without one what did well on networks of width 256.
+    pub rate: Option<f32>,
+    pub weight_decay: f32,
+    /// The largest norm of a step's gradients.
+    pub clip: f32,
+    /// Steps until the learning rate is at its height.
+    pub warm_up: u64,
+    /// Seed of the windows' places.
+    pub seed: u64,
+    /// Go on from the checkpoint beside the output.
+    pub resume: bool,
+    /// Time between checkpoints.
+    pub checkpoint_every: Duration,
+    /// Give layers back to attention by time to first spike until perplexity has risen by this share over the dense network's.
+    pub hybrid: Option<f64>,
+    pub validation_windows: usize,
+    /// Threads; the result does not depend on their number.
+    pub threads: usize,
+}
+
+impl TrainOptions {
+    /// What is done where nothing else is asked for.
+    pub fn new(program: &Path, reference: &Path, text: &Path, output: &Path) -> Self {
+        Self {
+            program: program.to_path_buf(),
+            reference: reference.to_path_buf(),
+            text: text.to_path_buf(),
+            validate: None,
+            output: output.to_path_buf(),
+            parameters: Parameters::Ssa,
+            loss: Loss::Divergence,
+            surrogate: Surrogate::Arctan,
+            length: TrainLength::Minutes(MINUTES),
+            batch: 6,
+            window_tokens: None,
+            rate: None,
+            weight_decay: 0.0,
+            clip: 1.0,
+            warm_up: 30,
+            seed: 0,
+            resume: false,
+            checkpoint_every: Duration::from_secs(60),
+            hybrid: None,
+            validation_windows: 16,
+            threads: crate::model::threads_or_all(None),
+        }
+    }
+
+    /// What did well on networks of width 256; units of parameters follow the weights, so that wider ones need not differ much.
+    fn rate(&self) -> f32 {
+        self.rate.unwrap_or(match self.parameters {
+            Parameters::Ssa | Parameters::Thresholds => 2e-3,
+            Parameters::Lora(_) | Parameters::All => 1e-3,
+        })
+    }
+
+    fn trainer(&self, window: usize) -> TrainerOptions {
+        TrainerOptions {
+            recipe: Recipe { train: self.parameters, loss: self.loss, surrogate: self.surrogate },
+            rates: Schedule {
+                rate: self.rate(),
+                weight_decay: self.weight_decay,
+                clip: self.clip,
+                warm_up: self.warm_up,
+                steps: 1,
+            },
+            batch: self.batch,
+            window,
+            seed: self.seed,
+            threads: self.threads,
+        }
+    }
+
+    /// What a checkpoint belongs to.
+    fn identity(&self, program: &Graph, reference: &Graph, text: u64, window_tokens: usize) -> RunIdentity {
+        let hash = |graph: &Graph| format!("{:016x}", xxh3_64(text::print(graph).as_bytes()));
+        RunIdentity {
+            program: hash(program),
+            reference: hash(reference),
+            text: format!("{text:016x}"),
+            parameters: self.parameters.to_string(),
+            loss: loss_name(self.loss).into(),
+            surrogate: self.surrogate.name().into(),
+            batch: self.batch,
+            window_tokens,
+            rate: self.rate(),
+            weight_decay: self.weight_decay,
+            clip: self.clip,
+            warm_up: self.warm_up,
+            seed: self.seed,
+            isa: snnc_runtime::Isa::detect().map_or("unknown", snnc_runtime::Isa::name).into(),
+        }
+    }
+}
+
+/// How long a run trains.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum TrainLength {
+    /// 0 trains nothing, for a hybrid of a program that was trained before.
+    Steps(u64),
+    /// Made a number of steps at the start, which is kept.
+    Minutes(f64),
+}
+
+/// Minutes that are trained where nothing is asked for.
+pub const MINUTES: f64 = 10.0;
+
+/// Steps that are timed to turn minutes into steps.
+const TIMED: u64 = 3;
+
+/// Validations of a run, the one before the first step not counted.
+const VALIDATIONS: u64 = 10;
+
+/// Tokens of a window where nothing is asked for, at most.
+const WINDOW_TOKENS: usize = 1024;
+
+/// How a loss is called: `kl`, `ce` or `transfer`.
+pub fn loss_name(loss: Loss) -> &'static str {
+    match loss {
+        Loss::Divergence => "kl",
+        Loss::CrossEntropy => "ce",
+        Loss::Transfer => "transfer",
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The output is written.
+    Finished,
+    /// It was cancelled; the checkpoint has everything.
+    Interrupted { step: u64, steps: u64, checkpoint: PathBuf },
+}
+
+/// Who is told of a training run.
+pub type TrainWatch<'a> = dyn FnMut(&TrainEvent) -> Result<(), Diagnostics> + 'a;
+
+/// What a program learns from.
+struct Corpus {
+    ids: Vec<u32>,
+    /// Of its text.
+    hash: u64,
+    validation: Vec<u32>,
+    /// Tokens run together.
+    window: usize,
+}
+
+/// A run at work: what it was told, and who watches.
+struct Run<'a, 'w> {
+    options: &'a TrainOptions,
+    progress: &'a dyn Progress,
+    watch: &'a mut TrainWatch<'w>,
+    checkpoint: PathBuf,
+}
+
+/// Trains a program on text and writes it.
+///
+/// # Errors
+/// What cannot be read, trained or written; a request to stop before or after the steps. One during the steps is no error:
+/// the run is then interrupted, and its checkpoint is whole.
+pub fn train(
+    options: &TrainOptions,
+    progress: &dyn Progress,
+    watch: &mut TrainWatch<'_>,
+) -> Result<Outcome, Diagnostics> {
+    let trains = options.length != TrainLength::Steps(0);
+    if !trains && options.hybrid.is_none() {
+        let message = "0 steps train nothing; give it a number of steps, or --hybrid as well";
+        return Err(Diagnostic::new("--steps", message).into());
+    }
+    let checkpoint = checkpoint_path(&options.output);
+    files::check_writable(&options.output)?;
+    files::check_writable(&checkpoint)?;
+    let file = program_file(&options.program)?;
+    let tokens = tokenizer_of(&file, &options.program)?;
+    let reference = reference_graph(&options.reference, &file.graph)?;
+    let corpus = corpus(options, &tokens, file.graph.context.min(reference.context) as usize)?;
+    let mut run = Run { options, progress, watch, checkpoint };
+    let mut record = ProgramRecord::of(file.provenance.as_deref());
+    let mut graph = file.graph.clone();
+    if trains {
+        match run.learn(&file.graph, &reference, &corpus, &mut record)? {
+            Learned::Graph(learned) => graph = *learned,
+            Learned::Interrupted(outcome) => return Ok(outcome),
+        }
+    }
+    if let Some(budget) = options.hybrid {
+        graph = run.hybrid_of(graph, &reference, &corpus.validation, budget, &tokens, &mut record)?;
+    }
+    let after = run.compare(&graph, &reference, &corpus.validation)?;
+    (run.watch)(&TrainEvent::After { program: after.clone() })?;
+    record.measured = Some(after);
+    let written = File { graph, provenance: Some(record.to_bytes()), ..file };
+    files::write_whole(&options.output, |out| container::write(&written, out))?;
+    progress.status(&format!("{}: written", options.output.display()));
+    // The program is whole; what led to it is of no more use.
+    let _ = std::fs::remove_file(&run.checkpoint);
+    Ok(Outcome::Finished)
+}
+
+fn program_file(path: &Path) -> Result<File, Diagnostics> {
+    match files::load(path)? {
+        files::Model::Snn(file) => Ok(*file),
+        files::Model::Onnx(_) => {
+            let message = "is an ONNX file; compile it first, and train the program";
+            Err(Diagnostic::new(path.display().to_string(), message).into())
+        }
+    }
+}
+
+fn tokenizer_of(file: &File, path: &Path) -> Result<Tokens, Diagnostics> {
+    let json = file.tokenizer.as_ref().ok_or_else(|| {
+        let what = "has no tokenizer, so text cannot be read or written";
+        Diagnostics::from(Diagnostic::new(path.display().to_string(), what).note("compile with --tokenizer FILE"))
+    })?;
+    Tokens::new(json, &format!("{}: tokenizer", path.display())).map_err(Diagnostics::from)
+}
+
+/// The dense network, which must be of the program's vocabulary.
+fn reference_graph(path: &Path, program: &Graph) -> Result<Graph, Diagnostics> {
+    let source = Loaded::read(path)?.source;
+    let refused = |message: &str| {
+        let note = "name the ONNX file that the program was compiled from";
+        Diagnostics::from(Diagnostic::new(path.display().to_string(), message).note(note))
+    };
+    if source.graph.stage != Stage::Imported {
+        return Err(refused("is a compiled program, not a dense network"));
+    }
+    let tensor = convert::dense(source.graph, source.rounded, &mut |_, _, _| {})?;
+    let width = |graph: &Graph| graph.outputs.first().and_then(|(_, value)| graph.ty(*value).shape().width());
+    if width(&tensor) != width(program) {
+        return Err(refused("predicts another vocabulary than the program"));
+    }
+    Ok(tensor)
+}
+
+fn corpus(options: &TrainOptions, tokens: &Tokens, context: usize) -> Result<Corpus, Diagnostics> {
+    let read = |path: &Path| {
+        let text = files::read_text(path)?;
+        let ids = tokens.corpus(&text)?;
+        Ok::<_, Diagnostics>((ids, xxh3_64(text.as_bytes())))
+    };
+    let (mut ids, hash) = read(&options.text)?;
+    let validation = match &options.validate {
+        Some(path) => read(path)?.0,
+        None => ids.split_off(ids.len() - ids.len() / 20),
+    };
+    let window = options.window_tokens.unwrap_or(WINDOW_TOKENS).min(context);
+    for (what, ids) in [("to train on", &ids), ("to validate on", &validation)] {
+        if ids.len() < window + 2 {
+            let message = format!("{} tokens {what} are less than a window of {window} and one more", ids.len());
+            let note = "use a longer text, or a smaller --window-tokens";
+            return Err(Diagnostic::new(options.text.display().to_string(), message).note(note).into());
+        }
+    }
+    Ok(Corpus { ids, hash, validation, window })
+}
+
+/// What came of the steps.
+enum Learned {
+    Graph(Box<Graph>),
+    Interrupted(Outcome),
+}
+
+impl Run<'_, '_> {
+    fn workers(&self) -> Workers<'_> {
+        Workers { threads: self.options.threads, progress: self.progress }
+    }
+
+    /// The program after all steps, as it was best. What was done is added to what the program says of its making.
+    fn learn(
+        &mut self,
+        program: &Graph,
+        reference: &Graph,
+        corpus: &Corpus,
+        record: &mut ProgramRecord,
+    ) -> Result<Learned, Diagnostics> {
+        let options = self.options;
+        let mut trainer = Trainer::new(program, reference, options.trainer(corpus.window))
+            .map_err(|e| files::at(&options.program, e))?;
+        let identity = options.identity(program, reference, corpus.hash, corpus.window);
+        if options.resume {
+            self.resume(&mut trainer, &identity)?;
+        } else {
+            trainer.options.rates.steps = match options.length {
+                TrainLength::Steps(steps) => steps,
+                TrainLength::Minutes(minutes) => steps_in(&trainer, &corpus.ids, minutes)?,
+            };
+        }
+        let steps = trainer.options.rates.steps;
+        self.progress.status(&format!(
+            "training {} numbers in {} parameters, {steps} steps of {} windows of {} tokens, {:.0} MB",
+            trainer.parameters().map(|(_, count)| count).sum::<usize>(),
+            trainer.parameters().count(),
+            options.batch,
+            corpus.window,
+            trainer.bytes() as f64 / 1e6
+        ));
+        let before = if options.resume { None } else { Some(self.compare(program, reference, &corpus.validation)?) };
+        if let Some(before) = &before {
+            (self.watch)(&TrainEvent::Before { program: before.clone() })?;
+        }
+        if !self.steps(&mut trainer, &identity, corpus)? {
+            let (step, checkpoint) = (trainer.step, self.checkpoint.clone());
+            return Ok(Learned::Interrupted(Outcome::Interrupted { step, steps, checkpoint }));
+        }
+        let graph = apply_parameters(program, &trainer.constants()?)?;
+        snnc_ir::verify::verify(&graph)?;
+        self.progress.status(&format!("best after step {}", trainer.best_step));
+        let (best_step, losses) = (trainer.best_step, trainer.losses.clone());
+        // Runs one after the other, as of weights and then of thresholds.
+        record.training.push(TrainingRecord { run: identity, steps, best_step, losses, before });
+        Ok(Learned::Graph(Box::new(graph)))
+    }
+
+    /// Goes on where the checkpoint stands.
+    fn resume(&self, trainer: &mut Trainer, identity: &RunIdentity) -> Result<(), Diagnostics> {
+        let place = self.checkpoint.display().to_string();
+        let bytes = files::read_bytes(&self.checkpoint)
+            .map_err(|e| Diagnostics::from(e.note("there is nothing to resume; leave out --resume")))?;
+        let (state, numbers) = checkpoint::read(&bytes, &place)?;
+        let others = differences(&state.run, identity);
+        let names: Vec<(String, usize)> = trainer.parameters().map(|(name, count)| (name.clone(), count)).collect();
+        if !others.is_empty() || names != state.parameters {
+            let message = format!("belongs to another run: these differ: {}", others.join(", "));
+            let note = "give the options of that run, or leave out --resume";
+            return Err(Diagnostic::new(place, message).note(note).into());
+        }
+        trainer.options.rates.steps = state.steps;
+        trainer.numbers = numbers;
+        (trainer.step, trainer.best_step, trainer.losses) = (state.step, state.best_step, state.losses);
+        self.progress.status(&format!("resuming after step {} of {}", state.step, state.steps));
+        Ok(())
+    }
+
+    /// Steps until all are done; false where somebody wanted them to end.
+    fn steps(&mut self, trainer: &mut Trainer, identity: &RunIdentity, corpus: &Corpus) -> Result<bool, Diagnostics> {
+        let steps = trainer.options.rates.steps;
+        let windows = validation_windows(corpus, self.options.validation_windows);
+        let tokens = (trainer.options.batch * trainer.options.window) as u64;
+        self.progress.begin("training", steps);
+        self.progress.advance(trainer.step);
+        let (start, first) = (Instant::now(), trainer.step);
+        let mut saved = Instant::now();
+        let mut recent = 0.0;
+        if trainer.losses.is_empty() {
+            self.validate(trainer, &windows)?;
+        }
+        while trainer.step < steps {
+            let done = trainer.advance(&corpus.ids)?;
+            recent = if recent == 0.0 { done.loss } else { 0.9 * recent + 0.1 * done.loss };
+            let tokens_per_s = tokens as f64 * (trainer.step - first) as f64 / start.elapsed().as_secs_f64();
+            self.progress.advance(1);
+            self.progress.message(&format!("loss {recent:.4}, {tokens_per_s:.0} tokens/s"));
+            (self.watch)(&TrainEvent::Step {
+                step: trainer.step,
+                loss: done.loss,
+                norm: done.norm,
+                rate: done.rate,
+                tokens: trainer.step * tokens,
+                tokens_per_s,
+            })?;
+            let every = (steps / VALIDATIONS).max(1);
+            if trainer.step.is_multiple_of(every) || trainer.step == steps {
+                self.validate(trainer, &windows)?;
+            }
+            let stop = self.progress.is_cancelled();
+            if stop || saved.elapsed() > self.options.checkpoint_every {
+                save_checkpoint(trainer, identity, &self.checkpoint)?;
+                saved = Instant::now();
+            }
+            if stop && trainer.step < steps {
+                self.progress.end();
+                return Ok(false);
+            }
+        }
+        self.progress.end();
+        // What follows may fail, as by a full disk: nothing that was learned is lost then.
+        save_checkpoint(trainer, identity, &self.checkpoint)?;
+        Ok(true)
+    }
+
+    fn validate(&mut self, trainer: &mut Trainer, windows: &[&[u32]]) -> Result<(), Diagnostics> {
+        let loss = trainer.validate(windows)?;
+        let (step, steps) = (trainer.step, trainer.options.rates.steps);
+        (self.watch)(&TrainEvent::Validation { step, loss, best: trainer.best_step == step, steps })
+    }
+
+    fn compare(&self, program: &Graph, reference: &Graph, ids: &[u32]) -> Result<Comparison, Diagnostics> {
+        Comparison::of(program, reference, ids, self.workers())
+    }
+
+    /// Some layers of the trained program, the others by time to first spike.
+    fn hybrid_of(
+        &mut self,
+        trained: Graph,
+        reference: &Graph,
+        ids: &[u32],
+        budget: f64,
+        tokens: &Tokens,
+        record: &mut ProgramRecord,
+    ) -> Result<Graph, Diagnostics> {
+        let options = Options { count: false, ..Options::default() };
+        let dense = Program::new(Arc::new(reference.clone()), &options)?;
+        let wishes = record.options.as_deref().and_then(training_free);
+        if wishes.is_none() {
+            self.progress.warn(
+                "the program does not say how it was compiled; its layers by time to first spike have the default options",
+            );
+        }
+        let recipe = convert::ConvertOptions {
+            quant: wishes.unwrap_or_default(),
+            calibration_tokens: convert::calibration_tokens(reference.parameters()),
+            threads: self.options.threads,
+        };
+        let sample = calibration_sample(Some(tokens), Some(&self.options.text), self.progress)?;
+        let ttfs =
+            convert::spiking_watched(reference.clone(), &sample, &recipe, self.progress, &mut |_, _, _| {})?.graph;
+        let search = Search {
+            trained: &trained,
+            ttfs: &ttfs,
+            dense: &Arc::new(dense),
+            ids,
+            cut: Cut { length: None, stride: None, windows: COMPARED_WINDOWS },
+            workers: self.workers(),
+            budget,
+        };
+        let found = search.run()?;
+        for choice in &found.measured {
+            (self.watch)(&TrainEvent::Hybrid { choice: choice.clone() })?;
+        }
+        match found.kept {
+            Some((choice, graph)) => {
+                self.progress.status(&format!("chosen: {}", choice.words()));
+                record.hybrid = Some(HybridRecord::of(&choice));
+                Ok(graph)
+            }
+            None => {
+                self.progress.status("no layer stays within the budget: all keep attention by time to first spike");
+                let layers = ttfs.nodes.iter().filter(|node| node.op.has_state()).count();
+                record.hybrid = Some(HybridRecord { ttfs: (0..layers).collect(), measured: None });
+                Ok(ttfs)
+            }
+        }
+    }
+}
+
+/// Windows to validate on, spread evenly.
+fn validation_windows(corpus: &Corpus, asked: usize) -> Vec<&[u32]> {
+    let Corpus { validation, window, .. } = corpus;
+    let most = (validation.len() - 1) / window;
+    let some = asked.min(most);
+    (0..some).map(|i| i * most / some * window).map(|at| &validation[at..=at + window]).collect()
+}
+
+/// The fields in which two runs differ.
+fn differences(a: &RunIdentity, b: &RunIdentity) -> Vec<String> {
+    let fields = |run| serde_json::to_value(run).unwrap_or_default();
+    let (a, b) = (fields(a), fields(b));
+    let differs = |(key, value): (&String, &serde_json::Value)| (a.get(key) != Some(value)).then(|| key.clone());
+    b.as_object().into_iter().flatten().filter_map(differs).collect()
+}
+
+/// Where the state of a run lies: beside its output.
+pub fn checkpoint_path(output: &Path) -> PathBuf {
+    let mut name = output.file_name().unwrap_or_default().to_os_string();
+    name.push(".checkpoint");
+    output.with_file_name(name)
+}
+
+fn save_checkpoint(trainer: &Trainer, run: &RunIdentity, path: &Path) -> Result<(), Diagnostic> {
+    let state = State {
+        version: checkpoint::VERSION,
+        run: run.clone(),
+        steps: trainer.options.rates.steps,
+        step: trainer.step,
+        best_step: trainer.best_step,
+        losses: trainer.losses.clone(),
+        parameters: trainer.parameters().map(|(name, count)| (name.clone(), count)).collect(),
+    };
+    files::write_whole(path, |out| checkpoint::write(&state, &trainer.numbers, out))
+        .map_err(|e| e.note("the checkpoint before this one, if there is one, is whole: --resume goes on from it"))
+}
+
+/// How many steps so many minutes hold, by timing some that change nothing.
+fn steps_in(trainer: &Trainer, ids: &[u32], minutes: f64) -> Result<u64, Diagnostic> {
+    trainer.gradients(ids, 0)?;
+    let start = Instant::now();
+    (1..=TIMED).try_for_each(|step| trainer.gradients(ids, step).map(drop))?;
+    let a_step = start.elapsed().as_secs_f64() / TIMED as f64;
+    Ok(((60.0 * minutes / a_step) as u64).max(1))
+}

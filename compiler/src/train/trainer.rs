@@ -1,0 +1,198 @@
+//! The core of training: windows of text through a relaxed program and its gradients, step by step.
+//!
+//! Law: the state after a step is a function of the state before it, the step's number and the seed. So a run that was
+//! interrupted goes on bit for bit, and the number of threads never shows: every window's gradients are added in the order
+//! of the windows.
+
+use super::adamw::{Moments, Schedule};
+use super::checkpoint::TrainState;
+use crate::parallel::pool;
+use indexmap::IndexMap;
+use rayon::prelude::*;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::random::SplitMix64;
+use snnc_ir::{Diagnostic, Graph};
+use snnc_passes::gradient::gradient;
+use snnc_passes::relax::{Recipe, TrainGraph, relax};
+use snnc_runtime::TrainingEngine;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a trainer is told.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainerOptions {
+    pub recipe: Recipe,
+    pub rates: Schedule,
+    /// Windows a step.
+    pub batch: usize,
+    /// Tokens a window.
+    pub window: usize,
+    pub seed: u64,
+    pub threads: usize,
+}
+
+/// A program in training.
+#[derive(Debug)]
+pub struct Trainer {
+    relaxed: TrainGraph,
+    /// One for each thread: loss and gradients.
+    engines: Mutex<Vec<TrainingEngine>>,
+    /// The same, of the loss alone.
+    eval_engines: Mutex<Vec<TrainingEngine>>,
+    pool: rayon::ThreadPool,
+    pub options: TrainerOptions,
+    pub numbers: TrainState,
+    /// Steps done.
+    pub step: u64,
+    pub best_step: u64,
+    /// Validation losses by step.
+    pub losses: Vec<(u64, f64)>,
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug)]
+pub struct Stepped {
+    pub loss: f64,
+    pub norm: f32,
+    pub rate: f32,
+}
+
+impl Trainer {
+    /// # Errors
+    /// What cannot be trained; windows longer than the context.
+    pub fn new(program: &Graph, teacher: &Graph, options: TrainerOptions) -> Result<Self, Diagnostics> {
+        let relaxed = relax(program, teacher, options.recipe)?;
+        snnc_ir::verify::verify(&relaxed.graph)?;
+        let back = gradient(&relaxed.graph, &relaxed.parameters)?;
+        snnc_ir::verify::verify(&back)?;
+        let threads = options.threads.clamp(1, options.batch);
+        let engines = |graph: Graph| -> Result<Mutex<Vec<TrainingEngine>>, Diagnostics> {
+            let first = TrainingEngine::new(Arc::new(graph), options.window, &relaxed.parameters)?;
+            let more = (1..threads).map(|_| first.another().map_err(Diagnostics::from));
+            let more = more.collect::<Result<Vec<TrainingEngine>, Diagnostics>>()?;
+            Ok(Mutex::new(std::iter::once(first).chain(more).collect()))
+        };
+        let eval_engines = engines(relaxed.graph.clone())?;
+        let engines = engines(back)?;
+        let start = |name: &String| {
+            let weight = relaxed.graph.weights.iter().find(|weight| weight.name == *name);
+            weight.and_then(|weight| weight.tensor.as_f32()).unwrap_or(&[]).to_vec()
+        };
+        let parameters: Vec<Vec<f32>> = relaxed.parameters.iter().map(start).collect();
+        let numbers = TrainState { moments: Moments::new(&parameters), best: parameters.clone(), parameters };
+        let pool = pool(threads)?;
+        Ok(Self { relaxed, engines, eval_engines, pool, options, numbers, step: 0, best_step: 0, losses: Vec::new() })
+    }
+
+    pub fn parameters(&self) -> impl Iterator<Item = (&String, usize)> {
+        self.relaxed.parameters.iter().zip(self.numbers.parameters.iter().map(Vec::len))
+    }
+
+    /// Bytes that engines work in.
+    pub fn bytes(&self) -> usize {
+        let of = |engines: &Mutex<Vec<TrainingEngine>>| -> usize {
+            engines.lock().unwrap_or_else(PoisonError::into_inner).iter().map(TrainingEngine::bytes).sum()
+        };
+        of(&self.engines) + of(&self.eval_engines)
+    }
+
+    /// Where the windows of a step begin. Drawn anew for every step, so that nothing of chance is kept.
+    fn starts(&self, ids: usize, step: u64) -> Vec<usize> {
+        let mut random = SplitMix64(self.options.seed ^ step.wrapping_mul(0xd134_2543_de82_ef95));
+        let range = (ids - self.options.window) as u64;
+        (0..self.options.batch).map(|_| (random.bits() % range) as usize).collect()
+    }
+
+    /// One step on windows of `ids`, of which there are more than a window's.
+    ///
+    /// # Errors
+    /// A number that is not finite.
+    pub fn advance(&mut self, ids: &[u32]) -> Result<Stepped, Diagnostic> {
+        let (loss, mut gradients) = self.gradients(ids, self.step)?;
+        let share = 1.0 / self.options.batch as f32;
+        gradients.iter_mut().flatten().for_each(|g| *g *= share);
+        let rates = &self.options.rates;
+        let TrainState { parameters, moments, .. } = &mut self.numbers;
+        let norm = moments.step(parameters, &gradients, rates, self.step);
+        if !norm.is_finite() {
+            let message = format!("the gradients of step {} are not finite", self.step);
+            return Err(Diagnostic::new("", message).note("a smaller --rate may help"));
+        }
+        let rate = rates.at(self.step);
+        self.step += 1;
+        Ok(Stepped { loss: loss * f64::from(share), norm, rate })
+    }
+
+    /// The loss and the gradients of a step, summed over its windows in their order.
+    pub fn gradients(&self, ids: &[u32], step: u64) -> Result<(f64, Vec<Vec<f32>>), Diagnostic> {
+        let starts = self.starts(ids.len(), step);
+        let windows: Vec<&[u32]> = starts.iter().map(|&at| &ids[at..=at + self.options.window]).collect();
+        let zeros = self.numbers.parameters.iter().map(|p| vec![0.0f32; p.len()]).collect::<Vec<_>>();
+        in_order(
+            &self.pool,
+            &mut self.engines.lock().unwrap_or_else(PoisonError::into_inner),
+            &windows,
+            &self.numbers.parameters,
+            (0f64, zeros),
+            |(loss, sums), engine, parameters| {
+                *loss += f64::from(engine.output(0, parameters)[0]);
+                sums.par_iter_mut().enumerate().for_each(|(i, sum)| {
+                    sum.iter_mut().zip(engine.output(i + 1, parameters)).for_each(|(sum, g)| *sum += g);
+                });
+            },
+        )
+    }
+
+    /// The mean loss over windows, each a window's tokens and one more; the best parameters so far are kept.
+    ///
+    /// # Errors
+    /// A loss that is not finite.
+    pub fn validate(&mut self, windows: &[&[u32]]) -> Result<f64, Diagnostic> {
+        let add = |loss: &mut f64, engine: &TrainingEngine, parameters: &[Vec<f32>]| {
+            *loss += f64::from(engine.output(0, parameters)[0]);
+        };
+        let engines = &mut self.eval_engines.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = in_order(&self.pool, engines, windows, &self.numbers.parameters, 0f64, add)?;
+        let loss = sum / windows.len() as f64;
+        if self.losses.iter().all(|&(_, other)| loss < other) {
+            self.numbers.best.clone_from(&self.numbers.parameters);
+            self.best_step = self.step;
+        }
+        self.losses.push((self.step, loss));
+        Ok(loss)
+    }
+
+    /// The program's constants under the best parameters, by name.
+    ///
+    /// # Errors
+    /// As of an engine.
+    pub fn constants(&self) -> Result<IndexMap<String, Vec<f32>>, Diagnostic> {
+        let graph = &self.relaxed.constants;
+        let mut whole = TrainingEngine::new(Arc::new(graph.clone()), 1, &self.relaxed.parameters)?;
+        let best = &self.numbers.best;
+        whole.run(&[0, 0], best)?;
+        let named =
+            graph.outputs.iter().enumerate().map(|(i, (name, _))| (name.clone(), whole.output(i, best).to_vec()));
+        Ok(named.collect())
+    }
+}
+
+/// Runs windows on engines, one per thread, and folds what they give in the order of the windows.
+///
+/// As many windows as there are engines run at once, then their outputs are folded one after the other: no gradient is copied.
+fn in_order<T: Send>(
+    pool: &rayon::ThreadPool,
+    engines: &mut [TrainingEngine],
+    windows: &[&[u32]],
+    parameters: &[Vec<f32>],
+    mut folded: T,
+    fold: impl Fn(&mut T, &TrainingEngine, &[Vec<f32>]) + Sync,
+) -> Result<T, Diagnostic> {
+    pool.install(|| {
+        for some in windows.chunks(engines.len()) {
+            let runs = engines.par_iter_mut().zip(some);
+            runs.with_max_len(1).map(|(engine, window)| engine.run(window, parameters)).collect::<Result<(), _>>()?;
+            engines[..some.len()].iter().for_each(|engine| fold(&mut folded, engine, parameters));
+        }
+        Ok(folded)
+    })
+}

@@ -1,0 +1,7 @@
+//! Timesteps site by site: the cheapest that stay within a budget of perplexity.
+
+pub mod run;
+pub mod search;
+
+pub use run::{Budget, TuneOptions, TunePoint, Tuned, tune};
+pub use search::{Allocation, Goal, Point, TIMESTEPS, Tuner};

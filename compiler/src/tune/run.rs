@@ -1,0 +1,283 @@
+//! A tuning run from files: the front of what can be had, and the cheapest point within a budget.
+
+use super::search::{Allocation, Goal, Point, TIMESTEPS, Tuner};
+use crate::calibrate::calibrate;
+use crate::convert;
+use crate::evaluate::Cut;
+use crate::files;
+use crate::ledger;
+use crate::model::{Loaded, calibration_sample};
+use crate::progress::{Progress, Workers};
+use crate::quant_options::spelled;
+use schemars::JsonSchema;
+use serde::Serialize;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::{Diagnostic, Stage};
+use snnc_passes::levels::Levels;
+use snnc_passes::options::QuantOptions;
+use snnc_runtime::{Options, Program};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What a tuning run is told.
+#[derive(Clone, Debug)]
+pub struct TuneOptions {
+    /// The ONNX file.
+    pub model: PathBuf,
+    /// What may be spent.
+    pub budget: Budget,
+    /// What is to be small within a budget of perplexity.
+    pub minimise: Goal,
+    /// Text that points are measured on.
+    pub text: PathBuf,
+    /// Windows of that text, spread evenly over it.
+    pub windows: usize,
+    /// Text that levels are fitted to; a built-in one without one.
+    pub calibrate: Option<PathBuf>,
+    /// Tokens of that text to run; 16384 without a number, fewer for networks of more than 90 M weights.
+    pub calibration_tokens: Option<usize>,
+    /// Tokens that every site is probed on; 2048 without a number, fewer for large networks.
+    pub probe_tokens: Option<usize>,
+    /// Threads; the result does not depend on them.
+    pub threads: usize,
+}
+
+impl TuneOptions {
+    /// The least energy for 1 % of perplexity.
+    pub fn new(model: &Path, text: &Path) -> Self {
+        Self {
+            model: model.to_path_buf(),
+            budget: Budget::Perplexity(0.01),
+            minimise: Goal::Energy,
+            text: text.to_path_buf(),
+            windows: 32,
+            calibrate: None,
+            calibration_tokens: None,
+            probe_tokens: None,
+            threads: crate::model::threads_or_all(None),
+        }
+    }
+
+    /// What is to be small.
+    pub fn goal(&self) -> Goal {
+        match self.budget {
+            Budget::Perplexity(_) => self.minimise,
+            Budget::Timesteps(_) => Goal::Timesteps,
+        }
+    }
+}
+
+/// What may be spent.
+#[derive(Clone, Copy, Debug)]
+pub enum Budget {
+    /// The rise of perplexity, as a share.
+    Perplexity(f64),
+    /// The mean over neurons.
+    Timesteps(f64),
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Budget::Perplexity(rise) => write!(f, "perplexity+{:.4}%", 100.0 * rise),
+            Budget::Timesteps(steps) => write!(f, "timesteps={steps}"),
+        }
+    }
+}
+
+/// What a tuning run found.
+#[derive(Clone, Debug)]
+pub struct Tuned {
+    pub budget: Budget,
+    pub goal: Goal,
+    /// The cheapest within the budget; `None` where nothing is.
+    pub chosen: Option<Point>,
+    /// All that were measured, the least rise of perplexity first.
+    pub points: Vec<Point>,
+}
+
+/// Points of the front that are measured beside the one that keeps the budget.
+const SHOWN: [f64; 4] = [0.1, 0.3, 2.0, 5.0];
+
+/// Halvings of the front until the budget's place is known.
+const HALVINGS: usize = 7;
+
+/// Measures what timesteps cost and lose, site by site, and finds the cheapest within the budget.
+///
+/// # Errors
+/// What cannot be read or run; a request to stop.
+pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Diagnostics> {
+    let loaded = Loaded::read(&options.model)?;
+    if loaded.source.graph.stage != Stage::Imported {
+        let message = "is compiled already; tune the ONNX file it was made from";
+        return Err(Diagnostic::new(options.model.display().to_string(), message).into());
+    }
+    let tokens = loaded.tokens()?;
+    let text = files::read_text(&options.text)?;
+    let ids = tokens.document(&text)?;
+    let sample = calibration_sample(Some(&tokens), options.calibrate.as_deref(), progress)?;
+    let tensor = convert::dense(loaded.source.graph, loaded.source.rounded, &mut |_, _, _| {})?;
+    let calibration_tokens =
+        options.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(tensor.parameters())).max(1);
+    let (windows, _) = convert::sample_windows(&tensor, &sample, calibration_tokens)?;
+    let goal = options.goal();
+    let tuner = Tuner {
+        tensor: &tensor,
+        seen: &calibrate(&tensor, &windows, Workers { threads: options.threads, progress })?,
+        ids: &ids,
+        cut: Cut { length: None, stride: None, windows: options.windows },
+        probe_tokens: options.probe_tokens.unwrap_or_else(|| ledger::tokens(&tensor)),
+        threads: options.threads,
+        progress,
+        base: QuantOptions { zero_point: goal.zero_point(), ..QuantOptions::uniform(Levels::default()) },
+    };
+    let engine = Options { count: false, ..Options::default() };
+    let dense = Program::new(Arc::new(tensor.clone()), &engine).map(Arc::new)?;
+    let front = tuner.front(goal)?;
+    let (mut points, chosen) = match options.budget {
+        Budget::Perplexity(rise) => search(&tuner, &dense, &front, rise, goal)?,
+        Budget::Timesteps(steps) => within(&tuner, &dense, &front, steps)?,
+    };
+    for steps in TIMESTEPS.filter(|steps| *steps > 2) {
+        points.push(tuner.uniform(&dense, steps)?);
+    }
+    points.sort_by(|a, b| a.increase.total_cmp(&b.increase));
+    Ok(Tuned { budget: options.budget, goal, chosen, points })
+}
+
+/// Measured points of the front, and the cheapest that keeps a budget of perplexity.
+fn search(
+    tuner: &Tuner<'_>,
+    dense: &Arc<Program>,
+    front: &[Allocation],
+    budget: f64,
+    goal: Goal,
+) -> Result<(Vec<Point>, Option<Point>), Diagnostics> {
+    let mut points: Vec<Point> = Vec::new();
+    let mut chosen: Option<Point> = None;
+    // Damage rises along the front: the last point that keeps the budget is the cheapest.
+    let (mut kept, mut lost) = (0, front.len());
+    for _ in 0..HALVINGS {
+        if lost - kept < 2 {
+            break;
+        }
+        // What is predicted is near what is measured, so the first guess is the prediction.
+        let middle = if points.is_empty() { at_damage(front, budget) } else { (kept + lost) / 2 };
+        let middle = middle.clamp(kept + 1, lost - 1);
+        let point = tuner.measure(dense, &front[middle])?;
+        if point.increase <= budget {
+            kept = middle;
+            if chosen.as_ref().is_none_or(|best| point.cost(goal) < best.cost(goal)) {
+                chosen = Some(point.clone());
+            }
+        } else {
+            lost = middle;
+        }
+        points.push(point);
+    }
+    for share in SHOWN {
+        let i = at_damage(front, share * budget);
+        points.push(tuner.measure(dense, &front[i])?);
+    }
+    Ok((points, chosen))
+}
+
+/// The point of the front with the least damage whose timesteps are at most so many on average; and some beside it.
+fn within(
+    tuner: &Tuner<'_>,
+    dense: &Arc<Program>,
+    front: &[Allocation],
+    steps: f64,
+) -> Result<(Vec<Point>, Option<Point>), Diagnostics> {
+    let neurons = tuner.neurons();
+    let at = |steps: f64| front.iter().position(|allocation| allocation.cost <= steps * neurons);
+    let mut points = Vec::new();
+    for more in [1.0, 0.5, -0.5] {
+        if let Some(i) = at(steps + more) {
+            points.push(tuner.measure(dense, &front[i])?);
+        }
+    }
+    let chosen = at(steps).map(|i| tuner.measure(dense, &front[i])).transpose()?;
+    points.extend(chosen.clone());
+    Ok((points, chosen))
+}
+
+/// The last point of the front whose predicted damage is at most so much.
+fn at_damage(front: &[Allocation], damage: f64) -> usize {
+    front.iter().rposition(|allocation| allocation.damage <= damage).unwrap_or(0)
+}
+
+/// What a tuning run found, as data.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct TuneJson {
+    /// As a user types it.
+    pub budget: String,
+    pub minimise: &'static str,
+    /// `null`: nothing is within the budget.
+    pub chosen: Option<TunePoint>,
+    pub points: Vec<TunePoint>,
+}
+
+/// A measured allocation of timesteps, as data.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct TunePoint {
+    /// The options that ask for it.
+    pub flags: String,
+    /// The same timesteps everywhere.
+    pub uniform: bool,
+    /// The rise of perplexity, as a share.
+    pub perplexity_increase: f64,
+    /// Kullback-Leibler divergence from the dense network, in nats per token.
+    pub kl: f64,
+    pub spikes_per_neuron: f64,
+    pub timesteps_mean: f64,
+    pub additions_per_token: f64,
+    pub attention_additions_per_token: f64,
+    pub saving: TuneSavings,
+}
+
+/// Savings by two price lists.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct TuneSavings {
+    pub paper45: TuneSaving,
+    pub int45: TuneSaving,
+}
+
+/// The share of the dense f32 network's energy that is not spent.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct TuneSaving {
+    pub attention_block: Option<f64>,
+    pub total: Option<f64>,
+}
+
+impl TunePoint {
+    /// Of a measured point.
+    pub fn of(point: &Point) -> Self {
+        let saving = |[attention_block, total]: [Option<f64>; 2]| TuneSaving { attention_block, total };
+        let [paper45, int45] = point.savings.map(saving);
+        Self {
+            flags: spelled(&point.wishes),
+            uniform: point.allocation.is_none(),
+            perplexity_increase: point.increase,
+            kl: point.kl,
+            spikes_per_neuron: point.spikes,
+            timesteps_mean: point.timesteps,
+            additions_per_token: point.additions,
+            attention_additions_per_token: point.attention_additions,
+            saving: TuneSavings { paper45, int45 },
+        }
+    }
+}
+
+impl Tuned {
+    /// The same as data.
+    pub fn json(&self) -> TuneJson {
+        TuneJson {
+            budget: self.budget.to_string(),
+            minimise: self.goal.name(),
+            chosen: self.chosen.as_ref().map(TunePoint::of),
+            points: self.points.iter().map(TunePoint::of).collect(),
+        }
+    }
+}

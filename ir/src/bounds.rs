@@ -1,0 +1,98 @@
+//! What sums of a program cannot exceed, whatever its levels (rule 12 of the verifier): engines choose their integers by it.
+
+use crate::graph::{Graph, Node, Weight};
+use crate::op::{LevelOp, Op};
+use crate::ssa::meaning::{FIRST_SPIKE_WEIGHT, FRESH};
+use crate::ssa::{Output, Ssa};
+use crate::tensor::Tensor;
+use crate::value::Value;
+
+/// Largest weight: -128 is left out so that negating is safe.
+const WEIGHT_MAX: u64 = 127;
+
+/// What sums of a spiking attention cannot exceed.
+pub(crate) struct SumBounds {
+    /// A difference of two scores, or a score that is a weight.
+    pub scores: u128,
+    /// A weighted sum of values.
+    pub values: u128,
+}
+
+pub(crate) fn attention_sums(graph: &Graph, value: Value) -> SumBounds {
+    let node = graph.node(value);
+    let Op::Level(LevelOp::Ssa { heads, variant }) = node.op else { return SumBounds { scores: 0, values: 0 } };
+    let levels = |i: usize| {
+        let found = node.args.get(i).and_then(|arg| graph.ty(*arg).levels());
+        found.map_or(0, |(code, steps)| code.levels(steps) as u128)
+    };
+    let head = graph.ty(node.args[0]).shape().width().unwrap_or(0) as u128 / u128::from(heads.max(1));
+    let context = u128::from(graph.context);
+    match variant {
+        Ssa::Ttfs { .. } | Ssa::TopK { .. } => SumBounds {
+            scores: 2 * head * levels(0) * levels(1),
+            values: FIRST_SPIKE_WEIGHT as u128 * levels(2) * context,
+        },
+        Ssa::Coincidence { .. } | Ssa::Lif { output: Output::Mean } => {
+            let most = head * levels(0);
+            let weight = if variant == (Ssa::Coincidence { squared: true }) { most * most } else { most };
+            SumBounds { scores: weight, values: weight.saturating_mul(FRESH as u128 * levels(2) * context) }
+        }
+        Ssa::Lif { output: Output::Spikes } => SumBounds { scores: head, values: head * FRESH as u128 * context },
+        Ssa::Linear { guard } => {
+            let row = head * levels(0) * levels(1) * (1 << guard) * held(graph, node);
+            SumBounds { scores: row, values: row * levels(2) }
+        }
+    }
+}
+
+/// Tokens that sums of linear attention hold, at most: what halves every h tokens holds less than 2 h of them.
+fn held(graph: &Graph, node: &Node) -> u128 {
+    let context = u128::from(graph.context);
+    let half_life = node_constant(graph, node, 4).and_then(|weight| weight.tensor.as_i32()).unwrap_or(&[]);
+    let of_head = |&every: &i32| match u128::try_from(every) {
+        Ok(every) if every > 0 => context.min(2 * every),
+        _ => context,
+    };
+    half_life.iter().map(of_head).max().unwrap_or(context)
+}
+
+/// Whether what linear attention keeps fits i32.
+pub fn narrow_sums(graph: &Graph, value: Value) -> bool {
+    let node = graph.node(value);
+    let Op::Level(LevelOp::Ssa { variant: Ssa::Linear { guard }, .. }) = node.op else { return false };
+    let levels = |i: usize| {
+        let found = node.args.get(i).and_then(|arg| graph.ty(*arg).levels());
+        found.map_or(0, |(code, steps)| code.levels(steps) as u128)
+    };
+    levels(1) * levels(2).max(1) * (1 << guard) * held(graph, node) <= i32::MAX as u128
+}
+
+/// Whether the sums of an attention by time to first spike fit i32.
+pub fn narrow_attention(graph: &Graph, value: Value) -> bool {
+    let SumBounds { scores, values } = attention_sums(graph, value);
+    scores.max(values) <= i32::MAX as u128
+}
+
+/// What the magnitude of a sum that an i32 holds is at most.
+pub const SUM_MAX: u64 = i32::MAX as u64;
+
+/// What the magnitude of a sum of weights times levels cannot exceed. Looks at the weights only if their number and range
+/// do not decode it.
+pub fn largest_sum(weight: &Tensor, levels: u64) -> u64 {
+    let (Some((weights, width)), [inputs, outputs]) = (weight.weights(), weight.sizes()) else { return 0 };
+    let cheap = *inputs as u64 * WEIGHT_MAX * levels;
+    if cheap <= SUM_MAX {
+        return cheap;
+    }
+    let mut sums = vec![0u64; outputs.next_multiple_of(width)];
+    for (sums, panel) in sums.chunks_exact_mut(width).zip(weights.chunks_exact(inputs * width)) {
+        for row in panel.chunks_exact(width) {
+            sums.iter_mut().zip(row).for_each(|(sum, w)| *sum += u64::from(w.unsigned_abs()));
+        }
+    }
+    sums.into_iter().max().unwrap_or(0) * levels
+}
+
+pub(crate) fn node_constant<'g>(graph: &'g Graph, node: &Node, i: usize) -> Option<&'g Weight> {
+    node.args.get(i).and_then(|&arg| graph.constant(arg))
+}

@@ -1,0 +1,57 @@
+//! A value in one call.
+
+use crate::real::Real;
+use crate::tensor::{Data, Tensor};
+
+/// What a value holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content<R> {
+    Real(Vec<R>),
+    Int(Vec<i32>),
+    /// One part a timestep.
+    Train(Vec<Vec<i32>>),
+}
+
+/// A value in one call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array<R> {
+    pub sizes: Vec<usize>,
+    pub content: Content<R>,
+}
+
+impl<R: Real> Array<R> {
+    pub(super) fn real(sizes: Vec<usize>, data: Vec<R>) -> Self {
+        Self { sizes, content: Content::Real(data) }
+    }
+
+    pub(super) fn int(sizes: Vec<usize>, data: Vec<i32>) -> Self {
+        Self { sizes, content: Content::Int(data) }
+    }
+
+    pub fn from_tensor(tensor: &Tensor) -> Self {
+        let content = match tensor.data() {
+            Data::F32(v) => Content::Real(v.iter().map(|&x| R::from_f32(x)).collect()),
+            Data::I32(v) => Content::Int(v.to_vec()),
+            Data::I8(_) | Data::Panels(_) => {
+                Content::Int(tensor.to_rows().unwrap_or_default().into_iter().map(i32::from).collect())
+            }
+        };
+        Self { sizes: tensor.sizes().to_vec(), content }
+    }
+
+    /// Panics on other contents: the verifier has checked the types.
+    pub fn reals(&self) -> &[R] {
+        match &self.content {
+            Content::Real(v) => v,
+            Content::Int(_) | Content::Train(_) => panic!("a real tensor was expected"),
+        }
+    }
+
+    /// Panics on other contents: the verifier has checked the types.
+    pub fn ints(&self) -> &[i32] {
+        match &self.content {
+            Content::Int(v) => v,
+            Content::Real(_) | Content::Train(_) => panic!("an integer tensor was expected"),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Attributes of operations: numbers, orders of axes, layouts, element-by-element functions, surrogates.
+
+use crate::real::Real;
+use crate::types::Shape;
+use std::fmt;
+
+/// An f32 attribute, compared and hashed by its bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Scalar(u32);
+
+impl Scalar {
+    pub fn new(value: f32) -> Self {
+        Self(value.to_bits())
+    }
+
+    pub fn get(self) -> f32 {
+        f32::from_bits(self.0)
+    }
+}
+
+impl fmt::Debug for Scalar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.get(), f)
+    }
+}
+
+/// An order of axes: axis `i` of the result is axis `perm[i]` of the operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Perm {
+    rank: u8,
+    axes: [u8; Shape::MAX_RANK],
+}
+
+impl Perm {
+    /// `None` unless `axes` is a permutation of `0..rank` with rank at most 5.
+    pub fn new(axes: &[usize]) -> Option<Self> {
+        let mut seen = [false; Shape::MAX_RANK];
+        let mut all = [0u8; Shape::MAX_RANK];
+        if axes.len() > Shape::MAX_RANK {
+            return None;
+        }
+        for (i, &axis) in axes.iter().enumerate() {
+            if axis >= axes.len() || std::mem::replace(&mut seen[axis], true) {
+                return None;
+            }
+            all[i] = axis as u8;
+        }
+        Some(Self { rank: axes.len() as u8, axes: all })
+    }
+
+    pub fn axes(&self) -> &[u8] {
+        &self.axes[..usize::from(self.rank)]
+    }
+
+    pub fn is_identity(&self) -> bool {
+        self.axes().iter().enumerate().all(|(i, &axis)| i == usize::from(axis))
+    }
+
+    /// The order that results from applying `first`, then `self`.
+    pub fn after(&self, first: &Perm) -> Option<Perm> {
+        if self.rank != first.rank {
+            return None;
+        }
+        let axes: Vec<usize> = self.axes().iter().map(|&axis| usize::from(first.axes[usize::from(axis)])).collect();
+        Perm::new(&axes)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Unary {
+    Neg,
+    Sqrt,
+    Exp,
+    Tanh,
+    Erf,
+    Sigmoid,
+    Relu,
+    Reciprocal,
+}
+
+impl Unary {
+    pub const ALL: [Unary; 8] =
+        [Unary::Neg, Unary::Sqrt, Unary::Exp, Unary::Tanh, Unary::Erf, Unary::Sigmoid, Unary::Relu, Unary::Reciprocal];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Unary::Neg => "neg",
+            Unary::Sqrt => "sqrt",
+            Unary::Exp => "exp",
+            Unary::Tanh => "tanh",
+            Unary::Erf => "erf",
+            Unary::Sigmoid => "sigmoid",
+            Unary::Relu => "relu",
+            Unary::Reciprocal => "reciprocal",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Binary {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Pow,
+    Min,
+    Max,
+}
+
+impl Binary {
+    pub const ALL: [Binary; 7] =
+        [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Pow, Binary::Min, Binary::Max];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Binary::Add => "add",
+            Binary::Sub => "sub",
+            Binary::Mul => "mul",
+            Binary::Div => "div",
+            Binary::Pow => "pow",
+            Binary::Min => "min",
+            Binary::Max => "max",
+        }
+    }
+}
+
+/// Which index of a dense weight runs slowest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Layout {
+    /// `[in, out]`: a row for every input, as GPT-2's projections are stored.
+    InputMajor,
+    /// `[out, in]`: a row for every output, as an embedding used as `lm_head` is stored.
+    OutputMajor,
+}
+
+/// What stands in for the derivative of a step, with `x` the distance from the threshold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Surrogate {
+    /// `1 / (1 + (pi x)^2)` (Fang et al. 2021, with alpha = 2)
+    #[default]
+    Arctan,
+    /// `1 / (1 + 25 |x|)^2` (Zenke and Ganguli 2018)
+    FastSigmoid,
+    /// `max(0, 1 - |x|)` (Bellec et al. 2018)
+    Triangle,
+    /// `1` where `|x| < 1/2`, else 0 (Wu et al. 2018)
+    Rectangle,
+}
+
+impl Surrogate {
+    pub const ALL: [Surrogate; 4] =
+        [Surrogate::Arctan, Surrogate::FastSigmoid, Surrogate::Triangle, Surrogate::Rectangle];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Surrogate::Arctan => "arctan",
+            Surrogate::FastSigmoid => "fast_sigmoid",
+            Surrogate::Triangle => "triangle",
+            Surrogate::Rectangle => "rectangle",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|surrogate| surrogate.name() == name)
+    }
+
+    pub fn at<R: Real>(self, x: R) -> R {
+        let one = R::from_f64(1.0);
+        let far = if x < R::ZERO { R::ZERO - x } else { x };
+        match self {
+            Surrogate::Arctan => {
+                let y = R::from_f64(std::f64::consts::PI) * x;
+                one / (one + y * y)
+            }
+            Surrogate::FastSigmoid => {
+                let y = one + R::from_f64(25.0) * far;
+                one / (y * y)
+            }
+            Surrogate::Triangle => {
+                if far < one {
+                    one - far
+                } else {
+                    R::ZERO
+                }
+            }
+            Surrogate::Rectangle => {
+                if far < R::from_f64(0.5) {
+                    one
+                } else {
+                    R::ZERO
+                }
+            }
+        }
+    }
+}

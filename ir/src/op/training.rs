@@ -1,0 +1,284 @@
+//! What a network in training has beside the operations of an imported one: losses, what rounds but is differentiated as
+//! if it did not, derivatives, and the transposes of what has no transpose of its own.
+//!
+//! A graph of stage `training` is run on one window of text, whole: a value is a tensor in f32, time is collapsed or unrolled,
+//! and nothing is kept between calls. The gradient pass (`snnc-passes`) takes such graphs and makes such graphs.
+
+use crate::curve::Curve;
+use crate::op::attribute::{Scalar, Surrogate};
+use crate::op::dense::EPS;
+use crate::op::info::{OpInfo, TRAINING};
+use crate::op::shapes::broadcast;
+use crate::op::spelling::{curve, keyed, number, scalar, shape, surrogate};
+use crate::types::{Dim, Elem, Shape, Type};
+use std::fmt;
+
+/// An operation that only training has. `c` is the gradient of the loss by the result of the operation that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TrainingOp {
+    /// `i32[tokens]`: the token that follows each of this call's.
+    Targets,
+    /// Sums over what broadcasting has spread: the result has this shape, which broadcasts to the operand's.
+    ReduceSum(Shape),
+    /// The operand spread to this shape by broadcasting: the transpose of `reduce_sum`.
+    BroadcastTo(Shape),
+    /// The nearest level, ties away from zero, at most `most` either way. Its derivative is taken to be 1 where nothing is
+    /// clipped.
+    FakeQuant { most: u32 },
+    /// `(x, c)`: `c` where `FakeQuant` does not clip `x`, else 0.
+    FakeQuantGrad { most: u32 },
+    /// 1 where the operand is not negative, else 0. Its derivative is taken to be the surrogate.
+    Step(Surrogate),
+    /// The surrogate at the operand.
+    Surrogate(Surrogate),
+    /// The curve's derivative at the operand.
+    CurveSlope(Curve),
+    /// The operand, taken to be a constant.
+    StopGradient,
+    /// The largest of a row, innermost size 1, taken to be a constant.
+    RowMax,
+    /// 1 for the `keys` largest numbers of a row, of equal ones the latest, else 0; taken to be a constant.
+    TopKMask { keys: u32 },
+    /// `(x, c)`: the gradient by `x` of `layer_norm_no_gain`.
+    LayerNormNoGainGrad { eps: Scalar },
+    /// `(x, c f32[tokens,1])`: the gradient by `x` of `row_max_abs`: it goes to the first of a row's largest magnitudes.
+    RowMaxAbsGrad,
+    /// `(c f32[tokens,k], channels i32[k]) -> f32[tokens,width]`: the gradient of `gather_channels`.
+    GatherChannelsGrad { width: u32 },
+    /// `(ids i32[tokens], c f32[tokens,d]) -> f32[rows,d]`: the gradient by the table of `embed`.
+    EmbedGrad { rows: u32 },
+    /// `(period f32[heads]) -> f32[heads,tokens,tokens]`: `2^-(floor(i / h) - floor(j / h))` for query `i` and key `j <= i`
+    /// of a head whose memory halves every `h` tokens, the period rounded to a whole number of at least 1; 0 for later keys
+    /// and after 16 halvings. Its derivative is taken to be that of a memory that fades evenly, `2^-((i - j) / h)`.
+    DecayMask,
+    /// `(period f32[heads], c f32[heads,tokens,tokens]) -> f32[heads]`: the gradient of `decay_mask`.
+    DecayMaskGrad,
+    /// `(logits, reference) -> f32[1]`: Kullback-Leibler divergence of the prediction `logits` from `reference`, in nats, mean
+    /// over tokens.
+    Divergence,
+    /// `(logits, reference, c f32[1])`: its gradient by `logits`.
+    DivergenceGrad,
+    /// `(logits, targets i32[tokens]) -> f32[1]`: the negative log likelihood of the targets, in nats, mean over tokens.
+    CrossEntropy,
+    /// `(logits, targets, c f32[1])`: its gradient by `logits`.
+    CrossEntropyGrad,
+}
+
+/// The most that a level may be: integers up to there are exact in f32.
+pub const LEVEL_MAX: u32 = 1 << 23;
+
+impl TrainingOp {
+    /// Operations without attributes.
+    const PLAIN: [TrainingOp; 10] = [
+        TrainingOp::Targets,
+        TrainingOp::StopGradient,
+        TrainingOp::RowMax,
+        TrainingOp::RowMaxAbsGrad,
+        TrainingOp::DecayMask,
+        TrainingOp::DecayMaskGrad,
+        TrainingOp::Divergence,
+        TrainingOp::DivergenceGrad,
+        TrainingOp::CrossEntropy,
+        TrainingOp::CrossEntropyGrad,
+    ];
+
+    pub(super) fn info(&self) -> OpInfo {
+        match self {
+            TrainingOp::Targets => OpInfo::new("targets", 0, TRAINING),
+            TrainingOp::ReduceSum(_) => OpInfo::new("reduce_sum", 1, TRAINING),
+            TrainingOp::BroadcastTo(_) => OpInfo::new("broadcast_to", 1, TRAINING),
+            TrainingOp::FakeQuant { .. } => OpInfo::new("fake_quant", 1, TRAINING),
+            TrainingOp::FakeQuantGrad { .. } => OpInfo::new("fake_quant_grad", 2, TRAINING),
+            TrainingOp::Step(_) => OpInfo::new("step", 1, TRAINING),
+            TrainingOp::Surrogate(_) => OpInfo::new("surrogate", 1, TRAINING),
+            TrainingOp::CurveSlope(_) => OpInfo::new("curve_slope", 1, TRAINING),
+            TrainingOp::StopGradient => OpInfo::new("stop_gradient", 1, TRAINING),
+            TrainingOp::RowMax => OpInfo::new("row_max", 1, TRAINING),
+            TrainingOp::TopKMask { .. } => OpInfo::new("topk_mask", 1, TRAINING),
+            TrainingOp::LayerNormNoGainGrad { eps } => OpInfo::new("layer_norm_no_gain_grad", 2, TRAINING)
+                .expect(eps.get().is_finite() && eps.get() >= 0.0, EPS),
+            TrainingOp::RowMaxAbsGrad => OpInfo::new("row_max_abs_grad", 2, TRAINING),
+            TrainingOp::GatherChannelsGrad { .. } => OpInfo::new("gather_channels_grad", 2, TRAINING),
+            TrainingOp::EmbedGrad { .. } => OpInfo::new("embed_grad", 2, TRAINING),
+            TrainingOp::DecayMask => OpInfo::new("decay_mask", 1, TRAINING),
+            TrainingOp::DecayMaskGrad => OpInfo::new("decay_mask_grad", 2, TRAINING),
+            TrainingOp::Divergence => OpInfo::new("divergence", 2, TRAINING),
+            TrainingOp::DivergenceGrad => OpInfo::new("divergence_grad", 3, TRAINING),
+            TrainingOp::CrossEntropy => OpInfo::new("cross_entropy", 2, TRAINING),
+            TrainingOp::CrossEntropyGrad => OpInfo::new("cross_entropy_grad", 3, TRAINING),
+        }
+    }
+
+    pub(super) fn attributes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TrainingOp::ReduceSum(shape) | TrainingOp::BroadcastTo(shape) => write!(f, "{shape}"),
+            TrainingOp::FakeQuant { most } | TrainingOp::FakeQuantGrad { most } => write!(f, "[{most}]"),
+            TrainingOp::Step(kind) | TrainingOp::Surrogate(kind) => write!(f, "[{}]", kind.name()),
+            TrainingOp::TopKMask { keys } => write!(f, "[{keys}]"),
+            TrainingOp::CurveSlope(curve) => write!(f, "[{}]", curve.name()),
+            TrainingOp::LayerNormNoGainGrad { eps } => write!(f, "[eps={:?}]", eps.get()),
+            TrainingOp::GatherChannelsGrad { width } => write!(f, "[width={width}]"),
+            TrainingOp::EmbedGrad { rows } => write!(f, "[rows={rows}]"),
+            TrainingOp::Targets
+            | TrainingOp::StopGradient
+            | TrainingOp::RowMax
+            | TrainingOp::RowMaxAbsGrad
+            | TrainingOp::DecayMask
+            | TrainingOp::DecayMaskGrad
+            | TrainingOp::Divergence
+            | TrainingOp::DivergenceGrad
+            | TrainingOp::CrossEntropy
+            | TrainingOp::CrossEntropyGrad => Ok(()),
+        }
+    }
+
+    pub(super) fn parse(name: &str, attributes: &[&str]) -> Result<Option<Self>, String> {
+        if let Some(op) = Self::PLAIN.into_iter().find(|op| attributes.is_empty() && op.info().name == name) {
+            return Ok(Some(op));
+        }
+        Ok(Some(match (name, attributes) {
+            ("reduce_sum", dims) => TrainingOp::ReduceSum(shape(dims)?),
+            ("broadcast_to", dims) => TrainingOp::BroadcastTo(shape(dims)?),
+            ("fake_quant", &[most]) => TrainingOp::FakeQuant { most: number(most)? },
+            ("fake_quant_grad", &[most]) => TrainingOp::FakeQuantGrad { most: number(most)? },
+            ("topk_mask", &[keys]) => TrainingOp::TopKMask { keys: number(keys)? },
+            ("step", &[kind]) => TrainingOp::Step(surrogate(kind)?),
+            ("surrogate", &[kind]) => TrainingOp::Surrogate(surrogate(kind)?),
+            ("curve_slope", &[name]) => TrainingOp::CurveSlope(curve(name)?),
+            ("layer_norm_no_gain_grad", &[eps]) => TrainingOp::LayerNormNoGainGrad { eps: scalar(keyed(eps, "eps")?)? },
+            ("gather_channels_grad", &[width]) => {
+                TrainingOp::GatherChannelsGrad { width: number(keyed(width, "width")?)? }
+            }
+            ("embed_grad", &[rows]) => TrainingOp::EmbedGrad { rows: number(keyed(rows, "rows")?)? },
+            _ => return Ok(None),
+        }))
+    }
+
+    pub(super) fn infer(self, args: &[Type]) -> Result<Type, String> {
+        let real = |i: usize| match args[i] {
+            Type::Tensor { elem: Elem::F32, shape } => Ok(shape),
+            other => Err(format!("operand {} should be an f32 tensor, it is {other}", i + 1)),
+        };
+        let integers = |i: usize, shape: Shape| match args[i] {
+            ty if ty == Type::tensor(Elem::I32, shape) => Ok(()),
+            other => Err(format!("operand {} should be i32{shape}, it is {other}", i + 1)),
+        };
+        let equal = |i: usize| {
+            if args[i] == args[0] {
+                Ok(())
+            } else {
+                Err(format!("operand {} should be {}, it is {}", i + 1, args[0], args[i]))
+            }
+        };
+        let rows = |i: usize| {
+            let shape = real(i)?;
+            shape.row_width().ok_or_else(|| format!("[tokens,width] was expected, here is {shape}"))
+        };
+        let tokens = Shape::new(&[Dim::Tokens]);
+        let one = Shape::fixed(&[1]);
+        let f32_of = |shape| Ok(Type::tensor(Elem::F32, shape));
+        let single = |i: usize| match real(i)? {
+            shape if shape == one => Ok(()),
+            shape => Err(format!("operand {} should be f32[1], it has shape {shape}", i + 1)),
+        };
+        match self {
+            TrainingOp::Targets => Ok(Type::tensor(Elem::I32, tokens)),
+            TrainingOp::ReduceSum(to) => {
+                let from = real(0)?;
+                match broadcast(to, from) {
+                    Ok(all) if all == from => f32_of(to),
+                    _ => Err(format!("{to} does not broadcast to {from}")),
+                }
+            }
+            TrainingOp::BroadcastTo(to) => match broadcast(real(0)?, to) {
+                Ok(all) if all == to => f32_of(to),
+                _ => Err(format!("{} does not broadcast to {to}", real(0)?)),
+            },
+            TrainingOp::FakeQuant { most } | TrainingOp::FakeQuantGrad { most } => {
+                if !(1..=LEVEL_MAX).contains(&most) {
+                    return Err(format!("levels up to 1 to {LEVEL_MAX} are possible, here is {most}"));
+                }
+                if let TrainingOp::FakeQuantGrad { .. } = self {
+                    equal(1)?;
+                }
+                real(0).and_then(f32_of)
+            }
+            TrainingOp::Step(_) | TrainingOp::Surrogate(_) | TrainingOp::CurveSlope(_) | TrainingOp::StopGradient => {
+                real(0).and_then(f32_of)
+            }
+            TrainingOp::TopKMask { keys } => {
+                if keys == 0 {
+                    return Err("no row is without a largest number".into());
+                }
+                if real(0)?.rank() == 0 {
+                    return Err("a scalar has no rows".into());
+                }
+                real(0).and_then(f32_of)
+            }
+            TrainingOp::RowMax => {
+                let mut dims = real(0)?.dims().to_vec();
+                *dims.last_mut().ok_or("a scalar has no innermost axis")? = Dim::Fixed(1);
+                f32_of(Shape::new(&dims))
+            }
+            TrainingOp::LayerNormNoGainGrad { .. } => {
+                rows(0)?;
+                equal(1)?;
+                Ok(args[0])
+            }
+            TrainingOp::RowMaxAbsGrad => {
+                rows(0)?;
+                if rows(1)? != 1 {
+                    return Err(format!("one number a token was expected, here is {}", args[1]));
+                }
+                Ok(args[0])
+            }
+            TrainingOp::GatherChannelsGrad { width } => {
+                integers(1, Shape::fixed(&[rows(0)?]))?;
+                f32_of(Shape::rows(width as usize))
+            }
+            TrainingOp::EmbedGrad { rows: count } => {
+                integers(0, tokens)?;
+                f32_of(Shape::new(&[Dim::Fixed(count), Dim::Fixed(rows(1)? as u32)]))
+            }
+            TrainingOp::DecayMask | TrainingOp::DecayMaskGrad => {
+                let periods = real(0)?;
+                let &[heads @ Dim::Fixed(_)] = periods.dims() else {
+                    return Err(format!("a period for every head was expected, here is {periods}"));
+                };
+                let pairs = Shape::new(&[heads, Dim::Tokens, Dim::Tokens]);
+                if self == TrainingOp::DecayMask {
+                    return f32_of(pairs);
+                }
+                match real(1)? {
+                    shape if shape == pairs => f32_of(periods),
+                    shape => Err(format!("operand 2 should be f32{pairs}, it has shape {shape}")),
+                }
+            }
+            TrainingOp::Divergence | TrainingOp::DivergenceGrad => {
+                rows(0)?;
+                equal(1)?;
+                if self == TrainingOp::Divergence {
+                    return f32_of(one);
+                }
+                single(2)?;
+                Ok(args[0])
+            }
+            TrainingOp::CrossEntropy | TrainingOp::CrossEntropyGrad => {
+                rows(0)?;
+                integers(1, tokens)?;
+                if self == TrainingOp::CrossEntropy {
+                    return f32_of(one);
+                }
+                single(2)?;
+                Ok(args[0])
+            }
+        }
+    }
+}
+
+impl fmt::Display for TrainingOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.info().name)?;
+        self.attributes(f)
+    }
+}
