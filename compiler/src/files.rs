@@ -40,7 +40,7 @@ pub fn read_snn(path: &Path) -> Result<File, Diagnostics> {
 }
 
 /// Puts the file's name before every place.
-pub fn at(path: &Path, complaints: Complaints) -> Complaints {
+pub fn at(path: &Path, complaints: Diagnostics) -> Diagnostics {
     complaints.in_file(&path.display().to_string())
 }
 

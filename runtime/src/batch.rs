@@ -5,14 +5,33 @@
 //! own sequence. So do its failures: when a pass of several fails, each runs alone, and only those that fail then are told.
 //! Tallies are of all sequences together.
 
+use crate::executor::{Executor, OutputRows, Rows, SequenceSpan};
 use crate::meter::{Executed, MatmulCounts, Meter};
+use crate::outputs::{Outputs, check_finite, check_tokens, is_rows_of_f32};
 use crate::program::Program;
-use crate::session::{Executor, OutputRows, Outputs, Rows, SequenceSpan, check, check_finite, is_rows_of_f32};
 use snnc_ir::Diagnostic;
 use snnc_ir::events::Events;
 use std::sync::Arc;
 
-/// Some sequences.
+/// Some sequences over one program, numbered from 0.
+///
+/// ```
+/// # use snnc_ir::op::{DenseOp, LeafOp, Op};
+/// # use snnc_ir::{Builder, Stage, Tensor};
+/// # use std::sync::Arc;
+/// # let mut b = Builder::new(Stage::Tensor, 8);
+/// # let table = b.weight("table", Arc::new(Tensor::f32(&[3, 2], vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0])));
+/// # let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "tokens")?;
+/// # let rows = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "embed")?;
+/// # let graph = Arc::new(b.finish(vec![("rows".to_string(), rows)]));
+/// use snnc_runtime::{Batch, Options, Program};
+///
+/// let mut batch = Batch::new(Arc::new(Program::new(graph, &Options::default())?), 2);
+/// let outputs = batch.step(&[(1, 2), (0, 0)]);
+/// let rows: Vec<_> = outputs.into_iter().flatten().filter_map(|one| one.f32("rows")).collect();
+/// assert_eq!(rows, [[4.0, 5.0], [0.0, 1.0]]);
+/// # Ok::<(), snnc_ir::Diagnostic>(())
+/// ```
 #[derive(Debug)]
 pub struct Batch {
     program: Arc<Program>,
@@ -51,7 +70,7 @@ impl Batch {
     /// # Errors
     /// Ids outside a table, more tokens than the context, a value that is not finite. The sequence is then unchanged.
     pub fn forward(&mut self, sequence: usize, tokens: &[u32], rows: Rows) -> Result<Outputs<'_>, Diagnostic> {
-        check(self.program.graph(), tokens, self.past(sequence))?;
+        check_tokens(self.program.graph(), tokens, self.past(sequence))?;
         self.outputs[sequence].iter_mut().for_each(OutputRows::clear);
         self.executor.mark(sequence);
         let chunk = self.program.options().chunk;
@@ -79,7 +98,7 @@ impl Batch {
             assert!(!std::mem::replace(&mut named[sequence], true), "a token for each sequence");
         }
         let check =
-            |&(sequence, token): &(usize, u32)| check(self.program.graph(), &[token], self.past(sequence)).err();
+            |&(sequence, token): &(usize, u32)| check_tokens(self.program.graph(), &[token], self.past(sequence)).err();
         let mut failed: Vec<Option<Diagnostic>> = next.iter().map(check).collect();
         let fit: Vec<usize> = (0..next.len()).filter(|&i| failed[i].is_none()).collect();
         for part in fit.chunks(self.program.options().chunk) {

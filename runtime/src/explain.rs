@@ -1,9 +1,11 @@
 //! Why a plan runs as it does: for every product what reading all rows costs, what reading those that fired costs, and where
 //! the two meet. Costs are estimates of one thread's time by the kernel costs; densities are those of a run.
 
-use crate::jit::Compiled;
+use crate::jit::compiled::Compiled;
+use crate::kernel_costs::KernelCosts;
 use crate::meter::MatmulCounts;
-use crate::plan::{RowSet, Step, StepKind, level_bytes};
+use crate::plan::{RowSet, Step};
+use crate::step::{MatmulInput, MatmulSizes};
 use snnc_ir::tensor::PANEL;
 use std::fmt::Write;
 
@@ -18,19 +20,15 @@ struct MatmulEstimate {
 
 impl MatmulEstimate {
     /// `None` for what is no product of levels or spikes.
-    fn of(step: &Step, products: &MatmulCounts) -> Option<Self> {
-        let (inputs, outputs, steps, only) = match step.kind {
-            StepKind::MatMulInt { code, steps, inputs, outputs } => {
-                (inputs, outputs, 1, (level_bytes(code, steps) > 1).then_some("all"))
-            }
-            StepKind::Synapse { steps, inputs, outputs, .. } | StepKind::Currents { steps, inputs, outputs } => {
-                (inputs, outputs, steps, Some("rows"))
-            }
-            _ => return None,
+    fn of(step: &Step, matmuls: &MatmulCounts) -> Option<Self> {
+        let MatmulSizes { inputs, outputs, reads } = step.kind.matmul()?;
+        let (steps, only) = match reads {
+            MatmulInput::Levels { wide } => (1, wide.then_some("all")),
+            MatmulInput::Spikes { steps } => (steps, Some("rows")),
         };
-        let heard = (products.sparse + products.dense) * inputs as u64 * u64::from(steps);
+        let read = (matmuls.sparse + matmuls.dense) * inputs as u64 * u64::from(steps);
         // Spikes of all timesteps: as many rows as that are read for a token.
-        let density = products.fired as f64 / heard.max(1) as f64 * f64::from(steps);
+        let density = matmuls.fired as f64 / read.max(1) as f64 * f64::from(steps);
         Some(Self { inputs, panels: outputs.div_ceil(PANEL), density, only })
     }
 
@@ -41,62 +39,36 @@ impl MatmulEstimate {
         let (dense, sparse) = (compiled.costs.dense(tokens, self.inputs), compiled.costs.sparse(self.inputs, fired));
         (dense * us, sparse * us, self.only.unwrap_or(if sparse < dense { "rows" } else { "all" }))
     }
+
+    /// Columns of the table for so many tokens; what is taken is added to `sum`.
+    fn half(&self, compiled: &Compiled, tokens: usize, sum: &mut f64) -> String {
+        let (dense, sparse, takes) = self.costs(compiled, tokens);
+        *sum += if takes == "all" { dense } else { sparse };
+        let shown = |rows: &str, us: f64| match self.only {
+            Some(only) if only != rows => "-".to_string(),
+            _ => format!("{us:.1}"),
+        };
+        let cross = if self.only.is_some() {
+            "-".to_string()
+        } else {
+            format!("{:.1}%", 100.0 * compiled.costs.crossover(tokens, self.inputs))
+        };
+        format!("{:>9} {:>9} {cross:>6} {takes:>5}", shown("all", dense), shown("rows", sparse))
+    }
 }
 
-/// Machine, choices and sums.
-pub fn choices(compiled: &Compiled, products: &[MatmulCounts]) -> String {
+/// The machine, the choices and their sums.
+pub fn choices(compiled: &Compiled, matmuls: &[MatmulCounts]) -> String {
     let plan = &compiled.plan;
-    let code = plan.steps.iter().filter(|step| compiled.is_code(step)).count();
     let many = plan.chunk;
-    let mut text = format!(
-        "machine code for {code} steps, made in {:.1} ms; kernels ({}) for {}; threads: {}; arena: {:.1} KiB\n",
-        compiled.codegen_ms(),
-        compiled.kernels.isa().name(),
-        plan.steps.len() - code,
-        compiled.pool.threads(),
-        plan.arena_bytes as f64 / 1024.0
-    );
-    text += "kernel costs, ns per row of 64 weights:";
-    for (name, cost) in crate::KernelCosts::NAMES.iter().zip(compiled.costs.values()) {
-        let _ = write!(text, " {} {cost:.2}", name.trim_end_matches("_ns"));
-    }
-    let _ = writeln!(
-        text,
-        "\n\n{:<36} {:>6} {:>7} {:>8} | {:>9} {:>9} {:>6} {:>5} | {:>9} {:>9} {:>6} {:>5} | taken in the run",
-        "microseconds by one thread",
-        "inputs",
-        "outputs",
-        "density",
-        "all, 1",
-        "rows",
-        "cross",
-        "takes",
-        format!("all, {many}"),
-        "rows",
-        "cross",
-        "takes"
-    );
+    let mut text = head(compiled);
     let (mut one, mut all, mut done) = (0.0, 0.0, MatmulCounts::default());
     for step in &plan.steps {
-        let did = products.get(step.node.index()).copied().unwrap_or_default();
+        let did = matmuls.get(step.node.index()).copied().unwrap_or_default();
         let Some(site) = MatmulEstimate::of(step, &did) else { continue };
         // Of the outputs, a prompt wants the last row.
         let tokens = if step.rows == RowSet::Wanted { 1 } else { many };
-        let half = |tokens: usize, sum: &mut f64| {
-            let (dense, sparse, takes) = site.costs(compiled, tokens);
-            *sum += if takes == "all" { dense } else { sparse };
-            let shown = |way: &str, us: f64| match site.only {
-                Some(only) if only != way => "-".to_string(),
-                _ => format!("{us:.1}"),
-            };
-            let cross = if site.only.is_some() {
-                "-".to_string()
-            } else {
-                format!("{:.1}%", 100.0 * compiled.costs.crossover(tokens, site.inputs))
-            };
-            format!("{:>9} {:>9} {cross:>6} {takes:>5}", shown("all", dense), shown("rows", sparse))
-        };
-        let halves = [half(1, &mut one), half(tokens, &mut all)];
+        let halves = [site.half(compiled, 1, &mut one), site.half(compiled, tokens, &mut all)];
         let (inputs, outputs) = (site.inputs, compiled.graph.ty(step.node).shape().width().unwrap_or(0));
         let _ = writeln!(
             text,
@@ -114,6 +86,41 @@ pub fn choices(compiled: &Compiled, products: &[MatmulCounts]) -> String {
         text,
         "{:<60} | {one:>32.1} | {all:>32.1} | rows {}, all {}",
         "total of what is taken; tokens times products in the run", done.sparse, done.dense
+    );
+    text
+}
+
+/// The machine, and the table's head.
+fn head(compiled: &Compiled) -> String {
+    let plan = &compiled.plan;
+    let code = plan.steps.iter().filter(|step| compiled.is_code(step)).count();
+    let mut text = format!(
+        "machine code for {code} steps, made in {:.1} ms; kernels ({}) for {}; threads: {}; arena: {:.1} KiB\n",
+        compiled.codegen_ms(),
+        compiled.kernels.isa().name(),
+        plan.steps.len() - code,
+        compiled.pool.threads(),
+        plan.arena_bytes as f64 / 1024.0
+    );
+    text += "kernel costs, ns per row of 64 weights:";
+    for (name, cost) in KernelCosts::NAMES.iter().zip(compiled.costs.values()) {
+        let _ = write!(text, " {} {cost:.2}", name.trim_end_matches("_ns"));
+    }
+    let _ = writeln!(
+        text,
+        "\n\n{:<36} {:>6} {:>7} {:>8} | {:>9} {:>9} {:>6} {:>5} | {:>9} {:>9} {:>6} {:>5} | taken in the run",
+        "microseconds by one thread",
+        "inputs",
+        "outputs",
+        "density",
+        "all, 1",
+        "rows",
+        "cross",
+        "takes",
+        format!("all, {}", plan.chunk),
+        "rows",
+        "cross",
+        "takes"
     );
     text
 }

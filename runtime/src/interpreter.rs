@@ -3,9 +3,9 @@
 //! It evaluates all rows whatever is wanted; events of neurons that lead to no state are then counted on the wanted rows
 //! only, as an engine that skips the others counts them. It keeps no constants of its own between steps: slow, and meant so.
 
+use crate::executor::{Executor, OutputRows, Rows, SequenceSpan};
+use crate::liveness::leads_to_no_state;
 use crate::meter::Meter;
-use crate::plan;
-use crate::session::{Executor, OutputRows, Rows, SequenceSpan};
 use snnc_ir::eval::{Array, Content, Evaluator, Memory, fired};
 use snnc_ir::events::Events;
 use snnc_ir::op::{LevelOp, SpikeOp};
@@ -44,7 +44,7 @@ impl Interpreter {
         for (kept, (_, value)) in self.outputs.iter_mut().zip(&self.graph.outputs) {
             keep_wanted(kept, evaluator.get(&done, *value), rows);
         }
-        let late = plan::leads_to_no_state(&self.graph);
+        let late = leads_to_no_state(&self.graph);
         for (value, node) in self.graph.iter() {
             let counted =
                 node.op.is_neuron() || matches!(node.op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse));

@@ -1,32 +1,42 @@
-//! What rows of weights cost, in nanoseconds: by that a product reads all rows, or those alone whose channels fired.
+//! What rows of weights cost, in nanoseconds: by these a product is dense or sparse.
 //!
-//! A row is one of a panel, 64 weights. KernelCosts choose and estimate; no result depends on them, whatever they are. The default
-//! ones are of one machine, and `measure` gives those of this one. Near or far is said of weights: in a cache, or in memory.
+//! A row is one of a panel, 64 weights. A dense product reads all rows; a sparse one reads those whose channels fired. Costs
+//! choose and estimate; no result depends on them. The default ones are of one machine; `measure` gives those of this one. Weights
+//! are near in a cache, and far in memory.
 
-use crate::jit::cast;
 use crate::kernels::{EventList, Isa, Kernels, OUTPUTS, Panels};
 use memmap2::MmapMut;
 use snnc_ir::Diagnostic;
 use snnc_ir::random::SplitMix64;
 use std::time::Instant;
 
-/// Nanoseconds a row.
+/// Nanoseconds per row of 64 weights.
+///
+/// ```
+/// use snnc_runtime::{Isa, KernelCosts};
+///
+/// // Below this share of channels that fire, one token's product is sparse.
+/// let costs = KernelCosts::typical(Isa::Avx512);
+/// let share = costs.crossover(1, 768);
+/// assert!(costs.prefers_sparse(1, 768, (0.9 * share * 768.0) as usize));
+/// assert!(!costs.prefers_sparse(1, 768, (1.1 * share * 768.0) as usize));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct KernelCosts {
-    /// In a token's walk over all rows, which reads memory in order.
+    /// In one token's dense product, which reads memory in order.
     pub dense_ns: f64,
-    /// A listed row that comes from memory.
+    /// In a sparse product, of a row that comes from memory.
     pub sparse_far_ns: f64,
-    /// A listed row that an earlier token of the pass has brought into a cache.
+    /// In a sparse product, of a row that an earlier token of the pass has brought into a cache.
     pub sparse_near_ns: f64,
-    /// For each token of tiles of six.
+    /// In a dense product of several tokens, which go in tiles of six: for each token.
     pub tile_ns: f64,
-    /// Made ready for tiles, once a pass: read, and interleaved with three others.
+    /// To make a row ready for tiles, once per pass: read it, and interleave it with three others.
     pub interleave_ns: f64,
 }
 
 impl KernelCosts {
-    /// Where nobody has measured: those of `snnc bench --measure-prices` on a Zen 5 virtual machine, whose other core was busy.
+    /// Where nobody has measured: what `measure` gave on a Zen 5 virtual machine, whose other core was busy.
     pub fn typical(isa: Isa) -> Self {
         Self::of(match isa {
             Isa::Portable => [5.8, 72.3, 6.3, 6.3, 3.0],
@@ -38,32 +48,34 @@ impl KernelCosts {
     /// How a file names them, in the order of `values`.
     pub const NAMES: [&str; 5] = ["dense_ns", "sparse_far_ns", "sparse_near_ns", "tile_ns", "interleave_ns"];
 
+    /// Costs in the order of `NAMES`.
     pub fn of([dense_ns, sparse_far_ns, sparse_near_ns, tile_ns, interleave_ns]: [f64; 5]) -> Self {
         Self { dense_ns, sparse_far_ns, sparse_near_ns, tile_ns, interleave_ns }
     }
 
+    /// In the order of `NAMES`.
     pub fn values(&self) -> [f64; 5] {
         [self.dense_ns, self.sparse_far_ns, self.sparse_near_ns, self.tile_ns, self.interleave_ns]
     }
 
-    /// A panel's rows, all of them, for so many tokens: a walk for one, tiles for more.
+    /// Nanoseconds of all rows of a panel, for so many tokens.
     pub fn dense(&self, tokens: usize, inputs: usize) -> f64 {
         let row = if tokens == 1 { self.dense_ns } else { self.interleave_ns + tokens as f64 * self.tile_ns };
         inputs as f64 * row
     }
 
-    /// Rows of a panel, those of the channels that fired; every row comes from memory once.
+    /// Nanoseconds of the rows of a panel whose channels fired; every row comes from memory once.
     pub fn sparse(&self, inputs: usize, fired: f64) -> f64 {
         let far = fired.min(inputs as f64);
         far * self.sparse_far_ns + (fired - far) * self.sparse_near_ns
     }
 
-    /// Whether listed rows cost less.
+    /// Whether a sparse product costs less.
     pub fn prefers_sparse(&self, tokens: usize, inputs: usize, fired: usize) -> bool {
         self.sparse(inputs, fired as f64) < self.dense(tokens, inputs)
     }
 
-    /// The share of channels that fire below which listed rows cost less; 1 if they always do.
+    /// The share of channels that fire below which a sparse product costs less; 1 if it always does.
     pub fn crossover(&self, tokens: usize, inputs: usize) -> f64 {
         let (inputs, dense) = (inputs as f64, self.dense(tokens, inputs));
         let far = dense / self.sparse_far_ns;
@@ -80,7 +92,7 @@ const FAR: [usize; 2] = [768, 3072];
 const NEAR: [usize; 2] = [768, 256];
 /// The share of channels that fire: near the crossover.
 const DENSITY: f64 = 0.2;
-/// Tokens of few tiles and of many, between which the price of a token lies.
+/// Tokens of few tiles and of many, between which the cost of a token lies.
 const FEW: usize = 6;
 const MANY: usize = 30;
 /// Rounds over all weights; the best counts, for what disturbs a run only makes it slower.
@@ -95,7 +107,7 @@ pub fn measure(isa: Option<Isa>) -> Result<KernelCosts, Diagnostic> {
     let kernels = isa.map_or_else(Isa::detect, Ok).and_then(Kernels::new);
     let kernels = kernels.map_err(|message| Diagnostic::new("", message))?;
     let memory = weights().map_err(|e| Diagnostic::new("", format!("no memory to measure costs in ({e})")))?;
-    let weights: &[i8] = cast(&memory).unwrap_or_default();
+    let weights: &[i8] = bytemuck::cast_slice(&memory);
     let [inputs, outputs] = FAR;
     let matrix = |w| Panels::new(w, inputs, outputs);
     let far: Vec<Panels<'_>> = weights.chunks_exact(inputs * outputs).map(matrix).collect();

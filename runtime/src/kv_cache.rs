@@ -3,9 +3,8 @@
 //!
 //! Memory of rows grows with the sequence, doubling up to the context, so a short sequence in a long context stays small.
 
-use crate::jit::cast;
 use crate::kernels::words;
-use crate::plan::plane_bytes;
+use crate::layout::plane_bytes;
 use snnc_ir::op::LevelOp;
 use snnc_ir::ssa::StateType;
 use snnc_ir::types::Elem;
@@ -68,6 +67,36 @@ impl StateSums {
             StateSums::I32(sums) => sums.fill(0),
             StateSums::I64(sums) => sums.fill(0),
         }
+    }
+}
+
+/// What is kept of one sequence.
+#[derive(Clone, Debug)]
+pub struct CachedSequence {
+    /// By node.
+    pub entries: Vec<Option<CacheEntry>>,
+    /// Tokens that it has seen. Entries may hold more, of a pass that failed.
+    pub past: usize,
+    marked: usize,
+}
+
+impl CachedSequence {
+    /// An empty one.
+    pub fn new(graph: &Graph) -> Self {
+        let entries = graph.iter().map(|(value, _)| CacheEntry::new(graph, value)).collect();
+        Self { entries, past: 0, marked: 0 }
+    }
+
+    /// Remembers where it stands, for `rewind`.
+    pub fn mark(&mut self) {
+        self.entries.iter_mut().flatten().for_each(CacheEntry::mark);
+        self.marked = self.past;
+    }
+
+    /// Goes back to the last mark.
+    pub fn rewind(&mut self) {
+        self.entries.iter_mut().flatten().for_each(CacheEntry::rewind);
+        self.past = self.marked;
     }
 }
 
@@ -139,11 +168,18 @@ impl KeyValueRows {
         self.values.append(past, values, self.widths[1], self.context)
     }
 
-    /// Puts rows at position `past`, over whatever was there or after it. `None` if types or lengths disagree.
-    pub fn append<K: CacheElement, V: CacheElement>(&mut self, past: usize, keys: &[K], values: &[V]) -> Option<()> {
+    /// Puts rows at position `past`, over whatever was there or after it; all keys and values of the sequence. `None` if types
+    /// or lengths disagree.
+    pub fn extend<K: CacheElement, V: CacheElement>(
+        &mut self,
+        past: usize,
+        keys: &[K],
+        values: &[V],
+    ) -> Option<(&[K], &[V])> {
         let [k, v] = self.widths;
         K::kept(&mut self.keys).and_then(|kept| extend(kept, past * k, keys, self.context * k))?;
-        V::kept(&mut self.values).and_then(|kept| extend(kept, past * v, values, self.context * v))
+        V::kept(&mut self.values).and_then(|kept| extend(kept, past * v, values, self.context * v))?;
+        K::view(&self.keys).zip(V::view(&self.values))
     }
 }
 
@@ -188,9 +224,9 @@ impl CachedRows {
         let (at, most) = (past * width, context * width);
         match self {
             CachedRows::F32(_) | CachedRows::Words(_) => None,
-            CachedRows::I8(kept) => extend(kept, at, cast(rows)?, most),
-            CachedRows::I16(kept) => extend(kept, at, cast(rows)?, most),
-            CachedRows::I32(kept) => extend(kept, at, cast(rows)?, most),
+            CachedRows::I8(kept) => extend(kept, at, bytemuck::try_cast_slice(rows).ok()?, most),
+            CachedRows::I16(kept) => extend(kept, at, bytemuck::try_cast_slice(rows).ok()?, most),
+            CachedRows::I32(kept) => extend(kept, at, bytemuck::try_cast_slice(rows).ok()?, most),
         }
     }
 

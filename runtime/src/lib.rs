@@ -1,30 +1,61 @@
 //! Graph to results: two engines that give the same bits.
 //!
-//! A `Program` is a graph made ready for an engine; a `Session` is one sequence of tokens run through it, a `Batch` several
-//! that share its passes. The interpreter is the oracle of `snnc_ir::eval`; the JIT runs a plan with machine code for what is element by element or spike by
-//! spike, and Rust kernels for the rest. Every number and every event is the same in both.
+//! A [`Program`] is a graph made ready for an engine. A [`Session`] is one sequence of tokens run through it, and a [`Batch`] is
+//! several that share its passes. The interpreter is the oracle of `snnc_ir::eval`. The JIT runs a plan: machine code for what is
+//! element by element or spike by spike, Rust kernels for the rest. Every number and every event is the same in both.
+//!
+//! A program that looks up rows of a table:
+//!
+//! ```
+//! use snnc_ir::op::{DenseOp, LeafOp, Op};
+//! use snnc_ir::{Builder, Stage, Tensor};
+//! use snnc_runtime::{Options, Program, Rows, Session};
+//! use std::sync::Arc;
+//!
+//! let mut b = Builder::new(Stage::Tensor, 8);
+//! let table = b.weight("table", Arc::new(Tensor::f32(&[3, 2], vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0])));
+//! let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "tokens")?;
+//! let rows = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "embed")?;
+//! let graph = b.finish(vec![("rows".to_string(), rows)]);
+//!
+//! let program = Program::new(Arc::new(graph), &Options::default())?;
+//! let mut session = Session::new(Arc::new(program));
+//! let outputs = session.forward(&[2, 0], Rows::All)?;
+//! assert_eq!(outputs.f32("rows"), Some(&[4.0, 5.0, 0.0, 1.0][..]));
+//! # Ok::<(), snnc_ir::Diagnostic>(())
+//! ```
+#![warn(missing_docs)]
 
-pub mod batch;
+mod batch;
+mod executor;
 mod explain;
-pub mod interpreter;
-pub mod jit;
+mod interpreter;
+mod jit;
 pub mod kernel_costs;
 pub mod kernels;
-pub mod kv_cache;
-pub mod meter;
-pub mod plan;
+mod kv_cache;
+mod layout;
+mod liveness;
+mod meter;
+mod outputs;
+mod plan;
+mod planner;
 mod pool;
-pub mod program;
+mod program;
 pub mod sample;
-pub mod session;
-pub mod training;
+mod session;
+mod step;
+mod steps;
+mod training;
 
 pub use batch::Batch;
-pub use jit::Listing;
+pub use executor::Rows;
+pub use jit::schedule::Listing;
 pub use kernel_costs::KernelCosts;
 pub use kernels::{ISAS, Isa};
 pub use meter::{Executed, MatmulCounts};
+pub use outputs::Outputs;
 pub use program::{Engine, Options, Program};
 pub use sample::{SampleOptions, Sampler};
-pub use session::{Executor, Outputs, Rows, SequenceSpan, Session};
+pub use session::Session;
 pub use training::TrainingEngine;

@@ -17,6 +17,13 @@ pub struct Executed {
     pub bytes: u64,
 }
 
+impl Executed {
+    /// A dense product on so many rows, with so many multiplications per row and bytes of weights in all.
+    pub fn dense(rows: usize, macs: usize, bytes: usize) -> Self {
+        Self { macs: rows as u64 * macs as u64, bytes: if rows == 0 { 0 } else { bytes as u64 }, additions: 0 }
+    }
+}
+
 impl AddAssign for Executed {
     fn add_assign(&mut self, other: Self) {
         self.macs += other.macs;
@@ -28,9 +35,9 @@ impl AddAssign for Executed {
 /// How matmuls of levels, and synapses, were done: by token, reading the rows of what fired or all rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MatmulCounts {
-    /// Tokens for which rows were read one by one.
+    /// Tokens of sparse products: rows were read one by one.
     pub sparse: u64,
-    /// Tokens that passed over all rows.
+    /// Tokens of dense products: they passed over all rows.
     pub dense: u64,
     /// Levels that were not zero, or spikes.
     pub fired: u64,

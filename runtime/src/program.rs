@@ -1,13 +1,15 @@
 //! A program made ready for an engine, shared by any number of sessions and batches.
 
+use crate::executor::Executor;
 use crate::explain;
 use crate::interpreter::Interpreter;
-use crate::jit::{Compiled, Jit, Listing};
+use crate::jit::compiled::{CompileOptions, Compiled};
+use crate::jit::engine::Jit;
+use crate::jit::schedule::Listing;
 use crate::kernel_costs::KernelCosts;
 use crate::kernels::Isa;
 use crate::meter::MatmulCounts;
-use crate::plan::Plan;
-use crate::session::Executor;
+use crate::steps;
 use snnc_ir::{Diagnostic, Graph, Stage};
 use std::sync::Arc;
 
@@ -24,6 +26,7 @@ pub enum Engine {
 /// How to run a program.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
+    /// What runs the program.
     pub engine: Engine,
     /// Whether spikes are counted. Attention's events are counted anyway: they cost nothing.
     pub count: bool,
@@ -35,7 +38,7 @@ pub struct Options {
     pub pin: bool,
     /// The most tokens that one pass over the layers takes. It never changes a result.
     pub chunk: usize,
-    /// What rows of weights cost here. They never change a result.
+    /// What rows of weights cost on this machine; `None` takes typical costs. They never change a result.
     pub kernel_costs: Option<KernelCosts>,
 }
 
@@ -46,6 +49,24 @@ impl Default for Options {
 }
 
 /// A graph with what its engine prepared: plan, weights in panels, machine code.
+///
+/// ```
+/// # use snnc_ir::op::{DenseOp, LeafOp, Op};
+/// # use snnc_ir::{Builder, Stage, Tensor};
+/// # use std::sync::Arc;
+/// # let mut b = Builder::new(Stage::Tensor, 8);
+/// # let table = b.weight("table", Arc::new(Tensor::f32(&[3, 2], vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0])));
+/// # let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "tokens")?;
+/// # let rows = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "embed")?;
+/// # let graph = Arc::new(b.finish(vec![("rows".to_string(), rows)]));
+/// use snnc_runtime::{Engine, Options, Program};
+///
+/// let program = Program::new(Arc::clone(&graph), &Options::default())?;
+/// assert!(program.explain().contains("kernel embed"));
+/// let oracle = Program::new(graph, &Options { engine: Engine::Interpreter, ..Options::default() })?;
+/// assert_eq!(oracle.explain(), "interpreter: 3 nodes in order\n");
+/// # Ok::<(), snnc_ir::Diagnostic>(())
+/// ```
 #[derive(Debug)]
 pub struct Program {
     graph: Arc<Graph>,
@@ -54,6 +75,8 @@ pub struct Program {
 }
 
 impl Program {
+    /// Plans the graph and, for the JIT, compiles it.
+    ///
     /// # Errors
     /// The graph is of a stage that is not run, or has something in it that no engine step fits.
     pub fn new(graph: Arc<Graph>, options: &Options) -> Result<Self, Diagnostic> {
@@ -67,17 +90,21 @@ impl Program {
         let compiled = match options.engine {
             Engine::Interpreter => None,
             Engine::Jit => {
-                let plan = Plan::new(&graph, options.chunk)?;
-                Some(Arc::new(Compiled::new(Arc::clone(&graph), plan, &options)?))
+                let Options { count, isa, threads, pin, kernel_costs, .. } = options;
+                let compile = CompileOptions { count, isa, threads, pin, kernel_costs };
+                let plan = steps::plan(&graph, options.chunk)?;
+                Some(Arc::new(Compiled::new(Arc::clone(&graph), plan, &compile)?))
             }
         };
         Ok(Self { graph, options, compiled })
     }
 
+    /// The graph that it runs.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }
 
+    /// How it is run; `chunk` is at most the context.
     pub fn options(&self) -> &Options {
         &self.options
     }

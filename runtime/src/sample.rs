@@ -5,14 +5,16 @@
 
 use snnc_ir::random::SplitMix64;
 
-/// How to choose. `temperature` 0 takes the largest logit.
+/// How to choose a token from logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SampleOptions {
+    /// What logits are divided by; 0 takes the largest logit.
     pub temperature: f32,
     /// Only the `top_k` largest take part; 0 is all of them.
     pub top_k: usize,
     /// Only the largest whose probabilities reach `top_p` take part; 1 is all of them.
     pub top_p: f32,
+    /// Equal seeds draw equal tokens.
     pub seed: u64,
 }
 
@@ -23,6 +25,21 @@ impl Default for SampleOptions {
 }
 
 /// Chooses token after token.
+///
+/// ```
+/// use snnc_runtime::{SampleOptions, Sampler};
+///
+/// let logits = [0.5, 3.0, -1.0, 2.0];
+/// assert_eq!(Sampler::new(SampleOptions::default()).next(&logits), 1);
+///
+/// let options = SampleOptions { temperature: 1.0, top_k: 2, seed: 7, ..SampleOptions::default() };
+/// let draw = || {
+///     let mut sampler = Sampler::new(options);
+///     (0..50).map(|_| sampler.next(&logits)).collect::<Vec<u32>>()
+/// };
+/// assert_eq!(draw(), draw());
+/// assert!(draw().iter().all(|id| [1, 3].contains(id)));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Sampler {
     options: SampleOptions,
@@ -30,6 +47,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
+    /// Draws from the seed of the options.
     pub fn new(options: SampleOptions) -> Self {
         Self { options, random: SplitMix64(options.seed) }
     }
@@ -77,7 +95,11 @@ impl Sampler {
     }
 }
 
-/// The lowest id of the largest logit.
+/// The lowest id of the largest logit. Panics on no logits.
+///
+/// ```
+/// assert_eq!(snnc_runtime::sample::greedy(&[0.0, 2.0, 2.0]), 1);
+/// ```
 pub fn greedy(logits: &[f32]) -> u32 {
     let mut best = 0;
     for (i, logit) in logits.iter().enumerate() {

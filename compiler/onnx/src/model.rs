@@ -11,10 +11,13 @@ use std::sync::Arc;
 pub struct OnnxModel {
     /// Version of the operators of each domain; ONNX's own domain is "".
     pub opsets: IndexMap<String, i64>,
+    /// What wrote the file, and its version.
     pub producer: String,
+    /// The network.
     pub graph: OnnxGraph,
-    /// Length of the file and its XXH3-64 (without external data).
+    /// Length of the file in bytes, without external data.
     pub bytes: u64,
+    /// XXH3-64 of the file, without external data.
     pub hash: u64,
 }
 
@@ -23,14 +26,18 @@ pub struct OnnxModel {
 pub struct OnnxGraph {
     /// Without those that are initializers, which old files list as well.
     pub inputs: Vec<Port>,
+    /// What the graph gives.
     pub outputs: Vec<Port>,
+    /// Each after those whose results it needs.
     pub nodes: Vec<OnnxNode>,
+    /// Constants by name.
     pub initializers: IndexMap<String, Arc<OnnxArray>>,
 }
 
 /// A named input or output.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Port {
+    /// What nodes call it.
     pub name: String,
     /// `None` for types that this reader does not know.
     pub elem: Option<OnnxElem>,
@@ -38,28 +45,43 @@ pub struct Port {
     pub sizes: Vec<Option<usize>>,
 }
 
+/// An operator with its operands.
 #[derive(Clone, Debug, Default)]
 pub struct OnnxNode {
+    /// Empty where the file gives none.
     pub name: String,
+    /// The operator in its domain: `Add`.
     pub op_type: String,
+    /// Empty for ONNX's own operators.
     pub domain: String,
     /// "" is an optional input that is left out.
     pub inputs: Vec<String>,
+    /// Names of the results; "" is one that nobody wants.
     pub outputs: Vec<String>,
+    /// Options by name.
     pub attributes: IndexMap<String, Attribute>,
     /// The module that the node is a part of, where the exporter says so: `transformer.h.3.attn`.
     pub module: String,
 }
 
+/// The value of an option.
 #[derive(Clone, Debug)]
 pub enum Attribute {
+    /// ONNX's type 1.
     Float(f32),
+    /// Type 2.
     Int(i64),
+    /// Type 3.
     Text(String),
+    /// Type 6.
     Floats(Vec<f32>),
+    /// Type 7.
     Ints(Vec<i64>),
+    /// Type 8.
     Texts(Vec<String>),
+    /// Type 4.
     Tensor(Arc<OnnxArray>),
+    /// Type 5: a branch.
     Graph(Box<OnnxGraph>),
     /// A kind that GPT-2 files do not have; its ONNX number.
     Other(i32),
@@ -129,6 +151,7 @@ impl OnnxNode {
         })
     }
 
+    /// The attribute of this name, if it is a graph.
     pub fn graph(&self, name: &str) -> Option<&OnnxGraph> {
         match self.attributes.get(name) {
             Some(Attribute::Graph(x)) => Some(x),
@@ -136,6 +159,7 @@ impl OnnxNode {
         }
     }
 
+    /// The attribute of this name, if it is an integer.
     pub fn int(&self, name: &str) -> Option<i64> {
         match self.attributes.get(name) {
             Some(Attribute::Int(x)) => Some(*x),
@@ -143,6 +167,7 @@ impl OnnxNode {
         }
     }
 
+    /// The attribute of this name, if it is a list of integers.
     pub fn ints(&self, name: &str) -> Option<&[i64]> {
         match self.attributes.get(name) {
             Some(Attribute::Ints(x)) => Some(x),
@@ -150,6 +175,7 @@ impl OnnxNode {
         }
     }
 
+    /// The attribute of this name, if it is a number.
     pub fn float(&self, name: &str) -> Option<f32> {
         match self.attributes.get(name) {
             Some(Attribute::Float(x)) => Some(*x),
@@ -157,6 +183,7 @@ impl OnnxNode {
         }
     }
 
+    /// The attribute of this name, if it is a text.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.attributes.get(name) {
             Some(Attribute::Text(x)) => Some(x),
@@ -164,6 +191,7 @@ impl OnnxNode {
         }
     }
 
+    /// The attribute of this name, if it is a tensor.
     pub fn tensor(&self, name: &str) -> Option<&Arc<OnnxArray>> {
         match self.attributes.get(name) {
             Some(Attribute::Tensor(x)) => Some(x),

@@ -10,11 +10,12 @@ use crate::model::{Attribute, OnnxGraph, OnnxModel, OnnxNode, Port};
 use crate::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::scan::scan;
 use crate::tensor::{OnnxArray, OnnxElem};
-use crate::tensor_data::{self, Sources};
+use crate::tensor_data::{self, TensorSources};
 use bytes::Bytes;
 use indexmap::IndexMap;
 use prost::Message;
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::ErrorCode;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,14 +25,16 @@ use std::sync::Arc;
 /// # Errors
 /// What is wrong and at which byte, tensor or file.
 pub fn read(path: &Path) -> Result<OnnxModel, Diagnostic> {
-    let failed = |e: std::io::Error| Diagnostic::new(path.display().to_string(), format!("cannot be read: {e}"));
+    let unread = |what: String| Diagnostic::new(path.display().to_string(), what).code(ErrorCode::FILE);
+    let failed = |e: std::io::Error| unread(format!("cannot be read: {e}"));
     let metadata = std::fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() {
-        return Err(Diagnostic::new(path.display().to_string(), "is not a file"));
+        return Err(unread("is not a file".into()));
     }
     let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
     let file = ModelFile::open(path).map_err(failed)?;
-    model(file, |file| Sources::new(file, Some(folder))).map_err(|e| e.in_file(path.display().to_string()))
+    model(file, |file| TensorSources::new(file, Some(folder)))
+        .map_err(|e| e.in_file(path.display().to_string()).code(ErrorCode::ONNX_FILE))
 }
 
 /// Reads an ONNX file from bytes, which are copied; it may not name other files.
@@ -39,10 +42,11 @@ pub fn read(path: &Path) -> Result<OnnxModel, Diagnostic> {
 /// # Errors
 /// What is wrong and at which byte or tensor.
 pub fn read_bytes(bytes: &[u8]) -> Result<OnnxModel, Diagnostic> {
-    model(ModelFile::of(Bytes::copy_from_slice(bytes)), |file| Sources::new(file, None))
+    let file = ModelFile::of(Bytes::copy_from_slice(bytes));
+    model(file, |file| TensorSources::new(file, None)).map_err(|e| e.code(ErrorCode::ONNX_FILE))
 }
 
-fn model(file: ModelFile, sources: impl FnOnce(ModelFile) -> Sources) -> Result<OnnxModel, Diagnostic> {
+fn model(file: ModelFile, sources: impl FnOnce(ModelFile) -> TensorSources) -> Result<OnnxModel, Diagnostic> {
     let bytes = file.bytes();
     scan(&bytes)?;
     let len = bytes.len() as u64;
@@ -57,7 +61,7 @@ fn model(file: ModelFile, sources: impl FnOnce(ModelFile) -> Sources) -> Result<
     Ok(OnnxModel { opsets, producer, graph, bytes: len, hash: sources.hash() })
 }
 
-fn graph_of(proto: GraphProto, sources: &mut Sources) -> Result<OnnxGraph, Diagnostic> {
+fn graph_of(proto: GraphProto, sources: &mut TensorSources) -> Result<OnnxGraph, Diagnostic> {
     let mut initializers = IndexMap::with_capacity(proto.initializer.len());
     for tensor in proto.initializer {
         let (name, array) = array_of(tensor, sources)?;
@@ -72,7 +76,7 @@ fn graph_of(proto: GraphProto, sources: &mut Sources) -> Result<OnnxGraph, Diagn
     Ok(OnnxGraph { inputs, outputs, nodes: ordered(nodes), initializers })
 }
 
-fn array_of(tensor: TensorProto, sources: &mut Sources) -> Result<(String, OnnxArray), Diagnostic> {
+fn array_of(tensor: TensorProto, sources: &mut TensorSources) -> Result<(String, OnnxArray), Diagnostic> {
     let name = tensor.name.clone();
     let place = if name.is_empty() { "a tensor without a name".to_string() } else { format!("tensor {name}") };
     let array = tensor_data::array(tensor, sources).map_err(|message| Diagnostic::new(place, message))?;
@@ -90,7 +94,7 @@ fn port_of(proto: ValueInfoProto) -> Port {
     }
 }
 
-fn node_of(proto: NodeProto, sources: &mut Sources) -> Result<OnnxNode, Diagnostic> {
+fn node_of(proto: NodeProto, sources: &mut TensorSources) -> Result<OnnxNode, Diagnostic> {
     let mut attributes = IndexMap::with_capacity(proto.attribute.len());
     for mut attribute in proto.attribute {
         let name = std::mem::take(&mut attribute.name);
@@ -109,7 +113,7 @@ fn node_of(proto: NodeProto, sources: &mut Sources) -> Result<OnnxNode, Diagnost
 }
 
 /// The attribute's own kind decides; files older than IR version 2 name none, and the field that is there does.
-fn attribute_of(proto: AttributeProto, sources: &mut Sources) -> Result<Attribute, Diagnostic> {
+fn attribute_of(proto: AttributeProto, sources: &mut TensorSources) -> Result<Attribute, Diagnostic> {
     let text = |bytes: Bytes| String::from_utf8_lossy(&bytes).into_owned();
     Ok(match (proto.kind(), proto.t, proto.g) {
         (1, ..) => Attribute::Float(proto.f.unwrap_or_default()),

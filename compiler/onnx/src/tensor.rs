@@ -8,22 +8,34 @@ use snnc_ir::tensor::Buffer;
 /// Element type of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OnnxElem {
+    /// Floats of any width, as f32.
     F32,
+    /// Integers of 16 and 64 bits, signed or not, and unsigned ones of 32.
     I64,
+    /// Signed, 32 bits.
     I32,
+    /// Signed, 8 or 4 bits.
     I8,
+    /// Unsigned, 8 or 4 bits.
     U8,
+    /// Truth.
     Bool,
 }
 
 /// Elements in row-major order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ArrayData {
+    /// Of `OnnxElem::F32`: owned, or in the mapped file.
     F32(Buffer<f32>),
+    /// Of `OnnxElem::I64`.
     I64(Vec<i64>),
+    /// Of `OnnxElem::I32`.
     I32(Vec<i32>),
+    /// Of `OnnxElem::I8`.
     I8(Vec<i8>),
+    /// Of `OnnxElem::U8`.
     U8(Vec<u8>),
+    /// Of `OnnxElem::Bool`.
     Bool(Vec<bool>),
 }
 
@@ -48,6 +60,7 @@ impl OnnxElem {
         }
     }
 
+    /// What messages call it.
     pub fn name(self) -> &'static str {
         match self {
             OnnxElem::F32 => "float",
@@ -59,6 +72,7 @@ impl OnnxElem {
         }
     }
 
+    /// Whether it is an integer; truth is none.
     pub fn is_int(self) -> bool {
         matches!(self, OnnxElem::I64 | OnnxElem::I32 | OnnxElem::I8 | OnnxElem::U8)
     }
@@ -67,11 +81,14 @@ impl OnnxElem {
 /// One element, wide enough for all types.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Element {
+    /// Of a float array.
     Float(f32),
+    /// Of an integer or a boolean array.
     Int(i64),
 }
 
 impl Element {
+    /// As a float, rounded where it is a large integer.
     pub fn float(self) -> f32 {
         match self {
             Element::Float(x) => x,
@@ -87,6 +104,7 @@ impl Element {
         }
     }
 
+    /// Whether it is 0, -0.0 or false.
     pub fn is_zero(self) -> bool {
         match self {
             Element::Float(x) => x == 0.0,
@@ -96,6 +114,7 @@ impl Element {
 }
 
 impl ArrayData {
+    /// How many elements there are.
     pub fn len(&self) -> usize {
         match self {
             ArrayData::F32(v) => v.len(),
@@ -107,10 +126,12 @@ impl ArrayData {
         }
     }
 
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    /// Their type.
     pub fn elem(&self) -> OnnxElem {
         match self {
             ArrayData::F32(_) => OnnxElem::F32,
@@ -122,6 +143,7 @@ impl ArrayData {
         }
     }
 
+    /// The `i`-th element. Panics outside: a precondition of the caller.
     pub fn get(&self, i: usize) -> Element {
         match self {
             ArrayData::F32(v) => Element::Float(v[i]),
@@ -165,14 +187,17 @@ impl OnnxArray {
         Self { sizes, data }
     }
 
+    /// Of floats. Panics if `sizes` and `data` disagree.
     pub fn f32(sizes: &[usize], data: Vec<f32>) -> Self {
         Self::new(sizes.to_vec(), ArrayData::F32(data.into()))
     }
 
+    /// Of integers. Panics if `sizes` and `data` disagree.
     pub fn i64(sizes: &[usize], data: Vec<i64>) -> Self {
         Self::new(sizes.to_vec(), ArrayData::I64(data))
     }
 
+    /// Of truth. Panics if `sizes` and `data` disagree.
     pub fn bool(sizes: &[usize], data: Vec<bool>) -> Self {
         Self::new(sizes.to_vec(), ArrayData::Bool(data))
     }
@@ -182,30 +207,37 @@ impl OnnxArray {
         Self::i64(&[data.len()], data)
     }
 
+    /// Its shape.
     pub fn sizes(&self) -> &[usize] {
         &self.sizes
     }
 
+    /// How many axes it has.
     pub fn rank(&self) -> usize {
         self.sizes.len()
     }
 
+    /// Its elements.
     pub fn data(&self) -> &ArrayData {
         &self.data
     }
 
+    /// Its elements' type.
     pub fn elem(&self) -> OnnxElem {
         self.data.elem()
     }
 
+    /// How many elements it has.
     pub fn len(&self) -> usize {
         self.data.len()
     }
 
+    /// Whether it has none.
     pub fn is_empty(&self) -> bool {
         self.data.is_empty()
     }
 
+    /// Its elements, if they are floats.
     pub fn as_f32(&self) -> Option<&[f32]> {
         match &self.data {
             ArrayData::F32(v) => Some(v),
@@ -213,6 +245,7 @@ impl OnnxArray {
         }
     }
 
+    /// Its elements, if they are truth.
     pub fn as_bool(&self) -> Option<&[bool]> {
         match &self.data {
             ArrayData::Bool(v) => Some(v),
@@ -249,6 +282,14 @@ impl OnnxArray {
     }
 
     /// The same elements in another shape; costs nothing for a file's f32 arrays. `None` if the counts differ.
+    ///
+    /// ```
+    /// use snnc_onnx::tensor::OnnxArray;
+    ///
+    /// let row = OnnxArray::vector(vec![1, 2, 3, 4]);
+    /// assert_eq!(row.reshaped(vec![2, 2]), Some(OnnxArray::i64(&[2, 2], vec![1, 2, 3, 4])));
+    /// assert_eq!(row.reshaped(vec![3, 2]), None);
+    /// ```
     pub fn reshaped(&self, sizes: Vec<usize>) -> Option<OnnxArray> {
         let count = sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size))?;
         (count == self.len()).then(|| OnnxArray { sizes, data: self.data.clone() })

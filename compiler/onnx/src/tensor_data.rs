@@ -22,17 +22,17 @@ const RANK_MAX: usize = 16;
 const READ_MIN: usize = 1 << 16;
 
 /// Where elements come from.
-pub(crate) struct Sources {
+pub(crate) struct TensorSources {
     file: ModelFile,
     /// What was read of the file, by place: hashed from the copy.
     copies: Vec<(usize, SharedBytes)>,
-    beside: Beside,
+    beside: DataFiles,
 }
 
-impl Sources {
+impl TensorSources {
     /// Of a file in `folder`; without one, no other file may be named.
     pub fn new(file: ModelFile, folder: Option<PathBuf>) -> Self {
-        Self { file, copies: Vec::new(), beside: Beside::new(folder) }
+        Self { file, copies: Vec::new(), beside: DataFiles::new(folder) }
     }
 
     /// XXH3-64 of the whole file.
@@ -68,7 +68,7 @@ impl Sources {
 ///
 /// # Errors
 /// A sentence on its shape, its type or its elements.
-pub(crate) fn array(mut tensor: TensorProto, sources: &mut Sources) -> Result<OnnxArray, String> {
+pub(crate) fn array(mut tensor: TensorProto, sources: &mut TensorSources) -> Result<OnnxArray, String> {
     let (sizes, count) = sizes(&tensor.dims)?;
     let data = if tensor.data_location == EXTERNAL {
         let (bytes, range) = sources.beside.bytes(&tensor.external_data, bytes_of(tensor.data_type, count)?)?;
@@ -192,12 +192,12 @@ fn no_elem(elem: i32) -> String {
 
 /// Files in the model's folder that its tensors lie in, each mapped once.
 #[derive(Default)]
-struct Beside {
+struct DataFiles {
     folder: Option<PathBuf>,
     maps: HashMap<PathBuf, SharedBytes>,
 }
 
-impl Beside {
+impl DataFiles {
     fn new(folder: Option<PathBuf>) -> Self {
         Self { folder, maps: HashMap::new() }
     }
@@ -270,17 +270,17 @@ mod tests {
     fn external_data_stays_in_its_folder() {
         let entries = |location: &str| vec![StringStringEntryProto { key: "location".into(), value: location.into() }];
         for location in ["../secret", "/etc/passwd", "a/../../b"] {
-            let answer = Beside::new(Some(PathBuf::from("."))).bytes(&entries(location), 1);
+            let answer = DataFiles::new(Some(PathBuf::from("."))).bytes(&entries(location), 1);
             assert!(answer.is_err_and(|message| message.contains("outside")), "{location}");
         }
-        let answer = Beside::new(Some(PathBuf::from("."))).bytes(&entries("src"), 1);
+        let answer = DataFiles::new(Some(PathBuf::from("."))).bytes(&entries("src"), 1);
         assert!(answer.is_err_and(|message| message.contains("not a file")));
     }
 
     fn of(dims: &[i64], data_type: i32, raw: &[u8]) -> ArrayData {
         let file = ModelFile::of(Bytes::copy_from_slice(raw));
         let tensor = TensorProto { dims: dims.to_vec(), data_type, raw_data: Some(file.bytes()), ..Default::default() };
-        array(tensor, &mut Sources::new(file, None)).expect("an array").data().clone()
+        array(tensor, &mut TensorSources::new(file, None)).expect("an array").data().clone()
     }
 
     #[test]
@@ -306,7 +306,7 @@ mod tests {
         let off = bytes.as_ptr().align_offset(4);
         let file = ModelFile::of(bytes.clone());
         let hash = xxhash_rust::xxh3::xxh3_64(&bytes);
-        let mut sources = Sources::new(file, None);
+        let mut sources = TensorSources::new(file, None);
         for (start, copies) in [(off, 0), (off + READ_MIN + 1, 1)] {
             let raw = bytes.slice(start..start + READ_MIN);
             let address = raw.as_ptr() as usize;

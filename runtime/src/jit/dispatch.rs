@@ -1,7 +1,7 @@
-//! Which kernel a product takes, and how threads share it. Nothing here changes a number.
+//! Whether a product is dense or sparse, and how threads share it. Nothing here changes a number.
 //!
-//! The rows of the channels that fired are read one by one, or all rows are, four at a time: whichever costs less by the
-//! price list for the events at hand. Few tokens are shared by outputs, many by tokens.
+//! A sparse product reads the rows of the channels that fired, one by one; a dense one reads all rows, four at a time:
+//! whichever costs less by the kernel costs, for the events at hand. Few tokens are shared by outputs, many by tokens.
 
 use crate::kernel_costs::KernelCosts;
 use crate::kernels::{

@@ -4,7 +4,7 @@
 //! 16, the last group of a row is staged: its inputs are copied to zeroed memory on the stack and its outputs back from
 //! there, so that no vector reads or writes outside its row.
 
-use super::memory::{Frame, StepRecord};
+use crate::jit::frame::{Frame, StepRecord};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     BlockArg, Endianness, InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, Type, Value, types,
@@ -35,7 +35,7 @@ pub enum StreamRole {
     Padded,
 }
 
-/// Memory that a sweep walks along.
+/// Memory that a sweep goes along.
 #[derive(Clone, Copy, Debug)]
 pub struct Stream {
     /// Address of channel 0 of the first row.

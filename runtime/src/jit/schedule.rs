@@ -3,10 +3,11 @@
 //! Functions are made once for each distinct work; what differs between layers comes from the step's record. The first
 //! kernel that reports a fault ends the pass with its step.
 
-use super::emit::Emitter;
-use super::memory::{Frame, MachineCode, StepRecord, trampoline};
-use super::{neuron, synapse};
-use crate::plan::{Plan, RowSet, StepKind};
+use crate::jit::emit::Emitter;
+use crate::jit::frame::{Frame, StepRecord};
+use crate::jit::memory::{MachineCode, trampoline};
+use crate::plan::{Plan, RowSet};
+use crate::step::StepKind;
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::{AbiParam, FuncRef, InstBuilder, MemFlagsData, Signature, Value, types};
 use cranelift_codegen::settings::{self, Configurable};
@@ -25,6 +26,7 @@ const RESERVED: usize = 16 << 20;
 /// A compiled function for people to read.
 #[derive(Clone, Debug)]
 pub struct Listing {
+    /// As `Program::explain` has it.
     pub name: String,
     /// Cranelift's IR as it was made, before it is optimised.
     pub clif: String,
@@ -46,13 +48,19 @@ type Listings = Option<Vec<Listing>>;
 
 fn build(plan: &Plan, count: bool, wide: bool, listings: Listings) -> Result<(MachineCode, Listings), Diagnostic> {
     let mut compiler = Compiler::new(listings)?;
-    let mut known: HashMap<StepKind, FuncId> = HashMap::new();
-    for step in plan.steps.iter().filter(|step| step.kind.is_code(wide)) {
-        if let Entry::Vacant(entry) = known.entry(step.kind) {
-            entry.insert(compiler.function(&step.kind, count)?);
-        }
+    let mut functions: HashMap<String, FuncId> = HashMap::new();
+    let mut of_steps = Vec::with_capacity(plan.steps.len());
+    for step in &plan.steps {
+        of_steps.push(if step.kind.is_code(wide) {
+            Some(match functions.entry(step.kind.name()) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(entry) => *entry.insert(compiler.function(&*step.kind, count)?),
+            })
+        } else {
+            None
+        });
     }
-    let forward = compiler.forward(plan, &known)?;
+    let forward = compiler.forward(plan, &of_steps)?;
     compiler.module.finalize_definitions().map_err(failed)?;
     Ok((MachineCode::new(compiler.module, forward), compiler.listings))
 }
@@ -96,45 +104,21 @@ impl Compiler {
         Ok(Self { module, context, builder: FunctionBuilderContext::new(), trampoline, x86, listings })
     }
 
-    /// The function that does `work`, on rows and records that it is told.
-    fn function(&mut self, kind: &StepKind, count: bool) -> Result<FuncId, Diagnostic> {
+    /// The function that does a step, on rows and records that it is told.
+    fn function(&mut self, kind: &dyn StepKind, count: bool) -> Result<FuncId, Diagnostic> {
         self.context.func.signature = step_signature(&self.module);
-        let name = kind.to_string();
+        let name = kind.name();
         let id = self.module.declare_function(&name, Linkage::Local, &self.context.func.signature).map_err(failed)?;
         let mut e = Emitter::new(FunctionBuilder::new(&mut self.context.func, &mut self.builder), self.x86);
-        match *kind {
-            StepKind::Neuron(ref layer) => neuron::neuron(&mut e, layer, count),
-            StepKind::Decode { code, steps, width } => neuron::decode(&mut e, code, steps, width),
-            StepKind::Synapse { code, steps, inputs, outputs } => {
-                synapse::synapse(&mut e, code, steps, inputs, outputs)
-            }
-            StepKind::ScaleShift { from, width, add } => neuron::scale_shift(&mut e, from, width, add),
-            StepKind::Add { width, channel } => neuron::add(&mut e, width, channel),
-            StepKind::Embed { .. }
-            | StepKind::EmbedColumns { .. }
-            | StepKind::LayerNormNoGain { .. }
-            | StepKind::LayerNorm { .. }
-            | StepKind::Linear { .. }
-            | StepKind::Curve { .. }
-            | StepKind::Attention { .. }
-            | StepKind::TtfsAttention { .. }
-            | StepKind::HeadLinear { .. }
-            | StepKind::Coincidence { .. }
-            | StepKind::LinearAttention { .. }
-            | StepKind::MatMulInt { .. }
-            | StepKind::Currents { .. }
-            | StepKind::TimeStepped { .. }
-            | StepKind::RowMaxAbs { .. }
-            | StepKind::Scale { .. }
-            | StepKind::GatherChannels { .. } => unreachable!("kernels are not compiled"),
-        }
+        kind.emit(&mut e, count);
         e.finish(self.module.target_config());
         self.define(id, &name)?;
         Ok(id)
     }
 
-    /// `forward(frame, records)`: all steps in order; 0, or `step << 8 | fault` of the first fault.
-    fn forward(&mut self, plan: &Plan, known: &HashMap<StepKind, FuncId>) -> Result<FuncId, Diagnostic> {
+    /// `forward(frame, records)`: all steps in order, each a function of `functions` or a kernel; 0, or `step << 8 | fault` of the
+    /// first fault.
+    fn forward(&mut self, plan: &Plan, functions: &[Option<FuncId>]) -> Result<FuncId, Diagnostic> {
         let mut signature = self.module.make_signature();
         signature.params.extend([AbiParam::new(types::I64); 2]);
         signature.returns.push(AbiParam::new(types::I64));
@@ -151,8 +135,8 @@ impl Compiler {
             (field(offset_of!(Frame, rows)), field(offset_of!(Frame, first)), field(offset_of!(Frame, wanted)));
         let none = b.ins().iconst(types::I64, 0);
         let mut callees: HashMap<FuncId, FuncRef> = HashMap::new();
-        for (i, step) in plan.steps.iter().enumerate() {
-            let callee = known.get(&step.kind).copied().unwrap_or(self.trampoline);
+        for (i, (step, function)) in plan.steps.iter().zip(functions).enumerate() {
+            let callee = function.unwrap_or(self.trampoline);
             let callee = *callees.entry(callee).or_insert_with(|| self.module.declare_func_in_func(callee, b.func));
             let offset = b.ins().iconst(types::I64, (i * size_of::<StepRecord>()) as i64);
             let record = b.ins().iadd(records, offset);
@@ -161,7 +145,7 @@ impl Compiler {
                 RowSet::Wanted => (first, wanted),
             };
             let call = b.ins().call(callee, &[frame, record, first, rows]);
-            if !known.contains_key(&step.kind) {
+            if function.is_none() {
                 let fault = b.inst_results(call)[0];
                 return_if_fault(&mut b, i, fault);
             }
@@ -179,7 +163,7 @@ impl Compiler {
         self.module.define_function(id, &mut self.context).map_err(|error| failed(format!("{error:?}")))?;
         if let (Some(listings), Some(clif)) = (&mut self.listings, clif) {
             let asm = self.context.compiled_code().and_then(|code| code.vcode.clone()).unwrap_or_default();
-            listings.push(Listing { name: name.trim_start_matches("code ").to_string(), clif, asm });
+            listings.push(Listing { name: name.to_string(), clif, asm });
         }
         self.module.clear_context(&mut self.context);
         Ok(())

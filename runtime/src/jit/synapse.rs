@@ -5,9 +5,9 @@
 //! the 32-bit sums, so that the sums are read and written once for several rows. Sums are of whole panels, in scratch, and
 //! copied to their place at the end. Exact in any order.
 
-use super::emit::{Emitter, GROUP};
-use super::memory::{Frame, StepTally};
-use crate::plan::plane_bytes;
+use crate::jit::emit::{Emitter, GROUP};
+use crate::jit::frame::{Frame, StepTally};
+use crate::layout::plane_bytes;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types};
 use cranelift_frontend::Variable;
@@ -15,7 +15,7 @@ use snnc_ir::tensor::PANEL;
 use snnc_ir::types::Code;
 use std::mem::offset_of;
 
-/// Rows of weights that are added in one walk over the sums. 127 times this fits 16 bits.
+/// Rows of weights that are added in one pass over the sums. 127 times this fits 16 bits.
 pub const PASS: usize = 8;
 
 /// Words of scratch that a layer takes: two lists of addresses, and the sums.
@@ -163,18 +163,18 @@ fn list_bits(e: &mut Emitter<'_>, mask: Value, rows: Value, end: Variable) {
     e.b.switch_to_block(after);
 }
 
-/// Adds the listed rows to the sums, or subtracts them: `PASS` rows a walk, then one.
+/// Adds the listed rows to the sums, or subtracts them: `PASS` rows per pass, then one.
 fn accumulate(e: &mut Emitter<'_>, s: &SynapseShape, list: Value, end: Value, subtract: bool) {
     let bytes = e.b.ins().isub(end, list);
     let mask = e.b.ins().iconst(types::I64, -((8 * PASS) as i64));
     let whole = e.b.ins().band(bytes, mask);
     let zero = e.int(0);
-    walks(e, s, list, zero, whole, PASS, subtract);
-    walks(e, s, list, whole, bytes, 1, subtract);
+    passes(e, s, list, zero, whole, PASS, subtract);
+    passes(e, s, list, whole, bytes, 1, subtract);
 }
 
-/// A walk over all sums for every `count` rows of the list between two offsets.
-fn walks(e: &mut Emitter<'_>, s: &SynapseShape, list: Value, from: Value, to: Value, count: usize, subtract: bool) {
+/// A pass over all sums for every `count` rows of the list between two offsets.
+fn passes(e: &mut Emitter<'_>, s: &SynapseShape, list: Value, from: Value, to: Value, count: usize, subtract: bool) {
     e.span(from, to, 8 * count, |e, offset| {
         let entry = e.b.ins().iadd(list, offset);
         let rows: Vec<Variable> = (0..count)

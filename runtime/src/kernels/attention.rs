@@ -4,13 +4,13 @@
 //! all keys is made. So scores are the product of queries with the keys as output-major weights, outputs the product of
 //! exponentials with the values as input-major weights, and both are `linear`'s tiles, six queries at a time.
 
-use super::check_attention;
+use super::check::check_attention;
 use super::exponential::exponentials;
 use super::linear::{
     LANES, OutputLanes, StridedRows, TOKENS, add_rows, gather_columns, gather_rows, gemv_outputs, pass_tokens,
 };
 use super::norm::row_sum;
-use super::vectors::Vectors;
+use super::vectors::interface::Vectors;
 
 #[inline(always)]
 pub(super) fn causal(

@@ -4,7 +4,7 @@
 //! stretch of words. A key's weight is the score, perhaps squared, times `2^(15 - halvings)`: keys of equal halvings lie in one
 //! block, so the power is applied to the block's sums. These are of 32 bits for as many keys as cannot leave them.
 
-use super::neuron::StoredLevel;
+use super::level::StoredLevel;
 
 /// Bits of a word.
 const WORD: usize = 64;
@@ -45,6 +45,13 @@ pub struct CoincidenceCount {
     pub pairs: u64,
     /// Keys that weighed something.
     pub keys: u64,
+}
+
+impl std::ops::AddAssign for CoincidenceCount {
+    fn add_assign(&mut self, other: Self) {
+        self.pairs += other.pairs;
+        self.keys += other.keys;
+    }
 }
 
 /// Halvings after which nothing is left of a weight.

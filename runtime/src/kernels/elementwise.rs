@@ -1,22 +1,9 @@
 //! What is done to every number on its own: scales, curves; and the rows of an embedding.
 
-use super::vectors::Vectors;
+use super::vectors::interface::Vectors;
+use snnc_ir::Curve;
 
-/// A curve by its formula, for dense programs. Spiking ones look it up in a table (`neuron`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Curve {
-    Identity,
-    Relu,
-    /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`
-    GeluTanh,
-    /// `0.5 x (1 + erf(x / sqrt 2))`
-    GeluErf,
-    /// `x sigmoid(1.702 x)`
-    GeluQuick,
-    /// `x sigmoid(x)`
-    Silu,
-}
-
+/// A curve by its formula, for dense programs. Spiking ones look it up in a table (`activation`).
 #[inline(always)]
 pub(super) fn curve(curve: Curve, x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), y.len(), "as many results as arguments");

@@ -4,8 +4,8 @@
 //! outputs stays in registers while the chain runs. Few tokens: weights are read once, in the order in which they lie, for
 //! memory is what limits. A chain that pauses in memory between two blocks of inputs is the same chain.
 
-use super::check_product;
-use super::vectors::Vectors;
+use super::check::{check_product, check_rows_of};
+use super::vectors::interface::Vectors;
 
 /// Outputs of a tile: two vectors of eight.
 pub(super) const LANES: usize = 16;
@@ -69,7 +69,7 @@ fn add_bias(bias: Option<&[f32]>, m: usize, y: &mut [f32]) {
     y.chunks_exact_mut(m).for_each(|y| y.iter_mut().zip(bias).for_each(|(y, &b)| *y += b));
 }
 
-/// Eight inputs a walk over the outputs.
+/// Eight inputs per pass over the outputs.
 #[inline(always)]
 fn gemv_rows(x: &[f32], w: &[f32], k: usize, m: usize, y: &mut [f32]) {
     const ROWS: usize = 8;
@@ -262,7 +262,7 @@ fn chains<const T: usize>(x: [&[f32]; T], panel: &[OutputLanes], mut sums: [Outp
 #[inline(always)]
 pub(super) fn head_linear(x: &[f32], w: &[f32], k: usize, m: usize, y: &mut [f32]) {
     let heads = w.len() / (k * m);
-    super::check_rows_of(x.len(), heads * k, y.len(), heads * m);
+    check_rows_of(x.len(), heads * k, y.len(), heads * m);
     for (x, y) in x.chunks_exact(heads * k).zip(y.chunks_exact_mut(heads * m)) {
         for ((x, w), y) in x.chunks_exact(k).zip(w.chunks_exact(k * m)).zip(y.chunks_exact_mut(m)) {
             for (c, y) in (0..).step_by(HEAD_BLOCK).zip(y.chunks_mut(HEAD_BLOCK)) {

@@ -1,88 +1,32 @@
 //! The integer product of levels and 8-bit weights in panels, `[m / 64][k][64]`.
 //!
-//! One token walks the rows of a panel, four at a time, as fast as memory gives them. Many tokens: a block of rows is
+//! One token (`gemv`) reads the rows of a panel, four at a time, as fast as memory gives them. Many tokens: a block of rows is
 //! interleaved once, so that an output's weights for four inputs lie side by side, and stays in the first-level cache while
 //! all tokens pass, six at a time.
 
-use super::check_rows_of;
-use super::events::{EventList, Prefetch};
-use super::vectors::{PanelSums, Vectors};
-use snnc_ir::tensor::PANEL;
+use super::check::check_rows_of;
+use super::event_list::{EventList, Prefetch};
+use super::panel::{GROUP, Group, OUTPUTS, Panels};
+use super::vectors::interface::{PanelSums, Vectors};
 
-/// Inputs of an output that are summed at once.
-pub(super) const GROUP: usize = 4;
-/// Outputs of a panel.
-pub const OUTPUTS: usize = PANEL;
 /// Tokens of a tile: with AVX-512, 24 sums, four weights and an input of the 32 registers.
 const TOKENS: usize = 6;
 /// Groups of a block, 16 KiB.
 const BLOCK: usize = 64;
 
-/// Four rows of a panel, `[64][4]`.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub(super) struct Group(pub [i8; GROUP * OUTPUTS]);
-
-/// Weights `[inputs, outputs]` in panels, none of them -128.
-#[derive(Clone, Copy, Debug)]
-pub struct Panels<'a> {
-    inputs: usize,
-    outputs: usize,
-    weights: &'a [i8],
-}
-
-impl<'a> Panels<'a> {
-    /// Panics if the weights are not so many.
-    pub fn new(weights: &'a [i8], inputs: usize, outputs: usize) -> Self {
-        assert!(inputs > 0 && outputs > 0, "weights of {inputs} inputs, {outputs} outputs");
-        assert_eq!(weights.len(), inputs * outputs.next_multiple_of(OUTPUTS), "{inputs} inputs, {outputs} outputs");
-        Self { inputs, outputs, weights }
-    }
-
-    /// The outputs of some panels, 64 each.
-    pub fn some(&self, range: std::ops::Range<usize>) -> Self {
-        let outputs = self.outputs.min(range.end * OUTPUTS) - range.start * OUTPUTS;
-        let panel = self.inputs * OUTPUTS;
-        Self::new(&self.weights[range.start * panel..range.end * panel], self.inputs, outputs)
-    }
-
-    /// Each panel's rows.
-    pub fn panels(self) -> impl Iterator<Item = &'a [i8]> {
-        self.weights.chunks_exact(self.inputs * OUTPUTS)
-    }
-
-    /// One panel's rows; none beyond the last.
-    pub fn panel(&self, i: usize) -> &'a [i8] {
-        let panel = self.inputs * OUTPUTS;
-        self.weights.get(i * panel..(i + 1) * panel).unwrap_or_default()
-    }
-
-    pub fn count(&self) -> usize {
-        self.outputs.div_ceil(OUTPUTS)
-    }
-
-    pub fn inputs(&self) -> usize {
-        self.inputs
-    }
-
-    pub fn outputs(&self) -> usize {
-        self.outputs
-    }
-}
-
 /// `y = x w`. Levels of more than 8 bits are `x` and events, a plane a token, of their higher bytes in ascending order: there
 /// are few, and the panel that they read is in a cache.
 #[inline(always)]
 pub(super) fn matmul_int(vectors: impl Vectors, x: &[i8], higher: &[EventList], w: Panels<'_>, y: &mut [i32]) {
-    check_rows_of(x.len(), w.inputs, y.len(), w.outputs);
-    let tokens = y.len() / w.outputs;
+    check_rows_of(x.len(), w.inputs(), y.len(), w.outputs());
+    let tokens = y.len() / w.outputs();
     assert!(higher.iter().all(|events| events.planes() == tokens), "a plane for each token");
     if tokens == 1 {
-        walk(vectors, x, higher, w, y);
-    } else if w.inputs.is_multiple_of(GROUP) {
+        gemv(vectors, x, higher, w, y);
+    } else if w.inputs().is_multiple_of(GROUP) {
         tiles(vectors, x, higher, w, y);
     } else {
-        tiles(vectors, &padded(x, w.inputs), higher, w, y);
+        tiles(vectors, &padded(x, w.inputs()), higher, w, y);
     }
 }
 
@@ -101,7 +45,7 @@ fn add_higher(vectors: impl Vectors, higher: &[EventList], token: usize, panel: 
 }
 
 #[inline(always)]
-fn walk(vectors: impl Vectors, x: &[i8], higher: &[EventList], w: Panels<'_>, y: &mut [i32]) {
+fn gemv(vectors: impl Vectors, x: &[i8], higher: &[EventList], w: Panels<'_>, y: &mut [i32]) {
     for (panel, y) in w.panels().zip(y.chunks_mut(OUTPUTS)) {
         let sums = vectors.gemv(x, panel);
         y.copy_from_slice(&sums[..y.len()]);
@@ -124,7 +68,7 @@ fn padded(x: &[i8], inputs: usize) -> Vec<i8> {
 
 #[inline(always)]
 fn tiles(vectors: impl Vectors, x: &[i8], higher: &[EventList], w: Panels<'_>, y: &mut [i32]) {
-    let (k, m) = (w.inputs.next_multiple_of(GROUP), w.outputs);
+    let (k, m) = (w.inputs().next_multiple_of(GROUP), w.outputs());
     for (x, y) in x.chunks_exact(k).zip(y.chunks_exact_mut(m)) {
         y.fill(vectors.origin(x));
     }
@@ -197,9 +141,9 @@ fn pass_tile<const T: usize>(
 
 #[inline(always)]
 pub(super) fn embed_columns(ids: &[i32], w: Panels<'_>, y: &mut [i32]) -> bool {
-    assert_eq!(ids.len() * w.inputs, y.len(), "a column for each id");
-    ids.iter().zip(y.chunks_exact_mut(w.inputs)).all(|(&id, y)| {
-        let Some(id) = usize::try_from(id).ok().filter(|&id| id < w.outputs) else { return false };
+    assert_eq!(ids.len() * w.inputs(), y.len(), "a column for each id");
+    ids.iter().zip(y.chunks_exact_mut(w.inputs())).all(|(&id, y)| {
+        let Some(id) = usize::try_from(id).ok().filter(|&id| id < w.outputs()) else { return false };
         let rows = w.panel(id / OUTPUTS).chunks_exact(OUTPUTS);
         y.iter_mut().zip(rows).for_each(|(y, row)| *y = row[id % OUTPUTS].into());
         true

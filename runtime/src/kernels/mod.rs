@@ -10,37 +10,53 @@
 
 #![allow(unsafe_code)]
 
+mod activation;
 mod attention;
+mod check;
 mod coincidence;
 mod elementwise;
-mod events;
+mod event_list;
 mod exponential;
+mod level;
 mod linear;
 mod linear_attention;
 mod matmul_int;
 mod neuron;
 mod norm;
+mod pairs;
+mod panel;
 mod ssa;
 mod ssa_long;
+mod synapse;
 #[cfg(test)]
 mod tests;
 mod topk;
 mod training;
 mod vectors;
 
-pub use coincidence::{CoincidenceCount, CoincidenceShape, ColumnRange, words};
-pub use elementwise::Curve;
-pub use events::{EventList, MOST_IN_TWO};
-pub use linear_attention::{LinearShape, StateSum};
-pub use matmul_int::{OUTPUTS, Panels};
-pub use neuron::{ActivationTable, Code, NeuronParams, Potential, SpikeCount, StoredLevel};
-pub use ssa::{Scratch, SsaCount, SsaShape};
-pub use training::{Axis, Map, StridedMatrix, Zip, multiply};
+pub(crate) use activation::ActivationTable;
+pub(crate) use coincidence::{CoincidenceCount, CoincidenceShape, ColumnRange, words};
+pub(crate) use event_list::{EventList, MOST_IN_TWO};
+pub(crate) use level::{Potential, StoredLevel};
+pub(crate) use linear_attention::{LinearShape, StateSum};
+pub(crate) use neuron::{NeuronParams, SpikeCount};
+pub(crate) use panel::{OUTPUTS, Panels};
+use snnc_ir::Curve;
+use snnc_ir::types::Code;
+pub(crate) use ssa::{Scratch, SsaCount, SsaShape};
+pub(crate) use training::{Axis, Map, StridedMatrix, Zip, multiply};
 
 /// The environment variable that names the instruction set to use.
 pub const ISA_VARIABLE: &str = "SNNC_ISA";
 
 /// Instructions that kernels may use.
+///
+/// ```
+/// use snnc_runtime::{ISAS, Isa};
+///
+/// assert_eq!(ISAS.map(Isa::name), ["portable", "avx2", "avx512"]);
+/// assert!(Isa::Portable.is_available() && Isa::best().is_available());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
     /// What the compiler may assume of every machine of this architecture.
@@ -67,6 +83,7 @@ impl Isa {
         }
     }
 
+    /// As `SNNC_ISA` has it.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable => "portable",
@@ -80,6 +97,7 @@ impl Isa {
         ISAS.into_iter().rfind(|isa| isa.is_available()).unwrap_or(Isa::Portable)
     }
 
+    /// Whether this machine has these instructions.
     pub fn is_available(self) -> bool {
         match self {
             Isa::Portable => true,
@@ -125,15 +143,23 @@ macro_rules! kernels {
                 #[cfg(target_arch = "x86_64")]
                 #[target_feature(enable = "avx2,popcnt")]
                 fn avx2 $(<$($generic)*>)? ($($arg: $ty),*) $(-> $ret)? {
-                    $($body)::+ ($(vectors::Avx2::$vectors(),)? $($arg),*)
+                    $($body)::+ (
+                        $(
+                            // SAFETY: this function is compiled for these instructions.
+                            unsafe { vectors::avx2::Avx2::$vectors() },
+                        )? $($arg),*)
                 }
                 #[cfg(target_arch = "x86_64")]
                 #[target_feature(enable = "avx2,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
                 fn avx512 $(<$($generic)*>)? ($($arg: $ty),*) $(-> $ret)? {
-                    $($body)::+ ($(vectors::Avx512::$vectors(),)? $($arg),*)
+                    $($body)::+ (
+                        $(
+                            // SAFETY: this function is compiled for these instructions.
+                            unsafe { vectors::avx512::Avx512::$vectors() },
+                        )? $($arg),*)
                 }
                 match self.isa {
-                    Isa::Portable => $($body)::+ ($(vectors::Portable::$vectors(),)? $($arg),*),
+                    Isa::Portable => $($body)::+ ($(vectors::portable::Portable::$vectors(),)? $($arg),*),
                     // SAFETY: `new` has checked that the machine has these instructions.
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => unsafe { avx2($($arg),*) },
@@ -155,12 +181,15 @@ pub struct Kernels {
 }
 
 impl Kernels {
+    /// The kernels of these instructions.
+    ///
     /// # Errors
-    /// This machine does not have these instructions.
+    /// This machine does not have them.
     pub fn new(isa: Isa) -> Result<Self, String> {
         Ok(Self { isa: isa.check()? })
     }
 
+    /// The instructions that they use.
     pub fn isa(self) -> Isa {
         self.isa
     }
@@ -169,7 +198,7 @@ impl Kernels {
 kernels! {
     // --- memory ---
 
-    /// Reads all of it in order, prefetching as products do, and folds it: how fast weights can be walked at best.
+    /// Reads all of it in order, prefetching as products do, and folds it: how fast weights can be read at best.
     #[must_use]
     fn read(x: &[u64]) -> u64 = elementwise::read with vectors;
 
@@ -223,21 +252,21 @@ kernels! {
     fn embed_columns(ids: &[i32], w: Panels<'_>, y: &mut [i32]) -> bool = matmul_int::embed_columns;
 
     /// How many are not zero.
-    fn count_nonzero(x: &[i8]) -> usize = events::count_nonzero;
+    fn count_nonzero(x: &[i8]) -> usize = event_list::count_nonzero;
 
     /// The low byte of each level, with a sign, and what is left: `x = 256 * rest + byte`. Whether anything is left.
     fn split(x: &mut [i32], bytes: &mut [i8]) -> bool = matmul_int::split;
 
     /// The low byte of each level of rows of `inputs`, with a sign, and the events of what is left: `x = 256 * high + low`.
     /// Levels are at most `MOST_IN_TWO` either way.
-    fn split_wide(x: &[i16], inputs: usize, low: &mut [i8]) -> EventList = events::split_wide with vectors;
+    fn split_wide(x: &[i16], inputs: usize, low: &mut [i8]) -> EventList = synapse::split_wide with vectors;
 
     /// The events of planes of `inputs` numbers that lie `stride` apart.
-    fn event_list(planes: &[i8], stride: usize, inputs: usize) -> EventList = events::event_list;
+    fn event_list(planes: &[i8], stride: usize, inputs: usize) -> EventList = event_list::event_list;
 
     /// `y[n, m] = sum over t of carry^(T - 1 - t) * (events of token and timestep t) w`, for `T` planes a token. Only rows of
     /// channels that fired are read. Sums wrap.
-    fn synapse(events: &EventList, steps: usize, carry: i32, w: Panels<'_>, y: &mut [i32]) = events::synapse with vectors;
+    fn synapse(events: &EventList, steps: usize, carry: i32, w: Panels<'_>, y: &mut [i32]) = synapse::synapse with vectors;
 
     // --- neurons ---
 
@@ -305,26 +334,4 @@ kernels! {
 
     /// Time-to-first-spike attention of all heads, `out[n, d]`, where sums may leave 32 bits.
     fn ssa_long(q: &[i32], k: &[i32], v: &[i32], shape: &SsaShape<'_>, out: &mut [f32]) -> SsaCount = ssa_long::attend;
-}
-
-fn check_rows(x: usize, d: usize, y: usize) {
-    assert!(d > 0 && x.is_multiple_of(d) && x == y, "rows of {d}: {x} values in, {y} out");
-}
-
-fn check_rows_of(x: usize, k: usize, y: usize, m: usize) {
-    assert!(
-        k > 0 && m > 0 && x.is_multiple_of(k) && y == x / k * m,
-        "rows of {k} to rows of {m}: {x} values in, {y} out"
-    );
-}
-
-fn check_product(x: usize, w: usize, k: usize, m: usize, y: usize) {
-    check_rows_of(x, k, y, m);
-    assert_eq!(w, k * m, "weights of {k} inputs and {m} outputs");
-}
-
-fn check_attention(q: usize, k: usize, v: usize, d: usize, heads: usize, out: usize) {
-    check_rows(q, d, out);
-    assert!(heads > 0 && d.is_multiple_of(heads), "{heads} heads in rows of {d}");
-    assert!(k == v && k >= q && k.is_multiple_of(d), "keys and values of every token so far: {k} and {v} numbers");
 }

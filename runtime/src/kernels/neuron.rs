@@ -3,24 +3,11 @@
 //! A potential's level is the nearest integer, ties away from zero, at most `levels` either way. A binary code spells it by
 //! the bits of its magnitude, the most significant first; a unary code by as many spikes as it is large.
 
-use super::vectors::Vectors;
-
-/// How levels are spelled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Code {
-    Binary,
-    Unary,
-}
-
-impl Code {
-    /// What sums are multiplied by from one timestep to the next.
-    pub fn carry(self) -> i32 {
-        match self {
-            Code::Binary => 2,
-            Code::Unary => 1,
-        }
-    }
-}
+use super::activation::{ActivationTable, BLOCK, Samples};
+use super::check::check_rows;
+use super::level::{Potential, StoredLevel};
+use super::vectors::interface::Vectors;
+use snnc_ir::types::Code;
 
 /// A layer's constants. `d` is the length of `gain`.
 #[derive(Clone, Copy, Debug)]
@@ -47,103 +34,6 @@ pub struct SpikeCount {
     pub saturated: u64,
 }
 
-/// A curve by table: `g = table(x * gain + offset)`.
-#[derive(Clone, Copy, Debug)]
-pub struct ActivationTable<'a> {
-    pub gain: &'a [f32],
-    pub offset: &'a [f32],
-    /// Samples from -8 to 8, 256 to the unit, ends included; then the slopes of the lines through 0 below and above.
-    pub table: &'a [f32],
-}
-
-pub(super) const REACH: f32 = 8.0;
-pub(super) const DENSITY: f32 = 256.0;
-pub(super) const SAMPLES: usize = 4097;
-/// The last sample, as a number.
-pub(super) const LAST: f32 = (SAMPLES - 1) as f32;
-/// Numbers that go through the curve at once.
-pub(super) const BLOCK: usize = 16;
-
-/// Samples of a curve, and the two slopes.
-pub(super) type Samples = [f32; SAMPLES + 2];
-
-/// What a potential is made of.
-pub trait Potential: Copy + sealed::Sealed {
-    fn to_f32(self) -> f32;
-}
-
-/// What a level is stored in.
-pub trait StoredLevel: Copy + sealed::Sealed {
-    /// The largest level.
-    const MOST: i32;
-    fn to_i32(self) -> i32;
-    /// The low bits.
-    fn from_i32(level: i32) -> Self;
-    fn to_i16(self) -> i16;
-    /// Bits of its magnitude.
-    fn bits(self) -> u8;
-    /// Whether both have one magnitude.
-    fn is_as_large(self, other: Self) -> bool;
-    /// Levels of 8 bits as they are.
-    fn narrow(levels: &[Self]) -> Option<&[i8]>;
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for f32 {}
-    impl Sealed for i32 {}
-    impl Sealed for i8 {}
-    impl Sealed for i16 {}
-}
-
-impl Potential for f32 {
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        self
-    }
-}
-
-impl Potential for i32 {
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        self as f32
-    }
-}
-
-macro_rules! level {
-    ($elem:ty, $narrow:expr) => {
-        impl StoredLevel for $elem {
-            const MOST: i32 = <$elem>::MAX as i32;
-            #[inline(always)]
-            fn to_i32(self) -> i32 {
-                self.into()
-            }
-            #[inline(always)]
-            fn from_i32(level: i32) -> Self {
-                level as $elem
-            }
-            #[inline(always)]
-            fn to_i16(self) -> i16 {
-                self.into()
-            }
-            #[inline(always)]
-            fn bits(self) -> u8 {
-                self.unsigned_abs().count_ones() as u8
-            }
-            #[inline(always)]
-            fn is_as_large(self, other: Self) -> bool {
-                self.unsigned_abs() == other.unsigned_abs()
-            }
-            #[inline(always)]
-            fn narrow(levels: &[Self]) -> Option<&[i8]> {
-                $narrow(levels)
-            }
-        }
-    };
-}
-level!(i8, Some);
-level!(i16, |_| None);
-
 #[inline(always)]
 pub(super) fn quantise<X: Potential, L: StoredLevel>(
     vectors: impl Vectors,
@@ -152,7 +42,7 @@ pub(super) fn quantise<X: Potential, L: StoredLevel>(
     y: &mut [L],
 ) -> SpikeCount {
     let d = neuron.gain.len();
-    super::check_rows(x.len(), d, y.len());
+    check_rows(x.len(), d, y.len());
     assert_eq!(neuron.offset.len(), d, "an offset for each channel");
     assert!((0..=L::MOST).contains(&neuron.levels), "levels to {} in 8 or 16 bits", neuron.levels);
     let mut fired = SpikeCount::default();
@@ -270,30 +160,6 @@ fn table_block(
         levels[i] = level(h[i] * then_gain[i] + then_offset[i], limit);
     }
     levels
-}
-
-/// The curve at `h`: interpolated within the reach, a line through 0 beyond it.
-#[inline(always)]
-pub(super) fn curve_at(table: &Samples, h: f32) -> f32 {
-    if h >= REACH {
-        return h * table[SAMPLES + 1];
-    }
-    if h <= -REACH {
-        return h * table[SAMPLES];
-    }
-    let at = sample(h);
-    let (left, right) = (table[at as usize], table[at as usize + 1]);
-    left + ((h + REACH) * DENSITY - at as f32) * (right - left)
-}
-
-/// The sample below `h`; the last one just below the reach, where the sum rounds up to it.
-#[inline(always)]
-fn sample(h: f32) -> i32 {
-    let s = (h + REACH) * DENSITY;
-    let s = if s > 0.0 { s } else { 0.0 };
-    let s = if s < LAST { s } else { LAST };
-    // SAFETY: from 0 to 4096 by the two lines above; a NaN fails the first comparison. Test: `extreme_potentials`.
-    unsafe { s.to_int_unchecked::<i32>() }
 }
 
 /// The nearest level of a potential; `limit` is the largest level and a half.

@@ -3,7 +3,7 @@
 //! Law: a sum over a row has sixteen lanes; element `i` is added to lane `i mod 16` in ascending order, then lanes fold 8, 4,
 //! 2, 1. The variance takes a second pass, over the centred row.
 
-use super::check_rows;
+use super::check::check_rows;
 
 const LANES: usize = 16;
 

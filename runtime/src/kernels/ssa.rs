@@ -8,12 +8,15 @@
 //! in 16 bits, and tiles of queries pass over them as tokens pass over a weight; no matrix of all queries by all keys is made. Where
 //! queries come as trains, scores are summed timestep by timestep, Horner over time; the rest is the same.
 
-use super::check_attention;
-use super::events::count_nonzero;
-use super::matmul_int::OUTPUTS;
-use super::neuron::{Code, StoredLevel, count, spell_one};
+use super::check::check_attention;
+use super::event_list::count_nonzero;
+use super::level::StoredLevel;
+use super::neuron::{count, spell_one};
+use super::pairs::{ChannelPair, PAIR, PHASES, PhaseTable};
+use super::panel::OUTPUTS;
 use super::topk::outside_topk;
-use super::vectors::{PanelSums, Vectors};
+use super::vectors::interface::{PanelSums, Vectors};
+use snnc_ir::types::Code;
 
 /// What the attention of a layer is made of.
 #[derive(Clone, Copy, Debug)]
@@ -57,21 +60,7 @@ pub struct Scratch {
     values: Vec<ChannelPair>,
 }
 
-/// Numbers that are summed at once.
-pub(super) const PAIR: usize = 2;
-
-/// Two inputs of 64 outputs, `[64][2]`: two channels of keys, or two keys' channels.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub(super) struct ChannelPair(pub [i16; PAIR * OUTPUTS]);
-
 const ZERO: ChannelPair = ChannelPair([0; PAIR * OUTPUTS]);
-
-/// Entries of a table of phases: more than the phases of any base, and a power of two.
-pub(super) const PHASES: usize = 1024;
-
-/// Weights by phase, 0 for those that never fire.
-pub(super) type Table = [i16; PHASES];
 
 /// Up to so many queries, keys are read as they lie.
 const FEW: usize = 2;
@@ -125,7 +114,7 @@ pub(super) fn head<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
 }
 
 /// Weights by phase, and how many phases there are.
-fn table(weights: &[i32]) -> (f32, Table) {
+fn table(weights: &[i32]) -> (f32, PhaseTable) {
     assert!(weights.len() < PHASES && weights.iter().all(|w| (0..1 << 15).contains(w)), "weights of 15 bits");
     let mut table = [0; PHASES];
     table.iter_mut().zip(weights).for_each(|(entry, &w)| *entry = w as i16);
@@ -140,7 +129,7 @@ struct SsaHead<'a> {
     width: usize,
     slope: f32,
     late: f32,
-    table: &'a Table,
+    table: &'a PhaseTable,
     /// Keys before the first query's own.
     past: usize,
     /// How many keys may fire, if not all.

@@ -2,10 +2,10 @@
 //!
 //! Plain on purpose: seven timesteps never come here, and ten only with a context beyond GPT-2's.
 
-use super::check_attention;
-use super::neuron::Code;
+use super::check::check_attention;
 use super::ssa::{SsaCount, SsaShape};
 use super::topk::outside_topk;
+use snnc_ir::types::Code;
 use std::ops::Range;
 
 /// Attention on levels; where queries come as trains, scores are summed spike by spike.

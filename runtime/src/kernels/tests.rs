@@ -1,6 +1,6 @@
 //! Every kernel on every instruction set that this machine has, against its definition, bit for bit.
 
-use super::neuron::{ActivationTable, Code, NeuronParams, spell_one};
+use super::neuron::spell_one;
 use super::*;
 use proptest::prelude::*;
 use snnc_ir::Tensor;

@@ -3,10 +3,10 @@
 //! Other laws than elsewhere: products may use fused multiply-add, and transcendentals are approximations to a few units in
 //! the last place, so results are the same on one instruction set only. They never depend on threads.
 
-use super::Curve;
 use super::exponential::exponential;
 use super::norm::row_sum;
 use super::topk::outside_topk;
+use snnc_ir::Curve;
 
 /// A function of every number on its own.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -122,7 +122,7 @@ fn swish_slope(a: f32, x: f32) -> f32 {
     s + a * x * s * (1.0 - s)
 }
 
-/// `y = f(a, b)` over all axes, outermost first; the innermost is walked by vectors. At least one axis.
+/// `y = f(a, b)` over all axes, outermost first; vectors lie along the innermost. At least one axis.
 #[inline(always)]
 pub(super) fn zip(kind: Zip, a: &[f32], b: &[f32], axes: &[Axis], y: &mut [f32]) {
     match kind {

@@ -1,4 +1,4 @@
-//! The engine of networks in training: one window of text at a time, whole, every value in f32.
+//! The engine of networks in training: one whole window of text at a time, every value in f32.
 //!
 //! An engine for itself beside the two that run programs: shapes are any, nothing is kept between runs, parameters change
 //! from one run to the next. It is run by one thread; several windows are run by several engines, whose results do not depend
@@ -19,7 +19,7 @@ pub struct TrainingEngine {
     graph: Arc<Graph>,
     plan: Arc<TrainingPlan>,
     kernels: Kernels,
-    buffers: Vec<Vec<f32>>,
+    arena: Vec<f32>,
     positions: Vec<i32>,
     tokens: Vec<i32>,
     targets: Vec<i32>,
@@ -28,7 +28,7 @@ pub struct TrainingEngine {
 }
 
 impl TrainingEngine {
-    /// `parameters`: names of the weights that `run` is given.
+    /// Plans the graph for windows of so many tokens. `parameters`: names of the weights that `run` is given.
     ///
     /// # Errors
     /// The graph is of another stage, or longer windows than its context are asked for.
@@ -43,7 +43,7 @@ impl TrainingEngine {
         let plan = Arc::new(TrainingPlan::new(&graph, tokens, parameters)?);
         let isa = Isa::detect().and_then(Kernels::new).map_err(|message| Diagnostic::new("", message))?;
         let mut engine = Self {
-            buffers: plan.buffers.iter().map(|&len| vec![0.0; len]).collect(),
+            arena: vec![0.0; plan.arena_len],
             positions: (0..tokens as i32).collect(),
             tokens: vec![0; tokens],
             targets: vec![0; tokens],
@@ -66,7 +66,7 @@ impl TrainingEngine {
             graph: Arc::clone(&self.graph),
             plan: Arc::clone(&self.plan),
             kernels: self.kernels,
-            buffers: self.plan.buffers.iter().map(|&len| vec![0.0; len]).collect(),
+            arena: vec![0.0; self.plan.arena_len],
             positions: self.positions.clone(),
             tokens: self.tokens.clone(),
             targets: self.targets.clone(),
@@ -92,21 +92,23 @@ impl TrainingEngine {
 
     /// Output `i` of the last run.
     pub fn output<'a>(&'a self, i: usize, parameters: &'a [Vec<f32>]) -> &'a [f32] {
-        self.read(&self.plan.outputs[i], parameters)
+        let arena = SplitArena { before: &self.arena, after: &[], after_from: self.arena.len() };
+        self.read(arena, &self.plan.outputs[i], parameters)
     }
 
+    /// The graph that it runs.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }
 
-    /// Bytes of its buffers.
+    /// Bytes of its arena.
     pub fn bytes(&self) -> usize {
-        self.plan.buffers.iter().sum::<usize>() * size_of::<f32>()
+        self.plan.arena_len * size_of::<f32>()
     }
 
-    fn read<'a>(&'a self, view: &StridedView, parameters: &'a [Vec<f32>]) -> &'a [f32] {
+    fn read<'a>(&'a self, arena: SplitArena<'a>, view: &StridedView, parameters: &'a [Vec<f32>]) -> &'a [f32] {
         match view.source {
-            ValueSource::Buffer(i) => &self.buffers[i],
+            ValueSource::Arena(at) => arena.value(at, view.len()),
             ValueSource::Parameter(i) => &parameters[i],
             ValueSource::Constant(value) => {
                 self.graph.constant(value).and_then(|weight| weight.tensor.as_f32()).unwrap_or(&[])
@@ -124,26 +126,35 @@ impl TrainingEngine {
                 Some(Data::I32(data)) => data,
                 _ => unreachable!("an i32 constant"),
             },
-            ValueSource::Buffer(_) | ValueSource::Parameter(_) => unreachable!("reals"),
+            ValueSource::Arena(_) | ValueSource::Parameter(_) => unreachable!("reals"),
         }
     }
 
     fn step(&mut self, step: &TrainingStep, parameters: &[Vec<f32>]) -> Result<(), Diagnostic> {
-        let mut out = std::mem::take(&mut self.buffers[step.out]);
-        let done = self.compute(step, parameters, &mut out);
-        self.buffers[step.out] = out;
+        let mut arena = std::mem::take(&mut self.arena);
+        let (before, rest) = arena.split_at_mut(step.out.start);
+        let (out, after) = rest.split_at_mut(step.out.len());
+        let inputs = SplitArena { before, after, after_from: step.out.end };
+        let done = self.compute(step, inputs, parameters, out);
+        self.arena = arena;
         done.map_err(|message| Diagnostic::new(self.graph.origin(step.node), message))
     }
 
-    fn compute(&self, step: &TrainingStep, parameters: &[Vec<f32>], y: &mut [f32]) -> Result<(), String> {
+    fn compute(
+        &self,
+        step: &TrainingStep,
+        arena: SplitArena<'_>,
+        parameters: &[Vec<f32>],
+        y: &mut [f32],
+    ) -> Result<(), String> {
         let k = self.kernels;
-        let real = |i: usize| self.read(&step.inputs[i], parameters);
+        let real = |i: usize| self.read(arena, &step.inputs[i], parameters);
         let width = |i: usize| step.inputs[i].sizes.last().copied().unwrap_or(1);
         match &step.kind {
             TrainingStepKind::Map(map) => k.map(*map, real(0), y),
             TrainingStepKind::Zip(kind, axes) => k.zip(*kind, real(0), real(1), axes, y),
             TrainingStepKind::ReduceSum(axes) => k.sum(real(0), axes, y),
-            TrainingStepKind::Copy(axes) => lay(real(0), axes, y),
+            TrainingStepKind::Copy(axes) => copy_strided(real(0), axes, y),
             TrainingStepKind::MatMul => matmul(&step.inputs[0], real(0), &step.inputs[1], real(1), y),
             TrainingStepKind::ScaleShift => k.scale_shift_f32(real(0), real(1), real(2), y),
             TrainingStepKind::Softmax => k.softmax(real(0), width(0), y),
@@ -169,26 +180,14 @@ impl TrainingEngine {
             TrainingStepKind::RowMaxAbsGrad => row_max_abs_grad(real(0), real(1), width(0), y),
             TrainingStepKind::GatherChannels => k.gather_channels(real(0), width(0), self.integers(&step.inputs[1]), y),
             TrainingStepKind::GatherChannelsGrad => {
-                y.fill(0.0);
-                let channels = self.integers(&step.inputs[1]);
-                let out = y.len() / self.positions.len();
-                for (y, c) in y.chunks_exact_mut(out).zip(real(0).chunks_exact(channels.len())) {
-                    channels.iter().zip(c).for_each(|(&at, &c)| y[at as usize] += c);
-                }
+                gather_channels_grad(real(0), self.integers(&step.inputs[1]), self.positions.len(), y);
             }
             TrainingStepKind::Embed => {
                 if !k.embed(self.integers(&step.inputs[0]), real(1), width(1), y) {
                     return Err("an id is outside the table".into());
                 }
             }
-            TrainingStepKind::EmbedGrad => {
-                y.fill(0.0);
-                let d = width(1);
-                for (&id, c) in self.integers(&step.inputs[0]).iter().zip(real(1).chunks_exact(d)) {
-                    let row = y.get_mut(id as usize * d..(id as usize + 1) * d).ok_or("an id is outside the table")?;
-                    row.iter_mut().zip(c).for_each(|(y, &c)| *y += c);
-                }
-            }
+            TrainingStepKind::EmbedGrad => embed_grad(self.integers(&step.inputs[0]), real(1), width(1), y)?,
             TrainingStepKind::DecayMask => {
                 let n = self.positions.len();
                 for (&h, y) in real(0).iter().zip(y.chunks_exact_mut(n * n)) {
@@ -219,13 +218,32 @@ impl TrainingEngine {
     }
 }
 
+/// The arena without the part that a step writes.
+#[derive(Clone, Copy)]
+struct SplitArena<'a> {
+    before: &'a [f32],
+    after: &'a [f32],
+    /// Where `after` begins.
+    after_from: usize,
+}
+
+impl<'a> SplitArena<'a> {
+    /// A value of so many numbers; it lies in one of the parts, because values that live at once do not overlap.
+    fn value(self, at: usize, len: usize) -> &'a [f32] {
+        match at.checked_sub(self.after_from) {
+            Some(at) => &self.after[at..at + len],
+            None => &self.before[at..at + len],
+        }
+    }
+}
+
 fn finite(loss: f32) -> Result<f32, String> {
     let message = || format!("the loss is {loss}; a smaller rate of learning may help");
     if loss.is_finite() { Ok(loss) } else { Err(message()) }
 }
 
 /// `y` in its usual order, from elements that lie apart as the axes say.
-fn lay(x: &[f32], axes: &[crate::kernels::Axis], y: &mut [f32]) {
+fn copy_strided(x: &[f32], axes: &[crate::kernels::Axis], y: &mut [f32]) {
     let Some((&(n, [step, _]), outer)) = axes.split_last() else { return };
     let mut index = vec![0; outer.len()];
     let mut from = 0;
@@ -288,6 +306,27 @@ fn decay_mask_grad(h: f32, n: usize, c: &[f32]) -> f32 {
     c.chunks_exact(n).enumerate().map(row).sum()
 }
 
+/// Channels that were gathered get what their copies got.
+fn gather_channels_grad(c: &[f32], channels: &[i32], rows: usize, y: &mut [f32]) {
+    y.fill(0.0);
+    let width = y.len() / rows;
+    for (y, c) in y.chunks_exact_mut(width).zip(c.chunks_exact(channels.len())) {
+        channels.iter().zip(c).for_each(|(&at, &c)| y[at as usize] += c);
+    }
+}
+
+/// Rows of a table get what the tokens got that looked them up.
+fn embed_grad(ids: &[i32], c: &[f32], width: usize, y: &mut [f32]) -> Result<(), String> {
+    y.fill(0.0);
+    for (&id, c) in ids.iter().zip(c.chunks_exact(width)) {
+        let row = usize::try_from(id).ok().and_then(|id| y.get_mut(id * width..(id + 1) * width));
+        let row = row.ok_or("an id is outside the table")?;
+        row.iter_mut().zip(c).for_each(|(y, &c)| *y += c);
+    }
+    Ok(())
+}
+
+/// The largest magnitude's element, the first of equal ones, gets all.
 fn row_max_abs_grad(x: &[f32], c: &[f32], width: usize, y: &mut [f32]) {
     y.fill(0.0);
     for ((x, y), &c) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(c) {

@@ -1,20 +1,24 @@
 //! The plan of a network in training: what is done once, what in every run, and where each value lies.
 //!
-//! A value has a buffer from the step that makes it to the last that reads it; buffers of one length are used again. What
-//! only exchanges axes is no step where products read it: they walk over any strides. What depends on neither tokens nor
+//! A value lives from the step that makes it to the last that reads it; values that do not live at once share memory of one
+//! arena, as in inference (`liveness`). What only exchanges axes is no step where products read it: they take any strides. What depends on neither tokens nor
 //! parameters is done once.
 
-use crate::jit::dense_curve;
 use crate::kernels::{Axis, Map, Zip};
+use crate::liveness::{Lifetime, allocate};
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
 use snnc_ir::op::{Surrogate, TrainingOp};
 use snnc_ir::{Binary, Diagnostic, Elem, Graph, Op, Unary, Value};
+use std::ops::Range;
+
+/// Values begin at multiples of this, so that a vector load meets one cache line: 64 bytes.
+const ALIGN: usize = 16;
 
 /// Where numbers come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueSource {
-    /// A buffer of this plan.
-    Buffer(usize),
+    /// The arena, from this number on; while a plan is made, the value's number.
+    Arena(usize),
     /// The constant that a value is.
     Constant(Value),
     /// A parameter, by its place in the list of them.
@@ -100,7 +104,8 @@ pub struct TrainingStep {
     pub node: Value,
     pub kind: TrainingStepKind,
     pub inputs: Vec<StridedView>,
-    pub out: usize,
+    /// Where its result lies in the arena.
+    pub out: Range<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -109,8 +114,8 @@ pub struct TrainingPlan {
     pub first: Vec<TrainingStep>,
     /// Done in every run.
     pub every: Vec<TrainingStep>,
-    /// Lengths of buffers.
-    pub buffers: Vec<usize>,
+    /// Numbers of the arena.
+    pub arena_len: usize,
     /// By output of the graph.
     pub outputs: Vec<StridedView>,
 }
@@ -134,10 +139,10 @@ struct TrainingPlanner<'g> {
     views: Vec<Option<StridedView>>,
     /// Whether a value changes from run to run.
     changes: Vec<bool>,
-    /// Whether all who read a value walk over any strides.
+    /// Whether all that read a value take any strides.
     only_products: Vec<bool>,
-    /// Buffers before they share memory: length, last reader, whether it is kept for ever.
-    buffers: Vec<(usize, usize, bool)>,
+    /// By step: when its result is made and read last.
+    lives: Vec<Lifetime>,
     steps: Vec<(TrainingStep, bool)>,
 }
 
@@ -162,7 +167,7 @@ impl<'g> TrainingPlanner<'g> {
             views: vec![None; graph.nodes.len()],
             changes: vec![false; graph.nodes.len()],
             only_products,
-            buffers: Vec::new(),
+            lives: Vec::new(),
             steps: Vec::new(),
         }
     }
@@ -244,12 +249,8 @@ impl<'g> TrainingPlanner<'g> {
 
     fn lay(&mut self, at: Value, view: &StridedView) -> StridedView {
         let axes = axes(&view.sizes, &view.steps, &steps_of(&view.sizes));
-        let out = self.buffer(view.len(), self.changes[at.index()]);
-        self.push(
-            TrainingStep { node: at, kind: TrainingStepKind::Copy(axes), inputs: vec![view.clone()], out },
-            self.changes[at.index()],
-        );
-        StridedView::whole(ValueSource::Buffer(out), view.sizes.clone())
+        let out = self.push(at, TrainingStepKind::Copy(axes), vec![view.clone()], view.len());
+        StridedView::whole(ValueSource::Arena(out), view.sizes.clone())
     }
 
     /// The operand in its usual order.
@@ -268,9 +269,8 @@ impl<'g> TrainingPlanner<'g> {
         let args = self.graph.node(at).args.clone();
         let inputs = args.iter().map(|&arg| if any { self.view(arg) } else { self.whole(arg) }).collect();
         let sizes = self.sizes(at);
-        let out = self.buffer(sizes.iter().product(), self.changes[at.index()]);
-        self.push(TrainingStep { node: at, kind, inputs, out }, self.changes[at.index()]);
-        StridedView::whole(ValueSource::Buffer(out), sizes)
+        let out = self.push(at, kind, inputs, sizes.iter().product());
+        StridedView::whole(ValueSource::Arena(out), sizes)
     }
 
     fn kind(&self, at: Value, op: Op) -> Result<TrainingStepKind, Diagnostic> {
@@ -294,7 +294,7 @@ impl<'g> TrainingPlanner<'g> {
             Op::Array(ArrayOp::Softmax) => TrainingStepKind::Softmax,
             Op::Dense(DenseOp::Embed) if self.graph.ty(args[1]).elem() == Some(Elem::F32) => TrainingStepKind::Embed,
             Op::Dense(DenseOp::LayerNormNoGain { eps }) => TrainingStepKind::LayerNormNoGain { eps: eps.get() },
-            Op::Dense(DenseOp::Curve(kind)) => TrainingStepKind::Map(Map::Curve(dense_curve(kind))),
+            Op::Dense(DenseOp::Curve(kind)) => TrainingStepKind::Map(Map::Curve(kind)),
             Op::Level(LevelOp::ScaleShift) => TrainingStepKind::ScaleShift,
             Op::Level(LevelOp::RowMaxAbs) => TrainingStepKind::RowMaxAbs,
             Op::Level(LevelOp::GatherChannels) => TrainingStepKind::GatherChannels,
@@ -315,7 +315,7 @@ impl<'g> TrainingPlanner<'g> {
                     Surrogate::Triangle => Map::Triangle,
                     Surrogate::Rectangle => Map::Rectangle,
                 }),
-                TrainingOp::CurveSlope(kind) => TrainingStepKind::Map(Map::Slope(dense_curve(kind))),
+                TrainingOp::CurveSlope(kind) => TrainingStepKind::Map(Map::Slope(kind)),
                 TrainingOp::RowMax => TrainingStepKind::RowMax,
                 TrainingOp::TopKMask { keys } => TrainingStepKind::TopkMask { keys: keys as usize },
                 TrainingOp::LayerNormNoGainGrad { eps } => TrainingStepKind::LayerNormNoGainGrad { eps: eps.get() },
@@ -337,55 +337,44 @@ impl<'g> TrainingPlanner<'g> {
         })
     }
 
-    fn buffer(&mut self, len: usize, changes: bool) -> usize {
-        self.buffers.push((len, self.steps.len(), !changes));
-        self.buffers.len() - 1
-    }
-
-    fn push(&mut self, step: TrainingStep, changes: bool) {
+    /// Adds a step; its value's number.
+    fn push(&mut self, node: Value, kind: TrainingStepKind, inputs: Vec<StridedView>, len: usize) -> usize {
         let now = self.steps.len();
-        for input in &step.inputs {
-            if let ValueSource::Buffer(buffer) = input.source {
-                self.buffers[buffer].1 = now;
+        for input in &inputs {
+            if let ValueSource::Arena(value) = input.source {
+                self.lives[value].dies = self.lives[value].dies.max(now);
             }
         }
-        self.steps.push((step, changes));
+        let changes = self.changes[node.index()];
+        // What is done once is done before all else, and is never overwritten.
+        let (born, dies) = if changes { (now, now) } else { (0, usize::MAX) };
+        self.lives.push(Lifetime { size: len, born, dies });
+        self.steps.push((TrainingStep { node, kind, inputs, out: 0..len }, changes));
+        now
     }
 
-    /// Gives every value memory: the first buffer of its length that nobody reads any more.
+    /// Gives every value its place in the arena.
     fn finish(mut self) -> TrainingPlan {
         let outputs: Vec<StridedView> = self.graph.outputs.iter().map(|(_, value)| self.view(*value)).collect();
         for view in &outputs {
-            if let ValueSource::Buffer(buffer) = view.source {
-                self.buffers[buffer].2 = true;
+            if let ValueSource::Arena(value) = view.source {
+                self.lives[value].dies = usize::MAX;
             }
         }
-        let mut memory: Vec<(usize, usize)> = Vec::new();
-        let mut place = vec![usize::MAX; self.buffers.len()];
-        for (now, (step, _)) in self.steps.iter().enumerate() {
-            let (len, dies, kept) = self.buffers[step.out];
-            let dies = if kept { usize::MAX } else { dies };
-            let free = if kept { None } else { memory.iter().position(|&(own, until)| own == len && until < now) };
-            place[step.out] = free.unwrap_or_else(|| {
-                memory.push((len, 0));
-                memory.len() - 1
-            });
-            memory[place[step.out]].1 = dies;
-        }
-        let moved = |mut view: StridedView| {
-            if let ValueSource::Buffer(buffer) = &mut view.source {
-                *buffer = place[*buffer];
+        let (offsets, arena_len) = allocate(&self.lives, ALIGN);
+        let placed = |mut view: StridedView| {
+            if let ValueSource::Arena(value) = &mut view.source {
+                *value = offsets[*value];
             }
             view
         };
         let (mut first, mut every) = (Vec::new(), Vec::new());
-        for (mut step, changes) in self.steps {
-            step.out = place[step.out];
-            step.inputs = step.inputs.into_iter().map(moved).collect();
+        for ((mut step, changes), &offset) in self.steps.into_iter().zip(&offsets) {
+            step.out = offset..offset + step.out.len();
+            step.inputs = step.inputs.into_iter().map(placed).collect();
             if changes { every.push(step) } else { first.push(step) }
         }
-        let buffers = memory.into_iter().map(|(len, _)| len).collect();
-        TrainingPlan { first, every, buffers, outputs: outputs.into_iter().map(moved).collect() }
+        TrainingPlan { first, every, arena_len, outputs: outputs.into_iter().map(placed).collect() }
     }
 }
 
@@ -397,7 +386,7 @@ fn spread_steps(own: &[usize], sizes: &[usize]) -> Vec<usize> {
     (0..sizes.len()).map(step).collect()
 }
 
-/// Axes of a walk over two operands, neighbours that are walked as one joined.
+/// Axes of a loop over two operands; neighbours that lie as one axis are joined.
 fn axes(sizes: &[usize], a: &[usize], b: &[usize]) -> Vec<Axis> {
     let mut axes: Vec<Axis> = Vec::new();
     for ((&size, &a), &b) in sizes.iter().zip(a).zip(b).filter(|((size, _), _)| **size != 1) {

@@ -31,17 +31,25 @@ impl From<&str> for EvaluateError {
 
 /// A node with its operands. `None` is an optional input that is left out.
 #[derive(Clone, Copy, Debug)]
-pub struct NodeCall<'a> {
+pub struct OnnxCall<'a> {
+    /// The node.
     pub node: &'a OnnxNode,
+    /// The version of ONNX's own operators.
     pub opset: i64,
+    /// Its operands, in the file's order.
     pub inputs: &'a [Option<&'a OnnxArray>],
 }
 
-impl<'a> NodeCall<'a> {
+impl<'a> OnnxCall<'a> {
+    /// The `i`-th operand, from 0.
+    ///
+    /// # Errors
+    /// It is left out.
     pub fn arg(&self, i: usize) -> Result<&'a OnnxArray, String> {
         self.optional(i).ok_or_else(|| format!("input {} is missing", i + 1))
     }
 
+    /// The `i`-th operand, from 0, if it is there.
     pub fn optional(&self, i: usize) -> Option<&'a OnnxArray> {
         self.inputs.get(i).copied().flatten()
     }

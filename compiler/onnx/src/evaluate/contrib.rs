@@ -1,6 +1,6 @@
 //! com.microsoft's fused operators, as onnxruntime documents them.
 
-use super::call::{NodeCall, count};
+use super::call::{OnnxCall, count};
 use super::network::{Heads, attend, fits, floats, gelu, matmul, normalised, scaled, sigmoid, turned, zip};
 use crate::tensor::{ArrayData, OnnxArray, OnnxElem};
 
@@ -10,7 +10,7 @@ const EPS: f32 = 1e-12;
 /// What com.microsoft's attention adds to a score that a mask drops, where the node says nothing else.
 const MASK_FILTER: f32 = -10000.0;
 
-impl NodeCall<'_> {
+impl OnnxCall<'_> {
     /// An input plus a bias, where there is one.
     fn biased(&self, x: &OnnxArray, bias: usize) -> Result<OnnxArray, String> {
         self.optional(bias).map_or(Ok(x.clone()), |bias| zip(x, bias, |x, b| x + b))

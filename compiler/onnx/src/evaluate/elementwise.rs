@@ -1,10 +1,10 @@
 //! Operators that work element by element, with broadcasting.
 
-use super::call::{ElementOffsets, NodeCall, broadcast, elem_of};
+use super::call::{ElementOffsets, OnnxCall, broadcast, elem_of};
 use super::network;
 use crate::tensor::{ArrayData, Element, OnnxArray, OnnxElem};
 
-impl NodeCall<'_> {
+impl OnnxCall<'_> {
     pub(super) fn cast(&self) -> Result<OnnxArray, String> {
         let elem = elem_of(self.node.int("to").ok_or("attribute `to` is missing")?)?;
         Ok(self.arg(0)?.cast(elem))

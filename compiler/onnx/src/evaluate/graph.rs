@@ -1,6 +1,6 @@
 //! A whole file on concrete inputs: what the network of the file gives, whatever the importer makes of it.
 
-use super::call::{NodeCall, axis, sizes_of};
+use super::call::{OnnxCall, axis, sizes_of};
 use super::{evaluate, work};
 use crate::model::{OnnxGraph, OnnxModel, OnnxNode};
 use crate::tensor::OnnxArray;
@@ -73,6 +73,20 @@ impl Scope<'_> {
 }
 
 /// The outputs of the file that `wanted` names, where its inputs hold `inputs`. Only the nodes that they need are run.
+///
+/// ```
+/// use snnc_onnx::evaluate::graph::run;
+/// use snnc_onnx::model::{OnnxModel, OnnxNode};
+/// use snnc_onnx::tensor::OnnxArray;
+/// use std::collections::HashMap;
+///
+/// let mut model = OnnxModel::default();
+/// let (inputs, outputs) = (vec!["x".into(), "x".into()], vec!["y".into()]);
+/// model.graph.nodes.push(OnnxNode { op_type: "Mul".into(), inputs, outputs, ..OnnxNode::default() });
+/// let given = HashMap::from([("x".to_string(), OnnxArray::f32(&[2], vec![3.0, 0.5]))]);
+/// assert_eq!(*run(&model, given, &["y"])?["y"], OnnxArray::f32(&[2], vec![9.0, 0.25]));
+/// # Ok::<(), snnc_ir::Diagnostic>(())
+/// ```
 ///
 /// # Errors
 /// An input that is missing; a node that cannot be evaluated, by name.
@@ -217,7 +231,7 @@ fn sequence(node: &OnnxNode, opset: i64, inputs: &[Option<&RunValue>]) -> Result
                 return Err("a new axis is not supported".into());
             }
             let parts: Vec<Option<&OnnxArray>> = many(0)?.iter().map(|array| Some(&**array)).collect();
-            RunValue::One(Arc::new(NodeCall { node, opset, inputs: &parts }.concat()?))
+            RunValue::One(Arc::new(OnnxCall { node, opset, inputs: &parts }.concat()?))
         }
         "SplitToSequence" => RunValue::Many(parts(node, opset, array(0)?, inputs.get(1).copied().flatten())?),
         _ => return Ok(None),
@@ -243,6 +257,6 @@ fn parts(node: &OnnxNode, opset: i64, x: &OnnxArray, sizes: Option<&RunValue>) -
         attributes: node.attributes.clone(),
         ..OnnxNode::default()
     };
-    let parts = NodeCall { node: &alone, opset: opset.max(13), inputs: &[Some(x), Some(&split)] }.split()?;
+    let parts = OnnxCall { node: &alone, opset: opset.max(13), inputs: &[Some(x), Some(&split)] }.split()?;
     Ok(parts.into_iter().map(Arc::new).collect())
 }

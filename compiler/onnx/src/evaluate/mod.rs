@@ -16,7 +16,7 @@ pub mod shape_ops;
 
 use crate::model::OnnxNode;
 use crate::tensor::OnnxArray;
-use call::{EvaluateError, NodeCall, count};
+use call::{EvaluateError, OnnxCall, count};
 use shape_ops::{flat_sizes, reshape_sizes, squeeze_sizes, unsqueeze_sizes};
 
 /// ONNX's default for LayerNormalization.
@@ -42,19 +42,34 @@ pub fn work(node: &OnnxNode, inputs: &[Option<&OnnxArray>]) -> usize {
     }
 }
 
-/// The outputs of `node`.
+/// The outputs of `node`, for operands that may be left out.
+///
+/// ```
+/// use snnc_onnx::evaluate::evaluate;
+/// use snnc_onnx::model::OnnxNode;
+/// use snnc_onnx::tensor::OnnxArray;
+///
+/// let add = OnnxNode { op_type: "Add".into(), ..OnnxNode::default() };
+/// let (row, column) = (OnnxArray::vector(vec![1, 2]), OnnxArray::i64(&[2, 1], vec![10, 20]));
+/// let sums = evaluate(&add, 17, &[Some(&row), Some(&column)])?;
+/// assert_eq!(sums, [OnnxArray::i64(&[2, 2], vec![11, 12, 21, 22])]);
+/// # Ok::<(), snnc_onnx::evaluate::call::EvaluateError>(())
+/// ```
+///
+/// # Errors
+/// The operator is not one of `OPERATORS`, or its operands are not what it takes.
 pub fn evaluate(node: &OnnxNode, opset: i64, inputs: &[Option<&OnnxArray>]) -> Result<Vec<OnnxArray>, EvaluateError> {
     for empty in inputs.iter().flatten().filter(|x| x.is_empty()) {
         count(empty.sizes())?;
     }
-    let call = NodeCall { node, opset, inputs };
+    let call = OnnxCall { node, opset, inputs };
     let operator = node.operator();
     let found = OPERATORS.iter().find(|(name, _)| *name == operator);
     found.map_or(Err(EvaluateError::Unknown), |(_, meaning)| meaning(&call))
 }
 
 /// What a node gives, its operands being there or not.
-type Meaning = fn(&NodeCall) -> Result<Vec<OnnxArray>, EvaluateError>;
+type Meaning = fn(&OnnxCall) -> Result<Vec<OnnxArray>, EvaluateError>;
 
 fn one(result: Result<OnnxArray, String>) -> Result<Vec<OnnxArray>, EvaluateError> {
     Ok(vec![result?])

@@ -2,7 +2,7 @@
 //!
 //! Sums run in ascending order. Written from ONNX's own definitions, and apart from the importer, which is checked by it.
 
-use super::call::{NodeCall, axis, broadcast, count, strides};
+use super::call::{OnnxCall, axis, broadcast, count, strides};
 use crate::tensor::{ArrayData, Element, OnnxArray, OnnxElem};
 
 /// What attention adds to a score that a mask drops.
@@ -270,7 +270,7 @@ pub(super) fn attend(
     Ok(Heads { sizes: [b, h, n, u], data: out })
 }
 
-impl NodeCall<'_> {
+impl OnnxCall<'_> {
     pub(super) fn matmul(&self) -> Result<OnnxArray, String> {
         matmul(self.arg(0)?, self.arg(1)?)
     }
@@ -485,6 +485,6 @@ pub(super) fn scaled(x: OnnxArray, factor: f32) -> Result<OnnxArray, String> {
 }
 
 /// The axis along which codes have scales of their own.
-pub(super) fn scale_axis(call: &NodeCall<'_>, default: i64, rank: usize) -> Result<usize, String> {
+pub(super) fn scale_axis(call: &OnnxCall<'_>, default: i64, rank: usize) -> Result<usize, String> {
     axis(call.node.int("axis").unwrap_or(default), rank)
 }

@@ -1,6 +1,6 @@
 //! Quantised operators: codes are rounded to even and clipped to their type, products of codes are exact.
 
-use super::call::{NodeCall, count};
+use super::call::{OnnxCall, count};
 use super::network::{floats, matmul, scale_axis, softmax_rows, zip};
 use crate::tensor::{ArrayData, Element, OnnxArray, OnnxElem};
 
@@ -140,7 +140,7 @@ fn exact_product(a: &OnnxArray, b: &OnnxArray) -> Result<OnnxArray, String> {
     Ok(OnnxArray::new(sizes, ArrayData::I32(out)))
 }
 
-impl<'a> NodeCall<'a> {
+impl<'a> OnnxCall<'a> {
     fn scales(&self, x: &OnnxArray, scale: usize, default_axis: i64) -> Result<Scales<'a>, String> {
         let numbers = self.arg(scale)?;
         let along = if numbers.len() == 1 { 0 } else { scale_axis(self, default_axis, x.rank())? };
@@ -244,20 +244,20 @@ impl<'a> NodeCall<'a> {
     pub(super) fn qlinear_where(&self) -> Result<OnnxArray, String> {
         let (condition, a, b) = (self.arg(0)?, self.real(1, 0)?, self.real(4, 0)?);
         let inputs = [Some(condition), Some(&a), Some(&b)];
-        let y = NodeCall { inputs: &inputs, ..*self }.choose()?;
+        let y = OnnxCall { inputs: &inputs, ..*self }.choose()?;
         self.coded(&y, 7)
     }
 
     pub(super) fn qlinear_concat(&self) -> Result<OnnxArray, String> {
         let parts = (2..self.inputs.len()).step_by(3).map(|i| self.real(i, 0)).collect::<Result<Vec<_>, String>>()?;
         let inputs: Vec<Option<&OnnxArray>> = parts.iter().map(Some).collect();
-        let y = NodeCall { inputs: &inputs, ..*self }.concat()?;
+        let y = OnnxCall { inputs: &inputs, ..*self }.concat()?;
         self.coded(&y, 0)
     }
 
     /// com.microsoft.DynamicQuantizeMatMul: A is quantised here.
     pub(super) fn dynamic_quantize_matmul(&self) -> Result<OnnxArray, String> {
-        let quantised = NodeCall { inputs: self.inputs.get(..1).unwrap_or(&[]), ..*self }.dynamic_quantize()?;
+        let quantised = OnnxCall { inputs: self.inputs.get(..1).unwrap_or(&[]), ..*self }.dynamic_quantize()?;
         let sums = integer_product(&quantised[0], self.arg(1)?, Some(&quantised[2]), self.optional(3))?;
         self.scaled_sums(&sums, &quantised[1], self.arg(2)?, self.optional(4))
     }

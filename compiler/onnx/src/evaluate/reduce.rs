@@ -1,9 +1,9 @@
 //! Operators that run along axes: reductions, running sums, triangles, positions of what is not zero.
 
-use super::call::{NodeCall, axis, count, strides};
+use super::call::{OnnxCall, axis, count, strides};
 use crate::tensor::{ArrayData, Element, OnnxArray, OnnxElem};
 
-impl NodeCall<'_> {
+impl OnnxCall<'_> {
     /// ReduceMean, ReduceSum, ReduceMax, ReduceMin, ReduceProd: one ascending chain for each result.
     pub(super) fn reduce(&self) -> Result<OnnxArray, String> {
         let (op, x) = (self.node.op_type.as_str(), self.arg(0)?);

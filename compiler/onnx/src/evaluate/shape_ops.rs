@@ -1,18 +1,21 @@
 //! Operators that make, move, pick or join elements without arithmetic on them.
 
-use super::call::{ElementOffsets, NodeCall, axis, broadcast, count, index, sizes_of, strides, volume};
+use super::call::{ElementOffsets, OnnxCall, axis, broadcast, count, index, sizes_of, strides, volume};
 use crate::model::Attribute;
 use crate::tensor::{ArrayData, Element, OnnxArray};
 
 /// The part of an axis that a slice takes: `len` elements from `start`, `step` apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SliceSpan {
+    /// The first element taken.
     pub start: usize,
+    /// From one element taken to the next; negative backwards.
     pub step: i64,
+    /// How many are taken.
     pub len: usize,
 }
 
-impl NodeCall<'_> {
+impl OnnxCall<'_> {
     pub(super) fn constant(&self) -> Result<OnnxArray, String> {
         for (name, value) in &self.node.attributes {
             match (name.as_str(), value) {
@@ -257,7 +260,7 @@ impl NodeCall<'_> {
 }
 
 /// The sizes that a Shape node answers: all, or those from `start` to `end`.
-pub fn shape_span<'a>(call: &NodeCall, sizes: &'a [usize]) -> &'a [usize] {
+pub fn shape_span<'a>(call: &OnnxCall, sizes: &'a [usize]) -> &'a [usize] {
     let rank = sizes.len() as i64;
     let clamp = |at: i64| (if at < 0 { at.saturating_add(rank) } else { at }).clamp(0, rank) as usize;
     let (start, end) = (clamp(call.node.int("start").unwrap_or(0)), clamp(call.node.int("end").unwrap_or(rank)));
@@ -265,7 +268,7 @@ pub fn shape_span<'a>(call: &NodeCall, sizes: &'a [usize]) -> &'a [usize] {
 }
 
 /// Reshape: 0 keeps a size (unless `allowzero`), -1 takes what is left.
-pub fn reshape_sizes(call: &NodeCall, from: &[usize]) -> Result<Vec<usize>, String> {
+pub fn reshape_sizes(call: &OnnxCall, from: &[usize]) -> Result<Vec<usize>, String> {
     let target = call.ints_of("shape", 1)?.ok_or("the new shape is missing")?;
     let keep = call.node.int("allowzero").unwrap_or(0) == 0;
     let size = |(i, &n): (usize, &i64)| match n {
@@ -285,13 +288,17 @@ pub fn reshape_sizes(call: &NodeCall, from: &[usize]) -> Result<Vec<usize>, Stri
 }
 
 /// Flatten: a matrix, divided at an axis.
-pub fn flat_sizes(call: &NodeCall, from: &[usize]) -> Result<Vec<usize>, String> {
+pub fn flat_sizes(call: &OnnxCall, from: &[usize]) -> Result<Vec<usize>, String> {
     let at = call.node.int("axis").unwrap_or(1);
     let at = if at == from.len() as i64 { from.len() } else { axis(at, from.len())? };
     Ok(vec![volume(&from[..at])?, volume(&from[at..])?])
 }
 
-pub fn squeeze_sizes(call: &NodeCall, from: &[usize]) -> Result<Vec<usize>, String> {
+/// The shape `from` without the axes that are given, or without all of size 1.
+///
+/// # Errors
+/// An axis is not of size 1.
+pub fn squeeze_sizes(call: &OnnxCall, from: &[usize]) -> Result<Vec<usize>, String> {
     let Some(axes) = call.ints_of("axes", 1)? else {
         return Ok(from.iter().copied().filter(|&n| n != 1).collect());
     };
@@ -302,7 +309,11 @@ pub fn squeeze_sizes(call: &NodeCall, from: &[usize]) -> Result<Vec<usize>, Stri
     Ok((0..from.len()).filter(|a| !axes.contains(a)).map(|a| from[a]).collect())
 }
 
-pub fn unsqueeze_sizes(call: &NodeCall, from: &[usize]) -> Result<Vec<usize>, String> {
+/// The shape `from` with axes of size 1 where they are given, counted in the result.
+///
+/// # Errors
+/// An axis is outside the result, or given twice.
+pub fn unsqueeze_sizes(call: &OnnxCall, from: &[usize]) -> Result<Vec<usize>, String> {
     let axes = call.ints_of("axes", 1)?.ok_or("the axes are missing")?;
     let rank = from.len() + axes.len();
     let axes = axes.iter().map(|&a| axis(a, rank)).collect::<Result<Vec<usize>, String>>()?;
@@ -314,7 +325,7 @@ pub fn unsqueeze_sizes(call: &NodeCall, from: &[usize]) -> Result<Vec<usize>, St
 }
 
 /// What a Slice takes of each axis of an array of `sizes`.
-pub fn slice_spans(call: &NodeCall, sizes: &[usize]) -> Result<Vec<SliceSpan>, String> {
+pub fn slice_spans(call: &OnnxCall, sizes: &[usize]) -> Result<Vec<SliceSpan>, String> {
     let (starts, ends, axes, steps) = if call.node.ints("starts").is_some() {
         (
             call.node.ints("starts").map(<[i64]>::to_vec),
@@ -357,7 +368,7 @@ fn span(start: i64, end: i64, step: i64, size: usize) -> Result<SliceSpan, Strin
 }
 
 /// Lengths of the parts of an axis of `size`.
-pub fn split_sizes(call: &NodeCall, size: usize) -> Result<Vec<usize>, String> {
+pub fn split_sizes(call: &OnnxCall, size: usize) -> Result<Vec<usize>, String> {
     let outputs = call.node.outputs.len().max(1);
     let sizes = match call.ints_of("split", 1)? {
         Some(sizes) => sizes_of(&sizes)?,

@@ -3,7 +3,7 @@
 use super::constants::{self, Constant};
 use super::shapes::{fixed, ir_shape};
 use super::value::{ImportError, ImportValue, LiveValue};
-use crate::evaluate::call::{ELEMENTS_MAX, EvaluateError, NodeCall};
+use crate::evaluate::call::{ELEMENTS_MAX, EvaluateError, OnnxCall};
 use crate::evaluate::{evaluate, work};
 use crate::model::{OnnxModel, OnnxNode};
 use crate::tensor::OnnxArray;
@@ -203,7 +203,7 @@ impl<'m> Importer<'m> {
         &self,
         node: &OnnxNode,
         inputs: &[Option<ImportValue>],
-        f: impl Fn(&NodeCall, usize) -> Result<T, String>,
+        f: impl Fn(&OnnxCall, usize) -> Result<T, String>,
     ) -> Result<Vec<T>, String> {
         let at = |k: usize| {
             let mut arrays = Vec::with_capacity(inputs.len());
@@ -213,7 +213,7 @@ impl<'m> Importer<'m> {
                     Some(_) | None => None,
                 });
             }
-            f(&NodeCall { node, opset: self.model.opset(), inputs: &arrays }, k)
+            f(&OnnxCall { node, opset: self.model.opset(), inputs: &arrays }, k)
         };
         (0..self.counts.len()).map(at).collect()
     }

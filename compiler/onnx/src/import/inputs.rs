@@ -48,6 +48,19 @@ pub fn fresh(port: &Port, n: usize) -> Result<OnnxArray, String> {
 }
 
 /// Token ids as the ids' input takes them: a batch of one.
+///
+/// ```
+/// use snnc_onnx::import::inputs;
+/// use snnc_onnx::model::Port;
+/// use snnc_onnx::tensor::{OnnxArray, OnnxElem};
+///
+/// let port = Port { name: "input_ids".into(), elem: Some(OnnxElem::I64), sizes: vec![None, None] };
+/// assert_eq!(inputs::ids(std::slice::from_ref(&port)), Some(&port));
+/// assert_eq!(inputs::tokens(&port, &[7, 8, 9]), Ok(OnnxArray::i64(&[1, 3], vec![7, 8, 9])));
+/// ```
+///
+/// # Errors
+/// The input's element type is not supported.
 pub fn tokens(port: &Port, ids: &[u32]) -> Result<OnnxArray, String> {
     let elem = port.elem.ok_or("its element type is not supported")?;
     let sizes = [vec![1; port.sizes.len().max(1) - 1], vec![ids.len()]].concat();

@@ -3,7 +3,7 @@
 use super::importer::Importer;
 use super::shapes::{fixed, ir_shape, reshaped_dims, unify};
 use super::value::{ImportError, ImportValue, LiveValue};
-use crate::evaluate::call::{NodeCall, axis, broadcast, count, sizes_of, volume};
+use crate::evaluate::call::{OnnxCall, axis, broadcast, count, sizes_of, volume};
 use crate::evaluate::shape_ops::{
     SliceSpan, flat_sizes, reshape_sizes, slice_spans, split_sizes, squeeze_sizes, unsqueeze_sizes,
 };
@@ -132,7 +132,7 @@ impl Importer<'_> {
         &mut self,
         node: &OnnxNode,
         inputs: &[Option<ImportValue>],
-        f: impl Fn(&NodeCall, &[usize]) -> Result<OnnxArray, String>,
+        f: impl Fn(&OnnxCall, &[usize]) -> Result<OnnxArray, String>,
     ) -> Result<Vec<ImportValue>, ImportError> {
         let dims = match inputs.first().and_then(Option::as_ref) {
             Some(ImportValue::Live(live)) => live.dims.clone(),
@@ -174,7 +174,7 @@ impl Importer<'_> {
         &mut self,
         node: &OnnxNode,
         inputs: &[Option<ImportValue>],
-        sizes: impl Fn(&NodeCall, &[usize]) -> Result<Vec<usize>, String>,
+        sizes: impl Fn(&OnnxCall, &[usize]) -> Result<Vec<usize>, String>,
     ) -> Result<LiveValue, ImportError> {
         let x = self.input(node, inputs, 0)?;
         let all = self.at_each(node, inputs, |call, k| sizes(call, &self.sizes(&x.dims, k)))?;
@@ -205,7 +205,7 @@ impl Importer<'_> {
     /// Leading sizes of 1, which the IR does not have, are put aside before and back after.
     fn transpose(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         let x = self.input(node, inputs, 0)?;
-        let perm = NodeCall { node, opset: self.model.opset(), inputs: &[] }.permutation(x.dims.len())?;
+        let perm = OnnxCall { node, opset: self.model.opset(), inputs: &[] }.permutation(x.dims.len())?;
         self.transposed(node, x, &perm)
     }
 
@@ -449,10 +449,10 @@ impl Importer<'_> {
     /// A softmax of finite scores is never NaN, and every engine refuses scores that are not finite.
     fn is_nan(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<Vec<ImportValue>, ImportError> {
         let x = self.input(node, inputs, 0)?;
-        match self.builder.graph().node(x.value).op {
-            Op::Array(ArrayOp::Softmax) => Ok(vec![ImportValue::Never(x.dims)]),
-            _ => Err(ImportError::Unsupported),
+        if self.builder.graph().node(x.value).op != Op::Array(ArrayOp::Softmax) {
+            return Err(ImportError::Unsupported);
         }
+        Ok(vec![ImportValue::Never(x.dims)])
     }
 
     fn matmul(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
@@ -622,7 +622,7 @@ impl Importer<'_> {
     }
 }
 
-impl NodeCall<'_> {
+impl OnnxCall<'_> {
     fn shape_of(&self, sizes: &[usize]) -> Vec<i64> {
         crate::evaluate::shape_ops::shape_span(self, sizes).iter().map(|&n| n as i64).collect()
     }

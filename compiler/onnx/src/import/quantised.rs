@@ -10,7 +10,7 @@ use snnc_ir::op::ArrayOp;
 use super::importer::Importer;
 use super::operators::SOFTMAX_ALONG_ONE_AXIS;
 use super::value::{Coded, ImportError, ImportValue, LiveValue, Scale};
-use crate::evaluate::call::{NodeCall, broadcast};
+use crate::evaluate::call::{OnnxCall, broadcast};
 use crate::model::{Attribute, OnnxNode};
 use crate::tensor::{OnnxArray, OnnxElem};
 use snnc_ir::{Binary, Op, Unary};
@@ -193,7 +193,7 @@ impl Importer<'_> {
             })
             .collect();
         let packed = packed.ok_or("its weights should be constants")?;
-        let w = NodeCall { node, opset: self.model.opset(), inputs: &packed }.block_weights()?;
+        let w = OnnxCall { node, opset: self.model.opset(), inputs: &packed }.block_weights()?;
         let name = node.inputs.get(1).map_or("weights", String::as_str);
         let w = self.operand(&ImportValue::Constant(Constant::constant(name, Arc::new(w))), node)?;
         self.product_plus(node, &x, &w, at(inputs, 5))

@@ -234,7 +234,9 @@ fn a_file_of_one_number_of_tokens_has_that_context() {
     assert!(open[0].contains("cannot become"), "{open:?}");
     let text = import_of_size(heads, [Some(1), Some(8)]).expect("a graph");
     assert!(text.starts_with("snnc 2 imported context=8"), "{text}");
-    for part in ["reshape[tokens,2,2](%4)", "causal_mask[0.0,-10000.0]", "reshape[tokens,4](", ", @table) : f32[tokens,4]"] {
+    for part in
+        ["reshape[tokens,2,2](%4)", "causal_mask[0.0,-10000.0]", "reshape[tokens,4](", ", @table) : f32[tokens,4]"]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
 }

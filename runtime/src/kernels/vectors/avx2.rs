@@ -1,21 +1,26 @@
 //! 256-bit vectors: `pmaddubsw` sums pairs of products of bytes in 16 bits, `pmaddwd` pairs of those in 32.
 
-use super::super::events::{EventRows, HALVES, Prefetch};
-use super::super::matmul_int::{GROUP, Group, OUTPUTS};
-use super::super::neuron::{self, DENSITY, LAST, REACH, SAMPLES, Samples, StoredLevel};
-use super::super::ssa::{ChannelPair, PAIR, Table};
+use super::super::activation::{BLOCK, DENSITY, LAST, REACH, SAMPLES, Samples};
+use super::super::event_list::{EventRows, HALVES, Prefetch};
+use super::super::level::StoredLevel;
+use super::super::pairs::{ChannelPair, PAIR, PhaseTable};
+use super::super::panel::{GROUP, Group, OUTPUTS};
+use super::interface::{PanelSums, Vectors, fours, interleave_few};
 use super::portable::{Portable, dot};
-use super::{PanelSums, Vectors, fours, interleave_few};
 use std::arch::x86_64::*;
 
 /// 256-bit vectors. A value of this type exists only in functions compiled for AVX2 (`kernels!`), into which the methods
 /// are inlined: that is what makes the intrinsics in them safe to call.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Avx2(());
+pub struct Avx2(());
 
 impl Avx2 {
+    /// The proof that the instructions are there.
+    ///
+    /// # Safety
+    /// AVX2 and `popcnt` are there: the caller is compiled for them.
     #[inline(always)]
-    pub(in super::super) fn vectors() -> Self {
+    pub unsafe fn vectors() -> Self {
         Self(())
     }
 }
@@ -241,7 +246,7 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn activate(self, table: &Samples, h: &mut [f32; neuron::BLOCK]) {
+    fn activate(self, table: &Samples, h: &mut [f32; BLOCK]) {
         for eight in h.as_chunks_mut::<8>().0 {
             // SAFETY: AVX2 by the type's invariant; eight numbers; indices are from 0 to `LAST` and a pair is read from each on,
             // within the table. Tests: `neurons_give_the_nearest_level`, `extreme_potentials`.
@@ -273,7 +278,7 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn look_up(self, table: &Table, late: usize, phases: &[i32], weights: &mut [i16]) {
+    fn look_up(self, table: &PhaseTable, late: usize, phases: &[i32], weights: &mut [i16]) {
         Portable.look_up(table, late, phases, weights);
     }
 

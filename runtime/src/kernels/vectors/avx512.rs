@@ -1,25 +1,30 @@
 //! 512-bit vectors with `vpdpbusd`: four products of bytes and their sum into each 32-bit lane in one instruction.
 //!
 //! It takes one operand without sign, so weights are `w + 128` to it, and 128 times the sum of the inputs is taken away
-//! again: by `origin` where many tokens meet the same weights, by a lane of its own where one token walks them.
+//! again: by `origin` where many tokens meet the same weights, by a lane of its own where one token meets them.
 
-use super::super::events::{EventRows, HALVES, Prefetch};
-use super::super::matmul_int::{GROUP, Group, OUTPUTS};
-use super::super::neuron::{self, DENSITY, LAST, REACH, SAMPLES, Samples, StoredLevel};
-use super::super::ssa::{ChannelPair, PAIR, Table};
+use super::super::activation::{BLOCK, DENSITY, LAST, REACH, SAMPLES, Samples};
+use super::super::event_list::{EventRows, HALVES, Prefetch};
+use super::super::level::StoredLevel;
+use super::super::pairs::{ChannelPair, PAIR, PhaseTable};
+use super::super::panel::{GROUP, Group, OUTPUTS};
 use super::avx2::{Avx2, PREFETCH_KEYS, prefetch, rows_of_channels};
+use super::interface::{PanelSums, Vectors, fours, interleave_few};
 use super::portable::Portable;
-use super::{PanelSums, Vectors, fours, interleave_few};
 use std::arch::x86_64::*;
 
 /// A value of this type exists only in functions compiled for AVX-512 with VNNI (`kernels!`), into which the methods are
 /// inlined: that is what makes the intrinsics in them safe to call.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Avx512(());
+pub struct Avx512(());
 
 impl Avx512 {
+    /// The proof that the instructions are there.
+    ///
+    /// # Safety
+    /// AVX-512 with VNNI is there: the caller is compiled for it.
     #[inline(always)]
-    pub(in super::super) fn vectors() -> Self {
+    pub unsafe fn vectors() -> Self {
         Self(())
     }
 }
@@ -179,7 +184,7 @@ impl Vectors for Avx512 {
 
     #[inline(always)]
     fn transpose(self, rows: &[&[f32]; 8], c: usize) -> [[f32; 8]; 8] {
-        Avx2::vectors().transpose(rows, c)
+        avx2().transpose(rows, c)
     }
 
     #[inline(always)]
@@ -200,7 +205,7 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
-    fn activate(self, table: &Samples, h: &mut [f32; neuron::BLOCK]) {
+    fn activate(self, table: &Samples, h: &mut [f32; BLOCK]) {
         // SAFETY: AVX-512 by the type's invariant; sixteen numbers; indices are from 0 to `LAST` and a pair is read from each on,
         // within the table. Tests: `neurons_give_the_nearest_level`, `extreme_potentials`.
         unsafe {
@@ -229,7 +234,7 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
-    fn look_up(self, table: &Table, late: usize, phases: &[i32], weights: &mut [i16]) {
+    fn look_up(self, table: &PhaseTable, late: usize, phases: &[i32], weights: &mut [i16]) {
         let (whole, rest) = phases.as_chunks::<32>();
         if late >= IN_REGISTERS {
             return Portable.look_up(table, late, phases, weights);
@@ -259,7 +264,7 @@ impl Vectors for Avx512 {
     fn dots<Q: StoredLevel, K: StoredLevel>(self, q: &[Q], keys: &[K], stride: usize, scores: &mut [i32]) {
         match (Q::narrow(q), K::narrow(keys)) {
             (Some(q), Some(keys)) => dots(q, keys, stride, scores),
-            _ => Avx2::vectors().dots(q, keys, stride, scores),
+            _ => avx2().dots(q, keys, stride, scores),
         }
     }
 
@@ -267,9 +272,16 @@ impl Vectors for Avx512 {
     fn weigh<L: StoredLevel>(self, weights: &[(u32, i16)], values: &[L], stride: usize, sums: &mut [i32]) {
         match L::narrow(values) {
             Some(values) => weigh(weights, values, stride, sums),
-            None => Avx2::vectors().weigh(weights, values, stride, sums),
+            None => avx2().weigh(weights, values, stride, sums),
         }
     }
+}
+
+/// Half as wide vectors, which a machine with AVX-512 has as well.
+#[inline(always)]
+fn avx2() -> Avx2 {
+    // SAFETY: called by methods of `Avx512` alone, whose type's invariant is more than AVX2. Test: `dense_products_are_chains`.
+    unsafe { Avx2::vectors() }
 }
 
 /// Entries of a table of phases that four vectors hold.

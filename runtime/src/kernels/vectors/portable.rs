@@ -1,16 +1,19 @@
 //! Plain loops, which a compiler turns into whatever vectors it may assume.
 
-use super::super::events::{EventRows, HALVES, Prefetch};
-use super::super::matmul_int::{GROUP, Group, OUTPUTS};
-use super::super::neuron::{self, Samples, StoredLevel};
-use super::super::ssa::{ChannelPair, PAIR, Table};
-use super::{PanelSums, Vectors};
+use super::super::activation::{BLOCK, Samples, curve_at};
+use super::super::event_list::{EventRows, HALVES, Prefetch};
+use super::super::level::StoredLevel;
+use super::super::pairs::{ChannelPair, PAIR, PhaseTable};
+use super::super::panel::{GROUP, Group, OUTPUTS};
+use super::interface::{PanelSums, Vectors};
 
+/// No instructions beyond those that the compiler may assume.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Portable;
+pub struct Portable;
 
 impl Portable {
-    pub(in super::super) fn vectors() -> Self {
+    #[inline(always)]
+    pub fn vectors() -> Self {
         Self
     }
 }
@@ -92,12 +95,12 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
-    fn activate(self, table: &Samples, h: &mut [f32; neuron::BLOCK]) {
-        h.iter_mut().for_each(|h| *h = neuron::curve_at(table, *h));
+    fn activate(self, table: &Samples, h: &mut [f32; BLOCK]) {
+        h.iter_mut().for_each(|h| *h = curve_at(table, *h));
     }
 
     #[inline(always)]
-    fn look_up(self, table: &Table, _: usize, phases: &[i32], weights: &mut [i16]) {
+    fn look_up(self, table: &PhaseTable, _: usize, phases: &[i32], weights: &mut [i16]) {
         weights.iter_mut().zip(phases).for_each(|(weight, &phase)| *weight = table[phase as usize % table.len()]);
     }
 

@@ -1,29 +1,26 @@
-//! Element by element: the neuron update, the emission of spikes, their decoding, and scale and shift with its residual.
+//! What machine code does with the 16 channels of a group: levels, spikes and reals in vectors of 128 bits.
 //!
 //! Floats are strict: the operations and comparisons of `snnc_ir::eval::level`, on four lanes at once.
 
-use super::emit::{Emitter, GROUP, Stream, StreamRole};
-use super::memory::{StepRecord, StepTally};
-use crate::plan::{NeuronLayer, level_bytes, plane_bytes};
+use crate::jit::emit::Emitter;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::immediates::Ieee32;
 use cranelift_codegen::ir::{ConstantData, InstBuilder, Type, Value, types};
-use snnc_ir::Curve;
 use snnc_ir::curve::{TABLE_DENSITY, TABLE_LEN, TABLE_REACH};
 use snnc_ir::types::{Code, Elem};
-use std::mem::offset_of;
 
-const F32: Type = types::F32X4;
-const I32: Type = types::I32X4;
+pub const F32: Type = types::F32X4;
+pub const I32: Type = types::I32X4;
 const I16: Type = types::I16X8;
-const I8: Type = types::I8X16;
-const LANES: usize = 4;
+pub const I8: Type = types::I8X16;
+/// Numbers of a vector of 32-bit lanes.
+pub const LANES: usize = 4;
 
 /// 16 levels: in one vector of bytes, in two of 16-bit lanes or in four of 32-bit lanes.
-type LevelVectors = Vec<Value>;
+pub type LevelVectors = Vec<Value>;
 
 /// A vector of levels that take so many bytes.
-fn levels_of(bytes: usize) -> Type {
+pub fn levels_of(bytes: usize) -> Type {
     match bytes {
         1 => I8,
         2 => I16,
@@ -31,137 +28,8 @@ fn levels_of(bytes: usize) -> Type {
     }
 }
 
-/// `(potential, constants...) -> levels` or, where the layer emits, `-> spikes`.
-pub fn neuron(e: &mut Emitter<'_>, n: &NeuronLayer, count: bool) {
-    let bytes = level_bytes(n.code, n.steps);
-    let plane = plane_bytes(n.width);
-    let constants = if n.curve == Curve::Identity { 2 } else { 4 };
-    let mut streams =
-        vec![Stream { base: e.input(0, 4 * n.width), row_bytes: 4 * n.width, lane_bytes: 4, role: StreamRole::In }];
-    for i in 0..constants {
-        streams.push(Stream { base: e.constant(i), row_bytes: 0, lane_bytes: 4, role: StreamRole::In });
-    }
-    let (lane_bytes, row_bytes) = if n.emit { (1, plane * usize::from(n.steps)) } else { (bytes, bytes * n.width) };
-    let role = if n.emit { StreamRole::Padded } else { StreamRole::Out };
-    streams.push(Stream { base: e.out(row_bytes), row_bytes, lane_bytes, role });
-    let table = e.of_record(offset_of!(StepRecord, table));
-    let zero = splat_int(e, I32, 0);
-    let counters = [offset_of!(StepTally, spikes), offset_of!(StepTally, active), offset_of!(StepTally, saturated)]
-        .map(|tally| (tally, e.variable(zero)));
-    e.sweep(n.width, &streams, |e, at| {
-        let quarter = |q: usize| LANES * 4 * q;
-        let levels: Vec<Value> = (0..GROUP / LANES)
-            .map(|q| {
-                let constant = |e: &mut Emitter<'_>, i: usize| e.load(F32, at[1 + i], quarter(q));
-                let mut x = potential(e, n.from, at[0], quarter(q));
-                if n.curve != Curve::Identity {
-                    x = scale_shift_of(e, x, &constant, 0);
-                    x = look_up(e, table, x);
-                }
-                let p = scale_shift_of(e, x, &constant, constants - 2);
-                level(e, p, n.code.levels(n.steps))
-            })
-            .collect();
-        let levels = narrow(e, &levels, bytes);
-        if count {
-            let spikes = spikes_of(e, n.code, &levels, bytes);
-            let active = magnitudes_that(e, IntCC::NotEqual, 0, &levels, bytes);
-            let saturated = magnitudes_that(e, IntCC::Equal, n.code.levels(n.steps), &levels, bytes);
-            for ((_, counter), more) in counters.into_iter().zip([spikes, active, saturated]) {
-                let sum = e.b.use_var(counter);
-                let sum = e.b.ins().iadd(sum, more);
-                e.b.def_var(counter, sum);
-            }
-        }
-        let out = at[at.len() - 1];
-        if n.emit {
-            emit(e, n, &levels, out, plane);
-        } else {
-            levels.iter().enumerate().for_each(|(i, &part)| e.store(part, out, 16 * i));
-        }
-    });
-    if count {
-        for (tally, counter) in counters {
-            let sum = e.b.use_var(counter);
-            let sum = total(e, sum);
-            e.tally(tally, sum);
-        }
-    }
-}
-
-/// Spikes of every timestep to the level they denote: Horner over the planes of a row.
-pub fn decode(e: &mut Emitter<'_>, code: Code, steps: u16, width: usize) {
-    let (plane, bytes) = (plane_bytes(width), level_bytes(code, steps));
-    let train = plane * usize::from(steps);
-    let streams = [
-        Stream { base: e.input(0, train), row_bytes: train, lane_bytes: 1, role: StreamRole::Padded },
-        Stream { base: e.out(bytes * width), row_bytes: bytes * width, lane_bytes: bytes, role: StreamRole::Out },
-    ];
-    e.sweep(width, &streams, |e, at| {
-        let zero = splat_int(e, levels_of(bytes), 0);
-        let sums: Vec<_> = (0..bytes).map(|_| e.variable(zero)).collect();
-        let end = e.int(train);
-        e.count(end, plane, |e, offset| {
-            let here = e.b.ins().iadd(at[0], offset);
-            let spikes = e.load(I8, here, 0);
-            let parts = (0..bytes.ilog2()).fold(vec![spikes], |parts, _| widened(e, &parts));
-            for (&sum, part) in sums.iter().zip(parts) {
-                let old = e.b.use_var(sum);
-                let carried = if code.carry() == 2 { e.b.ins().iadd(old, old) } else { old };
-                let new = e.b.ins().iadd(carried, part);
-                e.b.def_var(sum, new);
-            }
-        });
-        for (i, &sum) in sums.iter().enumerate() {
-            let sum = e.b.use_var(sum);
-            e.store(sum, at[1], 16 * i);
-        }
-    });
-}
-
-/// `x * gain + offset`, and plus a residual with `add`.
-pub fn scale_shift(e: &mut Emitter<'_>, from: Elem, width: usize, add: bool) {
-    let row = |base| Stream { base, row_bytes: 4 * width, lane_bytes: 4, role: StreamRole::In };
-    let lane_bytes = from.bytes();
-    let first = e.input(0, lane_bytes * width);
-    let mut streams = vec![Stream { row_bytes: lane_bytes * width, lane_bytes, ..row(first) }];
-    for i in 0..2 {
-        streams.push(Stream { base: e.constant(i), row_bytes: 0, lane_bytes: 4, role: StreamRole::In });
-    }
-    if add {
-        streams.push(row(e.input(1, 4 * width)));
-    }
-    streams.push(Stream { role: StreamRole::Out, ..row(e.out(4 * width)) });
-    e.sweep(width, &streams, |e, at| {
-        for (x, offset) in reals(e, from, at[0]).into_iter().zip((0..).step_by(16)) {
-            let y = scale_shift_of(e, x, &|e: &mut Emitter<'_>, i: usize| e.load(F32, at[1 + i], offset), 0);
-            let y = if add {
-                let residual = e.load(F32, at[3], offset);
-                e.b.ins().fadd(y, residual)
-            } else {
-                y
-            };
-            e.store(y, at[at.len() - 1], offset);
-        }
-    });
-}
-
-/// The sum of two values, or of a value and one row.
-pub fn add(e: &mut Emitter<'_>, width: usize, channel: bool) {
-    let row = |base| Stream { base, row_bytes: 4 * width, lane_bytes: 4, role: StreamRole::In };
-    let second = if channel { Stream { row_bytes: 0, ..row(e.constant(0)) } } else { row(e.input(1, 4 * width)) };
-    let streams = [row(e.input(0, 4 * width)), second, Stream { role: StreamRole::Out, ..row(e.out(4 * width)) }];
-    e.sweep(width, &streams, |e, at| {
-        for offset in (0..4 * GROUP).step_by(16) {
-            let (x, y) = (e.load(F32, at[0], offset), e.load(F32, at[1], offset));
-            let sum = e.b.ins().fadd(x, y);
-            e.store(sum, at[2], offset);
-        }
-    });
-}
-
 /// 16 sums, levels or reals, as four vectors of reals.
-fn reals(e: &mut Emitter<'_>, from: Elem, at: Value) -> Vec<Value> {
+pub fn reals(e: &mut Emitter<'_>, from: Elem, at: Value) -> Vec<Value> {
     if from == Elem::F32 {
         return (0..4).map(|i| e.load(F32, at, 16 * i)).collect();
     }
@@ -179,7 +47,7 @@ fn integers(e: &mut Emitter<'_>, from: Elem, at: Value) -> Vec<Value> {
 }
 
 /// The same levels in lanes twice as wide, and twice as many vectors.
-fn widened(e: &mut Emitter<'_>, parts: &[Value]) -> LevelVectors {
+pub fn widened(e: &mut Emitter<'_>, parts: &[Value]) -> LevelVectors {
     parts.iter().flat_map(|&x| [e.b.ins().swiden_low(x), e.b.ins().swiden_high(x)]).collect()
 }
 
@@ -188,7 +56,7 @@ fn narrowed(e: &mut Emitter<'_>, parts: &[Value]) -> LevelVectors {
     parts.chunks_exact(2).map(|pair| e.b.ins().snarrow(pair[0], pair[1])).collect()
 }
 
-fn potential(e: &mut Emitter<'_>, from: Elem, at: Value, offset: usize) -> Value {
+pub fn potential(e: &mut Emitter<'_>, from: Elem, at: Value, offset: usize) -> Value {
     if from == Elem::I32 {
         let x = e.load(I32, at, offset);
         e.b.ins().fcvt_from_sint(F32, x)
@@ -198,7 +66,7 @@ fn potential(e: &mut Emitter<'_>, from: Elem, at: Value, offset: usize) -> Value
 }
 
 /// `x * constant(i) + constant(i + 1)`
-fn scale_shift_of(
+pub fn scale_shift_of(
     e: &mut Emitter<'_>,
     x: Value,
     constant: &impl Fn(&mut Emitter<'_>, usize) -> Value,
@@ -212,7 +80,7 @@ fn scale_shift_of(
 
 /// Four potentials to levels: `trunc(min(|p| + 0.5, most + 0.5))` with the sign of `p`. NaN compares false, as in the
 /// oracle, and so gives `most`.
-fn level(e: &mut Emitter<'_>, p: Value, most: i32) -> Value {
+pub fn level(e: &mut Emitter<'_>, p: Value, most: i32) -> Value {
     let zero = splat_float(e, 0.0);
     let half = splat_float(e, 0.5);
     let limit = splat_float(e, most as f32 + 0.5);
@@ -227,7 +95,7 @@ fn level(e: &mut Emitter<'_>, p: Value, most: i32) -> Value {
 }
 
 /// The curve at four points, as `snnc_ir::curve::look_up` has it.
-fn look_up(e: &mut Emitter<'_>, table: Value, h: Value) -> Value {
+pub fn look_up(e: &mut Emitter<'_>, table: Value, h: Value) -> Value {
     let (reach, depth) = (splat_float(e, TABLE_REACH), splat_float(e, -TABLE_REACH));
     let density = splat_float(e, TABLE_DENSITY);
     let zero = splat_float(e, 0.0);
@@ -283,14 +151,14 @@ fn gather_pairs(e: &mut Emitter<'_>, table: Value, index: Value) -> (Value, Valu
 }
 
 /// Four vectors of four levels to one of 16, to two of 8, or as they are.
-fn narrow(e: &mut Emitter<'_>, levels: &[Value], bytes: usize) -> LevelVectors {
+pub fn narrow(e: &mut Emitter<'_>, levels: &[Value], bytes: usize) -> LevelVectors {
     (bytes.ilog2()..2).fold(levels.to_vec(), |levels, _| narrowed(e, &levels))
 }
 
 /// Emits the spikes of 16 levels, timestep by timestep, by comparing what is left of the magnitude with a threshold.
 /// Binary: thresholds halve, and a spike takes its threshold away. Unary: a spike takes 1, so `t < |n|` is what is left.
-fn emit(e: &mut Emitter<'_>, n: &NeuronLayer, levels: &[Value], out: Value, plane: usize) {
-    let bytes = level_bytes(n.code, n.steps);
+pub fn emit_spikes(e: &mut Emitter<'_>, (code, steps): (Code, u16), levels: &[Value], out: Value, plane: usize) {
+    let bytes = Elem::Level(code, steps).bytes();
     let ty = levels_of(bytes);
     let lane = ty.lane_type();
     let (zero, one) = (splat_int(e, ty, 0), splat_int(e, ty, 1));
@@ -309,9 +177,9 @@ fn emit(e: &mut Emitter<'_>, n: &NeuronLayer, levels: &[Value], out: Value, plan
             e.variable(magnitude)
         })
         .collect();
-    let first = e.b.ins().iconst(types::I32, i64::from(n.code.weight(0, n.steps)));
+    let first = e.b.ins().iconst(types::I32, i64::from(code.weight(0, steps)));
     let threshold = e.variable(first);
-    let end = e.int(plane * usize::from(n.steps));
+    let end = e.int(plane * usize::from(steps));
     e.count(end, plane, |e, offset| {
         let weight = e.b.use_var(threshold);
         let weight_lane = if lane == types::I32 { weight } else { e.b.ins().ireduce(lane, weight) };
@@ -331,7 +199,7 @@ fn emit(e: &mut Emitter<'_>, n: &NeuronLayer, levels: &[Value], out: Value, plan
         let spikes = (0..bytes.ilog2()).fold(fired, |fired, _| narrowed(e, &fired));
         let here = e.b.ins().iadd(out, offset);
         e.store(spikes[0], here, 0);
-        if n.code == Code::Binary {
+        if code == Code::Binary {
             let by = e.b.ins().iconst(types::I32, 1);
             let next = e.b.ins().ushr(weight, by);
             e.b.def_var(threshold, next);
@@ -340,7 +208,7 @@ fn emit(e: &mut Emitter<'_>, n: &NeuronLayer, levels: &[Value], out: Value, plan
 }
 
 /// Spikes of 16 levels, in four lanes of 32 bits.
-fn spikes_of(e: &mut Emitter<'_>, code: Code, levels: &[Value], bytes: usize) -> Value {
+pub fn spikes_of(e: &mut Emitter<'_>, code: Code, levels: &[Value], bytes: usize) -> Value {
     let counts: Vec<Value> = levels
         .iter()
         .flat_map(|&level| {
@@ -361,7 +229,7 @@ fn spikes_of(e: &mut Emitter<'_>, code: Code, levels: &[Value], bytes: usize) ->
 }
 
 /// How many of 16 levels have a magnitude that compares so with `than`, in four lanes of 32 bits.
-fn magnitudes_that(e: &mut Emitter<'_>, compares: IntCC, than: i32, levels: &[Value], bytes: usize) -> Value {
+pub fn magnitudes_that(e: &mut Emitter<'_>, compares: IntCC, than: i32, levels: &[Value], bytes: usize) -> Value {
     let ty = levels_of(bytes);
     let (than, one) = (splat_int(e, ty, i64::from(than)), splat_int(e, ty, 1));
     let counts: Vec<Value> = levels
@@ -397,7 +265,7 @@ fn sum(e: &mut Emitter<'_>, values: &[Value]) -> Value {
 }
 
 /// The sum of four lanes in 64 bits.
-fn total(e: &mut Emitter<'_>, x: Value) -> Value {
+pub fn total(e: &mut Emitter<'_>, x: Value) -> Value {
     let lanes: Vec<Value> = (0..4u8)
         .map(|i| {
             let lane = e.b.ins().extractlane(x, i);
@@ -423,7 +291,7 @@ fn splat_float(e: &mut Emitter<'_>, x: f32) -> Value {
     e.b.ins().splat(F32, x)
 }
 
-fn splat_int(e: &mut Emitter<'_>, ty: Type, n: i64) -> Value {
+pub fn splat_int(e: &mut Emitter<'_>, ty: Type, n: i64) -> Value {
     let n = e.b.ins().iconst(ty.lane_type(), n);
     e.b.ins().splat(ty, n)
 }

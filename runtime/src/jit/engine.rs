@@ -1,0 +1,190 @@
+//! The engine that runs machine code: some sequences in one arena.
+
+use crate::executor::{Executor, Rows, SequenceSpan};
+use crate::jit::compiled::Compiled;
+use crate::jit::frame::StepTally;
+use crate::jit::memory::Arena;
+use crate::jit::pass::ForwardPass;
+use crate::kv_cache::CachedSequence;
+use crate::layout::plane_bytes;
+use crate::meter::{MatmulCounts, Meter};
+use crate::plan::{Buffer, RowSet, Step};
+use crate::step::{MatmulInput, MatmulSizes, numbers};
+use snnc_ir::events::Events;
+use snnc_ir::op::{Op, SpikeOp};
+use snnc_ir::types::Elem;
+use snnc_ir::{Diagnostic, Value};
+use std::sync::Arc;
+
+/// Some sequences, run by machine code in one arena.
+#[derive(Debug)]
+pub struct Jit {
+    compiled: Arc<Compiled>,
+    arena: Arena,
+    scratch: Vec<u64>,
+    tallies: Vec<StepTally>,
+    events: Vec<Events>,
+    taken: Vec<u64>,
+    matmuls: Vec<MatmulCounts>,
+    sequences: Vec<CachedSequence>,
+    /// Wanted rows of the last step: the first, and how many.
+    wanted: (usize, usize),
+}
+
+impl Jit {
+    /// So many empty sequences.
+    pub fn new(compiled: Arc<Compiled>, sequences: usize) -> Self {
+        let steps = compiled.plan.steps.len();
+        Self {
+            arena: Arena::new(compiled.plan.arena_bytes),
+            scratch: vec![0; compiled.plan.scratch_words()],
+            tallies: vec![StepTally::default(); steps],
+            events: vec![Events::default(); steps],
+            taken: vec![0; steps],
+            matmuls: vec![MatmulCounts::default(); steps],
+            sequences: vec![CachedSequence::new(&compiled.graph); sequences],
+            wanted: (0, 0),
+            compiled,
+        }
+    }
+
+    fn write_ids(&mut self, buffer: Option<usize>, ids: impl Iterator<Item = i32>) {
+        let Some(buffer) = buffer else { return };
+        let at = self.compiled.plan.buffers[buffer].offset;
+        for (bytes, id) in self.arena.bytes_mut()[at..].chunks_exact_mut(4).zip(ids) {
+            bytes.copy_from_slice(&id.to_ne_bytes());
+        }
+    }
+
+    fn record(&self, rows: usize, meter: &mut Meter) {
+        let compiled = &*self.compiled;
+        for (i, step) in compiled.plan.steps.iter().enumerate() {
+            let (mut events, tally) = (self.events[i], self.tallies[i]);
+            events.spikes += tally.spikes;
+            events.active += tally.active;
+            events.saturated += tally.saturated;
+            let taken = tally.taken + self.taken[i];
+            let rows = if step.rows == RowSet::Wanted { self.wanted.1 } else { rows };
+            let mut matmuls = self.matmuls[i];
+            if let Some(MatmulSizes { outputs, reads, .. }) = step.kind.matmul() {
+                match (reads, compiled.emitters[i]) {
+                    (MatmulInput::Levels { .. }, Some(emitter)) => {
+                        let spikes = self.events[emitter].spikes + self.tallies[emitter].spikes;
+                        events.additions += spikes * outputs as u64;
+                    }
+                    (MatmulInput::Levels { .. }, None) => {}
+                    (MatmulInput::Spikes { .. }, _) => {
+                        self.record_synapse(step, taken * outputs as u64, meter);
+                        // Of spikes, rows are all that is read.
+                        matmuls =
+                            MatmulCounts { sparse: rows as u64, fired: taken, rows: taken, ..MatmulCounts::default() };
+                    }
+                }
+            }
+            meter.events[step.node.index()] += events;
+            meter.matmuls[step.node.index()] += matmuls;
+            meter.executed += step.kind.executed(rows, &events, &matmuls);
+        }
+    }
+
+    /// Adds a synapse's additions to its node. One that is decoded at once runs as a step of the node that decodes it; one that
+    /// neurons read as well has a step of its own, which counts.
+    fn record_synapse(&self, step: &Step, additions: u64, meter: &mut Meter) {
+        let compiled = &*self.compiled;
+        let node = compiled.graph.node(step.node);
+        let synapse = if node.op == Op::Spike(SpikeOp::Decode) { node.args[0] } else { step.node };
+        if compiled.count && (synapse == step.node || compiled.plan.of[synapse.index()].is_none()) {
+            meter.events[synapse.index()].additions += additions;
+        }
+    }
+}
+
+impl Executor for Jit {
+    fn past(&self, sequence: usize) -> usize {
+        self.sequences[sequence].past
+    }
+
+    fn reset(&mut self, sequence: usize) {
+        self.sequences[sequence].past = 0;
+    }
+
+    fn mark(&mut self, sequence: usize) {
+        self.sequences[sequence].mark();
+    }
+
+    fn rewind(&mut self, sequence: usize) {
+        self.sequences[sequence].rewind();
+    }
+
+    fn step(&mut self, spans: &[SequenceSpan<'_>], rows: Rows, meter: &mut Meter) -> Result<(), Diagnostic> {
+        let n = spans.iter().map(|span| span.tokens.len()).sum();
+        let compiled = Arc::clone(&self.compiled);
+        self.write_ids(compiled.plan.tokens, spans.iter().flat_map(|span| span.tokens).map(|&id| id as i32));
+        let positions =
+            |span: &SequenceSpan<'_>| (self.past(span.sequence)..).take(span.tokens.len()).map(|i| i as i32);
+        let positions: Vec<i32> = spans.iter().flat_map(positions).collect();
+        self.write_ids(compiled.plan.positions, positions.into_iter());
+        self.wanted = match rows {
+            Rows::All => (0, n),
+            Rows::Last => (n - 1, 1),
+            Rows::None => (n, 0),
+        };
+        self.tallies.fill(StepTally::default());
+        self.events.fill(Events::default());
+        self.taken.fill(0);
+        self.matmuls.fill(MatmulCounts::default());
+        let pass = ForwardPass {
+            graph: &compiled.graph,
+            plan: &compiled.plan,
+            resources: compiled.resources(),
+            emitters: &compiled.emitters,
+            sequences: &mut self.sequences,
+            spans,
+            events: &mut self.events,
+            taken: &mut self.taken,
+            matmuls: &mut self.matmuls,
+        };
+        let rows = [n, self.wanted.0, self.wanted.1];
+        let (arena, tallies, scratch) = (&mut self.arena, &mut self.tallies, &mut self.scratch);
+        let fault = compiled.code.run(arena, tallies, scratch, &compiled.records, rows, pass);
+        if fault != 0 {
+            return Err(compiled.diagnose(fault));
+        }
+        for span in spans {
+            self.sequences[span.sequence].past += span.tokens.len();
+        }
+        self.record(n, meter);
+        Ok(())
+    }
+
+    fn output(&self, value: Value) -> &[f32] {
+        let plan = &self.compiled.plan;
+        let Some(Buffer { offset, row_bytes, .. }) = plan.of[value.index()].map(|buffer| &plan.buffers[buffer]) else {
+            return &[];
+        };
+        let (first, rows) = self.wanted;
+        let from = offset + first * row_bytes;
+        numbers(&self.arena.bytes()[from..from + rows * row_bytes]).unwrap_or_default()
+    }
+
+    fn levels(&self, value: Value) -> Vec<i32> {
+        let plan = &self.compiled.plan;
+        let Some(Buffer { offset, row_bytes, ty, .. }) = plan.of[value.index()].map(|buffer| &plan.buffers[buffer])
+        else {
+            return Vec::new();
+        };
+        let (first, rows) = self.wanted;
+        let bytes = &self.arena.bytes()[offset + first * row_bytes..][..rows * row_bytes];
+        match ty.elem().map(Elem::bytes) {
+            // Spikes: planes, padded.
+            None => {
+                let width = ty.shape().row_width().unwrap_or(1);
+                let planes = numbers::<i8>(bytes).unwrap_or_default().chunks_exact(plane_bytes(width));
+                planes.flat_map(|plane| &plane[..width]).map(|&spike| i32::from(spike)).collect()
+            }
+            Some(1) => numbers::<i8>(bytes).unwrap_or_default().iter().map(|&level| i32::from(level)).collect(),
+            Some(2) => numbers::<i16>(bytes).unwrap_or_default().iter().map(|&level| i32::from(level)).collect(),
+            Some(_) => numbers::<i32>(bytes).unwrap_or_default().to_vec(),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Synapses that events alone drive: the weight rows of silent channels are never read.
+//!
+//! Where a panel of weights stays in a cache, all timesteps and tokens pass over it before the next one is read. Levels of
+//! more than 8 bits become a low byte each and events of what is left.
+
+use super::event_list::{EventList, HALVES, Prefetch};
+use super::panel::{GROUP, OUTPUTS, Panels};
+use super::vectors::interface::{PanelSums, Vectors};
+
+/// The low byte of each level of rows of `inputs`, with a sign, and the events of what is left: `x = 256 * high + low`. Levels
+/// are at most `MOST_IN_TWO` either way.
+#[inline(always)]
+pub(super) fn split_wide(vectors: impl Vectors, x: &[i16], inputs: usize, low: &mut [i8]) -> EventList {
+    assert!(
+        inputs > 0 && x.len().is_multiple_of(inputs) && x.len() == low.len(),
+        "rows of {inputs}, a byte for each level"
+    );
+    let mut events = EventList::of(inputs);
+    for (x, low) in x.chunks_exact(inputs).zip(low.chunks_exact_mut(inputs)) {
+        let start = events.channels.len();
+        let (blocks, rest) = x.as_chunks::<HALVES>();
+        let (lows, last) = low.as_chunks_mut::<HALVES>();
+        for (i, (x, low)) in blocks.iter().zip(lows).enumerate() {
+            split_block(&mut events, vectors, i * HALVES, x, low);
+        }
+        if !rest.is_empty() {
+            let (mut x, mut low) = ([0; HALVES], [0; HALVES]);
+            x[..rest.len()].copy_from_slice(rest);
+            split_block(&mut events, vectors, blocks.len() * HALVES, &x, &mut low);
+            last.copy_from_slice(&low[..rest.len()]);
+        }
+        events.count += (events.channels.len() - start) as u64;
+        let end = start + (events.channels.len() - start).next_multiple_of(GROUP);
+        events.channels.resize(end, 0);
+        events.values.resize(end, 0);
+        events.ends.push(end);
+    }
+    events
+}
+
+/// Splits a block of levels, whose first channel is `from`, and lists what has a higher byte.
+#[inline(always)]
+fn split_block(events: &mut EventList, vectors: impl Vectors, from: usize, x: &[i16; HALVES], low: &mut [i8; HALVES]) {
+    let mut high = [0; HALVES];
+    let mut left = vectors.halves(x, low, &mut high);
+    while left != 0 {
+        let i = left.trailing_zeros() as usize;
+        events.channels.push((from + i) as u32);
+        events.values.push(high[i]);
+        left &= left - 1;
+    }
+}
+
+/// `y[n, m] = sum over t of carry^(T - 1 - t) * (events of token and timestep t) w`: Horner over the `steps` planes of a token.
+#[inline(always)]
+pub(super) fn synapse(
+    vectors: impl Vectors,
+    events: &EventList,
+    steps: usize,
+    carry: i32,
+    w: Panels<'_>,
+    y: &mut [i32],
+) {
+    let m = w.outputs();
+    assert!(steps > 0 && events.planes().is_multiple_of(steps), "{steps} planes a token");
+    assert_eq!(events.planes() / steps * m, y.len(), "a row of sums for each token");
+    // Where most channels fire at some time, the next panel is prefetched as a whole.
+    let first = events.ends.get(steps - 1).copied().unwrap_or(0);
+    let dense = first > w.inputs() / 2;
+    for (p, panel) in w.panels().enumerate() {
+        let columns = p * OUTPUTS..((p + 1) * OUTPUTS).min(m);
+        let next = w.panel(p + 1);
+        for (token, y) in y.chunks_exact_mut(m).enumerate() {
+            let mut sums: PanelSums = [0; OUTPUTS];
+            let mut done = 0;
+            for t in 0..steps {
+                if carry != 1 && t > 0 {
+                    sums.iter_mut().for_each(|sum| *sum = sum.wrapping_mul(carry));
+                }
+                let rows = events.plane(token * steps + t);
+                let prefetch = if token > 0 {
+                    Prefetch::Nothing
+                } else if dense && p > 0 {
+                    let lines = |done: usize| next.len() / OUTPUTS * done / first * OUTPUTS;
+                    let from = done;
+                    done += rows.channels().len();
+                    Prefetch::Rows(&next[lines(from)..lines(done)])
+                } else {
+                    Prefetch::Listed
+                };
+                vectors.rows(rows, panel, prefetch, &mut sums);
+            }
+            let y = &mut y[columns.clone()];
+            y.copy_from_slice(&sums[..y.len()]);
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Attention by coincidence of unary features, with a memory that fades; LIF neurons may stand behind it.
+
+use crate::jit::dispatch::{SHARED, by_heads};
+use crate::kernels::{CoincidenceCount, CoincidenceShape, ColumnRange, Kernels, words};
+use crate::kv_cache::CachedRows;
+use crate::layout::{plane_bytes, row_bytes};
+use crate::meter::{Executed, MatmulCounts};
+use crate::planner::Planner;
+use crate::step::{AttentionCall, Fault, Resources, StepKind, keys_met, levels, numbers, numbers_mut};
+use crate::steps::decode::decode_train;
+use crate::steps::heads::{DecayMemory, put};
+use snnc_ir::eval::spike_events;
+use snnc_ir::events::Events;
+use snnc_ir::membrane::Membrane;
+use snnc_ir::ssa::Output;
+use snnc_ir::ssa::meaning::first_key;
+use snnc_ir::types::Code;
+use snnc_ir::{Curve, Diagnostic, Value};
+use std::sync::{Mutex, PoisonError};
+
+/// Attention whose scores are coincidences of spikes.
+#[derive(Debug)]
+struct CoincidenceStep {
+    heads: CoincidenceHeads,
+    /// Whether features come as spikes, or as levels.
+    trains: bool,
+    /// Whether LIF neurons stand behind it.
+    emit: bool,
+    /// The largest level of a value.
+    most: i32,
+    /// Bytes of a row of results.
+    row_bytes: usize,
+}
+
+/// `lif`: what LIF attention gives, if it is that.
+///
+/// # Errors
+/// Operands are neither levels nor spikes.
+pub fn plan(
+    p: &mut Planner<'_>,
+    at: Value,
+    heads: usize,
+    squared: bool,
+    lif: Option<Output>,
+) -> Result<(), Diagnostic> {
+    let args = &p.graph.node(at).args;
+    let (_, steps) = p.levels(args[0])?;
+    let (code, value_steps) = p.levels(args[2])?;
+    let emit = lif == Some(Output::Spikes);
+    if !emit {
+        decode_train(p, at, args[2])?;
+    }
+    let features = p.width(args[0])? / heads;
+    let width = p.width(at)?;
+    let row_bytes = row_bytes(p.graph.ty(at)).ok_or_else(|| p.misfit(at, "its results are not rows, one a token"))?;
+    let kind = CoincidenceStep {
+        heads: CoincidenceHeads { heads, squared, steps, features, width },
+        trains: p.is_train(args[0]),
+        emit,
+        most: code.levels(value_steps),
+        row_bytes,
+    };
+    p.step(at, kind, &args[..3], &args[3..])
+}
+
+impl StepKind for CoincidenceStep {
+    fn name(&self) -> String {
+        "coincidence".into()
+    }
+
+    fn keeps_state(&self) -> bool {
+        true
+    }
+
+    fn reads_levels(&self, i: usize) -> bool {
+        i == 2 && !self.emit
+    }
+
+    fn executed(&self, _: usize, events: &Events, _: &MatmulCounts) -> Executed {
+        let head = (self.heads.width / self.heads.heads) as u64;
+        Executed { macs: events.value_keys * head, additions: events.score_additions, bytes: 0 }
+    }
+
+    fn attend(&self, call: AttentionCall<'_>) -> Result<Events, Fault> {
+        let AttentionCall { resources, constants, entry, past, rows, out } = call;
+        let memory = DecayMemory { sink: constants.f32(0)?, half_life: constants.i32(1)?, past };
+        let (heads, trains) = (&self.heads, self.trains);
+        let queries = out.len() / self.row_bytes;
+        let [q, k] = [rows[0], rows[1]].map(|x| heads.words(resources.kernels, x, trains, queries));
+        let (q, k) = (q?, k?);
+        let score_pairs = heads.one_sided(&q, &memory);
+        let cache = entry.rows().ok_or(Fault::Misfit)?;
+        let events = if self.emit {
+            let spelled = if trains { Vec::new() } else { heads.planes(rows[2], queries)? };
+            let v = if trains { numbers(rows[2])? } else { &spelled };
+            let (k, v) = cache.extend::<u64, i8>(past, &k, v).ok_or(Fault::Misfit)?;
+            heads.emit(resources, &memory, [&q, k], v, constants.f32(2)?, LifOutput { bytes: out, trains })?
+        } else {
+            cache.append_words(past, &k, rows[2]).ok_or(Fault::Misfit)?;
+            let (most, out) = (self.most, numbers_mut(out)?);
+            let CachedRows::Words(k) = &cache.keys else { return Err(Fault::Misfit) };
+            match &cache.values {
+                CachedRows::I8(v) => heads.mean(resources, &memory, [&q, k], v, most, out),
+                CachedRows::I16(v) => heads.mean(resources, &memory, [&q, k], v, most, out),
+                CachedRows::I32(v) => heads.mean(resources, &memory, [&q, k], v, most, out),
+                CachedRows::F32(_) | CachedRows::Words(_) => return Err(Fault::Misfit),
+            }
+        };
+        Ok(Events { keys: keys_met(past, queries), score_pairs, ..events })
+    }
+}
+
+/// Attention by coincidence, of all heads.
+#[derive(Debug)]
+struct CoincidenceHeads {
+    heads: usize,
+    squared: bool,
+    steps: u16,
+    features: usize,
+    width: usize,
+}
+
+/// Where LIF neurons' spikes go: planes, or levels.
+struct LifOutput<'a> {
+    bytes: &'a mut [u8],
+    trains: bool,
+}
+
+impl CoincidenceHeads {
+    /// Features of some tokens as spike words.
+    fn words(&self, kernels: Kernels, rows: &[u8], trains: bool, tokens: usize) -> Result<Vec<u64>, Fault> {
+        let CoincidenceHeads { heads, features, steps, .. } = *self;
+        let mut all = vec![0; tokens * heads * usize::from(steps) * words(features)];
+        if trains {
+            let stride = plane_bytes(heads * features);
+            kernels.words_of_planes(numbers(rows)?, stride, heads, features, steps, &mut all);
+        } else if rows.len() == tokens * heads * features {
+            kernels.words_of_levels::<i8>(numbers(rows)?, heads, features, steps, &mut all);
+        } else {
+            kernels.words_of_levels::<i16>(numbers(rows)?, heads, features, steps, &mut all);
+        }
+        Ok(all)
+    }
+
+    /// Values that come as levels, as planes of their spikes.
+    fn planes(&self, rows: &[u8], tokens: usize) -> Result<Vec<i8>, Fault> {
+        let levels = levels(rows, tokens * self.width)?;
+        let stride = plane_bytes(self.width);
+        let mut planes = vec![0; tokens * usize::from(self.steps) * stride];
+        for (train, levels) in planes.chunks_exact_mut(usize::from(self.steps) * stride).zip(levels.chunks(self.width))
+        {
+            for (t, plane) in (0..).zip(train.chunks_exact_mut(stride)) {
+                plane.iter_mut().zip(levels).for_each(|(spike, &x)| *spike = Code::Unary.spike(x, t, self.steps) as i8);
+            }
+        }
+        Ok(planes)
+    }
+
+    /// Spikes of all queries, each once for every key that has not faded.
+    fn one_sided(&self, q: &[u64], memory: &DecayMemory<'_>) -> u64 {
+        let ColumnRange { stride, len, .. } = self.of_head(0);
+        let mut pairs = 0;
+        for (at, q) in (memory.past..).zip(q.chunks_exact(stride)) {
+            for (words, &every) in q.chunks_exact(len).zip(memory.half_life) {
+                let spikes = words.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
+                pairs += spikes * (at + 1 - first_key(at, every)) as u64;
+            }
+        }
+        pairs
+    }
+
+    /// ColumnRange of head `h` in rows of words, of all timesteps.
+    fn of_head(&self, h: usize) -> ColumnRange {
+        let len = usize::from(self.steps) * words(self.features);
+        ColumnRange { stride: self.heads * len, from: h * len, len }
+    }
+
+    fn small(&self, tokens: usize, past: usize) -> bool {
+        tokens * (past + tokens) * self.heads < SHARED
+    }
+
+    /// The weighted means of values.
+    fn mean<V: Copy + Into<i32> + Sync>(
+        &self,
+        resources: Resources<'_>,
+        memory: &DecayMemory<'_>,
+        [q, k]: [&[u64]; 2],
+        v: &[V],
+        most: i32,
+        out: &mut [f32],
+    ) -> Events {
+        let CoincidenceHeads { heads, squared, width, .. } = *self;
+        let (head, tokens) = (width / heads, out.len() / width);
+        let rows = Mutex::new((out, CoincidenceCount::default()));
+        by_heads(resources.pool, heads, self.small(tokens, memory.past), |h| {
+            let values = ColumnRange { stride: width, from: h * head, len: head };
+            let (sink, half_life) = (memory.sink[h], memory.half_life[h]);
+            let shape =
+                CoincidenceShape { past: memory.past, words: self.of_head(h), values, squared, most, sink, half_life };
+            let mut part = vec![0.0; tokens * head];
+            let done = resources.kernels.coincidence(q, k, v, &shape, &mut part);
+            let (out, all) = &mut *rows.lock().unwrap_or_else(PoisonError::into_inner);
+            put(out, &part, width, h * head);
+            *all += done;
+        });
+        let (_, done) = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Events { score_additions: done.pairs, value_keys: done.keys, ..Events::default() }
+    }
+
+    /// Spikes of LIF neurons that each timestep's weighted means of v's spikes flow into.
+    fn emit(
+        &self,
+        resources: Resources<'_>,
+        memory: &DecayMemory<'_>,
+        [q, k]: [&[u64]; 2],
+        v: &[i8],
+        gain: &[f32],
+        out: LifOutput<'_>,
+    ) -> Result<Events, Fault> {
+        let CoincidenceHeads { heads, steps, width, .. } = *self;
+        let (head, all) = (width / heads, self.of_head(0));
+        let tokens = q.len() / all.stride;
+        // By timestep, as the oracle says it.
+        let parts = Mutex::new((vec![vec![0i32; tokens * width]; usize::from(steps)], CoincidenceCount::default()));
+        by_heads(resources.pool, heads, self.small(tokens, memory.past), |h| {
+            let mut neurons = vec![Membrane::start::<f32>(); tokens * head];
+            let mut means = vec![0.0; tokens * head];
+            for t in 0..usize::from(steps) {
+                let len = words(self.features);
+                let words = ColumnRange { stride: all.stride, from: self.of_head(h).from + t * len, len };
+                let stride = plane_bytes(width);
+                let values =
+                    ColumnRange { stride: usize::from(steps) * stride, from: t * stride + h * head, len: head };
+                let (sink, half_life) = (memory.sink[h], memory.half_life[h]);
+                let shape =
+                    CoincidenceShape { past: memory.past, words, values, squared: false, most: 1, sink, half_life };
+                let done = resources.kernels.coincidence(q, k, v, &shape, &mut means);
+                let gains = gain[h * head..][..head].iter().cycle();
+                let fire = |((neuron, &mean), &gain): ((&mut _, &f32), &f32)| {
+                    Membrane::Lif.step(neuron, mean * gain, steps, Curve::Identity)
+                };
+                let part: Vec<i32> = neurons.iter_mut().zip(&means).zip(gains).map(fire).collect();
+                let (parts, all) = &mut *parts.lock().unwrap_or_else(PoisonError::into_inner);
+                put(&mut parts[t], &part, width, h * head);
+                *all += done;
+            }
+        });
+        let (parts, done) = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
+        write(&parts, width, out)?;
+        let events = Events { score_additions: done.pairs, value_keys: done.keys, ..spike_events(&parts) };
+        Ok(events)
+    }
+}
+
+/// Spikes by timestep to planes, or to levels.
+fn write(parts: &[Vec<i32>], width: usize, out: LifOutput<'_>) -> Result<(), Fault> {
+    if out.trains {
+        let planes: &mut [i8] = numbers_mut(out.bytes)?;
+        planes.fill(0);
+        let stride = plane_bytes(width);
+        for (i, train) in planes.chunks_exact_mut(parts.len() * stride).enumerate() {
+            for (part, plane) in parts.iter().zip(train.chunks_exact_mut(stride)) {
+                plane.iter_mut().zip(&part[i * width..][..width]).for_each(|(spike, &x)| *spike = x as i8);
+            }
+        }
+        return Ok(());
+    }
+    let neurons = parts.first().map_or(0, Vec::len);
+    let levels = (0..neurons).map(|i| parts.iter().map(|part| part[i]).sum::<i32>());
+    if out.bytes.len() == neurons {
+        numbers_mut::<i8>(out.bytes)?.iter_mut().zip(levels).for_each(|(out, level)| *out = level as i8);
+    } else {
+        numbers_mut::<i16>(out.bytes)?.iter_mut().zip(levels).for_each(|(out, level)| *out = level as i16);
+    }
+    Ok(())
+}

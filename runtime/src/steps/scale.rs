@@ -1,0 +1,37 @@
+//! Rows times, or divided by, a number of their own.
+
+use crate::planner::Planner;
+use crate::step::{Fault, KernelCall, StepKind, numbers, numbers_mut};
+use snnc_ir::types::Shape;
+use snnc_ir::{Diagnostic, Value};
+
+/// `y[n, d] = x[n, d] * by[n]`, or divided by it.
+#[derive(Debug)]
+struct ScaleStep {
+    divide: bool,
+    width: usize,
+}
+
+/// # Errors
+/// The second operand is not one number per token.
+pub fn plan(p: &mut Planner<'_>, at: Value, divide: bool) -> Result<(), Diagnostic> {
+    let args = &p.graph.node(at).args;
+    let width = p.width(at)?;
+    let is_rows = |value: Value, width| p.graph.ty(value).shape() == Shape::rows(width);
+    if !is_rows(args[0], width) || !is_rows(args[1], 1) {
+        return Err(p.misfit(at, "its second operand is not one number a token"));
+    }
+    p.step(at, ScaleStep { divide, width }, args, &[])
+}
+
+impl StepKind for ScaleStep {
+    fn name(&self) -> String {
+        if self.divide { "div" } else { "mul" }.into()
+    }
+
+    fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
+        let KernelCall { resources, inputs: [x, by, _], out, .. } = call;
+        resources.kernels.scale_rows(numbers(x)?, numbers(by)?, self.width, self.divide, numbers_mut(out)?);
+        Ok(())
+    }
+}
