@@ -5,7 +5,7 @@
 #![allow(clippy::print_stdout)]
 
 use clap::Parser;
-use snnc_examples::gpt2::{self, Activation, Gpt2Config, HeadKind};
+use snnc_examples::gpt2::{self, Activation, Gpt2Config, HeadExport};
 use std::error::Error;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -35,7 +35,7 @@ struct MakeArguments {
     opset: Option<i64>,
     /// tied, copy, untied or none
     #[arg(long, value_parser = head)]
-    head: Option<HeadKind>,
+    head: Option<HeadExport>,
     /// Divide the scores of layer N by N: yes or no
     #[arg(long, value_parser = yes_or_no)]
     inverse_layer_scale: Option<bool>,
@@ -64,8 +64,8 @@ fn activation(name: &str) -> Result<Activation, String> {
     one_of(name, &all)
 }
 
-fn head(name: &str) -> Result<HeadKind, String> {
-    use HeadKind::{Copied, Missing, Tied, Untied};
+fn head(name: &str) -> Result<HeadExport, String> {
+    use HeadExport::{Copied, Missing, Tied, Untied};
     one_of(name, &[("tied", Tied), ("copy", Copied), ("untied", Untied), ("none", Missing)])
 }
 
