@@ -19,7 +19,7 @@ fn is_product(package: &str) -> bool {
 pub fn missing_docs_lint(sources: &Sources) -> Vec<Finding> {
     let roots = sources.files.values().filter(|file| {
         let inside = file.path.strip_prefix(&format!("{}/", file.package)).unwrap_or("");
-        (inside == "src/lib.rs" || inside == "lib.rs")
+        inside == "src/lib.rs" || inside == "lib.rs"
     });
     let warns = |attribute: &Attribute| match &attribute.meta {
         Meta::List(list) => {

@@ -61,6 +61,7 @@ mod rules {
             fs::write(path, text).unwrap();
         };
         write("Cargo.toml", "[workspace]\nmembers = [\"ir\"]\n");
+        write("ir/Cargo.toml", "");
         write("README.md", "");
         write("docs/page.md", "");
         files.iter().for_each(|(path, text)| write(path, text));
@@ -88,9 +89,13 @@ mod rules {
         assert_eq!(found, ["ir/src/a.rs:1"]);
     }
 
+    /// A package of one file.
+    fn lib(text: &str) -> [(&str, &str); 1] {
+        [("ir/src/lib.rs", text)]
+    }
+
     #[test]
     fn names_wildcards_and_places() {
-        let lib = |text| [("ir/src/lib.rs", text)];
         assert_eq!(lines(code::duplicate_types, &lib("struct A;\nmod m {\n  type A = u8; }")), ["ir/src/lib.rs:3"]);
         assert_eq!(lines(code::unsafe_code, &lib("// unsafe\nfn f() {\n unsafe { g() } }")), ["ir/src/lib.rs:3"]);
         assert_eq!(lines(code::printing, &lib("fn f() {\n println!() }")), ["ir/src/lib.rs:2"]);
@@ -108,9 +113,9 @@ mod rules {
     fn long_functions_and_tables() {
         let rows = "\n    1 => 2,".repeat(90);
         let table = format!("fn f(x: u8) -> u8 {{ let y = x; match y {{{rows}\n _ => 0 }} }}");
-        assert_eq!(lines(code::long_functions, &[("ir/src/lib.rs", &table)]), [""; 0]);
+        assert_eq!(lines(code::long_functions, &lib(&table)), [""; 0]);
         let statements = format!("fn f() {{{} }}", "\n    g();".repeat(80));
-        assert_eq!(lines(code::long_functions, &[("ir/src/lib.rs", &statements)]), ["ir/src/lib.rs:1"]);
+        assert_eq!(lines(code::long_functions, &lib(&statements)), ["ir/src/lib.rs:1"]);
     }
 
     #[test]
@@ -119,7 +124,7 @@ mod rules {
         assert_eq!(lines(prose::long_sentences, &[("docs/page.md", &words(35))]), [""; 0]);
         assert_eq!(lines(prose::long_sentences, &[("docs/page.md", &words(36))]), ["docs/page.md:3"]);
         let help = format!("#[derive(Args)]\nstruct A {{\n    /// {}\n    a: u8 }}", "word ".repeat(36));
-        assert_eq!(lines(prose::long_sentences, &[("ir/src/lib.rs", &help)]), [""; 0], "only the command has help");
+        assert_eq!(lines(prose::long_sentences, &lib(&help)), [""; 0], "only the command has help");
     }
 
     #[test]
