@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 use snnc::convert::{BUILT_IN_TEXT, ConvertOptions, Sample, convert};
-use snnc::energy::measure::{Windows, expected};
-use snnc::energy::{Block, Estimate, Item, Phase, PriceList, Setting, estimate, measure};
+use snnc::energy::measure::{MeasuredWindows, expected};
+use snnc::energy::{Block, Estimate, Phase, PriceList, PricedItem, Setting, estimate, measure};
 use snnc::files::{self, Model};
 use snnc::tokens::Tokens;
 use snnc_examples::gpt2::{Activation, Gpt2Config};
@@ -338,7 +338,9 @@ fn built_in_lists_have_sources() {
         }
         assert!(list.left_out.values().all(|why| why.len() > 10), "{}", list.name);
         assert!(
-            list.left_out.keys().all(|item| !matches!(item, Item::Operation(op) if list.operations.contains_key(op)))
+            list.left_out
+                .keys()
+                .all(|item| !matches!(item, PricedItem::Operation(op) if list.operations.contains_key(op)))
         );
     }
 }
@@ -407,7 +409,7 @@ fn the_attention_block_of_the_real_model() {
         let done = convert(import.graph.clone(), false, &sample, &recipe, &mut |_, _, _| {}).unwrap();
         let program =
             Program::new(Arc::new(collapse(&done.graph).unwrap()), &Options::default()).map(Arc::new).unwrap();
-        let (activity, _) = measure(&program, &ids, Windows { length: 128, count: 8 }, 2).unwrap();
+        let (activity, _) = measure(&program, &ids, MeasuredWindows { length: 128, count: 8 }, 2).unwrap();
         let estimate = estimate(program.graph(), &activity, setting(128), PriceList::built_in());
         let saved = |name: &str, block| {
             let list = PriceList::named(name).unwrap();
@@ -417,7 +419,7 @@ fn the_attention_block_of_the_real_model() {
         assert!(block >= least, "T = {steps}: {block} of the attention block");
         assert!(saved("paper45", Block::Core) > block, "T = {steps}: values of keys that do not fire are not read");
         assert!(saved("int45", Block::Attention) >= 0.93, "T = {steps}: integer additions against f32");
-        let again = measure(&program, &ids, Windows { length: 128, count: 8 }, 1).unwrap().0;
+        let again = measure(&program, &ids, MeasuredWindows { length: 128, count: 8 }, 1).unwrap().0;
         assert_eq!(again, activity, "two runs");
     }
 }

@@ -120,7 +120,8 @@ pub fn snnc() -> &'static Path {
         let test = std::env::current_exe().expect("a test is a file");
         let profile = test.ancestors().nth(2).expect("a test is in a folder of its profile");
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "-p", "snnc", "--bin", "snnc"]);
+        // Of the whole workspace, so that dependencies have the features with which the tests were built.
+        build.args(["build", "--workspace", "--bin", "snnc"]);
         // The folder of the profile `dev` has another name.
         let name = profile.file_name().and_then(|name| name.to_str()).expect("a profile has a name");
         build.args(["--profile", if name == "debug" { "dev" } else { name }]);

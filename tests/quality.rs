@@ -5,9 +5,9 @@
 use serde_json::Value as Json;
 use snnc::calibration::Calibration;
 use snnc::convert::{BUILT_IN_TEXT, ConvertOptions, Sample, dense, spiking};
-use snnc::evaluate::{Cut, Evaluation, cut, evaluate};
+use snnc::evaluate::{Cut, TextEvaluation, cut, evaluate};
 use snnc::ledger::{Cause, ledger};
-use snnc::lints::{Kind, coverage, lints};
+use snnc::lints::{LintKind, coverage, lints};
 use snnc::tokens::Tokens;
 use snnc::tune::{Goal, Tuner};
 use snnc_examples::gpt2::Gpt2Config;
@@ -46,7 +46,7 @@ impl DemoModel {
         (done.graph, done.calibration, done.section)
     }
 
-    fn evaluated(&self, graph: &Graph, windows: usize) -> (Arc<Program>, Evaluation) {
+    fn evaluated(&self, graph: &Graph, windows: usize) -> (Arc<Program>, TextEvaluation) {
         let program = |graph: Graph| Arc::new(Program::new(Arc::new(graph), &Options::default()).unwrap());
         let graph = if depends_on_order(graph) { graph.clone() } else { collapse(graph).unwrap() };
         let spiking = program(graph);
@@ -109,16 +109,16 @@ fn warnings_are_about_what_is_so() {
     assert_eq!(coverage(program.graph(), &done.activity()).total.ratio(), 1.0);
 
     let strange: Vec<u32> = section_unseen(&section).take(600).collect();
-    let kinds = |section: &Json, ids: &[u32], graph: &Graph, done: &Evaluation| {
+    let kinds = |section: &Json, ids: &[u32], graph: &Graph, done: &TextEvaluation| {
         lints(graph, Some(section), ids, done.run, &done.events).into_iter().map(|lint| lint.kind).collect::<Vec<_>>()
     };
-    assert_eq!(kinds(&section, &strange, program.graph(), &done), [Kind::Unlike]);
+    assert_eq!(kinds(&section, &strange, program.graph(), &done), [LintKind::Unlike]);
 
     let (graph, _, section) =
         demo.converted(QuantOptions { overrides: vec![("head".into(), Override::Dense)], ..steps(7) });
     let (program, done) = demo.evaluated(&graph, 2);
     let found = kinds(&section, &demo.ids, program.graph(), &done);
-    assert_eq!(found, [Kind::Dense, Kind::Coverage]);
+    assert_eq!(found, [LintKind::Dense, LintKind::Coverage]);
     assert!(coverage(program.graph(), &done.activity()).total.ratio() < 0.8);
 }
 

@@ -14,7 +14,9 @@ use std::path::PathBuf;
 pub struct EngineArgs {
     #[command(flatten)]
     pub which: WhichEngine,
-    /// What rows of weights cost on this machine, from `snnc bench --measure-kernel-costs`; only the speed depends on it
+    /// Costs of reading weight rows on this machine, from `snnc bench --measure-kernel-costs`.
+    ///
+    /// They change the speed and no result.
     #[arg(long, value_name = "FILE")]
     pub kernel_costs: Option<PathBuf>,
 }
@@ -25,10 +27,10 @@ pub struct WhichEngine {
     /// Run machine code (the default)
     #[arg(long, conflicts_with = "interpret")]
     pub jit: bool,
-    /// Run the reference interpreter: the same numbers, slowly
+    /// Run the reference interpreter, which gives the same results slowly
     #[arg(long)]
     pub interpret: bool,
-    /// Run every timestep, spike by spike; without it time is collapsed. The numbers are the same
+    /// Run every timestep, spike by spike, instead of collapsing time. The results are the same
     #[arg(long)]
     pub stepped: bool,
 }
@@ -39,7 +41,7 @@ pub struct ThreadArgs {
     /// Threads of one sequence; no result depends on them [default: all cores]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Keep each thread on a processor of its own
+    /// Pin each thread to a processor of its own
     #[arg(long)]
     pub pin: bool,
 }
@@ -91,16 +93,16 @@ pub fn price_lists(named: &[String]) -> Result<Vec<PriceList>, Diagnostics> {
     if named.is_empty() {
         return Ok(PriceList::built_in());
     }
-    let (mut lists, mut complaints) = (Vec::new(), Diagnostics::new());
+    let (mut lists, mut diagnostics) = (Vec::new(), Diagnostics::new());
     for name in named {
         match PriceList::named(name) {
             Ok(list) if lists.iter().any(|other: &PriceList| other.name == list.name) => {
                 let message = format!("is called `{}` as another list is; give it a name of its own", list.name);
-                complaints.push(Diagnostic::new(name, message));
+                diagnostics.push(Diagnostic::new(name, message));
             }
             Ok(list) => lists.push(list),
-            Err(more) => complaints.extend(more),
+            Err(more) => diagnostics.extend(more),
         }
     }
-    if complaints.is_empty() { Ok(lists) } else { Err(complaints) }
+    if diagnostics.is_empty() { Ok(lists) } else { Err(diagnostics) }
 }

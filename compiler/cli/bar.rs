@@ -1,6 +1,6 @@
 //! Progress on a terminal: a bar, and words beside it; nothing elsewhere. And Ctrl-C, which asks for an end.
 
-use super::output::{INTERRUPTED, status};
+use crate::output::{INTERRUPTED, status, warn};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use snnc::files;
 use snnc::progress::Progress;
@@ -16,7 +16,7 @@ static LISTENS: AtomicBool = AtomicBool::new(false);
 /// Ctrl-C: work that listens ends with what it has; other work ends at once.
 pub fn interrupted() {
     if LISTENS.load(Ordering::SeqCst) && !STOP.swap(true, Ordering::SeqCst) {
-        status("stopping after this step; once more stops at once");
+        status("stopping after this step; press Ctrl-C again to stop at once");
         return;
     }
     files::discard_pending();
@@ -85,7 +85,7 @@ impl Progress for Bar {
     }
 
     fn warn(&self, text: &str) {
-        self.suspend(|| status(&format!("warning: {text}")));
+        self.suspend(|| warn(text));
     }
 
     fn is_cancelled(&self) -> bool {

@@ -16,56 +16,62 @@ use snnc_runtime::{Isa, Program};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Measure load, prefill and decoding of a .snn program on seeded ids; the best of some runs
+/// Measure how fast a .snn program loads, prefills and decodes
+///
+/// Token ids are seeded. The best of several runs counts.
 #[derive(Args, Debug)]
-pub struct Bench {
+pub struct BenchCommand {
     /// The .snn file
     #[arg(required_unless_present = "measure_kernel_costs")]
     model: Option<PathBuf>,
-    /// Lengths of prompts to measure; those beyond the context are left out
+    /// Prompt lengths to measure. Lengths beyond the context are left out
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "16,128,1024")]
     prompts: Vec<usize>,
-    /// Tokens before the ones whose decoding is measured
+    /// Context lengths at which decoding is measured
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "128,512,900")]
     depths: Vec<usize>,
-    /// Numbers of sequences whose decoding together, past 128 tokens each, is measured
+    /// Numbers of sequences to decode together, each past 128 tokens
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=BATCH_MAX))]
     batches: Vec<u32>,
     /// Tokens to decode at each depth
     #[arg(long, value_name = "N", default_value_t = 72, value_parser = clap::value_parser!(u32).range(1..))]
     decoded: u32,
-    /// Runs of which the best counts
+    /// Runs per figure. The best one counts
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
     #[command(flatten)]
     threads: ThreadArgs,
-    /// Count events while running, as `energy` does: what the meter costs
+    /// Count spikes and operations while running, as `energy` does
     #[arg(long)]
     metered: bool,
-    /// Measure the form that runs every timestep, spike by spike, as well
+    /// Also measure the program that runs every timestep, spike by spike
     #[arg(long)]
     stepped: bool,
-    /// Make this share of all neurons fire, once each, whatever they read; results then mean nothing
+    /// Make this share of all neurons fire once. The network then computes nonsense at a known density
     #[arg(long, value_name = "SHARE", value_parser = share)]
     density: Option<f64>,
-    /// Let sequences have so many tokens: positions repeat where the network has fewer; results then mean nothing
+    /// Length of the context. Positions repeat beyond those that the network has, and it then computes nonsense
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CONTEXT_MAX)))]
     context: Option<u32>,
-    /// Measure what rows of weights cost on this machine, and write these costs as JSON; with a model, measure it with them
+    /// Measure what reading weight rows costs on this machine and write the costs as JSON.
+    ///
+    /// With a model, the model is then measured with these costs.
     #[arg(long, value_name = "FILE", conflicts_with = "kernel_costs")]
     measure_kernel_costs: Option<PathBuf>,
-    /// What rows of weights cost on this machine, from --measure-kernel-costs
+    /// Costs of reading weight rows on this machine, from --measure-kernel-costs.
+    ///
+    /// They change the speed and no result.
     #[arg(long, value_name = "FILE")]
     kernel_costs: Option<PathBuf>,
     #[command(flatten)]
     plan: PlanArgs,
-    /// Write JSON to standard output
+    /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Compare with the JSON of an earlier run on this machine
+    /// Compare with the JSON of an earlier run on the same machine
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// How much slower than the baseline a figure may be: beyond, the exit status is 3
+    /// How much worse than the baseline a figure may be. Beyond it, the exit status is 3
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent, requires = "baseline")]
     max_regress: f64,
 }
@@ -80,7 +86,7 @@ fn percent(text: &str) -> Result<f64, String> {
     if number.is_finite() && number >= 0.0 { Ok(number) } else { Err("it is a number from 0 up".into()) }
 }
 
-impl Bench {
+impl BenchCommand {
     /// Whether no figure is worse than the baseline allows.
     pub fn run(self) -> Result<bool, Diagnostics> {
         let measured = self.measure_kernel_costs.as_deref().map(measure_kernel_costs).transpose()?;

@@ -7,9 +7,9 @@ use snnc::check::{CheckJson, check};
 use snnc_ir::diagnostic::Diagnostics;
 use std::path::PathBuf;
 
-/// Say what network an ONNX file holds and whether it can be compiled, without compiling it
+/// Check whether an ONNX file can be compiled, and describe its network
 #[derive(Args, Debug)]
-pub struct Check {
+pub struct CheckCommand {
     /// The ONNX file
     model: PathBuf,
     /// Print JSON
@@ -17,7 +17,7 @@ pub struct Check {
     json: bool,
 }
 
-impl Check {
+impl CheckCommand {
     pub fn run(self) -> Result<(), Diagnostics> {
         let checked = check(&self.model);
         if self.json {

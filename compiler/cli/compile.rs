@@ -5,7 +5,7 @@ use crate::output::{emit, status};
 use crate::quant_args::QuantArgs;
 use crate::units::{percent, si};
 use clap::Args;
-use snnc::compile::{CompileOptions, Compiled, compile};
+use snnc::compile::{CompileOptions, CompiledModel, compile};
 use snnc::files;
 use snnc::model::threads_or_all;
 use snnc_ir::diagnostic::Diagnostics;
@@ -16,28 +16,28 @@ use std::time::Instant;
 
 /// Convert an ONNX GPT-2 to a spiking network
 #[derive(Args, Debug)]
-pub struct Compile {
+pub struct CompileCommand {
     /// The ONNX file
     model: PathBuf,
-    /// Where the program goes [default: the model's name with .snn, in this folder]
+    /// Output file [default: the model's name with .snn, in the current folder]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// tokenizer.json, kept in the program [default: the one beside the model]
+    /// tokenizer.json to keep in the program [default: the one beside the model]
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// Text that the ranges of levels are measured on [default: a built-in one]
+    /// Text to measure activation ranges on [default: a built-in text]
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
-    /// Tokens of that text to run [default: 16384; fewer for networks of more than 90 M weights]
+    /// Calibration tokens [default: 16384; fewer for networks of more than 90 M weights]
     #[arg(long, value_name = "N")]
     calibration_tokens: Option<usize>,
     #[command(flatten)]
     quant: QuantArgs,
-    /// Print the IR after a pass: `ir=raise`; `ir=imported` is the graph before the first
+    /// Print the IR after a pass, such as `ir=raise`. `ir=imported` is the graph before the first pass
     #[arg(long, value_name = "ir=PASS", value_parser = emitted)]
     emit: Vec<String>,
-    /// Largest difference of the imported network's logits to the file's, as a share of their range [default: 0.001; 0.1
-    /// for files that round activations]
+    /// Largest allowed difference between the logits of the imported network and of the file, as a share of their range.
+    /// [default: 0.001; 0.1 for files that round activations]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     import_tolerance: Option<f32>,
     /// Threads for calibration; the result does not depend on them
@@ -57,7 +57,7 @@ fn share(text: &str) -> Result<f32, String> {
     share.ok_or_else(|| "a number of 0 or more was expected".to_string())
 }
 
-impl Compile {
+impl CompileCommand {
     pub fn run(self) -> Result<(), Diagnostics> {
         let start = Instant::now();
         let named = || PathBuf::from(self.model.file_stem().unwrap_or_default()).with_extension("snn");
@@ -90,8 +90,8 @@ impl Compile {
     }
 }
 
-fn summary(compiled: &Compiled, output: &Path, bytes: u64, seconds: f64) {
-    let Compiled { options, calibration, .. } = compiled;
+fn summary(compiled: &CompiledModel, output: &Path, bytes: u64, seconds: f64) {
+    let CompiledModel { options, calibration, .. } = compiled;
     let (output, size) = (output.display(), si(bytes as f64, "B"));
     status(&format!("{output}: {size}, {options}, calibrated on {}, in {seconds:.1} s", calibration.source));
     let Some(lists) = compiled.expected_savings() else { return };

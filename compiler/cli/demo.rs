@@ -10,7 +10,7 @@ use snnc::energy::{PriceList, Setting};
 use snnc::evaluate::{Cut, evaluate};
 use snnc::files;
 use snnc::generate::{Request, generate};
-use snnc::model::{EngineOptions, Loaded, Source, threads_or_all};
+use snnc::model::{EngineOptions, Loaded, ModelSource, threads_or_all};
 use snnc::progress::Workers;
 use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::Diagnostics;
@@ -22,11 +22,11 @@ use std::time::Instant;
 
 /// Compile the model in the repository, let it write beside the dense network, and estimate its energy
 #[derive(Args, Debug)]
-pub struct Demo {
+pub struct DemoCommand {
     /// The folder of model.onnx and tokenizer.json
     #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/wt2-gelu"))]
     model: PathBuf,
-    /// Where the program goes [default: it is not kept]
+    /// Output file [default: the program is not kept]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// How the text begins
@@ -37,7 +37,7 @@ pub struct Demo {
 /// Windows of the built-in text that fidelity and energy are measured on.
 const WINDOWS: usize = 4;
 
-impl Demo {
+impl DemoCommand {
     pub fn run(self) -> Result<(), Diagnostics> {
         let path = self.model.join("model.onnx");
         status(&format!("1. compile {}", path.display()));
@@ -77,7 +77,7 @@ impl Demo {
             status(&format!("   kept as {}", output.display()));
         }
         let dense = loaded.source.program(&EngineOptions::default())?;
-        let spiking = Source { graph: converted.graph, rounded: false }
+        let spiking = ModelSource { graph: converted.graph, rounded: false }
             .program(&EngineOptions { count: true, ..EngineOptions::default() })?;
 
         status("2. let both networks continue a text, greedily");

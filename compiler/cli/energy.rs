@@ -5,7 +5,7 @@ use crate::bar::Bar;
 use crate::energy_table;
 use crate::output::{emit, emit_json};
 use clap::Args;
-use snnc::energy::{EnergyOptions, energy};
+use snnc::energy::run::{EnergyOptions, energy};
 use snnc::model::threads_or_all;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_passes::cost::Rate;
@@ -13,18 +13,21 @@ use std::path::PathBuf;
 
 /// Estimate operations, memory traffic and energy by layer, from the spikes of a run on text
 ///
-/// Counts are exact and the same for every engine. Prices are of the literature, each with its source: `--json` prints them.
+/// Counts are exact and the same for every engine.
+/// Prices come from the literature. `--json` prints each with its source.
 #[derive(Args, Debug)]
-pub struct Energy {
+pub struct EnergyCommand {
     /// The .snn file
     model: PathBuf,
-    /// The text; without it, neurons are expected to fire as they did on the calibration text, and every key to be read
+    /// Text to run.
+    ///
+    /// Without it, neurons are assumed to fire at the rates of the calibration text, and every key is assumed to be read.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// Expect this many spikes a neuron and token instead; `2.5,0.9`: of which so large a share fires at all
+    /// Assume this many spikes per neuron and token. `2.5,0.9` also gives the share of neurons that fire at all
     #[arg(long, value_name = "SPIKES[,SHARE]", value_parser = firing_rate, conflicts_with = "text")]
     firing_rate: Option<Rate>,
-    /// Tokens of a window: prefill reads that many, decoding comes after them [default: the network's context]
+    /// Tokens per window: prefill reads them, decoding starts after them [default: the network's context]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     context: Option<u32>,
     /// Windows, spread evenly over the text
@@ -33,8 +36,9 @@ pub struct Energy {
     /// Sequences that share a pass over the weights
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
-    /// A price list that snnc has, or a TOML file with one; may be repeated. The first is that of the table by layer
-    /// [default: all that snnc has]
+    /// A built-in price list, or a TOML file with one; repeatable. [default: all built-in lists]
+    ///
+    /// The table by layer uses the first list.
     #[arg(long, value_name = "NAME|FILE")]
     prices: Vec<String>,
     /// Print JSON
@@ -47,7 +51,7 @@ pub struct Energy {
     threads: Option<usize>,
 }
 
-impl Energy {
+impl EnergyCommand {
     pub fn run(self) -> Result<(), Diagnostics> {
         let options = EnergyOptions {
             model: self.model.clone(),

@@ -3,7 +3,7 @@
 use crate::args::{EngineArgs, share};
 use crate::bar::Bar;
 use crate::eval_table;
-use crate::output::{emit, emit_json, status};
+use crate::output::{emit, emit_json, status, warn};
 use clap::Args;
 use snnc::eval::{EvalOptions, eval};
 use snnc::eval_report::Gates;
@@ -15,32 +15,33 @@ use std::path::PathBuf;
 
 /// Measure how well a program predicts text, beside the dense network it came from
 #[derive(Args, Debug)]
-pub struct Eval {
+pub struct EvalCommand {
     /// The .snn file (or .onnx, to measure the dense network)
     model: PathBuf,
-    /// The ONNX file to compare with
+    /// The ONNX file that the program was compiled from, to compare with
     #[arg(long, value_name = "MODEL.onnx")]
     reference: Option<PathBuf>,
-    /// The text
+    /// Text to predict
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
-    /// Windows of the context's length, spread evenly over the text [default: all]
+    /// Windows to run, spread evenly over the text [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     windows: Option<u32>,
-    /// Tokens from one window to the next; shorter than the context, windows overlap and every token is scored once
-    /// [default: the context's length]
+    /// Tokens from the start of one window to the next. [default: the context's length]
+    ///
+    /// With a shorter stride windows overlap, and every token is still scored once.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     stride: Option<u32>,
-    /// Say what every site loses, by cause; runs the network some hundred times on a few windows
+    /// Measure what every site loses, by cause. This runs the network some hundred times on a few windows
     #[arg(long, requires = "reference")]
     ledger: bool,
     /// Tokens that the ledger runs on [default: 2048; fewer for large networks]
     #[arg(long, value_name = "N", requires = "ledger", value_parser = clap::value_parser!(u32).range(1..))]
     ledger_tokens: Option<u32>,
-    /// Ask whether a pair of tokens seen earlier is recalled, at several distances
+    /// Measure whether the network recalls a pair of tokens seen earlier, at several distances
     #[arg(long)]
     recall: bool,
-    /// Write everything as a page to look at
+    /// Write the result as an HTML page
     #[arg(long, value_name = "FILE.html")]
     html: Option<PathBuf>,
     /// Exit with status 3 if perplexity rises by more than this: `1%` or `0.01`
@@ -49,7 +50,7 @@ pub struct Eval {
     /// Exit with status 3 if the centred cosine of logits is less
     #[arg(long, value_name = "COSINE", requires = "reference", value_parser = cosine)]
     min_cosine: Option<f64>,
-    /// Exit with status 3 if the best guesses agree less often: `98%` or `0.98`
+    /// Exit with status 3 if top-1 agreement is less: `98%` or `0.98`
     #[arg(long, value_name = "SHARE", requires = "reference", value_parser = share)]
     min_agreement: Option<f64>,
     /// Exit with status 3 if there are warnings
@@ -70,7 +71,7 @@ fn cosine(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| format!("`{text}` is no cosine: write 0.999"))
 }
 
-impl Eval {
+impl EvalCommand {
     /// Whether every gate held.
     pub fn run(self) -> Result<bool, Diagnostics> {
         if let Some(path) = &self.html {
@@ -78,7 +79,7 @@ impl Eval {
         }
         let found = eval(&self.options()?, &Bar::default())?;
         for lint in &found.lints {
-            status(&format!("warning: {}: {}: {}", lint.kind.name(), lint.place, lint.message));
+            warn(&format!("{}: {}: {}", lint.kind.name(), lint.place, lint.message));
         }
         let failed = self.gates().failed(&found);
         failed.iter().for_each(|gate| status(&format!("failed: {gate}")));

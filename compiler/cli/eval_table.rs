@@ -2,7 +2,7 @@
 
 use crate::table::{lines, numbers, words};
 use snnc::eval_report::EvalReport;
-use snnc::evaluate::{Evaluation, Score};
+use snnc::evaluate::{Score, TextEvaluation};
 use snnc::ledger::{Cause, Ledger};
 use snnc::recall::Recalled;
 
@@ -34,7 +34,7 @@ pub fn report(found: &EvalReport) -> String {
 }
 
 /// The scores; by word as well where it is known how many tokens a word has.
-pub fn scores(done: &Evaluation, beside: bool, tokens_per_word: Option<f64>) -> String {
+pub fn scores(done: &TextEvaluation, beside: bool, tokens_per_word: Option<f64>) -> String {
     let score = &done.score;
     let tokens = score.tokens as f64;
     let text = format!("{} tokens in {} windows\n", score.tokens, done.windows);
@@ -52,7 +52,7 @@ fn percent(score: &Score, n: usize) -> f64 {
     100.0 * n as f64 / score.tokens as f64
 }
 
-fn scores_beside(done: &Evaluation, by_word: impl Fn(f64) -> Option<f64>) -> String {
+fn scores_beside(done: &TextEvaluation, by_word: impl Fn(f64) -> Option<f64>) -> String {
     let score = &done.score;
     let increase = 100.0 * (score.perplexity() / score.perplexity_dense() - 1.0);
     let interval = done

@@ -6,7 +6,7 @@ use crate::report_text;
 use clap::Args;
 use snnc_ir::diagnostic::Diagnostics;
 
-/// Print what a page of `report` shows, in short
+/// Print the essentials of a report in the terminal
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   snnc inspect model.snn
@@ -14,15 +14,15 @@ use snnc_ir::diagnostic::Diagnostics;
   snnc inspect model.snn --text test.txt --json > run.json
 
 Colours are for terminals, and never where NO_COLOR is set.")]
-pub struct Inspect {
+pub struct InspectCommand {
     #[command(flatten)]
     shown: Shown,
-    /// Print all that a page of `report` would hold, as JSON
+    /// Print everything that a page of `report` holds, as JSON
     #[arg(long)]
     json: bool,
 }
 
-impl Inspect {
+impl InspectCommand {
     pub fn run(self) -> Result<(), Diagnostics> {
         let mut report = self.shown.report()?;
         report.provenance.command = self.shown.command("inspect", if self.json { " --json" } else { "" });

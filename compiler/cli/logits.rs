@@ -11,9 +11,9 @@ use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::{Rows, Session};
 use std::path::PathBuf;
 
-/// Write the logits of every position for given token ids: f32 [tokens, vocabulary]
+/// Write the logits of given token ids as a NumPy file: f32 [tokens, vocabulary]
 #[derive(Args, Debug)]
-pub struct Logits {
+pub struct LogitsCommand {
     /// The .snn or .onnx file
     model: PathBuf,
     /// Token ids, as in 5,17,9
@@ -26,7 +26,7 @@ pub struct Logits {
     engine: EngineArgs,
 }
 
-impl Logits {
+impl LogitsCommand {
     pub fn run(self) -> Result<(), Diagnostics> {
         files::check_writable(&self.output)?;
         let program = Loaded::read(&self.model)?.source.program(&ThreadArgs::default().of(self.engine.options()?))?;

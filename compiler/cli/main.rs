@@ -40,19 +40,19 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    Check(check::Check),
-    Compile(compile::Compile),
-    Run(run::Run),
-    Eval(eval::Eval),
-    Energy(energy::Energy),
-    Inspect(inspect::Inspect),
-    Report(report::Report),
-    Logits(logits::Logits),
-    Show(show::Show),
-    Tune(tune::Tune),
-    Train(train::Train),
-    Bench(bench::Bench),
-    Demo(demo::Demo),
+    Check(check::CheckCommand),
+    Compile(compile::CompileCommand),
+    Run(run::RunCommand),
+    Eval(eval::EvalCommand),
+    Energy(energy::EnergyCommand),
+    Inspect(inspect::InspectCommand),
+    Report(report::ReportCommand),
+    Logits(logits::LogitsCommand),
+    Show(show::ShowCommand),
+    Tune(tune::TuneCommand),
+    Train(train::TrainCommand),
+    Bench(bench::BenchCommand),
+    Demo(demo::DemoCommand),
 }
 
 fn main() -> ExitCode {
@@ -84,4 +84,30 @@ fn main() -> ExitCode {
         Command::Demo(command) => command.run(),
     };
     verdict(result.map(|()| true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn options_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// No sentence of a help text has more than 35 words.
+    #[test]
+    fn help_is_in_short_sentences() {
+        for command in Cli::command().get_subcommands() {
+            let texts = command.get_arguments().flat_map(|arg| [arg.get_help(), arg.get_long_help()]);
+            for text in texts.chain([command.get_about(), command.get_long_about()]).flatten() {
+                let text = text.to_string();
+                for sentence in text.split(['.', ';']) {
+                    let words = sentence.split_whitespace().count();
+                    assert!(words <= 35, "{}: {words} words: {sentence}", command.get_name());
+                }
+            }
+        }
+    }
 }

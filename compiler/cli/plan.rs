@@ -11,22 +11,22 @@ use std::sync::Arc;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct PlanArgs {
-    /// Print the plan: what runs each step and where its result lies, what each product costs either way, and what is taken
+    /// Print the plan: what runs each step, where its result lies, and how each matrix product is done
     #[arg(long)]
     explain_plan: bool,
-    /// Print machine code by function: `clif` (Cranelift's IR as it was made), `asm` (instructions), or `clif=FILE`
+    /// Print machine code by function: `clif` (Cranelift IR), `asm` (instructions), or `clif=FILE` to write a file
     #[arg(long, value_name = "clif|asm[=FILE]", value_delimiter = ',', value_parser = emitted)]
     emit: Vec<Emit>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Emit {
-    form: Form,
+    form: ListingForm,
     file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum ListingForm {
     Clif,
     Asm,
 }
@@ -34,8 +34,8 @@ enum Form {
 fn emitted(text: &str) -> Result<Emit, String> {
     let (form, file) = text.split_once('=').map_or((text, None), |(form, file)| (form, Some(file)));
     let form = match form {
-        "clif" => Form::Clif,
-        "asm" => Form::Asm,
+        "clif" => ListingForm::Clif,
+        "asm" => ListingForm::Asm,
         _ => return Err(format!("there is no `{form}` of a program; there are clif and asm")),
     };
     if file.is_some_and(str::is_empty) {
@@ -89,8 +89,8 @@ impl PlanArgs {
         for listing in &listings {
             for (emit, text) in self.emit.iter().zip(&mut texts) {
                 let (form, code) = match emit.form {
-                    Form::Clif => ("clif", &listing.clif),
-                    Form::Asm => ("asm", &listing.asm),
+                    ListingForm::Clif => ("clif", &listing.clif),
+                    ListingForm::Asm => ("asm", &listing.asm),
                 };
                 let text = if emit.file.is_some() { text } else { &mut shown };
                 *text += &format!("; {form} {}\n{}\n\n", listing.name, code.trim_end());
@@ -120,8 +120,8 @@ mod tests {
     #[test]
     fn forms_and_files() {
         let file = Some(PathBuf::from("a=b.txt"));
-        assert_eq!(emitted("clif"), Ok(Emit { form: Form::Clif, file: None }));
-        assert_eq!(emitted("asm=a=b.txt"), Ok(Emit { form: Form::Asm, file }));
+        assert_eq!(emitted("clif"), Ok(Emit { form: ListingForm::Clif, file: None }));
+        assert_eq!(emitted("asm=a=b.txt"), Ok(Emit { form: ListingForm::Asm, file }));
         for (text, part) in [("llvm", "there are clif and asm"), ("ir=fold", "no `ir`"), ("asm=", "asm=FILE")] {
             let told = emitted(text).expect_err(text);
             assert!(told.contains(part), "{told}");

@@ -22,7 +22,7 @@ use std::time::Instant;
 struct Prompt<'a> {
     /// Of its line, from 1.
     number: usize,
-    /// The line for complaints.
+    /// The line for diagnostics.
     place: String,
     text: &'a str,
     ids: Vec<u32>,
@@ -30,20 +30,20 @@ struct Prompt<'a> {
 
 /// The prompts of a file, one a line; empty lines are none.
 fn prompts<'a>(file: &str, text: &'a str, tokens: &Tokens, context: usize) -> Result<Vec<Prompt<'a>>, Diagnostics> {
-    let (mut prompts, mut complaints) = (Vec::new(), Diagnostics::new());
+    let (mut prompts, mut diagnostics) = (Vec::new(), Diagnostics::new());
     for (number, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.is_empty()) {
         let place = format!("{file}:{number}");
         let ids = tokens.document(text)?;
         if ids.len() > context {
             let message = format!("the prompt is {} tokens long, the network's context is {context}", ids.len());
-            complaints.push(Diagnostic::new(place.as_str(), message).note("shorten the prompt"));
+            diagnostics.push(Diagnostic::new(place.as_str(), message).note("shorten the prompt"));
         }
         prompts.push(Prompt { number, place, text, ids });
     }
     if prompts.is_empty() {
-        complaints.push(Diagnostic::new(file, "has no prompts").note("write one a line"));
+        diagnostics.push(Diagnostic::new(file, "has no prompts").note("write one per line"));
     }
-    if complaints.is_empty() { Ok(prompts) } else { Err(complaints) }
+    if diagnostics.is_empty() { Ok(prompts) } else { Err(diagnostics) }
 }
 
 /// How the file is to be continued: as `request` says, whose own prompt is not looked at.
@@ -75,7 +75,7 @@ pub fn continue_all(
         batch,
         done: prompts.iter().map(|_| None).collect(),
         shown: 0,
-        complaints: Diagnostics::new(),
+        diagnostics: Diagnostics::new(),
         bar: Bar::default(),
         tokens_read: 0,
         tokens_stepped: 0,
@@ -91,7 +91,7 @@ pub fn continue_all(
     let code = program.codegen_ms();
     let code = if code > 0.0 { format!("; machine code in {code:.1} ms") } else { String::new() };
     status(&format!("{}{code}", all.summary()));
-    if all.complaints.is_empty() { Ok(()) } else { Err(all.complaints) }
+    if all.diagnostics.is_empty() { Ok(()) } else { Err(all.diagnostics) }
 }
 
 /// All texts: to come, at hand and done.
@@ -107,7 +107,7 @@ struct Prompts<'a> {
     /// By prompt: what was written, until it is shown.
     done: Vec<Option<Written>>,
     shown: usize,
-    complaints: Diagnostics,
+    diagnostics: Diagnostics,
     bar: Bar,
     tokens_read: usize,
     /// New tokens but the first of each text, which its prompt's pass gives.
@@ -194,7 +194,7 @@ impl<'a> Prompts<'a> {
             Ok(None) => self.finish(here),
             Err(error) => {
                 let error = error.note(format!("while continuing the prompt at {}", here.prompt.place));
-                self.complaints.push(error);
+                self.diagnostics.push(error);
                 self.finish(here);
             }
         }

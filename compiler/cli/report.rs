@@ -15,47 +15,49 @@ use std::path::{Path, PathBuf};
 pub struct Shown {
     /// The .snn file
     model: PathBuf,
-    /// Text to run; without it only the program itself is shown
+    /// Text to run. Without it the report shows only the program itself
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// Tokens of the text to run, from its start; at most the context's
+    /// Tokens to run from the start of the text, at most the context's length
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     tokens: u32,
-    /// The ONNX file that the program came from: predictions beside the dense network's, and the IR by pass
+    /// The ONNX file that the program was compiled from.
+    ///
+    /// It adds the dense network's predictions and the IR after every pass.
     #[arg(long, value_name = "MODEL.onnx")]
     reference: Option<PathBuf>,
-    /// Say what every site loses, by cause; runs the network some hundred times on the text
+    /// Measure what every site loses, by cause. This runs the network some hundred times on the text
     #[arg(long, requires_all = ["reference", "text"])]
     ledger: bool,
     /// Tokens that the ledger runs on [default: 2048; fewer for large networks]
     #[arg(long, value_name = "N", requires = "ledger", value_parser = clap::value_parser!(u32).range(1..))]
     ledger_tokens: Option<u32>,
-    /// A price list of energy, built in or a file, instead of all that are built in; repeatable
+    /// A built-in price list, or a TOML file with one; repeatable [default: all built-in lists]
     #[arg(long, value_name = "NAME|FILE.toml")]
     prices: Vec<String>,
     #[command(flatten)]
     engine: WhichEngine,
-    /// Threads; nothing that is shown depends on them [default: all cores]
+    /// Threads; the report does not depend on them [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
 
-/// Make a page of a run to look at: network, spikes, levels, energy, errors, predictions and IR
+/// Write a page about a run: network, spikes, levels, energy, errors, predictions and IR
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   snnc report model.snn --text test.txt -o report.html
   snnc report model.snn --text test.txt --reference model.onnx --ledger -o report.html
 
-The page is one file without references to others: it opens anywhere, without a network.")]
-pub struct Report {
+The page is one file. It opens in any browser, without a network.")]
+pub struct ReportCommand {
     #[command(flatten)]
     shown: Shown,
-    /// Where the page goes [default: the program's name with .html, in this folder]
+    /// Output file [default: the program's name with .html, in the current folder]
     #[arg(short, long, value_name = "FILE.html")]
     output: Option<PathBuf>,
 }
 
-impl Report {
+impl ReportCommand {
     pub fn run(self) -> Result<(), Diagnostics> {
         let named = || PathBuf::from(self.shown.model.file_stem().unwrap_or_default()).with_extension("html");
         let output = self.output.clone().unwrap_or_else(named);

@@ -3,9 +3,9 @@
 use crate::table::{lines, numbers};
 use crate::units::{joules, si};
 use console::{Style, style};
-use snnc::energy::json::Beside;
+use snnc::energy::json::SavingJson;
 use snnc::ledger::LedgerSite;
-use snnc::report::{Block, NeuronLayer, Report, TokenRanking};
+use snnc::report::{Report, ReportBlock, ReportLayer, TokenRanking};
 use std::fmt::Write;
 
 /// Colours of the text; plain where standard output is no terminal or NO_COLOR is set.
@@ -138,7 +138,7 @@ fn layers(report: &Report, text: &mut String) {
         return;
     }
     *text += &heading("Spikes per neuron and token");
-    let column = |layer: &NeuronLayer| {
+    let column = |layer: &ReportLayer| {
         let rest = layer.site.strip_prefix(&layer.block).and_then(|rest| rest.strip_prefix('.'));
         rest.unwrap_or(&layer.site).to_string()
     };
@@ -155,7 +155,7 @@ fn layers(report: &Report, text: &mut String) {
     let _ = write!(text, "{:<10}", "");
     columns.iter().for_each(|name| *text += &format!(" {name:>width$}", width = width(name)));
     text.push('\n');
-    let said = |layer: &NeuronLayer, width: usize| {
+    let said = |layer: &ReportLayer, width: usize| {
         if layer.spikes == 0 {
             return style(format!("{:>width$}", "silent")).red().to_string();
         }
@@ -261,7 +261,7 @@ fn energy(report: &Report, text: &mut String) {
         (None, Some(pj)) if pj > 0.0 => format!("> {}", joules(pj)),
         (None, Some(_) | None) => "no price".into(),
     };
-    let saved = |cost: &Beside| match cost.saving {
+    let saved = |cost: &SavingJson| match cost.saving {
         _ if cost.silent => "a defect".into(),
         Some(share) => format!("{:.1} %", 100.0 * share),
         None => "not priced".into(),
@@ -353,7 +353,7 @@ fn padded(text: &str) -> String {
 
 /// The first block as the model of all, and those that are unlike it.
 fn blocks(report: &Report, text: &mut String) {
-    let ops = |block: &Block| block.conversions.iter().map(|c| c.spiking.join(" ")).collect::<Vec<_>>();
+    let ops = |block: &ReportBlock| block.conversions.iter().map(|c| c.spiking.join(" ")).collect::<Vec<_>>();
     let Some(first) = report.blocks.iter().find(|block| block.name == "h.0") else { return };
     *text += &heading("Conversion");
     let like: Vec<&str> =

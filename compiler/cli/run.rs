@@ -16,22 +16,22 @@ use std::path::PathBuf;
 
 /// Continue a text with a .snn program, or with the dense network of an ONNX file
 #[derive(Args, Debug)]
-pub struct Run {
+pub struct RunCommand {
     /// The .snn or .onnx file
     model: PathBuf,
-    /// The text to continue; - reads standard input
+    /// Text to continue; - reads standard input
     #[arg(short, long, value_name = "TEXT", required_unless_present = "prompts", conflicts_with = "prompts")]
     prompt: Option<String>,
-    /// Continue every line of a file; - reads standard input. Draws of line N are those of --seed plus N
+    /// Continue every line of a file; - reads standard input. Line N uses the seed --seed plus N
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// Texts of --prompts that share one pass over the weights; none depends on the others
+    /// Lines of --prompts that are decoded together. No text depends on the others
     #[arg(long, value_name = "N", default_value_t = 8, conflicts_with = "prompt", value_parser = clap::value_parser!(u32).range(1..=BATCH_MAX))]
     batch: u32,
-    /// Write a line of JSON for each of --prompts
+    /// Print one line of JSON per prompt
     #[arg(long, conflicts_with = "prompt")]
     json: bool,
-    /// Tokens to write at most, for each prompt
+    /// Most tokens to write per prompt
     #[arg(short = 'n', long, value_name = "N", default_value_t = 40)]
     max_new_tokens: usize,
     #[command(flatten)]
@@ -40,19 +40,19 @@ pub struct Run {
     plan: PlanArgs,
     #[command(flatten)]
     threads: ThreadArgs,
-    /// 0 takes the likeliest token; higher is more varied
+    /// Sampling temperature. 0 takes the likeliest token; higher values are more varied
     #[arg(long, default_value_t = 0.0, value_parser = at_least_zero)]
     temperature: f32,
-    /// Draw from the K likeliest tokens only; 0: from all
+    /// Draw only from the K likeliest tokens; 0 draws from all
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
-    /// Draw from the likeliest tokens that make up probability P only
+    /// Draw only from the likeliest tokens that together have probability P
     #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
     top_p: f32,
     /// Stop before this text
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Seed of the draws: the same seed gives the same text
+    /// Seed of the sampling: the same seed gives the same text
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
@@ -67,7 +67,7 @@ fn probability(text: &str) -> Result<f32, String> {
     if number > 0.0 && number <= 1.0 { Ok(number) } else { Err("it is a number above 0, at most 1".into()) }
 }
 
-impl Run {
+impl RunCommand {
     pub fn run(self) -> Result<(), Diagnostics> {
         let loaded = Loaded::read(&self.model)?;
         let tokens = loaded.tokens()?;
@@ -95,7 +95,7 @@ impl Run {
     }
 }
 
-impl Run {
+impl RunCommand {
     /// The prompt, or the file of prompts.
     fn text(&self) -> Result<String, Diagnostics> {
         match (&self.prompts, self.prompt.as_deref()) {

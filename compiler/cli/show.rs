@@ -7,7 +7,7 @@ use clap::Args;
 use similar::TextDiff;
 use snnc::convert::{self, CALIBRATION_WINDOW, ConvertOptions, Sample};
 use snnc::files::{self, Model};
-use snnc::model::Source;
+use snnc::model::ModelSource;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, text};
 use snnc_passes::options::QuantOptions;
@@ -16,10 +16,12 @@ use std::path::PathBuf;
 
 /// Print the IR of a .snn program, or of an ONNX file up to a pass
 #[derive(Args, Debug)]
-pub struct Show {
+pub struct ShowCommand {
     /// The .snn or .onnx file
     model: PathBuf,
-    /// The last pass to run on an ONNX file: imported, raise, simplify, quantise, spike, fold; on a .snn: collapse
+    /// Last pass to run.
+    ///
+    /// For an ONNX file: imported, raise, simplify, quantise, spike, fold or tie_embedding. For a .snn file: fold or collapse.
     #[arg(long, value_name = "PASS", conflicts_with = "PlanArgs")]
     until: Option<String>,
     /// Show what the last pass changed
@@ -27,15 +29,15 @@ pub struct Show {
     diff: bool,
     #[command(flatten)]
     plan: PlanArgs,
-    /// Of the form that runs every timestep, spike by spike
+    /// Plan the program that runs every timestep, spike by spike
     #[arg(long, requires = "PlanArgs")]
     stepped: bool,
-    /// What rows of weights cost on this machine, from `snnc bench --measure-kernel-costs`
+    /// Costs of reading weight rows on this machine, from `snnc bench --measure-kernel-costs`
     #[arg(long, value_name = "FILE", requires = "PlanArgs")]
     kernel_costs: Option<PathBuf>,
 }
 
-impl Show {
+impl ShowCommand {
     pub fn run(self) -> Result<(), Diagnostics> {
         if self.plan.asked() {
             return self.planned();
@@ -61,8 +63,8 @@ impl Show {
     /// The network as it would run: collapsed unless stepped.
     fn planned(self) -> Result<(), Diagnostics> {
         let source = match files::load(&self.model)? {
-            Model::Snn(file) => Source { graph: file.graph, rounded: false },
-            Model::Onnx(import) => Source { graph: import.graph, rounded: import.rounds_activations },
+            Model::Snn(file) => ModelSource { graph: file.graph, rounded: false },
+            Model::Onnx(import) => ModelSource { graph: import.graph, rounded: import.rounds_activations },
         };
         let engine = EngineArgs {
             which: WhichEngine { stepped: self.stepped, ..WhichEngine::default() },

@@ -15,75 +15,83 @@ use snnc_passes::relax::{Loss, Trainable as Parameters};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Train a compiled program to predict as the dense network it came from
+/// Train a compiled program to predict like the dense network it came from
 #[derive(Args, Debug)]
-pub struct Train {
+pub struct TrainCommand {
     /// The .snn file
     program: PathBuf,
-    /// The text to train on
+    /// Text to train on
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
-    /// The ONNX file that the program was compiled from, whose predictions it learns
+    /// The ONNX file that the program was compiled from. The program learns its predictions
     #[arg(long, value_name = "MODEL.onnx")]
     reference: PathBuf,
-    /// Where the trained program goes
+    /// Output file
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Text to validate on [default: the last twentieth of the text, which is then not trained on]
+    /// Text to validate on [default: the last twentieth of --text, which is then not trained on]
     #[arg(long, value_name = "FILE")]
     validate: Option<PathBuf>,
-    /// What trains: `ssa` (attention's weights, maps, thresholds and halvings), `thresholds` (of all neurons, with biases,
-    /// slopes, sinks and halvings, and no weights), `lora:R` (thresholds, and a product of rank R beside every weight), `all`
+    /// Parameters to train: `ssa`, `thresholds`, `lora:R` or `all`.
+    ///
+    /// `ssa` trains the weights, maps, thresholds and half-lives of attention.
+    /// `thresholds` trains thresholds, biases, slopes, sinks and half-lives everywhere, and no weights.
+    /// `lora:R` adds to these a product of rank R beside every weight.
     #[arg(long, value_name = "WHAT", default_value = "ssa", value_parser = parameters)]
     parameters: Parameters,
-    /// What is made small: `kl`, the divergence from the teacher's predictions; `ce`, the text's own cross-entropy; or
-    /// `transfer`, every block's error given the teacher's input to it, all blocks at once: a start before `kl`
+    /// Loss: `kl`, `ce` or `transfer`.
+    ///
+    /// `kl` is the divergence from the reference's predictions. `ce` is the cross-entropy of the text.
+    /// `transfer` is the error of every block, given the reference's input to it. Use it as a start before `kl`.
     #[arg(long, value_enum, default_value = "kl")]
     loss: LossName,
-    /// What stands in for the derivative of a spike: arctan, fast_sigmoid, triangle or rectangle
+    /// Surrogate for the derivative of a spike: arctan, fast_sigmoid, triangle or rectangle
     #[arg(long, value_name = "NAME", default_value = "arctan", value_parser = surrogate)]
     surrogate: Surrogate,
-    /// How long to train; made a number of steps at the start, which is kept
+    /// Minutes to train. They are converted to a number of steps at the start
     #[arg(long, value_name = "N", conflicts_with = "steps", value_parser = positive)]
     minutes: Option<f64>,
-    /// Steps to train [default: 10 minutes' worth]; 0 trains nothing, for --hybrid of a program that was trained before
+    /// Steps to train. [default: as many as 10 minutes hold]
+    ///
+    /// 0 trains nothing, for --hybrid on a program that was trained before.
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
-    /// Windows of text a step; their gradients are added up
+    /// Windows of text per step
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch: u32,
-    /// Tokens a window [default: the context's length, at most 1024]
+    /// Tokens per window [default: the context's length, at most 1024]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     window_tokens: Option<u32>,
-    /// The rate of learning at its height [default: 0.002 for `ssa` and `thresholds`, else 0.001]
+    /// Peak learning rate [default: 0.002 for `ssa` and `thresholds`, otherwise 0.001]
     #[arg(long, value_name = "RATE", value_parser = rate)]
     rate: Option<f32>,
-    /// How fast parameters decay, as a share of the rate
+    /// Weight decay of AdamW, as a share of the learning rate
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = decay)]
     weight_decay: f32,
-    /// The largest norm of a step's gradients
+    /// Largest norm of a step's gradients; larger ones are scaled down
     #[arg(long, value_name = "NORM", default_value_t = 1.0, value_parser = rate)]
     clip: f32,
-    /// Steps until the rate is at its height
+    /// Steps until the learning rate is at its peak
     #[arg(long, value_name = "N", default_value_t = 30)]
     warm_up: u64,
-    /// Seed of the windows' places
+    /// Seed of the places that windows are taken from
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Go on from the checkpoint beside the output
+    /// Resume from the checkpoint beside the output
     #[arg(long)]
     resume: bool,
     /// Seconds between checkpoints
     #[arg(long, value_name = "N", default_value_t = 60)]
     checkpoint_seconds: u64,
-    /// At the end, give layers back to attention by time to first spike until perplexity has risen by no more than this over
-    /// the dense network's: those that lose most are given back first
+    /// Budget for a hybrid of trained layers and layers with `ttfs` attention.
+    ///
+    /// After training, layers that lose most return to `ttfs`, until perplexity is within this budget of the dense network's.
     #[arg(long, value_name = "perplexity+2%", value_parser = hybrid_budget)]
     hybrid: Option<f64>,
     /// Windows to validate on
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     validation_windows: u32,
-    /// Print a line of JSON for every step and every validation
+    /// Print one line of JSON per step and per validation
     #[arg(long)]
     json: bool,
     /// Threads; the result does not depend on them
@@ -135,7 +143,7 @@ fn decay(text: &str) -> Result<f32, String> {
     number.ok_or_else(|| format!("`{text}` is no number from 0 on"))
 }
 
-impl Train {
+impl TrainCommand {
     /// Whether training came to its end, and was not interrupted.
     ///
     /// # Errors

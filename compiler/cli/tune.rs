@@ -15,28 +15,28 @@ use std::path::PathBuf;
 
 /// Find the fewest spikes within a budget of perplexity, site by site
 #[derive(Args, Debug)]
-pub struct Tune {
+pub struct TuneCommand {
     /// The ONNX file
     model: PathBuf,
-    /// What may be spent: `perplexity+1%`, or `timesteps=4` on average over neurons, of which the least is lost
+    /// Budget: `perplexity+1%`, or `timesteps=4` for a mean number of timesteps per neuron
     #[arg(long, value_name = "BUDGET", default_value = "perplexity+1%", value_parser = budget)]
     budget: Budget,
-    /// What is to be small within a budget of perplexity
+    /// What to minimise within a budget of perplexity: energy, attention, spikes or timesteps
     #[arg(long, value_name = "GOAL", default_value = "energy", value_parser = goal)]
     minimise: Goal,
-    /// Text that points are measured on; another one than is evaluated later
+    /// Text to measure on. Use another one than you evaluate on later
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
-    /// Windows of that text, spread evenly over it
+    /// Windows to run, spread evenly over the text
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     windows: u32,
-    /// Text that levels are fitted to [default: a built-in one]
+    /// Text to measure activation ranges on [default: a built-in text]
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
-    /// Tokens of that text to run [default: 16384; fewer for networks of more than 90 M weights]
+    /// Calibration tokens [default: 16384; fewer for networks of more than 90 M weights]
     #[arg(long, value_name = "N")]
     calibration_tokens: Option<usize>,
-    /// Tokens that every site is probed on [default: 2048; fewer for large networks]
+    /// Tokens to probe every site on [default: 2048; fewer for large networks]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     probe_tokens: Option<u32>,
     /// Print JSON
@@ -63,7 +63,7 @@ fn budget(text: &str) -> Result<Budget, String> {
     if limit > 0.0 { Ok(budget) } else { Err("a budget is more than 0".into()) }
 }
 
-impl Tune {
+impl TuneCommand {
     /// Whether anything stays within the budget.
     pub fn run(self) -> Result<bool, Diagnostics> {
         let options = TuneOptions {
@@ -113,7 +113,7 @@ fn table(tuned: &Tuned) -> String {
         100.0 * point.increase,
         point.spikes,
         point.timesteps,
-        spelled(&point.wishes)
+        spelled(&point.options)
     )
 }
 
@@ -127,6 +127,6 @@ fn cells(point: &Point) -> [String; 8] {
         count(point.additions),
         percent(point.savings[0][0]),
         percent(point.savings[0][1]),
-        format!("{mark}{}", spelled(&point.wishes)),
+        format!("{mark}{}", spelled(&point.options)),
     ]
 }

@@ -16,7 +16,7 @@ const SAMPLE_ROWS: usize = 1024;
 const SAMPLE_NUMBERS: usize = 1 << 27;
 
 /// Sequences of token ids to run.
-pub type Windows = Vec<Vec<u32>>;
+pub type TokenWindows = Vec<Vec<u32>>;
 
 /// What every site of `graph` holds over `windows`. The result does not depend on the number of threads.
 ///
@@ -24,7 +24,7 @@ pub type Windows = Vec<Vec<u32>>;
 /// The graph cannot be run; a request to stop.
 pub fn calibrate<'a>(
     graph: &Graph,
-    windows: &Windows,
+    windows: &TokenWindows,
     workers: impl Into<Workers<'a>>,
 ) -> Result<Observations, Diagnostics> {
     let workers = workers.into();
@@ -42,7 +42,7 @@ pub fn calibrate<'a>(
     let session = || Ok(Session::new(program.clone()));
     let observe = |session: &mut Session, i: usize, window: &Vec<u32>| {
         session.reset();
-        let mut all: Vec<Seen> = sites.iter().map(|site| Seen::new(graph, *site)).collect();
+        let mut all: Vec<SiteRanges> = sites.iter().map(|site| SiteRanges::new(graph, *site)).collect();
         let mut at = starts[i];
         for chunk in window.chunks(options.chunk) {
             let outputs = session.forward(chunk, Rows::All)?;
@@ -57,11 +57,11 @@ pub fn calibrate<'a>(
     };
     let (by_window, _) = map_in_order(workers, windows, session, observe)?;
     workers.progress.end();
-    let mut merged: Vec<Seen> = sites.iter().map(|site| Seen::new(graph, *site)).collect();
+    let mut merged: Vec<SiteRanges> = sites.iter().map(|site| SiteRanges::new(graph, *site)).collect();
     for window in by_window {
         merged.iter_mut().zip(window).for_each(|(all, seen)| all.merge(seen));
     }
-    Ok(sites.into_iter().zip(merged.into_iter().map(Seen::into_observed)).collect())
+    Ok(sites.into_iter().zip(merged.into_iter().map(SiteRanges::into_observed)).collect())
 }
 
 fn name(site: Value) -> String {
@@ -69,7 +69,7 @@ fn name(site: Value) -> String {
 }
 
 /// What a site's channels held in some windows.
-struct Seen {
+struct SiteRanges {
     min: Vec<f32>,
     max: Vec<f32>,
     /// Rows kept, one after the other.
@@ -77,7 +77,7 @@ struct Seen {
     tokens: usize,
 }
 
-impl Seen {
+impl SiteRanges {
     fn new(graph: &Graph, site: Value) -> Self {
         let width = graph.ty(site).shape().width().unwrap_or(0);
         Self { min: vec![f32::INFINITY; width], max: vec![f32::NEG_INFINITY; width], kept: Vec::new(), tokens: 0 }
@@ -95,7 +95,7 @@ impl Seen {
         }
     }
 
-    fn merge(&mut self, other: Seen) {
+    fn merge(&mut self, other: SiteRanges) {
         self.min.iter_mut().zip(&other.min).for_each(|(a, &b)| *a = a.min(b));
         self.max.iter_mut().zip(&other.max).for_each(|(a, &b)| *a = a.max(b));
         self.kept.extend(other.kept);

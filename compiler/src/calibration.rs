@@ -3,28 +3,34 @@
 //! The levels are folded into the program's constants as well; they are kept in their own words so that the ledger can
 //! ask what each of them loses. Numbers are the hexadecimal bits of f32, so that they read back exactly.
 
-use serde_json::{Map, Value as Json, json};
+use indexmap::IndexMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::Value as Json;
+use snnc_ir::diagnostic::ErrorCode;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::{DenseOp, LevelOp};
 use snnc_ir::{Code, Diagnostic, Graph, Op, Value};
 use snnc_passes::features::Features;
 use snnc_passes::fit::{QuantParams, QuantPlan, Residual};
 use snnc_passes::levels::Levels;
-use snnc_passes::sites::sites;
+use snnc_passes::sites::{Site, sites};
 
 /// The `calibration` section of a `.snn` file.
 #[derive(Clone, Debug)]
 pub struct Calibration {
     /// What the sample text is called.
     pub source: String,
+    /// Sequences that were run.
     pub windows: usize,
+    /// Tokens of them.
     pub tokens: usize,
     /// Which ids of the vocabulary the text had.
     pub seen: Vec<bool>,
+    /// The levels of every site.
     pub quant_plan: QuantPlan,
-    /// What the neurons of unary sites are, where they answer within the timestep.
+    /// What the neurons of unary sites are, where they are time-stepped.
     pub membrane: Option<Membrane>,
-    /// By site, in the order of `fits`.
+    /// By site, in the order of `quant_plan`.
     pub fired: Vec<Fired>,
 }
 
@@ -33,7 +39,7 @@ pub struct Calibration {
 pub struct Fired {
     /// The share that fired at every timestep.
     pub saturated: f64,
-    /// Spikes a neuron.
+    /// Spikes per neuron.
     pub spikes: f64,
     /// The share that fired at all.
     pub active: f64,
@@ -41,57 +47,139 @@ pub struct Fired {
 
 /// A section that is not what a program of this version has.
 fn broken(what: &str) -> Diagnostic {
-    Diagnostic::new("calibration", format!("{what}; compile the model again"))
+    Diagnostic::new("calibration", format!("{what}; compile the model again")).code(ErrorCode::CALIBRATION)
+}
+
+/// The section as it is written.
+#[derive(Serialize, Deserialize)]
+struct Section {
+    source: String,
+    windows: usize,
+    tokens: usize,
+    /// Hexadecimal, four ids per digit, the lowest bit first.
+    seen: String,
+    phases: u32,
+    exact_weights: bool,
+    /// `null`: a site that stays dense.
+    sites: IndexMap<String, Option<SiteRecord>>,
+    /// By attention.
+    heads: Vec<HeadUnits>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    attention: Vec<Option<AttentionRecord>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    neuron: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SiteRecord {
+    code: String,
+    timesteps: u16,
+    /// `null`: not a number.
+    saturated: Option<f64>,
+    spikes: Option<f64>,
+    active: Option<f64>,
+    scale: HexFloats,
+    zero_point: HexFloats,
+    bias_correction: HexFloats,
+    by_token: bool,
+    outliers: Vec<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    residual: Option<ResidualRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ResidualRecord {
+    outputs: Vec<usize>,
+    timesteps: u16,
+    share: HexFloats,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HeadUnits {
+    q: HexFloats,
+    k: HexFloats,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AttentionRecord {
+    op: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    features: Option<FeaturesRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FeaturesRecord {
+    code: String,
+    timesteps: u16,
+    q: HexFloats,
+    k: HexFloats,
+}
+
+/// Numbers as the hexadecimal digits of their bits, which read back exactly.
+struct HexFloats(Vec<f32>);
+
+impl Serialize for HexFloats {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.iter().map(|x| format!("{:08x}", x.to_bits())).collect::<String>())
+    }
+}
+
+impl<'de> Deserialize<'de> for HexFloats {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let one = |digits: &[u8]| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok().map(f32::from_bits);
+        let all: Option<Vec<f32>> = text.as_bytes().chunks(8).map(one).collect();
+        let whole = all.filter(|all| text.len() == 8 * all.len() && all.iter().all(|x| x.is_finite()));
+        whole.map(Self).ok_or_else(|| de::Error::custom("finite numbers of eight hexadecimal digits were expected"))
+    }
+}
+
+impl HexFloats {
+    /// The numbers, if there are `count`.
+    fn exactly(&self, count: usize, path: &str) -> Result<Vec<f32>, Diagnostic> {
+        let fits = self.0.len() == count;
+        fits.then(|| self.0.clone()).ok_or_else(|| broken(&format!("does not hold {count} numbers for {path}")))
+    }
 }
 
 impl Calibration {
-    /// `graph` is the Tensor graph whose sites were fitted.
+    /// The section for the Tensor graph whose sites were fitted.
     pub fn json(&self, graph: &Graph) -> Json {
-        let mut all = Map::new();
-        let records = self.quant_plan.sites.iter().zip(&self.fired);
-        for site in sites(graph) {
-            let Some(((_, fit), fired)) = records.clone().find(|((value, _), _)| **value == site.value) else {
-                continue;
-            };
-            let record = fit.as_ref().map_or(Json::Null, |fit| {
-                let mut record = json!({
-                    "code": fit.levels.code.name(), "timesteps": fit.levels.steps, "saturated": fired.saturated,
-                    "spikes": fired.spikes, "active": fired.active,
-                    "scale": hex(&fit.scale), "zero_point": hex(&fit.zero_point), "bias_correction": hex(&fit.bias_correction),
-                    "by_token": fit.by_token, "outliers": fit.outliers,
-                });
-                if let Some(Residual { outputs, levels, share }) = &fit.residual {
-                    record["residual"] = json!({ "outputs": outputs, "timesteps": levels.steps, "share": hex(&[*share]) });
-                }
-                record
-            });
-            all.insert(site.to_string(), record);
-        }
-        let heads = attentions(graph).map(|value| self.quant_plan.heads.get(&value));
-        let heads: Vec<Json> = heads.flatten().map(|[q, k]| json!({ "q": hex(q), "k": hex(k) })).collect();
-        let mut json = json!({
-            "source": self.source, "windows": self.windows, "tokens": self.tokens, "seen": bits(&self.seen),
-            "phases": self.quant_plan.phases, "exact_weights": self.quant_plan.exact_weights, "sites": all, "heads": heads,
-        });
-        let attention = |value: Value| {
-            let variant = self.quant_plan.variants.get(&value)?;
-            let Op::Dense(DenseOp::Attention { heads, .. }) = graph.node(value).op else { return None };
-            let mut record = json!({ "op": Op::Level(LevelOp::Ssa { heads, variant: *variant }).to_string() });
-            if let Some(Features { levels, units: [q, k] }) = self.quant_plan.features.get(&value) {
-                record["features"] = json!({
-                    "code": levels.code.name(), "timesteps": levels.steps, "q": hex(q), "k": hex(k),
-                });
-            }
-            Some(record)
+        let plan = &self.quant_plan;
+        let fired = |value: &Value| plan.sites.get_index_of(value).map(|at| self.fired[at]);
+        let site = |site: &Site| Some((site.to_string(), record(plan.sites.get(&site.value)?, fired(&site.value)?)));
+        let heads = attentions(graph).filter_map(|value| plan.heads.get(&value));
+        let attention: Vec<Option<AttentionRecord>> =
+            attentions(graph).map(|value| self.attention_record(graph, value)).collect();
+        let section = Section {
+            source: self.source.clone(),
+            windows: self.windows,
+            tokens: self.tokens,
+            seen: bits(&self.seen),
+            phases: plan.phases,
+            exact_weights: plan.exact_weights,
+            sites: sites(graph).iter().filter_map(site).collect(),
+            heads: heads.map(|[q, k]| HeadUnits { q: HexFloats(q.clone()), k: HexFloats(k.clone()) }).collect(),
+            attention: if attention.iter().any(Option::is_some) { attention } else { Vec::new() },
+            neuron: self.membrane.map(|membrane| membrane.name().into()),
         };
-        let attentions: Vec<Option<Json>> = attentions(graph).map(attention).collect();
-        if attentions.iter().any(Option::is_some) {
-            json["attention"] = json!(attentions);
-        }
-        if let Some(membrane) = self.membrane {
-            json["neuron"] = json!(membrane.name());
-        }
-        json
+        // Keys are strings and numbers are finite, so there is always JSON.
+        serde_json::to_value(section).unwrap_or_default()
+    }
+
+    fn attention_record(&self, graph: &Graph, value: Value) -> Option<AttentionRecord> {
+        let variant = *self.quant_plan.variants.get(&value)?;
+        let Op::Dense(DenseOp::Attention { heads, .. }) = graph.node(value).op else { return None };
+        let features = self.quant_plan.features.get(&value);
+        Some(AttentionRecord {
+            op: Op::Level(LevelOp::Ssa { heads, variant }).to_string(),
+            features: features.map(|Features { levels, units: [q, k] }| FeaturesRecord {
+                code: levels.code.name().into(),
+                timesteps: levels.steps,
+                q: HexFloats(q.clone()),
+                k: HexFloats(k.clone()),
+            }),
+        })
     }
 
     /// Reads what `json` wrote, for the Tensor graph of the same network.
@@ -99,66 +187,104 @@ impl Calibration {
     /// # Errors
     /// The section is not one of this version, or belongs to another network.
     pub fn read(section: &[u8], graph: &Graph) -> Result<Self, Diagnostic> {
-        let json: Json = serde_json::from_slice(section).map_err(|e| broken(&format!("is no JSON ({e})")))?;
-        let number = |key: &str| json[key].as_u64().ok_or_else(|| broken(&format!("has no number `{key}`")));
+        let section: Section =
+            serde_json::from_slice(section).map_err(|e| broken(&format!("is not understood ({e})")))?;
         let mut quant_plan = QuantPlan {
-            phases: number("phases")?.clamp(1, 64) as u32,
-            exact_weights: json["exact_weights"].as_bool().unwrap_or(false),
+            phases: section.phases.clamp(1, 64),
+            exact_weights: section.exact_weights,
             ..QuantPlan::default()
         };
         let mut fired = Vec::new();
         for site in sites(graph) {
             let path = site.to_string();
-            let record = json["sites"].get(&path).ok_or_else(|| broken(&format!("has no site {path}")))?;
+            let record = section.sites.get(&path).ok_or_else(|| broken(&format!("has no site {path}")))?;
             let width = graph.ty(site.value).shape().width().unwrap_or(0);
-            let fit = if record.is_null() {
-                None
-            } else {
-                Some(read_fit(record, width, outputs_of(graph, site.value), &path)?)
-            };
-            let share = |key: &str| record[key].as_f64().unwrap_or(0.0);
-            fired.push(Fired { saturated: share("saturated"), spikes: share("spikes"), active: share("active") });
-            quant_plan.sites.insert(site.value, fit);
+            let outputs = outputs_of(graph, site.value);
+            let params = record.as_ref().map(|record| quant_params(record, width, outputs, &path)).transpose()?;
+            quant_plan.sites.insert(site.value, params);
+            fired.push(record.as_ref().map_or_else(Fired::default, |record| Fired {
+                saturated: record.saturated.unwrap_or(0.0),
+                spikes: record.spikes.unwrap_or(0.0),
+                active: record.active.unwrap_or(0.0),
+            }));
         }
         for (i, value) in attentions(graph).enumerate() {
-            let Op::Dense(DenseOp::Attention { heads, .. }) = graph.node(value).op else { continue };
-            let half = |key: &str| numbers(&json["heads"][i][key], heads as usize, "heads");
-            quant_plan.heads.insert(value, [half("q")?, half("k")?]);
-            let record = &json["attention"][i];
-            if record.is_null() {
-                continue;
-            }
-            let op = record["op"].as_str().and_then(|op| Op::parse(op).ok());
-            let Some(Op::Level(LevelOp::Ssa { variant, .. })) = op else { return Err(broken("names no attention")) };
-            quant_plan.variants.insert(value, variant);
-            if variant.has_features() {
-                let width = graph.ty(value).shape().width().unwrap_or(0);
-                let (path, record) = (format!("h.{i}.attention"), &record["features"]);
-                let code = record["code"].as_str().and_then(Code::from_name);
-                let code = code.ok_or_else(|| broken(&format!("names no code for {path}")))?;
-                let steps = read_steps(&record["timesteps"], code, &path)?;
-                let units = [numbers(&record["q"], width, &path)?, numbers(&record["k"], width, &path)?];
-                quant_plan.features.insert(value, Features { levels: Levels { code, steps }, units });
-            }
+            read_attention(&section, graph, (i, value), &mut quant_plan)?;
         }
+        let membrane = |name: &String| Membrane::from_name(name).ok_or_else(|| broken("names no neuron"));
         Ok(Self {
-            source: json["source"].as_str().unwrap_or("unknown").to_string(),
-            windows: number("windows")? as usize,
-            tokens: number("tokens")? as usize,
-            seen: seen(&json),
-            membrane: match json["neuron"].as_str() {
-                None => None,
-                Some(name) => Some(Membrane::from_name(name).ok_or_else(|| broken("names no neuron"))?),
-            },
+            seen: seen_ids(&section.seen),
+            membrane: section.neuron.as_ref().map(membrane).transpose()?,
+            source: section.source,
+            windows: section.windows,
+            tokens: section.tokens,
             quant_plan,
             fired,
         })
     }
 }
 
+fn finite(x: f64) -> Option<f64> {
+    Some(x).filter(|x| x.is_finite())
+}
+
+/// What is written of a site.
+fn record(params: &Option<QuantParams>, fired: Fired) -> Option<SiteRecord> {
+    let params = params.as_ref()?;
+    let Fired { saturated, spikes, active } = fired;
+    Some(SiteRecord {
+        code: params.levels.code.name().into(),
+        timesteps: params.levels.steps,
+        saturated: finite(saturated),
+        spikes: finite(spikes),
+        active: finite(active),
+        scale: HexFloats(params.scale.clone()),
+        zero_point: HexFloats(params.zero_point.clone()),
+        bias_correction: HexFloats(params.bias_correction.clone()),
+        by_token: params.by_token,
+        outliers: params.outliers.clone(),
+        residual: params.residual.as_ref().map(|Residual { outputs, levels, share }| ResidualRecord {
+            outputs: outputs.clone(),
+            timesteps: levels.steps,
+            share: HexFloats(vec![*share]),
+        }),
+    })
+}
+
+/// Reads what the section says of the `i`th attention.
+fn read_attention(
+    section: &Section,
+    graph: &Graph,
+    (i, value): (usize, Value),
+    plan: &mut QuantPlan,
+) -> Result<(), Diagnostic> {
+    let Op::Dense(DenseOp::Attention { heads, .. }) = graph.node(value).op else { return Ok(()) };
+    let units = section.heads.get(i).ok_or_else(|| broken("has too few heads"))?;
+    let half = |numbers: &HexFloats| numbers.exactly(heads as usize, "heads");
+    plan.heads.insert(value, [half(&units.q)?, half(&units.k)?]);
+    let Some(Some(record)) = section.attention.get(i) else { return Ok(()) };
+    let Ok(Op::Level(LevelOp::Ssa { variant, .. })) = Op::parse(&record.op) else {
+        return Err(broken("names no attention"));
+    };
+    plan.variants.insert(value, variant);
+    if variant.has_features() {
+        let width = graph.ty(value).shape().width().unwrap_or(0);
+        let path = format!("h.{i}.attention");
+        let record = record.features.as_ref().ok_or_else(|| broken(&format!("has no features for {path}")))?;
+        let levels = read_levels(&record.code, record.timesteps, &path)?;
+        let units = [record.q.exactly(width, &path)?, record.k.exactly(width, &path)?];
+        plan.features.insert(value, Features { levels, units });
+    }
+    Ok(())
+}
+
 /// Which ids of the vocabulary a calibration section says that its text had.
 pub fn seen(section: &Json) -> Vec<bool> {
-    let digits = section["seen"].as_str().unwrap_or("").chars().filter_map(|c| c.to_digit(16));
+    seen_ids(section["seen"].as_str().unwrap_or(""))
+}
+
+fn seen_ids(digits: &str) -> Vec<bool> {
+    let digits = digits.chars().filter_map(|c| c.to_digit(16));
     digits.flat_map(|digit| (0..4).map(move |bit| digit >> bit & 1 == 1)).collect()
 }
 
@@ -173,57 +299,43 @@ fn attentions(graph: &Graph) -> impl Iterator<Item = Value> {
 }
 
 /// `outputs`: of the projection that reads the site.
-fn read_fit(record: &Json, width: usize, outputs: usize, path: &str) -> Result<QuantParams, Diagnostic> {
-    let code = record["code"].as_str().and_then(Code::from_name);
-    let code = code.ok_or_else(|| broken(&format!("names no code for {path}")))?;
-    let steps = read_steps(&record["timesteps"], code, path)?;
-    let part = |key: &str| numbers(&record[key], width, path);
+fn quant_params(record: &SiteRecord, width: usize, outputs: usize, path: &str) -> Result<QuantParams, Diagnostic> {
+    let levels = read_levels(&record.code, record.timesteps, path)?;
+    let residual = |residual: &ResidualRecord| {
+        let levels = Levels { steps: read_steps(residual.timesteps, levels.code, path)?, ..levels };
+        let share = residual.share.exactly(1, path)?[0];
+        Ok(Residual { outputs: channels(&residual.outputs, outputs, path)?, levels, share })
+    };
     Ok(QuantParams {
-        levels: Levels { code, steps },
-        scale: part("scale")?,
-        zero_point: part("zero_point")?,
-        bias_correction: part("bias_correction")?,
-        by_token: record["by_token"].as_bool().unwrap_or(false),
-        outliers: channels(&record["outliers"], width, path)?,
-        residual: if record["residual"].is_null() {
-            None
-        } else {
-            Some(read_fine(&record["residual"], code, outputs, path)?)
-        },
+        levels,
+        scale: record.scale.exactly(width, path)?,
+        zero_point: record.zero_point.exactly(width, path)?,
+        bias_correction: record.bias_correction.exactly(width, path)?,
+        by_token: record.by_token,
+        outliers: channels(&record.outliers, width, path)?,
+        residual: record.residual.as_ref().map(residual).transpose()?,
     })
 }
 
-fn read_fine(record: &Json, code: Code, outputs: usize, path: &str) -> Result<Residual, Diagnostic> {
-    let levels = Levels { code, steps: read_steps(&record["timesteps"], code, path)? };
-    let share = numbers(&record["share"], 1, path)?[0];
-    Ok(Residual { outputs: channels(&record["outputs"], outputs, path)?, levels, share })
+fn read_levels(code: &str, steps: u16, path: &str) -> Result<Levels, Diagnostic> {
+    let code = Code::from_name(code).ok_or_else(|| broken(&format!("names no code for {path}")))?;
+    Ok(Levels { code, steps: read_steps(steps, code, path)? })
 }
 
-fn read_steps(record: &Json, code: Code, path: &str) -> Result<u16, Diagnostic> {
-    let steps = record.as_u64().filter(|steps| (1..=u64::from(code.max_steps())).contains(steps));
-    steps.map(|steps| steps as u16).ok_or_else(|| broken(&format!("has no timesteps for {path}")))
+fn read_steps(steps: u16, code: Code, path: &str) -> Result<u16, Diagnostic> {
+    let possible = (1..=code.max_steps()).contains(&steps);
+    possible.then_some(steps).ok_or_else(|| broken(&format!("has no timesteps for {path}")))
 }
 
 /// A list of channels below `width`, in ascending order.
-fn channels(list: &Json, width: usize, path: &str) -> Result<Vec<usize>, Diagnostic> {
-    let channel = |c: &Json| c.as_u64().map(|c| c as usize).filter(|&c| c < width);
-    let all = list.as_array().map_or(Some(Vec::new()), |all| all.iter().map(channel).collect());
-    let mut all: Vec<usize> = all.ok_or_else(|| broken(&format!("names no channels of {path}")))?;
+fn channels(list: &[usize], width: usize, path: &str) -> Result<Vec<usize>, Diagnostic> {
+    if list.iter().any(|&channel| channel >= width) {
+        return Err(broken(&format!("names no channels of {path}")));
+    }
+    let mut all = list.to_vec();
     all.sort_unstable();
     all.dedup();
     Ok(all)
-}
-
-fn hex(numbers: &[f32]) -> String {
-    numbers.iter().map(|x| format!("{:08x}", x.to_bits())).collect()
-}
-
-fn numbers(text: &Json, count: usize, path: &str) -> Result<Vec<f32>, Diagnostic> {
-    let text = text.as_str().unwrap_or("");
-    let one = |i: usize| u32::from_str_radix(text.get(8 * i..8 * i + 8)?, 16).ok().map(f32::from_bits);
-    let all: Option<Vec<f32>> = (0..count).map(one).collect();
-    all.filter(|all| text.len() == 8 * count && all.iter().all(|x| x.is_finite()))
-        .ok_or_else(|| broken(&format!("does not hold {count} numbers for {path}")))
 }
 
 fn bits(seen: &[bool]) -> String {

@@ -12,25 +12,31 @@ use std::path::Path;
 /// A file that can be compiled.
 #[derive(Clone, Debug)]
 pub struct Checked {
+    /// The file itself.
     pub file: CheckedFile,
+    /// What network it holds.
     pub network: Network,
 }
 
 /// The file itself.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct CheckedFile {
+    /// Its length.
     pub bytes: u64,
     /// XXH3-64.
     pub xxh3: String,
     /// The exporter.
     pub producer: String,
+    /// The version of the ONNX operators.
     pub opset: i64,
+    /// ONNX nodes.
     pub nodes: usize,
 }
 
 /// What compiling takes, about.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub struct CompileEstimate {
+    /// Time on two cores with AVX2.
     pub seconds: f64,
     /// Peak memory.
     pub bytes: u64,
@@ -39,11 +45,15 @@ pub struct CompileEstimate {
 /// A check as data.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct CheckJson {
+    /// Whether it can be compiled.
     pub compilable: bool,
+    /// The file itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<CheckedFile>,
+    /// What network it holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkJson>,
+    /// What compiling takes, about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimate: Option<CompileEstimate>,
     /// All that is in the way.
@@ -54,8 +64,11 @@ pub struct CheckJson {
 /// What is wrong, as data.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct DiagnosticJson {
+    /// Where it is.
     pub place: String,
+    /// What it is.
     pub message: String,
+    /// What more there is to say, and what to do.
     pub notes: Vec<String>,
 }
 
@@ -68,7 +81,7 @@ pub fn check(path: &Path) -> Result<Checked, Diagnostics> {
         return Err(Diagnostic::new(path.display().to_string(), "is compiled already").into());
     };
     let tensor = convert::raise(import.graph.clone(), import.rounds_activations)
-        .map_err(|complaints| files::at(path, snnc_onnx::explained(&import.model, complaints)))?;
+        .map_err(|diagnostics| files::at(path, snnc_onnx::explained(&import.model, diagnostics)))?;
     let network = Network::of(&tensor).map_err(|e| files::at(path, e.into()))?;
     let origin = &import.origin;
     let file = CheckedFile {

@@ -32,6 +32,7 @@ pub struct CompileOptions {
     pub calibrate: Option<PathBuf>,
     /// Tokens of that text to run; 16384 without a number, fewer for networks of more than 90 M weights.
     pub calibration_tokens: Option<usize>,
+    /// Levels and their spelling, site by site.
     pub quant: QuantOptions,
     /// Largest difference of the imported network's logits to the file's, as a share of their range.
     pub import_tolerance: Option<f32>,
@@ -64,9 +65,10 @@ impl CompileOptions {
 
 /// A program with what is to be said of it.
 #[derive(Debug)]
-pub struct Compiled {
+pub struct CompiledModel {
     /// The program as its file holds it.
     pub file: File,
+    /// What levels were measured on, and which they are.
     pub calibration: Calibration,
     /// How near the imported network is to its file.
     pub proof: Proof,
@@ -85,7 +87,7 @@ pub fn compile(
     options: &CompileOptions,
     progress: &dyn Progress,
     watch: &mut GraphWatch<'_>,
-) -> Result<Compiled, Diagnostics> {
+) -> Result<CompiledModel, Diagnostics> {
     let path = &options.model;
     let Model::Onnx(import) = files::load(path)? else {
         return Err(Diagnostic::new(path.display().to_string(), "is compiled already").into());
@@ -97,13 +99,13 @@ pub fn compile(
     watch("imported", &import.graph);
     let mut watch = |pass: &Pass, _: &Graph, after: &Graph| watch(pass.name, after);
     let tensor = convert::dense(import.graph.clone(), import.rounds_activations, &mut watch)
-        .map_err(|complaints| files::at(path, snnc_onnx::explained(&import.model, complaints)))?;
+        .map_err(|diagnostics| files::at(path, snnc_onnx::explained(&import.model, diagnostics)))?;
     let network = Network::of(&tensor).map_err(|e| files::at(path, e.into()))?;
     let calibration_tokens =
         options.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(network.parameters)).max(1);
     let recipe = ConvertOptions { quant: options.quant.clone(), calibration_tokens, threads: options.threads };
     let proof = proof::prove(&import, &tensor, options.import_tolerance);
-    let proof = proof.map_err(|complaints| files::at(path, complaints))?;
+    let proof = proof.map_err(|diagnostics| files::at(path, diagnostics))?;
     progress.status(&proof.line());
     let origin = import.origin.clone();
     drop(import);
@@ -128,10 +130,10 @@ pub fn compile(
         calibration: Some(section.to_string().into_bytes()),
         provenance: Some(record.to_bytes()),
     };
-    Ok(Compiled { file, calibration, proof, options: spelled(&options.quant) })
+    Ok(CompiledModel { file, calibration, proof, options: spelled(&options.quant) })
 }
 
-impl Compiled {
+impl CompiledModel {
     /// Writes the program; its file's length in bytes.
     ///
     /// # Errors
@@ -168,9 +170,9 @@ impl Compiled {
 
 /// Attention that computes no softmax says little before it is trained.
 fn warn_of_training(graph: &Graph, progress: &dyn Progress) {
-    let variants = graph.nodes.iter().filter_map(|node| match node.op {
-        Op::Level(LevelOp::Ssa { variant, .. }) if variant.needs_training() => Some(variant.name()),
-        _ => None,
+    let variants = graph.nodes.iter().filter_map(|node| {
+        let Op::Level(LevelOp::Ssa { variant, .. }) = node.op else { return None };
+        variant.needs_training().then(|| variant.name())
     });
     let mut names: Vec<&str> = variants.collect();
     let layers = names.len();

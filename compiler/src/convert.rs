@@ -1,6 +1,6 @@
 //! The whole compiler as a function: an imported network and sample text to a spiking program.
 
-use crate::calibrate::{self, Windows};
+use crate::calibrate::{self, TokenWindows};
 use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
 use crate::progress::{Progress, Silent, Workers};
@@ -32,17 +32,24 @@ pub const CALIBRATION_WINDOW: usize = 256;
 /// What a user chooses about a conversion.
 #[derive(Clone, Debug)]
 pub struct ConvertOptions {
+    /// Levels and their spelling, site by site.
     pub quant: QuantOptions,
+    /// Tokens that activation ranges are measured on.
     pub calibration_tokens: usize,
+    /// Threads; no result depends on their number.
     pub threads: usize,
 }
 
 /// Where calibration tokens come from.
 #[derive(Debug)]
 pub enum Sample<'a> {
+    /// A text and its tokenizer.
     Text {
+        /// Its name.
         name: String,
+        /// The text.
         text: String,
+        /// Tokens of the run.
         tokens: &'a Tokens,
     },
     /// Without a tokenizer: ids drawn uniformly from a seeded generator.
@@ -52,7 +59,9 @@ pub enum Sample<'a> {
 /// A program and what it was measured on.
 #[derive(Debug)]
 pub struct Converted {
+    /// The graph.
     pub graph: Graph,
+    /// What levels were measured on, and which they are.
     pub calibration: Calibration,
     /// The same for the file's `calibration` section.
     pub section: serde_json::Value,
@@ -154,14 +163,18 @@ pub fn spiking_watched(
     Ok(Converted { graph: graph.in_panels(), calibration, section })
 }
 
-/// Windows of sample tokens, and what they are to be called.
+/// TokenWindows of sample tokens, and what they are to be called.
 ///
 /// # Errors
 /// The text is empty or cannot be tokenised.
-pub fn sample_windows(graph: &Graph, sample: &Sample<'_>, tokens: usize) -> Result<(Windows, String), Diagnostics> {
+pub fn sample_windows(
+    graph: &Graph,
+    sample: &Sample<'_>,
+    tokens: usize,
+) -> Result<(TokenWindows, String), Diagnostics> {
     let length = CALIBRATION_WINDOW.min(graph.context as usize);
     let count = (tokens / length).max(1);
-    // Windows no longer than a start are starts themselves.
+    // TokenWindows no longer than a start are starts themselves.
     let (short, starts) = (START_TOKENS.min(length), if length > START_TOKENS { STARTS } else { 0 });
     let (windows, source) = match sample {
         Sample::Text { name, text, .. } if text.trim().is_empty() => {
@@ -193,7 +206,7 @@ const STARTS: usize = 64;
 const START_TOKENS: usize = 8;
 
 /// Which ids of a vocabulary are in the windows.
-fn ids_of(windows: &Windows, vocabulary: usize) -> Vec<bool> {
+fn ids_of(windows: &TokenWindows, vocabulary: usize) -> Vec<bool> {
     let mut seen = vec![false; vocabulary];
     for &id in windows.iter().flatten() {
         if let Some(seen) = seen.get_mut(id as usize) {
@@ -208,8 +221,8 @@ const BYTES_A_TOKEN: usize = 12;
 
 /// `count` passages that begin at lines spread evenly over the text, `length` tokens each; the first begins as every text
 /// does, with the start token.
-fn text_windows(text: &str, tokens: &Tokens, length: usize, count: usize) -> Result<Windows, Diagnostics> {
-    let mut windows = Windows::new();
+fn text_windows(text: &str, tokens: &Tokens, length: usize, count: usize) -> Result<TokenWindows, Diagnostics> {
+    let mut windows = TokenWindows::new();
     let mut last = None;
     for i in 0..count {
         let start = line_from(text, i * text.len() / count);

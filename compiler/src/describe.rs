@@ -9,17 +9,24 @@ use std::collections::BTreeMap;
 /// A GPT-2 as a graph at stage Tensor has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
+    /// Transformer blocks.
     pub layers: usize,
+    /// Channels of the residual stream.
     pub width: usize,
+    /// Heads, by layer.
     pub heads: Vec<u32>,
     /// What scores are multiplied by, layer by layer.
     pub scales: Vec<f32>,
+    /// Curves of the MLPs.
     pub activations: Vec<Curve>,
     /// Widths of the MLPs' inner layers.
     pub inner: Vec<usize>,
+    /// Entries of the vocabulary.
     pub vocabulary: usize,
+    /// Tokens of a sequence at most.
     pub context: usize,
-    pub head: HeadKind,
+    /// Where the logits come from.
+    pub head: HeadSource,
     /// Elements of all weights.
     pub parameters: usize,
 }
@@ -27,16 +34,21 @@ pub struct Network {
 /// A network as data.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct NetworkJson {
+    /// Transformer blocks.
     pub layers: usize,
+    /// Channels of the residual stream.
     pub width: usize,
     /// By layer.
     pub heads: Vec<u32>,
     /// What scores are multiplied by, by layer.
     pub scales: Vec<f32>,
+    /// Curves of the MLPs.
     pub activations: Vec<&'static str>,
     /// Widths of the MLPs' inner layers.
     pub inner: Vec<usize>,
+    /// Entries of the vocabulary.
     pub vocabulary: usize,
+    /// Tokens of a sequence at most.
     pub context: usize,
     /// Where the logits come from.
     pub head: &'static str,
@@ -46,20 +58,22 @@ pub struct NetworkJson {
 
 /// Where the logits come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadKind {
+pub enum HeadSource {
     /// The token table once more.
     Tied,
     /// A matrix with the token table's numbers.
     Copied,
+    /// A matrix of its own.
     Untied,
 }
 
-impl HeadKind {
+impl HeadSource {
+    /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
-            HeadKind::Tied => "tied",
-            HeadKind::Copied => "a copy of the token table",
-            HeadKind::Untied => "untied",
+            HeadSource::Tied => "tied",
+            HeadSource::Copied => "a copy of the token table",
+            HeadSource::Untied => "untied",
         }
     }
 }
@@ -159,21 +173,21 @@ pub fn token_table(graph: &Graph) -> Option<Value> {
 }
 
 /// The head is the last projection.
-fn head(graph: &Graph, table: Value) -> HeadKind {
+fn head(graph: &Graph, table: Value) -> HeadSource {
     let mut projections = graph.nodes.iter().rev().filter(|node| matches!(node.op, Op::Dense(DenseOp::Linear(_))));
     let last = projections.next().map(|node| node.args[1]);
-    let Some(weight) = last else { return HeadKind::Untied };
+    let Some(weight) = last else { return HeadSource::Untied };
     if weight == table {
-        return HeadKind::Tied;
+        return HeadSource::Tied;
     }
-    let (Some(a), Some(b)) = (graph.constant(table), graph.constant(weight)) else { return HeadKind::Untied };
-    let (Some(a), Some(b)) = (a.tensor.as_f32(), b.tensor.as_f32()) else { return HeadKind::Untied };
+    let (Some(a), Some(b)) = (graph.constant(table), graph.constant(weight)) else { return HeadSource::Untied };
+    let (Some(a), Some(b)) = (a.tensor.as_f32(), b.tensor.as_f32()) else { return HeadSource::Untied };
     let &[rows, width] = graph.ty(table).shape().sizes().unwrap_or_default().as_slice() else {
-        return HeadKind::Untied;
+        return HeadSource::Untied;
     };
     let turned = |i: usize| i % width * rows + i / width;
     let same = a.len() == b.len() && (a == b || (0..a.len()).all(|i| a[i].to_bits() == b[turned(i)].to_bits()));
-    if same { HeadKind::Copied } else { HeadKind::Untied }
+    if same { HeadSource::Copied } else { HeadSource::Untied }
 }
 
 /// What all layers have, once; else how many have what.

@@ -3,11 +3,11 @@
 use crate::calibration::Calibration;
 use crate::convert::{self, vocabulary};
 use crate::eval_report::EvalReport;
-use crate::evaluate::{Cut, Neurons, evaluate};
+use crate::evaluate::{Cut, NeuronTotals, evaluate};
 use crate::files;
 use crate::ledger::{self, Ledger, ledger};
 use crate::lints::{coverage, lints};
-use crate::model::{EngineOptions, Loaded, Source};
+use crate::model::{EngineOptions, Loaded, ModelSource};
 use crate::progress::{Progress, Workers};
 use crate::recall::recall;
 use serde_json::Value as Json;
@@ -22,6 +22,7 @@ pub struct EvalOptions {
     pub model: PathBuf,
     /// The ONNX file to compare with.
     pub reference: Option<PathBuf>,
+    /// The text.
     pub text: PathBuf,
     /// Windows of the context's length, spread evenly over the text; all without a number.
     pub windows: Option<usize>,
@@ -33,6 +34,7 @@ pub struct EvalOptions {
     pub ledger_tokens: Option<usize>,
     /// Ask whether a pair of tokens seen earlier is recalled.
     pub recall: bool,
+    /// Which engine runs it, and how.
     pub engine: EngineOptions,
     /// Windows that run at once; the result does not depend on it.
     pub threads: usize,
@@ -89,7 +91,7 @@ pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport
         beside: dense.is_some(),
         tokens_per_word: ids.len().saturating_sub(1) as f64 / words as f64,
         coverage: spiking.then(|| coverage(graph, &done.activity())),
-        neurons: spiking.then(|| Neurons::of(graph, &done)),
+        neurons: spiking.then(|| NeuronTotals::of(graph, &done)),
         lints: if spiking { lints(graph, json.as_ref(), &ids, done.run, &done.events) } else { Vec::new() },
         recalled: match options.recall {
             true => Some((recall(&program, &ids)?, dense.as_ref().map(|dense| recall(dense, &ids)).transpose()?)),
@@ -111,7 +113,7 @@ pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport
 ///
 /// # Errors
 /// What is not part of a GPT-2.
-pub fn dense_tensor(source: Source) -> Result<Graph, Diagnostics> {
+pub fn dense_tensor(source: ModelSource) -> Result<Graph, Diagnostics> {
     convert::dense(source.graph, source.rounded, &mut |_, _, _| {})
 }
 

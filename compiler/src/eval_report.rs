@@ -1,6 +1,6 @@
 //! All that an evaluation found out, and the same as data: what the table, `--json` and the page of `report` say.
 
-use crate::evaluate::{Evaluation, Neurons};
+use crate::evaluate::{NeuronTotals, TextEvaluation};
 use crate::ledger::{Ledger, LedgerJson};
 use crate::lints::{Coverage, CoverageJson, Lint, LintJson};
 use crate::recall::Recalled;
@@ -10,17 +10,21 @@ use serde::Serialize;
 /// All that an evaluation found out.
 #[derive(Debug)]
 pub struct EvalReport {
-    pub done: Evaluation,
+    /// Scores and spikes.
+    pub done: TextEvaluation,
     /// Whether the dense network ran beside it.
     pub beside: bool,
     /// Tokens per word, for perplexity by word.
     pub tokens_per_word: f64,
     /// Absent of a dense network, as `neurons` is.
     pub coverage: Option<Coverage>,
-    pub neurons: Option<Neurons>,
+    /// Neurons.
+    pub neurons: Option<NeuronTotals>,
+    /// Warnings.
     pub lints: Vec<Lint>,
     /// Of the program, and of the dense network where there is one.
     pub recalled: Option<(Vec<Recalled>, Option<Vec<Recalled>>)>,
+    /// What every site loses, where that was asked for.
     pub ledger: Option<Ledger>,
 }
 
@@ -29,30 +33,40 @@ pub struct EvalReport {
 pub struct EvalJson {
     /// Tokens that were predicted.
     pub tokens: usize,
+    /// Windows that were run.
     pub windows: usize,
+    /// The exponential of the mean negative log likelihood.
     pub perplexity: f64,
+    /// Perplexity by word.
     pub perplexity_by_word: f64,
     /// Next-token accuracy: the share of tokens that were the likeliest.
     pub accuracy: f64,
     /// Spikes of all neurons in the run.
     pub spikes: u64,
+    /// What is not as it seems.
     pub warnings: Vec<LintJson>,
-    /// Neurons times tokens.
+    /// NeuronTotals times tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub neurons: Option<u64>,
     /// Spikes per neuron and token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spikes_per_neuron: Option<f64>,
+    /// Timesteps per neuron, on average.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timesteps_mean: Option<f64>,
+    /// How much of the dense network's work spikes drive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coverage: Option<CoverageJson>,
+    /// Whether a pair seen earlier is recalled, by distance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recall: Option<Vec<Recalled>>,
+    /// The same of the dense network.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recall_dense: Option<Vec<Recalled>>,
+    /// What every site loses, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ledger: Option<LedgerJson>,
+    /// What is known only beside the dense network.
     #[serde(flatten)]
     pub beside: Option<BesideDense>,
 }
@@ -60,18 +74,23 @@ pub struct EvalJson {
 /// What is known only beside the dense network.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct BesideDense {
+    /// The dense network's.
     pub perplexity_dense: f64,
+    /// The dense network's.
     pub perplexity_by_word_dense: f64,
     /// Rise over the dense network's perplexity, as a share; and its 95 % confidence interval, of ten windows or more.
     pub perplexity_increase: f64,
+    /// Its 95 % confidence interval; `null` of fewer than ten windows.
     pub perplexity_increase_95: Option<[f64; 2]>,
     /// Mean cosine of logits, and the same around their means.
     pub cosine: f64,
+    /// The same around the means.
     pub cosine_centred: f64,
     /// The share of tokens for which both networks hold the same token for likeliest.
     pub top1_agreement: f64,
     /// Kullback-Leibler divergence from the dense network, in nats per token.
     pub kl: f64,
+    /// The dense network's.
     pub accuracy_dense: f64,
 }
 

@@ -19,7 +19,9 @@ use std::sync::Arc;
 /// Inputs that are run together, and the first of them whose prediction counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
+    /// What is run, by its place in the text.
     pub inputs: Range<usize>,
+    /// The first input whose prediction counts.
     pub scored: usize,
 }
 
@@ -35,6 +37,15 @@ pub struct Cut {
 }
 
 /// Windows of at most `length` of `inputs` inputs.
+///
+/// ```
+/// use snnc::evaluate::{Cut, cut};
+/// let half = Cut { length: None, stride: Some(2), windows: usize::MAX };
+/// let windows = cut(6, 4, half);
+/// // The second window begins two inputs later; what the first has scored is only its past.
+/// assert_eq!(windows[1].inputs, 2..6);
+/// assert_eq!(windows[1].scored, 4);
+/// ```
 pub fn cut(inputs: usize, length: usize, cut: Cut) -> Vec<Window> {
     let stride = cut.stride.unwrap_or(length).clamp(1, length.max(1));
     let all = if inputs == 0 { 0 } else { 1 + inputs.saturating_sub(length).div_ceil(stride) };
@@ -50,18 +61,23 @@ pub fn cut(inputs: usize, length: usize, cut: Cut) -> Vec<Window> {
 /// Sums over predicted tokens, in f64, in the order of the text.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Score {
+    /// Tokens of the run.
     pub tokens: usize,
     /// Negative log likelihood of the text, in nats.
     pub nll: f64,
+    /// The same of the dense network.
     pub nll_dense: f64,
     /// Predictions that were right.
     pub right: usize,
+    /// The same of the dense network.
     pub right_dense: usize,
+    /// Cosine of the two networks' logits.
     pub cosine: f64,
+    /// The same around the means.
     pub cosine_centred: f64,
     /// Kullback-Leibler divergence of the dense prediction from the spiking one, in nats.
     pub kl: f64,
-    /// Both networks' best guess is the same.
+    /// Both networks hold the same token for likeliest.
     pub agreed: usize,
 }
 
@@ -78,10 +94,12 @@ impl Score {
         self.agreed += other.agreed;
     }
 
+    /// Of the program.
     pub fn perplexity(&self) -> f64 {
         libm::exp(self.nll / self.tokens as f64)
     }
 
+    /// Of the dense network.
     pub fn perplexity_dense(&self) -> f64 {
         libm::exp(self.nll_dense / self.tokens as f64)
     }
@@ -94,9 +112,12 @@ impl Score {
 
 /// A finished evaluation. `events` are the program's, by node.
 #[derive(Clone, Debug)]
-pub struct Evaluation {
+pub struct TextEvaluation {
+    /// Sums over predicted tokens.
     pub score: Score,
+    /// Windows that were run.
     pub windows: usize,
+    /// What the program's nodes did.
     pub events: Vec<Events>,
     /// Tokens that were run, the unit of `events`.
     pub run: u64,
@@ -129,25 +150,27 @@ pub fn interval(windows: &[Score]) -> Option<[f64; 2]> {
     Some([rises[DRAWS / 40], rises[DRAWS - 1 - DRAWS / 40]])
 }
 
-impl Evaluation {
+impl TextEvaluation {
     /// What the program did, by node.
     pub fn activity(&self) -> Activity {
         Activity { tokens: self.run, events: self.events.clone() }
     }
 }
 
-/// Neurons and their spikes over a run.
+/// NeuronTotals and their spikes over a run.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Neurons {
-    /// Neurons that could have spiked: neurons times tokens.
+pub struct NeuronTotals {
+    /// NeuronTotals that could have spiked: neurons times tokens.
     pub neurons: u64,
+    /// Spikes in all.
     pub spikes: u64,
     /// Timesteps, summed over them.
     pub steps: u64,
 }
 
-impl Neurons {
-    pub fn of(graph: &Graph, done: &Evaluation) -> Self {
+impl NeuronTotals {
+    /// Of a run.
+    pub fn of(graph: &Graph, done: &TextEvaluation) -> Self {
         let mut all = Self::default();
         for (value, node) in graph.iter() {
             let Some((_, steps)) = node.ty.levels().filter(|_| node.op.is_neuron()) else { continue };
@@ -159,7 +182,7 @@ impl Neurons {
         all
     }
 
-    /// Spikes a neuron and token.
+    /// Spikes per neuron and token.
     pub fn rate(&self) -> f64 {
         self.spikes as f64 / self.neurons.max(1) as f64
     }
@@ -186,7 +209,7 @@ pub fn evaluate<'a>(
     ids: &[u32],
     cut: Cut,
     workers: impl Into<Workers<'a>>,
-) -> Result<Evaluation, Diagnostics> {
+) -> Result<TextEvaluation, Diagnostics> {
     let workers = workers.into();
     let context = cut.length.unwrap_or(usize::MAX).clamp(1, program.graph().context as usize);
     // The last id is only predicted, never an input.
@@ -228,7 +251,7 @@ pub fn evaluate<'a>(
     };
     let (scores, sessions) = map_in_order(workers, &ranges, sessions, score)?;
     workers.progress.end();
-    let mut evaluation = Evaluation {
+    let mut evaluation = TextEvaluation {
         score: Score::default(),
         windows: ranges.len(),
         events: vec![Events::default(); program.graph().nodes.len()],
@@ -328,7 +351,7 @@ mod tests {
             assert!(low < libm::expm1(0.1) && libm::expm1(0.1) < high, "{low} to {high}");
             high - low
         };
-        // 1.96 standard errors either way: the deviation is .05 nats a token.
+        // 1.96 standard errors either way: the deviation is 0.05 nats per token.
         let expected = |count: f64| 2.0 * 1.96 * 0.05 / count.sqrt() * libm::exp(0.1);
         for count in [16, 256] {
             assert!((width(count) / expected(count as f64) - 1.0).abs() < 0.15, "{count}: {}", width(count));

@@ -1,7 +1,7 @@
 //! Files in and out: models told apart by their first bytes, outputs that appear whole or not at all.
 
 use snnc_ir::container::{self, File};
-use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::{Diagnostic, Graph};
 pub use snnc_onnx::mmap::map;
 use std::fs;
@@ -19,7 +19,7 @@ pub enum Model {
 }
 
 fn trouble(path: &Path, what: &str, error: &io::Error) -> Diagnostic {
-    Diagnostic::new(path.display().to_string(), format!("{what}: {error}"))
+    Diagnostic::new(path.display().to_string(), format!("{what}: {error}")).code(ErrorCode::FILE)
 }
 
 /// Reads a model. The kind is told by content: a `.snn` begins with `SNNC`.
@@ -36,12 +36,12 @@ pub fn load(path: &Path) -> Result<Model, Diagnostics> {
 /// Reads a `.snn` file; its weights stay in the mapped file.
 pub fn read_snn(path: &Path) -> Result<File, Diagnostics> {
     let bytes = map(path).map_err(|e| vec![trouble(path, "cannot be read", &e)])?;
-    container::read(bytes).map_err(|complaints| at(path, complaints))
+    container::read(bytes).map_err(|diagnostics| at(path, diagnostics))
 }
 
 /// Puts the file's name before every place.
-pub fn at(path: &Path, complaints: Diagnostics) -> Diagnostics {
-    complaints.in_file(&path.display().to_string())
+pub fn at(path: &Path, diagnostics: Diagnostics) -> Diagnostics {
+    diagnostics.in_file(&path.display().to_string())
 }
 
 /// Writes a file beside its final place, syncs it and renames it: an existing file stays until the new one is whole.
@@ -111,7 +111,7 @@ fn check_replaceable(path: &Path) -> Result<(), Diagnostic> {
         Ok(meta) if !meta.is_file() => "is a device or a pipe, which a whole file cannot replace; name a file",
         Ok(_) | Err(_) => return Ok(()),
     };
-    Err(Diagnostic::new(path.display().to_string(), what))
+    Err(Diagnostic::new(path.display().to_string(), what).code(ErrorCode::FILE))
 }
 
 /// Whether `path` can be written, found out before long work begins.
@@ -134,6 +134,10 @@ pub fn read_text(path: &Path) -> Result<String, Diagnostic> {
     })
 }
 
+/// A file's bytes.
+///
+/// # Errors
+/// The file cannot be read.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>, Diagnostic> {
     fs::read(path).map_err(|e| trouble(path, "cannot be read", &e))
 }

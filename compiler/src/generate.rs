@@ -13,17 +13,24 @@ use std::time::Instant;
 /// What to write.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
+    /// The text to continue.
     pub prompt: &'a str,
+    /// Tokens to write, at most.
     pub most: usize,
+    /// How tokens are drawn.
     pub options: SampleOptions,
+    /// Texts before which it ends.
     pub stop: &'a [String],
 }
 
 /// What was written, and how fast.
 #[derive(Debug)]
 pub struct Generated {
+    /// The text.
     pub text: String,
+    /// Tokens of the run.
     pub tokens: usize,
+    /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// How products were done, by node.
     pub products: Vec<MatmulCounts>,
@@ -86,6 +93,7 @@ pub fn generate(
 /// A continued prompt as a line of JSON.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct PromptJson {
+    /// The text to continue.
     pub prompt: String,
     /// What continues it.
     pub text: String,
@@ -100,12 +108,16 @@ pub struct PromptJson {
 pub enum Stopped {
     /// It has as many tokens as were asked for.
     Enough,
+    /// The context is full.
     Context,
+    /// The network ended the text.
     EndOfText,
+    /// A stop text came.
     StopText,
 }
 
 impl Stopped {
+    /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
             Stopped::Enough => "max-new-tokens",
@@ -124,10 +136,12 @@ pub struct Writing<'a> {
     sampler: Sampler,
     new: Vec<u32>,
     text: Growing,
+    /// Why the text has ended, if it has.
     pub stopped: Option<Stopped>,
 }
 
 impl<'a> Writing<'a> {
+    /// At the start.
     pub fn new(tokens: &'a Tokens, request: Request<'a>) -> Self {
         let text = Growing { hold: request.stop.iter().map(String::len).max().unwrap_or(0), ..Growing::default() };
         let stopped = (request.most == 0).then_some(Stopped::Enough);

@@ -26,23 +26,23 @@ fn parse(text: &str, place: &str) -> Result<KernelCosts, Diagnostics> {
     };
     let all: Map<String, Json> =
         serde_json::from_str(text).map_err(|e| wrong(format!("is no file of kernel costs in JSON ({e})")))?;
-    let mut complaints = Diagnostics::new();
-    let mut complain = |name: &str, what: String| complaints.push(Diagnostic::new(format!("{place}: {name}"), what));
+    let mut diagnostics = Diagnostics::new();
+    let mut report_at = |name: &str, what: String| diagnostics.push(Diagnostic::new(format!("{place}: {name}"), what));
     let values = KernelCosts::NAMES.map(|name| match all.get(name).map(Json::as_f64) {
         Some(Some(price)) if price > 0.0 && price.is_finite() => price,
         Some(_) => {
-            complain(name, format!("is {}; a cost is a number of nanoseconds above 0", all[name]));
+            report_at(name, format!("is {}; a cost is a number of nanoseconds above 0", all[name]));
             1.0
         }
         None => {
-            complain(name, "is missing".into());
+            report_at(name, "is missing".into());
             1.0
         }
     });
     for name in all.keys().filter(|name| *name != ISA && !KernelCosts::NAMES.contains(&name.as_str())) {
-        complain(name, format!("is no kernel cost; there are {}", KernelCosts::NAMES.join(", ")));
+        report_at(name, format!("is no kernel cost; there are {}", KernelCosts::NAMES.join(", ")));
     }
-    if complaints.is_empty() { Ok(KernelCosts::of(values)) } else { Err(complaints) }
+    if diagnostics.is_empty() { Ok(KernelCosts::of(values)) } else { Err(diagnostics) }
 }
 
 /// As a file has them.
@@ -67,8 +67,8 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_file_is_said_with_its_place() {
         let told = |text: &str| {
-            let complaints = parse(text, "p.json").expect_err(text);
-            complaints.iter().map(|c| c.to_string()).collect::<Vec<_>>().join("\n")
+            let diagnostics = parse(text, "p.json").expect_err(text);
+            diagnostics.iter().map(|c| c.to_string()).collect::<Vec<_>>().join("\n")
         };
         let good = json(&KernelCosts::typical(Isa::Portable), Isa::Portable);
         let with = |name: &str, value: Json| {

@@ -10,7 +10,7 @@
 //! - softmax: attention by time to first spike on finest queries, keys and values; or attention without softmax, with its
 //!   features, on finest values;
 //! - time: what the spikes of a train have not yet said when its timesteps are over, or said too early. Neurons that
-//!   integrate before they fire say it all, so it is 0 for them. For neurons that answer within the timestep it is what the
+//!   integrate before they fire say it all, so it is 0 for them. For time-stepped neurons it is what the
 //!   site does with them less what it does with its levels alone; the site that it hears, if there is one, has its own
 //!   neurons in both, for what a neuron says depends on the order in which it hears.
 
@@ -36,16 +36,23 @@ use std::sync::Arc;
 /// What makes a site's error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Cause {
+    /// Levels that do not reach.
     Clipping,
+    /// Levels that are too far apart.
     Rounding,
+    /// Spikes that come too late or too early.
     Time,
+    /// Attention's own approximation.
     Softmax,
+    /// Weights of 8 bits.
     Weights,
 }
 
 impl Cause {
+    /// All of them.
     pub const ALL: [Cause; 5] = [Cause::Clipping, Cause::Rounding, Cause::Time, Cause::Softmax, Cause::Weights];
 
+    /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
             Cause::Clipping => "clipping",
@@ -91,12 +98,15 @@ fn twice_the_levels(Levels { code, steps }: Levels) -> Option<u16> {
 pub struct Entry {
     /// `h.0.mlp.hidden`; attention's softmax is `h.0.attention`.
     pub path: String,
+    /// The layer; `null` outside all layers.
     pub layer: Option<u32>,
     /// By `Cause::ALL`; `None` where the cause has no place.
     pub isolated: [Option<f64>; 5],
     /// The network's divergence when this site and all before it have their levels.
     pub cumulative: f64,
+    /// Timesteps.
     pub steps: Option<u16>,
+    /// The option that makes less of it.
     pub remedy: String,
 }
 
@@ -118,8 +128,9 @@ impl Entry {
 pub struct Ledger {
     /// In the order of the network.
     pub entries: Vec<Entry>,
-    /// The whole program's divergence, in nats a token.
+    /// The whole program's divergence, in nats per token.
     pub total: f64,
+    /// Tokens of the run.
     pub tokens: usize,
 }
 
@@ -127,7 +138,7 @@ pub struct Ledger {
 #[derive(Clone, Debug)]
 enum Probe {
     Isolated(usize, Cause),
-    /// A site and what it hears, with neurons that answer within the timestep; the site's own do, or integrate first.
+    /// A site and what it hears, with time-stepped neurons; the site's own do, or integrate first.
     Time(usize, bool),
     /// The first so many sites.
     Cumulative(usize),
@@ -153,7 +164,7 @@ pub fn ledger<'a>(
     let mut probes: Vec<Probe> = Vec::new();
     for (i, place) in places.iter().enumerate() {
         probes.extend(place.causes.iter().map(|cause| Probe::Isolated(i, *cause)));
-        if place.answers {
+        if place.time_stepped {
             probes.extend([Probe::Time(i, false), Probe::Time(i, true)]);
         }
         probes.push(Probe::Cumulative(i + 1));
@@ -177,9 +188,9 @@ pub fn ledger<'a>(
     for (probe, damage) in probes.iter().zip(damages) {
         match *probe {
             Probe::Isolated(i, cause) => entries[i].isolated[cause as usize] = Some(damage),
-            Probe::Time(i, answers) => {
+            Probe::Time(i, time_stepped) => {
                 let time = entries[i].isolated[Cause::Time as usize].get_or_insert(0.0);
-                *time += if answers { damage } else { -damage };
+                *time += if time_stepped { damage } else { -damage };
             }
             Probe::Cumulative(n) => entries[n - 1].cumulative = damage,
         }
@@ -216,23 +227,23 @@ pub fn windows(tensor: &Graph, ids: &[u32], tokens: usize) -> Vec<Range<usize>> 
 }
 
 /// A line of the ledger to be: a site with levels, or the softmax of an attention.
-struct Place<'a> {
+struct LedgerPlace<'a> {
     path: String,
     layer: Option<u32>,
     site: Option<Value>,
     attention: Option<Value>,
     fit: Option<&'a QuantParams>,
     causes: Vec<Cause>,
-    /// Whether its neurons answer within the timestep.
-    answers: bool,
+    /// Whether its neurons are time-stepped.
+    time_stepped: bool,
     /// The site whose spikes they hear.
-    heard: Option<Value>,
+    presynaptic: Option<Value>,
 }
 
-fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
+fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<LedgerPlace<'a>> {
     let quant_plan = &calibration.quant_plan;
     let fit_of = |value: &Value| quant_plan.sites.get(value).and_then(Option::as_ref);
-    let mut places: Vec<(Value, Place<'a>)> = Vec::new();
+    let mut places: Vec<(Value, LedgerPlace<'a>)> = Vec::new();
     for Site { value, layer, role } in sites(tensor) {
         let Some(fit) = fit_of(&value) else { continue };
         let mut causes = vec![Cause::Clipping, Cause::Rounding];
@@ -240,11 +251,20 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
             causes.push(Cause::Weights);
         }
         let path = Site { value, layer, role }.to_string();
-        let answers = calibration.membrane.is_some() && fit.levels.code == Code::Unary;
-        let heard = heard(tensor, value);
+        let time_stepped = calibration.membrane.is_some() && fit.levels.code == Code::Unary;
+        let presynaptic = presynaptic(tensor, value);
         places.push((
             value,
-            Place { path, layer, site: Some(value), attention: None, fit: Some(fit), causes, answers, heard },
+            LedgerPlace {
+                path,
+                layer,
+                site: Some(value),
+                attention: None,
+                fit: Some(fit),
+                causes,
+                time_stepped,
+                presynaptic,
+            },
         ));
     }
     let attentions = tensor.iter().filter(|(_, node)| matches!(node.op, Op::Dense(DenseOp::Attention { .. })));
@@ -252,15 +272,15 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
         let layer = layer as u32;
         if quant_plan.features.contains_key(&value) || node.args.iter().all(|arg| fit_of(arg).is_some()) {
             let (path, causes) = (format!("h.{layer}.attention"), vec![Cause::Softmax]);
-            let place = Place {
+            let place = LedgerPlace {
                 path,
                 layer: Some(layer),
                 site: None,
                 attention: Some(value),
                 fit: fit_of(&node.args[0]),
                 causes,
-                answers: false,
-                heard: None,
+                time_stepped: false,
+                presynaptic: None,
             };
             places.push((value, place));
         }
@@ -271,7 +291,7 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<Place<'a>> {
 }
 
 /// What the projection reads whose sums a site's neurons take in.
-fn heard(tensor: &Graph, site: Value) -> Option<Value> {
+fn presynaptic(tensor: &Graph, site: Value) -> Option<Value> {
     let node = tensor.node(site);
     let sums = if let Op::Dense(DenseOp::Curve(_)) = node.op { tensor.node(node.args[0]) } else { node };
     matches!(sums.op, Op::Dense(DenseOp::Linear(_))).then(|| sums.args[0])
@@ -281,7 +301,7 @@ fn heard(tensor: &Graph, site: Value) -> Option<Value> {
 fn probe_graph(
     tensor: &Graph,
     calibration: &Calibration,
-    places: &[Place<'_>],
+    places: &[LedgerPlace<'_>],
     probe: &Probe,
 ) -> Result<Graph, Diagnostics> {
     let whole = &calibration.quant_plan;
@@ -290,16 +310,16 @@ fn probe_graph(
     quant_plan.heads.clone_from(&whole.heads);
     let mut waiting = None;
     match *probe {
-        Probe::Time(i, answers) => {
+        Probe::Time(i, time_stepped) => {
             let place = &places[i];
-            for site in place.site.iter().chain(&place.heard) {
+            for site in place.site.iter().chain(&place.presynaptic) {
                 quant_plan.sites.insert(*site, whole.sites.get(site).cloned().flatten());
             }
             quant_plan.exact_weights = whole.exact_weights;
-            waiting = (!answers).then(|| place.path.clone());
+            waiting = (!time_stepped).then(|| place.path.clone());
         }
         Probe::Isolated(i, cause) => {
-            let Place { site, attention, fit, .. } = &places[i];
+            let LedgerPlace { site, attention, fit, .. } = &places[i];
             match (site, attention, fit) {
                 (Some(site), _, Some(fit)) => {
                     let (fit, exact) = match cause {
@@ -330,7 +350,7 @@ fn probe_graph(
     let membrane = calibration.membrane.filter(|_| !matches!(probe, Probe::Isolated(..)));
     let context = Context { quant_plan, membrane, waiting, ..Context::default() };
     let levels = quantise(tensor, &context)?;
-    // Time collapses but for neurons that answer within the timestep.
+    // Time collapses but for time-stepped neurons.
     let prompt = membrane.is_some() || context.quant_plan.variants.values().any(|variant| !variant.time_collapses());
     if prompt { fold(&spike(&levels, &context)?, &context) } else { Ok(levels) }
 }
@@ -379,7 +399,7 @@ fn softmax_only(tensor: &Graph, whole: &QuantPlan, attention: Value, quant_plan:
     }
 }
 
-/// What the network of every probe loses against the dense one, in nats a token. The result does not depend on `threads`.
+/// What the network of every probe loses against the dense one, in nats per token. The result does not depend on `threads`.
 ///
 /// # Errors
 /// The text is too short; a network cannot be run.
@@ -483,6 +503,7 @@ impl Ledger {
 /// A ledger as data; divergences in nats per token.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct LedgerJson {
+    /// Tokens of the run.
     pub tokens: usize,
     /// The whole program's divergence from the dense network.
     pub kl: f64,
@@ -497,8 +518,11 @@ pub struct LedgerJson {
 /// What one site loses.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct LedgerSite {
+    /// The site.
     pub site: String,
+    /// The layer; `null` outside all layers.
     pub layer: Option<u32>,
+    /// Timesteps.
     pub timesteps: Option<u16>,
     /// With all else dense.
     pub kl_isolated: f64,
@@ -506,11 +530,16 @@ pub struct LedgerSite {
     pub kl_cumulative: f64,
     /// The cause that does most, and the option that makes less of it.
     pub worst: &'static str,
+    /// The option that makes less of it.
     pub remedy: String,
     /// By cause, isolated; `null` where the cause has no place.
     pub clipping: Option<f64>,
+    /// By levels that are too far apart.
     pub rounding: Option<f64>,
+    /// By spikes that come too late or too early.
     pub time: Option<f64>,
+    /// By attention's own approximation.
     pub softmax: Option<f64>,
+    /// Where weights lie.
     pub weights: Option<f64>,
 }

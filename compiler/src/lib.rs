@@ -1,7 +1,37 @@
-//! The edge of snnc: ONNX files, `.snn` files, text.
+//! snnc as a library: ONNX files to spiking programs, and what such a program does and costs.
 //!
-//! `convert` is the whole compiler as one function. The command `snnc` stands in `cli/`, behind the feature `cli`; it reads
-//! options, calls this library, and prints.
+//! Whatever the command `snnc` does is a function here. Each takes an options struct and a [`progress::Progress`], which is told
+//! how far the work is and may stop it:
+//!
+//! | to do | function |
+//! |---|---|
+//! | check an ONNX file | [`check::check`] |
+//! | compile it | [`compile::compile`] |
+//! | write text | [`generate::generate`] |
+//! | evaluate | [`eval::eval`] |
+//! | estimate energy | [`energy::run::energy`] |
+//! | make a report | [`report::build`], [`report::page`] |
+//! | train | [`train::train`] |
+//! | find cheap timesteps | [`tune::tune`] |
+//! | measure speed | [`bench::bench`] |
+//!
+//! ```no_run
+//! use snnc::compile::{CompileOptions, compile};
+//! use snnc::eval::{EvalOptions, eval};
+//! use snnc::progress::Silent;
+//!
+//! # fn main() -> Result<(), snnc_ir::Diagnostics> {
+//! let compiled = compile(&CompileOptions::new("model.onnx".as_ref()), &Silent, &mut |_, _| {})?;
+//! compiled.write("model.snn".as_ref())?;
+//! let report = eval(&EvalOptions::new("model.snn".as_ref(), "text.txt".as_ref()), &Silent)?;
+//! println!("perplexity {}", report.done.score.perplexity());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The command itself stands in `cli/`, behind the feature `cli`. It reads options, calls this library, and prints.
+
+#![warn(missing_docs)]
 
 pub mod bench;
 pub mod calibrate;

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashSet};
 
 /// What a warning is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum LintKind {
     /// A layer of neurons never fires.
     Silent,
     /// Many neurons fire at every timestep.
@@ -29,14 +29,15 @@ pub enum Kind {
     Unlike,
 }
 
-impl Kind {
+impl LintKind {
+    /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Silent => "silent",
-            Kind::Saturated => "saturated",
-            Kind::Dense => "dense",
-            Kind::Coverage => "coverage",
-            Kind::Unlike => "unlike",
+            LintKind::Silent => "silent",
+            LintKind::Saturated => "saturated",
+            LintKind::Dense => "dense",
+            LintKind::Coverage => "coverage",
+            LintKind::Unlike => "unlike",
         }
     }
 }
@@ -44,19 +45,25 @@ impl Kind {
 /// A warning about a place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lint {
-    pub kind: Kind,
+    /// Its kind.
+    pub kind: LintKind,
+    /// Where it is.
     pub place: String,
+    /// What it is.
     pub message: String,
 }
 
 /// Of a network's multiply-accumulates, those that spikes drive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
+    /// Those that spikes drive.
     pub driven: u64,
+    /// All of them.
     pub all: u64,
 }
 
 impl Share {
+    /// Driven work as a share of all.
     pub fn ratio(self) -> f64 {
         if self.all == 0 { 0.0 } else { self.driven as f64 / self.all as f64 }
     }
@@ -65,7 +72,9 @@ impl Share {
 /// Coverage in all and by layer and part, the head last.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Coverage {
+    /// In all.
     pub total: Share,
+    /// By layer and part.
     pub parts: BTreeMap<(u32, Part), Share>,
 }
 
@@ -126,6 +135,7 @@ impl Coverage {
 pub struct CoverageJson {
     /// The share of the dense network's multiply-accumulates that spikes drive.
     pub share: f64,
+    /// By layer and part.
     pub parts: Vec<PartCoverage>,
 }
 
@@ -134,6 +144,7 @@ pub struct CoverageJson {
 pub struct PartCoverage {
     /// `null`: the head.
     pub layer: Option<u32>,
+    /// The part of the layer.
     pub part: &'static str,
     /// The dense network's multiply-accumulates.
     pub macs: u64,
@@ -144,8 +155,11 @@ pub struct PartCoverage {
 /// A warning as data.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct LintJson {
+    /// Its kind.
     pub kind: &'static str,
+    /// Where it is.
     pub place: String,
+    /// What it is.
     pub message: String,
 }
 
@@ -191,47 +205,22 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
     let features = features(graph);
     for (value, node) in graph.iter() {
         let origin = graph.origin(value);
-        match node.op {
-            // Features are thresholds that are passed: those that always fire clip nothing.
-            Op::Level(LevelOp::Quant { .. })
-            | Op::Spike(SpikeOp::Fire { .. })
-            | Op::Spike(SpikeOp::Integrate { .. })
-                if features.contains(&value) => {}
-            Op::Level(LevelOp::Quant { .. })
-            | Op::Spike(SpikeOp::Fire { .. })
-            | Op::Spike(SpikeOp::Integrate { .. }) => {
-                let name = name_of(graph, value);
-                let width = node.ty.shape().width().unwrap_or(0) as u64;
-                let did = events[value.index()];
-                if did.spikes == 0 {
-                    add(Kind::Silent, &name, format!("{width} neurons never fired ({origin})"));
-                }
-                let share = did.saturated as f64 / (width * tokens).max(1) as f64;
-                let usual = usual_saturation(section, &name);
-                if share > SATURATED_MOST && share > SATURATED_TIMES * usual {
-                    let message = format!(
-                        "{:.2} % of its neurons fired at every timestep, {:.2} % on the calibration text; calibrate on \
-                         text like this, or give it more timesteps",
-                        100.0 * share,
-                        100.0 * usual
-                    );
-                    add(Kind::Saturated, &name, message);
-                }
-            }
-            Op::Dense(DenseOp::Linear(_)) | Op::Dense(DenseOp::Attention { .. }) => {
-                add(Kind::Dense, origin, format!("`{}` multiplies: what it reads is dense", node.op));
-            }
-            _ if node.ty.elem() == Some(Elem::F32) && matches!(node.op, Op::Dense(DenseOp::Curve(_))) => {
-                add(Kind::Dense, origin, format!("`{}` is computed: no neuron has this curve", node.op));
-            }
-            _ => {}
+        // Features are thresholds that are passed: those that always fire clip nothing.
+        if node.op.is_neuron() && !features.contains(&value) {
+            neuron_lints(graph, value, section, tokens, events[value.index()], &mut add);
+        }
+        if matches!(node.op, Op::Dense(DenseOp::Linear(_) | DenseOp::Attention { .. })) {
+            add(LintKind::Dense, origin, format!("`{}` multiplies: what it reads is dense", node.op));
+        }
+        if node.ty.elem() == Some(Elem::F32) && matches!(node.op, Op::Dense(DenseOp::Curve(_))) {
+            add(LintKind::Dense, origin, format!("`{}` is computed: no neuron has this curve", node.op));
         }
     }
     let coverage = coverage(graph, &Activity { tokens, events: events.to_vec() });
     for ((layer, part), share) in &coverage.parts {
         if share.ratio() < COVERAGE_LEAST {
             add(
-                Kind::Coverage,
+                LintKind::Coverage,
                 &place(*layer, *part),
                 format!("spikes drive {:.1} % of its multiply-accumulates", 100.0 * share.ratio()),
             );
@@ -243,9 +232,36 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
         let source = section.and_then(|section| section["source"].as_str()).unwrap_or("the calibration text");
         let message =
             format!("{:.0} % of its tokens were never met in {source}; calibrate on text like this", 100.0 * unseen);
-        add(Kind::Unlike, "the text", message);
+        add(LintKind::Unlike, "the text", message);
     }
     lints
+}
+
+/// What is to be said of one layer of neurons.
+fn neuron_lints(
+    graph: &Graph,
+    value: Value,
+    section: Option<&Json>,
+    tokens: u64,
+    did: Events,
+    add: &mut impl FnMut(LintKind, &str, String),
+) {
+    let name = name_of(graph, value);
+    let width = graph.ty(value).shape().width().unwrap_or(0) as u64;
+    if did.spikes == 0 {
+        add(LintKind::Silent, &name, format!("{width} neurons never fired ({})", graph.origin(value)));
+    }
+    let share = did.saturated as f64 / (width * tokens).max(1) as f64;
+    let usual = usual_saturation(section, &name);
+    if share > SATURATED_MOST && share > SATURATED_TIMES * usual {
+        let message = format!(
+            "{:.2} % of its neurons fired at every timestep, {:.2} % on the calibration text; calibrate on text like this, or \
+             give it more timesteps",
+            100.0 * share,
+            100.0 * usual
+        );
+        add(LintKind::Saturated, &name, message);
+    }
 }
 
 /// The site that a neuron layer codes: `h.0.mlp.hidden`.

@@ -42,19 +42,21 @@ impl Default for EngineOptions {
 
 /// A graph to run, and whether an imported one has its numbers from codes of eight bits.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub struct ModelSource {
+    /// The graph.
     pub graph: Graph,
+    /// Whether its numbers come from codes of eight bits.
     pub rounded: bool,
 }
 
-impl Source {
+impl ModelSource {
     /// The program that an engine takes: an imported graph is raised, a spiking one is collapsed unless every timestep is to
     /// run or the order of spikes matters.
     ///
     /// # Errors
     /// A dense network has no timesteps; a graph that cannot be planned.
     pub fn program(self, options: &EngineOptions) -> Result<Arc<Program>, Diagnostics> {
-        let Source { graph, rounded } = self;
+        let ModelSource { graph, rounded } = self;
         let graph = match graph.stage {
             Stage::Imported if options.stepped => {
                 return Err(Diagnostic::new("", "--stepped: a dense network has no timesteps; compile it first").into());
@@ -73,12 +75,15 @@ impl Source {
 /// A model file with all that stands in it or beside it.
 #[derive(Debug)]
 pub struct Loaded {
+    /// The file's name.
     pub path: PathBuf,
-    pub source: Source,
+    /// Where the number comes from.
+    pub source: ModelSource,
     /// What a program keeps of its calibration, as JSON.
     pub calibration: Option<Vec<u8>>,
     /// What a program says of its making, as JSON.
     pub provenance: Option<Vec<u8>>,
+    /// `tokenizer.json`, if there is one.
     pub tokenizer: Option<Vec<u8>>,
     /// What the tokenizer is called in messages.
     pub tokenizer_place: String,
@@ -93,13 +98,13 @@ impl Loaded {
         Ok(match files::load(path)? {
             files::Model::Onnx(import) => {
                 let (tokenizer, tokenizer_place) = find_tokenizer(path, None)?;
-                let source = Source { graph: import.graph, rounded: import.rounds_activations };
+                let source = ModelSource { graph: import.graph, rounded: import.rounds_activations };
                 let path = path.to_path_buf();
                 Self { path, source, calibration: None, provenance: None, tokenizer, tokenizer_place }
             }
             files::Model::Snn(file) => Self {
                 path: path.to_path_buf(),
-                source: Source { graph: file.graph, rounded: false },
+                source: ModelSource { graph: file.graph, rounded: false },
                 calibration: file.calibration,
                 provenance: file.provenance,
                 tokenizer: file.tokenizer,

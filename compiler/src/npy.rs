@@ -3,6 +3,17 @@
 use std::io::{self, Write};
 
 /// Writes a row-major little-endian f32 array.
+///
+/// ```
+/// let mut file = Vec::new();
+/// snnc::npy::write_f32(&mut file, &[1, 2], &[0.5, 2.0])?;
+/// assert_eq!(&file[..6], b"\x93NUMPY");
+/// assert_eq!(file.len(), 128 + 8);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// `out` cannot be written.
 pub fn write_f32(out: &mut dyn Write, sizes: &[usize], data: &[f32]) -> io::Result<()> {
     let shape: Vec<String> = sizes.iter().map(|n| format!("{n},")).collect();
     let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", shape.join(" "));

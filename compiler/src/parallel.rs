@@ -19,6 +19,13 @@ pub fn pool(threads: usize) -> Result<rayon::ThreadPool, Diagnostic> {
 /// What `work` makes of every item, in their order, and the states that it used: one per thread at most, each made when a
 /// thread first needs one and handed from item to item.
 ///
+/// ```
+/// use snnc::parallel::map_in_order;
+/// let (squares, _) = map_in_order(2.into(), &[1, 2, 3], || Ok(()), |(), _, x| Ok(x * x))?;
+/// assert_eq!(squares, [1, 4, 9]);
+/// # Ok::<(), snnc_ir::Diagnostic>(())
+/// ```
+///
 /// # Errors
 /// The error of an item, after which no other is begun; a request to stop; no threads.
 pub fn map_in_order<S: Send, I: Sync, T: Send>(

@@ -56,6 +56,7 @@ impl Progress for Silent {}
 pub struct Workers<'a> {
     /// Threads that each run a sequence of their own; no result depends on their number.
     pub threads: usize,
+    /// Who watches.
     pub progress: &'a dyn Progress,
 }
 

@@ -33,6 +33,7 @@ pub const ROUNDED_ACTIVATIONS: f32 = 0.1;
 pub struct Proof {
     /// Largest difference of a logit, and the range of the file's logits.
     pub difference: f32,
+    /// Range of the file's logits.
     pub range: f32,
     /// Tokens that were run.
     pub tokens: usize,

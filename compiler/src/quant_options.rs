@@ -173,6 +173,7 @@ pub fn attention(text: &str) -> Result<Choices<AttentionName>, String> {
 /// A code as a user names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodeName {
+    /// One of the IR's codes.
     Code(Code),
     /// Ternary spikes of one weight, decoded by neurons that take back what later inputs contradict: the unary code.
     StBif,
@@ -327,45 +328,45 @@ impl QuantSpelling {
 }
 
 /// The options that mean the same: what a user types to get it.
-pub fn spelled(wishes: &QuantOptions) -> String {
+pub fn spelled(options: &QuantOptions) -> String {
     let list = |first: String, wanted: &dyn Fn(&Override) -> Option<String>| {
-        let more = wishes.overrides.iter().filter_map(|(s, wish)| Some(format!("{s}={}", wanted(wish)?)));
+        let more = options.overrides.iter().filter_map(|(s, asked)| Some(format!("{s}={}", wanted(asked)?)));
         std::iter::once(first).chain(more).collect::<Vec<_>>().join(",")
     };
-    let steps = |wish: &Override| if let Override::Steps(steps) = wish { Some(steps.to_string()) } else { None };
-    let code = |wish: &Override| if let Override::Code(code) = wish { Some(code.name().to_string()) } else { None };
-    let codes = list(wishes.levels.code.name().to_string(), &code);
-    let mut flags = format!("--timesteps {}", list(wishes.levels.steps.to_string(), &steps));
+    let steps = |asked: &Override| if let Override::Steps(steps) = asked { Some(steps.to_string()) } else { None };
+    let code = |asked: &Override| if let Override::Code(code) = asked { Some(code.name().to_string()) } else { None };
+    let codes = list(options.levels.code.name().to_string(), &code);
+    let mut flags = format!("--timesteps {}", list(options.levels.steps.to_string(), &steps));
     if codes != Code::Binary.name() {
         flags += &format!(" --code {codes}");
     }
-    let dense = wishes.overrides.iter().filter(|(_, wish)| *wish == Override::Dense).map(|(s, _)| s.clone());
+    let dense = options.overrides.iter().filter(|(_, asked)| *asked == Override::Dense).map(|(s, _)| s.clone());
     let dense: Vec<String> = dense.collect();
     if !dense.is_empty() {
         flags += &format!(" --dense {}", dense.join(","));
     }
     let attention =
-        |wish: &Override| if let Override::Attention(kind) = wish { Some(AttentionName(*kind).name()) } else { None };
-    let attention = list(AttentionName(wishes.attention).name(), &attention);
+        |asked: &Override| if let Override::Attention(kind) = asked { Some(AttentionName(*kind).name()) } else { None };
+    let attention = list(AttentionName(options.attention).name(), &attention);
     if attention != "ttfs" {
         flags += &format!(" --attention {attention}");
     }
-    if let Some(membrane) = wishes.membrane {
+    if let Some(membrane) = options.membrane {
         flags += &format!(" --neuron {}", membrane.name());
     }
-    if wishes.zero_point == ZeroPoint::Error {
+    if options.zero_point == ZeroPoint::Error {
         flags += " --centre error";
     }
-    if wishes.thresholds != Thresholds::Auto {
-        flags += &format!(" --thresholds {}", wishes.thresholds.name());
+    if options.thresholds != Thresholds::Auto {
+        flags += &format!(" --thresholds {}", options.thresholds.name());
     }
-    if wishes.phases != PHASES {
-        flags += &format!(" --phases {}", wishes.phases);
+    if options.phases != PHASES {
+        flags += &format!(" --phases {}", options.phases);
     }
-    if wishes.exact_weights {
+    if options.exact_weights {
         flags += " --weights f32";
     }
-    if wishes.own_embedding {
+    if options.own_embedding {
         flags += " --embedding own";
     }
     flags

@@ -23,10 +23,11 @@ const SEED: u64 = 0x5eed_0000_cafe;
 /// What one network makes of pairs at one distance.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Recalled {
+    /// Tokens from the pair to the question.
     pub distance: usize,
     /// By how much the pair raises the logarithm of the second token's probability, in nats.
     pub gain: f64,
-    /// How often the second token is the best guess.
+    /// How often the second token is the likeliest.
     pub right: f64,
 }
 

@@ -12,8 +12,10 @@ pub struct ProgramRecord {
     /// `snnc 0.1.0`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compiler: Option<String>,
+    /// Where the number comes from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceRecord>,
+    /// How near the imported network is to its file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub import: Option<ImportRecord>,
     /// The options of the conversion, as a user types them.
@@ -22,6 +24,7 @@ pub struct ProgramRecord {
     /// Training runs, one after the other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub training: Vec<TrainingRecord>,
+    /// Which layers attend by time to first spike.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hybrid: Option<HybridRecord>,
     /// The program beside the dense network, after training.
@@ -32,11 +35,13 @@ pub struct ProgramRecord {
 /// The file that a program was compiled from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceRecord {
+    /// Its length.
     pub bytes: u64,
     /// XXH3-64.
     pub xxh3: String,
     /// The exporter.
     pub producer: String,
+    /// The version of the ONNX operators.
     pub opset: i64,
 }
 
@@ -58,6 +63,7 @@ pub struct ImportRecord {
 /// Which layers a hybrid keeps with attention by time to first spike.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HybridRecord {
+    /// Layers with attention by time to first spike.
     pub ttfs: Vec<usize>,
     /// Absent where no layer stayed within the budget.
     #[serde(flatten)]
@@ -67,11 +73,15 @@ pub struct HybridRecord {
 /// What the choice was measured to be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HybridFigures {
+    /// The exponential of the mean negative log likelihood.
     pub perplexity: f64,
     /// Rise over the dense network's perplexity, as a share.
     pub rise: f64,
+    /// Energy of attention, in nanojoules per token.
     pub attention_nj: f64,
+    /// Energy in all, in nanojoules per token.
     pub total_nj: f64,
+    /// Whether perplexity stays within the budget.
     pub within_budget: bool,
 }
 

@@ -1,6 +1,7 @@
 //! Text to token ids and back, by the model's own tokenizer.
 
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::ErrorCode;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
 
@@ -22,14 +23,18 @@ impl Tokens {
     /// # Errors
     /// `json` is no tokenizer, or one without an end-of-text token.
     pub fn new(json: &[u8], place: &str) -> Result<Self, Diagnostic> {
-        let tokenizer =
-            Tokenizer::from_bytes(json).map_err(|e| Diagnostic::new(place, format!("is not a tokenizer.json: {e}")))?;
+        let tokenizer = Tokenizer::from_bytes(json)
+            .map_err(|e| Diagnostic::new(place, format!("is not a tokenizer.json: {e}")).code(ErrorCode::TOKENIZER))?;
         let start = tokenizer.token_to_id(END_OF_TEXT).ok_or_else(|| {
             Diagnostic::new(place, format!("the tokenizer has no {END_OF_TEXT}, which GPT-2 begins every text with"))
         })?;
         Ok(Self { tokenizer, start })
     }
 
+    /// The ids of a text.
+    ///
+    /// # Errors
+    /// The tokenizer refuses it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Diagnostic> {
         let encoding = self.tokenizer.encode_fast(text, false);
         let encoding = encoding.map_err(|e| Diagnostic::new("", format!("the text cannot be tokenised: {e}")))?;
@@ -58,6 +63,10 @@ impl Tokens {
         Ok(ids)
     }
 
+    /// The text of ids.
+    ///
+    /// # Errors
+    /// The tokenizer refuses them.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Diagnostic> {
         self.tokenizer.decode(ids, false).map_err(|e| Diagnostic::new("", format!("ids cannot be decoded: {e}")))
     }
@@ -67,6 +76,7 @@ impl Tokens {
         self.tokenizer.get_vocab_size(true)
     }
 
+    /// Whether the vocabulary has no entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

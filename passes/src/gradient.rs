@@ -8,7 +8,7 @@
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::Perm;
 use snnc_ir::op::TrainingOp;
-use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
 use snnc_ir::{Binary, Builder, Diagnostic, Dim, Graph, Node, Op, Shape, Stage, Tensor, Unary, Value};
 use std::sync::Arc;
 
@@ -231,28 +231,7 @@ impl Tape {
             }
             Op::Training(op) => return self.by_training(op, &args, i, c),
             // Illegal in this stage, or without operands, or of integers.
-            Op::Array(ArrayOp::Unary(
-                Unary::Sqrt | Unary::Tanh | Unary::Erf | Unary::Sigmoid | Unary::Relu | Unary::Reciprocal,
-            ))
-            | Op::Array(ArrayOp::Binary(Binary::Pow | Binary::Min | Binary::Max))
-            | Op::Leaf(LeafOp::Tokens)
-            | Op::Leaf(LeafOp::Positions)
-            | Op::Leaf(LeafOp::Weight(_))
-            | Op::Array(ArrayOp::CausalMask { .. })
-            | Op::Array(ArrayOp::Where)
-            | Op::Array(ArrayOp::Slice { .. })
-            | Op::Array(ArrayOp::Mean)
-            | Op::Dense(DenseOp::LayerNorm { .. })
-            | Op::Dense(DenseOp::Linear(_))
-            | Op::Dense(DenseOp::Attention { .. })
-            | Op::Level(LevelOp::Quant { .. })
-            | Op::Level(LevelOp::MatMulInt)
-            | Op::Level(LevelOp::HeadLinear)
-            | Op::Level(LevelOp::Ssa { .. })
-            | Op::Spike(SpikeOp::Fire { .. })
-            | Op::Spike(SpikeOp::Integrate { .. })
-            | Op::Spike(SpikeOp::Synapse)
-            | Op::Spike(SpikeOp::Decode) => Err(self.none(node.op)),
+            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) => Err(self.none(node.op)),
         };
         made.map(Some)
     }

@@ -4,7 +4,7 @@ use super::machine::{memory_read_gb_per_s, peak_rss_mb};
 use super::speeds::{SpeedOptions, Speeds, density, first_token, measure, weight_bytes};
 use super::variants::{with_context, with_density};
 use crate::files;
-use crate::model::{EngineOptions, Source};
+use crate::model::{EngineOptions, ModelSource};
 use crate::progress::{Progress, cancelled};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -20,6 +20,7 @@ use std::sync::Arc;
 pub struct BenchOptions {
     /// The `.snn` file.
     pub model: PathBuf,
+    /// What to measure.
     pub speeds: SpeedOptions,
     /// Threads, kernel costs, and whether events are counted.
     pub engine: EngineOptions,
@@ -34,26 +35,35 @@ pub struct BenchOptions {
 /// A measurement as data.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct BenchJson {
+    /// The program's file.
     pub model: String,
+    /// Threads; no result depends on their number.
     pub threads: usize,
     /// Milliseconds until the program is loaded and planned; and until its first token.
     pub load_ms: f64,
+    /// Milliseconds until the first token.
     pub first_token_ms: f64,
     /// Collapsed, where they were measured.
     pub prefill_128_tokens_per_s: Option<f64>,
+    /// The same of a prompt of 1024 tokens.
     pub prefill_1024_tokens_per_s: Option<f64>,
     /// Past 128 tokens.
     pub decode_tokens_per_s: Option<f64>,
+    /// What this machine reads from memory, in order.
     pub memory_read_gb_per_s: Option<f64>,
     /// Weights that decoding reads per second, as a share of what memory gives.
     pub decode_share_of_memory: Option<f64>,
     /// Tokens that were decoded at each depth.
     pub decoded_tokens: usize,
+    /// The most memory that the process has held.
     pub peak_rss_mb: Option<f64>,
+    /// Bytes of weights that one token's decoding reads.
     pub weight_bytes: usize,
     /// The share of neurons that fire at a timestep.
     pub density: f64,
+    /// Speeds of the collapsed program.
     pub collapsed: Speeds,
+    /// Speeds of the program that runs every timestep, where it was measured.
     pub stepped: Option<Speeds>,
 }
 
@@ -70,7 +80,7 @@ pub fn bench(
     watch: &mut ProgramWatch<'_>,
 ) -> Result<BenchJson, Diagnostics> {
     let program = |stepped| {
-        let source = Source { graph: graph(options)?, rounded: false };
+        let source = ModelSource { graph: graph(options)?, rounded: false };
         source.program(&EngineOptions { stepped, ..options.engine })
     };
     let ([load_ms, first_token_ms], fast) = first_token(&|| program(false))?;
@@ -144,8 +154,11 @@ const FIGURES: [(&str, bool); 5] = [
 /// A figure that is worse than the baseline allows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Regression {
+    /// Its name.
     pub name: &'static str,
+    /// The figure.
     pub now: f64,
+    /// The same in the baseline.
     pub before: f64,
     /// By how much it is worse, as a share.
     pub worse: f64,

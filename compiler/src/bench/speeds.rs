@@ -38,14 +38,18 @@ pub const BATCH_DEPTH: usize = 128;
 pub struct SpeedAt {
     /// Tokens of the prompt, or tokens before, or sequences.
     pub at: usize,
+    /// Tokens per second.
     pub tokens_per_s: f64,
 }
 
 /// Speeds of one form of a program.
 #[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct Speeds {
+    /// Prompts, by their length.
     pub prefill: Vec<SpeedAt>,
+    /// Decoding, by the tokens before.
     pub decode: Vec<SpeedAt>,
+    /// Decoding together, by the number of sequences.
     pub batched: Vec<SpeedAt>,
 }
 

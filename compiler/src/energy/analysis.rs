@@ -1,11 +1,12 @@
 //! What a figure hangs on: how many spikes would make spiking cost as much as dense, and what every price does to a saving.
 
-use super::{Block, Estimate, Item, Phase, PriceList};
+use super::{Block, Estimate, Phase, PriceList, PricedItem};
 use snnc_passes::cost::{Form, LayerPart};
 
 /// Where a layer and part costs as much spiking as dense.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BreakEven {
+    /// Where it is.
     pub place: LayerPart,
     /// A neuron and token, as measured.
     pub spikes: f64,
@@ -45,12 +46,15 @@ pub fn break_even(estimate: &Estimate, list: &PriceList, phase: Phase, dense: Fo
 /// What one price does to a saving.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sensitivity {
-    pub item: Item,
+    /// What has the price.
+    pub item: PricedItem,
     /// Its share of either side's energy.
     pub dense_share: f64,
+    /// Its share of the spiking network's energy.
     pub spiking_share: f64,
     /// The saving at half the price, and at twice.
     pub halved: f64,
+    /// The saving at twice the price.
     pub doubled: f64,
 }
 
@@ -68,7 +72,8 @@ pub fn sensitivity(
     else {
         return Vec::new();
     };
-    let of = |items: &[(Item, f64)], item| items.iter().find(|(other, _)| *other == item).map_or(0.0, |(_, pj)| *pj);
+    let of =
+        |items: &[(PricedItem, f64)], item| items.iter().find(|(other, _)| *other == item).map_or(0.0, |(_, pj)| *pj);
     let one = |item| {
         let (d, s) = (of(&compared.dense.items, item), of(&compared.spiking.items, item));
         let saving = |factor: f64| 1.0 - (spiking_pj + (factor - 1.0) * s) / (dense_pj + (factor - 1.0) * d);
@@ -81,5 +86,5 @@ pub fn sensitivity(
             doubled: saving(2.0),
         })
     };
-    Item::all().filter_map(one).collect()
+    PricedItem::all().filter_map(one).collect()
 }

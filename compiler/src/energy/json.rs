@@ -1,7 +1,7 @@
 //! The estimate as data. `docs/energy.md` says what is counted, `docs/schemas/energy.json` has the schema.
 
 use super::analysis::{BreakEven, Sensitivity, break_even, sensitivity};
-use super::prices::{Item, Memory, Price, PriceList, Priced};
+use super::prices::{ItemPrice, MemoryPrices, PriceList, Priced, PricedItem};
 use super::{Block, Compared, Counts, Estimate, NeuronCounts, Phase};
 use crate::lints::CoverageJson;
 use indexmap::IndexMap;
@@ -30,42 +30,50 @@ pub struct EnergyJson {
     /// Tokens of a sequence that share a pass of prefill.
     pub pass_tokens: u64,
     /// Scores, softmax and values with their projections, f32 beside collapsed in prefill, by price list.
-    pub attention_block: Named<Beside>,
+    pub attention_block: Named<SavingJson>,
     /// Scores, softmax and values alone.
-    pub attention_core: Named<Beside>,
+    pub attention_core: Named<SavingJson>,
     /// The whole network.
-    pub total: Named<Beside>,
+    pub total: Named<SavingJson>,
     /// Layers of neurons that never fire.
     pub defects: Vec<Defect>,
+    /// How much of the dense network's work spikes drive.
     pub coverage: CoverageJson,
     /// By layer and part, in the order of the network.
     pub rows: Vec<Row>,
     /// By block and form.
     pub prefill: Named<Named<FormJson>>,
+    /// Decoding, by the tokens before.
     pub decode: Named<Named<FormJson>>,
     /// By price list and dense form.
     pub break_even: Named<Named<Vec<BreakEvenJson>>>,
     /// By price list, block and item.
     pub sensitivity: Named<Named<Named<SensitivityJson>>>,
+    /// The metrics of NeuroBench.
     pub neurobench: NeuroBench,
+    /// The price lists.
     pub prices: Named<PriceListJson>,
 }
 
 /// A dense form beside a spiking one.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct Beside {
+pub struct SavingJson {
     /// `null`: something that is counted has no price.
     pub dense_pj: Option<f64>,
+    /// The same of the spiking form.
     pub spiking_pj: Option<f64>,
     /// The share of the dense energy that is not spent; `null` without both totals, or where a layer never fires.
     pub saving: Option<f64>,
     /// What has a price, where not all has; and what has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dense_partial_pj: Option<f64>,
+    /// What of the dense form has no price.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dense_unpriced: Option<Vec<&'static str>>,
+    /// What of the spiking form has a price.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spiking_partial_pj: Option<f64>,
+    /// What of it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spiking_unpriced: Option<Vec<&'static str>>,
     /// A layer of neurons that this block hears never fires.
@@ -73,13 +81,15 @@ pub struct Beside {
     pub silent: bool,
     /// The same where a pair of spike trains adds only when both spike.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub by_coincidence: Option<Box<Beside>>,
+    pub by_coincidence: Option<Box<SavingJson>>,
 }
 
 /// A layer of neurons that never fires.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Defect {
+    /// Its kind.
     pub kind: &'static str,
+    /// The layer; `null` outside all layers.
     pub layer: String,
     /// Layers and parts that read it.
     pub places: Vec<String>,
@@ -88,18 +98,22 @@ pub struct Defect {
 /// A layer and part.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Row {
+    /// The layer; `null` outside all layers.
     pub layer: Option<u32>,
+    /// The part of the layer.
     pub part: &'static str,
     /// Neurons times tokens.
     pub neurons: u64,
+    /// Spikes in all.
     pub spikes: u64,
     /// Neurons times tokens that fired at all.
     pub active: u64,
+    /// Spikes per neuron and token.
     pub spikes_per_neuron: f64,
     /// By form.
     pub counts: Named<CountsJson>,
     /// By price list.
-    pub prices: Named<Beside>,
+    pub prices: Named<SavingJson>,
 }
 
 /// Counts over the run: operations by name, and bytes by what they are of.
@@ -108,21 +122,25 @@ pub struct CountsJson {
     /// Those that are not 0.
     #[serde(flatten)]
     pub items: Named<u64>,
+    /// Bytes that move.
     pub traffic: Vec<TrafficJson>,
 }
 
 /// Bytes that move.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct TrafficJson {
+    /// What the bytes are of.
     pub of: &'static str,
     /// The size of the memory that they lie in.
     pub memory_bytes: u64,
+    /// Its length.
     pub bytes: u64,
 }
 
 /// One form of a block.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct FormJson {
+    /// Counts over the run.
     pub counts: CountsJson,
     /// By price list.
     pub prices: Named<PricedJson>,
@@ -137,6 +155,7 @@ pub struct PricedJson {
     pub run_pj: Option<f64>,
     /// What has a price.
     pub partial_pj: f64,
+    /// What has no price.
     pub unpriced: Vec<&'static str>,
     /// By item.
     pub items: Named<f64>,
@@ -145,22 +164,30 @@ pub struct PricedJson {
 /// Where a layer and part costs as much spiking as dense.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct BreakEvenJson {
+    /// The layer; `null` outside all layers.
     pub layer: Option<u32>,
+    /// The part of the layer.
     pub part: &'static str,
     /// Per neuron and token, as measured.
     pub spikes: f64,
+    /// Those at which spiking costs as much as dense.
     pub break_even_spikes: f64,
+    /// Timesteps.
     pub timesteps: f64,
+    /// Those at which spiking costs as much as dense.
     pub break_even_timesteps: f64,
 }
 
 /// What one price does to a saving.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct SensitivityJson {
+    /// Its share of the dense network's energy.
     pub dense_share: f64,
+    /// Its share of the spiking network's energy.
     pub spiking_share: f64,
     /// The saving at half the price, and at twice.
     pub saving_halved: f64,
+    /// The saving at twice the price.
     pub saving_doubled: f64,
 }
 
@@ -169,9 +196,13 @@ pub struct SensitivityJson {
 pub struct NeuroBench {
     /// Bytes of all constants.
     pub footprint: u64,
+    /// The share of weights that are 0.
     pub connection_sparsity: f64,
+    /// The share of neurons and timesteps without a spike.
     pub activation_sparsity: f64,
+    /// Operations that spikes or activations drive.
     pub synaptic_operations: SynapticOperations,
+    /// Updates of membrane potentials.
     pub membrane_updates: f64,
 }
 
@@ -179,17 +210,23 @@ pub struct NeuroBench {
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[allow(non_snake_case)]
 pub struct SynapticOperations {
+    /// Multiply-accumulates that are done.
     pub Effective_MACs: f64,
+    /// Accumulations that are done.
     pub Effective_ACs: f64,
+    /// Multiply-accumulates of the dense network.
     pub Dense: f64,
 }
 
 /// A price list.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct PriceListJson {
+    /// What the list is.
     pub about: String,
-    pub operations: Named<Price>,
-    pub memory: Option<Memory>,
+    /// Prices of operations.
+    pub operations: Named<ItemPrice>,
+    /// Prices of memory traffic.
+    pub memory: Option<MemoryPrices>,
     /// What the list leaves out, and why.
     pub left_out: Named<String>,
 }
@@ -201,7 +238,10 @@ impl Estimate {
             by_list(&self.lists, |list| {
                 let compared = self.compare(block, list, Phase::Prefill, DENSE, SPIKING);
                 let other = self.by_coincidence(block, list, Phase::Prefill, DENSE, SPIKING);
-                Beside { by_coincidence: other.map(|other| Box::new(self.beside(&other))), ..self.beside(&compared) }
+                SavingJson {
+                    by_coincidence: other.map(|other| Box::new(self.beside(&other))),
+                    ..self.beside(&compared)
+                }
             })
         };
         let phase = |phase: Phase| {
@@ -233,12 +273,12 @@ impl Estimate {
     }
 
     /// Dense beside spiking, picojoules per token.
-    fn beside(&self, compared: &Compared) -> Beside {
+    fn beside(&self, compared: &Compared) -> SavingJson {
         let total = |priced: &Priced| priced.pj().map(|pj| self.per_token(pj));
         let partial = |priced: &Priced| (!priced.unpriced.is_empty()).then(|| self.per_token(priced.partial_pj()));
         let unpriced = |priced: &Priced| (!priced.unpriced.is_empty()).then(|| priced.unpriced_names());
         let Compared { dense, spiking, silent } = compared;
-        Beside {
+        SavingJson {
             dense_pj: total(dense),
             spiking_pj: total(spiking),
             saving: compared.saving(),
@@ -372,7 +412,7 @@ fn by_list<T>(lists: &[PriceList], json: impl Fn(&PriceList) -> T) -> Named<T> {
 
 /// Counts over the run: operations, bytes by what they are of and by memory.
 fn tally(tally: &Tally) -> CountsJson {
-    let counted = Item::all().filter(|item| item.count(tally) > 0);
+    let counted = PricedItem::all().filter(|item| item.count(tally) > 0);
     let traffic = |(&(traffic, memory_bytes), &bytes): (&(Traffic, u64), &u64)| TrafficJson {
         of: traffic.name(),
         memory_bytes,

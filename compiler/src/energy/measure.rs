@@ -1,6 +1,6 @@
 //! What a network does: run on text, or expected from rates.
 
-use crate::evaluate::{Cut, Evaluation, evaluate};
+use crate::evaluate::{Cut, TextEvaluation, evaluate};
 use crate::lints;
 use crate::progress::Workers;
 use serde_json::Value as Json;
@@ -12,8 +12,10 @@ use std::sync::Arc;
 
 /// What is run: windows of `length` tokens, so many, spread evenly over the text.
 #[derive(Clone, Copy, Debug)]
-pub struct Windows {
+pub struct MeasuredWindows {
+    /// Tokens of a window.
     pub length: usize,
+    /// Windows, at most.
     pub count: usize,
 }
 
@@ -24,9 +26,9 @@ pub struct Windows {
 pub fn measure<'a>(
     program: &Arc<Program>,
     ids: &[u32],
-    windows: Windows,
+    windows: MeasuredWindows,
     workers: impl Into<Workers<'a>>,
-) -> Result<(Activity, Evaluation), Diagnostics> {
+) -> Result<(Activity, TextEvaluation), Diagnostics> {
     let cut = Cut { length: Some(windows.length), stride: None, windows: windows.count };
     let done = evaluate(program, None, ids, cut, workers)?;
     Ok((done.activity(), done))
@@ -46,7 +48,7 @@ pub fn expected(
     rate: Option<Rate>,
     context: u64,
 ) -> Result<Activity, Diagnostics> {
-    let mut complaints = Diagnostics::new();
+    let mut diagnostics = Diagnostics::new();
     let mut rates = vec![Rate { spikes: 0.0, active: 0.0 }; graph.nodes.len()];
     for (value, _) in graph.iter().filter(|(_, node)| node.op.is_neuron()) {
         let name = lints::name_of(graph, value);
@@ -54,11 +56,11 @@ pub fn expected(
         let calibrated = || Some(Rate { spikes: kept("spikes")?, active: kept("active")?.min(1.0) });
         match rate.or_else(calibrated) {
             Some(rate) => rates[value.index()] = rate,
-            None => complaints.push(Diagnostic::new(name, "has no calibrated rate; give --text or --firing-rate")),
+            None => diagnostics.push(Diagnostic::new(name, "has no calibrated rate; give --text or --firing-rate")),
         }
     }
     // A token of a window meets half of it on average.
     let keys = context.div_ceil(2);
     let activity = Activity::expected(graph, EXPECTED_TOKENS, keys, &|value| rates[value.index()], 1.0);
-    if complaints.is_empty() { Ok(activity) } else { Err(complaints) }
+    if diagnostics.is_empty() { Ok(activity) } else { Err(diagnostics) }
 }

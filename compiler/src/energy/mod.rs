@@ -10,8 +10,7 @@ pub mod prices;
 pub mod run;
 
 pub use measure::measure;
-pub use prices::{Item, PriceList, Priced};
-pub use run::{EnergyOptions, energy};
+pub use prices::{PriceList, Priced, PricedItem};
 use snnc_ir::op::{DenseOp, LevelOp, SpikeOp};
 
 use crate::lints::{self, Coverage};
@@ -41,8 +40,10 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All of them.
     pub const ALL: [Phase; 2] = [Phase::Prefill, Phase::Decode];
 
+    /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
             Phase::Prefill => "prefill",
@@ -54,6 +55,7 @@ impl Phase {
 /// Counts of a network in one form, over all tokens.
 #[derive(Clone, Debug)]
 pub struct Counts {
+    /// The form that was counted.
     pub form: Form,
     /// By layer and part.
     pub rows: BTreeMap<LayerPart, Tally>,
@@ -68,7 +70,9 @@ pub enum Block {
     Attention,
     /// Scores, softmax and values alone.
     Core,
+    /// The whole network.
     Total,
+    /// One part of one layer.
     Row(LayerPart),
 }
 
@@ -76,6 +80,7 @@ impl Block {
     /// Those that have a name of their own.
     pub const NAMED: [Block; 3] = [Block::Attention, Block::Core, Block::Total];
 
+    /// What it is called.
     pub fn name(self) -> String {
         match self {
             Block::Attention => "attention_block".into(),
@@ -86,6 +91,7 @@ impl Block {
         }
     }
 
+    /// Whether a layer and part belong to it.
     pub fn has(self, place: LayerPart) -> bool {
         match self {
             Block::Attention => place.part.is_attention(),
@@ -104,6 +110,7 @@ impl Counts {
         sum
     }
 
+    /// What a block costs by a list.
     pub fn price(&self, block: Block, list: &PriceList) -> Priced {
         list.price(&self.sum(block), self.weight_bytes)
     }
@@ -114,6 +121,7 @@ impl Counts {
 pub struct NeuronCounts {
     /// Neurons times tokens.
     pub neurons: u64,
+    /// Spikes in all.
     pub spikes: u64,
     /// Those that fired at least once.
     pub active: u64,
@@ -124,19 +132,25 @@ pub struct NeuronCounts {
 /// An estimate. All counts are over `tokens` tokens.
 #[derive(Clone, Debug)]
 pub struct Estimate {
+    /// Tokens of the run.
     pub tokens: u64,
     /// Whether events were measured; else they are expected from rates.
     pub measured: bool,
+    /// What was estimated.
     pub setting: Setting,
     /// In the order of `Form::ALL`, by phase.
     pub phases: BTreeMap<Phase, Vec<Counts>>,
     /// The same network with neurons that never fire, by phase stepped and collapsed: what spiking costs without spikes.
     pub silent: BTreeMap<Phase, Vec<Counts>>,
+    /// Neurons.
     pub neurons: BTreeMap<LayerPart, NeuronCounts>,
     /// Layers of neurons that never fire: defects, by name and place.
     pub defects: Vec<(String, LayerPart)>,
+    /// How much of the dense network's work spikes drive.
     pub coverage: Coverage,
+    /// NeuroBench's static metrics.
     pub footprint: Footprint,
+    /// Price lists, in the order in which they are shown.
     pub lists: Vec<PriceList>,
 }
 
@@ -240,16 +254,17 @@ fn defects(graph: &Graph, activity: &Activity) -> Vec<(String, LayerPart)> {
     for (value, _) in graph.iter().filter(silent) {
         let name = lints::name_of(graph, value);
         let mut reached: BTreeSet<LayerPart> = BTreeSet::from([places[value.index()]]);
-        let mut heard = vec![value];
-        while let Some(value) = heard.pop() {
+        let mut decoded = vec![value];
+        while let Some(value) = decoded.pop() {
             for &user in &users[value.index()] {
-                match graph.node(user).op {
-                    Op::Spike(SpikeOp::Decode) => heard.push(user),
-                    op if op.has_state() => reached.extend(
-                        [Part::Scores, Part::Softmax, Part::Values]
-                            .map(|part| LayerPart { part, ..places[user.index()] }),
-                    ),
-                    _ => _ = reached.insert(places[user.index()]),
+                let (op, place) = (graph.node(user).op, places[user.index()]);
+                if op == Op::Spike(SpikeOp::Decode) {
+                    decoded.push(user);
+                } else if op.has_state() {
+                    let parts = [Part::Scores, Part::Softmax, Part::Values];
+                    reached.extend(parts.map(|part| LayerPart { part, ..place }));
+                } else {
+                    reached.insert(place);
                 }
             }
         }
@@ -280,7 +295,9 @@ fn footprint(graph: &Graph) -> Footprint {
 /// Dense beside spiking, over all tokens, in picojoules.
 #[derive(Clone, Debug)]
 pub struct Compared {
+    /// The dense network.
     pub dense: Priced,
+    /// The spiking network.
     pub spiking: Priced,
     /// A layer of neurons that this block hears never fires: what it does not spend is no saving.
     pub silent: bool,
@@ -296,6 +313,7 @@ impl Compared {
 }
 
 impl Estimate {
+    /// The counts of one form.
     pub fn counts(&self, phase: Phase, form: Form) -> &Counts {
         let all = &self.phases[&phase];
         all.iter().find(|counts| counts.form == form).unwrap_or_else(|| panic!("every form is counted"))
@@ -340,7 +358,7 @@ impl Estimate {
         places
     }
 
-    /// Additions a token that spikes drive in a block.
+    /// Additions per token that spikes drive in a block.
     pub fn additions(&self, block: Block) -> f64 {
         let all = self.counts(Phase::Prefill, Form::Collapsed).sum(block);
         all.of(Operation::Accumulate) as f64 / self.tokens.max(1) as f64

@@ -1,4 +1,4 @@
-//! Price lists: what an operation and a byte cost, with where each number comes from.
+//! ItemPrice lists: what an operation and a byte cost, with where each number comes from.
 //!
 //! A list is a TOML file. Those of the literature are built in; a user's own may stand on one of them (`base`). Whatever a
 //! network does has a price, or is left out by the list with a reason, or is *unpriced*: then there is no total.
@@ -39,18 +39,21 @@ pub enum Grade {
     SecondHand,
     /// From memory of the source that is named.
     Recollected,
+    /// Nobody has published it.
     Assumed,
 }
 
 /// A price with where it comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Price {
+pub struct ItemPrice {
     /// Picojoules.
     pub pj: f64,
     /// Technology node.
     pub node: String,
+    /// Where the number comes from.
     pub source: String,
+    /// How far it may be trusted.
     pub grade: Grade,
 }
 
@@ -58,14 +61,18 @@ pub struct Price {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryLevel {
+    /// Its name.
     pub name: String,
     /// The largest memory of this kind; without it, all larger ones are.
     #[serde(default)]
     pub up_to_bytes: Option<u64>,
     /// Of an access.
     pub pj: f64,
+    /// Technology node.
     pub node: String,
+    /// Where the number comes from.
     pub source: String,
+    /// How far it may be trusted.
     pub grade: Grade,
 }
 
@@ -82,9 +89,10 @@ pub enum Placement {
 /// What bytes cost, by the memory they lie in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Memory {
+pub struct MemoryPrices {
     /// Bits of an access; bytes are taken to fill it.
     pub access_bits: u32,
+    /// Where weights lie.
     pub weights: Placement,
     /// Whether a price lies on the line between two levels, or is that of the first level that is large enough.
     #[serde(default)]
@@ -95,21 +103,25 @@ pub struct Memory {
 
 /// Something that is counted and may be priced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Item {
+pub enum PricedItem {
+    /// An operation.
     Operation(Operation),
+    /// Bytes of a kind.
     Traffic(Traffic),
 }
 
-impl Item {
-    pub fn all() -> impl Iterator<Item = Item> {
-        let operations = Operation::ALL.into_iter().map(Item::Operation);
-        operations.chain(Traffic::ALL.into_iter().map(Item::Traffic))
+impl PricedItem {
+    /// All that is counted.
+    pub fn all() -> impl Iterator<Item = PricedItem> {
+        let operations = Operation::ALL.into_iter().map(PricedItem::Operation);
+        operations.chain(Traffic::ALL.into_iter().map(PricedItem::Traffic))
     }
 
+    /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
-            Item::Operation(operation) => operation.name(),
-            Item::Traffic(traffic) => traffic.name(),
+            PricedItem::Operation(operation) => operation.name(),
+            PricedItem::Traffic(traffic) => traffic.name(),
         }
     }
 
@@ -120,8 +132,8 @@ impl Item {
     /// How much of it a tally has: operations, or bytes.
     pub fn count(self, tally: &Tally) -> u64 {
         match self {
-            Item::Operation(operation) => tally.of(operation),
-            Item::Traffic(traffic) => tally.bytes(traffic),
+            PricedItem::Operation(operation) => tally.of(operation),
+            PricedItem::Traffic(traffic) => tally.bytes(traffic),
         }
     }
 }
@@ -134,8 +146,8 @@ struct PriceFile {
     about: String,
     base: Option<String>,
     #[serde(default)]
-    operations: BTreeMap<String, Price>,
-    memory: Option<Memory>,
+    operations: BTreeMap<String, ItemPrice>,
+    memory: Option<MemoryPrices>,
     #[serde(default)]
     left_out: Vec<LeftOut>,
 }
@@ -150,21 +162,25 @@ struct LeftOut {
 /// A price list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PriceList {
+    /// Its name.
     pub name: String,
+    /// What the list is.
     pub about: String,
-    pub operations: BTreeMap<Operation, Price>,
-    pub memory: Option<Memory>,
+    /// Prices of operations.
+    pub operations: BTreeMap<Operation, ItemPrice>,
+    /// Prices of memory traffic.
+    pub memory: Option<MemoryPrices>,
     /// What it leaves out, and why.
-    pub left_out: BTreeMap<Item, String>,
+    pub left_out: BTreeMap<PricedItem, String>,
 }
 
 /// What a tally costs by a list.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Priced {
     /// Picojoules by item, those that are counted and priced.
-    pub items: Vec<(Item, f64)>,
+    pub items: Vec<(PricedItem, f64)>,
     /// Counted, and neither priced nor left out.
-    pub unpriced: Vec<Item>,
+    pub unpriced: Vec<PricedItem>,
 }
 
 impl Priced {
@@ -178,6 +194,7 @@ impl Priced {
         self.unpriced.is_empty().then(|| self.partial_pj())
     }
 
+    /// The names of what has no price.
     pub fn unpriced_names(&self) -> Vec<&'static str> {
         self.unpriced.iter().map(|item| item.name()).collect()
     }
@@ -191,6 +208,15 @@ impl PriceList {
     }
 
     /// The list of a name that comes with snnc, or that of a file.
+    ///
+    /// ```
+    /// use snnc::energy::PriceList;
+    /// use snnc_passes::cost::Operation;
+    /// let list = PriceList::named("paper45")?;
+    /// assert_eq!(list.operations[&Operation::Accumulate].pj, 0.9);
+    /// assert!(PriceList::named("nobody").is_err());
+    /// # Ok::<(), snnc_ir::Diagnostics>(())
+    /// ```
     ///
     /// # Errors
     /// There is no such list or file, or it is no price list: every place that is wrong.
@@ -222,8 +248,8 @@ impl PriceList {
             let message = format!("is no price list: {}", e.to_string().trim_end());
             Diagnostics::from(Diagnostic::new(place, message).note("docs/energy.md says what one looks like"))
         })?;
-        let mut complaints = Diagnostics::new();
-        let mut complain = |at: &str, what: String| complaints.push(Diagnostic::new(format!("{place}: {at}"), what));
+        let mut diagnostics = Diagnostics::new();
+        let mut report_at = |at: &str, what: String| diagnostics.push(Diagnostic::new(format!("{place}: {at}"), what));
         let mut list = match &file.base {
             None => Self {
                 name: String::new(),
@@ -241,35 +267,35 @@ impl PriceList {
         };
         (list.name, list.about) = (file.name, file.about);
         for (name, price) in file.operations {
-            match Item::from_name(&name) {
-                Some(Item::Operation(operation)) => {
-                    check(&price, &name, &mut complain);
-                    list.left_out.remove(&Item::Operation(operation));
+            match PricedItem::from_name(&name) {
+                Some(PricedItem::Operation(operation)) => {
+                    check(&price, &name, &mut report_at);
+                    list.left_out.remove(&PricedItem::Operation(operation));
                     list.operations.insert(operation, price);
                 }
-                Some(Item::Traffic(_)) => complain(&name, "is priced by [memory]".into()),
+                Some(PricedItem::Traffic(_)) => report_at(&name, "is priced by [memory]".into()),
                 None => {
                     let names: Vec<&str> = Operation::ALL.iter().map(|operation| operation.name()).collect();
-                    complain(&name, format!("is no operation; there are {}", names.join(", ")));
+                    report_at(&name, format!("is no operation; there are {}", names.join(", ")));
                 }
             }
         }
         if let Some(memory) = file.memory {
-            check_memory(&memory, &mut complain);
+            check_memory(&memory, &mut report_at);
             list.memory = Some(memory);
         }
         for LeftOut { items, why } in file.left_out {
             for name in items {
-                match Item::from_name(&name) {
+                match PricedItem::from_name(&name) {
                     Some(item) => {
-                        if let Item::Operation(operation) = item {
+                        if let PricedItem::Operation(operation) = item {
                             list.operations.remove(&operation);
                         }
                         list.left_out.insert(item, why.clone());
                     }
                     None => {
-                        let names: Vec<&str> = Item::all().map(Item::name).collect();
-                        complain(
+                        let names: Vec<&str> = PricedItem::all().map(PricedItem::name).collect();
+                        report_at(
                             "left_out",
                             format!("`{name}` is nothing that is counted; there are {}", names.join(", ")),
                         );
@@ -277,18 +303,18 @@ impl PriceList {
                 }
             }
         }
-        if complaints.is_empty() { Ok(list) } else { Err(complaints) }
+        if diagnostics.is_empty() { Ok(list) } else { Err(diagnostics) }
     }
 
     /// What a tally costs; `network` is the bytes of all weights in its form.
     pub fn price(&self, tally: &Tally, network: u64) -> Priced {
         let mut priced = Priced::default();
-        for item in Item::all().filter(|item| item.count(tally) > 0 && !self.left_out.contains_key(item)) {
+        for item in PricedItem::all().filter(|item| item.count(tally) > 0 && !self.left_out.contains_key(item)) {
             let pj = match item {
-                Item::Operation(operation) => {
+                PricedItem::Operation(operation) => {
                     self.operations.get(&operation).map(|price| price.pj * tally.of(operation) as f64)
                 }
-                Item::Traffic(traffic) => self.memory.as_ref().and_then(|memory| {
+                PricedItem::Traffic(traffic) => self.memory.as_ref().and_then(|memory| {
                     let of = tally.traffic.iter().filter(|((of, _), _)| *of == traffic);
                     let mut sum = 0.0;
                     for (&(_, own), &bytes) in of {
@@ -308,7 +334,7 @@ impl PriceList {
     }
 }
 
-impl Memory {
+impl MemoryPrices {
     /// Picojoules of an access to a memory of so many bytes; `None` where it is larger than all levels.
     fn access_pj(&self, bytes: u64) -> Option<f64> {
         let size = |level: &MemoryLevel| level.up_to_bytes.unwrap_or(u64::MAX);
@@ -323,32 +349,32 @@ impl Memory {
     }
 }
 
-fn check(price: &Price, name: &str, complain: &mut impl FnMut(&str, String)) {
+fn check(price: &ItemPrice, name: &str, report_at: &mut impl FnMut(&str, String)) {
     if !(price.pj >= 0.0 && price.pj.is_finite()) {
-        complain(name, format!("is {}; a price is a number of picojoules, 0 or more", price.pj));
+        report_at(name, format!("is {}; a price is a number of picojoules, 0 or more", price.pj));
     }
     if price.source.trim().is_empty() || price.node.trim().is_empty() {
-        complain(name, "says no source or no technology node; every price has both".into());
+        report_at(name, "says no source or no technology node; every price has both".into());
     }
 }
 
-fn check_memory(memory: &Memory, complain: &mut impl FnMut(&str, String)) {
+fn check_memory(memory: &MemoryPrices, report_at: &mut impl FnMut(&str, String)) {
     if memory.access_bits == 0 {
-        complain("memory: access_bits", "is 0".into());
+        report_at("memory: access_bits", "is 0".into());
     }
     for level in &memory.levels {
         let MemoryLevel { name, pj, node, source, grade, .. } = level.clone();
-        check(&Price { pj, node, source, grade }, &format!("memory: {name}"), complain);
+        check(&ItemPrice { pj, node, source, grade }, &format!("memory: {name}"), report_at);
     }
     let sizes: Vec<u64> = memory.levels.iter().map(|level| level.up_to_bytes.unwrap_or(u64::MAX)).collect();
     if sizes.is_empty() || sizes.windows(2).any(|pair| pair[0] >= pair[1]) {
-        complain(
+        report_at(
             "memory: levels",
             "are not one or more, the smaller first; only the last may have no `up_to_bytes`".into(),
         );
     }
     if memory.interpolate && (sizes.len() < 2 || sizes.contains(&u64::MAX)) {
-        complain(
+        report_at(
             "memory: levels",
             "lie on no line: two or more with `up_to_bytes` each are needed to interpolate".into(),
         );

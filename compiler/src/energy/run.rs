@@ -1,6 +1,6 @@
 //! An estimate from files: a program on text, or at rates that are expected.
 
-use super::measure::{Windows, expected, measure};
+use super::measure::{MeasuredWindows, expected, measure};
 use super::prices::PriceList;
 use super::{Estimate, Setting, estimate};
 use crate::files;
@@ -24,14 +24,15 @@ pub struct EnergyOptions {
     pub firing_rate: Option<Rate>,
     /// Tokens of a window: prefill takes all of them, decoding comes after them. The network's context without a number.
     pub context: Option<u32>,
-    /// Windows, spread evenly over the text.
+    /// MeasuredWindows, spread evenly over the text.
     pub windows: usize,
     /// Sequences that share a pass over the weights.
     pub batch: u64,
     /// Price lists.
     pub lists: Vec<PriceList>,
+    /// Which engine runs it, and how.
     pub engine: EngineOptions,
-    /// Windows that run at once; the result does not depend on it.
+    /// MeasuredWindows that run at once; the result does not depend on it.
     pub threads: usize,
 }
 
@@ -75,7 +76,7 @@ pub fn energy(options: &EnergyOptions, progress: &dyn Progress) -> Result<Estima
         let section = loaded.calibration.as_deref().and_then(|bytes| serde_json::from_slice::<Json>(bytes).ok());
         let graph = &loaded.source.graph;
         let activity = expected(graph, section.as_ref(), options.firing_rate, setting.context)
-            .map_err(|complaints| files::at(&options.model, complaints))?;
+            .map_err(|diagnostics| files::at(&options.model, diagnostics))?;
         progress.status("no text: firing rates are expected, not measured, and every key is taken to be read");
         return Ok(Estimate { measured: false, ..estimate(graph, &activity, setting, lists) });
     };
@@ -83,7 +84,7 @@ pub fn energy(options: &EnergyOptions, progress: &dyn Progress) -> Result<Estima
     let text = files::read_text(text)?;
     let ids = tokens.document(&text)?;
     let program = loaded.source.program(&EngineOptions { count: true, ..options.engine })?;
-    let windows = Windows { length: context as usize, count: options.windows };
+    let windows = MeasuredWindows { length: context as usize, count: options.windows };
     let (activity, _) = measure(&program, &ids, windows, Workers { threads: options.threads, progress })?;
     Ok(estimate(program.graph(), &activity, setting, lists))
 }

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 
 /// A transformer block, what is before them, or the head.
 #[derive(Debug, Serialize, JsonSchema, PartialEq, Eq)]
-pub struct Block {
+pub struct ReportBlock {
     /// `embedding`, `h.0`, `head`.
     pub name: String,
+    /// What each of its ONNX nodes became.
     pub conversions: Vec<Conversion>,
 }
 
@@ -21,20 +22,21 @@ pub struct Conversion {
     pub origin: String,
     /// Its operations in the dense network, where that is known, and in the program.
     pub dense: Vec<String>,
+    /// The spiking network.
     pub spiking: Vec<String>,
     /// What the program's last operation of it gives.
     pub gives: String,
 }
 
 /// The blocks of `program`, beside the Tensor graph `dense` that it was made from.
-pub fn blocks(program: &Graph, dense: Option<&Graph>) -> Vec<Block> {
+pub fn blocks(program: &Graph, dense: Option<&Graph>) -> Vec<ReportBlock> {
     let known = dense.map_or_else(BTreeMap::new, operations);
     let names = block_names(program);
-    let mut blocks: Vec<Block> = Vec::new();
+    let mut blocks: Vec<ReportBlock> = Vec::new();
     for (value, node) in program.iter().filter(|(_, node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_)))) {
         let name = &names[value.index()];
         if blocks.last().is_none_or(|block| block.name != *name) {
-            blocks.push(Block { name: name.clone(), conversions: Vec::new() });
+            blocks.push(ReportBlock { name: name.clone(), conversions: Vec::new() });
         }
         let Some(block) = blocks.last_mut() else { continue };
         let origin = program.origin(value);

@@ -7,7 +7,7 @@ use super::run::{Gathered, gather};
 use crate::energy::{PriceList, Setting, estimate};
 use crate::eval::{dense_tensor, ledger_of, same_vocabulary};
 use crate::eval_report::EvalReport;
-use crate::evaluate::Neurons;
+use crate::evaluate::NeuronTotals;
 use crate::files;
 use crate::lints::{coverage, lints};
 use crate::model::{EngineOptions, Loaded};
@@ -38,6 +38,7 @@ pub struct ReportOptions {
     pub ledger_tokens: Option<usize>,
     /// Price lists of energy.
     pub lists: Vec<PriceList>,
+    /// Which engine runs it, and how.
     pub engine: EngineOptions,
     /// Threads; nothing that is shown depends on them.
     pub threads: usize,
@@ -89,7 +90,7 @@ pub fn build(options: &ReportOptions, progress: &dyn Progress) -> Result<Report,
         missing: missing(options),
         provenance: sources(&model, record, dense_file, progress)?,
     };
-    let mut run = Run { options, model: &model, reference: reference.as_ref(), progress };
+    let mut run = TextRun { options, model: &model, reference: reference.as_ref(), progress };
     if let Some(path) = &options.text {
         run.on_text(path, &mut report)?;
     }
@@ -152,14 +153,14 @@ fn missing(options: &ReportOptions) -> Vec<Missing> {
 }
 
 /// A program on a text.
-struct Run<'a> {
+struct TextRun<'a> {
     options: &'a ReportOptions,
     model: &'a Loaded,
     reference: Option<&'a Loaded>,
     progress: &'a dyn Progress,
 }
 
-impl Run<'_> {
+impl TextRun<'_> {
     /// Runs the program on the text and puts what was seen into the report.
     fn on_text(&mut self, path: &Path, report: &mut Report) -> Result<(), Diagnostics> {
         let text = files::read_text(path)?;
@@ -199,7 +200,7 @@ impl Run<'_> {
             beside: dense.is_some(),
             tokens_per_word,
             coverage: Some(coverage(&graph, &done.activity())),
-            neurons: Some(Neurons::of(&graph, &done)),
+            neurons: Some(NeuronTotals::of(&graph, &done)),
             lints: lints(&graph, json.as_ref(), shown, done.run, &done.events),
             ledger: match self.reference {
                 Some(reference) if options.ledger => {

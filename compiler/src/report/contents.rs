@@ -1,8 +1,8 @@
 //! What a report holds: plain data, of which `inspect` prints the essentials and `report` makes a page.
 
-use super::blocks::Block;
+use super::blocks::ReportBlock;
 use super::passes::Passes;
-use super::raster::NeuronLayer;
+use super::raster::ReportLayer;
 use super::run::Prediction;
 use crate::convert;
 use crate::energy::json::EnergyJson;
@@ -18,25 +18,32 @@ use snnc_ir::{Graph, Node, Op};
 pub struct Report {
     /// The program's file name.
     pub title: String,
+    /// Where everything comes from.
     pub provenance: ReportSources,
+    /// What network it holds.
     pub network: Option<NetworkFacts>,
     /// How the program came from the network, block by block.
-    pub blocks: Vec<Block>,
+    pub blocks: Vec<ReportBlock>,
     /// Scores, warnings, coverage and ledger, as `eval --json` has them.
     pub evaluation: Option<EvalJson>,
     /// Neuron layers in the order of the network.
-    pub layers: Vec<NeuronLayer>,
+    pub layers: Vec<ReportLayer>,
     /// The tokens that were run, each with what was predicted to follow.
     pub predictions: Vec<Prediction>,
+    /// The estimate of energy.
     pub energy: Option<EnergyJson>,
+    /// The IR after every pass.
     pub passes: Option<Passes>,
+    /// What is not there, and how to get it.
     pub missing: Vec<Missing>,
 }
 
 /// What is not in a report, and how to get it.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Missing {
+    /// The part of the layer.
     pub part: &'static str,
+    /// How to get it.
     pub how: String,
 }
 
@@ -45,10 +52,13 @@ pub struct Missing {
 pub struct ReportSources {
     /// The compiler that made the report.
     pub snnc: String,
+    /// The program's file.
     pub program: Option<FileFacts>,
+    /// The dense network.
     pub dense: Option<FileFacts>,
     /// Whether the dense network is the file that the program was compiled from; `None` where the program does not say.
     pub dense_is_source: Option<bool>,
+    /// The text.
     pub text: Option<FileFacts>,
     /// Tokens that were run, and those that the text has.
     pub tokens: Option<[usize; 2]>,
@@ -65,6 +75,7 @@ pub struct ReportSources {
 pub struct CalibrationFacts {
     /// What the text is called.
     pub source: String,
+    /// Windows that were run.
     pub windows: usize,
     /// Tokens that were run.
     pub tokens: usize,
@@ -75,8 +86,11 @@ pub struct CalibrationFacts {
 /// A file: its name without folders, its length and XXH3-64.
 #[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
 pub struct FileFacts {
+    /// Its name.
     pub name: String,
+    /// Its length.
     pub bytes: u64,
+    /// XXH3-64.
     pub xxh3: String,
 }
 
@@ -96,12 +110,17 @@ pub fn file_name(path: &std::path::Path) -> String {
 /// The network's sizes, as its program has them.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct NetworkFacts {
+    /// Transformer blocks.
     pub layers: usize,
+    /// Channels of the residual stream.
     pub width: usize,
+    /// Entries of the vocabulary.
     pub vocabulary: usize,
+    /// Tokens of a sequence at most.
     pub context: usize,
     /// Elements of all constants.
     pub parameters: usize,
+    /// Neurons.
     pub neurons: usize,
     /// The kinds of neurons and attention, as the IR spells them.
     pub kinds: Vec<String>,

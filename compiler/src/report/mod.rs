@@ -12,10 +12,10 @@ mod passes;
 mod raster;
 mod run;
 
-pub use blocks::{Block, Conversion, blocks};
+pub use blocks::{Conversion, ReportBlock, blocks};
 pub use build::{ReportOptions, build};
 pub use contents::{CalibrationFacts, FileFacts, Missing, NetworkFacts, Report, ReportSources, file_name};
 pub use page::page;
 pub use passes::{Passes, StageText, passes};
-pub use raster::{Histogram, NeuronLayer, Raster};
+pub use raster::{Histogram, Raster, ReportLayer};
 pub use run::{Gathered, Prediction, RankedToken, TokenRanking, gather};

@@ -16,7 +16,9 @@ use std::collections::HashMap;
 /// All stages. A change is a sign, 0 the same, 1 new, -1 gone, and a line by its index into `lines`.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Passes {
+    /// All lines of all stages, each once.
     pub lines: Vec<String>,
+    /// In the order of the passes.
     pub stages: Vec<StageText>,
     /// Whether these passes give the very program of the file; `None` where they begin with it.
     pub gives_program: Option<bool>,
@@ -25,11 +27,15 @@ pub struct Passes {
 /// The graph after one pass, as its difference from the one before; the first is all new.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct StageText {
+    /// The pass.
     pub pass: String,
+    /// The stage of the graph.
     pub stage: &'static str,
     /// Operations and constants.
     pub nodes: usize,
+    /// Where weights lie.
     pub weights: usize,
+    /// Signs and lines.
     pub changes: Vec<(i8, u32)>,
 }
 
@@ -44,7 +50,7 @@ pub fn passes(
     section: Option<&[u8]>,
     own_embedding: bool,
 ) -> Result<Passes, Diagnostics> {
-    let mut listing = Listing::default();
+    let mut listing = PassListing::default();
     let last = match (dense, section) {
         (Some((imported, rounded)), Some(section)) => {
             listing.add("imported", &imported);
@@ -71,7 +77,7 @@ pub fn passes(
 
 /// Stages in the making.
 #[derive(Default)]
-struct Listing {
+struct PassListing {
     passes: Passes,
     /// Lines by their text.
     known: HashMap<String, u32>,
@@ -79,7 +85,7 @@ struct Listing {
     last: Vec<u32>,
 }
 
-impl Listing {
+impl PassListing {
     fn add(&mut self, pass: &str, graph: &Graph) {
         let text = text::print(graph);
         let now: Vec<u32> = text.lines().filter(|line| !line.is_empty()).map(|line| self.line(line)).collect();

@@ -14,37 +14,47 @@ use snnc_ir::{Code, Graph, Op, Value};
 
 /// A layer of neurons in a run.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct NeuronLayer {
+pub struct ReportLayer {
     /// The site that it codes: `h.0.mlp.hidden`.
     pub site: String,
     /// `h.0`, `head`.
     pub block: String,
     /// The neurons, as the IR spells them, and the ONNX node that they came from.
     pub neuron: String,
+    /// The ONNX node that it came from.
     pub origin: String,
+    /// How spikes spell a level.
     pub code: &'static str,
+    /// Timesteps.
     pub timesteps: u16,
     /// The largest level.
     pub most: i32,
+    /// Channels of the residual stream.
     pub width: usize,
+    /// Spikes in all.
     pub spikes: u64,
     /// Neurons that fired at every timestep, summed over tokens; and the share of these on the calibration text.
     pub saturated: u64,
+    /// The share of neurons that fired at every timestep on the calibration text.
     pub usually_saturated: f64,
     /// Neurons that never fired.
     pub silent: usize,
+    /// How levels are spread.
     pub histogram: Histogram,
     /// Spikes of every token.
     pub by_token: Vec<u64>,
     /// Base64: of every neuron a byte, the share of timesteps at which it fired, 255 for all; 0 for none alone.
     pub by_neuron: String,
+    /// Spikes to look at.
     pub raster: Raster,
 }
 
 /// How many levels lie in each of some ranges, first and last included. 0 is alone, and so are the largest levels.
 #[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
 pub struct Histogram {
+    /// Levels of each range, first and last included.
     pub ranges: Vec<[i32; 2]>,
+    /// Counts over the run.
     pub counts: Vec<u64>,
     /// Levels of a range.
     #[serde(skip)]
@@ -168,11 +178,11 @@ impl LayerRun {
 
     /// What is shown of it. The program spells it as `neuron`, from an ONNX node `origin`; `usual` is the share of its levels
     /// that were the largest on the calibration text.
-    pub fn layer(self, site: String, block: String, [neuron, origin]: [String; 2], usual: f64) -> NeuronLayer {
+    pub fn layer(self, site: String, block: String, [neuron, origin]: [String; 2], usual: f64) -> ReportLayer {
         let slots = (self.by_token.len() as u64 * u64::from(self.steps)).max(1);
         let shares: Vec<u8> = self.by_neuron.iter().map(|&spikes| (255 * spikes).div_ceil(slots) as u8).collect();
         let bytes = self.bytes();
-        NeuronLayer {
+        ReportLayer {
             site,
             block,
             neuron,

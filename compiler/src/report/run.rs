@@ -1,8 +1,8 @@
 //! One run of a program on a text, with everything kept that is to be seen: what neurons said and what was predicted.
 
 use super::blocks::block_of;
-use super::raster::{LayerRun, NeuronLayer, RASTER_BYTES};
-use crate::evaluate::{CHUNK, Evaluation, Score, divergence, log_sum_exp, logits_of, score_rows};
+use super::raster::{LayerRun, RASTER_BYTES, ReportLayer};
+use crate::evaluate::{CHUNK, Score, TextEvaluation, divergence, log_sum_exp, logits_of, score_rows};
 use crate::lints::name_of;
 use crate::progress::Progress;
 use crate::tokens::Tokens;
@@ -18,8 +18,11 @@ use std::sync::Arc;
 pub struct Prediction {
     /// The text of the token that follows.
     pub text: String,
+    /// Its id.
     pub id: u32,
+    /// The spiking network.
     pub spiking: TokenRanking,
+    /// The dense network.
     pub dense: Option<TokenRanking>,
     /// Kullback-Leibler divergence of the dense prediction from the spiking one, in nats.
     pub kl: Option<f64>,
@@ -37,17 +40,23 @@ pub struct TokenRanking {
 /// A token, and how likely it was.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RankedToken {
+    /// The text.
     pub text: String,
+    /// Its id.
     pub id: u32,
+    /// How likely it was.
     pub probability: f64,
 }
 
 /// What a run gave.
 #[derive(Debug)]
 pub struct Gathered {
-    pub done: Evaluation,
+    /// Scores and spikes.
+    pub done: TextEvaluation,
+    /// By token.
     pub predictions: Vec<Prediction>,
-    pub layers: Vec<NeuronLayer>,
+    /// Transformer blocks.
+    pub layers: Vec<ReportLayer>,
 }
 
 /// Numbers of neurons that are held at a time, at most: levels, or spikes by timestep.
@@ -122,7 +131,7 @@ pub fn gather(
         progress.advance(now.len() as u64);
     }
     progress.end();
-    let mut layers: Vec<NeuronLayer> = Vec::new();
+    let mut layers: Vec<ReportLayer> = Vec::new();
     for seen in seen {
         let site = name_of(graph, seen.value);
         let usual = section.and_then(|section| section["sites"][&site]["saturated"].as_f64()).unwrap_or(0.0);
@@ -136,7 +145,8 @@ pub fn gather(
         let site = if twins > 0 { format!("{site} ({})", twins + 1) } else { site };
         layers.push(seen.layer(site, block, [neuron, origin], usual));
     }
-    let done = Evaluation { score, windows: 1, events: session.events().to_vec(), run: inputs as u64, interval: None };
+    let done =
+        TextEvaluation { score, windows: 1, events: session.events().to_vec(), run: inputs as u64, interval: None };
     Ok(Gathered { done, predictions, layers })
 }
 

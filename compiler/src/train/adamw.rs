@@ -5,6 +5,7 @@
 pub struct Schedule {
     /// At its height.
     pub rate: f32,
+    /// Weight decay, as a share of the rate.
     pub weight_decay: f32,
     /// The largest norm of all gradients together; larger ones are scaled down.
     pub clip: f32,
@@ -34,11 +35,14 @@ impl Schedule {
 /// Running means of gradients and of their squares, by parameter.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Moments {
+    /// Of gradients.
     pub first: Vec<Vec<f32>>,
+    /// Of their squares.
     pub second: Vec<Vec<f32>>,
 }
 
 impl Moments {
+    /// At the start.
     pub fn new(parameters: &[Vec<f32>]) -> Self {
         let zeros = || parameters.iter().map(|p| vec![0.0; p.len()]).collect();
         Self { first: zeros(), second: zeros() }

@@ -10,6 +10,7 @@ use super::adamw::Moments;
 use super::events::RunIdentity;
 use serde::{Deserialize, Serialize};
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::ErrorCode;
 use std::io::{self, Write};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -24,12 +25,15 @@ const STATE_MAX: usize = 1 << 26;
 /// All that is not numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
+    /// The version of the format.
     pub version: u32,
     /// What is trained, on what and how: hashes and options.
     pub run: RunIdentity,
+    /// Timesteps.
     pub steps: u64,
     /// Steps done.
     pub step: u64,
+    /// The step with the least validation loss.
     pub best_step: u64,
     /// Validation losses by step.
     pub losses: Vec<(u64, f64)>,
@@ -40,11 +44,18 @@ pub struct State {
 /// The numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainState {
+    /// Parameters.
     pub parameters: Vec<Vec<f32>>,
+    /// Running means of the optimiser.
     pub moments: Moments,
+    /// Parameters at the least validation loss.
     pub best: Vec<Vec<f32>>,
 }
 
+/// Writes a checkpoint.
+///
+/// # Errors
+/// `out` cannot be written.
 pub fn write(state: &State, numbers: &TrainState, out: &mut dyn Write) -> io::Result<()> {
     let json = serde_json::to_vec(state)?;
     let mut hash = Xxh3::new();
@@ -67,7 +78,9 @@ pub fn write(state: &State, numbers: &TrainState, out: &mut dyn Write) -> io::Re
 /// Bytes that `write` did not write.
 pub fn read(bytes: &[u8], place: &str) -> Result<(State, TrainState), Diagnostic> {
     let broken = |what: &str| {
-        Diagnostic::new(place, format!("is not a whole checkpoint: {what}")).note("start again without --resume")
+        Diagnostic::new(place, format!("is not a whole checkpoint: {what}"))
+            .code(ErrorCode::CHECKPOINT)
+            .note("start again without --resume")
     };
     let (body, end) = bytes.split_last_chunk::<8>().ok_or_else(|| broken("it is too short"))?;
     let rest = body.strip_prefix(&MAGIC).ok_or_else(|| broken("it does not begin with SNNT"))?;

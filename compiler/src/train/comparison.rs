@@ -17,11 +17,15 @@ pub const COMPARED_WINDOWS: usize = 32;
 /// A program beside the dense network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
+    /// Whether a pair seen earlier is recalled, by distance.
     pub recall: Vec<Recalled>,
+    /// The same of the dense network.
     pub recall_dense: Vec<Recalled>,
     /// Tokens that were predicted.
     pub tokens: usize,
+    /// The exponential of the mean negative log likelihood.
     pub perplexity: f64,
+    /// The dense network's.
     pub perplexity_dense: f64,
     /// Kullback-Leibler divergence from the dense network's predictions, in nats per token.
     pub kl: f64,

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum TrainEvent {
     /// The program before training.
-    Before { program: Comparison },
+    Before {
+        /// The program's file.
+        program: Comparison,
+    },
     /// A step was done.
     Step {
         /// Steps done.
@@ -23,11 +26,14 @@ pub enum TrainEvent {
         rate: f32,
         /// Tokens trained on.
         tokens: u64,
+        /// Tokens per second.
         tokens_per_s: f64,
     },
     /// The validation windows were predicted.
     Validation {
+        /// Steps done.
         step: u64,
+        /// The loss.
         loss: f64,
         /// Whether no loss before was smaller.
         best: bool,
@@ -36,9 +42,15 @@ pub enum TrainEvent {
         steps: u64,
     },
     /// A choice of layers was measured.
-    Hybrid { choice: Choice },
+    Hybrid {
+        /// The choice.
+        choice: Choice,
+    },
     /// The program after training.
-    After { program: Comparison },
+    After {
+        /// The program's file.
+        program: Comparison,
+    },
 }
 
 impl TrainEvent {
@@ -62,21 +74,29 @@ impl TrainEvent {
 pub struct RunIdentity {
     /// XXH3-64 of the program's and of the dense network's text form.
     pub program: String,
+    /// The dense network's text form.
     pub reference: String,
     /// XXH3-64 of the training text.
     pub text: String,
     /// What trains.
     pub parameters: String,
+    /// The loss.
     pub loss: String,
+    /// The stand-in for the derivative of a spike.
     pub surrogate: String,
     /// Windows per step.
     pub batch: usize,
+    /// Tokens per window.
     pub window_tokens: usize,
     /// The learning rate at its height.
     pub rate: f32,
+    /// Weight decay, as a share of the rate.
     pub weight_decay: f32,
+    /// The largest norm of gradients.
     pub clip: f32,
+    /// Steps until the rate is at its height.
     pub warm_up: u64,
+    /// Seed of the windows' places.
     pub seed: u64,
     /// The instruction set, on which sums in f32 depend.
     pub isa: String,
@@ -85,8 +105,11 @@ pub struct RunIdentity {
 /// What a program keeps of a training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TrainingRecord {
+    /// What the run was of.
     pub run: RunIdentity,
+    /// Timesteps.
     pub steps: u64,
+    /// The step with the least validation loss.
     pub best_step: u64,
     /// Validation losses by step.
     pub losses: Vec<(u64, f64)>,

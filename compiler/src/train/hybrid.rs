@@ -22,13 +22,16 @@ const PRICES: &str = "int45";
 pub struct Choice {
     /// Layers that keep attention by time to first spike.
     pub ttfs: Vec<usize>,
+    /// The exponential of the mean negative log likelihood.
     pub perplexity: f64,
     /// Rise over the dense network's perplexity, as a share.
     pub rise: f64,
     /// Energy of attention's cores and projections, and of all, in nanojoules per token, by the price list `int45`, time
     /// collapsed.
     pub attention_nj: f64,
+    /// Energy in all, in nanojoules per token.
     pub total_nj: f64,
+    /// Whether perplexity stays within the budget.
     pub within_budget: bool,
 }
 
@@ -51,6 +54,7 @@ impl Choice {
 /// What a search has found.
 #[derive(Clone, Debug)]
 pub struct Found {
+    /// All choices that were measured.
     pub measured: Vec<Choice>,
     /// The last that keeps the budget, and its program. `None` where no layer keeps it.
     pub kept: Option<(Choice, Graph)>,
@@ -61,10 +65,15 @@ pub struct Found {
 pub struct Search<'a> {
     /// Every layer trained, and every layer by time to first spike.
     pub trained: &'a Graph,
+    /// Layers with attention by time to first spike.
     pub ttfs: &'a Graph,
+    /// The dense network.
     pub dense: &'a Arc<Program>,
+    /// The text.
     pub ids: &'a [u32],
+    /// What of it is run.
     pub cut: Cut,
+    /// How windows are run.
     pub workers: Workers<'a>,
     /// The largest rise of perplexity over the dense network's, as a share.
     pub budget: f64,

@@ -43,9 +43,11 @@ pub struct TrainOptions {
     pub output: PathBuf,
     /// What trains.
     pub parameters: Parameters,
+    /// The loss.
     pub loss: Loss,
     /// What stands in for the derivative of a spike.
     pub surrogate: Surrogate,
+    /// Tokens of a window.
     pub length: TrainLength,
     /// Windows of text per step.
     pub batch: usize,
@@ -53,6 +55,7 @@ pub struct TrainOptions {
     pub window_tokens: Option<usize>,
     /// The learning rate at its height; without one what did well on networks of width 256.
     pub rate: Option<f32>,
+    /// Weight decay, as a share of the rate.
     pub weight_decay: f32,
     /// The largest norm of a step's gradients.
     pub clip: f32,
@@ -66,6 +69,7 @@ pub struct TrainOptions {
     pub checkpoint_every: Duration,
     /// Give layers back to attention by time to first spike until perplexity has risen by this share over the dense network's.
     pub hybrid: Option<f64>,
+    /// Windows to validate on.
     pub validation_windows: usize,
     /// Threads; the result does not depend on their number.
     pub threads: usize,
@@ -182,7 +186,14 @@ pub enum Outcome {
     /// The output is written.
     Finished,
     /// It was cancelled; the checkpoint has everything.
-    Interrupted { step: u64, steps: u64, checkpoint: PathBuf },
+    Interrupted {
+        /// It.
+        step: u64,
+        /// Timesteps.
+        steps: u64,
+        /// It.
+        checkpoint: PathBuf,
+    },
 }
 
 /// Who is told of a training run.
@@ -199,7 +210,7 @@ struct Corpus {
 }
 
 /// A run at work: what it was told, and who watches.
-struct Run<'a, 'w> {
+struct TrainingRun<'a, 'w> {
     options: &'a TrainOptions,
     progress: &'a dyn Progress,
     watch: &'a mut TrainWatch<'w>,
@@ -228,7 +239,7 @@ pub fn train(
     let tokens = tokenizer_of(&file, &options.program)?;
     let reference = reference_graph(&options.reference, &file.graph)?;
     let corpus = corpus(options, &tokens, file.graph.context.min(reference.context) as usize)?;
-    let mut run = Run { options, progress, watch, checkpoint };
+    let mut run = TrainingRun { options, progress, watch, checkpoint };
     let mut record = ProgramRecord::of(file.provenance.as_deref());
     let mut graph = file.graph.clone();
     if trains {
@@ -315,7 +326,7 @@ enum Learned {
     Interrupted(Outcome),
 }
 
-impl Run<'_, '_> {
+impl TrainingRun<'_, '_> {
     fn workers(&self) -> Workers<'_> {
         Workers { threads: self.options.threads, progress: self.progress }
     }
@@ -453,22 +464,23 @@ impl Run<'_, '_> {
         tokens: &Tokens,
         record: &mut ProgramRecord,
     ) -> Result<Graph, Diagnostics> {
-        let options = Options { count: false, ..Options::default() };
-        let dense = Program::new(Arc::new(reference.clone()), &options)?;
-        let wishes = record.options.as_deref().and_then(training_free);
-        if wishes.is_none() {
+        let engine = Options { count: false, ..Options::default() };
+        let dense = Program::new(Arc::new(reference.clone()), &engine)?;
+        let options = record.options.as_deref().and_then(training_free);
+        if options.is_none() {
             self.progress.warn(
                 "the program does not say how it was compiled; its layers by time to first spike have the default options",
             );
         }
-        let recipe = convert::ConvertOptions {
-            quant: wishes.unwrap_or_default(),
+        let convert_options = convert::ConvertOptions {
+            quant: options.unwrap_or_default(),
             calibration_tokens: convert::calibration_tokens(reference.parameters()),
             threads: self.options.threads,
         };
         let sample = calibration_sample(Some(tokens), Some(&self.options.text), self.progress)?;
         let ttfs =
-            convert::spiking_watched(reference.clone(), &sample, &recipe, self.progress, &mut |_, _, _| {})?.graph;
+            convert::spiking_watched(reference.clone(), &sample, &convert_options, self.progress, &mut |_, _, _| {})?
+                .graph;
         let search = Search {
             trained: &trained,
             ttfs: &ttfs,

@@ -20,13 +20,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What a trainer is told.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainerOptions {
+    /// What trains, by which loss.
     pub recipe: Recipe,
+    /// The schedule of the learning rate.
     pub rates: Schedule,
     /// Windows a step.
     pub batch: usize,
     /// Tokens a window.
     pub window: usize,
+    /// Seed of the windows' places.
     pub seed: u64,
+    /// Threads; no result depends on their number.
     pub threads: usize,
 }
 
@@ -39,10 +43,13 @@ pub struct Trainer {
     /// The same, of the loss alone.
     eval_engines: Mutex<Vec<TrainingEngine>>,
     pool: rayon::ThreadPool,
+    /// How tokens are drawn.
     pub options: TrainerOptions,
+    /// Parameters and the optimiser's state.
     pub numbers: TrainState,
     /// Steps done.
     pub step: u64,
+    /// The step with the least validation loss.
     pub best_step: u64,
     /// Validation losses by step.
     pub losses: Vec<(u64, f64)>,
@@ -51,16 +58,19 @@ pub struct Trainer {
 /// What a step did.
 #[derive(Clone, Copy, Debug)]
 pub struct Stepped {
+    /// The loss.
     pub loss: f64,
+    /// The norm of the gradients before clipping.
     pub norm: f32,
+    /// The learning rate.
     pub rate: f32,
 }
 
 impl Trainer {
     /// # Errors
     /// What cannot be trained; windows longer than the context.
-    pub fn new(program: &Graph, teacher: &Graph, options: TrainerOptions) -> Result<Self, Diagnostics> {
-        let relaxed = relax(program, teacher, options.recipe)?;
+    pub fn new(program: &Graph, reference: &Graph, options: TrainerOptions) -> Result<Self, Diagnostics> {
+        let relaxed = relax(program, reference, options.recipe)?;
         snnc_ir::verify::verify(&relaxed.graph)?;
         let back = gradient(&relaxed.graph, &relaxed.parameters)?;
         snnc_ir::verify::verify(&back)?;
@@ -83,6 +93,7 @@ impl Trainer {
         Ok(Self { relaxed, engines, eval_engines, pool, options, numbers, step: 0, best_step: 0, losses: Vec::new() })
     }
 
+    /// Names and lengths of the parameters.
     pub fn parameters(&self) -> impl Iterator<Item = (&String, usize)> {
         self.relaxed.parameters.iter().zip(self.numbers.parameters.iter().map(Vec::len))
     }

@@ -89,7 +89,9 @@ impl fmt::Display for Budget {
 /// What a tuning run found.
 #[derive(Clone, Debug)]
 pub struct Tuned {
+    /// What may be spent.
     pub budget: Budget,
+    /// What is to be small.
     pub goal: Goal,
     /// The cheapest within the budget; `None` where nothing is.
     pub chosen: Option<Point>,
@@ -213,9 +215,11 @@ fn at_damage(front: &[Allocation], damage: f64) -> usize {
 pub struct TuneJson {
     /// As a user types it.
     pub budget: String,
+    /// What was to be small.
     pub minimise: &'static str,
     /// `null`: nothing is within the budget.
     pub chosen: Option<TunePoint>,
+    /// All that were measured.
     pub points: Vec<TunePoint>,
 }
 
@@ -230,24 +234,33 @@ pub struct TunePoint {
     pub perplexity_increase: f64,
     /// Kullback-Leibler divergence from the dense network, in nats per token.
     pub kl: f64,
+    /// Spikes per neuron and token.
     pub spikes_per_neuron: f64,
+    /// Timesteps per neuron, on average.
     pub timesteps_mean: f64,
+    /// Additions that spikes drive.
     pub additions_per_token: f64,
+    /// Those of the attention block.
     pub attention_additions_per_token: f64,
+    /// By price list.
     pub saving: TuneSavings,
 }
 
 /// Savings by two price lists.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct TuneSavings {
+    /// By the convention of the literature.
     pub paper45: TuneSaving,
+    /// By every operation's own price.
     pub int45: TuneSaving,
 }
 
 /// The share of the dense f32 network's energy that is not spent.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct TuneSaving {
+    /// Of the attention block.
     pub attention_block: Option<f64>,
+    /// In all.
     pub total: Option<f64>,
 }
 
@@ -257,7 +270,7 @@ impl TunePoint {
         let saving = |[attention_block, total]: [Option<f64>; 2]| TuneSaving { attention_block, total };
         let [paper45, int45] = point.savings.map(saving);
         Self {
-            flags: spelled(&point.wishes),
+            flags: spelled(&point.options),
             uniform: point.allocation.is_none(),
             perplexity_increase: point.increase,
             kl: point.kl,

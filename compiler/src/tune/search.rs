@@ -6,7 +6,7 @@
 //! the budget is kept by what was measured, never by what was predicted.
 
 use crate::energy::{self, Block, Phase, PriceList, Setting};
-use crate::evaluate::{Cut, Evaluation, Neurons, evaluate};
+use crate::evaluate::{Cut, NeuronTotals, TextEvaluation, evaluate};
 use crate::ledger::{self, damages};
 use crate::progress::{Progress, Workers};
 use snnc_ir::diagnostic::Diagnostics;
@@ -38,6 +38,7 @@ pub enum Goal {
 }
 
 impl Goal {
+    /// All of them.
     pub const ALL: [Goal; 4] = [Goal::Energy, Goal::Attention, Goal::Spikes, Goal::Timesteps];
 
     /// Few timesteps are worth spikes, nothing else is.
@@ -48,6 +49,7 @@ impl Goal {
         }
     }
 
+    /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
             Goal::Energy => "energy",
@@ -64,9 +66,11 @@ pub const TIMESTEPS: std::ops::RangeInclusive<u16> = 1..=8;
 /// An allocation: timesteps by site, with what it is predicted to lose and to cost.
 #[derive(Clone, Debug)]
 pub struct Allocation {
+    /// Timesteps.
     pub steps: Vec<u16>,
     /// Nats a token.
     pub damage: f64,
+    /// What is to be small.
     pub cost: f64,
 }
 
@@ -75,15 +79,19 @@ pub struct Allocation {
 pub struct Point {
     /// `None`: the same timesteps everywhere.
     pub allocation: Option<Allocation>,
-    pub wishes: QuantOptions,
+    /// The options that ask for it.
+    pub options: QuantOptions,
     /// The rise of perplexity, as a share.
     pub increase: f64,
+    /// Kullback-Leibler divergence from the dense network, in nats per token.
     pub kl: f64,
     /// Per neuron and token.
     pub spikes: f64,
+    /// Timesteps.
     pub timesteps: f64,
     /// Additions per token, of all and of the attention block.
     pub additions: f64,
+    /// Additions per token of the attention block.
     pub attention_additions: f64,
     /// The share of the dense network's energy that is not spent, by the convention of the literature (`paper45`): of the
     /// attention block and of all; and by every operation's own price (`int45`). `None`: see `energy::Compared::saving`.
@@ -91,6 +99,7 @@ pub struct Point {
 }
 
 impl Point {
+    /// What it costs by a goal.
     pub fn cost(&self, goal: Goal) -> f64 {
         match goal {
             Goal::Energy => self.additions,
@@ -104,15 +113,21 @@ impl Point {
 /// A network and the texts that it is tuned with.
 #[derive(Debug)]
 pub struct Tuner<'a> {
+    /// The dense network.
     pub tensor: &'a Graph,
+    /// What its sites hold on the calibration text.
     pub seen: &'a Observations,
     /// Tokens that points are measured on, and what of them.
     pub ids: &'a [u32],
+    /// What of it is run.
     pub cut: Cut,
     /// Tokens that sites are probed on.
     pub probe_tokens: usize,
+    /// Threads; no result depends on their number.
     pub threads: usize,
+    /// Who watches.
     pub progress: &'a dyn Progress,
+    /// The options that all points share.
     pub base: QuantOptions,
 }
 
@@ -125,13 +140,13 @@ impl Tuner<'_> {
         sites(self.tensor).into_iter().filter(|site| self.base.of(site).is_some()).collect()
     }
 
-    /// Neurons of all sites.
+    /// NeuronTotals of all sites.
     pub fn neurons(&self) -> f64 {
         let width = |site: &Site| self.tensor.ty(site.value).shape().width().unwrap_or(0) as f64;
         self.sites().iter().map(width).sum()
     }
 
-    fn wishes(&self, steps: u16) -> QuantOptions {
+    fn options(&self, steps: u16) -> QuantOptions {
         QuantOptions { levels: Levels { steps, ..self.base.levels }, ..self.base.clone() }
     }
 
@@ -143,7 +158,7 @@ impl Tuner<'_> {
         let sites = self.sites();
         let mut by_steps: Vec<QuantPlan> = Vec::new();
         for steps in TIMESTEPS {
-            by_steps.push(fit(self.tensor, self.seen, &self.wishes(steps))?);
+            by_steps.push(fit(self.tensor, self.seen, &self.options(steps))?);
         }
         let choices: Vec<(usize, usize)> =
             (0..sites.len()).flat_map(|site| (0..by_steps.len()).map(move |choice| (site, choice))).collect();
@@ -193,12 +208,18 @@ impl Tuner<'_> {
     fn fan_out(&self, site: Value, wanted: impl Fn(Part) -> bool) -> f64 {
         let places = cost::parts(self.tensor);
         let reads = self.tensor.iter().filter(|(_, node)| node.args.contains(&site));
-        let each = |(value, node): (Value, &snnc_ir::Node)| match node.op {
-            _ if !wanted(places[value.index()].part) => 0.0,
-            Op::Dense(DenseOp::Linear(_)) => self.tensor.ty(value).shape().width().unwrap_or(0) as f64,
-            // A query's spike meets the keys before it; keys and values are read, they drive nothing.
-            Op::Dense(DenseOp::Attention { .. }) if node.args[0] == site => f64::from(self.tensor.context) / 2.0,
-            _ => 0.0,
+        let each = |(value, node): (Value, &snnc_ir::Node)| {
+            let is_attention = matches!(node.op, Op::Dense(DenseOp::Attention { .. }));
+            if !wanted(places[value.index()].part) {
+                0.0
+            } else if matches!(node.op, Op::Dense(DenseOp::Linear(_))) {
+                self.tensor.ty(value).shape().width().unwrap_or(0) as f64
+            } else if is_attention && node.args[0] == site {
+                // A query's spike meets the keys before it; keys and values are read, they drive nothing.
+                f64::from(self.tensor.context) / 2.0
+            } else {
+                0.0
+            }
         };
         reads.map(each).sum()
     }
@@ -208,8 +229,8 @@ impl Tuner<'_> {
     /// # Errors
     /// It cannot be run.
     pub fn measure(&self, dense: &Arc<Program>, allocation: &Allocation) -> Result<Point, Diagnostics> {
-        let wishes = self.wishes_of(&allocation.steps);
-        Ok(Point { allocation: Some(allocation.clone()), ..self.measure_wishes(dense, wishes)? })
+        let options = self.options_of(&allocation.steps);
+        Ok(Point { allocation: Some(allocation.clone()), ..self.measure_options(dense, options)? })
     }
 
     /// Converts and measures the same timesteps everywhere.
@@ -217,27 +238,27 @@ impl Tuner<'_> {
     /// # Errors
     /// It cannot be run.
     pub fn uniform(&self, dense: &Arc<Program>, steps: u16) -> Result<Point, Diagnostics> {
-        self.measure_wishes(dense, self.wishes(steps))
+        self.measure_options(dense, self.options(steps))
     }
 
-    fn measure_wishes(&self, dense: &Arc<Program>, wishes: QuantOptions) -> Result<Point, Diagnostics> {
-        let quant_plan = fit(self.tensor, self.seen, &wishes)?;
+    fn measure_options(&self, dense: &Arc<Program>, options: QuantOptions) -> Result<Point, Diagnostics> {
+        let quant_plan = fit(self.tensor, self.seen, &options)?;
         let (_, back) = front_and_back();
-        let membrane = wishes.membrane;
+        let membrane = options.membrane;
         let graph =
             run(back, self.tensor.clone(), &Context { quant_plan, membrane, ..Context::default() }, &mut |_, _, _| {})?;
         let graph = snnc_passes::collapse::collapse(&graph)?;
         let program = Program::new(Arc::new(graph), &Options::default()).map(Arc::new)?;
         let done = evaluate(&program, Some(dense), self.ids, self.cut, self.workers())?;
-        Ok(point(program.graph(), &done, wishes))
+        Ok(point(program.graph(), &done, options))
     }
 
-    /// The wishes that give sites these timesteps, in few words: the commonest is the default, whole roles come before
+    /// The options that give sites these timesteps, in few words: the commonest is the default, whole roles come before
     /// single sites.
-    fn wishes_of(&self, steps: &[u16]) -> QuantOptions {
+    fn options_of(&self, steps: &[u16]) -> QuantOptions {
         let sites = self.sites();
         let all = commonest(steps.iter().copied());
-        let mut wishes = self.wishes(all);
+        let mut options = self.options(all);
         let mut roles: BTreeMap<String, Vec<(String, u16)>> = BTreeMap::new();
         for (site, &steps) in sites.iter().zip(steps) {
             let role = Site { layer: None, ..*site }.to_string();
@@ -246,12 +267,12 @@ impl Tuner<'_> {
         for (role, members) in roles {
             let usual = commonest(members.iter().map(|(_, steps)| *steps));
             if usual != all {
-                wishes.overrides.push((role, Override::Steps(usual)));
+                options.overrides.push((role, Override::Steps(usual)));
             }
             let others = members.into_iter().filter(|(_, steps)| *steps != usual);
-            wishes.overrides.extend(others.map(|(path, steps)| (path, Override::Steps(steps))));
+            options.overrides.extend(others.map(|(path, steps)| (path, Override::Steps(steps))));
         }
-        wishes
+        options
     }
 }
 
@@ -262,9 +283,9 @@ fn commonest(steps: impl Iterator<Item = u16>) -> u16 {
     counts.into_iter().find(|(_, count)| *count == most).map_or(Levels::default().steps, |(steps, _)| steps)
 }
 
-fn point(graph: &Graph, done: &Evaluation, wishes: QuantOptions) -> Point {
+fn point(graph: &Graph, done: &TextEvaluation, options: QuantOptions) -> Point {
     let score = &done.score;
-    let neurons = Neurons::of(graph, done);
+    let neurons = NeuronTotals::of(graph, done);
     let setting = Setting { context: graph.context.into(), batch: 1, span: Options::default().chunk as u64 };
     let lists =
         ["paper45", "int45"].map(|name| PriceList::named(name).unwrap_or_else(|e| panic!("it is built in: {e:?}")));
@@ -273,7 +294,7 @@ fn point(graph: &Graph, done: &Evaluation, wishes: QuantOptions) -> Point {
         |block, list| estimate.compare(block, list, Phase::Prefill, Form::Dense(Number::F32), Form::Collapsed).saving();
     Point {
         allocation: None,
-        wishes,
+        options,
         increase: score.perplexity() / score.perplexity_dense() - 1.0,
         kl: score.mean(score.kl),
         spikes: neurons.rate(),

@@ -78,19 +78,7 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
         | Op::Spike(SpikeOp::Decode)
         | Op::Level(LevelOp::GatherChannels) => one(Tally::default()),
         // Such a program is raised before it is run, or runs in training only.
-        Op::Training(_)
-        | Op::Array(ArrayOp::Unary(_))
-        | Op::Array(ArrayOp::Binary(Binary::Sub | Binary::Pow | Binary::Min | Binary::Max))
-        | Op::Array(ArrayOp::CausalMask { .. })
-        | Op::Array(ArrayOp::Where)
-        | Op::Array(ArrayOp::MatMul)
-        | Op::Array(ArrayOp::Transpose(_))
-        | Op::Array(ArrayOp::Reshape(_))
-        | Op::Array(ArrayOp::Slice { .. })
-        | Op::Array(ArrayOp::Mean)
-        | Op::Array(ArrayOp::Softmax)
-        | Op::Array(ArrayOp::SplitHeads { .. })
-        | Op::Array(ArrayOp::MergeHeads) => one(Tally::default()),
+        Op::Array(_) | Op::Training(_) => one(Tally::default()),
     }
 }
 

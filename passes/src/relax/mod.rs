@@ -301,20 +301,8 @@ impl Relaxing {
                         self.ssa([q, k], values, variant, heads, known(3)?, weight(4))?
                     }
                 }
-                Op::Array(ArrayOp::Unary(_))
-                | Op::Array(ArrayOp::Binary(Binary::Sub | Binary::Pow | Binary::Min | Binary::Max))
-                | Op::Array(ArrayOp::CausalMask { .. })
-                | Op::Array(ArrayOp::Where)
-                | Op::Array(ArrayOp::MatMul)
-                | Op::Array(ArrayOp::Transpose(_))
-                | Op::Array(ArrayOp::Reshape(_))
-                | Op::Array(ArrayOp::Slice { .. })
-                | Op::Array(ArrayOp::Mean)
-                | Op::Array(ArrayOp::Softmax)
-                | Op::Array(ArrayOp::SplitHeads { .. })
-                | Op::Array(ArrayOp::MergeHeads)
-                | Op::Training(_) => {
-                    return Err(Diagnostic::new(graph.origin(value), format!("`{}` has no relaxation", node.op)));
+                op => {
+                    return Err(Diagnostic::new(graph.origin(value), format!("`{op}` has no relaxation")));
                 }
             });
         }

@@ -151,7 +151,7 @@ function raster() {
     canvas.setAttribute('aria-label', `Spikes of ${layer.site}, neurons ${kept()[view.n0]} to ${kept()[view.n1 - 1]}, tokens ${view.t0} to ${view.t1 - 1}. Arrow keys move, plus and minus zoom, 0 shows all. ${readout.textContent}`);
     about.textContent = `${layer.neuron}: ${layer.timesteps} timesteps per token, ${layer.code} code, ${whole(layer.width)} neurons` +
       (kept().length < layer.width ? `, of which ${whole(kept().length)}, spread evenly, are in this page.` : ', all of them in this page.') +
-      (!layer.neuron.startsWith('integrate') ? ' These neurons integrate before they fire, so a level says which spikes there were.' : ' These neurons answer within the timestep; every spike was kept.');
+      (!layer.neuron.startsWith('integrate') ? ' These neurons integrate before they fire, so a level says which spikes there were.' : ' These neurons are time-stepped; every spike was kept.');
   };
   const BOTTOM = 34;
   const gutter = w => w < 520 ? 34 : 52;
