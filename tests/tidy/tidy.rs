@@ -11,18 +11,18 @@ type HouseRule = (&'static str, fn(&Sources) -> Vec<Finding>, usize);
 
 #[rustfmt::skip]
 const RULES: [HouseRule; 12] = [
-    ("circles of files",           circles::circles,         3),
+    ("circles of files",           circles::circles,         0),
     ("large crates",               code::large_crates,       0),
-    ("duplicate type names",       code::duplicate_types,   21),
+    ("duplicate type names",       code::duplicate_types,    8),
     ("long functions",             code::long_functions,     3),
     ("unsafe code",                code::unsafe_code,        0),
     ("printing",                   code::printing,           0),
     ("impure imports",             code::impure_imports,     0),
-    ("wildcards over operations",  ops::wildcards,          20),
-    ("long sentences",             prose::long_sentences,   67),
-    ("missing_docs",               docs::missing_docs_lint,  3),
+    ("wildcards over operations",  ops::wildcards,          15),
+    ("long sentences",             prose::long_sentences,     0),
+    ("missing_docs",               docs::missing_docs_lint,  0),
     ("dependencies",               dependencies::denied,     0),
-    ("doc-tests",                  docs::few_doc_tests,      1),
+    ("doc-tests",                  docs::few_doc_tests,      0),
 ];
 
 #[test]
