@@ -12,6 +12,7 @@ mod eval;
 mod eval_table;
 mod inspect;
 mod logits;
+mod opt;
 mod output;
 mod plan;
 mod prompts;
@@ -49,6 +50,7 @@ enum Command {
     Report(report::ReportCommand),
     Logits(logits::LogitsCommand),
     Show(show::ShowCommand),
+    Opt(opt::OptCommand),
     Tune(tune::TuneCommand),
     Train(train::TrainCommand),
     Bench(bench::BenchCommand),
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Report(command) => command.run(),
         Command::Logits(command) => command.run(),
         Command::Show(command) => command.run(),
+        Command::Opt(command) => command.run(),
         Command::Tune(command) => return verdict(command.run()),
         Command::Train(command) => {
             return match command.run() {

@@ -51,6 +51,7 @@ pub mod ledger;
 pub mod lints;
 pub mod model;
 pub mod npy;
+pub mod opt;
 pub mod parallel;
 pub mod progress;
 pub mod proof;

@@ -292,7 +292,10 @@ fn read_program(bytes: &SharedBytes, header: &Header, ranges: &[Range<usize>]) -
     let program = std::str::from_utf8(program).map_err(|error| Diagnostic::new("program", error.to_string()))?;
     let weights = header.sections.iter().zip(ranges).filter(|(section, _)| section.kind() == Kind::Weight);
     let weights: HashMap<&str, _> = weights.map(|pair| (pair.0.name.as_str(), pair)).collect();
-    let graph = text::parse::parse_hashed(program, &|name, elem, sizes| {
+    let graph = text::parse::parse_hashed(program, &|name, elem, sizes, rule| {
+        if rule.is_some() {
+            return Err(text::parse::NO_RULES.to_string());
+        }
         let (section, range) = weights.get(name).ok_or_else(|| format!("the file has no weight @{name}"))?;
         Ok((Arc::new(view(bytes, section, range, elem, sizes)?), section.checksum))
     });

@@ -10,21 +10,22 @@
 //! ```
 
 use crate::egraph::pattern::Match;
-use crate::egraph::rule::{Expr, Rule};
+use crate::egraph::rule::{Expr, RewriteRule};
 use crate::egraph::sampling::TOLERANCE;
-use crate::egraph::{Term, Terms, effort, rewrite};
+use crate::egraph::term::{Term, Terms};
+use crate::egraph::{effort, rewrite};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{LeafOp, LevelOp, SpikeOp};
 use snnc_ir::{Diagnostic, Graph, Op, Stage, Type};
 
 #[rustfmt::skip]
-const RULES: &[Rule] = &[
-    Rule { name: "decode-fire",    left: "(decode (fire:f ?x ?g ?o))",             right: settle_fire },
-    Rule { name: "decode-curve",   left: "(decode (fire:f ?x ?a ?b ?g ?o))",       right: settle_curve },
-    Rule { name: "decode-synapse", left: "(decode (synapse ?s ?w))",               right: settle_synapse },
-    Rule { name: "decode-ssa",     left: "(ssa:a ?q ?k ?v ?c)",                    right: settle_ssa },
-    Rule { name: "decode-memory",  left: "(ssa:a ?q ?k ?v ?s ?h)",                 right: settle_memory },
-    Rule { name: "decode-emitted", left: "(decode (ssa:a ?q ?k ?v ?s ?h ?g))",     right: settle_emitted },
+pub const RULES: &[RewriteRule] = &[
+    RewriteRule { name: "decode-fire",    left: "(decode (fire:f ?x ?g ?o))",             right: settle_fire },
+    RewriteRule { name: "decode-curve",   left: "(decode (fire:f ?x ?a ?b ?g ?o))",       right: settle_curve },
+    RewriteRule { name: "decode-synapse", left: "(decode (synapse ?s ?w))",               right: settle_synapse },
+    RewriteRule { name: "decode-ssa",     left: "(ssa:a ?q ?k ?v ?c)",                    right: settle_ssa },
+    RewriteRule { name: "decode-memory",  left: "(ssa:a ?q ?k ?v ?s ?h)",                 right: settle_memory },
+    RewriteRule { name: "decode-emitted", left: "(decode (ssa:a ?q ?k ?v ?s ?h ?g))",     right: settle_emitted },
 ];
 
 /// Whether a program has neurons that answer within the timestep: what they say depends on the order of their inputs, so
@@ -39,8 +40,8 @@ pub fn depends_on_order(graph: &Graph) -> bool {
 /// Its neurons depend on the order of their inputs.
 pub fn collapse(graph: &Graph) -> Result<Graph, Diagnostics> {
     rewrite(graph, RULES, TOLERANCE, &price, Stage::Quantised, |terms, stuck| {
-        let one = |id: &egg::Id| format!("{:?}", terms[*id].nodes);
-        let what: Vec<String> = stuck.iter().map(one).collect();
+        let what: Vec<String> =
+            stuck.iter().flat_map(|id| &terms[*id].nodes).map(|term| format!("`{}`", term.op)).collect();
         Diagnostics::from(Diagnostic::new("", format!("time does not collapse here: {}", what.join(", "))))
     })
 }
@@ -56,45 +57,45 @@ fn price(terms: &Terms, term: &Term) -> Option<u64> {
     }
 }
 
-fn class(m: &Match, name: &str) -> Expr {
+fn class(m: &Match<'_>, name: &str) -> Expr {
     Expr::Class(m.class(name))
 }
 
-fn decode(m: &Match, name: &str) -> Expr {
+fn decode(m: &Match<'_>, name: &str) -> Expr {
     Expr::op(Op::Spike(SpikeOp::Decode), [class(m, name)])
 }
 
-fn settle_fire(_: &Terms, m: &Match) -> Option<Expr> {
+fn settle_fire(m: &Match<'_>) -> Option<Expr> {
     let Op::Spike(SpikeOp::Fire { code, steps, curve }) = m.op("f") else { return None };
     Some(Expr::op(Op::Level(LevelOp::Quant { code, steps, curve }), [class(m, "x"), class(m, "g"), class(m, "o")]))
 }
 
-fn settle_curve(_: &Terms, m: &Match) -> Option<Expr> {
+fn settle_curve(m: &Match<'_>) -> Option<Expr> {
     let Op::Spike(SpikeOp::Fire { code, steps, curve }) = m.op("f") else { return None };
     let args = ["x", "a", "b", "g", "o"].map(|name| class(m, name));
     Some(Expr::op(Op::Level(LevelOp::Quant { code, steps, curve }), args))
 }
 
-fn settle_synapse(_: &Terms, m: &Match) -> Option<Expr> {
+fn settle_synapse(m: &Match<'_>) -> Option<Expr> {
     Some(Expr::op(Op::Level(LevelOp::MatMulInt), [decode(m, "s"), class(m, "w")]))
 }
 
-fn settle_ssa(terms: &Terms, m: &Match) -> Option<Expr> {
-    settle_attention(terms, m, &["c"])
+fn settle_ssa(m: &Match<'_>) -> Option<Expr> {
+    settle_attention(m, &["c"])
 }
 
-fn settle_memory(terms: &Terms, m: &Match) -> Option<Expr> {
-    settle_attention(terms, m, &["s", "h"])
+fn settle_memory(m: &Match<'_>) -> Option<Expr> {
+    settle_attention(m, &["s", "h"])
 }
 
-fn settle_emitted(terms: &Terms, m: &Match) -> Option<Expr> {
-    settle_attention(terms, m, &["s", "h", "g"])
+fn settle_emitted(m: &Match<'_>) -> Option<Expr> {
+    settle_attention(m, &["s", "h", "g"])
 }
 
 /// That levels say when features spike is what the verifier promises of all but those of neurons that answer within the
 /// timestep, and these never collapse.
-fn settle_attention(terms: &Terms, m: &Match, constants: &[&str]) -> Option<Expr> {
+fn settle_attention(m: &Match<'_>, constants: &[&str]) -> Option<Expr> {
     let decoded = ["q", "k", "v"].into_iter().map(|name| decode(m, name));
     let args = decoded.chain(constants.iter().map(|name| class(m, name)));
-    matches!(m.ty(terms, "q"), Type::Train { .. }).then(|| Expr::Op(m.op("a"), args.collect()))
+    matches!(m.ty("q"), Type::Train { .. }).then(|| Expr::Op(m.op("a"), args.collect()))
 }

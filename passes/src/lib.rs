@@ -28,4 +28,4 @@ pub mod spike;
 pub mod tie_embedding;
 
 pub use context::Context;
-pub use pipeline::{Pass, STANDARD, front_and_back, run};
+pub use pipeline::{Pass, RULES, STANDARD, front_and_back, run};

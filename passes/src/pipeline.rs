@@ -1,6 +1,7 @@
 //! The order of the passes, and the function that runs them.
 
 use crate::context::Context;
+use crate::egraph::rule::RewriteRule;
 use crate::fold::fold;
 use crate::quantise::quantise;
 use crate::raise::raise;
@@ -41,6 +42,10 @@ pub const STANDARD: &[Pass] = &[
     Pass { name: "tie_embedding", needs: Stage::Spiking, gives: Stage::Spiking, run: tie_embedding },
     // A tied head's weight serves the embedding as well, where that loses no more than int8 weights do.
 ];
+
+/// Every table of rewrite rules, by the name of the pass that runs it.
+pub const RULES: [(&str, &[RewriteRule]); 3] =
+    [("raise", crate::raise::RULES), ("simplify", crate::simplify::RULES), ("collapse", crate::collapse::RULES)];
 
 /// Passes up to the graph that ranges are measured on, and those after it.
 pub fn front_and_back() -> (&'static [Pass], &'static [Pass]) {

@@ -7,8 +7,9 @@
 use crate::constants;
 use crate::context::Context;
 use crate::egraph::pattern::Match;
-use crate::egraph::rule::{Expr, Rule};
-use crate::egraph::{Term, Terms, is_constant, rewrite, sampling};
+use crate::egraph::rule::{Expr, RewriteRule};
+use crate::egraph::term::{Term, Terms, is_constant};
+use crate::egraph::{rewrite, sampling};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, DenseOp};
 use snnc_ir::op::{Layout, Perm, Scalar};
@@ -92,62 +93,62 @@ fn uncausal(graph: &Graph) -> Option<Diagnostic> {
 }
 
 #[rustfmt::skip]
-const RULES: &[Rule] = &[
+pub const RULES: &[RewriteRule] = &[
     // name                    left                                                        right
-    Rule { name: "commute-add", left: "(add ?a ?b)", right: |_, m| Some(two(Op::Array(ArrayOp::Binary(Binary::Add)), m, "b", "a")) },
-    Rule { name: "commute-mul", left: "(mul ?a ?b)", right: |_, m| Some(two(Op::Array(ArrayOp::Binary(Binary::Mul)), m, "b", "a")) },
+    RewriteRule { name: "commute-add", left: "(add ?a ?b)", right: |m| Some(two(Op::Array(ArrayOp::Binary(Binary::Add)), m, "b", "a")) },
+    RewriteRule { name: "commute-mul", left: "(mul ?a ?b)", right: |m| Some(two(Op::Array(ArrayOp::Binary(Binary::Mul)), m, "b", "a")) },
     // What changes nothing: masks of ones, heads that are scaled by 1.
-    Rule { name: "add-zero",    left: "(add ?x ?n)",                       right: |terms, m| unchanged(terms, m, 0.0) },
-    Rule { name: "sub-zero",    left: "(sub ?x ?n)",                       right: |terms, m| unchanged(terms, m, 0.0) },
-    Rule { name: "mul-one",     left: "(mul ?x ?n)",                       right: |terms, m| unchanged(terms, m, 1.0) },
+    RewriteRule { name: "add-zero",    left: "(add ?x ?n)",                       right: |m| unchanged(m, 0.0) },
+    RewriteRule { name: "sub-zero",    left: "(sub ?x ?n)",                       right: |m| unchanged(m, 0.0) },
+    RewriteRule { name: "mul-one",     left: "(mul ?x ?n)",                       right: |m| unchanged(m, 1.0) },
     // Scaling by a number: one form, and it floats up to where attention looks for it.
-    Rule { name: "div-number",  left: "(div ?a ?b)",                       right: div_by_number },
-    Rule { name: "mul-inverse", left: "(mul ?x (reciprocal ?y))",          right: |_, m| Some(two(Op::Array(ArrayOp::Binary(Binary::Div)), m, "x", "y")) },
-    Rule { name: "mul-mul",     left: "(mul (mul ?x ?a) ?b)",              right: mul_mul },
-    Rule { name: "matmul-left", left: "(matmul (mul ?a ?s) ?b)",           right: scaled_matmul },
-    Rule { name: "matmul-right",left: "(matmul ?a (mul ?b ?s))",           right: scaled_matmul },
-    Rule { name: "move-scale",  left: "(transpose:t (mul ?x ?s))",         right: scaled_move },
-    Rule { name: "shape-scale", left: "(reshape:t (mul ?x ?s))",           right: scaled_move },
+    RewriteRule { name: "div-number",  left: "(div ?a ?b)",                       right: div_by_number },
+    RewriteRule { name: "mul-inverse", left: "(mul ?x (reciprocal ?y))",          right: |m| Some(two(Op::Array(ArrayOp::Binary(Binary::Div)), m, "x", "y")) },
+    RewriteRule { name: "mul-mul",     left: "(mul (mul ?x ?a) ?b)",              right: mul_mul },
+    RewriteRule { name: "matmul-left", left: "(matmul (mul ?a ?s) ?b)",           right: scaled_matmul },
+    RewriteRule { name: "matmul-right",left: "(matmul ?a (mul ?b ?s))",           right: scaled_matmul },
+    RewriteRule { name: "move-scale",  left: "(transpose:t (mul ?x ?s))",         right: scaled_move },
+    RewriteRule { name: "shape-scale", left: "(reshape:t (mul ?x ?s))",           right: scaled_move },
     // Order of axes.
-    Rule { name: "transposes",  left: "(transpose:p (transpose:q ?x))",    right: transposes },
-    Rule { name: "reshapes",    left: "(reshape:p (reshape ?x))",          right: reshapes },
-    Rule { name: "turn-ones",   left: "(transpose:p ?x)",                  right: turn_beside_ones },
-    Rule { name: "split",       left: "(transpose:p (reshape:r ?x))",      right: split },
-    Rule { name: "merge",       left: "(reshape:r (transpose:p ?x))",      right: merge },
-    Rule { name: "slice-turned",left: "(slice:s (transpose:p ?x))",        right: turned_slice },
-    Rule { name: "slice-ones",  left: "(slice:s (reshape:r ?x))",          right: slice_beside_ones },
+    RewriteRule { name: "transposes",  left: "(transpose:p (transpose:q ?x))",    right: transposes },
+    RewriteRule { name: "reshapes",    left: "(reshape:p (reshape ?x))",          right: reshapes },
+    RewriteRule { name: "turn-ones",   left: "(transpose:p ?x)",                  right: turn_beside_ones },
+    RewriteRule { name: "split",       left: "(transpose:p (reshape:r ?x))",      right: split },
+    RewriteRule { name: "merge",       left: "(reshape:r (transpose:p ?x))",      right: merge },
+    RewriteRule { name: "slice-turned",left: "(slice:s (transpose:p ?x))",        right: turned_slice },
+    RewriteRule { name: "slice-ones",  left: "(slice:s (reshape:r ?x))",          right: slice_beside_ones },
     // LayerNorm in nine nodes: the variance as a square or as a product.
-    Rule { name: "norm",        left: "(div (sub ?x (mean ?x)) (sqrt (add (mean (pow (sub ?x (mean ?x)) ?two)) ?eps)))", right: norm },
-    Rule { name: "norm-mul",    left: "(div (sub ?x (mean ?x)) (sqrt (add (mean (mul (sub ?x (mean ?x)) (sub ?x (mean ?x)))) ?eps)))", right: norm },
-    Rule { name: "norm-gain",   left: "(mul (layer_norm_no_gain:n ?x) ?g)",         right: norm_gain },
-    Rule { name: "norm-affine", left: "(add (mul (layer_norm_no_gain:n ?x) ?g) ?b)",right: norm_affine },
+    RewriteRule { name: "norm",        left: "(div (sub ?x (mean ?x)) (sqrt (add (mean (pow (sub ?x (mean ?x)) ?two)) ?eps)))", right: norm },
+    RewriteRule { name: "norm-mul",    left: "(div (sub ?x (mean ?x)) (sqrt (add (mean (mul (sub ?x (mean ?x)) (sub ?x (mean ?x)))) ?eps)))", right: norm },
+    RewriteRule { name: "norm-gain",   left: "(mul (layer_norm_no_gain:n ?x) ?g)",         right: norm_gain },
+    RewriteRule { name: "norm-affine", left: "(add (mul (layer_norm_no_gain:n ?x) ?g) ?b)",right: norm_affine },
     // A bias that was added to the residual belongs to the projection that is added next.
-    Rule { name: "bias-later",  left: "(add (add ?x ?b) ?y)",              right: later_bias },
+    RewriteRule { name: "bias-later",  left: "(add (add ?x ?b) ?y)",              right: later_bias },
     // Projections.
-    Rule { name: "linear",      left: "(add (matmul ?x ?w) ?b)",           right: linear },
-    Rule { name: "no-bias",     left: "(matmul ?x ?w)",                    right: linear_without_bias },
-    Rule { name: "columns",     left: "(slice:s (linear:l ?x ?w ?b))",     right: columns },
-    Rule { name: "inner-columns", left: "(slice:s (reshape:r (linear:l ?x ?w ?b)))", right: inner_columns },
+    RewriteRule { name: "linear",      left: "(add (matmul ?x ?w) ?b)",           right: linear },
+    RewriteRule { name: "no-bias",     left: "(matmul ?x ?w)",                    right: linear_without_bias },
+    RewriteRule { name: "columns",     left: "(slice:s (linear:l ?x ?w ?b))",     right: columns },
+    RewriteRule { name: "inner-columns", left: "(slice:s (reshape:r (linear:l ?x ?w ?b)))", right: inner_columns },
     // Embeddings.
-    Rule { name: "embed-scale", left: "(mul (embed ?i ?t) ?s)",            right: scaled_embedding },
+    RewriteRule { name: "embed-scale", left: "(mul (embed ?i ?t) ?s)",            right: scaled_embedding },
     // Activation functions, whatever they are written as.
-    Rule { name: "relu",        left: "(relu ?x)",                         right: curve },
-    Rule { name: "curve-mul",   left: "(mul ?a ?b)",                       right: curve },
-    Rule { name: "curve-div",   left: "(div ?a ?b)",                       right: curve },
-    Rule { name: "curve-max",   left: "(max ?a ?b)",                       right: curve },
+    RewriteRule { name: "relu",        left: "(relu ?x)",                         right: curve },
+    RewriteRule { name: "curve-mul",   left: "(mul ?a ?b)",                       right: curve },
+    RewriteRule { name: "curve-div",   left: "(div ?a ?b)",                       right: curve },
+    RewriteRule { name: "curve-max",   left: "(max ?a ?b)",                       right: curve },
     // Attention: a mask that is added is one that selects; then the whole.
-    Rule { name: "mask-add",    left: "(add ?s (causal_mask:c))",               right: added_mask },
-    Rule { name: "mask-blend",  left: "(sub (mul ?s (causal_mask:c)) (causal_mask:d))", right: |terms, m| blended_mask(terms, m, 1.0) },
-    Rule { name: "mask-blend+", left: "(add (mul ?s (causal_mask:c)) (causal_mask:d))", right: |terms, m| blended_mask(terms, m, -1.0) },
-    Rule { name: "mask-flip",   left: "(where (causal_mask:c) ?n ?s)",          right: flipped_mask },
-    Rule { name: "mask-twice",  left: "(where (causal_mask:c) (where (causal_mask:c) ?s ?n) ?m)", right: mask_twice },
-    Rule { name: "attention",   left: "(merge_heads (matmul (softmax (where (causal_mask:c) (mul (matmul (split_heads:h ?q) (transpose:p (split_heads:h ?k))) ?scale) ?n)) (split_heads:h ?v)))", right: attention },
-    Rule { name: "unscaled",    left: "(merge_heads (matmul (softmax (where (causal_mask:c) (matmul (split_heads:h ?q) (transpose:p (split_heads:h ?k))) ?n)) (split_heads:h ?v)))", right: attention },
-    Rule { name: "one-head",    left: "(matmul (softmax (where (causal_mask:c) (mul (matmul ?q (transpose:p ?k)) ?scale) ?n)) ?v)", right: attention_of_one_head },
-    Rule { name: "one-unscaled",left: "(matmul (softmax (where (causal_mask:c) (matmul ?q (transpose:p ?k)) ?n)) ?v)", right: attention_of_one_head },
+    RewriteRule { name: "mask-add",    left: "(add ?s (causal_mask:c))",               right: added_mask },
+    RewriteRule { name: "mask-blend",  left: "(sub (mul ?s (causal_mask:c)) (causal_mask:d))", right: |m| blended_mask(m, 1.0) },
+    RewriteRule { name: "mask-blend+", left: "(add (mul ?s (causal_mask:c)) (causal_mask:d))", right: |m| blended_mask(m, -1.0) },
+    RewriteRule { name: "mask-flip",   left: "(where (causal_mask:c) ?n ?s)",          right: flipped_mask },
+    RewriteRule { name: "mask-twice",  left: "(where (causal_mask:c) (where (causal_mask:c) ?s ?n) ?m)", right: mask_twice },
+    RewriteRule { name: "attention",   left: "(merge_heads (matmul (softmax (where (causal_mask:c) (mul (matmul (split_heads:h ?q) (transpose:p (split_heads:h ?k))) ?scale) ?n)) (split_heads:h ?v)))", right: attention },
+    RewriteRule { name: "unscaled",    left: "(merge_heads (matmul (softmax (where (causal_mask:c) (matmul (split_heads:h ?q) (transpose:p (split_heads:h ?k))) ?n)) (split_heads:h ?v)))", right: attention },
+    RewriteRule { name: "one-head",    left: "(matmul (softmax (where (causal_mask:c) (mul (matmul ?q (transpose:p ?k)) ?scale) ?n)) ?v)", right: attention_of_one_head },
+    RewriteRule { name: "one-unscaled",left: "(matmul (softmax (where (causal_mask:c) (matmul ?q (transpose:p ?k)) ?n)) ?v)", right: attention_of_one_head },
 ];
 
-fn class(m: &Match, name: &str) -> Expr {
+fn class(m: &Match<'_>, name: &str) -> Expr {
     Expr::Class(m.class(name))
 }
 
@@ -159,36 +160,39 @@ fn mul(a: Expr, b: Expr) -> Expr {
     Expr::op(Op::Array(ArrayOp::Binary(Binary::Mul)), [a, b])
 }
 
-fn unchanged(terms: &Terms, m: &Match, neutral: f32) -> Option<Expr> {
-    let same = terms[m.root].data.ty == m.ty(terms, "x") && !terms[m.root].data.constant;
-    (same && m.scalar(terms, "n") == Some(neutral)).then(|| class(m, "x"))
+fn unchanged(m: &Match<'_>, neutral: f32) -> Option<Expr> {
+    let same = m.root_ty() == m.ty("x") && !m.is_root_constant();
+    (same && m.scalar("n") == Some(neutral)).then(|| class(m, "x"))
 }
 
-fn div_by_number(terms: &Terms, m: &Match) -> Option<Expr> {
-    m.scalar(terms, "b").filter(|b| *b != 0.0)?;
-    if m.is_constant(terms, "a") {
+fn div_by_number(m: &Match<'_>) -> Option<Expr> {
+    m.scalar("b").filter(|b| *b != 0.0)?;
+    if m.is_constant("a") {
         return None;
     }
     Some(mul(class(m, "a"), Expr::op(Op::Array(ArrayOp::Unary(Unary::Reciprocal)), [class(m, "b")])))
 }
 
-fn mul_mul(terms: &Terms, m: &Match) -> Option<Expr> {
-    m.scalar(terms, "a").and(m.scalar(terms, "b"))?;
+fn mul_mul(m: &Match<'_>) -> Option<Expr> {
+    m.scalar("a").and(m.scalar("b"))?;
     Some(mul(class(m, "x"), mul(class(m, "a"), class(m, "b"))))
 }
 
-fn scaled_matmul(terms: &Terms, m: &Match) -> Option<Expr> {
-    m.scalar(terms, "s")?;
-    (!m.is_constant(terms, "a") && !m.is_constant(terms, "b"))
+fn scaled_matmul(m: &Match<'_>) -> Option<Expr> {
+    m.scalar("s")?;
+    (!m.is_constant("a") && !m.is_constant("b"))
         .then(|| mul(two(Op::Array(ArrayOp::MatMul), m, "a", "b"), class(m, "s")))
 }
 
-fn scaled_move(terms: &Terms, m: &Match) -> Option<Expr> {
-    m.scalar(terms, "s")?;
-    (!m.is_constant(terms, "x")).then(|| mul(Expr::op(m.op("t"), [class(m, "x")]), class(m, "s")))
+/// A scale of more axes than what it scales has would bring them to other axes.
+fn scaled_move(m: &Match<'_>) -> Option<Expr> {
+    m.scalar("s")?;
+    let rank = m.ty("s").shape().rank();
+    let few = rank <= m.ty("x").shape().rank() && rank <= m.root_ty().shape().rank();
+    (few && !m.is_constant("x")).then(|| mul(Expr::op(m.op("t"), [class(m, "x")]), class(m, "s")))
 }
 
-fn transposes(_: &Terms, m: &Match) -> Option<Expr> {
+fn transposes(m: &Match<'_>) -> Option<Expr> {
     let (Op::Array(ArrayOp::Transpose(p)), Op::Array(ArrayOp::Transpose(q))) = (m.op("p"), m.op("q")) else {
         return None;
     };
@@ -200,18 +204,18 @@ fn transposes(_: &Terms, m: &Match) -> Option<Expr> {
     })
 }
 
-fn reshapes(terms: &Terms, m: &Match) -> Option<Expr> {
+fn reshapes(m: &Match<'_>) -> Option<Expr> {
     let Op::Array(ArrayOp::Reshape(to)) = m.op("p") else { return None };
-    let same = m.ty(terms, "x").shape() == to;
+    let same = m.ty("x").shape() == to;
     Some(if same { class(m, "x") } else { Expr::op(m.op("p"), [class(m, "x")]) })
 }
 
 /// `[tokens, d]` seen as `[tokens, heads, w]`, heads first; keys then have their last axes exchanged.
-fn split(terms: &Terms, m: &Match) -> Option<Expr> {
+fn split(m: &Match<'_>) -> Option<Expr> {
     let (Op::Array(ArrayOp::Transpose(p)), Op::Array(ArrayOp::Reshape(r))) = (m.op("p"), m.op("r")) else {
         return None;
     };
-    m.ty(terms, "x").shape().row_width()?;
+    m.ty("x").shape().row_width()?;
     let [Dim::Tokens, Dim::Fixed(heads), Dim::Fixed(_)] = *r.dims() else { return None };
     let split = Expr::op(Op::Array(ArrayOp::SplitHeads { heads }), [class(m, "x")]);
     match p.axes() {
@@ -222,12 +226,12 @@ fn split(terms: &Terms, m: &Match) -> Option<Expr> {
 }
 
 /// Sizes of 1 have no order.
-fn turn_beside_ones(terms: &Terms, m: &Match) -> Option<Expr> {
+fn turn_beside_ones(m: &Match<'_>) -> Option<Expr> {
     let Op::Array(ArrayOp::Transpose(p)) = m.op("p") else { return None };
-    let (from, to) = (m.ty(terms, "x").shape(), terms[m.root].data.ty.shape());
+    let (from, to) = (m.ty("x").shape(), m.root_ty().shape());
     let is_one = |axis: &u8| from.dims()[usize::from(*axis)] == Dim::Fixed(1);
     let order: Vec<u8> = p.axes().iter().copied().filter(|axis| !is_one(axis)).collect();
-    if order.len() == from.rank() || m.is_constant(terms, "x") {
+    if order.len() == from.rank() || m.is_constant("x") {
         return None;
     }
     let before = |axis: u8| order.iter().filter(|&&other| other < axis).count();
@@ -238,51 +242,51 @@ fn turn_beside_ones(terms: &Terms, m: &Match) -> Option<Expr> {
     Some(Expr::op(Op::Array(ArrayOp::Reshape(to)), [turned]))
 }
 
-fn merge(terms: &Terms, m: &Match) -> Option<Expr> {
+fn merge(m: &Match<'_>) -> Option<Expr> {
     let (Op::Array(ArrayOp::Reshape(r)), Op::Array(ArrayOp::Transpose(p))) = (m.op("r"), m.op("p")) else {
         return None;
     };
     r.row_width()?;
-    let heads_first = matches!(m.ty(terms, "x").shape().dims(), [Dim::Fixed(_), Dim::Tokens, Dim::Fixed(_)]);
+    let heads_first = matches!(m.ty("x").shape().dims(), [Dim::Fixed(_), Dim::Tokens, Dim::Fixed(_)]);
     (heads_first && p.axes() == [1, 0, 2]).then(|| Expr::op(Op::Array(ArrayOp::MergeHeads), [class(m, "x")]))
 }
 
-fn norm(terms: &Terms, m: &Match) -> Option<Expr> {
-    let eps = m.scalar(terms, "eps")?;
-    if m.left_has("two") && m.scalar(terms, "two") != Some(2.0) {
+fn norm(m: &Match<'_>) -> Option<Expr> {
+    let eps = m.scalar("eps")?;
+    if m.has("two") && m.scalar("two") != Some(2.0) {
         return None;
     }
-    m.ty(terms, "x").shape().row_width()?;
+    m.ty("x").shape().row_width().filter(|_| m.root_ty() == m.ty("x"))?;
     Some(Expr::op(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(eps) }), [class(m, "x")]))
 }
 
-fn norm_affine(terms: &Terms, m: &Match) -> Option<Expr> {
+fn norm_affine(m: &Match<'_>) -> Option<Expr> {
     let Op::Dense(DenseOp::LayerNormNoGain { eps }) = m.op("n") else { return None };
-    let channels = Shape::fixed(&[m.ty(terms, "x").shape().row_width()?]);
-    (vector(terms, m, "g", channels) && vector(terms, m, "b", channels))
+    let channels = Shape::fixed(&[m.ty("x").shape().row_width()?]);
+    (vector(m, "g", channels) && vector(m, "b", channels))
         .then(|| Expr::op(Op::Dense(DenseOp::LayerNorm { eps }), [class(m, "x"), class(m, "g"), class(m, "b")]))
 }
 
-fn norm_gain(terms: &Terms, m: &Match) -> Option<Expr> {
+fn norm_gain(m: &Match<'_>) -> Option<Expr> {
     let Op::Dense(DenseOp::LayerNormNoGain { eps }) = m.op("n") else { return None };
-    let width = m.ty(terms, "x").shape().row_width()?;
-    vector(terms, m, "g", Shape::fixed(&[width]))
+    let width = m.ty("x").shape().row_width()?;
+    vector(m, "g", Shape::fixed(&[width]))
         .then(|| Expr::op(Op::Dense(DenseOp::LayerNorm { eps }), [class(m, "x"), class(m, "g"), Expr::Zeros(width)]))
 }
 
-fn vector(terms: &Terms, m: &Match, name: &str, shape: Shape) -> bool {
-    m.is_constant(terms, name) && m.ty(terms, name).shape() == shape
+fn vector(m: &Match<'_>, name: &str, shape: Shape) -> bool {
+    m.is_constant(name) && m.ty(name).shape() == shape
 }
 
 /// A constant matrix, as it is or behind a transpose, with the layout in which it is a weight.
-fn weight(terms: &Terms, m: &Match, name: &str) -> Option<(Layout, Expr, usize)> {
+fn weight(m: &Match<'_>, name: &str) -> Option<(Layout, Expr, usize)> {
     let id = m.class(name);
-    let &[_, outputs] = m.ty(terms, name).shape().sizes()?.as_slice() else { return None };
-    let turned = terms[id].nodes.iter().find_map(|term| match term.op {
+    let &[_, outputs] = m.ty(name).shape().sizes()?.as_slice() else { return None };
+    let turned = m.terms[id].nodes.iter().find_map(|term| match term.op {
         Op::Array(ArrayOp::Transpose(_)) => Some(term.args[0]),
         _ => None,
     });
-    if !m.is_constant(terms, name) {
+    if !m.is_constant(name) {
         return None;
     }
     Some(match turned {
@@ -291,28 +295,28 @@ fn weight(terms: &Terms, m: &Match, name: &str) -> Option<(Layout, Expr, usize)>
     })
 }
 
-fn later_bias(terms: &Terms, m: &Match) -> Option<Expr> {
-    let moves = m.is_constant(terms, "b") && m.ty(terms, "b").shape().rank() == 1;
-    let open = !m.is_constant(terms, "x") && !m.is_constant(terms, "y") && m.ty(terms, "x") == m.ty(terms, "y");
+fn later_bias(m: &Match<'_>) -> Option<Expr> {
+    let moves = m.is_constant("b") && m.ty("b").shape().rank() == 1;
+    let open = !m.is_constant("x") && !m.is_constant("y") && m.ty("x") == m.ty("y");
     let with_bias = two(Op::Array(ArrayOp::Binary(Binary::Add)), m, "y", "b");
     (moves && open).then(|| Expr::op(Op::Array(ArrayOp::Binary(Binary::Add)), [class(m, "x"), with_bias]))
 }
 
-fn linear(terms: &Terms, m: &Match) -> Option<Expr> {
-    m.ty(terms, "x").shape().row_width()?;
-    let (layout, w, outputs) = weight(terms, m, "w")?;
-    vector(terms, m, "b", Shape::fixed(&[outputs]))
+fn linear(m: &Match<'_>) -> Option<Expr> {
+    m.ty("x").shape().row_width()?;
+    let (layout, w, outputs) = weight(m, "w")?;
+    vector(m, "b", Shape::fixed(&[outputs]))
         .then(|| Expr::op(Op::Dense(DenseOp::Linear(layout)), [class(m, "x"), w, class(m, "b")]))
 }
 
-fn linear_without_bias(terms: &Terms, m: &Match) -> Option<Expr> {
-    m.ty(terms, "x").shape().row_width()?;
-    let (layout, w, outputs) = weight(terms, m, "w")?;
+fn linear_without_bias(m: &Match<'_>) -> Option<Expr> {
+    m.ty("x").shape().row_width()?;
+    let (layout, w, outputs) = weight(m, "w")?;
     Some(Expr::op(Op::Dense(DenseOp::Linear(layout)), [class(m, "x"), w, Expr::Zeros(outputs)]))
 }
 
 /// Some outputs of a projection are a projection with some columns.
-fn columns(terms: &Terms, m: &Match) -> Option<Expr> {
+fn columns(m: &Match<'_>) -> Option<Expr> {
     let (Op::Array(ArrayOp::Slice { axis: 1, start, len }), Op::Dense(DenseOp::Linear(layout))) =
         (m.op("s"), m.op("l"))
     else {
@@ -322,14 +326,14 @@ fn columns(terms: &Terms, m: &Match) -> Option<Expr> {
         Layout::InputMajor => 1,
         Layout::OutputMajor => 0,
     };
-    m.ty(terms, "x").shape().row_width()?;
+    m.ty("x").shape().row_width()?;
     let w = Expr::op(Op::Array(ArrayOp::Slice { axis, start, len }), [class(m, "w")]);
     let b = Expr::op(Op::Array(ArrayOp::Slice { axis: 0, start, len }), [class(m, "b")]);
     Some(Expr::op(Op::Dense(DenseOp::Linear(layout)), [class(m, "x"), w, b]))
 }
 
 /// A part of what a projection's outputs were reshaped to is a projection with the weights of that part.
-fn inner_columns(terms: &Terms, m: &Match) -> Option<Expr> {
+fn inner_columns(m: &Match<'_>) -> Option<Expr> {
     let (
         Op::Array(ArrayOp::Slice { axis, start, len }),
         Op::Array(ArrayOp::Reshape(r)),
@@ -340,8 +344,7 @@ fn inner_columns(terms: &Terms, m: &Match) -> Option<Expr> {
     };
     let [Dim::Tokens, inner @ ..] = r.dims() else { return None };
     let inner: Vec<usize> = inner.iter().map(|dim| dim.size(0, 0)).collect();
-    let (along, &[rows, columns]) = (usize::from(axis).checked_sub(1)?, m.ty(terms, "w").shape().sizes()?.as_slice())
-    else {
+    let (along, &[rows, columns]) = (usize::from(axis).checked_sub(1)?, m.ty("w").shape().sizes()?.as_slice()) else {
         return None;
     };
     let part = |w: Expr, lead: &[usize], trail: &[usize]| {
@@ -363,7 +366,7 @@ fn inner_columns(terms: &Terms, m: &Match) -> Option<Expr> {
     let b = part(class(m, "b"), &[], &[])?;
     let mut dims = r.dims().to_vec();
     dims[usize::from(axis)] = Dim::Fixed(len);
-    m.ty(terms, "x").shape().row_width()?;
+    m.ty("x").shape().row_width()?;
     Some(Expr::op(
         Op::Array(ArrayOp::Reshape(Shape::new(&dims))),
         [Expr::op(Op::Dense(DenseOp::Linear(layout)), [class(m, "x"), w, b])],
@@ -371,12 +374,12 @@ fn inner_columns(terms: &Terms, m: &Match) -> Option<Expr> {
 }
 
 /// A part of something turned is something turned of which a part is taken.
-fn turned_slice(terms: &Terms, m: &Match) -> Option<Expr> {
+fn turned_slice(m: &Match<'_>) -> Option<Expr> {
     let (Op::Array(ArrayOp::Slice { axis, start, len }), Op::Array(ArrayOp::Transpose(p))) = (m.op("s"), m.op("p"))
     else {
         return None;
     };
-    if m.is_constant(terms, "x") {
+    if m.is_constant("x") {
         return None;
     }
     let axis = *p.axes().get(usize::from(axis))?;
@@ -387,13 +390,13 @@ fn turned_slice(terms: &Terms, m: &Match) -> Option<Expr> {
 }
 
 /// A part of something that only got sizes of 1 is that part with those sizes.
-fn slice_beside_ones(terms: &Terms, m: &Match) -> Option<Expr> {
+fn slice_beside_ones(m: &Match<'_>) -> Option<Expr> {
     let (Op::Array(ArrayOp::Slice { axis, start, len }), Op::Array(ArrayOp::Reshape(r))) = (m.op("s"), m.op("r"))
     else {
         return None;
     };
     let is_size = |dim: &&Dim| **dim != Dim::Fixed(1);
-    let from = m.ty(terms, "x").shape();
+    let from = m.ty("x").shape();
     let (at, r) = (usize::from(axis), r.dims());
     if !r.iter().filter(is_size).eq(from.dims().iter().filter(is_size)) || r[at] == Dim::Fixed(1) {
         return None;
@@ -406,34 +409,34 @@ fn slice_beside_ones(terms: &Terms, m: &Match) -> Option<Expr> {
     Some(Expr::op(Op::Array(ArrayOp::Reshape(Shape::new(&dims))), [sliced]))
 }
 
-fn scaled_embedding(terms: &Terms, m: &Match) -> Option<Expr> {
-    m.scalar(terms, "s")?;
+fn scaled_embedding(m: &Match<'_>) -> Option<Expr> {
+    m.scalar("s").filter(|_| m.ty("s").shape().rank() <= m.ty("t").shape().rank())?;
     Some(Expr::op(Op::Dense(DenseOp::Embed), [class(m, "i"), mul(class(m, "t"), class(m, "s"))]))
 }
 
-fn curve(terms: &Terms, m: &Match) -> Option<Expr> {
-    let fact = &terms[m.root].data;
+fn curve(m: &Match<'_>) -> Option<Expr> {
+    let fact = &m.terms[m.root].data;
     fact.ty.shape().row_width()?;
     let (way, curve) =
-        fact.pointwise.iter().find_map(|way| Some((way, sampling::curve_of(way, terms.analysis.tolerance)?)))?;
-    (terms[way.root].data.ty == fact.ty).then(|| Expr::op(Op::Dense(DenseOp::Curve(curve)), [Expr::Class(way.root)]))
+        fact.pointwise.iter().find_map(|way| Some((way, sampling::curve_of(way, m.terms.analysis.tolerance)?)))?;
+    (m.terms[way.root].data.ty == fact.ty).then(|| Expr::op(Op::Dense(DenseOp::Curve(curve)), [Expr::Class(way.root)]))
 }
 
 /// What a mask must at least put on a score for the key to be as good as absent.
-const MASKED: f32 = -1e4;
+pub const MASKED: f32 = -1e4;
 
 fn select(keep: f32) -> Op {
     Op::Array(ArrayOp::CausalMask { keep: Scalar::new(keep), drop: Scalar::new(1.0 - keep) })
 }
 
-fn added_mask(terms: &Terms, m: &Match) -> Option<Expr> {
+fn added_mask(m: &Match<'_>) -> Option<Expr> {
     let Op::Array(ArrayOp::CausalMask { keep, drop }) = m.op("c") else { return None };
-    let masks = keep.get() == 0.0 && drop.get() <= MASKED && m.ty(terms, "s").shape().rank() >= 2;
+    let masks = keep.get() == 0.0 && drop.get() <= MASKED && m.ty("s").shape().rank() >= 2;
     masks.then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(select(1.0), []), class(m, "s"), Expr::Number(MASKED)]))
 }
 
 /// Scores times a mask of ones and zeros, less a large number where the mask is zero.
-fn blended_mask(_: &Terms, m: &Match, sign: f32) -> Option<Expr> {
+fn blended_mask(m: &Match<'_>, sign: f32) -> Option<Expr> {
     let (Op::Array(ArrayOp::CausalMask { keep, drop }), Op::Array(ArrayOp::CausalMask { keep: none, drop: large })) =
         (m.op("c"), m.op("d"))
     else {
@@ -444,45 +447,45 @@ fn blended_mask(_: &Terms, m: &Match, sign: f32) -> Option<Expr> {
     blends.then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(m.op("c"), []), class(m, "s"), filled]))
 }
 
-fn flipped_mask(_: &Terms, m: &Match) -> Option<Expr> {
+fn flipped_mask(m: &Match<'_>) -> Option<Expr> {
     let Op::Array(ArrayOp::CausalMask { keep, drop }) = m.op("c") else { return None };
     (keep.get() == 0.0 && drop.get() != 0.0)
         .then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(select(1.0), []), class(m, "s"), class(m, "n")]))
 }
 
-fn mask_twice(terms: &Terms, m: &Match) -> Option<Expr> {
-    (selects(m) && masked(terms, m, "n") && masked(terms, m, "m"))
+fn mask_twice(m: &Match<'_>) -> Option<Expr> {
+    (selects(m) && masked(m, "n") && masked(m, "m"))
         .then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(m.op("c"), []), class(m, "s"), class(m, "n")]))
 }
 
 /// The mask keeps exactly the past.
-fn selects(m: &Match) -> bool {
+fn selects(m: &Match<'_>) -> bool {
     matches!(m.op("c"), Op::Array(ArrayOp::CausalMask { keep, drop }) if keep.get() != 0.0 && drop.get() == 0.0)
 }
 
-fn masked(terms: &Terms, m: &Match, name: &str) -> bool {
-    m.scalar(terms, name).is_some_and(|n| n <= MASKED)
+fn masked(m: &Match<'_>, name: &str) -> bool {
+    m.scalar(name).is_some_and(|n| n <= MASKED)
 }
 
-fn scale(terms: &Terms, m: &Match) -> Option<Scalar> {
-    if m.left_has("scale") { m.scalar(terms, "scale").map(Scalar::new) } else { Some(Scalar::new(1.0)) }
+fn scale(m: &Match<'_>) -> Option<Scalar> {
+    if m.has("scale") { m.scalar("scale").map(Scalar::new) } else { Some(Scalar::new(1.0)) }
 }
 
-fn attention(terms: &Terms, m: &Match) -> Option<Expr> {
-    let Op::Array(ArrayOp::SplitHeads { heads }) = m.same_ops("h")? else { return None };
+fn attention(m: &Match<'_>) -> Option<Expr> {
+    let Op::Array(ArrayOp::SplitHeads { heads }) = m.op("h") else { return None };
     let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [0, 2, 1]);
-    let scale = scale(terms, m)?;
-    (turned && selects(m) && masked(terms, m, "n")).then(|| {
+    let scale = scale(m)?;
+    (turned && selects(m) && masked(m, "n")).then(|| {
         Expr::op(Op::Dense(DenseOp::Attention { heads, scale }), [class(m, "q"), class(m, "k"), class(m, "v")])
     })
 }
 
-fn attention_of_one_head(terms: &Terms, m: &Match) -> Option<Expr> {
-    let rows = |name| matches!(m.ty(terms, name), Type::Tensor { shape, .. } if shape.row_width().is_some());
+fn attention_of_one_head(m: &Match<'_>) -> Option<Expr> {
+    let rows = |name| matches!(m.ty(name), Type::Tensor { shape, .. } if shape.row_width().is_some());
     let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [1, 0]);
-    let scale = scale(terms, m)?;
-    let fits = rows("q") && m.ty(terms, "q") == m.ty(terms, "k") && m.ty(terms, "q") == m.ty(terms, "v");
-    (turned && fits && selects(m) && masked(terms, m, "n")).then(|| {
+    let scale = scale(m)?;
+    let fits = rows("q") && m.ty("q") == m.ty("k") && m.ty("q") == m.ty("v");
+    (turned && fits && selects(m) && masked(m, "n")).then(|| {
         Expr::op(Op::Dense(DenseOp::Attention { heads: 1, scale }), [class(m, "q"), class(m, "k"), class(m, "v")])
     })
 }

@@ -5,9 +5,10 @@
 use crate::constants::{self, fixed};
 use crate::context::Context;
 use crate::egraph::pattern::Match;
-use crate::egraph::rule::{Expr, Rule};
+use crate::egraph::rule::{Expr, RewriteRule};
 use crate::egraph::sampling::TOLERANCE;
-use crate::egraph::{Term, Terms, effort, is_constant, rewrite};
+use crate::egraph::term::{Term, Terms, is_constant};
+use crate::egraph::{effort, rewrite};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::Layout;
 use snnc_ir::op::{ArrayOp, DenseOp};
@@ -33,16 +34,16 @@ fn price(terms: &Terms, term: &Term) -> Option<u64> {
 }
 
 #[rustfmt::skip]
-const RULES: &[Rule] = &[
-    Rule { name: "gain-into-weight", left: "(linear:l (layer_norm:n ?x ?g ?b) ?w ?c)", right: gain_into_weight },
+pub const RULES: &[RewriteRule] = &[
+    RewriteRule { name: "gain-into-weight", left: "(linear:l (layer_norm:n ?x ?g ?b) ?w ?c)", right: gain_into_weight },
 ];
 
-fn gain_into_weight(terms: &Terms, m: &Match) -> Option<Expr> {
+fn gain_into_weight(m: &Match<'_>) -> Option<Expr> {
     let (Op::Dense(DenseOp::Linear(layout)), Op::Dense(DenseOp::LayerNorm { eps })) = (m.op("l"), m.op("n")) else {
         return None;
     };
-    let d = m.ty(terms, "x").shape().row_width()?;
-    let outputs = m.ty(terms, "c").shape().width()?;
+    let d = m.ty("x").shape().row_width()?;
+    let outputs = m.ty("c").shape().width()?;
     let class = |name| Expr::Class(m.class(name));
     let (gain, bias) = match layout {
         Layout::InputMajor => (

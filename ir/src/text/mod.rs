@@ -16,12 +16,14 @@
 //! line is its origin and is read back; a line of nothing but `//` and words is a comment. The reader is lenient about
 //! spaces, blank lines and needless quotes, and about nothing else.
 
+pub mod fill;
 pub mod name;
 pub mod parse;
 pub mod print;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use fill::{Filled, parse_filled};
 pub use name::{NAME_MAX, VERSION, hash};
 pub use parse::{Source, parse};
-pub use print::{label, print};
+pub use print::{label, print, print_with};

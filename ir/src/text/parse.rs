@@ -20,8 +20,11 @@ use std::sync::Arc;
 /// Where weights come from: their tensors by name, element and sizes, or why there is none.
 pub type Source<'a> = &'a dyn Fn(&str, Elem, &[usize]) -> Result<Arc<Tensor>, String>;
 
-/// A `Source` that knows the hashes of its tensors.
-pub(crate) type HashedSource<'a> = &'a dyn Fn(&str, Elem, &[usize]) -> Result<(Arc<Tensor>, u64), String>;
+/// A `Source` that knows the hashes of its tensors. Last comes the rule that a line states in place of a hash.
+pub(crate) type HashedSource<'a> = &'a dyn Fn(&str, Elem, &[usize], Option<&str>) -> Result<(Arc<Tensor>, u64), String>;
+
+/// What files say to a rule.
+pub(crate) const NO_RULES: &str = "only tests make weights by a rule; a file has a hash here";
 
 /// Most nodes of a program, constants among them: forty times those of GPT-2 XL as it is imported.
 const NODES_MAX: usize = 1 << 17;
@@ -38,7 +41,10 @@ const ERRORS_MAX: usize = 50;
 /// Everything that is wrong with it, at `line:column`. A graph that is read is well typed; whether it is a program is
 /// `verify`'s to say.
 pub fn parse(text: &str, weights: Source) -> Result<Graph, Diagnostics> {
-    parse_hashed(text, &|name, elem, sizes| {
+    parse_hashed(text, &|name, elem, sizes, rule| {
+        if rule.is_some() {
+            return Err(NO_RULES.to_string());
+        }
         let tensor = weights(name, elem, sizes)?;
         let hash = hash(&tensor);
         Ok((tensor, hash))
@@ -141,7 +147,10 @@ impl Parser<'_> {
         line.expect(":")?;
         let start = line.mark();
         let (elem, sizes) = tensor_type(line.spaceless()).map_err(|message| start.error(message))?;
-        let (tensor, hash) = (self.weights)(&name, elem, &sizes).map_err(|message| start.error(message))?;
+        let rest = line.mark();
+        let rule = Some(line.rest().trim_end()).filter(|rest| rest.contains('='));
+        let place = if rule.is_some() { &rest } else { &start };
+        let (tensor, hash) = (self.weights)(&name, elem, &sizes, rule).map_err(|message| place.error(message))?;
         if tensor.elem() != elem || tensor.sizes() != sizes {
             let found = format!("{}{:?}", tensor.elem(), tensor.sizes());
             return Err(start.error(format!("@{name} is declared as {elem}{sizes:?}, its tensor is {found}")));
@@ -151,8 +160,8 @@ impl Parser<'_> {
             return Err(start.error(format!("elements of @{name} lie in another order than this line says")));
         }
         let start = line.mark();
-        let declared = line.spaceless();
-        if !declared.is_empty() && declared != format!("{hash:016x}") {
+        let declared = if rule.is_some() { line.take(|_| true) } else { line.spaceless() };
+        if rule.is_none() && !declared.is_empty() && declared != format!("{hash:016x}") {
             return Err(start
                 .error(format!("@{name} is declared with hash {declared}, its tensor has {hash:016x}"))
                 .note("these are not the weights that the program was made with"));

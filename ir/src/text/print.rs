@@ -1,6 +1,6 @@
 //! Writes a graph as text. Total: a graph that a pass broke is printed too, since its error shows it.
 
-use crate::graph::{Graph, Node};
+use crate::graph::{Graph, Node, Weight};
 use crate::op::{LeafOp, Op};
 use crate::ssa::StateType;
 use crate::text::name::{VERSION, hash, quote, spell};
@@ -19,19 +19,36 @@ pub fn print(graph: &Graph) -> String {
 
 /// `print`, for a caller that knows the hashes of the weights already.
 pub(crate) fn print_hashed(graph: &Graph, hashes: &[u64]) -> String {
+    print_with(graph, &|i, _| hashes.get(i).copied().map(hash_of), &|_| true)
+}
+
+/// A hash as the line of a weight shows it.
+pub(super) fn hash_of(hash: u64) -> String {
+    format!("{hash:016x}")
+}
+
+/// `print` in parts: `weights` says what ends the line of a weight, or that it has none; `nodes`, which nodes have a line.
+pub fn print_with(
+    graph: &Graph,
+    weights: &dyn Fn(usize, &Weight) -> Option<String>,
+    nodes: &dyn Fn(Value) -> bool,
+) -> String {
     let labels = labels(graph);
     let mut text = format!("snnc {VERSION} {} context={}\n", graph.stage.name(), graph.context);
-    if !graph.weights.is_empty() {
+    let lines = graph.weights.iter().enumerate().filter_map(|(i, weight)| {
+        let sizes: Vec<String> = weight.tensor.sizes().iter().map(usize::to_string).collect();
+        let layout = if weight.tensor.as_panels().is_some() { "panels " } else { "" };
+        let line = format!("weight @{} : {}[{}]", spell(&weight.name), weight.tensor.elem(), sizes.join(","));
+        Some(format!("{line} {layout}{}", weights(i, weight)?))
+    });
+    let lines: Vec<String> = lines.collect();
+    if !lines.is_empty() {
         text.push('\n');
     }
-    for (weight, hash) in graph.weights.iter().zip(hashes) {
-        let sizes: Vec<String> = weight.tensor.sizes().iter().map(usize::to_string).collect();
-        let name = spell(&weight.name);
-        let layout = if weight.tensor.as_panels().is_some() { "panels " } else { "" };
-        let _ = writeln!(text, "weight @{name} : {}[{}] {layout}{hash:016x}", weight.tensor.elem(), sizes.join(","));
-    }
+    lines.iter().for_each(|line| text.extend([line.trim_end(), "\n"]));
     text.push('\n');
-    for (value, node) in graph.iter().filter(|(_, node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_)))) {
+    let shown = |(value, node): &(Value, &Node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_))) && nodes(*value);
+    for (value, node) in graph.iter().filter(shown) {
         let line = node_line(&labels, value, node);
         let _ = match graph.origin(value) {
             "" => writeln!(text, "{line}"),
@@ -82,8 +99,9 @@ fn known_state(graph: &Graph, value: Value) -> Option<StateType> {
     if known { graph.state(value) } else { None }
 }
 
-/// An origin ends its line, so only what could not be seen or trimmed away needs quotes.
+/// An origin ends its line, so only what could not be seen, or could be trimmed away or taken for a comment, needs quotes.
 fn spell_origin(origin: &str) -> String {
     let visible = origin.chars().all(|c| matches!(c, ' '..='~'));
-    if visible && origin.trim() == origin && !origin.starts_with('"') { origin.to_string() } else { quote(origin) }
+    let plain = origin.trim() == origin && !origin.starts_with('"') && !origin.contains(';');
+    if visible && plain { origin.to_string() } else { quote(origin) }
 }

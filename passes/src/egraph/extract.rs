@@ -2,23 +2,115 @@
 //!
 //! Greedy over the DAG: a class's cost is the set of classes below it; terms are tried until no class finds a cheaper
 //! set. That is not optimal in theory; on these graphs, where alternatives are local, it is.
+//!
+//! egg's own extractor adds up the costs of operands, so it counts a shared class once per use: a residual stream would cost
+//! twice as much after every block (`tests` shows a choice that it gets wrong). Sets share their parts (`Below`), so that a
+//! class adds a path to what is there and no copy.
 
-use super::{Term, Terms};
+use super::term::{Term, Terms};
 use egg::Id;
 use indexmap::IndexMap;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// What choosing a term costs, itself only. `None`: it may not be chosen.
 pub type Price<'a> = &'a dyn Fn(&Terms, &Term) -> Option<u64>;
 
+/// Prices by class: a binary trie over the bits of a class's number, whose sum every node knows. Tries share nodes.
+#[derive(Clone, Debug, Default)]
+struct Below(Option<Rc<Trie>>);
+
+#[derive(Debug)]
+enum Trie {
+    Leaf(u64),
+    Fork { sum: u64, sides: [Below; 2] },
+}
+
+impl Below {
+    fn sum(&self) -> u64 {
+        match self.0.as_deref() {
+            None => 0,
+            Some(Trie::Leaf(price)) => *price,
+            Some(Trie::Fork { sum, .. }) => *sum,
+        }
+    }
+
+    /// Whether a class is among them, in a trie of this depth.
+    fn has(&self, class: usize, depth: u32) -> bool {
+        match self.0.as_deref() {
+            None => false,
+            Some(Trie::Leaf(_)) => true,
+            Some(Trie::Fork { sides, .. }) => sides[class >> (depth - 1) & 1].has(class, depth - 1),
+        }
+    }
+
+    /// One class.
+    fn one(class: usize, price: u64, depth: u32) -> Self {
+        let leaf = Self(Some(Rc::new(Trie::Leaf(price))));
+        (0..depth).fold(leaf, |inner, bit| {
+            let sides = if class >> bit & 1 == 0 { [inner, Self(None)] } else { [Self(None), inner] };
+            Self::fork(sides)
+        })
+    }
+
+    fn fork(sides: [Self; 2]) -> Self {
+        Self(Some(Rc::new(Trie::Fork { sum: sides[0].sum() + sides[1].sum(), sides })))
+    }
+
+    /// Both together; a class that is in both has the price of `other`. What is the same in both is not looked at.
+    fn with(&self, other: &Self) -> Self {
+        let (Some(a), Some(b)) = (&self.0, &other.0) else {
+            return if self.0.is_none() { other } else { self }.clone();
+        };
+        if Rc::ptr_eq(a, b) {
+            return self.clone();
+        }
+        match (&**a, &**b) {
+            (Trie::Fork { sides: x, .. }, Trie::Fork { sides: y, .. }) => {
+                let sides = [x[0].with(&y[0]), x[1].with(&y[1])];
+                let is = |known: &[Self; 2]| sides[0].same(&known[0]) && sides[1].same(&known[1]);
+                if is(x) {
+                    self.clone()
+                } else if is(y) {
+                    other.clone()
+                } else {
+                    Self::fork(sides)
+                }
+            }
+            (Trie::Leaf(x), Trie::Leaf(y)) if x == y => self.clone(),
+            _ => other.clone(),
+        }
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(a), Some(b)) => Rc::ptr_eq(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        }
+    }
+}
+
+/// The best term known for a class.
 #[derive(Clone)]
-struct Cost {
-    total: u64,
+struct Choice {
     depth: u32,
     term: Term,
     /// Price of every class below and including this one.
-    below: Rc<BTreeMap<Id, u64>>,
+    below: Below,
+    /// When it was found, in choices.
+    at: u64,
+}
+
+struct Extraction<'a> {
+    terms: &'a Terms,
+    price: Price<'a>,
+    /// By class number.
+    best: Vec<Option<Choice>>,
+    /// When a class was last tried, in choices.
+    tried: Vec<u64>,
+    /// Choices that were made.
+    made: u64,
+    /// Bits of a class number.
+    bits: u32,
 }
 
 /// The chosen terms, operands before users; or the classes in the way: those of which no term may be chosen though all
@@ -26,93 +118,104 @@ struct Cost {
 pub fn extract(terms: &Terms, outputs: &[Id], price: Price<'_>) -> Result<IndexMap<Id, Term>, Vec<Id>> {
     let mut classes: Vec<Id> = terms.classes().map(|class| class.id).collect();
     classes.sort_unstable();
-    let mut best: IndexMap<Id, Cost> = IndexMap::new();
+    let numbers = classes.last().map_or(0, |&last| usize::from(last) + 1);
+    let bits = usize::BITS - numbers.leading_zeros();
+    let best = vec![None; numbers];
+    let mut extraction = Extraction { terms, price, best, tried: vec![0; numbers], made: 1, bits };
     loop {
-        let mut changed = false;
+        let before = extraction.made;
         for &class in &classes {
-            for term in &terms[class].nodes {
-                changed |= improve(terms, class, term, price, &mut best);
-            }
+            extraction.try_class(class);
         }
-        if !changed {
+        if extraction.made == before {
             break;
         }
     }
     let mut chosen = IndexMap::new();
     for &output in outputs {
-        choose(terms, terms.find(output), &best, &mut chosen).map_err(|()| blockers(terms, &best, output))?;
+        extraction.choose(terms.find(output), &mut chosen).map_err(|()| extraction.blockers(output))?;
     }
     Ok(chosen)
 }
 
-/// Whether `term` is a cheaper choice for its class than the one known.
-fn improve(terms: &Terms, class: Id, term: &Term, price: Price<'_>, best: &mut IndexMap<Id, Cost>) -> bool {
-    let Some(own) = price(terms, term) else { return false };
-    let Some(args) = term.args.iter().map(|arg| best.get(&terms.find(*arg))).collect::<Option<Vec<&Cost>>>() else {
-        return false;
-    };
-    if args.iter().any(|arg| arg.below.contains_key(&class)) {
-        return false;
+impl Extraction<'_> {
+    fn of(&self, class: Id) -> Option<&Choice> {
+        self.best[usize::from(self.terms.find(class))].as_ref()
     }
-    // A lower bound spares most sets from being merged.
-    let known = best.get(&class);
-    let bound = own + args.iter().map(|arg| arg.total).max().unwrap_or(0);
-    if known.is_some_and(|known| known.total < bound) {
-        return false;
-    }
-    let mut below = BTreeMap::clone(args.iter().max_by_key(|arg| arg.below.len()).map_or(&Rc::default(), |a| &a.below));
-    for arg in &args {
-        below.extend(arg.below.iter().map(|(&id, &price)| (id, price)));
-    }
-    if own > 0 {
-        below.insert(class, own);
-    }
-    let total = below.values().sum();
-    let depth = 1 + args.iter().map(|arg| arg.depth).max().unwrap_or(0);
-    let better = known.is_none_or(|known| (total, depth) < (known.total, known.depth));
-    if better {
-        best.insert(class, Cost { total, depth, term: term.clone(), below: Rc::new(below) });
-    }
-    better
-}
 
-fn choose(terms: &Terms, class: Id, best: &IndexMap<Id, Cost>, chosen: &mut IndexMap<Id, Term>) -> Result<(), ()> {
-    let mut todo = vec![(class, false)];
-    while let Some((class, ready)) = todo.pop() {
-        if chosen.contains_key(&class) {
-            continue;
-        }
-        let term = &best.get(&class).ok_or(())?.term;
-        if ready {
-            chosen.insert(class, term.clone());
-        } else {
-            todo.push((class, true));
-            todo.extend(term.args.iter().rev().map(|arg| (terms.find(*arg), false)));
+    /// Tries the terms of a class, unless no operand has changed since the last time.
+    fn try_class(&mut self, class: Id) {
+        let terms = self.terms;
+        let since = self.tried[usize::from(class)];
+        self.tried[usize::from(class)] = self.made;
+        for term in &terms[class].nodes {
+            let changed = |arg: &Id| self.of(*arg).is_some_and(|choice| choice.at >= since);
+            if since == 0 || term.args.iter().any(changed) {
+                self.try_term(class, term);
+            }
         }
     }
-    Ok(())
-}
 
-/// Classes below `output` that have no choice although all operands of one of their terms have one.
-fn blockers(terms: &Terms, best: &IndexMap<Id, Cost>, output: Id) -> Vec<Id> {
-    let mut seen = std::collections::BTreeSet::new();
-    let mut todo = vec![terms.find(output)];
-    let mut blockers = Vec::new();
-    while let Some(class) = todo.pop() {
-        if best.contains_key(&class) || !seen.insert(class) {
-            continue;
+    /// Takes `term` where it is a cheaper choice for its class than the one known.
+    fn try_term(&mut self, class: Id, term: &Term) {
+        let number = usize::from(class);
+        let Some(own) = (self.price)(self.terms, term) else { return };
+        let Some(args) = term.args.iter().map(|arg| self.of(*arg)).collect::<Option<Vec<&Choice>>>() else { return };
+        if args.iter().any(|arg| arg.below.has(number, self.bits)) {
+            return;
         }
-        let without: Vec<Id> = terms[class]
-            .nodes
-            .iter()
-            .flat_map(|term| term.args.iter().map(|arg| terms.find(*arg)))
-            .filter(|arg| !best.contains_key(arg))
-            .collect();
-        if without.is_empty() {
-            blockers.push(class);
+        // A lower bound spares most sets from being merged.
+        let known = self.best[number].as_ref();
+        let bound = own + args.iter().map(|arg| arg.below.sum()).max().unwrap_or(0);
+        if known.is_some_and(|known| known.below.sum() < bound) {
+            return;
         }
-        todo.extend(without);
+        let mut below = args.iter().fold(Below::default(), |below, arg| below.with(&arg.below));
+        if own > 0 {
+            below = below.with(&Below::one(number, own, self.bits));
+        }
+        let depth = 1 + args.iter().map(|arg| arg.depth).max().unwrap_or(0);
+        if known.is_none_or(|known| (below.sum(), depth) < (known.below.sum(), known.depth)) {
+            self.best[number] = Some(Choice { depth, term: term.clone(), below, at: self.made });
+            self.made += 1;
+        }
     }
-    blockers.sort_unstable();
-    blockers
+
+    fn choose(&self, class: Id, chosen: &mut IndexMap<Id, Term>) -> Result<(), ()> {
+        let mut todo = vec![(class, false)];
+        while let Some((class, ready)) = todo.pop() {
+            if chosen.contains_key(&class) {
+                continue;
+            }
+            let term = &self.of(class).ok_or(())?.term;
+            if ready {
+                chosen.insert(class, term.clone());
+            } else {
+                todo.push((class, true));
+                todo.extend(term.args.iter().rev().map(|arg| (self.terms.find(*arg), false)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Classes below `output` that have no choice although all operands of one of their terms have one.
+    fn blockers(&self, output: Id) -> Vec<Id> {
+        let mut seen = std::collections::BTreeSet::new();
+        let mut todo = vec![self.terms.find(output)];
+        let mut blockers = Vec::new();
+        while let Some(class) = todo.pop() {
+            if self.of(class).is_some() || !seen.insert(class) {
+                continue;
+            }
+            let args = self.terms[class].nodes.iter().flat_map(|term| &term.args);
+            let without: Vec<Id> =
+                args.map(|arg| self.terms.find(*arg)).filter(|arg| self.of(*arg).is_none()).collect();
+            if without.is_empty() {
+                blockers.push(class);
+            }
+            todo.extend(without);
+        }
+        blockers.sort_unstable();
+        blockers
+    }
 }

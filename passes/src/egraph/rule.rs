@@ -1,21 +1,29 @@
-//! Rules, and the runner that applies them until nothing new is found.
+//! Rules as egg's rewrites, and the run that applies them until nothing new is found.
+//!
+//! A rule's right-hand side is a function that may refuse. To egg it is an `Applier`. Limits are counts, egg's clock is off, and
+//! egg must say that it saturated: nothing depends on how fast a machine is.
 
-use super::pattern::{Match, Pattern, search};
-use super::{Terms, add_constant, add_from};
-use egg::Id;
+use super::pattern::{Match, Pattern};
+use super::term::{Facts, Term, Terms, add_constant, add_from};
+use egg::{Applier, Id, PatternAst, Rewrite, Runner, SimpleScheduler, StopReason, Subst, Symbol};
 use snnc_ir::{Diagnostic, Op, Tensor};
+use std::time::Duration;
 
 /// A right-hand side: a class that the match found, or an operation on such.
 #[derive(Clone, Debug)]
 pub enum Expr {
+    /// A class that is there.
     Class(Id),
+    /// An operation on terms.
     Op(Op, Vec<Expr>),
+    /// A number.
     Number(f32),
     /// A vector of this many zeros.
     Zeros(usize),
 }
 
 impl Expr {
+    /// An operation on terms.
     pub fn op<const N: usize>(op: Op, args: [Expr; N]) -> Self {
         Expr::Op(op, args.into())
     }
@@ -35,68 +43,100 @@ impl Expr {
 
 /// An equality: what matches `left` equals what `right` builds, where it builds anything.
 #[derive(Clone, Copy)]
-pub struct Rule {
+pub struct RewriteRule {
+    /// What the rule is called; no other rule of its table has this name.
     pub name: &'static str,
+    /// The left-hand side, as `Pattern::parse` reads it.
     pub left: &'static str,
-    pub right: fn(&Terms, &Match) -> Option<Expr>,
+    /// The right-hand side; `None` where the rule does not hold for this match.
+    pub right: fn(&Match<'_>) -> Option<Expr>,
 }
 
-impl std::fmt::Debug for Rule {
+impl std::fmt::Debug for RewriteRule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.name, self.left)
     }
 }
 
-/// The most rounds of matching and applying. GPT-2 of any depth needs about eight: rounds grow with the depth of a
-/// pattern, not of the network.
+/// The right-hand side of a rule, with the pattern that names what a substitution binds.
+struct Right {
+    pattern: Pattern,
+    build: fn(&Match<'_>) -> Option<Expr>,
+}
+
+impl Applier<Term, Facts> for Right {
+    fn apply_one(
+        &self,
+        terms: &mut Terms,
+        class: Id,
+        subst: &Subst,
+        _: Option<&PatternAst<Term>>,
+        _: Symbol,
+    ) -> Vec<Id> {
+        let Some(expr) = (self.build)(&self.pattern.matched(terms, class, subst)) else { return Vec::new() };
+        let origin = terms[class].data.origin;
+        let id = expr.add(terms, origin);
+        // egg takes an empty list for "nothing new".
+        if terms.union(class, id) { vec![id] } else { Vec::new() }
+    }
+}
+
+impl RewriteRule {
+    /// The rule as egg runs it.
+    fn rewrite(&self) -> Rewrite<Term, Facts> {
+        let pattern = Pattern::parse(self.left);
+        let right = Right { pattern: pattern.clone(), build: self.right };
+        Rewrite::new(self.name, pattern, right)
+            .unwrap_or_else(|e| unreachable!("a right side asks for no variables: {e}"))
+    }
+}
+
+/// When to give up on rules that do not come to an end.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Rounds of matching and applying.
+    pub rounds: usize,
+    /// Terms.
+    pub terms: usize,
+}
+
+/// The most rounds. GPT-2 of any depth needs about eight: rounds grow with the depth of a pattern, not of the network.
 pub const MAX_ROUNDS: usize = 40;
 
 /// The most terms for each class at the start.
 pub const MAX_GROWTH: usize = 100;
 
-/// Applies `rules` until they say nothing new. Returns the number of rounds.
+impl Limits {
+    /// For an e-graph as it is before the first rule.
+    pub fn of(terms: &Terms) -> Self {
+        Self { rounds: MAX_ROUNDS, terms: terms.number_of_classes() * MAX_GROWTH + 1000 }
+    }
+}
+
+/// Applies `rules` until they say nothing new. Returns the e-graph and the number of rounds, the last of which found nothing.
 ///
 /// # Errors
 /// A limit was reached: the rules did not come to an end.
-pub fn saturate(terms: &mut Terms, rules: &[Rule]) -> Result<usize, Diagnostic> {
-    let patterns: Vec<(Pattern, Rule)> = rules.iter().map(|rule| (Pattern::parse(rule.left), *rule)).collect();
-    let most = terms.number_of_classes() * MAX_GROWTH + 1000;
-    for round in 1..=MAX_ROUNDS {
-        let before = (terms.number_of_classes(), terms.total_size());
-        let mut changed = false;
-        for (class, expr) in found(terms, &patterns) {
-            let origin = terms[class].data.origin;
-            let id = expr.add(terms, origin);
-            changed |= terms.union(class, id);
-            if terms.total_size() > most {
-                return Err(endless(terms, round));
-            }
-        }
-        terms.rebuild();
-        if !changed && before == (terms.number_of_classes(), terms.total_size()) {
-            return Ok(round);
-        }
+pub fn saturate(terms: Terms, rules: &[RewriteRule], limits: Limits) -> Result<(Terms, usize), Diagnostic> {
+    let rewrites: Vec<Rewrite<Term, Facts>> = rules.iter().map(RewriteRule::rewrite).collect();
+    let runner = Runner::<Term, Facts>::new(Facts::default())
+        .with_egraph(terms)
+        .with_iter_limit(limits.rounds)
+        .with_node_limit(limits.terms)
+        .with_time_limit(Duration::MAX)
+        .with_scheduler(SimpleScheduler)
+        .run(&rewrites);
+    match runner.stop_reason {
+        Some(StopReason::Saturated) => Ok((runner.egraph, runner.iterations.len())),
+        Some(
+            StopReason::IterationLimit(_) | StopReason::NodeLimit(_) | StopReason::TimeLimit(_) | StopReason::Other(_),
+        )
+        | None => Err(endless(&runner.egraph, runner.iterations.len())),
     }
-    Err(endless(terms, MAX_ROUNDS))
 }
 
 fn endless(terms: &Terms, rounds: usize) -> Diagnostic {
     let size = terms.total_size();
     Diagnostic::new("", format!("rewriting did not come to an end: {size} terms after {rounds} rounds"))
         .note("this is a defect of snnc's rules; please report the model")
-}
-
-/// Every match of every rule, with what it builds, by class and then by rule.
-fn found(terms: &Terms, patterns: &[(Pattern, Rule)]) -> Vec<(Id, Expr)> {
-    let mut classes: Vec<Id> = terms.classes().map(|class| class.id).collect();
-    classes.sort_unstable();
-    let mut found = Vec::new();
-    for class in classes {
-        for (pattern, rule) in patterns {
-            for m in search(terms, pattern, class) {
-                found.extend((rule.right)(terms, &m).map(|expr| (class, expr)));
-            }
-        }
-    }
-    found
 }

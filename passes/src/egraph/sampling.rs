@@ -4,7 +4,6 @@
 //! variable. Its values at fixed points are carried along as a fact of the class; where they are those of a known
 //! curve, the class is that curve of its root.
 
-use super::{Term, Terms};
 use egg::Id;
 use snnc_ir::eval::{binary, unary};
 use snnc_ir::op::ArrayOp;
@@ -14,7 +13,9 @@ use std::rc::Rc;
 /// Values of a class as a function of `root`, at the points of `grid`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pointwise {
+    /// The class that is the variable.
     pub root: Id,
+    /// Values at the points of the grid.
     pub samples: Rc<Vec<f64>>,
 }
 
@@ -36,8 +37,19 @@ fn grid() -> impl Iterator<Item = f64> {
     })
 }
 
-/// Every way to see `term` as a function of one class.
-pub fn pointwise(terms: &Terms, term: &Term) -> Vec<Pointwise> {
+/// What is known of an operand.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand<'a> {
+    /// Its class.
+    pub class: Id,
+    /// The number that it is, where that is known.
+    pub scalar: Option<f32>,
+    /// Ways to see it as a function of one class.
+    pub ways: &'a [Pointwise],
+}
+
+/// Every way to see `op` of these operands as a function of one class; `find` says which class a root is now.
+pub fn pointwise(op: Op, args: &[Operand<'_>], find: &dyn Fn(Id) -> Id) -> Vec<Pointwise> {
     let apply = |ways: Vec<Pointwise>, f: &dyn Fn(f64) -> f64| -> Vec<Pointwise> {
         let map = |way: Pointwise| Pointwise {
             root: way.root,
@@ -45,14 +57,14 @@ pub fn pointwise(terms: &Terms, term: &Term) -> Vec<Pointwise> {
         };
         ways.into_iter().map(map).collect()
     };
-    match term.op {
-        Op::Array(ArrayOp::Unary(kind)) => apply(ways(terms, term.args[0]), &|x| unary(kind, x)),
+    match op {
+        Op::Array(ArrayOp::Unary(kind)) => apply(ways(&args[0]), &|x| unary(kind, x)),
         Op::Array(ArrayOp::Binary(kind)) => {
-            let scalar = |i: usize| terms[term.args[i]].data.scalar.map(f64::from);
+            let scalar = |i: usize| args[i].scalar.map(f64::from);
             match (scalar(0), scalar(1)) {
-                (None, Some(b)) => apply(ways(terms, term.args[0]), &|a| binary(kind, a, b)),
-                (Some(a), None) => apply(ways(terms, term.args[1]), &|b| binary(kind, a, b)),
-                (None, None) => join(kind, &ways(terms, term.args[0]), &ways(terms, term.args[1]), terms),
+                (None, Some(b)) => apply(ways(&args[0]), &|a| binary(kind, a, b)),
+                (Some(a), None) => apply(ways(&args[1]), &|b| binary(kind, a, b)),
+                (None, None) => join(kind, &ways(&args[0]), &ways(&args[1]), find),
                 (Some(_), Some(_)) => Vec::new(),
             }
         }
@@ -60,19 +72,18 @@ pub fn pointwise(terms: &Terms, term: &Term) -> Vec<Pointwise> {
     }
 }
 
-/// The class's own ways, deepest root first, and the class itself as a variable.
-fn ways(terms: &Terms, class: Id) -> Vec<Pointwise> {
-    let class = terms.find(class);
-    let mut ways = terms[class].data.pointwise.clone();
+/// An operand's own ways, deepest root first, and the operand itself as a variable.
+fn ways(operand: &Operand<'_>) -> Vec<Pointwise> {
+    let mut ways = operand.ways.to_vec();
     ways.truncate(MAX_ROOTS - 1);
-    ways.push(Pointwise { root: class, samples: Rc::new(grid().collect()) });
+    ways.push(Pointwise { root: operand.class, samples: Rc::new(grid().collect()) });
     ways
 }
 
 /// Two functions of the same variable make one.
-fn join(kind: Binary, a: &[Pointwise], b: &[Pointwise], terms: &Terms) -> Vec<Pointwise> {
+fn join(kind: Binary, a: &[Pointwise], b: &[Pointwise], find: &dyn Fn(Id) -> Id) -> Vec<Pointwise> {
     let pair = |a: &Pointwise| {
-        let b = b.iter().find(|b| terms.find(b.root) == terms.find(a.root))?;
+        let b = b.iter().find(|b| find(b.root) == find(a.root))?;
         let samples = a.samples.iter().zip(b.samples.iter()).map(|(&a, &b)| binary(kind, a, b)).collect();
         Some(Pointwise { root: a.root, samples: Rc::new(samples) })
     };
