@@ -13,7 +13,9 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+use snnc::convert::{ConvertOptions, Sample, convert};
 use snnc::opt::{self, Omit, PASSES, PassSettings};
+use snnc_examples::gpt2::Gpt2Config;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::eval::{Content, Evaluator, Memory};
 use snnc_ir::text::Filled;
@@ -76,8 +78,14 @@ impl CaseFile {
         self.all(key).next()
     }
 
+    /// The program as text.
     fn source(&self) -> String {
         self.program.join("\n") + "\n"
+    }
+
+    /// The same below as many empty lines as the header has, so that errors speak of lines of the file.
+    fn in_place(&self) -> String {
+        "\n".repeat(self.header.len()) + &self.source()
     }
 
     /// The names of operations that the program has, and those on lines with an error.
@@ -99,7 +107,8 @@ impl CaseFile {
             Ok(text) => result = text,
             Err(errors) => {
                 for error in errors {
-                    let line = opt::position(&self.source(), &error.place).map_or(1, |(line, _)| line);
+                    let line = opt::position(&self.in_place(), &error.place).map_or(0, |(line, _)| line);
+                    let line = line.saturating_sub(self.header.len());
                     below.entry(line.clamp(1, lines.len()) - 1).or_default().push(format!("{ERROR}{}", error.message));
                 }
             }
@@ -165,7 +174,7 @@ fn check(case: &CaseFile) -> Result<(), String> {
 /// What comes of a case: text to show, or errors to put at their lines.
 fn outcome(case: &CaseFile) -> Result<Result<Option<String>, Diagnostics>, String> {
     let test = case.get("test").ok_or("the header names no test")?;
-    let read = match opt::read(&case.source(), &[]) {
+    let read = match opt::read(&case.in_place(), &[]) {
         Ok(read) => read,
         Err(errors) => return Ok(Err(errors)),
     };
@@ -275,7 +284,8 @@ fn check_rule(case: &CaseFile, name: &str) -> Result<(), String> {
     if let Some(unknown) = with.iter().find(|with| table.iter().all(|rule| rule.name != **with)) {
         return Err(format!("pass {pass} has no rule {unknown}"));
     }
-    let read = opt::read(&case.source(), &[]).map_err(|e| e.to_string())?;
+    let read = opt::read(&case.in_place(), &[]);
+    let read = read.map_err(|e| opt::with_lines(&case.path.display().to_string(), &case.in_place(), e).to_string())?;
     let rules = |wanted: &dyn Fn(&str) -> bool| -> Vec<RewriteRule> {
         table.iter().filter(|rule| wanted(rule.name)).copied().collect()
     };
@@ -484,4 +494,37 @@ fn every_pass_has_a_case_of_every_operation() {
         );
     }
     assert!(missing.is_empty(), "no case shows {missing:#?}");
+}
+
+/// What `show` prints of any stage is read back with the weights of the model that it was made of.
+#[test]
+fn what_show_prints_is_read_back() {
+    let config = Gpt2Config { layers: 1, width: 8, heads: 2, vocabulary: 16, context: 8, ..Gpt2Config::TINY };
+    let imported = snnc_tests::imported(&config);
+    let mut graphs = vec![imported.clone()];
+    let options = ConvertOptions { quant: QuantOptions::default(), calibration_tokens: 64, threads: 1 };
+    let converted =
+        convert(imported, false, &Sample::SeededIds, &options, &mut |_, _, after| graphs.push(after.clone()));
+    graphs.push(converted.unwrap().graph);
+    for graph in &graphs {
+        let printed = text::print(graph);
+        let read = opt::read(&printed, &graphs.iter().collect::<Vec<_>>()).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(text::print(&read.graph), printed);
+    }
+}
+
+#[test]
+fn a_pass_at_the_wrong_stage_is_refused() {
+    let program = "snnc 2 tensor context=8\n%0 = tokens : i32[tokens]\noutput ids = %0\n";
+    let read = opt::read(program, &[]).unwrap();
+    let run = |pass: &str| {
+        let told = opt::run(&[pass.to_string()], read.graph.clone(), &PassSettings::default(), &mut |_, _, _| Ok(()));
+        told.map(|_| ()).unwrap_err().to_string()
+    };
+    assert!(run("spike").contains("pass `spike` takes stage quantised, the program is at tensor"), "{}", run("spike"));
+    assert!(run("spice").contains("there is no pass `spice`; there are raise, simplify"), "{}", run("spice"));
+    let broken = program.replace("output", "%1 = embed(%0, @w) : f32[tokens,4]\noutput");
+    let told = opt::with_lines("x.ir", &broken, opt::read(&broken, &[]).unwrap_err()).to_string();
+    assert!(told.starts_with("x.ir:3:"), "{told}");
+    assert!(told.contains("   3 | %1 = embed(%0, @w) : f32[tokens,4]"), "{told}");
 }

@@ -59,10 +59,12 @@ impl OptCommand {
     pub fn run(self) -> Result<(), Diagnostics> {
         let text = files::read_text(&self.program)?;
         let name = self.program.display().to_string();
-        let at_lines = |complaints| opt::with_lines(&name, &text, complaints);
-        let models = self.model.iter().map(|path| files::load(path)).collect::<Result<Vec<_>, _>>()?;
-        let graphs: Vec<_> = models.iter().map(files::Model::graph).collect();
-        let read = opt::read(&text, &graphs).map_err(at_lines)?;
+        let at_lines = |errors| opt::with_lines(&name, &text, errors);
+        let mut graphs = Vec::new();
+        for path in &self.model {
+            graphs.extend(opt::weights_of(files::load(path)?, &text)?);
+        }
+        let read = opt::read(&text, &graphs.iter().collect::<Vec<_>>()).map_err(at_lines)?;
         let omit = Omit { weights: self.no_weights, but_layers: self.layers.clone() };
         let settings = PassSettings {
             quant: self.quant.options()?,

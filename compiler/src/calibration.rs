@@ -13,7 +13,7 @@ use snnc_ir::{Code, Diagnostic, Graph, Op, Value};
 use snnc_passes::features::Features;
 use snnc_passes::fit::{QuantParams, QuantPlan, Residual};
 use snnc_passes::levels::Levels;
-use snnc_passes::sites::{Site, sites};
+use snnc_passes::sites::{SiteValue, sites};
 
 /// The `calibration` section of a `.snn` file.
 #[derive(Clone, Debug)]
@@ -147,7 +147,8 @@ impl Calibration {
     pub fn json(&self, graph: &Graph) -> Json {
         let plan = &self.quant_plan;
         let fired = |value: &Value| plan.sites.get_index_of(value).map(|at| self.fired[at]);
-        let site = |site: &Site| Some((site.to_string(), record(plan.sites.get(&site.value)?, fired(&site.value)?)));
+        let site =
+            |site: &SiteValue| Some((site.to_string(), record(plan.sites.get(&site.value)?, fired(&site.value)?)));
         let heads = attentions(graph).filter_map(|value| plan.heads.get(&value));
         let attention: Vec<Option<AttentionRecord>> =
             attentions(graph).map(|value| self.attention_record(graph, value)).collect();

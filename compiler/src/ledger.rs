@@ -27,7 +27,7 @@ use snnc_ir::{Code, Diagnostic, Graph, Op, Value};
 use snnc_passes::fit::{QuantParams, QuantPlan};
 use snnc_passes::levels::Levels;
 use snnc_passes::options::PHASES_MOST;
-use snnc_passes::sites::{Role, Site, sites};
+use snnc_passes::sites::{Role, Site, SiteValue, sites};
 use snnc_passes::{Context, fold::fold, quantise::quantise, spike::spike};
 use snnc_runtime::{Options, Program, Rows, Session};
 use std::ops::Range;
@@ -230,6 +230,8 @@ pub fn windows(tensor: &Graph, ids: &[u32], tokens: usize) -> Vec<Range<usize>> 
 struct LedgerPlace<'a> {
     path: String,
     layer: Option<u32>,
+    /// The site's name, where it is one.
+    named: Option<Site>,
     site: Option<Value>,
     attention: Option<Value>,
     fit: Option<&'a QuantParams>,
@@ -244,13 +246,13 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<LedgerPlace<'
     let quant_plan = &calibration.quant_plan;
     let fit_of = |value: &Value| quant_plan.sites.get(value).and_then(Option::as_ref);
     let mut places: Vec<(Value, LedgerPlace<'a>)> = Vec::new();
-    for Site { value, layer, role } in sites(tensor) {
+    for SiteValue { value, site: named } in sites(tensor) {
         let Some(fit) = fit_of(&value) else { continue };
         let mut causes = vec![Cause::Clipping, Cause::Rounding];
-        if !matches!(role, Role::Query | Role::Key | Role::Value) && !quant_plan.exact_weights {
+        if !matches!(named.role, Role::Query | Role::Key | Role::Value) && !quant_plan.exact_weights {
             causes.push(Cause::Weights);
         }
-        let path = Site { value, layer, role }.to_string();
+        let (path, layer) = (named.to_string(), named.layer);
         let time_stepped = calibration.membrane.is_some() && fit.levels.code == Code::Unary;
         let presynaptic = presynaptic(tensor, value);
         places.push((
@@ -258,6 +260,7 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<LedgerPlace<'
             LedgerPlace {
                 path,
                 layer,
+                named: Some(named),
                 site: Some(value),
                 attention: None,
                 fit: Some(fit),
@@ -275,6 +278,7 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<LedgerPlace<'
             let place = LedgerPlace {
                 path,
                 layer: Some(layer),
+                named: None,
                 site: None,
                 attention: Some(value),
                 fit: fit_of(&node.args[0]),
@@ -308,7 +312,7 @@ fn probe_graph(
     let mut quant_plan = QuantPlan { exact_weights: true, phases: whole.phases, ..QuantPlan::default() };
     quant_plan.sites = whole.sites.keys().map(|site| (*site, None)).collect();
     quant_plan.heads.clone_from(&whole.heads);
-    let mut waiting = None;
+    let mut integrates_first = None;
     match *probe {
         Probe::Time(i, time_stepped) => {
             let place = &places[i];
@@ -316,7 +320,7 @@ fn probe_graph(
                 quant_plan.sites.insert(*site, whole.sites.get(site).cloned().flatten());
             }
             quant_plan.exact_weights = whole.exact_weights;
-            waiting = (!time_stepped).then(|| place.path.clone());
+            integrates_first = place.named.filter(|_| !time_stepped);
         }
         Probe::Isolated(i, cause) => {
             let LedgerPlace { site, attention, fit, .. } = &places[i];
@@ -348,7 +352,7 @@ fn probe_graph(
         }
     }
     let membrane = calibration.membrane.filter(|_| !matches!(probe, Probe::Isolated(..)));
-    let context = Context { quant_plan, membrane, waiting, ..Context::default() };
+    let context = Context { quant_plan, membrane, integrates_first, ..Context::default() };
     let levels = quantise(tensor, &context)?;
     // Time collapses but for time-stepped neurons.
     let prompt = membrane.is_some() || context.quant_plan.variants.values().any(|variant| !variant.time_collapses());

@@ -7,11 +7,11 @@ use serde::Serialize;
 use serde_json::Value as Json;
 use snnc_ir::events::Events;
 use snnc_ir::op::{DenseOp, LevelOp, SpikeOp};
+use snnc_ir::site::Site;
 use snnc_ir::state::neuron_of;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Op, Value};
 use snnc_passes::cost::{self, Activity, Form, Number, Part, Sharing};
-use snnc_passes::sites::path_of;
 use std::collections::{BTreeMap, HashSet};
 
 /// What a warning is about.
@@ -204,7 +204,7 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
     let mut add = |kind, place: &str, message: String| lints.push(Lint { kind, place: place.into(), message });
     let features = features(graph);
     for (value, node) in graph.iter() {
-        let origin = graph.origin(value);
+        let origin = graph.origin(value).name.as_str();
         // Features are thresholds that are passed: those that always fire clip nothing.
         if node.op.is_neuron() && !features.contains(&value) {
             neuron_lints(graph, value, section, tokens, events[value.index()], &mut add);
@@ -266,13 +266,7 @@ fn neuron_lints(
 
 /// The site that a neuron layer codes: `h.0.mlp.hidden`.
 pub fn name_of(graph: &Graph, value: Value) -> String {
-    let last = graph.node(value).args.last().and_then(|arg| graph.constant(*arg));
-    // Those of a ReLU that answers within the timestep are made of the ones before the curve; a share is of a token's peak.
-    let before = |name: &str| {
-        let ends = [".share", ".offset", ".pre_gain", ".pre_offset"].into_iter().filter_map(|end| name.find(end));
-        ends.min().map_or_else(|| path_of(name), |end| path_of(&name[..end]))
-    };
-    last.map_or_else(|| graph.origin(value).to_string(), |weight| before(&weight.name))
+    graph.site(value).map_or_else(|| graph.origin(value).to_string(), Site::path)
 }
 
 /// The share of a site's neurons that fired at every timestep on the calibration text.

@@ -4,7 +4,8 @@
 //! holds weights of the same names, sizes and hashes. What `snnc show` and `snnc compile --emit` print can be read so.
 
 use crate::calibrate;
-use crate::convert::{CALIBRATION_WINDOW, Sample, sample_windows};
+use crate::convert::{self, CALIBRATION_WINDOW, ConvertOptions, Sample, sample_windows};
+use crate::files::Model;
 use snnc_ir::diagnostic::{Diagnostics, Place};
 use snnc_ir::text::{self, Filled};
 use snnc_ir::verify::verify;
@@ -159,18 +160,64 @@ fn check_stage(pass: NamedPass, stage: Stage) -> Result<(), Diagnostic> {
     Err(Diagnostic::new("--passes", message).note(format!("the order is {}, then collapse or relax", order.join(", "))))
 }
 
-/// Reads a program; weights without a rule come from `models`, the first that has them.
+/// Reads a program; weights without a rule come from `models`. Where a line states a hash, the weight of that name and hash is
+/// taken; else the first of that name.
 ///
 /// # Errors
 /// Everything that is wrong with the text, at `line:column`.
 pub fn read(text: &str, models: &[&Graph]) -> Result<Filled, Diagnostics> {
-    let all = models.iter().flat_map(|graph| &graph.weights);
-    let known: HashMap<&str, &Weight> = all.rev().map(|weight| (weight.name.as_str(), weight)).collect();
-    text::parse_filled(text, &|name, _, _| match known.get(name) {
-        Some(weight) => Ok(weight.tensor.clone()),
-        None if models.is_empty() => Err(format!("@{name} has no rule, and no model gives weights")),
-        None => Err(format!("the model has no weight @{name}")),
+    let mut known: HashMap<&str, Vec<&Weight>> = HashMap::new();
+    for weight in models.iter().flat_map(|graph| &graph.weights) {
+        known.entry(weight.name.as_str()).or_default().push(weight);
+    }
+    let stated = stated_hashes(text);
+    text::parse_filled(text, &|name, _, _| {
+        let Some(all) = known.get(name) else {
+            return Err(match models {
+                [] => format!("@{name} has no rule, and no model gives weights"),
+                _ => format!("the model has no weight @{name}"),
+            });
+        };
+        let fits = |weight: &&&Weight| stated.get(name).is_some_and(|hash| *hash == text::hash(&weight.tensor));
+        let found = if all.len() > 1 { all.iter().find(fits) } else { None };
+        Ok(found.unwrap_or(&all[0]).tensor.clone())
     })
+}
+
+/// The hashes that lines of weights state, by name. A name with unusual characters is not found.
+fn stated_hashes(text: &str) -> HashMap<String, u64> {
+    let one = |line: &str| {
+        let (name, rest) = line.trim_start().strip_prefix("weight @")?.rsplit_once(" : ")?;
+        let hash = u64::from_str_radix(rest.split_whitespace().last()?, 16).ok()?;
+        Some((name.trim().trim_matches('"').to_string(), hash))
+    };
+    text.lines().filter_map(one).collect()
+}
+
+/// The graphs of a model that may hold the weights of the program in `text`: that of a `.snn` file; of an ONNX file the imported
+/// one, or those behind the passes that lead to the stage of the program, as `snnc show` runs them.
+///
+/// # Errors
+/// The model is no GPT-2.
+pub fn weights_of(model: Model, text: &str) -> Result<Vec<Graph>, Diagnostics> {
+    let import = match model {
+        Model::Snn(file) => return Ok(vec![file.graph]),
+        Model::Onnx(import) => import,
+    };
+    let header = text.lines().find(|line| line.starts_with("snnc ")).unwrap_or("");
+    let stage = header.split_whitespace().nth(2).and_then(Stage::from_name).unwrap_or(Stage::Imported);
+    let mut all = vec![import.graph.clone()];
+    let mut keep = |_: &Pass, _: &Graph, after: &Graph| all.push(after.clone());
+    match stage {
+        Stage::Imported => {}
+        Stage::Tensor => drop(convert::dense(import.graph, import.rounds_activations, &mut keep)?),
+        Stage::Quantised | Stage::Spiking | Stage::Training => {
+            let options =
+                ConvertOptions { quant: QuantOptions::default(), calibration_tokens: CALIBRATION_WINDOW, threads: 1 };
+            drop(convert::convert(import.graph, import.rounds_activations, &Sample::SeededIds, &options, &mut keep)?);
+        }
+    }
+    Ok(all)
 }
 
 /// What is left out of a printed program.
@@ -193,18 +240,17 @@ pub fn print(read: &Filled, graph: &Graph, omit: &Omit) -> String {
 }
 
 /// Errors at `line:column` of `text` as a person reads them: with the file, and the line and a mark below it.
-pub fn with_lines(file: &str, text: &str, complaints: Diagnostics) -> Diagnostics {
+pub fn with_lines(file: &str, text: &str, errors: Diagnostics) -> Diagnostics {
     let shown = |error: Diagnostic| {
-        let at = position(text, &error.place);
-        let Some((line, column)) = at else { return error };
+        let Some((line, column)) = position(text, &error.place) else {
+            return Diagnostic { place: Place::File(file.to_string(), Box::new(error.place)), ..error };
+        };
         let source = text.lines().nth(line.saturating_sub(1)).unwrap_or("");
-        let mut notes =
-            vec![format!("{line:>4} | {source}"), format!("     | {}^", " ".repeat(column.saturating_sub(1)))];
-        notes.extend(error.notes);
-        Diagnostic { place: Place::Line(line, column), notes, ..error }
+        let mark = format!("     | {}^", " ".repeat(column.saturating_sub(1)));
+        let notes = [format!("{line:>4} | {source}"), mark].into_iter().chain(error.notes).collect();
+        Diagnostic { place: Place::Name(format!("{file}:{line}:{column}")), notes, ..error }
     };
-    let shown: Diagnostics = complaints.into_iter().map(shown).collect();
-    shown.in_file(file)
+    errors.into_iter().map(shown).collect()
 }
 
 /// The line and column of `text` that `place` speaks of: the line that gives a value, a weight or an output; the first for

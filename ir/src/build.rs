@@ -1,8 +1,9 @@
 //! Builds a graph node by node: infers types, shares equal nodes, removes what is trivially nothing, drops what is dead.
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, ErrorCode};
 use crate::graph::{Graph, Node, Weight};
 use crate::op::{ArrayOp, LeafOp, Op};
+use crate::origin::NodeOrigin;
 use crate::stage::Stage;
 use crate::tensor::Tensor;
 use crate::types::{Shape, Type};
@@ -19,13 +20,14 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// An empty graph of a stage, for sequences of at most `context` tokens.
     pub fn new(stage: Stage, context: u32) -> Self {
         let graph = Graph {
             stage,
             context,
             nodes: Vec::new(),
             weights: Vec::new(),
-            origins: IndexSet::from([String::new()]),
+            origins: IndexSet::from([NodeOrigin::default()]),
             outputs: Vec::new(),
         };
         Self { graph, known: IndexMap::new(), names: IndexMap::new() }
@@ -41,6 +43,7 @@ impl Builder {
         &self.graph
     }
 
+    /// The type of a value that it handed out.
     pub fn ty(&self, value: Value) -> Type {
         self.graph.ty(value)
     }
@@ -72,12 +75,17 @@ impl Builder {
     }
 
     /// Adds `op(args)`, or returns the value that already is it. Errors say which operand does not fit.
-    pub fn add(&mut self, op: impl Into<Op>, args: &[Value], origin: &str) -> Result<Value, Diagnostic> {
-        let op = op.into();
+    pub fn add(
+        &mut self,
+        op: impl Into<Op>,
+        args: &[Value],
+        origin: impl Into<NodeOrigin>,
+    ) -> Result<Value, Diagnostic> {
+        let (op, origin) = (op.into(), origin.into());
         let types: Vec<Type> = args.iter().map(|&arg| self.ty(arg)).collect();
-        let ty = op
-            .infer(&types)
-            .map_err(|message| Diagnostic::new(origin, format!("`{op}` does not fit its operands: {message}")))?;
+        let ty = op.infer(&types).map_err(|message| {
+            Diagnostic::new(&origin, format!("`{op}` does not fit its operands: {message}")).code(ErrorCode::OPERANDS)
+        })?;
         if let Some(same) = self.nothing(&op, args, ty) {
             return Ok(same);
         }
@@ -85,7 +93,7 @@ impl Builder {
         if let Some(&value) = self.known.get(&key) {
             return Ok(value);
         }
-        let origin = self.graph.origins.insert_full(origin.to_string()).0 as u32;
+        let origin = self.graph.origins.insert_full(origin).0 as u32;
         Ok(self.push(Node { op, args: key.1, ty, origin }))
     }
 
@@ -124,7 +132,7 @@ impl Builder {
             context: source.context,
             nodes: Vec::new(),
             weights: Vec::new(),
-            origins: IndexSet::from([String::new()]),
+            origins: IndexSet::from([NodeOrigin::default()]),
             outputs: Vec::new(),
         };
         let nodes = source.nodes.iter().enumerate().filter(|(i, _)| live[*i]);

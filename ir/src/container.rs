@@ -39,9 +39,13 @@ const HEADER_MAX: usize = 1 << 20;
 /// What a `.snn` file holds. The three sections beside the graph are the compiler's; here they are bytes.
 #[derive(Clone, Debug)]
 pub struct File {
+    /// The program.
     pub graph: Graph,
+    /// The tokenizer's `tokenizer.json`, where there is one.
     pub tokenizer: Option<Vec<u8>>,
+    /// What was measured to choose levels, as JSON.
     pub calibration: Option<Vec<u8>>,
+    /// What made the file from what, as JSON.
     pub provenance: Option<Vec<u8>>,
 }
 

@@ -5,7 +5,9 @@ use crate::real::Real;
 /// A function applied element by element between two layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Curve {
+    /// `x`
     Identity,
+    /// `max(x, 0)`
     Relu,
     /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`
     GeluTanh,
@@ -20,14 +22,17 @@ pub enum Curve {
 /// The table covers `[-TABLE_REACH, TABLE_REACH]` in steps of `1 / TABLE_DENSITY`; beyond it a curve is a line through 0.
 /// Linear interpolation errs by at most `h^2/8 * max|f''| < 2e-6` there, far below half a level of a GELU output.
 pub const TABLE_REACH: f32 = 8.0;
+/// Samples per unit.
 pub const TABLE_DENSITY: f32 = 256.0;
 /// Samples, then the slopes below and above the table's reach.
 pub const TABLE_LEN: usize = 4097 + 2;
 
 impl Curve {
+    /// All of them.
     pub const ALL: [Curve; 6] =
         [Curve::Identity, Curve::Relu, Curve::GeluTanh, Curve::GeluErf, Curve::GeluQuick, Curve::Silu];
 
+    /// How the text form spells it.
     pub fn name(self) -> &'static str {
         match self {
             Curve::Identity => "identity",
@@ -39,6 +44,7 @@ impl Curve {
         }
     }
 
+    /// The curve of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|curve| curve.name() == name)
     }

@@ -5,6 +5,7 @@
 //! operations that are legal there. This crate touches no file, no clock, no thread and no randomness.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod bounds;
 pub mod build;
@@ -16,8 +17,10 @@ pub mod events;
 pub mod graph;
 pub mod membrane;
 pub mod op;
+pub mod origin;
 pub mod random;
 pub mod real;
+pub mod site;
 pub mod ssa;
 pub mod stage;
 pub mod state;
@@ -32,6 +35,8 @@ pub use curve::Curve;
 pub use diagnostic::{Diagnostic, Diagnostics, ErrorCode, Place};
 pub use graph::{Graph, Node, Weight};
 pub use op::{ArrayOp, Binary, DenseOp, LeafOp, LevelOp, Op, SpikeOp, TrainingOp, Unary};
+pub use origin::NodeOrigin;
+pub use site::Site;
 pub use ssa::Ssa;
 pub use stage::Stage;
 pub use tensor::{Data, Tensor};

@@ -34,8 +34,10 @@ pub struct MembraneState<R> {
 }
 
 impl Membrane {
+    /// All of them.
     pub const ALL: [Membrane; 4] = [Membrane::If, Membrane::IfHard, Membrane::Lif, Membrane::StBif];
 
+    /// How the text form spells it.
     pub fn name(self) -> &'static str {
         match self {
             Membrane::If => "if",
@@ -45,6 +47,7 @@ impl Membrane {
         }
     }
 
+    /// The membrane of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|membrane| membrane.name() == name)
     }
@@ -54,6 +57,7 @@ impl Membrane {
         matches!(curve, Curve::Identity | Curve::Relu)
     }
 
+    /// A membrane before its first timestep: half-way to the threshold.
     pub fn start<R: Real>() -> MembraneState<R> {
         MembraneState { potentials: [R::from_f64(0.5); 2], said: 0 }
     }

@@ -12,20 +12,31 @@ pub trait Real:
     + std::ops::Mul<Output = Self>
     + std::ops::Div<Output = Self>
 {
+    /// 0.
     const ZERO: Self;
+    /// The nearest.
     fn from_f32(x: f32) -> Self;
+    /// The nearest.
     fn from_f64(x: f64) -> Self;
+    /// The nearest.
     fn from_i32(x: i32) -> Self;
     /// The nearest.
     fn from_i64(x: i64) -> Self;
+    /// Exactly.
     fn to_f64(self) -> f64;
     /// Toward zero.
     fn truncate(self) -> i32;
+    /// Square root.
     fn sqrt(self) -> Self;
+    /// Natural logarithm.
     fn ln(self) -> Self;
+    /// Natural exponential.
     fn exp(self) -> Self;
+    /// Hyperbolic tangent.
     fn tanh(self) -> Self;
+    /// Error function.
     fn erf(self) -> Self;
+    /// Power.
     fn pow(self, exponent: Self) -> Self;
     /// Whether engines run this type: neurons then evaluate curves by table, not by formula.
     const BY_TABLE: bool;

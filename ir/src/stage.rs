@@ -16,8 +16,10 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// All of them, in the order of the compiler.
     pub const ALL: [Stage; 5] = [Stage::Imported, Stage::Tensor, Stage::Quantised, Stage::Spiking, Stage::Training];
 
+    /// How the text form spells it.
     pub fn name(self) -> &'static str {
         match self {
             Stage::Imported => "imported",
@@ -28,6 +30,7 @@ impl Stage {
         }
     }
 
+    /// The stage of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|stage| stage.name() == name)
     }

@@ -15,8 +15,15 @@ pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 /// Elements that are owned, or that lie in shared bytes.
 #[derive(Clone)]
 pub enum Buffer<T> {
+    /// Its own.
     Owned(Vec<T>),
-    Shared { bytes: SharedBytes, range: Range<usize> },
+    /// A part of shared bytes.
+    Shared {
+        /// All of them.
+        bytes: SharedBytes,
+        /// Which of them.
+        range: Range<usize>,
+    },
 }
 
 impl<T: Pod> Buffer<T> {
@@ -63,8 +70,11 @@ pub const PANEL: usize = 64;
 /// Elements, in row-major order but for `Panels`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Data {
+    /// Reals.
     F32(Buffer<f32>),
+    /// Integers.
     I32(Buffer<i32>),
+    /// Synaptic weights, row-major.
     I8(Buffer<i8>),
     /// 8-bit elements of `[k, m]` as `[m / 64][k][64]`; what the last panel has beyond `m` is zero.
     Panels(Buffer<i8>),
@@ -80,6 +90,7 @@ impl Data {
         }
     }
 
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -93,6 +104,7 @@ impl Data {
         }
     }
 
+    /// The type of the elements.
     pub fn elem(&self) -> Elem {
         match self {
             Data::F32(_) => Elem::F32,
@@ -117,34 +129,42 @@ impl Tensor {
         Self { sizes, data }
     }
 
+    /// A tensor of reals.
     pub fn f32(sizes: &[usize], data: Vec<f32>) -> Self {
         Self::new(sizes.to_vec(), Data::F32(data.into()))
     }
 
+    /// A tensor of synaptic weights.
     pub fn i8(sizes: &[usize], data: Vec<i8>) -> Self {
         Self::new(sizes.to_vec(), Data::I8(data.into()))
     }
 
+    /// A tensor of integers.
     pub fn i32(sizes: &[usize], data: Vec<i32>) -> Self {
         Self::new(sizes.to_vec(), Data::I32(data.into()))
     }
 
+    /// Its sizes, outermost first.
     pub fn sizes(&self) -> &[usize] {
         &self.sizes
     }
 
+    /// Its elements.
     pub fn data(&self) -> &Data {
         &self.data
     }
 
+    /// Its elements alone.
     pub fn into_data(self) -> Data {
         self.data
     }
 
+    /// The type of the elements.
     pub fn elem(&self) -> Elem {
         self.data.elem()
     }
 
+    /// Its reals, if that is what they are.
     pub fn as_f32(&self) -> Option<&[f32]> {
         match &self.data {
             Data::F32(v) => Some(v),
@@ -152,6 +172,7 @@ impl Tensor {
         }
     }
 
+    /// Its integers, if that is what they are.
     pub fn as_i32(&self) -> Option<&[i32]> {
         match &self.data {
             Data::I32(v) => Some(v),

@@ -11,11 +11,14 @@ use std::fmt;
 /// `Unary`: every step weighs 1 (the rate code).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Code {
+    /// Sign, and magnitude bits from the top.
     Binary,
+    /// The rate code.
     Unary,
 }
 
 impl Code {
+    /// All of them.
     pub const ALL: [Code; 2] = [Code::Binary, Code::Unary];
 
     /// Largest magnitude that `steps` timesteps can spell.
@@ -68,6 +71,7 @@ impl Code {
         if fires { level.signum() } else { 0 }
     }
 
+    /// How the text form spells it.
     pub fn name(self) -> &'static str {
         match self {
             Code::Binary => "binary",
@@ -75,6 +79,7 @@ impl Code {
         }
     }
 
+    /// The code of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|code| code.name() == name)
     }
@@ -83,7 +88,9 @@ impl Code {
 /// Element of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Elem {
+    /// Reals.
     F32,
+    /// Integers.
     I32,
     /// Synaptic weights: -127 to 127.
     I8,
@@ -109,6 +116,7 @@ impl Elem {
 /// One size of a shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Dim {
+    /// A number.
     Fixed(u32),
     /// Tokens of this call.
     Tokens,
@@ -135,6 +143,7 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Most sizes of a shape.
     pub const MAX_RANK: usize = 5;
 
     /// Panics above rank 5: a precondition of the caller, who checks what comes from a file.
@@ -145,6 +154,7 @@ impl Shape {
         Self { rank: dims.len() as u8, dims: all }
     }
 
+    /// A shape of numbers alone.
     pub fn fixed(sizes: &[usize]) -> Self {
         let dims: Vec<Dim> = sizes.iter().map(|&n| Dim::Fixed(n as u32)).collect();
         Self::new(&dims)
@@ -155,10 +165,12 @@ impl Shape {
         Self::new(&[Dim::Tokens, Dim::Fixed(width as u32)])
     }
 
+    /// Its sizes, outermost first.
     pub fn dims(&self) -> &[Dim] {
         &self.dims[..usize::from(self.rank)]
     }
 
+    /// How many sizes it has.
     pub fn rank(&self) -> usize {
         usize::from(self.rank)
     }
@@ -209,22 +221,39 @@ pub enum Carrier {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Type {
     /// An ordinary tensor.
-    Tensor { elem: Elem, shape: Shape },
+    Tensor {
+        /// Type of an element.
+        elem: Elem,
+        /// Sizes, without timesteps.
+        shape: Shape,
+    },
     /// A spike train: a tensor spread over timesteps.
-    Train { carrier: Carrier, code: Code, steps: u16, shape: Shape },
+    Train {
+        /// What its parts are.
+        carrier: Carrier,
+        /// How levels are spelled.
+        code: Code,
+        /// How many timesteps.
+        steps: u16,
+        /// Sizes, without timesteps.
+        shape: Shape,
+    },
 }
 
 impl Type {
+    /// An ordinary tensor.
     pub fn tensor(elem: Elem, shape: Shape) -> Self {
         Type::Tensor { elem, shape }
     }
 
+    /// Its shape, without timesteps.
     pub fn shape(&self) -> Shape {
         match self {
             Type::Tensor { shape, .. } | Type::Train { shape, .. } => *shape,
         }
     }
 
+    /// The element of a tensor; `None` of a spike train.
     pub fn elem(&self) -> Option<Elem> {
         match self {
             Type::Tensor { elem, .. } => Some(*elem),

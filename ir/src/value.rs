@@ -5,6 +5,7 @@
 pub struct Value(pub u32);
 
 impl Value {
+    /// Its place in `Graph::nodes`.
     pub fn index(self) -> usize {
         self.0 as usize
     }

@@ -113,7 +113,7 @@ pub fn verify(graph: &Graph) -> Result<(), Diagnostics> {
 /// An error at a value: how the text names it, and where it comes from.
 fn at(graph: &Graph, value: Value, message: impl Into<String>) -> Diagnostic {
     let label = label(graph, value);
-    match graph.origin(value) {
+    match graph.origin(value).name.as_str() {
         "" => Diagnostic::new(label, message),
         origin => Diagnostic::new(format!("{label} ({origin})"), message),
     }
@@ -185,7 +185,7 @@ fn operands_and_types(graph: &Graph, errors: &mut Diagnostics) {
 }
 
 fn well_typed(graph: &Graph, value: Value, node: &Node) -> Result<(), String> {
-    if graph.origins.get_index(node.origin as usize).is_none_or(|origin| origin.len() > NAME_MAX) {
+    if graph.origins.get_index(node.origin as usize).is_none_or(|origin| origin.name.len() > NAME_MAX) {
         return Err(format!("its origin is missing or longer than {NAME_MAX} bytes"));
     }
     if let Some(late) = node.args.iter().find(|arg| **arg >= value) {

@@ -19,6 +19,7 @@ use snnc_ir::op::{LeafOp, LevelOp, SpikeOp};
 use snnc_ir::{Diagnostic, Graph, Op, Stage, Type};
 
 #[rustfmt::skip]
+/// The rules: each takes time out of one kind of operation.
 pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "decode-fire",    left: "(decode (fire:f ?x ?g ?o))",             right: settle_fire },
     RewriteRule { name: "decode-curve",   left: "(decode (fire:f ?x ?a ?b ?g ?o))",       right: settle_curve },

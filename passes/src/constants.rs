@@ -5,6 +5,7 @@
 
 use snnc_ir::eval::{Content, Evaluator, Memory};
 use snnc_ir::op::{ArrayOp, LeafOp};
+use snnc_ir::origin::NodeOrigin;
 use snnc_ir::types::Shape;
 use snnc_ir::{Binary, Builder, Diagnostic, Graph, Op, Stage, Tensor, Value, Weight};
 use std::sync::Arc;
@@ -101,7 +102,7 @@ fn direct(op: Op, args: &[&Tensor], sizes: &[usize]) -> Option<Vec<f32>> {
     }
 }
 
-fn by_evaluator(op: Op, args: &[&Weight], origin: &str, sizes: Vec<usize>) -> Result<Tensor, Diagnostic> {
+fn by_evaluator(op: Op, args: &[&Weight], origin: &NodeOrigin, sizes: Vec<usize>) -> Result<Tensor, Diagnostic> {
     let mut builder = Builder::new(Stage::Imported, 1);
     let values: Vec<Value> = args.iter().map(|weight| builder.weight(&weight.name, weight.tensor.clone())).collect();
     let value = builder.add(op, &values, origin)?;

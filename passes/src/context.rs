@@ -2,6 +2,7 @@
 
 use crate::fit::QuantPlan;
 use snnc_ir::membrane::Membrane;
+use snnc_ir::site::Site;
 
 /// What passes know besides the graph.
 #[derive(Clone, Debug, Default)]
@@ -11,7 +12,7 @@ pub struct Context {
     /// Time-stepped neurons take the place of integrate-then-fire neurons, where a unary code allows.
     pub membrane: Option<Membrane>,
     /// A site whose neurons integrate first all the same.
-    pub waiting: Option<String>,
+    pub integrates_first: Option<Site>,
     /// Whether the numbers of the imported graph were rounded to codes of eight bits, those of activation functions too.
     pub rounded: bool,
     /// Whether the embedding keeps its table where it might read a tied head's weight.

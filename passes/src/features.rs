@@ -14,6 +14,7 @@ use snnc_ir::{Code, Tensor};
 /// Features of one attention.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Features {
+    /// Levels of the features.
     pub levels: Levels,
     /// By channel of q and of k: what counts 1 in a map.
     pub units: [Vec<f32>; 2],

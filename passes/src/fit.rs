@@ -11,7 +11,7 @@ use crate::features::{self, Features};
 use crate::levels::Levels;
 use crate::observed::{Observations, Observed};
 use crate::options::{QuantOptions, Thresholds};
-use crate::sites::{self, Role, Site};
+use crate::sites::{self, Role, SiteValue};
 use indexmap::IndexMap;
 use snnc_ir::op::DenseOp;
 use snnc_ir::op::Layout;
@@ -22,8 +22,11 @@ use snnc_ir::{Curve, Diagnostic, Graph, Op, Value, eval};
 /// A site's levels: `x = scale * level + centre`, channel by channel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantParams {
+    /// How many levels, and how spikes spell them.
     pub levels: Levels,
+    /// By channel: the distance of two levels.
     pub scale: Vec<f32>,
+    /// By channel: what level 0 stands for.
     pub zero_point: Vec<f32>,
     /// What levels lack on average; whoever reads the site adds it.
     pub bias_correction: Vec<f32>,
@@ -41,6 +44,7 @@ pub struct QuantParams {
 pub struct Residual {
     /// Outputs, in ascending order, that are read from these levels, with weights of twice eight bits.
     pub outputs: Vec<usize>,
+    /// The finer levels.
     pub levels: Levels,
     /// The distance of levels as a share of the site's own.
     pub share: f32,
@@ -66,7 +70,9 @@ pub struct QuantPlan {
     pub variants: IndexMap<Value, Ssa>,
     /// By attention, where q and k are features; their sites then stay reals.
     pub features: IndexMap<Value, Features>,
+    /// Phases per octave of time-to-first-spike attention.
     pub phases: u32,
+    /// Whether weights stay f32.
     pub exact_weights: bool,
 }
 
@@ -169,7 +175,7 @@ fn observed<'a>(graph: &Graph, seen: &'a Observations, site: Value) -> Result<&'
 /// `worth`: see `ZeroPoint`; `None`: levels lie around 0. `time_stepped`: the neurons answer within the timestep.
 fn fit_site(
     graph: &Graph,
-    site: &Site,
+    site: &SiteValue,
     seen: &Observed,
     levels: Levels,
     worth: Option<f32>,

@@ -9,6 +9,7 @@ use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::Perm;
 use snnc_ir::op::TrainingOp;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
+use snnc_ir::origin::NodeOrigin;
 use snnc_ir::{Binary, Builder, Diagnostic, Dim, Graph, Node, Op, Shape, Stage, Tensor, Unary, Value};
 use std::sync::Arc;
 
@@ -16,6 +17,10 @@ use std::sync::Arc;
 pub const LOSS: &str = "loss";
 
 /// What the output with the gradient by a weight is called.
+///
+/// ```
+/// assert_eq!(snnc_passes::gradient::gradient_of("w"), "gradient w");
+/// ```
 pub fn gradient_of(name: &str) -> String {
     format!("gradient {name}")
 }
@@ -78,7 +83,7 @@ struct Tape {
     /// By value of the graph.
     map: Vec<Value>,
     /// Of the operation whose gradient is being made.
-    origin: String,
+    origin: NodeOrigin,
     /// Its result.
     result: Value,
 }
@@ -94,7 +99,7 @@ impl Tape {
                 op => builder.add(op, &args, graph.origin(value))?,
             });
         }
-        Ok(Self { builder, map, origin: String::new(), result: Value(0) })
+        Ok(Self { builder, map, origin: NodeOrigin::default(), result: Value(0) })
     }
 
     /// The gradient of the loss by itself.
@@ -102,8 +107,8 @@ impl Tape {
         self.builder.weight("one", Arc::new(Tensor::f32(&[1], vec![1.0])))
     }
 
-    fn at(&mut self, origin: &str, result: Value) -> &mut Self {
-        self.origin = origin.to_string();
+    fn at(&mut self, origin: &NodeOrigin, result: Value) -> &mut Self {
+        self.origin = origin.clone();
         self.result = self.map[result.index()];
         self
     }

@@ -5,7 +5,9 @@ use snnc_ir::Code;
 /// How many levels, and how they are spelled in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Levels {
+    /// How spikes spell a level.
     pub code: Code,
+    /// Timesteps.
     pub steps: u16,
 }
 
@@ -18,6 +20,14 @@ impl Default for Levels {
 
 impl Levels {
     /// The largest level.
+    ///
+    /// ```
+    /// use snnc_ir::Code;
+    /// use snnc_passes::levels::Levels;
+    ///
+    /// assert_eq!(Levels::default().most(), 127);
+    /// assert_eq!(Levels { code: Code::Unary, steps: 4 }.most(), 4);
+    /// ```
     pub fn most(self) -> i32 {
         self.code.levels(self.steps)
     }

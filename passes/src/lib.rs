@@ -4,6 +4,8 @@
 //! clocks: what was measured on text comes in as plain data.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
 pub mod apply_parameters;
 pub mod collapse;
 pub mod constants;

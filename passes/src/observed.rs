@@ -6,7 +6,9 @@ use snnc_ir::Value;
 /// What the channels of a site were seen to hold on sample text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
+    /// By channel: the smallest value.
     pub min: Vec<f32>,
+    /// By channel: the largest value.
     pub max: Vec<f32>,
     /// Some rows, one after the other, evenly spread over the text.
     pub sample: Vec<f32>,

@@ -4,7 +4,7 @@
 
 use crate::features;
 use crate::levels::Levels;
-use crate::sites::{self, Role, Site, selects};
+use crate::sites::{self, Role, SiteValue, selects};
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::DenseOp;
 use snnc_ir::ssa::{Output, Ssa};
@@ -13,7 +13,9 @@ use snnc_ir::{Code, Diagnostic, Graph, Op};
 /// What a user asks of the sites that a selector means.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Override {
+    /// Another number of timesteps.
     Steps(u16),
+    /// Another code.
     Code(Code),
     /// No levels: what reads it stays a multiplication.
     Dense,
@@ -24,8 +26,11 @@ pub enum Override {
 /// What is asked of a conversion: levels for all sites, and exceptions, of which the later ones win.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantOptions {
+    /// The levels of sites without an override.
     pub levels: Levels,
+    /// Selectors of sites or layers, and what they have instead; later ones win.
     pub overrides: Vec<(String, Override)>,
+    /// What zero points are chosen for.
     pub zero_point: ZeroPoint,
     /// Neurons of unary sites answer within the timestep.
     pub membrane: Option<Membrane>,
@@ -70,6 +75,17 @@ impl QuantOptions {
     }
 
     /// How a layer attends; `None` with softmax, on reals.
+    ///
+    /// ```
+    /// use snnc_ir::ssa::Ssa;
+    /// use snnc_passes::levels::Levels;
+    /// use snnc_passes::options::{Override, QuantOptions};
+    ///
+    /// let overrides = vec![("h.1".to_string(), Override::Attention(Some(Ssa::Linear { guard: 8 })))];
+    /// let options = QuantOptions { overrides, ..QuantOptions::uniform(Levels::default()) };
+    /// assert_eq!(options.attention(0), Some(Ssa::Ttfs { phases: 8 }));
+    /// assert_eq!(options.attention(1), Some(Ssa::Linear { guard: 8 }));
+    /// ```
     pub fn attention(&self, layer: u32) -> Option<Ssa> {
         let path = attention_path(layer);
         let asked = |(selector, wanted): &(String, Override)| match wanted {
@@ -80,7 +96,7 @@ impl QuantOptions {
     }
 
     /// The levels of a site, or of its features where attention has such; `None` where it stays dense.
-    pub fn of(&self, site: &Site) -> Option<Levels> {
+    pub fn of(&self, site: &SiteValue) -> Option<Levels> {
         let path = site.to_string();
         let attention = site.layer.map(|layer| self.attention(layer));
         let few = |variant| features::levels(variant, Levels { steps: features::STEPS, ..self.levels });
@@ -119,7 +135,7 @@ impl QuantOptions {
                 continue;
             }
             if !sites.iter().any(|site| selects(selector, &site.to_string())) {
-                let known = sites.iter().map(Site::to_string).collect::<Vec<_>>().join(", ");
+                let known = sites.iter().map(SiteValue::to_string).collect::<Vec<_>>().join(", ");
                 return Err(Diagnostic::new(selector, "names no site of this network").note(format!("sites: {known}")));
             }
         }
@@ -163,8 +179,10 @@ pub enum Thresholds {
 }
 
 impl Thresholds {
+    /// All of them, in the order of the help text.
     pub const ALL: [Thresholds; 3] = [Thresholds::Auto, Thresholds::Static, Thresholds::Token];
 
+    /// The name that options use.
     pub fn name(self) -> &'static str {
         match self {
             Thresholds::Auto => "auto",

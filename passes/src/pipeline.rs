@@ -14,9 +14,13 @@ use snnc_ir::{Graph, Stage, verify};
 /// A step of the compiler. `run` may assume a verified graph of stage `needs`.
 #[derive(Clone, Copy)]
 pub struct Pass {
+    /// What `--emit` and `--passes` call it.
     pub name: &'static str,
+    /// The stage of the graph that it takes.
     pub needs: Stage,
+    /// The stage of the graph that it gives.
     pub gives: Stage,
+    /// The pass itself.
     pub run: fn(&Graph, &Context) -> Result<Graph, Diagnostics>,
 }
 
@@ -27,6 +31,7 @@ impl std::fmt::Debug for Pass {
 }
 
 #[rustfmt::skip]
+/// The passes of a compilation, in order.
 pub const STANDARD: &[Pass] = &[
     // What the exporter wrote, shape arithmetic evaluated away.
     Pass { name: "raise",    needs: Stage::Imported,  gives: Stage::Tensor,    run: raise },
@@ -48,6 +53,12 @@ pub const RULES: [(&str, &[RewriteRule]); 3] =
     [("raise", crate::raise::RULES), ("simplify", crate::simplify::RULES), ("collapse", crate::collapse::RULES)];
 
 /// Passes up to the graph that ranges are measured on, and those after it.
+///
+/// ```
+/// let (front, back) = snnc_passes::front_and_back();
+/// assert_eq!(front.iter().map(|pass| pass.name).collect::<Vec<_>>(), ["raise", "simplify"]);
+/// assert_eq!(back[0].name, "quantise");
+/// ```
 pub fn front_and_back() -> (&'static [Pass], &'static [Pass]) {
     let at = STANDARD.iter().position(|pass| pass.name == "quantise").unwrap_or(STANDARD.len());
     STANDARD.split_at(at)

@@ -19,6 +19,8 @@ use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::eval;
 use snnc_ir::op::Layout;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
+use snnc_ir::origin::NodeOrigin;
+use snnc_ir::site::{ChannelGroup, Site};
 use snnc_ir::ssa::Output;
 use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Op, Ssa, Stage, Tensor, Value};
 use std::sync::Arc;
@@ -28,10 +30,12 @@ use std::sync::Arc;
 /// # Errors
 /// A site without a choice; a graph whose attention reads something other than projections.
 pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
+    let graph = &sites::annotated(graph.clone());
     let mut pass = Quantise {
         graph,
         quant_plan: &context.quant_plan,
         names: sites::names(graph),
+        sites: sites::sites(graph).into_iter().map(|site| (site.value, site.site)).collect(),
         builder: Builder::new(Stage::Quantised, graph.context),
         map: vec![None; graph.nodes.len()],
         levels: IndexMap::new(),
@@ -59,6 +63,8 @@ struct Quantise<'a> {
     quant_plan: &'a QuantPlan,
     /// What a projection or attention is called, by value.
     names: IndexMap<Value, String>,
+    /// The places of values that become levels.
+    sites: IndexMap<Value, Site>,
     builder: Builder,
     /// Stills of the new graph, by value of the old one.
     map: Vec<Option<Value>>,
@@ -76,7 +82,7 @@ struct Quantise<'a> {
 impl Quantise<'_> {
     fn node(&mut self, value: Value) -> Result<(), Diagnostic> {
         let node = self.graph.node(value);
-        let origin = self.graph.origin(value).to_string();
+        let origin = self.graph.origin(value).clone();
         let new = match node.op {
             // Constants are placed where they are used; a curve belongs to the neuron that reads it.
             Op::Leaf(LeafOp::Weight(_)) | Op::Dense(DenseOp::Curve(_)) => return Ok(()),
@@ -130,14 +136,20 @@ impl Quantise<'_> {
             return Ok(*levels);
         }
         let Some(fit) = self.fit(value)?.cloned() else { unreachable!("asked of sites that have levels") };
-        let new = self.neurons(value, name, fit)?;
+        let new = self.neurons(value, name, fit, ChannelGroup::Whole)?;
         self.levels.insert(value, new);
         Ok(new)
     }
 
-    fn neurons(&mut self, value: Value, name: &str, fit: QuantParams) -> Result<Value, Diagnostic> {
+    fn neurons(
+        &mut self,
+        value: Value,
+        name: &str,
+        fit: QuantParams,
+        group: ChannelGroup,
+    ) -> Result<Value, Diagnostic> {
         let QuantParams { levels, scale, zero_point, .. } = fit;
-        let origin = self.graph.origin(value).to_string();
+        let origin = self.coded(value, group);
         let (curve, input) = match self.graph.node(value).op {
             Op::Dense(DenseOp::Curve(curve)) => (curve, self.graph.node(value).args[0]),
             _ => (Curve::Identity, value),
@@ -166,6 +178,17 @@ impl Quantise<'_> {
         self.builder.add(op, &args, &origin)
     }
 
+    /// Where a part of a projection comes from and stands.
+    fn in_group(&self, value: Value, group: ChannelGroup) -> NodeOrigin {
+        self.graph.origin(value).at(self.graph.site(value).map(|site| site.group(group)))
+    }
+
+    /// Where the neurons that code a value come from and stand.
+    fn coded(&self, value: Value, group: ChannelGroup) -> NodeOrigin {
+        let site = self.sites.get(&value).copied().or(self.graph.site(value));
+        self.graph.origin(value).at(site.map(|site| site.group(group)))
+    }
+
     fn units_of(&self, value: Value, width: usize) -> Units {
         let plain = || Units { unit: vec![1.0; width], shift: vec![0.0; width] };
         self.units.get(&value).cloned().unwrap_or_else(plain)
@@ -176,7 +199,7 @@ impl Quantise<'_> {
         if let Some(real) = self.reals.get(&value) {
             return Ok(*real);
         }
-        let origin = self.graph.origin(value).to_string();
+        let origin = self.coded(value, ChannelGroup::Whole);
         let real = match self.fit(value)?.cloned() {
             Some(QuantParams { scale, zero_point, bias_correction, .. }) => {
                 let levels = self.levels(value, name)?;
@@ -203,7 +226,7 @@ impl Quantise<'_> {
     fn linear(&mut self, value: Value, layout: Layout) -> Result<Value, Diagnostic> {
         let node = self.graph.node(value);
         let site = node.args[0];
-        let origin = self.graph.origin(value).to_string();
+        let origin = self.graph.origin(value).clone();
         let name = self.names.get(&value).cloned().unwrap_or_else(|| "linear".into());
         let site_name = format!("{}.in", site_of(&name));
         let constant = |i: usize| {
@@ -238,7 +261,7 @@ impl Quantise<'_> {
         name: &str,
         weight: Tensor,
         most: i32,
-        origin: &str,
+        origin: &NodeOrigin,
     ) -> Result<Vec<Value>, Diagnostic> {
         let parts = if largest_sum(&weight, most as u64) <= SUM_MAX { vec![weight] } else { shares(&weight, most) };
         let product = |part: Tensor| {
@@ -255,7 +278,7 @@ impl Quantise<'_> {
         name: &str,
         scale: Value,
         bias: Value,
-        origin: &str,
+        origin: &NodeOrigin,
     ) -> Result<Value, Diagnostic> {
         let mut sum = self.builder.add(Op::Level(LevelOp::ScaleShift), &[products[0], scale, bias], origin)?;
         for product in &products[1..] {
@@ -278,7 +301,7 @@ impl Quantise<'_> {
     ) -> Result<Value, Diagnostic> {
         let Some(residual) = fit.residual.take() else { unreachable!("asked of sites that have finer levels") };
         let node = self.graph.node(value);
-        let (site, origin) = (node.args[0], self.graph.origin(value).to_string());
+        let (site, origin) = (node.args[0], self.graph.origin(value).clone());
         let weights = [1, 2].map(|i| self.graph.constant(node.args[i]).and_then(|weight| weight.tensor.as_f32()));
         let [Some(w), Some(bias)] = weights else {
             return Err(Diagnostic::new(&origin, "a projection's weight and bias must be constants"));
@@ -293,15 +316,16 @@ impl Quantise<'_> {
             bias_correction: vec![0.0; fit.bias_correction.len()],
             ..fit
         };
-        let levels = self.neurons(site, &format!("{site_name}.residual"), fit.clone())?;
+        let levels = self.neurons(site, &format!("{site_name}.residual"), fit.clone(), ChannelGroup::Residual)?;
         let zeros = vec![0.0; residual.outputs.len() + 1];
+        let origin = self.in_group(value, ChannelGroup::Residual);
         let few = self.integer_linear([levels; 2], &name, [&few, &zeros], &fit, &origin)?;
         // Whoever is none of them takes the last, which is 0.
         let place = |o: usize| residual.outputs.binary_search(&o).unwrap_or(residual.outputs.len()) as i32;
         let places = Tensor::i32(&[bias.len()], (0..bias.len()).map(place).collect());
         let places = self.builder.weight(&format!("{name}.places"), Arc::new(places));
         let few = self.builder.add(Op::Level(LevelOp::GatherChannels), &[few, places], &origin)?;
-        self.builder.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[common, few], &origin)
+        self.builder.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[common, few], self.graph.origin(value))
     }
 
     /// `W x + b` by products with the levels of `x`, as many times eight bits of the input-major `w` as there are levels. With
@@ -312,7 +336,7 @@ impl Quantise<'_> {
         name: &str,
         [w, bias]: [&[f32]; 2],
         fit: &QuantParams,
-        origin: &str,
+        origin: &NodeOrigin,
     ) -> Result<Value, Diagnostic> {
         let sizes = [fit.scale.len(), bias.len()];
         let zero_point: Vec<f32> =
@@ -357,7 +381,7 @@ impl Quantise<'_> {
     ) -> Result<Value, Diagnostic> {
         let node = self.graph.node(value);
         let site = node.args[0];
-        let origin = self.graph.origin(value).to_string();
+        let origin = self.graph.origin(value).clone();
         let constant = |i: usize| {
             let found = self.graph.constant(node.args[i]).and_then(|weight| weight.tensor.as_f32());
             found.ok_or_else(|| Diagnostic::new(&origin, "a projection's weight and bias must be constants"))
@@ -372,6 +396,7 @@ impl Quantise<'_> {
         let mut sum: Option<Value> = None;
         for (group, channels) in groups(fit).into_iter().enumerate() {
             let name = format!("{name}{}", GROUPS[group]);
+            let origin = self.in_group(value, CHANNEL_GROUPS[group]);
             let (levels, threshold) = self.group_levels(site, fit, group, &channels)?;
             let w = rows_of(w, fit.scale.len(), layout, &channels);
             let own = group_levels(fit, group);
@@ -433,7 +458,7 @@ impl Quantise<'_> {
         if let Some(found) = self.groups.get(&(site, group)) {
             return Ok(*found);
         }
-        let origin = self.graph.origin(site).to_string();
+        let origin = self.coded(site, CHANNEL_GROUPS[group]);
         let name = format!("{}{}", self.site_name(site), GROUPS[group]);
         let mut x = self.tensor(site)?;
         if group > 0 {
@@ -475,7 +500,7 @@ impl Quantise<'_> {
     /// A projection that multiplies. Units of what it reads go into its weight and bias.
     fn dense_linear(&mut self, value: Value, layout: Layout, site_name: &str) -> Result<Value, Diagnostic> {
         let node = self.graph.node(value);
-        let (site, origin) = (node.args[0], self.graph.origin(value).to_string());
+        let (site, origin) = (node.args[0], self.graph.origin(value).clone());
         let x = self.real(site, site_name)?;
         let has_levels = self.fit(site)?.is_some();
         let [w, bias] = [1, 2].map(|i| self.graph.constant(node.args[i]));
@@ -505,7 +530,7 @@ impl Quantise<'_> {
     fn attention(&mut self, value: Value, heads: u32, scale: f32) -> Result<Value, Diagnostic> {
         let &[q, k, v] = self.graph.node(value).args.as_slice() else { unreachable!("checked by infer") };
         let name = self.names.get(&value).cloned().unwrap_or_else(|| "attention".into());
-        let origin = self.graph.origin(value).to_string();
+        let origin = self.graph.origin(value).clone();
         if let (Some(features), Some(&variant)) =
             (self.quant_plan.features.get(&value), self.quant_plan.variants.get(&value))
         {
@@ -555,13 +580,14 @@ impl Quantise<'_> {
     ) -> Result<Value, Diagnostic> {
         let &[q, k, v] = self.graph.node(value).args.as_slice() else { unreachable!("checked by infer") };
         let name = self.names.get(&value).cloned().unwrap_or_else(|| "attention".into());
-        let origin = self.graph.origin(value).to_string();
+        let origin = self.graph.origin(value).clone();
         let Some(values) = self.fit(v)?.cloned() else {
             return Err(Diagnostic::new(origin, "attention on features takes values with levels"));
         };
         let mut args = Vec::new();
         for (part, (site, letter)) in [(q, "q"), (k, "k")].into_iter().enumerate() {
             let x = self.real(site, &format!("{name}.{letter}"))?;
+            let origin = self.feature_origin(site, variant);
             args.push(self.features(x, &format!("{name}.{letter}"), part, heads, variant, &features, &origin)?);
         }
         args.push(self.levels(v, &format!("{name}.v"))?);
@@ -582,6 +608,12 @@ impl Quantise<'_> {
         Ok(new)
     }
 
+    /// Where features of q or k come from and stand; those of LIF attention are the channels themselves.
+    fn feature_origin(&self, site: Value, variant: Ssa) -> NodeOrigin {
+        let group = if let Ssa::Lif { .. } = variant { ChannelGroup::Whole } else { ChannelGroup::Features };
+        self.coded(site, group)
+    }
+
     /// Rectified neurons of a head's map of q or k; LIF neurons take the channels themselves.
     fn features(
         &mut self,
@@ -591,7 +623,7 @@ impl Quantise<'_> {
         heads: u32,
         variant: Ssa,
         features: &Features,
-        origin: &str,
+        origin: &NodeOrigin,
     ) -> Result<Value, Diagnostic> {
         let gain = features.gain();
         let (potential, gain) = if let Ssa::Lif { .. } = variant {
@@ -637,6 +669,8 @@ fn shares(weight: &Tensor, most: i32) -> Vec<Tensor> {
 
 /// What the names of a group's constants end in.
 const GROUPS: [&str; 2] = ["", ".outliers"];
+
+const CHANNEL_GROUPS: [ChannelGroup; 2] = [ChannelGroup::Whole, ChannelGroup::Outliers];
 
 /// Channels by group: all of them, of which outliers are silent; and the outliers.
 fn groups(fit: &QuantParams) -> Vec<Vec<usize>> {

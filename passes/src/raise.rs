@@ -10,6 +10,7 @@ use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, RewriteRule};
 use crate::egraph::term::{Term, Terms, is_constant};
 use crate::egraph::{rewrite, sampling};
+use crate::sites;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, DenseOp};
 use snnc_ir::op::{Layout, Perm, Scalar};
@@ -20,12 +21,29 @@ use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary, Value};
 ///
 /// # Errors
 /// All operations that no rule could raise, each with its place.
+///
+/// ```
+/// use snnc_ir::op::{ArrayOp, DenseOp, LeafOp};
+/// use snnc_ir::{Builder, Op, Stage, Tensor};
+/// use snnc_passes::{Context, raise::raise};
+/// use std::sync::Arc;
+///
+/// let mut b = Builder::new(Stage::Imported, 8);
+/// let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "")?;
+/// let table = b.weight("table", Arc::new(Tensor::f32(&[3, 2], vec![1.0; 6])));
+/// let x = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "")?;
+/// let w = b.weight("w", Arc::new(Tensor::f32(&[2, 4], vec![0.5; 8])));
+/// let y = b.add(Op::Array(ArrayOp::MatMul), &[x, w], "")?;
+/// let graph = raise(&b.finish(vec![("logits".into(), y)]), &Context::default())?;
+/// assert!(graph.nodes.iter().any(|node| matches!(node.op, Op::Dense(DenseOp::Linear(_)))));
+/// # Ok::<(), snnc_ir::diagnostic::Diagnostics>(())
+/// ```
 pub fn raise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     let tolerance = if context.rounded { sampling::TOLERANCE_OF_CODES } else { sampling::TOLERANCE };
     // Constant expressions are only legal before the Tensor stage, which they are folded for.
     let raised =
         rewrite(graph, RULES, tolerance, &price, Stage::Imported, |terms, stuck| unraised(terms, graph, stuck))?;
-    constants::fold(&raised, Stage::Tensor).map_err(Diagnostics::from)
+    Ok(sites::annotated(constants::fold(&raised, Stage::Tensor)?))
 }
 
 /// What an operation costs here: whether it belongs to the Tensor stage, and one a node. What depends on constants only
@@ -93,6 +111,7 @@ fn uncausal(graph: &Graph) -> Option<Diagnostic> {
 }
 
 #[rustfmt::skip]
+/// The rules, by what they are about. Each is a theorem that a test checks on drawn operands.
 pub const RULES: &[RewriteRule] = &[
     // name                    left                                                        right
     RewriteRule { name: "commute-add", left: "(add ?a ?b)", right: |m| Some(two(Op::Array(ArrayOp::Binary(Binary::Add)), m, "b", "a")) },
@@ -475,7 +494,8 @@ fn attention(m: &Match<'_>) -> Option<Expr> {
     let Op::Array(ArrayOp::SplitHeads { heads }) = m.op("h") else { return None };
     let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [0, 2, 1]);
     let scale = scale(m)?;
-    (turned && selects(m) && masked(m, "n")).then(|| {
+    let alike = m.ty("q") == m.ty("k") && m.ty("q") == m.ty("v") && m.root_ty() == m.ty("q");
+    (turned && alike && selects(m) && masked(m, "n")).then(|| {
         Expr::op(Op::Dense(DenseOp::Attention { heads, scale }), [class(m, "q"), class(m, "k"), class(m, "v")])
     })
 }
@@ -484,7 +504,7 @@ fn attention_of_one_head(m: &Match<'_>) -> Option<Expr> {
     let rows = |name| matches!(m.ty(name), Type::Tensor { shape, .. } if shape.row_width().is_some());
     let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [1, 0]);
     let scale = scale(m)?;
-    let fits = rows("q") && m.ty("q") == m.ty("k") && m.ty("q") == m.ty("v");
+    let fits = rows("q") && m.ty("q") == m.ty("k") && m.ty("q") == m.ty("v") && m.root_ty() == m.ty("q");
     (turned && fits && selects(m) && masked(m, "n")).then(|| {
         Expr::op(Op::Dense(DenseOp::Attention { heads: 1, scale }), [class(m, "q"), class(m, "k"), class(m, "v")])
     })

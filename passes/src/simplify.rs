@@ -9,6 +9,7 @@ use crate::egraph::rule::{Expr, RewriteRule};
 use crate::egraph::sampling::TOLERANCE;
 use crate::egraph::term::{Term, Terms, is_constant};
 use crate::egraph::{effort, rewrite};
+use crate::sites;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::Layout;
 use snnc_ir::op::{ArrayOp, DenseOp};
@@ -21,7 +22,7 @@ pub fn simplify(graph: &Graph, _: &Context) -> Result<Graph, Diagnostics> {
     };
     // Constant expressions are only legal before the Tensor stage, which they are folded for.
     let simplified = rewrite(graph, RULES, TOLERANCE, &price, Stage::Imported, lost)?;
-    constants::fold(&simplified, Stage::Tensor).map_err(Diagnostics::from)
+    Ok(sites::annotated(constants::fold(&simplified, Stage::Tensor)?))
 }
 
 /// Operations of one token: a LayerNorm multiplies and adds once more a channel than a normalisation.
@@ -34,6 +35,7 @@ fn price(terms: &Terms, term: &Term) -> Option<u64> {
 }
 
 #[rustfmt::skip]
+/// The rules.
 pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "gain-into-weight", left: "(linear:l (layer_norm:n ?x ?g ?b) ?w ?c)", right: gain_into_weight },
 ];

@@ -4,59 +4,31 @@
 //! every site that has the words in that order: `attention`, `h.3`, `mlp.hidden`, `q`.
 
 use indexmap::IndexMap;
-use snnc_ir::op::DenseOp;
-use snnc_ir::{Graph, Node, Op, Value};
+use snnc_ir::op::{ArrayOp, DenseOp};
+pub use snnc_ir::site::{Role, Site};
+use snnc_ir::{Binary, Graph, Node, Op, Value};
 use std::fmt;
 
-/// What a site is read by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Role {
-    /// The projections to queries, keys and values.
-    AttentionIn,
-    Query,
-    Key,
-    Value,
-    /// The projection behind attention.
-    AttentionOut,
-    MlpIn,
-    /// The projection behind an activation function.
-    MlpHidden,
-    Head,
-    /// A projection of another kind.
-    Other,
+/// A value of a Tensor graph that becomes levels, or is left dense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SiteValue {
+    /// The value that a weight or attention reads.
+    pub value: Value,
+    /// Its place.
+    pub site: Site,
 }
 
-impl Role {
-    fn path(self) -> &'static str {
-        match self {
-            Role::AttentionIn => "attention.in",
-            Role::Query => "attention.q",
-            Role::Key => "attention.k",
-            Role::Value => "attention.v",
-            Role::AttentionOut => "attention.out",
-            Role::MlpIn => "mlp.in",
-            Role::MlpHidden => "mlp.hidden",
-            Role::Head => "head",
-            Role::Other => "other",
-        }
+impl std::ops::Deref for SiteValue {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.site
     }
 }
 
-/// A value that becomes levels, or is left dense.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Site {
-    pub value: Value,
-    /// `None` for what the logits are made of.
-    pub layer: Option<u32>,
-    pub role: Role,
-}
-
-impl fmt::Display for Site {
+impl fmt::Display for SiteValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(layer) = self.layer {
-            write!(f, "h.{layer}.")?;
-        }
-        f.write_str(self.role.path())
+        self.site.fmt(f)
     }
 }
 
@@ -67,15 +39,15 @@ pub fn selects(selector: &str, path: &str) -> bool {
 }
 
 /// The sites of a Tensor graph, in the order of its values.
-pub fn sites(graph: &Graph) -> Vec<Site> {
-    let mut sites: Vec<Site> = Vec::new();
+pub fn sites(graph: &Graph) -> Vec<SiteValue> {
+    let mut sites: Vec<SiteValue> = Vec::new();
     let mut add = |value: Value, layer, role| {
         if !sites.iter().any(|site| site.value == value) {
-            sites.push(Site { value, layer, role });
+            sites.push(SiteValue { value, site: Site::new(layer, role) });
         }
     };
     for projection in projections(graph) {
-        add(graph.node(projection.value).args[0], projection.layer, projection.role);
+        add(graph.node(projection.value).args[0], projection.site.layer, projection.site.role);
     }
     for (layer, (_, node)) in attentions(graph).enumerate() {
         for (&arg, role) in node.args.iter().zip([Role::Query, Role::Key, Role::Value]) {
@@ -86,30 +58,12 @@ pub fn sites(graph: &Graph) -> Vec<Site> {
     sites
 }
 
-/// The path of the site whose neurons' constants are called `name.gain` and so on.
-pub fn path_of(name: &str) -> String {
-    let ends = [
-        (".attn.in", ".attention.in"),
-        (".attn.q", ".attention.q"),
-        (".attn.k", ".attention.k"),
-        (".attn.v", ".attention.v"),
-        (".attn.out.in", ".attention.out"),
-        (".mlp.up.in", ".mlp.in"),
-        (".mlp.down.in", ".mlp.hidden"),
-        (".linear.in", ".other"),
-        ("head.in", "head"),
-    ];
-    let path = |(end, path): &(&str, &str)| Some(format!("{}{path}", name.strip_suffix(end)?));
-    let name = name.trim_end_matches(".share").trim_end_matches(".outliers").trim_end_matches(".residual");
-    ends.iter().find_map(path).unwrap_or_else(|| name.to_string())
-}
-
 fn attentions(graph: &Graph) -> impl Iterator<Item = (Value, &Node)> {
     graph.iter().filter(|(_, node)| matches!(node.op, Op::Dense(DenseOp::Attention { .. })))
 }
 
 /// The projections of a Tensor graph, by what they read.
-pub fn projections(graph: &Graph) -> Vec<Site> {
+pub fn projections(graph: &Graph) -> Vec<SiteValue> {
     let is_curve = |value: Value| matches!(graph.node(value).op, Op::Dense(DenseOp::Curve(_)));
     let users = graph.users();
     let mut layer = 0;
@@ -129,25 +83,70 @@ pub fn projections(graph: &Graph) -> Vec<Site> {
                     _ if users[value.index()].iter().any(|user| is_curve(*user)) => (block, Role::MlpIn),
                     _ => (block, Role::Other),
                 };
-                found.push(Site { value, layer, role });
+                found.push(SiteValue { value, site: Site::new(layer, role) });
             }
-            _ => {}
+            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => {}
         }
     }
     found
+}
+
+/// The same Tensor graph with every node at its site. What the residual stream and the embedding are made of has none.
+pub fn annotated(graph: Graph) -> Graph {
+    let mut at: Vec<Option<Site>> = vec![None; graph.nodes.len()];
+    for projection in projections(&graph) {
+        at[projection.value.index()] = Some(projection.site);
+    }
+    for (layer, (value, node)) in attentions(&graph).enumerate() {
+        let layer = Some(layer as u32);
+        at[value.index()] = Some(Site::new(layer, Role::Attention));
+        for (arg, role) in node.args.iter().zip([Role::Query, Role::Key, Role::Value]) {
+            if at[arg.index()].is_some() {
+                at[arg.index()] = Some(Site::new(layer, role));
+            }
+        }
+    }
+    let users = graph.users();
+    for (value, node) in graph.iter().rev() {
+        let served = || users[value.index()].iter().find_map(|user| at[user.index()]).map(input_of);
+        let site = match node.op {
+            Op::Dense(DenseOp::LayerNorm { .. } | DenseOp::LayerNormNoGain { .. } | DenseOp::Curve(_)) => served(),
+            Op::Array(ArrayOp::Binary(Binary::Add)) if is_part(&graph, value) => served(),
+            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
+        };
+        at[value.index()] = at[value.index()].or(site);
+    }
+    graph.with_sites(&at)
+}
+
+/// The site that a projection reads, or that a node stands at which serves another.
+pub fn input_of(site: Site) -> Site {
+    match site.role {
+        Role::Query | Role::Key | Role::Value | Role::Attention => site.role(Role::AttentionIn),
+        Role::AttentionIn | Role::AttentionOut | Role::MlpIn | Role::MlpHidden | Role::Head | Role::Other => site,
+    }
+}
+
+/// Whether a value of a Tensor graph is a part of what a projection gives, or the sum of parts; the residual stream is neither.
+fn is_part(graph: &Graph, value: Value) -> bool {
+    let node = graph.node(value);
+    matches!(node.op, Op::Dense(DenseOp::Linear(_)))
+        || node.op == Op::Array(ArrayOp::Binary(Binary::Add)) && node.args.iter().all(|arg| is_part(graph, *arg))
 }
 
 /// Names of projections and attentions, by which their constants are called.
 pub fn names(graph: &Graph) -> IndexMap<Value, String> {
     let mut names = IndexMap::new();
     for projection in projections(graph) {
-        let layer = projection.layer.unwrap_or(0);
-        let name = match projection.role {
+        let layer = projection.site.layer.unwrap_or(0);
+        let name = match projection.site.role {
             Role::Head => "head".to_string(),
             Role::AttentionOut => format!("h.{layer}.attn.out"),
             Role::MlpHidden => format!("h.{layer}.mlp.down"),
             Role::MlpIn => format!("h.{layer}.mlp.up"),
-            Role::AttentionIn | Role::Query | Role::Key | Role::Value | Role::Other => format!("h.{layer}.linear"),
+            Role::AttentionIn | Role::Query | Role::Key | Role::Value | Role::Attention | Role::Other => {
+                format!("h.{layer}.linear")
+            }
         };
         names.insert(projection.value, name);
     }

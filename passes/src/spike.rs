@@ -5,10 +5,11 @@
 //! break the law, and only where they are asked for: what they say depends on the order of their inputs.
 
 use crate::context::Context;
-use crate::sites::path_of;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::{LeafOp, LevelOp, SpikeOp};
+use snnc_ir::origin::NodeOrigin;
+use snnc_ir::site::{ChannelGroup, Site};
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Builder, Code, Curve, Diagnostic, Graph, Op, Stage, Tensor, Type, Value};
 use std::sync::Arc;
@@ -30,7 +31,7 @@ pub fn spike(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
                 let membrane = match read_by(graph, &users, value) {
                     Reader::Lif => Some(Membrane::Lif),
                     Reader::Counter => None,
-                    Reader::Other => context.membrane.filter(|_| !waits(&builder, context, &args)),
+                    Reader::Other => context.membrane.filter(|_| !integrates_first(origin, context)),
                 };
                 match membrane.filter(|_| answers(&builder, code, curve, &args)) {
                     Some(membrane) => {
@@ -89,14 +90,13 @@ fn answers(builder: &Builder, code: Code, curve: Curve, args: &[Value]) -> bool 
 }
 
 /// Whether a layer is of the site that is to integrate first.
-fn waits(builder: &Builder, context: &Context, args: &[Value]) -> bool {
-    let offset = args.last().and_then(|offset| builder.graph().constant(*offset));
-    let site = offset.map(|weight| path_of(weight.name.trim_end_matches(".offset")));
-    site.is_some() && site == context.waiting
+fn integrates_first(origin: &NodeOrigin, context: &Context) -> bool {
+    let whole = |site: Site| site.group(ChannelGroup::Whole);
+    origin.site.is_some() && origin.site.map(whole) == context.integrates_first
 }
 
 /// `relu(x g + o) s = relu(x (g s) + o s)`, since a scale is never negative.
-fn integrate(builder: &mut Builder, op: Op, args: &[Value], origin: &str) -> Result<Value, Diagnostic> {
+fn integrate(builder: &mut Builder, op: Op, args: &[Value], origin: &NodeOrigin) -> Result<Value, Diagnostic> {
     let &[x, pre_gain, pre_offset, gain, _] = args else { return builder.add(op, args, origin) };
     let name = |value: Value| builder.graph().constant(value).map_or(String::new(), |weight| weight.name.clone());
     let names = [name(pre_gain), name(pre_offset)];

@@ -2,8 +2,8 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use snnc_ir::op::{DenseOp, LeafOp};
-use snnc_ir::{Graph, Op, Value};
+use snnc_ir::op::LeafOp;
+use snnc_ir::{Graph, Op};
 use std::collections::BTreeMap;
 
 /// A transformer block, what is before them, or the head.
@@ -39,7 +39,7 @@ pub fn blocks(program: &Graph, dense: Option<&Graph>) -> Vec<ReportBlock> {
             blocks.push(ReportBlock { name: name.clone(), conversions: Vec::new() });
         }
         let Some(block) = blocks.last_mut() else { continue };
-        let origin = program.origin(value);
+        let origin = program.origin(value).name.as_str();
         if block.conversions.last().is_none_or(|last| last.origin != origin) {
             let dense = known.get(origin).cloned().unwrap_or_default();
             let (origin, gives) = (origin.to_string(), String::new());
@@ -57,64 +57,20 @@ pub fn blocks(program: &Graph, dense: Option<&Graph>) -> Vec<ReportBlock> {
 fn operations(graph: &Graph) -> BTreeMap<&str, Vec<String>> {
     let mut all: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (value, node) in graph.iter().filter(|(_, node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_)))) {
-        all.entry(graph.origin(value)).or_default().push(node.op.to_string());
+        all.entry(graph.origin(value).name.as_str()).or_default().push(node.op.to_string());
     }
     all
 }
 
-/// The block of every node. Constants are called after theirs; what has none is with the node before it, or with the one
-/// behind it where it prepares that: a normalisation.
+/// The block of every node: its site's, or that of the node before it where it stands at none.
 fn block_names(graph: &Graph) -> Vec<String> {
     let mut names = vec![String::new(); graph.nodes.len()];
     let mut now = "embedding".to_string();
-    let mut waiting: Vec<Value> = Vec::new();
-    let mut begun = false;
-    for (value, node) in graph.iter().filter(|(_, node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_)))) {
-        let prepares =
-            matches!(node.op, Op::Dense(DenseOp::LayerNormNoGain { .. }) | Op::Dense(DenseOp::LayerNorm { .. }));
-        begun |= prepares;
-        let own = node.args.iter().find_map(|arg| block_of(&graph.constant(*arg)?.name)).filter(|_| begun);
-        if prepares {
-            waiting.push(value);
-            continue;
+    for (value, _) in graph.iter().filter(|(_, node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_)))) {
+        if let Some(site) = graph.site(value) {
+            now = site.block();
         }
-        if let Some(own) = own {
-            now = own;
-            waiting.drain(..).for_each(|value| names[value.index()].clone_from(&now));
-        }
-        if waiting.is_empty() {
-            names[value.index()].clone_from(&now);
-        } else {
-            waiting.push(value);
-        }
+        names[value.index()].clone_from(&now);
     }
-    waiting.into_iter().for_each(|value| names[value.index()].clone_from(&now));
     names
-}
-
-/// `h.3` of a constant `h.3.attn.q.weight` or a site `h.3.attention.q`, `head` of `head.weight`.
-pub(super) fn block_of(constant: &str) -> Option<String> {
-    let mut words = constant.split('.');
-    match (words.next()?, words.next()) {
-        ("h", Some(layer)) if layer.parse::<u32>().is_ok() => Some(format!("h.{layer}")),
-        ("head", _) => Some("head".into()),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::block_of;
-
-    #[test]
-    fn constants_are_called_after_their_block() {
-        for (name, block) in [
-            ("h.3.attn.q.weight", Some("h.3")),
-            ("head.in.gain", Some("head")),
-            ("h.x.weight", None),
-            ("m.transformer.wte.weight.gain", None),
-        ] {
-            assert_eq!(block_of(name).as_deref(), block);
-        }
-    }
 }

@@ -1,6 +1,5 @@
 //! One run of a program on a text, with everything kept that is to be seen: what neurons said and what was predicted.
 
-use super::blocks::block_of;
 use super::raster::{LayerRun, RASTER_BYTES, ReportLayer};
 use crate::evaluate::{CHUNK, Score, TextEvaluation, divergence, log_sum_exp, logits_of, score_rows};
 use crate::lints::name_of;
@@ -9,6 +8,7 @@ use crate::tokens::Tokens;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
+use snnc_ir::site::Site;
 use snnc_ir::{Diagnostic, Graph, Node, Value};
 use snnc_runtime::{Options, Program, Rows, Session};
 use std::sync::Arc;
@@ -135,7 +135,7 @@ pub fn gather(
     for seen in seen {
         let site = name_of(graph, seen.value);
         let usual = section.and_then(|section| section["sites"][&site]["saturated"].as_f64()).unwrap_or(0.0);
-        let block = block_of(&site).unwrap_or_else(|| site.clone());
+        let block = graph.site(seen.value).map_or_else(|| site.clone(), Site::block);
         // Neurons are called what they are in the program.
         let same = |(value, node): &(Value, &Node)| node.op.is_neuron() && name_of(program, *value) == site;
         let twins = layers.iter().filter(|layer| layer.site.split(' ').next() == Some(&site)).count();

@@ -18,7 +18,7 @@ use snnc_passes::levels::Levels;
 use snnc_passes::observed::Observations;
 use snnc_passes::options::{Override, QuantOptions, ZeroPoint};
 use snnc_passes::quantise::quantise;
-use snnc_passes::sites::{Site, sites};
+use snnc_passes::sites::{SiteValue, sites};
 use snnc_passes::{Context, front_and_back, run};
 use snnc_runtime::{Options, Program};
 use std::collections::BTreeMap;
@@ -136,13 +136,13 @@ impl Tuner<'_> {
         Workers { threads: self.threads, progress: self.progress }
     }
 
-    fn sites(&self) -> Vec<Site> {
+    fn sites(&self) -> Vec<SiteValue> {
         sites(self.tensor).into_iter().filter(|site| self.base.of(site).is_some()).collect()
     }
 
     /// NeuronTotals of all sites.
     pub fn neurons(&self) -> f64 {
-        let width = |site: &Site| self.tensor.ty(site.value).shape().width().unwrap_or(0) as f64;
+        let width = |site: &SiteValue| self.tensor.ty(site.value).shape().width().unwrap_or(0) as f64;
         self.sites().iter().map(width).sum()
     }
 
@@ -261,7 +261,7 @@ impl Tuner<'_> {
         let mut options = self.options(all);
         let mut roles: BTreeMap<String, Vec<(String, u16)>> = BTreeMap::new();
         for (site, &steps) in sites.iter().zip(steps) {
-            let role = Site { layer: None, ..*site }.to_string();
+            let role = site.site.role.path().to_string();
             roles.entry(role).or_default().push((site.to_string(), steps));
         }
         for (role, members) in roles {

@@ -45,6 +45,7 @@ enum Cached<R> {
 }
 
 impl<R: Real> Memory<R> {
+    /// Nothing seen yet.
     pub fn new(graph: &Graph) -> Self {
         Self { past: 0, kept: vec![None; graph.nodes.len()] }
     }
@@ -62,6 +63,7 @@ impl<R: Real> Memory<R> {
         Self { past, kept }
     }
 
+    /// How many tokens were seen.
     pub fn past(&self) -> usize {
         self.past
     }
@@ -83,10 +85,12 @@ pub struct Evaluator<'g, R> {
 #[derive(Debug)]
 pub struct Evaluation<R> {
     values: Vec<Option<Array<R>>>,
+    /// What each node did, by node.
     pub events: Vec<Events>,
 }
 
 impl<'g, R: Real> Evaluator<'g, R> {
+    /// Makes small constants ready.
     pub fn new(graph: &'g Graph) -> Self {
         let is_small = |tensor: &Tensor| tensor.sizes().iter().product::<usize>() <= SMALL_MAX;
         let small = |value| graph.constant(value).filter(|weight| is_small(&weight.tensor));

@@ -6,7 +6,9 @@ use crate::tensor::{Data, Tensor};
 /// What a value holds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content<R> {
+    /// Reals.
     Real(Vec<R>),
+    /// Integers: levels, sums, ids.
     Int(Vec<i32>),
     /// One part a timestep.
     Train(Vec<Vec<i32>>),
@@ -15,7 +17,9 @@ pub enum Content<R> {
 /// A value in one call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array<R> {
+    /// Its sizes in this call, outermost first.
     pub sizes: Vec<usize>,
+    /// Its elements, row-major.
     pub content: Content<R>,
 }
 
@@ -28,6 +32,7 @@ impl<R: Real> Array<R> {
         Self { sizes, content: Content::Int(data) }
     }
 
+    /// A constant, in the evaluator's number.
     pub fn from_tensor(tensor: &Tensor) -> Self {
         let content = match tensor.data() {
             Data::F32(v) => Content::Real(v.iter().map(|&x| R::from_f32(x)).collect()),

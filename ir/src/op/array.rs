@@ -15,7 +15,12 @@ pub enum ArrayOp {
     /// Element by element, with broadcasting of sizes 1 and of missing leading sizes.
     Binary(Binary),
     /// `f32[tokens,tokens]`: `keep` where column <= row, `drop` elsewhere.
-    CausalMask { keep: Scalar, drop: Scalar },
+    CausalMask {
+        /// The number where a query may look.
+        keep: Scalar,
+        /// The number where it may not.
+        drop: Scalar,
+    },
     /// `(c, a, b)`: `a` where `c` is not 0, else `b`; broadcasts.
     Where,
     /// `[..., n, k] x [..., k, m]`; leading sizes broadcast.
@@ -25,13 +30,23 @@ pub enum ArrayOp {
     /// The same elements in another shape.
     Reshape(Shape),
     /// `len` entries of a fixed axis, from `start`.
-    Slice { axis: u8, start: u32, len: u32 },
+    Slice {
+        /// Which axis.
+        axis: u8,
+        /// The first entry.
+        start: u32,
+        /// How many entries.
+        len: u32,
+    },
     /// Mean over the innermost axis, which stays with size 1.
     Mean,
     /// Over the innermost axis.
     Softmax,
     /// `[tokens, heads*w] -> [heads, tokens, w]`.
-    SplitHeads { heads: u32 },
+    SplitHeads {
+        /// How many heads a row has side by side.
+        heads: u32,
+    },
     /// `[heads, tokens, w] -> [tokens, heads*w]`.
     MergeHeads,
 }

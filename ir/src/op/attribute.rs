@@ -9,10 +9,12 @@ use std::fmt;
 pub struct Scalar(u32);
 
 impl Scalar {
+    /// An attribute of this value.
     pub fn new(value: f32) -> Self {
         Self(value.to_bits())
     }
 
+    /// Its value.
     pub fn get(self) -> f32 {
         f32::from_bits(self.0)
     }
@@ -48,10 +50,12 @@ impl Perm {
         Some(Self { rank: axes.len() as u8, axes: all })
     }
 
+    /// The axes of the operand, in the order of the result.
     pub fn axes(&self) -> &[u8] {
         &self.axes[..usize::from(self.rank)]
     }
 
+    /// Whether nothing moves.
     pub fn is_identity(&self) -> bool {
         self.axes().iter().enumerate().all(|(i, &axis)| i == usize::from(axis))
     }
@@ -66,22 +70,33 @@ impl Perm {
     }
 }
 
+/// A function of one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Unary {
+    /// `-x`
     Neg,
+    /// `sqrt x`
     Sqrt,
+    /// `e^x`
     Exp,
+    /// Hyperbolic tangent.
     Tanh,
+    /// Error function.
     Erf,
+    /// `1 / (1 + e^-x)`
     Sigmoid,
+    /// `max(x, 0)`
     Relu,
+    /// `1 / x`
     Reciprocal,
 }
 
 impl Unary {
+    /// All of them.
     pub const ALL: [Unary; 8] =
         [Unary::Neg, Unary::Sqrt, Unary::Exp, Unary::Tanh, Unary::Erf, Unary::Sigmoid, Unary::Relu, Unary::Reciprocal];
 
+    /// How the text form spells it.
     pub fn name(self) -> &'static str {
         match self {
             Unary::Neg => "neg",
@@ -96,21 +111,31 @@ impl Unary {
     }
 }
 
+/// A function of two numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Binary {
+    /// `a + b`
     Add,
+    /// `a - b`
     Sub,
+    /// `a * b`
     Mul,
+    /// `a / b`
     Div,
+    /// `a^b`
     Pow,
+    /// The smaller.
     Min,
+    /// The larger.
     Max,
 }
 
 impl Binary {
+    /// All of them.
     pub const ALL: [Binary; 7] =
         [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Pow, Binary::Min, Binary::Max];
 
+    /// How the text form spells it.
     pub fn name(self) -> &'static str {
         match self {
             Binary::Add => "add",
@@ -148,9 +173,11 @@ pub enum Surrogate {
 }
 
 impl Surrogate {
+    /// All of them.
     pub const ALL: [Surrogate; 4] =
         [Surrogate::Arctan, Surrogate::FastSigmoid, Surrogate::Triangle, Surrogate::Rectangle];
 
+    /// How the text form spells it.
     pub fn name(self) -> &'static str {
         match self {
             Surrogate::Arctan => "arctan",
@@ -160,10 +187,12 @@ impl Surrogate {
         }
     }
 
+    /// The surrogate of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|surrogate| surrogate.name() == name)
     }
 
+    /// The stand-in derivative at a distance from the threshold.
     pub fn at<R: Real>(self, x: R) -> R {
         let one = R::from_f64(1.0);
         let far = if x < R::ZERO { R::ZERO - x } else { x };

@@ -14,15 +14,26 @@ pub enum DenseOp {
     /// `(i32[tokens], f32[v, d]) -> f32[tokens, d]`: rows of a table.
     Embed,
     /// `(x, gain f32[d], bias f32[d])`.
-    LayerNorm { eps: Scalar },
+    LayerNorm {
+        /// Added to the variance.
+        eps: Scalar,
+    },
     /// `LayerNorm` without gain and bias.
-    LayerNormNoGain { eps: Scalar },
+    LayerNormNoGain {
+        /// Added to the variance.
+        eps: Scalar,
+    },
     /// `(x f32[tokens, d], w, bias f32[m]) -> f32[tokens, m]`.
     Linear(Layout),
     /// An activation function.
     Curve(Curve),
     /// `(q, k, v)`, each `f32[tokens, d]`: causal softmax attention with its keys and values as state.
-    Attention { heads: u32, scale: Scalar },
+    Attention {
+        /// How many heads a row has side by side.
+        heads: u32,
+        /// What scores are multiplied by.
+        scale: Scalar,
+    },
 }
 
 impl DenseOp {

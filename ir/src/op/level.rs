@@ -13,7 +13,14 @@ use std::fmt;
 pub enum LevelOp {
     /// `(x, gain f32[d], offset f32[d])`, or with a curve `(x, pre_gain, pre_offset, gain, offset)`: the nearest level of
     /// the affine image of (the curve of) `x`, ties away from zero.
-    Quant { code: Code, steps: u16, curve: Curve },
+    Quant {
+        /// How levels are spelled.
+        code: Code,
+        /// How many timesteps.
+        steps: u16,
+        /// The activation function before the levels.
+        curve: Curve,
+    },
     /// `(levels [tokens, d], i8[d, m]) -> i32[tokens, m]`: exact integer product.
     MatMulInt,
     /// `(x [tokens, m], gain f32[m], offset f32[m]) -> f32[tokens, m]`: sums or levels as reals, or reals in other units.
@@ -26,7 +33,12 @@ pub enum LevelOp {
     HeadLinear,
     /// `(q, k, v, ...)`: spiking attention, causal. Takes level tensors or spike trains; gives a weighted mean of v's levels,
     /// `f32[tokens, d]`, or spikes. What a key weighs, what else it takes and what it keeps is the variant's: see `Ssa`.
-    Ssa { heads: u32, variant: Ssa },
+    Ssa {
+        /// How many heads a row has side by side.
+        heads: u32,
+        /// How keys are weighed.
+        variant: Ssa,
+    },
 }
 
 impl LevelOp {

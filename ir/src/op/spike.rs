@@ -12,10 +12,24 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SpikeOp {
     /// As `Quant`, but emits the level as a spike train.
-    Fire { code: Code, steps: u16, curve: Curve },
+    Fire {
+        /// How levels are spelled.
+        code: Code,
+        /// How many timesteps.
+        steps: u16,
+        /// The activation function before the levels.
+        curve: Curve,
+    },
     /// `(x, gain f32[d], offset f32[d]) -> spikes [tokens, d]`, unary: a time-stepped neuron. `x` is a current of as many
     /// timesteps, or a tensor that flows evenly over them.
-    Integrate { membrane: Membrane, steps: u16, curve: Curve },
+    Integrate {
+        /// What a timestep's input does.
+        membrane: Membrane,
+        /// How many timesteps.
+        steps: u16,
+        /// The activation function before the levels.
+        curve: Curve,
+    },
     /// `(spikes [tokens, d], i8[d, m]) -> current [tokens, m]`: adds or subtracts a weight row for every spike.
     Synapse,
     /// What a spike train denotes: the sum of its parts weighted by its code.

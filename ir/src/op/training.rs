@@ -24,9 +24,15 @@ pub enum TrainingOp {
     BroadcastTo(Shape),
     /// The nearest level, ties away from zero, at most `most` either way. Its derivative is taken to be 1 where nothing is
     /// clipped.
-    FakeQuant { most: u32 },
+    FakeQuant {
+        /// The largest level either way.
+        most: u32,
+    },
     /// `(x, c)`: `c` where `FakeQuant` does not clip `x`, else 0.
-    FakeQuantGrad { most: u32 },
+    FakeQuantGrad {
+        /// The largest level either way.
+        most: u32,
+    },
     /// 1 where the operand is not negative, else 0. Its derivative is taken to be the surrogate.
     Step(Surrogate),
     /// The surrogate at the operand.
@@ -38,15 +44,27 @@ pub enum TrainingOp {
     /// The largest of a row, innermost size 1, taken to be a constant.
     RowMax,
     /// 1 for the `keys` largest numbers of a row, of equal ones the latest, else 0; taken to be a constant.
-    TopKMask { keys: u32 },
+    TopKMask {
+        /// How many.
+        keys: u32,
+    },
     /// `(x, c)`: the gradient by `x` of `layer_norm_no_gain`.
-    LayerNormNoGainGrad { eps: Scalar },
+    LayerNormNoGainGrad {
+        /// Added to the variance.
+        eps: Scalar,
+    },
     /// `(x, c f32[tokens,1])`: the gradient by `x` of `row_max_abs`: it goes to the first of a row's largest magnitudes.
     RowMaxAbsGrad,
     /// `(c f32[tokens,k], channels i32[k]) -> f32[tokens,width]`: the gradient of `gather_channels`.
-    GatherChannelsGrad { width: u32 },
+    GatherChannelsGrad {
+        /// Channels of the result.
+        width: u32,
+    },
     /// `(ids i32[tokens], c f32[tokens,d]) -> f32[rows,d]`: the gradient by the table of `embed`.
-    EmbedGrad { rows: u32 },
+    EmbedGrad {
+        /// Rows of the table.
+        rows: u32,
+    },
     /// `(period f32[heads]) -> f32[heads,tokens,tokens]`: `2^-(floor(i / h) - floor(j / h))` for query `i` and key `j <= i`
     /// of a head whose memory halves every `h` tokens, the period rounded to a whole number of at least 1; 0 for later keys
     /// and after 16 halvings. Its derivative is taken to be that of a memory that fades evenly, `2^-((i - j) / h)`.

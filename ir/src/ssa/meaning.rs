@@ -46,8 +46,11 @@ pub fn first_key(at: usize, every: i32) -> usize {
 /// Where a call of attention stands: how many tokens were before, how many there are.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
+    /// Tokens before this call.
     pub past: usize,
+    /// Tokens of this call.
     pub tokens: usize,
+    /// Heads side by side in a row.
     pub heads: usize,
 }
 
@@ -64,6 +67,7 @@ impl Span {
 pub struct Recency<'a, R> {
     /// In units of a key's weight.
     pub sink: &'a [R],
+    /// After how many tokens the memory of each head halves; 0 is never.
     pub half_life: &'a [i32],
 }
 

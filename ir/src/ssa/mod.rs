@@ -30,16 +30,33 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Ssa {
     /// Time to first spike, `phases` an octave of weights.
-    Ttfs { phases: u32 },
+    Ttfs {
+        /// Phases per octave of weights.
+        phases: u32,
+    },
     /// The same, of the `keys` best keys; of equal ones, the latest.
-    TopK { phases: u32, keys: u32 },
+    TopK {
+        /// Phases per octave of weights.
+        phases: u32,
+        /// How many.
+        keys: u32,
+    },
     /// Coincidences of unary spike trains.
-    Coincidence { squared: bool },
+    Coincidence {
+        /// Whether scores are squared.
+        squared: bool,
+    },
     /// Products of features, summed in a state that has `guard` bits below its levels: what a halving rounds away is less
     /// than `2^-guard` of them.
-    Linear { guard: u8 },
+    Linear {
+        /// Guard bits below the levels.
+        guard: u8,
+    },
     /// Coincidences of LIF neurons' spikes.
-    Lif { output: Output },
+    Lif {
+        /// What it gives.
+        output: Output,
+    },
 }
 
 /// What LIF attention gives.
@@ -61,15 +78,31 @@ pub const GUARD: u8 = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateType {
     /// A row for every token's key and one for its value: `[context, width]`.
-    Rows { keys: Type, values: Type },
+    Rows {
+        /// Type of the keys' rows.
+        keys: Type,
+        /// Type of the values' rows.
+        values: Type,
+    },
     /// Sums in 32 bits where these are enough for the context, else in 64, `[heads, features, width + 1]`: `k v^T`, and of k
     /// alone in the last column.
-    Sums { heads: usize, features: usize, width: usize, bits: u32 },
+    Sums {
+        /// How many heads a row has side by side.
+        heads: usize,
+        /// Features of a head.
+        features: usize,
+        /// Channels of a head.
+        width: usize,
+        /// Bits of a sum.
+        bits: u32,
+    },
 }
 
 impl Ssa {
+    /// The names of all kinds.
     pub const NAMES: [&str; 5] = ["ttfs", "topk", "coincidence", "linear", "lif"];
 
+    /// The kind's name.
     pub fn name(self) -> &'static str {
         match self {
             Ssa::Ttfs { .. } => Self::NAMES[0],

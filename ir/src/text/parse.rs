@@ -5,13 +5,15 @@
 //! passed over in silence: one mistake, one complaint.
 
 use crate::build::Builder;
-use crate::diagnostic::Diagnostics;
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::{Diagnostic, Diagnostics, ErrorCode, Place};
 use crate::graph::Graph;
 use crate::op::{Op, spelling};
+use crate::origin::NodeOrigin;
+use crate::site::Site;
 use crate::stage::Stage;
 use crate::tensor::Tensor;
 use crate::text::name::{NAME_MAX, VERSION, hash, is_bare};
+use crate::text::print::label;
 use crate::types::Elem;
 use crate::value::Value;
 use std::collections::{HashMap, HashSet};
@@ -201,7 +203,8 @@ impl Parser<'_> {
         line.expect(":")?;
         let place = line.mark();
         let declared = line.declared_type();
-        let origin = line.origin()?;
+        let site = line.site()?;
+        let origin = NodeOrigin { name: line.origin()?, site };
         let Some(args) = args else { return Ok(None) };
         let before = self.builder.graph().nodes.len();
         let value = self.builder.add(op, &args, &origin).map_err(|error| start.error(error.message))?;
@@ -250,7 +253,7 @@ impl Parser<'_> {
     /// Takes note of a value that should be a new one; the builder gives an old one where a line adds nothing.
     fn admit(&mut self, line: &Line, before: usize, value: Value) -> Result<(), Diagnostic> {
         if value.index() != before {
-            let same = super::label(self.builder.graph(), value);
+            let same = label(self.builder.graph(), value);
             return Err(line
                 .error(format!("this line adds nothing: its value is {same}"))
                 .note(format!("use {same} instead")));
@@ -293,9 +296,10 @@ impl Parser<'_> {
         let args = graph.nodes.iter().flat_map(|node| node.args.iter().copied());
         let used: HashSet<Value> = args.chain(self.outputs.iter().map(|(_, value)| *value)).collect();
         for ((value, _), line) in graph.iter().zip(&self.lines).filter(|((value, _), _)| !used.contains(value)) {
-            let label = super::label(graph, value);
-            self.errors
-                .push(Diagnostic::new(format!("{line}:1"), format!("nothing uses {label}")).note("remove this line"));
+            let unused = label(graph, value);
+            self.errors.push(
+                Diagnostic::new(Place::Line(*line, 1), format!("nothing uses {unused}")).note("remove this line"),
+            );
             if self.errors.len() >= ERRORS_MAX {
                 break;
             }
@@ -328,7 +332,7 @@ struct Line<'a> {
 impl<'a> Line<'a> {
     fn error(&self, message: impl Into<String>) -> Diagnostic {
         let column = self.text[..self.at].chars().count() + 1;
-        Diagnostic::new(format!("{}:{column}", self.number), message)
+        Diagnostic::new(Place::Line(self.number, column), message).code(ErrorCode::TEXT)
     }
 
     /// Here, for an error about what is read next.
@@ -432,9 +436,21 @@ impl<'a> Line<'a> {
     /// What stands between `:` and the origin.
     fn declared_type(&mut self) -> &'a str {
         let rest = self.rest();
-        let declared = &rest[..rest.find("//").unwrap_or(rest.len())];
+        let declared = &rest[..rest.find('#').unwrap_or(rest.len()).min(rest.find("//").unwrap_or(rest.len()))];
         self.at += declared.len();
         declared.trim_end()
+    }
+
+    /// The site after `#`, or none.
+    fn site(&mut self) -> Result<Option<Site>, Diagnostic> {
+        if !self.eat("#") {
+            return Ok(None);
+        }
+        let start = self.mark();
+        let path = self.spaceless();
+        Site::parse(path)
+            .map(Some)
+            .ok_or_else(|| start.error(format!("`{path}` is no site; one is like `h.0.attention.q`")))
     }
 
     /// What stands after `//`, or nothing.

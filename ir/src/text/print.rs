@@ -49,8 +49,11 @@ pub fn print_with(
     text.push('\n');
     let shown = |(value, node): &(Value, &Node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_))) && nodes(*value);
     for (value, node) in graph.iter().filter(shown) {
-        let line = node_line(&labels, value, node);
-        let _ = match graph.origin(value) {
+        let mut line = node_line(&labels, value, node);
+        if let Some(site) = graph.site(value) {
+            let _ = write!(line, " #{site}");
+        }
+        let _ = match graph.origin(value).name.as_str() {
             "" => writeln!(text, "{line}"),
             origin => writeln!(text, "{line:<width$} // {}", spell_origin(origin), width = ORIGIN_COLUMN),
         };

@@ -8,6 +8,7 @@ use snnc_ir::{Carrier, Graph, Op, Ssa, Type, Value};
 /// What every node of a graph did over some tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Activity {
+    /// How many tokens.
     pub tokens: u64,
     /// By node.
     pub events: Vec<Events>,

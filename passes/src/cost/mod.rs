@@ -23,8 +23,11 @@ use snnc_ir::{Graph, Op, Type, Value};
 /// The count of one node, or of its part of a network.
 #[derive(Clone, Debug)]
 pub struct Cost {
+    /// The node.
     pub node: Value,
+    /// Layer and part of the network.
     pub place: LayerPart,
+    /// What it does.
     pub tally: Tally,
 }
 
@@ -54,6 +57,15 @@ pub fn costs(graph: &Graph, activity: &Activity, form: Form, sharing: Sharing) -
 
 /// Operations of one token in the form that time is collapsed to, all kinds alike: what extraction from an e-graph makes
 /// small. Every neuron is taken to fire, and one key to be met.
+///
+/// ```
+/// use snnc_ir::op::ArrayOp;
+/// use snnc_ir::{Binary, Elem, Op, Shape, Type};
+/// use snnc_passes::cost::effort;
+///
+/// let row = Type::tensor(Elem::F32, Shape::rows(8));
+/// assert_eq!(effort(Op::Array(ArrayOp::Binary(Binary::Mul)), &[row, row], row), 8);
+/// ```
 pub fn effort(op: Op, args: &[Type], ty: Type) -> u64 {
     let inputs: Vec<Events> = args.iter().map(|&arg| activity::busy(arg)).collect();
     let own = Events { keys: 1, value_keys: count::heads(op), ..activity::busy(ty) };

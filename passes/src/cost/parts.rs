@@ -1,6 +1,7 @@
-//! Where in a transformer a node stands: its layer and part, by structure alone.
+//! Where in a transformer a node stands: its layer and part, by its site.
 
 use snnc_ir::op::{ArrayOp, DenseOp, LevelOp, SpikeOp};
+use snnc_ir::site::{ChannelGroup, Role, Site};
 use snnc_ir::{Binary, Graph, Op, Value};
 use std::collections::BTreeMap;
 
@@ -15,14 +16,18 @@ pub enum Part {
     Softmax,
     /// Weights times values.
     Values,
+    /// Both projections of an MLP and its activation function.
     Mlp,
+    /// LayerNorms.
     LayerNorm,
+    /// The projection to logits.
     Head,
     /// Embedding and residual stream.
     Rest,
 }
 
 impl Part {
+    /// Every part, in the order of tables.
     pub const ALL: [Part; 8] = [
         Part::Projections,
         Part::Scores,
@@ -34,6 +39,7 @@ impl Part {
         Part::Rest,
     ];
 
+    /// What tables call it.
     pub fn name(self) -> &'static str {
         match self {
             Part::Projections => "attention projections",
@@ -61,72 +67,37 @@ impl Part {
 /// Layer and part. The head and the rest are of no layer; neither is a last LayerNorm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LayerPart {
+    /// Number of the layer, from 0; `None` for head and rest.
     pub layer: Option<u32>,
+    /// Which part of it.
     pub part: Part,
 }
 
-/// The place of every node: of products by what they read and feed, of attention (as its scores) by its number, of all else
-/// by the product or the attention that it serves.
-pub fn parts(graph: &Graph) -> Vec<LayerPart> {
-    let users = graph.users();
-    let mut layers = 0;
-    let mut known: Vec<Option<LayerPart>> = vec![None; graph.nodes.len()];
-    for (value, node) in graph.iter() {
-        let place = if node.op.has_state() {
-            layers += 1;
-            Some(LayerPart { layer: Some(layers - 1), part: Part::Scores })
-        } else if matches!(
-            node.op,
-            Op::Dense(DenseOp::Linear(_)) | Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse)
-        ) {
-            Some(product(graph, &users, value, layers))
-        } else {
-            // Features are part of what scores them.
-            (node.op == Op::Level(LevelOp::HeadLinear)).then_some(LayerPart { layer: Some(layers), part: Part::Scores })
+impl LayerPart {
+    /// What an operation at a site is priced as.
+    pub fn of(op: &Op, site: Option<Site>) -> Self {
+        let Some(site) = site else { return LayerPart { layer: None, part: Part::Rest } };
+        let part = match op {
+            Op::Dense(DenseOp::LayerNorm { .. } | DenseOp::LayerNormNoGain { .. }) => Part::LayerNorm,
+            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => part_of(site),
         };
-        known[value.index()] = place;
+        LayerPart { layer: site.layer, part }
     }
-    // From the outputs back: what serves a product comes before it.
-    for (value, node) in graph.iter().rev() {
-        let at = value.index();
-        if known[at].is_some() {
-            continue;
-        }
-        let mut served = users[at].iter().filter_map(|user| known[user.index()]);
-        known[at] = if is_between(graph, value) || matches!(node.op, Op::Dense(DenseOp::Curve(_))) {
-            let served = served.find(|place| !matches!(place.part, Part::Rest | Part::LayerNorm));
-            let features = node.args.first().is_some_and(|arg| graph.node(*arg).op == Op::Level(LevelOp::HeadLinear));
-            let outside = |place: LayerPart| place.part.is_core() && !features;
-            served.map(|place| if outside(place) { LayerPart { part: Part::Projections, ..place } } else { place })
-        } else if matches!(node.op, Op::Dense(DenseOp::LayerNormNoGain { .. }) | Op::Dense(DenseOp::LayerNorm { .. })) {
-            let layer = served.next().and_then(|place| place.layer);
-            Some(LayerPart { layer, part: Part::LayerNorm })
-        } else {
-            None
-        };
-    }
-    // What serves nothing ends its product.
-    for (value, node) in graph.iter() {
-        if known[value.index()].is_none()
-            && (is_between(graph, value) || matches!(node.op, Op::Dense(DenseOp::Curve(_))))
-        {
-            known[value.index()] = node.args.first().and_then(|arg| known[arg.index()]);
-        }
-    }
-    known.into_iter().map(|place| place.unwrap_or(LayerPart { layer: None, part: Part::Rest })).collect()
 }
 
-fn product(graph: &Graph, users: &[Vec<Value>], value: Value, layers: u32) -> LayerPart {
-    let before = Some(layers.max(1) - 1);
-    if reads_attention(graph, graph.node(value).args[0]) {
-        LayerPart { layer: before, part: Part::Projections }
-    } else if feeds(graph, users, value, &|user| graph.node(user).op.has_state()) {
-        LayerPart { layer: Some(layers), part: Part::Projections }
-    } else if is_output(graph, users, value) {
-        LayerPart { layer: None, part: Part::Head }
-    } else {
-        LayerPart { layer: before, part: Part::Mlp }
+fn part_of(site: Site) -> Part {
+    match (site.role, site.group) {
+        // Features are part of what scores them.
+        (Role::Attention, _) | (_, ChannelGroup::Features) => Part::Scores,
+        (Role::AttentionIn | Role::Query | Role::Key | Role::Value | Role::AttentionOut, _) => Part::Projections,
+        (Role::MlpIn | Role::MlpHidden | Role::Other, _) => Part::Mlp,
+        (Role::Head, _) => Part::Head,
     }
+}
+
+/// The place of every node.
+pub fn parts(graph: &Graph) -> Vec<LayerPart> {
+    graph.iter().map(|(value, node)| LayerPart::of(&node.op, graph.site(value))).collect()
 }
 
 /// Products whose weight is a part of another one's, by node: several of them make one projection of the dense network, of
@@ -173,47 +144,7 @@ fn sum_of(graph: &Graph, users: &[Vec<Value>], value: Value) -> Value {
     sum
 }
 
-/// Whether an operation stands between a product and what reads it: neurons, other units, the sum of a projection's parts
-/// with a threshold for every token.
-fn is_between(graph: &Graph, value: Value) -> bool {
-    let node = graph.node(value);
-    match node.op {
-        Op::Spike(SpikeOp::Decode)
-        | Op::Level(LevelOp::ScaleShift)
-        | Op::Level(LevelOp::GatherChannels)
-        | Op::Level(LevelOp::RowMaxAbs)
-        | Op::Level(LevelOp::HeadLinear)
-        | Op::Array(ArrayOp::Binary(Binary::Mul | Binary::Div)) => true,
-        Op::Array(ArrayOp::Binary(Binary::Add)) => is_part(graph, value),
-        op => op.is_neuron(),
-    }
-}
-
-/// Whether a value is a part of what a projection gives, or the sum of parts; the residual stream is neither.
+/// Whether a value belongs to a projection, and not to the residual stream.
 pub fn is_part(graph: &Graph, value: Value) -> bool {
-    let node = graph.node(value);
-    let whole = matches!(
-        node.op,
-        Op::Level(LevelOp::ScaleShift)
-            | Op::Level(LevelOp::GatherChannels)
-            | Op::Dense(DenseOp::Linear(_))
-            | Op::Array(ArrayOp::Binary(Binary::Mul))
-    );
-    whole || node.op == Op::Array(ArrayOp::Binary(Binary::Add)) && node.args.iter().all(|arg| is_part(graph, *arg))
-}
-
-fn reads_attention(graph: &Graph, value: Value) -> bool {
-    let node = graph.node(value);
-    node.op.has_state() || is_between(graph, value) && reads_attention(graph, node.args[0])
-}
-
-fn feeds(graph: &Graph, users: &[Vec<Value>], value: Value, wanted: &dyn Fn(Value) -> bool) -> bool {
-    users[value.index()]
-        .iter()
-        .any(|&user| wanted(user) || is_between(graph, user) && feeds(graph, users, user, wanted))
-}
-
-fn is_output(graph: &Graph, users: &[Vec<Value>], value: Value) -> bool {
-    let named = |value: Value| graph.outputs.iter().any(|(_, output)| *output == value);
-    named(value) || feeds(graph, users, value, &named)
+    graph.site(value).is_some()
 }

@@ -11,6 +11,7 @@ use std::ops::AddAssign;
 pub enum Operation {
     /// A multiplication with its addition.
     MacF32,
+    /// The same in f16.
     MacF16,
     /// 8 bits by 8 bits into 32.
     MacInt8,
@@ -23,6 +24,7 @@ pub enum Operation {
 
     /// Gains, offsets and tables of neurons.
     NeuronMul,
+    /// A gain or a table added to.
     NeuronAdd,
     /// A membrane compared with its threshold.
     NeuronCompare,
@@ -37,18 +39,25 @@ pub enum Operation {
 
     /// A value's level weighed by its key's phase: 12 bits by the level's.
     PhaseMul,
+    /// The addition of two 32-bit integers.
     AddInt32,
+    /// The comparison of two 32-bit integers.
     CompareInt32,
 
     /// Of what stays f32: LayerNorm, residual additions, softmax, curves, scales and biases outside neurons.
     AddF32,
+    /// A multiplication in f32.
     MulF32,
+    /// A division in f32.
     DivF32,
+    /// A square root in f32.
     SqrtF32,
+    /// A comparison in f32.
     CompareF32,
 }
 
 impl Operation {
+    /// Every kind, in the order of tables.
     pub const ALL: [Operation; 21] = [
         Operation::MacF32,
         Operation::MacF16,
@@ -73,6 +82,7 @@ impl Operation {
         Operation::CompareF32,
     ];
 
+    /// The name that price lists use.
     pub fn name(self) -> &'static str {
         match self {
             Operation::MacF32 => "mac_f32",
@@ -99,6 +109,7 @@ impl Operation {
         }
     }
 
+    /// Whether it is a multiply-accumulate.
     pub fn is_mac(self) -> bool {
         matches!(self, Operation::MacF32 | Operation::MacF16 | Operation::MacInt8)
     }
@@ -107,6 +118,7 @@ impl Operation {
 /// What bytes are of. Reads and writes both count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Traffic {
+    /// Weights of projections.
     Weights,
     /// Samples of a curve.
     Tables,
@@ -123,6 +135,7 @@ pub enum Traffic {
 }
 
 impl Traffic {
+    /// Every kind, in the order of tables.
     pub const ALL: [Traffic; 7] = [
         Traffic::Weights,
         Traffic::Tables,
@@ -133,6 +146,7 @@ impl Traffic {
         Traffic::State,
     ];
 
+    /// The name that price lists use.
     pub fn name(self) -> &'static str {
         match self {
             Traffic::Weights => "weights",
@@ -158,6 +172,7 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// How many operations of a kind.
     pub fn of(&self, operation: Operation) -> u64 {
         self.operations[operation as usize]
     }
@@ -202,12 +217,16 @@ impl AddAssign<&Tally> for Tally {
 /// The number format of a dense network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Number {
+    /// 32-bit floating point.
     F32,
+    /// 16-bit floating point.
     F16,
+    /// 8-bit integers.
     Int8,
 }
 
 impl Number {
+    /// Bytes per number.
     pub fn bytes(self) -> u64 {
         match self {
             Number::F32 => 4,
@@ -228,6 +247,7 @@ impl Number {
 /// How one and the same network is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Form {
+    /// Dense, in a number format.
     Dense(Number),
     /// Dense int8 that skips what the spiking network skips: levels of 0, and keys outside the window.
     Skipping,
@@ -238,6 +258,7 @@ pub enum Form {
 }
 
 impl Form {
+    /// Every form, in the order of tables.
     pub const ALL: [Form; 6] = [
         Form::Dense(Number::F32),
         Form::Dense(Number::F16),
@@ -247,6 +268,7 @@ impl Form {
         Form::Collapsed,
     ];
 
+    /// The name that JSON uses.
     pub fn name(self) -> &'static str {
         match self {
             Form::Dense(Number::F32) => "dense_f32",
@@ -258,6 +280,7 @@ impl Form {
         }
     }
 
+    /// Whether it is a form of the spiking network.
     pub fn is_spiking(self) -> bool {
         matches!(self, Form::Stepped | Form::Collapsed)
     }
@@ -281,9 +304,13 @@ impl Sharing {
 /// An operation with its types and what was seen of it: all that a count depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
+    /// The operation.
     pub op: Op,
+    /// Types of its operands.
     pub args: &'a [Type],
+    /// The type of its result.
     pub ty: Type,
+    /// How many tokens.
     pub tokens: u64,
     /// What the neurons behind every operand did.
     pub inputs: &'a [Events],

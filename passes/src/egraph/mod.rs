@@ -94,7 +94,7 @@ fn to_graph(
             }
             op => {
                 let args: Vec<Value> = term.args.iter().map(|arg| values[&terms.find(*arg)]).collect();
-                let origin = like.origins.get_index(terms[class].data.origin as usize).map_or("", String::as_str);
+                let origin = like.origins.get_index(terms[class].data.origin as usize).cloned().unwrap_or_default();
                 builder.add(op, &args, origin)?
             }
         };

@@ -63,6 +63,14 @@ impl<W: Iterator<Item = &'static str>> Parser<W> {
 impl Pattern {
     /// Reads a pattern.
     ///
+    /// ```
+    /// use egg::Searcher as _;
+    /// use snnc_passes::egraph::pattern::Pattern;
+    ///
+    /// // Two variables and a label.
+    /// assert_eq!(Pattern::parse("(transpose:t (mul ?x ?s))").vars().len(), 3);
+    /// ```
+    ///
     /// # Panics
     /// On a malformed pattern: patterns are part of the program.
     pub fn parse(text: &'static str) -> Self {

@@ -6,6 +6,7 @@
 use super::pattern::{Match, Pattern};
 use super::term::{Facts, Term, Terms, add_constant, add_from};
 use egg::{Applier, Id, PatternAst, Rewrite, Runner, SimpleScheduler, StopReason, Subst, Symbol};
+use snnc_ir::op::SpikeOp;
 use snnc_ir::{Diagnostic, Op, Tensor};
 use std::time::Duration;
 
@@ -32,12 +33,20 @@ impl Expr {
         match self {
             Expr::Class(id) => id,
             Expr::Op(op, args) => {
-                let args = args.into_iter().map(|arg| arg.add(terms, origin)).collect();
-                add_from(terms, op, args, origin)
+                let args: Vec<Id> = args.into_iter().map(|arg| arg.add(terms, origin)).collect();
+                add_from(terms, op, args.clone(), origin_of(terms, op, &args, origin))
             }
             Expr::Number(x) => add_constant(terms, &format!("number{x:?}"), || Tensor::f32(&[], vec![x])),
             Expr::Zeros(n) => add_constant(terms, &format!("zeros.{n}"), || Tensor::f32(&[n], vec![0.0; n])),
         }
+    }
+}
+
+/// What a spike train denotes stands where the train does, whoever asks for it.
+fn origin_of(terms: &Terms, op: Op, args: &[Id], origin: u32) -> u32 {
+    match (op, args) {
+        (Op::Spike(SpikeOp::Decode), [train]) => terms[*train].data.origin,
+        _ => origin,
     }
 }
 

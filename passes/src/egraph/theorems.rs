@@ -107,11 +107,26 @@ const OPERANDS: &[&[Operand]] = {
     ]
 };
 
+const ALL_ROWS: &[usize] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+
+/// Rows of `OPERANDS` that an operation has at a place: what draws of other rows would only be refused for.
+fn usual_rows(head: &str, place: usize) -> &'static [usize] {
+    match (head, place) {
+        ("ssa", 0..3) | ("decode" | "synapse", 0) => &[10],
+        ("ssa", _) => &[3, 5],
+        ("fire", 1..) | ("linear" | "layer_norm", 2) | ("layer_norm", 1) => &[3],
+        ("synapse", 1) => &[5],
+        ("linear", 1) => &[4],
+        ("linear" | "fire" | "layer_norm" | "split_heads", 0) => &[6],
+        _ => ALL_ROWS,
+    }
+}
+
 /// How often an operation's operands are drawn anew, where no operation of its name takes them.
 const TRIES: usize = 12;
 
 /// Operands of one draw, at most.
-const MAX_OPERANDS: usize = 200;
+const MAX_OPERANDS: usize = 1000;
 
 /// A left side in the making.
 struct Making<'a> {
@@ -136,8 +151,12 @@ impl<'a> Making<'a> {
         self.builder.weight(&name, Arc::new(Tensor::f32(sizes, data)))
     }
 
+    /// Numbers; positive ones where there are as many as heads: slopes and sinks are not negative.
     fn numbers(&mut self, sizes: &[usize]) -> Value {
-        let data = self.draw.numbers(sizes.iter().product());
+        let mut data = self.draw.numbers(sizes.iter().product());
+        if let [1 | 2] = sizes {
+            data.iter_mut().for_each(|x| *x = x.abs());
+        }
         self.constant(sizes, data)
     }
 
@@ -261,8 +280,8 @@ impl<'a> Making<'a> {
         }
     }
 
-    /// The value of a pattern, if what was drawn for it fits.
-    fn tree(&mut self, tree: &Tree) -> Option<Value> {
+    /// The value of a pattern, if what was drawn for it fits. `usual`: rows of operands that its place mostly has.
+    fn tree(&mut self, tree: &Tree, usual: &[usize]) -> Option<Value> {
         match tree {
             Tree::Any(var) => {
                 let number = var.as_u32()?;
@@ -271,9 +290,15 @@ impl<'a> Making<'a> {
                 }
                 self.left = self.left.checked_sub(1)?;
                 // Operands of one operation are often alike.
-                let alike = !self.kinds.is_empty() && self.draw.below(2) == 0;
-                let row = self.draw.of(OPERANDS);
-                let kind = if alike { self.draw.of(&self.kinds) } else { self.draw.of(row) };
+                let known: Vec<Operand> = self
+                    .kinds
+                    .iter()
+                    .copied()
+                    .filter(|kind| usual.iter().any(|&row| OPERANDS[row].contains(kind)))
+                    .collect();
+                let row = OPERANDS[self.draw.of(usual)];
+                let alike = !known.is_empty() && self.draw.below(2) == 0;
+                let kind = if alike { self.draw.of(&known) } else { self.draw.of(row) };
                 let value = self.operand(kind)?;
                 self.kinds.push(kind);
                 self.drawn.insert(number, value);
@@ -292,7 +317,8 @@ impl<'a> Making<'a> {
     }
 
     fn term(&mut self, head: &str, label: Option<u32>, args: &[Tree]) -> Option<Value> {
-        let args = args.iter().map(|arg| self.tree(arg)).collect::<Option<Vec<Value>>>()?;
+        let args = args.iter().enumerate().map(|(i, arg)| self.tree(arg, usual_rows(head, i)));
+        let args = args.collect::<Option<Vec<Value>>>()?;
         let types: Vec<Type> = args.iter().map(|&arg| self.builder.ty(arg)).collect();
         let known = label.and_then(|label| self.labels.get(&label)).copied();
         let mut ops = known.map_or_else(|| operations(head, &types), |op| vec![op]);
@@ -449,10 +475,20 @@ fn build(builder: &mut Builder, expr: &Expr, of_class: &BTreeMap<Id, Value>) -> 
     }
 }
 
-fn evaluate(graph: &Graph, tokens: &[u32]) -> Result<Vec<Array<f64>>, String> {
+/// The outputs; `None` where the draw says nothing: a value that is not finite, or a product as large as what masks hide.
+fn evaluate(graph: &Graph, tokens: &[u32]) -> Option<Vec<Array<f64>>> {
     let evaluator = Evaluator::<f64>::new(graph);
-    let done = evaluator.run(tokens, &mut Memory::new(graph)).map_err(|e| e.message)?;
-    Ok(graph.outputs.iter().map(|(_, value)| evaluator.get(&done, *value).clone()).collect())
+    let done = evaluator.run(tokens, &mut Memory::new(graph)).ok()?;
+    let product = |op| matches!(op, Op::Array(ArrayOp::Binary(Binary::Mul) | ArrayOp::MatMul));
+    let large = |value| {
+        let Content::Real(x) = &evaluator.get(&done, value).content else { return false };
+        x.iter().any(|x| x.abs() > -f64::from(MASKED) / 10.0)
+    };
+    let hides = graph.nodes.iter().any(|node| matches!(node.op, Op::Array(ArrayOp::CausalMask { .. })));
+    if hides && graph.iter().any(|(value, node)| product(node.op) && large(value)) {
+        return None;
+    }
+    Some(graph.outputs.iter().map(|(_, value)| evaluator.get(&done, *value).clone()).collect())
 }
 
 /// How far two evaluations of these operations may differ, as a share: by class of operation. Integers and moves are exact;
@@ -500,7 +536,7 @@ fn check(rule: &RewriteRule, draw: &mut Draw) -> Result<usize, String> {
             break;
         }
         let mut making = Making::new(draw);
-        let Some(root) = making.tree(pattern.tree()) else { continue };
+        let Some(root) = making.tree(pattern.tree(), ALL_ROWS) else { continue };
         let left = making.builder.finish(vec![("left".into(), root)]);
         let (terms, classes) = from_graph(&left, TOLERANCE);
         let root = left.outputs[0].1;
@@ -511,10 +547,11 @@ fn check(rule: &RewriteRule, draw: &mut Draw) -> Result<usize, String> {
             let Some(expr) = (rule.right)(&pattern.matched(&terms, class, &subst)) else { continue };
             let told = |what: String| format!("{}: {what}\n{}", rule.name, snnc_ir::text::print(&left));
             let graph = both_sides(&left, root, &expr, &classes).map_err(told)?;
-            if evaluate(&left, &tokens).is_err() {
+            if evaluate(&left, &tokens).is_none() {
                 continue;
             }
-            let sides = evaluate(&graph, &tokens).map_err(told)?;
+            let sides =
+                evaluate(&graph, &tokens).ok_or("the right side cannot be evaluated".to_string()).map_err(told)?;
             if let Some(what) = difference(&sides[0], &sides[1], tolerance(&graph)) {
                 return Err(format!("{what}, right side {expr:?}")).map_err(told);
             }
@@ -530,10 +567,9 @@ fn every_rule_is_a_theorem() {
     let mut wrong = Vec::new();
     for (table, rules) in [("raise", raise::RULES), ("simplify", simplify::RULES), ("collapse", collapse::RULES)] {
         for rule in rules {
-            let start = std::time::Instant::now();
             match check(rule, &mut draw) {
                 Ok(0) => wrong.push(format!("{table} {}: no draw makes its right side apply", rule.name)),
-                Ok(held) => eprintln!("{table} {}: {held} in {:?}", rule.name, start.elapsed()),
+                Ok(_) => {}
                 Err(e) => wrong.push(format!("{table} {e}")),
             }
         }

@@ -215,7 +215,7 @@ impl Relaxing {
         let periods = weight.tensor.as_i32().unwrap_or(&[]).iter().map(|&h| if h == 0 { never } else { h as u32 });
         let octaves = periods.map(|h| h as f32).map(f32::log2).collect();
         let octaves = self.numbers(&format!("{}.octave", weight.name), weight.tensor.sizes(), octaves);
-        let train = self.trains(weight, ParameterKind::Threshold);
+        let train = self.trains(ParameterKind::Threshold);
         let octaves = if train {
             let shift = self.shift(weight, OCTAVE)?;
             self.two(Binary::Add, octaves, shift)?

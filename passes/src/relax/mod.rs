@@ -18,6 +18,7 @@ use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::op::{Layout, Perm};
 use snnc_ir::op::{Surrogate, TrainingOp};
+use snnc_ir::origin::NodeOrigin;
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::state::neuron_of;
 use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Node, Op, Shape, Stage, Tensor, Type, Unary, Value, Weight};
@@ -66,8 +67,11 @@ pub enum Loss {
 /// What a user chooses about training that the graph depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recipe {
+    /// Which parameters train.
     pub train: Trainable,
+    /// What is made small.
     pub loss: Loss,
+    /// What stands for the derivative of a spike.
     pub surrogate: Surrogate,
 }
 
@@ -151,7 +155,7 @@ struct Relaxing {
     /// The residual stream after every block: the dense network's, and the program's given the dense network's before it.
     dense: Vec<Value>,
     blocks: Vec<Value>,
-    origin: String,
+    origin: NodeOrigin,
 }
 
 /// A layer of neurons.
@@ -182,7 +186,7 @@ impl Relaxing {
             own: false,
             dense: Vec::new(),
             blocks: Vec::new(),
-            origin: String::new(),
+            origin: NodeOrigin::default(),
         }
     }
 
@@ -197,7 +201,7 @@ impl Relaxing {
         // Of attention that gives values in units of their own: their logarithm.
         let mut units: IndexMap<Value, Value> = IndexMap::new();
         for (value, node) in graph.iter() {
-            self.origin = graph.origin(value).to_string();
+            self.origin = graph.origin(value).clone();
             let args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
             let weight = |i: usize| node.args.get(i).and_then(|&arg| graph.constant(arg));
             let known = |i: usize| {
@@ -388,8 +392,8 @@ impl Relaxing {
         self.numbers(&name, sizes, start)
     }
 
-    fn trains(&self, weight: &Weight, kind: ParameterKind) -> bool {
-        let attention = || weight.name.split('.').any(|part| part == "attn");
+    fn trains(&self, kind: ParameterKind) -> bool {
+        let attention = || self.origin.site.is_some_and(|site| site.role.is_attention());
         self.own
             && match self.recipe.train {
                 Trainable::Ssa => attention(),
@@ -406,7 +410,7 @@ impl Relaxing {
     /// `constant * exp(log)`, where it trains.
     fn factor(&mut self, weight: &Weight) -> Result<Value, Diagnostic> {
         let plain = self.fixed(weight);
-        if !self.trains(weight, ParameterKind::Threshold) {
+        if !self.trains(ParameterKind::Threshold) {
             return Ok(plain);
         }
         let log = self.log(weight)?;
@@ -434,7 +438,7 @@ impl Relaxing {
 
     fn offset_by(&mut self, weight: &Weight, unit: f32) -> Result<Value, Diagnostic> {
         let plain = self.fixed(weight);
-        if !self.trains(weight, ParameterKind::Threshold) {
+        if !self.trains(ParameterKind::Threshold) {
             return Ok(plain);
         }
         let shift = self.shift(weight, unit)?;
@@ -451,7 +455,7 @@ impl Relaxing {
     /// `constant + delta * unit`, where it trains: the unit is a row's largest magnitude.
     fn added(&mut self, weight: &Weight) -> Result<Value, Diagnostic> {
         let plain = self.fixed(weight);
-        if !self.trains(weight, ParameterKind::Weight) {
+        if !self.trains(ParameterKind::Weight) {
             return Ok(plain);
         }
         let sizes = weight.tensor.sizes();
@@ -492,7 +496,7 @@ impl Relaxing {
         let level = TrainingOp::FakeQuant { most };
         let [plain_gain, plain_offset] = [gain, offset].map(|weight| self.fixed(weight));
         let silent = Neurons { plain: x, worth: x, log: None, potential: None, most, spikes: Vec::new() };
-        let trains = self.trains(gain, ParameterKind::Threshold);
+        let trains = self.trains(ParameterKind::Threshold);
         let mut log = if trains { Some(self.log(gain)?) } else { None };
         if let (Some(own), Some(query)) = (log, query) {
             log = Some(self.two(Binary::Sub, own, query)?);
@@ -551,7 +555,7 @@ impl Relaxing {
     /// A weight in f32, `[in, out]`.
     fn matrix(&mut self, weight: &Weight, layout: Layout) -> Result<Value, Diagnostic> {
         let plain = self.fixed(weight);
-        let value = if self.trains(weight, ParameterKind::Weight) && self.recipe.train != Trainable::Thresholds {
+        let value = if self.trains(ParameterKind::Weight) && self.recipe.train != Trainable::Thresholds {
             let value = self.moved(weight, plain)?;
             self.becomes(weight, value)
         } else {
@@ -591,7 +595,7 @@ impl Relaxing {
     /// each channel is worth, by its logarithm, is in that.
     fn stored(&mut self, log: Option<Value>, weight: &Weight) -> Result<(Value, Value), Diagnostic> {
         let plain = self.rows(weight);
-        let trains = self.trains(weight, ParameterKind::Weight);
+        let trains = self.trains(ParameterKind::Weight);
         let w = if trains { self.moved(weight, plain)? } else { plain };
         let stored = match log {
             Some(log) => {
