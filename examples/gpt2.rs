@@ -646,7 +646,7 @@ fn scaled(g: &mut Nodes, scope: &str, scores: &str, v: &str) -> String {
     let width = g.node(scope, "Cast", &[&width], &[Attr::Int("to", FLOAT.into())]);
     let root = g.with_float(scope, "Pow", &width, 0.5);
     let no_axes = g.ints(scope, &[]);
-    let zero = Attr::Tensor("value", tensor(&[1], FLOAT, &0f32.to_le_bytes()));
+    let zero = Attr::Tensor("value", tensor(&[1], FLOAT, &0f32.to_le_bytes()).into());
     let zero = g.node(scope, "ConstantOfShape", &[&no_axes], &[zero]);
     let root = g.node(scope, "Add", &[&zero, &root], &[]);
     g.node(scope, "Div", &[scores, &root], &[])

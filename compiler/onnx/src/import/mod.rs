@@ -26,7 +26,7 @@ use crate::tensor::{OnnxArray, OnnxElem};
 use constants::Constant;
 pub use control::CONTROL;
 pub use importer::COUNTS;
-use importer::{EVALUATED_MAX, Importer, all_constants, HELD_MAX};
+use importer::{EVALUATED_MAX, HELD_MAX, Importer, all_constants};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::Perm;
 use snnc_ir::op::{ArrayOp, LeafOp};
