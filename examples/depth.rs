@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 /// Compare the final hidden states of a converted GPT-2 with the dense one's
 #[derive(Parser)]
-struct Arguments {
+struct DepthArguments {
     /// tiny, small, medium or large
     #[arg(long, default_value = "small", value_parser = Gpt2Config::named)]
     size: Gpt2Config,
@@ -52,8 +52,8 @@ fn thresholds(name: &str) -> Result<Thresholds, String> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let Arguments { size, outliers, timesteps: steps, tokens, weights, calibration, dense: sites, thresholds } =
-        Arguments::parse();
+    let DepthArguments { size, outliers, timesteps: steps, tokens, weights, calibration, dense: sites, thresholds } =
+        DepthArguments::parse();
     let config = Gpt2Config { outliers, ..size };
     let overrides = sites.into_iter().map(|site| (site, Override::Dense)).collect();
     let exact_weights = weights == "f32";

@@ -20,6 +20,7 @@ pub enum Activation {
     GeluTanh,
     /// `gelu`: five nodes around an erf.
     GeluErf,
+    /// `max(x, 0)`
     Relu,
     /// `x sigmoid(x)`
     Silu,
@@ -29,7 +30,7 @@ pub enum Activation {
 
 /// Where logits come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadKind {
+pub enum HeadExport {
     /// The embedding, transposed at run time.
     Tied,
     /// A transposed copy of the embedding.
@@ -43,20 +44,27 @@ pub enum HeadKind {
 /// What to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gpt2Config {
+    /// Transformer blocks.
     pub layers: usize,
+    /// Channels of the residual stream.
     pub width: usize,
+    /// Heads of each attention; they divide the width.
     pub heads: usize,
+    /// Token ids.
     pub vocabulary: usize,
     /// The longest sequence.
     pub context: usize,
+    /// Of the MLPs.
     pub activation: Activation,
     /// 13: LayerNorm in nine nodes. 17: LayerNormalization.
     pub opset: i64,
-    pub head: HeadKind,
+    /// Where logits come from.
+    pub head: HeadExport,
     /// `scale_attn_by_inverse_layer_idx`: scores of layer `i` are divided by `i + 1` as well.
     pub inverse_layer_scale: bool,
     /// Channels of the residual stream that are thirty times as large as the others.
     pub outliers: usize,
+    /// Of the weights.
     pub seed: u64,
 }
 
@@ -70,7 +78,7 @@ impl Gpt2Config {
         context: 1024,
         activation: Activation::GeluTanh,
         opset: 17,
-        head: HeadKind::Tied,
+        head: HeadExport::Tied,
         inverse_layer_scale: false,
         outliers: 0,
         seed: 1,
@@ -243,9 +251,9 @@ fn tensors(config: &Gpt2Config) -> Vec<Gpt2Weight> {
     norm(&mut all, "ln_f".into());
     let mut all: Vec<_> = all.into_iter().map(|(name, sizes, v)| (format!("transformer.{name}"), sizes, v)).collect();
     let copy = match config.head {
-        HeadKind::Copied => Some(Values::TransposedEmbedding),
-        HeadKind::Untied => Some(weight),
-        HeadKind::Tied | HeadKind::Missing => None,
+        HeadExport::Copied => Some(Values::TransposedEmbedding),
+        HeadExport::Untied => Some(weight),
+        HeadExport::Tied | HeadExport::Missing => None,
     };
     all.extend(copy.map(|values| (HEAD.into(), vec![d, config.vocabulary], values)));
     let weight = |(i, (name, sizes, values))| Gpt2Weight { name, sizes, values, stream: i as u64 };
@@ -373,7 +381,7 @@ enum Attr<'a> {
     Int(&'a str, i64),
     Ints(&'a str, &'a [i64]),
     Float(&'a str, f32),
-    Tensor(&'a str, TensorProto),
+    Tensor(&'a str, Box<TensorProto>),
 }
 
 impl Attr<'_> {
@@ -383,7 +391,7 @@ impl Attr<'_> {
         match self {
             Attr::Float(name, x) => AttributeProto { f: Some(*x), ..of(name, 1) },
             Attr::Int(name, x) => AttributeProto { i: Some(*x), ..of(name, 2) },
-            Attr::Tensor(name, tensor) => AttributeProto { t: Some(tensor.clone()), ..of(name, 4) },
+            Attr::Tensor(name, tensor) => AttributeProto { t: Some(TensorProto::clone(tensor)), ..of(name, 4) },
             Attr::Ints(name, all) => AttributeProto { ints: all.to_vec(), ..of(name, 7) },
         }
     }
@@ -424,7 +432,7 @@ impl Nodes {
     }
 
     fn constant(&mut self, scope: &str, value: TensorProto) -> String {
-        self.node(scope, "Constant", &[], &[Attr::Tensor("value", value)])
+        self.node(scope, "Constant", &[], &[Attr::Tensor("value", value.into())])
     }
 
     fn int(&mut self, scope: &str, x: i64) -> String {
@@ -495,9 +503,11 @@ fn network(config: &Gpt2Config, g: &mut Nodes) -> GraphProto {
     let x = g.reshape(t, &x, &[&rest, &tokens, &width]);
     let input = port("input_ids", INT64, &["batch", "sequence"], None);
     let head = match config.head {
-        HeadKind::Tied => g.node("/lm_head", "Transpose", &["transformer.wte.weight"], &[Attr::Ints("perm", &[1, 0])]),
-        HeadKind::Copied | HeadKind::Untied => HEAD.to_string(),
-        HeadKind::Missing => {
+        HeadExport::Tied => {
+            g.node("/lm_head", "Transpose", &["transformer.wte.weight"], &[Attr::Ints("perm", &[1, 0])])
+        }
+        HeadExport::Copied | HeadExport::Untied => HEAD.to_string(),
+        HeadExport::Missing => {
             g.push("/Identity", "Identity", &[&x], &[], &["last_hidden_state".to_string()]);
             let output = port("last_hidden_state", FLOAT, &["batch", "sequence"], Some(config.width));
             return GraphProto { input: vec![input], output: vec![output], ..GraphProto::default() };
@@ -636,7 +646,7 @@ fn scaled(g: &mut Nodes, scope: &str, scores: &str, v: &str) -> String {
     let width = g.node(scope, "Cast", &[&width], &[Attr::Int("to", FLOAT.into())]);
     let root = g.with_float(scope, "Pow", &width, 0.5);
     let no_axes = g.ints(scope, &[]);
-    let zero = Attr::Tensor("value", tensor(&[1], FLOAT, &0f32.to_le_bytes()));
+    let zero = Attr::Tensor("value", tensor(&[1], FLOAT, &0f32.to_le_bytes()).into());
     let zero = g.node(scope, "ConstantOfShape", &[&no_axes], &[zero]);
     let root = g.node(scope, "Add", &[&zero, &root], &[]);
     g.node(scope, "Div", &[scores, &root], &[])

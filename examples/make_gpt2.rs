@@ -5,7 +5,7 @@
 #![allow(clippy::print_stdout)]
 
 use clap::Parser;
-use snnc_examples::gpt2::{self, Activation, Gpt2Config, HeadKind};
+use snnc_examples::gpt2::{self, Activation, Gpt2Config, HeadExport};
 use std::error::Error;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -13,7 +13,7 @@ use std::path::Path;
 
 /// Write a GPT-2 with random weights as an ONNX file
 #[derive(Parser)]
-struct Arguments {
+struct MakeArguments {
     /// The model whose sizes the other options change: tiny, small, medium or large
     #[arg(long, default_value = "small", value_parser = Gpt2Config::named)]
     size: Gpt2Config,
@@ -35,7 +35,7 @@ struct Arguments {
     opset: Option<i64>,
     /// tied, copy, untied or none
     #[arg(long, value_parser = head)]
-    head: Option<HeadKind>,
+    head: Option<HeadExport>,
     /// Divide the scores of layer N by N: yes or no
     #[arg(long, value_parser = yes_or_no)]
     inverse_layer_scale: Option<bool>,
@@ -64,8 +64,8 @@ fn activation(name: &str) -> Result<Activation, String> {
     one_of(name, &all)
 }
 
-fn head(name: &str) -> Result<HeadKind, String> {
-    use HeadKind::{Copied, Missing, Tied, Untied};
+fn head(name: &str) -> Result<HeadExport, String> {
+    use HeadExport::{Copied, Missing, Tied, Untied};
     one_of(name, &[("tied", Tied), ("copy", Copied), ("untied", Untied), ("none", Missing)])
 }
 
@@ -73,7 +73,7 @@ fn yes_or_no(name: &str) -> Result<bool, String> {
     one_of(name, &[("yes", true), ("no", false)])
 }
 
-impl Arguments {
+impl MakeArguments {
     fn config(&self) -> Gpt2Config {
         let size = self.size;
         Gpt2Config {
@@ -93,9 +93,9 @@ impl Arguments {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = Arguments::parse();
+    let arguments = MakeArguments::parse();
     let config = arguments.config();
-    let Arguments { output: path, external, .. } = arguments;
+    let MakeArguments { output: path, external, .. } = arguments;
     let mut out = BufWriter::with_capacity(1 << 20, File::create(&path)?);
     let mut beside = Vec::new();
     for i in 0..external {

@@ -23,7 +23,7 @@ const HIDDEN: usize = 3072;
 
 /// Time a pass of a spiking MLP, collapsed and spike by spike
 #[derive(Parser)]
-struct Arguments {
+struct MlpArguments {
     /// Timesteps
     #[arg(long, default_value_t = 4)]
     steps: u16,
@@ -42,7 +42,7 @@ struct Arguments {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let Arguments { steps, rate, threads, repeats, input, output } = Arguments::parse();
+    let MlpArguments { steps, rate, threads, repeats, input, output } = MlpArguments::parse();
     let mlp = Mlp::read(&input)?;
     let [x_gain, h_gain] = [&mlp.x, &mlp.hidden()].map(|values| gain(values, steps, rate));
     let graph = mlp.spiking(steps, x_gain, h_gain)?;

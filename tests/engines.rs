@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use snnc_examples::gpt2::{Activation, Gpt2Config, HeadKind};
+use snnc_examples::gpt2::{Activation, Gpt2Config, HeadExport};
 use snnc_ir::container::{self, File};
 use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
@@ -359,7 +359,7 @@ fn codes_and_timesteps() {
 fn activations_widths_heads_and_opsets() {
     let seven = |config| check(config, Code::Binary, 7);
     seven(Gpt2Config { activation: Activation::GeluErf, opset: 13, ..TINY });
-    seven(Gpt2Config { activation: Activation::Relu, heads: 1, head: HeadKind::Copied, ..TINY });
+    seven(Gpt2Config { activation: Activation::Relu, heads: 1, head: HeadExport::Copied, ..TINY });
     seven(Gpt2Config { width: 20, heads: 4, layers: 1, ..TINY });
     seven(Gpt2Config { width: 80, heads: 2, vocabulary: 131, ..TINY });
     seven(Gpt2Config { width: 15, heads: 5, vocabulary: 67, ..TINY });

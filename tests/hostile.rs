@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use prost::Message;
-use snnc_ir::container;
+use snnc_ir::op::ArrayOp;
+use snnc_ir::{Builder, Dim, Op, Shape, Stage, Tensor, container};
 use snnc_onnx::proto::{
     DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TensorTypeProto,
     TypeProto, ValueInfoProto,
@@ -200,6 +201,17 @@ fn bench(at: &Path) {
     refused(at, &["bench", "bare.snn", "--baseline", "text.txt"], 1, "is no JSON");
     refused(at, &["bench", "model.onnx"], 1, "compile it first");
     refused(at, &["bench", "bare.snn", "--density", "2"], 2, "from 0 to 1");
+}
+
+/// Sizes that have 2^128 + 2^23 elements have not 2^23.
+#[test]
+fn sizes_beyond_all_integers_are_refused() {
+    let sizes = [50_077_472, 63_786_336, 59_285_648, 36_589_088, 49_109_808];
+    let mut b = Builder::new(Stage::Imported, 8);
+    let weight = b.weight("w", Arc::new(Tensor::f32(&[1 << 23], vec![0.0; 1 << 23])));
+    let reshape = Op::Array(ArrayOp::Reshape(Shape::new(&sizes.map(Dim::Fixed))));
+    let error = b.add(reshape, &[weight], "").unwrap_err();
+    assert!(error.to_string().contains("differ in their number of elements"), "{error}");
 }
 
 /// What cannot be asked of `compile`: outputs, options and kinds of attention.

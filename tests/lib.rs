@@ -2,6 +2,7 @@
 //!
 //! Tests that want reference files look for `../shared` beside the repository and say plainly when it is not there.
 
+#![warn(missing_docs)]
 #![allow(clippy::expect_used, clippy::print_stderr, missing_debug_implementations)]
 
 pub mod reference;
@@ -40,11 +41,14 @@ pub fn converted(graph: Graph, wishes: QuantOptions) -> Graph {
 
 /// Logits of every token, and what neurons and attention did, by the name of their last constant.
 pub struct Ran {
+    /// Logits as bits, so that equal means equal.
     pub bits: Vec<u32>,
+    /// What neurons and attention did, by the name of their last constant.
     pub events: BTreeMap<String, Events>,
 }
 
 impl Ran {
+    /// Logits as numbers.
     pub fn logits(&self) -> Vec<f32> {
         self.bits.iter().map(|&bits| f32::from_bits(bits)).collect()
     }
@@ -73,6 +77,7 @@ pub fn run(graph: &Graph, options: Options, pieces: &[&[u32]]) -> Ran {
     Ran { bits, events }
 }
 
+/// An engine with its meters on.
 pub fn options(engine: Engine) -> Options {
     Options { engine, count: true, ..Options::default() }
 }

@@ -7,7 +7,7 @@
 
 use proptest::prelude::*;
 use snnc::convert::{ConvertOptions, Sample, convert};
-use snnc_examples::gpt2::{Activation, Gpt2Config, HeadKind};
+use snnc_examples::gpt2::{Activation, Gpt2Config, HeadExport};
 use snnc_ir::eval::{Array, Content, Evaluation, Evaluator, Memory, Real};
 use snnc_ir::events::Events;
 use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
@@ -409,7 +409,7 @@ const TINY: Gpt2Config = Gpt2Config { width: 24, heads: 3, vocabulary: 70, conte
 const NETWORKS: [(Gpt2Config, Code, u16); 4] = [
     (TINY,                                                              Code::Binary, 7),
     (Gpt2Config { activation: Activation::GeluErf, opset: 13, ..TINY }, Code::Binary, 4),
-    (Gpt2Config { activation: Activation::Relu, head: HeadKind::Copied, ..TINY },  Code::Binary, 8),
+    (Gpt2Config { activation: Activation::Relu, head: HeadExport::Copied, ..TINY },  Code::Binary, 8),
     (Gpt2Config { width: 15, heads: 5, ..TINY },                        Code::Unary,  5),
 ];
 

@@ -9,7 +9,9 @@ use std::path::Path;
 /// A tensor of a safetensors file; integers and truth as floats too, which hold token ids exactly.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reference {
+    /// Of each axis, the outermost first.
     pub sizes: Vec<usize>,
+    /// All elements, row by row.
     pub data: Vec<f32>,
     /// F32, F16, I64...
     pub kind: String,

@@ -5,7 +5,7 @@
 
 use snnc::convert;
 use snnc::proof;
-use snnc_examples::gpt2::{self, Activation, Gpt2Config, HeadKind};
+use snnc_examples::gpt2::{self, Activation, Gpt2Config, HeadExport};
 use snnc_onnx::{self as onnx, model::OnnxModel};
 use snnc_passes::collapse::collapse;
 use snnc_passes::levels::Levels;
@@ -101,11 +101,11 @@ fn forward(config: &Gpt2Config, model: &OnnxModel, tokens: &[u32]) -> Vec<f32> {
     }
     let x = w.norm(&x, "transformer.ln_f");
     let head = match config.head {
-        HeadKind::Untied => {
+        HeadExport::Untied => {
             let (head, v) = (w.get("onnx::MatMul_head"), config.vocabulary);
             (0..v).flat_map(|t| (0..d).map(move |c| (t, c))).map(|(t, c)| head[c * v + t]).collect()
         }
-        HeadKind::Tied | HeadKind::Copied | HeadKind::Missing => wte,
+        HeadExport::Tied | HeadExport::Copied | HeadExport::Missing => wte,
     };
     let logit = |x: &Vec<f64>, t: usize| x.iter().zip(&head[t * d..][..d]).map(|(x, h)| x * h).sum::<f64>() as f32;
     x.iter().flat_map(|x| (0..config.vocabulary).map(|t| logit(x, t)).collect::<Vec<f32>>()).collect()
@@ -137,7 +137,7 @@ fn activation_functions() {
 
 #[test]
 fn heads_of_the_network() {
-    for head in [HeadKind::Tied, HeadKind::Copied, HeadKind::Untied, HeadKind::Missing] {
+    for head in [HeadExport::Tied, HeadExport::Copied, HeadExport::Untied, HeadExport::Missing] {
         check(Gpt2Config { head, opset: 13, ..TINY });
     }
 }

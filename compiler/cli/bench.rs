@@ -5,7 +5,7 @@ use crate::bar::Bar;
 use crate::output::{emit, emit_json, status};
 use crate::plan::PlanArgs;
 use clap::Args;
-use snnc::bench::{BATCH_DEPTH, BenchJson, BenchOptions, SpeedOptions, Speeds, bench, regressions};
+use snnc::bench::{BATCH_DEPTH, Baseline, BenchJson, BenchOptions, SpeedOptions, Speeds, bench};
 use snnc::files;
 use snnc::kernel_costs;
 use snnc::model::EngineOptions;
@@ -91,6 +91,8 @@ impl BenchCommand {
     pub fn run(self) -> Result<bool, Diagnostics> {
         let measured = self.measure_kernel_costs.as_deref().map(measure_kernel_costs).transpose()?;
         let Some(model) = &self.model else { return Ok(true) };
+        // What is wrong with the baseline shows before long work.
+        let baseline = self.baseline.as_deref().map(Baseline::read).transpose()?;
         let costs = measured.or(self.kernel_costs.clone());
         let options = self.options(model, costs.as_deref())?;
         let mut plans = String::new();
@@ -109,8 +111,8 @@ impl BenchCommand {
             let gap = if plans.is_empty() { "" } else { "\n" };
             emit(&format!("{}{gap}{plans}", table(&measured)))?;
         }
-        let Some(baseline) = &self.baseline else { return Ok(true) };
-        let worse = regressions(&measured, baseline, self.max_regress / 100.0)?;
+        let Some(baseline) = baseline else { return Ok(true) };
+        let worse = baseline.regressions(&measured, self.max_regress / 100.0);
         for figure in &worse {
             let (name, now, before) = (figure.name, figure.now, figure.before);
             status(&format!(

@@ -133,6 +133,9 @@ pub fn compile(
     Ok(CompiledModel { file, calibration, proof, options: spelled(&options.quant) })
 }
 
+/// The name of a price list, and beside the network in each number format the share of energy that is saved.
+pub type ExpectedSavings = (String, Vec<(&'static str, f64)>);
+
 impl CompiledModel {
     /// Writes the program; its file's length in bytes.
     ///
@@ -145,7 +148,7 @@ impl CompiledModel {
 
     /// What a prompt is expected to save by two price lists beside three dense networks, at the firing rates of the calibration
     /// text: by list and number format, as shares. `None` where a layer has no rate.
-    pub fn expected_savings(&self) -> Option<Vec<(String, Vec<(&'static str, f64)>)>> {
+    pub fn expected_savings(&self) -> Option<Vec<ExpectedSavings>> {
         let graph = &self.file.graph;
         let context = u64::from(graph.context);
         let section = self.file.calibration.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());

@@ -38,7 +38,8 @@ impl From<&String> for Place {
 
 impl PartialEq<&str> for Place {
     fn eq(&self, other: &&str) -> bool {
-        self.to_string() == *other
+        let text = self.to_string();
+        text == *other
     }
 }
 

@@ -1,7 +1,7 @@
 //! Why a plan runs as it does: for every product what reading all rows costs, what reading those that fired costs, and where
 //! the two meet. Costs are estimates of one thread's time by the kernel costs; densities are those of a run.
 
-use crate::jit::compiled::Compiled;
+use crate::jit::compiled::CompiledPlan;
 use crate::kernel_costs::KernelCosts;
 use crate::meter::MatmulCounts;
 use crate::plan::{RowSet, Step};
@@ -33,7 +33,7 @@ impl MatmulEstimate {
     }
 
     /// Microseconds of all rows and of sparse ones, and what is taken.
-    fn costs(&self, compiled: &Compiled, tokens: usize) -> (f64, f64, &'static str) {
+    fn costs(&self, compiled: &CompiledPlan, tokens: usize) -> (f64, f64, &'static str) {
         let us = self.panels as f64 / 1e3;
         let fired = self.density * (tokens * self.inputs) as f64;
         let (dense, sparse) = (compiled.costs.dense(tokens, self.inputs), compiled.costs.sparse(self.inputs, fired));
@@ -41,7 +41,7 @@ impl MatmulEstimate {
     }
 
     /// Columns of the table for so many tokens; what is taken is added to `sum`.
-    fn half(&self, compiled: &Compiled, tokens: usize, sum: &mut f64) -> String {
+    fn half(&self, compiled: &CompiledPlan, tokens: usize, sum: &mut f64) -> String {
         let (dense, sparse, takes) = self.costs(compiled, tokens);
         *sum += if takes == "all" { dense } else { sparse };
         let shown = |rows: &str, us: f64| match self.only {
@@ -58,7 +58,7 @@ impl MatmulEstimate {
 }
 
 /// The machine, the choices and their sums.
-pub fn choices(compiled: &Compiled, matmuls: &[MatmulCounts]) -> String {
+pub fn choices(compiled: &CompiledPlan, matmuls: &[MatmulCounts]) -> String {
     let plan = &compiled.plan;
     let many = plan.chunk;
     let mut text = head(compiled);
@@ -91,7 +91,7 @@ pub fn choices(compiled: &Compiled, matmuls: &[MatmulCounts]) -> String {
 }
 
 /// The machine, and the table's head.
-fn head(compiled: &Compiled) -> String {
+fn head(compiled: &CompiledPlan) -> String {
     let plan = &compiled.plan;
     let code = plan.steps.iter().filter(|step| compiled.is_code(step)).count();
     let mut text = format!(

@@ -10,7 +10,7 @@ use snnc_ir::ssa::StateType;
 use snnc_ir::types::Elem;
 use snnc_ir::{Graph, Op, Type, Value};
 
-/// What one node keeps of a key or a value: rows of one width, one a token.
+/// What one node keeps of a key or a value: rows of one width, one per token.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CachedRows {
     F32(Vec<f32>),

@@ -50,7 +50,7 @@ mod training;
 
 pub use batch::Batch;
 pub use executor::Rows;
-pub use jit::schedule::Listing;
+pub use jit::schedule::FunctionListing;
 pub use kernel_costs::KernelCosts;
 pub use kernels::{ISAS, Isa};
 pub use meter::{Executed, MatmulCounts};

@@ -21,7 +21,7 @@ impl<'a> Outputs<'a> {
     }
 
     /// The wanted rows of the output of levels of that name, row-major, `[tokens,width]`; of a train of spikes -1, 0 and +1,
-    /// `[tokens,timesteps,width]`. A program that is compiled has none: whoever wants to look at neurons names them as
+    /// `[tokens,timesteps,width]`. A program that is compiled has none: to look at neurons, name them as
     /// outputs.
     pub fn levels(&self, name: &str) -> Option<&'a [i32]> {
         let i = self.graph.outputs.iter().position(|(known, _)| known == name)?;

@@ -19,7 +19,7 @@ pub enum RowSet {
 
 /// One value's memory.
 #[derive(Clone, Debug)]
-pub struct Buffer {
+pub struct ValueBuffer {
     pub ty: Type,
     pub offset: usize,
     pub row_bytes: usize,
@@ -41,7 +41,7 @@ pub struct Step {
 #[derive(Debug)]
 pub struct Plan {
     pub steps: Vec<Step>,
-    pub buffers: Vec<Buffer>,
+    pub buffers: Vec<ValueBuffer>,
     /// By node: its value's buffer, if it has one.
     pub of: Vec<Option<usize>>,
     /// The most tokens of one pass.

@@ -4,7 +4,7 @@
 
 use crate::layout::row_bytes;
 use crate::liveness::{Lifetime, allocate, leads_to_no_state};
-use crate::plan::{Buffer, Plan, RowSet, Step};
+use crate::plan::{Plan, RowSet, Step, ValueBuffer};
 use crate::step::StepKind;
 use snnc_ir::op::LeafOp;
 use snnc_ir::op::Op;
@@ -48,8 +48,9 @@ impl<'g> Planner<'g> {
         for buffer in self.graph.outputs.iter().filter_map(|(_, value)| self.plan.of[value.index()]) {
             self.lives[buffer][1] = usize::MAX;
         }
-        let size = |buffer: &Buffer| buffer.row_bytes * self.plan.chunk;
-        let lifetime = |(buffer, &[born, dies]): (&Buffer, &[usize; 2])| Lifetime { size: size(buffer), born, dies };
+        let size = |buffer: &ValueBuffer| buffer.row_bytes * self.plan.chunk;
+        let lifetime =
+            |(buffer, &[born, dies]): (&ValueBuffer, &[usize; 2])| Lifetime { size: size(buffer), born, dies };
         let lifetimes: Vec<Lifetime> = self.plan.buffers.iter().zip(&self.lives).map(lifetime).collect();
         let (offsets, bytes) = allocate(&lifetimes, ALIGN);
         self.plan.buffers.iter_mut().zip(offsets).for_each(|(buffer, offset)| buffer.offset = offset);
@@ -124,7 +125,7 @@ impl<'g> Planner<'g> {
         for (i, &input) in inputs.iter().enumerate() {
             let decoded = if kind.reads_levels(i) { self.decoded[input.index()] } else { None };
             let buffer = decoded.or(self.plan.of[input.index()]);
-            buffers.push(buffer.ok_or_else(|| self.misfit(at, "an operand is not rows, one a token"))?);
+            buffers.push(buffer.ok_or_else(|| self.misfit(at, "an operand is not rows, one per token"))?);
         }
         let mut weights = Vec::with_capacity(constants.len());
         for &constant in constants {
@@ -146,9 +147,9 @@ impl<'g> Planner<'g> {
 
     /// A buffer for rows of this type, written first by the next step.
     pub fn buffer(&mut self, at: Value, ty: Type) -> Result<usize, Diagnostic> {
-        let row_bytes = row_bytes(ty).ok_or_else(|| self.misfit(at, &format!("{ty} is not rows, one a token")))?;
+        let row_bytes = row_bytes(ty).ok_or_else(|| self.misfit(at, &format!("{ty} is not rows, one per token")))?;
         let now = self.plan.steps.len();
-        self.plan.buffers.push(Buffer { ty, offset: 0, row_bytes });
+        self.plan.buffers.push(ValueBuffer { ty, offset: 0, row_bytes });
         self.lives.push([now, now]);
         Ok(self.plan.buffers.len() - 1)
     }
@@ -175,7 +176,7 @@ impl<'g> Planner<'g> {
     /// Channels of a row.
     pub fn width(&self, value: Value) -> Result<usize, Diagnostic> {
         let shape = self.graph.ty(value).shape();
-        shape.row_width().ok_or_else(|| self.misfit(value, &format!("{shape} is not rows, one a token")))
+        shape.row_width().ok_or_else(|| self.misfit(value, &format!("{shape} is not rows, one per token")))
     }
 
     /// The value's element; f32 for a spike train.

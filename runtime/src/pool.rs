@@ -1,6 +1,6 @@
 //! Threads that share one kernel's work: they spin for a moment after each job, then sleep.
 //!
-//! A job is a number of parts. Whoever is awake takes the next part, the caller included, so that a thread which the system
+//! A job is a number of parts. Every thread that is awake takes the next part, the caller included, so that a thread which the system
 //! does not run holds nobody up: the caller then does all parts itself. Which thread does a part never shows in a result.
 #![allow(unsafe_code)]
 

@@ -3,9 +3,9 @@
 use crate::executor::Executor;
 use crate::explain;
 use crate::interpreter::Interpreter;
-use crate::jit::compiled::{CompileOptions, Compiled};
+use crate::jit::compiled::{CompiledPlan, JitOptions};
 use crate::jit::engine::Jit;
-use crate::jit::schedule::Listing;
+use crate::jit::schedule::FunctionListing;
 use crate::kernel_costs::KernelCosts;
 use crate::kernels::Isa;
 use crate::meter::MatmulCounts;
@@ -71,7 +71,7 @@ impl Default for Options {
 pub struct Program {
     graph: Arc<Graph>,
     options: Options,
-    compiled: Option<Arc<Compiled>>,
+    compiled: Option<Arc<CompiledPlan>>,
 }
 
 impl Program {
@@ -91,9 +91,9 @@ impl Program {
             Engine::Interpreter => None,
             Engine::Jit => {
                 let Options { count, isa, threads, pin, kernel_costs, .. } = options;
-                let compile = CompileOptions { count, isa, threads, pin, kernel_costs };
+                let compile = JitOptions { count, isa, threads, pin, kernel_costs };
                 let plan = steps::plan(&graph, options.chunk)?;
-                Some(Arc::new(Compiled::new(Arc::clone(&graph), plan, &compile)?))
+                Some(Arc::new(CompiledPlan::new(Arc::clone(&graph), plan, &compile)?))
             }
         };
         Ok(Self { graph, options, compiled })
@@ -118,7 +118,7 @@ impl Program {
     ///
     /// # Errors
     /// As of `new`.
-    pub fn listings(&self) -> Result<Vec<Listing>, Diagnostic> {
+    pub fn listings(&self) -> Result<Vec<FunctionListing>, Diagnostic> {
         self.compiled.as_ref().map_or(Ok(Vec::new()), |compiled| compiled.listings())
     }
 

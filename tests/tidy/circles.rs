@@ -96,7 +96,7 @@ impl PathFinder<'_> {
             }
         }
         while let Some(next) = rest.first() {
-            let below = [&at[..], &[next.clone()]].concat();
+            let below = [&at[..], std::slice::from_ref(next)].concat();
             if !self.tree.modules.contains_key(&below) {
                 break;
             }
@@ -250,7 +250,7 @@ fn shortest_circle(arrows: &Arrows, files: &BTreeSet<String>) -> Vec<String> {
                         return Some(way.clone());
                     }
                     if seen.insert(to.clone()) {
-                        longer.push([&way[..], &[to.clone()]].concat());
+                        longer.push([&way[..], std::slice::from_ref(to)].concat());
                     }
                 }
             }

@@ -368,7 +368,10 @@ struct ImpureNames(Vec<(String, usize)>);
 impl ImpureNames {
     fn add(&mut self, segments: &[&Ident]) {
         let words: Vec<String> = segments.iter().map(|ident| ident.to_string()).collect();
-        let of_std = words[0] == "std" && words.get(1).is_some_and(|word| IMPURE.contains(&word.as_str()));
+        // A length of time is a value; only a clock is none.
+        let of_std = words[0] == "std"
+            && words.get(1).is_some_and(|word| IMPURE.contains(&word.as_str()))
+            && words[1..] != ["time", "Duration"];
         if of_std || IMPURE.contains(&words[0].as_str()) && words.len() > 1 {
             self.0.push((words.join("::"), segments[0].span().start().line));
         }

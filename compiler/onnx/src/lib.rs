@@ -128,7 +128,7 @@ pub struct OnnxOrigin {
 /// Everything about the file that is wrong or not supported, each with its place in the file.
 pub fn import(path: &Path) -> Result<Import, Diagnostics> {
     let model = read::read(path)?;
-    import_model(model).map_err(|complaints| complaints.in_file(&path.display().to_string()))
+    import_model(model).map_err(|diagnostics| diagnostics.in_file(&path.display().to_string()))
 }
 
 /// Imports a file that was read.
@@ -151,17 +151,17 @@ pub fn import_model(model: OnnxModel) -> Result<Import, Diagnostics> {
 
 /// Diagnostics about nodes of a file. What the file has instead of GPT-2's parts is said in place of all that follows from
 /// it; else every place is told with the module it belongs to.
-pub fn explained(model: &OnnxModel, mut complaints: Diagnostics) -> Diagnostics {
+pub fn explained(model: &OnnxModel, mut diagnostics: Diagnostics) -> Diagnostics {
     let traits = unsupported::traits(model);
     if !traits.is_empty() {
         let message = format!("this is not a GPT-2: it has {}", traits.join(", "));
         return Diagnostics::from(Diagnostic::new("", message).note(unsupported::TAKEN));
     }
-    for complaint in complaints.iter_mut() {
-        let node = model.graph.nodes.iter().find(|node| complaint.place == node.label());
+    for diagnostic in diagnostics.iter_mut() {
+        let node = model.graph.nodes.iter().find(|node| diagnostic.place == node.label());
         if let Some(node) = node.filter(|node| !node.module.is_empty()) {
-            complaint.place = format!("{} in {}", complaint.place, node.module).into();
+            diagnostic.place = format!("{} in {}", diagnostic.place, node.module).into();
         }
     }
-    complaints
+    diagnostics
 }

@@ -5,5 +5,5 @@ pub mod run;
 pub mod speeds;
 pub mod variants;
 
-pub use run::{BenchJson, BenchOptions, Regression, bench, regressions};
+pub use run::{Baseline, BenchJson, BenchOptions, Regression, bench};
 pub use speeds::{BATCH_DEPTH, SpeedAt, SpeedOptions, Speeds};

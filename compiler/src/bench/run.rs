@@ -164,21 +164,32 @@ pub struct Regression {
     pub worse: f64,
 }
 
-/// The figures that are worse than those of the JSON in a file by more than a share of `most`.
-///
-/// # Errors
-/// The file cannot be read, or holds no JSON.
-pub fn regressions(now: &BenchJson, baseline: &Path, most: f64) -> Result<Vec<Regression>, Diagnostics> {
-    let text = files::read_text(baseline)?;
-    let before: Json = serde_json::from_str(&text).map_err(|e| {
-        let message = format!("is no JSON of `snnc bench --json` ({e})");
-        Diagnostics::from(Diagnostic::new(baseline.display().to_string(), message))
-    })?;
-    let now = serde_json::to_value(now).unwrap_or_default();
-    let worse = |(name, more_is_better): (&'static str, bool)| {
-        let (now, before) = (now[name].as_f64()?, before[name].as_f64()?);
-        let worse = if more_is_better { before / now - 1.0 } else { now / before - 1.0 };
-        (worse > most).then_some(Regression { name, now, before, worse })
-    };
-    Ok(FIGURES.into_iter().filter_map(worse).collect())
+/// An earlier measurement on the same machine.
+#[derive(Clone, Debug)]
+pub struct Baseline(Json);
+
+impl Baseline {
+    /// The JSON of a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds no JSON.
+    pub fn read(path: &Path) -> Result<Self, Diagnostics> {
+        let text = files::read_text(path)?;
+        let json = serde_json::from_str(&text).map_err(|e| {
+            let message = format!("is no JSON of `snnc bench --json` ({e})");
+            Diagnostic::new(path.display().to_string(), message)
+        })?;
+        Ok(Self(json))
+    }
+
+    /// The figures of `now` that are worse than these by more than a share of `most`.
+    pub fn regressions(&self, now: &BenchJson, most: f64) -> Vec<Regression> {
+        let now = serde_json::to_value(now).unwrap_or_default();
+        let worse = |(name, more_is_better): (&'static str, bool)| {
+            let (now, before) = (now[name].as_f64()?, self.0[name].as_f64()?);
+            let worse = if more_is_better { before / now - 1.0 } else { now / before - 1.0 };
+            (worse > most).then_some(Regression { name, now, before, worse })
+        };
+        FIGURES.into_iter().filter_map(worse).collect()
+    }
 }

@@ -160,6 +160,9 @@ impl<'g, R: Real> Evaluator<'g, R> {
     }
 }
 
+/// What a node gives, what it did, and what it keeps from now on.
+type NodeResult<R> = (Array<R>, Events, Option<Cached<R>>);
+
 /// One node of one call.
 struct NodeCall<'a, R> {
     evaluator: &'a Evaluator<'a, R>,
@@ -187,7 +190,7 @@ impl<R: Real> NodeCall<'_, R> {
         self.evaluator.graph.ty(self.at).shape().concrete(self.tokens.len(), self.past)
     }
 
-    fn eval(&self, state: Option<&Cached<R>>) -> Result<(Array<R>, Events, Option<Cached<R>>), Diagnostic> {
+    fn eval(&self, state: Option<&Cached<R>>) -> Result<NodeResult<R>, Diagnostic> {
         let sizes = self.sizes();
         let n = self.tokens.len();
         let real = |data: Vec<R>| (Array::real(sizes.clone(), data), Events::default(), None);

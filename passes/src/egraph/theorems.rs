@@ -408,7 +408,7 @@ fn moves(shape: Shape) -> Vec<Op> {
     let tokens = shape.dims().iter().filter(|dim| **dim == Dim::Tokens).count();
     let (all, one, n) = (Dim::Fixed(fixed), Dim::Fixed(1), Dim::Tokens);
     let mut reshape = |dims: &[Dim]| moves.push(Op::Array(ArrayOp::Reshape(Shape::new(dims))));
-    for first in (1..=fixed).filter(|first| fixed % first == 0) {
+    for first in (1..=fixed).filter(|first| fixed.is_multiple_of(*first)) {
         let (a, b) = (Dim::Fixed(first), Dim::Fixed(fixed / first));
         match tokens {
             0 => [&[a, b][..], &[one, a, b]].into_iter().for_each(&mut reshape),

@@ -27,12 +27,12 @@ fn numbers(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(next).collect()
 }
 
-struct Sketch {
+struct LossSketch {
     builder: Builder,
     parameters: Vec<String>,
 }
 
-impl Sketch {
+impl LossSketch {
     fn new() -> Self {
         Self { builder: Builder::new(Stage::Training, 8), parameters: Vec::new() }
     }
@@ -127,7 +127,7 @@ fn run(evaluator: &Evaluator<'_, f64>, graph: &Graph) -> Vec<Vec<f64>> {
 }
 
 /// Gradients of the loss by all parameters agree with central differences.
-fn check(name: &str, sketch: Sketch, loss: Value) {
+fn check(name: &str, sketch: LossSketch, loss: Value) {
     let (graph, parameters) = sketch.graph(loss);
     assert_eq!(verify::verify(&graph), Ok(()), "{name}");
     let back = gradient(&graph, &parameters).unwrap_or_else(|e| panic!("{name}: {e:?}"));
@@ -168,14 +168,14 @@ fn check(name: &str, sketch: Sketch, loss: Value) {
 #[test]
 fn elementwise() {
     for kind in [Unary::Neg, Unary::Exp] {
-        let mut s = Sketch::new();
+        let mut s = LossSketch::new();
         let x = s.rows(3, 1.0);
         let y = s.add(Op::Array(ArrayOp::Unary(kind)), &[x]);
         let loss = s.weigh(y);
         check(kind.name(), s, loss);
     }
     for curve in Curve::ALL {
-        let mut s = Sketch::new();
+        let mut s = LossSketch::new();
         let x = s.rows(3, 3.0);
         let y = s.add(Op::Dense(DenseOp::Curve(curve)), &[x]);
         let loss = s.weigh(y);
@@ -189,7 +189,7 @@ fn arithmetic_of_two() {
     for kind in [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div] {
         for sizes in [vec![], vec![1], vec![3], vec![1, 3], vec![2, 1, 1], vec![2, 1, 3]] {
             for second in [true, false] {
-                let mut s = Sketch::new();
+                let mut s = LossSketch::new();
                 let x = s.rows(3, 0.4);
                 let two = s.constant("two", &[1]);
                 let x = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, two]);
@@ -204,7 +204,7 @@ fn arithmetic_of_two() {
 
 #[test]
 fn products_and_moves() {
-    let mut s = Sketch::new();
+    let mut s = LossSketch::new();
     let (x, w) = (s.rows(4, 1.0), s.parameter(&[4, 6], 1.0, 0.0));
     let y = s.add(Op::Array(ArrayOp::MatMul), &[x, w]);
     let heads = s.add(Op::Array(ArrayOp::SplitHeads { heads: 2 }), &[y]);
@@ -217,14 +217,14 @@ fn products_and_moves() {
     let y = s.add(Op::Array(ArrayOp::Reshape(Shape::new(&[Dim::Tokens, Dim::Fixed(2), Dim::Fixed(2)]))), &[y]);
     let loss = s.weigh(y);
     check("matmul", s, loss);
-    let mut s = Sketch::new();
+    let mut s = LossSketch::new();
     let x = s.rows(6, 1.0);
     let x = s.add(Op::Array(ArrayOp::Reshape(Shape::new(&[Dim::Tokens, Dim::Fixed(2), Dim::Fixed(3)]))), &[x]);
     let x = s.add(Op::Array(ArrayOp::Transpose(Perm::new(&[1, 2, 0]).expect("an order"))), &[x]);
     let loss = s.weigh(x);
     check("transpose", s, loss);
     // A matrix that all heads share.
-    let mut s = Sketch::new();
+    let mut s = LossSketch::new();
     let x = s.rows(4, 1.0);
     let heads = s.add(Op::Array(ArrayOp::SplitHeads { heads: 2 }), &[x]);
     let w = s.parameter(&[2, 3], 1.0, 0.0);
@@ -235,7 +235,7 @@ fn products_and_moves() {
 
 #[test]
 fn reductions() {
-    let mut s = Sketch::new();
+    let mut s = LossSketch::new();
     let x = s.rows(3, 1.0);
     let y = s.training(TrainingOp::ReduceSum(Shape::rows(1)), &[x]);
     let z = s.training(TrainingOp::ReduceSum(Shape::fixed(&[3])), &[x]);
@@ -243,17 +243,17 @@ fn reductions() {
     let all = s.add(Op::Array(ArrayOp::Binary(Binary::Mul)), &[wide, z]);
     let loss = s.weigh(all);
     check("sum and repeat", s, loss);
-    let mut s = Sketch::new();
+    let mut s = LossSketch::new();
     let x = s.rows(4, 2.0);
     let y = s.add(Op::Array(ArrayOp::Softmax), &[x]);
     let loss = s.weigh(y);
     check("softmax", s, loss);
-    let mut s = Sketch::new();
+    let mut s = LossSketch::new();
     let x = s.rows(5, 1.0);
     let y = s.add(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(1e-5) }), &[x]);
     let loss = s.weigh(y);
     check("layer_norm_no_gain", s, loss);
-    let mut s = Sketch::new();
+    let mut s = LossSketch::new();
     let x = s.rows(5, 1.0);
     let y = s.add(Op::Level(LevelOp::RowMaxAbs), &[x]);
     let loss = s.weigh(y);
@@ -262,7 +262,7 @@ fn reductions() {
 
 #[test]
 fn channels_and_tables() {
-    let mut s = Sketch::new();
+    let mut s = LossSketch::new();
     let x = s.rows(4, 1.0);
     let channels = s.builder.weight("channels", Arc::new(Tensor::i32(&[3], vec![2, 0, 2])));
     let y = s.add(Op::Level(LevelOp::GatherChannels), &[x, channels]);
@@ -270,7 +270,7 @@ fn channels_and_tables() {
     let y = s.add(Op::Level(LevelOp::ScaleShift), &[y, gain, offset]);
     let loss = s.weigh(y);
     check("pick, affine", s, loss);
-    let mut s = Sketch::new();
+    let mut s = LossSketch::new();
     let table = s.parameter(&[4, 3], 1.0, 0.0);
     let tokens = s.add(Op::Leaf(LeafOp::Tokens), &[]);
     let y = s.add(Op::Dense(DenseOp::Embed), &[tokens, table]);
@@ -281,7 +281,7 @@ fn channels_and_tables() {
 #[test]
 fn losses() {
     for kl in [true, false] {
-        let mut s = Sketch::new();
+        let mut s = LossSketch::new();
         let x = s.rows(4, 2.0);
         let loss = if kl {
             let table = s.constant("the dense network", &[8, 4]);
@@ -301,7 +301,7 @@ fn losses() {
 /// Causal softmax attention of two heads, as a network in training has it.
 #[test]
 fn attention() {
-    let mut s = Sketch::new();
+    let mut s = LossSketch::new();
     let heads: Vec<Value> = (0..3)
         .map(|_| {
             let x = s.rows(4, 1.0);
@@ -323,7 +323,7 @@ fn attention() {
 #[test]
 fn stand_ins_are_as_defined() {
     let one = |op: TrainingOp, x: f32| {
-        let mut s = Sketch::new();
+        let mut s = LossSketch::new();
         let table = s.builder.weight("x", Arc::new(Tensor::f32(&[1], vec![x])));
         s.parameters.push("x".into());
         let y = s.training(op, &[table]);
@@ -358,7 +358,7 @@ fn stand_ins_are_as_defined() {
 /// A period's gradient is that of a memory that fades evenly: by differences of that.
 #[test]
 fn periods_of_halving_are_differentiated_as_if_memory_faded_evenly() {
-    let mut s = Sketch::new();
+    let mut s = LossSketch::new();
     let period = s.parameter(&[2], 1.0, 4.0);
     let recency = s.training(TrainingOp::DecayMask, &[period]);
     let loss = s.weigh(recency);
@@ -382,7 +382,7 @@ fn periods_of_halving_are_differentiated_as_if_memory_faded_evenly() {
 
 #[test]
 fn what_has_no_gradient_is_said() {
-    let mut s = Sketch::new();
+    let mut s = LossSketch::new();
     let x = s.parameter(&[1], 1.0, 0.0);
     let y = s.training(TrainingOp::StopGradient, &[x]);
     let (graph, parameters) = s.graph(y);

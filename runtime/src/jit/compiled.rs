@@ -2,7 +2,7 @@
 
 use crate::jit::frame::{StepRecord, StepTally};
 use crate::jit::memory::MachineCode;
-use crate::jit::schedule::{self, Listing};
+use crate::jit::schedule::{self, FunctionListing};
 use crate::kernel_costs::KernelCosts;
 use crate::kernels::{Isa, Kernels};
 use crate::plan::{Plan, Step};
@@ -16,7 +16,7 @@ use std::time::Instant;
 
 /// A plan with its machine code, records and weights in panels.
 #[derive(Debug)]
-pub struct Compiled {
+pub struct CompiledPlan {
     pub graph: Arc<Graph>,
     pub plan: Plan,
     pub kernels: Kernels,
@@ -35,7 +35,7 @@ pub struct Compiled {
 
 /// How a program is compiled.
 #[derive(Clone, Copy, Debug)]
-pub struct CompileOptions {
+pub struct JitOptions {
     pub count: bool,
     /// `None` takes the variable `SNNC_ISA`, or the best that the machine has.
     pub isa: Option<Isa>,
@@ -45,10 +45,10 @@ pub struct CompileOptions {
     pub kernel_costs: Option<KernelCosts>,
 }
 
-impl Compiled {
+impl CompiledPlan {
     /// # Errors
     /// The host is no target of the code generator, a constant is not of its operation's type, or threads cannot be pinned.
-    pub fn new(graph: Arc<Graph>, plan: Plan, options: &CompileOptions) -> Result<Self, Diagnostic> {
+    pub fn new(graph: Arc<Graph>, plan: Plan, options: &JitOptions) -> Result<Self, Diagnostic> {
         let isa = options.isa.map_or_else(Isa::detect, Ok);
         let kernels = isa.and_then(Kernels::new).map_err(|message| Diagnostic::new("", message))?;
         let pool = Pool::new(options.threads, options.pin).map_err(|why| Diagnostic::new("", why))?;
@@ -96,7 +96,7 @@ impl Compiled {
 
     /// # Errors
     /// As when it was compiled.
-    pub fn listings(&self) -> Result<Vec<Listing>, Diagnostic> {
+    pub fn listings(&self) -> Result<Vec<FunctionListing>, Diagnostic> {
         schedule::listings(&self.plan, self.count, is_wide(self.kernels))
     }
 

@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Most panels of a part of a few tokens' product: whoever comes late has little left to wait for.
+/// Most panels of a part of a few tokens' product: a thread that comes late has little left to wait for.
 const PANELS: usize = 16;
 /// Weights of two parts that are worth a second thread.
 const PARTS_BYTES: usize = 1 << 17;
@@ -172,7 +172,7 @@ fn by_outputs(pool: &Pool, rows: usize, w: Panels<'_>, y: &mut [i32], work: impl
     if rows == 0 || pool.threads() == 1 || w.count() < 2 || w.count() * w.inputs() * OUTPUTS < PARTS_BYTES {
         return work(w, y);
     }
-    // Two parts a thread at least, so that no thread is left with half of the work of all.
+    // Two parts per thread at least, so that no thread is left with half of the work of all.
     let panels = (w.count() / (2 * pool.threads())).clamp(1, PANELS);
     let some = |part: usize| w.some(part * panels..w.count().min((part + 1) * panels));
     if rows == 1 {

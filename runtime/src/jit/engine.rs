@@ -1,14 +1,14 @@
 //! The engine that runs machine code: some sequences in one arena.
 
 use crate::executor::{Executor, Rows, SequenceSpan};
-use crate::jit::compiled::Compiled;
+use crate::jit::compiled::CompiledPlan;
 use crate::jit::frame::StepTally;
 use crate::jit::memory::Arena;
 use crate::jit::pass::ForwardPass;
 use crate::kv_cache::CachedSequence;
 use crate::layout::plane_bytes;
 use crate::meter::{MatmulCounts, Meter};
-use crate::plan::{Buffer, RowSet, Step};
+use crate::plan::{RowSet, Step, ValueBuffer};
 use crate::step::{MatmulInput, MatmulSizes, numbers};
 use snnc_ir::events::Events;
 use snnc_ir::op::{Op, SpikeOp};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 /// Some sequences, run by machine code in one arena.
 #[derive(Debug)]
 pub struct Jit {
-    compiled: Arc<Compiled>,
+    compiled: Arc<CompiledPlan>,
     arena: Arena,
     scratch: Vec<u64>,
     tallies: Vec<StepTally>,
@@ -33,7 +33,7 @@ pub struct Jit {
 
 impl Jit {
     /// So many empty sequences.
-    pub fn new(compiled: Arc<Compiled>, sequences: usize) -> Self {
+    pub fn new(compiled: Arc<CompiledPlan>, sequences: usize) -> Self {
         let steps = compiled.plan.steps.len();
         Self {
             arena: Arena::new(compiled.plan.arena_bytes),
@@ -159,7 +159,8 @@ impl Executor for Jit {
 
     fn output(&self, value: Value) -> &[f32] {
         let plan = &self.compiled.plan;
-        let Some(Buffer { offset, row_bytes, .. }) = plan.of[value.index()].map(|buffer| &plan.buffers[buffer]) else {
+        let Some(ValueBuffer { offset, row_bytes, .. }) = plan.of[value.index()].map(|buffer| &plan.buffers[buffer])
+        else {
             return &[];
         };
         let (first, rows) = self.wanted;
@@ -169,7 +170,8 @@ impl Executor for Jit {
 
     fn levels(&self, value: Value) -> Vec<i32> {
         let plan = &self.compiled.plan;
-        let Some(Buffer { offset, row_bytes, ty, .. }) = plan.of[value.index()].map(|buffer| &plan.buffers[buffer])
+        let Some(ValueBuffer { offset, row_bytes, ty, .. }) =
+            plan.of[value.index()].map(|buffer| &plan.buffers[buffer])
         else {
             return Vec::new();
         };

@@ -8,7 +8,7 @@
 
 use crate::jit::frame::{Frame, StepRecord, StepTally};
 use crate::jit::pass::{ForwardPass, Operands, run_step};
-use crate::plan::{Buffer, Plan, Step};
+use crate::plan::{Plan, Step, ValueBuffer};
 use crate::step::Fault;
 use cranelift_jit::JITModule;
 use cranelift_module::FuncId;
@@ -100,7 +100,7 @@ pub extern "C" fn trampoline(frame: *mut Frame, record: *const StepRecord, first
 /// The rows of the arena that a kernel reads and writes. `None` if they lie outside the arena or what is written overlaps what
 /// is read.
 fn operands<'a>(frame: &'a Frame, plan: &Plan, step: &Step, first: usize, rows: usize) -> Option<Operands<'a>> {
-    let range = |buffer: &Buffer| {
+    let range = |buffer: &ValueBuffer| {
         let at = buffer.offset + first * buffer.row_bytes;
         let range = at..at + rows * buffer.row_bytes;
         (range.end <= plan.arena_bytes).then_some(range)

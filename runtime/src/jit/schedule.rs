@@ -25,7 +25,7 @@ const RESERVED: usize = 16 << 20;
 
 /// A compiled function for people to read.
 #[derive(Clone, Debug)]
-pub struct Listing {
+pub struct FunctionListing {
     /// As `Program::explain` has it.
     pub name: String,
     /// Cranelift's IR as it was made, before it is optimised.
@@ -40,11 +40,11 @@ pub fn compile(plan: &Plan, count: bool, wide: bool) -> Result<MachineCode, Diag
 }
 
 /// The functions of a plan, the schedule last; they are compiled once more for it.
-pub fn listings(plan: &Plan, count: bool, wide: bool) -> Result<Vec<Listing>, Diagnostic> {
+pub fn listings(plan: &Plan, count: bool, wide: bool) -> Result<Vec<FunctionListing>, Diagnostic> {
     Ok(build(plan, count, wide, Some(Vec::new()))?.1.unwrap_or_default())
 }
 
-type Listings = Option<Vec<Listing>>;
+type Listings = Option<Vec<FunctionListing>>;
 
 fn build(plan: &Plan, count: bool, wide: bool, listings: Listings) -> Result<(MachineCode, Listings), Diagnostic> {
     let mut compiler = Compiler::new(listings)?;
@@ -163,7 +163,7 @@ impl Compiler {
         self.module.define_function(id, &mut self.context).map_err(|error| failed(format!("{error:?}")))?;
         if let (Some(listings), Some(clif)) = (&mut self.listings, clif) {
             let asm = self.context.compiled_code().and_then(|code| code.vcode.clone()).unwrap_or_default();
-            listings.push(Listing { name: name.to_string(), clif, asm });
+            listings.push(FunctionListing { name: name.to_string(), clif, asm });
         }
         self.module.clear_context(&mut self.context);
         Ok(())

@@ -14,7 +14,7 @@ const TOKENS: usize = 6;
 /// Groups of a block, 16 KiB.
 const BLOCK: usize = 64;
 
-/// `y = x w`. Levels of more than 8 bits are `x` and events, a plane a token, of their higher bytes in ascending order: there
+/// `y = x w`. Levels of more than 8 bits are `x` and events, a plane per token, of their higher bytes in ascending order: there
 /// are few, and the panel that they read is in a cache.
 #[inline(always)]
 pub(super) fn matmul_int(vectors: impl Vectors, x: &[i8], higher: &[EventList], w: Panels<'_>, y: &mut [i32]) {

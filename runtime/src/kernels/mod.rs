@@ -243,7 +243,7 @@ kernels! {
 
     // --- integers ---
 
-    /// `y[n, m] = x[n, k] w[k, m]`, levels in -128 to 127. Levels of more than 8 bits are `x` and events, a plane a token, of
+    /// `y[n, m] = x[n, k] w[k, m]`, levels in -128 to 127. Levels of more than 8 bits are `x` and events, a plane per token, of
     /// their higher bytes in ascending order. Sums wrap.
     fn matmul_int(x: &[i8], higher: &[EventList], w: Panels<'_>, y: &mut [i32]) = matmul_int::matmul_int with vectors;
 

@@ -52,7 +52,7 @@ pub fn plan(
     }
     let features = p.width(args[0])? / heads;
     let width = p.width(at)?;
-    let row_bytes = row_bytes(p.graph.ty(at)).ok_or_else(|| p.misfit(at, "its results are not rows, one a token"))?;
+    let row_bytes = row_bytes(p.graph.ty(at)).ok_or_else(|| p.misfit(at, "its results are not rows, one per token"))?;
     let kind = CoincidenceStep {
         heads: CoincidenceHeads { heads, squared, steps, features, width },
         trains: p.is_train(args[0]),

@@ -19,7 +19,7 @@ pub fn plan(p: &mut Planner<'_>, at: Value, divide: bool) -> Result<(), Diagnost
     let width = p.width(at)?;
     let is_rows = |value: Value, width| p.graph.ty(value).shape() == Shape::rows(width);
     if !is_rows(args[0], width) || !is_rows(args[1], 1) {
-        return Err(p.misfit(at, "its second operand is not one number a token"));
+        return Err(p.misfit(at, "its second operand is not one number per token"));
     }
     p.step(at, ScaleStep { divide, width }, args, &[])
 }

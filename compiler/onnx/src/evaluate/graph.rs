@@ -14,7 +14,7 @@ use std::sync::Arc;
 const HELD_MAX: usize = 1 << 27;
 
 /// The same for each element of its weights: a file may first convert them all.
-const HELD_A_WEIGHT: usize = 4;
+const HELD_BY_WEIGHT: usize = 4;
 
 /// The most numbers that are read or multiplied in all: a minute's work.
 const WORK_MAX: usize = 1 << 37;
@@ -37,7 +37,7 @@ enum RunValue {
 struct Scope<'s> {
     budget: &'s EvalBudget,
     outer: Option<&'s Scope<'s>>,
-    held: HashMap<String, RunValue>,
+    values: HashMap<String, RunValue>,
 }
 
 impl RunValue {
@@ -50,25 +50,25 @@ impl RunValue {
 }
 
 impl Scope<'_> {
-    fn keep(&mut self, name: &str, held: RunValue) -> Result<(), String> {
+    fn keep(&mut self, name: &str, value: RunValue) -> Result<(), String> {
         self.let_go(name);
-        let total = self.budget.held.get() + held.len();
+        let total = self.budget.held.get() + value.len();
         if total > self.budget.most {
             return Err("the file asks for too much to be evaluated".into());
         }
         self.budget.held.set(total);
-        self.held.insert(name.to_string(), held);
+        self.values.insert(name.to_string(), value);
         Ok(())
     }
 
     fn let_go(&mut self, name: &str) {
-        if let Some(held) = self.held.remove(name) {
-            self.budget.held.set(self.budget.held.get().saturating_sub(held.len()));
+        if let Some(value) = self.values.remove(name) {
+            self.budget.held.set(self.budget.held.get().saturating_sub(value.len()));
         }
     }
 
     fn get(&self, name: &str) -> Option<&RunValue> {
-        self.held.get(name).or_else(|| self.outer?.get(name))
+        self.values.get(name).or_else(|| self.outer?.get(name))
     }
 }
 
@@ -95,11 +95,11 @@ pub fn run(
     inputs: HashMap<String, OnnxArray>,
     wanted: &[&str],
 ) -> Result<IndexMap<String, Arc<OnnxArray>>, Diagnostic> {
-    let held = inputs.into_iter().map(|(name, array)| (name, RunValue::One(Arc::new(array)))).collect();
-    let most = HELD_MAX.max(model.graph.elements().saturating_mul(HELD_A_WEIGHT));
+    let values = inputs.into_iter().map(|(name, array)| (name, RunValue::One(Arc::new(array)))).collect();
+    let most = HELD_MAX.max(model.graph.elements().saturating_mul(HELD_BY_WEIGHT));
     let budget = EvalBudget { most, held: Cell::new(0), work: Cell::new(0) };
-    let outputs = run_graph(&model.graph, model.opset(), Scope { budget: &budget, outer: None, held }, wanted)?;
-    let one = |(name, held): (&&str, RunValue)| match held {
+    let outputs = run_graph(&model.graph, model.opset(), Scope { budget: &budget, outer: None, values }, wanted)?;
+    let one = |(name, value): (&&str, RunValue)| match value {
         RunValue::One(array) => Ok(((*name).to_string(), array)),
         RunValue::Many(_) => Err(Diagnostic::new(format!("output {name}"), "it is a sequence")),
     };
@@ -113,7 +113,7 @@ fn run_graph(
     wanted: &[&str],
 ) -> Result<Vec<RunValue>, Diagnostic> {
     for (name, array) in &graph.initializers {
-        scope.held.insert(name.clone(), RunValue::One(array.clone()));
+        scope.values.insert(name.clone(), RunValue::One(array.clone()));
     }
     let live = graph.needed(wanted);
     // Where every value is used last, so that it can be let go.
@@ -124,9 +124,9 @@ fn run_graph(
     last.extend(wanted.iter().map(|&name| (name, live.len())));
     for (i, node) in live.iter().enumerate() {
         let outputs = run_node(node, opset, &scope)?;
-        for (name, held) in node.outputs.iter().zip(outputs) {
+        for (name, value) in node.outputs.iter().zip(outputs) {
             if !name.is_empty() && last.contains_key(name.as_str()) {
-                scope.keep(name, held).map_err(|message| Diagnostic::new(node.label(), message))?;
+                scope.keep(name, value).map_err(|message| Diagnostic::new(node.label(), message))?;
             }
         }
         for name in node.needs() {
@@ -146,7 +146,7 @@ fn run_node(node: &OnnxNode, opset: i64, scope: &Scope<'_>) -> Result<Vec<RunVal
     let mut inputs: Vec<Option<&RunValue>> = Vec::with_capacity(node.inputs.len());
     for name in &node.inputs {
         match scope.get(name) {
-            Some(held) => inputs.push(Some(held)),
+            Some(value) => inputs.push(Some(value)),
             None if name.is_empty() => inputs.push(None),
             None => return Err(failed(format!("its input {name} is not given"))),
         }
@@ -159,7 +159,7 @@ fn run_node(node: &OnnxNode, opset: i64, scope: &Scope<'_>) -> Result<Vec<RunVal
     }
     let arrays: Option<Vec<Option<&OnnxArray>>> = inputs
         .iter()
-        .map(|held| match held {
+        .map(|value| match value {
             None => Some(None),
             Some(RunValue::One(array)) => Some(Some(&**array)),
             Some(RunValue::Many(_)) => None,
@@ -193,7 +193,7 @@ fn branch(
     let name = if condition.is_zero() { "else_branch" } else { "then_branch" };
     let graph = node.graph(name).ok_or_else(|| failed("a branch is missing"))?;
     let wanted: Vec<&str> = graph.outputs.iter().map(|port| port.name.as_str()).collect();
-    run_graph(graph, opset, Scope { budget: scope.budget, outer: Some(scope), held: HashMap::new() }, &wanted)
+    run_graph(graph, opset, Scope { budget: scope.budget, outer: Some(scope), values: HashMap::new() }, &wanted)
 }
 
 /// Operators on sequences. `None`: the node is another one.
@@ -210,7 +210,7 @@ fn sequence(node: &OnnxNode, opset: i64, inputs: &[Option<&RunValue>]) -> Result
         let index = array(i)?.number().ok_or("an index should be one number")?;
         axis(index.int(), size)
     };
-    let held = match &*node.operator() {
+    let value = match &*node.operator() {
         "SequenceEmpty" => RunValue::Many(Vec::new()),
         "SequenceConstruct" => {
             RunValue::Many((0..inputs.len()).map(|i| array(i).cloned()).collect::<Result<_, String>>()?)
@@ -236,7 +236,7 @@ fn sequence(node: &OnnxNode, opset: i64, inputs: &[Option<&RunValue>]) -> Result
         "SplitToSequence" => RunValue::Many(parts(node, opset, array(0)?, inputs.get(1).copied().flatten())?),
         _ => return Ok(None),
     };
-    Ok(Some(vec![held]))
+    Ok(Some(vec![value]))
 }
 
 fn parts(node: &OnnxNode, opset: i64, x: &OnnxArray, sizes: Option<&RunValue>) -> Result<Vec<Arc<OnnxArray>>, String> {

@@ -19,7 +19,7 @@ pub(super) struct Constant {
 }
 
 impl Constant {
-    pub fn constant(name: &str, array: Arc<OnnxArray>) -> Self {
+    pub fn one(name: &str, array: Arc<OnnxArray>) -> Self {
         Self { name: name.into(), arrays: vec![array] }
     }
 

@@ -18,7 +18,7 @@ impl<'m> Importer<'m> {
             *self.wanted.entry(name).or_default() += 1;
         }
         for (name, array) in &graph.initializers {
-            self.held.insert(name, ImportValue::Constant(Constant::constant(name, array.clone())));
+            self.values.insert(name, ImportValue::Constant(Constant::one(name, array.clone())));
         }
         live
     }
@@ -72,13 +72,13 @@ impl<'m> Importer<'m> {
         for inner in self.enter(graph, &outputs) {
             self.node(inner);
         }
-        let held = |name: &&'m str| self.held.get(name).cloned().unwrap_or(ImportValue::Failed);
-        let results = wanted.iter().map(|name| name.as_ref().map_or(ImportValue::Failed, held)).collect();
+        let value = |name: &&'m str| self.values.get(name).cloned().unwrap_or(ImportValue::Failed);
+        let results = wanted.iter().map(|name| name.as_ref().map_or(ImportValue::Failed, value)).collect();
         for name in outputs {
             self.let_go(name);
             // Exporters give a branch's output the name of the node's.
             if node.outputs.iter().any(|outer| outer == name) {
-                self.held.remove(name);
+                self.values.remove(name);
             }
         }
         Ok(results)

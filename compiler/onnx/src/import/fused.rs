@@ -109,7 +109,7 @@ impl Importer<'_> {
         };
         let ids = at(0).ok_or("the token ids are missing")?.clone();
         let positions = match at(8) {
-            Some(held) => held.clone(),
+            Some(value) => value.clone(),
             None => ImportValue::Constant(self.counted(node)),
         };
         let not_rows = || ImportError::Invalid("ids and positions should index its tables".into());

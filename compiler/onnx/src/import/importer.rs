@@ -29,7 +29,7 @@ pub(super) struct Importer<'m> {
     pub model: &'m OnnxModel,
     pub counts: Vec<usize>,
     pub builder: Builder,
-    pub held: HashMap<&'m str, ImportValue>,
+    pub values: HashMap<&'m str, ImportValue>,
     /// How many nodes still want a value.
     pub wanted: HashMap<&'m str, usize>,
     /// Elements of the arrays that were made and are still held, by value.
@@ -57,7 +57,7 @@ impl<'m> Importer<'m> {
             model,
             counts: counts.to_vec(),
             builder: Builder::new(Stage::Imported, u32::try_from(context).unwrap_or(u32::MAX)),
-            held: HashMap::new(),
+            values: HashMap::new(),
             wanted: HashMap::new(),
             made: HashMap::new(),
             made_now: 0,
@@ -99,11 +99,11 @@ impl<'m> Importer<'m> {
             })?;
             outputs.iter_mut().zip(arrays).for_each(|(output, array)| output.push(Arc::new(array)));
         }
-        let held = |(name, arrays): (&String, Vec<Arc<OnnxArray>>)| match arrays.is_empty() {
+        let value = |(name, arrays): (&String, Vec<Arc<OnnxArray>>)| match arrays.is_empty() {
             true => ImportValue::Failed,
             false => ImportValue::Constant(Constant::of(name, arrays)),
         };
-        Ok(node.outputs.iter().zip(outputs).map(held).collect())
+        Ok(node.outputs.iter().zip(outputs).map(value).collect())
     }
 
     /// The first output of a node that is not in the file, on constants.
@@ -142,8 +142,8 @@ impl<'m> Importer<'m> {
     }
 
     /// A value as an operand of the graph: what is known becomes a weight, a number, a mask or an embedding.
-    pub(super) fn operand(&mut self, held: &ImportValue, node: &OnnxNode) -> Result<LiveValue, ImportError> {
-        let constant = match held {
+    pub(super) fn operand(&mut self, given: &ImportValue, node: &OnnxNode) -> Result<LiveValue, ImportError> {
+        let constant = match given {
             ImportValue::Live(live) => return Ok(live.clone()),
             ImportValue::Constant(constant) => constant,
             _ => return Err(ImportError::Unsupported),
@@ -207,8 +207,8 @@ impl<'m> Importer<'m> {
     ) -> Result<Vec<T>, String> {
         let at = |k: usize| {
             let mut arrays = Vec::with_capacity(inputs.len());
-            for held in inputs {
-                arrays.push(match held {
+            for value in inputs {
+                arrays.push(match value {
                     Some(ImportValue::Constant(constant)) => Some(constant.at(k)),
                     Some(_) | None => None,
                 });
@@ -228,7 +228,7 @@ impl<'m> Importer<'m> {
 pub(super) fn all_constants<'h>(
     inputs: impl Iterator<Item = Option<&'h ImportValue>>,
 ) -> Option<Vec<Option<&'h Constant>>> {
-    let constant = |held: Option<&'h ImportValue>| match held {
+    let constant = |value: Option<&'h ImportValue>| match value {
         None => Some(None),
         Some(ImportValue::Constant(constant)) => Some(Some(constant)),
         Some(_) => None,

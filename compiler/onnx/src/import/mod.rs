@@ -38,7 +38,7 @@ use value::{ImportError, ImportValue, LiveValue};
 /// What the one output of an imported graph is called.
 pub const OUTPUT: &str = "logits";
 
-/// The most complaints that are worth reading.
+/// The most diagnostics that are worth reading.
 const ERRORS_MAX: usize = 20;
 
 /// A graph that was imported.
@@ -115,7 +115,7 @@ impl<'m> Importer<'m> {
         }
         let logits = self.output(output);
         if !self.errors.is_empty() || !self.unsupported.is_empty() {
-            return Err(self.complaints());
+            return Err(self.diagnostics());
         }
         match logits {
             Ok(value) => {
@@ -128,7 +128,7 @@ impl<'m> Importer<'m> {
 
     /// What the network's output is. A file that ends before the head gets GPT-2's own: the table of tokens once more.
     fn output(&mut self, output: &Port) -> Result<Value, String> {
-        let live = match self.held.get(output.name.as_str()) {
+        let live = match self.values.get(output.name.as_str()) {
             Some(ImportValue::Live(live) | ImportValue::Last(live)) => live.clone(),
             Some(ImportValue::Failed) => return Err("it could not be translated".into()),
             Some(_) => return Err("it does not depend on the token ids".into()),
@@ -153,7 +153,7 @@ impl<'m> Importer<'m> {
         }
     }
 
-    fn complaints(self) -> Diagnostics {
+    fn diagnostics(self) -> Diagnostics {
         let all = self.unsupported.into_iter().map(|(operator, nodes)| {
             let diagnostic = Diagnostic::new(nodes[0], format!("the operator {operator} is not supported here"));
             match nodes.len() {
@@ -165,7 +165,7 @@ impl<'m> Importer<'m> {
         if all.len() > ERRORS_MAX {
             let more = all.len() - ERRORS_MAX;
             all.truncate(ERRORS_MAX);
-            all.push(Diagnostic::new("", format!("and {more} other complaints")));
+            all.push(Diagnostic::new("", format!("and {more} other diagnostics")));
         }
         all
     }
@@ -176,12 +176,12 @@ impl<'m> Importer<'m> {
             if !self.wanted.contains_key(port.name.as_str()) {
                 continue;
             }
-            let held = if ids.is_some_and(|ids| ids.name == port.name) { self.ids(port) } else { self.fresh(port) };
-            let held = held.unwrap_or_else(|message| {
+            let value = if ids.is_some_and(|ids| ids.name == port.name) { self.ids(port) } else { self.fresh(port) };
+            let value = value.unwrap_or_else(|message| {
                 self.errors.push(Diagnostic::new(format!("input {}", port.name), message));
                 ImportValue::Failed
             });
-            self.held.insert(&port.name, held);
+            self.values.insert(&port.name, value);
         }
     }
 
@@ -207,14 +207,14 @@ impl<'m> Importer<'m> {
     fn node(&mut self, node: &'m OnnxNode) {
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for name in &node.inputs {
-            match (name.as_str(), self.held.get(name.as_str())) {
+            match (name.as_str(), self.values.get(name.as_str())) {
                 ("", _) => inputs.push(None),
                 (_, Some(ImportValue::Failed)) => {
                     self.probe(node);
                     self.fail(node);
                     return self.release(node);
                 }
-                (_, Some(held)) => inputs.push(Some(held.clone())),
+                (_, Some(value)) => inputs.push(Some(value.clone())),
                 (name, None) => {
                     let message = format!("its input {name} is made by no node before it");
                     self.errors.push(Diagnostic::new(node.label(), message));
@@ -225,7 +225,7 @@ impl<'m> Importer<'m> {
         match self.translate(node, &inputs) {
             Ok(outputs) => {
                 let named = node.outputs.iter().zip(outputs).filter(|(name, _)| !name.is_empty());
-                named.for_each(|(name, held)| self.keep(node, name, held));
+                named.for_each(|(name, value)| self.keep(node, name, value));
             }
             Err(ImportError::Unsupported) => {
                 self.refuse(node);
@@ -240,25 +240,25 @@ impl<'m> Importer<'m> {
     }
 
     /// Keeps a result that somebody wants, within the limits of what may be made.
-    fn keep(&mut self, node: &'m OnnxNode, name: &'m str, held: ImportValue) {
+    fn keep(&mut self, node: &'m OnnxNode, name: &'m str, value: ImportValue) {
         if !self.wanted.contains_key(name) {
             return;
         }
-        if self.held.contains_key(name) {
+        if self.values.contains_key(name) {
             self.errors
                 .push(Diagnostic::new(node.label(), format!("its output {name} is made by another node as well")));
         }
-        let elements = if let ImportValue::Constant(constant) = &held { constant.elements() } else { 0 };
+        let elements = if let ImportValue::Constant(constant) = &value { constant.elements() } else { 0 };
         self.made_now += elements;
         self.made_ever = self.made_ever.saturating_add(elements);
         if self.made_now > HELD_MAX.max(self.model.graph.elements().saturating_mul(2)) || self.made_ever > EVALUATED_MAX
         {
             self.errors.push(Diagnostic::new(node.label(), "the file asks for too much to be evaluated"));
             self.made_now -= elements;
-            return drop(self.held.insert(name, ImportValue::Failed));
+            return drop(self.values.insert(name, ImportValue::Failed));
         }
         self.made_now -= self.made.insert(name, elements).unwrap_or(0);
-        self.held.insert(name, held);
+        self.values.insert(name, value);
     }
 
     /// Without operands, a node can still be asked whether its operator is known: all that are not are said at once.
@@ -286,7 +286,7 @@ impl<'m> Importer<'m> {
     }
 
     fn fail(&mut self, node: &'m OnnxNode) {
-        node.outputs.iter().for_each(|name| drop(self.held.insert(name, ImportValue::Failed)));
+        node.outputs.iter().for_each(|name| drop(self.values.insert(name, ImportValue::Failed)));
     }
 
     /// Forgets the operands that no other node wants: masks of a long context are large.
@@ -301,7 +301,7 @@ impl<'m> Importer<'m> {
         *left -= 1;
         if *left == 0 {
             self.wanted.remove(name);
-            self.held.remove(name);
+            self.values.remove(name);
             self.made_now -= self.made.remove(name).unwrap_or(0);
         }
     }
@@ -340,7 +340,7 @@ impl<'m> Importer<'m> {
         node: &OnnxNode,
         inputs: &[Option<ImportValue>],
     ) -> Result<Vec<ImportValue>, ImportError> {
-        if inputs.iter().flatten().any(|held| matches!(held, ImportValue::Last(_))) {
+        if inputs.iter().flatten().any(|value| matches!(value, ImportValue::Last(_))) {
             return self.last_row(node, inputs);
         }
         if inputs.is_empty() && operators::BY_OPERANDS.contains(&&*node.operator()) {
@@ -363,7 +363,7 @@ impl<'m> Importer<'m> {
         if !rows.contains(&&*operator) {
             return Err("it takes the last token's row alone".into());
         }
-        let whole = |held: &Option<ImportValue>| match held {
+        let whole = |value: &Option<ImportValue>| match value {
             Some(ImportValue::Last(live)) => Ok(Some(ImportValue::Live(live.clone()))),
             Some(ImportValue::Live(live)) if live.dims.contains(&Dim::Tokens) => {
                 Err("it mixes the last token's row with all".to_string())
@@ -371,7 +371,8 @@ impl<'m> Importer<'m> {
             other => Ok(other.clone()),
         };
         let inputs = inputs.iter().map(whole).collect::<Result<Vec<_>, String>>()?;
-        let last = |held: ImportValue| if let ImportValue::Live(live) = held { ImportValue::Last(live) } else { held };
+        let last =
+            |value: ImportValue| if let ImportValue::Live(live) = value { ImportValue::Last(live) } else { value };
         Ok(self.operator(node, &inputs)?.into_iter().map(last).collect())
     }
 

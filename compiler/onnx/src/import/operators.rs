@@ -112,8 +112,8 @@ impl Importer<'_> {
         inputs: &[Option<ImportValue>],
         i: usize,
     ) -> Result<LiveValue, ImportError> {
-        let held = inputs.get(i).and_then(Option::as_ref).ok_or_else(|| format!("input {} is missing", i + 1))?;
-        self.operand(held, node)
+        let value = inputs.get(i).and_then(Option::as_ref).ok_or_else(|| format!("input {} is missing", i + 1))?;
+        self.operand(value, node)
     }
 
     pub(super) fn add(
@@ -337,7 +337,7 @@ impl Importer<'_> {
     /// Only where all but one part are empty: a past that there is not.
     pub(super) fn concat(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         let is_empty = |constant: &Constant| (0..self.counts.len()).all(|k| constant.at(k).is_empty());
-        let full = |held: &&ImportValue| !matches!(held, ImportValue::Constant(constant) if is_empty(constant));
+        let full = |value: &&ImportValue| !matches!(value, ImportValue::Constant(constant) if is_empty(constant));
         let parts: Vec<&ImportValue> = inputs.iter().flatten().filter(full).collect();
         match parts.as_slice() {
             [one] => self.operand(one, node),
@@ -603,15 +603,15 @@ impl Importer<'_> {
         width: u32,
         default: f32,
     ) -> Result<Value, ImportError> {
-        let held = inputs.get(i).and_then(Option::as_ref);
-        let number = match held {
+        let value = inputs.get(i).and_then(Option::as_ref);
+        let number = match value {
             None => Some(default),
             Some(ImportValue::Constant(constant)) => constant.uniform(),
             Some(_) => None,
         };
         if let Some(number) = number {
             let array = OnnxArray::f32(&[width as usize], vec![number; count(&[width as usize])?]);
-            let name = held.map_or(format!("{}.{i}", node.label()), |_| node.inputs[i].clone());
+            let name = value.map_or(format!("{}.{i}", node.label()), |_| node.inputs[i].clone());
             return Ok(self.weight(&name, &Arc::new(array))?);
         }
         let x = self.input(node, inputs, i)?;

@@ -76,7 +76,7 @@ impl Importer<'_> {
         if let Some((real, scale)) = self.recoded(node, inputs)? {
             return Ok(Some(vec![codes(real, given(inputs, scale)?)]));
         }
-        let one = |held: Result<ImportValue, ImportError>| held.map(|held| Some(vec![held]));
+        let one = |value: Result<ImportValue, ImportError>| value.map(|value| Some(vec![value]));
         let live = |live: Result<LiveValue, ImportError>| live.map(|live| Some(vec![ImportValue::Live(live)]));
         match &*node.operator() {
             "QuantizeLinear" | "com.microsoft.QuantizeLinear" => {
@@ -118,7 +118,7 @@ impl Importer<'_> {
         }
         let mut real = inputs.to_vec();
         real[0] = Some(ImportValue::Live(of.clone()));
-        let moved = self.operator(node, &real)?.into_iter().map(|held| match held {
+        let moved = self.operator(node, &real)?.into_iter().map(|value| match value {
             ImportValue::Live(of) => codes(of, by.clone()),
             other => other,
         });
@@ -195,7 +195,7 @@ impl Importer<'_> {
         let packed = packed.ok_or("its weights should be constants")?;
         let w = OnnxCall { node, opset: self.model.opset(), inputs: &packed }.block_weights()?;
         let name = node.inputs.get(1).map_or("weights", String::as_str);
-        let w = self.operand(&ImportValue::Constant(Constant::constant(name, Arc::new(w))), node)?;
+        let w = self.operand(&ImportValue::Constant(Constant::one(name, Arc::new(w))), node)?;
         self.product_plus(node, &x, &w, at(inputs, 5))
     }
 
@@ -203,7 +203,7 @@ impl Importer<'_> {
     fn gathered_blocks(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<LiveValue, ImportError> {
         let rows = constant(inputs, 0)?.at(0).sizes().first().copied().unwrap_or(0);
         let all = OnnxArray::vector((0..rows as i64).collect());
-        let all = ImportValue::Constant(Constant::constant(node.label(), Arc::new(all)));
+        let all = ImportValue::Constant(Constant::one(node.label(), Arc::new(all)));
         let table = self.evaluated(node, &[at(inputs, 0), Some(&all), at(inputs, 2), at(inputs, 3)])?;
         let indices = at(inputs, 1).ok_or("its indices are missing")?;
         let rows = self.embed_rows(node, &table, indices)?;
@@ -313,14 +313,14 @@ impl Importer<'_> {
             None => OnnxArray::new(Vec::new(), crate::tensor::ArrayData::I8(vec![0])),
         };
         let centred = columns(array, &zero, |w, z| w - z)?;
-        let weights = Constant::constant(weights.name(), Arc::new(centred));
+        let weights = Constant::one(weights.name(), Arc::new(centred));
         Ok(ImportValue::Coded(Box::new(Coded::Sums { of: of.clone(), weights, by: by.clone() })))
     }
 
     /// A scale times a number, or sums times their scale: then they are real again.
     fn scaled(&mut self, node: &OnnxNode, inputs: Inputs<'_>) -> Result<Option<Vec<ImportValue>>, ImportError> {
         let (Some(a), Some(b)) = (at(inputs, 0), at(inputs, 1)) else { return Ok(None) };
-        let held = match (a, b) {
+        let value = match (a, b) {
             (ImportValue::Coded(coded), ImportValue::Constant(number))
             | (ImportValue::Constant(number), ImportValue::Coded(coded)) => match &**coded {
                 Coded::Scale { by, times: None } => {
@@ -353,12 +353,12 @@ impl Importer<'_> {
             }
             _ => return Ok(None),
         };
-        Ok(Some(vec![held]))
+        Ok(Some(vec![value]))
     }
 
     fn times_weights(&mut self, node: &OnnxNode, of: &LiveValue, weights: OnnxArray) -> Result<LiveValue, ImportError> {
         let name = node.inputs.first().map_or("weights", String::as_str).to_string();
-        let w = self.operand(&ImportValue::Constant(Constant::constant(&name, Arc::new(weights))), node)?;
+        let w = self.operand(&ImportValue::Constant(Constant::one(&name, Arc::new(weights))), node)?;
         self.product(node, of, &w)
     }
 
@@ -380,7 +380,7 @@ impl Importer<'_> {
         let bias = columns(&constant(inputs, 6)?.at(0).clone(), &OnnxArray::f32(&[], vec![scale]), |c, s| c * s)?;
         let bias = columns(&bias, constant(inputs, 4)?.at(0), |c, s| c * s)?;
         let name = node.inputs.get(6).map_or("bias", String::as_str);
-        let bias = self.operand(&ImportValue::Constant(Constant::constant(name, Arc::new(bias))), node)?;
+        let bias = self.operand(&ImportValue::Constant(Constant::one(name, Arc::new(bias))), node)?;
         self.combined(node, Binary::Add, &y, &bias)
     }
 }
