@@ -5,6 +5,7 @@ use snnc::energy::PriceList;
 use snnc::kernel_costs;
 use snnc::model::{EngineOptions, threads_or_all};
 use snnc_ir::Diagnostic;
+use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::Engine;
 use std::path::PathBuf;
@@ -98,7 +99,7 @@ pub fn price_lists(named: &[String]) -> Result<Vec<PriceList>, Diagnostics> {
         match PriceList::named(name) {
             Ok(list) if lists.iter().any(|other: &PriceList| other.name == list.name) => {
                 let message = format!("is called `{}` as another list is; give it a name of its own", list.name);
-                diagnostics.push(Diagnostic::new(name, message));
+                diagnostics.push(Diagnostic::new(name, message).code(ErrorCode::OPTION));
             }
             Ok(list) => lists.push(list),
             Err(more) => diagnostics.extend(more),

@@ -10,6 +10,7 @@ use snnc::files;
 use snnc::kernel_costs;
 use snnc::model::EngineOptions;
 use snnc_ir::Diagnostic;
+use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::verify::CONTEXT_MAX;
 use snnc_runtime::{Isa, Program};
@@ -146,7 +147,8 @@ impl BenchCommand {
 /// Measures kernel costs and writes them; the file's name.
 fn measure_kernel_costs(path: &Path) -> Result<PathBuf, Diagnostics> {
     files::check_writable(path)?;
-    let isa = Isa::detect().map_err(|message| Diagnostics::from(Diagnostic::new("", message)))?;
+    let isa =
+        Isa::detect().map_err(|message| Diagnostics::from(Diagnostic::new("", message).code(ErrorCode::OPTION)))?;
     let json = kernel_costs::json(&snnc_runtime::kernel_costs::measure(Some(isa))?, isa);
     files::write_whole(path, |out| writeln!(out, "{json:#}"))?;
     status(&format!("{}: written", path.display()));

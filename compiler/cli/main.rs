@@ -29,6 +29,7 @@ mod units;
 use clap::{Parser, Subcommand};
 use output::{INTERRUPTED, verdict};
 use snnc_ir::Diagnostic;
+use snnc_ir::ErrorCode;
 use std::process::ExitCode;
 
 /// Compiles GPT-2 in ONNX to a spiking neural network, runs it, and says what it costs.
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Err(e) = ctrlc::set_handler(bar::interrupted) {
         let message = format!("Ctrl-C cannot be caught ({e}); it will leave temporary files");
-        output::report(&[Diagnostic::new("", message)]);
+        output::report(&[Diagnostic::new("", message).code(ErrorCode::OPTION)]);
     }
     let result = match cli.command {
         Command::Check(command) => command.run(),

@@ -6,6 +6,7 @@ use clap::Args;
 use snnc::files;
 use snnc::opt::{self, Omit, PassSettings};
 use snnc_ir::Diagnostic;
+use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_passes::relax::{Recipe, Trainable};
 use std::ops::RangeInclusive;
@@ -93,8 +94,9 @@ impl OptCommand {
 
 fn write(path: &Path, text: &str) -> Result<(), Diagnostics> {
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)
-            .map_err(|e| Diagnostic::new(folder.display().to_string(), format!("cannot be made: {e}")))?;
+        std::fs::create_dir_all(folder).map_err(|e| {
+            Diagnostic::new(folder.display().to_string(), format!("cannot be made: {e}")).code(ErrorCode::OPTION)
+        })?;
     }
     files::write_whole(path, |out| out.write_all(text.as_bytes())).map_err(Diagnostics::from)
 }

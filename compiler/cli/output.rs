@@ -62,7 +62,9 @@ pub fn emit(text: &str) -> Result<(), Diagnostics> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(e) => Err(Diagnostic::new("standard output", format!("cannot be written: {e}")).into()),
+        Err(e) => {
+            Err(Diagnostic::new("standard output", format!("cannot be written: {e}")).code(ErrorCode::OPTION).into())
+        }
     }
 }
 

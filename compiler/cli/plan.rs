@@ -4,6 +4,7 @@ use clap::Args;
 use snnc::convert::{seeded_ids, vocabulary};
 use snnc::files;
 use snnc_ir::Diagnostic;
+use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::{MatmulCounts, Program, Rows, Session};
 use std::path::PathBuf;
@@ -82,7 +83,9 @@ impl PlanArgs {
     ) -> Result<(), Diagnostics> {
         let listings = program.listings()?;
         if listings.is_empty() {
-            return Err(Diagnostic::new("--emit", "the interpreter has no machine code").into());
+            return Err(Diagnostic::new("--emit", "the interpreter has no machine code")
+                .code(ErrorCode::OPTION)
+                .into());
         }
         let mut texts = vec![String::new(); self.emit.len()];
         let mut shown = String::new();

@@ -12,6 +12,7 @@ use snnc::progress::Progress;
 use snnc::schema::document;
 use snnc::tokens::Tokens;
 use snnc_ir::Diagnostic;
+use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::{Batch, Program, Rows, SampleOptions};
 use std::iter::Enumerate;
@@ -36,12 +37,13 @@ fn prompts<'a>(file: &str, text: &'a str, tokens: &Tokens, context: usize) -> Re
         let ids = tokens.document(text)?;
         if ids.len() > context {
             let message = format!("the prompt is {} tokens long, the network's context is {context}", ids.len());
-            diagnostics.push(Diagnostic::new(place.as_str(), message).note("shorten the prompt"));
+            diagnostics
+                .push(Diagnostic::new(place.as_str(), message).code(ErrorCode::OPTION).note("shorten the prompt"));
         }
         prompts.push(Prompt { number, place, text, ids });
     }
     if prompts.is_empty() {
-        diagnostics.push(Diagnostic::new(file, "has no prompts").note("write one per line"));
+        diagnostics.push(Diagnostic::new(file, "has no prompts").code(ErrorCode::OPTION).note("write one per line"));
     }
     if diagnostics.is_empty() { Ok(prompts) } else { Err(diagnostics) }
 }

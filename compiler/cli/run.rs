@@ -9,6 +9,7 @@ use snnc::files;
 use snnc::generate::{Request, generate};
 use snnc::model::Loaded;
 use snnc_ir::Diagnostic;
+use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::SampleOptions;
 use std::io::Read;
@@ -110,7 +111,7 @@ impl RunCommand {
 fn standard_input() -> Result<String, Diagnostics> {
     let mut bytes = Vec::new();
     let read = std::io::stdin().read_to_end(&mut bytes);
-    let wrong = |what: String| Diagnostics::from(Diagnostic::new("standard input", what));
+    let wrong = |what: String| Diagnostics::from(Diagnostic::new("standard input", what).code(ErrorCode::OPTION));
     read.map_err(|e| wrong(format!("cannot be read: {e}")))?;
     let text = String::from_utf8(bytes).map_err(|_| wrong("is not UTF-8 text".into()))?;
     Ok(text.trim_end_matches('\n').to_string())

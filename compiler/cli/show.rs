@@ -8,6 +8,7 @@ use similar::TextDiff;
 use snnc::convert::{self, CALIBRATION_WINDOW, ConvertOptions, Sample};
 use snnc::files::{self, Model};
 use snnc::model::ModelSource;
+use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, text};
 use snnc_passes::options::QuantOptions;
@@ -56,7 +57,9 @@ impl ShowCommand {
         match (self.diff, before) {
             (false, _) => emit(&text::print(&after)),
             (true, Some(before)) => emit(&diff(&text::print(&before), &text::print(&after))),
-            (true, None) => Err(Diagnostic::new("--diff", "there is no pass to compare with; add --until PASS").into()),
+            (true, None) => Err(Diagnostic::new("--diff", "there is no pass to compare with; add --until PASS")
+                .code(ErrorCode::OPTION)
+                .into()),
         }
     }
 
@@ -75,7 +78,9 @@ impl ShowCommand {
     }
 
     fn unknown(&self, name: &str, known: &str) -> Diagnostics {
-        Diagnostics::from(Diagnostic::new("--until", format!("there is no pass `{name}` here")).note(known))
+        Diagnostics::from(
+            Diagnostic::new("--until", format!("there is no pass `{name}` here")).code(ErrorCode::OPTION).note(known),
+        )
     }
 
     /// The graphs before and after the last pass that was asked for. Ranges, where a pass needs them, are those of seeded

@@ -4,6 +4,7 @@
 use crate::files;
 use serde_json::{Map, Value as Json, json};
 use snnc_ir::Diagnostic;
+use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_runtime::{Isa, KernelCosts};
 use std::path::Path;
@@ -21,13 +22,17 @@ pub fn read(path: &Path) -> Result<KernelCosts, Diagnostics> {
 fn parse(text: &str, place: &str) -> Result<KernelCosts, Diagnostics> {
     let wrong = |message: String| {
         Diagnostics::from(
-            Diagnostic::new(place, message).note("write a new one with `snnc bench --measure-kernel-costs FILE`"),
+            Diagnostic::new(place, message)
+                .code(ErrorCode::PRICES)
+                .note("write a new one with `snnc bench --measure-kernel-costs FILE`"),
         )
     };
     let all: Map<String, Json> =
         serde_json::from_str(text).map_err(|e| wrong(format!("is no file of kernel costs in JSON ({e})")))?;
     let mut diagnostics = Diagnostics::new();
-    let mut report_at = |name: &str, what: String| diagnostics.push(Diagnostic::new(format!("{place}: {name}"), what));
+    let mut report_at = |name: &str, what: String| {
+        diagnostics.push(Diagnostic::new(format!("{place}: {name}"), what).code(ErrorCode::PRICES))
+    };
     let values = KernelCosts::NAMES.map(|name| match all.get(name).map(Json::as_f64) {
         Some(Some(price)) if price > 0.0 && price.is_finite() => price,
         Some(_) => {
@@ -79,12 +84,12 @@ mod tests {
         for (text, part) in [
             (told(""), "p.json: is no file of kernel costs in JSON"),
             (told("[1, 2]"), "p.json: is no file of kernel costs in JSON"),
-            (told("{\"walked_ns\": 1"), "line 1 column 15"),
+            (told("{\"dense_ns\": 1"), "line 1 column 14"),
             (told("{}"), "p.json: interleave_ns: is missing"),
             (with("tile_ns", json!(-1)), "p.json: tile_ns: is -1;"),
             (with("tile_ns", json!(0)), "p.json: tile_ns: is 0;"),
             (with("tile_ns", json!("2")), "p.json: tile_ns: is \"2\";"),
-            (with("walkd_ns", json!(1)), "p.json: walkd_ns: is no kernel cost; there are walked_ns"),
+            (with("dens_ns", json!(1)), "p.json: dens_ns: is no kernel cost; there are dense_ns"),
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }

@@ -7,6 +7,7 @@
 use crate::convert;
 use crate::describe::token_table;
 use crate::record::ImportRecord;
+use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::eval::{Evaluator, Memory};
 use snnc_ir::random::SplitMix64;
@@ -88,6 +89,7 @@ pub fn prove(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<
         "please report the file"
     };
     Err(Diagnostic::new("", message)
+        .code(ErrorCode::ONNX_PROOF)
         .note(why)
         .note("--import-tolerance SHARE allows another share of the range")
         .into())
@@ -95,14 +97,16 @@ pub fn prove(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<
 
 fn compare(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Proof, Diagnostic> {
     let ports = &import.model.graph.inputs;
-    let ids = inputs::ids(ports).ok_or_else(|| Diagnostic::new("", "the file has no input for token ids"))?;
+    let ids = inputs::ids(ports)
+        .ok_or_else(|| Diagnostic::new("", "the file has no input for token ids").code(ErrorCode::ONNX_PROOF))?;
     let vocabulary = convert::vocabulary(tensor).map_err(Diagnostics::into_first)?;
     let context = tensor.context as usize;
     let lengths = match inputs::fixed_tokens(ports) {
         Some(n) => vec![n],
         None => ROWS.iter().map(|&n| n.min(context)).collect(),
     };
-    let output = output_of(&import.model).ok_or_else(|| Diagnostic::new("", "the graph has no output"))?;
+    let output = output_of(&import.model)
+        .ok_or_else(|| Diagnostic::new("", "the graph has no output").code(ErrorCode::ONNX_PROOF))?;
     let evaluator = Evaluator::<f32>::new(tensor);
     let mut random = SplitMix64(SEED);
     let (mut difference, mut low, mut high) = (0f32, f32::INFINITY, f32::NEG_INFINITY);
@@ -111,11 +115,15 @@ fn compare(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Pr
         let mut given = HashMap::new();
         for port in ports {
             let array = if port.name == ids.name { inputs::tokens(port, &tokens) } else { inputs::fresh(port, n) };
-            let array = array.map_err(|message| Diagnostic::new(format!("input {}", port.name), message));
+            let array = array.map_err(|message| {
+                Diagnostic::new(format!("input {}", port.name), message).code(ErrorCode::ONNX_PROOF)
+            });
             given.insert(port.name.clone(), array?);
         }
         let outputs = graph::run(&import.model, given, &[output.name.as_str()])?;
-        let theirs = outputs[0].as_f32().ok_or_else(|| Diagnostic::new(&output.name, "the output should be floats"))?;
+        let theirs = outputs[0]
+            .as_f32()
+            .ok_or_else(|| Diagnostic::new(&output.name, "the output should be floats").code(ErrorCode::ONNX_PROOF))?;
         let done = evaluator.run(&tokens, &mut Memory::new(tensor))?;
         let ours = evaluator.get(&done, tensor.outputs[0].1).reals();
         let width = ours.len() / n;
@@ -127,7 +135,7 @@ fn compare(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Pr
         let ours = ours.get(ours.len().saturating_sub(theirs.len())..).unwrap_or(ours);
         if ours.len() != theirs.len() {
             let message = format!("the file gives {} logits for {n} tokens, the network {}", theirs.len(), ours.len());
-            return Err(Diagnostic::new(&output.name, message));
+            return Err(Diagnostic::new(&output.name, message).code(ErrorCode::ONNX_PROOF));
         }
         for (a, b) in ours.iter().zip(&theirs) {
             let far = (a - b).abs();

@@ -2,6 +2,7 @@
 //!
 //! `QuantSpelling` is what was written, `options` what it means, and `spelled` writes the shortest options that mean the same.
 
+use snnc_ir::ErrorCode;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::ssa::{GUARD, Output, Ssa};
 use snnc_ir::{Code, Diagnostic};
@@ -66,7 +67,7 @@ pub fn parse(text: &str) -> Result<QuantSpelling, Diagnostic> {
     let mut spelling = QuantSpelling::default();
     let mut words = text.split_whitespace();
     while let Some(option) = words.next() {
-        let wrong = |message: String| Diagnostic::new(option, message);
+        let wrong = |message: String| Diagnostic::new(option, message).code(ErrorCode::OPTION);
         let value = words.next().ok_or_else(|| wrong("has no value".into()))?;
         let one_of = |known: [&str; 2]| match known.iter().position(|name| *name == value) {
             Some(at) => Ok(at == 1),
@@ -308,9 +309,9 @@ impl QuantSpelling {
         let binary = |spelling: &CodeName| *spelling == CodeName::Code(Code::Binary);
         if let (Some(neuron), true) = (self.neuron, asked.all.iter().any(binary) && spellings.clone().all(binary)) {
             let message = format!("no site has the unary code that {} neurons spell", neuron.name());
-            return Err(
-                Diagnostic::new("--neuron", message).note("leave out --code binary, or give sites the code unary")
-            );
+            return Err(Diagnostic::new("--neuron", message)
+                .code(ErrorCode::OPTION)
+                .note("leave out --code binary, or give sites the code unary"));
         }
         if !spellings.clone().any(|spelling| *spelling == CodeName::StBif) {
             return Ok(self.neuron);
@@ -321,7 +322,9 @@ impl QuantSpelling {
             Some(Membrane::StBif) => Ok(Some(Membrane::StBif)),
             _ => {
                 let message = "unary sites have one kind of neuron, so st_bif is not possible beside another";
-                Err(Diagnostic::new("--code", message).note("leave out --neuron, and the code unary"))
+                Err(Diagnostic::new("--code", message)
+                    .code(ErrorCode::OPTION)
+                    .note("leave out --neuron, and the code unary"))
             }
         }
     }

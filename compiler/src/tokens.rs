@@ -27,6 +27,7 @@ impl Tokens {
             .map_err(|e| Diagnostic::new(place, format!("is not a tokenizer.json: {e}")).code(ErrorCode::TOKENIZER))?;
         let start = tokenizer.token_to_id(END_OF_TEXT).ok_or_else(|| {
             Diagnostic::new(place, format!("the tokenizer has no {END_OF_TEXT}, which GPT-2 begins every text with"))
+                .code(ErrorCode::TOKENIZER)
         })?;
         Ok(Self { tokenizer, start })
     }
@@ -37,7 +38,9 @@ impl Tokens {
     /// The tokenizer refuses it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Diagnostic> {
         let encoding = self.tokenizer.encode_fast(text, false);
-        let encoding = encoding.map_err(|e| Diagnostic::new("", format!("the text cannot be tokenised: {e}")))?;
+        let encoding = encoding.map_err(|e| {
+            Diagnostic::new("", format!("the text cannot be tokenised: {e}")).code(ErrorCode::TOKENIZER)
+        })?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -68,7 +71,9 @@ impl Tokens {
     /// # Errors
     /// The tokenizer refuses them.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Diagnostic> {
-        self.tokenizer.decode(ids, false).map_err(|e| Diagnostic::new("", format!("ids cannot be decoded: {e}")))
+        self.tokenizer
+            .decode(ids, false)
+            .map_err(|e| Diagnostic::new("", format!("ids cannot be decoded: {e}")).code(ErrorCode::TOKENIZER))
     }
 
     /// Entries of the vocabulary.

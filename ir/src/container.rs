@@ -12,8 +12,7 @@
 //! Reading is: bounds, checksums, parse, verify, then a comparison with what `write` would have written. Weights are not
 //! copied: tensors are views of the bytes. Opening, mapping and renaming files is the caller's.
 
-use crate::diagnostic::Diagnostic;
-use crate::diagnostic::Diagnostics;
+use crate::diagnostic::{Diagnostic, Diagnostics, ErrorCode};
 use crate::graph::Graph;
 use crate::tensor::{Buffer, Data, SharedBytes, Tensor, panels_len};
 use crate::text;
@@ -178,6 +177,10 @@ fn head(sections: Vec<Section>) -> io::Result<Vec<u8>> {
 /// # Errors
 /// Whatever is wrong at the first stage of reading that finds anything wrong, with byte offsets or lines of the program.
 pub fn read(bytes: SharedBytes) -> Result<File, Diagnostics> {
+    read_sections(bytes).map_err(|errors| errors.or_code(ErrorCode::CONTAINER))
+}
+
+fn read_sections(bytes: SharedBytes) -> Result<File, Diagnostics> {
     if cfg!(target_endian = "big") {
         return Err(Diagnostic::new("", "`.snn` files are read on little-endian hosts, this one is big-endian").into());
     }

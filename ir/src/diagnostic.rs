@@ -101,6 +101,41 @@ impl ErrorCode {
     pub const OPTION: ErrorCode = ErrorCode(701);
     /// Training or tuning cannot go on.
     pub const TRAINING: ErrorCode = ErrorCode(702);
+
+    /// Every code with what it says, in order.
+    #[rustfmt::skip]
+    pub const ALL: &[(ErrorCode, &str)] = &[
+        (ErrorCode::FILE, "A file cannot be opened, read or written"),
+        (ErrorCode::CONTAINER, "A `.snn` file is damaged, or of another version"),
+        (ErrorCode::TOKENIZER, "A tokenizer, or a text and its tokenizer, do not fit"),
+        (ErrorCode::CALIBRATION, "Calibration data are damaged or of another model"),
+        (ErrorCode::CHECKPOINT, "A training checkpoint is damaged or of another run"),
+        (ErrorCode::PRICES, "A list of prices or costs is malformed"),
+        (ErrorCode::ONNX_FILE, "An ONNX file is not well formed"),
+        (ErrorCode::ONNX_UNSUPPORTED, "An ONNX graph holds an operator, attribute or type that is not supported"),
+        (ErrorCode::ONNX_PROOF, "The imported program does not compute what the ONNX file computes"),
+        (ErrorCode::TEXT, "The text form of a program has a mistake"),
+        (ErrorCode::OPERANDS, "An operation does not fit its operands"),
+        (ErrorCode::promise(1), "The context is too long, or outputs are missing or named twice"),
+        (ErrorCode::promise(2), "A constant is not one node with a name and type of its own"),
+        (ErrorCode::promise(3), "An operand comes late, or a type is not what its operation gives"),
+        (ErrorCode::promise(4), "A node leads to no output"),
+        (ErrorCode::promise(5), "A value or a state has no elements or too many"),
+        (ErrorCode::promise(6), "An operation is not legal in this stage"),
+        (ErrorCode::promise(7), "Something broadcasts that may not"),
+        (ErrorCode::promise(8), "A parameter is no constant"),
+        (ErrorCode::promise(9), "An output is a spike train or a constant"),
+        (ErrorCode::promise(10), "An attribute or a constant has a number that is not allowed"),
+        (ErrorCode::promise(11), "A table is shorter than the context, or a channel is none"),
+        (ErrorCode::promise(12), "A sum may overflow"),
+        (ErrorCode::promise(13), "Features of attention may be negative"),
+        (ErrorCode::RAISE, "A pass cannot raise what an exporter wrote"),
+        (ErrorCode::REWRITE, "Rewriting did not come to an end"),
+        (ErrorCode::PASS, "A pass cannot translate its input"),
+        (ErrorCode::RUN, "A program cannot run: a value is not finite, a sequence is too long, memory is missing"),
+        (ErrorCode::OPTION, "An option of a command does not fit"),
+        (ErrorCode::TRAINING, "Training or tuning cannot go on"),
+    ];
 }
 
 impl fmt::Display for ErrorCode {
@@ -140,6 +175,12 @@ impl Diagnostic {
     pub fn in_file(mut self, file: impl Into<String>) -> Self {
         self.place = Place::File(file.into(), Box::new(self.place));
         self
+    }
+
+    /// Says which kind of error it is, if nobody has yet.
+    #[must_use]
+    pub fn or_code(self, code: ErrorCode) -> Self {
+        if self.code == ErrorCode::NONE { self.code(code) } else { self }
     }
 
     /// Says which kind of error it is.
@@ -195,7 +236,7 @@ impl Diagnostics {
     /// Gives `code` to those that have none.
     #[must_use]
     pub fn or_code(mut self, code: ErrorCode) -> Self {
-        self.0.iter_mut().filter(|one| one.code == ErrorCode::NONE).for_each(|one| one.code = code);
+        self.0 = self.0.into_iter().map(|one| one.or_code(code)).collect();
         self
     }
 
@@ -275,3 +316,25 @@ impl fmt::Display for Diagnostics {
 }
 
 impl std::error::Error for Diagnostics {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `docs/errors.md` has a row for every code, and no other.
+    #[test]
+    fn the_page_of_errors_has_every_code() {
+        let page = include_str!("../../docs/errors.md");
+        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `E")).collect();
+        let wanted: Vec<String> = ErrorCode::ALL.iter().map(|(code, what)| format!("| `{code}` | {what} |")).collect();
+        assert_eq!(rows, wanted);
+    }
+
+    #[test]
+    fn a_code_is_given_once() {
+        let all: Diagnostics =
+            [Diagnostic::new("a", "b").code(ErrorCode::TEXT), Diagnostic::new("", "c")].into_iter().collect();
+        let codes: Vec<ErrorCode> = all.or_code(ErrorCode::PASS).iter().map(|one| one.code).collect();
+        assert_eq!(codes, [ErrorCode::TEXT, ErrorCode::PASS]);
+    }
+}

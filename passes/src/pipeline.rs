@@ -8,7 +8,7 @@ use crate::raise::raise;
 use crate::simplify::simplify;
 use crate::spike::spike;
 use crate::tie_embedding::tie_embedding;
-use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::{Graph, Stage, verify};
 
 /// A step of the compiler. `run` may assume a verified graph of stage `needs`.
@@ -77,12 +77,17 @@ pub fn run(
     let mut graph = graph;
     for pass in passes {
         assert_eq!(graph.stage, pass.needs, "pass `{}` comes at the wrong stage", pass.name);
-        let after = (pass.run)(&graph, context)?;
+        let after = (pass.run)(&graph, context).map_err(|errors| errors.or_code(code_of(pass)))?;
         watch(pass, &graph, &after);
         verify::verify(&after).map_err(|broken| refused(pass, broken))?;
         graph = after;
     }
     Ok(graph)
+}
+
+/// Which kind of error it is when a pass refuses its input.
+fn code_of(pass: &Pass) -> ErrorCode {
+    if pass.needs == Stage::Imported { ErrorCode::RAISE } else { ErrorCode::PASS }
 }
 
 /// The verifier's words, and how to see the graph they are about.

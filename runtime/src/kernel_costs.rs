@@ -7,6 +7,7 @@
 use crate::kernels::{EventList, Isa, Kernels, OUTPUTS, Panels};
 use memmap2::MmapMut;
 use snnc_ir::Diagnostic;
+use snnc_ir::ErrorCode;
 use snnc_ir::random::SplitMix64;
 use std::time::Instant;
 
@@ -105,8 +106,9 @@ const SEED: u64 = 0x0061_0047;
 /// The machine does not have these instructions, or not the memory.
 pub fn measure(isa: Option<Isa>) -> Result<KernelCosts, Diagnostic> {
     let kernels = isa.map_or_else(Isa::detect, Ok).and_then(Kernels::new);
-    let kernels = kernels.map_err(|message| Diagnostic::new("", message))?;
-    let memory = weights().map_err(|e| Diagnostic::new("", format!("no memory to measure costs in ({e})")))?;
+    let kernels = kernels.map_err(|message| Diagnostic::new("", message).code(ErrorCode::PRICES))?;
+    let memory = weights()
+        .map_err(|e| Diagnostic::new("", format!("no memory to measure costs in ({e})")).code(ErrorCode::PRICES))?;
     let weights: &[i8] = bytemuck::cast_slice(&memory);
     let [inputs, outputs] = FAR;
     let matrix = |w| Panels::new(w, inputs, outputs);

@@ -1,6 +1,7 @@
 //! Outputs of a call, and what is checked before and after it.
 
 use crate::executor::OutputRows;
+use snnc_ir::ErrorCode;
 use snnc_ir::op::{DenseOp, LeafOp, Op};
 use snnc_ir::types::Elem;
 use snnc_ir::{Diagnostic, Graph, Type, Value};
@@ -38,7 +39,8 @@ pub(crate) fn is_rows_of_f32(graph: &Graph, value: Value) -> bool {
 pub(crate) fn check_finite(graph: &Graph, value: Value, rows: &[f32]) -> Result<(), Diagnostic> {
     match rows.iter().find(|x| !x.is_finite()) {
         None => Ok(()),
-        Some(bad) => Err(Diagnostic::new(graph.origin(value), format!("`{}` gave {bad:?}", graph.node(value).op))),
+        Some(bad) => Err(Diagnostic::new(graph.origin(value), format!("`{}` gave {bad:?}", graph.node(value).op))
+            .code(ErrorCode::RUN)),
     }
 }
 
@@ -46,9 +48,13 @@ pub(crate) fn check_finite(graph: &Graph, value: Value, rows: &[f32]) -> Result<
 pub(crate) fn check_tokens(graph: &Graph, tokens: &[u32], past: usize) -> Result<(), Diagnostic> {
     let end = past + tokens.len();
     if end > graph.context as usize {
-        return Err(Diagnostic::new("", format!("{end} tokens do not fit a context of {}", graph.context)));
+        return Err(
+            Diagnostic::new("", format!("{end} tokens do not fit a context of {}", graph.context)).code(ErrorCode::RUN)
+        );
     }
-    let outside = |id: usize, rows: usize| Diagnostic::new("", format!("id {id} is outside the table of {rows} rows"));
+    let outside = |id: usize, rows: usize| {
+        Diagnostic::new("", format!("id {id} is outside the table of {rows} rows")).code(ErrorCode::RUN)
+    };
     for (_, node) in graph.iter().filter(|(_, node)| node.op == Op::Dense(DenseOp::Embed)) {
         let rows = graph.table_rows(node.args[1]).unwrap_or(0);
         let by_position = graph.node(node.args[0]).op == Op::Leaf(LeafOp::Positions);

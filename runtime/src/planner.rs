@@ -6,6 +6,7 @@ use crate::layout::row_bytes;
 use crate::liveness::{Lifetime, allocate, leads_to_no_state};
 use crate::plan::{Plan, RowSet, Step, ValueBuffer};
 use crate::step::StepKind;
+use snnc_ir::ErrorCode;
 use snnc_ir::op::LeafOp;
 use snnc_ir::op::Op;
 use snnc_ir::types::{Code, Elem, Shape, Type};
@@ -197,5 +198,6 @@ impl<'g> Planner<'g> {
     /// Why a node has no step.
     pub fn misfit(&self, at: Value, why: &str) -> Diagnostic {
         Diagnostic::new(self.graph.origin(at), format!("`{}` cannot be planned: {why}", self.graph.node(at).op))
+            .code(ErrorCode::RUN)
     }
 }

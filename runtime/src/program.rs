@@ -10,6 +10,7 @@ use crate::kernel_costs::KernelCosts;
 use crate::kernels::Isa;
 use crate::meter::MatmulCounts;
 use crate::steps;
+use snnc_ir::ErrorCode;
 use snnc_ir::{Diagnostic, Graph, Stage};
 use std::sync::Arc;
 
@@ -81,10 +82,10 @@ impl Program {
     /// The graph is of a stage that is not run, or has something in it that no engine step fits.
     pub fn new(graph: Arc<Graph>, options: &Options) -> Result<Self, Diagnostic> {
         if graph.stage == Stage::Imported {
-            return Err(Diagnostic::new("", "an imported program is not run; raise it first"));
+            return Err(Diagnostic::new("", "an imported program is not run; raise it first").code(ErrorCode::RUN));
         }
         if graph.stage == Stage::Training {
-            return Err(Diagnostic::new("", "a network in training is run by `snnc train` only"));
+            return Err(Diagnostic::new("", "a network in training is run by `snnc train` only").code(ErrorCode::RUN));
         }
         let options = Options { chunk: options.chunk.clamp(1, (graph.context as usize).max(1)), ..*options };
         let compiled = match options.engine {

@@ -7,6 +7,7 @@ use crate::files;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use snnc_ir::Diagnostic;
+use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_passes::cost::{Operation, Tally, Traffic};
 use std::collections::BTreeMap;
@@ -228,7 +229,7 @@ impl PriceList {
         if !path.is_file() && path.extension().is_none() {
             let names: Vec<String> = Self::built_in().into_iter().map(|list| list.name).collect();
             let message = format!("is neither a price list that snnc has ({}) nor a file", names.join(", "));
-            return Err(Diagnostic::new(name, message).into());
+            return Err(Diagnostic::new(name, message).code(ErrorCode::PRICES).into());
         }
         let text = files::read_text(path)?;
         Self::parse(&text, name)
@@ -246,10 +247,14 @@ impl PriceList {
     pub fn parse(text: &str, place: &str) -> Result<Self, Diagnostics> {
         let file: PriceFile = toml::from_str(text).map_err(|e| {
             let message = format!("is no price list: {}", e.to_string().trim_end());
-            Diagnostics::from(Diagnostic::new(place, message).note("docs/energy.md says what one looks like"))
+            Diagnostics::from(
+                Diagnostic::new(place, message).code(ErrorCode::PRICES).note("docs/energy.md says what one looks like"),
+            )
         })?;
         let mut diagnostics = Diagnostics::new();
-        let mut report_at = |at: &str, what: String| diagnostics.push(Diagnostic::new(format!("{place}: {at}"), what));
+        let mut report_at = |at: &str, what: String| {
+            diagnostics.push(Diagnostic::new(format!("{place}: {at}"), what).code(ErrorCode::PRICES))
+        };
         let mut list = match &file.base {
             None => Self {
                 name: String::new(),
@@ -259,10 +264,10 @@ impl PriceList {
                 left_out: BTreeMap::new(),
             },
             Some(base) => Self::find(base)?.ok_or_else(|| {
-                Diagnostics::from(Diagnostic::new(
-                    format!("{place}: base"),
-                    format!("`{base}` is no list that snnc has"),
-                ))
+                Diagnostics::from(
+                    Diagnostic::new(format!("{place}: base"), format!("`{base}` is no list that snnc has"))
+                        .code(ErrorCode::PRICES),
+                )
             })?,
         };
         (list.name, list.about) = (file.name, file.about);

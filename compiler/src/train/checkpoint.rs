@@ -79,6 +79,7 @@ pub fn write(state: &State, numbers: &TrainState, out: &mut dyn Write) -> io::Re
 pub fn read(bytes: &[u8], place: &str) -> Result<(State, TrainState), Diagnostic> {
     let broken = |what: &str| {
         Diagnostic::new(place, format!("is not a whole checkpoint: {what}"))
+            .code(ErrorCode::TRAINING)
             .code(ErrorCode::CHECKPOINT)
             .note("start again without --resume")
     };

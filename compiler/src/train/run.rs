@@ -16,6 +16,7 @@ use crate::progress::{Progress, Workers};
 use crate::quant_options::training_free;
 use crate::record::{HybridRecord, ProgramRecord};
 use crate::tokens::Tokens;
+use snnc_ir::ErrorCode;
 use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::Surrogate;
@@ -230,7 +231,7 @@ pub fn train(
     let trains = options.length != TrainLength::Steps(0);
     if !trains && options.hybrid.is_none() {
         let message = "0 steps train nothing; give it a number of steps, or --hybrid as well";
-        return Err(Diagnostic::new("--steps", message).into());
+        return Err(Diagnostic::new("--steps", message).code(ErrorCode::TRAINING).into());
     }
     let checkpoint = checkpoint_path(&options.output);
     files::check_writable(&options.output)?;
@@ -267,7 +268,7 @@ fn program_file(path: &Path) -> Result<File, Diagnostics> {
         files::Model::Snn(file) => Ok(*file),
         files::Model::Onnx(_) => {
             let message = "is an ONNX file; compile it first, and train the program";
-            Err(Diagnostic::new(path.display().to_string(), message).into())
+            Err(Diagnostic::new(path.display().to_string(), message).code(ErrorCode::TRAINING).into())
         }
     }
 }
@@ -275,7 +276,11 @@ fn program_file(path: &Path) -> Result<File, Diagnostics> {
 fn tokenizer_of(file: &File, path: &Path) -> Result<Tokens, Diagnostics> {
     let json = file.tokenizer.as_ref().ok_or_else(|| {
         let what = "has no tokenizer, so text cannot be read or written";
-        Diagnostics::from(Diagnostic::new(path.display().to_string(), what).note("compile with --tokenizer FILE"))
+        Diagnostics::from(
+            Diagnostic::new(path.display().to_string(), what)
+                .code(ErrorCode::TRAINING)
+                .note("compile with --tokenizer FILE"),
+        )
     })?;
     Tokens::new(json, &format!("{}: tokenizer", path.display())).map_err(Diagnostics::from)
 }
@@ -285,7 +290,7 @@ fn reference_graph(path: &Path, program: &Graph) -> Result<Graph, Diagnostics> {
     let source = Loaded::read(path)?.source;
     let refused = |message: &str| {
         let note = "name the ONNX file that the program was compiled from";
-        Diagnostics::from(Diagnostic::new(path.display().to_string(), message).note(note))
+        Diagnostics::from(Diagnostic::new(path.display().to_string(), message).code(ErrorCode::TRAINING).note(note))
     };
     if source.graph.stage != Stage::Imported {
         return Err(refused("is a compiled program, not a dense network"));
@@ -314,7 +319,10 @@ fn corpus(options: &TrainOptions, tokens: &Tokens, context: usize) -> Result<Cor
         if ids.len() < window + 2 {
             let message = format!("{} tokens {what} are less than a window of {window} and one more", ids.len());
             let note = "use a longer text, or a smaller --window-tokens";
-            return Err(Diagnostic::new(options.text.display().to_string(), message).note(note).into());
+            return Err(Diagnostic::new(options.text.display().to_string(), message)
+                .code(ErrorCode::TRAINING)
+                .note(note)
+                .into());
         }
     }
     Ok(Corpus { ids, hash, validation, window })
@@ -388,7 +396,7 @@ impl TrainingRun<'_, '_> {
         if !others.is_empty() || names != state.parameters {
             let message = format!("belongs to another run: these differ: {}", others.join(", "));
             let note = "give the options of that run, or leave out --resume";
-            return Err(Diagnostic::new(place, message).note(note).into());
+            return Err(Diagnostic::new(place, message).code(ErrorCode::TRAINING).note(note).into());
         }
         trainer.options.rates.steps = state.steps;
         trainer.numbers = numbers;

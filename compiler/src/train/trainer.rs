@@ -9,6 +9,7 @@ use super::checkpoint::TrainState;
 use crate::parallel::pool;
 use indexmap::IndexMap;
 use rayon::prelude::*;
+use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::random::SplitMix64;
 use snnc_ir::{Diagnostic, Graph};
@@ -126,7 +127,7 @@ impl Trainer {
         let norm = moments.step(parameters, &gradients, rates, self.step);
         if !norm.is_finite() {
             let message = format!("the gradients of step {} are not finite", self.step);
-            return Err(Diagnostic::new("", message).note("a smaller --rate may help"));
+            return Err(Diagnostic::new("", message).code(ErrorCode::TRAINING).note("a smaller --rate may help"));
         }
         let rate = rates.at(self.step);
         self.step += 1;

@@ -11,6 +11,7 @@ use crate::progress::{Progress, Workers};
 use crate::quant_options::spelled;
 use schemars::JsonSchema;
 use serde::Serialize;
+use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Stage};
 use snnc_passes::levels::Levels;
@@ -113,7 +114,7 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
     let loaded = Loaded::read(&options.model)?;
     if loaded.source.graph.stage != Stage::Imported {
         let message = "is compiled already; tune the ONNX file it was made from";
-        return Err(Diagnostic::new(options.model.display().to_string(), message).into());
+        return Err(Diagnostic::new(options.model.display().to_string(), message).code(ErrorCode::TRAINING).into());
     }
     let tokens = loaded.tokens()?;
     let text = files::read_text(&options.text)?;

@@ -6,6 +6,7 @@
 use super::pattern::{Match, Pattern};
 use super::term::{Facts, Term, Terms, add_constant, add_from};
 use egg::{Applier, Id, PatternAst, Rewrite, Runner, SimpleScheduler, StopReason, Subst, Symbol};
+use snnc_ir::ErrorCode;
 use snnc_ir::op::SpikeOp;
 use snnc_ir::{Diagnostic, Op, Tensor};
 use std::time::Duration;
@@ -147,5 +148,6 @@ pub fn saturate(terms: Terms, rules: &[RewriteRule], limits: Limits) -> Result<(
 fn endless(terms: &Terms, rounds: usize) -> Diagnostic {
     let size = terms.total_size();
     Diagnostic::new("", format!("rewriting did not come to an end: {size} terms after {rounds} rounds"))
+        .code(ErrorCode::REWRITE)
         .note("this is a defect of snnc's rules; please report the model")
 }

@@ -8,6 +8,7 @@ use crate::kernels::{Isa, Kernels};
 use crate::plan::{Plan, Step};
 use crate::pool::Pool;
 use crate::step::{CurveTables, Fault, MatmulInput, Resources};
+use snnc_ir::ErrorCode;
 use snnc_ir::tensor::Data;
 use snnc_ir::{Diagnostic, Graph, Value, WeightId};
 use std::collections::BTreeMap;
@@ -50,8 +51,10 @@ impl CompiledPlan {
     /// The host is no target of the code generator, a constant is not of its operation's type, or threads cannot be pinned.
     pub fn new(graph: Arc<Graph>, plan: Plan, options: &JitOptions) -> Result<Self, Diagnostic> {
         let isa = options.isa.map_or_else(Isa::detect, Ok);
-        let kernels = isa.and_then(Kernels::new).map_err(|message| Diagnostic::new("", message))?;
-        let pool = Pool::new(options.threads, options.pin).map_err(|why| Diagnostic::new("", why))?;
+        let kernels =
+            isa.and_then(Kernels::new).map_err(|message| Diagnostic::new("", message).code(ErrorCode::RUN))?;
+        let pool =
+            Pool::new(options.threads, options.pin).map_err(|why| Diagnostic::new("", why).code(ErrorCode::RUN))?;
         let graph = if graph.weights.iter().any(|weight| weight.tensor.as_i8().is_some()) {
             // Not from a file: kernels read panels.
             Arc::new((*graph).clone().in_panels())
@@ -109,8 +112,11 @@ impl CompiledPlan {
         let step = &self.plan.steps[(code >> 8) as usize];
         let (op, origin) = (self.graph.node(step.node).op, self.graph.origin(step.node));
         match Fault::from_code((code & 0xff) as i32) {
-            Fault::NotFinite => Diagnostic::new(origin, format!("`{op}` met a value that is not finite")),
-            Fault::Misfit => Diagnostic::new(origin, format!("internal error: operands of `{op}` do not fit its plan")),
+            Fault::NotFinite => {
+                Diagnostic::new(origin, format!("`{op}` met a value that is not finite")).code(ErrorCode::RUN)
+            }
+            Fault::Misfit => Diagnostic::new(origin, format!("internal error: operands of `{op}` do not fit its plan"))
+                .code(ErrorCode::RUN),
         }
     }
 }

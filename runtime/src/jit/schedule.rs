@@ -15,6 +15,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module};
 use snnc_ir::Diagnostic;
+use snnc_ir::ErrorCode;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt::Display;
@@ -190,5 +191,5 @@ fn return_if_fault(b: &mut FunctionBuilder<'_>, step: usize, fault: Value) {
 }
 
 fn failed(error: impl Display) -> Diagnostic {
-    Diagnostic::new("", format!("machine code could not be made: {error}"))
+    Diagnostic::new("", format!("machine code could not be made: {error}")).code(ErrorCode::RUN)
 }

@@ -9,6 +9,7 @@ mod plan;
 use crate::kernels::{Isa, Kernels, StridedMatrix, multiply};
 pub use plan::TrainingPlan;
 use plan::{StridedView, TrainingStep, TrainingStepKind, ValueSource};
+use snnc_ir::ErrorCode;
 use snnc_ir::eval::{decay_row, decay_slope, period};
 use snnc_ir::{Data, Diagnostic, Graph, Stage};
 use std::sync::Arc;
@@ -34,14 +35,17 @@ impl TrainingEngine {
     /// The graph is of another stage, or longer windows than its context are asked for.
     pub fn new(graph: Arc<Graph>, tokens: usize, parameters: &[String]) -> Result<Self, Diagnostic> {
         if graph.stage != Stage::Training {
-            return Err(Diagnostic::new("", format!("a program of stage {} is not trained", graph.stage.name())));
+            return Err(Diagnostic::new("", format!("a program of stage {} is not trained", graph.stage.name()))
+                .code(ErrorCode::RUN));
         }
         if tokens == 0 || tokens > graph.context as usize {
             let message = format!("windows of 1 to {} tokens are possible, here are {tokens}", graph.context);
-            return Err(Diagnostic::new("", message));
+            return Err(Diagnostic::new("", message).code(ErrorCode::RUN));
         }
         let plan = Arc::new(TrainingPlan::new(&graph, tokens, parameters)?);
-        let isa = Isa::detect().and_then(Kernels::new).map_err(|message| Diagnostic::new("", message))?;
+        let isa = Isa::detect()
+            .and_then(Kernels::new)
+            .map_err(|message| Diagnostic::new("", message).code(ErrorCode::RUN))?;
         let mut engine = Self {
             arena: vec![0.0; plan.arena_len],
             positions: (0..tokens as i32).collect(),
@@ -137,7 +141,7 @@ impl TrainingEngine {
         let inputs = SplitArena { before, after, after_from: step.out.end };
         let done = self.compute(step, inputs, parameters, out);
         self.arena = arena;
-        done.map_err(|message| Diagnostic::new(self.graph.origin(step.node), message))
+        done.map_err(|message| Diagnostic::new(self.graph.origin(step.node), message).code(ErrorCode::RUN))
     }
 
     fn compute(

@@ -6,6 +6,7 @@
 
 use crate::kernels::{Axis, Map, Zip};
 use crate::liveness::{Lifetime, allocate};
+use snnc_ir::ErrorCode;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
 use snnc_ir::op::{Surrogate, TrainingOp};
 use snnc_ir::{Binary, Diagnostic, Elem, Graph, Op, Unary, Value};
@@ -332,7 +333,7 @@ impl<'g> TrainingPlanner<'g> {
             },
             other => {
                 let message = format!("`{other}` is not run in training");
-                return Err(Diagnostic::new(self.graph.origin(at), message));
+                return Err(Diagnostic::new(self.graph.origin(at), message).code(ErrorCode::RUN));
             }
         })
     }
