@@ -52,7 +52,7 @@ fn broken(what: &str) -> Diagnostic {
 
 /// The section as it is written.
 #[derive(Serialize, Deserialize)]
-struct Section {
+struct CalibrationSection {
     source: String,
     windows: usize,
     tokens: usize,
@@ -152,7 +152,7 @@ impl Calibration {
         let heads = attentions(graph).filter_map(|value| plan.heads.get(&value));
         let attention: Vec<Option<AttentionRecord>> =
             attentions(graph).map(|value| self.attention_record(graph, value)).collect();
-        let section = Section {
+        let section = CalibrationSection {
             source: self.source.clone(),
             windows: self.windows,
             tokens: self.tokens,
@@ -188,7 +188,7 @@ impl Calibration {
     /// # Errors
     /// The section is not one of this version, or belongs to another network.
     pub fn read(section: &[u8], graph: &Graph) -> Result<Self, Diagnostic> {
-        let section: Section =
+        let section: CalibrationSection =
             serde_json::from_slice(section).map_err(|e| broken(&format!("is not understood ({e})")))?;
         let mut quant_plan = QuantPlan {
             phases: section.phases.clamp(1, 64),
@@ -254,7 +254,7 @@ fn record(params: &Option<QuantParams>, fired: Fired) -> Option<SiteRecord> {
 
 /// Reads what the section says of the `i`th attention.
 fn read_attention(
-    section: &Section,
+    section: &CalibrationSection,
     graph: &Graph,
     (i, value): (usize, Value),
     plan: &mut QuantPlan,

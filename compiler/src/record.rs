@@ -2,7 +2,7 @@
 
 use crate::train::comparison::Comparison;
 use crate::train::events::TrainingRecord;
-use crate::train::hybrid::Choice;
+use crate::train::hybrid::HybridChoice;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -87,8 +87,8 @@ pub struct HybridFigures {
 
 impl HybridRecord {
     /// Of a choice of layers.
-    pub fn of(choice: &Choice) -> Self {
-        let &Choice { perplexity, rise, attention_nj, total_nj, within_budget, .. } = choice;
+    pub fn of(choice: &HybridChoice) -> Self {
+        let &HybridChoice { perplexity, rise, attention_nj, total_nj, within_budget, .. } = choice;
         let measured = Some(HybridFigures { perplexity, rise, attention_nj, total_nj, within_budget });
         Self { ttfs: choice.ttfs.clone(), measured }
     }

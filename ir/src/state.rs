@@ -33,6 +33,6 @@ impl Graph {
 pub fn neuron_of(graph: &Graph, value: Value) -> Value {
     match graph.node(value).op {
         Op::Spike(SpikeOp::Decode) => neuron_of(graph, graph.node(value).args[0]),
-        _ => value,
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => value,
     }
 }

@@ -366,7 +366,7 @@ fn features(graph: &Graph, errors: &mut Diagnostics) {
                 }) => {
                     matches!(variant, Ssa::Lif { .. })
                 }
-                _ => false,
+                Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => false,
             };
             if !sound {
                 let message =

@@ -126,7 +126,7 @@ fn scale_of<'a>(program: &Graph, weights: &'a IndexMap<Value, Rounded>, value: V
         Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse) => {
             weights.get(&node.args[1]).map(|rounded| rounded.scale.as_slice())
         }
-        _ => None,
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
     }
 }
 

@@ -54,7 +54,7 @@ fn price(terms: &Terms, term: &Term) -> Option<u64> {
         Op::Leaf(LeafOp::Weight(_)) => Some(0),
         Op::Level(LevelOp::Ssa { .. }) if matches!(ty(0), Type::Train { .. }) => None,
         op if op.legal_in(Stage::Quantised) => Some(1 + effort(terms, term)),
-        _ => None,
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
     }
 }
 

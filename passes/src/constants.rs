@@ -58,7 +58,9 @@ fn evaluate(graph: &Graph, value: Value, args: &[&Weight]) -> Result<Weight, Dia
         Op::Array(ArrayOp::Slice { start, len, .. }) if len > 0 && start % len == 0 => {
             format!("{}.{}", args[0].name, start / len)
         }
-        _ => args[0].name.clone(),
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => {
+            args[0].name.clone()
+        }
     };
     let tensors: Vec<&Tensor> = args.iter().map(|weight| &*weight.tensor).collect();
     let tensor = match direct(node.op, &tensors, &sizes) {

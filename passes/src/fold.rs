@@ -21,7 +21,7 @@ pub fn fold(graph: &Graph, _: &Context) -> Result<Graph, Diagnostics> {
         let curve = match node.op {
             Op::Spike(SpikeOp::Fire { curve, .. }) => Some(curve),
             Op::Spike(SpikeOp::Integrate { .. }) => Some(Curve::Identity),
-            _ => None,
+            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
         };
         if let (Some(curve), Some(affine)) = (curve, projection(graph, node)) {
             args.splice(1..1, folded_constants(&mut builder, graph, node, affine, curve));

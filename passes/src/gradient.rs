@@ -195,16 +195,7 @@ impl Tape {
                 let shape = self.shape(x);
                 self.add(Op::Array(ArrayOp::Reshape(shape)), &[c])
             }
-            Op::Array(ArrayOp::Softmax) => {
-                let product = self.mul(c, y)?;
-                let mut dims = self.shape(y).dims().to_vec();
-                if let Some(inner) = dims.last_mut() {
-                    *inner = Dim::Fixed(1);
-                }
-                let sum = self.training(TrainingOp::ReduceSum(Shape::new(&dims)), &[product])?;
-                let rest = self.add(Op::Array(ArrayOp::Binary(Binary::Sub)), &[c, sum])?;
-                self.mul(y, rest)
-            }
+            Op::Array(ArrayOp::Softmax) => self.by_softmax(y, c),
             Op::Array(ArrayOp::SplitHeads { .. }) => self.add(Op::Array(ArrayOp::MergeHeads), &[c]),
             Op::Array(ArrayOp::MergeHeads) => match self.shape(x).dims() {
                 [Dim::Fixed(heads), ..] => self.add(Op::Array(ArrayOp::SplitHeads { heads: *heads }), &[c]),
@@ -239,6 +230,18 @@ impl Tape {
             Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) => Err(self.none(node.op)),
         };
         made.map(Some)
+    }
+
+    /// `y (c - sum(c y))`, row by row.
+    fn by_softmax(&mut self, y: Value, c: Value) -> Result<Value, Diagnostic> {
+        let product = self.mul(c, y)?;
+        let mut dims = self.shape(y).dims().to_vec();
+        if let Some(inner) = dims.last_mut() {
+            *inner = Dim::Fixed(1);
+        }
+        let sum = self.training(TrainingOp::ReduceSum(Shape::new(&dims)), &[product])?;
+        let rest = self.add(Op::Array(ArrayOp::Binary(Binary::Sub)), &[c, sum])?;
+        self.mul(y, rest)
     }
 
     fn by_training(&mut self, op: TrainingOp, args: &[Value], i: usize, c: Value) -> Result<Option<Value>, Diagnostic> {

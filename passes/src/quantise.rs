@@ -152,7 +152,9 @@ impl Quantise<'_> {
         let origin = self.coded(value, group);
         let (curve, input) = match self.graph.node(value).op {
             Op::Dense(DenseOp::Curve(curve)) => (curve, self.graph.node(value).args[0]),
-            _ => (Curve::Identity, value),
+            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => {
+                (Curve::Identity, value)
+            }
         };
         let Units { unit, shift } = self.units_of(input, scale.len());
         let inverse = |s: f32| if s > 0.0 { 1.0 / s } else { 0.0 };
@@ -215,7 +217,9 @@ impl Quantise<'_> {
                     self.builder.add(Op::Dense(DenseOp::Curve(curve)), &[input], &origin)?
                 }
                 // Where it counts in other units, its one reader takes them into its weight.
-                _ => self.map[value.index()].map_or_else(|| self.tensor(value), Ok)?,
+                Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => {
+                    self.map[value.index()].map_or_else(|| self.tensor(value), Ok)?
+                }
             },
         };
         self.reals.insert(value, real);

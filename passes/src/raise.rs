@@ -59,7 +59,7 @@ fn price(terms: &Terms, term: &Term) -> Option<u64> {
     match term.op {
         Op::Array(ArrayOp::Binary(Binary::Add)) => equal_shapes().then_some(10),
         op if op.legal_in(Stage::Tensor) => Some(10),
-        _ => None,
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
     }
 }
 
@@ -303,7 +303,7 @@ fn weight(m: &Match<'_>, name: &str) -> Option<(Layout, Expr, usize)> {
     let &[_, outputs] = m.ty(name).shape().sizes()?.as_slice() else { return None };
     let turned = m.terms[id].nodes.iter().find_map(|term| match term.op {
         Op::Array(ArrayOp::Transpose(_)) => Some(term.args[0]),
-        _ => None,
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
     });
     if !m.is_constant(name) {
         return None;

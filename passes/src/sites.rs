@@ -81,7 +81,9 @@ pub fn projections(graph: &Graph) -> Vec<SiteValue> {
                     Op::Dense(DenseOp::Attention { .. }) => (block, Role::AttentionOut),
                     Op::Dense(DenseOp::Curve(_)) => (block, Role::MlpHidden),
                     _ if users[value.index()].iter().any(|user| is_curve(*user)) => (block, Role::MlpIn),
-                    _ => (block, Role::Other),
+                    Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => {
+                        (block, Role::Other)
+                    }
                 };
                 found.push(SiteValue { value, site: Site::new(layer, role) });
             }

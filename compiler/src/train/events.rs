@@ -1,7 +1,7 @@
 //! What happens in a training run, as it happens: for a line of JSON, or a line for a person.
 
 use super::comparison::Comparison;
-use super::hybrid::Choice;
+use super::hybrid::HybridChoice;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,7 @@ pub enum TrainEvent {
     /// A choice of layers was measured.
     Hybrid {
         /// The choice.
-        choice: Choice,
+        choice: HybridChoice,
     },
     /// The program after training.
     After {

@@ -19,7 +19,7 @@ const PRICES: &str = "int45";
 
 /// One choice, measured.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct Choice {
+pub struct HybridChoice {
     /// Layers that keep attention by time to first spike.
     pub ttfs: Vec<usize>,
     /// The exponential of the mean negative log likelihood.
@@ -35,7 +35,7 @@ pub struct Choice {
     pub within_budget: bool,
 }
 
-impl Choice {
+impl HybridChoice {
     /// One line for a person.
     pub fn words(&self) -> String {
         let kept = self.ttfs.iter().map(usize::to_string).collect::<Vec<String>>().join(",");
@@ -55,9 +55,9 @@ impl Choice {
 #[derive(Clone, Debug)]
 pub struct Found {
     /// All choices that were measured.
-    pub measured: Vec<Choice>,
+    pub measured: Vec<HybridChoice>,
     /// The last that keeps the budget, and its program. `None` where no layer keeps it.
-    pub kept: Option<(Choice, Graph)>,
+    pub kept: Option<(HybridChoice, Graph)>,
 }
 
 /// What the search measures on.
@@ -94,7 +94,7 @@ impl Search<'_> {
             alone.push((layer, self.measure(&kept, layers)?.0));
         }
         alone.sort_by(|a, b| a.1.perplexity.total_cmp(&b.1.perplexity).then(a.0.cmp(&b.0)));
-        let mut measured: Vec<Choice> = Vec::new();
+        let mut measured: Vec<HybridChoice> = Vec::new();
         let mut found = None;
         let mut replaced: Vec<usize> = Vec::new();
         for (layer, choice) in alone {
@@ -122,7 +122,7 @@ impl Search<'_> {
         Ok(graph)
     }
 
-    fn measure(&self, kept: &[usize], layers: usize) -> Result<(Choice, Graph), Diagnostics> {
+    fn measure(&self, kept: &[usize], layers: usize) -> Result<(HybridChoice, Graph), Diagnostics> {
         let graph = self.graph(kept, layers)?;
         let run = if collapse::depends_on_order(&graph) { graph.clone() } else { collapse::collapse(&graph)? };
         let program = Arc::new(Program::new(Arc::new(run), &Options::default())?);
@@ -134,7 +134,7 @@ impl Search<'_> {
         let counts = estimate.counts(Phase::Prefill, Form::Collapsed);
         let nj = |block| counts.price(block, &list).partial_pj() / estimate.tokens as f64 / 1e3;
         let rise = done.score.perplexity() / done.score.perplexity_dense() - 1.0;
-        let choice = Choice {
+        let choice = HybridChoice {
             ttfs: kept.to_vec(),
             perplexity: done.score.perplexity(),
             rise,

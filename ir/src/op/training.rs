@@ -8,7 +8,7 @@ use crate::curve::Curve;
 use crate::op::attribute::{Scalar, Surrogate};
 use crate::op::dense::EPS;
 use crate::op::info::{OpInfo, TRAINING};
-use crate::op::shapes::broadcast;
+use crate::op::shapes::{broadcast, f32_of, f32_shape, row_width, same};
 use crate::op::spelling::{curve, keyed, number, scalar, shape, surrogate};
 use crate::types::{Dim, Elem, Shape, Type};
 use std::fmt;
@@ -173,32 +173,14 @@ impl TrainingOp {
     }
 
     pub(super) fn infer(self, args: &[Type]) -> Result<Type, String> {
-        let real = |i: usize| match args[i] {
-            Type::Tensor { elem: Elem::F32, shape } => Ok(shape),
-            other => Err(format!("operand {} should be an f32 tensor, it is {other}", i + 1)),
-        };
-        let integers = |i: usize, shape: Shape| match args[i] {
-            ty if ty == Type::tensor(Elem::I32, shape) => Ok(()),
-            other => Err(format!("operand {} should be i32{shape}, it is {other}", i + 1)),
-        };
-        let equal = |i: usize| {
-            if args[i] == args[0] {
-                Ok(())
-            } else {
-                Err(format!("operand {} should be {}, it is {}", i + 1, args[0], args[i]))
-            }
-        };
-        let rows = |i: usize| {
-            let shape = real(i)?;
-            shape.row_width().ok_or_else(|| format!("[tokens,width] was expected, here is {shape}"))
-        };
+        let real = |i: usize| f32_shape(args, i);
+        let rows = |i: usize| row_width(f32_shape(args, i)?);
+        let equal = |i: usize| same(args, i);
+        let integers = |i: usize, shape: Shape| integers(args, i, shape);
         let tokens = Shape::new(&[Dim::Tokens]);
         let one = Shape::fixed(&[1]);
-        let f32_of = |shape| Ok(Type::tensor(Elem::F32, shape));
-        let single = |i: usize| match real(i)? {
-            shape if shape == one => Ok(()),
-            shape => Err(format!("operand {} should be f32[1], it has shape {shape}", i + 1)),
-        };
+        let f32_of = |shape| Ok(f32_of(shape));
+        let single = |i: usize| single(args, i);
         match self {
             TrainingOp::Targets => Ok(Type::tensor(Elem::I32, tokens)),
             TrainingOp::ReduceSum(to) => {
@@ -291,6 +273,22 @@ impl TrainingOp {
                 Ok(args[0])
             }
         }
+    }
+}
+
+/// Operand `i` has integers of this shape.
+fn integers(args: &[Type], i: usize, shape: Shape) -> Result<(), String> {
+    if args[i] == Type::tensor(Elem::I32, shape) {
+        return Ok(());
+    }
+    Err(format!("operand {} should be i32{shape}, it is {}", i + 1, args[i]))
+}
+
+/// Operand `i` is one number.
+fn single(args: &[Type], i: usize) -> Result<(), String> {
+    match f32_shape(args, i)? {
+        shape if shape == Shape::fixed(&[1]) => Ok(()),
+        shape => Err(format!("operand {} should be f32[1], it has shape {shape}", i + 1)),
     }
 }
 

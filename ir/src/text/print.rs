@@ -80,7 +80,9 @@ fn labels(graph: &Graph) -> Vec<String> {
         Op::Leaf(LeafOp::Weight(id)) => {
             format!("@{}", graph.weights.get(id.0 as usize).map_or("?".into(), |weight| spell(&weight.name)))
         }
-        _ => format!("%{}", numbers.next().unwrap_or(0)),
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => {
+            format!("%{}", numbers.next().unwrap_or(0))
+        }
     };
     graph.nodes.iter().map(label).collect()
 }

@@ -24,13 +24,13 @@ pub(super) enum Tree {
 }
 
 /// Words and brackets of a pattern, and the names that were read so far.
-struct Parser<W> {
+struct PatternParser<W> {
     text: &'static str,
     words: W,
     names: Vec<String>,
 }
 
-impl<W: Iterator<Item = &'static str>> Parser<W> {
+impl<W: Iterator<Item = &'static str>> PatternParser<W> {
     /// What follows, up to and including `)`; `None` for `)` itself.
     fn tree(&mut self) -> Option<Tree> {
         match self.words.next() {
@@ -74,7 +74,7 @@ impl Pattern {
     /// # Panics
     /// On a malformed pattern: patterns are part of the program.
     pub fn parse(text: &'static str) -> Self {
-        let mut parser = Parser { text, words: words(text), names: Vec::new() };
+        let mut parser = PatternParser { text, words: words(text), names: Vec::new() };
         let tree = parser.tree().unwrap_or_else(|| panic!("pattern `{text}` has no beginning"));
         assert!(parser.words.next().is_none(), "pattern `{text}` goes on after its end");
         Self { tree, names: parser.names }

@@ -68,7 +68,7 @@ pub fn pointwise(op: Op, args: &[Operand<'_>], find: &dyn Fn(Id) -> Id) -> Vec<P
                 (Some(_), Some(_)) => Vec::new(),
             }
         }
-        _ => Vec::new(),
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => Vec::new(),
     }
 }
 

@@ -145,7 +145,7 @@ fn scalar_of(terms: &Terms, term: &Term) -> Option<f32> {
         Op::Array(ArrayOp::Unary(kind)) => arg(0).map(|x| eval::unary(kind, x)),
         Op::Array(ArrayOp::Binary(kind)) => Some(eval::binary(kind, arg(0)?, arg(1)?)),
         Op::Array(ArrayOp::Reshape(_)) | Op::Array(ArrayOp::Transpose(_)) => arg(0),
-        _ => None,
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
     }
 }
 
@@ -167,7 +167,9 @@ fn pointwise(terms: &Terms, term: &Term) -> Vec<Pointwise> {
 pub fn is_constant(terms: &Terms, term: &Term) -> bool {
     match term.op {
         Op::Leaf(LeafOp::Weight(_)) => true,
-        _ => !term.args.is_empty() && term.args.iter().all(|&arg| terms[arg].data.constant),
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => {
+            !term.args.is_empty() && term.args.iter().all(|&arg| terms[arg].data.constant)
+        }
     }
 }
 

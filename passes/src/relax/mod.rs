@@ -175,6 +175,22 @@ struct Neurons {
     spikes: Vec<Value>,
 }
 
+/// What is known of the graph that is being added.
+struct Walk {
+    /// Neurons whose levels are features of attention.
+    features: HashSet<Value>,
+    /// The queries that keys are compared with.
+    queries: HashMap<Value, Value>,
+    /// Attention that only neurons read.
+    read_by_neurons: HashSet<Value>,
+    /// The new value of every node so far.
+    map: Vec<Value>,
+    /// Layers of neurons, by their value in the program.
+    layers: IndexMap<Value, Neurons>,
+    /// Of attention that gives values in units of their own: their logarithm.
+    units: IndexMap<Value, Value>,
+}
+
 impl Relaxing {
     fn new([own, other]: [u32; 2], recipe: Recipe) -> Self {
         Self {
@@ -193,124 +209,130 @@ impl Relaxing {
     /// Adds a graph; `own`: the one that trains.
     fn graph(&mut self, graph: &Graph, own: bool) -> Result<Vec<Value>, Diagnostic> {
         self.own = own;
-        let features = features(graph);
-        let queries = queries(graph);
-        let read_by_neurons = read_by_neurons(graph);
-        let mut map = Vec::with_capacity(graph.nodes.len());
-        let mut layers: IndexMap<Value, Neurons> = IndexMap::new();
-        // Of attention that gives values in units of their own: their logarithm.
-        let mut units: IndexMap<Value, Value> = IndexMap::new();
+        let mut walk = Walk {
+            features: features(graph),
+            queries: queries(graph),
+            read_by_neurons: read_by_neurons(graph),
+            map: Vec::with_capacity(graph.nodes.len()),
+            layers: IndexMap::new(),
+            units: IndexMap::new(),
+        };
         for (value, node) in graph.iter() {
             self.origin = graph.origin(value).clone();
-            let args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
-            let weight = |i: usize| node.args.get(i).and_then(|&arg| graph.constant(arg));
-            let known = |i: usize| {
-                weight(i).ok_or_else(|| Diagnostic::new(graph.origin(value), "a parameter that is no constant"))
-            };
-            let layer = |i: usize| node.args.get(i).and_then(|&arg| layers.get(&neuron_of(graph, arg)));
-            map.push(match node.op {
-                // Constants are made where they are read.
-                Op::Leaf(LeafOp::Weight(_)) => Value(0),
-                Op::Leaf(LeafOp::Tokens)
-                | Op::Leaf(LeafOp::Positions)
-                | Op::Dense(DenseOp::Curve(_))
-                | Op::Dense(DenseOp::LayerNormNoGain { .. })
-                | Op::Level(LevelOp::RowMaxAbs) => self.add(node.op, &args)?,
-                Op::Array(ArrayOp::Binary(Binary::Add)) => {
-                    let sum = self.add(node.op, &args)?;
-                    if is_part(graph, value) { sum } else { self.block(sum) }
-                }
-                Op::Array(ArrayOp::Binary(Binary::Mul | Binary::Div)) => self.add(node.op, &args)?,
-                Op::Dense(DenseOp::Embed) => {
-                    let table = self.table(known(1)?)?;
-                    self.add(Op::Dense(DenseOp::Embed), &[args[0], table])?
-                }
-                Op::Level(LevelOp::GatherChannels) => {
-                    let channels = self.fixed(known(1)?);
-                    self.add(Op::Level(LevelOp::GatherChannels), &[args[0], channels])?
-                }
-                Op::Dense(DenseOp::LayerNorm { eps }) => {
-                    let y = self.add(Op::Dense(DenseOp::LayerNormNoGain { eps }), &args[..1])?;
-                    self.affine(y, known(1)?, known(2)?)?
-                }
-                Op::Level(LevelOp::ScaleShift) => self.affine(args[0], known(1)?, known(2)?)?,
-                Op::Dense(DenseOp::Linear(layout)) => {
-                    let w = self.matrix(known(1)?, layout)?;
-                    let bias = self.offset(known(2)?)?;
-                    let y = self.add(Op::Array(ArrayOp::MatMul), &[args[0], w])?;
-                    self.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[y, bias])?
-                }
-                Op::Dense(DenseOp::Attention { heads, scale }) => self.attention(&args, heads, scale)?,
-                Op::Level(LevelOp::Quant { code, steps, curve }) | Op::Spike(SpikeOp::Fire { code, steps, curve }) => {
-                    let mut x = args[0];
-                    let gain = node.args.len() - 2;
-                    let is_feature = features.contains(&value);
-                    if curve != Curve::Identity {
-                        let unit = if is_feature { LEVEL } else { self.unit(known(2)?) };
-                        x = self.affine_by(x, known(1)?, known(2)?, unit)?;
-                    }
-                    let most = code.levels(steps) as u32;
-                    let found = match is_feature {
-                        true => self.feature_neurons(x, known(gain)?, known(gain + 1)?, most)?,
-                        false => {
-                            let query = queries.get(&value).and_then(|query| layers.get(query)?.log);
-                            let unit = units.get(&node.args[0]).copied();
-                            self.neurons(x, curve, [known(gain)?, known(gain + 1)?], most, query, unit)?
-                        }
-                    };
-                    let plain = found.plain;
-                    layers.insert(value, found);
-                    plain
-                }
-                Op::Spike(SpikeOp::Integrate { membrane, steps, curve }) => {
-                    let inputs = if let Type::Train { .. } = graph.ty(node.args[0]) {
-                        // Each timestep's current, and its share of the offset.
-                        let synapse = graph.node(node.args[0]);
-                        let heard = synapse.args.first().and_then(|&arg| layers.get(&neuron_of(graph, arg))).cloned();
-                        let w = synapse.args.get(1).filter(|&&w| !is_shared(graph, w)).and_then(|&w| graph.constant(w));
-                        let (Some(heard), Some(w), Op::Spike(SpikeOp::Synapse)) = (heard, w, synapse.op) else {
-                            return Err(Diagnostic::new(graph.origin(value), "a current that no neurons drive"));
-                        };
-                        let currents = self.currents(&heard, w)?;
-                        self.shares(&currents, known(1)?, known(2)?)?
-                    } else {
-                        let x = self.affine(args[0], known(1)?, known(2)?)?;
-                        let share = self.number(1.0 / f32::from(steps));
-                        vec![self.two(Binary::Mul, x, share)?; steps.into()]
-                    };
-                    let found = self.membranes(&inputs, membrane, curve)?;
-                    let plain = found.plain;
-                    layers.insert(value, found);
-                    plain
-                }
-                Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse) => {
-                    self.product(args[0], layer(0).cloned(), known(1)?, is_shared(graph, node.args[1]))?
-                }
-                Op::Spike(SpikeOp::Decode) => args[0],
-                Op::Level(LevelOp::HeadLinear) => self.head_linear(args[0], known(1)?)?,
-                Op::Level(LevelOp::Ssa { heads, variant }) => {
-                    let [Some(q), Some(k), Some(v)] = [0, 1, 2].map(|i| layer(i).cloned()) else {
-                        return Err(Diagnostic::new(graph.origin(value), "attention on what no neurons emit"));
-                    };
-                    if variant == (Ssa::Lif { output: Output::Spikes }) {
-                        let found = self.emitted([q, k, v], heads, [known(3)?, known(4)?, known(5)?])?;
-                        let plain = found.plain;
-                        layers.insert(value, found);
-                        plain
-                    } else {
-                        // Values in units that do not change with their thresholds, where the readers' gains can follow.
-                        let unit = v.log.filter(|_| read_by_neurons.contains(&value));
-                        let values = if unit.is_some() { v.worth } else { v.plain };
-                        units.extend(unit.map(|unit| (value, unit)));
-                        self.ssa([q, k], values, variant, heads, known(3)?, weight(4))?
-                    }
-                }
-                op => {
-                    return Err(Diagnostic::new(graph.origin(value), format!("`{op}` has no relaxation")));
-                }
-            });
+            let new = self.node(graph, value, node, &mut walk)?;
+            walk.map.push(new);
         }
-        Ok(map)
+        Ok(walk.map)
+    }
+
+    /// What a node is in reals.
+    fn node(&mut self, graph: &Graph, value: Value, node: &Node, walk: &mut Walk) -> Result<Value, Diagnostic> {
+        let args: Vec<Value> = node.args.iter().map(|arg| walk.map[arg.index()]).collect();
+        let weight = |i: usize| node.args.get(i).and_then(|&arg| graph.constant(arg));
+        let known =
+            |i: usize| weight(i).ok_or_else(|| Diagnostic::new(graph.origin(value), "a parameter that is no constant"));
+        let layer = |i: usize| node.args.get(i).and_then(|&arg| walk.layers.get(&neuron_of(graph, arg)));
+        Ok(match node.op {
+            // Constants are made where they are read.
+            Op::Leaf(LeafOp::Weight(_)) => Value(0),
+            Op::Leaf(LeafOp::Tokens)
+            | Op::Leaf(LeafOp::Positions)
+            | Op::Dense(DenseOp::Curve(_))
+            | Op::Dense(DenseOp::LayerNormNoGain { .. })
+            | Op::Level(LevelOp::RowMaxAbs) => self.add(node.op, &args)?,
+            Op::Array(ArrayOp::Binary(Binary::Add)) => {
+                let sum = self.add(node.op, &args)?;
+                if is_part(graph, value) { sum } else { self.block(sum) }
+            }
+            Op::Array(ArrayOp::Binary(Binary::Mul | Binary::Div)) => self.add(node.op, &args)?,
+            Op::Dense(DenseOp::Embed) => {
+                let table = self.table(known(1)?)?;
+                self.add(Op::Dense(DenseOp::Embed), &[args[0], table])?
+            }
+            Op::Level(LevelOp::GatherChannels) => {
+                let channels = self.fixed(known(1)?);
+                self.add(Op::Level(LevelOp::GatherChannels), &[args[0], channels])?
+            }
+            Op::Dense(DenseOp::LayerNorm { eps }) => {
+                let y = self.add(Op::Dense(DenseOp::LayerNormNoGain { eps }), &args[..1])?;
+                self.affine(y, known(1)?, known(2)?)?
+            }
+            Op::Level(LevelOp::ScaleShift) => self.affine(args[0], known(1)?, known(2)?)?,
+            Op::Dense(DenseOp::Linear(layout)) => {
+                let w = self.matrix(known(1)?, layout)?;
+                let bias = self.offset(known(2)?)?;
+                let y = self.add(Op::Array(ArrayOp::MatMul), &[args[0], w])?;
+                self.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[y, bias])?
+            }
+            Op::Dense(DenseOp::Attention { heads, scale }) => self.attention(&args, heads, scale)?,
+            Op::Level(LevelOp::Quant { code, steps, curve }) | Op::Spike(SpikeOp::Fire { code, steps, curve }) => {
+                let mut x = args[0];
+                let gain = node.args.len() - 2;
+                let is_feature = walk.features.contains(&value);
+                if curve != Curve::Identity {
+                    let unit = if is_feature { LEVEL } else { self.unit(known(2)?) };
+                    x = self.affine_by(x, known(1)?, known(2)?, unit)?;
+                }
+                let most = code.levels(steps) as u32;
+                let found = match is_feature {
+                    true => self.feature_neurons(x, known(gain)?, known(gain + 1)?, most)?,
+                    false => {
+                        let query = walk.queries.get(&value).and_then(|query| walk.layers.get(query)?.log);
+                        let unit = walk.units.get(&node.args[0]).copied();
+                        self.neurons(x, curve, [known(gain)?, known(gain + 1)?], most, query, unit)?
+                    }
+                };
+                let plain = found.plain;
+                walk.layers.insert(value, found);
+                plain
+            }
+            Op::Spike(SpikeOp::Integrate { membrane, steps, curve }) => {
+                let inputs = if let Type::Train { .. } = graph.ty(node.args[0]) {
+                    // Each timestep's current, and its share of the offset.
+                    let synapse = graph.node(node.args[0]);
+                    let heard = synapse.args.first().and_then(|&arg| walk.layers.get(&neuron_of(graph, arg))).cloned();
+                    let w = synapse.args.get(1).filter(|&&w| !is_shared(graph, w)).and_then(|&w| graph.constant(w));
+                    let (Some(heard), Some(w), Op::Spike(SpikeOp::Synapse)) = (heard, w, synapse.op) else {
+                        return Err(Diagnostic::new(graph.origin(value), "a current that no neurons drive"));
+                    };
+                    let currents = self.currents(&heard, w)?;
+                    self.shares(&currents, known(1)?, known(2)?)?
+                } else {
+                    let x = self.affine(args[0], known(1)?, known(2)?)?;
+                    let share = self.number(1.0 / f32::from(steps));
+                    vec![self.two(Binary::Mul, x, share)?; steps.into()]
+                };
+                let found = self.membranes(&inputs, membrane, curve)?;
+                let plain = found.plain;
+                walk.layers.insert(value, found);
+                plain
+            }
+            Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse) => {
+                self.product(args[0], layer(0).cloned(), known(1)?, is_shared(graph, node.args[1]))?
+            }
+            Op::Spike(SpikeOp::Decode) => args[0],
+            Op::Level(LevelOp::HeadLinear) => self.head_linear(args[0], known(1)?)?,
+            Op::Level(LevelOp::Ssa { heads, variant }) => {
+                let [Some(q), Some(k), Some(v)] = [0, 1, 2].map(|i| layer(i).cloned()) else {
+                    return Err(Diagnostic::new(graph.origin(value), "attention on what no neurons emit"));
+                };
+                if variant == (Ssa::Lif { output: Output::Spikes }) {
+                    let found = self.emitted([q, k, v], heads, [known(3)?, known(4)?, known(5)?])?;
+                    let plain = found.plain;
+                    walk.layers.insert(value, found);
+                    plain
+                } else {
+                    // Values in units that do not change with their thresholds, where the readers' gains can follow.
+                    let unit = v.log.filter(|_| walk.read_by_neurons.contains(&value));
+                    let values = if unit.is_some() { v.worth } else { v.plain };
+                    walk.units.extend(unit.map(|unit| (value, unit)));
+                    self.ssa([q, k], values, variant, heads, known(3)?, weight(4))?
+                }
+            }
+            Op::Array(_) | Op::Training(_) => {
+                return Err(Diagnostic::new(graph.origin(value), format!("`{}` has no relaxation", node.op)));
+            }
+        })
     }
 
     /// Notes the residual stream after a block, and gives what the next block reads.
