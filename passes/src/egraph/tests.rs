@@ -17,9 +17,9 @@ const EXP: Op = Op::Array(ArrayOp::Unary(Unary::Exp));
 const SQRT: Op = Op::Array(ArrayOp::Unary(Unary::Sqrt));
 
 /// Terms on constants `[3, 4]`, numbered as they are asked for.
-struct Sketch(Terms);
+struct TermSketch(Terms);
 
-impl Sketch {
+impl TermSketch {
     fn new(constants: usize) -> Self {
         let weight = |i: usize| Weight {
             name: format!("w{i}"),
@@ -38,7 +38,7 @@ impl Sketch {
 }
 
 /// How often a pattern fits a class, which is rebuilt first.
-fn fits(sketch: &mut Sketch, pattern: &'static str, class: Id) -> usize {
+fn fits(sketch: &mut TermSketch, pattern: &'static str, class: Id) -> usize {
     sketch.0.rebuild();
     let class = sketch.0.find(class);
     Pattern::parse(pattern).search_eclass(&sketch.0, class).map_or(0, |found| found.substs.len())
@@ -50,7 +50,7 @@ fn order(axes: &[usize]) -> Op {
 
 #[test]
 fn a_variable_that_stands_twice_is_one_class() {
-    let mut s = Sketch::new(2);
+    let mut s = TermSketch::new(2);
     let [x, y] = [s.constant(0), s.constant(1)];
     let [same, other] = [s.add(ADD, &[x, x]), s.add(ADD, &[x, y])];
     assert_eq!([fits(&mut s, "(add ?x ?x)", same), fits(&mut s, "(add ?x ?x)", other)], [1, 0]);
@@ -62,7 +62,7 @@ fn a_variable_that_stands_twice_is_one_class() {
 
 #[test]
 fn a_label_binds_an_operation_and_one_that_stands_twice_is_one_operation() {
-    let mut s = Sketch::new(1);
+    let mut s = TermSketch::new(1);
     let x = s.constant(0);
     let turned = s.add(order(&[1, 0]), &[x]);
     let [back, same] = [s.add(order(&[1, 0]), &[turned]), s.add(order(&[0, 1]), &[turned])];
@@ -80,7 +80,7 @@ fn a_label_binds_an_operation_and_one_that_stands_twice_is_one_operation() {
 /// One way for each term of a class: heads are names, so terms of one name differ in attributes.
 #[test]
 fn every_term_of_a_class_is_a_way_to_fit() {
-    let mut s = Sketch::new(2);
+    let mut s = TermSketch::new(2);
     let [x, y] = [s.constant(0), s.constant(1)];
     let [a, b, c] = [s.add(ADD, &[x, y]), s.add(ADD, &[y, x]), s.add(MUL, &[x, y])];
     s.0.union(a, b);
@@ -101,7 +101,7 @@ fn every_term_of_a_class_is_a_way_to_fit() {
 
 #[test]
 fn matches_come_in_the_order_of_classes() {
-    let mut s = Sketch::new(3);
+    let mut s = TermSketch::new(3);
     let leaves = [s.constant(0), s.constant(1), s.constant(2)];
     let roots: Vec<Id> = leaves.iter().map(|&leaf| s.add(NEG, &[leaf])).collect();
     s.0.rebuild();
@@ -139,7 +139,7 @@ const MANY: Limits = Limits { rounds: 20, terms: 1000 };
 
 #[test]
 fn rules_run_until_they_say_nothing_new() {
-    let mut s = Sketch::new(2);
+    let mut s = TermSketch::new(2);
     let [x, y] = [s.constant(0), s.constant(1)];
     let sum = s.add(ADD, &[x, y]);
     let root = s.add(NEG, &[sum]);
@@ -153,7 +153,7 @@ fn rules_run_until_they_say_nothing_new() {
 
 #[test]
 fn a_rule_that_refuses_changes_nothing() {
-    let mut s = Sketch::new(2);
+    let mut s = TermSketch::new(2);
     let [x, y] = [s.constant(0), s.constant(1)];
     s.add(ADD, &[x, y]);
     s.0.rebuild();
@@ -165,7 +165,7 @@ fn a_rule_that_refuses_changes_nothing() {
 #[test]
 fn rules_without_an_end_meet_a_limit() {
     let grown = |limits: Limits| {
-        let mut s = Sketch::new(2);
+        let mut s = TermSketch::new(2);
         let [x, y] = [s.constant(0), s.constant(1)];
         s.add(MUL, &[x, y]);
         match saturate(s.0, &[GROWS], limits) {
@@ -189,9 +189,9 @@ fn price(op: Op) -> u64 {
     }
 }
 
-struct Tree;
+struct TreeCost;
 
-impl CostFunction<Term> for Tree {
+impl CostFunction<Term> for TreeCost {
     type Cost = u64;
 
     fn cost<C: FnMut(Id) -> u64>(&mut self, term: &Term, mut costs: C) -> u64 {
@@ -202,7 +202,7 @@ impl CostFunction<Term> for Tree {
 /// `x y` with `x = y = -w`, or `sqrt w`: as a graph the product costs 1 + 4 + 2, its root 5 + 2. A tree has `-w` twice.
 #[test]
 fn shared_classes_are_paid_for_once() {
-    let mut s = Sketch::new(1);
+    let mut s = TermSketch::new(1);
     let w = s.constant(0);
     let shared = s.add(NEG, &[w]);
     let product = s.add(MUL, &[shared, shared]);
@@ -214,13 +214,13 @@ fn shared_classes_are_paid_for_once() {
     let chosen = extract(&s.0, &[root], &|_, term| Some(price(term.op))).expect("all terms may be chosen");
     assert_eq!(chosen[&s.0.find(root)].op, MUL);
     // egg's: 13 against 11.
-    assert_eq!(Extractor::new(&s.0, Tree).find_best_node(root).op, NEG);
+    assert_eq!(Extractor::new(&s.0, TreeCost).find_best_node(root).op, NEG);
 }
 
 /// Chains of doublings are sets as large as their length, not as two to its power.
 #[test]
 fn a_long_chain_of_shared_classes_is_extracted() {
-    let mut s = Sketch::new(1);
+    let mut s = TermSketch::new(1);
     let mut x = s.constant(0);
     for _ in 0..5000 {
         x = s.add(MUL, &[x, x]);
@@ -234,7 +234,7 @@ fn a_long_chain_of_shared_classes_is_extracted() {
 
 #[test]
 fn what_may_not_be_chosen_is_named() {
-    let mut s = Sketch::new(1);
+    let mut s = TermSketch::new(1);
     let w = s.constant(0);
     let bad = s.add(SQRT, &[w]);
     let root = s.add(MUL, &[bad, w]);
@@ -251,7 +251,7 @@ fn what_may_not_be_chosen_is_named() {
 /// `x = 0 + x` is a circle that costs nothing more: it is never chosen.
 #[test]
 fn circles_are_never_chosen() {
-    let mut s = Sketch::new(2);
+    let mut s = TermSketch::new(2);
     let [w, zero] = [s.constant(0), s.constant(1)];
     let x = s.add(NEG, &[w]);
     let sum = s.add(ADD, &[x, zero]);

@@ -56,7 +56,7 @@ impl Draw {
 
 /// What a variable may stand for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Operand {
+enum DrawnOperand {
     Number(f32),
     /// One number in a shape of this rank.
     One(usize),
@@ -87,8 +87,8 @@ enum Operand {
 
 /// By what they are: every row is drawn as often. Numbers stand in most patterns, and so in three rows.
 #[rustfmt::skip]
-const OPERANDS: &[&[Operand]] = {
-    use Operand::*;
+const OPERANDS: &[&[DrawnOperand]] = {
+    use DrawnOperand::*;
     &[
         &[Number(0.0), Number(1.0), Number(2.0), Number(0.5), Number(-3.0), Number(1e-5)],
         &[Number(-1e4), Number(-1e9), Number(f32::MIN)],
@@ -135,7 +135,7 @@ struct Making<'a> {
     /// By number of a variable.
     drawn: BTreeMap<u32, Value>,
     labels: BTreeMap<u32, Op>,
-    kinds: Vec<Operand>,
+    kinds: Vec<DrawnOperand>,
     /// Operands that may still be drawn.
     left: usize,
 }
@@ -188,58 +188,58 @@ impl<'a> Making<'a> {
         self.add(Op::Spike(SpikeOp::Fire { code, steps, curve }), &args)
     }
 
-    fn operand(&mut self, kind: Operand) -> Option<Value> {
+    fn operand(&mut self, kind: DrawnOperand) -> Option<Value> {
         match kind {
-            Operand::Number(x) => Some(self.constant(&[], vec![x])),
-            Operand::One(rank) => Some(self.numbers(&vec![1; rank])),
-            Operand::Constant(sizes) => Some(self.numbers(sizes)),
-            Operand::Turned(rows, columns) => {
+            DrawnOperand::Number(x) => Some(self.constant(&[], vec![x])),
+            DrawnOperand::One(rank) => Some(self.numbers(&vec![1; rank])),
+            DrawnOperand::Constant(sizes) => Some(self.numbers(sizes)),
+            DrawnOperand::Turned(rows, columns) => {
                 let w = self.numbers(&[rows, columns]);
                 self.add(Op::Array(ArrayOp::Transpose(Perm::new(&[1, 0])?)), &[w])
             }
-            Operand::Bytes(rows, columns) => {
+            DrawnOperand::Bytes(rows, columns) => {
                 let bytes = (0..rows * columns).map(|_| (self.draw.below(255) as i32 - 127) as i8).collect();
                 let name = format!("c{}", self.builder.graph().weights.len());
                 Some(self.builder.weight(&name, Arc::new(Tensor::i8(&[rows, columns], bytes))))
             }
-            Operand::Ints(count) => {
+            DrawnOperand::Ints(count) => {
                 let data = (0..count).map(|_| self.draw.of(&[0, 2, 4])).collect();
                 let name = format!("c{}", self.builder.graph().weights.len());
                 Some(self.builder.weight(&name, Arc::new(Tensor::i32(&[count], data))))
             }
-            Operand::Tokens => self.add(Op::Leaf(LeafOp::Tokens), &[]),
-            Operand::Rows(width) => self.rows(width),
-            Operand::Heads(heads, width) => self.heads(heads, width),
-            Operand::HeadsLater(heads, width) => {
+            DrawnOperand::Tokens => self.add(Op::Leaf(LeafOp::Tokens), &[]),
+            DrawnOperand::Rows(width) => self.rows(width),
+            DrawnOperand::Heads(heads, width) => self.heads(heads, width),
+            DrawnOperand::HeadsLater(heads, width) => {
                 let rows = self.rows(heads * width)?;
                 let dims = [Dim::Tokens, Dim::Fixed(heads as u32), Dim::Fixed(width as u32)];
                 self.add(Op::Array(ArrayOp::Reshape(Shape::new(&dims))), &[rows])
             }
-            Operand::Batch(width) => {
+            DrawnOperand::Batch(width) => {
                 let rows = self.rows(width)?;
                 self.add(
                     Op::Array(ArrayOp::Reshape(Shape::new(&[Dim::Fixed(1), Dim::Tokens, Dim::Fixed(width as u32)]))),
                     &[rows],
                 )
             }
-            Operand::Scores => {
+            DrawnOperand::Scores => {
                 let [q, k] = [self.rows(4)?, self.rows(4)?];
                 let k = self.add(Op::Array(ArrayOp::Transpose(Perm::new(&[1, 0])?)), &[k])?;
                 self.add(Op::Array(ArrayOp::MatMul), &[q, k])
             }
-            Operand::HeadScores(heads) => {
+            DrawnOperand::HeadScores(heads) => {
                 let [q, k] = [self.heads(heads, 2)?, self.heads(heads, 2)?];
                 let k = self.add(Op::Array(ArrayOp::Transpose(Perm::new(&[0, 2, 1])?)), &[k])?;
                 self.add(Op::Array(ArrayOp::MatMul), &[q, k])
             }
-            Operand::Gate(kind) => {
+            DrawnOperand::Gate(kind) => {
                 let of = *self.drawn.values().next()?;
                 self.gate(kind, of)
             }
-            Operand::Spikes(code, steps, curve, width) => self.spikes(code, steps, curve, width),
-            Operand::Current(code, steps, width) => {
+            DrawnOperand::Spikes(code, steps, curve, width) => self.spikes(code, steps, curve, width),
+            DrawnOperand::Current(code, steps, width) => {
                 let spikes = self.spikes(code, steps, Curve::Identity, width)?;
-                let w = self.operand(Operand::Bytes(width, 4))?;
+                let w = self.operand(DrawnOperand::Bytes(width, 4))?;
                 self.add(Op::Spike(SpikeOp::Synapse), &[spikes, w])
             }
         }
@@ -290,7 +290,7 @@ impl<'a> Making<'a> {
                 }
                 self.left = self.left.checked_sub(1)?;
                 // Operands of one operation are often alike.
-                let known: Vec<Operand> = self
+                let known: Vec<DrawnOperand> = self
                     .kinds
                     .iter()
                     .copied()
