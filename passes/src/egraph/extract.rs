@@ -91,7 +91,7 @@ impl Below {
 
 /// The best term known for a class.
 #[derive(Clone)]
-struct Choice {
+struct BestTerm {
     depth: u32,
     term: Term,
     /// Price of every class below and including this one.
@@ -104,7 +104,7 @@ struct Extraction<'a> {
     terms: &'a Terms,
     price: Price<'a>,
     /// By class number.
-    best: Vec<Option<Choice>>,
+    best: Vec<Option<BestTerm>>,
     /// When a class was last tried, in choices.
     tried: Vec<u64>,
     /// Choices that were made.
@@ -139,7 +139,7 @@ pub fn extract(terms: &Terms, outputs: &[Id], price: Price<'_>) -> Result<IndexM
 }
 
 impl Extraction<'_> {
-    fn of(&self, class: Id) -> Option<&Choice> {
+    fn of(&self, class: Id) -> Option<&BestTerm> {
         self.best[usize::from(self.terms.find(class))].as_ref()
     }
 
@@ -160,7 +160,7 @@ impl Extraction<'_> {
     fn try_term(&mut self, class: Id, term: &Term) {
         let number = usize::from(class);
         let Some(own) = (self.price)(self.terms, term) else { return };
-        let Some(args) = term.args.iter().map(|arg| self.of(*arg)).collect::<Option<Vec<&Choice>>>() else { return };
+        let Some(args) = term.args.iter().map(|arg| self.of(*arg)).collect::<Option<Vec<&BestTerm>>>() else { return };
         if args.iter().any(|arg| arg.below.has(number, self.bits)) {
             return;
         }
@@ -176,7 +176,7 @@ impl Extraction<'_> {
         }
         let depth = 1 + args.iter().map(|arg| arg.depth).max().unwrap_or(0);
         if known.is_none_or(|known| (below.sum(), depth) < (known.below.sum(), known.depth)) {
-            self.best[number] = Some(Choice { depth, term: term.clone(), below, at: self.made });
+            self.best[number] = Some(BestTerm { depth, term: term.clone(), below, at: self.made });
             self.made += 1;
         }
     }

@@ -24,13 +24,13 @@ pub(super) enum Tree {
 }
 
 /// Words and brackets of a pattern, and the names that were read so far.
-struct PatternParser<W> {
+struct PatternReader<W> {
     text: &'static str,
     words: W,
     names: Vec<String>,
 }
 
-impl<W: Iterator<Item = &'static str>> PatternParser<W> {
+impl<W: Iterator<Item = &'static str>> PatternReader<W> {
     /// What follows, up to and including `)`; `None` for `)` itself.
     fn tree(&mut self) -> Option<Tree> {
         match self.words.next() {
@@ -74,10 +74,10 @@ impl Pattern {
     /// # Panics
     /// On a malformed pattern: patterns are part of the program.
     pub fn parse(text: &'static str) -> Self {
-        let mut parser = PatternParser { text, words: words(text), names: Vec::new() };
-        let tree = parser.tree().unwrap_or_else(|| panic!("pattern `{text}` has no beginning"));
-        assert!(parser.words.next().is_none(), "pattern `{text}` goes on after its end");
-        Self { tree, names: parser.names }
+        let mut reader = PatternReader { text, words: words(text), names: Vec::new() };
+        let tree = reader.tree().unwrap_or_else(|| panic!("pattern `{text}` has no beginning"));
+        assert!(reader.words.next().is_none(), "pattern `{text}` goes on after its end");
+        Self { tree, names: reader.names }
     }
 
     /// The match that a substitution of this pattern stands for.

@@ -189,9 +189,9 @@ fn price(op: Op) -> u64 {
     }
 }
 
-struct TermTree;
+struct TreeCost;
 
-impl CostFunction<Term> for TermTree {
+impl CostFunction<Term> for TreeCost {
     type Cost = u64;
 
     fn cost<C: FnMut(Id) -> u64>(&mut self, term: &Term, mut costs: C) -> u64 {
@@ -214,7 +214,7 @@ fn shared_classes_are_paid_for_once() {
     let chosen = extract(&s.0, &[root], &|_, term| Some(price(term.op))).expect("all terms may be chosen");
     assert_eq!(chosen[&s.0.find(root)].op, MUL);
     // egg's: 13 against 11.
-    assert_eq!(Extractor::new(&s.0, TermTree).find_best_node(root).op, NEG);
+    assert_eq!(Extractor::new(&s.0, TreeCost).find_best_node(root).op, NEG);
 }
 
 /// Chains of doublings are sets as large as their length, not as two to its power.
