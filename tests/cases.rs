@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! ; test: spike                  what is done: a pass, `text`, `infer`, `verify`, `cost`
-//! snnc 1 quantised context=8     the program
+//! snnc 2 quantised context=8     the program
 //! ...
 //! ; result:                      what comes of it, line by line behind `;`
 //! ```

@@ -49,7 +49,7 @@ pub struct Filled {
 /// Everything that is wrong with it, at `line:column`.
 ///
 /// ```
-/// let text = "snnc 1 tensor context=8
+/// let text = "snnc 2 tensor context=8
 /// weight @table : f32[16,4] = fill(seed=1)
 /// %0 = tokens : i32[tokens]
 /// %1 = embed(%0, @table) : f32[tokens,4]   ; a row of the table for every token
