@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Levels to spikes, a weight, plain IF neurons that answer within the timestep, a weight.
+/// Levels to spikes, a weight, plain IF time-stepped neurons, a weight.
 fn network(x: &[i32], first: &[i8], second: &[i8]) -> Result<Graph, Diagnostic> {
     let mut b = Builder::new(Stage::Spiking, TOKENS as u32);
     let row = |b: &mut Builder, name: &str, width: usize, value: f32| {

@@ -65,14 +65,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let ids: Vec<u32> =
         (0..tokens as u64).map(|i| ((i * 2_654_435_761 + 97) % config.vocabulary as u64) as u32).collect();
     let want = hidden(tensor.clone(), &ids)?;
-    let wishes = QuantOptions {
+    let quant_options = QuantOptions {
         overrides,
         exact_weights,
         thresholds,
         ..QuantOptions::uniform(Levels { steps, ..Levels::default() })
     };
     let recipe = ConvertOptions {
-        quant: wishes,
+        quant: quant_options,
         calibration_tokens: calibration.unwrap_or_else(|| calibration_tokens(config.parameters())),
         threads: 2,
     };

@@ -135,8 +135,8 @@ fn counts_of_every_attention_are_the_meters() {
         Ssa::Lif { output: Output::Spikes },
     ];
     for kind in kinds {
-        let wishes = QuantOptions { attention: Some(kind), ..QuantOptions::default() };
-        check(&format!("{kind:?}"), &converted(imported(&TINY), wishes), TINY.vocabulary);
+        let quant_options = QuantOptions { attention: Some(kind), ..QuantOptions::default() };
+        check(&format!("{kind:?}"), &converted(imported(&TINY), quant_options), TINY.vocabulary);
     }
 }
 
@@ -164,8 +164,8 @@ fn split_projections_are_one_of_the_dense_network() {
     };
     let want = macs(&spiking(imported(&plain), Levels::default()));
     for thresholds in [Thresholds::Static, Thresholds::Token] {
-        let wishes = QuantOptions { thresholds, ..QuantOptions::uniform(Levels::default()) };
-        assert_eq!(macs(&converted(imported(&outliers), wishes)), want, "{thresholds:?}");
+        let quant_options = QuantOptions { thresholds, ..QuantOptions::uniform(Levels::default()) };
+        assert_eq!(macs(&converted(imported(&outliers), quant_options)), want, "{thresholds:?}");
     }
 }
 
@@ -403,8 +403,8 @@ fn the_attention_block_of_the_real_model() {
     let text = std::fs::read_to_string(data.join("valid.txt")).unwrap();
     let ids = tokens.document(&text[..text.floor_char_boundary(60_000)]).unwrap();
     for (steps, least) in [(8, 0.39), (7, 0.47), (6, 0.57), (4, 0.70), (3, 0.77)] {
-        let wishes = QuantOptions::uniform(Levels { code: Code::Binary, steps });
-        let recipe = ConvertOptions { quant: wishes, calibration_tokens: 4096, threads: 2 };
+        let quant_options = QuantOptions::uniform(Levels { code: Code::Binary, steps });
+        let recipe = ConvertOptions { quant: quant_options, calibration_tokens: 4096, threads: 2 };
         let sample = Sample::Text { name: "built in".into(), text: BUILT_IN_TEXT.into(), tokens: &tokens };
         let done = convert(import.graph.clone(), false, &sample, &recipe, &mut |_, _, _| {}).unwrap();
         let program =
@@ -429,9 +429,9 @@ fn the_attention_block_of_the_real_model() {
 fn every_layer_keeps_its_calibrated_rate() {
     for thresholds in [Thresholds::Static, Thresholds::Token] {
         for attention in [Ssa::Ttfs { phases: 8 }, Ssa::TopK { phases: 8, keys: 4 }] {
-            let mut wishes = QuantOptions { thresholds, ..QuantOptions::default() };
-            wishes.attention = Some(attention);
-            let recipe = ConvertOptions { quant: wishes, calibration_tokens: 1024, threads: 2 };
+            let mut quant_options = QuantOptions { thresholds, ..QuantOptions::default() };
+            quant_options.attention = Some(attention);
+            let recipe = ConvertOptions { quant: quant_options, calibration_tokens: 1024, threads: 2 };
             let done = convert(imported(&TINY), false, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).unwrap();
             let activity = expected(&done.graph, Some(&done.section), None, 32);
             assert!(activity.is_ok(), "{thresholds:?}, {attention:?}: {activity:?}");

@@ -48,7 +48,7 @@ fn threads() {
     }
 }
 
-/// Neurons that answer within the timestep: every timestep is run, by every engine with the same bits.
+/// Time-stepped neurons: every timestep is run, by every engine with the same bits.
 #[test]
 fn neurons_that_answer_within_the_timestep() {
     for membrane in Membrane::ALL {
@@ -85,15 +85,15 @@ fn sites_differ() {
     ];
     let overrides = overrides.map(|(site, wish)| (site.to_string(), wish)).to_vec();
     for exact_weights in [false, true] {
-        let wishes = QuantOptions { overrides: overrides.clone(), exact_weights, ..QuantOptions::default() };
-        check_graph("sites", &converted(imported(&TINY), wishes), TINY.vocabulary);
+        let quant_options = QuantOptions { overrides: overrides.clone(), exact_weights, ..QuantOptions::default() };
+        check_graph("sites", &converted(imported(&TINY), quant_options), TINY.vocabulary);
     }
     // Levels of one width from trains of several lengths, read as reals.
     for steps in [5, 11] {
         let overrides =
             vec![("mlp.in".into(), Override::Steps(steps)), ("attention.out".into(), Override::Steps(steps + 1))];
-        let wishes = QuantOptions { overrides, exact_weights: true, ..QuantOptions::default() };
-        check_graph("exact weights", &converted(imported(&TINY), wishes), TINY.vocabulary);
+        let quant_options = QuantOptions { overrides, exact_weights: true, ..QuantOptions::default() };
+        check_graph("exact weights", &converted(imported(&TINY), quant_options), TINY.vocabulary);
     }
     let dense = QuantOptions {
         overrides: vec![("h.0.q".into(), Override::Dense), ("head".into(), Override::Dense)],
@@ -113,8 +113,8 @@ fn thresholds_and_outliers() {
     ] {
         for (code, exact_weights) in [(Code::Binary, false), (Code::Binary, true), (Code::Unary, false)] {
             let levels = Levels { code, steps: 7 };
-            let wishes = QuantOptions { thresholds, exact_weights, ..QuantOptions::uniform(levels) };
-            let graph = converted(imported(&config), wishes);
+            let quant_options = QuantOptions { thresholds, exact_weights, ..QuantOptions::uniform(levels) };
+            let graph = converted(imported(&config), quant_options);
             let names: Vec<&str> = graph.nodes.iter().map(|node| node.op.name()).collect();
             assert!(wanted.iter().all(|name| names.contains(name)), "{wanted:?} in {names:?}");
             let fine = graph.weights.iter().any(|weight| weight.name.ends_with("out.residual.weight"));
@@ -134,8 +134,8 @@ fn thresholds_and_outliers() {
     }
     let membrane = Some(Membrane::If);
     let levels = Levels { code: Code::Unary, steps: 6 };
-    let wishes = QuantOptions { membrane, thresholds: Thresholds::Token, ..QuantOptions::uniform(levels) };
-    check_forms("prompt", &[("stepped", &converted(imported(&outliers), wishes))], outliers.vocabulary);
+    let quant_options = QuantOptions { membrane, thresholds: Thresholds::Token, ..QuantOptions::uniform(levels) };
+    check_forms("prompt", &[("stepped", &converted(imported(&outliers), quant_options))], outliers.vocabulary);
 }
 
 /// Levels of 17 bits, sums of attention in 64, and products that share their inputs: all timesteps that a code has.
@@ -176,8 +176,8 @@ fn attention_of_every_kind() {
     ];
     for (variant, steps) in kinds {
         let overrides = steps.iter().map(|(site, steps)| (site.to_string(), Override::Steps(*steps))).collect();
-        let wishes = QuantOptions { attention: Some(variant), overrides, ..QuantOptions::default() };
-        let mut graph = converted(imported(&TINY), wishes);
+        let quant_options = QuantOptions { attention: Some(variant), overrides, ..QuantOptions::default() };
+        let mut graph = converted(imported(&TINY), quant_options);
         for half_life in [None, Some([1, 2, 4]), Some([0, 16, 32])] {
             if let Some(half_life) = half_life {
                 halve(&mut graph, half_life);
@@ -218,8 +218,8 @@ fn attention_by_layer() {
         Some(Ssa::Ttfs { phases: 8 }),
     ];
     let overrides = (0..).zip(kinds).map(|(layer, kind): (u32, _)| (format!("h.{layer}"), Override::Attention(kind)));
-    let wishes = QuantOptions { overrides: overrides.collect(), ..QuantOptions::default() };
-    let graph = converted(imported(&config), wishes);
+    let quant_options = QuantOptions { overrides: overrides.collect(), ..QuantOptions::default() };
+    let graph = converted(imported(&config), quant_options);
     let kept = graph.nodes.iter().filter(|node| node.op.has_state());
     let names: Vec<String> = kept.map(|node| node.op.to_string().split(',').next().unwrap().to_string()).collect();
     assert_eq!(names, ["ssa[linear", "attention[heads=3", "ssa[coincidence", "ssa[topk", "ssa[ttfs"]);
@@ -227,8 +227,8 @@ fn attention_by_layer() {
     check_batch("by layer", &collapse(&graph).unwrap(), config.vocabulary);
     check_batch("by layer, stepped", &graph, config.vocabulary);
     for output in [Output::Mean, Output::Spikes] {
-        let wishes = QuantOptions { attention: Some(Ssa::Lif { output }), ..QuantOptions::default() };
-        check_batch("LIF", &converted(imported(&TINY), wishes), TINY.vocabulary);
+        let quant_options = QuantOptions { attention: Some(Ssa::Lif { output }), ..QuantOptions::default() };
+        check_batch("LIF", &converted(imported(&TINY), quant_options), TINY.vocabulary);
     }
 }
 
@@ -282,8 +282,8 @@ fn attention_of_neurons_that_integrate_first_collapses() {
 #[test]
 fn a_call_that_fails_leaves_sums_as_they_were() {
     let config = Gpt2Config { layers: 2, ..TINY };
-    let wishes = QuantOptions { attention: Some(Ssa::Linear { guard: 8 }), ..QuantOptions::default() };
-    let mut graph = collapse(&converted(imported(&config), wishes)).unwrap();
+    let quant_options = QuantOptions { attention: Some(Ssa::Linear { guard: 8 }), ..QuantOptions::default() };
+    let mut graph = collapse(&converted(imported(&config), quant_options)).unwrap();
     spoil(&mut graph, config.vocabulary, 60);
     for engine in [Engine::Interpreter, Engine::Jit] {
         let options = Options { chunk: 2, ..options(engine) };

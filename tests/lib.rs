@@ -33,9 +33,9 @@ pub fn spiking(graph: Graph, levels: Levels) -> Graph {
     converted(graph, QuantOptions::uniform(levels))
 }
 
-/// The Spiking program of a network by anybody's wishes, calibrated on seeded ids.
-pub fn converted(graph: Graph, wishes: QuantOptions) -> Graph {
-    let recipe = ConvertOptions { quant: wishes, calibration_tokens: 2048, threads: 2 };
+/// The Spiking program of a network by anybody's quant_options, calibrated on seeded ids.
+pub fn converted(graph: Graph, quant_options: QuantOptions) -> Graph {
+    let recipe = ConvertOptions { quant: quant_options, calibration_tokens: 2048, threads: 2 };
     convert(graph, false, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).expect("a generated network converts").graph
 }
 

@@ -248,7 +248,7 @@ fn a_code_spells_every_level_by_thresholding() {
 
 proptest! {
     #[test]
-    fn settle_fire_is_quant(case in case()) {
+    fn decode_fire_is_quant(case in case()) {
         let mut net = CaseGraph::new(&case, Stage::Spiking);
         let x = net.input();
         let gains = net.gains(case.curve, 0, case.width, 1.0);
@@ -262,7 +262,7 @@ proptest! {
     }
 
     #[test]
-    fn settle_synapse_is_product(case in case()) {
+    fn decode_synapse_is_matmul_int(case in case()) {
         let mut net = CaseGraph::new(&case, Stage::Spiking);
         let [spikes, ..] = net.trains();
         let w = net.matrix(0);
@@ -375,7 +375,7 @@ proptest! {
         prop_assert_eq!(&bits(&of_case(&collapse(&spiking).unwrap(), &case)), &want);
     }
 
-    /// Two constants a channel are rounded, so a potential beside a tie may fall to the other side: one level, no more.
+    /// Two constants per channel are rounded, so a potential beside a tie may fall to the other side: one level, no more.
     #[test]
     fn fold_moves_no_level_by_more_than_one(case in case()) {
         let mut net = CaseGraph::new(&case, Stage::Spiking);

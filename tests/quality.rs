@@ -39,9 +39,9 @@ fn demo() -> DemoModel {
 }
 
 impl DemoModel {
-    fn converted(&self, wishes: QuantOptions) -> (Graph, Calibration, Json) {
+    fn converted(&self, quant_options: QuantOptions) -> (Graph, Calibration, Json) {
         let sample = Sample::Text { name: "text".into(), text: BUILT_IN_TEXT.into(), tokens: &self.tokens };
-        let recipe = ConvertOptions { quant: wishes, calibration_tokens: 4096, threads: 2 };
+        let recipe = ConvertOptions { quant: quant_options, calibration_tokens: 4096, threads: 2 };
         let done = spiking(self.tensor.clone(), &sample, &recipe, &mut |_, _, _| {}).unwrap();
         (done.graph, done.calibration, done.section)
     }

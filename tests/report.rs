@@ -85,7 +85,7 @@ fn drawn(layer: &Json, tokens: usize) -> Vec<u64> {
     numbers.chunks(planes * width).map(|token| token.iter().map(spikes).sum()).collect()
 }
 
-/// What is drawn is what was counted, of neurons that wait and of those that answer within the timestep.
+/// What is drawn is what was counted, of integrate-then-fire and of time-stepped neurons.
 #[test]
 fn every_spike_that_is_drawn_was_counted() {
     for (model, planes) in [("model.snn", 1), ("classical.snn", 8)] {

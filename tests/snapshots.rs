@@ -23,8 +23,8 @@ fn attention_before_training() {
         ("linear", Ssa::Linear { guard: 8 }),
         ("lif", Ssa::Lif { output: Output::Spikes }),
     ] {
-        let wishes = QuantOptions { attention: Some(variant), ..QuantOptions::default() };
-        let recipe = snnc::convert::ConvertOptions { quant: wishes, calibration_tokens: 64, threads: 2 };
+        let quant_options = QuantOptions { attention: Some(variant), ..QuantOptions::default() };
+        let recipe = snnc::convert::ConvertOptions { quant: quant_options, calibration_tokens: 64, threads: 2 };
         let sample = snnc::convert::Sample::SeededIds;
         let mut passed = |_: &Pass, _: &Graph, _: &Graph| {};
         let converted = snnc::convert::convert(imported(&SMALLEST), false, &sample, &recipe, &mut passed).unwrap();

@@ -33,34 +33,34 @@ fn dense() -> Graph {
     snnc::convert::dense(imported(&CONFIG), false, &mut |_, _, _| {}).unwrap()
 }
 
-fn wishes(steps: u16, attention: Ssa) -> QuantOptions {
-    let mut wishes = QuantOptions::uniform(Levels { steps, ..Levels::default() });
-    wishes.attention = Some(attention);
-    wishes
+fn quant_options(steps: u16, attention: Ssa) -> QuantOptions {
+    let mut quant_options = QuantOptions::uniform(Levels { steps, ..Levels::default() });
+    quant_options.attention = Some(attention);
+    quant_options
 }
 
 /// One network of every kind that trains.
 fn programs() -> Vec<(&'static str, Graph)> {
     let ttfs = Ssa::Ttfs { phases: PHASES };
-    let token = QuantOptions { thresholds: Thresholds::Token, ..wishes(4, ttfs) };
+    let token = QuantOptions { thresholds: Thresholds::Token, ..quant_options(4, ttfs) };
     let all = [
-        ("ttfs", wishes(4, ttfs)),
+        ("ttfs", quant_options(4, ttfs)),
         ("a threshold for every token", token),
-        ("topk", wishes(6, Ssa::TopK { phases: PHASES, keys: 5 })),
-        ("coincidence", wishes(6, Ssa::Coincidence { squared: false })),
-        ("coincidence, squared", wishes(6, Ssa::Coincidence { squared: true })),
-        ("linear", wishes(6, Ssa::Linear { guard: GUARD })),
-        ("lif", wishes(6, Ssa::Lif { output: Output::Mean })),
-        ("lif, spikes", wishes(6, Ssa::Lif { output: Output::Spikes })),
+        ("topk", quant_options(6, Ssa::TopK { phases: PHASES, keys: 5 })),
+        ("coincidence", quant_options(6, Ssa::Coincidence { squared: false })),
+        ("coincidence, squared", quant_options(6, Ssa::Coincidence { squared: true })),
+        ("linear", quant_options(6, Ssa::Linear { guard: GUARD })),
+        ("lif", quant_options(6, Ssa::Lif { output: Output::Mean })),
+        ("lif, spikes", quant_options(6, Ssa::Lif { output: Output::Spikes })),
     ];
     let mut all: Vec<(&str, Graph)> =
-        all.into_iter().map(|(name, wishes)| (name, converted(imported(&CONFIG), wishes))).collect();
-    // Neurons that answer within the timestep, of a network whose MLPs have them too.
+        all.into_iter().map(|(name, quant_options)| (name, converted(imported(&CONFIG), quant_options))).collect();
+    // Time-stepped neurons, of a network whose MLPs have them too.
     for membrane in Membrane::ALL {
-        let mut wishes = QuantOptions::uniform(Levels { code: Code::Unary, steps: 6 });
-        wishes.membrane = Some(membrane);
+        let mut quant_options = QuantOptions::uniform(Levels { code: Code::Unary, steps: 6 });
+        quant_options.membrane = Some(membrane);
         let relu = Gpt2Config { activation: Activation::Relu, ..CONFIG };
-        all.push((membrane.name(), converted(imported(&relu), wishes)));
+        all.push((membrane.name(), converted(imported(&relu), quant_options)));
     }
     all
 }

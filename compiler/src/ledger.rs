@@ -93,7 +93,7 @@ fn twice_the_levels(Levels { code, steps }: Levels) -> Option<u16> {
     (more <= code.max_steps()).then_some(more)
 }
 
-/// One line: a site's damage by cause, in nats of KL divergence a token.
+/// One line: a site's damage by cause, in nats of KL divergence per token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// `h.0.mlp.hidden`; attention's softmax is `h.0.attention`.

@@ -1,4 +1,4 @@
-//! Neurons that answer within the timestep: what a membrane does with one timestep's input.
+//! Time-stepped neurons: what a membrane does with one timestep's input.
 //!
 //! Unlike `fire`, which integrates the whole train before it speaks, such a neuron spikes before it has heard everything,
 //! so what it says depends on the order of its inputs, and time does not collapse. Potentials are in units of the

@@ -4,10 +4,10 @@
 //! 2. Every constant is one node, has a name of its own, at most five sizes, and the type of its tensor.
 //! 3. Operands come before their users. A node's type is what `infer` says.
 //! 4. Every node leads to an output, so that nothing is run in vain.
-//! 5. Sizes are at least 1, and a value has fewer than 2^31 elements a token. Sums that are kept of a sequence are at most 2^28.
+//! 5. Sizes are at least 1, and a value has fewer than 2^31 elements per token. Sums that are kept of a sequence are at most 2^28.
 //! 6. Every operation is legal in the graph's stage.
 //! 7. After import and before training, an addition's operands have one shape, `[tokens,width]`; a product's or a quotient's second operand has
-//!    one number a token. Nothing else broadcasts.
+//!    one number per token. Nothing else broadcasts.
 //! 8. After import and before training, parameters (weights, gains, offsets, tables, slopes) are constants.
 //! 9. Outputs are computed tensors: no train leaves the program. (That a current is only ever decoded follows from 3: no
 //!    other operation takes one.)
@@ -263,7 +263,7 @@ fn thresholds(graph: &Graph, errors: &mut Diagnostics) {
         let [a, b] = [graph.ty(node.args[0]), graph.ty(node.args[1])];
         if a.shape().row_width().is_none() || b.shape() != Shape::rows(1) {
             let message =
-                format!("`{}` takes [tokens,width] and one number a token here, not {a} and {b}", node.op.name());
+                format!("`{}` takes [tokens,width] and one number per token here, not {a} and {b}", node.op.name());
             errors.push(at(graph, value, message));
         }
     }
@@ -455,7 +455,7 @@ mod tests {
         let (div, x) = (find(&graph, "div"), find(&graph, "add"));
         graph.nodes[div].args[1] = Value(x as u32);
         let told: Vec<String> = verify(&graph).expect_err("a whole row").iter().map(ToString::to_string).collect();
-        let wanted = "`div` takes [tokens,width] and one number a token here, not f32[tokens,4] and f32[tokens,4]";
+        let wanted = "`div` takes [tokens,width] and one number per token here, not f32[tokens,4] and f32[tokens,4]";
         assert!(told[0].contains(wanted), "{told:#?}");
     }
 

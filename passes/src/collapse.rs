@@ -21,15 +21,15 @@ use snnc_ir::{Diagnostic, Graph, Op, Stage, Type};
 #[rustfmt::skip]
 /// The rules: each takes time out of one kind of operation.
 pub const RULES: &[RewriteRule] = &[
-    RewriteRule { name: "decode-fire",    left: "(decode (fire:f ?x ?g ?o))",             right: settle_fire },
-    RewriteRule { name: "decode-curve",   left: "(decode (fire:f ?x ?a ?b ?g ?o))",       right: settle_curve },
-    RewriteRule { name: "decode-synapse", left: "(decode (synapse ?s ?w))",               right: settle_synapse },
-    RewriteRule { name: "decode-ssa",     left: "(ssa:a ?q ?k ?v ?c)",                    right: settle_ssa },
-    RewriteRule { name: "decode-memory",  left: "(ssa:a ?q ?k ?v ?s ?h)",                 right: settle_memory },
-    RewriteRule { name: "decode-emitted", left: "(decode (ssa:a ?q ?k ?v ?s ?h ?g))",     right: settle_emitted },
+    RewriteRule { name: "decode-fire",    left: "(decode (fire:f ?x ?g ?o))",             right: decode_fire },
+    RewriteRule { name: "decode-curve",   left: "(decode (fire:f ?x ?a ?b ?g ?o))",       right: decode_curve },
+    RewriteRule { name: "decode-synapse", left: "(decode (synapse ?s ?w))",               right: decode_synapse },
+    RewriteRule { name: "decode-ssa",     left: "(ssa:a ?q ?k ?v ?c)",                    right: decode_ssa },
+    RewriteRule { name: "decode-memory",  left: "(ssa:a ?q ?k ?v ?s ?h)",                 right: decode_memory },
+    RewriteRule { name: "decode-emitted", left: "(decode (ssa:a ?q ?k ?v ?s ?h ?g))",     right: decode_emitted },
 ];
 
-/// Whether a program has neurons that answer within the timestep: what they say depends on the order of their inputs, so
+/// Whether a program has time-stepped neurons: what they say depends on the order of their inputs, so
 /// that every timestep has to be run.
 pub fn depends_on_order(graph: &Graph) -> bool {
     graph.nodes.iter().any(|node| matches!(node.op, Op::Spike(SpikeOp::Integrate { .. })))
@@ -66,36 +66,36 @@ fn decode(m: &Match<'_>, name: &str) -> Expr {
     Expr::op(Op::Spike(SpikeOp::Decode), [class(m, name)])
 }
 
-fn settle_fire(m: &Match<'_>) -> Option<Expr> {
+fn decode_fire(m: &Match<'_>) -> Option<Expr> {
     let Op::Spike(SpikeOp::Fire { code, steps, curve }) = m.op("f") else { return None };
     Some(Expr::op(Op::Level(LevelOp::Quant { code, steps, curve }), [class(m, "x"), class(m, "g"), class(m, "o")]))
 }
 
-fn settle_curve(m: &Match<'_>) -> Option<Expr> {
+fn decode_curve(m: &Match<'_>) -> Option<Expr> {
     let Op::Spike(SpikeOp::Fire { code, steps, curve }) = m.op("f") else { return None };
     let args = ["x", "a", "b", "g", "o"].map(|name| class(m, name));
     Some(Expr::op(Op::Level(LevelOp::Quant { code, steps, curve }), args))
 }
 
-fn settle_synapse(m: &Match<'_>) -> Option<Expr> {
+fn decode_synapse(m: &Match<'_>) -> Option<Expr> {
     Some(Expr::op(Op::Level(LevelOp::MatMulInt), [decode(m, "s"), class(m, "w")]))
 }
 
-fn settle_ssa(m: &Match<'_>) -> Option<Expr> {
-    settle_attention(m, &["c"])
+fn decode_ssa(m: &Match<'_>) -> Option<Expr> {
+    decode_attention(m, &["c"])
 }
 
-fn settle_memory(m: &Match<'_>) -> Option<Expr> {
-    settle_attention(m, &["s", "h"])
+fn decode_memory(m: &Match<'_>) -> Option<Expr> {
+    decode_attention(m, &["s", "h"])
 }
 
-fn settle_emitted(m: &Match<'_>) -> Option<Expr> {
-    settle_attention(m, &["s", "h", "g"])
+fn decode_emitted(m: &Match<'_>) -> Option<Expr> {
+    decode_attention(m, &["s", "h", "g"])
 }
 
-/// That levels say when features spike is what the verifier promises of all but those of neurons that answer within the
-/// timestep, and these never collapse.
-fn settle_attention(m: &Match<'_>, constants: &[&str]) -> Option<Expr> {
+/// That levels say when features spike is what the verifier promises of all but those of
+/// time-stepped neurons, and these never collapse.
+fn decode_attention(m: &Match<'_>, constants: &[&str]) -> Option<Expr> {
     let decoded = ["q", "k", "v"].into_iter().map(|name| decode(m, name));
     let args = decoded.chain(constants.iter().map(|name| class(m, name)));
     matches!(m.ty("q"), Type::Train { .. }).then(|| Expr::Op(m.op("a"), args.collect()))

@@ -172,7 +172,7 @@ fn observed<'a>(graph: &Graph, seen: &'a Observations, site: Value) -> Result<&'
     Err(Diagnostic::new(origin, "the range measured here is not finite or not of the value's width"))
 }
 
-/// `worth`: see `ZeroPoint`; `None`: levels lie around 0. `time_stepped`: the neurons answer within the timestep.
+/// `worth`: see `ZeroPoint`; `None`: levels lie around 0. `time_stepped`: the neurons are time-stepped.
 fn fit_site(
     graph: &Graph,
     site: &SiteValue,
@@ -181,7 +181,7 @@ fn fit_site(
     worth: Option<f32>,
     time_stepped: bool,
 ) -> QuantParams {
-    // A neuron that answers within the timestep is a ReLU by being silent below 0, so its codes lie around 0.
+    // A time-stepped neuron is a ReLU by being silent below 0, so its codes lie around 0.
     let rectifier = time_stepped && graph.node(site.value).op == Op::Dense(DenseOp::Curve(Curve::Relu));
     let curve = !rectifier && matches!(graph.node(site.value).op, Op::Dense(DenseOp::Curve(_)));
     let most = levels.most();
@@ -300,7 +300,7 @@ fn by_token(fit: &mut QuantParams, seen: &Observed, weight: &[f32], wanted: Thre
 /// How many times less is lost where thresholds for every token are worth their work.
 const WORTH: f32 = 1.7;
 
-/// Scales of queries and keys such that `scale_q[c] * scale_k[c]` is one number a head: channel `c` of q counts in
+/// Scales of queries and keys such that `scale_q[c] * scale_k[c]` is one number per head: channel `c` of q counts in
 /// `R_q / b_c`, of k in `R_k * b_c`. Returns `R_q` and `R_k`, head by head.
 fn balance(quant_plan: &mut QuantPlan, sites: [Value; 2], seen: [&Observed; 2], heads: usize) -> [Vec<f32>; 2] {
     let width = seen[0].min.len() / heads;

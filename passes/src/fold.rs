@@ -2,7 +2,7 @@
 //!
 //! `gain * (scale * sum + bias) + offset = (gain * scale) * sum + (gain * bias + offset)`: a neuron then integrates
 //! integers. Without a curve its potential is in units of its level, so that its thresholds are the powers of two that
-//! its code spells; with one, the fold goes before the curve. Exact up to the rounding of two constants a channel.
+//! its code spells; with one, the fold goes before the curve. Exact up to the rounding of two constants per channel.
 
 use crate::context::Context;
 use snnc_ir::diagnostic::Diagnostics;
@@ -17,7 +17,7 @@ pub fn fold(graph: &Graph, _: &Context) -> Result<Graph, Diagnostics> {
     let mut map: Vec<Option<Value>> = vec![None; graph.nodes.len()];
     for (value, node) in graph.iter().filter(|(value, _)| live[value.index()]) {
         let mut args: Vec<Value> = reads(graph, node).filter_map(|arg| map[arg.index()]).collect();
-        // A neuron that answers within the timestep has its curve behind its gain.
+        // A time-stepped neuron has its curve behind its gain.
         let curve = match node.op {
             Op::Spike(SpikeOp::Fire { curve, .. }) => Some(curve),
             Op::Spike(SpikeOp::Integrate { .. }) => Some(Curve::Identity),
@@ -54,7 +54,7 @@ fn reads<'g>(graph: &'g Graph, node: &'g Node) -> impl Iterator<Item = Value> {
     input.iter().chain(rest).copied()
 }
 
-/// What a neuron that takes in a projection reads: its sums; or, where it answers within the timestep and the synapse runs
+/// What a neuron that takes in a projection reads: its sums; or, where it is time-stepped and the synapse runs
 /// for as long as it does, the current itself.
 fn input_of<'g>(graph: &'g Graph, neuron: &Node, affine: &'g Node) -> &'g [Value] {
     let decode = graph.node(affine.args[0]);

@@ -32,7 +32,7 @@ pub struct QuantOptions {
     pub overrides: Vec<(String, Override)>,
     /// What zero points are chosen for.
     pub zero_point: ZeroPoint,
-    /// Neurons of unary sites answer within the timestep.
+    /// Neurons of unary sites are time-stepped.
     pub membrane: Option<Membrane>,
     /// Of what a LayerNorm gives.
     pub thresholds: Thresholds,
@@ -172,9 +172,9 @@ pub enum Thresholds {
     /// Site by site, whichever loses less on the sample; for every token only where that is far less.
     #[default]
     Auto,
-    /// Fixed: one a channel.
+    /// Fixed: one per channel.
     Static,
-    /// One a channel, times one a token: the token's largest magnitude is the largest level.
+    /// One per channel, times one per token: the token's largest magnitude is the largest level.
     Token,
 }
 

@@ -46,7 +46,7 @@ pub fn raise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     Ok(sites::annotated(constants::fold(&raised, Stage::Tensor)?))
 }
 
-/// What an operation costs here: whether it belongs to the Tensor stage, and one a node. What depends on constants only
+/// What an operation costs here: whether it belongs to the Tensor stage, and one per node. What depends on constants only
 /// is computed once, now.
 fn price(terms: &Terms, term: &Term) -> Option<u64> {
     if is_constant(terms, term) {

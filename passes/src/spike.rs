@@ -1,7 +1,7 @@
 //! Turns quantised tensors into spike trains, op by op.
 //!
 //! Law: a train denotes the weighted sum of its spikes. Each arm below keeps that law, so the pass is exact.
-//! It chooses no levels (`quantise` does) and saves no work (`collapse` does). Only neurons that answer within the timestep
+//! It chooses no levels (`quantise` does) and saves no work (`collapse` does). Only time-stepped neurons
 //! break the law, and only where they are asked for: what they say depends on the order of their inputs.
 
 use crate::context::Context;
@@ -82,7 +82,7 @@ fn read_by(graph: &Graph, users: &[Vec<Value>], value: Value) -> Reader {
     Reader::Other
 }
 
-/// Whether a neuron that answers within the timestep can stand for a layer: its spikes all weigh the same, and it bends by
+/// Whether a time-stepped neuron can stand for a layer: its spikes all weigh the same, and it bends by
 /// being silent below 0, so nothing may be added behind the bend.
 fn answers(builder: &Builder, code: Code, curve: Curve, args: &[Value]) -> bool {
     let zero = |value: &Value| constant(builder, *value).iter().all(|&x| x == 0.0);

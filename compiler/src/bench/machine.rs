@@ -8,7 +8,7 @@ use std::time::Instant;
 /// Bytes that no cache holds.
 const FAR_BYTES: usize = 1 << 28;
 
-/// Gigabytes a second that so many threads read from memory together, in order, from large pages and asking ahead: the limit of
+/// Gigabytes per second that so many threads read from memory together, in order, from large pages and asking ahead: the limit of
 /// what walks over weights. `None` where there is not so much memory.
 pub fn memory_read_gb_per_s(threads: usize) -> Option<f64> {
     let kernels = Kernels::new(Isa::detect().ok()?).ok()?;

@@ -135,7 +135,7 @@ impl LayerRun {
         self.parts * self.width
     }
 
-    /// Bytes that a raster of all neurons takes, a token.
+    /// Bytes that a raster of all neurons takes, per token.
     pub fn raster_bytes(&self) -> usize {
         self.planes * self.width * self.bytes()
     }

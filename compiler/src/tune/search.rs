@@ -68,7 +68,7 @@ pub const TIMESTEPS: std::ops::RangeInclusive<u16> = 1..=8;
 pub struct Allocation {
     /// Timesteps.
     pub steps: Vec<u16>,
-    /// Nats a token.
+    /// Nats per token.
     pub damage: f64,
     /// What is to be small.
     pub cost: f64,
@@ -193,7 +193,7 @@ impl Tuner<'_> {
             .collect())
     }
 
-    /// What a site's neurons cost a token, as far as the sample tells.
+    /// What a site's neurons cost per token, as far as the sample tells.
     fn cost(&self, site: Value, fit: &QuantParams, goal: Goal) -> f64 {
         let width = fit.scale.len() as f64;
         match goal {

@@ -38,7 +38,7 @@ pub struct Memory<R> {
 /// What a node keeps of a sequence.
 #[derive(Clone, Debug)]
 enum Cached<R> {
-    /// Keys and values, `[past, d]` each, row-major; of trains, one such part a timestep.
+    /// Keys and values, `[past, d]` each, row-major; of trains, one such part per timestep.
     Rows([Content<R>; 2]),
     /// See `ssa::State`.
     Sums(Vec<i64>),

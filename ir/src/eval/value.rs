@@ -10,7 +10,7 @@ pub enum Content<R> {
     Real(Vec<R>),
     /// Integers: levels, sums, ids.
     Int(Vec<i32>),
-    /// One part a timestep.
+    /// One part per timestep.
     Train(Vec<Vec<i32>>),
 }
 

@@ -76,7 +76,7 @@ impl SpikeOp {
             SpikeOp::Integrate { steps, curve, .. } => {
                 let code = Code::Unary;
                 if !Membrane::has(curve) {
-                    return Err(format!("a neuron that answers within the timestep has no curve `{}`", curve.name()));
+                    return Err(format!("a time-stepped neuron has no curve `{}`", curve.name()));
                 }
                 if steps == 0 || steps > code.max_steps() {
                     return Err(format!("1 to {} timesteps are possible, here are {steps}", code.max_steps()));

@@ -228,7 +228,7 @@ impl TrainingOp {
             TrainingOp::RowMaxAbsGrad => {
                 rows(0)?;
                 if rows(1)? != 1 {
-                    return Err(format!("one number a token was expected, here is {}", args[1]));
+                    return Err(format!("one number per token was expected, here is {}", args[1]));
                 }
                 Ok(args[0])
             }

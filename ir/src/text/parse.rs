@@ -2,7 +2,7 @@
 //! anew, and nothing is allocated by a number that a line states.
 //!
 //! All errors are collected. A line that failed gives a value that nobody knows, and lines that use such a value are
-//! passed over in silence: one mistake, one complaint.
+//! passed over in silence: one mistake, one error.
 
 use crate::build::Builder;
 use crate::diagnostic::{Diagnostic, Diagnostics, ErrorCode, Place};
@@ -286,12 +286,12 @@ impl Parser<'_> {
     /// The graph, if nothing was wrong and every value is used.
     fn finish(mut self) -> Result<Graph, Diagnostics> {
         if self.errors.is_empty() {
-            self.complain_of_unused();
+            self.report_unused();
         }
         if self.errors.is_empty() { Ok(self.builder.finish(self.outputs)) } else { Err(self.errors) }
     }
 
-    fn complain_of_unused(&mut self) {
+    fn report_unused(&mut self) {
         let graph = self.builder.graph();
         let args = graph.nodes.iter().flat_map(|node| node.args.iter().copied());
         let used: HashSet<Value> = args.chain(self.outputs.iter().map(|(_, value)| *value)).collect();

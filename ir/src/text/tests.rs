@@ -166,7 +166,7 @@ pub(crate) fn thresholds() -> Graph {
     s.finish(&[("logits", y)])
 }
 
-/// Neurons that answer within the timestep.
+/// Time-stepped neurons.
 pub(crate) fn prompt() -> Graph {
     let mut s = Sketch::new(Stage::Spiking);
     let x = s.embedding();
@@ -508,7 +508,7 @@ fn mistakes_are_told_with_their_place() {
 }
 
 #[test]
-fn one_mistake_is_one_complaint_and_two_are_two() {
+fn one_mistake_is_one_error_and_two_are_two() {
     let text = PROGRAM.replace("embed(", "imbed(").replace("eps=1e-5", "eps=x");
     let errors = parse_zeros(&text).expect_err("two mistakes");
     let places: Vec<String> = errors.iter().map(|error| error.place.to_string()).collect();

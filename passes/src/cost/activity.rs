@@ -19,7 +19,7 @@ pub struct Activity {
 pub struct Rate {
     /// Spikes a neuron and token.
     pub spikes: f64,
-    /// Share of neurons that fire at least once a token.
+    /// Share of neurons that fire at least once per token.
     pub active: f64,
 }
 

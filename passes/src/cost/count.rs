@@ -259,7 +259,7 @@ fn neurons(seen: &Seen<'_>, code: Code, steps: u16, bend: Curve, form: Form) -> 
     }
 }
 
-/// Neurons that answer within the timestep: time does not collapse, so both spiking forms run every one.
+/// Time-stepped neurons: time does not collapse, so both spiking forms run every one.
 fn time_stepped_neurons(seen: &Seen<'_>, membrane: Membrane, steps: u16, bend: Curve, form: Form) -> Tally {
     if !form.is_spiking() {
         // The dense network has a bias, and ReLU is a comparison.

@@ -122,7 +122,7 @@ pub enum Traffic {
     Weights,
     /// Samples of a curve.
     Tables,
-    /// Membranes and accumulators, read and written once a timestep.
+    /// Membranes and accumulators, read and written once per timestep.
     Membranes,
     /// The same, read and written at every addition: instead of `Membranes`, where nothing holds a sum for a timestep.
     Potentials,

@@ -1,4 +1,4 @@
-//! Neurons that answer within the timestep, unrolled: what flows in at each timestep, what membranes make of it.
+//! Time-stepped neurons, unrolled: what flows in at each timestep, what membranes make of it.
 
 use super::{Neurons, Relaxing};
 use snnc_ir::membrane::{KEPT, Membrane};

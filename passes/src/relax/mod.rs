@@ -5,8 +5,8 @@
 //! beside the program's constants, all 0 at first: the logarithm of a factor for gains (thresholds), something added to
 //! offsets (initial potentials, biases), weights and maps. A neuron moves its threshold and what a level is worth together
 //! (Esser et al. 2020, LSQ), so that levels become finer or wider and nothing else, wherever whoever reads it can make up for
-//! it: projections by their weights, attention's readers by their gains, keys by the opposite of what queries do. Neurons
-//! that answer within the timestep move their gain alone, and so does a head whose weight the embedding reads.
+//! it: projections by their weights, attention's readers by their gains, keys by the opposite of what queries do. Time-stepped
+//! neurons move their gain alone, and so does a head whose weight the embedding reads.
 //! `TrainGraph::constants` says what the program's constants become.
 
 mod attention;
@@ -171,7 +171,7 @@ struct Neurons {
     potential: Option<Value>,
     /// The largest level.
     most: u32,
-    /// Of neurons that answer within the timestep: spikes, one value a timestep.
+    /// Of time-stepped neurons: spikes, one value a timestep.
     spikes: Vec<Value>,
 }
 

@@ -264,7 +264,7 @@ kernels! {
     /// The events of planes of `inputs` numbers that lie `stride` apart.
     fn event_list(planes: &[i8], stride: usize, inputs: usize) -> EventList = event_list::event_list;
 
-    /// `y[n, m] = sum over t of carry^(T - 1 - t) * (events of token and timestep t) w`, for `T` planes a token. Only rows of
+    /// `y[n, m] = sum over t of carry^(T - 1 - t) * (events of token and timestep t) w`, for `T` planes per token. Only rows of
     /// channels that fired are read. Sums wrap.
     fn synapse(events: &EventList, steps: usize, carry: i32, w: Panels<'_>, y: &mut [i32]) = synapse::synapse with vectors;
 

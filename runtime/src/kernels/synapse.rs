@@ -62,7 +62,7 @@ pub(super) fn synapse(
     y: &mut [i32],
 ) {
     let m = w.outputs();
-    assert!(steps > 0 && events.planes().is_multiple_of(steps), "{steps} planes a token");
+    assert!(steps > 0 && events.planes().is_multiple_of(steps), "{steps} planes per token");
     assert_eq!(events.planes() / steps * m, y.len(), "a row of sums for each token");
     // Where most channels fire at some time, the next panel is prefetched as a whole.
     let first = events.ends.get(steps - 1).copied().unwrap_or(0);
