@@ -15,7 +15,10 @@ use snnc_ir::eval::{Array, Content, Evaluator, Memory};
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::op::{Layout, Perm, Scalar};
 use snnc_ir::ssa::{Output, Ssa};
-use snnc_ir::{Binary, Builder, Code, Curve, Dim, Elem, Graph, Op, Shape, Stage, Tensor, Type, Unary, Value};
+use snnc_ir::verify::verify;
+use snnc_ir::{
+    Binary, Builder, Code, Curve, Dim, Elem, ErrorCode, Graph, Op, Shape, Stage, Tensor, Type, Unary, Value,
+};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -475,8 +478,18 @@ fn build(builder: &mut Builder, expr: &Expr, of_class: &BTreeMap<Id, Value>) -> 
     }
 }
 
-/// The outputs; `None` where the draw says nothing: a value that is not finite, or a product as large as what masks hide.
+/// Whether integer sums may overflow, so that no program may look so.
+fn overflows(graph: &Graph) -> bool {
+    let bound = ErrorCode::promise(12);
+    verify(graph).is_err_and(|errors| errors.iter().any(|error| error.code == bound))
+}
+
+/// The outputs; `None` where the draw says nothing: a value that is not finite, a product as large as what masks hide, or a sum
+/// that may overflow.
 fn evaluate(graph: &Graph, tokens: &[u32]) -> Option<Vec<Array<f64>>> {
+    if overflows(graph) {
+        return None;
+    }
     let evaluator = Evaluator::<f64>::new(graph);
     let done = evaluator.run(tokens, &mut Memory::new(graph)).ok()?;
     let product = |op| matches!(op, Op::Array(ArrayOp::Binary(Binary::Mul) | ArrayOp::MatMul));
