@@ -417,8 +417,7 @@ fn extreme_potentials() {
     // h + 8 rounds to 16 for the number below 8: the last sample, and no step beyond it.
     let edges =
         [-8.0, 8.0, f32::from_bits(8f32.to_bits() - 1), -f32::from_bits(8f32.to_bits() - 1), f32::NAN, 1e30, -1e30];
-    let table: Vec<f32> =
-        (0..4099).map(|i| [i as f32 / 64.0, -1.0, 2.0][usize::from(i > 4096) * (i - 4096).min(2)]).collect();
+    let table: Vec<f32> = (0..4099usize).map(|i| [i as f32 / 64.0, -1.0, 2.0][i.saturating_sub(4096).min(2)]).collect();
     for kernels in isas() {
         let mut y = [0i8; 13];
         assert_eq!(kernels.quantise(&x, &neuron, &mut y), SpikeCount { spikes: 3 + 127 * 7, active: 10, saturated: 7 });
