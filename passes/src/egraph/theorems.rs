@@ -478,16 +478,16 @@ fn build(builder: &mut Builder, expr: &Expr, of_class: &BTreeMap<Id, Value>) -> 
     }
 }
 
-/// Whether integer sums may overflow, so that no program may look so.
-fn overflows(graph: &Graph) -> bool {
-    let bound = ErrorCode::promise(12);
-    verify(graph).is_err_and(|errors| errors.iter().any(|error| error.code == bound))
+/// Whether sums may overflow or features be negative, as in no program.
+fn is_no_program(graph: &Graph) -> bool {
+    let promises = [ErrorCode::promise(12), ErrorCode::promise(13)];
+    verify(graph).is_err_and(|errors| errors.iter().any(|error| promises.contains(&error.code)))
 }
 
-/// The outputs; `None` where the draw says nothing: a value that is not finite, a product as large as what masks hide, or a sum
-/// that may overflow.
+/// The outputs; `None` where the draw says nothing: a value that is not finite, a product as large as what masks hide, or what
+/// no program may hold.
 fn evaluate(graph: &Graph, tokens: &[u32]) -> Option<Vec<Array<f64>>> {
-    if overflows(graph) {
+    if is_no_program(graph) {
         return None;
     }
     let evaluator = Evaluator::<f64>::new(graph);
