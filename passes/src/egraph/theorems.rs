@@ -163,6 +163,12 @@ impl<'a> Making<'a> {
         self.constant(sizes, data)
     }
 
+    /// Gains and offsets behind a rectifier, so that what fires may be a feature.
+    fn positive(&mut self, sizes: &[usize]) -> Value {
+        let data = self.draw.numbers(sizes.iter().product()).into_iter().map(f32::abs).collect();
+        self.constant(sizes, data)
+    }
+
     fn add(&mut self, op: Op, args: &[Value]) -> Option<Value> {
         self.builder.add(op, args, "").ok()
     }
@@ -187,7 +193,7 @@ impl<'a> Making<'a> {
         let x = self.rows(width)?;
         let constants = if curve == Curve::Identity { 2 } else { 4 };
         let mut args = vec![x];
-        args.extend((0..constants).map(|_| self.numbers(&[width])));
+        args.extend((0..constants).map(|i| if i < 2 { self.numbers(&[width]) } else { self.positive(&[width]) }));
         self.add(Op::Spike(SpikeOp::Fire { code, steps, curve }), &args)
     }
 
