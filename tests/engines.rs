@@ -83,7 +83,7 @@ fn sites_differ() {
         ("h.1.mlp.in", Override::Dense),
         ("h.0.attention.out", Override::Dense),
     ];
-    let overrides = overrides.map(|(site, wish)| (site.to_string(), wish)).to_vec();
+    let overrides = overrides.map(|(site, wanted)| (site.to_string(), wanted)).to_vec();
     for exact_weights in [false, true] {
         let quant_options = QuantOptions { overrides: overrides.clone(), exact_weights, ..QuantOptions::default() };
         check_graph("sites", &converted(imported(&TINY), quant_options), TINY.vocabulary);

@@ -45,10 +45,8 @@ impl Expr {
 
 /// What a spike train denotes stands where the train does, whoever asks for it.
 fn origin_of(terms: &Terms, op: Op, args: &[Id], origin: u32) -> u32 {
-    match (op, args) {
-        (Op::Spike(SpikeOp::Decode), [train]) => terms[*train].data.origin,
-        _ => origin,
-    }
+    let train = args.first().filter(|_| op == Op::Spike(SpikeOp::Decode));
+    train.map_or(origin, |train| terms[*train].data.origin)
 }
 
 /// An equality: what matches `left` equals what `right` builds, where it builds anything.

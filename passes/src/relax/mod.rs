@@ -290,12 +290,13 @@ impl Relaxing {
                 let inputs = if let Type::Train { .. } = graph.ty(node.args[0]) {
                     // Each timestep's current, and its share of the offset.
                     let synapse = graph.node(node.args[0]);
-                    let heard = synapse.args.first().and_then(|&arg| walk.layers.get(&neuron_of(graph, arg))).cloned();
+                    let presynaptic =
+                        synapse.args.first().and_then(|&arg| walk.layers.get(&neuron_of(graph, arg))).cloned();
                     let w = synapse.args.get(1).filter(|&&w| !is_shared(graph, w)).and_then(|&w| graph.constant(w));
-                    let (Some(heard), Some(w), Op::Spike(SpikeOp::Synapse)) = (heard, w, synapse.op) else {
+                    let (Some(presynaptic), Some(w), Op::Spike(SpikeOp::Synapse)) = (presynaptic, w, synapse.op) else {
                         return Err(Diagnostic::new(graph.origin(value), "a current that no neurons drive"));
                     };
-                    let currents = self.currents(&heard, w)?;
+                    let currents = self.currents(&presynaptic, w)?;
                     self.shares(&currents, known(1)?, known(2)?)?
                 } else {
                     let x = self.affine(args[0], known(1)?, known(2)?)?;
