@@ -1,0 +1,9 @@
+//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz/libfuzzer snn tests/fuzz/corpus/snn -- -rss_limit_mb=4096 -timeout=20`
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    if let Err(found) = snnc_fuzz::snn::check(bytes) {
+        panic!("{found}");
+    }
+});
