@@ -1,10 +1,12 @@
 //! What sums of a program cannot exceed, whatever its levels (rule 12 of the verifier): engines choose their integers by it.
 
 use crate::graph::{Graph, Node, Weight};
-use crate::op::{LevelOp, Op};
+use crate::op::{ArrayOp, Binary, DenseOp, LevelOp, Op};
 use crate::ssa::meaning::{FIRST_SPIKE_WEIGHT, FRESH};
 use crate::ssa::{Output, Ssa};
+use crate::stage::Stage;
 use crate::tensor::Tensor;
+use crate::types::{Elem, Type};
 use crate::value::Value;
 
 /// Largest weight: -128 is left out so that negating is safe.
@@ -95,4 +97,70 @@ pub fn largest_sum(weight: &Tensor, levels: u64) -> u64 {
 
 pub(crate) fn node_constant<'g>(graph: &'g Graph, node: &Node, i: usize) -> Option<&'g Weight> {
     node.args.get(i).and_then(|&arg| graph.constant(arg))
+}
+
+/// What the magnitude of every value's numbers cannot exceed, by node; infinity where nothing is known. It supposes that
+/// what is checked (`finite`) was. Tables and large weights are not looked at: they are finite numbers in the stages that
+/// promise it.
+pub fn magnitudes(graph: &Graph) -> Vec<f64> {
+    let mut all: Vec<f64> = Vec::with_capacity(graph.nodes.len());
+    for (_, node) in graph.iter() {
+        let magnitude = magnitude(graph, node, &all);
+        all.push(magnitude);
+    }
+    all
+}
+
+fn magnitude(graph: &Graph, node: &Node, known: &[f64]) -> f64 {
+    let of = |i: usize| node.args.get(i).and_then(|arg| known.get(arg.index())).copied().unwrap_or(f64::INFINITY);
+    let constant = |i: usize| largest_number(node_constant(graph, node, i));
+    let finite = f64::from(f32::MAX);
+    match node.op {
+        Op::Leaf(_) => f64::INFINITY,
+        Op::Array(ArrayOp::Binary(Binary::Add)) => of(0) + of(1),
+        Op::Array(ArrayOp::Binary(Binary::Mul)) => of(0) * of(1),
+        // A row over its own largest magnitude.
+        Op::Array(ArrayOp::Binary(Binary::Div)) => {
+            let peak = graph.node(node.args[1]);
+            if peak.op == Op::Level(LevelOp::RowMaxAbs) && peak.args[0] == node.args[0] { 1.0 } else { f64::INFINITY }
+        }
+        Op::Dense(DenseOp::Embed) => match graph.stage {
+            Stage::Quantised | Stage::Spiking => finite,
+            Stage::Imported | Stage::Tensor | Stage::Training => f64::INFINITY,
+        },
+        // Without eps, a row of equal numbers has no scale.
+        Op::Dense(DenseOp::LayerNormNoGain { eps } | DenseOp::LayerNorm { eps }) if eps.get() > 0.0 => {
+            let width = node.ty.shape().width().unwrap_or(usize::MAX) as f64;
+            let row = 2.0 * width.sqrt() + 2.0;
+            if node.args.len() == 1 { row } else { row * constant(1) + constant(2) }
+        }
+        Op::Level(LevelOp::ScaleShift) => of_numbers(graph, node.args[0], of(0)) * constant(1) + constant(2),
+        Op::Level(LevelOp::RowMaxAbs) => of(0).min(finite).max(1.0),
+        Op::Level(LevelOp::GatherChannels) => of(0),
+        Op::Level(LevelOp::HeadLinear) => {
+            let inputs = graph.ty(node.args[1]).shape().dims().get(1).map_or(usize::MAX, |dim| dim.size(1, 0));
+            of(0) * constant(1) * inputs as f64
+        }
+        // A quotient of 64-bit integers.
+        Op::Level(LevelOp::Ssa { .. }) => 2f64.powi(64),
+        Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => f64::INFINITY,
+    }
+}
+
+/// Bound of an operand that may be integers.
+fn of_numbers(graph: &Graph, value: Value, known: f64) -> f64 {
+    match graph.ty(value) {
+        Type::Tensor { elem: Elem::Level(code, steps), .. } => f64::from(code.levels(steps)),
+        Type::Tensor { elem: Elem::I32 | Elem::I8, .. } => 2f64.powi(31),
+        Type::Tensor { elem: Elem::F32, .. } | Type::Train { .. } => known,
+    }
+}
+
+fn largest_number(weight: Option<&Weight>) -> f64 {
+    let numbers = weight.and_then(|weight| weight.tensor.as_f32());
+    numbers.map_or(f64::INFINITY, |numbers| {
+        let most =
+            numbers.iter().fold(0f64, |most, x| if f64::from(x.abs()) > most { f64::from(x.abs()) } else { most });
+        if numbers.iter().all(|x| x.is_finite()) { most } else { f64::INFINITY }
+    })
 }

@@ -14,6 +14,7 @@ pub mod curve;
 pub mod diagnostic;
 pub mod eval;
 pub mod events;
+pub mod finite;
 pub mod graph;
 pub mod membrane;
 pub mod op;

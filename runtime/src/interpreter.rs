@@ -40,11 +40,12 @@ impl Interpreter {
     /// Evaluates one span, adds its wanted rows to the outputs and what was done to `events`.
     fn span(&mut self, span: &SequenceSpan<'_>, rows: Rows, events: &mut [Events]) -> Result<(), Diagnostic> {
         let evaluator = Evaluator::<f32>::new(&self.graph);
-        let done = evaluator.run(span.tokens, &mut self.sequences[span.sequence].memory)?;
+        let late = leads_to_no_state(&self.graph);
+        let first = |value: Value| if late[value.index()] { first_wanted(rows, span.tokens.len()) } else { 0 };
+        let done = evaluator.run_wanted(span.tokens, &mut self.sequences[span.sequence].memory, &first)?;
         for (kept, (_, value)) in self.outputs.iter_mut().zip(&self.graph.outputs) {
             keep_wanted(kept, evaluator.get(&done, *value), rows);
         }
-        let late = leads_to_no_state(&self.graph);
         for (value, node) in self.graph.iter() {
             let counted =
                 node.op.is_neuron() || matches!(node.op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse));

@@ -35,7 +35,7 @@ pub(crate) fn is_rows_of_f32(graph: &Graph, value: Value) -> bool {
     matches!(graph.ty(value), Type::Tensor { elem: Elem::F32, shape } if shape.row_width().is_some())
 }
 
-/// Engines check where they normalise; what lies after the last normalisation is checked here.
+/// Whether rows of an output are finite: the last of the checks in `snnc_ir::finite`, for all engines.
 pub(crate) fn check_finite(graph: &Graph, value: Value, rows: &[f32]) -> Result<(), Diagnostic> {
     match rows.iter().find(|x| !x.is_finite()) {
         None => Ok(()),

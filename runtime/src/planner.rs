@@ -7,6 +7,7 @@ use crate::liveness::{Lifetime, allocate, leads_to_no_state};
 use crate::plan::{Plan, RowSet, Step, ValueBuffer};
 use crate::step::StepKind;
 use snnc_ir::ErrorCode;
+use snnc_ir::finite::unproven;
 use snnc_ir::op::LeafOp;
 use snnc_ir::op::Op;
 use snnc_ir::types::{Code, Elem, Shape, Type};
@@ -23,6 +24,8 @@ pub struct Planner<'g> {
     pub decoded: Vec<Option<usize>>,
     users: Vec<Vec<Value>>,
     late: Vec<bool>,
+    /// By node: whether its numbers may not be finite.
+    pub unproven: Vec<bool>,
     /// By buffer: the steps that write it first and read it last.
     lives: Vec<[usize; 2]>,
     plan: Plan,
@@ -41,7 +44,8 @@ impl<'g> Planner<'g> {
             positions: None,
         };
         let decoded = vec![None; graph.nodes.len()];
-        Self { graph, decoded, users: graph.users(), late: leads_to_no_state(graph), lives: Vec::new(), plan }
+        let late = leads_to_no_state(graph);
+        Self { graph, decoded, users: graph.users(), late, unproven: unproven(graph), lives: Vec::new(), plan }
     }
 
     /// Gives every buffer its place in the arena.

@@ -168,12 +168,21 @@ pub(super) fn chain<R: Real>(a: &[R], b: &[R]) -> R {
 }
 
 pub(super) fn layer_norm_no_gain<R: Real>(row: &[R], eps: R) -> Vec<R> {
-    let d = R::from_i32(row.len() as i32);
-    let mean = row_sum(row) / d;
-    let centred: Vec<R> = row.iter().map(|&x| x - mean).collect();
-    let squares: Vec<R> = centred.iter().map(|&c| c * c).collect();
-    let inverse = R::from_i32(1) / (row_sum(&squares) / d + eps).sqrt();
+    let centred = centred(row);
+    let inverse = R::from_i32(1) / (variance(&centred) + eps).sqrt();
     centred.into_iter().map(|c| c * inverse).collect()
+}
+
+/// A row less its mean.
+pub(super) fn centred<R: Real>(row: &[R]) -> Vec<R> {
+    let mean = row_sum(row) / R::from_i32(row.len() as i32);
+    row.iter().map(|&x| x - mean).collect()
+}
+
+/// The variance of a row of mean 0.
+pub(super) fn variance<R: Real>(centred: &[R]) -> R {
+    let squares: Vec<R> = centred.iter().map(|&c| c * c).collect();
+    row_sum(&squares) / R::from_i32(centred.len() as i32)
 }
 
 /// The largest magnitude of a row, 1 where all are 0.

@@ -8,19 +8,21 @@ mod training;
 mod value;
 
 use crate::curve::Curve;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, ErrorCode};
 use crate::events::Events;
+use crate::finite::{FiniteCheck, checked_operands, not_finite};
 use crate::graph::{Graph, Node, Value};
 use crate::membrane::Membrane;
 use crate::op::{ArrayOp, DenseOp, Layout, LeafOp, LevelOp, Op, SpikeOp};
 pub use crate::real::Real;
 use crate::ssa::meaning::{self, Recency, Span, phase_weights};
 use crate::ssa::{Output, Ssa, StateType};
+use crate::stage::Stage;
 use crate::tensor::Tensor;
 use crate::types::{Code, Type};
 use arithmetic::{
-    attention, chain, head_linear, layer_norm_no_gain, matmul, matmul_int, row_max_abs, rows, slice, softmax, spikes,
-    split_heads, spread, transpose,
+    attention, centred, chain, head_linear, layer_norm_no_gain, matmul, matmul_int, row_max_abs, rows, slice, softmax,
+    spikes, split_heads, spread, transpose, variance,
 };
 pub use arithmetic::{binary, fired, level, row_sum, spike_events, unary};
 use std::fmt::Debug;
@@ -114,6 +116,29 @@ impl<'g, R: Real> Evaluator<'g, R> {
     /// # Errors
     /// A token id outside a table, a sequence longer than the context, a value that is not finite.
     pub fn run(&self, tokens: &[u32], memory: &mut Memory<R>) -> Result<Evaluation<R>, Diagnostic> {
+        let done = self.run_wanted(tokens, memory, &|_| 0)?;
+        for (_, value) in &self.graph.outputs {
+            if let Content::Real(data) = &self.get(&done, *value).content
+                && let Some(bad) = data.iter().find(|x| !x.to_f64().is_finite())
+            {
+                let message = format!("`{}` gave {bad:?}", self.graph.node(*value).op);
+                return Err(Diagnostic::new(self.graph.origin(*value), message).code(ErrorCode::RUN));
+            }
+        }
+        Ok(done)
+    }
+
+    /// The same for an engine of which some rows are not wanted: of a node's operands, rows before `first(node)` are not checked
+    /// to be finite, and outputs are not checked at all.
+    ///
+    /// # Errors
+    /// As of `run`.
+    pub fn run_wanted(
+        &self,
+        tokens: &[u32],
+        memory: &mut Memory<R>,
+        first: &dyn Fn(Value) -> usize,
+    ) -> Result<Evaluation<R>, Diagnostic> {
         let end = memory.past + tokens.len();
         if end > self.graph.context as usize {
             return Err(Diagnostic::new("", format!("{end} tokens do not fit a context of {}", self.graph.context)));
@@ -128,9 +153,13 @@ impl<'g, R: Real> Evaluator<'g, R> {
                 None => self.graph.constant(*arg).map(|weight| Array::from_tensor(&weight.tensor)),
             };
             let constants = node.args.iter().map(large).collect();
+            if !self.is_finite_before(&done, value, first(value)) {
+                return Err(not_finite(self.graph, value));
+            }
             let call = NodeCall { evaluator: self, constants, tokens, past: memory.past, done: &done, at: value };
             let (array, events, state) = call.eval(memory.kept[value.index()].as_ref())?;
-            if let Content::Real(data) = &array.content
+            if matches!(self.graph.stage, Stage::Imported | Stage::Training)
+                && let Content::Real(data) = &array.content
                 && let Some(bad) = data.iter().find(|x| !x.to_f64().is_finite())
                 && !matches!(node.op, Op::Array(ArrayOp::CausalMask { .. }))
             {
@@ -145,6 +174,26 @@ impl<'g, R: Real> Evaluator<'g, R> {
         }
         memory.past = end;
         Ok(done)
+    }
+
+    /// Whether what a node checks is finite, from a row on.
+    fn is_finite_before(&self, done: &Evaluation<R>, at: Value, first: usize) -> bool {
+        let finite = |x: &R| x.to_f64().is_finite();
+        let from = |value: Value| match &self.value(done, value).content {
+            Content::Real(data) => {
+                let width = self.graph.ty(value).shape().row_width().unwrap_or(data.len());
+                (&data[(first * width).min(data.len())..], width)
+            }
+            Content::Int(_) | Content::Train(_) => (&[][..], 1),
+        };
+        match FiniteCheck::of(&self.graph.node(at).op) {
+            FiniteCheck::Nothing => true,
+            FiniteCheck::Operands(_) => checked_operands(self.graph, at).all(|value| from(value).0.iter().all(finite)),
+            FiniteCheck::Variance => {
+                let (data, width) = from(self.graph.node(at).args[0]);
+                data.chunks_exact(width.max(1)).all(|row| finite(&variance(&centred(row))))
+            }
+        }
     }
 
     fn value<'a>(&'a self, done: &'a Evaluation<R>, value: Value) -> &'a Array<R> {

@@ -9,6 +9,7 @@ use crate::plan::{Plan, Step};
 use crate::pool::Pool;
 use crate::step::{CurveTables, Fault, MatmulInput, Resources};
 use snnc_ir::ErrorCode;
+use snnc_ir::finite::not_finite;
 use snnc_ir::tensor::Data;
 use snnc_ir::{Diagnostic, Graph, Value, WeightId};
 use std::collections::BTreeMap;
@@ -112,9 +113,7 @@ impl CompiledPlan {
         let step = &self.plan.steps[(code >> 8) as usize];
         let (op, origin) = (self.graph.node(step.node).op, self.graph.origin(step.node));
         match Fault::from_code((code & 0xff) as i32) {
-            Fault::NotFinite => {
-                Diagnostic::new(origin, format!("`{op}` met a value that is not finite")).code(ErrorCode::RUN)
-            }
+            Fault::NotFinite => not_finite(&self.graph, step.node),
             Fault::Misfit => Diagnostic::new(origin, format!("internal error: operands of `{op}` do not fit its plan"))
                 .code(ErrorCode::RUN),
         }

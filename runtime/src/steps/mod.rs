@@ -5,6 +5,7 @@
 
 mod add;
 mod attention;
+mod check;
 mod coincidence;
 mod curve;
 mod decode;
@@ -38,6 +39,7 @@ pub fn plan(graph: &Graph, chunk: usize) -> Result<Plan, Diagnostic> {
     let mut planner = Planner::new(graph, chunk);
     for (value, _) in graph.iter() {
         planner.check(value)?;
+        check::plan(&mut planner, value)?;
         plan_node(&mut planner, value)?;
     }
     Ok(planner.finish())
