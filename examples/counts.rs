@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let graph = network(&x, &first, &second)?;
     let program = Arc::new(Program::new(Arc::new(graph), &Options::default())?);
-    let mut session = Session::new(Arc::clone(&program));
+    let mut session = Session::new(Arc::clone(&program))?;
     session.forward(&(0..TOKENS as u32).collect::<Vec<u32>>(), Rows::All)?;
     let activity = Activity { tokens: TOKENS as u64, events: session.events().to_vec() };
     let setting = Setting { context: TOKENS as u64, batch: 1, span: TOKENS as u64 };

@@ -100,7 +100,7 @@ fn without_head(graph: &Graph) -> Option<Graph> {
 fn hidden(graph: Graph, ids: &[u32]) -> Result<Vec<f32>, Box<dyn Error>> {
     let options = Options { count: false, ..Options::default() };
     let program = Program::new(Arc::new(graph), &options)?;
-    let mut session = Session::new(Arc::new(program));
+    let mut session = Session::new(Arc::new(program))?;
     let outputs = session.forward(ids, Rows::All)?;
     Ok(outputs.f32("hidden").ok_or("no hidden states")?.to_vec())
 }

@@ -182,7 +182,7 @@ fn measure(graph: Graph, threads: usize, repeats: usize) -> Result<TimedMlp, Box
     let tokens: Vec<u32> = (0..graph.context).collect();
     let session = |count| {
         let options = Options { count, threads, ..Options::default() };
-        Program::new(Arc::clone(&graph), &options).map(|program| Session::new(Arc::new(program)))
+        Program::new(Arc::clone(&graph), &options).and_then(|program| Session::new(Arc::new(program)))
     };
     let mut counted = session(true)?;
     let y = counted.forward(&tokens, Rows::All)?.f32("y").ok_or("no output")?.to_vec();

@@ -25,7 +25,7 @@ const F32: Form = Form::Dense(Number::F32);
 
 fn ran(graph: &Graph, options: Options, ids: &[u32]) -> Activity {
     let program = Arc::new(Program::new(Arc::new(graph.clone()), &options).unwrap());
-    let mut session = Session::new(program);
+    let mut session = Session::new(program).unwrap();
     session.forward(ids, Rows::All).unwrap();
     Activity { tokens: ids.len() as u64, events: session.events().to_vec() }
 }
@@ -146,7 +146,7 @@ fn rows_that_nobody_wants_are_not_counted() {
     let graph = collapse(&spiking(imported(&TINY), Levels::default())).unwrap();
     let additions = |engine| {
         let program = Arc::new(Program::new(Arc::new(graph.clone()), &options(engine)).unwrap());
-        let mut session = Session::new(program);
+        let mut session = Session::new(program).unwrap();
         session.forward(&ids(9, TINY.vocabulary), Rows::Last).unwrap();
         session.events().iter().map(|events| events.additions).collect::<Vec<u64>>()
     };

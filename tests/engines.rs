@@ -287,7 +287,7 @@ fn a_call_that_fails_leaves_sums_as_they_were() {
     spoil(&mut graph, config.vocabulary, 60);
     for engine in [Engine::Interpreter, Engine::Jit] {
         let options = Options { chunk: 2, ..options(engine) };
-        let mut session = Session::new(Arc::new(Program::new(Arc::new(graph.clone()), &options).unwrap()));
+        let mut session = Session::new(Arc::new(Program::new(Arc::new(graph.clone()), &options).unwrap())).unwrap();
         let want = run(&graph, options, &[&[1, 4, 9, 7, 8]]).bits;
         let mut bits = Vec::new();
         for call in [&[1, 4, 9][..], &[2, 3, 5, 60], &[7], &[60], &[2, 60], &[8]] {
@@ -419,7 +419,7 @@ fn check_batch(what: &str, graph: &Graph, vocabulary: usize) {
 
 /// Logits of sequences that run three at a time: prompts alone, then a token of each in one call.
 fn run_batch(graph: &Graph, options: Options, sequences: &[Vec<u32>], prompts: &[usize]) -> Vec<Vec<u32>> {
-    let mut batch = Batch::new(Arc::new(Program::new(Arc::new(graph.clone()), &options).unwrap()), 3);
+    let mut batch = Batch::new(Arc::new(Program::new(Arc::new(graph.clone()), &options).unwrap()), 3).unwrap();
     let mut bits = vec![Vec::new(); sequences.len()];
     let mut places: [Option<usize>; 3] = [None; 3];
     let mut waiting = 0..sequences.len();
@@ -475,7 +475,8 @@ fn a_sequence_that_fails_leaves_the_others_alone() {
     let mut graph = collapse(&spiking(imported(&config), Levels { code: Code::Binary, steps: 7 })).unwrap();
     spoil(&mut graph, config.vocabulary, 60);
     for engine in [Engine::Interpreter, Engine::Jit] {
-        let mut batch = Batch::new(Arc::new(Program::new(Arc::new(graph.clone()), &options(engine)).unwrap()), 4);
+        let mut batch =
+            Batch::new(Arc::new(Program::new(Arc::new(graph.clone()), &options(engine)).unwrap()), 4).unwrap();
         for place in 0..4 {
             batch.forward(place, &[1, 2 + place as u32], Rows::Last).unwrap();
         }

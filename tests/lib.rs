@@ -57,7 +57,7 @@ impl Ran {
 /// Runs `graph` on pieces of a sequence, one forward pass a piece.
 pub fn run(graph: &Graph, options: Options, pieces: &[&[u32]]) -> Ran {
     let program = Arc::new(Program::new(Arc::new(graph.clone()), &options).expect("a verified program runs"));
-    let mut session = Session::new(program);
+    let mut session = Session::new(program).expect("there is memory");
     let mut bits = Vec::new();
     for piece in pieces {
         let outputs = session.forward(piece, Rows::All).expect("the sequence fits");

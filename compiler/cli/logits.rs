@@ -31,7 +31,7 @@ impl LogitsCommand {
         files::check_writable(&self.output)?;
         let program = Loaded::read(&self.model)?.source.program(&ThreadArgs::default().of(self.engine.options()?))?;
         let name = logits_of(program.graph())?;
-        let mut session = Session::new(program);
+        let mut session = Session::new(program)?;
         let outputs = session.forward(&self.tokens, Rows::All)?;
         let logits = outputs.f32(&name).unwrap_or(&[]);
         let sizes = [self.tokens.len(), logits.len() / self.tokens.len()];

@@ -38,6 +38,9 @@ use std::process::ExitCode;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Most memory for values and states of runs, such as 512M or 4G [default: what is available]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = units::parse_bytes)]
+    max_memory: Option<u64>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -63,6 +66,9 @@ fn main() -> ExitCode {
     if let Err(e) = ctrlc::set_handler(bar::interrupted) {
         let message = format!("Ctrl-C cannot be caught ({e}); it will leave temporary files");
         output::report(&[Diagnostic::new("", message).code(ErrorCode::OPTION)]);
+    }
+    if let Some(bytes) = cli.max_memory {
+        snnc_runtime::set_memory_limit(bytes);
     }
     let result = match cli.command {
         Command::Check(command) => command.run(),

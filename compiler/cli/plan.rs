@@ -111,7 +111,7 @@ impl PlanArgs {
 fn of_seeded_tokens(program: &Arc<Program>) -> Result<Vec<MatmulCounts>, Diagnostics> {
     let graph = program.graph();
     let ids = seeded_ids(vocabulary(graph)?, TOKENS.min(graph.context as usize));
-    let mut session = Session::new(Arc::clone(program));
+    let mut session = Session::new(Arc::clone(program))?;
     session.forward(&ids, Rows::All)?;
     Ok(session.matmul_counts().to_vec())
 }

@@ -66,7 +66,7 @@ pub fn continue_all(
     text: &str,
 ) -> Result<(), Diagnostics> {
     let prompts = prompts(setting.file, text, tokens, program.graph().context as usize)?;
-    let batch = Batch::new(program.clone(), setting.batch.min(prompts.len()));
+    let batch = Batch::new(program.clone(), setting.batch.min(prompts.len()))?;
     let mut all = Prompts {
         tokens,
         setting,

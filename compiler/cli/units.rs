@@ -23,6 +23,21 @@ pub fn count(x: f64) -> String {
     if x < 999.5 { format!("{x:.0}") } else { si(x, "") }
 }
 
+/// Bytes as a user writes them: `4096`, `512K`, `512M`, `4G`, with `i` and `B` or without.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no size of memory: write bytes, or a number with K, M or G, such as 512M");
+    let number = text.trim_end_matches(['B', 'b']).trim_end_matches('i');
+    let (number, shift) = match number.chars().last().map(|unit| unit.to_ascii_uppercase()) {
+        Some('K') => (&number[..number.len() - 1], 10),
+        Some('M') => (&number[..number.len() - 1], 20),
+        Some('G') => (&number[..number.len() - 1], 30),
+        Some('T') => (&number[..number.len() - 1], 40),
+        Some(_) | None => (number, 0),
+    };
+    let bytes = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(wrong)
+}
+
 /// Picojoules.
 pub fn joules(pj: f64) -> String {
     si(pj * 1e-12, "J")
@@ -36,6 +51,16 @@ pub fn percent(share: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_of_memory() {
+        for (text, bytes) in [("4096", 4096), ("1K", 1024), ("512M", 512 << 20), ("4GiB", 4 << 30), ("2gb", 2 << 30)] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "0", "-1", "M", "1e30", "NaN", "18446744073709551615G", "1Q", "é"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn one_prefix() {

@@ -39,7 +39,7 @@ pub fn calibrate<'a>(
     let every = tokens.div_ceil(SAMPLE_ROWS.min(SAMPLE_NUMBERS / width.max(1)).max(1)).max(1);
     let starts: Vec<usize> =
         windows.iter().scan(0, |start, window| Some(std::mem::replace(start, *start + window.len()))).collect();
-    let session = || Ok(Session::new(program.clone()));
+    let session = || Session::new(program.clone());
     let observe = |session: &mut Session, i: usize, window: &Vec<u32>| {
         session.reset();
         let mut all: Vec<SiteRanges> = sites.iter().map(|site| SiteRanges::new(graph, *site)).collect();

@@ -226,7 +226,7 @@ pub fn evaluate<'a>(
         },
     );
     workers.progress.begin("evaluating", ranges.iter().map(|window| window.inputs.len() as u64).sum());
-    let sessions = || Ok((Session::new(program.clone()), dense.map(|dense| Session::new(dense.clone()))));
+    let sessions = || Ok((Session::new(program.clone())?, dense.map(|dense| Session::new(dense.clone())).transpose()?));
     let score = |(session, beside): &mut (Session, Option<Session>), _, window: &Window| {
         session.reset();
         if let Some(beside) = beside {

@@ -68,7 +68,7 @@ pub fn generate(
         let message = format!("the prompt is {} tokens long, the network's context is {context}", ids.len());
         return Err(Diagnostic::new("--prompt", message).note("shorten the prompt").into());
     }
-    let mut session = Session::new(program.clone());
+    let mut session = Session::new(program.clone())?;
     let mut writing = Writing::new(tokens, *request);
     let start = Instant::now();
     let mut next = ids.clone();

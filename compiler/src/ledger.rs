@@ -428,7 +428,7 @@ pub fn damages<P: Sync>(
     workers.progress.begin("probing", probes.len() as u64);
     let work = |(): &mut (), _, probe: &P| {
         let graph = graph_of(probe).map_err(Diagnostics::into_first)?;
-        let mut session = Session::new(program(graph)?);
+        let mut session = Session::new(program(graph)?)?;
         let (mut damage, mut row) = (0.0, 0);
         for window in windows {
             session.reset();
@@ -450,7 +450,7 @@ pub fn damages<P: Sync>(
 }
 
 fn logits(program: &Arc<Program>, name: &str, ids: &[u32], windows: &[Range<usize>]) -> Result<Vec<f32>, Diagnostic> {
-    let mut session = Session::new(program.clone());
+    let mut session = Session::new(program.clone())?;
     let mut all = Vec::new();
     for window in windows {
         session.reset();

@@ -38,7 +38,7 @@ pub struct Recalled {
 pub fn recall(program: &Arc<Program>, ids: &[u32]) -> Result<Vec<Recalled>, Diagnostics> {
     let output = logits_of(program.graph())?;
     let room = (program.graph().context as usize).min(ids.len());
-    let mut session = Session::new(program.clone());
+    let mut session = Session::new(program.clone())?;
     let mut random = SplitMix64(SEED);
     let mut all = Vec::new();
     // Some text before the pair, the pair, the distance.

@@ -4,7 +4,8 @@
 //! 2. Every constant is one node, has a name of its own, at most five sizes, and the type of its tensor.
 //! 3. Operands come before their users. A node's type is what `infer` says.
 //! 4. Every node leads to an output, so that nothing is run in vain.
-//! 5. Sizes are at least 1, and a value has fewer than 2^31 elements per token. Sums that are kept of a sequence are at most 2^28.
+//! 5. Sizes are at least 1, and a value has fewer than 2^31 numbers per token, those of all timesteps together. Sums that are
+//!    kept of a sequence are at most 2^27, those of all nodes together.
 //! 6. Every operation is legal in the graph's stage.
 //! 7. After import and before training, an addition's operands have one shape, `[tokens,width]`; a product's or a quotient's second operand has
 //!    one number per token. Nothing else broadcasts.
@@ -40,19 +41,21 @@ use crate::ssa::{Ssa, StateType};
 use crate::stage::Stage;
 use crate::state::neuron_of;
 use crate::text::name::NAME_MAX;
-use crate::text::print::label;
+use crate::text::print::{label_of, labels};
 use crate::types::{Dim, Shape, Type};
 use crate::value::Value;
+use std::cell::OnceCell;
 use std::collections::HashSet;
 
 /// Most tokens of a sequence. Engines reserve memory by it.
 pub const CONTEXT_MAX: u32 = 1 << 20;
 /// Complaints that are worth reading.
 const ERRORS_MAX: usize = 50;
-/// Most sums that are kept of a sequence: 2 GiB.
-const SUMS_MAX: u128 = 1 << 28;
+/// Most sums that are kept of a sequence: 1 GiB, and as much to go back to.
+const SUMS_MAX: u128 = 1 << 27;
+
 /// Adds what breaks a promise to the list.
-type Check = fn(&Graph, &mut Diagnostics);
+type Check = fn(&Graph, &mut Findings<'_>);
 
 /// A promise by its number above, and the check of a part of it.
 type Promise = (u16, Check);
@@ -96,37 +99,70 @@ pub fn promises() -> impl Iterator<Item = u16> {
 /// # Ok::<(), snnc_ir::Diagnostic>(())
 /// ```
 pub fn verify(graph: &Graph) -> Result<(), Diagnostics> {
-    let mut errors = Diagnostics::new();
+    let mut found = Findings::new(graph);
     for promises in [OF_SHAPE, OF_MEANING] {
         for (number, check) in promises {
-            check(graph, &mut errors);
-            errors = errors.or_code(ErrorCode::promise(*number));
+            check(graph, &mut found);
+            found.errors = found.errors.or_code(ErrorCode::promise(*number));
         }
-        if !errors.is_empty() {
-            errors.truncate(ERRORS_MAX);
-            return Err(errors);
+        if !found.is_empty() {
+            return Err(found.errors);
         }
     }
     Ok(())
 }
 
-/// An error at a value: how the text names it, and where it comes from.
-fn at(graph: &Graph, value: Value, message: impl Into<String>) -> Diagnostic {
-    let label = label(graph, value);
-    match graph.origin(value).name.as_str() {
-        "" => Diagnostic::new(label, message),
-        origin => Diagnostic::new(format!("{label} ({origin})"), message),
+/// What was found so far, at most `ERRORS_MAX`. Names of values are made once, and only if something is wrong: there may be as
+/// many errors as nodes.
+struct Findings<'g> {
+    graph: &'g Graph,
+    labels: OnceCell<Vec<String>>,
+    errors: Diagnostics,
+}
+
+impl<'g> Findings<'g> {
+    fn new(graph: &'g Graph) -> Self {
+        Self { graph, labels: OnceCell::new(), errors: Diagnostics::new() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.errors.is_empty()
+    }
+
+    fn push(&mut self, error: Diagnostic) {
+        if self.errors.len() < ERRORS_MAX {
+            self.errors.push(error);
+        }
+    }
+
+    /// How the text names a value.
+    fn label(&self, value: Value) -> &str {
+        label_of(self.labels.get_or_init(|| labels(self.graph)), value)
+    }
+
+    /// An error at a value: how the text names it, and where it comes from.
+    fn at(&mut self, value: Value, message: impl Into<String>, notes: &[&str]) {
+        if self.errors.len() >= ERRORS_MAX {
+            return;
+        }
+        let label = self.label(value);
+        let place = match self.graph.origin(value).name.as_str() {
+            "" => label.to_string(),
+            origin => format!("{label} ({origin})"),
+        };
+        let error = Diagnostic::new(place, message);
+        self.errors.push(notes.iter().fold(error, |error, note| error.note(*note)));
     }
 }
 
-fn context(graph: &Graph, errors: &mut Diagnostics) {
+fn context(graph: &Graph, errors: &mut Findings<'_>) {
     if !(1..=CONTEXT_MAX).contains(&graph.context) {
         let found = graph.context;
         errors.push(Diagnostic::new("", format!("a context of {found} tokens; 1 to {CONTEXT_MAX} are possible")));
     }
 }
 
-fn outputs(graph: &Graph, errors: &mut Diagnostics) {
+fn outputs(graph: &Graph, errors: &mut Findings<'_>) {
     if graph.outputs.is_empty() {
         errors.push(Diagnostic::new("", "the program has no output"));
     }
@@ -148,7 +184,7 @@ fn bad_name(name: &str) -> Option<String> {
     bad.then(|| format!("a name of {} bytes; 1 to {NAME_MAX} are possible", name.len()))
 }
 
-fn constants(graph: &Graph, errors: &mut Diagnostics) {
+fn constants(graph: &Graph, errors: &mut Findings<'_>) {
     let mut seen = HashSet::new();
     for weight in &graph.weights {
         let sizes = weight.tensor.sizes();
@@ -165,7 +201,7 @@ fn constants(graph: &Graph, errors: &mut Diagnostics) {
         let Op::Leaf(LeafOp::Weight(id)) = node.op else { continue };
         match uses.get_mut(id.0 as usize) {
             Some(uses) => *uses += 1,
-            None => errors.push(at(graph, value, format!("there is no weight {}", id.0))),
+            None => errors.at(value, format!("there is no weight {}", id.0), &[]),
         }
     }
     for (weight, _) in graph.weights.iter().zip(uses).filter(|(_, uses)| *uses != 1) {
@@ -173,23 +209,23 @@ fn constants(graph: &Graph, errors: &mut Diagnostics) {
     }
 }
 
-fn operands_and_types(graph: &Graph, errors: &mut Diagnostics) {
+fn operands_and_types(graph: &Graph, errors: &mut Findings<'_>) {
     if !errors.is_empty() {
         return;
     }
     for (value, node) in graph.iter() {
-        if let Err(message) = well_typed(graph, value, node) {
-            errors.push(at(graph, value, message));
+        if let Err(message) = well_typed(graph, value, node, errors) {
+            errors.at(value, message, &[]);
         }
     }
 }
 
-fn well_typed(graph: &Graph, value: Value, node: &Node) -> Result<(), String> {
+fn well_typed(graph: &Graph, value: Value, node: &Node, errors: &Findings<'_>) -> Result<(), String> {
     if graph.origins.get_index(node.origin as usize).is_none_or(|origin| origin.name.len() > NAME_MAX) {
         return Err(format!("its origin is missing or longer than {NAME_MAX} bytes"));
     }
     if let Some(late) = node.args.iter().find(|arg| **arg >= value) {
-        return Err(format!("its operand {} does not come before it", label(graph, *late)));
+        return Err(format!("its operand {} does not come before it", errors.label(*late)));
     }
     let inferred = match node.op {
         Op::Leaf(LeafOp::Weight(id)) if node.args.is_empty() => {
@@ -204,40 +240,49 @@ fn well_typed(graph: &Graph, value: Value, node: &Node) -> Result<(), String> {
     if inferred == node.ty { Ok(()) } else { Err(format!("`{}` gives {inferred} here, not {}", node.op, node.ty)) }
 }
 
-fn liveness(graph: &Graph, errors: &mut Diagnostics) {
+fn liveness(graph: &Graph, errors: &mut Findings<'_>) {
     let mut live = vec![false; graph.nodes.len()];
     graph.outputs.iter().for_each(|(_, value)| live[value.index()] = true);
     for (value, node) in graph.iter().rev().collect::<Vec<_>>() {
         if live[value.index()] {
             node.args.iter().for_each(|arg| live[arg.index()] = true);
         } else {
-            errors.push(at(graph, value, "no output needs this value").note("a pass should drop it"));
+            errors.at(value, "no output needs this value", &["a pass should drop it"]);
         }
     }
 }
 
-fn sizes(graph: &Graph, errors: &mut Diagnostics) {
+fn sizes(graph: &Graph, errors: &mut Findings<'_>) {
+    let mut kept = 0u128;
     for (value, node) in graph.iter() {
+        let steps = match node.ty {
+            Type::Train { steps, .. } => u128::from(steps),
+            Type::Tensor { .. } => 1,
+        };
         let shape = node.ty.shape();
-        let elements = shape.dims().iter().try_fold(1u128, |product, dim| match dim {
+        let numbers = shape.dims().iter().try_fold(steps, |product, dim| match dim {
             Dim::Fixed(n) => product.checked_mul(u128::from(*n)),
             Dim::Tokens | Dim::Context => Some(product),
         });
-        if !elements.is_some_and(|elements| (1..=i32::MAX as u128).contains(&elements)) {
-            errors.push(at(graph, value, format!("{}: 1 to 2^31 - 1 elements are possible", node.ty)));
+        if !numbers.is_some_and(|numbers| (1..=i32::MAX as u128).contains(&numbers)) {
+            errors.at(value, format!("{}: 1 to 2^31 - 1 numbers are possible", node.ty), &[]);
         }
         if let Op::Level(LevelOp::Ssa { variant: Ssa::Linear { .. }, .. }) = node.op
             && let Some(state @ StateType::Sums { heads, features, width, .. }) = graph.state(value)
-            && heads as u128 * features as u128 * (width as u128 + 1) > SUMS_MAX
         {
-            errors.push(at(graph, value, format!("it keeps {state}: 2^28 numbers are possible")));
+            let sums = (heads as u128).saturating_mul(features as u128).saturating_mul(width as u128 + 1);
+            kept = kept.saturating_add(sums);
+            if kept > SUMS_MAX {
+                let what = if sums > SUMS_MAX { "" } else { ", with those of attention before it" };
+                errors.at(value, format!("it keeps {state}{what}: 2^27 numbers are possible"), &[]);
+            }
         }
     }
 }
 
-fn legality(graph: &Graph, errors: &mut Diagnostics) {
+fn legality(graph: &Graph, errors: &mut Findings<'_>) {
     for (value, node) in graph.iter().filter(|(_, node)| !node.op.legal_in(graph.stage)) {
-        errors.push(at(graph, value, format!("`{}` is not legal in stage {}", node.op, graph.stage.name())));
+        errors.at(value, format!("`{}` is not legal in stage {}", node.op, graph.stage.name()), &[]);
     }
 }
 
@@ -246,58 +291,54 @@ fn broadcasts(stage: Stage) -> bool {
     matches!(stage, Stage::Imported | Stage::Training)
 }
 
-fn additions(graph: &Graph, errors: &mut Diagnostics) {
+fn additions(graph: &Graph, errors: &mut Findings<'_>) {
     let adds = |node: &Node| !broadcasts(graph.stage) && node.op == Op::Array(ArrayOp::Binary(Binary::Add));
     for (value, node) in graph.iter().filter(|(_, node)| adds(node)) {
         let [a, b] = [graph.ty(node.args[0]), graph.ty(node.args[1])];
         if a != b || a.shape().row_width().is_none() {
             let message = format!("`add` takes two values of one shape [tokens,width] here, not {a} and {b}");
-            errors.push(at(graph, value, message));
+            errors.at(value, message, &[]);
         }
     }
 }
 
-fn thresholds(graph: &Graph, errors: &mut Diagnostics) {
+fn thresholds(graph: &Graph, errors: &mut Findings<'_>) {
     let scales = |node: &Node| matches!(node.op, Op::Array(ArrayOp::Binary(Binary::Mul | Binary::Div)));
     for (value, node) in graph.iter().filter(|(_, node)| !broadcasts(graph.stage) && scales(node)) {
         let [a, b] = [graph.ty(node.args[0]), graph.ty(node.args[1])];
         if a.shape().row_width().is_none() || b.shape() != Shape::rows(1) {
             let message =
                 format!("`{}` takes [tokens,width] and one number per token here, not {a} and {b}", node.op.name());
-            errors.push(at(graph, value, message));
+            errors.at(value, message, &[]);
         }
     }
 }
 
-fn picks(graph: &Graph, errors: &mut Diagnostics) {
+fn picks(graph: &Graph, errors: &mut Findings<'_>) {
     for (value, node) in graph.iter().filter(|(_, node)| node.op == Op::Level(LevelOp::GatherChannels)) {
         let channels = graph.constant(node.args[1]).and_then(|weight| weight.tensor.as_i32());
         let width = graph.ty(node.args[0]).shape().row_width().unwrap_or(0);
         if let Some(bad) =
             channels.unwrap_or(&[]).iter().find(|&&c| usize::try_from(c).is_ok_and(|c| c >= width) || c < 0)
         {
-            errors.push(at(graph, value, format!("channel {bad} is picked of {width}")));
+            errors.at(value, format!("channel {bad} is picked of {width}"), &[]);
         }
     }
 }
 
-fn parameters(graph: &Graph, errors: &mut Diagnostics) {
+fn parameters(graph: &Graph, errors: &mut Findings<'_>) {
     if broadcasts(graph.stage) {
         return;
     }
     for (value, node) in graph.iter() {
         for i in node.op.info().parameters.filter(|&i| graph.constant(node.args[i]).is_none()) {
-            let found = label(graph, node.args[i]);
-            errors.push(at(
-                graph,
-                value,
-                format!("operand {} of `{}` should be a constant, it is {found}", i + 1, node.op),
-            ));
+            let found = errors.label(node.args[i]);
+            errors.at(value, format!("operand {} of `{}` should be a constant, it is {found}", i + 1, node.op), &[]);
         }
     }
 }
 
-fn departures(graph: &Graph, errors: &mut Diagnostics) {
+fn departures(graph: &Graph, errors: &mut Findings<'_>) {
     for (name, value) in &graph.outputs {
         let ty = graph.ty(*value);
         if matches!(ty, Type::Train { .. }) {
@@ -309,24 +350,24 @@ fn departures(graph: &Graph, errors: &mut Diagnostics) {
     }
 }
 
-fn attributes(graph: &Graph, errors: &mut Diagnostics) {
+fn attributes(graph: &Graph, errors: &mut Findings<'_>) {
     for (value, node) in graph.iter() {
         if let Some(wanted) = node.op.info().fault {
-            errors.push(at(graph, value, format!("`{}` should have {wanted}", node.op)));
+            errors.at(value, format!("`{}` should have {wanted}", node.op), &[]);
         }
     }
 }
 
-fn numbers(graph: &Graph, errors: &mut Diagnostics) {
+fn numbers(graph: &Graph, errors: &mut Findings<'_>) {
     let finite = matches!(graph.stage, Stage::Quantised | Stage::Spiking);
     for (value, _) in graph.iter() {
         let Some(weight) = graph.constant(value) else { continue };
         if finite && !all(weight.tensor.as_f32(), |x| x.is_finite()) {
-            errors.push(at(graph, value, "its numbers should be finite, one of them is not"));
+            errors.at(value, "its numbers should be finite, one of them is not", &[]);
         }
         let bytes = weight.tensor.as_i8().or_else(|| weight.tensor.as_panels());
         if !all(bytes, |x| x != i8::MIN) {
-            errors.push(at(graph, value, "its weights should lie within -127 and 127, one of them is -128"));
+            errors.at(value, "its weights should lie within -127 and 127, one of them is -128", &[]);
         }
     }
     for (value, node) in graph.iter() {
@@ -334,17 +375,17 @@ fn numbers(graph: &Graph, errors: &mut Diagnostics) {
         let constant = |i: usize| node.args.get(i).and_then(|&arg| graph.constant(arg)).map(|weight| &weight.tensor);
         let what = if variant.has_features() { "sinks" } else { "slopes" };
         if !all(constant(3).and_then(|tensor| tensor.as_f32()), |x| x >= 0.0) {
-            errors.push(at(graph, value, format!("the {what} of attention should not be negative")));
+            errors.at(value, format!("the {what} of attention should not be negative"), &[]);
         }
         let period = |x: i32| x == 0 || x > 0 && x.count_ones() == 1;
         if variant.has_features() && !all(constant(4).and_then(|tensor| tensor.as_i32()), period) {
             let message = "a head's memory should halve every 1, 2, 4, ... tokens, or never (0)";
-            errors.push(at(graph, value, message));
+            errors.at(value, message, &[]);
         }
     }
 }
 
-fn features(graph: &Graph, errors: &mut Diagnostics) {
+fn features(graph: &Graph, errors: &mut Findings<'_>) {
     for (value, node) in graph.iter() {
         let Op::Level(LevelOp::Ssa { variant, .. }) = node.op else { continue };
         if !variant.has_features() {
@@ -371,7 +412,7 @@ fn features(graph: &Graph, errors: &mut Diagnostics) {
             if !sound {
                 let message =
                     format!("features of `{}` should be of rectified neurons, these are of `{}`", node.op, neuron.op);
-                errors.push(at(graph, value, message));
+                errors.at(value, message, &[]);
             }
         }
     }
@@ -384,7 +425,7 @@ fn all<T: Copy>(elements: Option<&[T]>, sound: impl Fn(T) -> bool) -> bool {
     blocks.all(|block| block.iter().fold(true, |ok, &x| ok & sound(x)))
 }
 
-fn tables(graph: &Graph, errors: &mut Diagnostics) {
+fn tables(graph: &Graph, errors: &mut Findings<'_>) {
     let looks_up_positions = |node: &Node| {
         node.op == Op::Dense(DenseOp::Embed) && graph.node(node.args[0]).op == Op::Leaf(LeafOp::Positions)
     };
@@ -393,12 +434,12 @@ fn tables(graph: &Graph, errors: &mut Diagnostics) {
             && rows < graph.context as usize
         {
             let message = format!("a table of {rows} rows is short of a context of {} positions", graph.context);
-            errors.push(at(graph, value, message).note("use a smaller context"));
+            errors.at(value, message, &["use a smaller context"]);
         }
     }
 }
 
-fn sums(graph: &Graph, errors: &mut Diagnostics) {
+fn sums(graph: &Graph, errors: &mut Findings<'_>) {
     for (value, node) in graph.iter() {
         let levels_of = |i: usize| {
             let (code, steps) = graph.ty(*node.args.get(i)?).levels()?;
@@ -410,7 +451,7 @@ fn sums(graph: &Graph, errors: &mut Diagnostics) {
             let end = (1 << (bits - 1)) - 1;
             if most > end {
                 let message = format!("{what} may reach {most}, an i{bits} sum ends at {end}");
-                errors.push(at(graph, value, message).note(&*advice));
+                errors.at(value, message, &[&advice]);
             }
         };
         // Decoding a spike train gives its levels; settling a current, its synapse's product.
@@ -633,7 +674,7 @@ mod tests {
         let y =
             s.add(Op::Level(LevelOp::Ssa { heads: 1, variant: Ssa::Linear { guard: 0 } }), &[x, x, x, sink, half_life]);
         let errors = verify(&s.finish(&[("y", y)])).expect_err("2^28 + 2^14 numbers");
-        assert!(errors[0].message.ends_with("2^28 numbers are possible"), "{errors:?}");
+        assert!(errors[0].message.ends_with("2^27 numbers are possible"), "{errors:?}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use std::sync::Arc;
 /// # let graph = Arc::new(b.finish(vec![("rows".to_string(), rows)]));
 /// use snnc_runtime::{Batch, Options, Program};
 ///
-/// let mut batch = Batch::new(Arc::new(Program::new(graph, &Options::default())?), 2);
+/// let mut batch = Batch::new(Arc::new(Program::new(graph, &Options::default())?), 2)?;
 /// let outputs = batch.step(&[(1, 2), (0, 0)]);
 /// let rows: Vec<_> = outputs.into_iter().flatten().filter_map(|one| one.f32("rows")).collect();
 /// assert_eq!(rows, [[4.0, 5.0], [0.0, 1.0]]);
@@ -43,11 +43,14 @@ pub struct Batch {
 
 impl Batch {
     /// So many empty sequences.
-    pub fn new(program: Arc<Program>, sequences: usize) -> Self {
-        let executor = program.start(sequences);
+    ///
+    /// # Errors
+    /// There is not enough memory for the values of a pass and for what is kept of each sequence.
+    pub fn new(program: Arc<Program>, sequences: usize) -> Result<Self, Diagnostic> {
+        let executor = program.start(sequences)?;
         let meter = Meter::new(program.graph().nodes.len());
         let outputs = vec![vec![OutputRows::default(); program.graph().outputs.len()]; sequences];
-        Self { program, executor, meter, outputs }
+        Ok(Self { program, executor, meter, outputs })
     }
 
     /// How many there are, empty ones included.

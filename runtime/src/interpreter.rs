@@ -5,11 +5,12 @@
 
 use crate::executor::{Executor, OutputRows, Rows, SequenceSpan};
 use crate::liveness::leads_to_no_state;
+use crate::memory_limit::MemoryReservation;
 use crate::meter::Meter;
 use snnc_ir::eval::{Array, Content, Evaluator, Memory, fired};
 use snnc_ir::events::Events;
-use snnc_ir::op::{LevelOp, SpikeOp};
-use snnc_ir::{Diagnostic, Graph, Op, Type, Value};
+use snnc_ir::op::{LeafOp, LevelOp, SpikeOp};
+use snnc_ir::{Diagnostic, Graph, Node, Op, Type, Value};
 use std::sync::Arc;
 
 /// Some sequences, evaluated one after the other.
@@ -40,6 +41,8 @@ impl Interpreter {
     /// Evaluates one span, adds its wanted rows to the outputs and what was done to `events`.
     fn span(&mut self, span: &SequenceSpan<'_>, rows: Rows, events: &mut [Events]) -> Result<(), Diagnostic> {
         let evaluator = Evaluator::<f32>::new(&self.graph);
+        let bytes = oracle_bytes(&self.graph, span.tokens.len());
+        let _reserved = MemoryReservation::new(bytes, "values of all nodes in the interpreter")?;
         let late = leads_to_no_state(&self.graph);
         let first = |value: Value| if late[value.index()] { first_wanted(rows, span.tokens.len()) } else { 0 };
         let done = evaluator.run_wanted(span.tokens, &mut self.sequences[span.sequence].memory, &first)?;
@@ -104,6 +107,19 @@ impl Executor for Interpreter {
         let i = self.graph.outputs.iter().position(|(_, output)| *output == value);
         i.map_or(Vec::new(), |i| self.outputs[i].levels.clone())
     }
+}
+
+/// Bytes of all values of so many tokens: the oracle forgets none before the pass ends.
+fn oracle_bytes(graph: &Graph, tokens: usize) -> u128 {
+    let numbers = |node: &Node| {
+        let steps = match node.ty {
+            Type::Train { steps, .. } => u128::from(steps),
+            Type::Tensor { .. } => 1,
+        };
+        node.ty.shape().concrete(tokens, 0).iter().fold(steps, |product, &n| product.saturating_mul(n as u128))
+    };
+    let run = graph.nodes.iter().filter(|node| !matches!(node.op, Op::Leaf(LeafOp::Weight(_))));
+    run.map(numbers).fold(0, u128::saturating_add).saturating_mul(4)
 }
 
 fn first_wanted(rows: Rows, all: usize) -> usize {

@@ -70,6 +70,33 @@ impl StateSums {
     }
 }
 
+/// Bytes of the sums that a sequence keeps, with those to go back to.
+pub fn kept_sums(graph: &Graph) -> u128 {
+    let bytes = |value| match graph.state(value) {
+        Some(StateType::Sums { heads, features, width, bits }) => {
+            2 * heads as u128 * features as u128 * (width as u128 + 1) * u128::from(bits / u8::BITS)
+        }
+        Some(StateType::Rows { .. }) | None => 0,
+    };
+    graph.iter().map(|(value, _)| bytes(value)).sum()
+}
+
+/// Bytes of the keys and values that a sequence keeps of each token.
+pub fn kept_per_token(graph: &Graph) -> u128 {
+    let row = |ty: Type| {
+        let width = ty.shape().width().unwrap_or(0) as u128;
+        match ty {
+            Type::Tensor { elem, .. } => width * elem.bytes() as u128,
+            Type::Train { steps, .. } => (width + 64) * u128::from(steps),
+        }
+    };
+    let bytes = |value| match graph.state(value) {
+        Some(StateType::Rows { keys, values }) => row(keys) + row(values),
+        Some(StateType::Sums { .. }) | None => 0,
+    };
+    graph.iter().map(|(value, _)| bytes(value)).sum()
+}
+
 /// What is kept of one sequence.
 #[derive(Clone, Debug)]
 pub struct CachedSequence {

@@ -19,7 +19,7 @@
 //! let graph = b.finish(vec![("rows".to_string(), rows)]);
 //!
 //! let program = Program::new(Arc::new(graph), &Options::default())?;
-//! let mut session = Session::new(Arc::new(program));
+//! let mut session = Session::new(Arc::new(program))?;
 //! let outputs = session.forward(&[2, 0], Rows::All)?;
 //! assert_eq!(outputs.f32("rows"), Some(&[4.0, 5.0, 0.0, 1.0][..]));
 //! # Ok::<(), snnc_ir::Diagnostic>(())
@@ -36,6 +36,7 @@ pub mod kernels;
 mod kv_cache;
 mod layout;
 mod liveness;
+mod memory_limit;
 mod meter;
 mod outputs;
 mod plan;
@@ -53,6 +54,7 @@ pub use executor::Rows;
 pub use jit::schedule::FunctionListing;
 pub use kernel_costs::KernelCosts;
 pub use kernels::{ISAS, Isa};
+pub use memory_limit::{MemoryReservation, memory_limit, set_memory_limit};
 pub use meter::{Executed, MatmulCounts};
 pub use outputs::Outputs;
 pub use program::{Engine, Options, Program};

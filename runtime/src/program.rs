@@ -37,7 +37,7 @@ pub struct Options {
     pub threads: usize,
     /// Whether each of them, the one that makes the program included, stays on a processor of its own.
     pub pin: bool,
-    /// The most tokens that one pass over the layers takes. It never changes a result.
+    /// The most tokens that one pass over the layers takes, fewer where rows are very wide. It never changes a result.
     pub chunk: usize,
     /// What rows of weights cost on this machine; `None` takes typical costs. They never change a result.
     pub kernel_costs: Option<KernelCosts>,
@@ -48,6 +48,9 @@ impl Default for Options {
         Self { engine: Engine::Jit, count: true, isa: None, threads: 1, pin: false, chunk: 128, kernel_costs: None }
     }
 }
+
+/// Bytes of values beyond which a pass takes fewer tokens at a time. GPT-2 XL takes a quarter of it.
+const ARENA_LARGE: usize = 1 << 28;
 
 /// A graph with what its engine prepared: plan, weights in panels, machine code.
 ///
@@ -87,13 +90,17 @@ impl Program {
         if graph.stage == Stage::Training {
             return Err(Diagnostic::new("", "a network in training is run by `snnc train` only").code(ErrorCode::RUN));
         }
-        let options = Options { chunk: options.chunk.clamp(1, (graph.context as usize).max(1)), ..*options };
+        let mut options = Options { chunk: options.chunk.clamp(1, (graph.context as usize).max(1)), ..*options };
         let compiled = match options.engine {
             Engine::Interpreter => None,
             Engine::Jit => {
                 let Options { count, isa, threads, pin, kernel_costs, .. } = options;
                 let compile = JitOptions { count, isa, threads, pin, kernel_costs };
-                let plan = steps::plan(&graph, options.chunk)?;
+                let mut plan = steps::plan(&graph, options.chunk)?;
+                if plan.arena_bytes > ARENA_LARGE && options.chunk > 1 {
+                    options.chunk = (ARENA_LARGE / (plan.arena_bytes / options.chunk).max(1)).clamp(1, options.chunk);
+                    plan = steps::plan(&graph, options.chunk)?;
+                }
                 Some(Arc::new(CompiledPlan::new(Arc::clone(&graph), plan, &compile)?))
             }
         };
@@ -137,10 +144,10 @@ impl Program {
     }
 
     /// The engine with so many empty sequences in it.
-    pub(crate) fn start(&self, sequences: usize) -> Box<dyn Executor> {
-        match &self.compiled {
-            Some(compiled) => Box::new(Jit::new(Arc::clone(compiled), sequences)),
+    pub(crate) fn start(&self, sequences: usize) -> Result<Box<dyn Executor>, Diagnostic> {
+        Ok(match &self.compiled {
+            Some(compiled) => Box::new(Jit::new(Arc::clone(compiled), sequences)?),
             None => Box::new(Interpreter::new(Arc::clone(&self.graph), self.options.count, sequences)),
-        }
+        })
     }
 }

@@ -26,7 +26,7 @@ use std::sync::Arc;
 /// use snnc_runtime::{Options, Program, Rows, Session};
 ///
 /// let program = Arc::new(Program::new(graph, &Options::default())?);
-/// let mut session = Session::new(Arc::clone(&program));
+/// let mut session = Session::new(Arc::clone(&program))?;
 /// session.forward(&[1], Rows::None)?;
 /// let last = session.forward(&[0, 2], Rows::Last)?.f32("rows").map(<[f32]>::to_vec);
 /// assert_eq!(last, Some(vec![4.0, 5.0]));
@@ -44,8 +44,11 @@ pub struct Session {
 
 impl Session {
     /// An empty sequence.
-    pub fn new(program: Arc<Program>) -> Self {
-        Self { batch: Batch::new(program, 1) }
+    ///
+    /// # Errors
+    /// There is not enough memory for the values of a pass.
+    pub fn new(program: Arc<Program>) -> Result<Self, Diagnostic> {
+        Ok(Self { batch: Batch::new(program, 1)? })
     }
 
     /// Tokens seen so far.

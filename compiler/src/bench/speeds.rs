@@ -61,7 +61,7 @@ pub fn measure(program: &Arc<Program>, options: &SpeedOptions) -> Result<Speeds,
     let graph = program.graph();
     let context = graph.context as usize;
     let ids = seeded_ids(vocabulary(graph)?, context);
-    let mut session = Session::new(Arc::clone(program));
+    let mut session = Session::new(Arc::clone(program))?;
     let mut speeds = Speeds::default();
     for &length in options.prompts.iter().filter(|&&length| length > 0 && length <= context) {
         let seconds = prefill(&mut session, &ids[..length], options.repeats)?;
@@ -121,7 +121,7 @@ fn batched(
     count: usize,
     repeats: usize,
 ) -> Result<f64, Diagnostics> {
-    let mut batch = Batch::new(Arc::clone(program), sequences);
+    let mut batch = Batch::new(Arc::clone(program), sequences)?;
     let mut best = f64::INFINITY;
     for run in 0..=repeats {
         for sequence in 0..sequences {
@@ -155,7 +155,7 @@ pub fn first_token(
     let start = Instant::now();
     let program = load()?;
     let loaded = start.elapsed().as_secs_f64() * 1e3;
-    Session::new(Arc::clone(&program)).forward(&[0], Rows::Last)?;
+    Session::new(Arc::clone(&program))?.forward(&[0], Rows::Last)?;
     Ok(([loaded, start.elapsed().as_secs_f64() * 1e3], program))
 }
 
@@ -167,7 +167,7 @@ pub fn density(graph: &Graph, tokens: usize) -> Result<f64, Diagnostics> {
     let program = Arc::new(Program::new(Arc::new(graph.clone()), &Options::default())?);
     let tokens = tokens.min(graph.context as usize);
     let ids = seeded_ids(vocabulary(graph)?, tokens);
-    let mut session = Session::new(program);
+    let mut session = Session::new(program)?;
     session.forward(&ids, Rows::All)?;
     let (mut spikes, mut slots) = (0u64, 0u64);
     for ((_, node), events) in graph.iter().zip(session.events()) {

@@ -95,9 +95,9 @@ pub fn gather(
     // What is to be looked at is named as an output. Nodes keep their numbers.
     let mut open = graph.clone();
     open.outputs.extend(seen.iter().map(|seen| (output(seen), seen.value)));
-    let mut session = Session::new(Arc::new(Program::new(Arc::new(open), &Options { chunk, ..*options })?));
+    let mut session = Session::new(Arc::new(Program::new(Arc::new(open), &Options { chunk, ..*options })?))?;
     let mut beside = match dense {
-        Some(dense) => Some((Session::new(dense.clone()), logits_of(dense.graph())?)),
+        Some(dense) => Some((Session::new(dense.clone())?, logits_of(dense.graph())?)),
         None => None,
     };
     progress.begin("running", inputs as u64);

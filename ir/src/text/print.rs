@@ -74,7 +74,7 @@ pub fn label(graph: &Graph, value: Value) -> String {
 }
 
 /// The labels of all values. Constants take no number.
-fn labels(graph: &Graph) -> Vec<String> {
+pub(crate) fn labels(graph: &Graph) -> Vec<String> {
     let mut numbers = 0..;
     let label = |node: &Node| match node.op {
         Op::Leaf(LeafOp::Weight(id)) => {
@@ -87,7 +87,7 @@ fn labels(graph: &Graph) -> Vec<String> {
     graph.nodes.iter().map(label).collect()
 }
 
-fn label_of(labels: &[String], value: Value) -> &str {
+pub(crate) fn label_of(labels: &[String], value: Value) -> &str {
     labels.get(value.index()).map_or("%?", String::as_str)
 }
 

@@ -5,8 +5,9 @@ use crate::jit::compiled::CompiledPlan;
 use crate::jit::frame::StepTally;
 use crate::jit::memory::Arena;
 use crate::jit::pass::ForwardPass;
-use crate::kv_cache::CachedSequence;
+use crate::kv_cache::{CachedSequence, kept_per_token, kept_sums};
 use crate::layout::plane_bytes;
+use crate::memory_limit::MemoryReservation;
 use crate::meter::{MatmulCounts, Meter};
 use crate::plan::{RowSet, Step, ValueBuffer};
 use crate::step::{MatmulInput, MatmulSizes, numbers};
@@ -29,23 +30,46 @@ pub struct Jit {
     sequences: Vec<CachedSequence>,
     /// Wanted rows of the last step: the first, and how many.
     wanted: (usize, usize),
+    /// Memory of the arena and of sums.
+    _reserved: MemoryReservation,
+    /// Memory of keys and values, by sequence.
+    rows_reserved: Vec<MemoryReservation>,
 }
 
 impl Jit {
     /// So many empty sequences.
-    pub fn new(compiled: Arc<CompiledPlan>, sequences: usize) -> Self {
+    ///
+    /// # Errors
+    /// There is not enough memory.
+    pub fn new(compiled: Arc<CompiledPlan>, sequences: usize) -> Result<Self, Diagnostic> {
         let steps = compiled.plan.steps.len();
-        Self {
-            arena: Arena::new(compiled.plan.arena_bytes),
-            scratch: vec![0; compiled.plan.scratch_words()],
+        let (arena, scratch) = (compiled.plan.arena_bytes, compiled.plan.scratch_words());
+        let sums = sequences as u128 * kept_sums(&compiled.graph);
+        let reserved = MemoryReservation::new(arena as u128 + 8 * scratch as u128 + sums, "values of a pass")?;
+        Ok(Self {
+            arena: Arena::new(arena)?,
+            scratch: vec![0; scratch],
             tallies: vec![StepTally::default(); steps],
             events: vec![Events::default(); steps],
             taken: vec![0; steps],
             matmuls: vec![MatmulCounts::default(); steps],
             sequences: vec![CachedSequence::new(&compiled.graph); sequences],
             wanted: (0, 0),
+            _reserved: reserved,
+            rows_reserved: (0..sequences).map(|_| MemoryReservation::default()).collect(),
             compiled,
+        })
+    }
+
+    /// Reserves memory for keys and values of these tokens, in the steps in which it grows.
+    fn reserve_rows(&mut self, spans: &[SequenceSpan<'_>]) -> Result<(), Diagnostic> {
+        let bytes = kept_per_token(&self.compiled.graph);
+        for span in spans {
+            let tokens = self.sequences[span.sequence].past + span.tokens.len();
+            let held = (2 * tokens).min(self.compiled.graph.context as usize);
+            self.rows_reserved[span.sequence].grow_to(bytes * held as u128, "keys and values of a sequence")?;
         }
+        Ok(())
     }
 
     fn write_ids(&mut self, buffer: Option<usize>, ids: impl Iterator<Item = i32>) {
@@ -118,6 +142,7 @@ impl Executor for Jit {
 
     fn step(&mut self, spans: &[SequenceSpan<'_>], rows: Rows, meter: &mut Meter) -> Result<(), Diagnostic> {
         let n = spans.iter().map(|span| span.tokens.len()).sum();
+        self.reserve_rows(spans)?;
         let compiled = Arc::clone(&self.compiled);
         self.write_ids(compiled.plan.tokens, spans.iter().flat_map(|span| span.tokens).map(|&id| id as i32));
         let positions =

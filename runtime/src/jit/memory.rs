@@ -13,6 +13,7 @@ use crate::step::Fault;
 use cranelift_jit::JITModule;
 use cranelift_module::FuncId;
 use memmap2::MmapMut;
+use snnc_ir::{Diagnostic, ErrorCode};
 use std::fmt;
 use std::sync::Mutex;
 
@@ -133,10 +134,14 @@ impl fmt::Debug for Arena {
 }
 
 impl Arena {
-    /// Panics where there is not so much memory, as any allocation does.
-    pub fn new(bytes: usize) -> Self {
-        let map = MmapMut::map_anon(bytes.max(1));
-        Self { map: map.unwrap_or_else(|error| panic!("an arena of {bytes} bytes is not to be had: {error}")) }
+    /// # Errors
+    /// The system does not give so much memory.
+    pub fn new(bytes: usize) -> Result<Self, Diagnostic> {
+        let map = MmapMut::map_anon(bytes.max(1)).map_err(|error| {
+            Diagnostic::new("", format!("values of a pass: {bytes} bytes of memory are not to be had: {error}"))
+                .code(ErrorCode::RUN)
+        })?;
+        Ok(Self { map })
     }
 
     pub fn len(&self) -> usize {

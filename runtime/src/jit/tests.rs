@@ -218,7 +218,7 @@ fn tokens(n: usize, vocab: usize) -> Vec<u32> {
 type Trace = (Vec<Vec<u32>>, Vec<Events>);
 
 fn trace(program: &Arc<Program>, calls: &[&[u32]], rows: Rows) -> Trace {
-    let mut session = Session::new(Arc::clone(program));
+    let mut session = Session::new(Arc::clone(program)).expect("there is memory");
     let mut bits = Vec::new();
     for call in calls {
         let outputs = session.forward(call, rows).expect("the call is in order");
@@ -318,7 +318,7 @@ fn neurons_can_be_looked_at() {
             let neurons: Vec<Value> =
                 graph.iter().filter(|(_, node)| node.op.is_neuron()).map(|(value, _)| value).collect();
             graph.outputs.extend(neurons.iter().map(|value| (format!("{}", value.0), *value)));
-            let mut session = Session::new(program(&Arc::new(graph.clone()), engine, chunk));
+            let mut session = Session::new(program(&Arc::new(graph.clone()), engine, chunk)).expect("there is memory");
             let mut all = vec![Vec::new(); neurons.len()];
             for part in ids.chunks(chunk) {
                 let outputs = session.forward(part, Rows::All).expect("in order");
@@ -349,7 +349,7 @@ fn neurons_can_be_looked_at() {
 fn a_synapse_adds_one_row_for_every_spike() {
     let net = TestNet { stage: Stage::Spiking, ..NET };
     let graph = make(net);
-    let mut session = Session::new(program(&graph, Engine::Jit, 8));
+    let mut session = Session::new(program(&graph, Engine::Jit, 8)).expect("there is memory");
     session.forward(&tokens(17, net.vocab), Rows::All).expect("in order");
     let mut additions = 0;
     for (_, node) in graph.iter().filter(|(_, node)| node.op == Op::Spike(SpikeOp::Synapse)) {
@@ -381,7 +381,7 @@ fn a_refused_call_leaves_the_sequence_as_it_was() {
     for engine in [Engine::Interpreter, Engine::Jit] {
         let graph = make(NET);
         let program = program(&graph, engine, 4);
-        let mut session = Session::new(Arc::clone(&program));
+        let mut session = Session::new(Arc::clone(&program)).expect("there is memory");
         let ids = tokens(30, NET.vocab);
         session.forward(&ids[..10], Rows::None).expect("in order");
         let refused = |session: &mut Session, ids: &[u32]| {
@@ -393,8 +393,10 @@ fn a_refused_call_leaves_the_sequence_as_it_was() {
         assert_eq!(refused(&mut session, &[3, 23]), "id 23 is outside the table of 23 rows");
         let row: Vec<f32> =
             session.forward(&ids[10..], Rows::Last).expect("in order").f32("logits").expect("f32").to_vec();
-        let whole =
-            Session::new(program).forward(&ids, Rows::Last).map(|outputs| outputs.f32("logits").map(<[f32]>::to_vec));
+        let whole = Session::new(program)
+            .expect("there is memory")
+            .forward(&ids, Rows::Last)
+            .map(|outputs| outputs.f32("logits").map(<[f32]>::to_vec));
         assert_eq!(whole, Ok(Some(row)));
         session.reset();
         assert_eq!(session.past(), 0);
@@ -419,7 +421,7 @@ fn overflowing() -> Arc<Graph> {
 #[test]
 fn a_value_that_is_not_finite_is_an_error_that_names_its_origin() {
     for engine in [Engine::Interpreter, Engine::Jit] {
-        let mut session = Session::new(program(&overflowing(), engine, 2));
+        let mut session = Session::new(program(&overflowing(), engine, 2)).expect("there is memory");
         let error = session.forward(&[0, 1, 2, 4, 3], Rows::All).expect_err("token 3 overflows");
         assert_eq!(error.place, "/norm");
         assert_eq!(session.past(), 0);
@@ -436,7 +438,7 @@ fn an_output_that_is_not_finite_is_an_error_that_names_its_origin() {
         let x = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "/embed").expect("fits");
         let y = b.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, x], "/add").expect("fits");
         let graph = Arc::new(b.finish(vec![("y".to_string(), y)]));
-        let mut session = Session::new(program(&graph, engine, 1));
+        let mut session = Session::new(program(&graph, engine, 1)).expect("there is memory");
         let error = session.forward(&[0, 1], Rows::All).expect_err("token 1 overflows");
         assert_eq!(error.to_string(), "/add: `add` gave inf");
         assert_eq!(session.past(), 0);
@@ -493,7 +495,7 @@ fn costs_choose_and_change_no_result() {
     let calls: [&[u32]; 4] = [&ids[..1], &ids[1..2], &ids[2..5], &ids[5..]];
     let run = |graph: &Arc<Graph>, options: Options| {
         let program = Arc::new(Program::new(Arc::clone(graph), &options).expect("the graph can be run"));
-        let mut session = Session::new(Arc::clone(&program));
+        let mut session = Session::new(Arc::clone(&program)).expect("there is memory");
         for call in calls {
             session.forward(call, Rows::Last).expect("the call is in order");
         }

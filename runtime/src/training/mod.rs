@@ -7,6 +7,7 @@
 mod plan;
 
 use crate::kernels::{Isa, Kernels, StridedMatrix, multiply};
+use crate::memory_limit::MemoryReservation;
 pub use plan::TrainingPlan;
 use plan::{StridedView, TrainingStep, TrainingStepKind, ValueSource};
 use snnc_ir::ErrorCode;
@@ -26,6 +27,8 @@ pub struct TrainingEngine {
     targets: Vec<i32>,
     /// How many parameters `run` is given.
     parameters: usize,
+    /// Memory of the arena.
+    _reserved: MemoryReservation,
 }
 
 impl TrainingEngine {
@@ -46,7 +49,9 @@ impl TrainingEngine {
         let isa = Isa::detect()
             .and_then(Kernels::new)
             .map_err(|message| Diagnostic::new("", message).code(ErrorCode::RUN))?;
+        let reserved = MemoryReservation::new(4 * plan.arena_len as u128, "values of a window in training")?;
         let mut engine = Self {
+            _reserved: reserved,
             arena: vec![0.0; plan.arena_len],
             positions: (0..tokens as i32).collect(),
             tokens: vec![0; tokens],
@@ -66,7 +71,9 @@ impl TrainingEngine {
     /// # Errors
     /// As of `new`.
     pub fn another(&self) -> Result<Self, Diagnostic> {
+        let bytes = 4 * self.plan.arena_len as u128;
         let mut engine = Self {
+            _reserved: MemoryReservation::new(bytes, "values of a window in training")?,
             graph: Arc::clone(&self.graph),
             plan: Arc::clone(&self.plan),
             kernels: self.kernels,

@@ -90,7 +90,7 @@ fn told(ran: &Ran) -> String {
 
 fn run(graph: &Arc<Graph>, options: &Options, tokens: &[u32]) -> Ran {
     let program = Program::new(Arc::clone(graph), options).map_err(|error| error.to_string())?;
-    let mut session = Session::new(Arc::new(program));
+    let mut session = Session::new(Arc::new(program)).map_err(|error| error.to_string())?;
     let outputs = session.forward(tokens, Rows::All).map_err(|error| error.to_string())?;
     let (mut bits, mut levels) = (Vec::new(), Vec::new());
     for (name, _) in &graph.outputs {
