@@ -113,10 +113,13 @@ pub fn centred_cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt()
 }
 
-/// The command, built in the profile of this test.
+/// The command, built in the profile of this test; or the one that `SNNC_BINARY` names, to try tests on another version.
 pub fn snnc() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
+        if let Some(named) = std::env::var_os("SNNC_BINARY") {
+            return named.into();
+        }
         let test = std::env::current_exe().expect("a test is a file");
         let profile = test.ancestors().nth(2).expect("a test is in a folder of its profile");
         let mut build = Command::new(env!("CARGO"));
