@@ -44,7 +44,7 @@ fn call(folder: &Path, args: &[&str]) -> (Option<i32>, String) {
 /// A sum of `n` terms of the same row, one after the other.
 fn chain(n: usize, width: usize, term: impl Fn(usize) -> String) -> String {
     let mut program = format!(
-        "snnc 2 spiking context=64\nweight @t : f32[100,{width}] = fill(seed=1)\n%0 = tokens : i32[tokens]\n%1 = embed(%0, @t) : f32[tokens,{width}]\n"
+        "snnc 2 spiking context=64\nweight @t : f32[{width},{width}] = fill(seed=1)\n%0 = tokens : i32[tokens]\n%1 = embed(%0, @t) : f32[tokens,{width}]\n"
     );
     for i in 2..n + 2 {
         writeln!(program, "%{i} = {} : f32[tokens,{width}]", term(i)).unwrap();
@@ -167,4 +167,37 @@ weight @o : f32[16384] = fill(value=0)
     let (status, stderr) = call(at, &["logits", "sums.snn", "--tokens", "1,2", "-o", "x.npy"]);
     assert_eq!(status, Some(1), "{stderr}");
     assert!(stderr.contains("2^27 numbers are possible"), "{stderr}");
+}
+
+#[test]
+fn a_program_that_predicts_nothing_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let rows = "weight @t : f32[100,8] = fill(seed=1)\n%0 = tokens : i32[tokens]\n%1 = embed(%0, @t) : f32[tokens,8]\n";
+    let programs = [
+        (
+            "snnc 2 spiking context=64\n%0 = tokens : i32[tokens]\noutput logits = %0\n".to_string(),
+            "logits are f32 rows",
+        ),
+        (format!("snnc 2 spiking context=64\n{rows}output logits = %1\n"), "logits are as many as the 100 tokens"),
+        (format!("snnc 2 spiking context=64\n{rows}output hidden = %1\n"), "no output `logits`, only hidden"),
+    ];
+    fs::write(at.join("text.txt"), "The river runs.").unwrap();
+    let tokenizer = snnc_tests::demo_model().with_file_name("tokenizer.json");
+    for (program, words) in programs {
+        let graph = text::parse_filled(&program, &|name, _, _| Err(format!("no rule for @{name}"))).unwrap().graph;
+        let mut bytes = Vec::new();
+        let tokenizer = Some(fs::read(&tokenizer).unwrap());
+        container::write(&File { tokenizer, ..File::new(graph) }, &mut bytes).unwrap();
+        fs::write(at.join("p.snn"), bytes).unwrap();
+        for args in [
+            &["run", "p.snn", "-p", "The river", "-n", "3"][..],
+            &["eval", "p.snn", "--text", "text.txt"],
+            &["logits", "p.snn", "--tokens", "1,2", "-o", "x.npy"],
+        ] {
+            let (status, stderr) = call(at, args);
+            assert_eq!(status, Some(1), "{args:?}: {stderr}");
+            assert!(stderr.contains(words), "{args:?}: {stderr}");
+        }
+    }
 }

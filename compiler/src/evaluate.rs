@@ -9,7 +9,8 @@ use crate::progress::Workers;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::events::Events;
 use snnc_ir::random::SplitMix64;
-use snnc_ir::{Diagnostic, Graph};
+use snnc_ir::verify::LOGITS;
+use snnc_ir::{Diagnostic, Elem, ErrorCode, Graph, Type};
 use snnc_passes::cost::Activity;
 use snnc_runtime::sample::greedy;
 use snnc_runtime::{Program, Rows, Session};
@@ -194,9 +195,23 @@ impl NeuronTotals {
 }
 
 /// The program's output that predicts the next token.
+///
+/// # Errors
+/// The program has none: no output of that name, or one that is no row of numbers per token.
 pub fn logits_of(graph: &Graph) -> Result<String, Diagnostic> {
-    let first = graph.outputs.first().map(|(name, _)| name.clone());
-    first.ok_or_else(|| Diagnostic::new("", "the network has no output"))
+    let found = graph.outputs.iter().find(|(name, _)| name == LOGITS);
+    let Some((name, value)) = found else {
+        let names: Vec<&str> = graph.outputs.iter().map(|(name, _)| name.as_str()).collect();
+        let message = format!("the program predicts no tokens: it has no output `{LOGITS}`, only {}", names.join(", "));
+        return Err(Diagnostic::new("", message).code(ErrorCode::RUN));
+    };
+    match graph.ty(*value) {
+        Type::Tensor { elem: Elem::F32, shape } if shape.row_width().is_some() => Ok(name.clone()),
+        other => {
+            Err(Diagnostic::new("", format!("the program predicts no tokens: its logits are {other}"))
+                .code(ErrorCode::RUN))
+        }
+    }
 }
 
 /// Scores `program` on `ids`, beside `dense` where there is one. Results do not depend on the number of threads.

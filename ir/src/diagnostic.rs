@@ -129,6 +129,7 @@ impl ErrorCode {
         (ErrorCode::promise(11), "A table is shorter than the context, or a channel is none"),
         (ErrorCode::promise(12), "A sum may overflow"),
         (ErrorCode::promise(13), "Features of attention may be negative"),
+        (ErrorCode::promise(14), "Logits are not f32 rows with a number per token of the vocabulary"),
         (ErrorCode::RAISE, "A pass cannot raise what an exporter wrote"),
         (ErrorCode::REWRITE, "Rewriting did not come to an end"),
         (ErrorCode::PASS, "A pass cannot translate its input"),

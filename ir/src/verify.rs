@@ -30,6 +30,8 @@
 //! 13. Features of attention are never negative: the neurons that emit them are rectified, with gains and offsets behind the
 //!     rectifier that are not negative. Those of coincidences fire in their first timesteps (`fire`, `quant`), so that levels
 //!     say when they spike; only `lif` takes others.
+//! 14. After import and before training, an output called `logits` has a number per token of the vocabulary: it is f32 rows,
+//!     as wide as every table that token ids look up is long.
 
 use crate::bounds::{SumBounds, attention_sums, largest_sum, node_constant};
 use crate::curve::Curve;
@@ -42,11 +44,13 @@ use crate::stage::Stage;
 use crate::state::neuron_of;
 use crate::text::name::NAME_MAX;
 use crate::text::print::{label_of, labels};
-use crate::types::{Dim, Shape, Type};
+use crate::types::{Dim, Elem, Shape, Type};
 use crate::value::Value;
 use std::cell::OnceCell;
 use std::collections::HashSet;
 
+/// The output that predicts the next token, wherever a program has one.
+pub const LOGITS: &str = "logits";
 /// Most tokens of a sequence. Engines reserve memory by it.
 pub const CONTEXT_MAX: u32 = 1 << 20;
 /// Complaints that are worth reading.
@@ -71,6 +75,7 @@ const OF_MEANING: &[Promise] = &[
     (7, thresholds),
     (8, parameters),
     (9, departures),
+    (14, logits),
     (10, attributes),
     (10, numbers),
     (11, tables),
@@ -81,7 +86,7 @@ const OF_MEANING: &[Promise] = &[
 
 /// The numbers of all promises, in order.
 pub fn promises() -> impl Iterator<Item = u16> {
-    1..=13
+    1..=14
 }
 
 /// Whether `graph` keeps the promises above.
@@ -350,6 +355,26 @@ fn departures(graph: &Graph, errors: &mut Findings<'_>) {
     }
 }
 
+fn logits(graph: &Graph, errors: &mut Findings<'_>) {
+    if broadcasts(graph.stage) {
+        return;
+    }
+    let by_ids =
+        |node: &&Node| node.op == Op::Dense(DenseOp::Embed) && graph.node(node.args[0]).op == Op::Leaf(LeafOp::Tokens);
+    let tables: Vec<usize> =
+        graph.nodes.iter().filter(by_ids).filter_map(|node| graph.table_rows(node.args[1])).collect();
+    for (name, value) in graph.outputs.iter().filter(|(name, _)| name == LOGITS) {
+        let ty = graph.ty(*value);
+        let width = ty.shape().row_width();
+        let message = match tables.iter().find(|rows| Some(**rows) != width) {
+            _ if ty.elem() != Some(Elem::F32) || width.is_none() => format!("logits are f32 rows, this is {ty}"),
+            Some(rows) => format!("logits are as many as the {rows} tokens that a table has, this is {ty}"),
+            None => continue,
+        };
+        errors.push(Diagnostic::new(format!("output {name}"), message));
+    }
+}
+
 fn attributes(graph: &Graph, errors: &mut Findings<'_>) {
     for (value, node) in graph.iter() {
         if let Some(wanted) = node.op.info().fault {
@@ -480,7 +505,7 @@ mod tests {
     use crate::tensor::{Data, Tensor};
     use crate::text;
     use crate::text::tests::{Sketch, all, features, quantised, spiking, thresholds};
-    use crate::types::{Code, Elem};
+    use crate::types::Code;
     use crate::value::WeightId;
     use std::sync::Arc;
 
@@ -530,8 +555,8 @@ mod tests {
     fn broken_promises_are_told() {
         check(|g| g.context = 0, "a context of 0 tokens; 1 to 1048576 are possible");
         check(|g| g.outputs.clear(), "the program has no output");
-        check(|g| g.outputs.push(g.outputs[0].clone()), "output logits: there are two outputs of this name");
-        check(|g| g.outputs[0].1 = Value(99), "output logits: there is no node 99");
+        check(|g| g.outputs.push(g.outputs[0].clone()), "output y: there are two outputs of this name");
+        check(|g| g.outputs[0].1 = Value(99), "output y: there is no node 99");
         check(|g| g.outputs[0].0.clear(), "outputs: a name of 0 bytes; 1 to 1024 are possible");
         check(|g| g.weights[1].name = "wte".into(), "@wte: there are two weights of this name");
         check(|g| g.nodes[0].op = Op::Leaf(LeafOp::Weight(WeightId(99))), "@?: there is no weight 99");

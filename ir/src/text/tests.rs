@@ -88,7 +88,7 @@ fn imported() -> Graph {
     let centred = s.add(Op::Array(ArrayOp::Binary(Binary::Sub)), &[merged, mean]);
     let part = s.add(Op::Array(ArrayOp::Slice { axis: 1, start: 1, len: 2 }), &[centred]);
     let flat = s.add(Op::Array(ArrayOp::Reshape(Shape::new(&[Dim::Fixed(2), Dim::Tokens]))), &[part]);
-    s.finish(&[("logits", flat), ("odd \"name\"\n\\é", mean)])
+    s.finish(&[("y", flat), ("odd \"name\"\n\\é", mean)])
 }
 
 fn tensor() -> Graph {
@@ -107,7 +107,7 @@ fn tensor() -> Graph {
     let n = s.add(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(0.0) }), &[q]);
     let a = s.add(Op::Dense(DenseOp::Attention { heads: 2, scale: Scalar::new(0.707_106_77) }), &[q, n, y]);
     let sum = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, a]);
-    s.finish(&[("logits", sum)])
+    s.finish(&[("y", sum)])
 }
 
 pub(crate) fn quantised() -> Graph {
@@ -130,7 +130,7 @@ pub(crate) fn quantised() -> Graph {
         y = s.add(Op::Level(LevelOp::ScaleShift), &[p, gain, offset]);
     }
     let sum = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, y]);
-    s.finish(&[("logits", sum), ("levels", v)])
+    s.finish(&[("y", sum), ("levels", v)])
 }
 
 pub(crate) fn spiking() -> Graph {
@@ -151,7 +151,7 @@ pub(crate) fn spiking() -> Graph {
     let decoded = s.add(Op::Spike(SpikeOp::Decode), &[current]);
     let y = s.add(Op::Level(LevelOp::ScaleShift), &[decoded, gain, offset]);
     let sum = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, y]);
-    s.finish(&[("logits", sum)])
+    s.finish(&[("y", sum)])
 }
 
 /// A threshold for every token, and channels picked.
@@ -163,7 +163,7 @@ pub(crate) fn thresholds() -> Graph {
     let channels = s.i32("channels", &[3]);
     let picked = s.add(Op::Level(LevelOp::GatherChannels), &[share, channels]);
     let y = s.add(Op::Array(ArrayOp::Binary(Binary::Mul)), &[picked, peak]);
-    s.finish(&[("logits", y)])
+    s.finish(&[("y", y)])
 }
 
 /// Time-stepped neurons.
@@ -184,7 +184,7 @@ pub(crate) fn prompt() -> Graph {
     let current = s.add(Op::Spike(SpikeOp::Synapse), &[spikes, w]);
     let decoded = s.add(Op::Spike(SpikeOp::Decode), &[current]);
     let y = s.add(Op::Level(LevelOp::ScaleShift), &[decoded, gain, offset]);
-    s.finish(&[("logits", y)])
+    s.finish(&[("y", y)])
 }
 
 /// Every operation that only training has.

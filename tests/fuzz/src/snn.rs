@@ -12,10 +12,13 @@ use snnc_passes::options::QuantOptions;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Bytes of a seed: larger ones are slow to change and show no more.
+const SEED_MAX: usize = 1 << 16;
+
 /// Programs of tests' cases, small networks of several kinds, and the corpus.
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = corpus_files("snn");
-    seeds.extend(cases().into_iter().map(|graph| sealed(&graph)));
+    seeds.extend(cases().into_iter().map(|graph| sealed(&graph)).filter(|seed| seed.len() < SEED_MAX));
     let config = Gpt2Config { layers: 1, width: 16, heads: 2, vocabulary: 24, context: 16, ..Gpt2Config::SMALL };
     let graph = snnc_tests::imported(&config);
     for levels in [Levels { code: Code::Binary, steps: 7 }, Levels { code: Code::Unary, steps: 5 }] {
