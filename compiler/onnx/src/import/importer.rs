@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub const COUNTS: [usize; 2] = [5, 7];
 
 /// The most elements of all arrays that are held at once, where the weights are not half as many.
-pub(super) const HELD_MAX: usize = 4 * ELEMENTS_MAX;
+pub(super) const HELD_MAX: usize = 2 * ELEMENTS_MAX;
 
 /// The most elements that are evaluated in all: half a minute's work.
 pub(super) const EVALUATED_MAX: usize = 32 * ELEMENTS_MAX;

@@ -31,6 +31,7 @@ use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::Perm;
 use snnc_ir::op::{ArrayOp, LeafOp};
 use snnc_ir::types::Dim;
+use snnc_ir::verify::CONTEXT_MAX;
 use snnc_ir::{Diagnostic, Graph, Op, Value};
 use std::sync::Arc;
 use value::{ImportError, ImportValue, LiveValue};
@@ -97,6 +98,10 @@ fn import_fixed(model: &OnnxModel, n: usize) -> Result<Imported, Diagnostics> {
     if n < COUNTS[0] {
         let message = format!("the file takes exactly {n} tokens, fewer than snnc can examine");
         return Err(Diagnostic::new("", message).note("export it with a dynamic sequence length").into());
+    }
+    if n > CONTEXT_MAX as usize {
+        let message = format!("the file takes exactly {n} tokens; a context of {CONTEXT_MAX} is the longest possible");
+        return Err(Diagnostic::new("", message).into());
     }
     Importer::new(model, &[n], n).run().map(|(imported, _)| imported)
 }
