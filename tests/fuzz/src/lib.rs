@@ -101,3 +101,32 @@ pub fn corpus_files(target: &str) -> Vec<Vec<u8>> {
     paths.sort();
     paths.iter().filter_map(|path| std::fs::read(path).ok()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The seeds, which hold what once fell, and some mutants: a longer run is `fuzz`'s.
+    #[test]
+    fn seeds_and_some_mutants_hold() {
+        for target in TARGETS {
+            let seeds = (target.seeds)();
+            assert!(seeds.len() >= 2, "{}: inputs to begin with", target.name);
+            let mut accepted = 0;
+            for i in 0..seeds.len() as u64 + 100 {
+                let verdict = driver::attempt(&target, &driver::input(&target, &seeds, i));
+                let verdict = verdict.unwrap_or_else(|found| panic!("{} --first {i}: {found}", target.name));
+                accepted += usize::from(verdict == Verdict::Accepted);
+            }
+            assert!(accepted > 10, "{}: only {accepted} inputs are accepted", target.name);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_opened_is_sealed_again() {
+        for seed in snn::seeds() {
+            let parts = seal::Parts::open(&seed).expect("a file");
+            assert_eq!(parts.seal(), seed);
+        }
+    }
+}
