@@ -65,6 +65,37 @@ fn a_program_of_long_chains_is_collapsed_in_bounded_time() {
 }
 
 #[test]
+fn a_program_whose_values_are_shared_in_all_ways_is_refused_in_bounded_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let (chains, rows) = (15_000, "f32[tokens,8]");
+    let mut program = format!(
+        "snnc 2 spiking context=64\nweight @t : f32[8,8] = fill(seed=1)\nweight @u : f32[8,8] = fill(seed=2)\n%0 = tokens : i32[tokens]\n%1 = embed(%0, @t) : {rows}\n%2 = embed(%0, @u) : {rows}\n"
+    );
+    // Two chains side by side, sums of one value of each, and the sum of those.
+    for i in 3..chains + 3 {
+        writeln!(program, "%{i} = add(%{}, %{}) : {rows}", i - 2, 1 + i % 2).unwrap();
+    }
+    let first = chains + 3;
+    for k in 0..chains / 2 {
+        writeln!(program, "%{} = add(%{}, %{}) : {rows}", first + k, 3 + 2 * k, first - 1 - 2 * k).unwrap();
+    }
+    let mut last = first;
+    for k in 1..chains / 2 {
+        let own = first + chains / 2 + k - 1;
+        writeln!(program, "%{own} = add(%{last}, %{}) : {rows}", first + k).unwrap();
+        last = own;
+    }
+    writeln!(program, "output logits = %{last}").unwrap();
+    write(at, "shared.snn", &program);
+    let (status, stderr) = call(at, &["logits", "shared.snn", "--tokens", "1,2", "-o", "x.npy"]);
+    assert_eq!(status, Some(1), "{stderr}");
+    assert!(stderr.contains("shared in too many ways"), "{stderr}");
+    let (status, stderr) = call(at, &["logits", "shared.snn", "--tokens", "1,2", "-o", "x.npy", "--stepped"]);
+    assert_eq!(status, Some(0), "{stderr}");
+}
+
+#[test]
 fn a_program_of_doublings_is_counted_in_bounded_time() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

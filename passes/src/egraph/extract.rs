@@ -25,6 +25,12 @@ enum Trie {
     Fork { sum: u64, sides: [Below; 2] },
 }
 
+/// How many parts of sets may still be made.
+struct Budget(u64);
+
+/// Parts of sets that one extraction makes at most: some 16 MiB a million. A chain of 2^17 nodes takes a third of them.
+const PARTS_MAX: u64 = 1 << 24;
+
 impl Below {
     fn sum(&self) -> u64 {
         match self.0.as_deref() {
@@ -44,36 +50,38 @@ impl Below {
     }
 
     /// One class.
-    fn one(class: usize, price: u64, depth: u32) -> Self {
+    fn one(class: usize, price: u64, depth: u32, budget: &mut Budget) -> Self {
         let leaf = Self(Some(Rc::new(Trie::Leaf(price))));
         (0..depth).fold(leaf, |inner, bit| {
             let sides = if class >> bit & 1 == 0 { [inner, Self(None)] } else { [Self(None), inner] };
-            Self::fork(sides)
+            Self::fork(sides, budget)
         })
     }
 
-    fn fork(sides: [Self; 2]) -> Self {
+    fn fork(sides: [Self; 2], budget: &mut Budget) -> Self {
+        budget.0 = budget.0.saturating_sub(1);
         Self(Some(Rc::new(Trie::Fork { sum: sides[0].sum() + sides[1].sum(), sides })))
     }
 
-    /// Both together; a class that is in both has the price of `other`. What is the same in both is not looked at.
-    fn with(&self, other: &Self) -> Self {
+    /// Both together; a class that is in both has the price of `other`. What is the same in both is not looked at. Something of
+    /// the two where the budget is spent.
+    fn with(&self, other: &Self, budget: &mut Budget) -> Self {
         let (Some(a), Some(b)) = (&self.0, &other.0) else {
             return if self.0.is_none() { other } else { self }.clone();
         };
-        if Rc::ptr_eq(a, b) {
+        if Rc::ptr_eq(a, b) || budget.0 == 0 {
             return self.clone();
         }
         match (&**a, &**b) {
             (Trie::Fork { sides: x, .. }, Trie::Fork { sides: y, .. }) => {
-                let sides = [x[0].with(&y[0]), x[1].with(&y[1])];
+                let sides = [x[0].with(&y[0], budget), x[1].with(&y[1], budget)];
                 let is = |known: &[Self; 2]| sides[0].same(&known[0]) && sides[1].same(&known[1]);
                 if is(x) {
                     self.clone()
                 } else if is(y) {
                     other.clone()
                 } else {
-                    Self::fork(sides)
+                    Self::fork(sides, budget)
                 }
             }
             (Trie::Leaf(x), Trie::Leaf(y)) if x == y => self.clone(),
@@ -111,21 +119,37 @@ struct Extraction<'a> {
     made: u64,
     /// Bits of a class number.
     bits: u32,
+    budget: Budget,
 }
 
-/// The chosen terms, operands before users; or the classes in the way: those of which no term may be chosen though all
-/// operands of one could.
-pub fn extract(terms: &Terms, outputs: &[Id], price: Price<'_>) -> Result<IndexMap<Id, Term>, Vec<Id>> {
+/// Why nothing was chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExtractionError {
+    /// The classes in the way: those of which no term may be chosen though all operands of one could.
+    Blocked(Vec<Id>),
+    /// Values are shared in so many ways that comparing choices would take all memory.
+    TooEntangled,
+}
+
+/// The chosen terms, operands before users.
+///
+/// # Errors
+/// Classes without a choice, or too many sets.
+pub fn extract(terms: &Terms, outputs: &[Id], price: Price<'_>) -> Result<IndexMap<Id, Term>, ExtractionError> {
     let mut classes: Vec<Id> = terms.classes().map(|class| class.id).collect();
     classes.sort_unstable();
     let numbers = classes.last().map_or(0, |&last| usize::from(last) + 1);
     let bits = usize::BITS - numbers.leading_zeros();
     let best = vec![None; numbers];
-    let mut extraction = Extraction { terms, price, best, tried: vec![0; numbers], made: 1, bits };
+    let mut extraction =
+        Extraction { terms, price, best, tried: vec![0; numbers], made: 1, bits, budget: Budget(PARTS_MAX) };
     loop {
         let before = extraction.made;
         for &class in &classes {
             extraction.try_class(class);
+        }
+        if extraction.budget.0 == 0 {
+            return Err(ExtractionError::TooEntangled);
         }
         if extraction.made == before {
             break;
@@ -133,7 +157,9 @@ pub fn extract(terms: &Terms, outputs: &[Id], price: Price<'_>) -> Result<IndexM
     }
     let mut chosen = IndexMap::new();
     for &output in outputs {
-        extraction.choose(terms.find(output), &mut chosen).map_err(|()| extraction.blockers(output))?;
+        extraction
+            .choose(terms.find(output), &mut chosen)
+            .map_err(|()| ExtractionError::Blocked(extraction.blockers(output)))?;
     }
     Ok(chosen)
 }
@@ -165,17 +191,20 @@ impl Extraction<'_> {
             return;
         }
         // A lower bound spares most sets from being merged.
+        let mut budget = Budget(self.budget.0);
         let known = self.best[number].as_ref();
         let bound = own + args.iter().map(|arg| arg.below.sum()).max().unwrap_or(0);
         if known.is_some_and(|known| known.below.sum() < bound) {
             return;
         }
-        let mut below = args.iter().fold(Below::default(), |below, arg| below.with(&arg.below));
+        let mut below = args.iter().fold(Below::default(), |below, arg| below.with(&arg.below, &mut budget));
         if own > 0 {
-            below = below.with(&Below::one(number, own, self.bits));
+            below = below.with(&Below::one(number, own, self.bits, &mut budget), &mut budget);
         }
         let depth = 1 + args.iter().map(|arg| arg.depth).max().unwrap_or(0);
-        if known.is_none_or(|known| (below.sum(), depth) < (known.below.sum(), known.depth)) {
+        let better = known.is_none_or(|known| (below.sum(), depth) < (known.below.sum(), known.depth));
+        self.budget = budget;
+        if better {
             self.best[number] = Some(BestTerm { depth, term: term.clone(), below, at: self.made });
             self.made += 1;
         }

@@ -17,12 +17,12 @@ mod theorems;
 
 use crate::cost;
 use egg::Id;
-use extract::Price;
+use extract::{ExtractionError, Price};
 use indexmap::IndexMap;
 use rule::{Limits, RewriteRule, saturate};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::LeafOp;
-use snnc_ir::{Builder, Diagnostic, Graph, Op, Stage, Type, Value, WeightId};
+use snnc_ir::{Builder, Diagnostic, ErrorCode, Graph, Op, Stage, Type, Value, WeightId};
 use term::{Facts, Term, Terms};
 
 /// The cheapest graph of `stage` that `rules` prove equal to `graph`; `tolerance` is for recognising activation functions.
@@ -43,8 +43,19 @@ pub fn rewrite(
     let class = |(name, value): &(String, Value)| (name.clone(), terms.find(classes[value.index()]));
     let outputs: Vec<(String, Id)> = graph.outputs.iter().map(class).collect();
     let roots: Vec<Id> = outputs.iter().map(|(_, id)| *id).collect();
-    let choice = extract::extract(&terms, &roots, price).map_err(|classes| stuck(&terms, &classes))?;
+    let choice = extract::extract(&terms, &roots, price).map_err(|error| match error {
+        ExtractionError::Blocked(classes) => stuck(&terms, &classes),
+        ExtractionError::TooEntangled => entangled(graph),
+    })?;
     to_graph(&terms, &choice, &outputs, stage, graph).map_err(Diagnostics::from)
+}
+
+fn entangled(graph: &Graph) -> Diagnostics {
+    let message = format!("values of {} nodes are shared in too many ways to compare what is equal", graph.nodes.len());
+    Diagnostic::new("", message)
+        .code(ErrorCode::REWRITE)
+        .note("a spiking program also runs as it is, with --stepped")
+        .into()
 }
 
 /// The class of every output of `graph` once `rules` have nothing new to say: outputs of one class are equal by these rules.
