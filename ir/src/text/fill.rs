@@ -25,6 +25,8 @@ use std::sync::Arc;
 
 /// Most elements that a rule makes.
 const ELEMENTS_MAX: usize = 1 << 24;
+/// Most elements that all rules of a program make together.
+const ALL_ELEMENTS_MAX: usize = 1 << 26;
 /// Steps between the bounds of f32 numbers.
 const GRID: u64 = 16;
 /// Bounds where a rule states none.
@@ -62,7 +64,14 @@ pub fn parse_filled(text: &str, weights: Source) -> Result<Filled, Diagnostics> 
     let rules = RefCell::new(Vec::new());
     let graph = parse_hashed(&plain.join("\n"), &|name, elem, sizes, rule| {
         let made = match rule {
-            Some(rule) => Arc::new(made(rule, elem, sizes)?),
+            Some(rule) => {
+                let all =
+                    rules.borrow().iter().map(|(tensor, _): &(Arc<Tensor>, String)| tensor.data().len()).sum::<usize>();
+                if all > ALL_ELEMENTS_MAX {
+                    return Err(format!("rules make at most {ALL_ELEMENTS_MAX} elements together"));
+                }
+                Arc::new(made(rule, elem, sizes)?)
+            }
             None => weights(name, elem, sizes)?,
         };
         if let Some(rule) = rule {
@@ -127,10 +136,10 @@ fn made(end: &str, elem: Elem, sizes: &[usize]) -> Result<Tensor, String> {
 
 /// The tensor that a rule makes. Errors say what is wrong with the rule.
 fn tensor(rule: &str, elem: Elem, sizes: &[usize]) -> Result<Tensor, String> {
-    let count = sizes.iter().product::<usize>();
-    if count > ELEMENTS_MAX {
-        return Err(format!("a rule makes at most {ELEMENTS_MAX} elements, here are {count}"));
-    }
+    let count = sizes.iter().try_fold(1usize, |count, &size| count.checked_mul(size));
+    let Some(count) = count.filter(|count| *count <= ELEMENTS_MAX) else {
+        return Err(format!("a rule makes at most {ELEMENTS_MAX} elements, here are {sizes:?}"));
+    };
     if let Some(list) = rule.strip_prefix('[') {
         let list = list.strip_suffix(']').ok_or("`]` is missing after the numbers")?;
         let numbers: Vec<&str> = list.split(',').map(str::trim).filter(|number| !number.is_empty()).collect();
