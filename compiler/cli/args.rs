@@ -2,6 +2,7 @@
 
 use clap::Args;
 use snnc::energy::PriceList;
+use snnc::file_use::FileUse;
 use snnc::kernel_costs;
 use snnc::model::{EngineOptions, threads_or_all};
 use snnc_ir::Diagnostic;
@@ -63,6 +64,13 @@ impl EngineArgs {
     pub fn options(&self) -> Result<EngineOptions, Diagnostics> {
         let kernel_costs = self.kernel_costs.as_deref().map(kernel_costs::read).transpose()?;
         Ok(EngineOptions { kernel_costs, ..self.which.options() })
+    }
+}
+
+impl EngineArgs {
+    /// With the file that these options name.
+    pub fn files(&self, used: FileUse) -> FileUse {
+        used.reads("--kernel-costs", &self.kernel_costs)
     }
 }
 

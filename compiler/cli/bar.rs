@@ -19,8 +19,12 @@ pub fn interrupted() {
         status("stopping after this step; press Ctrl-C again to stop at once");
         return;
     }
-    files::discard_pending();
-    status("interrupted; no output was changed");
+    let untouched = files::discard_pending();
+    status(if untouched {
+        "interrupted; no output was changed"
+    } else {
+        "interrupted; the outputs written so far are whole"
+    });
     std::process::exit(INTERRUPTED);
 }
 

@@ -6,6 +6,7 @@ use crate::output::{emit, emit_json, status};
 use crate::plan::PlanArgs;
 use clap::Args;
 use snnc::bench::{BATCH_DEPTH, Baseline, BenchJson, BenchOptions, SpeedOptions, Speeds, bench};
+use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::kernel_costs;
 use snnc::model::EngineOptions;
@@ -88,6 +89,12 @@ fn percent(text: &str) -> Result<f64, String> {
 }
 
 impl BenchCommand {
+    pub fn files(&self) -> FileUse {
+        let used = FileUse::default().reads_models("the model", &self.model).reads("--baseline", &self.baseline);
+        let used = used.reads("--kernel-costs", &self.kernel_costs);
+        self.plan.files(used.writes("--measure-kernel-costs", &self.measure_kernel_costs))
+    }
+
     /// Whether no figure is worse than the baseline allows.
     pub fn run(self) -> Result<bool, Diagnostics> {
         let measured = self.measure_kernel_costs.as_deref().map(measure_kernel_costs).transpose()?;
@@ -146,7 +153,6 @@ impl BenchCommand {
 
 /// Measures kernel costs and writes them; the file's name.
 fn measure_kernel_costs(path: &Path) -> Result<PathBuf, Diagnostics> {
-    files::check_writable(path)?;
     let isa =
         Isa::detect().map_err(|message| Diagnostics::from(Diagnostic::new("", message).code(ErrorCode::OPTION)))?;
     let json = kernel_costs::json(&snnc_runtime::kernel_costs::measure(Some(isa))?, isa);

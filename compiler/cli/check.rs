@@ -4,6 +4,7 @@ use crate::output::{emit, emit_json};
 use crate::units::si;
 use clap::Args;
 use snnc::check::{CheckJson, check};
+use snnc::file_use::FileUse;
 use snnc_ir::diagnostic::Diagnostics;
 use std::path::PathBuf;
 
@@ -18,6 +19,10 @@ pub struct CheckCommand {
 }
 
 impl CheckCommand {
+    pub fn files(&self) -> FileUse {
+        FileUse::default().reads_models("the model", [&self.model])
+    }
+
     pub fn run(self) -> Result<(), Diagnostics> {
         let checked = check(&self.model);
         if self.json {

@@ -6,7 +6,7 @@ use crate::quant_args::QuantArgs;
 use crate::units::{percent, si};
 use clap::Args;
 use snnc::compile::{CompileOptions, CompiledModel, compile};
-use snnc::files;
+use snnc::file_use::FileUse;
 use snnc::model::threads_or_all;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Graph, text};
@@ -58,11 +58,19 @@ fn share(text: &str) -> Result<f32, String> {
 }
 
 impl CompileCommand {
+    pub fn files(&self) -> FileUse {
+        let used = FileUse::default().reads_models("the model", [&self.model]).reads("--tokenizer", &self.tokenizer);
+        used.reads("--calibrate", &self.calibrate).writes("-o", [self.output()])
+    }
+
+    fn output(&self) -> PathBuf {
+        let named = || PathBuf::from(self.model.file_stem().unwrap_or_default()).with_extension("snn");
+        self.output.clone().unwrap_or_else(named)
+    }
+
     pub fn run(self) -> Result<(), Diagnostics> {
         let start = Instant::now();
-        let named = || PathBuf::from(self.model.file_stem().unwrap_or_default()).with_extension("snn");
-        let output = self.output.clone().unwrap_or_else(named);
-        files::check_writable(&output)?;
+        let output = self.output();
         let options = CompileOptions {
             model: self.model.clone(),
             tokenizer: self.tokenizer.clone(),

@@ -8,6 +8,7 @@ use snnc::convert::{self, BUILT_IN_TEXT, CALIBRATION_TOKENS, ConvertOptions, Sam
 use snnc::energy;
 use snnc::energy::{PriceList, Setting};
 use snnc::evaluate::{Cut, evaluate};
+use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::generate::{Request, generate};
 use snnc::model::{EngineOptions, Loaded, ModelSource, threads_or_all};
@@ -38,6 +39,10 @@ pub struct DemoCommand {
 const WINDOWS: usize = 4;
 
 impl DemoCommand {
+    pub fn files(&self) -> FileUse {
+        FileUse::default().reads_models("the model", [self.model.join("model.onnx")]).writes("-o", &self.output)
+    }
+
     pub fn run(self) -> Result<(), Diagnostics> {
         let path = self.model.join("model.onnx");
         status(&format!("1. compile {}", path.display()));

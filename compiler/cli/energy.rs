@@ -6,6 +6,7 @@ use crate::energy_table;
 use crate::output::{emit, emit_json};
 use clap::Args;
 use snnc::energy::run::{EnergyOptions, energy};
+use snnc::file_use::FileUse;
 use snnc::model::threads_or_all;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_passes::cost::Rate;
@@ -52,6 +53,11 @@ pub struct EnergyCommand {
 }
 
 impl EnergyCommand {
+    pub fn files(&self) -> FileUse {
+        let used = FileUse::default().reads_models("the model", [&self.model]);
+        used.reads("--text", &self.text).reads("--prices", &self.prices)
+    }
+
     pub fn run(self) -> Result<(), Diagnostics> {
         let options = EnergyOptions {
             model: self.model.clone(),

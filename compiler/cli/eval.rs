@@ -7,6 +7,7 @@ use crate::output::{emit, emit_json, status, warn};
 use clap::Args;
 use snnc::eval::{EvalOptions, eval};
 use snnc::eval_report::Gates;
+use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::model::threads_or_all;
 use snnc::report;
@@ -72,11 +73,13 @@ fn cosine(text: &str) -> Result<f64, String> {
 }
 
 impl EvalCommand {
+    pub fn files(&self) -> FileUse {
+        let used = FileUse::default().reads_models("the model", [&self.model]).reads("--text", [&self.text]);
+        self.engine.files(used.reads_models("--reference", &self.reference)).writes("--html", &self.html)
+    }
+
     /// Whether every gate held.
     pub fn run(self) -> Result<bool, Diagnostics> {
-        if let Some(path) = &self.html {
-            files::check_writable(path)?;
-        }
         let found = eval(&self.options()?, &Bar::default())?;
         for lint in &found.lints {
             warn(&format!("{}: {}: {}", lint.kind.name(), lint.place, lint.message));

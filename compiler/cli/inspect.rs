@@ -4,6 +4,7 @@ use crate::output::{emit, emit_json};
 use crate::report::Shown;
 use crate::report_text;
 use clap::Args;
+use snnc::file_use::FileUse;
 use snnc_ir::diagnostic::Diagnostics;
 
 /// Print the essentials of a report in the terminal
@@ -23,6 +24,10 @@ pub struct InspectCommand {
 }
 
 impl InspectCommand {
+    pub fn files(&self) -> FileUse {
+        self.shown.files()
+    }
+
     pub fn run(self) -> Result<(), Diagnostics> {
         let mut report = self.shown.report()?;
         report.provenance.command = self.shown.command("inspect", if self.json { " --json" } else { "" });

@@ -1,15 +1,18 @@
 //! `snnc logits`: raw predictions for given token ids, as a NumPy file.
 
 use crate::args::{EngineArgs, ThreadArgs};
-use crate::output::status;
+use crate::output::{emit_bytes, status};
 use clap::Args;
 use snnc::evaluate::{best, logits_of};
+use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::model::Loaded;
 use snnc::npy;
-use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_runtime::{Rows, Session};
-use std::path::PathBuf;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 
 /// Write the logits of given token ids as a NumPy file: f32 [tokens, vocabulary]
 #[derive(Args, Debug)]
@@ -19,7 +22,7 @@ pub struct LogitsCommand {
     /// Token ids, as in 5,17,9
     #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
     tokens: Vec<u32>,
-    /// The .npy file to write
+    /// The .npy file to write; - writes standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
@@ -27,15 +30,30 @@ pub struct LogitsCommand {
 }
 
 impl LogitsCommand {
+    pub fn files(&self) -> FileUse {
+        let used = self.engine.files(FileUse::default().reads_models("the model", [&self.model]));
+        used.writes("-o", is_file(&self.output).then_some(&self.output))
+    }
+
     pub fn run(self) -> Result<(), Diagnostics> {
-        files::check_writable(&self.output)?;
+        if !is_file(&self.output) && std::io::stdout().is_terminal() {
+            let error = Diagnostic::new("-o -", "standard output is a terminal, which shows no numbers of a .npy file");
+            return Err(error.code(ErrorCode::OPTION).note("name a file, or pipe it to another program").into());
+        }
         let program = Loaded::read(&self.model)?.source.program(&ThreadArgs::default().of(self.engine.options()?))?;
         let name = logits_of(program.graph())?;
         let mut session = Session::new(program)?;
         let outputs = session.forward(&self.tokens, Rows::All)?;
         let logits = outputs.f32(&name).unwrap_or(&[]);
         let sizes = [self.tokens.len(), logits.len() / self.tokens.len()];
-        files::write_whole(&self.output, |out| npy::write_f32(out, &sizes, logits))?;
+        if is_file(&self.output) {
+            files::write_whole(&self.output, |out| npy::write_f32(out, &sizes, logits))?;
+        } else {
+            let mut npy = Vec::new();
+            // Memory takes all of it.
+            let _ = npy::write_f32(&mut npy, &sizes, logits);
+            emit_bytes(&npy)?;
+        }
         let last = &logits[logits.len() - sizes[1]..];
         status(&format!(
             "{}: f32 {sizes:?}; after the last token, id {} is likeliest",
@@ -44,4 +62,9 @@ impl LogitsCommand {
         ));
         Ok(())
     }
+}
+
+/// Whether an output is a file, and not standard output.
+fn is_file(output: &Path) -> bool {
+    output.as_os_str() != "-"
 }

@@ -21,6 +21,7 @@ mod report;
 mod report_text;
 mod run;
 mod show;
+mod signals;
 mod table;
 mod train;
 mod tune;
@@ -28,6 +29,7 @@ mod units;
 
 use clap::{Parser, Subcommand};
 use output::{INTERRUPTED, verdict};
+use snnc::file_use::FileUse;
 use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
 use std::process::ExitCode;
@@ -61,6 +63,28 @@ enum Command {
     Demo(demo::DemoCommand),
 }
 
+impl Command {
+    /// The files that it reads and writes.
+    fn files(&self) -> FileUse {
+        match self {
+            Command::Check(command) => command.files(),
+            Command::Compile(command) => command.files(),
+            Command::Run(command) => command.files(),
+            Command::Eval(command) => command.files(),
+            Command::Energy(command) => command.files(),
+            Command::Inspect(command) => command.files(),
+            Command::Report(command) => command.files(),
+            Command::Logits(command) => command.files(),
+            Command::Show(command) => command.files(),
+            Command::Opt(command) => command.files(),
+            Command::Tune(command) => command.files(),
+            Command::Train(command) => command.files(),
+            Command::Bench(command) => command.files(),
+            Command::Demo(command) => command.files(),
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Err(e) = ctrlc::set_handler(bar::interrupted) {
@@ -70,6 +94,12 @@ fn main() -> ExitCode {
     if let Some(bytes) = cli.max_memory {
         snnc_runtime::set_memory_limit(bytes);
     }
+    signals::survive_size_limit();
+    let files = cli.command.files();
+    if let Err(diagnostics) = files.check() {
+        return verdict(Err(diagnostics));
+    }
+    output::set_has_outputs(files.has_outputs());
     let result = match cli.command {
         Command::Check(command) => command.run(),
         Command::Compile(command) => command.run(),

@@ -3,6 +3,7 @@
 use crate::output::{emit, status};
 use crate::quant_args::QuantArgs;
 use clap::Args;
+use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::opt::{self, Omit, PassSettings};
 use snnc_ir::Diagnostic;
@@ -26,7 +27,7 @@ pub struct OptCommand {
     /// A .snn or .onnx file that has the program's weights; of several, the first that has a weight gives it
     #[arg(long, value_name = "FILE")]
     model: Vec<PathBuf>,
-    /// Write the program here instead of printing it
+    /// Write the program here instead of printing it; - prints it
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Write the program after each pass into this folder: `1-raise.ir`, `2-simplify.ir`, ...
@@ -57,6 +58,15 @@ fn layers(text: &str) -> Result<RangeInclusive<u32>, String> {
 }
 
 impl OptCommand {
+    pub fn files(&self) -> FileUse {
+        let used = FileUse::default().reads("the program", [&self.program]).reads_models("--model", &self.model);
+        let output = self.output.as_ref().filter(|path| path.as_os_str() != "-");
+        let dump = |(folder, (number, pass)): (&PathBuf, (usize, &String))| dumped(folder, number, pass);
+        let passes = || (1..).zip(&self.passes);
+        let dumps = self.dump_to.iter().flat_map(|folder| passes().map(move |pass| dump((folder, pass))));
+        used.writes_in_folder("-o", output).writes_in_folder("--dump-to", dumps)
+    }
+
     pub fn run(self) -> Result<(), Diagnostics> {
         let text = files::read_text(&self.program)?;
         let name = self.program.display().to_string();
@@ -80,16 +90,21 @@ impl OptCommand {
                 status(&format!("{pass:<14} {:>9.3} ms", time.as_secs_f64() * 1e3));
             }
             match &self.dump_to {
-                Some(folder) => write(&folder.join(format!("{done}-{pass}.ir")), &opt::print(&read, graph, &omit)),
+                Some(folder) => write(&dumped(folder, done, pass), &opt::print(&read, graph, &omit)),
                 None => Ok(()),
             }
         });
         let printed = opt::print(&read, &graph.map_err(at_lines)?, &omit);
         match &self.output {
-            Some(path) => write(path, &printed),
-            None => emit(&printed),
+            Some(path) if path.as_os_str() != "-" => write(path, &printed),
+            _ => emit(&printed),
         }
     }
+}
+
+/// The file that the program after a pass is written to.
+fn dumped(folder: &Path, number: usize, pass: &str) -> PathBuf {
+    folder.join(format!("{number}-{pass}.ir"))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Diagnostics> {

@@ -1,7 +1,7 @@
 //! What the command writes: data to standard output, words to standard error; and its exit status.
 //!
 //! Exit status: 0 done, 1 something is wrong with an input or an output, 2 wrong usage, 3 a limit that the user set failed,
-//! 130 interrupted.
+//! 130 interrupted, 141 nobody reads what is printed.
 
 use console::style;
 use snnc::schema::{Documented, document};
@@ -10,12 +10,16 @@ use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::diagnostic::{ErrorCode, Place};
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A limit failed, or a warning was denied.
 pub const FAILED: u8 = 3;
 
 /// What a shell expects of a process that Ctrl-C ended.
 pub const INTERRUPTED: i32 = 130;
+
+/// What a shell says of a process that SIGPIPE ended.
+pub const READER_GONE: i32 = 141;
 
 /// The exit status of a command that did its work, whether or not what the user set was met.
 pub fn verdict(result: Result<bool, Diagnostics>) -> ExitCode {
@@ -56,12 +60,36 @@ pub fn status(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Data for whoever reads standard output. A reader that has gone away ends the program quietly.
+/// Whether the command writes files, which whoever reads standard output does not know of.
+static HAS_OUTPUTS: AtomicBool = AtomicBool::new(false);
+
+/// Whether whoever read standard output has gone away.
+static READER_IS_GONE: AtomicBool = AtomicBool::new(false);
+
+/// From here on a reader of standard output that goes away ends only what is printed, if the command writes files.
+pub fn set_has_outputs(has_outputs: bool) {
+    HAS_OUTPUTS.store(has_outputs, Ordering::SeqCst);
+}
+
+/// Text for whoever reads standard output. A reader that has gone away ends the process as SIGPIPE would, or where the command
+/// writes files, only what is printed.
 pub fn emit(text: &str) -> Result<(), Diagnostics> {
+    emit_bytes(text.as_bytes())
+}
+
+/// Bytes for whoever reads standard output, as of `emit`.
+pub fn emit_bytes(bytes: &[u8]) -> Result<(), Diagnostics> {
+    if READER_IS_GONE.load(Ordering::SeqCst) {
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe && HAS_OUTPUTS.load(Ordering::SeqCst) => {
+            READER_IS_GONE.store(true, Ordering::SeqCst);
+            Ok(())
+        }
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(READER_GONE),
         Err(e) => {
             Err(Diagnostic::new("standard output", format!("cannot be written: {e}")).code(ErrorCode::OPTION).into())
         }

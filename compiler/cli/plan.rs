@@ -2,6 +2,7 @@
 
 use clap::Args;
 use snnc::convert::{seeded_ids, vocabulary};
+use snnc::file_use::FileUse;
 use snnc::files;
 use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
@@ -51,6 +52,11 @@ const TOKENS: usize = 64;
 impl PlanArgs {
     pub fn asked(&self) -> bool {
         self.explain_plan || !self.emit.is_empty()
+    }
+
+    /// With the files that listings go to.
+    pub fn files(&self, used: FileUse) -> FileUse {
+        used.writes("--emit", self.emit.iter().filter_map(|emit| emit.file.as_ref()))
     }
 
     /// What was asked for of a program, and of a run's products if there was one, to `show` or to files.

@@ -4,6 +4,7 @@ use crate::args::{WhichEngine, price_lists};
 use crate::bar::Bar;
 use crate::output::status;
 use clap::Args;
+use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::model::threads_or_all;
 use snnc::report::{self, ReportOptions, file_name};
@@ -58,10 +59,17 @@ pub struct ReportCommand {
 }
 
 impl ReportCommand {
-    pub fn run(self) -> Result<(), Diagnostics> {
+    pub fn files(&self) -> FileUse {
+        self.shown.files().writes("-o", [self.output()])
+    }
+
+    fn output(&self) -> PathBuf {
         let named = || PathBuf::from(self.shown.model.file_stem().unwrap_or_default()).with_extension("html");
-        let output = self.output.clone().unwrap_or_else(named);
-        files::check_writable(&output)?;
+        self.output.clone().unwrap_or_else(named)
+    }
+
+    pub fn run(self) -> Result<(), Diagnostics> {
+        let output = self.output();
         let mut report = self.shown.report()?;
         report.provenance.command = self.shown.command("report", &format!(" -o {}", file_name(&output)));
         let page = report::page(&report);
@@ -72,6 +80,12 @@ impl ReportCommand {
 }
 
 impl Shown {
+    /// The files that these options name.
+    pub fn files(&self) -> FileUse {
+        let used = FileUse::default().reads_models("the model", [&self.model]).reads("--text", &self.text);
+        used.reads_models("--reference", &self.reference).reads("--prices", &self.prices)
+    }
+
     /// All that is to be seen.
     pub fn report(&self) -> Result<report::Report, Diagnostics> {
         let options = ReportOptions {

@@ -5,6 +5,7 @@ use crate::output::{emit, status};
 use crate::plan::PlanArgs;
 use crate::prompts;
 use clap::Args;
+use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::generate::{Request, generate};
 use snnc::model::Loaded;
@@ -69,6 +70,11 @@ fn probability(text: &str) -> Result<f32, String> {
 }
 
 impl RunCommand {
+    pub fn files(&self) -> FileUse {
+        let used = FileUse::default().reads_models("the model", [&self.model]).reads("--prompts", &self.prompts);
+        self.plan.files(self.engine.files(used))
+    }
+
     pub fn run(self) -> Result<(), Diagnostics> {
         let loaded = Loaded::read(&self.model)?;
         let tokens = loaded.tokens()?;

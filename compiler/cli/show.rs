@@ -6,6 +6,7 @@ use crate::plan::PlanArgs;
 use clap::Args;
 use similar::TextDiff;
 use snnc::convert::{self, CALIBRATION_WINDOW, ConvertOptions, Sample};
+use snnc::file_use::FileUse;
 use snnc::files::{self, Model};
 use snnc::model::ModelSource;
 use snnc_ir::ErrorCode;
@@ -39,6 +40,11 @@ pub struct ShowCommand {
 }
 
 impl ShowCommand {
+    pub fn files(&self) -> FileUse {
+        let used = FileUse::default().reads_models("the model", [&self.model]);
+        self.plan.files(used.reads("--kernel-costs", &self.kernel_costs))
+    }
+
     pub fn run(self) -> Result<(), Diagnostics> {
         if self.plan.asked() {
             return self.planned();

@@ -4,6 +4,7 @@ use crate::args::share;
 use crate::bar::{Bar, listen};
 use crate::output::{emit, status};
 use clap::{Args, ValueEnum};
+use snnc::file_use::FileUse;
 use snnc::model::threads_or_all;
 use snnc::schema::document;
 use snnc::train::events::TrainEvent;
@@ -80,6 +81,9 @@ pub struct TrainCommand {
     /// Resume from the checkpoint beside the output
     #[arg(long)]
     resume: bool,
+    /// Begin anew although there is a checkpoint beside the output; what it holds is lost
+    #[arg(long, conflicts_with = "resume")]
+    restart: bool,
     /// Seconds between checkpoints
     #[arg(long, value_name = "N", default_value_t = 60)]
     checkpoint_seconds: u64,
@@ -144,6 +148,10 @@ fn decay(text: &str) -> Result<f32, String> {
 }
 
 impl TrainCommand {
+    pub fn files(&self) -> FileUse {
+        self.options().files()
+    }
+
     /// Whether training came to its end, and was not interrupted.
     ///
     /// # Errors
@@ -194,6 +202,7 @@ impl TrainCommand {
             warm_up: self.warm_up,
             seed: self.seed,
             resume: self.resume,
+            restart: self.restart,
             checkpoint_every: Duration::from_secs(self.checkpoint_seconds),
             hybrid: self.hybrid,
             validation_windows: self.validation_windows as usize,

@@ -7,6 +7,7 @@ use crate::table::{lines, numbers};
 use crate::units::{count, percent};
 use clap::Args;
 use comfy_table::CellAlignment;
+use snnc::file_use::FileUse;
 use snnc::model::threads_or_all;
 use snnc::quant_options::spelled;
 use snnc::tune::{Budget, Goal, Point, TuneOptions, Tuned, tune};
@@ -64,6 +65,11 @@ fn budget(text: &str) -> Result<Budget, String> {
 }
 
 impl TuneCommand {
+    pub fn files(&self) -> FileUse {
+        let used = FileUse::default().reads_models("the model", [&self.model]);
+        used.reads("--text", [&self.text]).reads("--calibrate", &self.calibrate)
+    }
+
     /// Whether anything stays within the budget.
     pub fn run(self) -> Result<bool, Diagnostics> {
         let options = TuneOptions {

@@ -7,7 +7,9 @@ pub use snnc_onnx::mmap::map;
 use std::fs;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use tempfile::NamedTempFile;
 
 /// A model that a user named.
 #[derive(Debug)]
@@ -24,6 +26,11 @@ fn trouble(path: &Path, what: &str, error: &io::Error) -> Diagnostic {
 
 /// Reads a model. The kind is told by content: a `.snn` begins with `SNNC`.
 pub fn load(path: &Path) -> Result<Model, Diagnostics> {
+    let meta = fs::metadata(path).map_err(|e| vec![trouble(path, "cannot be opened", &e)])?;
+    // Opening a pipe waits for whoever writes to it.
+    if !meta.is_file() {
+        return Err(Diagnostic::new(path.display().to_string(), "is not a file").code(ErrorCode::FILE).into());
+    }
     let mut start = Vec::with_capacity(4);
     let file = fs::File::open(path).map_err(|e| vec![trouble(path, "cannot be opened", &e)])?;
     file.take(4).read_to_end(&mut start).map_err(|e| vec![trouble(path, "cannot be read", &e)])?;
@@ -44,69 +51,163 @@ pub fn at(path: &Path, diagnostics: Diagnostics) -> Diagnostics {
     diagnostics.in_file(&path.display().to_string())
 }
 
-/// Writes a file beside its final place, syncs it and renames it: an existing file stays until the new one is whole.
+/// Writes a file beside its final place, syncs it and renames it: an existing file stays until the new one is whole, and gives
+/// it its permissions. A link stays a link: the file that it names is replaced.
+///
+/// # Errors
+/// The file cannot be written, or is none that can be replaced. What was there before is untouched then.
 pub fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Diagnostic> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    check_replaceable(path)?;
+    let target = target_of(path)?;
+    check_replaceable(path, &target)?;
     let failed = |e: io::Error| trouble(path, "cannot be written", &e);
-    let file = tempfile::Builder::new().prefix(".snnc-").tempfile_in(folder).map_err(failed)?;
-    let _pending = Pending::new(file.path());
-    let mut out = BufWriter::with_capacity(1 << 20, file.as_file());
-    write(&mut out).and_then(|()| out.flush()).map_err(failed)?;
-    drop(out);
-    file.as_file().sync_all().map_err(failed)?;
-    // Written pages are small; whoever reads the file next gets large ones (`map`), if these are gone.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::fs::fadvise(file.as_file(), 0, None, rustix::fs::Advice::DontNeed);
-    set_usual_permissions(file.as_file()).map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
-    Ok(())
+    let pending = Pending::begin(&target).map_err(failed)?;
+    pending.fill(write).and_then(|()| pending.persist(&target)).map_err(failed)
 }
 
-/// The temporary file that is being written, for whoever ends the process early.
+/// The temporary file that is being written, for whoever ends the process early. Held while one is made or renamed.
 static PENDING: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-struct Pending;
+/// Files that are whole since the process began.
+static WRITTEN: AtomicUsize = AtomicUsize::new(0);
+
+struct Pending {
+    /// `None` once it has its name.
+    file: Option<NamedTempFile>,
+}
 
 impl Pending {
-    fn new(path: &Path) -> Self {
-        *PENDING.lock().unwrap_or_else(PoisonError::into_inner) = Some(path.to_path_buf());
-        Pending
+    /// An empty file beside `target`, with the permissions that the user's umask leaves.
+    fn begin(target: &Path) -> io::Result<Self> {
+        let mut pending = PENDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".snnc-");
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let file = builder.tempfile_in(folder_of(target))?;
+        *pending = Some(file.path().to_path_buf());
+        Ok(Self { file: Some(file) })
+    }
+
+    /// Lets `write` write it, as large pieces, to the disk.
+    fn fill(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+        let Some(file) = self.file.as_ref().map(NamedTempFile::as_file) else { return Ok(()) };
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        write(&mut out)?;
+        out.flush()?;
+        file.sync_all()?;
+        // Written pages are small; whoever reads the file next gets large ones (`map`), if these are gone.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+        Ok(())
+    }
+
+    /// Puts it in the place of `target`, whose permissions it takes over.
+    fn persist(mut self, target: &Path) -> io::Result<()> {
+        let Some(file) = self.file.take() else { return Ok(()) };
+        if let Ok(before) = fs::metadata(target) {
+            file.as_file().set_permissions(before.permissions())?;
+        }
+        let pending = PENDING.lock().unwrap_or_else(PoisonError::into_inner);
+        file.persist(target).map_err(|e| e.error)?;
+        WRITTEN.fetch_add(1, Ordering::SeqCst);
+        drop(pending);
+        // A name is on the disk when its folder is. Not every system syncs folders, and the file is whole either way.
+        let _ = fs::File::open(folder_of(target)).and_then(|folder| folder.sync_all());
+        Ok(())
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
+        // The file first: nobody has to look for one that is gone.
+        self.file = None;
         *PENDING.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
-/// Removes the temporary file that is being written, if there is one.
-pub fn discard_pending() {
-    if let Some(path) = PENDING.lock().unwrap_or_else(PoisonError::into_inner).take() {
+/// Ends all writing, for a process that is about to end: removes the temporary file that is being written, if there is one, and
+/// lets no other be begun or renamed. Whether no file was written since the process began.
+pub fn discard_pending() -> bool {
+    let mut pending = PENDING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = pending.take() {
         // A file that is gone already is what is wanted.
         let _ = fs::remove_file(path);
     }
+    std::mem::forget(pending);
+    WRITTEN.load(Ordering::SeqCst) == 0
 }
 
-/// Temporary files are private; what a user asked for is as readable as any file they make.
-#[cfg(unix)]
-fn set_usual_permissions(file: &fs::File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-#[cfg(not(unix))]
-fn set_usual_permissions(_: &fs::File) -> io::Result<()> {
-    Ok(())
+/// Links that are followed, at most: what the system does.
+const LINKS_MAX: usize = 40;
+
+/// The file that is written where `path` is named: what a link names, however many links there are.
+fn target_of(path: &Path) -> Result<PathBuf, Diagnostic> {
+    let refused = |what: &str| Err(Diagnostic::new(path.display().to_string(), what).code(ErrorCode::FILE));
+    let mut target = path.to_path_buf();
+    for _ in 0..LINKS_MAX {
+        // What ends in a separator names a folder, which a file cannot become.
+        if target.file_name().is_none() || target.as_os_str().as_encoded_bytes().ends_with(b"/") {
+            return refused("is a folder; name a file");
+        }
+        match fs::symlink_metadata(&target) {
+            Ok(meta) if meta.is_symlink() => {
+                let named = fs::read_link(&target).map_err(|e| trouble(path, "cannot be written", &e))?;
+                target = folder_of(&target).join(named);
+            }
+            Ok(_) => return Ok(target),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(target),
+            Err(e) => return Err(trouble(path, "cannot be written", &e)),
+        }
+    }
+    refused("is a link that leads to no file")
+}
+
+/// What file a path names: equal for all names of one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileId(FileIdKind);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum FileIdKind {
+    /// Device and number.
+    #[cfg(unix)]
+    Node(u64, u64),
+    /// One that is not there yet, or where files have no numbers: a path without links.
+    Path(PathBuf),
+}
+
+impl FileId {
+    /// Of a file that is there.
+    pub fn of(path: &Path) -> Option<Self> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            fs::metadata(path).ok().map(|meta| Self(FileIdKind::Node(meta.dev(), meta.ino())))
+        }
+        #[cfg(not(unix))]
+        fs::canonicalize(path).ok().map(|path| Self(FileIdKind::Path(path)))
+    }
+
+    /// Of a file that is to be written, whether or not it is there.
+    ///
+    /// # Errors
+    /// No file can be called so.
+    pub fn of_output(path: &Path) -> Result<Self, Diagnostic> {
+        let target = target_of(path)?;
+        Ok(Self::of(&target).unwrap_or_else(|| {
+            let folder = folder_of(&target);
+            let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_path_buf());
+            Self(FileIdKind::Path(folder.join(target.file_name().unwrap_or_default())))
+        }))
+    }
 }
 
 /// Only files are replaced: a folder stays, and so does a device, which a rename would put a file in the place of.
-fn check_replaceable(path: &Path) -> Result<(), Diagnostic> {
-    let what = match fs::metadata(path) {
+fn check_replaceable(path: &Path, target: &Path) -> Result<(), Diagnostic> {
+    let what = match fs::metadata(target) {
         Ok(meta) if meta.is_dir() => "is a folder; name a file",
         Ok(meta) if !meta.is_file() => "is a device or a pipe, which a whole file cannot replace; name a file",
         Ok(_) | Err(_) => return Ok(()),
@@ -115,14 +216,13 @@ fn check_replaceable(path: &Path) -> Result<(), Diagnostic> {
 }
 
 /// Whether `path` can be written, found out before long work begins.
+///
+/// # Errors
+/// It is no file, no file can be called so, or its folder takes none.
 pub fn check_writable(path: &Path) -> Result<(), Diagnostic> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    check_replaceable(path)?;
-    let probe = tempfile::Builder::new().prefix(".snnc-").tempfile_in(folder);
-    probe.map(drop).map_err(|e| trouble(path, "cannot be written", &e))
+    let target = target_of(path)?;
+    check_replaceable(path, &target)?;
+    Pending::begin(&target).map(drop).map_err(|e| trouble(path, "cannot be written", &e))
 }
 
 /// A text file's contents.

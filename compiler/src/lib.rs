@@ -44,6 +44,7 @@ pub mod energy;
 pub mod eval;
 pub mod eval_report;
 pub mod evaluate;
+pub mod file_use;
 pub mod files;
 pub mod generate;
 pub mod kernel_costs;

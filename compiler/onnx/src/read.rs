@@ -16,8 +16,8 @@ use indexmap::IndexMap;
 use prost::Message;
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::ErrorCode;
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Reads the ONNX file at `path`, and the files beside it that its tensors name.
@@ -35,6 +35,22 @@ pub fn read(path: &Path) -> Result<OnnxModel, Diagnostic> {
     let file = ModelFile::open(path).map_err(failed)?;
     model(file, |file| TensorSources::new(file, Some(folder)))
         .map_err(|e| e.in_file(path.display().to_string()).code(ErrorCode::ONNX_FILE))
+}
+
+/// The files beside the ONNX file at `path` that its tensors name, whether or not they are there; none of a file that is no ONNX.
+pub fn external_files(path: &Path) -> Vec<PathBuf> {
+    let proto = || {
+        let is_file = std::fs::metadata(path).is_ok_and(|meta| meta.is_file());
+        let bytes = is_file.then(|| ModelFile::open(path).ok())?.map(|file| file.bytes())?;
+        scan(&bytes).ok()?;
+        ModelProto::decode(bytes).ok()?.graph
+    };
+    let Some(graph) = proto() else { return Vec::new() };
+    let attributes = graph.node.iter().flat_map(|node| &node.attribute).flat_map(|attribute| &attribute.t);
+    let entries = graph.initializer.iter().chain(attributes).flat_map(|tensor| &tensor.external_data);
+    let locations: BTreeSet<&str> =
+        entries.filter(|entry| entry.key == "location").map(|entry| entry.value.as_str()).collect();
+    locations.into_iter().map(|location| path.with_file_name(location)).collect()
 }
 
 /// Reads an ONNX file from bytes, which are copied; it may not name other files.

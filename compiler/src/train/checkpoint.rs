@@ -81,7 +81,7 @@ pub fn read(bytes: &[u8], place: &str) -> Result<(State, TrainState), Diagnostic
         Diagnostic::new(place, format!("is not a whole checkpoint: {what}"))
             .code(ErrorCode::TRAINING)
             .code(ErrorCode::CHECKPOINT)
-            .note("start again without --resume")
+            .note("begin anew with --restart")
     };
     let (body, end) = bytes.split_last_chunk::<8>().ok_or_else(|| broken("it is too short"))?;
     let rest = body.strip_prefix(&MAGIC).ok_or_else(|| broken("it does not begin with SNNT"))?;

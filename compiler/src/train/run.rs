@@ -10,7 +10,8 @@ use super::hybrid::Search;
 use super::trainer::{Trainer, TrainerOptions};
 use crate::convert;
 use crate::evaluate::Cut;
-use crate::files;
+use crate::file_use::FileUse;
+use crate::files::{self, FileId};
 use crate::model::{Loaded, calibration_sample};
 use crate::progress::{Progress, Workers};
 use crate::quant_options::training_free;
@@ -26,7 +27,7 @@ use snnc_passes::relax::{Loss, Recipe, Trainable as Parameters};
 use snnc_runtime::{Options, Program};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What a training run is told.
@@ -66,6 +67,8 @@ pub struct TrainOptions {
     pub seed: u64,
     /// Go on from the checkpoint beside the output.
     pub resume: bool,
+    /// Begin anew where there is a checkpoint beside the output; it is lost then.
+    pub restart: bool,
     /// Time between checkpoints.
     pub checkpoint_every: Duration,
     /// Give layers back to attention by time to first spike until perplexity has risen by this share over the dense network's.
@@ -97,11 +100,20 @@ impl TrainOptions {
             warm_up: 30,
             seed: 0,
             resume: false,
+            restart: false,
             checkpoint_every: Duration::from_secs(60),
             hybrid: None,
             validation_windows: 16,
             threads: crate::model::threads_or_all(None),
         }
+    }
+
+    /// The files that a run reads and writes.
+    pub fn files(&self) -> FileUse {
+        let used = FileUse::default().reads_models("the program", [&self.program]);
+        let used = used.reads_models("--reference", [&self.reference]).reads("--text", [&self.text]);
+        let used = used.reads("--validate", &self.validate).writes("-o", [&self.output]);
+        used.writes("the checkpoint", [checkpoint_path(&self.output)])
     }
 
     /// What did well on networks of width 256; units of parameters follow the weights, so that wider ones need not differ much.
@@ -215,7 +227,74 @@ struct TrainingRun<'a, 'w> {
     options: &'a TrainOptions,
     progress: &'a dyn Progress,
     watch: &'a mut TrainWatch<'w>,
-    checkpoint: PathBuf,
+    checkpoint: Checkpoint,
+}
+
+/// The file of a run's state. A run replaces, and in the end removes, only what it wrote itself or was told to take over.
+struct Checkpoint {
+    path: PathBuf,
+    /// The file that is this run's; `None` before it is written.
+    own: Option<FileVersion>,
+}
+
+/// One state of a file: another one has other values.
+#[derive(Clone, Debug, PartialEq)]
+struct FileVersion {
+    id: FileId,
+    bytes: u64,
+    written: Option<SystemTime>,
+}
+
+impl FileVersion {
+    fn of(path: &Path) -> Option<Self> {
+        let meta = std::fs::metadata(path).ok()?;
+        Some(Self { id: FileId::of(path)?, bytes: meta.len(), written: meta.modified().ok() })
+    }
+}
+
+impl Checkpoint {
+    /// Takes over the checkpoint that is there, where the user said so.
+    fn begin(options: &TrainOptions) -> Result<Self, Diagnostics> {
+        let path = checkpoint_path(&options.output);
+        let refused = |place: String, message: &str, note: &str| {
+            Err(Diagnostic::new(place, message).code(ErrorCode::CHECKPOINT).note(note).into())
+        };
+        if options.resume && options.length == TrainLength::Steps(0) {
+            return refused("--resume".into(), "0 steps go on with nothing", "leave out --resume or --steps 0");
+        }
+        let own = FileVersion::of(&path);
+        if own.is_some() && !options.resume && !options.restart {
+            let note = "use --resume to go on with it, or --restart to begin anew; --restart gives it up";
+            return refused(path.display().to_string(), "is the checkpoint of a run that has not ended", note);
+        }
+        Ok(Self { path, own })
+    }
+
+    /// Refuses to replace what another run has written since.
+    fn check_own(&self) -> Result<(), Diagnostic> {
+        let now = FileVersion::of(&self.path);
+        if now.is_none() || now == self.own {
+            return Ok(());
+        }
+        let message = "was written by another run since this one began; it is left as it is";
+        let note = "two runs need two outputs: start this one again with another";
+        Err(Diagnostic::new(self.path.display().to_string(), message).code(ErrorCode::CHECKPOINT).note(note))
+    }
+
+    fn save(&mut self, trainer: &Trainer, run: &RunIdentity) -> Result<(), Diagnostic> {
+        self.check_own()?;
+        save_checkpoint(trainer, run, &self.path)?;
+        self.own = FileVersion::of(&self.path);
+        Ok(())
+    }
+
+    /// Removes it, if it is this run's.
+    fn remove(&self) {
+        if self.check_own().is_ok() {
+            // What is gone already is what is wanted.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// Trains a program on text and writes it.
@@ -233,9 +312,8 @@ pub fn train(
         let message = "0 steps train nothing; give it a number of steps, or --hybrid as well";
         return Err(Diagnostic::new("--steps", message).code(ErrorCode::TRAINING).into());
     }
-    let checkpoint = checkpoint_path(&options.output);
-    files::check_writable(&options.output)?;
-    files::check_writable(&checkpoint)?;
+    options.files().check()?;
+    let checkpoint = Checkpoint::begin(options)?;
     let file = program_file(&options.program)?;
     let tokens = tokenizer_of(&file, &options.program)?;
     let reference = reference_graph(&options.reference, &file.graph)?;
@@ -259,7 +337,9 @@ pub fn train(
     files::write_whole(&options.output, |out| container::write(&written, out))?;
     progress.status(&format!("{}: written", options.output.display()));
     // The program is whole; what led to it is of no more use.
-    let _ = std::fs::remove_file(&run.checkpoint);
+    if trains {
+        run.checkpoint.remove();
+    }
     Ok(Outcome::Finished)
 }
 
@@ -373,7 +453,7 @@ impl TrainingRun<'_, '_> {
             (self.watch)(&TrainEvent::Before { program: before.clone() })?;
         }
         if !self.steps(&mut trainer, &identity, corpus)? {
-            let (step, checkpoint) = (trainer.step, self.checkpoint.clone());
+            let (step, checkpoint) = (trainer.step, self.checkpoint.path.clone());
             return Ok(Learned::Interrupted(Outcome::Interrupted { step, steps, checkpoint }));
         }
         let graph = apply_parameters(program, &trainer.constants()?)?;
@@ -387,15 +467,22 @@ impl TrainingRun<'_, '_> {
 
     /// Goes on where the checkpoint stands.
     fn resume(&self, trainer: &mut Trainer, identity: &RunIdentity) -> Result<(), Diagnostics> {
-        let place = self.checkpoint.display().to_string();
-        let bytes = files::read_bytes(&self.checkpoint)
+        let place = self.checkpoint.path.display().to_string();
+        let bytes = files::read_bytes(&self.checkpoint.path)
             .map_err(|e| Diagnostics::from(e.note("there is nothing to resume; leave out --resume")))?;
         let (state, numbers) = checkpoint::read(&bytes, &place)?;
         let others = differences(&state.run, identity);
         let names: Vec<(String, usize)> = trainer.parameters().map(|(name, count)| (name.clone(), count)).collect();
         if !others.is_empty() || names != state.parameters {
             let message = format!("belongs to another run: these differ: {}", others.join(", "));
-            let note = "give the options of that run, or leave out --resume";
+            let note = "give the options of that run, or begin anew with --restart";
+            return Err(Diagnostic::new(place, message).code(ErrorCode::TRAINING).note(note).into());
+        }
+        if let TrainLength::Steps(asked) = self.options.length
+            && asked != state.steps
+        {
+            let message = format!("is of a run of {} steps, --steps says {asked}", state.steps);
+            let note = "the learning rate follows the number of steps: leave out --steps";
             return Err(Diagnostic::new(place, message).code(ErrorCode::TRAINING).note(note).into());
         }
         trainer.options.rates.steps = state.steps;
@@ -424,21 +511,26 @@ impl TrainingRun<'_, '_> {
             let tokens_per_s = tokens as f64 * (trainer.step - first) as f64 / start.elapsed().as_secs_f64();
             self.progress.advance(1);
             self.progress.message(&format!("loss {recent:.4}, {tokens_per_s:.0} tokens/s"));
-            (self.watch)(&TrainEvent::Step {
+            let event = TrainEvent::Step {
                 step: trainer.step,
                 loss: done.loss,
                 norm: done.norm,
                 rate: done.rate,
                 tokens: trainer.step * tokens,
                 tokens_per_s,
-            })?;
+            };
+            if let Err(mut failed) = (self.watch)(&event) {
+                // Whoever watches has failed, not the run: nothing that was learned is lost.
+                failed.extend(self.checkpoint.save(trainer, identity).err());
+                return Err(failed);
+            }
             let every = (steps / VALIDATIONS).max(1);
             if trainer.step.is_multiple_of(every) || trainer.step == steps {
                 self.validate(trainer, &windows)?;
             }
             let stop = self.progress.is_cancelled();
             if stop || saved.elapsed() > self.options.checkpoint_every {
-                save_checkpoint(trainer, identity, &self.checkpoint)?;
+                self.checkpoint.save(trainer, identity)?;
                 saved = Instant::now();
             }
             if stop && trainer.step < steps {
@@ -448,7 +540,7 @@ impl TrainingRun<'_, '_> {
         }
         self.progress.end();
         // What follows may fail, as by a full disk: nothing that was learned is lost then.
-        save_checkpoint(trainer, identity, &self.checkpoint)?;
+        self.checkpoint.save(trainer, identity)?;
         Ok(true)
     }
 
