@@ -312,6 +312,6 @@ fn prompts_and_limits() {
     fs::copy(&tokenizer, at.join("tokenizer.json")).unwrap();
     assert_eq!(measure(&["--max-perplexity-increase", "50%", "--min-agreement", "0.5"]), (Some(0), true));
     assert_eq!(measure(&["--max-perplexity-increase=-50%"]), (Some(3), true));
-    assert_eq!(measure(&["--min-cosine", "1.1"]), (Some(3), true));
+    assert_eq!(measure(&["--min-cosine", "1"]), (Some(3), true));
     attention(at, &named);
 }

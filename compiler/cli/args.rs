@@ -5,6 +5,7 @@ use snnc::energy::PriceList;
 use snnc::file_use::FileUse;
 use snnc::kernel_costs;
 use snnc::model::{EngineOptions, threads_or_all};
+use snnc::parallel::THREADS_MAX;
 use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
@@ -41,7 +42,7 @@ pub struct WhichEngine {
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct ThreadArgs {
     /// Threads of one sequence; no result depends on them [default: all cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
     /// Pin each thread to a processor of its own
     #[arg(long)]
@@ -84,6 +85,21 @@ impl ThreadArgs {
 /// Most sequences that share a pass. Beyond a few dozen, more texts at a time make nothing faster, and each has keys and values
 /// of its own.
 pub const BATCH_MAX: i64 = 256;
+
+/// A number of threads.
+pub fn threads(text: &str) -> Result<usize, String> {
+    let number = text.parse::<usize>().ok().filter(|number| (1..=THREADS_MAX).contains(number));
+    number.ok_or_else(|| format!("threads are a whole number from 1 to {THREADS_MAX}"))
+}
+
+/// Calibration tokens: some hundred times as many as levels need.
+pub fn calibration_tokens(text: &str) -> Result<usize, String> {
+    let number = text.parse::<usize>().ok().filter(|number| (1..=CALIBRATION_TOKENS_MAX).contains(number));
+    number.ok_or_else(|| format!("tokens are a whole number from 1 to {CALIBRATION_TOKENS_MAX}"))
+}
+
+/// Most calibration tokens.
+const CALIBRATION_TOKENS_MAX: usize = 1 << 24;
 
 /// A number, or a percentage.
 pub fn share(text: &str) -> Result<f64, String> {

@@ -39,7 +39,7 @@ pub struct BenchCommand {
     #[arg(long, value_name = "N", default_value_t = 72, value_parser = clap::value_parser!(u32).range(1..))]
     decoded: u32,
     /// Runs per figure. The best one counts
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=REPEATS_MAX))]
     repeats: u32,
     #[command(flatten)]
     threads: ThreadArgs,
@@ -77,6 +77,9 @@ pub struct BenchCommand {
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent, requires = "baseline")]
     max_regress: f64,
 }
+
+/// Most runs per figure.
+const REPEATS_MAX: i64 = 1000;
 
 fn share(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "it is no number".to_string())?;

@@ -1,5 +1,6 @@
 //! `snnc compile`: ONNX in, `.snn` out.
 
+use crate::args::{calibration_tokens, threads};
 use crate::bar::Bar;
 use crate::output::{emit, status};
 use crate::quant_args::QuantArgs;
@@ -29,7 +30,7 @@ pub struct CompileCommand {
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
     /// Calibration tokens [default: 16384; fewer for networks of more than 90 M weights]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = calibration_tokens)]
     calibration_tokens: Option<usize>,
     #[command(flatten)]
     quant: QuantArgs,
@@ -41,7 +42,7 @@ pub struct CompileCommand {
     #[arg(long, value_name = "SHARE", value_parser = share)]
     import_tolerance: Option<f32>,
     /// Threads for calibration; the result does not depend on them
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
 }
 

@@ -7,6 +7,7 @@ use clap::Args;
 use snnc::convert::{self, BUILT_IN_TEXT, CALIBRATION_TOKENS, ConvertOptions, Sample};
 use snnc::energy;
 use snnc::energy::{PriceList, Setting};
+use snnc::eval_report::ReferenceKind;
 use snnc::evaluate::{Cut, evaluate};
 use snnc::file_use::FileUse;
 use snnc::files;
@@ -103,7 +104,7 @@ impl DemoCommand {
             Cut { length: None, stride: None, windows: WINDOWS },
             Workers { threads: threads_or_all(None), progress: &bar },
         )?;
-        emit(&format!("\n{}\n", eval_table::scores(&done, true, None)))?;
+        emit(&format!("\n{}\n", eval_table::scores(&done, Some(ReferenceKind::Dense), None)))?;
 
         status("4. estimate the energy of that run");
         let context = u64::from(spiking.graph().context);

@@ -1,6 +1,6 @@
 //! `snnc energy`: what a network costs on text, dense beside spiking, by several price lists.
 
-use crate::args::{WhichEngine, price_lists};
+use crate::args::{WhichEngine, price_lists, threads};
 use crate::bar::Bar;
 use crate::energy_table;
 use crate::output::{emit, emit_json};
@@ -8,7 +8,9 @@ use clap::Args;
 use snnc::energy::run::{EnergyOptions, energy};
 use snnc::file_use::FileUse;
 use snnc::model::threads_or_all;
+use snnc_ir::Code;
 use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::verify::CONTEXT_MAX;
 use snnc_passes::cost::Rate;
 use std::path::PathBuf;
 
@@ -29,13 +31,13 @@ pub struct EnergyCommand {
     #[arg(long, value_name = "SPIKES[,SHARE]", value_parser = firing_rate, conflicts_with = "text")]
     firing_rate: Option<Rate>,
     /// Tokens per window: prefill reads them, decoding starts after them [default: the network's context]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CONTEXT_MAX)))]
     context: Option<u32>,
     /// Windows, spread evenly over the text
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     windows: u32,
     /// Sequences that share a pass over the weights
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=ENERGY_BATCH_MAX))]
     batch: u32,
     /// A built-in price list, or a TOML file with one; repeatable. [default: all built-in lists]
     ///
@@ -48,7 +50,7 @@ pub struct EnergyCommand {
     #[command(flatten)]
     engine: WhichEngine,
     /// Windows that run at once; the result does not depend on it
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
 }
 
@@ -76,6 +78,9 @@ impl EnergyCommand {
     }
 }
 
+/// Sequences that share a pass at most: beyond, reading weights costs nothing per token.
+const ENERGY_BATCH_MAX: i64 = 1 << 16;
+
 fn firing_rate(text: &str) -> Result<Rate, String> {
     let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| *number >= 0.0 && number.is_finite());
     let (spikes, active) = text.split_once(',').map_or((text, None), |(spikes, active)| (spikes, Some(active)));
@@ -84,5 +89,11 @@ fn firing_rate(text: &str) -> Result<Rate, String> {
         None => spikes.min(1.0),
         Some(text) => number(text).filter(|share| *share <= 1.0).ok_or_else(|| format!("`{text}` is no share of 1"))?,
     };
+    let most = Code::Unary.max_steps();
+    if spikes > f64::from(most) {
+        return Err(format!(
+            "a neuron fires once per timestep at most, and {most} timesteps are the most that there are"
+        ));
+    }
     if active > spikes { Err("who fires at all spikes once at least".into()) } else { Ok(Rate { spikes, active }) }
 }

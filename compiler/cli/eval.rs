@@ -1,6 +1,6 @@
 //! `snnc eval`: perplexity, nearness to the dense network, where the difference comes from, and what is not as it seems.
 
-use crate::args::{EngineArgs, share};
+use crate::args::{EngineArgs, share, threads};
 use crate::bar::Bar;
 use crate::eval_table;
 use crate::output::{emit, emit_json, status, warn};
@@ -63,13 +63,13 @@ pub struct EvalCommand {
     #[command(flatten)]
     engine: EngineArgs,
     /// Windows that run at once; the result does not depend on it
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
 }
 
 fn cosine(text: &str) -> Result<f64, String> {
-    let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
-    number.ok_or_else(|| format!("`{text}` is no cosine: write 0.999"))
+    let number = text.parse::<f64>().ok().filter(|number| (-1.0..=1.0).contains(number));
+    number.ok_or_else(|| format!("`{text}` is no cosine: write a number from -1 to 1, such as 0.999"))
 }
 
 impl EvalCommand {
@@ -82,7 +82,7 @@ impl EvalCommand {
     pub fn run(self) -> Result<bool, Diagnostics> {
         let found = eval(&self.options()?, &Bar::default())?;
         for lint in &found.lints {
-            warn(&format!("{}: {}: {}", lint.kind.name(), lint.place, lint.message));
+            warn(&lint.words());
         }
         let failed = self.gates().failed(&found);
         failed.iter().for_each(|gate| status(&format!("failed: {gate}")));

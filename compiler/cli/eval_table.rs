@@ -1,7 +1,7 @@
 //! An evaluation as lines for a person, and its ledger as a table.
 
 use crate::table::{lines, numbers, words};
-use snnc::eval_report::EvalReport;
+use snnc::eval_report::{EvalReport, ReferenceKind};
 use snnc::evaluate::{Score, TextEvaluation};
 use snnc::ledger::{Cause, Ledger};
 use snnc::recall::Recalled;
@@ -25,7 +25,7 @@ pub fn report(found: &EvalReport) -> String {
         text += &row("multiplications driven by spikes", &value);
     }
     if let Some((own, dense)) = &found.recalled {
-        text += &recalled(own, dense.as_deref());
+        text += &recalled(own, dense.as_deref(), found.beside.map_or("dense", ReferenceKind::name));
     }
     if let Some(found) = &found.ledger {
         text += &format!("\n{}", ledger(found));
@@ -34,13 +34,13 @@ pub fn report(found: &EvalReport) -> String {
 }
 
 /// The scores; by word as well where it is known how many tokens a word has.
-pub fn scores(done: &TextEvaluation, beside: bool, tokens_per_word: Option<f64>) -> String {
+pub fn scores(done: &TextEvaluation, beside: Option<ReferenceKind>, tokens_per_word: Option<f64>) -> String {
     let score = &done.score;
     let tokens = score.tokens as f64;
     let text = format!("{} tokens in {} windows\n", score.tokens, done.windows);
     let by_word = |nll: f64| tokens_per_word.map(|ratio| libm::exp(nll / tokens * ratio));
-    if beside {
-        return text + &scores_beside(done, by_word);
+    if let Some(reference) = beside {
+        return text + &scores_beside(done, reference.name(), by_word);
     }
     let words = by_word(score.nll).map(|perplexity| row("perplexity by word", &format!("{perplexity:>10.3}")));
     text + &row("perplexity", &format!("{:>10.4}", score.perplexity()))
@@ -52,28 +52,29 @@ fn percent(score: &Score, n: usize) -> f64 {
     100.0 * n as f64 / score.tokens as f64
 }
 
-fn scores_beside(done: &TextEvaluation, by_word: impl Fn(f64) -> Option<f64>) -> String {
+fn scores_beside(done: &TextEvaluation, reference: &str, by_word: impl Fn(f64) -> Option<f64>) -> String {
     let score = &done.score;
     let increase = 100.0 * (score.perplexity() / score.perplexity_dense() - 1.0);
     let interval = done
         .interval
         .map_or(String::new(), |[low, high]| format!("; 95 % interval {:+.2} to {:+.2} %", 100.0 * low, 100.0 * high));
     let words = by_word(score.nll).zip(by_word(score.nll_dense));
-    let words = words.map(|(own, dense)| row("perplexity by word", &format!("{own:>10.3}  (dense {dense:.3})")));
+    let words = words.map(|(own, dense)| row("perplexity by word", &format!("{own:>10.3}  ({reference} {dense:.3})")));
     let [right, right_dense] = [score.right, score.right_dense].map(|n| percent(score, n));
-    row("perplexity, dense", &format!("{:>10.4}", score.perplexity_dense()))
+    row(&format!("perplexity, {reference}"), &format!("{:>10.4}", score.perplexity_dense()))
         + &row("perplexity", &format!("{:>10.4}  ({increase:+.3} %{interval})", score.perplexity()))
         + &words.unwrap_or_default()
         + &row("cosine of logits, centred", &format!("{:>10.6}", score.mean(score.cosine_centred)))
         + &row("cosine of logits, raw", &format!("{:>10.6}", score.mean(score.cosine)))
         + &row("top-1 agreement", &format!("{:>9.2} %", percent(score, score.agreed)))
-        + &row("KL from dense, nats", &format!("{:>10.6}", score.mean(score.kl)))
-        + &row("next-token accuracy", &format!("{right:>9.2} %  (dense {right_dense:.2} %)"))
+        + &row(&format!("KL from {reference}, nats"), &format!("{:>10.6}", score.mean(score.kl)))
+        + &row("next-token accuracy", &format!("{right:>9.2} %  ({reference} {right_dense:.2} %)"))
 }
 
-/// A line for every distance, beside the dense network where there is one.
-fn recalled(own: &[Recalled], dense: Option<&[Recalled]>) -> String {
-    let mut table = numbers(&["recall of a pair seen earlier", "gain, nats", "right", "dense: gain", "right"]);
+/// A line for every distance, beside the reference where there is one.
+fn recalled(own: &[Recalled], dense: Option<&[Recalled]>, reference: &str) -> String {
+    let gain = format!("{reference}: gain");
+    let mut table = numbers(&["recall of a pair seen earlier", "gain, nats", "right", &gain, "right"]);
     for (i, recalled) in own.iter().enumerate() {
         let cells = |r: &Recalled| [format!("{:.3}", r.gain), format!("{:.1} %", 100.0 * r.right)];
         let dense = dense.and_then(|dense| dense.get(i)).map_or_else(Default::default, cells);

@@ -1,6 +1,6 @@
 //! `snnc report`: a run to look at, as a page. Its options are those of `inspect` as well.
 
-use crate::args::{WhichEngine, price_lists};
+use crate::args::{WhichEngine, price_lists, threads};
 use crate::bar::Bar;
 use crate::output::status;
 use clap::Args;
@@ -39,7 +39,7 @@ pub struct Shown {
     #[command(flatten)]
     engine: WhichEngine,
     /// Threads; the report does not depend on them [default: all cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
 }
 

@@ -1,13 +1,14 @@
 //! `snnc run`: continues a text.
 
 use crate::args::{BATCH_MAX, EngineArgs, ThreadArgs};
-use crate::output::{emit, status};
+use crate::output::{emit, status, warn};
 use crate::plan::PlanArgs;
 use crate::prompts;
 use clap::Args;
 use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::generate::{Request, generate};
+use snnc::lints::program_lints;
 use snnc::model::Loaded;
 use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
@@ -78,6 +79,9 @@ impl RunCommand {
     pub fn run(self) -> Result<(), Diagnostics> {
         let loaded = Loaded::read(&self.model)?;
         let tokens = loaded.tokens()?;
+        for lint in program_lints(&loaded.source.graph, loaded.provenance.as_deref()) {
+            warn(&lint.words());
+        }
         let text = self.text()?;
         let program = loaded.source.program(&self.threads.of(self.engine.options()?))?;
         let options =

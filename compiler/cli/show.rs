@@ -23,7 +23,7 @@ pub struct ShowCommand {
     model: PathBuf,
     /// Last pass to run.
     ///
-    /// For an ONNX file: imported, raise, simplify, quantise, spike, fold or tie_embedding. For a .snn file: fold or collapse.
+    /// For an ONNX file: imported, raise, simplify, quantise, spike, fold or tie_embedding. For a .snn file, which has been through all of these: collapse.
     #[arg(long, value_name = "PASS", conflicts_with = "PlanArgs")]
     until: Option<String>,
     /// Show what the last pass changed
@@ -51,12 +51,17 @@ impl ShowCommand {
         }
         let (before, after) = match files::load(&self.model)? {
             Model::Snn(file) => match self.until.as_deref() {
-                None | Some("fold") => (None, file.graph),
+                None | Some("tie_embedding") => (None, file.graph),
                 Some("collapse") => {
                     let after = collapse::collapse(&file.graph)?;
                     (Some(file.graph), after)
                 }
-                Some(other) => return Err(self.unknown(other, "a compiled program is at `fold`, or `collapse`")),
+                Some(other) => {
+                    return Err(self.unknown(
+                        other,
+                        "a compiled program has been through all passes up to tie_embedding; collapse may follow",
+                    ));
+                }
             },
             Model::Onnx(import) => self.onnx(import.graph, import.rounds_activations)?,
         };

@@ -1,6 +1,6 @@
 //! `snnc train`: a compiled program learns from the dense network it came from.
 
-use crate::args::share;
+use crate::args::{share, threads};
 use crate::bar::{Bar, listen};
 use crate::output::{emit, status};
 use clap::{Args, ValueEnum};
@@ -50,12 +50,12 @@ pub struct TrainCommand {
     #[arg(long, value_name = "NAME", default_value = "arctan", value_parser = surrogate)]
     surrogate: Surrogate,
     /// Minutes to train. They are converted to a number of steps at the start
-    #[arg(long, value_name = "N", conflicts_with = "steps", value_parser = positive)]
+    #[arg(long, value_name = "N", conflicts_with = "steps", value_parser = minutes)]
     minutes: Option<f64>,
     /// Steps to train. [default: as many as 10 minutes hold]
     ///
     /// 0 trains nothing, for --hybrid on a program that was trained before.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=STEPS_MAX))]
     steps: Option<u64>,
     /// Windows of text per step
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=65536))]
@@ -70,10 +70,10 @@ pub struct TrainCommand {
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = decay)]
     weight_decay: f32,
     /// Largest norm of a step's gradients; larger ones are scaled down
-    #[arg(long, value_name = "NORM", default_value_t = 1.0, value_parser = rate)]
+    #[arg(long, value_name = "NORM", default_value_t = 1.0, value_parser = norm)]
     clip: f32,
     /// Steps until the learning rate is at its peak
-    #[arg(long, value_name = "N", default_value_t = 30)]
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=STEPS_MAX))]
     warm_up: u64,
     /// Seed of the places that windows are taken from
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -99,7 +99,7 @@ pub struct TrainCommand {
     #[arg(long)]
     json: bool,
     /// Threads; the result does not depend on them
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
 }
 
@@ -138,13 +138,32 @@ fn positive(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| format!("`{text}` is no number above 0"))
 }
 
+/// Most steps: months on any network.
+const STEPS_MAX: u64 = 1_000_000_000;
+
+/// Most minutes: a year.
+const MINUTES_MAX: f64 = 525_600.0;
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let number = positive(text)?;
+    if number <= MINUTES_MAX { Ok(number) } else { Err(format!("a run takes {MINUTES_MAX} minutes, a year, at most")) }
+}
+
+/// A step of AdamW moves a number by about the rate, in units of the network's own weights.
 fn rate(text: &str) -> Result<f32, String> {
-    positive(text).map(|x| x as f32)
+    let number = positive(text)? as f32;
+    if number > 0.0 && number <= 1.0 { Ok(number) } else { Err(format!("`{text}` is no number above 0, at most 1")) }
+}
+
+fn norm(text: &str) -> Result<f32, String> {
+    let number = positive(text)? as f32;
+    let fits = number > 0.0 && number.is_finite();
+    if fits { Ok(number) } else { Err(format!("`{text}` is no number above 0 that f32 holds")) }
 }
 
 fn decay(text: &str) -> Result<f32, String> {
-    let number = text.parse::<f32>().ok().filter(|x| x.is_finite() && *x >= 0.0);
-    number.ok_or_else(|| format!("`{text}` is no number from 0 on"))
+    let number = text.parse::<f32>().ok().filter(|x| (0.0..=1.0).contains(x));
+    number.ok_or_else(|| format!("`{text}` is no number from 0 to 1"))
 }
 
 impl TrainCommand {

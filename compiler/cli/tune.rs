@@ -1,6 +1,6 @@
 //! `snnc tune`: timesteps site by site within a budget, and the front of what else could be had.
 
-use crate::args::share;
+use crate::args::{calibration_tokens, share, threads};
 use crate::bar::Bar;
 use crate::output::{emit, emit_json, status};
 use crate::table::{lines, numbers};
@@ -35,7 +35,7 @@ pub struct TuneCommand {
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
     /// Calibration tokens [default: 16384; fewer for networks of more than 90 M weights]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = calibration_tokens)]
     calibration_tokens: Option<usize>,
     /// Tokens to probe every site on [default: 2048; fewer for large networks]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -44,7 +44,7 @@ pub struct TuneCommand {
     #[arg(long)]
     json: bool,
     /// Threads; the result does not depend on them
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
 }
 

@@ -5,6 +5,7 @@ use crate::convert::{self, ConvertOptions, Converted};
 use crate::describe::Network;
 use crate::energy::{self, Block, Phase, PriceList, Setting, measure};
 use crate::files::{self, Model};
+use crate::lints;
 use crate::model::{calibration_sample, find_tokenizer};
 use crate::progress::Progress;
 use crate::proof::{self, Proof};
@@ -13,8 +14,7 @@ use crate::record::{ProgramRecord, SourceRecord};
 use crate::tokens::Tokens;
 use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::op::LevelOp;
-use snnc_ir::{Diagnostic, Graph, Op};
+use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::Pass;
 use snnc_passes::cost::{Form, Number};
 use snnc_passes::options::QuantOptions;
@@ -123,7 +123,9 @@ pub fn compile(
         options: Some(spelled(&options.quant)),
         ..ProgramRecord::default()
     };
-    warn_of_training(&graph, progress);
+    if let Some(untrained) = lints::needs_training(&graph) {
+        progress.warn(&untrained);
+    }
     let file = File {
         graph,
         tokenizer,
@@ -168,25 +170,6 @@ impl CompiledModel {
         };
         let lists: Vec<_> = estimate.lists.iter().filter_map(of).collect();
         (!lists.is_empty()).then_some(lists)
-    }
-}
-
-/// Attention that computes no softmax says little before it is trained.
-fn warn_of_training(graph: &Graph, progress: &dyn Progress) {
-    let variants = graph.nodes.iter().filter_map(|node| {
-        let Op::Level(LevelOp::Ssa { variant, .. }) = node.op else { return None };
-        variant.needs_training().then(|| variant.name())
-    });
-    let mut names: Vec<&str> = variants.collect();
-    let layers = names.len();
-    names.sort_unstable();
-    names.dedup();
-    if layers > 0 {
-        progress.warn(&format!(
-            "attention of {layers} layer{} ({}) is not trained: it computes no softmax, so this network needs `snnc train`",
-            if layers == 1 { "" } else { "s" },
-            names.join(", ")
-        ));
     }
 }
 

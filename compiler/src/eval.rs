@@ -2,16 +2,16 @@
 
 use crate::calibration::Calibration;
 use crate::convert::{self, vocabulary};
-use crate::eval_report::EvalReport;
+use crate::eval_report::{EvalReport, ReferenceKind};
 use crate::evaluate::{Cut, NeuronTotals, evaluate};
 use crate::files;
 use crate::ledger::{self, Ledger, ledger};
-use crate::lints::{coverage, lints};
+use crate::lints::{coverage, lints, much_worse, program_lints};
 use crate::model::{EngineOptions, Loaded, ModelSource};
 use crate::progress::{Progress, Workers};
 use crate::recall::recall;
 use serde_json::Value as Json;
-use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::{Diagnostic, Graph, Stage};
 use std::path::{Path, PathBuf};
 
@@ -76,6 +76,11 @@ pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport
         let message = "is a dense network: there is nothing to account for";
         return Err(Diagnostic::new(options.model.display().to_string(), message).into());
     }
+    let beside = reference.as_ref().map(|loaded| ReferenceKind::of(&loaded.source.graph));
+    if options.ledger && beside == Some(ReferenceKind::Spiking) {
+        let message = "--reference is a spiking program: the ledger compares with the dense network";
+        return Err(Diagnostic::new("--ledger", message).note("name the ONNX file").code(ErrorCode::OPTION).into());
+    }
     let workers = Workers { threads: options.threads, progress };
     // The dense network has no timesteps to run.
     let engine = EngineOptions { stepped: false, count: false, ..options.engine };
@@ -87,12 +92,20 @@ pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport
     let json = section.as_deref().and_then(|bytes| serde_json::from_slice::<Json>(bytes).ok());
     let graph = program.graph();
     let words = text.split_whitespace().count().max(1);
+    let mut said = Vec::new();
+    if spiking {
+        said.extend(program_lints(graph, loaded.provenance.as_deref()));
+        let worse =
+            beside.and_then(|_| much_worse(done.score.perplexity(), done.score.perplexity_dense(), "this text"));
+        said.extend(worse);
+        said.extend(lints(graph, json.as_ref(), &ids, done.run, &done.events));
+    }
     Ok(EvalReport {
-        beside: dense.is_some(),
+        beside,
         tokens_per_word: ids.len().saturating_sub(1) as f64 / words as f64,
         coverage: spiking.then(|| coverage(graph, &done.activity())),
         neurons: spiking.then(|| NeuronTotals::of(graph, &done)),
-        lints: if spiking { lints(graph, json.as_ref(), &ids, done.run, &done.events) } else { Vec::new() },
+        lints: said,
         recalled: match options.recall {
             true => Some((recall(&program, &ids)?, dense.as_ref().map(|dense| recall(dense, &ids)).transpose()?)),
             false => None,

@@ -6,14 +6,15 @@ use crate::lints::{Coverage, CoverageJson, Lint, LintJson};
 use crate::recall::Recalled;
 use schemars::JsonSchema;
 use serde::Serialize;
+use snnc_ir::{Graph, Stage};
 
 /// All that an evaluation found out.
 #[derive(Debug)]
 pub struct EvalReport {
     /// Scores and spikes.
     pub done: TextEvaluation,
-    /// Whether the dense network ran beside it.
-    pub beside: bool,
+    /// What ran beside it.
+    pub beside: Option<ReferenceKind>,
     /// Tokens per word, for perplexity by word.
     pub tokens_per_word: f64,
     /// Absent of a dense network, as `neurons` is.
@@ -26,6 +27,31 @@ pub struct EvalReport {
     pub recalled: Option<(Vec<Recalled>, Option<Vec<Recalled>>)>,
     /// What every site loses, where that was asked for.
     pub ledger: Option<Ledger>,
+}
+
+/// What a network is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReferenceKind {
+    /// The dense network of an ONNX file.
+    Dense,
+    /// A spiking program.
+    Spiking,
+}
+
+impl ReferenceKind {
+    /// Of the network in this graph.
+    pub fn of(graph: &Graph) -> Self {
+        if graph.stage == Stage::Spiking { ReferenceKind::Spiking } else { ReferenceKind::Dense }
+    }
+
+    /// What its column is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            ReferenceKind::Dense => "dense",
+            ReferenceKind::Spiking => "spiking reference",
+        }
+    }
 }
 
 /// An evaluation as data.
@@ -71,9 +97,11 @@ pub struct EvalJson {
     pub beside: Option<BesideDense>,
 }
 
-/// What is known only beside the dense network.
+/// What is known only beside a reference: the dense network, or where `reference` says so, a spiking program.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct BesideDense {
+    /// What the reference is. Keys with `dense` are about it.
+    pub reference: ReferenceKind,
     /// The dense network's.
     pub perplexity_dense: f64,
     /// The dense network's.
@@ -120,7 +148,8 @@ impl EvalReport {
             recall: self.recalled.as_ref().map(|(own, _)| own.clone()),
             recall_dense: self.recalled.as_ref().and_then(|(_, dense)| dense.clone()),
             ledger: self.ledger.as_ref().map(Ledger::json),
-            beside: self.beside.then(|| BesideDense {
+            beside: self.beside.map(|reference| BesideDense {
+                reference,
                 perplexity_dense: score.perplexity_dense(),
                 perplexity_by_word_dense: self.perplexity_by_word(score.nll_dense),
                 perplexity_increase: score.perplexity() / score.perplexity_dense() - 1.0,

@@ -5,15 +5,30 @@
 use crate::progress::{Workers, cancelled};
 use rayon::prelude::*;
 use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::ErrorCode;
 use std::sync::{Mutex, PoisonError};
 
-/// So many threads, one at least.
+/// Threads that work at most, however many are asked for.
+pub const THREADS_MAX: usize = 1024;
+
+/// So many threads, one at least; fewer where the system gives no more.
 ///
 /// # Errors
-/// The system gives no more threads.
+/// The system gives none.
 pub fn pool(threads: usize) -> Result<rayon::ThreadPool, Diagnostic> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
-    pool.map_err(|e| Diagnostic::new("--threads", format!("{threads} threads cannot be started: {e}")))
+    let mut threads = threads.clamp(1, THREADS_MAX);
+    loop {
+        match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
+            Ok(pool) => return Ok(pool),
+            Err(_) if threads > 1 => threads /= 2,
+            Err(e) => {
+                let error = Diagnostic::new("--threads", format!("not even one thread can be started: {e}"));
+                return Err(error
+                    .code(ErrorCode::RUN)
+                    .note("raise the limits of processes and memory (ulimit -u, -v)"));
+            }
+        }
+    }
 }
 
 /// What `work` makes of every item, in their order, and the states that it used: one per thread at most, each made when a
@@ -28,6 +43,9 @@ pub fn pool(threads: usize) -> Result<rayon::ThreadPool, Diagnostic> {
 ///
 /// # Errors
 /// The error of an item, after which no other is begun; a request to stop; no threads.
+///
+/// # Panics
+/// As an item does, once no other is at work.
 pub fn map_in_order<S: Send, I: Sync, T: Send>(
     workers: Workers<'_>,
     items: &[I],
@@ -65,6 +83,16 @@ mod tests {
                     .expect("nothing fails");
             assert!(done.iter().enumerate().all(|(at, &(_, i, item))| at == i && items[i] == item));
             assert!(states.len() <= threads && states.iter().sum::<u64>() == 49 * 25);
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller() {
+        for threads in [1, 2, 8] {
+            let work = |_: &mut (), i, _: &u8| if i == 7 { panic!("on purpose: {i}") } else { Ok(()) };
+            let run = || map_in_order(threads.into(), &[0u8; 40], || Ok(()), work).map(drop);
+            let told = std::panic::catch_unwind(run).expect_err("one panics");
+            assert_eq!(told.downcast_ref::<String>().map(String::as_str), Some("on purpose: 7"));
         }
     }
 

@@ -4,10 +4,12 @@
 //! does not run holds nobody up: the caller then does all parts itself. Which thread does a part never shows in a result.
 #![allow(unsafe_code)]
 
+use affinity::{Pinned, processors, stay_on};
+use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -47,7 +49,8 @@ struct JobState {
     /// The present job: a pointer to its closure, and the function that calls it for a part.
     closure: AtomicPtr<()>,
     call: AtomicPtr<()>,
-    failed: AtomicBool,
+    /// What the first part that panicked said.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
     stop: AtomicBool,
     asleep: Vec<AtomicBool>,
 }
@@ -75,11 +78,15 @@ impl JobState {
                 let call = std::mem::transmute::<*mut (), PartFn>(call);
                 call(closure, ticket.next);
             }));
-            if done.is_err() {
-                self.failed.store(true, Ordering::SeqCst);
+            if let Err(panic) = done {
+                self.panic().get_or_insert(panic);
             }
             self.done.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    fn panic(&self) -> std::sync::MutexGuard<'_, Option<Box<dyn Any + Send>>> {
+        self.panic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn has_work(&self) -> bool {
@@ -115,6 +122,8 @@ impl JobState {
 pub struct Pool {
     shared: Arc<JobState>,
     threads: Vec<JoinHandle<()>>,
+    /// Keeps the thread that made the pool on its processor.
+    _pinned: Option<Pinned>,
     /// The number of the last job. Held while a job runs: a second caller does its own work alone.
     job: Mutex<u32>,
 }
@@ -127,7 +136,7 @@ impl fmt::Debug for Pool {
 
 impl Pool {
     /// `threads` in all, the caller's among them, fewer where the system gives no more. With `pin`, each stays on a processor of
-    /// its own, this one on the first that this process may use.
+    /// its own, this one on the first that this process may use, until the pool goes.
     ///
     /// # Errors
     /// There are not so many processors to pin threads to, or the system does not pin.
@@ -138,7 +147,7 @@ impl Pool {
             done: AtomicUsize::new(0),
             closure: AtomicPtr::new(std::ptr::null_mut()),
             call: AtomicPtr::new(std::ptr::null_mut()),
-            failed: AtomicBool::new(false),
+            panic: Mutex::new(None),
             stop: AtomicBool::new(false),
             asleep: (0..others).map(|_| AtomicBool::new(false)).collect(),
         });
@@ -153,8 +162,9 @@ impl Pool {
             std::thread::Builder::new().name(format!("snnc-{}", me + 1)).spawn(serve).ok()
         };
         let threads = (0..others).map_while(spawn).collect();
-        processors.first().copied().map_or(Ok(()), stay_on)?;
-        Ok(Self { shared, threads, job: Mutex::new(0) })
+        let mut pool = Self { shared, threads, _pinned: None, job: Mutex::new(0) };
+        pool._pinned = processors.first().copied().map(Pinned::to).transpose()?;
+        Ok(pool)
     }
 
     /// The caller's thread among them.
@@ -162,7 +172,7 @@ impl Pool {
         1 + self.threads.len()
     }
 
-    /// Calls `f` once for each of `0..parts`, on whatever threads are free; returns when all are done. Panics if one did.
+    /// Calls `f` once for each of `0..parts`, on whatever threads are free; returns when all are done. Panics as the first that did.
     pub fn run<F: Fn(usize) + Sync>(&self, parts: usize, f: F) {
         let Some(mut job) = self.job.try_lock().ok().filter(|_| parts > 1 && parts <= PARTS_MAX && self.threads() > 1)
         else {
@@ -176,7 +186,7 @@ impl Pool {
         }
         let shared = &*self.shared;
         shared.done.store(0, Ordering::SeqCst);
-        shared.failed.store(false, Ordering::SeqCst);
+        *shared.panic() = None;
         shared.closure.store((&raw const f).cast_mut().cast(), Ordering::SeqCst);
         shared.call.store(call::<F> as PartFn as *mut (), Ordering::SeqCst);
         *job = job.wrapping_add(1);
@@ -196,9 +206,10 @@ impl Pool {
                 std::hint::spin_loop();
             }
         }
-        if shared.failed.load(Ordering::SeqCst) {
+        let panic = shared.panic().take();
+        if let Some(panic) = panic {
             drop(job);
-            resume_unwind(Box::new("a part of a job panicked"));
+            resume_unwind(panic);
         }
     }
 
@@ -213,34 +224,85 @@ impl Pool {
     }
 }
 
-/// The first `count` processors that this process may use.
 #[cfg(target_os = "linux")]
-fn processors(count: usize) -> Result<Vec<usize>, String> {
-    let allowed = rustix::thread::sched_getaffinity(None).map_err(|e| format!("threads cannot be pinned ({e})"))?;
-    let processors: Vec<usize> =
-        (0..rustix::thread::CpuSet::MAX_CPU).filter(|&i| allowed.is_set(i)).take(count).collect();
-    if processors.len() < count {
-        return Err(format!("{count} threads cannot be pinned to {} processors", processors.len()));
+mod affinity {
+    use rustix::thread::{CpuSet, Pid, gettid, sched_getaffinity, sched_setaffinity};
+    use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+    /// The processors that this process might use before anything was pinned: a pinned thread sees one alone.
+    fn allowed() -> Result<&'static CpuSet, String> {
+        static ALLOWED: OnceLock<Result<CpuSet, String>> = OnceLock::new();
+        let ask = || sched_getaffinity(None).map_err(|e| format!("threads cannot be pinned ({e})"));
+        ALLOWED.get_or_init(ask).as_ref().map_err(String::clone)
     }
-    Ok(processors)
-}
 
-/// Keeps the calling thread on a processor.
-#[cfg(target_os = "linux")]
-fn stay_on(processor: usize) -> Result<(), String> {
-    let mut set = rustix::thread::CpuSet::new();
-    set.set(processor);
-    rustix::thread::sched_setaffinity(None, &set).map_err(|e| format!("a thread cannot be pinned ({e})"))
+    /// The first `count` processors that this process may use.
+    pub fn processors(count: usize) -> Result<Vec<usize>, String> {
+        let allowed = allowed()?;
+        let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&i| allowed.is_set(i)).take(count).collect();
+        if processors.len() < count {
+            return Err(format!("{count} threads cannot be pinned to {} processors", processors.len()));
+        }
+        Ok(processors)
+    }
+
+    /// Keeps the calling thread on a processor.
+    pub fn stay_on(processor: usize) -> Result<(), String> {
+        let mut set = CpuSet::new();
+        set.set(processor);
+        sched_setaffinity(None, &set).map_err(|e| format!("a thread cannot be pinned ({e})"))
+    }
+
+    /// A thread that is pinned for as long as this lives, or another of the same thread.
+    pub struct Pinned(Pid);
+
+    /// Threads that are pinned, once for every pool that they made.
+    fn pinned() -> MutexGuard<'static, Vec<Pid>> {
+        static PINNED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+        PINNED.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    impl Pinned {
+        /// The calling thread.
+        pub fn to(processor: usize) -> Result<Self, String> {
+            stay_on(processor)?;
+            let thread = gettid();
+            pinned().push(thread);
+            Ok(Self(thread))
+        }
+    }
+
+    impl Drop for Pinned {
+        fn drop(&mut self) {
+            let mut pinned = pinned();
+            if let Some(at) = pinned.iter().position(|thread| *thread == self.0) {
+                pinned.swap_remove(at);
+            }
+            if let (false, Ok(allowed)) = (pinned.contains(&self.0), allowed()) {
+                // A thread that has ended needs no processor.
+                let _ = sched_setaffinity(Some(self.0), allowed);
+            }
+        }
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn processors(_: usize) -> Result<Vec<usize>, String> {
-    Err("threads can be pinned on Linux only".into())
-}
+mod affinity {
+    pub struct Pinned;
 
-#[cfg(not(target_os = "linux"))]
-fn stay_on(_: usize) -> Result<(), String> {
-    Ok(())
+    impl Pinned {
+        pub fn to(_: usize) -> Result<Self, String> {
+            Ok(Self)
+        }
+    }
+
+    pub fn processors(_: usize) -> Result<Vec<usize>, String> {
+        Err("threads can be pinned on Linux only".into())
+    }
+
+    pub fn stay_on(_: usize) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 impl Drop for Pool {
@@ -277,7 +339,7 @@ mod tests {
         }
     }
 
-    /// In a thread of its own, which stays pinned.
+    /// In a thread of its own, which is pinned for a while.
     #[cfg(target_os = "linux")]
     #[test]
     fn pinned_threads_work_and_too_many_are_refused() {
@@ -289,7 +351,15 @@ mod tests {
             let sum = AtomicUsize::new(0);
             pool.run(9, |i| _ = sum.fetch_add(i, Ordering::SeqCst));
             assert_eq!(sum.into_inner(), 36);
-            assert_eq!(rustix::thread::sched_getaffinity(None).map(|set| set.count()), Ok(1));
+            let own = || rustix::thread::sched_getaffinity(None).map_or(0, |set| set.count() as usize);
+            assert_eq!(own(), 1);
+            // A second pool of a pinned thread has as many processors as the first, and the last one gives them back.
+            let second = Pool::new(count.min(2), true).expect("there are as many as before");
+            drop(pool);
+            assert_eq!(own(), 1);
+            drop(second);
+            assert_eq!(own(), count);
+            assert!(Pool::new(count.min(2), true).is_ok());
         });
         pinned.join().expect("as it should be");
     }
@@ -310,7 +380,8 @@ mod tests {
     fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
         let pool = Pool::new(2, false).expect("nothing is pinned");
         let panics = catch_unwind(AssertUnwindSafe(|| pool.run(9, |i| assert!(i != 4, "on purpose"))));
-        assert!(panics.is_err());
+        let told = panics.expect_err("part 4 panics");
+        assert_eq!(told.downcast_ref::<&str>(), Some(&"on purpose"));
         let count = AtomicUsize::new(0);
         pool.each(vec![1; 9], |x| _ = count.fetch_add(x, Ordering::SeqCst));
         assert_eq!(count.into_inner(), 9);

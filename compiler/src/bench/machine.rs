@@ -8,6 +8,9 @@ use std::time::Instant;
 /// Bytes that no cache holds.
 const FAR_BYTES: usize = 1 << 28;
 
+/// Threads that read, at most: more than any machine has memory channels.
+const THREADS_MAX: usize = 256;
+
 /// Gigabytes per second that so many threads read from memory together, in order, from large pages and asking ahead: the limit of
 /// what walks over weights. `None` where there is not so much memory.
 pub fn memory_read_gb_per_s(threads: usize) -> Option<f64> {
@@ -21,8 +24,12 @@ pub fn memory_read_gb_per_s(threads: usize) -> Option<f64> {
     let pass = || {
         let start = Instant::now();
         std::thread::scope(|scope| {
-            for part in words.chunks(words.len().div_ceil(threads.max(1))) {
-                scope.spawn(move || read(part));
+            for part in words.chunks(words.len().div_ceil(threads.clamp(1, THREADS_MAX))) {
+                let thread = std::thread::Builder::new().spawn_scoped(scope, move || read(part));
+                // Where the system gives no thread, this one reads.
+                if thread.is_err() {
+                    read(part);
+                }
             }
         });
         start.elapsed().as_secs_f64()

@@ -7,7 +7,7 @@ use crate::files;
 use crate::model::{EngineOptions, Loaded};
 use crate::progress::{Progress, Workers};
 use serde_json::Value as Json;
-use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::{Diagnostic, Stage};
 use snnc_passes::cost::Rate;
 use snnc_runtime::Options;
@@ -69,6 +69,12 @@ pub fn energy(options: &EnergyOptions, progress: &dyn Progress) -> Result<Estima
     if context > most {
         let message = format!("--context {context} is more than the network's context of {most}");
         return Err(Diagnostic::new(place, message).into());
+    }
+    let neurons = loaded.source.graph.nodes.iter().filter(|node| node.op.is_neuron());
+    let steps = neurons.filter_map(|node| node.ty.levels()).map(|(_, steps)| steps).max().unwrap_or(0);
+    if let Some(rate) = options.firing_rate.filter(|rate| rate.spikes > f64::from(steps)) {
+        let message = format!("{} spikes per neuron are more than the {steps} timesteps of this program", rate.spikes);
+        return Err(Diagnostic::new("--firing-rate", message).code(ErrorCode::OPTION).into());
     }
     let setting = Setting { context: context.into(), batch: options.batch, span: Options::default().chunk as u64 };
     let lists = options.lists.clone();

@@ -6,10 +6,10 @@ use super::passes::passes;
 use super::run::{Gathered, gather};
 use crate::energy::{PriceList, Setting, estimate};
 use crate::eval::{dense_tensor, ledger_of, same_vocabulary};
-use crate::eval_report::EvalReport;
+use crate::eval_report::{EvalReport, ReferenceKind};
 use crate::evaluate::NeuronTotals;
 use crate::files;
-use crate::lints::{coverage, lints};
+use crate::lints::{coverage, lints, much_worse, program_lints};
 use crate::model::{EngineOptions, Loaded};
 use crate::progress::{Progress, Workers};
 use crate::record::ProgramRecord;
@@ -77,6 +77,9 @@ pub fn build(options: &ReportOptions, progress: &dyn Progress) -> Result<Report,
     let (reference, dense_file) = reference.unzip();
     if let Some(reference) = &reference {
         same_vocabulary(&model, reference)?;
+    }
+    for lint in program_lints(&model.source.graph, model.provenance.as_deref()) {
+        progress.warn(&lint.words());
     }
     let mut report = Report {
         title: file_name(&options.model),
@@ -196,12 +199,19 @@ impl TextRun<'_> {
         let context = shown.len().saturating_sub(1) as u64;
         let setting = Setting { context, batch: 1, span: engine.chunk as u64 };
         report.energy = Some(estimate(&graph, &done.activity(), setting, options.lists.clone()).json());
+        let worse = dense
+            .as_ref()
+            .and_then(|_| much_worse(done.score.perplexity(), done.score.perplexity_dense(), "this text"));
+        worse.iter().for_each(|lint| self.progress.warn(&lint.words()));
+        let mut said = program_lints(program, self.model.provenance.as_deref());
+        said.extend(worse);
+        said.extend(lints(&graph, json.as_ref(), shown, done.run, &done.events));
         let evaluation = EvalReport {
-            beside: dense.is_some(),
+            beside: dense.as_ref().map(|_| ReferenceKind::Dense),
             tokens_per_word,
             coverage: Some(coverage(&graph, &done.activity())),
             neurons: Some(NeuronTotals::of(&graph, &done)),
-            lints: lints(&graph, json.as_ref(), shown, done.run, &done.events),
+            lints: said,
             ledger: match self.reference {
                 Some(reference) if options.ledger => {
                     let tensor = dense_tensor(reference.source.clone())?;

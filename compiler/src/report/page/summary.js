@@ -31,10 +31,10 @@ function summary() {
   const figures = [];
   const figure = (name, value, small) => figures.push(el('div', {}, el('dt', {}, name), el('dd', {}, value, small && el('small', {}, small))));
   if (findings.perplexity) {
-    const dense = findings.perplexity_dense;
-    figure('Perplexity', digits(findings.perplexity, 2), dense ? `${digits(dense, 2)} dense, ${signed(100 * findings.perplexity_increase, 2)} %` : `on ${whole(findings.tokens)} tokens`);
+    const dense = findings.perplexity_dense, reference = findings.reference === 'spiking' ? 'spiking reference' : 'dense';
+    figure('Perplexity', digits(findings.perplexity, 2), dense ? `${digits(dense, 2)} ${reference}, ${signed(100 * findings.perplexity_increase, 2)} %` : `on ${whole(findings.tokens)} tokens`);
   }
-  if (findings.top1_agreement !== undefined) figure('Top-1 agreement', percent(findings.top1_agreement), 'spiking and dense network');
+  if (findings.top1_agreement !== undefined) figure('Top-1 agreement', percent(findings.top1_agreement), findings.reference === 'spiking' ? 'both spiking programs' : 'spiking and dense network');
   if (findings.cosine_centred !== undefined) figure('Cosine of logits', digits(findings.cosine_centred, 5), 'around their means');
   if (findings.spikes_per_neuron !== undefined) figure('Spikes per neuron', digits(findings.spikes_per_neuron, 2), `in ${digits(findings.timesteps_mean, findings.timesteps_mean % 1 ? 2 : 0)} timesteps, per token`);
   energyFigures(figure);
