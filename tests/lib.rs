@@ -132,3 +132,42 @@ pub fn snnc() -> &'static Path {
         profile.join(format!("snnc{}", std::env::consts::EXE_SUFFIX))
     })
 }
+
+/// Writes a network of two small layers, as `model.onnx`, with a tokenizer of bytes beside it, and a text, as `text.txt`.
+pub fn write_small_model(folder: &Path) {
+    let config = Gpt2Config { layers: 2, width: 16, heads: 2, vocabulary: 260, context: 64, ..Gpt2Config::TINY };
+    let bytes = gpt2::bytes(&config).expect("writing to memory does not fail");
+    std::fs::write(folder.join("model.onnx"), bytes).expect("the folder takes files");
+    std::fs::write(folder.join("tokenizer.json"), byte_tokenizer()).expect("the folder takes files");
+    let text = "The river runs to the sea, and the road follows it.\n".repeat(200);
+    std::fs::write(folder.join("text.txt"), text).expect("the folder takes files");
+}
+
+/// A byte-level `tokenizer.json` without merges: a token for every byte, and the end of text.
+pub fn byte_tokenizer() -> String {
+    // GPT-2 writes a byte that is no printable character as one from U+0100 on.
+    let printable = |byte: u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let mut others = 0x100..;
+    let mut vocabulary = serde_json::Map::new();
+    for byte in 0..256u32 {
+        let letter = if printable(byte) { Some(byte) } else { others.next() };
+        let letter = letter.and_then(char::from_u32).expect("all of these are characters");
+        vocabulary.insert(letter.to_string(), byte.into());
+    }
+    vocabulary.insert("<|endoftext|>".into(), 256.into());
+    let bytes = serde_json::json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
+    });
+    let end = serde_json::json!({
+        "id": 256, "content": "<|endoftext|>", "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": true, "special": true
+    });
+    let tokenizer = serde_json::json!({
+        "version": "1.0",
+        "added_tokens": [end],
+        "pre_tokenizer": bytes,
+        "decoder": bytes,
+        "model": { "type": "BPE", "vocab": vocabulary, "merges": [] }
+    });
+    tokenizer.to_string()
+}

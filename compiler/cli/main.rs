@@ -129,11 +129,70 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+    use clap::{CommandFactory, FromArgMatches};
+    use std::any::TypeId;
+    use std::path::PathBuf;
 
     #[test]
     fn options_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Command lines that name every file that a command can be given, each by another name.
+    const WITH_FILES: [&str; 18] = [
+        "check a",
+        "compile a -o b --tokenizer c --calibrate d",
+        "run a --prompts b --kernel-costs c --emit clif=d",
+        "eval a --reference b --text c --html d --kernel-costs e",
+        "energy a --text b --prices c",
+        "inspect a --text b --reference c --prices d",
+        "report a --text b --reference c --prices d -o e",
+        "logits a --tokens 1 -o b --kernel-costs c",
+        "show a --emit asm=b --kernel-costs c",
+        "opt a --model b --model c -o d",
+        "opt a --passes raise,simplify --dump-to b",
+        "tune a --text b --calibrate c",
+        "train a --text b --reference c -o d --validate e",
+        "bench a --baseline b --kernel-costs c --emit clif=d",
+        "bench a --measure-kernel-costs b",
+        "demo --model a -o b",
+        "compile a.onnx",
+        "report a.snn",
+    ];
+
+    /// Every file that an option names is declared, so that no output is an input.
+    #[test]
+    fn commands_declare_their_files() {
+        let mut seen = std::collections::BTreeSet::new();
+        for line in WITH_FILES {
+            let matches = Cli::command().get_matches_from(["snnc"].into_iter().chain(line.split(' ')));
+            let (name, options) = matches.subcommand().expect(line);
+            let cli = Cli::from_arg_matches(&matches).expect(line);
+            let used = cli.command.files();
+            let command = Cli::command();
+            let command = command.find_subcommand(name).expect(line);
+            let of_files = |arg: &&clap::Arg| arg.get_value_parser().type_id() == TypeId::of::<PathBuf>();
+            for arg in command.get_arguments().filter(of_files) {
+                let id = arg.get_id().as_str();
+                for path in options.get_many::<PathBuf>(id).into_iter().flatten() {
+                    assert!(used.paths().any(|used| used.starts_with(path)), "{line}: --{id} {}", path.display());
+                    seen.insert(format!("{name} {id}"));
+                }
+            }
+            // By words that are no options of files: `clif=d`, and names of price lists.
+            let words =
+                line.split([' ', '=']).filter(|word| word.len() == 1 && word.as_bytes()[0].is_ascii_lowercase());
+            for word in words {
+                assert!(used.paths().any(|used| used.starts_with(word)), "{line}: {word}");
+            }
+        }
+        for command in Cli::command().get_subcommands() {
+            for arg in command.get_arguments() {
+                let known = format!("{} {}", command.get_name(), arg.get_id());
+                let of_files = arg.get_value_parser().type_id() == TypeId::of::<PathBuf>();
+                assert!(!of_files || seen.contains(&known), "a line names the file of {known}");
+            }
+        }
     }
 
     /// No sentence of a help text has more than 35 words.

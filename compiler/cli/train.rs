@@ -3,6 +3,7 @@
 use crate::args::{share, threads};
 use crate::bar::{Bar, listen};
 use crate::output::{emit, status};
+use clap::error::ErrorKind;
 use clap::{Args, ValueEnum};
 use snnc::file_use::FileUse;
 use snnc::model::threads_or_all;
@@ -176,6 +177,10 @@ impl TrainCommand {
     /// # Errors
     /// What cannot be read, trained or written.
     pub fn run(self) -> Result<bool, Diagnostics> {
+        if self.steps == Some(0) && self.hybrid.is_none() {
+            let message = "--steps 0 trains nothing; give it a number of steps, or --hybrid as well\n";
+            clap::Error::raw(ErrorKind::ArgumentConflict, message).exit();
+        }
         let bar = Bar::default();
         let mut watch = |event: &TrainEvent| {
             if self.json {

@@ -6,21 +6,30 @@ use crate::progress::{Workers, cancelled};
 use rayon::prelude::*;
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::ErrorCode;
+use snnc_runtime::threads_that_fit;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// Threads that work at most, however many are asked for.
 pub const THREADS_MAX: usize = 1024;
+
+/// How long threads that have nothing to do take to end.
+const ENDING: Duration = Duration::from_millis(20);
 
 /// So many threads, one at least; fewer where the system gives no more.
 ///
 /// # Errors
 /// The system gives none.
 pub fn pool(threads: usize) -> Result<rayon::ThreadPool, Diagnostic> {
-    let mut threads = threads.clamp(1, THREADS_MAX);
+    let mut threads = threads_that_fit(threads.clamp(1, THREADS_MAX));
     loop {
         match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
             Ok(pool) => return Ok(pool),
-            Err(_) if threads > 1 => threads /= 2,
+            Err(_) if threads > 1 => {
+                threads /= 2;
+                // Those that did start end by themselves, and hold memory until then.
+                std::thread::sleep(ENDING);
+            }
             Err(e) => {
                 let error = Diagnostic::new("--threads", format!("not even one thread can be started: {e}"));
                 return Err(error

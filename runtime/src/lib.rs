@@ -57,6 +57,7 @@ pub use kernels::{ISAS, Isa};
 pub use memory_limit::{MemoryReservation, memory_limit, set_memory_limit};
 pub use meter::{Executed, MatmulCounts};
 pub use outputs::Outputs;
+pub use pool::threads_that_fit;
 pub use program::{Engine, Options, Program};
 pub use sample::{SampleOptions, Sampler};
 pub use session::Session;

@@ -141,6 +141,8 @@ impl Pool {
     /// # Errors
     /// There are not so many processors to pin threads to, or the system does not pin.
     pub fn new(threads: usize, pin: bool) -> Result<Self, String> {
+        // Nobody pins threads to fewer processors than were asked for.
+        let threads = if pin { threads } else { threads_that_fit(threads) };
         let others = threads.clamp(1, THREADS_MAX) - 1;
         let shared = Arc::new(JobState {
             ticket: AtomicU64::new(0),
@@ -222,6 +224,31 @@ impl Pool {
             }
         });
     }
+}
+
+/// Addresses that a thread takes: its stack, and those that the allocator reserves for it.
+const THREAD_ADDRESSES: u64 = 160 << 20;
+
+/// As many of `threads` as the limit of this process's addresses (`ulimit -v`) has room for, one at least. Threads beyond it would
+/// end the process when they begin.
+pub fn threads_that_fit(threads: usize) -> usize {
+    let room =
+        addresses_left().map_or(usize::MAX, |left| usize::try_from(left / THREAD_ADDRESSES).unwrap_or(usize::MAX));
+    threads.min(room).max(1)
+}
+
+/// Addresses that this process may still take; `None` where there is no limit.
+#[cfg(target_os = "linux")]
+fn addresses_left() -> Option<u64> {
+    let most = rustix::process::getrlimit(rustix::process::Resource::As).current?;
+    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = pages.split(' ').next()?.parse().ok()?;
+    Some(most.saturating_sub(pages * rustix::param::page_size() as u64))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn addresses_left() -> Option<u64> {
+    None
 }
 
 #[cfg(target_os = "linux")]

@@ -3,6 +3,7 @@
 use memmap2::MmapMut;
 use snnc_runtime::Isa;
 use snnc_runtime::kernels::Kernels;
+use snnc_runtime::threads_that_fit;
 use std::time::Instant;
 
 /// Bytes that no cache holds.
@@ -24,7 +25,7 @@ pub fn memory_read_gb_per_s(threads: usize) -> Option<f64> {
     let pass = || {
         let start = Instant::now();
         std::thread::scope(|scope| {
-            for part in words.chunks(words.len().div_ceil(threads.clamp(1, THREADS_MAX))) {
+            for part in words.chunks(words.len().div_ceil(threads_that_fit(threads.clamp(1, THREADS_MAX)))) {
                 let thread = std::thread::Builder::new().spawn_scoped(scope, move || read(part));
                 // Where the system gives no thread, this one reads.
                 if thread.is_err() {
