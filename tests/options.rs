@@ -177,7 +177,8 @@ fn extreme_numbers_are_done_or_refused() {
                 let may_fail = args[0] == REFUSED.0 && args.iter().any(|arg| arg == REFUSED.1);
                 // 3: a limit that the user set has failed, such as a rise of perplexity of 0 at most.
                 let fine = matches!(output.status.code(), Some(0 | 2 | 3)) && !told.contains("panicked");
-                if !fine && !(may_fail && output.status.code() == Some(1)) {
+                let refused = may_fail && output.status.code() == Some(1);
+                if !fine && !refused {
                     wrong.push(format!("{args:?}: {:?}, {told}", output.status));
                 }
             }

@@ -5,8 +5,8 @@ use crate::convert::{self, ConvertOptions, Converted};
 use crate::describe::Network;
 use crate::energy::{self, Block, Phase, PriceList, Setting, measure};
 use crate::files::{self, Model};
-use crate::lints;
 use crate::model::{calibration_sample, find_tokenizer};
+use crate::program_lints::needs_training;
 use crate::progress::Progress;
 use crate::proof::{self, Proof};
 use crate::quant_options::spelled;
@@ -123,7 +123,7 @@ pub fn compile(
         options: Some(spelled(&options.quant)),
         ..ProgramRecord::default()
     };
-    if let Some(untrained) = lints::needs_training(&graph) {
+    if let Some(untrained) = needs_training(&graph) {
         progress.warn(&untrained);
     }
     let file = File {

@@ -54,6 +54,7 @@ pub mod model;
 pub mod npy;
 pub mod opt;
 pub mod parallel;
+pub mod program_lints;
 pub mod progress;
 pub mod proof;
 pub mod quant_options;

@@ -2,7 +2,6 @@
 //! what stays dense, how much of the work spikes drive, a text unlike the one that levels were fitted to.
 
 use crate::calibration;
-use crate::record::ProgramRecord;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -247,55 +246,6 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
         add(LintKind::Unlike, "the text", message);
     }
     lints
-}
-
-/// Layers whose attention computes no softmax, in words. It says little before it is trained.
-pub fn needs_training(graph: &Graph) -> Option<String> {
-    let variants = graph.nodes.iter().filter_map(|node| {
-        let Op::Level(LevelOp::Ssa { variant, .. }) = node.op else { return None };
-        variant.needs_training().then(|| variant.name())
-    });
-    let mut names: Vec<&str> = variants.collect();
-    let layers = names.len();
-    names.sort_unstable();
-    names.dedup();
-    let plural = if layers == 1 { "" } else { "s" };
-    let words = || {
-        format!(
-            "attention of {layers} layer{plural} ({}) is not trained: it computes no softmax, so this network needs `snnc train`",
-            names.join(", ")
-        )
-    };
-    (layers > 0).then(words)
-}
-
-/// What is to be said of a program before it is run, by what it says of its making: attention that was never trained, and what
-/// its training came to.
-pub fn program_lints(graph: &Graph, provenance: Option<&[u8]>) -> Vec<Lint> {
-    let record = ProgramRecord::of(provenance);
-    let untrained = if record.training.is_empty() { needs_training(graph) } else { None };
-    let untrained = untrained.map(|message| Lint { kind: LintKind::Untrained, place: "the program".into(), message });
-    let measured =
-        record.measured.and_then(|found| much_worse(found.perplexity, found.perplexity_dense, "after training"));
-    untrained.into_iter().chain(measured).collect()
-}
-
-/// A rise of perplexity over the reference's that is worth a warning, as a share.
-const RISE_MOST: f64 = 0.5;
-
-/// What is to be said of a perplexity beside that of a reference.
-pub fn much_worse(perplexity: f64, reference: f64, place: &str) -> Option<Lint> {
-    let rise = perplexity / reference - 1.0;
-    // A perplexity that is no number is no better.
-    let fine = rise <= RISE_MOST;
-    (!fine).then(|| Lint {
-        kind: LintKind::Perplexity,
-        place: place.into(),
-        message: format!(
-            "perplexity {perplexity:.1} is {:.0} % above the reference's {reference:.1}: the text of this network is worth little",
-            100.0 * rise
-        ),
-    })
 }
 
 /// What is to be said of one layer of neurons.

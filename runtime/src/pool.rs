@@ -4,12 +4,15 @@
 //! does not run holds nobody up: the caller then does all parts itself. Which thread does a part never shows in a result.
 #![allow(unsafe_code)]
 
-use affinity::{Pinned, processors, stay_on};
+#[cfg(target_os = "linux")]
+use rustix::thread::{CpuSet, Pid, gettid, sched_getaffinity, sched_setaffinity};
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+#[cfg(target_os = "linux")]
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -85,7 +88,7 @@ impl JobState {
         }
     }
 
-    fn panic(&self) -> std::sync::MutexGuard<'_, Option<Box<dyn Any + Send>>> {
+    fn panic(&self) -> MutexGuard<'_, Option<Box<dyn Any + Send>>> {
         self.panic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -251,84 +254,82 @@ fn addresses_left() -> Option<u64> {
     None
 }
 
+/// The processors that this process might use before anything was pinned: a pinned thread sees one alone.
 #[cfg(target_os = "linux")]
-mod affinity {
-    use rustix::thread::{CpuSet, Pid, gettid, sched_getaffinity, sched_setaffinity};
-    use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+fn allowed() -> Result<&'static CpuSet, String> {
+    static ALLOWED: OnceLock<Result<CpuSet, String>> = OnceLock::new();
+    let ask = || sched_getaffinity(None).map_err(|e| format!("threads cannot be pinned ({e})"));
+    ALLOWED.get_or_init(ask).as_ref().map_err(String::clone)
+}
 
-    /// The processors that this process might use before anything was pinned: a pinned thread sees one alone.
-    fn allowed() -> Result<&'static CpuSet, String> {
-        static ALLOWED: OnceLock<Result<CpuSet, String>> = OnceLock::new();
-        let ask = || sched_getaffinity(None).map_err(|e| format!("threads cannot be pinned ({e})"));
-        ALLOWED.get_or_init(ask).as_ref().map_err(String::clone)
+/// The first `count` processors that this process may use.
+#[cfg(target_os = "linux")]
+fn processors(count: usize) -> Result<Vec<usize>, String> {
+    let allowed = allowed()?;
+    let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&i| allowed.is_set(i)).take(count).collect();
+    if processors.len() < count {
+        return Err(format!("{count} threads cannot be pinned to {} processors", processors.len()));
     }
+    Ok(processors)
+}
 
-    /// The first `count` processors that this process may use.
-    pub fn processors(count: usize) -> Result<Vec<usize>, String> {
-        let allowed = allowed()?;
-        let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&i| allowed.is_set(i)).take(count).collect();
-        if processors.len() < count {
-            return Err(format!("{count} threads cannot be pinned to {} processors", processors.len()));
-        }
-        Ok(processors)
-    }
-
-    /// Keeps the calling thread on a processor.
-    pub fn stay_on(processor: usize) -> Result<(), String> {
-        let mut set = CpuSet::new();
-        set.set(processor);
-        sched_setaffinity(None, &set).map_err(|e| format!("a thread cannot be pinned ({e})"))
-    }
-
-    /// A thread that is pinned for as long as this lives, or another of the same thread.
-    pub struct Pinned(Pid);
-
-    /// Threads that are pinned, once for every pool that they made.
-    fn pinned() -> MutexGuard<'static, Vec<Pid>> {
-        static PINNED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
-        PINNED.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    impl Pinned {
-        /// The calling thread.
-        pub fn to(processor: usize) -> Result<Self, String> {
-            stay_on(processor)?;
-            let thread = gettid();
-            pinned().push(thread);
-            Ok(Self(thread))
-        }
-    }
-
-    impl Drop for Pinned {
-        fn drop(&mut self) {
-            let mut pinned = pinned();
-            if let Some(at) = pinned.iter().position(|thread| *thread == self.0) {
-                pinned.swap_remove(at);
-            }
-            if let (false, Ok(allowed)) = (pinned.contains(&self.0), allowed()) {
-                // A thread that has ended needs no processor.
-                let _ = sched_setaffinity(Some(self.0), allowed);
-            }
-        }
-    }
+/// Keeps the calling thread on a processor.
+#[cfg(target_os = "linux")]
+fn stay_on(processor: usize) -> Result<(), String> {
+    let mut set = CpuSet::new();
+    set.set(processor);
+    sched_setaffinity(None, &set).map_err(|e| format!("a thread cannot be pinned ({e})"))
 }
 
 #[cfg(not(target_os = "linux"))]
-mod affinity {
-    pub struct Pinned;
+fn processors(_: usize) -> Result<Vec<usize>, String> {
+    Err("threads can be pinned on Linux only".into())
+}
 
-    impl Pinned {
-        pub fn to(_: usize) -> Result<Self, String> {
-            Ok(Self)
+#[cfg(not(target_os = "linux"))]
+fn stay_on(_: usize) -> Result<(), String> {
+    Ok(())
+}
+
+/// A thread that is pinned for as long as this lives, or another of the same thread.
+struct Pinned {
+    #[cfg(target_os = "linux")]
+    thread: Pid,
+}
+
+impl Pinned {
+    /// The calling thread.
+    fn to(processor: usize) -> Result<Self, String> {
+        stay_on(processor)?;
+        Ok(Self {
+            #[cfg(target_os = "linux")]
+            thread: {
+                let thread = gettid();
+                pinned().push(thread);
+                thread
+            },
+        })
+    }
+}
+
+/// Threads that are pinned, once for every pool that they made.
+#[cfg(target_os = "linux")]
+fn pinned() -> MutexGuard<'static, Vec<Pid>> {
+    static PINNED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+    PINNED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let mut pinned = pinned();
+        if let Some(at) = pinned.iter().position(|thread| *thread == self.thread) {
+            pinned.swap_remove(at);
         }
-    }
-
-    pub fn processors(_: usize) -> Result<Vec<usize>, String> {
-        Err("threads can be pinned on Linux only".into())
-    }
-
-    pub fn stay_on(_: usize) -> Result<(), String> {
-        Ok(())
+        if let (false, Ok(allowed)) = (pinned.contains(&self.thread), allowed()) {
+            // A thread that has ended needs no processor.
+            let _ = sched_setaffinity(Some(self.thread), allowed);
+        }
     }
 }
 
