@@ -157,6 +157,11 @@ fn attention(at: &Path, tokenizer: &str) {
         let output = call(at, &eval);
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && told.contains("h.3.attention "), "{kind}: {told}");
+        for args in [&eval[..], &["run", "kind.snn", "--prompt", "x", "-n", "1"], &["report", "kind.snn"]] {
+            let warned = String::from_utf8_lossy(&call(at, args).stderr).into_owned();
+            assert!(warned.contains("untrained: the program: attention of"), "{args:?}: {warned}");
+        }
+        fs::remove_file(at.join("kind.html")).unwrap();
         let bench = ["bench", "kind.snn", "--context", "400", "--depths", "300", "--prompts", "16", "--decoded", "2"];
         let output = call(at, &bench);
         assert!(String::from_utf8_lossy(&output.stdout).contains("decoding past 300"), "{kind}");
@@ -199,6 +204,12 @@ fn bench(at: &Path) {
     assert_eq!(against("fast.json", "50%"), Some(3));
     assert_eq!(against("slow.json", "100000%"), Some(0));
     refused(at, &["bench", "bare.snn", "--baseline", "text.txt"], 1, "is no JSON");
+    // A second pinned pool has as many processors as the first.
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(2)).to_string();
+    if cfg!(target_os = "linux") {
+        let pinned = call(at, &[&bench[..], &["--pin", "--stepped", "--threads", &threads]].concat());
+        assert_eq!(pinned.status.code(), Some(0), "{}", String::from_utf8_lossy(&pinned.stderr));
+    }
     refused(at, &["bench", "model.onnx"], 1, "compile it first");
     refused(at, &["bench", "bare.snn", "--density", "2"], 2, "from 0 to 1");
 }
@@ -313,5 +324,19 @@ fn prompts_and_limits() {
     assert_eq!(measure(&["--max-perplexity-increase", "50%", "--min-agreement", "0.5"]), (Some(0), true));
     assert_eq!(measure(&["--max-perplexity-increase=-50%"]), (Some(3), true));
     assert_eq!(measure(&["--min-cosine", "1"]), (Some(3), true));
+    labels(at);
     attention(at, &named);
+}
+
+/// What is compared is called what it is; options that mean nothing for a file are refused.
+fn labels(at: &Path) {
+    let eval = ["eval", "full.snn", "--reference", "full.snn", "--text", "text.txt"];
+    let told = String::from_utf8_lossy(&call(at, &eval).stdout).into_owned();
+    assert!(told.contains("perplexity, spiking reference") && !told.contains("dense"), "{told}");
+    let json: serde_json::Value = serde_json::from_slice(&call(at, &[&eval[..], &["--json"]].concat()).stdout).unwrap();
+    assert_eq!(json["reference"], "spiking");
+    refused(at, &[&eval[..], &["--ledger"]].concat(), 1, "--reference is a spiking program");
+    refused(at, &["show", "full.snn", "--until", "fold"], 1, "there is no pass `fold` here");
+    refused(at, &["energy", "full.snn", "--firing-rate", "50"], 1, "more than the 7 timesteps");
+    assert!(call(at, &["show", "full.snn", "--until", "tie_embedding"]).status.success());
 }
