@@ -6,6 +6,7 @@ use snnc::file_use::FileUse;
 use snnc::kernel_costs;
 use snnc::model::{EngineOptions, threads_or_all};
 use snnc::parallel::THREADS_MAX;
+use snnc::tokens::start::StartChoice;
 use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
@@ -80,6 +81,17 @@ impl ThreadArgs {
     pub fn of(self, options: EngineOptions) -> EngineOptions {
         EngineOptions { threads: threads_or_all(self.threads), pin: self.pin, ..options }
     }
+}
+
+/// What stands before a text.
+#[derive(Args, Clone, Debug, Default)]
+pub struct StartArgs {
+    /// Token before every text: its text or its id, `none`, or `auto`.
+    ///
+    /// `auto` is what the files beside the tokenizer say, else the token that the tokenizer names, else none. A program keeps
+    /// what `auto` was when it was compiled.
+    #[arg(long, value_name = "auto|none|TOKEN", default_value = "auto")]
+    pub start: StartChoice,
 }
 
 /// Most sequences that share a pass. Beyond a few dozen, more texts at a time make nothing faster, and each has keys and values

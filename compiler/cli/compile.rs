@@ -1,6 +1,6 @@
 //! `snnc compile`: ONNX in, `.snn` out.
 
-use crate::args::{calibration_tokens, threads};
+use crate::args::{StartArgs, calibration_tokens, threads};
 use crate::bar::Bar;
 use crate::output::{emit, status};
 use crate::quant_args::QuantArgs;
@@ -23,9 +23,12 @@ pub struct CompileCommand {
     /// Output file [default: the model's name with .snn, in the current folder]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// tokenizer.json to keep in the program [default: the one beside the model]
+    /// Tokenizer to keep in the program: tokenizer.json, vocab.json with merges.txt beside it, or a folder of these.
+    /// [default: the one beside the model]
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    start: StartArgs,
     /// Text to measure activation ranges on [default: a built-in text]
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
@@ -75,6 +78,7 @@ impl CompileCommand {
         let options = CompileOptions {
             model: self.model.clone(),
             tokenizer: self.tokenizer.clone(),
+            start: self.start.start.clone(),
             calibrate: self.calibrate.clone(),
             calibration_tokens: self.calibration_tokens,
             quant: self.quant.options()?,

@@ -14,6 +14,8 @@ use snnc::files;
 use snnc::generate::{Request, generate};
 use snnc::model::{EngineOptions, Loaded, ModelSource, threads_or_all};
 use snnc::progress::Workers;
+use snnc::record::ProgramRecord;
+use snnc::tokens::start::StartChoice;
 use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_passes::levels::Levels;
@@ -50,7 +52,7 @@ impl DemoCommand {
         let start = Instant::now();
         let bar = Bar::default();
         let loaded = Loaded::read(&path)?;
-        let tokens = loaded.tokens()?;
+        let tokens = loaded.tokens(&StartChoice::Auto)?;
         let sample = Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens: &tokens };
         let levels = Levels::default();
         let recipe = ConvertOptions {
@@ -75,7 +77,10 @@ impl DemoCommand {
         ));
         if let Some(output) = &self.output {
             let file = File {
-                tokenizer: loaded.tokenizer.clone(),
+                tokenizer: loaded.tokenizer.clone().map(|file| file.json),
+                provenance: Some(
+                    ProgramRecord { special_tokens: Some(tokens.special().clone()), ..ProgramRecord::default() }.to_bytes(),
+                ),
                 calibration: Some(converted.section.to_string().into_bytes()),
                 ..File::new(converted.graph.clone())
             };

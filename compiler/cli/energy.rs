@@ -1,6 +1,6 @@
 //! `snnc energy`: what a network costs on text, dense beside spiking, by several price lists.
 
-use crate::args::{WhichEngine, price_lists, threads};
+use crate::args::{StartArgs, WhichEngine, price_lists, threads};
 use crate::bar::Bar;
 use crate::energy_table;
 use crate::output::{emit, emit_json};
@@ -27,6 +27,8 @@ pub struct EnergyCommand {
     /// Without it, neurons are assumed to fire at the rates of the calibration text, and every key is assumed to be read.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
+    #[command(flatten)]
+    start: StartArgs,
     /// Assume this many spikes per neuron and token. `2.5,0.9` also gives the share of neurons that fire at all
     #[arg(long, value_name = "SPIKES[,SHARE]", value_parser = firing_rate, conflicts_with = "text")]
     firing_rate: Option<Rate>,
@@ -64,6 +66,7 @@ impl EnergyCommand {
         let options = EnergyOptions {
             model: self.model.clone(),
             text: self.text.clone(),
+            start: self.start.start.clone(),
             firing_rate: self.firing_rate,
             context: self.context,
             windows: self.windows as usize,

@@ -1,6 +1,6 @@
 //! `snnc eval`: perplexity, nearness to the dense network, where the difference comes from, and what is not as it seems.
 
-use crate::args::{EngineArgs, share, threads};
+use crate::args::{EngineArgs, StartArgs, share, threads};
 use crate::bar::Bar;
 use crate::eval_table;
 use crate::output::{emit, emit_json, status, warn};
@@ -25,6 +25,8 @@ pub struct EvalCommand {
     /// Text to predict
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
+    #[command(flatten)]
+    start: StartArgs,
     /// Windows to run, spread evenly over the text [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     windows: Option<u32>,
@@ -105,6 +107,7 @@ impl EvalCommand {
             model: self.model.clone(),
             reference: self.reference.clone(),
             text: self.text.clone(),
+            start: self.start.start.clone(),
             windows: self.windows.map(|n| n as usize),
             stride: self.stride.map(|n| n as usize),
             ledger: self.ledger,

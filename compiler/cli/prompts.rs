@@ -7,7 +7,7 @@
 use crate::bar::Bar;
 use crate::output::{emit, status};
 use snnc::evaluate::logits_of;
-use snnc::generate::{PromptJson, Request, Stopped, Writing};
+use snnc::generate::{PromptJson, Request, Stopped, Writing, empty_prompt};
 use snnc::progress::Progress;
 use snnc::schema::document;
 use snnc::tokens::Tokens;
@@ -35,6 +35,9 @@ fn prompts<'a>(file: &str, text: &'a str, tokens: &Tokens, context: usize) -> Re
     for (number, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.is_empty()) {
         let place = format!("{file}:{number}");
         let ids = tokens.document(text)?;
+        if ids.is_empty() {
+            diagnostics.push(empty_prompt(&place));
+        }
         if ids.len() > context {
             let message = format!("the prompt is {} tokens long, the network's context is {context}", ids.len());
             diagnostics

@@ -1,6 +1,6 @@
 //! `snnc report`: a run to look at, as a page. Its options are those of `inspect` as well.
 
-use crate::args::{WhichEngine, price_lists, threads};
+use crate::args::{StartArgs, WhichEngine, price_lists, threads};
 use crate::bar::Bar;
 use crate::output::status;
 use clap::Args;
@@ -8,6 +8,7 @@ use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::model::threads_or_all;
 use snnc::report::{self, ReportOptions, file_name};
+use snnc::tokens::start::StartChoice;
 use snnc_ir::diagnostic::Diagnostics;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,8 @@ pub struct Shown {
     /// Text to run. Without it the report shows only the program itself
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
+    #[command(flatten)]
+    start: StartArgs,
     /// Tokens to run from the start of the text, at most the context's length
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     tokens: u32,
@@ -91,6 +94,7 @@ impl Shown {
         let options = ReportOptions {
             model: self.model.clone(),
             text: self.text.clone(),
+            start: self.start.start.clone(),
             tokens: self.tokens as usize,
             reference: self.reference.clone(),
             ledger: self.ledger,
@@ -112,6 +116,9 @@ impl Shown {
         };
         file("--text", &self.text);
         file("--reference", &self.reference);
+        if self.start.start != StartChoice::Auto {
+            line += &format!(" --start {}", self.start.start);
+        }
         if self.text.is_some() {
             line += &format!(" --tokens {}", self.tokens);
         }

@@ -1,6 +1,6 @@
 //! `snnc run`: continues a text.
 
-use crate::args::{BATCH_MAX, EngineArgs, ThreadArgs};
+use crate::args::{BATCH_MAX, EngineArgs, StartArgs, ThreadArgs};
 use crate::output::{emit, status, warn};
 use crate::plan::PlanArgs;
 use crate::prompts;
@@ -37,6 +37,8 @@ pub struct RunCommand {
     /// Most tokens to write per prompt
     #[arg(short = 'n', long, value_name = "N", default_value_t = 40)]
     max_new_tokens: usize,
+    #[command(flatten)]
+    start: StartArgs,
     #[command(flatten)]
     engine: EngineArgs,
     #[command(flatten)]
@@ -78,7 +80,7 @@ impl RunCommand {
 
     pub fn run(self) -> Result<(), Diagnostics> {
         let loaded = Loaded::read(&self.model)?;
-        let tokens = loaded.tokens()?;
+        let tokens = loaded.tokens(&self.start.start)?;
         for lint in program_lints(&loaded.source.graph, loaded.provenance.as_deref()) {
             warn(&lint.words());
         }
@@ -124,5 +126,5 @@ fn standard_input() -> Result<String, Diagnostics> {
     let wrong = |what: String| Diagnostics::from(Diagnostic::new("standard input", what).code(ErrorCode::OPTION));
     read.map_err(|e| wrong(format!("cannot be read: {e}")))?;
     let text = String::from_utf8(bytes).map_err(|_| wrong("is not UTF-8 text".into()))?;
-    Ok(text.trim_end_matches('\n').to_string())
+    Ok(files::without_mark(text).trim_end_matches('\n').to_string())
 }

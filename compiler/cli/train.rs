@@ -1,6 +1,6 @@
 //! `snnc train`: a compiled program learns from the dense network it came from.
 
-use crate::args::{share, threads};
+use crate::args::{StartArgs, share, threads};
 use crate::bar::{Bar, listen};
 use crate::output::{emit, status};
 use clap::error::ErrorKind;
@@ -50,6 +50,8 @@ pub struct TrainCommand {
     /// Surrogate for the derivative of a spike: arctan, fast_sigmoid, triangle or rectangle
     #[arg(long, value_name = "NAME", default_value = "arctan", value_parser = surrogate)]
     surrogate: Surrogate,
+    #[command(flatten)]
+    start: StartArgs,
     /// Minutes to train. They are converted to a number of steps at the start
     #[arg(long, value_name = "N", conflicts_with = "steps", value_parser = minutes)]
     minutes: Option<f64>,
@@ -206,6 +208,7 @@ impl TrainCommand {
             reference: self.reference.clone(),
             text: self.text.clone(),
             validate: self.validate.clone(),
+            start: self.start.start.clone(),
             output: self.output.clone(),
             parameters: self.parameters,
             loss: match self.loss {

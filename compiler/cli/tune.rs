@@ -1,6 +1,6 @@
 //! `snnc tune`: timesteps site by site within a budget, and the front of what else could be had.
 
-use crate::args::{calibration_tokens, share, threads};
+use crate::args::{StartArgs, calibration_tokens, share, threads};
 use crate::bar::Bar;
 use crate::output::{emit, emit_json, status};
 use crate::table::{lines, numbers};
@@ -28,6 +28,8 @@ pub struct TuneCommand {
     /// Text to measure on. Use another one than you evaluate on later
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
+    #[command(flatten)]
+    start: StartArgs,
     /// Windows to run, spread evenly over the text
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     windows: u32,
@@ -77,6 +79,7 @@ impl TuneCommand {
             budget: self.budget,
             minimise: self.minimise,
             text: self.text.clone(),
+            start: self.start.start.clone(),
             windows: self.windows as usize,
             calibrate: self.calibrate.clone(),
             calibration_tokens: self.calibration_tokens,

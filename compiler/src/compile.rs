@@ -5,13 +5,14 @@ use crate::convert::{self, ConvertOptions, Converted};
 use crate::describe::Network;
 use crate::energy::{self, Block, Phase, PriceList, Setting, measure};
 use crate::files::{self, Model};
-use crate::model::{calibration_sample, find_tokenizer};
+use crate::model::{calibration_sample, tokens_for};
 use crate::program_lints::needs_training;
 use crate::progress::Progress;
 use crate::proof::{self, Proof};
 use crate::quant_options::spelled;
 use crate::record::{ProgramRecord, SourceRecord};
-use crate::tokens::Tokens;
+use crate::tokens::find;
+use crate::tokens::start::StartChoice;
 use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph};
@@ -26,8 +27,10 @@ use std::path::{Path, PathBuf};
 pub struct CompileOptions {
     /// The ONNX file.
     pub model: PathBuf,
-    /// `tokenizer.json`; the one beside the model without one.
+    /// `tokenizer.json`, `vocab.json` with `merges.txt` beside it, or a folder of these; the one beside the model without one.
     pub tokenizer: Option<PathBuf>,
+    /// What stands before every text; the program remembers it.
+    pub start: StartChoice,
     /// Text that activation ranges are measured on; a built-in one without one.
     pub calibrate: Option<PathBuf>,
     /// Tokens of that text to run; 16384 without a number, fewer for networks of more than 90 M weights.
@@ -54,6 +57,7 @@ impl CompileOptions {
         Self {
             model: model.to_path_buf(),
             tokenizer: None,
+            start: StartChoice::Auto,
             calibrate: None,
             calibration_tokens: None,
             quant: QuantOptions::default(),
@@ -92,9 +96,9 @@ pub fn compile(
     let Model::Onnx(import) = files::load(path)? else {
         return Err(Diagnostic::new(path.display().to_string(), "is compiled already").into());
     };
-    let (tokenizer, place) = find_tokenizer(path, options.tokenizer.as_deref())?;
-    let tokens = tokenizer.as_ref().map(|json| Tokens::new(json, &place)).transpose()?;
-    check_vocabulary(&import.graph, tokens.as_ref(), &place)?;
+    let tokenizer = find::find(path, options.tokenizer.as_deref())?;
+    let tokens = tokenizer.as_ref().map(|file| tokens_for(&import.graph, file, &options.start)).transpose()?;
+    tokens.iter().filter_map(|tokens| tokens.excess()).for_each(|excess| progress.warn(&excess));
     let sample = calibration_sample(tokens.as_ref(), options.calibrate.as_deref(), progress)?;
     watch("imported", &import.graph);
     let mut watch = |pass: &Pass, _: &Graph, after: &Graph| watch(pass.name, after);
@@ -121,6 +125,7 @@ pub fn compile(
         }),
         import: Some(proof.record()),
         options: Some(spelled(&options.quant)),
+        special_tokens: tokens.as_ref().map(|tokens| tokens.special().clone()),
         ..ProgramRecord::default()
     };
     if let Some(untrained) = needs_training(&graph) {
@@ -128,7 +133,8 @@ pub fn compile(
     }
     let file = File {
         graph,
-        tokenizer,
+        // As the user has it: whoever reads the program reads it by the same rules.
+        tokenizer: tokenizer.map(|file| file.json),
         calibration: Some(section.to_string().into_bytes()),
         provenance: Some(record.to_bytes()),
     };
@@ -171,15 +177,4 @@ impl CompiledModel {
         let lists: Vec<_> = estimate.lists.iter().filter_map(of).collect();
         (!lists.is_empty()).then_some(lists)
     }
-}
-
-/// A tokenizer that gives ids which the network has no row for belongs to another network.
-fn check_vocabulary(graph: &Graph, tokens: Option<&Tokens>, place: &str) -> Result<(), Diagnostics> {
-    let (Some(tokens), Ok(rows)) = (tokens, convert::vocabulary(graph)) else { return Ok(()) };
-    if tokens.len() <= rows {
-        return Ok(());
-    }
-    let message =
-        format!("has {} entries, the network's embedding has {rows} rows; it belongs to another model", tokens.len());
-    Err(Diagnostic::new(place, message).into())
 }

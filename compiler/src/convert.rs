@@ -4,6 +4,8 @@ use crate::calibrate::{self, TokenWindows};
 use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
 use crate::progress::{Progress, Silent, Workers};
+use crate::reading::{self, ids_from};
+use crate::texts::SampleText;
 use crate::tokens::Tokens;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::random::SplitMix64;
@@ -48,7 +50,7 @@ pub enum Sample<'a> {
         /// Its name.
         name: String,
         /// The text.
-        text: String,
+        text: SampleText,
         /// Tokens of the run.
         tokens: &'a Tokens,
     },
@@ -173,11 +175,16 @@ pub fn sample_windows(
     tokens: usize,
 ) -> Result<(TokenWindows, String), Diagnostics> {
     let length = CALIBRATION_WINDOW.min(graph.context as usize);
-    let count = (tokens / length).max(1);
+    // More would only come twice: a token has a byte at least, and seeded ids repeat nothing but chance.
+    let most = match sample {
+        Sample::Text { text, .. } => text.len().max(CALIBRATION_TOKENS),
+        Sample::SeededIds => SEEDED_TOKENS,
+    };
+    let count = (tokens.min(most) / length).max(1);
     // TokenWindows no longer than a start are starts themselves.
     let (short, starts) = (START_TOKENS.min(length), if length > START_TOKENS { STARTS } else { 0 });
     let (windows, source) = match sample {
-        Sample::Text { name, text, .. } if text.trim().is_empty() => {
+        Sample::Text { name, text, .. } if text.words() == 0 => {
             return Err(Diagnostic::new(name, "the calibration text is empty").into());
         }
         Sample::Text { name, text, tokens } => {
@@ -216,43 +223,33 @@ fn ids_of(windows: &TokenWindows, vocabulary: usize) -> Vec<bool> {
     seen
 }
 
-/// Bytes of text that hold at least one token's text with room to spare: only what is run is tokenised.
-const BYTES_A_TOKEN: usize = 12;
+/// Seeded ids that ranges are measured on, at most.
+const SEEDED_TOKENS: usize = 1 << 18;
+
+/// Bytes of a line that is passed over to begin at the next.
+const LINE: usize = 1 << 16;
 
 /// `count` passages that begin at lines spread evenly over the text, `length` tokens each; the first begins as every text
 /// does, with the start token.
-fn text_windows(text: &str, tokens: &Tokens, length: usize, count: usize) -> Result<TokenWindows, Diagnostics> {
+fn text_windows(
+    text: &SampleText,
+    tokens: &Tokens,
+    length: usize,
+    count: usize,
+) -> Result<TokenWindows, Diagnostics> {
     let mut windows = TokenWindows::new();
     let mut last = None;
     for i in 0..count {
-        let start = line_from(text, i * text.len() / count);
+        let start = text.line_from(reading::share(i, count, text.len()), LINE)?;
         if last.replace(start) == Some(start) {
             continue;
         }
-        let end = boundary(text, start + length * BYTES_A_TOKEN);
-        let passage = &text[start..end];
-        let mut ids = if i == 0 { tokens.document(passage) } else { tokens.encode(passage) }?;
-        ids.truncate(length);
+        let ids = ids_from(tokens, text, start, length)?;
         if !ids.is_empty() {
             windows.push(ids);
         }
     }
     Ok(windows)
-}
-
-/// The first line that begins at or after byte `at`; `at` itself at the start of the text or where no line begins.
-fn line_from(text: &str, at: usize) -> usize {
-    let at = boundary(text, at);
-    match text[at..].find('\n') {
-        _ if at == 0 => 0,
-        Some(newline) if at + newline + 1 < text.len() => at + newline + 1,
-        _ => at,
-    }
-}
-
-/// The end of the character that byte `at` lies in, at most the text's.
-fn boundary(text: &str, at: usize) -> usize {
-    (at.min(text.len())..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len())
 }
 
 /// Rows of the table that token ids index.

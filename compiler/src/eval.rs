@@ -3,14 +3,17 @@
 use crate::calibration::Calibration;
 use crate::convert::{self, vocabulary};
 use crate::eval_report::{EvalReport, ReferenceKind};
-use crate::evaluate::{Cut, NeuronTotals, evaluate};
+use crate::evaluate::{Cut, NeuronTotals, evaluate_windows};
 use crate::files;
 use crate::ledger::{self, Ledger, ledger};
 use crate::lints::{coverage, lints};
 use crate::model::{EngineOptions, Loaded, ModelSource};
 use crate::program_lints::{much_worse, program_lints};
 use crate::progress::{Progress, Workers};
+use crate::reading::{TextIds, ids_for};
 use crate::recall::recall;
+use crate::texts::SampleText;
+use crate::tokens::start::StartChoice;
 use serde_json::Value as Json;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::{Diagnostic, Graph, Stage};
@@ -25,6 +28,8 @@ pub struct EvalOptions {
     pub reference: Option<PathBuf>,
     /// The text.
     pub text: PathBuf,
+    /// What stands before the text.
+    pub start: StartChoice,
     /// Windows of the context's length, spread evenly over the text; all without a number.
     pub windows: Option<usize>,
     /// Tokens from one window to the next; the context's length without a number.
@@ -48,6 +53,7 @@ impl EvalOptions {
             model: model.to_path_buf(),
             reference: None,
             text: text.to_path_buf(),
+            start: StartChoice::Auto,
             windows: None,
             stride: None,
             ledger: false,
@@ -65,9 +71,13 @@ impl EvalOptions {
 /// What cannot be read or run; a reference of another vocabulary; a request to stop.
 pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport, Diagnostics> {
     let loaded = Loaded::read(&options.model)?;
-    let tokens = loaded.tokens()?;
-    let text = files::read_text(&options.text)?;
-    let ids = tokens.document(&text)?;
+    let tokens = loaded.tokens(&options.start)?;
+    let text = SampleText::read(&options.text)?;
+    let cut = Cut { length: None, stride: options.stride, windows: options.windows.unwrap_or(usize::MAX) };
+    let context = loaded.source.graph.context as usize;
+    let read = ids_for(&tokens, &text, context, cut)?;
+    let windows = read.cut(context, cut);
+    let TextIds { ids, tokens_per_word, .. } = read;
     let reference = options.reference.as_deref().map(Loaded::read).transpose()?;
     if let Some(reference) = &reference {
         same_vocabulary(&loaded, reference)?;
@@ -88,11 +98,9 @@ pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport
     let dense = reference.as_ref().map(|loaded| loaded.source.clone().program(&engine)).transpose()?;
     let section = loaded.calibration;
     let program = loaded.source.program(&EngineOptions { count: true, ..options.engine })?;
-    let cut = Cut { length: None, stride: options.stride, windows: options.windows.unwrap_or(usize::MAX) };
-    let done = evaluate(&program, dense.as_ref(), &ids, cut, workers)?;
+    let done = evaluate_windows(&program, dense.as_ref(), &ids, &windows, workers)?;
     let json = section.as_deref().and_then(|bytes| serde_json::from_slice::<Json>(bytes).ok());
     let graph = program.graph();
-    let words = text.split_whitespace().count().max(1);
     let mut said = Vec::new();
     if spiking {
         said.extend(program_lints(graph, loaded.provenance.as_deref()));
@@ -103,7 +111,7 @@ pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport
     }
     Ok(EvalReport {
         beside,
-        tokens_per_word: ids.len().saturating_sub(1) as f64 / words as f64,
+        tokens_per_word,
         coverage: spiking.then(|| coverage(graph, &done.activity())),
         neurons: spiking.then(|| NeuronTotals::of(graph, &done)),
         lints: said,

@@ -6,7 +6,7 @@
 
 use crate::parallel::map_in_order;
 use crate::progress::Workers;
-use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::events::Events;
 use snnc_ir::random::SplitMix64;
 use snnc_ir::verify::LOGITS;
@@ -225,11 +225,32 @@ pub fn evaluate<'a>(
     cut: Cut,
     workers: impl Into<Workers<'a>>,
 ) -> Result<TextEvaluation, Diagnostics> {
-    let workers = workers.into();
     let context = cut.length.unwrap_or(usize::MAX).clamp(1, program.graph().context as usize);
     // The last id is only predicted, never an input.
     let inputs = ids.len().saturating_sub(1);
-    let ranges = self::cut(inputs, context, cut);
+    evaluate_windows(program, dense, ids, &self::cut(inputs, context, cut), workers)
+}
+
+/// Windows of an evaluation, at most: each has a score that is kept to the end.
+const WINDOWS_MOST: usize = 1 << 21;
+
+/// The same on these windows of `ids`.
+///
+/// # Errors
+/// As of `evaluate`.
+pub fn evaluate_windows<'a>(
+    program: &Arc<Program>,
+    dense: Option<&Arc<Program>>,
+    ids: &[u32],
+    ranges: &[Window],
+    workers: impl Into<Workers<'a>>,
+) -> Result<TextEvaluation, Diagnostics> {
+    let workers = workers.into();
+    if ranges.len() > WINDOWS_MOST {
+        let message = format!("{} windows are more than {WINDOWS_MOST}", ranges.len());
+        let note = "use a longer --stride, or name a number of --windows";
+        return Err(Diagnostic::new("", message).code(ErrorCode::OPTION).note(note).into());
+    }
     if ranges.is_empty() {
         return Err(Diagnostic::new("", "the text is empty: there is nothing to predict").into());
     }
@@ -264,7 +285,7 @@ pub fn evaluate<'a>(
         }
         Ok(score)
     };
-    let (scores, sessions) = map_in_order(workers, &ranges, sessions, score)?;
+    let (scores, sessions) = map_in_order(workers, ranges, sessions, score)?;
     workers.progress.end();
     let mut evaluation = TextEvaluation {
         score: Score::default(),

@@ -225,13 +225,27 @@ pub fn check_writable(path: &Path) -> Result<(), Diagnostic> {
     Pending::begin(&target).map(drop).map_err(|e| trouble(path, "cannot be written", &e))
 }
 
-/// A text file's contents.
+/// A text file's contents, without the byte order mark that it may begin with.
+///
+/// # Errors
+/// The file cannot be read, or is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String, Diagnostic> {
     let bytes = fs::read(path).map_err(|e| trouble(path, "cannot be read", &e))?;
-    String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        Diagnostic::new(path.display().to_string(), format!("is not UTF-8 text: byte {at} begins no character"))
-    })
+    let text = String::from_utf8(bytes).map_err(|e| not_utf8(path, e.utf8_error().valid_up_to()))?;
+    Ok(without_mark(text))
+}
+
+/// A text without the byte order mark that it may begin with.
+pub fn without_mark(mut text: String) -> String {
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    text
+}
+
+/// What is said of a file that is no text.
+pub fn not_utf8(path: &Path, at: usize) -> Diagnostic {
+    Diagnostic::new(path.display().to_string(), format!("is not UTF-8 text: byte {at} begins no character"))
 }
 
 /// A file's bytes.

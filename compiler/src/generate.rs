@@ -5,7 +5,7 @@ use crate::tokens::Tokens;
 use schemars::JsonSchema;
 use serde::Serialize;
 use snnc_ir::Diagnostic;
-use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_runtime::{MatmulCounts, Program, Rows, SampleOptions, Sampler, Session};
 use std::sync::Arc;
 use std::time::Instant;
@@ -68,6 +68,9 @@ pub fn generate(
         let message = format!("the prompt is {} tokens long, the network's context is {context}", ids.len());
         return Err(Diagnostic::new("--prompt", message).note("shorten the prompt").into());
     }
+    if ids.is_empty() {
+        return Err(empty_prompt("--prompt").into());
+    }
     let mut session = Session::new(program.clone())?;
     let mut writing = Writing::new(tokens, *request);
     let start = Instant::now();
@@ -88,6 +91,13 @@ pub fn generate(
     let (text, tokens, stopped) = writing.into_parts();
     let products = session.matmul_counts().to_vec();
     Ok(Generated { products, text, tokens, prompt_tokens: ids.len(), seconds, prompt_seconds, stopped })
+}
+
+/// What is said of a prompt without tokens where none stands before every text.
+pub fn empty_prompt(place: &str) -> Diagnostic {
+    Diagnostic::new(place, "the prompt has no tokens, and no token stands before a text")
+        .code(ErrorCode::OPTION)
+        .note("write a prompt, or name a token with --start")
 }
 
 /// A continued prompt as a line of JSON.
@@ -143,7 +153,8 @@ pub struct Writing<'a> {
 impl<'a> Writing<'a> {
     /// At the start.
     pub fn new(tokens: &'a Tokens, request: Request<'a>) -> Self {
-        let text = Growing { hold: request.stop.iter().map(String::len).max().unwrap_or(0), ..Growing::default() };
+        let hold = request.stop.iter().map(String::len).max().unwrap_or(0);
+        let text = Growing { hold, rewritten: tokens.rewrites(), ..Growing::default() };
         let stopped = (request.most == 0).then_some(Stopped::Enough);
         Self { tokens, request, sampler: Sampler::new(request.options), new: Vec::new(), text, stopped }
     }
@@ -152,7 +163,7 @@ impl<'a> Writing<'a> {
     /// has no room for another.
     pub fn take(&mut self, logits: &[f32], full: bool) -> Result<Option<u32>, Diagnostic> {
         let id = self.sampler.next(logits);
-        if id == self.tokens.start {
+        if self.tokens.ends(id) {
             self.stopped = Some(Stopped::EndOfText);
             return Ok(None);
         }
@@ -178,9 +189,12 @@ impl<'a> Writing<'a> {
 #[derive(Debug, Default)]
 struct Growing {
     text: String,
-    shown: usize,
+    /// What was shown: the text began with it then.
+    shown: String,
     /// Bytes at the end that may turn out to begin a stop text.
     hold: usize,
+    /// Later tokens change the text of earlier ones, so that nothing is shown before the end.
+    rewritten: bool,
 }
 
 impl Growing {
@@ -198,7 +212,8 @@ impl Growing {
     }
 
     /// Shows what is new and decoded. While text still grows, a character that is not whole yet decodes to a replacement
-    /// at the end, and the last bytes may begin a stop text.
+    /// at the end, and the last bytes may begin a stop text. Text that does not begin with what was shown waits for the end,
+    /// which shows all from the first difference.
     fn show(
         &mut self,
         finished: bool,
@@ -209,9 +224,15 @@ impl Growing {
             end = self.text.trim_end_matches('\u{fffd}').len().saturating_sub(self.hold.saturating_sub(1));
         }
         end = self.text.floor_char_boundary(end);
-        if end > self.shown {
-            show(&self.text[self.shown..end])?;
-            self.shown = end;
+        let same = self.text.bytes().zip(self.shown.bytes()).take_while(|(a, b)| a == b).count();
+        let start = self.text.floor_char_boundary(same.min(end));
+        if finished || (!self.rewritten && same == self.shown.len()) {
+            if start < end {
+                show(&self.text[start..end])?;
+            }
+            if end > self.shown.len() || same < self.shown.len() {
+                self.shown = self.text[..end].to_string();
+            }
         }
         Ok(())
     }
@@ -246,6 +267,15 @@ mod tests {
     #[test]
     fn what_never_became_whole_shows_at_the_end() {
         assert_eq!(shown(0, &[], &["a", "a\u{fffd}"]), ["a", "\u{fffd}"]);
+    }
+
+    #[test]
+    fn text_that_changes_shows_at_the_end() {
+        assert_eq!(shown(0, &[], &["a", "a '", "a're", "a're b"]), ["a", " '", "'re b"]);
+        // The change is inside a character.
+        assert_eq!(shown(0, &[], &["é", "è", "èx"]), ["é", "èx"]);
+        assert_eq!(shown(0, &[], &["ab", "a", "abc", "abcd"]), ["ab", "c", "d"]);
+        assert_eq!(shown(0, &[], &["ab", "a"]), ["ab"]);
     }
 
     #[test]

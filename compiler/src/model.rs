@@ -3,7 +3,11 @@
 use crate::convert::{self, BUILT_IN_TEXT, Sample};
 use crate::files;
 use crate::progress::Progress;
-use crate::tokens::{self, Tokens};
+use crate::record::ProgramRecord;
+use crate::texts::SampleText;
+use crate::tokens::Tokens;
+use crate::tokens::find::{self, TokenizerFile};
+use crate::tokens::start::{StartChoice, TokenizerHints};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, Stage};
 use snnc_passes::collapse;
@@ -83,10 +87,8 @@ pub struct Loaded {
     pub calibration: Option<Vec<u8>>,
     /// What a program says of its making, as JSON.
     pub provenance: Option<Vec<u8>>,
-    /// `tokenizer.json`, if there is one.
-    pub tokenizer: Option<Vec<u8>>,
-    /// What the tokenizer is called in messages.
-    pub tokenizer_place: String,
+    /// The tokenizer, if there is one.
+    pub tokenizer: Option<TokenizerFile>,
 }
 
 impl Loaded {
@@ -97,36 +99,54 @@ impl Loaded {
     pub fn read(path: &Path) -> Result<Self, Diagnostics> {
         Ok(match files::load(path)? {
             files::Model::Onnx(import) => {
-                let (tokenizer, tokenizer_place) = find_tokenizer(path, None)?;
+                let tokenizer = find::find(path, None)?;
                 let source = ModelSource { graph: import.graph, rounded: import.rounds_activations };
                 let path = path.to_path_buf();
-                Self { path, source, calibration: None, provenance: None, tokenizer, tokenizer_place }
+                Self { path, source, calibration: None, provenance: None, tokenizer }
             }
             files::Model::Snn(file) => Self {
                 path: path.to_path_buf(),
                 source: ModelSource { graph: file.graph, rounded: false },
+                tokenizer: stored_tokenizer(path, file.tokenizer, file.provenance.as_deref()),
                 calibration: file.calibration,
                 provenance: file.provenance,
-                tokenizer: file.tokenizer,
-                tokenizer_place: format!("{}: tokenizer", path.display()),
             },
         })
     }
 
-    /// The tokenizer, without which text cannot be read.
+    /// The tokenizer, without which text cannot be read, with what the user wants before every text.
     ///
     /// # Errors
-    /// There is none, or it is none that snnc reads.
-    pub fn tokens(&self) -> Result<Tokens, Diagnostics> {
-        let json = self.tokenizer.as_ref().ok_or_else(|| {
+    /// There is none, or it is none that snnc reads; it has no such start token.
+    pub fn tokens(&self, start: &StartChoice) -> Result<Tokens, Diagnostics> {
+        let file = self.tokenizer.as_ref().ok_or_else(|| {
             let what = "has no tokenizer, so text cannot be read or written";
             Diagnostics::from(
                 Diagnostic::new(self.path.display().to_string(), what)
                     .note("compile with --tokenizer FILE, or put tokenizer.json beside the ONNX file"),
             )
         })?;
-        Tokens::new(json, &self.tokenizer_place).map_err(Diagnostics::from)
+        tokens_for(&self.source.graph, file, start)
     }
+}
+
+/// The tokenizer that a program holds, with what the program remembers of its start token.
+pub fn stored_tokenizer(path: &Path, json: Option<Vec<u8>>, provenance: Option<&[u8]>) -> Option<TokenizerFile> {
+    let resolved = ProgramRecord::of(provenance).special_tokens;
+    let hints = TokenizerHints { resolved, ..TokenizerHints::default() };
+    json.map(|json| TokenizerFile { json, place: format!("{}: tokenizer", path.display()), hints })
+}
+
+/// A tokenizer for a network: ids that the network has no row for are errors.
+///
+/// # Errors
+/// It is none that snnc reads; it has no such start token.
+pub fn tokens_for(graph: &Graph, file: &TokenizerFile, start: &StartChoice) -> Result<Tokens, Diagnostics> {
+    let tokens = Tokens::of(file, start)?;
+    Ok(match convert::vocabulary(graph) {
+        Ok(rows) => tokens.within(rows),
+        Err(_) => tokens,
+    })
 }
 
 /// The text that activation ranges are measured on: the text that a user named, the built-in one, or seeded ids where there
@@ -141,7 +161,7 @@ pub fn calibration_sample<'a>(
 ) -> Result<Sample<'a>, Diagnostics> {
     match (tokens, named) {
         (Some(tokens), Some(path)) => {
-            let text = files::read_text(path)?;
+            let text = SampleText::read(path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             Ok(Sample::Text { name, text, tokens })
         }
@@ -157,15 +177,4 @@ pub fn calibration_sample<'a>(
             Ok(Sample::SeededIds)
         }
     }
-}
-
-/// The tokenizer file that a user named, or the one beside the model; and its name.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn find_tokenizer(model: &Path, named: Option<&Path>) -> Result<(Option<Vec<u8>>, String), Diagnostics> {
-    let path: Option<PathBuf> = named.map(Path::to_path_buf).or_else(|| tokens::beside(model));
-    let Some(path) = path else { return Ok((None, String::new())) };
-    let bytes = files::read_bytes(&path)?;
-    Ok((Some(bytes), path.display().to_string()))
 }

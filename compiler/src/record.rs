@@ -1,5 +1,6 @@
 //! What a program says of its making: the `provenance` section of a `.snn` file, as JSON.
 
+use crate::tokens::start::SpecialTokens;
 use crate::train::comparison::Comparison;
 use crate::train::events::TrainingRecord;
 use crate::train::hybrid::HybridChoice;
@@ -21,6 +22,9 @@ pub struct ProgramRecord {
     /// The options of the conversion, as a user types them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub options: Option<String>,
+    /// What stands before every text and what ends one, as it was decided when the program was compiled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub special_tokens: Option<SpecialTokens>,
     /// Training runs, one after the other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub training: Vec<TrainingRecord>,

@@ -19,6 +19,13 @@ pub struct MeasuredWindows {
     pub count: usize,
 }
 
+impl MeasuredWindows {
+    /// As windows of an evaluation.
+    pub fn cut(self) -> Cut {
+        Cut { length: Some(self.length), stride: None, windows: self.count }
+    }
+}
+
 /// The activity of `program` on `ids`, the same on any engine and number of threads; and how well it predicted.
 ///
 /// # Errors
@@ -29,8 +36,7 @@ pub fn measure<'a>(
     windows: MeasuredWindows,
     workers: impl Into<Workers<'a>>,
 ) -> Result<(Activity, TextEvaluation), Diagnostics> {
-    let cut = Cut { length: Some(windows.length), stride: None, windows: windows.count };
-    let done = evaluate(program, None, ids, cut, workers)?;
+    let done = evaluate(program, None, ids, windows.cut(), workers)?;
     Ok((done.activity(), done))
 }
 

@@ -1,11 +1,15 @@
 //! An estimate from files: a program on text, or at rates that are expected.
 
-use super::measure::{MeasuredWindows, expected, measure};
+use super::measure::{MeasuredWindows, expected};
 use super::prices::PriceList;
 use super::{Estimate, Setting, estimate};
+use crate::evaluate::evaluate_windows;
 use crate::files;
 use crate::model::{EngineOptions, Loaded};
 use crate::progress::{Progress, Workers};
+use crate::reading::ids_for;
+use crate::texts::SampleText;
+use crate::tokens::start::StartChoice;
 use serde_json::Value as Json;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::{Diagnostic, Stage};
@@ -20,6 +24,8 @@ pub struct EnergyOptions {
     pub model: PathBuf,
     /// The text; without one, neurons are expected to fire as they did on the calibration text, and every key to be read.
     pub text: Option<PathBuf>,
+    /// What stands before the text.
+    pub start: StartChoice,
     /// Spikes per neuron and token to expect instead.
     pub firing_rate: Option<Rate>,
     /// Tokens of a window: prefill takes all of them, decoding comes after them. The network's context without a number.
@@ -42,6 +48,7 @@ impl EnergyOptions {
         Self {
             model: model.to_path_buf(),
             text: None,
+            start: StartChoice::Auto,
             firing_rate: None,
             context: None,
             windows: 8,
@@ -86,11 +93,12 @@ pub fn energy(options: &EnergyOptions, progress: &dyn Progress) -> Result<Estima
         progress.status("no text: firing rates are expected, not measured, and every key is taken to be read");
         return Ok(Estimate { measured: false, ..estimate(graph, &activity, setting, lists) });
     };
-    let tokens = loaded.tokens()?;
-    let text = files::read_text(text)?;
-    let ids = tokens.document(&text)?;
+    let tokens = loaded.tokens(&options.start)?;
+    let cut = MeasuredWindows { length: context as usize, count: options.windows }.cut();
+    let read = ids_for(&tokens, &SampleText::read(text)?, context as usize, cut)?;
     let program = loaded.source.program(&EngineOptions { count: true, ..options.engine })?;
-    let windows = MeasuredWindows { length: context as usize, count: options.windows };
-    let (activity, _) = measure(&program, &ids, windows, Workers { threads: options.threads, progress })?;
-    Ok(estimate(program.graph(), &activity, setting, lists))
+    let windows = read.cut(context as usize, cut);
+    let workers = Workers { threads: options.threads, progress };
+    let done = evaluate_windows(&program, None, &read.ids, &windows, workers)?;
+    Ok(estimate(program.graph(), &done.activity(), setting, lists))
 }

@@ -7,20 +7,26 @@ use super::run::{Gathered, gather};
 use crate::energy::{PriceList, Setting, estimate};
 use crate::eval::{dense_tensor, ledger_of, same_vocabulary};
 use crate::eval_report::{EvalReport, ReferenceKind};
-use crate::evaluate::NeuronTotals;
+use crate::evaluate::{Cut, NeuronTotals};
 use crate::files;
 use crate::lints::{coverage, lints};
 use crate::model::{EngineOptions, Loaded};
 use crate::program_lints::{much_worse, program_lints};
 use crate::progress::{Progress, Workers};
+use crate::reading::ids_for;
 use crate::record::ProgramRecord;
+use crate::texts::SampleText;
 use crate::tokens::Tokens;
+use crate::tokens::start::StartChoice;
 use serde_json::Value as Json;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Stage};
 use snnc_passes::collapse;
 use snnc_runtime::Options;
 use std::path::{Path, PathBuf};
+
+/// Windows of a text too long to be held that a report reads.
+const WINDOWS: usize = 1024;
 
 /// What a report is told.
 #[derive(Clone, Debug)]
@@ -29,6 +35,8 @@ pub struct ReportOptions {
     pub model: PathBuf,
     /// Text to run; without it only the program itself is shown.
     pub text: Option<PathBuf>,
+    /// What stands before the text.
+    pub start: StartChoice,
     /// Tokens of the text to run, from its start; at most the context's.
     pub tokens: usize,
     /// The ONNX file that the program came from.
@@ -51,6 +59,7 @@ impl ReportOptions {
         Self {
             model: model.to_path_buf(),
             text: None,
+            start: StartChoice::Auto,
             tokens: 128,
             reference: None,
             ledger: false,
@@ -167,13 +176,18 @@ struct TextRun<'a> {
 impl TextRun<'_> {
     /// Runs the program on the text and puts what was seen into the report.
     fn on_text(&mut self, path: &Path, report: &mut Report) -> Result<(), Diagnostics> {
-        let text = files::read_text(path)?;
-        report.provenance.text = Some(FileFacts::of(path, text.as_bytes()));
-        let tokens = self.model.tokens()?;
-        let ids = tokens.document(&text)?;
-        let words = text.split_whitespace().count().max(1);
-        let tokens_per_word = ids.len().saturating_sub(1) as f64 / words as f64;
-        self.on_ids(&ids, &tokens, tokens_per_word, report)
+        let text = SampleText::read(path)?;
+        report.provenance.text = Some(match text.whole() {
+            Some(text) => FileFacts::of(path, text.as_bytes()),
+            None => file_facts(path)?,
+        });
+        let tokens = self.model.tokens(&self.options.start)?;
+        let cut = Cut { length: None, stride: None, windows: WINDOWS };
+        let read = ids_for(&tokens, &text, self.model.source.graph.context as usize, cut)?;
+        if read.windows.is_some() {
+            self.progress.warn(&format!("{} is long: {WINDOWS} windows of it are read", text.place()));
+        }
+        self.on_ids(&read.ids, &tokens, read.tokens_per_word, report)
     }
 
     fn on_ids(

@@ -9,6 +9,7 @@ pub mod comparison;
 pub mod events;
 pub mod hybrid;
 pub mod run;
+pub mod text;
 pub mod trainer;
 
 pub use run::{Outcome, TrainLength, TrainOptions, train};

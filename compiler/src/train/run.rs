@@ -7,16 +7,19 @@ use super::checkpoint::{self, State};
 use super::comparison::{COMPARED_WINDOWS, Comparison};
 use super::events::{RunIdentity, TrainEvent, TrainingRecord};
 use super::hybrid::Search;
+use super::text::{TrainingText, validation_ids};
 use super::trainer::{Trainer, TrainerOptions};
 use crate::convert;
 use crate::evaluate::Cut;
 use crate::file_use::FileUse;
 use crate::files::{self, FileId};
-use crate::model::{Loaded, calibration_sample};
+use crate::model::{Loaded, calibration_sample, stored_tokenizer, tokens_for};
 use crate::progress::{Progress, Workers};
 use crate::quant_options::training_free;
 use crate::record::{HybridRecord, ProgramRecord};
+use crate::texts::SampleText;
 use crate::tokens::Tokens;
+use crate::tokens::start::StartChoice;
 use snnc_ir::ErrorCode;
 use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::Diagnostics;
@@ -41,6 +44,8 @@ pub struct TrainOptions {
     pub text: PathBuf,
     /// Text to validate on; without one the last twentieth of the text, which is then not trained on.
     pub validate: Option<PathBuf>,
+    /// What stands before a text; the trained program remembers it where it was asked for.
+    pub start: StartChoice,
     /// Where the trained program goes. Its checkpoint lies beside it.
     pub output: PathBuf,
     /// What trains.
@@ -87,6 +92,7 @@ impl TrainOptions {
             reference: reference.to_path_buf(),
             text: text.to_path_buf(),
             validate: None,
+            start: StartChoice::Auto,
             output: output.to_path_buf(),
             parameters: Parameters::Ssa,
             loss: Loss::Divergence,
@@ -213,9 +219,9 @@ pub enum Outcome {
 pub type TrainWatch<'a> = dyn FnMut(&TrainEvent) -> Result<(), Diagnostics> + 'a;
 
 /// What a program learns from.
-struct Corpus {
-    ids: Vec<u32>,
-    /// Of its text.
+struct Corpus<'a> {
+    text: TrainingText<'a>,
+    /// Of its text, and of what stands before it if the user says so.
     hash: u64,
     validation: Vec<u32>,
     /// Tokens run together.
@@ -315,11 +321,14 @@ pub fn train(
     options.files().check()?;
     let checkpoint = Checkpoint::begin(options)?;
     let file = program_file(&options.program)?;
-    let tokens = tokenizer_of(&file, &options.program)?;
+    let tokens = tokenizer_of(&file, options)?;
     let reference = reference_graph(&options.reference, &file.graph)?;
     let corpus = corpus(options, &tokens, file.graph.context.min(reference.context) as usize)?;
     let mut run = TrainingRun { options, progress, watch, checkpoint };
     let mut record = ProgramRecord::of(file.provenance.as_deref());
+    if options.start != StartChoice::Auto {
+        record.special_tokens = Some(tokens.special().clone());
+    }
     let mut graph = file.graph.clone();
     if trains {
         match run.learn(&file.graph, &reference, &corpus, &mut record)? {
@@ -353,8 +362,10 @@ fn program_file(path: &Path) -> Result<File, Diagnostics> {
     }
 }
 
-fn tokenizer_of(file: &File, path: &Path) -> Result<Tokens, Diagnostics> {
-    let json = file.tokenizer.as_ref().ok_or_else(|| {
+fn tokenizer_of(file: &File, options: &TrainOptions) -> Result<Tokens, Diagnostics> {
+    let path = &options.program;
+    let stored = stored_tokenizer(path, file.tokenizer.clone(), file.provenance.as_deref());
+    let stored = stored.ok_or_else(|| {
         let what = "has no tokenizer, so text cannot be read or written";
         Diagnostics::from(
             Diagnostic::new(path.display().to_string(), what)
@@ -362,7 +373,7 @@ fn tokenizer_of(file: &File, path: &Path) -> Result<Tokens, Diagnostics> {
                 .note("compile with --tokenizer FILE"),
         )
     })?;
-    Tokens::new(json, &format!("{}: tokenizer", path.display())).map_err(Diagnostics::from)
+    tokens_for(&file.graph, &stored, &options.start)
 }
 
 /// The dense network, which must be of the program's vocabulary.
@@ -383,21 +394,20 @@ fn reference_graph(path: &Path, program: &Graph) -> Result<Graph, Diagnostics> {
     Ok(tensor)
 }
 
-fn corpus(options: &TrainOptions, tokens: &Tokens, context: usize) -> Result<Corpus, Diagnostics> {
-    let read = |path: &Path| {
-        let text = files::read_text(path)?;
-        let ids = tokens.corpus(&text)?;
-        Ok::<_, Diagnostics>((ids, xxh3_64(text.as_bytes())))
+fn corpus<'a>(options: &TrainOptions, tokens: &'a Tokens, context: usize) -> Result<Corpus<'a>, Diagnostics> {
+    let text = SampleText::read(&options.text)?;
+    let hash = match options.start {
+        StartChoice::Auto => text.hash(),
+        _ => text.hash() ^ xxh3_64(format!("{:?}", tokens.start()).as_bytes()),
     };
-    let (mut ids, hash) = read(&options.text)?;
-    let validation = match &options.validate {
-        Some(path) => read(path)?.0,
-        None => ids.split_off(ids.len() - ids.len() / 20),
-    };
+    let (text, mut validation) = TrainingText::of(text, tokens, options.validate.is_none())?;
+    if let Some(path) = &options.validate {
+        validation = validation_ids(&SampleText::read(path)?, tokens)?;
+    }
     let window = options.window_tokens.unwrap_or(WINDOW_TOKENS).min(context);
-    for (what, ids) in [("to train on", &ids), ("to validate on", &validation)] {
-        if ids.len() < window + 2 {
-            let message = format!("{} tokens {what} are less than a window of {window} and one more", ids.len());
+    for (what, count) in [("to train on", text.len()), ("to validate on", validation.len())] {
+        if count < window + 2 {
+            let message = format!("{count} tokens {what} are less than a window of {window} and one more");
             let note = "use a longer text, or a smaller --window-tokens";
             return Err(Diagnostic::new(options.text.display().to_string(), message)
                 .code(ErrorCode::TRAINING)
@@ -405,7 +415,7 @@ fn corpus(options: &TrainOptions, tokens: &Tokens, context: usize) -> Result<Cor
                 .into());
         }
     }
-    Ok(Corpus { ids, hash, validation, window })
+    Ok(Corpus { text, hash, validation, window })
 }
 
 /// What came of the steps.
@@ -424,7 +434,7 @@ impl TrainingRun<'_, '_> {
         &mut self,
         program: &Graph,
         reference: &Graph,
-        corpus: &Corpus,
+        corpus: &Corpus<'_>,
         record: &mut ProgramRecord,
     ) -> Result<Learned, Diagnostics> {
         let options = self.options;
@@ -436,7 +446,7 @@ impl TrainingRun<'_, '_> {
         } else {
             trainer.options.rates.steps = match options.length {
                 TrainLength::Steps(steps) => steps,
-                TrainLength::Minutes(minutes) => steps_in(&trainer, &corpus.ids, minutes)?,
+                TrainLength::Minutes(minutes) => steps_in(&trainer, &corpus.text, minutes)?,
             };
         }
         let steps = trainer.options.rates.steps;
@@ -493,7 +503,7 @@ impl TrainingRun<'_, '_> {
     }
 
     /// Steps until all are done; false where somebody wanted them to end.
-    fn steps(&mut self, trainer: &mut Trainer, identity: &RunIdentity, corpus: &Corpus) -> Result<bool, Diagnostics> {
+    fn steps(&mut self, trainer: &mut Trainer, identity: &RunIdentity, corpus: &Corpus<'_>) -> Result<bool, Diagnostics> {
         let steps = trainer.options.rates.steps;
         let windows = validation_windows(corpus, self.options.validation_windows);
         let tokens = (trainer.options.batch * trainer.options.window) as u64;
@@ -506,7 +516,7 @@ impl TrainingRun<'_, '_> {
             self.validate(trainer, &windows)?;
         }
         while trainer.step < steps {
-            let done = trainer.advance(&corpus.ids)?;
+            let done = trainer.advance(&corpus.text)?;
             recent = if recent == 0.0 { done.loss } else { 0.9 * recent + 0.1 * done.loss };
             let tokens_per_s = tokens as f64 * (trainer.step - first) as f64 / start.elapsed().as_secs_f64();
             self.progress.advance(1);
@@ -611,7 +621,7 @@ impl TrainingRun<'_, '_> {
 }
 
 /// Windows to validate on, spread evenly.
-fn validation_windows(corpus: &Corpus, asked: usize) -> Vec<&[u32]> {
+fn validation_windows<'a>(corpus: &'a Corpus<'_>, asked: usize) -> Vec<&'a [u32]> {
     let Corpus { validation, window, .. } = corpus;
     let most = (validation.len() - 1) / window;
     let some = asked.min(most);
@@ -648,10 +658,10 @@ fn save_checkpoint(trainer: &Trainer, run: &RunIdentity, path: &Path) -> Result<
 }
 
 /// How many steps so many minutes hold, by timing some that change nothing.
-fn steps_in(trainer: &Trainer, ids: &[u32], minutes: f64) -> Result<u64, Diagnostic> {
-    trainer.gradients(ids, 0)?;
+fn steps_in(trainer: &Trainer, text: &TrainingText<'_>, minutes: f64) -> Result<u64, Diagnostic> {
+    trainer.gradients(text, 0)?;
     let start = Instant::now();
-    (1..=TIMED).try_for_each(|step| trainer.gradients(ids, step).map(drop))?;
+    (1..=TIMED).try_for_each(|step| trainer.gradients(text, step).map(drop))?;
     let a_step = start.elapsed().as_secs_f64() / TIMED as f64;
     Ok(((60.0 * minutes / a_step) as u64).max(1))
 }

@@ -6,6 +6,7 @@
 
 use super::adamw::{Moments, Schedule};
 use super::checkpoint::TrainState;
+use super::text::TrainingIds;
 use crate::parallel::pool;
 use indexmap::IndexMap;
 use rayon::prelude::*;
@@ -16,6 +17,7 @@ use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::gradient::gradient;
 use snnc_passes::relax::{Recipe, TrainGraph, relax};
 use snnc_runtime::TrainingEngine;
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a trainer is told.
@@ -108,18 +110,27 @@ impl Trainer {
     }
 
     /// Where the windows of a step begin. Drawn anew for every step, so that nothing of chance is kept.
-    fn starts(&self, ids: usize, step: u64) -> Vec<usize> {
+    fn starts(&self, range: usize, step: u64) -> Vec<usize> {
         let mut random = SplitMix64(self.options.seed ^ step.wrapping_mul(0xd134_2543_de82_ef95));
-        let range = (ids - self.options.window) as u64;
-        (0..self.options.batch).map(|_| (random.bits() % range) as usize).collect()
+        (0..self.options.batch).map(|_| (random.bits() % range.max(1) as u64) as usize).collect()
     }
 
-    /// One step on windows of `ids`, of which there are more than a window's.
+    /// The windows of a step, each a window's tokens and one more.
+    ///
+    /// # Errors
+    /// A text that cannot be read.
+    fn windows<'a, T: TrainingIds + ?Sized>(&self, text: &'a T, step: u64) -> Result<Vec<Cow<'a, [u32]>>, Diagnostic> {
+        let window = self.options.window;
+        let starts = self.starts(text.places(window), step);
+        starts.into_iter().map(|at| text.window(at, window)).collect()
+    }
+
+    /// One step on windows of a text, which has more tokens than a window.
     ///
     /// # Errors
     /// A number that is not finite.
-    pub fn advance(&mut self, ids: &[u32]) -> Result<Stepped, Diagnostic> {
-        let (loss, mut gradients) = self.gradients(ids, self.step)?;
+    pub fn advance(&mut self, text: &(impl TrainingIds + ?Sized)) -> Result<Stepped, Diagnostic> {
+        let (loss, mut gradients) = self.gradients(text, self.step)?;
         let share = 1.0 / self.options.batch as f32;
         gradients.iter_mut().flatten().for_each(|g| *g *= share);
         let rates = &self.options.rates;
@@ -135,9 +146,13 @@ impl Trainer {
     }
 
     /// The loss and the gradients of a step, summed over its windows in their order.
-    pub fn gradients(&self, ids: &[u32], step: u64) -> Result<(f64, Vec<Vec<f32>>), Diagnostic> {
-        let starts = self.starts(ids.len(), step);
-        let windows: Vec<&[u32]> = starts.iter().map(|&at| &ids[at..=at + self.options.window]).collect();
+    pub fn gradients(
+        &self,
+        text: &(impl TrainingIds + ?Sized),
+        step: u64,
+    ) -> Result<(f64, Vec<Vec<f32>>), Diagnostic> {
+        let windows = self.windows(text, step)?;
+        let windows: Vec<&[u32]> = windows.iter().map(AsRef::as_ref).collect();
         let zeros = self.numbers.parameters.iter().map(|p| vec![0.0f32; p.len()]).collect::<Vec<_>>();
         in_order(
             &self.pool,

@@ -4,11 +4,13 @@ use super::search::{Allocation, Goal, Point, TIMESTEPS, Tuner};
 use crate::calibrate::calibrate;
 use crate::convert;
 use crate::evaluate::Cut;
-use crate::files;
 use crate::ledger;
 use crate::model::{Loaded, calibration_sample};
 use crate::progress::{Progress, Workers};
 use crate::quant_options::spelled;
+use crate::reading::ids_for;
+use crate::texts::SampleText;
+use crate::tokens::start::StartChoice;
 use schemars::JsonSchema;
 use serde::Serialize;
 use snnc_ir::ErrorCode;
@@ -34,6 +36,8 @@ pub struct TuneOptions {
     pub text: PathBuf,
     /// Windows of that text, spread evenly over it.
     pub windows: usize,
+    /// What stands before a text.
+    pub start: StartChoice,
     /// Text that levels are fitted to; a built-in one without one.
     pub calibrate: Option<PathBuf>,
     /// Tokens of that text to run; 16384 without a number, fewer for networks of more than 90 M weights.
@@ -53,6 +57,7 @@ impl TuneOptions {
             minimise: Goal::Energy,
             text: text.to_path_buf(),
             windows: 32,
+            start: StartChoice::Auto,
             calibrate: None,
             calibration_tokens: None,
             probe_tokens: None,
@@ -116,9 +121,11 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
         let message = "is compiled already; tune the ONNX file it was made from";
         return Err(Diagnostic::new(options.model.display().to_string(), message).code(ErrorCode::TRAINING).into());
     }
-    let tokens = loaded.tokens()?;
-    let text = files::read_text(&options.text)?;
-    let ids = tokens.document(&text)?;
+    let tokens = loaded.tokens(&options.start)?;
+    tokens.excess().iter().for_each(|excess| progress.warn(excess));
+    let cut = Cut { length: None, stride: None, windows: options.windows };
+    let context = loaded.source.graph.context as usize;
+    let ids = ids_for(&tokens, &SampleText::read(&options.text)?, context, cut)?.ids;
     let sample = calibration_sample(Some(&tokens), options.calibrate.as_deref(), progress)?;
     let tensor = convert::dense(loaded.source.graph, loaded.source.rounded, &mut |_, _, _| {})?;
     let calibration_tokens =
@@ -129,7 +136,7 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
         tensor: &tensor,
         seen: &calibrate(&tensor, &windows, Workers { threads: options.threads, progress })?,
         ids: &ids,
-        cut: Cut { length: None, stride: None, windows: options.windows },
+        cut,
         probe_tokens: options.probe_tokens.unwrap_or_else(|| ledger::tokens(&tensor)),
         threads: options.threads,
         progress,

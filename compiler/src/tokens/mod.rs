@@ -1,0 +1,292 @@
+//! Text to token ids and back, by the model's own tokenizer.
+
+pub mod allowed;
+pub mod find;
+pub mod passages;
+pub mod pattern;
+pub mod start;
+
+use allowed::AllowedTokenizer;
+use find::TokenizerFile;
+use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::ErrorCode;
+use start::{END_OF_TEXT, NamedToken, SpecialTokens, StartChoice, TokenizerHints};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+use tokenizers::Tokenizer;
+
+/// Bytes of a text that is tokenised at once, at most. Longer ones are tokenised in passages.
+const WHOLE: usize = 1 << 21;
+
+/// A tokenizer in Hugging Face's `tokenizer.json` form.
+#[derive(Debug)]
+pub struct Tokens {
+    tokenizer: Tokenizer,
+    /// The file's name in messages.
+    place: String,
+    /// What stands before every text, and what ends one.
+    special: SpecialTokens,
+    /// The same if nothing else is asked for.
+    usual: SpecialTokens,
+    /// Rows of the network's embedding; ids beyond them are refused.
+    rows: usize,
+    looks_back: bool,
+    prepends: bool,
+    rewrites: bool,
+}
+
+impl Tokens {
+    /// A tokenizer by its JSON alone.
+    ///
+    /// # Errors
+    /// `json` is no tokenizer, or one with pieces that are not read.
+    pub fn new(json: &[u8], place: &str) -> Result<Self, Diagnostic> {
+        Self::build(json, place, &TokenizerHints::default(), &StartChoice::Auto)
+    }
+
+    /// A tokenizer with what is known of it, and what the user wants before every text.
+    ///
+    /// # Errors
+    /// It is none, or one with pieces that are not read; a start token that it does not have.
+    pub fn of(file: &TokenizerFile, start: &StartChoice) -> Result<Self, Diagnostic> {
+        Self::build(&file.json, &file.place, &file.hints, start)
+    }
+
+    fn build(json: &[u8], place: &str, hints: &TokenizerHints, start: &StartChoice) -> Result<Self, Diagnostic> {
+        let wrong = |what: String| Diagnostic::new(place, what).code(ErrorCode::TOKENIZER);
+        let allowed = allowed::allowed(json)
+            .map_err(|what| wrong(what).note("docs/cli.md lists the pieces of a tokenizer that are read"))?;
+        let AllowedTokenizer { json, before, added, looks_back, prepends, rewrites } = allowed;
+        let tokenizer: Tokenizer = caught(|| serde_json::from_value(json))
+            .map_err(&wrong)?
+            .map_err(|e| wrong(format!("is not a tokenizer.json: {e}")))?;
+        // The crate numbers them itself where they do not follow the vocabulary.
+        for (content, id) in &added {
+            let given = tokenizer.token_to_id(content);
+            if given.map(u64::from) != Some(*id) {
+                let given = given.map_or("none".into(), |id| id.to_string());
+                let what = format!("gives the added token `{content}` the id {id}, but by its place it has {given}");
+                return Err(wrong(what).note("added tokens have the id of their vocabulary entry, or follow the vocabulary"));
+            }
+        }
+        let usual = match &hints.resolved {
+            Some(resolved) => resolved.clone(),
+            None => usual(&tokenizer, hints, before.as_deref()),
+        };
+        let lacking = usual.start.iter().find(|id| tokenizer.id_to_token(**id).is_none());
+        if let Some(id) = lacking {
+            return Err(wrong(format!("has no token {id}, with which the program begins every text")));
+        }
+        let mut special = usual.clone();
+        match start {
+            StartChoice::Auto => {}
+            StartChoice::None => special.start.clear(),
+            StartChoice::Token(token) => {
+                let id = token.parse().ok().filter(|id| tokenizer.id_to_token(*id).is_some());
+                let id = tokenizer.token_to_id(token).or(id);
+                let id = id.ok_or_else(|| {
+                    Diagnostic::new("--start", format!("the tokenizer has no token `{token}`"))
+                        .code(ErrorCode::OPTION)
+                        .note("name a token by its text or its id, or write `auto` or `none`")
+                })?;
+                special.start = vec![id];
+            }
+        }
+        let place = place.to_string();
+        Ok(Self { tokenizer, place, special, usual, rows: usize::MAX, looks_back, prepends, rewrites })
+    }
+
+    /// The same for a network whose embedding has so many rows: ids beyond them are errors.
+    #[must_use]
+    pub fn within(self, rows: usize) -> Self {
+        Self { rows, ..self }
+    }
+
+    /// The ids of a text.
+    ///
+    /// # Errors
+    /// The tokenizer refuses it, or the network has no row for an id.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, Diagnostic> {
+        let wrong = |what: String| {
+            Diagnostic::new("", format!("the text cannot be tokenised: {what}")).code(ErrorCode::TOKENIZER)
+        };
+        let encoding = caught(|| self.tokenizer.encode_fast(text, false)).map_err(&wrong)?;
+        let ids = encoding.map_err(|e| wrong(e.to_string()))?.get_ids().to_vec();
+        self.known(&ids)?;
+        Ok(ids)
+    }
+
+    /// Refuses ids that the network has no row for.
+    fn known(&self, ids: &[u32]) -> Result<(), Diagnostic> {
+        let Some(id) = ids.iter().find(|id| **id as usize >= self.rows) else { return Ok(()) };
+        let token = self.tokenizer.id_to_token(*id).unwrap_or_default();
+        let what = format!("the text has the token `{token}`, id {id}; the network's embedding has {} rows", self.rows);
+        Err(Diagnostic::new(self.place.as_str(), what)
+            .code(ErrorCode::TOKENIZER)
+            .note("leave that token out of the text, or use the tokenizer of this network"))
+    }
+
+    /// Ids that stand before every text.
+    pub fn start(&self) -> &[u32] {
+        &self.special.start
+    }
+
+    /// Whether an id ends a text.
+    pub fn ends(&self, id: u32) -> bool {
+        self.special.end.contains(&id)
+    }
+
+    /// What a program remembers: what stands before every text, and what ends one.
+    pub fn special(&self) -> &SpecialTokens {
+        &self.special
+    }
+
+    /// What stands before every text where the user asks for nothing else.
+    pub fn usual(&self) -> &SpecialTokens {
+        &self.usual
+    }
+
+    /// What is before every text.
+    ///
+    /// # Errors
+    /// The network has no row for it.
+    pub fn beginning(&self) -> Result<Vec<u32>, Diagnostic> {
+        self.known(&self.special.start)?;
+        Ok(self.special.start.clone())
+    }
+
+    /// The ids of a text with the start token before them.
+    ///
+    /// # Errors
+    /// As of `encode`.
+    pub fn document(&self, text: &str) -> Result<Vec<u32>, Diagnostic> {
+        let mut ids = self.beginning()?;
+        if text.len() <= self.whole() {
+            ids.extend(self.encode(text)?);
+        } else {
+            self.add_passages(text, passages::by_words, &mut ids)?;
+        }
+        Ok(ids)
+    }
+
+    /// The ids of a long text, a passage of whole lines at a time: much faster than at once, and the same but perhaps for
+    /// spaces at the ends of passages.
+    ///
+    /// # Errors
+    /// As of `encode`.
+    pub fn corpus(&self, text: &str) -> Result<Vec<u32>, Diagnostic> {
+        let mut ids = self.beginning()?;
+        self.add_passages(text, passages::by_lines, &mut ids)?;
+        Ok(ids)
+    }
+
+    fn add_passages(&self, text: &str, cut: PassageEnd, ids: &mut Vec<u32>) -> Result<(), Diagnostic> {
+        let mut rest = text;
+        while let Some(end) = cut(rest, true).filter(|end| *end > 0) {
+            let (passage, after) = rest.split_at(end);
+            ids.extend(self.passage(passage, rest.len() == text.len())?);
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// The ids of a passage of a text; `first`: nothing is before it.
+    ///
+    /// # Errors
+    /// As of `encode`.
+    pub fn passage(&self, passage: &str, first: bool) -> Result<Vec<u32>, Diagnostic> {
+        // The mark that is put before a text stands for the space at which the text was cut.
+        let own = if self.prepends && !first { passage.strip_prefix(' ').unwrap_or(passage) } else { passage };
+        self.encode(own)
+    }
+
+    /// Bytes of a text that is tokenised at once.
+    fn whole(&self) -> usize {
+        if self.looks_back { passages::LINE } else { WHOLE }
+    }
+
+    /// The text of ids.
+    ///
+    /// # Errors
+    /// The tokenizer refuses them.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, Diagnostic> {
+        let wrong = |what: String| Diagnostic::new("", format!("ids cannot be decoded: {what}")).code(ErrorCode::TOKENIZER);
+        caught(|| self.tokenizer.decode(ids, false)).map_err(&wrong)?.map_err(|e| wrong(e.to_string()))
+    }
+
+    /// Whether the text of some ids may change when others follow, so that it is not to be shown before the last.
+    pub fn rewrites(&self) -> bool {
+        self.rewrites
+    }
+
+    /// Entries of the vocabulary.
+    pub fn len(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// Whether the vocabulary has no entries.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What is to be said of entries that the network has no row for.
+    pub fn excess(&self) -> Option<String> {
+        let (entries, rows) = (self.len(), self.rows);
+        (entries > rows).then(|| {
+            format!(
+                "{}: has {entries} entries, the network's embedding has {rows} rows; a text with one of the others is refused",
+                self.place
+            )
+        })
+    }
+}
+
+/// Where the first passage of a text ends; `None`: more of the text is needed.
+pub type PassageEnd = fn(&str, bool) -> Option<usize>;
+
+/// What stands before texts and what ends them: by the files beside the tokenizer, by its template, by the tokens' names.
+fn usual(tokenizer: &Tokenizer, hints: &TokenizerHints, before: Option<&[String]>) -> SpecialTokens {
+    let id = |token: &NamedToken| match token {
+        NamedToken::Text(text) => tokenizer.token_to_id(text),
+        NamedToken::Id(id) => tokenizer.id_to_token(*id).map(|_| *id),
+    };
+    let end_of_text = tokenizer.token_to_id(END_OF_TEXT);
+    let named = hints.bos.iter().find_map(id);
+    let template = || before.and_then(|all| all.iter().map(|token| tokenizer.token_to_id(token)).collect());
+    let start: Vec<u32> = match hints.add_bos {
+        Some(false) => Vec::new(),
+        Some(true) if named.is_some() => named.into_iter().collect(),
+        _ => template().unwrap_or_else(|| named.or(end_of_text).into_iter().collect()),
+    };
+    let mut end: Vec<u32> = hints.eos.iter().filter_map(id).chain(named).chain(start.iter().copied()).collect();
+    if end.is_empty() {
+        end.extend(end_of_text.or_else(|| tokenizer.token_to_id("</s>")));
+    }
+    end.sort_unstable();
+    end.dedup();
+    SpecialTokens { start, end }
+}
+
+thread_local! {
+    /// Whether this thread is inside the tokenizers crate, whose panics become errors.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs code of the tokenizers crate. A panic there is an error, and says nothing on standard error.
+fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !INSIDE.get() {
+                usual(info);
+            }
+        }));
+    });
+    let before = INSIDE.replace(true);
+    // What the crate leaves behind is used no more, or holds no state but caches.
+    let done = catch_unwind(AssertUnwindSafe(work));
+    INSIDE.set(before);
+    done.map_err(|_| "the tokenizer has pieces that do not fit each other".into())
+}
