@@ -79,7 +79,8 @@ impl DemoCommand {
             let file = File {
                 tokenizer: loaded.tokenizer.clone().map(|file| file.json),
                 provenance: Some(
-                    ProgramRecord { special_tokens: Some(tokens.special().clone()), ..ProgramRecord::default() }.to_bytes(),
+                    ProgramRecord { special_tokens: Some(tokens.special().clone()), ..ProgramRecord::default() }
+                        .to_bytes(),
                 ),
                 calibration: Some(converted.section.to_string().into_bytes()),
                 ..File::new(converted.graph.clone())

@@ -7,7 +7,7 @@
 use crate::bar::Bar;
 use crate::output::{emit, status};
 use snnc::evaluate::logits_of;
-use snnc::generate::{PromptJson, Request, Stopped, Writing, empty_prompt};
+use snnc::generate::{PromptJson, Request, Stopped, Writing, prompt_ids};
 use snnc::progress::Progress;
 use snnc::schema::document;
 use snnc::tokens::Tokens;
@@ -34,18 +34,12 @@ fn prompts<'a>(file: &str, text: &'a str, tokens: &Tokens, context: usize) -> Re
     let (mut prompts, mut diagnostics) = (Vec::new(), Diagnostics::new());
     for (number, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.is_empty()) {
         let place = format!("{file}:{number}");
-        let ids = tokens.document(text)?;
-        if ids.is_empty() {
-            diagnostics.push(empty_prompt(&place));
+        match prompt_ids(tokens, text, context, &place) {
+            Ok(ids) => prompts.push(Prompt { number, place, text, ids }),
+            Err(error) => diagnostics.push(error),
         }
-        if ids.len() > context {
-            let message = format!("the prompt is {} tokens long, the network's context is {context}", ids.len());
-            diagnostics
-                .push(Diagnostic::new(place.as_str(), message).code(ErrorCode::OPTION).note("shorten the prompt"));
-        }
-        prompts.push(Prompt { number, place, text, ids });
     }
-    if prompts.is_empty() {
+    if prompts.is_empty() && diagnostics.is_empty() {
         diagnostics.push(Diagnostic::new(file, "has no prompts").code(ErrorCode::OPTION).note("write one per line"));
     }
     if diagnostics.is_empty() { Ok(prompts) } else { Err(diagnostics) }

@@ -177,7 +177,7 @@ pub fn sample_windows(
     let length = CALIBRATION_WINDOW.min(graph.context as usize);
     // More would only come twice: a token has a byte at least, and seeded ids repeat nothing but chance.
     let most = match sample {
-        Sample::Text { text, .. } => text.len().max(CALIBRATION_TOKENS),
+        Sample::Text { text, .. } => text.len().clamp(CALIBRATION_TOKENS, TEXT_TOKENS),
         Sample::SeededIds => SEEDED_TOKENS,
     };
     let count = (tokens.min(most) / length).max(1);
@@ -223,6 +223,9 @@ fn ids_of(windows: &TokenWindows, vocabulary: usize) -> Vec<bool> {
     seen
 }
 
+/// Tokens of a text that ranges are measured on, at most.
+const TEXT_TOKENS: usize = 1 << 22;
+
 /// Seeded ids that ranges are measured on, at most.
 const SEEDED_TOKENS: usize = 1 << 18;
 
@@ -231,12 +234,7 @@ const LINE: usize = 1 << 16;
 
 /// `count` passages that begin at lines spread evenly over the text, `length` tokens each; the first begins as every text
 /// does, with the start token.
-fn text_windows(
-    text: &SampleText,
-    tokens: &Tokens,
-    length: usize,
-    count: usize,
-) -> Result<TokenWindows, Diagnostics> {
+fn text_windows(text: &SampleText, tokens: &Tokens, length: usize, count: usize) -> Result<TokenWindows, Diagnostics> {
     let mut windows = TokenWindows::new();
     let mut last = None;
     for i in 0..count {

@@ -63,14 +63,7 @@ pub fn generate(
 ) -> Result<Generated, Diagnostics> {
     let context = program.graph().context as usize;
     let output = logits_of(program.graph())?;
-    let ids = tokens.document(request.prompt)?;
-    if ids.len() > context {
-        let message = format!("the prompt is {} tokens long, the network's context is {context}", ids.len());
-        return Err(Diagnostic::new("--prompt", message).note("shorten the prompt").into());
-    }
-    if ids.is_empty() {
-        return Err(empty_prompt("--prompt").into());
-    }
+    let ids = prompt_ids(tokens, request.prompt, context, "--prompt")?;
     let mut session = Session::new(program.clone())?;
     let mut writing = Writing::new(tokens, *request);
     let start = Instant::now();
@@ -93,11 +86,23 @@ pub fn generate(
     Ok(Generated { products, text, tokens, prompt_tokens: ids.len(), seconds, prompt_seconds, stopped })
 }
 
-/// What is said of a prompt without tokens where none stands before every text.
-pub fn empty_prompt(place: &str) -> Diagnostic {
-    Diagnostic::new(place, "the prompt has no tokens, and no token stands before a text")
-        .code(ErrorCode::OPTION)
-        .note("write a prompt, or name a token with --start")
+/// The ids of a prompt.
+///
+/// # Errors
+/// It is longer than the context, or has no tokens where none stands before every text; the tokenizer refuses it.
+pub fn prompt_ids(tokens: &Tokens, prompt: &str, context: usize, place: &str) -> Result<Vec<u32>, Diagnostic> {
+    let wrong = |what: String, note: &str| Err(Diagnostic::new(place, what).code(ErrorCode::OPTION).note(note));
+    let ids = tokens.document_within(prompt, context)?;
+    let length = match ids {
+        Some(ids) if ids.is_empty() => {
+            let what = "the prompt has no tokens, and no token stands before a text";
+            return wrong(what.into(), "write a prompt, or name a token with --start");
+        }
+        Some(ids) if ids.len() <= context => return Ok(ids),
+        Some(ids) => ids.len().to_string(),
+        None => format!("more than {context}"),
+    };
+    wrong(format!("the prompt is {length} tokens long, the network's context is {context}"), "shorten the prompt")
 }
 
 /// A continued prompt as a line of JSON.
@@ -168,7 +173,8 @@ impl<'a> Writing<'a> {
             return Ok(None);
         }
         self.new.push(id);
-        self.text.is(self.tokens.decode(&self.new)?);
+        let continues = !self.request.prompt.is_empty();
+        self.text.is(if continues { self.tokens.continuation(&self.new) } else { self.tokens.decode(&self.new) }?);
         if self.text.stops_at(self.request.stop) {
             self.stopped = Some(Stopped::StopText);
         } else if self.new.len() >= self.request.most {

@@ -128,7 +128,8 @@ fn spread(tokens: &Tokens, text: &SampleText, length: usize, cut: Cut) -> Result
         own += window.len() - if at == 0 { tokens.start().len().min(window.len()) } else { 0 };
         words += tokens.decode(&window)?.split_whitespace().count();
         let inputs = ids.len()..ids.len() + window.len() - 1;
-        let scored = if windows.is_empty() { inputs.start } else { inputs.start.max(inputs.end.saturating_sub(stride)) };
+        let scored =
+            if windows.is_empty() { inputs.start } else { inputs.start.max(inputs.end.saturating_sub(stride)) };
         windows.push(Window { inputs, scored });
         ids.extend(window);
     }

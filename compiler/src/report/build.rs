@@ -177,10 +177,8 @@ impl TextRun<'_> {
     /// Runs the program on the text and puts what was seen into the report.
     fn on_text(&mut self, path: &Path, report: &mut Report) -> Result<(), Diagnostics> {
         let text = SampleText::read(path)?;
-        report.provenance.text = Some(match text.whole() {
-            Some(text) => FileFacts::of(path, text.as_bytes()),
-            None => file_facts(path)?,
-        });
+        let (bytes, xxh3) = (text.len() as u64, format!("{:016x}", text.hash()));
+        report.provenance.text = Some(FileFacts { name: file_name(path), bytes, xxh3 });
         let tokens = self.model.tokens(&self.options.start)?;
         let cut = Cut { length: None, stride: None, windows: WINDOWS };
         let read = ids_for(&tokens, &text, self.model.source.graph.context as usize, cut)?;

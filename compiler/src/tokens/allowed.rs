@@ -55,6 +55,8 @@ pub struct AllowedTokenizer {
     pub prepends: bool,
     /// Whether the text of some ids may change when others follow.
     pub rewrites: bool,
+    /// Whether the first token of a text decodes otherwise than the same token later, as without the space before it.
+    pub joins: bool,
 }
 
 /// Checks a `tokenizer.json`.
@@ -87,8 +89,8 @@ pub fn allowed(bytes: &[u8]) -> Result<AllowedTokenizer, String> {
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added_json, "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": decoder, "model": model,
     });
-    let Pieces { prepends, rewrites, .. } = pieces;
-    Ok(AllowedTokenizer { json, before, added: tokens, looks_back, prepends, rewrites })
+    let Pieces { prepends, rewrites, joins, .. } = pieces;
+    Ok(AllowedTokenizer { json, before, added: tokens, looks_back, prepends, rewrites, joins })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,6 +108,7 @@ struct Pieces {
     byte_level: bool,
     prepends: bool,
     rewrites: bool,
+    joins: bool,
 }
 
 impl Pieces {
@@ -144,7 +147,9 @@ impl Pieces {
 
     fn normalizer(&mut self, name: &str, piece: &Json) -> Result<(), String> {
         match name {
-            "NFC" | "NFD" | "NFKC" | "NFKD" | "Lowercase" | "Strip" | "StripAccents" | "Nmt" | "BertNormalizer" => Ok(()),
+            "NFC" | "NFD" | "NFKC" | "NFKD" | "Lowercase" | "Strip" | "StripAccents" | "Nmt" | "BertNormalizer" => {
+                Ok(())
+            }
             "ByteLevel" => self.byte_level(),
             "Replace" => self.replace(piece),
             "Prepend" => {
@@ -172,6 +177,7 @@ impl Pieces {
     }
 
     fn decoder(&mut self, name: &str, piece: &Json) -> Result<(), String> {
+        self.joins |= matches!(name, "Strip" | "Metaspace" | "WordPiece" | "BPEDecoder");
         match name {
             "ByteLevel" | "ByteFallback" | "Fuse" | "Metaspace" => Ok(()),
             "Replace" => self.replace(piece),
@@ -370,7 +376,10 @@ fn check_bpe(model: &mut Map<String, Json>) -> Result<(), String> {
         };
         let Some((first, second)) = pair else { return Err(format!("`model.merges[{i}]` is no pair of tokens")) };
         let Some(second_end) = second.strip_prefix(prefix.as_str()) else {
-            return Err(format!("`model.merges[{i}]`: `{}` does not begin with `{prefix}`", cut(second)));
+            return Err(format!(
+                "`model.merges[{i}]`: `{}` does not begin with the continuing_subword_prefix `{prefix}`",
+                cut(second)
+            ));
         };
         joined.clear();
         joined.extend([first, second_end]);
@@ -440,9 +449,15 @@ mod tests {
             "`pre_tokenizer.pretokenizers[0]`: FixedLength is not read",
         );
         refused(|json| json["model"]["type"] = json!("Other"), "`model`: Other is not read");
-        refused(|json| json["model"]["continuing_subword_prefix"] = json!("##"), "does not begin with `##`");
+        refused(
+            |json| json["model"]["continuing_subword_prefix"] = json!("##"),
+            "begin with the continuing_subword_prefix `##`",
+        );
         refused(|json| json["model"]["merges"] = json!([["b", "a"]]), "`ba` is not in the vocabulary");
-        refused(|json| json["decoder"] = json!({"type": "Strip", "content": " ", "start": 0, "stop": 9}), "from the end");
+        refused(
+            |json| json["decoder"] = json!({"type": "Strip", "content": " ", "start": 0, "stop": 9}),
+            "from the end",
+        );
         let level = json!({"type": "ByteLevel"});
         let many = json!({"type": "Sequence", "pretokenizers": vec![level; 40]});
         let said = with(|json| json["pre_tokenizer"] = many).expect_err("40 of them");

@@ -111,7 +111,8 @@ fn joined(vocab: &Path, merges: &Path) -> Result<Vec<u8>, Diagnostic> {
     if !is_vocabulary(&bytes) {
         return Err(trouble(vocab, "is no vocabulary: an object of tokens and their ids was expected"));
     }
-    let entries: Map<String, Json> = serde_json::from_slice(&bytes).map_err(|e| trouble(vocab, format!("is no JSON: {e}")))?;
+    let entries: Map<String, Json> =
+        serde_json::from_slice(&bytes).map_err(|e| trouble(vocab, format!("is no JSON: {e}")))?;
     let text = String::from_utf8(read(merges)?).map_err(|_| trouble(merges, "is not UTF-8 text"))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let mut pairs: Vec<[&str; 2]> = Vec::new();

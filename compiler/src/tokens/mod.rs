@@ -34,6 +34,8 @@ pub struct Tokens {
     looks_back: bool,
     prepends: bool,
     rewrites: bool,
+    /// Ids of a word and its text, which stand before ids that continue a text where the first token of a text is another.
+    word: Option<(Vec<u32>, String)>,
 }
 
 impl Tokens {
@@ -57,7 +59,7 @@ impl Tokens {
         let wrong = |what: String| Diagnostic::new(place, what).code(ErrorCode::TOKENIZER);
         let allowed = allowed::allowed(json)
             .map_err(|what| wrong(what).note("docs/cli.md lists the pieces of a tokenizer that are read"))?;
-        let AllowedTokenizer { json, before, added, looks_back, prepends, rewrites } = allowed;
+        let AllowedTokenizer { json, before, added, looks_back, prepends, rewrites, joins } = allowed;
         let tokenizer: Tokenizer = caught(|| serde_json::from_value(json))
             .map_err(&wrong)?
             .map_err(|e| wrong(format!("is not a tokenizer.json: {e}")))?;
@@ -67,7 +69,9 @@ impl Tokens {
             if given.map(u64::from) != Some(*id) {
                 let given = given.map_or("none".into(), |id| id.to_string());
                 let what = format!("gives the added token `{content}` the id {id}, but by its place it has {given}");
-                return Err(wrong(what).note("added tokens have the id of their vocabulary entry, or follow the vocabulary"));
+                return Err(
+                    wrong(what).note("added tokens have the id of their vocabulary entry, or follow the vocabulary")
+                );
             }
         }
         let usual = match &hints.resolved {
@@ -94,7 +98,13 @@ impl Tokens {
             }
         }
         let place = place.to_string();
-        Ok(Self { tokenizer, place, special, usual, rows: usize::MAX, looks_back, prepends, rewrites })
+        let rows = usize::MAX;
+        let mut tokens = Self { tokenizer, place, special, usual, rows, looks_back, prepends, rewrites, word: None };
+        if joins {
+            let ids = tokens.encode("a").unwrap_or_default();
+            tokens.word = tokens.decode(&ids).ok().map(|text| (ids, text));
+        }
+        Ok(tokens)
     }
 
     /// The same for a network whose embedding has so many rows: ids beyond them are errors.
@@ -181,6 +191,27 @@ impl Tokens {
         Ok(ids)
     }
 
+    /// The ids of a text with the start token before them, or `None` if it is long and has more than `most`: the rest is not
+    /// looked at then.
+    ///
+    /// # Errors
+    /// As of `encode`.
+    pub fn document_within(&self, text: &str, most: usize) -> Result<Option<Vec<u32>>, Diagnostic> {
+        if text.len() <= self.whole() {
+            return self.document(text).map(Some);
+        }
+        let (mut ids, mut rest) = (self.beginning()?, text);
+        while let Some(end) = passages::by_words(rest, true).filter(|end| *end > 0) {
+            let (passage, after) = rest.split_at(end);
+            ids.extend(self.passage(passage, rest.len() == text.len())?);
+            if ids.len() > most {
+                return Ok(None);
+            }
+            rest = after;
+        }
+        Ok(Some(ids))
+    }
+
     fn add_passages(&self, text: &str, cut: PassageEnd, ids: &mut Vec<u32>) -> Result<(), Diagnostic> {
         let mut rest = text;
         while let Some(end) = cut(rest, true).filter(|end| *end > 0) {
@@ -211,8 +242,19 @@ impl Tokens {
     /// # Errors
     /// The tokenizer refuses them.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Diagnostic> {
-        let wrong = |what: String| Diagnostic::new("", format!("ids cannot be decoded: {what}")).code(ErrorCode::TOKENIZER);
+        let wrong =
+            |what: String| Diagnostic::new("", format!("ids cannot be decoded: {what}")).code(ErrorCode::TOKENIZER);
         caught(|| self.tokenizer.decode(ids, false)).map_err(&wrong)?.map_err(|e| wrong(e.to_string()))
+    }
+
+    /// The text of ids that continue a text: with the space before the first word, where there is one.
+    ///
+    /// # Errors
+    /// As of `decode`.
+    pub fn continuation(&self, ids: &[u32]) -> Result<String, Diagnostic> {
+        let Some((word, before)) = &self.word else { return self.decode(ids) };
+        let text = self.decode(&[word, ids].concat())?;
+        text.strip_prefix(before.as_str()).map_or_else(|| self.decode(ids), |text| Ok(text.into()))
     }
 
     /// Whether the text of some ids may change when others follow, so that it is not to be shown before the last.

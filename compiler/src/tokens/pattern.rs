@@ -270,8 +270,24 @@ mod tests {
         let deep = format!("{}a{}", "(".repeat(40), ")".repeat(40));
         let long = "a".repeat(4096);
         for pattern in [
-            r"(a+)+b", r"(?:a|a)*b", r"(a*)*", r"a*a*a*b", r"[^\n]*[^\n]*\x00|.", r"(a)\1", r"a{1000}", r"(?:a{100}){100}",
-            r"(?:a{1,9}){9}", r"\w+(?=\w*x)", r"a(", r"a)", r"[a", "*a", r"\", r"(?>a)", &deep, &long,
+            r"(a+)+b",
+            r"(?:a|a)*b",
+            r"(a*)*",
+            r"a*a*a*b",
+            r"[^\n]*[^\n]*\x00|.",
+            r"(a)\1",
+            r"a{1000}",
+            r"(?:a{100}){100}",
+            r"(?:a{1,9}){9}",
+            r"\w+(?=\w*x)",
+            r"a(",
+            r"a)",
+            r"[a",
+            "*a",
+            r"\",
+            r"(?>a)",
+            &deep,
+            &long,
         ] {
             assert!(check(pattern).is_err(), "{pattern}");
         }

@@ -503,7 +503,12 @@ impl TrainingRun<'_, '_> {
     }
 
     /// Steps until all are done; false where somebody wanted them to end.
-    fn steps(&mut self, trainer: &mut Trainer, identity: &RunIdentity, corpus: &Corpus<'_>) -> Result<bool, Diagnostics> {
+    fn steps(
+        &mut self,
+        trainer: &mut Trainer,
+        identity: &RunIdentity,
+        corpus: &Corpus<'_>,
+    ) -> Result<bool, Diagnostics> {
         let steps = trainer.options.rates.steps;
         let windows = validation_windows(corpus, self.options.validation_windows);
         let tokens = (trainer.options.batch * trainer.options.window) as u64;

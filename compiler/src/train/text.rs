@@ -63,11 +63,7 @@ impl<'a> TrainingText<'a> {
     ///
     /// # Errors
     /// The text cannot be read or tokenised.
-    pub fn of(
-        text: SampleText,
-        tokens: &'a Tokens,
-        validated: bool,
-    ) -> Result<(Self, Vec<u32>), Diagnostic> {
+    pub fn of(text: SampleText, tokens: &'a Tokens, validated: bool) -> Result<(Self, Vec<u32>), Diagnostic> {
         if text.whole().is_some() {
             let mut ids = validation_ids(&text, tokens)?;
             let last = if validated { ids.split_off(ids.len() - ids.len() / 20) } else { Vec::new() };

@@ -146,11 +146,7 @@ impl Trainer {
     }
 
     /// The loss and the gradients of a step, summed over its windows in their order.
-    pub fn gradients(
-        &self,
-        text: &(impl TrainingIds + ?Sized),
-        step: u64,
-    ) -> Result<(f64, Vec<Vec<f32>>), Diagnostic> {
+    pub fn gradients(&self, text: &(impl TrainingIds + ?Sized), step: u64) -> Result<(f64, Vec<Vec<f32>>), Diagnostic> {
         let windows = self.windows(text, step)?;
         let windows: Vec<&[u32]> = windows.iter().map(AsRef::as_ref).collect();
         let zeros = self.numbers.parameters.iter().map(|p| vec![0.0f32; p.len()]).collect::<Vec<_>>();
