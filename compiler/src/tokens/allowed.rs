@@ -20,7 +20,7 @@ const ADDED: usize = 1 << 16;
 const ENTRY_BYTES: usize = 4096;
 
 /// Bytes of an entry of a Unigram model, which looks for every beginning of every entry.
-const UNIGRAM_BYTES: usize = 256;
+const UNIGRAM_BYTES: usize = 128;
 
 /// Bytes of all entries of a Unigram model: its trie takes some hundred times as many.
 const UNIGRAM_ALL: usize = 6 << 20;
@@ -38,7 +38,7 @@ const AFFIX: usize = 64;
 const GROWTH: usize = 16;
 
 /// Longest word of WordPiece, whose time is its square.
-const WORD: u64 = 1024;
+const WORD: u64 = 256;
 
 /// A tokenizer that may be built.
 #[derive(Debug)]
@@ -49,8 +49,9 @@ pub struct AllowedTokenizer {
     pub before: Option<Vec<String>>,
     /// Tokens beside the vocabulary, with their ids.
     pub added: Vec<(String, u64)>,
-    /// Whether spaces around some tokens are theirs: the crate then looks back over all of a text.
-    pub looks_back: bool,
+    /// Whether long texts may take more than their length: patterns search again, or the crate looks back for the spaces before
+    /// a token.
+    pub slow: bool,
     /// Whether a mark is put before every text, as if it began with a space.
     pub prepends: bool,
     /// Whether the text of some ids may change when others follow.
@@ -83,6 +84,7 @@ pub fn allowed(bytes: &[u8]) -> Result<AllowedTokenizer, String> {
     let added = all.remove("added_tokens").unwrap_or(Json::Null);
     let before = all.get("post_processor").and_then(|processor| before(processor, 0));
     let (tokens, looks_back) = added_tokens(&added)?;
+    let slow = looks_back || pieces.patterns || !model.get("merges").is_some_and(Json::is_array);
     let added_json = if added.is_null() { json!([]) } else { added };
     let model = checked_model(model)?;
     let json = json!({
@@ -90,7 +92,7 @@ pub fn allowed(bytes: &[u8]) -> Result<AllowedTokenizer, String> {
         "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": decoder, "model": model,
     });
     let Pieces { prepends, rewrites, joins, .. } = pieces;
-    Ok(AllowedTokenizer { json, before, added: tokens, looks_back, prepends, rewrites, joins })
+    Ok(AllowedTokenizer { json, before, added: tokens, slow, prepends, rewrites, joins })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -109,6 +111,7 @@ struct Pieces {
     prepends: bool,
     rewrites: bool,
     joins: bool,
+    patterns: bool,
 }
 
 impl Pieces {
@@ -168,6 +171,7 @@ impl Pieces {
             "Split" => match (&piece["pattern"]["String"], &piece["pattern"]["Regex"]) {
                 (Json::String(text), Json::Null) => affix(text, "pattern"),
                 (Json::Null, Json::String(regex)) => {
+                    self.patterns = true;
                     pattern::check(regex).map(drop).map_err(|what| format!("has the pattern `{regex}`, and {what}"))
                 }
                 _ => Err("has no pattern".into()),
@@ -201,6 +205,7 @@ impl Pieces {
 
     fn replace(&mut self, piece: &Json) -> Result<(), String> {
         let content = piece["content"].as_str().ok_or("has no content")?;
+        self.patterns |= piece["pattern"]["Regex"].is_string();
         let least = match (&piece["pattern"]["String"], &piece["pattern"]["Regex"]) {
             (Json::String(text), Json::Null) => affix(text, "pattern").map(|()| text.chars().count()),
             (Json::Null, Json::String(regex)) => match pattern::check(regex) {

@@ -31,7 +31,7 @@ pub struct Tokens {
     usual: SpecialTokens,
     /// Rows of the network's embedding; ids beyond them are refused.
     rows: usize,
-    looks_back: bool,
+    slow: bool,
     prepends: bool,
     rewrites: bool,
     /// Ids of a word and its text, which stand before ids that continue a text where the first token of a text is another.
@@ -59,7 +59,7 @@ impl Tokens {
         let wrong = |what: String| Diagnostic::new(place, what).code(ErrorCode::TOKENIZER);
         let allowed = allowed::allowed(json)
             .map_err(|what| wrong(what).note("docs/cli.md lists the pieces of a tokenizer that are read"))?;
-        let AllowedTokenizer { json, before, added, looks_back, prepends, rewrites, joins } = allowed;
+        let AllowedTokenizer { json, before, added, slow, prepends, rewrites, joins } = allowed;
         let tokenizer: Tokenizer = caught(|| serde_json::from_value(json))
             .map_err(&wrong)?
             .map_err(|e| wrong(format!("is not a tokenizer.json: {e}")))?;
@@ -99,7 +99,7 @@ impl Tokens {
         }
         let place = place.to_string();
         let rows = usize::MAX;
-        let mut tokens = Self { tokenizer, place, special, usual, rows, looks_back, prepends, rewrites, word: None };
+        let mut tokens = Self { tokenizer, place, special, usual, rows, slow, prepends, rewrites, word: None };
         if joins {
             let ids = tokens.encode("a").unwrap_or_default();
             tokens.word = tokens.decode(&ids).ok().map(|text| (ids, text));
@@ -234,7 +234,7 @@ impl Tokens {
 
     /// Bytes of a text that is tokenised at once.
     fn whole(&self) -> usize {
-        if self.looks_back { passages::LINE } else { WHOLE }
+        if self.slow { passages::CUT } else { WHOLE }
     }
 
     /// The text of ids.

@@ -7,7 +7,7 @@ const PASSAGE: usize = 1 << 14;
 pub const LINE: usize = 1 << 18;
 
 /// Bytes of a passage of a line that is cut, about.
-const CUT: usize = 1 << 16;
+pub const CUT: usize = 1 << 16;
 
 /// Where the first passage of whole lines ends. `all`: the text ends with `text`.
 ///

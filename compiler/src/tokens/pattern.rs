@@ -22,6 +22,8 @@ pub struct Shape {
     pub empty: bool,
     /// It has a repetition without a largest number.
     open: bool,
+    /// It may run over words and the spaces between them: over all of a line.
+    broad: bool,
     /// Its length or its way through may differ.
     choice: bool,
     /// Largest number of copies of a part.
@@ -58,10 +60,21 @@ struct Atom {
 }
 
 impl Atom {
-    const CHARACTER: Atom =
-        Atom { shape: Shape { empty: false, open: false, choice: false, copies: 1 }, single: true, place: false };
-    const PLACE: Atom =
-        Atom { shape: Shape { empty: true, open: false, choice: false, copies: 1 }, single: false, place: true };
+    const CHARACTER: Atom = Atom {
+        shape: Shape { empty: false, open: false, broad: false, choice: false, copies: 1 },
+        single: true,
+        place: false,
+    };
+    const PLACE: Atom = Atom {
+        shape: Shape { empty: true, open: false, broad: false, choice: false, copies: 1 },
+        single: false,
+        place: true,
+    };
+
+    /// A class that may have both spaces and other characters.
+    fn class(broad: bool) -> Atom {
+        Atom { shape: Shape { broad, ..Atom::CHARACTER.shape }, ..Atom::CHARACTER }
+    }
 }
 
 impl PatternParser<'_> {
@@ -75,6 +88,7 @@ impl PatternParser<'_> {
             all = Shape {
                 empty: all.empty || next.empty,
                 open: all.open || next.open,
+                broad: all.broad || next.broad,
                 choice: true,
                 copies: all.copies.max(next.copies),
             };
@@ -84,7 +98,7 @@ impl PatternParser<'_> {
 
     fn branch(&mut self, depth: usize) -> Result<Shape, String> {
         let mut all = Shape { empty: true, copies: 1, ..Shape::default() };
-        let mut open = 0;
+        let (mut open, mut broad) = (0, false);
         while self.rest.peek().is_some_and(|c| !matches!(c, '|' | ')')) {
             let atom = self.atom(depth)?;
             let (shape, possessive) = self.repeated(&atom)?;
@@ -92,10 +106,15 @@ impl PatternParser<'_> {
             if fails && (open > 1 || (open > 0 && atom.place && shape.open)) {
                 return Err("more than one open repetition stands before something that can fail".into());
             }
+            if fails && broad {
+                return Err("a repetition that runs over whole lines stands before something that can fail".into());
+            }
             open += usize::from(shape.open && !possessive);
+            broad |= shape.open && shape.broad && !possessive;
             all = Shape {
                 empty: all.empty && (atom.place || shape.empty),
                 open: all.open || shape.open,
+                broad: all.broad || shape.broad,
                 choice: all.choice || shape.choice,
                 copies: all.copies.max(shape.copies),
             };
@@ -123,6 +142,7 @@ impl PatternParser<'_> {
         let shape = Shape {
             empty: atom.shape.empty || least == 0,
             open: atom.shape.open || most.is_none(),
+            broad: atom.shape.broad,
             choice: atom.shape.choice || most != Some(least),
             copies,
         };
@@ -163,7 +183,8 @@ impl PatternParser<'_> {
     fn atom(&mut self, depth: usize) -> Result<Atom, String> {
         match self.rest.next() {
             Some('(') => self.group(depth),
-            Some('[') => self.class(0).map(|()| Atom::CHARACTER),
+            Some('[') => self.class(0).map(|has| Atom::class(has == [true, true])),
+            Some('.') => Ok(Atom::class(true)),
             Some('\\') => self.escape(),
             Some('^' | '$') => Ok(Atom::PLACE),
             Some('*' | '+' | '?' | '{') => Err("a repetition repeats nothing".into()),
@@ -193,26 +214,40 @@ impl PatternParser<'_> {
                 }
                 Ok(Atom::CHARACTER)
             }
+            Some('D' | 'W') => Ok(Atom::class(true)),
             Some(_) => Ok(Atom::CHARACTER),
         }
     }
 
-    /// The rest of a class, with the classes in it.
-    fn class(&mut self, depth: usize) -> Result<(), String> {
+    /// The rest of a class, with the classes in it: whether it has spaces, and whether it has other characters.
+    fn class(&mut self, depth: usize) -> Result<[bool; 2], String> {
         if depth > DEPTH {
             return Err(format!("its classes are more than {DEPTH} deep"));
         }
-        self.rest.next_if_eq(&'^');
-        self.rest.next_if_eq(&']');
+        let negated = self.rest.next_if_eq(&'^').is_some();
+        let [mut spaces, mut others] = [false, self.rest.next_if_eq(&']').is_some()];
+        let mut all_spaces = false;
         loop {
-            match self.rest.next() {
+            let more = match self.rest.next() {
                 None => return Err("it has no `]`".into()),
-                Some(']') => return Ok(()),
+                Some(']') => break,
                 Some('[') => self.class(depth + 1)?,
-                Some('\\') => drop(self.escape()?),
-                Some(_) => {}
-            }
+                Some('\\') => {
+                    let kind = self.rest.peek().copied();
+                    all_spaces |= kind == Some('s');
+                    self.escape()?;
+                    match kind {
+                        Some('s' | 'r' | 'n' | 't' | 'v' | 'f') => [true, false],
+                        Some('P' | 'D' | 'W') => [true, true],
+                        _ => [false, true],
+                    }
+                }
+                Some(c) => [c.is_whitespace(), !c.is_whitespace()],
+            };
+            (spaces, others) = (spaces || more[0], others || more[1]);
         }
+        // A class that leaves something out has spaces unless it leaves out all of them.
+        Ok(if negated { [!all_spaces, true] } else { [spaces, others] })
     }
 
     /// The rest of a group.
@@ -280,6 +315,11 @@ mod tests {
             r"(?:a{100}){100}",
             r"(?:a{1,9}){9}",
             r"\w+(?=\w*x)",
+            r".*x",
+            r"[^\n]*\x00|.",
+            r"[\s\S]+a",
+            r"[ a-z]*\d",
+            r"\W*a",
             r"a(",
             r"a)",
             r"[a",
