@@ -16,6 +16,9 @@ const ENTRIES: usize = 1 << 21;
 /// Tokens beside the vocabulary.
 const ADDED: usize = 1 << 16;
 
+/// Bytes of all of these.
+const ADDED_ALL: usize = 2 << 20;
+
 /// Bytes of an entry.
 const ENTRY_BYTES: usize = 4096;
 
@@ -23,7 +26,7 @@ const ENTRY_BYTES: usize = 4096;
 const UNIGRAM_BYTES: usize = 128;
 
 /// Bytes of all entries of a Unigram model: its trie takes some hundred times as many.
-const UNIGRAM_ALL: usize = 6 << 20;
+const UNIGRAM_ALL: usize = 4 << 20;
 
 /// Pieces of a sequence, those of sequences inside it included.
 const PIECES: usize = 16;
@@ -112,6 +115,8 @@ struct Pieces {
     rewrites: bool,
     joins: bool,
     patterns: bool,
+    /// Of all patterns.
+    size: u64,
 }
 
 impl Pieces {
@@ -170,10 +175,7 @@ impl Pieces {
             "ByteLevel" => self.byte_level(),
             "Split" => match (&piece["pattern"]["String"], &piece["pattern"]["Regex"]) {
                 (Json::String(text), Json::Null) => affix(text, "pattern"),
-                (Json::Null, Json::String(regex)) => {
-                    self.patterns = true;
-                    pattern::check(regex).map(drop).map_err(|what| format!("has the pattern `{regex}`, and {what}"))
-                }
+                (Json::Null, Json::String(regex)) => self.pattern(regex).map(drop),
                 _ => Err("has no pattern".into()),
             },
             _ => Err("is not read".into()),
@@ -203,15 +205,24 @@ impl Pieces {
         if std::mem::replace(&mut self.byte_level, true) { Err("comes twice".into()) } else { Ok(()) }
     }
 
+    /// Whether a pattern may match nothing.
+    fn pattern(&mut self, regex: &str) -> Result<bool, String> {
+        self.patterns = true;
+        let shape = pattern::check(regex).map_err(|what| format!("has the pattern `{}`, and {what}", cut(regex)))?;
+        self.size += shape.size;
+        if self.size > 2 * pattern::SIZE {
+            return Err("has a pattern that is too large beside the others".into());
+        }
+        Ok(shape.empty)
+    }
+
     fn replace(&mut self, piece: &Json) -> Result<(), String> {
         let content = piece["content"].as_str().ok_or("has no content")?;
-        self.patterns |= piece["pattern"]["Regex"].is_string();
         let least = match (&piece["pattern"]["String"], &piece["pattern"]["Regex"]) {
             (Json::String(text), Json::Null) => affix(text, "pattern").map(|()| text.chars().count()),
-            (Json::Null, Json::String(regex)) => match pattern::check(regex) {
-                Ok(shape) if shape.empty => Err(format!("has the pattern `{regex}`, which matches nothing")),
-                Ok(_) => Ok(1),
-                Err(what) => Err(format!("has the pattern `{regex}`, and {what}")),
+            (Json::Null, Json::String(regex)) => match self.pattern(regex)? {
+                true => Err(format!("has the pattern `{}`, which matches nothing", cut(regex))),
+                false => Ok(1),
             },
             _ => Err("has no pattern".into()),
         }?;
@@ -261,7 +272,7 @@ fn added_tokens(added: &Json) -> Result<(Vec<(String, u64)>, bool), String> {
     if added.len() > ADDED {
         return Err(format!("has {} added tokens, more than {ADDED}", added.len()));
     }
-    let mut looks_back = false;
+    let (mut looks_back, mut all) = (false, 0);
     let mut tokens = Vec::with_capacity(added.len());
     for (i, token) in added.iter().enumerate() {
         let (Some(content), Some(id)) = (token["content"].as_str(), token["id"].as_u64()) else {
@@ -269,6 +280,10 @@ fn added_tokens(added: &Json) -> Result<(Vec<(String, u64)>, bool), String> {
         };
         if content.is_empty() || content.len() > ENTRY_BYTES {
             return Err(format!("`added_tokens[{i}]` is {} bytes long; 1 to {ENTRY_BYTES} are read", content.len()));
+        }
+        all += content.len();
+        if all > ADDED_ALL {
+            return Err(format!("has more than {} MB of added tokens", ADDED_ALL >> 20));
         }
         looks_back |= token["lstrip"] == true || token["single_word"] == true;
         tokens.push((content.to_string(), id));

@@ -15,6 +15,9 @@ const DEPTH: usize = 8;
 /// Largest number in `{n,m}`, and of all nested ones multiplied.
 const COUNT: u64 = 255;
 
+/// Characters and classes of a pattern, each as often as it is repeated: what its automata are made of.
+pub const SIZE: u64 = 1024;
+
 /// What is to be known of a part of a pattern.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
@@ -28,6 +31,8 @@ pub struct Shape {
     choice: bool,
     /// Largest number of copies of a part.
     copies: u64,
+    /// Characters and classes with all their copies.
+    pub size: u64,
 }
 
 /// Checks that a pattern can be searched in bounded time.
@@ -41,6 +46,7 @@ pub fn check(pattern: &str) -> Result<Shape, String> {
     let mut parser = PatternParser { rest: pattern.chars().peekable() };
     let shape = parser.alternatives(0)?;
     match parser.rest.next() {
+        None if shape.size > SIZE => Err(format!("it has {} characters and classes, more than {SIZE}", shape.size)),
         None => Ok(shape),
         Some(_) => Err("it has a `)` too many".into()),
     }
@@ -61,12 +67,12 @@ struct Atom {
 
 impl Atom {
     const CHARACTER: Atom = Atom {
-        shape: Shape { empty: false, open: false, broad: false, choice: false, copies: 1 },
+        shape: Shape { empty: false, open: false, broad: false, choice: false, copies: 1, size: 1 },
         single: true,
         place: false,
     };
     const PLACE: Atom = Atom {
-        shape: Shape { empty: true, open: false, broad: false, choice: false, copies: 1 },
+        shape: Shape { empty: true, open: false, broad: false, choice: false, copies: 1, size: 1 },
         single: false,
         place: true,
     };
@@ -91,6 +97,7 @@ impl PatternParser<'_> {
                 broad: all.broad || next.broad,
                 choice: true,
                 copies: all.copies.max(next.copies),
+                size: all.size.saturating_add(next.size),
             };
         }
         Ok(all)
@@ -117,6 +124,7 @@ impl PatternParser<'_> {
                 broad: all.broad || shape.broad,
                 choice: all.choice || shape.choice,
                 copies: all.copies.max(shape.copies),
+                size: all.size.saturating_add(shape.size),
             };
         }
         Ok(all)
@@ -135,7 +143,8 @@ impl PatternParser<'_> {
         if most != Some(1) && !atom.single && (atom.shape.open || atom.shape.choice || atom.shape.empty) {
             return Err("it repeats a group that repeats or chooses".into());
         }
-        let copies = atom.shape.copies.saturating_mul(most.unwrap_or(least).max(1));
+        let times = most.unwrap_or(least).max(1);
+        let copies = atom.shape.copies.saturating_mul(times);
         if copies > COUNT {
             return Err(format!("it repeats something more than {COUNT} times"));
         }
@@ -145,6 +154,7 @@ impl PatternParser<'_> {
             broad: atom.shape.broad,
             choice: atom.shape.choice || most != Some(least),
             copies,
+            size: atom.shape.size.saturating_mul(times),
         };
         Ok((shape, possessive))
     }
@@ -320,6 +330,8 @@ mod tests {
             r"[\s\S]+a",
             r"[ a-z]*\d",
             r"\W*a",
+            r"a{200}b{200}c{200}d{200}e{200}f{200}",
+            r"(?:abcdefgh){200}",
             r"a(",
             r"a)",
             r"[a",
