@@ -6,7 +6,7 @@
 
 use crate::parallel::map_in_order;
 use crate::progress::Workers;
-use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::events::Events;
 use snnc_ir::random::SplitMix64;
 use snnc_ir::verify::LOGITS;
