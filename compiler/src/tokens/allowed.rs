@@ -75,15 +75,15 @@ pub fn allowed(bytes: &[u8]) -> Result<AllowedTokenizer, String> {
     let Json::Object(mut all) = json else { return Err("is not a tokenizer.json: it is no object".into()) };
     let Some(model) = all.remove("model") else { return Err("is not a tokenizer.json: it has no `model`".into()) };
     let mut pieces = Pieces { growth: 1, ..Pieces::default() };
-    let mut part = |name: &str, kind: Kind| -> Result<Json, String> {
+    let mut part = |name: &str, kind: PieceKind| -> Result<Json, String> {
         let part = all.remove(name).unwrap_or(Json::Null);
         pieces.count = 0;
         pieces.check(&part, name, kind, 0)?;
         Ok(part)
     };
-    let normalizer = part("normalizer", Kind::Normalizer)?;
-    let pre_tokenizer = part("pre_tokenizer", Kind::PreTokenizer)?;
-    let decoder = part("decoder", Kind::Decoder)?;
+    let normalizer = part("normalizer", PieceKind::Normalizer)?;
+    let pre_tokenizer = part("pre_tokenizer", PieceKind::PreTokenizer)?;
+    let decoder = part("decoder", PieceKind::Decoder)?;
     let added = all.remove("added_tokens").unwrap_or(Json::Null);
     let before = all.get("post_processor").and_then(|processor| before(processor, 0));
     let (tokens, looks_back) = added_tokens(&added)?;
@@ -99,7 +99,7 @@ pub fn allowed(bytes: &[u8]) -> Result<AllowedTokenizer, String> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum PieceKind {
     Normalizer,
     PreTokenizer,
     Decoder,
@@ -120,7 +120,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn check(&mut self, piece: &Json, place: &str, kind: Kind, depth: usize) -> Result<(), String> {
+    fn check(&mut self, piece: &Json, place: &str, kind: PieceKind, depth: usize) -> Result<(), String> {
         if piece.is_null() {
             return Ok(());
         }
@@ -128,9 +128,9 @@ impl Pieces {
         let refused = |what: &str| Err(format!("`{place}`: {name} {what}"));
         if name == "Sequence" {
             let key = match kind {
-                Kind::Normalizer => "normalizers",
-                Kind::PreTokenizer => "pretokenizers",
-                Kind::Decoder => "decoders",
+                PieceKind::Normalizer => "normalizers",
+                PieceKind::PreTokenizer => "pretokenizers",
+                PieceKind::Decoder => "decoders",
             };
             let Some(parts) = piece[key].as_array() else { return refused(&format!("has no `{key}`")) };
             if depth >= DEPTH {
@@ -146,9 +146,9 @@ impl Pieces {
             return refused(&format!("is piece {} of a sequence; {PIECES} are read", self.count));
         }
         let said = match kind {
-            Kind::Normalizer => self.normalizer(name, piece),
-            Kind::PreTokenizer => self.pre_tokenizer(name, piece),
-            Kind::Decoder => self.decoder(name, piece),
+            PieceKind::Normalizer => self.normalizer(name, piece),
+            PieceKind::PreTokenizer => self.pre_tokenizer(name, piece),
+            PieceKind::Decoder => self.decoder(name, piece),
         };
         said.or_else(|what| refused(&what))
     }

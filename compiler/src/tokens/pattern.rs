@@ -20,7 +20,7 @@ pub const SIZE: u64 = 1024;
 
 /// What is to be known of a part of a pattern.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shape {
+pub struct PatternShape {
     /// It may match nothing.
     pub empty: bool,
     /// It has a repetition without a largest number.
@@ -39,7 +39,7 @@ pub struct Shape {
 ///
 /// # Errors
 /// What it has that is not read.
-pub fn check(pattern: &str) -> Result<Shape, String> {
+pub fn check(pattern: &str) -> Result<PatternShape, String> {
     if pattern.len() > LENGTH {
         return Err(format!("it is {} bytes long, more than {LENGTH}", pattern.len()));
     }
@@ -58,7 +58,7 @@ struct PatternParser<'a> {
 
 /// A part of a branch before its repetition.
 struct Atom {
-    shape: Shape,
+    shape: PatternShape,
     /// A single character or class.
     single: bool,
     /// It tests a place and takes nothing.
@@ -67,31 +67,31 @@ struct Atom {
 
 impl Atom {
     const CHARACTER: Atom = Atom {
-        shape: Shape { empty: false, open: false, broad: false, choice: false, copies: 1, size: 1 },
+        shape: PatternShape { empty: false, open: false, broad: false, choice: false, copies: 1, size: 1 },
         single: true,
         place: false,
     };
     const PLACE: Atom = Atom {
-        shape: Shape { empty: true, open: false, broad: false, choice: false, copies: 1, size: 1 },
+        shape: PatternShape { empty: true, open: false, broad: false, choice: false, copies: 1, size: 1 },
         single: false,
         place: true,
     };
 
     /// A class that may have both spaces and other characters.
     fn class(broad: bool) -> Atom {
-        Atom { shape: Shape { broad, ..Atom::CHARACTER.shape }, ..Atom::CHARACTER }
+        Atom { shape: PatternShape { broad, ..Atom::CHARACTER.shape }, ..Atom::CHARACTER }
     }
 }
 
 impl PatternParser<'_> {
-    fn alternatives(&mut self, depth: usize) -> Result<Shape, String> {
+    fn alternatives(&mut self, depth: usize) -> Result<PatternShape, String> {
         if depth > DEPTH {
             return Err(format!("its groups are more than {DEPTH} deep"));
         }
         let mut all = self.branch(depth)?;
         while self.rest.next_if_eq(&'|').is_some() {
             let next = self.branch(depth)?;
-            all = Shape {
+            all = PatternShape {
                 empty: all.empty || next.empty,
                 open: all.open || next.open,
                 broad: all.broad || next.broad,
@@ -103,8 +103,8 @@ impl PatternParser<'_> {
         Ok(all)
     }
 
-    fn branch(&mut self, depth: usize) -> Result<Shape, String> {
-        let mut all = Shape { empty: true, copies: 1, ..Shape::default() };
+    fn branch(&mut self, depth: usize) -> Result<PatternShape, String> {
+        let mut all = PatternShape { empty: true, copies: 1, ..PatternShape::default() };
         let (mut open, mut broad) = (0, false);
         while self.rest.peek().is_some_and(|c| !matches!(c, '|' | ')')) {
             let atom = self.atom(depth)?;
@@ -118,7 +118,7 @@ impl PatternParser<'_> {
             }
             open += usize::from(shape.open && !possessive);
             broad |= shape.open && shape.broad && !possessive;
-            all = Shape {
+            all = PatternShape {
                 empty: all.empty && (atom.place || shape.empty),
                 open: all.open || shape.open,
                 broad: all.broad || shape.broad,
@@ -131,7 +131,7 @@ impl PatternParser<'_> {
     }
 
     /// An atom with the repetition behind it, and whether that gives nothing back.
-    fn repeated(&mut self, atom: &Atom) -> Result<(Shape, bool), String> {
+    fn repeated(&mut self, atom: &Atom) -> Result<(PatternShape, bool), String> {
         let Some((least, most)) = self.counts()? else { return Ok((atom.shape, false)) };
         let possessive = self.rest.next_if_eq(&'+').is_some();
         if !possessive {
@@ -148,7 +148,7 @@ impl PatternParser<'_> {
         if copies > COUNT {
             return Err(format!("it repeats something more than {COUNT} times"));
         }
-        let shape = Shape {
+        let shape = PatternShape {
             empty: atom.shape.empty || least == 0,
             open: atom.shape.open || most.is_none(),
             broad: atom.shape.broad,
