@@ -3,9 +3,11 @@
 use clap::Args;
 use snnc::energy::PriceList;
 use snnc::file_use::FileUse;
+use snnc::front::{InputBindings, OnnxOptions};
 use snnc::kernel_costs;
 use snnc::model::{EngineOptions, threads_or_all};
 use snnc::parallel::THREADS_MAX;
+use snnc::proof;
 use snnc::tokens::start::StartChoice;
 use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
@@ -80,6 +82,39 @@ impl ThreadArgs {
     /// The same engine on these threads.
     pub fn of(self, options: EngineOptions) -> EngineOptions {
         EngineOptions { threads: threads_or_all(self.threads), pin: self.pin, ..options }
+    }
+}
+
+/// What a user says of an ONNX file; a compiled program needs none of it.
+#[derive(Args, Clone, Debug, Default)]
+pub struct OnnxArgs {
+    /// What an input of the ONNX file holds, beside the token ids; may be given several times.
+    ///
+    /// VALUE is ones, zeros, a number, positions (0, 1, 2...) or mask (every token may be seen). The sizes are those that
+    /// the file declares.
+    #[arg(long = "input", value_name = "NAME=VALUE")]
+    inputs: Vec<String>,
+    /// Largest allowed difference between the logits of the imported network and of the file, as a share of their range.
+    ///
+    /// Above 0, at most 1. [default: 0.001; 0.1 for files that round activations]
+    #[arg(long, value_name = "SHARE", value_parser = import_tolerance)]
+    import_tolerance: Option<f32>,
+}
+
+fn import_tolerance(text: &str) -> Result<f32, String> {
+    let share = text.parse::<f32>().ok().and_then(|share| proof::tolerance(share).ok());
+    share.ok_or_else(|| "a number above 0 and at most 1 was expected".to_string())
+}
+
+impl OnnxArgs {
+    /// The options for the library.
+    ///
+    /// # Errors
+    /// An input that is not written NAME=VALUE.
+    pub fn options(&self) -> Result<OnnxOptions, Diagnostics> {
+        let inputs = InputBindings::parse(&self.inputs)
+            .map_err(|message| Diagnostic::new("--input", message).code(ErrorCode::OPTION))?;
+        Ok(OnnxOptions { inputs, import_tolerance: self.import_tolerance })
     }
 }
 

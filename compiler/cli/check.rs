@@ -1,6 +1,7 @@
 //! `snnc check`: whether a file can be compiled, and all that is in the way.
 
-use crate::output::{emit, emit_json};
+use crate::args::OnnxArgs;
+use crate::output::{emit, emit_json, warn};
 use crate::units::si;
 use clap::Args;
 use snnc::check::{CheckJson, check};
@@ -13,6 +14,8 @@ use std::path::PathBuf;
 pub struct CheckCommand {
     /// The ONNX file
     model: PathBuf,
+    #[command(flatten)]
+    onnx: OnnxArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -24,12 +27,13 @@ impl CheckCommand {
     }
 
     pub fn run(self) -> Result<(), Diagnostics> {
-        let checked = check(&self.model);
+        let checked = self.onnx.options().and_then(|options| check(&self.model, &options));
         if self.json {
             emit_json(&CheckJson::of(&checked))?;
             return checked.map(drop);
         }
         let checked = checked?;
+        checked.warnings.iter().for_each(|warning| warn(warning));
         let file = &checked.file;
         let producer = if file.producer.is_empty() { "an unnamed exporter" } else { &file.producer };
         let mut rows = vec![("file", format!("opset {}, {} nodes, {producer}", file.opset, file.nodes))];

@@ -1,6 +1,6 @@
 //! `snnc compile`: ONNX in, `.snn` out.
 
-use crate::args::{StartArgs, calibration_tokens, threads};
+use crate::args::{OnnxArgs, StartArgs, calibration_tokens, threads};
 use crate::bar::Bar;
 use crate::output::{emit, status};
 use crate::quant_args::QuantArgs;
@@ -40,10 +40,8 @@ pub struct CompileCommand {
     /// Print the IR after a pass, such as `ir=raise`. `ir=imported` is the graph before the first pass
     #[arg(long, value_name = "ir=PASS", value_parser = emitted)]
     emit: Vec<String>,
-    /// Largest allowed difference between the logits of the imported network and of the file, as a share of their range.
-    /// [default: 0.001; 0.1 for files that round activations]
-    #[arg(long, value_name = "SHARE", value_parser = share)]
-    import_tolerance: Option<f32>,
+    #[command(flatten)]
+    onnx: OnnxArgs,
     /// Threads for calibration; the result does not depend on them
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
@@ -54,11 +52,6 @@ fn emitted(text: &str) -> Result<String, String> {
     let name = text.strip_prefix("ir=").ok_or("it is written ir=PASS")?;
     let fits = name == "imported" || STANDARD.iter().any(|pass| pass.name == name);
     if fits { Ok(name.to_string()) } else { Err(format!("there is no pass `{name}`; there are imported, {}", known())) }
-}
-
-fn share(text: &str) -> Result<f32, String> {
-    let share = text.parse::<f32>().ok().filter(|share| share.is_finite() && *share >= 0.0);
-    share.ok_or_else(|| "a number of 0 or more was expected".to_string())
 }
 
 impl CompileCommand {
@@ -82,7 +75,7 @@ impl CompileCommand {
             calibrate: self.calibrate.clone(),
             calibration_tokens: self.calibration_tokens,
             quant: self.quant.options()?,
-            import_tolerance: self.import_tolerance,
+            onnx: self.onnx.options()?,
             threads: threads_or_all(self.threads),
         };
         let mut dumps = String::new();

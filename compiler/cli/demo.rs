@@ -11,6 +11,7 @@ use snnc::eval_report::ReferenceKind;
 use snnc::evaluate::{Cut, evaluate};
 use snnc::file_use::FileUse;
 use snnc::files;
+use snnc::front::OnnxOptions;
 use snnc::generate::{Request, generate};
 use snnc::model::{EngineOptions, Loaded, ModelSource, threads_or_all};
 use snnc::progress::Workers;
@@ -51,7 +52,7 @@ impl DemoCommand {
         status(&format!("1. compile {}", path.display()));
         let start = Instant::now();
         let bar = Bar::default();
-        let loaded = Loaded::read(&path)?;
+        let loaded = Loaded::read(&path, &OnnxOptions::default())?;
         let tokens = loaded.tokens(&StartChoice::Auto)?;
         let sample = Sample::Text { name: "the built-in text".into(), text: BUILT_IN_TEXT.into(), tokens: &tokens };
         let levels = Levels::default();

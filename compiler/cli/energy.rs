@@ -1,6 +1,6 @@
 //! `snnc energy`: what a network costs on text, dense beside spiking, by several price lists.
 
-use crate::args::{StartArgs, WhichEngine, price_lists, threads};
+use crate::args::{OnnxArgs, StartArgs, WhichEngine, price_lists, threads};
 use crate::bar::Bar;
 use crate::energy_table;
 use crate::output::{emit, emit_json};
@@ -50,6 +50,8 @@ pub struct EnergyCommand {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    onnx: OnnxArgs,
+    #[command(flatten)]
     engine: WhichEngine,
     /// Windows that run at once; the result does not depend on it
     #[arg(long, value_name = "N", value_parser = threads)]
@@ -65,6 +67,7 @@ impl EnergyCommand {
     pub fn run(self) -> Result<(), Diagnostics> {
         let options = EnergyOptions {
             model: self.model.clone(),
+            onnx: self.onnx.options()?,
             text: self.text.clone(),
             start: self.start.start.clone(),
             firing_rate: self.firing_rate,

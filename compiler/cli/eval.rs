@@ -1,6 +1,6 @@
 //! `snnc eval`: perplexity, nearness to the dense network, where the difference comes from, and what is not as it seems.
 
-use crate::args::{EngineArgs, StartArgs, share, threads};
+use crate::args::{EngineArgs, OnnxArgs, StartArgs, share, threads};
 use crate::bar::Bar;
 use crate::eval_table;
 use crate::output::{emit, emit_json, status, warn};
@@ -63,6 +63,8 @@ pub struct EvalCommand {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    onnx: OnnxArgs,
+    #[command(flatten)]
     engine: EngineArgs,
     /// Windows that run at once; the result does not depend on it
     #[arg(long, value_name = "N", value_parser = threads)]
@@ -105,6 +107,7 @@ impl EvalCommand {
     fn options(&self) -> Result<EvalOptions, Diagnostics> {
         Ok(EvalOptions {
             model: self.model.clone(),
+            onnx: self.onnx.options()?,
             reference: self.reference.clone(),
             text: self.text.clone(),
             start: self.start.start.clone(),

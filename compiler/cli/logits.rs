@@ -1,7 +1,7 @@
 //! `snnc logits`: raw predictions for given token ids, as a NumPy file.
 
-use crate::args::{EngineArgs, ThreadArgs};
-use crate::output::{emit_bytes, status};
+use crate::args::{EngineArgs, OnnxArgs, ThreadArgs};
+use crate::output::{emit_bytes, status, warn};
 use clap::Args;
 use snnc::evaluate::{best, logits_of};
 use snnc::file_use::FileUse;
@@ -26,6 +26,8 @@ pub struct LogitsCommand {
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
+    onnx: OnnxArgs,
+    #[command(flatten)]
     engine: EngineArgs,
 }
 
@@ -40,7 +42,9 @@ impl LogitsCommand {
             let error = Diagnostic::new("-o -", "standard output is a terminal, which shows no numbers of a .npy file");
             return Err(error.code(ErrorCode::OPTION).note("name a file, or pipe it to another program").into());
         }
-        let program = Loaded::read(&self.model)?.source.program(&ThreadArgs::default().of(self.engine.options()?))?;
+        let loaded = Loaded::read(&self.model, &self.onnx.options()?)?;
+        loaded.warnings.iter().for_each(|warning| warn(warning));
+        let program = loaded.source.program(&ThreadArgs::default().of(self.engine.options()?))?;
         let name = logits_of(program.graph())?;
         let mut session = Session::new(program)?;
         let outputs = session.forward(&self.tokens, Rows::All)?;

@@ -1,6 +1,6 @@
 //! `snnc report`: a run to look at, as a page. Its options are those of `inspect` as well.
 
-use crate::args::{StartArgs, WhichEngine, price_lists, threads};
+use crate::args::{OnnxArgs, StartArgs, WhichEngine, price_lists, threads};
 use crate::bar::Bar;
 use crate::output::status;
 use clap::Args;
@@ -39,6 +39,8 @@ pub struct Shown {
     /// A built-in price list, or a TOML file with one; repeatable [default: all built-in lists]
     #[arg(long, value_name = "NAME|FILE.toml")]
     prices: Vec<String>,
+    #[command(flatten)]
+    onnx: OnnxArgs,
     #[command(flatten)]
     engine: WhichEngine,
     /// Threads; the report does not depend on them [default: all cores]
@@ -93,6 +95,7 @@ impl Shown {
     pub fn report(&self) -> Result<report::Report, Diagnostics> {
         let options = ReportOptions {
             model: self.model.clone(),
+            onnx: self.onnx.options()?,
             text: self.text.clone(),
             start: self.start.start.clone(),
             tokens: self.tokens as usize,

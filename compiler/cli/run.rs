@@ -1,6 +1,6 @@
 //! `snnc run`: continues a text.
 
-use crate::args::{BATCH_MAX, EngineArgs, StartArgs, ThreadArgs};
+use crate::args::{BATCH_MAX, EngineArgs, OnnxArgs, StartArgs, ThreadArgs};
 use crate::output::{emit, status, warn};
 use crate::plan::PlanArgs;
 use crate::prompts;
@@ -39,6 +39,8 @@ pub struct RunCommand {
     max_new_tokens: usize,
     #[command(flatten)]
     start: StartArgs,
+    #[command(flatten)]
+    onnx: OnnxArgs,
     #[command(flatten)]
     engine: EngineArgs,
     #[command(flatten)]
@@ -79,7 +81,8 @@ impl RunCommand {
     }
 
     pub fn run(self) -> Result<(), Diagnostics> {
-        let loaded = Loaded::read(&self.model)?;
+        let loaded = Loaded::read(&self.model, &self.onnx.options()?)?;
+        loaded.warnings.iter().for_each(|warning| warn(warning));
         let tokens = loaded.tokens(&self.start.start)?;
         for lint in program_lints(&loaded.source.graph, loaded.provenance.as_deref()) {
             warn(&lint.words());

@@ -1,6 +1,6 @@
 //! `snnc show`: the IR of a program, or of an ONNX file up to a pass.
 
-use crate::args::{EngineArgs, ThreadArgs, WhichEngine};
+use crate::args::{EngineArgs, OnnxArgs, ThreadArgs, WhichEngine};
 use crate::output::emit;
 use crate::plan::PlanArgs;
 use clap::Args;
@@ -30,6 +30,8 @@ pub struct ShowCommand {
     #[arg(long, conflicts_with = "PlanArgs")]
     diff: bool,
     #[command(flatten)]
+    onnx: OnnxArgs,
+    #[command(flatten)]
     plan: PlanArgs,
     /// Plan the program that runs every timestep, spike by spike
     #[arg(long, requires = "PlanArgs")]
@@ -49,7 +51,7 @@ impl ShowCommand {
         if self.plan.asked() {
             return self.planned();
         }
-        let (before, after) = match files::load(&self.model)? {
+        let (before, after) = match files::load_with(&self.model, &self.onnx.options()?.inputs)? {
             Model::Snn(file) => match self.until.as_deref() {
                 None | Some("tie_embedding") => (None, file.graph),
                 Some("collapse") => {
@@ -76,7 +78,7 @@ impl ShowCommand {
 
     /// The network as it would run: collapsed unless stepped.
     fn planned(self) -> Result<(), Diagnostics> {
-        let source = match files::load(&self.model)? {
+        let source = match files::load_with(&self.model, &self.onnx.options()?.inputs)? {
             Model::Snn(file) => ModelSource { graph: file.graph, rounded: false },
             Model::Onnx(import) => ModelSource { graph: import.graph, rounded: import.rounds_activations },
         };

@@ -1,11 +1,12 @@
 //! `snnc train`: a compiled program learns from the dense network it came from.
 
-use crate::args::{StartArgs, share, threads};
+use crate::args::{OnnxArgs, StartArgs, share, threads};
 use crate::bar::{Bar, listen};
 use crate::output::{emit, status};
 use clap::error::ErrorKind;
 use clap::{Args, ValueEnum};
 use snnc::file_use::FileUse;
+use snnc::front::OnnxOptions;
 use snnc::model::threads_or_all;
 use snnc::schema::document;
 use snnc::train::events::TrainEvent;
@@ -104,6 +105,8 @@ pub struct TrainCommand {
     /// Threads; the result does not depend on them
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
+    #[command(flatten)]
+    onnx: OnnxArgs,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +174,8 @@ fn decay(text: &str) -> Result<f32, String> {
 
 impl TrainCommand {
     pub fn files(&self) -> FileUse {
-        self.options().files()
+        // Which files a run uses does not depend on what a network's inputs hold.
+        self.options(OnnxOptions::default()).files()
     }
 
     /// Whether training came to its end, and was not interrupted.
@@ -192,7 +196,7 @@ impl TrainCommand {
             Ok(())
         };
         listen(true);
-        let outcome = train(&self.options(), &bar, &mut watch)?;
+        let outcome = train(&self.options(self.onnx.options()?), &bar, &mut watch)?;
         listen(false);
         let Outcome::Interrupted { step, steps, checkpoint } = outcome else { return Ok(true) };
         status(&format!(
@@ -202,10 +206,11 @@ impl TrainCommand {
         Ok(false)
     }
 
-    fn options(&self) -> TrainOptions {
+    fn options(&self, onnx: OnnxOptions) -> TrainOptions {
         TrainOptions {
             program: self.program.clone(),
             reference: self.reference.clone(),
+            onnx,
             text: self.text.clone(),
             validate: self.validate.clone(),
             start: self.start.start.clone(),

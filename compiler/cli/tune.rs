@@ -1,6 +1,6 @@
 //! `snnc tune`: timesteps site by site within a budget, and the front of what else could be had.
 
-use crate::args::{StartArgs, calibration_tokens, share, threads};
+use crate::args::{OnnxArgs, StartArgs, calibration_tokens, share, threads};
 use crate::bar::Bar;
 use crate::output::{emit, emit_json, status};
 use crate::table::{lines, numbers};
@@ -48,6 +48,8 @@ pub struct TuneCommand {
     /// Threads; the result does not depend on them
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
+    #[command(flatten)]
+    onnx: OnnxArgs,
 }
 
 fn goal(text: &str) -> Result<Goal, String> {
@@ -76,6 +78,7 @@ impl TuneCommand {
     pub fn run(self) -> Result<bool, Diagnostics> {
         let options = TuneOptions {
             model: self.model.clone(),
+            onnx: self.onnx.options()?,
             budget: self.budget,
             minimise: self.minimise,
             text: self.text.clone(),

@@ -3,6 +3,10 @@
 use crate::convert;
 use crate::describe::{Network, NetworkJson};
 use crate::files::{self, Model};
+use crate::front::{self, DenseNetwork, OnnxOptions};
+use crate::model::tokens_for;
+use crate::tokens::find;
+use crate::tokens::start::StartChoice;
 use schemars::JsonSchema;
 use serde::Serialize;
 use snnc_ir::Diagnostic;
@@ -16,6 +20,8 @@ pub struct Checked {
     pub file: CheckedFile,
     /// What network it holds.
     pub network: Network,
+    /// What the user should know of it, though it can be compiled.
+    pub warnings: Vec<String>,
 }
 
 /// The file itself.
@@ -31,6 +37,8 @@ pub struct CheckedFile {
     pub opset: i64,
     /// ONNX nodes.
     pub nodes: usize,
+    /// The output that the network is compiled for.
+    pub output: String,
 }
 
 /// What compiling takes, about.
@@ -56,6 +64,9 @@ pub struct CheckJson {
     /// What compiling takes, about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimate: Option<CompileEstimate>,
+    /// What the user should know of it, though it can be compiled.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// All that is in the way.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub diagnostics: Vec<DiagnosticJson>,
@@ -72,17 +83,22 @@ pub struct DiagnosticJson {
     pub notes: Vec<String>,
 }
 
-/// Reads an ONNX file and recognises its network, without compiling it.
+/// Reads an ONNX file, recognises its network, proves that it is the file's, and translates it once for a few tokens: whatever
+/// `compile` would refuse by its default options is refused here.
 ///
 /// # Errors
 /// All that is in the way of compiling it.
-pub fn check(path: &Path) -> Result<Checked, Diagnostics> {
-    let Model::Onnx(import) = files::load(path)? else {
+pub fn check(path: &Path, options: &OnnxOptions) -> Result<Checked, Diagnostics> {
+    let Model::Onnx(import) = files::load_with(path, &options.inputs)? else {
         return Err(Diagnostic::new(path.display().to_string(), "is compiled already").into());
     };
-    let tensor = convert::raise(import.graph.clone(), import.rounds_activations)
-        .map_err(|diagnostics| files::at(path, snnc_onnx::explained(&import.model, diagnostics)))?;
-    let network = Network::of(&tensor).map_err(|e| files::at(path, e.into()))?;
+    let DenseNetwork { tensor, network, proof } =
+        front::network(path, &import, options.import_tolerance, &mut |_, _| {})?;
+    // A tokenizer beside the file is part of what is compiled.
+    let tokenizer = find::find(path, None)?;
+    let tokens = tokenizer.as_ref().map(|file| tokens_for(&import.graph, file, &StartChoice::Auto)).transpose()?;
+    let excess = tokens.iter().filter_map(|tokens| tokens.excess());
+    let warnings = import.warnings().into_iter().chain(proof.warning()).chain(excess).collect();
     let origin = &import.origin;
     let file = CheckedFile {
         bytes: origin.bytes,
@@ -90,8 +106,11 @@ pub fn check(path: &Path) -> Result<Checked, Diagnostics> {
         producer: origin.producer.clone(),
         opset: origin.opset,
         nodes: origin.nodes,
+        output: import.output.clone(),
     };
-    Ok(Checked { file, network })
+    drop(import);
+    convert::trial(tensor).map_err(|diagnostics| files::at(path, diagnostics))?;
+    Ok(Checked { file, network, warnings })
 }
 
 /// What compiling takes beside running the calibration text, per weight; measured on GPT-2 small and large.
@@ -127,6 +146,7 @@ impl CheckJson {
                 file: Some(checked.file.clone()),
                 network: Some(checked.network.json()),
                 estimate: Some(checked.estimate()),
+                warnings: checked.warnings.clone(),
                 diagnostics: Vec::new(),
             },
             Err(diagnostics) => Self {
@@ -134,6 +154,7 @@ impl CheckJson {
                 file: None,
                 network: None,
                 estimate: None,
+                warnings: Vec::new(),
                 diagnostics: diagnostics.iter().map(DiagnosticJson::of).collect(),
             },
         }

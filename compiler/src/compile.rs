@@ -2,19 +2,20 @@
 
 use crate::calibration::Calibration;
 use crate::convert::{self, ConvertOptions, Converted};
-use crate::describe::Network;
 use crate::energy::{self, Block, Phase, PriceList, Setting, measure};
 use crate::files::{self, Model};
+pub use crate::front::GraphWatch;
+use crate::front::{self, DenseNetwork, OnnxOptions};
 use crate::model::{calibration_sample, tokens_for};
 use crate::program_lints::needs_training;
 use crate::progress::Progress;
-use crate::proof::{self, Proof};
+use crate::proof::Proof;
 use crate::quant_options::spelled;
 use crate::record::{ProgramRecord, SourceRecord};
 use crate::tokens::find;
 use crate::tokens::start::StartChoice;
 use snnc_ir::container::{self, File};
-use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::Pass;
 use snnc_passes::cost::{Form, Number};
@@ -37,8 +38,8 @@ pub struct CompileOptions {
     pub calibration_tokens: Option<usize>,
     /// Levels and their spelling, site by site.
     pub quant: QuantOptions,
-    /// Largest difference of the imported network's logits to the file's, as a share of their range.
-    pub import_tolerance: Option<f32>,
+    /// What the user says of the file.
+    pub onnx: OnnxOptions,
     /// Threads for calibration; the result does not depend on them.
     pub threads: usize,
 }
@@ -61,7 +62,7 @@ impl CompileOptions {
             calibrate: None,
             calibration_tokens: None,
             quant: QuantOptions::default(),
-            import_tolerance: None,
+            onnx: OnnxOptions::default(),
             threads: crate::model::threads_or_all(None),
         }
     }
@@ -80,9 +81,6 @@ pub struct CompiledModel {
     pub options: String,
 }
 
-/// Who is shown the graph: first as `imported`, then after every pass by its name.
-pub type GraphWatch<'a> = dyn FnMut(&str, &Graph) + 'a;
-
 /// Compiles an ONNX file.
 ///
 /// # Errors
@@ -93,27 +91,28 @@ pub fn compile(
     watch: &mut GraphWatch<'_>,
 ) -> Result<CompiledModel, Diagnostics> {
     let path = &options.model;
-    let Model::Onnx(import) = files::load(path)? else {
+    let Model::Onnx(import) = files::load_with(path, &options.onnx.inputs)? else {
         return Err(Diagnostic::new(path.display().to_string(), "is compiled already").into());
     };
     let tokenizer = find::find(path, options.tokenizer.as_deref())?;
     let tokens = tokenizer.as_ref().map(|file| tokens_for(&import.graph, file, &options.start)).transpose()?;
     tokens.iter().filter_map(|tokens| tokens.excess()).for_each(|excess| progress.warn(&excess));
     let sample = calibration_sample(tokens.as_ref(), options.calibrate.as_deref(), progress)?;
-    watch("imported", &import.graph);
+    let DenseNetwork { tensor, network, proof } = front::network(path, &import, options.onnx.import_tolerance, watch)?;
+    import.warnings().iter().chain(&proof.warning()).for_each(|warning| progress.warn(warning));
     let mut watch = |pass: &Pass, _: &Graph, after: &Graph| watch(pass.name, after);
-    let tensor = convert::dense(import.graph.clone(), import.rounds_activations, &mut watch)
-        .map_err(|diagnostics| files::at(path, snnc_onnx::explained(&import.model, diagnostics)))?;
-    let network = Network::of(&tensor).map_err(|e| files::at(path, e.into()))?;
     let calibration_tokens =
         options.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(network.parameters)).max(1);
     let recipe = ConvertOptions { quant: options.quant.clone(), calibration_tokens, threads: options.threads };
-    let proof = proof::prove(&import, &tensor, options.import_tolerance);
-    let proof = proof.map_err(|diagnostics| files::at(path, diagnostics))?;
     progress.status(&proof.line());
     let origin = import.origin.clone();
     drop(import);
-    let converted = convert::spiking_watched(tensor, &sample, &recipe, progress, &mut watch)?;
+    let converted =
+        convert::spiking_watched(tensor, &sample, &recipe, progress, &mut watch).map_err(|diagnostics| {
+            // What a pass refuses is in the file; a text or a request to stop is not.
+            let in_the_file = diagnostics.iter().any(|diagnostic| diagnostic.code == ErrorCode::PASS);
+            if in_the_file { files::at(path, diagnostics) } else { diagnostics }
+        })?;
     let Converted { graph, calibration, section } = converted;
     let record = ProgramRecord {
         compiler: Some(format!("snnc {}", env!("CARGO_PKG_VERSION"))),

@@ -165,6 +165,25 @@ pub fn spiking_watched(
     Ok(Converted { graph: graph.in_panels(), calibration, section })
 }
 
+/// Tokens of a trial.
+const TRIAL_TOKENS: usize = 16;
+
+/// Tensor to Spiking by the default options, on a few tokens and without keeping anything: whether it can be done.
+///
+/// # Errors
+/// As of `spiking`.
+pub fn trial(tensor: Graph) -> Result<(), Diagnostics> {
+    let (_, back) = front_and_back();
+    let quant = QuantOptions::default();
+    quant.check(&tensor)?;
+    let windows = vec![seeded_ids(vocabulary(&tensor)?, TRIAL_TOKENS.min(tensor.context as usize))];
+    let seen = calibrate::calibrate(&tensor, &windows, Workers { threads: 1, progress: &Silent })?;
+    let quant_plan = fit(&tensor, &seen, &quant)?;
+    let QuantOptions { membrane, own_embedding, .. } = quant;
+    let context = Context { quant_plan, membrane, own_embedding, ..Context::default() };
+    run(back, tensor, &context, &mut |_, _, _| {}).map(drop)
+}
+
 /// TokenWindows of sample tokens, and what they are to be called.
 ///
 /// # Errors

@@ -94,7 +94,11 @@ impl Network {
     fn read(graph: &Graph) -> Option<Self> {
         let nodes = || graph.iter().map(|(_, node)| node);
         let table = token_table(graph)?;
-        let &[vocabulary, width] = graph.ty(table).shape().sizes()?.as_slice() else { return None };
+        let &[vocabulary, embedded] = graph.ty(table).shape().sizes()?.as_slice() else { return None };
+        // Embeddings may be narrower than the blocks that they are projected to.
+        let is_norm = |node: &&Node| matches!(node.op, Op::Dense(DenseOp::LayerNorm { .. }));
+        let normed = nodes().find(is_norm).and_then(|node| graph.ty(node.args[0]).shape().row_width());
+        let width = normed.unwrap_or(embedded);
         let attentions: Vec<(u32, f32)> = nodes()
             .filter_map(|node| {
                 let Op::Dense(DenseOp::Attention { heads, scale }) = node.op else { return None };

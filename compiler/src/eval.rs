@@ -5,6 +5,7 @@ use crate::convert::{self, vocabulary};
 use crate::eval_report::{EvalReport, ReferenceKind};
 use crate::evaluate::{Cut, NeuronTotals, evaluate_windows};
 use crate::files;
+use crate::front::OnnxOptions;
 use crate::ledger::{self, Ledger, ledger};
 use crate::lints::{coverage, lints};
 use crate::model::{EngineOptions, Loaded, ModelSource};
@@ -24,6 +25,8 @@ use std::path::{Path, PathBuf};
 pub struct EvalOptions {
     /// The `.snn` file, or an ONNX file, to measure the dense network.
     pub model: PathBuf,
+    /// What the user says of an ONNX file.
+    pub onnx: OnnxOptions,
     /// The ONNX file to compare with.
     pub reference: Option<PathBuf>,
     /// The text.
@@ -51,6 +54,7 @@ impl EvalOptions {
     pub fn new(model: &Path, text: &Path) -> Self {
         Self {
             model: model.to_path_buf(),
+            onnx: OnnxOptions::default(),
             reference: None,
             text: text.to_path_buf(),
             start: StartChoice::Auto,
@@ -70,7 +74,8 @@ impl EvalOptions {
 /// # Errors
 /// What cannot be read or run; a reference of another vocabulary; a request to stop.
 pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport, Diagnostics> {
-    let loaded = Loaded::read(&options.model)?;
+    let loaded = Loaded::read(&options.model, &options.onnx)?;
+    loaded.warnings.iter().for_each(|warning| progress.warn(warning));
     let tokens = loaded.tokens(&options.start)?;
     let text = SampleText::read(&options.text)?;
     let cut = Cut { length: None, stride: options.stride, windows: options.windows.unwrap_or(usize::MAX) };
@@ -78,7 +83,7 @@ pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport
     let read = ids_for(&tokens, &text, context, cut)?;
     let windows = read.cut(context, cut);
     let TextIds { ids, tokens_per_word, .. } = read;
-    let reference = options.reference.as_deref().map(Loaded::read).transpose()?;
+    let reference = options.reference.as_deref().map(|path| Loaded::read(path, &options.onnx)).transpose()?;
     if let Some(reference) = &reference {
         same_vocabulary(&loaded, reference)?;
     }

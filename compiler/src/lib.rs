@@ -46,6 +46,7 @@ pub mod eval_report;
 pub mod evaluate;
 pub mod file_use;
 pub mod files;
+pub mod front;
 pub mod generate;
 pub mod kernel_costs;
 pub mod ledger;

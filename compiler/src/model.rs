@@ -2,6 +2,7 @@
 
 use crate::convert::{self, BUILT_IN_TEXT, Sample};
 use crate::files;
+use crate::front::{self, OnnxOptions};
 use crate::progress::Progress;
 use crate::record::ProgramRecord;
 use crate::texts::SampleText;
@@ -89,20 +90,25 @@ pub struct Loaded {
     pub provenance: Option<Vec<u8>>,
     /// The tokenizer, if there is one.
     pub tokenizer: Option<TokenizerFile>,
+    /// What the user should know of it, though it is no error.
+    pub warnings: Vec<String>,
 }
 
 impl Loaded {
-    /// Reads a `.snn` with its tokenizer, or an ONNX file with the one beside it.
+    /// Reads a `.snn` with its tokenizer, or an ONNX file with the one beside it. The network of an ONNX file is proved to be
+    /// the file's.
     ///
     /// # Errors
-    /// What cannot be read or is no model.
-    pub fn read(path: &Path) -> Result<Self, Diagnostics> {
-        Ok(match files::load(path)? {
+    /// What cannot be read or is no model; a network that is not its file's.
+    pub fn read(path: &Path, onnx: &OnnxOptions) -> Result<Self, Diagnostics> {
+        Ok(match files::load_with(path, &onnx.inputs)? {
             files::Model::Onnx(import) => {
                 let tokenizer = find::find(path, None)?;
+                let proof = front::network(path, &import, onnx.import_tolerance, &mut |_, _| {})?.proof;
+                let warnings = import.warnings().into_iter().chain(proof.warning()).collect();
                 let source = ModelSource { graph: import.graph, rounded: import.rounds_activations };
                 let path = path.to_path_buf();
-                Self { path, source, calibration: None, provenance: None, tokenizer }
+                Self { path, source, calibration: None, provenance: None, tokenizer, warnings }
             }
             files::Model::Snn(file) => Self {
                 path: path.to_path_buf(),
@@ -110,6 +116,7 @@ impl Loaded {
                 tokenizer: stored_tokenizer(path, file.tokenizer, file.provenance.as_deref()),
                 calibration: file.calibration,
                 provenance: file.provenance,
+                warnings: Vec::new(),
             },
         })
     }

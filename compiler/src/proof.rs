@@ -14,11 +14,21 @@ use snnc_ir::random::SplitMix64;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_onnx::Import;
 use snnc_onnx::evaluate::graph;
-use snnc_onnx::import::{inputs, output_of};
-use std::collections::HashMap;
+use snnc_onnx::import::inputs;
+use snnc_onnx::tensor::OnnxArray;
+use std::collections::{HashMap, HashSet};
 
 /// Tokens of the rows that are compared, where the file takes any number and its context allows it.
 const ROWS: [usize; 2] = [11, 16];
+
+/// How often rows are drawn of a file that rounds activations: what rounding does to logits differs from token to token.
+const DRAWS: usize = 8;
+
+/// The same for a file that takes long to evaluate.
+const DRAWS_AT_LEAST: usize = 3;
+
+/// Numbers that all draws but the first may read or multiply, about: a second's work.
+const DRAWN_WORK: usize = 1_000_000_000;
 
 /// Seed of the rows' tokens.
 const SEED: u64 = 0x9e37_0001;
@@ -47,8 +57,14 @@ pub struct Proof {
 impl Proof {
     /// Whether the difference is one that is allowed.
     pub fn holds(&self) -> bool {
-        // A difference that is no number is none that is allowed.
-        self.difference <= self.tolerance * self.range
+        // A difference or a range that is no number, or infinite, is none that is allowed.
+        self.range.is_finite() && self.difference.is_finite() && self.difference <= self.tolerance * self.range
+    }
+
+    /// What a proof does not say, if it says nothing.
+    pub fn warning(&self) -> Option<String> {
+        (self.range == 0.0)
+            .then(|| "all logits of the file are equal: it predicts nothing, and no comparison can say more".into())
     }
 
     /// The same for the program's record.
@@ -67,13 +83,27 @@ impl Proof {
     }
 }
 
-/// Compares `tensor`, the network at stage Tensor, with the file of `import`. `tolerance` is a share of the logits' range.
+/// The tolerance that a user names.
 ///
 /// # Errors
-/// The file cannot be evaluated, or the difference is above the tolerance.
-pub fn prove(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Proof, Diagnostics> {
-    let proof = compare(import, tensor, tolerance)
-        .map_err(|e| Diagnostics::from(e.note("found while the import was checked")))?;
+/// It is not above 0 and at most 1.
+pub fn tolerance(share: f32) -> Result<f32, Diagnostic> {
+    if share > 0.0 && share <= 1.0 {
+        return Ok(share);
+    }
+    let message = format!("{share} is no share of the logits' range: a number above 0 and at most 1 was expected");
+    Err(Diagnostic::new("--import-tolerance", message).code(ErrorCode::OPTION))
+}
+
+/// Compares `tensor`, the network at stage Tensor, with the file of `import`. `share` is the tolerance, as a share of the
+/// logits' range: above 0, at most 1.
+///
+/// # Errors
+/// The file cannot be evaluated, its logits are not finite, or the difference is above the tolerance.
+pub fn prove(import: &Import, tensor: &Graph, share: Option<f32>) -> Result<Proof, Diagnostics> {
+    let share = share.map(tolerance).transpose()?;
+    let proof =
+        compare(import, tensor, share).map_err(|e| Diagnostics::from(e.note("found while the import was checked")))?;
     if proof.holds() {
         return Ok(proof);
     }
@@ -91,51 +121,69 @@ pub fn prove(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<
     Err(Diagnostic::new("", message)
         .code(ErrorCode::ONNX_PROOF)
         .note(why)
-        .note("--import-tolerance SHARE allows another share of the range")
+        .note("--import-tolerance SHARE allows another share of the range, at most 1")
         .into())
 }
 
-fn compare(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Proof, Diagnostic> {
-    let ports = &import.model.graph.inputs;
-    let ids = inputs::ids(ports)
-        .ok_or_else(|| Diagnostic::new("", "the file has no input for token ids").code(ErrorCode::ONNX_PROOF))?;
-    let vocabulary = convert::vocabulary(tensor).map_err(Diagnostics::into_first)?;
+/// The lengths of the rows that are compared.
+fn lengths(import: &Import, tensor: &Graph) -> Vec<usize> {
     let context = tensor.context as usize;
-    let lengths = match inputs::fixed_tokens(ports) {
+    let once = match inputs::fixed_tokens(&import.model.graph.inputs) {
         Some(n) => vec![n],
         None => ROWS.iter().map(|&n| n.min(context)).collect(),
     };
-    let output = output_of(&import.model)
-        .ok_or_else(|| Diagnostic::new("", "the graph has no output").code(ErrorCode::ONNX_PROOF))?;
+    let work = tensor.parameters().max(1) * once.iter().sum::<usize>();
+    let draws = if import.rounds_activations { (1 + DRAWN_WORK / work).clamp(DRAWS_AT_LEAST, DRAWS) } else { 1 };
+    once.repeat(draws)
+}
+
+/// What the file's inputs hold: `tokens`, and a fresh sequence in the inputs that the logits need.
+fn given(import: &Import, tokens: &[u32]) -> Result<HashMap<String, OnnxArray>, Diagnostic> {
+    let graph = &import.model.graph;
+    let ids = inputs::ids(&graph.inputs)
+        .ok_or_else(|| Diagnostic::new("", "the file has no input for token ids").code(ErrorCode::ONNX_PROOF))?;
+    let needed: HashSet<&str> =
+        graph.needed(&[import.output.as_str()]).into_iter().flat_map(|node| node.needs()).collect();
+    let mut given = HashMap::new();
+    for port in graph.inputs.iter().filter(|port| needed.contains(port.name.as_str())) {
+        let array = match port.name == ids.name {
+            true => inputs::tokens(port, tokens),
+            false => inputs::fresh(port, tokens.len(), &import.bindings),
+        };
+        let array = array
+            .map_err(|message| Diagnostic::new(format!("input {}", port.name), message).code(ErrorCode::ONNX_PROOF));
+        given.insert(port.name.clone(), array?);
+    }
+    Ok(given)
+}
+
+fn compare(import: &Import, tensor: &Graph, share: Option<f32>) -> Result<Proof, Diagnostic> {
+    let vocabulary = convert::vocabulary(tensor).map_err(Diagnostics::into_first)?;
+    let output = import.output.as_str();
+    let wrong = |message: String| Diagnostic::new(format!("output {output}"), message).code(ErrorCode::ONNX_PROOF);
     let evaluator = Evaluator::<f32>::new(tensor);
     let mut random = SplitMix64(SEED);
     let (mut difference, mut low, mut high) = (0f32, f32::INFINITY, f32::NEG_INFINITY);
+    let lengths = lengths(import, tensor);
     for &n in &lengths {
         let tokens: Vec<u32> = (0..n).map(|_| (random.bits() % vocabulary.max(1) as u64) as u32).collect();
-        let mut given = HashMap::new();
-        for port in ports {
-            let array = if port.name == ids.name { inputs::tokens(port, &tokens) } else { inputs::fresh(port, n) };
-            let array = array.map_err(|message| {
-                Diagnostic::new(format!("input {}", port.name), message).code(ErrorCode::ONNX_PROOF)
-            });
-            given.insert(port.name.clone(), array?);
+        let outputs = graph::run(&import.model, given(import, &tokens)?, &[output])?;
+        let theirs = outputs[0].as_f32().ok_or_else(|| wrong("it should be floats".into()))?;
+        if let Some(bad) = theirs.iter().find(|x| !x.is_finite()) {
+            let what = if bad.is_nan() { "NaN" } else { "infinite" };
+            return Err(wrong(format!("the file's own logits are {what} for {n} random tokens")));
         }
-        let outputs = graph::run(&import.model, given, &[output.name.as_str()])?;
-        let theirs = outputs[0]
-            .as_f32()
-            .ok_or_else(|| Diagnostic::new(&output.name, "the output should be floats").code(ErrorCode::ONNX_PROOF))?;
         let done = evaluator.run(&tokens, &mut Memory::new(tensor))?;
         let ours = evaluator.get(&done, tensor.outputs[0].1).reals();
-        let width = ours.len() / n;
         let theirs = match outputs[0].sizes().last() {
-            Some(&own) if own != width => headed(tensor, theirs, own),
+            Some(&width) if import.head_added => headed(tensor, theirs, width),
             _ => theirs.to_vec(),
         };
         // A file that gives the last token's logits alone is compared there.
         let ours = ours.get(ours.len().saturating_sub(theirs.len())..).unwrap_or(ours);
         if ours.len() != theirs.len() {
             let message = format!("the file gives {} logits for {n} tokens, the network {}", theirs.len(), ours.len());
-            return Err(Diagnostic::new(&output.name, message).code(ErrorCode::ONNX_PROOF));
+            return Err(wrong(message));
         }
         for (a, b) in ours.iter().zip(&theirs) {
             let far = (a - b).abs();
@@ -144,7 +192,7 @@ fn compare(import: &Import, tensor: &Graph, tolerance: Option<f32>) -> Result<Pr
         }
     }
     let rounds_activations = import.rounds_activations;
-    let tolerance = tolerance.unwrap_or(if rounds_activations { ROUNDED_ACTIVATIONS } else { ROUNDING });
+    let tolerance = share.unwrap_or(if rounds_activations { ROUNDED_ACTIVATIONS } else { ROUNDING });
     Ok(Proof { difference, range: high - low, tokens: lengths.iter().sum(), tolerance, rounds_activations })
 }
 

@@ -6,6 +6,7 @@
 //! | `model`, `tensor` | hold it: nodes by name, constants as arrays |
 //! | `evaluate` | says what one node gives on arrays, and what a whole file gives |
 //! | `import` | evaluates away all that does not depend on the token ids, and translates the rest |
+//! | `finite` | refuses weights that are not finite, by the tensor's name |
 //! | `unsupported` | says what a refused file has that GPT-2 has not |
 //!
 //! No shape is ever reasoned about symbolically: the file is evaluated for several numbers of tokens, and what differs is a
@@ -74,6 +75,7 @@
 #![warn(missing_docs)]
 
 pub mod evaluate;
+mod finite;
 pub mod import;
 pub mod mmap;
 pub mod model;
@@ -84,6 +86,7 @@ pub mod tensor;
 mod tensor_data;
 pub mod unsupported;
 
+use import::inputs::InputBindings;
 use model::{OnnxModel, OnnxNode};
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::{Diagnostic, Graph, verify};
@@ -103,8 +106,27 @@ pub struct Import {
     pub origin: OnnxOrigin,
     /// Whether the file rounds activations to codes, which the graph does not.
     pub rounds_activations: bool,
+    /// The file's output that the graph computes.
+    pub output: String,
+    /// Whether that output is a hidden state, on which the table of tokens was put as a head.
+    pub head_added: bool,
+    /// What it has that GPT-2 has not, in words: why it may not be recognised.
+    pub traits: Vec<String>,
+    /// What a user said that inputs hold.
+    pub bindings: InputBindings,
     /// The file itself: it shares its weights with the graph.
     pub model: OnnxModel,
+}
+
+impl Import {
+    /// What the user should know of it, though it is no error.
+    pub fn warnings(&self) -> Vec<String> {
+        let head = format!(
+            "no output can be logits: `{}` is a hidden state, and the table of tokens serves as its head",
+            self.output
+        );
+        if self.head_added { vec![head] } else { Vec::new() }
+    }
 }
 
 /// Which file a graph came from.
@@ -127,8 +149,16 @@ pub struct OnnxOrigin {
 /// # Errors
 /// Everything about the file that is wrong or not supported, each with its place in the file.
 pub fn import(path: &Path) -> Result<Import, Diagnostics> {
+    import_with(path, &InputBindings::default())
+}
+
+/// The same, with what a user says that inputs hold.
+///
+/// # Errors
+/// As of `import`; a name that is no input's.
+pub fn import_with(path: &Path, bindings: &InputBindings) -> Result<Import, Diagnostics> {
     let model = read::read(path)?;
-    import_model(model).map_err(|diagnostics| diagnostics.in_file(&path.display().to_string()))
+    import_model_with(model, bindings).map_err(|diagnostics| diagnostics.in_file(&path.display().to_string()))
 }
 
 /// Imports a file that was read.
@@ -136,8 +166,19 @@ pub fn import(path: &Path) -> Result<Import, Diagnostics> {
 /// # Errors
 /// What the file has that GPT-2 has not, and everything in it that is not supported.
 pub fn import_model(model: OnnxModel) -> Result<Import, Diagnostics> {
-    let import::Imported { graph, rounds_activations } =
-        import::import(&model).map_err(|e| explained(&model, e).or_code(ErrorCode::ONNX_UNSUPPORTED))?;
+    import_model_with(model, &InputBindings::default())
+}
+
+/// The same, with what a user says that inputs hold.
+///
+/// # Errors
+/// As of `import_model`; a name that is no input's.
+pub fn import_model_with(model: OnnxModel, bindings: &InputBindings) -> Result<Import, Diagnostics> {
+    let import::Imported { graph, rounds_activations, output, head_added, traits } =
+        import::import(&model, bindings).map_err(|import::Refused { diagnostics, traits }| {
+            explain(&model, &traits, diagnostics).or_code(ErrorCode::ONNX_UNSUPPORTED)
+        })?;
+    finite::check(&model, &graph, &output)?;
     verify::verify(&graph)?;
     let origin = OnnxOrigin {
         bytes: model.bytes,
@@ -146,16 +187,31 @@ pub fn import_model(model: OnnxModel) -> Result<Import, Diagnostics> {
         opset: model.opset(),
         nodes: model.graph.nodes.iter().map(OnnxNode::count).sum(),
     };
-    Ok(Import { graph, origin, rounds_activations, model })
+    let bindings = bindings.clone();
+    Ok(Import { graph, origin, rounds_activations, output, head_added, traits, bindings, model })
 }
 
-/// Diagnostics about nodes of a file. What the file has instead of GPT-2's parts is said in place of all that follows from
-/// it; else every place is told with the module it belongs to.
-pub fn explained(model: &OnnxModel, mut diagnostics: Diagnostics) -> Diagnostics {
-    let traits = unsupported::traits(model);
+/// Diagnostics about nodes of a file that was imported. What the file has instead of GPT-2's parts is said in place of all
+/// that follows from it; else every place is told with the module it belongs to.
+pub fn explained(import: &Import, diagnostics: Diagnostics) -> Diagnostics {
+    explain(&import.model, &import.traits, diagnostics)
+}
+
+fn explain(model: &OnnxModel, seen: &[String], mut diagnostics: Diagnostics) -> Diagnostics {
+    if diagnostics.iter().any(|diagnostic| diagnostic.code != ErrorCode::NONE && diagnostic.code != ErrorCode::RAISE) {
+        return diagnostics;
+    }
+    let mut traits = unsupported::traits(model);
+    let named = |seen: &&String| !traits.iter().any(|known| known.starts_with(seen.split(':').next().unwrap_or(seen)));
+    let more: Vec<String> = seen.iter().filter(named).cloned().collect();
+    traits.extend(more);
     if !traits.is_empty() {
         let message = format!("this is not a GPT-2: it has {}", traits.join(", "));
         return Diagnostics::from(Diagnostic::new("", message).note(unsupported::TAKEN));
+    }
+    if diagnostics.is_empty() {
+        let message = "the nodes of this network are known, but not the way in which they are put together";
+        diagnostics.push(Diagnostic::new("", message).code(ErrorCode::RAISE).note(unsupported::TAKEN));
     }
     for diagnostic in diagnostics.iter_mut() {
         let node = model.graph.nodes.iter().find(|node| diagnostic.place == node.label());

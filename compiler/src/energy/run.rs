@@ -5,6 +5,7 @@ use super::prices::PriceList;
 use super::{Estimate, Setting, estimate};
 use crate::evaluate::evaluate_windows;
 use crate::files;
+use crate::front::OnnxOptions;
 use crate::model::{EngineOptions, Loaded};
 use crate::progress::{Progress, Workers};
 use crate::reading::ids_for;
@@ -22,6 +23,8 @@ use std::path::{Path, PathBuf};
 pub struct EnergyOptions {
     /// The `.snn` file.
     pub model: PathBuf,
+    /// What the user says of an ONNX file.
+    pub onnx: OnnxOptions,
     /// The text; without one, neurons are expected to fire as they did on the calibration text, and every key to be read.
     pub text: Option<PathBuf>,
     /// What stands before the text.
@@ -47,6 +50,7 @@ impl EnergyOptions {
     pub fn new(model: &Path) -> Self {
         Self {
             model: model.to_path_buf(),
+            onnx: OnnxOptions::default(),
             text: None,
             start: StartChoice::Auto,
             firing_rate: None,
@@ -65,7 +69,7 @@ impl EnergyOptions {
 /// # Errors
 /// What cannot be read or run; a context beyond the network's; a request to stop.
 pub fn energy(options: &EnergyOptions, progress: &dyn Progress) -> Result<Estimate, Diagnostics> {
-    let loaded = Loaded::read(&options.model)?;
+    let loaded = Loaded::read(&options.model, &options.onnx)?;
     let place = options.model.display().to_string();
     if loaded.source.graph.stage != Stage::Spiking {
         let message = "is a dense network, which has no spikes to count; compile it first";

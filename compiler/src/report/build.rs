@@ -9,6 +9,7 @@ use crate::eval::{dense_tensor, ledger_of, same_vocabulary};
 use crate::eval_report::{EvalReport, ReferenceKind};
 use crate::evaluate::{Cut, NeuronTotals};
 use crate::files;
+use crate::front::OnnxOptions;
 use crate::lints::{coverage, lints};
 use crate::model::{EngineOptions, Loaded};
 use crate::program_lints::{much_worse, program_lints};
@@ -33,6 +34,8 @@ const WINDOWS: usize = 1024;
 pub struct ReportOptions {
     /// The `.snn` file.
     pub model: PathBuf,
+    /// What the user says of an ONNX file.
+    pub onnx: OnnxOptions,
     /// Text to run; without it only the program itself is shown.
     pub text: Option<PathBuf>,
     /// What stands before the text.
@@ -58,6 +61,7 @@ impl ReportOptions {
     pub fn new(model: &Path) -> Self {
         Self {
             model: model.to_path_buf(),
+            onnx: OnnxOptions::default(),
             text: None,
             start: StartChoice::Auto,
             tokens: 128,
@@ -76,14 +80,14 @@ impl ReportOptions {
 /// # Errors
 /// What cannot be read or run; a reference that is not of the program's vocabulary; a request to stop.
 pub fn build(options: &ReportOptions, progress: &dyn Progress) -> Result<Report, Diagnostics> {
-    let model = Loaded::read(&options.model)?;
+    let model = Loaded::read(&options.model, &options.onnx)?;
     if model.source.graph.stage != Stage::Spiking {
         let message = "is a dense network, which has no spikes to show";
         let diagnostic = Diagnostic::new(options.model.display().to_string(), message).note("compile it first");
         return Err(diagnostic.into());
     }
     let record = model.provenance.as_deref().and_then(|bytes| serde_json::from_slice::<ProgramRecord>(bytes).ok());
-    let reference = options.reference.as_deref().map(read_reference).transpose()?;
+    let reference = options.reference.as_deref().map(|path| read_reference(path, &options.onnx)).transpose()?;
     let (reference, dense_file) = reference.unzip();
     if let Some(reference) = &reference {
         same_vocabulary(&model, reference)?;
@@ -117,8 +121,8 @@ pub fn build(options: &ReportOptions, progress: &dyn Progress) -> Result<Report,
 }
 
 /// The dense network, and what file it is.
-fn read_reference(path: &Path) -> Result<(Loaded, FileFacts), Diagnostics> {
-    let loaded = Loaded::read(path)?;
+fn read_reference(path: &Path, onnx: &OnnxOptions) -> Result<(Loaded, FileFacts), Diagnostics> {
+    let loaded = Loaded::read(path, onnx)?;
     if loaded.source.graph.stage != Stage::Imported {
         let message = "is a compiled program, where an ONNX file was expected";
         return Err(Diagnostic::new(path.display().to_string(), message).into());

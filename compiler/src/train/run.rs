@@ -13,6 +13,7 @@ use crate::convert;
 use crate::evaluate::Cut;
 use crate::file_use::FileUse;
 use crate::files::{self, FileId};
+use crate::front::OnnxOptions;
 use crate::model::{Loaded, calibration_sample, stored_tokenizer, tokens_for};
 use crate::progress::{Progress, Workers};
 use crate::quant_options::training_free;
@@ -40,6 +41,8 @@ pub struct TrainOptions {
     pub program: PathBuf,
     /// The ONNX file that the program was compiled from, whose predictions it learns.
     pub reference: PathBuf,
+    /// What the user says of an ONNX file.
+    pub onnx: OnnxOptions,
     /// The text to train on.
     pub text: PathBuf,
     /// Text to validate on; without one the last twentieth of the text, which is then not trained on.
@@ -90,6 +93,7 @@ impl TrainOptions {
         Self {
             program: program.to_path_buf(),
             reference: reference.to_path_buf(),
+            onnx: OnnxOptions::default(),
             text: text.to_path_buf(),
             validate: None,
             start: StartChoice::Auto,
@@ -322,7 +326,7 @@ pub fn train(
     let checkpoint = Checkpoint::begin(options)?;
     let file = program_file(&options.program)?;
     let tokens = tokenizer_of(&file, options)?;
-    let reference = reference_graph(&options.reference, &file.graph)?;
+    let reference = reference_graph(&options.reference, &options.onnx, &file.graph)?;
     let corpus = corpus(options, &tokens, file.graph.context.min(reference.context) as usize)?;
     let mut run = TrainingRun { options, progress, watch, checkpoint };
     let mut record = ProgramRecord::of(file.provenance.as_deref());
@@ -377,8 +381,8 @@ fn tokenizer_of(file: &File, options: &TrainOptions) -> Result<Tokens, Diagnosti
 }
 
 /// The dense network, which must be of the program's vocabulary.
-fn reference_graph(path: &Path, program: &Graph) -> Result<Graph, Diagnostics> {
-    let source = Loaded::read(path)?.source;
+fn reference_graph(path: &Path, onnx: &OnnxOptions, program: &Graph) -> Result<Graph, Diagnostics> {
+    let source = Loaded::read(path, onnx)?.source;
     let refused = |message: &str| {
         let note = "name the ONNX file that the program was compiled from";
         Diagnostics::from(Diagnostic::new(path.display().to_string(), message).code(ErrorCode::TRAINING).note(note))

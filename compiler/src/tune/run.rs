@@ -4,6 +4,7 @@ use super::search::{Allocation, Goal, Point, TIMESTEPS, Tuner};
 use crate::calibrate::calibrate;
 use crate::convert;
 use crate::evaluate::Cut;
+use crate::front::OnnxOptions;
 use crate::ledger;
 use crate::model::{Loaded, calibration_sample};
 use crate::progress::{Progress, Workers};
@@ -28,6 +29,8 @@ use std::sync::Arc;
 pub struct TuneOptions {
     /// The ONNX file.
     pub model: PathBuf,
+    /// What the user says of an ONNX file.
+    pub onnx: OnnxOptions,
     /// What may be spent.
     pub budget: Budget,
     /// What is to be small within a budget of perplexity.
@@ -53,6 +56,7 @@ impl TuneOptions {
     pub fn new(model: &Path, text: &Path) -> Self {
         Self {
             model: model.to_path_buf(),
+            onnx: OnnxOptions::default(),
             budget: Budget::Perplexity(0.01),
             minimise: Goal::Energy,
             text: text.to_path_buf(),
@@ -116,11 +120,12 @@ const HALVINGS: usize = 7;
 /// # Errors
 /// What cannot be read or run; a request to stop.
 pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Diagnostics> {
-    let loaded = Loaded::read(&options.model)?;
+    let loaded = Loaded::read(&options.model, &options.onnx)?;
     if loaded.source.graph.stage != Stage::Imported {
         let message = "is compiled already; tune the ONNX file it was made from";
         return Err(Diagnostic::new(options.model.display().to_string(), message).code(ErrorCode::TRAINING).into());
     }
+    loaded.warnings.iter().for_each(|warning| progress.warn(warning));
     let tokens = loaded.tokens(&options.start)?;
     tokens.excess().iter().for_each(|excess| progress.warn(excess));
     let cut = Cut { length: None, stride: None, windows: options.windows };

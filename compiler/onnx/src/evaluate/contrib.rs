@@ -145,10 +145,22 @@ impl OnnxCall<'_> {
 
     /// com.microsoft.Attention: input, weights, bias, mask, past, what is added to scores.
     pub(super) fn packed_attention(&self) -> Result<Vec<OnnxArray>, String> {
-        let (x, weights) = (self.arg(0)?, self.arg(1)?);
-        let &[batch, tokens, _] = x.sizes() else { return Err("its input should be [batch,tokens,width]".into()) };
-        let all = self.biased(&matmul(x, weights)?, 2)?;
-        let width = *all.sizes().last().ok_or("its weights should be a matrix")?;
+        let all = self.biased(&matmul(self.arg(0)?, self.arg(1)?)?, 2)?;
+        self.attend_packed(&all, 3, 4, self.optional(5))
+    }
+
+    /// Attention on queries, keys and values side by side; where the mask and the past are among the inputs, and what is
+    /// added to scores.
+    pub(super) fn attend_packed(
+        &self,
+        all: &OnnxArray,
+        mask: usize,
+        past: usize,
+        added: Option<&OnnxArray>,
+    ) -> Result<Vec<OnnxArray>, String> {
+        let &[batch, tokens, width] = all.sizes() else {
+            return Err("its input should be [batch,tokens,width]".into());
+        };
         let heads = self.size("num_heads")?;
         let sizes: Vec<usize> = match self.node.ints("qkv_hidden_sizes") {
             Some(sizes) => super::call::sizes_of(sizes)?,
@@ -157,14 +169,14 @@ impl OnnxCall<'_> {
         if sizes.len() != 3 || sizes.iter().sum::<usize>() != width || width == 0 {
             return Err(format!("its weights give {width} numbers, which are no queries, keys and values"));
         }
-        let data = floats(&all)?;
+        let data = floats(all)?;
         let part = |i: usize| -> Result<Heads, String> {
             let start: usize = sizes[..i].iter().sum();
             let rows = data.chunks_exact(width).flat_map(|row| row[start..start + sizes[i]].iter().copied());
             Heads::split([batch, tokens, sizes[i]], &rows.collect::<Vec<f32>>(), heads)
         };
         let (mut past_k, mut past_v) = (None, None);
-        if let Some(past) = self.optional(4).filter(|past| !past.is_empty()) {
+        if let Some(past) = self.optional(past).filter(|past| !past.is_empty()) {
             let &[2, b, h, p, w] = past.sizes() else {
                 return Err("its past should be [2,batch,heads,past,width]".into());
             };
@@ -177,7 +189,7 @@ impl OnnxCall<'_> {
         }
         let (q, k, v) = (part(0)?, part(1)?.after(past_k)?, part(2)?.after(past_v)?);
         let keys = k.sizes[2];
-        let mask = Self::both_masks(self.key_mask(self.optional(3), batch, keys)?, self.optional(5))?;
+        let mask = Self::both_masks(self.key_mask(self.optional(mask), batch, keys)?, added)?;
         let scale = self.node.float("scale").filter(|&s| s != 0.0).unwrap_or(1.0 / (q.sizes[3] as f32).sqrt());
         let causal = self.node.int("unidirectional").unwrap_or(0) != 0;
         let y = attend(&q, &k, &v, scale, causal, 0.0, mask.as_ref())?;

@@ -178,6 +178,7 @@ pub const OPERATORS: &[(&str, Meaning)] = &[
     ("com.microsoft.MatMulIntegerToFloat", |c| one(c.matmul_integer_to_float())),
     ("com.microsoft.MatMulNBits", |c| one(c.matmul_bits())),
     ("com.microsoft.MultiHeadAttention", |c| all(c.multi_head_attention())),
+    ("com.microsoft.QAttention", |c| all(c.quantised_attention())),
     ("com.microsoft.QGemm", |c| one(c.qgemm())),
     ("com.microsoft.QLinearAdd", |c| one(c.qlinear_binary(|a, b| a + b))),
     ("com.microsoft.QLinearConcat", |c| one(c.qlinear_concat())),

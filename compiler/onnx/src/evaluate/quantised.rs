@@ -267,6 +267,13 @@ impl<'a> OnnxCall<'a> {
         self.scaled_sums(&sums, self.arg(2)?, self.arg(3)?, self.optional(6))
     }
 
+    /// com.microsoft.QAttention: codes, codes of weights, bias, both scales, mask, both zero points, past.
+    pub(super) fn quantised_attention(&self) -> Result<Vec<OnnxArray>, String> {
+        let sums = integer_product(self.arg(0)?, self.arg(1)?, self.optional(6), self.optional(7))?;
+        let all = self.scaled_sums(&sums, self.arg(3)?, self.arg(4)?, self.optional(2))?;
+        self.attend_packed(&all, 5, 8, None)
+    }
+
     fn scaled_sums(
         &self,
         sums: &OnnxArray,

@@ -18,6 +18,18 @@ pub(super) struct Constant {
     arrays: Vec<Arc<OnnxArray>>,
 }
 
+/// What a table that depends on the number of tokens may be, that GPT-2 has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unusual {
+    NotANumber,
+    /// A causal mask that hides what is further back than this.
+    Window(usize),
+    /// A bias that falls evenly with the distance.
+    Slopes,
+    /// Another bias by distance.
+    ByDistance,
+}
+
 impl Constant {
     pub fn one(name: &str, array: Arc<OnnxArray>) -> Self {
         Self { name: name.into(), arrays: vec![array] }
@@ -68,12 +80,17 @@ impl Constant {
         self.arrays.iter().all(|array| array.uniform() == Some(first)).then(|| first.float())
     }
 
-    /// 0, 1, 2... up to the number of tokens.
-    pub fn is_positions(&self, counts: &[usize]) -> bool {
+    /// Where it counts one by one, a number for each token: its first number.
+    pub fn positions_from(&self, counts: &[usize]) -> Option<usize> {
+        let start = *self.arrays[0].ints()?.first()?;
         let counts_up = |(array, &n): (&Arc<OnnxArray>, &usize)| {
-            array.ints().is_some_and(|ints| ints.len() == n && ints.iter().enumerate().all(|(i, &x)| x == i as i64))
+            let number = |i: usize| start.checked_add(i as i64);
+            array
+                .ints()
+                .is_some_and(|ints| ints.len() == n && ints.iter().enumerate().all(|(i, &x)| number(i) == Some(x)))
         };
-        self.arrays.len() == counts.len() && self.arrays.iter().zip(counts).all(counts_up)
+        let fits = self.arrays.len() == counts.len() && self.arrays.iter().zip(counts).all(counts_up);
+        usize::try_from(start).ok().filter(|_| fits)
     }
 
     /// One number on and below the diagonal, another above it.
@@ -94,6 +111,41 @@ impl Constant {
                 && (0..n * n).all(|i| array.data().get(i).float() == expected(i))
         };
         self.arrays.iter().zip(counts).all(is_mask).then_some((keep, drop))
+    }
+
+    /// What a table that is neither a causal mask nor positions is instead, where it has a name.
+    pub fn unusual(&self, counts: &[usize]) -> Option<Unusual> {
+        let (array, &n) = (self.arrays.last()?, counts.last()?);
+        let x = |i: usize| array.data().get(i).float();
+        if (0..array.len()).any(|i| x(i).is_nan()) {
+            return Some(Unusual::NotANumber);
+        }
+        let &[.., rows, columns] = array.sizes() else { return None };
+        if columns != n || n < 3 || array.is_empty() {
+            return None;
+        }
+        // How far a query sees, where that is less than all.
+        let (keep, drop) = (x((rows - 1) * n + n - 1), x((rows - 1) * n));
+        let width = (0..n).take_while(|back| x((rows - 1) * n + n - 1 - back) == keep).count();
+        let windowed = |i: usize| if i % n <= i / n && i / n - i % n < width { keep } else { drop };
+        if rows == n && width < n && (0..n * n).all(|i| x(i) == windowed(i)) {
+            return Some(Unusual::Window(width));
+        }
+        let last = |head: usize, j: usize| x((head * rows + rows - 1) * n + j);
+        let heads = array.len() / (rows * n);
+        let slope = |head: usize| last(head, 1) - last(head, 0);
+        let near = |a: f32, b: f32| (a - b).abs() <= 1e-3 * a.abs().max(b.abs());
+        let is_straight =
+            |head: usize| slope(head) != 0.0 && (1..n).all(|j| near(last(head, j) - last(head, j - 1), slope(head)));
+        if (0..heads).all(is_straight) {
+            return Some(Unusual::Slopes);
+        }
+        // Below the diagonal each number is that of the row before, one column before.
+        let by_distance = |i: usize| {
+            let (row, column) = (i / n % rows, i % n);
+            row == 0 || column == 0 || column > row || x(i) == x(i - n - 1)
+        };
+        (rows == n && (0..array.len()).all(by_distance)).then_some(Unusual::ByDistance)
     }
 
     /// The table `[context, d]` whose first rows the value is, at every number of tokens.
@@ -155,13 +207,14 @@ mod tests {
     }
 
     #[test]
-    fn positions_count_from_zero() {
+    fn positions_count_from_any_row() {
         let counted = |start: i64| {
             let row = |&n: &usize| Arc::new(OnnxArray::i64(&[1, n], (0..n as i64).map(|i| i + start).collect()));
             Constant::of("p", COUNTS.iter().map(row).collect())
         };
-        assert!(counted(0).is_positions(&COUNTS));
-        assert!(!counted(1).is_positions(&COUNTS));
+        assert_eq!(counted(0).positions_from(&COUNTS), Some(0));
+        assert_eq!(counted(2).positions_from(&COUNTS), Some(2), "tables may begin with rows for other uses");
+        assert_eq!(counted(-1).positions_from(&COUNTS), None);
     }
 
     #[test]

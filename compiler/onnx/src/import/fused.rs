@@ -244,7 +244,17 @@ impl Importer<'_> {
         let at = |i: usize| inputs.get(i).and_then(Option::as_ref);
         let (x, w) = (self.input(node, inputs, 0)?, self.input(node, inputs, 1)?);
         let all = self.product_plus(node, &x, &w, at(2))?;
-        if let Some(past) = at(4) {
+        self.attend_packed(node, &all, [at(3), at(4), at(5)])
+    }
+
+    /// Attention on queries, keys and values side by side, with a mask, a past and what is added to scores.
+    pub(super) fn attend_packed(
+        &mut self,
+        node: &OnnxNode,
+        all: &LiveValue,
+        [mask, past, added]: [Option<&ImportValue>; 3],
+    ) -> Result<LiveValue, ImportError> {
+        if let Some(past) = past {
             self.is_no_past(past)?;
         }
         let axis = all.dims.len() - 1;
@@ -259,12 +269,12 @@ impl Importer<'_> {
         }
         let heads = self.count_of(node, "num_heads")?;
         let mut qkv = Vec::new();
-        for part in self.parts(node, &all, axis, &sizes)? {
+        for part in self.parts(node, all, axis, &sizes)? {
             qkv.push(self.heads(node, part, heads)?);
         }
-        self.unmasked(at(3))?;
+        self.unmasked(mask)?;
         let view = if node.int("unidirectional").unwrap_or(0) != 0 { KeyView::Past } else { KeyView::All };
-        let y = self.attend(node, [&qkv[0], &qkv[1], &qkv[2]], node.float("scale"), view, at(5))?;
+        let y = self.attend(node, [&qkv[0], &qkv[1], &qkv[2]], node.float("scale"), view, added)?;
         self.merged(node, y)
     }
 

@@ -1,10 +1,12 @@
 //! The state of one translation, and what every operator does with values: constants are evaluated, and become operands.
 
-use super::constants::{self, Constant};
+use super::constants::{self, Constant, Unusual};
+use super::inputs::InputBindings;
 use super::shapes::{fixed, ir_shape};
 use super::value::{ImportError, ImportValue, LiveValue};
-use crate::evaluate::call::{ELEMENTS_MAX, EvaluateError, OnnxCall};
+use crate::evaluate::call::{ELEMENTS_MAX, EvaluateError, OnnxCall, count};
 use crate::evaluate::{evaluate, work};
+use crate::finite;
 use crate::model::{OnnxModel, OnnxNode};
 use crate::tensor::OnnxArray;
 use snnc_ir::diagnostic::Diagnostics;
@@ -28,6 +30,8 @@ pub(super) const EVALUATED_MAX: usize = 32 * ELEMENTS_MAX;
 pub(super) struct Importer<'m> {
     pub model: &'m OnnxModel,
     pub counts: Vec<usize>,
+    /// What a user says that inputs hold.
+    pub bindings: InputBindings,
     pub builder: Builder,
     pub values: HashMap<&'m str, ImportValue>,
     /// How many nodes still want a value.
@@ -46,16 +50,21 @@ pub(super) struct Importer<'m> {
     /// Constants that have become weights, by address; the arrays are kept so that addresses stay theirs.
     pub weights: HashMap<usize, (Arc<OnnxArray>, Value)>,
     pub scalars: HashMap<u32, Value>,
+    /// Constants of equal elements that had to become weights, by number and sizes.
+    pub uniform: HashMap<(u32, Vec<usize>), Value>,
     pub errors: Diagnostics,
+    /// What the file has that GPT-2 has not, in words.
+    pub traits: Vec<String>,
     /// Operators that are not supported, in order of appearance, with the nodes that use them.
     pub unsupported: Vec<(String, Vec<&'m str>)>,
 }
 
 impl<'m> Importer<'m> {
-    pub(super) fn new(model: &'m OnnxModel, counts: &[usize], context: usize) -> Self {
+    pub(super) fn new(model: &'m OnnxModel, counts: &[usize], context: usize, bindings: &InputBindings) -> Self {
         Self {
             model,
             counts: counts.to_vec(),
+            bindings: bindings.clone(),
             builder: Builder::new(Stage::Imported, u32::try_from(context).unwrap_or(u32::MAX)),
             values: HashMap::new(),
             wanted: HashMap::new(),
@@ -68,7 +77,9 @@ impl<'m> Importer<'m> {
             given_out: 0,
             weights: HashMap::new(),
             scalars: HashMap::new(),
+            uniform: HashMap::new(),
             errors: Diagnostics::new(),
+            traits: Vec::new(),
             unsupported: Vec::new(),
         }
     }
@@ -166,12 +177,67 @@ impl<'m> Importer<'m> {
             let value = self.builder.add(Op::Dense(DenseOp::Embed), &[positions, table], node.label())?;
             return Ok(self.live(value, dims)?);
         }
-        Err(format!(
-            "its operand {} depends on the number of tokens, but is neither a causal mask nor a table of positions: \
-             GPT-2 has no window and no bias by distance",
-            constant.name()
-        )
-        .into())
+        Err(self.no_operand(constant, node))
+    }
+
+    /// Notes what the file has that GPT-2 has not, once for each kind.
+    pub(super) fn has(&mut self, what: &str, node: &OnnxNode) {
+        let kind = what.split(':').next().unwrap_or(what);
+        if !self.traits.iter().any(|known| known.starts_with(kind)) {
+            self.traits.push(format!("{what} (first at {})", node.label()));
+        }
+    }
+
+    /// Why a constant that depends on the number of tokens is no operand: what it is instead of a mask or positions.
+    fn no_operand(&mut self, constant: &Constant, node: &OnnxNode) -> ImportError {
+        let name = constant.name();
+        let wrong = constant.unusual(&self.counts);
+        match wrong {
+            Some(Unusual::NotANumber) => {
+                let bad = finite::culprits(self.model, name, name);
+                let why = match bad.first() {
+                    Some((tensor, _)) => format!("tensor {tensor} is infinite, as a number is that overflows f16, and 0 times infinity is NaN"),
+                    None => "the file computes it so".to_string(),
+                };
+                format!("the mask {name} holds NaN: {why}").into()
+            }
+            Some(Unusual::Window(width)) => {
+                self.has(&format!("local attention: a window of {width} tokens"), node);
+                format!("its operand {name} is a mask with a window of {width} tokens; GPT-2 has none").into()
+            }
+            Some(Unusual::Slopes) => {
+                self.has("ALiBi: a bias of attention that grows with the distance", node);
+                format!("its operand {name} is a bias by distance (ALiBi); GPT-2 has none").into()
+            }
+            Some(Unusual::ByDistance) => {
+                self.has("relative positions: a bias of attention by distance", node);
+                format!("its operand {name} is a bias by distance; GPT-2 has none").into()
+            }
+            None => format!(
+                "its operand {name} depends on the number of tokens, but is neither a causal mask nor a table of positions"
+            )
+            .into(),
+        }
+    }
+
+    /// A value with all its elements: a constant whose elements are all equal is held as one number, whatever its shape.
+    pub(super) fn whole(&mut self, node: &OnnxNode, x: &LiveValue) -> Result<LiveValue, ImportError> {
+        let shape = ir_shape(&x.dims)?;
+        let number = self.builder.graph().constant(x.value).and_then(|weight| weight.tensor.as_f32());
+        let (Some(&[number]), Some(sizes)) = (number, shape.sizes()) else { return Ok(x.clone()) };
+        if self.builder.ty(x.value).shape() == shape {
+            return Ok(x.clone());
+        }
+        let key = (number.to_bits(), sizes.clone());
+        let value = match self.uniform.get(&key) {
+            Some(value) => *value,
+            None => {
+                let array = OnnxArray::f32(&sizes, vec![number; count(&sizes)?]);
+                self.weight(&format!("{} of {number:?}", node.label()), &Arc::new(array))?
+            }
+        };
+        self.uniform.insert(key, value);
+        Ok(LiveValue { value, dims: x.dims.clone() })
     }
 
     /// One number, shared by all that use it.

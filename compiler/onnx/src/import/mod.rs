@@ -11,9 +11,11 @@
 mod constants;
 mod control;
 mod fused;
+mod heads;
 mod importer;
 pub mod inputs;
 mod operators;
+mod output;
 mod quantised;
 mod shapes;
 mod tables;
@@ -27,6 +29,8 @@ use constants::Constant;
 pub use control::CONTROL;
 pub use importer::COUNTS;
 use importer::{EVALUATED_MAX, HELD_MAX, Importer, all_constants};
+use inputs::InputBindings;
+use output::OutputKind;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::Perm;
 use snnc_ir::op::{ArrayOp, LeafOp};
@@ -49,6 +53,27 @@ pub struct Imported {
     pub graph: Graph,
     /// Whether the file rounds activations to codes.
     pub rounds_activations: bool,
+    /// The file's output that the graph computes.
+    pub output: String,
+    /// Whether that output is a hidden state, on which the table of tokens was put as a head.
+    pub head_added: bool,
+    /// What the file has that GPT-2 has not, in words: why it may not be recognised.
+    pub traits: Vec<String>,
+}
+
+/// A file that is not imported.
+#[derive(Debug)]
+pub struct Refused {
+    /// What is in the way, node by node.
+    pub diagnostics: Diagnostics,
+    /// What the file has that GPT-2 has not, in words.
+    pub traits: Vec<String>,
+}
+
+impl<D: Into<Diagnostics>> From<D> for Refused {
+    fn from(diagnostics: D) -> Self {
+        Self { diagnostics: diagnostics.into(), traits: Vec::new() }
+    }
 }
 
 /// What an operator is taken as.
@@ -62,39 +87,34 @@ pub struct Support {
 
 /// What the operator of `node` is taken as, whatever its operands.
 pub fn support(node: &OnnxNode) -> Support {
-    Importer::new(&OnnxModel::default(), &COUNTS, 1).support(node)
+    Importer::new(&OnnxModel::default(), &COUNTS, 1, &InputBindings::default()).support(node)
 }
 
-/// The output that the logits are: the one of that name, or the first.
-pub fn output_of(model: &OnnxModel) -> Option<&Port> {
-    let outputs = &model.graph.outputs;
-    outputs.iter().find(|port| port.name == OUTPUT).or(outputs.first())
-}
-
-/// The graph at stage Imported.
+/// The graph at stage Imported; `bindings` say what inputs hold that snnc does not know.
 ///
 /// # Errors
 /// All operators that are not supported, and every node that asks for what cannot be had.
-pub fn import(model: &OnnxModel) -> Result<Imported, Diagnostics> {
+pub fn import(model: &OnnxModel, bindings: &InputBindings) -> Result<Imported, Refused> {
+    bindings.check(&model.graph.inputs)?;
     if let Some(n) = inputs::fixed_tokens(&model.graph.inputs) {
-        return import_fixed(model, n);
+        return import_fixed(model, n, bindings);
     }
-    let first = Importer::new(model, &COUNTS, 1).run()?;
+    let output = output::choose(model, &COUNTS, bindings)?;
+    let first = Importer::new(model, &COUNTS, 1, bindings).run(output)?;
     let context = first.1.ok_or_else(|| {
-        Diagnostics::from(
-            Diagnostic::new("", "no table of positions was found")
-                .note("a GPT-2 gathers rows 0, 1, 2... of a learned table; its rows are the longest context"),
+        Diagnostic::new("", "no table of positions was found").note(
+            "a GPT-2 gathers neighbouring rows of a learned table; those that can be reached are the longest context",
         )
     })?;
     let mut counts = COUNTS.to_vec();
     if context > COUNTS[1] {
         counts.push(context);
     }
-    Importer::new(model, &counts, context).run().map(|(imported, _)| imported)
+    Importer::new(model, &counts, context, bindings).run(output).map(|(imported, _)| imported)
 }
 
 /// A file that takes exactly `n` tokens. That is its context: what a causal network says of fewer is a part of that.
-fn import_fixed(model: &OnnxModel, n: usize) -> Result<Imported, Diagnostics> {
+fn import_fixed(model: &OnnxModel, n: usize, bindings: &InputBindings) -> Result<Imported, Refused> {
     if n < COUNTS[0] {
         let message = format!("the file takes exactly {n} tokens, fewer than snnc can examine");
         return Err(Diagnostic::new("", message).note("export it with a dynamic sequence length").into());
@@ -103,36 +123,43 @@ fn import_fixed(model: &OnnxModel, n: usize) -> Result<Imported, Diagnostics> {
         let message = format!("the file takes exactly {n} tokens; a context of {CONTEXT_MAX} is the longest possible");
         return Err(Diagnostic::new("", message).into());
     }
-    Importer::new(model, &[n], n).run().map(|(imported, _)| imported)
+    let output = output::choose(model, &[n], bindings)?;
+    Importer::new(model, &[n], n, bindings).run(output).map(|(imported, _)| imported)
 }
 
 impl<'m> Importer<'m> {
-    /// The graph of the first output, and the rows of the position table.
-    fn run(mut self) -> Result<(Imported, Option<usize>), Diagnostics> {
+    /// The graph of an output, and the rows of the position table.
+    fn run(mut self, output: &'m Port) -> Result<(Imported, Option<usize>), Refused> {
+        self.translate_all(&[&output.name]);
+        if let Some(classes) = self.no_language_model(output) {
+            return Err(classes.into());
+        }
+        let logits = self.output(output);
+        if !self.errors.is_empty() || !self.unsupported.is_empty() {
+            let traits = std::mem::take(&mut self.traits);
+            return Err(Refused { diagnostics: self.diagnostics(), traits });
+        }
+        let (value, head_added) =
+            logits.map_err(|message| Diagnostic::new(format!("output {}", output.name), message))?;
+        let graph = self.builder.finish(vec![(OUTPUT.to_string(), value)]);
+        let rounds_activations = self.rounds_activations;
+        let (output, traits) = (output.name.clone(), self.traits);
+        Ok((Imported { graph, rounds_activations, output, head_added, traits }, self.context))
+    }
+
+    /// Translates all nodes that `outputs` need.
+    fn translate_all(&mut self, outputs: &[&'m str]) {
         let graph = &self.model.graph;
-        let Some(output) = output_of(self.model) else {
-            return Err(Diagnostic::new("", "the graph has no output").into());
-        };
-        let live = self.enter(graph, &[&output.name]);
+        let live = self.enter(graph, outputs);
         self.bind(&graph.inputs);
         for node in live {
             self.node(node);
         }
-        let logits = self.output(output);
-        if !self.errors.is_empty() || !self.unsupported.is_empty() {
-            return Err(self.diagnostics());
-        }
-        match logits {
-            Ok(value) => {
-                let graph = self.builder.finish(vec![(OUTPUT.to_string(), value)]);
-                Ok((Imported { graph, rounds_activations: self.rounds_activations }, self.context))
-            }
-            Err(message) => Err(Diagnostic::new(format!("output {}", output.name), message).into()),
-        }
     }
 
-    /// What the network's output is. A file that ends before the head gets GPT-2's own: the table of tokens once more.
-    fn output(&mut self, output: &Port) -> Result<Value, String> {
+    /// What the network's output is, and whether a head was put on it: a file that ends before the head gets GPT-2's own,
+    /// the table of tokens once more.
+    fn output(&mut self, output: &Port) -> Result<(Value, bool), String> {
         let live = match self.values.get(output.name.as_str()) {
             Some(ImportValue::Live(live) | ImportValue::Last(live)) => live.clone(),
             Some(ImportValue::Failed) => return Err("it could not be translated".into()),
@@ -140,21 +167,19 @@ impl<'m> Importer<'m> {
             None => return Err("no node makes it".into()),
         };
         let shape = self.builder.ty(live.value).shape();
-        let Some(width) = shape.row_width() else {
-            let message = format!("the first output should be the logits, [1,tokens,vocabulary]; it is {shape}");
-            return Err(message);
-        };
-        let table = self.token_table.map(|table| (table, self.builder.ty(table).shape()));
-        match table.and_then(|(table, shape)| Some((table, shape.sizes()?))) {
-            Some((table, sizes)) if sizes[0] != width && sizes[1] == width => {
+        if shape.row_width().is_none() {
+            return Err(format!("it should be the logits, [1,tokens,vocabulary]; it is {shape}"));
+        }
+        match self.token_table.filter(|_| self.kind_of(output) == OutputKind::Hidden) {
+            Some(table) => {
                 let swap = Perm::new(&[1, 0]).ok_or("a matrix can be turned")?;
-                let head = self
-                    .builder
-                    .add(Op::Array(ArrayOp::Transpose(swap)), &[table], &output.name)
-                    .map_err(|e| e.message)?;
-                self.builder.add(Op::Array(ArrayOp::MatMul), &[live.value, head], &output.name).map_err(|e| e.message)
+                let builder = &mut self.builder;
+                let head = builder.add(Op::Array(ArrayOp::Transpose(swap)), &[table], &output.name);
+                let head = head.map_err(|e| e.message)?;
+                let logits = builder.add(Op::Array(ArrayOp::MatMul), &[live.value, head], &output.name);
+                logits.map(|logits| (logits, true)).map_err(|e| e.message)
             }
-            _ => Ok(live.value),
+            None => Ok((live.value, false)),
         }
     }
 
@@ -205,7 +230,7 @@ impl<'m> Importer<'m> {
     }
 
     fn fresh(&self, port: &Port) -> Result<ImportValue, String> {
-        let arrays = self.counts.iter().map(|&n| inputs::fresh(port, n).map(Arc::new));
+        let arrays = self.counts.iter().map(|&n| inputs::fresh(port, n, &self.bindings).map(Arc::new));
         Ok(ImportValue::Constant(Constant::of(&port.name, arrays.collect::<Result<_, String>>()?)))
     }
 
@@ -362,7 +387,9 @@ impl<'m> Importer<'m> {
         let moves = ["Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"];
         let rows = ["MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "LayerNormalization"];
         let operator = node.operator();
-        if moves.contains(&&*operator) {
+        let turned = operator == "Transpose"
+            && node.ints("perm").is_some_and(|perm| perm.last() == Some(&(perm.len() as i64 - 1)));
+        if moves.contains(&&*operator) || turned {
             return Ok(inputs.first().cloned().flatten().into_iter().collect());
         }
         if !rows.contains(&&*operator) {

@@ -1,19 +1,20 @@
 //! The operators of a network, one by one: an ONNX node on values that depend on the token ids becomes nodes of the graph.
 
 use super::importer::Importer;
-use super::shapes::{fixed, ir_shape, reshaped_dims, unify};
+use super::shapes::{fixed, ir_shape, kept_axes, reshaped_dims, unify};
 use super::value::{ImportError, ImportValue, LiveValue};
 use crate::evaluate::call::{OnnxCall, axis, broadcast, count, sizes_of, volume};
 use crate::evaluate::shape_ops::{
     SliceSpan, flat_sizes, reshape_sizes, slice_spans, split_sizes, squeeze_sizes, unsqueeze_sizes,
 };
 use crate::import::constants::Constant;
-use crate::model::OnnxNode;
+use crate::model::{Attribute, OnnxNode};
 use crate::tensor::OnnxArray;
+use crate::unsupported;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp};
 use snnc_ir::op::{Perm, Scalar};
 use snnc_ir::types::{Dim, Elem, Shape};
-use snnc_ir::{Binary, Op, Type, Unary, Value};
+use snnc_ir::{Binary, Op, Tensor, Type, Unary, Value};
 use std::sync::Arc;
 
 /// The version of ONNX in which Softmax lost its flattening to a matrix.
@@ -49,6 +50,7 @@ impl Importer<'_> {
             "Slice" => Ok(vec![self.slice(node, inputs)?]),
             "Split" => self.split(node, inputs),
             "Gather" => Ok(vec![self.pick(node, inputs)?]),
+            "GatherND" => Ok(vec![self.last_token(node, inputs)?]),
             "Einsum" => one(self.einsum(node, inputs)),
             "Concat" => one(self.concat(node, inputs)),
             "Add" => one(self.binary(node, inputs, Binary::Add)),
@@ -178,14 +180,29 @@ impl Importer<'_> {
     ) -> Result<LiveValue, ImportError> {
         let x = self.input(node, inputs, 0)?;
         let all = self.at_each(node, inputs, |call, k| sizes(call, &self.sizes(&x.dims, k)))?;
-        let dims = reshaped_dims(&x.dims, &all, &self.counts)?;
+        let dims = reshaped_dims(&x.dims, &all, &self.counts).inspect_err(|_| {
+            // Heads behind each other in the place of tokens: all meet the same keys.
+            let times = |sizes: &[usize], n: usize| {
+                sizes.iter().find(|&&size| size > n && size.is_multiple_of(n)).map(|size| size / n)
+            };
+            let heads: Option<Vec<usize>> = all.iter().zip(&self.counts).map(|(sizes, &n)| times(sizes, n)).collect();
+            if let Some(&[heads, ..]) = heads.as_deref().filter(|all| all.iter().all(|heads| *heads == all[0]))
+                && x.dims.contains(&Dim::Tokens)
+            {
+                self.has(&unsupported::shared(1, heads as i64), node);
+            }
+        })?;
         self.reshaped(node, x, dims)
     }
 
     pub(super) fn reshaped(&mut self, node: &OnnxNode, x: LiveValue, dims: Vec<Dim>) -> Result<LiveValue, ImportError> {
-        let shape = ir_shape(&dims)?;
+        let (x, shape) = (self.whole(node, &x)?, ir_shape(&dims)?);
         if self.builder.ty(x.value).shape() == shape {
             return Ok(LiveValue { value: x.value, dims });
+        }
+        if let (Some(weight), Some(sizes)) = (self.builder.graph().constant(x.value), shape.sizes()) {
+            let (name, tensor) = (weight.name.clone(), Tensor::new(sizes, weight.tensor.data().clone()));
+            return Ok(LiveValue { value: self.builder.weight(&name, Arc::new(tensor)), dims });
         }
         self.add(node, Op::Array(ArrayOp::Reshape(shape)), &[x.value], dims)
     }
@@ -196,13 +213,27 @@ impl Importer<'_> {
         let all = self.at_each(node, inputs, |call, _| sizes_of(&call.ints(1)?))?;
         let dims = self.broadcast(&x.dims, &unify(&all, &self.counts)?)?;
         if ir_shape(&dims)? == ir_shape(&x.dims)? {
-            Ok(LiveValue { value: x.value, dims })
-        } else {
-            Err(ImportError::Unsupported)
+            return Ok(LiveValue { value: x.value, dims });
         }
+        // Heads of keys and values that stand beside each other several times.
+        let ahead = dims.len().saturating_sub(x.dims.len());
+        let stretched = |&axis: &usize| x.dims[axis] == Dim::Fixed(1) && dims[ahead + axis] != Dim::Fixed(1);
+        if let Some(axis) = (0..x.dims.len()).find(stretched)
+            && let Dim::Fixed(times) = dims[ahead + axis]
+            && dims.len() > 3
+            && x.dims.contains(&Dim::Tokens)
+        {
+            let others = x.dims[..x.dims.len() - 1].iter().filter_map(|dim| match dim {
+                Dim::Fixed(size) => Some(i64::from(*size)),
+                _ => None,
+            });
+            let keys: i64 = others.product();
+            self.has(&unsupported::shared(keys, keys * i64::from(times)), node);
+        }
+        Err("it repeats a value that depends on the token ids".into())
     }
 
-    /// Leading sizes of 1, which the IR does not have, are put aside before and back after.
+    /// Axes in another order.
     fn transpose(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         let x = self.input(node, inputs, 0)?;
         let perm = OnnxCall { node, opset: self.model.opset(), inputs: &[] }.permutation(x.dims.len())?;
@@ -218,12 +249,14 @@ impl Importer<'_> {
         if perm.len() != x.dims.len() {
             return Err(format!("a matrix is wanted, here are {} axes", x.dims.len()).into());
         }
-        let is_one = |axis: &&usize| x.dims[**axis] == Dim::Fixed(1);
-        let all: Vec<usize> = (0..x.dims.len()).collect();
-        let aside: Vec<usize> = all.iter().take_while(is_one).chain(perm.iter().take_while(is_one)).copied().collect();
+        let x = self.whole(node, &x)?;
         let dims: Vec<Dim> = perm.iter().map(|&axis| x.dims[axis]).collect();
-        let from: Vec<usize> = all.into_iter().filter(|axis| !aside.contains(axis)).collect();
-        let to: Vec<usize> = perm.iter().copied().filter(|axis| !aside.contains(axis)).collect();
+        // Sizes of 1 that the IR has on neither side are put aside before and back after.
+        let kept = kept_axes(&x.dims);
+        let kept_after: Vec<usize> = kept_axes(&dims).into_iter().map(|axis| perm[axis]).collect();
+        let both = |axis: &usize| kept.contains(axis) && kept_after.contains(axis);
+        let from: Vec<usize> = kept.iter().copied().filter(both).collect();
+        let to: Vec<usize> = kept_after.iter().copied().filter(both).collect();
         let order: Vec<usize> = to.iter().filter_map(|axis| from.iter().position(|other| other == axis)).collect();
         let order = Perm::new(&order).ok_or_else(|| format!("{} axes cannot be turned", order.len()))?;
         let dense: Vec<Dim> = from.iter().map(|&axis| x.dims[axis]).collect();
@@ -264,8 +297,8 @@ impl Importer<'_> {
         start: usize,
         len: usize,
     ) -> Result<LiveValue, ImportError> {
-        let lead = x.dims.len() - ir_shape(&x.dims)?.rank();
-        let inner = axis.checked_sub(lead).ok_or("it takes nothing")?;
+        let x = self.whole(node, x)?;
+        let inner = kept_axes(&x.dims).iter().position(|&kept| kept == axis).ok_or("it takes nothing")?;
         let mut dims = x.dims.clone();
         dims[axis] = fixed(len)?;
         let (Ok(start), Ok(len)) = (u32::try_from(start), u32::try_from(len)) else {
@@ -334,14 +367,51 @@ impl Importer<'_> {
         self.dressed(node, x.value, dims).map(ImportValue::Live)
     }
 
-    /// Only where all but one part are empty: a past that there is not.
+    /// GatherND of the last token: its constant indices are all that of the last row of the first axis.
+    fn last_token(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<ImportValue, ImportError> {
+        let (Some(Some(ImportValue::Live(x))), Some(Some(ImportValue::Constant(indices)))) =
+            (inputs.first(), inputs.get(1))
+        else {
+            return Err(ImportError::Unsupported);
+        };
+        let batch = usize::try_from(node.int("batch_dims").unwrap_or(0)).unwrap_or(usize::MAX);
+        let before = x.dims.iter().take_while(|&&dim| dim == Dim::Fixed(1)).count();
+        // An index for each axis down to the tokens: those before have one place.
+        let is_last = |k: usize| {
+            let (array, n) = (indices.at(k), self.counts[k] as i64);
+            let Some(ints) = array.ints() else { return false };
+            let Some((last, lead)) = ints.split_last() else { return false };
+            let depth = array.sizes().last().copied().unwrap_or(0);
+            depth == ints.len()
+                && batch + depth == before + 1
+                && lead.iter().all(|&i| i == 0 || i == -1)
+                && (*last == -1 || *last + 1 == n)
+        };
+        if x.dims.get(before) == Some(&Dim::Tokens) && (0..self.counts.len()).all(is_last) {
+            return Ok(ImportValue::Last(x.clone()));
+        }
+        Err("it picks what is not the last token".into())
+    }
+
+    /// Parts that are empty are left out: a past that there is not. Others must be heads that are computed alike.
     pub(super) fn concat(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         let is_empty = |constant: &Constant| (0..self.counts.len()).all(|k| constant.at(k).is_empty());
         let full = |value: &&ImportValue| !matches!(value, ImportValue::Constant(constant) if is_empty(constant));
         let parts: Vec<&ImportValue> = inputs.iter().flatten().filter(full).collect();
         match parts.as_slice() {
+            [] => Err(ImportError::Unsupported),
             [one] => self.operand(one, node),
-            _ => Err(ImportError::Unsupported),
+            several => {
+                let live = several.iter().map(|value| match value {
+                    ImportValue::Live(live) => Some(live.clone()),
+                    _ => None,
+                });
+                let live: Vec<LiveValue> = live.collect::<Option<_>>().ok_or(ImportError::Unsupported)?;
+                let axis = axis(node.int("axis").unwrap_or(-1), live[0].dims.len())?;
+                self.side_by_side(node, &live, axis)?.ok_or_else(|| {
+                    "it puts values side by side that are no heads: what they are computed by differs".into()
+                })
+            }
         }
     }
 
@@ -382,22 +452,44 @@ impl Importer<'_> {
         y: &LiveValue,
     ) -> Result<LiveValue, ImportError> {
         let dims = self.broadcast(&x.dims, &y.dims)?;
-        let (x, y) = (self.beside(node, x, y)?, self.beside(node, y, x)?);
+        let (mut x, mut y) = (self.beside(node, x, y)?, self.beside(node, y, x)?);
+        // One number serves for a constant of equal elements, unless that is the one that the other is stretched to.
+        let shape = ir_shape(&dims)?;
+        if ![&x, &y].iter().any(|operand| self.builder.ty(operand.value).shape() == shape) {
+            (x, y) = (self.whole(node, &x)?, self.whole(node, &y)?);
+        }
         self.add(node, Op::Array(ArrayOp::Binary(kind)), &[x.value, y.value], dims)
     }
 
     /// In a file of one number of tokens, a constant with a row for each token is a table of positions.
     fn beside(&mut self, node: &OnnxNode, x: &LiveValue, other: &LiveValue) -> Result<LiveValue, ImportError> {
-        let (&[n], [.., Dim::Fixed(rows), width]) = (self.counts.as_slice(), x.dims.as_slice()) else {
+        let &[n] = self.counts.as_slice() else { return Ok(x.clone()) };
+        let batch = |dims: &[Dim]| dims.len() > 2 && dims[dims.len() - 2] == Dim::Fixed(1);
+        let (before, [rows, .., width]) = x.dims.split_at(x.dims.len().saturating_sub(2 + usize::from(batch(&x.dims))))
+        else {
             return Ok(x.clone());
         };
-        let is_table = *rows as usize == n && self.builder.graph().constant(x.value).is_some();
-        if !is_table || !matches!(other.dims.as_slice(), [.., Dim::Tokens, last] if last == width) {
+        let (Dim::Fixed(rows), Some(weight)) = (*rows, self.builder.graph().constant(x.value)) else {
+            return Ok(x.clone());
+        };
+        let behind_tokens = match other.dims.as_slice() {
+            [.., Dim::Tokens, last] | [.., Dim::Tokens, Dim::Fixed(1), last] => last == width,
+            _ => false,
+        };
+        if rows as usize != n || weight.tensor.sizes().first() != Some(&n) || !behind_tokens {
             return Ok(x.clone());
         }
+        let (name, tensor) = (weight.name.clone(), weight.tensor.clone());
+        let mut table = x.value;
+        if tensor.sizes().len() != 2 {
+            let sizes = vec![n, tensor.sizes().iter().skip(1).product()];
+            let rows = Tensor::new(sizes, tensor.data().clone());
+            table = self.builder.weight(&format!("{name} by position"), Arc::new(rows));
+        }
         let positions = self.builder.add(Op::Leaf(LeafOp::Positions), &[], node.label())?;
-        let dims = [&x.dims[..x.dims.len() - 2], &[Dim::Tokens, *width]].concat();
-        self.add(node, Op::Dense(DenseOp::Embed), &[positions, x.value], dims)
+        let mut dims = before.to_vec();
+        dims.extend(x.dims[before.len()..].iter().enumerate().map(|(i, dim)| if i == 0 { Dim::Tokens } else { *dim }));
+        self.add(node, Op::Dense(DenseOp::Embed), &[positions, table], dims)
     }
 
     fn unary(
@@ -460,13 +552,13 @@ impl Importer<'_> {
         self.product(node, &a, &b)
     }
 
-    /// Products of two operands that share one axis and sum over it.
+    /// Products of two operands that sum over the labels that they share and the result has not. Several labels that play
+    /// the same part are put together into one axis: weights may have an axis for heads.
     fn einsum(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         let equation: String = node.text("equation").unwrap_or("").chars().filter(|c| !c.is_whitespace()).collect();
+        let refused = || ImportError::Invalid(format!("the equation {equation:?} is not supported"));
         let [a, b] = [self.input(node, inputs, 0)?, self.input(node, inputs, 1)?];
-        let (Some((left, out)), 2) = (equation.split_once("->"), inputs.len()) else {
-            return Err(format!("the equation {equation:?} is not supported").into());
-        };
+        let (Some((left, out)), 2) = (equation.split_once("->"), inputs.len()) else { return Err(refused()) };
         let parts: Vec<Vec<char>> = left.split(',').map(|part| part.chars().collect()).collect();
         let out: Vec<char> = out.chars().collect();
         let [left, right] = parts.as_slice() else { return Err("two operands are wanted".into()) };
@@ -474,18 +566,50 @@ impl Importer<'_> {
         let (batch, summed): (Vec<char>, Vec<char>) = both.iter().partition(|c| out.contains(c));
         let free = |labels: &[char]| labels.iter().copied().filter(|c| !both.contains(c)).collect::<Vec<char>>();
         let (rows, columns) = (free(left), free(right));
-        let fits = left.len() == a.dims.len() && right.len() == b.dims.len() && out.len() == batch.len() + 2;
-        if !fits || summed.len() != 1 || rows.len() != 1 || columns.len() != 1 {
-            return Err(format!("the equation {equation:?} is not supported").into());
+        let fits = left.len() == a.dims.len() && right.len() == b.dims.len();
+        if !fits || out.len() != batch.len() + rows.len() + columns.len() || summed.is_empty() {
+            return Err(refused());
         }
         let order = |from: &[char], to: &[char]| -> Result<Vec<usize>, ImportError> {
             let at = |c: &char| from.iter().position(|other| other == c);
             to.iter().map(at).collect::<Option<_>>().ok_or_else(|| "a label is used by nothing".into())
         };
-        let a = self.transposed(node, a, &order(left, &[&batch[..], &rows, &summed].concat())?)?;
-        let b = self.transposed(node, b, &order(right, &[&batch[..], &summed, &columns].concat())?)?;
+        let dims_of = |labels: &[char], from: &[char], x: &LiveValue| -> Vec<Dim> {
+            labels.iter().filter_map(|c| from.iter().position(|other| other == c)).map(|axis| x.dims[axis]).collect()
+        };
+        let (lead, ends) = (dims_of(&batch, left, &a), [dims_of(&rows, left, &a), dims_of(&columns, right, &b)]);
+        let sums = together(&dims_of(&summed, left, &a)).ok_or_else(refused)?;
+        let [n, m] = [together(&ends[0]).ok_or_else(refused)?, together(&ends[1]).ok_or_else(refused)?];
+        let a = self.permuted(node, inputs, 0, a, &order(left, &[&batch[..], &rows, &summed].concat())?)?;
+        let a = self.reshaped(node, a, [&lead[..], &[n, sums]].concat())?;
+        let b = self.permuted(node, inputs, 1, b, &order(right, &[&batch[..], &summed, &columns].concat())?)?;
+        let b = self.reshaped(node, b, [&lead[..], &[sums, m]].concat())?;
         let y = self.product(node, &a, &b)?;
+        let y = self.reshaped(node, y, [&lead[..], &ends[0], &ends[1]].concat())?;
         self.transposed(node, y, &order(&[&batch[..], &rows, &columns].concat(), &out)?)
+    }
+
+    /// An operand with its axes in another order; those of a constant of more than two axes are turned here and now.
+    fn permuted(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+        i: usize,
+        x: LiveValue,
+        perm: &[usize],
+    ) -> Result<LiveValue, ImportError> {
+        let constant = inputs.get(i).and_then(Option::as_ref).filter(|value| matches!(value, ImportValue::Constant(_)));
+        let Some(constant) = constant.filter(|_| x.dims.len() > 2 && !perm.is_sorted()) else {
+            return self.transposed(node, x, perm);
+        };
+        let turn = OnnxNode {
+            op_type: "Transpose".into(),
+            outputs: vec![node.inputs[i].clone()],
+            attributes: [("perm".to_string(), Attribute::Ints(perm.iter().map(|&axis| axis as i64).collect()))].into(),
+            ..OnnxNode::default()
+        };
+        let turned = self.evaluated(&turn, &[Some(constant)])?;
+        self.operand(&ImportValue::Constant(turned), node)
     }
 
     /// A product, and a bias where there is one.
@@ -508,6 +632,17 @@ impl Importer<'_> {
         };
         let mut dims = self.broadcast(lead_a, lead_b)?;
         dims.extend([*n, *m]);
+        let (a, b) = (self.whole(node, a)?, self.whole(node, b)?);
+        let is_live = |x: &LiveValue| self.builder.graph().constant(x.value).is_none();
+        let heads =
+            |lead: &[Dim]| together(lead).and_then(|dim| if let Dim::Fixed(heads) = dim { Some(heads) } else { None });
+        if let (Some(queries), Some(keys)) = (heads(lead_a), heads(lead_b))
+            && queries != keys
+            && is_live(&a)
+            && is_live(&b)
+        {
+            self.has(&unsupported::shared(i64::from(keys), i64::from(queries)), node);
+        }
         self.add(node, Op::Array(ArrayOp::MatMul), &[a.value, b.value], dims)
     }
 
@@ -620,6 +755,19 @@ impl Importer<'_> {
             other => Err(format!("input {} should be f32[{width}], it is {other}", i + 1).into()),
         }
     }
+}
+
+/// Several axes as one; `None` where that is no size in the IR.
+fn together(dims: &[Dim]) -> Option<Dim> {
+    let mut one = Dim::Fixed(1);
+    for &dim in dims {
+        one = match (one, dim) {
+            (Dim::Fixed(1), dim) | (dim, Dim::Fixed(1)) => dim,
+            (Dim::Fixed(a), Dim::Fixed(b)) => Dim::Fixed(a.checked_mul(b)?),
+            _ => return None,
+        };
+    }
+    Some(one)
 }
 
 impl OnnxCall<'_> {

@@ -100,6 +100,12 @@ impl Importer<'_> {
                 let w = self.real_at(node, inputs, [1, 3, 5])?;
                 live(self.product_plus(node, &x, &w, at(inputs, 6)))
             }
+            "com.microsoft.QAttention" => {
+                let x = self.real_at(node, inputs, [0, 3, 6])?;
+                let w = self.real_at(node, inputs, [1, 4, 7])?;
+                let all = self.product_plus(node, &x, &w, at(inputs, 2))?;
+                live(self.attend_packed(node, &all, [at(inputs, 5), at(inputs, 8), None]))
+            }
             "com.microsoft.MatMulNBits" => live(self.block_product(node, inputs)),
             "com.microsoft.GatherBlockQuantized" => live(self.gathered_blocks(node, inputs)),
             _ => Ok(None),

@@ -50,12 +50,20 @@ pub(super) fn fixed(size: usize) -> Result<Dim, String> {
     }
 }
 
-/// An ONNX shape without its leading ones.
+/// The axes of an ONNX shape that the IR keeps: not the leading ones, and not a batch of 1 behind the tokens.
+pub(super) fn kept_axes(dims: &[Dim]) -> Vec<usize> {
+    let one = Dim::Fixed(1);
+    let lead = dims.iter().take_while(|&&dim| dim == one).count();
+    let behind_tokens = |axis: usize| dims[..axis].iter().rev().find(|&&dim| dim != one) == Some(&Dim::Tokens);
+    let is_batch = |axis: usize| axis + 1 < dims.len() && dims[axis] == one && behind_tokens(axis);
+    (lead..dims.len()).filter(|&axis| !is_batch(axis)).collect()
+}
+
+/// The shape in the IR of an ONNX shape.
 pub(super) fn ir_shape(dims: &[Dim]) -> Result<Shape, String> {
-    let lead = dims.iter().take_while(|&&dim| dim == Dim::Fixed(1)).count();
-    let dims = &dims[lead..];
+    let dims: Vec<Dim> = kept_axes(dims).into_iter().map(|axis| dims[axis]).collect();
     if dims.len() > Shape::MAX_RANK {
         return Err(format!("a value has {} axes; {} are possible", dims.len(), Shape::MAX_RANK));
     }
-    Ok(Shape::new(dims))
+    Ok(Shape::new(&dims))
 }

@@ -6,10 +6,18 @@ use super::shapes::fixed;
 use super::value::{Coded, ImportError, ImportValue, LiveValue};
 use crate::model::OnnxNode;
 use crate::tensor::{ArrayData, OnnxArray, OnnxElem};
-use snnc_ir::Op;
-use snnc_ir::op::{DenseOp, LeafOp};
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp};
 use snnc_ir::types::Dim;
+use snnc_ir::{Op, Value};
 use std::sync::Arc;
+
+/// A table without its first rows.
+fn rows_from(table: &Constant, start: usize) -> Constant {
+    let whole = table.at(0);
+    let (rows, width) = (whole.sizes()[0], whole.sizes()[1]);
+    let numbers = whole.as_f32().map_or(Vec::new(), |x| x[start * width..].to_vec());
+    Constant::one(table.name(), Arc::new(OnnxArray::f32(&[rows - start, width], numbers)))
+}
 
 impl Importer<'_> {
     /// Gather along the first axis of a constant table, by token id or by position.
@@ -42,23 +50,44 @@ impl Importer<'_> {
         if table.at(0).elem() != OnnxElem::F32 {
             return Ok(None);
         }
+        let mut table = table.clone();
         let ids = match indices {
-            ImportValue::Live(live) => live.clone(),
-            ImportValue::Constant(constant) if constant.is_positions(&self.counts) => {
-                self.bound(rows)?;
+            ImportValue::Live(live) => LiveValue { value: self.ids_in_a_row(live.value), dims: live.dims.clone() },
+            ImportValue::Constant(constant) => {
+                let Some(start) = constant.positions_from(&self.counts) else { return Ok(None) };
+                // Rows before the first position are never read.
+                let reached = rows.checked_sub(start).ok_or("its positions are outside its table")?;
+                self.bound(reached)?;
+                if start > 0 {
+                    table = rows_from(&table, start);
+                }
                 let value = self.builder.add(Op::Leaf(LeafOp::Positions), &[], node.label())?;
                 let one_or_all = |&size: &usize| if size == 1 { Dim::Fixed(1) } else { Dim::Tokens };
                 LiveValue { value, dims: constant.at(0).sizes().iter().map(one_or_all).collect() }
             }
             _ => return Ok(None),
         };
-        let table = self.operand(&ImportValue::Constant(table.clone()), node)?;
+        let table = self.operand(&ImportValue::Constant(table), node)?;
+        let table = self.whole(node, &table)?;
         if matches!(indices, ImportValue::Live(_)) {
             self.token_table.get_or_insert(table.value);
         }
         let value = self.builder.add(Op::Dense(DenseOp::Embed), &[ids.value, table.value], node.label())?;
         let dims = [ids.dims, vec![fixed(width)?]].concat();
         Ok(Some(self.live(value, dims)?))
+    }
+
+    /// Token ids without the batch axis that an exporter puts behind the tokens.
+    fn ids_in_a_row(&self, ids: Value) -> Value {
+        let graph = self.builder.graph();
+        let mut ids = ids;
+        while let Op::Array(ArrayOp::Reshape(_) | ArrayOp::Transpose(_)) = graph.node(ids).op {
+            match graph.node(ids).args.first() {
+                Some(&row) if graph.ty(row).shape().rank() <= 1 => ids = row,
+                _ => break,
+            }
+        }
+        ids
     }
 
     /// No sequence is longer than this table of positions or of masks.
@@ -88,12 +117,13 @@ impl Importer<'_> {
         }
         for (axis, &rows) in table.sizes().iter().enumerate() {
             let taken = |(k, &n): (usize, &usize)| part.at(k).sizes().get(axis) == Some(&n);
-            let by_position = constant.get(1).is_some_and(|x| x.is_some_and(|x| x.is_positions(&self.counts)));
+            let start = constant.get(1).and_then(|x| x.and_then(|x| x.positions_from(&self.counts)));
+            let by_position = start.is_some();
             let along = node.int("axis").unwrap_or(0) == axis as i64;
             let fits =
                 if node.op_type == "Slice" { self.counts.iter().enumerate().all(taken) } else { by_position && along };
             if fits {
-                self.bound(rows)?;
+                self.bound(rows.saturating_sub(start.filter(|_| node.op_type == "Gather").unwrap_or(0)))?;
             }
         }
         Ok(())
