@@ -4,6 +4,9 @@
 //! functions are told by sampling; the causal mask has been tested number by number on import. The graph that needs the
 //! fewest operations of the Tensor stage is taken; what no rule could raise is named.
 
+mod build;
+mod linear;
+
 use crate::constants;
 use crate::context::Context;
 use crate::egraph::pattern::Match;
@@ -11,6 +14,7 @@ use crate::egraph::rule::{Expr, RewriteRule};
 use crate::egraph::term::{Term, Terms, is_constant};
 use crate::egraph::{rewrite, sampling};
 use crate::sites;
+use build::{class, mul, two, vector};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, DenseOp};
 use snnc_ir::op::{Layout, Perm, Scalar};
@@ -46,8 +50,8 @@ pub fn raise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     Ok(sites::annotated(constants::fold(&raised, Stage::Tensor)?))
 }
 
-/// What an operation costs here: whether it belongs to the Tensor stage, and one per node. What depends on constants only
-/// is computed once, now.
+/// What an operation costs here: whether it belongs to the Tensor stage, some per node, and the weights that it multiplies by.
+/// What depends on constants only is computed once, now.
 fn price(terms: &Terms, term: &Term) -> Option<u64> {
     if is_constant(terms, term) {
         return Some(0);
@@ -56,8 +60,13 @@ fn price(terms: &Terms, term: &Term) -> Option<u64> {
         let shape = |i: usize| terms[term.args[i]].data.ty.shape();
         shape(0) == shape(1) && shape(0).row_width().is_some()
     };
+    let elements = |i: usize| terms[term.args[i]].data.ty.shape().sizes().map_or(0, |sizes| sizes.iter().product());
+    let computed = |i: usize| u64::from(linear::is_computed(terms, term.args[i]));
     match term.op {
         Op::Array(ArrayOp::Binary(Binary::Add)) => equal_shapes().then_some(10),
+        // Of two equal forms the one with fewer weights; of two with as many the one whose weights are the file's.
+        Op::Dense(DenseOp::Linear(_)) => Some(10 + elements(1) as u64 + computed(1) + computed(2)),
+        Op::Dense(DenseOp::Embed) => Some(10 + computed(1)),
         op if op.legal_in(Stage::Tensor) => Some(10),
         Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
     }
@@ -141,15 +150,30 @@ pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "norm-mul",    left: "(div (sub ?x (mean ?x)) (sqrt (add (mean (mul (sub ?x (mean ?x)) (sub ?x (mean ?x)))) ?eps)))", right: norm },
     RewriteRule { name: "norm-gain",   left: "(mul (layer_norm_no_gain:n ?x) ?g)",         right: norm_gain },
     RewriteRule { name: "norm-affine", left: "(add (mul (layer_norm_no_gain:n ?x) ?g) ?b)",right: norm_affine },
+    RewriteRule { name: "norm-factor", left: "(mul (layer_norm:n ?x ?g ?b) ?s)",  right: linear::factor_of_norm },
+    RewriteRule { name: "norm-shift",  left: "(add (layer_norm:n ?x ?g ?b) ?s)",  right: linear::shift_of_norm },
     // A bias that was added to the residual belongs to the projection that is added next.
     RewriteRule { name: "bias-later",  left: "(add (add ?x ?b) ?y)",              right: later_bias },
     // Projections.
     RewriteRule { name: "linear",      left: "(add (matmul ?x ?w) ?b)",           right: linear },
     RewriteRule { name: "no-bias",     left: "(matmul ?x ?w)",                    right: linear_without_bias },
+    RewriteRule { name: "linear-factor", left: "(mul (linear:l ?x ?w ?b) ?g)",   right: linear::factor_of_linear },
+    RewriteRule { name: "linear-shift", left: "(add (linear:l ?x ?w ?b) ?g)",    right: linear::shift_of_linear },
+    RewriteRule { name: "shift-later", left: "(add (add ?r (linear:l ?x ?w ?b)) ?g)", right: linear::shift_later },
+    RewriteRule { name: "linear-sum",  left: "(add (linear:l ?x ?w ?b) (linear:n ?x ?v ?c))", right: linear::sum_of_linears },
+    RewriteRule { name: "sum-later",   left: "(add (add ?r (linear:l ?x ?w ?b)) (linear:n ?x ?v ?c))", right: linear::sum_later },
+    RewriteRule { name: "linear-linear", left: "(linear:n (linear:l ?x ?a ?b) ?w ?c)", right: linear::linear_of_linear },
+    RewriteRule { name: "factor-linear", left: "(linear:l (mul ?x ?g) ?w ?b)",   right: linear::linear_of_factor },
+    RewriteRule { name: "shift-linear", left: "(linear:l (add ?x ?g) ?w ?b)",    right: linear::linear_of_shift },
+    RewriteRule { name: "factor-sum",  left: "(mul (add ?a ?b) ?g)",              right: linear::factor_of_sum },
+    RewriteRule { name: "difference",  left: "(sub ?a ?b)",                       right: linear::difference },
+    RewriteRule { name: "negative",    left: "(neg ?x)",                          right: linear::negative },
+    RewriteRule { name: "quotient",    left: "(div ?a ?b)",                       right: linear::quotient },
     RewriteRule { name: "columns",     left: "(slice:s (linear:l ?x ?w ?b))",     right: columns },
     RewriteRule { name: "inner-columns", left: "(slice:s (reshape:r (linear:l ?x ?w ?b)))", right: inner_columns },
     // Embeddings.
-    RewriteRule { name: "embed-scale", left: "(mul (embed ?i ?t) ?s)",            right: scaled_embedding },
+    RewriteRule { name: "embed-scale", left: "(mul (embed ?i ?t) ?s)",            right: linear::factor_of_embedding },
+    RewriteRule { name: "embed-shift", left: "(add (embed ?i ?t) ?s)",            right: linear::shift_of_embedding },
     // Activation functions, whatever they are written as.
     RewriteRule { name: "relu",        left: "(relu ?x)",                         right: curve },
     RewriteRule { name: "curve-mul",   left: "(mul ?a ?b)",                       right: curve },
@@ -166,18 +190,6 @@ pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "one-head",    left: "(matmul (softmax (where (causal_mask:c) (mul (matmul ?q (transpose:p ?k)) ?scale) ?n)) ?v)", right: attention_of_one_head },
     RewriteRule { name: "one-unscaled",left: "(matmul (softmax (where (causal_mask:c) (matmul ?q (transpose:p ?k)) ?n)) ?v)", right: attention_of_one_head },
 ];
-
-fn class(m: &Match<'_>, name: &str) -> Expr {
-    Expr::Class(m.class(name))
-}
-
-fn two(op: Op, m: &Match, a: &str, b: &str) -> Expr {
-    Expr::op(op, [class(m, a), class(m, b)])
-}
-
-fn mul(a: Expr, b: Expr) -> Expr {
-    Expr::op(Op::Array(ArrayOp::Binary(Binary::Mul)), [a, b])
-}
 
 fn unchanged(m: &Match<'_>, neutral: f32) -> Option<Expr> {
     let same = m.root_ty() == m.ty("x") && !m.is_root_constant();
@@ -291,10 +303,6 @@ fn norm_gain(m: &Match<'_>) -> Option<Expr> {
     let width = m.ty("x").shape().row_width()?;
     vector(m, "g", Shape::fixed(&[width]))
         .then(|| Expr::op(Op::Dense(DenseOp::LayerNorm { eps }), [class(m, "x"), class(m, "g"), Expr::Zeros(width)]))
-}
-
-fn vector(m: &Match<'_>, name: &str, shape: Shape) -> bool {
-    m.is_constant(name) && m.ty(name).shape() == shape
 }
 
 /// A constant matrix, as it is or behind a transpose, with the layout in which it is a weight.
@@ -426,11 +434,6 @@ fn slice_beside_ones(m: &Match<'_>) -> Option<Expr> {
     dims[at] = Dim::Fixed(len);
     let sliced = Expr::op(Op::Array(ArrayOp::Slice { axis: axis as u8, start, len }), [class(m, "x")]);
     Some(Expr::op(Op::Array(ArrayOp::Reshape(Shape::new(&dims))), [sliced]))
-}
-
-fn scaled_embedding(m: &Match<'_>) -> Option<Expr> {
-    m.scalar("s").filter(|_| m.ty("s").shape().rank() <= m.ty("t").shape().rank())?;
-    Some(Expr::op(Op::Dense(DenseOp::Embed), [class(m, "i"), mul(class(m, "t"), class(m, "s"))]))
 }
 
 fn curve(m: &Match<'_>) -> Option<Expr> {
