@@ -4,8 +4,10 @@
 //! functions are told by sampling; the causal mask has been tested number by number on import. The graph that needs the
 //! fewest operations of the Tensor stage is taken; what no rule could raise is named.
 
+mod axes;
 mod build;
 mod linear;
+mod norms;
 
 use crate::constants;
 use crate::context::Context;
@@ -16,7 +18,7 @@ use crate::egraph::{rewrite, sampling};
 use crate::sites;
 use build::{class, mul, two, vector};
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::op::{ArrayOp, DenseOp};
+use snnc_ir::op::{ArrayOp, DenseOp, TrainingOp};
 use snnc_ir::op::{Layout, Perm, Scalar};
 use snnc_ir::types::{Dim, Shape};
 use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary, Value};
@@ -44,6 +46,7 @@ use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary, Value};
 /// ```
 pub fn raise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     let tolerance = if context.rounded { sampling::TOLERANCE_OF_CODES } else { sampling::TOLERANCE };
+    let graph = &norms::recognised(&axes::without_ones(graph)?, tolerance)?;
     // Constant expressions are only legal before the Tensor stage, which they are folded for.
     let raised =
         rewrite(graph, RULES, tolerance, &price, Stage::Imported, |terms, stuck| unraised(terms, graph, stuck))?;
@@ -179,6 +182,9 @@ pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "curve-mul",   left: "(mul ?a ?b)",                       right: curve },
     RewriteRule { name: "curve-div",   left: "(div ?a ?b)",                       right: curve },
     RewriteRule { name: "curve-max",   left: "(max ?a ?b)",                       right: curve },
+    // Softmax in its own words. What is taken from every score of a row changes no weight.
+    RewriteRule { name: "softmax",     left: "(div (exp ?s) (reduce_sum:r (exp ?s)))", right: softmax },
+    RewriteRule { name: "softmax-shift", left: "(softmax (sub ?s ?t))",           right: shifted_softmax },
     // Attention: a mask that is added is one that selects; then the whole.
     RewriteRule { name: "mask-add",    left: "(add ?s (causal_mask:c))",               right: added_mask },
     RewriteRule { name: "mask-blend",  left: "(sub (mul ?s (causal_mask:c)) (causal_mask:d))", right: |m| blended_mask(m, 1.0) },
@@ -442,6 +448,20 @@ fn curve(m: &Match<'_>) -> Option<Expr> {
     let (way, curve) =
         fact.pointwise.iter().find_map(|way| Some((way, sampling::curve_of(way, m.terms.analysis.tolerance)?)))?;
     (m.terms[way.root].data.ty == fact.ty).then(|| Expr::op(Op::Dense(DenseOp::Curve(curve)), [Expr::Class(way.root)]))
+}
+
+/// Exponentials over their sum along the innermost axis.
+fn softmax(m: &Match<'_>) -> Option<Expr> {
+    let Op::Training(TrainingOp::ReduceSum(to)) = m.op("r") else { return None };
+    let from = m.ty("s").shape();
+    let ([lead @ .., Dim::Fixed(1)], [own @ .., _]) = (to.dims(), from.dims()) else { return None };
+    (lead == own && m.root_ty() == m.ty("s")).then(|| Expr::op(Op::Array(ArrayOp::Softmax), [class(m, "s")]))
+}
+
+/// Softmax does not notice what is the same for all numbers of a row.
+fn shifted_softmax(m: &Match<'_>) -> Option<Expr> {
+    let same = m.ty("t").shape().dims().last().is_none_or(|last| *last == Dim::Fixed(1));
+    (same && m.root_ty() == m.ty("s")).then(|| Expr::op(Op::Array(ArrayOp::Softmax), [class(m, "s")]))
 }
 
 /// What a mask must at least put on a score for the key to be as good as absent.

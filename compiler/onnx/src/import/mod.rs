@@ -15,6 +15,7 @@ mod importer;
 pub mod inputs;
 mod operators;
 mod quantised;
+mod reduce;
 mod shapes;
 mod tables;
 mod value;

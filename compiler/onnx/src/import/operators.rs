@@ -1,6 +1,7 @@
 //! The operators of a network, one by one: an ONNX node on values that depend on the token ids becomes nodes of the graph.
 
 use super::importer::Importer;
+use super::reduce::Reduction;
 use super::shapes::{fixed, ir_shape, reshaped_dims, unify};
 use super::value::{ImportError, ImportValue, LiveValue};
 use crate::evaluate::call::{OnnxCall, axis, broadcast, count, sizes_of, volume};
@@ -98,7 +99,10 @@ impl Importer<'_> {
             "IsNaN" => self.is_nan(node, inputs),
             "MatMul" => one(self.matmul(node, inputs)),
             "Gemm" => one(self.gemm(node, inputs)),
-            "ReduceMean" => one(self.mean(node, inputs)),
+            "ReduceMean" => one(self.reduced(node, inputs, Reduction::Mean)),
+            "ReduceSum" => one(self.reduced(node, inputs, Reduction::Sum)),
+            "ReduceMax" => one(self.reduced(node, inputs, Reduction::Max)),
+            "GlobalAveragePool" => one(self.pooled(node, inputs)),
             "Softmax" => one(self.softmax(node, inputs)),
             "LayerNormalization" => one(self.layer_norm(node, inputs)),
             _ => Err(ImportError::Unsupported),
@@ -546,23 +550,6 @@ impl Importer<'_> {
         self.combined(node, Binary::Add, &product, &bias)
     }
 
-    fn mean(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
-        let x = self.input(node, inputs, 0)?;
-        let rank = x.dims.len();
-        let axes = self.at_each(node, inputs, |call, _| call.reduced_axes(rank))?;
-        if rank == 0 || axes.iter().any(|axes| *axes != [rank - 1]) {
-            return Err("only a mean over the innermost axis is supported".into());
-        }
-        let mut dims = x.dims.clone();
-        dims[rank - 1] = Dim::Fixed(1);
-        let mean = self.add(node, Op::Array(ArrayOp::Mean), &[x.value], dims.clone())?;
-        if node.int("keepdims").unwrap_or(1) != 0 {
-            return Ok(mean);
-        }
-        dims.pop();
-        self.reshaped(node, mean, dims)
-    }
-
     fn softmax(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
         let x = self.input(node, inputs, 0)?;
         self.softmax_of(node, &x, if self.model.opset() < SOFTMAX_ALONG_ONE_AXIS { 1 } else { -1 })
@@ -591,7 +578,7 @@ impl Importer<'_> {
         let gain = self.channels(node, inputs, 1, width, 1.0)?;
         let bias = self.channels(node, inputs, 2, width, 0.0)?;
         let eps = Scalar::new(node.float("epsilon").unwrap_or(LAYER_NORM_EPS));
-        self.add(node, Op::Dense(DenseOp::LayerNorm { eps }), &[x.value, gain, bias], x.dims.clone())
+        self.of_rows(node, x, Op::Dense(DenseOp::LayerNorm { eps }), &[gain, bias])
     }
 
     /// A vector of `width` numbers; `default` where it is left out. One number alone is spread out.

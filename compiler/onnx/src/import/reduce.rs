@@ -1,0 +1,94 @@
+//! Operators that take all numbers of a row together.
+
+use super::importer::Importer;
+use super::value::{ImportError, ImportValue, LiveValue};
+use crate::model::OnnxNode;
+use snnc_ir::op::{ArrayOp, TrainingOp};
+use snnc_ir::types::Dim;
+use snnc_ir::{Op, Value};
+
+/// What a row becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reduction {
+    Mean,
+    Sum,
+    Max,
+}
+
+impl Importer<'_> {
+    /// ReduceMean, ReduceSum and ReduceMax over the innermost axis.
+    pub(super) fn reduced(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+        kind: Reduction,
+    ) -> Result<LiveValue, ImportError> {
+        let x = self.input(node, inputs, 0)?;
+        let rank = x.dims.len();
+        let axes = self.at_each(node, inputs, |call, _| call.reduced_axes(rank))?;
+        if rank == 0 || axes.iter().any(|axes| *axes != [rank - 1]) {
+            let name = match kind {
+                Reduction::Mean => "mean",
+                Reduction::Sum => "sum",
+                Reduction::Max => "maximum",
+            };
+            return Err(format!("only a {name} over the innermost axis is supported").into());
+        }
+        let keeps = node.int("keepdims").unwrap_or(1) != 0;
+        self.of_innermost(node, x, kind, keeps)
+    }
+
+    /// GlobalAveragePool: the mean over all axes but two, of which here all but the innermost are 1.
+    pub(super) fn pooled(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
+        let x = self.input(node, inputs, 0)?;
+        match x.dims.as_slice() {
+            [_, _, between @ .., _] if between.iter().all(|dim| *dim == Dim::Fixed(1)) => {
+                self.of_innermost(node, x, Reduction::Mean, true)
+            }
+            _ => Err("only a pool over the innermost axis is supported".into()),
+        }
+    }
+
+    fn of_innermost(
+        &mut self,
+        node: &OnnxNode,
+        x: LiveValue,
+        kind: Reduction,
+        keeps: bool,
+    ) -> Result<LiveValue, ImportError> {
+        let mut dims = x.dims;
+        let mut shape = self.builder.ty(x.value).shape().dims().to_vec();
+        let (Some(last), Some(inner)) = (dims.last_mut(), shape.last_mut()) else {
+            return Err("a number has no innermost axis".into());
+        };
+        (*last, *inner) = (Dim::Fixed(1), Dim::Fixed(1));
+        let op = match kind {
+            Reduction::Mean => Op::Array(ArrayOp::Mean),
+            Reduction::Sum => Op::Training(TrainingOp::ReduceSum(snnc_ir::Shape::new(&shape))),
+            Reduction::Max => Op::Training(TrainingOp::RowMax),
+        };
+        let reduced = self.add(node, op, &[x.value], dims.clone())?;
+        if keeps {
+            return Ok(reduced);
+        }
+        dims.pop();
+        self.reshaped(node, reduced, dims)
+    }
+
+    /// An operation that takes rows, whatever sizes of 1 stand between tokens and channels.
+    pub(super) fn of_rows(
+        &mut self,
+        node: &OnnxNode,
+        x: LiveValue,
+        op: Op,
+        parameters: &[Value],
+    ) -> Result<LiveValue, ImportError> {
+        let dims = x.dims.clone();
+        let Some((last, lead)) = dims.split_last() else { return Err("a number has no innermost axis".into()) };
+        let rows = lead.iter().filter(|dim| **dim != Dim::Fixed(1)).chain([last]).copied().collect();
+        let x = self.reshaped(node, x, rows)?;
+        let args: Vec<Value> = std::iter::once(x.value).chain(parameters.iter().copied()).collect();
+        let y = self.add(node, op, &args, x.dims)?;
+        self.reshaped(node, y, dims)
+    }
+}
