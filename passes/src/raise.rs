@@ -16,7 +16,7 @@ use crate::egraph::rule::{Expr, RewriteRule};
 use crate::egraph::term::{Term, Terms, is_constant};
 use crate::egraph::{rewrite, sampling};
 use crate::sites;
-use build::{class, mul, two, vector};
+use build::{add, class, mul, two, vector};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, DenseOp, TrainingOp};
 use snnc_ir::op::{Layout, Perm, Scalar};
@@ -186,6 +186,9 @@ pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "softmax",     left: "(div (exp ?s) (reduce_sum:r (exp ?s)))", right: softmax },
     RewriteRule { name: "softmax-shift", left: "(softmax (sub ?s ?t))",           right: shifted_softmax },
     // Attention: a mask that is added is one that selects; then the whole.
+    RewriteRule { name: "mask-after",  left: "(div (mul (softmax ?s) (causal_mask:c)) (reduce_sum:r (mul (softmax ?s) (causal_mask:c))))", right: masked_later },
+    RewriteRule { name: "mask-exp",    left: "(div (mul (exp ?s) (causal_mask:c)) (reduce_sum:r (mul (exp ?s) (causal_mask:c))))", right: masked_later },
+    RewriteRule { name: "mask-shift",  left: "(softmax (where (causal_mask:c) (add ?s ?k) ?n))", right: shifted_scores },
     RewriteRule { name: "mask-add",    left: "(add ?s (causal_mask:c))",               right: added_mask },
     RewriteRule { name: "mask-blend",  left: "(sub (mul ?s (causal_mask:c)) (causal_mask:d))", right: |m| blended_mask(m, 1.0) },
     RewriteRule { name: "mask-blend+", left: "(add (mul ?s (causal_mask:c)) (causal_mask:d))", right: |m| blended_mask(m, -1.0) },
@@ -464,17 +467,48 @@ fn shifted_softmax(m: &Match<'_>) -> Option<Expr> {
     (same && m.root_ty() == m.ty("s")).then(|| Expr::op(Op::Array(ArrayOp::Softmax), [class(m, "s")]))
 }
 
-/// What a mask must at least put on a score for the key to be as good as absent.
+/// What is put on the score of a key that is absent.
 pub const MASKED: f32 = -1e4;
+
+/// What a mask must at least put on a score: the exponential of this is 0 in f32. A mask that is just as strong as that hides a
+/// key only if its score is none of the largest; the proof of import sees whether it does.
+pub const WEAKEST: f32 = -104.0;
 
 fn select(keep: f32) -> Op {
     Op::Array(ArrayOp::CausalMask { keep: Scalar::new(keep), drop: Scalar::new(1.0 - keep) })
 }
 
+/// Scores that all get the same number more.
+fn raised(s: Expr, by: f32) -> Expr {
+    if by == 0.0 { s } else { add(s, Expr::Number(by)) }
+}
+
+fn filled(s: Expr, by: f32) -> Expr {
+    Expr::op(Op::Array(ArrayOp::Where), [Expr::op(select(1.0), []), s, Expr::Number(by.max(f32::MIN))])
+}
+
 fn added_mask(m: &Match<'_>) -> Option<Expr> {
     let Op::Array(ArrayOp::CausalMask { keep, drop }) = m.op("c") else { return None };
-    let masks = keep.get() == 0.0 && drop.get() <= MASKED && m.ty("s").shape().rank() >= 2;
-    masks.then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(select(1.0), []), class(m, "s"), Expr::Number(MASKED)]))
+    let masks = keep.get().is_finite() && drop.get() - keep.get() <= WEAKEST && m.ty("s").shape().rank() >= 2;
+    masks.then(|| filled(raised(class(m, "s"), keep.get()), MASKED))
+}
+
+/// Weights that a mask takes away when they are there, what is left being scaled to add up to 1 again.
+fn masked_later(m: &Match<'_>) -> Option<Expr> {
+    let Op::Training(TrainingOp::ReduceSum(to)) = m.op("r") else { return None };
+    let from = m.ty("s").shape();
+    let ([lead @ .., Dim::Fixed(1)], [own @ .., _]) = (to.dims(), from.dims()) else { return None };
+    let by_row = lead == own;
+    let softmax = |scores| Expr::op(Op::Array(ArrayOp::Softmax), [scores]);
+    (by_row && selects(m) && m.root_ty() == m.ty("s")).then(|| softmax(filled(class(m, "s"), MASKED)))
+}
+
+/// What all kept scores have more changes no weight.
+fn shifted_scores(m: &Match<'_>) -> Option<Expr> {
+    let (k, n) = (m.scalar("k")?, m.scalar("n")?);
+    let masks = selects(m) && k.is_finite() && n - k <= WEAKEST && m.ty("s") == m.root_ty();
+    let scores = Expr::op(Op::Array(ArrayOp::Where), [Expr::op(m.op("c"), []), class(m, "s"), Expr::Number(MASKED)]);
+    masks.then(|| Expr::op(Op::Array(ArrayOp::Softmax), [scores]))
 }
 
 /// Scores times a mask of ones and zeros, less a large number where the mask is zero.
@@ -484,9 +518,9 @@ fn blended_mask(m: &Match<'_>, sign: f32) -> Option<Expr> {
     else {
         return None;
     };
-    let blends = keep.get() == 1.0 && drop.get() == 0.0 && none.get() == 0.0 && -sign * large.get() <= MASKED;
-    let filled = Expr::Number((-sign * large.get()).max(f32::MIN));
-    blends.then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(m.op("c"), []), class(m, "s"), filled]))
+    let (none, large) = (-sign * none.get(), -sign * large.get());
+    let blends = keep.get() == 1.0 && drop.get() == 0.0 && none.is_finite() && large - none <= WEAKEST;
+    blends.then(|| filled(raised(class(m, "s"), none), large))
 }
 
 fn flipped_mask(m: &Match<'_>) -> Option<Expr> {
@@ -506,7 +540,7 @@ fn selects(m: &Match<'_>) -> bool {
 }
 
 fn masked(m: &Match<'_>, name: &str) -> bool {
-    m.scalar(name).is_some_and(|n| n <= MASKED)
+    m.scalar(name).is_some_and(|n| n <= WEAKEST)
 }
 
 fn scale(m: &Match<'_>) -> Option<Scalar> {

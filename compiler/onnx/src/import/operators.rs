@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub(super) const SOFTMAX_ALONG_ONE_AXIS: i64 = 13;
 
 /// Operators that are supported or not by what they are given.
-pub(super) const BY_OPERANDS: [&str; 7] = ["Shape", "Size", "Expand", "Gather", "Concat", "Where", "IsNaN"];
+pub(super) const BY_OPERANDS: [&str; 8] = ["Shape", "Size", "Expand", "Gather", "Concat", "Where", "IsNaN", "Greater"];
 
 /// com.microsoft's default for QuickGelu.
 const QUICK_GELU_ALPHA: f32 = 1.702;
@@ -97,6 +97,7 @@ impl Importer<'_> {
             "com.microsoft.FusedMatMul" => one(self.fused_matmul(node, inputs)),
             "Where" => one(self.choose(node, inputs)),
             "IsNaN" => self.is_nan(node, inputs),
+            "Greater" => self.is_greater(node, inputs),
             "MatMul" => one(self.matmul(node, inputs)),
             "Gemm" => one(self.gemm(node, inputs)),
             "ReduceMean" => one(self.reduced(node, inputs, Reduction::Mean)),

@@ -1,11 +1,14 @@
 //! Operators that take all numbers of a row together.
 
+use super::constants::Constant;
 use super::importer::Importer;
 use super::value::{ImportError, ImportValue, LiveValue};
 use crate::model::OnnxNode;
+use crate::tensor::{ArrayData, OnnxArray};
 use snnc_ir::op::{ArrayOp, TrainingOp};
 use snnc_ir::types::Dim;
-use snnc_ir::{Op, Value};
+use snnc_ir::{Binary, Op, Unary, Value};
+use std::sync::Arc;
 
 /// What a row becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +76,40 @@ impl Importer<'_> {
         }
         dims.pop();
         self.reshaped(node, reduced, dims)
+    }
+
+    /// A sum of a row's weights in attention is greater than 0: some exporters ask, and would take something else if not.
+    pub(super) fn is_greater(
+        &mut self,
+        node: &OnnxNode,
+        inputs: &[Option<ImportValue>],
+    ) -> Result<Vec<ImportValue>, ImportError> {
+        let [Some(ImportValue::Live(x)), Some(ImportValue::Constant(bound))] = inputs else {
+            return Err(ImportError::Unsupported);
+        };
+        if bound.uniform() != Some(0.0) || !self.is_positive(x.value) {
+            return Err(ImportError::Unsupported);
+        }
+        let sure = |_: &usize| Arc::new(OnnxArray::new(vec![], ArrayData::Bool(vec![true])));
+        Ok(vec![ImportValue::Constant(Constant::of(node.label(), self.counts.iter().map(sure).collect()))])
+    }
+
+    /// Whether all numbers of a value are greater than 0 by what it is.
+    fn is_positive(&self, value: Value) -> bool {
+        let graph = self.builder.graph();
+        let is_exponential =
+            |value: Value| matches!(graph.node(value).op, Op::Array(ArrayOp::Softmax | ArrayOp::Unary(Unary::Exp)));
+        let keeps_itself = |value: Value| {
+            let mask = graph.node(value).op;
+            matches!(mask, Op::Array(ArrayOp::CausalMask { keep, drop }) if keep.get() > 0.0 && drop.get() >= 0.0)
+        };
+        let node = graph.node(value);
+        let Op::Training(TrainingOp::ReduceSum(_)) = node.op else { return is_exponential(value) };
+        let of = graph.node(node.args[0]);
+        let masked = of.op == Op::Array(ArrayOp::Binary(Binary::Mul))
+            && of.args.iter().any(|arg| is_exponential(*arg))
+            && of.args.iter().any(|arg| keeps_itself(*arg));
+        masked || is_exponential(node.args[0])
     }
 
     /// An operation that takes rows, whatever sizes of 1 stand between tokens and channels.
