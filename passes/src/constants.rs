@@ -100,21 +100,8 @@ fn direct(op: Op, args: &[&Tensor], sizes: &[usize]) -> Option<Vec<f32>> {
             let dot = |row: &[f32]| row.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>() as f32;
             Some(a.chunks_exact(*k).map(dot).collect())
         }
-        (Op::Array(ArrayOp::MatMul), [n, k], [_, m]) if *n > 1 => Some(product(a, b?, *k, *m)),
         _ => None,
     }
-}
-
-/// A product of matrices `[n, k]` and `[k, m]`, summed in f64 and rounded once.
-fn product(a: &[f32], b: &[f32], k: usize, m: usize) -> Vec<f32> {
-    let row = |a: &[f32]| {
-        let mut sums = vec![0f64; m];
-        for (&a, b) in a.iter().zip(b.chunks_exact(m)) {
-            sums.iter_mut().zip(b).for_each(|(sum, &b)| *sum += f64::from(a) * f64::from(b));
-        }
-        sums.into_iter().map(|sum| sum as f32)
-    };
-    a.chunks_exact(k).flat_map(row).collect()
 }
 
 fn by_evaluator(op: Op, args: &[&Weight], origin: &NodeOrigin, sizes: Vec<usize>) -> Result<Tensor, Diagnostic> {

@@ -4,10 +4,10 @@
 //! functions are told by sampling; the causal mask has been tested number by number on import. The graph that needs the
 //! fewest operations of the Tensor stage is taken; what no rule could raise is named.
 
-mod axes;
+mod affine;
 mod build;
-mod linear;
 mod norms;
+mod refusal;
 
 use crate::constants;
 use crate::context::Context;
@@ -16,12 +16,12 @@ use crate::egraph::rule::{Expr, RewriteRule};
 use crate::egraph::term::{Term, Terms, is_constant};
 use crate::egraph::{rewrite, sampling};
 use crate::sites;
-use build::{add, class, mul, two, vector};
+use build::{WEAKEST, add, class, mul, two, vector};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, DenseOp, TrainingOp};
 use snnc_ir::op::{Layout, Perm, Scalar};
 use snnc_ir::types::{Dim, Shape};
-use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary, Value};
+use snnc_ir::{Binary, Graph, Op, Stage, Type, Unary};
 
 /// The Tensor graph that means the same as an Imported one.
 ///
@@ -46,15 +46,16 @@ use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary, Value};
 /// ```
 pub fn raise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     let tolerance = if context.rounded { sampling::TOLERANCE_OF_CODES } else { sampling::TOLERANCE };
-    let graph = &norms::recognised(&axes::without_ones(graph)?, tolerance)?;
+    let graph = &affine::folded(&norms::recognised(graph, tolerance)?)?;
     // Constant expressions are only legal before the Tensor stage, which they are folded for.
-    let raised =
-        rewrite(graph, RULES, tolerance, &price, Stage::Imported, |terms, stuck| unraised(terms, graph, stuck))?;
+    let raised = rewrite(graph, RULES, tolerance, &price, Stage::Imported, |terms, stuck| {
+        refusal::unraised(terms, graph, stuck)
+    })?;
     Ok(sites::annotated(constants::fold(&raised, Stage::Tensor)?))
 }
 
-/// What an operation costs here: whether it belongs to the Tensor stage, some per node, and the weights that it multiplies by.
-/// What depends on constants only is computed once, now.
+/// What an operation costs here: whether it belongs to the Tensor stage, and one per node. What depends on constants only
+/// is computed once, now.
 fn price(terms: &Terms, term: &Term) -> Option<u64> {
     if is_constant(terms, term) {
         return Some(0);
@@ -63,63 +64,11 @@ fn price(terms: &Terms, term: &Term) -> Option<u64> {
         let shape = |i: usize| terms[term.args[i]].data.ty.shape();
         shape(0) == shape(1) && shape(0).row_width().is_some()
     };
-    let elements = |i: usize| terms[term.args[i]].data.ty.shape().sizes().map_or(0, |sizes| sizes.iter().product());
-    let computed = |i: usize| u64::from(linear::is_computed(terms, term.args[i]));
     match term.op {
         Op::Array(ArrayOp::Binary(Binary::Add)) => equal_shapes().then_some(10),
-        // Of two equal forms the one with fewer weights; of two with as many the one whose weights are the file's.
-        Op::Dense(DenseOp::Linear(_)) => Some(10 + elements(1) as u64 + computed(1) + computed(2)),
-        Op::Dense(DenseOp::Embed) => Some(10 + computed(1)),
         op if op.legal_in(Stage::Tensor) => Some(10),
         Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
     }
-}
-
-fn unraised(terms: &Terms, graph: &Graph, stuck: &[egg::Id]) -> Diagnostics {
-    let one = |&id: &egg::Id| {
-        let class = &terms[id];
-        let place = graph.origins.get_index(class.data.origin as usize).cloned().unwrap_or_default();
-        let ops: Vec<String> = class.nodes.iter().map(|term| format!("`{}`", term.op)).collect();
-        Diagnostic::new(place, format!("{} of type {} is not part of a GPT-2 block", ops.join(" = "), class.data.ty))
-    };
-    let is_mask =
-        |id: &&egg::Id| terms[**id].nodes.iter().any(|term| matches!(term.op, Op::Array(ArrayOp::CausalMask { .. })));
-    // A mask is stuck wherever the scores that it belongs to are.
-    let mut all: Diagnostics = stuck.iter().filter(|id| !is_mask(id)).map(one).collect();
-    all.dedup();
-    if let Some(cause) = uncausal(graph) {
-        all = cause.into();
-    }
-    if let Some(first) = all.first_mut() {
-        *first = std::mem::replace(first, Diagnostic::new("", "")).note(
-            "snnc takes GPT-2: embeddings, LayerNorm, causal softmax attention, MLPs with ReLU, GELU or SiLU, a linear head",
-        );
-    }
-    all
-}
-
-/// The first attention that no mask keeps from later tokens.
-fn uncausal(graph: &Graph) -> Option<Diagnostic> {
-    let is_square = |value: Value| matches!(graph.ty(value).shape().dims(), [.., Dim::Tokens, Dim::Tokens]);
-    let masked = |scores: Value| {
-        let mut open = vec![scores];
-        while let Some(value) = open.pop() {
-            let node = graph.node(value);
-            if matches!(node.op, Op::Array(ArrayOp::CausalMask { .. })) {
-                return true;
-            }
-            open.extend(node.args.iter().filter(|&&arg| is_square(arg)));
-        }
-        false
-    };
-    let found = graph.iter().find(|(value, node)| {
-        matches!(node.op, Op::Array(ArrayOp::Softmax)) && is_square(*value) && !masked(node.args[0])
-    });
-    found.map(|(value, _)| {
-        Diagnostic::new(graph.origin(value), "attention sees later tokens: no causal mask is put on its scores").note(
-            "a decoder that was exported for one new token at a time has none; give snnc the one without a past, or the merged one",
-        )
-    })
 }
 
 #[rustfmt::skip]
@@ -153,30 +102,15 @@ pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "norm-mul",    left: "(div (sub ?x (mean ?x)) (sqrt (add (mean (mul (sub ?x (mean ?x)) (sub ?x (mean ?x)))) ?eps)))", right: norm },
     RewriteRule { name: "norm-gain",   left: "(mul (layer_norm_no_gain:n ?x) ?g)",         right: norm_gain },
     RewriteRule { name: "norm-affine", left: "(add (mul (layer_norm_no_gain:n ?x) ?g) ?b)",right: norm_affine },
-    RewriteRule { name: "norm-factor", left: "(mul (layer_norm:n ?x ?g ?b) ?s)",  right: linear::factor_of_norm },
-    RewriteRule { name: "norm-shift",  left: "(add (layer_norm:n ?x ?g ?b) ?s)",  right: linear::shift_of_norm },
     // A bias that was added to the residual belongs to the projection that is added next.
     RewriteRule { name: "bias-later",  left: "(add (add ?x ?b) ?y)",              right: later_bias },
     // Projections.
     RewriteRule { name: "linear",      left: "(add (matmul ?x ?w) ?b)",           right: linear },
     RewriteRule { name: "no-bias",     left: "(matmul ?x ?w)",                    right: linear_without_bias },
-    RewriteRule { name: "linear-factor", left: "(mul (linear:l ?x ?w ?b) ?g)",   right: linear::factor_of_linear },
-    RewriteRule { name: "linear-shift", left: "(add (linear:l ?x ?w ?b) ?g)",    right: linear::shift_of_linear },
-    RewriteRule { name: "shift-later", left: "(add (add ?r (linear:l ?x ?w ?b)) ?g)", right: linear::shift_later },
-    RewriteRule { name: "linear-sum",  left: "(add (linear:l ?x ?w ?b) (linear:n ?x ?v ?c))", right: linear::sum_of_linears },
-    RewriteRule { name: "sum-later",   left: "(add (add ?r (linear:l ?x ?w ?b)) (linear:n ?x ?v ?c))", right: linear::sum_later },
-    RewriteRule { name: "linear-linear", left: "(linear:n (linear:l ?x ?a ?b) ?w ?c)", right: linear::linear_of_linear },
-    RewriteRule { name: "factor-linear", left: "(linear:l (mul ?x ?g) ?w ?b)",   right: linear::linear_of_factor },
-    RewriteRule { name: "shift-linear", left: "(linear:l (add ?x ?g) ?w ?b)",    right: linear::linear_of_shift },
-    RewriteRule { name: "factor-sum",  left: "(mul (add ?a ?b) ?g)",              right: linear::factor_of_sum },
-    RewriteRule { name: "difference",  left: "(sub ?a ?b)",                       right: linear::difference },
-    RewriteRule { name: "negative",    left: "(neg ?x)",                          right: linear::negative },
-    RewriteRule { name: "quotient",    left: "(div ?a ?b)",                       right: linear::quotient },
     RewriteRule { name: "columns",     left: "(slice:s (linear:l ?x ?w ?b))",     right: columns },
     RewriteRule { name: "inner-columns", left: "(slice:s (reshape:r (linear:l ?x ?w ?b)))", right: inner_columns },
     // Embeddings.
-    RewriteRule { name: "embed-scale", left: "(mul (embed ?i ?t) ?s)",            right: linear::factor_of_embedding },
-    RewriteRule { name: "embed-shift", left: "(add (embed ?i ?t) ?s)",            right: linear::shift_of_embedding },
+    RewriteRule { name: "embed-scale", left: "(mul (embed ?i ?t) ?s)",            right: scaled_embedding },
     // Activation functions, whatever they are written as.
     RewriteRule { name: "relu",        left: "(relu ?x)",                         right: curve },
     RewriteRule { name: "curve-mul",   left: "(mul ?a ?b)",                       right: curve },
@@ -445,6 +379,11 @@ fn slice_beside_ones(m: &Match<'_>) -> Option<Expr> {
     Some(Expr::op(Op::Array(ArrayOp::Reshape(Shape::new(&dims))), [sliced]))
 }
 
+fn scaled_embedding(m: &Match<'_>) -> Option<Expr> {
+    m.scalar("s").filter(|_| m.ty("s").shape().rank() <= m.ty("t").shape().rank())?;
+    Some(Expr::op(Op::Dense(DenseOp::Embed), [class(m, "i"), mul(class(m, "t"), class(m, "s"))]))
+}
+
 fn curve(m: &Match<'_>) -> Option<Expr> {
     let fact = &m.terms[m.root].data;
     fact.ty.shape().row_width()?;
@@ -469,10 +408,6 @@ fn shifted_softmax(m: &Match<'_>) -> Option<Expr> {
 
 /// What is put on the score of a key that is absent.
 pub const MASKED: f32 = -1e4;
-
-/// What a mask must at least put on a score: the exponential of this is 0 in f32. A mask that is just as strong as that hides a
-/// key only if its score is none of the largest; the proof of import sees whether it does.
-pub const WEAKEST: f32 = -104.0;
 
 fn select(keep: f32) -> Op {
     Op::Array(ArrayOp::CausalMask { keep: Scalar::new(keep), drop: Scalar::new(1.0 - keep) })

@@ -6,6 +6,10 @@ use snnc_ir::op::ArrayOp;
 use snnc_ir::types::Shape;
 use snnc_ir::{Binary, Op};
 
+/// What a mask must at least put on a score: the exponential of this is 0 in f32. A mask that is just as strong as that hides a
+/// key only if its score is none of the largest; the proof of import sees whether it does.
+pub(super) const WEAKEST: f32 = -104.0;
+
 /// What a variable stands for.
 pub(super) fn class(m: &Match<'_>, name: &str) -> Expr {
     Expr::Class(m.class(name))
@@ -29,9 +33,4 @@ pub(super) fn vector(m: &Match<'_>, name: &str, shape: Shape) -> bool {
 /// A sum, element by element.
 pub(super) fn add(a: Expr, b: Expr) -> Expr {
     Expr::op(Op::Array(ArrayOp::Binary(Binary::Add)), [a, b])
-}
-
-/// A product of matrices.
-pub(super) fn matmul(a: Expr, b: Expr) -> Expr {
-    Expr::op(Op::Array(ArrayOp::MatMul), [a, b])
 }

@@ -93,7 +93,7 @@ impl Importer<'_> {
         let gain = self.channels(node, inputs, at[0], width, 1.0)?;
         let bias = self.channels(node, inputs, at[1], width, 0.0)?;
         let eps = Scalar::new(node.float("epsilon").unwrap_or(CONTRIB_EPS));
-        self.of_rows(node, x.clone(), Op::Dense(DenseOp::LayerNorm { eps }), &[gain, bias])
+        self.add(node, Op::Dense(DenseOp::LayerNorm { eps }), &[x.value, gain, bias], x.dims.clone())
     }
 
     /// com.microsoft.EmbedLayerNormalization: ids, segment ids, three tables, gain, bias, mask, position ids.

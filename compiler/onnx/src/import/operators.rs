@@ -579,7 +579,7 @@ impl Importer<'_> {
         let gain = self.channels(node, inputs, 1, width, 1.0)?;
         let bias = self.channels(node, inputs, 2, width, 0.0)?;
         let eps = Scalar::new(node.float("epsilon").unwrap_or(LAYER_NORM_EPS));
-        self.of_rows(node, x, Op::Dense(DenseOp::LayerNorm { eps }), &[gain, bias])
+        self.add(node, Op::Dense(DenseOp::LayerNorm { eps }), &[x.value, gain, bias], x.dims.clone())
     }
 
     /// A vector of `width` numbers; `default` where it is left out. One number alone is spread out.

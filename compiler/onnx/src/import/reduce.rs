@@ -111,21 +111,4 @@ impl Importer<'_> {
             && of.args.iter().any(|arg| keeps_itself(*arg));
         masked || is_exponential(node.args[0])
     }
-
-    /// An operation that takes rows, whatever sizes of 1 stand between tokens and channels.
-    pub(super) fn of_rows(
-        &mut self,
-        node: &OnnxNode,
-        x: LiveValue,
-        op: Op,
-        parameters: &[Value],
-    ) -> Result<LiveValue, ImportError> {
-        let dims = x.dims.clone();
-        let Some((last, lead)) = dims.split_last() else { return Err("a number has no innermost axis".into()) };
-        let rows = lead.iter().filter(|dim| **dim != Dim::Fixed(1)).chain([last]).copied().collect();
-        let x = self.reshaped(node, x, rows)?;
-        let args: Vec<Value> = std::iter::once(x.value).chain(parameters.iter().copied()).collect();
-        let y = self.add(node, op, &args, x.dims)?;
-        self.reshaped(node, y, dims)
-    }
 }
