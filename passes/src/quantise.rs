@@ -17,8 +17,8 @@ use indexmap::IndexMap;
 use snnc_ir::bounds::{SUM_MAX, largest_sum};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::eval;
-use snnc_ir::op::Layout;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
+use snnc_ir::op::{Layout, Scalar};
 use snnc_ir::origin::NodeOrigin;
 use snnc_ir::site::{ChannelGroup, Site};
 use snnc_ir::ssa::Output;
@@ -96,16 +96,19 @@ impl Quantise<'_> {
                 let args = node.args.iter().map(|arg| self.tensor(*arg)).collect::<Result<Vec<_>, _>>()?;
                 self.builder.add(node.op, &args, &origin)?
             }
-            Op::Dense(DenseOp::LayerNorm { eps }) => {
-                return Err(Diagnostic::new(
-                    origin,
-                    format!("a LayerNorm (eps {eps:?}) feeds something that is no projection"),
-                ));
-            }
+            Op::Dense(DenseOp::LayerNorm { eps }) => self.layer_norm(value, eps)?,
             op => return Err(Diagnostic::new(origin, format!("`{op}` has no spiking counterpart"))),
         };
         self.map[value.index()] = Some(new);
         Ok(())
+    }
+
+    /// A LayerNorm that the residual stream reads as well stays in reals: it is multiplied by its gain, channel by channel.
+    fn layer_norm(&mut self, value: Value, eps: Scalar) -> Result<Value, Diagnostic> {
+        let (node, origin) = (self.graph.node(value), self.graph.origin(value).clone());
+        let args = node.args.iter().map(|arg| self.tensor(*arg)).collect::<Result<Vec<_>, _>>()?;
+        let normal = self.builder.add(Op::Dense(DenseOp::LayerNormNoGain { eps }), &args[..1], &origin)?;
+        self.builder.add(Op::Level(LevelOp::ScaleShift), &[normal, args[1], args[2]], &origin)
     }
 
     /// The new graph's still for an old value.

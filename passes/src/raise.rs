@@ -4,6 +4,11 @@
 //! functions are told by sampling; the causal mask has been tested number by number on import. The graph that needs the
 //! fewest operations of the Tensor stage is taken; what no rule could raise is named.
 
+mod affine;
+mod build;
+mod norms;
+mod refusal;
+
 use crate::constants;
 use crate::context::Context;
 use crate::egraph::pattern::Match;
@@ -11,11 +16,12 @@ use crate::egraph::rule::{Expr, RewriteRule};
 use crate::egraph::term::{Term, Terms, is_constant};
 use crate::egraph::{rewrite, sampling};
 use crate::sites;
+use build::{WEAKEST, add, class, mul, two, vector};
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::op::{ArrayOp, DenseOp};
+use snnc_ir::op::{ArrayOp, DenseOp, TrainingOp};
 use snnc_ir::op::{Layout, Perm, Scalar};
 use snnc_ir::types::{Dim, Shape};
-use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary, Value};
+use snnc_ir::{Binary, Graph, Op, Stage, Type, Unary};
 
 /// The Tensor graph that means the same as an Imported one.
 ///
@@ -40,9 +46,11 @@ use snnc_ir::{Binary, Diagnostic, Graph, Op, Stage, Type, Unary, Value};
 /// ```
 pub fn raise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     let tolerance = if context.rounded { sampling::TOLERANCE_OF_CODES } else { sampling::TOLERANCE };
+    let graph = &affine::folded(&norms::recognised(graph, tolerance)?)?;
     // Constant expressions are only legal before the Tensor stage, which they are folded for.
-    let raised =
-        rewrite(graph, RULES, tolerance, &price, Stage::Imported, |terms, stuck| unraised(terms, graph, stuck))?;
+    let raised = rewrite(graph, RULES, tolerance, &price, Stage::Imported, |terms, stuck| {
+        refusal::unraised(terms, graph, stuck)
+    })?;
     Ok(sites::annotated(constants::fold(&raised, Stage::Tensor)?))
 }
 
@@ -61,53 +69,6 @@ fn price(terms: &Terms, term: &Term) -> Option<u64> {
         op if op.legal_in(Stage::Tensor) => Some(10),
         Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
     }
-}
-
-fn unraised(terms: &Terms, graph: &Graph, stuck: &[egg::Id]) -> Diagnostics {
-    let one = |&id: &egg::Id| {
-        let class = &terms[id];
-        let place = graph.origins.get_index(class.data.origin as usize).cloned().unwrap_or_default();
-        let ops: Vec<String> = class.nodes.iter().map(|term| format!("`{}`", term.op)).collect();
-        Diagnostic::new(place, format!("{} of type {} is not part of a GPT-2 block", ops.join(" = "), class.data.ty))
-    };
-    let is_mask =
-        |id: &&egg::Id| terms[**id].nodes.iter().any(|term| matches!(term.op, Op::Array(ArrayOp::CausalMask { .. })));
-    // A mask is stuck wherever the scores that it belongs to are.
-    let mut all: Diagnostics = stuck.iter().filter(|id| !is_mask(id)).map(one).collect();
-    all.dedup();
-    if let Some(cause) = uncausal(graph) {
-        all = cause.into();
-    }
-    if let Some(first) = all.first_mut() {
-        *first = std::mem::replace(first, Diagnostic::new("", "")).note(
-            "snnc takes GPT-2: embeddings, LayerNorm, causal softmax attention, MLPs with ReLU, GELU or SiLU, a linear head",
-        );
-    }
-    all
-}
-
-/// The first attention that no mask keeps from later tokens.
-fn uncausal(graph: &Graph) -> Option<Diagnostic> {
-    let is_square = |value: Value| matches!(graph.ty(value).shape().dims(), [.., Dim::Tokens, Dim::Tokens]);
-    let masked = |scores: Value| {
-        let mut open = vec![scores];
-        while let Some(value) = open.pop() {
-            let node = graph.node(value);
-            if matches!(node.op, Op::Array(ArrayOp::CausalMask { .. })) {
-                return true;
-            }
-            open.extend(node.args.iter().filter(|&&arg| is_square(arg)));
-        }
-        false
-    };
-    let found = graph.iter().find(|(value, node)| {
-        matches!(node.op, Op::Array(ArrayOp::Softmax)) && is_square(*value) && !masked(node.args[0])
-    });
-    found.map(|(value, _)| {
-        Diagnostic::new(graph.origin(value), "attention sees later tokens: no causal mask is put on its scores").note(
-            "a decoder that was exported for one new token at a time has none; give snnc the one without a past, or the merged one",
-        )
-    })
 }
 
 #[rustfmt::skip]
@@ -155,7 +116,13 @@ pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "curve-mul",   left: "(mul ?a ?b)",                       right: curve },
     RewriteRule { name: "curve-div",   left: "(div ?a ?b)",                       right: curve },
     RewriteRule { name: "curve-max",   left: "(max ?a ?b)",                       right: curve },
+    // Softmax in its own words. What is taken from every score of a row changes no weight.
+    RewriteRule { name: "softmax",     left: "(div (exp ?s) (reduce_sum:r (exp ?s)))", right: softmax },
+    RewriteRule { name: "softmax-shift", left: "(softmax (sub ?s ?t))",           right: shifted_softmax },
     // Attention: a mask that is added is one that selects; then the whole.
+    RewriteRule { name: "mask-after",  left: "(div (mul (softmax ?s) (causal_mask:c)) (reduce_sum:r (mul (softmax ?s) (causal_mask:c))))", right: masked_later },
+    RewriteRule { name: "mask-exp",    left: "(div (mul (exp ?s) (causal_mask:c)) (reduce_sum:r (mul (exp ?s) (causal_mask:c))))", right: masked_later },
+    RewriteRule { name: "mask-shift",  left: "(softmax (where (causal_mask:c) (add ?s ?k) ?n))", right: shifted_scores },
     RewriteRule { name: "mask-add",    left: "(add ?s (causal_mask:c))",               right: added_mask },
     RewriteRule { name: "mask-blend",  left: "(sub (mul ?s (causal_mask:c)) (causal_mask:d))", right: |m| blended_mask(m, 1.0) },
     RewriteRule { name: "mask-blend+", left: "(add (mul ?s (causal_mask:c)) (causal_mask:d))", right: |m| blended_mask(m, -1.0) },
@@ -166,18 +133,6 @@ pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "one-head",    left: "(matmul (softmax (where (causal_mask:c) (mul (matmul ?q (transpose:p ?k)) ?scale) ?n)) ?v)", right: attention_of_one_head },
     RewriteRule { name: "one-unscaled",left: "(matmul (softmax (where (causal_mask:c) (matmul ?q (transpose:p ?k)) ?n)) ?v)", right: attention_of_one_head },
 ];
-
-fn class(m: &Match<'_>, name: &str) -> Expr {
-    Expr::Class(m.class(name))
-}
-
-fn two(op: Op, m: &Match, a: &str, b: &str) -> Expr {
-    Expr::op(op, [class(m, a), class(m, b)])
-}
-
-fn mul(a: Expr, b: Expr) -> Expr {
-    Expr::op(Op::Array(ArrayOp::Binary(Binary::Mul)), [a, b])
-}
 
 fn unchanged(m: &Match<'_>, neutral: f32) -> Option<Expr> {
     let same = m.root_ty() == m.ty("x") && !m.is_root_constant();
@@ -291,10 +246,6 @@ fn norm_gain(m: &Match<'_>) -> Option<Expr> {
     let width = m.ty("x").shape().row_width()?;
     vector(m, "g", Shape::fixed(&[width]))
         .then(|| Expr::op(Op::Dense(DenseOp::LayerNorm { eps }), [class(m, "x"), class(m, "g"), Expr::Zeros(width)]))
-}
-
-fn vector(m: &Match<'_>, name: &str, shape: Shape) -> bool {
-    m.is_constant(name) && m.ty(name).shape() == shape
 }
 
 /// A constant matrix, as it is or behind a transpose, with the layout in which it is a weight.
@@ -441,17 +392,58 @@ fn curve(m: &Match<'_>) -> Option<Expr> {
     (m.terms[way.root].data.ty == fact.ty).then(|| Expr::op(Op::Dense(DenseOp::Curve(curve)), [Expr::Class(way.root)]))
 }
 
-/// What a mask must at least put on a score for the key to be as good as absent.
+/// Exponentials over their sum along the innermost axis.
+fn softmax(m: &Match<'_>) -> Option<Expr> {
+    let Op::Training(TrainingOp::ReduceSum(to)) = m.op("r") else { return None };
+    let from = m.ty("s").shape();
+    let ([lead @ .., Dim::Fixed(1)], [own @ .., _]) = (to.dims(), from.dims()) else { return None };
+    (lead == own && m.root_ty() == m.ty("s")).then(|| Expr::op(Op::Array(ArrayOp::Softmax), [class(m, "s")]))
+}
+
+/// Softmax does not notice what is the same for all numbers of a row.
+fn shifted_softmax(m: &Match<'_>) -> Option<Expr> {
+    let same = m.ty("t").shape().dims().last().is_none_or(|last| *last == Dim::Fixed(1));
+    (same && m.root_ty() == m.ty("s")).then(|| Expr::op(Op::Array(ArrayOp::Softmax), [class(m, "s")]))
+}
+
+/// What is put on the score of a key that is absent.
 pub const MASKED: f32 = -1e4;
 
 fn select(keep: f32) -> Op {
     Op::Array(ArrayOp::CausalMask { keep: Scalar::new(keep), drop: Scalar::new(1.0 - keep) })
 }
 
+/// Scores that all get the same number more.
+fn raised(s: Expr, by: f32) -> Expr {
+    if by == 0.0 { s } else { add(s, Expr::Number(by)) }
+}
+
+fn filled(s: Expr, by: f32) -> Expr {
+    Expr::op(Op::Array(ArrayOp::Where), [Expr::op(select(1.0), []), s, Expr::Number(by.max(f32::MIN))])
+}
+
 fn added_mask(m: &Match<'_>) -> Option<Expr> {
     let Op::Array(ArrayOp::CausalMask { keep, drop }) = m.op("c") else { return None };
-    let masks = keep.get() == 0.0 && drop.get() <= MASKED && m.ty("s").shape().rank() >= 2;
-    masks.then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(select(1.0), []), class(m, "s"), Expr::Number(MASKED)]))
+    let masks = keep.get().is_finite() && drop.get() - keep.get() <= WEAKEST && m.ty("s").shape().rank() >= 2;
+    masks.then(|| filled(raised(class(m, "s"), keep.get()), MASKED))
+}
+
+/// Weights that a mask takes away when they are there, what is left being scaled to add up to 1 again.
+fn masked_later(m: &Match<'_>) -> Option<Expr> {
+    let Op::Training(TrainingOp::ReduceSum(to)) = m.op("r") else { return None };
+    let from = m.ty("s").shape();
+    let ([lead @ .., Dim::Fixed(1)], [own @ .., _]) = (to.dims(), from.dims()) else { return None };
+    let by_row = lead == own;
+    let softmax = |scores| Expr::op(Op::Array(ArrayOp::Softmax), [scores]);
+    (by_row && selects(m) && m.root_ty() == m.ty("s")).then(|| softmax(filled(class(m, "s"), MASKED)))
+}
+
+/// What all kept scores have more changes no weight.
+fn shifted_scores(m: &Match<'_>) -> Option<Expr> {
+    let (k, n) = (m.scalar("k")?, m.scalar("n")?);
+    let masks = selects(m) && k.is_finite() && n - k <= WEAKEST && m.ty("s") == m.root_ty();
+    let scores = Expr::op(Op::Array(ArrayOp::Where), [Expr::op(m.op("c"), []), class(m, "s"), Expr::Number(MASKED)]);
+    masks.then(|| Expr::op(Op::Array(ArrayOp::Softmax), [scores]))
 }
 
 /// Scores times a mask of ones and zeros, less a large number where the mask is zero.
@@ -461,9 +453,9 @@ fn blended_mask(m: &Match<'_>, sign: f32) -> Option<Expr> {
     else {
         return None;
     };
-    let blends = keep.get() == 1.0 && drop.get() == 0.0 && none.get() == 0.0 && -sign * large.get() <= MASKED;
-    let filled = Expr::Number((-sign * large.get()).max(f32::MIN));
-    blends.then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(m.op("c"), []), class(m, "s"), filled]))
+    let (none, large) = (-sign * none.get(), -sign * large.get());
+    let blends = keep.get() == 1.0 && drop.get() == 0.0 && none.is_finite() && large - none <= WEAKEST;
+    blends.then(|| filled(raised(class(m, "s"), none), large))
 }
 
 fn flipped_mask(m: &Match<'_>) -> Option<Expr> {
@@ -483,7 +475,7 @@ fn selects(m: &Match<'_>) -> bool {
 }
 
 fn masked(m: &Match<'_>, name: &str) -> bool {
-    m.scalar(name).is_some_and(|n| n <= MASKED)
+    m.scalar(name).is_some_and(|n| n <= WEAKEST)
 }
 
 fn scale(m: &Match<'_>) -> Option<Scalar> {

@@ -40,11 +40,9 @@ pub fn selects(selector: &str, path: &str) -> bool {
 
 /// The sites of a Tensor graph, in the order of its values.
 pub fn sites(graph: &Graph) -> Vec<SiteValue> {
-    let mut sites: Vec<SiteValue> = Vec::new();
+    let mut sites: IndexMap<Value, Site> = IndexMap::new();
     let mut add = |value: Value, layer, role| {
-        if !sites.iter().any(|site| site.value == value) {
-            sites.push(SiteValue { value, site: Site::new(layer, role) });
-        }
+        sites.entry(value).or_insert_with(|| Site::new(layer, role));
     };
     for projection in projections(graph) {
         add(graph.node(projection.value).args[0], projection.site.layer, projection.site.role);
@@ -54,8 +52,8 @@ pub fn sites(graph: &Graph) -> Vec<SiteValue> {
             add(arg, Some(layer as u32), role);
         }
     }
-    sites.sort_unstable_by_key(|site| site.value);
-    sites
+    sites.sort_unstable_keys();
+    sites.into_iter().map(|(value, site)| SiteValue { value, site }).collect()
 }
 
 fn attentions(graph: &Graph) -> impl Iterator<Item = (Value, &Node)> {
@@ -109,11 +107,12 @@ pub fn annotated(graph: Graph) -> Graph {
         }
     }
     let users = graph.users();
+    let parts = projected(&graph);
     for (value, node) in graph.iter().rev() {
         let served = || users[value.index()].iter().find_map(|user| at[user.index()]).map(input_of);
         let site = match node.op {
             Op::Dense(DenseOp::LayerNorm { .. } | DenseOp::LayerNormNoGain { .. } | DenseOp::Curve(_)) => served(),
-            Op::Array(ArrayOp::Binary(Binary::Add)) if is_part(&graph, value) => served(),
+            Op::Array(ArrayOp::Binary(Binary::Add)) if parts[value.index()] => served(),
             Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
         };
         at[value.index()] = at[value.index()].or(site);
@@ -129,11 +128,14 @@ pub fn input_of(site: Site) -> Site {
     }
 }
 
-/// Whether a value of a Tensor graph is a part of what a projection gives, or the sum of parts; the residual stream is neither.
-fn is_part(graph: &Graph, value: Value) -> bool {
-    let node = graph.node(value);
-    matches!(node.op, Op::Dense(DenseOp::Linear(_)))
-        || node.op == Op::Array(ArrayOp::Binary(Binary::Add)) && node.args.iter().all(|arg| is_part(graph, *arg))
+/// Which values of a Tensor graph are a part of what a projection gives, or the sum of parts; the residual stream is neither.
+fn projected(graph: &Graph) -> Vec<bool> {
+    let mut parts = vec![false; graph.nodes.len()];
+    for (value, node) in graph.iter() {
+        parts[value.index()] = matches!(node.op, Op::Dense(DenseOp::Linear(_)))
+            || node.op == Op::Array(ArrayOp::Binary(Binary::Add)) && node.args.iter().all(|arg| parts[arg.index()]);
+    }
+    parts
 }
 
 /// Names of projections and attentions, by which their constants are called.

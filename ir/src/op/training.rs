@@ -7,13 +7,13 @@
 use crate::curve::Curve;
 use crate::op::attribute::{Scalar, Surrogate};
 use crate::op::dense::EPS;
-use crate::op::info::{OpInfo, TRAINING};
+use crate::op::info::{I_TRAINING, OpInfo, TRAINING};
 use crate::op::shapes::{broadcast, f32_of, f32_shape, row_width, same};
 use crate::op::spelling::{curve, keyed, number, scalar, shape, surrogate};
 use crate::types::{Dim, Elem, Shape, Type};
 use std::fmt;
 
-/// An operation that only training has. `c` is the gradient of the loss by the result of the operation that it belongs to.
+/// An operation that only training has; exporters write two of them in a softmax of their own. `c` is the gradient of the loss by the result of the operation that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TrainingOp {
     /// `i32[tokens]`: the token that follows each of this call's.
@@ -103,7 +103,7 @@ impl TrainingOp {
     pub(super) fn info(&self) -> OpInfo {
         match self {
             TrainingOp::Targets => OpInfo::new("targets", 0, TRAINING),
-            TrainingOp::ReduceSum(_) => OpInfo::new("reduce_sum", 1, TRAINING),
+            TrainingOp::ReduceSum(_) => OpInfo::new("reduce_sum", 1, I_TRAINING),
             TrainingOp::BroadcastTo(_) => OpInfo::new("broadcast_to", 1, TRAINING),
             TrainingOp::FakeQuant { .. } => OpInfo::new("fake_quant", 1, TRAINING),
             TrainingOp::FakeQuantGrad { .. } => OpInfo::new("fake_quant_grad", 2, TRAINING),
@@ -111,7 +111,7 @@ impl TrainingOp {
             TrainingOp::Surrogate(_) => OpInfo::new("surrogate", 1, TRAINING),
             TrainingOp::CurveSlope(_) => OpInfo::new("curve_slope", 1, TRAINING),
             TrainingOp::StopGradient => OpInfo::new("stop_gradient", 1, TRAINING),
-            TrainingOp::RowMax => OpInfo::new("row_max", 1, TRAINING),
+            TrainingOp::RowMax => OpInfo::new("row_max", 1, I_TRAINING),
             TrainingOp::TopKMask { .. } => OpInfo::new("topk_mask", 1, TRAINING),
             TrainingOp::LayerNormNoGainGrad { eps } => OpInfo::new("layer_norm_no_gain_grad", 2, TRAINING)
                 .expect(eps.get().is_finite() && eps.get() >= 0.0, EPS),

@@ -105,12 +105,12 @@ pub fn parts(graph: &Graph) -> Vec<LayerPart> {
 pub fn splits(graph: &Graph) -> Vec<bool> {
     let mut splits = vec![false; graph.nodes.len()];
     // By product: what its results are added up to.
-    let users = graph.users();
+    let sums = sums(graph);
     let mut wholes: BTreeMap<Value, Vec<Value>> = BTreeMap::new();
     for (value, _) in
         graph.iter().filter(|(_, node)| matches!(node.op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse)))
     {
-        wholes.entry(sum_of(graph, &users, value)).or_default().push(value);
+        wholes.entry(sums[value.index()].unwrap_or(value)).or_default().push(value);
     }
     for products in wholes.values() {
         let weights =
@@ -121,27 +121,26 @@ pub fn splits(graph: &Graph) -> Vec<bool> {
     splits
 }
 
-/// The last value that a product's results alone are summed up to: itself, or the sum of a projection's parts.
-fn sum_of(graph: &Graph, users: &[Vec<Value>], value: Value) -> Value {
-    let mut sum = value;
-    let mut at = value;
-    while let [user] = users[at.index()][..] {
-        let is_sum = graph.node(user).op == Op::Array(ArrayOp::Binary(Binary::Add)) && is_part(graph, user);
-        if !is_sum
-            && !matches!(
-                graph.node(user).op,
-                Op::Spike(SpikeOp::Decode)
-                    | Op::Level(LevelOp::ScaleShift)
-                    | Op::Level(LevelOp::GatherChannels)
-                    | Op::Array(ArrayOp::Binary(Binary::Mul))
-            )
-        {
-            break;
+/// By value: the last one that its results alone are summed up to, the sum of a projection's parts; none if that is itself.
+fn sums(graph: &Graph) -> Vec<Option<Value>> {
+    let users = graph.users();
+    let mut sums: Vec<Option<Value>> = vec![None; graph.nodes.len()];
+    for (value, _) in graph.iter().rev() {
+        let &[user] = users[value.index()].as_slice() else { continue };
+        let op = graph.node(user).op;
+        let is_sum = op == Op::Array(ArrayOp::Binary(Binary::Add)) && is_part(graph, user);
+        let passes = matches!(
+            op,
+            Op::Spike(SpikeOp::Decode)
+                | Op::Level(LevelOp::ScaleShift)
+                | Op::Level(LevelOp::GatherChannels)
+                | Op::Array(ArrayOp::Binary(Binary::Mul))
+        );
+        if is_sum || passes {
+            sums[value.index()] = sums[user.index()].or(is_sum.then_some(user));
         }
-        at = user;
-        sum = if is_sum { user } else { sum };
     }
-    sum
+    sums
 }
 
 /// Whether a value belongs to a projection, and not to the residual stream.

@@ -12,7 +12,7 @@ use crate::raise::MASKED;
 use crate::{collapse, raise, simplify};
 use egg::{Id, Searcher as _};
 use snnc_ir::eval::{Array, Content, Evaluator, Memory};
-use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp, TrainingOp};
 use snnc_ir::op::{Layout, Perm, Scalar};
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::verify::verify;
@@ -346,6 +346,12 @@ fn operations(head: &str, args: &[Type]) -> Vec<Op> {
     static FIXED: OnceLock<Vec<Op>> = OnceLock::new();
     if let ("transpose" | "reshape" | "slice", Some(ty)) = (head, args.first()) {
         return moves(ty.shape()).into_iter().filter(|op| op.name() == head).collect();
+    }
+    if let ("reduce_sum", Some(ty)) = (head, args.first()) {
+        let mut dims = ty.shape().dims().to_vec();
+        let Some(last) = dims.last_mut() else { return Vec::new() };
+        *last = Dim::Fixed(1);
+        return vec![Op::Training(TrainingOp::ReduceSum(Shape::new(&dims)))];
     }
     let fixed = FIXED.get_or_init(fixed_operations).iter().copied();
     let found: Vec<Op> = fixed.filter(|op| op.name() == head).collect();

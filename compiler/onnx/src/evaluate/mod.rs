@@ -112,6 +112,7 @@ pub const OPERATORS: &[(&str, Meaning)] = &[
     ("GatherND", |c| one(c.gather_nd())),
     ("Gelu", |c| one(c.gelu())),
     ("Gemm", |c| one(c.gemm())),
+    ("GlobalAveragePool", |c| one(c.pool())),
     ("Greater", |c| one(c.comparison())),
     ("GreaterOrEqual", |c| one(c.comparison())),
     ("Identity", |c| one(c.arg(0).cloned())),

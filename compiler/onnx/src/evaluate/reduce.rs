@@ -6,9 +6,19 @@ use crate::tensor::{ArrayData, Element, OnnxArray, OnnxElem};
 impl OnnxCall<'_> {
     /// ReduceMean, ReduceSum, ReduceMax, ReduceMin, ReduceProd: one ascending chain for each result.
     pub(super) fn reduce(&self) -> Result<OnnxArray, String> {
-        let (op, x) = (self.node.op_type.as_str(), self.arg(0)?);
-        let axes = self.reduced_axes(x.rank())?;
+        let axes = self.reduced_axes(self.arg(0)?.rank())?;
         let keep = self.node.int("keepdims").unwrap_or(1) != 0;
+        self.reduce_over(self.node.op_type.as_str(), &axes, keep)
+    }
+
+    /// GlobalAveragePool: the mean over all axes but the first two.
+    pub(super) fn pool(&self) -> Result<OnnxArray, String> {
+        let axes: Vec<usize> = (2..self.arg(0)?.rank()).collect();
+        self.reduce_over("ReduceMean", &axes, true)
+    }
+
+    fn reduce_over(&self, op: &str, axes: &[usize], keep: bool) -> Result<OnnxArray, String> {
+        let x = self.arg(0)?;
         let kept: Vec<usize> = (0..x.rank()).map(|a| if axes.contains(&a) { 1 } else { x.sizes()[a] }).collect();
         let (from, to) = (strides(x.sizes()), strides(&kept));
         let mut sums: Vec<Option<Element>> = vec![None; count(&kept)?];

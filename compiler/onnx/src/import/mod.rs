@@ -17,6 +17,7 @@ pub mod inputs;
 mod operators;
 mod output;
 mod quantised;
+mod reduce;
 mod shapes;
 mod tables;
 mod value;

@@ -1,6 +1,7 @@
 //! The operators of a network, one by one: an ONNX node on values that depend on the token ids becomes nodes of the graph.
 
 use super::importer::Importer;
+use super::reduce::Reduction;
 use super::shapes::{fixed, ir_shape, kept_axes, reshaped_dims, unify};
 use super::value::{ImportError, ImportValue, LiveValue};
 use crate::evaluate::call::{OnnxCall, axis, broadcast, count, sizes_of, volume};
@@ -21,7 +22,7 @@ use std::sync::Arc;
 pub(super) const SOFTMAX_ALONG_ONE_AXIS: i64 = 13;
 
 /// Operators that are supported or not by what they are given.
-pub(super) const BY_OPERANDS: [&str; 7] = ["Shape", "Size", "Expand", "Gather", "Concat", "Where", "IsNaN"];
+pub(super) const BY_OPERANDS: [&str; 8] = ["Shape", "Size", "Expand", "Gather", "Concat", "Where", "IsNaN", "Greater"];
 
 /// com.microsoft's default for QuickGelu.
 const QUICK_GELU_ALPHA: f32 = 1.702;
@@ -98,9 +99,13 @@ impl Importer<'_> {
             "com.microsoft.FusedMatMul" => one(self.fused_matmul(node, inputs)),
             "Where" => one(self.choose(node, inputs)),
             "IsNaN" => self.is_nan(node, inputs),
+            "Greater" => self.is_greater(node, inputs),
             "MatMul" => one(self.matmul(node, inputs)),
             "Gemm" => one(self.gemm(node, inputs)),
-            "ReduceMean" => one(self.mean(node, inputs)),
+            "ReduceMean" => one(self.reduced(node, inputs, Reduction::Mean)),
+            "ReduceSum" => one(self.reduced(node, inputs, Reduction::Sum)),
+            "ReduceMax" => one(self.reduced(node, inputs, Reduction::Max)),
+            "GlobalAveragePool" => one(self.pooled(node, inputs)),
             "Softmax" => one(self.softmax(node, inputs)),
             "LayerNormalization" => one(self.layer_norm(node, inputs)),
             _ => Err(ImportError::Unsupported),
@@ -679,23 +684,6 @@ impl Importer<'_> {
         let bias = self.input(node, inputs, 2)?;
         let bias = self.times(node, &bias, node.float("beta").unwrap_or(1.0))?;
         self.combined(node, Binary::Add, &product, &bias)
-    }
-
-    fn mean(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
-        let x = self.input(node, inputs, 0)?;
-        let rank = x.dims.len();
-        let axes = self.at_each(node, inputs, |call, _| call.reduced_axes(rank))?;
-        if rank == 0 || axes.iter().any(|axes| *axes != [rank - 1]) {
-            return Err("only a mean over the innermost axis is supported".into());
-        }
-        let mut dims = x.dims.clone();
-        dims[rank - 1] = Dim::Fixed(1);
-        let mean = self.add(node, Op::Array(ArrayOp::Mean), &[x.value], dims.clone())?;
-        if node.int("keepdims").unwrap_or(1) != 0 {
-            return Ok(mean);
-        }
-        dims.pop();
-        self.reshaped(node, mean, dims)
     }
 
     fn softmax(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
