@@ -243,7 +243,7 @@ fn ids_of(windows: &TokenWindows, vocabulary: usize) -> Vec<bool> {
 }
 
 /// Tokens of a text that ranges are measured on, at most.
-const TEXT_TOKENS: usize = 1 << 22;
+const TEXT_TOKENS: usize = 1 << 24;
 
 /// Seeded ids that ranges are measured on, at most.
 const SEEDED_TOKENS: usize = 1 << 18;

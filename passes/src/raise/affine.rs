@@ -460,7 +460,7 @@ impl Fold<'_> {
             own.iter().enumerate().map(one).collect()
         };
         let none = vec![0.0; width];
-        match (node.op, reals.clone()(node.args.len() - 1)) {
+        match (node.op, reals(node.args.len() - 1)) {
             (Op::Dense(DenseOp::Embed), Some(table)) => {
                 let data: Vec<f32> = change(table, &by).into_iter().map(|x| x as f32).collect();
                 let tensor = Tensor::f32(&[data.len() / width, width], data);

@@ -306,8 +306,9 @@ fn fitted(y: &[f64], n: &[f64], width: usize, eps: f32, tolerance: f64) -> Optio
         let ((low, below), (high, above)) = (column().min_by(by_normal)?, column().max_by(by_normal)?);
         let g = (above - below) / (high - low);
         let b = below - g * low;
-        let far = column().any(|(n, y)| !((g * n + b - y).abs() <= tolerance * most));
-        if far {
+        // A difference that is no number is not near.
+        let near = column().all(|(n, y)| (g * n + b - y).abs() <= tolerance * most);
+        if !near {
             return None;
         }
         gain.push(g);
