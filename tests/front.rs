@@ -1,5 +1,7 @@
 //! From an ONNX file to a network: which output is taken, what inputs hold, what is proved, and what a refusal says.
 
+#![allow(clippy::unwrap_used)]
+
 use snnc::check::check;
 use snnc::compile::{CompileOptions, compile};
 use snnc::convert;

@@ -49,7 +49,7 @@ fn between_words(text: &str, most: usize) -> usize {
 mod tests {
     use super::*;
 
-    fn passages<'a>(mut text: &'a str, cut: fn(&str, bool) -> Option<usize>) -> Vec<&'a str> {
+    fn passages(mut text: &str, cut: fn(&str, bool) -> Option<usize>) -> Vec<&str> {
         let mut all = Vec::new();
         while let Some(end) = cut(text, true).filter(|end| *end > 0) {
             all.push(&text[..end]);

@@ -26,7 +26,7 @@ enum Trie {
 }
 
 /// How many parts of sets may still be made.
-struct Budget(u64);
+struct SetBudget(u64);
 
 /// Parts of sets that one extraction makes at most: some 16 MiB a million. A chain of 2^17 nodes takes a third of them.
 const PARTS_MAX: u64 = 1 << 24;
@@ -50,7 +50,7 @@ impl Below {
     }
 
     /// One class.
-    fn one(class: usize, price: u64, depth: u32, budget: &mut Budget) -> Self {
+    fn one(class: usize, price: u64, depth: u32, budget: &mut SetBudget) -> Self {
         let leaf = Self(Some(Rc::new(Trie::Leaf(price))));
         (0..depth).fold(leaf, |inner, bit| {
             let sides = if class >> bit & 1 == 0 { [inner, Self(None)] } else { [Self(None), inner] };
@@ -58,14 +58,14 @@ impl Below {
         })
     }
 
-    fn fork(sides: [Self; 2], budget: &mut Budget) -> Self {
+    fn fork(sides: [Self; 2], budget: &mut SetBudget) -> Self {
         budget.0 = budget.0.saturating_sub(1);
         Self(Some(Rc::new(Trie::Fork { sum: sides[0].sum() + sides[1].sum(), sides })))
     }
 
     /// Both together; a class that is in both has the price of `other`. What is the same in both is not looked at. Something of
     /// the two where the budget is spent.
-    fn with(&self, other: &Self, budget: &mut Budget) -> Self {
+    fn with(&self, other: &Self, budget: &mut SetBudget) -> Self {
         let (Some(a), Some(b)) = (&self.0, &other.0) else {
             return if self.0.is_none() { other } else { self }.clone();
         };
@@ -119,7 +119,7 @@ struct Extraction<'a> {
     made: u64,
     /// Bits of a class number.
     bits: u32,
-    budget: Budget,
+    budget: SetBudget,
 }
 
 /// Why nothing was chosen.
@@ -142,7 +142,7 @@ pub fn extract(terms: &Terms, outputs: &[Id], price: Price<'_>) -> Result<IndexM
     let bits = usize::BITS - numbers.leading_zeros();
     let best = vec![None; numbers];
     let mut extraction =
-        Extraction { terms, price, best, tried: vec![0; numbers], made: 1, bits, budget: Budget(PARTS_MAX) };
+        Extraction { terms, price, best, tried: vec![0; numbers], made: 1, bits, budget: SetBudget(PARTS_MAX) };
     loop {
         let before = extraction.made;
         for &class in &classes {
@@ -191,7 +191,7 @@ impl Extraction<'_> {
             return;
         }
         // A lower bound spares most sets from being merged.
-        let mut budget = Budget(self.budget.0);
+        let mut budget = SetBudget(self.budget.0);
         let known = self.best[number].as_ref();
         let bound = own + args.iter().map(|arg| arg.below.sum()).max().unwrap_or(0);
         if known.is_some_and(|known| known.below.sum() < bound) {

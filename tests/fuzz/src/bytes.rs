@@ -1,6 +1,6 @@
 //! Changes to bytes that know nothing of what they say.
 
-use crate::{below, pick};
+use crate::chance::{below, pick};
 use snnc_ir::random::SplitMix64;
 
 /// One change: a bit, a byte, a run of bytes twice or not at all, or an end that is missing.

@@ -1,6 +1,7 @@
 //! Runs a target on many inputs, in a process that another one watches: a panic, a hang and much memory are findings too.
 
-use crate::{Target, Verdict};
+use crate::chance::Verdict;
+use crate::targets::Target;
 use snnc_ir::random::SplitMix64;
 use std::io::{BufRead, BufReader, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,7 +29,7 @@ pub struct Effort {
 
 /// What came of it.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub struct FuzzTally {
     /// Inputs that were tried.
     pub tried: u64,
     /// Those that were accepted.
@@ -136,9 +137,14 @@ fn memory_of(process: u32) -> Option<u64> {
 ///
 /// # Errors
 /// A process that cannot be started, a file that cannot be written.
-pub fn drive(target: &Target, effort: Effort, findings: &Path, told: &mut dyn FnMut(&Tally)) -> std::io::Result<Tally> {
+pub fn drive(
+    target: &Target,
+    effort: Effort,
+    findings: &Path,
+    told: &mut dyn FnMut(&FuzzTally),
+) -> std::io::Result<FuzzTally> {
     let begun = Instant::now();
-    let mut tally = Tally::default();
+    let mut tally = FuzzTally::default();
     let seeds = (target.seeds)();
     let mut next = effort.first;
     'process: while tally.tried < effort.count && begun.elapsed() < effort.time {

@@ -1,6 +1,6 @@
 //! One program on all engines and instruction sets: the same numbers, or the same refusal.
 
-use crate::Verdict;
+use crate::chance::Verdict;
 use snnc_ir::events::Events;
 use snnc_ir::op::{DenseOp, LeafOp, Op};
 use snnc_ir::{Graph, Stage, Type};
@@ -18,7 +18,7 @@ const ALL_MAX: u64 = 1 << 24;
 const TOKENS: usize = 5;
 
 /// Bits of all outputs, and what neurons did; or why there is none.
-type Ran = Result<(Vec<u32>, Vec<i32>, Vec<Events>), String>;
+type EngineResult = Result<(Vec<u32>, Vec<i32>, Vec<Events>), String>;
 
 /// Runs `graph`, at stage Tensor, Quantised or Spiking and verified, in all ways there are.
 ///
@@ -42,11 +42,11 @@ pub fn agree(graph: &Graph) -> Result<Verdict, String> {
             Err(_) => return Ok(Verdict::Refused),
         }
     }
-    let mut all: Option<(String, Ran)> = None;
+    let mut all: Option<(String, EngineResult)> = None;
     for (form, graph) in &forms {
         let graph = Arc::new(graph.clone());
         for chunk in [128, 2] {
-            let mut here: Option<(String, Ran)> = None;
+            let mut here: Option<(String, EngineResult)> = None;
             for (engine, isa) in ways(small) {
                 let way = format!("{form}, chunks of {chunk}, {engine:?} {isa:?}");
                 let ran = run(&graph, &Options { engine, isa, chunk, ..Options::default() }, &tokens);
@@ -84,7 +84,7 @@ fn ways(with_oracle: bool) -> Vec<(Engine, Option<Isa>)> {
     ways
 }
 
-fn told(ran: &Ran) -> String {
+fn told(ran: &EngineResult) -> String {
     match ran {
         Ok((bits, levels, events)) => {
             let numbers: Vec<f32> = bits.iter().take(8).map(|&bits| f32::from_bits(bits)).collect();
@@ -95,7 +95,7 @@ fn told(ran: &Ran) -> String {
     }
 }
 
-fn run(graph: &Arc<Graph>, options: &Options, tokens: &[u32]) -> Ran {
+fn run(graph: &Arc<Graph>, options: &Options, tokens: &[u32]) -> EngineResult {
     let program = Program::new(Arc::clone(graph), options).map_err(|error| error.to_string())?;
     let mut session = Session::new(Arc::new(program)).map_err(|error| error.to_string())?;
     let outputs = session.forward(tokens, Rows::All).map_err(|error| error.to_string())?;

@@ -3,8 +3,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use clap::Parser;
+use snnc_fuzz::chance::corpus;
 use snnc_fuzz::driver::{self, Effort};
-use snnc_fuzz::{TARGETS, Target, corpus};
+use snnc_fuzz::targets::{TARGETS, Target};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! ONNX files of anybody's making: nodes, attributes, constants and inputs change, or bytes do.
 
-use crate::{NUMBERS, Verdict, below, bytes, corpus_files, pick};
+use crate::bytes;
+use crate::chance::{NUMBERS, Verdict, below, corpus_files, pick};
 use prost::Message;
 use snnc::convert;
 use snnc::proof;

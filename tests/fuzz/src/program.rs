@@ -1,7 +1,8 @@
 //! Programs drawn at random, well typed, of every operation that is run: all engines must agree, and files must hold them.
 
+use crate::chance::{Verdict, below, pick};
+use crate::engines;
 use crate::seal::AlignedBytes;
-use crate::{Verdict, below, engines, pick};
 use snnc_ir::container::{self, File};
 use snnc_ir::op::{ArrayOp, DenseOp, Layout, LeafOp, LevelOp, Scalar, SpikeOp};
 use snnc_ir::random::SplitMix64;

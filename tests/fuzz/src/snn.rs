@@ -1,7 +1,8 @@
 //! `.snn` files of anybody's making: their structure, text and weights change, and their checksums are right.
 
+use crate::chance::{NUMBERS, Verdict, below, corpus_files, pick};
 use crate::seal::{AlignedBytes, Parts, StoredWeight};
-use crate::{NUMBERS, Verdict, below, bytes, corpus_files, engines, pick};
+use crate::{bytes, engines};
 use snnc_examples::gpt2::Gpt2Config;
 use snnc_ir::container::{self, File};
 use snnc_ir::random::SplitMix64;
@@ -116,54 +117,62 @@ fn change_text(program: &mut String, random: &mut SplitMix64) {
                 _ => {
                     let stages = ["imported", "tensor", "quantised", "spiking", "training"];
                     let old = stages.into_iter().find(|stage| header.contains(stage)).unwrap_or("spiking");
-                    header.replace(old, *pick::<&str>(random, &stages))
+                    header.replace(old, pick::<&str>(random, &stages))
                 }
             };
         }
         // A code, a curve, a membrane, an attention.
-        5 => {
-            let words = [
-                "binary",
-                "unary",
-                "relu",
-                "gelu_tanh",
-                "gelu_erf",
-                "silu",
-                "if",
-                "if_hard",
-                "lif",
-                "st_bif",
-                "ttfs",
-                "linear",
-                "coincidence",
-                "coincidence2",
-                "f32",
-                "i32",
-                "i8",
-                "tokens",
-                "context",
-            ];
-            let found: Vec<&str> = words.into_iter().filter(|word| lines[i].contains(word)).collect();
-            if !found.is_empty() {
-                let (old, new) = (*pick(random, &found), *pick(random, &words));
-                lines[i] = lines[i].replace(old, new);
-            }
-        }
+        5 => change_word(&mut lines[i], random),
         // A size, everywhere.
-        _ => {
-            let sizes = numbers(&lines[i]);
-            if !sizes.is_empty() {
-                let old = pick(random, &sizes).clone();
-                let new = pick(random, &NUMBERS).to_string();
-                for (open, close) in [(",", "]"), ("[", "]"), ("[", ","), (",", ",")] {
-                    let (old, new) = (format!("{open}{old}{close}"), format!("{open}{new}{close}"));
-                    lines.iter_mut().for_each(|line| *line = line.replace(&old, &new));
-                }
-            }
-        }
+        _ => change_size(&mut lines, i, random),
     }
     *program = lines.join("\n") + "\n";
     *program = retyped(program);
+}
+
+/// Words of which another one may stand in their place.
+const WORDS: [&str; 19] = [
+    "binary",
+    "unary",
+    "relu",
+    "gelu_tanh",
+    "gelu_erf",
+    "silu",
+    "if",
+    "if_hard",
+    "lif",
+    "st_bif",
+    "ttfs",
+    "linear",
+    "coincidence",
+    "topk",
+    "f32",
+    "i32",
+    "i8",
+    "tokens",
+    "context",
+];
+
+fn change_word(line: &mut String, random: &mut SplitMix64) {
+    let found: Vec<&str> = WORDS.into_iter().filter(|word| line.contains(word)).collect();
+    if !found.is_empty() {
+        let (old, new) = (*pick(random, &found), *pick(random, &WORDS));
+        *line = line.replace(old, new);
+    }
+}
+
+/// Puts another size in the place of one that line `i` has, in all lines.
+fn change_size(lines: &mut [String], i: usize, random: &mut SplitMix64) {
+    let sizes = numbers(&lines[i]);
+    if sizes.is_empty() {
+        return;
+    }
+    let old = pick(random, &sizes).clone();
+    let new = pick(random, &NUMBERS).to_string();
+    for (open, close) in [(",", "]"), ("[", "]"), ("[", ","), (",", ",")] {
+        let (old, new) = (format!("{open}{old}{close}"), format!("{open}{new}{close}"));
+        lines.iter_mut().for_each(|line| *line = line.replace(&old, &new));
+    }
 }
 
 /// The same program with the types that operations give, as far as they fit.

@@ -3,7 +3,8 @@
 //! Mutants keep the structure of a `tokenizer.json`: pieces are exchanged, repeated, nested and given extreme numbers and texts,
 //! so that most of them get to the tokenizers crate.
 
-use crate::{NUMBERS, Verdict, below, bytes, corpus_files, pick};
+use crate::bytes;
+use crate::chance::{NUMBERS, Verdict, below, corpus_files, pick};
 use serde_json::{Value as Json, json};
 use snnc::tokens::Tokens;
 use snnc_ir::random::SplitMix64;
