@@ -23,17 +23,17 @@ type Numbers = Rc<Vec<f64>>;
 struct Matrix {
     rows: usize,
     columns: usize,
-    data: Source,
+    data: TermSource,
 }
 
 #[derive(Clone)]
-enum Source {
+enum TermSource {
     File(Value),
     Made(Numbers),
 }
 
 #[derive(Clone)]
-struct Term {
+struct AffineTerm {
     base: Value,
     chain: Vec<Matrix>,
     factor: Option<Numbers>,
@@ -42,7 +42,7 @@ struct Term {
 /// A value as a sum.
 #[derive(Clone)]
 struct Affine {
-    terms: Vec<Term>,
+    terms: Vec<AffineTerm>,
     shift: Option<Numbers>,
     /// Whether it differs from what the file says.
     folded: bool,
@@ -145,7 +145,7 @@ impl Fold<'_> {
     /// What is known of an operand: its sum, or itself.
     fn operand(&self, value: Value) -> Affine {
         let itself = || Affine {
-            terms: vec![Term { base: value, chain: Vec::new(), factor: None }],
+            terms: vec![AffineTerm { base: value, chain: Vec::new(), factor: None }],
             shift: None,
             folded: false,
         };
@@ -155,9 +155,9 @@ impl Fold<'_> {
     fn projected(&self, value: Value) -> Option<Affine> {
         let &[x, w] = self.graph.node(value).args.as_slice() else { return None };
         let &[rows, columns] = self.graph.ty(w).shape().sizes()?.as_slice() else { return None };
-        let weight = Matrix { rows, columns, data: Source::File(w) };
+        let weight = Matrix { rows, columns, data: TermSource::File(w) };
         let alone = |base| Affine {
-            terms: vec![Term { base, chain: vec![weight.clone()], factor: None }],
+            terms: vec![AffineTerm { base, chain: vec![weight.clone()], factor: None }],
             shift: None,
             folded: false,
         };
@@ -193,13 +193,13 @@ impl Fold<'_> {
             chain.push(both);
             folded = true;
         }
-        Some(Affine { terms: vec![Term { base: term.base, chain, factor: None }], shift, folded })
+        Some(Affine { terms: vec![AffineTerm { base: term.base, chain, factor: None }], shift, folded })
     }
 
     /// A factor for each channel. `number`: it is the same for all, and may belong to what is computed next.
     fn times(&self, value: Value, x: Value, factor: &Numbers, number: bool) -> Option<Affine> {
         let of = self.operand(x);
-        let absorbs = |term: &Term| !term.chain.is_empty() || self.takes(term.base);
+        let absorbs = |term: &AffineTerm| !term.chain.is_empty() || self.takes(term.base);
         if number && !self.users[value.index()].iter().all(|user| self.is_linear(value, *user)) {
             return None;
         }
@@ -207,10 +207,10 @@ impl Fold<'_> {
             Some(own) => Rc::new(own.iter().zip(factor.iter()).map(|(a, b)| a * b).collect()),
             None => factor.clone(),
         };
-        let terms: Vec<Term> =
-            of.terms.iter().map(|term| Term { factor: Some(times(&term.factor)), ..term.clone() }).collect();
+        let terms: Vec<AffineTerm> =
+            of.terms.iter().map(|term| AffineTerm { factor: Some(times(&term.factor)), ..term.clone() }).collect();
         let shift = of.shift.as_ref().map(|shift| times(&Some(shift.clone())));
-        let first_gain = |term: &Term| {
+        let first_gain = |term: &AffineTerm| {
             matches!(self.graph.node(term.base).op, Op::Dense(DenseOp::LayerNormNoGain { .. })) && term.factor.is_none()
         };
         let natural = matches!(of.terms.as_slice(), [term] if first_gain(term) && of.shift.is_none() && !number);
@@ -276,18 +276,18 @@ impl Fold<'_> {
     }
 
     /// Two projections of one value as one.
-    fn together(&self, a: &Term, b: &Term) -> Option<Term> {
+    fn together(&self, a: &AffineTerm, b: &AffineTerm) -> Option<AffineTerm> {
         let (x, y) = (self.whole(a)?, self.whole(b)?);
         let (x, y, rows, columns) = match (&x, &y) {
             (a, b) if a.columns == b.columns => (self.numbers(a)?, self.numbers(b)?, a.rows, a.columns),
             _ => return None,
         };
-        let data = Source::Made(Rc::new(x.iter().zip(y.iter()).map(|(x, y)| x + y).collect()));
-        Some(Term { base: a.base, chain: vec![Matrix { rows, columns, data }], factor: None })
+        let data = TermSource::Made(Rc::new(x.iter().zip(y.iter()).map(|(x, y)| x + y).collect()));
+        Some(AffineTerm { base: a.base, chain: vec![Matrix { rows, columns, data }], factor: None })
     }
 
     /// A term's matrices and factor as one matrix.
-    fn whole(&self, term: &Term) -> Option<Matrix> {
+    fn whole(&self, term: &AffineTerm) -> Option<Matrix> {
         let (first, rest) = term.chain.split_first()?;
         let all = rest.iter().try_fold(first.clone(), |all, next| self.multiplied(&all, next))?;
         match &term.factor {
@@ -298,20 +298,20 @@ impl Fold<'_> {
 
     fn multiplied(&self, a: &Matrix, b: &Matrix) -> Option<Matrix> {
         let data = product(&self.numbers(a)?, &self.numbers(b)?, a.columns, b.columns);
-        Some(Matrix { rows: a.rows, columns: b.columns, data: Source::Made(Rc::new(data)) })
+        Some(Matrix { rows: a.rows, columns: b.columns, data: TermSource::Made(Rc::new(data)) })
     }
 
     fn by_row(&self, matrix: &Matrix, factor: &Numbers) -> Option<Matrix> {
         let all = self.numbers(matrix)?;
         let rows = all.chunks_exact(matrix.columns).zip(factor.iter());
         let data = rows.flat_map(|(row, f)| row.iter().map(move |x| x * f)).collect();
-        Some(Matrix { data: Source::Made(Rc::new(data)), ..matrix.clone() })
+        Some(Matrix { data: TermSource::Made(Rc::new(data)), ..matrix.clone() })
     }
 
     fn by_column(&self, matrix: &Matrix, factor: &Numbers) -> Option<Matrix> {
         let all = self.numbers(matrix)?;
         let data = all.iter().zip(factor.iter().cycle()).map(|(x, f)| x * f).collect();
-        Some(Matrix { data: Source::Made(Rc::new(data)), ..matrix.clone() })
+        Some(Matrix { data: TermSource::Made(Rc::new(data)), ..matrix.clone() })
     }
 
     /// Whether a value can take a factor and a shift into its own constants.
@@ -362,8 +362,8 @@ impl Fold<'_> {
 
     fn numbers(&self, matrix: &Matrix) -> Option<Numbers> {
         let value = match &matrix.data {
-            Source::Made(numbers) => return Some(numbers.clone()),
-            Source::File(value) => *value,
+            TermSource::Made(numbers) => return Some(numbers.clone()),
+            TermSource::File(value) => *value,
         };
         let node = self.graph.node(value);
         let reals = |value: Value| {
@@ -416,7 +416,7 @@ impl Fold<'_> {
     }
 
     /// One term, and the shift that is added to it.
-    fn part(&mut self, value: Value, term: &Term, shift: Option<Numbers>) -> Result<Value, Diagnostic> {
+    fn part(&mut self, value: Value, term: &AffineTerm, shift: Option<Numbers>) -> Result<Value, Diagnostic> {
         let origin = self.graph.origin(value).clone();
         let base = self.made(term.base)?;
         if term.chain.is_empty() {
@@ -430,8 +430,8 @@ impl Fold<'_> {
         let mut x = base;
         for matrix in &chain {
             let w = match &matrix.data {
-                Source::File(w) => self.made(*w)?,
-                Source::Made(data) => {
+                TermSource::File(w) => self.made(*w)?,
+                TermSource::Made(data) => {
                     let data: Vec<f32> = data.iter().map(|x| *x as f32).collect();
                     let tensor = Tensor::f32(&[matrix.rows, matrix.columns], data);
                     self.builder.weight(&format!("{origin}.weight"), Arc::new(tensor))
@@ -445,7 +445,7 @@ impl Fold<'_> {
     }
 
     /// A value with a factor and a shift, which its own constants take if they can.
-    fn scaled(&mut self, term: &Term, base: Value, shift: Option<Numbers>) -> Result<Value, Diagnostic> {
+    fn scaled(&mut self, term: &AffineTerm, base: Value, shift: Option<Numbers>) -> Result<Value, Diagnostic> {
         let node = self.graph.node(term.base);
         let origin = self.graph.origin(term.base).clone();
         let Some(width) = node.ty.shape().row_width() else { return Ok(base) };

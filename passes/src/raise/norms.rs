@@ -35,7 +35,7 @@ const SEED: u64 = 0x1a7e_2905;
 const NEAR: f64 = 1e-6;
 
 /// A LayerNorm that was found.
-enum Found {
+enum NormFit {
     Plain { eps: f32 },
     Affine { eps: f32, gain: Vec<f32>, bias: Vec<f32> },
 }
@@ -54,11 +54,11 @@ pub(super) fn recognised(graph: &Graph, tolerance: f64) -> Result<Graph, Diagnos
     for (value, node) in graph.iter() {
         let origin = graph.origin(value);
         let new = match (found.get(&value), graph.constant(value)) {
-            (Some((x, Found::Plain { eps })), _) => {
+            (Some((x, NormFit::Plain { eps })), _) => {
                 let op = Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(*eps) });
                 builder.add(op, &[map[x.index()]], origin)?
             }
-            (Some((x, Found::Affine { eps, gain, bias })), _) => {
+            (Some((x, NormFit::Affine { eps, gain, bias })), _) => {
                 let mut vector = |name: &str, data: &[f32]| {
                     let tensor = Tensor::f32(&[data.len()], data.to_vec());
                     builder.weight(&format!("{origin}.{name}"), Arc::new(tensor))
@@ -80,14 +80,14 @@ pub(super) fn recognised(graph: &Graph, tolerance: f64) -> Result<Graph, Diagnos
 }
 
 /// By value: what it normalises, and how.
-fn find(graph: &Graph, tolerance: f64) -> BTreeMap<Value, (Value, Found)> {
+fn find(graph: &Graph, tolerance: f64) -> BTreeMap<Value, (Value, NormFit)> {
     let users = graph.users();
     let mut constant = vec![false; graph.nodes.len()];
     for (value, node) in graph.iter() {
         let of_constants = !node.args.is_empty() && node.args.iter().all(|arg| constant[arg.index()]);
         constant[value.index()] = of_constants || matches!(node.op, Op::Leaf(LeafOp::Weight(_)));
     }
-    let search = Search { graph, users: &users, constant: &constant, tolerance };
+    let search = NormSearch { graph, users: &users, constant: &constant, tolerance };
     let mut found = BTreeMap::new();
     // What is computed on the way to a LayerNorm is none of its own.
     let mut inside: BTreeSet<Value> = BTreeSet::new();
@@ -105,7 +105,7 @@ fn find(graph: &Graph, tolerance: f64) -> BTreeMap<Value, (Value, Found)> {
     found
 }
 
-struct Search<'a> {
+struct NormSearch<'a> {
     graph: &'a Graph,
     users: &'a [Vec<Value>],
     /// Whether a value depends on constants only.
@@ -113,7 +113,7 @@ struct Search<'a> {
     tolerance: f64,
 }
 
-impl Search<'_> {
+impl NormSearch<'_> {
     /// Operands that depend on the tokens, each once.
     fn live(&self, value: Value) -> Vec<Value> {
         let mut live: Vec<Value> =
@@ -180,7 +180,7 @@ impl Search<'_> {
     }
 
     /// The values of the region that are a LayerNorm of `x` and are not computed from another one of them alone.
-    fn norms(&self, x: Value, region: &[Value]) -> Vec<(Value, Found)> {
+    fn norms(&self, x: Value, region: &[Value]) -> Vec<(Value, NormFit)> {
         let is_root = |value: &Value| {
             matches!(self.graph.node(*value).op, Op::Array(ArrayOp::Unary(Unary::Sqrt) | ArrayOp::Binary(Binary::Pow)))
         };
@@ -194,7 +194,7 @@ impl Search<'_> {
             .into_iter()
             .map(|eps| (eps, rows.chunks_exact(width).flat_map(|row| normalised(row, eps)).collect()))
             .collect();
-        let mut found: Vec<(Value, Found)> = Vec::new();
+        let mut found: Vec<(Value, NormFit)> = Vec::new();
         let mut derived: BTreeSet<Value> = BTreeSet::new();
         for (&value, y) in region.iter().zip(&values) {
             let live = self.live(value);
@@ -297,7 +297,7 @@ fn normalised(row: &[f32], eps: f32) -> Vec<f64> {
 }
 
 /// `y` as `gain * n + bias` by channel, where it is that.
-fn fitted(y: &[f64], n: &[f64], width: usize, eps: f32, tolerance: f64) -> Option<Found> {
+fn fitted(y: &[f64], n: &[f64], width: usize, eps: f32, tolerance: f64) -> Option<NormFit> {
     let (mut gain, mut bias) = (Vec::with_capacity(width), Vec::with_capacity(width));
     for c in 0..width {
         let column = || n.iter().skip(c).step_by(width).zip(y.iter().skip(c).step_by(width));
@@ -319,5 +319,5 @@ fn fitted(y: &[f64], n: &[f64], width: usize, eps: f32, tolerance: f64) -> Optio
     }
     let plain = gain.iter().all(|g| (g - 1.0).abs() < NEAR) && bias.iter().all(|b| b.abs() < NEAR);
     let rounded = |x: Vec<f64>| x.into_iter().map(|x| x as f32).collect();
-    Some(if plain { Found::Plain { eps } } else { Found::Affine { eps, gain: rounded(gain), bias: rounded(bias) } })
+    Some(if plain { NormFit::Plain { eps } } else { NormFit::Affine { eps, gain: rounded(gain), bias: rounded(bias) } })
 }

@@ -99,10 +99,10 @@ fn uncausal(graph: &Graph) -> Option<Diagnostic> {
 }
 
 /// Finds where a graph shows that it is another kind of network.
-type Kind = fn(&Graph) -> Option<Value>;
+type NetworkKind = fn(&Graph) -> Option<Value>;
 
 /// Networks that are not GPT-2, by what they have.
-const KINDS: &[(Kind, &str)] = &[
+const KINDS: &[(NetworkKind, &str)] = &[
     (root_mean_square, "RMSNorm in place of LayerNorm"),
     (shared_keys, "keys and values that several heads share (multi-query attention)"),
     (capped, "scores that are capped by tanh"),
