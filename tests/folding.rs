@@ -94,7 +94,7 @@ fn grown(
         y = grow(&mut b, y, x);
     }
     let head = b.add(Op::Array(ArrayOp::MatMul), &[y, w], "").unwrap();
-    b.finish(vec![("logits".into(), head)])
+    b.finish(vec![("y".into(), head)])
 }
 
 const ADD: Op = Op::Array(ArrayOp::Binary(Binary::Add));

@@ -204,13 +204,14 @@ weight @o : f32[16384] = fill(value=0)
 fn a_program_that_predicts_nothing_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let rows = "weight @t : f32[100,8] = fill(seed=1)\n%0 = tokens : i32[tokens]\n%1 = embed(%0, @t) : f32[tokens,8]\n";
+    let rows =
+        "weight @t : f32[4096,8] = fill(seed=1)\n%0 = tokens : i32[tokens]\n%1 = embed(%0, @t) : f32[tokens,8]\n";
     let programs = [
         (
             "snnc 2 spiking context=64\n%0 = tokens : i32[tokens]\noutput logits = %0\n".to_string(),
             "logits are f32 rows",
         ),
-        (format!("snnc 2 spiking context=64\n{rows}output logits = %1\n"), "logits are as many as the 100 tokens"),
+        (format!("snnc 2 spiking context=64\n{rows}output logits = %1\n"), "logits are as many as the 4096 tokens"),
         (format!("snnc 2 spiking context=64\n{rows}output hidden = %1\n"), "no output `logits`, only hidden"),
     ];
     fs::write(at.join("text.txt"), "The river runs.").unwrap();
