@@ -246,7 +246,7 @@ fn attention_of_neurons_that_integrate_first_collapses() {
         b.weight(name, Arc::new(Tensor::f32(sizes, data)))
     };
     let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "").unwrap();
-    let table = f32s(&mut b, "table", &[50, 6], -1.0, 1.0);
+    let table = f32s(&mut b, "table", &[6, 6], -1.0, 1.0);
     let x = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "").unwrap();
     let mut parts = Vec::new();
     for name in ["q", "k", "v"] {
@@ -267,7 +267,7 @@ fn attention_of_neurons_that_integrate_first_collapses() {
     let out = b.add(Op::Level(LevelOp::ScaleShift), &[levels, unit, unit], "").unwrap();
     let graph = b.finish(vec![("logits".into(), out)]);
     snnc_ir::verify::verify(&graph).unwrap();
-    let ids = ids(13, 50);
+    let ids = ids(13, 6);
     let want = run(&graph, options(Engine::Interpreter), &[&ids]);
     assert!(want.events["emit"].spikes > 0);
     for graph in [&graph, &collapse(&graph).unwrap()] {

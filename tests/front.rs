@@ -556,3 +556,33 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     all.extend(folders.flat_map(|folder| files(&folder)));
     all
 }
+
+/// A file that ends with a softmax gives probabilities: logits are what it takes, and that is said.
+#[test]
+fn a_softmax_at_the_end_is_put_aside() {
+    let sizes = [None, None, Some(96)];
+    for (op, axis, ends) in [
+        ("Softmax", Some(-1), true),
+        ("Softmax", Some(2), true),
+        ("LogSoftmax", None, true),
+        ("Softmax", Some(1), false),
+    ] {
+        let mut model = network(&CONFIG);
+        let mut last = node(op, &["logits"], "probs");
+        last.attributes.extend(axis.map(|axis| ("axis".to_string(), Attribute::Int(axis))));
+        model.graph.nodes.extend([last, node("Identity", &["probs"], "out")]);
+        model.graph.outputs = vec![port("out", OnnxElem::F32, &sizes)];
+        let import = onnx::import_model(model);
+        if !ends {
+            let refused = import.and_then(|import| proved(&import).map(|_| ()));
+            assert!(refused.is_err(), "over tokens, it is no softmax of logits");
+            continue;
+        }
+        let import = import.unwrap();
+        assert_eq!((import.output.as_str(), import.probabilities.as_deref()), ("logits", Some("out")));
+        assert!(import.warnings()[0].contains("`out` holds probabilities"), "{:?}", import.warnings());
+        let whole = onnx::import_model(network(&CONFIG)).unwrap();
+        assert_eq!(snnc_ir::text::print(&import.graph), snnc_ir::text::print(&whole.graph));
+        proved(&import).unwrap();
+    }
+}

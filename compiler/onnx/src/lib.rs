@@ -110,6 +110,8 @@ pub struct Import {
     pub output: String,
     /// Whether that output is a hidden state, on which the table of tokens was put as a head.
     pub head_added: bool,
+    /// The file's output of probabilities, where `output` is what its softmax takes.
+    pub probabilities: Option<String>,
     /// What it has that GPT-2 has not, in words: why it may not be recognised.
     pub traits: Vec<String>,
     /// What a user said that inputs hold.
@@ -125,7 +127,10 @@ impl Import {
             "no output can be logits: `{}` is a hidden state, and the table of tokens serves as its head",
             self.output
         );
-        if self.head_added { vec![head] } else { Vec::new() }
+        let softmax = self.probabilities.as_ref().map(|probabilities| {
+            format!("`{probabilities}` holds probabilities: the logits are what its softmax takes, `{}`", self.output)
+        });
+        self.head_added.then_some(head).into_iter().chain(softmax).collect()
     }
 }
 
@@ -174,7 +179,7 @@ pub fn import_model(model: OnnxModel) -> Result<Import, Diagnostics> {
 /// # Errors
 /// As of `import_model`; a name that is no input's.
 pub fn import_model_with(model: OnnxModel, bindings: &InputBindings) -> Result<Import, Diagnostics> {
-    let import::Imported { graph, rounds_activations, output, head_added, traits } =
+    let import::Imported { graph, rounds_activations, output, probabilities, head_added, traits } =
         import::import(&model, bindings).map_err(|import::Refused { diagnostics, traits }| {
             explain(&model, &traits, diagnostics).or_code(ErrorCode::ONNX_UNSUPPORTED)
         })?;
@@ -188,7 +193,7 @@ pub fn import_model_with(model: OnnxModel, bindings: &InputBindings) -> Result<I
         nodes: model.graph.nodes.iter().map(OnnxNode::count).sum(),
     };
     let bindings = bindings.clone();
-    Ok(Import { graph, origin, rounds_activations, output, head_added, traits, bindings, model })
+    Ok(Import { graph, origin, rounds_activations, output, probabilities, head_added, traits, bindings, model })
 }
 
 /// Diagnostics about nodes of a file that was imported. What the file has instead of GPT-2's parts is said in place of all

@@ -58,6 +58,8 @@ pub struct Imported {
     pub output: String,
     /// Whether that output is a hidden state, on which the table of tokens was put as a head.
     pub head_added: bool,
+    /// The file's output of probabilities, where the logits are what its softmax takes.
+    pub probabilities: Option<String>,
     /// What the file has that GPT-2 has not, in words: why it may not be recognised.
     pub traits: Vec<String>,
 }
@@ -100,7 +102,9 @@ pub fn import(model: &OnnxModel, bindings: &InputBindings) -> Result<Imported, R
     if let Some(n) = inputs::fixed_tokens(&model.graph.inputs) {
         return import_fixed(model, n, bindings);
     }
-    let output = output::choose(model, &COUNTS, bindings)?;
+    let chosen = output::choose(model, &COUNTS, bindings)?;
+    let logits = output::before_softmax(model, chosen);
+    let output = logits.as_ref().unwrap_or(chosen);
     let first = Importer::new(model, &COUNTS, 1, bindings).run(output)?;
     let context = first.1.ok_or_else(|| {
         Diagnostic::new("", "no table of positions was found").note(
@@ -111,7 +115,9 @@ pub fn import(model: &OnnxModel, bindings: &InputBindings) -> Result<Imported, R
     if context > COUNTS[1] {
         counts.push(context);
     }
-    Importer::new(model, &counts, context, bindings).run(output).map(|(imported, _)| imported)
+    let probabilities = logits.as_ref().map(|_| chosen.name.clone());
+    let (imported, _) = Importer::new(model, &counts, context, bindings).run(output)?;
+    Ok(Imported { probabilities, ..imported })
 }
 
 /// A file that takes exactly `n` tokens. That is its context: what a causal network says of fewer is a part of that.
@@ -124,8 +130,11 @@ fn import_fixed(model: &OnnxModel, n: usize, bindings: &InputBindings) -> Result
         let message = format!("the file takes exactly {n} tokens; a context of {CONTEXT_MAX} is the longest possible");
         return Err(Diagnostic::new("", message).into());
     }
-    let output = output::choose(model, &[n], bindings)?;
-    Importer::new(model, &[n], n, bindings).run(output).map(|(imported, _)| imported)
+    let chosen = output::choose(model, &[n], bindings)?;
+    let logits = output::before_softmax(model, chosen);
+    let probabilities = logits.as_ref().map(|_| chosen.name.clone());
+    let (imported, _) = Importer::new(model, &[n], n, bindings).run(logits.as_ref().unwrap_or(chosen))?;
+    Ok(Imported { probabilities, ..imported })
 }
 
 impl<'m> Importer<'m> {
@@ -145,7 +154,7 @@ impl<'m> Importer<'m> {
         let graph = self.builder.finish(vec![(OUTPUT.to_string(), value)]);
         let rounds_activations = self.rounds_activations;
         let (output, traits) = (output.name.clone(), self.traits);
-        Ok((Imported { graph, rounds_activations, output, head_added, traits }, self.context))
+        Ok((Imported { graph, rounds_activations, output, probabilities: None, head_added, traits }, self.context))
     }
 
     /// Translates all nodes that `outputs` need.

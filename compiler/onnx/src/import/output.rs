@@ -21,6 +21,9 @@ pub(super) enum OutputKind {
     Unknown,
 }
 
+/// Names that a value has at most.
+const IDENTITIES_MAX: usize = 8;
+
 /// What stands in names of outputs that are no rows of numbers for tokens.
 const OF_A_CACHE: [&str; 3] = ["present", "past", "cache"];
 
@@ -81,6 +84,30 @@ pub(super) fn choose<'m>(
             Ok(best(OutputKind::Unknown).or(hidden).unwrap_or(several[0]))
         }
     }
+}
+
+/// What a file's last softmax takes, where it ends with one: logits are that, and the file gives their probabilities. The
+/// port keeps type and sizes.
+pub(super) fn before_softmax(model: &OnnxModel, output: &Port) -> Option<Port> {
+    let mut name = output.name.as_str();
+    for _ in 0..IDENTITIES_MAX {
+        let node = model.graph.nodes.iter().find(|node| node.outputs.iter().any(|other| other == name))?;
+        let last = output.sizes.len().checked_sub(1).and_then(|axis| i64::try_from(axis).ok());
+        let of_rows = match node.int("axis") {
+            Some(axis) => axis == -1 || Some(axis) == last,
+            // Older versions take all axes from the second on as one.
+            None => model.opset() >= 13,
+        };
+        match node.operator().as_ref() {
+            "Identity" => name = node.inputs.first()?,
+            "Softmax" | "LogSoftmax" if of_rows => {
+                let name = node.inputs.first()?.clone();
+                return Some(Port { name, ..output.clone() });
+            }
+            _ => return None,
+        }
+    }
+    None
 }
 
 impl Importer<'_> {
