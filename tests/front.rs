@@ -586,3 +586,16 @@ fn a_softmax_at_the_end_is_put_aside() {
         proved(&import).unwrap();
     }
 }
+
+/// A tokenizer beside the file that writes the built-in text in tokens the network has no rows for.
+#[test]
+fn a_tokenizer_of_another_network_is_refused_by_check_as_by_compile() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.onnx");
+    std::fs::write(&model, gpt2::bytes(&CONFIG).unwrap()).unwrap();
+    let tokenizer = snnc_tests::demo_model().with_file_name("tokenizer.json");
+    std::fs::copy(tokenizer, folder.path().join("tokenizer.json")).unwrap();
+    let checked = check(&model, &OnnxOptions::default()).map(|_| ());
+    let compiled = compile(&CompileOptions::new(&model), &Silent, &mut |_, _| {}).map(|_| ());
+    assert_eq!(said(&checked.unwrap_err()), said(&compiled.unwrap_err()));
+}

@@ -4,7 +4,8 @@ use crate::convert;
 use crate::describe::{Network, NetworkJson};
 use crate::files::{self, Model};
 use crate::front::{self, DenseNetwork, OnnxOptions};
-use crate::model::tokens_for;
+use crate::model::{calibration_sample, tokens_for};
+use crate::progress::Silent;
 use crate::tokens::find;
 use crate::tokens::start::StartChoice;
 use schemars::JsonSchema;
@@ -97,6 +98,11 @@ pub fn check(path: &Path, options: &OnnxOptions) -> Result<Checked, Diagnostics>
     // A tokenizer beside the file is part of what is compiled.
     let tokenizer = find::find(path, None)?;
     let tokens = tokenizer.as_ref().map(|file| tokens_for(&import.graph, file, &StartChoice::Auto)).transpose()?;
+    if tokens.is_some() {
+        // What ranges would be measured on, if the user names no text.
+        let sample = calibration_sample(tokens.as_ref(), None, &Silent)?;
+        convert::sample_windows(&tensor, &sample, convert::calibration_tokens(network.parameters))?;
+    }
     let excess = tokens.iter().filter_map(|tokens| tokens.excess());
     let warnings = import.warnings().into_iter().chain(proof.warning()).chain(excess).collect();
     let origin = &import.origin;
