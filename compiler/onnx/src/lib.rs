@@ -199,7 +199,7 @@ pub fn import_model_with(model: OnnxModel, bindings: &InputBindings) -> Result<I
 /// Diagnostics about nodes of a file that was imported. What the file has instead of GPT-2's parts is said in place of all
 /// that follows from it; else every place is told with the module it belongs to.
 pub fn explained(import: &Import, diagnostics: Diagnostics) -> Diagnostics {
-    explain(&import.model, &import.traits, diagnostics)
+    explain(&import.model, &import.traits, diagnostics).or_code(ErrorCode::ONNX_UNSUPPORTED)
 }
 
 fn explain(model: &OnnxModel, seen: &[String], mut diagnostics: Diagnostics) -> Diagnostics {
