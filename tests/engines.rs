@@ -500,3 +500,91 @@ fn a_sequence_that_fails_leaves_the_others_alone() {
         assert!(batch.step(&[(0, 7), (3, 9)]).iter().all(Result::is_ok), "{engine:?}: they go on");
     }
 }
+
+/// Programs of which some values are not finite, and what is said of them; `None` where no value would vanish unseen.
+const NOT_FINITE: [(&str, Option<&str>); 5] = [
+    // A neuron would clip the infinity to its largest level.
+    (
+        "%2 = scale_shift(%1, @huge, @zero) : f32[tokens,4]
+%3 = fire[binary,7](%2, @one, @zero) : spike<binary,7>[tokens,4]
+%4 = decode(%3) : level<binary,7>[tokens,4]
+%5 = scale_shift(%4, @one, @zero) : f32[tokens,4]",
+        Some("`fire[binary,7]` met a value that is not finite"),
+    ),
+    // A norm would make zeros of it.
+    (
+        "%2 = scale_shift(%1, @large, @zero) : f32[tokens,4]
+%3 = layer_norm_no_gain[eps=1e-5](%2) : f32[tokens,4]
+%4 = row_max_abs(%3) : f32[tokens,1]
+%5 = mul(%3, %4) : f32[tokens,4]",
+        Some("`layer_norm_no_gain[eps=1e-5]` met a value that is not finite"),
+    ),
+    // A quotient would be 0.
+    (
+        "%2 = scale_shift(%1, @huge, @zero) : f32[tokens,4]
+%3 = gather_channels(%2, @first) : f32[tokens,1]
+%4 = div(%1, %3) : f32[tokens,4]
+%5 = scale_shift(%4, @one, @zero) : f32[tokens,4]",
+        Some("`div` met a value that is not finite"),
+    ),
+    ("%5 = scale_shift(%1, @huge, @zero) : f32[tokens,4]", Some("`scale_shift` gave")),
+    // The channel that is too large is left out.
+    (
+        "%2 = scale_shift(%1, @one_huge, @zero) : f32[tokens,4]
+%5 = gather_channels(%2, @small) : f32[tokens,4]",
+        None,
+    ),
+];
+
+#[test]
+fn numbers_that_are_not_finite_are_refused_in_the_same_words_by_all_engines() {
+    for (nodes, want) in NOT_FINITE {
+        let program = format!(
+            "snnc 2 spiking context=8
+weight @t : f32[4,4] = [8, 4, 2, 1, 1, 2, 4, 8, 3, 5, 7, 9, 1, 1, 2, 2]
+weight @huge : f32[4] = fill(value=3e38)
+weight @one_huge : f32[4] = [1, 1, 1, 3e38]
+weight @large : f32[4] = fill(value=1e30)
+weight @one : f32[4] = fill(value=1)
+weight @zero : f32[4] = fill(value=0)
+weight @first : i32[1] = [0]
+weight @small : i32[4] = [0, 1, 2, 0]
+%0 = tokens : i32[tokens]
+%1 = embed(%0, @t) : f32[tokens,4]
+{nodes}
+output logits = %5
+"
+        );
+        let unused = |line: &&str| {
+            let name = line.strip_prefix("weight ").and_then(|rest| rest.split(' ').next());
+            name.is_none_or(|name| [",", ")"].iter().any(|end| program.contains(&format!("{name}{end}"))))
+        };
+        let lines: Vec<&str> = program.lines().filter(unused).collect();
+        // Values are numbered from 0 on, without gaps.
+        let mut text = lines.join("\n");
+        for (i, line) in lines.iter().filter(|line| line.starts_with('%')).enumerate() {
+            let old = line.split(' ').next().unwrap();
+            if old != format!("%{i}") {
+                text = text.replace(old, &format!("%{i}"));
+            }
+        }
+        let graph =
+            snnc_ir::text::parse_filled(&text, &|name, _, _| Err(format!("no rule for @{name}"))).unwrap().graph;
+        snnc_ir::verify::verify(&graph).unwrap();
+        for graph in [graph.clone(), collapse(&graph).unwrap()] {
+            for engine in [Engine::Interpreter, Engine::Jit] {
+                let program = Program::new(Arc::new(graph.clone()), &options(engine)).unwrap();
+                let mut session = Session::new(Arc::new(program)).unwrap();
+                let said = session.forward(&[0, 1, 2], Rows::All).map(|_| ()).map_err(|error| error.to_string());
+                match want {
+                    None => assert_eq!(said, Ok(()), "{engine:?}\n{text}"),
+                    Some(words) => {
+                        let words =
+                            if graph.stage == Stage::Quantised { words.replace("fire", "quant") } else { words.into() };
+                        assert!(said.as_ref().is_err_and(|said| said.contains(&words)), "{engine:?}: {said:?}\n{text}");
+                    }
+                }
+            }
+        }
+    }
+}
