@@ -4,7 +4,7 @@
 //! with `mutant`, which makes inputs that get far: they keep their structure and have right checksums. A panic, a hang, or
 //! more memory than a file is worth is a finding as well; `driver` watches for those from another process.
 //!
-//! `cargo run --release --workspace --bin fuzz -- snn --seconds 60` needs no nightly compiler; `libfuzzer/` is for `cargo fuzz`.
+//! `cargo build --release --workspace --bin fuzz` makes the command, on the stable compiler; `libfuzzer/` is for `cargo fuzz`.
 
 #![warn(missing_docs)]
 #![allow(clippy::expect_used, missing_debug_implementations)]
