@@ -326,6 +326,7 @@ fn prompts_and_limits() {
     assert_eq!(measure(&["--min-cosine", "1"]), (Some(3), true));
     labels(at);
     attention(at, &named);
+    much_worse(at, &named);
 }
 
 /// What is compared is called what it is; options that mean nothing for a file are refused.
@@ -339,4 +340,22 @@ fn labels(at: &Path) {
     refused(at, &["show", "full.snn", "--until", "fold"], 1, "there is no pass `fold` here");
     refused(at, &["energy", "full.snn", "--firing-rate", "50"], 1, "more than the 7 timesteps");
     assert!(call(at, &["show", "full.snn", "--until", "tie_embedding"]).status.success());
+}
+
+/// A network that predicts much worse than its reference is warned of.
+fn much_worse(at: &Path, tokenizer: &str) {
+    let text = snnc::convert::BUILT_IN_TEXT.get(..4096).unwrap();
+    fs::write(at.join("long.txt"), text).unwrap();
+    for (steps, worse) in [("1", true), ("7", false)] {
+        let compile =
+            ["compile", "model.onnx", "-o", "coarse.snn", "--timesteps", steps, "--calibration-tokens", "512"];
+        assert!(call(at, &[&compile[..], &["--tokenizer", tokenizer]].concat()).status.success());
+        for args in [
+            &["eval", "coarse.snn", "--reference", "model.onnx", "--text", "long.txt"][..],
+            &["report", "coarse.snn", "--reference", "model.onnx", "--text", "long.txt", "-o", "page.html"],
+        ] {
+            let warned = String::from_utf8_lossy(&call(at, args).stderr).into_owned();
+            assert_eq!(warned.contains("% above the reference's"), worse, "{args:?}, {steps} timesteps: {warned}");
+        }
+    }
 }
