@@ -34,6 +34,8 @@ pub struct Jit {
     _reserved: MemoryReservation,
     /// Memory of keys and values, by sequence.
     rows_reserved: Vec<MemoryReservation>,
+    /// Bytes of keys and values of one token.
+    bytes_per_token: u128,
 }
 
 impl Jit {
@@ -57,17 +59,18 @@ impl Jit {
             wanted: (0, 0),
             _reserved: reserved,
             rows_reserved: (0..sequences).map(|_| MemoryReservation::default()).collect(),
+            bytes_per_token: kept_per_token(&compiled.graph),
             compiled,
         })
     }
 
     /// Reserves memory for keys and values of these tokens, in the steps in which it grows.
     fn reserve_rows(&mut self, spans: &[SequenceSpan<'_>]) -> Result<(), Diagnostic> {
-        let bytes = kept_per_token(&self.compiled.graph);
         for span in spans {
             let tokens = self.sequences[span.sequence].past + span.tokens.len();
             let held = (2 * tokens).min(self.compiled.graph.context as usize);
-            self.rows_reserved[span.sequence].grow_to(bytes * held as u128, "keys and values of a sequence")?;
+            let bytes = self.bytes_per_token * held as u128;
+            self.rows_reserved[span.sequence].grow_to(bytes, "keys and values of a sequence")?;
         }
         Ok(())
     }
