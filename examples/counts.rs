@@ -76,7 +76,7 @@ fn network(x: &[i32], first: &[i8], second: &[i8]) -> Result<Graph, Diagnostic> 
     let w = b.weight("first", Arc::new(Tensor::i8(&[SIZES[0], SIZES[1]], first.to_vec())));
     let current = b.add(Op::Spike(SpikeOp::Synapse), &[spikes, w], "first")?;
     let (gain, zero) = (row(&mut b, "hidden.gain", SIZES[1], GAIN), row(&mut b, "hidden.offset", SIZES[1], 0.0));
-    let integrate = Op::Spike(SpikeOp::Integrate { membrane: Membrane::If, steps: STEPS, curve: Curve::Relu });
+    let integrate = Op::Spike(SpikeOp::Integrate { membrane: Membrane::IF, steps: STEPS, curve: Curve::Relu });
     let spikes = b.add(integrate, &[current, gain, zero], "hidden")?;
     let w = b.weight("second", Arc::new(Tensor::i8(&[SIZES[1], SIZES[2]], second.to_vec())));
     let current = b.add(Op::Spike(SpikeOp::Synapse), &[spikes, w], "second")?;

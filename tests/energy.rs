@@ -110,7 +110,7 @@ fn counts_are_the_meters() {
     let odd = Gpt2Config { width: 33, heads: 1, layers: 1, vocabulary: 71, ..TINY };
     check("odd", &spiking(imported(&odd), Levels::default()), odd.vocabulary);
     let membrane =
-        QuantOptions { membrane: Some(Membrane::Lif), ..QuantOptions::uniform(Levels { code: Code::Unary, steps: 6 }) };
+        QuantOptions { membrane: Some(Membrane::LIF), ..QuantOptions::uniform(Levels { code: Code::Unary, steps: 6 }) };
     let relu = Gpt2Config { activation: Activation::Relu, ..TINY };
     check("LIF", &converted(imported(&relu), membrane), relu.vocabulary);
     let token = QuantOptions { thresholds: Thresholds::Token, ..QuantOptions::uniform(Levels::default()) };

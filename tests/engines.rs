@@ -51,7 +51,7 @@ fn threads() {
 /// Time-stepped neurons: every timestep is run, by every engine with the same bits.
 #[test]
 fn neurons_that_answer_within_the_timestep() {
-    for membrane in Membrane::ALL {
+    for membrane in Membrane::all() {
         for activation in [Activation::Relu, Activation::GeluTanh] {
             let config = Gpt2Config { activation, ..TINY };
             let levels = Levels { code: Code::Unary, steps: 6 };
@@ -132,7 +132,7 @@ fn thresholds_and_outliers() {
             check_graph(&format!("{thresholds:?} {code:?} {exact_weights}"), &graph, config.vocabulary);
         }
     }
-    let membrane = Some(Membrane::If);
+    let membrane = Some(Membrane::IF);
     let levels = Levels { code: Code::Unary, steps: 6 };
     let quant_options = QuantOptions { membrane, thresholds: Thresholds::Token, ..QuantOptions::uniform(levels) };
     check_forms("prompt", &[("stepped", &converted(imported(&outliers), quant_options))], outliers.vocabulary);
@@ -461,7 +461,7 @@ fn batches() {
     let levels = Levels { code: Code::Binary, steps: 16 };
     check_batch("sums in 64 bits", &spiking(imported(&TINY), levels), TINY.vocabulary);
     let prompt =
-        QuantOptions { membrane: Some(Membrane::If), ..QuantOptions::uniform(Levels { code: Code::Unary, steps: 6 }) };
+        QuantOptions { membrane: Some(Membrane::IF), ..QuantOptions::uniform(Levels { code: Code::Unary, steps: 6 }) };
     check_batch("neurons that answer at once", &converted(imported(&TINY), prompt), TINY.vocabulary);
     let (front, _) = front_and_back();
     let dense = run_passes(front, imported(&TINY), &Context::default(), &mut |_, _, _| {}).unwrap();

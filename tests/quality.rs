@@ -137,7 +137,7 @@ fn neurons_that_answer_at_once_come_near_those_that_wait() {
             demo.evaluated(&demo.converted(QuantOptions { membrane, ..QuantOptions::uniform(levels) }).0, 6).1.score;
         score.mean(score.kl)
     };
-    let [fire, soft, tracer, leaky] = [None, Some(Membrane::If), Some(Membrane::StBif), Some(Membrane::Lif)].map(kl);
+    let [fire, soft, tracer, leaky] = [None, Some(Membrane::IF), Some(Membrane::ST_BIF), Some(Membrane::LIF)].map(kl);
     // What they lose by the order of their inputs is less than what six windows tell apart.
     let near = |kl: f64| (0.9..1.1).contains(&(kl / fire));
     assert!(near(soft) && near(tracer), "fire {fire}, if {soft}, st_bif {tracer}");
@@ -151,7 +151,7 @@ fn the_ledger_says_what_time_costs() {
     let cut = cut(demo.ids.len() - 1, 64, Cut { length: None, stride: None, windows: 2 });
     let windows: Vec<_> = cut.into_iter().map(|window| window.inputs).collect();
     let levels = Levels { code: Code::Unary, steps: 16 };
-    let [waiting, leaky] = [None, Some(Membrane::Lif)].map(|membrane| {
+    let [waiting, leaky] = [None, Some(Membrane::LIF)].map(|membrane| {
         let (_, calibration, section) = demo.converted(QuantOptions { membrane, ..QuantOptions::uniform(levels) });
         let again = Calibration::read(section.to_string().as_bytes(), &demo.tensor).unwrap();
         assert_eq!(again.membrane, calibration.membrane);

@@ -56,7 +56,7 @@ fn programs() -> Vec<(&'static str, Graph)> {
     let mut all: Vec<(&str, Graph)> =
         all.into_iter().map(|(name, quant_options)| (name, converted(imported(&CONFIG), quant_options))).collect();
     // Time-stepped neurons, of a network whose MLPs have them too.
-    for membrane in Membrane::ALL {
+    for membrane in Membrane::all() {
         let mut quant_options = QuantOptions::uniform(Levels { code: Code::Unary, steps: 6 });
         quant_options.membrane = Some(membrane);
         let relu = Gpt2Config { activation: Activation::Relu, ..CONFIG };

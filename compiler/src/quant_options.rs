@@ -194,9 +194,8 @@ impl CodeName {
 /// # Errors
 /// A name that no neuron has.
 pub fn neuron(text: &str) -> Result<Option<Membrane>, String> {
-    let names = || Membrane::ALL.map(Membrane::name).join(", ");
     match Membrane::from_name(text) {
-        None if text != "fire" => Err(format!("there is no neuron `{text}`; there are fire, {}", names())),
+        None if text != "fire" => Err(format!("there is no neuron `{text}`; there are fire, {}", Membrane::names())),
         membrane => Ok(membrane),
     }
 }
@@ -261,7 +260,7 @@ pub fn timesteps(text: &str) -> Result<Choices<u16>, String> {
 /// # Errors
 /// A name that no code has.
 pub fn codes(text: &str) -> Result<Choices<CodeName>, String> {
-    let st_bif = Membrane::StBif.name();
+    let st_bif = Membrane::ST_BIF.name();
     let names = || Code::ALL.map(Code::name).join(", ");
     choices(text, |value| match Code::from_name(value) {
         Some(code) => Ok(CodeName::Code(code)),
@@ -318,8 +317,8 @@ impl QuantSpelling {
         }
         let plain = spellings.any(|spelling| *spelling == CodeName::Code(Code::Unary));
         match self.neuron {
-            None if !plain => Ok(Some(Membrane::StBif)),
-            Some(Membrane::StBif) => Ok(Some(Membrane::StBif)),
+            None if !plain => Ok(Some(Membrane::ST_BIF)),
+            Some(Membrane::ST_BIF) => Ok(Some(Membrane::ST_BIF)),
             _ => {
                 let message = "unary sites have one kind of neuron, so st_bif is not possible beside another";
                 Err(Diagnostic::new("--code", message)

@@ -26,6 +26,8 @@ pub trait Real:
     fn to_f64(self) -> f64;
     /// Toward zero.
     fn truncate(self) -> i32;
+    /// The largest whole number that is not above it.
+    fn floor(self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
     /// Natural logarithm.
@@ -62,6 +64,9 @@ impl Real for f32 {
     }
     fn truncate(self) -> i32 {
         self as i32
+    }
+    fn floor(self) -> Self {
+        self.floor()
     }
     fn sqrt(self) -> f32 {
         self.sqrt()
@@ -103,6 +108,9 @@ impl Real for f64 {
     }
     fn truncate(self) -> i32 {
         self as i32
+    }
+    fn floor(self) -> Self {
+        self.floor()
     }
     fn sqrt(self) -> f64 {
         self.sqrt()

@@ -13,7 +13,8 @@
 //! 9. Outputs are computed tensors: no train leaves the program. (That a current is only ever decoded follows from 3: no
 //!    other operation takes one.)
 //! 10. Attributes are numbers, finite ones where they scale. Quantised and spiking constants are finite, slopes and sinks of
-//!     attention are not negative, half-lives are 0 or powers of two, and i8 weights lie within -127 and 127.
+//!     attention are not negative, half-lives are 0 or powers of two, i8 weights lie within -127 and 127, and parameters of
+//!     time-stepped neurons within their ranges.
 //! 11. A table that positions look up has a row for every token of the context; channels that are picked are channels.
 //! 12. No sum overflows, whatever the levels. Partial sums are sums over fewer terms or over the leading bits of the
 //!     levels, so the bounds hold at every timestep too:
@@ -37,7 +38,6 @@ use crate::bounds::{SumBounds, attention_sums, largest_sum, node_constant};
 use crate::curve::Curve;
 use crate::diagnostic::{Diagnostic, Diagnostics, ErrorCode};
 use crate::graph::{Graph, Node};
-use crate::membrane::Membrane;
 use crate::op::{ArrayOp, Binary, DenseOp, LeafOp, LevelOp, Op, SpikeOp};
 use crate::ssa::{Ssa, StateType};
 use crate::stage::Stage;
@@ -78,6 +78,7 @@ const OF_MEANING: &[Promise] = &[
     (14, logits),
     (10, attributes),
     (10, numbers),
+    (10, ranges),
     (11, tables),
     (11, picks),
     (12, sums),
@@ -410,6 +411,20 @@ fn numbers(graph: &Graph, errors: &mut Findings<'_>) {
     }
 }
 
+fn ranges(graph: &Graph, errors: &mut Findings<'_>) {
+    for (value, node) in graph.iter() {
+        let Op::Spike(SpikeOp::Integrate { membrane, .. }) = node.op else { continue };
+        for (parameter, &arg) in membrane.rule().parameters.iter().zip(&node.args[3..]) {
+            let (least, most) = (parameter.least as f32, parameter.most as f32);
+            let numbers = graph.constant(arg).and_then(|weight| weight.tensor.as_f32());
+            if !all(numbers, |x| least <= x && x <= most) {
+                let message = format!("`{}` of `{}` should lie within {least} and {most}", parameter.name, node.op);
+                errors.at(value, message, &[]);
+            }
+        }
+    }
+}
+
 fn features(graph: &Graph, errors: &mut Findings<'_>) {
     for (value, node) in graph.iter() {
         let Op::Level(LevelOp::Ssa { variant, .. }) = node.op else { continue };
@@ -425,12 +440,8 @@ fn features(graph: &Graph, errors: &mut Findings<'_>) {
             let sound = match neuron.op {
                 Op::Level(LevelOp::Quant { curve: Curve::Relu, .. })
                 | Op::Spike(SpikeOp::Fire { curve: Curve::Relu, .. }) => positive(3) && positive(4),
-                Op::Spike(SpikeOp::Integrate {
-                    membrane: Membrane::If | Membrane::IfHard | Membrane::Lif,
-                    curve: Curve::Relu,
-                    ..
-                }) => {
-                    matches!(variant, Ssa::Lif { .. })
+                Op::Spike(SpikeOp::Integrate { membrane, curve: Curve::Relu, .. }) => {
+                    membrane.rule().down.is_none() && matches!(variant, Ssa::Lif { .. })
                 }
                 Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => false,
             };
@@ -501,6 +512,7 @@ mod tests {
     use super::*;
     use crate::bounds::narrow_attention;
     use crate::graph::Weight;
+    use crate::membrane::Membrane;
     use crate::op::{Layout, Scalar};
     use crate::tensor::{Data, Tensor};
     use crate::text;
@@ -676,7 +688,7 @@ mod tests {
         let signed = |g: &mut Graph| {
             for node in &mut g.nodes {
                 if let Op::Spike(SpikeOp::Fire { code, steps, curve: Curve::Relu }) = node.op {
-                    node.op = Op::Spike(SpikeOp::Integrate { membrane: Membrane::StBif, steps, curve: Curve::Relu });
+                    node.op = Op::Spike(SpikeOp::Integrate { membrane: Membrane::ST_BIF, steps, curve: Curve::Relu });
                     assert_eq!(code, Code::Unary);
                     node.args.drain(3..);
                 }

@@ -29,14 +29,12 @@ pub fn spike(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
             }
             Op::Level(LevelOp::Quant { code, steps, curve }) => {
                 let membrane = match read_by(graph, &users, value) {
-                    Reader::Lif => Some(Membrane::Lif),
+                    Reader::Lif => Some(Membrane::LIF),
                     Reader::Counter => None,
                     Reader::Other => context.membrane.filter(|_| !integrates_first(origin, context)),
                 };
                 match membrane.filter(|_| answers(&builder, code, curve, &args)) {
-                    Some(membrane) => {
-                        integrate(&mut builder, Op::Spike(SpikeOp::Integrate { membrane, steps, curve }), &args, origin)
-                    }
+                    Some(membrane) => integrate(&mut builder, membrane, (steps, curve), &args, origin),
                     None => builder.add(Op::Spike(SpikeOp::Fire { code, steps, curve }), &args, origin),
                 }
             }
@@ -95,11 +93,34 @@ fn integrates_first(origin: &NodeOrigin, context: &Context) -> bool {
     origin.site.is_some() && origin.site.map(whole) == context.integrates_first
 }
 
-/// `relu(x g + o) s = relu(x (g s) + o s)`, since a scale is never negative.
-fn integrate(builder: &mut Builder, op: Op, args: &[Value], origin: &NodeOrigin) -> Result<Value, Diagnostic> {
-    let &[x, pre_gain, pre_offset, gain, _] = args else { return builder.add(op, args, origin) };
-    let name = |value: Value| builder.graph().constant(value).map_or(String::new(), |weight| weight.name.clone());
-    let names = [name(pre_gain), name(pre_offset)];
+/// `relu(x g + o) s = relu(x (g s) + o s)`, since a scale is never negative. Parameters of the neuron are at their start.
+fn integrate(
+    builder: &mut Builder,
+    membrane: Membrane,
+    (steps, curve): (u16, Curve),
+    args: &[Value],
+    origin: &NodeOrigin,
+) -> Result<Value, Diagnostic> {
+    let op = Op::Spike(SpikeOp::Integrate { membrane, steps, curve });
+    let name = |builder: &Builder, value: Value| {
+        builder.graph().constant(value).map_or(String::new(), |weight| weight.name.clone())
+    };
+    let base = name(builder, args[1]);
+    let base = base.trim_end_matches("gain").trim_end_matches("pre_");
+    let width = constant(builder, args[1]).len();
+    let parameters: Vec<Value> = membrane
+        .rule()
+        .parameters
+        .iter()
+        .map(|parameter| {
+            let start = Tensor::f32(&[width], vec![parameter.start as f32; width]);
+            builder.weight(&format!("{base}{}", parameter.name), Arc::new(start))
+        })
+        .collect();
+    let &[x, pre_gain, pre_offset, gain, _] = args else {
+        return builder.add(op, &[args, &parameters].concat(), origin);
+    };
+    let names = [pre_gain, pre_offset].map(|value| name(builder, value));
     let scaled = [pre_gain, pre_offset].map(|value| {
         let pairs = constant(builder, value).iter().zip(constant(builder, gain));
         pairs.map(|(x, s)| x * s).collect::<Vec<f32>>()
@@ -108,7 +129,7 @@ fn integrate(builder: &mut Builder, op: Op, args: &[Value], origin: &NodeOrigin)
         let data = scaled[i].clone();
         builder.weight(&format!("{}.scaled", names[i]), Arc::new(Tensor::f32(&[data.len()], data)))
     });
-    builder.add(op, &[x, gain, offset], origin)
+    builder.add(op, &[&[x, gain, offset], &parameters[..]].concat(), origin)
 }
 
 fn constant(builder: &Builder, value: Value) -> &[f32] {

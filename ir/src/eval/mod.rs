@@ -12,7 +12,7 @@ use crate::diagnostic::{Diagnostic, ErrorCode};
 use crate::events::Events;
 use crate::finite::{FiniteCheck, checked_operands, not_finite};
 use crate::graph::{Graph, Node, Value};
-use crate::membrane::Membrane;
+use crate::membrane::{Membrane, MembraneLayer};
 use crate::op::{ArrayOp, DenseOp, Layout, LeafOp, LevelOp, Op, SpikeOp};
 pub use crate::real::Real;
 use crate::ssa::meaning::{self, Recency, Span, phase_weights};
@@ -517,12 +517,14 @@ impl<R: Real> NodeCall<'_, R> {
                 vec![flow; usize::from(steps)]
             }
         };
-        let mut states = vec![Membrane::start::<R>(); inputs.first().map_or(0, Vec::len)];
-        let step = |input: Vec<R>| {
-            let pairs = states.iter_mut().zip(input);
-            pairs.map(|(state, x)| membrane.step(state, x, steps, curve)).collect()
+        let constants: Vec<&[R]> = (0..membrane.rule().parameters.len()).map(|i| self.arg(3 + i).reals()).collect();
+        let parameters: Vec<Vec<R>> = (0..gain.len()).map(|c| constants.iter().map(|x| x[c]).collect()).collect();
+        let mut layer = MembraneLayer::new(membrane, steps, curve, inputs.first().map_or(0, Vec::len));
+        let mut step = |input: Vec<R>| {
+            let neurons = input.into_iter().zip(parameters.iter().cycle()).enumerate();
+            neurons.map(|(i, (x, parameters))| layer.step(i, x, parameters)).collect()
         };
-        inputs.into_iter().map(step).collect()
+        inputs.into_iter().map(&mut step).collect()
     }
 
     /// What operand `i` denotes, whether it comes as levels or as a train.

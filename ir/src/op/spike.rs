@@ -21,7 +21,7 @@ pub enum SpikeOp {
         curve: Curve,
     },
     /// `(x, gain f32[d], offset f32[d]) -> spikes [tokens, d]`, unary: a time-stepped neuron. `x` is a current of as many
-    /// timesteps, or a tensor that flows evenly over them.
+    /// timesteps, or a tensor that flows evenly over them. Each parameter of the neuron is one more operand, `f32[d]`.
     Integrate {
         /// What a timestep's input does.
         membrane: Membrane,
@@ -40,7 +40,9 @@ impl SpikeOp {
     pub(super) fn info(&self) -> OpInfo {
         match self {
             SpikeOp::Fire { curve, .. } => OpInfo::new("fire", neuron_arity(*curve), S).parameters(1).neuron(),
-            SpikeOp::Integrate { .. } => OpInfo::new("integrate", 3, S).parameters(1).neuron(),
+            SpikeOp::Integrate { membrane, .. } => {
+                OpInfo::new("integrate", 3 + membrane.rule().parameters.len(), S).parameters(1).neuron()
+            }
             SpikeOp::Synapse => OpInfo::new("synapse", 2, S).parameters(1),
             SpikeOp::Decode => OpInfo::new("decode", 1, S),
         }
@@ -73,7 +75,7 @@ impl SpikeOp {
                 let d = neuron(args, curve, code.max_steps(), steps)?;
                 Ok(Type::Train { carrier: Carrier::Spike, code, steps, shape: Shape::rows(d) })
             }
-            SpikeOp::Integrate { steps, curve, .. } => {
+            SpikeOp::Integrate { membrane, steps, curve } => {
                 let code = Code::Unary;
                 if !Membrane::has(curve) {
                     return Err(format!("a time-stepped neuron has no curve `{}`", curve.name()));
@@ -93,8 +95,7 @@ impl SpikeOp {
                     }
                 };
                 let d = row_width(shape)?;
-                per_channel(args, 1, d)?;
-                per_channel(args, 2, d)?;
+                (1..3 + membrane.rule().parameters.len()).try_for_each(|i| per_channel(args, i, d))?;
                 Ok(Type::Train { carrier: Carrier::Spike, code, steps, shape: Shape::rows(d) })
             }
             SpikeOp::Synapse => match args[0] {
@@ -122,8 +123,7 @@ fn time_stepped(attributes: &[&str]) -> Result<SpikeOp, String> {
         [name, steps, curve] => (name, steps, spelling::curve(curve)?),
         _ => return Err("a neuron has a membrane, timesteps and perhaps a curve".into()),
     };
-    let names = || Membrane::ALL.map(Membrane::name).join(", ");
     let membrane =
-        Membrane::from_name(name).ok_or_else(|| format!("`{name}` is no membrane: there are {}", names()))?;
+        Membrane::from_name(name).ok_or_else(|| format!("`{name}` is no membrane: there are {}", Membrane::names()))?;
     Ok(SpikeOp::Integrate { membrane, steps: number(steps)?, curve })
 }

@@ -5,7 +5,7 @@
 
 use crate::curve::Curve;
 use crate::events::Events;
-use crate::membrane::Membrane;
+use crate::membrane::{Membrane, MembraneLayer};
 use crate::real::Real;
 use crate::types::Code;
 use std::ops::Range;
@@ -173,7 +173,7 @@ pub fn emitted<R: Real>(
     for i in 0..span.tokens {
         let at = span.past + i;
         events.keys += at as u64 + 1;
-        let mut neurons = vec![Membrane::start::<R>(); d];
+        let mut neurons = MembraneLayer::<R>::new(Membrane::LIF, steps as u16, Curve::Identity, d);
         let heads = recency.half_life.iter().enumerate();
         events.score_pairs += heads.map(|(h, &every)| one_sided(q, i, h, every, span)).sum::<u64>();
         for (t, out) in out.iter_mut().enumerate() {
@@ -190,9 +190,9 @@ pub fn emitted<R: Real>(
                     add(&mut sums, weight, &v[t][j * d..][head.clone()]);
                 }
                 let sink = sink * R::from_i64(FRESH);
-                for ((neuron, gain), sum) in neurons[head.clone()].iter_mut().zip(&gain[head.clone()]).zip(sums) {
+                for ((c, gain), sum) in head.clone().zip(&gain[head.clone()]).zip(sums) {
                     let input = mean(sum, total, sink) * *gain;
-                    out.push(Membrane::Lif.step(neuron, input, steps as u16, Curve::Identity));
+                    out.push(neurons.step(c, input, &[]));
                 }
             }
         }

@@ -173,13 +173,16 @@ pub(crate) fn prompt() -> Graph {
     let (gain, offset) = (s.f32("gain", &[4]), s.f32("offset", &[4]));
     let w = s.i8("w", &[4, 4]);
     let mut spikes = s.add(
-        Op::Spike(SpikeOp::Integrate { membrane: Membrane::If, steps: 5, curve: Curve::Identity }),
+        Op::Spike(SpikeOp::Integrate { membrane: Membrane::LIF, steps: 5, curve: Curve::Identity }),
         &[x, gain, offset],
     );
-    for membrane in Membrane::ALL {
+    for membrane in Membrane::all() {
         let current = s.add(Op::Spike(SpikeOp::Synapse), &[spikes, w]);
-        spikes =
-            s.add(Op::Spike(SpikeOp::Integrate { membrane, steps: 5, curve: Curve::Relu }), &[current, gain, offset]);
+        let parameters = vec![s.f32("parameter", &[4]); membrane.rule().parameters.len()];
+        spikes = s.add(
+            Op::Spike(SpikeOp::Integrate { membrane, steps: 5, curve: Curve::Relu }),
+            &[&[current, gain, offset], &parameters[..]].concat(),
+        );
     }
     let current = s.add(Op::Spike(SpikeOp::Synapse), &[spikes, w]);
     let decoded = s.add(Op::Spike(SpikeOp::Decode), &[current]);

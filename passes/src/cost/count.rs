@@ -269,18 +269,19 @@ fn time_stepped_neurons(seen: &Seen<'_>, membrane: Membrane, steps: u16, bend: C
     }
     let (numbers, d, spikes) = (seen.numbers(), width(seen.ty), seen.own.spikes);
     let times = numbers * u64::from(steps);
-    // One membrane for each sign; ST-BIF has one, and a tracer that is as large.
-    let membranes = if bend == Curve::Identity || membrane == Membrane::StBif { 2 } else { 1 };
+    let rule = membrane.rule();
+    let (membranes, work) = (rule.membranes(bend == Curve::Relu) as u64, rule.work());
+    let states = membranes * rule.states.len() as u64;
     let mut tally = Tally::with(&[
         (NeuronMul, times),
-        (NeuronAdd, (1 + membranes) * times),
-        (NeuronCompare, membranes * times),
+        (NeuronAdd, (1 + membranes * work.additions) * times),
+        (NeuronCompare, membranes * work.comparisons * times),
         (NeuronReset, spikes),
         (NeuronActive, spikes),
         (NeuronIdle, times - spikes),
     ]);
-    tally.add(NeuronMul, if membrane == Membrane::Lif { membranes * times } else { 0 });
-    tally.moves(Membranes, membranes * d * WORD, 2 * WORD * membranes * times);
+    tally.add(NeuronMul, membranes * work.multiplications * times);
+    tally.moves(Membranes, states * d * WORD, 2 * WORD * states * times);
     tally.moves(Spikes, (d * (u64::from(steps) + 1)).div_ceil(8), spike_bytes(numbers, d, steps, spikes));
     tally
 }

@@ -107,7 +107,7 @@ impl Relaxing {
         if inputs.is_empty() {
             return Err(Diagnostic::new(&self.origin, "attention on what no LIF neurons emit"));
         }
-        self.membranes(&inputs, Membrane::Lif, Curve::Identity)
+        self.membranes(&inputs, Membrane::LIF, Curve::Identity, &[])
     }
 
     /// `ssa[ttfs]` as `docs/ir.md` has it, phases and weights rounded, perhaps of the best `keys` alone; the slope trains.

@@ -1,10 +1,28 @@
 //! Time-stepped neurons, unrolled: what flows in at each timestep, what membranes make of it.
 
 use super::{Neurons, Relaxing};
-use snnc_ir::membrane::{KEPT, Membrane};
+use snnc_ir::membrane::{Comparison, Membrane, Rule, Term, TermId};
 use snnc_ir::op::TrainingOp;
 use snnc_ir::op::{ArrayOp, LevelOp};
 use snnc_ir::{Binary, Curve, Diagnostic, Op, Unary, Value, Weight};
+
+/// What all timesteps of a layer share.
+struct Given<'a> {
+    rule: &'a Rule,
+    timesteps: f32,
+    least: f32,
+    /// What a distance from a threshold is multiplied by before its surrogate.
+    per_threshold: f32,
+    parameters: &'a [Value],
+}
+
+/// What flows into a membrane at a timestep.
+#[derive(Clone, Copy)]
+struct Flow {
+    input: Value,
+    /// Whether it is the membrane for positive spikes.
+    positive: bool,
+}
 
 impl Relaxing {
     /// An input for every timestep: `x gain + offset / timesteps`.
@@ -43,45 +61,29 @@ impl Relaxing {
         Ok(spikes)
     }
 
-    /// Membranes given an input at every timestep: one of them, or one for each sign. What a spike takes from a membrane is
-    /// taken to be a constant.
+    /// Membranes given an input at every timestep: one of them, or one for each sign.
     pub(super) fn membranes(
         &mut self,
         inputs: &[Value],
         membrane: Membrane,
         curve: Curve,
+        parameters: &[Value],
     ) -> Result<Neurons, Diagnostic> {
-        if membrane == Membrane::StBif {
-            let spikes = self.traced(inputs, curve)?;
-            return self.emitting(spikes);
-        }
+        let rule = membrane.rule();
+        let steps = inputs.len() as u16;
+        let given = Given {
+            rule,
+            timesteps: f32::from(steps),
+            least: Membrane::least(curve, steps) as f32,
+            per_threshold: 1.0 / membrane.surrogate_width() as f32,
+            parameters,
+        };
         let mut spikes: Vec<Value> = Vec::new();
-        let kept = if membrane == Membrane::Lif { KEPT as f32 } else { 1.0 };
-        for positive in [true, false] {
-            if !positive && curve == Curve::Relu {
-                break;
-            }
-            let mut potential = None;
+        for positive in [true, false].into_iter().take(rule.membranes(curve == Curve::Relu)) {
+            let mut states: Vec<Value> = rule.states.iter().map(|state| self.number(state.start as f32)).collect();
             for (t, &input) in inputs.iter().enumerate() {
-                let start = match potential {
-                    None => self.number(0.5 * kept),
-                    Some(potential) => {
-                        let kept = self.number(kept);
-                        self.two(Binary::Mul, potential, kept)?
-                    }
-                };
-                let v = self.two(if positive { Binary::Add } else { Binary::Sub }, start, input)?;
-                let one = self.number(1.0);
-                let over = self.two(Binary::Sub, v, one)?;
-                let spike = self.training(TrainingOp::Step(self.recipe.surrogate), &[over])?;
-                let taken = self.training(TrainingOp::StopGradient, &[spike])?;
-                potential = Some(match membrane {
-                    Membrane::IfHard => {
-                        let left = self.two(Binary::Sub, one, taken)?;
-                        self.two(Binary::Mul, v, left)?
-                    }
-                    Membrane::If | Membrane::Lif | Membrane::StBif => self.two(Binary::Sub, v, taken)?,
-                });
+                let flow = Flow { input, positive };
+                let spike = self.timestep(&given, flow, &mut states)?;
                 match spikes.get(t) {
                     Some(&up) => spikes[t] = self.two(Binary::Sub, up, spike)?,
                     None => spikes.push(spike),
@@ -91,44 +93,84 @@ impl Relaxing {
         self.emitting(spikes)
     }
 
-    /// Spikes of membranes that take back what was too much (`st_bif`): up from the threshold on, down below 0, as far as what
-    /// was said allows. That is taken to be a constant.
-    fn traced(&mut self, inputs: &[Value], curve: Curve) -> Result<Vec<Value>, Diagnostic> {
-        let step = TrainingOp::Step(self.recipe.surrogate);
-        let most = inputs.len() as f32;
-        let least = if curve == Curve::Relu { 0.0 } else { -most };
-        let [one, half, top, bottom] = [1.0, 0.5, most - 0.5, least + 0.5].map(|x| self.number(x));
-        let (mut potential, mut said): (Value, Option<Value>) = (half, None);
-        let mut spikes = Vec::with_capacity(inputs.len());
-        for &input in inputs {
-            let q = self.two(Binary::Add, potential, input)?;
-            let over = self.two(Binary::Sub, q, one)?;
-            let up = self.training(step, &[over])?;
-            let not_down = self.training(step, &[q])?;
-            let down = self.two(Binary::Sub, one, not_down)?;
-            let spike = match said {
-                // Nothing was said, and all may be.
-                None if least < 0.0 => self.two(Binary::Sub, up, down)?,
-                None => up,
-                Some(said) => {
-                    let room = [self.two(Binary::Sub, top, said)?, self.two(Binary::Sub, said, bottom)?];
-                    let [more, less] = room.map(|room| {
-                        let may = self.training(step, &[room])?;
-                        self.training(TrainingOp::StopGradient, &[may])
-                    });
-                    let (up, down) = (self.two(Binary::Mul, up, more?)?, self.two(Binary::Mul, down, less?)?);
-                    self.two(Binary::Sub, up, down)?
-                }
-            };
-            let taken = self.training(TrainingOp::StopGradient, &[spike])?;
-            potential = self.two(Binary::Sub, q, taken)?;
-            said = Some(match said {
-                None => taken,
-                Some(said) => self.two(Binary::Add, said, taken)?,
-            });
-            spikes.push(spike);
+    /// One timestep of a membrane: its spike, and its state moved on. Whether it spikes has a surrogate; a truth that enters a
+    /// number, such as the spike that takes the threshold away, is taken to be a constant.
+    fn timestep(&mut self, given: &Given<'_>, flow: Flow, states: &mut [Value]) -> Result<Value, Diagnostic> {
+        let rule = given.rule;
+        let mut values: Vec<Value> = Vec::with_capacity(rule.terms.len());
+        for (_, term) in rule.iter() {
+            let value = self.term(given, flow, states, &values, term)?;
+            values.push(value);
         }
-        Ok(spikes)
+        let at = |id: TermId| values[id.index()];
+        states.iter_mut().zip(&rule.states).for_each(|(state, variable)| *state = at(variable.next));
+        match rule.down {
+            None => Ok(at(rule.up)),
+            Some(down) => self.two(Binary::Sub, at(rule.up), at(down)),
+        }
+    }
+
+    fn term(
+        &mut self,
+        given: &Given<'_>,
+        flow: Flow,
+        states: &[Value],
+        values: &[Value],
+        term: Term,
+    ) -> Result<Value, Diagnostic> {
+        let at = |id: TermId| values[id.index()];
+        Ok(match term {
+            Term::Number(x) => self.number(x as f32),
+            Term::Input if flow.positive => flow.input,
+            Term::Input => self.add(Op::Array(ArrayOp::Unary(Unary::Neg)), &[flow.input])?,
+            Term::Timesteps => self.number(given.timesteps),
+            Term::Least => self.number(given.least),
+            Term::State(i) => states[i],
+            Term::Parameter(i) => given.parameters[i],
+            Term::Add(a, b) => self.two(Binary::Add, at(a), at(b))?,
+            Term::Sub(a, b) => self.two(Binary::Sub, at(a), at(b))?,
+            Term::Mul(a, b) => self.two(Binary::Mul, at(a), at(b))?,
+            Term::Floor(_) => return Err(Diagnostic::new(&self.origin, "a neuron that rounds cannot be trained")),
+            Term::Compare(Comparison::AtLeast, a, b) => self.at_least(given, at(a), at(b))?,
+            Term::Compare(Comparison::Above, a, b) => {
+                let not = self.at_least(given, at(b), at(a))?;
+                self.opposite(not)?
+            }
+            Term::And(a, b) => self.two(Binary::Mul, at(a), at(b))?,
+            Term::Or(a, b) => {
+                let (a, b) = (self.opposite(at(a))?, self.opposite(at(b))?);
+                let neither = self.two(Binary::Mul, a, b)?;
+                self.opposite(neither)?
+            }
+            Term::Not(a) => self.opposite(at(a))?,
+            Term::One(a) => self.training(TrainingOp::StopGradient, &[at(a)])?,
+            Term::Choose(truth, a, b) => {
+                let truth = self.training(TrainingOp::StopGradient, &[at(truth)])?;
+                let otherwise = self.opposite(truth)?;
+                let b = self.two(Binary::Mul, at(b), otherwise)?;
+                if given.rule.term(a) == Term::Number(0.0) {
+                    return Ok(b);
+                }
+                let a = self.two(Binary::Mul, at(a), truth)?;
+                self.two(Binary::Add, a, b)?
+            }
+        })
+    }
+
+    /// 1 where `a >= b`, else 0, with a surrogate of the distance in thresholds.
+    fn at_least(&mut self, given: &Given<'_>, a: Value, b: Value) -> Result<Value, Diagnostic> {
+        let mut over = self.two(Binary::Sub, a, b)?;
+        if given.per_threshold != 1.0 {
+            let unit = self.number(given.per_threshold);
+            over = self.two(Binary::Mul, over, unit)?;
+        }
+        self.training(TrainingOp::Step(self.recipe.surrogate), &[over])
+    }
+
+    /// 1 for 0, and 0 for 1.
+    fn opposite(&mut self, truth: Value) -> Result<Value, Diagnostic> {
+        let one = self.number(1.0);
+        self.two(Binary::Sub, one, truth)
     }
 
     /// Neurons by their spikes, one value a timestep.

@@ -303,7 +303,10 @@ impl Relaxing {
                     let share = self.number(1.0 / f32::from(steps));
                     vec![self.two(Binary::Mul, x, share)?; steps.into()]
                 };
-                let found = self.membranes(&inputs, membrane, curve)?;
+                let parameters: Vec<Value> = (3..node.args.len())
+                    .map(|i| known(i).map(|weight| self.fixed(weight)))
+                    .collect::<Result<_, _>>()?;
+                let found = self.membranes(&inputs, membrane, curve, &parameters)?;
                 let plain = found.plain;
                 walk.layers.insert(value, found);
                 plain

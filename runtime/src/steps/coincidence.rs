@@ -11,7 +11,7 @@ use crate::steps::decode::decode_train;
 use crate::steps::heads::{DecayMemory, put};
 use snnc_ir::eval::spike_events;
 use snnc_ir::events::Events;
-use snnc_ir::membrane::Membrane;
+use snnc_ir::membrane::{Membrane, MembraneLayer};
 use snnc_ir::ssa::Output;
 use snnc_ir::ssa::meaning::first_key;
 use snnc_ir::types::Code;
@@ -223,7 +223,7 @@ impl CoincidenceHeads {
         // By timestep, as the oracle says it.
         let parts = Mutex::new((vec![vec![0i32; tokens * width]; usize::from(steps)], CoincidenceCount::default()));
         by_heads(resources.pool, heads, self.small(tokens, memory.past), |h| {
-            let mut neurons = vec![Membrane::start::<f32>(); tokens * head];
+            let mut neurons = MembraneLayer::<f32>::new(Membrane::LIF, steps, Curve::Identity, tokens * head);
             let mut means = vec![0.0; tokens * head];
             for t in 0..usize::from(steps) {
                 let len = words(self.features);
@@ -236,10 +236,8 @@ impl CoincidenceHeads {
                     CoincidenceShape { past: memory.past, words, values, squared: false, most: 1, sink, half_life };
                 let done = resources.kernels.coincidence(q, k, v, &shape, &mut means);
                 let gains = gain[h * head..][..head].iter().cycle();
-                let fire = |((neuron, &mean), &gain): ((&mut _, &f32), &f32)| {
-                    Membrane::Lif.step(neuron, mean * gain, steps, Curve::Identity)
-                };
-                let part: Vec<i32> = neurons.iter_mut().zip(&means).zip(gains).map(fire).collect();
+                let fire = |(i, (&mean, &gain)): (usize, (&f32, &f32))| neurons.step(i, mean * gain, &[]);
+                let part: Vec<i32> = means.iter().zip(gains).enumerate().map(fire).collect();
                 let (parts, all) = &mut *parts.lock().unwrap_or_else(PoisonError::into_inner);
                 put(&mut parts[t], &part, width, h * head);
                 *all += done;

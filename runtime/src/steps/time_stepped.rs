@@ -4,7 +4,7 @@ use crate::layout::plane_bytes;
 use crate::planner::Planner;
 use crate::step::{Fault, KernelCall, StepKind, numbers, numbers_mut};
 use snnc_ir::events::Events;
-use snnc_ir::membrane::Membrane;
+use snnc_ir::membrane::{Membrane, MembraneLayer};
 use snnc_ir::types::Elem;
 use snnc_ir::{Curve, Diagnostic, Value};
 
@@ -35,7 +35,16 @@ impl StepKind for TimeSteppedStep {
     fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
         let KernelCall { resources, constants, inputs: [x, ..], out, events, .. } = call;
         let &TimeSteppedStep { membrane, steps, curve, from, width } = self;
-        let neuron = TimeSteppedNeuron { membrane, steps, curve, gain: constants.f32(0)?, offset: constants.f32(1)? };
+        let parameters =
+            (0..membrane.rule().parameters.len()).map(|i| constants.f32(2 + i)).collect::<Result<_, _>>()?;
+        let neuron = TimeSteppedNeuron {
+            membrane,
+            steps,
+            curve,
+            gain: constants.f32(0)?,
+            offset: constants.f32(1)?,
+            parameters,
+        };
         let train = width * usize::from(steps);
         let planes = numbers_mut(out)?;
         let fired = match from {
@@ -69,6 +78,7 @@ struct TimeSteppedNeuron<'a> {
     curve: Curve,
     gain: &'a [f32],
     offset: &'a [f32],
+    parameters: Vec<&'a [f32]>,
 }
 
 impl TimeSteppedNeuron<'_> {
@@ -91,10 +101,11 @@ impl TimeSteppedNeuron<'_> {
         let trains = planes.chunks_exact_mut(plane * usize::from(self.steps));
         for (i, train) in trains.enumerate().take(x.len() / row.max(1)) {
             for c in 0..width {
-                let mut state = Membrane::start();
+                let mut state = MembraneLayer::new(self.membrane, self.steps, self.curve, 1);
+                let parameters: Vec<f32> = self.parameters.iter().map(|all| all[c]).collect();
                 let mut fired = 0;
                 for t in 0..self.steps {
-                    let spike = self.membrane.step(&mut state, input(x, i, t, c), self.steps, self.curve);
+                    let spike = state.step(0, input(x, i, t, c), &parameters);
                     train[usize::from(t) * plane + c] = spike as i8;
                     fired += u64::from(spike.unsigned_abs());
                 }

@@ -277,10 +277,11 @@ impl Drawing {
                     Type::Train { steps, .. } => steps,
                     Type::Tensor { .. } => *pick(&mut self.random, &[1, 3, 8, 40]),
                 };
-                let membrane = *pick(&mut self.random, &Membrane::ALL);
+                let membrane = *pick(&mut self.random, &Membrane::all().collect::<Vec<Membrane>>());
                 let curve = *pick(&mut self.random, &[Curve::Identity, Curve::Relu]);
                 let d = self.width(x);
-                let args = [x, self.reals(&[d]), self.reals(&[d])];
+                let mut args = vec![x];
+                args.extend((0..2 + membrane.rule().parameters.len()).map(|_| self.reals(&[d])));
                 self.add(SpikeOp::Integrate { membrane, steps, curve }, &args)
             }
             2 | 3 => {

@@ -1,0 +1,264 @@
+//! What one timestep of a neuron does, as a list of terms: every term reads earlier ones.
+//!
+//! The interpreter evaluates the list, machine code is made from it, training unrolls it, and the cost of an update is counted
+//! from it. All numbers are f32, rounded after every operation, in the order of the list.
+
+use crate::real::Real;
+
+/// A term of a rule, by its place in the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TermId(usize);
+
+impl TermId {
+    /// Its place in the list.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// How two numbers compare. What is not a number compares false.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Comparison {
+    /// `a >= b`
+    AtLeast,
+    /// `a > b`
+    Above,
+}
+
+/// One operation. Terms are numbers, or truths: of comparisons and what is made of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Term {
+    /// A constant number.
+    Number(f64),
+    /// What flows in at this timestep.
+    Input,
+    /// How many timesteps there are.
+    Timesteps,
+    /// The least sum of spikes that the curve allows: 0 with `relu`, else minus the timesteps.
+    Least,
+    /// A state variable, as the last timestep left it.
+    State(usize),
+    /// A parameter of the channel.
+    Parameter(usize),
+    /// `a + b`
+    Add(TermId, TermId),
+    /// `a - b`
+    Sub(TermId, TermId),
+    /// `a * b`
+    Mul(TermId, TermId),
+    /// The largest whole number that is not above it.
+    Floor(TermId),
+    /// A truth.
+    Compare(Comparison, TermId, TermId),
+    /// Both truths.
+    And(TermId, TermId),
+    /// Either truth.
+    Or(TermId, TermId),
+    /// The opposite of a truth.
+    Not(TermId),
+    /// 1 for a truth that holds, else 0.
+    One(TermId),
+    /// `if truth then a else b`.
+    Choose(TermId, TermId, TermId),
+}
+
+impl Term {
+    /// Terms that it reads.
+    pub fn operands(self) -> impl Iterator<Item = TermId> {
+        let (a, b, c) = match self {
+            Term::Number(_) | Term::Input | Term::Timesteps | Term::Least | Term::State(_) | Term::Parameter(_) => {
+                (None, None, None)
+            }
+            Term::Floor(a) | Term::Not(a) | Term::One(a) => (Some(a), None, None),
+            Term::Add(a, b) | Term::Sub(a, b) | Term::Mul(a, b) => (Some(a), Some(b), None),
+            Term::Compare(_, a, b) | Term::And(a, b) | Term::Or(a, b) => (Some(a), Some(b), None),
+            Term::Choose(a, b, c) => (Some(a), Some(b), Some(c)),
+        };
+        [a, b, c].into_iter().flatten()
+    }
+
+    /// Whether it is a truth, or else a number.
+    pub fn is_truth(self) -> bool {
+        matches!(self, Term::Compare(..) | Term::And(..) | Term::Or(..) | Term::Not(_))
+    }
+}
+
+/// What a neuron keeps from one timestep to the next.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateVariable {
+    /// How the formula spells it.
+    pub name: String,
+    /// Before the first timestep.
+    pub start: f64,
+    /// What this timestep leaves of it.
+    pub next: TermId,
+}
+
+/// A number that every channel has of its own, and that training moves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// How the formula spells it.
+    pub name: String,
+    /// Before training.
+    pub start: f64,
+    /// The range in which it stays.
+    pub least: f64,
+    /// As above.
+    pub most: f64,
+}
+
+/// What one timestep does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// In their order.
+    pub terms: Vec<Term>,
+    /// What it keeps.
+    pub states: Vec<StateVariable>,
+    /// What a channel has of its own.
+    pub parameters: Vec<Parameter>,
+    /// Whether a spike is sent.
+    pub up: TermId,
+    /// Whether a spike of the opposite sign is sent. Without it, signed values have two membranes, one for each sign.
+    pub down: Option<TermId>,
+}
+
+/// What one update of one membrane does, beside the spikes that it sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpdateWork {
+    /// Products.
+    pub multiplications: u64,
+    /// Sums and differences.
+    pub additions: u64,
+    /// Comparisons with a threshold.
+    pub comparisons: u64,
+}
+
+impl Rule {
+    /// A term.
+    pub fn term(&self, id: TermId) -> Term {
+        self.terms[id.0]
+    }
+
+    /// All terms with their places, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (TermId, Term)> {
+        self.terms.iter().enumerate().map(|(i, &term)| (TermId(i), term))
+    }
+
+    pub(super) fn at(index: usize) -> TermId {
+        TermId(index)
+    }
+
+    /// The place of a term that is added now.
+    pub(super) fn push(terms: &mut Vec<Term>, term: Term) -> TermId {
+        terms.push(term);
+        TermId(terms.len() - 1)
+    }
+
+    /// Membranes of a neuron: two where signed values have one for each sign, else one.
+    pub fn membranes(&self, rectified: bool) -> usize {
+        if self.down.is_some() || rectified { 1 } else { 2 }
+    }
+
+    /// What an update costs. A state variable takes an addition and a comparison at least. What a spike alone drives, such as the
+    /// threshold that it takes away, is counted by spike and not here; so is the right side of `and`, which decides only
+    /// where the left side holds.
+    pub fn work(&self) -> UpdateWork {
+        let mut by_spike = vec![false; self.terms.len()];
+        for (id, term) in self.iter() {
+            let driven = |id: TermId| by_spike[id.0];
+            by_spike[id.0] = match term {
+                Term::One(_) => true,
+                Term::Add(a, b) | Term::Sub(a, b) => driven(a) || driven(b),
+                Term::Mul(a, b) => driven(a) || driven(b),
+                Term::Floor(a) => driven(a),
+                Term::Choose(truth, a, b) => self.is_spike(truth) && (self.is_constant(a) || driven(a) || driven(b)),
+                Term::Number(_)
+                | Term::Input
+                | Term::Timesteps
+                | Term::Least
+                | Term::State(_)
+                | Term::Parameter(_)
+                | Term::Compare(..)
+                | Term::And(..)
+                | Term::Or(..)
+                | Term::Not(_) => false,
+            };
+        }
+        let behind: Vec<TermId> =
+            self.terms.iter().filter_map(|term| if let Term::And(_, b) = term { Some(*b) } else { None }).collect();
+        let mut work = UpdateWork { multiplications: 0, additions: 0, comparisons: 0 };
+        for (id, term) in self.iter().filter(|(id, _)| !by_spike[id.0]) {
+            match term {
+                Term::Mul(..) => work.multiplications += 1,
+                Term::Add(..) | Term::Sub(..) | Term::Floor(_) => work.additions += 1,
+                Term::Compare(..) if !behind.contains(&id) => work.comparisons += 1,
+                Term::Choose(truth, ..) if !self.is_spike(truth) => work.comparisons += 1,
+                Term::Number(_)
+                | Term::Input
+                | Term::Timesteps
+                | Term::Least
+                | Term::State(_)
+                | Term::Parameter(_)
+                | Term::Compare(..)
+                | Term::And(..)
+                | Term::Or(..)
+                | Term::Not(_)
+                | Term::One(_)
+                | Term::Choose(..) => {}
+            }
+        }
+        let states = self.states.len() as u64;
+        work.additions = work.additions.max(states);
+        work.comparisons = work.comparisons.max(states);
+        work
+    }
+
+    fn is_spike(&self, truth: TermId) -> bool {
+        truth == self.up || Some(truth) == self.down
+    }
+
+    fn is_constant(&self, id: TermId) -> bool {
+        matches!(self.term(id), Term::Number(_) | Term::Timesteps | Term::Least | Term::Parameter(_))
+    }
+
+    /// Evaluates all terms into `values`, truths as 1 and 0, and moves the state on.
+    pub(super) fn evaluate<R: Real>(&self, state: &mut [R], given: &Given<'_, R>, values: &mut Vec<R>) {
+        let one = R::from_f64(1.0);
+        let truth = |holds: bool| if holds { one } else { R::ZERO };
+        values.clear();
+        for &term in &self.terms {
+            let at = |id: TermId| values[id.0];
+            let holds = |id: TermId| values[id.0] > R::ZERO;
+            let value = match term {
+                Term::Number(x) => R::from_f64(x),
+                Term::Input => given.input,
+                Term::Timesteps => R::from_i32(given.timesteps),
+                Term::Least => R::from_i32(given.least),
+                Term::State(i) => state[i],
+                Term::Parameter(i) => given.parameters[i],
+                Term::Add(a, b) => at(a) + at(b),
+                Term::Sub(a, b) => at(a) - at(b),
+                Term::Mul(a, b) => at(a) * at(b),
+                Term::Floor(a) => at(a).floor(),
+                Term::Compare(Comparison::AtLeast, a, b) => truth(at(a) >= at(b)),
+                Term::Compare(Comparison::Above, a, b) => truth(at(a) > at(b)),
+                Term::And(a, b) => truth(holds(a) && holds(b)),
+                Term::Or(a, b) => truth(holds(a) || holds(b)),
+                Term::Not(a) => truth(!holds(a)),
+                Term::One(a) => at(a),
+                Term::Choose(truth, a, b) => at(if holds(truth) { a } else { b }),
+            };
+            values.push(value);
+        }
+        state.iter_mut().zip(&self.states).for_each(|(state, variable)| *state = values[variable.next.0]);
+    }
+}
+
+/// What an update is given beside its state.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Given<'a, R> {
+    pub input: R,
+    pub timesteps: i32,
+    pub least: i32,
+    pub parameters: &'a [R],
+}
