@@ -3,7 +3,7 @@
 //! A plane is one token at one timestep. Its events are a list of channels with the value of each: a spike, or a level where
 //! time is collapsed. Lists are made once and serve all outputs.
 
-use super::panel::GROUP;
+use super::panel::{GROUP, OUTPUTS};
 
 /// Rows that are prefetched, in fours: so many are on their way from memory at once.
 const PREFETCH_FOURS: usize = 8;
@@ -15,8 +15,10 @@ pub struct EventList {
     pub(super) channels: Vec<u32>,
     pub(super) values: Vec<i8>,
     /// Where each plane's list ends: a multiple of four, what fills it up has value 0.
-    pub(super) ends: Vec<usize>,
-    pub(super) count: u64,
+    ends: Vec<usize>,
+    /// The sum of each plane's values.
+    totals: Vec<i32>,
+    count: u64,
 }
 
 impl EventList {
@@ -36,13 +38,35 @@ impl EventList {
         self.ends.len()
     }
 
+    /// How many entries the first planes have.
+    pub(super) fn entries(&self, planes: usize) -> usize {
+        if planes == 0 { 0 } else { self.ends[planes - 1] }
+    }
+
+    /// Ends a plane, whose `fired` entries lie from `start` on; entries that fill it up to fours are there, or are made.
+    #[inline(always)]
+    pub(super) fn end_plane(&mut self, start: usize, fired: usize) {
+        let end = start + fired.next_multiple_of(GROUP);
+        if self.channels.len() < end {
+            self.channels.resize(end, 0);
+            self.values.resize(end, 0);
+        }
+        // What lies beyond the last event says nothing from here on.
+        self.channels[start + fired..end].fill(0);
+        self.values[start + fired..end].fill(0);
+        self.totals.push(self.values[start..end].iter().map(|&x| i32::from(x)).sum());
+        self.ends.push(end);
+        self.count += fired as u64;
+    }
+
     pub(super) fn is_silent(&self, plane: usize) -> bool {
-        self.ends[plane] == if plane == 0 { 0 } else { self.ends[plane - 1] }
+        self.ends[plane] == self.entries(plane)
     }
 
     pub(super) fn plane(&self, i: usize) -> EventRows<'_> {
-        let range = if i == 0 { 0 } else { self.ends[i - 1] }..self.ends[i];
-        EventRows { inputs: self.inputs, channels: &self.channels[range.clone()], values: &self.values[range] }
+        let range = self.entries(i)..self.ends[i];
+        let (channels, values) = (&self.channels[range.clone()], &self.values[range]);
+        EventRows { inputs: self.inputs, channels, values, total: self.totals[i] }
     }
 }
 
@@ -52,6 +76,7 @@ pub(super) struct EventRows<'a> {
     inputs: usize,
     channels: &'a [u32],
     values: &'a [i8],
+    total: i32,
 }
 
 impl<'a> EventRows<'a> {
@@ -61,6 +86,11 @@ impl<'a> EventRows<'a> {
 
     pub fn values(&self) -> &'a [i8] {
         self.values
+    }
+
+    /// The sum of the values.
+    pub fn total(&self) -> i32 {
+        self.total
     }
 
     /// Panics if there are more channels than rows.
@@ -75,6 +105,13 @@ impl<'a> EventRows<'a> {
         let values = self.values.as_chunks::<GROUP>().0.iter();
         let channels = self.channels.as_chunks::<GROUP>().0.iter();
         channels.zip(values).map(|(c, &[a, b, d, e])| (*c, i32::from_le_bytes([a as u8, b as u8, d as u8, e as u8])))
+    }
+
+    /// Shares of whole rows, one for each four.
+    #[inline(always)]
+    pub fn shares<'b>(&self, rows: &'b [i8]) -> impl Iterator<Item = &'b [i8]> + use<'b> {
+        let fours = (self.channels.len() / GROUP).max(1);
+        rows.chunks(rows.len().div_ceil(fours).next_multiple_of(OUTPUTS).max(OUTPUTS))
     }
 
     /// The channels to prefetch: those that come `PREFETCH_FOURS` fours after four `i`.
@@ -101,21 +138,20 @@ pub(super) enum Prefetch<'a> {
 pub(super) fn event_list(planes: &[i8], stride: usize, inputs: usize) -> EventList {
     assert!(inputs > 0 && inputs <= stride, "planes of {inputs} channels, {stride} apart");
     let mut events = EventList::of(inputs);
+    let mut start = 0;
     for plane in planes.chunks(stride) {
-        let start = events.channels.len();
-        events.channels.resize(start + inputs + GROUP, 0);
-        events.values.resize(start + inputs + GROUP, 0);
-        let (channels, values) = (&mut events.channels[start..], &mut events.values[start..]);
-        let fired = list(&plane[..inputs], channels, values);
-        // What was written beyond the last event says nothing from here on.
-        let end = fired.next_multiple_of(GROUP);
-        channels[fired..end].fill(0);
-        values[fired..end].fill(0);
-        events.channels.truncate(start + end);
-        events.values.truncate(start + end);
-        events.ends.push(start + end);
-        events.count += fired as u64;
+        // As long as the longest list, whatever is listed; cut at the end.
+        let most = start + inputs.next_multiple_of(GROUP) + GROUP;
+        if events.channels.len() < most {
+            events.channels.resize(most, 0);
+            events.values.resize(most, 0);
+        }
+        let fired = list(&plane[..inputs], &mut events.channels[start..], &mut events.values[start..]);
+        events.end_plane(start, fired);
+        start = events.entries(events.planes());
     }
+    events.channels.truncate(start);
+    events.values.truncate(start);
     events
 }
 

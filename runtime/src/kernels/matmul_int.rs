@@ -37,10 +37,8 @@ fn add_higher(vectors: impl Vectors, higher: &[EventList], token: usize, panel: 
         return;
     }
     let mut sums: PanelSums = [0; OUTPUTS];
-    for events in higher.iter().rev() {
-        sums.iter_mut().for_each(|sum| *sum = sum.wrapping_mul(256));
-        vectors.rows(events.plane(token), panel, Prefetch::Nothing, &mut sums);
-    }
+    let bytes = higher.iter().rev().map(|events| (events.plane(token), Prefetch::Nothing));
+    vectors.train(bytes, 256, panel, &mut sums);
     y.iter_mut().zip(&sums).for_each(|(y, sum)| *y = y.wrapping_add(sum.wrapping_mul(256)));
 }
 

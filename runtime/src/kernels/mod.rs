@@ -44,6 +44,7 @@ pub(crate) use panel::{OUTPUTS, Panels};
 use snnc_ir::Curve;
 use snnc_ir::types::Code;
 pub(crate) use ssa::{Scratch, SsaCount, SsaShape};
+use std::ops::Range;
 pub(crate) use training::{Axis, Map, StridedMatrix, Zip, multiply};
 
 /// The environment variable that names the instruction set to use.
@@ -267,6 +268,10 @@ kernels! {
     /// `y[n, m] = sum over t of carry^(T - 1 - t) * (events of token and timestep t) w`, for `T` planes per token. Only rows of
     /// channels that fired are read. Sums wrap.
     fn synapse(events: &EventList, steps: usize, carry: i32, w: Panels<'_>, y: &mut [i32]) = synapse::synapse with vectors;
+
+    /// `y[i, 64] = (events of plane planes.start + i) w`, of the 64 outputs of one panel and all of its columns: the sums of
+    /// every plane on their own. `prefetch`: the panel is not in a cache yet.
+    fn currents(events: &EventList, planes: Range<usize>, w: Panels<'_>, panel: usize, prefetch: bool, y: &mut [i32]) = synapse::currents with vectors;
 
     // --- neurons ---
 

@@ -3,9 +3,10 @@
 //! Where a panel of weights stays in a cache, all timesteps and tokens pass over it before the next one is read. Levels of
 //! more than 8 bits become a low byte each and events of what is left.
 
-use super::event_list::{EventList, HALVES, Prefetch};
-use super::panel::{GROUP, OUTPUTS, Panels};
+use super::event_list::{EventList, EventRows, HALVES, Prefetch};
+use super::panel::{OUTPUTS, Panels};
 use super::vectors::interface::{PanelSums, Vectors};
+use std::ops::Range;
 
 /// The low byte of each level of rows of `inputs`, with a sign, and the events of what is left: `x = 256 * high + low`. Levels
 /// are at most `MOST_IN_TWO` either way.
@@ -29,11 +30,7 @@ pub(super) fn split_wide(vectors: impl Vectors, x: &[i16], inputs: usize, low: &
             split_block(&mut events, vectors, blocks.len() * HALVES, &x, &mut low);
             last.copy_from_slice(&low[..rest.len()]);
         }
-        events.count += (events.channels.len() - start) as u64;
-        let end = start + (events.channels.len() - start).next_multiple_of(GROUP);
-        events.channels.resize(end, 0);
-        events.values.resize(end, 0);
-        events.ends.push(end);
+        events.end_plane(start, events.channels.len() - start);
     }
     events
 }
@@ -65,33 +62,54 @@ pub(super) fn synapse(
     assert!(steps > 0 && events.planes().is_multiple_of(steps), "{steps} planes per token");
     assert_eq!(events.planes() / steps * m, y.len(), "a row of sums for each token");
     // Where most channels fire at some time, the next panel is prefetched as a whole.
-    let first = events.ends.get(steps - 1).copied().unwrap_or(0);
+    let first = if y.is_empty() { 0 } else { events.entries(steps) };
     let dense = first > w.inputs() / 2;
     for (p, panel) in w.panels().enumerate() {
         let columns = p * OUTPUTS..((p + 1) * OUTPUTS).min(m);
         let next = w.panel(p + 1);
         for (token, y) in y.chunks_exact_mut(m).enumerate() {
-            let mut sums: PanelSums = [0; OUTPUTS];
-            let mut done = 0;
-            for t in 0..steps {
-                if carry != 1 && t > 0 {
-                    sums.iter_mut().for_each(|sum| *sum = sum.wrapping_mul(carry));
-                }
-                let rows = events.plane(token * steps + t);
-                let prefetch = if token > 0 {
+            let prefetch = |done: usize, rows: EventRows<'_>| {
+                if token > 0 {
                     Prefetch::Nothing
                 } else if dense && p > 0 {
                     let lines = |done: usize| next.len() / OUTPUTS * done / first * OUTPUTS;
-                    let from = done;
-                    done += rows.channels().len();
-                    Prefetch::Rows(&next[lines(from)..lines(done)])
+                    Prefetch::Rows(&next[lines(done)..lines(done + rows.channels().len())])
                 } else {
                     Prefetch::Listed
-                };
-                vectors.rows(rows, panel, prefetch, &mut sums);
-            }
+                }
+            };
+            let planes = (token * steps..(token + 1) * steps).map(|plane| {
+                let rows = events.plane(plane);
+                (rows, prefetch(events.entries(plane), rows))
+            });
             let y = &mut y[columns.clone()];
-            y.copy_from_slice(&sums[..y.len()]);
+            if let Some(y) = y.first_chunk_mut() {
+                vectors.train(planes, carry, panel, y);
+            } else {
+                let mut sums: PanelSums = [0; OUTPUTS];
+                vectors.train(planes, carry, panel, &mut sums);
+                y.copy_from_slice(&sums[..y.len()]);
+            }
         }
+    }
+}
+
+/// `y[i, 64] = (events of plane planes.start + i) (the panel's weights)`: every plane's sums on their own.
+#[inline(always)]
+pub(super) fn currents(
+    vectors: impl Vectors,
+    events: &EventList,
+    planes: Range<usize>,
+    w: Panels<'_>,
+    panel: usize,
+    prefetch: bool,
+    y: &mut [i32],
+) {
+    assert!(panel < w.count(), "panel {panel} of {}", w.count());
+    assert_eq!(planes.len() * OUTPUTS, y.len(), "a panel's sums for each plane");
+    let panel = w.panel(panel);
+    let prefetch = if prefetch { Prefetch::Listed } else { Prefetch::Nothing };
+    for (plane, y) in planes.zip(y.as_chunks_mut().0) {
+        vectors.train(std::iter::once((events.plane(plane), prefetch)), 1, panel, y);
     }
 }

@@ -154,6 +154,46 @@ fn rows(n: usize, k: usize, m: usize, steps: usize, carry: i32, seed: u64) {
     }
 }
 
+/// Levels at some timesteps: the sums of every plane on their own, and their sum.
+fn currents(n: usize, k: usize, m: usize, steps: usize, carry: i32, seed: u64) {
+    let mut numbers = SeededNumbers(seed);
+    let share = 1 + numbers.next() % 8;
+    let mut level = |numbers: &mut SeededNumbers| {
+        let level = numbers.level(128).min(127) as i8;
+        if numbers.next() % 8 < share { level } else { 0 }
+    };
+    let x: Vec<i8> = numbers.many(n * steps * k, &mut level);
+    let w: Vec<i8> = numbers.many(k * m, |numbers| numbers.level(127) as i8);
+    let sum = |plane: usize, o: usize| {
+        (0..k).map(|c| i32::from(x[plane * k + c]) * if o < m { i32::from(w[c * m + o]) } else { 0 }).sum::<i32>()
+    };
+    let packed = panels(&w, k, m);
+    let packed = Panels::new(packed.as_panels().expect("they are"), k, m);
+    let from = numbers.next() as usize % (n * steps);
+    for kernels in isas() {
+        let events = kernels.event_list(&x, k, k);
+        for (panel, prefetch) in (0..packed.count()).flat_map(|panel| [(panel, false), (panel, true)]) {
+            let planes = from..n * steps;
+            let columns = panel * OUTPUTS..(panel + 1) * OUTPUTS;
+            let want: Vec<i32> = planes
+                .clone()
+                .flat_map(|plane| columns.clone().map(move |o| (plane, o)))
+                .map(|(p, o)| sum(p, o))
+                .collect();
+            let mut y = vec![i32::MIN; planes.len() * OUTPUTS];
+            kernels.currents(&events, planes, packed, panel, prefetch, &mut y);
+            assert_eq!(y, want, "{:?} {n} {k} {m} {steps} {panel}", kernels.isa());
+        }
+        let (mut y, all) = (vec![i32::MIN; n * m], |token: usize, o: usize| {
+            let sums = (0..steps).map(|t| sum(token * steps + t, o));
+            sums.fold(0i32, |sum, x| sum.wrapping_mul(carry).wrapping_add(x))
+        });
+        kernels.synapse(&events, steps, carry, packed, &mut y);
+        let want: Vec<i32> = (0..n * m).map(|i| all(i / m, i % m)).collect();
+        assert_eq!(y, want, "{:?} {n} {k} {m} {steps} by {carry}", kernels.isa());
+    }
+}
+
 fn attention(n: usize, past: usize, heads: usize, width: usize, seed: u64) {
     let mut numbers = SeededNumbers(seed);
     let (d, scale) = (heads * width, 0.3);
@@ -264,6 +304,14 @@ proptest! {
         n in 1usize..4, k in 1usize..60, m in 1usize..140, steps in 1usize..8, binary: bool, seed: u64
     ) {
         rows(n, k, m, steps, if binary { 2 } else { 1 }, seed);
+    }
+
+    /// By 127, sums of the later timesteps leave 32 bits.
+    #[test]
+    fn currents_are_exact(
+        n in 1usize..4, k in 1usize..60, m in 1usize..140, steps in 1usize..8, carry in 0usize..3, seed: u64
+    ) {
+        currents(n, k, m, steps, [1, 2, 127][carry], seed);
     }
 
     #[test]

@@ -60,38 +60,24 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn rows(self, rows: EventRows<'_>, panel: &[i8], prefetched: Prefetch<'_>, sums: &mut PanelSums) {
-        rows.check(panel.len() / OUTPUTS);
-        let from = panel.as_ptr();
+    fn train<'a>(
+        self,
+        planes: impl Iterator<Item = (EventRows<'a>, Prefetch<'a>)>,
+        carry: i32,
+        panel: &[i8],
+        sums: &mut PanelSums,
+    ) {
         // SAFETY: AVX2 by the type's invariant; every channel has a row in the panel by `check`. Test: `rows_are_exact`.
         unsafe {
             let mut lanes = [_mm256_setzero_si256(); VECTORS];
-            match prefetched {
-                Prefetch::Nothing => {
-                    for (four, x) in rows.fours() {
-                        add_four(rows_of_channels(from, four), x, &mut lanes);
+            for (rows, prefetched) in planes {
+                rows.check(panel.len() / OUTPUTS);
+                if carry != 1 {
+                    for lanes in &mut lanes {
+                        *lanes = _mm256_mullo_epi32(*lanes, _mm256_set1_epi32(carry));
                     }
                 }
-                Prefetch::Listed => {
-                    for (i, (four, x)) in rows.fours().enumerate() {
-                        for &channel in rows.later(i) {
-                            prefetch(from.wrapping_add(channel as usize * OUTPUTS));
-                        }
-                        add_four(rows_of_channels(from, four), x, &mut lanes);
-                    }
-                }
-                Prefetch::Rows(soon) => {
-                    // As many rows for each four.
-                    let share =
-                        soon.len().div_ceil(rows.channels().len().div_ceil(GROUP).max(1)).next_multiple_of(OUTPUTS);
-                    let mut soon = soon.chunks(share.max(OUTPUTS));
-                    for (four, x) in rows.fours() {
-                        for row in soon.next().unwrap_or_default().chunks(OUTPUTS) {
-                            prefetch(row.as_ptr());
-                        }
-                        add_four(rows_of_channels(from, four), x, &mut lanes);
-                    }
-                }
+                add_rows(rows, panel.as_ptr(), prefetched, &mut lanes);
             }
             finish(lanes, sums);
         }
@@ -407,7 +393,42 @@ unsafe fn add_four(rows: [*const i8; GROUP], x: i32, lanes: &mut [__m256i; VECTO
     }
 }
 
-/// Adds lanes in the order of `quads` to sums.
+/// Adds listed rows, values and all, to lanes that are in the order of `quads`.
+///
+/// # Safety
+/// AVX2 is there, and so is a row for each channel.
+#[inline(always)]
+unsafe fn add_rows(rows: EventRows<'_>, from: *const i8, prefetched: Prefetch<'_>, lanes: &mut [__m256i; VECTORS]) {
+    // SAFETY: the caller's.
+    unsafe {
+        match prefetched {
+            Prefetch::Nothing => {
+                for (four, x) in rows.fours() {
+                    add_four(rows_of_channels(from, four), x, lanes);
+                }
+            }
+            Prefetch::Listed => {
+                for (i, (four, x)) in rows.fours().enumerate() {
+                    for &channel in rows.later(i) {
+                        prefetch(from.wrapping_add(channel as usize * OUTPUTS));
+                    }
+                    add_four(rows_of_channels(from, four), x, lanes);
+                }
+            }
+            Prefetch::Rows(soon) => {
+                let mut soon = rows.shares(soon);
+                for (four, x) in rows.fours() {
+                    for row in soon.next().unwrap_or_default().chunks(OUTPUTS) {
+                        prefetch(row.as_ptr());
+                    }
+                    add_four(rows_of_channels(from, four), x, lanes);
+                }
+            }
+        }
+    }
+}
+
+/// Stores lanes in the order of `quads` as sums.
 ///
 /// # Safety
 /// AVX2 is there.
@@ -424,8 +445,7 @@ unsafe fn finish(lanes: [__m256i; VECTORS], sums: &mut PanelSums) {
                 _mm256_permute2x128_si256::<0x31>(lanes[2], lanes[3]),
             ];
             for (i, lanes) in ordered.into_iter().enumerate() {
-                let sums = sums.add(4 * half + i);
-                _mm256_storeu_si256(sums, _mm256_add_epi32(_mm256_loadu_si256(sums), lanes));
+                _mm256_storeu_si256(sums.add(4 * half + i), lanes);
             }
         }
     }

@@ -59,40 +59,31 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
-    fn rows(self, rows: EventRows<'_>, panel: &[i8], prefetched: Prefetch<'_>, sums: &mut PanelSums) {
-        rows.check(panel.len() / OUTPUTS);
-        let from = panel.as_ptr();
+    fn train<'a>(
+        self,
+        planes: impl Iterator<Item = (EventRows<'a>, Prefetch<'a>)>,
+        carry: i32,
+        panel: &[i8],
+        sums: &mut PanelSums,
+    ) {
         // SAFETY: AVX-512 by the type's invariant; every channel has a row in the panel by `check`. Test: `rows_are_exact`.
         unsafe {
-            let mut lanes = Accumulators::zero();
-            match prefetched {
-                Prefetch::Nothing => {
-                    for (four, x) in rows.fours() {
-                        lanes.add_four(rows_of_channels(from, four), x);
+            let (mut lanes, mut inputs) = ([_mm512_setzero_si512(); VECTORS], 0i32);
+            for (rows, prefetched) in planes {
+                rows.check(panel.len() / OUTPUTS);
+                if carry != 1 {
+                    for lanes in &mut lanes {
+                        *lanes = _mm512_mullo_epi32(*lanes, _mm512_set1_epi32(carry));
                     }
                 }
-                Prefetch::Listed => {
-                    for (i, (four, x)) in rows.fours().enumerate() {
-                        for &channel in rows.later(i) {
-                            prefetch(from.wrapping_add(channel as usize * OUTPUTS));
-                        }
-                        lanes.add_four(rows_of_channels(from, four), x);
-                    }
-                }
-                Prefetch::Rows(soon) => {
-                    // As many rows for each four.
-                    let share =
-                        soon.len().div_ceil(rows.channels().len().div_ceil(GROUP).max(1)).next_multiple_of(OUTPUTS);
-                    let mut soon = soon.chunks(share.max(OUTPUTS));
-                    for (four, x) in rows.fours() {
-                        for row in soon.next().unwrap_or_default().chunks(OUTPUTS) {
-                            prefetch(row.as_ptr());
-                        }
-                        lanes.add_four(rows_of_channels(from, four), x);
-                    }
-                }
+                inputs = inputs.wrapping_mul(carry).wrapping_add(rows.total());
+                add_rows(rows, panel.as_ptr(), prefetched, &mut lanes);
             }
-            lanes.finish(sums);
+            let inputs = _mm512_set1_epi32(inputs.wrapping_mul(128));
+            let sums = sums.as_mut_ptr().cast::<__m512i>();
+            for (i, lanes) in in_order(lanes).into_iter().enumerate() {
+                _mm512_storeu_si512(sums.add(i), _mm512_sub_epi32(lanes, inputs));
+            }
         }
     }
 
@@ -380,6 +371,56 @@ fn weigh(weights: &[(u32, i16)], values: &[i8], stride: usize, sums: &mut [i32])
     }
 }
 
+/// Adds listed rows, values and all, to lanes that are in the order of `quads`, and 128 times the values.
+///
+/// # Safety
+/// AVX-512 with VNNI is there, and so is a row for each channel.
+#[inline(always)]
+unsafe fn add_rows(rows: EventRows<'_>, from: *const i8, prefetched: Prefetch<'_>, lanes: &mut [__m512i; VECTORS]) {
+    // SAFETY: the caller's.
+    unsafe {
+        match prefetched {
+            Prefetch::Nothing => {
+                for (four, x) in rows.fours() {
+                    add_four(lanes, quads(rows_of_channels(from, four), u64::MAX), x);
+                }
+            }
+            Prefetch::Listed => {
+                for (i, (four, x)) in rows.fours().enumerate() {
+                    for &channel in rows.later(i) {
+                        prefetch(from.wrapping_add(channel as usize * OUTPUTS));
+                    }
+                    add_four(lanes, quads(rows_of_channels(from, four), u64::MAX), x);
+                }
+            }
+            Prefetch::Rows(soon) => {
+                let mut soon = rows.shares(soon);
+                for (four, x) in rows.fours() {
+                    for row in soon.next().unwrap_or_default().chunks(OUTPUTS) {
+                        prefetch(row.as_ptr());
+                    }
+                    add_four(lanes, quads(rows_of_channels(from, four), u64::MAX), x);
+                }
+            }
+        }
+    }
+}
+
+/// Four rows, interleaved, times the four bytes of `x`.
+///
+/// # Safety
+/// AVX-512 with VNNI is there.
+#[inline(always)]
+unsafe fn add_four(lanes: &mut [__m512i; VECTORS], quads: [__m512i; VECTORS], x: i32) {
+    // SAFETY: the caller's.
+    unsafe {
+        let x = _mm512_set1_epi32(x);
+        for (lanes, w) in lanes.iter_mut().zip(quads) {
+            *lanes = _mm512_dpbusd_epi32(*lanes, w, x);
+        }
+    }
+}
+
 /// Four rows that lie side by side.
 #[inline(always)]
 fn rows_of(from: *const i8) -> [*const i8; GROUP] {
@@ -428,11 +469,8 @@ impl Accumulators {
     unsafe fn add(&mut self, quads: [__m512i; VECTORS], x: i32) {
         // SAFETY: the caller's.
         unsafe {
-            let x = _mm512_set1_epi32(x);
-            for (sums, w) in self.sums.iter_mut().zip(quads) {
-                *sums = _mm512_dpbusd_epi32(*sums, w, x);
-            }
-            self.inputs = _mm512_dpbusd_epi32(self.inputs, _mm512_set1_epi8(i8::MIN), x);
+            add_four(&mut self.sums, quads, x);
+            self.inputs = _mm512_dpbusd_epi32(self.inputs, _mm512_set1_epi8(i8::MIN), _mm512_set1_epi32(x));
         }
     }
 

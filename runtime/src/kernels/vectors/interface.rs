@@ -16,8 +16,15 @@ pub trait Vectors: Copy {
     /// One token and all rows of a panel `[k][64]`: `x w`.
     fn gemv(self, x: &[i8], panel: &[i8]) -> PanelSums;
 
-    /// Some rows of a panel `[k][64]`: `sums += sum of value * row`.
-    fn rows(self, rows: EventRows<'_>, panel: &[i8], prefetched: Prefetch<'_>, sums: &mut PanelSums);
+    /// Some rows of a panel `[k][64]` at each of `T` timesteps: `sums = sum over t of carry^(T - 1 - t) * (sum of value * row)`,
+    /// wrapping. The sums stay in registers over all timesteps.
+    fn train<'a>(
+        self,
+        planes: impl Iterator<Item = (EventRows<'a>, Prefetch<'a>)>,
+        carry: i32,
+        panel: &[i8],
+        sums: &mut PanelSums,
+    );
 
     /// Rows of a panel to groups, in whatever form `tile` reads them; what is missing of the last group is zero.
     fn interleave(self, rows: &[i8], block: &mut [Group]);

@@ -29,10 +29,23 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
-    fn rows(self, rows: EventRows<'_>, panel: &[i8], _: Prefetch<'_>, sums: &mut PanelSums) {
-        for (&channel, &x) in rows.channels().iter().zip(rows.values()) {
-            let row = &panel[channel as usize * OUTPUTS..][..OUTPUTS];
-            sums.iter_mut().zip(row).for_each(|(sum, &w)| *sum += i32::from(i16::from(x) * i16::from(w)));
+    fn train<'a>(
+        self,
+        planes: impl Iterator<Item = (EventRows<'a>, Prefetch<'a>)>,
+        carry: i32,
+        panel: &[i8],
+        sums: &mut PanelSums,
+    ) {
+        sums.fill(0);
+        for (rows, _) in planes {
+            if carry != 1 {
+                sums.iter_mut().for_each(|sum| *sum = sum.wrapping_mul(carry));
+            }
+            for (&channel, &x) in rows.channels().iter().zip(rows.values()) {
+                let row = &panel[channel as usize * OUTPUTS..][..OUTPUTS];
+                let product = |w: i8| i32::from(i16::from(x) * i16::from(w));
+                sums.iter_mut().zip(row).for_each(|(sum, &w)| *sum = sum.wrapping_add(product(w)));
+            }
         }
     }
 
