@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_file_says_what_was_measured() {
-        let prices = KernelCosts::of([1.5, 2.25, 3.0, 0.125, 700.0]);
+        let prices = KernelCosts::of([1.5, 2.25, 3.0, 0.125, 700.0, 2.5]);
         let text = json(&prices, Isa::Portable).to_string();
         assert_eq!(parse(&text, "p.json").ok(), Some(prices));
     }

@@ -5,7 +5,7 @@ use crate::jit::compiled::CompiledPlan;
 use crate::kernel_costs::KernelCosts;
 use crate::meter::MatmulCounts;
 use crate::plan::{RowSet, Step};
-use crate::step::{MatmulInput, MatmulSizes};
+use crate::step::{MatmulInput, MatmulSizes, StepForm};
 use snnc_ir::tensor::PANEL;
 use std::fmt::Write;
 
@@ -93,7 +93,7 @@ pub fn choices(compiled: &CompiledPlan, matmuls: &[MatmulCounts]) -> String {
 /// The machine, and the table's head.
 fn head(compiled: &CompiledPlan) -> String {
     let plan = &compiled.plan;
-    let code = plan.steps.iter().filter(|step| compiled.is_code(step)).count();
+    let code = plan.steps.iter().filter(|step| compiled.form(step) == StepForm::Code).count();
     let mut text = format!(
         "machine code for {code} steps, made in {:.1} ms; kernels ({}) for {}; threads: {}; arena: {:.1} KiB\n",
         compiled.codegen_ms(),

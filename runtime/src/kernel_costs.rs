@@ -4,11 +4,16 @@
 //! choose and estimate; no result depends on them. The default ones are of one machine; `measure` gives those of this one. Weights
 //! are near in a cache, and far in memory.
 
+use crate::executor::Rows;
 use crate::kernels::{EventList, Isa, Kernels, OUTPUTS, Panels};
+use crate::program::{Options, Program};
+use crate::session::Session;
 use memmap2::MmapMut;
-use snnc_ir::Diagnostic;
-use snnc_ir::ErrorCode;
+use snnc_ir::membrane::Membrane;
+use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::random::SplitMix64;
+use snnc_ir::{Builder, Curve, Diagnostic, ErrorCode, Graph, Op, Stage, Tensor};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Nanoseconds per row of 64 weights.
@@ -34,29 +39,37 @@ pub struct KernelCosts {
     pub tile_ns: f64,
     /// To make a row ready for tiles, once per pass: read it, and interleave it with three others.
     pub interleave_ns: f64,
+    /// In a loop over timesteps, of a row that machine code adds up.
+    pub code_ns: f64,
 }
 
 impl KernelCosts {
     /// Where nobody has measured: what `measure` gave on a Zen 5 virtual machine, whose other core was busy.
     pub fn typical(isa: Isa) -> Self {
         Self::of(match isa {
-            Isa::Portable => [5.8, 72.3, 6.3, 6.3, 3.0],
-            Isa::Avx2 => [1.8, 6.3, 0.91, 0.81, 2.8],
-            Isa::Avx512 => [1.4, 4.4, 0.42, 0.155, 1.7],
+            Isa::Portable => [5.8, 72.3, 6.3, 6.3, 3.0, 2.0],
+            Isa::Avx2 => [1.8, 6.3, 0.91, 0.81, 2.8, 2.0],
+            Isa::Avx512 => [1.4, 4.4, 0.42, 0.155, 1.7, 2.0],
         })
     }
 
     /// How a file names them, in the order of `values`.
-    pub const NAMES: [&str; 5] = ["dense_ns", "sparse_far_ns", "sparse_near_ns", "tile_ns", "interleave_ns"];
+    pub const NAMES: [&str; 6] = ["dense_ns", "sparse_far_ns", "sparse_near_ns", "tile_ns", "interleave_ns", "code_ns"];
 
     /// Costs in the order of `NAMES`.
-    pub fn of([dense_ns, sparse_far_ns, sparse_near_ns, tile_ns, interleave_ns]: [f64; 5]) -> Self {
-        Self { dense_ns, sparse_far_ns, sparse_near_ns, tile_ns, interleave_ns }
+    pub fn of([dense_ns, sparse_far_ns, sparse_near_ns, tile_ns, interleave_ns, code_ns]: [f64; 6]) -> Self {
+        Self { dense_ns, sparse_far_ns, sparse_near_ns, tile_ns, interleave_ns, code_ns }
     }
 
     /// In the order of `NAMES`.
-    pub fn values(&self) -> [f64; 5] {
-        [self.dense_ns, self.sparse_far_ns, self.sparse_near_ns, self.tile_ns, self.interleave_ns]
+    pub fn values(&self) -> [f64; 6] {
+        let Self { dense_ns, sparse_far_ns, sparse_near_ns, tile_ns, interleave_ns, code_ns } = *self;
+        [dense_ns, sparse_far_ns, sparse_near_ns, tile_ns, interleave_ns, code_ns]
+    }
+
+    /// Whether in a loop over timesteps a kernel adds rows up for less than machine code.
+    pub fn rows_by_kernel(&self) -> bool {
+        self.sparse_near_ns < self.code_ns
     }
 
     /// Nanoseconds of all rows of a panel, for so many tokens.
@@ -135,7 +148,58 @@ pub fn measure(isa: Option<Isa>) -> Result<KernelCosts, Diagnostic> {
 
     // Noise may make a difference of two times negative; a price is above 0.
     let least = dense / 1000.0;
-    Ok(KernelCosts::of([dense, sparse_far, sparse_near, tile, few - FEW as f64 * tile].map(|price| price.max(least))))
+    let costs = [dense, sparse_far, sparse_near, tile, few - FEW as f64 * tile, f64::MAX].map(|price| price.max(least));
+    let code = sparse_near + loop_difference(kernels.isa(), &KernelCosts::of(costs))?;
+    Ok(KernelCosts { code_ns: code.max(least), ..KernelCosts::of(costs) })
+}
+
+/// Nanoseconds per row by which machine code is slower than the kernel where a loop over timesteps adds rows up.
+fn loop_difference(isa: Isa, costs: &KernelCosts) -> Result<f64, Diagnostic> {
+    let graph = Arc::new(time_stepped()?);
+    let tokens: Vec<u32> = (0..graph.context).collect();
+    let session = |code_ns| {
+        let kernel_costs = Some(KernelCosts { code_ns, ..*costs });
+        let options = Options { isa: Some(isa), kernel_costs, ..Options::default() };
+        Program::new(Arc::clone(&graph), &options).and_then(|program| Session::new(Arc::new(program)))
+    };
+    // By the kernel, then by machine code: whichever seems to cost less.
+    let mut sessions = [session(f64::MAX)?, session(0.0)?];
+    let mut least = [f64::INFINITY; 2];
+    let mut rows = 1;
+    for _ in 0..4 * ROUNDS {
+        for (session, least) in sessions.iter_mut().zip(&mut least) {
+            session.reset();
+            let start = Instant::now();
+            session.forward(&tokens, Rows::All)?;
+            *least = least.min(start.elapsed().as_nanos() as f64);
+            rows = session.matmul_counts().iter().map(|done| done.rows).sum::<u64>();
+        }
+    }
+    let panels = (NEAR[1] / OUTPUTS) as u64;
+    Ok((least[1] - least[0]) / (rows * panels).max(1) as f64)
+}
+
+/// A weight that stays in the second-level cache, between layers of IF neurons.
+fn time_stepped() -> Result<Graph, Diagnostic> {
+    let [inputs, outputs] = NEAR;
+    let levels = levels(MANY * inputs);
+    let mut b = Builder::new(Stage::Spiking, MANY as u32);
+    let integrate = Op::Spike(SpikeOp::Integrate { membrane: Membrane::IF, steps: 32, curve: Curve::Relu });
+    let row = |b: &mut Builder, width: usize, x: f32| b.weight("row", Arc::new(Tensor::f32(&[width], vec![x; width])));
+    let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "")?;
+    let table = levels.iter().map(|&x| f32::from(x)).collect();
+    let table = b.weight("table", Arc::new(Tensor::f32(&[MANY, inputs], table)));
+    let x = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "")?;
+    let (gain, zero) = (row(&mut b, inputs, 0.25), row(&mut b, inputs, 0.0));
+    let spikes = b.add(integrate, &[x, gain, zero], "")?;
+    let weights = (0..inputs * outputs).map(|i| (i % 15) as i8 - 7).collect();
+    let weights = b.weight("weight", Arc::new(Tensor::i8(&[inputs, outputs], weights)));
+    let current = b.add(Op::Spike(SpikeOp::Synapse), &[spikes, weights], "")?;
+    let (gain, zero) = (row(&mut b, outputs, 1e-3), row(&mut b, outputs, 0.0));
+    let spikes = b.add(integrate, &[current, gain, zero], "")?;
+    let levels = b.add(Op::Spike(SpikeOp::Decode), &[spikes], "")?;
+    let y = b.add(Op::Level(LevelOp::ScaleShift), &[levels, gain, zero], "")?;
+    Ok(b.finish(vec![("y".into(), y)]))
 }
 
 /// The least nanoseconds that one of the weights takes, in some rounds over all. What is timed is short, a millisecond at most,

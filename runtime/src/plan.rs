@@ -5,7 +5,7 @@
 //!
 //! The plan knows no addresses and runs nothing: it is the same for all sessions.
 
-use crate::step::StepKind;
+use crate::step::{StepForm, StepKind};
 use snnc_ir::{Graph, Type, Value, WeightId};
 
 /// Which rows of a chunk a step runs on.
@@ -58,7 +58,7 @@ impl Plan {
         self.steps.iter().map(|step| step.kind.scratch_words()).max().unwrap_or(0)
     }
 
-    /// The plan as text, one line per step; `wide` as `StepKind::is_code` has it.
+    /// The plan as text, one line per step; `wide` as `StepKind::form` has it.
     pub fn explain(&self, graph: &Graph, wide: bool) -> String {
         let mut text = format!(
             "{} steps, chunks of {} tokens, arena {:.1} KiB\n",
@@ -71,7 +71,11 @@ impl Plan {
             let rows = if step.rows == RowSet::Wanted { " (wanted rows)" } else { "" };
             let inputs: Vec<String> =
                 step.inputs.iter().map(|&input| format!("@{}", self.buffers[input].offset)).collect();
-            let kind = if step.kind.is_code(wide) { "code" } else { "kernel" };
+            let kind = match step.kind.form(wide) {
+                StepForm::Kernel => "kernel",
+                StepForm::Code => "code",
+                StepForm::Loop => "loop",
+            };
             text += &format!(
                 "{i:4}  {:<28} {:<32} @{:<9} <- {:<20} {kind} {}{rows}  {}\n",
                 graph.node(step.node).op.to_string(),

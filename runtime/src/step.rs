@@ -4,6 +4,7 @@
 //! kind does not have is one that the engine never calls for it.
 
 use crate::jit::emit::Emitter;
+use crate::jit::memory::LoopCode;
 use crate::kernel_costs::KernelCosts;
 use crate::kernels::{Kernels, Panels};
 use crate::kv_cache::CacheEntry;
@@ -36,15 +37,30 @@ impl Fault {
     }
 }
 
+/// What runs a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepForm {
+    /// A Rust kernel.
+    Kernel,
+    /// Machine code.
+    Code,
+    /// A Rust kernel that shares work among threads, around a loop over timesteps in machine code.
+    Loop,
+}
+
 /// What a step does, with all its sizes but the number of rows.
 pub trait StepKind: fmt::Debug + Send + Sync {
     /// The name of the kernel, or of the function in machine code: one name per function.
     fn name(&self) -> String;
 
-    /// Whether machine code does it; else a Rust kernel does. `wide`: kernels have wider vectors than machine code, so they do
-    /// what both can do.
-    fn is_code(&self, _wide: bool) -> bool {
-        false
+    /// What runs it. `wide`: kernels have wider vectors than machine code, so they do what both can do.
+    fn form(&self, _wide: bool) -> StepForm {
+        StepForm::Kernel
+    }
+
+    /// The name of its function in machine code: its own, but for a kernel with a loop in it.
+    fn function(&self) -> String {
+        self.name()
     }
 
     /// Whether it reads what is kept of a sequence, so that it matters whose a row is.
@@ -129,6 +145,8 @@ pub struct Resources<'a> {
     pub costs: &'a KernelCosts,
     /// Whether spikes are counted.
     pub count: bool,
+    /// Whether a kernel adds up the rows of weights in a loop, or machine code does.
+    pub rows_by_kernel: bool,
     /// The table of every curve that neurons have.
     pub tables: &'a CurveTables,
 }
@@ -169,6 +187,8 @@ impl<'a> Constants<'a> {
 pub struct KernelCall<'a> {
     pub resources: Resources<'a>,
     pub constants: Constants<'a>,
+    /// Its loop in machine code, if it has one.
+    pub code: Option<LoopCode<'a>>,
     /// Rows of operands as they lie in memory.
     pub inputs: [&'a [u8]; 3],
     pub out: &'a mut [u8],
@@ -185,6 +205,8 @@ pub struct KernelCall<'a> {
 pub struct AttentionCall<'a> {
     pub resources: Resources<'a>,
     pub constants: Constants<'a>,
+    /// Its loop in machine code, if it has one.
+    pub code: Option<LoopCode<'a>>,
     pub entry: &'a mut CacheEntry,
     /// Tokens before the first row.
     pub past: usize,

@@ -2,12 +2,12 @@
 
 use crate::jit::frame::{StepRecord, StepTally};
 use crate::jit::memory::MachineCode;
-use crate::jit::schedule::{self, FunctionListing};
+use crate::jit::schedule::{self, CodeOptions, FunctionListing};
 use crate::kernel_costs::KernelCosts;
 use crate::kernels::{Isa, Kernels};
 use crate::plan::{Plan, Step};
 use crate::pool::Pool;
-use crate::step::{CurveTables, Fault, MatmulInput, Resources};
+use crate::step::{CurveTables, Fault, MatmulInput, Resources, StepForm};
 use snnc_ir::ErrorCode;
 use snnc_ir::finite::not_finite;
 use snnc_ir::tensor::Data;
@@ -65,7 +65,8 @@ impl CompiledPlan {
         let tables = tables(&plan);
         let records = records(&graph, &plan, &tables);
         let start = Instant::now();
-        let code = schedule::compile(&plan, options.count, is_wide(kernels))?;
+        let costs = options.kernel_costs.unwrap_or_else(|| KernelCosts::typical(kernels.isa()));
+        let code = schedule::compile(&plan, code_options(kernels, &costs, options.count))?;
         let codegen_ms = start.elapsed().as_secs_f64() * 1e3;
         let emitters = emitters(&graph, &plan);
         Ok(Self {
@@ -73,7 +74,7 @@ impl CompiledPlan {
             plan,
             kernels,
             pool,
-            costs: options.kernel_costs.unwrap_or_else(|| KernelCosts::typical(kernels.isa())),
+            costs,
             records,
             count: options.count,
             emitters,
@@ -86,22 +87,23 @@ impl CompiledPlan {
     /// What all steps share.
     pub fn resources(&self) -> Resources<'_> {
         let Self { kernels, pool, costs, count, tables, .. } = self;
-        Resources { kernels: *kernels, pool, costs, count: *count, tables }
+        let rows_by_kernel = costs.rows_by_kernel();
+        Resources { kernels: *kernels, pool, costs, count: *count, rows_by_kernel, tables }
     }
 
     pub fn codegen_ms(&self) -> f64 {
         self.codegen_ms
     }
 
-    /// Whether machine code does the step, or a kernel.
-    pub fn is_code(&self, step: &Step) -> bool {
-        step.kind.is_code(is_wide(self.kernels))
+    /// What runs the step.
+    pub fn form(&self, step: &Step) -> StepForm {
+        step.kind.form(is_wide(self.kernels))
     }
 
     /// # Errors
     /// As when it was compiled.
     pub fn listings(&self) -> Result<Vec<FunctionListing>, Diagnostic> {
-        schedule::listings(&self.plan, self.count, is_wide(self.kernels))
+        schedule::listings(&self.plan, code_options(self.kernels, &self.costs, self.count))
     }
 
     pub fn explain(&self) -> String {
@@ -123,6 +125,10 @@ impl CompiledPlan {
 /// Whether kernels have wider vectors than the 128 bits of machine code.
 fn is_wide(kernels: Kernels) -> bool {
     kernels.isa() != Isa::Portable
+}
+
+fn code_options(kernels: Kernels, costs: &KernelCosts, count: bool) -> CodeOptions {
+    CodeOptions { count, wide: is_wide(kernels), rows_by_kernel: costs.rows_by_kernel() }
 }
 
 /// The table of every curve that neurons have.

@@ -208,10 +208,7 @@ pub fn neuron<X: Potential + Sync, L: StoredLevel + Send>(
     let fired = Mutex::new(SpikeCount::default());
     pool.each(x.chunks(part).zip(y.chunks_mut(part)).collect(), |(x, y)| {
         let more = kernels.quantise(x, neuron, y);
-        let mut fired = fired.lock().unwrap_or_else(PoisonError::into_inner);
-        fired.spikes += more.spikes;
-        fired.active += more.active;
-        fired.saturated += more.saturated;
+        *fired.lock().unwrap_or_else(PoisonError::into_inner) += more;
     });
     fired.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

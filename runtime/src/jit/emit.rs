@@ -7,7 +7,7 @@
 use crate::jit::frame::{Frame, StepRecord};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    BlockArg, Endianness, InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, Type, Value, types,
+    BlockArg, Endianness, FuncRef, InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, Type, Value, types,
 };
 use cranelift_frontend::{FunctionBuilder, Variable};
 use std::mem::offset_of;
@@ -24,6 +24,8 @@ pub struct Emitter<'a> {
     pub rows: Value,
     /// Whether the host has x86's conversion of floats to integers.
     pub x86: bool,
+    /// The kernel that adds rows of weights up, where it costs less than machine code.
+    pub kernel: Option<FuncRef>,
 }
 
 /// How a sweep treats a stream.
@@ -48,13 +50,13 @@ pub struct Stream {
 
 impl<'a> Emitter<'a> {
     /// Opens the function's entry block.
-    pub fn new(mut b: FunctionBuilder<'a>, x86: bool) -> Self {
+    pub fn new(mut b: FunctionBuilder<'a>, x86: bool, kernel: Option<FuncRef>) -> Self {
         let entry = b.create_block();
         b.append_block_params_for_function_params(entry);
         b.switch_to_block(entry);
         let params = b.block_params(entry);
         let (frame, record, first, rows) = (params[0], params[1], params[2], params[3]);
-        Self { b, frame, record, first, rows, x86 }
+        Self { b, frame, record, first, rows, x86, kernel }
     }
 
     pub fn load(&mut self, ty: Type, at: Value, offset: usize) -> Value {

@@ -114,12 +114,13 @@ impl Jit {
         }
     }
 
-    /// Adds a synapse's additions to its node. One that is decoded at once runs as a step of the node that decodes it; one that
-    /// neurons read as well has a step of its own, which counts.
+    /// Adds a synapse's additions to its node. One that is read at once runs as a step of the node that decodes it or integrates
+    /// it; one that others read as well has a step of its own, which counts.
     fn record_synapse(&self, step: &Step, additions: u64, meter: &mut Meter) {
         let compiled = &*self.compiled;
         let node = compiled.graph.node(step.node);
-        let synapse = if node.op == Op::Spike(SpikeOp::Decode) { node.args[0] } else { step.node };
+        let reads = matches!(node.op, Op::Spike(SpikeOp::Decode | SpikeOp::Integrate { .. }));
+        let synapse = if reads { node.args[0] } else { step.node };
         if compiled.count && (synapse == step.node || compiled.plan.of[synapse.index()].is_none()) {
             meter.events[synapse.index()].additions += additions;
         }
@@ -165,6 +166,7 @@ impl Executor for Jit {
             graph: &compiled.graph,
             plan: &compiled.plan,
             resources: compiled.resources(),
+            code: &compiled.code,
             emitters: &compiled.emitters,
             sequences: &mut self.sequences,
             spans,

@@ -43,3 +43,32 @@ pub struct Frame {
     /// The `ForwardPass`: what kernels see.
     pub pass: *mut (),
 }
+
+/// One call of a layer's loop, as machine code sees it: addresses, and what it counts.
+#[repr(C)]
+#[derive(Debug)]
+pub struct LoopFrame {
+    /// Rows of numbers that flow in, padded to whole groups; or nothing.
+    pub rows: *const u8,
+    /// Events that flow in: channels, what they say, and where each plane's list ends, behind a 0; or nothing.
+    pub channels: *const u32,
+    pub values: *const i8,
+    pub ends: *const usize,
+    /// Panels of weights, or nothing.
+    pub weights: *const i8,
+    /// Gains, offsets and parameters, in rows that are padded to whole groups.
+    pub constants: *const f32,
+    /// -1 for a channel, 0 for what fills up the last group.
+    pub lanes: *const i8,
+    /// Currents of a tile.
+    pub currents: *mut i32,
+    /// States of a tile between blocks of timesteps.
+    pub states: *mut u8,
+    /// Trains of all tokens.
+    pub out: *mut i8,
+    pub tokens: u64,
+    /// Spikes, neurons that fired at least once, and those that fired at every timestep.
+    pub counts: [u64; 3],
+    /// The `Rows` that the kernel adds up, or nothing.
+    pub work: *const (),
+}

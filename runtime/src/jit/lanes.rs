@@ -11,7 +11,7 @@ use snnc_ir::types::{Code, Elem};
 
 pub const F32: Type = types::F32X4;
 pub const I32: Type = types::I32X4;
-const I16: Type = types::I16X8;
+pub const I16: Type = types::I16X8;
 pub const I8: Type = types::I8X16;
 /// Numbers of a vector of 32-bit lanes.
 pub const LANES: usize = 4;
@@ -250,13 +250,13 @@ pub fn magnitudes_that(e: &mut Emitter<'_>, compares: IntCC, than: i32, levels: 
 }
 
 /// The sum of vectors of 16-bit lanes, of at most 1024 each, in four lanes of 32 bits.
-fn folded(e: &mut Emitter<'_>, counts: &[Value]) -> Value {
+pub fn folded(e: &mut Emitter<'_>, counts: &[Value]) -> Value {
     let sum = sum(e, counts);
     let [low, high] = widen(e, sum);
     e.b.ins().iadd(low, high)
 }
 
-fn widen(e: &mut Emitter<'_>, x: Value) -> [Value; 2] {
+pub fn widen(e: &mut Emitter<'_>, x: Value) -> [Value; 2] {
     [e.b.ins().uwiden_low(x), e.b.ins().uwiden_high(x)]
 }
 
@@ -276,7 +276,7 @@ pub fn total(e: &mut Emitter<'_>, x: Value) -> Value {
 }
 
 /// Lanes of `a` where the mask is all ones, of `b` where it is zero.
-fn select(e: &mut Emitter<'_>, mask: Value, a: Value, b: Value) -> Value {
+pub fn select(e: &mut Emitter<'_>, mask: Value, a: Value, b: Value) -> Value {
     let mask = e.cast(F32, mask);
     e.b.ins().bitselect(mask, a, b)
 }
@@ -286,7 +286,7 @@ fn truncate(e: &mut Emitter<'_>, x: Value) -> Value {
     if e.x86 { e.b.ins().x86_cvtt2dq(I32, x) } else { e.b.ins().fcvt_to_sint_sat(I32, x) }
 }
 
-fn splat_float(e: &mut Emitter<'_>, x: f32) -> Value {
+pub fn splat_float(e: &mut Emitter<'_>, x: f32) -> Value {
     let x = e.b.ins().f32const(Ieee32::with_float(x));
     e.b.ins().splat(F32, x)
 }

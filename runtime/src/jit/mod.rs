@@ -11,7 +11,10 @@ pub mod engine;
 pub mod frame;
 pub mod lanes;
 pub mod memory;
+pub mod neuron_loop;
 pub mod pass;
+mod rows;
+mod rule;
 pub mod schedule;
 pub mod synapse;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The kernels' side of the trampoline: from a step and its rows to the kernel that does it.
 
 use crate::executor::SequenceSpan;
+use crate::jit::memory::MachineCode;
 use crate::kv_cache::CachedSequence;
 use crate::meter::MatmulCounts;
 use crate::plan::Plan;
@@ -14,6 +15,7 @@ pub struct ForwardPass<'a> {
     pub graph: &'a Graph,
     pub plan: &'a Plan,
     pub resources: Resources<'a>,
+    pub code: &'a MachineCode,
     /// By step, for products: the neurons that emit the levels it reads.
     pub emitters: &'a [Option<usize>],
     pub sequences: &'a mut [CachedSequence],
@@ -47,6 +49,7 @@ pub fn run_step(pass: &mut ForwardPass<'_>, i: usize, operands: Operands<'_>, fi
     step.kind.run(KernelCall {
         resources: pass.resources,
         constants: Constants { graph: pass.graph, ids: &step.constants },
+        code: pass.code.loop_of(i),
         inputs: operands.inputs,
         out: operands.out,
         counted: pass.emitters[i].is_some(),
@@ -72,6 +75,7 @@ fn attend(pass: &mut ForwardPass<'_>, i: usize, operands: Operands<'_>) -> Resul
         pass.events[i] += step.kind.attend(AttentionCall {
             resources: pass.resources,
             constants: Constants { graph: pass.graph, ids: &step.constants },
+            code: pass.code.loop_of(i),
             entry,
             past: sequence.past,
             rows: mine.map(|(mine, _)| mine),

@@ -5,9 +5,9 @@
 
 use crate::jit::emit::Emitter;
 use crate::jit::frame::{Frame, StepRecord};
-use crate::jit::memory::{MachineCode, trampoline};
+use crate::jit::memory::{MachineCode, currents, trampoline};
 use crate::plan::{Plan, RowSet};
-use crate::step::StepKind;
+use crate::step::{StepForm, StepKind};
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::{AbiParam, FuncRef, InstBuilder, MemFlagsData, Signature, Value, types};
 use cranelift_codegen::settings::{self, Configurable};
@@ -35,35 +35,48 @@ pub struct FunctionListing {
     pub asm: String,
 }
 
-/// Compiles a plan; `wide` as `StepKind::is_code` has it.
-pub fn compile(plan: &Plan, count: bool, wide: bool) -> Result<MachineCode, Diagnostic> {
-    Ok(build(plan, count, wide, None)?.0)
+/// What code depends on beside the plan.
+#[derive(Clone, Copy, Debug)]
+pub struct CodeOptions {
+    /// Whether spikes are counted.
+    pub count: bool,
+    /// As `StepKind::form` has it.
+    pub wide: bool,
+    /// Whether a kernel adds up the rows of weights in a loop, or machine code does.
+    pub rows_by_kernel: bool,
+}
+
+/// Compiles a plan.
+pub fn compile(plan: &Plan, options: CodeOptions) -> Result<MachineCode, Diagnostic> {
+    Ok(build(plan, options, None)?.0)
 }
 
 /// The functions of a plan, the schedule last; they are compiled once more for it.
-pub fn listings(plan: &Plan, count: bool, wide: bool) -> Result<Vec<FunctionListing>, Diagnostic> {
-    Ok(build(plan, count, wide, Some(Vec::new()))?.1.unwrap_or_default())
+pub fn listings(plan: &Plan, options: CodeOptions) -> Result<Vec<FunctionListing>, Diagnostic> {
+    Ok(build(plan, options, Some(Vec::new()))?.1.unwrap_or_default())
 }
 
 type Listings = Option<Vec<FunctionListing>>;
 
-fn build(plan: &Plan, count: bool, wide: bool, listings: Listings) -> Result<(MachineCode, Listings), Diagnostic> {
+fn build(plan: &Plan, options: CodeOptions, listings: Listings) -> Result<(MachineCode, Listings), Diagnostic> {
     let mut compiler = Compiler::new(listings)?;
     let mut functions: HashMap<String, FuncId> = HashMap::new();
-    let mut of_steps = Vec::with_capacity(plan.steps.len());
+    let (mut of_steps, mut loops) = (Vec::new(), Vec::new());
     for step in &plan.steps {
-        of_steps.push(if step.kind.is_code(wide) {
-            Some(match functions.entry(step.kind.name()) {
+        let form = step.kind.form(options.wide);
+        let function = match form {
+            StepForm::Kernel => None,
+            StepForm::Code | StepForm::Loop => Some(match functions.entry(step.kind.function()) {
                 Entry::Occupied(known) => *known.get(),
-                Entry::Vacant(entry) => *entry.insert(compiler.function(&*step.kind, count)?),
-            })
-        } else {
-            None
-        });
+                Entry::Vacant(entry) => *entry.insert(compiler.function(&*step.kind, options)?),
+            }),
+        };
+        of_steps.push(function.filter(|_| form == StepForm::Code));
+        loops.push(function.filter(|_| form == StepForm::Loop));
     }
     let forward = compiler.forward(plan, &of_steps)?;
     compiler.module.finalize_definitions().map_err(failed)?;
-    Ok((MachineCode::new(compiler.module, forward), compiler.listings))
+    Ok((MachineCode::new(compiler.module, forward, &loops), compiler.listings))
 }
 
 struct Compiler {
@@ -71,6 +84,8 @@ struct Compiler {
     context: Context,
     builder: FunctionBuilderContext,
     trampoline: FuncId,
+    /// The kernel that loops call.
+    currents: FuncId,
     x86: bool,
     /// What was compiled, where somebody wants to read it.
     listings: Listings,
@@ -97,21 +112,25 @@ impl Compiler {
         let mut builder = JITBuilder::with_isa(isa, cranelift_module::default_libcall_names());
         builder.memory_provider(Box::new(ArenaMemoryProvider::new_with_size(RESERVED).map_err(failed)?));
         builder.symbol("trampoline", trampoline as *const u8);
+        builder.symbol("currents", currents as *const u8);
         let mut module = JITModule::new(builder);
         let mut signature = step_signature(&module);
+        let currents = module.declare_function("currents", Linkage::Import, &signature).map_err(failed)?;
         signature.returns.push(AbiParam::new(types::I32));
         let trampoline = module.declare_function("trampoline", Linkage::Import, &signature).map_err(failed)?;
         let context = module.make_context();
-        Ok(Self { module, context, builder: FunctionBuilderContext::new(), trampoline, x86, listings })
+        Ok(Self { module, context, builder: FunctionBuilderContext::new(), trampoline, currents, x86, listings })
     }
 
     /// The function that does a step, on rows and records that it is told.
-    fn function(&mut self, kind: &dyn StepKind, count: bool) -> Result<FuncId, Diagnostic> {
+    fn function(&mut self, kind: &dyn StepKind, options: CodeOptions) -> Result<FuncId, Diagnostic> {
         self.context.func.signature = step_signature(&self.module);
-        let name = kind.name();
+        let name = kind.function();
         let id = self.module.declare_function(&name, Linkage::Local, &self.context.func.signature).map_err(failed)?;
-        let mut e = Emitter::new(FunctionBuilder::new(&mut self.context.func, &mut self.builder), self.x86);
-        kind.emit(&mut e, count);
+        let kernel =
+            options.rows_by_kernel.then(|| self.module.declare_func_in_func(self.currents, &mut self.context.func));
+        let mut e = Emitter::new(FunctionBuilder::new(&mut self.context.func, &mut self.builder), self.x86, kernel);
+        kind.emit(&mut e, options.count);
         e.finish(self.module.target_config());
         self.define(id, &name)?;
         Ok(id)
@@ -171,7 +190,8 @@ impl Compiler {
     }
 }
 
-/// `(frame, record, first row, rows)`
+/// `(frame, record, first row, rows)`; of a loop `(frame, -, first tile, tiles)`, of the kernel that it calls `(frame, panel,
+/// first plane, planes)`.
 fn step_signature(module: &JITModule) -> Signature {
     let mut signature = module.make_signature();
     signature.params.extend([AbiParam::new(types::I64); 4]);

@@ -512,8 +512,8 @@ fn costs_choose_and_change_no_result() {
             for threads in [1, 2] {
                 let with =
                     |kernel_costs| run(&graph, Options { isa: Some(isa), threads, kernel_costs, ..Options::default() });
-                let (rows, by_rows, why_rows) = with(Some(KernelCosts::of([1e9, 1e-9, 1e-9, 1e9, 1e9])));
-                let (all, by_all, why_all) = with(Some(KernelCosts::of([1e-9, 1e9, 1e9, 1e-9, 1e-9])));
+                let (rows, by_rows, why_rows) = with(Some(KernelCosts::of([1e9, 1e-9, 1e-9, 1e9, 1e9, 1e9])));
+                let (all, by_all, why_all) = with(Some(KernelCosts::of([1e-9, 1e9, 1e9, 1e-9, 1e-9, 1e-9])));
                 assert!(rows == want && all == want, "{stage:?}, {isa:?}, {threads} threads");
                 assert_eq!((by_rows.fired, by_rows.dense), (by_all.fired, 0));
                 if stage == Stage::Quantised {

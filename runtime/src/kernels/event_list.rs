@@ -38,6 +38,11 @@ impl EventList {
         self.ends.len()
     }
 
+    /// Channels, what they say, and where each plane's list ends.
+    pub fn parts(&self) -> (&[u32], &[i8], &[usize]) {
+        (&self.channels, &self.values, &self.ends)
+    }
+
     /// How many entries the first planes have.
     pub(super) fn entries(&self, planes: usize) -> usize {
         if planes == 0 { 0 } else { self.ends[planes - 1] }

@@ -34,6 +34,14 @@ pub struct SpikeCount {
     pub saturated: u64,
 }
 
+impl std::ops::AddAssign for SpikeCount {
+    fn add_assign(&mut self, more: Self) {
+        self.spikes += more.spikes;
+        self.active += more.active;
+        self.saturated += more.saturated;
+    }
+}
+
 #[inline(always)]
 pub(super) fn quantise<X: Potential, L: StoredLevel>(
     vectors: impl Vectors,

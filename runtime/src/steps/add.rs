@@ -3,7 +3,7 @@
 use crate::jit::emit::{Emitter, GROUP, Stream, StreamRole};
 use crate::jit::lanes::F32;
 use crate::planner::Planner;
-use crate::step::StepKind;
+use crate::step::{StepForm, StepKind};
 use crate::steps::scale_shift::{fused, plan_with_residual};
 use cranelift_codegen::ir::InstBuilder;
 use snnc_ir::types::Shape;
@@ -45,8 +45,8 @@ impl StepKind for AddStep {
         format!("add{}_{}", if self.channel { "_channel" } else { "" }, self.width)
     }
 
-    fn is_code(&self, _: bool) -> bool {
-        true
+    fn form(&self, _: bool) -> StepForm {
+        StepForm::Code
     }
 
     fn emit(&self, e: &mut Emitter<'_>, _: bool) {

@@ -1,20 +1,23 @@
 //! Attention by coincidence of unary features, with a memory that fades; LIF neurons may stand behind it.
 
 use crate::jit::dispatch::{SHARED, by_heads};
-use crate::kernels::{CoincidenceCount, CoincidenceShape, ColumnRange, Kernels, words};
+use crate::jit::emit::Emitter;
+use crate::jit::memory::LoopCode;
+use crate::jit::neuron_loop::{Flow, NeuronLoop};
+use crate::kernels::{CoincidenceCount, CoincidenceShape, ColumnRange, Kernels, SpikeCount, words};
 use crate::kv_cache::CachedRows;
 use crate::layout::{plane_bytes, row_bytes};
 use crate::meter::{Executed, MatmulCounts};
 use crate::planner::Planner;
-use crate::step::{AttentionCall, Fault, Resources, StepKind, keys_met, levels, numbers, numbers_mut};
+use crate::step::{AttentionCall, Fault, Resources, StepForm, StepKind, keys_met, levels, numbers, numbers_mut};
 use crate::steps::decode::decode_train;
 use crate::steps::heads::{DecayMemory, put};
-use snnc_ir::eval::spike_events;
+use crate::steps::time_stepped::{Layer, LayerConstants};
 use snnc_ir::events::Events;
-use snnc_ir::membrane::{Membrane, MembraneLayer};
+use snnc_ir::membrane::Membrane;
 use snnc_ir::ssa::Output;
 use snnc_ir::ssa::meaning::first_key;
-use snnc_ir::types::Code;
+use snnc_ir::types::{Code, Elem};
 use snnc_ir::{Curve, Diagnostic, Value};
 use std::sync::{Mutex, PoisonError};
 
@@ -68,6 +71,18 @@ impl StepKind for CoincidenceStep {
         "coincidence".into()
     }
 
+    fn form(&self, _: bool) -> StepForm {
+        if self.emit { StepForm::Loop } else { StepForm::Kernel }
+    }
+
+    fn function(&self) -> String {
+        format!("attention_{}", self.heads.neurons().name())
+    }
+
+    fn emit(&self, e: &mut Emitter<'_>, _: bool) {
+        self.heads.neurons().emit(e, true);
+    }
+
     fn keeps_state(&self) -> bool {
         true
     }
@@ -82,7 +97,7 @@ impl StepKind for CoincidenceStep {
     }
 
     fn attend(&self, call: AttentionCall<'_>) -> Result<Events, Fault> {
-        let AttentionCall { resources, constants, entry, past, rows, out } = call;
+        let AttentionCall { resources, constants, code, entry, past, rows, out } = call;
         let memory = DecayMemory { sink: constants.f32(0)?, half_life: constants.i32(1)?, past };
         let (heads, trains) = (&self.heads, self.trains);
         let queries = out.len() / self.row_bytes;
@@ -94,7 +109,15 @@ impl StepKind for CoincidenceStep {
             let spelled = if trains { Vec::new() } else { heads.planes(rows[2], queries)? };
             let v = if trains { numbers(rows[2])? } else { &spelled };
             let (k, v) = cache.extend::<u64, i8>(past, &k, v).ok_or(Fault::Misfit)?;
-            heads.emit(resources, &memory, [&q, k], v, constants.f32(2)?, LifOutput { bytes: out, trains })?
+            heads.emit(
+                code.ok_or(Fault::Misfit)?,
+                resources,
+                &memory,
+                [&q, k],
+                v,
+                constants.f32(2)?,
+                LifOutput { bytes: out, trains },
+            )?
         } else {
             cache.append_words(past, &k, rows[2]).ok_or(Fault::Misfit)?;
             let (most, out) = (self.most, numbers_mut(out)?);
@@ -207,9 +230,21 @@ impl CoincidenceHeads {
         Events { score_additions: done.pairs, value_keys: done.keys, ..Events::default() }
     }
 
+    /// The loop of the LIF neurons behind it.
+    fn neurons(&self) -> NeuronLoop {
+        NeuronLoop {
+            membrane: Membrane::LIF,
+            steps: self.steps,
+            curve: Curve::Identity,
+            flow: Flow::Currents(Elem::F32),
+            width: self.width,
+        }
+    }
+
     /// Spikes of LIF neurons that each timestep's weighted means of v's spikes flow into.
     fn emit(
         &self,
+        neurons: LoopCode<'_>,
         resources: Resources<'_>,
         memory: &DecayMemory<'_>,
         [q, k]: [&[u64]; 2],
@@ -217,58 +252,77 @@ impl CoincidenceHeads {
         gain: &[f32],
         out: LifOutput<'_>,
     ) -> Result<Events, Fault> {
-        let CoincidenceHeads { heads, steps, width, .. } = *self;
-        let (head, all) = (width / heads, self.of_head(0));
+        let (means, done) = self.means(resources, memory, [q, k], v);
+        let shape = self.neurons();
+        let none = vec![0.0; self.width];
+        let constants = LayerConstants::of(&shape, &[gain, &none]);
+        let layer = Layer { shape, code: neurons, resources, constants };
+        let means = bytemuck::cast_slice(&means);
+        let fired = if out.trains {
+            layer.run_rows(means, numbers_mut(out.bytes)?)
+        } else {
+            let mut planes =
+                vec![0; q.len() / self.of_head(0).stride * usize::from(self.steps) * plane_bytes(self.width)];
+            let fired = layer.run_rows(means, &mut planes);
+            self.add_up(&planes, out.bytes)?;
+            fired
+        };
+        let SpikeCount { spikes, active, saturated } = fired;
+        Ok(Events {
+            score_additions: done.pairs,
+            value_keys: done.keys,
+            spikes,
+            active,
+            saturated,
+            ..Events::default()
+        })
+    }
+
+    /// Each timestep's weighted means of v's spikes, `[tokens, timesteps, width]`.
+    fn means(
+        &self,
+        resources: Resources<'_>,
+        memory: &DecayMemory<'_>,
+        [q, k]: [&[u64]; 2],
+        v: &[i8],
+    ) -> (Vec<f32>, CoincidenceCount) {
+        let CoincidenceHeads { heads, width, .. } = *self;
+        let (head, all, steps) = (width / heads, self.of_head(0), usize::from(self.steps));
         let tokens = q.len() / all.stride;
-        // By timestep, as the oracle says it.
-        let parts = Mutex::new((vec![vec![0i32; tokens * width]; usize::from(steps)], CoincidenceCount::default()));
+        let parts = Mutex::new((vec![0.0; tokens * steps * width], CoincidenceCount::default()));
         by_heads(resources.pool, heads, self.small(tokens, memory.past), |h| {
-            let mut neurons = MembraneLayer::<f32>::new(Membrane::LIF, steps, Curve::Identity, tokens * head);
             let mut means = vec![0.0; tokens * head];
-            for t in 0..usize::from(steps) {
+            for t in 0..steps {
                 let len = words(self.features);
                 let words = ColumnRange { stride: all.stride, from: self.of_head(h).from + t * len, len };
                 let stride = plane_bytes(width);
-                let values =
-                    ColumnRange { stride: usize::from(steps) * stride, from: t * stride + h * head, len: head };
+                let values = ColumnRange { stride: steps * stride, from: t * stride + h * head, len: head };
                 let (sink, half_life) = (memory.sink[h], memory.half_life[h]);
                 let shape =
                     CoincidenceShape { past: memory.past, words, values, squared: false, most: 1, sink, half_life };
                 let done = resources.kernels.coincidence(q, k, v, &shape, &mut means);
-                let gains = gain[h * head..][..head].iter().cycle();
-                let fire = |(i, (&mean, &gain)): (usize, (&f32, &f32))| neurons.step(i, mean * gain, &[]);
-                let part: Vec<i32> = means.iter().zip(gains).enumerate().map(fire).collect();
                 let (parts, all) = &mut *parts.lock().unwrap_or_else(PoisonError::into_inner);
-                put(&mut parts[t], &part, width, h * head);
+                for (token, means) in means.chunks_exact(head).enumerate() {
+                    parts[(token * steps + t) * width + h * head..][..head].copy_from_slice(means);
+                }
                 *all += done;
             }
         });
-        let (parts, done) = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
-        write(&parts, width, out)?;
-        let events = Events { score_additions: done.pairs, value_keys: done.keys, ..spike_events(&parts) };
-        Ok(events)
+        parts.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// Spikes by timestep to planes, or to levels.
-fn write(parts: &[Vec<i32>], width: usize, out: LifOutput<'_>) -> Result<(), Fault> {
-    if out.trains {
-        let planes: &mut [i8] = numbers_mut(out.bytes)?;
-        planes.fill(0);
-        let stride = plane_bytes(width);
-        for (i, train) in planes.chunks_exact_mut(parts.len() * stride).enumerate() {
-            for (part, plane) in parts.iter().zip(train.chunks_exact_mut(stride)) {
-                plane.iter_mut().zip(&part[i * width..][..width]).for_each(|(spike, &x)| *spike = x as i8);
-            }
+    /// Planes of spikes to the levels that they add up to.
+    fn add_up(&self, planes: &[i8], out: &mut [u8]) -> Result<(), Fault> {
+        let (steps, stride) = (usize::from(self.steps), plane_bytes(self.width));
+        let trains = planes.chunks_exact(steps * stride);
+        let levels = trains.flat_map(|train| {
+            (0..self.width).map(move |c| train[c..].iter().step_by(stride).map(|&spike| i32::from(spike)).sum::<i32>())
+        });
+        if out.len() == planes.len() / (steps * stride) * self.width {
+            numbers_mut::<i8>(out)?.iter_mut().zip(levels).for_each(|(out, level)| *out = level as i8);
+        } else {
+            numbers_mut::<i16>(out)?.iter_mut().zip(levels).for_each(|(out, level)| *out = level as i16);
         }
-        return Ok(());
+        Ok(())
     }
-    let neurons = parts.first().map_or(0, Vec::len);
-    let levels = (0..neurons).map(|i| parts.iter().map(|part| part[i]).sum::<i32>());
-    if out.bytes.len() == neurons {
-        numbers_mut::<i8>(out.bytes)?.iter_mut().zip(levels).for_each(|(out, level)| *out = level as i8);
-    } else {
-        numbers_mut::<i16>(out.bytes)?.iter_mut().zip(levels).for_each(|(out, level)| *out = level as i16);
-    }
-    Ok(())
 }

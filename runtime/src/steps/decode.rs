@@ -7,7 +7,7 @@ use crate::jit::emit::{Emitter, Stream, StreamRole};
 use crate::jit::lanes::{I8, levels_of, splat_int, widened};
 use crate::layout::{level_bytes, plane_bytes};
 use crate::planner::Planner;
-use crate::step::StepKind;
+use crate::step::{StepForm, StepKind};
 use crate::steps::synapse;
 use cranelift_codegen::ir::InstBuilder;
 use snnc_ir::op::Op;
@@ -60,8 +60,8 @@ impl StepKind for DecodeStep {
         format!("decode_{}_{}_{}", self.code.name(), self.steps, self.width)
     }
 
-    fn is_code(&self, _: bool) -> bool {
-        true
+    fn form(&self, _: bool) -> StepForm {
+        StepForm::Code
     }
 
     fn emit(&self, e: &mut Emitter<'_>, _: bool) {

@@ -55,7 +55,7 @@ impl StepKind for LinearAttentionStep {
     }
 
     fn attend(&self, call: AttentionCall<'_>) -> Result<Events, Fault> {
-        let AttentionCall { resources, constants, entry, past, rows, out } = call;
+        let AttentionCall { resources, constants, entry, past, rows, out, .. } = call;
         let memory = DecayMemory { sink: constants.f32(0)?, half_life: constants.i32(1)?, past };
         let tokens = out.len() / (4 * self.width);
         let [q, k] = [rows[0], rows[1]].map(|rows| levels(rows, tokens * self.heads * self.features));

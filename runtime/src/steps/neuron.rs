@@ -10,7 +10,7 @@ use crate::jit::lanes::{
 use crate::kernels::{ActivationTable, NeuronParams};
 use crate::layout::{level_bytes, plane_bytes};
 use crate::planner::Planner;
-use crate::step::{Fault, KernelCall, StepKind, numbers, numbers_mut};
+use crate::step::{Fault, KernelCall, StepForm, StepKind, numbers, numbers_mut};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value as CodeValue};
 use snnc_ir::events::Events;
@@ -52,8 +52,8 @@ impl StepKind for NeuronStep {
         format!("{kind}_{}_{steps}_{}_{from}_{width}", code.name(), curve.name())
     }
 
-    fn is_code(&self, wide: bool) -> bool {
-        !wide || self.emit || level_bytes(self.code, self.steps) > 2
+    fn form(&self, wide: bool) -> StepForm {
+        if !wide || self.emit || level_bytes(self.code, self.steps) > 2 { StepForm::Code } else { StepForm::Kernel }
     }
 
     fn counts_spikes(&self) -> bool {

@@ -3,7 +3,7 @@
 use crate::jit::emit::{Emitter, Stream, StreamRole};
 use crate::jit::lanes::{F32, reals, scale_shift_of};
 use crate::planner::Planner;
-use crate::step::StepKind;
+use crate::step::{StepForm, StepKind};
 use cranelift_codegen::ir::InstBuilder;
 use snnc_ir::op::{ArrayOp, LevelOp};
 use snnc_ir::op::{Binary, Op};
@@ -85,8 +85,8 @@ impl StepKind for ScaleShiftStep {
         format!("scale_shift{}{}_{}", if self.add { "_add" } else { "" }, suffix(self.from), self.width)
     }
 
-    fn is_code(&self, _: bool) -> bool {
-        true
+    fn form(&self, _: bool) -> StepForm {
+        StepForm::Code
     }
 
     fn emit(&self, e: &mut Emitter<'_>, _: bool) {

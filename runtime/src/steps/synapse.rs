@@ -6,7 +6,8 @@ use crate::jit::synapse::{scratch_len, synapse};
 use crate::layout::plane_bytes;
 use crate::meter::{Executed, MatmulCounts};
 use crate::planner::Planner;
-use crate::step::{Fault, KernelCall, MatmulInput, MatmulSizes, StepKind, numbers, numbers_mut};
+use crate::step::{Fault, KernelCall, MatmulInput, MatmulSizes, StepForm, StepKind, numbers, numbers_mut};
+use crate::steps::time_stepped::fuses;
 use snnc_ir::events::Events;
 use snnc_ir::op::Op;
 use snnc_ir::op::SpikeOp;
@@ -41,13 +42,13 @@ pub fn plan_decoded(p: &mut Planner<'_>, at: Value, synapse: Value) -> Result<()
     p.step(at, kind, &args[..1], &args[1..])
 }
 
-/// A step of its own where time-stepped neurons read the synapse; else the node that decodes it runs it.
+/// A step of its own where time-stepped neurons and others read the synapse; else the node that reads it runs it.
 ///
 /// # Errors
 /// Operands are not spikes in rows.
 pub fn plan_currents(p: &mut Planner<'_>, at: Value) -> Result<(), Diagnostic> {
     let time_stepped = |user: &Value| matches!(p.graph.node(*user).op, Op::Spike(SpikeOp::Integrate { .. }));
-    if !p.users(at).iter().any(time_stepped) {
+    if fuses(p, at) || !p.users(at).iter().any(time_stepped) {
         return Ok(());
     }
     let args = &p.graph.node(at).args;
@@ -66,8 +67,8 @@ impl StepKind for SynapseStep {
         format!("synapse_{}_{}_{}_{}", self.code.name(), self.steps, self.inputs, self.outputs)
     }
 
-    fn is_code(&self, wide: bool) -> bool {
-        !wide
+    fn form(&self, wide: bool) -> StepForm {
+        if !wide { StepForm::Code } else { StepForm::Kernel }
     }
 
     fn scratch_words(&self) -> usize {

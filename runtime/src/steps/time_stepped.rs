@@ -1,119 +1,190 @@
-//! Time-stepped neurons (IF, LIF, ST-BIF): they fire within the timestep in which their input arrives.
+//! Time-stepped neurons (IF, LIF, ST-BIF and others): they fire within the timestep in which their input arrives.
+//!
+//! A loop in machine code runs a layer over its timesteps, with the synapse that drives it where nothing else reads the
+//! synapse's currents. The kernel here lists events, lays numbers out for vectors, and shares tiles among threads.
 
+use crate::jit::emit::Emitter;
+use crate::jit::memory::{LoopCall, LoopCode, LoopSource};
+use crate::jit::neuron_loop::{Flow, NeuronLoop};
+use crate::kernels::{Panels, SpikeCount};
 use crate::layout::plane_bytes;
+use crate::meter::{Executed, MatmulCounts};
 use crate::planner::Planner;
-use crate::step::{Fault, KernelCall, StepKind, numbers, numbers_mut};
+use crate::step::{
+    Constants, Fault, KernelCall, MatmulInput, MatmulSizes, Resources, StepForm, StepKind, numbers, numbers_mut,
+};
 use snnc_ir::events::Events;
-use snnc_ir::membrane::{Membrane, MembraneLayer};
-use snnc_ir::types::Elem;
+use snnc_ir::membrane::Membrane;
+use snnc_ir::op::{Op, SpikeOp};
+use snnc_ir::types::{Elem, Type};
 use snnc_ir::{Curve, Diagnostic, Value};
 
-/// A layer; `from` is `None` for currents.
+/// Events that are listed at a time: what the second-level cache holds beside a panel.
+const EVENTS: usize = 1 << 16;
+
+/// A layer.
 #[derive(Debug)]
 struct TimeSteppedStep {
-    membrane: Membrane,
-    steps: u16,
-    curve: Curve,
-    from: Option<Elem>,
-    width: usize,
+    shape: NeuronLoop,
 }
 
 /// # Errors
 /// Operands are not rows.
 pub fn plan(p: &mut Planner<'_>, at: Value, membrane: Membrane, steps: u16, curve: Curve) -> Result<(), Diagnostic> {
     let args = &p.graph.node(at).args;
-    let from = p.graph.ty(args[0]).elem();
-    let kind = TimeSteppedStep { membrane, steps, curve, from, width: p.width(at)? };
-    p.step(at, kind, &args[..1], &args[1..])
+    let width = p.width(at)?;
+    let shape = |flow| NeuronLoop { membrane, steps, curve, flow, width };
+    if fuses(p, args[0]) {
+        let synapse = &p.graph.node(args[0]).args;
+        let kind = TimeSteppedStep { shape: shape(Flow::Synapse { inputs: p.width(synapse[0])? }) };
+        return p.step(at, kind, &synapse[..1], &[&synapse[1..], &args[1..]].concat());
+    }
+    let flow = match p.graph.ty(args[0]) {
+        Type::Train { .. } => Flow::Currents(Elem::I32),
+        Type::Tensor { elem: Elem::F32, .. } => Flow::Even(Elem::F32),
+        Type::Tensor { .. } => Flow::Even(Elem::I32),
+    };
+    p.step(at, TimeSteppedStep { shape: shape(flow) }, &args[..1], &args[1..])
+}
+
+/// Whether a current is part of the loop of the neurons that it drives: nothing else reads it.
+pub fn fuses(p: &Planner<'_>, current: Value) -> bool {
+    let neurons = p.only_user(current).map(|user| p.graph.node(user).op);
+    p.graph.node(current).op == Op::Spike(SpikeOp::Synapse)
+        && matches!(neurons, Some(Op::Spike(SpikeOp::Integrate { .. })))
 }
 
 impl StepKind for TimeSteppedStep {
     fn name(&self) -> String {
-        format!("integrate {}", self.membrane.name())
+        self.shape.name()
+    }
+
+    fn form(&self, _: bool) -> StepForm {
+        StepForm::Loop
+    }
+
+    fn emit(&self, e: &mut Emitter<'_>, count: bool) {
+        self.shape.emit(e, count);
+    }
+
+    fn matmul(&self) -> Option<MatmulSizes> {
+        let Flow::Synapse { inputs } = self.shape.flow else { return None };
+        let reads = MatmulInput::Spikes { steps: self.shape.steps };
+        Some(MatmulSizes { inputs, outputs: self.shape.width, reads })
+    }
+
+    fn executed(&self, _: usize, _: &Events, matmuls: &MatmulCounts) -> Executed {
+        let additions = matmuls.rows * self.shape.width as u64;
+        Executed { additions, bytes: additions, macs: 0 }
     }
 
     fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
-        let KernelCall { resources, constants, inputs: [x, ..], out, events, .. } = call;
-        let &TimeSteppedStep { membrane, steps, curve, from, width } = self;
-        let parameters =
-            (0..membrane.rule().parameters.len()).map(|i| constants.f32(2 + i)).collect::<Result<_, _>>()?;
-        let neuron = TimeSteppedNeuron {
-            membrane,
-            steps,
-            curve,
-            gain: constants.f32(0)?,
-            offset: constants.f32(1)?,
-            parameters,
-        };
-        let train = width * usize::from(steps);
-        let planes = numbers_mut(out)?;
-        let fired = match from {
-            None => neuron.run(
-                numbers::<i32>(x)?,
-                train,
-                |x, row, t, c| neuron.of_current(x[row * train + usize::from(t) * width + c], c),
-                planes,
-            ),
-            Some(Elem::F32) => {
-                neuron.run(numbers::<f32>(x)?, width, |x, row, _, c| neuron.of_tensor(x[row * width + c], c), planes)
+        let KernelCall { resources, constants, code, inputs: [x, ..], out, events, taken, .. } = call;
+        let code = code.ok_or(Fault::Misfit)?;
+        let shape = self.shape;
+        let fused = matches!(shape.flow, Flow::Synapse { .. });
+        let layer = Layer { shape, code, resources, constants: shape.constants_of(constants, usize::from(fused))? };
+        let fired = match shape.flow {
+            Flow::Synapse { inputs } => {
+                let weights = constants.panels(0, inputs, shape.width)?;
+                layer.run_events(numbers(x)?, weights, numbers_mut(out)?, taken)
             }
-            Some(_) => neuron.run(
-                numbers::<i32>(x)?,
-                width,
-                |x, row, _, c| neuron.of_tensor(x[row * width + c] as f32, c),
-                planes,
-            ),
+            Flow::Currents(_) | Flow::Even(_) => layer.run_rows(x, numbers_mut(out)?),
         };
         if resources.count {
-            *events += fired;
+            let SpikeCount { spikes, active, saturated } = fired;
+            *events += Events { spikes, active, saturated, ..Events::default() };
         }
         Ok(())
     }
 }
 
-/// A layer with its constants.
-struct TimeSteppedNeuron<'a> {
-    membrane: Membrane,
-    steps: u16,
-    curve: Curve,
-    gain: &'a [f32],
-    offset: &'a [f32],
-    parameters: Vec<&'a [f32]>,
+/// A layer with its constants, laid out for its loop.
+pub struct Layer<'a> {
+    pub shape: NeuronLoop,
+    pub code: LoopCode<'a>,
+    pub resources: Resources<'a>,
+    pub constants: LayerConstants,
 }
 
-impl TimeSteppedNeuron<'_> {
-    /// A timestep's input from its current.
-    fn of_current(&self, x: i32, c: usize) -> f32 {
-        x as f32 * self.gain[c] + self.offset[c] / f32::from(self.steps)
-    }
+/// Constants of a layer in rows of whole groups.
+pub struct LayerConstants {
+    numbers: Vec<f32>,
+    /// -1 for a channel, 0 for what fills up the last group.
+    lanes: Vec<i8>,
+}
 
-    /// A timestep's share of a tensor's value.
-    fn of_tensor(&self, x: f32, c: usize) -> f32 {
-        (x * self.gain[c] + self.offset[c]) / f32::from(self.steps)
-    }
-
-    /// Rows of `row` numbers to spikes, a plane per timestep; `input(x, row, timestep, channel)`.
-    fn run<X>(&self, x: &[X], row: usize, input: impl Fn(&[X], usize, u16, usize) -> f32, planes: &mut [i8]) -> Events {
-        let width = self.gain.len();
-        let plane = plane_bytes(width);
-        let mut events = Events::default();
-        planes.fill(0);
-        let trains = planes.chunks_exact_mut(plane * usize::from(self.steps));
-        for (i, train) in trains.enumerate().take(x.len() / row.max(1)) {
-            for c in 0..width {
-                let mut state = MembraneLayer::new(self.membrane, self.steps, self.curve, 1);
-                let parameters: Vec<f32> = self.parameters.iter().map(|all| all[c]).collect();
-                let mut fired = 0;
-                for t in 0..self.steps {
-                    let spike = state.step(0, input(x, i, t, c), &parameters);
-                    train[usize::from(t) * plane + c] = spike as i8;
-                    fired += u64::from(spike.unsigned_abs());
-                }
-                events.spikes += fired;
-                events.active += u64::from(fired > 0);
-                events.saturated += u64::from(fired == u64::from(self.steps));
-            }
+impl LayerConstants {
+    /// Rows of constants of as many channels.
+    pub fn of(shape: &NeuronLoop, rows: &[&[f32]]) -> Self {
+        let (width, padded) = (shape.width, shape.padded());
+        let mut numbers = vec![0.0; rows.len() * padded];
+        numbers.chunks_exact_mut(padded).zip(rows).for_each(|(to, row)| to[..width].copy_from_slice(row));
+        if !matches!(shape.flow, Flow::Even(_)) {
+            let steps = f32::from(shape.steps);
+            numbers[padded..2 * padded].iter_mut().for_each(|offset| *offset /= steps);
         }
-        events
+        let mut lanes = vec![-1; padded];
+        lanes[width..].fill(0);
+        Self { numbers, lanes }
+    }
+}
+
+impl NeuronLoop {
+    /// Gains, offsets and parameters, from constant `first` of a step on.
+    fn constants_of(&self, constants: Constants<'_>, first: usize) -> Result<LayerConstants, Fault> {
+        let rows: Vec<&[f32]> =
+            (0..self.constants()).map(|i| constants.f32(first + i)).collect::<Result<_, Fault>>()?;
+        if rows.iter().any(|row| row.len() != self.width) {
+            return Err(Fault::Misfit);
+        }
+        Ok(LayerConstants::of(self, &rows))
+    }
+}
+
+impl Layer<'_> {
+    fn call(&self, source: LoopSource<'_>, out: &mut [i8]) -> SpikeCount {
+        let Self { shape, code, resources, constants } = self;
+        let tokens = out.len() / (plane_bytes(shape.width) * usize::from(shape.steps));
+        let (numbers, lanes) = (&constants.numbers, &constants.lanes);
+        LoopCall { code: *code, shape: *shape, source, constants: numbers, lanes, out, tokens }.run(resources.pool)
+    }
+
+    /// All tokens from rows of numbers, which are laid out in whole groups.
+    pub fn run_rows(&self, x: &[u8], out: &mut [i8]) -> SpikeCount {
+        let (width, padded) = (4 * self.shape.width, 4 * self.shape.padded());
+        if width == padded {
+            return self.call(LoopSource::Rows(x), out);
+        }
+        let mut rows = vec![0; x.len() / width * padded];
+        rows.chunks_exact_mut(padded).zip(x.chunks_exact(width)).for_each(|(to, row)| to[..width].copy_from_slice(row));
+        self.call(LoopSource::Rows(&rows), out)
+    }
+
+    /// All tokens from spikes, as many at a time as have so many events; `taken` counts the spikes.
+    fn run_events(&self, planes: &[i8], weights: Panels<'_>, out: &mut [i8], taken: &mut u64) -> SpikeCount {
+        let Self { shape, resources, .. } = self;
+        let steps = usize::from(shape.steps);
+        let (stride, train) = (plane_bytes(weights.inputs()), plane_bytes(shape.width) * steps);
+        let kernels = resources.rows_by_kernel.then_some(resources.kernels);
+        let mut fired = SpikeCount::default();
+        let (mut planes, mut out) = (planes, out);
+        // Before any is listed, as if all channels fired.
+        let mut tokens = EVENTS / (steps * weights.inputs());
+        while !out.is_empty() {
+            let some = tokens.clamp(1, out.len() / train);
+            let (these, later) = planes.split_at(some * steps * stride);
+            let (trains, rest) = out.split_at_mut(some * train);
+            let list = resources.kernels.event_list(these, stride, weights.inputs());
+            let mut ends = vec![0];
+            if kernels.is_none() {
+                ends.extend(list.parts().2);
+            }
+            fired += self.call(LoopSource::Events { list: &list, ends: &ends, weights, kernels }, trains);
+            *taken += list.count();
+            tokens = some * EVENTS / (list.count() as usize).max(1);
+            (planes, out) = (later, rest);
+        }
+        fired
     }
 }

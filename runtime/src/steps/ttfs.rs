@@ -74,7 +74,7 @@ impl StepKind for TtfsStep {
     }
 
     fn attend(&self, call: AttentionCall<'_>) -> Result<Events, Fault> {
-        let AttentionCall { resources, constants, entry, past, rows, out } = call;
+        let AttentionCall { resources, constants, entry, past, rows, out, .. } = call;
         let out = numbers_mut::<f32>(out)?;
         let keys = keys_met(past, out.len() / self.width);
         let shape = SsaShape {
