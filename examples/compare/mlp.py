@@ -68,6 +68,7 @@ def programs(rate):
         ("IF, same rate", rate, "if"),
         ("IF, half the rate", rate / 2, "if"),
         ("largest value", None, "fire"),
+        ("IF, largest value", None, "if"),
     ]
 
 
