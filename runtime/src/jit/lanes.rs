@@ -256,7 +256,7 @@ pub fn folded(e: &mut Emitter<'_>, counts: &[Value]) -> Value {
     e.b.ins().iadd(low, high)
 }
 
-pub fn widen(e: &mut Emitter<'_>, x: Value) -> [Value; 2] {
+fn widen(e: &mut Emitter<'_>, x: Value) -> [Value; 2] {
     [e.b.ins().uwiden_low(x), e.b.ins().uwiden_high(x)]
 }
 

@@ -6,6 +6,7 @@
 //! executable afterwards, never both; they are freed when the program is dropped.
 #![allow(unsafe_code)]
 
+use crate::jit::emit::GROUP;
 use crate::jit::frame::{Frame, LoopFrame, StepRecord, StepTally};
 use crate::jit::neuron_loop::{BLOCK, Flow, NeuronLoop};
 use crate::jit::pass::{ForwardPass, Operands, run_step};
@@ -140,7 +141,7 @@ pub struct LoopCall<'a> {
     pub source: LoopSource<'a>,
     /// `[rows of constants, padded width]`
     pub constants: &'a [f32],
-    /// -1 for a channel, 0 for what fills up the last group.
+    /// -1 for a channel, 0 for what fills up the last group, and a vector behind it.
     pub lanes: &'a [i8],
     /// Trains of all tokens.
     pub out: &'a mut [i8],
@@ -174,7 +175,7 @@ impl LoopCall<'_> {
         let (steps, padded) = (usize::from(shape.steps), shape.padded());
         assert!(tiles.end <= shape.tiles(), "tiles of the layer");
         assert_eq!(self.constants.len(), shape.constants() * padded, "a number per constant and channel");
-        assert_eq!(self.lanes.len(), padded, "a lane per channel");
+        assert_eq!(self.lanes.len(), padded + GROUP, "a lane per channel, and a vector behind");
         assert_eq!(self.out.len(), tokens * steps * plane_bytes(shape.width), "a plane per token and timestep");
         let mut currents = vec![0i32; BLOCK * PANEL];
         let mut states = vec![0u8; shape.state_bytes()];

@@ -1,18 +1,18 @@
 //! The loop over timesteps of a layer of time-stepped neurons, as machine code.
 //!
 //! A tile is 64 neurons of one token: a panel of weights. Where the layer takes in its synapse, a tile's currents of up to
-//! `BLOCK` timesteps are added up first, by a kernel with wide vectors or by machine code. Sixteen neurons at a time then go
-//! through these timesteps with their potentials in registers. Weights of a panel are read for all tokens and timesteps
+//! `BLOCK` timesteps are added up first, by a kernel with wide vectors or by machine code. Eight neurons at a time then go
+//! through these timesteps with their potentials, gains and offsets in registers. Weights of a panel are read for all tokens and timesteps
 //! before those of the next one.
 
-use crate::jit::emit::{Emitter, GROUP};
+use crate::jit::emit::{self, Emitter};
 use crate::jit::frame::LoopFrame;
-use crate::jit::lanes::{F32, I8, I16, I32, LANES, folded, narrow, splat_float, splat_int, total, widen};
+use crate::jit::lanes::{F32, I8, I16, I32, LANES, folded, splat_float, splat_int, total};
 use crate::jit::rows::add_rows;
 use crate::jit::rule::{Given, Update, update};
 use crate::layout::plane_bytes;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, Value as CodeValue};
+use cranelift_codegen::ir::{InstBuilder, Value as CodeValue, types};
 use cranelift_frontend::Variable;
 use snnc_ir::Curve;
 use snnc_ir::membrane::{Membrane, Rule};
@@ -24,8 +24,14 @@ use std::mem::offset_of;
 /// count of 8 bits.
 pub const BLOCK: usize = 32;
 
+/// Neurons that go through time together: with two membranes each they fill a quarter of sixteen registers.
+const GROUP: usize = 8;
+
 /// Groups of a tile.
 const GROUPS: usize = PANEL / GROUP;
+
+/// Vectors of a group.
+const VECTORS: usize = GROUP / LANES;
 
 /// What flows into the neurons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +103,7 @@ impl NeuronLoop {
 
     /// Channels of whole groups.
     pub fn padded(&self) -> usize {
-        self.width.next_multiple_of(GROUP)
+        self.width.next_multiple_of(emit::GROUP)
     }
 
     /// Tiles of a token.
@@ -197,9 +203,9 @@ impl NeuronLoop {
         let zero = splat_int(e, I32, 0);
         for (i, start) in self.starts().into_iter().enumerate() {
             let start = splat_float(e, start);
-            (0..GROUP / LANES).for_each(|q| e.store(start, at, 4 * GROUP * i + 16 * q));
+            (0..VECTORS).for_each(|v| e.store(start, at, 4 * GROUP * i + 16 * v));
         }
-        (0..2).for_each(|half| e.store(zero, at, 4 * GROUP * self.variables() + 16 * half));
+        e.store(zero, at, 4 * GROUP * self.variables());
     }
 
     /// Of every state variable of every membrane, what it starts with.
@@ -243,22 +249,26 @@ impl NeuronLoop {
         let train = scaled(e, train, block.from, plane);
         let out = e.b.ins().iadd(train, channel);
         let out = e.variable(out);
-        let flow = self.flow_of(e, values, tile, block, group, channel, constants);
+        let numbers = self.numbers(e, constants);
+        let flow = self.flow_of(e, values, tile, block, [group, channel], &numbers);
         e.count(block.count, 1, |e, _| {
-            let inputs = self.inputs(e, &flow, constants);
+            let inputs = self.inputs(e, &flow, &numbers);
             let spikes: Vec<CodeValue> = inputs
                 .into_iter()
                 .enumerate()
-                .map(|(q, input)| self.neurons(e, input, &states, constants, q))
+                .map(|(v, input)| self.neurons(e, input, &states, &numbers[2 * VECTORS..], v))
                 .collect();
-            let mut spikes = narrow(e, &spikes, 1)[0];
-            if !self.width.is_multiple_of(GROUP) {
+            let spikes = e.b.ins().snarrow(spikes[0], spikes[1]);
+            let mut spikes = e.b.ins().snarrow(spikes, spikes);
+            if !self.width.is_multiple_of(emit::GROUP) {
                 let lanes = e.b.ins().iadd(values.lanes, channel);
                 let lanes = e.load(I8, lanes, 0);
                 spikes = e.b.ins().band(spikes, lanes);
             }
             let here = e.b.use_var(out);
-            e.store(spikes, here, 0);
+            let eight = e.cast(types::I64X2, spikes);
+            let eight = e.b.ins().extractlane(eight, 0);
+            e.store(eight, here, 0);
             let next = e.add(here, plane);
             e.b.def_var(out, next);
             if values.counts.is_some() {
@@ -275,37 +285,40 @@ impl NeuronLoop {
         }
         if let Some(counts) = values.counts {
             let fired = e.b.use_var(fired);
-            let fired = widen(e, fired);
+            let fired = e.b.ins().uwiden_low(fired);
             self.count(e, counts, fired, kept, block);
         }
     }
 
     /// States of a group: of every variable of every membrane four vectors.
     fn states(&self, e: &mut Emitter<'_>, kept: Option<CodeValue>) -> Vec<Variable> {
-        let quarters = GROUP / LANES;
         let starts = self.starts();
-        (0..starts.len() * quarters)
+        (0..starts.len() * VECTORS)
             .map(|i| {
                 let state = match kept {
                     Some(at) => e.load(F32, at, 16 * i),
-                    None => splat_float(e, starts[i / quarters]),
+                    None => splat_float(e, starts[i / VECTORS]),
                 };
                 e.variable(state)
             })
             .collect()
     }
 
+    /// A group's constants: gains, offsets and parameters, `VECTORS` of each.
+    fn numbers(&self, e: &mut Emitter<'_>, constants: CodeValue) -> Vec<CodeValue> {
+        let row = |i: usize| 4 * self.padded() * i;
+        (0..self.constants() * VECTORS).map(|i| e.load(F32, constants, row(i / VECTORS) + 16 * (i % VECTORS))).collect()
+    }
+
     /// What flows into a group: an address that moves on with every timestep, or vectors that stay.
-    #[expect(clippy::too_many_arguments, reason = "places of one loop nest")]
     fn flow_of(
         &self,
         e: &mut Emitter<'_>,
         values: &LoopValues,
         tile: &Tile,
         block: Block,
-        group: CodeValue,
-        channel: CodeValue,
-        constants: CodeValue,
+        [group, channel]: [CodeValue; 2],
+        numbers: &[CodeValue],
     ) -> GroupFlow {
         let row = 4 * self.padded();
         match self.flow {
@@ -323,37 +336,22 @@ impl NeuronLoop {
                 let at = scaled(e, values.rows, tile.token, row);
                 let at = scaled(e, at, channel, 4);
                 let steps = splat_float(e, self.steps.into());
-                let share = |q: usize| {
-                    let x = self.affine(e, elem, at, constants, q);
+                let share = |v: usize| {
+                    let x = affine(e, elem, at, numbers, v);
                     e.b.ins().fdiv(x, steps)
                 };
-                GroupFlow::Still((0..GROUP / LANES).map(share).collect())
+                GroupFlow::Still((0..VECTORS).map(share).collect())
             }
         }
     }
 
-    /// `x gain + offset` of four channels.
-    fn affine(&self, e: &mut Emitter<'_>, elem: Elem, at: CodeValue, constants: CodeValue, q: usize) -> CodeValue {
-        let x = match elem {
-            Elem::F32 => e.load(F32, at, 16 * q),
-            Elem::I32 | Elem::I8 | Elem::Level(..) => {
-                let x = e.load(I32, at, 16 * q);
-                e.b.ins().fcvt_from_sint(F32, x)
-            }
-        };
-        let gain = e.load(F32, constants, 16 * q);
-        let scaled = e.b.ins().fmul(x, gain);
-        let offset = e.load(F32, constants, 4 * self.padded() + 16 * q);
-        e.b.ins().fadd(scaled, offset)
-    }
-
     /// One timestep's input of a group; what moves is moved on.
-    fn inputs(&self, e: &mut Emitter<'_>, flow: &GroupFlow, constants: CodeValue) -> Vec<CodeValue> {
+    fn inputs(&self, e: &mut Emitter<'_>, flow: &GroupFlow, numbers: &[CodeValue]) -> Vec<CodeValue> {
         match flow {
             GroupFlow::Still(inputs) => inputs.clone(),
             GroupFlow::Moving { at, elem, stride } => {
                 let here = e.b.use_var(*at);
-                let inputs = (0..GROUP / LANES).map(|q| self.affine(e, *elem, here, constants, q)).collect();
+                let inputs = (0..VECTORS).map(|v| affine(e, *elem, here, numbers, v)).collect();
                 let next = e.add(here, *stride);
                 e.b.def_var(*at, next);
                 inputs
@@ -367,17 +365,15 @@ impl NeuronLoop {
         e: &mut Emitter<'_>,
         input: CodeValue,
         states: &[Variable],
-        constants: CodeValue,
-        q: usize,
+        parameters: &[CodeValue],
+        v: usize,
     ) -> CodeValue {
         let rule = self.rule();
-        let quarters = GROUP / LANES;
-        let parameters: Vec<CodeValue> =
-            (0..rule.parameters.len()).map(|i| e.load(F32, constants, 4 * self.padded() * (2 + i) + 16 * q)).collect();
+        let parameters: Vec<CodeValue> = parameters.chunks_exact(VECTORS).map(|parameter| parameter[v]).collect();
         let mut masks = [None; 2];
         for membrane in 0..rule.membranes(self.rectified()) {
             let own: Vec<Variable> =
-                (0..rule.states.len()).map(|i| states[(membrane * rule.states.len() + i) * quarters + q]).collect();
+                (0..rule.states.len()).map(|i| states[(membrane * rule.states.len() + i) * VECTORS + v]).collect();
             let before: Vec<CodeValue> = own.iter().map(|&state| e.b.use_var(state)).collect();
             let given = Given {
                 input,
@@ -400,45 +396,53 @@ impl NeuronLoop {
         }
     }
 
-    /// Adds a block's spikes, in two vectors of 16-bit counts, and at the last block what the neurons did in all.
+    /// Adds a block's spikes, in 16-bit counts, and at the last block what the neurons did in all.
     fn count(
         &self,
         e: &mut Emitter<'_>,
         counts: [Variable; 3],
-        fired: [CodeValue; 2],
+        fired: CodeValue,
         kept: Option<CodeValue>,
         block: Block,
     ) {
         let Some(at) = kept else { return self.sum(e, counts, fired) };
-        let offset = |half: usize| 4 * GROUP * self.variables() + 16 * half;
-        let all = [0, 1].map(|half| {
-            let before = e.load(I16, at, offset(half));
-            let all = e.b.ins().iadd(before, fired[half]);
-            e.store(all, at, offset(half));
-            all
-        });
+        let offset = 4 * GROUP * self.variables();
+        let before = e.load(I16, at, offset);
+        let all = e.b.ins().iadd(before, fired);
+        e.store(all, at, offset);
         let end = e.b.ins().iadd(block.from, block.count);
         let last = e.b.ins().icmp_imm_u(IntCC::Equal, end, i64::from(self.steps));
         e.when(last, |e| self.sum(e, counts, all));
     }
 
-    fn sum(&self, e: &mut Emitter<'_>, counts: [Variable; 3], fired: [CodeValue; 2]) {
+    fn sum(&self, e: &mut Emitter<'_>, counts: [Variable; 3], fired: CodeValue) {
         let one = splat_int(e, I16, 1);
         let those = |e: &mut Emitter<'_>, compares: IntCC, than: i64| {
             let than = splat_int(e, I16, than);
-            fired.map(|fired| {
-                let does = e.b.ins().icmp(compares, fired, than);
-                e.b.ins().band(does, one)
-            })
+            let does = e.b.ins().icmp(compares, fired, than);
+            e.b.ins().band(does, one)
         };
         let (active, saturated) = (those(e, IntCC::NotEqual, 0), those(e, IntCC::Equal, self.steps.into()));
         for (counter, more) in counts.into_iter().zip([fired, active, saturated]) {
-            let more = folded(e, &more);
+            let more = folded(e, &[more]);
             let sum = e.b.use_var(counter);
             let sum = e.b.ins().iadd(sum, more);
             e.b.def_var(counter, sum);
         }
     }
+}
+
+/// `x gain + offset` of four channels.
+fn affine(e: &mut Emitter<'_>, elem: Elem, at: CodeValue, numbers: &[CodeValue], v: usize) -> CodeValue {
+    let x = match elem {
+        Elem::F32 => e.load(F32, at, 16 * v),
+        Elem::I32 | Elem::I8 | Elem::Level(..) => {
+            let x = e.load(I32, at, 16 * v);
+            e.b.ins().fcvt_from_sint(F32, x)
+        }
+    };
+    let scaled = e.b.ins().fmul(x, numbers[v]);
+    e.b.ins().fadd(scaled, numbers[VECTORS + v])
 }
 
 /// What flows into a group.

@@ -3,7 +3,7 @@
 //! A loop in machine code runs a layer over its timesteps, with the synapse that drives it where nothing else reads the
 //! synapse's currents. The kernel here lists events, lays numbers out for vectors, and shares tiles among threads.
 
-use crate::jit::emit::Emitter;
+use crate::jit::emit::{Emitter, GROUP};
 use crate::jit::memory::{LoopCall, LoopCode, LoopSource};
 use crate::jit::neuron_loop::{Flow, NeuronLoop};
 use crate::kernels::{Panels, SpikeCount};
@@ -110,7 +110,7 @@ pub struct Layer<'a> {
 /// Constants of a layer in rows of whole groups.
 pub struct LayerConstants {
     numbers: Vec<f32>,
-    /// -1 for a channel, 0 for what fills up the last group.
+    /// -1 for a channel, 0 for what fills up the last group, and a vector behind it.
     lanes: Vec<i8>,
 }
 
@@ -124,8 +124,8 @@ impl LayerConstants {
             let steps = f32::from(shape.steps);
             numbers[padded..2 * padded].iter_mut().for_each(|offset| *offset /= steps);
         }
-        let mut lanes = vec![-1; padded];
-        lanes[width..].fill(0);
+        let mut lanes = vec![0; padded + GROUP];
+        lanes[..width].fill(-1);
         Self { numbers, lanes }
     }
 }
