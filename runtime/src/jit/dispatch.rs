@@ -136,9 +136,9 @@ pub fn synapse(
     let count = AtomicU64::new(0);
     let parts = planes.chunks(tokens * steps * stride).zip(y.chunks_mut(tokens * w.outputs())).collect();
     let work = |(planes, y): (&[i8], &mut [i32])| {
-        let events = kernels.event_list(planes, stride, w.inputs());
+        let events = kernels.train_runs(planes, stride, w.inputs(), steps, carry);
         count.fetch_add(events.count(), Ordering::Relaxed);
-        by_outputs(pool, events.planes() / steps, w, y, |w, y| kernels.synapse(&events, steps, carry, w, y));
+        by_outputs(pool, events.tokens(), w, y, |w, y| kernels.trains(&events, w, y));
     };
     pool.each(parts, work);
     count.into_inner()
