@@ -5,6 +5,7 @@
 
 use super::panel::{GROUP, OUTPUTS};
 use super::vectors::interface::Vectors;
+use std::ops::Range;
 
 /// Rows that are prefetched, in fours: so many are on their way from memory at once.
 const PREFETCH_FOURS: usize = 8;
@@ -123,6 +124,13 @@ impl<P: Place> Lists<P> {
         self.count += fired as u64;
     }
 
+    /// None, in the memory of those that there were.
+    fn clear(&mut self) {
+        self.ends.clear();
+        self.totals.clear();
+        (self.most, self.count) = (0, 0);
+    }
+
     #[inline(always)]
     fn cut(&mut self) {
         let end = self.entries(self.len());
@@ -185,7 +193,7 @@ impl EventList {
 ///
 /// A run is what a token fires in a block of channels at some timesteps that follow each other. Values have the weight of
 /// their timestep within the run, so that a run is one list; from run to run the sums are multiplied.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct TrainRuns {
     inputs: usize,
     /// Channels of a block.
@@ -212,10 +220,14 @@ impl TrainRuns {
         self.tokens
     }
 
-    /// Where blocks of channels begin and end.
-    pub(super) fn blocks(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
-        let (block, inputs) = (self.block, self.inputs);
-        (0..inputs).step_by(block).map(move |from| from..(from + block).min(inputs))
+    /// How many blocks of channels.
+    pub(super) fn blocks(&self) -> usize {
+        self.inputs.div_ceil(self.block)
+    }
+
+    /// The channels of a block.
+    pub(super) fn block(&self, b: usize) -> Range<usize> {
+        b * self.block..((b + 1) * self.block).min(self.inputs)
     }
 
     pub(super) fn inputs(&self) -> usize {
@@ -226,30 +238,37 @@ impl TrainRuns {
         self.carry
     }
 
-    /// The runs of a token in block `b`, which has so many rows.
+    /// The runs of a token in block `b`.
     #[inline(always)]
-    pub(super) fn of_token(&self, b: usize, token: usize, rows: usize) -> impl Iterator<Item = EventRows<'_, u16>> {
+    pub(super) fn runs_of(&self, b: usize, token: usize) -> Range<usize> {
         let first = (b * self.tokens + token) * self.runs;
-        (first..first + self.runs).map(move |run| self.lists.list(run, rows))
+        first..first + self.runs
     }
 
-    /// How many entries the runs of a token in block `b` have.
-    pub(super) fn entries(&self, b: usize, token: usize) -> usize {
-        let first = (b * self.tokens + token) * self.runs;
-        self.lists.entries(first + self.runs) - self.lists.entries(first)
+    /// A run of a block that has so many rows.
+    #[inline(always)]
+    pub(super) fn run(&self, i: usize, rows: usize) -> EventRows<'_, u16> {
+        self.lists.list(i, rows)
+    }
+
+    /// How many entries block `b` has.
+    pub(super) fn entries(&self, b: usize) -> usize {
+        let of = |b: usize| self.lists.entries(b * self.tokens * self.runs);
+        of(b + 1) - of(b)
     }
 }
 
-/// The runs of trains of `steps` planes of `inputs` numbers that lie `stride` apart. `carry` is 1 or 2.
+/// Lists trains of `steps` planes of `inputs` numbers that lie `stride` apart. `carry` is 1 or 2.
 #[inline(always)]
-pub(super) fn train_runs(
+pub(super) fn list_trains(
     vectors: impl Vectors,
     planes: &[i8],
     stride: usize,
     inputs: usize,
     steps: usize,
     carry: i32,
-) -> TrainRuns {
+    events: &mut TrainRuns,
+) {
     assert!(inputs > 0 && inputs <= stride, "planes of {inputs} channels, {stride} apart");
     assert!(steps > 0 && planes.len().is_multiple_of(steps * stride), "{steps} planes per token");
     assert!(carry == 1 || carry == 2, "from one timestep to the next, sums stay or double");
@@ -265,8 +284,10 @@ pub(super) fn train_runs(
     let block = inputs.div_ceil(blocks).next_multiple_of(BLOCK);
     let runs = steps.div_ceil(together);
     let carry = carry.pow(together as u32);
-    let mut events = TrainRuns { inputs, block, tokens, runs, carry, lists: Lists::default() };
-    for channels in events.blocks() {
+    *events = TrainRuns { inputs, block, tokens, runs, carry, lists: std::mem::take(&mut events.lists) };
+    events.lists.clear();
+    for b in 0..events.blocks() {
+        let channels = events.block(b);
         for train in planes.chunks_exact(steps * stride) {
             for run in (0..runs).rev() {
                 // The first run is the one that has fewer timesteps.
@@ -281,8 +302,6 @@ pub(super) fn train_runs(
             }
         }
     }
-    events.lists.cut();
-    events
 }
 
 /// Events and their rows, a whole number of batches. Invariant: channels are below `rows`.
@@ -333,11 +352,11 @@ impl<'a, P: Place> EventRows<'a, P> {
         self.places.chunks_exact(P::BATCH).zip(self.values.chunks_exact(P::BATCH))
     }
 
-    /// Shares of whole rows, one for each batch.
+    /// Shares of rows, or of whatever comes by so many, one for each batch.
     #[inline(always)]
-    pub fn shares<'b>(&self, rows: &'b [i8]) -> impl Iterator<Item = &'b [i8]> + use<'b, P> {
+    pub fn shares<'b, T>(&self, all: &'b [T], by: usize) -> std::slice::Chunks<'b, T> {
         let batches = (self.places.len() / P::BATCH).max(1);
-        rows.chunks(rows.len().div_ceil(batches).next_multiple_of(OUTPUTS).max(OUTPUTS))
+        all.chunks(all.len().div_ceil(batches).next_multiple_of(by).max(by))
     }
 
     /// The places to prefetch: those that come `PREFETCH_FOURS` fours after batch `i`.
@@ -357,6 +376,8 @@ pub(super) enum Prefetch<'a> {
     Listed,
     /// Rows that are read as soon as these are done.
     Rows(&'a [i8]),
+    /// What is listed of rows that are read as soon as these are done.
+    Next(&'a [u16], &'a [i8]),
 }
 
 /// The events of planes of `inputs` numbers that lie `stride` apart.

@@ -265,8 +265,8 @@ kernels! {
     /// The events of planes of `inputs` numbers that lie `stride` apart.
     fn event_list(planes: &[i8], stride: usize, inputs: usize) -> EventList = event_list::event_list with vectors;
 
-    /// The events of trains of `steps` planes each, for the sums of all timesteps; `carry` is 1 or 2.
-    fn train_runs(planes: &[i8], stride: usize, inputs: usize, steps: usize, carry: i32) -> TrainRuns = event_list::train_runs with vectors;
+    /// The events of trains of `steps` planes each, for the sums of all timesteps; `carry` is 1 or 2. What the list had is gone.
+    fn list_trains(planes: &[i8], stride: usize, inputs: usize, steps: usize, carry: i32, events: &mut TrainRuns) = event_list::list_trains with vectors;
 
     /// `y[n, m] = sum over t of carry^(T - 1 - t) * (events of token and timestep t) w`. Only rows of channels that fired are read, one
     /// for each event. Sums wrap.

@@ -121,33 +121,85 @@ pub(super) fn trains(vectors: impl Vectors, events: &TrainRuns, w: Panels<'_>, y
     y.fill(0);
     for (p, panel) in w.panels().enumerate() {
         let columns = p * OUTPUTS..((p + 1) * OUTPUTS).min(m);
-        for (b, block) in events.blocks().enumerate() {
+        for b in 0..events.blocks() {
+            let (block, next) = (events.block(b), events.block((b + 1) % events.blocks()));
+            let after = if b + 1 < events.blocks() { panel } else { w.panel(p + 1) };
+            let mut runs = Runs {
+                events,
+                channels: block.len(),
+                at: events.runs_of(b, 0).start,
+                end: 0,
+                next: events.runs_of((b + 1) % events.blocks(), 0).start,
+                soon: after.get(next.start * OUTPUTS..next.end * OUTPUTS).unwrap_or_default(),
+                done: 0,
+                entries: events.entries(b),
+            };
             let rows = &panel[block.start * OUTPUTS..block.end * OUTPUTS];
-            let next = if block.end < inputs { &panel[block.end * OUTPUTS..] } else { w.panel(p + 1) };
-            let next = &next[..next.len().min(rows.len())];
             for (token, y) in y.chunks_exact_mut(m).enumerate() {
-                let entries = if token > 0 { 0 } else { events.entries(b, token) };
-                // Where most channels fire at some time, the next block is prefetched as a whole.
-                let dense = entries > block.len() / 2;
-                let mut done = 0;
-                let runs = events.of_token(b, token, block.len()).map(|run| {
-                    let from = done;
-                    done += run.places().len();
-                    let lines = |done: usize| next.len() / OUTPUTS * done / entries * OUTPUTS;
-                    let prefetch = if token > 0 {
-                        Prefetch::Nothing
-                    } else if dense && p + b > 0 {
-                        Prefetch::Rows(&next[lines(from)..lines(done)])
-                    } else {
-                        Prefetch::Listed
-                    };
-                    (run, prefetch)
-                });
+                runs.end = events.runs_of(b, token).end;
                 let mut sums: PanelSums = [0; OUTPUTS];
-                vectors.train(runs, events.carry(), rows, &mut sums);
+                if p + b + token == 0 {
+                    // Nothing has prefetched these.
+                    let listed = Listed(&mut runs);
+                    vectors.train(listed, events.carry(), rows, &mut sums);
+                } else {
+                    vectors.train(&mut runs, events.carry(), rows, &mut sums);
+                }
                 add(&sums, &mut y[columns.clone()]);
             }
         }
+    }
+}
+
+/// The runs of a token in a block of channels, token after token, and what is prefetched for the next block meanwhile.
+struct Runs<'a> {
+    events: &'a TrainRuns,
+    channels: usize,
+    at: usize,
+    /// Where the token's runs end.
+    end: usize,
+    /// The run of the next block.
+    next: usize,
+    /// The rows of the next block.
+    soon: &'a [i8],
+    /// Entries of the block that there have been, of so many.
+    done: usize,
+    entries: usize,
+}
+
+impl<'a> Iterator for Runs<'a> {
+    type Item = (EventRows<'a, u16>, Prefetch<'a>);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at == self.end {
+            return None;
+        }
+        let run = self.events.run(self.at, self.channels);
+        let prefetch = if self.entries > self.channels / 2 {
+            // Of many events, most rows are read by some.
+            let lines = |done: usize| self.soon.len() / OUTPUTS * done / self.entries * OUTPUTS;
+            Prefetch::Rows(&self.soon[lines(self.done)..lines(self.done + run.places().len())])
+        } else {
+            Prefetch::Next(self.events.run(self.next, self.channels).places(), self.soon)
+        };
+        self.done += run.places().len();
+        self.at += 1;
+        self.next += 1;
+        Some((run, prefetch))
+    }
+}
+
+/// The same where nothing has been prefetched: a list's own rows are.
+struct Listed<'b, 'a>(&'b mut Runs<'a>);
+
+impl<'a> Iterator for Listed<'_, 'a> {
+    type Item = (EventRows<'a, u16>, Prefetch<'a>);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        let (run, _) = self.0.next()?;
+        Some((run, Prefetch::Listed))
     }
 }
 

@@ -80,10 +80,18 @@ impl Vectors for Avx2 {
                 }
                 match prefetched {
                     Prefetch::Nothing => add_rows(list, from, &mut lanes, |_| ()),
-                    Prefetch::Listed => add_rows(list, from, &mut lanes, |i| prefetch_later(list, from, i)),
+                    Prefetch::Listed => {
+                        add_rows(list, from, &mut lanes, |i| prefetch_places(list.later(i), from));
+                    }
                     Prefetch::Rows(soon) => {
-                        let mut soon = list.shares(soon);
+                        let mut soon = list.shares(soon, OUTPUTS);
                         add_rows(list, from, &mut lanes, |_| prefetch_rows(soon.next().unwrap_or_default()));
+                    }
+                    Prefetch::Next(places, rows) => {
+                        let mut soon = list.shares(places, 1);
+                        add_rows(list, from, &mut lanes, |_| {
+                            prefetch_places(soon.next().unwrap_or_default(), rows.as_ptr());
+                        });
                     }
                 }
             }
@@ -393,10 +401,10 @@ pub(super) fn rows_at<P: Place>(from: *const i8, places: &[P; GROUP]) -> [*const
     }
 }
 
-/// Prefetches what a list says some batches later.
+/// Prefetches the rows at some places.
 #[inline(always)]
-pub(super) fn prefetch_later<P: Place>(list: EventRows<'_, P>, from: *const i8, batch: usize) {
-    for place in list.later(batch) {
+pub(super) fn prefetch_places<P: Place>(places: &[P], from: *const i8) {
+    for place in places {
         prefetch(from.wrapping_add(place.offset()));
     }
 }

@@ -8,7 +8,7 @@ use super::super::event_list::{EventRows, HALVES, Place, Prefetch};
 use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PAIR, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS};
-use super::avx2::{Avx2, PREFETCH_KEYS, prefetch, prefetch_later, prefetch_rows, rows_at};
+use super::avx2::{Avx2, PREFETCH_KEYS, prefetch, prefetch_places, prefetch_rows, rows_at};
 use super::interface::{PanelSums, Vectors, fours, interleave_few};
 use super::portable::Portable;
 use std::arch::x86_64::*;
@@ -80,10 +80,18 @@ impl Vectors for Avx512 {
                 inputs = inputs.wrapping_mul(carry).wrapping_add(list.total());
                 match prefetched {
                     Prefetch::Nothing => add_rows(list, from, &mut lanes, |_| ()),
-                    Prefetch::Listed => add_rows(list, from, &mut lanes, |i| prefetch_later(list, from, i)),
+                    Prefetch::Listed => {
+                        add_rows(list, from, &mut lanes, |i| prefetch_places(list.later(i), from));
+                    }
                     Prefetch::Rows(soon) => {
-                        let mut soon = list.shares(soon);
+                        let mut soon = list.shares(soon, OUTPUTS);
                         add_rows(list, from, &mut lanes, |_| prefetch_rows(soon.next().unwrap_or_default()));
+                    }
+                    Prefetch::Next(places, rows) => {
+                        let mut soon = list.shares(places, 1);
+                        add_rows(list, from, &mut lanes, |_| {
+                            prefetch_places(soon.next().unwrap_or_default(), rows.as_ptr());
+                        });
                     }
                 }
             }
