@@ -251,10 +251,16 @@ impl TrainRuns {
         self.lists.list(i, rows)
     }
 
+    /// How many entries some runs have.
+    #[inline(always)]
+    pub(super) fn between(&self, runs: Range<usize>) -> usize {
+        self.lists.entries(runs.end) - self.lists.entries(runs.start)
+    }
+
     /// How many entries block `b` has.
     pub(super) fn entries(&self, b: usize) -> usize {
-        let of = |b: usize| self.lists.entries(b * self.tokens * self.runs);
-        of(b + 1) - of(b)
+        let of_block = self.tokens * self.runs;
+        self.between(b * of_block..(b + 1) * of_block)
     }
 }
 

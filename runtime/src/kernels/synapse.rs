@@ -124,47 +124,52 @@ pub(super) fn trains(vectors: impl Vectors, events: &TrainRuns, w: Panels<'_>, y
         for b in 0..events.blocks() {
             let (block, next) = (events.block(b), events.block((b + 1) % events.blocks()));
             let after = if b + 1 < events.blocks() { panel } else { w.panel(p + 1) };
-            let mut runs = Runs {
-                events,
-                channels: block.len(),
-                at: events.runs_of(b, 0).start,
-                end: 0,
-                next: events.runs_of((b + 1) % events.blocks(), 0).start,
-                soon: after.get(next.start * OUTPUTS..next.end * OUTPUTS).unwrap_or_default(),
-                done: 0,
-                entries: events.entries(b),
-            };
             let rows = &panel[block.start * OUTPUTS..block.end * OUTPUTS];
+            let soon = after.get(next.start * OUTPUTS..next.end * OUTPUTS).unwrap_or_default();
+            let entries = events.entries(b);
+            // Of many events, most rows are read by some.
+            let dense = entries > events.tokens() * block.len() / 2;
             for (token, y) in y.chunks_exact_mut(m).enumerate() {
-                runs.end = events.runs_of(b, token).end;
+                let ahead = match token {
+                    0 if p + b == 0 => Ahead::Listed,
+                    _ if dense => Ahead::Rows { soon, entries, from: events.runs_of(b, 0).start },
+                    0 => Ahead::Next { soon, run: events.runs_of((b + 1) % events.blocks(), 0).start },
+                    _ => Ahead::Nothing,
+                };
+                let runs = Runs { events, channels: block.len(), left: events.runs_of(b, token), ahead };
                 let mut sums: PanelSums = [0; OUTPUTS];
-                if p + b + token == 0 {
-                    // Nothing has prefetched these.
-                    let listed = Listed(&mut runs);
-                    vectors.train(listed, events.carry(), rows, &mut sums);
-                } else {
-                    vectors.train(&mut runs, events.carry(), rows, &mut sums);
-                }
+                vectors.train(runs, events.carry(), rows, &mut sums);
                 add(&sums, &mut y[columns.clone()]);
             }
         }
     }
 }
 
-/// The runs of a token in a block of channels, token after token, and what is prefetched for the next block meanwhile.
+/// What a token's runs prefetch.
+#[derive(Clone, Copy)]
+enum Ahead<'a> {
+    Nothing,
+    /// Their own rows: nothing has prefetched these.
+    Listed,
+    /// Their share of the next block's rows; their block has so many entries, from a run on.
+    Rows {
+        soon: &'a [i8],
+        entries: usize,
+        from: usize,
+    },
+    /// Of the next block's rows what the token has there, from a run on.
+    Next {
+        soon: &'a [i8],
+        run: usize,
+    },
+}
+
+/// The runs of a token in a block of so many channels.
 struct Runs<'a> {
     events: &'a TrainRuns,
     channels: usize,
-    at: usize,
-    /// Where the token's runs end.
-    end: usize,
-    /// The run of the next block.
-    next: usize,
-    /// The rows of the next block.
-    soon: &'a [i8],
-    /// Entries of the block that there have been, of so many.
-    done: usize,
-    entries: usize,
+    left: Range<usize>,
+    ahead: Ahead<'a>,
 }
 
 impl<'a> Iterator for Runs<'a> {
@@ -172,34 +177,25 @@ impl<'a> Iterator for Runs<'a> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.at == self.end {
+        if self.left.start == self.left.end {
             return None;
         }
-        let run = self.events.run(self.at, self.channels);
-        let prefetch = if self.entries > self.channels / 2 {
-            // Of many events, most rows are read by some.
-            let lines = |done: usize| self.soon.len() / OUTPUTS * done / self.entries * OUTPUTS;
-            Prefetch::Rows(&self.soon[lines(self.done)..lines(self.done + run.places().len())])
-        } else {
-            Prefetch::Next(self.events.run(self.next, self.channels).places(), self.soon)
+        let i = self.left.start;
+        self.left.start += 1;
+        let run = self.events.run(i, self.channels);
+        let prefetch = match &mut self.ahead {
+            Ahead::Nothing => Prefetch::Nothing,
+            Ahead::Listed => Prefetch::Listed,
+            Ahead::Rows { soon, entries, from } => {
+                let lines = |run: usize| soon.len() / OUTPUTS * self.events.between(*from..run) / *entries * OUTPUTS;
+                Prefetch::Rows(&soon[lines(i)..lines(i + 1)])
+            }
+            Ahead::Next { soon, run } => {
+                *run += 1;
+                Prefetch::Next(self.events.run(*run - 1, self.channels).places(), soon)
+            }
         };
-        self.done += run.places().len();
-        self.at += 1;
-        self.next += 1;
         Some((run, prefetch))
-    }
-}
-
-/// The same where nothing has been prefetched: a list's own rows are.
-struct Listed<'b, 'a>(&'b mut Runs<'a>);
-
-impl<'a> Iterator for Listed<'_, 'a> {
-    type Item = (EventRows<'a, u16>, Prefetch<'a>);
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<Self::Item> {
-        let (run, _) = self.0.next()?;
-        Some((run, Prefetch::Listed))
     }
 }
 
