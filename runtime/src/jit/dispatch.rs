@@ -6,6 +6,7 @@
 use crate::kernel_costs::KernelCosts;
 use crate::kernels::{
     EventList, Kernels, NeuronParams, OUTPUTS, Panels, Potential, Scratch, SpikeCount, SsaCount, SsaShape, StoredLevel,
+    TrainRuns,
 };
 use crate::meter::MatmulCounts;
 use crate::pool::Pool;
@@ -121,6 +122,11 @@ fn wide<L: Copy + Into<i32>>(x: &[L], w: Panels<'_>) -> MatmulCounts {
     MatmulCounts { dense: (x.len() / w.inputs()) as u64, fired: fired as u64, ..MatmulCounts::default() }
 }
 
+thread_local! {
+    /// What a thread lists events in.
+    static EVENT_LISTS: RefCell<TrainRuns> = RefCell::default();
+}
+
 /// `y[n, m]` from trains through a weight, Horner with `carry` over the timesteps; how many spikes there were.
 pub fn synapse(
     kernels: Kernels,
@@ -136,9 +142,12 @@ pub fn synapse(
     let count = AtomicU64::new(0);
     let parts = planes.chunks(tokens * steps * stride).zip(y.chunks_mut(tokens * w.outputs())).collect();
     let work = |(planes, y): (&[i8], &mut [i32])| {
-        let events = kernels.event_list(planes, stride, w.inputs());
+        // Taken and put back, not borrowed: what a thread does while it waits for others may be another part.
+        let mut events = EVENT_LISTS.take();
+        kernels.list_trains(planes, stride, w.inputs(), steps, carry, &mut events);
         count.fetch_add(events.count(), Ordering::Relaxed);
-        by_outputs(pool, events.planes() / steps, w, y, |w, y| kernels.synapse(&events, steps, carry, w, y));
+        by_outputs(pool, events.tokens(), w, y, |w, y| kernels.trains(&events, w, y));
+        EVENT_LISTS.set(events);
     };
     pool.each(parts, work);
     count.into_inner()

@@ -36,7 +36,7 @@ mod vectors;
 
 pub(crate) use activation::ActivationTable;
 pub(crate) use coincidence::{CoincidenceCount, CoincidenceShape, ColumnRange, words};
-pub(crate) use event_list::{EventList, MOST_IN_TWO};
+pub(crate) use event_list::{EventList, MOST_IN_TWO, TrainRuns};
 pub(crate) use level::{Potential, StoredLevel};
 pub(crate) use linear_attention::{LinearShape, StateSum};
 pub(crate) use neuron::{NeuronParams, SpikeCount};
@@ -263,7 +263,14 @@ kernels! {
     fn split_wide(x: &[i16], inputs: usize, low: &mut [i8]) -> EventList = synapse::split_wide with vectors;
 
     /// The events of planes of `inputs` numbers that lie `stride` apart.
-    fn event_list(planes: &[i8], stride: usize, inputs: usize) -> EventList = event_list::event_list;
+    fn event_list(planes: &[i8], stride: usize, inputs: usize) -> EventList = event_list::event_list with vectors;
+
+    /// The events of trains of `steps` planes each, for the sums of all timesteps; `carry` is 1 or 2. What the list had is gone.
+    fn list_trains(planes: &[i8], stride: usize, inputs: usize, steps: usize, carry: i32, events: &mut TrainRuns) = event_list::list_trains with vectors;
+
+    /// `y[n, m] = sum over t of carry^(T - 1 - t) * (events of token and timestep t) w`. Only rows of channels that fired are read, one
+    /// for each event. Sums wrap.
+    fn trains(events: &TrainRuns, w: Panels<'_>, y: &mut [i32]) = synapse::trains with vectors;
 
     /// `y[n, m] = sum over t of carry^(T - 1 - t) * (events of token and timestep t) w`, for `T` planes per token. Only rows of
     /// channels that fired are read. Sums wrap.

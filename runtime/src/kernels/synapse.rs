@@ -3,7 +3,7 @@
 //! Where a panel of weights stays in a cache, all timesteps and tokens pass over it before the next one is read. Levels of
 //! more than 8 bits become a low byte each and events of what is left.
 
-use super::event_list::{EventList, EventRows, HALVES, Prefetch};
+use super::event_list::{EventList, EventRows, HALVES, Prefetch, TrainRuns};
 use super::panel::{OUTPUTS, Panels};
 use super::vectors::interface::{PanelSums, Vectors};
 use std::ops::Range;
@@ -18,7 +18,6 @@ pub(super) fn split_wide(vectors: impl Vectors, x: &[i16], inputs: usize, low: &
     );
     let mut events = EventList::of(inputs);
     for (x, low) in x.chunks_exact(inputs).zip(low.chunks_exact_mut(inputs)) {
-        let start = events.channels.len();
         let (blocks, rest) = x.as_chunks::<HALVES>();
         let (lows, last) = low.as_chunks_mut::<HALVES>();
         for (i, (x, low)) in blocks.iter().zip(lows).enumerate() {
@@ -30,7 +29,7 @@ pub(super) fn split_wide(vectors: impl Vectors, x: &[i16], inputs: usize, low: &
             split_block(&mut events, vectors, blocks.len() * HALVES, &x, &mut low);
             last.copy_from_slice(&low[..rest.len()]);
         }
-        events.end_plane(start, events.channels.len() - start);
+        events.lists.end();
     }
     events
 }
@@ -42,8 +41,7 @@ fn split_block(events: &mut EventList, vectors: impl Vectors, from: usize, x: &[
     let mut left = vectors.halves(x, low, &mut high);
     while left != 0 {
         let i = left.trailing_zeros() as usize;
-        events.channels.push((from + i) as u32);
-        events.values.push(high[i]);
+        events.lists.push(from + i, high[i]);
         left &= left - 1;
     }
 }
@@ -62,25 +60,25 @@ pub(super) fn synapse(
     assert!(steps > 0 && events.planes().is_multiple_of(steps), "{steps} planes per token");
     assert_eq!(events.planes() / steps * m, y.len(), "a row of sums for each token");
     // Where most channels fire at some time, the next panel is prefetched as a whole.
-    let first = if y.is_empty() { 0 } else { events.entries(steps) };
+    let first = if y.is_empty() { 0 } else { events.lists.entries(steps) };
     let dense = first > w.inputs() / 2;
     for (p, panel) in w.panels().enumerate() {
         let columns = p * OUTPUTS..((p + 1) * OUTPUTS).min(m);
         let next = w.panel(p + 1);
         for (token, y) in y.chunks_exact_mut(m).enumerate() {
-            let prefetch = |done: usize, rows: EventRows<'_>| {
+            let prefetch = |done: usize, rows: EventRows<'_, u32>| {
                 if token > 0 {
                     Prefetch::Nothing
                 } else if dense && p > 0 {
                     let lines = |done: usize| next.len() / OUTPUTS * done / first * OUTPUTS;
-                    Prefetch::Rows(&next[lines(done)..lines(done + rows.channels().len())])
+                    Prefetch::Rows(&next[lines(done)..lines(done + rows.places().len())])
                 } else {
                     Prefetch::Listed
                 }
             };
             let planes = (token * steps..(token + 1) * steps).map(|plane| {
                 let rows = events.plane(plane);
-                (rows, prefetch(events.entries(plane), rows))
+                (rows, prefetch(events.lists.entries(plane), rows))
             });
             let y = &mut y[columns.clone()];
             if let Some(y) = y.first_chunk_mut() {
@@ -111,5 +109,103 @@ pub(super) fn currents(
     let prefetch = if prefetch { Prefetch::Listed } else { Prefetch::Nothing };
     for (plane, y) in planes.zip(y.as_chunks_mut().0) {
         vectors.train(std::iter::once((events.plane(plane), prefetch)), 1, panel, y);
+    }
+}
+
+/// `y[n, m] = sum over t of carry^(T - 1 - t) * (events of token and timestep t) w`, block by block of channels.
+#[inline(always)]
+pub(super) fn trains(vectors: impl Vectors, events: &TrainRuns, w: Panels<'_>, y: &mut [i32]) {
+    let (m, inputs) = (w.outputs(), w.inputs());
+    assert_eq!(events.inputs(), inputs, "a row for each channel");
+    assert_eq!(events.tokens() * m, y.len(), "a row of sums for each token");
+    y.fill(0);
+    for (p, panel) in w.panels().enumerate() {
+        let columns = p * OUTPUTS..((p + 1) * OUTPUTS).min(m);
+        for b in 0..events.blocks() {
+            let (block, next) = (events.block(b), events.block((b + 1) % events.blocks()));
+            let after = if b + 1 < events.blocks() { panel } else { w.panel(p + 1) };
+            let rows = &panel[block.start * OUTPUTS..block.end * OUTPUTS];
+            let soon = after.get(next.start * OUTPUTS..next.end * OUTPUTS).unwrap_or_default();
+            let entries = events.entries(b);
+            // Of many events, most rows are read by some.
+            let dense = entries > events.tokens() * block.len() / 2;
+            for (token, y) in y.chunks_exact_mut(m).enumerate() {
+                let ahead = match token {
+                    0 if p + b == 0 => Ahead::Listed,
+                    _ if dense => Ahead::Rows { soon, entries, from: events.runs_of(b, 0).start },
+                    0 => Ahead::Next { soon, run: events.runs_of((b + 1) % events.blocks(), 0).start },
+                    _ => Ahead::Nothing,
+                };
+                let runs = Runs { events, channels: block.len(), left: events.runs_of(b, token), ahead };
+                let mut sums: PanelSums = [0; OUTPUTS];
+                vectors.train(runs, events.carry(), rows, &mut sums);
+                add(&sums, &mut y[columns.clone()]);
+            }
+        }
+    }
+}
+
+/// What a token's runs prefetch.
+#[derive(Clone, Copy)]
+enum Ahead<'a> {
+    Nothing,
+    /// Their own rows: nothing has prefetched these.
+    Listed,
+    /// Their share of the next block's rows; their block has so many entries, from a run on.
+    Rows {
+        soon: &'a [i8],
+        entries: usize,
+        from: usize,
+    },
+    /// Of the next block's rows what the token has there, from a run on.
+    Next {
+        soon: &'a [i8],
+        run: usize,
+    },
+}
+
+/// The runs of a token in a block of so many channels.
+struct Runs<'a> {
+    events: &'a TrainRuns,
+    channels: usize,
+    left: Range<usize>,
+    ahead: Ahead<'a>,
+}
+
+impl<'a> Iterator for Runs<'a> {
+    type Item = (EventRows<'a, u16>, Prefetch<'a>);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left.start == self.left.end {
+            return None;
+        }
+        let i = self.left.start;
+        self.left.start += 1;
+        let run = self.events.run(i, self.channels);
+        let prefetch = match &mut self.ahead {
+            Ahead::Nothing => Prefetch::Nothing,
+            Ahead::Listed => Prefetch::Listed,
+            Ahead::Rows { soon, entries, from } => {
+                let lines = |run: usize| soon.len() / OUTPUTS * self.events.between(*from..run) / *entries * OUTPUTS;
+                Prefetch::Rows(&soon[lines(i)..lines(i + 1)])
+            }
+            Ahead::Next { soon, run } => {
+                *run += 1;
+                Prefetch::Next(self.events.run(*run - 1, self.channels).places(), soon)
+            }
+        };
+        Some((run, prefetch))
+    }
+}
+
+/// `y += sums`, of as many as there are.
+#[inline(always)]
+fn add(sums: &PanelSums, y: &mut [i32]) {
+    let each = |y: &mut [i32]| y.iter_mut().zip(sums).for_each(|(y, &sum)| *y = y.wrapping_add(sum));
+    // As long as the sums, so that vectors add.
+    match y.first_chunk_mut::<OUTPUTS>() {
+        Some(y) => each(y),
+        None => each(y),
     }
 }

@@ -128,6 +128,14 @@ fn product(n: usize, k: usize, m: usize, most: i32, seed: u64) {
     }
 }
 
+/// Lists of trains, where others were before.
+fn trains(kernels: Kernels, planes: &[i8], stride: usize, inputs: usize, steps: usize, carry: i32) -> TrainRuns {
+    let mut runs = TrainRuns::default();
+    kernels.list_trains(&[-128; 3 * 700], 700, 700, 3, 1, &mut runs);
+    kernels.list_trains(planes, stride, inputs, steps, carry, &mut runs);
+    runs
+}
+
 fn rows(n: usize, k: usize, m: usize, steps: usize, carry: i32, seed: u64) {
     let mut numbers = SeededNumbers(seed);
     let stride = k.next_multiple_of(16);
@@ -145,12 +153,20 @@ fn rows(n: usize, k: usize, m: usize, steps: usize, carry: i32, seed: u64) {
         let events = kernels.event_list(&spikes, stride, k);
         kernels.synapse(&events, steps, carry, packed, &mut y);
         assert_eq!(y, want, "{:?} {n} {k} {m} {steps}", kernels.isa());
+        let runs = trains(kernels, &spikes, stride, k, steps, carry);
+        assert_eq!((runs.count(), runs.tokens()), (events.count(), n));
+        y.fill(i32::MIN);
+        kernels.trains(&runs, packed, &mut y);
+        assert_eq!(y, want, "{:?} runs {n} {k} {m} {steps}", kernels.isa());
         // Some panels alone.
         let last = packed.count() - 1;
         let mut part = vec![i32::MIN; n * (m - last * OUTPUTS)];
         kernels.synapse(&events, steps, carry, packed.some(last..last + 1), &mut part);
         let cut = want.chunks_exact(m).flat_map(|row| &row[last * OUTPUTS..]);
-        assert!(part.iter().eq(cut), "{:?}", kernels.isa());
+        assert!(part.iter().eq(cut.clone()), "{:?}", kernels.isa());
+        part.fill(i32::MIN);
+        kernels.trains(&runs, packed.some(last..last + 1), &mut part);
+        assert!(part.iter().eq(cut), "{:?} runs", kernels.isa());
     }
 }
 
@@ -184,13 +200,19 @@ fn currents(n: usize, k: usize, m: usize, steps: usize, carry: i32, seed: u64) {
             kernels.currents(&events, planes, packed, panel, prefetch, &mut y);
             assert_eq!(y, want, "{:?} {n} {k} {m} {steps} {panel}", kernels.isa());
         }
-        let (mut y, all) = (vec![i32::MIN; n * m], |token: usize, o: usize| {
+        let all = |token: usize, o: usize| {
             let sums = (0..steps).map(|t| sum(token * steps + t, o));
             sums.fold(0i32, |sum, x| sum.wrapping_mul(carry).wrapping_add(x))
-        });
+        };
+        let mut y = vec![i32::MIN; n * m];
         kernels.synapse(&events, steps, carry, packed, &mut y);
         let want: Vec<i32> = (0..n * m).map(|i| all(i / m, i % m)).collect();
         assert_eq!(y, want, "{:?} {n} {k} {m} {steps} by {carry}", kernels.isa());
+        if carry <= 2 {
+            y.fill(i32::MIN);
+            kernels.trains(&trains(kernels, &x, k, k, steps, carry), packed, &mut y);
+            assert_eq!(y, want, "{:?} {n} {k} {m} {steps} runs by {carry}", kernels.isa());
+        }
     }
 }
 
@@ -404,8 +426,36 @@ fn products_over_more_than_a_block() {
         product(n, k, m, 127, 4);
     }
     rows(2, 1100, 200, 4, 2, 5);
+    // More timesteps than one run has, blocks of unequal length, values of one magnitude and of many.
+    rows(3, 1541, 70, 17, 2, 5);
+    rows(2, 2051, 130, 40, 1, 5);
+    currents(2, 1541, 70, 9, 2, 5);
     attention(9, 300, 2, 40, 6);
     attention(1, 300, 2, 40, 6);
+}
+
+#[test]
+fn lists_are_of_what_fires() {
+    let mut numbers = SeededNumbers(7);
+    for len in (0..40).chain([511, 512, 700]) {
+        for share in [0, 1, 4, 8] {
+            let x: Vec<i8> = numbers.many(len.max(1), |numbers| {
+                let x = numbers.level(127) as i8;
+                if numbers.next() % 8 < share { x } else { 0 }
+            });
+            let want: Vec<(usize, i8)> = x.iter().copied().enumerate().filter(|(_, x)| *x != 0).collect();
+            for kernels in isas() {
+                let list = kernels.event_list(&x, x.len(), x.len());
+                let rows = list.plane(0);
+                let found = rows.places().iter().map(|c| *c as usize).zip(rows.values().iter().copied());
+                assert!(found.take(want.len()).eq(want.iter().copied()), "{:?} {len}", kernels.isa());
+                assert_eq!(rows.places().len(), want.len().next_multiple_of(4));
+                assert_eq!(list.count(), want.len() as u64);
+                assert_eq!(rows.total(), x.iter().map(|&x| i32::from(x)).sum::<i32>());
+                assert_eq!(rows.are_spikes(), x.iter().all(|x| x.unsigned_abs() <= 1));
+            }
+        }
+    }
 }
 
 #[test]
@@ -420,6 +470,13 @@ fn products_of_extremes() {
             assert_eq!(y, vec![i32::from(x) * -127 * 768; n * m]);
             kernels.synapse(&kernels.event_list(&vec![x; n * k], k, k), 1, 1, packed, &mut y);
             assert_eq!(y, vec![i32::from(x) * -127 * 768; n * m]);
+        }
+        for x in [-1, 1] {
+            let mut y = vec![0; m];
+            kernels.trains(&trains(kernels, &vec![x; 7 * k], k, k, 7, 2), packed, &mut y);
+            assert_eq!(y, vec![127 * i32::from(x) * -127 * 768; m]);
+            kernels.trains(&trains(kernels, &vec![x; 7 * k], k, k, 7, 1), packed, &mut y);
+            assert_eq!(y, vec![7 * i32::from(x) * -127 * 768; m]);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! 256-bit vectors: `pmaddubsw` sums pairs of products of bytes in 16 bits, `pmaddwd` pairs of those in 32.
 
-use super::super::activation::{BLOCK, DENSITY, LAST, REACH, SAMPLES, Samples};
-use super::super::event_list::{EventRows, HALVES, Prefetch};
+use super::super::activation::{self, DENSITY, LAST, REACH, SAMPLES, Samples};
+use super::super::event_list::{BLOCK, EventRows, HALVES, Place, Prefetch, list_few};
 use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PAIR, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS};
@@ -60,27 +60,80 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn train<'a>(
+    fn train<'a, P: Place>(
         self,
-        planes: impl Iterator<Item = (EventRows<'a>, Prefetch<'a>)>,
+        lists: impl Iterator<Item = (EventRows<'a, P>, Prefetch<'a>)>,
         carry: i32,
-        panel: &[i8],
+        rows: &[i8],
         sums: &mut PanelSums,
     ) {
-        // SAFETY: AVX2 by the type's invariant; every channel has a row in the panel by `check`. Test: `rows_are_exact`.
+        let from = rows.as_ptr();
+        // SAFETY: AVX2 by the type's invariant; every place is of one of the rows by `check`. Test: `rows_are_exact`.
         unsafe {
             let mut lanes = [_mm256_setzero_si256(); VECTORS];
-            for (rows, prefetched) in planes {
-                rows.check(panel.len() / OUTPUTS);
+            for (list, prefetched) in lists {
+                list.check(rows.len() / OUTPUTS);
                 if carry != 1 {
                     for lanes in &mut lanes {
                         *lanes = _mm256_mullo_epi32(*lanes, _mm256_set1_epi32(carry));
                     }
                 }
-                add_rows(rows, panel.as_ptr(), prefetched, &mut lanes);
+                match prefetched {
+                    Prefetch::Nothing => add_rows(list, from, &mut lanes, |_| ()),
+                    Prefetch::Listed => {
+                        add_rows(list, from, &mut lanes, |i| prefetch_places(list.later(i), from));
+                    }
+                    Prefetch::Rows(soon) => {
+                        let mut soon = list.shares(soon, OUTPUTS);
+                        add_rows(list, from, &mut lanes, |_| prefetch_rows(soon.next().unwrap_or_default()));
+                    }
+                    Prefetch::Next(places, rows) => {
+                        let mut soon = list.shares(places, 1);
+                        add_rows(list, from, &mut lanes, |_| {
+                            prefetch_places(soon.next().unwrap_or_default(), rows.as_ptr());
+                        });
+                    }
+                }
             }
             finish(lanes, sums);
         }
+    }
+
+    #[inline(always)]
+    fn weighs_spikes(self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn list<P: Place>(self, x: &[i8], shift: u32, places: &mut [P], values: &mut [i8]) -> usize {
+        assert!(x.len().next_multiple_of(BLOCK) <= places.len().min(values.len()), "a place for each number");
+        let (eights, rest) = x.as_chunks::<BLOCK>();
+        let mut fired = 0;
+        // SAFETY: AVX2 by the type's invariant. Eight numbers in; eight places and values out, from at most as many events on as
+        // there were numbers before, which the assertion has room for. A place is 16 or 32 bits, for the trait has no other
+        // implementation. Test: `lists_are_of_what_fires`.
+        unsafe {
+            let count = _mm_cvtsi32_si128(shift as i32);
+            let kept = _mm_set1_epi8((-1i8).wrapping_shl(shift));
+            for (i, eight) in eights.iter().enumerate() {
+                let x = _mm_loadl_epi64(eight.as_ptr().cast());
+                let silent = _mm_movemask_epi8(_mm_cmpeq_epi8(x, _mm_setzero_si128()));
+                let mask = !silent as u8;
+                let at = _mm_loadl_epi64(PICK[usize::from(mask)].as_ptr().cast());
+                let picked = _mm_and_si128(kept, _mm_sll_epi16(_mm_shuffle_epi8(x, at), count));
+                _mm_storel_epi64(values.as_mut_ptr().add(fired).cast(), picked);
+                let (to, first) = (places.as_mut_ptr().add(fired), i * BLOCK * P::STEP);
+                if size_of::<P>() == 2 {
+                    let offsets = _mm_slli_epi16::<{ OUTPUTS.ilog2() as i32 }>(_mm_cvtepu8_epi16(at));
+                    _mm_storeu_si128(to.cast(), _mm_add_epi16(offsets, _mm_set1_epi16(first as i16)));
+                } else {
+                    let channels = _mm256_cvtepu8_epi32(at);
+                    _mm256_storeu_si256(to.cast(), _mm256_add_epi32(channels, _mm256_set1_epi32(first as i32)));
+                }
+                fired += mask.count_ones() as usize;
+            }
+        }
+        fired + list_few(rest, eights.len() * BLOCK, shift, &mut places[fired..], &mut values[fired..])
     }
 
     #[inline(always)]
@@ -232,7 +285,7 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn activate(self, table: &Samples, h: &mut [f32; BLOCK]) {
+    fn activate(self, table: &Samples, h: &mut [f32; activation::BLOCK]) {
         for eight in h.as_chunks_mut::<8>().0 {
             // SAFETY: AVX2 by the type's invariant; eight numbers; indices are from 0 to `LAST` and a pair is read from each on,
             // within the table. Tests: `neurons_give_the_nearest_level`, `extreme_potentials`.
@@ -330,12 +383,57 @@ const VECTORS: usize = OUTPUTS / 8;
 /// How far ahead rows are prefetched, in bytes: the next panel follows this one, and prefetching beyond all of them is harmless.
 const PREFETCH_BYTES: usize = 2048;
 
-/// Four rows of these channels.
+/// The rows at these places. Places are loaded several at a time: loads are what there are few of.
 #[inline(always)]
-pub(super) fn rows_of_channels(from: *const i8, [a, b, c, d]: [u32; GROUP]) -> [*const i8; GROUP] {
-    let row = |channel: u32| from.wrapping_add(channel as usize * OUTPUTS);
-    [row(a), row(b), row(c), row(d)]
+pub(super) fn rows_at<P: Place>(from: *const i8, places: &[P; GROUP]) -> [*const i8; GROUP] {
+    let row = |offset: u64| from.wrapping_add(offset as usize);
+    match *bytemuck::bytes_of(places).as_chunks().0 {
+        [word] => {
+            let word = u64::from_le_bytes(word);
+            [row(word & 0xffff), row(word >> 16 & 0xffff), row(word >> 32 & 0xffff), row(word >> 48)]
+        }
+        [a, b] => {
+            let row = |channel: u64| row(channel * OUTPUTS as u64);
+            let (a, b) = (u64::from_le_bytes(a), u64::from_le_bytes(b));
+            [row(a & 0xffff_ffff), row(a >> 32), row(b & 0xffff_ffff), row(b >> 32)]
+        }
+        _ => std::array::from_fn(|i| row(places[i].offset() as u64)),
+    }
 }
+
+/// Prefetches the rows at some places.
+#[inline(always)]
+pub(super) fn prefetch_places<P: Place>(places: &[P], from: *const i8) {
+    for place in places {
+        prefetch(from.wrapping_add(place.offset()));
+    }
+}
+
+/// Prefetches some rows.
+#[inline(always)]
+pub(super) fn prefetch_rows(rows: &[i8]) {
+    for row in rows.chunks(OUTPUTS) {
+        prefetch(row.as_ptr());
+    }
+}
+
+/// For each mask, which of eight numbers it has, in order.
+static PICK: [[u8; BLOCK]; 256] = {
+    let mut pick = [[0; BLOCK]; 256];
+    let mut mask = 0;
+    while mask < 256 {
+        let (mut i, mut picked) = (0, 0);
+        while i < BLOCK {
+            if mask >> i & 1 == 1 {
+                pick[mask][picked] = i as u8;
+                picked += 1;
+            }
+            i += 1;
+        }
+        mask += 1;
+    }
+    pick
+};
 
 /// Keys that are prefetched before they are read.
 pub(super) const PREFETCH_KEYS: usize = 64;
@@ -393,37 +491,73 @@ unsafe fn add_four(rows: [*const i8; GROUP], x: i32, lanes: &mut [__m256i; VECTO
     }
 }
 
-/// Adds listed rows, values and all, to lanes that are in the order of `quads`.
+/// Entries whose products, two of 127 for every four, are added up in 16 bits.
+const NARROW: usize = 4 * 60;
+
+/// Adds listed rows, times their values, to lanes that are in the order of `quads`; `ahead(i)` comes before batch `i`.
 ///
 /// # Safety
-/// AVX2 is there, and so is a row for each channel.
+/// AVX2 is there, and so is a row at each place.
 #[inline(always)]
-unsafe fn add_rows(rows: EventRows<'_>, from: *const i8, prefetched: Prefetch<'_>, lanes: &mut [__m256i; VECTORS]) {
+unsafe fn add_rows<P: Place>(
+    list: EventRows<'_, P>,
+    from: *const i8,
+    lanes: &mut [__m256i; VECTORS],
+    mut ahead: impl FnMut(usize),
+) {
     // SAFETY: the caller's.
     unsafe {
-        match prefetched {
-            Prefetch::Nothing => {
-                for (four, x) in rows.fours() {
-                    add_four(rows_of_channels(from, four), x, lanes);
+        if list.are_spikes() {
+            for (start, part) in list.parts(NARROW) {
+                add_spikes(part, from, lanes, |i| ahead(start / P::BATCH + i));
+            }
+        } else {
+            for (i, (places, values)) in list.batches().enumerate() {
+                ahead(i);
+                for (four, x) in places.as_chunks().0.iter().zip(values.as_chunks::<GROUP>().0) {
+                    add_four(rows_at(from, four), i32::from_le_bytes(x.map(|x| x as u8)), lanes);
                 }
             }
-            Prefetch::Listed => {
-                for (i, (four, x)) in rows.fours().enumerate() {
-                    for &channel in rows.later(i) {
-                        prefetch(from.wrapping_add(channel as usize * OUTPUTS));
+        }
+    }
+}
+
+/// The same for at most `NARROW` spikes: `pmaddubsw` by ones adds two rows, which have the sign of their spikes.
+///
+/// # Safety
+/// AVX2 is there, and so is a row at each place.
+#[inline(always)]
+unsafe fn add_spikes<P: Place>(
+    list: EventRows<'_, P>,
+    from: *const i8,
+    lanes: &mut [__m256i; VECTORS],
+    mut ahead: impl FnMut(usize),
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let ones = _mm256_set1_epi8(1);
+        let mut narrow = [_mm256_setzero_si256(); VECTORS / 2];
+        for (i, (places, values)) in list.batches().enumerate() {
+            ahead(i);
+            for (four, x) in places.as_chunks().0.iter().zip(values.as_chunks::<GROUP>().0) {
+                let [a, b, c, d] = rows_at(from, four);
+                let [x, y] = [[x[0], x[1]], [x[2], x[3]]].map(|x| i16::from_le_bytes(x.map(|x| x as u8)));
+                for (rows, x) in [([a, b], _mm256_set1_epi16(x)), ([c, d], _mm256_set1_epi16(y))] {
+                    for (half, sums) in narrow.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                        let a = _mm256_loadu_si256(rows[0].add(32 * half).cast());
+                        let b = _mm256_loadu_si256(rows[1].add(32 * half).cast());
+                        let low = _mm256_sign_epi8(_mm256_unpacklo_epi8(a, b), x);
+                        let high = _mm256_sign_epi8(_mm256_unpackhi_epi8(a, b), x);
+                        sums[0] = _mm256_add_epi16(sums[0], _mm256_maddubs_epi16(ones, low));
+                        sums[1] = _mm256_add_epi16(sums[1], _mm256_maddubs_epi16(ones, high));
                     }
-                    add_four(rows_of_channels(from, four), x, lanes);
                 }
             }
-            Prefetch::Rows(soon) => {
-                let mut soon = rows.shares(soon);
-                for (four, x) in rows.fours() {
-                    for row in soon.next().unwrap_or_default().chunks(OUTPUTS) {
-                        prefetch(row.as_ptr());
-                    }
-                    add_four(rows_of_channels(from, four), x, lanes);
-                }
-            }
+        }
+        for (lanes, sums) in lanes.as_chunks_mut::<2>().0.iter_mut().zip(narrow) {
+            let signs = _mm256_srai_epi16::<15>(sums);
+            lanes[0] = _mm256_add_epi32(lanes[0], _mm256_unpacklo_epi16(sums, signs));
+            lanes[1] = _mm256_add_epi32(lanes[1], _mm256_unpackhi_epi16(sums, signs));
         }
     }
 }

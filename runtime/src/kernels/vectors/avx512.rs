@@ -4,11 +4,11 @@
 //! again: by `origin` where many tokens meet the same weights, by a lane of its own where one token meets them.
 
 use super::super::activation::{BLOCK, DENSITY, LAST, REACH, SAMPLES, Samples};
-use super::super::event_list::{EventRows, HALVES, Prefetch};
+use super::super::event_list::{EventRows, HALVES, Place, Prefetch};
 use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PAIR, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS};
-use super::avx2::{Avx2, PREFETCH_KEYS, prefetch, rows_of_channels};
+use super::avx2::{Avx2, PREFETCH_KEYS, prefetch, prefetch_places, prefetch_rows, rows_at};
 use super::interface::{PanelSums, Vectors, fours, interleave_few};
 use super::portable::Portable;
 use std::arch::x86_64::*;
@@ -59,32 +59,62 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
-    fn train<'a>(
+    fn train<'a, P: Place>(
         self,
-        planes: impl Iterator<Item = (EventRows<'a>, Prefetch<'a>)>,
+        lists: impl Iterator<Item = (EventRows<'a, P>, Prefetch<'a>)>,
         carry: i32,
-        panel: &[i8],
+        rows: &[i8],
         sums: &mut PanelSums,
     ) {
-        // SAFETY: AVX-512 by the type's invariant; every channel has a row in the panel by `check`. Test: `rows_are_exact`.
+        let from = rows.as_ptr();
+        // SAFETY: AVX-512 by the type's invariant; every place is of one of the rows by `check`. Test: `rows_are_exact`.
         unsafe {
-            let (mut lanes, mut inputs) = ([_mm512_setzero_si512(); VECTORS], 0i32);
-            for (rows, prefetched) in planes {
-                rows.check(panel.len() / OUTPUTS);
+            let (mut lanes, mut inputs) = ([[_mm512_setzero_si512(); VECTORS]; 2], 0i32);
+            for (list, prefetched) in lists {
+                list.check(rows.len() / OUTPUTS);
                 if carry != 1 {
-                    for lanes in &mut lanes {
+                    for lanes in lanes.as_flattened_mut() {
                         *lanes = _mm512_mullo_epi32(*lanes, _mm512_set1_epi32(carry));
                     }
                 }
-                inputs = inputs.wrapping_mul(carry).wrapping_add(rows.total());
-                add_rows(rows, panel.as_ptr(), prefetched, &mut lanes);
+                inputs = inputs.wrapping_mul(carry).wrapping_add(list.total());
+                match prefetched {
+                    Prefetch::Nothing => add_rows(list, from, &mut lanes, |_| ()),
+                    Prefetch::Listed => {
+                        add_rows(list, from, &mut lanes, |i| prefetch_places(list.later(i), from));
+                    }
+                    Prefetch::Rows(soon) => {
+                        let mut soon = list.shares(soon, OUTPUTS);
+                        add_rows(list, from, &mut lanes, |_| prefetch_rows(soon.next().unwrap_or_default()));
+                    }
+                    Prefetch::Next(places, rows) => {
+                        let mut soon = list.shares(places, 1);
+                        add_rows(list, from, &mut lanes, |_| {
+                            prefetch_places(soon.next().unwrap_or_default(), rows.as_ptr());
+                        });
+                    }
+                }
             }
             let inputs = _mm512_set1_epi32(inputs.wrapping_mul(128));
+            let [mut all, more] = lanes;
+            for (all, more) in all.iter_mut().zip(more) {
+                *all = _mm512_add_epi32(*all, more);
+            }
             let sums = sums.as_mut_ptr().cast::<__m512i>();
-            for (i, lanes) in in_order(lanes).into_iter().enumerate() {
+            for (i, lanes) in in_order(all).into_iter().enumerate() {
                 _mm512_storeu_si512(sums.add(i), _mm512_sub_epi32(lanes, inputs));
             }
         }
+    }
+
+    #[inline(always)]
+    fn weighs_spikes(self) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn list<P: Place>(self, x: &[i8], shift: u32, places: &mut [P], values: &mut [i8]) -> usize {
+        avx2().list(x, shift, places, values)
     }
 
     /// Groups are `w + 128`, in the order of outputs.
@@ -371,36 +401,29 @@ fn weigh(weights: &[(u32, i16)], values: &[i8], stride: usize, sums: &mut [i32])
     }
 }
 
-/// Adds listed rows, values and all, to lanes that are in the order of `quads`, and 128 times the values.
+/// Adds listed rows, times their values, to lanes that are in the order of `quads`, and 128 times the values; `ahead(i)` comes
+/// before batch `i`. Where a batch is two fours, each has lanes of its own, so that none waits for the other.
 ///
 /// # Safety
-/// AVX-512 with VNNI is there, and so is a row for each channel.
+/// AVX-512 with VNNI is there, and so is a row at each place.
 #[inline(always)]
-unsafe fn add_rows(rows: EventRows<'_>, from: *const i8, prefetched: Prefetch<'_>, lanes: &mut [__m512i; VECTORS]) {
+unsafe fn add_rows<P: Place>(
+    list: EventRows<'_, P>,
+    from: *const i8,
+    [lanes, more]: &mut [[__m512i; VECTORS]; 2],
+    mut ahead: impl FnMut(usize),
+) {
     // SAFETY: the caller's.
     unsafe {
-        match prefetched {
-            Prefetch::Nothing => {
-                for (four, x) in rows.fours() {
-                    add_four(lanes, quads(rows_of_channels(from, four), u64::MAX), x);
-                }
+        for (i, (places, values)) in list.batches().enumerate() {
+            ahead(i);
+            if let (Some(four), Some(x)) = (places.first_chunk(), values.first_chunk()) {
+                add_four(lanes, quads(rows_at(from, four), u64::MAX), bytes(x));
             }
-            Prefetch::Listed => {
-                for (i, (four, x)) in rows.fours().enumerate() {
-                    for &channel in rows.later(i) {
-                        prefetch(from.wrapping_add(channel as usize * OUTPUTS));
-                    }
-                    add_four(lanes, quads(rows_of_channels(from, four), u64::MAX), x);
-                }
-            }
-            Prefetch::Rows(soon) => {
-                let mut soon = rows.shares(soon);
-                for (four, x) in rows.fours() {
-                    for row in soon.next().unwrap_or_default().chunks(OUTPUTS) {
-                        prefetch(row.as_ptr());
-                    }
-                    add_four(lanes, quads(rows_of_channels(from, four), u64::MAX), x);
-                }
+            if P::BATCH == 2 * GROUP
+                && let (Some(four), Some(x)) = (places.last_chunk(), values.last_chunk())
+            {
+                add_four(more, quads(rows_at(from, four), u64::MAX), bytes(x));
             }
         }
     }

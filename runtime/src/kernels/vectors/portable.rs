@@ -1,7 +1,7 @@
 //! Plain loops, which a compiler turns into whatever vectors it may assume.
 
-use super::super::activation::{BLOCK, Samples, curve_at};
-use super::super::event_list::{EventRows, HALVES, Prefetch};
+use super::super::activation::{self, Samples, curve_at};
+use super::super::event_list::{BLOCK, EventRows, HALVES, Place, Prefetch, list_few};
 use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PAIR, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS};
@@ -29,24 +29,41 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
-    fn train<'a>(
+    fn train<'a, P: Place>(
         self,
-        planes: impl Iterator<Item = (EventRows<'a>, Prefetch<'a>)>,
+        lists: impl Iterator<Item = (EventRows<'a, P>, Prefetch<'a>)>,
         carry: i32,
-        panel: &[i8],
+        rows: &[i8],
         sums: &mut PanelSums,
     ) {
         sums.fill(0);
-        for (rows, _) in planes {
+        for (list, _) in lists {
+            list.check(rows.len() / OUTPUTS);
             if carry != 1 {
                 sums.iter_mut().for_each(|sum| *sum = sum.wrapping_mul(carry));
             }
-            for (&channel, &x) in rows.channels().iter().zip(rows.values()) {
-                let row = &panel[channel as usize * OUTPUTS..][..OUTPUTS];
+            for (&place, &x) in list.places().iter().zip(list.values()) {
+                let row = &rows[place.offset()..][..OUTPUTS];
                 let product = |w: i8| i32::from(i16::from(x) * i16::from(w));
                 sums.iter_mut().zip(row).for_each(|(sum, &w)| *sum = sum.wrapping_add(product(w)));
             }
         }
+    }
+
+    #[inline(always)]
+    fn weighs_spikes(self) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn list<P: Place>(self, x: &[i8], shift: u32, places: &mut [P], values: &mut [i8]) -> usize {
+        let mut fired = 0;
+        for (block, from) in x.chunks(BLOCK).zip((0..).step_by(BLOCK)) {
+            if block.iter().any(|x| *x != 0) {
+                fired += list_few(block, from, shift, &mut places[fired..], &mut values[fired..]);
+            }
+        }
+        fired
     }
 
     #[inline(always)]
@@ -108,7 +125,7 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
-    fn activate(self, table: &Samples, h: &mut [f32; BLOCK]) {
+    fn activate(self, table: &Samples, h: &mut [f32; activation::BLOCK]) {
         h.iter_mut().for_each(|h| *h = curve_at(table, *h));
     }
 
