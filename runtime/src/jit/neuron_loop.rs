@@ -1,7 +1,7 @@
 //! The loop over timesteps of a layer of time-stepped neurons, as machine code.
 //!
 //! A tile is 64 neurons of one token: a panel of weights. Where the layer takes in its synapse, a tile's currents of up to
-//! `BLOCK` timesteps are added up first, by a kernel with wide vectors or by machine code. Eight neurons at a time then go
+//! `BLOCK` timesteps are added up first, by a kernel with wide vectors or by machine code. Eight or sixteen neurons at a time then go
 //! through these timesteps with their potentials, gains and offsets in registers. Weights of a panel are read for all tokens and timesteps
 //! before those of the next one.
 
@@ -23,15 +23,6 @@ use std::mem::offset_of;
 /// Timesteps whose currents are added up at a time: 8 KiB of them, which a first-level cache holds. Spikes of so many fit a
 /// count of 8 bits.
 pub const BLOCK: usize = 32;
-
-/// Neurons that go through time together: with two membranes each they fill a quarter of sixteen registers.
-const GROUP: usize = 8;
-
-/// Groups of a tile.
-const GROUPS: usize = PANEL / GROUP;
-
-/// Vectors of a group.
-const VECTORS: usize = GROUP / LANES;
 
 /// What flows into the neurons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +107,21 @@ impl NeuronLoop {
         2 + self.rule().parameters.len()
     }
 
+    /// Vectors of neurons that go through time together: four where each has one number that stays, so that they do not wait
+    /// for each other's result, else two, whose numbers fit sixteen registers.
+    fn vectors(&self) -> usize {
+        if self.variables() == 1 { 4 } else { 2 }
+    }
+
+    /// Neurons that go through time together.
+    fn group(&self) -> usize {
+        LANES * self.vectors()
+    }
+
+    fn groups_of_tile(&self) -> usize {
+        PANEL / self.group()
+    }
+
     fn blocks(&self) -> usize {
         usize::from(self.steps).div_ceil(BLOCK)
     }
@@ -127,12 +133,12 @@ impl NeuronLoop {
 
     /// Bytes of a group's states between blocks: its variables, then 16-bit counts of spikes.
     fn group_bytes(&self) -> usize {
-        4 * GROUP * self.variables() + 2 * GROUP
+        4 * self.group() * self.variables() + 2 * self.group()
     }
 
     /// Bytes of a tile's states between blocks.
     pub fn state_bytes(&self) -> usize {
-        if self.blocks() == 1 { 0 } else { GROUPS * self.group_bytes() }
+        if self.blocks() == 1 { 0 } else { self.groups_of_tile() * self.group_bytes() }
     }
 
     /// `(frame, -, first tile, tiles)`: all tokens of the frame through some tiles.
@@ -172,13 +178,13 @@ impl NeuronLoop {
 
     /// Groups of a tile: fewer in the last one.
     fn groups(&self, e: &mut Emitter<'_>, panel: CodeValue) -> CodeValue {
-        let most = e.int(GROUPS);
-        let all = self.padded() / GROUP;
-        if all.is_multiple_of(GROUPS) {
+        let most = e.int(self.groups_of_tile());
+        let all = self.padded() / self.group();
+        if all.is_multiple_of(self.groups_of_tile()) {
             return most;
         }
         let all = e.int(all);
-        let before = e.b.ins().imul_imm_s(panel, GROUPS as i64);
+        let before = e.b.ins().imul_imm_s(panel, self.groups_of_tile() as i64);
         let left = e.b.ins().isub(all, before);
         e.b.ins().umin(left, most)
     }
@@ -203,9 +209,9 @@ impl NeuronLoop {
         let zero = splat_int(e, I32, 0);
         for (i, start) in self.starts().into_iter().enumerate() {
             let start = splat_float(e, start);
-            (0..VECTORS).for_each(|v| e.store(start, at, 4 * GROUP * i + 16 * v));
+            (0..self.vectors()).for_each(|v| e.store(start, at, 4 * self.group() * i + 16 * v));
         }
-        e.store(zero, at, 4 * GROUP * self.variables());
+        (0..self.vectors() / 2).for_each(|half| e.store(zero, at, 4 * self.group() * self.variables() + 16 * half));
     }
 
     /// Of every state variable of every membrane, what it starts with.
@@ -232,13 +238,13 @@ impl NeuronLoop {
                 None => add_rows(e, inputs, tile.panel, plane, block.count, values.currents),
             }
         }
-        e.count(tile.groups, 1, |e, group| self.group(e, values, tile, block, group));
+        e.count(tile.groups, 1, |e, group| self.run_group(e, values, tile, block, group));
     }
 
     /// Sixteen neurons through some timesteps.
-    fn group(&self, e: &mut Emitter<'_>, values: &LoopValues, tile: &Tile, block: Block, group: CodeValue) {
+    fn run_group(&self, e: &mut Emitter<'_>, values: &LoopValues, tile: &Tile, block: Block, group: CodeValue) {
         let plane = plane_bytes(self.width);
-        let offset = e.b.ins().imul_imm_s(group, GROUP as i64);
+        let offset = e.b.ins().imul_imm_s(group, self.group() as i64);
         let channel = e.b.ins().iadd(tile.channel, offset);
         let constants = scaled(e, values.constants, channel, 4);
         let kept = (self.blocks() > 1).then(|| self.states_at(e, values, group));
@@ -256,19 +262,24 @@ impl NeuronLoop {
             let spikes: Vec<CodeValue> = inputs
                 .into_iter()
                 .enumerate()
-                .map(|(v, input)| self.neurons(e, input, &states, &numbers[2 * VECTORS..], v))
+                .map(|(v, input)| self.neurons(e, input, &states, &numbers[2 * self.vectors()..], v))
                 .collect();
-            let spikes = e.b.ins().snarrow(spikes[0], spikes[1]);
-            let mut spikes = e.b.ins().snarrow(spikes, spikes);
+            let halves: Vec<CodeValue> =
+                spikes.chunks_exact(2).map(|pair| e.b.ins().snarrow(pair[0], pair[1])).collect();
+            let mut spikes = e.b.ins().snarrow(halves[0], halves[halves.len() - 1]);
             if !self.width.is_multiple_of(emit::GROUP) {
                 let lanes = e.b.ins().iadd(values.lanes, channel);
                 let lanes = e.load(I8, lanes, 0);
                 spikes = e.b.ins().band(spikes, lanes);
             }
             let here = e.b.use_var(out);
-            let eight = e.cast(types::I64X2, spikes);
-            let eight = e.b.ins().extractlane(eight, 0);
-            e.store(eight, here, 0);
+            if halves.len() == 2 {
+                e.store(spikes, here, 0);
+            } else {
+                let eight = e.cast(types::I64X2, spikes);
+                let eight = e.b.ins().extractlane(eight, 0);
+                e.store(eight, here, 0);
+            }
             let next = e.add(here, plane);
             e.b.def_var(out, next);
             if values.counts.is_some() {
@@ -285,29 +296,31 @@ impl NeuronLoop {
         }
         if let Some(counts) = values.counts {
             let fired = e.b.use_var(fired);
-            let fired = e.b.ins().uwiden_low(fired);
-            self.count(e, counts, fired, kept, block);
+            let halves = [e.b.ins().uwiden_low(fired), e.b.ins().uwiden_high(fired)];
+            self.count(e, counts, &halves[..self.vectors() / 2], kept, block);
         }
     }
 
     /// States of a group: of every variable of every membrane four vectors.
     fn states(&self, e: &mut Emitter<'_>, kept: Option<CodeValue>) -> Vec<Variable> {
         let starts = self.starts();
-        (0..starts.len() * VECTORS)
+        (0..starts.len() * self.vectors())
             .map(|i| {
                 let state = match kept {
                     Some(at) => e.load(F32, at, 16 * i),
-                    None => splat_float(e, starts[i / VECTORS]),
+                    None => splat_float(e, starts[i / self.vectors()]),
                 };
                 e.variable(state)
             })
             .collect()
     }
 
-    /// A group's constants: gains, offsets and parameters, `VECTORS` of each.
+    /// A group's constants: gains, offsets and parameters, `vectors` of each.
     fn numbers(&self, e: &mut Emitter<'_>, constants: CodeValue) -> Vec<CodeValue> {
         let row = |i: usize| 4 * self.padded() * i;
-        (0..self.constants() * VECTORS).map(|i| e.load(F32, constants, row(i / VECTORS) + 16 * (i % VECTORS))).collect()
+        (0..self.constants() * self.vectors())
+            .map(|i| e.load(F32, constants, row(i / self.vectors()) + 16 * (i % self.vectors())))
+            .collect()
     }
 
     /// What flows into a group: an address that moves on with every timestep, or vectors that stay.
@@ -323,7 +336,7 @@ impl NeuronLoop {
         let row = 4 * self.padded();
         match self.flow {
             Flow::Synapse { .. } => {
-                let at = scaled(e, values.currents, group, 4 * GROUP);
+                let at = scaled(e, values.currents, group, 4 * self.group());
                 GroupFlow::Moving { at: e.variable(at), elem: Elem::I32, stride: 4 * PANEL }
             }
             Flow::Currents(elem) => {
@@ -337,10 +350,10 @@ impl NeuronLoop {
                 let at = scaled(e, at, channel, 4);
                 let steps = splat_float(e, self.steps.into());
                 let share = |v: usize| {
-                    let x = affine(e, elem, at, numbers, v);
+                    let x = affine(e, elem, at, [numbers[v], numbers[self.vectors() + v]], v);
                     e.b.ins().fdiv(x, steps)
                 };
-                GroupFlow::Still((0..VECTORS).map(share).collect())
+                GroupFlow::Still((0..self.vectors()).map(share).collect())
             }
         }
     }
@@ -351,7 +364,9 @@ impl NeuronLoop {
             GroupFlow::Still(inputs) => inputs.clone(),
             GroupFlow::Moving { at, elem, stride } => {
                 let here = e.b.use_var(*at);
-                let inputs = (0..VECTORS).map(|v| affine(e, *elem, here, numbers, v)).collect();
+                let inputs = (0..self.vectors())
+                    .map(|v| affine(e, *elem, here, [numbers[v], numbers[self.vectors() + v]], v))
+                    .collect();
                 let next = e.add(here, *stride);
                 e.b.def_var(*at, next);
                 inputs
@@ -369,11 +384,13 @@ impl NeuronLoop {
         v: usize,
     ) -> CodeValue {
         let rule = self.rule();
-        let parameters: Vec<CodeValue> = parameters.chunks_exact(VECTORS).map(|parameter| parameter[v]).collect();
+        let parameters: Vec<CodeValue> =
+            parameters.chunks_exact(self.vectors()).map(|parameter| parameter[v]).collect();
         let mut masks = [None; 2];
         for membrane in 0..rule.membranes(self.rectified()) {
-            let own: Vec<Variable> =
-                (0..rule.states.len()).map(|i| states[(membrane * rule.states.len() + i) * VECTORS + v]).collect();
+            let own: Vec<Variable> = (0..rule.states.len())
+                .map(|i| states[(membrane * rule.states.len() + i) * self.vectors() + v])
+                .collect();
             let before: Vec<CodeValue> = own.iter().map(|&state| e.b.use_var(state)).collect();
             let given = Given {
                 input,
@@ -401,30 +418,40 @@ impl NeuronLoop {
         &self,
         e: &mut Emitter<'_>,
         counts: [Variable; 3],
-        fired: CodeValue,
+        fired: &[CodeValue],
         kept: Option<CodeValue>,
         block: Block,
     ) {
         let Some(at) = kept else { return self.sum(e, counts, fired) };
-        let offset = 4 * GROUP * self.variables();
-        let before = e.load(I16, at, offset);
-        let all = e.b.ins().iadd(before, fired);
-        e.store(all, at, offset);
+        let all: Vec<CodeValue> = fired
+            .iter()
+            .enumerate()
+            .map(|(half, &fired)| {
+                let offset = 4 * self.group() * self.variables() + 16 * half;
+                let before = e.load(I16, at, offset);
+                let all = e.b.ins().iadd(before, fired);
+                e.store(all, at, offset);
+                all
+            })
+            .collect();
         let end = e.b.ins().iadd(block.from, block.count);
         let last = e.b.ins().icmp_imm_u(IntCC::Equal, end, i64::from(self.steps));
-        e.when(last, |e| self.sum(e, counts, all));
+        e.when(last, |e| self.sum(e, counts, &all));
     }
 
-    fn sum(&self, e: &mut Emitter<'_>, counts: [Variable; 3], fired: CodeValue) {
+    fn sum(&self, e: &mut Emitter<'_>, counts: [Variable; 3], fired: &[CodeValue]) {
         let one = splat_int(e, I16, 1);
         let those = |e: &mut Emitter<'_>, compares: IntCC, than: i64| {
             let than = splat_int(e, I16, than);
-            let does = e.b.ins().icmp(compares, fired, than);
-            e.b.ins().band(does, one)
+            let does = |fired: &CodeValue| {
+                let does = e.b.ins().icmp(compares, *fired, than);
+                e.b.ins().band(does, one)
+            };
+            fired.iter().map(does).collect::<Vec<CodeValue>>()
         };
         let (active, saturated) = (those(e, IntCC::NotEqual, 0), those(e, IntCC::Equal, self.steps.into()));
-        for (counter, more) in counts.into_iter().zip([fired, active, saturated]) {
-            let more = folded(e, &[more]);
+        for (counter, more) in counts.into_iter().zip([fired, &active, &saturated]) {
+            let more = folded(e, more);
             let sum = e.b.use_var(counter);
             let sum = e.b.ins().iadd(sum, more);
             e.b.def_var(counter, sum);
@@ -433,7 +460,7 @@ impl NeuronLoop {
 }
 
 /// `x gain + offset` of four channels.
-fn affine(e: &mut Emitter<'_>, elem: Elem, at: CodeValue, numbers: &[CodeValue], v: usize) -> CodeValue {
+fn affine(e: &mut Emitter<'_>, elem: Elem, at: CodeValue, [gain, offset]: [CodeValue; 2], v: usize) -> CodeValue {
     let x = match elem {
         Elem::F32 => e.load(F32, at, 16 * v),
         Elem::I32 | Elem::I8 | Elem::Level(..) => {
@@ -441,8 +468,8 @@ fn affine(e: &mut Emitter<'_>, elem: Elem, at: CodeValue, numbers: &[CodeValue],
             e.b.ins().fcvt_from_sint(F32, x)
         }
     };
-    let scaled = e.b.ins().fmul(x, numbers[v]);
-    e.b.ins().fadd(scaled, numbers[VECTORS + v])
+    let scaled = e.b.ins().fmul(x, gain);
+    e.b.ins().fadd(scaled, offset)
 }
 
 /// What flows into a group.

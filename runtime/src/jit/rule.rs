@@ -56,7 +56,15 @@ fn emit_term(e: &mut Emitter<'_>, rule: &Rule, given: &Given<'_>, values: &[Code
         Term::Parameter(i) => given.parameters[i],
         Term::Add(a, b) if opposite(b) => e.b.ins().fsub(at(a), given.input),
         Term::Add(a, b) => e.b.ins().fadd(at(a), at(b)),
-        Term::Sub(a, b) => e.b.ins().fsub(at(a), at(b)),
+        Term::Sub(a, b) => match rule.term(b) {
+            // `a - 1` is there before it is known whether it spikes; `a - 0` is `a`.
+            Term::One(truth) => {
+                let one = splat_float(e, 1.0);
+                let less = e.b.ins().fsub(at(a), one);
+                select(e, at(truth), less, at(a))
+            }
+            _ => e.b.ins().fsub(at(a), at(b)),
+        },
         Term::Mul(a, b) => e.b.ins().fmul(at(a), at(b)),
         Term::Floor(a) => e.b.ins().floor(at(a)),
         Term::Compare(Comparison::AtLeast, a, b) => e.b.ins().fcmp(FloatCC::GreaterThanOrEqual, at(a), at(b)),
