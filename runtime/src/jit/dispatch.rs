@@ -21,7 +21,7 @@ const PARTS_BYTES: usize = 1 << 17;
 /// Tokens from which a product is shared by tokens.
 const TOKENS: usize = 32;
 /// Events that are listed at a time: what the second-level cache holds beside a panel.
-const EVENTS: usize = 1 << 17;
+const EVENTS: usize = 1 << 16;
 
 /// Spikes of some tokens: `steps` planes each, `stride` apart.
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +127,15 @@ thread_local! {
     static EVENT_LISTS: RefCell<TrainRuns> = RefCell::default();
 }
 
+/// Spikes of a token, at least 1: the mean of every sixteenth.
+fn events_per_token(kernels: Kernels, trains: SpikePlanes<'_>) -> usize {
+    const EVERY: usize = 16;
+    let SpikePlanes { planes, stride, steps } = trains;
+    let sample = planes.chunks(steps * stride).step_by(EVERY);
+    let (tokens, fired) = (sample.len(), sample.map(|train| kernels.count_nonzero(train)).sum::<usize>());
+    (fired / tokens.max(1)).max(1)
+}
+
 /// `y[n, m]` from trains through a weight, Horner with `carry` over the timesteps; how many spikes there were.
 pub fn synapse(
     kernels: Kernels,
@@ -138,7 +147,7 @@ pub fn synapse(
 ) -> u64 {
     let SpikePlanes { planes, stride, steps } = trains;
     let rows = y.len() / w.outputs();
-    let tokens = (EVENTS / (steps * w.inputs())).min(rows.div_ceil(pool.threads())).max(1);
+    let tokens = (EVENTS / events_per_token(kernels, trains)).clamp(1, rows.div_ceil(pool.threads()).max(1));
     let count = AtomicU64::new(0);
     let parts = planes.chunks(tokens * steps * stride).zip(y.chunks_mut(tokens * w.outputs())).collect();
     let work = |(planes, y): (&[i8], &mut [i32])| {
