@@ -66,20 +66,12 @@ pub(super) fn synapse(
         let columns = p * OUTPUTS..((p + 1) * OUTPUTS).min(m);
         let next = w.panel(p + 1);
         for (token, y) in y.chunks_exact_mut(m).enumerate() {
-            let prefetch = |done: usize, rows: EventRows<'_, u32>| {
-                if token > 0 {
-                    Prefetch::Nothing
-                } else if dense && p > 0 {
-                    let lines = |done: usize| next.len() / OUTPUTS * done / first * OUTPUTS;
-                    Prefetch::Rows(&next[lines(done)..lines(done + rows.places().len())])
-                } else {
-                    Prefetch::Listed
-                }
+            let prefetch = match token {
+                0 if dense && p > 0 => Some(next),
+                0 => Some(&next[..0]),
+                _ => None,
             };
-            let planes = (token * steps..(token + 1) * steps).map(|plane| {
-                let rows = events.plane(plane);
-                (rows, prefetch(events.lists.entries(plane), rows))
-            });
+            let planes = Planes { events, left: token * steps..(token + 1) * steps, prefetch, entries: first };
             let y = &mut y[columns.clone()];
             if let Some(y) = y.first_chunk_mut() {
                 vectors.train(planes, carry, panel, y);
@@ -89,6 +81,39 @@ pub(super) fn synapse(
                 y.copy_from_slice(&sums[..y.len()]);
             }
         }
+    }
+}
+
+/// The planes of a token.
+struct Planes<'a> {
+    events: &'a EventList,
+    left: Range<usize>,
+    /// The rows that the first token's planes share out to prefetch; if there are none, their own. `None`: nothing.
+    prefetch: Option<&'a [i8]>,
+    /// How many entries the first token has.
+    entries: usize,
+}
+
+impl<'a> Iterator for Planes<'a> {
+    type Item = (EventRows<'a, u32>, Prefetch<'a>);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left.start == self.left.end {
+            return None;
+        }
+        let i = self.left.start;
+        self.left.start += 1;
+        let prefetch = match self.prefetch {
+            None => Prefetch::Nothing,
+            Some([]) => Prefetch::Listed,
+            Some(soon) => {
+                let done = |planes: usize| self.events.lists.entries(planes);
+                let lines = |planes: usize| soon.len() / OUTPUTS * done(planes) / self.entries * OUTPUTS;
+                Prefetch::Rows(&soon[lines(i)..lines(i + 1)])
+            }
+        };
+        Some((self.events.plane(i), prefetch))
     }
 }
 
