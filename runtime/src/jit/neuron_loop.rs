@@ -267,6 +267,9 @@ impl NeuronLoop {
             let halves: Vec<CodeValue> =
                 spikes.chunks_exact(2).map(|pair| e.b.ins().snarrow(pair[0], pair[1])).collect();
             let mut spikes = e.b.ins().snarrow(halves[0], halves[halves.len() - 1]);
+            if self.rectified() && self.rule().down.is_none() {
+                spikes = e.b.ins().iabs(spikes);
+            }
             if !self.width.is_multiple_of(emit::GROUP) {
                 let lanes = e.b.ins().iadd(values.lanes, channel);
                 let lanes = e.load(I8, lanes, 0);
@@ -408,7 +411,8 @@ impl NeuronLoop {
         // A mask is -1 where it holds.
         match masks {
             [Some(up), Some(down)] => e.b.ins().isub(down, up),
-            [Some(up), None] | [None, Some(up)] => e.b.ins().ineg(up),
+            // Of one sign: its bytes lose theirs when they are packed.
+            [Some(up), None] | [None, Some(up)] => up,
             [None, None] => unreachable!("a neuron has a membrane"),
         }
     }

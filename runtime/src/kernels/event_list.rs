@@ -10,6 +10,9 @@ use std::ops::Range;
 /// Rows that are prefetched, in fours: so many are on their way from memory at once.
 const PREFETCH_FOURS: usize = 8;
 
+/// Entries beyond those that are listed, which vectors may write over.
+pub(super) const ROOM: usize = 64;
+
 /// How a list says where the row of an event is.
 pub(super) trait Place: Copy + Default + bytemuck::Pod {
     /// Lists are a whole number of so many entries: fours that are added at a time.
@@ -90,7 +93,7 @@ impl<P: Place> Lists<P> {
     #[inline(always)]
     fn extend(&mut self, vectors: impl Vectors, x: &[i8], shift: u32, fired: usize) -> usize {
         let start = self.entries(self.len()) + fired;
-        let most = start + x.len().next_multiple_of(BLOCK) + P::BATCH;
+        let most = start + x.len() + ROOM + P::BATCH;
         // Cut at the end.
         if self.places.len() < most {
             self.places.resize(most, P::default());

@@ -4,7 +4,7 @@
 //! again: by `origin` where many tokens meet the same weights, by a lane of its own where one token meets them.
 
 use super::super::activation::{BLOCK, DENSITY, LAST, REACH, SAMPLES, Samples};
-use super::super::event_list::{EventRows, HALVES, Place, Prefetch};
+use super::super::event_list::{EventRows, HALVES, Place, Prefetch, ROOM};
 use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PAIR, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS};
@@ -114,7 +114,12 @@ impl Vectors for Avx512 {
 
     #[inline(always)]
     fn list<P: Place>(self, x: &[i8], shift: u32, places: &mut [P], values: &mut [i8]) -> usize {
-        avx2().list(x, shift, places, values)
+        if !std::arch::is_x86_feature_detected!("avx512vbmi2") {
+            return avx2().list(x, shift, places, values);
+        }
+        assert!(x.len() + ROOM <= places.len().min(values.len()), "a place for each number, and a vector behind");
+        // SAFETY: AVX-512 by the type's invariant, and its compression of bytes as just seen; there is room by the assertion.
+        unsafe { compressed(x, shift, places, values) }
     }
 
     /// Groups are `w + 128`, in the order of outputs.
@@ -512,6 +517,53 @@ impl Accumulators {
             }
         }
     }
+}
+
+/// `Vectors::list`, 64 channels at a time: how many fire.
+///
+/// # Safety
+/// AVX-512 with compression of bytes (VBMI2) is there, and places and values for all of `x` and `ROOM` more.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,popcnt")]
+unsafe fn compressed<P: Place>(x: &[i8], shift: u32, places: &mut [P], values: &mut [i8]) -> usize {
+    let mut fired = 0;
+    // SAFETY: the caller's. Masks leave what is beyond `x` unread. Of 64 channels at most 64 places and values are written, from
+    // at most as many events on as there were channels before. A place is 16 or 32 bits, for the trait has no other
+    // implementation. Test: `lists_are_of_what_fires`.
+    unsafe {
+        let (count, kept) = (_mm_cvtsi32_si128(shift as i32), _mm512_set1_epi8((-1i8).wrapping_shl(shift)));
+        let sixteen = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        let pairs = _mm512_add_epi32(_mm512_slli_epi32::<1>(sixteen), _mm512_slli_epi32::<17>(sixteen));
+        let thirty_two = _mm512_add_epi32(pairs, _mm512_set1_epi32(1 << 16));
+        for (i, some) in x.chunks(ROOM).enumerate() {
+            let there = u64::MAX >> (ROOM - some.len());
+            let x = _mm512_maskz_loadu_epi8(there, some.as_ptr());
+            let fires = _mm512_test_epi8_mask(x, x);
+            let picked = _mm512_maskz_compress_epi8(fires, x);
+            let picked = _mm512_and_si512(kept, _mm512_sll_epi16(picked, count));
+            _mm512_storeu_si512(values.as_mut_ptr().add(fired).cast(), picked);
+            let (to, first) = (places.as_mut_ptr(), (i * ROOM * P::STEP) as i32);
+            let mut at = fired;
+            if size_of::<P>() == 2 {
+                let offsets = _mm512_slli_epi16::<{ OUTPUTS.ilog2() }>(thirty_two);
+                for half in 0..2 {
+                    let mask = (fires >> (32 * half)) as u32;
+                    let from = _mm512_set1_epi16((first + half * 32 * P::STEP as i32) as i16);
+                    let places = _mm512_maskz_compress_epi16(mask, _mm512_add_epi16(offsets, from));
+                    _mm512_storeu_si512(to.add(at).cast(), places);
+                    at += mask.count_ones() as usize;
+                }
+            } else {
+                for quarter in 0..4 {
+                    let mask = (fires >> (16 * quarter)) as u16;
+                    let channels = _mm512_add_epi32(sixteen, _mm512_set1_epi32(first + 16 * quarter));
+                    _mm512_storeu_si512(to.add(at).cast(), _mm512_maskz_compress_epi32(mask, channels));
+                    at += mask.count_ones() as usize;
+                }
+            }
+            fired += fires.count_ones() as usize;
+        }
+    }
+    fired
 }
 
 /// Four rows as `w + 128`, an output's four numbers side by side: vector `i` has outputs `16 j + 4 i` and the next three in its
