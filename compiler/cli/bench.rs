@@ -158,7 +158,7 @@ impl BenchCommand {
 fn measure_kernel_costs(path: &Path) -> Result<PathBuf, Diagnostics> {
     let isa =
         Isa::detect().map_err(|message| Diagnostics::from(Diagnostic::new("", message).code(ErrorCode::OPTION)))?;
-    let json = kernel_costs::json(&snnc_runtime::kernel_costs::measure(Some(isa))?, isa);
+    let json = kernel_costs::json(&snnc_runtime::kernel_timing::measure(Some(isa))?, isa);
     files::write_whole(path, |out| writeln!(out, "{json:#}"))?;
     status(&format!("{}: written", path.display()));
     Ok(path.to_path_buf())

@@ -4,7 +4,7 @@
 //! kind does not have is one that the engine never calls for it.
 
 use crate::jit::emit::Emitter;
-use crate::jit::memory::LoopCode;
+use crate::jit::loop_call::LoopCode;
 use crate::kernel_costs::KernelCosts;
 use crate::kernels::{Kernels, Panels};
 use crate::kv_cache::CacheEntry;
@@ -188,7 +188,7 @@ pub struct KernelCall<'a> {
     pub resources: Resources<'a>,
     pub constants: Constants<'a>,
     /// Its loop in machine code, if it has one.
-    pub code: Option<LoopCode<'a>>,
+    pub code: Option<&'a LoopCode>,
     /// Rows of operands as they lie in memory.
     pub inputs: [&'a [u8]; 3],
     pub out: &'a mut [u8],
@@ -206,7 +206,7 @@ pub struct AttentionCall<'a> {
     pub resources: Resources<'a>,
     pub constants: Constants<'a>,
     /// Its loop in machine code, if it has one.
-    pub code: Option<LoopCode<'a>>,
+    pub code: Option<&'a LoopCode>,
     pub entry: &'a mut CacheEntry,
     /// Tokens before the first row.
     pub past: usize,

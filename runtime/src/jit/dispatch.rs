@@ -21,7 +21,7 @@ const PARTS_BYTES: usize = 1 << 17;
 /// Tokens from which a product is shared by tokens.
 const TOKENS: usize = 32;
 /// Events that are listed at a time: what the second-level cache holds beside a panel.
-const EVENTS: usize = 1 << 16;
+const EVENTS: usize = 1 << 17;
 
 /// Spikes of some tokens: `steps` planes each, `stride` apart.
 #[derive(Clone, Copy, Debug)]

@@ -166,7 +166,7 @@ impl Executor for Jit {
             graph: &compiled.graph,
             plan: &compiled.plan,
             resources: compiled.resources(),
-            code: &compiled.code,
+            loops: compiled.code.loops(),
             emitters: &compiled.emitters,
             sequences: &mut self.sequences,
             spans,

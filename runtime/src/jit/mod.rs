@@ -10,6 +10,7 @@ pub mod emit;
 pub mod engine;
 pub mod frame;
 pub mod lanes;
+pub mod loop_call;
 pub mod memory;
 pub mod neuron_loop;
 pub mod pass;

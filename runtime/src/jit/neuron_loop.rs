@@ -9,7 +9,7 @@ use crate::jit::emit::{self, Emitter};
 use crate::jit::frame::LoopFrame;
 use crate::jit::lanes::{F32, I8, I16, I32, LANES, folded, splat_float, splat_int, total};
 use crate::jit::rows::add_rows;
-use crate::jit::rule::{Given, Update, update};
+use crate::jit::rule::{Update, UpdateInputs, update};
 use crate::layout::plane_bytes;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value as CodeValue, types};
@@ -26,7 +26,7 @@ pub const BLOCK: usize = 32;
 
 /// What flows into the neurons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
+pub enum LoopInput {
     /// Spikes of so many channels through a weight.
     Synapse { inputs: usize },
     /// Rows of numbers, for every timestep its own.
@@ -41,7 +41,7 @@ pub struct NeuronLoop {
     pub membrane: Membrane,
     pub steps: u16,
     pub curve: Curve,
-    pub flow: Flow,
+    pub flow: LoopInput,
     pub width: usize,
 }
 
@@ -68,7 +68,7 @@ struct Tile {
 
 /// Some timesteps of a tile.
 #[derive(Clone, Copy)]
-struct Block {
+struct TimestepBlock {
     from: CodeValue,
     count: CodeValue,
 }
@@ -77,9 +77,9 @@ impl NeuronLoop {
     /// One name per function.
     pub fn name(&self) -> String {
         let flow = match self.flow {
-            Flow::Synapse { inputs } => format!("spikes_{inputs}"),
-            Flow::Currents(elem) => format!("currents_{elem}"),
-            Flow::Even(elem) => elem.to_string(),
+            LoopInput::Synapse { inputs } => format!("spikes_{inputs}"),
+            LoopInput::Currents(elem) => format!("currents_{elem}"),
+            LoopInput::Even(elem) => elem.to_string(),
         };
         format!("integrate_{}_{}_{}_{flow}_{}", self.membrane.name(), self.steps, self.curve.name(), self.width)
     }
@@ -192,14 +192,14 @@ impl NeuronLoop {
     fn tile(&self, e: &mut Emitter<'_>, values: &LoopValues, tile: &Tile) {
         let steps = e.int(self.steps.into());
         if self.blocks() == 1 {
-            let block = Block { from: e.int(0), count: steps };
+            let block = TimestepBlock { from: e.int(0), count: steps };
             return self.block(e, values, tile, block);
         }
         e.count(tile.groups, 1, |e, group| self.begin(e, values, group));
         e.count(steps, BLOCK, |e, from| {
             let (left, most) = (e.b.ins().isub(steps, from), e.int(BLOCK));
             let count = e.b.ins().umin(left, most);
-            self.block(e, values, tile, Block { from, count });
+            self.block(e, values, tile, TimestepBlock { from, count });
         });
     }
 
@@ -226,8 +226,8 @@ impl NeuronLoop {
     }
 
     /// Some timesteps of a tile: what flows in, then its groups.
-    fn block(&self, e: &mut Emitter<'_>, values: &LoopValues, tile: &Tile, block: Block) {
-        if let Flow::Synapse { inputs } = self.flow {
+    fn block(&self, e: &mut Emitter<'_>, values: &LoopValues, tile: &Tile, block: TimestepBlock) {
+        if let LoopInput::Synapse { inputs } = self.flow {
             let first = e.b.ins().imul_imm_s(tile.token, i64::from(self.steps));
             let plane = e.b.ins().iadd(first, block.from);
             match e.kernel {
@@ -242,7 +242,7 @@ impl NeuronLoop {
     }
 
     /// Sixteen neurons through some timesteps.
-    fn run_group(&self, e: &mut Emitter<'_>, values: &LoopValues, tile: &Tile, block: Block, group: CodeValue) {
+    fn run_group(&self, e: &mut Emitter<'_>, values: &LoopValues, tile: &Tile, block: TimestepBlock, group: CodeValue) {
         let plane = plane_bytes(self.width);
         let offset = e.b.ins().imul_imm_s(group, self.group() as i64);
         let channel = e.b.ins().iadd(tile.channel, offset);
@@ -332,23 +332,23 @@ impl NeuronLoop {
         e: &mut Emitter<'_>,
         values: &LoopValues,
         tile: &Tile,
-        block: Block,
+        block: TimestepBlock,
         [group, channel]: [CodeValue; 2],
         numbers: &[CodeValue],
     ) -> GroupFlow {
         let row = 4 * self.padded();
         match self.flow {
-            Flow::Synapse { .. } => {
+            LoopInput::Synapse { .. } => {
                 let at = scaled(e, values.currents, group, 4 * self.group());
                 GroupFlow::Moving { at: e.variable(at), elem: Elem::I32, stride: 4 * PANEL }
             }
-            Flow::Currents(elem) => {
+            LoopInput::Currents(elem) => {
                 let at = scaled(e, values.rows, tile.token, row * usize::from(self.steps));
                 let at = scaled(e, at, block.from, row);
                 let at = scaled(e, at, channel, 4);
                 GroupFlow::Moving { at: e.variable(at), elem, stride: row }
             }
-            Flow::Even(elem) => {
+            LoopInput::Even(elem) => {
                 let at = scaled(e, values.rows, tile.token, row);
                 let at = scaled(e, at, channel, 4);
                 let steps = splat_float(e, self.steps.into());
@@ -395,7 +395,7 @@ impl NeuronLoop {
                 .map(|i| states[(membrane * rule.states.len() + i) * self.vectors() + v])
                 .collect();
             let before: Vec<CodeValue> = own.iter().map(|&state| e.b.use_var(state)).collect();
-            let given = Given {
+            let given = UpdateInputs {
                 input,
                 positive: membrane == 0,
                 timesteps: self.steps.into(),
@@ -424,7 +424,7 @@ impl NeuronLoop {
         counts: [Variable; 3],
         fired: &[CodeValue],
         kept: Option<CodeValue>,
-        block: Block,
+        block: TimestepBlock,
     ) {
         let Some(at) = kept else { return self.sum(e, counts, fired) };
         let all: Vec<CodeValue> = fired

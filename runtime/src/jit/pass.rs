@@ -1,7 +1,7 @@
 //! The kernels' side of the trampoline: from a step and its rows to the kernel that does it.
 
 use crate::executor::SequenceSpan;
-use crate::jit::memory::MachineCode;
+use crate::jit::loop_call::LoopCode;
 use crate::kv_cache::CachedSequence;
 use crate::meter::MatmulCounts;
 use crate::plan::Plan;
@@ -15,7 +15,8 @@ pub struct ForwardPass<'a> {
     pub graph: &'a Graph,
     pub plan: &'a Plan,
     pub resources: Resources<'a>,
-    pub code: &'a MachineCode,
+    /// By step: its loop in machine code, if it has one.
+    pub loops: &'a [Option<LoopCode>],
     /// By step, for products: the neurons that emit the levels it reads.
     pub emitters: &'a [Option<usize>],
     pub sequences: &'a mut [CachedSequence],
@@ -49,7 +50,7 @@ pub fn run_step(pass: &mut ForwardPass<'_>, i: usize, operands: Operands<'_>, fi
     step.kind.run(KernelCall {
         resources: pass.resources,
         constants: Constants { graph: pass.graph, ids: &step.constants },
-        code: pass.code.loop_of(i),
+        code: pass.loops[i].as_ref(),
         inputs: operands.inputs,
         out: operands.out,
         counted: pass.emitters[i].is_some(),
@@ -75,7 +76,7 @@ fn attend(pass: &mut ForwardPass<'_>, i: usize, operands: Operands<'_>) -> Resul
         pass.events[i] += step.kind.attend(AttentionCall {
             resources: pass.resources,
             constants: Constants { graph: pass.graph, ids: &step.constants },
-            code: pass.code.loop_of(i),
+            code: pass.loops[i].as_ref(),
             entry,
             past: sequence.past,
             rows: mine.map(|(mine, _)| mine),

@@ -10,7 +10,7 @@ use snnc_ir::membrane::{Comparison, Rule, Term, TermId};
 const ONE: i64 = 0x3f80_0000;
 
 /// What an update is given beside its state.
-pub struct Given<'a> {
+pub struct UpdateInputs<'a> {
     pub input: CodeValue,
     /// Whether the membrane is that of positive spikes; else it takes the opposite of the input.
     pub positive: bool,
@@ -28,7 +28,7 @@ pub struct Update {
 }
 
 /// One update of four membranes.
-pub fn update(e: &mut Emitter<'_>, rule: &Rule, given: &Given<'_>) -> Update {
+pub fn update(e: &mut Emitter<'_>, rule: &Rule, given: &UpdateInputs<'_>) -> Update {
     let mut values: Vec<CodeValue> = Vec::with_capacity(rule.terms.len());
     for (_, term) in rule.iter() {
         let value = emit_term(e, rule, given, &values, term);
@@ -39,7 +39,13 @@ pub fn update(e: &mut Emitter<'_>, rule: &Rule, given: &Given<'_>) -> Update {
     Update { states, up: at(rule.up), down: rule.down.map(at) }
 }
 
-fn emit_term(e: &mut Emitter<'_>, rule: &Rule, given: &Given<'_>, values: &[CodeValue], term: Term) -> CodeValue {
+fn emit_term(
+    e: &mut Emitter<'_>,
+    rule: &Rule,
+    given: &UpdateInputs<'_>,
+    values: &[CodeValue],
+    term: Term,
+) -> CodeValue {
     let at = |id: TermId| values[id.index()];
     // A sum with the opposite of the input is a difference: the same number, but for the sign of a zero, which no comparison sees.
     let opposite = |id: TermId| !given.positive && rule.term(id) == Term::Input;

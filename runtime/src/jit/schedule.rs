@@ -5,7 +5,8 @@
 
 use crate::jit::emit::Emitter;
 use crate::jit::frame::{Frame, StepRecord};
-use crate::jit::memory::{MachineCode, currents, trampoline};
+use crate::jit::loop_call::currents;
+use crate::jit::memory::{MachineCode, trampoline};
 use crate::plan::{Plan, RowSet};
 use crate::step::{StepForm, StepKind};
 use cranelift_codegen::Context;

@@ -4,7 +4,6 @@
 //! time is collapsed. Lists are made once and serve all outputs.
 
 use super::panel::{GROUP, OUTPUTS};
-use super::vectors::interface::Vectors;
 use std::ops::Range;
 
 /// Rows that are prefetched, in fours: so many are on their way from memory at once.
@@ -14,7 +13,7 @@ const PREFETCH_FOURS: usize = 8;
 pub(super) const ROOM: usize = 64;
 
 /// How a list says where the row of an event is.
-pub(super) trait Place: Copy + Default + bytemuck::Pod {
+pub(super) trait RowPlace: Copy + Default + bytemuck::Pod {
     /// Lists are a whole number of so many entries: fours that are added at a time.
     const BATCH: usize;
     /// From one channel to the next.
@@ -25,7 +24,7 @@ pub(super) trait Place: Copy + Default + bytemuck::Pod {
 }
 
 /// A channel.
-impl Place for u32 {
+impl RowPlace for u32 {
     const BATCH: usize = GROUP;
     const STEP: usize = 1;
 
@@ -41,7 +40,7 @@ impl Place for u32 {
 }
 
 /// The bytes before a row, of few rows: four of these are read at once.
-impl Place for u16 {
+impl RowPlace for u16 {
     const BATCH: usize = 2 * GROUP;
     const STEP: usize = OUTPUTS;
 
@@ -70,7 +69,7 @@ pub(super) struct Lists<P> {
     count: u64,
 }
 
-impl<P: Place> Lists<P> {
+impl<P: RowPlace> Lists<P> {
     /// How many lists.
     pub fn len(&self) -> usize {
         self.ends.len()
@@ -89,17 +88,16 @@ impl<P: Place> Lists<P> {
         self.values.push(value);
     }
 
-    /// Appends to the last list what is not 0 of `x`, each value times `2^shift`; it has `fired` events already.
+    /// Entries for so many channels behind the `fired` ones that the last list has, and `ROOM` more. They are cut at the end.
     #[inline(always)]
-    fn extend(&mut self, vectors: impl Vectors, x: &[i8], shift: u32, fired: usize) -> usize {
+    pub fn room(&mut self, fired: usize, channels: usize) -> (&mut [P], &mut [i8]) {
         let start = self.entries(self.len()) + fired;
-        let most = start + x.len() + ROOM + P::BATCH;
-        // Cut at the end.
+        let most = start + channels + ROOM + P::BATCH;
         if self.places.len() < most {
             self.places.resize(most, P::default());
             self.values.resize(most, 0);
         }
-        fired + vectors.list(x, shift, &mut self.places[start..], &mut self.values[start..])
+        (&mut self.places[start..], &mut self.values[start..])
     }
 
     /// Ends the last list after its pushed events.
@@ -110,7 +108,7 @@ impl<P: Place> Lists<P> {
 
     /// Ends the last list, which has so many events.
     #[inline(always)]
-    fn end_after(&mut self, fired: usize) {
+    pub fn end_after(&mut self, fired: usize) {
         let start = self.entries(self.len());
         let end = start + fired.next_multiple_of(P::BATCH);
         if self.places.len() < end {
@@ -134,8 +132,9 @@ impl<P: Place> Lists<P> {
         (self.most, self.count) = (0, 0);
     }
 
+    /// Drops what lies beyond the last list.
     #[inline(always)]
-    fn cut(&mut self) {
+    pub fn cut(&mut self) {
         let end = self.entries(self.len());
         self.places.truncate(end);
         self.values.truncate(end);
@@ -207,13 +206,21 @@ pub struct TrainRuns {
     /// What the sums are multiplied by from run to run.
     carry: i32,
     /// By block, then by token, then in order.
-    lists: Lists<u16>,
+    pub(super) lists: Lists<u16>,
 }
 
 /// Channels of a block: its rows stay in the first-level cache while all tokens pass.
 const BLOCK_CHANNELS: usize = 512;
 
 impl TrainRuns {
+    /// None yet, of trains of these sizes, in the memory of those that there were. `runs` per token and block.
+    pub(super) fn begin(&mut self, inputs: usize, tokens: usize, runs: usize, carry: i32) {
+        let blocks = inputs.div_ceil(BLOCK_CHANNELS);
+        let block = inputs.div_ceil(blocks).next_multiple_of(BLOCK);
+        *self = Self { inputs, block, tokens, runs, carry, lists: std::mem::take(&mut self.lists) };
+        self.lists.clear();
+    }
+
     /// How many events there are.
     pub fn count(&self) -> u64 {
         self.lists.count
@@ -267,52 +274,6 @@ impl TrainRuns {
     }
 }
 
-/// Lists trains of `steps` planes of `inputs` numbers that lie `stride` apart. `carry` is 1 or 2.
-#[inline(always)]
-pub(super) fn list_trains(
-    vectors: impl Vectors,
-    planes: &[i8],
-    stride: usize,
-    inputs: usize,
-    steps: usize,
-    carry: i32,
-    events: &mut TrainRuns,
-) {
-    assert!(inputs > 0 && inputs <= stride, "planes of {inputs} channels, {stride} apart");
-    assert!(steps > 0 && planes.len().is_multiple_of(steps * stride), "{steps} planes per token");
-    assert!(carry == 1 || carry == 2, "from one timestep to the next, sums stay or double");
-    let most = planes.iter().fold(0, |most, x| most.max(x.unsigned_abs()));
-    // As many timesteps as the weighted values fit 8 bits.
-    let together = match (carry, vectors.weighs_spikes()) {
-        (1, _) => steps,
-        (_, false) => 1,
-        (_, true) => (1 + (i8::MAX as u8 / most.max(1)).max(1).ilog2() as usize).min(steps),
-    };
-    let tokens = planes.len() / (steps * stride);
-    let blocks = inputs.div_ceil(BLOCK_CHANNELS);
-    let block = inputs.div_ceil(blocks).next_multiple_of(BLOCK);
-    let runs = steps.div_ceil(together);
-    let carry = carry.pow(together as u32);
-    *events = TrainRuns { inputs, block, tokens, runs, carry, lists: std::mem::take(&mut events.lists) };
-    events.lists.clear();
-    for b in 0..events.blocks() {
-        let channels = events.block(b);
-        for train in planes.chunks_exact(steps * stride) {
-            for run in (0..runs).rev() {
-                // The first run is the one that has fewer timesteps.
-                let end = steps - run * together;
-                let mut fired = 0;
-                for t in end.saturating_sub(together)..end {
-                    let x = &train[t * stride..][channels.clone()];
-                    let shift = if carry == 1 { 0 } else { end - 1 - t };
-                    fired = events.lists.extend(vectors, x, shift as u32, fired);
-                }
-                events.lists.end_after(fired);
-            }
-        }
-    }
-}
-
 /// Events and their rows, a whole number of batches. Invariant: channels are below `rows`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EventRows<'a, P> {
@@ -323,7 +284,7 @@ pub(super) struct EventRows<'a, P> {
     most: u8,
 }
 
-impl<'a, P: Place> EventRows<'a, P> {
+impl<'a, P: RowPlace> EventRows<'a, P> {
     pub fn places(&self) -> &'a [P] {
         self.places
     }
@@ -389,22 +350,9 @@ pub(super) enum Prefetch<'a> {
     Next(&'a [u16], &'a [i8]),
 }
 
-/// The events of planes of `inputs` numbers that lie `stride` apart.
-#[inline(always)]
-pub(super) fn event_list(vectors: impl Vectors, planes: &[i8], stride: usize, inputs: usize) -> EventList {
-    assert!(inputs > 0 && inputs <= stride, "planes of {inputs} channels, {stride} apart");
-    let mut events = EventList::of(inputs);
-    for plane in planes.chunks(stride) {
-        let fired = events.lists.extend(vectors, &plane[..inputs], 0, 0);
-        events.lists.end_after(fired);
-    }
-    events.lists.cut();
-    events
-}
-
 /// Lists what is not zero of up to eight numbers, the first of which is channel `from`; how many there are.
 #[inline(always)]
-pub(super) fn list_few<P: Place>(x: &[i8], from: usize, shift: u32, places: &mut [P], values: &mut [i8]) -> usize {
+pub(super) fn list_few<P: RowPlace>(x: &[i8], from: usize, shift: u32, places: &mut [P], values: &mut [i8]) -> usize {
     let mut fired = 0;
     for (i, &x) in x.iter().enumerate() {
         // Without a branch: whether a channel fires cannot be foreseen. What is silent is written over by the next.

@@ -20,6 +20,7 @@ mod exponential;
 mod level;
 mod linear;
 mod linear_attention;
+mod listing;
 mod matmul_int;
 mod neuron;
 mod norm;
@@ -263,10 +264,10 @@ kernels! {
     fn split_wide(x: &[i16], inputs: usize, low: &mut [i8]) -> EventList = synapse::split_wide with vectors;
 
     /// The events of planes of `inputs` numbers that lie `stride` apart.
-    fn event_list(planes: &[i8], stride: usize, inputs: usize) -> EventList = event_list::event_list with vectors;
+    fn event_list(planes: &[i8], stride: usize, inputs: usize) -> EventList = listing::event_list with vectors;
 
     /// The events of trains of `steps` planes each, for the sums of all timesteps; `carry` is 1 or 2. What the list had is gone.
-    fn list_trains(planes: &[i8], stride: usize, inputs: usize, steps: usize, carry: i32, events: &mut TrainRuns) = event_list::list_trains with vectors;
+    fn list_trains(planes: &[i8], stride: usize, inputs: usize, steps: usize, carry: i32, events: &mut TrainRuns) = listing::list_trains with vectors;
 
     /// `y[n, m] = sum over t of carry^(T - 1 - t) * (events of token and timestep t) w`. Only rows of channels that fired are read, one
     /// for each event. Sums wrap.

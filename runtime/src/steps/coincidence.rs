@@ -2,8 +2,8 @@
 
 use crate::jit::dispatch::{SHARED, by_heads};
 use crate::jit::emit::Emitter;
-use crate::jit::memory::LoopCode;
-use crate::jit::neuron_loop::{Flow, NeuronLoop};
+use crate::jit::loop_call::LoopCode;
+use crate::jit::neuron_loop::{LoopInput, NeuronLoop};
 use crate::kernels::{CoincidenceCount, CoincidenceShape, ColumnRange, Kernels, SpikeCount, words};
 use crate::kv_cache::CachedRows;
 use crate::layout::{plane_bytes, row_bytes};
@@ -236,7 +236,7 @@ impl CoincidenceHeads {
             membrane: Membrane::LIF,
             steps: self.steps,
             curve: Curve::Identity,
-            flow: Flow::Currents(Elem::F32),
+            flow: LoopInput::Currents(Elem::F32),
             width: self.width,
         }
     }
@@ -244,7 +244,7 @@ impl CoincidenceHeads {
     /// Spikes of LIF neurons that each timestep's weighted means of v's spikes flow into.
     fn emit(
         &self,
-        neurons: LoopCode<'_>,
+        neurons: &LoopCode,
         resources: Resources<'_>,
         memory: &DecayMemory<'_>,
         [q, k]: [&[u64]; 2],

@@ -4,8 +4,8 @@
 //! synapse's currents. The kernel here lists events, lays numbers out for vectors, and shares tiles among threads.
 
 use crate::jit::emit::{Emitter, GROUP};
-use crate::jit::memory::{LoopCall, LoopCode, LoopSource};
-use crate::jit::neuron_loop::{Flow, NeuronLoop};
+use crate::jit::loop_call::{LoopCall, LoopCode, LoopSource};
+use crate::jit::neuron_loop::{LoopInput, NeuronLoop};
 use crate::kernels::{Panels, SpikeCount};
 use crate::layout::plane_bytes;
 use crate::meter::{Executed, MatmulCounts};
@@ -36,13 +36,13 @@ pub fn plan(p: &mut Planner<'_>, at: Value, membrane: Membrane, steps: u16, curv
     let shape = |flow| NeuronLoop { membrane, steps, curve, flow, width };
     if fuses(p, args[0]) {
         let synapse = &p.graph.node(args[0]).args;
-        let kind = TimeSteppedStep { shape: shape(Flow::Synapse { inputs: p.width(synapse[0])? }) };
+        let kind = TimeSteppedStep { shape: shape(LoopInput::Synapse { inputs: p.width(synapse[0])? }) };
         return p.step(at, kind, &synapse[..1], &[&synapse[1..], &args[1..]].concat());
     }
     let flow = match p.graph.ty(args[0]) {
-        Type::Train { .. } => Flow::Currents(Elem::I32),
-        Type::Tensor { elem: Elem::F32, .. } => Flow::Even(Elem::F32),
-        Type::Tensor { .. } => Flow::Even(Elem::I32),
+        Type::Train { .. } => LoopInput::Currents(Elem::I32),
+        Type::Tensor { elem: Elem::F32, .. } => LoopInput::Even(Elem::F32),
+        Type::Tensor { .. } => LoopInput::Even(Elem::I32),
     };
     p.step(at, TimeSteppedStep { shape: shape(flow) }, &args[..1], &args[1..])
 }
@@ -68,7 +68,7 @@ impl StepKind for TimeSteppedStep {
     }
 
     fn matmul(&self) -> Option<MatmulSizes> {
-        let Flow::Synapse { inputs } = self.shape.flow else { return None };
+        let LoopInput::Synapse { inputs } = self.shape.flow else { return None };
         let reads = MatmulInput::Spikes { steps: self.shape.steps };
         Some(MatmulSizes { inputs, outputs: self.shape.width, reads })
     }
@@ -82,14 +82,14 @@ impl StepKind for TimeSteppedStep {
         let KernelCall { resources, constants, code, inputs: [x, ..], out, events, taken, .. } = call;
         let code = code.ok_or(Fault::Misfit)?;
         let shape = self.shape;
-        let fused = matches!(shape.flow, Flow::Synapse { .. });
+        let fused = matches!(shape.flow, LoopInput::Synapse { .. });
         let layer = Layer { shape, code, resources, constants: shape.constants_of(constants, usize::from(fused))? };
         let fired = match shape.flow {
-            Flow::Synapse { inputs } => {
+            LoopInput::Synapse { inputs } => {
                 let weights = constants.panels(0, inputs, shape.width)?;
                 layer.run_events(numbers(x)?, weights, numbers_mut(out)?, taken)
             }
-            Flow::Currents(_) | Flow::Even(_) => layer.run_rows(x, numbers_mut(out)?),
+            LoopInput::Currents(_) | LoopInput::Even(_) => layer.run_rows(x, numbers_mut(out)?),
         };
         if resources.count {
             let SpikeCount { spikes, active, saturated } = fired;
@@ -102,7 +102,7 @@ impl StepKind for TimeSteppedStep {
 /// A layer with its constants, laid out for its loop.
 pub struct Layer<'a> {
     pub shape: NeuronLoop,
-    pub code: LoopCode<'a>,
+    pub code: &'a LoopCode,
     pub resources: Resources<'a>,
     pub constants: LayerConstants,
 }
@@ -120,7 +120,7 @@ impl LayerConstants {
         let (width, padded) = (shape.width, shape.padded());
         let mut numbers = vec![0.0; rows.len() * padded];
         numbers.chunks_exact_mut(padded).zip(rows).for_each(|(to, row)| to[..width].copy_from_slice(row));
-        if !matches!(shape.flow, Flow::Even(_)) {
+        if !matches!(shape.flow, LoopInput::Even(_)) {
             let steps = f32::from(shape.steps);
             numbers[padded..2 * padded].iter_mut().for_each(|offset| *offset /= steps);
         }
@@ -147,7 +147,7 @@ impl Layer<'_> {
         let Self { shape, code, resources, constants } = self;
         let tokens = out.len() / (plane_bytes(shape.width) * usize::from(shape.steps));
         let (numbers, lanes) = (&constants.numbers, &constants.lanes);
-        LoopCall { code: *code, shape: *shape, source, constants: numbers, lanes, out, tokens }.run(resources.pool)
+        LoopCall { code, shape: *shape, source, constants: numbers, lanes, out, tokens }.run(resources.pool)
     }
 
     /// All tokens from rows of numbers, which are laid out in whole groups.

@@ -1,7 +1,7 @@
 //! 256-bit vectors: `pmaddubsw` sums pairs of products of bytes in 16 bits, `pmaddwd` pairs of those in 32.
 
 use super::super::activation::{self, DENSITY, LAST, REACH, SAMPLES, Samples};
-use super::super::event_list::{BLOCK, EventRows, HALVES, Place, Prefetch, list_few};
+use super::super::event_list::{BLOCK, EventRows, HALVES, Prefetch, RowPlace, list_few};
 use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PAIR, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS};
@@ -60,7 +60,7 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn train<'a, P: Place>(
+    fn train<'a, P: RowPlace>(
         self,
         lists: impl Iterator<Item = (EventRows<'a, P>, Prefetch<'a>)>,
         carry: i32,
@@ -105,7 +105,7 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn list<P: Place>(self, x: &[i8], shift: u32, places: &mut [P], values: &mut [i8]) -> usize {
+    fn list<P: RowPlace>(self, x: &[i8], shift: u32, places: &mut [P], values: &mut [i8]) -> usize {
         assert!(x.len().next_multiple_of(BLOCK) <= places.len().min(values.len()), "a place for each number");
         let (eights, rest) = x.as_chunks::<BLOCK>();
         let mut fired = 0;
@@ -385,7 +385,7 @@ const PREFETCH_BYTES: usize = 2048;
 
 /// The rows at these places. Places are loaded several at a time: loads are what there are few of.
 #[inline(always)]
-pub(super) fn rows_at<P: Place>(from: *const i8, places: &[P; GROUP]) -> [*const i8; GROUP] {
+pub(super) fn rows_at<P: RowPlace>(from: *const i8, places: &[P; GROUP]) -> [*const i8; GROUP] {
     let row = |offset: u64| from.wrapping_add(offset as usize);
     match *bytemuck::bytes_of(places).as_chunks().0 {
         [word] => {
@@ -403,7 +403,7 @@ pub(super) fn rows_at<P: Place>(from: *const i8, places: &[P; GROUP]) -> [*const
 
 /// Prefetches the rows at some places.
 #[inline(always)]
-pub(super) fn prefetch_places<P: Place>(places: &[P], from: *const i8) {
+pub(super) fn prefetch_places<P: RowPlace>(places: &[P], from: *const i8) {
     for place in places {
         prefetch(from.wrapping_add(place.offset()));
     }
@@ -499,7 +499,7 @@ const NARROW: usize = 4 * 60;
 /// # Safety
 /// AVX2 is there, and so is a row at each place.
 #[inline(always)]
-unsafe fn add_rows<P: Place>(
+unsafe fn add_rows<P: RowPlace>(
     list: EventRows<'_, P>,
     from: *const i8,
     lanes: &mut [__m256i; VECTORS],
@@ -527,7 +527,7 @@ unsafe fn add_rows<P: Place>(
 /// # Safety
 /// AVX2 is there, and so is a row at each place.
 #[inline(always)]
-unsafe fn add_spikes<P: Place>(
+unsafe fn add_spikes<P: RowPlace>(
     list: EventRows<'_, P>,
     from: *const i8,
     lanes: &mut [__m256i; VECTORS],

@@ -4,7 +4,7 @@
 //! again: by `origin` where many tokens meet the same weights, by a lane of its own where one token meets them.
 
 use super::super::activation::{BLOCK, DENSITY, LAST, REACH, SAMPLES, Samples};
-use super::super::event_list::{EventRows, HALVES, Place, Prefetch, ROOM};
+use super::super::event_list::{EventRows, HALVES, Prefetch, ROOM, RowPlace};
 use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PAIR, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS};
@@ -59,7 +59,7 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
-    fn train<'a, P: Place>(
+    fn train<'a, P: RowPlace>(
         self,
         lists: impl Iterator<Item = (EventRows<'a, P>, Prefetch<'a>)>,
         carry: i32,
@@ -113,7 +113,7 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
-    fn list<P: Place>(self, x: &[i8], shift: u32, places: &mut [P], values: &mut [i8]) -> usize {
+    fn list<P: RowPlace>(self, x: &[i8], shift: u32, places: &mut [P], values: &mut [i8]) -> usize {
         if !std::arch::is_x86_feature_detected!("avx512vbmi2") {
             return avx2().list(x, shift, places, values);
         }
@@ -412,7 +412,7 @@ fn weigh(weights: &[(u32, i16)], values: &[i8], stride: usize, sums: &mut [i32])
 /// # Safety
 /// AVX-512 with VNNI is there, and so is a row at each place.
 #[inline(always)]
-unsafe fn add_rows<P: Place>(
+unsafe fn add_rows<P: RowPlace>(
     list: EventRows<'_, P>,
     from: *const i8,
     [lanes, more]: &mut [[__m512i; VECTORS]; 2],
@@ -524,7 +524,7 @@ impl Accumulators {
 /// # Safety
 /// AVX-512 with compression of bytes (VBMI2) is there, and places and values for all of `x` and `ROOM` more.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,popcnt")]
-unsafe fn compressed<P: Place>(x: &[i8], shift: u32, places: &mut [P], values: &mut [i8]) -> usize {
+unsafe fn compressed<P: RowPlace>(x: &[i8], shift: u32, places: &mut [P], values: &mut [i8]) -> usize {
     let mut fired = 0;
     // SAFETY: the caller's. Masks leave what is beyond `x` unread. Of 64 channels at most 64 places and values are written, from
     // at most as many events on as there were channels before. A place is 16 or 32 bits, for the trait has no other

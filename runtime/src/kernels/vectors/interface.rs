@@ -4,7 +4,7 @@
 //! matters, so these are in intrinsics. PanelSums wrap; callers know that the whole of none overflows.
 
 use super::super::activation::{BLOCK, Samples};
-use super::super::event_list::{EventRows, HALVES, Place, Prefetch};
+use super::super::event_list::{EventRows, HALVES, Prefetch, RowPlace};
 use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS};
@@ -18,7 +18,7 @@ pub trait Vectors: Copy {
 
     /// Some rows `[k][64]` at each of `T` times: `sums = sum over t of carry^(T - 1 - t) * (sum of value * row)`, wrapping. The sums
     /// stay in registers from the first time to the last.
-    fn train<'a, P: Place>(
+    fn train<'a, P: RowPlace>(
         self,
         lists: impl Iterator<Item = (EventRows<'a, P>, Prefetch<'a>)>,
         carry: i32,
@@ -31,7 +31,7 @@ pub trait Vectors: Copy {
 
     /// Lists what is not 0 of `x`, times `2^shift`, in order; how many there are. Where it writes, up to the next multiple of
     /// `BLOCK` from the length of `x`, what lies beyond them says nothing.
-    fn list<P: Place>(self, x: &[i8], shift: u32, places: &mut [P], values: &mut [i8]) -> usize;
+    fn list<P: RowPlace>(self, x: &[i8], shift: u32, places: &mut [P], values: &mut [i8]) -> usize;
 
     /// Rows of a panel to groups, in whatever form `tile` reads them; what is missing of the last group is zero.
     fn interleave(self, rows: &[i8], block: &mut [Group]);

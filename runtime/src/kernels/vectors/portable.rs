@@ -1,7 +1,7 @@
 //! Plain loops, which a compiler turns into whatever vectors it may assume.
 
 use super::super::activation::{self, Samples, curve_at};
-use super::super::event_list::{BLOCK, EventRows, HALVES, Place, Prefetch, list_few};
+use super::super::event_list::{BLOCK, EventRows, HALVES, Prefetch, RowPlace, list_few};
 use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PAIR, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS};
@@ -29,7 +29,7 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
-    fn train<'a, P: Place>(
+    fn train<'a, P: RowPlace>(
         self,
         lists: impl Iterator<Item = (EventRows<'a, P>, Prefetch<'a>)>,
         carry: i32,
@@ -56,7 +56,7 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
-    fn list<P: Place>(self, x: &[i8], shift: u32, places: &mut [P], values: &mut [i8]) -> usize {
+    fn list<P: RowPlace>(self, x: &[i8], shift: u32, places: &mut [P], values: &mut [i8]) -> usize {
         let mut fired = 0;
         for (block, from) in x.chunks(BLOCK).zip((0..).step_by(BLOCK)) {
             if block.iter().any(|x| *x != 0) {

@@ -1,0 +1,159 @@
+//! Calls of a layer's loop: what its machine code reads and writes, checked and shared among threads.
+//!
+//! Law: a loop touches the rows, events, weights, constants, currents, states and trains of the frame that it is given. Every
+//! address is within bounds because `LoopCall` checks lengths by the loop's shape, and the tests of `tests/neurons.rs` run
+//! every neuron on odd widths against the oracle.
+#![allow(unsafe_code)]
+
+use crate::jit::emit::GROUP;
+use crate::jit::frame::LoopFrame;
+use crate::jit::neuron_loop::{BLOCK, LoopInput, NeuronLoop};
+use crate::kernels::{EventList, Kernels, Panels, SpikeCount};
+use crate::layout::plane_bytes;
+use crate::pool::Pool;
+use snnc_ir::tensor::PANEL;
+use std::ops::Range;
+use std::ptr;
+use std::sync::{Mutex, PoisonError};
+
+type LoopFn = extern "C" fn(*mut LoopFrame, u64, u64, u64);
+
+/// A layer's loop. It is valid as long as its code is, which lends it.
+#[derive(Debug)]
+pub struct LoopCode(LoopFn);
+
+impl LoopCode {
+    /// # Safety
+    /// The address is of a function with the signature of `LoopFn`, in the platform's C convention, that `NeuronLoop::emit` made
+    /// for the shape with which it is called, and it stays there as long as this does.
+    pub unsafe fn new(address: *const u8) -> Self {
+        // SAFETY: the caller's. A mismatch would break every test that runs such neurons.
+        Self(unsafe { std::mem::transmute::<*const u8, LoopFn>(address) })
+    }
+}
+
+/// What flows into the neurons of a loop.
+#[derive(Clone, Copy, Debug)]
+pub enum LoopSource<'a> {
+    /// Rows of numbers, padded to whole groups.
+    Rows(&'a [u8]),
+    /// The events of all planes, and where each list ends behind a 0; a kernel adds rows up, or machine code does.
+    Events { list: &'a EventList, ends: &'a [usize], weights: Panels<'a>, kernels: Option<Kernels> },
+}
+
+/// Where the threads of one call write, each the channels of its own tiles.
+#[derive(Clone, Copy)]
+struct SharedTrains(*mut i8);
+
+// SAFETY: tiles write disjoint bytes of the trains, and `LoopCall::run` gives every tile to one thread.
+unsafe impl Sync for SharedTrains {}
+
+impl SharedTrains {
+    fn start(&self) -> *mut i8 {
+        self.0
+    }
+}
+
+/// One call of a layer's loop on some tokens.
+#[derive(Debug)]
+pub struct LoopCall<'a> {
+    pub code: &'a LoopCode,
+    pub shape: NeuronLoop,
+    pub source: LoopSource<'a>,
+    /// `[rows of constants, padded width]`
+    pub constants: &'a [f32],
+    /// -1 for a channel, 0 for what fills up the last group, and a vector behind it.
+    pub lanes: &'a [i8],
+    /// Trains of all tokens.
+    pub out: &'a mut [i8],
+    pub tokens: usize,
+}
+
+/// Neurons times timesteps that are worth a second thread.
+const SHARED: usize = 1 << 13;
+
+impl LoopCall<'_> {
+    /// Runs all tiles of all tokens, shared among threads by tiles; what fired.
+    pub fn run(self, pool: &Pool) -> SpikeCount {
+        let (tiles, steps) = (self.shape.tiles(), usize::from(self.shape.steps));
+        let out = SharedTrains(self.out.as_mut_ptr());
+        if pool.threads() == 1 || tiles == 1 || self.tokens * steps * self.shape.width < SHARED {
+            return self.tiles(0..tiles, out);
+        }
+        // Two parts per thread at least, so that no thread is left with half of the work of all.
+        let part = (tiles / (4 * pool.threads())).max(1);
+        let fired = Mutex::new(SpikeCount::default());
+        pool.run(tiles.div_ceil(part), |i| {
+            let some = self.tiles(i * part..tiles.min((i + 1) * part), out);
+            *fired.lock().unwrap_or_else(PoisonError::into_inner) += some;
+        });
+        fired.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs some tiles, which no other thread runs, of all tokens.
+    fn tiles(&self, tiles: Range<usize>, out: SharedTrains) -> SpikeCount {
+        let Self { shape, tokens, .. } = *self;
+        let (steps, padded) = (usize::from(shape.steps), shape.padded());
+        assert!(tiles.end <= shape.tiles(), "tiles of the layer");
+        assert_eq!(self.constants.len(), shape.constants() * padded, "a number per constant and channel");
+        assert_eq!(self.lanes.len(), padded + GROUP, "a lane per channel, and a vector behind");
+        assert_eq!(self.out.len(), tokens * steps * plane_bytes(shape.width), "a plane per token and timestep");
+        let mut currents = vec![0i32; BLOCK * PANEL];
+        let mut states = vec![0u8; shape.state_bytes()];
+        let mut frame = LoopFrame {
+            rows: ptr::null(),
+            channels: ptr::null(),
+            values: ptr::null(),
+            ends: ptr::null(),
+            weights: ptr::null(),
+            constants: self.constants.as_ptr(),
+            lanes: self.lanes.as_ptr(),
+            currents: currents.as_mut_ptr(),
+            states: states.as_mut_ptr(),
+            out: out.start(),
+            tokens: tokens as u64,
+            counts: [0; 3],
+            work: (&raw const self.source).cast(),
+        };
+        match (self.source, shape.flow) {
+            (LoopSource::Rows(rows), LoopInput::Even(elem)) => {
+                assert_eq!(rows.len(), tokens * padded * elem.bytes(), "a row per token");
+                frame.rows = rows.as_ptr();
+            }
+            (LoopSource::Rows(rows), LoopInput::Currents(elem)) => {
+                assert_eq!(rows.len(), tokens * steps * padded * elem.bytes(), "a row per token and timestep");
+                frame.rows = rows.as_ptr();
+            }
+            (LoopSource::Events { list, ends, weights, kernels }, LoopInput::Synapse { inputs }) => {
+                assert!(weights.inputs() == inputs && weights.outputs() == shape.width, "weights of the layer");
+                assert_eq!(list.planes(), tokens * steps, "a list per token and timestep");
+                assert!(kernels.is_some() || ends.len() == list.planes() + 1, "an end for each list");
+                let (channels, values, _) = list.parts();
+                frame.channels = channels.as_ptr();
+                frame.values = values.as_ptr();
+                frame.ends = ends.as_ptr();
+                frame.weights = weights.panel(0).as_ptr();
+            }
+            (LoopSource::Rows(_) | LoopSource::Events { .. }, _) => panic!("the loop takes something else in"),
+        }
+        (self.code.0)(&mut frame, 0, tiles.start as u64, tiles.len() as u64);
+        let [spikes, active, saturated] = frame.counts;
+        SpikeCount { spikes, active, saturated }
+    }
+}
+
+/// The kernel that a loop calls for a tile: the currents of `count` planes from `plane` on.
+pub extern "C" fn currents(frame: *const LoopFrame, panel: u64, plane: u64, count: u64) {
+    // SAFETY: machine code passes on the frame that `LoopCall::run` gave it, whose `work` is the call's source; both live while it
+    // runs. Nothing else refers to the currents then, and they have room for `BLOCK` timesteps. Any test of a program with
+    // such neurons would notice.
+    let (source, currents) = unsafe {
+        let frame = &*frame;
+        let currents = std::slice::from_raw_parts_mut(frame.currents, BLOCK * PANEL);
+        (*frame.work.cast::<LoopSource<'_>>(), currents)
+    };
+    let LoopSource::Events { list, weights, kernels: Some(kernels), .. } = source else { return };
+    let (panel, plane, count) = (panel as usize, plane as usize, count as usize);
+    // The first token's rows come from memory.
+    kernels.currents(list, plane..plane + count, weights, panel, plane < BLOCK, &mut currents[..count * PANEL]);
+}
