@@ -275,10 +275,10 @@ impl RuleReader {
     }
 }
 
-/// A finite number.
+/// A number that is finite in f32.
 fn number(text: &str) -> Result<f64, String> {
     let text = text.trim();
-    let number = text.parse().ok().filter(|x: &f64| x.is_finite() && !text.starts_with('+'));
+    let number = text.parse().ok().filter(|&x: &f64| (x as f32).is_finite() && !text.starts_with('+'));
     number.ok_or_else(|| format!("`{text}` is no number"))
 }
 
@@ -356,6 +356,7 @@ mod tests {
             ("parameter k = 2", "`parameter k = 2`: a parameter has a number, `from` and `to`"),
             ("state input = 1", "`state input = 1`: `input` cannot be a name"),
             ("state v = one", "`state v = one`: `one` is no number"),
+            ("state v = 1e39", "`state v = 1e39`: `1e39` is no number"),
         ] {
             let message = rule(formula).map_or_else(|why| why, |_| "it was read".into());
             assert_eq!(message, why, "{formula}");

@@ -76,6 +76,11 @@ impl Membrane {
         self.row().about
     }
 
+    /// What one timestep does, as the table has it: statements, one a line (`docs/ir.md`).
+    pub fn formula(self) -> impl Iterator<Item = &'static str> {
+        self.row().formula.lines().map(str::trim).filter(|line| !line.is_empty())
+    }
+
     /// What one timestep does.
     pub fn rule(self) -> &'static Rule {
         &RULES[usize::from(self.0)]
@@ -235,5 +240,20 @@ mod tests {
             [multiplications, additions, comparisons]
         };
         assert_eq!(["if", "if_hard", "lif", "st_bif"].map(work), [[0, 1, 1], [0, 1, 1], [1, 1, 1], [0, 2, 2]]);
+        // The leak is as lif's. The threshold, the potential and its decay; what a spike does is not an update's.
+        assert_eq!(["plif", "alif"].map(work), [[1, 1, 1], [1, 2, 2]]);
+        // The input, the rest that ends; whether it rests, the threshold, and the end of the rest.
+        assert_eq!(work("if_rest"), [0, 2, 3]);
+        // v v / 256, 64 I, (v / 4 - w) / 16; sums, differences and three floors; the threshold and the least potential.
+        assert_eq!(work("izhikevich"), [5, 8, 2]);
+    }
+
+    #[test]
+    fn work_that_follows_a_reset_is_every_updates() {
+        let work = |formula: &str| formula::rule(formula).expect("it is sound").work();
+        let leak_last = "state v = 0\nu = v + input\nspike = u >= 1\nv = (u - spike) * 0.5";
+        assert_eq!(work(leak_last), UpdateWork { multiplications: 1, additions: 1, comparisons: 1 });
+        let nothing_needs_it = "state v = 0\nu = v + input\nw = u * u\nspike = u >= 1\nv = u - spike";
+        assert_eq!(work(nothing_needs_it), UpdateWork { multiplications: 0, additions: 1, comparisons: 1 });
     }
 }

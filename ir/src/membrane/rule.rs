@@ -159,47 +159,28 @@ impl Rule {
         if self.down.is_some() || rectified { 1 } else { 2 }
     }
 
-    /// What an update costs. A state variable takes an addition and a comparison at least. What a spike alone drives, such as the
-    /// threshold that it takes away, is counted by spike and not here; so is the right side of `and`, which decides only
-    /// where the left side holds.
+    /// What an update costs, terms that nothing needs left out. A state variable takes an addition and a comparison at least.
+    /// What a spike alone drives, such as the threshold that it takes away, is counted by spike and not here; so is the right
+    /// side of `and`, which decides only where the left side holds. A choice costs what its comparison does.
     pub fn work(&self) -> UpdateWork {
-        let mut by_spike = vec![false; self.terms.len()];
-        for (id, term) in self.iter() {
-            let driven = |id: TermId| by_spike[id.0];
-            by_spike[id.0] = match term {
-                Term::One(_) => true,
-                Term::Add(a, b) | Term::Sub(a, b) => driven(a) || driven(b),
-                Term::Mul(a, b) => driven(a) || driven(b),
-                Term::Floor(a) => driven(a),
-                Term::Choose(truth, a, b) => self.is_spike(truth) && (self.is_constant(a) || driven(a) || driven(b)),
-                Term::Number(_)
-                | Term::Input
-                | Term::Timesteps
-                | Term::Least
-                | Term::State(_)
-                | Term::Parameter(_)
-                | Term::Compare(..)
-                | Term::And(..)
-                | Term::Or(..)
-                | Term::Not(_) => false,
-            };
-        }
+        let of_spikes = self.of_spikes();
+        let driven = |id: TermId| of_spikes[id.0];
         let behind: Vec<TermId> =
             self.terms.iter().filter_map(|term| if let Term::And(_, b) = term { Some(*b) } else { None }).collect();
+        let needed = self.needed_without_spikes();
         let mut work = UpdateWork { multiplications: 0, additions: 0, comparisons: 0 };
-        for (id, term) in self.iter().filter(|(id, _)| !by_spike[id.0]) {
+        for (id, term) in self.iter().filter(|(id, _)| needed[id.0]) {
             match term {
-                Term::Mul(..) => work.multiplications += 1,
-                Term::Add(..) | Term::Sub(..) | Term::Floor(_) => work.additions += 1,
-                Term::Compare(..) if !behind.contains(&id) => work.comparisons += 1,
-                Term::Choose(truth, ..) if !self.is_spike(truth) => work.comparisons += 1,
+                Term::Mul(a, b) => work.multiplications += u64::from(!driven(a) && !driven(b)),
+                Term::Add(a, b) | Term::Sub(a, b) => work.additions += u64::from(!driven(a) && !driven(b)),
+                Term::Floor(a) => work.additions += u64::from(!driven(a)),
+                Term::Compare(..) => work.comparisons += u64::from(!behind.contains(&id)),
                 Term::Number(_)
                 | Term::Input
                 | Term::Timesteps
                 | Term::Least
                 | Term::State(_)
                 | Term::Parameter(_)
-                | Term::Compare(..)
                 | Term::And(..)
                 | Term::Or(..)
                 | Term::Not(_)
@@ -213,12 +194,48 @@ impl Rule {
         work
     }
 
-    fn is_spike(&self, truth: TermId) -> bool {
-        truth == self.up || Some(truth) == self.down
+    /// By term: whether it is a number that is 0 without a spike.
+    fn of_spikes(&self) -> Vec<bool> {
+        let mut found: Vec<bool> = Vec::with_capacity(self.terms.len());
+        for &term in &self.terms {
+            let driven = |id: TermId| found[id.0];
+            found.push(match term {
+                Term::One(truth) => self.is_spike(truth),
+                Term::Mul(a, b) => driven(a) || driven(b),
+                Term::Add(a, b) | Term::Sub(a, b) => driven(a) && driven(b),
+                Term::Floor(a) => driven(a),
+                Term::Choose(truth, _, b) => self.is_spike(truth) && (driven(b) || self.term(b) == Term::Number(0.0)),
+                Term::Number(_)
+                | Term::Input
+                | Term::Timesteps
+                | Term::Least
+                | Term::State(_)
+                | Term::Parameter(_)
+                | Term::Compare(..)
+                | Term::And(..)
+                | Term::Or(..)
+                | Term::Not(_) => false,
+            });
+        }
+        found
     }
 
-    fn is_constant(&self, id: TermId) -> bool {
-        matches!(self.term(id), Term::Number(_) | Term::Timesteps | Term::Least | Term::Parameter(_))
+    /// By term: whether an update without a spike needs it.
+    fn needed_without_spikes(&self) -> Vec<bool> {
+        let mut needed = vec![false; self.terms.len()];
+        let states = self.states.iter().map(|state| state.next);
+        [self.up].into_iter().chain(self.down).chain(states).for_each(|id| needed[id.0] = true);
+        for (i, term) in self.terms.iter().enumerate().rev() {
+            if needed[i] {
+                let skipped = |id: TermId| matches!(*term, Term::Choose(truth, a, b) if self.is_spike(truth) && id == a && id != b);
+                term.operands().filter(|&id| !skipped(id)).for_each(|id| needed[id.0] = true);
+            }
+        }
+        needed
+    }
+
+    fn is_spike(&self, truth: TermId) -> bool {
+        truth == self.up || Some(truth) == self.down
     }
 
     /// Evaluates all terms into `values`, truths as 1 and 0, and moves the state on.

@@ -1,8 +1,8 @@
 //! Time-stepped neurons, unrolled: what flows in at each timestep, what membranes make of it.
 
-use super::{Neurons, Relaxing};
-use snnc_ir::membrane::{Comparison, Membrane, Rule, Term, TermId};
-use snnc_ir::op::TrainingOp;
+use super::{Neurons, ParameterKind, Relaxing};
+use snnc_ir::membrane::{Comparison, Membrane, Parameter, Rule, Term, TermId};
+use snnc_ir::op::{Scalar, TrainingOp};
 use snnc_ir::op::{ArrayOp, LevelOp};
 use snnc_ir::{Binary, Curve, Diagnostic, Op, Unary, Value, Weight};
 
@@ -59,6 +59,29 @@ impl Relaxing {
             spikes.push(self.two(Binary::Sub, up, down)?);
         }
         Ok(spikes)
+    }
+
+    /// A parameter of a neuron, `constant + shift * unit` within its range, where it trains. A unit is what a step is with a
+    /// logistic map of the range: small near its ends, a 256th of it at least.
+    pub(super) fn ranged(&mut self, weight: &Weight, range: &Parameter) -> Result<Value, Diagnostic> {
+        let plain = self.fixed(weight);
+        if !self.trains(ParameterKind::Threshold) {
+            return Ok(plain);
+        }
+        let width = range.most - range.least;
+        let unit = |x: f32| {
+            let x = f64::from(x);
+            ((x - range.least) * (range.most - x) / width).max(width / 256.0) as f32
+        };
+        let data = weight.tensor.as_f32().unwrap_or(&[]);
+        let units = data.iter().map(|&x| if width > 0.0 { unit(x) } else { 0.0 }).collect();
+        let units = self.numbers(&format!("{}.unit", weight.name), weight.tensor.sizes(), units);
+        let shift = self.shift(weight, 1.0)?;
+        let shift = self.two(Binary::Mul, shift, units)?;
+        let moved = self.two(Binary::Add, plain, shift)?;
+        let [least, most] = [range.least, range.most].map(|x| Scalar::new(x as f32));
+        let value = self.training(TrainingOp::Clamp { least, most }, &[moved])?;
+        Ok(self.becomes(weight, value))
     }
 
     /// Membranes given an input at every timestep: one of them, or one for each sign.
@@ -130,7 +153,7 @@ impl Relaxing {
             Term::Add(a, b) => self.two(Binary::Add, at(a), at(b))?,
             Term::Sub(a, b) => self.two(Binary::Sub, at(a), at(b))?,
             Term::Mul(a, b) => self.two(Binary::Mul, at(a), at(b))?,
-            Term::Floor(_) => return Err(Diagnostic::new(&self.origin, "a neuron that rounds cannot be trained")),
+            Term::Floor(a) => self.training(TrainingOp::Floor, &[at(a)])?,
             Term::Compare(Comparison::AtLeast, a, b) => self.at_least(given, at(a), at(b))?,
             Term::Compare(Comparison::Above, a, b) => {
                 let not = self.at_least(given, at(b), at(a))?;
