@@ -100,7 +100,7 @@ pub enum TrainingOp {
 }
 
 /// What a range must be.
-const RANGE: &str = "a range has finite ends, the lower one first";
+const RANGE: &str = "a range of finite ends, the lower one first";
 
 fn is_range(least: &Scalar, most: &Scalar) -> bool {
     least.get().is_finite() && most.get().is_finite() && least.get() <= most.get()
