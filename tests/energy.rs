@@ -96,6 +96,10 @@ fn check_nodes(what: &str, graph: &Graph, activity: &Activity) {
                 assert_eq!(accumulates, events.score_pairs, "{place}");
             }
             Op::Level(LevelOp::Ssa { .. }) => {}
+            Op::Spike(SpikeOp::Integrate { .. }) => {
+                assert_eq!(cost.tally.of(Operation::NeuronReset), events.spikes, "{place}");
+                assert_eq!(accumulates, 0, "{place}");
+            }
             _ => assert_eq!(accumulates, 0, "{place}"),
         }
     }

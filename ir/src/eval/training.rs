@@ -31,7 +31,15 @@ pub(crate) fn eval<R: Real>(
         TrainingOp::Floor => map(&R::floor),
         TrainingOp::Clamp { least, most } => {
             let (least, most) = (R::from_f32(least.get()), R::from_f32(most.get()));
-            map(&|x| if x < least { least } else if most < x { most } else { x })
+            map(&|x| {
+                if x < least {
+                    least
+                } else if most < x {
+                    most
+                } else {
+                    x
+                }
+            })
         }
         TrainingOp::ClampGrad { least, most } => {
             let (least, most) = (R::from_f32(least.get()), R::from_f32(most.get()));

@@ -2,8 +2,8 @@
 
 use super::{Neurons, ParameterKind, Relaxing};
 use snnc_ir::membrane::{Comparison, Membrane, Parameter, Rule, Term, TermId};
-use snnc_ir::op::{Scalar, TrainingOp};
 use snnc_ir::op::{ArrayOp, LevelOp};
+use snnc_ir::op::{Scalar, TrainingOp};
 use snnc_ir::{Binary, Curve, Diagnostic, Op, Unary, Value, Weight};
 
 /// What all timesteps of a layer share.

@@ -38,8 +38,7 @@ fn unrolled(membrane: Membrane, curve: Curve, inputs: &[Vec<f32>]) -> Unrolled {
     let flows: Vec<Value> =
         names.iter().zip(inputs).map(|(name, x)| relaxing.numbers(name, &[WIDTH], x.clone())).collect();
     let ranges = &membrane.rule().parameters;
-    let own: Vec<Value> =
-        ranges.iter().map(|range| relaxing.numbers(&range.name, &[WIDTH], within(range))).collect();
+    let own: Vec<Value> = ranges.iter().map(|range| relaxing.numbers(&range.name, &[WIDTH], within(range))).collect();
     let neurons = relaxing.membranes(&flows, membrane, curve, &own).expect("it is unrolled");
     let mut sum = None;
     for (t, &spikes) in neurons.spikes.iter().enumerate() {
@@ -143,9 +142,12 @@ fn derivative(membrane: Membrane, curve: Curve, inputs: &[Vec<f32>], i: usize, b
     let one = |holds: bool| f64::from(u8::from(holds));
     let mut loss = 0.0;
     for sign in [1.0, -1.0].into_iter().take(rule.membranes(curve == Curve::Relu)) {
-        let own: Vec<Dual> = rule.parameters.iter().enumerate().map(|(p, range)| {
-            [within(range)[i].into(), one(by == steps + p)]
-        }).collect();
+        let own: Vec<Dual> = rule
+            .parameters
+            .iter()
+            .enumerate()
+            .map(|(p, range)| [within(range)[i].into(), one(by == steps + p)])
+            .collect();
         let mut states: Vec<Dual> = rule.states.iter().map(|state| [state.start, 0.0]).collect();
         for (t, input) in inputs.iter().enumerate() {
             let input = [sign * f64::from(input[i]), sign * one(by == t)];

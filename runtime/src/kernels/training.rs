@@ -141,9 +141,9 @@ pub(super) fn zip(kind: Zip, a: &[f32], b: &[f32], axes: &[Axis], y: &mut [f32])
         Zip::Sub => broadcast(a, b, axes, y, |a, b| a - b),
         Zip::Mul => broadcast(a, b, axes, y, |a, b| a * b),
         Zip::Div => broadcast(a, b, axes, y, |a, b| a / b),
-        Zip::ClampGrad(least, most) => broadcast(a, b, axes, y, |x, c| {
-            if (x <= least && c > 0.0) || (most <= x && c < 0.0) { 0.0 } else { c }
-        }),
+        Zip::ClampGrad(least, most) => {
+            broadcast(a, b, axes, y, |x, c| if (x <= least && c > 0.0) || (most <= x && c < 0.0) { 0.0 } else { c })
+        }
         Zip::FakeQuantGrad(end) => broadcast(a, b, axes, y, |x, c| if x.abs() < end { c } else { 0.0 }),
     }
 }
