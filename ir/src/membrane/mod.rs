@@ -182,6 +182,10 @@ mod tests {
     fn every_row_is_sound() {
         for membrane in Membrane::all() {
             assert!(!membrane.about().is_empty() && membrane.surrogate_width() > 0.0, "{membrane:?}");
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            let name = membrane.name();
+            assert!(name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(plain), "`{name}`");
+            assert!(name != "fire" && !membrane.about().ends_with('.'), "`{name}`");
             assert!(!membrane.rule().terms.is_empty(), "{membrane:?}");
             assert_eq!(Membrane::from_name(membrane.name()), Some(membrane), "names differ");
         }

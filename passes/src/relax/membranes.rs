@@ -106,7 +106,12 @@ impl Relaxing {
             let mut states: Vec<Value> = rule.states.iter().map(|state| self.number(state.start as f32)).collect();
             for (t, &input) in inputs.iter().enumerate() {
                 let flow = Flow { input, positive };
-                let spike = self.timestep(&given, flow, &mut states)?;
+                let mut spike = self.timestep(&given, flow, &mut states)?;
+                // Before any input has reached it, a neuron's spike is one number for all.
+                let shape = self.builder.ty(input).shape();
+                if self.builder.ty(spike).shape() != shape {
+                    spike = self.training(TrainingOp::BroadcastTo(shape), &[spike])?;
+                }
                 match spikes.get(t) {
                     Some(&up) => spikes[t] = self.two(Binary::Sub, up, spike)?,
                     None => spikes.push(spike),

@@ -89,7 +89,8 @@ fn an_unrolled_neuron_spikes_as_its_rule_says() {
                 let wanted: Vec<f64> = wanted.into_iter().map(f64::from).collect();
                 assert_eq!(found[&format!("spikes {t}")], wanted, "{membrane:?}, {curve:?}, {t} of {steps}");
             }
-            assert!(all > 0, "{membrane:?}, {curve:?}, {steps} timesteps: nothing spikes");
+            // Some neurons wait for a second input.
+            assert!(all > 0 || steps < 3, "{membrane:?}, {curve:?}, {steps} timesteps: nothing spikes");
         }
     }
 }
@@ -165,19 +166,26 @@ fn gradients_of_every_neuron_are_the_rules() {
         for curve in [Curve::Identity, Curve::Relu] {
             let inputs = currents(6);
             let Unrolled { graph, inputs: names, parameters } = unrolled(membrane, curve, &inputs);
-            let all = [names, parameters].concat();
-            let back = gradient(&graph, &all).unwrap_or_else(|e| panic!("{membrane:?}: {e:?}"));
-            assert_eq!(verify::verify(&back), Ok(()), "{membrane:?}");
-            let found = outputs(&back);
-            for (by, name) in all.iter().enumerate() {
-                let gradient = &found[&crate::gradient::gradient_of(name)];
-                for (i, &gradient) in gradient.iter().enumerate() {
-                    let wanted = derivative(membrane, curve, &inputs, i, by);
-                    let near = (gradient - wanted).abs() <= 1e-9 * (1.0 + wanted.abs());
-                    assert!(near, "{membrane:?}, {curve:?}, {name} of neuron {i}: {gradient}, not {wanted}");
+            let own = names.len();
+            let mut reached = 0;
+            for (by, name) in names.into_iter().chain(parameters).enumerate() {
+                let wanted: Vec<f64> = (0..WIDTH).map(|i| derivative(membrane, curve, &inputs, i, by)).collect();
+                // What comes last may be too late to lead to a spike.
+                let Ok(back) = gradient(&graph, std::slice::from_ref(&name)) else {
+                    assert!(by < own && wanted.iter().all(|&x| x == 0.0), "{membrane:?}, {name}: {wanted:?}");
+                    continue;
+                };
+                assert_eq!(verify::verify(&back), Ok(()), "{membrane:?}");
+                let found = outputs(&back)[&crate::gradient::gradient_of(&name)].clone();
+                for (i, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
+                    let near = (found - wanted).abs() <= 1e-9 * (1.0 + wanted.abs());
+                    assert!(near, "{membrane:?}, {curve:?}, {name} of neuron {i}: {found}, not {wanted}");
                 }
-                assert!(gradient.iter().any(|x| x.abs() > 1e-6), "{membrane:?}, {name}: all of it is 0");
+                let some = found.iter().any(|x| x.abs() > 1e-6);
+                assert!(some || by < own, "{membrane:?}, {name}: all of it is 0");
+                reached += usize::from(some);
             }
+            assert!(reached > 0, "{membrane:?}, {curve:?}: no input leads to a spike");
         }
     }
 }
