@@ -12,11 +12,11 @@ mod formula;
 mod rule;
 mod table;
 
-pub use rule::{Comparison, Parameter, Rule, StateVariable, Term, TermId, UpdateWork};
+pub use rule::{Parameter, Relation, Rule, RuleTerm, StateVariable, TermId, UpdateWork};
 
 use crate::curve::Curve;
 use crate::real::Real;
-use rule::Given;
+use rule::UpdateContext;
 use std::fmt;
 use std::sync::LazyLock;
 
@@ -158,7 +158,7 @@ impl<R: Real> MembraneLayer<R> {
         for (i, sign) in [1, -1].into_iter().enumerate().take(membranes) {
             let state = &mut states[i * width..][..width];
             let input = if sign == 1 { input } else { R::ZERO - input };
-            let given = Given { input, timesteps: i32::from(self.timesteps), least, parameters };
+            let given = UpdateContext { input, timesteps: i32::from(self.timesteps), least, parameters };
             rule.evaluate(state, &given, &mut self.values);
             let holds = |id: TermId| i32::from(self.values[id.index()] > R::ZERO);
             spike += sign * holds(rule.up) - rule.down.map_or(0, holds);

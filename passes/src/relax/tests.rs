@@ -4,7 +4,7 @@
 use super::*;
 use crate::gradient::{LOSS, gradient};
 use snnc_ir::eval::{Content, Evaluator, Memory};
-use snnc_ir::membrane::{Comparison, Membrane, MembraneLayer, Parameter, Rule, Term};
+use snnc_ir::membrane::{Membrane, MembraneLayer, Parameter, Relation, Rule, RuleTerm};
 use snnc_ir::verify;
 
 /// Neurons of a layer.
@@ -32,14 +32,14 @@ fn within(range: &Parameter) -> Vec<f32> {
 }
 
 /// The loss is the sum of all spikes, each with a weight of its own.
-fn unrolled(membrane: Membrane, curve: Curve, inputs: &[Vec<f32>]) -> Unrolled {
+fn unrolled(rule: &Rule, threshold: f64, curve: Curve, inputs: &[Vec<f32>]) -> Unrolled {
     let mut relaxing = Relaxing::new([8, 8], Recipe::default());
     let names: Vec<String> = (0..inputs.len()).map(|t| format!("input {t}")).collect();
     let flows: Vec<Value> =
         names.iter().zip(inputs).map(|(name, x)| relaxing.numbers(name, &[WIDTH], x.clone())).collect();
-    let ranges = &membrane.rule().parameters;
+    let ranges = &rule.parameters;
     let own: Vec<Value> = ranges.iter().map(|range| relaxing.numbers(&range.name, &[WIDTH], within(range))).collect();
-    let neurons = relaxing.membranes(&flows, membrane, curve, &own).expect("it is unrolled");
+    let neurons = relaxing.unrolled(&flows, (rule, threshold), curve, &own).expect("it is unrolled");
     let mut sum = None;
     for (t, &spikes) in neurons.spikes.iter().enumerate() {
         let weights = relaxing.numbers(&format!("weights {t}"), &[WIDTH], weights(t));
@@ -73,7 +73,7 @@ fn an_unrolled_neuron_spikes_as_its_rule_says() {
     for membrane in Membrane::all() {
         for (curve, steps) in [Curve::Identity, Curve::Relu].into_iter().flat_map(|c| [1, 2, 7, 24].map(|t| (c, t))) {
             let inputs = currents(steps);
-            let Unrolled { graph, .. } = unrolled(membrane, curve, &inputs);
+            let Unrolled { graph, .. } = unrolled(membrane.rule(), membrane.surrogate_width(), curve, &inputs);
             assert_eq!(verify::verify(&graph), Ok(()), "{membrane:?}");
             let found = outputs(&graph);
             let own: Vec<Vec<f32>> = membrane.rule().parameters.iter().map(within).collect();
@@ -107,29 +107,29 @@ fn forward(rule: &Rule, width: f64, given: (Dual, f64, f64), own: &[Dual], state
     for (_, term) in rule.iter() {
         let at = |id: snnc_ir::membrane::TermId| values[id.index()];
         values.push(match term {
-            Term::Number(x) => [f64::from(x as f32), 0.0],
-            Term::Input => input,
-            Term::Timesteps => [timesteps, 0.0],
-            Term::Least => [least, 0.0],
-            Term::State(i) => states[i],
-            Term::Parameter(i) => own[i],
-            Term::Add(a, b) => [at(a)[0] + at(b)[0], at(a)[1] + at(b)[1]],
-            Term::Sub(a, b) => [at(a)[0] - at(b)[0], at(a)[1] - at(b)[1]],
-            Term::Mul(a, b) => [at(a)[0] * at(b)[0], at(a)[1] * at(b)[0] + at(a)[0] * at(b)[1]],
-            Term::Floor(a) => [at(a)[0].floor(), at(a)[1]],
-            Term::Compare(kind, a, b) => {
+            RuleTerm::Number(x) => [f64::from(x as f32), 0.0],
+            RuleTerm::Input => input,
+            RuleTerm::Timesteps => [timesteps, 0.0],
+            RuleTerm::Least => [least, 0.0],
+            RuleTerm::State(i) => states[i],
+            RuleTerm::Parameter(i) => own[i],
+            RuleTerm::Add(a, b) => [at(a)[0] + at(b)[0], at(a)[1] + at(b)[1]],
+            RuleTerm::Sub(a, b) => [at(a)[0] - at(b)[0], at(a)[1] - at(b)[1]],
+            RuleTerm::Mul(a, b) => [at(a)[0] * at(b)[0], at(a)[1] * at(b)[0] + at(a)[0] * at(b)[1]],
+            RuleTerm::Floor(a) => [at(a)[0].floor(), at(a)[1]],
+            RuleTerm::Compare(kind, a, b) => {
                 let ([a, da], [b, db]) = (at(a), at(b));
-                let holds = if kind == Comparison::AtLeast { a >= b } else { a > b };
+                let holds = if kind == Relation::AtLeast { a >= b } else { a > b };
                 [f64::from(u8::from(holds)), surrogate.at((a - b) / width) * (da - db) / width]
             }
-            Term::And(a, b) => [at(a)[0] * at(b)[0], at(a)[1] * at(b)[0] + at(a)[0] * at(b)[1]],
-            Term::Or(a, b) => {
+            RuleTerm::And(a, b) => [at(a)[0] * at(b)[0], at(a)[1] * at(b)[0] + at(a)[0] * at(b)[1]],
+            RuleTerm::Or(a, b) => {
                 let ([a, da], [b, db]) = (at(a), at(b));
                 [a.max(b), da * (1.0 - b) + db * (1.0 - a)]
             }
-            Term::Not(a) => [1.0 - at(a)[0], -at(a)[1]],
-            Term::One(a) => [at(a)[0], 0.0],
-            Term::Choose(truth, a, b) => at(if at(truth)[0] > 0.0 { a } else { b }),
+            RuleTerm::Not(a) => [1.0 - at(a)[0], -at(a)[1]],
+            RuleTerm::One(a) => [at(a)[0], 0.0],
+            RuleTerm::Choose(truth, a, b) => at(if at(truth)[0] > 0.0 { a } else { b }),
         });
     }
     let at = |id: snnc_ir::membrane::TermId| values[id.index()];
@@ -165,7 +165,8 @@ fn gradients_of_every_neuron_are_the_rules() {
     for membrane in Membrane::all() {
         for curve in [Curve::Identity, Curve::Relu] {
             let inputs = currents(6);
-            let Unrolled { graph, inputs: names, parameters } = unrolled(membrane, curve, &inputs);
+            let Unrolled { graph, inputs: names, parameters } =
+                unrolled(membrane.rule(), membrane.surrogate_width(), curve, &inputs);
             let own = names.len();
             let mut reached = 0;
             for (by, name) in names.into_iter().chain(parameters).enumerate() {
@@ -188,4 +189,20 @@ fn gradients_of_every_neuron_are_the_rules() {
             assert!(reached > 0, "{membrane:?}, {curve:?}: no input leads to a spike");
         }
     }
+}
+
+/// Of a neuron that hears nothing before it speaks, the first spike is one for all channels.
+#[test]
+fn a_spike_that_no_input_has_reached_is_every_channels() {
+    let rule = Rule::read("state v = 0\nspike = v >= 1\nv = input").expect("it is sound");
+    let inputs = currents(3);
+    let Unrolled { graph, inputs: names, .. } = unrolled(&rule, 1.0, Curve::Relu, &inputs);
+    assert_eq!(verify::verify(&graph), Ok(()));
+    let found = outputs(&graph);
+    assert_eq!(found["spikes 0"], [0.0; WIDTH]);
+    for t in [1, 2] {
+        let wanted: Vec<f64> = inputs[t - 1].iter().map(|&x| f64::from(u8::from(x >= 1.0))).collect();
+        assert_eq!(found[&format!("spikes {t}")], wanted);
+    }
+    assert_eq!(gradient(&graph, &names[..2]).map(|_| ()), Ok(()));
 }
