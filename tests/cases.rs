@@ -18,6 +18,7 @@ use snnc::opt::{self, Omit, PASSES, PassSettings};
 use snnc_examples::gpt2::Gpt2Config;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::eval::{Content, Evaluator, Memory};
+use snnc_ir::membrane::Membrane;
 use snnc_ir::text::Filled;
 use snnc_ir::{Binary, Code, Graph, Op, Stage, Unary, Value, text, verify};
 use snnc_passes::cost::{Activity, Form, Number, Operation, Rate, Sharing, Traffic};
@@ -27,6 +28,7 @@ use snnc_passes::egraph::sampling::TOLERANCE;
 use snnc_passes::levels::Levels;
 use snnc_passes::options::QuantOptions;
 use snnc_passes::relax::{Recipe, Trainable};
+use snnc_tests::documented;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -440,6 +442,28 @@ fn every_pass_has_a_case() {
     let tests = by_test(&cases);
     let missing: Vec<&str> = PASSES.iter().map(|pass| pass.name).filter(|name| !tests.contains_key(name)).collect();
     assert!(missing.is_empty(), "no case runs the passes {missing:?}");
+}
+
+#[test]
+fn every_neuron_has_a_case() {
+    let cases = cases();
+    let tests = by_test(&cases);
+    let shown = |name: &str| tests["text"].iter().any(|case| case.source().contains(&format!("integrate[{name},")));
+    let missing: Vec<&str> = Membrane::all().map(Membrane::name).filter(|name| !shown(name)).collect();
+    assert!(missing.is_empty(), "no case of test `text` reads the neurons {missing:?}");
+}
+
+/// `docs/quality.md` says what every time-stepped neuron is, and `docs/ir.md` what it does.
+#[test]
+fn the_documentation_has_every_neuron() {
+    let about = Membrane::all().map(|membrane| format!("| `{}` | {} |\n", membrane.name(), membrane.about()));
+    documented("quality.md", "neurons", &about.collect::<String>());
+    let rule = |membrane: Membrane| {
+        let lines = membrane.formula().map(|line| format!("    {line}\n"));
+        format!("{}\n{}", membrane.name(), lines.collect::<String>())
+    };
+    let rules = Membrane::all().map(rule).collect::<String>();
+    documented("ir.md", "neurons", &format!("```text\n{rules}```\n"));
 }
 
 /// The spellings of all operations, from the tables in the code.

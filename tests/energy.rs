@@ -96,6 +96,10 @@ fn check_nodes(what: &str, graph: &Graph, activity: &Activity) {
                 assert_eq!(accumulates, events.score_pairs, "{place}");
             }
             Op::Level(LevelOp::Ssa { .. }) => {}
+            Op::Spike(SpikeOp::Integrate { .. }) => {
+                assert_eq!(cost.tally.of(Operation::NeuronReset), events.spikes, "{place}");
+                assert_eq!(accumulates, 0, "{place}");
+            }
             _ => assert_eq!(accumulates, 0, "{place}"),
         }
     }
@@ -109,10 +113,6 @@ fn counts_are_the_meters() {
     }
     let odd = Gpt2Config { width: 33, heads: 1, layers: 1, vocabulary: 71, ..TINY };
     check("odd", &spiking(imported(&odd), Levels::default()), odd.vocabulary);
-    let membrane =
-        QuantOptions { membrane: Some(Membrane::LIF), ..QuantOptions::uniform(Levels { code: Code::Unary, steps: 6 }) };
-    let relu = Gpt2Config { activation: Activation::Relu, ..TINY };
-    check("LIF", &converted(imported(&relu), membrane), relu.vocabulary);
     let token = QuantOptions { thresholds: Thresholds::Token, ..QuantOptions::uniform(Levels::default()) };
     check("by token", &converted(imported(&TINY), token), TINY.vocabulary);
     let overrides = vec![("h.1.mlp.in".to_string(), Override::Dense), ("q".to_string(), Override::Steps(9))];
@@ -121,6 +121,19 @@ fn counts_are_the_meters() {
         &converted(imported(&TINY), QuantOptions { overrides, ..QuantOptions::default() }),
         TINY.vocabulary,
     );
+}
+
+/// Time-stepped neurons of every kind, signed and rectified.
+#[test]
+fn counts_of_every_neuron_are_the_meters() {
+    for membrane in Membrane::all() {
+        for (activation, width, steps) in [(Activation::Relu, 33, 6), (Activation::GeluTanh, 32, 9)] {
+            let levels = QuantOptions::uniform(Levels { code: Code::Unary, steps });
+            let options = QuantOptions { membrane: Some(membrane), ..levels };
+            let config = Gpt2Config { activation, width, heads: 1, layers: 1, ..TINY };
+            check(membrane.name(), &converted(imported(&config), options), config.vocabulary);
+        }
+    }
 }
 
 /// Attention of every kind; where pairs of trains meet, both ways of counting them.

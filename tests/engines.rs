@@ -6,10 +6,10 @@
 use snnc_examples::gpt2::{Activation, Gpt2Config, HeadExport};
 use snnc_ir::container::{self, File};
 use snnc_ir::events::Events;
-use snnc_ir::membrane::Membrane;
+use snnc_ir::membrane::{Membrane, Parameter};
 use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::ssa::{Output, Ssa};
-use snnc_ir::{Builder, Code, Curve, Graph, Node, Op, Stage, Tensor};
+use snnc_ir::{Builder, Code, Curve, Graph, Node, Op, Stage, Tensor, verify};
 use snnc_passes::collapse::{collapse, depends_on_order};
 use snnc_passes::cost::{Part, parts};
 use snnc_passes::levels::Levels;
@@ -68,6 +68,49 @@ fn neurons_that_answer_within_the_timestep() {
             );
             assert!(depends_on_order(&graph) && collapse(&graph).is_err());
             check_forms(&format!("{membrane:?} {activation:?}"), &[("stepped", &graph)], config.vocabulary);
+        }
+    }
+}
+
+/// Inputs whose sums are infinite, of either sign and in turn, and parameters at their ends: what a membrane makes of them is
+/// the same everywhere, and nothing panics.
+#[test]
+fn neurons_at_the_end_of_numbers() {
+    for membrane in Membrane::all() {
+        let ranges = &membrane.rule().parameters;
+        let ends = |range: &Parameter| format!("[{}, {}, {}, {}]", range.least, range.most, range.start, range.most);
+        let weights = ranges.iter().map(|range| format!("weight @{} : f32[4] = {}\n", range.name, ends(range)));
+        let operands = ranges.iter().map(|range| format!(", @{}", range.name)).collect::<String>();
+        for (steps, curve) in [1, 2, 9, 70].into_iter().flat_map(|steps| [(steps, ""), (steps, ",relu")]) {
+            let name = format!("{},{steps}{curve}", membrane.name());
+            let program = format!(
+                "snnc 2 spiking context=40
+weight @table : f32[4,4] = [1e38, -1e38, 3, 0, -3e38, 2, 1e30, -1e-38, 0.25, -0.25, 1e20, -1e20, 0, 0, 0, 0]
+weight @gain : f32[4] = [1e30, -3e38, 1, 1e-38]
+weight @offset : f32[4] = [0, 3e38, -3e38, 0.5]
+weight @two : f32[4] = [3e38, -3e38, 1e20, 1]
+weight @one : f32[4] = fill(value=1)
+weight @square8 : i8[4,4] = fill(seed=15)
+{}
+%0 = tokens : i32[tokens]
+%1 = embed(%0, @table) : f32[tokens,4]
+%2 = integrate[{name}](%1, @gain, @offset{operands}) : spike<unary,{steps}>[tokens,4]
+%3 = synapse(%2, @square8) : current<unary,{steps}>[tokens,4]
+%4 = integrate[{name}](%3, @two, @offset{operands}) : spike<unary,{steps}>[tokens,4]
+%5 = decode(%4) : level<unary,{steps}>[tokens,4]
+%6 = scale_shift(%5, @one, @one) : f32[tokens,4]
+output logits = %6
+",
+                weights.clone().collect::<String>(),
+            );
+            let read = snnc::opt::read(&program, &[]).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!(verify::verify(&read.graph), Ok(()), "{name}");
+            let calls: [&[u32]; 2] = [&[0, 1, 2, 3, 1, 0, 2], &[3]];
+            let want = run(&read.graph, options(Engine::Interpreter), &calls);
+            for threads in [1, 3] {
+                let got = run(&read.graph, Options { threads, ..options(Engine::Jit) }, &calls);
+                assert!(got.bits == want.bits && got.events == want.events, "{name}, {threads} threads");
+            }
         }
     }
 }

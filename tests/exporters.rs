@@ -16,7 +16,7 @@ use snnc_passes::collapse::collapse;
 use snnc_passes::options::QuantOptions;
 use snnc_runtime::Engine;
 use snnc_tests::reference::{Reference, safetensors};
-use snnc_tests::{centred_cosine, ids, options, run, shared};
+use snnc_tests::{centred_cosine, documented, ids, options, run, shared};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -179,8 +179,8 @@ fn every_export_gives_its_reference_logits() {
         assert!(m.cosine >= 0.99, "{m:?}");
         all.push(m);
     }
-    documented("exports", &exports_table(&all));
-    documented("operators", &operators_table(&all));
+    documented("onnx.md", "exports", &exports_table(&all));
+    documented("onnx.md", "operators", &operators_table(&all));
 }
 
 /// Small files of other kinds, one operator family each: fused, quantised, branching, of a past. They are the seeds of the
@@ -268,18 +268,4 @@ fn operators_table(all: &[ExportFigures]) -> String {
         table += &format!("| `{name}` | {} | {} | {files} |\n", mark(support.constant), mark(support.live));
     }
     table
-}
-
-/// The part of `docs/onnx.md` between the marks `name` is what was measured; `SNNC_UPDATE_DOCS=1` writes it.
-fn documented(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/onnx.md");
-    let page = std::fs::read_to_string(&path).unwrap();
-    let (start, end) = (format!("<!-- {name}: begin -->\n"), format!("<!-- {name}: end -->"));
-    let (before, rest) = page.split_once(&start).unwrap_or_else(|| panic!("docs/onnx.md has no mark {start}"));
-    let (found, after) = rest.split_once(&end).unwrap_or_else(|| panic!("docs/onnx.md has no mark {end}"));
-    if std::env::var_os("SNNC_UPDATE_DOCS").is_some() {
-        std::fs::write(&path, [before, &start, text, &end, after].concat()).unwrap();
-    } else {
-        assert_eq!(found, text, "docs/onnx.md is stale; SNNC_UPDATE_DOCS=1 makes it anew");
-    }
 }

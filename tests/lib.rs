@@ -171,3 +171,20 @@ pub fn byte_tokenizer() -> String {
     });
     tokenizer.to_string()
 }
+
+/// The part of a page of `docs/` between the marks `name` is this text; `SNNC_UPDATE_DOCS=1` writes it.
+///
+/// # Panics
+/// The page has no such marks, or another text there.
+pub fn documented(page: &str, name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
+    let all = std::fs::read_to_string(&path).expect("a page is there");
+    let (start, end) = (format!("<!-- {name}: begin -->\n"), format!("<!-- {name}: end -->"));
+    let (before, rest) = all.split_once(&start).unwrap_or_else(|| panic!("docs/{page} has no mark {start}"));
+    let (found, after) = rest.split_once(&end).unwrap_or_else(|| panic!("docs/{page} has no mark {end}"));
+    if std::env::var_os("SNNC_UPDATE_DOCS").is_some() {
+        std::fs::write(&path, [before, &start, text, &end, after].concat()).expect("a page may be written");
+    } else {
+        assert_eq!(found, text, "docs/{page} is stale; SNNC_UPDATE_DOCS=1 makes it anew");
+    }
+}

@@ -267,6 +267,67 @@ fn trainer(program: &Graph, teacher: &Graph, train: Trainable, threads: usize) -
     Trainer::new(program, teacher, options).unwrap()
 }
 
+/// Time-stepped neurons of every kind: the loss falls, and their parameters move within their ranges.
+#[test]
+fn every_neuron_learns() {
+    let teacher = dense();
+    let text = ids(400, CONFIG.vocabulary);
+    let windows: Vec<&[u32]> = text.chunks_exact(WINDOW + 1).take(6).collect();
+    let programs = programs();
+    for membrane in Membrane::all() {
+        let (_, program) = programs.iter().rfind(|(name, _)| *name == membrane.name()).unwrap();
+        for train in [Trainable::Thresholds, Trainable::All] {
+            let mut trainer = trainer(program, &teacher, train, 2);
+            let first = trainer.validate(&windows).unwrap();
+            for _ in 0..12 {
+                trainer.advance(&text).unwrap();
+            }
+            let last = trainer.validate(&windows).unwrap();
+            assert!(last < first, "{membrane:?}, {train:?}: {first} before, {last} after");
+            let constants = trainer.constants().unwrap();
+            let trained = apply_parameters(program, &constants).unwrap();
+            assert_eq!(verify::verify(&trained), Ok(()), "{membrane:?}");
+            for range in &membrane.rule().parameters {
+                let of_neurons = |name: &&String| name.ends_with(&format!(".{}", range.name));
+                let names: Vec<&String> = constants.keys().filter(of_neurons).collect();
+                assert!(!names.is_empty(), "{membrane:?}: {} does not train", range.name);
+                for name in names {
+                    let numbers = &constants[name];
+                    let inside = numbers.iter().all(|&x| range.least as f32 <= x && x <= range.most as f32);
+                    let moved = numbers.iter().any(|&x| x != range.start as f32);
+                    assert!(inside && moved, "{membrane:?}, {train:?}: {name} is {numbers:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Far beyond its range a parameter is its end, and comes back.
+#[test]
+fn a_parameter_of_a_neuron_stays_in_its_range() {
+    let teacher = dense();
+    let text = ids(400, CONFIG.vocabulary);
+    let (_, program) = programs().into_iter().find(|(name, _)| *name == "plif").unwrap();
+    let mut trainer = trainer(&program, &teacher, Trainable::Thresholds, 1);
+    let names: Vec<String> = trainer.parameters().map(|(name, _)| name.clone()).collect();
+    let leaks: Vec<usize> = (0..names.len()).filter(|&i| names[i].ends_with(".kept.shift")).collect();
+    assert!(!leaks.is_empty(), "{names:?}");
+    for (far, end) in [(10.0, 1.0), (-10.0, 0.0)] {
+        for &i in &leaks {
+            trainer.numbers.parameters[i].fill(far);
+            trainer.numbers.best[i].fill(far);
+        }
+        let constants = trainer.constants().unwrap();
+        let ends = constants.iter().filter(|(name, _)| name.ends_with(".kept"));
+        assert!(ends.clone().count() > 0 && ends.clone().all(|(_, x)| x.iter().all(|&x| x == end)), "{ends:?}");
+        assert_eq!(verify::verify(&apply_parameters(&program, &constants).unwrap()), Ok(()));
+    }
+    trainer.advance(&text).unwrap();
+    // Ten times what the decay of weights does.
+    let moved = |&i: &usize| trainer.numbers.parameters[i].iter().any(|&x| x > -10.0 + 1e-3);
+    assert!(leaks.iter().any(moved), "a step leads back");
+}
+
 fn bits(arrays: &[Vec<f32>]) -> Vec<u32> {
     arrays.iter().flatten().map(|x| x.to_bits()).collect()
 }

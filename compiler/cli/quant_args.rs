@@ -21,12 +21,8 @@ pub struct QuantArgs {
     /// `st_bif` is unary with neurons that can take a spike back; it is the same as --neuron st_bif.
     #[arg(long, value_name = "CODE[,SITE=CODE...]", value_parser = codes)]
     code: Option<Choices<CodeName>>,
-    /// Neurons of unary sites.
-    ///
-    /// `fire` neurons integrate their whole input, then fire, so nothing depends on the order of spikes.
-    /// Time-stepped neurons answer within the timestep: `if` (soft reset), `if_hard`, `lif` and `st_bif`.
-    /// They imply --code unary.
-    #[arg(long, value_name = "NEURON", default_value = "fire", value_parser = neuron_name)]
+    /// Neurons of unary sites
+    #[arg(long, value_name = "NEURON", default_value = "fire", value_parser = neuron_name, long_help = neurons_help())]
     neuron: NeuronName,
     /// Sites that stay dense; what reads them multiplies
     #[arg(long, value_name = "SITE[,SITE...]", value_delimiter = ',')]
@@ -82,6 +78,13 @@ enum WeightsName {
 /// `None`: integrate, then fire.
 #[derive(Clone, Copy, Debug)]
 struct NeuronName(Option<Membrane>);
+
+fn neurons_help() -> String {
+    let rows = Membrane::all().map(|membrane| format!("\n`{}`: {}.", membrane.name(), membrane.about()));
+    let fire = "`fire` neurons integrate their whole input, then fire, so nothing depends on the order of spikes.";
+    let others = "Time-stepped neurons answer within the timestep. They imply --code unary.";
+    format!("Neurons of unary sites.\n\n{fire}\n{others}{}", rows.collect::<String>())
+}
 
 fn neuron_name(text: &str) -> Result<NeuronName, String> {
     neuron(text).map(NeuronName)

@@ -253,6 +253,8 @@ impl Tape {
             }
             TrainingOp::BroadcastTo(_) => self.reduce(c, x),
             TrainingOp::FakeQuant { most } => self.training(TrainingOp::FakeQuantGrad { most }, &[x, c]),
+            TrainingOp::Floor => Ok(c),
+            TrainingOp::Clamp { least, most } => self.training(TrainingOp::ClampGrad { least, most }, &[x, c]),
             TrainingOp::Step(kind) => {
                 let slope = self.training(TrainingOp::Surrogate(kind), &[x])?;
                 self.mul(c, slope)
@@ -268,6 +270,7 @@ impl Tape {
             // What this pass makes.
             TrainingOp::Targets
             | TrainingOp::FakeQuantGrad { .. }
+            | TrainingOp::ClampGrad { .. }
             | TrainingOp::Surrogate(_)
             | TrainingOp::CurveSlope(_)
             | TrainingOp::LayerNormNoGainGrad { .. }

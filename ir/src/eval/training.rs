@@ -28,6 +28,25 @@ pub(crate) fn eval<R: Real>(
             let keep = |(&x, &c): (&R, &R)| if x < end && R::ZERO - end < x { c } else { R::ZERO };
             Content::Real(args[0].reals().iter().zip(args[1].reals()).map(keep).collect())
         }
+        TrainingOp::Floor => map(&R::floor),
+        TrainingOp::Clamp { least, most } => {
+            let (least, most) = (R::from_f32(least.get()), R::from_f32(most.get()));
+            map(&|x| {
+                if x < least {
+                    least
+                } else if most < x {
+                    most
+                } else {
+                    x
+                }
+            })
+        }
+        TrainingOp::ClampGrad { least, most } => {
+            let (least, most) = (R::from_f32(least.get()), R::from_f32(most.get()));
+            let leaves = |x: R, c: R| (x <= least && c > R::ZERO) || (most <= x && c < R::ZERO);
+            let keep = |(&x, &c): (&R, &R)| if leaves(x, c) { R::ZERO } else { c };
+            Content::Real(args[0].reals().iter().zip(args[1].reals()).map(keep).collect())
+        }
         TrainingOp::Step(_) => map(&|x| if x < R::ZERO { R::ZERO } else { one }),
         TrainingOp::Surrogate(kind) => map(&|x| kind.at(x)),
         TrainingOp::CurveSlope(curve) => map(&|x| curve.slope(x)),

@@ -14,7 +14,7 @@
 //! `-`, `*`, a minus sign, numbers, names, brackets, `floor(x)`, `abs(x)`, `min(a, b)` and `max(a, b)`. A truth that stands for a number is 1
 //! or 0. `input` is what flows in, `timesteps` how many there are, and `least` the least sum of spikes that the curve allows.
 
-use super::rule::{Comparison, Parameter, Rule, StateVariable, Term, TermId};
+use super::rule::{Parameter, Relation, Rule, RuleTerm, StateVariable, TermId};
 
 /// The rule of a formula.
 ///
@@ -30,7 +30,7 @@ pub(super) fn rule(formula: &str) -> Result<Rule, String> {
 
 #[derive(Default)]
 struct RuleReader {
-    terms: Vec<Term>,
+    terms: Vec<RuleTerm>,
     names: Vec<(String, TermId)>,
     states: Vec<(String, f64, Option<TermId>)>,
     parameters: Vec<Parameter>,
@@ -43,7 +43,7 @@ impl RuleReader {
         match words[..] {
             ["state", name] => {
                 self.fresh(name)?;
-                let state = Term::State(self.states.len());
+                let state = RuleTerm::State(self.states.len());
                 self.states.push((name.into(), number(right)?, None));
                 let id = self.term(state);
                 self.names.push((name.into(), id));
@@ -58,13 +58,13 @@ impl RuleReader {
                 if !(least <= start && start <= most) {
                     return Err("a parameter starts within its range".into());
                 }
-                let parameter = Term::Parameter(self.parameters.len());
+                let parameter = RuleTerm::Parameter(self.parameters.len());
                 self.parameters.push(Parameter { name: name.into(), start, least, most });
                 let id = self.term(parameter);
                 self.names.push((name.into(), id));
             }
             [name] => {
-                let mut tokens = Tokens::of(right)?;
+                let mut tokens = FormulaTokens::of(right)?;
                 let id = self.choice(&mut tokens)?;
                 if let Some(rest) = tokens.next() {
                     return Err(format!("`{rest}` is left over"));
@@ -120,7 +120,7 @@ impl RuleReader {
     }
 
     /// The place of a term: equal terms are one.
-    fn term(&mut self, term: Term) -> TermId {
+    fn term(&mut self, term: RuleTerm) -> TermId {
         match self.terms.iter().position(|known| *known == term) {
             Some(i) => Rule::at(i),
             None => Rule::push(&mut self.terms, term),
@@ -128,14 +128,14 @@ impl RuleReader {
     }
 
     fn as_number(&mut self, id: TermId) -> TermId {
-        if self.terms[id.index()].is_truth() { self.term(Term::One(id)) } else { id }
+        if self.terms[id.index()].is_truth() { self.term(RuleTerm::One(id)) } else { id }
     }
 
     fn as_truth(&self, id: TermId, of: &str) -> Result<TermId, String> {
         if self.terms[id.index()].is_truth() { Ok(id) } else { Err(format!("`{of}` stands between comparisons")) }
     }
 
-    fn choice(&mut self, tokens: &mut Tokens<'_>) -> Result<TermId, String> {
+    fn choice(&mut self, tokens: &mut FormulaTokens<'_>) -> Result<TermId, String> {
         if !tokens.take("if") {
             return self.either(tokens);
         }
@@ -146,57 +146,57 @@ impl RuleReader {
         tokens.expect("else")?;
         let other = self.choice(tokens)?;
         let (then, other) = (self.as_number(then), self.as_number(other));
-        Ok(self.term(Term::Choose(truth, then, other)))
+        Ok(self.term(RuleTerm::Choose(truth, then, other)))
     }
 
-    fn either(&mut self, tokens: &mut Tokens<'_>) -> Result<TermId, String> {
+    fn either(&mut self, tokens: &mut FormulaTokens<'_>) -> Result<TermId, String> {
         let mut left = self.both(tokens)?;
         while tokens.take("or") {
             let right = self.both(tokens)?;
             let (a, b) = (self.as_truth(left, "or")?, self.as_truth(right, "or")?);
-            left = self.term(Term::Or(a, b));
+            left = self.term(RuleTerm::Or(a, b));
         }
         Ok(left)
     }
 
-    fn both(&mut self, tokens: &mut Tokens<'_>) -> Result<TermId, String> {
+    fn both(&mut self, tokens: &mut FormulaTokens<'_>) -> Result<TermId, String> {
         let mut left = self.opposite(tokens)?;
         while tokens.take("and") {
             let right = self.opposite(tokens)?;
             let (a, b) = (self.as_truth(left, "and")?, self.as_truth(right, "and")?);
-            left = self.term(Term::And(a, b));
+            left = self.term(RuleTerm::And(a, b));
         }
         Ok(left)
     }
 
-    fn opposite(&mut self, tokens: &mut Tokens<'_>) -> Result<TermId, String> {
+    fn opposite(&mut self, tokens: &mut FormulaTokens<'_>) -> Result<TermId, String> {
         if !tokens.take("not") {
             return self.comparison(tokens);
         }
         let truth = self.opposite(tokens)?;
         let truth = self.as_truth(truth, "not")?;
-        Ok(self.term(Term::Not(truth)))
+        Ok(self.term(RuleTerm::Not(truth)))
     }
 
-    fn comparison(&mut self, tokens: &mut Tokens<'_>) -> Result<TermId, String> {
+    fn comparison(&mut self, tokens: &mut FormulaTokens<'_>) -> Result<TermId, String> {
         let left = self.sum(tokens)?;
         for (sign, comparison, swapped) in [
-            (">=", Comparison::AtLeast, false),
-            (">", Comparison::Above, false),
-            ("<=", Comparison::AtLeast, true),
-            ("<", Comparison::Above, true),
+            (">=", Relation::AtLeast, false),
+            (">", Relation::Above, false),
+            ("<=", Relation::AtLeast, true),
+            ("<", Relation::Above, true),
         ] {
             if tokens.take(sign) {
                 let right = self.sum(tokens)?;
                 let (a, b) = (self.as_number(left), self.as_number(right));
                 let (a, b) = if swapped { (b, a) } else { (a, b) };
-                return Ok(self.term(Term::Compare(comparison, a, b)));
+                return Ok(self.term(RuleTerm::Compare(comparison, a, b)));
             }
         }
         Ok(left)
     }
 
-    fn sum(&mut self, tokens: &mut Tokens<'_>) -> Result<TermId, String> {
+    fn sum(&mut self, tokens: &mut FormulaTokens<'_>) -> Result<TermId, String> {
         let mut left = self.product(tokens)?;
         loop {
             let plus = tokens.take("+");
@@ -205,25 +205,25 @@ impl RuleReader {
             }
             let right = self.product(tokens)?;
             let (a, b) = (self.as_number(left), self.as_number(right));
-            left = self.term(if plus { Term::Add(a, b) } else { Term::Sub(a, b) });
+            left = self.term(if plus { RuleTerm::Add(a, b) } else { RuleTerm::Sub(a, b) });
         }
     }
 
-    fn product(&mut self, tokens: &mut Tokens<'_>) -> Result<TermId, String> {
+    fn product(&mut self, tokens: &mut FormulaTokens<'_>) -> Result<TermId, String> {
         let mut left = self.factor(tokens)?;
         while tokens.take("*") {
             let right = self.factor(tokens)?;
             let (a, b) = (self.as_number(left), self.as_number(right));
-            left = self.term(Term::Mul(a, b));
+            left = self.term(RuleTerm::Mul(a, b));
         }
         Ok(left)
     }
 
-    fn factor(&mut self, tokens: &mut Tokens<'_>) -> Result<TermId, String> {
+    fn factor(&mut self, tokens: &mut FormulaTokens<'_>) -> Result<TermId, String> {
         if tokens.take("-") {
             if let Some(x) = tokens.peek().and_then(|token| number(token).ok()) {
                 tokens.next();
-                return Ok(self.term(Term::Number(-x)));
+                return Ok(self.term(RuleTerm::Number(-x)));
             }
             let x = self.factor(tokens)?;
             return Ok(self.negative(x));
@@ -236,13 +236,13 @@ impl RuleReader {
                 Ok(inside)
             }
             "floor" | "abs" | "min" | "max" => self.function(token, tokens),
-            "input" => Ok(self.term(Term::Input)),
-            "timesteps" => Ok(self.term(Term::Timesteps)),
-            "least" => Ok(self.term(Term::Least)),
+            "input" => Ok(self.term(RuleTerm::Input)),
+            "timesteps" => Ok(self.term(RuleTerm::Timesteps)),
+            "least" => Ok(self.term(RuleTerm::Least)),
             _ => match self.names.iter().rfind(|(known, _)| known == token) {
                 Some((_, id)) => Ok(*id),
                 None => match number(token) {
-                    Ok(x) => Ok(self.term(Term::Number(x))),
+                    Ok(x) => Ok(self.term(RuleTerm::Number(x))),
                     Err(_) => Err(format!("`{token}` is no name, number or function")),
                 },
             },
@@ -250,11 +250,11 @@ impl RuleReader {
     }
 
     fn negative(&mut self, x: TermId) -> TermId {
-        let (zero, x) = (self.term(Term::Number(0.0)), self.as_number(x));
-        self.term(Term::Sub(zero, x))
+        let (zero, x) = (self.term(RuleTerm::Number(0.0)), self.as_number(x));
+        self.term(RuleTerm::Sub(zero, x))
     }
 
-    fn function(&mut self, name: &str, tokens: &mut Tokens<'_>) -> Result<TermId, String> {
+    fn function(&mut self, name: &str, tokens: &mut FormulaTokens<'_>) -> Result<TermId, String> {
         tokens.expect("(")?;
         let a = self.choice(tokens)?;
         let a = self.as_number(a);
@@ -268,27 +268,27 @@ impl RuleReader {
             }
         };
         tokens.expect(")")?;
-        let Some(b) = b else { return Ok(self.term(Term::Floor(a))) };
+        let Some(b) = b else { return Ok(self.term(RuleTerm::Floor(a))) };
         let (large, small) = if name == "min" { (b, a) } else { (a, b) };
-        let above = self.term(Term::Compare(Comparison::Above, large, small));
-        Ok(self.term(Term::Choose(above, a, b)))
+        let above = self.term(RuleTerm::Compare(Relation::Above, large, small));
+        Ok(self.term(RuleTerm::Choose(above, a, b)))
     }
 }
 
-/// A finite number.
+/// A number that is finite in f32.
 fn number(text: &str) -> Result<f64, String> {
     let text = text.trim();
-    let number = text.parse().ok().filter(|x: &f64| x.is_finite() && !text.starts_with('+'));
+    let number = text.parse().ok().filter(|&x: &f64| (x as f32).is_finite() && !text.starts_with('+'));
     number.ok_or_else(|| format!("`{text}` is no number"))
 }
 
 /// Words, numbers and signs of an expression.
-struct Tokens<'a> {
+struct FormulaTokens<'a> {
     all: Vec<&'a str>,
     at: usize,
 }
 
-impl<'a> Tokens<'a> {
+impl<'a> FormulaTokens<'a> {
     fn of(text: &'a str) -> Result<Self, String> {
         let mut all = Vec::new();
         let mut rest = text.trim_start();
@@ -356,6 +356,7 @@ mod tests {
             ("parameter k = 2", "`parameter k = 2`: a parameter has a number, `from` and `to`"),
             ("state input = 1", "`state input = 1`: `input` cannot be a name"),
             ("state v = one", "`state v = one`: `one` is no number"),
+            ("state v = 1e39", "`state v = 1e39`: `1e39` is no number"),
         ] {
             let message = rule(formula).map_or_else(|why| why, |_| "it was read".into());
             assert_eq!(message, why, "{formula}");

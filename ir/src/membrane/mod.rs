@@ -12,11 +12,11 @@ mod formula;
 mod rule;
 mod table;
 
-pub use rule::{Comparison, Parameter, Rule, StateVariable, Term, TermId, UpdateWork};
+pub use rule::{Parameter, Relation, Rule, RuleTerm, StateVariable, TermId, UpdateWork};
 
 use crate::curve::Curve;
 use crate::real::Real;
-use rule::Given;
+use rule::UpdateContext;
 use std::fmt;
 use std::sync::LazyLock;
 
@@ -74,6 +74,11 @@ impl Membrane {
     /// What it is, in a line.
     pub fn about(self) -> &'static str {
         self.row().about
+    }
+
+    /// What one timestep does, as the table has it: statements, one a line (`docs/ir.md`).
+    pub fn formula(self) -> impl Iterator<Item = &'static str> {
+        self.row().formula.lines().map(str::trim).filter(|line| !line.is_empty())
     }
 
     /// What one timestep does.
@@ -153,7 +158,7 @@ impl<R: Real> MembraneLayer<R> {
         for (i, sign) in [1, -1].into_iter().enumerate().take(membranes) {
             let state = &mut states[i * width..][..width];
             let input = if sign == 1 { input } else { R::ZERO - input };
-            let given = Given { input, timesteps: i32::from(self.timesteps), least, parameters };
+            let given = UpdateContext { input, timesteps: i32::from(self.timesteps), least, parameters };
             rule.evaluate(state, &given, &mut self.values);
             let holds = |id: TermId| i32::from(self.values[id.index()] > R::ZERO);
             spike += sign * holds(rule.up) - rule.down.map_or(0, holds);
@@ -177,6 +182,10 @@ mod tests {
     fn every_row_is_sound() {
         for membrane in Membrane::all() {
             assert!(!membrane.about().is_empty() && membrane.surrogate_width() > 0.0, "{membrane:?}");
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            let name = membrane.name();
+            assert!(name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(plain), "`{name}`");
+            assert!(name != "fire" && !membrane.about().ends_with('.'), "`{name}`");
             assert!(!membrane.rule().terms.is_empty(), "{membrane:?}");
             assert_eq!(Membrane::from_name(membrane.name()), Some(membrane), "names differ");
         }
@@ -235,5 +244,20 @@ mod tests {
             [multiplications, additions, comparisons]
         };
         assert_eq!(["if", "if_hard", "lif", "st_bif"].map(work), [[0, 1, 1], [0, 1, 1], [1, 1, 1], [0, 2, 2]]);
+        // The leak is as lif's. The threshold, the potential and its decay; what a spike does is not an update's.
+        assert_eq!(["plif", "alif"].map(work), [[1, 1, 1], [1, 2, 2]]);
+        // The input, the rest that ends; whether it rests, the threshold, and the end of the rest.
+        assert_eq!(work("if_rest"), [0, 2, 3]);
+        // v v / 256, 64 I, (v / 4 - w) / 16; sums, differences and three floors; the threshold and the least potential.
+        assert_eq!(work("izhikevich"), [5, 8, 2]);
+    }
+
+    #[test]
+    fn work_that_follows_a_reset_is_every_updates() {
+        let work = |formula: &str| formula::rule(formula).expect("it is sound").work();
+        let leak_last = "state v = 0\nu = v + input\nspike = u >= 1\nv = (u - spike) * 0.5";
+        assert_eq!(work(leak_last), UpdateWork { multiplications: 1, additions: 1, comparisons: 1 });
+        let nothing_needs_it = "state v = 0\nu = v + input\nw = u * u\nspike = u >= 1\nv = u - spike";
+        assert_eq!(work(nothing_needs_it), UpdateWork { multiplications: 0, additions: 1, comparisons: 1 });
     }
 }

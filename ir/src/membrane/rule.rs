@@ -18,7 +18,7 @@ impl TermId {
 
 /// How two numbers compare. What is not a number compares false.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Comparison {
+pub enum Relation {
     /// `a >= b`
     AtLeast,
     /// `a > b`
@@ -27,7 +27,7 @@ pub enum Comparison {
 
 /// One operation. Terms are numbers, or truths: of comparisons and what is made of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Term {
+pub enum RuleTerm {
     /// A constant number.
     Number(f64),
     /// What flows in at this timestep.
@@ -49,7 +49,7 @@ pub enum Term {
     /// The largest whole number that is not above it.
     Floor(TermId),
     /// A truth.
-    Compare(Comparison, TermId, TermId),
+    Compare(Relation, TermId, TermId),
     /// Both truths.
     And(TermId, TermId),
     /// Either truth.
@@ -62,24 +62,27 @@ pub enum Term {
     Choose(TermId, TermId, TermId),
 }
 
-impl Term {
+impl RuleTerm {
     /// Terms that it reads.
     pub fn operands(self) -> impl Iterator<Item = TermId> {
         let (a, b, c) = match self {
-            Term::Number(_) | Term::Input | Term::Timesteps | Term::Least | Term::State(_) | Term::Parameter(_) => {
-                (None, None, None)
-            }
-            Term::Floor(a) | Term::Not(a) | Term::One(a) => (Some(a), None, None),
-            Term::Add(a, b) | Term::Sub(a, b) | Term::Mul(a, b) => (Some(a), Some(b), None),
-            Term::Compare(_, a, b) | Term::And(a, b) | Term::Or(a, b) => (Some(a), Some(b), None),
-            Term::Choose(a, b, c) => (Some(a), Some(b), Some(c)),
+            RuleTerm::Number(_)
+            | RuleTerm::Input
+            | RuleTerm::Timesteps
+            | RuleTerm::Least
+            | RuleTerm::State(_)
+            | RuleTerm::Parameter(_) => (None, None, None),
+            RuleTerm::Floor(a) | RuleTerm::Not(a) | RuleTerm::One(a) => (Some(a), None, None),
+            RuleTerm::Add(a, b) | RuleTerm::Sub(a, b) | RuleTerm::Mul(a, b) => (Some(a), Some(b), None),
+            RuleTerm::Compare(_, a, b) | RuleTerm::And(a, b) | RuleTerm::Or(a, b) => (Some(a), Some(b), None),
+            RuleTerm::Choose(a, b, c) => (Some(a), Some(b), Some(c)),
         };
         [a, b, c].into_iter().flatten()
     }
 
     /// Whether it is a truth, or else a number.
     pub fn is_truth(self) -> bool {
-        matches!(self, Term::Compare(..) | Term::And(..) | Term::Or(..) | Term::Not(_))
+        matches!(self, RuleTerm::Compare(..) | RuleTerm::And(..) | RuleTerm::Or(..) | RuleTerm::Not(_))
     }
 }
 
@@ -111,7 +114,7 @@ pub struct Parameter {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     /// In their order.
-    pub terms: Vec<Term>,
+    pub terms: Vec<RuleTerm>,
     /// What it keeps.
     pub states: Vec<StateVariable>,
     /// What a channel has of its own.
@@ -134,13 +137,21 @@ pub struct UpdateWork {
 }
 
 impl Rule {
+    /// The rule of a formula (`docs/ir.md`).
+    ///
+    /// # Errors
+    /// The line, and what is wrong with it.
+    pub fn read(formula: &str) -> Result<Self, String> {
+        super::formula::rule(formula)
+    }
+
     /// A term.
-    pub fn term(&self, id: TermId) -> Term {
+    pub fn term(&self, id: TermId) -> RuleTerm {
         self.terms[id.0]
     }
 
     /// All terms with their places, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (TermId, Term)> {
+    pub fn iter(&self) -> impl Iterator<Item = (TermId, RuleTerm)> {
         self.terms.iter().enumerate().map(|(i, &term)| (TermId(i), term))
     }
 
@@ -149,7 +160,7 @@ impl Rule {
     }
 
     /// The place of a term that is added now.
-    pub(super) fn push(terms: &mut Vec<Term>, term: Term) -> TermId {
+    pub(super) fn push(terms: &mut Vec<RuleTerm>, term: RuleTerm) -> TermId {
         terms.push(term);
         TermId(terms.len() - 1)
     }
@@ -159,52 +170,33 @@ impl Rule {
         if self.down.is_some() || rectified { 1 } else { 2 }
     }
 
-    /// What an update costs. A state variable takes an addition and a comparison at least. What a spike alone drives, such as the
-    /// threshold that it takes away, is counted by spike and not here; so is the right side of `and`, which decides only
-    /// where the left side holds.
+    /// What an update costs, terms that nothing needs left out. A state variable takes an addition and a comparison at least.
+    /// What a spike alone drives, such as the threshold that it takes away, is counted by spike and not here; so is the right
+    /// side of `and`, which decides only where the left side holds. A choice costs what its comparison does.
     pub fn work(&self) -> UpdateWork {
-        let mut by_spike = vec![false; self.terms.len()];
-        for (id, term) in self.iter() {
-            let driven = |id: TermId| by_spike[id.0];
-            by_spike[id.0] = match term {
-                Term::One(_) => true,
-                Term::Add(a, b) | Term::Sub(a, b) => driven(a) || driven(b),
-                Term::Mul(a, b) => driven(a) || driven(b),
-                Term::Floor(a) => driven(a),
-                Term::Choose(truth, a, b) => self.is_spike(truth) && (self.is_constant(a) || driven(a) || driven(b)),
-                Term::Number(_)
-                | Term::Input
-                | Term::Timesteps
-                | Term::Least
-                | Term::State(_)
-                | Term::Parameter(_)
-                | Term::Compare(..)
-                | Term::And(..)
-                | Term::Or(..)
-                | Term::Not(_) => false,
-            };
-        }
+        let of_spikes = self.of_spikes();
+        let driven = |id: TermId| of_spikes[id.0];
         let behind: Vec<TermId> =
-            self.terms.iter().filter_map(|term| if let Term::And(_, b) = term { Some(*b) } else { None }).collect();
+            self.terms.iter().filter_map(|term| if let RuleTerm::And(_, b) = term { Some(*b) } else { None }).collect();
+        let needed = self.needed_without_spikes();
         let mut work = UpdateWork { multiplications: 0, additions: 0, comparisons: 0 };
-        for (id, term) in self.iter().filter(|(id, _)| !by_spike[id.0]) {
+        for (id, term) in self.iter().filter(|(id, _)| needed[id.0]) {
             match term {
-                Term::Mul(..) => work.multiplications += 1,
-                Term::Add(..) | Term::Sub(..) | Term::Floor(_) => work.additions += 1,
-                Term::Compare(..) if !behind.contains(&id) => work.comparisons += 1,
-                Term::Choose(truth, ..) if !self.is_spike(truth) => work.comparisons += 1,
-                Term::Number(_)
-                | Term::Input
-                | Term::Timesteps
-                | Term::Least
-                | Term::State(_)
-                | Term::Parameter(_)
-                | Term::Compare(..)
-                | Term::And(..)
-                | Term::Or(..)
-                | Term::Not(_)
-                | Term::One(_)
-                | Term::Choose(..) => {}
+                RuleTerm::Mul(a, b) => work.multiplications += u64::from(!driven(a) && !driven(b)),
+                RuleTerm::Add(a, b) | RuleTerm::Sub(a, b) => work.additions += u64::from(!driven(a) && !driven(b)),
+                RuleTerm::Floor(a) => work.additions += u64::from(!driven(a)),
+                RuleTerm::Compare(..) => work.comparisons += u64::from(!behind.contains(&id)),
+                RuleTerm::Number(_)
+                | RuleTerm::Input
+                | RuleTerm::Timesteps
+                | RuleTerm::Least
+                | RuleTerm::State(_)
+                | RuleTerm::Parameter(_)
+                | RuleTerm::And(..)
+                | RuleTerm::Or(..)
+                | RuleTerm::Not(_)
+                | RuleTerm::One(_)
+                | RuleTerm::Choose(..) => {}
             }
         }
         let states = self.states.len() as u64;
@@ -213,16 +205,54 @@ impl Rule {
         work
     }
 
+    /// By term: whether it is a number that is 0 without a spike.
+    fn of_spikes(&self) -> Vec<bool> {
+        let mut found: Vec<bool> = Vec::with_capacity(self.terms.len());
+        for &term in &self.terms {
+            let driven = |id: TermId| found[id.0];
+            found.push(match term {
+                RuleTerm::One(truth) => self.is_spike(truth),
+                RuleTerm::Mul(a, b) => driven(a) || driven(b),
+                RuleTerm::Add(a, b) | RuleTerm::Sub(a, b) => driven(a) && driven(b),
+                RuleTerm::Floor(a) => driven(a),
+                RuleTerm::Choose(truth, _, b) => {
+                    self.is_spike(truth) && (driven(b) || self.term(b) == RuleTerm::Number(0.0))
+                }
+                RuleTerm::Number(_)
+                | RuleTerm::Input
+                | RuleTerm::Timesteps
+                | RuleTerm::Least
+                | RuleTerm::State(_)
+                | RuleTerm::Parameter(_)
+                | RuleTerm::Compare(..)
+                | RuleTerm::And(..)
+                | RuleTerm::Or(..)
+                | RuleTerm::Not(_) => false,
+            });
+        }
+        found
+    }
+
+    /// By term: whether an update without a spike needs it.
+    fn needed_without_spikes(&self) -> Vec<bool> {
+        let mut needed = vec![false; self.terms.len()];
+        let states = self.states.iter().map(|state| state.next);
+        [self.up].into_iter().chain(self.down).chain(states).for_each(|id| needed[id.0] = true);
+        for (i, term) in self.terms.iter().enumerate().rev() {
+            if needed[i] {
+                let skipped = |id: TermId| matches!(*term, RuleTerm::Choose(truth, a, b) if self.is_spike(truth) && id == a && id != b);
+                term.operands().filter(|&id| !skipped(id)).for_each(|id| needed[id.0] = true);
+            }
+        }
+        needed
+    }
+
     fn is_spike(&self, truth: TermId) -> bool {
         truth == self.up || Some(truth) == self.down
     }
 
-    fn is_constant(&self, id: TermId) -> bool {
-        matches!(self.term(id), Term::Number(_) | Term::Timesteps | Term::Least | Term::Parameter(_))
-    }
-
     /// Evaluates all terms into `values`, truths as 1 and 0, and moves the state on.
-    pub(super) fn evaluate<R: Real>(&self, state: &mut [R], given: &Given<'_, R>, values: &mut Vec<R>) {
+    pub(super) fn evaluate<R: Real>(&self, state: &mut [R], given: &UpdateContext<'_, R>, values: &mut Vec<R>) {
         let one = R::from_f64(1.0);
         let truth = |holds: bool| if holds { one } else { R::ZERO };
         values.clear();
@@ -230,23 +260,23 @@ impl Rule {
             let at = |id: TermId| values[id.0];
             let holds = |id: TermId| values[id.0] > R::ZERO;
             let value = match term {
-                Term::Number(x) => R::from_f64(x),
-                Term::Input => given.input,
-                Term::Timesteps => R::from_i32(given.timesteps),
-                Term::Least => R::from_i32(given.least),
-                Term::State(i) => state[i],
-                Term::Parameter(i) => given.parameters[i],
-                Term::Add(a, b) => at(a) + at(b),
-                Term::Sub(a, b) => at(a) - at(b),
-                Term::Mul(a, b) => at(a) * at(b),
-                Term::Floor(a) => at(a).floor(),
-                Term::Compare(Comparison::AtLeast, a, b) => truth(at(a) >= at(b)),
-                Term::Compare(Comparison::Above, a, b) => truth(at(a) > at(b)),
-                Term::And(a, b) => truth(holds(a) && holds(b)),
-                Term::Or(a, b) => truth(holds(a) || holds(b)),
-                Term::Not(a) => truth(!holds(a)),
-                Term::One(a) => at(a),
-                Term::Choose(truth, a, b) => at(if holds(truth) { a } else { b }),
+                RuleTerm::Number(x) => R::from_f64(x),
+                RuleTerm::Input => given.input,
+                RuleTerm::Timesteps => R::from_i32(given.timesteps),
+                RuleTerm::Least => R::from_i32(given.least),
+                RuleTerm::State(i) => state[i],
+                RuleTerm::Parameter(i) => given.parameters[i],
+                RuleTerm::Add(a, b) => at(a) + at(b),
+                RuleTerm::Sub(a, b) => at(a) - at(b),
+                RuleTerm::Mul(a, b) => at(a) * at(b),
+                RuleTerm::Floor(a) => at(a).floor(),
+                RuleTerm::Compare(Relation::AtLeast, a, b) => truth(at(a) >= at(b)),
+                RuleTerm::Compare(Relation::Above, a, b) => truth(at(a) > at(b)),
+                RuleTerm::And(a, b) => truth(holds(a) && holds(b)),
+                RuleTerm::Or(a, b) => truth(holds(a) || holds(b)),
+                RuleTerm::Not(a) => truth(!holds(a)),
+                RuleTerm::One(a) => at(a),
+                RuleTerm::Choose(truth, a, b) => at(if holds(truth) { a } else { b }),
             };
             values.push(value);
         }
@@ -256,7 +286,7 @@ impl Rule {
 
 /// What an update is given beside its state.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Given<'a, R> {
+pub(super) struct UpdateContext<'a, R> {
     pub input: R,
     pub timesteps: i32,
     pub least: i32,

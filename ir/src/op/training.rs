@@ -33,6 +33,23 @@ pub enum TrainingOp {
         /// The largest level either way.
         most: u32,
     },
+    /// The largest whole number that is not above the operand. Its derivative is taken to be 1.
+    Floor,
+    /// The operand, at least `least` and at most `most`.
+    Clamp {
+        /// The range.
+        least: Scalar,
+        /// As above.
+        most: Scalar,
+    },
+    /// `(x, c)`: `c` where a step against it leads into the range of `Clamp` or stays there, else 0: what has left the range
+    /// can come back.
+    ClampGrad {
+        /// The range.
+        least: Scalar,
+        /// As above.
+        most: Scalar,
+    },
     /// 1 where the operand is not negative, else 0. Its derivative is taken to be the surrogate.
     Step(Surrogate),
     /// The surrogate at the operand.
@@ -82,13 +99,21 @@ pub enum TrainingOp {
     CrossEntropyGrad,
 }
 
+/// What a range must be.
+const RANGE: &str = "a range of finite ends, the lower one first";
+
+fn is_range(least: &Scalar, most: &Scalar) -> bool {
+    least.get().is_finite() && most.get().is_finite() && least.get() <= most.get()
+}
+
 /// The most that a level may be: integers up to there are exact in f32.
 pub const LEVEL_MAX: u32 = 1 << 23;
 
 impl TrainingOp {
     /// Operations without attributes.
-    const PLAIN: [TrainingOp; 10] = [
+    const PLAIN: [TrainingOp; 11] = [
         TrainingOp::Targets,
+        TrainingOp::Floor,
         TrainingOp::StopGradient,
         TrainingOp::RowMax,
         TrainingOp::RowMaxAbsGrad,
@@ -107,6 +132,11 @@ impl TrainingOp {
             TrainingOp::BroadcastTo(_) => OpInfo::new("broadcast_to", 1, TRAINING),
             TrainingOp::FakeQuant { .. } => OpInfo::new("fake_quant", 1, TRAINING),
             TrainingOp::FakeQuantGrad { .. } => OpInfo::new("fake_quant_grad", 2, TRAINING),
+            TrainingOp::Floor => OpInfo::new("floor", 1, TRAINING),
+            TrainingOp::Clamp { least, most } => OpInfo::new("clamp", 1, TRAINING).expect(is_range(least, most), RANGE),
+            TrainingOp::ClampGrad { least, most } => {
+                OpInfo::new("clamp_grad", 2, TRAINING).expect(is_range(least, most), RANGE)
+            }
             TrainingOp::Step(_) => OpInfo::new("step", 1, TRAINING),
             TrainingOp::Surrogate(_) => OpInfo::new("surrogate", 1, TRAINING),
             TrainingOp::CurveSlope(_) => OpInfo::new("curve_slope", 1, TRAINING),
@@ -131,6 +161,9 @@ impl TrainingOp {
         match self {
             TrainingOp::ReduceSum(shape) | TrainingOp::BroadcastTo(shape) => write!(f, "{shape}"),
             TrainingOp::FakeQuant { most } | TrainingOp::FakeQuantGrad { most } => write!(f, "[{most}]"),
+            TrainingOp::Clamp { least, most } | TrainingOp::ClampGrad { least, most } => {
+                write!(f, "[{:?},{:?}]", least.get(), most.get())
+            }
             TrainingOp::Step(kind) | TrainingOp::Surrogate(kind) => write!(f, "[{}]", kind.name()),
             TrainingOp::TopKMask { keys } => write!(f, "[{keys}]"),
             TrainingOp::CurveSlope(curve) => write!(f, "[{}]", curve.name()),
@@ -138,6 +171,7 @@ impl TrainingOp {
             TrainingOp::GatherChannelsGrad { width } => write!(f, "[width={width}]"),
             TrainingOp::EmbedGrad { rows } => write!(f, "[rows={rows}]"),
             TrainingOp::Targets
+            | TrainingOp::Floor
             | TrainingOp::StopGradient
             | TrainingOp::RowMax
             | TrainingOp::RowMaxAbsGrad
@@ -159,6 +193,8 @@ impl TrainingOp {
             ("broadcast_to", dims) => TrainingOp::BroadcastTo(shape(dims)?),
             ("fake_quant", &[most]) => TrainingOp::FakeQuant { most: number(most)? },
             ("fake_quant_grad", &[most]) => TrainingOp::FakeQuantGrad { most: number(most)? },
+            ("clamp", &[least, most]) => TrainingOp::Clamp { least: scalar(least)?, most: scalar(most)? },
+            ("clamp_grad", &[least, most]) => TrainingOp::ClampGrad { least: scalar(least)?, most: scalar(most)? },
             ("topk_mask", &[keys]) => TrainingOp::TopKMask { keys: number(keys)? },
             ("step", &[kind]) => TrainingOp::Step(surrogate(kind)?),
             ("surrogate", &[kind]) => TrainingOp::Surrogate(surrogate(kind)?),
@@ -203,9 +239,16 @@ impl TrainingOp {
                 }
                 real(0).and_then(f32_of)
             }
-            TrainingOp::Step(_) | TrainingOp::Surrogate(_) | TrainingOp::CurveSlope(_) | TrainingOp::StopGradient => {
+            TrainingOp::ClampGrad { .. } => {
+                equal(1)?;
                 real(0).and_then(f32_of)
             }
+            TrainingOp::Floor
+            | TrainingOp::Clamp { .. }
+            | TrainingOp::Step(_)
+            | TrainingOp::Surrogate(_)
+            | TrainingOp::CurveSlope(_)
+            | TrainingOp::StopGradient => real(0).and_then(f32_of),
             TrainingOp::TopKMask { keys } => {
                 if keys == 0 {
                     return Err("no row is without a largest number".into());

@@ -206,6 +206,10 @@ fn training() -> Graph {
         y = add(TrainingOp::Step(kind), &[y]);
         y = add(TrainingOp::Surrogate(kind), &[y]);
     }
+    y = add(TrainingOp::Floor, &[y]);
+    let (least, most) = (Scalar::new(-0.5), Scalar::new(2.0));
+    y = add(TrainingOp::Clamp { least, most }, &[y]);
+    y = add(TrainingOp::ClampGrad { least, most }, &[x, y]);
     y = add(TrainingOp::CurveSlope(Curve::GeluTanh), &[y]);
     y = add(TrainingOp::StopGradient, &[y]);
     y = add(TrainingOp::TopKMask { keys: 3 }, &[y]);

@@ -340,6 +340,14 @@ fn stand_ins_are_as_defined() {
     {
         assert_eq!(one(TrainingOp::FakeQuant { most: 15 }, x), (3.0 * value, 3.0 * slope), "{x}");
     }
+    for (x, value) in [(2.4, 2.0), (-2.5, -3.0), (0.0, 0.0)] {
+        assert_eq!(one(TrainingOp::Floor, x), (3.0 * value, 3.0), "{x}");
+    }
+    // A step against the gradient lowers it: what is at the lower end or below stays, what is above the range comes back.
+    let clamp = TrainingOp::Clamp { least: Scalar::new(-1.0), most: Scalar::new(2.0) };
+    for (x, value, slope) in [(0.5, 0.5, 1.0), (-1.0, -1.0, 0.0), (-9.0, -1.0, 0.0), (2.0, 2.0, 1.0), (9.0, 2.0, 1.0)] {
+        assert_eq!(one(clamp, x), (3.0 * value, 3.0 * slope), "{x}");
+    }
     for (kind, at_0, at_quarter) in [
         (Surrogate::Arctan, 1.0, 1.0 / (1.0 + (std::f64::consts::PI / 4.0).powi(2))),
         (Surrogate::FastSigmoid, 1.0, 1.0 / 7.25f64.powi(2)),

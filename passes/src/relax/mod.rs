@@ -6,11 +6,13 @@
 //! offsets (initial potentials, biases), weights and maps. A neuron moves its threshold and what a level is worth together
 //! (Esser et al. 2020, LSQ), so that levels become finer or wider and nothing else, wherever whoever reads it can make up for
 //! it: projections by their weights, attention's readers by their gains, keys by the opposite of what queries do. Time-stepped
-//! neurons move their gain alone, and so does a head whose weight the embedding reads.
-//! `TrainGraph::constants` says what the program's constants become.
+//! neurons move their gain alone, and so does a head whose weight the embedding reads. Parameters that a neuron has of its own
+//! move within their ranges. `TrainGraph::constants` says what the program's constants become.
 
 mod attention;
 mod membranes;
+#[cfg(test)]
+mod tests;
 
 use crate::cost::is_part;
 use indexmap::IndexMap;
@@ -303,9 +305,9 @@ impl Relaxing {
                     let share = self.number(1.0 / f32::from(steps));
                     vec![self.two(Binary::Mul, x, share)?; steps.into()]
                 };
-                let parameters: Vec<Value> = (3..node.args.len())
-                    .map(|i| known(i).map(|weight| self.fixed(weight)))
-                    .collect::<Result<_, _>>()?;
+                let ranges = membrane.rule().parameters.iter().zip(3..);
+                let parameters: Vec<Value> =
+                    ranges.map(|(range, i)| self.ranged(known(i)?, range)).collect::<Result<_, _>>()?;
                 let found = self.membranes(&inputs, membrane, curve, &parameters)?;
                 let plain = found.plain;
                 walk.layers.insert(value, found);

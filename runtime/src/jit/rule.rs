@@ -4,7 +4,7 @@ use crate::jit::emit::Emitter;
 use crate::jit::lanes::{F32, I32, select, splat_float, splat_int};
 use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{InstBuilder, Value as CodeValue};
-use snnc_ir::membrane::{Comparison, Rule, Term, TermId};
+use snnc_ir::membrane::{Relation, Rule, RuleTerm, TermId};
 
 /// The bits of 1, which a truth as a number is.
 const ONE: i64 = 0x3f80_0000;
@@ -44,50 +44,50 @@ fn emit_term(
     rule: &Rule,
     given: &UpdateInputs<'_>,
     values: &[CodeValue],
-    term: Term,
+    term: RuleTerm,
 ) -> CodeValue {
     let at = |id: TermId| values[id.index()];
     // A sum with the opposite of the input is a difference: the same number, but for the sign of a zero, which no comparison sees.
-    let opposite = |id: TermId| !given.positive && rule.term(id) == Term::Input;
+    let opposite = |id: TermId| !given.positive && rule.term(id) == RuleTerm::Input;
     match term {
-        Term::Number(x) => splat_float(e, x as f32),
-        Term::Input if given.positive => given.input,
-        Term::Input => {
+        RuleTerm::Number(x) => splat_float(e, x as f32),
+        RuleTerm::Input if given.positive => given.input,
+        RuleTerm::Input => {
             let zero = splat_float(e, 0.0);
             e.b.ins().fsub(zero, given.input)
         }
-        Term::Timesteps => splat_float(e, given.timesteps as f32),
-        Term::Least => splat_float(e, given.least as f32),
-        Term::State(i) => given.states[i],
-        Term::Parameter(i) => given.parameters[i],
-        Term::Add(a, b) if opposite(b) => e.b.ins().fsub(at(a), given.input),
-        Term::Add(a, b) => e.b.ins().fadd(at(a), at(b)),
-        Term::Sub(a, b) => match rule.term(b) {
+        RuleTerm::Timesteps => splat_float(e, given.timesteps as f32),
+        RuleTerm::Least => splat_float(e, given.least as f32),
+        RuleTerm::State(i) => given.states[i],
+        RuleTerm::Parameter(i) => given.parameters[i],
+        RuleTerm::Add(a, b) if opposite(b) => e.b.ins().fsub(at(a), given.input),
+        RuleTerm::Add(a, b) => e.b.ins().fadd(at(a), at(b)),
+        RuleTerm::Sub(a, b) => match rule.term(b) {
             // `a - 1` is there before it is known whether it spikes; `a - 0` is `a`.
-            Term::One(truth) => {
+            RuleTerm::One(truth) => {
                 let one = splat_float(e, 1.0);
                 let less = e.b.ins().fsub(at(a), one);
                 select(e, at(truth), less, at(a))
             }
             _ => e.b.ins().fsub(at(a), at(b)),
         },
-        Term::Mul(a, b) => e.b.ins().fmul(at(a), at(b)),
-        Term::Floor(a) => e.b.ins().floor(at(a)),
-        Term::Compare(Comparison::AtLeast, a, b) => e.b.ins().fcmp(FloatCC::GreaterThanOrEqual, at(a), at(b)),
-        Term::Compare(Comparison::Above, a, b) => e.b.ins().fcmp(FloatCC::GreaterThan, at(a), at(b)),
-        Term::And(a, b) => e.b.ins().band(at(a), at(b)),
-        Term::Or(a, b) => e.b.ins().bor(at(a), at(b)),
-        Term::Not(a) => e.b.ins().bnot(at(a)),
-        Term::One(a) => {
+        RuleTerm::Mul(a, b) => e.b.ins().fmul(at(a), at(b)),
+        RuleTerm::Floor(a) => e.b.ins().floor(at(a)),
+        RuleTerm::Compare(Relation::AtLeast, a, b) => e.b.ins().fcmp(FloatCC::GreaterThanOrEqual, at(a), at(b)),
+        RuleTerm::Compare(Relation::Above, a, b) => e.b.ins().fcmp(FloatCC::GreaterThan, at(a), at(b)),
+        RuleTerm::And(a, b) => e.b.ins().band(at(a), at(b)),
+        RuleTerm::Or(a, b) => e.b.ins().bor(at(a), at(b)),
+        RuleTerm::Not(a) => e.b.ins().bnot(at(a)),
+        RuleTerm::One(a) => {
             let one = splat_int(e, I32, ONE);
             let number = e.b.ins().band(at(a), one);
             e.cast(F32, number)
         }
-        Term::Choose(truth, a, b) if rule.term(a) == Term::Number(0.0) => {
+        RuleTerm::Choose(truth, a, b) if rule.term(a) == RuleTerm::Number(0.0) => {
             let number = e.cast(I32, at(b));
             let kept = e.b.ins().band_not(number, at(truth));
             e.cast(F32, kept)
         }
-        Term::Choose(truth, a, b) => select(e, at(truth), at(a), at(b)),
+        RuleTerm::Choose(truth, a, b) => select(e, at(truth), at(a), at(b)),
     }
 }

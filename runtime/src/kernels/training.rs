@@ -16,6 +16,10 @@ pub enum Map {
     Exp,
     /// The nearest integer, ties away from zero, of magnitude at most this.
     FakeQuant(f32),
+    /// The largest whole number that is not above it.
+    Floor,
+    /// At least the first and at most the second.
+    Clamp(f32, f32),
     /// 1 where not negative.
     Step,
     Arctan,
@@ -35,6 +39,8 @@ pub enum Zip {
     Div,
     /// The second where the first is closer to zero than this, else 0.
     FakeQuantGrad(f32),
+    /// The second, but 0 where a step against it leads out of this range.
+    ClampGrad(f32, f32),
 }
 
 /// A size, and how far apart its elements are in two operands: 0 where an operand is spread.
@@ -51,6 +57,11 @@ pub(super) fn map(map: Map, x: &[f32], y: &mut [f32]) {
             let near = x.abs() + 0.5;
             let near = if near < most + 0.5 { near } else { most + 0.5 };
             near.trunc().copysign(x) + 0.0
+        }),
+        Map::Floor => each(x, y, f32::floor),
+        Map::Clamp(least, most) => each(x, y, |x| {
+            let x = if x < least { least } else { x };
+            if most < x { most } else { x }
         }),
         Map::Step => each(x, y, |x| if x < 0.0 { 0.0 } else { 1.0 }),
         Map::Arctan => each(x, y, |x| {
@@ -130,6 +141,9 @@ pub(super) fn zip(kind: Zip, a: &[f32], b: &[f32], axes: &[Axis], y: &mut [f32])
         Zip::Sub => broadcast(a, b, axes, y, |a, b| a - b),
         Zip::Mul => broadcast(a, b, axes, y, |a, b| a * b),
         Zip::Div => broadcast(a, b, axes, y, |a, b| a / b),
+        Zip::ClampGrad(least, most) => {
+            broadcast(a, b, axes, y, |x, c| if (x <= least && c > 0.0) || (most <= x && c < 0.0) { 0.0 } else { c })
+        }
         Zip::FakeQuantGrad(end) => broadcast(a, b, axes, y, |x, c| if x.abs() < end { c } else { 0.0 }),
     }
 }

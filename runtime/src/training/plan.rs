@@ -309,6 +309,9 @@ impl<'g> TrainingPlanner<'g> {
                 }
                 TrainingOp::FakeQuant { most } => TrainingStepKind::Map(Map::FakeQuant(most as f32)),
                 TrainingOp::FakeQuantGrad { most } => zip(Zip::FakeQuantGrad(most as f32 + 0.5)),
+                TrainingOp::Floor => TrainingStepKind::Map(Map::Floor),
+                TrainingOp::Clamp { least, most } => TrainingStepKind::Map(Map::Clamp(least.get(), most.get())),
+                TrainingOp::ClampGrad { least, most } => zip(Zip::ClampGrad(least.get(), most.get())),
                 TrainingOp::Step(_) => TrainingStepKind::Map(Map::Step),
                 TrainingOp::Surrogate(kind) => TrainingStepKind::Map(match kind {
                     Surrogate::Arctan => Map::Arctan,

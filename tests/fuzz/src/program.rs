@@ -4,13 +4,11 @@ use crate::chance::{Verdict, below, pick};
 use crate::engines;
 use crate::seal::AlignedBytes;
 use snnc_ir::container::{self, File};
+use snnc_ir::membrane::{Membrane, Parameter};
 use snnc_ir::op::{ArrayOp, DenseOp, Layout, LeafOp, LevelOp, Scalar, SpikeOp};
 use snnc_ir::random::SplitMix64;
 use snnc_ir::ssa::Output;
-use snnc_ir::{
-    Binary, Builder, Code, Curve, Elem, Graph, Op, Shape, Ssa, Stage, Tensor, Type, Value, membrane::Membrane, text,
-    verify,
-};
+use snnc_ir::{Binary, Builder, Code, Curve, Elem, Graph, Op, Shape, Ssa, Stage, Tensor, Type, Value, text, verify};
 use std::sync::Arc;
 
 /// Seeds of programs.
@@ -95,6 +93,18 @@ impl Drawing {
     fn positive(&mut self, sizes: &[usize]) -> Value {
         let numbers = (0..sizes.iter().product()).map(|_| self.real().abs().min(1e6)).collect();
         self.constant(Tensor::f32(sizes, numbers))
+    }
+
+    /// A parameter of neurons, mostly within its range.
+    fn within(&mut self, channels: usize, range: &Parameter) -> Value {
+        let [start, least, most] = [range.start, range.least, range.most].map(|x| x as f32);
+        let kind = below(&mut self.random, 20);
+        let mut number = || match kind {
+            0 => self.real(),
+            _ => *pick(&mut self.random, &[start, least, most, (least + most) / 2.0]),
+        };
+        let numbers = (0..channels).map(|_| number()).collect();
+        self.constant(Tensor::f32(&[channels], numbers))
     }
 
     fn start(&mut self) -> Option<()> {
@@ -280,8 +290,8 @@ impl Drawing {
                 let membrane = *pick(&mut self.random, &Membrane::all().collect::<Vec<Membrane>>());
                 let curve = *pick(&mut self.random, &[Curve::Identity, Curve::Relu]);
                 let d = self.width(x);
-                let mut args = vec![x];
-                args.extend((0..2 + membrane.rule().parameters.len()).map(|_| self.reals(&[d])));
+                let mut args = vec![x, self.reals(&[d]), self.reals(&[d])];
+                args.extend(membrane.rule().parameters.iter().map(|range| self.within(d, range)));
                 self.add(SpikeOp::Integrate { membrane, steps, curve }, &args)
             }
             2 | 3 => {
