@@ -130,9 +130,18 @@ pub(super) fn currents(
 ) {
     assert!(panel < w.count(), "panel {panel} of {}", w.count());
     assert_eq!(planes.len() * OUTPUTS, y.len(), "a panel's sums for each plane");
+    let (next, count) = (w.panel(panel + 1), planes.len());
+    let listed = events.lists.entries(planes.end) - events.lists.entries(planes.start);
+    // Where most channels fire at some time, the next panel is prefetched as a whole, some rows at each plane.
+    let whole = listed > w.inputs() / 2 && panel > 0;
+    let rows = |plane: usize| next.len() / OUTPUTS * plane / count * OUTPUTS;
     let panel = w.panel(panel);
-    let prefetch = if prefetch { Prefetch::Listed } else { Prefetch::Nothing };
-    for (plane, y) in planes.zip(y.as_chunks_mut().0) {
+    for (i, (plane, y)) in planes.zip(y.as_chunks_mut().0).enumerate() {
+        let prefetch = match prefetch {
+            false => Prefetch::Nothing,
+            true if whole => Prefetch::Rows(&next[rows(i)..rows(i + 1)]),
+            true => Prefetch::Listed,
+        };
         vectors.train(std::iter::once((events.plane(plane), prefetch)), 1, panel, y);
     }
 }
