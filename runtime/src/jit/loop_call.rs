@@ -42,17 +42,13 @@ pub enum LoopSource<'a> {
 }
 
 /// Where the threads of one call write, each the channels of its own tiles.
-#[derive(Clone, Copy)]
-struct SharedTrains(*mut i8);
+struct SharedTrains {
+    start: *mut i8,
+    len: usize,
+}
 
 // SAFETY: tiles write disjoint bytes of the trains, and `LoopCall::run` gives every tile to one thread.
 unsafe impl Sync for SharedTrains {}
-
-impl SharedTrains {
-    fn start(&self) -> *mut i8 {
-        self.0
-    }
-}
 
 /// One call of a layer's loop on some tokens.
 #[derive(Debug)]
@@ -76,7 +72,9 @@ impl LoopCall<'_> {
     /// Runs all tiles of all tokens, shared among threads by tiles; what fired.
     pub fn run(self, pool: &Pool) -> SpikeCount {
         let (tiles, steps) = (self.shape.tiles(), usize::from(self.shape.steps));
-        let out = SharedTrains(self.out.as_mut_ptr());
+        // From here on the trains are reached through this alone.
+        let out = SharedTrains { start: self.out.as_mut_ptr(), len: self.out.len() };
+        let out = &out;
         if pool.threads() == 1 || tiles == 1 || self.tokens * steps * self.shape.width < SHARED {
             return self.tiles(0..tiles, out);
         }
@@ -91,13 +89,13 @@ impl LoopCall<'_> {
     }
 
     /// Runs some tiles, which no other thread runs, of all tokens.
-    fn tiles(&self, tiles: Range<usize>, out: SharedTrains) -> SpikeCount {
+    fn tiles(&self, tiles: Range<usize>, out: &SharedTrains) -> SpikeCount {
         let Self { shape, tokens, .. } = *self;
         let (steps, padded) = (usize::from(shape.steps), shape.padded());
         assert!(tiles.end <= shape.tiles(), "tiles of the layer");
         assert_eq!(self.constants.len(), shape.constants() * padded, "a number per constant and channel");
         assert_eq!(self.lanes.len(), padded + GROUP, "a lane per channel, and a vector behind");
-        assert_eq!(self.out.len(), tokens * steps * plane_bytes(shape.width), "a plane per token and timestep");
+        assert_eq!(out.len, tokens * steps * plane_bytes(shape.width), "a plane per token and timestep");
         let mut currents = vec![0i32; BLOCK * PANEL];
         let mut states = vec![0u8; shape.state_bytes()];
         let mut frame = LoopFrame {
@@ -110,7 +108,7 @@ impl LoopCall<'_> {
             lanes: self.lanes.as_ptr(),
             currents: currents.as_mut_ptr(),
             states: states.as_mut_ptr(),
-            out: out.start(),
+            out: out.start,
             tokens: tokens as u64,
             counts: [0; 3],
             work: (&raw const self.source).cast(),

@@ -1,9 +1,9 @@
 //! The loop over timesteps of a layer of time-stepped neurons, as machine code.
 //!
 //! A tile is 64 neurons of one token: a panel of weights. Where the layer takes in its synapse, a tile's currents of up to
-//! `BLOCK` timesteps are added up first, by a kernel with wide vectors or by machine code. Eight or sixteen neurons at a time then go
-//! through these timesteps with their potentials, gains and offsets in registers. Weights of a panel are read for all tokens and timesteps
-//! before those of the next one.
+//! `BLOCK` timesteps are added up first, by a kernel with wide vectors or by machine code. Eight or sixteen neurons at a time
+//! then go through these timesteps with their potentials, gains and offsets in registers. Weights of a panel are read for all
+//! tokens and timesteps before those of the next one.
 
 use crate::jit::emit::{self, Emitter};
 use crate::jit::frame::LoopFrame;
@@ -241,7 +241,7 @@ impl NeuronLoop {
         e.count(tile.groups, 1, |e, group| self.run_group(e, values, tile, block, group));
     }
 
-    /// Sixteen neurons through some timesteps.
+    /// A group of neurons through some timesteps.
     fn run_group(&self, e: &mut Emitter<'_>, values: &LoopValues, tile: &Tile, block: TimestepBlock, group: CodeValue) {
         let plane = plane_bytes(self.width);
         let offset = e.b.ins().imul_imm_s(group, self.group() as i64);
@@ -304,7 +304,7 @@ impl NeuronLoop {
         }
     }
 
-    /// States of a group: of every variable of every membrane four vectors.
+    /// States of a group: `vectors` of every variable of every membrane.
     fn states(&self, e: &mut Emitter<'_>, kept: Option<CodeValue>) -> Vec<Variable> {
         let starts = self.starts();
         (0..starts.len() * self.vectors())
@@ -320,10 +320,13 @@ impl NeuronLoop {
 
     /// A group's constants: gains, offsets and parameters, `vectors` of each.
     fn numbers(&self, e: &mut Emitter<'_>, constants: CodeValue) -> Vec<CodeValue> {
-        let row = |i: usize| 4 * self.padded() * i;
-        (0..self.constants() * self.vectors())
-            .map(|i| e.load(F32, constants, row(i / self.vectors()) + 16 * (i % self.vectors())))
-            .collect()
+        let mut numbers = Vec::with_capacity(self.constants() * self.vectors());
+        for i in 0..self.constants() {
+            // A row may be longer than an offset within an instruction.
+            let row = e.add(constants, 4 * self.padded() * i);
+            numbers.extend((0..self.vectors()).map(|v| e.load(F32, row, 16 * v)));
+        }
+        numbers
     }
 
     /// What flows into a group: an address that moves on with every timestep, or vectors that stay.
