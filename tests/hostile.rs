@@ -240,7 +240,7 @@ fn options_of_compile() {
     refused(at, &["compile", "model.onnx", "--timesteps", "4,=5", "-o", "out.snn"], 2, "is not SITE=VALUE");
     refused(at, &["compile", "model.onnx", "--timesteps", "4,mpl=5", "-o", "out.snn"], 1, "names no site");
     refused(at, &["compile", "model.onnx", "--code", "ternary", "-o", "out.snn"], 2, "there is no code `ternary`");
-    refused(at, &["compile", "model.onnx", "--neuron", "izhikevich", "-o", "out.snn"], 2, "there is no neuron");
+    refused(at, &["compile", "model.onnx", "--neuron", "hodgkin_huxley", "-o", "out.snn"], 2, "there is no neuron");
     for (kind, status, words) in [
         ("sigmoid", 2, "there is no attention `sigmoid`"),
         ("topk:0", 2, "there is no attention `topk:0`"),
