@@ -16,16 +16,18 @@
 
 use super::rule::{Parameter, Relation, Rule, RuleTerm, StateVariable, TermId};
 
-/// The rule of a formula.
-///
-/// # Errors
-/// The line, and what is wrong with it.
-pub(super) fn rule(formula: &str) -> Result<Rule, String> {
-    let mut reader = RuleReader::default();
-    for line in formula.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        reader.line(line).map_err(|why| format!("`{line}`: {why}"))?;
+impl Rule {
+    /// The rule of a formula (`docs/ir.md`).
+    ///
+    /// # Errors
+    /// The line, and what is wrong with it.
+    pub fn read(formula: &str) -> Result<Self, String> {
+        let mut reader = RuleReader::default();
+        for line in formula.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            reader.line(line).map_err(|why| format!("`{line}`: {why}"))?;
+        }
+        reader.finish()
     }
-    reader.finish()
 }
 
 #[derive(Default)]
@@ -358,14 +360,15 @@ mod tests {
             ("state v = one", "`state v = one`: `one` is no number"),
             ("state v = 1e39", "`state v = 1e39`: `1e39` is no number"),
         ] {
-            let message = rule(formula).map_or_else(|why| why, |_| "it was read".into());
+            let message = Rule::read(formula).map_or_else(|why| why, |_| "it was read".into());
             assert_eq!(message, why, "{formula}");
         }
     }
 
     #[test]
     fn equal_terms_are_one_and_names_mean_their_latest() {
-        let rule = rule("state v = 0\nu = v + input\nspike = v + input >= 1\nv = u - spike").expect("it is sound");
+        let rule =
+            Rule::read("state v = 0\nu = v + input\nspike = v + input >= 1\nv = u - spike").expect("it is sound");
         assert_eq!(rule.terms.len(), 7, "{:?}", rule.terms);
     }
 }

@@ -27,7 +27,7 @@ pub struct Membrane(u8);
 /// The rules of all rows, in their order.
 static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     let rule = |row: &table::MembraneRow| {
-        formula::rule(row.formula).unwrap_or_else(|why| unreachable!("the neuron `{}`: {why}", row.name))
+        Rule::read(row.formula).unwrap_or_else(|why| unreachable!("the neuron `{}`: {why}", row.name))
     };
     table::ROWS.iter().map(rule).collect()
 });
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn work_that_follows_a_reset_is_every_updates() {
-        let work = |formula: &str| formula::rule(formula).expect("it is sound").work();
+        let work = |formula: &str| Rule::read(formula).expect("it is sound").work();
         let leak_last = "state v = 0\nu = v + input\nspike = u >= 1\nv = (u - spike) * 0.5";
         assert_eq!(work(leak_last), UpdateWork { multiplications: 1, additions: 1, comparisons: 1 });
         let nothing_needs_it = "state v = 0\nu = v + input\nw = u * u\nspike = u >= 1\nv = u - spike";

@@ -137,14 +137,6 @@ pub struct UpdateWork {
 }
 
 impl Rule {
-    /// The rule of a formula (`docs/ir.md`).
-    ///
-    /// # Errors
-    /// The line, and what is wrong with it.
-    pub fn read(formula: &str) -> Result<Self, String> {
-        super::formula::rule(formula)
-    }
-
     /// A term.
     pub fn term(&self, id: TermId) -> RuleTerm {
         self.terms[id.0]
