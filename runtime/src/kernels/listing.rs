@@ -1,7 +1,11 @@
 //! Lists events: which channels of planes fire.
 
 use super::event_list::{EventList, Lists, RowPlace, TrainRuns};
+use super::panel::OUTPUTS;
 use super::vectors::interface::Vectors;
+
+/// Planes ahead that are prefetched.
+const AHEAD: usize = 4;
 
 /// Appends to the last list what is not 0 of `x`, each value times `2^shift`; it has `fired` events already.
 #[inline(always)]
@@ -59,6 +63,10 @@ pub(super) fn list_trains(
                 let mut fired = 0;
                 for t in end.saturating_sub(together)..end {
                     let x = &train[t * stride..][channels.clone()];
+                    // Planes lie far apart: no memory foresees the jump from one to the next.
+                    for line in x.chunks(OUTPUTS) {
+                        vectors.prefetch(line.as_ptr().wrapping_add(AHEAD * stride));
+                    }
                     let shift = if carry == 1 { 0 } else { end - 1 - t };
                     fired = extend(vectors, &mut events.lists, x, shift as u32, fired);
                 }
