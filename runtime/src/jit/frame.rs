@@ -60,7 +60,7 @@ pub struct LoopFrame {
     pub constants: *const f32,
     /// -1 for a channel, 0 for what fills up the last group.
     pub lanes: *const i8,
-    /// Currents of a tile.
+    /// Currents of a tile, i32; or inputs of its neurons, f32, where a kernel makes them.
     pub currents: *mut i32,
     /// States of a tile between blocks of timesteps.
     pub states: *mut u8,
@@ -69,6 +69,6 @@ pub struct LoopFrame {
     pub tokens: u64,
     /// Spikes, neurons that fired at least once, and those that fired at every timestep.
     pub counts: [u64; 3],
-    /// The `Rows` that the kernel adds up, or nothing.
+    /// The `TileWork` of the kernel.
     pub work: *const (),
 }

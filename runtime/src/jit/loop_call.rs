@@ -8,7 +8,7 @@
 use crate::jit::emit::GROUP;
 use crate::jit::frame::LoopFrame;
 use crate::jit::neuron_loop::{BLOCK, LoopInput, NeuronLoop};
-use crate::kernels::{EventList, Kernels, Panels, SpikeCount};
+use crate::kernels::{EventList, Kernels, PanelOf, Panels, SpikeCount};
 use crate::layout::plane_bytes;
 use crate::pool::Pool;
 use snnc_ir::tensor::PANEL;
@@ -56,7 +56,7 @@ pub struct LoopCall<'a> {
     pub code: &'a LoopCode,
     pub shape: NeuronLoop,
     pub source: LoopSource<'a>,
-    /// `[rows of constants, padded width]`
+    /// `[rows of constants, channels of whole tiles]`
     pub constants: &'a [f32],
     /// -1 for a channel, 0 for what fills up the last group, and a vector behind it.
     pub lanes: &'a [i8],
@@ -93,11 +93,16 @@ impl LoopCall<'_> {
         let Self { shape, tokens, .. } = *self;
         let (steps, padded) = (usize::from(shape.steps), shape.padded());
         assert!(tiles.end <= shape.tiles(), "tiles of the layer");
-        assert_eq!(self.constants.len(), shape.constants() * padded, "a number per constant and channel");
+        assert_eq!(
+            self.constants.len(),
+            shape.constants() * shape.constants_row(),
+            "a number per constant and channel"
+        );
         assert_eq!(self.lanes.len(), padded + GROUP, "a lane per channel, and a vector behind");
         assert_eq!(out.len, tokens * steps * plane_bytes(shape.width), "a plane per token and timestep");
         let mut currents = vec![0i32; BLOCK * PANEL];
         let mut states = vec![0u8; shape.state_bytes()];
+        let work = TileWork { source: self.source, constants: self.constants, row: shape.constants_row() };
         let mut frame = LoopFrame {
             rows: ptr::null(),
             channels: ptr::null(),
@@ -111,7 +116,7 @@ impl LoopCall<'_> {
             out: out.start,
             tokens: tokens as u64,
             counts: [0; 3],
-            work: (&raw const self.source).cast(),
+            work: (&raw const work).cast(),
         };
         match (self.source, shape.flow) {
             (LoopSource::Rows(rows), LoopInput::Even(elem)) => {
@@ -140,18 +145,31 @@ impl LoopCall<'_> {
     }
 }
 
-/// The kernel that a loop calls for a tile: the currents of `count` planes from `plane` on.
-pub extern "C" fn currents(frame: *const LoopFrame, panel: u64, plane: u64, count: u64) {
-    // SAFETY: machine code passes on the frame that `LoopCall::run` gave it, whose `work` is the call's source; both live while it
-    // runs. Nothing else refers to the currents then, and they have room for `BLOCK` timesteps. Any test of a program with
-    // such neurons would notice.
-    let (source, currents) = unsafe {
+/// The kernel that a loop calls for a tile: what flows into its neurons at `count` planes from `plane` on.
+pub extern "C" fn tile_inputs(frame: *const LoopFrame, panel: u64, plane: u64, count: u64) {
+    // SAFETY: machine code passes on the frame that `LoopCall::tiles` gave it, whose `work` is the call; both live while it runs.
+    // Nothing else refers to the currents then, and they have room for `BLOCK` timesteps of 32 bits each. Any test of a
+    // program with such neurons would notice.
+    let (call, inputs) = unsafe {
         let frame = &*frame;
-        let currents = std::slice::from_raw_parts_mut(frame.currents, BLOCK * PANEL);
-        (*frame.work.cast::<LoopSource<'_>>(), currents)
+        let inputs = std::slice::from_raw_parts_mut(frame.currents.cast::<f32>(), BLOCK * PANEL);
+        (*frame.work.cast::<TileWork<'_>>(), inputs)
     };
+    let TileWork { source, constants, row } = call;
     let LoopSource::Events { list, weights, kernels: Some(kernels), .. } = source else { return };
     let (panel, plane, count) = (panel as usize, plane as usize, count as usize);
+    let of_panel = |i: usize| constants[i * row + panel * PANEL..].first_chunk::<PANEL>();
+    let (Some(gain), Some(offset)) = (of_panel(0), of_panel(1)) else { return };
+    let inputs = &mut inputs[..count * PANEL];
     // The first token's rows come from memory.
-    kernels.currents(list, plane..plane + count, weights, panel, plane < BLOCK, &mut currents[..count * PANEL]);
+    kernels.tile_inputs(list, plane..plane + count, PanelOf { weights, panel }, [gain, offset], plane < BLOCK, inputs);
+}
+
+/// What the kernel is told beside its tile.
+#[derive(Clone, Copy)]
+struct TileWork<'a> {
+    source: LoopSource<'a>,
+    constants: &'a [f32],
+    /// Numbers of a row of constants.
+    row: usize,
 }

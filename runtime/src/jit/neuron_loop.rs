@@ -1,7 +1,7 @@
 //! The loop over timesteps of a layer of time-stepped neurons, as machine code.
 //!
 //! A tile is 64 neurons of one token: a panel of weights. Where the layer takes in its synapse, a tile's currents of up to
-//! `BLOCK` timesteps are added up first, by a kernel with wide vectors or by machine code. Eight or sixteen neurons at a time
+//! `BLOCK` timesteps are added up first, by a kernel with wide vectors, gain and offset included, or by machine code. Eight or sixteen neurons at a time
 //! then go through these timesteps with their potentials, gains and offsets in registers. Weights of a panel are read for all
 //! tokens and timesteps before those of the next one.
 
@@ -19,6 +19,7 @@ use snnc_ir::membrane::{Membrane, Rule};
 use snnc_ir::tensor::PANEL;
 use snnc_ir::types::Elem;
 use std::mem::offset_of;
+use std::ops::Range;
 
 /// Timesteps whose currents are added up at a time: 8 KiB of them, which a first-level cache holds. Spikes of so many fit a
 /// count of 8 bits.
@@ -102,9 +103,14 @@ impl NeuronLoop {
         self.width.div_ceil(PANEL)
     }
 
-    /// Rows of constants, `padded` numbers each: gains, offsets or a timestep's share of them, and parameters.
+    /// Rows of constants, `constants_row` numbers each: gains, offsets or a timestep's share of them, and parameters.
     pub fn constants(&self) -> usize {
         2 + self.rule().parameters.len()
+    }
+
+    /// Channels of whole tiles.
+    pub fn constants_row(&self) -> usize {
+        self.tiles() * PANEL
     }
 
     /// Vectors of neurons that go through time together: four where each has one number that stays, so that they do not wait
@@ -255,14 +261,16 @@ impl NeuronLoop {
         let train = scaled(e, train, block.from, plane);
         let out = e.b.ins().iadd(train, channel);
         let out = e.variable(out);
-        let numbers = self.numbers(e, constants);
+        let by_kernel = matches!(self.flow, LoopInput::Synapse { .. }) && e.kernel.is_some();
+        let numbers = self.numbers(e, constants, if by_kernel { 0..0 } else { 0..2 });
+        let parameters = self.numbers(e, constants, 2..self.constants());
         let flow = self.flow_of(e, values, tile, block, [group, channel], &numbers);
         e.count(block.count, 1, |e, _| {
             let inputs = self.inputs(e, &flow, &numbers);
             let spikes: Vec<CodeValue> = inputs
                 .into_iter()
                 .enumerate()
-                .map(|(v, input)| self.neurons(e, input, &states, &numbers[2 * self.vectors()..], v))
+                .map(|(v, input)| self.neurons(e, input, &states, &parameters, v))
                 .collect();
             let halves: Vec<CodeValue> =
                 spikes.chunks_exact(2).map(|pair| e.b.ins().snarrow(pair[0], pair[1])).collect();
@@ -318,12 +326,12 @@ impl NeuronLoop {
             .collect()
     }
 
-    /// A group's constants: gains, offsets and parameters, `vectors` of each.
-    fn numbers(&self, e: &mut Emitter<'_>, constants: CodeValue) -> Vec<CodeValue> {
-        let mut numbers = Vec::with_capacity(self.constants() * self.vectors());
-        for i in 0..self.constants() {
+    /// A group's constants of some rows, `vectors` of each.
+    fn numbers(&self, e: &mut Emitter<'_>, constants: CodeValue, rows: Range<usize>) -> Vec<CodeValue> {
+        let mut numbers = Vec::with_capacity(rows.len() * self.vectors());
+        for i in rows {
             // A row may be longer than an offset within an instruction.
-            let row = e.add(constants, 4 * self.padded() * i);
+            let row = e.add(constants, 4 * self.constants_row() * i);
             numbers.extend((0..self.vectors()).map(|v| e.load(F32, row, 16 * v)));
         }
         numbers
@@ -343,13 +351,17 @@ impl NeuronLoop {
         match self.flow {
             LoopInput::Synapse { .. } => {
                 let at = scaled(e, values.currents, group, 4 * self.group());
-                GroupFlow::Moving { at: e.variable(at), elem: Elem::I32, stride: 4 * PANEL }
+                let (at, stride) = (e.variable(at), 4 * PANEL);
+                match e.kernel {
+                    Some(_) => GroupFlow::Inputs { at, stride },
+                    None => GroupFlow::Currents { at, elem: Elem::I32, stride },
+                }
             }
             LoopInput::Currents(elem) => {
                 let at = scaled(e, values.rows, tile.token, row * usize::from(self.steps));
                 let at = scaled(e, at, block.from, row);
                 let at = scaled(e, at, channel, 4);
-                GroupFlow::Moving { at: e.variable(at), elem, stride: row }
+                GroupFlow::Currents { at: e.variable(at), elem, stride: row }
             }
             LoopInput::Even(elem) => {
                 let at = scaled(e, values.rows, tile.token, row);
@@ -368,7 +380,14 @@ impl NeuronLoop {
     fn inputs(&self, e: &mut Emitter<'_>, flow: &GroupFlow, numbers: &[CodeValue]) -> Vec<CodeValue> {
         match flow {
             GroupFlow::Still(inputs) => inputs.clone(),
-            GroupFlow::Moving { at, elem, stride } => {
+            GroupFlow::Inputs { at, stride } => {
+                let here = e.b.use_var(*at);
+                let inputs = (0..self.vectors()).map(|v| e.load(F32, here, 16 * v)).collect();
+                let next = e.add(here, *stride);
+                e.b.def_var(*at, next);
+                inputs
+            }
+            GroupFlow::Currents { at, elem, stride } => {
                 let here = e.b.use_var(*at);
                 let inputs = (0..self.vectors())
                     .map(|v| affine(e, *elem, here, [numbers[v], numbers[self.vectors() + v]], v))
@@ -481,8 +500,10 @@ fn affine(e: &mut Emitter<'_>, elem: Elem, at: CodeValue, [gain, offset]: [CodeV
 
 /// What flows into a group.
 enum GroupFlow {
-    /// Numbers at an address that moves on with every timestep.
-    Moving { at: Variable, elem: Elem, stride: usize },
+    /// Numbers at an address that moves on with every timestep: currents without gain and offset.
+    Currents { at: Variable, elem: Elem, stride: usize },
+    /// The same, with gain and offset.
+    Inputs { at: Variable, stride: usize },
     /// The same at every timestep.
     Still(Vec<CodeValue>),
 }

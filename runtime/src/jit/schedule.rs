@@ -5,7 +5,7 @@
 
 use crate::jit::emit::Emitter;
 use crate::jit::frame::{Frame, StepRecord};
-use crate::jit::loop_call::currents;
+use crate::jit::loop_call::tile_inputs;
 use crate::jit::memory::{MachineCode, trampoline};
 use crate::plan::{Plan, RowSet};
 use crate::step::{StepForm, StepKind};
@@ -86,7 +86,7 @@ struct Compiler {
     builder: FunctionBuilderContext,
     trampoline: FuncId,
     /// The kernel that loops call.
-    currents: FuncId,
+    tile_inputs: FuncId,
     x86: bool,
     /// What was compiled, where somebody wants to read it.
     listings: Listings,
@@ -113,14 +113,14 @@ impl Compiler {
         let mut builder = JITBuilder::with_isa(isa, cranelift_module::default_libcall_names());
         builder.memory_provider(Box::new(ArenaMemoryProvider::new_with_size(RESERVED).map_err(failed)?));
         builder.symbol("trampoline", trampoline as *const u8);
-        builder.symbol("currents", currents as *const u8);
+        builder.symbol("tile_inputs", tile_inputs as *const u8);
         let mut module = JITModule::new(builder);
         let mut signature = step_signature(&module);
-        let currents = module.declare_function("currents", Linkage::Import, &signature).map_err(failed)?;
+        let tile_inputs = module.declare_function("tile_inputs", Linkage::Import, &signature).map_err(failed)?;
         signature.returns.push(AbiParam::new(types::I32));
         let trampoline = module.declare_function("trampoline", Linkage::Import, &signature).map_err(failed)?;
         let context = module.make_context();
-        Ok(Self { module, context, builder: FunctionBuilderContext::new(), trampoline, currents, x86, listings })
+        Ok(Self { module, context, builder: FunctionBuilderContext::new(), trampoline, tile_inputs, x86, listings })
     }
 
     /// The function that does a step, on rows and records that it is told.
@@ -129,7 +129,7 @@ impl Compiler {
         let name = kind.function();
         let id = self.module.declare_function(&name, Linkage::Local, &self.context.func.signature).map_err(failed)?;
         let kernel =
-            options.rows_by_kernel.then(|| self.module.declare_func_in_func(self.currents, &mut self.context.func));
+            options.rows_by_kernel.then(|| self.module.declare_func_in_func(self.tile_inputs, &mut self.context.func));
         let mut e = Emitter::new(FunctionBuilder::new(&mut self.context.func, &mut self.builder), self.x86, kernel);
         kind.emit(&mut e, options.count);
         e.finish(self.module.target_config());

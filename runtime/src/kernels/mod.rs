@@ -46,6 +46,7 @@ use snnc_ir::Curve;
 use snnc_ir::types::Code;
 pub(crate) use ssa::{Scratch, SsaCount, SsaShape};
 use std::ops::Range;
+pub(crate) use synapse::PanelOf;
 pub(crate) use training::{Axis, Map, StridedMatrix, Zip, multiply};
 
 /// The environment variable that names the instruction set to use.
@@ -277,9 +278,9 @@ kernels! {
     /// channels that fired are read. Sums wrap.
     fn synapse(events: &EventList, steps: usize, carry: i32, w: Panels<'_>, y: &mut [i32]) = synapse::synapse with vectors;
 
-    /// `y[i, 64] = (events of plane planes.start + i) w`, of the 64 outputs of one panel and all of its columns: the sums of
-    /// every plane on their own. `prefetch`: the panel is not in a cache yet.
-    fn currents(events: &EventList, planes: Range<usize>, w: Panels<'_>, panel: usize, prefetch: bool, y: &mut [i32]) = synapse::currents with vectors;
+    /// `y[i, 64] = (events of plane planes.start + i) w * gain[64] + offset[64]`, of the 64 outputs of one panel and all of its
+    /// columns: every plane on its own. `prefetch`: the panel is not in a cache yet.
+    fn tile_inputs(events: &EventList, planes: Range<usize>, panel: PanelOf<'_>, affine: [&[f32; OUTPUTS]; 2], prefetch: bool, y: &mut [f32]) = synapse::tile_inputs with vectors;
 
     // --- neurons ---
 

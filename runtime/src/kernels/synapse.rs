@@ -117,16 +117,23 @@ impl<'a> Iterator for Planes<'a> {
     }
 }
 
-/// `y[i, 64] = (events of plane planes.start + i) (the panel's weights)`: every plane's sums on their own.
+/// A panel of weights.
+#[derive(Clone, Copy, Debug)]
+pub struct PanelOf<'a> {
+    pub weights: Panels<'a>,
+    pub panel: usize,
+}
+
+/// `y[i, 64] = (events of plane planes.start + i) (the panel's weights) * gain + offset`: every plane on its own.
 #[inline(always)]
-pub(super) fn currents(
+pub(super) fn tile_inputs(
     vectors: impl Vectors,
     events: &EventList,
     planes: Range<usize>,
-    w: Panels<'_>,
-    panel: usize,
+    PanelOf { weights: w, panel }: PanelOf<'_>,
+    [gain, offset]: [&[f32; OUTPUTS]; 2],
     prefetch: bool,
-    y: &mut [i32],
+    y: &mut [f32],
 ) {
     assert!(panel < w.count(), "panel {panel} of {}", w.count());
     assert_eq!(planes.len() * OUTPUTS, y.len(), "a panel's sums for each plane");
@@ -142,7 +149,12 @@ pub(super) fn currents(
             true if whole => Prefetch::Rows(&next[rows(i)..rows(i + 1)]),
             true => Prefetch::Listed,
         };
-        vectors.train(std::iter::once((events.plane(plane), prefetch)), 1, panel, y);
+        let mut sums: PanelSums = [0; OUTPUTS];
+        vectors.train(std::iter::once((events.plane(plane), prefetch)), 1, panel, &mut sums);
+        let y: &mut [f32; OUTPUTS] = y;
+        for i in 0..OUTPUTS {
+            y[i] = sums[i] as f32 * gain[i] + offset[i];
+        }
     }
 }
 

@@ -186,19 +186,21 @@ fn currents(n: usize, k: usize, m: usize, steps: usize, carry: i32, seed: u64) {
     let packed = panels(&w, k, m);
     let packed = Panels::new(packed.as_panels().expect("they are"), k, m);
     let from = numbers.next() as usize % (n * steps);
+    let [gain, offset]: [[f32; OUTPUTS]; 2] = [(); 2].map(|()| std::array::from_fn(|_| numbers.f32()));
     for kernels in isas() {
         let events = kernels.event_list(&x, k, k);
         for (panel, prefetch) in (0..packed.count()).flat_map(|panel| [(panel, false), (panel, true)]) {
             let planes = from..n * steps;
             let columns = panel * OUTPUTS..(panel + 1) * OUTPUTS;
-            let want: Vec<i32> = planes
+            let want: Vec<f32> = planes
                 .clone()
                 .flat_map(|plane| columns.clone().map(move |o| (plane, o)))
-                .map(|(p, o)| sum(p, o))
+                .map(|(p, o)| sum(p, o) as f32 * gain[o % OUTPUTS] + offset[o % OUTPUTS])
                 .collect();
-            let mut y = vec![i32::MIN; planes.len() * OUTPUTS];
-            kernels.currents(&events, planes, packed, panel, prefetch, &mut y);
-            assert_eq!(y, want, "{:?} {n} {k} {m} {steps} {panel}", kernels.isa());
+            let mut y = vec![f32::NAN; planes.len() * OUTPUTS];
+            let panel = PanelOf { weights: packed, panel };
+            kernels.tile_inputs(&events, planes, panel, [&gain, &offset], prefetch, &mut y);
+            assert_eq!(bits(&y), bits(&want), "{:?} {n} {k} {m} {steps} {panel:?}", kernels.isa());
         }
         let all = |token: usize, o: usize| {
             let sums = (0..steps).map(|t| sum(token * steps + t, o));

@@ -107,7 +107,7 @@ pub struct Layer<'a> {
     pub constants: LayerConstants,
 }
 
-/// Constants of a layer in rows of whole groups.
+/// Constants of a layer in rows of whole tiles.
 pub struct LayerConstants {
     numbers: Vec<f32>,
     /// -1 for a channel, 0 for what fills up the last group, and a vector behind it.
@@ -117,12 +117,12 @@ pub struct LayerConstants {
 impl LayerConstants {
     /// Rows of constants of as many channels.
     pub fn of(shape: &NeuronLoop, rows: &[&[f32]]) -> Self {
-        let (width, padded) = (shape.width, shape.padded());
-        let mut numbers = vec![0.0; rows.len() * padded];
-        numbers.chunks_exact_mut(padded).zip(rows).for_each(|(to, row)| to[..width].copy_from_slice(row));
+        let (width, padded, whole) = (shape.width, shape.padded(), shape.constants_row());
+        let mut numbers = vec![0.0; rows.len() * whole];
+        numbers.chunks_exact_mut(whole).zip(rows).for_each(|(to, row)| to[..width].copy_from_slice(row));
         if !matches!(shape.flow, LoopInput::Even(_)) {
             let steps = f32::from(shape.steps);
-            numbers[padded..2 * padded].iter_mut().for_each(|offset| *offset /= steps);
+            numbers[whole..2 * whole].iter_mut().for_each(|offset| *offset /= steps);
         }
         let mut lanes = vec![0; padded + GROUP];
         lanes[..width].fill(-1);
