@@ -120,6 +120,16 @@ fn costs(isa: Isa, by_kernel: bool) -> Option<KernelCosts> {
     Some(KernelCosts { code_ns, ..KernelCosts::typical(isa) })
 }
 
+/// Outputs do not depend on whether spikes are counted; where they are not, there are none.
+fn check_silent(layers: Layers) {
+    let graph = graph(layers);
+    let silent = Options { count: false, ..Options::default() };
+    let (outputs, events) = seen(&graph, &silent, &[layers.tokens]);
+    let (want, _) = seen(&graph, &Options::default(), &[layers.tokens]);
+    assert_eq!(outputs, want, "{layers:?}");
+    assert!(events.iter().all(|events| events.spikes + events.active + events.saturated == 0), "{layers:?}");
+}
+
 fn check(layers: Layers) {
     let graph = graph(layers);
     let oracle = Options { engine: Engine::Interpreter, ..Options::default() };
@@ -144,6 +154,15 @@ fn all_neurons_spike_the_same_in_machine_code() {
             for (steps, widths) in [(1, [5, 3]), (7, [17, 70]), (33, [64, 48]), (100, [3, 130])] {
                 check(Layers { membrane, curve, steps, widths, tokens: 6 });
             }
+        }
+    }
+}
+
+#[test]
+fn counting_changes_no_spike() {
+    for (steps, curve) in [(7, Curve::Relu), (7, Curve::Identity), (70, Curve::Relu), (70, Curve::Identity)] {
+        for membrane in [Membrane::IF, Membrane::ST_BIF] {
+            check_silent(Layers { membrane, curve, steps, widths: [17, 70], tokens: 5 });
         }
     }
 }

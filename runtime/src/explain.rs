@@ -102,10 +102,7 @@ fn head(compiled: &CompiledPlan) -> String {
         compiled.pool.threads(),
         plan.arena_bytes as f64 / 1024.0
     );
-    let loops = plan.steps.iter().filter(|step| compiled.form(step) == StepForm::Loop).count();
-    if loops > 0 {
-        text += &loops_line(compiled, loops);
-    }
+    text += &loops_line(compiled);
     text += "kernel costs, ns per row of 64 weights:";
     for (name, cost) in KernelCosts::NAMES.iter().zip(compiled.costs.values()) {
         let _ = write!(text, " {} {cost:.2}", name.trim_end_matches("_ns"));
@@ -129,17 +126,27 @@ fn head(compiled: &CompiledPlan) -> String {
     text
 }
 
-/// What adds up rows of weights in loops over timesteps, and why.
-fn loops_line(compiled: &CompiledPlan, loops: usize) -> String {
-    let costs = &compiled.costs;
-    let kernel = format!("kernels ({})", compiled.kernels.isa().name());
-    let (takes, cost, other, more) = if costs.rows_by_kernel() {
-        (kernel.as_str(), costs.sparse_near_ns, "machine code", costs.code_ns)
-    } else {
-        ("machine code", costs.code_ns, kernel.as_str(), costs.sparse_near_ns)
-    };
-    format!(
-        "loops over timesteps in {loops} of these kernels; potentials: machine code (128 bits); rows of weights: {takes}, \
-         {cost:.2} ns per row of 64, where {other} would take {more:.2}\n"
-    )
+/// What runs loops over timesteps; what adds up rows of weights in them, and why.
+fn loops_line(compiled: &CompiledPlan) -> String {
+    let loops: Vec<&Step> = compiled.plan.steps.iter().filter(|step| compiled.form(step) == StepForm::Loop).collect();
+    if loops.is_empty() {
+        return String::new();
+    }
+    let synapses = loops.iter().filter(|step| step.kind.matmul().is_some()).count();
+    let mut text =
+        format!("loops over timesteps in {} of these kernels; potentials: machine code (128 bits)", loops.len());
+    if synapses > 0 {
+        let costs = &compiled.costs;
+        let kernel = format!("kernels ({})", compiled.kernels.isa().name());
+        let (takes, cost, other, more) = if costs.rows_by_kernel() {
+            (kernel.as_str(), costs.sparse_near_ns, "machine code", costs.code_ns)
+        } else {
+            ("machine code", costs.code_ns, kernel.as_str(), costs.sparse_near_ns)
+        };
+        let _ = write!(
+            text,
+            "; rows of weights in {synapses}: {takes}, {cost:.2} ns per row of 64, where {other} would take {more:.2}"
+        );
+    }
+    text + "\n"
 }

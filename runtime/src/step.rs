@@ -5,6 +5,7 @@
 
 use crate::jit::emit::Emitter;
 use crate::jit::loop_call::LoopCode;
+use crate::jit::neuron_loop::NeuronLoop;
 use crate::kernel_costs::KernelCosts;
 use crate::kernels::{Kernels, Panels};
 use crate::kv_cache::CacheEntry;
@@ -56,6 +57,11 @@ pub trait StepKind: fmt::Debug + Send + Sync {
     /// What runs it. `wide`: kernels have wider vectors than machine code, so they do what both can do.
     fn form(&self, _wide: bool) -> StepForm {
         StepForm::Kernel
+    }
+
+    /// The loop in machine code that its kernel has in it.
+    fn neuron_loop(&self) -> Option<NeuronLoop> {
+        None
     }
 
     /// The name of its function in machine code: its own, but for a kernel with a loop in it.
@@ -145,8 +151,6 @@ pub struct Resources<'a> {
     pub costs: &'a KernelCosts,
     /// Whether spikes are counted.
     pub count: bool,
-    /// Whether a kernel adds up the rows of weights in a loop, or machine code does.
-    pub rows_by_kernel: bool,
     /// The table of every curve that neurons have.
     pub tables: &'a CurveTables,
 }

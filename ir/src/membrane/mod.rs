@@ -27,7 +27,7 @@ pub struct Membrane(u8);
 /// The rules of all rows, in their order.
 static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     let rule = |row: &table::MembraneRow| {
-        Rule::read(row.formula).unwrap_or_else(|why| unreachable!("the neuron `{}`: {why}", row.name))
+        Rule::read(row.formula).unwrap_or_else(|why| panic!("the neuron `{}`: {why}", row.name))
     };
     table::ROWS.iter().map(rule).collect()
 });

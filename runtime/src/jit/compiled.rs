@@ -87,8 +87,7 @@ impl CompiledPlan {
     /// What all steps share.
     pub fn resources(&self) -> Resources<'_> {
         let Self { kernels, pool, costs, count, tables, .. } = self;
-        let rows_by_kernel = costs.rows_by_kernel();
-        Resources { kernels: *kernels, pool, costs, count: *count, rows_by_kernel, tables }
+        Resources { kernels: *kernels, pool, costs, count: *count, tables }
     }
 
     pub fn codegen_ms(&self) -> f64 {

@@ -20,15 +20,30 @@ type LoopFn = extern "C" fn(*mut LoopFrame, u64, u64, u64);
 
 /// A layer's loop. It is valid as long as its code is, which lends it.
 #[derive(Debug)]
-pub struct LoopCode(LoopFn);
+pub struct LoopCode {
+    function: LoopFn,
+    /// What it was made for.
+    shape: NeuronLoop,
+    /// Whether it calls the kernel that adds rows up.
+    by_kernel: bool,
+}
 
 impl LoopCode {
     /// # Safety
     /// The address is of a function with the signature of `LoopFn`, in the platform's C convention, that `NeuronLoop::emit` made
-    /// for the shape with which it is called, and it stays there as long as this does.
-    pub unsafe fn new(address: *const u8) -> Self {
+    /// for this shape, with the kernel or without, and it stays there as long as this does.
+    pub unsafe fn new(address: *const u8, shape: NeuronLoop, by_kernel: bool) -> Self {
         // SAFETY: the caller's. A mismatch would break every test that runs such neurons.
-        Self(unsafe { std::mem::transmute::<*const u8, LoopFn>(address) })
+        let function = unsafe { std::mem::transmute::<*const u8, LoopFn>(address) };
+        Self { function, shape, by_kernel }
+    }
+
+    pub fn shape(&self) -> NeuronLoop {
+        self.shape
+    }
+
+    pub fn by_kernel(&self) -> bool {
+        self.by_kernel
     }
 }
 
@@ -47,14 +62,14 @@ struct SharedTrains {
     len: usize,
 }
 
-// SAFETY: tiles write disjoint bytes of the trains, and `LoopCall::run` gives every tile to one thread.
+// SAFETY: tiles write disjoint bytes of the trains, and `LoopCall::run` gives every tile to one thread. Test:
+// `all_neurons_spike_the_same_in_machine_code`, with two threads.
 unsafe impl Sync for SharedTrains {}
 
 /// One call of a layer's loop on some tokens.
 #[derive(Debug)]
 pub struct LoopCall<'a> {
     pub code: &'a LoopCode,
-    pub shape: NeuronLoop,
     pub source: LoopSource<'a>,
     /// `[rows of constants, channels of whole tiles]`
     pub constants: &'a [f32],
@@ -71,14 +86,15 @@ const SHARED: usize = 1 << 13;
 impl LoopCall<'_> {
     /// Runs all tiles of all tokens, shared among threads by tiles; what fired.
     pub fn run(self, pool: &Pool) -> SpikeCount {
-        let (tiles, steps) = (self.shape.tiles(), usize::from(self.shape.steps));
+        let shape = self.code.shape;
+        let (tiles, steps) = (shape.tiles(), usize::from(shape.steps));
         // From here on the trains are reached through this alone.
         let out = SharedTrains { start: self.out.as_mut_ptr(), len: self.out.len() };
         let out = &out;
-        if pool.threads() == 1 || tiles == 1 || self.tokens * steps * self.shape.width < SHARED {
+        if pool.threads() == 1 || tiles == 1 || self.tokens * steps * shape.width < SHARED {
             return self.tiles(0..tiles, out);
         }
-        // Two parts per thread at least, so that no thread is left with half of the work of all.
+        // Some parts per thread where there are as many tiles, so that no thread is left with half of the work of all.
         let part = (tiles / (4 * pool.threads())).max(1);
         let fired = Mutex::new(SpikeCount::default());
         pool.run(tiles.div_ceil(part), |i| {
@@ -90,7 +106,7 @@ impl LoopCall<'_> {
 
     /// Runs some tiles, which no other thread runs, of all tokens.
     fn tiles(&self, tiles: Range<usize>, out: &SharedTrains) -> SpikeCount {
-        let Self { shape, tokens, .. } = *self;
+        let Self { code: LoopCode { function, shape, by_kernel }, tokens, .. } = *self;
         let (steps, padded) = (usize::from(shape.steps), shape.padded());
         assert!(tiles.end <= shape.tiles(), "tiles of the layer");
         assert_eq!(
@@ -130,7 +146,8 @@ impl LoopCall<'_> {
             (LoopSource::Events { list, ends, weights, kernels }, LoopInput::Synapse { inputs }) => {
                 assert!(weights.inputs() == inputs && weights.outputs() == shape.width, "weights of the layer");
                 assert_eq!(list.planes(), tokens * steps, "a list per token and timestep");
-                assert!(kernels.is_some() || ends.len() == list.planes() + 1, "an end for each list");
+                assert_eq!(kernels.is_some(), *by_kernel, "a kernel, if the loop calls one");
+                assert!(*by_kernel || ends.len() == list.planes() + 1, "an end for each list");
                 let (channels, values, _) = list.parts();
                 frame.channels = channels.as_ptr();
                 frame.values = values.as_ptr();
@@ -139,7 +156,7 @@ impl LoopCall<'_> {
             }
             (LoopSource::Rows(_) | LoopSource::Events { .. }, _) => panic!("the loop takes something else in"),
         }
-        (self.code.0)(&mut frame, 0, tiles.start as u64, tiles.len() as u64);
+        function(&mut frame, 0, tiles.start as u64, tiles.len() as u64);
         let [spikes, active, saturated] = frame.counts;
         SpikeCount { spikes, active, saturated }
     }
@@ -156,12 +173,16 @@ pub extern "C" fn tile_inputs(frame: *const LoopFrame, panel: u64, plane: u64, c
         (*frame.work.cast::<TileWork<'_>>(), inputs)
     };
     let TileWork { source, constants, row } = call;
-    let LoopSource::Events { list, weights, kernels: Some(kernels), .. } = source else { return };
+    let LoopSource::Events { list, weights, kernels: Some(kernels), .. } = source else {
+        unreachable!("`LoopCall::tiles` has seen that there is a kernel")
+    };
     let (panel, plane, count) = (panel as usize, plane as usize, count as usize);
     let of_panel = |i: usize| constants[i * row + panel * PANEL..].first_chunk::<PANEL>();
-    let (Some(gain), Some(offset)) = (of_panel(0), of_panel(1)) else { return };
+    let (Some(gain), Some(offset)) = (of_panel(0), of_panel(1)) else {
+        unreachable!("rows of constants have whole tiles")
+    };
     let inputs = &mut inputs[..count * PANEL];
-    // The first token's rows come from memory.
+    // Rows of the first planes of a list come from memory.
     kernels.tile_inputs(list, plane..plane + count, PanelOf { weights, panel }, [gain, offset], plane < BLOCK, inputs);
 }
 

@@ -8,6 +8,7 @@
 
 use crate::jit::frame::{Frame, StepRecord, StepTally};
 use crate::jit::loop_call::LoopCode;
+use crate::jit::neuron_loop::NeuronLoop;
 use crate::jit::pass::{ForwardPass, Operands, run_step};
 use crate::plan::{Plan, Step, ValueBuffer};
 use crate::step::Fault;
@@ -36,14 +37,16 @@ impl fmt::Debug for MachineCode {
 
 impl MachineCode {
     /// Takes a finalized module whose function `forward` has the signature `(i64, i64) -> i64` in the C convention, and the loops
-    /// of its steps, `(i64, i64, i64, i64)`.
-    pub fn new(module: JITModule, forward: FuncId, loops: &[Option<FuncId>]) -> Self {
+    /// of its steps, `(i64, i64, i64, i64)`, each with its shape; `by_kernel`: they call a kernel that adds rows up.
+    pub fn new(module: JITModule, forward: FuncId, loops: &[Option<(FuncId, NeuronLoop)>], by_kernel: bool) -> Self {
         let address = module.get_finalized_function(forward);
         // SAFETY: `schedule` gives this function exactly the signature of `Forward`, in the platform's C
         // convention; a mismatch would break every test that runs a program.
         let forward = unsafe { std::mem::transmute::<*const u8, Forward>(address) };
         // SAFETY: as above, with the signature of a loop. They are lent only, so that none outlives the module.
-        let code = |id: FuncId| unsafe { LoopCode::new(module.get_finalized_function(id)) };
+        let code = |(id, shape): (FuncId, NeuronLoop)| unsafe {
+            LoopCode::new(module.get_finalized_function(id), shape, by_kernel)
+        };
         let loops = loops.iter().map(|id| id.map(code)).collect();
         Self { module: Mutex::new(Some(module)), forward, loops }
     }

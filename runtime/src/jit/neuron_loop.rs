@@ -116,7 +116,7 @@ impl NeuronLoop {
     /// Vectors of neurons that go through time together: four where each has one number that stays, so that they do not wait
     /// for each other's result, else two, whose numbers fit sixteen registers.
     fn vectors(&self) -> usize {
-        if self.variables() == 1 { 4 } else { 2 }
+        if self.variables() + self.rule().parameters.len() == 1 { 4 } else { 2 }
     }
 
     /// Neurons that go through time together.

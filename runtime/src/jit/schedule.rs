@@ -73,11 +73,11 @@ fn build(plan: &Plan, options: CodeOptions, listings: Listings) -> Result<(Machi
             }),
         };
         of_steps.push(function.filter(|_| form == StepForm::Code));
-        loops.push(function.filter(|_| form == StepForm::Loop));
+        loops.push(function.zip(step.kind.neuron_loop()));
     }
     let forward = compiler.forward(plan, &of_steps)?;
     compiler.module.finalize_definitions().map_err(failed)?;
-    Ok((MachineCode::new(compiler.module, forward, &loops), compiler.listings))
+    Ok((MachineCode::new(compiler.module, forward, &loops, options.rows_by_kernel), compiler.listings))
 }
 
 struct Compiler {

@@ -149,10 +149,10 @@ impl<P: RowPlace> Lists<P> {
     }
 }
 
-/// Channels that `Vectors::list` may write beyond the last one.
+/// Channels that vectors list at once, at least.
 pub(super) const BLOCK: usize = 8;
 
-/// EventList of some planes.
+/// The events of some planes.
 #[derive(Clone, Debug, Default)]
 pub struct EventList {
     inputs: usize,

@@ -143,7 +143,7 @@ pub(super) fn tile_inputs(
     let whole = listed > w.inputs() / 2 && panel > 0;
     let rows = |plane: usize| next.len() / OUTPUTS * plane / count * OUTPUTS;
     let panel = w.panel(panel);
-    for (i, (plane, y)) in planes.zip(y.as_chunks_mut().0).enumerate() {
+    for (i, (plane, y)) in planes.zip(y.as_chunks_mut::<OUTPUTS>().0).enumerate() {
         let prefetch = match prefetch {
             false => Prefetch::Nothing,
             true if whole => Prefetch::Rows(&next[rows(i)..rows(i + 1)]),
@@ -151,10 +151,8 @@ pub(super) fn tile_inputs(
         };
         let mut sums: PanelSums = [0; OUTPUTS];
         vectors.train(std::iter::once((events.plane(plane), prefetch)), 1, panel, &mut sums);
-        let y: &mut [f32; OUTPUTS] = y;
-        for i in 0..OUTPUTS {
-            y[i] = sums[i] as f32 * gain[i] + offset[i];
-        }
+        let numbers = y.iter_mut().zip(sums).zip(gain.iter().zip(offset));
+        numbers.for_each(|((y, sum), (gain, offset))| *y = sum as f32 * gain + offset);
     }
 }
 

@@ -75,6 +75,10 @@ impl StepKind for CoincidenceStep {
         if self.emit { StepForm::Loop } else { StepForm::Kernel }
     }
 
+    fn neuron_loop(&self) -> Option<NeuronLoop> {
+        self.emit.then(|| self.heads.neurons())
+    }
+
     fn function(&self) -> String {
         format!("attention_{}", self.heads.neurons().name())
     }
@@ -256,7 +260,7 @@ impl CoincidenceHeads {
         let shape = self.neurons();
         let none = vec![0.0; self.width];
         let constants = LayerConstants::of(&shape, &[gain, &none]);
-        let layer = Layer { shape, code: neurons, resources, constants };
+        let layer = Layer { code: neurons, resources, constants };
         let means = bytemuck::cast_slice(&means);
         let fired = if out.trains {
             layer.run_rows(means, numbers_mut(out.bytes)?)

@@ -22,6 +22,9 @@ use snnc_ir::{Curve, Diagnostic, Value};
 /// Events that are listed at a time: what the second-level cache holds beside a panel.
 const EVENTS: usize = 1 << 16;
 
+/// Bytes of numbers that are copied at a time where a width is no multiple of a group's.
+const COPIED: usize = 1 << 20;
+
 /// A layer.
 #[derive(Debug)]
 struct TimeSteppedStep {
@@ -63,6 +66,10 @@ impl StepKind for TimeSteppedStep {
         StepForm::Loop
     }
 
+    fn neuron_loop(&self) -> Option<NeuronLoop> {
+        Some(self.shape)
+    }
+
     fn emit(&self, e: &mut Emitter<'_>, count: bool) {
         self.shape.emit(e, count);
     }
@@ -83,7 +90,7 @@ impl StepKind for TimeSteppedStep {
         let code = code.ok_or(Fault::Misfit)?;
         let shape = self.shape;
         let fused = matches!(shape.flow, LoopInput::Synapse { .. });
-        let layer = Layer { shape, code, resources, constants: shape.constants_of(constants, usize::from(fused))? };
+        let layer = Layer { code, resources, constants: shape.constants_of(constants, usize::from(fused))? };
         let fired = match shape.flow {
             LoopInput::Synapse { inputs } => {
                 let weights = constants.panels(0, inputs, shape.width)?;
@@ -101,7 +108,6 @@ impl StepKind for TimeSteppedStep {
 
 /// A layer with its constants, laid out for its loop.
 pub struct Layer<'a> {
-    pub shape: NeuronLoop,
     pub code: &'a LoopCode,
     pub resources: Resources<'a>,
     pub constants: LayerConstants,
@@ -144,29 +150,42 @@ impl NeuronLoop {
 
 impl Layer<'_> {
     fn call(&self, source: LoopSource<'_>, out: &mut [i8]) -> SpikeCount {
-        let Self { shape, code, resources, constants } = self;
+        let Self { code, resources, constants } = self;
+        let shape = code.shape();
         let tokens = out.len() / (plane_bytes(shape.width) * usize::from(shape.steps));
         let (numbers, lanes) = (&constants.numbers, &constants.lanes);
-        LoopCall { code, shape: *shape, source, constants: numbers, lanes, out, tokens }.run(resources.pool)
+        LoopCall { code, source, constants: numbers, lanes, out, tokens }.run(resources.pool)
     }
 
-    /// All tokens from rows of numbers, which are laid out in whole groups.
+    /// All tokens from rows of numbers, which are laid out in whole groups: some tokens at a time, so that copies stay small.
     pub fn run_rows(&self, x: &[u8], out: &mut [i8]) -> SpikeCount {
-        let (width, padded) = (4 * self.shape.width, 4 * self.shape.padded());
+        let shape = self.code.shape();
+        let (width, padded) = (4 * shape.width, 4 * shape.padded());
         if width == padded {
             return self.call(LoopSource::Rows(x), out);
         }
-        let mut rows = vec![0; x.len() / width * padded];
-        rows.chunks_exact_mut(padded).zip(x.chunks_exact(width)).for_each(|(to, row)| to[..width].copy_from_slice(row));
-        self.call(LoopSource::Rows(&rows), out)
+        let steps = usize::from(shape.steps);
+        let rows = if matches!(shape.flow, LoopInput::Currents(_)) { steps } else { 1 };
+        let some = (COPIED / (rows * padded)).max(1);
+        let mut fired = SpikeCount::default();
+        let parts = x.chunks(some * rows * width).zip(out.chunks_mut(some * steps * plane_bytes(shape.width)));
+        for (x, out) in parts {
+            let mut copy = vec![0; x.len() / width * padded];
+            copy.chunks_exact_mut(padded)
+                .zip(x.chunks_exact(width))
+                .for_each(|(to, row)| to[..width].copy_from_slice(row));
+            fired += self.call(LoopSource::Rows(&copy), out);
+        }
+        fired
     }
 
     /// All tokens from spikes, as many at a time as have so many events; `taken` counts the spikes.
     fn run_events(&self, planes: &[i8], weights: Panels<'_>, out: &mut [i8], taken: &mut u64) -> SpikeCount {
-        let Self { shape, resources, .. } = self;
+        let Self { code, resources, .. } = self;
+        let shape = code.shape();
         let steps = usize::from(shape.steps);
         let (stride, train) = (plane_bytes(weights.inputs()), plane_bytes(shape.width) * steps);
-        let kernels = resources.rows_by_kernel.then_some(resources.kernels);
+        let kernels = code.by_kernel().then_some(resources.kernels);
         let mut fired = SpikeCount::default();
         let (mut planes, mut out) = (planes, out);
         // Before any is listed, as if all channels fired.
@@ -182,7 +201,8 @@ impl Layer<'_> {
             }
             fired += self.call(LoopSource::Events { list: &list, ends: &ends, weights, kernels }, trains);
             *taken += list.count();
-            tokens = some * EVENTS / (list.count() as usize).max(1);
+            // At most four times as many: what comes may be less silent.
+            tokens = (some * EVENTS / (list.count() as usize).max(1)).min(4 * some);
             (planes, out) = (later, rest);
         }
         fired

@@ -491,7 +491,7 @@ unsafe fn add_four(rows: [*const i8; GROUP], x: i32, lanes: &mut [__m256i; VECTO
     }
 }
 
-/// Entries whose products, two of 127 for every four, are added up in 16 bits.
+/// Entries that are added up in 16 bits: a lane gets one of 127 at most of each.
 const NARROW: usize = 4 * 60;
 
 /// Adds listed rows, times their values, to lanes that are in the order of `quads`; `ahead(i)` comes before batch `i`.

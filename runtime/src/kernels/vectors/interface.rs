@@ -29,8 +29,8 @@ pub trait Vectors: Copy {
     /// Whether spikes that have the weight of their timestep are added as fast as spikes of 1 and -1.
     fn weighs_spikes(self) -> bool;
 
-    /// Lists what is not 0 of `x`, times `2^shift`, in order; how many there are. Where it writes, up to the next multiple of
-    /// `BLOCK` from the length of `x`, what lies beyond them says nothing.
+    /// Lists what is not 0 of `x`, times `2^shift`, in order; how many there are. There is room for all of `x` and `ROOM` more,
+    /// and what it writes beyond the last one says nothing.
     fn list<P: RowPlace>(self, x: &[i8], shift: u32, places: &mut [P], values: &mut [i8]) -> usize;
 
     /// Rows of a panel to groups, in whatever form `tile` reads them; what is missing of the last group is zero.
