@@ -127,13 +127,15 @@ thread_local! {
     static EVENT_LISTS: RefCell<TrainRuns> = RefCell::default();
 }
 
-/// Spikes of a token, at least 1: the mean of every seventeenth, which are different timesteps where a token has one each.
-fn events_per_token(kernels: Kernels, trains: SpikePlanes<'_>) -> usize {
+/// Tokens whose spikes are listed together, by those of every seventeenth token. These are different timesteps where a token has
+/// one each. At most sixteen times as many as if all channels fired: what is no part of the sample may be less silent.
+pub fn tokens_listed(kernels: Kernels, trains: SpikePlanes<'_>, inputs: usize) -> usize {
     const EVERY: usize = 17;
     let SpikePlanes { planes, stride, steps } = trains;
     let sample = planes.chunks(steps * stride).step_by(EVERY);
     let (tokens, fired) = (sample.len(), sample.map(|train| kernels.count_nonzero(train)).sum::<usize>());
-    (fired / tokens.max(1)).max(1)
+    let most = (16 * EVENTS / (steps * inputs)).max(1);
+    (EVENTS / (fired / tokens.max(1)).max(1)).clamp(1, most)
 }
 
 /// `y[n, m]` from trains through a weight, Horner with `carry` over the timesteps; how many spikes there were.
@@ -147,9 +149,7 @@ pub fn synapse(
 ) -> u64 {
     let SpikePlanes { planes, stride, steps } = trains;
     let rows = y.len() / w.outputs();
-    // At most sixteen times as many as if all channels fired: what is no part of the sample may be less silent.
-    let most = (16 * EVENTS / (steps * w.inputs())).min(rows.div_ceil(pool.threads())).max(1);
-    let tokens = (EVENTS / events_per_token(kernels, trains)).clamp(1, most);
+    let tokens = tokens_listed(kernels, trains, w.inputs()).min(rows.div_ceil(pool.threads())).max(1);
     let count = AtomicU64::new(0);
     let parts = planes.chunks(tokens * steps * stride).zip(y.chunks_mut(tokens * w.outputs())).collect();
     let work = |(planes, y): (&[i8], &mut [i32])| {

@@ -151,8 +151,9 @@ pub(super) fn tile_inputs(
         };
         let mut sums: PanelSums = [0; OUTPUTS];
         vectors.train(std::iter::once((events.plane(plane), prefetch)), 1, panel, &mut sums);
-        let numbers = y.iter_mut().zip(sums).zip(gain.iter().zip(offset));
-        numbers.for_each(|((y, sum), (gain, offset))| *y = sum as f32 * gain + offset);
+        // Slices, so that vectors do it.
+        let numbers = y.iter_mut().zip(sums.as_slice()).zip(gain.as_slice()).zip(offset.as_slice());
+        numbers.for_each(|(((y, &sum), &gain), &offset)| *y = sum as f32 * gain + offset);
     }
 }
 

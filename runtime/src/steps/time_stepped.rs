@@ -3,6 +3,7 @@
 //! A loop in machine code runs a layer over its timesteps, with the synapse that drives it where nothing else reads the
 //! synapse's currents. The kernel here lists events, lays numbers out for vectors, and shares tiles among threads.
 
+use crate::jit::dispatch::{SpikePlanes, tokens_listed};
 use crate::jit::emit::{Emitter, GROUP};
 use crate::jit::loop_call::{LoopCall, LoopCode, LoopSource};
 use crate::jit::neuron_loop::{LoopInput, NeuronLoop};
@@ -18,9 +19,6 @@ use snnc_ir::membrane::Membrane;
 use snnc_ir::op::{Op, SpikeOp};
 use snnc_ir::types::{Elem, Type};
 use snnc_ir::{Curve, Diagnostic, Value};
-
-/// Events that are listed at a time: what the second-level cache holds beside a panel.
-const EVENTS: usize = 1 << 16;
 
 /// Bytes of numbers that are copied at a time where a width is no multiple of a group's.
 const COPIED: usize = 1 << 20;
@@ -179,31 +177,23 @@ impl Layer<'_> {
         fired
     }
 
-    /// All tokens from spikes, as many at a time as have so many events; `taken` counts the spikes.
+    /// All tokens from spikes, some at a time; `taken` counts the spikes.
     fn run_events(&self, planes: &[i8], weights: Panels<'_>, out: &mut [i8], taken: &mut u64) -> SpikeCount {
         let Self { code, resources, .. } = self;
         let shape = code.shape();
-        let steps = usize::from(shape.steps);
-        let (stride, train) = (plane_bytes(weights.inputs()), plane_bytes(shape.width) * steps);
+        let (steps, inputs) = (usize::from(shape.steps), weights.inputs());
+        let (stride, train) = (plane_bytes(inputs), plane_bytes(shape.width) * steps);
+        let some = tokens_listed(resources.kernels, SpikePlanes { planes, stride, steps }, inputs);
         let kernels = code.by_kernel().then_some(resources.kernels);
         let mut fired = SpikeCount::default();
-        let (mut planes, mut out) = (planes, out);
-        // Before any is listed, as if all channels fired.
-        let mut tokens = EVENTS / (steps * weights.inputs());
-        while !out.is_empty() {
-            let some = tokens.clamp(1, out.len() / train);
-            let (these, later) = planes.split_at(some * steps * stride);
-            let (trains, rest) = out.split_at_mut(some * train);
-            let list = resources.kernels.event_list(these, stride, weights.inputs());
+        for (planes, out) in planes.chunks(some * steps * stride).zip(out.chunks_mut(some * train)) {
+            let list = resources.kernels.event_list(planes, stride, inputs);
             let mut ends = vec![0];
             if kernels.is_none() {
                 ends.extend(list.parts().2);
             }
-            fired += self.call(LoopSource::Events { list: &list, ends: &ends, weights, kernels }, trains);
+            fired += self.call(LoopSource::Events { list: &list, ends: &ends, weights, kernels }, out);
             *taken += list.count();
-            // At most four times as many: what comes may be less silent.
-            tokens = (some * EVENTS / (list.count() as usize).max(1)).min(4 * some);
-            (planes, out) = (later, rest);
         }
         fired
     }
