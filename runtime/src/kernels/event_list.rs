@@ -166,6 +166,12 @@ impl EventList {
         Self { inputs, ..Self::default() }
     }
 
+    /// None yet, of planes of so many channels, in the memory of those that there were.
+    pub(super) fn begin(&mut self, inputs: usize) {
+        self.inputs = inputs;
+        self.lists.clear();
+    }
+
     /// How many there are.
     pub fn count(&self) -> u64 {
         self.lists.count

@@ -17,14 +17,21 @@ fn extend<P: RowPlace>(vectors: impl Vectors, lists: &mut Lists<P>, x: &[i8], sh
 /// The events of planes of `inputs` numbers that lie `stride` apart.
 #[inline(always)]
 pub(super) fn event_list(vectors: impl Vectors, planes: &[i8], stride: usize, inputs: usize) -> EventList {
+    let mut events = EventList::default();
+    list_events(vectors, planes, stride, inputs, &mut events);
+    events.lists.cut();
+    events
+}
+
+/// Lists the same in the memory of another list.
+#[inline(always)]
+pub(super) fn list_events(vectors: impl Vectors, planes: &[i8], stride: usize, inputs: usize, events: &mut EventList) {
     assert!(inputs > 0 && inputs <= stride, "planes of {inputs} channels, {stride} apart");
-    let mut events = EventList::of(inputs);
+    events.begin(inputs);
     for plane in planes.chunks(stride) {
         let fired = extend(vectors, &mut events.lists, &plane[..inputs], 0, 0);
         events.lists.end_after(fired);
     }
-    events.lists.cut();
-    events
 }
 
 /// Lists trains of `steps` planes of `inputs` numbers that lie `stride` apart. `carry` is 1 or 2.

@@ -267,6 +267,9 @@ kernels! {
     /// The events of planes of `inputs` numbers that lie `stride` apart.
     fn event_list(planes: &[i8], stride: usize, inputs: usize) -> EventList = listing::event_list with vectors;
 
+    /// Lists the same in the memory of another list.
+    fn list_events(planes: &[i8], stride: usize, inputs: usize, events: &mut EventList) = listing::list_events with vectors;
+
     /// The events of trains of `steps` planes each, for the sums of all timesteps; `carry` is 1 or 2. What the list had is gone.
     fn list_trains(planes: &[i8], stride: usize, inputs: usize, steps: usize, carry: i32, events: &mut TrainRuns) = listing::list_trains with vectors;
 

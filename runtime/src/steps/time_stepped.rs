@@ -7,7 +7,7 @@ use crate::jit::dispatch::{SpikePlanes, tokens_listed};
 use crate::jit::emit::{Emitter, GROUP};
 use crate::jit::loop_call::{LoopCall, LoopCode, LoopSource};
 use crate::jit::neuron_loop::{LoopInput, NeuronLoop};
-use crate::kernels::{Panels, SpikeCount};
+use crate::kernels::{EventList, Panels, SpikeCount};
 use crate::layout::plane_bytes;
 use crate::meter::{Executed, MatmulCounts};
 use crate::planner::Planner;
@@ -19,6 +19,12 @@ use snnc_ir::membrane::Membrane;
 use snnc_ir::op::{Op, SpikeOp};
 use snnc_ir::types::{Elem, Type};
 use snnc_ir::{Curve, Diagnostic, Value};
+use std::cell::RefCell;
+
+thread_local! {
+    /// What a thread lists events in.
+    static EVENTS: RefCell<EventList> = RefCell::default();
+}
 
 /// Bytes of numbers that are copied at a time where a width is no multiple of a group's.
 const COPIED: usize = 1 << 20;
@@ -186,8 +192,9 @@ impl Layer<'_> {
         let some = tokens_listed(resources.kernels, SpikePlanes { planes, stride, steps }, inputs);
         let kernels = code.by_kernel().then_some(resources.kernels);
         let mut fired = SpikeCount::default();
+        let mut list = EVENTS.take();
         for (planes, out) in planes.chunks(some * steps * stride).zip(out.chunks_mut(some * train)) {
-            let list = resources.kernels.event_list(planes, stride, inputs);
+            resources.kernels.list_events(planes, stride, inputs, &mut list);
             let mut ends = vec![0];
             if kernels.is_none() {
                 ends.extend(list.parts().2);
@@ -195,6 +202,7 @@ impl Layer<'_> {
             fired += self.call(LoopSource::Events { list: &list, ends: &ends, weights, kernels }, out);
             *taken += list.count();
         }
+        EVENTS.set(list);
         fired
     }
 }
