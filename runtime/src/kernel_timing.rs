@@ -56,11 +56,10 @@ pub fn measure(isa: Option<Isa>) -> Result<KernelCosts, Diagnostic> {
 
     let one = kernels.event_list(&x[..inputs], inputs, inputs);
     let fired = |events: &EventList, outputs: usize| (events.count() as usize * outputs / OUTPUTS) as f64;
-    let sparse_far = least(&far, |w| kernels.synapse(&one, 1, 1, w, &mut y[..outputs])) / fired(&one, outputs);
+    let sparse_far = least(&far, |w| kernels.synapse(&one, w, &mut y[..outputs])) / fired(&one, outputs);
     let all = kernels.event_list(&x, inputs, inputs);
     let again = vec![near; far.len()];
-    let sparse_near =
-        least(&again, |w| kernels.synapse(&all, 1, 1, w, &mut y[..MANY * NEAR[1]])) / fired(&all, NEAR[1]);
+    let sparse_near = least(&again, |w| kernels.synapse(&all, w, &mut y[..MANY * NEAR[1]])) / fired(&all, NEAR[1]);
 
     // Noise may make a difference of two times negative; a price is above 0.
     let least = dense / 1000.0;

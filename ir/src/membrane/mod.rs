@@ -1,7 +1,7 @@
 //! Time-stepped neurons: what a membrane does with one timestep's input.
 //!
-//! Unlike `fire`, which integrates the whole train before it speaks, such a neuron spikes before it has heard everything,
-//! so what it says depends on the order of its inputs, and time does not collapse. Potentials are in units of the
+//! Unlike `fire`, which integrates the whole train before its first spike, such a neuron spikes before all of its input has
+//! come. So its spikes depend on the order of its inputs, and time does not collapse. Potentials are in units of the
 //! threshold. A membrane starts half-way, so that a constant input is rounded, not cut off. Signed values have two
 //! membranes, one for each sign; with a ReLU there is one, which never spikes for what is negative: a plain IF layer.
 //!

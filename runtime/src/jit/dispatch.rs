@@ -76,7 +76,7 @@ impl Strategy {
 
     fn run(&self, kernels: Kernels, x: &[i8], w: Panels<'_>, y: &mut [i32]) {
         match &self.sparse {
-            Some(events) => kernels.synapse(events, 1, 1, w, y),
+            Some(events) => kernels.synapse(events, w, y),
             None => kernels.matmul_int(x, &[], w, y),
         }
     }

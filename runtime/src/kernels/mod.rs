@@ -277,9 +277,8 @@ kernels! {
     /// for each event. Sums wrap.
     fn trains(events: &TrainRuns, w: Panels<'_>, y: &mut [i32]) = synapse::trains with vectors;
 
-    /// `y[n, m] = sum over t of carry^(T - 1 - t) * (events of token and timestep t) w`, for `T` planes per token. Only rows of
-    /// channels that fired are read. Sums wrap.
-    fn synapse(events: &EventList, steps: usize, carry: i32, w: Panels<'_>, y: &mut [i32]) = synapse::synapse with vectors;
+    /// `y[n, m] = (events of token n) w`, for a plane per token. Only rows of channels that fired are read. Sums wrap.
+    fn synapse(events: &EventList, w: Panels<'_>, y: &mut [i32]) = synapse::synapse with vectors;
 
     /// `y[i, 64] = (events of plane planes.start + i) w * gain[64] + offset[64]`, of the 64 outputs of one panel and all of its
     /// columns: every plane on its own. `prefetch`: the panel is not in a cache yet.

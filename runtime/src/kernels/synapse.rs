@@ -46,74 +46,32 @@ fn split_block(events: &mut EventList, vectors: impl Vectors, from: usize, x: &[
     }
 }
 
-/// `y[n, m] = sum over t of carry^(T - 1 - t) * (events of token and timestep t) w`: Horner over the `steps` planes of a token.
+/// `y[n, m] = (events of token n) w`: a plane per token.
 #[inline(always)]
-pub(super) fn synapse(
-    vectors: impl Vectors,
-    events: &EventList,
-    steps: usize,
-    carry: i32,
-    w: Panels<'_>,
-    y: &mut [i32],
-) {
+pub(super) fn synapse(vectors: impl Vectors, events: &EventList, w: Panels<'_>, y: &mut [i32]) {
     let m = w.outputs();
-    assert!(steps > 0 && events.planes().is_multiple_of(steps), "{steps} planes per token");
-    assert_eq!(events.planes() / steps * m, y.len(), "a row of sums for each token");
-    // Where most channels fire at some time, the next panel is prefetched as a whole.
-    let first = if y.is_empty() { 0 } else { events.lists.entries(steps) };
-    let dense = first > w.inputs() / 2;
+    assert_eq!(events.planes() * m, y.len(), "a row of sums for each token");
+    // Where most channels fire, the next panel is prefetched as a whole.
+    let first = events.planes().min(1);
+    let dense = events.lists.entries(first) > w.inputs() / 2;
     for (p, panel) in w.panels().enumerate() {
         let columns = p * OUTPUTS..((p + 1) * OUTPUTS).min(m);
-        let next = w.panel(p + 1);
         for (token, y) in y.chunks_exact_mut(m).enumerate() {
             let prefetch = match token {
-                0 if dense && p > 0 => Some(next),
-                0 => Some(&next[..0]),
-                _ => None,
+                0 if dense && p > 0 => Prefetch::Rows(w.panel(p + 1)),
+                0 => Prefetch::Listed,
+                _ => Prefetch::Nothing,
             };
-            let planes = Planes { events, left: token * steps..(token + 1) * steps, prefetch, entries: first };
+            let plane = std::iter::once((events.plane(token), prefetch));
             let y = &mut y[columns.clone()];
             if let Some(y) = y.first_chunk_mut() {
-                vectors.train(planes, carry, panel, y);
+                vectors.train(plane, 1, panel, y);
             } else {
                 let mut sums: PanelSums = [0; OUTPUTS];
-                vectors.train(planes, carry, panel, &mut sums);
+                vectors.train(plane, 1, panel, &mut sums);
                 y.copy_from_slice(&sums[..y.len()]);
             }
         }
-    }
-}
-
-/// The planes of a token.
-struct Planes<'a> {
-    events: &'a EventList,
-    left: Range<usize>,
-    /// The rows that the first token's planes share out to prefetch; if there are none, their own. `None`: nothing.
-    prefetch: Option<&'a [i8]>,
-    /// How many entries the first token has.
-    entries: usize,
-}
-
-impl<'a> Iterator for Planes<'a> {
-    type Item = (EventRows<'a, u32>, Prefetch<'a>);
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.left.start == self.left.end {
-            return None;
-        }
-        let i = self.left.start;
-        self.left.start += 1;
-        let prefetch = match self.prefetch {
-            None => Prefetch::Nothing,
-            Some([]) => Prefetch::Listed,
-            Some(soon) => {
-                let done = |planes: usize| self.events.lists.entries(planes);
-                let lines = |planes: usize| soon.len() / OUTPUTS * done(planes) / self.entries * OUTPUTS;
-                Prefetch::Rows(&soon[lines(i)..lines(i + 1)])
-            }
-        };
-        Some((self.events.plane(i), prefetch))
     }
 }
 
