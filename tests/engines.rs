@@ -7,7 +7,7 @@ use snnc_examples::gpt2::{Activation, Gpt2Config, HeadExport};
 use snnc_ir::container::{self, File};
 use snnc_ir::events::Events;
 use snnc_ir::membrane::{Membrane, Parameter};
-use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
+use snnc_ir::op::{DenseOp, Heads, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Builder, Code, Curve, Graph, Node, Op, Stage, Tensor, verify};
 use snnc_passes::collapse::{collapse, depends_on_order};
@@ -304,7 +304,7 @@ fn attention_of_neurons_that_integrate_first_collapses() {
     parts.push(b.weight("half_life", Arc::new(Tensor::i32(&[2], vec![0, 4]))));
     parts.push(f32s(&mut b, "emit", &[6], 0.5, 2.0));
     let variant = Ssa::Lif { output: Output::Spikes };
-    let spikes = b.add(Op::Level(LevelOp::Ssa { heads: 2, variant }), &parts, "").unwrap();
+    let spikes = b.add(Op::Level(LevelOp::Ssa { heads: Heads::equal(2), variant }), &parts, "").unwrap();
     let levels = b.add(Op::Spike(SpikeOp::Decode), &[spikes], "").unwrap();
     let unit = f32s(&mut b, "unit", &[6], 0.5, 1.0);
     let out = b.add(Op::Level(LevelOp::ScaleShift), &[levels, unit, unit], "").unwrap();

@@ -12,13 +12,14 @@ use crate::context::Context;
 use crate::features::{self, Features};
 use crate::fit::{QuantParams, QuantPlan};
 use crate::levels::Levels;
+use crate::shared_channels::SharedChannels;
 use crate::sites;
 use indexmap::IndexMap;
 use snnc_ir::bounds::{SUM_MAX, largest_sum};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::eval;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
-use snnc_ir::op::{Layout, Scalar};
+use snnc_ir::op::{Heads, Layout};
 use snnc_ir::origin::NodeOrigin;
 use snnc_ir::site::{ChannelGroup, Site};
 use snnc_ir::ssa::Output;
@@ -58,6 +59,15 @@ struct Units {
     shift: Vec<f32>,
 }
 
+impl Units {
+    /// Of values as attention hands them on: a head of them for every head of queries.
+    fn for_queries(self, heads: Heads) -> Self {
+        let shared = SharedChannels { heads, width: self.unit.len() / heads.kv as usize };
+        let all = |of: &[f32]| (0..of.len() * heads.group()).map(|q| of[shared.key(q)]).collect();
+        Self { unit: all(&self.unit), shift: all(&self.shift) }
+    }
+}
+
 struct Quantise<'a> {
     graph: &'a Graph,
     quant_plan: &'a QuantPlan,
@@ -85,30 +95,22 @@ impl Quantise<'_> {
         let origin = self.graph.origin(value).clone();
         let new = match node.op {
             // Constants are placed where they are used; a curve belongs to the neuron that reads it.
-            Op::Leaf(LeafOp::Weight(_)) | Op::Dense(DenseOp::Curve(_)) => return Ok(()),
+            Op::Leaf(LeafOp::Weight(_)) | Op::Dense(DenseOp::Curve(_) | DenseOp::Gated(_)) => return Ok(()),
             Op::Dense(DenseOp::Linear(layout)) => self.linear(value, layout)?,
             Op::Dense(DenseOp::Attention { heads, scale }) => self.attention(value, heads, scale.get())?,
             Op::Leaf(LeafOp::Tokens)
             | Op::Leaf(LeafOp::Positions)
-            | Op::Dense(DenseOp::LayerNormNoGain { .. })
+            | Op::Dense(DenseOp::Centre | DenseOp::RmsNorm { .. } | DenseOp::Rotary { .. })
             | Op::Dense(DenseOp::Embed)
+            | Op::Level(LevelOp::ScaleShift)
             | Op::Array(ArrayOp::Binary(Binary::Add)) => {
                 let args = node.args.iter().map(|arg| self.tensor(*arg)).collect::<Result<Vec<_>, _>>()?;
                 self.builder.add(node.op, &args, &origin)?
             }
-            Op::Dense(DenseOp::LayerNorm { eps }) => self.layer_norm(value, eps)?,
             op => return Err(Diagnostic::new(origin, format!("`{op}` has no spiking counterpart"))),
         };
         self.map[value.index()] = Some(new);
         Ok(())
-    }
-
-    /// A LayerNorm that the residual stream reads as well stays in reals: it is multiplied by its gain, channel by channel.
-    fn layer_norm(&mut self, value: Value, eps: Scalar) -> Result<Value, Diagnostic> {
-        let (node, origin) = (self.graph.node(value), self.graph.origin(value).clone());
-        let args = node.args.iter().map(|arg| self.tensor(*arg)).collect::<Result<Vec<_>, _>>()?;
-        let normal = self.builder.add(Op::Dense(DenseOp::LayerNormNoGain { eps }), &args[..1], &origin)?;
-        self.builder.add(Op::Level(LevelOp::ScaleShift), &[normal, args[1], args[2]], &origin)
     }
 
     /// The new graph's still for an old value.
@@ -116,11 +118,26 @@ impl Quantise<'_> {
         if let Some(weight) = self.graph.constant(value) {
             return Ok(self.builder.weight(&weight.name, weight.tensor.clone()));
         }
+        if let Op::Dense(DenseOp::Curve(_) | DenseOp::Gated(_)) = self.graph.node(value).op {
+            return self.curved(value);
+        }
         let found = self.map[value.index()].filter(|_| !self.units.contains_key(&value));
         found.ok_or_else(|| {
             let op = self.graph.node(value).op;
             Diagnostic::new(self.graph.origin(value), format!("`{op}` is read by something that is no projection"))
         })
+    }
+
+    /// A curve that something else than neurons reads.
+    fn curved(&mut self, value: Value) -> Result<Value, Diagnostic> {
+        if let Some(done) = self.map[value.index()] {
+            return Ok(done);
+        }
+        let (node, origin) = (self.graph.node(value), self.coded(value, ChannelGroup::Whole));
+        let args = node.args.iter().map(|arg| self.tensor(*arg)).collect::<Result<Vec<_>, _>>()?;
+        let new = self.builder.add(node.op, &args, &origin)?;
+        self.map[value.index()] = Some(new);
+        Ok(new)
     }
 
     fn constant(&mut self, name: String, data: Vec<f32>) -> Value {
@@ -151,6 +168,9 @@ impl Quantise<'_> {
         fit: QuantParams,
         group: ChannelGroup,
     ) -> Result<Value, Diagnostic> {
+        if let Op::Dense(DenseOp::Gated(curve)) = self.graph.node(value).op {
+            return self.gated_neurons(value, curve, name, &fit, group);
+        }
         let QuantParams { levels, scale, zero_point, .. } = fit;
         let origin = self.coded(value, group);
         let (curve, input) = match self.graph.node(value).op {
@@ -181,6 +201,30 @@ impl Quantise<'_> {
             vec![potential, pre_gain, pre_offset, gain, self.constant(format!("{name}.offset"), offset)]
         };
         self.builder.add(op, &args, &origin)
+    }
+
+    /// Neurons with a multiplicative input: the scale divides what the gate multiplies.
+    fn gated_neurons(
+        &mut self,
+        value: Value,
+        curve: Curve,
+        name: &str,
+        fit: &QuantParams,
+        group: ChannelGroup,
+    ) -> Result<Value, Diagnostic> {
+        let origin = self.coded(value, group);
+        let &[gate, up] = self.graph.node(value).args.as_slice() else { unreachable!("checked by infer") };
+        if fit.zero_point.iter().any(|&point| point != 0.0) {
+            return Err(Diagnostic::new(origin, "gated neurons have levels around 0"));
+        }
+        let inverse = fit.scale.iter().map(|&s| if s > 0.0 { 1.0 / s } else { 0.0 }).collect();
+        let (ones, zeros) = (vec![1.0; fit.scale.len()], vec![0.0; fit.scale.len()]);
+        let mut args = vec![self.tensor(gate)?, self.tensor(up)?];
+        for (what, data) in [("pre_gain", ones), ("pre_offset", zeros.clone()), ("gain", inverse), ("offset", zeros)] {
+            args.push(self.constant(format!("{name}.{what}"), data));
+        }
+        let op = LevelOp::GatedQuant { code: fit.levels.code, steps: fit.levels.steps, curve };
+        self.builder.add(Op::Level(op), &args, &origin)
     }
 
     /// Where a part of a projection comes from and stands.
@@ -215,10 +259,7 @@ impl Quantise<'_> {
                 self.builder.add(Op::Level(LevelOp::ScaleShift), &[levels, scale, zero_point], &origin)?
             }
             None => match self.graph.node(value).op {
-                Op::Dense(DenseOp::Curve(curve)) => {
-                    let input = self.tensor(self.graph.node(value).args[0])?;
-                    self.builder.add(Op::Dense(DenseOp::Curve(curve)), &[input], &origin)?
-                }
+                Op::Dense(DenseOp::Curve(_) | DenseOp::Gated(_)) => self.curved(value)?,
                 // Where it counts in other units, its one reader takes them into its weight.
                 Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => {
                     self.map[value.index()].map_or_else(|| self.tensor(value), Ok)?
@@ -534,7 +575,7 @@ impl Quantise<'_> {
 
     /// Scores `q . k` of balanced levels are integers with one scale a head. A key's centre adds the same to all scores of
     /// a query, which softmax does not notice; a value's centre passes through.
-    fn attention(&mut self, value: Value, heads: u32, scale: f32) -> Result<Value, Diagnostic> {
+    fn attention(&mut self, value: Value, heads: Heads, scale: f32) -> Result<Value, Diagnostic> {
         let &[q, k, v] = self.graph.node(value).args.as_slice() else { unreachable!("checked by infer") };
         let name = self.names.get(&value).cloned().unwrap_or_else(|| "attention".into());
         let origin = self.graph.origin(value).clone();
@@ -573,7 +614,8 @@ impl Quantise<'_> {
             .zip(&values.bias_correction)
             .map(|(m, bias_correction)| m + bias_correction)
             .collect();
-        self.units.insert(value, Units { unit: values.scale, shift });
+        let units = Units { unit: values.scale, shift }.for_queries(heads);
+        self.units.insert(value, units);
         self.builder.add(Op::Level(LevelOp::Ssa { heads, variant }), &args, &origin)
     }
 
@@ -581,7 +623,7 @@ impl Quantise<'_> {
     fn without_softmax(
         &mut self,
         value: Value,
-        heads: u32,
+        heads: Heads,
         variant: Ssa,
         features: Features,
     ) -> Result<Value, Diagnostic> {
@@ -598,20 +640,21 @@ impl Quantise<'_> {
             args.push(self.features(x, &format!("{name}.{letter}"), part, heads, variant, &features, &origin)?);
         }
         args.push(self.levels(v, &format!("{name}.v"))?);
-        args.push(self.constant(format!("{name}.sink"), features::sinks(variant, heads as usize)));
-        let half_life = features::halvings(heads as usize, self.graph.context);
+        args.push(self.constant(format!("{name}.sink"), features::sinks(variant, heads.query as usize)));
+        let half_life = features::halvings(heads.kv as usize, self.graph.context);
         let half_life = Arc::new(Tensor::i32(&[half_life.len()], half_life));
         args.push(self.builder.weight(&format!("{name}.half_life"), half_life));
         let spikes = variant == Ssa::Lif { output: Output::Spikes };
         if spikes {
-            args.push(self.constant(format!("{name}.emit.gain"), vec![1.0; values.scale.len()]));
+            args.push(self.constant(format!("{name}.emit.gain"), vec![1.0; values.scale.len() * heads.group()]));
         }
         let new = self.builder.add(Op::Level(LevelOp::Ssa { heads, variant }), &args, &origin)?;
         if spikes {
             // What reads it reads these spikes.
             self.levels.insert(value, new);
         }
-        self.units.insert(value, Units { unit: values.scale, shift: values.zero_point });
+        let units = Units { unit: values.scale, shift: values.zero_point }.for_queries(heads);
+        self.units.insert(value, units);
         Ok(new)
     }
 
@@ -627,7 +670,7 @@ impl Quantise<'_> {
         x: Value,
         name: &str,
         part: usize,
-        heads: u32,
+        heads: Heads,
         variant: Ssa,
         features: &Features,
         origin: &NodeOrigin,
@@ -636,7 +679,7 @@ impl Quantise<'_> {
         let (potential, gain) = if let Ssa::Lif { .. } = variant {
             (x, features.units[part].iter().map(|unit| gain / unit).collect())
         } else {
-            let map = self.builder.weight(&format!("{name}.map"), Arc::new(features.map(part, heads as usize)));
+            let map = self.builder.weight(&format!("{name}.map"), Arc::new(features.map(part, heads)));
             let y = self.builder.add(Op::Level(LevelOp::HeadLinear), &[x, map], origin)?;
             (y, vec![gain; features::SIDES * features.units[part].len()])
         };
