@@ -4,8 +4,8 @@
 //! nothing about how a part works: `blueprint` puts numbers in, `build` makes ops of it. A user may give a table of his own.
 
 use indexmap::IndexMap;
-use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use serde_json::{Map, Value as Json};
 use snnc_ir::diagnostic::{Diagnostic, ErrorCode};
 use std::collections::HashSet;
@@ -366,9 +366,8 @@ impl ArchitectureTable {
         if !self.rows.contains_key(name) {
             return Ok(None);
         }
-        let wrong = |message: String| {
-            Diagnostic::new(format!("{}: {name}", self.place), message).code(ErrorCode::ARCHITECTURE)
-        };
+        let wrong =
+            |message: String| Diagnostic::new(format!("{}: {name}", self.place), message).code(ErrorCode::ARCHITECTURE);
         let row = self.merged(name, LIKE_MAX).map_err(wrong)?;
         if let Some(missing) = row.get("missing") {
             let missing = missing.clone().try_into().map_err(|e| wrong(format!("`missing`: {}", e.message())))?;

@@ -2,8 +2,8 @@
 //! together. It is all that `build` needs beside the weights.
 
 use crate::architecture::{
-    Architecture, AttentionPart, NormKind, PackedOrder, PairOrder, PositionPart, ProjectionNames, Setting, WeightLayout,
-    WindowKeys,
+    Architecture, AttentionPart, NormKind, PackedOrder, PairOrder, PositionPart, ProjectionNames, Setting,
+    WeightLayout, WindowKeys,
 };
 use crate::checkpoint::{TensorPart, WantedTensor};
 use crate::config::{Config, shortened};
@@ -39,8 +39,6 @@ pub struct Blueprint {
     pub head: Option<ProjectionPlan>,
     /// All tensors, in the order in which they are used.
     pub wanted: Vec<WantedTensor>,
-    /// What the user should know.
-    pub warnings: Vec<String>,
 }
 
 /// A block.
@@ -131,23 +129,29 @@ pub fn plan(
     let sizes = sizes(architecture, config)?;
     let based = |name: &str| has(&format!("{}{name}", architecture.prefix));
     // Base models are stored without the prefix of the network that has a head.
-    let prefix = if based(&format!("{}.weight", architecture.tokens.table)) { architecture.prefix.as_str() } else { "" };
+    let prefix =
+        if based(&format!("{}.weight", architecture.tokens.table)) { architecture.prefix.as_str() } else { "" };
     let mut planner = Planner { architecture, config, sizes, prefix, wanted: Vec::new() };
     let tokens = planner.table(&architecture.tokens.table, sizes.vocabulary);
     let (positions, turns) = planner.positions();
-    let (context, mut warnings) = planner.context(asked, turns.as_ref().map(|(rotary, _)| rotary));
+    let context = planner.context(asked, turns.as_ref().map(|(rotary, _)| rotary));
     let windows = planner.windows();
-    let blocks: Option<Vec<BlockPlan>> = (0..sizes.layers).map(|layer| planner.block(layer, windows[layer], context)).collect();
+    let blocks: Option<Vec<BlockPlan>> =
+        (0..sizes.layers).map(|layer| planner.block(layer, windows[layer], context)).collect();
     let norm = planner.norm(&architecture.output.norm, architecture.norm.kind, sizes.width, 1);
     let tied = planner.config.flag_of(&architecture.output.tied);
     let name = &architecture.output.head;
     let head = (!tied).then(|| planner.head(name));
     if tied && has(&format!("{name}.weight")) {
-        planner.wanted.push(WantedTensor { name: format!("{name}.weight"), sizes: vec![sizes.vocabulary, sizes.width] });
-        warnings.push(format!("the configuration ties the head to the table of tokens, so `{name}.weight` is not read"));
+        planner
+            .wanted
+            .push(WantedTensor { name: format!("{name}.weight"), sizes: vec![sizes.vocabulary, sizes.width] });
+        planner
+            .config
+            .warn(format!("the configuration ties the head to the table of tokens, so `{name}.weight` is not read"));
     }
     let wanted = planner.wanted;
-    Some(Blueprint { context, tokens, positions, turns, blocks: blocks?, norm, head, wanted, warnings })
+    Some(Blueprint { context, tokens, positions, turns, blocks: blocks?, norm, head, wanted })
 }
 
 fn sizes(architecture: &Architecture, config: &mut Config) -> Option<Sizes> {
@@ -220,26 +224,26 @@ impl Planner<'_> {
         }
     }
 
-    /// The most tokens of a sequence, with what the user should know of it.
-    fn context(&mut self, asked: Asked, turns: Option<&Rotary>) -> (usize, Vec<String>) {
+    /// The most tokens of a sequence.
+    fn context(&mut self, asked: Asked, turns: Option<&Rotary>) -> usize {
         let (trained, key) = (self.sizes.context, self.architecture.sizes.context.as_str());
         let learned = matches!(self.architecture.positions, PositionPart::Learned { .. });
         let limit = if learned { Some(trained) } else { turns.and_then(|turns| turns.limit) };
         let usual = if learned { trained } else { trained.min(CONTEXT_USUAL) };
         let context = asked.context.map_or(usual, |context| context as usize);
-        let mut warnings = Vec::new();
         match limit {
             Some(limit) if context > limit && asked.context.is_some() => {
                 let message = format!("is {trained}: positions beyond {limit} tokens cannot be told apart as it says");
                 self.config.refuse(key, format!("{message}, so a context of {context} is not possible"));
             }
-            Some(limit) => return (context.min(limit), warnings),
+            Some(limit) => return context.min(limit),
             None if context > trained => {
-                warnings.push(format!("the network was trained on {trained} tokens; beyond them it may predict badly"));
+                let message = format!("the network was trained on {trained} tokens; beyond them it may predict badly");
+                self.config.warn(message);
             }
             None => {}
         }
-        (context, warnings)
+        context
     }
 
     /// How far the tokens of each layer see.
@@ -247,7 +251,11 @@ impl Planner<'_> {
         let layers = self.sizes.layers;
         let kinds = self.config.value("layer_types");
         let Some(keys) = &self.architecture.attention.window else {
-            return vec![None; layers].into_iter().enumerate().map(|(layer, none)| self.kind(&kinds, layer, none, none)).collect();
+            return vec![None; layers]
+                .into_iter()
+                .enumerate()
+                .map(|(layer, none)| self.kind(&kinds, layer, none, none))
+                .collect();
         };
         let WindowKeys { size, used, from_layer } = keys;
         let used = used.as_deref().is_none_or(|key| self.config.flag(key).unwrap_or(false));
@@ -263,12 +271,16 @@ impl Planner<'_> {
             (Some("full_attention"), _) => None,
             (Some("sliding_attention"), Some(size)) => Some(size),
             (Some("sliding_attention"), None) => {
-                self.config.refuse("layer_types", format!("gives layer {layer} a sliding window, but nothing says how long it is"));
+                self.config.refuse(
+                    "layer_types",
+                    format!("gives layer {layer} a sliding window, but nothing says how long it is"),
+                );
                 None
             }
             (found, _) => {
                 let found = found.map_or_else(|| shortened(kinds.get(layer).unwrap_or(&Json::Null)), str::to_string);
-                let message = format!("gives layer {layer} the kind {found}: full_attention and sliding_attention are known");
+                let message =
+                    format!("gives layer {layer} the kind {found}: full_attention and sliding_attention are known");
                 self.config.refuse("layer_types", message);
                 None
             }
@@ -322,7 +334,8 @@ impl Planner<'_> {
         };
         if curve.is_none() && layer == 0 {
             let name = name.unwrap_or_else(|| "missing".into());
-            let message = format!("is {name}: the activation functions relu, gelu, gelu_new, quick_gelu and silu are known");
+            let message =
+                format!("is {name}: the activation functions relu, gelu, gelu_new, quick_gelu and silu are known");
             self.config.refuse(&key, message);
         }
         curve
@@ -342,7 +355,14 @@ impl Planner<'_> {
     }
 
     /// The projection to some of the `outputs` of a tensor.
-    fn part(&mut self, name: String, inputs: usize, outputs: usize, biased: bool, of: Vec<Range<usize>>) -> ProjectionPlan {
+    fn part(
+        &mut self,
+        name: String,
+        inputs: usize,
+        outputs: usize,
+        biased: bool,
+        of: Vec<Range<usize>>,
+    ) -> ProjectionPlan {
         let (layout, sizes, axis) = match self.architecture.layout {
             WeightLayout::OutputMajor => (Layout::OutputMajor, [outputs, inputs], 0),
             WeightLayout::InputMajor => (Layout::InputMajor, [inputs, outputs], 1),

@@ -135,7 +135,9 @@ impl Checkpoint {
         let mut missing = Vec::new();
         let known: HashSet<&str> = wanted.iter().map(|wanted| wanted.name.as_str()).collect();
         let mut seen: HashMap<&str, &WantedTensor> = HashMap::new();
-        for wanted in wanted.iter().filter(|wanted| seen.insert(&wanted.name, wanted).is_none_or(|same| same != *wanted)) {
+        for wanted in
+            wanted.iter().filter(|wanted| seen.insert(&wanted.name, wanted).is_none_or(|same| same != *wanted))
+        {
             let sizes = &wanted.sizes;
             match self.stored(&wanted.name) {
                 None => missing.push(format!("{} {sizes:?}", wanted.name)),
@@ -145,7 +147,9 @@ impl Checkpoint {
                 }
                 Some((_, stored)) if !READ.contains(&stored.dtype.as_str()) => {
                     let message = format!("it is of type {}; {} are read", stored.dtype, READ.join(", "));
-                    diagnostics.push(wrong(&wanted.name, message).note("save the network anew in float32, float16 or bfloat16"));
+                    diagnostics.push(
+                        wrong(&wanted.name, message).note("save the network anew in float32, float16 or bfloat16"),
+                    );
                 }
                 Some(_) => {}
             }

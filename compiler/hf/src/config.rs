@@ -19,6 +19,7 @@ pub struct Config {
     defaults: Map<String, Json>,
     read: BTreeSet<String>,
     found: Diagnostics,
+    warnings: Vec<String>,
 }
 
 impl Config {
@@ -30,8 +31,8 @@ impl Config {
         let wrong = |message: String| Diagnostic::new(place, message).code(ErrorCode::FOLDER);
         let json: Json = serde_json::from_slice(bytes).map_err(|e| wrong(format!("is no JSON: {e}")))?;
         let Json::Object(given) = json else { return Err(wrong("is no JSON object of settings".into())) };
-        let (defaults, read, found) = (Map::new(), BTreeSet::new(), Diagnostics::new());
-        Ok(Self { place: place.into(), given, defaults, read, found })
+        let (defaults, read) = (Map::new(), BTreeSet::new());
+        Ok(Self { place: place.into(), given, defaults, read, found: Diagnostics::new(), warnings: Vec::new() })
     }
 
     /// Values of keys that are not there.
@@ -42,6 +43,11 @@ impl Config {
     /// Adds what is wrong with the value of a key.
     pub fn refuse(&mut self, key: &str, message: impl Into<String>) {
         self.found.push(self.at(key, message));
+    }
+
+    /// Adds what the user should know, though it is no error.
+    pub fn warn(&mut self, message: impl Into<String>) {
+        self.warnings.push(message.into());
     }
 
     /// A diagnostic about a key.
@@ -129,7 +135,7 @@ impl Config {
         }
     }
 
-    /// Everything that was found to be wrong, and the names of keys that nobody knows.
+    /// What the user should know, the names of keys among it that nobody knows.
     ///
     /// # Errors
     /// What was refused, with what `rules` refuse.
@@ -148,7 +154,12 @@ impl Config {
                 None => unknown.push(key.clone()),
             }
         }
-        self.found.or_else(unknown)
+        if !unknown.is_empty() {
+            let names = unknown.join(", ");
+            self.warnings
+                .push(format!("config.json has keys that are not known, and are taken to change nothing: {names}"));
+        }
+        self.found.or_else(self.warnings)
     }
 }
 

@@ -114,7 +114,8 @@ fn unread(path: &Path, error: &io::Error) -> Diagnostic {
 }
 
 fn pointer(path: &Path) -> Diagnostic {
-    wrong(path, "is a pointer of Git LFS, not the file itself").note("run `git lfs pull` in its folder, or download the file")
+    wrong(path, "is a pointer of Git LFS, not the file itself")
+        .note("run `git lfs pull` in its folder, or download the file")
 }
 
 /// A file of weights that is no pointer.
@@ -138,7 +139,8 @@ fn shards(folder: &Path, index: &Path) -> Result<WeightFiles, Diagnostics> {
     let (mut files, mut diagnostics) = (Vec::new(), Diagnostics::new());
     for name in names {
         let path = folder.join(name);
-        let plain = Path::new(name).file_name().is_some_and(|file| file == name.as_str()) && !name.contains(['/', '\\']);
+        let plain =
+            Path::new(name).file_name().is_some_and(|file| file == name.as_str()) && !name.contains(['/', '\\']);
         if !plain {
             diagnostics.push(wrong(index, format!("names the file `{name}`, which is not a name within its folder")));
         } else if !path.is_file() {
@@ -163,7 +165,8 @@ fn onnx(folder: &Path) -> Result<Option<PathBuf>, Diagnostics> {
     if let Some(path) = known.into_iter().find(|path| path.is_file()) {
         return Ok(Some(checked(path)?));
     }
-    let mut all: Vec<PathBuf> = [folder.to_path_buf(), folder.join("onnx")].iter().flat_map(|at| onnx_files(at)).collect();
+    let mut all: Vec<PathBuf> =
+        [folder.to_path_buf(), folder.join("onnx")].iter().flat_map(|at| onnx_files(at)).collect();
     match all.len() {
         0 => Ok(None),
         1 => Ok(Some(checked(all.remove(0))?)),
@@ -202,17 +205,20 @@ fn with_extension(folder: &Path, extension: &str) -> Vec<PathBuf> {
 }
 
 /// How a network of PyTorch's own format is saved anew.
-const SAVE: &str = "save it anew in Python: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(DIR), which writes safetensors";
+pub const SAVE: &str =
+    "save it anew in Python: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(DIR), which writes safetensors";
 
 /// What is said of a folder that holds no network that can be read.
 fn nothing(folder: &Path) -> Diagnostic {
     let has = |name: &str| folder.join(name).is_file();
     let names = |extension| with_extension(folder, extension).first().map(|path| path.display().to_string());
     if has("adapter_config.json") {
-        return wrong(folder, "holds an adapter (LoRA), not a network").note("merge it into its network: merge_and_unload() of peft");
+        return wrong(folder, "holds an adapter (LoRA), not a network")
+            .note("merge it into its network: merge_and_unload() of peft");
     }
     if has("pytorch_model.bin") || has("pytorch_model.bin.index.json") {
-        return wrong(folder, "holds its weights in `pytorch_model.bin`, a format that runs code when it is read").note(SAVE);
+        return wrong(folder, "holds its weights in `pytorch_model.bin`, a format that runs code when it is read")
+            .note(SAVE);
     }
     if has("tf_model.h5") || has("flax_model.msgpack") {
         return wrong(folder, "holds its weights in a format of TensorFlow or Flax").note(SAVE);
@@ -225,13 +231,15 @@ fn nothing(folder: &Path) -> Diagnostic {
         return wrong(folder, message).note("weights have the names that Hugging Face gives them");
     }
     if let Some(file) = names("bin").or_else(|| names("pt")).or_else(|| names("pth")) {
-        return wrong(folder, format!("holds its weights in {file}, a format that runs code when it is read")).note(SAVE);
+        return wrong(folder, format!("holds its weights in {file}, a format that runs code when it is read"))
+            .note(SAVE);
     }
     if folder.join("snapshots").is_dir() {
         return wrong(folder, "is a folder of a cache").note("name the folder of a revision below its `snapshots`");
     }
     let message = format!("holds no network: {WEIGHTS}, {INDEX} or an ONNX file was expected");
-    wrong(folder, message).note("a folder as Hugging Face, optimum or ONNX Runtime GenAI write it can be named, or an ONNX file")
+    wrong(folder, message)
+        .note("a folder as Hugging Face, optimum or ONNX Runtime GenAI write it can be named, or an ONNX file")
 }
 
 /// What to do with a GGUF file.
@@ -294,7 +302,10 @@ mod tests {
             (vec![("other.safetensors", "")], "no file model.safetensors"),
             (vec![("snapshots/1/model.safetensors", "")], "below its `snapshots`"),
             (vec![("a.onnx", ""), ("b.onnx", "")], "has several ONNX files"),
-            (vec![("genai_config.json", r#"{"model":{"decoder":{"filename":"x.onnx"}}}"#)], "`x.onnx`, which is not here"),
+            (
+                vec![("genai_config.json", r#"{"model":{"decoder":{"filename":"x.onnx"}}}"#)],
+                "`x.onnx`, which is not here",
+            ),
         ] {
             let folder = folder(&files);
             let told = look(folder.path()).unwrap_err().to_string();

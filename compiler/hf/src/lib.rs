@@ -25,7 +25,7 @@ pub mod rotary;
 pub mod tensor_file;
 
 use architecture::{ArchitectureTable, ConfigRules, Described};
-use blueprint::{Asked, Blueprint};
+use blueprint::Asked;
 use checkpoint::{Checkpoint, OpenFile};
 use config::Config;
 use folder::WeightFiles;
@@ -104,13 +104,15 @@ pub fn import(
     let asked = Asked { context: options.context };
     let blueprint = blueprint::plan(&architecture, &mut config, asked, &|name| checkpoint.has(name));
     let producer = producer(&mut config);
-    let unknown = config.finish(&ConfigRules::built_in())?;
+    let warnings = config.finish(&ConfigRules::built_in())?;
     let blueprint = blueprint.ok_or_else(|| {
         let e = Diagnostic::new(place.display().to_string(), "says nothing that can be built");
         Diagnostics::from(e.code(ErrorCode::ARCHITECTURE))
     })?;
     let at = |diagnostics: Diagnostics| diagnostics.in_file(&folder.display().to_string());
-    checkpoint.check(&blueprint.wanted, |tensor| is_buffer(&architecture.buffers, &architecture.prefix, tensor)).map_err(at)?;
+    checkpoint
+        .check(&blueprint.wanted, |tensor| is_buffer(&architecture.buffers, &architecture.prefix, tensor))
+        .map_err(at)?;
     let graph = build::build(&blueprint, &checkpoint).map_err(at)?;
     verify::verify(&graph).map_err(at)?;
     let mut hash = Xxh3::new();
@@ -123,12 +125,7 @@ pub fn import(
         architecture: name,
         tensors: checkpoint.names().count(),
     };
-    Ok(FolderImport { graph, origin, warnings: warnings(&blueprint, &unknown) })
-}
-
-fn warnings(blueprint: &Blueprint, unknown: &[String]) -> Vec<String> {
-    let named = || format!("config.json has keys that are not known, and are taken to change nothing: {}", unknown.join(", "));
-    blueprint.warnings.iter().cloned().chain((!unknown.is_empty()).then(named)).collect()
+    Ok(FolderImport { graph, origin, warnings })
 }
 
 /// The description of a configuration: `model_type`, or else by the class that it names.

@@ -52,7 +52,10 @@ pub fn rotary(config: &mut Config, theta: &str, share: &str, width: usize, train
     };
     let mut said = Said { key, settings };
     if said.settings.values().any(Json::is_object) {
-        config.refuse(key, "has settings by kind of layer: rotary positions that differ from layer to layer cannot be compiled yet");
+        config.refuse(
+            key,
+            "has settings by kind of layer: rotary positions that differ from layer to layer cannot be compiled yet",
+        );
         return None;
     }
     let theta = said.number(config, theta).or_else(|| config.number(theta)).unwrap_or(THETA);
@@ -63,7 +66,10 @@ pub fn rotary(config: &mut Config, theta: &str, share: &str, width: usize, train
         return None;
     }
     if channels == 0 || channels > width || !channels.is_multiple_of(2) {
-        config.refuse(key, format!("turns {channels} of a head's {width} channels; an even number from 2 to {width} was expected"));
+        config.refuse(
+            key,
+            format!("turns {channels} of a head's {width} channels; an even number from 2 to {width} was expected"),
+        );
         return None;
     }
     let frequencies = plain(theta, channels);
@@ -106,7 +112,9 @@ impl Said {
     fn kind(&mut self) -> String {
         let (new, old) = (self.settings.remove("rope_type"), self.settings.remove("type"));
         let named = new.or(old).and_then(|kind| kind.as_str().map(str::to_string));
-        named.unwrap_or_else(|| if self.settings.values().all(Json::is_null) { "default".into() } else { "without a name".into() })
+        named.unwrap_or_else(|| {
+            if self.settings.values().all(Json::is_null) { "default".into() } else { "without a name".into() }
+        })
     }
 
     fn scaled(&mut self, config: &mut Config, plain: Rotary, theta: f64, trained: usize) -> Option<Rotary> {
@@ -168,6 +176,14 @@ impl Said {
             config.refuse(self.key, "has no factor above 0, which yarn needs");
             return None;
         };
+        if let (Some(stated), Some(ratio)) = (stated, ratio)
+            && (stated - ratio).abs() > 1e-3 * ratio
+        {
+            config.warn(format!(
+                "{} has the factor {stated}; some versions of the library take {ratio}, the ratio of contexts",
+                self.key
+            ));
+        }
         let context = original.unwrap_or(trained as f64);
         let attention = self.number(config, "attention_factor");
         let (one, all) = (self.number(config, "mscale"), self.number(config, "mscale_all_dim"));
@@ -237,17 +253,62 @@ mod tests {
         a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (f64::from(*a) - b).abs() <= 1e-6 * b.abs())
     }
 
-    /// Numbers of the library's own functions (torch, f32).
     #[test]
     fn frequencies_are_those_of_the_library() {
         let default = of(r#"{"rope_theta": 10000.0}"#, 8, 64).unwrap();
         assert!(near(&default.frequencies, &[1.0, 0.1, 0.01, 0.001]), "{default:?}");
         let linear = of(r#"{"rope_scaling": {"type": "linear", "factor": 4.0}}"#, 8, 64).unwrap();
         assert!(near(&linear.frequencies, &[0.25, 0.025, 0.0025, 0.00025]), "{linear:?}");
-        let half = of(r#"{"rope_parameters": {"rope_type": "default", "rope_theta": 100, "partial_rotary_factor": 0.5}}"#, 8, 64);
+        let half = of(
+            r#"{"rope_parameters": {"rope_type": "default", "rope_theta": 100, "partial_rotary_factor": 0.5}}"#,
+            8,
+            64,
+        );
         assert!(near(&half.unwrap().frequencies, &[1.0, 0.1]));
         let dynamic = of(r#"{"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}"#, 8, 64).unwrap();
         assert_eq!((dynamic.limit, dynamic.frequencies), (Some(64), default.frequencies));
+    }
+
+    /// Numbers of the same formulas in NumPy, f32.
+    #[test]
+    fn scaled_frequencies_are_those_of_the_formulas() {
+        let llama3 = r#"{"rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 32}}"#;
+        let wanted = [
+            1.0,
+            0.0242403448,
+            0.00470075384,
+            0.000911583134,
+            0.000176776681,
+            3.42810235e-5,
+            6.64787058e-6,
+            1.28917316e-6,
+        ];
+        assert!(near(&of(llama3, 16, 256).unwrap().frequencies, &wanted));
+        for (settings, trained, factor, wanted) in [
+            (
+                r#""factor": 4.0, "original_max_position_embeddings": 32"#,
+                128,
+                1.138_629_4,
+                [1.0, 0.197642356, 0.0250000004, 0.00790569466, 0.00249999994, 0.000790569466, 0.000250000012],
+            ),
+            (
+                r#""factor": 4.0, "mscale": 0.7, "mscale_all_dim": 1.0"#,
+                2048,
+                0.963_474_66,
+                [1.0, 0.316227764, 0.100000001, 0.025693506, 0.00624999963, 0.00138349657, 0.000250000012],
+            ),
+            (
+                r#""factor": 4.0, "truncate": false, "attention_factor": 1.5"#,
+                256,
+                1.5,
+                [1.0, 0.253972292, 0.0553986356, 0.00963994302, 0.00249999994, 0.000790569466, 0.000250000012],
+            ),
+        ] {
+            let yarn = of(&format!(r#"{{"rope_scaling": {{"rope_type": "yarn", {settings}}}}}"#), 16, trained).unwrap();
+            assert!(near(&yarn.frequencies[..7], &wanted), "{settings}: {yarn:?}");
+            assert!((yarn.factor - factor).abs() < 1e-6, "{settings}: {yarn:?}");
+        }
     }
 
     #[test]

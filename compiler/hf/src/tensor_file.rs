@@ -152,7 +152,8 @@ fn header(all: &[u8]) -> Result<&[u8], Diagnostic> {
     };
     let length = u64::from_le_bytes(*length);
     if length > HEADER_MAX {
-        let message = format!("would have {length} bytes, of {HEADER_MAX} that are possible: this is no safetensors file");
+        let message =
+            format!("would have {length} bytes, of {HEADER_MAX} that are possible: this is no safetensors file");
         return Err(wrong("header", message));
     }
     all.get(LENGTH_BYTES..LENGTH_BYTES + length as usize).ok_or_else(|| {
