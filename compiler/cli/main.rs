@@ -20,6 +20,7 @@ mod quant_args;
 mod report;
 mod report_text;
 mod run;
+mod sampling;
 mod show;
 mod signals;
 mod table;

@@ -20,6 +20,9 @@ pub struct OnnxOptions {
     pub inputs: InputBindings,
     /// Largest difference of the imported network's logits to the file's, as a share of their range: above 0, at most 1.
     pub import_tolerance: Option<f32>,
+    /// Tokens of context that tables of computed positions are made for; without a number what the file's configuration says,
+    /// at most 4096. A table of learned positions has its own length.
+    pub context: Option<u32>,
 }
 
 /// Who is shown the graph: first as `imported`, then after every pass by its name.

@@ -2,6 +2,7 @@
 //! JSON is made.
 
 use super::allowed::FILE_BYTES;
+use super::language_files::LanguageFiles;
 use super::start::{END_OF_TEXT, TokenizerHints};
 use serde_json::{Map, Value as Json, json};
 use snnc_ir::Diagnostic;
@@ -39,7 +40,7 @@ pub fn find(model: &Path, named: Option<&Path>) -> Result<Option<TokenizerFile>,
         Some(path) => Some(file(path)?),
     };
     let Some((path, json)) = found else { return Ok(None) };
-    let hints = TokenizerHints::of_folders(&folder(&path), &model)?;
+    let hints = TokenizerHints::Files(LanguageFiles::read(&folder(&path), &model)?);
     Ok(Some(TokenizerFile { json, place: path.display().to_string(), hints }))
 }
 
