@@ -11,6 +11,7 @@ use crate::tokens::Tokens;
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::events::Events;
+use snnc_passes::cost::Activity;
 use snnc_runtime::{Program, Rows, SampleOptions, Session};
 use std::sync::Arc;
 use std::time::Instant;
@@ -54,19 +55,17 @@ pub struct Turn {
     pub past: usize,
     /// Tokens of the answer.
     pub tokens: usize,
-    /// What neurons and attention did, by node of the program's graph.
-    pub events: Vec<Events>,
     /// How much was run, and how long it took.
     pub figures: TurnFigures,
 }
 
 /// How much a turn ran, and how long it took.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct TurnFigures {
-    /// Tokens that were run before the answer began.
-    pub prompt_tokens: usize,
-    /// Tokens that were run in all, the unit of events.
-    pub run: u64,
+    /// What was run before the answer began.
+    pub prompt: Activity,
+    /// What was run while it was written.
+    pub answer: Activity,
     /// How often the context was full and the oldest half was dropped.
     pub slides: usize,
     /// Time until the answer began, in seconds.
@@ -104,6 +103,12 @@ struct ConversationIds {
 
 /// Stands inside the name of a special token that is said, until it is tokenised. It is no character, so nobody says it.
 const MARK: char = '\u{fdd0}';
+
+fn add(sum: &mut Activity, run: &Activity) {
+    sum.tokens += run.tokens;
+    sum.events.resize(run.events.len(), Events::default());
+    sum.events.iter_mut().zip(&run.events).for_each(|(sum, events)| *sum += *events);
+}
 
 impl<'a> Conversation<'a> {
     /// Before the first turn.
@@ -146,6 +151,11 @@ impl<'a> Conversation<'a> {
         self.session.reset();
         self.text.clear();
         self.ids.clear();
+    }
+
+    /// The ids of the conversation, or what stayed of them when the context was full.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
     }
 
     /// Says something, and shows the answer as it grows.
@@ -216,7 +226,6 @@ impl<'a> Conversation<'a> {
         show: &mut dyn FnMut(&str) -> Result<(), Diagnostics>,
     ) -> Result<Turn, Diagnostics> {
         let ConversationIds { ids, seen, mut kept } = prompt;
-        let before = self.session.events().to_vec();
         if seen < self.session.past() && !self.session.shorten(seen) {
             self.session.reset();
         }
@@ -246,8 +255,7 @@ impl<'a> Conversation<'a> {
                 self.forget();
             }
         }
-        let events = self.session.events().iter().zip(&before).map(|(now, before)| *now - *before).collect();
-        Ok(Turn { text: answer, stopped, kept, past, tokens, events, figures })
+        Ok(Turn { text: answer, stopped, kept, past, tokens, figures })
     }
 
     /// Runs `next` and whatever is written after it, until the answer ends.
@@ -258,6 +266,7 @@ impl<'a> Conversation<'a> {
         show: &mut dyn FnMut(&str) -> Result<(), Diagnostics>,
     ) -> Result<TurnFigures, Diagnostics> {
         let mut figures = TurnFigures::default();
+        let mut before = self.session.events().to_vec();
         let start = Instant::now();
         while writing.stopped.is_none() {
             if self.session.past() + next.len() > self.context {
@@ -268,10 +277,12 @@ impl<'a> Conversation<'a> {
             let full = self.session.past() + next.len() >= self.context;
             let outputs = self.session.forward(&next, Rows::Last)?;
             let taken = writing.take(outputs.f32(&self.output).unwrap_or(&[]), full)?;
-            if figures.run == 0 {
-                (figures.prompt_tokens, figures.prompt_seconds) = (next.len(), start.elapsed().as_secs_f64());
+            let run = Activity { tokens: next.len() as u64, events: self.since(&mut before) };
+            if figures.prompt.tokens == 0 {
+                (figures.prompt, figures.prompt_seconds) = (run, start.elapsed().as_secs_f64());
+            } else {
+                add(&mut figures.answer, &run);
             }
-            figures.run += next.len() as u64;
             next.clear();
             next.extend(taken);
             writing.show(false, show)?;
@@ -279,6 +290,14 @@ impl<'a> Conversation<'a> {
         writing.show(true, show)?;
         figures.seconds = start.elapsed().as_secs_f64() - figures.prompt_seconds;
         Ok(figures)
+    }
+
+    /// What was done since `before`, which is then now.
+    fn since(&self, before: &mut Vec<Events>) -> Vec<Events> {
+        let now = self.session.events().to_vec();
+        let done = now.iter().zip(&*before).map(|(now, before)| *now - *before).collect();
+        *before = now;
+        done
     }
 
     /// How many tokens at the start of a conversation stay when the context is full: the start token, and what the network is
