@@ -3,7 +3,7 @@
 use crate::{Engine, Executed, Isa, KernelCosts, MatmulCounts, Options, Program, Rows, Session};
 use snnc_ir::events::Events;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
-use snnc_ir::op::{Binary, Layout, Op, Scalar};
+use snnc_ir::op::{Binary, Heads, Layout, Op, Scalar};
 use snnc_ir::{Builder, Code, Curve, Graph, Ssa, Stage, Tensor, Value};
 use std::sync::Arc;
 
@@ -130,20 +130,22 @@ impl NetMaker {
         let add = Op::Array(ArrayOp::Binary(Binary::Add));
         if stage == Stage::Tensor {
             let (g, b) = (self.floats(&[width], 0.5, 1.5), self.floats(&[width], -0.3, 0.3));
-            let y = self.op(Op::Dense(DenseOp::LayerNorm { eps }), &[x, g, b])?;
+            let y = self.op(Op::Dense(DenseOp::Centre), &[x])?;
+            let y = self.op(Op::Dense(DenseOp::RmsNorm { eps, heads: 1 }), &[y])?;
+            let y = self.op(Op::Level(LevelOp::ScaleShift), &[y, g, b])?;
             let qkv = [0; 3].map(|_| self.linear(y, width, width, Layout::InputMajor));
             let [q, k, v] = qkv.map(|made| made.expect("fits"));
             let scale = Scalar::new(0.5);
-            let y = self.op(Op::Dense(DenseOp::Attention { heads, scale }), &[q, k, v])?;
+            let y = self.op(Op::Dense(DenseOp::Attention { heads: Heads::equal(heads), scale }), &[q, k, v])?;
             let y = self.linear(y, width, width, Layout::OutputMajor)?;
             let x = self.op(add, &[x, y])?;
-            let y = self.op(Op::Dense(DenseOp::LayerNormNoGain { eps }), &[x])?;
+            let y = self.op(Op::Dense(DenseOp::RmsNorm { eps, heads: 1 }), &[x])?;
             let y = self.linear(y, width, hidden, Layout::InputMajor)?;
             let y = self.op(Op::Dense(DenseOp::Curve(curve)), &[y])?;
             let y = self.linear(y, hidden, width, Layout::InputMajor)?;
             return self.op(add, &[x, y]);
         }
-        let y = self.op(Op::Dense(DenseOp::LayerNormNoGain { eps }), &[x])?;
+        let y = self.op(Op::Dense(DenseOp::RmsNorm { eps, heads: 1 }), &[x])?;
         let y = self.neurons(y, width, 1.0, Curve::Identity)?;
         let mut qkv = [y; 3];
         for part in &mut qkv {
@@ -153,7 +155,7 @@ impl NetMaker {
         let most = (self.net.code.levels(self.net.steps) as f32).powi(2);
         let slope = self.floats(&[heads as usize], 5.0 / most, 60.0 / most);
         let y = self.op(
-            Op::Level(LevelOp::Ssa { heads, variant: Ssa::Ttfs { phases: 8 } }),
+            Op::Level(LevelOp::Ssa { heads: Heads::equal(heads), variant: Ssa::Ttfs { phases: 8 } }),
             &[qkv[0], qkv[1], qkv[2], slope],
         )?;
         let scale = most.sqrt() / 2.0;
@@ -161,7 +163,7 @@ impl NetMaker {
         let sums = self.sums(y, width, width)?;
         let y = self.affine(sums, width, width)?;
         let x = self.op(add, &[y, x])?;
-        let y = self.op(Op::Dense(DenseOp::LayerNormNoGain { eps }), &[x])?;
+        let y = self.op(Op::Dense(DenseOp::RmsNorm { eps, heads: 1 }), &[x])?;
         let y = self.neurons(y, width, 1.0, Curve::Identity)?;
         let sums = self.sums(y, width, hidden)?;
         let y = self.neurons(sums, hidden, self.reach(width), curve)?;
@@ -187,7 +189,7 @@ impl NetMaker {
             x = self.layer(x)?;
             outputs.push((format!("layer{i}"), x));
         }
-        let y = self.op(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(1e-5) }), &[x])?;
+        let y = self.op(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(1e-5), heads: 1 }), &[x])?;
         let logits = if stage == Stage::Tensor {
             self.linear(y, width, vocab, Layout::OutputMajor)?
         } else {
@@ -411,9 +413,13 @@ fn overflowing() -> Arc<Graph> {
     let table = b.weight("table", Arc::new(Tensor::f32(&[5, 12], table)));
     let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "").expect("fits");
     let x = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "/embed").expect("fits");
-    let y = b.add(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(1e-5) }), &[x], "/norm").expect("fits");
+    let y = b.add(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(1e-5), heads: 1 }), &[x], "/norm").expect("fits");
     let y = b
-        .add(Op::Dense(DenseOp::Attention { heads: 3, scale: Scalar::new(1.0) }), &[y, y, y], "/attention")
+        .add(
+            Op::Dense(DenseOp::Attention { heads: Heads::equal(3), scale: Scalar::new(1.0) }),
+            &[y, y, y],
+            "/attention",
+        )
         .expect("fits");
     Arc::new(b.finish(vec![("y".to_string(), y)]))
 }

@@ -220,13 +220,12 @@ kernels! {
     #[must_use]
     fn embed(ids: &[i32], table: &[f32], d: usize, y: &mut [f32]) -> bool = elementwise::embed;
 
-    /// Each row of `x[n, d]` to mean 0 and variance 1. False if a variance is not finite.
-    #[must_use]
-    fn layer_norm_no_gain(x: &[f32], d: usize, eps: f32, y: &mut [f32]) -> bool = norm::layer_norm_no_gain;
+    /// Each row of `x[n, d]` less its mean.
+    fn centre(x: &[f32], d: usize, y: &mut [f32]) = norm::centre;
 
-    /// `layer_norm_no_gain(x) * gain[d] + bias[d]`. False if a variance is not finite.
+    /// Each group of `d` numbers over the root of its mean square plus `eps`. False if a mean square is not finite.
     #[must_use]
-    fn layer_norm(x: &[f32], gain: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) -> bool = norm::layer_norm;
+    fn rms_norm(x: &[f32], d: usize, eps: f32, y: &mut [f32]) -> bool = norm::rms_norm;
 
     /// A curve with `libm`'s transcendentals, element by element.
     fn curve_f32(curve: Curve, x: &[f32], y: &mut [f32]) = elementwise::curve;
@@ -315,8 +314,8 @@ kernels! {
     /// Rows to probabilities.
     fn softmax(x: &[f32], width: usize, y: &mut [f32]) = training::softmax;
 
-    /// The gradient of `layer_norm_no_gain` by `x`.
-    fn layer_norm_no_gain_grad(x: &[f32], c: &[f32], width: usize, eps: f32, out: &mut [f32]) = training::layer_norm_no_gain_grad;
+    /// The gradient of `rms_norm` by `x`, for groups of `width` numbers.
+    fn rms_norm_grad(x: &[f32], c: &[f32], width: usize, eps: f32, out: &mut [f32]) = training::rms_norm_grad;
 
     /// Mean Kullback-Leibler divergence of logits `q` from logits `p`, in nats.
     fn divergence(q: &[f32], p: &[f32], width: usize) -> f32 = training::divergence;

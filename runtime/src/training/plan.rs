@@ -80,11 +80,14 @@ pub enum TrainingStepKind {
         keep: f32,
         drop: f32,
     },
-    LayerNormNoGain {
+    Centre,
+    RmsNorm {
         eps: f32,
+        heads: usize,
     },
-    LayerNormNoGainGrad {
+    RmsNormGrad {
         eps: f32,
+        heads: usize,
     },
     RowMaxAbs,
     RowMaxAbsGrad,
@@ -294,7 +297,10 @@ impl<'g> TrainingPlanner<'g> {
             Op::Array(ArrayOp::MatMul) => TrainingStepKind::MatMul,
             Op::Array(ArrayOp::Softmax) => TrainingStepKind::Softmax,
             Op::Dense(DenseOp::Embed) if self.graph.ty(args[1]).elem() == Some(Elem::F32) => TrainingStepKind::Embed,
-            Op::Dense(DenseOp::LayerNormNoGain { eps }) => TrainingStepKind::LayerNormNoGain { eps: eps.get() },
+            Op::Dense(DenseOp::Centre) => TrainingStepKind::Centre,
+            Op::Dense(DenseOp::RmsNorm { eps, heads }) => {
+                TrainingStepKind::RmsNorm { eps: eps.get(), heads: heads as usize }
+            }
             Op::Dense(DenseOp::Curve(kind)) => TrainingStepKind::Map(Map::Curve(kind)),
             Op::Level(LevelOp::ScaleShift) => TrainingStepKind::ScaleShift,
             Op::Level(LevelOp::RowMaxAbs) => TrainingStepKind::RowMaxAbs,
@@ -322,7 +328,9 @@ impl<'g> TrainingPlanner<'g> {
                 TrainingOp::CurveSlope(kind) => TrainingStepKind::Map(Map::Slope(kind)),
                 TrainingOp::RowMax => TrainingStepKind::RowMax,
                 TrainingOp::TopKMask { keys } => TrainingStepKind::TopkMask { keys: keys as usize },
-                TrainingOp::LayerNormNoGainGrad { eps } => TrainingStepKind::LayerNormNoGainGrad { eps: eps.get() },
+                TrainingOp::RmsNormGrad { eps, heads } => {
+                    TrainingStepKind::RmsNormGrad { eps: eps.get(), heads: heads as usize }
+                }
                 TrainingOp::RowMaxAbsGrad => TrainingStepKind::RowMaxAbsGrad,
                 TrainingOp::GatherChannelsGrad { .. } => TrainingStepKind::GatherChannelsGrad,
                 TrainingOp::EmbedGrad { .. } => TrainingStepKind::EmbedGrad,
