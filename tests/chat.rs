@@ -75,7 +75,11 @@ fn bad_templates_are_errors_with_their_place() {
         ("ä\n {{ messages[0].content.fly() }}", "t.jinja:2:", "unknown method"),
         ("\n{{ missing.role }}", "t.jinja:2:", "undefined"),
         ("{{ messages[0].content | shout }}", "t.jinja:1:", "shout"),
-        ("{{ raise_exception('roles must alternate') }}", "t.jinja:1:", "refuses the conversation: roles must alternate"),
+        (
+            "{{ raise_exception('roles must alternate') }}",
+            "t.jinja:1:",
+            "refuses the conversation: roles must alternate",
+        ),
         ("{{ strftime_now('%Q') }}", "t.jinja:1:", "does not know `%Q`"),
         ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "t.jinja", "does not end"),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "t.jinja", "cannot be used"),
@@ -326,7 +330,10 @@ fn the_command_reads_lines_and_writes_answers() {
     let (out, said) = (text(&done.stdout), text(&done.stderr));
     assert!(done.status.success(), "{said}");
     assert!(said.contains("a context of 64 tokens"), "{said}");
-    assert!(said.contains("0 tokens kept, 22 read") && said.contains("spikes") && said.contains("J per token"), "{said}");
+    assert!(
+        said.contains("0 tokens kept, 22 read") && said.contains("spikes") && said.contains("J per token"),
+        "{said}"
+    );
     assert!(said.contains("there is no command /what") && said.contains("a new conversation"), "{said}");
     let network = network();
     let mut talk = network.talk(CHATML, ChatOptions { most: Some(4), ..options(4) });

@@ -116,7 +116,8 @@ impl ChatCommand {
         };
         let conversation = Conversation::new(&program, &tokens, template, options)?;
         let form = if self.engine.which.stepped { Form::Stepped } else { Form::Collapsed };
-        let mut talk = Talk { conversation, program: &program, spiking, form, stats: self.stats, last: None, failed: None };
+        let mut talk =
+            Talk { conversation, program: &program, spiking, form, stats: self.stats, last: None, failed: None };
         talk.listen()?;
         talk.failed.map_or(Ok(()), Err)
     }
@@ -178,7 +179,8 @@ impl Talk<'_> {
                 command if command.starts_with('/') && !command.starts_with("//") => {
                     status(&format!("there is no command {command}; /help lists them, and // begins a message with /"));
                 }
-                message => self.turn(message.strip_prefix('/').filter(|_| message.starts_with("//")).unwrap_or(message), person)?,
+                message => self
+                    .turn(message.strip_prefix('/').filter(|_| message.starts_with("//")).unwrap_or(message), person)?,
             }
         }
         if person {
