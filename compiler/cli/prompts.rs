@@ -7,7 +7,7 @@
 use crate::bar::Bar;
 use crate::output::{emit, status};
 use snnc::evaluate::logits_of;
-use snnc::generate::{PromptJson, Request, Stopped, Writing, prompt_ids};
+use snnc::generate::{PromptJson, Request, Stopped, Writing, prompt_ids, slides, start_tokens};
 use snnc::progress::Progress;
 use snnc::schema::document;
 use snnc::tokens::Tokens;
@@ -30,11 +30,11 @@ struct Prompt<'a> {
 }
 
 /// The prompts of a file, one a line; empty lines are none.
-fn prompts<'a>(file: &str, text: &'a str, tokens: &Tokens, context: usize) -> Result<Vec<Prompt<'a>>, Diagnostics> {
+fn prompts<'a>(file: &str, text: &'a str, tokens: &Tokens, most: usize) -> Result<Vec<Prompt<'a>>, Diagnostics> {
     let (mut prompts, mut diagnostics) = (Vec::new(), Diagnostics::new());
     for (number, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.is_empty()) {
         let place = format!("{file}:{number}");
-        match prompt_ids(tokens, text, context, &place) {
+        match prompt_ids(tokens, text, most, &place) {
             Ok(ids) => prompts.push(Prompt { number, place, text, ids }),
             Err(error) => diagnostics.push(error),
         }
@@ -62,12 +62,13 @@ pub fn continue_all(
     setting: &PromptFile<'_>,
     text: &str,
 ) -> Result<(), Diagnostics> {
-    let prompts = prompts(setting.file, text, tokens, program.graph().context as usize)?;
+    let context = program.graph().context as usize;
+    let prompts = prompts(setting.file, text, tokens, setting.request.prompt_tokens_max(context))?;
     let batch = Batch::new(program.clone(), setting.batch.min(prompts.len()))?;
     let mut all = Prompts {
         tokens,
         setting,
-        context: program.graph().context as usize,
+        context,
         output: logits_of(program.graph())?,
         waiting: prompts.iter().enumerate(),
         here: (0..batch.sequences()).map(|_| None).collect(),
@@ -79,6 +80,7 @@ pub fn continue_all(
         tokens_read: 0,
         tokens_stepped: 0,
         seconds: [0.0; 2],
+        slides: 0,
     };
     all.bar.begin("writing", prompts.len() as u64);
     while all.join() {
@@ -113,6 +115,8 @@ struct Prompts<'a> {
     tokens_stepped: usize,
     /// Of prompts, of steps.
     seconds: [f64; 2],
+    /// How often the oldest half of a text was dropped.
+    slides: usize,
 }
 
 /// A text at hand.
@@ -149,25 +153,45 @@ impl<'a> Prompts<'a> {
         let seed = options.seed.wrapping_add(prompt.number as u64);
         let request =
             Request { prompt: prompt.text, options: SampleOptions { seed, ..options }, ..self.setting.request };
-        let mut here = Sequence { at, prompt, writing: Writing::new(self.tokens, request), next: 0 };
+        let kept = start_tokens(self.tokens, &prompt.ids);
+        let writing = Writing::new(self.tokens, request, prompt.ids.clone(), kept);
+        let here = Sequence { at, prompt, writing, next: 0 };
         if here.writing.stopped.is_some() {
             return self.finish(here);
         }
+        if prompt.ids.len() > self.context {
+            return self.slide(sequence, here);
+        }
+        self.begin(sequence, here, &prompt.ids);
+    }
+
+    /// Runs the ids with which a sequence begins.
+    fn begin(&mut self, sequence: usize, mut here: Sequence<'a>, ids: &[u32]) {
         let start = Instant::now();
         self.batch.reset(sequence);
-        let outputs = self.batch.forward(sequence, &prompt.ids, Rows::Last);
-        let full = prompt.ids.len() >= self.context;
+        let outputs = self.batch.forward(sequence, ids, Rows::Last);
+        let full = ids.len() >= self.context;
         let next = outputs.and_then(|o| here.writing.take(o.f32(&self.output).unwrap_or(&[]), full));
-        self.tokens_read += prompt.ids.len();
+        self.tokens_read += ids.len();
         self.seconds[0] += start.elapsed().as_secs_f64();
         self.resume(sequence, here, next);
     }
 
+    /// Drops the oldest half of a text that is longer than the context, and runs the rest.
+    fn slide(&mut self, sequence: usize, mut here: Sequence<'a>) {
+        let ids = here.writing.slide(self.context);
+        self.slides += 1;
+        self.begin(sequence, here, &ids);
+    }
+
     /// One more token for every text at hand.
     fn step(&mut self) {
-        let start = Instant::now();
         let texts: Vec<(usize, Sequence<'a>)> =
             self.here.iter_mut().enumerate().filter_map(|(i, here)| Some((i, here.take()?))).collect();
+        let (texts, full): (Vec<_>, Vec<_>) =
+            texts.into_iter().partition(|(sequence, _)| self.batch.past(*sequence) < self.context);
+        full.into_iter().for_each(|(sequence, here)| self.slide(sequence, here));
+        let start = Instant::now();
         let next: Vec<(usize, u32)> = texts.iter().map(|(sequence, here)| (*sequence, here.next)).collect();
         let full: Vec<bool> = next.iter().map(|&(sequence, _)| self.batch.past(sequence) + 1 >= self.context).collect();
         let outputs = self.batch.step(&next).into_iter().zip(full);
@@ -219,13 +243,14 @@ impl<'a> Prompts<'a> {
     fn summary(&self) -> String {
         let rate = |n: usize, s: f64| if s > 0.0 { n as f64 / s } else { 0.0 };
         format!(
-            "{} prompts, {} at a time; {} prompt tokens at {:.0} tokens/s, {} new after the first at {:.1} tokens/s in all",
+            "{} prompts, {} at a time; {} prompt tokens at {:.0} tokens/s, {} new after the first at {:.1} tokens/s in all{}",
             self.shown,
             self.here.len(),
             self.tokens_read,
             rate(self.tokens_read, self.seconds[0]),
             self.tokens_stepped,
             rate(self.tokens_stepped, self.seconds[1]),
+            slides(self.slides),
         )
     }
 }
