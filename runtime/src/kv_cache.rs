@@ -133,7 +133,7 @@ impl CacheEntry {
         Some(match graph.state(value)? {
             StateType::Rows { keys, values } => {
                 let heads =
-                    if let Op::Level(LevelOp::Ssa { heads, .. }) = graph.node(value).op { heads as usize } else { 1 };
+                    if let Op::Level(LevelOp::Ssa { heads, .. }) = graph.node(value).op { heads.kv as usize } else { 1 };
                 let ((keys, k), (values, v)) = (CachedRows::keys(keys, heads)?, CachedRows::values(values)?);
                 CacheEntry::KeyValue(KeyValueRows { keys, values, widths: [k, v], context: graph.context as usize })
             }

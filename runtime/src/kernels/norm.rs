@@ -1,43 +1,33 @@
-//! Rows to mean 0 and variance 1.
+//! Rows less their mean, and rows over the root of their mean square: what normalises them.
 //!
 //! Law: a sum over a row has sixteen lanes; element `i` is added to lane `i mod 16` in ascending order, then lanes fold 8, 4,
-//! 2, 1. The variance takes a second pass, over the centred row.
+//! 2, 1. A row is multiplied by one reciprocal.
 
 use super::check::check_rows;
 
 const LANES: usize = 16;
 
+/// Rows of `d` less their mean.
 #[inline(always)]
-pub(super) fn layer_norm_no_gain(x: &[f32], d: usize, eps: f32, y: &mut [f32]) -> bool {
+pub(super) fn centre(x: &[f32], d: usize, y: &mut [f32]) {
+    check_rows(x.len(), d, y.len());
+    for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
+        let mean = row_sum(x, |x| x) / d as f32;
+        y.iter_mut().zip(x).for_each(|(y, &x)| *y = x - mean);
+    }
+}
+
+/// Rows of `d`, or heads of rows, over the root of their mean square plus `eps`; whether every mean square was finite.
+#[inline(always)]
+pub(super) fn rms_norm(x: &[f32], d: usize, eps: f32, y: &mut [f32]) -> bool {
     check_rows(x.len(), d, y.len());
     let mut rows = x.chunks_exact(d).zip(y.chunks_exact_mut(d));
     rows.all(|(x, y)| {
-        let (inverse, finite) = centre(x, eps, y);
-        y.iter_mut().for_each(|y| *y *= inverse);
-        finite
+        let mean_square = row_sum(x, |x| x * x) / d as f32;
+        let inverse = 1.0 / (mean_square + eps).sqrt();
+        y.iter_mut().zip(x).for_each(|(y, &x)| *y = x * inverse);
+        mean_square.is_finite()
     })
-}
-
-#[inline(always)]
-pub(super) fn layer_norm(x: &[f32], gain: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) -> bool {
-    check_rows(x.len(), gain.len(), y.len());
-    assert_eq!(gain.len(), bias.len(), "a bias for each channel");
-    let mut rows = x.chunks_exact(gain.len()).zip(y.chunks_exact_mut(gain.len()));
-    rows.all(|(x, y)| {
-        let (inverse, finite) = centre(x, eps, y);
-        y.iter_mut().zip(gain).zip(bias).for_each(|((y, &g), &b)| *y = (*y * inverse) * g + b);
-        finite
-    })
-}
-
-/// The row less its mean, what makes its variance 1, and whether that was finite.
-#[inline(always)]
-fn centre(x: &[f32], eps: f32, y: &mut [f32]) -> (f32, bool) {
-    let d = x.len() as f32;
-    let mean = row_sum(x, |x| x) / d;
-    y.iter_mut().zip(x).for_each(|(y, &x)| *y = x - mean);
-    let variance = row_sum(y, |c| c * c) / d;
-    (1.0 / (variance + eps).sqrt(), variance.is_finite())
 }
 
 /// The sum of `f(x)`.

@@ -268,20 +268,17 @@ fn softmax_row(x: &[f32], y: &mut [f32]) -> f32 {
     most + libm::logf(sum)
 }
 
-/// `s (c - mean(c) - y mean(c y))` with `y` the row normalised and `s` its inverse deviation.
+/// `s (c - y mean(c y))` with `y` the row normalised and `s` the inverse of its root mean square.
 #[inline(always)]
-pub(super) fn layer_norm_no_gain_grad(x: &[f32], c: &[f32], width: usize, eps: f32, out: &mut [f32]) {
+pub(super) fn rms_norm_grad(x: &[f32], c: &[f32], width: usize, eps: f32, out: &mut [f32]) {
     let d = width as f32;
     let mut products = vec![0.0; width];
     for ((x, c), out) in x.chunks_exact(width).zip(c.chunks_exact(width)).zip(out.chunks_exact_mut(width)) {
-        let mean = row_sum(x, |x| x) / d;
-        each(x, out, |x| x - mean);
-        each(out, &mut products, |x| x * x);
-        let inverse = 1.0 / (row_sum(&products, |x| x) / d + eps).sqrt();
-        out.iter_mut().for_each(|y| *y *= inverse);
+        let inverse = 1.0 / (row_sum(x, |x| x * x) / d + eps).sqrt();
+        each(x, out, |x| x * inverse);
         products.iter_mut().zip(&*out).zip(c).for_each(|((p, &y), &c)| *p = y * c);
-        let (mean_c, mean_cy) = (row_sum(c, |x| x) / d, row_sum(&products, |x| x) / d);
-        out.iter_mut().zip(c).for_each(|(y, &c)| *y = inverse * (c - mean_c - *y * mean_cy));
+        let mean = row_sum(&products, |x| x) / d;
+        out.iter_mut().zip(c).for_each(|(y, &c)| *y = inverse * (c - *y * mean));
     }
 }
 

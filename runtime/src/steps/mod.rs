@@ -10,6 +10,7 @@ mod coincidence;
 mod curve;
 mod decode;
 mod embed;
+mod gated;
 mod gather_channels;
 mod head_linear;
 mod heads;
@@ -18,6 +19,7 @@ mod linear_attention;
 mod matmul_int;
 mod neuron;
 mod norm;
+mod rotary;
 mod row_max_abs;
 mod scale;
 mod scale_shift;
@@ -52,24 +54,28 @@ fn plan_node(p: &mut Planner<'_>, at: Value) -> Result<(), Diagnostic> {
         Op::Leaf(LeafOp::Tokens) => p.tokens(at),
         Op::Leaf(LeafOp::Positions) => p.positions(at),
         Op::Dense(DenseOp::Embed) => embed::plan(p, at),
-        Op::Dense(DenseOp::LayerNormNoGain { eps }) => norm::plan_no_gain(p, at, eps),
-        Op::Dense(DenseOp::LayerNorm { eps }) => norm::plan(p, at, eps),
+        Op::Dense(DenseOp::Centre) => norm::plan_centre(p, at),
+        Op::Dense(DenseOp::RmsNorm { eps, heads }) => norm::plan_rms(p, at, eps, heads as usize),
+        Op::Dense(DenseOp::Rotary { heads, pairs }) => rotary::plan(p, at, heads as usize, pairs),
+        Op::Dense(DenseOp::Gated(curve)) => gated::plan(p, at, curve),
         Op::Dense(DenseOp::Linear(layout)) => linear::plan(p, at, layout),
         Op::Dense(DenseOp::Curve(curve)) => curve::plan(p, at, curve),
-        Op::Dense(DenseOp::Attention { heads, scale }) => attention::plan(p, at, heads as usize, scale),
+        Op::Dense(DenseOp::Attention { heads, scale }) => attention::plan(p, at, heads, scale),
         Op::Level(LevelOp::Quant { code, steps, curve }) => neuron::plan(p, at, code, steps, curve, false),
         Op::Spike(SpikeOp::Fire { code, steps, curve }) => neuron::plan(p, at, code, steps, curve, true),
+        Op::Level(LevelOp::GatedQuant { code, steps, curve }) => gated::plan_neuron(p, at, code, steps, curve, false),
+        Op::Spike(SpikeOp::GatedFire { code, steps, curve }) => gated::plan_neuron(p, at, code, steps, curve, true),
         Op::Spike(SpikeOp::Integrate { membrane, steps, curve }) => time_stepped::plan(p, at, membrane, steps, curve),
         Op::Level(LevelOp::MatMulInt) => matmul_int::plan(p, at),
         Op::Spike(SpikeOp::Synapse) => synapse::plan_currents(p, at),
         Op::Spike(SpikeOp::Decode) => decode::plan(p, at),
         Op::Level(LevelOp::ScaleShift) => scale_shift::plan(p, at),
         Op::Level(LevelOp::Ssa { heads, variant }) => match variant {
-            Ssa::Ttfs { phases } => ttfs::plan(p, at, heads as usize, phases, None),
-            Ssa::TopK { phases, keys } => ttfs::plan(p, at, heads as usize, phases, Some(keys)),
-            Ssa::Coincidence { squared } => coincidence::plan(p, at, heads as usize, squared, None),
-            Ssa::Lif { output } => coincidence::plan(p, at, heads as usize, false, Some(output)),
-            Ssa::Linear { guard } => linear_attention::plan(p, at, heads as usize, guard),
+            Ssa::Ttfs { phases } => ttfs::plan(p, at, heads, phases, None),
+            Ssa::TopK { phases, keys } => ttfs::plan(p, at, heads, phases, Some(keys)),
+            Ssa::Coincidence { squared } => coincidence::plan(p, at, heads, squared, None),
+            Ssa::Lif { output } => coincidence::plan(p, at, heads, false, Some(output)),
+            Ssa::Linear { guard } => linear_attention::plan(p, at, heads, guard),
         },
         Op::Level(LevelOp::HeadLinear) => head_linear::plan(p, at),
         Op::Array(ArrayOp::Binary(Binary::Add)) => add::plan(p, at),

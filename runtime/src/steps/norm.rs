@@ -1,57 +1,57 @@
-//! Rows to mean 0 and variance 1, with and without a gain and an offset per channel.
+//! What normalises rows: less their mean, and over the root of their mean square. Gains are steps of their own.
 
 use crate::planner::Planner;
 use crate::step::{Fault, KernelCall, StepKind, check_finite, numbers, numbers_mut};
 use snnc_ir::op::Scalar;
 use snnc_ir::{Diagnostic, Value};
 
-/// Layer norm with gain and offset.
+/// Rows less their mean.
 #[derive(Debug)]
-struct LayerNormStep {
-    eps: Scalar,
+struct CentreStep {
+    width: usize,
 }
 
-/// Layer norm alone.
+/// Rows, or heads of rows, over the root of their mean square.
 #[derive(Debug)]
-struct LayerNormNoGainStep {
+struct RmsNormStep {
     eps: Scalar,
+    /// Channels that are normalised together.
     width: usize,
 }
 
 /// # Errors
-/// Operands are not rows.
-pub fn plan(p: &mut Planner<'_>, at: Value, eps: Scalar) -> Result<(), Diagnostic> {
-    let args = &p.graph.node(at).args;
-    p.step(at, LayerNormStep { eps }, &args[..1], &args[1..])
+/// The operand is not rows.
+pub fn plan_centre(p: &mut Planner<'_>, at: Value) -> Result<(), Diagnostic> {
+    let width = p.width(at)?;
+    p.step(at, CentreStep { width }, &p.graph.node(at).args, &[])
 }
 
 /// # Errors
-/// Operands are not rows.
-pub fn plan_no_gain(p: &mut Planner<'_>, at: Value, eps: Scalar) -> Result<(), Diagnostic> {
-    let width = p.width(at)?;
-    p.step(at, LayerNormNoGainStep { eps, width }, &p.graph.node(at).args, &[])
+/// The operand is not rows.
+pub fn plan_rms(p: &mut Planner<'_>, at: Value, eps: Scalar, heads: usize) -> Result<(), Diagnostic> {
+    let width = p.width(at)? / heads;
+    p.step(at, RmsNormStep { eps, width }, &p.graph.node(at).args, &[])
 }
 
-impl StepKind for LayerNormStep {
+impl StepKind for CentreStep {
     fn name(&self) -> String {
-        "layer_norm".into()
-    }
-
-    fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
-        let KernelCall { resources, constants, inputs: [x, ..], out, .. } = call;
-        let (gain, offset) = (constants.f32(0)?, constants.f32(1)?);
-        check_finite(resources.kernels.layer_norm(numbers(x)?, gain, offset, self.eps.get(), numbers_mut(out)?))
-    }
-}
-
-impl StepKind for LayerNormNoGainStep {
-    fn name(&self) -> String {
-        "layer_norm_no_gain".into()
+        "centre".into()
     }
 
     fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
         let KernelCall { resources, inputs: [x, ..], out, .. } = call;
-        let y = numbers_mut(out)?;
-        check_finite(resources.kernels.layer_norm_no_gain(numbers(x)?, self.width, self.eps.get(), y))
+        resources.kernels.centre(numbers(x)?, self.width, numbers_mut(out)?);
+        Ok(())
+    }
+}
+
+impl StepKind for RmsNormStep {
+    fn name(&self) -> String {
+        "rms_norm".into()
+    }
+
+    fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
+        let KernelCall { resources, inputs: [x, ..], out, .. } = call;
+        check_finite(resources.kernels.rms_norm(numbers(x)?, self.width, self.eps.get(), numbers_mut(out)?))
     }
 }

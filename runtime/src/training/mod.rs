@@ -175,14 +175,17 @@ impl TrainingEngine {
                 let n = self.positions.len();
                 y.iter_mut().enumerate().for_each(|(i, y)| *y = if i % n <= i / n { *keep } else { *drop });
             }
-            TrainingStepKind::LayerNormNoGain { eps } => {
-                if !k.layer_norm_no_gain(real(0), width(0), *eps, y) {
+            TrainingStepKind::Centre => k.centre(real(0), width(0), y),
+            TrainingStepKind::RmsNorm { eps, heads } => {
+                if !k.rms_norm(real(0), width(0) / heads, *eps, y) {
                     return Err("a number that is not finite was met; a smaller rate of learning may help".into());
                 }
             }
-            TrainingStepKind::LayerNormNoGainGrad { eps } => {
-                k.layer_norm_no_gain_grad(real(0), real(1), width(0), *eps, y)
+            TrainingStepKind::RmsNormGrad { eps, heads } => {
+                k.rms_norm_grad(real(0), real(1), width(0) / heads, *eps, y)
             }
+            TrainingStepKind::Rotary { heads, pairs } => k.rotary(real(0), real(1), width(0), *heads, *pairs, y),
+            TrainingStepKind::Gated(curve) => k.gated_f32(*curve, real(0), real(1), y),
             TrainingStepKind::RowMaxAbs => {
                 if !k.row_max_abs(real(0), width(0), y) {
                     return Err("a number that is not finite was met; a smaller rate of learning may help".into());

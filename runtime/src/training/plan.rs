@@ -7,9 +7,9 @@
 use crate::kernels::{Axis, Map, Zip};
 use crate::liveness::{Lifetime, allocate};
 use snnc_ir::ErrorCode;
-use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, Pairs};
 use snnc_ir::op::{Surrogate, TrainingOp};
-use snnc_ir::{Binary, Diagnostic, Elem, Graph, Op, Unary, Value};
+use snnc_ir::{Binary, Curve, Diagnostic, Elem, Graph, Op, Unary, Value};
 use std::ops::Range;
 
 /// Values begin at multiples of this, so that a vector load meets one cache line: 64 bytes.
@@ -80,12 +80,20 @@ pub enum TrainingStepKind {
         keep: f32,
         drop: f32,
     },
-    LayerNormNoGain {
+    Centre,
+    RmsNorm {
         eps: f32,
+        heads: usize,
     },
-    LayerNormNoGainGrad {
+    RmsNormGrad {
         eps: f32,
+        heads: usize,
     },
+    Rotary {
+        heads: usize,
+        pairs: Pairs,
+    },
+    Gated(Curve),
     RowMaxAbs,
     RowMaxAbsGrad,
     GatherChannels,
@@ -294,7 +302,12 @@ impl<'g> TrainingPlanner<'g> {
             Op::Array(ArrayOp::MatMul) => TrainingStepKind::MatMul,
             Op::Array(ArrayOp::Softmax) => TrainingStepKind::Softmax,
             Op::Dense(DenseOp::Embed) if self.graph.ty(args[1]).elem() == Some(Elem::F32) => TrainingStepKind::Embed,
-            Op::Dense(DenseOp::LayerNormNoGain { eps }) => TrainingStepKind::LayerNormNoGain { eps: eps.get() },
+            Op::Dense(DenseOp::Centre) => TrainingStepKind::Centre,
+            Op::Dense(DenseOp::RmsNorm { eps, heads }) => {
+                TrainingStepKind::RmsNorm { eps: eps.get(), heads: heads as usize }
+            }
+            Op::Dense(DenseOp::Rotary { heads, pairs }) => TrainingStepKind::Rotary { heads: heads as usize, pairs },
+            Op::Dense(DenseOp::Gated(curve)) => TrainingStepKind::Gated(curve),
             Op::Dense(DenseOp::Curve(kind)) => TrainingStepKind::Map(Map::Curve(kind)),
             Op::Level(LevelOp::ScaleShift) => TrainingStepKind::ScaleShift,
             Op::Level(LevelOp::RowMaxAbs) => TrainingStepKind::RowMaxAbs,
@@ -322,7 +335,9 @@ impl<'g> TrainingPlanner<'g> {
                 TrainingOp::CurveSlope(kind) => TrainingStepKind::Map(Map::Slope(kind)),
                 TrainingOp::RowMax => TrainingStepKind::RowMax,
                 TrainingOp::TopKMask { keys } => TrainingStepKind::TopkMask { keys: keys as usize },
-                TrainingOp::LayerNormNoGainGrad { eps } => TrainingStepKind::LayerNormNoGainGrad { eps: eps.get() },
+                TrainingOp::RmsNormGrad { eps, heads } => {
+                    TrainingStepKind::RmsNormGrad { eps: eps.get(), heads: heads as usize }
+                }
                 TrainingOp::RowMaxAbsGrad => TrainingStepKind::RowMaxAbsGrad,
                 TrainingOp::GatherChannelsGrad { .. } => TrainingStepKind::GatherChannelsGrad,
                 TrainingOp::EmbedGrad { .. } => TrainingStepKind::EmbedGrad,
