@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! ; test: spike                  what is done: a pass, `text`, `infer`, `verify`, `cost`
-//! snnc 2 quantised context=8     the program
+//! snnc 3 quantised context=8     the program
 //! ...
 //! ; result:                      what comes of it, line by line behind `;`
 //! ```
@@ -539,7 +539,7 @@ fn what_show_prints_is_read_back() {
 
 #[test]
 fn a_pass_at_the_wrong_stage_is_refused() {
-    let program = "snnc 2 tensor context=8\n%0 = tokens : i32[tokens]\noutput ids = %0\n";
+    let program = "snnc 3 tensor context=8\n%0 = tokens : i32[tokens]\noutput ids = %0\n";
     let read = opt::read(program, &[]).unwrap();
     let run = |pass: &str| {
         let told = opt::run(&[pass.to_string()], read.graph.clone(), &PassSettings::default(), &mut |_, _, _| Ok(()));

@@ -82,7 +82,7 @@ fn check_nodes(what: &str, graph: &Graph, activity: &Activity) {
                 synapses += events.additions;
             }
             Op::Level(LevelOp::Ssa { heads, variant: Ssa::Ttfs { .. } | Ssa::TopK { .. } }) => {
-                let width = node.ty.shape().width().unwrap() as u64 / u64::from(heads);
+                let width = node.ty.shape().width().unwrap() as u64 / u64::from(heads.query);
                 match cost.place.part {
                     Part::Scores => assert_eq!(accumulates, events.score_additions, "{place}"),
                     Part::Values => assert_eq!(accumulates, events.value_keys * width, "{place}"),
@@ -376,7 +376,7 @@ fn expectation_and_measurement_are_one_path() {
         all.iter().filter(|cost| cost.place.part == part).for_each(|cost| sum += &cost.tally);
         sum
     };
-    for part in [Part::Projections, Part::Mlp, Part::Head, Part::LayerNorm, Part::Rest] {
+    for part in [Part::Projections, Part::Mlp, Part::Head, Part::Norm, Part::Rest] {
         assert_eq!(sum(&expected, part), sum(&activity, part), "{}", part.name());
     }
     let decoding = activity.decoding(&graph, 100);

@@ -7,7 +7,7 @@ use snnc_examples::gpt2::{Activation, Gpt2Config, HeadExport};
 use snnc_ir::container::{self, File};
 use snnc_ir::events::Events;
 use snnc_ir::membrane::{Membrane, Parameter};
-use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
+use snnc_ir::op::{DenseOp, Heads, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Builder, Code, Curve, Graph, Node, Op, Stage, Tensor, verify};
 use snnc_passes::collapse::{collapse, depends_on_order};
@@ -84,7 +84,7 @@ fn neurons_at_the_end_of_numbers() {
         for (steps, curve) in [1, 2, 9, 70].into_iter().flat_map(|steps| [(steps, ""), (steps, ",relu")]) {
             let name = format!("{},{steps}{curve}", membrane.name());
             let program = format!(
-                "snnc 2 spiking context=40
+                "snnc 3 spiking context=40
 weight @table : f32[4,4] = [1e38, -1e38, 3, 0, -3e38, 2, 1e30, -1e-38, 0.25, -0.25, 1e20, -1e20, 0, 0, 0, 0]
 weight @gain : f32[4] = [1e30, -3e38, 1, 1e-38]
 weight @offset : f32[4] = [0, 3e38, -3e38, 0.5]
@@ -304,7 +304,7 @@ fn attention_of_neurons_that_integrate_first_collapses() {
     parts.push(b.weight("half_life", Arc::new(Tensor::i32(&[2], vec![0, 4]))));
     parts.push(f32s(&mut b, "emit", &[6], 0.5, 2.0));
     let variant = Ssa::Lif { output: Output::Spikes };
-    let spikes = b.add(Op::Level(LevelOp::Ssa { heads: 2, variant }), &parts, "").unwrap();
+    let spikes = b.add(Op::Level(LevelOp::Ssa { heads: Heads::equal(2), variant }), &parts, "").unwrap();
     let levels = b.add(Op::Spike(SpikeOp::Decode), &[spikes], "").unwrap();
     let unit = f32s(&mut b, "unit", &[6], 0.5, 1.0);
     let out = b.add(Op::Level(LevelOp::ScaleShift), &[levels, unit, unit], "").unwrap();
@@ -583,7 +583,7 @@ const NOT_FINITE: [(&str, Option<&str>); 5] = [
 fn numbers_that_are_not_finite_are_refused_in_the_same_words_by_all_engines() {
     for (nodes, want) in NOT_FINITE {
         let program = format!(
-            "snnc 2 spiking context=8
+            "snnc 3 spiking context=8
 weight @t : f32[4,4] = [8, 4, 2, 1, 1, 2, 4, 8, 3, 5, 7, 9, 1, 1, 2, 2]
 weight @huge : f32[4] = fill(value=3e38)
 weight @one_huge : f32[4] = [1, 1, 1, 3e38]

@@ -44,7 +44,7 @@ fn call(folder: &Path, args: &[&str]) -> (Option<i32>, String) {
 /// A sum of `n` terms of the same row, one after the other.
 fn chain(n: usize, width: usize, term: impl Fn(usize) -> String) -> String {
     let mut program = format!(
-        "snnc 2 spiking context=64\nweight @t : f32[{width},{width}] = fill(seed=1)\n%0 = tokens : i32[tokens]\n%1 = embed(%0, @t) : f32[tokens,{width}]\n"
+        "snnc 3 spiking context=64\nweight @t : f32[{width},{width}] = fill(seed=1)\n%0 = tokens : i32[tokens]\n%1 = embed(%0, @t) : f32[tokens,{width}]\n"
     );
     for i in 2..n + 2 {
         writeln!(program, "%{i} = {} : f32[tokens,{width}]", term(i)).unwrap();
@@ -70,7 +70,7 @@ fn a_program_whose_values_are_shared_in_all_ways_is_refused_in_bounded_time() {
     let at = folder.path();
     let (chains, rows) = (15_000, "f32[tokens,8]");
     let mut program = format!(
-        "snnc 2 spiking context=64\nweight @t : f32[8,8] = fill(seed=1)\nweight @u : f32[8,8] = fill(seed=2)\n%0 = tokens : i32[tokens]\n%1 = embed(%0, @t) : {rows}\n%2 = embed(%0, @u) : {rows}\n"
+        "snnc 3 spiking context=64\nweight @t : f32[8,8] = fill(seed=1)\nweight @u : f32[8,8] = fill(seed=2)\n%0 = tokens : i32[tokens]\n%1 = embed(%0, @t) : {rows}\n%2 = embed(%0, @u) : {rows}\n"
     );
     // Two chains side by side, sums of one value of each, and the sum of those.
     for i in 3..chains + 3 {
@@ -127,7 +127,7 @@ fn values_wider_than_memory_are_refused() {
     let wide = 1 << 19;
     let neurons = |steps: usize, op: &str| {
         format!(
-            "snnc 2 spiking context=64
+            "snnc 3 spiking context=64
 weight @t : f32[100,1] = fill(seed=1)
 weight @c : i32[{wide}] = fill(value=0)
 weight @c2 : i32[100] = fill(value=0)
@@ -163,7 +163,7 @@ fn states_of_all_attentions_together_are_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let mut program = String::from(
-        "snnc 2 spiking context=64
+        "snnc 3 spiking context=64
 weight @t : f32[100,4] = fill(seed=1)
 weight @c : i32[16384] = fill(seed=1, low=0, high=3)
 weight @c2 : i32[100] = fill(value=0)
@@ -208,11 +208,11 @@ fn a_program_that_predicts_nothing_is_refused() {
         "weight @t : f32[4096,8] = fill(seed=1)\n%0 = tokens : i32[tokens]\n%1 = embed(%0, @t) : f32[tokens,8]\n";
     let programs = [
         (
-            "snnc 2 spiking context=64\n%0 = tokens : i32[tokens]\noutput logits = %0\n".to_string(),
+            "snnc 3 spiking context=64\n%0 = tokens : i32[tokens]\noutput logits = %0\n".to_string(),
             "logits are f32 rows",
         ),
-        (format!("snnc 2 spiking context=64\n{rows}output logits = %1\n"), "logits are as many as the 4096 tokens"),
-        (format!("snnc 2 spiking context=64\n{rows}output hidden = %1\n"), "no output `logits`, only hidden"),
+        (format!("snnc 3 spiking context=64\n{rows}output logits = %1\n"), "logits are as many as the 4096 tokens"),
+        (format!("snnc 3 spiking context=64\n{rows}output hidden = %1\n"), "no output `logits`, only hidden"),
     ];
     fs::write(at.join("text.txt"), "The river runs.").unwrap();
     let tokenizer = snnc_tests::demo_model().with_file_name("tokenizer.json");

@@ -10,7 +10,7 @@ use snnc::convert::{ConvertOptions, Sample, convert};
 use snnc_examples::gpt2::{Activation, Gpt2Config, HeadExport};
 use snnc_ir::eval::{Array, Content, Evaluation, Evaluator, Memory, Real};
 use snnc_ir::events::Events;
-use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
+use snnc_ir::op::{DenseOp, Heads, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::ssa::Output;
 use snnc_ir::verify::verify;
 use snnc_ir::{Builder, Code, Curve, Graph, Op, Ssa, Stage, Tensor, Value};
@@ -150,7 +150,10 @@ impl<'c> CaseGraph<'c> {
         let slopes = self.case.reals[6 * WIDTH..][..self.case.heads].iter().map(|x| x.abs() + 1e-3).collect();
         let slopes = self.builder.weight("slopes", Arc::new(Tensor::f32(&[self.case.heads], slopes)));
         self.add(
-            Op::Level(LevelOp::Ssa { heads: self.case.heads as u32, variant: Ssa::Ttfs { phases: PHASES } }),
+            Op::Level(LevelOp::Ssa {
+                heads: Heads::equal(self.case.heads as u32),
+                variant: Ssa::Ttfs { phases: PHASES },
+            }),
             &[q, k, v, slopes],
         )
     }
@@ -311,7 +314,7 @@ proptest! {
         let case = DrawnCase { steps: case.steps.min(8), ..case };
         let mut net = CaseGraph::new(&case, Stage::Spiking);
         let args = net.features(code, &half_life);
-        let op = Op::Level(LevelOp::Ssa { heads: case.heads as u32, variant });
+        let op = Op::Level(LevelOp::Ssa { heads: Heads::equal(case.heads as u32), variant });
         let left = net.add(op, &args);
         let levels: Vec<Value> = args[..3].iter().map(|&train| net.add(Op::Spike(SpikeOp::Decode), &[train])).collect();
         let right = net.add(op, &[&levels, &args[3..]].concat());

@@ -30,7 +30,7 @@ pub struct QuantArgs {
     /// What few levels of an activation are centred for: few spikes, or a small error
     #[arg(long, value_enum, default_value = "spikes")]
     centre: CentreName,
-    /// Thresholds behind a LayerNorm: `static`, `token` or `auto`.
+    /// Thresholds behind a norm: `static`, `token` or `auto`.
     ///
     /// `static` thresholds are fixed by calibration.
     /// `token` is a per-token threshold: the token's largest magnitude becomes the largest level.

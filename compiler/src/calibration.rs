@@ -261,7 +261,7 @@ fn read_attention(
 ) -> Result<(), Diagnostic> {
     let Op::Dense(DenseOp::Attention { heads, .. }) = graph.node(value).op else { return Ok(()) };
     let units = section.heads.get(i).ok_or_else(|| broken("has too few heads"))?;
-    let half = |numbers: &HexFloats| numbers.exactly(heads as usize, "heads");
+    let half = |numbers: &HexFloats| numbers.exactly(heads.query as usize, "heads");
     plan.heads.insert(value, [half(&units.q)?, half(&units.k)?]);
     let Some(Some(record)) = section.attention.get(i) else { return Ok(()) };
     let Ok(Op::Level(LevelOp::Ssa { variant, .. })) = Op::parse(&record.op) else {

@@ -96,13 +96,13 @@ impl Network {
         let table = token_table(graph)?;
         let &[vocabulary, embedded] = graph.ty(table).shape().sizes()?.as_slice() else { return None };
         // Embeddings may be narrower than the blocks that they are projected to.
-        let is_norm = |node: &&Node| matches!(node.op, Op::Dense(DenseOp::LayerNorm { .. }));
+        let is_norm = |node: &&Node| matches!(node.op, Op::Dense(DenseOp::RmsNorm { heads: 1, .. }));
         let normed = nodes().find(is_norm).and_then(|node| graph.ty(node.args[0]).shape().row_width());
         let width = normed.unwrap_or(embedded);
         let attentions: Vec<(u32, f32)> = nodes()
             .filter_map(|node| {
                 let Op::Dense(DenseOp::Attention { heads, scale }) = node.op else { return None };
-                Some((heads, scale.get()))
+                Some((heads.query, scale.get()))
             })
             .collect();
         let curves: Vec<(Curve, usize)> = graph

@@ -22,7 +22,7 @@ pub struct QuantSpelling {
     pub dense: Vec<String>,
     /// What the zero point of few levels is chosen for.
     pub zero_point: ZeroPoint,
-    /// Thresholds behind a LayerNorm.
+    /// Thresholds behind a norm.
     pub thresholds: Thresholds,
     /// How layers attend.
     pub attention: Choices<AttentionName>,
@@ -233,7 +233,7 @@ fn choices<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<C
     Ok(choices)
 }
 
-/// Thresholds behind a LayerNorm.
+/// Thresholds behind a norm.
 ///
 /// # Errors
 /// A name that is none.

@@ -1,7 +1,7 @@
 //! What sums of a program cannot exceed, whatever its levels (rule 12 of the verifier): engines choose their integers by it.
 
 use crate::graph::{Graph, Node, Weight};
-use crate::op::{ArrayOp, Binary, DenseOp, LevelOp, Op};
+use crate::op::{ArrayOp, Binary, DenseOp, LeafOp, LevelOp, Op};
 use crate::ssa::meaning::{FIRST_SPIKE_WEIGHT, FRESH};
 use crate::ssa::{Output, Ssa};
 use crate::stage::Stage;
@@ -27,7 +27,7 @@ pub(crate) fn attention_sums(graph: &Graph, value: Value) -> SumBounds {
         let found = node.args.get(i).and_then(|arg| graph.ty(*arg).levels());
         found.map_or(0, |(code, steps)| code.levels(steps) as u128)
     };
-    let head = graph.ty(node.args[0]).shape().width().unwrap_or(0) as u128 / u128::from(heads.max(1));
+    let head = graph.ty(node.args[0]).shape().width().unwrap_or(0) as u128 / u128::from(heads.query.max(1));
     let context = u128::from(graph.context);
     match variant {
         Ssa::Ttfs { .. } | Ssa::TopK { .. } => SumBounds {
@@ -124,16 +124,19 @@ fn magnitude(graph: &Graph, node: &Node, known: &[f64]) -> f64 {
             let peak = graph.node(node.args[1]);
             if peak.op == Op::Level(LevelOp::RowMaxAbs) && peak.args[0] == node.args[0] { 1.0 } else { f64::INFINITY }
         }
+        // How positions are turned: a small table of cosines and sines.
+        Op::Dense(DenseOp::Embed) if graph.node(node.args[0]).op == Op::Leaf(LeafOp::Positions) => constant(1),
         Op::Dense(DenseOp::Embed) => match graph.stage {
             Stage::Quantised | Stage::Spiking => finite,
             Stage::Imported | Stage::Tensor | Stage::Training => f64::INFINITY,
         },
         // Without eps, a row of equal numbers has no scale.
-        Op::Dense(DenseOp::LayerNormNoGain { eps } | DenseOp::LayerNorm { eps }) if eps.get() > 0.0 => {
-            let width = node.ty.shape().width().unwrap_or(usize::MAX) as f64;
-            let row = 2.0 * width.sqrt() + 2.0;
-            if node.args.len() == 1 { row } else { row * constant(1) + constant(2) }
+        Op::Dense(DenseOp::RmsNorm { eps, heads }) if eps.get() > 0.0 => {
+            let width = node.ty.shape().width().unwrap_or(usize::MAX) as f64 / f64::from(heads.max(1));
+            2.0 * width.sqrt() + 2.0
         }
+        Op::Dense(DenseOp::Centre) => 2.0 * of(0),
+        Op::Dense(DenseOp::Rotary { .. }) => of(0) * (1.0 + 2.0 * of(1)),
         Op::Level(LevelOp::ScaleShift) => of_numbers(graph, node.args[0], of(0)) * constant(1) + constant(2),
         Op::Level(LevelOp::RowMaxAbs) => of(0).min(finite).max(1.0),
         Op::Level(LevelOp::GatherChannels) => of(0),

@@ -6,7 +6,9 @@
 //! | op | what is checked |
 //! |---|---|
 //! | `quant`, `fire`, `integrate`, `curve`, `row_max_abs` | the f32 operand |
-//! | `layer_norm`, `layer_norm_no_gain` | the variance, which is finite only if the row is |
+//! | `gated_quant`, `gated_fire` | gate and factor, where they are f32 |
+//! | `gated` | the gate |
+//! | `rms_norm` | the mean square, which is finite only if the row is |
 //! | `attention` | queries, keys and values |
 //! | `div` | the divisor |
 //! | an output | its rows |
@@ -29,8 +31,8 @@ pub enum FiniteCheck {
     Nothing,
     /// These operands, where they are f32.
     Operands(&'static [usize]),
-    /// The variance of the first operand's rows.
-    Variance,
+    /// The mean square of the first operand's rows, or of each of their heads.
+    MeanSquare,
 }
 
 impl FiniteCheck {
@@ -47,8 +49,11 @@ impl FiniteCheck {
         match op {
             Op::Level(LevelOp::Quant { .. } | LevelOp::RowMaxAbs)
             | Op::Spike(SpikeOp::Fire { .. } | SpikeOp::Integrate { .. })
-            | Op::Dense(DenseOp::Curve(_)) => FiniteCheck::Operands(&[0]),
-            Op::Dense(DenseOp::LayerNorm { .. } | DenseOp::LayerNormNoGain { .. }) => FiniteCheck::Variance,
+            | Op::Dense(DenseOp::Curve(_) | DenseOp::Gated(_)) => FiniteCheck::Operands(&[0]),
+            Op::Level(LevelOp::GatedQuant { .. }) | Op::Spike(SpikeOp::GatedFire { .. }) => {
+                FiniteCheck::Operands(&[0, 1])
+            }
+            Op::Dense(DenseOp::RmsNorm { .. }) => FiniteCheck::MeanSquare,
             Op::Dense(DenseOp::Attention { .. }) => FiniteCheck::Operands(&[0, 1, 2]),
             Op::Array(ArrayOp::Binary(Binary::Div)) => FiniteCheck::Operands(&[1]),
             Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => {
@@ -58,12 +63,12 @@ impl FiniteCheck {
     }
 }
 
-/// Operands of `at` that must be finite and that may be f32: variances are not among them.
+/// Operands of `at` that must be finite and that may be f32: mean squares are not among them.
 pub fn checked_operands(graph: &Graph, at: Value) -> impl Iterator<Item = Value> + '_ {
     let node = graph.node(at);
     let operands = match FiniteCheck::of(&node.op) {
         FiniteCheck::Operands(operands) => operands,
-        FiniteCheck::Nothing | FiniteCheck::Variance => &[],
+        FiniteCheck::Nothing | FiniteCheck::MeanSquare => &[],
     };
     let real = |value: &Value| matches!(graph.ty(*value), Type::Tensor { elem: Elem::F32, .. });
     operands.iter().filter_map(|&i| node.args.get(i).copied()).filter(real)
@@ -77,7 +82,7 @@ pub fn unproven(graph: &Graph) -> Vec<bool> {
     magnitudes(graph).into_iter().map(|magnitude| magnitude.is_nan() || magnitude > largest).collect()
 }
 
-/// The error of an operation whose operand, or variance, is not finite.
+/// The error of an operation whose operand, or mean square, is not finite.
 pub fn not_finite(graph: &Graph, at: Value) -> Diagnostic {
     let message = format!("`{}` met a value that is not finite", graph.node(at).op);
     Diagnostic::new(graph.origin(at), message).code(ErrorCode::RUN)

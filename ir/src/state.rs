@@ -22,7 +22,7 @@ impl Graph {
                 Some(StateType::Rows { keys: row(k), values: row(v) })
             }
             Op::Level(LevelOp::Ssa { heads, variant }) => {
-                Some(variant.state(heads as usize, types(), narrow_sums(self, value)))
+                Some(variant.state(heads.kv as usize, types(), narrow_sums(self, value)))
             }
             Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
         }

@@ -513,7 +513,7 @@ mod tests {
     use crate::bounds::narrow_attention;
     use crate::graph::Weight;
     use crate::membrane::Membrane;
-    use crate::op::{Layout, Scalar};
+    use crate::op::{Heads, Layout, Scalar};
     use crate::tensor::{Data, Tensor};
     use crate::text;
     use crate::text::tests::{Sketch, all, features, quantised, spiking, thresholds};
@@ -589,7 +589,7 @@ mod tests {
             "@w: `weight` gives f32[4,4] here, not i8[4,4]",
         );
         let dead = |g: &mut Graph| g.outputs[0].1 = Value(find(g, "ssa") as u32);
-        check(dead, "%15 (/h.0/add): no output needs this value\n  a pass should drop it");
+        check(dead, "%19 (/h.0/add): no output needs this value\n  a pass should drop it");
         check(|g| g.stage = Stage::Quantised, "%7 (/h.0/synapse): `synapse` is not legal in stage quantised");
         let train = |g: &mut Graph| g.outputs.push(("x".into(), Value(find(g, "fire") as u32)));
         check(train, "output x: a spike train (spike<binary,7>[tokens,4]) leaves the program\n  decode it");
@@ -597,13 +597,10 @@ mod tests {
         check(current, "output x: a spike train (current<binary,7>[tokens,4]) leaves the program\n  decode it");
         check(|g| g.outputs.push(("x".into(), Value(0))), "output x: an output should be computed, this is a constant");
         let eps = |g: &mut Graph| {
-            let i = find(g, "layer_norm_no_gain");
-            g.nodes[i].op = Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(f32::INFINITY) });
+            let i = find(g, "rms_norm");
+            g.nodes[i].op = Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(f32::INFINITY), heads: 1 });
         };
-        check(
-            eps,
-            "%5 (/h.0/layer_norm_no_gain): `layer_norm_no_gain[eps=inf]` should have a finite eps that is not negative",
-        );
+        check(eps, "%5 (/h.0/rms_norm): `rms_norm[eps=inf]` should have a finite eps that is not negative");
         check(
             |g| replace(g, "gain", Tensor::f32(&[4], vec![1.0, 1.0, f32::NAN, 1.0])),
             "@gain: its numbers should be finite, one of them is not",
@@ -708,8 +705,10 @@ mod tests {
             &[x, gain, gain, gain, gain],
         );
         let (sink, half_life) = (s.f32("sink", &[1]), s.i32("half_life", &[1]));
-        let y =
-            s.add(Op::Level(LevelOp::Ssa { heads: 1, variant: Ssa::Linear { guard: 0 } }), &[x, x, x, sink, half_life]);
+        let y = s.add(
+            Op::Level(LevelOp::Ssa { heads: Heads::equal(1), variant: Ssa::Linear { guard: 0 } }),
+            &[x, x, x, sink, half_life],
+        );
         let errors = verify(&s.finish(&[("y", y)])).expect_err("2^28 + 2^14 numbers");
         assert!(errors[0].message.ends_with("2^27 numbers are possible"), "{errors:?}");
     }
@@ -726,8 +725,10 @@ mod tests {
                 s.add(Op::Level(LevelOp::Quant { code, steps, curve: Curve::Relu }), &[x, gain, gain, gain, gain]);
             let sink = s.f32("sink", &[1]);
             let half_life = s.0.weight("half_life", Arc::new(Tensor::i32(&[1], vec![every])));
-            let y =
-                s.add(Op::Level(LevelOp::Ssa { heads: 1, variant }), &[features, features, features, sink, half_life]);
+            let y = s.add(
+                Op::Level(LevelOp::Ssa { heads: Heads::equal(1), variant }),
+                &[features, features, features, sink, half_life],
+            );
             let mut graph = s.finish(&[("y", y)]);
             graph.context = context;
             verify(&graph).map_err(|errors| errors[0].message.clone())

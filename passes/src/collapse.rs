@@ -23,6 +23,7 @@ use snnc_ir::{Diagnostic, Graph, Op, Stage, Type};
 pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "decode-fire",    left: "(decode (fire:f ?x ?g ?o))",             right: decode_fire },
     RewriteRule { name: "decode-curve",   left: "(decode (fire:f ?x ?a ?b ?g ?o))",       right: decode_curve },
+    RewriteRule { name: "decode-gated",   left: "(decode (gated_fire:f ?x ?u ?a ?b ?g ?o))", right: decode_gated },
     RewriteRule { name: "decode-synapse", left: "(decode (synapse ?s ?w))",               right: decode_synapse },
     RewriteRule { name: "decode-ssa",     left: "(ssa:a ?q ?k ?v ?c)",                    right: decode_ssa },
     RewriteRule { name: "decode-memory",  left: "(ssa:a ?q ?k ?v ?s ?h)",                 right: decode_memory },
@@ -75,6 +76,12 @@ fn decode_curve(m: &Match<'_>) -> Option<Expr> {
     let Op::Spike(SpikeOp::Fire { code, steps, curve }) = m.op("f") else { return None };
     let args = ["x", "a", "b", "g", "o"].map(|name| class(m, name));
     Some(Expr::op(Op::Level(LevelOp::Quant { code, steps, curve }), args))
+}
+
+fn decode_gated(m: &Match<'_>) -> Option<Expr> {
+    let Op::Spike(SpikeOp::GatedFire { code, steps, curve }) = m.op("f") else { return None };
+    let args = ["x", "u", "a", "b", "g", "o"].map(|name| class(m, name));
+    Some(Expr::op(Op::Level(LevelOp::GatedQuant { code, steps, curve }), args))
 }
 
 fn decode_synapse(m: &Match<'_>) -> Option<Expr> {

@@ -7,6 +7,8 @@
 
 use crate::levels::Levels;
 use crate::observed::Observed;
+use crate::shared_channels::SharedChannels;
+use snnc_ir::op::Heads;
 use snnc_ir::random::SplitMix64;
 use snnc_ir::ssa::Ssa;
 use snnc_ir::{Code, Tensor};
@@ -50,7 +52,7 @@ pub fn levels(variant: Ssa, asked: Levels) -> Levels {
 
 impl Features {
     /// Balanced over what q and k were seen to hold.
-    pub fn new(levels: Levels, [q, k]: [&Observed; 2], heads: usize) -> Self {
+    pub fn new(levels: Levels, [q, k]: [&Observed; 2], heads: Heads) -> Self {
         let rms = |seen: &Observed| -> Vec<f32> {
             let width = seen.min.len();
             let mut squares = vec![0f64; width];
@@ -61,34 +63,44 @@ impl Features {
             squares.into_iter().map(|sum| ((sum / rows).sqrt() as f32).max(LEAST)).collect()
         };
         let (q, k) = (rms(q), rms(k));
+        let width = k.len() / heads.kv.max(1) as usize;
+        let shared = SharedChannels { heads, width };
+        // Queries of a group count as the farthest of them.
+        let q: Vec<f32> = (0..k.len()).map(|c| shared.queries(c).map(|i| q[i]).fold(0f32, f32::max)).collect();
         let both: Vec<f32> = q.iter().zip(&k).map(|(q, k)| q * k).collect();
-        let width = both.len() / heads.max(1);
         let head = |c: usize| {
             let head = &both[c / width * width..][..width];
             (head.iter().map(|&x| f64::from(x)).sum::<f64>() / width as f64).sqrt() as f32
         };
         // q b and k / b have the same root mean square, that of the geometric mean.
         let unit = |c: usize, own: f32, other: f32| head(c) * (own / other).sqrt();
-        let units = |own: &[f32], other: &[f32]| {
+        let units = |own: &[f32], other: &[f32]| -> Vec<f32> {
             own.iter().zip(other).enumerate().map(|(c, (&own, &other))| unit(c, own, other)).collect()
         };
-        Self { levels, units: [units(&q, &k), units(&k, &q)] }
+        let of_group = units(&q, &k);
+        let of_queries = (0..k.len() * heads.group()).map(|q| of_group[shared.key(q)]).collect();
+        Self { levels, units: [of_queries, units(&k, &q)] }
     }
 
-    /// A map of q or k, `[heads, width, features]`. Both have the same noise, so that a feature means the same in both.
-    pub fn map(&self, part: usize, heads: usize) -> Tensor {
-        let d = self.units[part].len();
-        let (width, features) = (d / heads, SIDES * d / heads);
+    /// A map of q or k, `[heads, width, features]`. Queries have the noise of the keys that they meet, so that a feature means the
+    /// same in both.
+    pub fn map(&self, part: usize, heads: Heads) -> Tensor {
+        let (channels, kv_channels) = (self.units[part].len(), self.units[1].len());
+        let width = kv_channels / heads.kv as usize;
+        let features = SIDES * width;
+        let shared = SharedChannels { heads, width };
         let mut noise = Noise(SplitMix64(0x0005_eed0_f0ea_7005));
-        let mut map = Vec::with_capacity(d * features);
+        let noise: Vec<f32> = (0..kv_channels * features).map(|_| NOISE * noise.next()).collect();
+        let mut map = Vec::with_capacity(channels * features);
         for (c, &unit) in self.units[part].iter().enumerate() {
+            let met = if part == 0 { shared.key(c) } else { c };
             for f in 0..features {
                 let sign = if f / width == 0 { 1.0 } else { -1.0 };
                 let own = if f % width == c % width { sign } else { 0.0 };
-                map.push((own + NOISE * noise.next()) / unit);
+                map.push((own + noise[met * features + f]) / unit);
             }
         }
-        Tensor::f32(&[heads, width, features], map)
+        Tensor::f32(&[channels / width, width, features], map)
     }
 
     /// Gain before the rectifier, for a potential whose root mean square is 1.
@@ -138,7 +150,7 @@ mod tests {
     #[test]
     fn channels_are_balanced() {
         let seen = |row: [f32; 2]| Observed { min: vec![0.0; 2], max: row.to_vec(), sample: row.to_vec(), tokens: 1 };
-        let features = Features::new(Levels::default(), [&seen([8.0, 1.0]), &seen([2.0, 4.0])], 1);
+        let features = Features::new(Levels::default(), [&seen([8.0, 1.0]), &seen([2.0, 4.0])], Heads::equal(1));
         let [q, k] = &features.units;
         let (q, k) = ([8.0 / q[0], 1.0 / q[1]], [2.0 / k[0], 4.0 / k[1]]);
         for (q, k) in q.iter().zip(k) {

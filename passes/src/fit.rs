@@ -11,10 +11,10 @@ use crate::features::{self, Features};
 use crate::levels::Levels;
 use crate::observed::{Observations, Observed};
 use crate::options::{QuantOptions, Thresholds};
+use crate::shared_channels::SharedChannels;
 use crate::sites::{self, Role, SiteValue};
 use indexmap::IndexMap;
-use snnc_ir::op::DenseOp;
-use snnc_ir::op::Layout;
+use snnc_ir::op::{DenseOp, Heads, Layout};
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::types::Code;
 use snnc_ir::{Curve, Diagnostic, Graph, Op, Value, eval};
@@ -39,7 +39,7 @@ pub struct QuantParams {
 }
 
 /// Finer levels of a site beside its own. Some outputs of its projection are far beyond the others: what they are wrong by
-/// is as large, and the next LayerNorm, which they dominate, spreads it to all channels.
+/// is as large, and the next norm, which they dominate, spreads it to all channels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Residual {
     /// Outputs, in ascending order, that are read from these levels, with weights of twice eight bits.
@@ -102,7 +102,7 @@ pub fn fit(graph: &Graph, seen: &Observations, options: &QuantOptions) -> Result
             let softmax = site.layer.and_then(|layer| options.attention(layer)).is_none_or(|kind| !kind.has_features());
             let zero_point = if site.role == Role::Value && !softmax { None } else { Some(options.zero_point.worth()) };
             let mut fit = fit_site(graph, site, seen, levels, zero_point, time_stepped);
-            if let Op::Dense(DenseOp::LayerNormNoGain { .. }) = graph.node(site.value).op {
+            if let Op::Dense(DenseOp::RmsNorm { .. }) = graph.node(site.value).op {
                 let weight = column_weights(graph, site.value);
                 fit.outliers = outliers(&fit.scale, &weight);
                 by_token(&mut fit, seen, &weight, options.thresholds);
@@ -129,15 +129,14 @@ pub fn fit(graph: &Graph, seen: &Observations, options: &QuantOptions) -> Result
             let asked = site.and_then(|site| options.of(site));
             if let Some(asked) = asked.filter(|_| quant_plan.sites[&node.args[2]].is_some()) {
                 let both = [observed(graph, seen, q)?, observed(graph, seen, k)?];
-                let features = Features::new(features::levels(variant, asked), both, heads as usize);
-                without_softmax(graph, &mut quant_plan, value, variant, features.levels);
+                let features = Features::new(features::levels(variant, asked), both, heads);
+                without_softmax(graph, &mut quant_plan, value, (variant, heads), features.levels);
                 quant_plan.features.insert(value, features);
             } else {
                 quant_plan.variants.shift_remove(&value);
             }
         }
-        let heads =
-            balance(&mut quant_plan, [q, k], [observed(graph, seen, q)?, observed(graph, seen, k)?], heads as usize);
+        let heads = balance(&mut quant_plan, [q, k], [observed(graph, seen, q)?, observed(graph, seen, k)?], heads);
         quant_plan.heads.insert(value, heads);
     }
     Ok(quant_plan)
@@ -145,7 +144,13 @@ pub fn fit(graph: &Graph, seen: &Observations, options: &QuantOptions) -> Result
 
 /// Sites of an attention whose weights need not add up to 1: q and k are read as reals, v has no centre, and where spikes come
 /// out they are read as they are.
-fn without_softmax(graph: &Graph, quant_plan: &mut QuantPlan, attention: Value, variant: Ssa, levels: Levels) {
+fn without_softmax(
+    graph: &Graph,
+    quant_plan: &mut QuantPlan,
+    attention: Value,
+    (variant, heads): (Ssa, Heads),
+    levels: Levels,
+) {
     let &[q, k, v] = graph.node(attention).args.as_slice() else { unreachable!("checked by infer") };
     quant_plan.sites.insert(q, None);
     quant_plan.sites.insert(k, None);
@@ -154,7 +159,17 @@ fn without_softmax(graph: &Graph, quant_plan: &mut QuantPlan, attention: Value, 
         values.levels = levels;
     }
     values.bias_correction.fill(0.0);
-    let emitted = QuantParams { outliers: Vec::new(), residual: None, by_token: false, ..values.clone() };
+    let shared = SharedChannels { heads, width: values.scale.len() / heads.kv as usize };
+    let all = |of: &[f32]| (0..of.len() * heads.group()).map(|q| of[shared.key(q)]).collect();
+    let emitted = QuantParams {
+        scale: all(&values.scale),
+        zero_point: all(&values.zero_point),
+        bias_correction: all(&values.bias_correction),
+        outliers: Vec::new(),
+        residual: None,
+        by_token: false,
+        levels: values.levels,
+    };
     if let (Ssa::Lif { output: Output::Spikes }, Some(out)) = (variant, quant_plan.sites.get_mut(&attention)) {
         *out = Some(emitted);
     }
@@ -183,6 +198,8 @@ fn fit_site(
 ) -> QuantParams {
     // A time-stepped neuron is a ReLU by being silent below 0, so its codes lie around 0.
     let rectifier = time_stepped && graph.node(site.value).op == Op::Dense(DenseOp::Curve(Curve::Relu));
+    // What a gate multiplies has no place but 0 to lie around.
+    let gated = matches!(graph.node(site.value).op, Op::Dense(DenseOp::Gated(_)));
     let curve = !rectifier && matches!(graph.node(site.value).op, Op::Dense(DenseOp::Curve(_)));
     let most = levels.most();
     let channel = |c: usize| {
@@ -190,7 +207,7 @@ fn fit_site(
         let median = if curve || site.role != Role::Query { median(&column) } else { 0.0 };
         let (lo, hi) = (seen.min[c], seen.max[c]);
         let around = |m: f32| (hi - m).max(m - lo);
-        let far = !rectifier && worth.is_some() && around(median) < FAR_FROM_ZERO * around(0.0);
+        let far = !rectifier && !gated && worth.is_some() && around(median) < FAR_FROM_ZERO * around(0.0);
         let centred = curve || far;
         let zero_point = if centred { median } else { 0.0 };
         if most >= MANY {
@@ -301,24 +318,30 @@ fn by_token(fit: &mut QuantParams, seen: &Observed, weight: &[f32], wanted: Thre
 const WORTH: f32 = 1.7;
 
 /// Scales of queries and keys such that `scale_q[c] * scale_k[c]` is one number per head: channel `c` of q counts in
-/// `R_q / b_c`, of k in `R_k * b_c`. Returns `R_q` and `R_k`, head by head.
-fn balance(quant_plan: &mut QuantPlan, sites: [Value; 2], seen: [&Observed; 2], heads: usize) -> [Vec<f32>; 2] {
-    let width = seen[0].min.len() / heads;
-    let zero = vec![0.0; seen[0].min.len()];
+/// `R_q / b_c`, of k in `R_k * b_c`. Queries of a group share their key's `b`, that of the farthest of them. Returns `R_q` and
+/// `R_k`, query head by query head.
+fn balance(quant_plan: &mut QuantPlan, sites: [Value; 2], seen: [&Observed; 2], heads: Heads) -> [Vec<f32>; 2] {
+    let width = seen[1].min.len() / heads.kv as usize;
+    let zero = |i: usize| vec![0.0; seen[i].min.len()];
     let zero_point = |i: usize| match &quant_plan.sites[&sites[i]] {
         Some(fit) if i == 1 => fit.zero_point.clone(),
-        _ => zero.clone(),
+        _ => zero(i),
     };
     let zero_points = [zero_point(0), zero_point(1)];
     let reach = |i: usize, c: usize| {
         let (lo, hi, m) = (seen[i].min[c], seen[i].max[c], zero_points[i][c]);
         (hi - m).max(m - lo).max(LEAST_RANGE)
     };
-    let pairs: Vec<(f32, f32)> = (0..zero.len()).map(|c| (reach(0, c), reach(1, c))).collect();
-    let whole: Vec<f32> =
-        pairs.chunks_exact(width).map(|head| head.iter().map(|(q, k)| (q * k).sqrt()).fold(0.0, f32::max)).collect();
+    let shared = SharedChannels { heads, width };
+    let farthest = |k: usize| shared.queries(k).map(|q| reach(0, q)).fold(0f32, f32::max);
+    let pairs: Vec<(f32, f32)> = (0..zero(1).len()).map(|k| (farthest(k), reach(1, k))).collect();
     let factor: Vec<f32> = pairs.iter().map(|(q, k)| (k / q).sqrt()).collect();
-    let mut units = [whole.clone(), whole.clone()];
+    let both = |k: usize| (pairs[k].0 * pairs[k].1).sqrt();
+    let of_query = |q: usize| reach(0, q) / pairs[shared.key(q)].0 * both(shared.key(q));
+    let most_of =
+        |all: Vec<f32>| all.chunks_exact(width).map(|head| head.iter().copied().fold(0.0, f32::max)).collect();
+    let mut units: [Vec<f32>; 2] =
+        [most_of((0..zero(0).len()).map(of_query).collect()), most_of((0..pairs.len()).map(both).collect())];
     for i in 0..2 {
         let Some(levels) = quant_plan.sites[&sites[i]].as_ref().map(|fit| fit.levels) else { continue };
         let most = levels.most();
@@ -326,26 +349,28 @@ fn balance(quant_plan: &mut QuantPlan, sites: [Value; 2], seen: [&Observed; 2], 
             let share = if most >= MANY {
                 1.0
             } else {
-                head_share(seen, i, h * width..(h + 1) * width, &zero_points[i], &factor, *unit, most)
+                head_share(seen, i, h * width..(h + 1) * width, &zero_points[i], &factor, shared, *unit, most)
             };
             *unit *= share / most as f32;
         }
-        let scale = (0..zero.len()).map(|c| {
+        let scale = (0..zero(i).len()).map(|c| {
             let unit = units[i][c / width];
-            if i == 0 { unit / factor[c] } else { unit * factor[c] }
+            if i == 0 { unit / factor[shared.key(c)] } else { unit * factor[c] }
         });
         let fit = QuantParams {
             levels,
             scale: scale.collect(),
             zero_point: zero_points[i].clone(),
-            bias_correction: zero.clone(),
+            bias_correction: zero(i),
             by_token: false,
             outliers: Vec::new(),
             residual: None,
         };
         quant_plan.sites.insert(sites[i], Some(fit));
     }
-    units
+    let [q, k] = units;
+    let k = (0..q.len()).map(|h| k[h / heads.group()]).collect();
+    [q, k]
 }
 
 /// The share of a head's range whose levels lose least of the scores, as far as channels tell.
@@ -355,14 +380,21 @@ fn head_share(
     channels: std::ops::Range<usize>,
     zero_point: &[f32],
     factor: &[f32],
+    shared: SharedChannels,
     whole: f32,
     most: i32,
 ) -> f32 {
+    let power = |i: usize, c: usize| {
+        let column = seen[i].column(c);
+        column.iter().map(|x| x * x).sum::<f32>() / column.len().max(1) as f32
+    };
     let columns: Vec<(Vec<f32>, f32, f32)> = channels
         .map(|c| {
-            let other = seen[1 - i].column(c);
-            let power = other.iter().map(|x| x * x).sum::<f32>() / other.len().max(1) as f32;
-            let scale = if i == 0 { whole / factor[c] } else { whole * factor[c] };
+            let power = match i {
+                0 => power(1, shared.key(c)),
+                _ => shared.queries(c).map(|q| power(0, q)).sum(),
+            };
+            let scale = if i == 0 { whole / factor[shared.key(c)] } else { whole * factor[c] };
             (seen[i].column(c).iter().map(|x| x - zero_point[c]).collect(), scale, power)
         })
         .collect();

@@ -205,8 +205,25 @@ impl Tape {
                 (1, [Dim::Fixed(rows), _]) => self.training(TrainingOp::EmbedGrad { rows: *rows }, &[args[0], c]),
                 _ => return Ok(None),
             },
-            Op::Dense(DenseOp::LayerNormNoGain { eps }) => {
-                self.training(TrainingOp::LayerNormNoGainGrad { eps }, &[x, c])
+            Op::Dense(DenseOp::Centre) => self.add(node.op, &[c]),
+            Op::Dense(DenseOp::Rotary { .. }) if i == 0 => {
+                let back = self.turned_back(args[1])?;
+                self.add(node.op, &[c, back])
+            }
+            // How positions turn is a constant of the network.
+            Op::Dense(DenseOp::Rotary { .. }) => return Ok(None),
+            Op::Dense(DenseOp::Gated(curve)) => {
+                let factor = match i {
+                    0 => {
+                        let slope = self.training(TrainingOp::CurveSlope(curve), &[x])?;
+                        self.mul(slope, args[1])?
+                    }
+                    _ => self.add(Op::Dense(DenseOp::Curve(curve)), &args[..1])?,
+                };
+                self.mul(c, factor)
+            }
+            Op::Dense(DenseOp::RmsNorm { eps, heads }) => {
+                self.training(TrainingOp::RmsNormGrad { eps, heads }, &[x, c])
             }
             Op::Dense(DenseOp::Curve(curve)) => {
                 let slope = self.training(TrainingOp::CurveSlope(curve), &[x])?;
@@ -230,6 +247,14 @@ impl Tape {
             Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) => Err(self.none(node.op)),
         };
         made.map(Some)
+    }
+
+    /// Cosines as they are, and sines with the other sign: the rotation the other way.
+    fn turned_back(&mut self, turns: Value) -> Result<Value, Diagnostic> {
+        let width = self.shape(turns).width().unwrap_or(0);
+        let signs = (0..width).map(|i| if i < width / 2 { 1.0 } else { -1.0 }).collect();
+        let signs = self.builder.weight(&format!("{width} signs"), Arc::new(Tensor::f32(&[width], signs)));
+        self.mul(turns, signs)
     }
 
     /// `y (c - sum(c y))`, row by row.
@@ -273,7 +298,7 @@ impl Tape {
             | TrainingOp::ClampGrad { .. }
             | TrainingOp::Surrogate(_)
             | TrainingOp::CurveSlope(_)
-            | TrainingOp::LayerNormNoGainGrad { .. }
+            | TrainingOp::RmsNormGrad { .. }
             | TrainingOp::RowMaxAbsGrad
             | TrainingOp::GatherChannelsGrad { .. }
             | TrainingOp::EmbedGrad { .. }

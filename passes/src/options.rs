@@ -34,7 +34,7 @@ pub struct QuantOptions {
     pub zero_point: ZeroPoint,
     /// Neurons of unary sites are time-stepped.
     pub membrane: Option<Membrane>,
-    /// Of what a LayerNorm gives.
+    /// Of what a norm gives.
     pub thresholds: Thresholds,
     /// How layers attend; `None` with softmax, on reals.
     pub attention: Option<Ssa>,
@@ -166,7 +166,7 @@ fn attention_path(layer: u32) -> String {
     format!("h.{layer}.attention")
 }
 
-/// What the thresholds of neurons behind a LayerNorm are.
+/// What the thresholds of neurons behind a norm are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Thresholds {
     /// Site by site, whichever loses less on the sample; for every token only where that is far less.

@@ -35,9 +35,9 @@ impl std::fmt::Debug for Pass {
 pub const STANDARD: &[Pass] = &[
     // What the exporter wrote, shape arithmetic evaluated away.
     Pass { name: "raise",    needs: Stage::Imported,  gives: Stage::Tensor,    run: raise },
-    // LayerNorm, linear, curve, attention; nothing else between embedding and logits.
+    // Norms, linear, curve, attention, positions; nothing else between embedding and logits.
     Pass { name: "simplify", needs: Stage::Tensor,    gives: Stage::Tensor,    run: simplify },
-    // Gains are in weights. What sites hold is measured on this graph; `fit` chooses their levels.
+    // Gains and means are in weights. What sites hold is measured on this graph; `fit` chooses their levels.
     Pass { name: "quantise", needs: Stage::Tensor,    gives: Stage::Quantised, run: quantise },
     // Levels and int8 weights; whatever the conversion loses is lost by now.
     Pass { name: "spike",    needs: Stage::Quantised, gives: Stage::Spiking,   run: spike },

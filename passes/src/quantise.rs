@@ -8,6 +8,8 @@
 //! Formulas: scale migration and threshold folding as in Rueckauer et al. 2016 and the spike-coded attention of
 //! `docs/ir.md`.
 
+mod weights;
+
 use crate::context::Context;
 use crate::features::{self, Features};
 use crate::fit::{QuantParams, QuantPlan};
@@ -16,14 +18,14 @@ use crate::sites;
 use indexmap::IndexMap;
 use snnc_ir::bounds::{SUM_MAX, largest_sum};
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::eval;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
-use snnc_ir::op::{Layout, Scalar};
+use snnc_ir::op::{Heads, Layout};
 use snnc_ir::origin::NodeOrigin;
 use snnc_ir::site::{ChannelGroup, Site};
 use snnc_ir::ssa::Output;
 use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Op, Ssa, Stage, Tensor, Value};
 use std::sync::Arc;
+use weights::{Units, fold_input_major, fold_scale, lacking, rows_of, scaled, shares, shifted, split_outputs};
 
 /// The Quantised graph of a simplified Tensor graph.
 ///
@@ -49,13 +51,6 @@ pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> 
     let outputs: Result<Vec<(String, Value)>, Diagnostic> =
         graph.outputs.iter().map(|(name, value)| Ok((name.clone(), pass.tensor(*value)?))).collect();
     Ok(pass.builder.finish(outputs?))
-}
-
-/// What a tensor of the new graph stands for: `unit * x + shift`, channel by channel.
-#[derive(Clone)]
-struct Units {
-    unit: Vec<f32>,
-    shift: Vec<f32>,
 }
 
 struct Quantise<'a> {
@@ -85,30 +80,22 @@ impl Quantise<'_> {
         let origin = self.graph.origin(value).clone();
         let new = match node.op {
             // Constants are placed where they are used; a curve belongs to the neuron that reads it.
-            Op::Leaf(LeafOp::Weight(_)) | Op::Dense(DenseOp::Curve(_)) => return Ok(()),
+            Op::Leaf(LeafOp::Weight(_)) | Op::Dense(DenseOp::Curve(_) | DenseOp::Gated(_)) => return Ok(()),
             Op::Dense(DenseOp::Linear(layout)) => self.linear(value, layout)?,
             Op::Dense(DenseOp::Attention { heads, scale }) => self.attention(value, heads, scale.get())?,
             Op::Leaf(LeafOp::Tokens)
             | Op::Leaf(LeafOp::Positions)
-            | Op::Dense(DenseOp::LayerNormNoGain { .. })
+            | Op::Dense(DenseOp::Centre | DenseOp::RmsNorm { .. } | DenseOp::Rotary { .. })
             | Op::Dense(DenseOp::Embed)
+            | Op::Level(LevelOp::ScaleShift)
             | Op::Array(ArrayOp::Binary(Binary::Add)) => {
                 let args = node.args.iter().map(|arg| self.tensor(*arg)).collect::<Result<Vec<_>, _>>()?;
                 self.builder.add(node.op, &args, &origin)?
             }
-            Op::Dense(DenseOp::LayerNorm { eps }) => self.layer_norm(value, eps)?,
             op => return Err(Diagnostic::new(origin, format!("`{op}` has no spiking counterpart"))),
         };
         self.map[value.index()] = Some(new);
         Ok(())
-    }
-
-    /// A LayerNorm that the residual stream reads as well stays in reals: it is multiplied by its gain, channel by channel.
-    fn layer_norm(&mut self, value: Value, eps: Scalar) -> Result<Value, Diagnostic> {
-        let (node, origin) = (self.graph.node(value), self.graph.origin(value).clone());
-        let args = node.args.iter().map(|arg| self.tensor(*arg)).collect::<Result<Vec<_>, _>>()?;
-        let normal = self.builder.add(Op::Dense(DenseOp::LayerNormNoGain { eps }), &args[..1], &origin)?;
-        self.builder.add(Op::Level(LevelOp::ScaleShift), &[normal, args[1], args[2]], &origin)
     }
 
     /// The new graph's still for an old value.
@@ -116,11 +103,26 @@ impl Quantise<'_> {
         if let Some(weight) = self.graph.constant(value) {
             return Ok(self.builder.weight(&weight.name, weight.tensor.clone()));
         }
+        if let Op::Dense(DenseOp::Curve(_) | DenseOp::Gated(_)) = self.graph.node(value).op {
+            return self.curved(value);
+        }
         let found = self.map[value.index()].filter(|_| !self.units.contains_key(&value));
         found.ok_or_else(|| {
             let op = self.graph.node(value).op;
             Diagnostic::new(self.graph.origin(value), format!("`{op}` is read by something that is no projection"))
         })
+    }
+
+    /// A curve that something else than neurons reads.
+    fn curved(&mut self, value: Value) -> Result<Value, Diagnostic> {
+        if let Some(done) = self.map[value.index()] {
+            return Ok(done);
+        }
+        let (node, origin) = (self.graph.node(value), self.coded(value, ChannelGroup::Whole));
+        let args = node.args.iter().map(|arg| self.tensor(*arg)).collect::<Result<Vec<_>, _>>()?;
+        let new = self.builder.add(node.op, &args, &origin)?;
+        self.map[value.index()] = Some(new);
+        Ok(new)
     }
 
     fn constant(&mut self, name: String, data: Vec<f32>) -> Value {
@@ -151,6 +153,9 @@ impl Quantise<'_> {
         fit: QuantParams,
         group: ChannelGroup,
     ) -> Result<Value, Diagnostic> {
+        if let Op::Dense(DenseOp::Gated(curve)) = self.graph.node(value).op {
+            return self.gated_neurons(value, curve, name, &fit, group);
+        }
         let QuantParams { levels, scale, zero_point, .. } = fit;
         let origin = self.coded(value, group);
         let (curve, input) = match self.graph.node(value).op {
@@ -181,6 +186,30 @@ impl Quantise<'_> {
             vec![potential, pre_gain, pre_offset, gain, self.constant(format!("{name}.offset"), offset)]
         };
         self.builder.add(op, &args, &origin)
+    }
+
+    /// Neurons with a multiplicative input: the scale divides what the gate multiplies.
+    fn gated_neurons(
+        &mut self,
+        value: Value,
+        curve: Curve,
+        name: &str,
+        fit: &QuantParams,
+        group: ChannelGroup,
+    ) -> Result<Value, Diagnostic> {
+        let origin = self.coded(value, group);
+        let &[gate, up] = self.graph.node(value).args.as_slice() else { unreachable!("checked by infer") };
+        if fit.zero_point.iter().any(|&point| point != 0.0) {
+            return Err(Diagnostic::new(origin, "gated neurons have levels around 0"));
+        }
+        let inverse = fit.scale.iter().map(|&s| if s > 0.0 { 1.0 / s } else { 0.0 }).collect();
+        let (ones, zeros) = (vec![1.0; fit.scale.len()], vec![0.0; fit.scale.len()]);
+        let mut args = vec![self.tensor(gate)?, self.tensor(up)?];
+        for (what, data) in [("pre_gain", ones), ("pre_offset", zeros.clone()), ("gain", inverse), ("offset", zeros)] {
+            args.push(self.constant(format!("{name}.{what}"), data));
+        }
+        let op = LevelOp::GatedQuant { code: fit.levels.code, steps: fit.levels.steps, curve };
+        self.builder.add(Op::Level(op), &args, &origin)
     }
 
     /// Where a part of a projection comes from and stands.
@@ -215,10 +244,7 @@ impl Quantise<'_> {
                 self.builder.add(Op::Level(LevelOp::ScaleShift), &[levels, scale, zero_point], &origin)?
             }
             None => match self.graph.node(value).op {
-                Op::Dense(DenseOp::Curve(curve)) => {
-                    let input = self.tensor(self.graph.node(value).args[0])?;
-                    self.builder.add(Op::Dense(DenseOp::Curve(curve)), &[input], &origin)?
-                }
+                Op::Dense(DenseOp::Curve(_) | DenseOp::Gated(_)) => self.curved(value)?,
                 // Where it counts in other units, its one reader takes them into its weight.
                 Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => {
                     self.map[value.index()].map_or_else(|| self.tensor(value), Ok)?
@@ -534,7 +560,7 @@ impl Quantise<'_> {
 
     /// Scores `q . k` of balanced levels are integers with one scale a head. A key's centre adds the same to all scores of
     /// a query, which softmax does not notice; a value's centre passes through.
-    fn attention(&mut self, value: Value, heads: u32, scale: f32) -> Result<Value, Diagnostic> {
+    fn attention(&mut self, value: Value, heads: Heads, scale: f32) -> Result<Value, Diagnostic> {
         let &[q, k, v] = self.graph.node(value).args.as_slice() else { unreachable!("checked by infer") };
         let name = self.names.get(&value).cloned().unwrap_or_else(|| "attention".into());
         let origin = self.graph.origin(value).clone();
@@ -573,7 +599,8 @@ impl Quantise<'_> {
             .zip(&values.bias_correction)
             .map(|(m, bias_correction)| m + bias_correction)
             .collect();
-        self.units.insert(value, Units { unit: values.scale, shift });
+        let units = Units { unit: values.scale, shift }.for_queries(heads);
+        self.units.insert(value, units);
         self.builder.add(Op::Level(LevelOp::Ssa { heads, variant }), &args, &origin)
     }
 
@@ -581,7 +608,7 @@ impl Quantise<'_> {
     fn without_softmax(
         &mut self,
         value: Value,
-        heads: u32,
+        heads: Heads,
         variant: Ssa,
         features: Features,
     ) -> Result<Value, Diagnostic> {
@@ -598,20 +625,21 @@ impl Quantise<'_> {
             args.push(self.features(x, &format!("{name}.{letter}"), part, heads, variant, &features, &origin)?);
         }
         args.push(self.levels(v, &format!("{name}.v"))?);
-        args.push(self.constant(format!("{name}.sink"), features::sinks(variant, heads as usize)));
-        let half_life = features::halvings(heads as usize, self.graph.context);
+        args.push(self.constant(format!("{name}.sink"), features::sinks(variant, heads.query as usize)));
+        let half_life = features::halvings(heads.kv as usize, self.graph.context);
         let half_life = Arc::new(Tensor::i32(&[half_life.len()], half_life));
         args.push(self.builder.weight(&format!("{name}.half_life"), half_life));
         let spikes = variant == Ssa::Lif { output: Output::Spikes };
         if spikes {
-            args.push(self.constant(format!("{name}.emit.gain"), vec![1.0; values.scale.len()]));
+            args.push(self.constant(format!("{name}.emit.gain"), vec![1.0; values.scale.len() * heads.group()]));
         }
         let new = self.builder.add(Op::Level(LevelOp::Ssa { heads, variant }), &args, &origin)?;
         if spikes {
             // What reads it reads these spikes.
             self.levels.insert(value, new);
         }
-        self.units.insert(value, Units { unit: values.scale, shift: values.zero_point });
+        let units = Units { unit: values.scale, shift: values.zero_point }.for_queries(heads);
+        self.units.insert(value, units);
         Ok(new)
     }
 
@@ -627,7 +655,7 @@ impl Quantise<'_> {
         x: Value,
         name: &str,
         part: usize,
-        heads: u32,
+        heads: Heads,
         variant: Ssa,
         features: &Features,
         origin: &NodeOrigin,
@@ -636,7 +664,7 @@ impl Quantise<'_> {
         let (potential, gain) = if let Ssa::Lif { .. } = variant {
             (x, features.units[part].iter().map(|unit| gain / unit).collect())
         } else {
-            let map = self.builder.weight(&format!("{name}.map"), Arc::new(features.map(part, heads as usize)));
+            let map = self.builder.weight(&format!("{name}.map"), Arc::new(features.map(part, heads)));
             let y = self.builder.add(Op::Level(LevelOp::HeadLinear), &[x, map], origin)?;
             (y, vec![gain; features::SIDES * features.units[part].len()])
         };
@@ -652,26 +680,6 @@ impl Quantise<'_> {
         let args: Vec<Value> = std::iter::once(potential).chain(constants).collect();
         self.builder.add(Op::Level(LevelOp::Quant { code, steps, curve: Curve::Relu }), &args, origin)
     }
-}
-
-/// A weight as a sum of weights, each with the rows of as many inputs as a 32-bit sum of levels up to `most` bears.
-fn shares(weight: &Tensor, most: i32) -> Vec<Tensor> {
-    let (Some(all), [_, outputs]) = (weight.as_i8(), weight.sizes()) else { return Vec::new() };
-    let mut shares = vec![vec![0; all.len()]];
-    let mut sums = vec![0u64; *outputs];
-    for (row, at) in all.chunks_exact(*outputs).zip((0..).step_by(*outputs)) {
-        let more = |(sum, w): (&u64, &i8)| *sum + u64::from(w.unsigned_abs()) * most as u64;
-        let full = sums.iter().zip(row).any(|pair| more(pair) > SUM_MAX);
-        if full {
-            sums.fill(0);
-            shares.push(vec![0; all.len()]);
-        }
-        sums = sums.iter().zip(row).map(more).collect();
-        if let Some(share) = shares.last_mut() {
-            share[at..at + row.len()].copy_from_slice(row);
-        }
-    }
-    shares.into_iter().map(|share| Tensor::i8(weight.sizes(), share)).collect()
 }
 
 /// What the names of a group's constants end in.
@@ -697,133 +705,6 @@ fn group_levels(fit: &QuantParams, group: usize) -> Levels {
 fn group_scale(fit: &QuantParams, group: usize, channels: &[usize]) -> Vec<f32> {
     let silent = |c: &usize| group == 0 && fit.outliers.binary_search(c).is_ok();
     channels.iter().map(|c| if silent(c) { 0.0 } else { fit.scale[*c] }).collect()
-}
-
-/// A weight, input-major: without some of its outputs, and these with an output of zeros behind them.
-fn split_outputs(w: &[f32], layout: Layout, inputs: usize, outputs: usize, some: &[usize]) -> [Vec<f32>; 2] {
-    let mut common = rows_of(w, inputs, layout, &(0..inputs).collect::<Vec<usize>>());
-    let mut few = Vec::with_capacity(inputs * (some.len() + 1));
-    for row in common.chunks_exact_mut(outputs) {
-        few.extend(some.iter().map(|&o| std::mem::take(&mut row[o])));
-        few.push(0.0);
-    }
-    [common, few]
-}
-
-/// What eight bits lack of a weight with its input's scales.
-fn lacking(w: &[f32], scale: &[f32], folded: &Folded) -> Vec<f32> {
-    let m = folded.scale.len();
-    let one = |(i, (&w, &int)): (usize, (&f32, &i8))| w * scale[i / m] - f32::from(int) * folded.scale[i % m];
-    w.iter().zip(&folded.weight).enumerate().map(one).collect()
-}
-
-/// Some rows of a weight, input-major.
-fn rows_of(w: &[f32], inputs: usize, layout: Layout, channels: &[usize]) -> Vec<f32> {
-    let m = w.len() / inputs.max(1);
-    match layout {
-        Layout::InputMajor => channels.iter().flat_map(|&c| &w[c * m..(c + 1) * m]).copied().collect(),
-        Layout::OutputMajor => {
-            let mut rows = vec![0.0; channels.len() * m];
-            for (o, column) in w.chunks_exact(inputs.max(1)).enumerate() {
-                channels.iter().enumerate().for_each(|(i, &c)| rows[i * m + o] = column[c]);
-            }
-            rows
-        }
-    }
-}
-
-/// A weight that reads `x` in other units.
-fn scaled(w: &[f32], sizes: &[usize], layout: Layout, units: &Units) -> Arc<Tensor> {
-    let inputs = units.unit.len();
-    let row = |i: usize| match layout {
-        Layout::InputMajor => i / (w.len() / inputs),
-        Layout::OutputMajor => i % inputs,
-    };
-    Arc::new(Tensor::f32(sizes, w.iter().enumerate().map(|(i, w)| w * units.unit[row(i)]).collect()))
-}
-
-/// The bias with what a shift of `x` comes to.
-fn shifted(w: &[f32], bias: &[f32], layout: Layout, units: &Units) -> Arc<Tensor> {
-    let (k, m) = (units.shift.len(), bias.len());
-    let at = |c: usize, o: usize| match layout {
-        Layout::InputMajor => w[c * m + o],
-        Layout::OutputMajor => w[o * k + c],
-    };
-    let one = |(o, &b): (usize, &f32)| {
-        let shift: f64 = (0..k).map(|c| f64::from(at(c, o)) * f64::from(units.shift[c])).sum();
-        (f64::from(b) + shift) as f32
-    };
-    Arc::new(Tensor::f32(&[m], bias.iter().enumerate().map(one).collect()))
-}
-
-/// A projection with its input's scales in its rows, in int8.
-struct Folded {
-    /// `[in, out]`
-    weight: Vec<i8>,
-    /// What 1 of the integer sum stands for, by output.
-    scale: Vec<f32>,
-    bias: Vec<f32>,
-}
-
-/// Magnitudes of int8 weights: symmetric, so that a sign change never overflows.
-const WEIGHT_LEVELS: f32 = 127.0;
-
-fn fold_scale(w: &[f32], bias: &[f32], layout: Layout, fit: &QuantParams) -> Folded {
-    let zero_point: Vec<f32> =
-        fit.zero_point.iter().zip(&fit.bias_correction).map(|(m, bias_correction)| m + bias_correction).collect();
-    match layout {
-        Layout::InputMajor => fold_input_major(w, bias, &fit.scale, &zero_point),
-        Layout::OutputMajor => fold_output_major(w, bias, &fit.scale, &zero_point),
-    }
-}
-
-fn fold_input_major(w: &[f32], bias: &[f32], scale: &[f32], zero_point: &[f32]) -> Folded {
-    let m = bias.len();
-    let mut most = vec![0f32; m];
-    let mut shift = vec![0f64; m];
-    for ((row, &s), &zero_point) in w.chunks_exact(m).zip(scale).zip(zero_point) {
-        most.iter_mut().zip(row).for_each(|(most, &w)| *most = most.max((w * s).abs()));
-        if zero_point != 0.0 {
-            shift.iter_mut().zip(row).for_each(|(shift, &w)| *shift += f64::from(w) * f64::from(zero_point));
-        }
-    }
-    let inverse: Vec<f32> = most.iter().map(|&most| if most > 0.0 { WEIGHT_LEVELS / most } else { 0.0 }).collect();
-    let mut weight = Vec::with_capacity(w.len());
-    for (row, &s) in w.chunks_exact(m).zip(scale) {
-        weight.extend(row.iter().zip(&inverse).map(|(&w, &inverse)| eval::level(w * s * inverse, 127) as i8));
-    }
-    let scale = most.iter().map(|&most| most / WEIGHT_LEVELS).collect();
-    let bias = bias.iter().zip(&shift).map(|(&b, &shift)| (f64::from(b) + shift) as f32).collect();
-    Folded { weight, scale, bias }
-}
-
-/// Rows read at a time when an output-major weight is turned.
-const TURN: usize = 64;
-
-fn fold_output_major(w: &[f32], bias: &[f32], scale: &[f32], zero_point: &[f32]) -> Folded {
-    let (k, m) = (scale.len(), bias.len());
-    let mut folded = Folded { weight: vec![0; w.len()], scale: Vec::with_capacity(m), bias: Vec::with_capacity(m) };
-    for (block, rows) in w.chunks(TURN * k).enumerate() {
-        let inverse: Vec<f32> = rows
-            .chunks_exact(k)
-            .map(|row| {
-                let most = row.iter().zip(scale).fold(0f32, |most, (&w, &s)| most.max((w * s).abs()));
-                folded.scale.push(most / WEIGHT_LEVELS);
-                if most > 0.0 { WEIGHT_LEVELS / most } else { 0.0 }
-            })
-            .collect();
-        for (row, &b) in rows.chunks_exact(k).zip(&bias[block * TURN..]) {
-            let dot = |sum: f64, (&w, &m): (&f32, &f32)| sum + f64::from(w) * f64::from(m);
-            folded.bias.push((f64::from(b) + row.iter().zip(zero_point).fold(0.0, dot)) as f32);
-        }
-        for (c, &s) in scale.iter().enumerate() {
-            let out = &mut folded.weight[c * m + block * TURN..][..inverse.len()];
-            for (r, (out, &inverse)) in out.iter_mut().zip(&inverse).enumerate() {
-                *out = eval::level(rows[r * k + c] * s * inverse, 127) as i8;
-            }
-        }
-    }
-    folded
 }
 
 /// The site that a projection of this name reads: q, k and v share theirs.

@@ -1,4 +1,4 @@
-//! Raises what an exporter wrote to a transformer in its own words: LayerNorm, linear, curve, attention.
+//! Raises what an exporter wrote to a transformer in its own words: norms, linear, curve, attention.
 //!
 //! Nothing is recognised by name or by place. Rules state equalities between ways of writing the same thing; activation
 //! functions are told by sampling; the causal mask has been tested number by number on import. The graph that needs the
@@ -18,8 +18,8 @@ use crate::egraph::{rewrite, sampling};
 use crate::sites;
 use build::{WEAKEST, add, class, mul, two, vector};
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::op::{ArrayOp, DenseOp, TrainingOp};
-use snnc_ir::op::{Layout, Perm, Scalar};
+use snnc_ir::op::{ArrayOp, DenseOp, LevelOp, TrainingOp};
+use snnc_ir::op::{Heads, Layout, Perm, Scalar};
 use snnc_ir::types::{Dim, Shape};
 use snnc_ir::{Binary, Graph, Op, Stage, Type, Unary};
 
@@ -100,8 +100,8 @@ pub const RULES: &[RewriteRule] = &[
     // LayerNorm in nine nodes: the variance as a square or as a product.
     RewriteRule { name: "norm",        left: "(div (sub ?x (mean ?x)) (sqrt (add (mean (pow (sub ?x (mean ?x)) ?two)) ?eps)))", right: norm },
     RewriteRule { name: "norm-mul",    left: "(div (sub ?x (mean ?x)) (sqrt (add (mean (mul (sub ?x (mean ?x)) (sub ?x (mean ?x)))) ?eps)))", right: norm },
-    RewriteRule { name: "norm-gain",   left: "(mul (layer_norm_no_gain:n ?x) ?g)",         right: norm_gain },
-    RewriteRule { name: "norm-affine", left: "(add (mul (layer_norm_no_gain:n ?x) ?g) ?b)",right: norm_affine },
+    RewriteRule { name: "norm-gain",   left: "(mul (rms_norm:n ?x) ?g)",         right: norm_gain },
+    RewriteRule { name: "norm-affine", left: "(add (mul (rms_norm:n ?x) ?g) ?b)",right: norm_affine },
     // A bias that was added to the residual belongs to the projection that is added next.
     RewriteRule { name: "bias-later",  left: "(add (add ?x ?b) ?y)",              right: later_bias },
     // Projections.
@@ -231,21 +231,22 @@ fn norm(m: &Match<'_>) -> Option<Expr> {
         return None;
     }
     m.ty("x").shape().row_width().filter(|_| m.root_ty() == m.ty("x"))?;
-    Some(Expr::op(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(eps) }), [class(m, "x")]))
+    let op = Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(eps), heads: 1 });
+    Some(Expr::op(op, [Expr::op(Op::Dense(DenseOp::Centre), [class(m, "x")])]))
 }
 
 fn norm_affine(m: &Match<'_>) -> Option<Expr> {
-    let Op::Dense(DenseOp::LayerNormNoGain { eps }) = m.op("n") else { return None };
     let channels = Shape::fixed(&[m.ty("x").shape().row_width()?]);
+    let normal = Expr::op(m.op("n"), [class(m, "x")]);
     (vector(m, "g", channels) && vector(m, "b", channels))
-        .then(|| Expr::op(Op::Dense(DenseOp::LayerNorm { eps }), [class(m, "x"), class(m, "g"), class(m, "b")]))
+        .then(|| Expr::op(Op::Level(LevelOp::ScaleShift), [normal, class(m, "g"), class(m, "b")]))
 }
 
 fn norm_gain(m: &Match<'_>) -> Option<Expr> {
-    let Op::Dense(DenseOp::LayerNormNoGain { eps }) = m.op("n") else { return None };
     let width = m.ty("x").shape().row_width()?;
+    let normal = Expr::op(m.op("n"), [class(m, "x")]);
     vector(m, "g", Shape::fixed(&[width]))
-        .then(|| Expr::op(Op::Dense(DenseOp::LayerNorm { eps }), [class(m, "x"), class(m, "g"), Expr::Zeros(width)]))
+        .then(|| Expr::op(Op::Level(LevelOp::ScaleShift), [normal, class(m, "g"), Expr::Zeros(width)]))
 }
 
 /// A constant matrix, as it is or behind a transpose, with the layout in which it is a weight.
@@ -485,7 +486,7 @@ fn scale(m: &Match<'_>) -> Option<Scalar> {
 fn attention(m: &Match<'_>) -> Option<Expr> {
     let Op::Array(ArrayOp::SplitHeads { heads }) = m.op("h") else { return None };
     let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [0, 2, 1]);
-    let scale = scale(m)?;
+    let (heads, scale) = (Heads::equal(heads), scale(m)?);
     let alike = m.ty("q") == m.ty("k") && m.ty("q") == m.ty("v") && m.root_ty() == m.ty("q");
     (turned && alike && selects(m) && masked(m, "n")).then(|| {
         Expr::op(Op::Dense(DenseOp::Attention { heads, scale }), [class(m, "q"), class(m, "k"), class(m, "v")])
@@ -495,9 +496,9 @@ fn attention(m: &Match<'_>) -> Option<Expr> {
 fn attention_of_one_head(m: &Match<'_>) -> Option<Expr> {
     let rows = |name| matches!(m.ty(name), Type::Tensor { shape, .. } if shape.row_width().is_some());
     let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [1, 0]);
-    let scale = scale(m)?;
+    let (heads, scale) = (Heads::equal(1), scale(m)?);
     let fits = rows("q") && m.ty("q") == m.ty("k") && m.ty("q") == m.ty("v") && m.root_ty() == m.ty("q");
     (turned && fits && selects(m) && masked(m, "n")).then(|| {
-        Expr::op(Op::Dense(DenseOp::Attention { heads: 1, scale }), [class(m, "q"), class(m, "k"), class(m, "v")])
+        Expr::op(Op::Dense(DenseOp::Attention { heads, scale }), [class(m, "q"), class(m, "k"), class(m, "v")])
     })
 }

@@ -4,7 +4,7 @@
 //! every site that has the words in that order: `attention`, `h.3`, `mlp.hidden`, `q`.
 
 use indexmap::IndexMap;
-use snnc_ir::op::{ArrayOp, DenseOp};
+use snnc_ir::op::{ArrayOp, DenseOp, LevelOp};
 pub use snnc_ir::site::{Role, Site};
 use snnc_ir::{Binary, Graph, Node, Op, Value};
 use std::fmt;
@@ -62,8 +62,9 @@ fn attentions(graph: &Graph) -> impl Iterator<Item = (Value, &Node)> {
 
 /// The projections of a Tensor graph, by what they read.
 pub fn projections(graph: &Graph) -> Vec<SiteValue> {
-    let is_curve = |value: Value| matches!(graph.node(value).op, Op::Dense(DenseOp::Curve(_)));
+    let is_curve = |value: Value| matches!(graph.node(value).op, Op::Dense(DenseOp::Curve(_) | DenseOp::Gated(_)));
     let users = graph.users();
+    let attended = attended(graph);
     let mut layer = 0;
     let mut found = Vec::new();
     for (value, node) in graph.iter() {
@@ -73,11 +74,9 @@ pub fn projections(graph: &Graph) -> Vec<SiteValue> {
                 let block = Some(layer.max(1) - 1);
                 let (layer, role) = match graph.node(node.args[0]).op {
                     _ if graph.outputs.iter().any(|(_, output)| *output == value) => (None, Role::Head),
-                    _ if users[value.index()].iter().any(|user| graph.node(*user).op.has_state()) => {
-                        (Some(layer), Role::AttentionIn)
-                    }
+                    _ if attended[value.index()] => (Some(layer), Role::AttentionIn),
                     Op::Dense(DenseOp::Attention { .. }) => (block, Role::AttentionOut),
-                    Op::Dense(DenseOp::Curve(_)) => (block, Role::MlpHidden),
+                    Op::Dense(DenseOp::Curve(_) | DenseOp::Gated(_)) => (block, Role::MlpHidden),
                     _ if users[value.index()].iter().any(|user| is_curve(*user)) => (block, Role::MlpIn),
                     Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => {
                         (block, Role::Other)
@@ -91,6 +90,37 @@ pub fn projections(graph: &Graph) -> Vec<SiteValue> {
     found
 }
 
+/// Whether what lies between a projection and the attention that reads it: a norm of queries or keys, its gain, their rotation.
+fn between(op: Op) -> bool {
+    match op {
+        Op::Dense(DenseOp::Rotary { .. } | DenseOp::RmsNorm { .. }) | Op::Level(LevelOp::ScaleShift) => true,
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => false,
+    }
+}
+
+/// The values from an operand of attention back to the projection that makes it, if one does.
+fn way_back(graph: &Graph, operand: Value) -> Vec<Value> {
+    let mut way = vec![operand];
+    while let Some(&at) = way.last()
+        && between(graph.node(at).op)
+    {
+        way.push(graph.node(at).args[0]);
+    }
+    let projected = way.last().is_some_and(|at| matches!(graph.node(*at).op, Op::Dense(DenseOp::Linear(_))));
+    if projected { way } else { Vec::new() }
+}
+
+/// Which values attention reads, as they are or normalised and turned.
+fn attended(graph: &Graph) -> Vec<bool> {
+    let mut attended = vec![false; graph.nodes.len()];
+    for (_, node) in attentions(graph) {
+        for value in node.args.iter().flat_map(|arg| way_back(graph, *arg)) {
+            attended[value.index()] = true;
+        }
+    }
+    attended
+}
+
 /// The same Tensor graph with every node at its site. What the residual stream and the embedding are made of has none.
 pub fn annotated(graph: Graph) -> Graph {
     let mut at: Vec<Option<Site>> = vec![None; graph.nodes.len()];
@@ -101,8 +131,8 @@ pub fn annotated(graph: Graph) -> Graph {
         let layer = Some(layer as u32);
         at[value.index()] = Some(Site::new(layer, Role::Attention));
         for (arg, role) in node.args.iter().zip([Role::Query, Role::Key, Role::Value]) {
-            if at[arg.index()].is_some() {
-                at[arg.index()] = Some(Site::new(layer, role));
+            for value in way_back(&graph, *arg) {
+                at[value.index()] = Some(Site::new(layer, role));
             }
         }
     }
@@ -111,7 +141,8 @@ pub fn annotated(graph: Graph) -> Graph {
     for (value, node) in graph.iter().rev() {
         let served = || users[value.index()].iter().find_map(|user| at[user.index()]).map(input_of);
         let site = match node.op {
-            Op::Dense(DenseOp::LayerNorm { .. } | DenseOp::LayerNormNoGain { .. } | DenseOp::Curve(_)) => served(),
+            Op::Dense(DenseOp::RmsNorm { .. } | DenseOp::Curve(_) | DenseOp::Gated(_)) => served(),
+            Op::Dense(DenseOp::Centre) | Op::Level(LevelOp::ScaleShift) => served(),
             Op::Array(ArrayOp::Binary(Binary::Add)) if parts[value.index()] => served(),
             Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
         };
@@ -156,7 +187,8 @@ pub fn names(graph: &Graph) -> IndexMap<Value, String> {
     }
     for (layer, (value, node)) in attentions(graph).enumerate() {
         for (part, arg) in ["q", "k", "v"].into_iter().zip(&node.args) {
-            names.insert(*arg, format!("h.{layer}.attn.{part}"));
+            let made = way_back(graph, *arg).last().copied().unwrap_or(*arg);
+            names.insert(made, format!("h.{layer}.attn.{part}"));
         }
         names.insert(value, format!("h.{layer}.attn"));
     }

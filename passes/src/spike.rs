@@ -38,6 +38,9 @@ pub fn spike(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
                     None => builder.add(Op::Spike(SpikeOp::Fire { code, steps, curve }), &args, origin),
                 }
             }
+            Op::Level(LevelOp::GatedQuant { code, steps, curve }) => {
+                builder.add(Op::Spike(SpikeOp::GatedFire { code, steps, curve }), &args, origin)
+            }
             Op::Level(LevelOp::MatMulInt) => builder
                 .add(Op::Spike(SpikeOp::Synapse), &args, origin)
                 .and_then(|current| builder.add(Op::Spike(SpikeOp::Decode), &[current], origin)),

@@ -3,7 +3,7 @@
 use crate::curve::Curve;
 use crate::eval::value::Array;
 use crate::events::Events;
-use crate::op::attribute::{Binary, Unary};
+use crate::op::attribute::{Binary, Heads, Pairs, Unary};
 use crate::real::Real;
 use crate::types::Code;
 
@@ -118,6 +118,12 @@ pub(super) fn slice<R: Real>(x: &Array<R>, axis: usize, start: usize, len: usize
     blocks.flat_map(|block| block[start * inner..(start + len) * inner].iter().copied()).collect()
 }
 
+pub(super) fn concat<R: Real>(a: &Array<R>, b: &Array<R>, axis: usize) -> Vec<R> {
+    let block = |x: &Array<R>| x.sizes[axis..].iter().product::<usize>().max(1);
+    let blocks = a.reals().chunks_exact(block(a)).zip(b.reals().chunks_exact(block(b)));
+    blocks.flat_map(|(a, b)| a.iter().chain(b).copied()).collect()
+}
+
 /// `[n, heads*w] -> [heads, n, w]`.
 pub(super) fn split_heads<R: Real>(x: &Array<R>, heads: usize) -> Vec<R> {
     let (n, d) = (x.sizes[0], x.sizes[1]);
@@ -167,10 +173,25 @@ pub(super) fn chain<R: Real>(a: &[R], b: &[R]) -> R {
     a.iter().zip(b).fold(R::ZERO, |sum, (&a, &b)| sum + a * b)
 }
 
-pub(super) fn layer_norm_no_gain<R: Real>(row: &[R], eps: R) -> Vec<R> {
-    let centred = centred(row);
-    let inverse = R::from_i32(1) / (variance(&centred) + eps).sqrt();
-    centred.into_iter().map(|c| c * inverse).collect()
+/// A row, or a head of it, over the root of its mean square plus `eps`: one reciprocal, which multiplies.
+pub(super) fn rms_norm<R: Real>(row: &[R], eps: R) -> Vec<R> {
+    let inverse = R::from_i32(1) / (mean_square(row) + eps).sqrt();
+    row.iter().map(|&x| x * inverse).collect()
+}
+
+/// Of each head the first `turns.len()` channels, turned in pairs.
+pub(super) fn turned<R: Real>(row: &[R], turns: &[R], heads: usize, pairs: Pairs) -> Vec<R> {
+    let mut out = row.to_vec();
+    let count = turns.len() / 2;
+    for head in out.chunks_exact_mut(row.len() / heads) {
+        for (i, (&cos, &sin)) in turns[..count].iter().zip(&turns[count..]).enumerate() {
+            let [p, q] = pairs.channels(i, count);
+            let (a, b) = (head[p], head[q]);
+            head[p] = a * cos - b * sin;
+            head[q] = b * cos + a * sin;
+        }
+    }
+    out
 }
 
 /// A row less its mean.
@@ -179,10 +200,10 @@ pub(super) fn centred<R: Real>(row: &[R]) -> Vec<R> {
     row.iter().map(|&x| x - mean).collect()
 }
 
-/// The variance of a row of mean 0.
-pub(super) fn variance<R: Real>(centred: &[R]) -> R {
-    let squares: Vec<R> = centred.iter().map(|&c| c * c).collect();
-    row_sum(&squares) / R::from_i32(centred.len() as i32)
+/// The mean of a row's squares.
+pub(super) fn mean_square<R: Real>(row: &[R]) -> R {
+    let squares: Vec<R> = row.iter().map(|&x| x * x).collect();
+    row_sum(&squares) / R::from_i32(row.len() as i32)
 }
 
 /// The largest magnitude of a row, 1 where all are 0.
@@ -199,22 +220,25 @@ pub(super) fn softmax<R: Real>(row: &[R]) -> Vec<R> {
     weights.into_iter().map(|w| w / sum).collect()
 }
 
-/// Causal attention of `n` queries over `k.len() / d` keys, the last of which are the queries' own.
-pub(super) fn attention<R: Real>(q: &[R], k: &[R], v: &[R], n: usize, heads: usize, scale: R) -> Vec<R> {
+/// Causal attention of `n` queries over all keys, the last `n` of which are the queries' own.
+pub(super) fn attention<R: Real>(q: &[R], k: &[R], v: &[R], n: usize, heads: Heads, scale: R) -> Vec<R> {
     let d = q.len() / n;
-    let (w, past) = (d / heads, k.len() / d - n);
+    let w = d / heads.query as usize;
+    let kv = w * heads.kv as usize;
+    let past = k.len() / kv - n;
     let mut out = vec![R::ZERO; n * d];
     for i in 0..n {
-        for h in 0..heads {
-            let head = h * w..(h + 1) * w;
+        for h in 0..heads.query as usize {
+            let (head, shared) = (h * w..(h + 1) * w, h / heads.group() * w..(h / heads.group() + 1) * w);
             let q = &q[i * d..][head.clone()];
-            let scores: Vec<R> = (0..=past + i).map(|j| chain(q, &k[j * d..][head.clone()]) * scale).collect();
+            let keys = heads.first_key(past + i)..=past + i;
+            let scores: Vec<R> = keys.clone().map(|j| chain(q, &k[j * kv..][shared.clone()]) * scale).collect();
             let most = scores.iter().fold(scores[0], |m, &x| if m < x { x } else { m });
             let weights: Vec<R> = scores.iter().map(|&s| (s - most).exp()).collect();
             let sum = row_sum(&weights);
-            let out = &mut out[i * d..][head.clone()];
-            for (j, &weight) in weights.iter().enumerate() {
-                let v = &v[j * d..][head.clone()];
+            let out = &mut out[i * d..][head];
+            for (j, &weight) in keys.zip(&weights) {
+                let v = &v[j * kv..][shared.clone()];
                 out.iter_mut().zip(v).for_each(|(o, &v)| *o = *o + weight * v);
             }
             out.iter_mut().for_each(|o| *o = *o / sum);

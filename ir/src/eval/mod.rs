@@ -13,7 +13,7 @@ use crate::events::Events;
 use crate::finite::{FiniteCheck, checked_operands, not_finite};
 use crate::graph::{Graph, Node, Value};
 use crate::membrane::{Membrane, MembraneLayer};
-use crate::op::{ArrayOp, DenseOp, Layout, LeafOp, LevelOp, Op, SpikeOp};
+use crate::op::{ArrayOp, DenseOp, Heads, Layout, LeafOp, LevelOp, Op, SpikeOp};
 pub use crate::real::Real;
 use crate::ssa::meaning::{self, Recency, Span, phase_weights};
 use crate::ssa::{Output, Ssa, StateType};
@@ -21,8 +21,8 @@ use crate::stage::Stage;
 use crate::tensor::Tensor;
 use crate::types::{Code, Type};
 use arithmetic::{
-    attention, centred, chain, head_linear, layer_norm_no_gain, matmul, matmul_int, row_max_abs, rows, slice, softmax,
-    spikes, split_heads, spread, transpose, variance,
+    attention, centred, chain, concat, head_linear, matmul, matmul_int, mean_square, rms_norm, row_max_abs, rows,
+    slice, softmax, spikes, split_heads, spread, transpose, turned,
 };
 pub use arithmetic::{binary, fired, level, row_sum, spike_events, unary};
 use std::fmt::Debug;
@@ -189,9 +189,14 @@ impl<'g, R: Real> Evaluator<'g, R> {
         match FiniteCheck::of(&self.graph.node(at).op) {
             FiniteCheck::Nothing => true,
             FiniteCheck::Operands(_) => checked_operands(self.graph, at).all(|value| from(value).0.iter().all(finite)),
-            FiniteCheck::Variance => {
+            FiniteCheck::MeanSquare => {
                 let (data, width) = from(self.graph.node(at).args[0]);
-                data.chunks_exact(width.max(1)).all(|row| finite(&variance(&centred(row))))
+                let heads = if let Op::Dense(DenseOp::RmsNorm { heads, .. }) = self.graph.node(at).op {
+                    heads as usize
+                } else {
+                    1
+                };
+                data.chunks_exact((width / heads).max(1)).all(|row| finite(&mean_square(row)))
             }
         }
     }
@@ -207,6 +212,19 @@ impl<'g, R: Real> Evaluator<'g, R> {
     pub fn get<'a>(&'a self, done: &'a Evaluation<R>, value: Value) -> &'a Array<R> {
         self.value(done, value)
     }
+}
+
+/// Levels, and what neurons of these levels did.
+fn leveled<R: Real>(sizes: Vec<usize>, code: Code, steps: u16, levels: Vec<i32>) -> NodeResult<R> {
+    let events = fired(code, steps, &levels);
+    (Array::int(sizes, levels), events, None)
+}
+
+/// The same as a spike train.
+fn emitted<R: Real>(sizes: Vec<usize>, code: Code, steps: u16, levels: &[i32]) -> NodeResult<R> {
+    let emit = |t| levels.iter().map(|&level| code.spike(level, t, steps)).collect();
+    let train = Content::Train((0..steps).map(emit).collect());
+    (Array { sizes, content: train }, fired(code, steps, levels), None)
 }
 
 /// What a node gives, what it did, and what it keeps from now on.
@@ -266,6 +284,7 @@ impl<R: Real> NodeCall<'_, R> {
             Op::Array(ArrayOp::Slice { axis, start, len }) => {
                 real(slice(self.arg(0), usize::from(axis), start as usize, len as usize))
             }
+            Op::Array(ArrayOp::Concat { axis }) => real(concat(self.arg(0), self.arg(1), usize::from(axis))),
             Op::Array(ArrayOp::Mean) => {
                 real(rows(self.arg(0)).map(|row| row_sum(row) / R::from_i32(row.len() as i32)).collect())
             }
@@ -277,38 +296,40 @@ impl<R: Real> NodeCall<'_, R> {
                 Content::Real(rows) => real(rows),
                 Content::Train(_) => unreachable!("a table is no train"),
             },
-            Op::Dense(DenseOp::LayerNormNoGain { eps }) => {
-                real(rows(self.arg(0)).flat_map(|row| layer_norm_no_gain(row, R::from_f32(eps.get()))).collect())
+            Op::Dense(DenseOp::Centre) => real(rows(self.arg(0)).flat_map(centred).collect()),
+            Op::Dense(DenseOp::RmsNorm { eps, heads }) => {
+                let groups = self.arg(0).reals().chunks_exact(sizes[1] / heads as usize);
+                real(groups.flat_map(|row| rms_norm(row, R::from_f32(eps.get()))).collect())
             }
-            Op::Dense(DenseOp::LayerNorm { eps }) => {
-                let (gain, bias) = (self.arg(1).reals(), self.arg(2).reals());
-                let row = |row| {
-                    let y: Vec<R> = layer_norm_no_gain(row, R::from_f32(eps.get()));
-                    y.into_iter().zip(gain).zip(bias).map(|((y, &g), &b)| y * g + b).collect::<Vec<R>>()
-                };
-                real(rows(self.arg(0)).flat_map(row).collect())
+            Op::Dense(DenseOp::Rotary { heads, pairs }) => {
+                let both = rows(self.arg(0)).zip(rows(self.arg(1)));
+                real(both.flat_map(|(row, turns)| turned(row, turns, heads as usize, pairs)).collect())
             }
             Op::Dense(DenseOp::Linear(layout)) => real(self.linear(layout)),
             Op::Dense(DenseOp::Curve(curve)) => real(self.arg(0).reals().iter().map(|&x| curve.at(x)).collect()),
+            Op::Dense(DenseOp::Gated(curve)) => {
+                let both = self.arg(0).reals().iter().zip(self.arg(1).reals());
+                real(both.map(|(&gate, &up)| curve.at(gate) * up).collect())
+            }
             Op::Dense(DenseOp::Attention { heads, scale }) => {
                 let state = self.extend(state);
                 let [Content::Real(k), Content::Real(v)] = &state else { unreachable!("checked by infer") };
                 let scale = R::from_f32(scale.get());
-                let out = attention(self.arg(0).reals(), k, v, n, heads as usize, scale);
-                let keys = (self.past + 1..=self.past + n).map(|i| i as u64).sum();
+                let out = attention(self.arg(0).reals(), k, v, n, heads, scale);
+                let keys = heads.keys(self.past, n);
                 (Array::real(sizes, out), Events { keys, ..Events::default() }, Some(Cached::Rows(state)))
             }
             Op::Level(LevelOp::Quant { code, steps, curve }) => {
-                let levels = self.levels(code, steps, curve);
-                let events = fired(code, steps, &levels);
-                (Array::int(sizes, levels), events, None)
+                leveled(sizes, code, steps, self.levels(code, steps, curve))
+            }
+            Op::Level(LevelOp::GatedQuant { code, steps, curve }) => {
+                leveled(sizes, code, steps, self.gated_levels(code, steps, curve))
             }
             Op::Spike(SpikeOp::Fire { code, steps, curve }) => {
-                let levels = self.levels(code, steps, curve);
-                let emit = |t| levels.iter().map(|&level| code.spike(level, t, steps)).collect();
-                let train = Content::Train((0..steps).map(emit).collect());
-                let events = fired(code, steps, &levels);
-                (Array { sizes, content: train }, events, None)
+                emitted(sizes, code, steps, &self.levels(code, steps, curve))
+            }
+            Op::Spike(SpikeOp::GatedFire { code, steps, curve }) => {
+                emitted(sizes, code, steps, &self.gated_levels(code, steps, curve))
             }
             Op::Spike(SpikeOp::Integrate { membrane, steps, curve }) => {
                 let parts = self.integrate(membrane, steps, curve);
@@ -333,7 +354,7 @@ impl<R: Real> NodeCall<'_, R> {
             Op::Level(LevelOp::ScaleShift) => {
                 let (gain, offset) = (self.arg(1).reals(), self.arg(2).reals());
                 let at = |(i, x): (usize, R)| x * gain[i % gain.len()] + offset[i % gain.len()];
-                real(self.potentials().into_iter().enumerate().map(at).collect())
+                real(self.potentials(0).into_iter().enumerate().map(at).collect())
             }
             Op::Training(op) => {
                 let args: Vec<&Array<R>> = (0..Op::Training(op).info().arity).map(|i| self.arg(i)).collect();
@@ -347,11 +368,11 @@ impl<R: Real> NodeCall<'_, R> {
                 real(rows(self.arg(0)).flat_map(|row| channels.iter().map(|&c| row[c as usize])).collect())
             }
             Op::Level(LevelOp::HeadLinear) => real(head_linear(self.arg(0), self.arg(1))),
-            Op::Level(LevelOp::Ssa { heads, variant }) => self.ssa(heads as usize, variant, state),
+            Op::Level(LevelOp::Ssa { heads, variant }) => self.ssa(heads, variant, state),
         })
     }
 
-    fn ssa(&self, heads: usize, variant: Ssa, kept: Option<&Cached<R>>) -> (Array<R>, Events, Option<Cached<R>>) {
+    fn ssa(&self, heads: Heads, variant: Ssa, kept: Option<&Cached<R>>) -> (Array<R>, Events, Option<Cached<R>>) {
         let sizes = self.sizes();
         let span = Span { past: self.past, tokens: self.tokens.len(), heads };
         let real = |(out, events): (Vec<R>, Events), kept| (Array::real(sizes.clone(), out), events, Some(kept));
@@ -463,9 +484,9 @@ impl<R: Real> NodeCall<'_, R> {
         y
     }
 
-    /// The first operand, sums and levels as reals.
-    fn potentials(&self) -> Vec<R> {
-        match &self.arg(0).content {
+    /// Operand `i`, sums and levels as reals.
+    fn potentials(&self, i: usize) -> Vec<R> {
+        match &self.arg(i).content {
             Content::Real(x) => x.clone(),
             Content::Int(x) => x.iter().map(|&x| R::from_i32(x)).collect(),
             Content::Train(_) => unreachable!("checked by infer"),
@@ -473,7 +494,7 @@ impl<R: Real> NodeCall<'_, R> {
     }
 
     fn levels(&self, code: Code, steps: u16, curve: Curve) -> Vec<i32> {
-        let input = self.potentials();
+        let input = self.potentials(0);
         let most = code.levels(steps);
         if curve == Curve::Identity {
             let (gain, offset) = (self.arg(1).reals(), self.arg(2).reals());
@@ -490,6 +511,18 @@ impl<R: Real> NodeCall<'_, R> {
             level(curve.by_table(&table, h) * gain[c] + offset[c], most)
         };
         input.into_iter().enumerate().map(at).collect()
+    }
+
+    /// Levels of neurons with a multiplicative input.
+    fn gated_levels(&self, code: Code, steps: u16, curve: Curve) -> Vec<i32> {
+        let [pre_gain, pre_offset, gain, offset] = [2, 3, 4, 5].map(|i| self.arg(i).reals());
+        let (d, most, table) = (gain.len(), code.levels(steps), curve.table());
+        let at = |(i, (gate, up)): (usize, (R, R))| {
+            let c = i % d;
+            let open = curve.by_table(&table, gate * pre_gain[c] + pre_offset[c]);
+            level(open * (up * gain[c] + offset[c]), most)
+        };
+        self.potentials(0).into_iter().zip(self.potentials(1)).enumerate().map(at).collect()
     }
 
     /// Timestep by timestep; a tensor flows evenly, and so does the offset.

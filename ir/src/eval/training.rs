@@ -1,6 +1,6 @@
 //! The meaning of what only training has.
 
-use crate::eval::arithmetic::{level, row_sum, spread};
+use crate::eval::arithmetic::{level, mean_square, row_sum, spread};
 use crate::eval::value::{Array, Content};
 use crate::op::training::TrainingOp;
 use crate::real::Real;
@@ -66,10 +66,10 @@ pub(crate) fn eval<R: Real>(
             let rows = args[0].reals().chunks_exact(width);
             Content::Real(rows.flat_map(|row| (0..row.len()).map(move |j| number(wins(row, j)))).collect())
         }
-        TrainingOp::LayerNormNoGainGrad { eps } => {
-            let width = args[0].sizes[1];
+        TrainingOp::RmsNormGrad { eps, heads } => {
+            let width = args[0].sizes[1] / heads as usize;
             let pairs = args[0].reals().chunks_exact(width).zip(args[1].reals().chunks_exact(width));
-            Content::Real(pairs.flat_map(|(x, c)| layer_norm_no_gain_grad(x, c, R::from_f32(eps.get()))).collect())
+            Content::Real(pairs.flat_map(|(x, c)| rms_norm_grad(x, c, R::from_f32(eps.get()))).collect())
         }
         TrainingOp::RowMaxAbsGrad => {
             let rows = args[0].reals().chunks_exact(args[0].sizes[1]).zip(args[1].reals());
@@ -197,18 +197,13 @@ fn sum_to<R: Real>(x: &Array<R>, sizes: &[usize]) -> Vec<R> {
     out
 }
 
-/// With `y` the row normalised and `s` its inverse deviation: `s (c - mean(c) - y mean(c y))`.
-fn layer_norm_no_gain_grad<R: Real>(x: &[R], c: &[R], eps: R) -> Vec<R> {
-    let d = R::from_i32(x.len() as i32);
-    let mean = row_sum(x) / d;
-    let centred: Vec<R> = x.iter().map(|&x| x - mean).collect();
-    let squares: Vec<R> = centred.iter().map(|&c| c * c).collect();
-    let inverse = R::from_i32(1) / (row_sum(&squares) / d + eps).sqrt();
-    let y: Vec<R> = centred.iter().map(|&c| c * inverse).collect();
-    let mean_c = row_sum(c) / d;
+/// With `y` the row normalised and `s` the inverse of its root mean square: `s (c - y mean(c y))`.
+fn rms_norm_grad<R: Real>(x: &[R], c: &[R], eps: R) -> Vec<R> {
+    let inverse = R::from_i32(1) / (mean_square(x) + eps).sqrt();
+    let y: Vec<R> = x.iter().map(|&x| x * inverse).collect();
     let products: Vec<R> = y.iter().zip(c).map(|(&y, &c)| y * c).collect();
-    let mean_cy = row_sum(&products) / d;
-    y.iter().zip(c).map(|(&y, &c)| inverse * (c - mean_c - y * mean_cy)).collect()
+    let mean = row_sum(&products) / R::from_i32(x.len() as i32);
+    y.iter().zip(c).map(|(&y, &c)| inverse * (c - y * mean)).collect()
 }
 
 fn row_max_abs_grad<R: Real>(x: &[R], c: R) -> Vec<R> {

@@ -2,7 +2,7 @@
 
 use crate::op::attribute::{Binary, Perm, Scalar, Unary};
 use crate::op::info::{I, I_TRAINING, IQS, ITQS, OpInfo};
-use crate::op::shapes::{broadcast, divides, f32_of, f32_shape, matmul, row_width, slice, volume};
+use crate::op::shapes::{broadcast, concat, divides, f32_of, f32_shape, matmul, row_width, slice, volume};
 use crate::op::spelling::{keyed, number, perm, scalar, shape};
 use crate::types::{Dim, Shape, Type};
 use std::fmt;
@@ -38,6 +38,11 @@ pub enum ArrayOp {
         /// How many entries.
         len: u32,
     },
+    /// `(a, b)`, of equal sizes but for a fixed axis: `b` behind `a` on that axis.
+    Concat {
+        /// Which axis.
+        axis: u8,
+    },
     /// Mean over the innermost axis, which stays with size 1.
     Mean,
     /// Over the innermost axis.
@@ -67,6 +72,7 @@ impl ArrayOp {
             ArrayOp::Transpose(_) => OpInfo::new("transpose", 1, I_TRAINING),
             ArrayOp::Reshape(_) => OpInfo::new("reshape", 1, I_TRAINING),
             ArrayOp::Slice { .. } => OpInfo::new("slice", 1, I),
+            ArrayOp::Concat { .. } => OpInfo::new("concat", 2, I),
             ArrayOp::Mean => OpInfo::new("mean", 1, I),
             ArrayOp::Softmax => OpInfo::new("softmax", 1, I_TRAINING),
             ArrayOp::SplitHeads { .. } => OpInfo::new("split_heads", 1, I_TRAINING),
@@ -80,6 +86,7 @@ impl ArrayOp {
             ArrayOp::Transpose(perm) => write!(f, "{:?}", perm.axes()),
             ArrayOp::Reshape(shape) => write!(f, "{shape}"),
             ArrayOp::Slice { axis, start, len } => write!(f, "[axis={axis},start={start},len={len}]"),
+            ArrayOp::Concat { axis } => write!(f, "[axis={axis}]"),
             ArrayOp::SplitHeads { heads } => write!(f, "[heads={heads}]"),
             ArrayOp::Unary(_)
             | ArrayOp::Binary(_)
@@ -111,6 +118,7 @@ impl ArrayOp {
                 start: number(keyed(start, "start")?)?,
                 len: number(keyed(len, "len")?)?,
             },
+            ("concat", &[axis]) => ArrayOp::Concat { axis: number(keyed(axis, "axis")?)? },
             ("split_heads", &[heads]) => ArrayOp::SplitHeads { heads: number(keyed(heads, "heads")?)? },
             _ => return Ok(None),
         }))
@@ -142,6 +150,7 @@ impl ArrayOp {
                 Ok(f32_of(to))
             }
             ArrayOp::Slice { axis, start, len } => slice(f32_shape(args, 0)?, axis, start, len).map(f32_of),
+            ArrayOp::Concat { axis } => concat(f32_shape(args, 0)?, f32_shape(args, 1)?, axis).map(f32_of),
             ArrayOp::Mean => {
                 let shape = f32_shape(args, 0)?;
                 let mut dims = shape.dims().to_vec();

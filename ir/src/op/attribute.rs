@@ -70,6 +70,116 @@ impl Perm {
     }
 }
 
+/// How attention is divided into heads, and how far back it looks.
+///
+/// Query head `h` reads key and value head `h / group()`: with one key head per query head attention is *multi-head*, with
+/// fewer *grouped*, with one *multi-query* (Shazeer 2019; Ainslie et al. 2023).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Heads {
+    /// Heads of queries side by side in a row.
+    pub query: u32,
+    /// Heads of keys and values; they divide those of queries.
+    pub kv: u32,
+    /// How many tokens a query sees, itself among them; `None`: all before it.
+    pub window: Option<u32>,
+}
+
+impl Heads {
+    /// As many heads of keys as of queries, and no window.
+    pub fn equal(heads: u32) -> Self {
+        Self { query: heads, kv: heads, window: None }
+    }
+
+    /// Query heads that share a head of keys.
+    pub fn group(self) -> usize {
+        (self.query / self.kv.max(1)) as usize
+    }
+
+    /// The first position that a query at position `at` sees.
+    ///
+    /// ```
+    /// use snnc_ir::op::Heads;
+    ///
+    /// let heads = Heads { query: 4, kv: 2, window: Some(8) };
+    /// assert_eq!((heads.group(), heads.first_key(5), heads.first_key(9)), (2, 0, 2));
+    /// ```
+    pub fn first_key(self, at: usize) -> usize {
+        self.window.map_or(0, |window| (at + 1).saturating_sub(window as usize))
+    }
+
+    /// How many keys `tokens` queries after `past` others see, all together.
+    pub fn keys(self, past: usize, tokens: usize) -> u64 {
+        (past..past + tokens).map(|at| (at + 1 - self.first_key(at)) as u64).sum()
+    }
+
+    /// Why these are no heads of rows of `query_width` and `kv_width`, where they are none.
+    pub(crate) fn fault(self, query_width: usize, kv_width: usize) -> Option<String> {
+        let Heads { query, kv, window } = self;
+        if query == 0 || kv == 0 || !query.is_multiple_of(kv) {
+            return Some(format!("{kv} heads of keys do not divide {query} heads of queries"));
+        }
+        if window == Some(0) {
+            return Some("a window has one token at least".into());
+        }
+        [(query, query_width), (kv, kv_width)].into_iter().find_map(|(heads, width)| {
+            let divides = width.is_multiple_of(heads as usize);
+            (!divides).then(|| format!("{heads} heads do not divide a width of {width}"))
+        })
+    }
+}
+
+impl fmt::Display for Heads {
+    /// `heads=9,kv_heads=3,window=8`; the last two only where they say something.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "heads={}", self.query)?;
+        if self.kv != self.query {
+            write!(f, ",kv_heads={}", self.kv)?;
+        }
+        self.window.map_or(Ok(()), |window| write!(f, ",window={window}"))
+    }
+}
+
+/// Which channels of a head a rotation turns together, of the first `r`: pair `i` of `r / 2`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Pairs {
+    /// Channels `i` and `i + r / 2`, as GPT-NeoX and Llama of Hugging Face have them.
+    Half,
+    /// Channels `2 i` and `2 i + 1`, as in the paper (Su et al. 2021) and GPT-J.
+    Interleaved,
+}
+
+impl Pairs {
+    /// All of them.
+    pub const ALL: [Pairs; 2] = [Pairs::Half, Pairs::Interleaved];
+
+    /// How the text form spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pairs::Half => "half",
+            Pairs::Interleaved => "interleaved",
+        }
+    }
+
+    /// The pairing of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|pairs| pairs.name() == name)
+    }
+
+    /// The two channels of pair `i`, of `count` pairs.
+    ///
+    /// ```
+    /// use snnc_ir::op::Pairs;
+    ///
+    /// assert_eq!((Pairs::Half.channels(1, 4), Pairs::Interleaved.channels(1, 4)), ([1, 5], [2, 3]));
+    /// ```
+    pub fn channels(self, i: usize, count: usize) -> [usize; 2] {
+        match self {
+            Pairs::Half => [i, i + count],
+            Pairs::Interleaved => [2 * i, 2 * i + 1],
+        }
+    }
+}
+
 /// A function of one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Unary {

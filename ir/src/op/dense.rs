@@ -1,10 +1,10 @@
 //! A transformer in its own words.
 
 use crate::curve::Curve;
-use crate::op::attribute::{Layout, Scalar};
-use crate::op::info::{IT, ITQS, OpInfo, TQS, TQS_TRAINING};
+use crate::op::attribute::{Heads, Layout, Pairs, Scalar};
+use crate::op::info::{ITQS, OpInfo, TQS, TQS_TRAINING};
 use crate::op::shapes::{divides, f32_of, f32_shape, matrix, per_channel, row_width, same};
-use crate::op::spelling::{curve, keyed, number, scalar};
+use crate::op::spelling::{curve, heads, keyed, number, pairs, scalar};
 use crate::types::{Dim, Elem, Shape, Type};
 use std::fmt;
 
@@ -13,24 +13,34 @@ use std::fmt;
 pub enum DenseOp {
     /// `(i32[tokens], f32[v, d]) -> f32[tokens, d]`: rows of a table.
     Embed,
-    /// `(x, gain f32[d], bias f32[d])`.
-    LayerNorm {
-        /// Added to the variance.
+    /// `f32[tokens, d]` less its mean over the channels: what LayerNorm does before it is an RMSNorm.
+    Centre,
+    /// `f32[tokens, d]` over the root of its mean square plus `eps`, without a gain (RMSNorm: Zhang and Sennrich 2019).
+    RmsNorm {
+        /// Added to the mean square.
         eps: Scalar,
+        /// Equal groups of channels, each of which is normalised on its own; 1 is the whole row.
+        heads: u32,
     },
-    /// `LayerNorm` without gain and bias.
-    LayerNormNoGain {
-        /// Added to the variance.
-        eps: Scalar,
+    /// `(x f32[tokens, heads * w], turns f32[tokens, r])`: of each head the first `r` channels are turned in pairs, the others
+    /// pass. A row of `turns` is the cosine of each pair's angle, then the sines; `(a, b)` becomes
+    /// `(a cos - b sin, b cos + a sin)` (rotary positions: Su et al. 2021).
+    Rotary {
+        /// How many heads a row has side by side.
+        heads: u32,
+        /// Which channels are turned together.
+        pairs: Pairs,
     },
     /// `(x f32[tokens, d], w, bias f32[m]) -> f32[tokens, m]`.
     Linear(Layout),
     /// An activation function.
     Curve(Curve),
-    /// `(q, k, v)`, each `f32[tokens, d]`: causal softmax attention with its keys and values as state.
+    /// `(gate, up)`, both `f32[tokens, d]`: the curve of the gate, times `up` (gated linear units: Shazeer 2020).
+    Gated(Curve),
+    /// `(q f32[tokens, heads * w], k, v f32[tokens, kv_heads * w])`: causal softmax attention with its keys and values as state.
     Attention {
-        /// How many heads a row has side by side.
-        heads: u32,
+        /// The heads, and how far back they look.
+        heads: Heads,
         /// What scores are multiplied by.
         scale: Scalar,
     },
@@ -41,12 +51,12 @@ impl DenseOp {
         let eps_is_sound = |eps: &Scalar| eps.get().is_finite() && eps.get() >= 0.0;
         match self {
             DenseOp::Embed => OpInfo::new("embed", 2, ITQS).parameters(1),
-            DenseOp::LayerNorm { eps } => OpInfo::new("layer_norm", 3, IT).parameters(1).expect(eps_is_sound(eps), EPS),
-            DenseOp::LayerNormNoGain { eps } => {
-                OpInfo::new("layer_norm_no_gain", 1, TQS_TRAINING).expect(eps_is_sound(eps), EPS)
-            }
+            DenseOp::Centre => OpInfo::new("centre", 1, ITQS),
+            DenseOp::RmsNorm { eps, .. } => OpInfo::new("rms_norm", 1, ITQS).expect(eps_is_sound(eps), EPS),
+            DenseOp::Rotary { .. } => OpInfo::new("rotary", 2, ITQS),
             DenseOp::Linear(_) => OpInfo::new("linear", 3, TQS).parameters(1),
             DenseOp::Curve(_) => OpInfo::new("curve", 1, TQS_TRAINING),
+            DenseOp::Gated(_) => OpInfo::new("gated", 2, TQS_TRAINING),
             DenseOp::Attention { scale, .. } => {
                 OpInfo::new("attention", 3, TQS).state().expect(scale.get().is_finite(), "a finite scale")
             }
@@ -55,11 +65,13 @@ impl DenseOp {
 
     pub(super) fn attributes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DenseOp::LayerNorm { eps } | DenseOp::LayerNormNoGain { eps } => write!(f, "[eps={:?}]", eps.get()),
+            DenseOp::RmsNorm { eps, heads: 1 } => write!(f, "[eps={:?}]", eps.get()),
+            DenseOp::RmsNorm { eps, heads } => write!(f, "[eps={:?},heads={heads}]", eps.get()),
+            DenseOp::Rotary { heads, pairs } => write!(f, "[heads={heads},pairs={}]", pairs.name()),
             DenseOp::Linear(Layout::OutputMajor) => f.write_str("[output_major]"),
-            DenseOp::Curve(curve) => write!(f, "[{}]", curve.name()),
-            DenseOp::Attention { heads, scale } => write!(f, "[heads={heads},scale={:?}]", scale.get()),
-            DenseOp::Embed | DenseOp::Linear(Layout::InputMajor) => Ok(()),
+            DenseOp::Curve(curve) | DenseOp::Gated(curve) => write!(f, "[{}]", curve.name()),
+            DenseOp::Attention { heads, scale } => write!(f, "[{heads},scale={:?}]", scale.get()),
+            DenseOp::Embed | DenseOp::Centre | DenseOp::Linear(Layout::InputMajor) => Ok(()),
         }
     }
 
@@ -68,11 +80,20 @@ impl DenseOp {
             ("embed", []) => DenseOp::Embed,
             ("linear", []) => DenseOp::Linear(Layout::InputMajor),
             ("linear", &["output_major"]) => DenseOp::Linear(Layout::OutputMajor),
-            ("layer_norm", &[eps]) => DenseOp::LayerNorm { eps: scalar(keyed(eps, "eps")?)? },
-            ("layer_norm_no_gain", &[eps]) => DenseOp::LayerNormNoGain { eps: scalar(keyed(eps, "eps")?)? },
+            ("centre", []) => DenseOp::Centre,
+            ("rms_norm", &[eps]) => DenseOp::RmsNorm { eps: scalar(keyed(eps, "eps")?)?, heads: 1 },
+            ("rms_norm", &[eps, heads]) => {
+                DenseOp::RmsNorm { eps: scalar(keyed(eps, "eps")?)?, heads: number(keyed(heads, "heads")?)? }
+            }
+            ("rotary", &[heads, pairing]) => {
+                DenseOp::Rotary { heads: number(keyed(heads, "heads")?)?, pairs: pairs(keyed(pairing, "pairs")?)? }
+            }
             ("curve", &[name]) => DenseOp::Curve(curve(name)?),
-            ("attention", &[heads, scale]) => {
-                DenseOp::Attention { heads: number(keyed(heads, "heads")?)?, scale: scalar(keyed(scale, "scale")?)? }
+            ("gated", &[name]) => DenseOp::Gated(curve(name)?),
+            ("attention", attributes) if !attributes.is_empty() => {
+                let (heads, rest) = heads(attributes)?;
+                let &[scale] = rest else { return Err("attention has heads and a scale".into()) };
+                DenseOp::Attention { heads, scale: scalar(keyed(scale, "scale")?)? }
             }
             _ => return Ok(None),
         }))
@@ -93,15 +114,21 @@ impl DenseOp {
                 }
                 _ => Err(format!("i32[tokens] and a table were expected, here are {} and {}", args[0], args[1])),
             },
-            DenseOp::LayerNorm { .. } => {
-                let shape = f32_shape(args, 0)?;
-                let width = shape.width().ok_or_else(|| format!("{shape} has no fixed innermost size"))?;
-                per_channel(args, 1, width)?;
-                per_channel(args, 2, width)?;
-                Ok(f32_of(shape))
-            }
-            DenseOp::LayerNormNoGain { .. } => {
+            DenseOp::Centre => {
                 row_width(f32_shape(args, 0)?)?;
+                Ok(args[0])
+            }
+            DenseOp::RmsNorm { heads, .. } => {
+                divides(heads, row_width(f32_shape(args, 0)?)?)?;
+                Ok(args[0])
+            }
+            DenseOp::Rotary { heads, .. } => {
+                let d = row_width(f32_shape(args, 0)?)?;
+                divides(heads, d)?;
+                let (width, turned) = (d / heads as usize, row_width(f32_shape(args, 1)?)?);
+                if turned % 2 == 1 || turned > width {
+                    return Err(format!("{turned} channels of a head of {width} cannot be turned in pairs"));
+                }
                 Ok(args[0])
             }
             DenseOp::Linear(layout) => {
@@ -121,12 +148,21 @@ impl DenseOp {
                 row_width(f32_shape(args, 0)?)?;
                 Ok(args[0])
             }
-            DenseOp::Attention { heads, .. } => {
-                let d = row_width(f32_shape(args, 0)?)?;
+            DenseOp::Gated(_) => {
+                row_width(f32_shape(args, 0)?)?;
                 same(args, 1)?;
-                same(args, 2)?;
-                divides(heads, d)?;
                 Ok(args[0])
+            }
+            DenseOp::Attention { heads, .. } => {
+                let [q, k] = [row_width(f32_shape(args, 0)?)?, row_width(f32_shape(args, 1)?)?];
+                if let Some(fault) = heads.fault(q, k) {
+                    return Err(fault);
+                }
+                let wanted = f32_of(Shape::rows(q / heads.query as usize * heads.kv as usize));
+                match args[1..].iter().position(|arg| *arg != wanted) {
+                    Some(i) => Err(format!("operand {} should be {wanted}, it is {}", i + 2, args[i + 1])),
+                    None => Ok(args[0]),
+                }
             }
         }
     }

@@ -29,8 +29,6 @@ pub const ITQS: &[Stage] = &Stage::ALL;
 pub const I: &[Stage] = &[Stage::Imported];
 /// What the gradient pass knows the derivative of, besides.
 pub const I_TRAINING: &[Stage] = &[Stage::Imported, Stage::Training];
-/// Before gains and biases are folded.
-pub const IT: &[Stage] = &[Stage::Imported, Stage::Tensor];
 /// By a per-token threshold.
 pub const IQS: &[Stage] = &[Stage::Imported, Stage::Quantised, Stage::Spiking, Stage::Training];
 /// What a site that is left dense keeps.

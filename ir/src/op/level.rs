@@ -1,8 +1,9 @@
 //! Levels instead of reals: what stands between the norms of a converted network.
 
 use crate::curve::Curve;
-use crate::op::info::{OpInfo, Q, QS, QS_TRAINING};
-use crate::op::shapes::{divides, f32_of, f32_shape, neuron, neuron_arity, per_channel, row_width, synapses};
+use crate::op::attribute::Heads;
+use crate::op::info::{ITQS, OpInfo, Q, QS, QS_TRAINING};
+use crate::op::shapes::{f32_of, f32_shape, gated_neuron, neuron, neuron_arity, per_channel, row_width, synapses};
 use crate::op::spelling::{self, keyed, number};
 use crate::ssa::{GUARD_MAX, Output, Ssa};
 use crate::types::{Carrier, Code, Dim, Elem, Shape, Type};
@@ -21,9 +22,21 @@ pub enum LevelOp {
         /// The activation function before the levels.
         curve: Curve,
     },
+    /// `(gate, up, pre_gain f32[d], pre_offset f32[d], gain f32[d], offset f32[d])`: the nearest level of
+    /// `curve(gate pre_gain + pre_offset) * (up gain + offset)`, ties away from zero: neurons with a multiplicative input. Gate
+    /// and up are `f32` or `i32`, `[tokens, d]`.
+    GatedQuant {
+        /// How levels are spelled.
+        code: Code,
+        /// How many timesteps.
+        steps: u16,
+        /// The activation function of the gate.
+        curve: Curve,
+    },
     /// `(levels [tokens, d], i8[d, m]) -> i32[tokens, m]`: exact integer product.
     MatMulInt,
-    /// `(x [tokens, m], gain f32[m], offset f32[m]) -> f32[tokens, m]`: sums or levels as reals, or reals in other units.
+    /// `(x [tokens, m], gain f32[m], offset f32[m]) -> f32[tokens, m]`: sums or levels as reals, reals in other units, a norm's
+    /// gain and bias.
     ScaleShift,
     /// `f32[tokens, d] -> f32[tokens, 1]`: the largest magnitude of a row, 1 where all are 0: a per-token threshold.
     RowMaxAbs,
@@ -31,11 +44,11 @@ pub enum LevelOp {
     GatherChannels,
     /// `(x f32[tokens, heads * w], map f32[heads, w, m]) -> f32[tokens, heads * m]`: a dense map of its own for every head.
     HeadLinear,
-    /// `(q, k, v, ...)`: spiking attention, causal. Takes level tensors or spike trains; gives a weighted mean of v's levels,
-    /// `f32[tokens, d]`, or spikes. What a key weighs, what else it takes and what it keeps is the variant's: see `Ssa`.
+    /// `(q [tokens, heads * f], k [tokens, kv_heads * f], v [tokens, kv_heads * w], ...)`: spiking attention, causal. Takes level
+    /// tensors or spike trains; gives a weighted mean of v's levels, `f32[tokens, heads * w]`, or spikes. What a key weighs, what else it takes and what it keeps is the variant's: see `Ssa`.
     Ssa {
-        /// How many heads a row has side by side.
-        heads: u32,
+        /// The heads, and how far back they look.
+        heads: Heads,
         /// How keys are weighed.
         variant: Ssa,
     },
@@ -45,8 +58,9 @@ impl LevelOp {
     pub(super) fn info(&self) -> OpInfo {
         match self {
             LevelOp::Quant { curve, .. } => OpInfo::new("quant", neuron_arity(*curve), Q).parameters(1).neuron(),
+            LevelOp::GatedQuant { .. } => OpInfo::new("gated_quant", 6, Q).parameters(2).neuron(),
             LevelOp::MatMulInt => OpInfo::new("matmul_int", 2, Q).parameters(1),
-            LevelOp::ScaleShift => OpInfo::new("scale_shift", 3, QS_TRAINING).parameters(1),
+            LevelOp::ScaleShift => OpInfo::new("scale_shift", 3, ITQS).parameters(1),
             LevelOp::RowMaxAbs => OpInfo::new("row_max_abs", 1, QS_TRAINING),
             LevelOp::GatherChannels => OpInfo::new("gather_channels", 2, QS_TRAINING).parameters(1),
             LevelOp::HeadLinear => OpInfo::new("head_linear", 2, QS).parameters(1),
@@ -57,7 +71,8 @@ impl LevelOp {
     pub(super) fn attributes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LevelOp::Quant { code, steps, curve } => spelling::write_neuron(f, code.name(), *steps, *curve),
-            LevelOp::Ssa { heads, variant } => write!(f, "[{},heads={heads}{}]", variant.name(), variant.attributes()),
+            LevelOp::GatedQuant { code, steps, curve } => spelling::write_gated(f, *code, *steps, *curve),
+            LevelOp::Ssa { heads, variant } => write!(f, "[{},{heads}{}]", variant.name(), variant.attributes()),
             LevelOp::MatMulInt
             | LevelOp::ScaleShift
             | LevelOp::RowMaxAbs
@@ -77,8 +92,13 @@ impl LevelOp {
                 let (code, steps, curve) = spelling::neuron(neuron)?;
                 LevelOp::Quant { code, steps, curve }
             }
-            ("ssa", &[variant, heads, ref more @ ..]) => {
-                LevelOp::Ssa { heads: number(keyed(heads, "heads")?)?, variant: ssa_variant(variant, more)? }
+            ("gated_quant", neuron) if !neuron.is_empty() => {
+                let (code, steps, curve) = spelling::gated(neuron)?;
+                LevelOp::GatedQuant { code, steps, curve }
+            }
+            ("ssa", &[variant, ref attributes @ ..]) => {
+                let (heads, more) = spelling::heads(attributes)?;
+                LevelOp::Ssa { heads, variant: ssa_variant(variant, more)? }
             }
             _ => return Ok(None),
         }))
@@ -88,6 +108,10 @@ impl LevelOp {
         match self {
             LevelOp::Quant { code, steps, curve } => {
                 let d = neuron(args, curve, code.max_steps(), steps)?;
+                Ok(Type::tensor(Elem::Level(code, steps), Shape::rows(d)))
+            }
+            LevelOp::GatedQuant { code, steps, .. } => {
+                let d = gated_neuron(args, code.max_steps(), steps)?;
                 Ok(Type::tensor(Elem::Level(code, steps), Shape::rows(d)))
             }
             LevelOp::MatMulInt => match args[0] {
@@ -158,20 +182,24 @@ fn ssa_variant(name: &str, attributes: &[&str]) -> Result<Ssa, String> {
     })
 }
 
-fn ssa(heads: u32, variant: Ssa, args: &[Type]) -> Result<Type, String> {
+fn ssa(heads: Heads, variant: Ssa, args: &[Type]) -> Result<Type, String> {
     for arg in &args[..3] {
         if arg.levels().is_none() || matches!(arg, Type::Train { .. }) != matches!(args[0], Type::Train { .. }) {
             return Err(format!("levels or spikes, all three, were expected, here is {arg}"));
         }
-        let alone = variant.has_features() && arg == &args[2];
-        if arg.shape() != args[0].shape() && !alone {
-            let what = if variant.has_features() { "queries and keys" } else { "queries, keys and values" };
-            return Err(format!("{what} of one shape were expected, here are {} and {arg}", args[0]));
-        }
     }
-    let d = row_width(args[2].shape())?;
-    divides(heads, d)?;
-    divides(heads, row_width(args[0].shape())?)?;
+    let [q, k, v] = [row_width(args[0].shape())?, row_width(args[1].shape())?, row_width(args[2].shape())?];
+    if let Some(fault) = heads.fault(q, k).or_else(|| heads.fault(q, v)) {
+        return Err(fault);
+    }
+    let (query, kv) = (heads.query as usize, heads.kv as usize);
+    if q / query != k / kv || (k != v && !variant.has_features()) {
+        return Err(format!("heads of one width were expected, here are {}, {} and {}", args[0], args[1], args[2]));
+    }
+    if heads.window.is_some() && variant.has_features() {
+        return Err(format!("`{}` attention has no window", variant.name()));
+    }
+    let d = v / kv * query;
     match variant {
         Ssa::Ttfs { phases } | Ssa::TopK { phases, .. } => {
             if !(1..=64).contains(&phases) {
@@ -180,12 +208,12 @@ fn ssa(heads: u32, variant: Ssa, args: &[Type]) -> Result<Type, String> {
             if let Ssa::TopK { keys: 0, .. } = variant {
                 return Err("one key at least should fire".into());
             }
-            per_channel(args, 3, heads as usize)?;
+            per_channel(args, 3, query)?;
         }
         Ssa::Coincidence { .. } | Ssa::Linear { .. } | Ssa::Lif { .. } => {
-            per_channel(args, 3, heads as usize)?;
-            if args[4] != Type::tensor(Elem::I32, Shape::fixed(&[heads as usize])) {
-                return Err(format!("operand 5 should be i32[{heads}], it is {}", args[4]));
+            per_channel(args, 3, query)?;
+            if args[4] != Type::tensor(Elem::I32, Shape::fixed(&[kv])) {
+                return Err(format!("operand 5 should be i32[{kv}], it is {}", args[4]));
             }
         }
     }

@@ -16,7 +16,7 @@ pub mod spike;
 pub mod training;
 
 pub use array::ArrayOp;
-pub use attribute::{Binary, Layout, Perm, Scalar, Surrogate, Unary};
+pub use attribute::{Binary, Heads, Layout, Pairs, Perm, Scalar, Surrogate, Unary};
 pub use dense::DenseOp;
 pub use info::OpInfo;
 pub use leaf::LeafOp;

@@ -66,6 +66,25 @@ pub(super) fn neuron(args: &[Type], curve: Curve, max_steps: u16, steps: u16) ->
     Ok(d)
 }
 
+/// Width of neurons with a multiplicative input, `(gate, up, four constants per channel)`.
+pub(super) fn gated_neuron(args: &[Type], max_steps: u16, steps: u16) -> Result<usize, String> {
+    if steps == 0 || steps > max_steps {
+        return Err(format!("1 to {max_steps} timesteps are possible, here are {steps}"));
+    }
+    let mut widths = [0; 2];
+    for (width, arg) in widths.iter_mut().zip(args) {
+        *width = match *arg {
+            Type::Tensor { elem: Elem::F32 | Elem::I32, shape } => row_width(shape)?,
+            other => return Err(format!("a potential (f32 or i32 tensor) was expected, here is {other}")),
+        };
+    }
+    if widths[0] != widths[1] {
+        return Err(format!("a gate and what it multiplies should be as wide, here are {} and {}", args[0], args[1]));
+    }
+    (2..args.len()).try_for_each(|i| per_channel(args, i, widths[0]))?;
+    Ok(widths[0])
+}
+
 pub(super) fn synapses(shape: Shape, weight: Type) -> Result<usize, String> {
     let d = row_width(shape)?;
     match weight {
@@ -122,6 +141,19 @@ pub(super) fn slice(shape: Shape, axis: u8, start: u32, len: u32) -> Result<Shap
         _ => return Err(format!("{start}+{len} on axis {axis} is outside {shape}")),
     }
     Ok(Shape::new(&dims))
+}
+
+pub(super) fn concat(a: Shape, b: Shape, axis: u8) -> Result<Shape, String> {
+    let mut dims = a.dims().to_vec();
+    let (at, others) = (usize::from(axis), b.dims());
+    let alike = |i: usize| i == at || others.get(i) == dims.get(i);
+    match (dims.get(at), others.get(at)) {
+        (Some(Dim::Fixed(x)), Some(Dim::Fixed(y))) if a.rank() == b.rank() && (0..a.rank()).all(alike) => {
+            dims[at] = Dim::Fixed(x.checked_add(*y).ok_or_else(|| format!("{a} and {b} are too long together"))?);
+            Ok(Shape::new(&dims))
+        }
+        _ => Err(format!("{a} and {b} do not lie side by side on axis {axis}")),
+    }
 }
 
 /// Number of elements as a product of fixed sizes and powers of the symbolic ones.

@@ -1,7 +1,7 @@
 //! Reads attributes: the inverse of how they are printed.
 
 use crate::curve::Curve;
-use crate::op::attribute::{Perm, Scalar, Surrogate};
+use crate::op::attribute::{Heads, Pairs, Perm, Scalar, Surrogate};
 use crate::types::{Code, Dim, Shape};
 use std::fmt;
 
@@ -15,6 +15,27 @@ pub(crate) fn curve(name: &str) -> Result<Curve, String> {
 pub(crate) fn surrogate(name: &str) -> Result<Surrogate, String> {
     let names = || Surrogate::ALL.map(Surrogate::name).join(", ");
     Surrogate::from_name(name).ok_or_else(|| format!("`{name}` is no surrogate: there are {}", names()))
+}
+
+pub(crate) fn pairs(name: &str) -> Result<Pairs, String> {
+    let names = || Pairs::ALL.map(Pairs::name).join(" and ");
+    Pairs::from_name(name).ok_or_else(|| format!("`{name}` is no pairing: there are {}", names()))
+}
+
+/// Heads, and the attributes behind them.
+pub(crate) fn heads<'a, 'b>(attributes: &'b [&'a str]) -> Result<(Heads, &'b [&'a str]), String> {
+    let (first, mut rest) = attributes.split_first().ok_or("`heads=` is missing")?;
+    let mut heads = Heads::equal(number(keyed(first, "heads")?)?);
+    let mut optional = |key: &str| match rest.split_first() {
+        Some((first, more)) if first.starts_with(key) => {
+            rest = more;
+            Some(keyed(first, key).and_then(number)).transpose()
+        }
+        Some(_) | None => Ok(None),
+    };
+    heads.kv = optional("kv_heads")?.unwrap_or(heads.query);
+    heads.window = optional("window")?;
+    Ok((heads, rest))
 }
 
 /// The value of `key=value`.
@@ -68,4 +89,17 @@ pub(crate) fn write_neuron(f: &mut fmt::Formatter<'_>, code: &str, steps: u16, c
         Curve::Identity => write!(f, "[{code},{steps}]"),
         curve => write!(f, "[{code},{steps},{}]", curve.name()),
     }
+}
+
+/// `code,steps,curve` of neurons with a gate, whose curve is always named.
+pub(crate) fn gated(attributes: &[&str]) -> Result<(Code, u16, Curve), String> {
+    match attributes {
+        [_, _, _] => neuron(attributes),
+        _ => Err("a gated neuron has a code, timesteps and a curve".into()),
+    }
+}
+
+/// `[code,steps,curve]`.
+pub(crate) fn write_gated(f: &mut fmt::Formatter<'_>, code: Code, steps: u16, curve: Curve) -> fmt::Result {
+    write!(f, "[{},{steps},{}]", code.name(), curve.name())
 }

@@ -3,7 +3,7 @@
 use crate::curve::Curve;
 use crate::membrane::Membrane;
 use crate::op::info::{OpInfo, S};
-use crate::op::shapes::{neuron, neuron_arity, per_channel, row_width, synapses};
+use crate::op::shapes::{gated_neuron, neuron, neuron_arity, per_channel, row_width, synapses};
 use crate::op::spelling::{self, number};
 use crate::types::{Carrier, Code, Elem, Shape, Type};
 use std::fmt;
@@ -18,6 +18,15 @@ pub enum SpikeOp {
         /// How many timesteps.
         steps: u16,
         /// The activation function before the levels.
+        curve: Curve,
+    },
+    /// As `GatedQuant`, but emits the level as a spike train.
+    GatedFire {
+        /// How levels are spelled.
+        code: Code,
+        /// How many timesteps.
+        steps: u16,
+        /// The activation function of the gate.
         curve: Curve,
     },
     /// `(x, gain f32[d], offset f32[d]) -> spikes [tokens, d]`, unary: a time-stepped neuron. `x` is a current of as many
@@ -40,6 +49,7 @@ impl SpikeOp {
     pub(super) fn info(&self) -> OpInfo {
         match self {
             SpikeOp::Fire { curve, .. } => OpInfo::new("fire", neuron_arity(*curve), S).parameters(1).neuron(),
+            SpikeOp::GatedFire { .. } => OpInfo::new("gated_fire", 6, S).parameters(2).neuron(),
             SpikeOp::Integrate { membrane, .. } => {
                 OpInfo::new("integrate", 3 + membrane.rule().parameters.len(), S).parameters(1).neuron()
             }
@@ -51,6 +61,7 @@ impl SpikeOp {
     pub(super) fn attributes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SpikeOp::Fire { code, steps, curve } => spelling::write_neuron(f, code.name(), *steps, *curve),
+            SpikeOp::GatedFire { code, steps, curve } => spelling::write_gated(f, *code, *steps, *curve),
             SpikeOp::Integrate { membrane, steps, curve } => spelling::write_neuron(f, membrane.name(), *steps, *curve),
             SpikeOp::Synapse | SpikeOp::Decode => Ok(()),
         }
@@ -64,6 +75,10 @@ impl SpikeOp {
                 let (code, steps, curve) = spelling::neuron(neuron)?;
                 SpikeOp::Fire { code, steps, curve }
             }
+            ("gated_fire", neuron) if !neuron.is_empty() => {
+                let (code, steps, curve) = spelling::gated(neuron)?;
+                SpikeOp::GatedFire { code, steps, curve }
+            }
             ("integrate", neuron) if !neuron.is_empty() => time_stepped(neuron)?,
             _ => return Ok(None),
         }))
@@ -73,6 +88,10 @@ impl SpikeOp {
         match self {
             SpikeOp::Fire { code, steps, curve } => {
                 let d = neuron(args, curve, code.max_steps(), steps)?;
+                Ok(Type::Train { carrier: Carrier::Spike, code, steps, shape: Shape::rows(d) })
+            }
+            SpikeOp::GatedFire { code, steps, .. } => {
+                let d = gated_neuron(args, code.max_steps(), steps)?;
                 Ok(Type::Train { carrier: Carrier::Spike, code, steps, shape: Shape::rows(d) })
             }
             SpikeOp::Integrate { membrane, steps, curve } => {

@@ -8,7 +8,7 @@ use crate::curve::Curve;
 use crate::op::attribute::{Scalar, Surrogate};
 use crate::op::dense::EPS;
 use crate::op::info::{I_TRAINING, OpInfo, TRAINING};
-use crate::op::shapes::{broadcast, f32_of, f32_shape, row_width, same};
+use crate::op::shapes::{broadcast, divides, f32_of, f32_shape, row_width, same};
 use crate::op::spelling::{curve, keyed, number, scalar, shape, surrogate};
 use crate::types::{Dim, Elem, Shape, Type};
 use std::fmt;
@@ -65,10 +65,12 @@ pub enum TrainingOp {
         /// How many.
         keys: u32,
     },
-    /// `(x, c)`: the gradient by `x` of `layer_norm_no_gain`.
-    LayerNormNoGainGrad {
-        /// Added to the variance.
+    /// `(x, c)`: the gradient by `x` of `rms_norm`.
+    RmsNormGrad {
+        /// Added to the mean square.
         eps: Scalar,
+        /// Equal groups of channels, each of which is normalised on its own.
+        heads: u32,
     },
     /// `(x, c f32[tokens,1])`: the gradient by `x` of `row_max_abs`: it goes to the first of a row's largest magnitudes.
     RowMaxAbsGrad,
@@ -143,8 +145,9 @@ impl TrainingOp {
             TrainingOp::StopGradient => OpInfo::new("stop_gradient", 1, TRAINING),
             TrainingOp::RowMax => OpInfo::new("row_max", 1, I_TRAINING),
             TrainingOp::TopKMask { .. } => OpInfo::new("topk_mask", 1, TRAINING),
-            TrainingOp::LayerNormNoGainGrad { eps } => OpInfo::new("layer_norm_no_gain_grad", 2, TRAINING)
-                .expect(eps.get().is_finite() && eps.get() >= 0.0, EPS),
+            TrainingOp::RmsNormGrad { eps, .. } => {
+                OpInfo::new("rms_norm_grad", 2, TRAINING).expect(eps.get().is_finite() && eps.get() >= 0.0, EPS)
+            }
             TrainingOp::RowMaxAbsGrad => OpInfo::new("row_max_abs_grad", 2, TRAINING),
             TrainingOp::GatherChannelsGrad { .. } => OpInfo::new("gather_channels_grad", 2, TRAINING),
             TrainingOp::EmbedGrad { .. } => OpInfo::new("embed_grad", 2, TRAINING),
@@ -167,7 +170,8 @@ impl TrainingOp {
             TrainingOp::Step(kind) | TrainingOp::Surrogate(kind) => write!(f, "[{}]", kind.name()),
             TrainingOp::TopKMask { keys } => write!(f, "[{keys}]"),
             TrainingOp::CurveSlope(curve) => write!(f, "[{}]", curve.name()),
-            TrainingOp::LayerNormNoGainGrad { eps } => write!(f, "[eps={:?}]", eps.get()),
+            TrainingOp::RmsNormGrad { eps, heads: 1 } => write!(f, "[eps={:?}]", eps.get()),
+            TrainingOp::RmsNormGrad { eps, heads } => write!(f, "[eps={:?},heads={heads}]", eps.get()),
             TrainingOp::GatherChannelsGrad { width } => write!(f, "[width={width}]"),
             TrainingOp::EmbedGrad { rows } => write!(f, "[rows={rows}]"),
             TrainingOp::Targets
@@ -199,7 +203,10 @@ impl TrainingOp {
             ("step", &[kind]) => TrainingOp::Step(surrogate(kind)?),
             ("surrogate", &[kind]) => TrainingOp::Surrogate(surrogate(kind)?),
             ("curve_slope", &[name]) => TrainingOp::CurveSlope(curve(name)?),
-            ("layer_norm_no_gain_grad", &[eps]) => TrainingOp::LayerNormNoGainGrad { eps: scalar(keyed(eps, "eps")?)? },
+            ("rms_norm_grad", &[eps]) => TrainingOp::RmsNormGrad { eps: scalar(keyed(eps, "eps")?)?, heads: 1 },
+            ("rms_norm_grad", &[eps, heads]) => {
+                TrainingOp::RmsNormGrad { eps: scalar(keyed(eps, "eps")?)?, heads: number(keyed(heads, "heads")?)? }
+            }
             ("gather_channels_grad", &[width]) => {
                 TrainingOp::GatherChannelsGrad { width: number(keyed(width, "width")?)? }
             }
@@ -263,9 +270,10 @@ impl TrainingOp {
                 *dims.last_mut().ok_or("a scalar has no innermost axis")? = Dim::Fixed(1);
                 f32_of(Shape::new(&dims))
             }
-            TrainingOp::LayerNormNoGainGrad { .. } => {
+            TrainingOp::RmsNormGrad { heads, .. } => {
                 rows(0)?;
                 equal(1)?;
+                divides(heads, args[0].shape().row_width().unwrap_or(0))?;
                 Ok(args[0])
             }
             TrainingOp::RowMaxAbsGrad => {

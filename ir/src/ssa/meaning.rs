@@ -6,6 +6,7 @@
 use crate::curve::Curve;
 use crate::events::Events;
 use crate::membrane::{Membrane, MembraneLayer};
+use crate::op::Heads;
 use crate::real::Real;
 use crate::types::Code;
 use std::ops::Range;
@@ -50,25 +51,43 @@ pub struct Span {
     pub past: usize,
     /// Tokens of this call.
     pub tokens: usize,
-    /// Heads side by side in a row.
-    pub heads: usize,
+    /// The heads, and how far back they look.
+    pub heads: Heads,
 }
 
 impl Span {
-    /// Columns of head `h` in rows of `width`.
+    /// Columns of query head `h` in rows of `width`.
     fn head(&self, h: usize, width: usize) -> Range<usize> {
-        let width = width / self.heads;
+        let width = width / self.heads.query as usize;
         h * width..(h + 1) * width
+    }
+
+    /// Columns of what query head `h` reads in rows of keys or values of `width`.
+    fn shared(&self, h: usize, width: usize) -> Range<usize> {
+        let (width, h) = (width / self.heads.kv as usize, h / self.heads.group());
+        h * width..(h + 1) * width
+    }
+
+    /// Numbers of a row of keys or values, of which there is one per position.
+    fn row(&self, all: usize) -> usize {
+        all / (self.past + self.tokens)
     }
 }
 
-/// A sink and a half-life for every head.
+/// A sink for every head of queries, and a half-life for every head of keys.
 #[derive(Clone, Copy, Debug)]
 pub struct Recency<'a, R> {
     /// In units of a key's weight.
     pub sink: &'a [R],
     /// After how many tokens the memory of each head halves; 0 is never.
     pub half_life: &'a [i32],
+}
+
+impl<R: Real> Recency<'_, R> {
+    /// Sink and half-life of every query head.
+    fn heads(&self, span: Span) -> impl Iterator<Item = (usize, R, i32)> {
+        self.sink.iter().enumerate().map(move |(h, &sink)| (h, sink, self.half_life[h / span.heads.group()]))
+    }
 }
 
 /// `sum / (total + sink)`.
@@ -89,17 +108,20 @@ pub fn timed<R: Real>(
     span: Span,
 ) -> (Vec<R>, Events) {
     let d = q.len() / span.tokens;
+    let kv = span.row(k.len());
     let mut out = Vec::with_capacity(q.len());
     let mut events = Events::default();
     for i in 0..span.tokens {
-        let keys = span.past + i + 1;
+        let at = span.past + i;
+        let first = span.heads.first_key(at);
+        let keys = at + 1 - first;
         events.keys += keys as u64;
         for (h, &slope) in slope.iter().enumerate() {
-            let head = span.head(h, d);
-            let q = &q[i * d..][head.clone()];
+            let head = span.shared(h, kv);
+            let q = &q[i * d..][span.head(h, d)];
             events.score_additions += spikes(code, q) * keys as u64;
             events.score_pairs += (q.iter().filter(|&&q| q != 0).count() * keys) as u64;
-            let scores: Vec<i64> = (0..keys).map(|j| product(q, &k[j * d..][head.clone()])).collect();
+            let scores: Vec<i64> = (first..=at).map(|j| product(q, &k[j * kv..][head.clone()])).collect();
             let best = scores.iter().copied().fold(scores[0], i64::max);
             let mut order: Vec<usize> = (0..keys).collect();
             if let Some(most) = most_keys {
@@ -116,7 +138,7 @@ pub fn timed<R: Real>(
                 let weight = i64::from(table[delay.truncate() as usize]);
                 events.value_keys += 1;
                 total += weight;
-                add(&mut sums, weight, &v[j * d..][head.clone()]);
+                add(&mut sums, weight, &v[(first + j) * kv..][head.clone()]);
             }
             out.extend(sums.into_iter().map(|sum| R::from_i64(sum) / R::from_i64(total)));
         }
@@ -133,14 +155,14 @@ pub fn coincident<R: Real>(
     squared: bool,
     span: Span,
 ) -> (Vec<R>, Events) {
-    let d = v.len() / (span.past + span.tokens);
-    let mut out = Vec::with_capacity(span.tokens * d);
+    let d = span.row(v.len());
+    let mut out = Vec::with_capacity(span.tokens * d * span.heads.group());
     let mut events = Events::default();
     for i in 0..span.tokens {
         let at = span.past + i;
         events.keys += at as u64 + 1;
-        for (h, (&sink, &every)) in recency.sink.iter().zip(recency.half_life).enumerate() {
-            let mut sums = vec![0i64; d / span.heads];
+        for (h, sink, every) in recency.heads(span) {
+            let mut sums = vec![0i64; d / span.heads.kv as usize];
             let mut total = 0i64;
             events.score_pairs += one_sided(q, i, h, every, span);
             for j in first_key(at, every)..=at {
@@ -149,7 +171,7 @@ pub fn coincident<R: Real>(
                 events.score_additions += met as u64;
                 events.value_keys += u64::from(weight > 0);
                 total += weight;
-                add(&mut sums, weight, &v[j * d..][span.head(h, d)]);
+                add(&mut sums, weight, &v[j * d..][span.shared(h, d)]);
             }
             let sink = sink * R::from_i64(FRESH);
             out.extend(sums.into_iter().map(|sum| mean(sum, total, sink)));
@@ -168,16 +190,16 @@ pub fn emitted<R: Real>(
     span: Span,
 ) -> (Vec<Vec<i32>>, Events) {
     let (d, steps) = (gain.len(), q.len());
+    let kv = d / span.heads.group();
     let mut out = vec![Vec::with_capacity(span.tokens * d); steps];
     let mut events = Events::default();
     for i in 0..span.tokens {
         let at = span.past + i;
         events.keys += at as u64 + 1;
         let mut neurons = MembraneLayer::<R>::new(Membrane::LIF, steps as u16, Curve::Identity, d);
-        let heads = recency.half_life.iter().enumerate();
-        events.score_pairs += heads.map(|(h, &every)| one_sided(q, i, h, every, span)).sum::<u64>();
+        events.score_pairs += recency.heads(span).map(|(h, _, every)| one_sided(q, i, h, every, span)).sum::<u64>();
         for (t, out) in out.iter_mut().enumerate() {
-            for (h, (&sink, &every)) in recency.sink.iter().zip(recency.half_life).enumerate() {
+            for (h, sink, every) in recency.heads(span) {
                 let head = span.head(h, d);
                 let mut sums = vec![0i64; head.len()];
                 let mut total = 0i64;
@@ -187,7 +209,7 @@ pub fn emitted<R: Real>(
                     events.score_additions += met as u64;
                     events.value_keys += u64::from(weight > 0);
                     total += weight;
-                    add(&mut sums, weight, &v[t][j * d..][head.clone()]);
+                    add(&mut sums, weight, &v[t][j * kv..][span.shared(h, kv)]);
                 }
                 let sink = sink * R::from_i64(FRESH);
                 for ((c, gain), sum) in head.clone().zip(&gain[head.clone()]).zip(sums) {
@@ -211,29 +233,38 @@ pub fn summed<R: Real>(
     state: &mut Vec<i64>,
     span: Span,
 ) -> (Vec<R>, Events) {
-    let (d, f) = (v.len() / span.tokens, q.len() / span.tokens);
-    let (width, features) = (d / span.heads, f / span.heads);
-    state.resize(span.heads * features * (width + 1), 0);
-    let mut out = Vec::with_capacity(v.len());
+    let [f, kf, d] = [q, k, v].map(|x| x.len() / span.tokens);
+    let (group, kv) = (span.heads.group(), span.heads.kv as usize);
+    let (width, features) = (d / kv, kf / kv);
+    state.resize(kv * features * (width + 1), 0);
+    let mut out = Vec::with_capacity(v.len() * group);
     let mut events = Events::default();
     for i in 0..span.tokens {
         let at = span.past + i;
         events.keys += at as u64 + 1;
-        for (h, (&sink, &every)) in recency.sink.iter().zip(recency.half_life).enumerate() {
-            let sums = &mut state[h * features * (width + 1)..][..features * (width + 1)];
-            if at > 0 && halvings(at, at - 1, every) > 0 {
-                sums.iter_mut().for_each(|sum| *sum /= 2);
+        for (h, sink, every) in recency.heads(span) {
+            let sums = &mut state[h / group * features * (width + 1)..][..features * (width + 1)];
+            let k = &k[i * kf..][span.shared(h, kf)];
+            // The first query of a group finds the sums as they were before this token.
+            if h % group == 0 {
+                if at > 0 && halvings(at, at - 1, every) > 0 {
+                    sums.iter_mut().for_each(|sum| *sum /= 2);
+                }
+                let v = &v[i * d..][span.shared(h, d)];
+                for (&k, sums) in k.iter().zip(sums.chunks_exact_mut(width + 1)) {
+                    let (total, sums) = sums.split_last_mut().unwrap_or_else(|| unreachable!("a row has a total"));
+                    add(sums, i64::from(k) << guard, v);
+                    *total += i64::from(k) << guard;
+                }
+                // A spike of the key adds a row of the value and one to the sum.
+                events.score_additions += spikes(code[1], k) * (width as u64 + 1);
             }
-            let [q, k] = [q, k].map(|x| &x[i * f..][span.head(h, f)]);
-            let v = &v[i * d..][span.head(h, d)];
-            // A spike of the key adds a row of the value and one to the sum, a spike of the query adds a row of the state.
-            events.score_additions += (spikes(code[0], q) + spikes(code[1], k)) * (width as u64 + 1);
+            let q = &q[i * f..][span.head(h, f)];
+            // A spike of the query adds a row of the state.
+            events.score_additions += spikes(code[0], q) * (width as u64 + 1);
             let mut row = vec![0i64; width + 1];
-            for ((&q, &k), sums) in q.iter().zip(k).zip(sums.chunks_exact_mut(width + 1)) {
-                let (total, sums) = sums.split_last_mut().unwrap_or_else(|| unreachable!("a row has a total"));
-                add(sums, i64::from(k) << guard, v);
-                *total += i64::from(k) << guard;
-                row.iter_mut().zip(sums.iter().chain([&*total])).for_each(|(all, &sum)| *all += i64::from(q) * sum);
+            for (&q, sums) in q.iter().zip(sums.chunks_exact(width + 1)) {
+                row.iter_mut().zip(sums).for_each(|(all, &sum)| *all += i64::from(q) * sum);
             }
             let sink = sink * R::from_i64(1 << guard);
             out.extend(row[..width].iter().map(|&sum| mean(sum, row[width], sink)));
@@ -252,8 +283,8 @@ fn one_sided(q: &[Vec<i32>], i: usize, h: usize, every: i32, span: Span) -> u64 
 
 /// Features of a head at which token `i`'s query and position `j`'s key both spike.
 fn coincidences(q: &[i32], k: &[i32], [i, j]: [usize; 2], h: usize, span: Span) -> i64 {
-    let f = q.len() / span.tokens;
-    product(&q[i * f..][span.head(h, f)], &k[j * f..][span.head(h, f)])
+    let (f, kf) = (q.len() / span.tokens, span.row(k.len()));
+    product(&q[i * f..][span.head(h, f)], &k[j * kf..][span.shared(h, kf)])
 }
 
 fn product(a: &[i32], b: &[i32]) -> i64 {
@@ -278,7 +309,7 @@ mod tests {
         assert_eq!((first_key(63, 4), first_key(64, 4), first_key(68, 4), first_key(9999, 0)), (0, 4, 8, 0));
     }
 
-    const ONE: Span = Span { past: 0, tokens: 3, heads: 1 };
+    const ONE: Span = Span { past: 0, tokens: 3, heads: Heads { query: 1, kv: 1, window: None } };
 
     /// Three tokens, two features, one timestep each; v of one channel. Worked by hand.
     #[test]

@@ -23,10 +23,10 @@ use std::fmt;
 /// How spiking attention weighs keys. Operands after `(q, k, v)`, all constants:
 ///
 /// - `Ttfs`, `TopK`: `slope f32[heads]`, phases for a unit of a score;
-/// - the others: `sink f32[heads]`, in units of a key's weight, and `half_life i32[heads]`, tokens;
+/// - the others: `sink f32[heads]`, in units of a key's weight, and `half_life i32[kv_heads]`, tokens;
 /// - `Lif` with spikes besides: `gain f32[d]` of the output neurons.
 ///
-/// q and k of `Coincidence`, `Linear` and `Lif` are *features*, `[tokens, heads * features]`, and never negative.
+/// q and k of `Coincidence`, `Linear` and `Lif` are *features*, as many per head, and never negative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Ssa {
     /// Time to first spike, `phases` an octave of weights.
@@ -163,7 +163,7 @@ impl Ssa {
         }
     }
 
-    /// What is kept of a sequence, given the types of q, k and v; `narrow`: whether sums are of 32 bits.
+    /// What is kept of a sequence by `heads` heads of keys, given the types of q, k and v; `narrow`: whether sums are of 32 bits.
     pub fn state(self, heads: usize, [_, k, v]: [Type; 3], narrow: bool) -> StateType {
         let row = |ty: Type| Shape::new(&[Dim::Context, Dim::Fixed(ty.shape().width().unwrap_or(0) as u32)]);
         let (code, steps) = k.levels().unwrap_or((Code::Unary, 1));

@@ -51,7 +51,7 @@ pub struct Filled {
 /// Everything that is wrong with it, at `line:column`.
 ///
 /// ```
-/// let text = "snnc 2 tensor context=8
+/// let text = "snnc 3 tensor context=8
 /// weight @table : f32[16,4] = fill(seed=1)
 /// %0 = tokens : i32[tokens]
 /// %1 = embed(%0, @table) : f32[tokens,4]   ; a row of the table for every token
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn what_a_rule_made_prints_as_that_rule_and_reads_back() {
-        let text = "snnc 2 imported context=8\n\nweight @b : f32[4] = fill(seed=1)\nweight @t : f32[8,4] = fill(value=2.0)\n\n\
+        let text = "snnc 3 imported context=8\n\nweight @b : f32[4] = fill(seed=1)\nweight @t : f32[8,4] = fill(value=2.0)\n\n\
                     %0 = tokens : i32[tokens]\n%1 = embed(%0, @t) : f32[tokens,4]\n%2 = add(%1, @b) : f32[tokens,4]\n\noutput y = %2\n";
         let none = |_: &str, _: Elem, _: &[usize]| Err("there is no file".to_string());
         let filled = parse_filled(text, &none).expect("a program");

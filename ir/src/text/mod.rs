@@ -1,7 +1,7 @@
 //! A program as text: what files store, tests compare and people read.
 //!
 //! ```text
-//! snnc 2 spiking context=256
+//! snnc 3 spiking context=256
 //!
 //! weight @wte : f32[50257,768] 3f2a9c5e01b7d844
 //!

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Version of the text form.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Most bytes in the name of a weight, an output or an origin. Exporters' names have about a hundred.
 pub const NAME_MAX: usize = 1024;
 

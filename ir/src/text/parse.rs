@@ -87,7 +87,7 @@ pub(crate) fn parse_hashed(text: &str, weights: HashedSource) -> Result<Graph, D
     parser.finish()
 }
 
-/// `snnc 2 spiking context=256`
+/// `snnc 3 spiking context=256`
 fn header(mut line: Line) -> Result<(Stage, u32), Diagnostic> {
     line.expect("snnc")?;
     let start = line.mark();

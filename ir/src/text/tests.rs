@@ -7,7 +7,7 @@ use crate::diagnostic::Diagnostics;
 use crate::graph::{Graph, Stage, Value};
 use crate::membrane::Membrane;
 use crate::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
-use crate::op::{Binary, Layout, Op, Perm, Scalar, Unary};
+use crate::op::{Binary, Heads, Layout, Op, Pairs, Perm, Scalar, Unary};
 use crate::op::{Surrogate, TrainingOp};
 use crate::ssa::{Output, Ssa};
 use crate::tensor::Tensor;
@@ -48,6 +48,13 @@ impl Sketch {
         self.0.finish(outputs.iter().map(|(name, value)| (name.to_string(), *value)).collect())
     }
 
+    /// `centre`, `rms_norm`, then a gain and a bias.
+    pub fn layer_norm(&mut self, x: Value, gain: Value, bias: Value) -> Value {
+        let centred = self.add(Op::Dense(DenseOp::Centre), &[x]);
+        let normal = self.add(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(EPS), heads: 1 }), &[centred]);
+        self.add(Op::Level(LevelOp::ScaleShift), &[normal, gain, bias])
+    }
+
     /// The embedding that the samples start with: `f32[tokens, 4]`.
     pub fn embedding(&mut self) -> Value {
         let (tokens, positions) = (self.add(Op::Leaf(LeafOp::Tokens), &[]), self.add(Op::Leaf(LeafOp::Positions), &[]));
@@ -66,7 +73,7 @@ fn imported() -> Graph {
     let mut s = Sketch::new(Stage::Imported);
     let x = s.embedding();
     let (gain, bias) = (s.f32("ln gain", &[4]), s.f32("ln//bias", &[4]));
-    let mut y = s.add(Op::Dense(DenseOp::LayerNorm { eps: Scalar::new(EPS) }), &[x, gain, bias]);
+    let mut y = s.layer_norm(x, gain, bias);
     for kind in Unary::ALL {
         y = s.add(Op::Array(ArrayOp::Unary(kind)), &[y]);
     }
@@ -87,6 +94,8 @@ fn imported() -> Graph {
     let mean = s.add(Op::Array(ArrayOp::Mean), &[merged]);
     let centred = s.add(Op::Array(ArrayOp::Binary(Binary::Sub)), &[merged, mean]);
     let part = s.add(Op::Array(ArrayOp::Slice { axis: 1, start: 1, len: 2 }), &[centred]);
+    let part = s.add(Op::Array(ArrayOp::Concat { axis: 1 }), &[part, part]);
+    let part = s.add(Op::Array(ArrayOp::Slice { axis: 1, start: 1, len: 2 }), &[part]);
     let flat = s.add(Op::Array(ArrayOp::Reshape(Shape::new(&[Dim::Fixed(2), Dim::Tokens]))), &[part]);
     s.finish(&[("y", flat), ("odd \"name\"\n\\é", mean)])
 }
@@ -95,7 +104,7 @@ fn tensor() -> Graph {
     let mut s = Sketch::new(Stage::Tensor);
     let x = s.embedding();
     let (gain, bias) = (s.f32("ln.gain", &[4]), s.f32("ln.bias", &[4]));
-    let y = s.add(Op::Dense(DenseOp::LayerNorm { eps: Scalar::new(EPS) }), &[x, gain, bias]);
+    let y = s.layer_norm(x, gain, bias);
     let (w, b) = (s.f32("w", &[4, 8]), s.f32("b", &[8]));
     let h = s.add(Op::Dense(DenseOp::Linear(Layout::InputMajor)), &[y, w, b]);
     let mut g = h;
@@ -104,8 +113,17 @@ fn tensor() -> Graph {
     }
     let (w, b) = (s.f32("w2", &[4, 8]), s.f32("b2", &[4]));
     let q = s.add(Op::Dense(DenseOp::Linear(Layout::OutputMajor)), &[g, w, b]);
-    let n = s.add(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(0.0) }), &[q]);
-    let a = s.add(Op::Dense(DenseOp::Attention { heads: 2, scale: Scalar::new(0.707_106_77) }), &[q, n, y]);
+    let n = s.add(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(0.0), heads: 2 }), &[q]);
+    let scale = Scalar::new(0.707_106_77);
+    let a = s.add(Op::Dense(DenseOp::Attention { heads: Heads::equal(2), scale }), &[q, n, y]);
+    let (positions, turns) = (s.add(Op::Leaf(LeafOp::Positions), &[]), s.f32("turns", &[8, 2]));
+    let turns = s.add(Op::Dense(DenseOp::Embed), &[positions, turns]);
+    let [q, k] = Pairs::ALL.map(|pairs| s.add(Op::Dense(DenseOp::Rotary { heads: 2, pairs }), &[a, turns]));
+    let k = s.add(Op::Dense(DenseOp::Gated(Curve::Silu)), &[k, n]);
+    let (w, b) = (s.f32("w3", &[4, 2]), s.f32("b3", &[2]));
+    let k = s.add(Op::Dense(DenseOp::Linear(Layout::InputMajor)), &[k, w, b]);
+    let heads = Heads { query: 2, kv: 1, window: Some(3) };
+    let a = s.add(Op::Dense(DenseOp::Attention { heads, scale }), &[q, k, k]);
     let sum = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, a]);
     s.finish(&[("y", sum)])
 }
@@ -113,7 +131,7 @@ fn tensor() -> Graph {
 pub(crate) fn quantised() -> Graph {
     let mut s = Sketch::new(Stage::Quantised);
     let x = s.embedding();
-    let n = s.add(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(EPS) }), &[x]);
+    let n = s.add(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(EPS), heads: 1 }), &[x]);
     let (gain, offset) = (s.f32("gain", &[4]), s.f32("offset", &[4]));
     let quant = |steps, curve| Op::Level(LevelOp::Quant { code: Code::Binary, steps, curve });
     let levels = s.add(quant(7, Curve::Identity), &[n, gain, offset]);
@@ -121,7 +139,10 @@ pub(crate) fn quantised() -> Graph {
     let product = s.add(Op::Level(LevelOp::MatMulInt), &[levels, w]);
     let v = s.add(quant(7, Curve::Identity), &[product, gain, offset]);
     let slope = s.f32("slope", &[2]);
-    let a = s.add(Op::Level(LevelOp::Ssa { heads: 2, variant: Ssa::Ttfs { phases: 8 } }), &[levels, levels, v, slope]);
+    let a = s.add(
+        Op::Level(LevelOp::Ssa { heads: Heads::equal(2), variant: Ssa::Ttfs { phases: 8 } }),
+        &[levels, levels, v, slope],
+    );
     let mut y = a;
     for curve in Curve::ALL.into_iter().filter(|curve| *curve != Curve::Identity) {
         let h =
@@ -129,6 +150,10 @@ pub(crate) fn quantised() -> Graph {
         let p = s.add(Op::Level(LevelOp::MatMulInt), &[h, w]);
         y = s.add(Op::Level(LevelOp::ScaleShift), &[p, gain, offset]);
     }
+    let gated = Op::Level(LevelOp::GatedQuant { code: Code::Binary, steps: 7, curve: Curve::Silu });
+    let h = s.add(gated, &[product, y, gain, offset, gain, offset]);
+    let p = s.add(Op::Level(LevelOp::MatMulInt), &[h, w]);
+    y = s.add(Op::Level(LevelOp::ScaleShift), &[p, gain, offset]);
     let sum = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, y]);
     s.finish(&[("y", sum), ("levels", v)])
 }
@@ -136,7 +161,7 @@ pub(crate) fn quantised() -> Graph {
 pub(crate) fn spiking() -> Graph {
     let mut s = Sketch::new(Stage::Spiking);
     let x = s.embedding();
-    let n = s.add(Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(EPS) }), &[x]);
+    let n = s.add(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(EPS), heads: 1 }), &[x]);
     let (gain, offset) = (s.f32("gain", &[4]), s.f32("offset", &[4]));
     let fire = |code, steps, curve| Op::Spike(SpikeOp::Fire { code, steps, curve });
     let spikes = s.add(fire(Code::Binary, 7, Curve::Identity), &[n, gain, offset]);
@@ -145,8 +170,16 @@ pub(crate) fn spiking() -> Graph {
     let decoded = s.add(Op::Spike(SpikeOp::Decode), &[current]);
     let v = s.add(fire(Code::Binary, 7, Curve::Identity), &[decoded, gain, offset]);
     let slope = s.f32("slope", &[2]);
-    let a = s.add(Op::Level(LevelOp::Ssa { heads: 2, variant: Ssa::Ttfs { phases: 8 } }), &[spikes, spikes, v, slope]);
+    let a = s.add(
+        Op::Level(LevelOp::Ssa { heads: Heads::equal(2), variant: Ssa::Ttfs { phases: 8 } }),
+        &[spikes, spikes, v, slope],
+    );
     let h = s.add(fire(Code::Unary, 15, Curve::GeluTanh), &[a, gain, offset, gain, offset]);
+    let current = s.add(Op::Spike(SpikeOp::Synapse), &[h, w]);
+    let decoded = s.add(Op::Spike(SpikeOp::Decode), &[current]);
+    let y = s.add(Op::Level(LevelOp::ScaleShift), &[decoded, gain, offset]);
+    let gated = Op::Spike(SpikeOp::GatedFire { code: Code::Binary, steps: 7, curve: Curve::Silu });
+    let h = s.add(gated, &[decoded, y, gain, offset, gain, offset]);
     let current = s.add(Op::Spike(SpikeOp::Synapse), &[h, w]);
     let decoded = s.add(Op::Spike(SpikeOp::Decode), &[current]);
     let y = s.add(Op::Level(LevelOp::ScaleShift), &[decoded, gain, offset]);
@@ -216,7 +249,7 @@ fn training() -> Graph {
     let most = add(TrainingOp::RowMax, &[y]);
     let y = add(TrainingOp::BroadcastTo(Shape::rows(4)), &[most]);
     let y = add(TrainingOp::FakeQuantGrad { most: 15 }, &[x, y]);
-    let y = add(TrainingOp::LayerNormNoGainGrad { eps }, &[x, y]);
+    let y = add(TrainingOp::RmsNormGrad { eps, heads: 1 }, &[x, y]);
     let column = add(TrainingOp::ReduceSum(Shape::rows(1)), &[y]);
     let y = add(TrainingOp::RowMaxAbsGrad, &[y, column]);
     let losses = [add(TrainingOp::Divergence, &[y, reference]), add(TrainingOp::CrossEntropy, &[y, targets])];
@@ -248,7 +281,7 @@ pub(crate) fn features(stage: Stage) -> Graph {
     let k = s.add(neuron(Code::Unary, 4, Curve::Relu), &[y, offset, gain, gain, offset]);
     let v = s.add(neuron(Code::Unary, 4, Curve::Identity), &[x, narrow, narrow]);
     let (sink, half_life) = (s.f32("sink", &[2]), s.i32("half_life", &[2]));
-    let ssa = |variant| Op::Level(LevelOp::Ssa { heads: 2, variant });
+    let ssa = |variant| Op::Level(LevelOp::Ssa { heads: Heads::equal(2), variant });
     let mut outputs = Vec::new();
     for (name, variant) in [
         ("counted", Ssa::Coincidence { squared: false }),
@@ -322,8 +355,8 @@ fn ordinal(op: &Op) -> usize {
         Op::Array(ArrayOp::SplitHeads { .. }) => 13,
         Op::Array(ArrayOp::MergeHeads) => 14,
         Op::Dense(DenseOp::Embed) => 15,
-        Op::Dense(DenseOp::LayerNorm { .. }) => 16,
-        Op::Dense(DenseOp::LayerNormNoGain { .. }) => 17,
+        Op::Dense(DenseOp::Centre) => 16,
+        Op::Dense(DenseOp::RmsNorm { .. }) => 17,
         Op::Dense(DenseOp::Linear(_)) => 18,
         Op::Dense(DenseOp::Curve(_)) => 19,
         Op::Dense(DenseOp::Attention { .. }) => 20,
@@ -339,6 +372,11 @@ fn ordinal(op: &Op) -> usize {
         Op::Level(LevelOp::GatherChannels) => 30,
         Op::Level(LevelOp::HeadLinear) => 31,
         Op::Training(_) => 32,
+        Op::Array(ArrayOp::Concat { .. }) => 33,
+        Op::Dense(DenseOp::Rotary { .. }) => 34,
+        Op::Dense(DenseOp::Gated(_)) => 35,
+        Op::Level(LevelOp::GatedQuant { .. }) => 36,
+        Op::Spike(SpikeOp::GatedFire { .. }) => 37,
     }
 }
 
@@ -348,7 +386,7 @@ fn the_samples_have_every_operation() {
     let mut met: Vec<usize> = graphs.iter().flat_map(|graph| &graph.nodes).map(|node| ordinal(&node.op)).collect();
     met.sort_unstable();
     met.dedup();
-    assert_eq!(met, (0..33).collect::<Vec<usize>>());
+    assert_eq!(met, (0..38).collect::<Vec<usize>>());
 }
 
 #[test]
@@ -361,12 +399,12 @@ fn a_program_looks_like_this() {
     let spikes = s.add(fire, &[x, gain, gain, gain, gain]);
     let y =
         s.0.add(
-            Op::Level(LevelOp::Ssa { heads: 2, variant: Ssa::Ttfs { phases: 8 } }),
+            Op::Level(LevelOp::Ssa { heads: Heads::equal(2), variant: Ssa::Ttfs { phases: 8 } }),
             &[spikes, spikes, spikes, slope],
             "",
         )
         .expect("it fits");
-    let expected = r#"snnc 2 spiking context=8
+    let expected = r#"snnc 3 spiking context=8
 
 weight @wte : f32[16,4] HASH
 weight @"a gain" : f32[4] HASH
@@ -412,7 +450,7 @@ fn attention_says_what_it_keeps() {
 }
 
 /// A small program; cases below replace a part of it.
-const PROGRAM: &str = "snnc 2 tensor context=8
+const PROGRAM: &str = "snnc 3 tensor context=8
 
 weight @wte : f32[16,4]
 weight @w : f32[4,4]
@@ -421,7 +459,7 @@ weight @b : f32[4]
 %0 = tokens : i32[tokens]
 %1 = embed(%0, @wte) : f32[tokens,4] // a
 %2 = linear(%1, @w, @b) : f32[tokens,4]
-%3 = layer_norm_no_gain[eps=1e-5](%2) : f32[tokens,4]
+%3 = rms_norm[eps=1e-5](%2) : f32[tokens,4]
 %4 = add(%2, %3) : f32[tokens,4]
 
 output logits = %4
@@ -446,13 +484,13 @@ fn spaces_comments_and_missing_hashes_are_fine() {
 fn mistakes_are_told_with_their_place() {
     let cases = [
         (
+            "snnc 3",
             "snnc 2",
-            "snnc 1",
-            "1:6: this is version 1 of the text form, known is version 2\n  compile the model again with this snnc",
+            "1:6: this is version 2 of the text form, known is version 3\n  compile the model again with this snnc",
         ),
         (
-            "snnc 2 tensor",
-            "snnc 2 tenser",
+            "snnc 3 tensor",
+            "snnc 3 tenser",
             "1:8: `tenser` is no stage: there are imported, tensor, quantised, spiking, training",
         ),
         ("context=8", "context=4294967296", "1:23: a number below 2^32 was expected"),
@@ -474,33 +512,21 @@ fn mistakes_are_told_with_their_place() {
         ("@b : f32[4]", "@\"b : f32[4]", "5:20: `\"` is missing"),
         ("@b : f32[4]", "@\"\\u{d800}\" : f32[4]", "5:18: an escape is `\\\"`, `\\\\` or `\\u{hex}`"),
         ("%1 = embed", "%2 = embed", "8:2: values are numbered in order: %1 was expected, here is %2"),
+        ("rms_norm[eps=1e-5]", "rms_norm[eps=0.00001]", "10:6: this is spelled `rms_norm[eps=1e-5]`"),
+        ("rms_norm[eps=1e-5]", "rms_norm[eps=NaN]", "10:6: `NaN` is not a number"),
+        ("rms_norm[eps=1e-5]", "rms_norm[eps=1e-5", "10:6: `]` is missing after the attributes"),
         (
-            "layer_norm_no_gain[eps=1e-5]",
-            "layer_norm_no_gain[eps=0.00001]",
-            "10:6: this is spelled `layer_norm_no_gain[eps=1e-5]`",
-        ),
-        ("layer_norm_no_gain[eps=1e-5]", "layer_norm_no_gain[eps=NaN]", "10:6: `NaN` is not a number"),
-        ("layer_norm_no_gain[eps=1e-5]", "layer_norm_no_gain[eps=1e-5", "10:6: `]` is missing after the attributes"),
-        (
-            "layer_norm_no_gain[eps=1e-5]",
+            "rms_norm[eps=1e-5]",
             "quant[binary,7,sine]",
             "10:6: `sine` is no curve: there are identity, relu, gelu_tanh, gelu_erf, gelu_quick, silu",
         ),
-        ("layer_norm_no_gain[eps=1e-5]", "normalize", "10:6: `normalize` is no operation without attributes"),
-        (
-            "layer_norm_no_gain[eps=1e-5](%2)",
-            "layer_norm_no_gain[eps=1e-5](%3)",
-            "10:35: there is no value %3 before this line",
-        ),
+        ("rms_norm[eps=1e-5]", "normalize", "10:6: `normalize` is no operation without attributes"),
+        ("rms_norm[eps=1e-5](%2)", "rms_norm[eps=1e-5](%3)", "10:35: there is no value %3 before this line"),
         ("embed(%0, @wte)", "embed(%0, @wpe)", "8:16: there is no weight @wpe"),
         ("embed(%0, @wte)", "embed(%0)", "8:6: `embed` does not fit its operands: it takes 2 operands, here are 1"),
         ("@b) : f32[tokens,4]", "@b) : f32[tokens,5]", "9:27: `linear` gives f32[tokens,4] here, not f32[tokens,5]"),
         ("add(%2, %3)", "add(%2, %1)", "10:1: nothing uses %3\n  remove this line"),
-        (
-            "add(%2, %3)",
-            "layer_norm_no_gain[eps=1e-5](%2)",
-            "11:6: this line adds nothing: its value is %3\n  use %3 instead",
-        ),
+        ("add(%2, %3)", "rms_norm[eps=1e-5](%2)", "11:6: this line adds nothing: its value is %3\n  use %3 instead"),
         ("output logits", "output \"\"", "13:8: a name of 1 to 1024 bytes was expected"),
         ("= %4\n", "= %4\noutput logits = %4\n", "14:8: there is an output logits already"),
         ("= %4\n", "= %4 %5\n", "13:20: the line should end here"),
@@ -524,8 +550,8 @@ fn one_mistake_is_one_error_and_two_are_two() {
 
 #[test]
 fn garbage_is_refused_in_time() {
-    let header = "snnc 2 tensor context=8\n";
-    for text in ["", "\n//\n", "snnc", "snnc 2 tensor context=8 x"] {
+    let header = "snnc 3 tensor context=8\n";
+    for text in ["", "\n//\n", "snnc", "snnc 3 tensor context=8 x"] {
         assert!(parse_zeros(text).is_err_and(|errors| errors.len() == 1), "{text}");
     }
     let long = format!("{header}%0 = tokens : i32[tokens] // {}", "x".repeat(1 << 20));

@@ -39,7 +39,7 @@ impl Activity {
             let met = tokens * keys;
             let [q, k] = [0, 1].map(|i| this.of_neurons(graph, node.args[i]));
             let one_sided = q.spikes * keys;
-            let width = node.ty.shape().width().unwrap_or(0) as u64 / u64::from(heads.max(1));
+            let width = node.ty.shape().width().unwrap_or(0) as u64 / u64::from(heads.query.max(1));
             let (score_pairs, score_additions) = match variant {
                 Ssa::Ttfs { .. } | Ssa::TopK { .. } => (q.active * keys, one_sided),
                 Ssa::Linear { .. } => (0, (q.spikes + k.spikes) * (width + 1)),
@@ -52,7 +52,7 @@ impl Activity {
                 }
             };
             let window = if matches!(variant, Ssa::Linear { .. }) { 0.0 } else { window };
-            let value_keys = count(met * u64::from(heads), window);
+            let value_keys = count(met * u64::from(heads.query), window);
             let own = this.events[value.index()];
             this.events[value.index()] = Events { keys: met, score_pairs, score_additions, value_keys, ..own };
         }
@@ -79,7 +79,7 @@ impl Activity {
                     (now.score_pairs, now.score_additions) = (queries.active * keys, queries.spikes * keys);
                     now.value_keys = scaled(was.value_keys);
                     if let Ssa::TopK { keys: most, .. } = variant {
-                        now.value_keys = now.value_keys.min(self.tokens * u64::from(heads) * u64::from(most));
+                        now.value_keys = now.value_keys.min(self.tokens * u64::from(heads.query) * u64::from(most));
                     }
                 }
                 Ssa::Coincidence { .. } | Ssa::Lif { .. } => {

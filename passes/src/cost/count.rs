@@ -9,7 +9,7 @@ use Operation::{
 use Traffic::{Activations, Membranes, Potentials, Spikes, State, Tables, Weights};
 use snnc_ir::curve::TABLE_LEN;
 use snnc_ir::membrane::Membrane;
-use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
+use snnc_ir::op::{ArrayOp, DenseOp, Heads, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::ssa::Output;
 use snnc_ir::ssa::meaning::phase_weights;
 use snnc_ir::{Binary, Code, Curve, Elem, Op, Ssa, Type};
@@ -26,6 +26,8 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
         Op::Level(LevelOp::Quant { code, steps, curve }) | Op::Spike(SpikeOp::Fire { code, steps, curve }) => {
             one(neurons(seen, code, steps, curve, form))
         }
+        Op::Level(LevelOp::GatedQuant { code, steps, curve })
+        | Op::Spike(SpikeOp::GatedFire { code, steps, curve }) => one(gated_neurons(seen, code, steps, curve, form)),
         Op::Spike(SpikeOp::Integrate { membrane, steps, curve }) => {
             one(time_stepped_neurons(seen, membrane, steps, curve, form))
         }
@@ -42,7 +44,7 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
             (Form::Stepped | Form::Collapsed, Ssa::TopK { phases, .. }) => {
                 let mut parts = timed_attention(seen, heads, phases, form, sharing);
                 // Winners are found by one more comparison a key.
-                parts[1].1.add(CompareInt32, seen.own.keys * u64::from(heads));
+                parts[1].1.add(CompareInt32, seen.own.keys * u64::from(heads.query));
                 parts
             }
             (Form::Stepped | Form::Collapsed, Ssa::Coincidence { squared }) => {
@@ -63,13 +65,16 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
         Op::Array(ArrayOp::Binary(Binary::Div)) => one(elementwise(seen, &[(DivF32, 1)])),
         Op::Level(LevelOp::RowMaxAbs) => one(Tally::with(&[(CompareF32, seen.tokens * width(seen.args[0]))])),
         Op::Dense(DenseOp::Curve(_)) => one(curve(seen.numbers(), AddF32, MulF32, CompareF32)),
-        Op::Dense(DenseOp::LayerNormNoGain { .. }) => one(layer_norm_no_gain(seen, form)),
-        Op::Dense(DenseOp::LayerNorm { .. }) => {
-            let mut tally = layer_norm_no_gain(seen, form);
-            tally.add(MulF32, seen.numbers());
-            tally.add(AddF32, seen.numbers());
+        Op::Dense(DenseOp::Gated(bend)) => {
+            let mut tally = elementwise(seen, &[(MulF32, 1)]);
+            if bend != Curve::Identity {
+                tally += &curve(seen.numbers(), AddF32, MulF32, CompareF32);
+            }
             one(tally)
         }
+        Op::Dense(DenseOp::Centre) => one(centre(seen, form)),
+        Op::Dense(DenseOp::RmsNorm { heads, .. }) => one(rms_norm(seen, heads.into(), form)),
+        Op::Dense(DenseOp::Rotary { heads, .. }) => one(rotary(seen, heads.into())),
         Op::Dense(DenseOp::Embed) => one(embed(seen, form)),
         // A decoded train is its synapse's sum; channels that are picked are only moved.
         Op::Leaf(LeafOp::Tokens)
@@ -84,7 +89,7 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
 
 /// Heads of an attention on trains.
 pub(super) fn heads(op: Op) -> u64 {
-    if let Op::Level(LevelOp::Ssa { heads, .. }) = op { heads.into() } else { 0 }
+    if let Op::Level(LevelOp::Ssa { heads, .. }) = op { heads.query.into() } else { 0 }
 }
 
 impl Tally {
@@ -259,6 +264,18 @@ fn neurons(seen: &Seen<'_>, code: Code, steps: u16, bend: Curve, form: Form) -> 
     }
 }
 
+/// Neurons with a multiplicative input: as others with a curve, and besides a map of what multiplies and the product.
+fn gated_neurons(seen: &Seen<'_>, code: Code, steps: u16, bend: Curve, form: Form) -> Tally {
+    let mut tally = neurons(seen, code, steps, bend, form);
+    let (add, mul) = if form.is_spiking() { (NeuronAdd, NeuronMul) } else { (AddF32, MulF32) };
+    // Where the gate has no curve, its map is not among the others'.
+    let maps = if bend == Curve::Identity { 2 } else { 1 };
+    let has_maps = !matches!(form, Form::Dense(Number::F32 | Number::F16));
+    tally.add(mul, (if has_maps { maps } else { 0 } + 1) * seen.numbers());
+    tally.add(add, if has_maps { maps } else { 1 } * seen.numbers());
+    tally
+}
+
 /// Time-stepped neurons: time does not collapse, so both spiking forms run every one.
 fn time_stepped_neurons(seen: &Seen<'_>, membrane: Membrane, steps: u16, bend: Curve, form: Form) -> Tally {
     if !form.is_spiking() {
@@ -313,13 +330,27 @@ fn residual(seen: &Seen<'_>, form: Form) -> Tally {
     tally
 }
 
-/// Mean, deviations, their squares, the root, one reciprocal.
-fn layer_norm_no_gain(seen: &Seen<'_>, form: Form) -> Tally {
-    let mut tally = elementwise(seen, &[(AddF32, 3), (MulF32, 2)]);
+/// The mean, and what it is taken from.
+fn centre(seen: &Seen<'_>, form: Form) -> Tally {
+    let mut tally = elementwise(seen, &[(AddF32, 2)]);
     tally.add(DivF32, seen.tokens);
-    tally.add(SqrtF32, seen.tokens);
     tally.moves(Activations, width(seen.ty) * real_bytes(form), 2 * seen.numbers() * real_bytes(form));
     tally
+}
+
+/// Squares and their sum, the root, one reciprocal per head, which multiplies.
+fn rms_norm(seen: &Seen<'_>, heads: u64, form: Form) -> Tally {
+    let mut tally = elementwise(seen, &[(AddF32, 1), (MulF32, 2)]);
+    tally.add(DivF32, seen.tokens * heads);
+    tally.add(SqrtF32, seen.tokens * heads);
+    tally.moves(Activations, width(seen.ty) * real_bytes(form), 2 * seen.numbers() * real_bytes(form));
+    tally
+}
+
+/// Four products and two sums for each pair of channels that is turned.
+fn rotary(seen: &Seen<'_>, heads: u64) -> Tally {
+    let turned = seen.tokens * heads * width(seen.args[1]);
+    Tally::with(&[(MulF32, 2 * turned), (AddF32, turned)])
 }
 
 fn embed(seen: &Seen<'_>, form: Form) -> Tally {
@@ -346,11 +377,11 @@ fn keys_read(seen: &Seen<'_>, sharing: Sharing) -> u64 {
     seen.own.keys.div_ceil(sharing.span.clamp(1, seen.tokens.max(1)))
 }
 
-fn dense_attention(seen: &Seen<'_>, heads: u32, form: Form, sharing: Sharing) -> Vec<(Part, Tally)> {
+fn dense_attention(seen: &Seen<'_>, heads: Heads, form: Form, sharing: Sharing) -> Vec<(Part, Tally)> {
     let number = dense_of(form);
     let (d, keys) = (width(seen.ty), seen.own.keys);
-    let products = Tally::with(&[(number.mac(), keys * d), (Address, seen.tokens * d + keys * u64::from(heads))]);
-    let softmax = dense_softmax(seen, heads.into(), number);
+    let products = Tally::with(&[(number.mac(), keys * d), (Address, seen.tokens * d + keys * u64::from(heads.query))]);
+    let softmax = dense_softmax(seen, heads.query.into(), number);
     parted(dense_traffic(seen, number, sharing, [products.clone(), softmax, products]))
 }
 
@@ -372,27 +403,28 @@ fn dense_softmax(seen: &Seen<'_>, heads: u64, number: Number) -> Tally {
 fn dense_traffic(seen: &Seen<'_>, number: Number, sharing: Sharing, attention: Attention) -> Attention {
     let [mut scores, softmax, mut values] = attention;
     let (d, bytes) = (width(seen.ty), number.bytes());
-    for tally in [&mut scores, &mut values] {
-        tally.moves(State, seen.context * d * bytes, (keys_read(seen, sharing) + seen.tokens) * d * bytes);
+    for (tally, kept) in [(&mut scores, width(seen.args[1])), (&mut values, width(seen.args[2]))] {
+        tally.moves(State, seen.context * kept * bytes, (keys_read(seen, sharing) + seen.tokens) * kept * bytes);
         tally.moves(Activations, d * bytes, seen.numbers() * bytes);
     }
     [scores, softmax, values]
 }
 
 /// As dense int8, without the channels of queries that are 0 and the values of keys outside the window.
-fn skipping_attention(seen: &Seen<'_>, heads: u32, sharing: Sharing) -> Vec<(Part, Tally)> {
+fn skipping_attention(seen: &Seen<'_>, heads: Heads, sharing: Sharing) -> Vec<(Part, Tally)> {
     let pairs = seen.own.score_pairs;
-    let weighed = seen.own.value_keys * (width(seen.ty) / u64::from(heads));
+    let weighed = seen.own.value_keys * (width(seen.ty) / u64::from(heads.query));
     let scores = Tally::with(&[(MacInt8, pairs), (Address, pairs)]);
     let values = Tally::with(&[(MacInt8, weighed), (Address, weighed)]);
-    let softmax = dense_softmax(seen, heads.into(), Number::Int8);
+    let softmax = dense_softmax(seen, heads.query.into(), Number::Int8);
     parted(dense_traffic(seen, Number::Int8, sharing, [scores, softmax, values]))
 }
 
 /// Time-to-first-spike attention. Queries' spikes drive additions of keys held as levels; a key inside the window is one
 /// spike, which drives additions of its value's level, weighed by its phase.
-fn timed_attention(seen: &Seen<'_>, heads: u32, phases: u32, form: Form, sharing: Sharing) -> Vec<(Part, Tally)> {
-    let (heads, d, n) = (u64::from(heads), width(seen.ty), seen.tokens);
+fn timed_attention(seen: &Seen<'_>, heads: Heads, phases: u32, form: Form, sharing: Sharing) -> Vec<(Part, Tally)> {
+    let (heads, d, n) = (u64::from(heads.query), width(seen.ty), seen.tokens);
+    let [keys, kept] = [width(seen.args[1]), width(seen.args[2])];
     let own = seen.own;
     let [q, k, v] = [0, 1, 2].map(|i| seen.args[i].levels().unwrap_or((Code::Binary, 1)));
     let (neurons, weighed) = (own.keys * heads, own.value_keys * (d / heads));
@@ -402,12 +434,13 @@ fn timed_attention(seen: &Seen<'_>, heads: u32, phases: u32, form: Form, sharing
     let pairs = if stepped { own.score_additions } else { own.score_pairs };
 
     let [key_bits, value_bits] = [k, v].map(|(code, steps)| level_bits(code, steps));
-    let state = |bits: u64| (seen.context * d * bits).div_ceil(8);
+    let state = |width: u64, bits: u64| (seen.context * width * bits).div_ceil(8);
     let mut scores = Tally::with(&[(Accumulate, own.score_additions), (Address, pairs)]);
     scores.add(Shift, doublings(q.0, q.1) * neurons);
     scores.add(Message, if stepped { seen.inputs[0].spikes } else { seen.inputs[0].active });
     // Keys are read again for every timestep of the queries, where nothing holds them.
-    scores.moves(State, state(key_bits), ((keys_read(seen, sharing) * timesteps + n) * d * key_bits).div_ceil(8));
+    let read = (keys_read(seen, sharing) * timesteps + n) * keys;
+    scores.moves(State, state(keys, key_bits), (read * key_bits).div_ceil(8));
     scores.moves(Membranes, seen.context * heads * WORD, 2 * WORD * neurons * timesteps);
     scores.moves(Potentials, seen.context * heads * WORD, 2 * WORD * pairs);
     let (spikes, bits) = if stepped {
@@ -435,8 +468,8 @@ fn timed_attention(seen: &Seen<'_>, heads: u32, phases: u32, form: Form, sharing
 
     let mut values =
         Tally::with(&[(Accumulate, weighed), (PhaseMul, weighed), (Address, weighed), (Message, own.value_keys)]);
-    let read = (keys_read(seen, sharing) * d).min(weighed);
-    values.moves(State, state(value_bits), ((read + n * d) * value_bits).div_ceil(8));
+    let read = (keys_read(seen, sharing) * kept).min(weighed);
+    values.moves(State, state(kept, value_bits), ((read + n * kept) * value_bits).div_ceil(8));
     values.moves(Membranes, d * WORD, 2 * WORD * n * d);
     values.moves(Potentials, d * WORD, 2 * WORD * weighed);
     values.moves(Activations, d * WORD, n * d * WORD);
@@ -448,14 +481,15 @@ fn timed_attention(seen: &Seen<'_>, heads: u32, phases: u32, form: Form, sharing
 /// at their layer's average rate, drive additions of the weights of the keys that have any.
 fn fading_attention(
     seen: &Seen<'_>,
-    heads: u32,
+    heads: Heads,
     squared: bool,
     emits: bool,
     form: Form,
     sharing: Sharing,
 ) -> Vec<(Part, Tally)> {
-    let (heads, d, n, own) = (u64::from(heads), width(seen.ty), seen.tokens, seen.own);
-    let f = width(seen.args[0]);
+    let kv_heads = u64::from(heads.kv);
+    let (heads, d, n, own) = (u64::from(heads.query), width(seen.ty), seen.tokens, seen.own);
+    let [f, keys, kept] = [0, 1, 2].map(|i| width(seen.args[i]));
     let (_, steps) = seen.args[0].levels().unwrap_or((Code::Unary, 1));
     let (code, value_steps) = seen.args[2].levels().unwrap_or((Code::Binary, 1));
     let timesteps = if form == Form::Stepped { u64::from(steps) } else { 1 };
@@ -466,8 +500,8 @@ fn fading_attention(
     scores.add(Message, seen.inputs[0].spikes);
     scores.add(MacF32, if squared { own.value_keys } else { 0 });
     let key_bits = u64::from(steps);
-    let read = (keys_read(seen, sharing) + n) * f;
-    scores.moves(State, (seen.context * f * key_bits).div_ceil(8), (read * key_bits).div_ceil(8));
+    let read = (keys_read(seen, sharing) + n) * keys;
+    scores.moves(State, (seen.context * keys * key_bits).div_ceil(8), (read * key_bits).div_ceil(8));
     scores.moves(Membranes, seen.context * heads * WORD, 2 * WORD * own.keys * heads * timesteps);
     scores.moves(Potentials, seen.context * heads * WORD, 2 * WORD * own.score_pairs);
     scores.moves(Spikes, (f * key_bits).div_ceil(8), spike_bytes(n * f, f, steps, seen.inputs[0].spikes));
@@ -477,13 +511,13 @@ fn fading_attention(
     let softmax =
         Tally::with(&[(AddInt32, own.value_keys), (AddF32, rows * heads), (DivF32, rows * heads), (MulF32, rows * d)]);
 
-    let spikes = u128::from(seen.inputs[2].spikes) * u128::from(own.value_keys) / u128::from((n * heads).max(1));
+    let spikes = u128::from(seen.inputs[2].spikes) * u128::from(own.value_keys) / u128::from((n * kv_heads).max(1));
     let spikes = if emits { spikes / u128::from(steps.max(1)) } else { spikes } as u64;
     let mut values = Tally::with(&[(Accumulate, spikes), (Address, spikes), (Message, own.value_keys)]);
     values.add(Shift, if emits { 0 } else { doublings(code, value_steps) * n * d });
     let value_bits = level_bits(code, value_steps);
-    let read = (keys_read(seen, sharing) * d).min(weighed) + n * d;
-    values.moves(State, (seen.context * d * value_bits).div_ceil(8), (read * value_bits).div_ceil(8));
+    let read = (keys_read(seen, sharing) * kept).min(weighed) + n * kept;
+    values.moves(State, (seen.context * kept * value_bits).div_ceil(8), (read * value_bits).div_ceil(8));
     values.moves(Membranes, d * WORD, 2 * WORD * rows * d);
     values.moves(Potentials, d * WORD, 2 * WORD * spikes);
     if emits {
@@ -505,10 +539,10 @@ fn fading_attention(
 
 /// Linear attention: a key's spike adds its value to a row of the state, a query's spike adds a row of the state to the result.
 /// How often heads halve their state is a constant of theirs, and not counted.
-fn linear_attention(seen: &Seen<'_>, heads: u32) -> Vec<(Part, Tally)> {
+fn linear_attention(seen: &Seen<'_>, heads: Heads) -> Vec<(Part, Tally)> {
     /// Bytes of a sum of the state.
     const SUM: u64 = 8;
-    let (heads, d, n, own) = (u64::from(heads), width(seen.ty), seen.tokens, seen.own);
+    let (heads, d, n, own) = (u64::from(heads.query), width(seen.ty), seen.tokens, seen.own);
     let row = d / heads + 1;
     let state = SUM * width(seen.args[1]) * row;
     let update = seen.inputs[1].spikes * row;

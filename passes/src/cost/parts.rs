@@ -18,8 +18,8 @@ pub enum Part {
     Values,
     /// Both projections of an MLP and its activation function.
     Mlp,
-    /// LayerNorms.
-    LayerNorm,
+    /// Norms, and what centres the residual stream.
+    Norm,
     /// The projection to logits.
     Head,
     /// Embedding and residual stream.
@@ -28,16 +28,8 @@ pub enum Part {
 
 impl Part {
     /// Every part, in the order of tables.
-    pub const ALL: [Part; 8] = [
-        Part::Projections,
-        Part::Scores,
-        Part::Softmax,
-        Part::Values,
-        Part::Mlp,
-        Part::LayerNorm,
-        Part::Head,
-        Part::Rest,
-    ];
+    pub const ALL: [Part; 8] =
+        [Part::Projections, Part::Scores, Part::Softmax, Part::Values, Part::Mlp, Part::Norm, Part::Head, Part::Rest];
 
     /// What tables call it.
     pub fn name(self) -> &'static str {
@@ -47,7 +39,7 @@ impl Part {
             Part::Softmax => "attention softmax",
             Part::Values => "attention values",
             Part::Mlp => "MLP",
-            Part::LayerNorm => "LayerNorm",
+            Part::Norm => "norms",
             Part::Head => "head",
             Part::Rest => "the rest",
         }
@@ -64,7 +56,7 @@ impl Part {
     }
 }
 
-/// Layer and part. The head and the rest are of no layer; neither is a last LayerNorm.
+/// Layer and part. The head and the rest are of no layer; neither is a last norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LayerPart {
     /// Number of the layer, from 0; `None` for head and rest.
@@ -78,7 +70,7 @@ impl LayerPart {
     pub fn of(op: &Op, site: Option<Site>) -> Self {
         let Some(site) = site else { return LayerPart { layer: None, part: Part::Rest } };
         let part = match op {
-            Op::Dense(DenseOp::LayerNorm { .. } | DenseOp::LayerNormNoGain { .. }) => Part::LayerNorm,
+            Op::Dense(DenseOp::Centre | DenseOp::RmsNorm { .. }) => Part::Norm,
             Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => part_of(site),
         };
         LayerPart { layer: site.layer, part }

@@ -44,7 +44,7 @@ pub enum Operation {
     /// The comparison of two 32-bit integers.
     CompareInt32,
 
-    /// Of what stays f32: LayerNorm, residual additions, softmax, curves, scales and biases outside neurons.
+    /// Of what stays f32: norms, residual additions, softmax, curves, scales and biases outside neurons.
     AddF32,
     /// A multiplication in f32.
     MulF32,

@@ -13,7 +13,7 @@ use crate::{collapse, raise, simplify};
 use egg::{Id, Searcher as _};
 use snnc_ir::eval::{Array, Content, Evaluator, Memory};
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp, TrainingOp};
-use snnc_ir::op::{Layout, Perm, Scalar};
+use snnc_ir::op::{Heads, Layout, Pairs, Perm, Scalar};
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::verify::verify;
 use snnc_ir::{
@@ -370,8 +370,8 @@ fn fixed_operations() -> Vec<Op> {
         Op::Array(ArrayOp::Softmax),
         Op::Array(ArrayOp::MergeHeads),
         Op::Dense(DenseOp::Embed),
-        Op::Dense(DenseOp::LayerNorm { eps: Scalar::new(1e-3) }),
-        Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(1e-3) }),
+        Op::Dense(DenseOp::Centre),
+        Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(1e-3), heads: 1 }),
         Op::Dense(DenseOp::Linear(Layout::InputMajor)),
         Op::Dense(DenseOp::Linear(Layout::OutputMajor)),
         Op::Level(LevelOp::MatMulInt),
@@ -385,12 +385,16 @@ fn fixed_operations() -> Vec<Op> {
     all.extend(Unary::ALL.map(|kind| Op::Array(ArrayOp::Unary(kind))));
     all.extend(Binary::ALL.map(|kind| Op::Array(ArrayOp::Binary(kind))));
     all.extend(Curve::ALL.map(|curve| Op::Dense(DenseOp::Curve(curve))));
+    all.extend(Curve::ALL.map(|curve| Op::Dense(DenseOp::Gated(curve))));
     let masks = [(1.0, 0.0), (0.0, -1e4), (0.0, -1e9), (0.0, 1.0), (0.0, 1e9)];
     all.extend(
         masks.map(|(keep, drop)| Op::Array(ArrayOp::CausalMask { keep: Scalar::new(keep), drop: Scalar::new(drop) })),
     );
     for heads in [1, 2] {
         all.push(Op::Array(ArrayOp::SplitHeads { heads }));
+        all.push(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(1e-3), heads: 2 * heads }));
+        all.extend(Pairs::ALL.map(|pairs| Op::Dense(DenseOp::Rotary { heads, pairs })));
+        let heads = Heads::equal(heads);
         all.push(Op::Dense(DenseOp::Attention { heads, scale: Scalar::new(0.5) }));
         let kinds = [
             Ssa::Ttfs { phases: 8 },
@@ -407,6 +411,8 @@ fn fixed_operations() -> Vec<Op> {
         for curve in Curve::ALL {
             all.push(Op::Level(LevelOp::Quant { code, steps: 3, curve }));
             all.push(Op::Spike(SpikeOp::Fire { code, steps: 3, curve }));
+            all.push(Op::Level(LevelOp::GatedQuant { code, steps: 3, curve }));
+            all.push(Op::Spike(SpikeOp::GatedFire { code, steps: 3, curve }));
         }
     }
     all

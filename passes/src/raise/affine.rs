@@ -5,7 +5,7 @@
 //! f64 until a weight is made of them. Only what has one reader is followed, so nothing is computed twice; what folds nothing is
 //! left as it was written, for the rules.
 
-use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, Scalar};
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
 use snnc_ir::{Binary, Builder, Diagnostic, Graph, Op, Tensor, Unary, Value};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -166,7 +166,7 @@ impl Fold<'_> {
         let [term] = of.terms.as_slice() else { return Some(alone(x)) };
         let plain = term.chain.is_empty() && of.shift.is_none() && term.factor.is_none();
         let own = self.graph.node(term.base).op;
-        let is_norm = matches!(own, Op::Dense(DenseOp::LayerNormNoGain { .. }));
+        let is_norm = matches!(own, Op::Dense(DenseOp::RmsNorm { .. }));
         let is_curve = matches!(own, Op::Array(ArrayOp::Unary(_) | ArrayOp::Binary(_)));
         let one =
             term.factor.as_ref().is_none_or(|factor| factor.iter().all(|f| *f == factor[0])) && of.shift.is_none();
@@ -211,7 +211,7 @@ impl Fold<'_> {
             of.terms.iter().map(|term| AffineTerm { factor: Some(times(&term.factor)), ..term.clone() }).collect();
         let shift = of.shift.as_ref().map(|shift| times(&Some(shift.clone())));
         let first_gain = |term: &AffineTerm| {
-            matches!(self.graph.node(term.base).op, Op::Dense(DenseOp::LayerNormNoGain { .. })) && term.factor.is_none()
+            matches!(self.graph.node(term.base).op, Op::Dense(DenseOp::RmsNorm { .. })) && term.factor.is_none()
         };
         let natural = matches!(of.terms.as_slice(), [term] if first_gain(term) && of.shift.is_none() && !number);
         if of.terms.iter().all(absorbs) && !natural {
@@ -326,7 +326,7 @@ impl Fold<'_> {
     }
 
     fn is_norm(&self, value: Value) -> bool {
-        matches!(self.graph.node(value).op, Op::Dense(DenseOp::LayerNorm { .. } | DenseOp::LayerNormNoGain { .. }))
+        matches!(self.graph.node(value).op, Op::Dense(DenseOp::RmsNorm { .. }) | Op::Level(LevelOp::ScaleShift))
     }
 
     fn is_sum(&self, user: Value) -> bool {
@@ -344,7 +344,7 @@ impl Fold<'_> {
                 node.args.iter().all(|arg| self.graph.ty(*arg) == node.ty || self.constant[arg.index()])
             }
             Op::Array(ArrayOp::MatMul | ArrayOp::Binary(Binary::Mul | Binary::Div)) => by_constant(),
-            Op::Dense(DenseOp::LayerNorm { .. } | DenseOp::LayerNormNoGain { .. }) => true,
+            Op::Dense(DenseOp::Centre | DenseOp::RmsNorm { .. }) | Op::Level(LevelOp::ScaleShift) => true,
             Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => false,
         }
     }
@@ -469,15 +469,12 @@ impl Fold<'_> {
                 let ids = self.made(node.args[0])?;
                 self.builder.add(node.op, &[ids, table], &origin)
             }
-            (Op::Dense(DenseOp::LayerNorm { .. }), Some(bias)) => {
+            (Op::Level(LevelOp::ScaleShift), Some(bias)) => {
                 let (gain, bias) = (change(reals(1).unwrap_or(&[]), &none), change(bias, &by));
                 let x = self.made(node.args[0])?;
-                self.norm(node.op, x, &gain, &bias, term.base)
+                self.affine_norm(x, &gain, &bias, term.base)
             }
-            (Op::Dense(DenseOp::LayerNormNoGain { eps }), _) => {
-                let x = self.made(node.args[0])?;
-                self.norm(Op::Dense(DenseOp::LayerNorm { eps: Scalar::new(eps.get()) }), x, &factor, &by, term.base)
-            }
+            (Op::Dense(DenseOp::RmsNorm { .. }), _) => self.affine_norm(base, &factor, &by, term.base),
             _ => {
                 let gain = self.vector(&format!("{origin}.gain"), &factor);
                 let x = self.builder.add(Op::Array(ArrayOp::Binary(Binary::Mul)), &[base, gain], &origin)?;
@@ -487,11 +484,12 @@ impl Fold<'_> {
         }
     }
 
-    fn norm(&mut self, op: Op, x: Value, gain: &[f64], bias: &[f64], at: Value) -> Result<Value, Diagnostic> {
+    /// A norm's gain and bias.
+    fn affine_norm(&mut self, x: Value, gain: &[f64], bias: &[f64], at: Value) -> Result<Value, Diagnostic> {
         let origin = self.graph.origin(at).clone();
         let gain = self.vector(&format!("{origin}.gain"), gain);
         let bias = self.vector(&format!("{origin}.bias"), bias);
-        self.builder.add(op, &[x, gain, bias], &origin)
+        self.builder.add(Op::Level(LevelOp::ScaleShift), &[x, gain, bias], &origin)
     }
 }
 

@@ -6,7 +6,8 @@
 //! in the same way (`sampling`).
 
 use snnc_ir::eval::{Content, Evaluator, Memory};
-use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, Scalar, TrainingOp};
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, Scalar, TrainingOp};
+use snnc_ir::origin::NodeOrigin;
 use snnc_ir::random::SplitMix64;
 use snnc_ir::{Binary, Builder, Diagnostic, Dim, Graph, Op, Stage, Tensor, Unary, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,18 +55,15 @@ pub(super) fn recognised(graph: &Graph, tolerance: f64) -> Result<Graph, Diagnos
     for (value, node) in graph.iter() {
         let origin = graph.origin(value);
         let new = match (found.get(&value), graph.constant(value)) {
-            (Some((x, NormFit::Plain { eps })), _) => {
-                let op = Op::Dense(DenseOp::LayerNormNoGain { eps: Scalar::new(*eps) });
-                builder.add(op, &[map[x.index()]], origin)?
-            }
+            (Some((x, NormFit::Plain { eps })), _) => normal(&mut builder, map[x.index()], *eps, origin)?,
             (Some((x, NormFit::Affine { eps, gain, bias })), _) => {
                 let mut vector = |name: &str, data: &[f32]| {
                     let tensor = Tensor::f32(&[data.len()], data.to_vec());
                     builder.weight(&format!("{origin}.{name}"), Arc::new(tensor))
                 };
                 let (gain, bias) = (vector("gain", gain), vector("bias", bias));
-                let op = Op::Dense(DenseOp::LayerNorm { eps: Scalar::new(*eps) });
-                builder.add(op, &[map[x.index()], gain, bias], origin)?
+                let y = normal(&mut builder, map[x.index()], *eps, origin)?;
+                builder.add(Op::Level(LevelOp::ScaleShift), &[y, gain, bias], origin)?
             }
             (None, Some(weight)) => builder.weight(&weight.name, weight.tensor.clone()),
             (None, None) => {
@@ -77,6 +75,12 @@ pub(super) fn recognised(graph: &Graph, tolerance: f64) -> Result<Graph, Diagnos
     }
     let outputs = graph.outputs.iter().map(|(name, value)| (name.clone(), map[value.index()])).collect();
     Ok(builder.finish(outputs))
+}
+
+/// A LayerNorm without gain and bias: the row is centred, then its root mean square is made 1.
+fn normal(builder: &mut Builder, x: Value, eps: f32, origin: &NodeOrigin) -> Result<Value, Diagnostic> {
+    let centred = builder.add(Op::Dense(DenseOp::Centre), &[x], origin)?;
+    builder.add(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(eps), heads: 1 }), &[centred], origin)
 }
 
 /// By value: what it normalises, and how.

@@ -2,9 +2,7 @@
 
 use super::{Neurons, ParameterKind, Relaxing};
 use snnc_ir::membrane::Membrane;
-use snnc_ir::op::ArrayOp;
-use snnc_ir::op::Scalar;
-use snnc_ir::op::{LEVEL_MAX, TrainingOp};
+use snnc_ir::op::{ArrayOp, Heads, LEVEL_MAX, Scalar, TrainingOp};
 use snnc_ir::ssa::meaning::FIRST_SPIKE_WEIGHT;
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Binary, Curve, Diagnostic, Dim, Op, Shape, Unary, Value, Weight};
@@ -33,11 +31,36 @@ impl Relaxing {
         self.add(Op::Array(ArrayOp::MergeHeads), &[y])
     }
 
+    /// `[heads, tokens, w]`, by heads of queries.
+    fn queries(&mut self, x: Value, heads: Heads) -> Result<Value, Diagnostic> {
+        self.add(Op::Array(ArrayOp::SplitHeads { heads: heads.query }), &[x])
+    }
+
+    /// Keys or values by heads of queries, `[heads, tokens, w]`: each as often as a group has queries.
+    fn keys(&mut self, x: Value, heads: Heads) -> Result<Value, Diagnostic> {
+        let x = self.add(Op::Array(ArrayOp::SplitHeads { heads: heads.kv }), &[x])?;
+        self.shared(x, heads)
+    }
+
+    /// What there is of each head of keys, `[kv_heads, ...]`, for each head of queries.
+    fn shared(&mut self, x: Value, heads: Heads) -> Result<Value, Diagnostic> {
+        if heads.kv == heads.query {
+            return Ok(x);
+        }
+        let shape = self.builder.ty(x).shape();
+        let rest = &shape.dims()[1..];
+        let [kv, group] = [heads.kv, heads.group() as u32].map(Dim::Fixed);
+        let of = |lead: &[Dim]| Shape::new(&[lead, rest].concat());
+        let x = self.add(Op::Array(ArrayOp::Reshape(of(&[kv, Dim::Fixed(1)]))), &[x])?;
+        let x = self.training(TrainingOp::BroadcastTo(of(&[kv, group])), &[x])?;
+        self.add(Op::Array(ArrayOp::Reshape(of(&[Dim::Fixed(heads.query)]))), &[x])
+    }
+
     /// `[heads, tokens, tokens]`: every query's product with every key.
-    fn scores(&mut self, q: Value, k: Value, heads: u32) -> Result<Value, Diagnostic> {
-        let [q, k] = [q, k].map(|x| self.add(Op::Array(ArrayOp::SplitHeads { heads }), &[x]));
-        let k = self.turned(k?)?;
-        self.add(Op::Array(ArrayOp::MatMul), &[q?, k])
+    fn scores(&mut self, q: Value, k: Value, heads: Heads) -> Result<Value, Diagnostic> {
+        let (q, k) = (self.queries(q, heads)?, self.keys(k, heads)?);
+        let k = self.turned(k)?;
+        self.add(Op::Array(ArrayOp::MatMul), &[q, k])
     }
 
     fn masked(&mut self, scores: Value) -> Result<Value, Diagnostic> {
@@ -46,13 +69,13 @@ impl Relaxing {
         self.two(Binary::Add, scores, mask)
     }
 
-    pub(super) fn attention(&mut self, args: &[Value], heads: u32, scale: Scalar) -> Result<Value, Diagnostic> {
+    pub(super) fn attention(&mut self, args: &[Value], heads: Heads, scale: Scalar) -> Result<Value, Diagnostic> {
         let scores = self.scores(args[0], args[1], heads)?;
         let scale = self.number(scale.get());
         let scores = self.two(Binary::Mul, scores, scale)?;
         let scores = self.masked(scores)?;
         let weights = self.add(Op::Array(ArrayOp::Softmax), &[scores])?;
-        let v = self.add(Op::Array(ArrayOp::SplitHeads { heads }), &[args[2]])?;
+        let v = self.keys(args[2], heads)?;
         let mixed = self.add(Op::Array(ArrayOp::MatMul), &[weights, v])?;
         self.add(Op::Array(ArrayOp::MergeHeads), &[mixed])
     }
@@ -63,7 +86,7 @@ impl Relaxing {
         [q, k]: [Neurons; 2],
         v: Value,
         variant: Ssa,
-        heads: u32,
+        heads: Heads,
         first: &Weight,
         second: Option<&Weight>,
     ) -> Result<Value, Diagnostic> {
@@ -72,16 +95,18 @@ impl Relaxing {
             Ssa::Ttfs { phases } => self.ttfs([q.plain, k.plain, v], first, heads, phases, None),
             Ssa::TopK { phases, keys } => self.ttfs([q.plain, k.plain, v], first, heads, phases, Some(keys)),
             Ssa::Coincidence { squared } => {
-                let [q, k] = [self.trains_of(&q, heads)?, self.trains_of(&k, heads)?];
+                let k = self.trains_of(&k, heads.kv)?;
+                let [q, k] = [self.trains_of(&q, heads.query)?, self.shared(k, heads)?];
                 self.faded([q, k], v, squared, heads, first, half_life()?)
             }
             Ssa::Lif { output: Output::Mean } => {
-                let [q, k] = [self.trains_of(&q, heads)?, self.trains_of(&k, heads)?];
+                let k = self.trains_of(&k, heads.kv)?;
+                let [q, k] = [self.trains_of(&q, heads.query)?, self.shared(k, heads)?];
                 self.faded([q, k], v, false, heads, first, half_life()?)
             }
             Ssa::Linear { .. } => {
-                let [q, k] = [q.plain, k.plain].map(|x| self.add(Op::Array(ArrayOp::SplitHeads { heads }), &[x]));
-                self.faded([q?, k?], v, false, heads, first, half_life()?)
+                let [q, k] = [self.queries(q.plain, heads)?, self.keys(k.plain, heads)?];
+                self.faded([q, k], v, false, heads, first, half_life()?)
             }
             Ssa::Lif { output: Output::Spikes } => unreachable!("it gives no values; `emitted` relaxes it"),
         }
@@ -92,11 +117,12 @@ impl Relaxing {
     pub(super) fn emitted(
         &mut self,
         [q, k, v]: [Neurons; 3],
-        heads: u32,
+        heads: Heads,
         [sink, half_life, gain]: [&Weight; 3],
     ) -> Result<Neurons, Diagnostic> {
         let (sink, periods, gain) = (self.sink(sink, heads)?, self.periods(half_life)?, self.factor(gain)?);
         let recency = self.training(TrainingOp::DecayMask, &[periods])?;
+        let recency = self.shared(recency, heads)?;
         let mut inputs = Vec::with_capacity(q.spikes.len());
         for ((&q, &k), &v) in q.spikes.iter().zip(&k.spikes).zip(&v.spikes) {
             let scores = self.scores(q, k, heads)?;
@@ -115,14 +141,14 @@ impl Relaxing {
         &mut self,
         [q, k, v]: [Value; 3],
         slope: &Weight,
-        heads: u32,
+        heads: Heads,
         phases: u32,
         keys: Option<u32>,
     ) -> Result<Value, Diagnostic> {
         let rounded = TrainingOp::FakeQuant { most: LEVEL_MAX };
         let scores = self.scores(q, k, heads)?;
         let slope = self.factor(slope)?;
-        let slope = self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[heads as usize, 1, 1]))), &[slope])?;
+        let slope = self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[heads.query as usize, 1, 1]))), &[slope])?;
         let scores = self.two(Binary::Mul, scores, slope)?;
         let scores = self.masked(scores)?;
         let most = self.training(TrainingOp::RowMax, &[scores])?;
@@ -184,7 +210,7 @@ impl Relaxing {
         [q, k]: [Value; 2],
         v: Value,
         squared: bool,
-        heads: u32,
+        heads: Heads,
         sink: &Weight,
         half_life: &Weight,
     ) -> Result<Value, Diagnostic> {
@@ -195,17 +221,18 @@ impl Relaxing {
         }
         let periods = self.periods(half_life)?;
         let recency = self.training(TrainingOp::DecayMask, &[periods])?;
+        let recency = self.shared(recency, heads)?;
         let weights = self.two(Binary::Mul, scores, recency)?;
         let sink = self.sink(sink, heads)?;
         self.mean(weights, v, heads, Some(sink))
     }
 
     /// What is added to the sums of each head's weights, `[heads, 1, 1]`; it trains.
-    fn sink(&mut self, sink: &Weight, heads: u32) -> Result<Value, Diagnostic> {
+    fn sink(&mut self, sink: &Weight, heads: Heads) -> Result<Value, Diagnostic> {
         let sink = self.factor(sink)?;
         let least = self.number(LEAST);
         let sink = self.two(Binary::Add, sink, least)?;
-        self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[heads as usize, 1, 1]))), &[sink])
+        self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[heads.query as usize, 1, 1]))), &[sink])
     }
 
     /// Half-lives, as reals; their octaves train, rounded. From that of the program's context on memory never halves, and
@@ -230,10 +257,10 @@ impl Relaxing {
     }
 
     /// Values weighed by `[heads, tokens, tokens]`, divided by the weights' sum plus `more`, `[heads, 1, 1]`.
-    fn mean(&mut self, weights: Value, v: Value, heads: u32, more: Option<Value>) -> Result<Value, Diagnostic> {
-        let v = self.add(Op::Array(ArrayOp::SplitHeads { heads }), &[v])?;
+    fn mean(&mut self, weights: Value, v: Value, heads: Heads, more: Option<Value>) -> Result<Value, Diagnostic> {
+        let v = self.keys(v, heads)?;
         let mixed = self.add(Op::Array(ArrayOp::MatMul), &[weights, v])?;
-        let shape = Shape::new(&[Dim::Fixed(heads), Dim::Tokens, Dim::Fixed(1)]);
+        let shape = Shape::new(&[Dim::Fixed(heads.query), Dim::Tokens, Dim::Fixed(1)]);
         let mut sum = self.training(TrainingOp::ReduceSum(shape), &[weights])?;
         if let Some(more) = more {
             sum = self.two(Binary::Add, sum, more)?;

@@ -240,7 +240,8 @@ impl Relaxing {
             Op::Leaf(LeafOp::Tokens)
             | Op::Leaf(LeafOp::Positions)
             | Op::Dense(DenseOp::Curve(_))
-            | Op::Dense(DenseOp::LayerNormNoGain { .. })
+            | Op::Dense(DenseOp::Gated(_))
+            | Op::Dense(DenseOp::Centre | DenseOp::RmsNorm { .. } | DenseOp::Rotary { .. })
             | Op::Level(LevelOp::RowMaxAbs) => self.add(node.op, &args)?,
             Op::Array(ArrayOp::Binary(Binary::Add)) => {
                 let sum = self.add(node.op, &args)?;
@@ -254,10 +255,6 @@ impl Relaxing {
             Op::Level(LevelOp::GatherChannels) => {
                 let channels = self.fixed(known(1)?);
                 self.add(Op::Level(LevelOp::GatherChannels), &[args[0], channels])?
-            }
-            Op::Dense(DenseOp::LayerNorm { eps }) => {
-                let y = self.add(Op::Dense(DenseOp::LayerNormNoGain { eps }), &args[..1])?;
-                self.affine(y, known(1)?, known(2)?)?
             }
             Op::Level(LevelOp::ScaleShift) => self.affine(args[0], known(1)?, known(2)?)?,
             Op::Dense(DenseOp::Linear(layout)) => {
@@ -335,7 +332,10 @@ impl Relaxing {
                     self.ssa([q, k], values, variant, heads, known(3)?, weight(4))?
                 }
             }
-            Op::Array(_) | Op::Training(_) => {
+            Op::Array(_)
+            | Op::Training(_)
+            | Op::Level(LevelOp::GatedQuant { .. })
+            | Op::Spike(SpikeOp::GatedFire { .. }) => {
                 return Err(Diagnostic::new(graph.origin(value), format!("`{}` has no relaxation", node.op)));
             }
         })

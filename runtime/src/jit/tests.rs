@@ -227,7 +227,7 @@ impl NetMaker {
         let slope = self.floats(&[heads as usize], 5.0 / most, 60.0 / most);
         let heads = Heads { query: heads, kv, window };
         let y = self.op(
-            Op::Level(LevelOp::Ssa { heads, variant: Ssa::Ttfs { phases: 8 } }),
+            Op::Level(LevelOp::Ssa { heads: Heads::equal(heads), variant: Ssa::Ttfs { phases: 8 } }),
             &[qkv[0], qkv[1], qkv[2], slope],
         )?;
         let scale = most.sqrt() / 2.0;

@@ -5,7 +5,7 @@ use crate::engines;
 use crate::seal::AlignedBytes;
 use snnc_ir::container::{self, File};
 use snnc_ir::membrane::{Membrane, Parameter};
-use snnc_ir::op::{ArrayOp, DenseOp, Layout, LeafOp, LevelOp, Scalar, SpikeOp};
+use snnc_ir::op::{ArrayOp, DenseOp, Heads, Layout, LeafOp, LevelOp, Scalar, SpikeOp};
 use snnc_ir::random::SplitMix64;
 use snnc_ir::ssa::Output;
 use snnc_ir::{Binary, Builder, Code, Curve, Elem, Graph, Op, Shape, Ssa, Stage, Tensor, Type, Value, text, verify};
@@ -170,7 +170,7 @@ impl Drawing {
             }
             3 => {
                 let eps = *pick(&mut self.random, &[1e-5, 0.0, 1.0]);
-                self.add(DenseOp::LayerNormNoGain { eps: Scalar::new(eps) }, &[x])
+                self.add(DenseOp::RmsNorm { eps: Scalar::new(eps), heads: 1 }, &[x])
             }
             4 => {
                 let y = self
@@ -214,7 +214,7 @@ impl Drawing {
             1 => self.linear(x),
             2 => {
                 let [gain, bias] = [self.reals(&[d]), self.reals(&[d])];
-                self.add(DenseOp::LayerNorm { eps: Scalar::new(1e-5) }, &[x, gain, bias])
+                self.add(LevelOp::ScaleShift, &[x, gain, bias])
             }
             _ => {
                 let ty = self.builder.ty(x);
@@ -222,7 +222,7 @@ impl Drawing {
                 let v = self.operand(|other| other == ty)?;
                 let heads = *pick(&mut self.random, &[1, 2, 4]);
                 let scale = self.real();
-                self.add(DenseOp::Attention { heads, scale: Scalar::new(scale) }, &[x, k, v])
+                self.add(DenseOp::Attention { heads: Heads::equal(heads), scale: Scalar::new(scale) }, &[x, k, v])
             }
         }
     }
@@ -337,7 +337,7 @@ impl Drawing {
             let d = self.width(v);
             args.push(self.positive(&[d]));
         }
-        self.add(LevelOp::Ssa { heads: heads as u32, variant }, &args)
+        self.add(LevelOp::Ssa { heads: Heads::equal(heads as u32), variant }, &args)
     }
 
     /// The graph of the latest value that may leave a program, and of some others.

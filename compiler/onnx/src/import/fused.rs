@@ -5,8 +5,8 @@ use super::importer::Importer;
 use super::shapes::fixed;
 use super::value::{ImportError, ImportValue, LiveValue};
 use crate::model::OnnxNode;
+use snnc_ir::op::ArrayOp;
 use snnc_ir::op::Scalar;
-use snnc_ir::op::{ArrayOp, DenseOp};
 use snnc_ir::types::Dim;
 use snnc_ir::{Binary, Op, Unary};
 
@@ -93,7 +93,7 @@ impl Importer<'_> {
         let gain = self.channels(node, inputs, at[0], width, 1.0)?;
         let bias = self.channels(node, inputs, at[1], width, 0.0)?;
         let eps = Scalar::new(node.float("epsilon").unwrap_or(CONTRIB_EPS));
-        self.add(node, Op::Dense(DenseOp::LayerNorm { eps }), &[x.value, gain, bias], x.dims.clone())
+        self.layer_norm_of(node, x, eps, [gain, bias])
     }
 
     /// com.microsoft.EmbedLayerNormalization: ids, segment ids, three tables, gain, bias, mask, position ids.

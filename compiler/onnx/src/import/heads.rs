@@ -133,6 +133,7 @@ impl HeadJoiner<'_, '_> {
                 ArrayOp::Transpose(_)
                 | ArrayOp::CausalMask { .. }
                 | ArrayOp::Reshape(_)
+                | ArrayOp::Concat { .. }
                 | ArrayOp::Slice { .. }
                 | ArrayOp::SplitHeads { .. }
                 | ArrayOp::MergeHeads,

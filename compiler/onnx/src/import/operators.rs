@@ -12,7 +12,7 @@ use crate::import::constants::Constant;
 use crate::model::{Attribute, OnnxNode};
 use crate::tensor::OnnxArray;
 use crate::unsupported;
-use snnc_ir::op::{ArrayOp, DenseOp, LeafOp};
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
 use snnc_ir::op::{Perm, Scalar};
 use snnc_ir::types::{Dim, Elem, Shape};
 use snnc_ir::{Binary, Op, Tensor, Type, Unary, Value};
@@ -714,7 +714,21 @@ impl Importer<'_> {
         let gain = self.channels(node, inputs, 1, width, 1.0)?;
         let bias = self.channels(node, inputs, 2, width, 0.0)?;
         let eps = Scalar::new(node.float("epsilon").unwrap_or(LAYER_NORM_EPS));
-        self.add(node, Op::Dense(DenseOp::LayerNorm { eps }), &[x.value, gain, bias], x.dims.clone())
+        self.layer_norm_of(node, &x, eps, [gain, bias])
+    }
+
+    /// `centre`, `rms_norm`, then gain and bias, over the innermost axis.
+    pub(super) fn layer_norm_of(
+        &mut self,
+        node: &OnnxNode,
+        x: &LiveValue,
+        eps: Scalar,
+        [gain, bias]: [Value; 2],
+    ) -> Result<LiveValue, ImportError> {
+        let centred = self.add(node, Op::Dense(DenseOp::Centre), &[x.value], x.dims.clone())?;
+        let rms = Op::Dense(DenseOp::RmsNorm { eps, heads: 1 });
+        let normal = self.add(node, rms, &[centred.value], x.dims.clone())?;
+        self.add(node, Op::Level(LevelOp::ScaleShift), &[normal.value, gain, bias], x.dims.clone())
     }
 
     /// A vector of `width` numbers; `default` where it is left out. One number alone is spread out.

@@ -251,7 +251,7 @@ fn a_file_of_one_number_of_tokens_has_that_context() {
     let open = import_lines(heads).expect_err("sizes that are not the number of tokens");
     assert!(open[0].contains("cannot become"), "{open:?}");
     let text = import_of_size(heads, [Some(1), Some(8)]).expect("a graph");
-    assert!(text.starts_with("snnc 2 imported context=8"), "{text}");
+    assert!(text.starts_with("snnc 3 imported context=8"), "{text}");
     for part in
         ["reshape[tokens,2,2](%4)", "causal_mask[0.0,-10000.0]", "reshape[tokens,4](", ", @table) : f32[tokens,4]"]
     {
