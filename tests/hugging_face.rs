@@ -286,6 +286,23 @@ fn names_with_and_without_a_prefix_are_one_network() {
     assert_eq!(meant(&loaded(folder.path()), &ids), wanted);
 }
 
+/// A head that is stored although it is tied is not read: that is said where its numbers are others.
+#[test]
+fn a_tied_head_is_the_table() {
+    let (config, mut tensors) = small();
+    let folder = tempfile::tempdir().unwrap();
+    let warnings = |tensors: &BTreeMap<String, Written>| {
+        write(folder.path(), &config, tensors, Dtype::F32);
+        Loaded::read(folder.path(), &OnnxOptions::default()).unwrap_or_else(|e| panic!("{e}")).warnings
+    };
+    let mut head = tensors["model.embed_tokens.weight"].clone();
+    tensors.insert("lm_head.weight".into(), head.clone());
+    assert_eq!(warnings(&tensors), [""; 0]);
+    head.1[3] += 1.0;
+    tensors.insert("lm_head.weight".into(), head);
+    assert!(warnings(&tensors)[0].contains("`lm_head.weight` are not read"));
+}
+
 fn call(folder: &Path, args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(snnc()).args(args).current_dir(folder).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
