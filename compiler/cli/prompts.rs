@@ -14,7 +14,7 @@ use snnc::tokens::Tokens;
 use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_runtime::{Batch, Program, Rows, SampleOptions};
+use snnc_runtime::{Batch, Program, SampleOptions};
 use std::iter::Enumerate;
 use std::sync::Arc;
 use std::time::Instant;
@@ -132,35 +132,54 @@ struct Written {
 }
 
 impl<'a> Prompts<'a> {
-    /// Reads prompts wherever there is room; whether there are texts at hand.
+    /// Reads prompts wherever there is room, several in a pass; whether there are texts at hand.
     fn join(&mut self) -> bool {
-        for sequence in 0..self.here.len() {
-            while self.here[sequence].is_none() {
-                let Some((at, prompt)) = self.waiting.next() else { break };
-                self.read(sequence, at, prompt);
+        loop {
+            let mut joined = Vec::new();
+            for sequence in 0..self.here.len() {
+                while self.here[sequence].is_none() && joined.last().is_none_or(|(last, _)| *last != sequence) {
+                    let Some((at, prompt)) = self.waiting.next() else { break };
+                    joined.extend(self.begun(at, prompt).map(|here| (sequence, here)));
+                }
             }
+            if joined.is_empty() {
+                return self.here.iter().any(Option::is_some);
+            }
+            self.read(joined);
         }
-        self.here.iter().any(Option::is_some)
     }
 
-    /// Runs one prompt.
-    fn read(&mut self, sequence: usize, at: usize, prompt: &'a Prompt<'a>) {
+    /// A prompt that is to be continued; none if nothing is asked for.
+    fn begun(&mut self, at: usize, prompt: &'a Prompt<'a>) -> Option<Sequence<'a>> {
         let options = self.setting.request.options;
         let seed = options.seed.wrapping_add(prompt.number as u64);
         let request =
             Request { prompt: prompt.text, options: SampleOptions { seed, ..options }, ..self.setting.request };
-        let mut here = Sequence { at, prompt, writing: Writing::new(self.tokens, request), next: 0 };
+        let here = Sequence { at, prompt, writing: Writing::new(self.tokens, request), next: 0 };
         if here.writing.stopped.is_some() {
-            return self.finish(here);
+            self.finish(here);
+            return None;
         }
+        Some(here)
+    }
+
+    /// Runs some prompts.
+    fn read(&mut self, joined: Vec<(usize, Sequence<'a>)>) {
         let start = Instant::now();
-        self.batch.reset(sequence);
-        let outputs = self.batch.forward(sequence, &prompt.ids, Rows::Last);
-        let full = prompt.ids.len() >= self.context;
-        let next = outputs.and_then(|o| here.writing.take(o.f32(&self.output).unwrap_or(&[]), full));
-        self.tokens_read += prompt.ids.len();
+        let prompts: Vec<(usize, &[u32])> = joined.iter().map(|(at, here)| (*at, &here.prompt.ids[..])).collect();
+        prompts.iter().for_each(|(sequence, _)| self.batch.reset(*sequence));
+        let outputs = self.batch.prefill(&prompts);
+        let mut taken = Vec::with_capacity(outputs.len());
+        for ((sequence, mut here), outputs) in joined.into_iter().zip(outputs) {
+            let full = here.prompt.ids.len() >= self.context;
+            let next = outputs.and_then(|o| here.writing.take(o.f32(&self.output).unwrap_or(&[]), full));
+            taken.push((sequence, here, next));
+        }
         self.seconds[0] += start.elapsed().as_secs_f64();
-        self.resume(sequence, here, next);
+        for (sequence, here, next) in taken {
+            self.tokens_read += here.prompt.ids.len();
+            self.resume(sequence, here, next);
+        }
     }
 
     /// One more token for every text at hand.
