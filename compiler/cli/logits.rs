@@ -33,7 +33,7 @@ pub struct LogitsCommand {
 
 impl LogitsCommand {
     pub fn files(&self) -> FileUse {
-        let used = self.engine.files(FileUse::default().reads_models("the model", [&self.model]));
+        let used = self.engine.files(self.onnx.files(FileUse::default()).reads_models("the model", [&self.model]));
         used.writes("-o", is_file(&self.output).then_some(&self.output))
     }
 

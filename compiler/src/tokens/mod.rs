@@ -2,6 +2,7 @@
 
 pub mod allowed;
 pub mod find;
+mod pair;
 pub mod passages;
 pub mod pattern;
 pub mod start;
