@@ -558,7 +558,8 @@ fn tokenizers_in_programs_are_judged_too() {
     // A start token that the tokenizer does not have.
     file.tokenizer = Some(byte_level(&["<|endoftext|>"]).to_string().into_bytes());
     file.provenance = Some(br#"{"special_tokens": {"start": [4000000000], "end": []}}"#.to_vec());
-    let hints = snnc::model::stored_tokenizer(Path::new("c.snn"), file.tokenizer.clone(), file.provenance.as_deref());
+    let hints =
+        snnc::model::stored_tokenizer(Path::new("c.snn"), file.tokenizer.clone(), None, file.provenance.as_deref());
     let stored: TokenizerFile = hints.unwrap();
     let error = Tokens::of(&stored, &StartChoice::Auto).unwrap_err();
     assert!(error.message.contains("has no token 4000000000"), "{}", error.message);

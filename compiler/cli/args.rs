@@ -4,6 +4,7 @@ use clap::Args;
 use snnc::energy::PriceList;
 use snnc::file_use::FileUse;
 use snnc::front::{InputBindings, OnnxOptions};
+use snnc::id_file::{IdFile, is_npy};
 use snnc::kernel_costs;
 use snnc::model::{EngineOptions, threads_or_all};
 use snnc::parallel::THREADS_MAX;
@@ -122,7 +123,7 @@ impl OnnxArgs {
     pub fn options(&self) -> Result<OnnxOptions, Diagnostics> {
         let inputs = InputBindings::parse(&self.inputs)
             .map_err(|message| Diagnostic::new("--input", message).code(ErrorCode::OPTION))?;
-        Ok(OnnxOptions { inputs, import_tolerance: self.import_tolerance, architectures: self.architecture.clone() })
+        Ok(OnnxOptions { inputs, import_tolerance: self.import_tolerance, architectures: self.architecture.clone(), context: None })
     }
 }
 
@@ -135,6 +136,18 @@ pub struct StartArgs {
     /// what `auto` was when it was compiled.
     #[arg(long, value_name = "auto|none|TOKEN", default_value = "auto")]
     pub start: StartChoice,
+}
+
+/// The text or the token ids that a user named.
+///
+/// # Errors
+/// What is named with --tokens is no file of ids.
+pub fn text_or_ids(text: &Option<PathBuf>, tokens: &Option<PathBuf>) -> Result<Option<PathBuf>, Diagnostics> {
+    match tokens {
+        Some(path) if !is_npy(path) => Err(IdFile::open(path).map(drop).err().into_iter().collect()),
+        Some(path) => Ok(Some(path.clone())),
+        None => Ok(text.clone()),
+    }
 }
 
 /// Most sequences that share a pass. Beyond a few dozen, more texts at a time make nothing faster, and each has keys and values

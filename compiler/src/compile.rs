@@ -6,7 +6,7 @@ use crate::energy::{self, Block, Phase, PriceList, Setting, measure};
 use crate::files::{self, Model};
 pub use crate::front::GraphWatch;
 use crate::front::{self, DenseNetwork, OnnxOptions, UNPROVED};
-use crate::model::{calibration_sample, tokens_for};
+use crate::model::{calibration_sample, shorten_context, tokens_for};
 use crate::program_lints::needs_training;
 use crate::progress::Progress;
 use crate::proof::Proof;
@@ -32,7 +32,7 @@ pub struct CompileOptions {
     pub tokenizer: Option<PathBuf>,
     /// What stands before every text; the program remembers it.
     pub start: StartChoice,
-    /// Text that activation ranges are measured on; a built-in one without one.
+    /// Text, or `.npy` file of token ids, that activation ranges are measured on; a built-in one without one.
     pub calibrate: Option<PathBuf>,
     /// Tokens of that text to run; 16384 without a number, fewer for networks of more than 90 M weights.
     pub calibration_tokens: Option<usize>,
@@ -98,9 +98,12 @@ pub fn compile(
     let tokens = tokenizer.as_ref().map(|file| tokens_for(dense.graph(), file, &options.start)).transpose()?;
     tokens.iter().filter_map(|tokens| tokens.excess()).for_each(|excess| progress.warn(&excess));
     let sample = calibration_sample(tokens.as_ref(), options.calibrate.as_deref(), progress)?;
-    let DenseNetwork { tensor, network, proof } = front::network(path, &dense, options.onnx.import_tolerance, watch)?;
+    let DenseNetwork { mut tensor, network, proof } = front::network(path, &dense, options.onnx.import_tolerance, watch)?;
     let warning = proof.as_ref().and_then(Proof::warning);
     dense.warnings().iter().chain(&warning).for_each(|warning| progress.warn(warning));
+    if let Some(context) = options.onnx.context {
+        shorten_context(&mut tensor, context)?;
+    }
     let mut watch = |pass: &Pass, _: &Graph, after: &Graph| watch(pass.name, after);
     let calibration_tokens =
         options.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(network.parameters)).max(1);
@@ -120,7 +123,6 @@ pub fn compile(
         source: Some(source),
         import: proof.as_ref().map(Proof::record),
         options: Some(spelled(&options.quant)),
-        special_tokens: tokens.as_ref().map(|tokens| tokens.special().clone()),
         ..ProgramRecord::default()
     };
     if let Some(untrained) = needs_training(&graph) {
@@ -129,6 +131,7 @@ pub fn compile(
     let file = File {
         graph,
         // As the user has it: whoever reads the program reads it by the same rules.
+        language: tokens.as_ref().map(|tokens| tokens.language().clone()),
         tokenizer: tokenizer.map(|file| file.json),
         calibration: Some(section.to_string().into_bytes()),
         provenance: Some(record.to_bytes()),

@@ -9,7 +9,7 @@ use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use std::path::{Path, PathBuf};
 
 /// Files beside a model that are read with it.
-const BESIDE: [&str; 8] = [
+const BESIDE: [&str; 9] = [
     "tokenizer.json",
     "vocab.json",
     "merges.txt",
@@ -18,6 +18,7 @@ const BESIDE: [&str; 8] = [
     "tokenizer_config.json",
     "config.json",
     "generation_config.json",
+    "chat_template.jinja",
 ];
 
 /// A file, and what it is to the command: `--text`, `MODEL`.

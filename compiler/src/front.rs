@@ -26,6 +26,9 @@ pub struct OnnxOptions {
     pub import_tolerance: Option<f32>,
     /// Descriptions of architectures beside those of snnc, for folders.
     pub architectures: Option<PathBuf>,
+    /// Tokens of context that tables of computed positions are made for; without a number what the file's configuration says,
+    /// at most 4096. A table of learned positions has its own length.
+    pub context: Option<u32>,
 }
 
 /// Who is shown the graph: first as `imported`, then after every pass by its name.
@@ -53,7 +56,7 @@ pub fn load(path: &Path, options: &OnnxOptions) -> Result<Model, Diagnostics> {
     match folder::look(path)? {
         FolderKind::Onnx(file) => files::load_with(&file, &options.inputs),
         FolderKind::Weights(weights) => {
-            let options = FolderOptions { context: None, architectures: options.architectures.clone() };
+            let options = FolderOptions { context: options.context, architectures: options.architectures.clone() };
             let import = snnc_hf::import(path, &weights, &options, &files::map)?;
             Ok(Model::Dense(DenseModel::Folder(Box::new(import))))
         }

@@ -23,7 +23,8 @@ pub struct ProgramRecord {
     /// The options of the conversion, as a user types them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub options: Option<String>,
-    /// What stands before every text and what ends one, as it was decided when the program was compiled.
+    /// What stands before every text and what ends one, as it was decided when the program was compiled. Files keep it in
+    /// their header; those of before have it here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub special_tokens: Option<SpecialTokens>,
     /// Training runs, one after the other.

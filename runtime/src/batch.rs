@@ -68,6 +68,12 @@ impl Batch {
         self.executor.reset(sequence);
     }
 
+    /// Forgets all but the sequence's first `tokens`; tallies stay. Whether it could: attention that keeps sums over all tokens
+    /// cannot take them back, and the sequence is then as it was.
+    pub fn shorten(&mut self, sequence: usize, tokens: usize) -> bool {
+        self.executor.shorten(sequence, tokens)
+    }
+
     /// Runs `tokens` after what the sequence has seen, without the others.
     ///
     /// # Errors

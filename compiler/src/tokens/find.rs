@@ -1,6 +1,7 @@
 //! Where a model's tokenizer is: `tokenizer.json`, or the vocabulary and merges of GPT-2's byte-level BPE, from which the same
 //! JSON is made.
 
+use super::language_files::LanguageFiles;
 use super::pair::{is_vocabulary, joined, read, trouble};
 use super::start::TokenizerHints;
 use snnc_ir::Diagnostic;
@@ -35,7 +36,7 @@ pub fn find(model: &Path, named: Option<&Path>) -> Result<Option<TokenizerFile>,
         Some(path) => Some(file(path)?),
     };
     let Some((path, json)) = found else { return Ok(None) };
-    let hints = TokenizerHints::of_folders(&folder(&path), &model)?;
+    let hints = TokenizerHints::Files(LanguageFiles::read(&folder(&path), &model)?);
     Ok(Some(TokenizerFile { json, place: path.display().to_string(), hints }))
 }
 
