@@ -124,8 +124,7 @@ pub fn graph(config: &LlamaConfig) -> Result<Graph, Diagnostic> {
         network.normal("lm_head.weight", &[config.vocabulary, config.width], 0.0, 0.05)
     };
     let none = network.constant("lm_head.bias", vec![0.0; config.vocabulary]);
-    let logits =
-        network.b.add(Op::Dense(DenseOp::Linear(Layout::OutputMajor)), &[x, head, none], "/lm_head/MatMul")?;
+    let logits = network.b.add(Op::Dense(DenseOp::Linear(Layout::OutputMajor)), &[x, head, none], "/lm_head/MatMul")?;
     Ok(network.b.finish(vec![("logits".to_string(), logits)]))
 }
 

@@ -132,8 +132,11 @@ impl CacheEntry {
     pub fn new(graph: &Graph, value: Value) -> Option<Self> {
         Some(match graph.state(value)? {
             StateType::Rows { keys, values } => {
-                let heads =
-                    if let Op::Level(LevelOp::Ssa { heads, .. }) = graph.node(value).op { heads.kv as usize } else { 1 };
+                let heads = if let Op::Level(LevelOp::Ssa { heads, .. }) = graph.node(value).op {
+                    heads.kv as usize
+                } else {
+                    1
+                };
                 let ((keys, k), (values, v)) = (CachedRows::keys(keys, heads)?, CachedRows::values(values)?);
                 CacheEntry::KeyValue(KeyValueRows { keys, values, widths: [k, v], context: graph.context as usize })
             }

@@ -517,10 +517,10 @@ impl<R: Real> NodeCall<'_, R> {
     /// Levels of neurons with a multiplicative input.
     fn gated_levels(&self, code: Code, steps: u16, curve: Curve) -> Vec<i32> {
         let [pre_gain, pre_offset, gain, offset] = [2, 3, 4, 5].map(|i| self.arg(i).reals());
-        let (d, most, table) = (gain.len(), code.levels(steps), curve.table());
+        let (d, most) = (gain.len(), code.levels(steps));
         let at = |(i, (gate, up)): (usize, (R, R))| {
             let c = i % d;
-            let open = curve.by_table(&table, gate * pre_gain[c] + pre_offset[c]);
+            let open = curve.at(gate * pre_gain[c] + pre_offset[c]);
             level(open * (up * gain[c] + offset[c]), most)
         };
         self.potentials(0).into_iter().zip(self.potentials(1)).enumerate().map(at).collect()

@@ -227,7 +227,7 @@ impl NetMaker {
         let slope = self.floats(&[heads as usize], 5.0 / most, 60.0 / most);
         let heads = Heads { query: heads, kv, window };
         let y = self.op(
-            Op::Level(LevelOp::Ssa { heads: Heads::equal(heads), variant: Ssa::Ttfs { phases: 8 } }),
+            Op::Level(LevelOp::Ssa { heads, variant: Ssa::Ttfs { phases: 8 } }),
             &[qkv[0], qkv[1], qkv[2], slope],
         )?;
         let scale = most.sqrt() / 2.0;
@@ -517,10 +517,13 @@ fn overflowing() -> Arc<Graph> {
     let table = b.weight("table", Arc::new(Tensor::f32(&[5, 12], table)));
     let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "").expect("fits");
     let x = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "/embed").expect("fits");
-    let y =
-        b.add(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(1e-5), heads: 1 }), &[x], "/norm").expect("fits");
+    let y = b.add(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(1e-5), heads: 1 }), &[x], "/norm").expect("fits");
     let y = b
-        .add(Op::Dense(DenseOp::Attention { heads: Heads::equal(3), scale: Scalar::new(1.0) }), &[y, y, y], "/attention")
+        .add(
+            Op::Dense(DenseOp::Attention { heads: Heads::equal(3), scale: Scalar::new(1.0) }),
+            &[y, y, y],
+            "/attention",
+        )
         .expect("fits");
     Arc::new(b.finish(vec![("y".to_string(), y)]))
 }

@@ -76,7 +76,10 @@ pub(super) fn attend<S: StateSum>(
     let LinearShape { features, width, guard, sinks, .. } = *shape;
     let group = sinks.len();
     assert!(group > 0 && sums.len() == shape.numbers(), "sums of {features} features and {width} channels");
-    assert!(k.len() / features == v.len() / width && q.len() == group * k.len(), "queries, keys and values of every token");
+    assert!(
+        k.len() / features == v.len() / width && q.len() == group * k.len(),
+        "queries, keys and values of every token"
+    );
     assert!(out.len() == group * v.len(), "a result for every query");
     let (mut spoken, mut asked) = (Vec::with_capacity(features), Vec::with_capacity(features));
     let queries = q.chunks_exact(group * features).zip(out.chunks_exact_mut(group * width));

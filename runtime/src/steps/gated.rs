@@ -105,11 +105,7 @@ struct GatedLayer<'a> {
 
 impl GatedLayer<'_> {
     /// Levels that are stored in `L`, or the spikes that spell them.
-    fn run<L: StoredLevel + Pod + Send + Sync>(
-        &self,
-        rows: [&[u8]; 2],
-        out: &mut [u8],
-    ) -> Result<SpikeCount, Fault> {
+    fn run<L: StoredLevel + Pod + Send + Sync>(&self, rows: [&[u8]; 2], out: &mut [u8]) -> Result<SpikeCount, Fault> {
         let &GatedNeuronStep { code, steps, width, emit, .. } = self.step;
         if !emit {
             return self.levels::<L>(rows, numbers_mut(out)?);

@@ -35,7 +35,13 @@ pub fn plan(p: &mut Planner<'_>, at: Value, heads: Heads, guard: u8) -> Result<(
     for &arg in &args[..3] {
         decode_train(p, at, arg)?;
     }
-    let kind = LinearAttentionStep { heads, guard, codes, features: p.width(args[0])? / heads.query as usize, width: p.width(at)? };
+    let kind = LinearAttentionStep {
+        heads,
+        guard,
+        codes,
+        features: p.width(args[0])? / heads.query as usize,
+        width: p.width(at)?,
+    };
     p.step(at, kind, &args[..3], &args[3..])
 }
 

@@ -30,7 +30,7 @@ mod ttfs;
 use crate::plan::Plan;
 use crate::planner::Planner;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
-use snnc_ir::op::{Binary, Heads, Op};
+use snnc_ir::op::{Binary, Op};
 use snnc_ir::{Diagnostic, Graph, Ssa, Value};
 
 /// The plan of a graph, for passes of at most `chunk` tokens.
@@ -83,15 +83,6 @@ fn plan_node(p: &mut Planner<'_>, at: Value) -> Result<(), Diagnostic> {
         Op::Array(ArrayOp::Binary(Binary::Div)) => scale::plan(p, at, true),
         Op::Level(LevelOp::RowMaxAbs) => row_max_abs::plan(p, at),
         Op::Level(LevelOp::GatherChannels) => gather_channels::plan(p, at),
-        Op::Dense(DenseOp::Rotary { .. } | DenseOp::Gated(_))
-        | Op::Level(LevelOp::GatedQuant { .. })
-        | Op::Spike(SpikeOp::GatedFire { .. }) => Err(p.misfit(at, "no step runs it yet")),
         Op::Array(_) | Op::Training(_) => Err(p.misfit(at, "no step runs it; programs are raised before they are run")),
     }
-}
-
-/// The heads of an attention whose queries have keys of their own and see all before them.
-fn equal_heads(p: &Planner<'_>, at: Value, heads: Heads) -> Result<usize, Diagnostic> {
-    let Heads { query, .. } = heads;
-    if heads == Heads::equal(query) { Ok(query as usize) } else { Err(p.misfit(at, "no step runs it yet")) }
 }
