@@ -106,7 +106,13 @@ fn is_vocabulary(bytes: &[u8]) -> bool {
     !json.is_empty() && !json.contains_key("model") && json.values().all(Json::is_u64)
 }
 
-/// GPT-2's byte-level BPE of a vocabulary and merges, as a `tokenizer.json`.
+/// How words are split by tokenizers that are no GPT-2's, by their class in Transformers. Their texts are in NFC.
+const SPLITS: [(&str, &str); 1] = [(
+    "Qwen2Tokenizer",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)];
+
+/// Byte-level BPE of a vocabulary and merges, as a `tokenizer.json`: GPT-2's, unless `tokenizer_config.json` names another.
 fn joined(vocab: &Path, merges: &Path) -> Result<Vec<u8>, Diagnostic> {
     let bytes = read(vocab)?;
     if !is_vocabulary(&bytes) {
@@ -115,7 +121,30 @@ fn joined(vocab: &Path, merges: &Path) -> Result<Vec<u8>, Diagnostic> {
     let entries: Map<String, Json> =
         serde_json::from_slice(&bytes).map_err(|e| trouble(vocab, format!("is no JSON: {e}")))?;
     let text = String::from_utf8(read(merges)?).map_err(|_| trouble(merges, "is not UTF-8 text"))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let pairs = merge_pairs(text.strip_prefix('\u{feff}').unwrap_or(&text), merges)?;
+    let config = object(&vocab.with_file_name("tokenizer_config.json"))?;
+    let added = added_tokens(vocab, &entries, &config)?;
+    let class = config.get("tokenizer_class").and_then(Json::as_str).unwrap_or_default();
+    let split = SPLITS.iter().find(|(name, _)| class.strip_suffix("Fast").unwrap_or(class) == *name);
+    let level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
+    let (normalizer, before) = match split {
+        None => (Json::Null, level(true)),
+        Some((_, pattern)) => {
+            let split =
+                json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+            (json!({"type": "NFC"}), json!({"type": "Sequence", "pretokenizers": [split, level(false)]}))
+        }
+    };
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": normalizer,
+        "pre_tokenizer": before, "post_processor": null, "decoder": level(true),
+        "model": {"type": "BPE", "vocab": entries, "merges": pairs},
+    });
+    Ok(tokenizer.to_string().into_bytes())
+}
+
+/// The merges of a file, a pair per line.
+fn merge_pairs<'a>(text: &'a str, merges: &Path) -> Result<Vec<[&'a str; 2]>, Diagnostic> {
     let mut pairs: Vec<[&str; 2]> = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         if line.trim().is_empty() || (number == 1 && line.starts_with("#version")) {
@@ -128,25 +157,44 @@ fn joined(vocab: &Path, merges: &Path) -> Result<Vec<u8>, Diagnostic> {
         };
         pairs.push([first, second]);
     }
-    let special = |content: &str, id: &Json| {
-        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-               "special": true})
-    };
-    // GPT-2's tokenizer knows this one as special without being told.
-    let mut added: Vec<Json> = entries.get(END_OF_TEXT).map(|id| special(END_OF_TEXT, id)).into_iter().collect();
-    let beside = vocab.with_file_name("added_tokens.json");
-    if beside.is_file() {
-        let more: Map<String, Json> =
-            serde_json::from_slice(&read(&beside)?).map_err(|e| trouble(&beside, format!("is no JSON: {e}")))?;
-        let mut more: Vec<(&String, &Json)> = more.iter().filter(|(content, _)| *content != END_OF_TEXT).collect();
-        more.sort_by_key(|(_, id)| id.as_u64());
-        added.extend(more.into_iter().map(|(content, id)| special(content, id)));
+    Ok(pairs)
+}
+
+/// The object of a file; an empty one where there is no file.
+fn object(path: &Path) -> Result<Map<String, Json>, Diagnostic> {
+    if !path.is_file() {
+        return Ok(Map::new());
     }
-    let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
-    let tokenizer = json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
-        "pre_tokenizer": level, "post_processor": null, "decoder": level,
-        "model": {"type": "BPE", "vocab": entries, "merges": pairs},
-    });
-    Ok(tokenizer.to_string().into_bytes())
+    serde_json::from_slice(&read(path)?).map_err(|e| trouble(path, format!("is no JSON: {e}")))
+}
+
+/// Tokens beside the vocabulary: GPT-2's end of text, which its tokenizer knows without being told; those of
+/// `added_tokens.json`; those of `added_tokens_decoder` in `tokenizer_config.json`.
+fn added_tokens(
+    vocab: &Path,
+    entries: &Map<String, Json>,
+    config: &Map<String, Json>,
+) -> Result<Vec<Json>, Diagnostic> {
+    let token = |content: &str, id: &Json, flags: &Json| {
+        let flag = |name: &str, usual: bool| flags[name].as_bool().unwrap_or(usual);
+        json!({"id": id, "content": content, "single_word": flag("single_word", false), "lstrip": flag("lstrip", false),
+               "rstrip": flag("rstrip", false), "normalized": flag("normalized", false), "special": flag("special", true)})
+    };
+    let mut added: Vec<Json> =
+        entries.get(END_OF_TEXT).map(|id| token(END_OF_TEXT, id, &Json::Null)).into_iter().collect();
+    let mut more: Vec<Json> = Vec::new();
+    for (content, id) in &object(&vocab.with_file_name("added_tokens.json"))? {
+        more.push(token(content, id, &Json::Null));
+    }
+    for (id, flags) in config.get("added_tokens_decoder").and_then(Json::as_object).into_iter().flatten() {
+        if let (Ok(id), Some(content)) = (id.parse::<u64>(), flags["content"].as_str()) {
+            // This file says more of a token than the other.
+            more.retain(|token| token["content"] != content);
+            more.push(token(content, &id.into(), flags));
+        }
+    }
+    more.retain(|token| token["content"] != END_OF_TEXT || added.is_empty());
+    more.sort_by_key(|token| token["id"].as_u64());
+    added.extend(more);
+    Ok(added)
 }
