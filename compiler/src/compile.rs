@@ -18,9 +18,11 @@ use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::Pass;
+use snnc_passes::collapse;
 use snnc_passes::cost::{Form, Number};
 use snnc_passes::options::QuantOptions;
 use snnc_runtime::Options;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// What a compilation is told.
@@ -151,6 +153,13 @@ impl CompiledModel {
     pub fn write(&self, path: &Path) -> Result<u64, Diagnostic> {
         files::write_whole(path, |out| container::write(&self.file, out))?;
         Ok(std::fs::metadata(path).map_or(0, |meta| meta.len()))
+    }
+
+    /// The program as it is run: with levels instead of timesteps, unless the order of spikes matters.
+    pub fn collapsed(&self) -> Cow<'_, Graph> {
+        let graph = &self.file.graph;
+        let collapsed = (!collapse::depends_on_order(graph)).then(|| collapse::collapse(graph).ok()).flatten();
+        collapsed.map_or(Cow::Borrowed(graph), Cow::Owned)
     }
 
     /// What a prompt is expected to save by two price lists beside three dense networks, at the firing rates of the calibration
