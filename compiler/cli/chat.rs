@@ -90,7 +90,11 @@ const PRICES: &str = "paper45";
 
 impl ChatCommand {
     pub fn files(&self) -> FileUse {
-        let used = FileUse::default().reads_models("the model", [&self.model]).reads("--template", &self.template);
+        let used = self
+            .onnx
+            .files(FileUse::default())
+            .reads_models("the model", [&self.model])
+            .reads("--template", &self.template);
         self.engine.files(used)
     }
 

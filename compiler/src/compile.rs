@@ -102,11 +102,11 @@ pub fn compile(
     let sample = calibration_sample(tokens.as_ref(), options.calibrate.as_deref(), progress)?;
     let DenseNetwork { mut tensor, network, proof } =
         front::network(path, &dense, options.onnx.import_tolerance, watch)?;
-    let warning = proof.as_ref().and_then(Proof::warning);
-    dense.warnings().iter().chain(&warning).for_each(|warning| progress.warn(warning));
     if let Some(context) = options.onnx.context {
         shorten_context(&mut tensor, context)?;
     }
+    let warning = proof.as_ref().and_then(Proof::warning);
+    dense.warnings().iter().chain(&warning).for_each(|warning| progress.warn(warning));
     let mut watch = |pass: &Pass, _: &Graph, after: &Graph| watch(pass.name, after);
     let calibration_tokens =
         options.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(network.parameters)).max(1);
