@@ -7,7 +7,7 @@ use crate::files::{self, Model};
 pub use crate::front::GraphWatch;
 use crate::front::{self, DenseNetwork, OnnxOptions};
 use crate::model::{calibration_sample, tokens_for};
-use crate::program_lints::needs_training;
+use crate::program_lints::{integrates_first, needs_training};
 use crate::progress::Progress;
 use crate::proof::Proof;
 use crate::quant_options::spelled;
@@ -127,9 +127,7 @@ pub fn compile(
         special_tokens: tokens.as_ref().map(|tokens| tokens.special().clone()),
         ..ProgramRecord::default()
     };
-    if let Some(untrained) = needs_training(&graph) {
-        progress.warn(&untrained);
-    }
+    needs_training(&graph).iter().chain(&integrates_first(&graph)).for_each(|words| progress.warn(words));
     let file = File {
         graph,
         // As the user has it: whoever reads the program reads it by the same rules.
