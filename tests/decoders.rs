@@ -7,14 +7,14 @@ use serde_json::Value as Json;
 use snnc::calibrate::calibrate;
 use snnc::calibration::Calibration;
 use snnc::convert::{ConvertOptions, Sample, sample_windows, spiking};
-use snnc::describe::{Layers, Network};
+use snnc::describe::{HeadSource, Layers, Network};
 use snnc::evaluate::{Cut, cut, evaluate};
 use snnc::ledger::{Cause, ledger};
 use snnc::lints::{LintKind, coverage, lints};
 use snnc::program_lints::integrates_first;
 use snnc::report::NetworkFacts;
 use snnc::tune::{Goal, Tuner};
-use snnc_examples::llama::LlamaConfig;
+use snnc_examples::llama::{LlamaConfig, graph};
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::Pairs;
 use snnc_ir::ssa::{GUARD, Output, Ssa};
@@ -79,8 +79,7 @@ fn a_network_is_described_by_its_parts() {
         ),
     ];
     for (config, parts) in wanted {
-        let tensor = llama(&config);
-        let network = Network::of(&tensor).unwrap();
+        let network = Network::of(&graph(&config).unwrap()).unwrap();
         for (name, words) in parts {
             assert_eq!(line(&network.lines(), name), words);
         }
@@ -89,7 +88,7 @@ fn a_network_is_described_by_its_parts() {
         assert_eq!((json.key_value_heads, json.windows), (vec![config.kv_heads as u32; 2], vec![config.window; 2]));
         assert_eq!(json.gated, [config.gated; 2]);
         // The program is described alike, but for its attention.
-        let program = from_tensor(tensor, QuantOptions::default());
+        let program = from_tensor(llama(&config), QuantOptions::default());
         for graph in [collapse(&program).unwrap(), program] {
             let lines = Layers::of(&graph).lines();
             for (name, words) in parts {
@@ -106,10 +105,10 @@ fn a_network_is_described_by_its_parts() {
 #[test]
 fn parameters_are_those_that_were_learned() {
     let LlamaConfig { layers, width, heads, kv_heads, head_width, hidden, vocabulary, .. } = CONFIG;
-    let projections = 2 * width * (heads + kv_heads) * head_width + 3 * width * hidden;
-    // Gains of norms are in the weights; the last one's is in the head, which the embedding then does not share.
-    let network = Network::of(&llama(&CONFIG)).unwrap();
-    assert_eq!(network.parameters, layers * projections + 2 * vocabulary * width);
+    let block = 2 * width * (heads + kv_heads) * head_width + 3 * width * hidden + 2 * width;
+    let network = Network::of(&graph(&CONFIG).unwrap()).unwrap();
+    assert_eq!(network.parameters, layers * block + width + vocabulary * width);
+    assert_eq!(network.head, HeadSource::Tied);
 }
 
 /// Levels of gated sites and of heads that share keys read back exactly, and another network's are refused.

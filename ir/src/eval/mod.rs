@@ -69,6 +69,23 @@ impl<R: Real> Memory<R> {
     pub fn past(&self) -> usize {
         self.past
     }
+
+    /// Forgets all but the first `tokens`. Whether it could: sums cannot be taken back, and stay as they were.
+    pub fn shorten(&mut self, tokens: usize) -> bool {
+        if tokens >= self.past {
+            return true;
+        }
+        if self.kept.iter().flatten().any(|kept| matches!(kept, Cached::Sums(_))) {
+            return false;
+        }
+        for kept in self.kept.iter_mut().flatten() {
+            if let Cached::Rows(both) = kept {
+                both.iter_mut().for_each(|rows| rows.shorten(self.past, tokens));
+            }
+        }
+        self.past = tokens;
+        true
+    }
 }
 
 /// Elements of constants that are converted to the evaluator's number once; larger ones are where they are used, so that
