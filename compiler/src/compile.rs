@@ -7,7 +7,7 @@ use crate::files::{self, Model};
 pub use crate::front::GraphWatch;
 use crate::front::{self, DenseNetwork, OnnxOptions, UNPROVED};
 use crate::model::{calibration_sample, shorten_context, tokens_for};
-use crate::program_lints::needs_training;
+use crate::program_lints::{integrates_first, needs_training};
 use crate::progress::Progress;
 use crate::proof::Proof;
 use crate::quant_options::spelled;
@@ -128,9 +128,7 @@ pub fn compile(
         options: Some(spelled(&options.quant)),
         ..ProgramRecord::default()
     };
-    if let Some(untrained) = needs_training(&graph) {
-        progress.warn(&untrained);
-    }
+    needs_training(&graph).iter().chain(&integrates_first(&graph)).for_each(|words| progress.warn(words));
     let file = File {
         graph,
         // As the user has it: whoever reads the program reads it by the same rules.
