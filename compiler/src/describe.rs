@@ -6,7 +6,7 @@ use snnc_ir::op::{DenseOp, LeafOp};
 use snnc_ir::{Curve, Diagnostic, Graph, Node, Op, Value};
 use std::collections::BTreeMap;
 
-/// A GPT-2 as a graph at stage Tensor has it.
+/// A decoder as a graph at stage Tensor has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
     /// Transformer blocks.
@@ -86,7 +86,7 @@ impl Network {
     pub fn of(graph: &Graph) -> Result<Self, Diagnostic> {
         match Self::read(graph) {
             Some(network) if network.layers > 0 => Ok(network),
-            Some(_) => Err(Diagnostic::new("", "there is no attention in it; a GPT-2 has a layer or more")),
+            Some(_) => Err(Diagnostic::new("", "there is no attention in it; a decoder has a layer or more")),
             None => Err(Diagnostic::new("", "it embeds no token ids")),
         }
     }
