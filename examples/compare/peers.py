@@ -1,8 +1,9 @@
 """One engine that people run a decoder with, in a process of its own, so that it can fail alone: `compare.py` starts it, writes
 questions as lines of JSON to its standard input, and reads the answers.
 
-It runs a GPT-2 of `make_gpt2`, a decoder in a Hugging Face folder, or a GGUF file as it is. Every engine computes the same thing:
-logits of the last token only, keys and values kept. Files that it needs begin with the given stem, and are made when they are not there. A figure is of one run behind one that warms up, as in `snnc bench --repeats 1`.
+It runs a GPT-2 of `make_gpt2`, a decoder in a Hugging Face folder, or a GGUF file as it is. Every engine computes the same
+thing: logits of the last token only, keys and values kept. Files that it needs begin with the given stem, and are made when they
+are not there. A figure is of one run behind one that warms up, as in `snnc bench --repeats 1`.
 """
 
 import json
