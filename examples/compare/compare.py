@@ -163,7 +163,7 @@ def text_ids(folder):
         return random_ids(shape(folder).vocabulary)
     from tokenizers import Tokenizer
 
-    text = (ROOT / "examples/models/wt2-gelu/sample.txt").read_text()
+    text = (ROOT / "docs/architecture.md").read_text()
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     return tokenizer.encode(text, add_special_tokens=False).ids[:CONTEXT]
 
