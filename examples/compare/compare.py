@@ -41,7 +41,10 @@ PEERS = {
     "spikingjelly": ([], ["torch==2.15.0", "spikingjelly==2.0.0"]),
 }
 # llama.cpp is built for this machine; its tools and what it sees and hears with are not needed.
-BUILD = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF"}
+BUILD = {
+    "CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF",
+    "CXXFLAGS": f"-include {HERE}/tiles.h",
+}
 
 
 class Peer:

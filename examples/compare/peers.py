@@ -7,6 +7,7 @@ are not there. A figure is of one run behind one that warms up, as in `snnc benc
 """
 
 import json
+import logging
 import sys
 import tempfile
 import time
@@ -115,6 +116,8 @@ class Llama:
         import llama_cpp
 
         path = self.file(Path(source), stem)
+        # It says a line for every input of a graph.
+        logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)
         self.api = llama_cpp
         llama_cpp.llama_backend_init()
         self.model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
