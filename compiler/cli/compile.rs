@@ -18,7 +18,7 @@ use snnc_passes::STANDARD;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Convert an ONNX GPT-2 to a spiking network
+/// Convert a language model, an ONNX file or a Hugging Face folder, to a spiking network
 #[derive(Args, Debug)]
 pub struct CompileCommand {
     /// The ONNX file

@@ -53,7 +53,7 @@ impl CompileOptions {
     /// use snnc::compile::{CompileOptions, compile};
     /// use snnc::progress::Silent;
     /// let options = CompileOptions::new("model.onnx".as_ref());
-    /// let compiled = compile(&options, &Silent, &mut |_, _| {}).expect("it is a GPT-2");
+    /// let compiled = compile(&options, &Silent, &mut |_, _| {}).expect("it is a network that snnc compiles");
     /// compiled.write("model.snn".as_ref()).expect("the folder can be written");
     /// ```
     pub fn new(model: &Path) -> Self {
@@ -86,7 +86,7 @@ pub struct CompiledModel {
 /// Compiles an ONNX file or a folder.
 ///
 /// # Errors
-/// What cannot be read, is not part of a GPT-2, or differs from its file; a request to stop.
+/// What cannot be read, is no part that snnc knows, or differs from its file; a request to stop.
 pub fn compile(
     options: &CompileOptions,
     progress: &dyn Progress,
