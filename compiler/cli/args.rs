@@ -114,7 +114,7 @@ impl OnnxArgs {
     pub fn options(&self) -> Result<OnnxOptions, Diagnostics> {
         let inputs = InputBindings::parse(&self.inputs)
             .map_err(|message| Diagnostic::new("--input", message).code(ErrorCode::OPTION))?;
-        Ok(OnnxOptions { inputs, import_tolerance: self.import_tolerance })
+        Ok(OnnxOptions { inputs, import_tolerance: self.import_tolerance, context: None })
     }
 }
 

@@ -51,7 +51,7 @@ impl ShowCommand {
         if self.plan.asked() {
             return self.planned();
         }
-        let (before, after) = match files::load_with(&self.model, &self.onnx.options()?.inputs)? {
+        let (before, after) = match files::load_with(&self.model, &self.onnx.options()?.of_file(&self.model))? {
             Model::Snn(file) => match self.until.as_deref() {
                 None | Some("tie_embedding") => (None, file.graph),
                 Some("collapse") => {
@@ -78,7 +78,7 @@ impl ShowCommand {
 
     /// The network as it would run: collapsed unless stepped.
     fn planned(self) -> Result<(), Diagnostics> {
-        let source = match files::load_with(&self.model, &self.onnx.options()?.inputs)? {
+        let source = match files::load_with(&self.model, &self.onnx.options()?.of_file(&self.model))? {
             Model::Snn(file) => ModelSource { graph: file.graph, rounded: false },
             Model::Onnx(import) => ModelSource { graph: import.graph, rounded: import.rounds_activations },
         };

@@ -90,7 +90,7 @@ pub struct DiagnosticJson {
 /// # Errors
 /// All that is in the way of compiling it.
 pub fn check(path: &Path, options: &OnnxOptions) -> Result<Checked, Diagnostics> {
-    let Model::Onnx(import) = files::load_with(path, &options.inputs)? else {
+    let Model::Onnx(import) = files::load_with(path, &options.of_file(path))? else {
         return Err(Diagnostic::new(path.display().to_string(), "is compiled already").into());
     };
     let DenseNetwork { tensor, network, proof } =

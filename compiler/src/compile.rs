@@ -91,7 +91,7 @@ pub fn compile(
     watch: &mut GraphWatch<'_>,
 ) -> Result<CompiledModel, Diagnostics> {
     let path = &options.model;
-    let Model::Onnx(import) = files::load_with(path, &options.onnx.inputs)? else {
+    let Model::Onnx(import) = files::load_with(path, &options.onnx.of_file(path))? else {
         return Err(Diagnostic::new(path.display().to_string(), "is compiled already").into());
     };
     let tokenizer = find::find(path, options.tokenizer.as_deref())?;

@@ -9,6 +9,7 @@ use crate::proof::{self, Proof};
 use snnc_ir::Graph;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_onnx::Import;
+pub use snnc_onnx::import::ImportOptions;
 pub use snnc_onnx::import::inputs::{InputBindings, InputFill};
 use snnc_passes::Pass;
 use std::path::Path;
@@ -20,6 +21,26 @@ pub struct OnnxOptions {
     pub inputs: InputBindings,
     /// Largest difference of the imported network's logits to the file's, as a share of their range: above 0, at most 1.
     pub import_tolerance: Option<f32>,
+    /// Tokens of context that tables of computed positions are made for; without a number what the file's configuration says,
+    /// at most 4096. A table of learned positions has its own length.
+    pub context: Option<u32>,
+}
+
+impl OnnxOptions {
+    /// The same for the file at `path`, with what the `config.json` beside it says.
+    pub fn of_file(&self, path: &Path) -> ImportOptions {
+        ImportOptions { bindings: self.inputs.clone(), context: self.context, configured: configured_context(path) }
+    }
+}
+
+/// Keys of a configuration that say how long a sequence may be, by family.
+const CONTEXT_KEYS: [&str; 4] = ["max_position_embeddings", "n_positions", "n_ctx", "seq_length"];
+
+/// The longest sequence that the `config.json` beside a model says, in tokens.
+fn configured_context(path: &Path) -> Option<u32> {
+    let text = std::fs::read_to_string(path.parent()?.join("config.json")).ok()?;
+    let config: serde_json::Value = serde_json::from_str(&text).ok()?;
+    CONTEXT_KEYS.iter().find_map(|key| config.get(key)?.as_u64()).and_then(|n| u32::try_from(n).ok())
 }
 
 /// Who is shown the graph: first as `imported`, then after every pass by its name.
@@ -39,7 +60,7 @@ pub struct DenseNetwork {
 /// The network of a file that was imported. `watch` is shown the graph as `imported`, and after each pass by its name.
 ///
 /// # Errors
-/// What is not part of a GPT-2, or differs from its file.
+/// What no part is known of, or differs from its file.
 pub fn network(
     path: &Path,
     import: &Import,

@@ -101,7 +101,7 @@ impl Loaded {
     /// # Errors
     /// What cannot be read or is no model; a network that is not its file's.
     pub fn read(path: &Path, onnx: &OnnxOptions) -> Result<Self, Diagnostics> {
-        Ok(match files::load_with(path, &onnx.inputs)? {
+        Ok(match files::load_with(path, &onnx.of_file(path))? {
             files::Model::Onnx(import) => {
                 let tokenizer = find::find(path, None)?;
                 let proof = front::network(path, &import, onnx.import_tolerance, &mut |_, _| {})?.proof;

@@ -239,7 +239,10 @@ impl OnnxCall<'_> {
         let (&[rows, stored], 4 | 8) = (table.sizes(), bits) else {
             return Err("a table of two axes and codes of 4 or 8 bits are supported".into());
         };
-        let packed = if bits == 4 && scales.sizes().last().is_some_and(|&n| n * block > stored) { 2 } else { 1 };
+        // Codes of four bits may stand two in a byte: then a row has as many blocks as twice its bytes.
+        let blocks_of = |codes: usize| scales.sizes().last() == Some(&codes.div_ceil(block));
+        let in_pairs = bits == 4 && table.elem() == OnnxElem::U8 && blocks_of(2 * stored);
+        let packed = if in_pairs || bits == 4 && !blocks_of(stored) { 2 } else { 1 };
         let width = stored * packed;
         let blocks = width.div_ceil(block);
         let (numbers, zeros) = (floats(scales)?, self.optional(3));

@@ -214,7 +214,7 @@ impl OnnxCall<'_> {
     fn spread(&self, i: usize, sizes: &[usize]) -> Result<Option<Vec<f32>>, String> {
         let Some(x) = self.optional(i) else { return Ok(None) };
         let data = floats(x)?;
-        if x.is_empty() || x.rank() > sizes.len() || broadcast(x.sizes(), sizes)? != sizes {
+        if x.is_empty() || !broadcast(x.sizes(), sizes).is_ok_and(|all| all == sizes) {
             return Err(format!("parameters of {:?} do not fit rows of {sizes:?}", x.sizes()));
         }
         Ok(Some(ElementOffsets::stretched(x.sizes(), sizes)?.map(|i| data[i]).collect()))
