@@ -185,6 +185,8 @@ impl TrainingEngine {
             TrainingStepKind::RmsNormGrad { eps, heads } => {
                 k.rms_norm_grad(real(0), real(1), width(0) / heads, *eps, y)
             }
+            TrainingStepKind::Rotary { heads, pairs } => k.rotary(real(0), real(1), width(0), *heads, *pairs, y),
+            TrainingStepKind::Gated(curve) => k.gated_f32(*curve, real(0), real(1), y),
             TrainingStepKind::RowMaxAbs => {
                 if !k.row_max_abs(real(0), width(0), y) {
                     return Err("a number that is not finite was met; a smaller rate of learning may help".into());
