@@ -264,15 +264,18 @@ fn neurons(seen: &Seen<'_>, code: Code, steps: u16, bend: Curve, form: Form) -> 
     }
 }
 
-/// Neurons with a multiplicative input: as others with a curve, and besides a map of what multiplies and the product.
+/// Neurons with a multiplicative input: of the two maps of neurons with a curve one is the gate's, one that of what it
+/// multiplies; then the product.
 fn gated_neurons(seen: &Seen<'_>, code: Code, steps: u16, bend: Curve, form: Form) -> Tally {
-    let mut tally = neurons(seen, code, steps, bend, form);
+    let (mut tally, numbers) = (neurons(seen, code, steps, bend, form), seen.numbers());
     let (add, mul) = if form.is_spiking() { (NeuronAdd, NeuronMul) } else { (AddF32, MulF32) };
-    // Where the gate has no curve, its map is not among the others'.
-    let maps = if bend == Curve::Identity { 2 } else { 1 };
-    let has_maps = !matches!(form, Form::Dense(Number::F32 | Number::F16));
-    tally.add(mul, (if has_maps { maps } else { 0 } + 1) * seen.numbers());
-    tally.add(add, if has_maps { maps } else { 1 } * seen.numbers());
+    tally.add(mul, numbers);
+    if let Form::Dense(Number::F32 | Number::F16) = form {
+        // The bias of what is multiplied.
+        tally.add(add, if seen.args[1].elem() == Some(Elem::I32) { numbers } else { 0 });
+    } else if bend == Curve::Identity {
+        [add, mul].into_iter().for_each(|operation| tally.add(operation, numbers));
+    }
     tally
 }
 
