@@ -8,16 +8,16 @@
 //! Formulas: scale migration and threshold folding as in Rueckauer et al. 2016 and the spike-coded attention of
 //! `docs/ir.md`.
 
+mod weights;
+
 use crate::context::Context;
 use crate::features::{self, Features};
 use crate::fit::{QuantParams, QuantPlan};
 use crate::levels::Levels;
-use crate::shared_channels::SharedChannels;
 use crate::sites;
 use indexmap::IndexMap;
 use snnc_ir::bounds::{SUM_MAX, largest_sum};
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::eval;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
 use snnc_ir::op::{Heads, Layout};
 use snnc_ir::origin::NodeOrigin;
@@ -25,6 +25,7 @@ use snnc_ir::site::{ChannelGroup, Site};
 use snnc_ir::ssa::Output;
 use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Op, Ssa, Stage, Tensor, Value};
 use std::sync::Arc;
+use weights::{Units, fold_input_major, fold_scale, lacking, rows_of, scaled, shares, shifted, split_outputs};
 
 /// The Quantised graph of a simplified Tensor graph.
 ///
@@ -50,22 +51,6 @@ pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> 
     let outputs: Result<Vec<(String, Value)>, Diagnostic> =
         graph.outputs.iter().map(|(name, value)| Ok((name.clone(), pass.tensor(*value)?))).collect();
     Ok(pass.builder.finish(outputs?))
-}
-
-/// What a tensor of the new graph stands for: `unit * x + shift`, channel by channel.
-#[derive(Clone)]
-struct Units {
-    unit: Vec<f32>,
-    shift: Vec<f32>,
-}
-
-impl Units {
-    /// Of values as attention hands them on: a head of them for every head of queries.
-    fn for_queries(self, heads: Heads) -> Self {
-        let shared = SharedChannels { heads, width: self.unit.len() / heads.kv as usize };
-        let all = |of: &[f32]| (0..of.len() * heads.group()).map(|q| of[shared.key(q)]).collect();
-        Self { unit: all(&self.unit), shift: all(&self.shift) }
-    }
 }
 
 struct Quantise<'a> {
@@ -697,26 +682,6 @@ impl Quantise<'_> {
     }
 }
 
-/// A weight as a sum of weights, each with the rows of as many inputs as a 32-bit sum of levels up to `most` bears.
-fn shares(weight: &Tensor, most: i32) -> Vec<Tensor> {
-    let (Some(all), [_, outputs]) = (weight.as_i8(), weight.sizes()) else { return Vec::new() };
-    let mut shares = vec![vec![0; all.len()]];
-    let mut sums = vec![0u64; *outputs];
-    for (row, at) in all.chunks_exact(*outputs).zip((0..).step_by(*outputs)) {
-        let more = |(sum, w): (&u64, &i8)| *sum + u64::from(w.unsigned_abs()) * most as u64;
-        let full = sums.iter().zip(row).any(|pair| more(pair) > SUM_MAX);
-        if full {
-            sums.fill(0);
-            shares.push(vec![0; all.len()]);
-        }
-        sums = sums.iter().zip(row).map(more).collect();
-        if let Some(share) = shares.last_mut() {
-            share[at..at + row.len()].copy_from_slice(row);
-        }
-    }
-    shares.into_iter().map(|share| Tensor::i8(weight.sizes(), share)).collect()
-}
-
 /// What the names of a group's constants end in.
 const GROUPS: [&str; 2] = ["", ".outliers"];
 
@@ -740,133 +705,6 @@ fn group_levels(fit: &QuantParams, group: usize) -> Levels {
 fn group_scale(fit: &QuantParams, group: usize, channels: &[usize]) -> Vec<f32> {
     let silent = |c: &usize| group == 0 && fit.outliers.binary_search(c).is_ok();
     channels.iter().map(|c| if silent(c) { 0.0 } else { fit.scale[*c] }).collect()
-}
-
-/// A weight, input-major: without some of its outputs, and these with an output of zeros behind them.
-fn split_outputs(w: &[f32], layout: Layout, inputs: usize, outputs: usize, some: &[usize]) -> [Vec<f32>; 2] {
-    let mut common = rows_of(w, inputs, layout, &(0..inputs).collect::<Vec<usize>>());
-    let mut few = Vec::with_capacity(inputs * (some.len() + 1));
-    for row in common.chunks_exact_mut(outputs) {
-        few.extend(some.iter().map(|&o| std::mem::take(&mut row[o])));
-        few.push(0.0);
-    }
-    [common, few]
-}
-
-/// What eight bits lack of a weight with its input's scales.
-fn lacking(w: &[f32], scale: &[f32], folded: &Folded) -> Vec<f32> {
-    let m = folded.scale.len();
-    let one = |(i, (&w, &int)): (usize, (&f32, &i8))| w * scale[i / m] - f32::from(int) * folded.scale[i % m];
-    w.iter().zip(&folded.weight).enumerate().map(one).collect()
-}
-
-/// Some rows of a weight, input-major.
-fn rows_of(w: &[f32], inputs: usize, layout: Layout, channels: &[usize]) -> Vec<f32> {
-    let m = w.len() / inputs.max(1);
-    match layout {
-        Layout::InputMajor => channels.iter().flat_map(|&c| &w[c * m..(c + 1) * m]).copied().collect(),
-        Layout::OutputMajor => {
-            let mut rows = vec![0.0; channels.len() * m];
-            for (o, column) in w.chunks_exact(inputs.max(1)).enumerate() {
-                channels.iter().enumerate().for_each(|(i, &c)| rows[i * m + o] = column[c]);
-            }
-            rows
-        }
-    }
-}
-
-/// A weight that reads `x` in other units.
-fn scaled(w: &[f32], sizes: &[usize], layout: Layout, units: &Units) -> Arc<Tensor> {
-    let inputs = units.unit.len();
-    let row = |i: usize| match layout {
-        Layout::InputMajor => i / (w.len() / inputs),
-        Layout::OutputMajor => i % inputs,
-    };
-    Arc::new(Tensor::f32(sizes, w.iter().enumerate().map(|(i, w)| w * units.unit[row(i)]).collect()))
-}
-
-/// The bias with what a shift of `x` comes to.
-fn shifted(w: &[f32], bias: &[f32], layout: Layout, units: &Units) -> Arc<Tensor> {
-    let (k, m) = (units.shift.len(), bias.len());
-    let at = |c: usize, o: usize| match layout {
-        Layout::InputMajor => w[c * m + o],
-        Layout::OutputMajor => w[o * k + c],
-    };
-    let one = |(o, &b): (usize, &f32)| {
-        let shift: f64 = (0..k).map(|c| f64::from(at(c, o)) * f64::from(units.shift[c])).sum();
-        (f64::from(b) + shift) as f32
-    };
-    Arc::new(Tensor::f32(&[m], bias.iter().enumerate().map(one).collect()))
-}
-
-/// A projection with its input's scales in its rows, in int8.
-struct Folded {
-    /// `[in, out]`
-    weight: Vec<i8>,
-    /// What 1 of the integer sum stands for, by output.
-    scale: Vec<f32>,
-    bias: Vec<f32>,
-}
-
-/// Magnitudes of int8 weights: symmetric, so that a sign change never overflows.
-const WEIGHT_LEVELS: f32 = 127.0;
-
-fn fold_scale(w: &[f32], bias: &[f32], layout: Layout, fit: &QuantParams) -> Folded {
-    let zero_point: Vec<f32> =
-        fit.zero_point.iter().zip(&fit.bias_correction).map(|(m, bias_correction)| m + bias_correction).collect();
-    match layout {
-        Layout::InputMajor => fold_input_major(w, bias, &fit.scale, &zero_point),
-        Layout::OutputMajor => fold_output_major(w, bias, &fit.scale, &zero_point),
-    }
-}
-
-fn fold_input_major(w: &[f32], bias: &[f32], scale: &[f32], zero_point: &[f32]) -> Folded {
-    let m = bias.len();
-    let mut most = vec![0f32; m];
-    let mut shift = vec![0f64; m];
-    for ((row, &s), &zero_point) in w.chunks_exact(m).zip(scale).zip(zero_point) {
-        most.iter_mut().zip(row).for_each(|(most, &w)| *most = most.max((w * s).abs()));
-        if zero_point != 0.0 {
-            shift.iter_mut().zip(row).for_each(|(shift, &w)| *shift += f64::from(w) * f64::from(zero_point));
-        }
-    }
-    let inverse: Vec<f32> = most.iter().map(|&most| if most > 0.0 { WEIGHT_LEVELS / most } else { 0.0 }).collect();
-    let mut weight = Vec::with_capacity(w.len());
-    for (row, &s) in w.chunks_exact(m).zip(scale) {
-        weight.extend(row.iter().zip(&inverse).map(|(&w, &inverse)| eval::level(w * s * inverse, 127) as i8));
-    }
-    let scale = most.iter().map(|&most| most / WEIGHT_LEVELS).collect();
-    let bias = bias.iter().zip(&shift).map(|(&b, &shift)| (f64::from(b) + shift) as f32).collect();
-    Folded { weight, scale, bias }
-}
-
-/// Rows read at a time when an output-major weight is turned.
-const TURN: usize = 64;
-
-fn fold_output_major(w: &[f32], bias: &[f32], scale: &[f32], zero_point: &[f32]) -> Folded {
-    let (k, m) = (scale.len(), bias.len());
-    let mut folded = Folded { weight: vec![0; w.len()], scale: Vec::with_capacity(m), bias: Vec::with_capacity(m) };
-    for (block, rows) in w.chunks(TURN * k).enumerate() {
-        let inverse: Vec<f32> = rows
-            .chunks_exact(k)
-            .map(|row| {
-                let most = row.iter().zip(scale).fold(0f32, |most, (&w, &s)| most.max((w * s).abs()));
-                folded.scale.push(most / WEIGHT_LEVELS);
-                if most > 0.0 { WEIGHT_LEVELS / most } else { 0.0 }
-            })
-            .collect();
-        for (row, &b) in rows.chunks_exact(k).zip(&bias[block * TURN..]) {
-            let dot = |sum: f64, (&w, &m): (&f32, &f32)| sum + f64::from(w) * f64::from(m);
-            folded.bias.push((f64::from(b) + row.iter().zip(zero_point).fold(0.0, dot)) as f32);
-        }
-        for (c, &s) in scale.iter().enumerate() {
-            let out = &mut folded.weight[c * m + block * TURN..][..inverse.len()];
-            for (r, (out, &inverse)) in out.iter_mut().zip(&inverse).enumerate() {
-                *out = eval::level(rows[r * k + c] * s * inverse, 127) as i8;
-            }
-        }
-    }
-    folded
 }
 
 /// The site that a projection of this name reads: q, k and v share theirs.
