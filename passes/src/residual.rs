@@ -47,3 +47,57 @@ fn is_made_from(graph: &Graph, value: Value, source: Value) -> bool {
     }
     source < value && needed[source.index()]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snnc_ir::text::parse_filled;
+
+    const WEIGHTS: &str = "
+weight @table : f32[4,4] = fill(seed=1)
+weight @w : f32[4,4] = fill(seed=2)
+weight @b : f32[4] = fill(seed=3)
+";
+
+    /// Values of additions, as text numbers them.
+    fn told(body: &str) -> Vec<(u32, u32)> {
+        let text = format!("snnc 3 tensor context=4\n{WEIGHTS}\n{body}");
+        let graph = parse_filled(&text, &|name, _, _| Err(name.to_string())).expect("it is sound").graph;
+        let place =
+            |value: Value| graph.iter().take(value.index()).filter(|(at, _)| graph.constant(*at).is_none()).count();
+        additions(&graph).iter().map(|addition| (place(addition.before) as u32, place(addition.after) as u32)).collect()
+    }
+
+    #[test]
+    fn what_was_not_made_from_the_stream_is_no_addition() {
+        let body = "
+%0 = tokens : i32[tokens]
+%1 = embed(%0, @table) : f32[tokens,4]
+%2 = positions : i32[tokens]
+%3 = embed(%2, @table) : f32[tokens,4]
+%4 = add(%1, %3) : f32[tokens,4]
+%5 = linear(%4, @w, @b) : f32[tokens,4]
+%6 = add(%4, %5) : f32[tokens,4]
+
+output y = %6
+";
+        assert_eq!(told(body), [(4, 6)]);
+    }
+
+    #[test]
+    fn parts_beside_each_other_are_two_additions_or_one() {
+        let parts = "
+%0 = tokens : i32[tokens]
+%1 = embed(%0, @table) : f32[tokens,4]
+%2 = linear(%1, @w, @b) : f32[tokens,4]
+%3 = rms_norm[eps=1e-5](%1) : f32[tokens,4]
+";
+        for (sums, wanted) in
+            [(["add(%1, %2)", "add(%4, %3)"], vec![(1, 4), (4, 5)]), (["add(%2, %3)", "add(%4, %1)"], vec![(1, 5)])]
+        {
+            let [first, second] = sums.map(|sum| format!("{sum} : f32[tokens,4]"));
+            let body = format!("{parts}%4 = {first}\n%5 = {second}\n\noutput y = %5\n");
+            assert_eq!(told(&body), wanted, "{sums:?}");
+        }
+    }
+}
