@@ -340,18 +340,18 @@ fn write_transposed(embedding: &Gpt2Weight, config: &Gpt2Config, out: &mut dyn W
 }
 
 /// Normally distributed numbers: SplitMix64 and Box-Muller.
-struct Normals {
+pub(crate) struct Normals {
     random: SplitMix64,
     spare: Option<f32>,
 }
 
 impl Normals {
-    fn new(seed: u64, stream: u64) -> Self {
+    pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut seeding = SplitMix64(seed ^ stream.wrapping_mul(0xd134_2543_de82_ef95));
         Self { random: SplitMix64(seeding.bits()), spare: None }
     }
 
-    fn next(&mut self) -> f32 {
+    pub(crate) fn next(&mut self) -> f32 {
         if let Some(spare) = self.spare.take() {
             return spare;
         }

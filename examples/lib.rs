@@ -3,3 +3,4 @@
 #![warn(missing_docs)]
 
 pub mod gpt2;
+pub mod llama;

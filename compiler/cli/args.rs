@@ -86,7 +86,7 @@ impl ThreadArgs {
     }
 }
 
-/// What a user says of an ONNX file; a compiled program needs none of it.
+/// What a user says of an ONNX file or a folder; a compiled program needs none of it.
 #[derive(Args, Clone, Debug, Default)]
 pub struct OnnxArgs {
     /// What an input of the ONNX file holds, beside the token ids; may be given several times.
@@ -100,6 +100,9 @@ pub struct OnnxArgs {
     /// Above 0, at most 1. [default: 0.001; 0.1 for files that round activations]
     #[arg(long, value_name = "SHARE", value_parser = import_tolerance)]
     import_tolerance: Option<f32>,
+    /// Descriptions of architectures beside those of snnc, for Hugging Face folders: a TOML file.
+    #[arg(long, value_name = "FILE")]
+    architecture: Option<PathBuf>,
 }
 
 fn import_tolerance(text: &str) -> Result<f32, String> {
@@ -108,6 +111,11 @@ fn import_tolerance(text: &str) -> Result<f32, String> {
 }
 
 impl OnnxArgs {
+    /// With the file that these options name.
+    pub fn files(&self, used: FileUse) -> FileUse {
+        used.reads("--architecture", &self.architecture)
+    }
+
     /// The options for the library.
     ///
     /// # Errors
@@ -115,7 +123,12 @@ impl OnnxArgs {
     pub fn options(&self) -> Result<OnnxOptions, Diagnostics> {
         let inputs = InputBindings::parse(&self.inputs)
             .map_err(|message| Diagnostic::new("--input", message).code(ErrorCode::OPTION))?;
-        Ok(OnnxOptions { inputs, import_tolerance: self.import_tolerance, context: None })
+        Ok(OnnxOptions {
+            inputs,
+            import_tolerance: self.import_tolerance,
+            architectures: self.architecture.clone(),
+            context: None,
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use crate::units::{percent, si};
 use clap::Args;
 use snnc::compile::{CompileOptions, CompiledModel, compile};
 use snnc::file_use::FileUse;
+use snnc::files;
 use snnc::front::OnnxOptions;
 use snnc::model::threads_or_all;
 use snnc_ir::diagnostic::Diagnostics;
@@ -64,13 +65,16 @@ fn emitted(text: &str) -> Result<String, String> {
 
 impl CompileCommand {
     pub fn files(&self) -> FileUse {
-        let used = FileUse::default().reads_models("the model", [&self.model]).reads("--tokenizer", &self.tokenizer);
+        let used = self
+            .onnx
+            .files(FileUse::default())
+            .reads_models("the model", [&self.model])
+            .reads("--tokenizer", &self.tokenizer);
         used.reads("--calibrate", &self.calibrate).writes("-o", [self.output()])
     }
 
     fn output(&self) -> PathBuf {
-        let named = || PathBuf::from(self.model.file_stem().unwrap_or_default()).with_extension("snn");
-        self.output.clone().unwrap_or_else(named)
+        self.output.clone().unwrap_or_else(|| files::default_output(&self.model, "snn"))
     }
 
     pub fn run(self) -> Result<(), Diagnostics> {

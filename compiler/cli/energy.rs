@@ -63,7 +63,7 @@ pub struct EnergyCommand {
 
 impl EnergyCommand {
     pub fn files(&self) -> FileUse {
-        let used = FileUse::default().reads_models("the model", [&self.model]);
+        let used = self.onnx.files(FileUse::default()).reads_models("the model", [&self.model]);
         used.reads("--text", &self.text).reads("--tokens", &self.tokens).reads("--prices", &self.prices)
     }
 

@@ -81,8 +81,8 @@ fn cosine(text: &str) -> Result<f64, String> {
 
 impl EvalCommand {
     pub fn files(&self) -> FileUse {
-        let used = FileUse::default().reads_models("the model", [&self.model]).reads("--text", &self.text);
-        let used = used.reads("--tokens", &self.tokens);
+        let used = self.onnx.files(FileUse::default()).reads_models("the model", [&self.model]);
+        let used = used.reads("--text", &self.text).reads("--tokens", &self.tokens);
         self.engine.files(used.reads_models("--reference", &self.reference)).writes("--html", &self.html)
     }
 

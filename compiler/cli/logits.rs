@@ -53,7 +53,7 @@ pub struct LogitsCommand {
 
 impl LogitsCommand {
     pub fn files(&self) -> FileUse {
-        let used = self.engine.files(FileUse::default().reads_models("the model", [&self.model]));
+        let used = self.engine.files(self.onnx.files(FileUse::default()).reads_models("the model", [&self.model]));
         let ids = if let TokenIds::File(path) = &self.tokens { Some(path) } else { None };
         let used = used.reads("--tokens", ids);
         used.writes("-o", is_file(&self.output).then_some(&self.output))

@@ -36,7 +36,7 @@ use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
 use std::process::ExitCode;
 
-/// Compiles GPT-2 in ONNX to a spiking neural network, runs it, and says what it costs.
+/// Compiles a language model, an ONNX file or a Hugging Face folder, to a spiking neural network, runs it, and says what it costs.
 #[derive(Parser, Debug)]
 #[command(name = "snnc", version, max_term_width = 100)]
 struct Cli {
@@ -145,25 +145,25 @@ mod tests {
 
     /// Command lines that name every file that a command can be given, each by another name.
     const WITH_FILES: [&str; 25] = [
-        "check a",
-        "compile a -o b --tokenizer c --calibrate d",
-        "run a --prompts b --kernel-costs c --emit clif=d",
+        "check a --architecture b",
+        "compile a -o b --tokenizer c --calibrate d --architecture e",
+        "run a --prompts b --kernel-costs c --emit clif=d --architecture e",
         "chat a --template b --kernel-costs c",
-        "eval a --reference b --text c --html d --kernel-costs e",
+        "eval a --reference b --text c --html d --kernel-costs e --architecture f",
         "eval a --tokens b",
-        "energy a --text b --prices c",
+        "energy a --text b --prices c --architecture d",
         "energy a --tokens b",
         "inspect a --tokens b.npy",
-        "inspect a --text b --reference c --prices d",
-        "report a --text b --reference c --prices d -o e",
-        "logits a --tokens 1 -o b --kernel-costs c",
+        "inspect a --text b --reference c --prices d --architecture e",
+        "report a --text b --reference c --prices d -o e --architecture f",
+        "logits a --tokens 1 -o b --kernel-costs c --architecture d",
         "logits a --tokens b.npy -o c",
-        "show a --emit asm=b --kernel-costs c",
+        "show a --emit asm=b --kernel-costs c --architecture d",
         "opt a --model b --model c -o d",
         "opt a --passes raise,simplify --dump-to b",
-        "tune a --text b --calibrate c",
+        "tune a --text b --calibrate c --architecture d",
         "tune a --tokens b",
-        "train a --text b --reference c -o d --validate e",
+        "train a --text b --reference c -o d --validate e --architecture f",
         "train a --tokens b --reference c -o d",
         "bench a --baseline b --kernel-costs c --emit clif=d",
         "bench a --measure-kernel-costs b",

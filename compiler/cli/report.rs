@@ -91,8 +91,7 @@ impl ReportCommand {
     }
 
     fn output(&self) -> PathBuf {
-        let named = || PathBuf::from(self.shown.model.file_stem().unwrap_or_default()).with_extension("html");
-        self.output.clone().unwrap_or_else(named)
+        self.output.clone().unwrap_or_else(|| files::default_output(&self.shown.model, "html"))
     }
 
     pub fn run(self) -> Result<(), Diagnostics> {
@@ -125,8 +124,8 @@ impl Shown {
 
     /// The files that these options name.
     pub fn files(&self) -> FileUse {
-        let used = FileUse::default().reads_models("the model", [&self.model]).reads("--text", &self.text);
-        let used = used.reads("--tokens", self.ids());
+        let used = self.onnx.files(FileUse::default()).reads_models("the model", [&self.model]);
+        let used = used.reads("--text", &self.text).reads("--tokens", self.ids());
         used.reads_models("--reference", &self.reference).reads("--prices", &self.prices)
     }
 

@@ -59,7 +59,11 @@ pub struct RunCommand {
 
 impl RunCommand {
     pub fn files(&self) -> FileUse {
-        let used = FileUse::default().reads_models("the model", [&self.model]).reads("--prompts", &self.prompts);
+        let used = self
+            .onnx
+            .files(FileUse::default())
+            .reads_models("the model", [&self.model])
+            .reads("--prompts", &self.prompts);
         self.plan.files(self.engine.files(used))
     }
 

@@ -178,7 +178,7 @@ fn decay(text: &str) -> Result<f32, String> {
 impl TrainCommand {
     pub fn files(&self) -> FileUse {
         // Which files a run uses does not depend on what a network's inputs hold.
-        self.options(OnnxOptions::default()).files()
+        self.onnx.files(self.options(OnnxOptions::default()).files())
     }
 
     /// Whether training came to its end, and was not interrupted.

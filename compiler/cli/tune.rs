@@ -73,7 +73,7 @@ fn budget(text: &str) -> Result<Budget, String> {
 
 impl TuneCommand {
     pub fn files(&self) -> FileUse {
-        let used = FileUse::default().reads_models("the model", [&self.model]);
+        let used = self.onnx.files(FileUse::default()).reads_models("the model", [&self.model]);
         used.reads("--text", &self.text).reads("--tokens", &self.tokens).reads("--calibrate", &self.calibrate)
     }
 

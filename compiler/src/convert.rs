@@ -10,7 +10,7 @@ use crate::texts::SampleText;
 use crate::tokens::Tokens;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::random::SplitMix64;
-use snnc_ir::{Diagnostic, Graph, Value};
+use snnc_ir::{Diagnostic, Graph, Stage, Value};
 use snnc_passes::fit::{QuantParams, fit};
 use snnc_passes::options::QuantOptions;
 use snnc_passes::{Context, Pass, front_and_back, run};
@@ -111,19 +111,23 @@ pub fn convert_watched(
 }
 
 /// The network of an imported graph in its own words, to be looked at or run; `rounded`: the file's numbers are codes of
-/// eight bits.
+/// eight bits. A graph at stage Tensor is that already.
 ///
 /// # Errors
 /// What is not part of a GPT-2.
 pub fn raise(imported: Graph, rounded: bool) -> Result<Graph, Diagnostics> {
+    if imported.stage == Stage::Tensor {
+        return Ok(imported);
+    }
     let (front, _) = front_and_back();
     run(&front[..1], imported, &Context { rounded, ..Context::default() }, &mut |_, _, _| {})
 }
 
-/// Imported to Tensor, as ranges are measured on it.
+/// Imported to Tensor, as ranges are measured on it. A graph at stage Tensor has nothing to be raised.
 pub fn dense(imported: Graph, rounded: bool, watch: &mut Watch<'_>) -> Result<Graph, Diagnostics> {
     let (front, _) = front_and_back();
-    run(front, imported, &Context { rounded, ..Context::default() }, watch)
+    let raised = front.iter().take_while(|pass| pass.needs != imported.stage).count();
+    run(&front[raised..], imported, &Context { rounded, ..Context::default() }, watch)
 }
 
 /// Tensor to Spiking.

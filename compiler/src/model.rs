@@ -6,7 +6,7 @@ use crate::front::{self, OnnxOptions};
 use crate::id_file::{IdFile, is_npy};
 use crate::progress::Progress;
 use crate::reading::IdSource;
-use crate::record::ProgramRecord;
+use crate::record::{ProgramRecord, SourceRecord};
 use crate::texts::SampleText;
 use crate::tokens::Tokens;
 use crate::tokens::find::{self, TokenizerFile};
@@ -57,6 +57,11 @@ pub struct ModelSource {
 }
 
 impl ModelSource {
+    /// Whether it is a network that is not compiled.
+    pub fn is_dense(&self) -> bool {
+        matches!(self.graph.stage, Stage::Imported | Stage::Tensor)
+    }
+
     /// The program that an engine takes: an imported graph is raised, a spiking one is collapsed unless every timestep is to
     /// run or the order of spikes matters.
     ///
@@ -73,7 +78,7 @@ impl ModelSource {
     pub fn program_within(self, options: &EngineOptions, context: Option<u32>) -> Result<Arc<Program>, Diagnostics> {
         let ModelSource { graph, rounded } = self;
         let mut graph = match graph.stage {
-            Stage::Imported if options.stepped => {
+            Stage::Imported | Stage::Tensor if options.stepped => {
                 return Err(Diagnostic::new("", "--stepped: a dense network has no timesteps; compile it first").into());
             }
             Stage::Imported => convert::raise(graph, rounded)?,
@@ -110,6 +115,8 @@ pub struct Loaded {
     pub path: PathBuf,
     /// Where the number comes from.
     pub source: ModelSource,
+    /// What file or folder a dense network is.
+    pub origin: Option<SourceRecord>,
     /// What a program keeps of its calibration, as JSON.
     pub calibration: Option<Vec<u8>>,
     /// What a program says of its making, as JSON.
@@ -121,23 +128,25 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Reads a `.snn` with its tokenizer, or an ONNX file with the one beside it. The network of an ONNX file is proved to be
-    /// the file's.
+    /// Reads a `.snn` with its tokenizer, or an ONNX file or a folder with the one beside or in it. The network of an ONNX file
+    /// is proved to be the file's.
     ///
     /// # Errors
     /// What cannot be read or is no model; a network that is not its file's.
     pub fn read(path: &Path, onnx: &OnnxOptions) -> Result<Self, Diagnostics> {
-        Ok(match files::load_with(path, &onnx.inputs)? {
-            files::Model::Onnx(import) => {
+        Ok(match front::load(path, onnx)? {
+            files::Model::Dense(dense) => {
                 let tokenizer = find::find(path, None)?;
-                let proof = front::network(path, &import, onnx.import_tolerance, &mut |_, _| {})?.proof;
-                let warnings = import.warnings().into_iter().chain(proof.warning()).collect();
-                let source = ModelSource { graph: import.graph, rounded: import.rounds_activations };
+                let proof = front::network(path, &dense, onnx.import_tolerance, &mut |_, _| {})?.proof;
+                let warnings = dense.warnings().into_iter().chain(proof.and_then(|proof| proof.warning())).collect();
+                let (origin, rounded) = (Some(SourceRecord::of(&dense)), dense.rounds_activations());
+                let source = ModelSource { graph: dense.into_graph(), rounded };
                 let path = path.to_path_buf();
-                Self { path, source, calibration: None, provenance: None, tokenizer, warnings }
+                Self { path, source, origin, calibration: None, provenance: None, tokenizer, warnings }
             }
             files::Model::Snn(file) => Self {
                 path: path.to_path_buf(),
+                origin: None,
                 source: ModelSource { graph: file.graph, rounded: false },
                 tokenizer: stored_tokenizer(path, file.tokenizer, file.language, file.provenance.as_deref()),
                 calibration: file.calibration,

@@ -1,5 +1,6 @@
 //! Activation curves: their meaning, and the table by which a neuron evaluates one without a transcendental.
 
+use crate::curve_f32;
 use crate::real::Real;
 
 /// A function applied element by element between two layers.
@@ -49,8 +50,32 @@ impl Curve {
         Self::ALL.into_iter().find(|curve| curve.name() == name)
     }
 
-    /// The curve at `x`. For f32 this order of operations is what every engine follows.
+    /// The curve at `x`: as engines compute it where they run the type (`at_f32`), by its formula in f64.
     pub fn at<R: Real>(self, x: R) -> R {
+        if R::IN_ENGINES { R::from_f32(self.at_f32(x.to_f64() as f32)) } else { self.formula(x) }
+    }
+
+    /// The curve at `x` in the order of operations that every engine follows: see `curve_f32`.
+    #[inline(always)]
+    pub fn at_f32(self, x: f32) -> f32 {
+        match self {
+            Curve::Identity => x,
+            Curve::Relu => {
+                if x > 0.0 {
+                    x
+                } else {
+                    0.0
+                }
+            }
+            Curve::GeluTanh => curve_f32::gelu_tanh(x),
+            Curve::GeluErf => curve_f32::gelu_erf(x),
+            Curve::GeluQuick => curve_f32::gelu_quick(x),
+            Curve::Silu => curve_f32::silu(x),
+        }
+    }
+
+    /// The definition.
+    fn formula<R: Real>(self, x: R) -> R {
         let half = R::from_f64(0.5);
         let one = R::from_f64(1.0);
         match self {
@@ -126,7 +151,7 @@ impl Curve {
 
     /// The curve as a neuron evaluates it: from its `table` where engines run the type, by its formula in f64.
     pub fn by_table<R: Real>(self, table: &[f32], x: R) -> R {
-        if R::BY_TABLE { R::from_f32(look_up(table, x.to_f64() as f32)) } else { self.at(x) }
+        if R::IN_ENGINES { R::from_f32(look_up(table, x.to_f64() as f32)) } else { self.at(x) }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod bounds;
 pub mod build;
 pub mod container;
 pub mod curve;
+mod curve_f32;
 pub mod diagnostic;
 pub mod eval;
 pub mod events;

@@ -40,13 +40,13 @@ pub trait Real:
     fn erf(self) -> Self;
     /// Power.
     fn pow(self, exponent: Self) -> Self;
-    /// Whether engines run this type: neurons then evaluate curves by table, not by formula.
-    const BY_TABLE: bool;
+    /// Whether engines run this type: curves are then evaluated as they do it, neurons' by table, and not by formula.
+    const IN_ENGINES: bool;
 }
 
 impl Real for f32 {
     const ZERO: f32 = 0.0;
-    const BY_TABLE: bool = true;
+    const IN_ENGINES: bool = true;
     fn from_f32(x: f32) -> f32 {
         x
     }
@@ -90,7 +90,7 @@ impl Real for f32 {
 
 impl Real for f64 {
     const ZERO: f64 = 0.0;
-    const BY_TABLE: bool = false;
+    const IN_ENGINES: bool = false;
     fn from_f32(x: f32) -> f64 {
         f64::from(x)
     }

@@ -127,11 +127,11 @@ pub fn build(options: &ReportOptions, progress: &dyn Progress) -> Result<Report,
 /// The dense network, and what file it is.
 fn read_reference(path: &Path, onnx: &OnnxOptions) -> Result<(Loaded, FileFacts), Diagnostics> {
     let loaded = Loaded::read(path, onnx)?;
-    if loaded.source.graph.stage != Stage::Imported {
-        let message = "is a compiled program, where an ONNX file was expected";
+    let Some(origin) = &loaded.origin else {
+        let message = "is a compiled program, where an ONNX file or a folder was expected";
         return Err(Diagnostic::new(path.display().to_string(), message).into());
-    }
-    let facts = file_facts(path)?;
+    };
+    let facts = FileFacts { name: file_name(path), bytes: origin.bytes, xxh3: origin.xxh3.clone() };
     Ok((loaded, facts))
 }
 
@@ -165,7 +165,7 @@ fn missing(options: &ReportOptions) -> Vec<Missing> {
         (
             options.reference.is_none(),
             "the dense network beside it, and the IR by pass",
-            "name the ONNX file: --reference MODEL.onnx",
+            "name the ONNX file or folder: --reference MODEL.onnx",
         ),
         (!options.ledger, "where every error comes from", "--text FILE --reference MODEL.onnx --ledger"),
     ];

@@ -3,6 +3,7 @@
 pub mod allowed;
 pub mod find;
 pub mod language_files;
+mod pair;
 pub mod passages;
 pub mod pattern;
 pub mod start;

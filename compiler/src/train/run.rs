@@ -13,7 +13,7 @@ use crate::convert;
 use crate::evaluate::Cut;
 use crate::file_use::FileUse;
 use crate::files::{self, FileId};
-use crate::front::OnnxOptions;
+use crate::front::{self, OnnxOptions};
 use crate::model::{Loaded, calibration_sample, stored_tokenizer, tokens_for};
 use crate::progress::{Progress, Workers};
 use crate::quant_options::training_free;
@@ -25,7 +25,7 @@ use snnc_ir::ErrorCode;
 use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::Surrogate;
-use snnc_ir::{Diagnostic, Graph, Stage, text};
+use snnc_ir::{Diagnostic, Graph, text};
 use snnc_passes::apply_parameters::apply_parameters;
 use snnc_passes::relax::{Loss, Recipe, Trainable as Parameters};
 use snnc_runtime::{Options, Program};
@@ -358,10 +358,10 @@ pub fn train(
 }
 
 fn program_file(path: &Path) -> Result<File, Diagnostics> {
-    match files::load(path)? {
+    match front::load(path, &OnnxOptions::default())? {
         files::Model::Snn(file) => Ok(*file),
-        files::Model::Onnx(_) => {
-            let message = "is an ONNX file; compile it first, and train the program";
+        files::Model::Dense(_) => {
+            let message = "is a dense network; compile it first, and train the program";
             Err(Diagnostic::new(path.display().to_string(), message).code(ErrorCode::TRAINING).into())
         }
     }
@@ -377,10 +377,10 @@ fn tokenizer_of(file: &File, options: &TrainOptions) -> Result<Option<Tokens>, D
 fn reference_graph(path: &Path, onnx: &OnnxOptions, program: &Graph) -> Result<Graph, Diagnostics> {
     let source = Loaded::read(path, onnx)?.source;
     let refused = |message: &str| {
-        let note = "name the ONNX file that the program was compiled from";
+        let note = "name the ONNX file or folder that the program was compiled from";
         Diagnostics::from(Diagnostic::new(path.display().to_string(), message).code(ErrorCode::TRAINING).note(note))
     };
-    if source.graph.stage != Stage::Imported {
+    if !source.is_dense() {
         return Err(refused("is a compiled program, not a dense network"));
     }
     let tensor = convert::dense(source.graph, source.rounded, &mut |_, _, _| {})?;

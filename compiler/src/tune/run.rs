@@ -14,9 +14,9 @@ use crate::tokens::Tokens;
 use crate::tokens::start::StartChoice;
 use schemars::JsonSchema;
 use serde::Serialize;
+use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::{Diagnostic, Stage};
 use snnc_passes::levels::Levels;
 use snnc_passes::options::QuantOptions;
 use snnc_runtime::{Options, Program};
@@ -121,8 +121,8 @@ const HALVINGS: usize = 7;
 /// What cannot be read or run; a request to stop.
 pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Diagnostics> {
     let loaded = Loaded::read(&options.model, &options.onnx)?;
-    if loaded.source.graph.stage != Stage::Imported {
-        let message = "is compiled already; tune the ONNX file it was made from";
+    if !loaded.source.is_dense() {
+        let message = "is compiled already; tune the ONNX file or folder that it was made from";
         return Err(Diagnostic::new(options.model.display().to_string(), message).code(ErrorCode::TRAINING).into());
     }
     loaded.warnings.iter().for_each(|warning| progress.warn(warning));

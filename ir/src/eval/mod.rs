@@ -288,8 +288,9 @@ impl<R: Real> NodeCall<'_, R> {
             Op::Array(ArrayOp::Binary(kind)) => {
                 real(spread(&sizes, &[self.arg(0), self.arg(1)], |x| binary(kind, x[0], x[1])))
             }
-            Op::Array(ArrayOp::CausalMask { keep, drop }) => {
-                let at = |i: usize| if i % n <= i / n { keep.get() } else { drop.get() };
+            Op::Array(ArrayOp::CausalMask { keep, drop, window }) => {
+                let seen = |i: usize, j: usize| j <= i && window.is_none_or(|window| i - j < window as usize);
+                let at = |i: usize| if seen(i / n, i % n) { keep.get() } else { drop.get() };
                 real((0..n * n).map(|i| R::from_f32(at(i))).collect())
             }
             Op::Array(ArrayOp::Where) => real(spread(&sizes, &[self.arg(0), self.arg(1), self.arg(2)], |x| {
@@ -533,10 +534,10 @@ impl<R: Real> NodeCall<'_, R> {
     /// Levels of neurons with a multiplicative input.
     fn gated_levels(&self, code: Code, steps: u16, curve: Curve) -> Vec<i32> {
         let [pre_gain, pre_offset, gain, offset] = [2, 3, 4, 5].map(|i| self.arg(i).reals());
-        let (d, most, table) = (gain.len(), code.levels(steps), curve.table());
+        let (d, most) = (gain.len(), code.levels(steps));
         let at = |(i, (gate, up)): (usize, (R, R))| {
             let c = i % d;
-            let open = curve.by_table(&table, gate * pre_gain[c] + pre_offset[c]);
+            let open = curve.at(gate * pre_gain[c] + pre_offset[c]);
             level(open * (up * gain[c] + offset[c]), most)
         };
         self.potentials(0).into_iter().zip(self.potentials(1)).enumerate().map(at).collect()

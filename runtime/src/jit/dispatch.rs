@@ -233,6 +233,29 @@ pub fn neuron<X: Potential + Sync, L: StoredLevel + Send>(
     fired.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The same of neurons with a multiplicative input, `work(gates, factors, levels)`.
+pub fn gated_neuron<G: Sync, U: Sync, L: Send>(
+    pool: &Pool,
+    width: usize,
+    gate: &[G],
+    up: &[U],
+    y: &mut [L],
+    work: impl Fn(&[G], &[U], &mut [L]) -> SpikeCount + Sync,
+) -> SpikeCount {
+    let rows = gate.len() / width;
+    if rows < TOKENS || pool.threads() == 1 {
+        return work(gate, up, y);
+    }
+    let part = rows.div_ceil(pool.threads()) * width;
+    let fired = Mutex::new(SpikeCount::default());
+    let parts = gate.chunks(part).zip(up.chunks(part)).zip(y.chunks_mut(part)).collect();
+    pool.each(parts, |((gate, up), y): ((&[G], &[U]), &mut [L])| {
+        let more = work(gate, up, y);
+        *fired.lock().unwrap_or_else(PoisonError::into_inner) += more;
+    });
+    fired.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// MatmulCounts of a query and a key, over heads, below which attention is not shared.
 pub const SHARED: usize = 512;
 
@@ -260,22 +283,25 @@ pub fn attend<Q: StoredLevel + Sync, K: StoredLevel + Sync, V: StoredLevel + Syn
     shape: &SsaShape<'_>,
     out: &mut [f32],
 ) -> SsaCount {
-    let (d, heads) = (shape.d, shape.slope.len());
-    let width = d / heads;
+    let [d, kd] = shape.row_widths();
+    let (width, heads) = (shape.width, shape.heads.query as usize);
+    // Heads that share their keys make them ready once, where each thread has as many such groups as the others.
+    let part = if (heads / shape.heads.group()).is_multiple_of(pool.threads()) { shape.heads.group() } else { 1 };
     let rows = Mutex::new((out, SsaCount::default()));
-    let work = |h: usize| {
-        ATTENTION.with_borrow_mut(|(part, scratch)| {
-            part.resize(q.len() / heads, 0.0);
-            let count = kernels.ssa(q, k, v, shape, h, scratch, part);
+    let work = |i: usize| {
+        ATTENTION.with_borrow_mut(|(results, scratch)| {
+            let some = i * part..(i + 1) * part;
+            results.resize(q.len() / heads * part, 0.0);
+            let count = kernels.ssa(q, k, v, shape, some.clone(), scratch, results);
             let (out, all) = &mut *rows.lock().unwrap_or_else(PoisonError::into_inner);
             all.score_pairs += count.score_pairs;
             all.score_additions += count.score_additions;
             all.value_keys += count.value_keys;
-            for (out, part) in out.chunks_exact_mut(d).zip(part.chunks_exact(width)) {
-                out[h * width..][..width].copy_from_slice(part);
+            for (out, results) in out.chunks_exact_mut(d).zip(results.chunks_exact(part * width)) {
+                out[some.start * width..][..part * width].copy_from_slice(results);
             }
         });
     };
-    by_heads(pool, heads, q.len() / d * (k.len() / d) * heads < SHARED, work);
+    by_heads(pool, heads / part, q.len() / d * (k.len() / kd) * heads < SHARED, work);
     rows.into_inner().unwrap_or_else(PoisonError::into_inner).1
 }

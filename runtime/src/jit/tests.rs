@@ -3,7 +3,7 @@
 use crate::{Engine, Executed, Isa, KernelCosts, MatmulCounts, Options, Program, Rows, Session};
 use snnc_ir::events::Events;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
-use snnc_ir::op::{Binary, Heads, Layout, Op, Scalar};
+use snnc_ir::op::{Binary, Heads, Layout, Op, Pairs, Scalar};
 use snnc_ir::{Builder, Code, Curve, Graph, Ssa, Stage, Tensor, Value};
 use std::sync::Arc;
 
@@ -20,6 +20,15 @@ struct TestNet {
     code: Code,
     steps: u16,
     curve: Curve,
+    /// Heads of keys, and how far back queries look.
+    kv: u32,
+    window: Option<u32>,
+    /// Channels of a head that are turned by the position; 0: positions have a table of their own.
+    turned: usize,
+    pairs: Pairs,
+    /// Whether hidden layers have a gate, and queries and keys a norm.
+    gated: bool,
+    qk_norm: bool,
 }
 
 const NET: TestNet = TestNet {
@@ -33,7 +42,17 @@ const NET: TestNet = TestNet {
     code: Code::Binary,
     steps: 7,
     curve: Curve::GeluTanh,
+    kv: 3,
+    window: None,
+    turned: 0,
+    pairs: Pairs::Half,
+    gated: false,
+    qk_norm: false,
 };
+
+/// Parts that newer networks have.
+const LLAMA: TestNet =
+    TestNet { width: 24, heads: 6, kv: 2, hidden: 20, turned: 4, gated: true, curve: Curve::Silu, ..NET };
 
 /// A graph in the making, with numbers for its constants (SplitMix64).
 struct NetMaker {
@@ -124,38 +143,91 @@ impl NetMaker {
         self.op(Op::Level(LevelOp::ScaleShift), &[x, gain, offset])
     }
 
-    fn layer(&mut self, x: Value) -> Made {
-        let TestNet { stage, width, heads, hidden, curve, .. } = self.net;
-        let eps = Scalar::new(1e-5);
+    /// Neurons with a multiplicative input, of gates and factors about as large as `scale`.
+    fn gated_neurons(&mut self, [gate, up]: [Value; 2], width: usize, scale: f32) -> Made {
+        let TestNet { code, steps, curve, stage, .. } = self.net;
+        let levels = code.levels(steps) as f32;
+        let [pre, gain] = [6.0 / scale, levels / scale].map(|s| self.floats(&[width], s / 3.0, s));
+        let [before, offset] = [0; 2].map(|_| self.floats(&[width], -1.0, 1.0));
+        let op = if stage == Stage::Spiking {
+            Op::Spike(SpikeOp::GatedFire { code, steps, curve })
+        } else {
+            Op::Level(LevelOp::GatedQuant { code, steps, curve })
+        };
+        self.op(op, &[gate, up, pre, before, gain, offset])
+    }
+
+    fn norm(&mut self, x: Value, heads: u32) -> Made {
+        self.op(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(1e-5), heads }), &[x])
+    }
+
+    /// Queries or keys in reals, `width` wide in all: perhaps normalised and turned.
+    fn positioned(&mut self, x: Value, turns: Option<Value>, heads: u32, width: usize) -> Made {
+        let mut x = x;
+        if self.net.qk_norm {
+            x = self.norm(x, heads)?;
+            let (gain, offset) = (self.floats(&[width], 0.5, 1.5), self.floats(&[width], -0.1, 0.1));
+            x = self.op(Op::Level(LevelOp::ScaleShift), &[x, gain, offset])?;
+        }
+        match turns {
+            Some(turns) => self.op(Op::Dense(DenseOp::Rotary { heads, pairs: self.net.pairs }), &[x, turns]),
+            None => Ok(x),
+        }
+    }
+
+    fn dense_layer(&mut self, x: Value, turns: Option<Value>) -> Made {
+        let TestNet { width, heads, kv, window, hidden, curve, gated, .. } = self.net;
+        let add = Op::Array(ArrayOp::Binary(Binary::Add));
+        let (g, b) = (self.floats(&[width], 0.5, 1.5), self.floats(&[width], -0.3, 0.3));
+        let y = self.norm(x, 1)?;
+        let y = self.op(Op::Level(LevelOp::ScaleShift), &[y, g, b])?;
+        let kv_width = width / heads as usize * kv as usize;
+        let [q, k, v] =
+            [width, kv_width, kv_width].map(|m| self.linear(y, width, m, Layout::InputMajor).expect("fits"));
+        let (q, k) = (self.positioned(q, turns, heads, width)?, self.positioned(k, turns, kv, kv_width)?);
+        let heads = Heads { query: heads, kv, window };
+        let y = self.op(Op::Dense(DenseOp::Attention { heads, scale: Scalar::new(0.5) }), &[q, k, v])?;
+        let y = self.linear(y, width, width, Layout::OutputMajor)?;
+        let x = self.op(add, &[x, y])?;
+        let y = self.op(Op::Dense(DenseOp::Centre), &[x])?;
+        let y = self.norm(y, 1)?;
+        let gate = self.linear(y, width, hidden, Layout::InputMajor)?;
+        let y = if gated {
+            let up = self.linear(y, width, hidden, Layout::InputMajor)?;
+            self.op(Op::Dense(DenseOp::Gated(curve)), &[gate, up])?
+        } else {
+            self.op(Op::Dense(DenseOp::Curve(curve)), &[gate])?
+        };
+        let y = self.linear(y, hidden, width, Layout::InputMajor)?;
+        self.op(add, &[x, y])
+    }
+
+    fn layer(&mut self, x: Value, turns: Option<Value>) -> Made {
+        let TestNet { stage, width, heads, kv, window, hidden, curve, gated, qk_norm, .. } = self.net;
         let add = Op::Array(ArrayOp::Binary(Binary::Add));
         if stage == Stage::Tensor {
-            let (g, b) = (self.floats(&[width], 0.5, 1.5), self.floats(&[width], -0.3, 0.3));
-            let y = self.op(Op::Dense(DenseOp::Centre), &[x])?;
-            let y = self.op(Op::Dense(DenseOp::RmsNorm { eps, heads: 1 }), &[y])?;
-            let y = self.op(Op::Level(LevelOp::ScaleShift), &[y, g, b])?;
-            let qkv = [0; 3].map(|_| self.linear(y, width, width, Layout::InputMajor));
-            let [q, k, v] = qkv.map(|made| made.expect("fits"));
-            let scale = Scalar::new(0.5);
-            let y = self.op(Op::Dense(DenseOp::Attention { heads: Heads::equal(heads), scale }), &[q, k, v])?;
-            let y = self.linear(y, width, width, Layout::OutputMajor)?;
-            let x = self.op(add, &[x, y])?;
-            let y = self.op(Op::Dense(DenseOp::RmsNorm { eps, heads: 1 }), &[x])?;
-            let y = self.linear(y, width, hidden, Layout::InputMajor)?;
-            let y = self.op(Op::Dense(DenseOp::Curve(curve)), &[y])?;
-            let y = self.linear(y, hidden, width, Layout::InputMajor)?;
-            return self.op(add, &[x, y]);
+            return self.dense_layer(x, turns);
         }
-        let y = self.op(Op::Dense(DenseOp::RmsNorm { eps, heads: 1 }), &[x])?;
+        let y = self.op(Op::Dense(DenseOp::Centre), &[x])?;
+        let y = self.norm(y, 1)?;
         let y = self.neurons(y, width, 1.0, Curve::Identity)?;
         let mut qkv = [y; 3];
-        for part in &mut qkv {
-            let sums = self.sums(y, width, width)?;
-            *part = self.neurons(sums, width, self.reach(width), Curve::Identity)?;
+        for (i, (part, heads_of)) in qkv.iter_mut().zip([heads, kv, kv]).enumerate() {
+            let outputs = width / heads as usize * heads_of as usize;
+            let sums = self.sums(y, width, outputs)?;
+            *part = if i < 2 && (turns.is_some() || qk_norm) {
+                let real = self.affine(sums, width, outputs)?;
+                let real = self.positioned(real, turns, heads_of, outputs)?;
+                self.neurons(real, outputs, 1.0, Curve::Identity)?
+            } else {
+                self.neurons(sums, outputs, self.reach(width), Curve::Identity)?
+            };
         }
         let most = (self.net.code.levels(self.net.steps) as f32).powi(2);
         let slope = self.floats(&[heads as usize], 5.0 / most, 60.0 / most);
+        let heads = Heads { query: heads, kv, window };
         let y = self.op(
-            Op::Level(LevelOp::Ssa { heads: Heads::equal(heads), variant: Ssa::Ttfs { phases: 8 } }),
+            Op::Level(LevelOp::Ssa { heads, variant: Ssa::Ttfs { phases: 8 } }),
             &[qkv[0], qkv[1], qkv[2], slope],
         )?;
         let scale = most.sqrt() / 2.0;
@@ -163,17 +235,22 @@ impl NetMaker {
         let sums = self.sums(y, width, width)?;
         let y = self.affine(sums, width, width)?;
         let x = self.op(add, &[y, x])?;
-        let y = self.op(Op::Dense(DenseOp::RmsNorm { eps, heads: 1 }), &[x])?;
+        let y = self.norm(x, 1)?;
         let y = self.neurons(y, width, 1.0, Curve::Identity)?;
         let sums = self.sums(y, width, hidden)?;
-        let y = self.neurons(sums, hidden, self.reach(width), curve)?;
+        let y = if gated {
+            let up = self.sums(y, width, hidden)?;
+            self.gated_neurons([sums, up], hidden, self.reach(width))?
+        } else {
+            self.neurons(sums, hidden, self.reach(width), curve)?
+        };
         let sums = self.sums(y, hidden, width)?;
         let y = self.affine(sums, hidden, width)?;
         self.op(add, &[x, y])
     }
 
     fn graph(mut self) -> Result<Graph, snnc_ir::Diagnostic> {
-        let TestNet { stage, width, vocab, layers, context, .. } = self.net;
+        let TestNet { stage, width, vocab, layers, context, turned, .. } = self.net;
         let (tokens, positions) = (self.op(Op::Leaf(LeafOp::Tokens), &[])?, self.op(Op::Leaf(LeafOp::Positions), &[])?);
         let table = self.floats(&[vocab, width], -1.0, 1.0);
         let places = self.floats(&[context as usize, width], -0.5, 0.5);
@@ -185,11 +262,17 @@ impl NetMaker {
         let shift = self.floats(&[width], -0.1, 0.1);
         x = self.op(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, shift])?;
         let mut outputs = vec![("embedded".to_string(), x)];
+        let turns = if turned > 0 {
+            let angles = self.floats(&[context as usize, turned], -1.0, 1.0);
+            Some(self.op(Op::Dense(DenseOp::Embed), &[positions, angles])?)
+        } else {
+            None
+        };
         for i in 0..layers {
-            x = self.layer(x)?;
+            x = self.layer(x, turns)?;
             outputs.push((format!("layer{i}"), x));
         }
-        let y = self.op(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(1e-5), heads: 1 }), &[x])?;
+        let y = self.norm(x, 1)?;
         let logits = if stage == Stage::Tensor {
             self.linear(y, width, vocab, Layout::OutputMajor)?
         } else {
@@ -252,7 +335,25 @@ fn check(net: TestNet) {
 fn a_tensor_program_gives_the_oracles_bits() {
     check(NET);
     check(TestNet { width: 48, hidden: 20, curve: Curve::GeluErf, ..NET });
-    check(TestNet { width: 16, heads: 2, hidden: 64, vocab: 32, curve: Curve::Relu, ..NET });
+    check(TestNet { width: 16, heads: 2, kv: 2, hidden: 64, vocab: 32, curve: Curve::Relu, ..NET });
+}
+
+/// Grouped heads, windows, rotations of a part of a head, norms of queries and keys, gates.
+#[test]
+fn parts_of_newer_networks_give_the_oracles_bits() {
+    let nets = [
+        LLAMA,
+        TestNet { kv: 1, window: Some(5), turned: 2, pairs: Pairs::Interleaved, curve: Curve::GeluTanh, ..LLAMA },
+        TestNet { kv: 6, window: Some(1), qk_norm: true, curve: Curve::GeluErf, steps: 9, ..LLAMA },
+        TestNet { kv: 3, turned: 0, qk_norm: true, curve: Curve::Relu, code: Code::Unary, steps: 20, ..LLAMA },
+        TestNet { width: 66, heads: 3, kv: 1, hidden: 33, turned: 22, window: Some(13), steps: 16, ..LLAMA },
+        TestNet { gated: false, curve: Curve::GeluQuick, pairs: Pairs::Interleaved, steps: 11, ..LLAMA },
+    ];
+    for net in nets {
+        for stage in [Stage::Tensor, Stage::Quantised, Stage::Spiking] {
+            check(TestNet { stage, ..net });
+        }
+    }
 }
 
 #[test]
@@ -265,7 +366,8 @@ fn codes_lengths_curves_and_odd_widths_give_the_oracles_bits() {
         for (i, &(code, steps)) in codes.iter().chain(&unary).enumerate() {
             for (j, (width, heads, hidden, vocab)) in sizes.into_iter().enumerate() {
                 let curve = curves[(i + j) % curves.len()];
-                check(TestNet { stage, width, heads, hidden, vocab, layers: 1 + j % 2, code, steps, curve, ..NET });
+                let layers = 1 + j % 2;
+                check(TestNet { stage, width, heads, kv: heads, hidden, vocab, layers, code, steps, curve, ..NET });
             }
         }
     }
@@ -273,8 +375,10 @@ fn codes_lengths_curves_and_odd_widths_give_the_oracles_bits() {
 
 #[test]
 fn how_tokens_are_cut_into_calls_and_chunks_never_shows() {
-    for stage in [Stage::Tensor, Stage::Quantised, Stage::Spiking] {
-        let net = TestNet { stage, ..NET };
+    let stages = [Stage::Tensor, Stage::Quantised, Stage::Spiking];
+    let newer = TestNet { window: Some(9), ..LLAMA };
+    for (stage, net) in stages.into_iter().flat_map(|stage| [(stage, NET), (stage, newer)]) {
+        let net = TestNet { stage, ..net };
         let graph = make(net);
         let ids = tokens(30, net.vocab);
         let singles: Vec<&[u32]> = ids.chunks(1).collect();
@@ -299,8 +403,8 @@ fn how_tokens_are_cut_into_calls_and_chunks_never_shows() {
 
 #[test]
 fn stepped_and_collapsed_programs_are_equal() {
-    for code in Code::ALL {
-        let net = TestNet { stage: Stage::Spiking, code, ..NET };
+    for (code, net) in Code::ALL.into_iter().flat_map(|code| [(code, NET), (code, LLAMA)]) {
+        let net = TestNet { stage: Stage::Spiking, code, ..net };
         let ids = tokens(17, net.vocab);
         let run = |stage| trace(&program(&make(TestNet { stage, ..net }), Engine::Jit, 8), &[&ids], Rows::All).0;
         assert_eq!(run(Stage::Spiking), run(Stage::Quantised));
@@ -316,7 +420,7 @@ fn neurons_can_be_looked_at() {
         [(Code::Binary, 7), (Code::Binary, 9), (Code::Binary, 16), (Code::Unary, 5), (Code::Unary, 300)]
     {
         let seen = |stage, engine, chunk| {
-            let mut graph = (*make(TestNet { stage, code, steps, ..NET })).clone();
+            let mut graph = (*make(TestNet { stage, code, steps, ..LLAMA })).clone();
             let neurons: Vec<Value> =
                 graph.iter().filter(|(_, node)| node.op.is_neuron()).map(|(value, _)| value).collect();
             graph.outputs.extend(neurons.iter().map(|value| (format!("{}", value.0), *value)));
@@ -405,7 +509,7 @@ fn a_refused_call_leaves_the_sequence_as_it_was() {
     }
 }
 
-/// One token of this program leads to an infinite mean; the others do not.
+/// One token of this program leads to an infinite mean square; the others do not.
 fn overflowing() -> Arc<Graph> {
     let mut b = Builder::new(Stage::Tensor, 40);
     let mut table = vec![0.5; 5 * 12];
@@ -560,7 +664,7 @@ fn functions_are_listed() {
 fn twelve_layers_of_768_compile_within_a_tenth_of_a_second() {
     for stage in [Stage::Tensor, Stage::Quantised, Stage::Spiking] {
         // The vocabulary is short: it costs memory, and no code.
-        let net = TestNet { stage, width: 768, heads: 12, hidden: 3072, vocab: 257, layers: 12, ..NET };
+        let net = TestNet { stage, width: 768, heads: 12, kv: 12, hidden: 3072, vocab: 257, layers: 12, ..NET };
         let program = program(&make(net), Engine::Jit, 1);
         assert!(program.codegen_ms() < 100.0, "{stage:?}: {} ms", program.codegen_ms());
     }

@@ -1,4 +1,4 @@
-//! A curve by table: what potentials go through before they become levels.
+//! Curves: by table, what potentials go through before they become levels; or as they are, where a product follows.
 
 /// A curve by table: `g = table(x * gain + offset)`.
 #[derive(Clone, Copy, Debug)]
@@ -43,3 +43,36 @@ fn sample(h: f32) -> i32 {
     // SAFETY: from 0 to 4096 by the two lines above; a NaN fails the first comparison. Test: `extreme_potentials`.
     unsafe { s.to_int_unchecked::<i32>() }
 }
+
+/// Evaluates an expression with `$f` as the function of each curve: a loop of its own for every one, without a choice in it.
+macro_rules! with_curve {
+    ($curve:expr, $f:ident, $body:expr) => {
+        match $curve {
+            Curve::Identity => {
+                let $f = |x: f32| Curve::Identity.at_f32(x);
+                $body
+            }
+            Curve::Relu => {
+                let $f = |x: f32| Curve::Relu.at_f32(x);
+                $body
+            }
+            Curve::GeluTanh => {
+                let $f = |x: f32| Curve::GeluTanh.at_f32(x);
+                $body
+            }
+            Curve::GeluErf => {
+                let $f = |x: f32| Curve::GeluErf.at_f32(x);
+                $body
+            }
+            Curve::GeluQuick => {
+                let $f = |x: f32| Curve::GeluQuick.at_f32(x);
+                $body
+            }
+            Curve::Silu => {
+                let $f = |x: f32| Curve::Silu.at_f32(x);
+                $body
+            }
+        }
+    };
+}
+pub(super) use with_curve;

@@ -27,7 +27,8 @@ pub struct ColumnRange {
 pub struct CoincidenceShape {
     /// Keys before the first query's own.
     pub past: usize,
-    pub words: ColumnRange,
+    /// Of queries, and of keys.
+    pub words: [ColumnRange; 2],
     pub values: ColumnRange,
     pub squared: bool,
     /// The largest magnitude of a value.
@@ -67,8 +68,9 @@ pub(super) fn attend<V: Copy + Into<i32>>(
     out: &mut [f32],
 ) -> CoincidenceCount {
     let CoincidenceShape { past, words, values, .. } = *shape;
-    let queries = q.len() / words.stride;
-    assert!(k.len() >= (past + queries) * words.stride, "a key for every token so far");
+    let [asked, words] = words;
+    let queries = q.len() / asked.stride;
+    assert!(k.len() >= (past + queries) * words.stride && asked.len == words.len, "a key for every token so far");
     assert!(v.len() >= (past + queries) * values.stride, "a value for every token so far");
     assert!(out.len() == queries * values.len, "a result for every query");
     // Keys whose sums stay in 32 bits: each adds at most this.
@@ -77,8 +79,8 @@ pub(super) fn attend<V: Copy + Into<i32>>(
     let group = (u64::from(i32::MAX.unsigned_abs()) / most).min(1 << 10) as usize;
     let (mut sums, mut block, mut few) = (vec![0i64; values.len], vec![0i64; values.len], vec![0i32; values.len]);
     let mut done = CoincidenceCount::default();
-    for (i, (q, out)) in q.chunks_exact(words.stride).zip(out.chunks_exact_mut(values.len)).enumerate() {
-        let q = &q[words.from..][..words.len];
+    for (i, (q, out)) in q.chunks_exact(asked.stride).zip(out.chunks_exact_mut(values.len)).enumerate() {
+        let q = &q[asked.from..][..asked.len];
         let at = past + i;
         let every = usize::try_from(shape.half_life).unwrap_or(0);
         sums.fill(0);

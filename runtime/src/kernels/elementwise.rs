@@ -1,29 +1,21 @@
 //! What is done to every number on its own: scales, curves; and the rows of an embedding.
 
+use super::activation::with_curve;
 use super::vectors::interface::Vectors;
 use snnc_ir::Curve;
 
-/// A curve by its formula, for dense programs. Spiking ones look it up in a table (`activation`).
+/// A curve as `Curve::at_f32` has it. Neurons without a gate look theirs up in a table (`activation`).
 #[inline(always)]
 pub(super) fn curve(curve: Curve, x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), y.len(), "as many results as arguments");
-    match curve {
-        Curve::Identity => y.copy_from_slice(x),
-        Curve::Relu => each(x, y, |x| if x > 0.0 { x } else { 0.0 }),
-        Curve::GeluTanh => each(x, y, gelu_tanh),
-        Curve::GeluErf => each(x, y, |x| (0.5 * x) * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))),
-        Curve::GeluQuick => each(x, y, |x| x / (1.0 + libm::expf(-1.702 * x))),
-        Curve::Silu => each(x, y, |x| x / (1.0 + libm::expf(-x))),
-    }
+    with_curve!(curve, f, each(x, y, f));
 }
 
+/// The curve of `gate`, times `up`.
 #[inline(always)]
-fn gelu_tanh(x: f32) -> f32 {
-    /// `sqrt(2 / pi)`
-    const ROOT: f32 = 0.797_884_6;
-    let cube = x * x * x;
-    let t = libm::tanhf(ROOT * (x + 0.044_715 * cube));
-    (0.5 * x) * (1.0 + t)
+pub(super) fn gated(curve: Curve, gate: &[f32], up: &[f32], y: &mut [f32]) {
+    assert!(gate.len() == up.len() && up.len() == y.len(), "as many results as gates and factors");
+    with_curve!(curve, f, y.iter_mut().zip(gate).zip(up).for_each(|((y, &gate), &up)| *y = f(gate) * up));
 }
 
 #[inline(always)]

@@ -42,44 +42,48 @@ impl StateSum for i64 {
     }
 }
 
-/// One head.
+/// One head of keys and values, and the heads of queries that share it.
 #[derive(Clone, Copy, Debug)]
-pub struct LinearShape {
+pub struct LinearShape<'a> {
     /// Tokens before the first one's.
     pub past: usize,
     pub features: usize,
     pub width: usize,
     pub guard: u8,
-    /// Added to the sum of weights, in units of a product of levels.
-    pub sink: f32,
+    /// By head of queries: added to the sum of weights, in units of a product of levels.
+    pub sinks: &'a [f32],
     /// Tokens after which the sums halve; 0 is never.
     pub half_life: i32,
 }
 
-impl LinearShape {
+impl LinearShape<'_> {
     /// Numbers that are kept of a head.
     pub fn numbers(&self) -> usize {
         self.features * (self.width + 1)
     }
 }
 
-/// Rows of q, k and v of the head alone: results `[tokens, width]`; the sums go on.
+/// Rows of these heads alone: queries `[tokens, sinks * features]`, results `[tokens, sinks * width]`; the sums go on.
 #[inline(always)]
 pub(super) fn attend<S: StateSum>(
     q: &[i32],
     k: &[i32],
     v: &[i32],
-    shape: &LinearShape,
+    shape: &LinearShape<'_>,
     sums: &mut [S],
     out: &mut [f32],
 ) {
-    let LinearShape { features, width, guard, .. } = *shape;
-    assert!(sums.len() == shape.numbers(), "sums of {features} features and {width} channels");
-    assert!(q.len() == k.len() && q.len() / features == v.len() / width, "queries, keys and values of every token");
-    assert!(out.len() == v.len(), "a result for every token");
+    let LinearShape { features, width, guard, sinks, .. } = *shape;
+    let group = sinks.len();
+    assert!(group > 0 && sums.len() == shape.numbers(), "sums of {features} features and {width} channels");
+    assert!(
+        k.len() / features == v.len() / width && q.len() == group * k.len(),
+        "queries, keys and values of every token"
+    );
+    assert!(out.len() == group * v.len(), "a result for every query");
     let (mut spoken, mut asked) = (Vec::with_capacity(features), Vec::with_capacity(features));
-    let tokens = q.chunks_exact(features).zip(k.chunks_exact(features)).zip(v.chunks_exact(width));
-    for (i, (((q, k), v), out)) in tokens.zip(out.chunks_exact_mut(width)).enumerate() {
+    let queries = q.chunks_exact(group * features).zip(out.chunks_exact_mut(group * width));
+    for (i, ((k, v), (q, out))) in k.chunks_exact(features).zip(v.chunks_exact(width)).zip(queries).enumerate() {
         let at = shape.past + i;
         let every = usize::try_from(shape.half_life).unwrap_or(0);
         if at > 0 && at.checked_rem(every) == Some(0) {
@@ -92,25 +96,34 @@ pub(super) fn attend<S: StateSum>(
             keys[f] += k;
             products[f * width..][..width].iter_mut().zip(v).for_each(|(sum, &v)| *sum += k * S::from_i64(v.into()));
         }
-        list(q, &mut asked);
-        let total: i64 = asked.iter().map(|&(f, q)| i64::from(q) * keys[f].to_i64()).sum();
-        let all = total as f32 + shape.sink * (1u32 << guard) as f32;
-        let mean = |sum: i64| if all == 0.0 { 0.0 } else { sum as f32 / all };
-        for (c, out) in (0..).step_by(BLOCK).zip(out.chunks_mut(BLOCK)) {
-            let row = |f: usize| &products[f * width + c..][..out.len()];
-            // Blocks of one length stay in registers.
-            let mut sums = [0i64; BLOCK];
-            if out.len() == BLOCK {
-                for &(f, q) in &asked {
-                    sums.iter_mut().zip(&row(f)[..BLOCK]).for_each(|(all, &sum)| *all += i64::from(q) * sum.to_i64());
-                }
-            } else {
-                for &(f, q) in &asked {
-                    sums.iter_mut().zip(row(f)).for_each(|(all, &sum)| *all += i64::from(q) * sum.to_i64());
-                }
-            }
-            out.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = mean(sum));
+        for ((q, out), &sink) in q.chunks_exact(features).zip(out.chunks_exact_mut(width)).zip(sinks) {
+            list(q, &mut asked);
+            let total: i64 = asked.iter().map(|&(f, q)| i64::from(q) * keys[f].to_i64()).sum();
+            let all = total as f32 + sink * (1u32 << guard) as f32;
+            answer(&asked, products, all, out);
         }
+    }
+}
+
+/// What the features that a query asks for have summed up, over `all`; 0 over 0 is 0.
+#[inline(always)]
+fn answer<S: StateSum>(asked: &[(usize, i32)], products: &[S], all: f32, out: &mut [f32]) {
+    let width = out.len();
+    let mean = |sum: i64| if all == 0.0 { 0.0 } else { sum as f32 / all };
+    for (c, out) in (0..).step_by(BLOCK).zip(out.chunks_mut(BLOCK)) {
+        let row = |f: usize| &products[f * width + c..][..out.len()];
+        // Blocks of one length stay in registers.
+        let mut sums = [0i64; BLOCK];
+        if out.len() == BLOCK {
+            for &(f, q) in asked {
+                sums.iter_mut().zip(&row(f)[..BLOCK]).for_each(|(all, &sum)| *all += i64::from(q) * sum.to_i64());
+            }
+        } else {
+            for &(f, q) in asked {
+                sums.iter_mut().zip(row(f)).for_each(|(all, &sum)| *all += i64::from(q) * sum.to_i64());
+            }
+        }
+        out.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = mean(sum));
     }
 }
 

@@ -17,6 +17,7 @@ mod coincidence;
 mod elementwise;
 mod event_list;
 mod exponential;
+mod gated_neuron;
 mod level;
 mod linear;
 mod linear_attention;
@@ -26,6 +27,7 @@ mod neuron;
 mod norm;
 mod pairs;
 mod panel;
+mod rotary;
 mod ssa;
 mod ssa_long;
 mod synapse;
@@ -36,13 +38,16 @@ mod training;
 mod vectors;
 
 pub(crate) use activation::ActivationTable;
+pub(crate) use attention::DenseShape;
 pub(crate) use coincidence::{CoincidenceCount, CoincidenceShape, ColumnRange, words};
 pub(crate) use event_list::{EventList, MOST_IN_TWO, TrainRuns};
+pub(crate) use gated_neuron::GatedParams;
 pub(crate) use level::{Potential, StoredLevel};
 pub(crate) use linear_attention::{LinearShape, StateSum};
 pub(crate) use neuron::{NeuronParams, SpikeCount};
 pub(crate) use panel::{OUTPUTS, Panels};
 use snnc_ir::Curve;
+use snnc_ir::op::Pairs;
 use snnc_ir::types::Code;
 pub(crate) use ssa::{Scratch, SsaCount, SsaShape};
 use std::ops::Range;
@@ -213,8 +218,8 @@ kernels! {
     /// `y[n, m] = x[n, k] w[m, k]^T + bias[m]`: the same bits as `linear_f32` on transposed weights.
     fn linear_f32_output_major(x: &[f32], w: &[f32], bias: Option<&[f32]>, k: usize, m: usize, y: &mut [f32]) = linear::output_major with vectors;
 
-    /// Causal attention of `q[n, d]` over `k[past + n, d]` and `v[past + n, d]`; heads lie side by side in a row.
-    fn attention_f32(q: &[f32], k: &[f32], v: &[f32], d: usize, heads: usize, scale: f32, out: &mut [f32]) = attention::causal with vectors;
+    /// Causal attention of `q[n, heads * w]` over `k` and `v`, `[past + n, kv_heads * w]` each.
+    fn attention_f32(q: &[f32], k: &[f32], v: &[f32], shape: &DenseShape, out: &mut [f32]) = attention::causal with vectors;
 
     /// Rows of `table[v, d]`. False, and `y` in part unwritten, if an id is outside it.
     #[must_use]
@@ -223,12 +228,18 @@ kernels! {
     /// Each row of `x[n, d]` less its mean.
     fn centre(x: &[f32], d: usize, y: &mut [f32]) = norm::centre;
 
-    /// Each group of `d` numbers over the root of its mean square plus `eps`. False if a mean square is not finite.
+    /// Each row of `x[n, d]` over the root of its mean square plus `eps`. False if a mean square is not finite.
     #[must_use]
     fn rms_norm(x: &[f32], d: usize, eps: f32, y: &mut [f32]) -> bool = norm::rms_norm;
 
-    /// A curve with `libm`'s transcendentals, element by element.
+    /// Heads of each row of `x[n, d]` turned in pairs by `turns[n, r]`: cosines, then sines, of `r / 2` pairs.
+    fn rotary(x: &[f32], turns: &[f32], d: usize, heads: usize, pairs: Pairs, y: &mut [f32]) = rotary::rotary;
+
+    /// A curve as `Curve::at_f32` has it, element by element.
     fn curve_f32(curve: Curve, x: &[f32], y: &mut [f32]) = elementwise::curve;
+
+    /// The curve of `gate` times `up`, element by element.
+    fn gated_f32(curve: Curve, gate: &[f32], up: &[f32], y: &mut [f32]) = elementwise::gated;
 
     /// The largest magnitude of each row of `x[n, d]`, 1 where all are 0. False if one is not finite.
     #[must_use]
@@ -288,6 +299,12 @@ kernels! {
     /// Potentials `x[n, d]` to levels; what fired, or nothing where `neuron.count` is `None`.
     fn quantise[X: Potential, L: StoredLevel](x: &[X], neuron: &NeuronParams<'_>, y: &mut [L]) -> SpikeCount = neuron::quantise with vectors;
 
+    /// Gates and what they multiply, `[n, d]` each, to levels; what fired, or nothing where `neuron.count` is `None`.
+    fn quantise_gated[G: Potential, U: Potential, L: StoredLevel](gate: &[G], up: &[U], neuron: &GatedParams<'_>, y: &mut [L]) -> SpikeCount = gated_neuron::quantise;
+
+    /// Levels `[n, d]` as the spikes that spell them: for each row a plane per timestep, `stride` apart.
+    fn spell[L: StoredLevel](levels: &[L], d: usize, code: Code, steps: u16, stride: usize, planes: &mut [i8]) = gated_neuron::spell;
+
     /// How many spikes spell the levels.
     fn count_spikes[L: StoredLevel](levels: &[L], code: Code) -> u64 = neuron::count;
 
@@ -314,7 +331,7 @@ kernels! {
     /// Rows to probabilities.
     fn softmax(x: &[f32], width: usize, y: &mut [f32]) = training::softmax;
 
-    /// The gradient of `rms_norm` by `x`, for groups of `width` numbers.
+    /// The gradient of `rms_norm` by `x`.
     fn rms_norm_grad(x: &[f32], c: &[f32], width: usize, eps: f32, out: &mut [f32]) = training::rms_norm_grad;
 
     /// Mean Kullback-Leibler divergence of logits `q` from logits `p`, in nats.
@@ -331,9 +348,9 @@ kernels! {
 
     // --- spiking attention ---
 
-    /// Time-to-first-spike attention of one head of `q[n, d]` over `k[past + n, d]` and `v[past + n, d]`, all levels:
-    /// `out[n, d / heads]`. Where queries come as trains, their scores are summed timestep by timestep.
-    fn ssa[Q: StoredLevel, K: StoredLevel, V: StoredLevel](q: &[Q], k: &[K], v: &[V], shape: &SsaShape<'_>, head: usize, scratch: &mut Scratch, out: &mut [f32]) -> SsaCount = ssa::head with vectors;
+    /// Time-to-first-spike attention of some heads of `q[n, heads * w]`, which share a head of `k` and `v`, `[past + n, kv_heads * w]`
+    /// each, all levels: `out[n, some * w]`. Where queries come as trains, their scores are summed timestep by timestep.
+    fn ssa[Q: StoredLevel, K: StoredLevel, V: StoredLevel](q: &[Q], k: &[K], v: &[V], shape: &SsaShape<'_>, heads: Range<usize>, scratch: &mut Scratch, out: &mut [f32]) -> SsaCount = ssa::heads with vectors;
 
     /// Attention by coincidence of some columns of `q`, `k` and `v`; their rows are spike words and levels.
     fn coincidence[V: Copy + Into<i32>](q: &[u64], k: &[u64], v: &[V], shape: &CoincidenceShape, out: &mut [f32]) -> CoincidenceCount = coincidence::attend;
@@ -344,8 +361,8 @@ kernels! {
     /// Planes of spikes that are not negative, `stride` apart, as spike words.
     fn words_of_planes(planes: &[i8], stride: usize, heads: usize, features: usize, steps: u16, rows: &mut [u64]) = coincidence::pack;
 
-    /// Linear attention of one head, whose sums go on.
-    fn linear_attention[S: StateSum](q: &[i32], k: &[i32], v: &[i32], shape: &LinearShape, sums: &mut [S], out: &mut [f32]) = linear_attention::attend;
+    /// Linear attention of one head of keys and the heads of queries that share it; its sums go on.
+    fn linear_attention[S: StateSum](q: &[i32], k: &[i32], v: &[i32], shape: &LinearShape<'_>, sums: &mut [S], out: &mut [f32]) = linear_attention::attend;
 
     /// Time-to-first-spike attention of all heads, `out[n, d]`, where sums may leave 32 bits.
     fn ssa_long(q: &[i32], k: &[i32], v: &[i32], shape: &SsaShape<'_>, out: &mut [f32]) -> SsaCount = ssa_long::attend;

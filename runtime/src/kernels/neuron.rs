@@ -73,7 +73,7 @@ const BLOCKS: usize = 16;
 
 /// Adds what a row of levels says.
 #[inline(always)]
-fn tally<L: StoredLevel>(row: &[L], code: Code, most: i32, fired: &mut SpikeCount) {
+pub(super) fn tally<L: StoredLevel>(row: &[L], code: Code, most: i32, fired: &mut SpikeCount) {
     let (none, most) = (L::from_i32(0), L::from_i32(most));
     let (blocks, rest) = row.as_chunks::<LANES>();
     let mut bits = 0;
@@ -142,7 +142,7 @@ fn through_table<X: Potential, L: StoredLevel>(
 
 /// Constants from a channel on; 0 beyond the last.
 #[inline(always)]
-fn block(constants: &[f32], from: usize) -> [f32; BLOCK] {
+pub(super) fn block(constants: &[f32], from: usize) -> [f32; BLOCK] {
     let rest = &constants[from..];
     rest.first_chunk().copied().unwrap_or_else(|| {
         let mut some = [0.0; BLOCK];
@@ -172,7 +172,7 @@ fn table_block(
 
 /// The nearest level of a potential; `limit` is the largest level and a half.
 #[inline(always)]
-fn level(potential: f32, limit: f32) -> i32 {
+pub(super) fn level(potential: f32, limit: f32) -> i32 {
     let a = potential.abs() + 0.5;
     let v = if a < limit { a } else { limit };
     // SAFETY: from 0.5 to 32767.5: `a` is no less, and where it is NaN the comparison chose the limit, which `quantise` has

@@ -1,13 +1,13 @@
-//! Rows less their mean, and rows over their root mean square.
+//! Rows less their mean, and rows over the root of their mean square: what normalises them.
 //!
 //! Law: a sum over a row has sixteen lanes; element `i` is added to lane `i mod 16` in ascending order, then lanes fold 8, 4,
-//! 2, 1.
+//! 2, 1. A row is multiplied by one reciprocal.
 
 use super::check::check_rows;
 
 const LANES: usize = 16;
 
-/// Each row less its mean.
+/// Rows of `d` less their mean.
 #[inline(always)]
 pub(super) fn centre(x: &[f32], d: usize, y: &mut [f32]) {
     check_rows(x.len(), d, y.len());
@@ -17,16 +17,16 @@ pub(super) fn centre(x: &[f32], d: usize, y: &mut [f32]) {
     }
 }
 
-/// Each group of `d` numbers over the root of its mean square plus `eps`. False if a mean square is not finite.
+/// Rows of `d`, or heads of rows, over the root of their mean square plus `eps`; whether every mean square was finite.
 #[inline(always)]
 pub(super) fn rms_norm(x: &[f32], d: usize, eps: f32, y: &mut [f32]) -> bool {
     check_rows(x.len(), d, y.len());
     let mut rows = x.chunks_exact(d).zip(y.chunks_exact_mut(d));
     rows.all(|(x, y)| {
-        let mean = row_sum(x, |x| x * x) / d as f32;
-        let inverse = 1.0 / (mean + eps).sqrt();
+        let mean_square = row_sum(x, |x| x * x) / d as f32;
+        let inverse = 1.0 / (mean_square + eps).sqrt();
         y.iter_mut().zip(x).for_each(|(y, &x)| *y = x * inverse);
-        mean.is_finite()
+        mean_square.is_finite()
     })
 }
 

@@ -16,14 +16,17 @@ use super::pairs::{ChannelPair, PAIR, PHASES, PhaseTable};
 use super::panel::OUTPUTS;
 use super::topk::outside_topk;
 use super::vectors::interface::{PanelSums, Vectors};
+use snnc_ir::op::Heads;
 use snnc_ir::types::Code;
+use std::ops::Range;
 
 /// What the attention of a layer is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct SsaShape<'a> {
-    /// Width of a row: all heads side by side.
-    pub d: usize,
-    /// By head: phases for each unit of a score.
+    pub heads: Heads,
+    /// Of a head.
+    pub width: usize,
+    /// By query head: phases for each unit of a score.
     pub slope: &'a [f32],
     /// By phase; each at least 0 and below 2^15.
     pub weights: &'a [i32],
@@ -33,6 +36,13 @@ pub struct SsaShape<'a> {
     pub steps: Option<u16>,
     /// How many keys may fire, if not all.
     pub keys: Option<usize>,
+}
+
+impl SsaShape<'_> {
+    /// Widths of a row of queries and of a row of keys.
+    pub fn row_widths(&self) -> [usize; 2] {
+        [self.heads.query, self.heads.kv].map(|heads| heads as usize * self.width)
+    }
 }
 
 /// What spikes drove.
@@ -71,45 +81,65 @@ const QUERIES: usize = 4 * TILE;
 /// Pairs of values that all queries of a tile pass before the next ones, 16 KiB.
 const BLOCK: usize = 64;
 
-/// One head of all queries: `out[n, width]`.
+/// Some query heads that share a head of keys, side by side, of all queries: `out[n, heads.len() * width]`.
 #[inline(always)]
-pub(super) fn head<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
+pub(super) fn heads<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
     vectors: impl Vectors,
     q: &[Q],
     k: &[K],
     v: &[V],
     shape: &SsaShape<'_>,
-    h: usize,
+    heads: Range<usize>,
     scratch: &mut Scratch,
     out: &mut [f32],
 ) -> SsaCount {
-    let (d, heads) = (shape.d, shape.slope.len());
-    check_attention(q.len(), k.len(), v.len(), d, heads, q.len());
-    assert!(h < heads && out.len() * heads == q.len(), "a head's share of the results");
-    let (width, queries, keys) = (d / heads, q.len() / d, k.len() / d);
+    let [d, kd] = shape.row_widths();
+    let (width, group) = (shape.width, shape.heads.group());
+    check_attention(q.len(), k.len(), v.len(), width, shape.heads, q.len());
+    let (queries, keys) = (q.len() / d, k.len() / kd);
+    assert!(heads.end <= shape.slope.len() && !heads.is_empty(), "heads {heads:?} of {}", shape.slope.len());
+    assert!(heads.start / group == (heads.end - 1) / group, "heads {heads:?} in groups of {group}");
+    assert!(out.len() == queries * heads.len() * width, "the results of {} heads", heads.len());
+    let past = keys - queries;
+    // What the first query does not see, none does.
+    let seen = shape.heads.first_key(past);
     let (late, table) = table(shape.weights);
-    let head = SsaHead {
+    let of_head = |h: usize| SsaHead {
         d,
+        kd,
         from: h * width,
+        shared: h / group * width,
         width,
+        out: [(h - heads.start) * width, heads.len() * width],
         slope: shape.slope[h],
         late,
         table: &table,
-        past: keys - queries,
+        past: past - seen,
+        window: shape.heads,
+        seen,
         keys: shape.keys,
     };
-    let mut tally = SsaCount::default();
-    for (i, q) in q.chunks_exact(d).enumerate() {
-        let (q, keys) = (&q[head.from..][..width], (head.past + i + 1) as u64);
-        let active = Q::narrow(q).map_or_else(|| q.iter().filter(|q| q.to_i32() != 0).count(), count_nonzero);
-        tally.score_pairs += active as u64 * keys;
-        tally.score_additions += count(q, shape.code) * keys;
+    let (k, v) = (&k[seen * kd..], &v[seen * kd..]);
+    if queries > FEW {
+        let head = of_head(heads.start);
+        transpose_keys(k, &head, &mut scratch.keys);
+        interleave_values(v, &head, &mut scratch.values);
     }
-    tally.value_keys = if queries > FEW {
-        many(vectors, q, k, v, shape, &head, scratch, out)
-    } else {
-        few(vectors, q, k, v, shape, &head, scratch, out)
-    };
+    let mut tally = SsaCount::default();
+    for h in heads.clone() {
+        let head = of_head(h);
+        for (i, q) in q.chunks_exact(d).enumerate() {
+            let (q, keys) = (&q[head.from..][..width], head.keys_met(i).len() as u64);
+            let active = Q::narrow(q).map_or_else(|| q.iter().filter(|q| q.to_i32() != 0).count(), count_nonzero);
+            tally.score_pairs += active as u64 * keys;
+            tally.score_additions += count(q, shape.code) * keys;
+        }
+        tally.value_keys += if queries > FEW {
+            many(vectors, q, shape, &head, scratch, out)
+        } else {
+            few(vectors, q, k, v, shape, &head, scratch, out)
+        };
+    }
     tally
 }
 
@@ -121,22 +151,44 @@ fn table(weights: &[i32]) -> (f32, PhaseTable) {
     (weights.len() as f32, table)
 }
 
-/// A head's place in rows, and how its keys fire.
+/// A head's place in rows, and how its keys fire. Keys are counted from the first that any query sees.
 struct SsaHead<'a> {
+    /// Widths of rows of queries, and of keys and values.
     d: usize,
-    /// Its first channel.
+    kd: usize,
+    /// Its first channel among queries, and among keys and values.
     from: usize,
+    shared: usize,
     width: usize,
+    /// Its first channel in rows of results, and their width.
+    out: [usize; 2],
     slope: f32,
     late: f32,
     table: &'a PhaseTable,
     /// Keys before the first query's own.
     past: usize,
+    window: Heads,
+    /// Positions before the first key.
+    seen: usize,
     /// How many keys may fire, if not all.
     keys: Option<usize>,
 }
 
 impl SsaHead<'_> {
+    /// Keys that query `i` sees.
+    #[inline(always)]
+    fn keys_met(&self, i: usize) -> Range<usize> {
+        let at = self.past + i;
+        self.window.first_key(self.seen + at) - self.seen..at + 1
+    }
+
+    /// Its place in query `i`'s row of results.
+    #[inline(always)]
+    fn results(&self, i: usize) -> Range<usize> {
+        let [from, stride] = self.out;
+        i * stride + from..i * stride + from + self.width
+    }
+
     /// Weights of all keys; what they are together.
     #[inline(always)]
     fn fire(&self, vectors: impl Vectors, scores: &mut [i32], weights: &mut [i16]) -> i32 {
@@ -168,23 +220,25 @@ fn few<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
     scratch: &mut Scratch,
     out: &mut [f32],
 ) -> u64 {
-    let (d, width) = (head.d, head.width);
+    let (d, kd, width) = (head.d, head.kd, head.width);
     let mut awake = 0;
-    for (i, (q, out)) in q.chunks_exact(d).zip(out.chunks_exact_mut(width)).enumerate() {
-        let keys = head.past + i + 1;
+    for (i, q) in q.chunks_exact(d).enumerate() {
+        let met = head.keys_met(i);
+        let keys = met.len();
         scratch.scores.resize(keys, 0);
         scratch.weights.resize(keys, 0);
         let q = &q[head.from..][..width];
-        let keys_at = &k[head.from..(keys - 1) * d + head.from + width];
+        let from = met.start * kd + head.shared;
+        let keys_at = &k[from..(met.end - 1) * kd + head.shared + width];
         match shape.steps {
-            None => vectors.dots(q, keys_at, d, &mut scratch.scores),
+            None => vectors.dots(q, keys_at, kd, &mut scratch.scores),
             Some(steps) => {
                 scratch.part.resize(keys, 0);
                 scratch.spikes.resize(width, 0);
                 scratch.scores.fill(0);
                 for t in 0..steps {
                     scratch.spikes.iter_mut().zip(q).for_each(|(s, &q)| *s = spell_one(q, shape.code, t, steps));
-                    vectors.dots(&scratch.spikes, keys_at, d, &mut scratch.part);
+                    vectors.dots(&scratch.spikes, keys_at, kd, &mut scratch.part);
                     let carry = shape.code.carry();
                     scratch.scores.iter_mut().zip(&scratch.part).for_each(|(sum, part)| *sum = carry * *sum + part);
                 }
@@ -200,50 +254,47 @@ fn few<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
         }
         scratch.sums.resize(width, 0);
         scratch.sums.fill(0);
-        vectors.weigh(&scratch.fired[..fired], &v[head.from..], d, &mut scratch.sums);
+        vectors.weigh(&scratch.fired[..fired], &v[from..], kd, &mut scratch.sums);
+        let out = &mut out[head.results(i)];
         out.iter_mut().zip(&scratch.sums).for_each(|(out, &sum)| *out = sum as f32 / total as f32);
         awake += fired as u64;
     }
     awake
 }
 
-/// Tile by tile. Keys that fired.
+/// Tile by tile, with keys and values as they were made ready. Keys that fired.
 #[inline(always)]
-fn many<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
+fn many<Q: StoredLevel>(
     vectors: impl Vectors,
     q: &[Q],
-    k: &[K],
-    v: &[V],
     shape: &SsaShape<'_>,
     head: &SsaHead<'_>,
     scratch: &mut Scratch,
     out: &mut [f32],
 ) -> u64 {
-    let (d, width) = (head.d, head.width);
-    let keys = k.len() / d;
+    let d = head.d;
     let Scratch { plane, scores, weights, keys: transposed, values, .. } = scratch;
-    transpose_keys(k, head, transposed);
-    interleave_values(v, head, values);
-    let stride = keys.next_multiple_of(OUTPUTS);
+    let stride = head.keys_met(q.len() / d - 1).end.next_multiple_of(OUTPUTS);
     scores.resize(QUERIES * stride, 0);
     weights.resize(QUERIES * stride, 0);
     let mut awake = 0;
     let mut totals = [0; QUERIES];
-    for (group, (q, out)) in q.chunks(QUERIES * d).zip(out.chunks_mut(QUERIES * width)).enumerate() {
-        let first = head.past + group * QUERIES + 1;
-        let queries = q.len() / d;
-        // All keys that a query of the group meets.
-        let most = first + queries - 1;
+    for (group, q) in q.chunks(QUERIES * d).enumerate() {
+        let (first, queries) = (group * QUERIES, q.len() / d);
+        // All keys that a query of the group meets, from the first key of a pair on.
+        let met = head.keys_met(first).start / PAIR * PAIR..head.keys_met(first + queries - 1).end;
         spell_queries(q, shape, head, plane);
-        sum_scores(vectors, plane, shape, head, [queries, most], transposed, scores, stride);
+        sum_scores(vectors, plane, shape, head, queries, &met, transposed, scores, stride);
         for i in 0..queries {
-            let row = &mut weights[i * stride..][..most.next_multiple_of(PAIR)];
-            let (met, beyond) = row.split_at_mut(first + i);
-            totals[i] = head.fire(vectors, &mut scores[i * stride..][..met.len()], met);
-            awake += met.iter().map(|&w| u64::from(w > 0)).sum::<u64>();
-            beyond.fill(0);
+            let own = head.keys_met(first + i);
+            let row = &mut weights[i * stride..][..met.end.next_multiple_of(PAIR)];
+            row[met.start..own.start].fill(0);
+            row[own.end..].fill(0);
+            let weights = &mut row[own.clone()];
+            totals[i] = head.fire(vectors, &mut scores[i * stride..][own], weights);
+            awake += weights.iter().map(|&w| u64::from(w > 0)).sum::<u64>();
         }
-        weigh_values(vectors, weights, &totals[..queries], most, values, stride, width, out);
+        weigh_values(vectors, weights, &totals[..queries], &met, values, stride, head, first, out);
     }
     awake
 }
@@ -253,10 +304,10 @@ fn many<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
 fn transpose_keys<K: StoredLevel>(k: &[K], head: &SsaHead<'_>, transposed: &mut Vec<ChannelPair>) {
     let pairs = head.width.div_ceil(PAIR);
     transposed.clear();
-    transposed.resize((k.len() / head.d).div_ceil(OUTPUTS) * pairs, ZERO);
-    for (block, k) in transposed.chunks_exact_mut(pairs).zip(k.chunks(OUTPUTS * head.d)) {
-        for (j, key) in k.chunks_exact(head.d).enumerate() {
-            let (twos, rest) = key[head.from..][..head.width].as_chunks::<PAIR>();
+    transposed.resize((k.len() / head.kd).div_ceil(OUTPUTS) * pairs, ZERO);
+    for (block, k) in transposed.chunks_exact_mut(pairs).zip(k.chunks(OUTPUTS * head.kd)) {
+        for (j, key) in k.chunks_exact(head.kd).enumerate() {
+            let (twos, rest) = key[head.shared..][..head.width].as_chunks::<PAIR>();
             for (pair, two) in block.iter_mut().zip(twos) {
                 pair.0.as_chunks_mut::<PAIR>().0[j] = [two[0].to_i16(), two[1].to_i16()];
             }
@@ -270,13 +321,13 @@ fn transpose_keys<K: StoredLevel>(k: &[K], head: &SsaHead<'_>, transposed: &mut 
 /// Values as weights of weights: `[width / 64][keys / 2]` pairs of keys, an output for each channel.
 #[inline(always)]
 fn interleave_values<V: StoredLevel>(v: &[V], head: &SsaHead<'_>, values: &mut Vec<ChannelPair>) {
-    let pairs = (v.len() / head.d).div_ceil(PAIR);
+    let pairs = (v.len() / head.kd).div_ceil(PAIR);
     values.clear();
     values.resize(head.width.div_ceil(OUTPUTS) * pairs, ZERO);
     for (p, values) in values.chunks_exact_mut(pairs).enumerate() {
-        let columns = head.from + p * OUTPUTS..head.from + head.width.min((p + 1) * OUTPUTS);
-        for (pair, v) in values.iter_mut().zip(v.chunks(PAIR * head.d)) {
-            for (i, v) in v.chunks_exact(head.d).enumerate() {
+        let columns = head.shared + p * OUTPUTS..head.shared + head.width.min((p + 1) * OUTPUTS);
+        for (pair, v) in values.iter_mut().zip(v.chunks(PAIR * head.kd)) {
+            for (i, v) in v.chunks_exact(head.kd).enumerate() {
                 let both = pair.0.as_chunks_mut::<PAIR>().0.iter_mut();
                 both.zip(&v[columns.clone()]).for_each(|(both, v)| both[i] = v.to_i16());
             }
@@ -313,14 +364,15 @@ macro_rules! tile {
     };
 }
 
-/// Scores of a group of queries with the first `most` keys, in rows `stride` apart.
+/// Scores of a group of queries with the keys that they meet, in rows `stride` apart.
 #[inline(always)]
 fn sum_scores(
     vectors: impl Vectors,
     plane: &[i16],
     shape: &SsaShape<'_>,
     head: &SsaHead<'_>,
-    [queries, most]: [usize; 2],
+    queries: usize,
+    met: &Range<usize>,
     transposed: &[ChannelPair],
     scores: &mut [i32],
     stride: usize,
@@ -329,7 +381,7 @@ fn sum_scores(
     for (t, plane) in plane.chunks_exact(queries * padded).enumerate() {
         let carry = if t == 0 { 0 } else { shape.code.carry() };
         for (x, scores) in plane.chunks(TILE * padded).zip(scores.chunks_mut(TILE * stride)) {
-            tile!(x.len() / padded, score_tile(vectors, x, transposed, most, carry, scores, stride));
+            tile!(x.len() / padded, score_tile(vectors, x, transposed, met, carry, scores, stride));
         }
     }
 }
@@ -339,14 +391,15 @@ fn score_tile<const T: usize>(
     vectors: impl Vectors,
     x: &[i16],
     transposed: &[ChannelPair],
-    most: usize,
+    met: &Range<usize>,
     carry: i32,
     scores: &mut [i32],
     stride: usize,
 ) {
     let padded = x.len() / T;
     let rows: [&[i16]; T] = std::array::from_fn(|t| &x[t * padded..][..padded]);
-    for (block, keys) in transposed.chunks_exact(padded / PAIR).take(most.div_ceil(OUTPUTS)).enumerate() {
+    let blocks = transposed.chunks_exact(padded / PAIR).enumerate();
+    for (block, keys) in blocks.take(met.end.div_ceil(OUTPUTS)).skip(met.start / OUTPUTS) {
         let mut sums: [PanelSums; T] = [[0; OUTPUTS]; T];
         vectors.tile_pairs(rows, keys, &mut sums);
         for (t, sums) in sums.iter().enumerate() {
@@ -360,21 +413,22 @@ fn score_tile<const T: usize>(
     }
 }
 
-/// The weighted means of the first `most` values.
+/// The weighted means of the values that a group of queries meets, of which the first has number `first`.
 #[inline(always)]
 fn weigh_values(
     vectors: impl Vectors,
     weights: &[i16],
     totals: &[i32],
-    most: usize,
+    met: &Range<usize>,
     values: &[ChannelPair],
     stride: usize,
-    width: usize,
+    head: &SsaHead<'_>,
+    first: usize,
     out: &mut [f32],
 ) {
-    let tiles = totals.chunks(TILE).zip(out.chunks_mut(TILE * width));
-    for ((totals, out), weights) in tiles.zip(weights.chunks(TILE * stride)) {
-        tile!(totals.len(), weigh_tile(vectors, weights, totals, most, values, stride, width, out));
+    let tiles = totals.chunks(TILE).zip(weights.chunks(TILE * stride)).zip((first..).step_by(TILE));
+    for ((totals, weights), first) in tiles {
+        tile!(totals.len(), weigh_tile(vectors, weights, totals, met, values, stride, head, first, out));
     }
 }
 
@@ -383,23 +437,24 @@ fn weigh_tile<const T: usize>(
     vectors: impl Vectors,
     weights: &[i16],
     totals: &[i32],
-    most: usize,
+    met: &Range<usize>,
     values: &[ChannelPair],
     stride: usize,
-    width: usize,
+    head: &SsaHead<'_>,
+    first: usize,
     out: &mut [f32],
 ) {
-    let panels = width.div_ceil(OUTPUTS);
+    let panels = head.width.div_ceil(OUTPUTS);
     for (p, values) in values.chunks_exact(values.len() / panels).enumerate() {
         let mut sums: [PanelSums; T] = [[0; OUTPUTS]; T];
-        for (block, values) in values[..most.div_ceil(PAIR)].chunks(BLOCK).enumerate() {
-            let from = block * BLOCK * PAIR;
+        let values = &values[met.start / PAIR..met.end.div_ceil(PAIR)];
+        for (values, from) in values.chunks(BLOCK).zip((met.start..).step_by(BLOCK * PAIR)) {
             let rows: [&[i16]; T] = std::array::from_fn(|t| &weights[t * stride + from..][..values.len() * PAIR]);
             vectors.tile_pairs(rows, values, &mut sums);
         }
-        let columns = p * OUTPUTS..width.min((p + 1) * OUTPUTS);
+        let columns = p * OUTPUTS..head.width.min((p + 1) * OUTPUTS);
         for (t, sums) in sums.iter().enumerate() {
-            let out = &mut out[t * width..][columns.clone()];
+            let out = &mut out[head.results(first + t)][columns.clone()];
             out.iter_mut().zip(sums).for_each(|(out, &sum)| *out = sum as f32 / totals[t] as f32);
         }
     }

@@ -11,21 +11,23 @@ use std::ops::Range;
 /// Attention on levels; where queries come as trains, scores are summed spike by spike.
 #[inline(always)]
 pub(super) fn attend(q: &[i32], k: &[i32], v: &[i32], shape: &SsaShape<'_>, out: &mut [f32]) -> SsaCount {
-    let (d, heads, steps) = (shape.d, shape.slope.len(), shape.steps);
-    check_attention(q.len(), k.len(), v.len(), d, heads, out.len());
-    let (width, past) = (d / heads, (k.len() - q.len()) / d);
+    let ([d, kd], width, steps) = (shape.row_widths(), shape.width, shape.steps);
+    check_attention(q.len(), k.len(), v.len(), width, shape.heads, out.len());
+    let past = k.len() / kd - q.len() / d;
     let mut tally = SsaCount::default();
     for (i, (q, out)) in q.chunks_exact(d).zip(out.chunks_exact_mut(d)).enumerate() {
-        let seen = (past + i + 1) * d;
+        let at = past + i;
+        let met = shape.heads.first_key(at) * kd..(at + 1) * kd;
         for (h, &slope) in shape.slope.iter().enumerate() {
-            let head = h * width..(h + 1) * width;
+            let (head, shared) = (h * width, h / shape.heads.group() * width);
+            let (head, shared) = (head..head + width, shared..shared + width);
             let q = &q[head.clone()];
-            let scores: Vec<i64> =
-                k[..seen].chunks_exact(d).map(|k| score(q, &k[head.clone()], shape.code, steps)).collect();
+            let keys = k[met.clone()].chunks_exact(kd);
+            let scores: Vec<i64> = keys.map(|k| score(q, &k[shared.clone()], shape.code, steps)).collect();
             tally.score_pairs += (q.iter().filter(|&&q| q != 0).count() * scores.len()) as u64;
             tally.score_additions +=
                 q.iter().map(|&q| u64::from(spikes(q, shape.code))).sum::<u64>() * scores.len() as u64;
-            tally.value_keys += weigh(&scores, &v[..seen], d, head.clone(), slope, shape, &mut out[head]);
+            tally.value_keys += weigh(&scores, &v[met.clone()], kd, shared, slope, shape, &mut out[head]);
         }
     }
     tally

@@ -268,14 +268,13 @@ fn softmax_row(x: &[f32], y: &mut [f32]) -> f32 {
     most + libm::logf(sum)
 }
 
-/// `s (c - y mean(c y))` with `y` the group normalised and `s` the inverse of its root mean square.
+/// `s (c - y mean(c y))` with `y` the row normalised and `s` the inverse of its root mean square.
 #[inline(always)]
 pub(super) fn rms_norm_grad(x: &[f32], c: &[f32], width: usize, eps: f32, out: &mut [f32]) {
     let d = width as f32;
     let mut products = vec![0.0; width];
     for ((x, c), out) in x.chunks_exact(width).zip(c.chunks_exact(width)).zip(out.chunks_exact_mut(width)) {
-        each(x, &mut products, |x| x * x);
-        let inverse = 1.0 / (row_sum(&products, |x| x) / d + eps).sqrt();
+        let inverse = 1.0 / (row_sum(x, |x| x * x) / d + eps).sqrt();
         each(x, out, |x| x * inverse);
         products.iter_mut().zip(&*out).zip(c).for_each(|((p, &y), &c)| *p = y * c);
         let mean = row_sum(&products, |x| x) / d;

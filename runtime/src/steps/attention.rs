@@ -1,23 +1,25 @@
 //! Dense causal attention in f32.
 
+use crate::kernels::DenseShape;
 use crate::meter::{Executed, MatmulCounts};
 use crate::planner::Planner;
-use crate::step::{AttentionCall, Fault, StepKind, keys_met, numbers, numbers_mut};
+use crate::step::{AttentionCall, Fault, StepKind, numbers, numbers_mut};
 use snnc_ir::events::Events;
-use snnc_ir::op::Scalar;
+use snnc_ir::op::{Heads, Scalar};
 use snnc_ir::{Diagnostic, Value};
 
-/// Softmax attention over all keys of the sequence.
+/// Softmax attention over the keys that a query sees.
 #[derive(Debug)]
 struct AttentionStep {
-    heads: usize,
+    heads: Heads,
     scale: Scalar,
+    /// Of a row of queries.
     width: usize,
 }
 
 /// # Errors
 /// Operands are not rows.
-pub fn plan(p: &mut Planner<'_>, at: Value, heads: usize, scale: Scalar) -> Result<(), Diagnostic> {
+pub fn plan(p: &mut Planner<'_>, at: Value, heads: Heads, scale: Scalar) -> Result<(), Diagnostic> {
     let width = p.width(at)?;
     p.step(at, AttentionStep { heads, scale, width }, &p.graph.node(at).args, &[])
 }
@@ -39,10 +41,11 @@ impl StepKind for AttentionStep {
         let AttentionCall { resources, entry, past, rows: [q, k, v], out, .. } = call;
         let &AttentionStep { heads, scale, width } = self;
         let out = numbers_mut::<f32>(out)?;
-        let events = Events { keys: keys_met(past, out.len() / width), ..Events::default() };
+        let events = Events { keys: heads.keys(past, out.len() / width), ..Events::default() };
+        let shape = DenseShape { heads, width: width / heads.query as usize, scale: scale.get() };
         let cache = entry.rows().ok_or(Fault::Misfit)?;
         let (keys, values) = cache.extend::<f32, f32>(past, numbers(k)?, numbers(v)?).ok_or(Fault::Misfit)?;
-        resources.kernels.attention_f32(numbers(q)?, keys, values, width, heads, scale.get(), out);
+        resources.kernels.attention_f32(numbers(q)?, keys, values, &shape, out);
         Ok(events)
     }
 }

@@ -15,6 +15,7 @@ use crate::steps::heads::{DecayMemory, put};
 use crate::steps::time_stepped::{Layer, LayerConstants};
 use snnc_ir::events::Events;
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::Heads;
 use snnc_ir::ssa::Output;
 use snnc_ir::ssa::meaning::first_key;
 use snnc_ir::types::{Code, Elem};
@@ -42,7 +43,7 @@ struct CoincidenceStep {
 pub fn plan(
     p: &mut Planner<'_>,
     at: Value,
-    heads: usize,
+    heads: Heads,
     squared: bool,
     lif: Option<Output>,
 ) -> Result<(), Diagnostic> {
@@ -53,7 +54,7 @@ pub fn plan(
     if !emit {
         decode_train(p, at, args[2])?;
     }
-    let features = p.width(args[0])? / heads;
+    let features = p.width(args[0])? / heads.query as usize;
     let width = p.width(at)?;
     let row_bytes = row_bytes(p.graph.ty(at)).ok_or_else(|| p.misfit(at, "its results are not rows, one per token"))?;
     let kind = CoincidenceStep {
@@ -96,7 +97,7 @@ impl StepKind for CoincidenceStep {
     }
 
     fn executed(&self, _: usize, events: &Events, _: &MatmulCounts) -> Executed {
-        let head = (self.heads.width / self.heads.heads) as u64;
+        let head = self.heads.head() as u64;
         Executed { macs: events.value_keys * head, additions: events.score_additions, bytes: 0 }
     }
 
@@ -105,7 +106,9 @@ impl StepKind for CoincidenceStep {
         let memory = DecayMemory { sink: constants.f32(0)?, half_life: constants.i32(1)?, past };
         let (heads, trains) = (&self.heads, self.trains);
         let queries = out.len() / self.row_bytes;
-        let [q, k] = [rows[0], rows[1]].map(|x| heads.words(resources.kernels, x, trains, queries));
+        let Heads { query, kv, .. } = heads.heads;
+        let q = heads.words(resources.kernels, rows[0], query as usize, trains, queries);
+        let k = heads.words(resources.kernels, rows[1], kv as usize, trains, queries);
         let (q, k) = (q?, k?);
         let score_pairs = heads.one_sided(&q, &memory);
         let cache = entry.rows().ok_or(Fault::Misfit)?;
@@ -140,10 +143,12 @@ impl StepKind for CoincidenceStep {
 /// Attention by coincidence, of all heads.
 #[derive(Debug)]
 struct CoincidenceHeads {
-    heads: usize,
+    heads: Heads,
     squared: bool,
     steps: u16,
+    /// Of a head.
     features: usize,
+    /// Of a row of results.
     width: usize,
 }
 
@@ -154,9 +159,26 @@ struct LifOutput<'a> {
 }
 
 impl CoincidenceHeads {
-    /// Features of some tokens as spike words.
-    fn words(&self, kernels: Kernels, rows: &[u8], trains: bool, tokens: usize) -> Result<Vec<u64>, Fault> {
-        let CoincidenceHeads { heads, features, steps, .. } = *self;
+    /// Channels of a head.
+    fn head(&self) -> usize {
+        self.width / self.heads.query as usize
+    }
+
+    /// Width of a row of values.
+    fn value_width(&self) -> usize {
+        self.width / self.heads.group()
+    }
+
+    /// Features of some tokens, of so many heads, as spike words.
+    fn words(
+        &self,
+        kernels: Kernels,
+        rows: &[u8],
+        heads: usize,
+        trains: bool,
+        tokens: usize,
+    ) -> Result<Vec<u64>, Fault> {
+        let CoincidenceHeads { features, steps, .. } = *self;
         let mut all = vec![0; tokens * heads * usize::from(steps) * words(features)];
         if trains {
             let stride = plane_bytes(heads * features);
@@ -171,11 +193,11 @@ impl CoincidenceHeads {
 
     /// Values that come as levels, as planes of their spikes.
     fn planes(&self, rows: &[u8], tokens: usize) -> Result<Vec<i8>, Fault> {
-        let levels = levels(rows, tokens * self.width)?;
-        let stride = plane_bytes(self.width);
+        let width = self.value_width();
+        let levels = levels(rows, tokens * width)?;
+        let stride = plane_bytes(width);
         let mut planes = vec![0; tokens * usize::from(self.steps) * stride];
-        for (train, levels) in planes.chunks_exact_mut(usize::from(self.steps) * stride).zip(levels.chunks(self.width))
-        {
+        for (train, levels) in planes.chunks_exact_mut(usize::from(self.steps) * stride).zip(levels.chunks(width)) {
             for (t, plane) in (0..).zip(train.chunks_exact_mut(stride)) {
                 plane.iter_mut().zip(levels).for_each(|(spike, &x)| *spike = Code::Unary.spike(x, t, self.steps) as i8);
             }
@@ -185,10 +207,11 @@ impl CoincidenceHeads {
 
     /// Spikes of all queries, each once for every key that has not faded.
     fn one_sided(&self, q: &[u64], memory: &DecayMemory<'_>) -> u64 {
-        let ColumnRange { stride, len, .. } = self.of_head(0);
+        let [ColumnRange { stride, len, .. }, _] = self.of_head(0);
         let mut pairs = 0;
         for (at, q) in (memory.past..).zip(q.chunks_exact(stride)) {
-            for (words, &every) in q.chunks_exact(len).zip(memory.half_life) {
+            for (h, words) in q.chunks_exact(len).enumerate() {
+                let every = memory.half_life[h / self.heads.group()];
                 let spikes = words.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
                 pairs += spikes * (at + 1 - first_key(at, every)) as u64;
             }
@@ -196,14 +219,15 @@ impl CoincidenceHeads {
         pairs
     }
 
-    /// ColumnRange of head `h` in rows of words, of all timesteps.
-    fn of_head(&self, h: usize) -> ColumnRange {
+    /// Place of query head `h`, and of the head of keys that it reads, in rows of words of all timesteps.
+    fn of_head(&self, h: usize) -> [ColumnRange; 2] {
         let len = usize::from(self.steps) * words(self.features);
-        ColumnRange { stride: self.heads * len, from: h * len, len }
+        let range = |heads: u32, h: usize| ColumnRange { stride: heads as usize * len, from: h * len, len };
+        [range(self.heads.query, h), range(self.heads.kv, h / self.heads.group())]
     }
 
     fn small(&self, tokens: usize, past: usize) -> bool {
-        tokens * (past + tokens) * self.heads < SHARED
+        tokens * (past + tokens) * (self.heads.query as usize) < SHARED
     }
 
     /// The weighted means of values.
@@ -217,11 +241,12 @@ impl CoincidenceHeads {
         out: &mut [f32],
     ) -> Events {
         let CoincidenceHeads { heads, squared, width, .. } = *self;
-        let (head, tokens) = (width / heads, out.len() / width);
+        let (head, tokens) = (self.head(), out.len() / width);
         let rows = Mutex::new((out, CoincidenceCount::default()));
-        by_heads(resources.pool, heads, self.small(tokens, memory.past), |h| {
-            let values = ColumnRange { stride: width, from: h * head, len: head };
-            let (sink, half_life) = (memory.sink[h], memory.half_life[h]);
+        by_heads(resources.pool, heads.query as usize, self.small(tokens, memory.past), |h| {
+            let shared = h / heads.group();
+            let values = ColumnRange { stride: self.value_width(), from: shared * head, len: head };
+            let (sink, half_life) = (memory.sink[h], memory.half_life[shared]);
             let shape =
                 CoincidenceShape { past: memory.past, words: self.of_head(h), values, squared, most, sink, half_life };
             let mut part = vec![0.0; tokens * head];
@@ -266,7 +291,7 @@ impl CoincidenceHeads {
             layer.run_rows(means, numbers_mut(out.bytes)?)
         } else {
             let mut planes =
-                vec![0; q.len() / self.of_head(0).stride * usize::from(self.steps) * plane_bytes(self.width)];
+                vec![0; q.len() / self.of_head(0)[0].stride * usize::from(self.steps) * plane_bytes(self.width)];
             let fired = layer.run_rows(means, &mut planes);
             self.add_up(&planes, out.bytes)?;
             fired
@@ -291,17 +316,18 @@ impl CoincidenceHeads {
         v: &[i8],
     ) -> (Vec<f32>, CoincidenceCount) {
         let CoincidenceHeads { heads, width, .. } = *self;
-        let (head, all, steps) = (width / heads, self.of_head(0), usize::from(self.steps));
-        let tokens = q.len() / all.stride;
+        let (head, steps) = (self.head(), usize::from(self.steps));
+        let tokens = q.len() / self.of_head(0)[0].stride;
         let parts = Mutex::new((vec![0.0; tokens * steps * width], CoincidenceCount::default()));
-        by_heads(resources.pool, heads, self.small(tokens, memory.past), |h| {
+        by_heads(resources.pool, heads.query as usize, self.small(tokens, memory.past), |h| {
+            let shared = h / heads.group();
             let mut means = vec![0.0; tokens * head];
             for t in 0..steps {
                 let len = words(self.features);
-                let words = ColumnRange { stride: all.stride, from: self.of_head(h).from + t * len, len };
-                let stride = plane_bytes(width);
-                let values = ColumnRange { stride: steps * stride, from: t * stride + h * head, len: head };
-                let (sink, half_life) = (memory.sink[h], memory.half_life[h]);
+                let words = self.of_head(h).map(|all| ColumnRange { from: all.from + t * len, len, ..all });
+                let stride = plane_bytes(self.value_width());
+                let values = ColumnRange { stride: steps * stride, from: t * stride + shared * head, len: head };
+                let (sink, half_life) = (memory.sink[h], memory.half_life[shared]);
                 let shape =
                     CoincidenceShape { past: memory.past, words, values, squared: false, most: 1, sink, half_life };
                 let done = resources.kernels.coincidence(q, k, v, &shape, &mut means);

@@ -3,7 +3,9 @@
 /// What heads remember, and how many tokens were before.
 #[derive(Clone, Copy, Debug)]
 pub struct DecayMemory<'a> {
+    /// By head of queries.
     pub sink: &'a [f32],
+    /// By head of keys.
     pub half_life: &'a [i32],
     pub past: usize,
 }

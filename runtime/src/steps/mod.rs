@@ -10,6 +10,7 @@ mod coincidence;
 mod curve;
 mod decode;
 mod embed;
+mod gated;
 mod gather_channels;
 mod head_linear;
 mod heads;
@@ -18,6 +19,7 @@ mod linear_attention;
 mod matmul_int;
 mod neuron;
 mod norm;
+mod rotary;
 mod row_max_abs;
 mod scale;
 mod scale_shift;
@@ -28,7 +30,7 @@ mod ttfs;
 use crate::plan::Plan;
 use crate::planner::Planner;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
-use snnc_ir::op::{Binary, Heads, Op};
+use snnc_ir::op::{Binary, Op};
 use snnc_ir::{Diagnostic, Graph, Ssa, Value};
 
 /// The plan of a graph, for passes of at most `chunk` tokens.
@@ -53,23 +55,27 @@ fn plan_node(p: &mut Planner<'_>, at: Value) -> Result<(), Diagnostic> {
         Op::Leaf(LeafOp::Positions) => p.positions(at),
         Op::Dense(DenseOp::Embed) => embed::plan(p, at),
         Op::Dense(DenseOp::Centre) => norm::plan_centre(p, at),
-        Op::Dense(DenseOp::RmsNorm { eps, heads }) => norm::plan_rms(p, at, eps, heads),
+        Op::Dense(DenseOp::RmsNorm { eps, heads }) => norm::plan_rms(p, at, eps, heads as usize),
+        Op::Dense(DenseOp::Rotary { heads, pairs }) => rotary::plan(p, at, heads as usize, pairs),
+        Op::Dense(DenseOp::Gated(curve)) => gated::plan(p, at, curve),
         Op::Dense(DenseOp::Linear(layout)) => linear::plan(p, at, layout),
         Op::Dense(DenseOp::Curve(curve)) => curve::plan(p, at, curve),
-        Op::Dense(DenseOp::Attention { heads, scale }) => attention::plan(p, at, equal_heads(p, at, heads)?, scale),
+        Op::Dense(DenseOp::Attention { heads, scale }) => attention::plan(p, at, heads, scale),
         Op::Level(LevelOp::Quant { code, steps, curve }) => neuron::plan(p, at, code, steps, curve, false),
         Op::Spike(SpikeOp::Fire { code, steps, curve }) => neuron::plan(p, at, code, steps, curve, true),
+        Op::Level(LevelOp::GatedQuant { code, steps, curve }) => gated::plan_neuron(p, at, code, steps, curve, false),
+        Op::Spike(SpikeOp::GatedFire { code, steps, curve }) => gated::plan_neuron(p, at, code, steps, curve, true),
         Op::Spike(SpikeOp::Integrate { membrane, steps, curve }) => time_stepped::plan(p, at, membrane, steps, curve),
         Op::Level(LevelOp::MatMulInt) => matmul_int::plan(p, at),
         Op::Spike(SpikeOp::Synapse) => synapse::plan_currents(p, at),
         Op::Spike(SpikeOp::Decode) => decode::plan(p, at),
         Op::Level(LevelOp::ScaleShift) => scale_shift::plan(p, at),
         Op::Level(LevelOp::Ssa { heads, variant }) => match variant {
-            Ssa::Ttfs { phases } => ttfs::plan(p, at, equal_heads(p, at, heads)?, phases, None),
-            Ssa::TopK { phases, keys } => ttfs::plan(p, at, equal_heads(p, at, heads)?, phases, Some(keys)),
-            Ssa::Coincidence { squared } => coincidence::plan(p, at, equal_heads(p, at, heads)?, squared, None),
-            Ssa::Lif { output } => coincidence::plan(p, at, equal_heads(p, at, heads)?, false, Some(output)),
-            Ssa::Linear { guard } => linear_attention::plan(p, at, equal_heads(p, at, heads)?, guard),
+            Ssa::Ttfs { phases } => ttfs::plan(p, at, heads, phases, None),
+            Ssa::TopK { phases, keys } => ttfs::plan(p, at, heads, phases, Some(keys)),
+            Ssa::Coincidence { squared } => coincidence::plan(p, at, heads, squared, None),
+            Ssa::Lif { output } => coincidence::plan(p, at, heads, false, Some(output)),
+            Ssa::Linear { guard } => linear_attention::plan(p, at, heads, guard),
         },
         Op::Level(LevelOp::HeadLinear) => head_linear::plan(p, at),
         Op::Array(ArrayOp::Binary(Binary::Add)) => add::plan(p, at),
@@ -77,15 +83,6 @@ fn plan_node(p: &mut Planner<'_>, at: Value) -> Result<(), Diagnostic> {
         Op::Array(ArrayOp::Binary(Binary::Div)) => scale::plan(p, at, true),
         Op::Level(LevelOp::RowMaxAbs) => row_max_abs::plan(p, at),
         Op::Level(LevelOp::GatherChannels) => gather_channels::plan(p, at),
-        Op::Dense(DenseOp::Rotary { .. } | DenseOp::Gated(_))
-        | Op::Level(LevelOp::GatedQuant { .. })
-        | Op::Spike(SpikeOp::GatedFire { .. }) => Err(p.misfit(at, "no step runs it yet")),
         Op::Array(_) | Op::Training(_) => Err(p.misfit(at, "no step runs it; programs are raised before they are run")),
     }
-}
-
-/// The heads of an attention whose queries have keys of their own and see all before them.
-fn equal_heads(p: &Planner<'_>, at: Value, heads: Heads) -> Result<usize, Diagnostic> {
-    let Heads { query, .. } = heads;
-    if heads == Heads::equal(query) { Ok(query as usize) } else { Err(p.misfit(at, "no step runs it yet")) }
 }

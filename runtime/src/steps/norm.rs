@@ -1,20 +1,21 @@
-//! Rows less their mean; rows, or their heads, over their root mean square.
+//! What normalises rows: less their mean, and over the root of their mean square. Gains are steps of their own.
 
 use crate::planner::Planner;
 use crate::step::{Fault, KernelCall, StepKind, check_finite, numbers, numbers_mut};
 use snnc_ir::op::Scalar;
 use snnc_ir::{Diagnostic, Value};
 
-/// A row less its mean.
+/// Rows less their mean.
 #[derive(Debug)]
 struct CentreStep {
     width: usize,
 }
 
-/// Groups of `width` channels over their root mean square.
+/// Rows, or heads of rows, over the root of their mean square.
 #[derive(Debug)]
 struct RmsNormStep {
     eps: Scalar,
+    /// Channels that are normalised together.
     width: usize,
 }
 
@@ -27,8 +28,8 @@ pub fn plan_centre(p: &mut Planner<'_>, at: Value) -> Result<(), Diagnostic> {
 
 /// # Errors
 /// The operand is not rows.
-pub fn plan_rms(p: &mut Planner<'_>, at: Value, eps: Scalar, heads: u32) -> Result<(), Diagnostic> {
-    let width = p.width(at)? / heads.max(1) as usize;
+pub fn plan_rms(p: &mut Planner<'_>, at: Value, eps: Scalar, heads: usize) -> Result<(), Diagnostic> {
+    let width = p.width(at)? / heads;
     p.step(at, RmsNormStep { eps, width }, &p.graph.node(at).args, &[])
 }
 

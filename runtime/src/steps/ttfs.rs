@@ -7,10 +7,11 @@ use crate::layout::level_bytes;
 use crate::meter::{Executed, MatmulCounts};
 use crate::planner::Planner;
 use crate::pool::Pool;
-use crate::step::{AttentionCall, Fault, StepKind, keys_met, levels, numbers, numbers_mut};
+use crate::step::{AttentionCall, Fault, StepKind, levels, numbers, numbers_mut};
 use crate::steps::decode::decode_train;
 use bytemuck::Pod;
 use snnc_ir::events::Events;
+use snnc_ir::op::Heads;
 use snnc_ir::ssa::meaning::phase_weights;
 use snnc_ir::types::Code;
 use snnc_ir::{Diagnostic, Value, bounds};
@@ -18,7 +19,7 @@ use snnc_ir::{Diagnostic, Value, bounds};
 /// Attention whose keys fire the later, the less they score.
 #[derive(Debug)]
 struct TtfsStep {
-    heads: usize,
+    heads: Heads,
     /// By phase.
     weights: Vec<i32>,
     /// How many keys may fire, if not all.
@@ -31,12 +32,13 @@ struct TtfsStep {
     wide: [bool; 3],
     /// Whether sums may leave 32 bits, or levels take 32.
     long: bool,
+    /// Of a row of queries.
     width: usize,
 }
 
 /// # Errors
 /// Operands are neither levels nor spikes.
-pub fn plan(p: &mut Planner<'_>, at: Value, heads: usize, phases: u32, keys: Option<u32>) -> Result<(), Diagnostic> {
+pub fn plan(p: &mut Planner<'_>, at: Value, heads: Heads, phases: u32, keys: Option<u32>) -> Result<(), Diagnostic> {
     let args = &p.graph.node(at).args;
     let (code, steps) = p.levels(args[0])?;
     let steps = p.is_train(args[0]).then_some(steps);
@@ -68,7 +70,7 @@ impl StepKind for TtfsStep {
     }
 
     fn executed(&self, _: usize, events: &Events, _: &MatmulCounts) -> Executed {
-        let head = (self.width / self.heads) as u64;
+        let head = self.width as u64 / u64::from(self.heads.query);
         let macs = events.keys * self.width as u64 + events.value_keys * head;
         Executed { macs, ..Executed::default() }
     }
@@ -76,9 +78,10 @@ impl StepKind for TtfsStep {
     fn attend(&self, call: AttentionCall<'_>) -> Result<Events, Fault> {
         let AttentionCall { resources, constants, entry, past, rows, out, .. } = call;
         let out = numbers_mut::<f32>(out)?;
-        let keys = keys_met(past, out.len() / self.width);
+        let keys = self.heads.keys(past, out.len() / self.width);
         let shape = SsaShape {
-            d: self.width,
+            heads: self.heads,
+            width: self.width / self.heads.query as usize,
             slope: constants.f32(0)?,
             weights: &self.weights,
             code: self.code,

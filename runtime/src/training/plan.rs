@@ -7,9 +7,9 @@
 use crate::kernels::{Axis, Map, Zip};
 use crate::liveness::{Lifetime, allocate};
 use snnc_ir::ErrorCode;
-use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, Pairs};
 use snnc_ir::op::{Surrogate, TrainingOp};
-use snnc_ir::{Binary, Diagnostic, Elem, Graph, Op, Unary, Value};
+use snnc_ir::{Binary, Curve, Diagnostic, Elem, Graph, Op, Unary, Value};
 use std::ops::Range;
 
 /// Values begin at multiples of this, so that a vector load meets one cache line: 64 bytes.
@@ -79,6 +79,7 @@ pub enum TrainingStepKind {
     CausalMask {
         keep: f32,
         drop: f32,
+        window: Option<u32>,
     },
     Centre,
     RmsNorm {
@@ -89,6 +90,11 @@ pub enum TrainingStepKind {
         eps: f32,
         heads: usize,
     },
+    Rotary {
+        heads: usize,
+        pairs: Pairs,
+    },
+    Gated(Curve),
     RowMaxAbs,
     RowMaxAbsGrad,
     GatherChannels,
@@ -291,8 +297,8 @@ impl<'g> TrainingPlanner<'g> {
             Op::Array(ArrayOp::Binary(Binary::Sub)) => zip(Zip::Sub),
             Op::Array(ArrayOp::Binary(Binary::Mul)) => zip(Zip::Mul),
             Op::Array(ArrayOp::Binary(Binary::Div)) => zip(Zip::Div),
-            Op::Array(ArrayOp::CausalMask { keep, drop }) => {
-                TrainingStepKind::CausalMask { keep: keep.get(), drop: drop.get() }
+            Op::Array(ArrayOp::CausalMask { keep, drop, window }) => {
+                TrainingStepKind::CausalMask { keep: keep.get(), drop: drop.get(), window }
             }
             Op::Array(ArrayOp::MatMul) => TrainingStepKind::MatMul,
             Op::Array(ArrayOp::Softmax) => TrainingStepKind::Softmax,
@@ -301,6 +307,8 @@ impl<'g> TrainingPlanner<'g> {
             Op::Dense(DenseOp::RmsNorm { eps, heads }) => {
                 TrainingStepKind::RmsNorm { eps: eps.get(), heads: heads as usize }
             }
+            Op::Dense(DenseOp::Rotary { heads, pairs }) => TrainingStepKind::Rotary { heads: heads as usize, pairs },
+            Op::Dense(DenseOp::Gated(curve)) => TrainingStepKind::Gated(curve),
             Op::Dense(DenseOp::Curve(kind)) => TrainingStepKind::Map(Map::Curve(kind)),
             Op::Level(LevelOp::ScaleShift) => TrainingStepKind::ScaleShift,
             Op::Level(LevelOp::RowMaxAbs) => TrainingStepKind::RowMaxAbs,
