@@ -5,7 +5,7 @@
 use snnc::convert::{BUILT_IN_TEXT, ConvertOptions, Sample, convert};
 use snnc::energy::measure::{MeasuredWindows, expected};
 use snnc::energy::{Block, Estimate, Phase, PriceList, PricedItem, Setting, estimate, measure};
-use snnc::files::{self, Model};
+use snnc::files::{self, DenseModel, Model};
 use snnc::tokens::Tokens;
 use snnc_examples::gpt2::{Activation, Gpt2Config};
 use snnc_ir::membrane::Membrane;
@@ -410,7 +410,9 @@ fn reuse_over_timesteps_and_batches() {
 fn the_attention_block_of_the_real_model() {
     let Some(folder) = shared("models/wt2-gelu") else { return };
     let Some(data) = shared("data/wikitext-2") else { return };
-    let Ok(Model::Onnx(import)) = files::load(&folder.join("model.onnx")) else { panic!("the model is an ONNX file") };
+    let Ok(Model::Dense(DenseModel::Onnx(import))) = files::load(&folder.join("model.onnx")) else {
+        panic!("the model is an ONNX file")
+    };
     let json = std::fs::read(folder.join("tokenizer.json")).unwrap();
     let tokens = Tokens::new(&json, "tokenizer.json").unwrap();
     let text = std::fs::read_to_string(data.join("valid.txt")).unwrap();

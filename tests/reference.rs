@@ -43,3 +43,23 @@ fn floats(kind: Dtype, bytes: &[u8]) -> Vec<f32> {
         other => panic!("reference files of {other:?} are not read"),
     }
 }
+
+/// The array of a NumPy file of version 1: f32, i32 or i64, row-major. Panics on another one.
+pub fn npy(path: &Path) -> Reference {
+    let bytes = fs::read(path).expect("the reference file can be read");
+    let start = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let header = String::from_utf8_lossy(&bytes[10..start]).into_owned();
+    let between = |from: &str, to: &str| {
+        let (_, rest) = header.split_once(from).expect("the header says it");
+        rest.split_once(to).expect("the header says it").0.to_string()
+    };
+    let shape = between("'shape': (", ")");
+    let sizes = shape.split(',').filter_map(|size| size.trim().parse().ok()).collect();
+    let (kind, dtype) = match between("'descr': '", "'").as_str() {
+        "<f4" => ("F32", Dtype::F32),
+        "<i4" => ("I32", Dtype::I32),
+        "<i8" => ("I64", Dtype::I64),
+        other => panic!("NumPy files of {other} are not read"),
+    };
+    Reference { sizes, data: floats(dtype, &bytes[start..]), kind: kind.into() }
+}

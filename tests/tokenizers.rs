@@ -558,8 +558,33 @@ fn tokenizers_in_programs_are_judged_too() {
     // A start token that the tokenizer does not have.
     file.tokenizer = Some(byte_level(&["<|endoftext|>"]).to_string().into_bytes());
     file.provenance = Some(br#"{"special_tokens": {"start": [4000000000], "end": []}}"#.to_vec());
-    let hints = snnc::model::stored_tokenizer(Path::new("c.snn"), file.tokenizer.clone(), file.provenance.as_deref());
+    let hints =
+        snnc::model::stored_tokenizer(Path::new("c.snn"), file.tokenizer.clone(), None, file.provenance.as_deref());
     let stored: TokenizerFile = hints.unwrap();
     let error = Tokens::of(&stored, &StartChoice::Auto).unwrap_err();
     assert!(error.message.contains("has no token 4000000000"), "{}", error.message);
+}
+
+/// A vocabulary and merges split texts as their class does: Qwen 2 keeps digits apart, GPT-2 does not. Tokens beside the
+/// vocabulary come from the configuration.
+#[test]
+fn a_pair_splits_texts_as_its_class_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let byte: Json = serde_json::from_str(&snnc_tests::byte_tokenizer()).unwrap();
+    let mut vocabulary = byte["model"]["vocab"].as_object().unwrap().clone();
+    vocabulary.insert("12".into(), json!(257));
+    write(at, "vocab.json", &Json::Object(vocabulary));
+    fs::write(at.join("merges.txt"), "#version: 0.2\n1 2\n").unwrap();
+    let ids = |config: Json, text: &str| {
+        write(at, "tokenizer_config.json", &config);
+        let file = find::find(at, None).unwrap().unwrap();
+        Tokens::of(&file, &StartChoice::None).unwrap().encode(text).unwrap()
+    };
+    assert_eq!(ids(json!({"tokenizer_class": "GPT2Tokenizer"}), "12"), [257]);
+    let end = json!({"content": "<|im_end|>", "special": true, "normalized": false});
+    let qwen = json!({"tokenizer_class": "Qwen2Tokenizer", "added_tokens_decoder": {"258": end}});
+    assert_eq!(ids(qwen, "12<|im_end|>"), [49, 50, 258]);
+    write(at, "tokenizer_config.json", &json!({"tokenizer_class": "HatTokenizer"}));
+    assert!(find::find(at, None).unwrap_err().message.contains("HatTokenizer"));
 }

@@ -4,6 +4,7 @@ use clap::Args;
 use snnc::energy::PriceList;
 use snnc::file_use::FileUse;
 use snnc::front::{InputBindings, OnnxOptions};
+use snnc::id_file::{IdFile, is_npy};
 use snnc::kernel_costs;
 use snnc::model::{EngineOptions, threads_or_all};
 use snnc::parallel::THREADS_MAX;
@@ -85,7 +86,7 @@ impl ThreadArgs {
     }
 }
 
-/// What a user says of an ONNX file; a compiled program needs none of it.
+/// What a user says of an ONNX file or a folder; a compiled program needs none of it.
 #[derive(Args, Clone, Debug, Default)]
 pub struct OnnxArgs {
     /// What an input of the ONNX file holds, beside the token ids; may be given several times.
@@ -99,6 +100,9 @@ pub struct OnnxArgs {
     /// Above 0, at most 1. [default: 0.001; 0.1 for files that round activations]
     #[arg(long, value_name = "SHARE", value_parser = import_tolerance)]
     import_tolerance: Option<f32>,
+    /// Descriptions of architectures beside those of snnc, for Hugging Face folders: a TOML file.
+    #[arg(long, value_name = "FILE")]
+    architecture: Option<PathBuf>,
 }
 
 fn import_tolerance(text: &str) -> Result<f32, String> {
@@ -107,6 +111,11 @@ fn import_tolerance(text: &str) -> Result<f32, String> {
 }
 
 impl OnnxArgs {
+    /// With the file that these options name.
+    pub fn files(&self, used: FileUse) -> FileUse {
+        used.reads("--architecture", &self.architecture)
+    }
+
     /// The options for the library.
     ///
     /// # Errors
@@ -114,7 +123,12 @@ impl OnnxArgs {
     pub fn options(&self) -> Result<OnnxOptions, Diagnostics> {
         let inputs = InputBindings::parse(&self.inputs)
             .map_err(|message| Diagnostic::new("--input", message).code(ErrorCode::OPTION))?;
-        Ok(OnnxOptions { inputs, import_tolerance: self.import_tolerance })
+        Ok(OnnxOptions {
+            inputs,
+            import_tolerance: self.import_tolerance,
+            architectures: self.architecture.clone(),
+            context: None,
+        })
     }
 }
 
@@ -127,6 +141,18 @@ pub struct StartArgs {
     /// what `auto` was when it was compiled.
     #[arg(long, value_name = "auto|none|TOKEN", default_value = "auto")]
     pub start: StartChoice,
+}
+
+/// The text or the token ids that a user named.
+///
+/// # Errors
+/// What is named with --tokens is no file of ids.
+pub fn text_or_ids(text: &Option<PathBuf>, tokens: &Option<PathBuf>) -> Result<Option<PathBuf>, Diagnostics> {
+    match tokens {
+        Some(path) if !is_npy(path) => Err(IdFile::open(path).map(drop).err().into_iter().collect()),
+        Some(path) => Ok(Some(path.clone())),
+        None => Ok(text.clone()),
+    }
 }
 
 /// Most sequences that share a pass. Beyond a few dozen, more texts at a time make nothing faster, and each has keys and values

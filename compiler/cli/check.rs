@@ -9,10 +9,10 @@ use snnc::file_use::FileUse;
 use snnc_ir::diagnostic::Diagnostics;
 use std::path::PathBuf;
 
-/// Check whether an ONNX file can be compiled, and describe its network
+/// Check whether an ONNX file or a Hugging Face folder can be compiled, and describe its network
 #[derive(Args, Debug)]
 pub struct CheckCommand {
-    /// The ONNX file
+    /// The ONNX file, or a folder with a network
     model: PathBuf,
     #[command(flatten)]
     onnx: OnnxArgs,
@@ -23,7 +23,7 @@ pub struct CheckCommand {
 
 impl CheckCommand {
     pub fn files(&self) -> FileUse {
-        FileUse::default().reads_models("the model", [&self.model])
+        self.onnx.files(FileUse::default()).reads_models("the model", [&self.model])
     }
 
     pub fn run(self) -> Result<(), Diagnostics> {
@@ -34,14 +34,12 @@ impl CheckCommand {
         }
         let checked = checked?;
         checked.warnings.iter().for_each(|warning| warn(warning));
-        let file = &checked.file;
-        let producer = if file.producer.is_empty() { "an unnamed exporter" } else { &file.producer };
-        let mut rows = vec![("file", format!("opset {}, {} nodes, {producer}", file.opset, file.nodes))];
+        let mut rows = vec![("file", checked.file.line())];
         rows.extend(checked.network.lines());
         let estimate = checked.estimate();
         let memory = si(estimate.bytes as f64, "B");
         rows.push(("compile", format!("about {:.0} s and {memory} of memory", estimate.seconds.ceil())));
         let rows: String = rows.iter().map(|(name, text)| format!("  {name:<11} {text}\n")).collect();
-        emit(&format!("{}: a GPT-2 that snnc compiles\n{rows}", self.model.display()))
+        emit(&format!("{}: a network that snnc compiles\n{rows}", self.model.display()))
     }
 }

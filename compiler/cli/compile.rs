@@ -8,6 +8,8 @@ use crate::units::{percent, si};
 use clap::Args;
 use snnc::compile::{CompileOptions, CompiledModel, compile};
 use snnc::file_use::FileUse;
+use snnc::files;
+use snnc::front::OnnxOptions;
 use snnc::model::threads_or_all;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Graph, text};
@@ -29,7 +31,7 @@ pub struct CompileCommand {
     tokenizer: Option<PathBuf>,
     #[command(flatten)]
     start: StartArgs,
-    /// Text to measure activation ranges on [default: a built-in text]
+    /// Text, or .npy file of token ids ([n] or [texts, n]), to measure activation ranges on [default: a built-in text]
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
     /// Calibration tokens [default: 16384; fewer for networks of more than 90 M weights]
@@ -37,6 +39,12 @@ pub struct CompileCommand {
     calibration_tokens: Option<usize>,
     #[command(flatten)]
     quant: QuantArgs,
+    /// Context of the program in tokens [default: the file's own].
+    ///
+    /// Of a network with rotary positions it is how long their tables are; without this option it is what the configuration beside
+    /// the model says, at most 4096.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    context: Option<u32>,
     /// Print the IR after a pass, such as `ir=raise`. `ir=imported` is the graph before the first pass
     #[arg(long, value_name = "ir=PASS", value_parser = emitted)]
     emit: Vec<String>,
@@ -56,13 +64,16 @@ fn emitted(text: &str) -> Result<String, String> {
 
 impl CompileCommand {
     pub fn files(&self) -> FileUse {
-        let used = FileUse::default().reads_models("the model", [&self.model]).reads("--tokenizer", &self.tokenizer);
+        let used = self
+            .onnx
+            .files(FileUse::default())
+            .reads_models("the model", [&self.model])
+            .reads("--tokenizer", &self.tokenizer);
         used.reads("--calibrate", &self.calibrate).writes("-o", [self.output()])
     }
 
     fn output(&self) -> PathBuf {
-        let named = || PathBuf::from(self.model.file_stem().unwrap_or_default()).with_extension("snn");
-        self.output.clone().unwrap_or_else(named)
+        self.output.clone().unwrap_or_else(|| files::default_output(&self.model, "snn"))
     }
 
     pub fn run(self) -> Result<(), Diagnostics> {
@@ -75,7 +86,7 @@ impl CompileCommand {
             calibrate: self.calibrate.clone(),
             calibration_tokens: self.calibration_tokens,
             quant: self.quant.options()?,
-            onnx: self.onnx.options()?,
+            onnx: OnnxOptions { context: self.context, ..self.onnx.options()? },
             threads: threads_or_all(self.threads),
         };
         let mut dumps = String::new();

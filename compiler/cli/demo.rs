@@ -21,7 +21,6 @@ use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_passes::levels::Levels;
 use snnc_passes::options::QuantOptions;
-use snnc_runtime::SampleOptions;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -79,10 +78,8 @@ impl DemoCommand {
         if let Some(output) = &self.output {
             let file = File {
                 tokenizer: loaded.tokenizer.clone().map(|file| file.json),
-                provenance: Some(
-                    ProgramRecord { special_tokens: Some(tokens.special().clone()), ..ProgramRecord::default() }
-                        .to_bytes(),
-                ),
+                language: Some(tokens.language().clone()),
+                provenance: Some(ProgramRecord::default().to_bytes()),
                 calibration: Some(converted.section.to_string().into_bytes()),
                 ..File::new(converted.graph.clone())
             };
@@ -94,7 +91,7 @@ impl DemoCommand {
             .program(&EngineOptions { count: true, ..EngineOptions::default() })?;
 
         status("2. let both networks continue a text, greedily");
-        let request = Request { prompt: &self.prompt, most: 40, options: SampleOptions::default(), stop: &[] };
+        let request = Request::new(&self.prompt, 40);
         for (name, program) in [("dense", &dense), ("spiking", &spiking)] {
             let done = generate(program, &tokens, &request, &mut |_| Ok(()))?;
             emit(&format!("\n{name:>8}: {}{}\n", self.prompt, done.text))?;

@@ -1,6 +1,6 @@
 //! `snnc energy`: what a network costs on text, dense beside spiking, by several price lists.
 
-use crate::args::{OnnxArgs, StartArgs, WhichEngine, price_lists, threads};
+use crate::args::{OnnxArgs, StartArgs, WhichEngine, price_lists, text_or_ids, threads};
 use crate::bar::Bar;
 use crate::energy_table;
 use crate::output::{emit, emit_json};
@@ -27,10 +27,13 @@ pub struct EnergyCommand {
     /// Without it, neurons are assumed to fire at the rates of the calibration text, and every key is assumed to be read.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
+    /// Token ids instead of a text: a .npy file of integers, [n] or [texts, n]. They are run as they are
+    #[arg(long, value_name = "FILE.npy", conflicts_with = "text")]
+    tokens: Option<PathBuf>,
     #[command(flatten)]
     start: StartArgs,
     /// Assume this many spikes per neuron and token. `2.5,0.9` also gives the share of neurons that fire at all
-    #[arg(long, value_name = "SPIKES[,SHARE]", value_parser = firing_rate, conflicts_with = "text")]
+    #[arg(long, value_name = "SPIKES[,SHARE]", value_parser = firing_rate, conflicts_with_all = ["text", "tokens"])]
     firing_rate: Option<Rate>,
     /// Tokens per window: prefill reads them, decoding starts after them [default: the network's context]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CONTEXT_MAX)))]
@@ -60,15 +63,15 @@ pub struct EnergyCommand {
 
 impl EnergyCommand {
     pub fn files(&self) -> FileUse {
-        let used = FileUse::default().reads_models("the model", [&self.model]);
-        used.reads("--text", &self.text).reads("--prices", &self.prices)
+        let used = self.onnx.files(FileUse::default()).reads_models("the model", [&self.model]);
+        used.reads("--text", &self.text).reads("--tokens", &self.tokens).reads("--prices", &self.prices)
     }
 
     pub fn run(self) -> Result<(), Diagnostics> {
         let options = EnergyOptions {
             model: self.model.clone(),
             onnx: self.onnx.options()?,
-            text: self.text.clone(),
+            text: text_or_ids(&self.text, &self.tokens)?,
             start: self.start.start.clone(),
             firing_rate: self.firing_rate,
             context: self.context,

@@ -1,6 +1,6 @@
 //! `snnc eval`: perplexity, nearness to the dense network, where the difference comes from, and what is not as it seems.
 
-use crate::args::{EngineArgs, OnnxArgs, StartArgs, share, threads};
+use crate::args::{EngineArgs, OnnxArgs, StartArgs, share, text_or_ids, threads};
 use crate::bar::Bar;
 use crate::eval_table;
 use crate::output::{emit, emit_json, status, warn};
@@ -23,8 +23,11 @@ pub struct EvalCommand {
     #[arg(long, value_name = "MODEL.onnx")]
     reference: Option<PathBuf>,
     /// Text to predict
-    #[arg(long, value_name = "FILE")]
-    text: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "tokens")]
+    text: Option<PathBuf>,
+    /// Token ids instead of a text: a .npy file of integers, [n] or [texts, n]. They are run as they are
+    #[arg(long, value_name = "FILE.npy", conflicts_with = "text")]
+    tokens: Option<PathBuf>,
     #[command(flatten)]
     start: StartArgs,
     /// Windows to run, spread evenly over the text [default: all]
@@ -78,7 +81,8 @@ fn cosine(text: &str) -> Result<f64, String> {
 
 impl EvalCommand {
     pub fn files(&self) -> FileUse {
-        let used = FileUse::default().reads_models("the model", [&self.model]).reads("--text", [&self.text]);
+        let used = self.onnx.files(FileUse::default()).reads_models("the model", [&self.model]);
+        let used = used.reads("--text", &self.text).reads("--tokens", &self.tokens);
         self.engine.files(used.reads_models("--reference", &self.reference)).writes("--html", &self.html)
     }
 
@@ -109,7 +113,7 @@ impl EvalCommand {
             model: self.model.clone(),
             onnx: self.onnx.options()?,
             reference: self.reference.clone(),
-            text: self.text.clone(),
+            text: text_or_ids(&self.text, &self.tokens)?.unwrap_or_default(),
             start: self.start.start.clone(),
             windows: self.windows.map(|n| n as usize),
             stride: self.stride.map(|n| n as usize),

@@ -13,7 +13,7 @@ fn row(name: &str, value: &str) -> String {
 
 /// All that an evaluation found.
 pub fn report(found: &EvalReport) -> String {
-    let mut text = scores(&found.done, found.beside, Some(found.tokens_per_word));
+    let mut text = scores(&found.done, found.beside, found.tokens_per_word);
     if let Some(neurons) = &found.neurons {
         let value = format!("{:>10.3}  (of {:.2} timesteps)", neurons.rate(), neurons.mean_steps());
         text += &row("spikes per neuron", &value);

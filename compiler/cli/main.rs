@@ -3,6 +3,7 @@
 mod args;
 mod bar;
 mod bench;
+mod chat;
 mod check;
 mod compile;
 mod demo;
@@ -20,6 +21,7 @@ mod quant_args;
 mod report;
 mod report_text;
 mod run;
+mod sampling;
 mod show;
 mod signals;
 mod table;
@@ -34,7 +36,7 @@ use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
 use std::process::ExitCode;
 
-/// Compiles GPT-2 in ONNX to a spiking neural network, runs it, and says what it costs.
+/// Compiles a language model, an ONNX file or a Hugging Face folder, to a spiking neural network, runs it, and says what it costs.
 #[derive(Parser, Debug)]
 #[command(name = "snnc", version, max_term_width = 100)]
 struct Cli {
@@ -50,6 +52,7 @@ enum Command {
     Check(check::CheckCommand),
     Compile(compile::CompileCommand),
     Run(run::RunCommand),
+    Chat(chat::ChatCommand),
     Eval(eval::EvalCommand),
     Energy(energy::EnergyCommand),
     Inspect(inspect::InspectCommand),
@@ -70,6 +73,7 @@ impl Command {
             Command::Check(command) => command.files(),
             Command::Compile(command) => command.files(),
             Command::Run(command) => command.files(),
+            Command::Chat(command) => command.files(),
             Command::Eval(command) => command.files(),
             Command::Energy(command) => command.files(),
             Command::Inspect(command) => command.files(),
@@ -104,6 +108,7 @@ fn main() -> ExitCode {
         Command::Check(command) => command.run(),
         Command::Compile(command) => command.run(),
         Command::Run(command) => command.run(),
+        Command::Chat(command) => command.run(),
         Command::Eval(command) => return verdict(command.run()),
         Command::Energy(command) => command.run(),
         Command::Inspect(command) => command.run(),
@@ -139,20 +144,27 @@ mod tests {
     }
 
     /// Command lines that name every file that a command can be given, each by another name.
-    const WITH_FILES: [&str; 18] = [
-        "check a",
-        "compile a -o b --tokenizer c --calibrate d",
-        "run a --prompts b --kernel-costs c --emit clif=d",
-        "eval a --reference b --text c --html d --kernel-costs e",
-        "energy a --text b --prices c",
-        "inspect a --text b --reference c --prices d",
-        "report a --text b --reference c --prices d -o e",
-        "logits a --tokens 1 -o b --kernel-costs c",
-        "show a --emit asm=b --kernel-costs c",
+    const WITH_FILES: [&str; 25] = [
+        "check a --architecture b",
+        "compile a -o b --tokenizer c --calibrate d --architecture e",
+        "run a --prompts b --kernel-costs c --emit clif=d --architecture e",
+        "chat a --template b --kernel-costs c",
+        "eval a --reference b --text c --html d --kernel-costs e --architecture f",
+        "eval a --tokens b",
+        "energy a --text b --prices c --architecture d",
+        "energy a --tokens b",
+        "inspect a --tokens b.npy",
+        "inspect a --text b --reference c --prices d --architecture e",
+        "report a --text b --reference c --prices d -o e --architecture f",
+        "logits a --tokens 1 -o b --kernel-costs c --architecture d",
+        "logits a --tokens b.npy -o c",
+        "show a --emit asm=b --kernel-costs c --architecture d",
         "opt a --model b --model c -o d",
         "opt a --passes raise,simplify --dump-to b",
-        "tune a --text b --calibrate c",
-        "train a --text b --reference c -o d --validate e",
+        "tune a --text b --calibrate c --architecture d",
+        "tune a --tokens b",
+        "train a --text b --reference c -o d --validate e --architecture f",
+        "train a --tokens b --reference c -o d",
         "bench a --baseline b --kernel-costs c --emit clif=d",
         "bench a --measure-kernel-costs b",
         "demo --model a -o b",

@@ -5,6 +5,7 @@ use crate::quant_args::QuantArgs;
 use clap::Args;
 use snnc::file_use::FileUse;
 use snnc::files;
+use snnc::front::{self, OnnxOptions};
 use snnc::opt::{self, Omit, PassSettings};
 use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
@@ -73,7 +74,7 @@ impl OptCommand {
         let at_lines = |errors| opt::with_lines(&name, &text, errors);
         let mut graphs = Vec::new();
         for path in &self.model {
-            graphs.extend(opt::weights_of(files::load(path)?, &text)?);
+            graphs.extend(opt::weights_of(front::load(path, &OnnxOptions::default())?, &text)?);
         }
         let read = opt::read(&text, &graphs.iter().collect::<Vec<_>>()).map_err(at_lines)?;
         let omit = Omit { weights: self.no_weights, but_layers: self.layers.clone() };

@@ -60,6 +60,12 @@ pub fn status(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// A question for a person, who answers on the same line.
+pub fn ask(question: &str) {
+    let mut out = io::stderr();
+    let _ = out.write_all(question.as_bytes()).and_then(|()| out.flush());
+}
+
 /// Whether the command writes files, which whoever reads standard output does not know of.
 static HAS_OUTPUTS: AtomicBool = AtomicBool::new(false);
 

@@ -7,14 +7,14 @@
 use crate::bar::Bar;
 use crate::output::{emit, status};
 use snnc::evaluate::logits_of;
-use snnc::generate::{PromptJson, Request, Stopped, Writing, prompt_ids};
+use snnc::generate::{PromptJson, Request, Stopped, Writing, prompt_ids, slides, start_tokens};
 use snnc::progress::Progress;
 use snnc::schema::document;
 use snnc::tokens::Tokens;
 use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_runtime::{Batch, Program, Rows, SampleOptions};
+use snnc_runtime::{Batch, Program, SampleOptions};
 use std::iter::Enumerate;
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,11 +30,11 @@ struct Prompt<'a> {
 }
 
 /// The prompts of a file, one a line; empty lines are none.
-fn prompts<'a>(file: &str, text: &'a str, tokens: &Tokens, context: usize) -> Result<Vec<Prompt<'a>>, Diagnostics> {
+fn prompts<'a>(file: &str, text: &'a str, tokens: &Tokens, most: usize) -> Result<Vec<Prompt<'a>>, Diagnostics> {
     let (mut prompts, mut diagnostics) = (Vec::new(), Diagnostics::new());
     for (number, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.is_empty()) {
         let place = format!("{file}:{number}");
-        match prompt_ids(tokens, text, context, &place) {
+        match prompt_ids(tokens, text, most, &place) {
             Ok(ids) => prompts.push(Prompt { number, place, text, ids }),
             Err(error) => diagnostics.push(error),
         }
@@ -62,12 +62,13 @@ pub fn continue_all(
     setting: &PromptFile<'_>,
     text: &str,
 ) -> Result<(), Diagnostics> {
-    let prompts = prompts(setting.file, text, tokens, program.graph().context as usize)?;
+    let context = program.graph().context as usize;
+    let prompts = prompts(setting.file, text, tokens, setting.request.prompt_tokens_max(context))?;
     let batch = Batch::new(program.clone(), setting.batch.min(prompts.len()))?;
     let mut all = Prompts {
         tokens,
         setting,
-        context: program.graph().context as usize,
+        context,
         output: logits_of(program.graph())?,
         waiting: prompts.iter().enumerate(),
         here: (0..batch.sequences()).map(|_| None).collect(),
@@ -79,6 +80,7 @@ pub fn continue_all(
         tokens_read: 0,
         tokens_stepped: 0,
         seconds: [0.0; 2],
+        slides: 0,
     };
     all.bar.begin("writing", prompts.len() as u64);
     while all.join() {
@@ -113,6 +115,8 @@ struct Prompts<'a> {
     tokens_stepped: usize,
     /// Of prompts, of steps.
     seconds: [f64; 2],
+    /// How often the oldest half of a text was dropped.
+    slides: usize,
 }
 
 /// A text at hand.
@@ -131,43 +135,92 @@ struct Written {
     stopped: Option<Stopped>,
 }
 
+/// A place in the batch, the text that begins there, and the ids that are run first.
+type Beginning<'a> = (usize, Sequence<'a>, Vec<u32>);
+
 impl<'a> Prompts<'a> {
-    /// Reads prompts wherever there is room; whether there are texts at hand.
+    /// Reads prompts wherever there is room, several in a pass; whether there are texts at hand.
     fn join(&mut self) -> bool {
-        for sequence in 0..self.here.len() {
-            while self.here[sequence].is_none() {
-                let Some((at, prompt)) = self.waiting.next() else { break };
-                self.read(sequence, at, prompt);
+        loop {
+            let mut joined: Vec<Beginning<'a>> = Vec::new();
+            for sequence in 0..self.here.len() {
+                while self.here[sequence].is_none() && joined.last().is_none_or(|(last, ..)| *last != sequence) {
+                    let Some((at, prompt)) = self.waiting.next() else { break };
+                    if let Some(here) = self.begun(at, prompt) {
+                        joined.push(self.beginning(sequence, here));
+                    }
+                }
             }
+            if joined.is_empty() {
+                return self.here.iter().any(Option::is_some);
+            }
+            self.read(joined);
         }
-        self.here.iter().any(Option::is_some)
     }
 
-    /// Runs one prompt.
-    fn read(&mut self, sequence: usize, at: usize, prompt: &'a Prompt<'a>) {
+    /// A prompt that is to be continued; none if nothing is asked for.
+    fn begun(&mut self, at: usize, prompt: &'a Prompt<'a>) -> Option<Sequence<'a>> {
         let options = self.setting.request.options;
         let seed = options.seed.wrapping_add(prompt.number as u64);
         let request =
             Request { prompt: prompt.text, options: SampleOptions { seed, ..options }, ..self.setting.request };
-        let mut here = Sequence { at, prompt, writing: Writing::new(self.tokens, request), next: 0 };
+        let kept = start_tokens(self.tokens, &prompt.ids);
+        let writing = Writing::new(self.tokens, request, prompt.ids.clone(), kept);
+        let here = Sequence { at, prompt, writing, next: 0 };
         if here.writing.stopped.is_some() {
-            return self.finish(here);
+            self.finish(here);
+            return None;
         }
+        Some(here)
+    }
+
+    /// Runs the ids with which some sequences begin, several in a pass.
+    fn read(&mut self, joined: Vec<Beginning<'a>>) {
         let start = Instant::now();
-        self.batch.reset(sequence);
-        let outputs = self.batch.forward(sequence, &prompt.ids, Rows::Last);
-        let full = prompt.ids.len() >= self.context;
-        let next = outputs.and_then(|o| here.writing.take(o.f32(&self.output).unwrap_or(&[]), full));
-        self.tokens_read += prompt.ids.len();
+        let prompts: Vec<(usize, &[u32])> = joined.iter().map(|(at, _, ids)| (*at, &ids[..])).collect();
+        prompts.iter().for_each(|(sequence, _)| self.batch.reset(*sequence));
+        let outputs = self.batch.prefill(&prompts);
+        let counts: Vec<usize> = prompts.iter().map(|(_, ids)| ids.len()).collect();
+        let mut taken = Vec::with_capacity(outputs.len());
+        for (((sequence, mut here, _), outputs), count) in joined.into_iter().zip(outputs).zip(counts) {
+            let full = count >= self.context;
+            let next = outputs.and_then(|o| here.writing.take(o.f32(&self.output).unwrap_or(&[]), full));
+            self.tokens_read += count;
+            taken.push((sequence, here, next));
+        }
         self.seconds[0] += start.elapsed().as_secs_f64();
-        self.resume(sequence, here, next);
+        for (sequence, here, next) in taken {
+            self.resume(sequence, here, next);
+        }
+    }
+
+    /// The ids with which a text begins: all of its prompt, or where that is longer than the context what is left of it.
+    fn beginning(&mut self, sequence: usize, mut here: Sequence<'a>) -> Beginning<'a> {
+        let ids = if here.prompt.ids.len() > self.context { self.slid(&mut here) } else { here.prompt.ids.clone() };
+        (sequence, here, ids)
+    }
+
+    /// Drops the oldest half of a text that is longer than the context; the rest is to be run.
+    fn slid(&mut self, here: &mut Sequence<'a>) -> Vec<u32> {
+        self.slides += 1;
+        here.writing.slide(self.context)
     }
 
     /// One more token for every text at hand.
     fn step(&mut self) {
-        let start = Instant::now();
         let texts: Vec<(usize, Sequence<'a>)> =
             self.here.iter_mut().enumerate().filter_map(|(i, here)| Some((i, here.take()?))).collect();
+        let (texts, full): (Vec<_>, Vec<_>) =
+            texts.into_iter().partition(|(sequence, _)| self.batch.past(*sequence) < self.context);
+        let mut slid = Vec::with_capacity(full.len());
+        for (sequence, mut here) in full {
+            let ids = self.slid(&mut here);
+            slid.push((sequence, here, ids));
+        }
+        if !slid.is_empty() {
+            self.read(slid);
+        }
+        let start = Instant::now();
         let next: Vec<(usize, u32)> = texts.iter().map(|(sequence, here)| (*sequence, here.next)).collect();
         let full: Vec<bool> = next.iter().map(|&(sequence, _)| self.batch.past(sequence) + 1 >= self.context).collect();
         let outputs = self.batch.step(&next).into_iter().zip(full);
@@ -219,13 +272,14 @@ impl<'a> Prompts<'a> {
     fn summary(&self) -> String {
         let rate = |n: usize, s: f64| if s > 0.0 { n as f64 / s } else { 0.0 };
         format!(
-            "{} prompts, {} at a time; {} prompt tokens at {:.0} tokens/s, {} new after the first at {:.1} tokens/s in all",
+            "{} prompts, {} at a time; {} prompt tokens at {:.0} tokens/s, {} new after the first at {:.1} tokens/s in all{}",
             self.shown,
             self.here.len(),
             self.tokens_read,
             rate(self.tokens_read, self.seconds[0]),
             self.tokens_stepped,
             rate(self.tokens_stepped, self.seconds[1]),
+            slides(self.slides),
         )
     }
 }

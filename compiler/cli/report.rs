@@ -1,9 +1,10 @@
 //! `snnc report`: a run to look at, as a page. Its options are those of `inspect` as well.
 
-use crate::args::{OnnxArgs, StartArgs, WhichEngine, price_lists, threads};
+use crate::args::{OnnxArgs, StartArgs, WhichEngine, price_lists, text_or_ids, threads};
 use crate::bar::Bar;
 use crate::output::status;
 use clap::Args;
+use clap::error::ErrorKind;
 use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::model::threads_or_all;
@@ -17,21 +18,21 @@ use std::path::{Path, PathBuf};
 pub struct Shown {
     /// The .snn file
     model: PathBuf,
-    /// Text to run. Without it the report shows only the program itself
+    /// Text, or .npy file of token ids, to run. Without it the report shows only the program itself
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     #[command(flatten)]
     start: StartArgs,
-    /// Tokens to run from the start of the text, at most the context's length
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
-    tokens: u32,
+    /// Tokens to run from the start of the text, at most the context's length; or a .npy file of token ids, as for --text
+    #[arg(long, value_name = "N|FILE.npy", default_value = "128", value_parser = shown_tokens)]
+    tokens: ShownTokens,
     /// The ONNX file that the program was compiled from.
     ///
     /// It adds the dense network's predictions and the IR after every pass.
     #[arg(long, value_name = "MODEL.onnx")]
     reference: Option<PathBuf>,
     /// Measure what every site loses, by cause. This runs the network some hundred times on the text
-    #[arg(long, requires_all = ["reference", "text"])]
+    #[arg(long, requires = "reference")]
     ledger: bool,
     /// Tokens that the ledger runs on [default: 2048; fewer for large networks]
     #[arg(long, value_name = "N", requires = "ledger", value_parser = clap::value_parser!(u32).range(1..))]
@@ -46,6 +47,27 @@ pub struct Shown {
     /// Threads; the report does not depend on them [default: all cores]
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
+}
+
+/// Tokens of a run.
+#[derive(Clone, Debug)]
+enum ShownTokens {
+    /// So many of the text.
+    Count(u32),
+    /// Those of a file.
+    File(PathBuf),
+}
+
+/// Tokens of a run where no number is given.
+const TOKENS: u32 = 128;
+
+fn shown_tokens(text: &str) -> Result<ShownTokens, String> {
+    match text.parse() {
+        Ok(0) => Err("a run has one token at least".into()),
+        Ok(count) => Ok(ShownTokens::Count(count)),
+        Err(_) if text.ends_with(".npy") => Ok(ShownTokens::File(text.into())),
+        Err(_) => Err("it is a whole number, or a file that ends in .npy".into()),
+    }
 }
 
 /// Write a page about a run: network, spikes, levels, energy, errors, predictions and IR
@@ -69,8 +91,7 @@ impl ReportCommand {
     }
 
     fn output(&self) -> PathBuf {
-        let named = || PathBuf::from(self.shown.model.file_stem().unwrap_or_default()).with_extension("html");
-        self.output.clone().unwrap_or_else(named)
+        self.output.clone().unwrap_or_else(|| files::default_output(&self.shown.model, "html"))
     }
 
     pub fn run(self) -> Result<(), Diagnostics> {
@@ -85,20 +106,46 @@ impl ReportCommand {
 }
 
 impl Shown {
+    /// The file of token ids, where one is named.
+    fn ids(&self) -> Option<PathBuf> {
+        match &self.tokens {
+            ShownTokens::Count(_) => None,
+            ShownTokens::File(path) => Some(path.clone()),
+        }
+    }
+
+    /// How many tokens are run, at most.
+    fn count(&self) -> u32 {
+        match self.tokens {
+            ShownTokens::Count(count) => count,
+            ShownTokens::File(_) => TOKENS,
+        }
+    }
+
     /// The files that these options name.
     pub fn files(&self) -> FileUse {
-        let used = FileUse::default().reads_models("the model", [&self.model]).reads("--text", &self.text);
+        let used = self.onnx.files(FileUse::default()).reads_models("the model", [&self.model]);
+        let used = used.reads("--text", &self.text).reads("--tokens", self.ids());
         used.reads_models("--reference", &self.reference).reads("--prices", &self.prices)
     }
 
     /// All that is to be seen.
     pub fn report(&self) -> Result<report::Report, Diagnostics> {
+        let ids = self.ids();
+        if self.text.is_some() && ids.is_some() {
+            let message = "--tokens names token ids and --text a text; leave one of them out\n";
+            clap::Error::raw(ErrorKind::ArgumentConflict, message).exit();
+        }
+        if self.ledger && self.text.is_none() && ids.is_none() {
+            let message = "--ledger needs a text to run: --text FILE\n";
+            clap::Error::raw(ErrorKind::MissingRequiredArgument, message).exit();
+        }
         let options = ReportOptions {
             model: self.model.clone(),
             onnx: self.onnx.options()?,
-            text: self.text.clone(),
+            text: text_or_ids(&self.text, &ids)?,
             start: self.start.start.clone(),
-            tokens: self.tokens as usize,
+            tokens: self.count() as usize,
             reference: self.reference.clone(),
             ledger: self.ledger,
             ledger_tokens: self.ledger_tokens.map(|n| n as usize),
@@ -118,12 +165,13 @@ impl Shown {
             }
         };
         file("--text", &self.text);
+        file("--tokens", &self.ids());
         file("--reference", &self.reference);
         if self.start.start != StartChoice::Auto {
             line += &format!(" --start {}", self.start.start);
         }
         if self.text.is_some() {
-            line += &format!(" --tokens {}", self.tokens);
+            line += &format!(" --tokens {}", self.count());
         }
         for list in &self.prices {
             line += &format!(" --prices {}", file_name(Path::new(list)));

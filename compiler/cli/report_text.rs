@@ -80,7 +80,9 @@ fn origin(report: &Report, text: &mut String) {
     row(text, "compiled by", &format!("{}, {}", said(&record.compiler), said(&record.options)));
     if let Some(source) = &record.source {
         let size = si(source.bytes as f64, "B");
-        row(text, "from", &format!("an ONNX file of {size}, XXH3 {}", source.xxh3));
+        let what = source.architecture.as_ref().map(|name| format!("a Hugging Face folder of {name}"));
+        let what = what.unwrap_or_else(|| "an ONNX file".into());
+        row(text, "from", &format!("{what}, {size}, XXH3 {}", source.xxh3));
     }
     for training in &record.training {
         let run = &training.run;

@@ -4,16 +4,17 @@ use crate::args::{BATCH_MAX, EngineArgs, OnnxArgs, StartArgs, ThreadArgs};
 use crate::output::{emit, status, warn};
 use crate::plan::PlanArgs;
 use crate::prompts;
+use crate::sampling::{EndArgs, MostTokens, SampleArgs, context_in_words, most_tokens};
 use clap::Args;
 use snnc::file_use::FileUse;
 use snnc::files;
+use snnc::front::OnnxOptions;
 use snnc::generate::{Request, generate};
 use snnc::model::Loaded;
 use snnc::program_lints::program_lints;
 use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_runtime::SampleOptions;
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -34,9 +35,14 @@ pub struct RunCommand {
     /// Print one line of JSON per prompt
     #[arg(long, conflicts_with = "prompt")]
     json: bool,
-    /// Most tokens to write per prompt
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 40)]
-    max_new_tokens: usize,
+    /// Most tokens to write per prompt; -1 writes until the text or the context ends
+    #[arg(short = 'n', long, value_name = "N", default_value = "40", value_parser = most_tokens, allow_negative_numbers = true)]
+    max_new_tokens: MostTokens,
+    #[command(flatten)]
+    end: EndArgs,
+    /// Read the names of special tokens in a prompt, such as <|im_start|>, as plain text
+    #[arg(long)]
+    plain: bool,
     #[command(flatten)]
     start: StartArgs,
     #[command(flatten)]
@@ -47,51 +53,42 @@ pub struct RunCommand {
     plan: PlanArgs,
     #[command(flatten)]
     threads: ThreadArgs,
-    /// Sampling temperature. 0 takes the likeliest token; higher values are more varied
-    #[arg(long, default_value_t = 0.0, value_parser = at_least_zero)]
-    temperature: f32,
-    /// Draw only from the K likeliest tokens; 0 draws from all
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    top_k: usize,
-    /// Draw only from the likeliest tokens that together have probability P
-    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
-    top_p: f32,
-    /// Stop before this text
-    #[arg(long, value_name = "TEXT")]
-    stop: Vec<String>,
-    /// Seed of the sampling: the same seed gives the same text
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-}
-
-fn at_least_zero(text: &str) -> Result<f32, String> {
-    let number: f32 = text.parse().map_err(|_| "it is no number".to_string())?;
-    if number.is_finite() && number >= 0.0 { Ok(number) } else { Err("it is a number from 0 up".into()) }
-}
-
-fn probability(text: &str) -> Result<f32, String> {
-    let number: f32 = text.parse().map_err(|_| "it is no number".to_string())?;
-    if number > 0.0 && number <= 1.0 { Ok(number) } else { Err("it is a number above 0, at most 1".into()) }
+    #[command(flatten)]
+    sample: SampleArgs,
 }
 
 impl RunCommand {
     pub fn files(&self) -> FileUse {
-        let used = FileUse::default().reads_models("the model", [&self.model]).reads("--prompts", &self.prompts);
+        let used = self
+            .onnx
+            .files(FileUse::default())
+            .reads_models("the model", [&self.model])
+            .reads("--prompts", &self.prompts);
         self.plan.files(self.engine.files(used))
     }
 
     pub fn run(self) -> Result<(), Diagnostics> {
-        let loaded = Loaded::read(&self.model, &self.onnx.options()?)?;
+        self.end.check(self.max_new_tokens)?;
+        let onnx = OnnxOptions { context: self.end.context, ..self.onnx.options()? };
+        let loaded = Loaded::read(&self.model, &onnx)?;
         loaded.warnings.iter().for_each(|warning| warn(warning));
         let tokens = loaded.tokens(&self.start.start)?;
+        let tokens = if self.plain { tokens.plain() } else { tokens };
         for lint in program_lints(&loaded.source.graph, loaded.provenance.as_deref()) {
             warn(&lint.words());
         }
         let text = self.text()?;
-        let program = loaded.source.program(&self.threads.of(self.engine.options()?))?;
-        let options =
-            SampleOptions { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed };
-        let request = Request { prompt: &text, most: self.max_new_tokens, options, stop: &self.stop };
+        let program = loaded.source.program_within(&self.threads.of(self.engine.options()?), self.end.context)?;
+        if self.end.context.is_some() {
+            status(&context_in_words(&program));
+        }
+        let request = Request {
+            prompt: &text,
+            most: self.max_new_tokens.0,
+            options: self.sample.options(),
+            stop: &self.end.stop,
+            on_full: self.end.on_full,
+        };
         if let Some(file) = &self.prompts {
             let file = if file.as_os_str() == "-" { "standard input".into() } else { file.display().to_string() };
             let setting = prompts::PromptFile { file: &file, request, batch: self.batch as usize, json: self.json };

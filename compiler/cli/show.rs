@@ -1,4 +1,4 @@
-//! `snnc show`: the IR of a program, or of an ONNX file up to a pass.
+//! `snnc show`: the IR of a program, or of an ONNX file or a folder up to a pass.
 
 use crate::args::{EngineArgs, OnnxArgs, ThreadArgs, WhichEngine};
 use crate::output::emit;
@@ -7,7 +7,8 @@ use clap::Args;
 use similar::TextDiff;
 use snnc::convert::{self, CALIBRATION_WINDOW, ConvertOptions, Sample};
 use snnc::file_use::FileUse;
-use snnc::files::{self, Model};
+use snnc::files::Model;
+use snnc::front;
 use snnc::model::ModelSource;
 use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
@@ -16,10 +17,10 @@ use snnc_passes::options::QuantOptions;
 use snnc_passes::{Pass, STANDARD, collapse, front_and_back};
 use std::path::PathBuf;
 
-/// Print the IR of a .snn program, or of an ONNX file up to a pass
+/// Print the IR of a .snn program, or of an ONNX file or a folder up to a pass
 #[derive(Args, Debug)]
 pub struct ShowCommand {
-    /// The .snn or .onnx file
+    /// The .snn or .onnx file, or a folder with a network
     model: PathBuf,
     /// Last pass to run.
     ///
@@ -43,7 +44,7 @@ pub struct ShowCommand {
 
 impl ShowCommand {
     pub fn files(&self) -> FileUse {
-        let used = FileUse::default().reads_models("the model", [&self.model]);
+        let used = self.onnx.files(FileUse::default()).reads_models("the model", [&self.model]);
         self.plan.files(used.reads("--kernel-costs", &self.kernel_costs))
     }
 
@@ -51,7 +52,7 @@ impl ShowCommand {
         if self.plan.asked() {
             return self.planned();
         }
-        let (before, after) = match files::load_with(&self.model, &self.onnx.options()?.inputs)? {
+        let (before, after) = match front::load(&self.model, &self.onnx.options()?)? {
             Model::Snn(file) => match self.until.as_deref() {
                 None | Some("tie_embedding") => (None, file.graph),
                 Some("collapse") => {
@@ -65,7 +66,10 @@ impl ShowCommand {
                     ));
                 }
             },
-            Model::Onnx(import) => self.onnx(import.graph, import.rounds_activations)?,
+            Model::Dense(dense) => {
+                let rounded = dense.rounds_activations();
+                self.dense(dense.into_graph(), rounded)?
+            }
         };
         match (self.diff, before) {
             (false, _) => emit(&text::print(&after)),
@@ -78,9 +82,12 @@ impl ShowCommand {
 
     /// The network as it would run: collapsed unless stepped.
     fn planned(self) -> Result<(), Diagnostics> {
-        let source = match files::load_with(&self.model, &self.onnx.options()?.inputs)? {
+        let source = match front::load(&self.model, &self.onnx.options()?)? {
             Model::Snn(file) => ModelSource { graph: file.graph, rounded: false },
-            Model::Onnx(import) => ModelSource { graph: import.graph, rounded: import.rounds_activations },
+            Model::Dense(dense) => {
+                let rounded = dense.rounds_activations();
+                ModelSource { graph: dense.into_graph(), rounded }
+            }
         };
         let engine = EngineArgs {
             which: WhichEngine { stepped: self.stepped, ..WhichEngine::default() },
@@ -98,7 +105,7 @@ impl ShowCommand {
 
     /// The graphs before and after the last pass that was asked for. Ranges, where a pass needs them, are those of seeded
     /// ids: the shape of the program does not depend on them.
-    fn onnx(&self, imported: Graph, rounded: bool) -> Result<(Option<Graph>, Graph), Diagnostics> {
+    fn dense(&self, imported: Graph, rounded: bool) -> Result<(Option<Graph>, Graph), Diagnostics> {
         let until = self.until.as_deref().unwrap_or("simplify");
         if until == "imported" {
             return Ok((None, imported));

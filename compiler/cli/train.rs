@@ -1,6 +1,6 @@
 //! `snnc train`: a compiled program learns from the dense network it came from.
 
-use crate::args::{OnnxArgs, StartArgs, share, threads};
+use crate::args::{OnnxArgs, StartArgs, share, text_or_ids, threads};
 use crate::bar::{Bar, listen};
 use crate::output::{emit, status};
 use clap::error::ErrorKind;
@@ -24,15 +24,18 @@ pub struct TrainCommand {
     /// The .snn file
     program: PathBuf,
     /// Text to train on
-    #[arg(long, value_name = "FILE")]
-    text: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "tokens")]
+    text: Option<PathBuf>,
+    /// Token ids instead of a text: a .npy file of integers, [n] or [texts, n]. They are run as they are
+    #[arg(long, value_name = "FILE.npy", conflicts_with = "text")]
+    tokens: Option<PathBuf>,
     /// The ONNX file that the program was compiled from. The program learns its predictions
     #[arg(long, value_name = "MODEL.onnx")]
     reference: PathBuf,
     /// Output file
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Text to validate on [default: the last twentieth of --text, which is then not trained on]
+    /// Text, or .npy file of token ids, to validate on [default: the last twentieth of --text, which is then not trained on]
     #[arg(long, value_name = "FILE")]
     validate: Option<PathBuf>,
     /// Parameters to train: `ssa`, `thresholds`, `lora:R` or `all`.
@@ -175,7 +178,7 @@ fn decay(text: &str) -> Result<f32, String> {
 impl TrainCommand {
     pub fn files(&self) -> FileUse {
         // Which files a run uses does not depend on what a network's inputs hold.
-        self.options(OnnxOptions::default()).files()
+        self.onnx.files(self.options(OnnxOptions::default()).files())
     }
 
     /// Whether training came to its end, and was not interrupted.
@@ -195,6 +198,7 @@ impl TrainCommand {
             event.words().iter().for_each(|words| bar.suspend(|| status(words)));
             Ok(())
         };
+        text_or_ids(&self.text, &self.tokens)?;
         listen(true);
         let outcome = train(&self.options(self.onnx.options()?), &bar, &mut watch)?;
         listen(false);
@@ -211,7 +215,7 @@ impl TrainCommand {
             program: self.program.clone(),
             reference: self.reference.clone(),
             onnx,
-            text: self.text.clone(),
+            text: self.tokens.clone().or_else(|| self.text.clone()).unwrap_or_default(),
             validate: self.validate.clone(),
             start: self.start.start.clone(),
             output: self.output.clone(),

@@ -1,6 +1,6 @@
 //! `snnc tune`: timesteps site by site within a budget, and the front of what else could be had.
 
-use crate::args::{OnnxArgs, StartArgs, calibration_tokens, share, threads};
+use crate::args::{OnnxArgs, StartArgs, calibration_tokens, share, text_or_ids, threads};
 use crate::bar::Bar;
 use crate::output::{emit, emit_json, status};
 use crate::table::{lines, numbers};
@@ -26,14 +26,17 @@ pub struct TuneCommand {
     #[arg(long, value_name = "GOAL", default_value = "energy", value_parser = goal)]
     minimise: Goal,
     /// Text to measure on. Use another one than you evaluate on later
-    #[arg(long, value_name = "FILE")]
-    text: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "tokens")]
+    text: Option<PathBuf>,
+    /// Token ids instead of a text: a .npy file of integers, [n] or [texts, n]. They are run as they are
+    #[arg(long, value_name = "FILE.npy", conflicts_with = "text")]
+    tokens: Option<PathBuf>,
     #[command(flatten)]
     start: StartArgs,
     /// Windows to run, spread evenly over the text
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     windows: u32,
-    /// Text to measure activation ranges on [default: a built-in text]
+    /// Text, or .npy file of token ids, to measure activation ranges on [default: a built-in text]
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
     /// Calibration tokens [default: 16384; fewer for networks of more than 90 M weights]
@@ -70,8 +73,8 @@ fn budget(text: &str) -> Result<Budget, String> {
 
 impl TuneCommand {
     pub fn files(&self) -> FileUse {
-        let used = FileUse::default().reads_models("the model", [&self.model]);
-        used.reads("--text", [&self.text]).reads("--calibrate", &self.calibrate)
+        let used = self.onnx.files(FileUse::default()).reads_models("the model", [&self.model]);
+        used.reads("--text", &self.text).reads("--tokens", &self.tokens).reads("--calibrate", &self.calibrate)
     }
 
     /// Whether anything stays within the budget.
@@ -81,7 +84,7 @@ impl TuneCommand {
             onnx: self.onnx.options()?,
             budget: self.budget,
             minimise: self.minimise,
-            text: self.text.clone(),
+            text: text_or_ids(&self.text, &self.tokens)?.unwrap_or_default(),
             start: self.start.start.clone(),
             windows: self.windows as usize,
             calibrate: self.calibrate.clone(),

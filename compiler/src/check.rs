@@ -2,16 +2,19 @@
 
 use crate::convert;
 use crate::describe::{Network, NetworkJson};
-use crate::files::{self, Model};
+use crate::files::{self, DenseModel, Model};
 use crate::front::{self, DenseNetwork, OnnxOptions};
 use crate::model::{calibration_sample, tokens_for};
 use crate::progress::Silent;
+use crate::proof::Proof;
+use crate::record::SourceRecord;
 use crate::tokens::find;
 use crate::tokens::start::StartChoice;
 use schemars::JsonSchema;
 use serde::Serialize;
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::verify::LOGITS;
 use std::path::Path;
 
 /// A file that can be compiled.
@@ -32,14 +35,45 @@ pub struct CheckedFile {
     pub bytes: u64,
     /// XXH3-64.
     pub xxh3: String,
-    /// The exporter.
+    /// What wrote it.
     pub producer: String,
-    /// The version of the ONNX operators.
-    pub opset: i64,
-    /// ONNX nodes.
-    pub nodes: usize,
+    /// The version of the ONNX operators, of an ONNX file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opset: Option<i64>,
+    /// ONNX nodes, of an ONNX file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<usize>,
+    /// The description by which a folder was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<String>,
+    /// Tensors of a folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tensors: Option<usize>,
     /// The output that the network is compiled for.
     pub output: String,
+}
+
+impl CheckedFile {
+    fn of(dense: &DenseModel) -> Self {
+        let SourceRecord { bytes, xxh3, producer, opset, architecture } = SourceRecord::of(dense);
+        let (nodes, tensors, output) = match dense {
+            DenseModel::Onnx(import) => (Some(import.origin.nodes), None, import.output.clone()),
+            DenseModel::Folder(import) => (None, Some(import.origin.tensors), LOGITS.to_string()),
+        };
+        Self { bytes, xxh3, producer, opset, nodes, architecture, tensors, output }
+    }
+
+    /// One line for a person.
+    pub fn line(&self) -> String {
+        let by = |unnamed: &str| if self.producer.is_empty() { unnamed.to_string() } else { self.producer.clone() };
+        match (&self.architecture, self.opset, self.nodes, self.tensors) {
+            (Some(architecture), _, _, Some(tensors)) => {
+                format!("a Hugging Face folder of {architecture}, {tensors} tensors, {}", by("an unnamed writer"))
+            }
+            (_, Some(opset), Some(nodes), _) => format!("opset {opset}, {nodes} nodes, {}", by("an unnamed exporter")),
+            _ => by("an unnamed writer"),
+        }
+    }
 }
 
 /// What compiling takes, about.
@@ -84,37 +118,29 @@ pub struct DiagnosticJson {
     pub notes: Vec<String>,
 }
 
-/// Reads an ONNX file, recognises its network, proves that it is the file's, and translates it once for a few tokens: whatever
+/// Reads an ONNX file or a folder, recognises its network, proves that it is the file's, and translates it once for a few tokens: whatever
 /// `compile` would refuse by its default options is refused here.
 ///
 /// # Errors
 /// All that is in the way of compiling it.
 pub fn check(path: &Path, options: &OnnxOptions) -> Result<Checked, Diagnostics> {
-    let Model::Onnx(import) = files::load_with(path, &options.inputs)? else {
+    let Model::Dense(dense) = front::load(path, options)? else {
         return Err(Diagnostic::new(path.display().to_string(), "is compiled already").into());
     };
     let DenseNetwork { tensor, network, proof } =
-        front::network(path, &import, options.import_tolerance, &mut |_, _| {})?;
+        front::network(path, &dense, options.import_tolerance, &mut |_, _| {})?;
     // A tokenizer beside the file is part of what is compiled.
     let tokenizer = find::find(path, None)?;
-    let tokens = tokenizer.as_ref().map(|file| tokens_for(&import.graph, file, &StartChoice::Auto)).transpose()?;
+    let tokens = tokenizer.as_ref().map(|file| tokens_for(dense.graph(), file, &StartChoice::Auto)).transpose()?;
     if tokens.is_some() {
         // What ranges would be measured on, if the user names no text.
         let sample = calibration_sample(tokens.as_ref(), None, &Silent)?;
         convert::sample_windows(&tensor, &sample, convert::calibration_tokens(network.parameters))?;
     }
     let excess = tokens.iter().filter_map(|tokens| tokens.excess());
-    let warnings = import.warnings().into_iter().chain(proof.warning()).chain(excess).collect();
-    let origin = &import.origin;
-    let file = CheckedFile {
-        bytes: origin.bytes,
-        xxh3: format!("{:016x}", origin.hash),
-        producer: origin.producer.clone(),
-        opset: origin.opset,
-        nodes: origin.nodes,
-        output: import.output.clone(),
-    };
-    drop(import);
+    let warnings = dense.warnings().into_iter().chain(proof.as_ref().and_then(Proof::warning)).chain(excess).collect();
+    let file = CheckedFile::of(&dense);
+    drop(dense);
     convert::trial(tensor).map_err(|diagnostics| files::at(path, diagnostics))?;
     Ok(Checked { file, network, warnings })
 }

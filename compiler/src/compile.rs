@@ -1,12 +1,12 @@
-//! The compiler from files to a file: an ONNX GPT-2 in, a spiking program out, with all that the program keeps of its making.
+//! The compiler from files to a file: an ONNX file or a Hugging Face folder in, a spiking program out, with all that the program keeps of its making.
 
 use crate::calibration::Calibration;
 use crate::convert::{self, ConvertOptions, Converted};
 use crate::energy::{self, Block, Phase, PriceList, Setting, measure};
 use crate::files::{self, Model};
 pub use crate::front::GraphWatch;
-use crate::front::{self, DenseNetwork, OnnxOptions};
-use crate::model::{calibration_sample, tokens_for};
+use crate::front::{self, DenseNetwork, OnnxOptions, UNPROVED};
+use crate::model::{calibration_sample, shorten_context, tokens_for};
 use crate::program_lints::needs_training;
 use crate::progress::Progress;
 use crate::proof::Proof;
@@ -26,13 +26,13 @@ use std::path::{Path, PathBuf};
 /// What a compilation is told.
 #[derive(Clone, Debug)]
 pub struct CompileOptions {
-    /// The ONNX file.
+    /// The ONNX file, or a folder.
     pub model: PathBuf,
     /// `tokenizer.json`, `vocab.json` with `merges.txt` beside it, or a folder of these; the one beside the model without one.
     pub tokenizer: Option<PathBuf>,
     /// What stands before every text; the program remembers it.
     pub start: StartChoice,
-    /// Text that activation ranges are measured on; a built-in one without one.
+    /// Text, or `.npy` file of token ids, that activation ranges are measured on; a built-in one without one.
     pub calibrate: Option<PathBuf>,
     /// Tokens of that text to run; 16384 without a number, fewer for networks of more than 90 M weights.
     pub calibration_tokens: Option<usize>,
@@ -75,13 +75,13 @@ pub struct CompiledModel {
     pub file: File,
     /// What levels were measured on, and which they are.
     pub calibration: Calibration,
-    /// How near the imported network is to its file.
-    pub proof: Proof,
+    /// How near the imported network is to its file; `None` of a folder.
+    pub proof: Option<Proof>,
     /// The options, as a user types them.
     pub options: String,
 }
 
-/// Compiles an ONNX file.
+/// Compiles an ONNX file or a folder.
 ///
 /// # Errors
 /// What cannot be read, is not part of a GPT-2, or differs from its file; a request to stop.
@@ -91,22 +91,27 @@ pub fn compile(
     watch: &mut GraphWatch<'_>,
 ) -> Result<CompiledModel, Diagnostics> {
     let path = &options.model;
-    let Model::Onnx(import) = files::load_with(path, &options.onnx.inputs)? else {
+    let Model::Dense(dense) = front::load(path, &options.onnx)? else {
         return Err(Diagnostic::new(path.display().to_string(), "is compiled already").into());
     };
     let tokenizer = find::find(path, options.tokenizer.as_deref())?;
-    let tokens = tokenizer.as_ref().map(|file| tokens_for(&import.graph, file, &options.start)).transpose()?;
+    let tokens = tokenizer.as_ref().map(|file| tokens_for(dense.graph(), file, &options.start)).transpose()?;
     tokens.iter().filter_map(|tokens| tokens.excess()).for_each(|excess| progress.warn(&excess));
     let sample = calibration_sample(tokens.as_ref(), options.calibrate.as_deref(), progress)?;
-    let DenseNetwork { tensor, network, proof } = front::network(path, &import, options.onnx.import_tolerance, watch)?;
-    import.warnings().iter().chain(&proof.warning()).for_each(|warning| progress.warn(warning));
+    let DenseNetwork { mut tensor, network, proof } =
+        front::network(path, &dense, options.onnx.import_tolerance, watch)?;
+    let warning = proof.as_ref().and_then(Proof::warning);
+    dense.warnings().iter().chain(&warning).for_each(|warning| progress.warn(warning));
+    if let Some(context) = options.onnx.context {
+        shorten_context(&mut tensor, context)?;
+    }
     let mut watch = |pass: &Pass, _: &Graph, after: &Graph| watch(pass.name, after);
     let calibration_tokens =
         options.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(network.parameters)).max(1);
     let recipe = ConvertOptions { quant: options.quant.clone(), calibration_tokens, threads: options.threads };
-    progress.status(&proof.line());
-    let origin = import.origin.clone();
-    drop(import);
+    progress.status(&proof.as_ref().map_or_else(|| UNPROVED.to_string(), Proof::line));
+    let source = SourceRecord::of(&dense);
+    drop(dense);
     let converted =
         convert::spiking_watched(tensor, &sample, &recipe, progress, &mut watch).map_err(|diagnostics| {
             // What a pass refuses is in the file; a text or a request to stop is not.
@@ -116,15 +121,9 @@ pub fn compile(
     let Converted { graph, calibration, section } = converted;
     let record = ProgramRecord {
         compiler: Some(format!("snnc {}", env!("CARGO_PKG_VERSION"))),
-        source: Some(SourceRecord {
-            bytes: origin.bytes,
-            xxh3: format!("{:016x}", origin.hash),
-            producer: origin.producer,
-            opset: origin.opset,
-        }),
-        import: Some(proof.record()),
+        source: Some(source),
+        import: proof.as_ref().map(Proof::record),
         options: Some(spelled(&options.quant)),
-        special_tokens: tokens.as_ref().map(|tokens| tokens.special().clone()),
         ..ProgramRecord::default()
     };
     if let Some(untrained) = needs_training(&graph) {
@@ -133,6 +132,7 @@ pub fn compile(
     let file = File {
         graph,
         // As the user has it: whoever reads the program reads it by the same rules.
+        language: tokens.as_ref().map(|tokens| tokens.language().clone()),
         tokenizer: tokenizer.map(|file| file.json),
         calibration: Some(section.to_string().into_bytes()),
         provenance: Some(record.to_bytes()),

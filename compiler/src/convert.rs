@@ -3,13 +3,14 @@
 use crate::calibrate::{self, TokenWindows};
 use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
+use crate::id_file::IdFile;
 use crate::progress::{Progress, Silent, Workers};
 use crate::reading::{self, ids_from};
 use crate::texts::SampleText;
 use crate::tokens::Tokens;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::random::SplitMix64;
-use snnc_ir::{Diagnostic, Graph, Value};
+use snnc_ir::{Diagnostic, Graph, Stage, Value};
 use snnc_passes::fit::{QuantParams, fit};
 use snnc_passes::options::QuantOptions;
 use snnc_passes::{Context, Pass, front_and_back, run};
@@ -53,6 +54,13 @@ pub enum Sample<'a> {
         text: SampleText,
         /// Tokens of the run.
         tokens: &'a Tokens,
+    },
+    /// Ids of a file.
+    Ids {
+        /// Its name.
+        name: String,
+        /// The file.
+        file: IdFile,
     },
     /// Without a tokenizer: ids drawn uniformly from a seeded generator.
     SeededIds,
@@ -103,19 +111,23 @@ pub fn convert_watched(
 }
 
 /// The network of an imported graph in its own words, to be looked at or run; `rounded`: the file's numbers are codes of
-/// eight bits.
+/// eight bits. A graph at stage Tensor is that already.
 ///
 /// # Errors
 /// What is not part of a GPT-2.
 pub fn raise(imported: Graph, rounded: bool) -> Result<Graph, Diagnostics> {
+    if imported.stage == Stage::Tensor {
+        return Ok(imported);
+    }
     let (front, _) = front_and_back();
     run(&front[..1], imported, &Context { rounded, ..Context::default() }, &mut |_, _, _| {})
 }
 
-/// Imported to Tensor, as ranges are measured on it.
+/// Imported to Tensor, as ranges are measured on it. A graph at stage Tensor has nothing to be raised.
 pub fn dense(imported: Graph, rounded: bool, watch: &mut Watch<'_>) -> Result<Graph, Diagnostics> {
     let (front, _) = front_and_back();
-    run(front, imported, &Context { rounded, ..Context::default() }, watch)
+    let raised = front.iter().take_while(|pass| pass.needs != imported.stage).count();
+    run(&front[raised..], imported, &Context { rounded, ..Context::default() }, watch)
 }
 
 /// Tensor to Spiking.
@@ -197,6 +209,7 @@ pub fn sample_windows(
     // More would only come twice: a token has a byte at least, and seeded ids repeat nothing but chance.
     let most = match sample {
         Sample::Text { text, .. } => text.len().clamp(CALIBRATION_TOKENS, TEXT_TOKENS),
+        Sample::Ids { file, .. } => file.len().min(TEXT_TOKENS),
         Sample::SeededIds => SEEDED_TOKENS,
     };
     let count = (tokens.min(most) / length).max(1);
@@ -209,6 +222,12 @@ pub fn sample_windows(
         Sample::Text { name, text, tokens } => {
             let mut windows = text_windows(text, tokens, length, count)?;
             windows.extend(text_windows(text, tokens, short, starts.saturating_sub(windows.len()))?);
+            (windows, name.clone())
+        }
+        Sample::Ids { name, file } => {
+            file.check(vocabulary(graph)?)?;
+            let mut windows = file_passages(file, length, count);
+            windows.extend(file_passages(file, short, starts.saturating_sub(windows.len())));
             (windows, name.clone())
         }
         Sample::SeededIds => {
@@ -267,6 +286,20 @@ fn text_windows(text: &SampleText, tokens: &Tokens, length: usize, count: usize)
         }
     }
     Ok(windows)
+}
+
+/// `count` passages spread evenly over a file of ids, of at most `length` ids each; none goes on from one text to the next.
+fn file_passages(file: &IdFile, length: usize, count: usize) -> TokenWindows {
+    let length = length.clamp(1, file.length().max(1));
+    let each = file.length() / length;
+    let all = file.texts().saturating_mul(each);
+    let count = count.min(all);
+    let passage = |i| {
+        let at = reading::share(i, count, all);
+        let begin = at / each * file.length() + at % each * length;
+        file.ids(begin..begin + length)
+    };
+    (0..count).map(passage).collect()
 }
 
 /// Rows of the table that token ids index.

@@ -13,7 +13,6 @@ use crate::program_lints::{much_worse, program_lints};
 use crate::progress::{Progress, Workers};
 use crate::reading::{TextIds, ids_for};
 use crate::recall::recall;
-use crate::texts::SampleText;
 use crate::tokens::start::StartChoice;
 use serde_json::Value as Json;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
@@ -29,7 +28,7 @@ pub struct EvalOptions {
     pub onnx: OnnxOptions,
     /// The ONNX file to compare with.
     pub reference: Option<PathBuf>,
-    /// The text.
+    /// The text, or a `.npy` file of token ids.
     pub text: PathBuf,
     /// What stands before the text.
     pub start: StartChoice,
@@ -76,11 +75,11 @@ impl EvalOptions {
 pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport, Diagnostics> {
     let loaded = Loaded::read(&options.model, &options.onnx)?;
     loaded.warnings.iter().for_each(|warning| progress.warn(warning));
-    let tokens = loaded.tokens(&options.start)?;
-    let text = SampleText::read(&options.text)?;
+    let tokens = loaded.tokens_if_any(&options.start)?;
+    let text = loaded.ids(&options.text, tokens.as_ref())?;
     let cut = Cut { length: None, stride: options.stride, windows: options.windows.unwrap_or(usize::MAX) };
     let context = loaded.source.graph.context as usize;
-    let read = ids_for(&tokens, &text, context, cut)?;
+    let read = ids_for(&text, context, cut)?;
     let windows = read.cut(context, cut);
     let TextIds { ids, tokens_per_word, .. } = read;
     let reference = options.reference.as_deref().map(|path| Loaded::read(path, &options.onnx)).transpose()?;

@@ -15,8 +15,8 @@ pub struct EvalReport {
     pub done: TextEvaluation,
     /// What ran beside it.
     pub beside: Option<ReferenceKind>,
-    /// Tokens per word, for perplexity by word.
-    pub tokens_per_word: f64,
+    /// Tokens per word, for perplexity by word; a file of ids has no words.
+    pub tokens_per_word: Option<f64>,
     /// Absent of a dense network, as `neurons` is.
     pub coverage: Option<Coverage>,
     /// Neurons.
@@ -63,8 +63,8 @@ pub struct EvalJson {
     pub windows: usize,
     /// The exponential of the mean negative log likelihood.
     pub perplexity: f64,
-    /// Perplexity by word.
-    pub perplexity_by_word: f64,
+    /// Perplexity by word; `null` of token ids.
+    pub perplexity_by_word: Option<f64>,
     /// Next-token accuracy: the share of tokens that were the likeliest.
     pub accuracy: f64,
     /// Spikes of all neurons in the run.
@@ -105,7 +105,7 @@ pub struct BesideDense {
     /// The dense network's.
     pub perplexity_dense: f64,
     /// The dense network's.
-    pub perplexity_by_word_dense: f64,
+    pub perplexity_by_word_dense: Option<f64>,
     /// Rise over the dense network's perplexity, as a share; and its 95 % confidence interval, of ten windows or more.
     pub perplexity_increase: f64,
     /// Its 95 % confidence interval; `null` of fewer than ten windows.
@@ -124,8 +124,8 @@ pub struct BesideDense {
 
 impl EvalReport {
     /// A sum of nats as perplexity by word.
-    pub fn perplexity_by_word(&self, nll: f64) -> f64 {
-        libm::exp(nll / self.done.score.tokens as f64 * self.tokens_per_word)
+    pub fn perplexity_by_word(&self, nll: f64) -> Option<f64> {
+        Some(libm::exp(nll / self.done.score.tokens as f64 * self.tokens_per_word?))
     }
 
     /// Everything as data.

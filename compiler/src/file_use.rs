@@ -3,12 +3,13 @@
 //! Law: no output is an input, and no two outputs are one file, whatever they are called: links and hard links are followed.
 
 use crate::files::{self, FileId};
+use snnc_hf::folder::FolderKind;
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use std::path::{Path, PathBuf};
 
 /// Files beside a model that are read with it.
-const BESIDE: [&str; 8] = [
+const BESIDE: [&str; 9] = [
     "tokenizer.json",
     "vocab.json",
     "merges.txt",
@@ -17,6 +18,7 @@ const BESIDE: [&str; 8] = [
     "tokenizer_config.json",
     "config.json",
     "generation_config.json",
+    "chat_template.jinja",
 ];
 
 /// A file, and what it is to the command: `--text`, `MODEL`.
@@ -54,8 +56,12 @@ impl FileUse {
     /// The command reads these models, and what lies beside them and belongs to them.
     pub fn reads_models(mut self, role: &str, paths: impl IntoIterator<Item = impl AsRef<Path>>) -> Self {
         for file in named(role, paths) {
-            let beside = BESIDE.iter().map(|name| file.path.with_file_name(name));
-            self.inputs.extend(named(&format!("a file of {role}"), beside));
+            let folder = file.path.is_dir();
+            let beside = |name| if folder { file.path.join(name) } else { file.path.with_file_name(name) };
+            self.inputs.extend(named(&format!("a file of {role}"), BESIDE.map(beside)));
+            if folder {
+                self.inputs.extend(named(&format!("a file of {role}"), snnc_hf::folder::files(&file.path)));
+            }
             self.models.push(file.path.clone());
             self.inputs.push(file);
         }
@@ -94,7 +100,7 @@ impl FileUse {
         // An input that is not there is told of by whoever reads it.
         inputs.extend(self.inputs.iter().filter_map(|file| Some((FileId::of(&file.path)?, file.role.as_str()))));
         if self.outputs.iter().any(|file| FileId::of(&file.path).is_some()) {
-            let beside = self.models.iter().flat_map(|model| snnc_onnx::read::external_files(model));
+            let beside = self.models.iter().flat_map(|model| weights_of(model));
             inputs.extend(beside.filter_map(|path| Some((FileId::of(&path)?, "the weights of a model"))));
         }
         let mut outputs: Vec<(FileId, &str)> = Vec::new();
@@ -105,6 +111,15 @@ impl FileUse {
             }
         }
         if diagnostics.is_empty() { Ok(()) } else { Err(diagnostics) }
+    }
+}
+
+/// Files with weights that an ONNX file names, or that of a folder.
+fn weights_of(model: &Path) -> Vec<PathBuf> {
+    match snnc_hf::folder::look(model) {
+        Ok(FolderKind::Onnx(file)) => snnc_onnx::read::external_files(&file),
+        Ok(FolderKind::Weights(_)) => Vec::new(),
+        Err(_) => snnc_onnx::read::external_files(model),
     }
 }
 

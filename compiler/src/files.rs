@@ -15,10 +15,19 @@ use tempfile::NamedTempFile;
 /// A model that a user named.
 #[derive(Debug)]
 pub enum Model {
-    /// The network of an ONNX file, at the Imported stage.
-    Onnx(Box<snnc_onnx::Import>),
+    /// A network that is not compiled.
+    Dense(DenseModel),
     /// A compiled program.
     Snn(Box<File>),
+}
+
+/// A network that is not compiled, as it was found.
+#[derive(Debug)]
+pub enum DenseModel {
+    /// Of an ONNX file, at the Imported stage.
+    Onnx(Box<snnc_onnx::Import>),
+    /// Of a Hugging Face folder, at the Tensor stage.
+    Folder(Box<snnc_hf::FolderImport>),
 }
 
 fn trouble(path: &Path, what: &str, error: &io::Error) -> Diagnostic {
@@ -43,7 +52,38 @@ pub fn load_with(path: &Path, bindings: &InputBindings) -> Result<Model, Diagnos
     if start == container::MAGIC {
         return read_snn(path).map(|file| Model::Snn(Box::new(file)));
     }
-    snnc_onnx::import_with(path, bindings).map(|import| Model::Onnx(Box::new(import)))
+    if let Some(other) = other_kind(path, &start) {
+        return Err(other.into());
+    }
+    snnc_onnx::import_with(path, bindings).map(|import| Model::Dense(DenseModel::Onnx(Box::new(import))))
+}
+
+/// What is said of a file of a kind that is known and not read.
+fn other_kind(path: &Path, start: &[u8]) -> Option<Diagnostic> {
+    let named = |extension: &str| path.extension().is_some_and(|found| found == extension);
+    let (what, note) = match start {
+        b"GGUF" => ("is a GGUF file", snnc_hf::folder::GGUF),
+        b"PK\x03\x04" => ("holds weights in a format of PyTorch that runs code when it is read", snnc_hf::folder::SAVE),
+        b"vers" if named("onnx") || named("safetensors") || named("snn") => {
+            ("is a pointer of Git LFS, not the file itself", "run `git lfs pull` in its folder, or download the file")
+        }
+        _ if named("safetensors") => {
+            ("holds weights alone", "name its folder, in which config.json says what they are")
+        }
+        _ => return None,
+    };
+    Some(Diagnostic::new(path.display().to_string(), what).note(note).code(ErrorCode::FILE))
+}
+
+/// The file that a command writes about a model where the user names none: the model's name, in the current folder.
+pub fn default_output(model: &Path, extension: &str) -> PathBuf {
+    let whole = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    // A folder's name may have a dot anywhere, and `.` has no name at all.
+    let name = match model.is_dir() {
+        true => whole(model).or_else(|| whole(&fs::canonicalize(model).ok()?)),
+        false => model.file_stem().map(|stem| stem.to_string_lossy().into_owned()),
+    };
+    PathBuf::from(format!("{}.{extension}", name.unwrap_or_else(|| "model".into())))
 }
 
 /// Reads a `.snn` file; its weights stay in the mapped file.
@@ -266,8 +306,59 @@ impl Model {
     /// The graph as it is in the file.
     pub fn graph(&self) -> &Graph {
         match self {
-            Model::Onnx(import) => &import.graph,
+            Model::Dense(dense) => dense.graph(),
             Model::Snn(file) => &file.graph,
         }
+    }
+}
+
+impl DenseModel {
+    /// The graph as it was found.
+    pub fn graph(&self) -> &Graph {
+        match self {
+            DenseModel::Onnx(import) => &import.graph,
+            DenseModel::Folder(import) => &import.graph,
+        }
+    }
+
+    /// The graph alone.
+    pub fn into_graph(self) -> Graph {
+        match self {
+            DenseModel::Onnx(import) => import.graph,
+            DenseModel::Folder(import) => import.graph,
+        }
+    }
+
+    /// Whether its numbers come from codes of eight bits.
+    pub fn rounds_activations(&self) -> bool {
+        match self {
+            DenseModel::Onnx(import) => import.rounds_activations,
+            DenseModel::Folder(_) => false,
+        }
+    }
+
+    /// What the user should know of it, though it is no error.
+    pub fn warnings(&self) -> Vec<String> {
+        match self {
+            DenseModel::Onnx(import) => import.warnings(),
+            DenseModel::Folder(import) => import.warnings.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_are_called_as_models() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let model = folder.path().join("llama-3.2-1b");
+        fs::create_dir(&model)?;
+        assert_eq!(default_output(&model, "snn"), Path::new("llama-3.2-1b.snn"));
+        assert_eq!(default_output(&model.join(""), "html"), Path::new("llama-3.2-1b.html"));
+        assert_eq!(default_output(&model.join(".."), "snn").extension(), Some("snn".as_ref()));
+        assert_eq!(default_output(Path::new("a/gpt2.v2.onnx"), "snn"), Path::new("gpt2.v2.snn"));
+        Ok(())
     }
 }

@@ -1,17 +1,21 @@
-//! The path that every command takes from an ONNX file to a network: imported, raised, simplified, and proved to be the file's.
+//! The path that every command takes from an ONNX file or a Hugging Face folder to a network: imported, raised, simplified, and
+//! proved to be the file's.
 //!
 //! `check` and `compile` go on from here, and so do the commands that run the dense network itself. None has another way in.
+//! A folder has no nodes of its own to be compared with: what its description says is compared with references in tests.
 
 use crate::convert;
 use crate::describe::Network;
-use crate::files;
+use crate::files::{self, DenseModel, Model};
 use crate::proof::{self, Proof};
+use snnc_hf::FolderOptions;
+use snnc_hf::folder::{self, FolderKind};
 use snnc_ir::Graph;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_onnx::Import;
 pub use snnc_onnx::import::inputs::{InputBindings, InputFill};
 use snnc_passes::Pass;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a user says of an ONNX file; a compiled program needs none of it.
 #[derive(Clone, Debug, Default)]
@@ -20,37 +24,88 @@ pub struct OnnxOptions {
     pub inputs: InputBindings,
     /// Largest difference of the imported network's logits to the file's, as a share of their range: above 0, at most 1.
     pub import_tolerance: Option<f32>,
+    /// Descriptions of architectures beside those of snnc, for folders.
+    pub architectures: Option<PathBuf>,
+    /// Tokens of context that tables of computed positions are made for; without a number what the file's configuration says,
+    /// at most 4096. A table of learned positions has its own length.
+    pub context: Option<u32>,
 }
 
 /// Who is shown the graph: first as `imported`, then after every pass by its name.
 pub type GraphWatch<'a> = dyn FnMut(&str, &Graph) + 'a;
 
-/// The network of an ONNX file, which is proved to be the file's.
+/// The network of a file or folder. That of an ONNX file is proved to be the file's.
 #[derive(Debug)]
 pub struct DenseNetwork {
     /// At stage Tensor, simplified: what ranges are measured on.
     pub tensor: Graph,
     /// The same in a few words.
     pub network: Network,
-    /// How near it is to its file.
-    pub proof: Proof,
+    /// How near it is to its file; `None` of a folder.
+    pub proof: Option<Proof>,
 }
 
-/// The network of a file that was imported. `watch` is shown the graph as `imported`, and after each pass by its name.
+/// Reads the model that a user named: a `.snn` or ONNX file, or a folder with weights or with an ONNX file.
 ///
 /// # Errors
-/// What is not part of a GPT-2, or differs from its file.
+/// What cannot be read or is no model.
+pub fn load(path: &Path, options: &OnnxOptions) -> Result<Model, Diagnostics> {
+    if !path.is_dir() {
+        return files::load_with(path, &options.inputs);
+    }
+    match folder::look(path)? {
+        FolderKind::Onnx(file) => files::load_with(&file, &options.inputs),
+        FolderKind::Weights(weights) => {
+            let options = FolderOptions { context: options.context, architectures: options.architectures.clone() };
+            let import = snnc_hf::import(path, &weights, &options, &files::map)?;
+            Ok(Model::Dense(DenseModel::Folder(Box::new(import))))
+        }
+    }
+}
+
+/// What is said of a folder's network instead of a proof.
+pub const UNPROVED: &str = "a folder has no nodes of its own, so the network is not compared with it";
+
+/// The network that was found. `watch` is shown the graph as `imported`, and after each pass by its name.
+///
+/// # Errors
+/// What cannot be compiled, or differs from its file.
 pub fn network(
+    path: &Path,
+    dense: &DenseModel,
+    tolerance: Option<f32>,
+    watch: &mut GraphWatch<'_>,
+) -> Result<DenseNetwork, Diagnostics> {
+    match dense {
+        DenseModel::Onnx(import) => onnx_network(path, import, tolerance, watch),
+        DenseModel::Folder(import) => {
+            let tensor = simplified(&import.graph, false, watch).map_err(|e| files::at(path, e))?;
+            let network = Network::of(&tensor).map_err(|e| files::at(path, e.into()))?;
+            Ok(DenseNetwork { tensor, network, proof: None })
+        }
+    }
+}
+
+/// The same for an ONNX file.
+///
+/// # Errors
+/// As of `network`.
+pub fn onnx_network(
     path: &Path,
     import: &Import,
     tolerance: Option<f32>,
     watch: &mut GraphWatch<'_>,
 ) -> Result<DenseNetwork, Diagnostics> {
-    watch("imported", &import.graph);
-    let mut watch = |pass: &Pass, _: &Graph, after: &Graph| watch(pass.name, after);
-    let tensor = convert::dense(import.graph.clone(), import.rounds_activations, &mut watch)
+    let tensor = simplified(&import.graph, import.rounds_activations, watch)
         .map_err(|diagnostics| files::at(path, snnc_onnx::explained(import, diagnostics)))?;
     let network = Network::of(&tensor).map_err(|e| files::at(path, e.into()))?;
     let proof = proof::prove(import, &tensor, tolerance).map_err(|diagnostics| files::at(path, diagnostics))?;
-    Ok(DenseNetwork { tensor, network, proof })
+    Ok(DenseNetwork { tensor, network, proof: Some(proof) })
+}
+
+/// The graph that ranges are measured on.
+fn simplified(graph: &Graph, rounded: bool, watch: &mut GraphWatch<'_>) -> Result<Graph, Diagnostics> {
+    watch("imported", graph);
+    let mut watch = |pass: &Pass, _: &Graph, after: &Graph| watch(pass.name, after);
+    convert::dense(graph.clone(), rounded, &mut watch)
 }

@@ -1,6 +1,7 @@
 //! Text that a network writes: a prompt, then one token after the other until it has enough.
 
 use crate::evaluate::logits_of;
+use crate::sliding::{OnFull, slid};
 use crate::tokens::Tokens;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -15,12 +16,30 @@ use std::time::Instant;
 pub struct Request<'a> {
     /// The text to continue.
     pub prompt: &'a str,
-    /// Tokens to write, at most.
-    pub most: usize,
+    /// Tokens to write, at most; without a number until the text or the context ends.
+    pub most: Option<usize>,
     /// How tokens are drawn.
     pub options: SampleOptions,
     /// Texts before which it ends.
     pub stop: &'a [String],
+    /// What is done when the context is full.
+    pub on_full: OnFull,
+}
+
+impl<'a> Request<'a> {
+    /// The likeliest continuation of a prompt.
+    pub fn new(prompt: &'a str, most: usize) -> Self {
+        let (options, on_full) = (SampleOptions::default(), OnFull::Stop);
+        Self { prompt, most: Some(most), options, stop: &[], on_full }
+    }
+
+    /// Tokens that a prompt may have.
+    pub fn prompt_tokens_max(&self, context: usize) -> usize {
+        match self.on_full {
+            OnFull::Stop => context,
+            OnFull::Slide => usize::MAX,
+        }
+    }
 }
 
 /// What was written, and how fast.
@@ -32,6 +51,8 @@ pub struct Generated {
     pub tokens: usize,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// How often the context was full and the oldest half was dropped.
+    pub slides: usize,
     /// How products were done, by node.
     pub products: Vec<MatmulCounts>,
     seconds: f64,
@@ -44,13 +65,23 @@ impl Generated {
     pub fn summary(&self) -> String {
         let rate = |n: usize, s: f64| if s > 0.0 { n as f64 / s } else { 0.0 };
         let end = if self.stopped == Some(Stopped::Context) { "; stopped at the end of the context" } else { "" };
+        let slid = slides(self.slides);
         format!(
-            "{} prompt tokens at {:.0} tokens/s, {} new at {:.1} tokens/s{end}",
+            "{} prompt tokens at {:.0} tokens/s, {} new at {:.1} tokens/s{slid}{end}",
             self.prompt_tokens,
             rate(self.prompt_tokens, self.prompt_seconds),
             self.tokens,
             rate(self.tokens.saturating_sub(1), self.seconds),
         )
+    }
+}
+
+/// What is said of a context that was full.
+pub fn slides(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => "; the context was full, the oldest half was dropped".into(),
+        _ => format!("; the context was full {count} times, each time the oldest half was dropped"),
     }
 }
 
@@ -63,46 +94,66 @@ pub fn generate(
 ) -> Result<Generated, Diagnostics> {
     let context = program.graph().context as usize;
     let output = logits_of(program.graph())?;
-    let ids = prompt_ids(tokens, request.prompt, context, "--prompt")?;
+    let ids = prompt_ids(tokens, request.prompt, request.prompt_tokens_max(context), "--prompt")?;
+    let prompt_tokens = ids.len();
     let mut session = Session::new(program.clone())?;
-    let mut writing = Writing::new(tokens, *request);
-    let start = Instant::now();
     let mut next = ids.clone();
+    let kept = start_tokens(tokens, &ids);
+    let mut writing = Writing::new(tokens, *request, ids, kept);
+    let start = Instant::now();
     let mut prompt_seconds = None;
+    let mut slides = 0;
     while writing.stopped.is_none() {
+        if session.past() + next.len() > context {
+            session.reset();
+            next = writing.slide(context);
+            slides += 1;
+        }
         let full = session.past() + next.len() >= context;
         let outputs = session.forward(&next, Rows::Last)?;
         let taken = writing.take(outputs.f32(&output).unwrap_or(&[]), full)?;
         prompt_seconds.get_or_insert_with(|| start.elapsed().as_secs_f64());
         next.clear();
         next.extend(taken);
-        writing.text.show(false, show)?;
+        writing.show(false, show)?;
     }
     let prompt_seconds = prompt_seconds.unwrap_or(0.0);
     let seconds = start.elapsed().as_secs_f64() - prompt_seconds;
-    writing.text.show(true, show)?;
+    writing.show(true, show)?;
     let (text, tokens, stopped) = writing.into_parts();
     let products = session.matmul_counts().to_vec();
-    Ok(Generated { products, text, tokens, prompt_tokens: ids.len(), seconds, prompt_seconds, stopped })
+    Ok(Generated { products, text, tokens, prompt_tokens, slides, seconds, prompt_seconds, stopped })
 }
 
-/// The ids of a prompt.
+/// The ids of a prompt. A prompt that is written with the start token in front does not get it twice.
 ///
 /// # Errors
-/// It is longer than the context, or has no tokens where none stands before every text; the tokenizer refuses it.
-pub fn prompt_ids(tokens: &Tokens, prompt: &str, context: usize, place: &str) -> Result<Vec<u32>, Diagnostic> {
+/// It is longer than `most`, or has no tokens where none stands before every text; the tokenizer refuses it.
+pub fn prompt_ids(tokens: &Tokens, prompt: &str, most: usize, place: &str) -> Result<Vec<u32>, Diagnostic> {
     let wrong = |what: String, note: &str| Err(Diagnostic::new(place, what).code(ErrorCode::OPTION).note(note));
-    let ids = tokens.document_within(prompt, context)?;
+    let start = tokens.start();
+    let ids = tokens.document_within(prompt, most.saturating_add(start.len()))?.map(|mut ids| {
+        if !start.is_empty() && ids[start.len()..].starts_with(start) {
+            ids.drain(..start.len());
+        }
+        ids
+    });
     let length = match ids {
         Some(ids) if ids.is_empty() => {
             let what = "the prompt has no tokens, and no token stands before a text";
             return wrong(what.into(), "write a prompt, or name a token with --start");
         }
-        Some(ids) if ids.len() <= context => return Ok(ids),
+        Some(ids) if ids.len() <= most => return Ok(ids),
         Some(ids) => ids.len().to_string(),
-        None => format!("more than {context}"),
+        None => format!("more than {most}"),
     };
-    wrong(format!("the prompt is {length} tokens long, the network's context is {context}"), "shorten the prompt")
+    let what = format!("the prompt is {length} tokens long, the network's context is {most}");
+    wrong(what, "shorten the prompt, or write --on-full slide, which drops the oldest half")
+}
+
+/// How many of the first ids are the start tokens, which stay when the context is full.
+pub fn start_tokens(tokens: &Tokens, ids: &[u32]) -> usize {
+    if ids.starts_with(tokens.start()) { tokens.start().len() } else { 0 }
 }
 
 /// A continued prompt as a line of JSON.
@@ -143,51 +194,111 @@ impl Stopped {
     }
 }
 
+/// Tokens whose text may still change: so many at the end of a text are decoded anew with each token.
+const UNSETTLED: usize = 128;
+
 /// A text in the making.
 #[derive(Debug)]
 pub struct Writing<'a> {
     tokens: &'a Tokens,
     request: Request<'a>,
     sampler: Sampler,
-    new: Vec<u32>,
+    /// The prompt's, and those that were written.
+    ids: Vec<u32>,
+    prompt_tokens: usize,
+    /// What the network sees of them: all, or what stayed when the context was full.
+    window: Vec<u32>,
+    /// Tokens at the start of the window that always stay.
+    kept: usize,
+    /// The text of the first tokens that were written, which no later token changes.
+    settled: String,
+    settled_tokens: usize,
     text: Growing,
     /// Why the text has ended, if it has.
     pub stopped: Option<Stopped>,
 }
 
 impl<'a> Writing<'a> {
-    /// At the start.
-    pub fn new(tokens: &'a Tokens, request: Request<'a>) -> Self {
+    /// At the start: `ids` are the prompt's, whose first `kept` stay when the context is full.
+    pub fn new(tokens: &'a Tokens, request: Request<'a>, ids: Vec<u32>, kept: usize) -> Self {
         let hold = request.stop.iter().map(String::len).max().unwrap_or(0);
         let text = Growing { hold, rewritten: tokens.rewrites(), ..Growing::default() };
-        let stopped = (request.most == 0).then_some(Stopped::Enough);
-        Self { tokens, request, sampler: Sampler::new(request.options), new: Vec::new(), text, stopped }
+        let stopped = (request.most == Some(0)).then_some(Stopped::Enough);
+        let (sampler, prompt_tokens, settled) = (Sampler::new(request.options), ids.len(), String::new());
+        let window = ids.clone();
+        Self { tokens, request, sampler, ids, prompt_tokens, window, kept, settled, settled_tokens: 0, text, stopped }
     }
 
     /// Chooses a token by the logits of the last one; it is the next to be run, unless the text is done. `full`: the context
     /// has no room for another.
     pub fn take(&mut self, logits: &[f32], full: bool) -> Result<Option<u32>, Diagnostic> {
-        let id = self.sampler.next(logits);
+        let id = self.sampler.next(logits, &self.ids);
         if self.tokens.ends(id) {
             self.stopped = Some(Stopped::EndOfText);
             return Ok(None);
         }
-        self.new.push(id);
-        let continues = !self.request.prompt.is_empty();
-        self.text.is(if continues { self.tokens.continuation(&self.new) } else { self.tokens.decode(&self.new) }?);
+        self.ids.push(id);
+        self.window.push(id);
+        self.decode()?;
         if self.text.stops_at(self.request.stop) {
             self.stopped = Some(Stopped::StopText);
-        } else if self.new.len() >= self.request.most {
+        } else if self.request.most.is_some_and(|most| self.written().len() >= most) {
             self.stopped = Some(Stopped::Enough);
-        } else if full {
+        } else if full && self.request.on_full == OnFull::Stop {
             self.stopped = Some(Stopped::Context);
         }
         Ok(self.stopped.is_none().then_some(id))
     }
 
+    /// Decodes what is written. Text is settled where both halves of its tokens give it, one after the other.
+    fn decode(&mut self) -> Result<(), Diagnostic> {
+        let open = &self.ids[self.prompt_tokens + self.settled_tokens..];
+        let begins = self.settled_tokens == 0 && self.request.prompt.is_empty();
+        let text = |ids: &[u32], begins| if begins { self.tokens.decode(ids) } else { self.tokens.continuation(ids) };
+        let whole = text(open, begins)?;
+        let halves = if open.len() < UNSETTLED || self.tokens.rewrites() {
+            None
+        } else {
+            let (first, second) = open.split_at(open.len() / 2);
+            let first_text = text(first, begins)?;
+            (first_text.clone() + &text(second, false)? == whole).then_some((first.len(), first_text))
+        };
+        self.text.is(self.settled.clone() + &whole);
+        if let Some((tokens, text)) = halves {
+            self.settled += &text;
+            self.settled_tokens += tokens;
+        }
+        Ok(())
+    }
+
+    /// The tokens that were written.
+    pub fn written(&self) -> &[u32] {
+        &self.ids[self.prompt_tokens..]
+    }
+
+    /// What the network sees: the prompt and the text, or what stayed of them.
+    pub fn window(&self) -> &[u32] {
+        &self.window
+    }
+
+    /// Drops the oldest half of what the network sees, for it is longer than the context; gives what stays.
+    pub fn slide(&mut self, context: usize) -> Vec<u32> {
+        self.window = slid(&self.window, self.kept, context);
+        self.window.clone()
+    }
+
+    /// Shows what is new and will not change; `finished`: everything.
+    pub fn show(
+        &mut self,
+        finished: bool,
+        show: &mut dyn FnMut(&str) -> Result<(), Diagnostics>,
+    ) -> Result<(), Diagnostics> {
+        self.text.show(finished, show)
+    }
+
     /// What was written, in how many tokens, and why it ended.
     pub fn into_parts(self) -> (String, usize, Option<Stopped>) {
-        (self.text.text, self.new.len(), self.stopped)
+        (self.text.text, self.ids.len() - self.prompt_tokens, self.stopped)
     }
 }
 

@@ -194,27 +194,28 @@ fn stated_hashes(text: &str) -> HashMap<String, u64> {
     text.lines().filter_map(one).collect()
 }
 
-/// The graphs of a model that may hold the weights of the program in `text`: that of a `.snn` file; of an ONNX file the imported
+/// The graphs of a model that may hold the weights of the program in `text`: that of a `.snn` file; of an ONNX file or a folder the imported
 /// one, or those behind the passes that lead to the stage of the program, as `snnc show` runs them.
 ///
 /// # Errors
 /// The model is no GPT-2.
 pub fn weights_of(model: Model, text: &str) -> Result<Vec<Graph>, Diagnostics> {
-    let import = match model {
+    let dense = match model {
         Model::Snn(file) => return Ok(vec![file.graph]),
-        Model::Onnx(import) => import,
+        Model::Dense(dense) => dense,
     };
     let header = text.lines().find(|line| line.starts_with("snnc ")).unwrap_or("");
     let stage = header.split_whitespace().nth(2).and_then(Stage::from_name).unwrap_or(Stage::Imported);
-    let mut all = vec![import.graph.clone()];
+    let mut all = vec![dense.graph().clone()];
+    let rounded = dense.rounds_activations();
     let mut keep = |_: &Pass, _: &Graph, after: &Graph| all.push(after.clone());
     match stage {
         Stage::Imported => {}
-        Stage::Tensor => drop(convert::dense(import.graph, import.rounds_activations, &mut keep)?),
+        Stage::Tensor => drop(convert::dense(dense.into_graph(), rounded, &mut keep)?),
         Stage::Quantised | Stage::Spiking | Stage::Training => {
             let options =
                 ConvertOptions { quant: QuantOptions::default(), calibration_tokens: CALIBRATION_WINDOW, threads: 1 };
-            drop(convert::convert(import.graph, import.rounds_activations, &Sample::SeededIds, &options, &mut keep)?);
+            drop(convert::convert(dense.into_graph(), rounded, &Sample::SeededIds, &options, &mut keep)?);
         }
     }
     Ok(all)

@@ -1,11 +1,13 @@
-//! Ids of texts of any length: all of a text, or only the windows that are run.
+//! Ids of texts of any length: all of a text, or only the windows that are run; and ids that a file holds.
 
 use crate::evaluate::{self, Cut, Window};
+use crate::id_file::{IdFile, is_npy};
 use crate::texts::SampleText;
 use crate::tokens::passages;
 use crate::tokens::{PassageEnd, Tokens};
 use snnc_ir::Diagnostic;
 use std::ops::Range;
+use std::path::Path;
 
 /// Bytes of text that hold at least one token's text with room to spare: only what is run is tokenised.
 pub const BYTES_A_TOKEN: usize = 12;
@@ -26,8 +28,62 @@ pub struct TextIds {
     pub ids: Vec<u32>,
     /// Where the windows are, if the ids are those of some windows only.
     pub windows: Option<Vec<Window>>,
-    /// Tokens of the text per word.
-    pub tokens_per_word: f64,
+    /// Tokens of the text per word; nothing is known of the words of a file of ids.
+    pub tokens_per_word: Option<f64>,
+}
+
+/// Where ids come from.
+#[derive(Debug)]
+pub enum IdSource<'a> {
+    /// A text and its tokenizer.
+    Text {
+        /// The text.
+        text: SampleText,
+        /// Its tokenizer.
+        tokens: &'a Tokens,
+    },
+    /// A file of ids, which are run as they are.
+    File(IdFile),
+}
+
+impl<'a> IdSource<'a> {
+    /// A text, or a `.npy` file of ids: told by content. `rows`: those of the network's embedding.
+    ///
+    /// # Errors
+    /// The file cannot be read; a text where `tokens` says that there is no tokenizer; ids that the network has no row for.
+    pub fn read(path: &Path, tokens: Result<&'a Tokens, Diagnostic>, rows: usize) -> Result<Self, Diagnostic> {
+        if is_npy(path) {
+            let file = IdFile::open(path)?;
+            file.check(rows)?;
+            return Ok(Self::File(file));
+        }
+        let text = SampleText::read(path)?;
+        Ok(Self::Text { text, tokens: tokens? })
+    }
+
+    /// What it is called in messages.
+    pub fn place(&self) -> &str {
+        match self {
+            Self::Text { text, .. } => text.place(),
+            Self::File(file) => file.place(),
+        }
+    }
+
+    /// Its length in bytes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Text { text, .. } => text.len(),
+            Self::File(file) => file.bytes(),
+        }
+    }
+
+    /// XXH3-64 of its bytes.
+    pub fn hash(&self) -> u64 {
+        match self {
+            Self::Text { text, .. } => text.hash(),
+            Self::File(file) => file.hash(),
+        }
+    }
 }
 
 /// The ids that an evaluation needs. Of a text too long to be held, only the windows are tokenised if their number is limited:
@@ -35,14 +91,39 @@ pub struct TextIds {
 ///
 /// # Errors
 /// The text cannot be read or tokenised.
-pub fn ids_for(tokens: &Tokens, text: &SampleText, length: usize, cut: Cut) -> Result<TextIds, Diagnostic> {
+pub fn ids_for(source: &IdSource<'_>, length: usize, cut: Cut) -> Result<TextIds, Diagnostic> {
+    let (text, tokens) = match source {
+        IdSource::Text { text, tokens } => (text, tokens),
+        IdSource::File(file) => return Ok(file_windows(file, length, cut)),
+    };
     let length = cut.length.unwrap_or(length).min(length).max(1);
     if text.whole().is_none() && cut.windows < text.len() / length {
         return spread(tokens, text, length, cut);
     }
     let ids = all(tokens, text)?;
     let own = ids.len().saturating_sub(tokens.start().len());
-    Ok(TextIds { tokens_per_word: own as f64 / text.words().max(1) as f64, ids, windows: None })
+    Ok(TextIds { tokens_per_word: Some(own as f64 / text.words().max(1) as f64), ids, windows: None })
+}
+
+/// The windows of a file of ids that `cut` asks for. No window goes on from one text of the file to the next.
+pub fn file_windows(file: &IdFile, length: usize, cut: Cut) -> TextIds {
+    let length = cut.length.unwrap_or(length).min(length).max(1);
+    let each = evaluate::cut(file.length().saturating_sub(1), length, Cut { windows: usize::MAX, ..cut });
+    let all = file.texts().saturating_mul(each.len());
+    if all <= cut.windows && file.texts() == 1 {
+        return TextIds { ids: file.ids(0..file.len()), windows: None, tokens_per_word: None };
+    }
+    let count = cut.windows.min(all);
+    let (mut ids, mut windows) = (Vec::new(), Vec::with_capacity(count));
+    for i in 0..count {
+        let (text, window) = (share(i, count, all) / each.len(), &each[share(i, count, all) % each.len()]);
+        let begin = text * file.length();
+        let inputs = ids.len()..ids.len() + window.inputs.len();
+        let scored = inputs.start + window.scored - window.inputs.start;
+        ids.extend(file.ids(begin + window.inputs.start..begin + window.inputs.end + 1));
+        windows.push(Window { inputs, scored });
+    }
+    TextIds { ids, windows: Some(windows), tokens_per_word: None }
 }
 
 impl TextIds {
@@ -133,10 +214,10 @@ fn spread(tokens: &Tokens, text: &SampleText, length: usize, cut: Cut) -> Result
         windows.push(Window { inputs, scored });
         ids.extend(window);
     }
-    Ok(TextIds { ids, windows: Some(windows), tokens_per_word: own as f64 / words.max(1) as f64 })
+    Ok(TextIds { ids, windows: Some(windows), tokens_per_word: Some(own as f64 / words.max(1) as f64) })
 }
 
-/// Place `i` of `count` places spread evenly over so many bytes.
+/// Place `i` of `count` places spread evenly over so many bytes, or windows.
 pub fn share(i: usize, count: usize, bytes: usize) -> usize {
     (i as u128 * bytes as u128 / count.max(1) as u128) as usize
 }

@@ -1,5 +1,6 @@
 //! What a program says of its making: the `provenance` section of a `.snn` file, as JSON.
 
+use crate::files::DenseModel;
 use crate::tokens::start::SpecialTokens;
 use crate::train::comparison::Comparison;
 use crate::train::events::TrainingRecord;
@@ -22,7 +23,8 @@ pub struct ProgramRecord {
     /// The options of the conversion, as a user types them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub options: Option<String>,
-    /// What stands before every text and what ends one, as it was decided when the program was compiled.
+    /// What stands before every text and what ends one, as it was decided when the program was compiled. Files keep it in
+    /// their header; those of before have it here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub special_tokens: Option<SpecialTokens>,
     /// Training runs, one after the other.
@@ -36,17 +38,44 @@ pub struct ProgramRecord {
     pub measured: Option<Comparison>,
 }
 
-/// The file that a program was compiled from.
+/// The file or folder that a program was compiled from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceRecord {
     /// Its length.
     pub bytes: u64,
     /// XXH3-64.
     pub xxh3: String,
-    /// The exporter.
+    /// What wrote it.
     pub producer: String,
-    /// The version of the ONNX operators.
-    pub opset: i64,
+    /// The version of the ONNX operators, of an ONNX file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opset: Option<i64>,
+    /// The description by which a Hugging Face folder was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<String>,
+}
+
+impl SourceRecord {
+    /// Of a network that was found.
+    pub fn of(dense: &DenseModel) -> Self {
+        let hex = |hash: u64| format!("{hash:016x}");
+        match dense {
+            DenseModel::Onnx(import) => Self {
+                bytes: import.origin.bytes,
+                xxh3: hex(import.origin.hash),
+                producer: import.origin.producer.clone(),
+                opset: Some(import.origin.opset),
+                architecture: None,
+            },
+            DenseModel::Folder(import) => Self {
+                bytes: import.origin.bytes,
+                xxh3: hex(import.origin.hash),
+                producer: import.origin.producer.clone(),
+                opset: None,
+                architecture: Some(import.origin.architecture.clone()),
+            },
+        }
+    }
 }
 
 /// How near the imported network is to its file.

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The header lists the sections in their order: the program as text, its weights (one section each, raw little-endian
-//! elements), tokenizer, calibration, provenance. Offsets count from the first section. Numbers are little-endian.
+//! elements), tokenizer, calibration, provenance. It says itself which tokens begin and end texts, and how a conversation is
+//! written. Offsets count from the first section. Numbers are little-endian.
 //!
 //! Law: there is one file for a `File`, so `write(read(b)) == b`; and no byte of it can change without `read` noticing.
 //! Reading is: bounds, checksums, parse, verify, then a comparison with what `write` would have written. Weights are not
@@ -14,6 +15,7 @@
 
 use crate::diagnostic::{Diagnostic, Diagnostics, ErrorCode};
 use crate::graph::Graph;
+use crate::language::LanguageConfig;
 use crate::tensor::{Buffer, Data, SharedBytes, Tensor, panels_len};
 use crate::text;
 use crate::types::Elem;
@@ -42,6 +44,8 @@ pub struct File {
     pub graph: Graph,
     /// The tokenizer's `tokenizer.json`, where there is one.
     pub tokenizer: Option<Vec<u8>>,
+    /// What is known of the texts that the tokenizer reads and writes; files of before have it in their provenance.
+    pub language: Option<LanguageConfig>,
     /// What was measured to choose levels, as JSON.
     pub calibration: Option<Vec<u8>>,
     /// What made the file from what, as JSON.
@@ -51,7 +55,7 @@ pub struct File {
 impl File {
     /// A program and nothing beside it.
     pub fn new(graph: Graph) -> Self {
-        Self { graph, tokenizer: None, calibration: None, provenance: None }
+        Self { graph, tokenizer: None, language: None, calibration: None, provenance: None }
     }
 }
 
@@ -61,6 +65,8 @@ struct Header {
     version: u32,
     #[prost(message, repeated, tag = "2")]
     sections: Vec<Section>,
+    #[prost(message, optional, tag = "3")]
+    language: Option<LanguageConfig>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -106,7 +112,7 @@ pub fn write(file: &File, out: &mut dyn Write) -> io::Result<()> {
     let hashes: Vec<u64> = file.graph.weights.iter().map(|weight| text::hash(&weight.tensor)).collect();
     let program = text::print::print_hashed(&file.graph, &hashes);
     let parts = parts(file, &program, &hashes);
-    let head = head(parts.iter().map(|(section, _)| section.clone()).collect())?;
+    let head = head(parts.iter().map(|(section, _)| section.clone()).collect(), file.language.clone())?;
     out.write_all(&head)?;
     let mut end = head.len();
     for (_, bytes) in parts {
@@ -159,8 +165,8 @@ fn stored(tensor: &Tensor) -> &'static str {
 const PANELS: &str = "i8 panels";
 
 /// All that stands before the first section, but for padding.
-fn head(sections: Vec<Section>) -> io::Result<Vec<u8>> {
-    let header = Header { version: VERSION, sections }.encode_to_vec();
+fn head(sections: Vec<Section>, language: Option<LanguageConfig>) -> io::Result<Vec<u8>> {
+    let header = Header { version: VERSION, sections, language }.encode_to_vec();
     if header.len() > HEADER_MAX {
         let message = format!("a header of {} bytes; {HEADER_MAX} are possible", header.len());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
@@ -192,7 +198,7 @@ fn read_sections(bytes: SharedBytes) -> Result<File, Diagnostics> {
     verify(&graph)?;
     let section = |kind| find(all, &header, &ranges, kind).map(<[u8]>::to_vec);
     let [tokenizer, calibration, provenance] = [Kind::Tokenizer, Kind::Calibration, Kind::Provenance].map(section);
-    let file = File { graph, tokenizer, calibration, provenance };
+    let file = File { graph, tokenizer, language: header.language.clone(), calibration, provenance };
     canonical(&file, &header, find(all, &header, &ranges, Kind::Program)).map_err(|error| vec![error])?;
     Ok(file)
 }
@@ -364,6 +370,7 @@ fn canonical(file: &File, header: &Header, program: Option<&[u8]>) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::language::NamedSpecialToken;
     use crate::text::tests::{all, spiking};
 
     /// Bytes at an aligned place, as those of a mapped file.
@@ -390,7 +397,10 @@ mod tests {
     fn sample() -> File {
         let sections = [b"words".to_vec(), Vec::new(), b"{\"from\":\"here\"}".to_vec()].map(Some);
         let [tokenizer, calibration, provenance] = sections;
-        File { graph: spiking(), tokenizer, calibration, provenance }
+        let special_tokens = vec![NamedSpecialToken { name: "eos_token".into(), text: "</s>".into() }];
+        let language =
+            LanguageConfig { start: vec![1], end: vec![2, 300], chat_template: "{{ x }}".into(), special_tokens };
+        File { graph: spiking(), tokenizer, language: Some(language), calibration, provenance }
     }
 
     fn message(bytes: &[u8]) -> String {
@@ -509,7 +519,8 @@ mod tests {
         let file = sample();
         let hashes: Vec<u64> = file.graph.weights.iter().map(|weight| text::hash(&weight.tensor)).collect();
         let parts = parts(&file, program, &hashes);
-        let mut bytes = head(parts.iter().map(|(section, _)| section.clone()).collect()).expect("it is short");
+        let mut bytes = head(parts.iter().map(|(section, _)| section.clone()).collect(), file.language.clone())
+            .expect("it is short");
         for (_, part) in parts {
             bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
             bytes.extend(part);

@@ -81,6 +81,10 @@ impl ErrorCode {
     pub const ONNX_UNSUPPORTED: ErrorCode = ErrorCode(202);
     /// The imported program does not compute what the ONNX file computes.
     pub const ONNX_PROOF: ErrorCode = ErrorCode(203);
+    /// Files of a Hugging Face folder are damaged or missing, or contradict each other.
+    pub const FOLDER: ErrorCode = ErrorCode(204);
+    /// A Hugging Face folder holds a network that is not supported.
+    pub const ARCHITECTURE: ErrorCode = ErrorCode(205);
     /// The text form of a program has a mistake.
     pub const TEXT: ErrorCode = ErrorCode(301);
     /// An operation does not fit its operands.
@@ -114,6 +118,8 @@ impl ErrorCode {
         (ErrorCode::ONNX_FILE, "An ONNX file is not well formed"),
         (ErrorCode::ONNX_UNSUPPORTED, "An ONNX graph holds an operator, attribute or type that is not supported"),
         (ErrorCode::ONNX_PROOF, "The imported program does not compute what the ONNX file computes"),
+        (ErrorCode::FOLDER, "Files of a Hugging Face folder are damaged or missing, or contradict each other"),
+        (ErrorCode::ARCHITECTURE, "A Hugging Face folder holds a network that is not supported"),
         (ErrorCode::TEXT, "The text form of a program has a mistake"),
         (ErrorCode::OPERANDS, "An operation does not fit its operands"),
         (ErrorCode::promise(1), "The context is too long, or outputs are missing or named twice"),

@@ -3,7 +3,7 @@
 //! Events are measured, and are the same for every engine and plan. What they amount to by operation, byte and joule
 //! follows from them and from types, and is not for this crate to say.
 
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Sub};
 
 /// What one node did, summed over a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,5 +39,23 @@ impl AddAssign for Events {
         self.score_pairs += other.score_pairs;
         self.score_additions += other.score_additions;
         self.value_keys += other.value_keys;
+    }
+}
+
+impl Sub for Events {
+    type Output = Self;
+
+    /// What was done since `earlier`, whose counts are no larger.
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            spikes: self.spikes - earlier.spikes,
+            active: self.active - earlier.active,
+            saturated: self.saturated - earlier.saturated,
+            additions: self.additions - earlier.additions,
+            keys: self.keys - earlier.keys,
+            score_pairs: self.score_pairs - earlier.score_pairs,
+            score_additions: self.score_additions - earlier.score_additions,
+            value_keys: self.value_keys - earlier.value_keys,
+        }
     }
 }

@@ -411,7 +411,7 @@ fn shifted_softmax(m: &Match<'_>) -> Option<Expr> {
 pub const MASKED: f32 = -1e4;
 
 fn select(keep: f32) -> Op {
-    Op::Array(ArrayOp::CausalMask { keep: Scalar::new(keep), drop: Scalar::new(1.0 - keep) })
+    Op::Array(ArrayOp::CausalMask { keep: Scalar::new(keep), drop: Scalar::new(1.0 - keep), window: None })
 }
 
 /// Scores that all get the same number more.
@@ -424,7 +424,7 @@ fn filled(s: Expr, by: f32) -> Expr {
 }
 
 fn added_mask(m: &Match<'_>) -> Option<Expr> {
-    let Op::Array(ArrayOp::CausalMask { keep, drop }) = m.op("c") else { return None };
+    let Op::Array(ArrayOp::CausalMask { keep, drop, window: None }) = m.op("c") else { return None };
     let masks = keep.get().is_finite() && drop.get() - keep.get() <= WEAKEST && m.ty("s").shape().rank() >= 2;
     masks.then(|| filled(raised(class(m, "s"), keep.get()), MASKED))
 }
@@ -449,8 +449,10 @@ fn shifted_scores(m: &Match<'_>) -> Option<Expr> {
 
 /// Scores times a mask of ones and zeros, less a large number where the mask is zero.
 fn blended_mask(m: &Match<'_>, sign: f32) -> Option<Expr> {
-    let (Op::Array(ArrayOp::CausalMask { keep, drop }), Op::Array(ArrayOp::CausalMask { keep: none, drop: large })) =
-        (m.op("c"), m.op("d"))
+    let (
+        Op::Array(ArrayOp::CausalMask { keep, drop, window: None }),
+        Op::Array(ArrayOp::CausalMask { keep: none, drop: large, window: None }),
+    ) = (m.op("c"), m.op("d"))
     else {
         return None;
     };
@@ -460,7 +462,7 @@ fn blended_mask(m: &Match<'_>, sign: f32) -> Option<Expr> {
 }
 
 fn flipped_mask(m: &Match<'_>) -> Option<Expr> {
-    let Op::Array(ArrayOp::CausalMask { keep, drop }) = m.op("c") else { return None };
+    let Op::Array(ArrayOp::CausalMask { keep, drop, window: None }) = m.op("c") else { return None };
     (keep.get() == 0.0 && drop.get() != 0.0)
         .then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(select(1.0), []), class(m, "s"), class(m, "n")]))
 }
@@ -472,7 +474,7 @@ fn mask_twice(m: &Match<'_>) -> Option<Expr> {
 
 /// The mask keeps exactly the past.
 fn selects(m: &Match<'_>) -> bool {
-    matches!(m.op("c"), Op::Array(ArrayOp::CausalMask { keep, drop }) if keep.get() != 0.0 && drop.get() == 0.0)
+    matches!(m.op("c"), Op::Array(ArrayOp::CausalMask { keep, drop, window: None }) if keep.get() != 0.0 && drop.get() == 0.0)
 }
 
 fn masked(m: &Match<'_>, name: &str) -> bool {

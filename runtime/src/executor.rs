@@ -31,6 +31,10 @@ pub trait Executor: fmt::Debug + Send {
     /// Forgets the sequence.
     fn reset(&mut self, sequence: usize);
 
+    /// Forgets all but the sequence's first `tokens`. Whether it could: sums over all tokens cannot be taken back, and the
+    /// sequence is then as it was.
+    fn shorten(&mut self, sequence: usize, tokens: usize) -> bool;
+
     /// Remembers where the sequence stands, for `rewind`.
     fn mark(&mut self, sequence: usize);
 

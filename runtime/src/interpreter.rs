@@ -77,6 +77,10 @@ impl Executor for Interpreter {
         self.sequences[sequence].memory = Memory::new(&self.graph);
     }
 
+    fn shorten(&mut self, sequence: usize, tokens: usize) -> bool {
+        self.sequences[sequence].memory.shorten(tokens)
+    }
+
     fn mark(&mut self, sequence: usize) {
         let sequence = &mut self.sequences[sequence];
         sequence.marked = sequence.memory.clone();

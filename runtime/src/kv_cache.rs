@@ -114,6 +114,17 @@ impl CachedSequence {
         Self { entries, past: 0, marked: 0 }
     }
 
+    /// Forgets all but the first `tokens`; whether it could, which it cannot where sums are kept.
+    pub fn shorten(&mut self, tokens: usize) -> bool {
+        let sums = self.entries.iter().flatten().any(|entry| matches!(entry, CacheEntry::Linear(_)));
+        if tokens < self.past && sums {
+            return false;
+        }
+        // Rows beyond are overwritten by those that follow.
+        self.past = self.past.min(tokens);
+        true
+    }
+
     /// Remembers where it stands, for `rewind`.
     pub fn mark(&mut self) {
         self.entries.iter_mut().flatten().for_each(CacheEntry::mark);

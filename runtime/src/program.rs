@@ -8,6 +8,7 @@ use crate::jit::engine::Jit;
 use crate::jit::schedule::FunctionListing;
 use crate::kernel_costs::KernelCosts;
 use crate::kernels::Isa;
+use crate::kv_cache::{kept_per_token, kept_sums};
 use crate::meter::MatmulCounts;
 use crate::steps;
 use snnc_ir::ErrorCode;
@@ -115,6 +116,12 @@ impl Program {
     /// How it is run; `chunk` is at most the context.
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// Bytes of what one sequence keeps when the context is full.
+    pub fn sequence_bytes(&self) -> u64 {
+        let bytes = kept_sums(&self.graph) + u128::from(self.graph.context) * kept_per_token(&self.graph);
+        u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
     /// Time that generating machine code took; 0 for the interpreter.

@@ -1,9 +1,11 @@
 //! From logits to a token: the largest, or one drawn at random.
 //!
 //! Deterministic: the same options and the same logits give the same tokens on every machine. Exponentials are the `libm`
-//! crate's, sums are in f64 and in the order of falling logits, ties go to the lowest id.
+//! crate's, sums are in f64 and in the order of falling logits, ties go to the lowest id. The order of steps: penalty of what was
+//! said lately, temperature, top-k, top-p, min-p.
 
 use snnc_ir::random::SplitMix64;
+use std::borrow::Cow;
 
 /// How to choose a token from logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,13 +16,24 @@ pub struct SampleOptions {
     pub top_k: usize,
     /// Only the largest whose probabilities reach `top_p` take part; 1 is all of them.
     pub top_p: f32,
+    /// Only tokens at least so many times as probable as the likeliest take part; 0 is all of them (Nguyen et al. 2024).
+    pub min_p: f32,
+    /// What the logit of a token that was there lately is divided by, or multiplied by if it is below zero; 1 changes nothing
+    /// (Keskar et al. 2019, section 4.1).
+    pub repeat_penalty: f32,
+    /// Last tokens of the sequence that count as lately, those of the prompt included.
+    pub repeat_window: usize,
     /// Equal seeds draw equal tokens.
     pub seed: u64,
 }
 
+/// Last tokens that count as lately where nothing else is said: what llama.cpp takes.
+pub const REPEAT_WINDOW: usize = 64;
+
 impl Default for SampleOptions {
     fn default() -> Self {
-        Self { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 }
+        let (top_p, min_p, repeat_penalty) = (1.0, 0.0, 1.0);
+        Self { temperature: 0.0, top_k: 0, top_p, min_p, repeat_penalty, repeat_window: REPEAT_WINDOW, seed: 0 }
     }
 }
 
@@ -30,12 +43,12 @@ impl Default for SampleOptions {
 /// use snnc_runtime::{SampleOptions, Sampler};
 ///
 /// let logits = [0.5, 3.0, -1.0, 2.0];
-/// assert_eq!(Sampler::new(SampleOptions::default()).next(&logits), 1);
+/// assert_eq!(Sampler::new(SampleOptions::default()).next(&logits, &[]), 1);
 ///
 /// let options = SampleOptions { temperature: 1.0, top_k: 2, seed: 7, ..SampleOptions::default() };
 /// let draw = || {
 ///     let mut sampler = Sampler::new(options);
-///     (0..50).map(|_| sampler.next(&logits)).collect::<Vec<u32>>()
+///     (0..50).map(|_| sampler.next(&logits, &[])).collect::<Vec<u32>>()
 /// };
 /// assert_eq!(draw(), draw());
 /// assert!(draw().iter().all(|id| [1, 3].contains(id)));
@@ -52,11 +65,14 @@ impl Sampler {
         Self { options, random: SplitMix64(options.seed) }
     }
 
-    /// The next token, from the logits of the last one. Panics on no logits: a precondition of the caller.
-    pub fn next(&mut self, logits: &[f32]) -> u32 {
+    /// The next token, from the logits of the last one. `before`: the sequence so far, of which the last tokens count. Panics on
+    /// no logits: a precondition of the caller.
+    pub fn next(&mut self, logits: &[f32], before: &[u32]) -> u32 {
         assert!(!logits.is_empty(), "there are logits to choose from");
+        let lately = &before[before.len() - before.len().min(self.options.repeat_window)..];
+        let logits = penalised(logits, lately, self.options.repeat_penalty);
         // A temperature that is not above zero, NaN included, leaves nothing to chance.
-        if self.options.temperature > 0.0 { self.draw(logits) } else { greedy(logits) }
+        if self.options.temperature > 0.0 { self.draw(&logits) } else { greedy(&logits) }
     }
 
     fn draw(&mut self, logits: &[f32]) -> u32 {
@@ -65,7 +81,9 @@ impl Sampler {
         let temperature = f64::from(self.options.temperature);
         let weigh = |&id: &u32| libm::exp(f64::from(logits[id as usize] - best) / temperature);
         let weights: Vec<f64> = ids.iter().map(weigh).collect();
-        let kept = nucleus(&weights, f64::from(self.options.top_p));
+        // The first weight is 1, so a weight is how many times as probable as the likeliest a token is.
+        let probable = weights.partition_point(|weight| *weight >= f64::from(self.options.min_p)).max(1);
+        let kept = nucleus(&weights, f64::from(self.options.top_p)).min(probable);
         let mut left = self.uniform() * weights[..kept].iter().sum::<f64>();
         for (&id, weight) in ids.iter().zip(&weights[..kept]) {
             left -= weight;
@@ -93,6 +111,23 @@ impl Sampler {
     fn uniform(&mut self) -> f64 {
         (self.random.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
+}
+
+/// Logits of which those of `lately` are made smaller by `penalty`, each once.
+fn penalised<'a>(logits: &'a [f32], lately: &[u32], penalty: f32) -> Cow<'a, [f32]> {
+    if penalty == 1.0 || lately.is_empty() {
+        return Cow::Borrowed(logits);
+    }
+    let mut ids = lately.to_vec();
+    ids.sort_unstable();
+    ids.dedup();
+    let mut logits = logits.to_vec();
+    for id in ids {
+        if let Some(logit) = logits.get_mut(id as usize) {
+            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+        }
+    }
+    Cow::Owned(logits)
 }
 
 /// The lowest id of the largest logit. Panics on no logits.
@@ -132,7 +167,7 @@ mod tests {
 
     fn draws(options: SampleOptions) -> Vec<u32> {
         let mut sampler = Sampler::new(options);
-        (0..2000).map(|_| sampler.next(&LOGITS)).collect()
+        (0..2000).map(|_| sampler.next(&LOGITS, &[])).collect()
     }
 
     fn warm() -> SampleOptions {
@@ -156,6 +191,35 @@ mod tests {
         assert!(draws(SampleOptions { top_p: 0.1, ..warm() }).iter().all(|id| *id == 1));
         let seen = draws(warm());
         assert!((0..5).all(|id| seen.contains(&id)));
+    }
+
+    #[test]
+    fn min_p_leaves_only_what_is_probable_enough() {
+        // Beside the likeliest, the token of logit 2 has 0.37 of its probability, that of 0.5 has 0.08.
+        assert!(draws(SampleOptions { min_p: 0.5, ..warm() }).iter().all(|id| [1, 3].contains(id)));
+        let seen = draws(SampleOptions { min_p: 0.1, ..warm() });
+        assert!(seen.iter().all(|id| [1, 3, 4].contains(id)) && seen.contains(&4));
+        // One stays, however much is asked for.
+        assert!(draws(SampleOptions { min_p: 1.0, top_p: 0.1, ..warm() }).iter().all(|id| *id == 1));
+        assert_eq!(draws(SampleOptions { min_p: 0.0, ..warm() }), draws(warm()));
+    }
+
+    #[test]
+    fn what_was_said_lately_is_less_likely() {
+        let next = |options, before: &[u32]| Sampler::new(options).next(&[2.0, 1.5, -0.5, -1.0], before);
+        let penalty =
+            |repeat_penalty, repeat_window| SampleOptions { repeat_penalty, repeat_window, ..Default::default() };
+        assert_eq!(next(penalty(1.0, 64), &[0]), 0);
+        assert_eq!(next(penalty(1.2, 64), &[0]), 0);
+        assert_eq!(next(penalty(1.4, 64), &[0]), 1);
+        // Once is as much as often.
+        assert_eq!(next(penalty(1.2, 64), &[0, 0, 0]), 0);
+        // Beyond the window nothing counts; an id that has no logit neither.
+        assert_eq!(next(penalty(1.4, 2), &[0, 2, 3]), 0);
+        assert_eq!(next(penalty(1.4, 0), &[0]), 0);
+        assert_eq!(next(penalty(1.4, 64), &[9]), 0);
+        // A logit below zero falls as well: -0.5 becomes -1.5, below -1.
+        assert_eq!(Sampler::new(penalty(3.0, 64)).next(&[-0.5, -1.0], &[0]), 1);
     }
 
     #[test]

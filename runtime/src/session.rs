@@ -61,6 +61,12 @@ impl Session {
         self.batch.reset(0);
     }
 
+    /// Forgets all but the first `tokens`; tallies stay. Whether it could: attention that keeps sums over all tokens cannot take
+    /// them back, and the session is then as it was.
+    pub fn shorten(&mut self, tokens: usize) -> bool {
+        self.batch.shorten(0, tokens)
+    }
+
     /// Runs `tokens` after what the session has seen.
     ///
     /// # Errors

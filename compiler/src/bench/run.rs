@@ -4,6 +4,7 @@ use super::machine::{memory_read_gb_per_s, peak_rss_mb};
 use super::speeds::{SpeedOptions, Speeds, density, first_token, measure, weight_bytes};
 use super::variants::{with_context, with_density};
 use crate::files;
+use crate::front::{self, OnnxOptions};
 use crate::model::{EngineOptions, ModelSource};
 use crate::progress::{Progress, cancelled};
 use schemars::JsonSchema;
@@ -125,7 +126,7 @@ pub fn bench(
 
 /// The program of the file, as it is to be measured.
 fn graph(options: &BenchOptions) -> Result<Graph, Diagnostics> {
-    let graph = match files::load(&options.model)? {
+    let graph = match front::load(&options.model, &OnnxOptions::default())? {
         files::Model::Snn(file) if file.graph.stage == Stage::Spiking => file.graph,
         _ => {
             let place = options.model.display().to_string();

@@ -194,6 +194,12 @@ pub fn estimate(graph: &Graph, activity: &Activity, setting: Setting, lists: Vec
     }
 }
 
+/// What a run costs by a list, in picojoules: `activity` is what a spiking program did, `span` tokens shared a pass. `None` where
+/// something has no price.
+pub fn run_pj(graph: &Graph, activity: &Activity, form: Form, span: u64, list: &PriceList) -> Option<f64> {
+    counts(graph, activity, form, Sharing { span, batch: 1 }).price(Block::Total, list).pj()
+}
+
 fn counts(graph: &Graph, activity: &Activity, form: Form, sharing: Sharing) -> Counts {
     let mut rows: BTreeMap<LayerPart, Tally> = BTreeMap::new();
     for cost in cost::costs(graph, activity, form, sharing) {

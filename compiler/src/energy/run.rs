@@ -9,7 +9,6 @@ use crate::front::OnnxOptions;
 use crate::model::{EngineOptions, Loaded};
 use crate::progress::{Progress, Workers};
 use crate::reading::ids_for;
-use crate::texts::SampleText;
 use crate::tokens::start::StartChoice;
 use serde_json::Value as Json;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
@@ -25,7 +24,7 @@ pub struct EnergyOptions {
     pub model: PathBuf,
     /// What the user says of an ONNX file.
     pub onnx: OnnxOptions,
-    /// The text; without one, neurons are expected to fire as they did on the calibration text, and every key to be read.
+    /// The text, or a `.npy` file of token ids; without one, neurons are expected to fire as they did on the calibration text, and every key to be read.
     pub text: Option<PathBuf>,
     /// What stands before the text.
     pub start: StartChoice,
@@ -97,9 +96,9 @@ pub fn energy(options: &EnergyOptions, progress: &dyn Progress) -> Result<Estima
         progress.status("no text: firing rates are expected, not measured, and every key is taken to be read");
         return Ok(Estimate { measured: false, ..estimate(graph, &activity, setting, lists) });
     };
-    let tokens = loaded.tokens(&options.start)?;
+    let tokens = loaded.tokens_if_any(&options.start)?;
     let cut = MeasuredWindows { length: context as usize, count: options.windows }.cut();
-    let read = ids_for(&tokens, &SampleText::read(text)?, context as usize, cut)?;
+    let read = ids_for(&loaded.ids(text, tokens.as_ref())?, context as usize, cut)?;
     let program = loaded.source.program(&EngineOptions { count: true, ..options.engine })?;
     let windows = read.cut(context as usize, cut);
     let workers = Workers { threads: options.threads, progress };

@@ -16,9 +16,8 @@ use crate::program_lints::{much_worse, program_lints};
 use crate::progress::{Progress, Workers};
 use crate::reading::ids_for;
 use crate::record::ProgramRecord;
-use crate::texts::SampleText;
 use crate::tokens::Tokens;
-use crate::tokens::start::StartChoice;
+use crate::tokens::start::{SpecialTokens, StartChoice, TokenizerHints};
 use serde_json::Value as Json;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Stage};
@@ -86,7 +85,12 @@ pub fn build(options: &ReportOptions, progress: &dyn Progress) -> Result<Report,
         let diagnostic = Diagnostic::new(options.model.display().to_string(), message).note("compile it first");
         return Err(diagnostic.into());
     }
-    let record = model.provenance.as_deref().and_then(|bytes| serde_json::from_slice::<ProgramRecord>(bytes).ok());
+    let mut record = model.provenance.as_deref().and_then(|bytes| serde_json::from_slice::<ProgramRecord>(bytes).ok());
+    if let (Some(record), Some(TokenizerHints::Program(language))) =
+        (&mut record, model.tokenizer.as_ref().map(|file| &file.hints))
+    {
+        record.special_tokens = Some(SpecialTokens::of(language));
+    }
     let reference = options.reference.as_deref().map(|path| read_reference(path, &options.onnx)).transpose()?;
     let (reference, dense_file) = reference.unzip();
     if let Some(reference) = &reference {
@@ -123,11 +127,11 @@ pub fn build(options: &ReportOptions, progress: &dyn Progress) -> Result<Report,
 /// The dense network, and what file it is.
 fn read_reference(path: &Path, onnx: &OnnxOptions) -> Result<(Loaded, FileFacts), Diagnostics> {
     let loaded = Loaded::read(path, onnx)?;
-    if loaded.source.graph.stage != Stage::Imported {
-        let message = "is a compiled program, where an ONNX file was expected";
+    let Some(origin) = &loaded.origin else {
+        let message = "is a compiled program, where an ONNX file or a folder was expected";
         return Err(Diagnostic::new(path.display().to_string(), message).into());
-    }
-    let facts = file_facts(path)?;
+    };
+    let facts = FileFacts { name: file_name(path), bytes: origin.bytes, xxh3: origin.xxh3.clone() };
     Ok((loaded, facts))
 }
 
@@ -161,7 +165,7 @@ fn missing(options: &ReportOptions) -> Vec<Missing> {
         (
             options.reference.is_none(),
             "the dense network beside it, and the IR by pass",
-            "name the ONNX file: --reference MODEL.onnx",
+            "name the ONNX file or folder: --reference MODEL.onnx",
         ),
         (!options.ledger, "where every error comes from", "--text FILE --reference MODEL.onnx --ledger"),
     ];
@@ -180,23 +184,23 @@ struct TextRun<'a> {
 impl TextRun<'_> {
     /// Runs the program on the text and puts what was seen into the report.
     fn on_text(&mut self, path: &Path, report: &mut Report) -> Result<(), Diagnostics> {
-        let text = SampleText::read(path)?;
-        let (bytes, xxh3) = (text.len() as u64, format!("{:016x}", text.hash()));
+        let tokens = self.model.tokens_if_any(&self.options.start)?;
+        let text = self.model.ids(path, tokens.as_ref())?;
+        let (bytes, xxh3) = (text.bytes() as u64, format!("{:016x}", text.hash()));
         report.provenance.text = Some(FileFacts { name: file_name(path), bytes, xxh3 });
-        let tokens = self.model.tokens(&self.options.start)?;
         let cut = Cut { length: None, stride: None, windows: WINDOWS };
-        let read = ids_for(&tokens, &text, self.model.source.graph.context as usize, cut)?;
+        let read = ids_for(&text, self.model.source.graph.context as usize, cut)?;
         if read.windows.is_some() {
             self.progress.warn(&format!("{} is long: {WINDOWS} windows of it are read", text.place()));
         }
-        self.on_ids(&read.ids, &tokens, read.tokens_per_word, report)
+        self.on_ids(&read.ids, tokens.as_ref(), read.tokens_per_word, report)
     }
 
     fn on_ids(
         &mut self,
         ids: &[u32],
-        tokens: &Tokens,
-        tokens_per_word: f64,
+        tokens: Option<&Tokens>,
+        tokens_per_word: Option<f64>,
         report: &mut Report,
     ) -> Result<(), Diagnostics> {
         let (options, program) = (self.options, &self.model.source.graph);

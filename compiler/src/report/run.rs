@@ -75,7 +75,7 @@ pub fn gather(
     graph: &Graph,
     dense: Option<&Arc<Program>>,
     ids: &[u32],
-    tokens: &Tokens,
+    tokens: Option<&Tokens>,
     section: Option<&Json>,
     options: &Options,
     progress: &dyn Progress,
@@ -121,7 +121,7 @@ pub fn gather(
             let own = &logits[row(logits)];
             let other = reference.map(|logits| &logits[row(logits)]);
             predictions.push(Prediction {
-                text: tokens.decode(&[id])?,
+                text: text_of(tokens, id)?,
                 id,
                 spiking: ranking(own, id, tokens)?,
                 dense: other.map(|row| ranking(row, id, tokens)).transpose()?,
@@ -155,7 +155,12 @@ fn output(seen: &LayerRun) -> String {
     format!("neurons %{}", seen.value.0)
 }
 
-fn ranking(row: &[f32], id: u32, tokens: &Tokens) -> Result<TokenRanking, Diagnostic> {
+/// A token's text; without a tokenizer its id in brackets.
+fn text_of(tokens: Option<&Tokens>, id: u32) -> Result<String, Diagnostic> {
+    tokens.map_or_else(|| Ok(format!("<{id}>")), |tokens| tokens.decode(&[id]))
+}
+
+fn ranking(row: &[f32], id: u32, tokens: Option<&Tokens>) -> Result<TokenRanking, Diagnostic> {
     let log_sum = log_sum_exp(row);
     let nll = row.get(id as usize).map_or(f64::INFINITY, |&x| log_sum - f64::from(x));
     let mut best: Vec<u32> = Vec::new();
@@ -166,7 +171,7 @@ fn ranking(row: &[f32], id: u32, tokens: &Tokens) -> Result<TokenRanking, Diagno
     }
     let guess = |&id: &u32| {
         let probability = libm::exp(f64::from(row[id as usize]) - log_sum);
-        Ok(RankedToken { text: tokens.decode(&[id])?, id, probability })
+        Ok(RankedToken { text: text_of(tokens, id)?, id, probability })
     };
     Ok(TokenRanking { nll, best: best.iter().map(guess).collect::<Result<_, Diagnostic>>()? })
 }

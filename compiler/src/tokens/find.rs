@@ -1,13 +1,10 @@
 //! Where a model's tokenizer is: `tokenizer.json`, or the vocabulary and merges of GPT-2's byte-level BPE, from which the same
 //! JSON is made.
 
-use super::allowed::FILE_BYTES;
-use super::start::{END_OF_TEXT, TokenizerHints};
-use serde_json::{Map, Value as Json, json};
+use super::language_files::LanguageFiles;
+use super::pair::{is_vocabulary, joined, read, trouble};
+use super::start::TokenizerHints;
 use snnc_ir::Diagnostic;
-use snnc_ir::diagnostic::ErrorCode;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A tokenizer as it was found.
@@ -29,7 +26,7 @@ const PAIRS: [[&str; 2]; 2] = [["vocab.json", "merges.txt"], ["encoder.json", "v
 /// # Errors
 /// What cannot be read; a vocabulary without merges.
 pub fn find(model: &Path, named: Option<&Path>) -> Result<Option<TokenizerFile>, Diagnostic> {
-    let model = folder(model);
+    let model = folder_of_model(model);
     let found = match named {
         None => in_folder(&model)?,
         Some(path) if path.is_dir() => {
@@ -39,16 +36,29 @@ pub fn find(model: &Path, named: Option<&Path>) -> Result<Option<TokenizerFile>,
         Some(path) => Some(file(path)?),
     };
     let Some((path, json)) = found else { return Ok(None) };
-    let hints = TokenizerHints::of_folders(&folder(&path), &model)?;
+    let hints = TokenizerHints::Files(LanguageFiles::read(&folder(&path), &model)?);
     Ok(Some(TokenizerFile { json, place: path.display().to_string(), hints }))
+}
+
+/// The folder of a model, which is itself one or a file in one. Some have their ONNX files one folder below the rest.
+fn folder_of_model(model: &Path) -> PathBuf {
+    if model.is_dir() {
+        return model.to_path_buf();
+    }
+    let folder = folder(model);
+    let above = folder.parent().filter(|_| folder.file_name().is_some_and(|name| name == "onnx"));
+    match above {
+        Some(above) if !has_tokenizer(&folder) && has_tokenizer(above) => above.to_path_buf(),
+        _ => folder,
+    }
+}
+
+fn has_tokenizer(folder: &Path) -> bool {
+    folder.join("tokenizer.json").is_file() || PAIRS.iter().any(|[vocab, _]| folder.join(vocab).is_file())
 }
 
 fn folder(path: &Path) -> PathBuf {
     path.parent().map(Path::to_path_buf).unwrap_or_default()
-}
-
-fn trouble(path: &Path, what: impl Into<String>) -> Diagnostic {
-    Diagnostic::new(path.display().to_string(), what).code(ErrorCode::TOKENIZER)
 }
 
 /// The file of a folder that has a tokenizer, and its JSON.
@@ -86,66 +96,4 @@ fn file(path: &Path) -> Result<(PathBuf, Vec<u8>), Diagnostic> {
         return Err(trouble(path, what).note("put merges.txt beside it, or name a tokenizer.json"));
     };
     Ok((path.to_path_buf(), joined(path, &merges)?))
-}
-
-/// Reads a file that is not too long to be a tokenizer.
-fn read(path: &Path) -> Result<Vec<u8>, Diagnostic> {
-    let unread = |e| Diagnostic::new(path.display().to_string(), format!("cannot be read: {e}")).code(ErrorCode::FILE);
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(FILE_BYTES as u64 + 1).read_to_end(&mut bytes)).map_err(unread)?;
-    if bytes.len() > FILE_BYTES {
-        return Err(trouble(path, format!("is longer than {} MB", FILE_BYTES >> 20)));
-    }
-    Ok(bytes)
-}
-
-/// Whether a file is an object of tokens and their ids.
-fn is_vocabulary(bytes: &[u8]) -> bool {
-    let json = serde_json::from_slice::<Map<String, Json>>(bytes).unwrap_or_default();
-    !json.is_empty() && !json.contains_key("model") && json.values().all(Json::is_u64)
-}
-
-/// GPT-2's byte-level BPE of a vocabulary and merges, as a `tokenizer.json`.
-fn joined(vocab: &Path, merges: &Path) -> Result<Vec<u8>, Diagnostic> {
-    let bytes = read(vocab)?;
-    if !is_vocabulary(&bytes) {
-        return Err(trouble(vocab, "is no vocabulary: an object of tokens and their ids was expected"));
-    }
-    let entries: Map<String, Json> =
-        serde_json::from_slice(&bytes).map_err(|e| trouble(vocab, format!("is no JSON: {e}")))?;
-    let text = String::from_utf8(read(merges)?).map_err(|_| trouble(merges, "is not UTF-8 text"))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let mut pairs: Vec<[&str; 2]> = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        if line.trim().is_empty() || (number == 1 && line.starts_with("#version")) {
-            continue;
-        }
-        let pair = line.split_once(' ').filter(|(_, second)| !second.contains(' '));
-        let Some((first, second)) = pair else {
-            let what = "is no merge: two tokens with a space between them were expected";
-            return Err(Diagnostic::new(format!("{}:{number}", merges.display()), what).code(ErrorCode::TOKENIZER));
-        };
-        pairs.push([first, second]);
-    }
-    let special = |content: &str, id: &Json| {
-        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-               "special": true})
-    };
-    // GPT-2's tokenizer knows this one as special without being told.
-    let mut added: Vec<Json> = entries.get(END_OF_TEXT).map(|id| special(END_OF_TEXT, id)).into_iter().collect();
-    let beside = vocab.with_file_name("added_tokens.json");
-    if beside.is_file() {
-        let more: Map<String, Json> =
-            serde_json::from_slice(&read(&beside)?).map_err(|e| trouble(&beside, format!("is no JSON: {e}")))?;
-        let mut more: Vec<(&String, &Json)> = more.iter().filter(|(content, _)| *content != END_OF_TEXT).collect();
-        more.sort_by_key(|(_, id)| id.as_u64());
-        added.extend(more.into_iter().map(|(content, id)| special(content, id)));
-    }
-    let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
-    let tokenizer = json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
-        "pre_tokenizer": level, "post_processor": null, "decoder": level,
-        "model": {"type": "BPE", "vocab": entries, "merges": pairs},
-    });
-    Ok(tokenizer.to_string().into_bytes())
 }

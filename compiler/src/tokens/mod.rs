@@ -2,18 +2,21 @@
 
 pub mod allowed;
 pub mod find;
+pub mod language_files;
+mod pair;
 pub mod passages;
 pub mod pattern;
 pub mod start;
 
 use allowed::AllowedTokenizer;
 use find::TokenizerFile;
-use snnc_ir::Diagnostic;
+use language_files::{LanguageFiles, NamedToken};
 use snnc_ir::diagnostic::ErrorCode;
-use start::{END_OF_TEXT, NamedToken, SpecialTokens, StartChoice, TokenizerHints};
+use snnc_ir::{Diagnostic, LanguageConfig};
+use start::{END_OF_TEXT, StartChoice, TokenizerHints};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
+use std::sync::{Once, OnceLock};
 use tokenizers::Tokenizer;
 
 /// Bytes of a text that is tokenised at once, at most. Longer ones are tokenised in passages.
@@ -25,10 +28,8 @@ pub struct Tokens {
     tokenizer: Tokenizer,
     /// The file's name in messages.
     place: String,
-    /// What stands before every text, and what ends one.
-    special: SpecialTokens,
-    /// The same if nothing else is asked for.
-    usual: SpecialTokens,
+    /// What stands before every text, what ends one, and how a conversation is written.
+    language: LanguageConfig,
     /// Rows of the network's embedding; ids beyond them are refused.
     rows: usize,
     slow: bool,
@@ -36,6 +37,8 @@ pub struct Tokens {
     rewrites: bool,
     /// Ids of a word and its text, which stand before ids that continue a text where the first token of a text is another.
     word: Option<(Vec<u32>, String)>,
+    /// The tokenizer to which the names of special tokens are plain text, once it is needed.
+    plain: OnceLock<Box<Tokenizer>>,
 }
 
 impl Tokens {
@@ -74,18 +77,17 @@ impl Tokens {
                 );
             }
         }
-        let usual = match &hints.resolved {
-            Some(resolved) => resolved.clone(),
-            None => usual(&tokenizer, hints, before.as_deref()),
+        let mut language = match hints {
+            TokenizerHints::Program(language) => language.clone(),
+            TokenizerHints::Files(files) => usual(&tokenizer, files, before.as_deref()),
         };
-        let lacking = usual.start.iter().find(|id| tokenizer.id_to_token(**id).is_none());
+        let lacking = language.start.iter().find(|id| tokenizer.id_to_token(**id).is_none());
         if let Some(id) = lacking {
             return Err(wrong(format!("has no token {id}, with which the program begins every text")));
         }
-        let mut special = usual.clone();
         match start {
             StartChoice::Auto => {}
-            StartChoice::None => special.start.clear(),
+            StartChoice::None => language.start.clear(),
             StartChoice::Token(token) => {
                 let id = token.parse().ok().filter(|id| tokenizer.id_to_token(*id).is_some());
                 let id = tokenizer.token_to_id(token).or(id);
@@ -94,17 +96,25 @@ impl Tokens {
                         .code(ErrorCode::OPTION)
                         .note("name a token by its text or its id, or write `auto` or `none`")
                 })?;
-                special.start = vec![id];
+                language.start = vec![id];
             }
         }
         let place = place.to_string();
         let rows = usize::MAX;
-        let mut tokens = Self { tokenizer, place, special, usual, rows, slow, prepends, rewrites, word: None };
+        let mut tokens =
+            Self { tokenizer, place, language, rows, slow, prepends, rewrites, word: None, plain: OnceLock::new() };
         if joins {
             let ids = tokens.encode("a").unwrap_or_default();
             tokens.word = tokens.decode(&ids).ok().map(|text| (ids, text));
         }
         Ok(tokens)
+    }
+
+    /// The same, but the names of special tokens in a text are plain text.
+    #[must_use]
+    pub fn plain(mut self) -> Self {
+        self.tokenizer.set_encode_special_tokens(true);
+        self
     }
 
     /// The same for a network whose embedding has so many rows: ids beyond them are errors.
@@ -118,10 +128,14 @@ impl Tokens {
     /// # Errors
     /// The tokenizer refuses it, or the network has no row for an id.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Diagnostic> {
+        self.encode_by(&self.tokenizer, text)
+    }
+
+    fn encode_by(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Diagnostic> {
         let wrong = |what: String| {
             Diagnostic::new("", format!("the text cannot be tokenised: {what}")).code(ErrorCode::TOKENIZER)
         };
-        let encoding = caught(|| self.tokenizer.encode_fast(text, false)).map_err(&wrong)?;
+        let encoding = caught(|| tokenizer.encode_fast(text, false)).map_err(&wrong)?;
         let ids = encoding.map_err(|e| wrong(e.to_string()))?.get_ids().to_vec();
         self.known(&ids)?;
         Ok(ids)
@@ -139,22 +153,17 @@ impl Tokens {
 
     /// Ids that stand before every text.
     pub fn start(&self) -> &[u32] {
-        &self.special.start
+        &self.language.start
     }
 
     /// Whether an id ends a text.
     pub fn ends(&self, id: u32) -> bool {
-        self.special.end.contains(&id)
+        self.language.end.contains(&id)
     }
 
-    /// What a program remembers: what stands before every text, and what ends one.
-    pub fn special(&self) -> &SpecialTokens {
-        &self.special
-    }
-
-    /// What stands before every text where the user asks for nothing else.
-    pub fn usual(&self) -> &SpecialTokens {
-        &self.usual
+    /// What a program remembers: what stands before every text, what ends one, and how a conversation is written.
+    pub fn language(&self) -> &LanguageConfig {
+        &self.language
     }
 
     /// What is before every text.
@@ -162,8 +171,8 @@ impl Tokens {
     /// # Errors
     /// The network has no row for it.
     pub fn beginning(&self) -> Result<Vec<u32>, Diagnostic> {
-        self.known(&self.special.start)?;
-        Ok(self.special.start.clone())
+        self.known(&self.language.start)?;
+        Ok(self.language.start.clone())
     }
 
     /// The ids of a text with the start token before them.
@@ -227,9 +236,34 @@ impl Tokens {
     /// # Errors
     /// As of `encode`.
     pub fn passage(&self, passage: &str, first: bool) -> Result<Vec<u32>, Diagnostic> {
-        // The mark that is put before a text stands for the space at which the text was cut.
-        let own = if self.prepends && !first { passage.strip_prefix(' ').unwrap_or(passage) } else { passage };
-        self.encode(own)
+        self.encode(self.within_text(passage, first))
+    }
+
+    /// A passage as it is tokenised: the mark that is put before a text stands for the space at which the text was cut.
+    fn within_text<'a>(&self, passage: &'a str, first: bool) -> &'a str {
+        if self.prepends && !first { passage.strip_prefix(' ').unwrap_or(passage) } else { passage }
+    }
+
+    /// The same where the names of special tokens are plain text.
+    ///
+    /// # Errors
+    /// As of `encode`.
+    pub fn plain_passage(&self, passage: &str, first: bool) -> Result<Vec<u32>, Diagnostic> {
+        let plain = self.plain.get_or_init(|| {
+            let mut tokenizer = self.tokenizer.clone();
+            tokenizer.set_encode_special_tokens(true);
+            Box::new(tokenizer)
+        });
+        self.encode_by(plain, self.within_text(passage, first))
+    }
+
+    /// Names of special tokens, the longest first.
+    pub fn special_names(&self) -> Vec<String> {
+        let added = self.tokenizer.get_added_tokens_decoder();
+        let special = added.into_values().filter(|token| token.special && !token.content.is_empty());
+        let mut names: Vec<String> = special.map(|token| token.content).collect();
+        names.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        names
     }
 
     /// Bytes of a text that is tokenised at once.
@@ -288,26 +322,36 @@ impl Tokens {
 pub type PassageEnd = fn(&str, bool) -> Option<usize>;
 
 /// What stands before texts and what ends them: by the files beside the tokenizer, by its template, by the tokens' names.
-fn usual(tokenizer: &Tokenizer, hints: &TokenizerHints, before: Option<&[String]>) -> SpecialTokens {
+fn usual(tokenizer: &Tokenizer, files: &LanguageFiles, before: Option<&[String]>) -> LanguageConfig {
     let id = |token: &NamedToken| match token {
         NamedToken::Text(text) => tokenizer.token_to_id(text),
         NamedToken::Id(id) => tokenizer.id_to_token(*id).map(|_| *id),
     };
     let end_of_text = tokenizer.token_to_id(END_OF_TEXT);
-    let named = hints.bos.iter().find_map(id);
+    let named = files.bos.iter().find_map(id);
     let template = || before.and_then(|all| all.iter().map(|token| tokenizer.token_to_id(token)).collect());
-    let start: Vec<u32> = match hints.add_bos {
+    let start: Vec<u32> = match files.add_bos {
         Some(false) => Vec::new(),
         Some(true) if named.is_some() => named.into_iter().collect(),
-        _ => template().unwrap_or_else(|| named.or(end_of_text).into_iter().collect()),
+        _ => {
+            let named = named.filter(|id| !opens_messages(tokenizer, files, *id));
+            template().unwrap_or_else(|| named.or(end_of_text).into_iter().collect())
+        }
     };
-    let mut end: Vec<u32> = hints.eos.iter().filter_map(id).chain(named).chain(start.iter().copied()).collect();
+    let mut end: Vec<u32> = files.eos.iter().filter_map(id).chain(named).chain(start.iter().copied()).collect();
     if end.is_empty() {
         end.extend(end_of_text.or_else(|| tokenizer.token_to_id("</s>")));
     }
     end.sort_unstable();
     end.dedup();
-    SpecialTokens { start, end }
+    let chat_template = files.chat_template.clone().unwrap_or_default();
+    LanguageConfig { start, end, chat_template, special_tokens: files.special_tokens.clone() }
+}
+
+/// Whether the chat template writes a token itself: it then opens messages, and no texts.
+fn opens_messages(tokenizer: &Tokenizer, files: &LanguageFiles, id: u32) -> bool {
+    let token = tokenizer.id_to_token(id).unwrap_or_default();
+    !token.is_empty() && files.chat_template.as_ref().is_some_and(|template| template.contains(&token))
 }
 
 thread_local! {

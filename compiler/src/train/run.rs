@@ -13,19 +13,19 @@ use crate::convert;
 use crate::evaluate::Cut;
 use crate::file_use::FileUse;
 use crate::files::{self, FileId};
-use crate::front::OnnxOptions;
+use crate::front::{self, OnnxOptions};
 use crate::model::{Loaded, calibration_sample, stored_tokenizer, tokens_for};
 use crate::progress::{Progress, Workers};
 use crate::quant_options::training_free;
+use crate::reading::IdSource;
 use crate::record::{HybridRecord, ProgramRecord};
-use crate::texts::SampleText;
 use crate::tokens::Tokens;
 use crate::tokens::start::StartChoice;
 use snnc_ir::ErrorCode;
 use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::Surrogate;
-use snnc_ir::{Diagnostic, Graph, Stage, text};
+use snnc_ir::{Diagnostic, Graph, text};
 use snnc_passes::apply_parameters::apply_parameters;
 use snnc_passes::relax::{Loss, Recipe, Trainable as Parameters};
 use snnc_runtime::{Options, Program};
@@ -43,7 +43,7 @@ pub struct TrainOptions {
     pub reference: PathBuf,
     /// What the user says of an ONNX file.
     pub onnx: OnnxOptions,
-    /// The text to train on.
+    /// The text to train on, or a `.npy` file of token ids.
     pub text: PathBuf,
     /// Text to validate on; without one the last twentieth of the text, which is then not trained on.
     pub validate: Option<PathBuf>,
@@ -327,12 +327,12 @@ pub fn train(
     let file = program_file(&options.program)?;
     let tokens = tokenizer_of(&file, options)?;
     let reference = reference_graph(&options.reference, &options.onnx, &file.graph)?;
-    let corpus = corpus(options, &tokens, file.graph.context.min(reference.context) as usize)?;
+    let context = file.graph.context.min(reference.context) as usize;
+    let corpus = corpus(options, &file, tokens.as_ref(), context)?;
     let mut run = TrainingRun { options, progress, watch, checkpoint };
     let mut record = ProgramRecord::of(file.provenance.as_deref());
-    if options.start != StartChoice::Auto {
-        record.special_tokens = Some(tokens.special().clone());
-    }
+    // What programs of before say of it is what the tokenizer was made by.
+    record.special_tokens = None;
     let mut graph = file.graph.clone();
     if trains {
         match run.learn(&file.graph, &reference, &corpus, &mut record)? {
@@ -341,12 +341,13 @@ pub fn train(
         }
     }
     if let Some(budget) = options.hybrid {
-        graph = run.hybrid_of(graph, &reference, &corpus.validation, budget, &tokens, &mut record)?;
+        graph = run.hybrid_of(graph, &reference, &corpus.validation, budget, tokens.as_ref(), &mut record)?;
     }
     let after = run.compare(&graph, &reference, &corpus.validation)?;
     (run.watch)(&TrainEvent::After { program: after.clone() })?;
     record.measured = Some(after);
-    let written = File { graph, provenance: Some(record.to_bytes()), ..file };
+    let language = tokens.as_ref().map(|tokens| tokens.language().clone()).or_else(|| file.language.clone());
+    let written = File { graph, provenance: Some(record.to_bytes()), language, ..file };
     files::write_whole(&options.output, |out| container::write(&written, out))?;
     progress.status(&format!("{}: written", options.output.display()));
     // The program is whole; what led to it is of no more use.
@@ -357,37 +358,29 @@ pub fn train(
 }
 
 fn program_file(path: &Path) -> Result<File, Diagnostics> {
-    match files::load(path)? {
+    match front::load(path, &OnnxOptions::default())? {
         files::Model::Snn(file) => Ok(*file),
-        files::Model::Onnx(_) => {
-            let message = "is an ONNX file; compile it first, and train the program";
+        files::Model::Dense(_) => {
+            let message = "is a dense network; compile it first, and train the program";
             Err(Diagnostic::new(path.display().to_string(), message).code(ErrorCode::TRAINING).into())
         }
     }
 }
 
-fn tokenizer_of(file: &File, options: &TrainOptions) -> Result<Tokens, Diagnostics> {
-    let path = &options.program;
-    let stored = stored_tokenizer(path, file.tokenizer.clone(), file.provenance.as_deref());
-    let stored = stored.ok_or_else(|| {
-        let what = "has no tokenizer, so text cannot be read or written";
-        Diagnostics::from(
-            Diagnostic::new(path.display().to_string(), what)
-                .code(ErrorCode::TRAINING)
-                .note("compile with --tokenizer FILE"),
-        )
-    })?;
-    tokens_for(&file.graph, &stored, &options.start)
+fn tokenizer_of(file: &File, options: &TrainOptions) -> Result<Option<Tokens>, Diagnostics> {
+    let (json, language) = (file.tokenizer.clone(), file.language.clone());
+    let stored = stored_tokenizer(&options.program, json, language, file.provenance.as_deref());
+    stored.map(|stored| tokens_for(&file.graph, &stored, &options.start)).transpose()
 }
 
 /// The dense network, which must be of the program's vocabulary.
 fn reference_graph(path: &Path, onnx: &OnnxOptions, program: &Graph) -> Result<Graph, Diagnostics> {
     let source = Loaded::read(path, onnx)?.source;
     let refused = |message: &str| {
-        let note = "name the ONNX file that the program was compiled from";
+        let note = "name the ONNX file or folder that the program was compiled from";
         Diagnostics::from(Diagnostic::new(path.display().to_string(), message).code(ErrorCode::TRAINING).note(note))
     };
-    if source.graph.stage != Stage::Imported {
+    if !source.is_dense() {
         return Err(refused("is a compiled program, not a dense network"));
     }
     let tensor = convert::dense(source.graph, source.rounded, &mut |_, _, _| {})?;
@@ -398,15 +391,30 @@ fn reference_graph(path: &Path, onnx: &OnnxOptions, program: &Graph) -> Result<G
     Ok(tensor)
 }
 
-fn corpus<'a>(options: &TrainOptions, tokens: &'a Tokens, context: usize) -> Result<Corpus<'a>, Diagnostics> {
-    let text = SampleText::read(&options.text)?;
-    let hash = match options.start {
-        StartChoice::Auto => text.hash(),
-        _ => text.hash() ^ xxh3_64(format!("{:?}", tokens.start()).as_bytes()),
+fn corpus<'a>(
+    options: &TrainOptions,
+    file: &File,
+    tokens: Option<&'a Tokens>,
+    context: usize,
+) -> Result<Corpus<'a>, Diagnostics> {
+    let rows = convert::vocabulary(&file.graph)?;
+    let read = |path: &Path| {
+        let lacking = || {
+            let what = "has no tokenizer, so text cannot be read or written";
+            Diagnostic::new(options.program.display().to_string(), what)
+                .code(ErrorCode::TRAINING)
+                .note("compile with --tokenizer FILE, or train on a .npy file of token ids")
+        };
+        IdSource::read(path, tokens.ok_or_else(lacking), rows)
     };
-    let (text, mut validation) = TrainingText::of(text, tokens, options.validate.is_none())?;
+    let text = read(&options.text)?;
+    let hash = match (&options.start, tokens) {
+        (StartChoice::Auto, _) | (_, None) => text.hash(),
+        (_, Some(tokens)) => text.hash() ^ xxh3_64(format!("{:?}", tokens.start()).as_bytes()),
+    };
+    let (text, mut validation) = TrainingText::of(text, options.validate.is_none())?;
     if let Some(path) = &options.validate {
-        validation = validation_ids(&SampleText::read(path)?, tokens)?;
+        validation = validation_ids(&read(path)?)?;
     }
     let window = options.window_tokens.unwrap_or(WINDOW_TOKENS).min(context);
     for (what, count) in [("to train on", text.len()), ("to validate on", validation.len())] {
@@ -580,7 +588,7 @@ impl TrainingRun<'_, '_> {
         reference: &Graph,
         ids: &[u32],
         budget: f64,
-        tokens: &Tokens,
+        tokens: Option<&Tokens>,
         record: &mut ProgramRecord,
     ) -> Result<Graph, Diagnostics> {
         let engine = Options { count: false, ..Options::default() };
@@ -596,7 +604,7 @@ impl TrainingRun<'_, '_> {
             calibration_tokens: convert::calibration_tokens(reference.parameters()),
             threads: self.options.threads,
         };
-        let sample = calibration_sample(Some(tokens), Some(&self.options.text), self.progress)?;
+        let sample = calibration_sample(tokens, Some(&self.options.text), self.progress)?;
         let ttfs =
             convert::spiking_watched(reference.clone(), &sample, &convert_options, self.progress, &mut |_, _, _| {})?
                 .graph;

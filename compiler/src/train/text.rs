@@ -1,6 +1,7 @@
 //! What a program learns from: ids in memory, or a text that is too long to be held.
 
-use crate::reading::{self, BYTES_A_TOKEN, ids_from};
+use crate::id_file::IdFile;
+use crate::reading::{self, BYTES_A_TOKEN, IdSource, ids_from};
 use crate::texts::SampleText;
 use crate::tokens::Tokens;
 use crate::tokens::passages;
@@ -9,6 +10,9 @@ use std::borrow::Cow;
 
 /// Bytes of a long text that are validated on, at most.
 const VALIDATED: usize = 1 << 22;
+
+/// Ids of a file that are validated on, at most: about as many as a text has.
+const VALIDATED_IDS: usize = VALIDATED / 4;
 
 /// Where windows are drawn from.
 pub trait TrainingIds {
@@ -56,6 +60,15 @@ pub enum TrainingText<'a> {
         /// Its tokenizer.
         tokens: &'a Tokens,
     },
+    /// Ids of a file.
+    File {
+        /// The file.
+        ids: IdFile,
+        /// Its first texts, which are trained on.
+        texts: usize,
+        /// Of each text the first ids, which are trained on.
+        length: usize,
+    },
 }
 
 impl<'a> TrainingText<'a> {
@@ -63,9 +76,13 @@ impl<'a> TrainingText<'a> {
     ///
     /// # Errors
     /// The text cannot be read or tokenised.
-    pub fn of(text: SampleText, tokens: &'a Tokens, validated: bool) -> Result<(Self, Vec<u32>), Diagnostic> {
+    pub fn of(source: IdSource<'a>, validated: bool) -> Result<(Self, Vec<u32>), Diagnostic> {
+        let (text, tokens) = match source {
+            IdSource::Text { text, tokens } => (text, tokens),
+            IdSource::File(ids) => return Ok(Self::of_file(ids, validated)),
+        };
         if text.whole().is_some() {
-            let mut ids = validation_ids(&text, tokens)?;
+            let mut ids = text_ids(&text, tokens)?;
             let last = if validated { ids.split_off(ids.len() - ids.len() / 20) } else { Vec::new() };
             return Ok((Self::Ids(ids), last));
         }
@@ -79,11 +96,25 @@ impl<'a> TrainingText<'a> {
         Ok((Self::Long { text, bytes, tokens }, last))
     }
 
+    /// The last twentieth of a file is that of its only text, or of its texts.
+    fn of_file(ids: IdFile, validated: bool) -> (Self, Vec<u32>) {
+        let (mut texts, mut length) = (ids.texts(), ids.length());
+        match (validated, texts) {
+            (false, _) => {}
+            (true, 0 | 1) => length -= length / 20,
+            (true, _) => texts -= (texts / 20).max(1),
+        }
+        let from = if texts < ids.texts() { texts * length } else { length };
+        let last = if validated { ids.ids(from..ids.len().min(from + VALIDATED_IDS)) } else { Vec::new() };
+        (Self::File { ids, texts, length }, last)
+    }
+
     /// Tokens, or a number that there are at least.
     pub fn len(&self) -> usize {
         match self {
             Self::Ids(ids) => ids.len(),
             Self::Long { bytes, .. } => bytes / BYTES_A_TOKEN,
+            Self::File { texts, length, .. } => texts * length,
         }
     }
 
@@ -93,11 +124,18 @@ impl<'a> TrainingText<'a> {
     }
 }
 
-/// The ids of a text to validate on; of a long one, those of its beginning.
+/// The ids to validate on; of what is long, those of its beginning.
 ///
 /// # Errors
 /// The text cannot be read or tokenised.
-pub fn validation_ids(text: &SampleText, tokens: &Tokens) -> Result<Vec<u32>, Diagnostic> {
+pub fn validation_ids(source: &IdSource<'_>) -> Result<Vec<u32>, Diagnostic> {
+    match source {
+        IdSource::Text { text, tokens } => text_ids(text, tokens),
+        IdSource::File(file) => Ok(file.ids(0..file.len().min(VALIDATED_IDS))),
+    }
+}
+
+fn text_ids(text: &SampleText, tokens: &Tokens) -> Result<Vec<u32>, Diagnostic> {
     match text.whole() {
         Some(text) => tokens.corpus(text),
         None => reading::part(tokens, text, 0..VALIDATED, passages::by_lines),
@@ -109,6 +147,7 @@ impl TrainingIds for TrainingText<'_> {
         match self {
             Self::Ids(ids) => ids.places(window),
             Self::Long { bytes, .. } => bytes.saturating_sub((window + 1) * BYTES_A_TOKEN),
+            Self::File { texts, length, .. } => texts * length.saturating_sub(window),
         }
     }
 
@@ -116,6 +155,12 @@ impl TrainingIds for TrainingText<'_> {
         let (text, tokens) = match self {
             Self::Ids(ids) => return ids.window(at, window),
             Self::Long { text, tokens, .. } => (text, tokens),
+            Self::File { ids, length, .. } => {
+                // No window goes on from one text to the next.
+                let places = length.saturating_sub(window).max(1);
+                let from = at / places * ids.length() + at % places;
+                return Ok(Cow::Owned(ids.ids(from..from + window + 1)));
+            }
         };
         let at = if at == 0 { 0 } else { text.word_from(at)? };
         // Where tokens are longer than they usually are, the end of the text may be too near.

@@ -10,13 +10,13 @@ use crate::model::{Loaded, calibration_sample};
 use crate::progress::{Progress, Workers};
 use crate::quant_options::spelled;
 use crate::reading::ids_for;
-use crate::texts::SampleText;
+use crate::tokens::Tokens;
 use crate::tokens::start::StartChoice;
 use schemars::JsonSchema;
 use serde::Serialize;
+use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::{Diagnostic, Stage};
 use snnc_passes::levels::Levels;
 use snnc_passes::options::QuantOptions;
 use snnc_runtime::{Options, Program};
@@ -35,13 +35,13 @@ pub struct TuneOptions {
     pub budget: Budget,
     /// What is to be small within a budget of perplexity.
     pub minimise: Goal,
-    /// Text that points are measured on.
+    /// Text that points are measured on, or a `.npy` file of token ids.
     pub text: PathBuf,
     /// Windows of that text, spread evenly over it.
     pub windows: usize,
     /// What stands before a text.
     pub start: StartChoice,
-    /// Text that levels are fitted to; a built-in one without one.
+    /// Text or ids that levels are fitted to; a built-in one without one.
     pub calibrate: Option<PathBuf>,
     /// Tokens of that text to run; 16384 without a number, fewer for networks of more than 90 M weights.
     pub calibration_tokens: Option<usize>,
@@ -121,17 +121,17 @@ const HALVINGS: usize = 7;
 /// What cannot be read or run; a request to stop.
 pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Diagnostics> {
     let loaded = Loaded::read(&options.model, &options.onnx)?;
-    if loaded.source.graph.stage != Stage::Imported {
-        let message = "is compiled already; tune the ONNX file it was made from";
+    if !loaded.source.is_dense() {
+        let message = "is compiled already; tune the ONNX file or folder that it was made from";
         return Err(Diagnostic::new(options.model.display().to_string(), message).code(ErrorCode::TRAINING).into());
     }
     loaded.warnings.iter().for_each(|warning| progress.warn(warning));
-    let tokens = loaded.tokens(&options.start)?;
-    tokens.excess().iter().for_each(|excess| progress.warn(excess));
+    let tokens = loaded.tokens_if_any(&options.start)?;
+    tokens.iter().filter_map(Tokens::excess).for_each(|excess| progress.warn(&excess));
     let cut = Cut { length: None, stride: None, windows: options.windows };
     let context = loaded.source.graph.context as usize;
-    let ids = ids_for(&tokens, &SampleText::read(&options.text)?, context, cut)?.ids;
-    let sample = calibration_sample(Some(&tokens), options.calibrate.as_deref(), progress)?;
+    let ids = ids_for(&loaded.ids(&options.text, tokens.as_ref())?, context, cut)?.ids;
+    let sample = calibration_sample(tokens.as_ref(), options.calibrate.as_deref(), progress)?;
     let tensor = convert::dense(loaded.source.graph, loaded.source.rounded, &mut |_, _, _| {})?;
     let calibration_tokens =
         options.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(tensor.parameters())).max(1);

@@ -69,6 +69,23 @@ impl<R: Real> Memory<R> {
     pub fn past(&self) -> usize {
         self.past
     }
+
+    /// Forgets all but the first `tokens`. Whether it could: sums cannot be taken back, and stay as they were.
+    pub fn shorten(&mut self, tokens: usize) -> bool {
+        if tokens >= self.past {
+            return true;
+        }
+        if self.kept.iter().flatten().any(|kept| matches!(kept, Cached::Sums(_))) {
+            return false;
+        }
+        for kept in self.kept.iter_mut().flatten() {
+            if let Cached::Rows(both) = kept {
+                both.iter_mut().for_each(|rows| rows.shorten(self.past, tokens));
+            }
+        }
+        self.past = tokens;
+        true
+    }
 }
 
 /// Elements of constants that are converted to the evaluator's number once; larger ones are where they are used, so that
@@ -271,8 +288,9 @@ impl<R: Real> NodeCall<'_, R> {
             Op::Array(ArrayOp::Binary(kind)) => {
                 real(spread(&sizes, &[self.arg(0), self.arg(1)], |x| binary(kind, x[0], x[1])))
             }
-            Op::Array(ArrayOp::CausalMask { keep, drop }) => {
-                let at = |i: usize| if i % n <= i / n { keep.get() } else { drop.get() };
+            Op::Array(ArrayOp::CausalMask { keep, drop, window }) => {
+                let seen = |i: usize, j: usize| j <= i && window.is_none_or(|window| i - j < window as usize);
+                let at = |i: usize| if seen(i / n, i % n) { keep.get() } else { drop.get() };
                 real((0..n * n).map(|i| R::from_f32(at(i))).collect())
             }
             Op::Array(ArrayOp::Where) => real(spread(&sizes, &[self.arg(0), self.arg(1), self.arg(2)], |x| {

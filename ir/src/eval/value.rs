@@ -14,6 +14,20 @@ pub enum Content<R> {
     Train(Vec<Vec<i32>>),
 }
 
+impl<R> Content<R> {
+    /// Leaves the first `tokens` of `all` rows.
+    pub(super) fn shorten(&mut self, all: usize, tokens: usize) {
+        fn first<T>(rows: &mut Vec<T>, all: usize, tokens: usize) {
+            rows.truncate(rows.len() / all.max(1) * tokens);
+        }
+        match self {
+            Content::Real(rows) => first(rows, all, tokens),
+            Content::Int(rows) => first(rows, all, tokens),
+            Content::Train(parts) => parts.iter_mut().for_each(|rows| first(rows, all, tokens)),
+        }
+    }
+}
+
 /// A value in one call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array<R> {

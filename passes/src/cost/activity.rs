@@ -6,7 +6,7 @@ use snnc_ir::state::neuron_of;
 use snnc_ir::{Carrier, Graph, Op, Ssa, Type, Value};
 
 /// What every node of a graph did over some tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Activity {
     /// How many tokens.
     pub tokens: u64,

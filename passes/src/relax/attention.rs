@@ -63,8 +63,8 @@ impl Relaxing {
         self.add(Op::Array(ArrayOp::MatMul), &[q, k])
     }
 
-    fn masked(&mut self, scores: Value) -> Result<Value, Diagnostic> {
-        let mask = Op::Array(ArrayOp::CausalMask { keep: Scalar::new(0.0), drop: Scalar::new(MASKED) });
+    fn masked(&mut self, scores: Value, window: Option<u32>) -> Result<Value, Diagnostic> {
+        let mask = Op::Array(ArrayOp::CausalMask { keep: Scalar::new(0.0), drop: Scalar::new(MASKED), window });
         let mask = self.add(mask, &[])?;
         self.two(Binary::Add, scores, mask)
     }
@@ -73,7 +73,7 @@ impl Relaxing {
         let scores = self.scores(args[0], args[1], heads)?;
         let scale = self.number(scale.get());
         let scores = self.two(Binary::Mul, scores, scale)?;
-        let scores = self.masked(scores)?;
+        let scores = self.masked(scores, heads.window)?;
         let weights = self.add(Op::Array(ArrayOp::Softmax), &[scores])?;
         let v = self.keys(args[2], heads)?;
         let mixed = self.add(Op::Array(ArrayOp::MatMul), &[weights, v])?;
@@ -150,7 +150,7 @@ impl Relaxing {
         let slope = self.factor(slope)?;
         let slope = self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[heads.query as usize, 1, 1]))), &[slope])?;
         let scores = self.two(Binary::Mul, scores, slope)?;
-        let scores = self.masked(scores)?;
+        let scores = self.masked(scores, heads.window)?;
         let most = self.training(TrainingOp::RowMax, &[scores])?;
         let late = self.two(Binary::Sub, most, scores)?;
         let phase = self.training(rounded, &[late])?;

@@ -136,6 +136,10 @@ impl Executor for Jit {
         self.sequences[sequence].past = 0;
     }
 
+    fn shorten(&mut self, sequence: usize, tokens: usize) -> bool {
+        self.sequences[sequence].shorten(tokens)
+    }
+
     fn mark(&mut self, sequence: usize) {
         self.sequences[sequence].mark();
     }

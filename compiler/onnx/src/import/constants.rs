@@ -171,7 +171,7 @@ fn same_bits(a: &OnnxArray, b: &OnnxArray) -> bool {
 /// The mask as an operation. Minus infinity is said as the lowest finite number: a softmax gives exactly 0 for both.
 pub(super) fn causal_op(keep: f32, drop: f32) -> Op {
     let finite = |x: f32| Scalar::new(x.max(f32::MIN));
-    Op::Array(ArrayOp::CausalMask { keep: finite(keep), drop: finite(drop) })
+    Op::Array(ArrayOp::CausalMask { keep: finite(keep), drop: finite(drop), window: None })
 }
 
 /// Elements as a program's constants: truth is 1 and 0.

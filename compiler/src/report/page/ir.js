@@ -46,7 +46,8 @@ function provenance() {
     add('compiled by', p.compiled.compiler || '–');
     add('options', code(p.compiled.options || '–'));
     const s = p.compiled.source;
-    if (s) add('from an ONNX file', `${bytesOf(s.bytes)}, opset ${s.opset}, ${s.producer || 'unnamed producer'}, XXH3 `, el('span', { class: 'mono' }, s.xxh3));
+    const kind = s && (s.architecture ? `Hugging Face folder of ${s.architecture}` : `opset ${s.opset}`);
+    if (s) add(s.architecture ? 'from a folder' : 'from an ONNX file', `${bytesOf(s.bytes)}, ${kind}, ${s.producer || 'unnamed producer'}, XXH3 `, el('span', { class: 'mono' }, s.xxh3));
   }
   for (const t of [].concat(p.compiled?.training ?? [])) add('trained', `${t.run.parameters} by ${t.run.loss}, ${whole(t.steps)} steps of ${t.run.batch} windows of ${t.run.window_tokens} tokens`);
   if (p.compiled?.hybrid) add('back to attention by time to first spike', p.compiled.hybrid.ttfs.length ? `layers ${p.compiled.hybrid.ttfs.join(', ')}` : 'no layer');

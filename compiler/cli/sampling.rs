@@ -1,0 +1,118 @@
+//! Options of `snnc run` and `snnc chat`: how tokens are chosen, and where a text ends.
+
+use crate::units::si;
+use clap::Args;
+use snnc::sliding::OnFull;
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::{Diagnostic, ErrorCode};
+use snnc_runtime::sample::REPEAT_WINDOW;
+use snnc_runtime::{Program, SampleOptions};
+
+/// How tokens are chosen.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct SampleArgs {
+    /// Sampling temperature. 0 takes the likeliest token; higher values are more varied
+    #[arg(long, default_value_t = 0.0, value_parser = at_least_zero)]
+    temperature: f32,
+    /// Draw only from the K likeliest tokens; 0 draws from all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_k: usize,
+    /// Draw only from the likeliest tokens that together have probability P
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
+    top_p: f32,
+    /// Draw only from tokens at least P times as probable as the likeliest; 0 draws from all
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share)]
+    min_p: f32,
+    /// Divide the logits of tokens among the last --repeat-window by X, or multiply those below zero; 1 changes nothing
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = penalty)]
+    repeat_penalty: f32,
+    /// Last tokens that --repeat-penalty looks at, those of the prompt included
+    #[arg(long, value_name = "N", default_value_t = REPEAT_WINDOW)]
+    repeat_window: usize,
+    /// Seed of the sampling: the same seed gives the same text
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+impl SampleArgs {
+    /// The options for the library.
+    pub fn options(self) -> SampleOptions {
+        let Self { temperature, top_k, top_p, min_p, repeat_penalty, repeat_window, seed } = self;
+        SampleOptions { temperature, top_k, top_p, min_p, repeat_penalty, repeat_window, seed }
+    }
+}
+
+/// Where a text ends.
+#[derive(Args, Clone, Debug)]
+pub struct EndArgs {
+    /// Stop before this text
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// When the context is full: stop, or drop the oldest half after the start token and run the rest again (slide)
+    #[arg(long, value_name = "stop|slide", default_value = "stop")]
+    pub on_full: OnFull,
+    /// Context in tokens, at most the program's own.
+    ///
+    /// Of an ONNX file with rotary positions it is how long their tables are, which is what its configuration says without
+    /// this option, at most 4096.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: Option<u32>,
+}
+
+/// Tokens to write, at most; `None`: until the text or the context ends.
+#[derive(Clone, Copy, Debug)]
+pub struct MostTokens(pub Option<usize>);
+
+impl EndArgs {
+    /// Refuses a text that never has to end.
+    ///
+    /// # Errors
+    /// Neither the number of tokens nor the context ends it.
+    pub fn check(&self, most: MostTokens) -> Result<(), Diagnostics> {
+        if most.0.is_some() || self.on_full == OnFull::Stop {
+            return Ok(());
+        }
+        let what = "with --on-full slide a text may have no end";
+        Err(Diagnostic::new("-n -1", what).code(ErrorCode::OPTION).note("give a number of tokens").into())
+    }
+}
+
+/// A number of tokens, or -1.
+pub fn most_tokens(text: &str) -> Result<MostTokens, String> {
+    match text {
+        "-1" => Ok(MostTokens(None)),
+        _ => {
+            text.parse().map(|most| MostTokens(Some(most))).map_err(|_| "it is a whole number from 0 up, or -1".into())
+        }
+    }
+}
+
+/// How long the context is, and what a full one takes.
+pub fn context_in_words(program: &Program) -> String {
+    let bytes = si(program.sequence_bytes() as f64, "B");
+    format!("a context of {} tokens, whose state takes {bytes} when it is full", program.graph().context)
+}
+
+fn at_least_zero(text: &str) -> Result<f32, String> {
+    number(text).filter(|number| *number >= 0.0).ok_or_else(|| "it is a number from 0 up".into())
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    number(text)
+        .filter(|number| *number > 0.0 && *number <= 1.0)
+        .ok_or_else(|| "it is a number above 0, at most 1".into())
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    number(text).filter(|number| (0.0..=1.0).contains(number)).ok_or_else(|| "it is a number from 0 to 1".into())
+}
+
+fn penalty(text: &str) -> Result<f32, String> {
+    number(text)
+        .filter(|number| (0.01..=100.0).contains(number))
+        .ok_or_else(|| "it is a number from 0.01 to 100".into())
+}
+
+fn number(text: &str) -> Option<f32> {
+    text.parse().ok().filter(|number: &f32| number.is_finite())
+}

@@ -1,0 +1,5 @@
+//! Conversations: a template turns messages into a text, and a network continues it.
+
+pub mod conversation;
+pub mod python;
+pub mod template;
