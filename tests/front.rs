@@ -208,7 +208,7 @@ fn proved_layer(attention: &str, weights: &[(&str, &[usize])]) {
     let import = onnx::import_model(model).unwrap_or_else(|e| panic!("{attention}: {e}"));
     let found = proved(&import).unwrap_or_else(|e| panic!("{attention}: {e}"));
     let proof = found.proof.as_ref().unwrap();
-    assert!(proof.range > 0.1 && found.network.heads == [2], "{proof:?}");
+    assert!(proof.range > 0.1 && found.network.layers.attention[0].heads.query == 2, "{proof:?}");
 }
 
 #[test]

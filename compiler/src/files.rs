@@ -67,6 +67,9 @@ fn other_kind(path: &Path, start: &[u8]) -> Option<Diagnostic> {
         b"vers" if named("onnx") || named("safetensors") || named("snn") => {
             ("is a pointer of Git LFS, not the file itself", "run `git lfs pull` in its folder, or download the file")
         }
+        _ if path.ends_with("config.json") || path.ends_with(snnc_hf::folder::INDEX) => {
+            ("describes a network and is none", "name its folder")
+        }
         _ if named("safetensors") => {
             ("holds weights alone", "name its folder, in which config.json says what they are")
         }

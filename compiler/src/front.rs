@@ -10,8 +10,8 @@ use crate::files::{self, DenseModel, Model};
 use crate::proof::{self, Proof};
 use snnc_hf::FolderOptions;
 use snnc_hf::folder::{self, FolderKind};
-use snnc_ir::Graph;
 use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::{Diagnostic, Graph, Stage};
 use snnc_onnx::Import;
 pub use snnc_onnx::import::inputs::{InputBindings, InputFill};
 use snnc_passes::Pass;
@@ -79,8 +79,8 @@ pub fn network(
     match dense {
         DenseModel::Onnx(import) => onnx_network(path, import, tolerance, watch),
         DenseModel::Folder(import) => {
-            let tensor = simplified(&import.graph, false, watch).map_err(|e| files::at(path, e))?;
-            let network = Network::of(&tensor).map_err(|e| files::at(path, e.into()))?;
+            let (tensor, network) = simplified(&import.graph, false, watch).map_err(|e| files::at(path, e))?;
+            let network = network.map_err(|e| files::at(path, e.into()))?;
             Ok(DenseNetwork { tensor, network, proof: None })
         }
     }
@@ -96,16 +96,28 @@ pub fn onnx_network(
     tolerance: Option<f32>,
     watch: &mut GraphWatch<'_>,
 ) -> Result<DenseNetwork, Diagnostics> {
-    let tensor = simplified(&import.graph, import.rounds_activations, watch)
+    let (tensor, network) = simplified(&import.graph, import.rounds_activations, watch)
         .map_err(|diagnostics| files::at(path, snnc_onnx::explained(import, diagnostics)))?;
-    let network = Network::of(&tensor).map_err(|e| files::at(path, e.into()))?;
+    let network = network.map_err(|e| files::at(path, e.into()))?;
     let proof = proof::prove(import, &tensor, tolerance).map_err(|diagnostics| files::at(path, diagnostics))?;
     Ok(DenseNetwork { tensor, network, proof: Some(proof) })
 }
 
-/// The graph that ranges are measured on.
-fn simplified(graph: &Graph, rounded: bool, watch: &mut GraphWatch<'_>) -> Result<Graph, Diagnostics> {
+/// The graph that ranges are measured on, and the network as it was before gains went into weights.
+fn simplified(
+    graph: &Graph,
+    rounded: bool,
+    watch: &mut GraphWatch<'_>,
+) -> Result<(Graph, Result<Network, Diagnostic>), Diagnostics> {
     watch("imported", graph);
-    let mut watch = |pass: &Pass, _: &Graph, after: &Graph| watch(pass.name, after);
-    convert::dense(graph.clone(), rounded, &mut watch)
+    let mut network = None;
+    let mut watch = |pass: &Pass, before: &Graph, after: &Graph| {
+        if network.is_none() && before.stage == Stage::Tensor {
+            network = Some(Network::of(before));
+        }
+        watch(pass.name, after);
+    };
+    let tensor = convert::dense(graph.clone(), rounded, &mut watch)?;
+    let network = network.unwrap_or_else(|| Network::of(&tensor));
+    Ok((tensor, network))
 }
