@@ -123,7 +123,12 @@ impl OnnxArgs {
     pub fn options(&self) -> Result<OnnxOptions, Diagnostics> {
         let inputs = InputBindings::parse(&self.inputs)
             .map_err(|message| Diagnostic::new("--input", message).code(ErrorCode::OPTION))?;
-        Ok(OnnxOptions { inputs, import_tolerance: self.import_tolerance, architectures: self.architecture.clone(), context: None })
+        Ok(OnnxOptions {
+            inputs,
+            import_tolerance: self.import_tolerance,
+            architectures: self.architecture.clone(),
+            context: None,
+        })
     }
 }
 

@@ -98,7 +98,8 @@ pub fn compile(
     let tokens = tokenizer.as_ref().map(|file| tokens_for(dense.graph(), file, &options.start)).transpose()?;
     tokens.iter().filter_map(|tokens| tokens.excess()).for_each(|excess| progress.warn(&excess));
     let sample = calibration_sample(tokens.as_ref(), options.calibrate.as_deref(), progress)?;
-    let DenseNetwork { mut tensor, network, proof } = front::network(path, &dense, options.onnx.import_tolerance, watch)?;
+    let DenseNetwork { mut tensor, network, proof } =
+        front::network(path, &dense, options.onnx.import_tolerance, watch)?;
     let warning = proof.as_ref().and_then(Proof::warning);
     dense.warnings().iter().chain(&warning).for_each(|warning| progress.warn(warning));
     if let Some(context) = options.onnx.context {

@@ -67,8 +67,10 @@ impl ArrayOp {
             ArrayOp::Binary(kind @ (Binary::Mul | Binary::Div)) => OpInfo::new(kind.name(), 2, IQS),
             ArrayOp::Binary(Binary::Sub) => OpInfo::new("sub", 2, I_TRAINING),
             ArrayOp::Binary(kind @ (Binary::Pow | Binary::Min | Binary::Max)) => OpInfo::new(kind.name(), 2, I),
-            ArrayOp::CausalMask { keep, drop, window } => OpInfo::new("causal_mask", 0, I_TRAINING)
-                .expect(!keep.get().is_nan() && !drop.get().is_nan() && *window != Some(0), "numbers and a window of a token at least"),
+            ArrayOp::CausalMask { keep, drop, window } => OpInfo::new("causal_mask", 0, I_TRAINING).expect(
+                !keep.get().is_nan() && !drop.get().is_nan() && *window != Some(0),
+                "numbers and a window of a token at least",
+            ),
             ArrayOp::Where => OpInfo::new("where", 3, I),
             ArrayOp::MatMul => OpInfo::new("matmul", 2, I_TRAINING),
             ArrayOp::Transpose(_) => OpInfo::new("transpose", 1, I_TRAINING),

@@ -388,9 +388,9 @@ fn fixed_operations() -> Vec<Op> {
     all.extend(Curve::ALL.map(|curve| Op::Dense(DenseOp::Gated(curve))));
     let masks = [(1.0, 0.0), (0.0, -1e4), (0.0, -1e9), (0.0, 1.0), (0.0, 1e9)];
     let masks = [None, Some(2)].into_iter().flat_map(|window| masks.map(|(keep, drop)| (keep, drop, window)));
-    all.extend(
-        masks.map(|(keep, drop, window)| Op::Array(ArrayOp::CausalMask { keep: Scalar::new(keep), drop: Scalar::new(drop), window })),
-    );
+    all.extend(masks.map(|(keep, drop, window)| {
+        Op::Array(ArrayOp::CausalMask { keep: Scalar::new(keep), drop: Scalar::new(drop), window })
+    }));
     for heads in [1, 2] {
         all.push(Op::Array(ArrayOp::SplitHeads { heads }));
         all.push(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(1e-3), heads: 2 * heads }));

@@ -320,7 +320,8 @@ fn attention() {
         .collect();
     let turned = s.add(Op::Array(ArrayOp::Transpose(Perm::new(&[0, 2, 1]).expect("an order"))), &[heads[1]]);
     let scores = s.add(Op::Array(ArrayOp::MatMul), &[heads[0], turned]);
-    let mask = s.add(Op::Array(ArrayOp::CausalMask { keep: Scalar::new(0.0), drop: Scalar::new(-1e9), window: None }), &[]);
+    let mask =
+        s.add(Op::Array(ArrayOp::CausalMask { keep: Scalar::new(0.0), drop: Scalar::new(-1e9), window: None }), &[]);
     let scores = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[scores, mask]);
     let weights = s.add(Op::Array(ArrayOp::Softmax), &[scores]);
     let mixed = s.add(Op::Array(ArrayOp::MatMul), &[weights, heads[2]]);

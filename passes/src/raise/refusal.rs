@@ -58,7 +58,9 @@ fn hidden(graph: &Graph) -> Vec<Option<f32>> {
         };
         hidden[value.index()] = match node.op {
             // A mask that selects or multiplies hides all.
-            Op::Array(ArrayOp::CausalMask { keep, drop, .. }) if keep.get() == 0.0 && drop.get() < 0.0 => Some(drop.get()),
+            Op::Array(ArrayOp::CausalMask { keep, drop, .. }) if keep.get() == 0.0 && drop.get() < 0.0 => {
+                Some(drop.get())
+            }
             Op::Array(ArrayOp::CausalMask { keep, drop, .. }) if keep.get() != 0.0 && drop.get() < -1.0 => {
                 Some(drop.get() - keep.get())
             }

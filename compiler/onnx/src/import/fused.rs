@@ -167,7 +167,8 @@ impl Importer<'_> {
         let scale = scale.filter(|&scale| scale != 0.0).unwrap_or_else(|| 1.0 / (width as f32).sqrt());
         let mut scores = self.times(node, &scores, scale)?;
         if view == KeyView::Past {
-            let select = Op::Array(ArrayOp::CausalMask { keep: Scalar::new(1.0), drop: Scalar::new(0.0) });
+            let select =
+                Op::Array(ArrayOp::CausalMask { keep: Scalar::new(1.0), drop: Scalar::new(0.0), window: None });
             let selected = self.builder.add(select, &[], node.label())?;
             let lowest = self.number(f32::MIN);
             let dims = scores.dims.clone();
