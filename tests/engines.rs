@@ -494,6 +494,32 @@ fn run_batch(graph: &Graph, options: Options, sequences: &[Vec<u32>], prompts: &
     }
 }
 
+/// Prompts that are read together: each gives the bits that it gives alone; one that is too long fails alone.
+#[test]
+fn prompts_share_passes() {
+    let graph = collapse(&spiking(imported(&TINY), Levels::default())).unwrap();
+    let long = ids(TINY.context + 1, TINY.vocabulary);
+    let prompts: Vec<Vec<u32>> =
+        (0..).zip([3, 1, 7, 12]).map(|(i, n)| ids(n + i, TINY.vocabulary).split_off(i)).collect();
+    let mut program = |chunk, threads| {
+        let options = Options { chunk, threads, ..options(Engine::Jit) };
+        Batch::new(Arc::new(Program::new(Arc::new(graph.clone()), &options).unwrap()), 5).unwrap()
+    };
+    for (chunk, threads) in [(1, 1), (2, 2), (5, 1), (128, 2)] {
+        let (mut together, mut alone) = (program(chunk, threads), program(chunk, threads));
+        let mut asked: Vec<(usize, &[u32])> = prompts.iter().enumerate().map(|(i, ids)| (i, &ids[..])).collect();
+        asked.insert(2, (4, &long));
+        let bits =
+            |outputs: Outputs<'_>| outputs.f32("logits").unwrap().iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+        let got: Vec<Option<Vec<u32>>> = together.prefill(&asked).into_iter().map(|o| o.ok().map(bits)).collect();
+        for (&(sequence, ids), got) in asked.iter().zip(got) {
+            let want = alone.forward(sequence, ids, Rows::Last).ok().map(bits);
+            assert_eq!(got, want, "sequence {sequence} in chunks of {chunk}");
+            assert_eq!(got.is_none(), sequence == 4);
+        }
+    }
+}
+
 #[test]
 fn batches() {
     for (config, steps) in [(TINY, 7), (TINY, 9), (Gpt2Config { width: 96, vocabulary: 1200, ..TINY }, 7)] {
@@ -557,10 +583,10 @@ const NOT_FINITE: [(&str, Option<&str>); 5] = [
     // A norm would make zeros of it.
     (
         "%2 = scale_shift(%1, @large, @zero) : f32[tokens,4]
-%3 = layer_norm_no_gain[eps=1e-5](%2) : f32[tokens,4]
+%3 = rms_norm[eps=1e-5](%2) : f32[tokens,4]
 %4 = row_max_abs(%3) : f32[tokens,1]
 %5 = mul(%3, %4) : f32[tokens,4]",
-        Some("`layer_norm_no_gain[eps=1e-5]` met a value that is not finite"),
+        Some("`rms_norm[eps=1e-5]` met a value that is not finite"),
     ),
     // A quotient would be 0.
     (

@@ -14,7 +14,7 @@ use snnc::tokens::Tokens;
 use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_runtime::{Batch, Program, Rows, SampleOptions};
+use snnc_runtime::{Batch, Program, SampleOptions};
 use std::iter::Enumerate;
 use std::sync::Arc;
 use std::time::Instant;
@@ -135,20 +135,31 @@ struct Written {
     stopped: Option<Stopped>,
 }
 
+/// A place in the batch, the text that begins there, and the ids that are run first.
+type Beginning<'a> = (usize, Sequence<'a>, Vec<u32>);
+
 impl<'a> Prompts<'a> {
-    /// Reads prompts wherever there is room; whether there are texts at hand.
+    /// Reads prompts wherever there is room, several in a pass; whether there are texts at hand.
     fn join(&mut self) -> bool {
-        for sequence in 0..self.here.len() {
-            while self.here[sequence].is_none() {
-                let Some((at, prompt)) = self.waiting.next() else { break };
-                self.read(sequence, at, prompt);
+        loop {
+            let mut joined: Vec<Beginning<'a>> = Vec::new();
+            for sequence in 0..self.here.len() {
+                while self.here[sequence].is_none() && joined.last().is_none_or(|(last, ..)| *last != sequence) {
+                    let Some((at, prompt)) = self.waiting.next() else { break };
+                    if let Some(here) = self.begun(at, prompt) {
+                        joined.push(self.beginning(sequence, here));
+                    }
+                }
             }
+            if joined.is_empty() {
+                return self.here.iter().any(Option::is_some);
+            }
+            self.read(joined);
         }
-        self.here.iter().any(Option::is_some)
     }
 
-    /// Runs one prompt.
-    fn read(&mut self, sequence: usize, at: usize, prompt: &'a Prompt<'a>) {
+    /// A prompt that is to be continued; none if nothing is asked for.
+    fn begun(&mut self, at: usize, prompt: &'a Prompt<'a>) -> Option<Sequence<'a>> {
         let options = self.setting.request.options;
         let seed = options.seed.wrapping_add(prompt.number as u64);
         let request =
@@ -157,31 +168,42 @@ impl<'a> Prompts<'a> {
         let writing = Writing::new(self.tokens, request, prompt.ids.clone(), kept);
         let here = Sequence { at, prompt, writing, next: 0 };
         if here.writing.stopped.is_some() {
-            return self.finish(here);
+            self.finish(here);
+            return None;
         }
-        if prompt.ids.len() > self.context {
-            return self.slide(sequence, here);
-        }
-        self.begin(sequence, here, &prompt.ids);
+        Some(here)
     }
 
-    /// Runs the ids with which a sequence begins.
-    fn begin(&mut self, sequence: usize, mut here: Sequence<'a>, ids: &[u32]) {
+    /// Runs the ids with which some sequences begin, several in a pass.
+    fn read(&mut self, joined: Vec<Beginning<'a>>) {
         let start = Instant::now();
-        self.batch.reset(sequence);
-        let outputs = self.batch.forward(sequence, ids, Rows::Last);
-        let full = ids.len() >= self.context;
-        let next = outputs.and_then(|o| here.writing.take(o.f32(&self.output).unwrap_or(&[]), full));
-        self.tokens_read += ids.len();
+        let prompts: Vec<(usize, &[u32])> = joined.iter().map(|(at, _, ids)| (*at, &ids[..])).collect();
+        prompts.iter().for_each(|(sequence, _)| self.batch.reset(*sequence));
+        let outputs = self.batch.prefill(&prompts);
+        let counts: Vec<usize> = prompts.iter().map(|(_, ids)| ids.len()).collect();
+        let mut taken = Vec::with_capacity(outputs.len());
+        for (((sequence, mut here, _), outputs), count) in joined.into_iter().zip(outputs).zip(counts) {
+            let full = count >= self.context;
+            let next = outputs.and_then(|o| here.writing.take(o.f32(&self.output).unwrap_or(&[]), full));
+            self.tokens_read += count;
+            taken.push((sequence, here, next));
+        }
         self.seconds[0] += start.elapsed().as_secs_f64();
-        self.resume(sequence, here, next);
+        for (sequence, here, next) in taken {
+            self.resume(sequence, here, next);
+        }
     }
 
-    /// Drops the oldest half of a text that is longer than the context, and runs the rest.
-    fn slide(&mut self, sequence: usize, mut here: Sequence<'a>) {
-        let ids = here.writing.slide(self.context);
+    /// The ids with which a text begins: all of its prompt, or where that is longer than the context what is left of it.
+    fn beginning(&mut self, sequence: usize, mut here: Sequence<'a>) -> Beginning<'a> {
+        let ids = if here.prompt.ids.len() > self.context { self.slid(&mut here) } else { here.prompt.ids.clone() };
+        (sequence, here, ids)
+    }
+
+    /// Drops the oldest half of a text that is longer than the context; the rest is to be run.
+    fn slid(&mut self, here: &mut Sequence<'a>) -> Vec<u32> {
         self.slides += 1;
-        self.begin(sequence, here, &ids);
+        here.writing.slide(self.context)
     }
 
     /// One more token for every text at hand.
@@ -190,7 +212,14 @@ impl<'a> Prompts<'a> {
             self.here.iter_mut().enumerate().filter_map(|(i, here)| Some((i, here.take()?))).collect();
         let (texts, full): (Vec<_>, Vec<_>) =
             texts.into_iter().partition(|(sequence, _)| self.batch.past(*sequence) < self.context);
-        full.into_iter().for_each(|(sequence, here)| self.slide(sequence, here));
+        let mut slid = Vec::with_capacity(full.len());
+        for (sequence, mut here) in full {
+            let ids = self.slid(&mut here);
+            slid.push((sequence, here, ids));
+        }
+        if !slid.is_empty() {
+            self.read(slid);
+        }
         let start = Instant::now();
         let next: Vec<(usize, u32)> = texts.iter().map(|(sequence, here)| (*sequence, here.next)).collect();
         let full: Vec<bool> = next.iter().map(|&(sequence, _)| self.batch.past(sequence) + 1 >= self.context).collect();

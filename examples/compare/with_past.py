@@ -13,12 +13,15 @@ def weights_of(source):
     return {name.removeprefix(prefix): array for name, array in weights.items()}
 
 
-def with_past(source, heads, power):
+HEAD = 64  # channels per head of every size that `make_gpt2` knows
+
+
+def with_past(source, power):
     """GELU's cube is a power, which onnxruntime knows as part of its fused GELU, or products, which tract is faster with."""
     weights = weights_of(source)
     layers = sum(name.endswith("ln_1.weight") for name in weights)
     vocabulary, width = weights["wte.weight"].shape
-    head = width // heads
+    head, heads = HEAD, width // HEAD
     nodes, constants = [], []
 
     def constant(name, array):

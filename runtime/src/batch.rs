@@ -96,6 +96,74 @@ impl Batch {
         Ok(self.outputs_of(sequence))
     }
 
+    /// Runs the prompts of several sequences, `(sequence, tokens)`, after what each has seen: short ones share passes, long ones
+    /// take several. Outputs are in the same order, each the row of a prompt's last token. Panics if a sequence is named twice.
+    ///
+    /// # Errors
+    /// As for `forward`, each for its sequence alone: that one is to be reset, the others went on. A prompt without tokens.
+    pub fn prefill(&mut self, prompts: &[(usize, &[u32])]) -> Vec<Result<Outputs<'_>, Diagnostic>> {
+        let mut failed: Vec<Option<Diagnostic>> = Vec::with_capacity(prompts.len());
+        for &(sequence, tokens) in prompts {
+            let empty = tokens.is_empty().then(|| Diagnostic::new("", "a prompt without tokens"));
+            let checked = check_tokens(self.program.graph(), tokens, self.past(sequence)).err();
+            failed.push(empty.or(checked));
+            self.executor.mark(sequence);
+        }
+        let all_but_last = |&(sequence, tokens): &(usize, &[u32])| (sequence, tokens.len().saturating_sub(1));
+        let mut open: Vec<(usize, usize)> = prompts.iter().map(all_but_last).collect();
+        open.iter_mut().zip(&failed).filter(|(_, failed)| failed.is_some()).for_each(|(open, _)| open.1 = 0);
+        while let Some(first) = open.iter().position(|(_, left)| *left > 0) {
+            let taken = self.shared_pass(prompts, &open, first);
+            for (i, result) in taken {
+                match result {
+                    Ok(count) => open[i].1 -= count,
+                    Err(error) => (open[i].1, failed[i]) = (0, Some(error)),
+                }
+            }
+        }
+        let fit: Vec<usize> = (0..prompts.len()).filter(|&i| failed[i].is_none()).collect();
+        let last: Vec<(usize, u32)> =
+            fit.iter().map(|&i| (prompts[i].0, prompts[i].1[prompts[i].1.len() - 1])).collect();
+        let errors: Vec<Option<Diagnostic>> = self.step(&last).into_iter().map(Result::err).collect();
+        fit.iter().zip(errors).for_each(|(&i, error)| failed[i] = error);
+        let outputs = |(error, &(sequence, _)): (Option<Diagnostic>, &(usize, &[u32]))| {
+            error.map_or_else(|| Ok(self.outputs_of(sequence)), Err)
+        };
+        failed.into_iter().zip(prompts).map(outputs).collect()
+    }
+
+    /// One pass over what is left of the prompts from `first` on, as much as a pass holds: by prompt, how many tokens were
+    /// taken. If it fails, its prompts run alone, from their beginning; whose number was not finite shows there.
+    fn shared_pass(
+        &mut self,
+        prompts: &[(usize, &[u32])],
+        open: &[(usize, usize)],
+        first: usize,
+    ) -> Vec<(usize, Result<usize, Diagnostic>)> {
+        let mut room = self.program.options().chunk;
+        let mut spans = Vec::new();
+        for (i, &(sequence, left)) in open.iter().enumerate().skip(first) {
+            let count = left.min(room);
+            if count > 0 {
+                let end = prompts[i].1.len() - 1;
+                spans.push((i, SequenceSpan { sequence, tokens: &prompts[i].1[end - left..end - left + count] }));
+                room -= count;
+            }
+        }
+        let all: Vec<SequenceSpan<'_>> = spans.iter().map(|(_, span)| *span).collect();
+        if self.executor.step(&all, Rows::None, &mut self.meter).is_ok() {
+            return spans.iter().map(|(i, span)| (*i, Ok(span.tokens.len()))).collect();
+        }
+        let mut alone = Vec::new();
+        for (i, span) in spans {
+            self.executor.rewind(span.sequence);
+            let tokens = &prompts[i].1[..prompts[i].1.len() - 1];
+            let done = self.forward(span.sequence, tokens, Rows::None).map(|_| open[i].1);
+            alone.push((i, done));
+        }
+        alone
+    }
+
     /// Runs one token each of several sequences, `(sequence, token)`, in as few passes as hold them. Outputs are in the same
     /// order, each the row of one token. Panics if a sequence is named twice.
     ///

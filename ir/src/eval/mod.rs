@@ -288,8 +288,9 @@ impl<R: Real> NodeCall<'_, R> {
             Op::Array(ArrayOp::Binary(kind)) => {
                 real(spread(&sizes, &[self.arg(0), self.arg(1)], |x| binary(kind, x[0], x[1])))
             }
-            Op::Array(ArrayOp::CausalMask { keep, drop }) => {
-                let at = |i: usize| if i % n <= i / n { keep.get() } else { drop.get() };
+            Op::Array(ArrayOp::CausalMask { keep, drop, window }) => {
+                let seen = |i: usize, j: usize| j <= i && window.is_none_or(|window| i - j < window as usize);
+                let at = |i: usize| if seen(i / n, i % n) { keep.get() } else { drop.get() };
                 real((0..n * n).map(|i| R::from_f32(at(i))).collect())
             }
             Op::Array(ArrayOp::Where) => real(spread(&sizes, &[self.arg(0), self.arg(1), self.arg(2)], |x| {

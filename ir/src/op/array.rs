@@ -14,12 +14,14 @@ pub enum ArrayOp {
     Unary(Unary),
     /// Element by element, with broadcasting of sizes 1 and of missing leading sizes.
     Binary(Binary),
-    /// `f32[tokens,tokens]`: `keep` where column <= row, `drop` elsewhere.
+    /// `f32[tokens,tokens]`: `keep` where column <= row, and not a window or more before it; `drop` elsewhere.
     CausalMask {
         /// The number where a query may look.
         keep: Scalar,
         /// The number where it may not.
         drop: Scalar,
+        /// How many tokens a query sees, itself among them; `None`: all before it.
+        window: Option<u32>,
     },
     /// `(c, a, b)`: `a` where `c` is not 0, else `b`; broadcasts.
     Where,
@@ -65,8 +67,10 @@ impl ArrayOp {
             ArrayOp::Binary(kind @ (Binary::Mul | Binary::Div)) => OpInfo::new(kind.name(), 2, IQS),
             ArrayOp::Binary(Binary::Sub) => OpInfo::new("sub", 2, I_TRAINING),
             ArrayOp::Binary(kind @ (Binary::Pow | Binary::Min | Binary::Max)) => OpInfo::new(kind.name(), 2, I),
-            ArrayOp::CausalMask { keep, drop } => OpInfo::new("causal_mask", 0, I_TRAINING)
-                .expect(!keep.get().is_nan() && !drop.get().is_nan(), "numbers"),
+            ArrayOp::CausalMask { keep, drop, window } => OpInfo::new("causal_mask", 0, I_TRAINING).expect(
+                !keep.get().is_nan() && !drop.get().is_nan() && *window != Some(0),
+                "numbers and a window of a token at least",
+            ),
             ArrayOp::Where => OpInfo::new("where", 3, I),
             ArrayOp::MatMul => OpInfo::new("matmul", 2, I_TRAINING),
             ArrayOp::Transpose(_) => OpInfo::new("transpose", 1, I_TRAINING),
@@ -82,7 +86,10 @@ impl ArrayOp {
 
     pub(super) fn attributes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ArrayOp::CausalMask { keep, drop } => write!(f, "[{:?},{:?}]", keep.get(), drop.get()),
+            ArrayOp::CausalMask { keep, drop, window: None } => write!(f, "[{:?},{:?}]", keep.get(), drop.get()),
+            ArrayOp::CausalMask { keep, drop, window: Some(window) } => {
+                write!(f, "[{:?},{:?},window={window}]", keep.get(), drop.get())
+            }
             ArrayOp::Transpose(perm) => write!(f, "{:?}", perm.axes()),
             ArrayOp::Reshape(shape) => write!(f, "{shape}"),
             ArrayOp::Slice { axis, start, len } => write!(f, "[axis={axis},start={start},len={len}]"),
@@ -110,7 +117,13 @@ impl ArrayOp {
             ("mean", []) => ArrayOp::Mean,
             ("softmax", []) => ArrayOp::Softmax,
             ("merge_heads", []) => ArrayOp::MergeHeads,
-            ("causal_mask", &[keep, drop]) => ArrayOp::CausalMask { keep: scalar(keep)?, drop: scalar(drop)? },
+            ("causal_mask", &[keep, drop]) => {
+                ArrayOp::CausalMask { keep: scalar(keep)?, drop: scalar(drop)?, window: None }
+            }
+            ("causal_mask", &[keep, drop, window]) => {
+                let window = Some(number(keyed(window, "window")?)?);
+                ArrayOp::CausalMask { keep: scalar(keep)?, drop: scalar(drop)?, window }
+            }
             ("transpose", axes) if !axes.is_empty() => ArrayOp::Transpose(perm(axes)?),
             ("reshape", dims) => ArrayOp::Reshape(shape(dims)?),
             ("slice", &[axis, start, len]) => ArrayOp::Slice {

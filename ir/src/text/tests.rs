@@ -84,9 +84,16 @@ fn imported() -> Graph {
     let heads = s.add(Op::Array(ArrayOp::SplitHeads { heads: 2 }), &[y]);
     let turned = s.add(Op::Array(ArrayOp::Transpose(Perm::new(&[0, 2, 1]).expect("an order"))), &[heads]);
     let scores = s.add(Op::Array(ArrayOp::MatMul), &[heads, turned]);
-    let mask = s.add(Op::Array(ArrayOp::CausalMask { keep: Scalar::new(1.0), drop: Scalar::new(0.0) }), &[]);
-    let never =
-        s.add(Op::Array(ArrayOp::CausalMask { keep: Scalar::new(-0.0), drop: Scalar::new(f32::NEG_INFINITY) }), &[]);
+    let mask =
+        s.add(Op::Array(ArrayOp::CausalMask { keep: Scalar::new(1.0), drop: Scalar::new(0.0), window: None }), &[]);
+    let never = s.add(
+        Op::Array(ArrayOp::CausalMask {
+            keep: Scalar::new(-0.0),
+            drop: Scalar::new(f32::NEG_INFINITY),
+            window: Some(3),
+        }),
+        &[],
+    );
     let masked = s.add(Op::Array(ArrayOp::Where), &[mask, scores, never]);
     let probable = s.add(Op::Array(ArrayOp::Softmax), &[masked]);
     let mixed = s.add(Op::Array(ArrayOp::MatMul), &[probable, heads]);

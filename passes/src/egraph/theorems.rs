@@ -117,10 +117,10 @@ fn usual_rows(head: &str, place: usize) -> &'static [usize] {
     match (head, place) {
         ("ssa", 0..3) | ("decode" | "synapse", 0) => &[10],
         ("ssa", _) => &[3, 5],
-        ("fire", 1..) | ("linear" | "layer_norm", 2) | ("layer_norm", 1) => &[3],
+        ("fire" | "scale_shift", 1..) | ("gated_fire", 2..) | ("linear", 2) => &[3],
         ("synapse", 1) => &[5],
         ("linear", 1) => &[4],
-        ("linear" | "fire" | "layer_norm" | "split_heads", 0) => &[6],
+        ("linear" | "fire" | "scale_shift" | "centre" | "split_heads", 0) | ("gated_fire", 0..2) => &[6],
         _ => ALL_ROWS,
     }
 }
@@ -387,9 +387,10 @@ fn fixed_operations() -> Vec<Op> {
     all.extend(Curve::ALL.map(|curve| Op::Dense(DenseOp::Curve(curve))));
     all.extend(Curve::ALL.map(|curve| Op::Dense(DenseOp::Gated(curve))));
     let masks = [(1.0, 0.0), (0.0, -1e4), (0.0, -1e9), (0.0, 1.0), (0.0, 1e9)];
-    all.extend(
-        masks.map(|(keep, drop)| Op::Array(ArrayOp::CausalMask { keep: Scalar::new(keep), drop: Scalar::new(drop) })),
-    );
+    let masks = [None, Some(2)].into_iter().flat_map(|window| masks.map(|(keep, drop)| (keep, drop, window)));
+    all.extend(masks.map(|(keep, drop, window)| {
+        Op::Array(ArrayOp::CausalMask { keep: Scalar::new(keep), drop: Scalar::new(drop), window })
+    }));
     for heads in [1, 2] {
         all.push(Op::Array(ArrayOp::SplitHeads { heads }));
         all.push(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(1e-3), heads: 2 * heads }));

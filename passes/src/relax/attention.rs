@@ -56,6 +56,18 @@ impl Relaxing {
         self.add(Op::Array(ArrayOp::Reshape(of(&[Dim::Fixed(heads.query)]))), &[x])
     }
 
+    /// What there is of each channel of keys, for each channel of queries.
+    pub(super) fn of_queries(&mut self, by_key: Value, heads: Heads) -> Result<Value, Diagnostic> {
+        if heads.kv == heads.query {
+            return Ok(by_key);
+        }
+        let channels = self.builder.ty(by_key).shape().width().unwrap_or(0);
+        let kv = heads.kv as usize;
+        let by_head = self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[kv, channels / kv]))), &[by_key])?;
+        let by_head = self.shared(by_head, heads)?;
+        self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[channels * heads.group()]))), &[by_head])
+    }
+
     /// `[heads, tokens, tokens]`: every query's product with every key.
     fn scores(&mut self, q: Value, k: Value, heads: Heads) -> Result<Value, Diagnostic> {
         let (q, k) = (self.queries(q, heads)?, self.keys(k, heads)?);
@@ -63,8 +75,8 @@ impl Relaxing {
         self.add(Op::Array(ArrayOp::MatMul), &[q, k])
     }
 
-    fn masked(&mut self, scores: Value) -> Result<Value, Diagnostic> {
-        let mask = Op::Array(ArrayOp::CausalMask { keep: Scalar::new(0.0), drop: Scalar::new(MASKED) });
+    fn masked(&mut self, scores: Value, window: Option<u32>) -> Result<Value, Diagnostic> {
+        let mask = Op::Array(ArrayOp::CausalMask { keep: Scalar::new(0.0), drop: Scalar::new(MASKED), window });
         let mask = self.add(mask, &[])?;
         self.two(Binary::Add, scores, mask)
     }
@@ -73,7 +85,7 @@ impl Relaxing {
         let scores = self.scores(args[0], args[1], heads)?;
         let scale = self.number(scale.get());
         let scores = self.two(Binary::Mul, scores, scale)?;
-        let scores = self.masked(scores)?;
+        let scores = self.masked(scores, heads.window)?;
         let weights = self.add(Op::Array(ArrayOp::Softmax), &[scores])?;
         let v = self.keys(args[2], heads)?;
         let mixed = self.add(Op::Array(ArrayOp::MatMul), &[weights, v])?;
@@ -150,7 +162,7 @@ impl Relaxing {
         let slope = self.factor(slope)?;
         let slope = self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[heads.query as usize, 1, 1]))), &[slope])?;
         let scores = self.two(Binary::Mul, scores, slope)?;
-        let scores = self.masked(scores)?;
+        let scores = self.masked(scores, heads.window)?;
         let most = self.training(TrainingOp::RowMax, &[scores])?;
         let late = self.two(Binary::Sub, most, scores)?;
         let phase = self.training(rounded, &[late])?;

@@ -171,9 +171,10 @@ impl TrainingEngine {
             TrainingStepKind::Softmax => k.softmax(real(0), width(0), y),
             TrainingStepKind::RowMax => k.row_max(real(0), width(0), y),
             TrainingStepKind::TopkMask { keys } => k.topk_mask(real(0), width(0), *keys, y),
-            TrainingStepKind::CausalMask { keep, drop } => {
+            TrainingStepKind::CausalMask { keep, drop, window } => {
                 let n = self.positions.len();
-                y.iter_mut().enumerate().for_each(|(i, y)| *y = if i % n <= i / n { *keep } else { *drop });
+                let seen = |i: usize, j: usize| j <= i && window.is_none_or(|window| i - j < window as usize);
+                y.iter_mut().enumerate().for_each(|(i, y)| *y = if seen(i / n, i % n) { *keep } else { *drop });
             }
             TrainingStepKind::Centre => k.centre(real(0), width(0), y),
             TrainingStepKind::RmsNorm { eps, heads } => {

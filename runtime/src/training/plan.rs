@@ -79,6 +79,7 @@ pub enum TrainingStepKind {
     CausalMask {
         keep: f32,
         drop: f32,
+        window: Option<u32>,
     },
     Centre,
     RmsNorm {
@@ -296,8 +297,8 @@ impl<'g> TrainingPlanner<'g> {
             Op::Array(ArrayOp::Binary(Binary::Sub)) => zip(Zip::Sub),
             Op::Array(ArrayOp::Binary(Binary::Mul)) => zip(Zip::Mul),
             Op::Array(ArrayOp::Binary(Binary::Div)) => zip(Zip::Div),
-            Op::Array(ArrayOp::CausalMask { keep, drop }) => {
-                TrainingStepKind::CausalMask { keep: keep.get(), drop: drop.get() }
+            Op::Array(ArrayOp::CausalMask { keep, drop, window }) => {
+                TrainingStepKind::CausalMask { keep: keep.get(), drop: drop.get(), window }
             }
             Op::Array(ArrayOp::MatMul) => TrainingStepKind::MatMul,
             Op::Array(ArrayOp::Softmax) => TrainingStepKind::Softmax,

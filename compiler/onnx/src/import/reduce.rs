@@ -101,7 +101,7 @@ impl Importer<'_> {
             |value: Value| matches!(graph.node(value).op, Op::Array(ArrayOp::Softmax | ArrayOp::Unary(Unary::Exp)));
         let keeps_itself = |value: Value| {
             let mask = graph.node(value).op;
-            matches!(mask, Op::Array(ArrayOp::CausalMask { keep, drop }) if keep.get() > 0.0 && drop.get() >= 0.0)
+            matches!(mask, Op::Array(ArrayOp::CausalMask { keep, drop, .. }) if keep.get() > 0.0 && drop.get() >= 0.0)
         };
         let node = graph.node(value);
         let Op::Training(TrainingOp::ReduceSum(_)) = node.op else { return is_exponential(value) };
