@@ -19,6 +19,7 @@ use snnc_examples::gpt2::Gpt2Config;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::eval::{Content, Evaluator, Memory};
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::Heads;
 use snnc_ir::text::Filled;
 use snnc_ir::{Binary, Code, Graph, Op, Stage, Unary, Value, text, verify};
 use snnc_passes::cost::{Activity, Form, Number, Operation, Rate, Sharing, Traffic};
@@ -349,7 +350,8 @@ const KEYS: u64 = 4;
 
 /// What every node does for one token, if every neuron fires once: operations, then bytes by what they are.
 fn costs(graph: &Graph) -> String {
-    let activity = Activity::expected(graph, 1, KEYS, &|_| Rate { spikes: 1.0, active: 1.0 }, 1.0);
+    let keys = |heads: Heads| heads.window.map_or(KEYS, |window| KEYS.min(window.into()));
+    let activity = Activity::expected(graph, 1, &keys, &|_| Rate { spikes: 1.0, active: 1.0 }, 1.0);
     let mut lines = Vec::new();
     for form in [Form::Dense(Number::F32), Form::Stepped, Form::Collapsed] {
         lines.push(format!("{}:", form.name()));

@@ -8,8 +8,9 @@ use snnc::energy::{Block, Estimate, Phase, PriceList, PricedItem, Setting, estim
 use snnc::files::{self, DenseModel, Model};
 use snnc::tokens::Tokens;
 use snnc_examples::gpt2::{Activation, Gpt2Config};
+use snnc_examples::llama::LlamaConfig;
 use snnc_ir::membrane::Membrane;
-use snnc_ir::op::{DenseOp, LeafOp, LevelOp, SpikeOp};
+use snnc_ir::op::{DenseOp, LeafOp, LevelOp, Pairs, SpikeOp};
 use snnc_ir::ssa::Output;
 use snnc_ir::{Builder, Code, Curve, Graph, Op, Ssa, Stage, Tensor};
 use snnc_passes::collapse::{collapse, depends_on_order};
@@ -17,7 +18,7 @@ use snnc_passes::cost::{Activity, Form, Number, Operation, Part, Rate, Sharing, 
 use snnc_passes::levels::Levels;
 use snnc_passes::options::{Override, QuantOptions, Thresholds};
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
-use snnc_tests::{converted, ids, imported, options, shared, spiking};
+use snnc_tests::{converted, from_tensor, ids, imported, llama, options, shared, spiking};
 use std::sync::Arc;
 
 const TINY: Gpt2Config = Gpt2Config { width: 24, heads: 3, vocabulary: 70, context: 32, ..Gpt2Config::TINY };
@@ -151,6 +152,73 @@ fn counts_of_every_attention_are_the_meters() {
         let quant_options = QuantOptions { attention: Some(kind), ..QuantOptions::default() };
         check(&format!("{kind:?}"), &converted(imported(&TINY), quant_options), TINY.vocabulary);
     }
+}
+
+/// Decoders of the Llama kind: gates, rotations, norms of heads, heads that share keys, windows.
+#[test]
+fn counts_of_every_part_are_the_meters() {
+    const LLAMA: LlamaConfig = LlamaConfig { layers: 1, vocabulary: 70, context: 32, ..LlamaConfig::TINY };
+    let configs = [
+        ("llama", LLAMA),
+        ("norms of heads", LlamaConfig { qk_norm: true, bias: true, turned: 6, curve: Curve::GeluTanh, ..LLAMA }),
+        ("one head of keys", LlamaConfig { kv_heads: 1, gated: false, post_norm: true, turned: 0, ..LLAMA }),
+        ("a window", LlamaConfig { window: Some(5), pairs: Pairs::Interleaved, ..LLAMA }),
+    ];
+    let (ttfs, topk) = (Ssa::Ttfs { phases: 8 }, Ssa::TopK { phases: 8, keys: 4 });
+    let features = [Ssa::Coincidence { squared: true }, Ssa::Linear { guard: 8 }, Ssa::Lif { output: Output::Mean }];
+    for (what, config) in configs {
+        let kinds = [ttfs, topk].into_iter().chain(features.into_iter().filter(|_| config.window.is_none()));
+        for kind in kinds {
+            let quant_options = QuantOptions { attention: Some(kind), ..QuantOptions::default() };
+            check(&format!("{what}, {kind:?}"), &from_tensor(llama(&config), quant_options), config.vocabulary);
+        }
+    }
+}
+
+/// What one op of each new kind does, counted by hand.
+#[test]
+fn parts_are_counted_by_hand() {
+    // 5 tokens of 4 heads of 12 channels, 6 of which are turned, and 2 heads of keys; gates 80 wide; a window of 3.
+    let config = LlamaConfig {
+        layers: 1,
+        vocabulary: 70,
+        context: 32,
+        turned: 6,
+        qk_norm: true,
+        window: Some(3),
+        ..LlamaConfig::TINY
+    };
+    let graph = collapse(&from_tensor(llama(&config), QuantOptions::default())).unwrap();
+    let activity = ran(&graph, options(Engine::Jit), &ids(5, config.vocabulary));
+    let all = |form: Form, op: &dyn Fn(Op) -> bool| {
+        let mut sum = Tally::default();
+        let costs = costs(&graph, &activity, form, Sharing { span: 128, batch: 1 });
+        costs.iter().filter(|cost| op(graph.node(cost.node).op)).for_each(|cost| sum += &cost.tally);
+        sum
+    };
+    let rotary = all(Form::Collapsed, &|op| matches!(op, Op::Dense(DenseOp::Rotary { .. })));
+    // Four products and two sums for each of 3 pairs of 4 + 2 heads.
+    assert_eq!([rotary.of(Operation::MulF32), rotary.of(Operation::AddF32)], [5 * 6 * 3 * 4, 5 * 6 * 3 * 2]);
+    let is_gated = |op: Op| matches!(op, Op::Level(LevelOp::GatedQuant { .. }));
+    // Besides the table's product: a map of the gate, one of what it multiplies, and their product.
+    let gates = all(Form::Collapsed, &is_gated);
+    let numbers = 5 * 80;
+    assert_eq!(gates.of(Operation::NeuronMul), (1 + 2 + 1) * numbers);
+    assert_eq!(gates.of(Operation::NeuronAdd), (3 + 2) * numbers);
+    // The dense network has no map, and no bias here.
+    assert_eq!(all(F32, &is_gated).of(Operation::MulF32), (1 + 1) * numbers);
+    // Of 5 tokens the first meets 1 key, the second 2, the others 3.
+    let is_ssa = |op: Op| matches!(op, Op::Level(LevelOp::Ssa { .. }));
+    let keys = 1 + 2 + 3 * 3;
+    let attention = graph.iter().find(|(_, node)| is_ssa(node.op)).unwrap().0;
+    assert_eq!(activity.events[attention.index()].keys, keys);
+    assert_eq!(all(F32, &is_ssa).macs(), 2 * keys * 48, "scores and values of all heads of queries");
+    // Keys and values of two heads, of no more tokens than the window holds: a byte for each level.
+    let state = all(Form::Collapsed, &is_ssa).traffic.into_keys().filter(|(traffic, _)| *traffic == Traffic::State);
+    assert_eq!(state.map(|(_, bytes)| bytes).collect::<Vec<u64>>(), [3 * 24]);
+    let norms = all(Form::Collapsed, &|op| matches!(op, Op::Dense(DenseOp::RmsNorm { .. })));
+    // Two of the stream, the last one, and one for each head of queries and keys.
+    assert_eq!(norms.of(Operation::SqrtF32), 5 * (3 + 4 + 2));
 }
 
 /// Of a pass over the last row alone, only what is run counts.
@@ -369,7 +437,7 @@ fn expectation_and_measurement_are_one_path() {
         let events = activity.events[value.index()];
         Rate { spikes: events.spikes as f64 / neurons, active: events.active as f64 / neurons }
     };
-    let expected = Activity::expected(&graph, tokens as u64, 13, &rate, 1.0);
+    let expected = Activity::expected(&graph, tokens as u64, &|_| 13, &rate, 1.0);
     let sum = |activity: &Activity, part: Part| {
         let all = costs(&graph, activity, Form::Stepped, Sharing { span: 128, batch: 1 });
         let mut sum = Tally::default();

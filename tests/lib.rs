@@ -7,14 +7,17 @@
 
 pub mod reference;
 
-use snnc::convert::{ConvertOptions, Sample, convert};
+use snnc::convert::{self, ConvertOptions, Sample};
 use snnc_examples::gpt2::{self, Gpt2Config};
+use snnc_examples::llama::{self, LlamaConfig};
 use snnc_ir::events::Events;
 use snnc_ir::op::{LevelOp, SpikeOp};
 use snnc_ir::{Graph, Op};
 use snnc_onnx as onnx;
+use snnc_passes::Context;
 use snnc_passes::levels::Levels;
 use snnc_passes::options::QuantOptions;
+use snnc_passes::simplify::simplify;
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,6 +31,18 @@ pub fn imported(config: &Gpt2Config) -> Graph {
     onnx::import_model(model).expect("a generated network is a GPT-2").graph
 }
 
+/// The Tensor graph of a generated decoder of the Llama kind, as levels are chosen on it.
+pub fn llama(config: &LlamaConfig) -> Graph {
+    let graph = llama::graph(config).expect("the sizes fit each other");
+    simplify(&graph, &Context::default()).expect("a generated network is sound")
+}
+
+/// The Spiking program of a Tensor graph, calibrated on seeded ids.
+pub fn from_tensor(graph: Graph, quant_options: QuantOptions) -> Graph {
+    let recipe = ConvertOptions { quant: quant_options, calibration_tokens: 2048, threads: 2 };
+    convert::spiking(graph, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).expect("a generated network converts").graph
+}
+
 /// The Spiking program of a network, calibrated on seeded ids.
 pub fn spiking(graph: Graph, levels: Levels) -> Graph {
     converted(graph, QuantOptions::uniform(levels))
@@ -36,7 +51,8 @@ pub fn spiking(graph: Graph, levels: Levels) -> Graph {
 /// The Spiking program of a network by anybody's quant_options, calibrated on seeded ids.
 pub fn converted(graph: Graph, quant_options: QuantOptions) -> Graph {
     let recipe = ConvertOptions { quant: quant_options, calibration_tokens: 2048, threads: 2 };
-    convert(graph, false, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).expect("a generated network converts").graph
+    let sample = Sample::SeededIds;
+    convert::convert(graph, false, &sample, &recipe, &mut |_, _, _| {}).expect("a generated network converts").graph
 }
 
 /// Logits of every token, and what neurons and attention did, by the name of their last constant.

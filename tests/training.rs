@@ -7,18 +7,22 @@ use snnc::train::checkpoint;
 use snnc::train::events::RunIdentity;
 use snnc::train::{Trainer, TrainerOptions};
 use snnc_examples::gpt2::{Activation, Gpt2Config};
+use snnc_examples::llama::LlamaConfig;
 use snnc_ir::eval::{Content, Evaluator, Memory};
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::Pairs;
 use snnc_ir::ssa::{GUARD, Output};
 use snnc_ir::{Code, Graph, Ssa, Value, verify};
 use snnc_passes::apply_parameters::apply_parameters;
 use snnc_passes::collapse::{collapse, depends_on_order};
 use snnc_passes::gradient::gradient;
+use snnc_passes::hybrid::hybrid;
 use snnc_passes::levels::Levels;
-use snnc_passes::options::{PHASES, QuantOptions, Thresholds};
+use snnc_passes::options::{Override, PHASES, QuantOptions, Thresholds};
 use snnc_passes::relax::{Loss, Recipe, TrainGraph, Trainable, relax};
+use snnc_passes::residual::additions;
 use snnc_runtime::{Engine, TrainingEngine};
-use snnc_tests::{converted, demo_model, ids, imported, options, run, snnc};
+use snnc_tests::{converted, demo_model, from_tensor, ids, imported, llama, options, run, snnc};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -26,8 +30,35 @@ use std::sync::Arc;
 const CONFIG: Gpt2Config =
     Gpt2Config { layers: 2, width: 16, heads: 2, vocabulary: 40, context: 24, ..Gpt2Config::TINY };
 
+/// A decoder of the Llama kind: heads that share keys, turned in part, normalised; gated MLPs; biases.
+const LLAMA: LlamaConfig = LlamaConfig {
+    layers: 1,
+    width: 16,
+    heads: 4,
+    kv_heads: 2,
+    head_width: 6,
+    hidden: 20,
+    vocabulary: 40,
+    context: 24,
+    turned: 4,
+    qk_norm: true,
+    bias: true,
+    ..LlamaConfig::TINY
+};
+
+/// The same with a window, other pairs and norms on the residual stream.
+const WINDOWED: LlamaConfig =
+    LlamaConfig { window: Some(7), pairs: Pairs::Interleaved, post_norm: true, qk_norm: false, ..LLAMA };
+
 /// Tokens of a window.
 const WINDOW: usize = 20;
+
+/// A program, and the dense network that it was made from.
+struct Taught {
+    name: &'static str,
+    teacher: Graph,
+    program: Graph,
+}
 
 fn dense() -> Graph {
     snnc::convert::dense(imported(&CONFIG), false, &mut |_, _, _| {}).unwrap()
@@ -39,11 +70,11 @@ fn quant_options(steps: u16, attention: Ssa) -> QuantOptions {
     quant_options
 }
 
-/// One network of every kind that trains.
-fn programs() -> Vec<(&'static str, Graph)> {
+/// Attention of every kind, by name, with as many timesteps as it takes.
+fn attentions() -> Vec<(&'static str, QuantOptions)> {
     let ttfs = Ssa::Ttfs { phases: PHASES };
     let token = QuantOptions { thresholds: Thresholds::Token, ..quant_options(4, ttfs) };
-    let all = [
+    vec![
         ("ttfs", quant_options(4, ttfs)),
         ("a threshold for every token", token),
         ("topk", quant_options(6, Ssa::TopK { phases: PHASES, keys: 5 })),
@@ -52,16 +83,45 @@ fn programs() -> Vec<(&'static str, Graph)> {
         ("linear", quant_options(6, Ssa::Linear { guard: GUARD })),
         ("lif", quant_options(6, Ssa::Lif { output: Output::Mean })),
         ("lif, spikes", quant_options(6, Ssa::Lif { output: Output::Spikes })),
-    ];
-    let mut all: Vec<(&str, Graph)> =
-        all.into_iter().map(|(name, quant_options)| (name, converted(imported(&CONFIG), quant_options))).collect();
+    ]
+}
+
+fn time_stepped(membrane: Membrane) -> QuantOptions {
+    let levels = Levels { code: Code::Unary, steps: 6 };
+    QuantOptions { membrane: Some(membrane), ..QuantOptions::uniform(levels) }
+}
+
+/// One network of every kind that trains.
+fn programs() -> Vec<Taught> {
+    let mut all: Vec<Taught> = Vec::new();
+    for (name, quant_options) in attentions() {
+        all.push(Taught { name, teacher: dense(), program: converted(imported(&CONFIG), quant_options) });
+    }
     // Time-stepped neurons, of a network whose MLPs have them too.
     for membrane in Membrane::all() {
-        let mut quant_options = QuantOptions::uniform(Levels { code: Code::Unary, steps: 6 });
-        quant_options.membrane = Some(membrane);
         let relu = Gpt2Config { activation: Activation::Relu, ..CONFIG };
-        all.push((membrane.name(), converted(imported(&relu), quant_options)));
+        let program = converted(imported(&relu), time_stepped(membrane));
+        all.push(Taught { name: membrane.name(), teacher: dense(), program });
     }
+    all.extend(llamas());
+    all
+}
+
+/// The same of decoders of the Llama kind.
+fn llamas() -> Vec<Taught> {
+    let mut all = Vec::new();
+    let mut add = |name, config: &LlamaConfig, quant_options| {
+        let teacher = llama(config);
+        all.push(Taught { name, program: from_tensor(teacher.clone(), quant_options), teacher });
+    };
+    let names = ["llama, ttfs", "llama, by token", "llama, topk", "llama, coincidence", "llama, squared"];
+    let names = names.into_iter().chain(["llama, linear", "llama, lif", "llama, lif spikes"]);
+    for (name, (_, quant_options)) in names.zip(attentions()) {
+        add(name, &LLAMA, quant_options);
+    }
+    add("windows, ttfs", &WINDOWED, quant_options(4, Ssa::Ttfs { phases: PHASES }));
+    add("windows, topk", &WINDOWED, quant_options(6, Ssa::TopK { phases: PHASES, keys: 3 }));
+    add("llama, st_bif", &LLAMA, time_stepped(Membrane::ST_BIF));
     all
 }
 
@@ -88,10 +148,9 @@ fn divergence(own: &[f32], dense: &[f32], width: usize) -> f64 {
 /// Before a step the relaxed graph's loss is that of the program itself, level for level.
 #[test]
 fn an_untrained_relaxation_is_the_program() {
-    let teacher = dense();
     let text = ids(WINDOW + 1, CONFIG.vocabulary);
-    let reference = run(&teacher, options(Engine::Interpreter), &[&text[..WINDOW]]).logits();
-    for (name, program) in programs() {
+    for Taught { name, teacher, program } in programs() {
+        let reference = run(&teacher, options(Engine::Interpreter), &[&text[..WINDOW]]).logits();
         for train in [Trainable::Ssa, Trainable::Thresholds, Trainable::Lora(2), Trainable::All] {
             let relaxed = relax(&program, &teacher, recipe(train)).unwrap_or_else(|e| panic!("{name}: {e:?}"));
             assert_eq!(verify::verify(&relaxed.graph), Ok(()), "{name}");
@@ -110,8 +169,7 @@ fn an_untrained_relaxation_is_the_program() {
 /// Constants that nothing has moved are those of the program, to a rounding; the program is what it was.
 #[test]
 fn constants_come_back() {
-    let teacher = dense();
-    for (name, program) in programs() {
+    for Taught { name, teacher, program } in programs() {
         let trainer = trainer(&program, &teacher, Trainable::All, 1);
         let constants = trainer.constants().unwrap();
         assert!(constants.len() > 20, "{name}: {}", constants.len());
@@ -135,11 +193,10 @@ fn constants_come_back() {
 /// both engines, stepped and collapsed, whole and token by token.
 #[test]
 fn a_trained_program_is_what_was_trained() {
-    let teacher = dense();
     let text = ids(400, CONFIG.vocabulary);
     let window = &text[..=WINDOW];
-    let reference = run(&teacher, options(Engine::Interpreter), &[&window[..WINDOW]]).logits();
-    for (name, program) in programs() {
+    for Taught { name, teacher, program } in programs() {
+        let reference = run(&teacher, options(Engine::Interpreter), &[&window[..WINDOW]]).logits();
         let mut trainer = trainer(&program, &teacher, Trainable::Ssa, 2);
         for _ in 0..12 {
             trainer.advance(&text).unwrap();
@@ -182,13 +239,17 @@ fn a_trained_program_is_what_was_trained() {
 /// Of a network without levels the whole gradient is a derivative: every parameter, against central differences in f64.
 #[test]
 fn gradients_of_a_whole_network_are_derivatives() {
-    let (student, teacher) = (dense(), {
-        let other = Gpt2Config { seed: CONFIG.seed + 1, ..CONFIG };
-        snnc::convert::dense(imported(&other), false, &mut |_, _, _| {}).unwrap()
-    });
+    let gpt2 = |config: Gpt2Config| snnc::convert::dense(imported(&config), false, &mut |_, _, _| {}).unwrap();
+    check_gradients(&gpt2(CONFIG), &gpt2(Gpt2Config { seed: CONFIG.seed + 1, ..CONFIG }));
+    for config in [LLAMA, WINDOWED] {
+        check_gradients(&llama(&config), &llama(&LlamaConfig { seed: config.seed + 1, ..config }));
+    }
+}
+
+fn check_gradients(student: &Graph, teacher: &Graph) {
     let text = ids(9, CONFIG.vocabulary);
-    for loss in [Loss::Divergence, Loss::CrossEntropy] {
-        let relaxed = relax(&student, &teacher, Recipe { loss, ..recipe(Trainable::All) }).unwrap();
+    for loss in [Loss::Divergence, Loss::CrossEntropy, Loss::Transfer] {
+        let relaxed = relax(student, teacher, Recipe { loss, ..recipe(Trainable::All) }).unwrap();
         let back = gradient(&relaxed.graph, &relaxed.parameters).unwrap();
         assert_eq!(verify::verify(&back), Ok(()));
         let run = |evaluator: &Evaluator<'_, f64>, graph: &Graph| {
@@ -235,9 +296,8 @@ fn gradients_of_a_whole_network_are_derivatives() {
 /// With levels, features and spikes the engine's gradients are the evaluator's, wherever no number lies at a threshold.
 #[test]
 fn the_engine_computes_what_the_graph_says() {
-    let teacher = dense();
     let text = ids(9, CONFIG.vocabulary);
-    for (name, program) in programs() {
+    for Taught { name, teacher, program } in programs() {
         let relaxed = relax(&program, &teacher, recipe(Trainable::All)).unwrap();
         let back = gradient(&relaxed.graph, &relaxed.parameters).unwrap();
         let evaluator = Evaluator::<f32>::with_targets(&back, &text[1..]);
@@ -261,6 +321,41 @@ fn the_engine_computes_what_the_graph_says() {
     }
 }
 
+/// Blocks are told by what they add, whatever stands before the first one, at every stage.
+#[test]
+fn every_block_adds_two_parts() {
+    let parts = |graph: &Graph| additions(graph).len();
+    for Taught { name, teacher, program } in programs() {
+        let layers = teacher.nodes.iter().filter(|node| node.op.has_state()).count();
+        assert_eq!([parts(&teacher), parts(&program)], [2 * layers; 2], "{name}");
+    }
+}
+
+/// A hybrid of two programs is the program whose layers were told to attend so.
+#[test]
+fn a_hybrid_attends_as_two_programs_do() {
+    let deep = LlamaConfig { layers: 2, ..LLAMA };
+    let of_llama = |options: QuantOptions| from_tensor(llama(&deep), options);
+    let of_gpt2 = |options: QuantOptions| converted(imported(&CONFIG), options);
+    let makers: [(&str, &dyn Fn(QuantOptions) -> Graph); 2] = [("gpt2", &of_gpt2), ("llama", &of_llama)];
+    let text = ids(WINDOW, CONFIG.vocabulary);
+    let logits = |graph: &Graph| run(graph, options(Engine::Interpreter), &[&text]).bits;
+    for (name, make) in makers {
+        let linear = quant_options(4, Ssa::Linear { guard: GUARD });
+        let ttfs = quant_options(4, Ssa::Ttfs { phases: PHASES });
+        let programs = [make(linear.clone()), make(ttfs.clone())];
+        for take in [[true, false], [false, true], [true, true], [false, false]] {
+            let mixed = hybrid(&programs[0], &programs[1], &take).unwrap();
+            assert_eq!(verify::verify(&mixed), Ok(()), "{name}");
+            let asked = take.iter().enumerate().filter(|(_, take)| **take);
+            let asked = asked.map(|(layer, _)| (format!("h.{layer}"), Override::Attention(ttfs.attention)));
+            let wanted = make(QuantOptions { overrides: asked.collect(), ..linear.clone() });
+            assert_eq!(logits(&mixed), logits(&wanted), "{name}, {take:?}");
+        }
+        assert!(hybrid(&programs[0], &programs[1], &[true]).is_err(), "{name}: a layer too few");
+    }
+}
+
 fn trainer(program: &Graph, teacher: &Graph, train: Trainable, threads: usize) -> Trainer {
     let rates = Schedule { rate: 3e-3, weight_decay: 0.01, clip: 1.0, warm_up: 2, steps: 12 };
     let options = TrainerOptions { recipe: recipe(train), rates, batch: 3, window: WINDOW, seed: 5, threads };
@@ -275,7 +370,7 @@ fn every_neuron_learns() {
     let windows: Vec<&[u32]> = text.chunks_exact(WINDOW + 1).take(6).collect();
     let programs = programs();
     for membrane in Membrane::all() {
-        let (_, program) = programs.iter().rfind(|(name, _)| *name == membrane.name()).unwrap();
+        let Taught { program, .. } = programs.iter().find(|taught| taught.name == membrane.name()).unwrap();
         for train in [Trainable::Thresholds, Trainable::All] {
             let mut trainer = trainer(program, &teacher, train, 2);
             let first = trainer.validate(&windows).unwrap();
@@ -307,7 +402,7 @@ fn every_neuron_learns() {
 fn a_parameter_of_a_neuron_stays_in_its_range() {
     let teacher = dense();
     let text = ids(400, CONFIG.vocabulary);
-    let (_, program) = programs().into_iter().find(|(name, _)| *name == "plif").unwrap();
+    let Taught { program, .. } = programs().into_iter().find(|taught| taught.name == "plif").unwrap();
     let mut trainer = trainer(&program, &teacher, Trainable::Thresholds, 1);
     let names: Vec<String> = trainer.parameters().map(|(name, _)| name.clone()).collect();
     let leaks: Vec<usize> = (0..names.len()).filter(|&i| names[i].ends_with(".kept.shift")).collect();
@@ -336,7 +431,7 @@ fn bits(arrays: &[Vec<f32>]) -> Vec<u32> {
 #[test]
 fn a_run_is_the_same_however_it_is_run() {
     let teacher = dense();
-    let (_, program) = programs().into_iter().find(|(name, _)| *name == "coincidence").unwrap();
+    let Taught { program, .. } = programs().into_iter().find(|taught| taught.name == "coincidence").unwrap();
     let text = ids(400, CONFIG.vocabulary);
     let windows: Vec<&[u32]> = text.chunks_exact(WINDOW + 1).take(4).collect();
     let mut whole = trainer(&program, &teacher, Trainable::Ssa, 1);

@@ -7,7 +7,7 @@ use crate::files::{self, Model};
 pub use crate::front::GraphWatch;
 use crate::front::{self, DenseNetwork, OnnxOptions, UNPROVED};
 use crate::model::{calibration_sample, shorten_context, tokens_for};
-use crate::program_lints::needs_training;
+use crate::program_lints::{integrates_first, needs_training};
 use crate::progress::Progress;
 use crate::proof::Proof;
 use crate::quant_options::spelled;
@@ -18,9 +18,11 @@ use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::Pass;
+use snnc_passes::collapse;
 use snnc_passes::cost::{Form, Number};
 use snnc_passes::options::QuantOptions;
 use snnc_runtime::Options;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// What a compilation is told.
@@ -100,11 +102,11 @@ pub fn compile(
     let sample = calibration_sample(tokens.as_ref(), options.calibrate.as_deref(), progress)?;
     let DenseNetwork { mut tensor, network, proof } =
         front::network(path, &dense, options.onnx.import_tolerance, watch)?;
-    let warning = proof.as_ref().and_then(Proof::warning);
-    dense.warnings().iter().chain(&warning).for_each(|warning| progress.warn(warning));
     if let Some(context) = options.onnx.context {
         shorten_context(&mut tensor, context)?;
     }
+    let warning = proof.as_ref().and_then(Proof::warning);
+    dense.warnings().iter().chain(&warning).for_each(|warning| progress.warn(warning));
     let mut watch = |pass: &Pass, _: &Graph, after: &Graph| watch(pass.name, after);
     let calibration_tokens =
         options.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(network.parameters)).max(1);
@@ -126,9 +128,7 @@ pub fn compile(
         options: Some(spelled(&options.quant)),
         ..ProgramRecord::default()
     };
-    if let Some(untrained) = needs_training(&graph) {
-        progress.warn(&untrained);
-    }
+    needs_training(&graph).iter().chain(&integrates_first(&graph)).for_each(|words| progress.warn(words));
     let file = File {
         graph,
         // As the user has it: whoever reads the program reads it by the same rules.
@@ -151,6 +151,13 @@ impl CompiledModel {
     pub fn write(&self, path: &Path) -> Result<u64, Diagnostic> {
         files::write_whole(path, |out| container::write(&self.file, out))?;
         Ok(std::fs::metadata(path).map_or(0, |meta| meta.len()))
+    }
+
+    /// The program as it is run: with levels instead of timesteps, unless the order of spikes matters.
+    pub fn collapsed(&self) -> Cow<'_, Graph> {
+        let graph = &self.file.graph;
+        let collapsed = (!collapse::depends_on_order(graph)).then(|| collapse::collapse(graph).ok()).flatten();
+        collapsed.map_or(Cow::Borrowed(graph), Cow::Owned)
     }
 
     /// What a prompt is expected to save by two price lists beside three dense networks, at the firing rates of the calibration

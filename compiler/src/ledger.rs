@@ -253,7 +253,9 @@ fn places<'a>(tensor: &Graph, calibration: &'a Calibration) -> Vec<LedgerPlace<'
             causes.push(Cause::Weights);
         }
         let (path, layer) = (named.to_string(), named.layer);
-        let time_stepped = calibration.membrane.is_some() && fit.levels.code == Code::Unary;
+        // What a gate multiplies integrates first.
+        let is_gated = matches!(tensor.node(value).op, Op::Dense(DenseOp::Gated(_)));
+        let time_stepped = calibration.membrane.is_some() && fit.levels.code == Code::Unary && !is_gated;
         let presynaptic = presynaptic(tensor, value);
         places.push((
             value,

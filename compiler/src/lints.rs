@@ -223,7 +223,7 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
         if matches!(node.op, Op::Dense(DenseOp::Linear(_) | DenseOp::Attention { .. })) {
             add(LintKind::Dense, origin, format!("`{}` multiplies: what it reads is dense", node.op));
         }
-        if node.ty.elem() == Some(Elem::F32) && matches!(node.op, Op::Dense(DenseOp::Curve(_))) {
+        if node.ty.elem() == Some(Elem::F32) && matches!(node.op, Op::Dense(DenseOp::Curve(_) | DenseOp::Gated(_))) {
             add(LintKind::Dense, origin, format!("`{}` is computed: no neuron has this curve", node.op));
         }
     }

@@ -2,8 +2,8 @@
 
 use crate::lints::{Lint, LintKind};
 use crate::record::ProgramRecord;
-use snnc_ir::op::LevelOp;
-use snnc_ir::{Graph, Op};
+use snnc_ir::op::{LevelOp, SpikeOp};
+use snnc_ir::{Code, Graph, Op};
 
 /// Layers whose attention computes no softmax, in words. It says little before it is trained.
 pub fn needs_training(graph: &Graph) -> Option<String> {
@@ -20,6 +20,25 @@ pub fn needs_training(graph: &Graph) -> Option<String> {
         format!(
             "attention of {layers} layer{plural} ({}) is not trained: it computes no softmax, so this network needs `snnc train`",
             names.join(", ")
+        )
+    };
+    (layers > 0).then(words)
+}
+
+/// Layers that integrate first though time-stepped neurons were asked for, in words: a gate multiplies what they hear.
+pub fn integrates_first(graph: &Graph) -> Option<String> {
+    let membranes = graph.nodes.iter().filter_map(|node| match node.op {
+        Op::Spike(SpikeOp::Integrate { membrane, .. }) => Some(membrane),
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
+    });
+    let membrane = membranes.into_iter().next()?;
+    let unary = |op: Op| matches!(op, Op::Spike(SpikeOp::GatedFire { code: Code::Unary, .. }));
+    let layers = graph.nodes.iter().filter(|node| unary(node.op)).count();
+    let plural = if layers == 1 { "" } else { "s" };
+    let words = || {
+        format!(
+            "neurons of {layers} MLP layer{plural} integrate first, where {} was asked for: a gate multiplies what they hear",
+            membrane.name()
         )
     };
     (layers > 0).then(words)

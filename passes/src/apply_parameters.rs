@@ -22,19 +22,14 @@ pub fn apply_parameters(program: &Graph, constants: &IndexMap<String, Vec<f32>>)
     let weights = rounded(program, constants)?;
     let mut map: Vec<Option<Value>> = vec![None; program.nodes.len()];
     for (value, node) in program.iter().filter(|(_, node)| !matches!(node.op, Op::Leaf(LeafOp::Weight(_)))) {
-        let scale = node.args.first().and_then(|&sums| scale_of(program, &weights, sums));
-        // Decoding passes sums on.
-        let scale = scale.filter(|_| node.op != Op::Spike(SpikeOp::Decode));
-        if scale.is_some() && !has_gain(node.op) {
-            let message = format!("`{}` reads sums of trained weights and has no gain", node.op);
-            return Err(Diagnostics::from(Diagnostic::new(program.origin(value), message)));
-        }
+        let gains = scaled_gains(program, &weights, value)?;
         let mut args = Vec::with_capacity(node.args.len());
         for (i, &arg) in node.args.iter().enumerate() {
+            let scale = gains.iter().find(|(gain, _)| *gain == i);
             args.push(match (map[arg.index()], scale) {
-                (_, Some(scale)) if i == 1 => scaled(&mut builder, program, constants, arg, scale),
-                (Some(known), _) => known,
-                (None, _) => {
+                (_, Some((_, scale))) => scaled(&mut builder, program, constants, arg, scale),
+                (Some(known), None) => known,
+                (None, None) => {
                     let new = constant(&mut builder, program, &weights, constants, arg)?;
                     map[arg.index()] = Some(new);
                     new
@@ -130,15 +125,42 @@ fn scale_of<'a>(program: &Graph, weights: &'a IndexMap<Value, Rounded>, value: V
     }
 }
 
-/// Whether the second operand multiplies the first.
-fn has_gain(op: Op) -> bool {
-    matches!(
-        op,
-        Op::Level(LevelOp::ScaleShift)
-            | Op::Level(LevelOp::Quant { .. })
-            | Op::Spike(SpikeOp::Fire { .. })
-            | Op::Spike(SpikeOp::Integrate { .. })
-    )
+/// Operands of a node that are gains of sums whose scale training changed: their place, and that scale.
+fn scaled_gains<'a>(
+    program: &Graph,
+    weights: &'a IndexMap<Value, Rounded>,
+    value: Value,
+) -> Result<Vec<(usize, &'a [f32])>, Diagnostic> {
+    let node = program.node(value);
+    let mut gains = Vec::new();
+    for (i, &arg) in node.args.iter().enumerate() {
+        // Decoding passes sums on.
+        let scale = scale_of(program, weights, arg).filter(|_| node.op != Op::Spike(SpikeOp::Decode));
+        match (scale, gain_of(node.op, i)) {
+            (None, _) => {}
+            (Some(scale), Some(gain)) => gains.push((gain, scale)),
+            (Some(_), None) => {
+                let message = format!("`{}` reads sums of trained weights and has no gain", node.op);
+                return Err(Diagnostic::new(program.origin(value), message));
+            }
+        }
+    }
+    Ok(gains)
+}
+
+/// The operand that multiplies operand `i`, if one does.
+fn gain_of(op: Op, i: usize) -> Option<usize> {
+    match (op, i) {
+        (
+            Op::Level(LevelOp::ScaleShift | LevelOp::Quant { .. })
+            | Op::Spike(SpikeOp::Fire { .. } | SpikeOp::Integrate { .. }),
+            0,
+        ) => Some(1),
+        // The gate's, and that of what it multiplies.
+        (Op::Level(LevelOp::GatedQuant { .. }) | Op::Spike(SpikeOp::GatedFire { .. }), 0) => Some(2),
+        (Op::Level(LevelOp::GatedQuant { .. }) | Op::Spike(SpikeOp::GatedFire { .. }), 1) => Some(4),
+        (Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_), _) => None,
+    }
 }
 
 /// The gain times the sums' new scale.

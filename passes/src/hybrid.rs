@@ -1,41 +1,43 @@
 //! A program whose layers attend as one of two programs does: some as the first, some as the second.
 //!
 //! Both come from one network, so their residual streams hold the same between blocks; a block of one may follow a block of
-//! the other. Everything but attention is the first program's.
+//! the other. Everything but attention is the first program's, its tables of embeddings and positions among it.
 
-use crate::cost::is_part;
+use crate::residual::additions;
 use indexmap::IndexMap;
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::op::{ArrayOp, LeafOp};
-use snnc_ir::{Binary, Builder, Diagnostic, Graph, Op, Value};
+use snnc_ir::op::{DenseOp, LeafOp};
+use snnc_ir::{Builder, Diagnostic, Graph, Op, Value};
+use std::ops::Range;
 
 /// `first` with the attention of `second` in the layers where `take` is true.
 ///
 /// # Errors
-/// Programs of different networks.
+/// Programs of different networks; layers that share a block and are not taken together.
 pub fn hybrid(first: &Graph, second: &Graph, take: &[bool]) -> Result<Graph, Diagnostics> {
-    let (a, b) = (blocks(first), blocks(second));
-    // The embedding, then attention and MLP of every layer.
-    if a.len() != b.len() || a.len() != 1 + 2 * take.len() || first.context != second.context {
+    let graphs = [first, second];
+    let [a, b] = graphs.map(cuts);
+    let same = |(a, b): (&Cut, &Cut)| a.layers == b.layers && first.ty(a.value) == second.ty(b.value);
+    let alike = a.len() == b.len() && a.iter().zip(&b).all(same);
+    let layers = a.last().map_or(0, |last| last.layers.end);
+    if !alike || layers != take.len() || first.context != second.context {
         return Err(Diagnostics::from(Diagnostic::new("", "these programs are not of one network")));
     }
     let mut builder = Builder::new(first.stage, first.context);
     let mut maps = [IndexMap::new(), IndexMap::new()];
-    let graphs = [first, second];
-    let mut stream = None;
-    for (k, ends) in a.iter().zip(&b).enumerate() {
-        // Odd blocks are attention.
-        let from = usize::from(k % 2 == 1 && take[k / 2]);
-        let end = [*ends.0, *ends.1];
+    for (own, other) in a.iter().zip(&b) {
+        let taken = &take[own.layers.clone()];
+        let from = usize::from(taken.first() == Some(&true));
+        if taken.iter().any(|&take| usize::from(take) != from) {
+            let message = format!("layers {} to {} share a block", own.layers.start, own.layers.end - 1);
+            return Err(Diagnostics::from(Diagnostic::new("", message).note("take all of them or none")));
+        }
+        let end = [own.value, other.value];
         let new = copy(&mut builder, graphs[from], end[from], &mut maps[from])?;
         // Both programs go on from here.
         for (map, end) in maps.iter_mut().zip(end) {
             map.insert(end, new);
         }
-        stream = Some(new);
-    }
-    if stream.is_none() {
-        return Err(Diagnostics::from(Diagnostic::new("", "a network without blocks")));
     }
     let mut outputs = Vec::new();
     for (name, value) in &first.outputs {
@@ -44,12 +46,31 @@ pub fn hybrid(first: &Graph, second: &Graph, take: &[bool]) -> Result<Graph, Dia
     Ok(builder.finish(outputs))
 }
 
-/// The residual stream after the embedding and after every block.
-fn blocks(graph: &Graph) -> Vec<Value> {
-    let ends = graph
-        .iter()
-        .filter(|(value, node)| node.op == Op::Array(ArrayOp::Binary(Binary::Add)) && !is_part(graph, *value));
-    ends.map(|(value, _)| value).collect()
+/// A value that stands for the same in every program of a network.
+struct Cut {
+    value: Value,
+    /// The layers whose attention is between the cut before it and this one.
+    layers: Range<usize>,
+}
+
+/// What embeddings give, the start of the residual stream, and it after every block.
+fn cuts(graph: &Graph) -> Vec<Cut> {
+    let values_of = |wanted: &dyn Fn(Op) -> bool| -> Vec<Value> {
+        graph.iter().filter(|(_, node)| wanted(node.op)).map(|(value, _)| value).collect()
+    };
+    let embedded = values_of(&|op| op == Op::Dense(DenseOp::Embed));
+    let attentions = values_of(&|op| op.has_state());
+    let stream = additions(graph);
+    let start = stream.first().map(|addition| addition.before).filter(|start| !embedded.contains(start));
+    let mut done = 0;
+    let mut stretch = |value: Value| {
+        let layers = done..attentions.partition_point(|attention| *attention < value);
+        done = layers.end;
+        Cut { value, layers }
+    };
+    let stretches: Vec<Cut> =
+        start.into_iter().chain(stream.iter().map(|addition| addition.after)).map(&mut stretch).collect();
+    embedded.into_iter().map(|value| Cut { value, layers: 0..0 }).chain(stretches).collect()
 }
 
 /// Adds a value and what it needs, as far as that is not there.

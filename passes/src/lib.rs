@@ -24,6 +24,7 @@ pub mod pipeline;
 pub mod quantise;
 pub mod raise;
 pub mod relax;
+pub mod residual;
 mod shared_channels;
 pub mod simplify;
 pub mod sites;

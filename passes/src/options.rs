@@ -125,6 +125,8 @@ impl QuantOptions {
         let sites = sites::sites(graph);
         let layers =
             graph.nodes.iter().filter(|node| matches!(node.op, Op::Dense(DenseOp::Attention { .. }))).count() as u32;
+        self.check_windows(graph)?;
+        self.check_membrane(graph, &sites)?;
         for (selector, wanted) in &self.overrides {
             if let Override::Attention(_) = wanted {
                 if !(0..layers).any(|layer| selects(selector, &attention_path(layer))) {
@@ -158,6 +160,40 @@ impl QuantOptions {
             }
         }
         Ok(())
+    }
+}
+
+impl QuantOptions {
+    /// Refuses attention that keeps sums of all keys, or weighs all by their age, where a window lets a token see the last of them
+    /// alone.
+    fn check_windows(&self, graph: &Graph) -> Result<(), Diagnostic> {
+        let attentions = graph.nodes.iter().filter_map(|node| match node.op {
+            Op::Dense(DenseOp::Attention { heads, .. }) => Some(heads.window),
+            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
+        });
+        for (layer, window) in (0..).zip(attentions) {
+            let asked = self.attention(layer).filter(|variant| variant.has_features());
+            if let (Some(window), Some(variant)) = (window, asked) {
+                let message = format!("cannot attend by `{}`: a token sees {window} tokens there", variant.name());
+                let advice = "only ttfs, topk and dense have windows: leave the layer at one of them";
+                return Err(Diagnostic::new(attention_path(layer), message).note(advice));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses time-stepped neurons where all that might have them multiply what a gate lets through.
+    fn check_membrane(&self, graph: &Graph, sites: &[SiteValue]) -> Result<(), Diagnostic> {
+        let Some(membrane) = self.membrane else { return Ok(()) };
+        let mut unary = sites.iter().filter(|site| self.of(site).is_some_and(|levels| levels.code == Code::Unary));
+        let is_gated = |site: &SiteValue| matches!(graph.node(site.value).op, Op::Dense(DenseOp::Gated(_)));
+        let Some(first) = unary.clone().next() else { return Ok(()) };
+        if unary.any(|site| !is_gated(site)) {
+            return Ok(());
+        }
+        let message = format!("cannot have {} neurons: it multiplies, so its neurons integrate first", membrane.name());
+        let advice = "give another site the unary code, or leave out the neuron";
+        Err(Diagnostic::new(first.to_string(), message).note(advice))
     }
 }
 

@@ -5,7 +5,7 @@ use crate::architecture::{
     Architecture, AttentionPart, NormKind, PackedOrder, PairOrder, PositionPart, ProjectionNames, Setting,
     WeightLayout, WindowKeys,
 };
-use crate::checkpoint::{TensorPart, WantedTensor};
+use crate::checkpoint::{Checkpoint, TensorPart, WantedTensor};
 use crate::config::{Config, shortened};
 use crate::rotary::{Rotary, rotary};
 use serde_json::Value as Json;
@@ -119,15 +119,14 @@ struct Sizes {
 }
 
 /// Reads a configuration by a description. What is wrong is told to `config`; `None` where nothing more can be said.
-/// `has` tells whether the files have a tensor.
 pub fn plan(
     architecture: &Architecture,
     config: &mut Config,
     asked: Asked,
-    has: &dyn Fn(&str) -> bool,
+    checkpoint: &Checkpoint,
 ) -> Option<Blueprint> {
     let sizes = sizes(architecture, config)?;
-    let based = |name: &str| has(&format!("{}{name}", architecture.prefix));
+    let based = |name: &str| checkpoint.has(&format!("{}{name}", architecture.prefix));
     // Base models are stored without the prefix of the network that has a head.
     let prefix =
         if based(&format!("{}.weight", architecture.tokens.table)) { architecture.prefix.as_str() } else { "" };
@@ -142,13 +141,8 @@ pub fn plan(
     let tied = planner.config.flag_of(&architecture.output.tied);
     let name = &architecture.output.head;
     let head = (!tied).then(|| planner.head(name));
-    if tied && has(&format!("{name}.weight")) {
-        planner
-            .wanted
-            .push(WantedTensor { name: format!("{name}.weight"), sizes: vec![sizes.vocabulary, sizes.width] });
-        planner
-            .config
-            .warn(format!("the configuration ties the head to the table of tokens, so `{name}.weight` is not read"));
+    if tied {
+        planner.tied_head(&format!("{name}.weight"), &tokens.of, checkpoint);
     }
     let wanted = planner.wanted;
     Some(Blueprint { context, tokens, positions, turns, blocks: blocks?, norm, head, wanted })
@@ -388,6 +382,18 @@ impl Planner<'_> {
                 packed(*order, heads, kv_heads, head_width)
                     .map(|of| self.part(format!("{}{}", self.prefix, at(tensor)), width, all, biased, of))
             }
+        }
+    }
+
+    /// A head that is stored although the table of tokens is the head.
+    fn tied_head(&mut self, name: &str, table: &WantedTensor, checkpoint: &Checkpoint) {
+        if !checkpoint.has(name) {
+            return;
+        }
+        self.wanted.push(WantedTensor { name: name.to_string(), sizes: table.sizes.clone() });
+        if !checkpoint.same(name, &table.name) {
+            let message = "the configuration ties the head to the table of tokens";
+            self.config.warn(format!("{message}, so the other numbers of `{name}` are not read"));
         }
     }
 

@@ -5,6 +5,7 @@ use crate::lints;
 use crate::progress::Workers;
 use serde_json::Value as Json;
 use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::Heads;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::cost::{Activity, Rate};
 use snnc_runtime::Program;
@@ -44,7 +45,7 @@ pub fn measure<'a>(
 const EXPECTED_TOKENS: u64 = 1024;
 
 /// The activity to expect of windows of `context` tokens: every layer fires at `rate`, or as it did on the calibration text,
-/// which `section` of the program keeps. Every key is taken to be inside the window.
+/// which `section` of the program keeps. Every key that is met is taken to fire.
 ///
 /// # Errors
 /// A layer has no rate: the program keeps none.
@@ -65,8 +66,8 @@ pub fn expected(
             None => diagnostics.push(Diagnostic::new(name, "has no calibrated rate; give --text or --firing-rate")),
         }
     }
-    // A token of a window meets half of it on average.
-    let keys = context.div_ceil(2);
-    let activity = Activity::expected(graph, EXPECTED_TOKENS, keys, &|value| rates[value.index()], 1.0);
+    // A token meets half of the context on average, or what its window holds of that.
+    let keys = |heads: Heads| heads.keys(0, context as usize) / context.max(1);
+    let activity = Activity::expected(graph, EXPECTED_TOKENS, &keys, &|value| rates[value.index()], 1.0);
     if diagnostics.is_empty() { Ok(activity) } else { Err(diagnostics) }
 }

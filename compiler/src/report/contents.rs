@@ -5,6 +5,7 @@ use super::passes::Passes;
 use super::raster::ReportLayer;
 use super::run::Prediction;
 use crate::convert;
+use crate::describe::Layers;
 use crate::energy::json::EnergyJson;
 use crate::eval_report::{EvalJson, EvalReport};
 use crate::record::ProgramRecord;
@@ -12,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use snnc_ir::op::LevelOp;
 use snnc_ir::{Graph, Node, Op};
+use snnc_passes::residual::additions;
 
 /// All there is to see.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -122,10 +124,21 @@ pub struct NetworkFacts {
     pub parameters: usize,
     /// Neurons.
     pub neurons: usize,
+    /// What its blocks are made of, part by part.
+    pub architecture: Vec<NetworkPart>,
     /// The kinds of neurons and attention, as the IR spells them.
     pub kinds: Vec<String>,
     /// By attention whose keys fade, in the network's order: each head's half-life in tokens; 0 is none.
     pub half_lives: Vec<Vec<i32>>,
+}
+
+/// A part of a network, in words.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct NetworkPart {
+    /// What it is called: `attention`.
+    pub name: &'static str,
+    /// What it is.
+    pub words: String,
 }
 
 /// Half-lives of an attention whose keys fade.
@@ -149,11 +162,16 @@ impl NetworkFacts {
         let width = |node: &Node| node.ty.shape().width().unwrap_or(0);
         Self {
             layers: nodes().filter(|node| node.op.has_state()).count(),
-            width: nodes().find(|node| node.op.has_state()).map_or(0, width),
+            width: additions(graph).first().map_or(0, |first| width(graph.node(first.before))),
             vocabulary: convert::vocabulary(graph).unwrap_or(0),
             context: graph.context as usize,
             parameters: graph.parameters(),
             neurons: nodes().filter(|node| node.op.is_neuron()).map(width).sum(),
+            architecture: Layers::of(graph)
+                .lines()
+                .into_iter()
+                .map(|(name, words)| NetworkPart { name, words })
+                .collect(),
             kinds,
             half_lives: nodes().filter_map(|node| half_lives(graph, node)).collect(),
         }

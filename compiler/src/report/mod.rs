@@ -14,7 +14,7 @@ mod run;
 
 pub use blocks::{Conversion, ReportBlock, blocks};
 pub use build::{ReportOptions, build};
-pub use contents::{CalibrationFacts, FileFacts, Missing, NetworkFacts, Report, ReportSources, file_name};
+pub use contents::{CalibrationFacts, FileFacts, Missing, NetworkFacts, NetworkPart, Report, ReportSources, file_name};
 pub use page::page;
 pub use passes::{Passes, StageText, passes};
 pub use raster::{Histogram, Raster, ReportLayer};

@@ -209,14 +209,16 @@ impl Tuner<'_> {
         let places = cost::parts(self.tensor);
         let reads = self.tensor.iter().filter(|(_, node)| node.args.contains(&site));
         let each = |(value, node): (Value, &snnc_ir::Node)| {
-            let is_attention = matches!(node.op, Op::Dense(DenseOp::Attention { .. }));
             if !wanted(places[value.index()].part) {
                 0.0
             } else if matches!(node.op, Op::Dense(DenseOp::Linear(_))) {
                 self.tensor.ty(value).shape().width().unwrap_or(0) as f64
-            } else if is_attention && node.args[0] == site {
-                // A query's spike meets the keys before it; keys and values are read, they drive nothing.
-                f64::from(self.tensor.context) / 2.0
+            } else if let Op::Dense(DenseOp::Attention { heads, .. }) = node.op
+                && node.args[0] == site
+            {
+                // A query's spike meets the keys that it sees; keys and values are read, they drive nothing.
+                let context = self.tensor.context as usize;
+                (heads.keys(0, context) as f64 / context.max(1) as f64).floor()
             } else {
                 0.0
             }

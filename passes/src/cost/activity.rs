@@ -1,7 +1,7 @@
 //! How busy a network is: events by node over some tokens, measured on text or expected.
 
 use snnc_ir::events::Events;
-use snnc_ir::op::{DenseOp, LevelOp};
+use snnc_ir::op::{DenseOp, Heads, LevelOp};
 use snnc_ir::state::neuron_of;
 use snnc_ir::{Carrier, Graph, Op, Ssa, Type, Value};
 
@@ -24,9 +24,15 @@ pub struct Rate {
 }
 
 impl Activity {
-    /// What is to be expected of `tokens` tokens that each meet `keys` keys, from every neuron layer's rate and the share of
-    /// keys inside the window.
-    pub fn expected(graph: &Graph, tokens: u64, keys: u64, rate: &dyn Fn(Value) -> Rate, window: f64) -> Self {
+    /// What is to be expected of `tokens` tokens that each meet so many keys of an attention, from every neuron layer's rate and
+    /// the share of keys that fire.
+    pub fn expected(
+        graph: &Graph,
+        tokens: u64,
+        keys: &dyn Fn(Heads) -> u64,
+        rate: &dyn Fn(Value) -> Rate,
+        fired: f64,
+    ) -> Self {
         let count = |all: u64, share: f64| (all as f64 * share).round() as u64;
         let mut this = Self { tokens, events: vec![Events::default(); graph.nodes.len()] };
         for (value, node) in graph.iter().filter(|(_, node)| node.op.is_neuron()) {
@@ -36,7 +42,7 @@ impl Activity {
         }
         for (value, node) in graph.iter() {
             let Op::Level(LevelOp::Ssa { heads, variant }) = node.op else { continue };
-            let met = tokens * keys;
+            let keys = keys(heads);
             let [q, k] = [0, 1].map(|i| this.of_neurons(graph, node.args[i]));
             let one_sided = q.spikes * keys;
             let width = node.ty.shape().width().unwrap_or(0) as u64 / u64::from(heads.query.max(1));
@@ -51,23 +57,26 @@ impl Activity {
                     (one_sided, count(one_sided, k.spikes as f64 / slots.max(1) as f64))
                 }
             };
-            let window = if matches!(variant, Ssa::Linear { .. }) { 0.0 } else { window };
-            let value_keys = count(met * u64::from(heads.query), window);
+            let fired = if matches!(variant, Ssa::Linear { .. }) { 0.0 } else { fired };
+            let value_keys = count(tokens * keys * u64::from(heads.query), fired);
             let own = this.events[value.index()];
-            this.events[value.index()] = Events { keys: met, score_pairs, score_additions, value_keys, ..own };
+            this.events[value.index()] =
+                Events { keys: tokens * keys, score_pairs, score_additions, value_keys, ..own };
         }
-        for (value, _) in graph.iter().filter(|(_, node)| matches!(node.op, Op::Dense(DenseOp::Attention { .. }))) {
-            this.events[value.index()].keys = tokens * keys;
+        for (value, node) in graph.iter() {
+            let Op::Dense(DenseOp::Attention { heads, .. }) = node.op else { continue };
+            this.events[value.index()].keys = tokens * keys(heads);
         }
         this
     }
 
-    /// The same network producing token after token, each of which meets `keys` keys: neurons as they were, attention by
-    /// so many keys, of which the same share is inside the window.
+    /// The same network producing token after token after `keys` others: neurons as they were, attention by so many keys as
+    /// its window lets a token meet, of which the same share fires.
     pub fn decoding(&self, graph: &Graph, keys: u64) -> Self {
         let mut this = self.clone();
         for (value, node) in graph.iter().filter(|(_, node)| node.op.has_state()) {
             let was = self.events[value.index()];
+            let keys = heads_of(node.op).map_or(keys, |heads| met(keys, heads));
             let all = self.tokens * keys;
             let scaled = |count: u64| (u128::from(count) * u128::from(all) / u128::from(was.keys.max(1))) as u64;
             let now = &mut this.events[value.index()];
@@ -103,6 +112,19 @@ impl Activity {
     /// What the neurons did whose spikes or levels a value is.
     pub(super) fn of_neurons(&self, graph: &Graph, value: Value) -> Events {
         self.events[neuron_of(graph, value).index()]
+    }
+}
+
+/// Keys that a query meets after so many: those of its window.
+fn met(keys: u64, heads: Heads) -> u64 {
+    heads.window.map_or(keys, |window| keys.min(window.into()))
+}
+
+/// Heads of an attention, dense or spiking.
+fn heads_of(op: Op) -> Option<Heads> {
+    match op {
+        Op::Level(LevelOp::Ssa { heads, .. }) | Op::Dense(DenseOp::Attention { heads, .. }) => Some(heads),
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
     }
 }
 

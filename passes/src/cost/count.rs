@@ -59,6 +59,8 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
         Op::Dense(DenseOp::Attention { heads, .. }) => {
             dense_attention(seen, heads, Form::Dense(dense_of(form)), sharing)
         }
+        // A norm's gain and bias are multiplied and added in every form.
+        Op::Level(LevelOp::ScaleShift) if part == Part::Norm => one(elementwise(seen, &[(MulF32, 1), (AddF32, 1)])),
         Op::Level(LevelOp::ScaleShift) => one(affine(seen, form)),
         Op::Array(ArrayOp::Binary(Binary::Add)) => one(residual(seen, form)),
         Op::Array(ArrayOp::Binary(Binary::Mul)) => one(elementwise(seen, &[(MulF32, 1)])),
@@ -219,29 +221,58 @@ fn curve(numbers: u64, add: Operation, mul: Operation, compare: Operation) -> Ta
     tally
 }
 
+/// What a layer of neurons computes before it compares, for each number: affine maps in a dense network of int8 and in neurons, and
+/// products of what two projections give.
+struct NeuronMaps {
+    dense: u64,
+    spiking: u64,
+    products: u64,
+}
+
+impl NeuronMaps {
+    /// A curve lies between two maps.
+    fn plain(curved: bool) -> Self {
+        let maps = if curved { 2 } else { 1 };
+        Self { dense: maps, spiking: maps, products: 0 }
+    }
+
+    /// Of the gate and of what it multiplies. What makes levels of the product is in the second in a neuron.
+    const GATED: Self = Self { dense: 3, spiking: 2, products: 1 };
+}
+
 fn neurons(seen: &Seen<'_>, code: Code, steps: u16, bend: Curve, form: Form) -> Tally {
+    mapped_neurons(seen, code, steps, bend, form, &NeuronMaps::plain(bend != Curve::Identity))
+}
+
+/// Neurons with a multiplicative input: a product more.
+fn gated_neurons(seen: &Seen<'_>, code: Code, steps: u16, bend: Curve, form: Form) -> Tally {
+    mapped_neurons(seen, code, steps, bend, form, &NeuronMaps::GATED)
+}
+
+fn mapped_neurons(seen: &Seen<'_>, code: Code, steps: u16, bend: Curve, form: Form, maps: &NeuronMaps) -> Tally {
     let (numbers, d) = (seen.numbers(), width(seen.ty));
     let curved = bend != Curve::Identity;
-    let sums = seen.args[0].elem() == Some(Elem::I32) || matches!(seen.args[0], Type::Train { .. });
+    let sums = |ty: &&Type| ty.elem() == Some(Elem::I32) || matches!(ty, Type::Train { .. });
     match form {
         // The dense network has a bias and a curve here; quantised to int8, it makes levels by the same affine map.
         Form::Dense(Number::F32 | Number::F16) => {
             let mut tally = if curved { curve(numbers, AddF32, MulF32, CompareF32) } else { Tally::default() };
-            tally.add(AddF32, if sums { numbers } else { 0 });
+            tally.add(AddF32, seen.args.iter().filter(sums).count() as u64 * numbers);
+            tally.add(MulF32, maps.products * numbers);
             tally
         }
         Form::Dense(Number::Int8) | Form::Skipping => {
             let mut tally = if curved { curve(numbers, AddF32, MulF32, CompareF32) } else { Tally::default() };
-            let maps = if curved { 2 } else { 1 };
-            [AddF32, MulF32].into_iter().for_each(|operation| tally.add(operation, maps * numbers));
+            tally.add(AddF32, maps.dense * numbers);
+            tally.add(MulF32, (maps.dense + maps.products) * numbers);
             tally.add(CompareF32, 2 * numbers);
             tally.moves(Activations, d, numbers);
             tally
         }
         Form::Stepped | Form::Collapsed => {
             let mut tally = if curved { curve(numbers, NeuronAdd, NeuronMul, NeuronCompare) } else { Tally::default() };
-            let maps = if curved { 2 } else { 1 };
-            [NeuronAdd, NeuronMul].into_iter().for_each(|operation| tally.add(operation, maps * numbers));
+            tally.add(NeuronAdd, maps.spiking * numbers);
+            tally.add(NeuronMul, (maps.spiking + maps.products) * numbers);
             let (spikes, active) = (seen.own.spikes, seen.own.active);
             if form == Form::Stepped {
                 let times = numbers * u64::from(steps);
@@ -262,18 +293,6 @@ fn neurons(seen: &Seen<'_>, code: Code, steps: u16, bend: Curve, form: Form) -> 
             tally
         }
     }
-}
-
-/// Neurons with a multiplicative input: as others with a curve, and besides a map of what multiplies and the product.
-fn gated_neurons(seen: &Seen<'_>, code: Code, steps: u16, bend: Curve, form: Form) -> Tally {
-    let mut tally = neurons(seen, code, steps, bend, form);
-    let (add, mul) = if form.is_spiking() { (NeuronAdd, NeuronMul) } else { (AddF32, MulF32) };
-    // Where the gate has no curve, its map is not among the others'.
-    let maps = if bend == Curve::Identity { 2 } else { 1 };
-    let has_maps = !matches!(form, Form::Dense(Number::F32 | Number::F16));
-    tally.add(mul, (if has_maps { maps } else { 0 } + 1) * seen.numbers());
-    tally.add(add, if has_maps { maps } else { 1 } * seen.numbers());
-    tally
 }
 
 /// Time-stepped neurons: time does not collapse, so both spiking forms run every one.
@@ -372,6 +391,11 @@ fn parted([scores, softmax, values]: Attention) -> Vec<(Part, Tally)> {
     vec![(Part::Scores, scores), (Part::Softmax, softmax), (Part::Values, values)]
 }
 
+/// Tokens whose keys and values are kept: no more than a window's.
+fn kept_tokens(seen: &Seen<'_>, heads: Heads) -> u64 {
+    heads.window.map_or(seen.context, |window| seen.context.min(window.into()))
+}
+
 /// Keys that are read, where the queries of one sequence in a pass share them.
 fn keys_read(seen: &Seen<'_>, sharing: Sharing) -> u64 {
     seen.own.keys.div_ceil(sharing.span.clamp(1, seen.tokens.max(1)))
@@ -381,12 +405,13 @@ fn dense_attention(seen: &Seen<'_>, heads: Heads, form: Form, sharing: Sharing) 
     let number = dense_of(form);
     let (d, keys) = (width(seen.ty), seen.own.keys);
     let products = Tally::with(&[(number.mac(), keys * d), (Address, seen.tokens * d + keys * u64::from(heads.query))]);
-    let softmax = dense_softmax(seen, heads.query.into(), number);
-    parted(dense_traffic(seen, number, sharing, [products.clone(), softmax, products]))
+    let softmax = dense_softmax(seen, heads, number);
+    parted(dense_traffic(seen, heads, number, sharing, [products.clone(), softmax, products]))
 }
 
 /// The largest score, exponentials of the distances from it, their sum, one reciprocal a head.
-fn dense_softmax(seen: &Seen<'_>, heads: u64, number: Number) -> Tally {
+fn dense_softmax(seen: &Seen<'_>, shape: Heads, number: Number) -> Tally {
+    let heads = u64::from(shape.query);
     let scores = seen.own.keys * heads;
     let mut tally = curve(scores, AddF32, MulF32, CompareF32);
     [(MulF32, scores), (CompareF32, scores), (AddF32, 2 * scores)].into_iter().for_each(|(op, n)| tally.add(op, n));
@@ -396,15 +421,15 @@ fn dense_softmax(seen: &Seen<'_>, heads: u64, number: Number) -> Tally {
     let levels = if number == Number::Int8 { scores } else { 0 };
     [MulF32, CompareF32].into_iter().for_each(|operation| tally.add(operation, levels));
     // Written, read by the softmax, written and read by the values.
-    tally.moves(Activations, seen.context * heads * number.bytes(), 4 * scores * number.bytes());
+    tally.moves(Activations, kept_tokens(seen, shape) * heads * number.bytes(), 4 * scores * number.bytes());
     tally
 }
 
-fn dense_traffic(seen: &Seen<'_>, number: Number, sharing: Sharing, attention: Attention) -> Attention {
+fn dense_traffic(seen: &Seen<'_>, heads: Heads, number: Number, sharing: Sharing, attention: Attention) -> Attention {
     let [mut scores, softmax, mut values] = attention;
-    let (d, bytes) = (width(seen.ty), number.bytes());
+    let (d, bytes, tokens) = (width(seen.ty), number.bytes(), kept_tokens(seen, heads));
     for (tally, kept) in [(&mut scores, width(seen.args[1])), (&mut values, width(seen.args[2]))] {
-        tally.moves(State, seen.context * kept * bytes, (keys_read(seen, sharing) + seen.tokens) * kept * bytes);
+        tally.moves(State, tokens * kept * bytes, (keys_read(seen, sharing) + seen.tokens) * kept * bytes);
         tally.moves(Activations, d * bytes, seen.numbers() * bytes);
     }
     [scores, softmax, values]
@@ -416,13 +441,14 @@ fn skipping_attention(seen: &Seen<'_>, heads: Heads, sharing: Sharing) -> Vec<(P
     let weighed = seen.own.value_keys * (width(seen.ty) / u64::from(heads.query));
     let scores = Tally::with(&[(MacInt8, pairs), (Address, pairs)]);
     let values = Tally::with(&[(MacInt8, weighed), (Address, weighed)]);
-    let softmax = dense_softmax(seen, heads.query.into(), Number::Int8);
-    parted(dense_traffic(seen, Number::Int8, sharing, [scores, softmax, values]))
+    let softmax = dense_softmax(seen, heads, Number::Int8);
+    parted(dense_traffic(seen, heads, Number::Int8, sharing, [scores, softmax, values]))
 }
 
 /// Time-to-first-spike attention. Queries' spikes drive additions of keys held as levels; a key inside the window is one
 /// spike, which drives additions of its value's level, weighed by its phase.
 fn timed_attention(seen: &Seen<'_>, heads: Heads, phases: u32, form: Form, sharing: Sharing) -> Vec<(Part, Tally)> {
+    let tokens = kept_tokens(seen, heads);
     let (heads, d, n) = (u64::from(heads.query), width(seen.ty), seen.tokens);
     let [keys, kept] = [width(seen.args[1]), width(seen.args[2])];
     let own = seen.own;
@@ -434,15 +460,15 @@ fn timed_attention(seen: &Seen<'_>, heads: Heads, phases: u32, form: Form, shari
     let pairs = if stepped { own.score_additions } else { own.score_pairs };
 
     let [key_bits, value_bits] = [k, v].map(|(code, steps)| level_bits(code, steps));
-    let state = |width: u64, bits: u64| (seen.context * width * bits).div_ceil(8);
+    let state = |width: u64, bits: u64| (tokens * width * bits).div_ceil(8);
     let mut scores = Tally::with(&[(Accumulate, own.score_additions), (Address, pairs)]);
     scores.add(Shift, doublings(q.0, q.1) * neurons);
     scores.add(Message, if stepped { seen.inputs[0].spikes } else { seen.inputs[0].active });
     // Keys are read again for every timestep of the queries, where nothing holds them.
     let read = (keys_read(seen, sharing) * timesteps + n) * keys;
     scores.moves(State, state(keys, key_bits), (read * key_bits).div_ceil(8));
-    scores.moves(Membranes, seen.context * heads * WORD, 2 * WORD * neurons * timesteps);
-    scores.moves(Potentials, seen.context * heads * WORD, 2 * WORD * pairs);
+    scores.moves(Membranes, tokens * heads * WORD, 2 * WORD * neurons * timesteps);
+    scores.moves(Potentials, tokens * heads * WORD, 2 * WORD * pairs);
     let (spikes, bits) = if stepped {
         (spike_bytes(n * d, d, q.1, seen.inputs[0].spikes), u64::from(q.1) + 1)
     } else {
@@ -464,7 +490,7 @@ fn timed_attention(seen: &Seen<'_>, heads: Heads, phases: u32, form: Form, shari
     if !stepped {
         [MulF32, AddF32].into_iter().for_each(|operation| softmax.add(operation, neurons));
     }
-    softmax.moves(Membranes, seen.context * heads * WORD, 2 * WORD * neurons);
+    softmax.moves(Membranes, tokens * heads * WORD, 2 * WORD * neurons);
 
     let mut values =
         Tally::with(&[(Accumulate, weighed), (PhaseMul, weighed), (Address, weighed), (Message, own.value_keys)]);

@@ -2,13 +2,13 @@
 
 use snnc_ir::op::{ArrayOp, DenseOp, LevelOp, SpikeOp};
 use snnc_ir::site::{ChannelGroup, Role, Site};
-use snnc_ir::{Binary, Graph, Op, Value};
+use snnc_ir::{Binary, Graph, Node, Op, Value};
 use std::collections::BTreeMap;
 
 /// The part of a transformer that work belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
-    /// To queries, keys and values, and back to the residual stream, with the neurons between.
+    /// To queries, keys and values, and back to the residual stream, with neurons and rotations between.
     Projections,
     /// Queries times keys.
     Scores,
@@ -16,9 +16,9 @@ pub enum Part {
     Softmax,
     /// Weights times values.
     Values,
-    /// Both projections of an MLP and its activation function.
+    /// All projections of an MLP, its activation function and its gate.
     Mlp,
-    /// Norms, and what centres the residual stream.
+    /// Norms with their gains, and what centres the residual stream.
     Norm,
     /// The projection to logits.
     Head,
@@ -68,12 +68,13 @@ pub struct LayerPart {
 impl LayerPart {
     /// What an operation at a site is priced as.
     pub fn of(op: &Op, site: Option<Site>) -> Self {
-        let Some(site) = site else { return LayerPart { layer: None, part: Part::Rest } };
         let part = match op {
             Op::Dense(DenseOp::Centre | DenseOp::RmsNorm { .. }) => Part::Norm,
-            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => part_of(site),
+            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => {
+                site.map_or(Part::Rest, part_of)
+            }
         };
-        LayerPart { layer: site.layer, part }
+        LayerPart { layer: site.and_then(|site| site.layer), part }
     }
 }
 
@@ -89,7 +90,28 @@ fn part_of(site: Site) -> Part {
 
 /// The place of every node.
 pub fn parts(graph: &Graph) -> Vec<LayerPart> {
-    graph.iter().map(|(value, node)| LayerPart::of(&node.op, graph.site(value))).collect()
+    let thresholds = token_thresholds(graph);
+    let place = |(value, node): (Value, &Node)| {
+        let place = LayerPart::of(&node.op, graph.site(value));
+        let is_gain = !thresholds[value.index()] && is_gain_of_norm(graph, node);
+        if is_gain { LayerPart { part: Part::Norm, ..place } } else { place }
+    };
+    graph.iter().map(place).collect()
+}
+
+/// Whether a node is the gain and bias of a norm.
+fn is_gain_of_norm(graph: &Graph, node: &Node) -> bool {
+    let is_norm = |value: Value| matches!(graph.node(value).op, Op::Dense(DenseOp::RmsNorm { .. }));
+    node.op == Op::Level(LevelOp::ScaleShift) && is_norm(node.args[0])
+}
+
+/// Which values a token's threshold is the peak of: its neurons' gains are in them.
+fn token_thresholds(graph: &Graph) -> Vec<bool> {
+    let mut found = vec![false; graph.nodes.len()];
+    for node in graph.nodes.iter().filter(|node| node.op == Op::Level(LevelOp::RowMaxAbs)) {
+        found[node.args[0].index()] = true;
+    }
+    found
 }
 
 /// Products whose weight is a part of another one's, by node: several of them make one projection of the dense network, of

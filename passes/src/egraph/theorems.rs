@@ -117,10 +117,10 @@ fn usual_rows(head: &str, place: usize) -> &'static [usize] {
     match (head, place) {
         ("ssa", 0..3) | ("decode" | "synapse", 0) => &[10],
         ("ssa", _) => &[3, 5],
-        ("fire", 1..) | ("linear" | "layer_norm", 2) | ("layer_norm", 1) => &[3],
+        ("fire" | "scale_shift", 1..) | ("gated_fire", 2..) | ("linear", 2) => &[3],
         ("synapse", 1) => &[5],
         ("linear", 1) => &[4],
-        ("linear" | "fire" | "layer_norm" | "split_heads", 0) => &[6],
+        ("linear" | "fire" | "scale_shift" | "centre" | "split_heads", 0) | ("gated_fire", 0..2) => &[6],
         _ => ALL_ROWS,
     }
 }

@@ -2,10 +2,10 @@
 
 use super::*;
 use snnc_ir::eval::{Content, Evaluator, Memory};
-use snnc_ir::op::Scalar;
 use snnc_ir::op::Surrogate;
 use snnc_ir::op::TrainingOp;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
+use snnc_ir::op::{Pairs, Scalar};
 use snnc_ir::{Curve, Elem, Type, verify};
 
 /// Tokens that a case is run on, and those that follow them.
@@ -308,26 +308,58 @@ fn losses() {
     }
 }
 
-/// Causal softmax attention of two heads, as a network in training has it.
+/// Heads turned whole and in part, their pairs halves of a head or neighbours.
+#[test]
+fn rotations() {
+    for pairs in [Pairs::Half, Pairs::Interleaved] {
+        for turned in [2, 4, 6] {
+            let mut s = LossSketch::new();
+            let x = s.rows(12, 1.0);
+            let table = s.constant("turns", &[8, turned]);
+            let positions = s.add(Op::Leaf(LeafOp::Positions), &[]);
+            let turns = s.add(Op::Dense(DenseOp::Embed), &[positions, table]);
+            let y = s.add(Op::Dense(DenseOp::Rotary { heads: 2, pairs }), &[x, turns]);
+            let loss = s.weigh(y);
+            check(&format!("rotary, {turned} of 6, {}", pairs.name()), s, loss);
+        }
+    }
+}
+
+/// A gate of every curve, and what it multiplies; both may be one value.
+#[test]
+fn gates() {
+    for curve in Curve::ALL {
+        let mut s = LossSketch::new();
+        let (gate, up) = (s.rows(3, 3.0), s.rows(3, 1.0));
+        let y = s.add(Op::Dense(DenseOp::Gated(curve)), &[gate, up]);
+        let z = s.add(Op::Dense(DenseOp::Gated(curve)), &[y, y]);
+        let loss = s.weigh(z);
+        check(&format!("gated, {}", curve.name()), s, loss);
+    }
+}
+
+/// Causal softmax attention of two heads, as a network in training has it, over all tokens or the last.
 #[test]
 fn attention() {
-    let mut s = LossSketch::new();
-    let heads: Vec<Value> = (0..3)
-        .map(|_| {
-            let x = s.rows(4, 1.0);
-            s.add(Op::Array(ArrayOp::SplitHeads { heads: 2 }), &[x])
-        })
-        .collect();
-    let turned = s.add(Op::Array(ArrayOp::Transpose(Perm::new(&[0, 2, 1]).expect("an order"))), &[heads[1]]);
-    let scores = s.add(Op::Array(ArrayOp::MatMul), &[heads[0], turned]);
-    let mask =
-        s.add(Op::Array(ArrayOp::CausalMask { keep: Scalar::new(0.0), drop: Scalar::new(-1e9), window: None }), &[]);
-    let scores = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[scores, mask]);
-    let weights = s.add(Op::Array(ArrayOp::Softmax), &[scores]);
-    let mixed = s.add(Op::Array(ArrayOp::MatMul), &[weights, heads[2]]);
-    let y = s.add(Op::Array(ArrayOp::MergeHeads), &[mixed]);
-    let loss = s.weigh(y);
-    check("attention", s, loss);
+    for window in [None, Some(2), Some(3)] {
+        let mut s = LossSketch::new();
+        let heads: Vec<Value> = (0..3)
+            .map(|_| {
+                let x = s.rows(4, 1.0);
+                s.add(Op::Array(ArrayOp::SplitHeads { heads: 2 }), &[x])
+            })
+            .collect();
+        let turned = s.add(Op::Array(ArrayOp::Transpose(Perm::new(&[0, 2, 1]).expect("an order"))), &[heads[1]]);
+        let scores = s.add(Op::Array(ArrayOp::MatMul), &[heads[0], turned]);
+        let mask = ArrayOp::CausalMask { keep: Scalar::new(0.0), drop: Scalar::new(-1e9), window };
+        let mask = s.add(Op::Array(mask), &[]);
+        let scores = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[scores, mask]);
+        let weights = s.add(Op::Array(ArrayOp::Softmax), &[scores]);
+        let mixed = s.add(Op::Array(ArrayOp::MatMul), &[weights, heads[2]]);
+        let y = s.add(Op::Array(ArrayOp::MergeHeads), &[mixed]);
+        let loss = s.weigh(y);
+        check(&format!("attention, window {window:?}"), s, loss);
+    }
 }
 
 /// Derivatives that are taken to be something else: against their own definition.

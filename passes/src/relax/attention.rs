@@ -56,6 +56,18 @@ impl Relaxing {
         self.add(Op::Array(ArrayOp::Reshape(of(&[Dim::Fixed(heads.query)]))), &[x])
     }
 
+    /// What there is of each channel of keys, for each channel of queries.
+    pub(super) fn of_queries(&mut self, by_key: Value, heads: Heads) -> Result<Value, Diagnostic> {
+        if heads.kv == heads.query {
+            return Ok(by_key);
+        }
+        let channels = self.builder.ty(by_key).shape().width().unwrap_or(0);
+        let kv = heads.kv as usize;
+        let by_head = self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[kv, channels / kv]))), &[by_key])?;
+        let by_head = self.shared(by_head, heads)?;
+        self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[channels * heads.group()]))), &[by_head])
+    }
+
     /// `[heads, tokens, tokens]`: every query's product with every key.
     fn scores(&mut self, q: Value, k: Value, heads: Heads) -> Result<Value, Diagnostic> {
         let (q, k) = (self.queries(q, heads)?, self.keys(k, heads)?);

@@ -222,6 +222,6 @@ impl Relaxing {
         for &spike in &spikes[1..] {
             plain = self.two(Binary::Add, plain, spike)?;
         }
-        Ok(Neurons { plain, worth: plain, log: None, potential: None, most: spikes.len() as u32, spikes })
+        Ok(Neurons { plain, worth: plain, log: None, by_key: None, potential: None, most: spikes.len() as u32, spikes })
     }
 }

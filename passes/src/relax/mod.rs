@@ -14,11 +14,11 @@ mod membranes;
 #[cfg(test)]
 mod tests;
 
-use crate::cost::is_part;
+use crate::residual::{Addition, additions};
 use indexmap::IndexMap;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
-use snnc_ir::op::{Layout, Perm};
+use snnc_ir::op::{Heads, Layout, Perm};
 use snnc_ir::op::{Surrogate, TrainingOp};
 use snnc_ir::origin::NodeOrigin;
 use snnc_ir::ssa::{Output, Ssa};
@@ -154,8 +154,9 @@ struct Relaxing {
     effective: IndexMap<String, Value>,
     /// Whether the constants at hand may train.
     own: bool,
-    /// The residual stream after every block: the dense network's, and the program's given the dense network's before it.
-    dense: Vec<Value>,
+    /// The dense network's residual stream before and after every block.
+    dense: Vec<Addition>,
+    /// The program's after every block, given the dense network's before it.
     blocks: Vec<Value>,
     origin: NodeOrigin,
 }
@@ -169,6 +170,8 @@ struct Neurons {
     worth: Value,
     /// The logarithm of what a level is worth, where it may change.
     log: Option<Value>,
+    /// Of queries the same, by channel of the keys that they are compared with.
+    by_key: Option<Value>,
     /// Of neurons that are rectified and emit a level in their first timesteps: the potential as if they were not.
     potential: Option<Value>,
     /// The largest level.
@@ -177,12 +180,36 @@ struct Neurons {
     spikes: Vec<Value>,
 }
 
+/// What the thresholds of a layer have to do with others.
+#[derive(Clone, Copy, Default)]
+struct Links {
+    /// Of keys: the logarithm of the queries that they are compared with.
+    query: Option<Value>,
+    /// Of queries: heads of them, and of the keys.
+    shared: Option<Heads>,
+    /// The logarithm of the unit of what the neurons hear.
+    unit: Option<Value>,
+}
+
+/// Constants of neurons, as training moves their thresholds.
+struct MovedThresholds {
+    gain: Value,
+    offset: Value,
+    /// As of `Neurons`.
+    log: Option<Value>,
+    by_key: Option<Value>,
+    /// What a level is worth, by channel.
+    worth: Option<Value>,
+}
+
 /// What is known of the graph that is being added.
 struct Walk {
     /// Neurons whose levels are features of attention.
     features: HashSet<Value>,
     /// The queries that keys are compared with.
     queries: HashMap<Value, Value>,
+    /// Heads of queries and of the keys that they are compared with, by the queries.
+    shared: HashMap<Value, Heads>,
     /// Attention that only neurons read.
     read_by_neurons: HashSet<Value>,
     /// The new value of every node so far.
@@ -191,6 +218,16 @@ struct Walk {
     layers: IndexMap<Value, Neurons>,
     /// Of attention that gives values in units of their own: their logarithm.
     units: IndexMap<Value, Value>,
+    /// Where blocks add their parts to the residual stream.
+    additions: Vec<Addition>,
+}
+
+impl Walk {
+    /// Of the neurons `value`, whose thresholds move with what `input` hears.
+    fn links(&self, value: Value, input: Value) -> Links {
+        let query = self.queries.get(&value).and_then(|query| self.layers.get(query)?.by_key);
+        Links { query, shared: self.shared.get(&value).copied(), unit: self.units.get(&input).copied() }
+    }
 }
 
 impl Relaxing {
@@ -213,16 +250,19 @@ impl Relaxing {
         self.own = own;
         let mut walk = Walk {
             features: features(graph),
-            queries: queries(graph),
+            queries: compared(graph).map(|(q, k, _)| (k, q)).collect(),
+            shared: compared(graph).map(|(q, _, heads)| (q, heads)).collect(),
             read_by_neurons: read_by_neurons(graph),
             map: Vec::with_capacity(graph.nodes.len()),
             layers: IndexMap::new(),
             units: IndexMap::new(),
+            additions: additions(graph),
         };
+        let start = walk.additions.first().map(|addition| addition.before);
         for (value, node) in graph.iter() {
             self.origin = graph.origin(value).clone();
             let new = self.node(graph, value, node, &mut walk)?;
-            walk.map.push(new);
+            walk.map.push(if start == Some(value) { self.start(new) } else { new });
         }
         Ok(walk.map)
     }
@@ -245,7 +285,10 @@ impl Relaxing {
             | Op::Level(LevelOp::RowMaxAbs) => self.add(node.op, &args)?,
             Op::Array(ArrayOp::Binary(Binary::Add)) => {
                 let sum = self.add(node.op, &args)?;
-                if is_part(graph, value) { sum } else { self.block(sum) }
+                match walk.additions.iter().find(|addition| addition.after == value) {
+                    Some(addition) => self.block(walk.map[addition.before.index()], sum),
+                    None => sum,
+                }
             }
             Op::Array(ArrayOp::Binary(Binary::Mul | Binary::Div)) => self.add(node.op, &args)?,
             Op::Dense(DenseOp::Embed) => {
@@ -276,11 +319,20 @@ impl Relaxing {
                 let found = match is_feature {
                     true => self.feature_neurons(x, known(gain)?, known(gain + 1)?, most)?,
                     false => {
-                        let query = walk.queries.get(&value).and_then(|query| walk.layers.get(query)?.log);
-                        let unit = walk.units.get(&node.args[0]).copied();
-                        self.neurons(x, curve, [known(gain)?, known(gain + 1)?], most, query, unit)?
+                        let links = walk.links(value, node.args[0]);
+                        self.neurons(x, curve, [known(gain)?, known(gain + 1)?], most, links)?
                     }
                 };
+                let plain = found.plain;
+                walk.layers.insert(value, found);
+                plain
+            }
+            Op::Level(LevelOp::GatedQuant { code, steps, curve })
+            | Op::Spike(SpikeOp::GatedFire { code, steps, curve }) => {
+                let links = walk.links(value, node.args[1]);
+                let constants = [known(2)?, known(3)?, known(4)?, known(5)?];
+                let most = code.levels(steps) as u32;
+                let found = self.gated_neurons([args[0], args[1]], curve, constants, most, links)?;
                 let plain = found.plain;
                 walk.layers.insert(value, found);
                 plain
@@ -328,28 +380,35 @@ impl Relaxing {
                     // Values in units that do not change with their thresholds, where the readers' gains can follow.
                     let unit = v.log.filter(|_| walk.read_by_neurons.contains(&value));
                     let values = if unit.is_some() { v.worth } else { v.plain };
-                    walk.units.extend(unit.map(|unit| (value, unit)));
+                    if let Some(unit) = unit {
+                        walk.units.insert(value, self.of_queries(unit, heads)?);
+                    }
                     self.ssa([q, k], values, variant, heads, known(3)?, weight(4))?
                 }
             }
-            Op::Array(_)
-            | Op::Training(_)
-            | Op::Level(LevelOp::GatedQuant { .. })
-            | Op::Spike(SpikeOp::GatedFire { .. }) => {
+            Op::Array(_) | Op::Training(_) => {
                 return Err(Diagnostic::new(graph.origin(value), format!("`{}` has no relaxation", node.op)));
             }
         })
     }
 
-    /// Notes the residual stream after a block, and gives what the next block reads.
-    fn block(&mut self, stream: Value) -> Value {
-        if !self.own {
-            self.dense.push(stream);
-            return stream;
+    /// What the first block reads: of the program that learns what blocks are, what the dense network's does.
+    fn start(&mut self, stream: Value) -> Value {
+        match self.dense.first() {
+            Some(first) if self.own && self.recipe.loss == Loss::Transfer => first.before,
+            Some(_) | None => stream,
         }
-        self.blocks.push(stream);
-        let dense = self.dense.get(self.blocks.len() - 1).copied();
-        dense.filter(|_| self.recipe.loss == Loss::Transfer).unwrap_or(stream)
+    }
+
+    /// Notes the residual stream before and after a block, and gives what the next block reads.
+    fn block(&mut self, before: Value, after: Value) -> Value {
+        if !self.own {
+            self.dense.push(Addition { before, after });
+            return after;
+        }
+        self.blocks.push(after);
+        let dense = self.dense.get(self.blocks.len() - 1).map(|addition| addition.after);
+        dense.filter(|_| self.recipe.loss == Loss::Transfer).unwrap_or(after)
     }
 
     /// The loss of `Transfer`.
@@ -357,11 +416,10 @@ impl Relaxing {
         let (dense, blocks) = (self.dense.clone(), self.blocks.clone());
         if dense.len() != blocks.len() {
             let message = format!("the program has {} blocks, the dense network {}", blocks.len(), dense.len());
-            return Err(Diagnostic::new("", message).note("name the ONNX file that the program was compiled from"));
+            return Err(Diagnostic::new("", message).note("name the file that the program was compiled from"));
         }
         let mut loss = None;
-        // The first is the embedding.
-        for ((&own, &wanted), &before) in blocks.iter().zip(&dense).skip(1).zip(&dense) {
+        for (own, Addition { before, after: wanted }) in blocks.into_iter().zip(dense) {
             let part = self.two(Binary::Sub, wanted, before)?;
             let error = self.two(Binary::Sub, own, wanted)?;
             let [size, error] = [part, error].map(|x| {
@@ -449,7 +507,11 @@ impl Relaxing {
 
     /// The logarithm of a factor.
     fn log(&mut self, weight: &Weight) -> Result<Value, Diagnostic> {
-        let log = self.parameter(weight, "log", weight.tensor.sizes());
+        self.log_of(weight, weight.tensor.sizes())
+    }
+
+    fn log_of(&mut self, weight: &Weight, sizes: &[usize]) -> Result<Value, Diagnostic> {
+        let log = self.parameter(weight, "log", sizes);
         let unit = self.number(THRESHOLD_UNIT);
         self.two(Binary::Mul, log, unit)
     }
@@ -509,54 +571,86 @@ impl Relaxing {
         self.add(Op::Level(LevelOp::ScaleShift), &[x, gain, offset])
     }
 
-    /// `level((curve(x) gain + offset) exp(-log) + shift)`, worth `exp(log)` each. Of keys the logarithm is less by that of the
-    /// `query`, so that their product stays; an input in a `unit`, by its logarithm, is multiplied by it in the program.
+    /// `level((curve(x) gain + offset) exp(-log) + shift)`, worth `exp(log)` each.
     fn neurons(
         &mut self,
         x: Value,
         curve: Curve,
-        [gain, offset]: [&Weight; 2],
+        constants: [&Weight; 2],
         most: u32,
-        query: Option<Value>,
-        unit: Option<Value>,
+        links: Links,
     ) -> Result<Neurons, Diagnostic> {
         let x = if curve == Curve::Identity { x } else { self.add(Op::Dense(DenseOp::Curve(curve)), &[x])? };
-        let level = TrainingOp::FakeQuant { most };
+        let moved = self.thresholds(constants, links)?;
+        let p = self.add(Op::Level(LevelOp::ScaleShift), &[x, moved.gain, moved.offset])?;
+        self.leveled(p, &moved, most)
+    }
+
+    /// `level(curve(gate a + b) ((up gain + offset) exp(-log) + shift))`: what the gate multiplies has the threshold in it.
+    fn gated_neurons(
+        &mut self,
+        [gate, up]: [Value; 2],
+        curve: Curve,
+        [pre_gain, pre_offset, gain, offset]: [&Weight; 4],
+        most: u32,
+        links: Links,
+    ) -> Result<Neurons, Diagnostic> {
+        let gate = self.affine(gate, pre_gain, pre_offset)?;
+        let moved = self.thresholds([gain, offset], links)?;
+        let up = self.add(Op::Level(LevelOp::ScaleShift), &[up, moved.gain, moved.offset])?;
+        let p = self.add(Op::Dense(DenseOp::Gated(curve)), &[gate, up])?;
+        self.leveled(p, &moved, most)
+    }
+
+    /// Gain and offset of neurons whose thresholds move, if they train. Of keys the logarithm is less by that of the query, so
+    /// that their product stays; queries that share a key share the logarithm. An input in a unit is multiplied by it in the
+    /// program.
+    fn thresholds(&mut self, [gain, offset]: [&Weight; 2], links: Links) -> Result<MovedThresholds, Diagnostic> {
         let [plain_gain, plain_offset] = [gain, offset].map(|weight| self.fixed(weight));
-        let silent = Neurons { plain: x, worth: x, log: None, potential: None, most, spikes: Vec::new() };
         let trains = self.trains(ParameterKind::Threshold);
-        let mut log = if trains { Some(self.log(gain)?) } else { None };
-        if let (Some(own), Some(query)) = (log, query) {
-            log = Some(self.two(Binary::Sub, own, query)?);
-        }
-        let (mut new_gain, mut new_offset, mut more) = (plain_gain, plain_offset, None);
-        if let Some(log) = log {
+        let mut moved =
+            MovedThresholds { gain: plain_gain, offset: plain_offset, log: None, by_key: None, worth: None };
+        if trains {
+            let shared = links.shared.filter(|heads| heads.group() > 1);
+            let width = gain.tensor.sizes().iter().product::<usize>() / shared.map_or(1, Heads::group);
+            let by_key = self.log_of(gain, &[width])?;
+            let log = match (shared, links.query) {
+                (Some(heads), _) => self.of_queries(by_key, heads)?,
+                (None, Some(query)) => self.two(Binary::Sub, by_key, query)?,
+                (None, None) => by_key,
+            };
             let less = self.add(Op::Array(ArrayOp::Unary(Unary::Neg)), &[log])?;
             let less = self.add(Op::Array(ArrayOp::Unary(Unary::Exp)), &[less])?;
-            more = Some(self.add(Op::Array(ArrayOp::Unary(Unary::Exp)), &[log])?);
-            new_gain = self.two(Binary::Mul, plain_gain, less)?;
-            new_offset = self.two(Binary::Mul, plain_offset, less)?;
+            moved.worth = Some(self.add(Op::Array(ArrayOp::Unary(Unary::Exp)), &[log])?);
+            (moved.log, moved.by_key) = (Some(log), Some(by_key));
+            moved.gain = self.two(Binary::Mul, plain_gain, less)?;
+            moved.offset = self.two(Binary::Mul, plain_offset, less)?;
             let shift = self.shift(offset, LEVEL)?;
-            new_offset = self.two(Binary::Add, new_offset, shift)?;
-            self.becomes(offset, new_offset);
+            moved.offset = self.two(Binary::Add, moved.offset, shift)?;
+            self.becomes(offset, moved.offset);
         }
-        if trains || unit.is_some() {
-            let stored = match unit {
+        if trains || links.unit.is_some() {
+            let stored = match links.unit {
                 Some(unit) => {
                     let unit = self.add(Op::Array(ArrayOp::Unary(Unary::Exp)), &[unit])?;
-                    self.two(Binary::Mul, new_gain, unit)?
+                    self.two(Binary::Mul, moved.gain, unit)?
                 }
-                None => new_gain,
+                None => moved.gain,
             };
             self.becomes(gain, stored);
         }
-        let p = self.add(Op::Level(LevelOp::ScaleShift), &[x, new_gain, new_offset])?;
-        let plain = self.training(level, &[p])?;
-        let worth = match more {
+        Ok(moved)
+    }
+
+    /// Potentials, rounded to levels.
+    fn leveled(&mut self, p: Value, moved: &MovedThresholds, most: u32) -> Result<Neurons, Diagnostic> {
+        let plain = self.training(TrainingOp::FakeQuant { most }, &[p])?;
+        let worth = match moved.worth {
             Some(more) => self.two(Binary::Mul, plain, more)?,
             None => plain,
         };
-        Ok(Neurons { plain, worth, log, ..silent })
+        let MovedThresholds { log, by_key, .. } = *moved;
+        Ok(Neurons { plain, worth, log, by_key, potential: None, most, spikes: Vec::new() })
     }
 
     /// Rectified neurons that attention reads: what comes before the rectifier trains, and says enough.
@@ -566,7 +660,15 @@ impl Relaxing {
         let rectified = self.add(Op::Dense(DenseOp::Curve(Curve::Relu)), &[x])?;
         let p = self.add(Op::Level(LevelOp::ScaleShift), &[rectified, gain, offset])?;
         let plain = self.training(TrainingOp::FakeQuant { most }, &[p])?;
-        Ok(Neurons { plain, worth: plain, log: None, potential: Some(potential), most, spikes: Vec::new() })
+        Ok(Neurons {
+            plain,
+            worth: plain,
+            log: None,
+            by_key: None,
+            potential: Some(potential),
+            most,
+            spikes: Vec::new(),
+        })
     }
 
     /// Rows of a table, or of an 8-bit weight turned.
@@ -698,11 +800,13 @@ fn features(graph: &Graph) -> HashSet<Value> {
     features
 }
 
-/// Of attention that weighs keys by their product with the query: keys' neurons, and those of the queries.
-fn queries(graph: &Graph) -> HashMap<Value, Value> {
-    let ssa = |node: &Node| matches!(node.op, Op::Level(LevelOp::Ssa { variant, .. }) if !variant.has_features());
-    let pair = |node: &Node| (neuron_of(graph, node.args[1]), neuron_of(graph, node.args[0]));
-    graph.nodes.iter().filter(|node| ssa(node)).map(pair).collect()
+/// Of attention that weighs keys by their product with the query: neurons of queries, those of keys, heads of both.
+fn compared(graph: &Graph) -> impl Iterator<Item = (Value, Value, Heads)> {
+    graph.nodes.iter().filter_map(|node| {
+        let Op::Level(LevelOp::Ssa { heads, variant }) = node.op else { return None };
+        let [q, k] = [0, 1].map(|i| neuron_of(graph, node.args[i]));
+        (!variant.has_features()).then_some((q, k, heads))
+    })
 }
 
 /// Values that only neurons without a curve read, whose gains may take up a factor of every channel.

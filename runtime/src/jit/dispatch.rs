@@ -5,8 +5,8 @@
 
 use crate::kernel_costs::KernelCosts;
 use crate::kernels::{
-    EventList, Kernels, NeuronParams, OUTPUTS, Panels, Potential, Scratch, SpikeCount, SsaCount, SsaShape, StoredLevel,
-    TrainRuns,
+    EventList, GatedParams, InputRows, Kernels, NeuronParams, OUTPUTS, Panels, Potential, Scratch, SpikeCount,
+    SsaCount, SsaShape, StoredLevel, TrainRuns,
 };
 use crate::meter::MatmulCounts;
 use crate::pool::Pool;
@@ -233,24 +233,25 @@ pub fn neuron<X: Potential + Sync, L: StoredLevel + Send>(
     fired.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The same of neurons with a multiplicative input, `work(gates, factors, levels)`.
-pub fn gated_neuron<G: Sync, U: Sync, L: Send>(
+/// The same of neurons with a multiplicative input.
+pub fn gated_neuron<L: StoredLevel + Send>(
+    kernels: Kernels,
     pool: &Pool,
-    width: usize,
-    gate: &[G],
-    up: &[U],
+    gate: InputRows<'_>,
+    up: InputRows<'_>,
+    neuron: &GatedParams<'_>,
     y: &mut [L],
-    work: impl Fn(&[G], &[U], &mut [L]) -> SpikeCount + Sync,
 ) -> SpikeCount {
+    let width = neuron.gain.len();
     let rows = gate.len() / width;
     if rows < TOKENS || pool.threads() == 1 {
-        return work(gate, up, y);
+        return kernels.quantise_gated(gate, up, neuron, y);
     }
     let part = rows.div_ceil(pool.threads()) * width;
     let fired = Mutex::new(SpikeCount::default());
-    let parts = gate.chunks(part).zip(up.chunks(part)).zip(y.chunks_mut(part)).collect();
-    pool.each(parts, |((gate, up), y): ((&[G], &[U]), &mut [L])| {
-        let more = work(gate, up, y);
+    pool.each(y.chunks_mut(part).enumerate().collect(), |(i, y): (usize, &mut [L])| {
+        let some = i * part..i * part + y.len();
+        let more = kernels.quantise_gated(gate.part(some.clone()), up.part(some), neuron, y);
         *fired.lock().unwrap_or_else(PoisonError::into_inner) += more;
     });
     fired.into_inner().unwrap_or_else(PoisonError::into_inner)

@@ -5,10 +5,11 @@
 
 use super::activation::{BLOCK, with_curve};
 use super::check::check_rows;
-use super::level::{Potential, StoredLevel};
+use super::level::StoredLevel;
 use super::neuron::{SpikeCount, block, level, spell_one, tally};
 use snnc_ir::Curve;
 use snnc_ir::types::Code;
+use std::ops::Range;
 
 /// A layer's constants, each of a number per channel. `d` is their length.
 #[derive(Clone, Copy, Debug)]
@@ -26,11 +27,59 @@ pub struct GatedParams<'a> {
     pub count: Option<Code>,
 }
 
+/// Numbers that flow into neurons: sums of synapses, or reals.
+#[derive(Clone, Copy, Debug)]
+pub enum InputRows<'a> {
+    I32(&'a [i32]),
+    F32(&'a [f32]),
+}
+
+impl<'a> InputRows<'a> {
+    pub fn len(self) -> usize {
+        match self {
+            InputRows::I32(x) => x.len(),
+            InputRows::F32(x) => x.len(),
+        }
+    }
+
+    /// All of them as reals.
+    pub fn reals(self) -> Vec<f32> {
+        match self {
+            InputRows::I32(x) => x.iter().map(|&x| x as f32).collect(),
+            InputRows::F32(x) => x.to_vec(),
+        }
+    }
+
+    /// Some of them.
+    pub fn part(self, range: Range<usize>) -> Self {
+        match self {
+            InputRows::I32(x) => InputRows::I32(&x[range]),
+            InputRows::F32(x) => InputRows::F32(&x[range]),
+        }
+    }
+
+    /// Up to a block of them from one on, as reals; 0 beyond the last of `some`.
+    #[inline(always)]
+    fn block(self, from: usize, some: usize) -> [f32; BLOCK] {
+        let mut block = [0.0; BLOCK];
+        match self {
+            // Of a known length, so that vectors read it.
+            InputRows::I32(x) if some == BLOCK => {
+                block.iter_mut().zip(&x[from..from + BLOCK]).for_each(|(y, &x)| *y = x as f32);
+            }
+            InputRows::F32(x) if some == BLOCK => block.copy_from_slice(&x[from..from + BLOCK]),
+            InputRows::I32(x) => block.iter_mut().zip(&x[from..from + some]).for_each(|(y, &x)| *y = x as f32),
+            InputRows::F32(x) => block[..some].copy_from_slice(&x[from..from + some]),
+        }
+        block
+    }
+}
+
 /// Rows of gates and of what they multiply to rows of levels.
 #[inline(always)]
-pub(super) fn quantise<G: Potential, U: Potential, L: StoredLevel>(
-    gate: &[G],
-    up: &[U],
+pub(super) fn quantise<L: StoredLevel>(
+    gate: InputRows<'_>,
+    up: InputRows<'_>,
     neuron: &GatedParams<'_>,
     y: &mut [L],
 ) -> SpikeCount {
@@ -42,8 +91,13 @@ pub(super) fn quantise<G: Potential, U: Potential, L: StoredLevel>(
     assert!((0..=L::MOST).contains(&neuron.levels), "levels to {} in 8 or 16 bits", neuron.levels);
     let limit = neuron.levels as f32 + 0.5;
     let mut fired = SpikeCount::default();
-    for ((gate, up), y) in gate.chunks_exact(d).zip(up.chunks_exact(d)).zip(y.chunks_exact_mut(d)) {
-        with_curve!(neuron.curve, f, row(gate, up, constants, limit, f, y));
+    for (i, y) in y.chunks_exact_mut(d).enumerate() {
+        for (from, y) in (0..).step_by(BLOCK).zip(y.chunks_mut(BLOCK)) {
+            let [g, u] = [gate, up].map(|x| x.block(i * d + from, y.len()));
+            let constants = constants.map(|constants| block(constants, from));
+            let levels = with_curve!(neuron.curve, f, levels_of(g, u, constants, limit, f));
+            y.iter_mut().zip(levels).for_each(|(y, level)| *y = L::from_i32(level));
+        }
         // While the row is near.
         if let Some(code) = neuron.count {
             tally(y, code, neuron.levels, &mut fired);
@@ -53,34 +107,21 @@ pub(super) fn quantise<G: Potential, U: Potential, L: StoredLevel>(
 }
 
 #[inline(always)]
-fn row<G: Potential, U: Potential, L: StoredLevel>(
-    gate: &[G],
-    up: &[U],
-    constants: [&[f32]; 4],
+fn levels_of(
+    mut gate: [f32; BLOCK],
+    up: [f32; BLOCK],
+    [pre_gain, pre_offset, gain, offset]: [[f32; BLOCK]; 4],
     limit: f32,
     curve: impl Fn(f32) -> f32,
-    y: &mut [L],
-) {
-    for from in (0..y.len()).step_by(BLOCK) {
-        let some = BLOCK.min(y.len() - from);
-        let [pre_gain, pre_offset, gain, offset] = constants.map(|constants| block(constants, from));
-        let (mut g, mut u, mut levels) = ([0.0; BLOCK], [0.0; BLOCK], [0; BLOCK]);
-        if some == BLOCK {
-            // Of a known length, so that vectors read it.
-            g.iter_mut().zip(&gate[from..from + BLOCK]).for_each(|(g, x)| *g = x.to_f32());
-            u.iter_mut().zip(&up[from..from + BLOCK]).for_each(|(u, x)| *u = x.to_f32());
-        } else {
-            g.iter_mut().zip(&gate[from..]).for_each(|(g, x)| *g = x.to_f32());
-            u.iter_mut().zip(&up[from..]).for_each(|(u, x)| *u = x.to_f32());
-        }
-        for i in 0..BLOCK {
-            g[i] = curve(g[i] * pre_gain[i] + pre_offset[i]);
-        }
-        for i in 0..BLOCK {
-            levels[i] = level(g[i] * (u[i] * gain[i] + offset[i]), limit);
-        }
-        y[from..from + some].iter_mut().zip(levels).for_each(|(y, level)| *y = L::from_i32(level));
+) -> [i32; BLOCK] {
+    let mut levels = [0; BLOCK];
+    for i in 0..BLOCK {
+        gate[i] = curve(gate[i] * pre_gain[i] + pre_offset[i]);
     }
+    for i in 0..BLOCK {
+        levels[i] = level(gate[i] * (up[i] * gain[i] + offset[i]), limit);
+    }
+    levels
 }
 
 /// Levels of rows of `d` as the spikes that spell them: for each row a plane per timestep, `stride` apart.

@@ -41,7 +41,7 @@ pub(crate) use activation::ActivationTable;
 pub(crate) use attention::DenseShape;
 pub(crate) use coincidence::{CoincidenceCount, CoincidenceShape, ColumnRange, words};
 pub(crate) use event_list::{EventList, MOST_IN_TWO, TrainRuns};
-pub(crate) use gated_neuron::GatedParams;
+pub(crate) use gated_neuron::{GatedParams, InputRows};
 pub(crate) use level::{Potential, StoredLevel};
 pub(crate) use linear_attention::{LinearShape, StateSum};
 pub(crate) use neuron::{NeuronParams, SpikeCount};
@@ -300,7 +300,7 @@ kernels! {
     fn quantise[X: Potential, L: StoredLevel](x: &[X], neuron: &NeuronParams<'_>, y: &mut [L]) -> SpikeCount = neuron::quantise with vectors;
 
     /// Gates and what they multiply, `[n, d]` each, to levels; what fired, or nothing where `neuron.count` is `None`.
-    fn quantise_gated[G: Potential, U: Potential, L: StoredLevel](gate: &[G], up: &[U], neuron: &GatedParams<'_>, y: &mut [L]) -> SpikeCount = gated_neuron::quantise;
+    fn quantise_gated[L: StoredLevel](gate: InputRows<'_>, up: InputRows<'_>, neuron: &GatedParams<'_>, y: &mut [L]) -> SpikeCount = gated_neuron::quantise;
 
     /// Levels `[n, d]` as the spikes that spell them: for each row a plane per timestep, `stride` apart.
     fn spell[L: StoredLevel](levels: &[L], d: usize, code: Code, steps: u16, stride: usize, planes: &mut [i8]) = gated_neuron::spell;

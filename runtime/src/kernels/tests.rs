@@ -686,6 +686,8 @@ fn gated_neurons_give_the_nearest_level() {
                 active: want.iter().filter(|level| **level != 0).count() as u64,
                 saturated: want.iter().filter(|level| level.abs() == levels).count() as u64,
             };
+            let [sums, factors] = [&gate, &up].map(|x| InputRows::I32(x));
+            let [real_gates, real_factors] = [&gates, &ups].map(|x| InputRows::F32(x));
             let neuron = GatedParams {
                 levels,
                 curve,
@@ -698,17 +700,17 @@ fn gated_neurons_give_the_nearest_level() {
             for kernels in isas() {
                 let (mut narrow, mut wide) = (vec![0i8; 3 * d], vec![0i16; 3 * d]);
                 for made in [
-                    kernels.quantise_gated(&gate, &up, &neuron, &mut narrow),
-                    kernels.quantise_gated(&gates, &ups, &neuron, &mut wide),
+                    kernels.quantise_gated(sums, factors, &neuron, &mut narrow),
+                    kernels.quantise_gated(real_gates, real_factors, &neuron, &mut wide),
                 ] {
                     assert_eq!(made, fired, "{:?} {curve:?} {d}", kernels.isa());
                 }
                 assert!(narrow.iter().map(|&y| i32::from(y)).eq(want.iter().copied()));
                 assert!(wide.iter().map(|&y| i32::from(y)).eq(want.iter().copied()));
                 let uncounted = GatedParams { count: None, ..neuron };
-                assert_eq!(kernels.quantise_gated(&gate, &ups, &uncounted, &mut wide), SpikeCount::default());
+                assert_eq!(kernels.quantise_gated(sums, real_factors, &uncounted, &mut wide), SpikeCount::default());
                 assert!(wide.iter().map(|&y| i32::from(y)).eq(want.iter().copied()));
-                kernels.quantise_gated(&gates, &up, &uncounted, &mut wide);
+                kernels.quantise_gated(real_gates, factors, &uncounted, &mut wide);
                 assert!(wide.iter().map(|&y| i32::from(y)).eq(want.iter().copied()));
             }
         }

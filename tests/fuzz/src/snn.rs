@@ -326,7 +326,7 @@ pub fn check(bytes: &[u8]) -> Result<Verdict, String> {
 
 /// What the program does, in all forms: it is counted without a panic.
 fn count(graph: &Graph) {
-    let busy = Activity::expected(graph, 4, 4, &|_| Rate { spikes: 1.0, active: 0.5 }, 0.5);
+    let busy = Activity::expected(graph, 4, &|_| 4, &|_| Rate { spikes: 1.0, active: 0.5 }, 0.5);
     for form in [Form::Dense(Number::F32), Form::Stepped, Form::Collapsed] {
         costs(graph, &busy, form, Sharing { span: 1, batch: 1 });
     }

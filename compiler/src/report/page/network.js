@@ -84,7 +84,13 @@ function conversions() {
     !known && el('p', { class: 'about' }, 'The dense operations need the ONNX file: ', code('--reference MODEL.onnx'), '.'), groups.map(group)];
 }
 
+/** What the blocks are made of: positions, norms, attention, MLPs. */
+function architecture() {
+  const parts = (data.network || {}).architecture || [];
+  return parts.length ? el('dl', { class: 'facts' }, parts.map(part => [el('dt', {}, part.name), el('dd', {}, part.words)])) : null;
+}
+
 function network() {
   section('network', 'Network', 'Rows are the blocks in their order, columns what a layer of neurons codes: what a projection reads, or queries, keys and values.',
-    networkMap(), data.blocks.length ? conversions() : null);
+    architecture(), networkMap(), data.blocks.length ? conversions() : null);
 }

@@ -23,7 +23,7 @@ function summary() {
   document.getElementById('title').textContent = data.title;
   const facts = data.network, made = data.provenance;
   const words = [];
-  if (facts) words.push(`A spiking GPT-2 of ${facts.layers} layers, width ${whole(facts.width)}, with ${whole(facts.neurons)} neurons per token.`);
+  if (facts) words.push(`A spiking network of ${facts.layers} layers, width ${whole(facts.width)}, with ${whole(facts.neurons)} neurons per token.`);
   if (evaluation) words.push(`An evaluation on ${whole(findings.tokens || 0)} tokens in ${findings.windows === 1 ? "1 window" : whole(findings.windows || 0) + " windows"}.`);
   if (tokens) words.push(`Here it reads ${whole(tokens)} tokens of ${made.text ? made.text.name : 'a text'}${made.dense ? ', beside ' + made.dense.name : ''}.`);
   document.getElementById('lead').textContent = words.join(' ');
