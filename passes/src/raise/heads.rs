@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// Parts that rows are put together from, at most.
 const PARTS_MAX: usize = 256;
 
+/// Heads that are compared with each other, at most.
+const HEADS_MAX: usize = 1024;
+
 /// Scores, or what was computed of them, in the one form.
 #[derive(Clone)]
 struct ScoreView {
@@ -243,6 +246,9 @@ impl HeadForms<'_> {
             of_q.iter().map(|&i| q_entries[i * width..][..width].iter().collect()).collect();
         let k_heads: Vec<Vec<&Entry>> =
             of_k.iter().map(|&i| k_entries[i * width..][..width].iter().collect()).collect();
+        if k_heads.len() > HEADS_MAX {
+            return Ok(None);
+        }
         let Some((order, kv)) = grouped(&k_heads) else { return Ok(None) };
         let (q_heads, k_heads) = (in_order(&q_heads, &order), in_order(&k_heads, &order));
         let group = q_heads.len() / kv as usize;

@@ -11,6 +11,9 @@ use std::rc::Rc;
 /// What cosines and sines may miss a rotation by: those of f16 miss it by 1e-3.
 const NEAR: f64 = 1e-2;
 
+/// Channels of a head that are turned, at most.
+const TURNED_MAX: usize = 4096;
+
 /// Two coefficients that should be the same.
 const SAME: f64 = 1e-6;
 
@@ -122,6 +125,9 @@ fn one_head(views: &mut Views<'_>, head: &[&Entry]) -> Option<(Vec<u32>, Vec<f64
     let mut places = Vec::with_capacity(head.len());
     for entry in head {
         places.push(one_place(views, entry)?);
+    }
+    if places.len() > TURNED_MAX && places.iter().any(|place| place.with.is_some()) {
+        return None;
     }
     let mut turns: Vec<Turn> = Vec::new();
     let mut factors: Vec<f64> = places.iter().map(|place| place.factor).collect();
