@@ -20,6 +20,9 @@ pub const CONTEXT_USUAL: usize = 4096;
 /// Most layers: a program has at most 2^17 nodes.
 const LAYERS_MAX: usize = 4096;
 
+/// Most heads, and most channels of one: a hundred times as many as any network has.
+const HEADS_MAX: usize = 1 << 14;
+
 /// A network without its weights' numbers.
 #[derive(Clone, Debug)]
 pub struct Blueprint {
@@ -172,12 +175,14 @@ fn sizes(architecture: &Architecture, config: &mut Config) -> Option<Sizes> {
         let key = keys.kv_heads.as_deref().unwrap_or(&keys.heads);
         refuse(config, key, format!("is {kv_heads}, which does not divide the {heads} heads"));
     }
-    if layers > LAYERS_MAX {
-        refuse(config, &keys.layers, format!("is {layers}; at most {LAYERS_MAX} are possible"));
-    }
     let head_width = head_width.unwrap_or(width / heads);
-    if heads.saturating_mul(head_width) > u32::MAX as usize {
-        refuse(config, &keys.heads, format!("is {heads}, of {head_width} channels each: these are too many"));
+    let of_heads = keys.head_width.as_deref().unwrap_or(&keys.heads);
+    for (key, number, most) in
+        [(&*keys.layers, layers, LAYERS_MAX), (&*keys.heads, heads, HEADS_MAX), (of_heads, head_width, HEADS_MAX)]
+    {
+        if number > most {
+            refuse(config, key, format!("gives {number}; at most {most} are possible"));
+        }
     }
     sound.then_some(Sizes { width, layers, heads, kv_heads, head_width, inner, vocabulary, context })
 }
