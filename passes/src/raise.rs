@@ -50,7 +50,8 @@ use snnc_ir::{Binary, Graph, Op, Stage, Type, Unary};
 /// ```
 pub fn raise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     let tolerance = if context.rounded { sampling::TOLERANCE_OF_CODES } else { sampling::TOLERANCE };
-    let graph = &affine::folded(&heads::in_one_form(&norms::recognised(graph, tolerance)?)?)?;
+    let graph = constants::fold_numbers(graph)?;
+    let graph = &affine::folded(&heads::in_one_form(&norms::recognised(&graph, tolerance)?)?)?;
     // Constant expressions are only legal before the Tensor stage, which they are folded for.
     let raised = rewrite(graph, RULES, tolerance, &price, Stage::Imported, |terms, stuck| {
         refusal::unraised(terms, graph, stuck)

@@ -10,6 +10,7 @@ use crate::kernels::{
 };
 use crate::meter::MatmulCounts;
 use crate::pool::Pool;
+use crate::step::Fault;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -220,17 +221,35 @@ pub fn neuron<X: Potential + Sync, L: StoredLevel + Send>(
     y: &mut [L],
 ) -> SpikeCount {
     let width = neuron.gain.len();
-    let rows = x.len() / width;
+    let work = |first: usize, y: &mut [L]| Ok(kernels.quantise(&x[first * width..][..y.len()], neuron, y));
+    by_rows(pool, y, width, work).unwrap_or_default()
+}
+
+/// Shares `work(first row, some rows of results)` by tokens; what all neurons did.
+///
+/// # Errors
+/// The first of any part.
+pub fn by_rows<Y: Send>(
+    pool: &Pool,
+    y: &mut [Y],
+    width: usize,
+    work: impl Fn(usize, &mut [Y]) -> Result<SpikeCount, Fault> + Sync,
+) -> Result<SpikeCount, Fault> {
+    let rows = y.len() / width;
     if rows < TOKENS || pool.threads() == 1 {
-        return kernels.quantise(x, neuron, y);
+        return work(0, y);
     }
-    let part = rows.div_ceil(pool.threads()) * width;
-    let fired = Mutex::new(SpikeCount::default());
-    pool.each(x.chunks(part).zip(y.chunks_mut(part)).collect(), |(x, y)| {
-        let more = kernels.quantise(x, neuron, y);
-        *fired.lock().unwrap_or_else(PoisonError::into_inner) += more;
+    let part = rows.div_ceil(pool.threads());
+    let done = Mutex::new(Ok(SpikeCount::default()));
+    pool.each(y.chunks_mut(part * width).enumerate().collect(), |(i, y): (usize, &mut [Y])| {
+        let more = work(i * part, y);
+        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+        *done = done.and_then(|mut all| {
+            all += more?;
+            Ok(all)
+        });
     });
-    fired.into_inner().unwrap_or_else(PoisonError::into_inner)
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The same of neurons with a multiplicative input.
@@ -243,18 +262,11 @@ pub fn gated_neuron<L: StoredLevel + Send>(
     y: &mut [L],
 ) -> SpikeCount {
     let width = neuron.gain.len();
-    let rows = gate.len() / width;
-    if rows < TOKENS || pool.threads() == 1 {
-        return kernels.quantise_gated(gate, up, neuron, y);
-    }
-    let part = rows.div_ceil(pool.threads()) * width;
-    let fired = Mutex::new(SpikeCount::default());
-    pool.each(y.chunks_mut(part).enumerate().collect(), |(i, y): (usize, &mut [L])| {
-        let some = i * part..i * part + y.len();
-        let more = kernels.quantise_gated(gate.part(some.clone()), up.part(some), neuron, y);
-        *fired.lock().unwrap_or_else(PoisonError::into_inner) += more;
-    });
-    fired.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let work = |first: usize, y: &mut [L]| {
+        let some = first * width..first * width + y.len();
+        Ok(kernels.quantise_gated(gate.part(some.clone()), up.part(some), neuron, y))
+    };
+    by_rows(pool, y, width, work).unwrap_or_default()
 }
 
 /// MatmulCounts of a query and a key, over heads, below which attention is not shared.

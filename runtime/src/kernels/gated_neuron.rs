@@ -3,10 +3,10 @@
 //! Law: `potential = curve(gate * pre_gain + pre_offset) * (up * gain + offset)`, each operation rounded, the curve as
 //! `Curve::at_f32` has it. Levels are those of `neuron`.
 
-use super::activation::{BLOCK, with_curve};
+use super::activation::with_curve;
 use super::check::check_rows;
 use super::level::StoredLevel;
-use super::neuron::{SpikeCount, block, level, spell_one, tally};
+use super::neuron::{SpikeCount, level, spell_one, tally};
 use snnc_ir::Curve;
 use snnc_ir::types::Code;
 use std::ops::Range;
@@ -58,22 +58,18 @@ impl<'a> InputRows<'a> {
         }
     }
 
-    /// Up to a block of them from one on, as reals; 0 beyond the last of `some`.
+    /// So many of them from one on, as reals.
     #[inline(always)]
-    fn block(self, from: usize, some: usize) -> [f32; BLOCK] {
-        let mut block = [0.0; BLOCK];
+    fn read(self, from: usize, block: &mut [f32]) {
         match self {
-            // Of a known length, so that vectors read it.
-            InputRows::I32(x) if some == BLOCK => {
-                block.iter_mut().zip(&x[from..from + BLOCK]).for_each(|(y, &x)| *y = x as f32);
-            }
-            InputRows::F32(x) if some == BLOCK => block.copy_from_slice(&x[from..from + BLOCK]),
-            InputRows::I32(x) => block.iter_mut().zip(&x[from..from + some]).for_each(|(y, &x)| *y = x as f32),
-            InputRows::F32(x) => block[..some].copy_from_slice(&x[from..from + some]),
+            InputRows::I32(x) => block.iter_mut().zip(&x[from..]).for_each(|(y, &x)| *y = x as f32),
+            InputRows::F32(x) => block.iter_mut().zip(&x[from..]).for_each(|(y, &x)| *y = x),
         }
-        block
     }
 }
+
+/// Neurons that are computed side by side: several vectors, so that none waits for the steps of another.
+const BLOCK: usize = 64;
 
 /// Rows of gates and of what they multiply to rows of levels.
 #[inline(always)]
@@ -86,17 +82,24 @@ pub(super) fn quantise<L: StoredLevel>(
     let d = neuron.gain.len();
     check_rows(gate.len(), d, y.len());
     assert_eq!(gate.len(), up.len(), "a factor for each gate");
-    let constants = [neuron.pre_gain, neuron.pre_offset, neuron.gain, neuron.offset];
-    assert!(constants.iter().all(|constants| constants.len() == d), "constants for each channel");
+    let lengths = [neuron.pre_gain.len(), neuron.pre_offset.len(), neuron.offset.len()];
+    assert_eq!(lengths, [d; 3], "constants for each channel");
     assert!((0..=L::MOST).contains(&neuron.levels), "levels to {} in 8 or 16 bits", neuron.levels);
-    let limit = neuron.levels as f32 + 0.5;
     let mut fired = SpikeCount::default();
     for (i, y) in y.chunks_exact_mut(d).enumerate() {
         for (from, y) in (0..).step_by(BLOCK).zip(y.chunks_mut(BLOCK)) {
-            let [g, u] = [gate, up].map(|x| x.block(i * d + from, y.len()));
-            let constants = constants.map(|constants| block(constants, from));
-            let levels = with_curve!(neuron.curve, f, levels_of(g, u, constants, limit, f));
-            y.iter_mut().zip(levels).for_each(|(y, level)| *y = L::from_i32(level));
+            let (mut g, mut u) = ([0.0; BLOCK], [0.0; BLOCK]);
+            // Of a known length, so that vectors do it.
+            if y.len() == BLOCK {
+                gate.read(i * d + from, &mut g);
+                up.read(i * d + from, &mut u);
+                levels_of(&mut g, &u, neuron, from, y);
+            } else {
+                let (g, u) = (&mut g[..y.len()], &mut u[..y.len()]);
+                gate.read(i * d + from, g);
+                up.read(i * d + from, u);
+                levels_of(g, u, neuron, from, y);
+            }
         }
         // While the row is near.
         if let Some(code) = neuron.count {
@@ -106,22 +109,17 @@ pub(super) fn quantise<L: StoredLevel>(
     fired
 }
 
+/// Levels of some neurons from channel `from` on.
 #[inline(always)]
-fn levels_of(
-    mut gate: [f32; BLOCK],
-    up: [f32; BLOCK],
-    [pre_gain, pre_offset, gain, offset]: [[f32; BLOCK]; 4],
-    limit: f32,
-    curve: impl Fn(f32) -> f32,
-) -> [i32; BLOCK] {
-    let mut levels = [0; BLOCK];
-    for i in 0..BLOCK {
-        gate[i] = curve(gate[i] * pre_gain[i] + pre_offset[i]);
-    }
-    for i in 0..BLOCK {
-        levels[i] = level(gate[i] * (up[i] * gain[i] + offset[i]), limit);
-    }
-    levels
+fn levels_of<L: StoredLevel>(gate: &mut [f32], up: &[f32], neuron: &GatedParams<'_>, from: usize, y: &mut [L]) {
+    let n = y.len();
+    let (pre_gain, pre_offset) = (&neuron.pre_gain[from..from + n], &neuron.pre_offset[from..from + n]);
+    let (gain, offset) = (&neuron.gain[from..from + n], &neuron.offset[from..from + n]);
+    let limit = neuron.levels as f32 + 0.5;
+    gate.iter_mut().zip(pre_gain).zip(pre_offset).for_each(|((g, gain), offset)| *g = *g * gain + offset);
+    with_curve!(neuron.curve, f, gate.iter_mut().for_each(|g| *g = f(*g)));
+    let potentials = gate.iter().zip(up).zip(gain).zip(offset).map(|(((g, u), gain), offset)| g * (u * gain + offset));
+    y.iter_mut().zip(potentials).for_each(|(y, potential)| *y = L::from_i32(level(potential, limit)));
 }
 
 /// Levels of rows of `d` as the spikes that spell them: for each row a plane per timestep, `stride` apart.

@@ -141,6 +141,14 @@ impl Isa {
     }
 }
 
+/// Whether kernels for AVX-512 have a unit that multiplies matrices (AMX): it changes no result.
+pub(crate) fn multiplies_matrices() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return Isa::Avx512.is_available() && vectors::tiles::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
 /// Methods that run a body compiled for the instruction set at hand. The body and all it calls are `inline(always)`, or the
 /// part that is not would be compiled for any machine. `with vectors`: the body's first argument is the `Vectors`.
 macro_rules! kernels {
@@ -245,6 +253,9 @@ kernels! {
     #[must_use]
     fn row_max_abs(x: &[f32], d: usize, y: &mut [f32]) -> bool = elementwise::row_max_abs;
 
+    /// `y[n, d] = x[n, d] * gain[d] + offset[d]`, and then plus a residual `[n, d]`, if there is one.
+    fn scale_shift[X: Potential](x: &[X], gain: &[f32], offset: &[f32], residual: Option<&[f32]>, y: &mut [f32]) = elementwise::scale_shift;
+
     /// `y[n, d] = x[n, d] * by[n]`, or over it.
     fn scale_rows(x: &[f32], by: &[f32], d: usize, divide: bool, y: &mut [f32]) = elementwise::scale_rows;
 
@@ -318,9 +329,6 @@ kernels! {
 
     /// `y = sum of x` over axes whose steps are those of `x` and `y`.
     fn sum(x: &[f32], axes: &[Axis], y: &mut [f32]) = training::sum;
-
-    /// `y[n, d] = x[n, d] * gain[d] + offset[d]`.
-    fn scale_shift_f32(x: &[f32], gain: &[f32], offset: &[f32], y: &mut [f32]) = training::scale_shift;
 
     /// The largest of every row.
     fn row_max(x: &[f32], width: usize, y: &mut [f32]) = training::row_max;

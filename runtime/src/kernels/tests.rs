@@ -482,6 +482,17 @@ fn products_over_more_than_a_block() {
     }
 }
 
+/// Tokens of whole tiles and not, inputs and outputs of whole panels and not; of more than 8 bits too.
+#[test]
+fn products_of_many_tokens() {
+    for (n, k, m) in
+        [(16, 64, 64), (17, 63, 70), (31, 130, 64), (32, 576, 192), (33, 12, 130), (47, 5, 1), (70, 200, 257)]
+    {
+        product(n, k, m, 127, 6);
+        product(n, k, m, 300, 7);
+    }
+}
+
 #[test]
 fn lists_are_of_what_fires() {
     let mut numbers = SeededNumbers(7);
@@ -512,7 +523,7 @@ fn products_of_extremes() {
     let packed = panels(&vec![-127; k * m], k, m);
     let packed = Panels::new(packed.as_panels().expect("they are"), k, m);
     for kernels in isas() {
-        for (n, x) in [(1, -127), (5, -127), (1, -128), (5, -128), (2, 127)] {
+        for (n, x) in [(1, -127), (5, -127), (1, -128), (5, -128), (2, 127), (40, -127), (40, -128)] {
             let mut y = vec![0; n * m];
             kernels.matmul_int(&vec![x; n * k], &[], packed, &mut y);
             assert_eq!(y, vec![i32::from(x) * -127 * 768; n * m]);
@@ -625,6 +636,24 @@ fn definition(x: &[f32], eps: f32) -> Vec<f32> {
     let squares: Vec<f32> = x.iter().map(|x| x * x).collect();
     let inverse = 1.0 / (row_sum(&squares) / x.len() as f32 + eps).sqrt();
     x.iter().map(|x| x * inverse).collect()
+}
+
+#[test]
+fn a_residual_comes_last() {
+    let (d, mut numbers) = (37, SeededNumbers(3));
+    let sums = numbers.many(2 * d, |numbers| numbers.level(3_000));
+    let [gain, offset] = [0, 1].map(|_| numbers.many(d, SeededNumbers::f32));
+    let residual = numbers.many(2 * d, SeededNumbers::f32);
+    let plain: Vec<f32> = (0..2 * d).map(|i| sums[i] as f32 * gain[i % d] + offset[i % d]).collect();
+    let added: Vec<f32> = plain.iter().zip(&residual).map(|(y, r)| y + r).collect();
+    let reals: Vec<f32> = sums.iter().map(|&x| x as f32).collect();
+    for kernels in isas() {
+        let mut y = vec![f32::NAN; 2 * d];
+        kernels.scale_shift(&sums, &gain, &offset, None, &mut y);
+        assert_eq!(bits(&y), bits(&plain));
+        kernels.scale_shift(&reals, &gain, &offset, Some(&residual), &mut y);
+        assert_eq!(bits(&y), bits(&added));
+    }
 }
 
 /// Worked by hand: a quarter of a turn and none, of two pairs of three; the rest passes.
