@@ -6,16 +6,13 @@
 //! what an attention is; they find it in this one form.
 
 use super::rotary::TurnedHeads;
-use super::views::{Entry, Views, by_token, index, stretched};
+use super::views::{ChannelSum, Views, index, stretched};
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, Perm, TrainingOp};
 use snnc_ir::types::{Dim, Shape};
 use snnc_ir::{Binary, Builder, Diagnostic, Graph, Op, Tensor, Value};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-
-/// Parts that rows are put together from, at most.
-const PARTS_MAX: usize = 256;
 
 /// Heads that are compared with each other, at most.
 const HEADS_MAX: usize = 1024;
@@ -60,14 +57,14 @@ pub(super) fn in_one_form(graph: &Graph) -> Result<Graph, Diagnostic> {
     Ok(heads.builder.finish(outputs))
 }
 
-struct HeadForms<'a> {
-    graph: &'a Graph,
-    views: Views<'a>,
-    builder: Builder,
+pub(super) struct HeadForms<'a> {
+    pub graph: &'a Graph,
+    pub views: Views<'a>,
+    pub builder: Builder,
     /// Every value in the new graph.
-    map: Vec<Value>,
+    pub map: Vec<Value>,
     /// Rows of results of attention, and where each channel of the file's value stands in them.
-    rows: BTreeMap<Value, (Value, Vec<u32>)>,
+    pub rows: BTreeMap<Value, (Value, Vec<u32>)>,
     scores: BTreeMap<Value, ScoreView>,
     /// Tables of cosines and sines, by their numbers: layers share them.
     turns: BTreeMap<Vec<u32>, Value>,
@@ -102,124 +99,12 @@ impl HeadForms<'_> {
         self.graph.node(value).args.iter().any(|arg| self.scores.contains_key(arg))
     }
 
-    fn add(&mut self, op: Op, args: &[Value], at: Value) -> Result<Value, Diagnostic> {
+    pub fn add(&mut self, op: Op, args: &[Value], at: Value) -> Result<Value, Diagnostic> {
         self.builder.add(op, args, self.graph.origin(at))
     }
 
-    fn reshaped(&mut self, x: Value, shape: Shape, at: Value) -> Result<Value, Diagnostic> {
+    pub fn reshaped(&mut self, x: Value, shape: Shape, at: Value) -> Result<Value, Diagnostic> {
         if self.builder.ty(x).shape() == shape { Ok(x) } else { self.add(Op::Array(ArrayOp::Reshape(shape)), &[x], at) }
-    }
-
-    /// Rows that only move channels of other rows, as those.
-    fn moved_rows(&mut self, value: Value) -> Result<Option<Value>, Diagnostic> {
-        let node = self.graph.node(value);
-        let moves = matches!(
-            node.op,
-            Op::Array(ArrayOp::Reshape(_) | ArrayOp::MergeHeads | ArrayOp::Concat { .. } | ArrayOp::Transpose(_))
-        );
-        if !moves || node.ty.shape().row_width().is_none() || !self.views.is_made(value) {
-            return Ok(None);
-        }
-        let Some(view) = self.views.get(value).cloned() else { return Ok(None) };
-        match view.channels() {
-            Some(channels) => self.gathered(view.base, &channels, value),
-            None => Ok(None),
-        }
-    }
-
-    /// Rows of these channels of a base; none where that is no part of it and no projection.
-    fn gathered(&mut self, base: Value, channels: &[u32], at: Value) -> Result<Option<Value>, Diagnostic> {
-        if let Some((rows, places)) = self.rows.get(&base) {
-            let (rows, channels) = (*rows, channels.iter().map(|&c| places[c as usize]).collect::<Vec<u32>>());
-            return self.picked(rows, &channels, at);
-        }
-        let shape = self.graph.ty(base).shape();
-        let Some((axis, sizes)) = by_token(shape) else { return Ok(None) };
-        if runs(channels).len() > 1
-            && let Some(columns) = self.columns(base, channels)?
-        {
-            return Ok(Some(columns));
-        }
-        let mut rows = self.map[base.index()];
-        if shape.row_width().is_none() {
-            let order: Vec<usize> =
-                [axis].into_iter().chain((0..shape.rank()).filter(|other| *other != axis)).collect();
-            let Some(perm) = Perm::new(&order) else { return Ok(None) };
-            if !perm.is_identity() {
-                rows = self.add(Op::Array(ArrayOp::Transpose(perm)), &[rows], at)?;
-            }
-            rows = self.reshaped(rows, Shape::rows(sizes.iter().product()), at)?;
-        }
-        self.picked(rows, channels, at)
-    }
-
-    /// Channels of rows of the new graph.
-    fn picked(&mut self, rows: Value, channels: &[u32], at: Value) -> Result<Option<Value>, Diagnostic> {
-        let width = self.builder.ty(rows).shape().row_width().unwrap_or(0);
-        let runs = runs(channels);
-        if runs.len() > PARTS_MAX {
-            return Ok(None);
-        }
-        let mut all = None;
-        for &(start, len) in &runs {
-            let part = match (start, len as usize == width) {
-                (0, true) => rows,
-                _ => self.add(Op::Array(ArrayOp::Slice { axis: 1, start, len }), &[rows], at)?,
-            };
-            all = Some(match all {
-                Some(all) => self.add(Op::Array(ArrayOp::Concat { axis: 1 }), &[all, part], at)?,
-                None => part,
-            });
-        }
-        Ok(all)
-    }
-
-    /// A projection with some of its columns, in any order.
-    fn columns(&mut self, base: Value, channels: &[u32]) -> Result<Option<Value>, Diagnostic> {
-        let node = self.graph.node(base);
-        let pick = |row: &[f32]| channels.iter().map(|&c| row[c as usize]).collect::<Vec<f32>>();
-        match node.op {
-            Op::Array(ArrayOp::MatMul) => {
-                let Some((name, data, width)) = self.matrix(node.args[1]) else { return Ok(None) };
-                let picked: Vec<f32> = data.chunks_exact(width).flat_map(pick).collect();
-                let tensor = Tensor::f32(&[data.len() / width, channels.len()], picked);
-                let w = self.builder.weight(&format!("{name}.channels"), Arc::new(tensor));
-                let x = self.map[node.args[0].index()];
-                self.add(node.op, &[x, w], base).map(Some)
-            }
-            Op::Array(ArrayOp::Binary(Binary::Add)) => {
-                let constant = |i: usize| {
-                    let weight = self.graph.constant(node.args[i])?;
-                    let data = weight.tensor.as_f32().filter(|_| weight.tensor.sizes().len() == 1)?;
-                    Some((weight.name.clone(), pick(data)))
-                };
-                let (live, bias) = match (constant(0), constant(1)) {
-                    (Some(bias), None) => (node.args[1], bias),
-                    (None, Some(bias)) => (node.args[0], bias),
-                    _ => return Ok(None),
-                };
-                let Some(x) = self.columns(live, channels)? else { return Ok(None) };
-                let tensor = Tensor::f32(&[channels.len()], bias.1);
-                let bias = self.builder.weight(&format!("{}.channels", bias.0), Arc::new(tensor));
-                self.add(node.op, &[x, bias], base).map(Some)
-            }
-            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => Ok(None),
-        }
-    }
-
-    /// A constant matrix, as it is or turned: its name, numbers and columns.
-    fn matrix(&self, value: Value) -> Option<(String, Vec<f32>, usize)> {
-        let sizes = self.graph.ty(value).shape().sizes()?;
-        let &[rows, columns] = sizes.as_slice() else { return None };
-        if let Some(weight) = self.graph.constant(value) {
-            return Some((weight.name.clone(), weight.tensor.as_f32()?.to_vec(), columns));
-        }
-        let node = self.graph.node(value);
-        let weight = self.graph.constant(*node.args.first()?)?;
-        let data = weight.tensor.as_f32()?;
-        let is_turned = matches!(node.op, Op::Array(ArrayOp::Transpose(perm)) if perm.axes() == [1, 0]);
-        let at = |i: usize| data[i % columns * rows + i / columns];
-        is_turned.then(|| (weight.name.clone(), (0..data.len()).map(at).collect(), columns))
     }
 
     /// A product of queries and keys, made anew of their rows.
@@ -242,9 +127,9 @@ impl HeadForms<'_> {
         let (Some(of_q), Some(of_k)) = (stretched(q_lead, out), stretched(&k_lead, out)) else { return Ok(None) };
         let width = *width as usize;
         let (q_entries, k_entries) = (queries.entries(), keys.entries());
-        let q_heads: Vec<Vec<&Entry>> =
+        let q_heads: Vec<Vec<&ChannelSum>> =
             of_q.iter().map(|&i| q_entries[i * width..][..width].iter().collect()).collect();
-        let k_heads: Vec<Vec<&Entry>> =
+        let k_heads: Vec<Vec<&ChannelSum>> =
             of_k.iter().map(|&i| k_entries[i * width..][..width].iter().collect()).collect();
         if k_heads.len() > HEADS_MAX {
             return Ok(None);
@@ -252,7 +137,7 @@ impl HeadForms<'_> {
         let Some((order, kv)) = grouped(&k_heads) else { return Ok(None) };
         let (q_heads, k_heads) = (in_order(&q_heads, &order), in_order(&k_heads, &order));
         let group = q_heads.len() / kv as usize;
-        let k_heads: Vec<Vec<&Entry>> = k_heads.into_iter().step_by(group).collect();
+        let k_heads: Vec<Vec<&ChannelSum>> = k_heads.into_iter().step_by(group).collect();
         let (Some(mut turned_q), Some(mut turned_k)) =
             (TurnedHeads::of(&mut self.views, &q_heads), TurnedHeads::of(&mut self.views, &k_heads))
         else {
@@ -428,7 +313,8 @@ impl HeadForms<'_> {
         if (0..heads as usize).any(|head| of_head(head) != of_head(head / group * group)) {
             return Ok(());
         }
-        let lists: Vec<Vec<&Entry>> = (0..kv as usize).map(|head| of_head(head * group).iter().collect()).collect();
+        let lists: Vec<Vec<&ChannelSum>> =
+            (0..kv as usize).map(|head| of_head(head * group).iter().collect()).collect();
         let Some(turned) = TurnedHeads::of(&mut self.views, &lists).filter(|heads| heads.turns.is_empty()) else {
             return Ok(());
         };
@@ -459,21 +345,9 @@ impl HeadForms<'_> {
     }
 }
 
-/// Neighbouring channels as one: start and length.
-fn runs(channels: &[u32]) -> Vec<(u32, u32)> {
-    let mut runs: Vec<(u32, u32)> = Vec::new();
-    for &channel in channels {
-        match runs.last_mut() {
-            Some((start, len)) if *start + *len == channel => *len += 1,
-            _ => runs.push((channel, 1)),
-        }
-    }
-    runs
-}
-
 /// For every place the number of its head, so that heads of the same keys stand together, and how many keys there are. None
 /// where some keys serve more heads than others.
-fn grouped(keys: &[Vec<&Entry>]) -> Option<(Vec<u32>, u32)> {
+fn grouped(keys: &[Vec<&ChannelSum>]) -> Option<(Vec<u32>, u32)> {
     let mut kinds: Vec<usize> = Vec::new();
     let mut of: Vec<(usize, usize)> = Vec::new();
     let mut counts: Vec<usize> = Vec::new();
@@ -493,7 +367,7 @@ fn grouped(keys: &[Vec<&Entry>]) -> Option<(Vec<u32>, u32)> {
 }
 
 /// Heads by their number.
-fn in_order<'e>(heads: &[Vec<&'e Entry>], order: &[u32]) -> Vec<Vec<&'e Entry>> {
+fn in_order<'e>(heads: &[Vec<&'e ChannelSum>], order: &[u32]) -> Vec<Vec<&'e ChannelSum>> {
     let mut all = vec![Vec::new(); heads.len()];
     for (head, &number) in heads.iter().zip(order) {
         all[number as usize].clone_from(head);

@@ -4,7 +4,7 @@
 //! that all positions share (yarn). Which channels are a pair, and by what angle they turn, is read from the numbers of the
 //! tables at all positions; who wrote the rotation, and in which operations, does not show.
 
-use super::views::{Addend, Entry, TableColumn, Views};
+use super::views::{Addend, ChannelSum, TableColumn, Views};
 use snnc_ir::op::Pairs;
 use std::rc::Rc;
 
@@ -26,7 +26,7 @@ pub(super) struct Coefficient {
 
 /// Two channels of a head that turn together: `(a cos - b sin, b cos + a sin)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Turn {
+pub(super) struct PairTurn {
     /// Places of the pair in its head.
     pub channels: [usize; 2],
     cos: Coefficient,
@@ -41,12 +41,12 @@ pub(super) struct TurnedHeads {
     /// By head, then place: what that channel is times.
     pub factors: Vec<Vec<f64>>,
     /// The pairs of every head; none where nothing turns.
-    pub turns: Vec<Turn>,
+    pub turns: Vec<PairTurn>,
 }
 
 impl TurnedHeads {
     /// Heads of these entries; none where they are no rotation of channels.
-    pub fn of(views: &mut Views<'_>, heads: &[Vec<&Entry>]) -> Option<Self> {
+    pub fn of(views: &mut Views<'_>, heads: &[Vec<&ChannelSum>]) -> Option<Self> {
         let mut all = TurnedHeads { channels: Vec::new(), factors: Vec::new(), turns: Vec::new() };
         for (i, head) in heads.iter().enumerate() {
             let (channels, factors, turns) = one_head(views, head)?;
@@ -84,7 +84,7 @@ impl TurnedHeads {
     /// How the pairs stand, where they stand in one of the two usual ways.
     pub fn pairs(&self) -> Option<Pairs> {
         let stands = |pairs: &Pairs| {
-            let at = |(i, turn): (usize, &Turn)| turn.channels == pairs.channels(i, self.turns.len());
+            let at = |(i, turn): (usize, &PairTurn)| turn.channels == pairs.channels(i, self.turns.len());
             self.turns.iter().enumerate().all(at)
         };
         Pairs::ALL.into_iter().find(stands)
@@ -121,7 +121,7 @@ struct TurnedPlace {
 }
 
 /// Channels, factors and pairs of a head.
-fn one_head(views: &mut Views<'_>, head: &[&Entry]) -> Option<(Vec<u32>, Vec<f64>, Vec<Turn>)> {
+fn one_head(views: &mut Views<'_>, head: &[&ChannelSum]) -> Option<(Vec<u32>, Vec<f64>, Vec<PairTurn>)> {
     let mut places = Vec::with_capacity(head.len());
     for entry in head {
         places.push(one_place(views, entry)?);
@@ -129,7 +129,7 @@ fn one_head(views: &mut Views<'_>, head: &[&Entry]) -> Option<(Vec<u32>, Vec<f64
     if places.len() > TURNED_MAX && places.iter().any(|place| place.with.is_some()) {
         return None;
     }
-    let mut turns: Vec<Turn> = Vec::new();
+    let mut turns: Vec<PairTurn> = Vec::new();
     let mut factors: Vec<f64> = places.iter().map(|place| place.factor).collect();
     for (i, place) in places.iter().enumerate() {
         let Some((cos, other, sin)) = place.with else { continue };
@@ -147,7 +147,7 @@ fn one_head(views: &mut Views<'_>, head: &[&Entry]) -> Option<(Vec<u32>, Vec<f64
     Some((places.iter().map(|place| place.own).collect(), factors, turns))
 }
 
-fn one_place(views: &mut Views<'_>, entry: &Entry) -> Option<TurnedPlace> {
+fn one_place(views: &mut Views<'_>, entry: &ChannelSum) -> Option<TurnedPlace> {
     let coefficient = |addend: &Addend| Some(Coefficient { factor: addend.factor, by: addend.by? });
     match entry.as_slice() {
         &[Addend { channel, factor, by: None }] => Some(TurnedPlace { own: channel, factor, with: None }),
@@ -170,7 +170,7 @@ fn pair(
     channels: [usize; 2],
     first: [Coefficient; 2],
     second: [Coefficient; 2],
-) -> Option<(Turn, [f64; 2])> {
+) -> Option<(PairTurn, [f64; 2])> {
     let mut column = |c: Coefficient| Some((views.column(c.by)?, c.factor));
     let [a_own, b_other] = [column(first[0])?, column(first[1])?];
     let [b_own, a_other] = [column(second[0])?, column(second[1])?];
@@ -191,5 +191,5 @@ fn pair(
     };
     let turns = a != 0.0 && b != 0.0 && (0..count).all(fits);
     let over = |c: Coefficient| Coefficient { factor: c.factor / a, ..c };
-    turns.then(|| (Turn { channels, cos: over(first[0]), sin: over(second[1]) }, [a, b]))
+    turns.then(|| (PairTurn { channels, cos: over(first[0]), sin: over(second[1]) }, [a, b]))
 }

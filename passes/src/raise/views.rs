@@ -33,20 +33,20 @@ pub(super) struct Addend {
 }
 
 /// What one place holds.
-pub(super) type Entry = Vec<Addend>;
+pub(super) type ChannelSum = Vec<Addend>;
 
 /// A value as sums of channels of its base.
 #[derive(Clone, Debug)]
 pub(super) struct View {
     pub base: Value,
     /// By place of the fixed axes, the last axis fastest; none where every place is the channel of its number.
-    entries: Option<Rc<Vec<Entry>>>,
+    entries: Option<Rc<Vec<ChannelSum>>>,
     places: usize,
 }
 
 impl View {
     /// By place of the fixed axes.
-    pub fn entries(&self) -> Rc<Vec<Entry>> {
+    pub fn entries(&self) -> Rc<Vec<ChannelSum>> {
         self.entries.clone().unwrap_or_else(|| {
             let own = |channel: usize| vec![Addend { channel: channel as u32, factor: 1.0, by: None }];
             Rc::new((0..self.places).map(own).collect())
@@ -55,21 +55,21 @@ impl View {
 
     /// The channel of every place, where each is one channel as it is.
     pub fn channels(&self) -> Option<Vec<u32>> {
-        let one = |entry: &Entry| match entry.as_slice() {
+        let one = |entry: &ChannelSum| match entry.as_slice() {
             &[Addend { channel, factor: 1.0, by: None }] => Some(channel),
             _ => None,
         };
         self.entries().iter().map(one).collect()
     }
 
-    fn with(&self, entries: Vec<Entry>) -> Option<View> {
+    fn with(&self, entries: Vec<ChannelSum>) -> Option<View> {
         let places = entries.len();
         (places <= PLACES_MAX).then(|| View { base: self.base, entries: Some(Rc::new(entries)), places })
     }
 
     fn map(&self, f: impl Fn(&Addend) -> Option<Addend>) -> Option<View> {
-        let each = |entry: &Entry| entry.iter().map(&f).collect::<Option<Entry>>();
-        self.with(self.entries().iter().map(each).collect::<Option<Vec<Entry>>>()?)
+        let each = |entry: &ChannelSum| entry.iter().map(&f).collect::<Option<ChannelSum>>();
+        self.with(self.entries().iter().map(each).collect::<Option<Vec<ChannelSum>>>()?)
     }
 
     /// The places that `at` names, in that order.
@@ -297,7 +297,7 @@ impl<'a> Views<'a> {
             }
             (sum.len() <= ADDENDS_MAX).then_some(sum)
         };
-        a.with(i.into_iter().zip(j).map(sum).collect::<Option<Vec<Entry>>>()?)
+        a.with(i.into_iter().zip(j).map(sum).collect::<Option<Vec<ChannelSum>>>()?)
     }
 
     /// A view times, or over, a constant.
@@ -314,9 +314,9 @@ impl<'a> Views<'a> {
             let number = f64::from(numbers[j]);
             let factor = if divides { 1.0 / number } else { number };
             let scaled = |addend: &Addend| Addend { factor: addend.factor * factor, ..*addend };
-            factor.is_finite().then(|| entries[i].iter().map(scaled).collect::<Entry>())
+            factor.is_finite().then(|| entries[i].iter().map(scaled).collect::<ChannelSum>())
         };
-        view.with(i.into_iter().zip(j).map(one).collect::<Option<Vec<Entry>>>()?)
+        view.with(i.into_iter().zip(j).map(one).collect::<Option<Vec<ChannelSum>>>()?)
     }
 
     /// A view times what depends on positions alone.
@@ -340,8 +340,8 @@ impl<'a> Views<'a> {
                 (None, None) => Some(Addend { factor: addend.factor * column.factor, by: Some(at), ..*addend }),
                 _ => None,
             };
-            entries[i].iter().map(turned).collect::<Option<Entry>>()
+            entries[i].iter().map(turned).collect::<Option<ChannelSum>>()
         };
-        view.with(i.into_iter().zip(j).map(one).collect::<Option<Vec<Entry>>>()?)
+        view.with(i.into_iter().zip(j).map(one).collect::<Option<Vec<ChannelSum>>>()?)
     }
 }

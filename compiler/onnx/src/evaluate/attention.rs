@@ -10,12 +10,12 @@ use crate::tensor::OnnxArray;
 const DROPPED: f32 = f32::NEG_INFINITY;
 
 /// What attention is given: `[batch, heads, tokens, width]`, row-major.
-pub(super) struct Heads {
+pub(super) struct HeadArray {
     pub sizes: [usize; 4],
     pub data: Vec<f32>,
 }
 
-impl Heads {
+impl HeadArray {
     /// Of an array that is `[batch, heads, tokens, width]` already.
     pub fn of(x: &OnnxArray) -> Result<Self, String> {
         let &[b, h, n, w] = x.sizes() else { return Err("attention wants [batch,heads,tokens,width]".into()) };
@@ -53,7 +53,7 @@ impl Heads {
     }
 
     /// These tokens after those of `past`.
-    pub fn after(self, past: Option<Heads>) -> Result<Self, String> {
+    pub fn after(self, past: Option<HeadArray>) -> Result<Self, String> {
         let Some(past) = past else { return Ok(self) };
         let ([b, h, p, w], [b2, h2, n, w2]) = (past.sizes, self.sizes);
         if [b, h, w] != [b2, h2, w2] {
@@ -107,7 +107,12 @@ fn added(mask: &OnnxArray, all: [usize; 4]) -> Result<Vec<f32>, String> {
 }
 
 /// softmax(scale q k^T + mask) v, and the scores on the way. Query head `h` reads key and value head `h / (heads / kv)`.
-pub(super) fn attend(q: &Heads, k: &Heads, v: &Heads, how: Scoring<'_>) -> Result<(Heads, Scores), String> {
+pub(super) fn attend(
+    q: &HeadArray,
+    k: &HeadArray,
+    v: &HeadArray,
+    how: Scoring<'_>,
+) -> Result<(HeadArray, Scores), String> {
     let ([b, h, n, w], [b2, hk, m, w2], [b3, hv, m2, u]) = (q.sizes, k.sizes, v.sizes);
     if b != b2 || b != b3 || w != w2 || m != m2 || hk != hv || hk == 0 || h % hk != 0 {
         return Err(format!("queries {:?}, keys {:?} and values {:?} do not fit", q.sizes, k.sizes, v.sizes));
@@ -150,7 +155,7 @@ pub(super) fn attend(q: &Heads, k: &Heads, v: &Heads, how: Scoring<'_>) -> Resul
         let weights = &scores.weights[head * n * m..][..n * m];
         product(weights, &v.data[shared(head) * m * u..][..m * u], &mut out[head * n * u..][..n * u], m, u);
     }
-    Ok((Heads { sizes: [b, h, n, u], data: out }, scores))
+    Ok((HeadArray { sizes: [b, h, n, u], data: out }, scores))
 }
 
 /// How heads are turned: pairs of the first `width` channels, by cosines and sines `[rows, width / 2]`.
@@ -175,7 +180,7 @@ impl<'a> Turns<'a> {
     }
 
     /// Turns every head; `row` says which cosines a token of a batch has.
-    fn apply(&self, x: &mut Heads, row: impl Fn(usize, usize) -> Result<usize, String>) -> Result<(), String> {
+    fn apply(&self, x: &mut HeadArray, row: impl Fn(usize, usize) -> Result<usize, String>) -> Result<(), String> {
         let ([_, h, n, w], half) = (x.sizes, self.width / 2);
         for (i, head) in x.data.chunks_exact_mut(w.max(1)).enumerate() {
             let at = row(i / n / h, i % n)? * half;
@@ -193,12 +198,12 @@ impl<'a> Turns<'a> {
 }
 
 impl OnnxCall<'_> {
-    /// Heads of an input, which may hold them side by side.
-    fn heads_of(&self, i: usize, heads: impl Fn(usize) -> Result<usize, String>) -> Result<Heads, String> {
+    /// HeadArray of an input, which may hold them side by side.
+    fn heads_of(&self, i: usize, heads: impl Fn(usize) -> Result<usize, String>) -> Result<HeadArray, String> {
         let x = self.arg(i)?;
         match x.sizes() {
-            &[b, n, d] => Heads::split([b, n, d], floats(x)?, heads(d)?),
-            _ => Heads::of(x),
+            &[b, n, d] => HeadArray::split([b, n, d], floats(x)?, heads(d)?),
+            _ => HeadArray::of(x),
         }
     }
 
@@ -247,7 +252,7 @@ impl OnnxCall<'_> {
     /// ONNX's own Attention: q, k, v, mask, past keys, past values, lengths of the sequences.
     pub(super) fn attention(&self) -> Result<Vec<OnnxArray>, String> {
         let rows = self.arg(0)?.rank() == 3;
-        let past = |i: usize| self.optional(i).filter(|x| !x.is_empty()).map(Heads::of).transpose();
+        let past = |i: usize| self.optional(i).filter(|x| !x.is_empty()).map(HeadArray::of).transpose();
         let q = self.heads_of(0, |_| self.size("q_num_heads"))?;
         let k = self.heads_of(1, |_| self.size("kv_num_heads"))?.after(past(4)?)?;
         let v = self.heads_of(2, |_| self.size("kv_num_heads"))?.after(past(5)?)?;
@@ -302,7 +307,7 @@ impl OnnxCall<'_> {
     pub(super) fn group_query_attention(&self) -> Result<Vec<OnnxArray>, String> {
         let (heads, kv) = (self.size("num_heads")?, self.size("kv_num_heads")?);
         let [mut q, mut k, v] = self.queries_keys_values(heads, kv)?;
-        let past = |i: usize| self.optional(i).filter(|x| !x.is_empty()).map(Heads::of).transpose();
+        let past = |i: usize| self.optional(i).filter(|x| !x.is_empty()).map(HeadArray::of).transpose();
         let last = self.arg(5)?.ints().ok_or("the last places should be integers")?;
         let tokens = q.sizes[2];
         let before = |b: usize| last.get(b % last.len().max(1)).map_or(0, |last| last + 1 - tokens as i64);
@@ -333,7 +338,7 @@ impl OnnxCall<'_> {
     }
 
     /// Queries, keys and values, which may be one input.
-    fn queries_keys_values(&self, heads: usize, kv: usize) -> Result<[Heads; 3], String> {
+    fn queries_keys_values(&self, heads: usize, kv: usize) -> Result<[HeadArray; 3], String> {
         if self.optional(1).is_some() {
             let of = |i: usize, n: usize| self.heads_of(i, |_| Ok(n));
             return Ok([of(0, heads)?, of(1, kv)?, of(2, kv)?]);
@@ -349,7 +354,7 @@ impl OnnxCall<'_> {
         let part = |i: usize, n: usize| {
             let start: usize = sizes[..i].iter().sum();
             let rows = data.chunks_exact(width).flat_map(|row| row[start..start + sizes[i]].iter().copied());
-            Heads::split([batch, tokens, sizes[i]], &rows.collect::<Vec<f32>>(), n)
+            HeadArray::split([batch, tokens, sizes[i]], &rows.collect::<Vec<f32>>(), n)
         };
         Ok([part(0, heads)?, part(1, kv)?, part(2, kv)?])
     }

@@ -1,6 +1,6 @@
 //! com.microsoft's fused operators, as onnxruntime documents them.
 
-use super::attention::{Heads, Scoring, attend};
+use super::attention::{HeadArray, Scoring, attend};
 use super::call::{OnnxCall, count};
 use super::network::{fits, floats, gelu, matmul, normalised, scaled, sigmoid, turned, zip};
 use crate::tensor::{ArrayData, OnnxArray, OnnxElem};
@@ -171,10 +171,10 @@ impl OnnxCall<'_> {
             return Err(format!("its weights give {width} numbers, which are no queries, keys and values"));
         }
         let data = floats(all)?;
-        let part = |i: usize| -> Result<Heads, String> {
+        let part = |i: usize| -> Result<HeadArray, String> {
             let start: usize = sizes[..i].iter().sum();
             let rows = data.chunks_exact(width).flat_map(|row| row[start..start + sizes[i]].iter().copied());
-            Heads::split([batch, tokens, sizes[i]], &rows.collect::<Vec<f32>>(), heads)
+            HeadArray::split([batch, tokens, sizes[i]], &rows.collect::<Vec<f32>>(), heads)
         };
         let (mut past_k, mut past_v) = (None, None);
         if let Some(past) = self.optional(past).filter(|past| !past.is_empty()) {
@@ -182,9 +182,12 @@ impl OnnxCall<'_> {
                 return Err("its past should be [2,batch,heads,past,width]".into());
             };
             let half = |i: usize| {
-                Ok(Heads { sizes: [b, h, p, w], data: floats(past)?[i * b * h * p * w..][..b * h * p * w].to_vec() })
+                Ok(HeadArray {
+                    sizes: [b, h, p, w],
+                    data: floats(past)?[i * b * h * p * w..][..b * h * p * w].to_vec(),
+                })
             };
-            let both: [Result<Heads, String>; 2] = [half(0), half(1)];
+            let both: [Result<HeadArray, String>; 2] = [half(0), half(1)];
             let [k, v] = both;
             (past_k, past_v) = (Some(k?), Some(v?));
         }
@@ -208,19 +211,19 @@ impl OnnxCall<'_> {
         let heads = self.size("num_heads")?;
         let bias = self.optional(3).map(floats).transpose()?;
         let mut start = 0;
-        let mut part = |i: usize| -> Result<Heads, String> {
+        let mut part = |i: usize| -> Result<HeadArray, String> {
             let x = self.arg(i)?;
-            let &[b, n, d] = x.sizes() else { return Heads::of(x) };
+            let &[b, n, d] = x.sizes() else { return HeadArray::of(x) };
             let mut rows = floats(x)?.to_vec();
             if let Some(bias) = bias {
                 let own = bias.get(start..start + d).ok_or("its bias is too short")?;
                 rows.chunks_exact_mut(d.max(1)).for_each(|row| row.iter_mut().zip(own).for_each(|(x, b)| *x += b));
             }
             start += d;
-            Heads::split([b, n, d], &rows, heads)
+            HeadArray::split([b, n, d], &rows, heads)
         };
         let (q, k, v) = (part(0)?, part(1)?, part(2)?);
-        let past = |i: usize| self.optional(i).filter(|x| !x.is_empty()).map(Heads::of).transpose();
+        let past = |i: usize| self.optional(i).filter(|x| !x.is_empty()).map(HeadArray::of).transpose();
         let (k, v) = (k.after(past(6)?)?, v.after(past(7)?)?);
         let mask = self.key_mask(self.optional(4), k.sizes[0], k.sizes[2])?;
         let mask = Self::both_masks(mask, self.optional(5))?;

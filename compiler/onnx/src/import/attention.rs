@@ -18,7 +18,7 @@ enum KeyView {
 
 /// How scores are made and which are kept.
 #[derive(Clone, Copy)]
-struct Scoring<'a> {
+struct AttentionForm<'a> {
     /// What products are multiplied by; none is one over the root of a head's width.
     scale: Option<f32>,
     /// Scores are `softcap * tanh(score / softcap)`, where this is not 0.
@@ -55,7 +55,7 @@ impl Importer<'_> {
         &mut self,
         node: &OnnxNode,
         [q, k, v]: [&LiveValue; 3],
-        how: Scoring<'_>,
+        how: AttentionForm<'_>,
     ) -> Result<LiveValue, ImportError> {
         let (&[_, heads, _, Dim::Fixed(width)], 4, 4) = (q.dims.as_slice(), k.dims.len(), v.dims.len()) else {
             return Err("attention wants heads of a fixed size".into());
@@ -139,7 +139,7 @@ impl Importer<'_> {
         let view = if node.int("is_causal").unwrap_or(0) != 0 { KeyView::Past(None) } else { KeyView::All };
         let mask = inputs.get(3).and_then(Option::as_ref);
         let softcap = node.float("softcap").unwrap_or(0.0);
-        let how = Scoring { scale: node.float("scale"), softcap, view, mask };
+        let how = AttentionForm { scale: node.float("scale"), softcap, view, mask };
         let y = self.attend(node, [&qkv[0], &qkv[1], &qkv[2]], how)?;
         let y = if rows { self.merged(node, y)? } else { y };
         Ok(with_state(y, &qkv))
@@ -196,7 +196,7 @@ impl Importer<'_> {
         }
         self.unmasked(mask)?;
         let view = if node.int("unidirectional").unwrap_or(0) != 0 { KeyView::Past(None) } else { KeyView::All };
-        let how = Scoring { scale: node.float("scale"), softcap: 0.0, view, mask: added };
+        let how = AttentionForm { scale: node.float("scale"), softcap: 0.0, view, mask: added };
         let y = self.attend(node, [&qkv[0], &qkv[1], &qkv[2]], how)?;
         self.merged(node, y)
     }
@@ -230,7 +230,7 @@ impl Importer<'_> {
             self.is_no_past(past)?;
         }
         let view = if node.int("unidirectional").unwrap_or(0) != 0 { KeyView::Past(None) } else { KeyView::All };
-        let how = Scoring { scale: node.float("scale"), softcap: 0.0, view, mask: at(5) };
+        let how = AttentionForm { scale: node.float("scale"), softcap: 0.0, view, mask: at(5) };
         let y = self.attend(node, [&qkv[0], &qkv[1], &qkv[2]], how)?;
         Ok(with_state(self.merged(node, y)?, &qkv))
     }
@@ -292,7 +292,7 @@ impl Importer<'_> {
         // onnxruntime takes the size of the window for the number of keys before the token itself.
         let window = node.int("local_window_size").and_then(|n| u32::try_from(n).ok()).map(|n| n.saturating_add(1));
         let softcap = node.float("softcap").unwrap_or(0.0);
-        let how = Scoring { scale: node.float("scale"), softcap, view: KeyView::Past(window), mask: at(10) };
+        let how = AttentionForm { scale: node.float("scale"), softcap, view: KeyView::Past(window), mask: at(10) };
         let y = self.attend(node, [&qkv[0], &qkv[1], &qkv[2]], how)?;
         Ok(with_state(self.merged(node, y)?, &qkv))
     }
