@@ -365,7 +365,7 @@ fn the_command_says_what_goes_wrong() {
     refused(&["m.snn", "--template", "no.jinja"], "Hi\n", "I do not talk");
     refused(&["m.snn", "--template", "missing.jinja"], "Hi\n", "missing.jinja: cannot be read");
     refused(&["m.snn", "--context", "65"], "Hi\n", "more than the network's context of 64");
-    refused(&["m.snn", "--on-full", "slide"], "Hi\n", "may have no end");
+    refused(&["m.snn", "--on-full", "slide", "-n", "-1"], "Hi\n", "may have no end");
     refused(&["m.snn"], &"long ".repeat(40), "the network's context is 64");
     refused(&["m.snn"], &"x".repeat(2 << 20), "a line has more than 1024 KiB");
     let done = chat(at, &["m.snn", "-n", "2"], &format!("{}\nHi\n", "long ".repeat(40)));

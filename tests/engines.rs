@@ -4,10 +4,11 @@
 #![allow(clippy::unwrap_used)]
 
 use snnc_examples::gpt2::{Activation, Gpt2Config, HeadExport};
+use snnc_examples::llama::LlamaConfig;
 use snnc_ir::container::{self, File};
 use snnc_ir::events::Events;
 use snnc_ir::membrane::{Membrane, Parameter};
-use snnc_ir::op::{DenseOp, Heads, LeafOp, LevelOp, SpikeOp};
+use snnc_ir::op::{DenseOp, Heads, LeafOp, LevelOp, Pairs, SpikeOp};
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Builder, Code, Curve, Graph, Node, Op, Stage, Tensor, verify};
 use snnc_passes::collapse::{collapse, depends_on_order};
@@ -15,8 +16,8 @@ use snnc_passes::cost::{Part, parts};
 use snnc_passes::levels::Levels;
 use snnc_passes::options::{Override, QuantOptions, Thresholds};
 use snnc_passes::{Context, front_and_back, run as run_passes};
-use snnc_runtime::{Batch, Engine, ISAS, Options, Outputs, Program, Rows, Session};
-use snnc_tests::{converted, ids, imported, options, run, spiking};
+use snnc_runtime::{Batch, Engine, ISAS, Isa, Options, Outputs, Program, Rows, Session};
+use snnc_tests::{converted, from_tensor, ids, imported, llama, options, run, spiking};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -390,6 +391,84 @@ fn check_forms(what: &str, forms: &[(&str, &Graph)], vocabulary: usize) -> BTree
     want.events
 }
 
+const LLAMA: LlamaConfig = LlamaConfig { vocabulary: 70, context: 32, ..LlamaConfig::TINY };
+
+/// Grouped heads, windows, rotations of either pairing and of parts of heads, norms of heads, gates, norms on the residual stream.
+fn decoders() -> [LlamaConfig; 4] {
+    [
+        LLAMA,
+        LlamaConfig { window: Some(5), pairs: Pairs::Interleaved, turned: 6, bias: true, ..LLAMA },
+        LlamaConfig { kv_heads: 1, qk_norm: true, curve: Curve::GeluTanh, tied: false, ..LLAMA },
+        LlamaConfig { turned: 0, gated: false, post_norm: true, curve: Curve::GeluErf, hidden: 33, ..LLAMA },
+    ]
+}
+
+#[test]
+fn parts_of_newer_decoders() {
+    for config in decoders() {
+        for (code, steps) in [(Code::Binary, 7), (Code::Binary, 10), (Code::Unary, 5)] {
+            let graph = from_tensor(llama(&config), QuantOptions::uniform(Levels { code, steps }));
+            check_graph(&format!("{config:?} {code:?} {steps}"), &graph, config.vocabulary);
+        }
+        check_batch(&format!("{config:?}"), &from_tensor(llama(&config), QuantOptions::default()), config.vocabulary);
+    }
+}
+
+/// Grouped heads under every kind of attention.
+#[test]
+fn attention_of_every_kind_with_grouped_heads() {
+    let kinds = [
+        Ssa::TopK { phases: 8, keys: 3 },
+        Ssa::Coincidence { squared: true },
+        Ssa::Linear { guard: 3 },
+        Ssa::Lif { output: Output::Mean },
+        Ssa::Lif { output: Output::Spikes },
+    ];
+    for (kind, kv_heads) in kinds.into_iter().flat_map(|kind| [(kind, 1), (kind, 2)]) {
+        let config = LlamaConfig { kv_heads, ..LLAMA };
+        let options = QuantOptions { attention: Some(kind), ..QuantOptions::default() };
+        let stepped = from_tensor(llama(&config), options);
+        let what = format!("{kind:?} {kv_heads}");
+        match collapse(&stepped) {
+            Ok(collapsed) => check_forms(&what, &[("stepped", &stepped), ("collapsed", &collapsed)], config.vocabulary),
+            Err(_) => check_forms(&what, &[("stepped", &stepped)], config.vocabulary),
+        };
+    }
+    let windowed = LlamaConfig { window: Some(4), ..LLAMA };
+    let options = QuantOptions { attention: Some(Ssa::TopK { phases: 8, keys: 2 }), ..QuantOptions::default() };
+    check_graph("best keys of a window", &from_tensor(llama(&windowed), options), LLAMA.vocabulary);
+}
+
+/// Enough tokens that threads share rows, and that the tiles of every instruction set are full.
+#[test]
+fn newer_decoders_on_threads() {
+    let config = LlamaConfig { vocabulary: 300, context: 160, window: Some(70), qk_norm: true, ..LLAMA };
+    let stepped = from_tensor(llama(&config), QuantOptions::default());
+    for graph in [collapse(&stepped).unwrap(), stepped, llama(&config)] {
+        let ids = ids(140, config.vocabulary);
+        let calls: Vec<&[u32]> = [&ids[..100], &ids[100..101], &ids[101..139], &ids[139..]].to_vec();
+        let want = run(&graph, Options { isa: Some(Isa::Portable), ..options(Engine::Jit) }, &calls);
+        for isa in ISAS.into_iter().filter(|isa| isa.is_available()) {
+            for threads in [1, 2, 3] {
+                let got = run(&graph, Options { threads, isa: Some(isa), ..options(Engine::Jit) }, &calls);
+                assert!(got.bits == want.bits && got.events == want.events, "{isa:?}, {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn decoders_as_tensor_graphs() {
+    for config in decoders() {
+        let graph = llama(&config);
+        let ids = ids(19, config.vocabulary);
+        let want = run(&graph, options(Engine::Interpreter), &[&ids]);
+        let single: Vec<&[u32]> = ids.chunks(1).collect();
+        assert!(run(&graph, options(Engine::Jit), &[&ids]).bits == want.bits, "{config:?}");
+        assert!(run(&graph, options(Engine::Jit), &single).bits == want.bits, "one token at a time: {config:?}");
+    }
+}
+
 #[test]
 fn codes_and_timesteps() {
     for (code, steps) in [(Code::Binary, 1), (Code::Binary, 4), (Code::Binary, 7), (Code::Binary, 8), (Code::Unary, 5)]
@@ -583,10 +662,10 @@ const NOT_FINITE: [(&str, Option<&str>); 5] = [
     // A norm would make zeros of it.
     (
         "%2 = scale_shift(%1, @large, @zero) : f32[tokens,4]
-%3 = layer_norm_no_gain[eps=1e-5](%2) : f32[tokens,4]
+%3 = rms_norm[eps=1e-5](%2) : f32[tokens,4]
 %4 = row_max_abs(%3) : f32[tokens,1]
 %5 = mul(%3, %4) : f32[tokens,4]",
-        Some("`layer_norm_no_gain[eps=1e-5]` met a value that is not finite"),
+        Some("`rms_norm[eps=1e-5]` met a value that is not finite"),
     ),
     // A quotient would be 0.
     (

@@ -565,6 +565,91 @@ fn tokenizers_in_programs_are_judged_too() {
     assert!(error.message.contains("has no token 4000000000"), "{}", error.message);
 }
 
+/// A `.npy` file of ids as NumPy writes it.
+fn write_ids(folder: &Path, name: &str, descr: &str, shape: &str, ids: &[u32]) {
+    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+    header.push_str(&" ".repeat((64 - (header.len() + 11) % 64) % 64));
+    header.push('\n');
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    let width = descr[2..].parse::<usize>().unwrap();
+    ids.iter().for_each(|id| bytes.extend(&u64::from(*id).to_le_bytes()[..width]));
+    fs::write(folder.join(name), bytes).unwrap();
+}
+
+/// Ids of a file are run as those of the text are; none of these commands needs a tokenizer then.
+#[test]
+fn ids_of_a_file_are_a_text() {
+    let folder = folder();
+    let at = folder.path();
+    write(at, "tokenizer.json", &byte_level(&["<|endoftext|>"]));
+    let file = find::find(&at.join("model.onnx"), None).unwrap().unwrap();
+    let ids = Tokens::of(&file, &StartChoice::Auto)
+        .unwrap()
+        .document(&fs::read_to_string(at.join("text.txt")).unwrap())
+        .unwrap();
+    let json = |args: &[&str]| -> Json { serde_json::from_str(&printed(at, &[args, &["--json"]].concat())).unwrap() };
+    let by_text = json(&EVAL);
+    fs::remove_file(at.join("tokenizer.json")).unwrap();
+    for descr in ["<u2", "<i4", "<i8"] {
+        write_ids(at, "ids.npy", descr, &format!("({},)", ids.len()), &ids);
+        for option in ["--tokens", "--text"] {
+            let mut by_ids = json(&["eval", "model.onnx", option, "ids.npy"]);
+            assert_eq!(by_ids["perplexity_by_word"], Json::Null);
+            by_ids["perplexity_by_word"] = by_text["perplexity_by_word"].clone();
+            assert_eq!(by_ids, by_text, "{descr} {option}");
+        }
+    }
+    // Texts of one length: every window is inside one.
+    let texts: Vec<u32> = ids.iter().copied().take(5 * 40).collect();
+    write_ids(at, "texts.npy", "<i4", "(5, 40)", &texts);
+    let several = json(&["eval", "model.onnx", "--tokens", "texts.npy"]);
+    assert_eq!((several["tokens"].as_u64(), several["windows"].as_u64()), (Some(5 * 39), Some(5 * 2)));
+    let some = json(&["eval", "model.onnx", "--tokens", "texts.npy", "--windows", "3"]);
+    assert_eq!(some["windows"], 3);
+    let compile = ["compile", "model.onnx", "-o", "m.snn", "--calibration-tokens", "64", "--calibrate"];
+    printed(at, &[&compile[..], &["texts.npy"]].concat());
+    let calibrated = snnc_ir::container::read(std::sync::Arc::new(fs::read(at.join("m.snn")).unwrap())).unwrap();
+    let section: Json = serde_json::from_slice(&calibrated.calibration.unwrap()).unwrap();
+    assert_eq!(section["source"], "texts.npy");
+    printed(at, &[&compile[..], &["ids.npy"]].concat());
+    printed(at, &["energy", "m.snn", "--tokens", "ids.npy", "--windows", "2"]);
+    let seen = json(&["inspect", "m.snn", "--tokens", "ids.npy"]);
+    assert_eq!(seen["predictions"][0]["text"], format!("<{}>", ids[1]));
+    printed(at, &["report", "m.snn", "--text", "texts.npy", "--tokens", "8", "-o", "r.html"]);
+    let tune = ["tune", "model.onnx", "--windows", "1", "--calibration-tokens", "64", "--probe-tokens", "16"];
+    printed(at, &[&tune[..], &["--tokens", "ids.npy", "--calibrate", "texts.npy"]].concat());
+    let train = ["train", "m.snn", "--reference", "model.onnx", "-o", "t.snn", "--steps", "1", "--batch", "1"];
+    for file in ["ids.npy", "texts.npy"] {
+        let windows = ["--window-tokens", "8", "--validation-windows", "1", "--tokens", file];
+        printed(at, &[&train[..], &windows, &["--parameters", "thresholds"]].concat());
+    }
+    printed(at, &["logits", "m.snn", "--tokens", "texts.npy", "-o", "l.npy"]);
+    let logits = fs::read(at.join("l.npy")).unwrap();
+    assert!(String::from_utf8_lossy(&logits[..128]).contains("(5, 40, 300,)"));
+}
+
+/// What is no file of ids for this network is refused with its place.
+#[test]
+fn ids_that_cannot_be_run_are_named() {
+    let folder = folder();
+    let at = folder.path();
+    write_ids(at, "large.npy", "<i4", "(3,)", &[1, 2, 300]);
+    let said = refusal(at, &["eval", "model.onnx", "--tokens", "large.npy"]);
+    assert!(said.contains("large.npy: element 2: id 300; the network's embedding has 300 rows"), "{said}");
+    let said = refusal(at, &["compile", "model.onnx", "--calibrate", "large.npy"]);
+    assert!(said.contains("element 2: id 300"), "{said}");
+    write_ids(at, "float.npy", "<f4", "(1,)", &[1]);
+    assert!(refusal(at, &["logits", "model.onnx", "--tokens", "float.npy", "-o", "x.npy"]).contains("type `<f4`"));
+    assert!(refusal(at, &["eval", "model.onnx", "--tokens", "text.txt"]).contains("is no .npy file of token ids"));
+    assert!(refusal(at, &["eval", "model.onnx", "--text", "text.txt"]).contains("has no tokenizer"));
+    write_ids(at, "none.npy", "<i4", "(0,)", &[]);
+    assert!(refusal(at, &["eval", "model.onnx", "--tokens", "none.npy"]).contains("empty"));
+    assert!(refusal(at, &["compile", "model.onnx", "--calibrate", "none.npy"]).contains("empty"));
+    assert!(refusal(at, &["logits", "model.onnx", "--tokens", "none.npy", "-o", "x.npy"]).contains("holds no ids"));
+}
+
 /// A vocabulary and merges split texts as their class does: Qwen 2 keeps digits apart, GPT-2 does not. Tokens beside the
 /// vocabulary come from the configuration.
 #[test]

@@ -123,12 +123,8 @@ impl OnnxArgs {
     pub fn options(&self) -> Result<OnnxOptions, Diagnostics> {
         let inputs = InputBindings::parse(&self.inputs)
             .map_err(|message| Diagnostic::new("--input", message).code(ErrorCode::OPTION))?;
-        Ok(OnnxOptions {
-            inputs,
-            import_tolerance: self.import_tolerance,
-            architectures: self.architecture.clone(),
-            context: None,
-        })
+        let &Self { import_tolerance, ref architecture, .. } = self;
+        Ok(OnnxOptions { inputs, import_tolerance, architectures: architecture.clone(), context: None })
     }
 }
 

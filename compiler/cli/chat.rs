@@ -19,6 +19,7 @@ use snnc::front::OnnxOptions;
 use snnc::generate::{Stopped, slides};
 use snnc::model::{EngineOptions, Loaded};
 use snnc::program_lints::program_lints;
+use snnc::sliding::OnFull;
 use snnc::tokens::Tokens;
 use snnc::tokens::language_files::template_file;
 use snnc::tokens::start::StartChoice;
@@ -58,9 +59,9 @@ pub struct ChatCommand {
     /// The day that a template is told, as 2024-07-26 [default: today, UTC]
     #[arg(long, value_name = "YYYY-MM-DD")]
     date: Option<Moment>,
-    /// Most tokens of an answer; -1 writes until the text or the context ends
-    #[arg(short = 'n', long, value_name = "N", default_value = "-1", value_parser = most_tokens, allow_negative_numbers = true)]
-    max_new_tokens: MostTokens,
+    /// Most tokens of an answer; -1 writes until the text or the context ends [default: -1; the context with --on-full slide]
+    #[arg(short = 'n', long, value_name = "N", value_parser = most_tokens, allow_negative_numbers = true)]
+    max_new_tokens: Option<MostTokens>,
     #[command(flatten)]
     sample: SampleArgs,
     #[command(flatten)]
@@ -89,12 +90,16 @@ const PRICES: &str = "paper45";
 
 impl ChatCommand {
     pub fn files(&self) -> FileUse {
-        let used = FileUse::default().reads_models("the model", [&self.model]).reads("--template", &self.template);
+        let used = self
+            .onnx
+            .files(FileUse::default())
+            .reads_models("the model", [&self.model])
+            .reads("--template", &self.template);
         self.engine.files(used)
     }
 
     pub fn run(self) -> Result<(), Diagnostics> {
-        self.end.check(self.max_new_tokens)?;
+        self.max_new_tokens.map_or(Ok(()), |most| self.end.check(most))?;
         let onnx = OnnxOptions { context: self.end.context, ..self.onnx.options()? };
         let loaded = Loaded::read(&self.model, &onnx)?;
         loaded.warnings.iter().for_each(|warning| warn(warning));
@@ -106,10 +111,14 @@ impl ChatCommand {
         let spiking = loaded.source.graph.stage == Stage::Spiking;
         let engine = EngineOptions { count: spiking, ..self.threads.of(self.engine.options()?) };
         let program = loaded.source.program_within(&engine, self.end.context)?;
-        status(&context_in_words(&program));
+        status(&context_in_words(program.graph()));
         let options = ChatOptions {
             system: self.system.clone(),
-            most: self.max_new_tokens.0,
+            most: match (self.max_new_tokens, self.end.on_full) {
+                (Some(MostTokens(most)), _) => most,
+                (None, OnFull::Stop) => None,
+                (None, OnFull::Slide) => Some(program.graph().context as usize),
+            },
             options: self.sample.options(),
             stop: self.end.stop.clone(),
             on_full: self.end.on_full,

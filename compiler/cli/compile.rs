@@ -4,6 +4,7 @@ use crate::args::{OnnxArgs, StartArgs, calibration_tokens, threads};
 use crate::bar::Bar;
 use crate::output::{emit, status};
 use crate::quant_args::QuantArgs;
+use crate::sampling::context_in_words;
 use crate::units::{percent, si};
 use clap::Args;
 use snnc::compile::{CompileOptions, CompiledModel, compile};
@@ -17,7 +18,7 @@ use snnc_passes::STANDARD;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Convert an ONNX GPT-2 to a spiking network
+/// Convert a language model, an ONNX file or a Hugging Face folder, to a spiking network
 #[derive(Args, Debug)]
 pub struct CompileCommand {
     /// The ONNX file
@@ -111,6 +112,7 @@ fn summary(compiled: &CompiledModel, output: &Path, bytes: u64, seconds: f64) {
     let CompiledModel { options, calibration, .. } = compiled;
     let (output, size) = (output.display(), si(bytes as f64, "B"));
     status(&format!("{output}: {size}, {options}, calibrated on {}, in {seconds:.1} s", calibration.source));
+    status(&context_in_words(&compiled.collapsed()));
     let Some(lists) = compiled.expected_savings() else { return };
     let beside = |(name, share): &(&str, f64)| format!("{} % against {name}", percent(Some(*share)));
     let of = |(list, savings): &(String, Vec<(&str, f64)>)| {

@@ -148,7 +148,7 @@ mod tests {
         "check a --architecture b",
         "compile a -o b --tokenizer c --calibrate d --architecture e",
         "run a --prompts b --kernel-costs c --emit clif=d --architecture e",
-        "chat a --template b --kernel-costs c",
+        "chat a --template b --kernel-costs c --architecture d",
         "eval a --reference b --text c --html d --kernel-costs e --architecture f",
         "eval a --tokens b",
         "energy a --text b --prices c --architecture d",

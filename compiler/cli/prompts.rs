@@ -142,7 +142,7 @@ impl<'a> Prompts<'a> {
     /// Reads prompts wherever there is room, several in a pass; whether there are texts at hand.
     fn join(&mut self) -> bool {
         loop {
-            let mut joined = Vec::new();
+            let mut joined: Vec<Beginning<'a>> = Vec::new();
             for sequence in 0..self.here.len() {
                 while self.here[sequence].is_none() && joined.last().is_none_or(|(last, ..)| *last != sequence) {
                     let Some((at, prompt)) = self.waiting.next() else { break };

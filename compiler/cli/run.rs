@@ -80,7 +80,7 @@ impl RunCommand {
         let text = self.text()?;
         let program = loaded.source.program_within(&self.threads.of(self.engine.options()?), self.end.context)?;
         if self.end.context.is_some() {
-            status(&context_in_words(&program));
+            status(&context_in_words(program.graph()));
         }
         let request = Request {
             prompt: &text,

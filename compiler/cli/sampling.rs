@@ -4,9 +4,9 @@ use crate::units::si;
 use clap::Args;
 use snnc::sliding::OnFull;
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::{Diagnostic, ErrorCode};
+use snnc_ir::{Diagnostic, ErrorCode, Graph};
 use snnc_runtime::sample::REPEAT_WINDOW;
-use snnc_runtime::{Program, SampleOptions};
+use snnc_runtime::{SampleOptions, sequence_bytes};
 
 /// How tokens are chosen.
 #[derive(Args, Clone, Copy, Debug)]
@@ -88,9 +88,9 @@ pub fn most_tokens(text: &str) -> Result<MostTokens, String> {
 }
 
 /// How long the context is, and what a full one takes.
-pub fn context_in_words(program: &Program) -> String {
-    let bytes = si(program.sequence_bytes() as f64, "B");
-    format!("a context of {} tokens, whose state takes {bytes} when it is full", program.graph().context)
+pub fn context_in_words(graph: &Graph) -> String {
+    let bytes = si(sequence_bytes(graph) as f64, "B");
+    format!("a context of {} tokens, whose state takes {bytes} when it is full", graph.context)
 }
 
 fn at_least_zero(text: &str) -> Result<f32, String> {

@@ -18,9 +18,11 @@ use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::Pass;
+use snnc_passes::collapse;
 use snnc_passes::cost::{Form, Number};
 use snnc_passes::options::QuantOptions;
 use snnc_runtime::Options;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// What a compilation is told.
@@ -51,7 +53,7 @@ impl CompileOptions {
     /// use snnc::compile::{CompileOptions, compile};
     /// use snnc::progress::Silent;
     /// let options = CompileOptions::new("model.onnx".as_ref());
-    /// let compiled = compile(&options, &Silent, &mut |_, _| {}).expect("it is a GPT-2");
+    /// let compiled = compile(&options, &Silent, &mut |_, _| {}).expect("it is a network that snnc compiles");
     /// compiled.write("model.snn".as_ref()).expect("the folder can be written");
     /// ```
     pub fn new(model: &Path) -> Self {
@@ -84,7 +86,7 @@ pub struct CompiledModel {
 /// Compiles an ONNX file or a folder.
 ///
 /// # Errors
-/// What cannot be read, is not part of a GPT-2, or differs from its file; a request to stop.
+/// What cannot be read, is no part that snnc knows, or differs from its file; a request to stop.
 pub fn compile(
     options: &CompileOptions,
     progress: &dyn Progress,
@@ -100,11 +102,11 @@ pub fn compile(
     let sample = calibration_sample(tokens.as_ref(), options.calibrate.as_deref(), progress)?;
     let DenseNetwork { mut tensor, network, proof } =
         front::network(path, &dense, options.onnx.import_tolerance, watch)?;
-    let warning = proof.as_ref().and_then(Proof::warning);
-    dense.warnings().iter().chain(&warning).for_each(|warning| progress.warn(warning));
     if let Some(context) = options.onnx.context {
         shorten_context(&mut tensor, context)?;
     }
+    let warning = proof.as_ref().and_then(Proof::warning);
+    dense.warnings().iter().chain(&warning).for_each(|warning| progress.warn(warning));
     let mut watch = |pass: &Pass, _: &Graph, after: &Graph| watch(pass.name, after);
     let calibration_tokens =
         options.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(network.parameters)).max(1);
@@ -149,6 +151,13 @@ impl CompiledModel {
     pub fn write(&self, path: &Path) -> Result<u64, Diagnostic> {
         files::write_whole(path, |out| container::write(&self.file, out))?;
         Ok(std::fs::metadata(path).map_or(0, |meta| meta.len()))
+    }
+
+    /// The program as it is run: with levels instead of timesteps, unless the order of spikes matters.
+    pub fn collapsed(&self) -> Cow<'_, Graph> {
+        let graph = &self.file.graph;
+        let collapsed = (!collapse::depends_on_order(graph)).then(|| collapse::collapse(graph).ok()).flatten();
+        collapsed.map_or(Cow::Borrowed(graph), Cow::Owned)
     }
 
     /// What a prompt is expected to save by two price lists beside three dense networks, at the firing rates of the calibration

@@ -83,7 +83,7 @@ pub type Watch<'a> = dyn FnMut(&Pass, &Graph, &Graph) + 'a;
 /// Imported to Spiking: `dense`, then `spiking`.
 ///
 /// # Errors
-/// What is not part of a GPT-2; text that cannot be tokenised.
+/// Parts that snnc does not know; text that cannot be tokenised.
 pub fn convert(
     imported: Graph,
     rounded: bool,
@@ -114,7 +114,7 @@ pub fn convert_watched(
 /// eight bits. A graph at stage Tensor is that already.
 ///
 /// # Errors
-/// What is not part of a GPT-2.
+/// Parts that snnc does not know.
 pub fn raise(imported: Graph, rounded: bool) -> Result<Graph, Diagnostics> {
     if imported.stage == Stage::Tensor {
         return Ok(imported);

@@ -6,7 +6,7 @@ use snnc_ir::op::{DenseOp, Heads, LeafOp, LevelOp, Pairs, SpikeOp};
 use snnc_ir::ssa::Ssa;
 use snnc_ir::{Curve, Diagnostic, Graph, Node, Op, Value};
 
-/// A transformer as a graph at stage Tensor has it.
+/// A decoder as a graph at stage Tensor has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
     /// Channels of the residual stream.
@@ -153,7 +153,7 @@ impl Network {
     pub fn of(graph: &Graph) -> Result<Self, Diagnostic> {
         match Self::read(graph) {
             Some(network) if !network.layers.attention.is_empty() => Ok(network),
-            Some(_) => Err(Diagnostic::new("", "there is no attention in it; a language model has a layer or more")),
+            Some(_) => Err(Diagnostic::new("", "there is no attention in it; a decoder has a layer or more")),
             None => Err(Diagnostic::new("", "it embeds no token ids")),
         }
     }

@@ -138,7 +138,7 @@ pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport
 /// An imported graph as ranges were measured on it.
 ///
 /// # Errors
-/// What is not part of a GPT-2.
+/// Parts that snnc does not know.
 pub fn dense_tensor(source: ModelSource) -> Result<Graph, Diagnostics> {
     convert::dense(source.graph, source.rounded, &mut |_, _, _| {})
 }

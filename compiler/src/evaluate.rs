@@ -1,6 +1,6 @@
 //! How well a network predicts text, and how near two networks are: perplexity, cosine similarity, agreement.
 //!
-//! The protocol of the usual GPT-2 evaluation: the text with one start token before it is cut into windows of the
+//! The usual protocol for decoders: the text with one start token before it is cut into windows of the
 //! context's length, a stride apart; every token but the first is predicted once, by the first window that has it. With
 //! a stride of the context's length windows do not overlap; a shorter one gives every prediction more of its past.
 

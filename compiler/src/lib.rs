@@ -1,11 +1,11 @@
-//! snnc as a library: ONNX files to spiking programs, and what such a program does and costs.
+//! snnc as a library: ONNX files and Hugging Face folders to spiking programs, and what such a program does and costs.
 //!
 //! Whatever the command `snnc` does is a function here. Each takes an options struct and a [`progress::Progress`], which is told
 //! how far the work is and may stop it:
 //!
 //! | to do | function |
 //! |---|---|
-//! | check an ONNX file | [`check::check`] |
+//! | check an ONNX file or a folder | [`check::check`] |
 //! | compile it | [`compile::compile`] |
 //! | write text | [`generate::generate`] |
 //! | evaluate | [`eval::eval`] |

@@ -198,7 +198,7 @@ fn stated_hashes(text: &str) -> HashMap<String, u64> {
 /// one, or those behind the passes that lead to the stage of the program, as `snnc show` runs them.
 ///
 /// # Errors
-/// The model is no GPT-2.
+/// The model has parts that snnc does not know.
 pub fn weights_of(model: Model, text: &str) -> Result<Vec<Graph>, Diagnostics> {
     let dense = match model {
         Model::Snn(file) => return Ok(vec![file.graph]),

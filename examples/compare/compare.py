@@ -3,10 +3,10 @@
     examples/compare/compare.sh [--size small] [--rounds 5] [--threads 1,2] [--peers tract,llama.cpp] [--json FILE]
     examples/compare/compare.sh --folder DIR [--gguf FILE] [--snn FILE] [--prompts 512] ...
 
-The model is a GPT-2 with random weights, or a decoder in a Hugging Face folder. Every engine gives the same kind of output: the logits of the last token for prompts, one token after another for decoding,
-at the same depth, on the same cores. A round measures every engine once, each warm, and the ratio of a round is of figures
-taken within seconds of each other; printed are medians over rounds. How like the logits are to onnxruntime's f32 is printed
-first, for a fast wrong answer is no peer. SpikingJelly runs no decoder: it is met on an MLP, by `mlp.py`.
+The model is a GPT-2 with random weights, or a decoder in a Hugging Face folder. Every engine gives the same kind of output: the
+logits of the last token for prompts, one token after another for decoding, at the same depth, on the same cores. A round
+measures every engine once, each warm, and the ratio of a round is of figures taken within seconds of each other; printed are
+medians over rounds. How like the logits are to onnxruntime's f32 is printed first, for a fast wrong answer is no peer. SpikingJelly runs no decoder: it is met on an MLP, by `mlp.py`.
 
 A peer that cannot be installed or run is left out, and the reason is printed.
 """
@@ -41,7 +41,10 @@ PEERS = {
     "spikingjelly": ([], ["torch==2.15.0", "spikingjelly==2.0.0"]),
 }
 # llama.cpp is built for this machine; its tools and what it sees and hears with are not needed.
-BUILD = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF"}
+BUILD = {
+    "CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF",
+    "CXXFLAGS": f"-include {HERE}/tiles.h",
+}
 
 
 class Peer:
@@ -147,7 +150,7 @@ def random_model(program, size):
 
 
 def folder_model(folder):
-    """The same of a folder. Files that were made of what lay there before are not taken for those of what lies there now."""
+    """The same of a folder. What was made of files that lay there before is not taken for what is there now."""
     lying = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
     key = hashlib.sha256(repr((folder, lying)).encode()).hexdigest()[:8]
     return folder, WORK / f"{folder.name}-{key}", text_ids(folder)
@@ -163,8 +166,9 @@ def text_ids(folder):
         return random_ids(shape(folder).vocabulary)
     from tokenizers import Tokenizer
 
-    text = (ROOT / "README.md").read_text()
-    return Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text, add_special_tokens=False).ids[:CONTEXT]
+    text = (ROOT / "docs/architecture.md").read_text()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return tokenizer.encode(text, add_special_tokens=False).ids[:CONTEXT]
 
 
 def compiled(program, source, stem, timesteps):
@@ -177,8 +181,8 @@ def compiled(program, source, stem, timesteps):
 
 
 def alike(engines, ids):
-    """By engine, beside the reference: the cosine of the last logits, whether the best guess is the same, and how many greedy ids
-    are the same until one differs."""
+    """By engine, beside the reference: the cosine of the last logits, whether the best guess is the same, and how many greedy
+    ids are the same until one differs."""
     reference = next((e for e in engines if e.name == REFERENCE), None)
     if reference is None:
         print(f"{REFERENCE} is not here, so that logits are not compared")
@@ -247,6 +251,17 @@ def table(figures):
     return found
 
 
+def refused(folder, longest):
+    """Why a folder cannot be measured here, or None."""
+    try:
+        context = shape(folder).context
+    except KeyError as key:
+        return f"its config.json has no {key}: it is no decoder that is known here"
+    except ValueError as error:
+        return error
+    return f"it has a context of {context} tokens; {longest} are measured" if context < longest else None
+
+
 def arguments():
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--size", default="small", choices=SIZES, help="of a GPT-2 with random weights")
@@ -267,6 +282,8 @@ def arguments():
     args.threads, args.prompts = ([int(n) for n in text.split(",")] for text in (args.threads, args.prompts))
     if args.folder and not (args.folder / "config.json").exists():
         parser.error(f"{args.folder} has no config.json: it is no Hugging Face folder")
+    if args.folder and (why := refused(args.folder, max(*args.prompts, DEPTH + DECODED))):
+        parser.error(f"{args.folder}: {why}")
     if args.gguf and not (args.folder and args.gguf.is_file()):
         parser.error("--gguf FILE goes with --folder DIR, and the file must be there")
     if min(args.threads) < 1 or max(args.prompts) > CONTEXT:

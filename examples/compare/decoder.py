@@ -1,6 +1,6 @@
-"""A decoder in a Hugging Face folder: RMSNorm, rotary positions, grouped heads and a gated MLP, with biases and norms of queries and
-keys where there are some. `shape` is what its config says, `weights` its numbers in f32. What it leaves out, it refuses by name:
-scaled rotary positions, windows shorter than the contexts measured here, curves but SiLU."""
+"""A decoder in a Hugging Face folder: RMSNorm, rotary positions, grouped heads and a gated MLP, with biases and norms of queries
+and keys where there are some. `shape` is what its config says, `weights` its numbers in f32. What it leaves out, it refuses by
+name: scaled rotary positions, windows shorter than the contexts measured here, curves but SiLU."""
 
 import json
 import math
@@ -16,6 +16,7 @@ CONTEXT = 1024
 class Shape:
     model_type: str
     vocabulary: int
+    context: int
     width: int
     hidden: int
     layers: int
@@ -30,17 +31,19 @@ def shape(folder):
     config = json.loads((Path(folder) / "config.json").read_text())
     rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
     window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+    curve = config.get("hidden_act")
     refused = {
-        "rotary positions of kind": rotary.get("rope_type", rotary.get("type", "default")) not in ("default", None) and rotary,
-        "a window of": window is not None and window < CONTEXT and window,
-        "the curve": config.get("hidden_act") != "silu" and config.get("hidden_act", "none"),
+        f"rotary positions {rotary}": (rotary.get("rope_type") or rotary.get("type") or "default") != "default",
+        f"a window of {window}": window is not None and window < CONTEXT,
+        f"the curve {curve}": curve != "silu",
     }
-    if found := [f"{name} {what}" for name, what in refused.items() if what]:
-        raise ValueError(f"{folder}: not known here: {', '.join(found)}")
+    if found := [name for name, is_here in refused.items() if is_here]:
+        raise ValueError(f"not known here: {', '.join(found)}")
     heads = config["num_attention_heads"]
     return Shape(
         model_type=config["model_type"],
         vocabulary=config["vocab_size"],
+        context=config["max_position_embeddings"],
         width=config["hidden_size"],
         hidden=config["intermediate_size"],
         layers=config["num_hidden_layers"],

@@ -1,6 +1,6 @@
-"""A decoder of `decoder.py`, made into what onnxruntime runs best: the operators of its own that its exporters for generation write
-(`GroupQueryAttention` with rotary positions, `SkipSimplifiedLayerNormalization`), queries, keys and values by one product, keys and
-values in memory of the caller's that grows in place, and the head on the last token only. The weights are the same numbers."""
+"""A decoder of `decoder.py`, made into what onnxruntime runs best: the operators of its own that its exporters for generation
+write (`GroupQueryAttention` with rotary positions, `SkipSimplifiedLayerNormalization`), queries, keys and values by one product,
+a cache of the caller's that grows in place, and the head on the last token only. The weights are the same numbers."""
 
 import numpy as np
 import onnx
@@ -25,8 +25,11 @@ class Builder:
 
     def linear(self, x, weight, bias, output):
         """`x` by the transpose of a weight as folders hold it."""
-        y = self.node("MatMul", [x, self.constant(f"{output}.weight", weight.T)], f"{output}.m" if bias is not None else output)
-        return y if bias is None else self.node("Add", [y, self.constant(f"{output}.bias", bias)], output)
+        product = [x, self.constant(f"{output}.weight", weight.T)]
+        if bias is None:
+            return self.node("MatMul", product, output)
+        y = self.node("MatMul", product, f"{output}.m")
+        return self.node("Add", [y, self.constant(f"{output}.bias", bias)], output)
 
 
 def decoder_with_past(folder):
@@ -35,7 +38,8 @@ def decoder_with_past(folder):
     tables = [b.constant(name, table) for name, table in zip(("cosines", "sines"), turns(found))]
     skip = None
     for i in range(found.layers):
-        part = {name.removeprefix(f"layers.{i}."): array for name, array in arrays.items() if name.startswith(f"layers.{i}.")}
+        prefix = f"layers.{i}."
+        part = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         x, normed = norm(b, found, x, skip, part["input_layernorm.weight"], f"{i}.before")
         skip = attention(b, found, part, normed, tables, i)
         presents += [f"present.{i}.k", f"present.{i}.v"]

@@ -1,11 +1,13 @@
 """One engine that people run a decoder with, in a process of its own, so that it can fail alone: `compare.py` starts it, writes
 questions as lines of JSON to its standard input, and reads the answers.
 
-It runs a GPT-2 of `make_gpt2`, a decoder in a Hugging Face folder, or a GGUF file as it is. Every engine computes the same thing:
-logits of the last token only, keys and values kept. Files that it needs begin with the given stem, and are made when they are not there. A figure is of one run behind one that warms up, as in `snnc bench --repeats 1`.
+It runs a GPT-2 of `make_gpt2`, a decoder in a Hugging Face folder, or a GGUF file as it is. Every engine computes the same
+thing: logits of the last token only, keys and values kept. Files that it needs begin with the given stem, and are made when they
+are not there. A figure is of one run behind one that warms up, as in `snnc bench --repeats 1`.
 """
 
 import json
+import logging
 import sys
 import tempfile
 import time
@@ -114,6 +116,8 @@ class Llama:
         import llama_cpp
 
         path = self.file(Path(source), stem)
+        # It says a line for every input of a graph.
+        logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)
         self.api = llama_cpp
         llama_cpp.llama_backend_init()
         self.model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())

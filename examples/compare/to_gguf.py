@@ -1,6 +1,6 @@
-"""Models made into GGUF files for llama.cpp: a GPT-2 as `make_gpt2` writes it, or a decoder in a Hugging Face folder. Matrices are in
-Q8_0, its blocks of 32 weights with one scale; positions, norms and biases in f32, as llama.cpp's own quantiser leaves them. There is
-no tokenizer: ids go in."""
+"""Models made into GGUF files for llama.cpp: a GPT-2 as `make_gpt2` writes it, or a decoder in a Hugging Face folder. Matrices are
+in Q8_0, its blocks of 32 weights with one scale; positions, norms and biases in f32, as llama.cpp's own quantiser leaves them.
+There is no tokenizer: ids go in."""
 
 import gguf
 import numpy as np
@@ -11,7 +11,7 @@ MATRICES = {"attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "mlp.c_fc":
 NORMS = {"ln_1": "attn_norm", "ln_2": "ffn_norm"}
 
 
-# The format's architecture of a model type, and whether it holds rotary pairs side by side instead of in two halves of a head.
+# The format's architecture of a model type, and whether it holds rotary pairs side by side, not in two halves of a head.
 ARCHITECTURES = {"llama": ("llama", True), "mistral": ("llama", True), "qwen2": ("qwen2", False), "qwen3": ("qwen3", False)}
 PARTS = {
     "input_layernorm": "attn_norm",

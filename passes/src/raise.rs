@@ -6,13 +6,17 @@
 
 mod affine;
 mod build;
+mod heads;
 mod norms;
 mod refusal;
+mod rotary;
+mod views;
 
 use crate::constants;
 use crate::context::Context;
 use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, RewriteRule};
+use crate::egraph::sampling::Operand;
 use crate::egraph::term::{Term, Terms, is_constant};
 use crate::egraph::{rewrite, sampling};
 use crate::sites;
@@ -46,7 +50,8 @@ use snnc_ir::{Binary, Graph, Op, Stage, Type, Unary};
 /// ```
 pub fn raise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     let tolerance = if context.rounded { sampling::TOLERANCE_OF_CODES } else { sampling::TOLERANCE };
-    let graph = &affine::folded(&norms::recognised(graph, tolerance)?)?;
+    let graph = constants::fold_numbers(graph)?;
+    let graph = &affine::folded(&heads::in_one_form(&norms::recognised(&graph, tolerance)?)?)?;
     // Constant expressions are only legal before the Tensor stage, which they are folded for.
     let raised = rewrite(graph, RULES, tolerance, &price, Stage::Imported, |terms, stuck| {
         refusal::unraised(terms, graph, stuck)
@@ -116,6 +121,9 @@ pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "curve-mul",   left: "(mul ?a ?b)",                       right: curve },
     RewriteRule { name: "curve-div",   left: "(div ?a ?b)",                       right: curve },
     RewriteRule { name: "curve-max",   left: "(max ?a ?b)",                       right: curve },
+    // Gates: a curve of one projection, times another.
+    RewriteRule { name: "gated",       left: "(mul (curve:c ?x) ?u)",             right: gated },
+    RewriteRule { name: "gated-late",  left: "(mul ?x (mul ?a ?u))",              right: gated_later },
     // Softmax in its own words. What is taken from every score of a row changes no weight.
     RewriteRule { name: "softmax",     left: "(div (exp ?s) (reduce_sum:r (exp ?s)))", right: softmax },
     RewriteRule { name: "softmax-shift", left: "(softmax (sub ?s ?t))",           right: shifted_softmax },
@@ -127,9 +135,12 @@ pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "mask-blend",  left: "(sub (mul ?s (causal_mask:c)) (causal_mask:d))", right: |m| blended_mask(m, 1.0) },
     RewriteRule { name: "mask-blend+", left: "(add (mul ?s (causal_mask:c)) (causal_mask:d))", right: |m| blended_mask(m, -1.0) },
     RewriteRule { name: "mask-flip",   left: "(where (causal_mask:c) ?n ?s)",          right: flipped_mask },
-    RewriteRule { name: "mask-twice",  left: "(where (causal_mask:c) (where (causal_mask:c) ?s ?n) ?m)", right: mask_twice },
+    RewriteRule { name: "mask-scale",  left: "(mul (where (causal_mask:c) ?s ?n) ?k)", right: scaled_mask },
+    RewriteRule { name: "mask-twice",  left: "(where (causal_mask:c) (where (causal_mask:d) ?s ?n) ?m)", right: mask_twice },
     RewriteRule { name: "attention",   left: "(merge_heads (matmul (softmax (where (causal_mask:c) (mul (matmul (split_heads:h ?q) (transpose:p (split_heads:h ?k))) ?scale) ?n)) (split_heads:h ?v)))", right: attention },
     RewriteRule { name: "unscaled",    left: "(merge_heads (matmul (softmax (where (causal_mask:c) (matmul (split_heads:h ?q) (transpose:p (split_heads:h ?k))) ?n)) (split_heads:h ?v)))", right: attention },
+    RewriteRule { name: "grouped",     left: "(merge_heads (reshape:m (matmul (softmax (where (causal_mask:c) (mul (matmul (reshape:a (split_heads:h ?q)) (reshape:b (transpose:p (split_heads:g ?k)))) ?scale) ?n)) (reshape:e (split_heads:g ?v)))))", right: grouped_attention },
+    RewriteRule { name: "grouped-unscaled", left: "(merge_heads (reshape:m (matmul (softmax (where (causal_mask:c) (matmul (reshape:a (split_heads:h ?q)) (reshape:b (transpose:p (split_heads:g ?k)))) ?n)) (reshape:e (split_heads:g ?v)))))", right: grouped_attention },
     RewriteRule { name: "one-head",    left: "(matmul (softmax (where (causal_mask:c) (mul (matmul ?q (transpose:p ?k)) ?scale) ?n)) ?v)", right: attention_of_one_head },
     RewriteRule { name: "one-unscaled",left: "(matmul (softmax (where (causal_mask:c) (matmul ?q (transpose:p ?k)) ?n)) ?v)", right: attention_of_one_head },
 ];
@@ -393,6 +404,31 @@ fn curve(m: &Match<'_>) -> Option<Expr> {
     (m.terms[way.root].data.ty == fact.ty).then(|| Expr::op(Op::Dense(DenseOp::Curve(curve)), [Expr::Class(way.root)]))
 }
 
+/// A gated linear unit: rows times a curve of other rows.
+fn gated(m: &Match<'_>) -> Option<Expr> {
+    let Op::Dense(DenseOp::Curve(curve)) = m.op("c") else { return None };
+    let alike = m.ty("x") == m.ty("u") && m.root_ty() == m.ty("x") && !m.is_constant("u");
+    alike.then(|| Expr::op(Op::Dense(DenseOp::Gated(curve)), [class(m, "x"), class(m, "u")]))
+}
+
+/// The same where a part of the curve was multiplied later: x * (sigmoid(x) * u).
+fn gated_later(m: &Match<'_>) -> Option<Expr> {
+    let rows = |name| m.ty(name).shape().row_width().is_some() && !m.is_constant(name);
+    if !rows("x") || !rows("a") || !rows("u") || m.ty("x") != m.ty("u") {
+        return None;
+    }
+    let operand = |name| {
+        let class = m.class(name);
+        let fact = &m.terms[class].data;
+        Operand { class, scalar: fact.scalar, ways: &fact.pointwise }
+    };
+    let product = Op::Array(ArrayOp::Binary(Binary::Mul));
+    let ways = sampling::pointwise(product, &[operand("x"), operand("a")], &|id| m.terms.find(id));
+    let (way, curve) = ways.iter().find_map(|way| Some((way, sampling::curve_of(way, m.terms.analysis.tolerance)?)))?;
+    let alike = m.terms[way.root].data.ty == m.ty("u") && m.root_ty() == m.ty("u");
+    alike.then(|| Expr::op(Op::Dense(DenseOp::Gated(curve)), [Expr::Class(way.root), class(m, "u")]))
+}
+
 /// Exponentials over their sum along the innermost axis.
 fn softmax(m: &Match<'_>) -> Option<Expr> {
     let Op::Training(TrainingOp::ReduceSum(to)) = m.op("r") else { return None };
@@ -410,8 +446,10 @@ fn shifted_softmax(m: &Match<'_>) -> Option<Expr> {
 /// What is put on the score of a key that is absent.
 pub const MASKED: f32 = -1e4;
 
-fn select(keep: f32) -> Op {
-    Op::Array(ArrayOp::CausalMask { keep: Scalar::new(keep), drop: Scalar::new(1.0 - keep), window: None })
+/// The mask of ones where a query may look, as far back as `like` looks.
+fn select(like: Op) -> Op {
+    let window = if let Op::Array(ArrayOp::CausalMask { window, .. }) = like { window } else { None };
+    Op::Array(ArrayOp::CausalMask { keep: Scalar::new(1.0), drop: Scalar::new(0.0), window })
 }
 
 /// Scores that all get the same number more.
@@ -419,14 +457,15 @@ fn raised(s: Expr, by: f32) -> Expr {
     if by == 0.0 { s } else { add(s, Expr::Number(by)) }
 }
 
-fn filled(s: Expr, by: f32) -> Expr {
-    Expr::op(Op::Array(ArrayOp::Where), [Expr::op(select(1.0), []), s, Expr::Number(by.max(f32::MIN))])
+/// Scores of which those that the mask `like` hides are `by`.
+fn filled(like: Op, s: Expr, by: f32) -> Expr {
+    Expr::op(Op::Array(ArrayOp::Where), [Expr::op(select(like), []), s, Expr::Number(by.max(f32::MIN))])
 }
 
 fn added_mask(m: &Match<'_>) -> Option<Expr> {
-    let Op::Array(ArrayOp::CausalMask { keep, drop, window: None }) = m.op("c") else { return None };
+    let Op::Array(ArrayOp::CausalMask { keep, drop, .. }) = m.op("c") else { return None };
     let masks = keep.get().is_finite() && drop.get() - keep.get() <= WEAKEST && m.ty("s").shape().rank() >= 2;
-    masks.then(|| filled(raised(class(m, "s"), keep.get()), MASKED))
+    masks.then(|| filled(m.op("c"), raised(class(m, "s"), keep.get()), MASKED))
 }
 
 /// Weights that a mask takes away when they are there, what is left being scaled to add up to 1 again.
@@ -436,7 +475,7 @@ fn masked_later(m: &Match<'_>) -> Option<Expr> {
     let ([lead @ .., Dim::Fixed(1)], [own @ .., _]) = (to.dims(), from.dims()) else { return None };
     let by_row = lead == own;
     let softmax = |scores| Expr::op(Op::Array(ArrayOp::Softmax), [scores]);
-    (by_row && selects(m) && m.root_ty() == m.ty("s")).then(|| softmax(filled(class(m, "s"), MASKED)))
+    (by_row && selects(m) && m.root_ty() == m.ty("s")).then(|| softmax(filled(m.op("c"), class(m, "s"), MASKED)))
 }
 
 /// What all kept scores have more changes no weight.
@@ -450,31 +489,55 @@ fn shifted_scores(m: &Match<'_>) -> Option<Expr> {
 /// Scores times a mask of ones and zeros, less a large number where the mask is zero.
 fn blended_mask(m: &Match<'_>, sign: f32) -> Option<Expr> {
     let (
-        Op::Array(ArrayOp::CausalMask { keep, drop, window: None }),
-        Op::Array(ArrayOp::CausalMask { keep: none, drop: large, window: None }),
+        Op::Array(ArrayOp::CausalMask { keep, drop, window }),
+        Op::Array(ArrayOp::CausalMask { keep: none, drop: large, window: other }),
     ) = (m.op("c"), m.op("d"))
     else {
         return None;
     };
     let (none, large) = (-sign * none.get(), -sign * large.get());
-    let blends = keep.get() == 1.0 && drop.get() == 0.0 && none.is_finite() && large - none <= WEAKEST;
-    blends.then(|| filled(raised(class(m, "s"), none), large))
+    let blends =
+        window == other && keep.get() == 1.0 && drop.get() == 0.0 && none.is_finite() && large - none <= WEAKEST;
+    blends.then(|| filled(m.op("c"), raised(class(m, "s"), none), large))
 }
 
 fn flipped_mask(m: &Match<'_>) -> Option<Expr> {
-    let Op::Array(ArrayOp::CausalMask { keep, drop, window: None }) = m.op("c") else { return None };
+    let Op::Array(ArrayOp::CausalMask { keep, drop, .. }) = m.op("c") else { return None };
     (keep.get() == 0.0 && drop.get() != 0.0)
-        .then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(select(1.0), []), class(m, "s"), class(m, "n")]))
+        .then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(select(m.op("c")), []), class(m, "s"), class(m, "n")]))
 }
 
+/// Scores that are scaled when they are masked already.
+fn scaled_mask(m: &Match<'_>) -> Option<Expr> {
+    m.scalar("n").and(m.scalar("k"))?;
+    let same = m.root_ty() == m.ty("s") && window(m, "c").is_some();
+    let scaled = |name| mul(class(m, name), class(m, "k"));
+    same.then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(m.op("c"), []), scaled("s"), scaled("n")]))
+}
+
+/// Of two masks, what both keep: the shorter window.
 fn mask_twice(m: &Match<'_>) -> Option<Expr> {
-    (selects(m) && masked(m, "n") && masked(m, "m"))
-        .then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(m.op("c"), []), class(m, "s"), class(m, "n")]))
+    let (first, second) = (window(m, "c")?, window(m, "d")?);
+    let shorter = match (first, second) {
+        (Some(a), Some(b)) if a <= b => "c",
+        (Some(_), None) => "c",
+        (Some(_) | None, _) => "d",
+    };
+    (masked(m, "n") && masked(m, "m"))
+        .then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(m.op(shorter), []), class(m, "s"), class(m, "n")]))
+}
+
+/// How far back a mask looks that keeps exactly the past, or the last of it.
+fn window(m: &Match<'_>, name: &str) -> Option<Option<u32>> {
+    match m.op(name) {
+        Op::Array(ArrayOp::CausalMask { keep, drop, window }) if keep.get() != 0.0 && drop.get() == 0.0 => Some(window),
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
+    }
 }
 
 /// The mask keeps exactly the past.
 fn selects(m: &Match<'_>) -> bool {
-    matches!(m.op("c"), Op::Array(ArrayOp::CausalMask { keep, drop, window: None }) if keep.get() != 0.0 && drop.get() == 0.0)
+    window(m, "c").is_some()
 }
 
 fn masked(m: &Match<'_>, name: &str) -> bool {
@@ -488,19 +551,41 @@ fn scale(m: &Match<'_>) -> Option<Scalar> {
 fn attention(m: &Match<'_>) -> Option<Expr> {
     let Op::Array(ArrayOp::SplitHeads { heads }) = m.op("h") else { return None };
     let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [0, 2, 1]);
-    let (heads, scale) = (Heads::equal(heads), scale(m)?);
+    let (heads, scale) = (Heads { window: window(m, "c")?, ..Heads::equal(heads) }, scale(m)?);
     let alike = m.ty("q") == m.ty("k") && m.ty("q") == m.ty("v") && m.root_ty() == m.ty("q");
-    (turned && alike && selects(m) && masked(m, "n")).then(|| {
+    (turned && alike && masked(m, "n")).then(|| {
         Expr::op(Op::Dense(DenseOp::Attention { heads, scale }), [class(m, "q"), class(m, "k"), class(m, "v")])
     })
+}
+
+/// Heads of queries in groups, each of which has its own head of keys and values: `[kv, group, tokens, w]`.
+fn grouped_attention(m: &Match<'_>) -> Option<Expr> {
+    let (Op::Array(ArrayOp::SplitHeads { heads: query }), Op::Array(ArrayOp::SplitHeads { heads: kv })) =
+        (m.op("h"), m.op("g"))
+    else {
+        return None;
+    };
+    let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [0, 2, 1]);
+    let width = u32::try_from(m.ty("q").shape().row_width()?).ok()? / query;
+    let of = |name, dims: &[Dim]| matches!(m.op(name), Op::Array(ArrayOp::Reshape(to)) if to.dims() == dims);
+    let (group, width) = (Dim::Fixed(query.checked_div(kv)?), Dim::Fixed(width));
+    let (kv_heads, one) = (Dim::Fixed(kv), Dim::Fixed(1));
+    let in_groups = of("a", &[kv_heads, group, Dim::Tokens, width])
+        && of("b", &[kv_heads, one, width, Dim::Tokens])
+        && of("e", &[kv_heads, one, Dim::Tokens, width])
+        && of("m", &[Dim::Fixed(query), Dim::Tokens, width]);
+    let heads = Heads { query, kv, window: window(m, "c")? };
+    let op = Op::Dense(DenseOp::Attention { heads, scale: scale(m)? });
+    let fits = turned && in_groups && m.ty("k") == m.ty("v") && m.root_ty() == m.ty("q");
+    (fits && masked(m, "n")).then(|| Expr::op(op, [class(m, "q"), class(m, "k"), class(m, "v")]))
 }
 
 fn attention_of_one_head(m: &Match<'_>) -> Option<Expr> {
     let rows = |name| matches!(m.ty(name), Type::Tensor { shape, .. } if shape.row_width().is_some());
     let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [1, 0]);
-    let (heads, scale) = (Heads::equal(1), scale(m)?);
+    let (heads, scale) = (Heads { window: window(m, "c")?, ..Heads::equal(1) }, scale(m)?);
     let fits = rows("q") && m.ty("q") == m.ty("k") && m.ty("q") == m.ty("v") && m.root_ty() == m.ty("q");
-    (turned && fits && selects(m) && masked(m, "n")).then(|| {
+    (turned && fits && masked(m, "n")).then(|| {
         Expr::op(Op::Dense(DenseOp::Attention { heads, scale }), [class(m, "q"), class(m, "k"), class(m, "v")])
     })
 }

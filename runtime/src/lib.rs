@@ -59,7 +59,7 @@ pub use memory_limit::{MemoryReservation, memory_limit, set_memory_limit};
 pub use meter::{Executed, MatmulCounts};
 pub use outputs::Outputs;
 pub use pool::threads_that_fit;
-pub use program::{Engine, Options, Program};
+pub use program::{Engine, Options, Program, sequence_bytes};
 pub use sample::{SampleOptions, Sampler};
 pub use session::Session;
 pub use training::TrainingEngine;

@@ -79,6 +79,12 @@ pub struct Program {
     compiled: Option<Arc<CompiledPlan>>,
 }
 
+/// Bytes of what one sequence of a program keeps when the context is full.
+pub fn sequence_bytes(graph: &Graph) -> u64 {
+    let bytes = kept_sums(graph) + u128::from(graph.context) * kept_per_token(graph);
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
 impl Program {
     /// Plans the graph and, for the JIT, compiles it.
     ///
@@ -116,12 +122,6 @@ impl Program {
     /// How it is run; `chunk` is at most the context.
     pub fn options(&self) -> &Options {
         &self.options
-    }
-
-    /// Bytes of what one sequence keeps when the context is full.
-    pub fn sequence_bytes(&self) -> u64 {
-        let bytes = kept_sums(&self.graph) + u128::from(self.graph.context) * kept_per_token(&self.graph);
-        u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
     /// Time that generating machine code took; 0 for the interpreter.

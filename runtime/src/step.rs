@@ -13,7 +13,7 @@ use crate::meter::{Executed, MatmulCounts};
 use crate::pool::Pool;
 use bytemuck::Pod;
 use snnc_ir::events::Events;
-use snnc_ir::{Curve, Graph, WeightId};
+use snnc_ir::{Curve, Graph, Value, WeightId};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -87,6 +87,11 @@ pub trait StepKind: fmt::Debug + Send + Sync {
     /// The curve whose table it reads.
     fn curve_table(&self) -> Option<Curve> {
         None
+    }
+
+    /// The node of which it checks that numbers are finite: its own, but for one that runs others as well.
+    fn checks(&self, node: Value) -> Value {
+        node
     }
 
     /// Words of scratch that its machine code takes.

@@ -5,7 +5,7 @@ use crate::architecture::{
     Architecture, AttentionPart, NormKind, PackedOrder, PairOrder, PositionPart, ProjectionNames, Setting,
     WeightLayout, WindowKeys,
 };
-use crate::checkpoint::{TensorPart, WantedTensor};
+use crate::checkpoint::{Checkpoint, TensorPart, WantedTensor};
 use crate::config::{Config, shortened};
 use crate::rotary::{Rotary, rotary};
 use serde_json::Value as Json;
@@ -19,6 +19,9 @@ pub const CONTEXT_USUAL: usize = 4096;
 
 /// Most layers: a program has at most 2^17 nodes.
 const LAYERS_MAX: usize = 4096;
+
+/// Most heads, and most channels of one: a hundred times as many as any network has.
+const HEADS_MAX: usize = 1 << 14;
 
 /// A network without its weights' numbers.
 #[derive(Clone, Debug)]
@@ -119,15 +122,14 @@ struct Sizes {
 }
 
 /// Reads a configuration by a description. What is wrong is told to `config`; `None` where nothing more can be said.
-/// `has` tells whether the files have a tensor.
 pub fn plan(
     architecture: &Architecture,
     config: &mut Config,
     asked: Asked,
-    has: &dyn Fn(&str) -> bool,
+    checkpoint: &Checkpoint,
 ) -> Option<Blueprint> {
     let sizes = sizes(architecture, config)?;
-    let based = |name: &str| has(&format!("{}{name}", architecture.prefix));
+    let based = |name: &str| checkpoint.has(&format!("{}{name}", architecture.prefix));
     // Base models are stored without the prefix of the network that has a head.
     let prefix =
         if based(&format!("{}.weight", architecture.tokens.table)) { architecture.prefix.as_str() } else { "" };
@@ -142,13 +144,8 @@ pub fn plan(
     let tied = planner.config.flag_of(&architecture.output.tied);
     let name = &architecture.output.head;
     let head = (!tied).then(|| planner.head(name));
-    if tied && has(&format!("{name}.weight")) {
-        planner
-            .wanted
-            .push(WantedTensor { name: format!("{name}.weight"), sizes: vec![sizes.vocabulary, sizes.width] });
-        planner
-            .config
-            .warn(format!("the configuration ties the head to the table of tokens, so `{name}.weight` is not read"));
+    if tied {
+        planner.tied_head(&format!("{name}.weight"), &tokens.of, checkpoint);
     }
     let wanted = planner.wanted;
     Some(Blueprint { context, tokens, positions, turns, blocks: blocks?, norm, head, wanted })
@@ -178,12 +175,14 @@ fn sizes(architecture: &Architecture, config: &mut Config) -> Option<Sizes> {
         let key = keys.kv_heads.as_deref().unwrap_or(&keys.heads);
         refuse(config, key, format!("is {kv_heads}, which does not divide the {heads} heads"));
     }
-    if layers > LAYERS_MAX {
-        refuse(config, &keys.layers, format!("is {layers}; at most {LAYERS_MAX} are possible"));
-    }
     let head_width = head_width.unwrap_or(width / heads);
-    if heads.saturating_mul(head_width) > u32::MAX as usize {
-        refuse(config, &keys.heads, format!("is {heads}, of {head_width} channels each: these are too many"));
+    let of_heads = keys.head_width.as_deref().unwrap_or(&keys.heads);
+    for (key, number, most) in
+        [(&*keys.layers, layers, LAYERS_MAX), (&*keys.heads, heads, HEADS_MAX), (of_heads, head_width, HEADS_MAX)]
+    {
+        if number > most {
+            refuse(config, key, format!("gives {number}; at most {most} are possible"));
+        }
     }
     sound.then_some(Sizes { width, layers, heads, kv_heads, head_width, inner, vocabulary, context })
 }
@@ -388,6 +387,18 @@ impl Planner<'_> {
                 packed(*order, heads, kv_heads, head_width)
                     .map(|of| self.part(format!("{}{}", self.prefix, at(tensor)), width, all, biased, of))
             }
+        }
+    }
+
+    /// A head that is stored although the table of tokens is the head.
+    fn tied_head(&mut self, name: &str, table: &WantedTensor, checkpoint: &Checkpoint) {
+        if !checkpoint.has(name) {
+            return;
+        }
+        self.wanted.push(WantedTensor { name: name.to_string(), sizes: table.sizes.clone() });
+        if !checkpoint.same(name, &table.name) {
+            let message = "the configuration ties the head to the table of tokens";
+            self.config.warn(format!("{message}, so the other numbers of `{name}` are not read"));
         }
     }
 

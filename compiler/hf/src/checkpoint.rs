@@ -111,6 +111,15 @@ impl Checkpoint {
         self.by_name.contains_key(name)
     }
 
+    /// Whether two tensors are stored alike.
+    pub fn same(&self, a: &str, b: &str) -> bool {
+        let stored = |name| {
+            let (file, stored) = self.stored(name)?;
+            Some((&stored.dtype, &stored.sizes, (*file.bytes).as_ref().get(stored.range.clone())?))
+        };
+        stored(a) == stored(b)
+    }
+
     /// Length of all files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| (*file.bytes).as_ref().len() as u64).sum()

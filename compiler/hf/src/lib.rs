@@ -102,7 +102,7 @@ pub fn import(
     let checkpoint = Checkpoint::read(weights, open)?;
     config.set_defaults(&architecture.defaults);
     let asked = Asked { context: options.context };
-    let blueprint = blueprint::plan(&architecture, &mut config, asked, &|name| checkpoint.has(name));
+    let blueprint = blueprint::plan(&architecture, &mut config, asked, &checkpoint);
     let producer = producer(&mut config);
     let warnings = config.finish(&ConfigRules::built_in())?;
     let blueprint = blueprint.ok_or_else(|| {

@@ -98,7 +98,7 @@ impl ChatTemplate {
         let own = [("messages", messages), ("add_generation_prompt", Value::from(answers))];
         // As in Transformers: there are none, and templates ask.
         let none = ["tools", "documents"].map(|name| (name, Value::from(())));
-        let all: Value = tokens.chain(none).chain(named).chain(own).collect();
+        let all = Value::from_pairs(tokens.chain(none).chain(named).chain(own));
         let rendered = self.environment.get_template(NAME).and_then(|template| template.render(all));
         rendered.map_err(|error| self.diagnose(&error))
     }

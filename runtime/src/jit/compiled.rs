@@ -114,7 +114,7 @@ impl CompiledPlan {
         let step = &self.plan.steps[(code >> 8) as usize];
         let (op, origin) = (self.graph.node(step.node).op, self.graph.origin(step.node));
         match Fault::from_code((code & 0xff) as i32) {
-            Fault::NotFinite => not_finite(&self.graph, step.node),
+            Fault::NotFinite => not_finite(&self.graph, step.kind.checks(step.node)),
             Fault::Misfit => Diagnostic::new(origin, format!("internal error: operands of `{op}` do not fit its plan"))
                 .code(ErrorCode::RUN),
         }

@@ -5,11 +5,12 @@
 
 use crate::kernel_costs::KernelCosts;
 use crate::kernels::{
-    EventList, Kernels, NeuronParams, OUTPUTS, Panels, Potential, Scratch, SpikeCount, SsaCount, SsaShape, StoredLevel,
-    TrainRuns,
+    EventList, GatedParams, InputRows, Kernels, NeuronParams, OUTPUTS, Panels, Potential, Scratch, SpikeCount,
+    SsaCount, SsaShape, StoredLevel, TrainRuns,
 };
 use crate::meter::MatmulCounts;
 use crate::pool::Pool;
+use crate::step::Fault;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -220,40 +221,52 @@ pub fn neuron<X: Potential + Sync, L: StoredLevel + Send>(
     y: &mut [L],
 ) -> SpikeCount {
     let width = neuron.gain.len();
-    let rows = x.len() / width;
-    if rows < TOKENS || pool.threads() == 1 {
-        return kernels.quantise(x, neuron, y);
-    }
-    let part = rows.div_ceil(pool.threads()) * width;
-    let fired = Mutex::new(SpikeCount::default());
-    pool.each(x.chunks(part).zip(y.chunks_mut(part)).collect(), |(x, y)| {
-        let more = kernels.quantise(x, neuron, y);
-        *fired.lock().unwrap_or_else(PoisonError::into_inner) += more;
-    });
-    fired.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let work = |first: usize, y: &mut [L]| Ok(kernels.quantise(&x[first * width..][..y.len()], neuron, y));
+    by_rows(pool, y, width, work).unwrap_or_default()
 }
 
-/// The same of neurons with a multiplicative input, `work(gates, factors, levels)`.
-pub fn gated_neuron<G: Sync, U: Sync, L: Send>(
+/// Shares `work(first row, some rows of results)` by tokens; what all neurons did.
+///
+/// # Errors
+/// The first of any part.
+pub fn by_rows<Y: Send>(
     pool: &Pool,
+    y: &mut [Y],
     width: usize,
-    gate: &[G],
-    up: &[U],
-    y: &mut [L],
-    work: impl Fn(&[G], &[U], &mut [L]) -> SpikeCount + Sync,
-) -> SpikeCount {
-    let rows = gate.len() / width;
+    work: impl Fn(usize, &mut [Y]) -> Result<SpikeCount, Fault> + Sync,
+) -> Result<SpikeCount, Fault> {
+    let rows = y.len() / width;
     if rows < TOKENS || pool.threads() == 1 {
-        return work(gate, up, y);
+        return work(0, y);
     }
-    let part = rows.div_ceil(pool.threads()) * width;
-    let fired = Mutex::new(SpikeCount::default());
-    let parts = gate.chunks(part).zip(up.chunks(part)).zip(y.chunks_mut(part)).collect();
-    pool.each(parts, |((gate, up), y): ((&[G], &[U]), &mut [L])| {
-        let more = work(gate, up, y);
-        *fired.lock().unwrap_or_else(PoisonError::into_inner) += more;
+    let part = rows.div_ceil(pool.threads());
+    let done = Mutex::new(Ok(SpikeCount::default()));
+    pool.each(y.chunks_mut(part * width).enumerate().collect(), |(i, y): (usize, &mut [Y])| {
+        let more = work(i * part, y);
+        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+        *done = done.and_then(|mut all| {
+            all += more?;
+            Ok(all)
+        });
     });
-    fired.into_inner().unwrap_or_else(PoisonError::into_inner)
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The same of neurons with a multiplicative input.
+pub fn gated_neuron<L: StoredLevel + Send>(
+    kernels: Kernels,
+    pool: &Pool,
+    gate: InputRows<'_>,
+    up: InputRows<'_>,
+    neuron: &GatedParams<'_>,
+    y: &mut [L],
+) -> SpikeCount {
+    let width = neuron.gain.len();
+    let work = |first: usize, y: &mut [L]| {
+        let some = first * width..first * width + y.len();
+        Ok(kernels.quantise_gated(gate.part(some.clone()), up.part(some), neuron, y))
+    };
+    by_rows(pool, y, width, work).unwrap_or_default()
 }
 
 /// MatmulCounts of a query and a key, over heads, below which attention is not shared.

@@ -510,30 +510,33 @@ fn a_refused_call_leaves_the_sequence_as_it_was() {
 }
 
 /// One token of this program leads to an infinite mean square; the others do not.
-fn overflowing() -> Arc<Graph> {
-    let mut b = Builder::new(Stage::Tensor, 40);
+fn overflowing(stage: Stage) -> Arc<Graph> {
+    let mut m = NetMaker { b: Builder::new(stage, 40), net: TestNet { stage, ..NET }, state: 1, names: 0 };
     let mut table = vec![0.5; 5 * 12];
     table[3 * 12..4 * 12].fill(f32::MAX);
-    let table = b.weight("table", Arc::new(Tensor::f32(&[5, 12], table)));
-    let tokens = b.add(Op::Leaf(LeafOp::Tokens), &[], "").expect("fits");
-    let x = b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "/embed").expect("fits");
-    let y = b.add(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(1e-5), heads: 1 }), &[x], "/norm").expect("fits");
-    let y = b
-        .add(
-            Op::Dense(DenseOp::Attention { heads: Heads::equal(3), scale: Scalar::new(1.0) }),
-            &[y, y, y],
-            "/attention",
-        )
-        .expect("fits");
-    Arc::new(b.finish(vec![("y".to_string(), y)]))
+    let table = m.b.weight("table", Arc::new(Tensor::f32(&[5, 12], table)));
+    let tokens = m.b.add(Op::Leaf(LeafOp::Tokens), &[], "").expect("fits");
+    let x = m.b.add(Op::Dense(DenseOp::Embed), &[tokens, table], "/embed").expect("fits");
+    let y = m.b.add(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(1e-5), heads: 1 }), &[x], "/norm").expect("fits");
+    let y = if stage == Stage::Tensor {
+        let attention = DenseOp::Attention { heads: Heads::equal(3), scale: Scalar::new(1.0) };
+        m.b.add(Op::Dense(attention), &[y, y, y], "/attention").expect("fits")
+    } else {
+        let y = m.neurons(y, 12, 1.0, Curve::Identity).expect("fits");
+        let sums = m.sums(y, 12, 12).expect("fits");
+        m.affine(sums, 12, 12).expect("fits")
+    };
+    Arc::new(m.b.finish(vec![("y".to_string(), y)]))
 }
 
 #[test]
 fn a_value_that_is_not_finite_is_an_error_that_names_its_origin() {
-    for engine in [Engine::Interpreter, Engine::Jit] {
-        let mut session = Session::new(program(&overflowing(), engine, 2)).expect("there is memory");
+    let engines = [Engine::Interpreter, Engine::Jit];
+    let stages = [Stage::Tensor, Stage::Quantised, Stage::Spiking];
+    for (engine, stage) in engines.into_iter().flat_map(|engine| stages.map(|stage| (engine, stage))) {
+        let mut session = Session::new(program(&overflowing(stage), engine, 2)).expect("there is memory");
         let error = session.forward(&[0, 1, 2, 4, 3], Rows::All).expect_err("token 3 overflows");
-        assert_eq!(error.place, "/norm");
+        assert_eq!(error.place, "/norm", "{engine:?} {stage:?}");
         assert_eq!(session.past(), 0);
         assert!(session.forward(&[0, 1, 2], Rows::All).is_ok());
     }
@@ -736,6 +739,44 @@ fn edges(stage: Stage, code: Code, steps: u16, curve: Curve) -> Result<Graph, sn
     Ok(m.b.finish(outputs))
 }
 
+/// Neurons with a multiplicative input, of every gate with every factor among the edges.
+fn gated_edges(stage: Stage, code: Code, steps: u16, curve: Curve) -> Result<Graph, snnc_ir::Diagnostic> {
+    let d = EDGES.len();
+    let mut m = NetMaker { b: Builder::new(stage, 64), net: TestNet { stage, code, steps, ..NET }, state: 1, names: 0 };
+    let mut rows = |name: &str, turn: usize| {
+        let table = (0..d * d).map(|i| EDGES[(i / d * turn + i) % d]).collect();
+        m.b.weight(name, Arc::new(Tensor::f32(&[d, d], table)))
+    };
+    let (gates, factors) = (rows("gates", 0), rows("factors", 1));
+    let mut row = |name: &str, from: &[f32]| {
+        let data = (0..d).map(|i| from[i % from.len()]).collect();
+        m.b.weight(name, Arc::new(Tensor::f32(&[d], data)))
+    };
+    let constants = [
+        row("pre_gain", &[1.0, -1.0, 1e10, f32::NAN, 0.3]),
+        row("pre_offset", &[0.0, 1.0, f32::INFINITY]),
+        row("gain", &[1.0, -1.0, 0.3, 1e10, f32::NEG_INFINITY, f32::NAN, 0.0]),
+        row("offset", &[0.0, -0.0, 0.5, -1e38]),
+    ];
+    let (one, zero) = (row("one", &[1.0]), row("zero", &[0.0]));
+    let same = (0..d * d).map(|i| i8::from(i % d == i / d)).collect();
+    let same = m.b.weight("same", Arc::new(Tensor::i8(&[d, d], same)));
+    let tokens = m.op(Op::Leaf(LeafOp::Tokens), &[])?;
+    let [gate, factor] = [gates, factors].map(|table| m.op(Op::Dense(DenseOp::Embed), &[tokens, table]).expect("fits"));
+    let [pre_gain, pre_offset, gain, offset] = constants;
+    let args = [gate, factor, pre_gain, pre_offset, gain, offset];
+    let sums = if stage == Stage::Spiking {
+        let spikes = m.op(Op::Spike(SpikeOp::GatedFire { code, steps, curve }), &args)?;
+        let current = m.op(Op::Spike(SpikeOp::Synapse), &[spikes, same])?;
+        m.op(Op::Spike(SpikeOp::Decode), &[current])?
+    } else {
+        let levels = m.op(Op::Level(LevelOp::GatedQuant { code, steps, curve }), &args)?;
+        m.op(Op::Level(LevelOp::MatMulInt), &[levels, same])?
+    };
+    let y = m.op(Op::Level(LevelOp::ScaleShift), &[sums, one, zero])?;
+    Ok(m.b.finish(vec![("levels".to_string(), y)]))
+}
+
 #[test]
 fn neurons_agree_at_every_edge() {
     let ids: Vec<u32> = (0..EDGES.len() as u32).collect();
@@ -753,6 +794,9 @@ fn neurons_agree_at_every_edge() {
                 let graph = Arc::new(edges(stage, code, steps, curve).expect("fits"));
                 let run = |engine| trace(&program(&graph, engine, 64), &[&ids], Rows::All);
                 assert_eq!(run(Engine::Interpreter), run(Engine::Jit), "{stage:?} {code:?} {steps} {curve:?}");
+                let graph = Arc::new(gated_edges(stage, code, steps, curve).expect("fits"));
+                let run = |engine| trace(&program(&graph, engine, 64), &[&ids], Rows::All);
+                assert_eq!(run(Engine::Interpreter), run(Engine::Jit), "gated: {stage:?} {code:?} {steps} {curve:?}");
             }
         }
     }

@@ -1,6 +1,8 @@
 //! What is done to every number on its own: scales, curves; and the rows of an embedding.
 
 use super::activation::with_curve;
+use super::check::check_rows;
+use super::level::Potential;
 use super::vectors::interface::Vectors;
 use snnc_ir::Curve;
 
@@ -21,6 +23,35 @@ pub(super) fn gated(curve: Curve, gate: &[f32], up: &[f32], y: &mut [f32]) {
 #[inline(always)]
 fn each(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
     y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(x));
+}
+
+/// A gain and an offset per channel; and what is added behind them, if something is.
+#[inline(always)]
+pub(super) fn scale_shift<X: Potential>(
+    x: &[X],
+    gain: &[f32],
+    offset: &[f32],
+    residual: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    let d = gain.len();
+    check_rows(x.len(), d, y.len());
+    assert_eq!(offset.len(), d, "an offset for each channel");
+    match residual {
+        None => {
+            for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
+                let channels = y.iter_mut().zip(x).zip(gain.iter().zip(offset));
+                channels.for_each(|((y, x), (&gain, &offset))| *y = x.to_f32() * gain + offset);
+            }
+        }
+        Some(residual) => {
+            assert_eq!(residual.len(), y.len(), "a residual for each number");
+            for ((x, y), residual) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)).zip(residual.chunks_exact(d)) {
+                let channels = y.iter_mut().zip(x).zip(gain.iter().zip(offset)).zip(residual);
+                channels.for_each(|(((y, x), (&gain, &offset)), &r)| *y = x.to_f32() * gain + offset + r);
+            }
+        }
+    }
 }
 
 /// The largest magnitude of every row, 1 where all are 0; whether all were finite.

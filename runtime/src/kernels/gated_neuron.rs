@@ -3,12 +3,13 @@
 //! Law: `potential = curve(gate * pre_gain + pre_offset) * (up * gain + offset)`, each operation rounded, the curve as
 //! `Curve::at_f32` has it. Levels are those of `neuron`.
 
-use super::activation::{BLOCK, with_curve};
+use super::activation::with_curve;
 use super::check::check_rows;
-use super::level::{Potential, StoredLevel};
-use super::neuron::{SpikeCount, block, level, spell_one, tally};
+use super::level::StoredLevel;
+use super::neuron::{SpikeCount, level, spell_one, tally};
 use snnc_ir::Curve;
 use snnc_ir::types::Code;
+use std::ops::Range;
 
 /// A layer's constants, each of a number per channel. `d` is their length.
 #[derive(Clone, Copy, Debug)]
@@ -26,24 +27,80 @@ pub struct GatedParams<'a> {
     pub count: Option<Code>,
 }
 
+/// Numbers that flow into neurons: sums of synapses, or reals.
+#[derive(Clone, Copy, Debug)]
+pub enum InputRows<'a> {
+    I32(&'a [i32]),
+    F32(&'a [f32]),
+}
+
+impl<'a> InputRows<'a> {
+    pub fn len(self) -> usize {
+        match self {
+            InputRows::I32(x) => x.len(),
+            InputRows::F32(x) => x.len(),
+        }
+    }
+
+    /// All of them as reals.
+    pub fn reals(self) -> Vec<f32> {
+        match self {
+            InputRows::I32(x) => x.iter().map(|&x| x as f32).collect(),
+            InputRows::F32(x) => x.to_vec(),
+        }
+    }
+
+    /// Some of them.
+    pub fn part(self, range: Range<usize>) -> Self {
+        match self {
+            InputRows::I32(x) => InputRows::I32(&x[range]),
+            InputRows::F32(x) => InputRows::F32(&x[range]),
+        }
+    }
+
+    /// So many of them from one on, as reals.
+    #[inline(always)]
+    fn read(self, from: usize, block: &mut [f32]) {
+        match self {
+            InputRows::I32(x) => block.iter_mut().zip(&x[from..]).for_each(|(y, &x)| *y = x as f32),
+            InputRows::F32(x) => block.iter_mut().zip(&x[from..]).for_each(|(y, &x)| *y = x),
+        }
+    }
+}
+
+/// Neurons that are computed side by side: several vectors, so that none waits for the steps of another.
+const BLOCK: usize = 64;
+
 /// Rows of gates and of what they multiply to rows of levels.
 #[inline(always)]
-pub(super) fn quantise<G: Potential, U: Potential, L: StoredLevel>(
-    gate: &[G],
-    up: &[U],
+pub(super) fn quantise<L: StoredLevel>(
+    gate: InputRows<'_>,
+    up: InputRows<'_>,
     neuron: &GatedParams<'_>,
     y: &mut [L],
 ) -> SpikeCount {
     let d = neuron.gain.len();
     check_rows(gate.len(), d, y.len());
     assert_eq!(gate.len(), up.len(), "a factor for each gate");
-    let constants = [neuron.pre_gain, neuron.pre_offset, neuron.gain, neuron.offset];
-    assert!(constants.iter().all(|constants| constants.len() == d), "constants for each channel");
+    let lengths = [neuron.pre_gain.len(), neuron.pre_offset.len(), neuron.offset.len()];
+    assert_eq!(lengths, [d; 3], "constants for each channel");
     assert!((0..=L::MOST).contains(&neuron.levels), "levels to {} in 8 or 16 bits", neuron.levels);
-    let limit = neuron.levels as f32 + 0.5;
     let mut fired = SpikeCount::default();
-    for ((gate, up), y) in gate.chunks_exact(d).zip(up.chunks_exact(d)).zip(y.chunks_exact_mut(d)) {
-        with_curve!(neuron.curve, f, row(gate, up, constants, limit, f, y));
+    for (i, y) in y.chunks_exact_mut(d).enumerate() {
+        for (from, y) in (0..).step_by(BLOCK).zip(y.chunks_mut(BLOCK)) {
+            let (mut g, mut u) = ([0.0; BLOCK], [0.0; BLOCK]);
+            // Of a known length, so that vectors do it.
+            if y.len() == BLOCK {
+                gate.read(i * d + from, &mut g);
+                up.read(i * d + from, &mut u);
+                levels_of(&mut g, &u, neuron, from, y);
+            } else {
+                let (g, u) = (&mut g[..y.len()], &mut u[..y.len()]);
+                gate.read(i * d + from, g);
+                up.read(i * d + from, u);
+                levels_of(g, u, neuron, from, y);
+            }
+        }
         // While the row is near.
         if let Some(code) = neuron.count {
             tally(y, code, neuron.levels, &mut fired);
@@ -52,35 +109,17 @@ pub(super) fn quantise<G: Potential, U: Potential, L: StoredLevel>(
     fired
 }
 
+/// Levels of some neurons from channel `from` on.
 #[inline(always)]
-fn row<G: Potential, U: Potential, L: StoredLevel>(
-    gate: &[G],
-    up: &[U],
-    constants: [&[f32]; 4],
-    limit: f32,
-    curve: impl Fn(f32) -> f32,
-    y: &mut [L],
-) {
-    for from in (0..y.len()).step_by(BLOCK) {
-        let some = BLOCK.min(y.len() - from);
-        let [pre_gain, pre_offset, gain, offset] = constants.map(|constants| block(constants, from));
-        let (mut g, mut u, mut levels) = ([0.0; BLOCK], [0.0; BLOCK], [0; BLOCK]);
-        if some == BLOCK {
-            // Of a known length, so that vectors read it.
-            g.iter_mut().zip(&gate[from..from + BLOCK]).for_each(|(g, x)| *g = x.to_f32());
-            u.iter_mut().zip(&up[from..from + BLOCK]).for_each(|(u, x)| *u = x.to_f32());
-        } else {
-            g.iter_mut().zip(&gate[from..]).for_each(|(g, x)| *g = x.to_f32());
-            u.iter_mut().zip(&up[from..]).for_each(|(u, x)| *u = x.to_f32());
-        }
-        for i in 0..BLOCK {
-            g[i] = curve(g[i] * pre_gain[i] + pre_offset[i]);
-        }
-        for i in 0..BLOCK {
-            levels[i] = level(g[i] * (u[i] * gain[i] + offset[i]), limit);
-        }
-        y[from..from + some].iter_mut().zip(levels).for_each(|(y, level)| *y = L::from_i32(level));
-    }
+fn levels_of<L: StoredLevel>(gate: &mut [f32], up: &[f32], neuron: &GatedParams<'_>, from: usize, y: &mut [L]) {
+    let n = y.len();
+    let (pre_gain, pre_offset) = (&neuron.pre_gain[from..from + n], &neuron.pre_offset[from..from + n]);
+    let (gain, offset) = (&neuron.gain[from..from + n], &neuron.offset[from..from + n]);
+    let limit = neuron.levels as f32 + 0.5;
+    gate.iter_mut().zip(pre_gain).zip(pre_offset).for_each(|((g, gain), offset)| *g = *g * gain + offset);
+    with_curve!(neuron.curve, f, gate.iter_mut().for_each(|g| *g = f(*g)));
+    let potentials = gate.iter().zip(up).zip(gain).zip(offset).map(|(((g, u), gain), offset)| g * (u * gain + offset));
+    y.iter_mut().zip(potentials).for_each(|(y, potential)| *y = L::from_i32(level(potential, limit)));
 }
 
 /// Levels of rows of `d` as the spikes that spell them: for each row a plane per timestep, `stride` apart.

@@ -6,7 +6,7 @@
 
 use super::check::check_rows_of;
 use super::event_list::{EventList, Prefetch};
-use super::panel::{GROUP, Group, OUTPUTS, Panels};
+use super::panel::{GROUP, Group, OUTPUTS, Panels, padded};
 use super::vectors::interface::{PanelSums, Vectors};
 
 /// Tokens of a tile: with AVX-512, 24 sums, four weights and an input of the 32 registers.
@@ -23,10 +23,12 @@ pub(super) fn matmul_int(vectors: impl Vectors, x: &[i8], higher: &[EventList], 
     assert!(higher.iter().all(|events| events.planes() == tokens), "a plane for each token");
     if tokens == 1 {
         gemv(vectors, x, higher, w, y);
+    } else if vectors.multiply(x, w, y) {
+        add_higher_of_all(vectors, higher, w, y);
     } else if w.inputs().is_multiple_of(GROUP) {
         tiles(vectors, x, higher, w, y);
     } else {
-        tiles(vectors, &padded(x, w.inputs()), higher, w, y);
+        tiles(vectors, &padded(x, w.inputs(), w.inputs().next_multiple_of(GROUP)), higher, w, y);
     }
 }
 
@@ -53,15 +55,18 @@ fn gemv(vectors: impl Vectors, x: &[i8], higher: &[EventList], w: Panels<'_>, y:
     }
 }
 
-/// Rows padded to whole groups.
+/// The same for all tokens and outputs.
 #[inline(always)]
-fn padded(x: &[i8], inputs: usize) -> Vec<i8> {
-    let k = inputs.next_multiple_of(GROUP);
-    let mut rows = vec![0; x.len() / inputs * k];
-    for (row, x) in rows.chunks_exact_mut(k).zip(x.chunks_exact(inputs)) {
-        row[..inputs].copy_from_slice(x);
+fn add_higher_of_all(vectors: impl Vectors, higher: &[EventList], w: Panels<'_>, y: &mut [i32]) {
+    if higher.is_empty() {
+        return;
     }
-    rows
+    for (p, panel) in w.panels().enumerate() {
+        let columns = p * OUTPUTS..((p + 1) * OUTPUTS).min(w.outputs());
+        for (token, y) in y.chunks_exact_mut(w.outputs()).enumerate() {
+            add_higher(vectors, higher, token, panel, &mut y[columns.clone()]);
+        }
+    }
 }
 
 #[inline(always)]

@@ -41,7 +41,7 @@ pub(crate) use activation::ActivationTable;
 pub(crate) use attention::DenseShape;
 pub(crate) use coincidence::{CoincidenceCount, CoincidenceShape, ColumnRange, words};
 pub(crate) use event_list::{EventList, MOST_IN_TWO, TrainRuns};
-pub(crate) use gated_neuron::GatedParams;
+pub(crate) use gated_neuron::{GatedParams, InputRows};
 pub(crate) use level::{Potential, StoredLevel};
 pub(crate) use linear_attention::{LinearShape, StateSum};
 pub(crate) use neuron::{NeuronParams, SpikeCount};
@@ -139,6 +139,14 @@ impl Isa {
             Err(format!("this machine does not have the instructions `{}`", self.name()))
         }
     }
+}
+
+/// Whether kernels for AVX-512 have a unit that multiplies matrices (AMX): it changes no result.
+pub(crate) fn multiplies_matrices() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return Isa::Avx512.is_available() && vectors::tiles::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 /// Methods that run a body compiled for the instruction set at hand. The body and all it calls are `inline(always)`, or the
@@ -245,6 +253,9 @@ kernels! {
     #[must_use]
     fn row_max_abs(x: &[f32], d: usize, y: &mut [f32]) -> bool = elementwise::row_max_abs;
 
+    /// `y[n, d] = x[n, d] * gain[d] + offset[d]`, and then plus a residual `[n, d]`, if there is one.
+    fn scale_shift[X: Potential](x: &[X], gain: &[f32], offset: &[f32], residual: Option<&[f32]>, y: &mut [f32]) = elementwise::scale_shift;
+
     /// `y[n, d] = x[n, d] * by[n]`, or over it.
     fn scale_rows(x: &[f32], by: &[f32], d: usize, divide: bool, y: &mut [f32]) = elementwise::scale_rows;
 
@@ -300,7 +311,7 @@ kernels! {
     fn quantise[X: Potential, L: StoredLevel](x: &[X], neuron: &NeuronParams<'_>, y: &mut [L]) -> SpikeCount = neuron::quantise with vectors;
 
     /// Gates and what they multiply, `[n, d]` each, to levels; what fired, or nothing where `neuron.count` is `None`.
-    fn quantise_gated[G: Potential, U: Potential, L: StoredLevel](gate: &[G], up: &[U], neuron: &GatedParams<'_>, y: &mut [L]) -> SpikeCount = gated_neuron::quantise;
+    fn quantise_gated[L: StoredLevel](gate: InputRows<'_>, up: InputRows<'_>, neuron: &GatedParams<'_>, y: &mut [L]) -> SpikeCount = gated_neuron::quantise;
 
     /// Levels `[n, d]` as the spikes that spell them: for each row a plane per timestep, `stride` apart.
     fn spell[L: StoredLevel](levels: &[L], d: usize, code: Code, steps: u16, stride: usize, planes: &mut [i8]) = gated_neuron::spell;
@@ -318,9 +329,6 @@ kernels! {
 
     /// `y = sum of x` over axes whose steps are those of `x` and `y`.
     fn sum(x: &[f32], axes: &[Axis], y: &mut [f32]) = training::sum;
-
-    /// `y[n, d] = x[n, d] * gain[d] + offset[d]`.
-    fn scale_shift_f32(x: &[f32], gain: &[f32], offset: &[f32], y: &mut [f32]) = training::scale_shift;
 
     /// The largest of every row.
     fn row_max(x: &[f32], width: usize, y: &mut [f32]) = training::row_max;

@@ -142,7 +142,7 @@ fn through_table<X: Potential, L: StoredLevel>(
 
 /// Constants from a channel on; 0 beyond the last.
 #[inline(always)]
-pub(super) fn block(constants: &[f32], from: usize) -> [f32; BLOCK] {
+fn block(constants: &[f32], from: usize) -> [f32; BLOCK] {
     let rest = &constants[from..];
     rest.first_chunk().copied().unwrap_or_else(|| {
         let mut some = [0.0; BLOCK];

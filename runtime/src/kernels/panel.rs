@@ -58,3 +58,13 @@ impl<'a> Panels<'a> {
         self.outputs
     }
 }
+
+/// Rows of `inputs` padded to `k`.
+#[inline(always)]
+pub(super) fn padded(x: &[i8], inputs: usize, k: usize) -> Vec<i8> {
+    let mut rows = vec![0; x.len() / inputs * k];
+    for (row, x) in rows.chunks_exact_mut(k).zip(x.chunks_exact(inputs)) {
+        row[..inputs].copy_from_slice(x);
+    }
+    rows
+}

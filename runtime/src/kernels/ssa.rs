@@ -72,6 +72,8 @@ pub struct Scratch {
 
 const ZERO: ChannelPair = ChannelPair([0; PAIR * OUTPUTS]);
 
+/// Values that are prefetched before it is known whether their keys fire.
+const PREFETCHED: usize = 64;
 /// Up to so many queries, keys are read as they lie.
 const FEW: usize = 2;
 /// Queries of a tile.
@@ -243,6 +245,10 @@ fn few<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
                     scratch.scores.iter_mut().zip(&scratch.part).for_each(|(sum, part)| *sum = carry * *sum + part);
                 }
             }
+        }
+        // Values are on their way while it is decided which keys fire.
+        for value in v[from..].chunks(kd).take(PREFETCHED.min(keys)) {
+            vectors.prefetch(value.as_ptr().cast());
         }
         let total = head.fire(vectors, &mut scratch.scores, &mut scratch.weights);
         scratch.fired.resize(keys, (0, 0));

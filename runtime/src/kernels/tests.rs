@@ -482,6 +482,17 @@ fn products_over_more_than_a_block() {
     }
 }
 
+/// Tokens of whole tiles and not, inputs and outputs of whole panels and not; of more than 8 bits too.
+#[test]
+fn products_of_many_tokens() {
+    for (n, k, m) in
+        [(16, 64, 64), (17, 63, 70), (31, 130, 64), (32, 576, 192), (33, 12, 130), (47, 5, 1), (70, 200, 257)]
+    {
+        product(n, k, m, 127, 6);
+        product(n, k, m, 300, 7);
+    }
+}
+
 #[test]
 fn lists_are_of_what_fires() {
     let mut numbers = SeededNumbers(7);
@@ -512,7 +523,7 @@ fn products_of_extremes() {
     let packed = panels(&vec![-127; k * m], k, m);
     let packed = Panels::new(packed.as_panels().expect("they are"), k, m);
     for kernels in isas() {
-        for (n, x) in [(1, -127), (5, -127), (1, -128), (5, -128), (2, 127)] {
+        for (n, x) in [(1, -127), (5, -127), (1, -128), (5, -128), (2, 127), (40, -127), (40, -128)] {
             let mut y = vec![0; n * m];
             kernels.matmul_int(&vec![x; n * k], &[], packed, &mut y);
             assert_eq!(y, vec![i32::from(x) * -127 * 768; n * m]);
@@ -627,6 +638,24 @@ fn definition(x: &[f32], eps: f32) -> Vec<f32> {
     x.iter().map(|x| x * inverse).collect()
 }
 
+#[test]
+fn a_residual_comes_last() {
+    let (d, mut numbers) = (37, SeededNumbers(3));
+    let sums = numbers.many(2 * d, |numbers| numbers.level(3_000));
+    let [gain, offset] = [0, 1].map(|_| numbers.many(d, SeededNumbers::f32));
+    let residual = numbers.many(2 * d, SeededNumbers::f32);
+    let plain: Vec<f32> = (0..2 * d).map(|i| sums[i] as f32 * gain[i % d] + offset[i % d]).collect();
+    let added: Vec<f32> = plain.iter().zip(&residual).map(|(y, r)| y + r).collect();
+    let reals: Vec<f32> = sums.iter().map(|&x| x as f32).collect();
+    for kernels in isas() {
+        let mut y = vec![f32::NAN; 2 * d];
+        kernels.scale_shift(&sums, &gain, &offset, None, &mut y);
+        assert_eq!(bits(&y), bits(&plain));
+        kernels.scale_shift(&reals, &gain, &offset, Some(&residual), &mut y);
+        assert_eq!(bits(&y), bits(&added));
+    }
+}
+
 /// Worked by hand: a quarter of a turn and none, of two pairs of three; the rest passes.
 #[test]
 fn heads_are_turned_in_pairs() {
@@ -686,6 +715,8 @@ fn gated_neurons_give_the_nearest_level() {
                 active: want.iter().filter(|level| **level != 0).count() as u64,
                 saturated: want.iter().filter(|level| level.abs() == levels).count() as u64,
             };
+            let [sums, factors] = [&gate, &up].map(|x| InputRows::I32(x));
+            let [real_gates, real_factors] = [&gates, &ups].map(|x| InputRows::F32(x));
             let neuron = GatedParams {
                 levels,
                 curve,
@@ -698,17 +729,17 @@ fn gated_neurons_give_the_nearest_level() {
             for kernels in isas() {
                 let (mut narrow, mut wide) = (vec![0i8; 3 * d], vec![0i16; 3 * d]);
                 for made in [
-                    kernels.quantise_gated(&gate, &up, &neuron, &mut narrow),
-                    kernels.quantise_gated(&gates, &ups, &neuron, &mut wide),
+                    kernels.quantise_gated(sums, factors, &neuron, &mut narrow),
+                    kernels.quantise_gated(real_gates, real_factors, &neuron, &mut wide),
                 ] {
                     assert_eq!(made, fired, "{:?} {curve:?} {d}", kernels.isa());
                 }
                 assert!(narrow.iter().map(|&y| i32::from(y)).eq(want.iter().copied()));
                 assert!(wide.iter().map(|&y| i32::from(y)).eq(want.iter().copied()));
                 let uncounted = GatedParams { count: None, ..neuron };
-                assert_eq!(kernels.quantise_gated(&gate, &ups, &uncounted, &mut wide), SpikeCount::default());
+                assert_eq!(kernels.quantise_gated(sums, real_factors, &uncounted, &mut wide), SpikeCount::default());
                 assert!(wide.iter().map(|&y| i32::from(y)).eq(want.iter().copied()));
-                kernels.quantise_gated(&gates, &up, &uncounted, &mut wide);
+                kernels.quantise_gated(real_gates, factors, &uncounted, &mut wide);
                 assert!(wide.iter().map(|&y| i32::from(y)).eq(want.iter().copied()));
             }
         }

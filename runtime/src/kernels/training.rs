@@ -209,15 +209,6 @@ pub(super) fn sum(x: &[f32], axes: &[Axis], y: &mut [f32]) {
     }
 }
 
-/// `y = x * gain + offset`, rows of as many.
-#[inline(always)]
-pub(super) fn scale_shift(x: &[f32], gain: &[f32], offset: &[f32], y: &mut [f32]) {
-    for (x, y) in x.chunks_exact(gain.len()).zip(y.chunks_exact_mut(gain.len())) {
-        let all = y.iter_mut().zip(x).zip(gain).zip(offset);
-        all.for_each(|(((y, &x), &g), &o)| *y = x * g + o);
-    }
-}
-
 #[inline(always)]
 fn max_of(row: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 16];

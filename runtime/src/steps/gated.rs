@@ -1,7 +1,7 @@
 //! Gated units: a curve of one value times another, as reals or as the levels and spikes of neurons with a multiplicative input.
 
 use crate::jit::dispatch;
-use crate::kernels::{GatedParams, Kernels, Potential, SpikeCount, StoredLevel};
+use crate::kernels::{GatedParams, InputRows, Kernels, SpikeCount, StoredLevel};
 use crate::layout::{level_bytes, plane_bytes};
 use crate::planner::Planner;
 use crate::pool::Pool;
@@ -117,29 +117,15 @@ impl GatedLayer<'_> {
     }
 
     fn levels<L: StoredLevel + Send>(&self, [gate, up]: [&[u8]; 2], y: &mut [L]) -> Result<SpikeCount, Fault> {
-        match self.step.from {
-            [Elem::I32, Elem::I32] => self.shared::<i32, i32, L>(numbers(gate)?, numbers(up)?, y),
-            [Elem::I32, Elem::F32] => self.shared::<i32, f32, L>(numbers(gate)?, numbers(up)?, y),
-            [Elem::F32, Elem::I32] => self.shared::<f32, i32, L>(numbers(gate)?, numbers(up)?, y),
-            [Elem::F32, Elem::F32] => self.shared::<f32, f32, L>(numbers(gate)?, numbers(up)?, y),
-            _ => Err(Fault::Misfit),
-        }
-    }
-
-    fn shared<G: Potential + Sync, U: Potential + Sync, L: StoredLevel + Send>(
-        &self,
-        gate: &[G],
-        up: &[U],
-        y: &mut [L],
-    ) -> Result<SpikeCount, Fault> {
-        let work = |gate: &[G], up: &[U], y: &mut [L]| self.kernels.quantise_gated(gate, up, &self.neuron, y);
-        Ok(dispatch::gated_neuron(self.pool, self.step.width, gate, up, y, work))
+        let [gate_elem, up_elem] = self.step.from;
+        let (gate, up) = (input(gate_elem, gate)?, input(up_elem, up)?);
+        Ok(dispatch::gated_neuron(self.kernels, self.pool, gate, up, &self.neuron, y))
     }
 
     /// Levels of 32 bits, or their spikes: few networks have these, so the definition does.
     fn run_widest(&self, [gate, up]: [&[u8]; 2], out: &mut [u8]) -> Result<SpikeCount, Fault> {
         let GatedNeuronStep { code, steps, curve, from, emit, width } = *self.step;
-        let (gate, up) = (reals(from[0], gate)?, reals(from[1], up)?);
+        let (gate, up) = (input(from[0], gate)?.reals(), input(from[1], up)?.reals());
         let GatedParams { pre_gain, pre_offset, gain, offset, levels: most, .. } = self.neuron;
         let levels: Vec<i32> = (0..gate.len())
             .map(|i| {
@@ -164,10 +150,11 @@ impl GatedLayer<'_> {
     }
 }
 
-fn reals(elem: Elem, rows: &[u8]) -> Result<Vec<f32>, Fault> {
+/// Rows of sums or of reals.
+fn input(elem: Elem, rows: &[u8]) -> Result<InputRows<'_>, Fault> {
     match elem {
-        Elem::F32 => Ok(numbers::<f32>(rows)?.to_vec()),
-        Elem::I32 => Ok(numbers::<i32>(rows)?.iter().map(|&x| x as f32).collect()),
+        Elem::F32 => Ok(InputRows::F32(numbers(rows)?)),
+        Elem::I32 => Ok(InputRows::I32(numbers(rows)?)),
         Elem::I8 | Elem::Level(..) => Err(Fault::Misfit),
     }
 }

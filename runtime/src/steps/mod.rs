@@ -5,6 +5,7 @@
 
 mod add;
 mod attention;
+mod chain;
 mod check;
 mod coincidence;
 mod curve;
@@ -42,7 +43,9 @@ pub fn plan(graph: &Graph, chunk: usize) -> Result<Plan, Diagnostic> {
     for (value, _) in graph.iter() {
         planner.check(value)?;
         check::plan(&mut planner, value)?;
-        plan_node(&mut planner, value)?;
+        if !chain::absorbed(&planner, value) && !chain::plan(&mut planner, value)? {
+            plan_node(&mut planner, value)?;
+        }
     }
     Ok(planner.finish())
 }

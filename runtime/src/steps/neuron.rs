@@ -10,7 +10,7 @@ use crate::jit::lanes::{
 use crate::kernels::{ActivationTable, NeuronParams};
 use crate::layout::{level_bytes, plane_bytes};
 use crate::planner::Planner;
-use crate::step::{Fault, KernelCall, StepForm, StepKind, numbers, numbers_mut};
+use crate::step::{Constants, CurveTables, Fault, KernelCall, StepForm, StepKind, numbers, numbers_mut};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value as CodeValue};
 use snnc_ir::events::Events;
@@ -70,21 +70,9 @@ impl StepKind for NeuronStep {
 
     fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
         let KernelCall { resources, constants, inputs: [x, ..], out: y, events, .. } = call;
-        let activation = match self.curve {
-            Curve::Identity => None,
-            curve => {
-                let table = resources.tables.get(&curve).ok_or(Fault::Misfit)?;
-                Some(ActivationTable { gain: constants.f32(0)?, offset: constants.f32(1)?, table })
-            }
-        };
-        let last = if activation.is_some() { 2 } else { 0 };
-        let neuron = NeuronParams {
-            levels: self.code.levels(self.steps),
-            activation,
-            gain: constants.f32(last)?,
-            offset: constants.f32(last + 1)?,
-            count: resources.count.then_some(self.code),
-        };
+        let count = resources.count.then_some(self.code);
+        let levels = self.code.levels(self.steps);
+        let neuron = neuron_params(constants, 0, resources.tables, self.curve, levels, count)?;
         let (kernels, pool) = (resources.kernels, resources.pool);
         let fired = match (self.from, level_bytes(self.code, self.steps)) {
             (Elem::I32, 1) => dispatch::neuron::<i32, i8>(kernels, pool, numbers(x)?, &neuron, numbers_mut(y)?),
@@ -97,6 +85,29 @@ impl StepKind for NeuronStep {
         *events += Events { spikes, active, saturated, ..Events::default() };
         Ok(())
     }
+}
+
+/// A layer's constants, of which the first is number `first` of the step's.
+///
+/// # Errors
+/// A constant is not there.
+pub fn neuron_params<'a>(
+    constants: Constants<'a>,
+    first: usize,
+    tables: &'a CurveTables,
+    curve: Curve,
+    levels: i32,
+    count: Option<Code>,
+) -> Result<NeuronParams<'a>, Fault> {
+    let activation = match curve {
+        Curve::Identity => None,
+        curve => {
+            let table = tables.get(&curve).ok_or(Fault::Misfit)?;
+            Some(ActivationTable { gain: constants.f32(first)?, offset: constants.f32(first + 1)?, table })
+        }
+    };
+    let last = first + if activation.is_some() { 2 } else { 0 };
+    Ok(NeuronParams { levels, activation, gain: constants.f32(last)?, offset: constants.f32(last + 1)?, count })
 }
 
 /// `(potential, constants...) -> levels` or, where the layer emits, `-> spikes`.

@@ -1,5 +1,7 @@
 //! What normalises rows: less their mean, and over the root of their mean square. Gains are steps of their own.
 
+use crate::jit::dispatch;
+use crate::kernels::SpikeCount;
 use crate::planner::Planner;
 use crate::step::{Fault, KernelCall, StepKind, check_finite, numbers, numbers_mut};
 use snnc_ir::op::Scalar;
@@ -40,7 +42,11 @@ impl StepKind for CentreStep {
 
     fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
         let KernelCall { resources, inputs: [x, ..], out, .. } = call;
-        resources.kernels.centre(numbers(x)?, self.width, numbers_mut(out)?);
+        let (x, width, kernels) = (numbers::<f32>(x)?, self.width, resources.kernels);
+        dispatch::by_rows(resources.pool, numbers_mut(out)?, width, |first, y| {
+            kernels.centre(&x[first * width..][..y.len()], width, y);
+            Ok(SpikeCount::default())
+        })?;
         Ok(())
     }
 }
@@ -52,6 +58,11 @@ impl StepKind for RmsNormStep {
 
     fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
         let KernelCall { resources, inputs: [x, ..], out, .. } = call;
-        check_finite(resources.kernels.rms_norm(numbers(x)?, self.width, self.eps.get(), numbers_mut(out)?))
+        let (x, width, kernels) = (numbers::<f32>(x)?, self.width, resources.kernels);
+        dispatch::by_rows(resources.pool, numbers_mut(out)?, width, |first, y| {
+            check_finite(kernels.rms_norm(&x[first * width..][..y.len()], width, self.eps.get(), y))?;
+            Ok(SpikeCount::default())
+        })?;
+        Ok(())
     }
 }

@@ -1,9 +1,11 @@
 //! A gain and an offset per channel: sums, levels or reals to reals, perhaps with a residual added in the same step.
 
+use crate::jit::dispatch;
 use crate::jit::emit::{Emitter, Stream, StreamRole};
 use crate::jit::lanes::{F32, reals, scale_shift_of};
+use crate::kernels::SpikeCount;
 use crate::planner::Planner;
-use crate::step::{StepForm, StepKind};
+use crate::step::{Fault, KernelCall, StepForm, StepKind, numbers, numbers_mut};
 use cranelift_codegen::ir::InstBuilder;
 use snnc_ir::op::{ArrayOp, LevelOp};
 use snnc_ir::op::{Binary, Op};
@@ -85,8 +87,25 @@ impl StepKind for ScaleShiftStep {
         format!("scale_shift{}{}_{}", if self.add { "_add" } else { "" }, suffix(self.from), self.width)
     }
 
-    fn form(&self, _: bool) -> StepForm {
-        StepForm::Code
+    fn form(&self, wide: bool) -> StepForm {
+        if wide && matches!(self.from, Elem::F32 | Elem::I32) { StepForm::Kernel } else { StepForm::Code }
+    }
+
+    fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
+        let KernelCall { resources, constants, inputs: [x, residual, _], out, .. } = call;
+        let (gain, offset) = (constants.f32(0)?, constants.f32(1)?);
+        let residual = if self.add { Some(numbers::<f32>(residual)?) } else { None };
+        let (kernels, width) = (resources.kernels, self.width);
+        dispatch::by_rows(resources.pool, numbers_mut::<f32>(out)?, width, |first, y| {
+            let some = first * width..first * width + y.len();
+            let residual = residual.map(|residual| &residual[some.clone()]);
+            match self.from {
+                Elem::I32 => kernels.scale_shift(&numbers::<i32>(x)?[some], gain, offset, residual, y),
+                _ => kernels.scale_shift(&numbers::<f32>(x)?[some], gain, offset, residual, y),
+            }
+            Ok(SpikeCount::default())
+        })?;
+        Ok(())
     }
 
     fn emit(&self, e: &mut Emitter<'_>, _: bool) {

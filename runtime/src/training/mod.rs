@@ -167,7 +167,7 @@ impl TrainingEngine {
             TrainingStepKind::ReduceSum(axes) => k.sum(real(0), axes, y),
             TrainingStepKind::Copy(axes) => copy_strided(real(0), axes, y),
             TrainingStepKind::MatMul => matmul(&step.inputs[0], real(0), &step.inputs[1], real(1), y),
-            TrainingStepKind::ScaleShift => k.scale_shift_f32(real(0), real(1), real(2), y),
+            TrainingStepKind::ScaleShift => k.scale_shift(real(0), real(1), real(2), None, y),
             TrainingStepKind::Softmax => k.softmax(real(0), width(0), y),
             TrainingStepKind::RowMax => k.row_max(real(0), width(0), y),
             TrainingStepKind::TopkMask { keys } => k.topk_mask(real(0), width(0), *keys, y),

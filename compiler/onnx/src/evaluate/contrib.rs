@@ -1,7 +1,8 @@
 //! com.microsoft's fused operators, as onnxruntime documents them.
 
+use super::attention::{Heads, Scoring, attend};
 use super::call::{OnnxCall, count};
-use super::network::{Heads, attend, fits, floats, gelu, matmul, normalised, scaled, sigmoid, turned, zip};
+use super::network::{fits, floats, gelu, matmul, normalised, scaled, sigmoid, turned, zip};
 use crate::tensor::{ArrayData, OnnxArray, OnnxElem};
 
 /// The epsilon of com.microsoft's norms where none is given.
@@ -192,7 +193,8 @@ impl OnnxCall<'_> {
         let mask = Self::both_masks(self.key_mask(self.optional(mask), batch, keys)?, added)?;
         let scale = self.node.float("scale").filter(|&s| s != 0.0).unwrap_or(1.0 / (q.sizes[3] as f32).sqrt());
         let causal = self.node.int("unidirectional").unwrap_or(0) != 0;
-        let y = attend(&q, &k, &v, scale, causal, 0.0, mask.as_ref())?;
+        let how = Scoring { scale, causal, mask: mask.as_ref(), ..Scoring::default() };
+        let (y, _) = attend(&q, &k, &v, how)?;
         let mut outputs = vec![y.merged()];
         if k.sizes == v.sizes {
             let [b, h, n, w] = k.sizes;
@@ -224,7 +226,8 @@ impl OnnxCall<'_> {
         let mask = Self::both_masks(mask, self.optional(5))?;
         let scale = self.node.float("scale").filter(|&s| s != 0.0).unwrap_or(1.0 / (q.sizes[3] as f32).sqrt());
         let causal = self.node.int("unidirectional").unwrap_or(0) != 0;
-        let y = attend(&q, &k, &v, scale, causal, 0.0, mask.as_ref())?;
+        let how = Scoring { scale, causal, mask: mask.as_ref(), ..Scoring::default() };
+        let (y, _) = attend(&q, &k, &v, how)?;
         Ok(vec![y.merged(), k.array(), v.array()])
     }
 
@@ -236,7 +239,10 @@ impl OnnxCall<'_> {
         let (&[rows, stored], 4 | 8) = (table.sizes(), bits) else {
             return Err("a table of two axes and codes of 4 or 8 bits are supported".into());
         };
-        let packed = if bits == 4 && scales.sizes().last().is_some_and(|&n| n * block > stored) { 2 } else { 1 };
+        // Codes of four bits may stand two in a byte: then a row has as many blocks as twice its bytes.
+        let blocks_of = |codes: usize| scales.sizes().last() == Some(&codes.div_ceil(block));
+        let in_pairs = bits == 4 && table.elem() == OnnxElem::U8 && blocks_of(2 * stored);
+        let packed = if in_pairs || bits == 4 && !blocks_of(stored) { 2 } else { 1 };
         let width = stored * packed;
         let blocks = width.div_ceil(block);
         let (numbers, zeros) = (floats(scales)?, self.optional(3));

@@ -7,10 +7,11 @@ use super::super::activation::{BLOCK, DENSITY, LAST, REACH, SAMPLES, Samples};
 use super::super::event_list::{EventRows, HALVES, Prefetch, ROOM, RowPlace};
 use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PAIR, PhaseTable};
-use super::super::panel::{GROUP, Group, OUTPUTS};
+use super::super::panel::{GROUP, Group, OUTPUTS, Panels, padded};
 use super::avx2::{Avx2, PREFETCH_KEYS, prefetch, prefetch_places, prefetch_rows, rows_at};
 use super::interface::{PanelSums, Vectors, fours, interleave_few};
 use super::portable::Portable;
+use super::tiles;
 use std::arch::x86_64::*;
 
 /// A value of this type exists only in functions compiled for AVX-512 with VNNI (`kernels!`), into which the methods are
@@ -143,6 +144,23 @@ impl Vectors for Avx512 {
             interleave_few(rest, last);
             last.0.iter_mut().for_each(|w| *w ^= i8::MIN);
         }
+    }
+
+    #[inline(always)]
+    fn multiply(self, x: &[i8], w: Panels<'_>, y: &mut [i32]) -> bool {
+        if y.len() / w.outputs() < tiles::TOKENS || !tiles::available() {
+            return false;
+        }
+        let k = w.inputs().next_multiple_of(tiles::INPUTS);
+        // SAFETY: `available` has just said so. Test: `products_of_many_tokens`.
+        unsafe {
+            if k == w.inputs() {
+                tiles::product(x, k, w, y);
+            } else {
+                tiles::product(&padded(x, w.inputs(), k), k, w, y);
+            }
+        }
+        true
     }
 
     #[inline(always)]
@@ -322,7 +340,11 @@ fn dots(q: &[i8], keys: &[i8], stride: usize, scores: &mut [i32]) {
     let (d, n) = (q.len(), scores.len());
     assert!(n == 0 || (n - 1) * stride + d <= keys.len(), "every key within the keys");
     let inputs = 128 * q.iter().map(|&q| i32::from(q)).sum::<i32>();
+    for key in 0..n.min(PREFETCH_KEYS) {
+        prefetch(keys.as_ptr().wrapping_add(key * stride));
+    }
     for (j, scores) in scores.chunks_mut(KEYS).enumerate() {
+        let last = scores.len() - 1;
         // SAFETY: AVX-512 by the callers' invariant. Bytes from `c` on, of which the mask leaves those below `d`, lie within `q`
         // and, by the assertion, within each key; of the last keys there may be fewer, whose place the last one takes; sixteen
         // sums are of the kind. Test: `dots_and_weighted_sums_are_exact`.
@@ -332,11 +354,13 @@ fn dots(q: &[i8], keys: &[i8], stride: usize, scores: &mut [i32]) {
             for c in (0..d).step_by(64) {
                 let mask = u64::MAX >> (64 - (d - c).min(64));
                 let q = _mm512_maskz_loadu_epi8(mask, q.as_ptr().add(c));
+                let mut at = keys.as_ptr().add(j * KEYS * stride + c);
                 for (i, sum) in sums.iter_mut().enumerate() {
-                    let at = keys.as_ptr().add((j * KEYS + i.min(scores.len() - 1)) * stride + c);
                     prefetch(at.wrapping_add(PREFETCH_KEYS * stride));
                     let key = _mm512_xor_si512(flip, _mm512_maskz_loadu_epi8(mask, at));
                     *sum = _mm512_dpbusd_epi32(*sum, key, q);
+                    // One after the other: sixteen places would not fit the registers.
+                    at = if i < last { at.add(stride) } else { at };
                 }
             }
             let sums = _mm512_sub_epi32(fold(sums), _mm512_set1_epi32(inputs));

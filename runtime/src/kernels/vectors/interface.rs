@@ -7,7 +7,7 @@ use super::super::activation::{BLOCK, Samples};
 use super::super::event_list::{EventRows, HALVES, Prefetch, RowPlace};
 use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PhaseTable};
-use super::super::panel::{GROUP, Group, OUTPUTS};
+use super::super::panel::{GROUP, Group, OUTPUTS, Panels};
 
 /// PanelSums of a panel's outputs.
 pub type PanelSums = [i32; OUTPUTS];
@@ -39,7 +39,13 @@ pub trait Vectors: Copy {
     /// `T` tokens and interleaved rows: `sums += x w - origin(x)`. Each `x` has four inputs for each group.
     fn tile<const T: usize>(self, x: [&[i8]; T], block: &[Group], sums: &mut [PanelSums; T]);
 
-    /// The same with 16-bit inputs and weights in pairs: `sums += x w`.
+    /// `y = x w` for many tokens, by a unit that multiplies matrices. False, and nothing is done, where there is none or where there
+    /// are too few tokens for it.
+    fn multiply(self, _x: &[i8], _w: Panels<'_>, _y: &mut [i32]) -> bool {
+        false
+    }
+
+    /// The same as `tile` with 16-bit inputs and weights in pairs: `sums += x w`.
     fn tile_pairs<const T: usize>(self, x: [&[i16]; T], block: &[ChannelPair], sums: &mut [PanelSums; T]);
 
     /// Prefetches the line of memory at an address, which need not be valid.

@@ -6,3 +6,5 @@ pub(super) mod avx2;
 pub(super) mod avx512;
 pub(super) mod interface;
 pub(super) mod portable;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod tiles;

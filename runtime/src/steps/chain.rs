@@ -1,0 +1,269 @@
+//! Operations row by row of which each is read by the next alone: a few rows at a time go through all of them, while they are in
+//! the first-level cache.
+//!
+//! A chain has scales and shifts, norms and rotations, and perhaps neurons at its end. What it gives is to the bit what its
+//! operations give one after the other. Spike trains and levels of 32 bits have steps of their own.
+
+use crate::jit::dispatch;
+use crate::kernels::{Kernels, NeuronParams, SpikeCount};
+use crate::layout::level_bytes;
+use crate::planner::Planner;
+use crate::step::{Constants, CurveTables, Fault, KernelCall, StepKind, check_finite, numbers, numbers_mut};
+use crate::steps::neuron::neuron_params;
+use crate::steps::scale_shift;
+use snnc_ir::events::Events;
+use snnc_ir::finite::checked_operands;
+use snnc_ir::op::{DenseOp, LevelOp, Op, Pairs, Scalar};
+use snnc_ir::types::{Code, Elem};
+use snnc_ir::{Curve, Diagnostic, Value};
+use std::cell::RefCell;
+
+/// One operation of a chain.
+#[derive(Clone, Copy, Debug)]
+enum Link {
+    ScaleShift,
+    Centre,
+    RmsNorm {
+        eps: Scalar,
+        /// Channels that are normalised together.
+        width: usize,
+    },
+    Rotary {
+        heads: usize,
+        pairs: Pairs,
+    },
+    Quant {
+        code: Code,
+        steps: u16,
+        curve: Curve,
+    },
+}
+
+#[derive(Debug)]
+struct ChainStep {
+    links: Vec<Link>,
+    /// What the first one reads: f32 or i32.
+    from: Elem,
+    width: usize,
+    /// Bytes of a row of results.
+    row_bytes: usize,
+    /// The norm, whose mean squares are checked.
+    norm: Option<Value>,
+}
+
+/// Whether the one operation that reads a node runs it as well.
+pub fn absorbed(p: &Planner<'_>, node: Value) -> bool {
+    let Some(user) = p.only_user(node) else { return false };
+    if link(p, node).is_none_or(|link| matches!(link, Link::Quant { .. })) || link(p, user).is_none() {
+        return false;
+    }
+    let fused = |add: Value| scale_shift::fused(p, add) == Some(user);
+    let checked = p.unproven[node.index()] && checked_operands(p.graph, user).any(|operand| operand == node);
+    let operation = p.graph.node(user).op;
+    // A chain has one check and one table of angles.
+    let once = matches!(operation, Op::Dense(DenseOp::RmsNorm { .. } | DenseOp::Rotary { .. }));
+    let again = once && chain(p, node).iter().any(|&other| p.graph.node(other).op.name() == operation.name());
+    p.graph.node(user).args[0] == node && !checked && !again && !p.only_user(user).is_some_and(fused)
+}
+
+/// The operations that run with a node, itself the last.
+fn chain(p: &Planner<'_>, at: Value) -> Vec<Value> {
+    let mut nodes = vec![at];
+    let mut first = at;
+    while let Some(&before) = p.graph.node(first).args.first()
+        && absorbed(p, before)
+    {
+        nodes.push(before);
+        first = before;
+    }
+    nodes.reverse();
+    nodes
+}
+
+/// What a node is in a chain, if it can be in one.
+fn link(p: &Planner<'_>, at: Value) -> Option<Link> {
+    let node = p.graph.node(at);
+    let from = p.graph.ty(*node.args.first()?).elem()?;
+    match node.op {
+        Op::Level(LevelOp::ScaleShift) if matches!(from, Elem::F32 | Elem::I32) => Some(Link::ScaleShift),
+        Op::Dense(DenseOp::Centre) => Some(Link::Centre),
+        Op::Dense(DenseOp::RmsNorm { eps, heads }) => {
+            Some(Link::RmsNorm { eps, width: p.width(at).ok()? / heads as usize })
+        }
+        Op::Dense(DenseOp::Rotary { heads, pairs }) => Some(Link::Rotary { heads: heads as usize, pairs }),
+        Op::Level(LevelOp::Quant { code, steps, curve }) if level_bytes(code, steps) <= 2 => {
+            Some(Link::Quant { code, steps, curve })
+        }
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
+    }
+}
+
+/// Adds the step of a chain that ends at a node, if there is one of two operations or more.
+///
+/// # Errors
+/// Operands are not rows.
+pub fn plan(p: &mut Planner<'_>, at: Value) -> Result<bool, Diagnostic> {
+    let nodes = chain(p, at);
+    if nodes.len() < 2 {
+        return Ok(false);
+    }
+    let links: Vec<Link> = nodes.iter().filter_map(|&node| link(p, node)).collect();
+    let is_norm = |node: &&Value| matches!(p.graph.node(**node).op, Op::Dense(DenseOp::RmsNorm { .. }));
+    let norm = nodes.iter().find(is_norm).copied();
+    let first = p.graph.node(nodes[0]).args[0];
+    let (mut inputs, mut constants) = (vec![first], Vec::new());
+    for &node in &nodes {
+        let node = p.graph.node(node);
+        match node.op {
+            Op::Dense(DenseOp::Rotary { .. }) => inputs.push(node.args[1]),
+            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => {
+                constants.extend(&node.args[1..]);
+            }
+        }
+    }
+    let width = p.width(at)?;
+    let bytes = match links.last() {
+        Some(&Link::Quant { code, steps, .. }) => level_bytes(code, steps),
+        _ => size_of::<f32>(),
+    };
+    let kind = ChainStep { links, from: p.elem(first), width, row_bytes: bytes * width, norm };
+    p.step(at, kind, &inputs, &constants)?;
+    Ok(true)
+}
+
+/// Numbers of rows that go through a chain together: with twice as many results, half of a first-level cache.
+const NUMBERS: usize = 2048;
+
+thread_local! {
+    /// Results of a thread, by turns.
+    static ROWS: RefCell<[Vec<f32>; 2]> = RefCell::default();
+}
+
+impl StepKind for ChainStep {
+    fn name(&self) -> String {
+        let name = |link: &Link| match link {
+            Link::ScaleShift => "scale_shift",
+            Link::Centre => "centre",
+            Link::RmsNorm { .. } => "rms_norm",
+            Link::Rotary { .. } => "rotary",
+            Link::Quant { .. } => "quant",
+        };
+        self.links.iter().map(name).collect::<Vec<_>>().join(" > ")
+    }
+
+    fn counts_spikes(&self) -> bool {
+        matches!(self.links.last(), Some(Link::Quant { .. }))
+    }
+
+    fn curve_table(&self) -> Option<Curve> {
+        let Some(Link::Quant { curve, .. }) = self.links.last() else { return None };
+        (*curve != Curve::Identity).then_some(*curve)
+    }
+
+    fn checks(&self, node: Value) -> Value {
+        self.norm.unwrap_or(node)
+    }
+
+    fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
+        let KernelCall { resources, constants, inputs: [x, turns, _], out, events, .. } = call;
+        let (kernels, tables, count) = (resources.kernels, resources.tables, resources.count);
+        let work = ChainWork { step: self, kernels, constants, tables, count };
+        let some = (NUMBERS / self.width).max(1);
+        let turned = turns.len() / (out.len() / self.row_bytes).max(1);
+        let fired = dispatch::by_rows(resources.pool, out, self.row_bytes, |first, out| {
+            let mut all = SpikeCount::default();
+            for (i, out) in out.chunks_mut(some * self.row_bytes).enumerate() {
+                let (row, rows) = (first + i * some, out.len() / self.row_bytes);
+                let x = &x[4 * row * self.width..][..4 * rows * self.width];
+                all += work.rows(x, &turns[row * turned..][..rows * turned], out)?;
+            }
+            Ok(all)
+        })?;
+        let SpikeCount { spikes, active, saturated } = fired;
+        *events += Events { spikes, active, saturated, ..Events::default() };
+        Ok(())
+    }
+}
+
+/// A chain at work.
+#[derive(Clone, Copy)]
+struct ChainWork<'a> {
+    step: &'a ChainStep,
+    kernels: Kernels,
+    constants: Constants<'a>,
+    tables: &'a CurveTables,
+    /// Whether spikes are counted.
+    count: bool,
+}
+
+impl ChainWork<'_> {
+    /// A few rows through all operations.
+    fn rows(&self, x: &[u8], turns: &[u8], out: &mut [u8]) -> Result<SpikeCount, Fault> {
+        ROWS.with_borrow_mut(|[a, b]| {
+            let len = x.len() / size_of::<f32>();
+            a.resize(len, 0.0);
+            b.resize(len, 0.0);
+            let (mut from, mut to) = (a, b);
+            let mut constant = 0;
+            for (i, link) in self.step.links.iter().enumerate() {
+                let read = if i == 0 { None } else { Some(&from[..]) };
+                let last = i + 1 == self.step.links.len();
+                if let (&Link::Quant { code, steps, curve }, Some(read)) = (link, read) {
+                    return self.levels(read, (code, steps, curve), constant, out);
+                }
+                let write = if last { numbers_mut(out)? } else { &mut to[..] };
+                constant += self.link(link, read, x, turns, constant, write)?;
+                std::mem::swap(&mut from, &mut to);
+            }
+            Ok(SpikeCount::default())
+        })
+    }
+
+    /// One operation on rows of f32, or on the chain's first operand; how many constants it takes.
+    fn link(
+        &self,
+        link: &Link,
+        read: Option<&[f32]>,
+        x: &[u8],
+        turns: &[u8],
+        constant: usize,
+        y: &mut [f32],
+    ) -> Result<usize, Fault> {
+        let reals = || read.map_or_else(|| numbers(x), Ok);
+        match *link {
+            Link::ScaleShift => {
+                let (gain, offset) = (self.constants.f32(constant)?, self.constants.f32(constant + 1)?);
+                if read.is_none() && self.step.from == Elem::I32 {
+                    self.kernels.scale_shift(numbers::<i32>(x)?, gain, offset, None, y);
+                } else {
+                    self.kernels.scale_shift(reals()?, gain, offset, None, y);
+                }
+                return Ok(2);
+            }
+            Link::Centre => self.kernels.centre(reals()?, self.step.width, y),
+            Link::RmsNorm { eps, width } => check_finite(self.kernels.rms_norm(reals()?, width, eps.get(), y))?,
+            Link::Rotary { heads, pairs } => {
+                self.kernels.rotary(reals()?, numbers(turns)?, self.step.width, heads, pairs, y);
+            }
+            Link::Quant { .. } => return Err(Fault::Misfit),
+        }
+        Ok(0)
+    }
+
+    /// The neurons at the end.
+    fn levels(
+        &self,
+        x: &[f32],
+        (code, steps, curve): (Code, u16, Curve),
+        constant: usize,
+        out: &mut [u8],
+    ) -> Result<SpikeCount, Fault> {
+        let count = self.count.then_some(code);
+        let neuron: NeuronParams<'_> =
+            neuron_params(self.constants, constant, self.tables, curve, code.levels(steps), count)?;
+        Ok(match level_bytes(code, steps) {
+            1 => self.kernels.quantise::<f32, i8>(x, &neuron, numbers_mut(out)?),
+            _ => self.kernels.quantise::<f32, i16>(x, &neuron, numbers_mut(out)?),
+        })
+    }
+}
