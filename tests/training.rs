@@ -165,10 +165,16 @@ fn an_untrained_relaxation_is_the_program() {
             if (found - wanted).abs() > 1e-3 * wanted + 1e-5 {
                 let evaluator = Evaluator::<f32>::with_targets(&relaxed.graph, &text[1..]);
                 let done = evaluator.run(&text[..WINDOW], &mut Memory::new(&relaxed.graph)).unwrap();
-                let found32 = match &evaluator.get(&done, relaxed.graph.outputs[0].1).content { Content::Real(x) => f64::from(x[0]), _ => 0.0 };
+                let found32 = match &evaluator.get(&done, relaxed.graph.outputs[0].1).content {
+                    Content::Real(x) => f64::from(x[0]),
+                    _ => 0.0,
+                };
                 let evaluator = Evaluator::<f64>::with_targets(&relaxed.graph, &text[1..]);
                 let done = evaluator.run(&text[..WINDOW], &mut Memory::new(&relaxed.graph)).unwrap();
-                let found64 = match &evaluator.get(&done, relaxed.graph.outputs[0].1).content { Content::Real(x) => x[0], _ => 0.0 };
+                let found64 = match &evaluator.get(&done, relaxed.graph.outputs[0].1).content {
+                    Content::Real(x) => x[0],
+                    _ => 0.0,
+                };
                 println!("{name}, {train:?}: engine {found}, evaluated {found32} {found64}, program {wanted}");
                 bad += 1;
             }

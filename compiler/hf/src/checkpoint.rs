@@ -23,7 +23,7 @@ const LISTED: usize = 8;
 
 /// Files of tensors.
 #[derive(Debug)]
-pub struct Checkpoint {
+pub struct FolderTensors {
     files: Vec<TensorFile>,
     /// The file of every tensor.
     by_name: BTreeMap<String, usize>,
@@ -66,7 +66,7 @@ impl TensorPart {
     }
 }
 
-impl Checkpoint {
+impl FolderTensors {
     /// Reads the headers of all files.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ pub mod tensor_file;
 
 use architecture::{ArchitectureTable, ConfigRules, Described};
 use blueprint::Asked;
-use checkpoint::{Checkpoint, OpenFile};
+use checkpoint::{FolderTensors, OpenFile};
 use config::Config;
 use folder::WeightFiles;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
@@ -99,7 +99,7 @@ pub fn import(
         None => return Err(unknown(&config, &name, &table).into()),
     };
     check_class(&mut config, &architecture.classes, &name);
-    let checkpoint = Checkpoint::read(weights, open)?;
+    let checkpoint = FolderTensors::read(weights, open)?;
     config.set_defaults(&architecture.defaults);
     let asked = Asked { context: options.context };
     let blueprint = blueprint::plan(&architecture, &mut config, asked, &checkpoint);
