@@ -354,8 +354,8 @@ impl Relaxing {
                     self.shares(&currents, known(1)?, known(2)?)?
                 } else {
                     let x = self.affine(args[0], known(1)?, known(2)?)?;
-                    let share = self.number(1.0 / f32::from(steps));
-                    vec![self.two(Binary::Mul, x, share)?; steps.into()]
+                    let timesteps = self.number(steps.into());
+                    vec![self.two(Binary::Div, x, timesteps)?; steps.into()]
                 };
                 let ranges = membrane.rule().parameters.iter().zip(3..);
                 let parameters: Vec<Value> =
