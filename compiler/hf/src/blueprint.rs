@@ -350,7 +350,7 @@ impl BlueprintMaker<'_> {
 
     fn projection(&mut self, name: &str, inputs: usize, outputs: usize, biased: bool) -> ProjectionPlan {
         let name = format!("{}{name}", self.prefix);
-        self.part(name, inputs, outputs, biased, vec![0..outputs])
+        self.part(name, inputs, outputs, biased, alone(0..outputs))
     }
 
     /// The projection to some of the `outputs` of a tensor.
@@ -415,7 +415,7 @@ fn packed(order: PackedOrder, heads: usize, kv_heads: usize, width: usize) -> [V
     match order {
         PackedOrder::Blocks => {
             let (q, k) = (heads * width, kv_heads * width);
-            [vec![0..q], vec![q..q + k], vec![q + k..q + 2 * k]]
+            [alone(0..q), alone(q..q + k), alone(q + k..q + 2 * k)]
         }
         PackedOrder::Groups => {
             let group = heads / kv_heads;
@@ -426,6 +426,11 @@ fn packed(order: PackedOrder, heads: usize, kv_heads: usize, width: usize) -> [V
             [of(0, group), of(group, group + 1), of(group + 1, group + 2)]
         }
     }
+}
+
+/// One range of rows.
+fn alone(rows: Range<usize>) -> Vec<Range<usize>> {
+    std::iter::once(rows).collect()
 }
 
 #[cfg(test)]

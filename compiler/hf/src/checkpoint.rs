@@ -126,7 +126,7 @@ impl FolderTensors {
     }
 
     /// Adds all files to a hash.
-    pub fn hash(&self, hash: &mut Xxh3) {
+    pub fn add_to(&self, hash: &mut Xxh3) {
         self.files.iter().for_each(|file| hash.update((*file.bytes).as_ref()));
     }
 

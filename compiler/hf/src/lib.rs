@@ -117,7 +117,7 @@ pub fn import(
     verify::verify(&graph).map_err(at)?;
     let mut hash = Xxh3::new();
     hash.update(&bytes);
-    checkpoint.hash(&mut hash);
+    checkpoint.add_to(&mut hash);
     let origin = FolderOrigin {
         bytes: bytes.len() as u64 + checkpoint.bytes(),
         hash: hash.digest(),
