@@ -439,8 +439,8 @@ mod tests {
 
     #[test]
     fn outputs_of_packed_projections() {
-        assert_eq!(packed(PackedOrder::Blocks, 4, 2, 3), [vec![0..12], vec![12..18], vec![18..24]]);
-        assert_eq!(packed(PackedOrder::Groups, 4, 1, 3), [vec![0..12], vec![12..15], vec![15..18]]);
+        assert_eq!(packed(PackedOrder::Blocks, 4, 2, 3), [alone(0..12), alone(12..18), alone(18..24)]);
+        assert_eq!(packed(PackedOrder::Groups, 4, 1, 3), [alone(0..12), alone(12..15), alone(15..18)]);
         let two = packed(PackedOrder::Groups, 2, 2, 3);
         assert_eq!(two, [vec![0..3, 9..12], vec![3..6, 12..15], vec![6..9, 15..18]]);
     }
