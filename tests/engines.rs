@@ -674,7 +674,7 @@ const NOT_FINITE: [(&str, Option<&str>); 6] = [
 %4 = scale_shift(%1, @huge, @zero) : f32[tokens,4]
 %5 = gated[silu](%4, %1) : f32[tokens,4]
 %6 = centre(%3) : f32[tokens,4]
-%7 = add(%5, %6) : f32[tokens,4]",
+%7 = add(%6, %5) : f32[tokens,4]",
         Some("`rms_norm[eps=1e-5]` met a value that is not finite"),
     ),
     // A quotient would be 0.
