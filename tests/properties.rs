@@ -6,11 +6,12 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
-use snnc::convert::{ConvertOptions, Sample, convert};
+use snnc::convert::{ConvertOptions, Sample, convert, spiking};
 use snnc_examples::gpt2::{Activation, Gpt2Config, HeadExport};
+use snnc_examples::llama::{self, LlamaConfig};
 use snnc_ir::eval::{Array, Content, Evaluation, Evaluator, Memory, Real};
 use snnc_ir::events::Events;
-use snnc_ir::op::{DenseOp, Heads, LeafOp, LevelOp, SpikeOp};
+use snnc_ir::op::{DenseOp, Heads, LeafOp, LevelOp, Pairs, SpikeOp};
 use snnc_ir::ssa::Output;
 use snnc_ir::verify::verify;
 use snnc_ir::{Builder, Code, Curve, Graph, Op, Ssa, Stage, Tensor, Value};
@@ -19,7 +20,7 @@ use snnc_passes::fold::fold;
 use snnc_passes::levels::Levels;
 use snnc_passes::options::{PHASES, QuantOptions};
 use snnc_passes::spike::spike;
-use snnc_passes::{Context, front_and_back, run as run_passes};
+use snnc_passes::{Context, Pass, front_and_back, run as run_passes};
 use snnc_runtime::Engine;
 use snnc_tests::{centred_cosine, ids, imported, options, run};
 use std::collections::BTreeMap;
@@ -514,32 +515,63 @@ const NETWORKS: [(Gpt2Config, Code, u16); 4] = [
     (Gpt2Config { width: 15, heads: 5, ..TINY },                        Code::Unary,  5),
 ];
 
+const DECODER: LlamaConfig =
+    LlamaConfig { width: 24, heads: 4, kv_heads: 2, head_width: 6, turned: 6, hidden: 40, ..LlamaConfig::TINY };
+
+#[rustfmt::skip]
+const DECODERS: [(LlamaConfig, Code, u16); 4] = [
+    (DECODER,                                                                        Code::Binary, 7),
+    (LlamaConfig { qk_norm: true, window: Some(5), pairs: Pairs::Interleaved, ..DECODER }, Code::Binary, 8),
+    (LlamaConfig { kv_heads: 1, turned: 4, bias: true, tied: false, curve: Curve::GeluTanh, ..DECODER }, Code::Binary, 6),
+    (LlamaConfig { post_norm: true, kv_heads: 4, turned: 0, ..DECODER },             Code::Unary,  9),
+];
+
 /// The graph after every pass of a whole conversion, by the pass's name.
-fn after_every_pass(config: &Gpt2Config, code: Code, steps: u16) -> BTreeMap<&'static str, Graph> {
-    let recipe =
-        ConvertOptions { quant: QuantOptions::uniform(Levels { code, steps }), calibration_tokens: 1024, threads: 2 };
+fn after_every_pass(
+    recipe: &ConvertOptions,
+    convert: impl FnOnce(&ConvertOptions, &mut dyn FnMut(&Pass, &Graph)),
+) -> BTreeMap<&'static str, Graph> {
     let mut after = BTreeMap::new();
-    convert(imported(config), false, &Sample::SeededIds, &recipe, &mut |pass, _, graph| {
+    convert(recipe, &mut |pass, graph| {
         after.insert(pass.name, graph.clone());
-    })
-    .unwrap();
+    });
     after
+}
+
+/// Every network with its vocabulary, after every pass.
+fn networks() -> impl Iterator<Item = (String, usize, BTreeMap<&'static str, Graph>)> {
+    let recipe = |code, steps| ConvertOptions {
+        quant: QuantOptions::uniform(Levels { code, steps }),
+        calibration_tokens: 1024,
+        threads: 2,
+    };
+    let gpt2 = NETWORKS.into_iter().map(move |(config, code, steps)| {
+        let after = after_every_pass(&recipe(code, steps), |recipe, see| {
+            convert(imported(&config), false, &Sample::SeededIds, recipe, &mut |pass, _, graph| see(pass, graph))
+                .unwrap();
+        });
+        (format!("{config:?} {code:?} {steps}"), config.vocabulary, after)
+    });
+    let decoders = DECODERS.into_iter().map(move |(config, code, steps)| {
+        let after = after_every_pass(&recipe(code, steps), |recipe, see| {
+            let graph = snnc_tests::llama(&config);
+            spiking(graph, &Sample::SeededIds, recipe, &mut |pass, _, graph| see(pass, graph)).unwrap();
+        });
+        (format!("{config:?} {code:?} {steps}"), config.vocabulary, after)
+    });
+    gpt2.chain(decoders)
 }
 
 #[test]
 fn spike_is_exact_and_fold_is_but_for_rounding() {
-    for (config, code, steps) in NETWORKS {
-        let after = after_every_pass(&config, code, steps);
-        let ids = ids(19, config.vocabulary);
+    for (what, vocabulary, after) in networks() {
+        let ids = ids(19, vocabulary);
         let [quantised, spiking, folded] =
             ["quantise", "spike", "fold"].map(|pass| run(&after[pass], options(Engine::Interpreter), &[&ids]));
-        let what = format!("{config:?} {code:?} {steps}");
         assert!(spiking.bits == quantised.bits, "{what}: spike changes logits");
         assert_eq!(spiking.events, quantised.events, "{what}: spike changes events");
         let floats = |bits: &[u32]| bits.iter().map(|&bits| f32::from_bits(bits)).collect::<Vec<f32>>();
-        for (row, (a, b)) in
-            spiking.bits.chunks(config.vocabulary).zip(folded.bits.chunks(config.vocabulary)).enumerate()
-        {
+        for (row, (a, b)) in spiking.bits.chunks(vocabulary).zip(folded.bits.chunks(vocabulary)).enumerate() {
             let cosine = centred_cosine(&floats(a), &floats(b));
             assert!(cosine > 0.9999, "{what}: fold, cosine {cosine} at token {row}");
         }
@@ -561,5 +593,17 @@ fn raise_and_simplify_are_exact_but_for_rounding() {
             assert!(worst < 1e-6, "{config:?}: {} changes logits by {worst}", pass.name);
         })
         .unwrap();
+    }
+}
+
+#[test]
+fn simplify_of_a_decoder_is_exact_but_for_rounding() {
+    for (config, ..) in DECODERS {
+        let graph = llama::graph(&config).unwrap();
+        let ids = ids(19, config.vocabulary);
+        let [want, got] = [&graph, &snnc_tests::llama(&config)].map(|graph| outputs::<f64>(graph, &ids));
+        let pairs = got[0].reals().iter().zip(want[0].reals());
+        let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(worst < 1e-5, "{config:?}: simplify changes logits by {worst}");
     }
 }

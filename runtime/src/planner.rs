@@ -26,6 +26,8 @@ pub struct Planner<'g> {
     late: Vec<bool>,
     /// By node: whether its numbers may not be finite.
     pub unproven: Vec<bool>,
+    /// Norms that no later operation runs, in ascending order.
+    pub norms_alone: Vec<Value>,
     /// By buffer: the steps that write it first and read it last.
     lives: Vec<[usize; 2]>,
     plan: Plan,
@@ -45,7 +47,8 @@ impl<'g> Planner<'g> {
         };
         let decoded = vec![None; graph.nodes.len()];
         let late = leads_to_no_state(graph);
-        Self { graph, decoded, users: graph.users(), late, unproven: unproven(graph), lives: Vec::new(), plan }
+        let (users, unproven, norms_alone) = (graph.users(), unproven(graph), Vec::new());
+        Self { graph, decoded, users, late, unproven, norms_alone, lives: Vec::new(), plan }
     }
 
     /// Gives every buffer its place in the arena.

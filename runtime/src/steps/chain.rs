@@ -54,6 +54,9 @@ struct ChainStep {
 /// Whether the one operation that reads a node runs it as well.
 pub fn absorbed(p: &Planner<'_>, node: Value) -> bool {
     let Some(user) = p.only_user(node) else { return false };
+    if p.norms_alone.binary_search(&node).is_ok() {
+        return false;
+    }
     if link(p, node).is_none_or(|link| matches!(link, Link::Quant { .. })) || link(p, user).is_none() {
         return false;
     }
@@ -64,6 +67,36 @@ pub fn absorbed(p: &Planner<'_>, node: Value) -> bool {
     let once = matches!(operation, Op::Dense(DenseOp::RmsNorm { .. } | DenseOp::Rotary { .. }));
     let again = once && chain(p, node).iter().any(|&other| p.graph.node(other).op.name() == operation.name());
     p.graph.node(user).args[0] == node && !checked && !again && !p.only_user(user).is_some_and(fused)
+}
+
+/// Norms whose chain would end behind a check that comes after theirs: of several values that are not finite, all engines report
+/// the same one. In ascending order.
+pub fn norms_alone(p: &Planner<'_>) -> Vec<Value> {
+    let mut alone = Vec::new();
+    // Operations with a check, the last first, and the node at which each is checked.
+    let mut checks: Vec<(Value, Value)> = Vec::new();
+    for (at, node) in p.graph.iter().rev() {
+        if let Op::Dense(DenseOp::RmsNorm { .. }) = node.op {
+            let end = chain_end(p, at);
+            let overtakes =
+                checks.iter().rev().take_while(|(later, _)| *later < end).any(|(_, checked)| *checked < end);
+            alone.extend(overtakes.then_some(at));
+            checks.push((at, if overtakes { at } else { end }));
+        } else if checked_operands(p.graph, at).any(|operand| p.unproven[operand.index()]) {
+            checks.push((at, at));
+        }
+    }
+    alone.reverse();
+    alone
+}
+
+/// The last operation of the chain that a node is in.
+fn chain_end(p: &Planner<'_>, at: Value) -> Value {
+    let mut end = at;
+    while let Some(user) = p.only_user(end).filter(|_| absorbed(p, end)) {
+        end = user;
+    }
+    end
 }
 
 /// The operations that run with a node, itself the last.

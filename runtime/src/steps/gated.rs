@@ -138,7 +138,10 @@ impl GatedLayer<'_> {
             let (planes, stride) = (numbers_mut::<i8>(out)?, plane_bytes(width));
             for (row, train) in levels.chunks_exact(width).zip(planes.chunks_exact_mut(usize::from(steps) * stride)) {
                 for (t, plane) in (0..steps).zip(train.chunks_exact_mut(stride)) {
-                    plane.iter_mut().zip(row).for_each(|(spike, &x)| *spike = code.spike(x, t, steps) as i8);
+                    let (spikes, beyond) = plane.split_at_mut(width);
+                    spikes.iter_mut().zip(row).for_each(|(spike, &x)| *spike = code.spike(x, t, steps) as i8);
+                    // Whoever lists spikes reads whole planes.
+                    beyond.fill(0);
                 }
             }
         } else {

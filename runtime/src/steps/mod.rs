@@ -40,6 +40,7 @@ use snnc_ir::{Diagnostic, Graph, Ssa, Value};
 /// The graph has an operation or an operand that no step fits.
 pub fn plan(graph: &Graph, chunk: usize) -> Result<Plan, Diagnostic> {
     let mut planner = Planner::new(graph, chunk);
+    planner.norms_alone = chain::norms_alone(&planner);
     for (value, _) in graph.iter() {
         planner.check(value)?;
         check::plan(&mut planner, value)?;

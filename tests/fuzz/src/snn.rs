@@ -4,6 +4,7 @@ use crate::chance::{NUMBERS, Verdict, below, corpus_files, pick};
 use crate::seal::{AlignedBytes, Parts, StoredWeight};
 use crate::{bytes, engines};
 use snnc_examples::gpt2::Gpt2Config;
+use snnc_examples::llama::LlamaConfig;
 use snnc_ir::container::{self, File};
 use snnc_ir::random::SplitMix64;
 use snnc_ir::{Code, Graph, Op, Stage, text};
@@ -25,6 +26,21 @@ pub fn seeds() -> Vec<Vec<u8>> {
     for levels in [Levels { code: Code::Binary, steps: 7 }, Levels { code: Code::Unary, steps: 5 }] {
         seeds.push(sealed(&snnc_tests::converted(graph.clone(), QuantOptions::uniform(levels))));
     }
+    let config = LlamaConfig {
+        layers: 1,
+        width: 16,
+        heads: 2,
+        kv_heads: 1,
+        head_width: 8,
+        hidden: 24,
+        vocabulary: 24,
+        context: 16,
+        window: Some(5),
+        turned: 6,
+        qk_norm: true,
+        ..LlamaConfig::TINY
+    };
+    seeds.push(sealed(&snnc_tests::from_tensor(snnc_tests::llama(&config), QuantOptions::default())));
     seeds
 }
 
