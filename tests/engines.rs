@@ -580,7 +580,7 @@ fn prompts_share_passes() {
     let long = ids(TINY.context + 1, TINY.vocabulary);
     let prompts: Vec<Vec<u32>> =
         (0..).zip([3, 1, 7, 12]).map(|(i, n)| ids(n + i, TINY.vocabulary).split_off(i)).collect();
-    let mut program = |chunk, threads| {
+    let program = |chunk, threads| {
         let options = Options { chunk, threads, ..options(Engine::Jit) };
         Batch::new(Arc::new(Program::new(Arc::new(graph.clone()), &options).unwrap()), 5).unwrap()
     };

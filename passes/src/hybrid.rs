@@ -3,7 +3,7 @@
 //! Both come from one network, so their residual streams hold the same between blocks; a block of one may follow a block of
 //! the other. Everything but attention is the first program's, its tables of embeddings and positions among it.
 
-use crate::residual::additions;
+use crate::residual::{additions, start};
 use indexmap::IndexMap;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{DenseOp, LeafOp};
@@ -61,7 +61,7 @@ fn cuts(graph: &Graph) -> Vec<Cut> {
     let embedded = values_of(&|op| op == Op::Dense(DenseOp::Embed));
     let attentions = values_of(&|op| op.has_state());
     let stream = additions(graph);
-    let start = stream.first().map(|addition| addition.before).filter(|start| !embedded.contains(start));
+    let start = start(graph, &stream).filter(|start| !embedded.contains(start));
     let mut done = 0;
     let mut stretch = |value: Value| {
         let layers = done..attentions.partition_point(|attention| *attention < value);

@@ -1,16 +1,17 @@
 //! The residual stream: where it starts, and the additions by which blocks put their parts on it.
 //!
 //! An addition is told by what it adds: a value, and something that was made from that value. What a network adds up before its
-//! first block, such as embeddings of tokens and positions, was not made from each other.
+//! first block, such as embeddings of tokens and positions, was not made from each other. A stream may be centred where a part is
+//! added and not where the part was made.
 
 use crate::cost::is_part;
-use snnc_ir::op::ArrayOp;
+use snnc_ir::op::{ArrayOp, DenseOp};
 use snnc_ir::{Binary, Graph, Op, Value};
 
 /// A part that a block adds to the residual stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addition {
-    /// The stream that the block was given.
+    /// The stream that the part is added to.
     pub before: Value,
     /// The stream with the block's part.
     pub after: Value,
@@ -23,17 +24,29 @@ pub fn additions(graph: &Graph) -> Vec<Addition> {
         if node.op != Op::Array(ArrayOp::Binary(Binary::Add)) || is_part(graph, after) {
             continue;
         }
+        let made = |part: Value, stream: Value| is_made_from(graph, part, not_centred(graph, stream));
         // The second of two parts that were made from one value comes on top of the first.
         let beside = |stream: Value, part: Value| {
             let first = found.iter().find(|addition| addition.after == stream);
-            first.is_some_and(|first| is_made_from(graph, part, first.before))
+            first.is_some_and(|first| made(part, first.before))
         };
-        let adds = |&(stream, part): &(Value, Value)| is_made_from(graph, part, stream) || beside(stream, part);
+        let adds = |&(stream, part): &(Value, Value)| made(part, stream) || beside(stream, part);
         let [a, b] = [node.args[0], node.args[1]];
         let before = [(a, b), (b, a)].into_iter().find(adds).map(|(stream, _)| stream);
         found.extend(before.map(|before| Addition { before, after }));
     }
     found
+}
+
+/// Where the stream starts: what the first block reads.
+pub fn start(graph: &Graph, additions: &[Addition]) -> Option<Value> {
+    additions.first().map(|first| not_centred(graph, first.before))
+}
+
+/// The value that a centred one was made from.
+fn not_centred(graph: &Graph, value: Value) -> Value {
+    let node = graph.node(value);
+    if node.op == Op::Dense(DenseOp::Centre) { node.args[0] } else { value }
 }
 
 /// Whether `value` depends on `source`, which is another one.
@@ -92,9 +105,11 @@ output y = %6
 %2 = linear(%1, @w, @b) : f32[tokens,4]
 %3 = rms_norm[eps=1e-5](%1) : f32[tokens,4]
 ";
-        for (sums, wanted) in
-            [(["add(%1, %2)", "add(%4, %3)"], vec![(1, 4), (4, 5)]), (["add(%2, %3)", "add(%4, %1)"], vec![(1, 5)])]
-        {
+        for (sums, wanted) in [
+            (["add(%1, %2)", "add(%4, %3)"], vec![(1, 4), (4, 5)]),
+            (["add(%2, %3)", "add(%4, %1)"], vec![(1, 5)]),
+            (["centre(%1)", "add(%4, %2)"], vec![(4, 5)]),
+        ] {
             let [first, second] = sums.map(|sum| format!("{sum} : f32[tokens,4]"));
             let body = format!("{parts}%4 = {first}\n%5 = {second}\n\noutput y = %5\n");
             assert_eq!(told(&body), wanted, "{sums:?}");

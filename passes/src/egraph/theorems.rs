@@ -572,7 +572,7 @@ fn tolerance(graph: &Graph) -> f64 {
     if graph.nodes.iter().any(|node| matches!(node.op, Op::Dense(DenseOp::Curve(_) | DenseOp::Gated(_)))) {
         return TOLERANCE;
     }
-    if graph.nodes.iter().all(|node| exact(&node.op)) { 0.0 } else { 1e-9 }
+    if graph.nodes.iter().all(|node| exact(&node.op)) { 0.0 } else { 1e-8 }
 }
 
 /// Where the two differ by more than a share of `tolerance`. Scores that a mask puts to at most half of `MASKED` are equal:
