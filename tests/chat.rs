@@ -133,18 +133,18 @@ fn folder() -> tempfile::TempDir {
 }
 
 /// What the conversations of these tests talk with.
-struct Network {
+struct ChatNetwork {
     program: Arc<Program>,
     tokens: Tokens,
     _folder: tempfile::TempDir,
 }
 
-fn network() -> Network {
+fn network() -> ChatNetwork {
     let folder = folder();
     let loaded = Loaded::read(&folder.path().join("m.snn"), &Default::default()).unwrap();
     let tokens = loaded.tokens(&StartChoice::Auto).unwrap();
     let program = loaded.source.program(&EngineOptions { count: true, ..EngineOptions::default() }).unwrap();
-    Network { program, tokens, _folder: folder }
+    ChatNetwork { program, tokens, _folder: folder }
 }
 
 fn options(most: usize) -> ChatOptions {
@@ -152,7 +152,7 @@ fn options(most: usize) -> ChatOptions {
     ChatOptions { system: None, most: Some(most), options, stop: Vec::new(), on_full: OnFull::Stop }
 }
 
-impl Network {
+impl ChatNetwork {
     fn talk(&self, source: &str, options: ChatOptions) -> Conversation<'_> {
         Conversation::new(&self.program, &self.tokens, template(source).unwrap(), options).unwrap()
     }

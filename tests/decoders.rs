@@ -168,7 +168,7 @@ fn gates_integrate_first() {
     assert!(said.contains("2 MLP layers integrate first, where st_bif was asked for"), "{said}");
     assert_eq!(integrates_first(&from_tensor(tensor.clone(), unary)), None);
     let ids = ids(65, CONFIG.vocabulary);
-    let found = ledger(&tensor, &calibration, &ids, &[0..64], 2).unwrap();
+    let found = ledger(&tensor, &calibration, &ids, &Vec::from_iter(std::iter::once(0..64)), 2).unwrap();
     let time = |path: &str| {
         let entry = found.entries.iter().find(|entry| entry.path == path).unwrap();
         entry.isolated[Cause::Time as usize]

@@ -20,7 +20,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// A tensor to be written: its sizes and its elements.
-type Written = (Vec<usize>, Vec<f32>);
+type WrittenFolder = (Vec<usize>, Vec<f32>);
 
 fn loaded(path: &Path) -> Graph {
     Loaded::read(path, &OnnxOptions::default()).unwrap_or_else(|e| panic!("{}: {e}", path.display())).source.graph
@@ -103,7 +103,7 @@ fn a_folder_and_its_export_give_the_same_logits() {
 fn write_folder_of_export(folder: &Path, export: &Path, config: &Json, order: &[&str]) {
     let model = snnc_onnx::read::read(export).unwrap();
     let arrays = &model.graph.initializers;
-    let mut tensors: BTreeMap<String, Written> = BTreeMap::new();
+    let mut tensors: BTreeMap<String, WrittenFolder> = BTreeMap::new();
     for (name, array) in arrays.iter().filter(|(name, _)| name.starts_with("m.")) {
         let name = name.trim_start_matches("m.").replace("lm_head", order[order.len() - 1]);
         if let (Some(numbers), false) = (array.as_f32(), name.ends_with(".bias") && array.rank() == 2) {
@@ -136,7 +136,7 @@ fn write_folder_of_export(folder: &Path, export: &Path, config: &Json, order: &[
     write(folder, config, &tensors, Dtype::F32);
 }
 
-fn write(folder: &Path, config: &Json, tensors: &BTreeMap<String, Written>, dtype: Dtype) {
+fn write(folder: &Path, config: &Json, tensors: &BTreeMap<String, WrittenFolder>, dtype: Dtype) {
     let bytes: BTreeMap<&String, Vec<u8>> = tensors
         .iter()
         .map(|(name, (_, numbers))| {
@@ -207,7 +207,7 @@ fn folders_made_of_exports_give_the_logits_of_the_exports() {
 }
 
 /// A small Llama with two layers.
-fn small() -> (Json, BTreeMap<String, Written>) {
+fn small() -> (Json, BTreeMap<String, WrittenFolder>) {
     let config = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 260, "hidden_size": 16, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 24, "max_position_embeddings": 64,
@@ -249,7 +249,7 @@ fn write_small(folder: &Path) {
 fn how_numbers_are_stored_does_not_show() {
     let (config, tensors) = small();
     let ids: Vec<u32> = (0..20).map(|i| i * 13 % 260).collect();
-    let at = |dtype: Dtype, tensors: &BTreeMap<String, Written>| {
+    let at = |dtype: Dtype, tensors: &BTreeMap<String, WrittenFolder>| {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), &config, tensors, dtype);
         meant(&loaded(folder.path()), &ids)
@@ -291,7 +291,7 @@ fn names_with_and_without_a_prefix_are_one_network() {
 fn a_tied_head_is_the_table() {
     let (config, mut tensors) = small();
     let folder = tempfile::tempdir().unwrap();
-    let warnings = |tensors: &BTreeMap<String, Written>| {
+    let warnings = |tensors: &BTreeMap<String, WrittenFolder>| {
         write(folder.path(), &config, tensors, Dtype::F32);
         Loaded::read(folder.path(), &OnnxOptions::default()).unwrap_or_else(|e| panic!("{e}")).warnings
     };
@@ -324,7 +324,7 @@ fn refused(make: impl FnOnce(&Path), words: &[&str]) {
 }
 
 /// A small folder with another configuration or other tensors.
-fn with(change: impl FnOnce(&mut Json, &mut BTreeMap<String, Written>)) -> impl FnOnce(&Path) {
+fn with(change: impl FnOnce(&mut Json, &mut BTreeMap<String, WrittenFolder>)) -> impl FnOnce(&Path) {
     move |net| {
         let (mut config, mut tensors) = small();
         change(&mut config, &mut tensors);
@@ -359,7 +359,7 @@ fn configurations_that_say_another_network_are_refused() {
         refused(set(key, value), words);
     }
     // All that is in the way is told at once.
-    let both = |config: &mut Json, _: &mut BTreeMap<String, Written>| {
+    let both = |config: &mut Json, _: &mut BTreeMap<String, WrittenFolder>| {
         (config["hidden_act"], config["clip_qkv"]) = (json!("mish"), json!(8.0));
     };
     refused(with(both), &["hidden_act", "is mish", "clip_qkv"]);

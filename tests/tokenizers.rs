@@ -625,9 +625,10 @@ fn ids_of_a_file_are_a_text() {
         let windows = ["--window-tokens", "8", "--validation-windows", "1", "--tokens", file];
         printed(at, &[&train[..], &windows, &["--parameters", "thresholds"]].concat());
     }
-    printed(at, &["logits", "m.snn", "--tokens", "texts.npy", "-o", "l.npy"]);
+    write_ids(at, "short.npy", "<i4", "(5, 20)", &texts[..5 * 20]);
+    printed(at, &["logits", "m.snn", "--tokens", "short.npy", "-o", "l.npy"]);
     let logits = fs::read(at.join("l.npy")).unwrap();
-    assert!(String::from_utf8_lossy(&logits[..128]).contains("(5, 40, 300,)"));
+    assert!(String::from_utf8_lossy(&logits[..128]).contains("(5, 20, 300,)"));
 }
 
 /// What is no file of ids for this network is refused with its place.

@@ -15,6 +15,9 @@ pub(super) struct HeadArray {
     pub data: Vec<f32>,
 }
 
+/// The row of a table that token `t` of text `b` has.
+type RowOfToken = Box<dyn Fn(usize, usize) -> Result<usize, String>>;
+
 impl HeadArray {
     /// Of an array that is `[batch, heads, tokens, width]` already.
     pub fn of(x: &OnnxArray) -> Result<Self, String> {
@@ -208,11 +211,7 @@ impl OnnxCall<'_> {
     }
 
     /// Which row of the cosines a token has: by the positions that are given, or its own.
-    fn rows_of_turns(
-        &self,
-        positions: usize,
-        tables: &OnnxArray,
-    ) -> Result<Box<dyn Fn(usize, usize) -> Result<usize, String>>, String> {
+    fn rows_of_turns(&self, positions: usize, tables: &OnnxArray) -> Result<RowOfToken, String> {
         let rows = tables.sizes().len().checked_sub(2).map_or(0, |axis| tables.sizes()[axis]);
         let batches = if tables.rank() == 3 { tables.sizes()[0] } else { 1 };
         let Some(given) = self.optional(positions).filter(|ids| !ids.is_empty()) else {
