@@ -2,7 +2,7 @@
 
 use super::heads::HeadForms;
 use super::views::by_token;
-use snnc_ir::op::{ArrayOp, Perm};
+use snnc_ir::op::{ArrayOp, DenseOp, Perm};
 use snnc_ir::types::Shape;
 use snnc_ir::{Binary, Diagnostic, Op, Tensor, Value};
 use std::sync::Arc;
@@ -80,7 +80,8 @@ impl HeadForms<'_> {
         let node = self.graph.node(base);
         let pick = |row: &[f32]| channels.iter().map(|&c| row[c as usize]).collect::<Vec<f32>>();
         match node.op {
-            Op::Array(ArrayOp::MatMul) => {
+            // A projection's columns, or a table's.
+            Op::Array(ArrayOp::MatMul) | Op::Dense(DenseOp::Embed) => {
                 let Some((name, data, width)) = self.matrix(node.args[1]) else { return Ok(None) };
                 let picked: Vec<f32> = data.chunks_exact(width).flat_map(pick).collect();
                 let tensor = Tensor::f32(&[data.len() / width, channels.len()], picked);
