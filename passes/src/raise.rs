@@ -12,6 +12,8 @@ mod norms;
 mod refusal;
 mod rotary;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod views;
 
 use crate::constants;

@@ -83,6 +83,8 @@ impl HeadForms<'_> {
         self.map.push(new);
         if let Some(rows) = self.moved_rows(value)? {
             self.map[value.index()] = rows;
+        } else if let Some(projected) = self.projected(value)? {
+            self.map[value.index()] = projected;
         } else if self.reads_scores(value) {
             if node.op == Op::Array(ArrayOp::MatMul) {
                 self.weighted(value)?;

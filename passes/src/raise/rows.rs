@@ -2,7 +2,7 @@
 
 use super::heads::HeadForms;
 use super::views::by_token;
-use snnc_ir::op::{ArrayOp, Perm};
+use snnc_ir::op::{ArrayOp, DenseOp, Perm};
 use snnc_ir::types::Shape;
 use snnc_ir::{Binary, Diagnostic, Op, Tensor, Value};
 use std::sync::Arc;
@@ -80,7 +80,8 @@ impl HeadForms<'_> {
         let node = self.graph.node(base);
         let pick = |row: &[f32]| channels.iter().map(|&c| row[c as usize]).collect::<Vec<f32>>();
         match node.op {
-            Op::Array(ArrayOp::MatMul) => {
+            // A projection's columns, or a table's.
+            Op::Array(ArrayOp::MatMul) | Op::Dense(DenseOp::Embed) => {
                 let Some((name, data, width)) = self.matrix(node.args[1]) else { return Ok(None) };
                 let picked: Vec<f32> = data.chunks_exact(width).flat_map(pick).collect();
                 let tensor = Tensor::f32(&[data.len() / width, channels.len()], picked);
@@ -106,6 +107,27 @@ impl HeadForms<'_> {
             }
             Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => Ok(None),
         }
+    }
+
+    /// A projection of rows of attention whose heads stand in another order: its weight is put in that order.
+    pub fn projected(&mut self, value: Value) -> Result<Option<Value>, Diagnostic> {
+        let node = self.graph.node(value);
+        let (Op::Array(ArrayOp::MatMul), &[x, w]) = (node.op, node.args.as_slice()) else { return Ok(None) };
+        let Some(view) = self.views.get(x).filter(|view| view.base != x) else { return Ok(None) };
+        let (Some((rows, places)), Some(channels)) = (self.rows.get(&view.base), view.channels()) else {
+            return Ok(None);
+        };
+        let (rows, order) = (*rows, channels.iter().map(|&c| places[c as usize] as usize).collect::<Vec<usize>>());
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        let all = sorted.iter().copied().eq(0..places.len());
+        let Some((name, data, width)) = self.matrix(w).filter(|_| all && !order.is_sorted()) else { return Ok(None) };
+        let mut moved = vec![0f32; data.len()];
+        for (row, &at) in data.chunks_exact(width).zip(&order) {
+            moved[at * width..][..width].copy_from_slice(row);
+        }
+        let w = self.builder.weight(&format!("{name}.rows"), Arc::new(Tensor::f32(&[order.len(), width], moved)));
+        self.add(node.op, &[rows, w], value).map(Some)
     }
 
     /// A constant matrix, as it is or turned: its name, numbers and columns.

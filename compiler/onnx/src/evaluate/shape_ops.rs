@@ -1,6 +1,6 @@
 //! Operators that make, move, pick or join elements without arithmetic on them.
 
-use super::call::{ElementOffsets, OnnxCall, axis, broadcast, count, index, sizes_of, strides, volume};
+use super::call::{ElementOffsets, OnnxCall, axis, broadcast, count, elem_of, index, sizes_of, strides, volume};
 use crate::model::Attribute;
 use crate::tensor::{ArrayData, Element, OnnxArray};
 
@@ -102,6 +102,23 @@ impl OnnxCall<'_> {
         let steps = spans.iter().zip(&from).map(|(span, &stride)| span.step as isize * stride as isize).collect();
         let data = x.data().pick(ElementOffsets::new(&sizes, steps, start)?);
         Ok(OnnxArray::new(sizes, data))
+    }
+
+    /// Whether the first output is the first operand as it is, which is known without looking at elements.
+    pub fn changes_nothing(&self) -> bool {
+        let Ok(x) = self.arg(0) else { return false };
+        match &*self.node.operator() {
+            "Slice" => slice_spans(self, x.sizes()).is_ok_and(|spans| {
+                let whole = |(span, &len): (&SliceSpan, &usize)| *span == SliceSpan { start: 0, step: 1, len };
+                spans.iter().zip(x.sizes()).all(whole)
+            }),
+            "Expand" => {
+                let sizes = self.ints(1).and_then(|ints| sizes_of(&ints)).and_then(|to| broadcast(x.sizes(), &to));
+                sizes.is_ok_and(|sizes| sizes == x.sizes())
+            }
+            "Cast" => self.node.int("to").and_then(|to| elem_of(to).ok()) == Some(x.elem()),
+            _ => false,
+        }
     }
 
     pub(super) fn concat(&self) -> Result<OnnxArray, String> {

@@ -79,6 +79,17 @@ impl Constant {
         self.arrays.get(k).unwrap_or(&self.arrays[0])
     }
 
+    /// The same, shared.
+    pub fn shared_at(&self, k: usize) -> &Arc<OnnxArray> {
+        self.arrays.get(k).unwrap_or(&self.arrays[0])
+    }
+
+    /// Whether another is this one at every number of tokens.
+    pub fn is_same(&self, other: &Constant) -> bool {
+        let same = |(a, b): (&Arc<OnnxArray>, &Arc<OnnxArray>)| Arc::ptr_eq(a, b) || a == b;
+        self.arrays.len() == other.arrays.len() && self.arrays.iter().zip(&other.arrays).all(same)
+    }
+
     /// The array at the largest number of tokens.
     pub fn last(&self) -> Option<&Arc<OnnxArray>> {
         self.arrays.last()

@@ -1,6 +1,6 @@
 //! The state of one translation, and what every operator does with values: constants are evaluated, and become operands.
 
-use super::constants::{self, Constant, PositionTable, Unusual};
+use super::constants::{self, CausalTable, Constant, PositionTable, Unusual};
 use super::inputs::InputBindings;
 use super::shapes::{fixed, ir_shape};
 use super::value::{ImportError, ImportValue, LiveValue};
@@ -51,6 +51,8 @@ pub(super) struct Importer<'m> {
     pub weights: HashMap<usize, (Arc<OnnxArray>, Value)>,
     /// Constants that have become tables of positions, by address.
     pub tables: HashMap<usize, (Arc<OnnxArray>, Value)>,
+    /// Constants that are masks, by the address of their largest array.
+    pub masks: HashMap<usize, (Constant, CausalTable)>,
     pub scalars: HashMap<u32, Value>,
     /// Constants of equal elements that had to become weights, by number and sizes.
     pub uniform: HashMap<(u32, Vec<usize>), Value>,
@@ -79,6 +81,7 @@ impl<'m> Importer<'m> {
             given_out: 0,
             weights: HashMap::new(),
             tables: HashMap::new(),
+            masks: HashMap::new(),
             scalars: HashMap::new(),
             uniform: HashMap::new(),
             errors: Diagnostics::new(),
@@ -103,6 +106,11 @@ impl<'m> Importer<'m> {
         let mut outputs: Vec<Vec<Arc<OnnxArray>>> = vec![Vec::new(); node.outputs.len()];
         for k in 0..runs {
             let inputs: Vec<Option<&OnnxArray>> = constant.iter().map(|x| x.map(|x| x.at(k))).collect();
+            // Masks of a long context are large.
+            if let (true, Some(Some(whole))) = (self.is_unchanged(node, &inputs), constant.first()) {
+                outputs.iter_mut().take(1).for_each(|output| output.push(whole.shared_at(k).clone()));
+                continue;
+            }
             self.made_ever = self.made_ever.saturating_add(work(node, &inputs));
             if self.made_ever > EVALUATED_MAX {
                 return Err("the file asks for too much to be evaluated".into());
@@ -166,7 +174,7 @@ impl<'m> Importer<'m> {
         if let Some(number) = constant.uniform() {
             return Ok(LiveValue { value: self.scalar(number), dims });
         }
-        if let Some(table) = constant.causal(&self.counts) {
+        if let Some(table) = self.causal(constant) {
             let value = self.builder.add(constants::causal_op(table), &[], node.label())?;
             // Heads that have the same mask share it.
             let mut own = vec![Dim::Fixed(1); dims.len()];
@@ -182,6 +190,21 @@ impl<'m> Importer<'m> {
             return self.by_position(constant, table, dims, node);
         }
         Err(self.no_operand(constant, node))
+    }
+
+    /// The mask that a constant is. Layers share a mask, which is large for a long context: it is looked at once.
+    fn causal(&mut self, constant: &Constant) -> Option<CausalTable> {
+        let address = Arc::as_ptr(constant.last()?) as usize;
+        if let Some((_, table)) = self.masks.get(&address).filter(|(known, _)| known.is_same(constant)) {
+            return Some(*table);
+        }
+        let table = constant.causal(&self.counts)?;
+        self.masks.insert(address, (constant.clone(), table));
+        Some(table)
+    }
+
+    fn is_unchanged(&self, node: &OnnxNode, inputs: &[Option<&OnnxArray>]) -> bool {
+        OnnxCall { node, opset: self.model.opset(), inputs }.changes_nothing()
     }
 
     /// Rows of a table by position, the tokens standing where the file has them.

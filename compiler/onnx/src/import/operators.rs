@@ -2,7 +2,7 @@
 
 use super::importer::Importer;
 use super::reduce::Reduction;
-use super::shapes::{ir_shape, kept_axes, reshaped_dims};
+use super::shapes::{fixed, ir_shape, kept_axes, reshaped_dims};
 use super::value::{ImportError, ImportValue, LiveValue};
 use crate::evaluate::call::{OnnxCall, axis, broadcast, count, volume};
 use crate::evaluate::shape_ops::{flat_sizes, reshape_sizes, squeeze_sizes, unsqueeze_sizes};
@@ -322,32 +322,34 @@ impl Importer<'_> {
     /// In a file of one number of tokens, a constant with a row for each token is a table of positions.
     fn beside(&mut self, node: &OnnxNode, x: &LiveValue, other: &LiveValue) -> Result<LiveValue, ImportError> {
         let &[n] = self.counts.as_slice() else { return Ok(x.clone()) };
-        let batch = |dims: &[Dim]| dims.len() > 2 && dims[dims.len() - 2] == Dim::Fixed(1);
-        let (before, [rows, .., width]) = x.dims.split_at(x.dims.len().saturating_sub(2 + usize::from(batch(&x.dims))))
-        else {
-            return Ok(x.clone());
-        };
-        let (Dim::Fixed(rows), Some(weight)) = (*rows, self.builder.graph().constant(x.value)) else {
-            return Ok(x.clone());
-        };
-        let behind_tokens = match other.dims.as_slice() {
-            [.., Dim::Tokens, last] | [.., Dim::Tokens, Dim::Fixed(1), last] => last == width,
-            _ => false,
-        };
-        if rows as usize != n || weight.tensor.sizes().first() != Some(&n) || !behind_tokens {
-            return Ok(x.clone());
-        }
+        let Some(weight) = self.builder.graph().constant(x.value) else { return Ok(x.clone()) };
         let (name, tensor) = (weight.name.clone(), weight.tensor.clone());
-        let mut table = x.value;
-        if tensor.sizes().len() != 2 {
-            let sizes = vec![n, tensor.sizes().iter().skip(1).product()];
-            let rows = Tensor::new(sizes, tensor.data().clone());
-            table = self.builder.weight(&format!("{name} by position"), Arc::new(rows));
+        // The axis of `x` that stands beside the other's tokens.
+        let rank = x.dims.len();
+        let at =
+            |axis: usize| (axis + rank).checked_sub(other.dims.len()).filter(|&at| x.dims[at] == Dim::Fixed(n as u32));
+        let tokens = (0..other.dims.len()).filter(|&axis| other.dims[axis] == Dim::Tokens);
+        let found: Vec<usize> = tokens.filter_map(at).collect();
+        let (&[axis], true) = (found.as_slice(), tensor.sizes().iter().product::<usize>() > 1) else {
+            return Ok(x.clone());
+        };
+        if x.dims[..axis].iter().any(|dim| *dim != Dim::Fixed(1)) {
+            return Ok(x.clone());
         }
+        let sizes = vec![n, x.dims[axis + 1..].iter().map(|dim| dim.size(n, 0)).product()];
+        let table = match tensor.sizes() == sizes {
+            true => x.value,
+            false => {
+                let rows = Tensor::new(sizes.clone(), tensor.data().clone());
+                self.builder.weight(&format!("{name} by position"), Arc::new(rows))
+            }
+        };
         let positions = self.builder.add(Op::Leaf(LeafOp::Positions), &[], node.label())?;
-        let mut dims = before.to_vec();
-        dims.extend(x.dims[before.len()..].iter().enumerate().map(|(i, dim)| if i == 0 { Dim::Tokens } else { *dim }));
-        self.add(node, Op::Dense(DenseOp::Embed), &[positions, table], dims)
+        let rows = vec![Dim::Tokens, fixed(sizes[1])?];
+        let rows = self.add(node, Op::Dense(DenseOp::Embed), &[positions, table], rows)?;
+        let mut dims = x.dims.clone();
+        dims[axis] = Dim::Tokens;
+        self.reshaped(node, rows, dims)
     }
 
     fn unary(
