@@ -136,7 +136,7 @@ struct LlamaMaker<'a> {
     streams: u64,
 }
 
-type Made = Result<Value, Diagnostic>;
+type MadeDecoder = Result<Value, Diagnostic>;
 
 impl LlamaMaker<'_> {
     fn constant(&mut self, name: &str, numbers: Vec<f32>) -> Value {
@@ -151,7 +151,7 @@ impl LlamaMaker<'_> {
     }
 
     /// Cosines and sines of every position.
-    fn turns(&mut self) -> Made {
+    fn turns(&mut self) -> MadeDecoder {
         let LlamaConfig { context, turned, theta, .. } = *self.config;
         let pairs = turned / 2;
         let angle = |at: usize, i: usize| at as f64 * libm::pow(theta, -2.0 * i as f64 / turned as f64);
@@ -166,7 +166,7 @@ impl LlamaMaker<'_> {
     }
 
     /// An RMSNorm of the row, or of each of some heads, with a gain.
-    fn norm(&mut self, x: Value, name: &str, width: usize, heads: usize) -> Made {
+    fn norm(&mut self, x: Value, name: &str, width: usize, heads: usize) -> MadeDecoder {
         let origin = format!("/{name}/Pow");
         let eps = Scalar::new(1e-5);
         let y = self.b.add(Op::Dense(DenseOp::RmsNorm { eps, heads: heads as u32 }), &[x], origin.as_str())?;
@@ -176,12 +176,12 @@ impl LlamaMaker<'_> {
     }
 
     /// A LayerNorm: less the mean, then as `norm`.
-    fn layer_norm(&mut self, x: Value, name: &str) -> Made {
+    fn layer_norm(&mut self, x: Value, name: &str) -> MadeDecoder {
         let y = self.b.add(Op::Dense(DenseOp::Centre), &[x], format!("/{name}/Sub").as_str())?;
         self.norm(y, name, self.config.width, 1)
     }
 
-    fn linear(&mut self, x: Value, name: &str, sizes: [usize; 2], deviation: f32, bias: bool) -> Made {
+    fn linear(&mut self, x: Value, name: &str, sizes: [usize; 2], deviation: f32, bias: bool) -> MadeDecoder {
         let w = self.normal(&format!("{name}.weight"), &sizes, 0.0, deviation);
         let bias_name = format!("{name}.bias");
         let bias = if bias {
@@ -193,7 +193,7 @@ impl LlamaMaker<'_> {
         self.b.add(Op::Dense(DenseOp::Linear(Layout::InputMajor)), &[x, w, bias], origin.as_str())
     }
 
-    fn block(&mut self, x: Value, turns: Option<Value>, layer: usize) -> Made {
+    fn block(&mut self, x: Value, turns: Option<Value>, layer: usize) -> MadeDecoder {
         let name = format!("layers.{layer}");
         let post = self.config.post_norm;
         let y = if post { x } else { self.norm(x, &format!("{name}.input_layernorm"), self.config.width, 1)? };
@@ -209,11 +209,11 @@ impl LlamaMaker<'_> {
         if post { self.layer_norm(x, &norm) } else { Ok(x) }
     }
 
-    fn sum(&mut self, x: Value, y: Value, origin: &str) -> Made {
+    fn sum(&mut self, x: Value, y: Value, origin: &str) -> MadeDecoder {
         self.b.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, y], origin)
     }
 
-    fn attention(&mut self, x: Value, turns: Option<Value>, name: &str) -> Made {
+    fn attention(&mut self, x: Value, turns: Option<Value>, name: &str) -> MadeDecoder {
         let LlamaConfig { width, heads, kv_heads, head_width, window, bias, layers, .. } = *self.config;
         let into = 1.0 / (width as f32).sqrt();
         let [mut q, mut k] = [x; 2];
@@ -238,7 +238,7 @@ impl LlamaMaker<'_> {
         self.linear(y, &format!("{name}.o_proj"), [heads * head_width, width], out, false)
     }
 
-    fn mlp(&mut self, x: Value, name: &str) -> Made {
+    fn mlp(&mut self, x: Value, name: &str) -> MadeDecoder {
         let LlamaConfig { width, hidden, curve, gated, layers, .. } = *self.config;
         let into = 1.0 / (width as f32).sqrt();
         let gate = self.linear(x, &format!("{name}.gate_proj"), [width, hidden], into, false)?;

@@ -251,7 +251,8 @@ const ROUNDING: f64 = 1e-5;
 /// What `graph` gives for its outputs, in f64.
 fn evaluated(graph: &Graph) -> Result<Vec<(String, Vec<f64>)>, String> {
     let evaluator = Evaluator::<f64>::new(graph);
-    let done = evaluator.run(&IDS, &mut Memory::new(graph)).map_err(|e| format!("it cannot be evaluated: {e}"))?;
+    let ids = &IDS[..IDS.len().min(graph.context as usize)];
+    let done = evaluator.run(ids, &mut Memory::new(graph)).map_err(|e| format!("it cannot be evaluated: {e}"))?;
     let numbers = |value: Value| match &evaluator.get(&done, value).content {
         Content::Real(x) => x.clone(),
         Content::Int(x) => x.iter().map(|&x| f64::from(x)).collect(),

@@ -133,18 +133,18 @@ fn folder() -> tempfile::TempDir {
 }
 
 /// What the conversations of these tests talk with.
-struct Network {
+struct ChatNetwork {
     program: Arc<Program>,
     tokens: Tokens,
     _folder: tempfile::TempDir,
 }
 
-fn network() -> Network {
+fn network() -> ChatNetwork {
     let folder = folder();
     let loaded = Loaded::read(&folder.path().join("m.snn"), &Default::default()).unwrap();
     let tokens = loaded.tokens(&StartChoice::Auto).unwrap();
     let program = loaded.source.program(&EngineOptions { count: true, ..EngineOptions::default() }).unwrap();
-    Network { program, tokens, _folder: folder }
+    ChatNetwork { program, tokens, _folder: folder }
 }
 
 fn options(most: usize) -> ChatOptions {
@@ -152,7 +152,7 @@ fn options(most: usize) -> ChatOptions {
     ChatOptions { system: None, most: Some(most), options, stop: Vec::new(), on_full: OnFull::Stop }
 }
 
-impl Network {
+impl ChatNetwork {
     fn talk(&self, source: &str, options: ChatOptions) -> Conversation<'_> {
         Conversation::new(&self.program, &self.tokens, template(source).unwrap(), options).unwrap()
     }
@@ -193,10 +193,10 @@ fn state_is_kept_between_turns() {
     let network = network();
     let mut talk = network.talk(CHATML, options(4));
     let first = say(&mut talk, "Hi");
-    assert_eq!((first.kept, first.past, first.figures.prompt.tokens), (Kept::All, 0, 22));
+    assert_eq!((first.kept, first.past, first.figures.prompt.tokens), (Kept::All, 0, 21));
     let second = say(&mut talk, "So?");
     assert_eq!(second.kept, Kept::All);
-    assert!(second.past >= 22, "{} tokens are kept", second.past);
+    assert!(second.past >= 21, "{} tokens are kept", second.past);
     let rest = second.past as u64 + second.figures.prompt.tokens + second.figures.answer.tokens;
     assert!(rest >= talk.ids().len() as u64 - 1 && rest <= talk.ids().len() as u64);
     // What follows the kept state is what follows all ids at once.
@@ -304,7 +304,7 @@ fn a_stop_text_is_not_remembered() {
     let text = format!("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n{}<|im_end|>\n", first.text);
     let ids = network.tokens.encode(&text).unwrap();
     assert_eq!(talk.ids()[..ids.len()], ids);
-    assert_eq!(second.past, 22);
+    assert_eq!(second.past, 21);
 }
 
 fn chat(at: &Path, args: &[&str], input: &str) -> Output {
@@ -331,7 +331,7 @@ fn the_command_reads_lines_and_writes_answers() {
     assert!(done.status.success(), "{said}");
     assert!(said.contains("a context of 64 tokens"), "{said}");
     assert!(
-        said.contains("0 tokens kept, 22 read") && said.contains("spikes") && said.contains("J per token"),
+        said.contains("0 tokens kept, 21 read") && said.contains("spikes") && said.contains("J per token"),
         "{said}"
     );
     assert!(said.contains("there is no command /what") && said.contains("a new conversation"), "{said}");
@@ -396,7 +396,8 @@ fn runs_end_where_they_are_told() {
     assert!(said.contains("a context of 16 tokens, whose state takes"), "{said}");
     assert!(said.contains("4 prompt tokens"), "{said}");
     let (long, _) = all(&["-p", "The", "-n", "-1", "--context", "20"]);
-    assert!(long.starts_with(&short[..short.len() - 1]), "a shorter context ends sooner and changes nothing");
+    // At its end may be the half of a character, and there is a line's.
+    assert!(long.starts_with(&short[..short.len() - 4]), "a shorter context ends sooner and changes nothing");
     let slide = ["-n", "50", "--context", "16", "--on-full", "slide"];
     let (alone, said) = all(&[&["-p", "The"], &slide[..]].concat());
     assert!(said.contains("the oldest half was dropped"), "{said}");

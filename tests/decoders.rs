@@ -168,13 +168,14 @@ fn gates_integrate_first() {
     assert!(said.contains("2 MLP layers integrate first, where st_bif was asked for"), "{said}");
     assert_eq!(integrates_first(&from_tensor(tensor.clone(), unary)), None);
     let ids = ids(65, CONFIG.vocabulary);
-    let found = ledger(&tensor, &calibration, &ids, &[0..64], 2).unwrap();
+    let found = ledger(&tensor, &calibration, &ids, &Vec::from_iter(std::iter::once(0..64)), 2).unwrap();
     let time = |path: &str| {
         let entry = found.entries.iter().find(|entry| entry.path == path).unwrap();
         entry.isolated[Cause::Time as usize]
     };
     assert_eq!(time("h.0.mlp.hidden"), Some(0.0));
-    assert!(time("h.0.mlp.in").unwrap() != 0.0, "{found:?}");
+    // Of all others, values alone hear spikes.
+    assert!(time("h.0.attention.v").unwrap() != 0.0, "{found:?}");
     // Nothing but gates has the code that such neurons spell.
     let overrides = vec![("mlp.hidden".to_string(), Override::Code(Code::Unary))];
     let options = QuantOptions { overrides, membrane: Some(Membrane::ST_BIF), ..QuantOptions::default() };
@@ -193,7 +194,7 @@ fn windows_are_refused_where_nothing_ends_them() {
         };
         let refused = options.check(&tensor).unwrap_err();
         let said = format!("h.1.attention: cannot attend by `{}`: a token sees 8 tokens there", kind.name());
-        assert_eq!(refused.to_string(), said);
+        assert!(refused.to_string().starts_with(&said), "{refused}");
         assert!(refused.notes.iter().any(|note| note.contains("ttfs, topk and dense have windows")), "{refused:?}");
         assert_eq!(options.check(&llama(&CONFIG)), Ok(()));
     }

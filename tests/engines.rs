@@ -580,7 +580,7 @@ fn prompts_share_passes() {
     let long = ids(TINY.context + 1, TINY.vocabulary);
     let prompts: Vec<Vec<u32>> =
         (0..).zip([3, 1, 7, 12]).map(|(i, n)| ids(n + i, TINY.vocabulary).split_off(i)).collect();
-    let mut program = |chunk, threads| {
+    let program = |chunk, threads| {
         let options = Options { chunk, threads, ..options(Engine::Jit) };
         Batch::new(Arc::new(Program::new(Arc::new(graph.clone()), &options).unwrap()), 5).unwrap()
     };
@@ -662,10 +662,10 @@ const NOT_FINITE: [(&str, Option<&str>); 5] = [
     // A norm would make zeros of it.
     (
         "%2 = scale_shift(%1, @large, @zero) : f32[tokens,4]
-%3 = layer_norm_no_gain[eps=1e-5](%2) : f32[tokens,4]
+%3 = rms_norm[eps=1e-5](%2) : f32[tokens,4]
 %4 = row_max_abs(%3) : f32[tokens,1]
 %5 = mul(%3, %4) : f32[tokens,4]",
-        Some("`layer_norm_no_gain[eps=1e-5]` met a value that is not finite"),
+        Some("`rms_norm[eps=1e-5]` met a value that is not finite"),
     ),
     // A quotient would be 0.
     (

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde_json::{Value as Json, json};
 use snnc::check::check;
-use snnc::front::OnnxOptions;
+use snnc::front::{self, OnnxOptions};
 use snnc::model::Loaded;
 use snnc_ir::Graph;
 use snnc_ir::eval::{Evaluator, Memory};
@@ -20,7 +20,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// A tensor to be written: its sizes and its elements.
-type Written = (Vec<usize>, Vec<f32>);
+type WrittenFolder = (Vec<usize>, Vec<f32>);
 
 fn loaded(path: &Path) -> Graph {
     Loaded::read(path, &OnnxOptions::default()).unwrap_or_else(|e| panic!("{}: {e}", path.display())).source.graph
@@ -103,7 +103,7 @@ fn a_folder_and_its_export_give_the_same_logits() {
 fn write_folder_of_export(folder: &Path, export: &Path, config: &Json, order: &[&str]) {
     let model = snnc_onnx::read::read(export).unwrap();
     let arrays = &model.graph.initializers;
-    let mut tensors: BTreeMap<String, Written> = BTreeMap::new();
+    let mut tensors: BTreeMap<String, WrittenFolder> = BTreeMap::new();
     for (name, array) in arrays.iter().filter(|(name, _)| name.starts_with("m.")) {
         let name = name.trim_start_matches("m.").replace("lm_head", order[order.len() - 1]);
         if let (Some(numbers), false) = (array.as_f32(), name.ends_with(".bias") && array.rank() == 2) {
@@ -136,7 +136,7 @@ fn write_folder_of_export(folder: &Path, export: &Path, config: &Json, order: &[
     write(folder, config, &tensors, Dtype::F32);
 }
 
-fn write(folder: &Path, config: &Json, tensors: &BTreeMap<String, Written>, dtype: Dtype) {
+fn write(folder: &Path, config: &Json, tensors: &BTreeMap<String, WrittenFolder>, dtype: Dtype) {
     let bytes: BTreeMap<&String, Vec<u8>> = tensors
         .iter()
         .map(|(name, (_, numbers))| {
@@ -207,7 +207,7 @@ fn folders_made_of_exports_give_the_logits_of_the_exports() {
 }
 
 /// A small Llama with two layers.
-fn small() -> (Json, BTreeMap<String, Written>) {
+fn small() -> (Json, BTreeMap<String, WrittenFolder>) {
     let config = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 260, "hidden_size": 16, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 24, "max_position_embeddings": 64,
@@ -249,7 +249,7 @@ fn write_small(folder: &Path) {
 fn how_numbers_are_stored_does_not_show() {
     let (config, tensors) = small();
     let ids: Vec<u32> = (0..20).map(|i| i * 13 % 260).collect();
-    let at = |dtype: Dtype, tensors: &BTreeMap<String, Written>| {
+    let at = |dtype: Dtype, tensors: &BTreeMap<String, WrittenFolder>| {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), &config, tensors, dtype);
         meant(&loaded(folder.path()), &ids)
@@ -286,6 +286,23 @@ fn names_with_and_without_a_prefix_are_one_network() {
     assert_eq!(meant(&loaded(folder.path()), &ids), wanted);
 }
 
+/// A head that is stored although it is tied is not read: that is said where its numbers are others.
+#[test]
+fn a_tied_head_is_the_table() {
+    let (config, mut tensors) = small();
+    let folder = tempfile::tempdir().unwrap();
+    let warnings = |tensors: &BTreeMap<String, WrittenFolder>| {
+        write(folder.path(), &config, tensors, Dtype::F32);
+        Loaded::read(folder.path(), &OnnxOptions::default()).unwrap_or_else(|e| panic!("{e}")).warnings
+    };
+    let mut head = tensors["model.embed_tokens.weight"].clone();
+    tensors.insert("lm_head.weight".into(), head.clone());
+    assert_eq!(warnings(&tensors), [""; 0]);
+    head.1[3] += 1.0;
+    tensors.insert("lm_head.weight".into(), head);
+    assert!(warnings(&tensors)[0].contains("`lm_head.weight` are not read"));
+}
+
 fn call(folder: &Path, args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(snnc()).args(args).current_dir(folder).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -307,7 +324,7 @@ fn refused(make: impl FnOnce(&Path), words: &[&str]) {
 }
 
 /// A small folder with another configuration or other tensors.
-fn with(change: impl FnOnce(&mut Json, &mut BTreeMap<String, Written>)) -> impl FnOnce(&Path) {
+fn with(change: impl FnOnce(&mut Json, &mut BTreeMap<String, WrittenFolder>)) -> impl FnOnce(&Path) {
     move |net| {
         let (mut config, mut tensors) = small();
         change(&mut config, &mut tensors);
@@ -331,6 +348,7 @@ fn configurations_that_say_another_network_are_refused() {
         ("hidden_size", json!(-16), &["a whole number from 1"]),
         ("num_hidden_layers", json!(4_000_000_000u64), &["a whole number from 1"]),
         ("num_hidden_layers", json!(1_000_000), &["at most 4096"]),
+        ("head_dim", json!(2_147_483_646), &["at most 16384"]),
         ("num_hidden_layers", json!(3), &["are missing", "model.layers.2.input_layernorm.weight [16]"]),
         ("num_hidden_layers", json!(1), &["have no place in the network", "model.layers.1."]),
         ("vocab_size", json!(261), &["model.embed_tokens.weight", "it is [260, 16]", "should be [261, 16]"]),
@@ -341,7 +359,7 @@ fn configurations_that_say_another_network_are_refused() {
         refused(set(key, value), words);
     }
     // All that is in the way is told at once.
-    let both = |config: &mut Json, _: &mut BTreeMap<String, Written>| {
+    let both = |config: &mut Json, _: &mut BTreeMap<String, WrittenFolder>| {
         (config["hidden_act"], config["clip_qkv"]) = (json!("mish"), json!(8.0));
     };
     refused(with(both), &["hidden_act", "is mish", "clip_qkv"]);
@@ -399,6 +417,73 @@ fn folders_of_other_files_are_refused() {
     };
     refused(unnamed, &["no config.json"]);
     refused(|_| {}, &["holds no network"]);
+}
+
+/// A number below `below`.
+fn pick(random: &mut SplitMix64, below: usize) -> usize {
+    (random.bits() % below as u64) as usize
+}
+
+/// Whatever a folder says, it is read or refused with a word, and neither takes long nor panics.
+#[test]
+fn mutants_of_a_folder_are_read_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let net = folder.path();
+    let odd = [
+        json!(null),
+        json!(-1),
+        json!(0),
+        json!(1),
+        json!(3),
+        json!(4096),
+        json!(2_147_483_646u64),
+        json!(1e300),
+        json!(0.5),
+        json!("x"),
+        json!([]),
+        json!({}),
+        json!(true),
+        json!({"rope_type": "yarn", "factor": 1e-300}),
+    ];
+    let keys = [
+        "head_dim",
+        "rope_scaling",
+        "rope_theta",
+        "partial_rotary_factor",
+        "layer_types",
+        "mlp_bias",
+        "attention_bias",
+        "architectures",
+        "model_type",
+    ];
+    write_small(net);
+    let file = fs::read(net.join("model.safetensors")).unwrap();
+    let header = u64::from_le_bytes(*file.first_chunk().unwrap()) as usize;
+    let (mut random, mut taken) = (SplitMix64(11), 0);
+    for _ in 0..1500 {
+        let (mut config, _) = small();
+        let known: Vec<String> = config.as_object().unwrap().keys().cloned().chain(keys.map(String::from)).collect();
+        let mut bytes = file.clone();
+        for _ in 0..1 + pick(&mut random, 2) {
+            if pick(&mut random, 2) == 0 {
+                config[&known[pick(&mut random, known.len())]] = odd[pick(&mut random, odd.len())].clone();
+            } else {
+                let at = pick(&mut random, 8 + header);
+                bytes[at] = if pick(&mut random, 2) == 0 {
+                    random.bits() as u8
+                } else {
+                    b"0129,:[]{}\"F"[pick(&mut random, 12)]
+                };
+            }
+        }
+        fs::write(net.join("config.json"), config.to_string()).unwrap();
+        fs::write(net.join("model.safetensors"), bytes).unwrap();
+        match front::load(net, &OnnxOptions::default()) {
+            Ok(_) => taken += 1,
+            Err(told) => assert!(!told.is_empty() && !told[0].message.is_empty(), "{config}"),
+        }
+    }
+    assert!(taken > 50, "{taken} mutants are harmless");
 }
 
 #[test]

@@ -10,9 +10,9 @@ use snnc_ir::{Builder, Curve, Graph, Op, Stage, Tensor, Value, verify::verify};
 use snnc_runtime::{Engine, ISAS, Isa, KernelCosts, Options, Program, Rows, Session};
 use std::sync::Arc;
 
-/// Layers of neurons with synapses between them.
+/// TestLayers of neurons with synapses between them.
 #[derive(Clone, Copy, Debug)]
-struct Layers {
+struct TestLayers {
     membrane: Membrane,
     curve: Curve,
     steps: u16,
@@ -24,7 +24,7 @@ struct Layers {
 /// A graph in the making, with seeded numbers for its constants.
 struct LayerMaker {
     b: Builder,
-    layers: Layers,
+    layers: TestLayers,
     seed: u64,
 }
 
@@ -51,7 +51,7 @@ impl LayerMaker {
 
     /// Neurons of a current or of numbers, of which a timestep brings about `scale`.
     fn neurons(&mut self, x: Value, scale: f32, width: usize) -> Value {
-        let Layers { membrane, curve, steps, .. } = self.layers;
+        let TestLayers { membrane, curve, steps, .. } = self.layers;
         let mut args = vec![x, self.row(width, -0.4 / scale, 1.1 / scale), self.row(width, -0.5, 2.0)];
         for parameter in &membrane.rule().parameters {
             args.push(self.row(width, parameter.least as f32, parameter.most as f32));
@@ -67,7 +67,7 @@ impl LayerMaker {
 
     /// Numbers flow in, then currents that nothing else reads, then currents and sums that are read twice.
     fn graph(mut self) -> Graph {
-        let Layers { steps, widths: [inputs, width], tokens, .. } = self.layers;
+        let TestLayers { steps, widths: [inputs, width], tokens, .. } = self.layers;
         let ids = self.op(Op::Leaf(LeafOp::Tokens), &[]);
         // Of a few tokens the numbers are far outside of what neurons spell.
         let reach = |token: usize| if token % 5 == 4 { 1e6 } else { 2.0 * f32::from(steps) };
@@ -91,7 +91,7 @@ impl LayerMaker {
     }
 }
 
-fn graph(layers: Layers) -> Arc<Graph> {
+fn graph(layers: TestLayers) -> Arc<Graph> {
     let b = Builder::new(Stage::Spiking, layers.tokens as u32);
     let graph = LayerMaker { b, layers, seed: 7 }.graph();
     verify(&graph).unwrap();
@@ -121,7 +121,7 @@ fn costs(isa: Isa, by_kernel: bool) -> Option<KernelCosts> {
 }
 
 /// Outputs do not depend on whether spikes are counted; where they are not, there are none.
-fn check_silent(layers: Layers) {
+fn check_silent(layers: TestLayers) {
     let graph = graph(layers);
     let silent = Options { count: false, ..Options::default() };
     let (outputs, events) = seen(&graph, &silent, &[layers.tokens]);
@@ -130,7 +130,7 @@ fn check_silent(layers: Layers) {
     assert!(events.iter().all(|events| events.spikes + events.active + events.saturated == 0), "{layers:?}");
 }
 
-fn check(layers: Layers) {
+fn check(layers: TestLayers) {
     let graph = graph(layers);
     let oracle = Options { engine: Engine::Interpreter, ..Options::default() };
     let want = seen(&graph, &oracle, &[layers.tokens]);
@@ -152,7 +152,7 @@ fn all_neurons_spike_the_same_in_machine_code() {
     for membrane in Membrane::all() {
         for curve in [Curve::Identity, Curve::Relu] {
             for (steps, widths) in [(1, [5, 3]), (7, [17, 70]), (33, [64, 48]), (100, [3, 130])] {
-                check(Layers { membrane, curve, steps, widths, tokens: 6 });
+                check(TestLayers { membrane, curve, steps, widths, tokens: 6 });
             }
         }
     }
@@ -162,7 +162,7 @@ fn all_neurons_spike_the_same_in_machine_code() {
 fn counting_changes_no_spike() {
     for (steps, curve) in [(7, Curve::Relu), (7, Curve::Identity), (70, Curve::Relu), (70, Curve::Identity)] {
         for membrane in [Membrane::IF, Membrane::ST_BIF] {
-            check_silent(Layers { membrane, curve, steps, widths: [17, 70], tokens: 5 });
+            check_silent(TestLayers { membrane, curve, steps, widths: [17, 70], tokens: 5 });
         }
     }
 }
@@ -172,7 +172,7 @@ fn counting_changes_no_spike() {
 fn any_number_of_timesteps_is_run() {
     for membrane in [Membrane::IF, Membrane::ST_BIF] {
         for steps in [2, 3, 31, 32, 63, 64, 65, 127, 128, 255, 256, 257, 1000, 1023, 1024] {
-            check(Layers { membrane, curve: Curve::Identity, steps, widths: [9, 18], tokens: 2 });
+            check(TestLayers { membrane, curve: Curve::Identity, steps, widths: [9, 18], tokens: 2 });
         }
     }
 }
@@ -180,21 +180,21 @@ fn any_number_of_timesteps_is_run() {
 #[test]
 fn any_width_is_run() {
     for width in [1, 2, 7, 8, 9, 15, 16, 24, 31, 32, 33, 63, 65, 72, 127, 128, 129, 200] {
-        check(Layers { membrane: Membrane::IF, curve: Curve::Relu, steps: 5, widths: [width, width], tokens: 3 });
+        check(TestLayers { membrane: Membrane::IF, curve: Curve::Relu, steps: 5, widths: [width, width], tokens: 3 });
     }
 }
 
 /// More events than are listed at a time, and work that threads share.
 #[test]
 fn many_events_are_run_in_parts() {
-    check(Layers { membrane: Membrane::LIF, curve: Curve::Identity, steps: 64, widths: [600, 200], tokens: 9 });
+    check(TestLayers { membrane: Membrane::LIF, curve: Curve::Identity, steps: 64, widths: [600, 200], tokens: 9 });
 }
 
 /// The loop of each neuron in Cranelift's IR, as it is before any machine: rows are added up by a kernel.
 #[test]
 fn loops_are_made_from_formulas() {
     for membrane in Membrane::all() {
-        let layers = Layers { membrane, curve: Curve::Identity, steps: 4, widths: [16, 16], tokens: 1 };
+        let layers = TestLayers { membrane, curve: Curve::Identity, steps: 4, widths: [16, 16], tokens: 1 };
         let options = Options { kernel_costs: costs(Isa::Portable, true), ..Options::default() };
         let program = Program::new(graph(layers), &options).unwrap();
         let name = format!("integrate_{}_4_identity_spikes_16_16", membrane.name());
@@ -207,7 +207,7 @@ fn loops_are_made_from_formulas() {
 /// Rows that machine code adds up, and counts of spikes between blocks of timesteps.
 #[test]
 fn loops_without_a_kernel_are_whole() {
-    let layers = Layers { membrane: Membrane::IF, curve: Curve::Relu, steps: 40, widths: [16, 16], tokens: 1 };
+    let layers = TestLayers { membrane: Membrane::IF, curve: Curve::Relu, steps: 40, widths: [16, 16], tokens: 1 };
     let options = Options { kernel_costs: costs(Isa::Portable, false), ..Options::default() };
     let listings = Program::new(graph(layers), &options).unwrap().listings().unwrap();
     let listing = listings.iter().find(|listing| listing.name == "integrate_if_40_relu_spikes_16_16").unwrap();
@@ -218,7 +218,7 @@ fn loops_without_a_kernel_are_whole() {
 /// What the loops of a network as large as GPT-2 small cost to make: a loop is made once for each of its shapes.
 #[test]
 fn loops_of_one_shape_are_made_once() {
-    let layers = Layers { membrane: Membrane::IF, curve: Curve::Relu, steps: 7, widths: [24, 24], tokens: 1 };
+    let layers = TestLayers { membrane: Membrane::IF, curve: Curve::Relu, steps: 7, widths: [24, 24], tokens: 1 };
     let listings = Program::new(graph(layers), &Options::default()).unwrap().listings().unwrap();
     let loops = listings.iter().filter(|listing| listing.name.starts_with("integrate")).count();
     assert_eq!(loops, 4, "of numbers in f32 and in i32, of a synapse, of currents");

@@ -18,10 +18,11 @@ const VALUES: [&str; 6] = ["0", "-1", "1e30", "NaN", "inf", "1844674407370955161
 const MOST: Duration = Duration::from_secs(20);
 
 /// The commands and what they need; an option is left out where it is the one that is tried.
-const COMMANDS: [(&str, &[&str]); 14] = [
+const COMMANDS: [(&str, &[&str]); 15] = [
     ("check", &["model.onnx"]),
     ("compile", &["model.onnx", "--output=out.snn", "--calibration-tokens=64"]),
     ("run", &["m.snn", "--prompts=prompts.txt", "--max-new-tokens=4"]),
+    ("chat", &["m.snn", "--template=t.jinja", "--max-new-tokens=4"]),
     ("eval", &["m.snn", "--reference=model.onnx", "--text=text.txt", "--windows=2", "--ledger", "--ledger-tokens=64"]),
     ("energy", &["m.snn", "--text=text.txt", "--windows=2"]),
     ("report", &["m.snn", "--output=out.html", "--text=text.txt", "--tokens=8"]),
@@ -133,6 +134,7 @@ fn calls(command: &str, base: &[&str], option: &str) -> Vec<Vec<String>> {
 fn fixture(at: &Path) {
     write_small_model(at);
     fs::write(at.join("prompts.txt"), "The\nA river\n").unwrap();
+    fs::write(at.join("t.jinja"), "{{ messages[-1].content }}").unwrap();
     let run = |args: &[&str]| {
         let output = Command::new(snnc()).args(args).current_dir(at).output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));

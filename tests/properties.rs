@@ -132,6 +132,34 @@ impl<'c> CaseGraph<'c> {
         self.add(Op::Level(LevelOp::Quant { code, steps, curve }), &[&[x], gains].concat())
     }
 
+    /// A gate and what it multiplies, with the constants of gated neurons: vectors 0 to 5.
+    fn gate(&mut self) -> Vec<Value> {
+        let (x, width) = (self.input(), self.case.width);
+        let [gain, offset] = [0, 1].map(|k| self.vector(k, width, 1.0));
+        let up = self.add(Op::Level(LevelOp::ScaleShift), &[x, gain, offset]);
+        let constants = [2, 3, 4, 5].map(|k| self.vector(k, width, 1.0));
+        [&[x, up], &constants[..]].concat()
+    }
+
+    /// Some channels of reals.
+    fn gathered(&mut self, x: Value, channels: &[i32]) -> Value {
+        let channels = Tensor::i32(&[channels.len()], channels.to_vec());
+        let channels = self.builder.weight("channels", Arc::new(channels));
+        self.add(Op::Level(LevelOp::GatherChannels), &[x, channels])
+    }
+
+    /// Levels, each at the channels that want it.
+    fn repeated(&mut self, levels: Value, channels: &[i32]) -> Value {
+        let width = self.builder.ty(levels).shape().row_width().unwrap();
+        let mut unchanged = |len: usize| {
+            [1.0, 0.0].map(|x| self.builder.weight("unchanged", Arc::new(Tensor::f32(&[len], vec![x; len]))))
+        };
+        let ([one, zero], [ones, zeros]) = (unchanged(width), unchanged(channels.len()));
+        let reals = self.add(Op::Level(LevelOp::ScaleShift), &[levels, one, zero]);
+        let reals = self.gathered(reals, channels);
+        self.quant(reals, Curve::Identity, &[ones, zeros])
+    }
+
     fn affine(&mut self, x: Value, k: usize) -> Value {
         let (gain, offset) = (self.vector(k, self.case.outputs, 0.01), self.vector(k + 1, self.case.outputs, 1.0));
         self.add(Op::Level(LevelOp::ScaleShift), &[x, gain, offset])
@@ -221,7 +249,10 @@ fn has(graph: &Graph, is: impl Fn(&Op) -> bool) -> bool {
 }
 
 fn in_time(op: &Op) -> bool {
-    matches!(op, Op::Spike(SpikeOp::Fire { .. }) | Op::Spike(SpikeOp::Synapse) | Op::Spike(SpikeOp::Decode))
+    matches!(
+        op,
+        Op::Spike(SpikeOp::Fire { .. } | SpikeOp::GatedFire { .. }) | Op::Spike(SpikeOp::Synapse | SpikeOp::Decode)
+    )
 }
 
 /// Neuron by neuron: thresholds from the most significant down, a soft reset at every spike.
@@ -262,6 +293,69 @@ proptest! {
         prop_assert_eq!(&got[0], &got[1]);
         let most = case.code.levels(case.steps);
         prop_assert!(got[1].iter().all(|&level| (level as i32).abs() <= most));
+    }
+
+    #[test]
+    fn decode_gated_fire_is_gated_quant(case in case()) {
+        let DrawnCase { code, steps, curve, .. } = case;
+        let mut net = CaseGraph::new(&case, Stage::Spiking);
+        let args = net.gate();
+        let spikes = net.add(Op::Spike(SpikeOp::GatedFire { code, steps, curve }), &args);
+        let decoded = net.add(Op::Spike(SpikeOp::Decode), &[spikes]);
+        let levels = net.add(Op::Level(LevelOp::GatedQuant { code, steps, curve }), &args);
+        let got = bits(&of_case(&net.finish(&[decoded, levels]), &case));
+        prop_assert_eq!(&got[0], &got[1]);
+        let most = case.code.levels(case.steps);
+        prop_assert!(got[1].iter().all(|&level| (level as i32).abs() <= most));
+    }
+
+    /// Grouped heads are heads whose keys and values are there once for each query of their group.
+    #[test]
+    fn grouped_heads_share_their_keys(
+        case in case(),
+        most_kv in 1usize..=4,
+        window in prop::option::of(1u32..=4),
+        variant in prop::sample::select(vec![
+            Ssa::Ttfs { phases: PHASES }, Ssa::TopK { phases: PHASES, keys: 2 }, Ssa::Linear { guard: 2 },
+        ]),
+        half_life in prop::collection::vec(prop::sample::select(vec![0, 1, 2, 4]), 4),
+    ) {
+        let DrawnCase { heads: query, width, .. } = case;
+        let kv = (1..=most_kv.min(query)).rev().find(|kv| query.is_multiple_of(*kv)).unwrap();
+        let window = window.filter(|_| !variant.has_features());
+        let (grouped, equal) =
+            (Heads { query: query as u32, kv: kv as u32, window }, Heads { window, ..Heads::equal(query as u32) });
+        let head = width / query;
+        let mut net = CaseGraph::new(&case, Stage::Quantised);
+        let x = net.input();
+        let some = net.gathered(x, &(0..(kv * head) as i32).collect::<Vec<i32>>());
+        let [q, k, v] = [(x, 0, width), (some, 2, kv * head), (some, 4, kv * head)].map(|(x, at, len)| {
+            let gains = net.gains(Curve::Identity, at, len, 1.0);
+            net.quant(x, Curve::Identity, &gains)
+        });
+        let place = |c: usize| (c / head / grouped.group() * head + c % head) as i32;
+        let places: Vec<i32> = (0..width).map(place).collect();
+        let [more_k, more_v] = [k, v].map(|levels| net.repeated(levels, &places));
+        let slopes = case.reals[6 * WIDTH..][..query].iter().map(|x| x.abs() + 1e-3).collect();
+        let slopes = net.builder.weight("slopes", Arc::new(Tensor::f32(&[query], slopes)));
+        let [few, many] = [kv, query].map(|heads| {
+            let of_head = (0..heads).map(|h| half_life[h * kv / heads]).collect();
+            net.builder.weight("half_life", Arc::new(Tensor::i32(&[heads], of_head)))
+        });
+        let more = usize::from(variant.has_features());
+        let left = net.add(Op::Level(LevelOp::Ssa { heads: grouped, variant }), &[q, k, v, slopes, few][..4 + more]);
+        let args = [q, more_k, more_v, slopes, many];
+        let right = net.add(Op::Level(LevelOp::Ssa { heads: equal, variant }), &args[..4 + more]);
+        let graph = net.finish(&[left, right]);
+        let ids: Vec<u32> = (0..case.tokens as u32).collect();
+        let evaluator = Evaluator::<f32>::new(&graph);
+        let done = evaluator.run(&ids, &mut Memory::new(&graph)).unwrap();
+        let [left, right] = [0, 1].map(|i| graph.outputs[i].1);
+        prop_assert_eq!(bits(&[evaluator.get(&done, left).clone()]), bits(&[evaluator.get(&done, right).clone()]));
+        // Sums of linear attention are kept once for a group, so its keys' spikes add once.
+        if !variant.has_features() {
+            prop_assert_eq!(done.events[left.index()], done.events[right.index()]);
+        }
     }
 
     #[test]
@@ -352,7 +446,11 @@ proptest! {
         });
         let shared = net.affine(sums[0], 12);
         let last = net.affine(sums[1], 14);
-        let graph = net.verified(&[attention, shared, last]);
+        let constants: Vec<Value> = [10, 11, 12, 13].map(|k| net.vector(k, case.outputs, 1.0)).to_vec();
+        let DrawnCase { code, steps, curve, .. } = case;
+        let gated = net.add(Op::Spike(SpikeOp::GatedFire { code, steps, curve }), &[&[shared, last], &constants[..]].concat());
+        let gated = net.add(Op::Spike(SpikeOp::Decode), &[gated]);
+        let graph = net.verified(&[attention, shared, last, gated]);
         let collapsed = collapse(&graph).unwrap();
         verify(&collapsed).unwrap();
         prop_assert!(collapsed.stage == Stage::Quantised && !has(&collapsed, in_time));

@@ -216,7 +216,7 @@ impl Talk<'_> {
                     return Err(errors);
                 }
                 report(&errors);
-                self.failed = (!person).then(|| failed_turns());
+                self.failed = (!person).then(failed_turns);
             }
         }
         Ok(())

@@ -64,6 +64,7 @@ fn network(report: &Report, text: &mut String) {
     let millions = facts.parameters as f64 / 1e6;
     row(text, "network", &format!("{} layers of width {}, {millions:.1} M parameters", facts.layers, facts.width));
     row(text, "vocabulary, context", &format!("{}, {} tokens", facts.vocabulary, facts.context));
+    facts.architecture.iter().for_each(|part| row(text, part.name, &part.words));
     row(text, "neurons per token", &format!("{}: {}", facts.neurons, facts.kinds.join(", ")));
     let half_life = |&tokens: &i32| if tokens == 0 { "none".into() } else { tokens.to_string() };
     let layer = |heads: &Vec<i32>| heads.iter().map(half_life).collect::<Vec<String>>().join(" ");

@@ -269,11 +269,12 @@ fn read_attention(
     };
     plan.variants.insert(value, variant);
     if variant.has_features() {
-        let width = graph.ty(value).shape().width().unwrap_or(0);
+        // Of queries, and of the keys that they may share.
+        let width = |i: usize| graph.ty(graph.node(value).args[i]).shape().width().unwrap_or(0);
         let path = format!("h.{i}.attention");
         let record = record.features.as_ref().ok_or_else(|| broken(&format!("has no features for {path}")))?;
         let levels = read_levels(&record.code, record.timesteps, &path)?;
-        let units = [record.q.exactly(width, &path)?, record.k.exactly(width, &path)?];
+        let units = [record.q.exactly(width(0), &path)?, record.k.exactly(width(1), &path)?];
         plan.features.insert(value, Features { levels, units });
     }
     Ok(())

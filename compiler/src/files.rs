@@ -3,7 +3,7 @@
 use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::{Diagnostic, Graph};
-use snnc_onnx::import::inputs::InputBindings;
+use snnc_onnx::import::ImportOptions;
 pub use snnc_onnx::mmap::map;
 use std::fs;
 use std::io::{self, BufWriter, Read, Write};
@@ -36,11 +36,11 @@ fn trouble(path: &Path, what: &str, error: &io::Error) -> Diagnostic {
 
 /// Reads a model. The kind is told by content: a `.snn` begins with `SNNC`.
 pub fn load(path: &Path) -> Result<Model, Diagnostics> {
-    load_with(path, &InputBindings::default())
+    load_with(path, &ImportOptions::default())
 }
 
-/// The same, with what a user says that inputs of an ONNX file hold.
-pub fn load_with(path: &Path, bindings: &InputBindings) -> Result<Model, Diagnostics> {
+/// The same, with what is said of an ONNX file.
+pub fn load_with(path: &Path, options: &ImportOptions) -> Result<Model, Diagnostics> {
     let meta = fs::metadata(path).map_err(|e| vec![trouble(path, "cannot be opened", &e)])?;
     // Opening a pipe waits for whoever writes to it.
     if !meta.is_file() {
@@ -55,7 +55,7 @@ pub fn load_with(path: &Path, bindings: &InputBindings) -> Result<Model, Diagnos
     if let Some(other) = other_kind(path, &start) {
         return Err(other.into());
     }
-    snnc_onnx::import_with(path, bindings).map(|import| Model::Dense(DenseModel::Onnx(Box::new(import))))
+    snnc_onnx::import_with(path, options).map(|import| Model::Dense(DenseModel::Onnx(Box::new(import))))
 }
 
 /// What is said of a file of a kind that is known and not read.

@@ -13,6 +13,7 @@ use snnc_hf::folder::{self, FolderKind};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, Graph, Stage};
 use snnc_onnx::Import;
+pub use snnc_onnx::import::ImportOptions;
 pub use snnc_onnx::import::inputs::{InputBindings, InputFill};
 use snnc_passes::Pass;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,23 @@ pub struct OnnxOptions {
     /// Tokens of context that tables of computed positions are made for; without a number what the file's configuration says,
     /// at most 4096. A table of learned positions has its own length.
     pub context: Option<u32>,
+}
+
+impl OnnxOptions {
+    /// The same for the file at `path`, with what the `config.json` beside it says.
+    pub fn of_file(&self, path: &Path) -> ImportOptions {
+        ImportOptions { bindings: self.inputs.clone(), context: self.context, configured: configured_context(path) }
+    }
+}
+
+/// Keys of a configuration that say how long a sequence may be, by family.
+const CONTEXT_KEYS: [&str; 4] = ["max_position_embeddings", "n_positions", "n_ctx", "seq_length"];
+
+/// The longest sequence that the `config.json` beside a model says, in tokens.
+fn configured_context(path: &Path) -> Option<u32> {
+    let text = std::fs::read_to_string(path.parent()?.join("config.json")).ok()?;
+    let config: serde_json::Value = serde_json::from_str(&text).ok()?;
+    CONTEXT_KEYS.iter().find_map(|key| config.get(key)?.as_u64()).and_then(|n| u32::try_from(n).ok())
 }
 
 /// Who is shown the graph: first as `imported`, then after every pass by its name.
@@ -51,10 +69,10 @@ pub struct DenseNetwork {
 /// What cannot be read or is no model.
 pub fn load(path: &Path, options: &OnnxOptions) -> Result<Model, Diagnostics> {
     if !path.is_dir() {
-        return files::load_with(path, &options.inputs);
+        return files::load_with(path, &options.of_file(path));
     }
     match folder::look(path)? {
-        FolderKind::Onnx(file) => files::load_with(&file, &options.inputs),
+        FolderKind::Onnx(file) => files::load_with(&file, &options.of_file(&file)),
         FolderKind::Weights(weights) => {
             let options = FolderOptions { context: options.context, architectures: options.architectures.clone() };
             let import = snnc_hf::import(path, &weights, &options, &files::map)?;

@@ -251,6 +251,17 @@ def table(figures):
     return found
 
 
+def refused(folder, longest):
+    """Why a folder cannot be measured here, or None."""
+    try:
+        context = shape(folder).context
+    except KeyError as key:
+        return f"its config.json has no {key}: it is no decoder that is known here"
+    except ValueError as error:
+        return error
+    return f"it has a context of {context} tokens; {longest} are measured" if context < longest else None
+
+
 def arguments():
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--size", default="small", choices=SIZES, help="of a GPT-2 with random weights")
@@ -271,6 +282,8 @@ def arguments():
     args.threads, args.prompts = ([int(n) for n in text.split(",")] for text in (args.threads, args.prompts))
     if args.folder and not (args.folder / "config.json").exists():
         parser.error(f"{args.folder} has no config.json: it is no Hugging Face folder")
+    if args.folder and (why := refused(args.folder, max(*args.prompts, DEPTH + DECODED))):
+        parser.error(f"{args.folder}: {why}")
     if args.gguf and not (args.folder and args.gguf.is_file()):
         parser.error("--gguf FILE goes with --folder DIR, and the file must be there")
     if min(args.threads) < 1 or max(args.prompts) > CONTEXT:

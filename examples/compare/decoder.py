@@ -16,6 +16,7 @@ CONTEXT = 1024
 class Shape:
     model_type: str
     vocabulary: int
+    context: int
     width: int
     hidden: int
     layers: int
@@ -37,11 +38,12 @@ def shape(folder):
         f"the curve {curve}": curve != "silu",
     }
     if found := [name for name, is_here in refused.items() if is_here]:
-        raise ValueError(f"{folder}: not known here: {', '.join(found)}")
+        raise ValueError(f"not known here: {', '.join(found)}")
     heads = config["num_attention_heads"]
     return Shape(
         model_type=config["model_type"],
         vocabulary=config["vocab_size"],
+        context=config["max_position_embeddings"],
         width=config["hidden_size"],
         hidden=config["intermediate_size"],
         layers=config["num_hidden_layers"],

@@ -7,7 +7,7 @@ pub enum Stage {
     Imported,
     /// A transformer in its own words.
     Tensor,
-    /// Between LayerNorms, levels and integer products.
+    /// Between norms, levels and integer products.
     Quantised,
     /// Levels spread over timesteps.
     Spiking,

@@ -12,6 +12,15 @@ use std::sync::Arc;
 
 /// The same graph at `stage`, with constant expressions replaced by constants named after their first operand.
 pub fn fold(graph: &Graph, stage: Stage) -> Result<Graph, Diagnostic> {
+    folded(graph, stage, &|_| true)
+}
+
+/// The same graph, with those expressions alone replaced that come to one number.
+pub fn fold_numbers(graph: &Graph) -> Result<Graph, Diagnostic> {
+    folded(graph, graph.stage, &|shape| shape.sizes().is_some_and(|sizes| sizes.iter().all(|&n| n == 1)))
+}
+
+fn folded(graph: &Graph, stage: Stage, wanted: &dyn Fn(Shape) -> bool) -> Result<Graph, Diagnostic> {
     let mut builder = Builder::new(stage, graph.context);
     let mut known: Vec<Option<Weight>> = Vec::with_capacity(graph.nodes.len());
     let mut map: Vec<Option<Value>> = Vec::with_capacity(graph.nodes.len());
@@ -19,7 +28,7 @@ pub fn fold(graph: &Graph, stage: Stage) -> Result<Graph, Diagnostic> {
         let operands: Option<Vec<&Weight>> = node.args.iter().map(|arg| known[arg.index()].as_ref()).collect();
         let constant = match (node.op, operands) {
             (Op::Leaf(LeafOp::Weight(id)), _) => Some(graph.weight(id).clone()),
-            (_, Some(args)) if !args.is_empty() => Some(evaluate(graph, value, &args)?),
+            (_, Some(args)) if !args.is_empty() && wanted(node.ty.shape()) => Some(evaluate(graph, value, &args)?),
             _ => None,
         };
         // A constant is added where something that is not one uses it, so intermediate ones never show.

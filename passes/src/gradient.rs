@@ -10,7 +10,7 @@ use snnc_ir::op::Perm;
 use snnc_ir::op::TrainingOp;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
 use snnc_ir::origin::NodeOrigin;
-use snnc_ir::{Binary, Builder, Diagnostic, Dim, Graph, Node, Op, Shape, Stage, Tensor, Unary, Value};
+use snnc_ir::{Binary, Builder, Curve, Diagnostic, Dim, Graph, Node, Op, Shape, Stage, Tensor, Unary, Value};
 use std::sync::Arc;
 
 /// The output that is differentiated.
@@ -212,16 +212,7 @@ impl Tape {
             }
             // How positions turn is a constant of the network.
             Op::Dense(DenseOp::Rotary { .. }) => return Ok(None),
-            Op::Dense(DenseOp::Gated(curve)) => {
-                let factor = match i {
-                    0 => {
-                        let slope = self.training(TrainingOp::CurveSlope(curve), &[x])?;
-                        self.mul(slope, args[1])?
-                    }
-                    _ => self.add(Op::Dense(DenseOp::Curve(curve)), &args[..1])?,
-                };
-                self.mul(c, factor)
-            }
+            Op::Dense(DenseOp::Gated(curve)) => self.by_gate(curve, &args, i, c),
             Op::Dense(DenseOp::RmsNorm { eps, heads }) => {
                 self.training(TrainingOp::RmsNormGrad { eps, heads }, &[x, c])
             }
@@ -229,14 +220,7 @@ impl Tape {
                 let slope = self.training(TrainingOp::CurveSlope(curve), &[x])?;
                 self.mul(c, slope)
             }
-            Op::Level(LevelOp::ScaleShift) => match i {
-                0 => self.mul(c, args[1]),
-                1 => {
-                    let part = self.mul(c, args[0])?;
-                    self.reduce(part, x)
-                }
-                _ => self.reduce(c, x),
-            },
+            Op::Level(LevelOp::ScaleShift) => self.by_scale_shift(&args, i, c),
             Op::Level(LevelOp::RowMaxAbs) => self.training(TrainingOp::RowMaxAbsGrad, &[x, c]),
             Op::Level(LevelOp::GatherChannels) => {
                 let width = self.shape(x).width().unwrap_or(0) as u32;
@@ -247,6 +231,30 @@ impl Tape {
             Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) => Err(self.none(node.op)),
         };
         made.map(Some)
+    }
+
+    /// Of the gate: the curve's slope times the factor; of the factor: the curve.
+    fn by_gate(&mut self, curve: Curve, args: &[Value], i: usize, c: Value) -> Result<Value, Diagnostic> {
+        let factor = match i {
+            0 => {
+                let slope = self.training(TrainingOp::CurveSlope(curve), &args[..1])?;
+                self.mul(slope, args[1])?
+            }
+            _ => self.add(Op::Dense(DenseOp::Curve(curve)), &args[..1])?,
+        };
+        self.mul(c, factor)
+    }
+
+    /// Of the value: the gain; of the gain: the value, summed over tokens; of the offset: the sum alone.
+    fn by_scale_shift(&mut self, args: &[Value], i: usize, c: Value) -> Result<Value, Diagnostic> {
+        match i {
+            0 => self.mul(c, args[1]),
+            1 => {
+                let part = self.mul(c, args[0])?;
+                self.reduce(part, args[1])
+            }
+            _ => self.reduce(c, args[2]),
+        }
     }
 
     /// Cosines as they are, and sines with the other sign: the rotation the other way.

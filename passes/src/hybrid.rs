@@ -3,7 +3,7 @@
 //! Both come from one network, so their residual streams hold the same between blocks; a block of one may follow a block of
 //! the other. Everything but attention is the first program's, its tables of embeddings and positions among it.
 
-use crate::residual::additions;
+use crate::residual::{additions, start};
 use indexmap::IndexMap;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{DenseOp, LeafOp};
@@ -17,7 +17,7 @@ use std::ops::Range;
 pub fn hybrid(first: &Graph, second: &Graph, take: &[bool]) -> Result<Graph, Diagnostics> {
     let graphs = [first, second];
     let [a, b] = graphs.map(cuts);
-    let same = |(a, b): (&Cut, &Cut)| a.layers == b.layers && first.ty(a.value) == second.ty(b.value);
+    let same = |(a, b): (&StreamCut, &StreamCut)| a.layers == b.layers && first.ty(a.value) == second.ty(b.value);
     let alike = a.len() == b.len() && a.iter().zip(&b).all(same);
     let layers = a.last().map_or(0, |last| last.layers.end);
     if !alike || layers != take.len() || first.context != second.context {
@@ -47,30 +47,30 @@ pub fn hybrid(first: &Graph, second: &Graph, take: &[bool]) -> Result<Graph, Dia
 }
 
 /// A value that stands for the same in every program of a network.
-struct Cut {
+struct StreamCut {
     value: Value,
     /// The layers whose attention is between the cut before it and this one.
     layers: Range<usize>,
 }
 
 /// What embeddings give, the start of the residual stream, and it after every block.
-fn cuts(graph: &Graph) -> Vec<Cut> {
+fn cuts(graph: &Graph) -> Vec<StreamCut> {
     let values_of = |wanted: &dyn Fn(Op) -> bool| -> Vec<Value> {
         graph.iter().filter(|(_, node)| wanted(node.op)).map(|(value, _)| value).collect()
     };
     let embedded = values_of(&|op| op == Op::Dense(DenseOp::Embed));
     let attentions = values_of(&|op| op.has_state());
     let stream = additions(graph);
-    let start = stream.first().map(|addition| addition.before).filter(|start| !embedded.contains(start));
+    let start = start(graph, &stream).filter(|start| !embedded.contains(start));
     let mut done = 0;
     let mut stretch = |value: Value| {
         let layers = done..attentions.partition_point(|attention| *attention < value);
         done = layers.end;
-        Cut { value, layers }
+        StreamCut { value, layers }
     };
-    let stretches: Vec<Cut> =
+    let stretches: Vec<StreamCut> =
         start.into_iter().chain(stream.iter().map(|addition| addition.after)).map(&mut stretch).collect();
-    embedded.into_iter().map(|value| Cut { value, layers: 0..0 }).chain(stretches).collect()
+    embedded.into_iter().map(|value| StreamCut { value, layers: 0..0 }).chain(stretches).collect()
 }
 
 /// Adds a value and what it needs, as far as that is not there.

@@ -5,23 +5,34 @@
 //! fewest operations of the Tensor stage is taken; what no rule could raise is named.
 
 mod affine;
+mod attention;
 mod build;
+mod heads;
 mod norms;
 mod refusal;
+mod rotary;
+mod rows;
+mod views;
 
 use crate::constants;
 use crate::context::Context;
 use crate::egraph::pattern::Match;
 use crate::egraph::rule::{Expr, RewriteRule};
+use crate::egraph::sampling::Operand;
 use crate::egraph::term::{Term, Terms, is_constant};
 use crate::egraph::{rewrite, sampling};
 use crate::sites;
-use build::{WEAKEST, add, class, mul, two, vector};
+pub use attention::MASKED;
+use attention::{
+    added_mask, attention, attention_of_one_head, blended_mask, flipped_mask, grouped_attention, mask_twice,
+    masked_later, scaled_mask, shifted_scores, shifted_softmax, softmax,
+};
+use build::{class, mul, two, vector};
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::op::{ArrayOp, DenseOp, LevelOp, TrainingOp};
-use snnc_ir::op::{Heads, Layout, Perm, Scalar};
+use snnc_ir::op::{ArrayOp, DenseOp, LevelOp};
+use snnc_ir::op::{Layout, Perm, Scalar};
 use snnc_ir::types::{Dim, Shape};
-use snnc_ir::{Binary, Graph, Op, Stage, Type, Unary};
+use snnc_ir::{Binary, Graph, Op, Stage, Unary};
 
 /// The Tensor graph that means the same as an Imported one.
 ///
@@ -46,7 +57,8 @@ use snnc_ir::{Binary, Graph, Op, Stage, Type, Unary};
 /// ```
 pub fn raise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     let tolerance = if context.rounded { sampling::TOLERANCE_OF_CODES } else { sampling::TOLERANCE };
-    let graph = &affine::folded(&norms::recognised(graph, tolerance)?)?;
+    let graph = constants::fold_numbers(graph)?;
+    let graph = &affine::folded(&heads::in_one_form(&norms::recognised(&graph, tolerance)?)?)?;
     // Constant expressions are only legal before the Tensor stage, which they are folded for.
     let raised = rewrite(graph, RULES, tolerance, &price, Stage::Imported, |terms, stuck| {
         refusal::unraised(terms, graph, stuck)
@@ -116,6 +128,9 @@ pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "curve-mul",   left: "(mul ?a ?b)",                       right: curve },
     RewriteRule { name: "curve-div",   left: "(div ?a ?b)",                       right: curve },
     RewriteRule { name: "curve-max",   left: "(max ?a ?b)",                       right: curve },
+    // Gates: a curve of one projection, times another.
+    RewriteRule { name: "gated",       left: "(mul (curve:c ?x) ?u)",             right: gated },
+    RewriteRule { name: "gated-late",  left: "(mul ?x (mul ?a ?u))",              right: gated_later },
     // Softmax in its own words. What is taken from every score of a row changes no weight.
     RewriteRule { name: "softmax",     left: "(div (exp ?s) (reduce_sum:r (exp ?s)))", right: softmax },
     RewriteRule { name: "softmax-shift", left: "(softmax (sub ?s ?t))",           right: shifted_softmax },
@@ -127,9 +142,12 @@ pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "mask-blend",  left: "(sub (mul ?s (causal_mask:c)) (causal_mask:d))", right: |m| blended_mask(m, 1.0) },
     RewriteRule { name: "mask-blend+", left: "(add (mul ?s (causal_mask:c)) (causal_mask:d))", right: |m| blended_mask(m, -1.0) },
     RewriteRule { name: "mask-flip",   left: "(where (causal_mask:c) ?n ?s)",          right: flipped_mask },
-    RewriteRule { name: "mask-twice",  left: "(where (causal_mask:c) (where (causal_mask:c) ?s ?n) ?m)", right: mask_twice },
+    RewriteRule { name: "mask-scale",  left: "(mul (where (causal_mask:c) ?s ?n) ?k)", right: scaled_mask },
+    RewriteRule { name: "mask-twice",  left: "(where (causal_mask:c) (where (causal_mask:d) ?s ?n) ?m)", right: mask_twice },
     RewriteRule { name: "attention",   left: "(merge_heads (matmul (softmax (where (causal_mask:c) (mul (matmul (split_heads:h ?q) (transpose:p (split_heads:h ?k))) ?scale) ?n)) (split_heads:h ?v)))", right: attention },
     RewriteRule { name: "unscaled",    left: "(merge_heads (matmul (softmax (where (causal_mask:c) (matmul (split_heads:h ?q) (transpose:p (split_heads:h ?k))) ?n)) (split_heads:h ?v)))", right: attention },
+    RewriteRule { name: "grouped",     left: "(merge_heads (reshape:m (matmul (softmax (where (causal_mask:c) (mul (matmul (reshape:a (split_heads:h ?q)) (reshape:b (transpose:p (split_heads:g ?k)))) ?scale) ?n)) (reshape:e (split_heads:g ?v)))))", right: grouped_attention },
+    RewriteRule { name: "grouped-unscaled", left: "(merge_heads (reshape:m (matmul (softmax (where (causal_mask:c) (matmul (reshape:a (split_heads:h ?q)) (reshape:b (transpose:p (split_heads:g ?k)))) ?n)) (reshape:e (split_heads:g ?v)))))", right: grouped_attention },
     RewriteRule { name: "one-head",    left: "(matmul (softmax (where (causal_mask:c) (mul (matmul ?q (transpose:p ?k)) ?scale) ?n)) ?v)", right: attention_of_one_head },
     RewriteRule { name: "one-unscaled",left: "(matmul (softmax (where (causal_mask:c) (matmul ?q (transpose:p ?k)) ?n)) ?v)", right: attention_of_one_head },
 ];
@@ -393,114 +411,27 @@ fn curve(m: &Match<'_>) -> Option<Expr> {
     (m.terms[way.root].data.ty == fact.ty).then(|| Expr::op(Op::Dense(DenseOp::Curve(curve)), [Expr::Class(way.root)]))
 }
 
-/// Exponentials over their sum along the innermost axis.
-fn softmax(m: &Match<'_>) -> Option<Expr> {
-    let Op::Training(TrainingOp::ReduceSum(to)) = m.op("r") else { return None };
-    let from = m.ty("s").shape();
-    let ([lead @ .., Dim::Fixed(1)], [own @ .., _]) = (to.dims(), from.dims()) else { return None };
-    (lead == own && m.root_ty() == m.ty("s")).then(|| Expr::op(Op::Array(ArrayOp::Softmax), [class(m, "s")]))
+/// A gated linear unit: rows times a curve of other rows.
+fn gated(m: &Match<'_>) -> Option<Expr> {
+    let Op::Dense(DenseOp::Curve(curve)) = m.op("c") else { return None };
+    let alike = m.ty("x") == m.ty("u") && m.root_ty() == m.ty("x") && !m.is_constant("u");
+    alike.then(|| Expr::op(Op::Dense(DenseOp::Gated(curve)), [class(m, "x"), class(m, "u")]))
 }
 
-/// Softmax does not notice what is the same for all numbers of a row.
-fn shifted_softmax(m: &Match<'_>) -> Option<Expr> {
-    let same = m.ty("t").shape().dims().last().is_none_or(|last| *last == Dim::Fixed(1));
-    (same && m.root_ty() == m.ty("s")).then(|| Expr::op(Op::Array(ArrayOp::Softmax), [class(m, "s")]))
-}
-
-/// What is put on the score of a key that is absent.
-pub const MASKED: f32 = -1e4;
-
-fn select(keep: f32) -> Op {
-    Op::Array(ArrayOp::CausalMask { keep: Scalar::new(keep), drop: Scalar::new(1.0 - keep), window: None })
-}
-
-/// Scores that all get the same number more.
-fn raised(s: Expr, by: f32) -> Expr {
-    if by == 0.0 { s } else { add(s, Expr::Number(by)) }
-}
-
-fn filled(s: Expr, by: f32) -> Expr {
-    Expr::op(Op::Array(ArrayOp::Where), [Expr::op(select(1.0), []), s, Expr::Number(by.max(f32::MIN))])
-}
-
-fn added_mask(m: &Match<'_>) -> Option<Expr> {
-    let Op::Array(ArrayOp::CausalMask { keep, drop, window: None }) = m.op("c") else { return None };
-    let masks = keep.get().is_finite() && drop.get() - keep.get() <= WEAKEST && m.ty("s").shape().rank() >= 2;
-    masks.then(|| filled(raised(class(m, "s"), keep.get()), MASKED))
-}
-
-/// Weights that a mask takes away when they are there, what is left being scaled to add up to 1 again.
-fn masked_later(m: &Match<'_>) -> Option<Expr> {
-    let Op::Training(TrainingOp::ReduceSum(to)) = m.op("r") else { return None };
-    let from = m.ty("s").shape();
-    let ([lead @ .., Dim::Fixed(1)], [own @ .., _]) = (to.dims(), from.dims()) else { return None };
-    let by_row = lead == own;
-    let softmax = |scores| Expr::op(Op::Array(ArrayOp::Softmax), [scores]);
-    (by_row && selects(m) && m.root_ty() == m.ty("s")).then(|| softmax(filled(class(m, "s"), MASKED)))
-}
-
-/// What all kept scores have more changes no weight.
-fn shifted_scores(m: &Match<'_>) -> Option<Expr> {
-    let (k, n) = (m.scalar("k")?, m.scalar("n")?);
-    let masks = selects(m) && k.is_finite() && n - k <= WEAKEST && m.ty("s") == m.root_ty();
-    let scores = Expr::op(Op::Array(ArrayOp::Where), [Expr::op(m.op("c"), []), class(m, "s"), Expr::Number(MASKED)]);
-    masks.then(|| Expr::op(Op::Array(ArrayOp::Softmax), [scores]))
-}
-
-/// Scores times a mask of ones and zeros, less a large number where the mask is zero.
-fn blended_mask(m: &Match<'_>, sign: f32) -> Option<Expr> {
-    let (
-        Op::Array(ArrayOp::CausalMask { keep, drop, window: None }),
-        Op::Array(ArrayOp::CausalMask { keep: none, drop: large, window: None }),
-    ) = (m.op("c"), m.op("d"))
-    else {
+/// The same where a part of the curve was multiplied later: x * (sigmoid(x) * u).
+fn gated_later(m: &Match<'_>) -> Option<Expr> {
+    let rows = |name| m.ty(name).shape().row_width().is_some() && !m.is_constant(name);
+    if !rows("x") || !rows("a") || !rows("u") || m.ty("x") != m.ty("u") {
         return None;
+    }
+    let operand = |name| {
+        let class = m.class(name);
+        let fact = &m.terms[class].data;
+        Operand { class, scalar: fact.scalar, ways: &fact.pointwise }
     };
-    let (none, large) = (-sign * none.get(), -sign * large.get());
-    let blends = keep.get() == 1.0 && drop.get() == 0.0 && none.is_finite() && large - none <= WEAKEST;
-    blends.then(|| filled(raised(class(m, "s"), none), large))
-}
-
-fn flipped_mask(m: &Match<'_>) -> Option<Expr> {
-    let Op::Array(ArrayOp::CausalMask { keep, drop, window: None }) = m.op("c") else { return None };
-    (keep.get() == 0.0 && drop.get() != 0.0)
-        .then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(select(1.0), []), class(m, "s"), class(m, "n")]))
-}
-
-fn mask_twice(m: &Match<'_>) -> Option<Expr> {
-    (selects(m) && masked(m, "n") && masked(m, "m"))
-        .then(|| Expr::op(Op::Array(ArrayOp::Where), [Expr::op(m.op("c"), []), class(m, "s"), class(m, "n")]))
-}
-
-/// The mask keeps exactly the past.
-fn selects(m: &Match<'_>) -> bool {
-    matches!(m.op("c"), Op::Array(ArrayOp::CausalMask { keep, drop, window: None }) if keep.get() != 0.0 && drop.get() == 0.0)
-}
-
-fn masked(m: &Match<'_>, name: &str) -> bool {
-    m.scalar(name).is_some_and(|n| n <= WEAKEST)
-}
-
-fn scale(m: &Match<'_>) -> Option<Scalar> {
-    if m.has("scale") { m.scalar("scale").map(Scalar::new) } else { Some(Scalar::new(1.0)) }
-}
-
-fn attention(m: &Match<'_>) -> Option<Expr> {
-    let Op::Array(ArrayOp::SplitHeads { heads }) = m.op("h") else { return None };
-    let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [0, 2, 1]);
-    let (heads, scale) = (Heads::equal(heads), scale(m)?);
-    let alike = m.ty("q") == m.ty("k") && m.ty("q") == m.ty("v") && m.root_ty() == m.ty("q");
-    (turned && alike && selects(m) && masked(m, "n")).then(|| {
-        Expr::op(Op::Dense(DenseOp::Attention { heads, scale }), [class(m, "q"), class(m, "k"), class(m, "v")])
-    })
-}
-
-fn attention_of_one_head(m: &Match<'_>) -> Option<Expr> {
-    let rows = |name| matches!(m.ty(name), Type::Tensor { shape, .. } if shape.row_width().is_some());
-    let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [1, 0]);
-    let (heads, scale) = (Heads::equal(1), scale(m)?);
-    let fits = rows("q") && m.ty("q") == m.ty("k") && m.ty("q") == m.ty("v") && m.root_ty() == m.ty("q");
-    (turned && fits && selects(m) && masked(m, "n")).then(|| {
-        Expr::op(Op::Dense(DenseOp::Attention { heads, scale }), [class(m, "q"), class(m, "k"), class(m, "v")])
-    })
+    let product = Op::Array(ArrayOp::Binary(Binary::Mul));
+    let ways = sampling::pointwise(product, &[operand("x"), operand("a")], &|id| m.terms.find(id));
+    let (way, curve) = ways.iter().find_map(|way| Some((way, sampling::curve_of(way, m.terms.analysis.tolerance)?)))?;
+    let alike = m.terms[way.root].data.ty == m.ty("u") && m.root_ty() == m.ty("u");
+    alike.then(|| Expr::op(Op::Dense(DenseOp::Gated(curve)), [Expr::Class(way.root), class(m, "u")]))
 }

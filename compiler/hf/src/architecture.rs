@@ -22,26 +22,26 @@ const LIKE_MAX: usize = 8;
 
 /// What a description states, or the key of `config.json` that does: `$hidden_act`.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Setting<T> {
+pub enum ArchitectureSetting<T> {
     /// Stated.
     Is(T),
     /// By this key.
     Key(String),
 }
 
-impl<'de, T: DeserializeOwned> Deserialize<'de> for Setting<T> {
+impl<'de, T: DeserializeOwned> Deserialize<'de> for ArchitectureSetting<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = toml::Value::deserialize(deserializer)?;
         match value.as_str().and_then(|text| text.strip_prefix('$')) {
-            Some(key) => Ok(Setting::Key(key.to_string())),
-            None => T::deserialize(value).map(Setting::Is).map_err(D::Error::custom),
+            Some(key) => Ok(ArchitectureSetting::Key(key.to_string())),
+            None => T::deserialize(value).map(ArchitectureSetting::Is).map_err(D::Error::custom),
         }
     }
 }
 
-impl Default for Setting<bool> {
+impl Default for ArchitectureSetting<bool> {
     fn default() -> Self {
-        Setting::Is(false)
+        ArchitectureSetting::Is(false)
     }
 }
 
@@ -164,7 +164,7 @@ pub struct NormKindPart {
     /// What they do.
     pub kind: NormKind,
     /// What is added to the variance or the mean square.
-    pub eps: Setting<f64>,
+    pub eps: ArchitectureSetting<f64>,
 }
 
 /// Attention of a block, `x + out(attend(norm(x)))`.
@@ -177,21 +177,21 @@ pub struct AttentionPart {
     pub projections: ProjectionNames,
     /// Whether these have biases.
     #[serde(default)]
-    pub bias: Setting<bool>,
+    pub bias: ArchitectureSetting<bool>,
     /// The projection behind it.
     pub out: String,
     /// Whether it has a bias.
     #[serde(default)]
-    pub out_bias: Setting<bool>,
+    pub out_bias: ArchitectureSetting<bool>,
     /// Whether all heads read one head of keys and values.
     #[serde(default)]
-    pub multi_query: Setting<bool>,
+    pub multi_query: ArchitectureSetting<bool>,
     /// Whether scores are divided by the root of a head's width.
     #[serde(default = "yes")]
-    pub scaled: Setting<bool>,
+    pub scaled: ArchitectureSetting<bool>,
     /// Whether scores are divided by the number of the block, from 1.
     #[serde(default)]
-    pub scaled_by_layer: Setting<bool>,
+    pub scaled_by_layer: ArchitectureSetting<bool>,
     /// An RMSNorm of every head of queries.
     pub q_norm: Option<String>,
     /// An RMSNorm of every head of keys.
@@ -200,8 +200,8 @@ pub struct AttentionPart {
     pub window: Option<WindowKeys>,
 }
 
-fn yes() -> Setting<bool> {
-    Setting::Is(true)
+fn yes() -> ArchitectureSetting<bool> {
+    ArchitectureSetting::Is(true)
 }
 
 /// Tensors that make queries, keys and values.
@@ -262,9 +262,9 @@ pub struct MlpPart {
     pub down: String,
     /// Whether all of these have biases.
     #[serde(default)]
-    pub bias: Setting<bool>,
+    pub bias: ArchitectureSetting<bool>,
     /// The activation function.
-    pub curve: Setting<String>,
+    pub curve: ArchitectureSetting<String>,
 }
 
 /// What makes logits of the last block.
@@ -276,7 +276,7 @@ pub struct OutputPart {
     /// The head's tensor.
     pub head: String,
     /// Whether the table of tokens is the head.
-    pub tied: Setting<bool>,
+    pub tied: ArchitectureSetting<bool>,
 }
 
 /// What is known of keys that no description reads.
@@ -423,8 +423,8 @@ mod tests {
     #[test]
     fn a_description_is_like_another_but_for_what_it_says() {
         let Some(Described::Network(qwen)) = ArchitectureTable::built_in().get("qwen3").unwrap() else { panic!() };
-        assert_eq!(qwen.attention.bias, Setting::Key("attention_bias".into()));
-        assert_eq!(qwen.mlp.bias, Setting::Is(false));
+        assert_eq!(qwen.attention.bias, ArchitectureSetting::Key("attention_bias".into()));
+        assert_eq!(qwen.mlp.bias, ArchitectureSetting::Is(false));
         assert_eq!(qwen.output.norm, "norm");
         assert!(qwen.attention.q_norm.is_some());
     }

@@ -2,10 +2,10 @@
 //! together. It is all that `build` needs beside the weights.
 
 use crate::architecture::{
-    Architecture, AttentionPart, NormKind, PackedOrder, PairOrder, PositionPart, ProjectionNames, Setting,
+    Architecture, ArchitectureSetting, AttentionPart, NormKind, PackedOrder, PairOrder, PositionPart, ProjectionNames,
     WeightLayout, WindowKeys,
 };
-use crate::checkpoint::{Checkpoint, TensorPart, WantedTensor};
+use crate::checkpoint::{FolderTensors, TensorPart, WantedTensor};
 use crate::config::{Config, shortened};
 use crate::rotary::{Rotary, rotary};
 use serde_json::Value as Json;
@@ -19,6 +19,9 @@ pub const CONTEXT_USUAL: usize = 4096;
 
 /// Most layers: a program has at most 2^17 nodes.
 const LAYERS_MAX: usize = 4096;
+
+/// Most heads, and most channels of one: a hundred times as many as any network has.
+const HEADS_MAX: usize = 1 << 14;
 
 /// A network without its weights' numbers.
 #[derive(Clone, Debug)]
@@ -123,14 +126,14 @@ pub fn plan(
     architecture: &Architecture,
     config: &mut Config,
     asked: Asked,
-    checkpoint: &Checkpoint,
+    checkpoint: &FolderTensors,
 ) -> Option<Blueprint> {
     let sizes = sizes(architecture, config)?;
     let based = |name: &str| checkpoint.has(&format!("{}{name}", architecture.prefix));
     // Base models are stored without the prefix of the network that has a head.
     let prefix =
         if based(&format!("{}.weight", architecture.tokens.table)) { architecture.prefix.as_str() } else { "" };
-    let mut planner = Planner { architecture, config, sizes, prefix, wanted: Vec::new() };
+    let mut planner = BlueprintMaker { architecture, config, sizes, prefix, wanted: Vec::new() };
     let tokens = planner.table(&architecture.tokens.table, sizes.vocabulary);
     let (positions, turns) = planner.positions();
     let context = planner.context(asked, turns.as_ref().map(|(rotary, _)| rotary));
@@ -172,18 +175,20 @@ fn sizes(architecture: &Architecture, config: &mut Config) -> Option<Sizes> {
         let key = keys.kv_heads.as_deref().unwrap_or(&keys.heads);
         refuse(config, key, format!("is {kv_heads}, which does not divide the {heads} heads"));
     }
-    if layers > LAYERS_MAX {
-        refuse(config, &keys.layers, format!("is {layers}; at most {LAYERS_MAX} are possible"));
-    }
     let head_width = head_width.unwrap_or(width / heads);
-    if heads.saturating_mul(head_width) > u32::MAX as usize {
-        refuse(config, &keys.heads, format!("is {heads}, of {head_width} channels each: these are too many"));
+    let of_heads = keys.head_width.as_deref().unwrap_or(&keys.heads);
+    for (key, number, most) in
+        [(&*keys.layers, layers, LAYERS_MAX), (&*keys.heads, heads, HEADS_MAX), (of_heads, head_width, HEADS_MAX)]
+    {
+        if number > most {
+            refuse(config, key, format!("gives {number}; at most {most} are possible"));
+        }
     }
     sound.then_some(Sizes { width, layers, heads, kv_heads, head_width, inner, vocabulary, context })
 }
 
 /// What tensors a description wants of a configuration, one after the other.
-struct Planner<'a> {
+struct BlueprintMaker<'a> {
     architecture: &'a Architecture,
     config: &'a mut Config,
     sizes: Sizes,
@@ -191,7 +196,7 @@ struct Planner<'a> {
     wanted: Vec<WantedTensor>,
 }
 
-impl Planner<'_> {
+impl BlueprintMaker<'_> {
     /// All of a tensor.
     fn whole(&mut self, name: String, sizes: &[usize]) -> TensorPart {
         let part = TensorPart::whole(name, sizes);
@@ -316,7 +321,7 @@ impl Planner<'_> {
         (1.0 / by_width / by_layer) as f32
     }
 
-    fn curve(&mut self, setting: &Setting<String>, layer: usize) -> Option<Curve> {
+    fn curve(&mut self, setting: &ArchitectureSetting<String>, layer: usize) -> Option<Curve> {
         let (name, key) = self.config.text_of(setting);
         let curve = match name.as_deref() {
             Some("relu") => Some(Curve::Relu),
@@ -345,7 +350,7 @@ impl Planner<'_> {
 
     fn projection(&mut self, name: &str, inputs: usize, outputs: usize, biased: bool) -> ProjectionPlan {
         let name = format!("{}{name}", self.prefix);
-        self.part(name, inputs, outputs, biased, vec![0..outputs])
+        self.part(name, inputs, outputs, biased, alone(0..outputs))
     }
 
     /// The projection to some of the `outputs` of a tensor.
@@ -386,7 +391,7 @@ impl Planner<'_> {
     }
 
     /// A head that is stored although the table of tokens is the head.
-    fn tied_head(&mut self, name: &str, table: &WantedTensor, checkpoint: &Checkpoint) {
+    fn tied_head(&mut self, name: &str, table: &WantedTensor, checkpoint: &FolderTensors) {
         if !checkpoint.has(name) {
             return;
         }
@@ -410,7 +415,7 @@ fn packed(order: PackedOrder, heads: usize, kv_heads: usize, width: usize) -> [V
     match order {
         PackedOrder::Blocks => {
             let (q, k) = (heads * width, kv_heads * width);
-            [vec![0..q], vec![q..q + k], vec![q + k..q + 2 * k]]
+            [alone(0..q), alone(q..q + k), alone(q + k..q + 2 * k)]
         }
         PackedOrder::Groups => {
             let group = heads / kv_heads;
@@ -423,14 +428,19 @@ fn packed(order: PackedOrder, heads: usize, kv_heads: usize, width: usize) -> [V
     }
 }
 
+/// One range of rows.
+fn alone(rows: Range<usize>) -> Vec<Range<usize>> {
+    std::iter::once(rows).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn outputs_of_packed_projections() {
-        assert_eq!(packed(PackedOrder::Blocks, 4, 2, 3), [vec![0..12], vec![12..18], vec![18..24]]);
-        assert_eq!(packed(PackedOrder::Groups, 4, 1, 3), [vec![0..12], vec![12..15], vec![15..18]]);
+        assert_eq!(packed(PackedOrder::Blocks, 4, 2, 3), [alone(0..12), alone(12..18), alone(18..24)]);
+        assert_eq!(packed(PackedOrder::Groups, 4, 1, 3), [alone(0..12), alone(12..15), alone(15..18)]);
         let two = packed(PackedOrder::Groups, 2, 2, 3);
         assert_eq!(two, [vec![0..3, 9..12], vec![3..6, 12..15], vec![6..9, 15..18]]);
     }

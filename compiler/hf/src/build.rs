@@ -2,7 +2,7 @@
 
 use crate::architecture::NormKind;
 use crate::blueprint::{BlockPlan, Blueprint, NormPlan, ProjectionPlan};
-use crate::checkpoint::{Checkpoint, TensorPart};
+use crate::checkpoint::{FolderTensors, TensorPart};
 use snnc_ir::diagnostic::{Diagnostic, Diagnostics};
 use snnc_ir::op::{ArrayOp, Binary, DenseOp, LeafOp, LevelOp, Op, Pairs, Scalar};
 use snnc_ir::verify::LOGITS;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// A weight that is not finite, or an op that does not fit its operands, which would be a defect.
-pub fn build(blueprint: &Blueprint, checkpoint: &Checkpoint) -> Result<Graph, Diagnostics> {
+pub fn build(blueprint: &Blueprint, checkpoint: &FolderTensors) -> Result<Graph, Diagnostics> {
     let builder = Builder::new(Stage::Tensor, blueprint.context as u32);
     let mut network = NetworkBuilder { builder, checkpoint, constants: BTreeMap::new(), found: Diagnostics::new() };
     let logits = network.logits(blueprint)?;
@@ -25,7 +25,7 @@ pub fn build(blueprint: &Blueprint, checkpoint: &Checkpoint) -> Result<Graph, Di
 /// A network in the making.
 struct NetworkBuilder<'a> {
     builder: Builder,
-    checkpoint: &'a Checkpoint,
+    checkpoint: &'a FolderTensors,
     /// Constants that are the same in many places, by what they hold and how many.
     constants: BTreeMap<(String, usize), Arc<Tensor>>,
     /// Weights that cannot be used.

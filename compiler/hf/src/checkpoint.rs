@@ -23,7 +23,7 @@ const LISTED: usize = 8;
 
 /// Files of tensors.
 #[derive(Debug)]
-pub struct Checkpoint {
+pub struct FolderTensors {
     files: Vec<TensorFile>,
     /// The file of every tensor.
     by_name: BTreeMap<String, usize>,
@@ -66,7 +66,7 @@ impl TensorPart {
     }
 }
 
-impl Checkpoint {
+impl FolderTensors {
     /// Reads the headers of all files.
     ///
     /// # Errors
@@ -126,7 +126,7 @@ impl Checkpoint {
     }
 
     /// Adds all files to a hash.
-    pub fn hash(&self, hash: &mut Xxh3) {
+    pub fn add_to(&self, hash: &mut Xxh3) {
         self.files.iter().for_each(|file| hash.update((*file.bytes).as_ref()));
     }
 
@@ -254,14 +254,19 @@ fn pieces(sizes: &[usize], axis: usize, entries: &[Range<usize>]) -> Vec<Range<u
 #[cfg(test)]
 mod tests {
     use super::pieces;
+    use std::ops::Range;
 
     #[test]
     fn entries_of_an_axis_are_ranges() {
-        assert_eq!(pieces(&[6, 2], 0, &[0..6]), [0..12]);
-        assert_eq!(pieces(&[6, 2], 0, &[1..2, 2..4]), [2..8]);
-        assert_eq!(pieces(&[6, 2], 0, &[4..5, 0..1]), [8..10, 0..2]);
-        assert_eq!(pieces(&[2, 3], 1, &[1..3]), [1..3, 4..6]);
-        assert_eq!(pieces(&[3], 0, &[1..2]), [1..2]);
-        assert_eq!(pieces(&[], 0, &[0..1]), [0..1]);
+        let at = |sizes: &[usize], axis: usize, of: &[[usize; 2]]| -> Vec<[usize; 2]> {
+            let of: Vec<Range<usize>> = of.iter().map(|&[from, to]| from..to).collect();
+            pieces(sizes, axis, &of).into_iter().map(|range| [range.start, range.end]).collect()
+        };
+        assert_eq!(at(&[6, 2], 0, &[[0, 6]]), [[0, 12]]);
+        assert_eq!(at(&[6, 2], 0, &[[1, 2], [2, 4]]), [[2, 8]]);
+        assert_eq!(at(&[6, 2], 0, &[[4, 5], [0, 1]]), [[8, 10], [0, 2]]);
+        assert_eq!(at(&[2, 3], 1, &[[1, 3]]), [[1, 3], [4, 6]]);
+        assert_eq!(at(&[3], 0, &[[1, 2]]), [[1, 2]]);
+        assert_eq!(at(&[], 0, &[[0, 1]]), [[0, 1]]);
     }
 }

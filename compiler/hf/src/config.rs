@@ -3,7 +3,7 @@
 //! Law: every key that is there is either read, known to change nothing, refused, or told of in a warning. So a network is never
 //! silently another one than its configuration says.
 
-use crate::architecture::{ConfigRules, Setting};
+use crate::architecture::{ArchitectureSetting, ConfigRules};
 use serde_json::{Map, Value as Json};
 use snnc_ir::diagnostic::{Diagnostic, Diagnostics, ErrorCode};
 use std::collections::BTreeSet;
@@ -112,26 +112,26 @@ impl Config {
     }
 
     /// The number that a description states or takes from a key; `otherwise` where there is none.
-    pub fn number_of(&mut self, setting: &Setting<f64>, otherwise: f64) -> f64 {
+    pub fn number_of(&mut self, setting: &ArchitectureSetting<f64>, otherwise: f64) -> f64 {
         match setting {
-            Setting::Is(number) => *number,
-            Setting::Key(key) => self.number(key).unwrap_or(otherwise),
+            ArchitectureSetting::Is(number) => *number,
+            ArchitectureSetting::Key(key) => self.number(key).unwrap_or(otherwise),
         }
     }
 
     /// Whether a description states or takes from a key that something is so; it is not where nothing is said.
-    pub fn flag_of(&mut self, setting: &Setting<bool>) -> bool {
+    pub fn flag_of(&mut self, setting: &ArchitectureSetting<bool>) -> bool {
         match setting {
-            Setting::Is(flag) => *flag,
-            Setting::Key(key) => self.flag(key).unwrap_or(false),
+            ArchitectureSetting::Is(flag) => *flag,
+            ArchitectureSetting::Key(key) => self.flag(key).unwrap_or(false),
         }
     }
 
     /// The text that a description states or takes from a key, and that key.
-    pub fn text_of(&mut self, setting: &Setting<String>) -> (Option<String>, String) {
+    pub fn text_of(&mut self, setting: &ArchitectureSetting<String>) -> (Option<String>, String) {
         match setting {
-            Setting::Is(text) => (Some(text.clone()), "the description".into()),
-            Setting::Key(key) => (self.text(key), key.clone()),
+            ArchitectureSetting::Is(text) => (Some(text.clone()), "the description".into()),
+            ArchitectureSetting::Key(key) => (self.text(key), key.clone()),
         }
     }
 

@@ -26,7 +26,7 @@ pub mod tensor_file;
 
 use architecture::{ArchitectureTable, ConfigRules, Described};
 use blueprint::Asked;
-use checkpoint::{Checkpoint, OpenFile};
+use checkpoint::{FolderTensors, OpenFile};
 use config::Config;
 use folder::WeightFiles;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
@@ -99,7 +99,7 @@ pub fn import(
         None => return Err(unknown(&config, &name, &table).into()),
     };
     check_class(&mut config, &architecture.classes, &name);
-    let checkpoint = Checkpoint::read(weights, open)?;
+    let checkpoint = FolderTensors::read(weights, open)?;
     config.set_defaults(&architecture.defaults);
     let asked = Asked { context: options.context };
     let blueprint = blueprint::plan(&architecture, &mut config, asked, &checkpoint);
@@ -117,7 +117,7 @@ pub fn import(
     verify::verify(&graph).map_err(at)?;
     let mut hash = Xxh3::new();
     hash.update(&bytes);
-    checkpoint.hash(&mut hash);
+    checkpoint.add_to(&mut hash);
     let origin = FolderOrigin {
         bytes: bytes.len() as u64 + checkpoint.bytes(),
         hash: hash.digest(),

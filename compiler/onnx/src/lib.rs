@@ -7,7 +7,7 @@
 //! | `evaluate` | says what one node gives on arrays, and what a whole file gives |
 //! | `import` | evaluates away all that does not depend on the token ids, and translates the rest |
 //! | `finite` | refuses weights that are not finite, by the tensor's name |
-//! | `unsupported` | says what a refused file has that GPT-2 has not |
+//! | `unsupported` | says what a refused file has that is not taken |
 //!
 //! No shape is ever reasoned about symbolically: the file is evaluated for several numbers of tokens, and what differs is a
 //! function of that number.
@@ -86,6 +86,7 @@ pub mod tensor;
 mod tensor_data;
 pub mod unsupported;
 
+use import::ImportOptions;
 use import::inputs::InputBindings;
 use model::{OnnxModel, OnnxNode};
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
@@ -112,8 +113,10 @@ pub struct Import {
     pub head_added: bool,
     /// The file's output of probabilities, where `output` is what its softmax takes.
     pub probabilities: Option<String>,
-    /// What it has that GPT-2 has not, in words: why it may not be recognised.
+    /// What it has that snnc does not take, in words: why it may not be recognised.
     pub traits: Vec<String>,
+    /// Where the context comes from, where the file does not say it.
+    pub context_note: Option<String>,
     /// What a user said that inputs hold.
     pub bindings: InputBindings,
     /// The file itself: it shares its weights with the graph.
@@ -130,7 +133,7 @@ impl Import {
         let softmax = self.probabilities.as_ref().map(|probabilities| {
             format!("`{probabilities}` holds probabilities: the logits are what its softmax takes, `{}`", self.output)
         });
-        self.head_added.then_some(head).into_iter().chain(softmax).collect()
+        self.head_added.then_some(head).into_iter().chain(softmax).chain(self.context_note.clone()).collect()
     }
 }
 
@@ -154,33 +157,33 @@ pub struct OnnxOrigin {
 /// # Errors
 /// Everything about the file that is wrong or not supported, each with its place in the file.
 pub fn import(path: &Path) -> Result<Import, Diagnostics> {
-    import_with(path, &InputBindings::default())
+    import_with(path, &ImportOptions::default())
 }
 
-/// The same, with what a user says that inputs hold.
+/// The same, with what a user says of it.
 ///
 /// # Errors
-/// As of `import`; a name that is no input's.
-pub fn import_with(path: &Path, bindings: &InputBindings) -> Result<Import, Diagnostics> {
+/// As of `import`; a name that is no input's, a context that cannot be had.
+pub fn import_with(path: &Path, options: &ImportOptions) -> Result<Import, Diagnostics> {
     let model = read::read(path)?;
-    import_model_with(model, bindings).map_err(|diagnostics| diagnostics.in_file(&path.display().to_string()))
+    import_model_with(model, options).map_err(|diagnostics| diagnostics.in_file(&path.display().to_string()))
 }
 
 /// Imports a file that was read.
 ///
 /// # Errors
-/// What the file has that GPT-2 has not, and everything in it that is not supported.
+/// What the file has that snnc does not take, and everything in it that is not supported.
 pub fn import_model(model: OnnxModel) -> Result<Import, Diagnostics> {
-    import_model_with(model, &InputBindings::default())
+    import_model_with(model, &ImportOptions::default())
 }
 
-/// The same, with what a user says that inputs hold.
+/// The same, with what a user says of it.
 ///
 /// # Errors
-/// As of `import_model`; a name that is no input's.
-pub fn import_model_with(model: OnnxModel, bindings: &InputBindings) -> Result<Import, Diagnostics> {
-    let import::Imported { graph, rounds_activations, output, probabilities, head_added, traits } =
-        import::import(&model, bindings).map_err(|import::Refused { diagnostics, traits }| {
+/// As of `import_model`; a name that is no input's, a context that cannot be had.
+pub fn import_model_with(model: OnnxModel, options: &ImportOptions) -> Result<Import, Diagnostics> {
+    let import::Imported { graph, rounds_activations, output, probabilities, head_added, traits, context_note } =
+        import::import(&model, options).map_err(|import::Refused { diagnostics, traits }| {
             explain(&model, &traits, diagnostics).or_code(ErrorCode::ONNX_UNSUPPORTED)
         })?;
     finite::check(&model, &graph, &output)?;
@@ -192,11 +195,22 @@ pub fn import_model_with(model: OnnxModel, bindings: &InputBindings) -> Result<I
         opset: model.opset(),
         nodes: model.graph.nodes.iter().map(OnnxNode::count).sum(),
     };
-    let bindings = bindings.clone();
-    Ok(Import { graph, origin, rounds_activations, output, probabilities, head_added, traits, bindings, model })
+    let bindings = options.bindings.clone();
+    Ok(Import {
+        graph,
+        origin,
+        rounds_activations,
+        output,
+        probabilities,
+        head_added,
+        traits,
+        context_note,
+        bindings,
+        model,
+    })
 }
 
-/// Diagnostics about nodes of a file that was imported. What the file has instead of GPT-2's parts is said in place of all
+/// Diagnostics about nodes of a file that was imported. What the file has that is not taken is said in place of all
 /// that follows from it; else every place is told with the module it belongs to.
 pub fn explained(import: &Import, diagnostics: Diagnostics) -> Diagnostics {
     explain(&import.model, &import.traits, diagnostics).or_code(ErrorCode::ONNX_UNSUPPORTED)
@@ -211,7 +225,7 @@ fn explain(model: &OnnxModel, seen: &[String], mut diagnostics: Diagnostics) -> 
     let more: Vec<String> = seen.iter().filter(named).cloned().collect();
     traits.extend(more);
     if !traits.is_empty() {
-        let message = format!("this is not a GPT-2: it has {}", traits.join(", "));
+        let message = format!("this network has what snnc does not take: {}", traits.join(", "));
         return Diagnostics::from(Diagnostic::new("", message).note(unsupported::TAKEN));
     }
     if diagnostics.is_empty() {

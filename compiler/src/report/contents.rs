@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use snnc_ir::op::LevelOp;
 use snnc_ir::{Graph, Node, Op};
-use snnc_passes::residual::additions;
+use snnc_passes::residual::{additions, start};
 
 /// All there is to see.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -162,7 +162,7 @@ impl NetworkFacts {
         let width = |node: &Node| node.ty.shape().width().unwrap_or(0);
         Self {
             layers: nodes().filter(|node| node.op.has_state()).count(),
-            width: additions(graph).first().map_or(0, |first| width(graph.node(first.before))),
+            width: start(graph, &additions(graph)).map_or(0, |start| width(graph.node(start))),
             vocabulary: convert::vocabulary(graph).unwrap_or(0),
             context: graph.context as usize,
             parameters: graph.parameters(),

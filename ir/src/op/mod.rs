@@ -123,7 +123,7 @@ impl Op {
     /// use snnc_ir::Op;
     ///
     /// assert_eq!(Op::parse("ssa[ttfs,heads=4,phases=8]").unwrap().to_string(), "ssa[ttfs,heads=4,phases=8]");
-    /// assert!(Op::parse("layer_norm[eps=0.00001]").unwrap_err().contains("this is spelled `layer_norm[eps=1e-5]`"));
+    /// assert!(Op::parse("rms_norm[eps=0.00001]").unwrap_err().contains("this is spelled `rms_norm[eps=1e-5]`"));
     /// ```
     pub fn parse(spelled: &str) -> Result<Op, String> {
         let (name, attributes) = match spelled.split_once('[') {

@@ -528,7 +528,7 @@ fn mistakes_are_told_with_their_place() {
             "10:6: `sine` is no curve: there are identity, relu, gelu_tanh, gelu_erf, gelu_quick, silu",
         ),
         ("rms_norm[eps=1e-5]", "normalize", "10:6: `normalize` is no operation without attributes"),
-        ("rms_norm[eps=1e-5](%2)", "rms_norm[eps=1e-5](%3)", "10:35: there is no value %3 before this line"),
+        ("rms_norm[eps=1e-5](%2)", "rms_norm[eps=1e-5](%3)", "10:25: there is no value %3 before this line"),
         ("embed(%0, @wte)", "embed(%0, @wpe)", "8:16: there is no weight @wpe"),
         ("embed(%0, @wte)", "embed(%0)", "8:6: `embed` does not fit its operands: it takes 2 operands, here are 1"),
         ("@b) : f32[tokens,4]", "@b) : f32[tokens,5]", "9:27: `linear` gives f32[tokens,4] here, not f32[tokens,5]"),

@@ -117,10 +117,10 @@ fn usual_rows(head: &str, place: usize) -> &'static [usize] {
     match (head, place) {
         ("ssa", 0..3) | ("decode" | "synapse", 0) => &[10],
         ("ssa", _) => &[3, 5],
-        ("fire", 1..) | ("linear" | "layer_norm", 2) | ("layer_norm", 1) => &[3],
+        ("fire" | "scale_shift", 1..) | ("gated_fire", 2..) | ("linear", 2) => &[3],
         ("synapse", 1) => &[5],
         ("linear", 1) => &[4],
-        ("linear" | "fire" | "layer_norm" | "split_heads", 0) => &[6],
+        ("linear" | "fire" | "scale_shift" | "centre" | "split_heads", 0) | ("gated_fire", 0..2) => &[6],
         _ => ALL_ROWS,
     }
 }
@@ -287,6 +287,35 @@ impl<'a> Making<'a> {
                 self.add(Op::Array(ArrayOp::Unary(Unary::Sigmoid)), &[y])
             }
         }
+    }
+
+    /// Attention of grouped heads as it is written out: a pattern of so many shapes that draws hardly ever fit.
+    fn grouped_heads(&mut self, scaled: bool) -> Option<Value> {
+        let [kv, group, width] = [self.draw.of(&[1, 2]), self.draw.of(&[2, 3]), self.draw.of(&[1, 2, 4])];
+        let heads = kv * group;
+        let reshape = |dims: &[Dim]| Op::Array(ArrayOp::Reshape(Shape::new(dims)));
+        let [kv_dim, group_dim, width_dim, heads_dim] = [kv, group, width, heads].map(|n| Dim::Fixed(n as u32));
+        let (one, n) = (Dim::Fixed(1), Dim::Tokens);
+        let q = self.heads(heads, width)?;
+        let q = self.add(reshape(&[kv_dim, group_dim, n, width_dim]), &[q])?;
+        let k = self.heads(kv, width)?;
+        let k = self.add(Op::Array(ArrayOp::Transpose(Perm::new(&[0, 2, 1])?)), &[k])?;
+        let k = self.add(reshape(&[kv_dim, one, width_dim, n]), &[k])?;
+        let mut scores = self.add(Op::Array(ArrayOp::MatMul), &[q, k])?;
+        if scaled {
+            let scale = self.constant(&[], vec![0.5]);
+            scores = self.add(Op::Array(ArrayOp::Binary(Binary::Mul)), &[scores, scale])?;
+        }
+        let (keep, drop, window) = (Scalar::new(1.0), Scalar::new(0.0), self.draw.of(&[None, Some(2)]));
+        let mask = self.add(Op::Array(ArrayOp::CausalMask { keep, drop, window }), &[])?;
+        let never = self.constant(&[], vec![-1e9]);
+        let scores = self.add(Op::Array(ArrayOp::Where), &[mask, scores, never])?;
+        let weights = self.add(Op::Array(ArrayOp::Softmax), &[scores])?;
+        let v = self.heads(kv, width)?;
+        let v = self.add(reshape(&[kv_dim, one, n, width_dim]), &[v])?;
+        let mixed = self.add(Op::Array(ArrayOp::MatMul), &[weights, v])?;
+        let mixed = self.add(reshape(&[heads_dim, n, width_dim]), &[mixed])?;
+        self.add(Op::Array(ArrayOp::MergeHeads), &[mixed])
     }
 
     /// The value of a pattern, if what was drawn for it fits. `usual`: rows of operands that its place mostly has.
@@ -540,10 +569,10 @@ fn tolerance(graph: &Graph) -> f64 {
                 | Op::Array(ArrayOp::MergeHeads)
         )
     };
-    if graph.nodes.iter().any(|node| matches!(node.op, Op::Dense(DenseOp::Curve(_)))) {
+    if graph.nodes.iter().any(|node| matches!(node.op, Op::Dense(DenseOp::Curve(_) | DenseOp::Gated(_)))) {
         return TOLERANCE;
     }
-    if graph.nodes.iter().all(|node| exact(&node.op)) { 0.0 } else { 1e-9 }
+    if graph.nodes.iter().all(|node| exact(&node.op)) { 0.0 } else { 1e-8 }
 }
 
 /// Where the two differ by more than a share of `tolerance`. Scores that a mask puts to at most half of `MASKED` are equal:
@@ -568,7 +597,12 @@ fn check(rule: &RewriteRule, draw: &mut Draw) -> Result<usize, String> {
             break;
         }
         let mut making = Making::new(draw);
-        let Some(root) = making.tree(pattern.tree(), ALL_ROWS) else { continue };
+        let found = match rule.name {
+            "grouped" => making.grouped_heads(true),
+            "grouped-unscaled" => making.grouped_heads(false),
+            _ => making.tree(pattern.tree(), ALL_ROWS),
+        };
+        let Some(root) = found else { continue };
         let left = making.builder.finish(vec![("left".into(), root)]);
         let (terms, classes) = from_graph(&left, TOLERANCE);
         let root = left.outputs[0].1;

@@ -1,15 +1,17 @@
-//! Recognises LayerNorm by what it computes, whatever algebra an exporter wrote it in.
+//! Recognises LayerNorm and RMSNorm by what they compute, whatever algebra an exporter wrote them in.
 //!
 //! What is computed of one row alone is evaluated on rows that are drawn, in f64. Where the result is `gain * n + bias` by
-//! channel, `n` being the row less its mean over the root of its variance, it is that LayerNorm: the variance may be a mean of
-//! squares less a square, the gain a part of the reciprocal root, the mean a part of the bias. Activation functions are told
-//! in the same way (`sampling`).
+//! channel, `n` being the row over the root of its mean square, it is that RMSNorm; where `n` is so of the row less its mean, it
+//! is that LayerNorm. The variance may be a mean of squares less a square, the gain a part of the reciprocal root, the mean a
+//! part of the bias. Heads that are normalised each on its own are rows too. Activation functions are told in the same way
+//! (`sampling`).
 
+use super::views;
 use snnc_ir::eval::{Content, Evaluator, Memory};
-use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, Scalar, TrainingOp};
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, Perm, Scalar, TrainingOp};
 use snnc_ir::origin::NodeOrigin;
 use snnc_ir::random::SplitMix64;
-use snnc_ir::{Binary, Builder, Diagnostic, Dim, Graph, Op, Stage, Tensor, Unary, Value};
+use snnc_ir::{Binary, Builder, Diagnostic, Dim, Graph, Op, Shape, Stage, Tensor, Unary, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -35,10 +37,13 @@ const SEED: u64 = 0x1a7e_2905;
 /// A gain or bias this near to 1 or 0 is that.
 const NEAR: f64 = 1e-6;
 
-/// A LayerNorm that was found.
-enum NormFit {
-    Plain { eps: f32 },
-    Affine { eps: f32, gain: Vec<f32>, bias: Vec<f32> },
+/// A norm that was found.
+struct NormFit {
+    /// Whether the mean is taken from the row first: LayerNorm.
+    centred: bool,
+    eps: f32,
+    /// Gain and bias of every channel, where they say something.
+    affine: Option<[Vec<f32>; 2]>,
 }
 
 /// The same graph with each LayerNorm as one operation. `tolerance`: how far constants of the file are rounded.
@@ -55,16 +60,7 @@ pub(super) fn recognised(graph: &Graph, tolerance: f64) -> Result<Graph, Diagnos
     for (value, node) in graph.iter() {
         let origin = graph.origin(value);
         let new = match (found.get(&value), graph.constant(value)) {
-            (Some((x, NormFit::Plain { eps })), _) => normal(&mut builder, map[x.index()], *eps, origin)?,
-            (Some((x, NormFit::Affine { eps, gain, bias })), _) => {
-                let mut vector = |name: &str, data: &[f32]| {
-                    let tensor = Tensor::f32(&[data.len()], data.to_vec());
-                    builder.weight(&format!("{origin}.{name}"), Arc::new(tensor))
-                };
-                let (gain, bias) = (vector("gain", gain), vector("bias", bias));
-                let y = normal(&mut builder, map[x.index()], *eps, origin)?;
-                builder.add(Op::Level(LevelOp::ScaleShift), &[y, gain, bias], origin)?
-            }
+            (Some((x, norm)), _) => written(&mut builder, map[x.index()], norm, origin)?,
             (None, Some(weight)) => builder.weight(&weight.name, weight.tensor.clone()),
             (None, None) => {
                 let args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
@@ -77,10 +73,60 @@ pub(super) fn recognised(graph: &Graph, tolerance: f64) -> Result<Graph, Diagnos
     Ok(builder.finish(outputs))
 }
 
-/// A LayerNorm without gain and bias: the row is centred, then its root mean square is made 1.
-fn normal(builder: &mut Builder, x: Value, eps: f32, origin: &NodeOrigin) -> Result<Value, Diagnostic> {
-    let centred = builder.add(Op::Dense(DenseOp::Centre), &[x], origin)?;
-    builder.add(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(eps), heads: 1 }), &[centred], origin)
+/// A norm as operations on rows; heads are put side by side for it.
+fn written(builder: &mut Builder, x: Value, norm: &NormFit, origin: &NodeOrigin) -> Result<Value, Diagnostic> {
+    let shape = builder.ty(x).shape();
+    let (Some((axis, sizes)), Some(width)) = (views::by_token(shape), shape.width()) else {
+        return Err(Diagnostic::new(origin, "a norm is of rows"));
+    };
+    let heads = sizes.iter().product::<usize>() / width;
+    let (rows, back) = as_rows(builder, x, axis, origin)?;
+    let mut y = rows;
+    if norm.centred {
+        y = builder.add(Op::Dense(DenseOp::Centre), &[y], origin)?;
+    }
+    let heads_here = u32::try_from(heads).map_err(|_| Diagnostic::new(origin, "there are too many heads"))?;
+    let op = Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(norm.eps), heads: heads_here });
+    y = builder.add(op, &[y], origin)?;
+    if let Some([gain, bias]) = &norm.affine {
+        let mut vector = |name: &str, data: &[f32]| {
+            let tensor = Tensor::f32(&[width * heads], data.repeat(heads));
+            builder.weight(&format!("{origin}.{name}"), Arc::new(tensor))
+        };
+        let (gain, bias) = (vector("gain", gain), vector("bias", bias));
+        y = builder.add(Op::Level(LevelOp::ScaleShift), &[y, gain, bias], origin)?;
+    }
+    match back {
+        None => Ok(y),
+        Some((apart, perm)) => {
+            y = builder.add(Op::Array(ArrayOp::Reshape(apart)), &[y], origin)?;
+            if perm.is_identity() { Ok(y) } else { builder.add(Op::Array(ArrayOp::Transpose(perm)), &[y], origin) }
+        }
+    }
+}
+
+/// A value as rows, and the shape and the order of axes that it had; none where it is rows.
+fn as_rows(
+    builder: &mut Builder,
+    x: Value,
+    axis: usize,
+    origin: &NodeOrigin,
+) -> Result<(Value, Option<(Shape, Perm)>), Diagnostic> {
+    let shape = builder.ty(x).shape();
+    if shape.row_width().is_some() {
+        return Ok((x, None));
+    }
+    let order: Vec<usize> = [axis].into_iter().chain((0..shape.rank()).filter(|other| *other != axis)).collect();
+    let back: Vec<usize> = (0..shape.rank()).map(|i| order.iter().position(|&other| other == i).unwrap_or(i)).collect();
+    let (Some(order), Some(back)) = (Perm::new(&order), Perm::new(&back)) else {
+        return Err(Diagnostic::new(origin, "axes can be turned"));
+    };
+    let turned =
+        if order.is_identity() { x } else { builder.add(Op::Array(ArrayOp::Transpose(order)), &[x], origin)? };
+    let apart = builder.ty(turned).shape();
+    let width: usize = apart.dims()[1..].iter().map(|dim| dim.size(0, 0)).product();
+    let rows = builder.add(Op::Array(ArrayOp::Reshape(Shape::rows(width))), &[turned], origin)?;
+    Ok((rows, Some((apart, back))))
 }
 
 /// By value: what it normalises, and how.
@@ -140,7 +186,13 @@ impl NormSearch<'_> {
                 at = x;
             }
         }
-        bases.retain(|&x| self.graph.ty(x).shape().row_width().is_some_and(|width| width > 1));
+        // Heads of one token are rows of their own.
+        bases.retain(|&x| {
+            let shape = self.graph.ty(x).shape();
+            !self.constant[x.index()]
+                && views::by_token(shape).is_some_and(|(axis, _)| axis + 1 < shape.rank())
+                && shape.width().is_some_and(|width| width > 1)
+        });
         bases
     }
 
@@ -176,27 +228,32 @@ impl NormSearch<'_> {
             Op::Array(ArrayOp::Unary(_) | ArrayOp::Binary(_) | ArrayOp::Reshape(_)) => true,
             Op::Array(ArrayOp::Mean) | Op::Training(TrainingOp::ReduceSum(_)) => {
                 let width = self.graph.ty(node.args[0]).shape().dims().last().copied();
-                width == rows.last().copied() && dims == [Dim::Tokens]
+                width == rows.last().copied() && dims == rows[..rows.len() - 1]
             }
             Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => false,
         };
-        by_row && (dims == rows || dims == [Dim::Tokens])
+        by_row && (dims == rows || dims == rows[..rows.len() - 1])
     }
 
-    /// The values of the region that are a LayerNorm of `x` and are not computed from another one of them alone.
+    /// The values of the region that are a norm of `x` and are not computed from another one of them alone.
     fn norms(&self, x: Value, region: &[Value]) -> Vec<(Value, NormFit)> {
         let is_root = |value: &Value| {
             matches!(self.graph.node(*value).op, Op::Array(ArrayOp::Unary(Unary::Sqrt) | ArrayOp::Binary(Binary::Pow)))
         };
-        let Some(width) = self.graph.ty(x).shape().row_width().filter(|_| region.iter().any(is_root)) else {
+        let Some(width) = self.graph.ty(x).shape().width().filter(|_| region.iter().any(is_root)) else {
             return Vec::new();
         };
+        let is_row = self.graph.ty(x).shape().row_width().is_some();
         let rows = drawn(width);
         let Some(values) = self.evaluated(x, region, &rows) else { return Vec::new() };
-        let normal: Vec<(f32, Vec<f64>)> = self
-            .epsilons(region, width)
-            .into_iter()
-            .map(|eps| (eps, rows.chunks_exact(width).flat_map(|row| normalised(row, eps)).collect()))
+        let all = self.epsilons(region, width);
+        // A mean over one of several heads is no operation.
+        let kinds = all.iter().flat_map(|&eps| [(false, eps), (true, eps)]).filter(|(centred, _)| is_row || !centred);
+        let normal: Vec<((bool, f32), Vec<f64>)> = kinds
+            .map(|(centred, eps)| {
+                let all = rows.chunks_exact(width).flat_map(|row| normalised(row, eps, centred));
+                ((centred, eps), all.collect())
+            })
             .collect();
         let mut found: Vec<(Value, NormFit)> = Vec::new();
         let mut derived: BTreeSet<Value> = BTreeSet::new();
@@ -209,7 +266,11 @@ impl NormSearch<'_> {
             if y.len() != rows.len() || self.graph.ty(value) != self.graph.ty(x) {
                 continue;
             }
-            if let Some(norm) = normal.iter().find_map(|(eps, n)| fitted(y, n, width, *eps, self.tolerance)) {
+            let fit = normal.iter().find_map(|&((centred, eps), ref n)| {
+                let affine = fitted(y, n, width, self.tolerance)?;
+                Some(NormFit { centred, eps, affine })
+            });
+            if let Some(norm) = fit {
                 derived.insert(value);
                 found.push((value, norm));
             }
@@ -236,7 +297,7 @@ impl NormSearch<'_> {
         all
     }
 
-    /// The values of the region, where `x` has these rows.
+    /// The values of the region, where every head of `x` has these rows.
     fn evaluated(&self, x: Value, region: &[Value], rows: &[f32]) -> Option<Vec<Vec<f64>>> {
         let width = rows.len() / ROWS.len();
         let mut builder = Builder::new(Stage::Imported, ROWS.len() as u32);
@@ -274,13 +335,26 @@ impl NormSearch<'_> {
                 Some(weight) => builder.weight(&weight.name, weight.tensor.clone()),
                 None => {
                     let args: Vec<Value> = node.args.iter().map(|arg| map[arg]).collect();
-                    builder.add(node.op, &args, "").ok()?
+                    builder.add(of_one_head(node.op, self.graph.ty(value).shape())?, &args, "").ok()?
                 }
             };
             map.insert(at, new);
             open.pop();
         }
         map.get(&value).copied()
+    }
+}
+
+/// An operation on heads as one on a head, whose shape is `[tokens, width]`.
+fn of_one_head(op: Op, shape: Shape) -> Option<Op> {
+    let (Some((axis, sizes)), Some(width)) = (views::by_token(shape), shape.width()) else { return Some(op) };
+    let alone = axis == 0 && sizes.len() == 1 || shape.rank() == 1;
+    let rows = Shape::new(&[Dim::Tokens, Dim::Fixed(u32::try_from(width).ok()?)]);
+    match op {
+        _ if alone => Some(op),
+        Op::Array(ArrayOp::Reshape(_)) => Some(Op::Array(ArrayOp::Reshape(rows))),
+        Op::Training(TrainingOp::ReduceSum(_)) => Some(Op::Training(TrainingOp::ReduceSum(rows))),
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => Some(op),
     }
 }
 
@@ -291,17 +365,17 @@ fn drawn(width: usize) -> Vec<f32> {
     ROWS.iter().flat_map(|&(scale, mean)| (0..width).map(|_| scale * number() + mean).collect::<Vec<f32>>()).collect()
 }
 
-fn normalised(row: &[f32], eps: f32) -> Vec<f64> {
+fn normalised(row: &[f32], eps: f32, centred: bool) -> Vec<f64> {
     let mean = |row: &[f64]| row.iter().sum::<f64>() / row.len() as f64;
     let row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
-    let centre = mean(&row);
+    let centre = if centred { mean(&row) } else { 0.0 };
     let row: Vec<f64> = row.iter().map(|x| x - centre).collect();
     let variance = mean(&row.iter().map(|x| x * x).collect::<Vec<f64>>());
     row.iter().map(|x| x / (variance + f64::from(eps)).sqrt()).collect()
 }
 
-/// `y` as `gain * n + bias` by channel, where it is that.
-fn fitted(y: &[f64], n: &[f64], width: usize, eps: f32, tolerance: f64) -> Option<NormFit> {
+/// Gain and bias by channel of `y = gain * n + bias`, where it is that; none inside where they change nothing.
+fn fitted(y: &[f64], n: &[f64], width: usize, tolerance: f64) -> Option<Option<[Vec<f32>; 2]>> {
     let (mut gain, mut bias) = (Vec::with_capacity(width), Vec::with_capacity(width));
     for c in 0..width {
         let column = || n.iter().skip(c).step_by(width).zip(y.iter().skip(c).step_by(width));
@@ -323,5 +397,5 @@ fn fitted(y: &[f64], n: &[f64], width: usize, eps: f32, tolerance: f64) -> Optio
     }
     let plain = gain.iter().all(|g| (g - 1.0).abs() < NEAR) && bias.iter().all(|b| b.abs() < NEAR);
     let rounded = |x: Vec<f64>| x.into_iter().map(|x| x as f32).collect();
-    Some(if plain { NormFit::Plain { eps } } else { NormFit::Affine { eps, gain: rounded(gain), bias: rounded(bias) } })
+    Some((!plain).then(|| [rounded(gain), rounded(bias)]))
 }

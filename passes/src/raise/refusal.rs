@@ -3,27 +3,40 @@
 use super::build::WEAKEST;
 use crate::egraph::term::Terms;
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::op::{ArrayOp, DenseOp};
+use snnc_ir::op::{ArrayOp, DenseOp, LeafOp};
 use snnc_ir::types::Dim;
 use snnc_ir::{Binary, Diagnostic, Graph, Op, Unary, Value};
 
-const TAKEN: &str =
-    "snnc takes GPT-2: embeddings, LayerNorm, causal softmax attention, MLPs with ReLU, GELU or SiLU, a linear head";
+const TAKEN: &str = "snnc takes decoders: embeddings, learned or rotary positions, LayerNorm or RMSNorm, causal softmax attention \
+                     (heads may share keys, a window may end it), MLPs with ReLU, GELU or SiLU, gated or not, a linear head";
 
-/// One line where the network is known to be another one; else every operation in the way. Never nothing.
+/// All parts of the network that are not taken, where they can be called by name; else every operation in the way. Never nothing.
 pub(super) fn unraised(terms: &Terms, graph: &Graph, stuck: &[egg::Id]) -> Diagnostics {
     if let Some(cause) = uncausal(graph) {
         return cause.note(TAKEN).into();
     }
-    if let Some((value, what)) = KINDS.iter().find_map(|(is, what)| Some((is(graph)?, what))) {
-        return Diagnostic::new(graph.origin(value), format!("this is not a GPT-2: it has {what}")).note(TAKEN).into();
+    let kind = |(is, what): &(PartKind, &str)| {
+        let value = is(graph)?;
+        Some(Diagnostic::new(graph.origin(value), format!("{what} is not supported")))
+    };
+    let mut all: Diagnostics = KINDS.iter().filter_map(kind).collect();
+    if all.is_empty() {
+        all = in_the_way(terms, graph, stuck);
     }
+    if let Some(first) = all.first_mut() {
+        *first = std::mem::replace(first, Diagnostic::new("", "")).note(TAKEN);
+    }
+    all
+}
+
+/// The operations that no rule could raise.
+fn in_the_way(terms: &Terms, graph: &Graph, stuck: &[egg::Id]) -> Diagnostics {
     let one = |&id: &egg::Id| {
         let class = &terms[id];
         let place = graph.origins.get_index(class.data.origin as usize).cloned().unwrap_or_default();
         let mut ops: Vec<String> = class.nodes.iter().map(|term| format!("`{}`", term.op)).collect();
         ops.dedup();
-        Diagnostic::new(place, format!("{} of type {} is not part of a GPT-2 block", ops.join(" = "), class.data.ty))
+        Diagnostic::new(place, format!("{} of type {} is not part of a decoder", ops.join(" = "), class.data.ty))
     };
     let is_mask =
         |id: &&egg::Id| terms[**id].nodes.iter().any(|term| matches!(term.op, Op::Array(ArrayOp::CausalMask { .. })));
@@ -33,16 +46,13 @@ pub(super) fn unraised(terms: &Terms, graph: &Graph, stuck: &[egg::Id]) -> Diagn
     all.dedup();
     if all.is_empty() {
         let scores = |id: &&egg::Id| Diagnostic {
-            message: "the scores that this mask is put on are those of no attention that GPT-2 has".into(),
+            message: "the scores that this mask is put on are those of no attention that is known".into(),
             ..one(id)
         };
         all = masks.iter().map(scores).collect();
     }
     if all.is_empty() {
-        all = Diagnostic::new("", "no part of the network is in the way, but no GPT-2 was found in it").into();
-    }
-    if let Some(first) = all.first_mut() {
-        *first = std::mem::replace(first, Diagnostic::new("", "")).note(TAKEN);
+        all = Diagnostic::new("", "no part of the network is in the way, but no decoder was found in it").into();
     }
     all
 }
@@ -100,52 +110,19 @@ fn uncausal(graph: &Graph) -> Option<Diagnostic> {
     None
 }
 
-/// Finds where a graph shows that it is another kind of network.
-type NetworkKind = fn(&Graph) -> Option<Value>;
+/// Finds where a graph has a part of a kind.
+type PartKind = fn(&Graph) -> Option<Value>;
 
-/// Networks that are not GPT-2, by what they have.
-const KINDS: &[(NetworkKind, &str)] = &[
-    (root_mean_square, "RMSNorm in place of LayerNorm"),
-    (shared_keys, "keys and values that several heads share (multi-query attention)"),
-    (capped, "scores that are capped by tanh"),
-    (gated, "gated MLPs: a product of two projections"),
+/// Parts that are not taken, by what they are.
+const KINDS: &[(PartKind, &str)] = &[
+    (capped, "capping scores by tanh"),
+    (slopes, "a bias of scores by position (ALiBi)"),
+    (head_means, "a LayerNorm of each head on its own"),
+    (scaled_by_position, "a product with numbers of the position that is no rotation of pairs of channels"),
 ];
 
 fn find(graph: &Graph, is: impl Fn(&Op, &[Value]) -> bool) -> Option<Value> {
     graph.iter().find(|(_, node)| is(&node.op, &node.args)).map(|(value, _)| value)
-}
-
-/// A mean of squares of what had no mean taken from it.
-fn root_mean_square(graph: &Graph) -> Option<Value> {
-    let squared = |value: Value| {
-        let node = graph.node(value);
-        let square = match node.op {
-            Op::Array(ArrayOp::Binary(Binary::Mul)) => node.args[0] == node.args[1],
-            Op::Array(ArrayOp::Binary(Binary::Pow)) => {
-                graph.constant(node.args[1]).and_then(|weight| weight.tensor.scalar()) == Some(2.0)
-            }
-            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => false,
-        };
-        square.then(|| node.args[0])
-    };
-    let centred = |value: Value| {
-        let node = graph.node(value);
-        let is_mean = |arg: &Value| matches!(graph.node(*arg).op, Op::Array(ArrayOp::Mean));
-        node.op == Op::Array(ArrayOp::Binary(Binary::Sub)) && node.args.iter().any(is_mean)
-    };
-    let averaged = |value: Value| find(graph, |op, args| *op == Op::Array(ArrayOp::Mean) && args == [value]);
-    find(graph, |op, args| {
-        *op == Op::Array(ArrayOp::Mean) && squared(args[0]).is_some_and(|x| !centred(x) && averaged(x).is_none())
-    })
-}
-
-/// Products of several heads with one.
-fn shared_keys(graph: &Graph) -> Option<Value> {
-    let rank = |value: &Value| graph.ty(*value).shape().rank();
-    let live = |value: &Value| graph.ty(*value).shape().dims().contains(&Dim::Tokens);
-    find(graph, |op, args| {
-        *op == Op::Array(ArrayOp::MatMul) && args.iter().all(live) && rank(&args[0]) == 3 && rank(&args[1]) == 2
-    })
 }
 
 fn capped(graph: &Graph) -> Option<Value> {
@@ -153,27 +130,50 @@ fn capped(graph: &Graph) -> Option<Value> {
     find(graph, |op, args| *op == Op::Array(ArrayOp::Unary(Unary::Tanh)) && is_square(args[0]))
 }
 
-/// A product of two projections of one value, one of them behind an activation function.
-fn gated(graph: &Graph) -> Option<Value> {
-    let projection = |mut value: Value| {
-        for _ in 0..8 {
-            let node = graph.node(value);
-            match node.op {
-                Op::Array(ArrayOp::MatMul) => return graph.constant(node.args[1]).is_some().then_some(value),
-                Op::Dense(DenseOp::Linear(_)) => return Some(value),
-                Op::Array(ArrayOp::Unary(_) | ArrayOp::Binary(_)) => {
-                    value = *node.args.iter().find(|arg| graph.ty(**arg) == node.ty)?;
-                }
-                Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => {
-                    return None;
-                }
-            }
+/// Whether a value is rows of a table by position, moved as it may be.
+fn is_positional(graph: &Graph, mut value: Value) -> bool {
+    loop {
+        let node = graph.node(value);
+        match node.op {
+            Op::Leaf(LeafOp::Positions) => return true,
+            Op::Dense(DenseOp::Embed) | Op::Array(ArrayOp::Reshape(_) | ArrayOp::Transpose(_)) => value = node.args[0],
+            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => return false,
         }
-        None
-    };
+    }
+}
+
+fn is_square(graph: &Graph, value: Value) -> bool {
+    matches!(graph.ty(value).shape().dims(), [.., Dim::Tokens, Dim::Tokens] | [Dim::Tokens, .., Dim::Tokens])
+        && graph.ty(value).shape().rank() > 1
+}
+
+/// Numbers of a key's position that are added to scores.
+fn slopes(graph: &Graph) -> Option<Value> {
     find(graph, |op, args| {
-        let pair = || Some((projection(args[0])?, projection(args[1])?));
+        matches!(op, Op::Array(ArrayOp::Binary(Binary::Add | Binary::Sub)))
+            && args.iter().any(|arg| is_square(graph, *arg))
+            && args.iter().any(|arg| is_positional(graph, *arg))
+    })
+}
+
+/// A mean of channels that are neither a row nor squares.
+fn head_means(graph: &Graph) -> Option<Value> {
+    find(graph, |op, args| {
+        let of = |value: Value| graph.node(value);
+        let is_power = |value: Value| match of(value).op {
+            Op::Array(ArrayOp::Binary(Binary::Mul)) => of(value).args[0] == of(value).args[1],
+            Op::Array(ArrayOp::Binary(Binary::Pow)) => true,
+            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => false,
+        };
+        *op == Op::Array(ArrayOp::Mean) && graph.ty(args[0]).shape().row_width().is_none() && !is_power(args[0])
+    })
+}
+
+/// Channels times numbers of their position, where that was found to be no rotation.
+fn scaled_by_position(graph: &Graph) -> Option<Value> {
+    find(graph, |op, args| {
         *op == Op::Array(ArrayOp::Binary(Binary::Mul))
-            && pair().is_some_and(|(a, b)| a != b && graph.node(a).args[0] == graph.node(b).args[0])
+            && args.iter().any(|arg| is_positional(graph, *arg))
+            && !args.iter().all(|arg| is_positional(graph, *arg))
     })
 }

@@ -34,8 +34,8 @@ impl Relaxing {
     ) -> Result<Vec<Value>, Diagnostic> {
         let unit = self.unit(offset);
         let (gain, offset) = (self.factor(gain)?, self.offset_by(offset, unit)?);
-        let share = self.number(1.0 / currents.len() as f32);
-        let offset = self.two(Binary::Mul, offset, share)?;
+        let timesteps = self.number(currents.len() as f32);
+        let offset = self.two(Binary::Div, offset, timesteps)?;
         currents.iter().map(|&x| self.add(Op::Level(LevelOp::ScaleShift), &[x, gain, offset])).collect()
     }
 

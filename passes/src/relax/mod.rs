@@ -14,7 +14,7 @@ mod membranes;
 #[cfg(test)]
 mod tests;
 
-use crate::residual::{Addition, additions};
+use crate::residual::{Addition, additions, start};
 use indexmap::IndexMap;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
@@ -154,6 +154,8 @@ struct Relaxing {
     effective: IndexMap<String, Value>,
     /// Whether the constants at hand may train.
     own: bool,
+    /// Where the dense network's residual stream starts.
+    first: Option<Value>,
     /// The dense network's residual stream before and after every block.
     dense: Vec<Addition>,
     /// The program's after every block, given the dense network's before it.
@@ -239,6 +241,7 @@ impl Relaxing {
             parameters: Vec::new(),
             effective: IndexMap::new(),
             own: false,
+            first: None,
             dense: Vec::new(),
             blocks: Vec::new(),
             origin: NodeOrigin::default(),
@@ -258,7 +261,7 @@ impl Relaxing {
             units: IndexMap::new(),
             additions: additions(graph),
         };
-        let start = walk.additions.first().map(|addition| addition.before);
+        let start = start(graph, &walk.additions);
         for (value, node) in graph.iter() {
             self.origin = graph.origin(value).clone();
             let new = self.node(graph, value, node, &mut walk)?;
@@ -351,8 +354,8 @@ impl Relaxing {
                     self.shares(&currents, known(1)?, known(2)?)?
                 } else {
                     let x = self.affine(args[0], known(1)?, known(2)?)?;
-                    let share = self.number(1.0 / f32::from(steps));
-                    vec![self.two(Binary::Mul, x, share)?; steps.into()]
+                    let timesteps = self.number(steps.into());
+                    vec![self.two(Binary::Div, x, timesteps)?; steps.into()]
                 };
                 let ranges = membrane.rule().parameters.iter().zip(3..);
                 let parameters: Vec<Value> =
@@ -394,9 +397,13 @@ impl Relaxing {
 
     /// What the first block reads: of the program that learns what blocks are, what the dense network's does.
     fn start(&mut self, stream: Value) -> Value {
-        match self.dense.first() {
-            Some(first) if self.own && self.recipe.loss == Loss::Transfer => first.before,
-            Some(_) | None => stream,
+        match self.first {
+            Some(start) if self.own && self.recipe.loss == Loss::Transfer => start,
+            Some(_) => stream,
+            None => {
+                self.first = Some(stream);
+                stream
+            }
         }
     }
 

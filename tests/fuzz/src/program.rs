@@ -5,7 +5,7 @@ use crate::engines;
 use crate::seal::AlignedBytes;
 use snnc_ir::container::{self, File};
 use snnc_ir::membrane::{Membrane, Parameter};
-use snnc_ir::op::{ArrayOp, DenseOp, Heads, Layout, LeafOp, LevelOp, Scalar, SpikeOp};
+use snnc_ir::op::{ArrayOp, DenseOp, Heads, Layout, LeafOp, LevelOp, Pairs, Scalar, SpikeOp};
 use snnc_ir::random::SplitMix64;
 use snnc_ir::ssa::Output;
 use snnc_ir::{Binary, Builder, Code, Curve, Elem, Graph, Op, Shape, Ssa, Stage, Tensor, Type, Value, text, verify};
@@ -157,7 +157,7 @@ impl Drawing {
     fn reals_of_reals(&mut self) -> Option<Value> {
         let x = self.operand(is_real)?;
         let d = self.width(x);
-        match below(&mut self.random, 8) {
+        match below(&mut self.random, 11) {
             0 | 1 => {
                 let ty = self.builder.ty(x);
                 let y = self.operand(|other| other == ty)?;
@@ -169,8 +169,8 @@ impl Drawing {
                 self.add(ArrayOp::Binary(kind), &[x, peak])
             }
             3 => {
-                let eps = *pick(&mut self.random, &[1e-5, 0.0, 1.0]);
-                self.add(DenseOp::RmsNorm { eps: Scalar::new(eps), heads: 1 }, &[x])
+                let (eps, heads) = (*pick(&mut self.random, &[1e-5, 0.0, 1.0]), *pick(&mut self.random, &[1, 1, 2, 4]));
+                self.add(DenseOp::RmsNorm { eps: Scalar::new(eps), heads }, &[x])
             }
             4 => {
                 let y = self
@@ -191,16 +191,61 @@ impl Drawing {
                 let map = self.reals(&[heads, d / heads, m]);
                 self.add(LevelOp::HeadLinear, &[x, map])
             }
+            7 => self.add(DenseOp::Centre, &[x]),
+            8 => self.rotary(x),
+            9 => self.gated(x),
             _ => self.linear(x),
         }
     }
 
+    /// Some of each head's channels, turned by a table of positions.
+    fn rotary(&mut self, x: Value) -> Option<Value> {
+        let heads = *pick(&mut self.random, &[1, 2, 4]);
+        let pairs = self.width(x) / heads / 2;
+        let turned = 2 * below(&mut self.random, pairs.max(1)) + 2;
+        let positions = self.add(LeafOp::Positions, &[])?;
+        let table = self.reals(&[self.builder.graph().context as usize, turned]);
+        let turns = self.add(DenseOp::Embed, &[positions, table])?;
+        let pairs = *pick(&mut self.random, &Pairs::ALL);
+        self.add(DenseOp::Rotary { heads: heads as u32, pairs }, &[x, turns])
+    }
+
+    fn gated(&mut self, x: Value) -> Option<Value> {
+        let ty = self.builder.ty(x);
+        let up = self.operand(|other| other == ty)?;
+        let curve = *pick(&mut self.random, &Curve::ALL);
+        self.add(DenseOp::Gated(curve), &[x, up])
+    }
+
     fn linear(&mut self, x: Value) -> Option<Value> {
-        let (d, m) = (self.width(x), self.size());
+        let m = self.size();
+        self.linear_to(x, m)
+    }
+
+    fn linear_to(&mut self, x: Value, m: usize) -> Option<Value> {
+        let d = self.width(x);
         let layout = *pick(&mut self.random, &[Layout::InputMajor, Layout::OutputMajor]);
         let sizes = if layout == Layout::InputMajor { [d, m] } else { [m, d] };
         let [weight, bias] = [self.reals(&sizes), self.reals(&[m])];
         self.add(DenseOp::Linear(layout), &[x, weight, bias])
+    }
+
+    /// Heads, perhaps in groups, perhaps with a window.
+    fn heads(&mut self, windows: bool) -> Heads {
+        let query = *pick(&mut self.random, &[1, 2, 4]);
+        let group: u32 = *pick(&mut self.random, &[1, 1, 2, 4]);
+        let window = (windows && below(&mut self.random, 3) == 0).then(|| *pick(&mut self.random, &[1, 2, 5, 100]));
+        Heads { query, kv: (query / group).max(1), window }
+    }
+
+    /// A row as wide as the keys of these heads, for queries that are as wide as `x`: `x` itself, or a projection of it.
+    fn for_keys(&mut self, x: Value, heads: Heads) -> Option<Value> {
+        let d = self.width(x);
+        match (heads.kv == heads.query, d % heads.query as usize) {
+            (true, _) => Some(x),
+            (false, 0) => self.linear_to(x, d / heads.group()),
+            (false, _) => None,
+        }
     }
 
     fn dense(&mut self) -> Option<Value> {
@@ -220,9 +265,9 @@ impl Drawing {
                 let ty = self.builder.ty(x);
                 let k = self.operand(|other| other == ty)?;
                 let v = self.operand(|other| other == ty)?;
-                let heads = *pick(&mut self.random, &[1, 2, 4]);
-                let scale = self.real();
-                self.add(DenseOp::Attention { heads: Heads::equal(heads), scale: Scalar::new(scale) }, &[x, k, v])
+                let (heads, scale) = (self.heads(true), self.real());
+                let (k, v) = (self.for_keys(k, heads)?, self.for_keys(v, heads)?);
+                self.add(DenseOp::Attention { heads, scale: Scalar::new(scale) }, &[x, k, v])
             }
         }
     }
@@ -253,7 +298,27 @@ impl Drawing {
         }
     }
 
+    /// Neurons with a multiplicative input.
+    fn gated_fire(&mut self) -> Option<Value> {
+        let potential = |ty: Type| matches!(ty, Type::Tensor { elem: Elem::F32 | Elem::I32, .. }) && rows(ty);
+        let gate = self.operand(potential)?;
+        let d = self.width(gate);
+        let up = self.operand(|ty| potential(ty) && ty.shape().row_width() == Some(d))?;
+        let ((code, steps), curve) = (self.code(), *pick(&mut self.random, &Curve::ALL));
+        let constants = [(); 4].map(|()| self.reals(&[d]));
+        let args = [&[gate, up], &constants[..]].concat();
+        match self.builder.graph().stage {
+            Stage::Spiking => self.add(SpikeOp::GatedFire { code, steps, curve }, &args),
+            Stage::Imported | Stage::Tensor | Stage::Quantised | Stage::Training => {
+                self.add(LevelOp::GatedQuant { code, steps, curve }, &args)
+            }
+        }
+    }
+
     fn levels(&mut self) -> Option<Value> {
+        if below(&mut self.random, 4) == 0 {
+            return self.gated_fire();
+        }
         if below(&mut self.random, 2) == 0 {
             let x = self.operand(|ty| matches!(ty, Type::Tensor { elem: Elem::F32 | Elem::I32, .. }) && rows(ty))?;
             let (code, curve) = (self.code(), *pick(&mut self.random, &Curve::ALL));
@@ -274,7 +339,8 @@ impl Drawing {
 
     fn spikes(&mut self) -> Option<Value> {
         let train = |ty: Type| matches!(ty, Type::Train { .. });
-        match below(&mut self.random, 5) {
+        match below(&mut self.random, 6) {
+            5 => self.gated_fire(),
             0 => {
                 let x =
                     self.operand(|ty| matches!(ty, Type::Tensor { elem: Elem::F32 | Elem::I32, .. }) && rows(ty))?;
@@ -308,7 +374,6 @@ impl Drawing {
 
     fn attention(&mut self) -> Option<Value> {
         let x = self.operand(is_real)?;
-        let heads = *pick(&mut self.random, &[1usize, 2, 4]);
         let variant = match below(&mut self.random, 6) {
             0 | 1 => Ssa::Ttfs { phases: *pick(&mut self.random, &[1, 4, 64]) },
             2 => Ssa::TopK { phases: 4, keys: *pick(&mut self.random, &[1, 2, 100]) },
@@ -324,20 +389,22 @@ impl Drawing {
             }
         };
         let features = variant.has_features();
+        let heads = self.heads(!features);
+        let shared = self.for_keys(x, heads)?;
         let q = self.fire(x, code, curve, features)?;
-        let k = self.fire(x, code, curve, features)?;
-        let v = self.fire(x, code, Curve::Identity, false)?;
-        let slope = self.positive(&[heads]);
+        let k = self.fire(shared, code, curve, features)?;
+        let v = self.fire(shared, code, Curve::Identity, false)?;
+        let slope = self.positive(&[heads.query as usize]);
         let mut args = vec![q, k, v, slope];
         if features {
-            let halves = (0..heads).map(|_| *pick(&mut self.random, &[0, 1, 2, 64])).collect();
-            args.push(self.constant(Tensor::i32(&[heads], halves)));
+            let halves = (0..heads.kv).map(|_| *pick(&mut self.random, &[0, 1, 2, 64])).collect();
+            args.push(self.constant(Tensor::i32(&[heads.kv as usize], halves)));
         }
         if variant == (Ssa::Lif { output: Output::Spikes }) {
-            let d = self.width(v);
+            let d = self.width(q);
             args.push(self.positive(&[d]));
         }
-        self.add(LevelOp::Ssa { heads: Heads::equal(heads as u32), variant }, &args)
+        self.add(LevelOp::Ssa { heads, variant }, &args)
     }
 
     /// The graph of the latest value that may leave a program, and of some others.

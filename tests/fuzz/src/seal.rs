@@ -1,7 +1,7 @@
 //! A `.snn` file in parts, put together with right checksums whatever the parts say.
 
 use prost::Message;
-use snnc_ir::container;
+use snnc_ir::{LanguageConfig, container};
 use std::collections::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -12,6 +12,8 @@ struct SealedHeader {
     version: u32,
     #[prost(message, repeated, tag = "2")]
     sections: Vec<SealedSection>,
+    #[prost(message, optional, tag = "3")]
+    language: Option<LanguageConfig>,
 }
 
 /// A section's row of the header.
@@ -46,6 +48,8 @@ pub struct Parts {
     pub weights: Vec<StoredWeight>,
     /// Other sections: their kind and their bytes.
     pub others: Vec<(i32, Vec<u8>)>,
+    /// What the header says of its language.
+    pub language: Option<LanguageConfig>,
 }
 
 /// A weight's section.
@@ -67,7 +71,7 @@ impl Parts {
         let length = u32::from_le_bytes(*file.get(4..8)?.first_chunk()?) as usize;
         let header = SealedHeader::decode(file.get(8..8 + length)?).ok()?;
         let first = (16 + length).next_multiple_of(ALIGNMENT);
-        let mut parts = Self::default();
+        let mut parts = Self { language: header.language, ..Self::default() };
         for SealedSection { kind, offset, length, name, elem, sizes, .. } in header.sections {
             let start = first.checked_add(usize::try_from(offset).ok()?)?;
             let bytes = file.get(start..start.checked_add(usize::try_from(length).ok()?)?)?.to_vec();
@@ -104,6 +108,7 @@ impl Parts {
         let header = SealedHeader {
             version: container::VERSION,
             sections: sections.iter().map(|(section, _)| section.clone()).collect(),
+            language: self.language.clone(),
         };
         let header = header.encode_to_vec();
         let mut file = container::MAGIC.to_vec();

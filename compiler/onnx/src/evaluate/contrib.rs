@@ -1,7 +1,8 @@
 //! com.microsoft's fused operators, as onnxruntime documents them.
 
+use super::attention::{HeadArray, Scoring, attend};
 use super::call::{OnnxCall, count};
-use super::network::{Heads, attend, fits, floats, gelu, matmul, normalised, scaled, sigmoid, turned, zip};
+use super::network::{fits, floats, gelu, matmul, normalised, scaled, sigmoid, turned, zip};
 use crate::tensor::{ArrayData, OnnxArray, OnnxElem};
 
 /// The epsilon of com.microsoft's norms where none is given.
@@ -170,10 +171,10 @@ impl OnnxCall<'_> {
             return Err(format!("its weights give {width} numbers, which are no queries, keys and values"));
         }
         let data = floats(all)?;
-        let part = |i: usize| -> Result<Heads, String> {
+        let part = |i: usize| -> Result<HeadArray, String> {
             let start: usize = sizes[..i].iter().sum();
             let rows = data.chunks_exact(width).flat_map(|row| row[start..start + sizes[i]].iter().copied());
-            Heads::split([batch, tokens, sizes[i]], &rows.collect::<Vec<f32>>(), heads)
+            HeadArray::split([batch, tokens, sizes[i]], &rows.collect::<Vec<f32>>(), heads)
         };
         let (mut past_k, mut past_v) = (None, None);
         if let Some(past) = self.optional(past).filter(|past| !past.is_empty()) {
@@ -181,9 +182,12 @@ impl OnnxCall<'_> {
                 return Err("its past should be [2,batch,heads,past,width]".into());
             };
             let half = |i: usize| {
-                Ok(Heads { sizes: [b, h, p, w], data: floats(past)?[i * b * h * p * w..][..b * h * p * w].to_vec() })
+                Ok(HeadArray {
+                    sizes: [b, h, p, w],
+                    data: floats(past)?[i * b * h * p * w..][..b * h * p * w].to_vec(),
+                })
             };
-            let both: [Result<Heads, String>; 2] = [half(0), half(1)];
+            let both: [Result<HeadArray, String>; 2] = [half(0), half(1)];
             let [k, v] = both;
             (past_k, past_v) = (Some(k?), Some(v?));
         }
@@ -192,7 +196,8 @@ impl OnnxCall<'_> {
         let mask = Self::both_masks(self.key_mask(self.optional(mask), batch, keys)?, added)?;
         let scale = self.node.float("scale").filter(|&s| s != 0.0).unwrap_or(1.0 / (q.sizes[3] as f32).sqrt());
         let causal = self.node.int("unidirectional").unwrap_or(0) != 0;
-        let y = attend(&q, &k, &v, scale, causal, 0.0, mask.as_ref())?;
+        let how = Scoring { scale, causal, mask: mask.as_ref(), ..Scoring::default() };
+        let (y, _) = attend(&q, &k, &v, how)?;
         let mut outputs = vec![y.merged()];
         if k.sizes == v.sizes {
             let [b, h, n, w] = k.sizes;
@@ -206,25 +211,26 @@ impl OnnxCall<'_> {
         let heads = self.size("num_heads")?;
         let bias = self.optional(3).map(floats).transpose()?;
         let mut start = 0;
-        let mut part = |i: usize| -> Result<Heads, String> {
+        let mut part = |i: usize| -> Result<HeadArray, String> {
             let x = self.arg(i)?;
-            let &[b, n, d] = x.sizes() else { return Heads::of(x) };
+            let &[b, n, d] = x.sizes() else { return HeadArray::of(x) };
             let mut rows = floats(x)?.to_vec();
             if let Some(bias) = bias {
                 let own = bias.get(start..start + d).ok_or("its bias is too short")?;
                 rows.chunks_exact_mut(d.max(1)).for_each(|row| row.iter_mut().zip(own).for_each(|(x, b)| *x += b));
             }
             start += d;
-            Heads::split([b, n, d], &rows, heads)
+            HeadArray::split([b, n, d], &rows, heads)
         };
         let (q, k, v) = (part(0)?, part(1)?, part(2)?);
-        let past = |i: usize| self.optional(i).filter(|x| !x.is_empty()).map(Heads::of).transpose();
+        let past = |i: usize| self.optional(i).filter(|x| !x.is_empty()).map(HeadArray::of).transpose();
         let (k, v) = (k.after(past(6)?)?, v.after(past(7)?)?);
         let mask = self.key_mask(self.optional(4), k.sizes[0], k.sizes[2])?;
         let mask = Self::both_masks(mask, self.optional(5))?;
         let scale = self.node.float("scale").filter(|&s| s != 0.0).unwrap_or(1.0 / (q.sizes[3] as f32).sqrt());
         let causal = self.node.int("unidirectional").unwrap_or(0) != 0;
-        let y = attend(&q, &k, &v, scale, causal, 0.0, mask.as_ref())?;
+        let how = Scoring { scale, causal, mask: mask.as_ref(), ..Scoring::default() };
+        let (y, _) = attend(&q, &k, &v, how)?;
         Ok(vec![y.merged(), k.array(), v.array()])
     }
 
@@ -236,7 +242,10 @@ impl OnnxCall<'_> {
         let (&[rows, stored], 4 | 8) = (table.sizes(), bits) else {
             return Err("a table of two axes and codes of 4 or 8 bits are supported".into());
         };
-        let packed = if bits == 4 && scales.sizes().last().is_some_and(|&n| n * block > stored) { 2 } else { 1 };
+        // Codes of four bits may stand two in a byte: then a row has as many blocks as twice its bytes.
+        let blocks_of = |codes: usize| scales.sizes().last() == Some(&codes.div_ceil(block));
+        let in_pairs = bits == 4 && table.elem() == OnnxElem::U8 && blocks_of(2 * stored);
+        let packed = if in_pairs || bits == 4 && !blocks_of(stored) { 2 } else { 1 };
         let width = stored * packed;
         let blocks = width.div_ceil(block);
         let (numbers, zeros) = (floats(scales)?, self.optional(3));

@@ -5,6 +5,7 @@
 //! file cannot ask for much memory. Differences between operator versions (an attribute that became an input) are
 //! handled where the operator reads it. Operators that are not here answer `EvaluateError::Unknown`.
 
+mod attention;
 pub mod call;
 mod contrib;
 mod elementwise;
@@ -145,6 +146,7 @@ pub const OPERATORS: &[(&str, Meaning)] = &[
     ("ReduceSum", |c| one(c.reduce())),
     ("Relu", |c| one(c.unary())),
     ("Reshape", |c| one(reshape_sizes(c, c.sizes(0)?).and_then(|sizes| c.reshaped(sizes)))),
+    ("RotaryEmbedding", |c| one(c.rotary())),
     ("ScatterND", |c| one(c.scatter_nd())),
     ("Shape", |c| one(c.shape())),
     ("Sigmoid", |c| one(c.unary())),
@@ -176,6 +178,7 @@ pub const OPERATORS: &[(&str, Meaning)] = &[
     ("com.microsoft.FusedMatMul", |c| one(c.fused_matmul())),
     ("com.microsoft.GatherBlockQuantized", |c| one(c.gather_blocks())),
     ("com.microsoft.Gelu", |c| one(c.biased_gelu(false))),
+    ("com.microsoft.GroupQueryAttention", |c| all(c.group_query_attention())),
     ("com.microsoft.MatMulIntegerToFloat", |c| one(c.matmul_integer_to_float())),
     ("com.microsoft.MatMulNBits", |c| one(c.matmul_bits())),
     ("com.microsoft.MultiHeadAttention", |c| all(c.multi_head_attention())),
@@ -189,6 +192,8 @@ pub const OPERATORS: &[(&str, Meaning)] = &[
     ("com.microsoft.QLinearWhere", |c| one(c.qlinear_where())),
     ("com.microsoft.QuantizeLinear", |c| one(c.quantize())),
     ("com.microsoft.QuickGelu", |c| one(c.quick_gelu(QUICK_GELU_ALPHA))),
+    ("com.microsoft.RotaryEmbedding", |c| one(c.contrib_rotary())),
+    ("com.microsoft.SimplifiedLayerNormalization", |c| all(c.layer_norm(LAYER_NORM_EPS, false))),
     ("com.microsoft.SkipLayerNormalization", |c| all(c.skip_layer_norm(true))),
     ("com.microsoft.SkipSimplifiedLayerNormalization", |c| all(c.skip_layer_norm(false))),
 ];

@@ -2,11 +2,8 @@
 //!
 //! Sums run in ascending order. Written from ONNX's own definitions, and apart from the importer, which is checked by it.
 
-use super::call::{OnnxCall, axis, broadcast, count, strides};
+use super::call::{ElementOffsets, OnnxCall, axis, broadcast, count, strides};
 use crate::tensor::{ArrayData, Element, OnnxArray, OnnxElem};
-
-/// What attention adds to a score that a mask drops.
-const DROPPED: f32 = f32::NEG_INFINITY;
 
 /// `[.., n, k] x [.., k, m]`, NumPy's rule for the rest.
 pub(super) fn matmul(a: &OnnxArray, b: &OnnxArray) -> Result<OnnxArray, String> {
@@ -39,7 +36,7 @@ pub(super) fn matmul(a: &OnnxArray, b: &OnnxArray) -> Result<OnnxArray, String> 
 }
 
 /// `out += a b`, row by row of `b`.
-fn product(a: &[f32], b: &[f32], out: &mut [f32], k: usize, m: usize) {
+pub(super) fn product(a: &[f32], b: &[f32], out: &mut [f32], k: usize, m: usize) {
     if k == 0 || m == 0 {
         return;
     }
@@ -95,10 +92,7 @@ pub(super) fn zip(a: &OnnxArray, b: &OnnxArray, f: impl Fn(f32, f32) -> f32) -> 
             x.chunks_exact(y.len()).flat_map(|row| row.iter().zip(y)).map(|(&x, &y)| f(x, y)).collect()
         }
         (x, y) => {
-            let (i, j) = (
-                super::call::ElementOffsets::stretched(a.sizes(), &sizes)?,
-                super::call::ElementOffsets::stretched(b.sizes(), &sizes)?,
-            );
+            let (i, j) = (ElementOffsets::stretched(a.sizes(), &sizes)?, ElementOffsets::stretched(b.sizes(), &sizes)?);
             i.zip(j).map(|(i, j)| f(x[i], y[j])).collect()
         }
     };
@@ -156,120 +150,6 @@ pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + libm::expf(-x))
 }
 
-/// What attention is given: `[batch, heads, tokens, width]`, row-major.
-pub(super) struct Heads {
-    pub sizes: [usize; 4],
-    pub data: Vec<f32>,
-}
-
-impl Heads {
-    /// Of an array that is `[batch, heads, tokens, width]` already.
-    pub fn of(x: &OnnxArray) -> Result<Self, String> {
-        let &[b, h, n, w] = x.sizes() else { return Err("attention wants [batch,heads,tokens,width]".into()) };
-        Ok(Self { sizes: [b, h, n, w], data: floats(x)?.to_vec() })
-    }
-
-    /// Of rows `[batch, tokens, heads * width]`.
-    pub fn split(sizes: [usize; 3], x: &[f32], heads: usize) -> Result<Self, String> {
-        let [b, n, d] = sizes;
-        if heads == 0 || !d.is_multiple_of(heads) {
-            return Err(format!("{heads} heads do not divide a width of {d}"));
-        }
-        let w = d / heads;
-        let mut data = vec![0f32; x.len()];
-        for (i, row) in x.chunks_exact(w.max(1)).enumerate() {
-            let (head, token, batch) = (i % heads, i / heads % n, i / heads / n);
-            data[((batch * heads + head) * n + token) * w..][..w].copy_from_slice(row);
-        }
-        Ok(Self { sizes: [b, heads, n, w], data })
-    }
-
-    /// As rows `[batch, tokens, heads * width]`.
-    pub fn merged(&self) -> OnnxArray {
-        let [b, h, n, w] = self.sizes;
-        let mut rows = vec![0f32; self.data.len()];
-        for (i, row) in self.data.chunks_exact(w.max(1)).enumerate() {
-            let (token, head, batch) = (i % n, i / n % h, i / n / h);
-            rows[((batch * n + token) * h + head) * w..][..w].copy_from_slice(row);
-        }
-        OnnxArray::f32(&[b, n, h * w], rows)
-    }
-
-    pub fn array(&self) -> OnnxArray {
-        OnnxArray::f32(&self.sizes, self.data.clone())
-    }
-
-    /// These tokens after those of `past`.
-    pub fn after(self, past: Option<Heads>) -> Result<Self, String> {
-        let Some(past) = past else { return Ok(self) };
-        let ([b, h, p, w], [b2, h2, n, w2]) = (past.sizes, self.sizes);
-        if [b, h, w] != [b2, h2, w2] {
-            return Err(format!("a past of {:?} does not fit {:?}", past.sizes, self.sizes));
-        }
-        let mut data = Vec::with_capacity(past.data.len() + self.data.len());
-        for i in 0..b * h {
-            data.extend_from_slice(&past.data[i * p * w..][..p * w]);
-            data.extend_from_slice(&self.data[i * n * w..][..n * w]);
-        }
-        Ok(Self { sizes: [b, h, p + n, w], data })
-    }
-}
-
-/// softmax(scale q k^T + mask) v. `mask` is added, with broadcasting to `[batch, heads, tokens, keys]`; `causal` lets a
-/// query see keys up to its own place, the last query standing at the last key.
-pub(super) fn attend(
-    q: &Heads,
-    k: &Heads,
-    v: &Heads,
-    scale: f32,
-    causal: bool,
-    softcap: f32,
-    mask: Option<&OnnxArray>,
-) -> Result<Heads, String> {
-    let ([b, h, n, w], [b2, hk, m, w2], [b3, hv, m2, u]) = (q.sizes, k.sizes, v.sizes);
-    if b != b2 || b != b3 || w != w2 || m != m2 || hk != hv || hk == 0 || h % hk != 0 {
-        return Err(format!("queries {:?}, keys {:?} and values {:?} do not fit", q.sizes, k.sizes, v.sizes));
-    }
-    let all = [b, h, n, m];
-    count(&all)?;
-    let mask = mask.map(|mask| -> Result<Vec<f32>, String> {
-        if broadcast(mask.sizes(), &all)? != all {
-            return Err(format!("a mask of {:?} does not fit scores of {all:?}", mask.sizes()));
-        }
-        let walk = super::call::ElementOffsets::stretched(mask.sizes(), &all)?;
-        Ok(match mask.as_bool() {
-            Some(bits) => walk.map(|i| if bits[i] { 0.0 } else { DROPPED }).collect(),
-            None => walk.map(|i| mask.data().get(i).float()).collect(),
-        })
-    });
-    let mask = mask.transpose()?;
-    let mut out = vec![0f32; b * h * n * u];
-    let group = h / hk;
-    for head in 0..b * h {
-        let shared = head / h * hk + head % h / group;
-        let (q, k) = (&q.data[head * n * w..][..n * w], &k.data[shared * m * w..][..m * w]);
-        let mut scores = vec![0f32; n * m];
-        for (i, scores) in scores.chunks_exact_mut(m.max(1)).enumerate() {
-            for (j, score) in scores.iter_mut().enumerate() {
-                let dot: f32 = q[i * w..][..w].iter().zip(&k[j * w..][..w]).map(|(a, b)| a * b).sum();
-                *score = dot * scale;
-                if softcap != 0.0 {
-                    *score = softcap * libm::tanhf(*score / softcap);
-                }
-                if let Some(mask) = &mask {
-                    *score += mask[(head * n + i) * m + j];
-                }
-                if causal && j + n > i + m {
-                    *score = DROPPED;
-                }
-            }
-        }
-        softmax_rows(&mut scores, m);
-        product(&scores, &v.data[shared * m * u..][..m * u], &mut out[head * n * u..][..n * u], m, u);
-    }
-    Ok(Heads { sizes: [b, h, n, u], data: out })
-}
-
 impl OnnxCall<'_> {
     pub(super) fn matmul(&self) -> Result<OnnxArray, String> {
         matmul(self.arg(0)?, self.arg(1)?)
@@ -319,17 +199,25 @@ impl OnnxCall<'_> {
     pub(super) fn layer_norm(&self, default_eps: f32, centred: bool) -> Result<Vec<OnnxArray>, String> {
         let x = self.arg(0)?;
         let along = self.axis(-1, x.rank())?;
-        let width: usize = x.sizes()[along..].iter().product();
-        let row = |i: usize| self.optional(i).map(floats).transpose();
-        let (gain, bias) = (row(1)?, if centred { row(2)? } else { None });
-        fits(gain, width)?;
-        fits(bias, width)?;
+        let inner = &x.sizes()[along..];
+        let width: usize = inner.iter().product();
+        let (gain, bias) = (self.spread(1, inner)?, if centred { self.spread(2, inner)? } else { None });
         let eps = self.node.float("epsilon").unwrap_or(default_eps);
-        let (out, means, scales) = normalised(floats(x)?, width, eps, gain, bias, centred);
+        let (out, means, scales) = normalised(floats(x)?, width, eps, gain.as_deref(), bias.as_deref(), centred);
         let mut sizes = x.sizes().to_vec();
         sizes[along..].iter_mut().for_each(|size| *size = 1);
         let small = |data: Vec<f32>| OnnxArray::f32(&sizes, data);
         Ok(vec![OnnxArray::f32(x.sizes(), out), small(means), small(scales)])
+    }
+
+    /// An input with an element for each of `sizes`, by broadcasting.
+    fn spread(&self, i: usize, sizes: &[usize]) -> Result<Option<Vec<f32>>, String> {
+        let Some(x) = self.optional(i) else { return Ok(None) };
+        let data = floats(x)?;
+        if x.is_empty() || !broadcast(x.sizes(), sizes).is_ok_and(|all| all == sizes) {
+            return Err(format!("parameters of {:?} do not fit rows of {sizes:?}", x.sizes()));
+        }
+        Ok(Some(ElementOffsets::stretched(x.sizes(), sizes)?.map(|i| data[i]).collect()))
     }
 
     pub(super) fn map(&self, f: impl Fn(f32) -> f32) -> Result<OnnxArray, String> {
@@ -388,26 +276,6 @@ impl OnnxCall<'_> {
             return Err("there is nothing to choose from".into());
         }
         Ok(OnnxArray::i64(&sizes, best))
-    }
-
-    /// ONNX's own Attention: q, k, v, mask, past keys, past values.
-    pub(super) fn attention(&self) -> Result<Vec<OnnxArray>, String> {
-        let rows = self.arg(0)?.rank() == 3;
-        let heads = |i: usize, name: &str| -> Result<Heads, String> {
-            let x = self.arg(i)?;
-            match x.sizes() {
-                &[b, n, d] => Heads::split([b, n, d], floats(x)?, self.size(name)?),
-                _ => Heads::of(x),
-            }
-        };
-        let past = |i: usize| self.optional(i).filter(|x| !x.is_empty()).map(Heads::of).transpose();
-        let q = heads(0, "q_num_heads")?;
-        let k = heads(1, "kv_num_heads")?.after(past(4)?)?;
-        let v = heads(2, "kv_num_heads")?.after(past(5)?)?;
-        let scale = self.node.float("scale").unwrap_or(1.0 / (q.sizes[3] as f32).sqrt());
-        let causal = self.node.int("is_causal").unwrap_or(0) != 0;
-        let y = attend(&q, &k, &v, scale, causal, self.node.float("softcap").unwrap_or(0.0), self.optional(3))?;
-        Ok(vec![if rows { y.merged() } else { y.array() }, k.array(), v.array()])
     }
 
     /// An attribute that is a size.

@@ -314,3 +314,97 @@ fn operators_without_operands_are_refused() {
         assert!(matches!(evaluate(&node, 17, &[]), Err(EvaluateError::Invalid(_))), "{name}");
     }
 }
+
+/// Numbers without a pattern, the same as those that onnxruntime was given.
+fn wave(sizes: &[usize], by: f32) -> OnnxArray {
+    let count = sizes.iter().product::<usize>();
+    let at = |i: usize| (libm::sin(i as f64 * 1.3 + sizes.len() as f64) as f32) * by;
+    OnnxArray::f32(sizes, (0..count).map(at).collect())
+}
+
+#[track_caller]
+fn near(x: &OnnxArray, expected: &[f32]) {
+    let x = x.as_f32().expect("floats");
+    assert_eq!(x.len(), expected.len());
+    assert!(x.iter().zip(expected).all(|(a, b)| (a - b).abs() < 2e-5), "{x:?}");
+}
+
+/// Expected numbers are those of onnxruntime.
+#[test]
+fn heads_turn_by_their_position() {
+    let angles = |f: fn(f64) -> f64, pairs: usize| {
+        let at = |i: usize| f((i / pairs) as f64 * [1.0, 0.1][i % pairs]) as f32;
+        (0..3 * pairs).map(at).collect::<Vec<f32>>()
+    };
+    let (cos, sin) =
+        (OnnxArray::f32(&[1, 3, 2], angles(libm::cos, 2)), OnnxArray::f32(&[1, 3, 2], angles(libm::sin, 2)));
+    let y = run(&node("RotaryEmbedding", &[]), &[&wave(&[1, 2, 3, 4], 1.0), &cos, &sin]).expect("heads");
+    near(
+        &OnnxArray::f32(&[4], y[0].as_f32().expect("floats")[20..].to_vec()),
+        &[-0.43098, -0.23478, -1.28383, 0.57599],
+    );
+    let attributes = [("num_heads", Int(2)), ("interleaved", Int(1)), ("rotary_embedding_dim", Int(2))];
+    let (cos, sin) = (OnnxArray::f32(&[3, 1], angles(libm::cos, 1)), OnnxArray::f32(&[3, 1], angles(libm::sin, 1)));
+    let positions = OnnxArray::i64(&[1, 2], vec![2, 1]);
+    let expected = [
+        0.77434, 0.50958, -0.63127, 0.57844, -0.32315, 0.88668, -0.98094, -0.44965, -0.31164, 1.07996, -0.2879,
+        -0.99977, -0.86354, 0.26097, 0.71116, -0.48717,
+    ];
+    let x = wave(&[1, 2, 8], 1.0);
+    near(&run(&node("RotaryEmbedding", &attributes), &[&x, &cos, &sin, &positions]).expect("rows")[0], &expected);
+    let contrib = OnnxNode { domain: "com.microsoft".into(), ..node("RotaryEmbedding", &attributes) };
+    near(&run(&contrib, &[&x, &positions, &cos, &sin]).expect("rows")[0], &expected);
+    refuse(
+        "RotaryEmbedding",
+        &attributes,
+        &[&x, &cos, &sin, &OnnxArray::i64(&[1, 2], vec![3, 1])],
+        "outside a size of 3",
+    );
+    refuse("RotaryEmbedding", &[("num_heads", Int(3))], &[&x, &cos, &sin], "do not divide");
+}
+
+/// Expected numbers are those of onnxruntime: grouped heads, a past, a mask, a cap, what is hidden altogether.
+#[test]
+fn attention_shares_keys_and_gives_its_scores() {
+    let (q, k, v) = (wave(&[1, 2, 8], 1.0), wave(&[1, 2, 4], 0.7), wave(&[1, 2, 4], 0.5));
+    let (past_k, past_v) = (wave(&[1, 2, 1, 2], 1.0), wave(&[1, 2, 1, 2], 0.3));
+    let mask = OnnxArray::bool(&[2, 3], vec![true, true, true, false, true, true]);
+    let with = |mode: i64| {
+        let attributes = [
+            ("q_num_heads", Int(4)),
+            ("kv_num_heads", Int(2)),
+            ("is_causal", Int(1)),
+            ("softcap", Attribute::Float(0.5)),
+            ("scale", Attribute::Float(0.8)),
+            ("qk_matmul_output_mode", Int(mode)),
+        ];
+        run(&node("Attention", &attributes), &[&q, &k, &v, &mask, &past_k, &past_v]).expect("heads")
+    };
+    let y = with(1);
+    let expected = [
+        -0.07958, -0.35294, -0.10018, -0.33851, -0.06348, 0.29567, -0.17151, 0.29291, 0.33078, -0.18439, 0.22296,
+        -0.29779, -0.38598, 0.08239, -0.40708, 0.02037,
+    ];
+    near(&y[0], &expected);
+    let keys = [
+        -0.7568, -0.83227, 0.09878, -0.64132, 0.65851, -0.05261, 0.31154, 0.99894, -0.44189, 0.40491, -0.68666,
+        -0.31475,
+    ];
+    near(&y[1], &keys);
+    let last = |x: &OnnxArray| OnnxArray::f32(&[6], x.as_f32().expect("floats")[18..].to_vec());
+    near(&last(&y[3]), &[-0.41798, 0.19093, 0.43139, -0.20022, -0.3371, -0.24497]);
+    near(&last(&with(3)[3]), &[0.35231, 0.64769, 0.0, 0.0, 0.47698, 0.52302]);
+    // Two of three keys are there, and the last query stands at the second.
+    let (q, k) = (wave(&[1, 2, 2, 2], 1.0), wave(&[1, 1, 3, 2], 1.0));
+    let lengths = OnnxArray::i64(&[1], vec![2]);
+    let inputs = [Some(&q), Some(&k), Some(&k), None, None, None, Some(&lengths)];
+    let y = evaluate(&node("Attention", &[("is_causal", Int(1))]), 24, &inputs).expect("heads");
+    near(&y[0], &[-0.7568, -0.83227, 0.1212, 0.67269, -0.7568, -0.83227, -0.1867, 0.14493]);
+    let x = wave(&[1, 1, 2, 2], 1.0);
+    let hidden = OnnxArray::bool(&[2, 2], vec![false, false, true, false]);
+    let y = run(&node("Attention", &[]), &[&x, &x, &x, &hidden]).expect("heads");
+    near(&y[0], &[0.0, 0.0, -0.7568, -0.83227]);
+    let gain = OnnxArray::f32(&[2, 1], vec![2.0, 3.0]);
+    let y = run(&node("RMSNormalization", &[("axis", Int(1))]), &[&wave(&[1, 2, 3], 1.0), &gain]).expect("rows");
+    near(&y[0], &[0.43873, -2.84831, -1.96257, 2.69751, 4.38702, -0.35046]);
+}

@@ -18,12 +18,30 @@ pub(super) struct Constant {
     arrays: Vec<Arc<OnnxArray>>,
 }
 
-/// What a table that depends on the number of tokens may be, that GPT-2 has not.
+/// A mask with a row and a column for each token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct CausalTable {
+    /// Where a query may look.
+    pub keep: f32,
+    /// Where it may not.
+    pub drop: f32,
+    /// How many tokens it sees, itself among them, where that is less than all.
+    pub window: Option<u32>,
+}
+
+/// A value that has a part for each token, and is known of every token by its position alone.
+#[derive(Clone, Debug)]
+pub(super) struct PositionTable {
+    /// `[context, width]`.
+    pub rows: OnnxArray,
+    /// The axis of the tokens.
+    pub axis: usize,
+}
+
+/// What a table that depends on the number of tokens may be, that no decoder has that is supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unusual {
     NotANumber,
-    /// A causal mask that hides what is further back than this.
-    Window(usize),
     /// A bias that falls evenly with the distance.
     Slopes,
     /// Another bias by distance.
@@ -61,6 +79,11 @@ impl Constant {
         self.arrays.get(k).unwrap_or(&self.arrays[0])
     }
 
+    /// The array at the largest number of tokens.
+    pub fn last(&self) -> Option<&Arc<OnnxArray>> {
+        self.arrays.last()
+    }
+
     /// Elements of all arrays together.
     pub fn elements(&self) -> usize {
         self.arrays.iter().map(|array| array.len()).sum()
@@ -93,24 +116,29 @@ impl Constant {
         usize::try_from(start).ok().filter(|_| fits)
     }
 
-    /// One number on and below the diagonal, another above it.
-    pub fn causal(&self, counts: &[usize]) -> Option<(f32, f32)> {
+    /// One number where a query may look, another elsewhere: at itself and what is before it, or at the last of those only.
+    pub fn causal(&self, counts: &[usize]) -> Option<CausalTable> {
         if self.arrays.len() != counts.len() {
             return None;
         }
         let first = self.at(0).data();
-        if first.len() < 2 {
+        let (largest, n) = (self.arrays.last()?.data(), *counts.last()?);
+        if first.len() < 2 || largest.len() < n * n {
             return None;
         }
         let (keep, drop) = (first.get(0).float(), first.get(1).float());
+        // How far the last query sees.
+        let back = (0..n).take_while(|back| largest.get(n * n - 1 - back).float() == keep).count();
+        let window = Some(back).filter(|&back| back < n);
         let is_mask = |(array, &n): (&Arc<OnnxArray>, &usize)| {
-            let (lead, square) = array.sizes().split_at(array.rank().saturating_sub(2));
-            let expected = |i: usize| if i % n <= i / n { keep } else { drop };
-            square == [n, n]
-                && lead.iter().all(|&size| size == 1)
-                && (0..n * n).all(|i| array.data().get(i).float() == expected(i))
+            // Sizes of 1 between, and heads that all have the same mask.
+            let (heads, square) = square_of(array.sizes(), n)?;
+            let seen = |i: usize, j: usize| j <= i && window.is_none_or(|window| i - j < window);
+            let expected = |i: usize| if seen(i % square / n, i % n) { keep } else { drop };
+            (0..heads * square).all(|i| array.data().get(i).float() == expected(i)).then_some(())
         };
-        self.arrays.iter().zip(counts).all(is_mask).then_some((keep, drop))
+        let all = self.arrays.iter().zip(counts).all(|pair| is_mask(pair).is_some());
+        all.then(|| CausalTable { keep, drop, window: window.and_then(|window| u32::try_from(window).ok()) })
     }
 
     /// What a table that is neither a causal mask nor positions is instead, where it has a name.
@@ -123,13 +151,6 @@ impl Constant {
         let &[.., rows, columns] = array.sizes() else { return None };
         if columns != n || n < 3 || array.is_empty() {
             return None;
-        }
-        // How far a query sees, where that is less than all.
-        let (keep, drop) = (x((rows - 1) * n + n - 1), x((rows - 1) * n));
-        let width = (0..n).take_while(|back| x((rows - 1) * n + n - 1 - back) == keep).count();
-        let windowed = |i: usize| if i % n <= i / n && i / n - i % n < width { keep } else { drop };
-        if rows == n && width < n && (0..n * n).all(|i| x(i) == windowed(i)) {
-            return Some(Unusual::Window(width));
         }
         let last = |head: usize, j: usize| x((head * rows + rows - 1) * n + j);
         let heads = array.len() / (rows * n);
@@ -148,20 +169,48 @@ impl Constant {
         (rows == n && (0..array.len()).all(by_distance)).then_some(Unusual::ByDistance)
     }
 
-    /// The table `[context, d]` whose first rows the value is, at every number of tokens.
-    pub fn table_of_positions(&self, counts: &[usize]) -> Option<OnnxArray> {
-        let last = self.arrays.last()?;
-        let (&n, &width) = (counts.last()?, last.sizes().last()?);
-        let table = last.as_f32()?;
-        let is_prefix = |(array, &n): (&Arc<OnnxArray>, &usize)| {
-            let (lead, rows) = array.sizes().split_at(array.rank().saturating_sub(2));
-            rows == [n, width]
-                && lead.iter().all(|&size| size == 1)
-                && array.as_f32().is_some_and(|x| table.starts_with(x))
+    /// The table `[context, width]` whose first rows the value has, at every number of tokens, beside the tokens' axis.
+    pub fn table_of_positions(&self, counts: &[usize]) -> Option<PositionTable> {
+        let (last, &n) = (self.arrays.last()?, counts.last()?);
+        if self.arrays.len() != counts.len() || counts.len() < 2 {
+            return None;
+        }
+        let rank = last.rank();
+        let along = |axis: &usize| {
+            let fits = |(array, &n): (&Arc<OnnxArray>, &usize)| {
+                let same = |i: usize| array.sizes()[i] == if i == *axis { n } else { last.sizes()[i] };
+                array.rank() == rank && (0..rank).all(same)
+            };
+            self.arrays.iter().zip(counts).all(fits)
         };
-        let fits = self.arrays.len() == counts.len() && self.arrays.iter().zip(counts).all(is_prefix);
-        fits.then(|| OnnxArray::f32(&[n, width], table.to_vec()))
+        let axis = (0..rank).find(along)?;
+        let outer: usize = last.sizes()[..axis].iter().product();
+        let inner: usize = last.sizes()[axis + 1..].iter().product();
+        let data = last.as_f32()?;
+        // Row by row: what stands before the tokens, then what stands behind them.
+        let at = |n: usize, row: usize, i: usize| (i / inner * n + row) * inner + i % inner;
+        let width = outer * inner;
+        let is_prefix = |(array, &own): (&Arc<OnnxArray>, &usize)| {
+            let same = |i: usize| {
+                array.as_f32().is_some_and(|x| {
+                    x[at(own, i / width, i % width)].to_bits() == data[at(n, i / width, i % width)].to_bits()
+                })
+            };
+            (0..own * width).all(same)
+        };
+        if !self.arrays.iter().zip(counts).all(is_prefix) {
+            return None;
+        }
+        let rows = (0..n * width).map(|i| data[at(n, i / width, i % width)]).collect();
+        Some(PositionTable { rows: OnnxArray::f32(&[n, width], rows), axis })
     }
+}
+
+/// How many squares of `n` by `n` an array holds that has axes for heads, then for queries and for keys; and their size.
+fn square_of(sizes: &[usize], n: usize) -> Option<(usize, usize)> {
+    let (&last, lead) = sizes.split_last()?;
+    let rows = lead.iter().rposition(|&size| size != 1)?;
+    (last == n && lead[rows] == n).then(|| (lead[..rows].iter().product(), n * n))
 }
 
 fn same_bits(a: &OnnxArray, b: &OnnxArray) -> bool {
@@ -169,9 +218,9 @@ fn same_bits(a: &OnnxArray, b: &OnnxArray) -> bool {
 }
 
 /// The mask as an operation. Minus infinity is said as the lowest finite number: a softmax gives exactly 0 for both.
-pub(super) fn causal_op(keep: f32, drop: f32) -> Op {
+pub(super) fn causal_op(CausalTable { keep, drop, window }: CausalTable) -> Op {
     let finite = |x: f32| Scalar::new(x.max(f32::MIN));
-    Op::Array(ArrayOp::CausalMask { keep: finite(keep), drop: finite(drop), window: None })
+    Op::Array(ArrayOp::CausalMask { keep: finite(keep), drop: finite(drop), window })
 }
 
 /// Elements as a program's constants: truth is 1 and 0.
@@ -200,9 +249,11 @@ mod tests {
 
     #[test]
     fn a_mask_is_causal_at_every_count_or_not_at_all() {
-        assert_eq!(tables(|i, j| if j <= i { 0.0 } else { -1e4 }).causal(&COUNTS), Some((0.0, -1e4)));
+        let all = CausalTable { keep: 0.0, drop: -1e4, window: None };
+        assert_eq!(tables(|i, j| if j <= i { 0.0 } else { -1e4 }).causal(&COUNTS), Some(all));
         let window = |i: usize, j: usize| if j <= i && i - j < 8 { 1.0 } else { 0.0 };
-        assert_eq!(tables(window).causal(&COUNTS), None, "a window of 8 shows at 9 tokens only");
+        let last = CausalTable { keep: 1.0, drop: 0.0, window: Some(8) };
+        assert_eq!(tables(window).causal(&COUNTS), Some(last), "a window of 8 shows at 9 tokens only");
         assert_eq!(tables(|i, j| if j < i { 1.0 } else { 0.0 }).causal(&COUNTS), None);
     }
 
@@ -227,6 +278,18 @@ mod tests {
     fn rows_that_only_get_more_are_a_table() {
         let rows = |&n: &usize| Arc::new(OnnxArray::f32(&[1, n, 2], (0..2 * n).map(|i| i as f32).collect()));
         let constant = Constant::of("t", COUNTS.iter().map(rows).collect());
-        assert_eq!(constant.table_of_positions(&COUNTS).map(|t| t.sizes().to_vec()), Some(vec![9, 2]));
+        let found = constant.table_of_positions(&COUNTS).map(|table| (table.rows.sizes().to_vec(), table.axis));
+        assert_eq!(found, Some((vec![9, 2], 1)));
+    }
+
+    #[test]
+    fn a_table_may_stand_on_its_side() {
+        let columns = |&n: &usize| {
+            let at = |i: usize| (10 * (i % n) + i / n) as f32;
+            Arc::new(OnnxArray::f32(&[2, n], (0..2 * n).map(at).collect()))
+        };
+        let table =
+            Constant::of("t", COUNTS.iter().map(columns).collect()).table_of_positions(&COUNTS).expect("a table");
+        assert_eq!((table.axis, &table.rows.as_f32().expect("floats")[..4]), (1, &[0.0, 1.0, 10.0, 11.0][..]));
     }
 }

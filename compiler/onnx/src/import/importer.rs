@@ -1,6 +1,6 @@
 //! The state of one translation, and what every operator does with values: constants are evaluated, and become operands.
 
-use super::constants::{self, Constant, Unusual};
+use super::constants::{self, Constant, PositionTable, Unusual};
 use super::inputs::InputBindings;
 use super::shapes::{fixed, ir_shape};
 use super::value::{ImportError, ImportValue, LiveValue};
@@ -49,11 +49,13 @@ pub(super) struct Importer<'m> {
     pub given_out: u32,
     /// Constants that have become weights, by address; the arrays are kept so that addresses stay theirs.
     pub weights: HashMap<usize, (Arc<OnnxArray>, Value)>,
+    /// Constants that have become tables of positions, by address.
+    pub tables: HashMap<usize, (Arc<OnnxArray>, Value)>,
     pub scalars: HashMap<u32, Value>,
     /// Constants of equal elements that had to become weights, by number and sizes.
     pub uniform: HashMap<(u32, Vec<usize>), Value>,
     pub errors: Diagnostics,
-    /// What the file has that GPT-2 has not, in words.
+    /// What the file has that snnc does not take, in words.
     pub traits: Vec<String>,
     /// Operators that are not supported, in order of appearance, with the nodes that use them.
     pub unsupported: Vec<(String, Vec<&'m str>)>,
@@ -76,6 +78,7 @@ impl<'m> Importer<'m> {
             rounds_activations: false,
             given_out: 0,
             weights: HashMap::new(),
+            tables: HashMap::new(),
             scalars: HashMap::new(),
             uniform: HashMap::new(),
             errors: Diagnostics::new(),
@@ -163,24 +166,55 @@ impl<'m> Importer<'m> {
         if let Some(number) = constant.uniform() {
             return Ok(LiveValue { value: self.scalar(number), dims });
         }
-        if let Some((keep, drop)) = constant.causal(&self.counts) {
-            let value = self.builder.add(constants::causal_op(keep, drop), &[], node.label())?;
-            let lead = dims.len() - 2;
-            return Ok(self.live(value, [&dims[..lead], &[Dim::Tokens; 2]].concat())?);
+        if let Some(table) = constant.causal(&self.counts) {
+            let value = self.builder.add(constants::causal_op(table), &[], node.label())?;
+            // Heads that have the same mask share it.
+            let mut own = vec![Dim::Fixed(1); dims.len()];
+            let columns = dims.len() - 1;
+            let rows = dims[..columns].iter().rposition(|dim| *dim != Dim::Fixed(1)).unwrap_or(0);
+            [own[rows], own[columns]] = [Dim::Tokens; 2];
+            return Ok(self.live(value, own)?);
         }
         if let Some(array) = constant.single() {
             return Ok(LiveValue { value: self.weight(constant.name(), array)?, dims });
         }
         if let Some(table) = constant.table_of_positions(&self.counts) {
-            let positions = self.builder.add(Op::Leaf(LeafOp::Positions), &[], node.label())?;
-            let table = self.weight(constant.name(), &Arc::new(table))?;
-            let value = self.builder.add(Op::Dense(DenseOp::Embed), &[positions, table], node.label())?;
-            return Ok(self.live(value, dims)?);
+            return self.by_position(constant, table, dims, node);
         }
         Err(self.no_operand(constant, node))
     }
 
-    /// Notes what the file has that GPT-2 has not, once for each kind.
+    /// Rows of a table by position, the tokens standing where the file has them.
+    fn by_position(
+        &mut self,
+        constant: &Constant,
+        table: PositionTable,
+        dims: Vec<Dim>,
+        node: &OnnxNode,
+    ) -> Result<LiveValue, ImportError> {
+        let positions = self.builder.add(Op::Leaf(LeafOp::Positions), &[], node.label())?;
+        // Layers share a table.
+        let Some(array) = constant.last() else { return Err(ImportError::Unsupported) };
+        let key = Arc::as_ptr(array) as usize;
+        let rows = match self.tables.get(&key) {
+            Some((_, rows)) => *rows,
+            None => self.weight(constant.name(), &Arc::new(table.rows))?,
+        };
+        self.tables.insert(key, (array.clone(), rows));
+        let value = self.builder.add(Op::Dense(DenseOp::Embed), &[positions, rows], node.label())?;
+        let shape = self.builder.ty(value).shape();
+        if shape == ir_shape(&dims)? {
+            return Ok(LiveValue { value, dims });
+        }
+        let (before, after) = (&dims[..table.axis], &dims[table.axis + 1..]);
+        let own = [&[Dim::Tokens], before, after].concat();
+        let flat = [&vec![Dim::Fixed(1); own.len().saturating_sub(2)][..], shape.dims()].concat();
+        let apart = self.reshaped(node, LiveValue { value, dims: flat }, own)?;
+        let perm: Vec<usize> = (1..=table.axis).chain([0]).chain(table.axis + 1..dims.len()).collect();
+        self.transposed(node, apart, &perm)
+    }
+
+    /// Notes what the file has that snnc does not take, once for each kind.
     pub(super) fn has(&mut self, what: &str, node: &OnnxNode) {
         let kind = what.split(':').next().unwrap_or(what);
         if !self.traits.iter().any(|known| known.starts_with(kind)) {
@@ -201,17 +235,13 @@ impl<'m> Importer<'m> {
                 };
                 format!("the mask {name} holds NaN: {why}").into()
             }
-            Some(Unusual::Window(width)) => {
-                self.has(&format!("local attention: a window of {width} tokens"), node);
-                format!("its operand {name} is a mask with a window of {width} tokens; GPT-2 has none").into()
-            }
             Some(Unusual::Slopes) => {
                 self.has("ALiBi: a bias of attention that grows with the distance", node);
-                format!("its operand {name} is a bias by distance (ALiBi); GPT-2 has none").into()
+                format!("its operand {name} is a bias by distance (ALiBi), which is not supported").into()
             }
             Some(Unusual::ByDistance) => {
                 self.has("relative positions: a bias of attention by distance", node);
-                format!("its operand {name} is a bias by distance; GPT-2 has none").into()
+                format!("its operand {name} is a bias by distance, which is not supported").into()
             }
             None => format!(
                 "its operand {name} depends on the number of tokens, but is neither a causal mask nor a table of positions"

@@ -8,12 +8,16 @@
 //! A value's shape in the IR is its ONNX shape without leading sizes of 1: `[1,tokens,256]` is `[tokens,256]`. Here both
 //! are kept, since ONNX counts axes in its own.
 
+mod attention;
 mod constants;
+mod context;
 mod control;
 mod fused;
 mod heads;
 mod importer;
 pub mod inputs;
+mod merged;
+mod moves;
 mod operators;
 mod output;
 mod quantised;
@@ -27,6 +31,7 @@ use crate::evaluate::evaluate;
 use crate::model::{OnnxModel, OnnxNode, Port};
 use crate::tensor::{OnnxArray, OnnxElem};
 use constants::Constant;
+pub use context::ImportOptions;
 pub use control::CONTROL;
 pub use importer::COUNTS;
 use importer::{EVALUATED_MAX, HELD_MAX, Importer, all_constants};
@@ -60,8 +65,10 @@ pub struct Imported {
     pub head_added: bool,
     /// The file's output of probabilities, where the logits are what its softmax takes.
     pub probabilities: Option<String>,
-    /// What the file has that GPT-2 has not, in words: why it may not be recognised.
+    /// What the file has that snnc does not take, in words: why it may not be recognised.
     pub traits: Vec<String>,
+    /// Where the context comes from, where the file does not say it.
+    pub context_note: Option<String>,
 }
 
 /// A file that is not imported.
@@ -69,7 +76,7 @@ pub struct Imported {
 pub struct Refused {
     /// What is in the way, node by node.
     pub diagnostics: Diagnostics,
-    /// What the file has that GPT-2 has not, in words.
+    /// What the file has that snnc does not take, in words.
     pub traits: Vec<String>,
 }
 
@@ -93,35 +100,32 @@ pub fn support(node: &OnnxNode) -> Support {
     Importer::new(&OnnxModel::default(), &COUNTS, 1, &InputBindings::default()).support(node)
 }
 
-/// The graph at stage Imported; `bindings` say what inputs hold that snnc does not know.
+/// The graph at stage Imported; `options` say what inputs hold that snnc does not know, and how long a sequence may be.
 ///
 /// # Errors
 /// All operators that are not supported, and every node that asks for what cannot be had.
-pub fn import(model: &OnnxModel, bindings: &InputBindings) -> Result<Imported, Refused> {
+pub fn import(model: &OnnxModel, options: &ImportOptions) -> Result<Imported, Refused> {
+    let bindings = &options.bindings;
     bindings.check(&model.graph.inputs)?;
     if let Some(n) = inputs::fixed_tokens(&model.graph.inputs) {
-        return import_fixed(model, n, bindings);
+        return import_fixed(model, n, options);
     }
     let chosen = output::choose(model, &COUNTS, bindings)?;
     let logits = output::before_softmax(model, chosen);
     let output = logits.as_ref().unwrap_or(chosen);
     let first = Importer::new(model, &COUNTS, 1, bindings).run(output)?;
-    let context = first.1.ok_or_else(|| {
-        Diagnostic::new("", "no table of positions was found").note(
-            "a GPT-2 gathers neighbouring rows of a learned table; those that can be reached are the longest context",
-        )
-    })?;
+    let (context, context_note) = context::choose(first.1, options)?;
     let mut counts = COUNTS.to_vec();
     if context > COUNTS[1] {
         counts.push(context);
     }
     let probabilities = logits.as_ref().map(|_| chosen.name.clone());
     let (imported, _) = Importer::new(model, &counts, context, bindings).run(output)?;
-    Ok(Imported { probabilities, ..imported })
+    Ok(Imported { probabilities, context_note, ..imported })
 }
 
 /// A file that takes exactly `n` tokens. That is its context: what a causal network says of fewer is a part of that.
-fn import_fixed(model: &OnnxModel, n: usize, bindings: &InputBindings) -> Result<Imported, Refused> {
+fn import_fixed(model: &OnnxModel, n: usize, options: &ImportOptions) -> Result<Imported, Refused> {
     if n < COUNTS[0] {
         let message = format!("the file takes exactly {n} tokens, fewer than snnc can examine");
         return Err(Diagnostic::new("", message).note("export it with a dynamic sequence length").into());
@@ -130,6 +134,8 @@ fn import_fixed(model: &OnnxModel, n: usize, bindings: &InputBindings) -> Result
         let message = format!("the file takes exactly {n} tokens; a context of {CONTEXT_MAX} is the longest possible");
         return Err(Diagnostic::new("", message).into());
     }
+    context::check(Some(n), options.context)?;
+    let bindings = &options.bindings;
     let chosen = output::choose(model, &[n], bindings)?;
     let logits = output::before_softmax(model, chosen);
     let probabilities = logits.as_ref().map(|_| chosen.name.clone());
@@ -154,7 +160,9 @@ impl<'m> Importer<'m> {
         let graph = self.builder.finish(vec![(OUTPUT.to_string(), value)]);
         let rounds_activations = self.rounds_activations;
         let (output, traits) = (output.name.clone(), self.traits);
-        Ok((Imported { graph, rounds_activations, output, probabilities: None, head_added, traits }, self.context))
+        let imported =
+            Imported { graph, rounds_activations, output, probabilities: None, head_added, traits, context_note: None };
+        Ok((imported, self.context))
     }
 
     /// Translates all nodes that `outputs` need.
@@ -383,6 +391,9 @@ impl<'m> Importer<'m> {
         if inputs.iter().flatten().any(|value| matches!(value, ImportValue::Last(_))) {
             return self.last_row(node, inputs);
         }
+        if inputs.iter().flatten().any(|value| matches!(value, ImportValue::Merged(_))) {
+            return self.on_merged_axes(node, inputs);
+        }
         if inputs.is_empty() && operators::BY_OPERANDS.contains(&&*node.operator()) {
             return Err("its inputs are missing".into());
         }
@@ -395,7 +406,17 @@ impl<'m> Importer<'m> {
     /// An operator on the last token's row, if it does to that row what it does to every row.
     fn last_row(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<Vec<ImportValue>, ImportError> {
         let moves = ["Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"];
-        let rows = ["MatMul", "Gemm", "Add", "Sub", "Mul", "Div", "LayerNormalization"];
+        let rows = [
+            "MatMul",
+            "Gemm",
+            "Add",
+            "Sub",
+            "Mul",
+            "Div",
+            "LayerNormalization",
+            "RMSNormalization",
+            "SimplifiedLayerNormalization",
+        ];
         let operator = node.operator();
         let turned = operator == "Transpose"
             && node.ints("perm").is_some_and(|perm| perm.last() == Some(&(perm.len() as i64 - 1)));

@@ -2,16 +2,13 @@
 
 use super::importer::Importer;
 use super::reduce::Reduction;
-use super::shapes::{fixed, ir_shape, kept_axes, reshaped_dims, unify};
+use super::shapes::{ir_shape, kept_axes, reshaped_dims};
 use super::value::{ImportError, ImportValue, LiveValue};
-use crate::evaluate::call::{OnnxCall, axis, broadcast, count, sizes_of, volume};
-use crate::evaluate::shape_ops::{
-    SliceSpan, flat_sizes, reshape_sizes, slice_spans, split_sizes, squeeze_sizes, unsqueeze_sizes,
-};
+use crate::evaluate::call::{OnnxCall, axis, broadcast, count, volume};
+use crate::evaluate::shape_ops::{flat_sizes, reshape_sizes, squeeze_sizes, unsqueeze_sizes};
 use crate::import::constants::Constant;
 use crate::model::{Attribute, OnnxNode};
 use crate::tensor::OnnxArray;
-use crate::unsupported;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
 use snnc_ir::op::{Perm, Scalar};
 use snnc_ir::types::{Dim, Elem, Shape};
@@ -42,16 +39,17 @@ impl Importer<'_> {
             "Size" => self.shape(node, inputs, |_, sizes| Ok(OnnxArray::i64(&[], vec![volume(sizes)? as i64]))),
             "Identity" | "Dropout" => one(self.input(node, inputs, 0)),
             "Cast" => one(self.cast(node, inputs)),
-            "Reshape" => one(self.reshape(node, inputs, reshape_sizes)),
-            "Squeeze" => one(self.reshape(node, inputs, squeeze_sizes)),
-            "Unsqueeze" => one(self.reshape(node, inputs, unsqueeze_sizes)),
-            "Flatten" => one(self.reshape(node, inputs, flat_sizes)),
+            "Reshape" => Ok(vec![self.reshape(node, inputs, reshape_sizes)?]),
+            "Squeeze" => Ok(vec![self.reshape(node, inputs, squeeze_sizes)?]),
+            "Unsqueeze" => Ok(vec![self.reshape(node, inputs, unsqueeze_sizes)?]),
+            "Flatten" => Ok(vec![self.reshape(node, inputs, flat_sizes)?]),
             "Expand" => one(self.expand(node, inputs)),
+            "Tile" => one(self.tile(node, inputs)),
             "Transpose" => one(self.transpose(node, inputs)),
             "Slice" => Ok(vec![self.slice(node, inputs)?]),
             "Split" => self.split(node, inputs),
             "Gather" => Ok(vec![self.pick(node, inputs)?]),
-            "GatherND" => Ok(vec![self.last_token(node, inputs)?]),
+            "GatherND" => Ok(vec![self.gather_nd(node, inputs)?]),
             "Einsum" => one(self.einsum(node, inputs)),
             "Concat" => one(self.concat(node, inputs)),
             "Add" => one(self.binary(node, inputs, Binary::Add)),
@@ -91,10 +89,16 @@ impl Importer<'_> {
                 let x = self.input(node, inputs, 0)?;
                 one(self.swish(node, &x, node.float("alpha").unwrap_or(1.0)))
             }
-            "Attention" => one(self.attention(node, inputs)),
+            "RotaryEmbedding" => one(self.rotary(node, inputs, [1, 2, 3])),
+            "com.microsoft.RotaryEmbedding" => one(self.rotary(node, inputs, [2, 3, 1])),
+            "Attention" => self.attention(node, inputs),
             "com.microsoft.Attention" => one(self.packed_attention(node, inputs)),
-            "com.microsoft.MultiHeadAttention" => one(self.multi_head_attention(node, inputs)),
+            "com.microsoft.MultiHeadAttention" => self.multi_head_attention(node, inputs),
+            "com.microsoft.GroupQueryAttention" => self.group_query_attention(node, inputs),
             "com.microsoft.SkipLayerNormalization" => self.skip_layer_norm(node, inputs),
+            "RMSNormalization" | "SimplifiedLayerNormalization" => one(self.rms_norm(node, inputs, LAYER_NORM_EPS)),
+            "com.microsoft.SimplifiedLayerNormalization" => one(self.rms_norm(node, inputs, LAYER_NORM_EPS)),
+            "com.microsoft.SkipSimplifiedLayerNormalization" => self.skip_rms_norm(node, inputs),
             "com.microsoft.EmbedLayerNormalization" => self.embed_layer_norm(node, inputs),
             "com.microsoft.FusedMatMul" => one(self.fused_matmul(node, inputs)),
             "Where" => one(self.choose(node, inputs)),
@@ -144,6 +148,10 @@ impl Importer<'_> {
         let dims = match inputs.first().and_then(Option::as_ref) {
             Some(ImportValue::Live(live)) => live.dims.clone(),
             Some(ImportValue::Never(dims)) => dims.clone(),
+            Some(ImportValue::Merged(merged)) => {
+                let sizes = |call: &OnnxCall, k: usize| f(call, &merged.sizes(self.counts[k])).map(Arc::new);
+                return Ok(vec![ImportValue::Constant(Constant::of(node.label(), self.at_each(node, inputs, sizes)?))]);
+            }
             _ => return Err(ImportError::Unsupported),
         };
         let arrays = self.at_each(node, inputs, |call, k| f(call, &self.sizes(&dims, k)).map(Arc::new))?;
@@ -182,22 +190,13 @@ impl Importer<'_> {
         node: &OnnxNode,
         inputs: &[Option<ImportValue>],
         sizes: impl Fn(&OnnxCall, &[usize]) -> Result<Vec<usize>, String>,
-    ) -> Result<LiveValue, ImportError> {
+    ) -> Result<ImportValue, ImportError> {
         let x = self.input(node, inputs, 0)?;
         let all = self.at_each(node, inputs, |call, k| sizes(call, &self.sizes(&x.dims, k)))?;
-        let dims = reshaped_dims(&x.dims, &all, &self.counts).inspect_err(|_| {
-            // Heads behind each other in the place of tokens: all meet the same keys.
-            let times = |sizes: &[usize], n: usize| {
-                sizes.iter().find(|&&size| size > n && size.is_multiple_of(n)).map(|size| size / n)
-            };
-            let heads: Option<Vec<usize>> = all.iter().zip(&self.counts).map(|(sizes, &n)| times(sizes, n)).collect();
-            if let Some(&[heads, ..]) = heads.as_deref().filter(|all| all.iter().all(|heads| *heads == all[0]))
-                && x.dims.contains(&Dim::Tokens)
-            {
-                self.has(&unsupported::shared(1, heads as i64), node);
-            }
-        })?;
-        self.reshaped(node, x, dims)
+        match reshaped_dims(&x.dims, &all, &self.counts) {
+            Ok(dims) => Ok(ImportValue::Live(self.reshaped(node, x, dims)?)),
+            Err(message) => Ok(self.merged_axes(node, x, &all)?.ok_or(message)?),
+        }
     }
 
     pub(super) fn reshaped(&mut self, node: &OnnxNode, x: LiveValue, dims: Vec<Dim>) -> Result<LiveValue, ImportError> {
@@ -210,32 +209,6 @@ impl Importer<'_> {
             return Ok(LiveValue { value: self.builder.weight(&name, Arc::new(tensor)), dims });
         }
         self.add(node, Op::Array(ArrayOp::Reshape(shape)), &[x.value], dims)
-    }
-
-    /// Only where it stretches nothing.
-    fn expand(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
-        let x = self.input(node, inputs, 0)?;
-        let all = self.at_each(node, inputs, |call, _| sizes_of(&call.ints(1)?))?;
-        let dims = self.broadcast(&x.dims, &unify(&all, &self.counts)?)?;
-        if ir_shape(&dims)? == ir_shape(&x.dims)? {
-            return Ok(LiveValue { value: x.value, dims });
-        }
-        // Heads of keys and values that stand beside each other several times.
-        let ahead = dims.len().saturating_sub(x.dims.len());
-        let stretched = |&axis: &usize| x.dims[axis] == Dim::Fixed(1) && dims[ahead + axis] != Dim::Fixed(1);
-        if let Some(axis) = (0..x.dims.len()).find(stretched)
-            && let Dim::Fixed(times) = dims[ahead + axis]
-            && dims.len() > 3
-            && x.dims.contains(&Dim::Tokens)
-        {
-            let others = x.dims[..x.dims.len() - 1].iter().filter_map(|dim| match dim {
-                Dim::Fixed(size) => Some(i64::from(*size)),
-                _ => None,
-            });
-            let keys: i64 = others.product();
-            self.has(&unsupported::shared(keys, keys * i64::from(times)), node);
-        }
-        Err("it repeats a value that depends on the token ids".into())
     }
 
     /// Axes in another order.
@@ -269,155 +242,6 @@ impl Importer<'_> {
         let x = self.reshaped(node, x, dense)?;
         let x = self.add(node, Op::Array(ArrayOp::Transpose(order)), &[x.value], turned)?;
         self.reshaped(node, x, dims)
-    }
-
-    fn slice(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<ImportValue, ImportError> {
-        let mut x = self.input(node, inputs, 0)?;
-        let spans = self.at_each(node, inputs, |call, k| slice_spans(call, &self.sizes(&x.dims, k)))?;
-        for axis in 0..x.dims.len() {
-            let along: Vec<SliceSpan> = spans.iter().map(|spans| spans[axis]).collect();
-            let whole = |k: usize| SliceSpan { start: 0, step: 1, len: x.dims[axis].size(self.counts[k], 0) };
-            if along.iter().enumerate().all(|(k, &span)| span == whole(k)) {
-                continue;
-            }
-            let span = along[0];
-            let is_last = |(k, span): (usize, &SliceSpan)| span.start + 1 == self.counts[k] && span.len == 1;
-            if x.dims[axis] == Dim::Tokens && along.iter().enumerate().all(is_last) {
-                return Ok(ImportValue::Last(x));
-            }
-            if x.dims[axis] == Dim::Tokens || along.iter().any(|&other| other != span) || span.step != 1 {
-                return Err(format!("it takes a part of axis {axis} that depends on the number of tokens").into());
-            }
-            x = self.part(node, &x, axis, span.start, span.len)?;
-        }
-        Ok(ImportValue::Live(x))
-    }
-
-    /// `len` elements of a fixed axis.
-    pub(super) fn part(
-        &mut self,
-        node: &OnnxNode,
-        x: &LiveValue,
-        axis: usize,
-        start: usize,
-        len: usize,
-    ) -> Result<LiveValue, ImportError> {
-        let x = self.whole(node, x)?;
-        let inner = kept_axes(&x.dims).iter().position(|&kept| kept == axis).ok_or("it takes nothing")?;
-        let mut dims = x.dims.clone();
-        dims[axis] = fixed(len)?;
-        let (Ok(start), Ok(len)) = (u32::try_from(start), u32::try_from(len)) else {
-            return Err("it is too large".into());
-        };
-        let value =
-            self.builder.add(Op::Array(ArrayOp::Slice { axis: inner as u8, start, len }), &[x.value], node.label())?;
-        self.dressed(node, value, dims)
-    }
-
-    /// `value` in the shape of `dims`, which may have one more or less leading 1.
-    fn dressed(&mut self, node: &OnnxNode, value: Value, dims: Vec<Dim>) -> Result<LiveValue, ImportError> {
-        let shape = ir_shape(&dims)?;
-        if self.builder.ty(value).shape() == shape {
-            return Ok(LiveValue { value, dims });
-        }
-        self.add(node, Op::Array(ArrayOp::Reshape(shape)), &[value], dims)
-    }
-
-    fn split(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<Vec<ImportValue>, ImportError> {
-        let x = self.input(node, inputs, 0)?;
-        let axis = axis(node.int("axis").unwrap_or(0), x.dims.len())?;
-        let all = self.at_each(node, inputs, |call, k| split_sizes(call, x.dims[axis].size(self.counts[k], 0)))?;
-        if x.dims[axis] == Dim::Tokens || all.iter().any(|sizes| *sizes != all[0]) {
-            return Err("it splits the tokens".into());
-        }
-        Ok(self.parts(node, &x, axis, &all[0])?.into_iter().map(ImportValue::Live).collect())
-    }
-
-    /// All of a fixed axis, in parts of these sizes.
-    pub(super) fn parts(
-        &mut self,
-        node: &OnnxNode,
-        x: &LiveValue,
-        axis: usize,
-        sizes: &[usize],
-    ) -> Result<Vec<LiveValue>, ImportError> {
-        let starts = sizes.iter().scan(0, |start, &len| Some(std::mem::replace(start, *start + len)));
-        starts.zip(sizes).map(|(start, &len)| self.part(node, x, axis, start, len)).collect()
-    }
-
-    /// Gather with constant indices: one element of a fixed axis, or the last token.
-    fn pick(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<ImportValue, ImportError> {
-        let (Some(Some(ImportValue::Live(x))), Some(Some(ImportValue::Constant(indices)))) =
-            (inputs.first(), inputs.get(1))
-        else {
-            return Err(ImportError::Unsupported);
-        };
-        let along = axis(node.int("axis").unwrap_or(0), x.dims.len())?;
-        let Dim::Fixed(size) = x.dims[along] else {
-            let index = |k: usize| indices.at(k).number().map(|index| index.int());
-            let is_last = |k: usize| index(k).is_some_and(|i| i == -1 || i + 1 == self.counts[k] as i64);
-            if (0..self.counts.len()).all(is_last) {
-                return Ok(ImportValue::Last(x.clone()));
-            }
-            return Err("it picks among the tokens".into());
-        };
-        let index =
-            indices.single().filter(|array| array.len() == 1).and_then(|array| array.ints()).map(|ints| ints[0]);
-        let index = index.ok_or("it picks more than one element")?;
-        let start = axis(index, size as usize)?;
-        let rank = indices.at(0).rank();
-        let (before, after) = (&x.dims[..along], &x.dims[along + 1..]);
-        let dims = [before, &vec![Dim::Fixed(1); rank], after].concat();
-        let x = if size == 1 { x.clone() } else { self.part(node, &x.clone(), along, start, 1)? };
-        self.dressed(node, x.value, dims).map(ImportValue::Live)
-    }
-
-    /// GatherND of the last token: its constant indices are all that of the last row of the first axis.
-    fn last_token(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<ImportValue, ImportError> {
-        let (Some(Some(ImportValue::Live(x))), Some(Some(ImportValue::Constant(indices)))) =
-            (inputs.first(), inputs.get(1))
-        else {
-            return Err(ImportError::Unsupported);
-        };
-        let batch = usize::try_from(node.int("batch_dims").unwrap_or(0)).unwrap_or(usize::MAX);
-        let before = x.dims.iter().take_while(|&&dim| dim == Dim::Fixed(1)).count();
-        // An index for each axis down to the tokens: those before have one place.
-        let is_last = |k: usize| {
-            let (array, n) = (indices.at(k), self.counts[k] as i64);
-            let Some(ints) = array.ints() else { return false };
-            let Some((last, lead)) = ints.split_last() else { return false };
-            let depth = array.sizes().last().copied().unwrap_or(0);
-            depth == ints.len()
-                && batch + depth == before + 1
-                && lead.iter().all(|&i| i == 0 || i == -1)
-                && (*last == -1 || *last + 1 == n)
-        };
-        if x.dims.get(before) == Some(&Dim::Tokens) && (0..self.counts.len()).all(is_last) {
-            return Ok(ImportValue::Last(x.clone()));
-        }
-        Err("it picks what is not the last token".into())
-    }
-
-    /// Parts that are empty are left out: a past that there is not. Others must be heads that are computed alike.
-    pub(super) fn concat(&mut self, node: &OnnxNode, inputs: &[Option<ImportValue>]) -> Result<LiveValue, ImportError> {
-        let is_empty = |constant: &Constant| (0..self.counts.len()).all(|k| constant.at(k).is_empty());
-        let full = |value: &&ImportValue| !matches!(value, ImportValue::Constant(constant) if is_empty(constant));
-        let parts: Vec<&ImportValue> = inputs.iter().flatten().filter(full).collect();
-        match parts.as_slice() {
-            [] => Err(ImportError::Unsupported),
-            [one] => self.operand(one, node),
-            several => {
-                let live = several.iter().map(|value| match value {
-                    ImportValue::Live(live) => Some(live.clone()),
-                    _ => None,
-                });
-                let live: Vec<LiveValue> = live.collect::<Option<_>>().ok_or(ImportError::Unsupported)?;
-                let axis = axis(node.int("axis").unwrap_or(-1), live[0].dims.len())?;
-                self.side_by_side(node, &live, axis)?.ok_or_else(|| {
-                    "it puts values side by side that are no heads: what they are computed by differs".into()
-                })
-            }
-        }
     }
 
     /// NumPy's rule, at every number of tokens. In a file of one number of tokens, that number beside tokens is tokens.
@@ -457,13 +281,42 @@ impl Importer<'_> {
         y: &LiveValue,
     ) -> Result<LiveValue, ImportError> {
         let dims = self.broadcast(&x.dims, &y.dims)?;
-        let (mut x, mut y) = (self.beside(node, x, y)?, self.beside(node, y, x)?);
+        let (x, y) = (self.beside(node, x, y)?, self.beside(node, y, x)?);
+        let (mut x, mut y) = (self.aligned(node, x, &dims)?, self.aligned(node, y, &dims)?);
         // One number serves for a constant of equal elements, unless that is the one that the other is stretched to.
         let shape = ir_shape(&dims)?;
         if ![&x, &y].iter().any(|operand| self.builder.ty(operand.value).shape() == shape) {
             (x, y) = (self.whole(node, &x)?, self.whole(node, &y)?);
         }
         self.add(node, Op::Array(ArrayOp::Binary(kind)), &[x.value, y.value], dims)
+    }
+
+    /// A value with the sizes of 1 that it needs to stand beside others in a result of `dims`: the IR leaves some out.
+    fn aligned(&mut self, node: &OnnxNode, x: LiveValue, dims: &[Dim]) -> Result<LiveValue, ImportError> {
+        let own = self.builder.ty(x.value).shape();
+        let Some(ahead) = dims.len().checked_sub(x.dims.len()).filter(|_| own.rank() > 0) else { return Ok(x) };
+        let sizes =
+            kept_axes(dims).into_iter().map(|axis| axis.checked_sub(ahead).map_or(Dim::Fixed(1), |i| x.dims[i]));
+        let sizes: Vec<Dim> = sizes.skip_while(|dim| *dim == Dim::Fixed(1)).collect();
+        if own.dims() == sizes {
+            return Ok(x);
+        }
+        if sizes.len() > Shape::MAX_RANK {
+            return Err(format!("a value has {} axes; {} are possible", sizes.len(), Shape::MAX_RANK).into());
+        }
+        let value = self.builder.add(Op::Array(ArrayOp::Reshape(Shape::new(&sizes))), &[x.value], node.label())?;
+        Ok(LiveValue { value, dims: x.dims })
+    }
+
+    /// The second where the first is not 0, else the third.
+    pub(super) fn selected(
+        &mut self,
+        node: &OnnxNode,
+        [c, a, b]: [LiveValue; 3],
+        dims: Vec<Dim>,
+    ) -> Result<LiveValue, ImportError> {
+        let (c, a, b) = (self.aligned(node, c, &dims)?, self.aligned(node, a, &dims)?, self.aligned(node, b, &dims)?);
+        self.add(node, Op::Array(ArrayOp::Where), &[c.value, a.value, b.value], dims)
     }
 
     /// In a file of one number of tokens, a constant with a row for each token is a table of positions.
@@ -533,7 +386,7 @@ impl Importer<'_> {
             Some(false) => b,
             None => {
                 let c = self.operand(condition, node)?;
-                return self.add(node, Op::Array(ArrayOp::Where), &[c.value, a.value, b.value], dims);
+                return self.selected(node, [c, a, b], dims);
             }
         };
         if ir_shape(&chosen.dims)? == ir_shape(&dims)? {
@@ -638,16 +491,6 @@ impl Importer<'_> {
         let mut dims = self.broadcast(lead_a, lead_b)?;
         dims.extend([*n, *m]);
         let (a, b) = (self.whole(node, a)?, self.whole(node, b)?);
-        let is_live = |x: &LiveValue| self.builder.graph().constant(x.value).is_none();
-        let heads =
-            |lead: &[Dim]| together(lead).and_then(|dim| if let Dim::Fixed(heads) = dim { Some(heads) } else { None });
-        if let (Some(queries), Some(keys)) = (heads(lead_a), heads(lead_b))
-            && queries != keys
-            && is_live(&a)
-            && is_live(&b)
-        {
-            self.has(&unsupported::shared(i64::from(keys), i64::from(queries)), node);
-        }
         self.add(node, Op::Array(ArrayOp::MatMul), &[a.value, b.value], dims)
     }
 

@@ -109,7 +109,20 @@ impl Importer<'_> {
         let (Some(Some(table)), Some(ImportValue::Constant(part))) = (constant.first(), outputs.first()) else {
             return Ok(());
         };
-        let Some(table) = table.single().filter(|_| matches!(&*node.operator(), "Slice" | "Gather")) else {
+        let operator = node.operator();
+        let indices = constant.get(1).copied().flatten();
+        // Rows by a list of indices: the largest that is asked for at every number of tokens grows with it.
+        if let (Some(table), "GatherND" | "GatherElements", Some(indices)) = (table.single(), &*operator, indices) {
+            let axis = if *operator == *"GatherND" { 0 } else { node.int("axis").unwrap_or(0).max(0) as usize };
+            let grows = |(k, &n): (usize, &usize)| {
+                indices.at(k).ints().is_some_and(|ints| ints.iter().max().is_some_and(|&most| most + 1 == n as i64))
+            };
+            return match table.sizes().get(axis) {
+                Some(&rows) if self.counts.iter().enumerate().all(grows) => self.bound(rows),
+                _ => Ok(()),
+            };
+        }
+        let Some(table) = table.single().filter(|_| matches!(&*operator, "Slice" | "Gather")) else {
             return Ok(());
         };
         if part.single().is_some() || part.at(0).rank() != table.rank() && node.op_type == "Slice" {

@@ -19,6 +19,8 @@ pub(super) enum ImportValue {
     /// The row of the last token of a value. What is computed of one row is computed of all: logits of the last token are
     /// a part of everybody's.
     Last(LiveValue),
+    /// Heads and tokens on one axis: queries of several heads that all meet the same keys.
+    Merged(MergedValue),
     /// Something is wrong with it and has been said.
     Failed,
 }
@@ -28,6 +30,23 @@ pub(super) enum ImportValue {
 pub(super) struct LiveValue {
     pub value: Value,
     pub dims: Vec<Dim>,
+}
+
+/// A value some of whose ONNX axes hold several axes of the IR's.
+#[derive(Clone, Debug)]
+pub(super) struct MergedValue {
+    /// The value with all its axes apart.
+    pub value: LiveValue,
+    /// How many of those axes each ONNX axis holds.
+    pub groups: Vec<usize>,
+}
+
+impl MergedValue {
+    /// Sizes of the ONNX axes at a number of tokens.
+    pub fn sizes(&self, tokens: usize) -> Vec<usize> {
+        let mut axes = self.value.dims.iter().map(|dim| dim.size(tokens, 0));
+        self.groups.iter().map(|&n| axes.by_ref().take(n).product()).collect()
+    }
 }
 
 /// Why a node is not translated.
