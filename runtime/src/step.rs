@@ -221,6 +221,8 @@ pub struct AttentionCall<'a> {
     pub past: usize,
     /// Rows of queries, keys and values as they lie in memory.
     pub rows: [&'a [u8]; 3],
+    /// Weights that are read soon.
+    pub soon: &'a [i8],
     pub out: &'a mut [u8],
 }
 

@@ -3,6 +3,7 @@
 use crate::jit::frame::{StepRecord, StepTally};
 use crate::jit::memory::MachineCode;
 use crate::jit::schedule::{self, CodeOptions, FunctionListing};
+use crate::jit::soon::{SoonRead, soon_reads};
 use crate::kernel_costs::KernelCosts;
 use crate::kernels::{Isa, Kernels};
 use crate::plan::{Plan, Step};
@@ -29,6 +30,8 @@ pub struct CompiledPlan {
     pub count: bool,
     /// By step, for products: the neurons that emit the levels it reads.
     pub emitters: Vec<Option<usize>>,
+    /// By step: weights that it prefetches.
+    pub soon: Vec<Option<SoonRead>>,
     pub code: MachineCode,
     /// Constants that records point to beside the graph's.
     tables: CurveTables,
@@ -68,7 +71,7 @@ impl CompiledPlan {
         let costs = options.kernel_costs.unwrap_or_else(|| KernelCosts::typical(kernels.isa()));
         let code = schedule::compile(&plan, code_options(kernels, &costs, options.count))?;
         let codegen_ms = start.elapsed().as_secs_f64() * 1e3;
-        let emitters = emitters(&graph, &plan);
+        let (emitters, soon) = (emitters(&graph, &plan), soon_reads(&plan));
         Ok(Self {
             graph,
             plan,
@@ -78,6 +81,7 @@ impl CompiledPlan {
             records,
             count: options.count,
             emitters,
+            soon,
             code,
             tables,
             codegen_ms,

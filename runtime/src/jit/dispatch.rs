@@ -6,7 +6,7 @@
 use crate::kernel_costs::KernelCosts;
 use crate::kernels::{
     EventList, GatedParams, InputRows, Kernels, NeuronParams, OUTPUTS, Panels, Potential, Scratch, SpikeCount,
-    SsaCount, SsaShape, StoredLevel, TrainRuns,
+    SsaCount, SsaShape, StoredLevel, TrainRuns, multiplies_matrices,
 };
 use crate::meter::MatmulCounts;
 use crate::pool::Pool;
@@ -182,8 +182,9 @@ fn share<L: Sync>(
 
 /// Shares `work(some tokens, their sums)`.
 fn by_tokens<L: Sync>(pool: &Pool, x: &[L], w: Panels<'_>, y: &mut [i32], work: impl Fn(&[L], &mut [i32]) + Sync) {
-    // A multiple of the six tokens that a tile has, near an equal share.
-    let part = (x.len() / w.inputs()).div_ceil(pool.threads()).next_multiple_of(6);
+    // A multiple of the tokens that a tile has, near an equal share.
+    let tile = if multiplies_matrices() { 16 } else { 6 };
+    let part = (x.len() / w.inputs()).div_ceil(pool.threads()).next_multiple_of(tile);
     let parts = x.chunks(part * w.inputs()).zip(y.chunks_mut(part * w.outputs())).collect();
     pool.each(parts, |(x, y)| work(x, y));
 }

@@ -17,6 +17,9 @@ use snnc_ir::types::Elem;
 use snnc_ir::{Diagnostic, Value};
 use std::sync::Arc;
 
+/// Tokens of a pass for which memory limits products.
+const FEW: usize = 2;
+
 /// Some sequences, run by machine code in one arena.
 #[derive(Debug)]
 pub struct Jit {
@@ -172,6 +175,7 @@ impl Executor for Jit {
             resources: compiled.resources(),
             loops: compiled.code.loops(),
             emitters: &compiled.emitters,
+            soon: if n <= FEW { &compiled.soon } else { &[] },
             sequences: &mut self.sequences,
             spans,
             events: &mut self.events,

@@ -17,6 +17,7 @@ pub mod pass;
 mod rows;
 mod rule;
 pub mod schedule;
+pub mod soon;
 pub mod synapse;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use crate::executor::SequenceSpan;
 use crate::jit::loop_call::LoopCode;
+use crate::jit::soon::SoonRead;
 use crate::kv_cache::CachedSequence;
 use crate::meter::MatmulCounts;
 use crate::plan::Plan;
@@ -19,6 +20,8 @@ pub struct ForwardPass<'a> {
     pub loops: &'a [Option<LoopCode>],
     /// By step, for products: the neurons that emit the levels it reads.
     pub emitters: &'a [Option<usize>],
+    /// By step: weights that it prefetches; nothing where there are many tokens.
+    pub soon: &'a [Option<SoonRead>],
     pub sequences: &'a mut [CachedSequence],
     /// Whose the rows are, in their order.
     pub spans: &'a [SequenceSpan<'a>],
@@ -47,7 +50,7 @@ pub fn run_step(pass: &mut ForwardPass<'_>, i: usize, operands: Operands<'_>, fi
     if step.kind.keeps_state() {
         return if first == 0 { attend(pass, i, operands) } else { Err(Fault::Misfit) };
     }
-    step.kind.run(KernelCall {
+    let done = step.kind.run(KernelCall {
         resources: pass.resources,
         constants: Constants { graph: pass.graph, ids: &step.constants },
         code: pass.loops[i].as_ref(),
@@ -57,12 +60,20 @@ pub fn run_step(pass: &mut ForwardPass<'_>, i: usize, operands: Operands<'_>, fi
         events: &mut pass.events[i],
         taken: &mut pass.taken[i],
         matmuls: &mut pass.matmuls[i],
-    })
+    });
+    pass.resources.kernels.prefetch(soon(pass, i));
+    done
+}
+
+/// Weights that step `i` prefetches.
+fn soon<'a>(pass: &ForwardPass<'a>, i: usize) -> &'a [i8] {
+    pass.soon.get(i).copied().flatten().map_or(&[], |read| read.bytes(pass.graph))
 }
 
 /// Runs attention on the rows of each sequence, with what is kept of it.
 fn attend(pass: &mut ForwardPass<'_>, i: usize, operands: Operands<'_>) -> Result<(), Fault> {
     let step = &pass.plan.steps[i];
+    let soon = soon(pass, i);
     let rows: usize = pass.spans.iter().map(|span| span.tokens.len()).sum();
     let Operands { mut inputs, mut out } = operands;
     let bytes = inputs.map(|rows_of| rows_of.len() / rows);
@@ -80,6 +91,7 @@ fn attend(pass: &mut ForwardPass<'_>, i: usize, operands: Operands<'_>) -> Resul
             entry,
             past: sequence.past,
             rows: mine.map(|(mine, _)| mine),
+            soon,
             out: mine_out,
         })?;
         (inputs, out) = (mine.map(|(_, rest)| rest), rest);

@@ -3,6 +3,7 @@
 use super::activation::with_curve;
 use super::check::check_rows;
 use super::level::Potential;
+use super::panel::OUTPUTS;
 use super::vectors::interface::Vectors;
 use snnc_ir::Curve;
 
@@ -95,6 +96,12 @@ pub(super) fn embed(ids: &[i32], table: &[f32], d: usize, y: &mut [f32]) -> bool
         let row = usize::try_from(id).ok().and_then(|id| table.get(id.checked_mul(d)?..)?.get(..d));
         row.map(|row| y.copy_from_slice(row)).is_some()
     })
+}
+
+/// Prefetches lines of memory.
+#[inline(always)]
+pub(super) fn prefetch(vectors: impl Vectors, lines: &[i8]) {
+    lines.chunks(OUTPUTS).for_each(|line| vectors.prefetch(line.as_ptr()));
 }
 
 #[inline(always)]

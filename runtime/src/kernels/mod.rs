@@ -218,6 +218,9 @@ kernels! {
     #[must_use]
     fn read(x: &[u64]) -> u64 = elementwise::read with vectors;
 
+    /// Prefetches weights.
+    fn prefetch(lines: &[i8]) = elementwise::prefetch with vectors;
+
     // --- dense f32 ---
 
     /// `y[n, m] = x[n, k] w[k, m] + bias[m]`, one ascending chain over `k` for each output, the bias last.

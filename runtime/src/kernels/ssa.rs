@@ -9,6 +9,7 @@
 //! queries come as trains, scores are summed timestep by timestep, Horner over time; the rest is the same.
 
 use super::check::check_attention;
+use super::elementwise::prefetch;
 use super::event_list::count_nonzero;
 use super::level::StoredLevel;
 use super::neuron::{count, spell_one};
@@ -36,6 +37,8 @@ pub struct SsaShape<'a> {
     pub steps: Option<u16>,
     /// How many keys may fire, if not all.
     pub keys: Option<usize>,
+    /// Weights that are read soon: few queries prefetch them, because they wait for little memory themselves.
+    pub soon: &'a [i8],
 }
 
 impl SsaShape<'_> {
@@ -230,6 +233,9 @@ fn few<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
         scratch.scores.resize(keys, 0);
         scratch.weights.resize(keys, 0);
         let q = &q[head.from..][..width];
+        let mut soon = share(shape, head.from / width);
+        let mut prefetch_soon = || soon.next().into_iter().for_each(|lines| prefetch(vectors, lines));
+        prefetch_soon();
         let from = met.start * kd + head.shared;
         let keys_at = &k[from..(met.end - 1) * kd + head.shared + width];
         match shape.steps {
@@ -246,6 +252,7 @@ fn few<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
                 }
             }
         }
+        prefetch_soon();
         // Values are on their way while it is decided which keys fire.
         for value in v[from..].chunks(kd).take(PREFETCHED.min(keys)) {
             vectors.prefetch(value.as_ptr().cast());
@@ -258,6 +265,7 @@ fn few<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
             scratch.fired[fired] = (j as u32, weight);
             fired += usize::from(weight > 0);
         }
+        prefetch_soon();
         scratch.sums.resize(width, 0);
         scratch.sums.fill(0);
         vectors.weigh(&scratch.fired[..fired], &v[from..], kd, &mut scratch.sums);
@@ -266,6 +274,13 @@ fn few<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
         awake += fired as u64;
     }
     awake
+}
+
+/// A head's share of the weights that are read soon, in three parts.
+#[inline(always)]
+fn share<'a>(shape: &SsaShape<'a>, h: usize) -> std::slice::ChunksExact<'a, i8> {
+    let share = shape.soon.len() / shape.slope.len();
+    shape.soon[h * share..(h + 1) * share].chunks_exact((share / 3).max(1))
 }
 
 /// Tile by tile, with keys and values as they were made ready. Keys that fired.

@@ -323,9 +323,18 @@ fn ssa<L: StoredLevel + std::fmt::Debug>(
     let (want, tally) = ssa_definition([&q, &k, &v], past, heads, width, &slope, levels.code);
     let wide = [q, k, v];
     let [q, k, v] = [0, 1, 2].map(|i: usize| wide[i].iter().map(|&x| L::from_i32(x)).collect::<Vec<L>>());
-    let mut scratch = Scratch::default();
+    let (mut scratch, soon) = (Scratch::default(), [1; 1000]);
     for (kernels, steps) in isas().flat_map(|kernels| [(kernels, None), (kernels, Some(levels.steps))]) {
-        let shape = SsaShape { heads, width, slope: &slope, weights: &weights, code: levels.code, steps, keys: None };
+        let shape = SsaShape {
+            heads,
+            width,
+            slope: &slope,
+            weights: &weights,
+            code: levels.code,
+            steps,
+            keys: None,
+            soon: &soon,
+        };
         let mut out = vec![f32::NAN; n * d];
         assert_eq!(kernels.ssa_long(&wide[0], &wide[1], &wide[2], &shape, &mut out), tally, "{:?} long", kernels.isa());
         assert_eq!(bits(&out), bits(&want), "{:?} long {n} {past} {heads} {width}", kernels.isa());

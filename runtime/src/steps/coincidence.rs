@@ -102,7 +102,7 @@ impl StepKind for CoincidenceStep {
     }
 
     fn attend(&self, call: AttentionCall<'_>) -> Result<Events, Fault> {
-        let AttentionCall { resources, constants, code, entry, past, rows, out } = call;
+        let AttentionCall { resources, constants, code, entry, past, rows, out, .. } = call;
         let memory = DecayMemory { sink: constants.f32(0)?, half_life: constants.i32(1)?, past };
         let (heads, trains) = (&self.heads, self.trains);
         let queries = out.len() / self.row_bytes;

@@ -76,7 +76,7 @@ impl StepKind for TtfsStep {
     }
 
     fn attend(&self, call: AttentionCall<'_>) -> Result<Events, Fault> {
-        let AttentionCall { resources, constants, entry, past, rows, out, .. } = call;
+        let AttentionCall { resources, constants, entry, past, rows, soon, out, .. } = call;
         let out = numbers_mut::<f32>(out)?;
         let keys = self.heads.keys(past, out.len() / self.width);
         let shape = SsaShape {
@@ -87,6 +87,7 @@ impl StepKind for TtfsStep {
             code: self.code,
             steps: self.steps,
             keys: self.keys.map(|most| most as usize),
+            soon,
         };
         let attend = match self.wide {
             _ if self.long => attend_long,
