@@ -31,6 +31,7 @@ use crate::evaluate::evaluate;
 use crate::model::{OnnxModel, OnnxNode, Port};
 use crate::tensor::{OnnxArray, OnnxElem};
 use constants::Constant;
+use context::Bound;
 pub use context::ImportOptions;
 pub use control::CONTROL;
 pub use importer::COUNTS;
@@ -114,7 +115,8 @@ pub fn import(model: &OnnxModel, options: &ImportOptions) -> Result<Imported, Re
     let logits = output::before_softmax(model, chosen);
     let output = logits.as_ref().unwrap_or(chosen);
     let first = Importer::new(model, &COUNTS, 1, bindings).run(output)?;
-    let (context, context_note) = context::choose(first.1, options)?;
+    let (context, context_note) =
+        context::choose(Bound { rows: first.1, learned: context::are_learned(&first.0.graph) }, options)?;
     let mut counts = COUNTS.to_vec();
     if context > COUNTS[1] {
         counts.push(context);
