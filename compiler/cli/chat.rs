@@ -18,7 +18,6 @@ use snnc::files;
 use snnc::front::OnnxOptions;
 use snnc::generate::{Stopped, slides};
 use snnc::model::{EngineOptions, Loaded};
-use snnc::program_lints::program_lints;
 use snnc::sliding::OnFull;
 use snnc::tokens::Tokens;
 use snnc::tokens::language_files::template_file;
@@ -31,7 +30,7 @@ use std::io::{BufRead, IsTerminal, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Talk with a .snn program, or with the dense network of an ONNX file
+/// Talk with a .snn program, or with the dense network of an ONNX file or a folder
 #[derive(Args, Debug)]
 #[command(after_help = "A line is a message. These are commands:
   /reset   begin a new conversation
@@ -103,14 +102,12 @@ impl ChatCommand {
         let onnx = OnnxOptions { context: self.end.context, ..self.onnx.options()? };
         let loaded = Loaded::read(&self.model, &onnx)?;
         loaded.warnings.iter().for_each(|warning| warn(warning));
-        let tokens = loaded.tokens(&StartChoice::Auto)?;
-        for lint in program_lints(&loaded.source.graph, loaded.provenance.as_deref()) {
-            warn(&lint.words());
-        }
-        let template = self.chat_template(&loaded, &tokens)?;
         let spiking = loaded.source.graph.stage == Stage::Spiking;
         let engine = EngineOptions { count: spiking, ..self.threads.of(self.engine.options()?) };
-        let program = loaded.source.program_within(&engine, self.end.context)?;
+        let (tokens, program) = loaded.ready(&StartChoice::Auto, &engine, self.end.context);
+        let tokens = tokens?;
+        loaded.lints().iter().for_each(|lint| warn(lint));
+        let (template, program) = (self.chat_template(&loaded, &tokens)?, program?);
         status(&context_in_words(program.graph()));
         let options = ChatOptions {
             system: self.system.clone(),

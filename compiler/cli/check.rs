@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Check whether an ONNX file or a Hugging Face folder can be compiled, and describe its network
 #[derive(Args, Debug)]
 pub struct CheckCommand {
-    /// The ONNX file, or a folder with a network
+    /// An ONNX file, or a Hugging Face folder
     model: PathBuf,
     #[command(flatten)]
     onnx: OnnxArgs,

@@ -21,7 +21,7 @@ use std::time::Instant;
 /// Convert a language model, an ONNX file or a Hugging Face folder, to a spiking network
 #[derive(Args, Debug)]
 pub struct CompileCommand {
-    /// The ONNX file
+    /// An ONNX file, or a Hugging Face folder
     model: PathBuf,
     /// Output file [default: the model's name with .snn, in the current folder]
     #[arg(short, long, value_name = "FILE")]

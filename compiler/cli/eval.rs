@@ -17,9 +17,9 @@ use std::path::PathBuf;
 /// Measure how well a program predicts text, beside the dense network it came from
 #[derive(Args, Debug)]
 pub struct EvalCommand {
-    /// The .snn file (or .onnx, to measure the dense network)
+    /// The .snn file (or an ONNX file or a folder, to measure the dense network)
     model: PathBuf,
-    /// The ONNX file that the program was compiled from, to compare with
+    /// The ONNX file or folder that the program was compiled from, to compare with
     #[arg(long, value_name = "MODEL.onnx")]
     reference: Option<PathBuf>,
     /// Text to predict

@@ -26,7 +26,7 @@ pub struct Shown {
     /// Tokens to run from the start of the text, at most the context's length; or a .npy file of token ids, as for --text
     #[arg(long, value_name = "N|FILE.npy", default_value = "128", value_parser = shown_tokens)]
     tokens: ShownTokens,
-    /// The ONNX file that the program was compiled from.
+    /// The ONNX file or folder that the program was compiled from.
     ///
     /// It adds the dense network's predictions and the IR after every pass.
     #[arg(long, value_name = "MODEL.onnx")]

@@ -11,14 +11,13 @@ use snnc::files;
 use snnc::front::OnnxOptions;
 use snnc::generate::{Request, generate};
 use snnc::model::Loaded;
-use snnc::program_lints::program_lints;
 use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
 use std::io::Read;
 use std::path::PathBuf;
 
-/// Continue a text with a .snn program, or with the dense network of an ONNX file
+/// Continue a text with a .snn program, or with the dense network of an ONNX file or a folder
 #[derive(Args, Debug)]
 pub struct RunCommand {
     /// The .snn or .onnx file
@@ -72,13 +71,12 @@ impl RunCommand {
         let onnx = OnnxOptions { context: self.end.context, ..self.onnx.options()? };
         let loaded = Loaded::read(&self.model, &onnx)?;
         loaded.warnings.iter().for_each(|warning| warn(warning));
-        let tokens = loaded.tokens(&self.start.start)?;
+        let engine = self.threads.of(self.engine.options()?);
+        let (tokens, program) = loaded.ready(&self.start.start, &engine, self.end.context);
+        let tokens = tokens?;
         let tokens = if self.plain { tokens.plain() } else { tokens };
-        for lint in program_lints(&loaded.source.graph, loaded.provenance.as_deref()) {
-            warn(&lint.words());
-        }
-        let text = self.text()?;
-        let program = loaded.source.program_within(&self.threads.of(self.engine.options()?), self.end.context)?;
+        loaded.lints().iter().for_each(|lint| warn(lint));
+        let (text, program) = (self.text()?, program?);
         if self.end.context.is_some() {
             status(&context_in_words(program.graph()));
         }

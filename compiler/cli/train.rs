@@ -29,7 +29,7 @@ pub struct TrainCommand {
     /// Token ids instead of a text: a .npy file of integers, [n] or [texts, n]. They are run as they are
     #[arg(long, value_name = "FILE.npy", conflicts_with = "text")]
     tokens: Option<PathBuf>,
-    /// The ONNX file that the program was compiled from. The program learns its predictions
+    /// The ONNX file or folder that the program was compiled from. The program learns its predictions
     #[arg(long, value_name = "MODEL.onnx")]
     reference: PathBuf,
     /// Output file

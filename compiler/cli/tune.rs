@@ -17,7 +17,7 @@ use std::path::PathBuf;
 /// Find the fewest spikes within a budget of perplexity, site by site
 #[derive(Args, Debug)]
 pub struct TuneCommand {
-    /// The ONNX file
+    /// An ONNX file, or a Hugging Face folder
     model: PathBuf,
     /// Budget: `perplexity+1%`, or `timesteps=4` for a mean number of timesteps per neuron
     #[arg(long, value_name = "BUDGET", default_value = "perplexity+1%", value_parser = budget)]

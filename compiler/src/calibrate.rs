@@ -12,8 +12,8 @@ use std::sync::Arc;
 /// Rows of a site that are kept, at most: medians and least errors are taken from them.
 const SAMPLE_ROWS: usize = 1024;
 
-/// Numbers of all sites that are kept, at most: 512 MiB.
-const SAMPLE_NUMBERS: usize = 1 << 27;
+/// Numbers of all sites that are kept, at most: 256 MiB.
+const SAMPLE_NUMBERS: usize = 1 << 26;
 
 /// Sequences of token ids to run.
 pub type TokenWindows = Vec<Vec<u32>>;
@@ -42,7 +42,8 @@ pub fn calibrate<'a>(
     let session = || Session::new(program.clone());
     let observe = |session: &mut Session, i: usize, window: &Vec<u32>| {
         session.reset();
-        let mut all: Vec<SiteRanges> = sites.iter().map(|site| SiteRanges::new(graph, *site)).collect();
+        let rows = kept(starts[i], window.len(), every);
+        let mut all: Vec<SiteRanges> = sites.iter().map(|site| SiteRanges::new(graph, *site, rows)).collect();
         let mut at = starts[i];
         for chunk in window.chunks(options.chunk) {
             let outputs = session.forward(chunk, Rows::All)?;
@@ -57,11 +58,21 @@ pub fn calibrate<'a>(
     };
     let (by_window, _) = map_in_order(workers, windows, session, observe)?;
     workers.progress.end();
-    let mut merged: Vec<SiteRanges> = sites.iter().map(|site| SiteRanges::new(graph, *site)).collect();
-    for window in by_window {
-        merged.iter_mut().zip(window).for_each(|(all, seen)| all.merge(seen));
-    }
+    // Site by site: what a window kept of it goes as its part of the whole comes.
+    let mut by_window: Vec<_> = by_window.into_iter().map(Vec::into_iter).collect();
+    let rows = kept(0, tokens, every);
+    let merged = sites.iter().map(|site| {
+        let mut all = SiteRanges::new(graph, *site, rows);
+        by_window.iter_mut().filter_map(Iterator::next).for_each(|seen| all.merge(seen));
+        all
+    });
+    let merged: Vec<SiteRanges> = merged.collect();
     Ok(sites.into_iter().zip(merged.into_iter().map(SiteRanges::into_observed)).collect())
+}
+
+/// How many of `tokens` tokens from `start` on are kept, if one in `every` is.
+fn kept(start: usize, tokens: usize, every: usize) -> usize {
+    (start + tokens).div_ceil(every) - start.div_ceil(every)
 }
 
 fn name(site: Value) -> String {
@@ -78,9 +89,11 @@ struct SiteRanges {
 }
 
 impl SiteRanges {
-    fn new(graph: &Graph, site: Value) -> Self {
+    /// Of nothing yet, with room for some rows.
+    fn new(graph: &Graph, site: Value, rows: usize) -> Self {
         let width = graph.ty(site).shape().width().unwrap_or(0);
-        Self { min: vec![f32::INFINITY; width], max: vec![f32::NEG_INFINITY; width], kept: Vec::new(), tokens: 0 }
+        let kept = Vec::with_capacity(rows * width);
+        Self { min: vec![f32::INFINITY; width], max: vec![f32::NEG_INFINITY; width], kept, tokens: 0 }
     }
 
     /// Adds rows that begin at token `at` of all text; one row in `every` is kept.

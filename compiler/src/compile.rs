@@ -114,6 +114,8 @@ pub fn compile(
     progress.status(&proof.as_ref().map_or_else(|| UNPROVED.to_string(), Proof::line));
     let source = SourceRecord::of(&dense);
     drop(dense);
+    // Of the file, little but the embedding is read from here on: factors were folded into the rest.
+    files::release_pages();
     let converted =
         convert::spiking_watched(tensor, &sample, &recipe, progress, &mut watch).map_err(|diagnostics| {
             // What a pass refuses is in the file; a text or a request to stop is not.

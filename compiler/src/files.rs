@@ -4,7 +4,7 @@ use snnc_ir::container::{self, File};
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::{Diagnostic, Graph};
 use snnc_onnx::import::ImportOptions;
-pub use snnc_onnx::mmap::map;
+pub use snnc_onnx::mmap::{map, release_pages};
 use std::fs;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};

@@ -33,7 +33,7 @@ pub struct OnnxOptions {
 }
 
 impl OnnxOptions {
-    /// The same for the file at `path`, with what the `config.json` beside it says.
+    /// The same for the file at `path`, with what its configuration says.
     pub fn of_file(&self, path: &Path) -> ImportOptions {
         ImportOptions { bindings: self.inputs.clone(), context: self.context, configured: configured_context(path) }
     }
@@ -42,11 +42,22 @@ impl OnnxOptions {
 /// Keys of a configuration that say how long a sequence may be, by family.
 const CONTEXT_KEYS: [&str; 4] = ["max_position_embeddings", "n_positions", "n_ctx", "seq_length"];
 
-/// The longest sequence that the `config.json` beside a model says, in tokens.
+/// The longest sequence that the configuration of a model says, in tokens: `config.json` beside it or above its folder `onnx`, or
+/// the `genai_config.json` of onnxruntime's builder.
 fn configured_context(path: &Path) -> Option<u32> {
-    let text = std::fs::read_to_string(path.parent()?.join("config.json")).ok()?;
-    let config: serde_json::Value = serde_json::from_str(&text).ok()?;
-    CONTEXT_KEYS.iter().find_map(|key| config.get(key)?.as_u64()).and_then(|n| u32::try_from(n).ok())
+    let folder = path.parent()?;
+    let above = folder.parent().filter(|_| folder.file_name().is_some_and(|name| name == "onnx"));
+    let config = |folder: &Path, name: &str| -> Option<serde_json::Value> {
+        serde_json::from_str(&std::fs::read_to_string(folder.join(name)).ok()?).ok()
+    };
+    let tokens = [Some(folder), above].into_iter().flatten().find_map(|folder| {
+        let by_config = || {
+            let config = config(folder, "config.json")?;
+            CONTEXT_KEYS.iter().find_map(|key| config.get(key)?.as_u64())
+        };
+        by_config().or_else(|| config(folder, "genai_config.json")?["model"]["context_length"].as_u64())
+    });
+    tokens.and_then(|tokens| u32::try_from(tokens).ok())
 }
 
 /// Who is shown the graph: first as `imported`, then after every pass by its name.
@@ -138,4 +149,24 @@ fn simplified(
     let tensor = convert::dense(graph.clone(), rounded, &mut watch)?;
     let network = network.unwrap_or_else(|| Network::of(&tensor));
     Ok((tensor, network))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::configured_context;
+
+    #[test]
+    fn a_configuration_lies_beside_a_model_or_above_it() {
+        let folder = tempfile::tempdir().expect("a folder for a test");
+        let onnx = folder.path().join("onnx");
+        std::fs::create_dir(&onnx).expect("it is empty");
+        let model = onnx.join("model.onnx");
+        assert_eq!(configured_context(&model), None);
+        std::fs::write(folder.path().join("config.json"), r#"{"n_positions": 300}"#).expect("there is room");
+        assert_eq!(configured_context(&model), Some(300));
+        std::fs::write(onnx.join("genai_config.json"), r#"{"model": {"context_length": 200}}"#).expect("there is room");
+        assert_eq!(configured_context(&model), Some(200));
+        std::fs::write(onnx.join("config.json"), r#"{"max_position_embeddings": 100}"#).expect("there is room");
+        assert_eq!(configured_context(&model), Some(100));
+    }
 }

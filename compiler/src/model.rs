@@ -4,6 +4,9 @@ use crate::convert::{self, BUILT_IN_TEXT, Sample};
 use crate::files;
 use crate::front::{self, OnnxOptions};
 use crate::id_file::{IdFile, is_npy};
+use crate::lints::Lint;
+use crate::parallel::both;
+use crate::program_lints::program_lints;
 use crate::progress::Progress;
 use crate::reading::IdSource;
 use crate::record::{ProgramRecord, SourceRecord};
@@ -170,6 +173,22 @@ impl Loaded {
     /// It is none that snnc reads; it has no such start token.
     pub fn tokens_if_any(&self, start: &StartChoice) -> Result<Option<Tokens>, Diagnostics> {
         self.tokenizer.as_ref().map(|file| tokens_for(&self.source.graph, file, start)).transpose()
+    }
+
+    /// The tokenizer and the program, which are made at the same time: as of `tokens` and of `ModelSource::program_within`.
+    pub fn ready(
+        &self,
+        start: &StartChoice,
+        options: &EngineOptions,
+        context: Option<u32>,
+    ) -> (Result<Tokens, Diagnostics>, Result<Arc<Program>, Diagnostics>) {
+        both(|| self.tokens(start), || self.source.clone().program_within(options, context))
+    }
+
+    /// What the user should know of the program before it is run, in words.
+    pub fn lints(&self) -> Vec<String> {
+        let lints = program_lints(&self.source.graph, self.provenance.as_deref());
+        lints.iter().map(Lint::words).collect()
     }
 
     /// What is said of a model without a tokenizer where it needs one.

@@ -40,6 +40,25 @@ pub fn pool(threads: usize) -> Result<rayon::ThreadPool, Diagnostic> {
     }
 }
 
+/// What two pieces of work make, the first on a thread of its own where the system gives one.
+///
+/// # Panics
+/// As one of them does.
+pub fn both<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (A, B) {
+    // The thread takes the work out of here. Where there is no thread, it is still here afterwards.
+    let work = Mutex::new(Some(first));
+    let take = || work.lock().unwrap_or_else(PoisonError::into_inner).take();
+    std::thread::scope(|scope| {
+        let other = std::thread::Builder::new().spawn_scoped(scope, || take().map(|work| work()));
+        let second = second();
+        let first = other.ok().map(|other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        match first.flatten().or_else(|| take().map(|work| work())) {
+            Some(first) => (first, second),
+            None => unreachable!("one of the two takes it"),
+        }
+    })
+}
+
 /// What `work` makes of every item, in their order, and the states that it used: one per thread at most, each made when a
 /// thread first needs one and handed from item to item.
 ///

@@ -7,7 +7,10 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// What is mapped.
+static MAPPINGS: Mutex<Vec<Weak<Mmap>>> = Mutex::new(Vec::new());
 
 /// A file's bytes, which stay on the disk.
 pub fn map(path: &Path) -> io::Result<SharedBytes> {
@@ -24,7 +27,22 @@ pub fn map(path: &Path) -> io::Result<SharedBytes> {
     // have to be looked up gives up to a third of the memory's speed away. A system that cannot refuses; it is only slower.
     #[cfg(target_os = "linux")]
     let _ = map.advise(memmap2::Advice::HugePage);
-    Ok(Arc::new(map))
+    let map = Arc::new(map);
+    let mut all = MAPPINGS.lock().unwrap_or_else(PoisonError::into_inner);
+    all.retain(|map| map.strong_count() > 0);
+    all.push(Arc::downgrade(&map));
+    Ok(map)
+}
+
+/// Gives pages of mapped files that were read back to the system, which reads them once more where they are needed. Worth it
+/// after a step that walked over whole files of which little is needed later.
+pub fn release_pages() {
+    #[cfg(target_os = "linux")]
+    for map in MAPPINGS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
+        // SAFETY: of a file's mapping that nobody writes to, the same bytes come back. Test: `pages_come_back`.
+        #[allow(unsafe_code)]
+        let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+    }
 }
 
 /// A mapping as an owner of `Bytes`.
@@ -73,5 +91,25 @@ impl ModelFile {
             return Ok(copy);
         }
         Ok(self.bytes[range].to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_come_back() {
+        let path = std::env::temp_dir().join(format!("snnc-pages-{}", std::process::id()));
+        let bytes: Vec<u8> = (0..1 << 16).map(|i| (i % 251) as u8).collect();
+        fs::write(&path, &bytes).unwrap();
+        let map = map(&path).unwrap();
+        for _ in 0..2 {
+            assert_eq!((*map).as_ref(), bytes);
+            release_pages();
+        }
+        drop(map);
+        release_pages();
+        fs::remove_file(path).unwrap();
     }
 }

@@ -46,8 +46,12 @@ const WORD: u64 = 256;
 /// A tokenizer that may be built.
 #[derive(Debug)]
 pub struct AllowedTokenizer {
-    /// As the tokenizers crate is to see it.
-    pub json: Json,
+    /// Its model, as the tokenizers crate is to see it.
+    pub model: Json,
+    /// The normalizer, the pre-tokenizer and the decoder; null where there is none.
+    pub pieces: [Json; 3],
+    /// The list of tokens beside the vocabulary.
+    pub added_tokens: Json,
     /// What the post-processor puts before every text; `None` where it says nothing of that.
     pub before: Option<Vec<String>>,
     /// Tokens beside the vocabulary, with their ids.
@@ -88,14 +92,11 @@ pub fn allowed(bytes: &[u8]) -> Result<AllowedTokenizer, String> {
     let before = all.get("post_processor").and_then(|processor| before(processor, 0));
     let (tokens, looks_back) = added_tokens(&added)?;
     let slow = looks_back || pieces.patterns || !model.get("merges").is_some_and(Json::is_array);
-    let added_json = if added.is_null() { json!([]) } else { added };
+    let added_tokens = if added.is_null() { json!([]) } else { added };
     let model = checked_model(model)?;
-    let json = json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added_json, "normalizer": normalizer,
-        "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": decoder, "model": model,
-    });
     let Pieces { prepends, rewrites, joins, .. } = pieces;
-    Ok(AllowedTokenizer { json, before, added: tokens, slow, prepends, rewrites, joins })
+    let pieces = [normalizer, pre_tokenizer, decoder];
+    Ok(AllowedTokenizer { model, pieces, added_tokens, before, added: tokens, slow, prepends, rewrites, joins })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -11,13 +11,14 @@ pub mod start;
 use allowed::AllowedTokenizer;
 use find::TokenizerFile;
 use language_files::{LanguageFiles, NamedToken};
+use serde_json::Value as Json;
 use snnc_ir::diagnostic::ErrorCode;
 use snnc_ir::{Diagnostic, LanguageConfig};
 use start::{END_OF_TEXT, StartChoice, TokenizerHints};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Once, OnceLock};
-use tokenizers::Tokenizer;
+use tokenizers::{AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
 /// Bytes of a text that is tokenised at once, at most. Longer ones are tokenised in passages.
 const WHOLE: usize = 1 << 21;
@@ -62,8 +63,8 @@ impl Tokens {
         let wrong = |what: String| Diagnostic::new(place, what).code(ErrorCode::TOKENIZER);
         let allowed = allowed::allowed(json)
             .map_err(|what| wrong(what).note("docs/cli.md lists the pieces of a tokenizer that are read"))?;
-        let AllowedTokenizer { json, before, added, slow, prepends, rewrites, joins } = allowed;
-        let tokenizer: Tokenizer = caught(|| serde_json::from_value(json))
+        let AllowedTokenizer { model, pieces, added_tokens, before, added, slow, prepends, rewrites, joins } = allowed;
+        let tokenizer = caught(|| assembled(model, pieces, added_tokens))
             .map_err(&wrong)?
             .map_err(|e| wrong(format!("is not a tokenizer.json: {e}")))?;
         // The crate numbers them itself where they do not follow the vocabulary.
@@ -316,6 +317,21 @@ impl Tokens {
             )
         })
     }
+}
+
+/// A tokenizer of its pieces. The crate reads it whole as well, but copies the vocabulary four times to find out which model it is.
+fn assembled(model: Json, pieces: [Json; 3], added_tokens: Json) -> Result<Tokenizer, tokenizers::Error> {
+    let model = match model["type"].as_str() {
+        Some("BPE") => ModelWrapper::BPE(serde_json::from_value(model)?),
+        _ => serde_json::from_value(model)?,
+    };
+    let mut tokenizer = Tokenizer::new(model);
+    let [normalizer, pre_tokenizer, decoder] = pieces;
+    tokenizer.with_normalizer(serde_json::from_value::<Option<NormalizerWrapper>>(normalizer)?)?;
+    tokenizer.with_pre_tokenizer(serde_json::from_value::<Option<PreTokenizerWrapper>>(pre_tokenizer)?);
+    tokenizer.with_decoder(serde_json::from_value::<Option<DecoderWrapper>>(decoder)?);
+    tokenizer.add_tokens(serde_json::from_value::<Vec<AddedToken>>(added_tokens)?)?;
+    Ok(tokenizer)
 }
 
 /// Where the first passage of a text ends; `None`: more of the text is needed.

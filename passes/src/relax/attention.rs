@@ -242,8 +242,6 @@ impl Relaxing {
     /// What is added to the sums of each head's weights, `[heads, 1, 1]`; it trains.
     fn sink(&mut self, sink: &Weight, heads: Heads) -> Result<Value, Diagnostic> {
         let sink = self.factor(sink)?;
-        let least = self.number(LEAST);
-        let sink = self.two(Binary::Add, sink, least)?;
         self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[heads.query as usize, 1, 1]))), &[sink])
     }
 
@@ -276,6 +274,9 @@ impl Relaxing {
         let mut sum = self.training(TrainingOp::ReduceSum(shape), &[weights])?;
         if let Some(more) = more {
             sum = self.two(Binary::Add, sum, more)?;
+            // Sums that are not 0 stay as they are: means of small whole numbers are often at a threshold.
+            let (least, most) = (Scalar::new(LEAST), Scalar::new(f32::MAX));
+            sum = self.training(TrainingOp::Clamp { least, most }, &[sum])?;
         }
         let mean = self.two(Binary::Div, mixed, sum)?;
         self.add(Op::Array(ArrayOp::MergeHeads), &[mean])

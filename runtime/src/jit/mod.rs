@@ -14,6 +14,7 @@ pub mod loop_call;
 pub mod memory;
 pub mod neuron_loop;
 pub mod pass;
+mod repetition;
 mod rows;
 mod rule;
 pub mod schedule;

@@ -1,15 +1,17 @@
 //! The plan as one function: every step a call, to machine code or to the trampoline to the kernels, in order.
 //!
-//! Functions are made once for each distinct work; what differs between layers comes from the step's record. The first
-//! kernel that reports a fault ends the pass with its step.
+//! Functions are made once for each distinct work, and so are the calls of a layer, in a loop over layers that are alike; what
+//! differs between layers comes from the step's record. The first kernel that reports a fault ends the pass with its step.
 
 use crate::jit::emit::Emitter;
 use crate::jit::frame::{Frame, StepRecord};
 use crate::jit::loop_call::tile_inputs;
 use crate::jit::memory::{MachineCode, trampoline};
+use crate::jit::repetition::Repetition;
 use crate::plan::{Plan, RowSet};
 use crate::step::{StepForm, StepKind};
 use cranelift_codegen::Context;
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{AbiParam, FuncRef, InstBuilder, MemFlagsData, Signature, Value, types};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -21,6 +23,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt::Display;
 use std::mem::offset_of;
+use std::ops::Range;
 
 /// Address space for code: 16 MiB keep every call within reach of a near one. A plan of GPT-2 takes some 50 KiB.
 const RESERVED: usize = 16 << 20;
@@ -155,21 +158,47 @@ impl Compiler {
         let (rows, first, wanted) =
             (field(offset_of!(Frame, rows)), field(offset_of!(Frame, first)), field(offset_of!(Frame, wanted)));
         let none = b.ins().iconst(types::I64, 0);
+        let same: Vec<_> = plan.steps.iter().zip(functions).map(|(step, function)| (*function, step.rows)).collect();
+        let layers = Repetition::longest(&same);
         let mut callees: HashMap<FuncId, FuncRef> = HashMap::new();
-        for (i, (step, function)) in plan.steps.iter().zip(functions).enumerate() {
-            let callee = function.unwrap_or(self.trampoline);
-            let callee = *callees.entry(callee).or_insert_with(|| self.module.declare_func_in_func(callee, b.func));
-            let offset = b.ins().iconst(types::I64, (i * size_of::<StepRecord>()) as i64);
-            let record = b.ins().iadd(records, offset);
-            let (first, rows) = match step.rows {
-                RowSet::All => (none, rows),
-                RowSet::Wanted => (first, wanted),
-            };
-            let call = b.ins().call(callee, &[frame, record, first, rows]);
-            if function.is_none() {
-                let fault = b.inst_results(call)[0];
-                return_if_fault(&mut b, i, fault);
+        // Steps of a range, whose records and numbers count from those of a step that is told.
+        let mut steps = |b: &mut FunctionBuilder<'_>, range: Range<usize>, records: Value, number: Value| {
+            for (i, &(function, of)) in same[range].iter().enumerate() {
+                let callee = function.unwrap_or(self.trampoline);
+                let callee = *callees.entry(callee).or_insert_with(|| self.module.declare_func_in_func(callee, b.func));
+                let record = b.ins().iadd_imm_s(records, (i * size_of::<StepRecord>()) as i64);
+                let (first, rows) = match of {
+                    RowSet::All => (none, rows),
+                    RowSet::Wanted => (first, wanted),
+                };
+                let call = b.ins().call(callee, &[frame, record, first, rows]);
+                if function.is_none() {
+                    let fault = b.inst_results(call)[0];
+                    return_if_fault(b, number, i, fault);
+                }
             }
+        };
+        let start = layers.map_or(same.len(), |layers| layers.start);
+        steps(&mut b, 0..start, records, none);
+        if let Some(layers) = layers {
+            let layer = b.create_block();
+            let (record, number) = (b.append_block_param(layer, types::I64), b.append_block_param(layer, types::I64));
+            let at = |b: &mut FunctionBuilder<'_>, step: usize| {
+                let records = b.ins().iadd_imm_s(records, (step * size_of::<StepRecord>()) as i64);
+                (records, b.ins().iconst(types::I64, step as i64))
+            };
+            let (first_record, first_number) = at(&mut b, start);
+            b.ins().jump(layer, &[first_record.into(), first_number.into()]);
+            b.switch_to_block(layer);
+            steps(&mut b, layers.body(), record, number);
+            let record = b.ins().iadd_imm_s(record, (layers.period * size_of::<StepRecord>()) as i64);
+            let number = b.ins().iadd_imm_s(number, layers.period as i64);
+            let is_left = b.ins().icmp_imm_u(IntCC::UnsignedLessThan, number, layers.end() as i64);
+            let rest = b.create_block();
+            b.ins().brif(is_left, layer, &[record.into(), number.into()], rest, &[]);
+            b.switch_to_block(rest);
+            let (record, number) = at(&mut b, layers.end());
+            steps(&mut b, layers.end()..same.len(), record, number);
         }
         b.ins().return_(&[none]);
         b.seal_all_blocks();
@@ -199,13 +228,15 @@ fn step_signature(module: &JITModule) -> Signature {
     signature
 }
 
-fn return_if_fault(b: &mut FunctionBuilder<'_>, step: usize, fault: Value) {
+/// Returns what is said of a fault of step `number + i`.
+fn return_if_fault(b: &mut FunctionBuilder<'_>, number: Value, i: usize, fault: Value) {
     let (bad, good) = (b.create_block(), b.create_block());
     b.ins().brif(fault, bad, &[], good, &[]);
     b.set_cold_block(bad);
     b.switch_to_block(bad);
     let fault = b.ins().uextend(types::I64, fault);
-    let step = b.ins().iconst(types::I64, (step as i64) << 8);
+    let step = b.ins().iadd_imm_s(number, i as i64);
+    let step = b.ins().ishl_imm_u(step, 8);
     let code = b.ins().bor(step, fault);
     b.ins().return_(&[code]);
     b.switch_to_block(good);

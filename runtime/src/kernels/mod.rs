@@ -29,6 +29,7 @@ mod pairs;
 mod panel;
 mod rotary;
 mod ssa;
+mod ssa_bytes;
 mod ssa_long;
 mod synapse;
 #[cfg(test)]

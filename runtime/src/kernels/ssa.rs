@@ -6,15 +6,17 @@
 //!
 //! Few queries: keys are read as they lie, then the values of the keys that fired. Many: keys and values are interleaved once
 //! in 16 bits, and tiles of queries pass over them as tokens pass over a weight; no matrix of all queries by all keys is made. Where
-//! queries come as trains, scores are summed timestep by timestep, Horner over time; the rest is the same.
+//! queries come as trains, scores are summed timestep by timestep, Horner over time; the rest is the same. Where a unit multiplies
+//! matrices and all are levels of 8 bits, it does both sums (`ssa_bytes`).
 
 use super::check::check_attention;
 use super::elementwise::prefetch;
-use super::event_list::count_nonzero;
+use super::event_list::{MOST_IN_TWO, count_nonzero};
 use super::level::StoredLevel;
 use super::neuron::{count, spell_one};
 use super::pairs::{ChannelPair, PAIR, PHASES, PhaseTable};
 use super::panel::OUTPUTS;
+use super::ssa_bytes::{self, ByteScratch};
 use super::topk::outside_topk;
 use super::vectors::interface::{PanelSums, Vectors};
 use snnc_ir::op::Heads;
@@ -71,6 +73,7 @@ pub struct Scratch {
     plane: Vec<i16>,
     keys: Vec<ChannelPair>,
     values: Vec<ChannelPair>,
+    bytes: ByteScratch,
 }
 
 const ZERO: ChannelPair = ChannelPair([0; PAIR * OUTPUTS]);
@@ -125,7 +128,15 @@ pub(super) fn heads<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
         keys: shape.keys,
     };
     let (k, v) = (&k[seen * kd..], &v[seen * kd..]);
-    if queries > FEW {
+    let by_bytes = queries > FEW && shape.steps.is_none() && vectors.multiplies_matrices();
+    let bytes = match (Q::narrow(q), K::narrow(k), V::narrow(v)) {
+        (Some(q), Some(k), Some(v)) if by_bytes && shape.weights.iter().all(|&w| w <= MOST_IN_TWO) => {
+            ssa_bytes::prepare(k, v, &of_head(heads.start), &mut scratch.bytes);
+            Some(q)
+        }
+        _ => None,
+    };
+    if queries > FEW && bytes.is_none() {
         let head = of_head(heads.start);
         transpose_keys(k, &head, &mut scratch.keys);
         interleave_values(v, &head, &mut scratch.values);
@@ -139,7 +150,9 @@ pub(super) fn heads<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
             tally.score_pairs += active as u64 * keys;
             tally.score_additions += count(q, shape.code) * keys;
         }
-        tally.value_keys += if queries > FEW {
+        tally.value_keys += if let Some(q) = bytes {
+            ssa_bytes::many(vectors, q, &head, &mut scratch.bytes, out)
+        } else if queries > FEW {
             many(vectors, q, shape, &head, scratch, out)
         } else {
             few(vectors, q, k, v, shape, &head, scratch, out)
@@ -157,14 +170,14 @@ fn table(weights: &[i32]) -> (f32, PhaseTable) {
 }
 
 /// A head's place in rows, and how its keys fire. Keys are counted from the first that any query sees.
-struct SsaHead<'a> {
+pub(super) struct SsaHead<'a> {
     /// Widths of rows of queries, and of keys and values.
-    d: usize,
-    kd: usize,
+    pub d: usize,
+    pub kd: usize,
     /// Its first channel among queries, and among keys and values.
-    from: usize,
-    shared: usize,
-    width: usize,
+    pub from: usize,
+    pub shared: usize,
+    pub width: usize,
     /// Its first channel in rows of results, and their width.
     out: [usize; 2],
     slope: f32,
@@ -182,21 +195,21 @@ struct SsaHead<'a> {
 impl SsaHead<'_> {
     /// Keys that query `i` sees.
     #[inline(always)]
-    fn keys_met(&self, i: usize) -> Range<usize> {
+    pub fn keys_met(&self, i: usize) -> Range<usize> {
         let at = self.past + i;
         self.window.first_key(self.seen + at) - self.seen..at + 1
     }
 
     /// Its place in query `i`'s row of results.
     #[inline(always)]
-    fn results(&self, i: usize) -> Range<usize> {
+    pub fn results(&self, i: usize) -> Range<usize> {
         let [from, stride] = self.out;
         i * stride + from..i * stride + from + self.width
     }
 
     /// Weights of all keys; what they are together.
     #[inline(always)]
-    fn fire(&self, vectors: impl Vectors, scores: &mut [i32], weights: &mut [i16]) -> i32 {
+    pub fn fire(&self, vectors: impl Vectors, scores: &mut [i32], weights: &mut [i16]) -> i32 {
         let silent = self.keys.map_or(Vec::new(), |most| outside_topk(scores, most));
         let best = scores.iter().copied().fold(i32::MIN, i32::max);
         for score in scores.iter_mut() {

@@ -395,7 +395,7 @@ proptest! {
 
     #[test]
     fn dots_and_weighted_sums_are_exact(
-        n in 1usize..40, past in 0usize..150, kv in 1usize..3, group in 1usize..4, window in 0usize..190,
+        n in 1usize..90, past in 0usize..150, kv in 1usize..3, group in 1usize..4, window in 0usize..190,
         width in 1usize..140, unary: bool, seed: u64
     ) {
         // Every second one without a window.

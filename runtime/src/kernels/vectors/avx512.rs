@@ -164,6 +164,11 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
+    fn multiplies_matrices(self) -> bool {
+        tiles::available()
+    }
+
+    #[inline(always)]
     fn tile_pairs<const T: usize>(self, x: [&[i16]; T], block: &[ChannelPair], sums: &mut [PanelSums; T]) {
         assert!(x.iter().all(|x| x.len() == block.len() * PAIR), "two inputs for each pair");
         let x = x.map(<[i16]>::as_ptr);

@@ -45,6 +45,11 @@ pub trait Vectors: Copy {
         false
     }
 
+    /// Whether there is a unit that multiplies matrices: `multiply` then takes 16 tokens or more.
+    fn multiplies_matrices(self) -> bool {
+        false
+    }
+
     /// The same as `tile` with 16-bit inputs and weights in pairs: `sums += x w`.
     fn tile_pairs<const T: usize>(self, x: [&[i16]; T], block: &[ChannelPair], sums: &mut [PanelSums; T]);
 
