@@ -201,8 +201,8 @@ fn constants_come_back() {
 fn a_trained_program_is_what_was_trained() {
     let text = ids(400, CONFIG.vocabulary);
     let window = &text[..=WINDOW];
-    // Of Llama's kind not all programs are near enough yet: one whose attention is `linear` loses a fifth.
-    for Taught { name, teacher, program } in gpt2s() {
+
+    for Taught { name, teacher, program } in programs() {
         let reference = run(&teacher, options(Engine::Interpreter), &[&window[..WINDOW]]).logits();
         let mut trainer = trainer(&program, &teacher, Trainable::Ssa, 2);
         for _ in 0..12 {
