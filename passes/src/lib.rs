@@ -20,6 +20,7 @@ pub mod hybrid;
 pub mod levels;
 pub mod observed;
 pub mod options;
+pub mod orthogonal;
 pub mod pipeline;
 pub mod quantise;
 pub mod raise;
