@@ -26,6 +26,7 @@ pub mod quantise;
 pub mod raise;
 pub mod relax;
 pub mod residual;
+pub mod rotate;
 mod shared_channels;
 pub mod simplify;
 pub mod sites;
