@@ -228,6 +228,9 @@ fn settings(case: &CaseFile) -> Result<PassSettings, String> {
             _ => None,
         };
     }
+    if let Some(what) = case.get("rotate") {
+        quant.rotate = snnc::quant_options::rotate(what)?;
+    }
     let train = match case.get("train") {
         None | Some("all") => Trainable::All,
         Some("thresholds") => Trainable::Thresholds,

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 pub struct OptCommand {
     /// The program's text
     program: PathBuf,
-    /// The passes, one after the other: raise, simplify, quantise, spike, fold, tie_embedding, collapse, relax, gradient.
+    /// The passes, one after the other: raise, simplify, rotate, quantise, spike, fold, tie_embedding, collapse, relax, gradient.
     /// Without any, the program is checked and printed
     #[arg(long, value_name = "PASS[,PASS...]", value_delimiter = ',')]
     passes: Vec<String>,

@@ -2,11 +2,11 @@
 
 use clap::{Args, ValueEnum};
 use snnc::quant_options::{
-    AttentionName, Choices, CodeName, QuantSpelling, attention, codes, neuron, phases, thresholds, timesteps,
+    AttentionName, Choices, CodeName, QuantSpelling, attention, codes, neuron, phases, rotate, thresholds, timesteps,
 };
 use snnc_ir::Diagnostic;
 use snnc_ir::membrane::Membrane;
-use snnc_passes::options::{PHASES, QuantOptions, Thresholds, ZeroPoint};
+use snnc_passes::options::{PHASES, QuantOptions, Rotate, Thresholds, ZeroPoint};
 
 /// Levels and their spelling, site by site.
 #[derive(Args, Clone, Debug)]
@@ -55,6 +55,13 @@ pub struct QuantArgs {
     /// Table that the embedding reads: the tied head's weight where it is near enough, or a larger one of its own in f32
     #[arg(long, value_enum, default_value = "shared")]
     embedding: EmbeddingName,
+    /// What is turned by orthogonal matrices before levels are chosen: `auto`, `none`, or some of `residual,heads`.
+    ///
+    /// The network computes the same, but no channel is far larger than the others.
+    /// `residual` is the residual stream, `heads` the values of each head of attention.
+    /// `auto` rotates what it can where channels behind norms are far apart on the sample.
+    #[arg(long, value_name = "WHAT", default_value = "auto", value_parser = rotate)]
+    rotate: Rotate,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +117,7 @@ impl QuantArgs {
             phases: self.phases,
             exact_weights: self.weights == WeightsName::F32,
             own_embedding: self.embedding == EmbeddingName::Own,
+            rotate: self.rotate,
         };
         spelling.options()
     }

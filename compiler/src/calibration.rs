@@ -13,6 +13,7 @@ use snnc_ir::{Code, Diagnostic, Graph, Op, Value};
 use snnc_passes::features::Features;
 use snnc_passes::fit::{QuantParams, QuantPlan, Residual};
 use snnc_passes::levels::Levels;
+use snnc_passes::options::Rotations;
 use snnc_passes::sites::{SiteValue, sites};
 
 /// The `calibration` section of a `.snn` file.
@@ -28,6 +29,8 @@ pub struct Calibration {
     pub seen: Vec<bool>,
     /// The levels of every site.
     pub quant_plan: QuantPlan,
+    /// What of the network is rotated: the levels are those of the rotated network.
+    pub rotations: Rotations,
     /// What the neurons of unary sites are, where they are time-stepped.
     pub membrane: Option<Membrane>,
     /// By site, in the order of `quant_plan`.
@@ -60,6 +63,9 @@ struct CalibrationSection {
     seen: String,
     phases: u32,
     exact_weights: bool,
+    /// What is rotated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rotated: Vec<String>,
     /// `null`: a site that stays dense.
     sites: IndexMap<String, Option<SiteRecord>>,
     /// By attention.
@@ -159,6 +165,7 @@ impl Calibration {
             seen: bits(&self.seen),
             phases: plan.phases,
             exact_weights: plan.exact_weights,
+            rotated: self.rotations.names().into_iter().map(str::to_string).collect(),
             sites: sites(graph).iter().filter_map(site).collect(),
             heads: heads.map(|[q, k]| HeadUnits { q: HexFloats(q.clone()), k: HexFloats(k.clone()) }).collect(),
             attention: if attention.iter().any(Option::is_some) { attention } else { Vec::new() },
@@ -183,11 +190,28 @@ impl Calibration {
         })
     }
 
-    /// Reads what `json` wrote, for the Tensor graph of the same network.
+    /// What a section says is rotated.
+    ///
+    /// # Errors
+    /// The section is not one of this version.
+    pub fn rotations(section: &[u8]) -> Result<Rotations, Diagnostic> {
+        #[derive(Deserialize)]
+        struct Rotated {
+            #[serde(default)]
+            rotated: Vec<String>,
+        }
+        let section: Rotated =
+            serde_json::from_slice(section).map_err(|e| broken(&format!("is not understood ({e})")))?;
+        let names = section.rotated.iter().map(String::as_str);
+        Rotations::named(names).ok_or_else(|| broken("names what cannot be rotated"))
+    }
+
+    /// Reads what `json` wrote, for the Tensor graph of the same network, rotated alike.
     ///
     /// # Errors
     /// The section is not one of this version, or belongs to another network.
     pub fn read(section: &[u8], graph: &Graph) -> Result<Self, Diagnostic> {
+        let rotations = Self::rotations(section)?;
         let section: CalibrationSection =
             serde_json::from_slice(section).map_err(|e| broken(&format!("is not understood ({e})")))?;
         let mut quant_plan = QuantPlan {
@@ -220,6 +244,7 @@ impl Calibration {
             windows: section.windows,
             tokens: section.tokens,
             quant_plan,
+            rotations,
             fired,
         })
     }

@@ -122,12 +122,14 @@ pub fn compile(
             let in_the_file = diagnostics.iter().any(|diagnostic| diagnostic.code == ErrorCode::PASS);
             if in_the_file { files::at(path, diagnostics) } else { diagnostics }
         })?;
-    let Converted { graph, calibration, section } = converted;
+    let Converted { graph, calibration, rotation, rotate, section } = converted;
+    let kept = spelled(&QuantOptions { rotate, ..options.quant.clone() });
     let record = ProgramRecord {
         compiler: Some(format!("snnc {}", env!("CARGO_PKG_VERSION"))),
         source: Some(source),
         import: proof.as_ref().map(Proof::record),
-        options: Some(spelled(&options.quant)),
+        rotation,
+        options: Some(kept.clone()),
         ..ProgramRecord::default()
     };
     needs_training(&graph).iter().chain(&integrates_first(&graph)).for_each(|words| progress.warn(words));
@@ -139,7 +141,7 @@ pub fn compile(
         calibration: Some(section.to_string().into_bytes()),
         provenance: Some(record.to_bytes()),
     };
-    Ok(CompiledModel { file, calibration, proof, options: spelled(&options.quant) })
+    Ok(CompiledModel { file, calibration, proof, options: kept })
 }
 
 /// The name of a price list, and beside the network in each number format the share of energy that is saved.

@@ -6,13 +6,15 @@ use crate::describe::token_table;
 use crate::id_file::IdFile;
 use crate::progress::{Progress, Silent, Workers};
 use crate::reading::{self, ids_from};
+use crate::record::RotationRecord;
+use crate::rotation::{self, Rotated};
 use crate::texts::SampleText;
 use crate::tokens::Tokens;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::random::SplitMix64;
 use snnc_ir::{Diagnostic, Graph, Stage, Value};
 use snnc_passes::fit::{QuantParams, fit};
-use snnc_passes::options::QuantOptions;
+use snnc_passes::options::{QuantOptions, Rotate};
 use snnc_passes::{Context, Pass, front_and_back, run};
 
 /// Text that ranges are measured on where the user gives none: written by the demo model itself, at temperature 1.
@@ -73,7 +75,11 @@ pub struct Converted {
     pub graph: Graph,
     /// What levels were measured on, and which they are.
     pub calibration: Calibration,
-    /// The same for the file's `calibration` section.
+    /// How near the rotated network is to the one before; `None` where nothing was rotated.
+    pub rotation: Option<RotationRecord>,
+    /// What was rotated, as a choice that does the same again.
+    pub rotate: Rotate,
+    /// What levels were measured on, for the file's `calibration` section.
     pub section: serde_json::Value,
 }
 
@@ -154,7 +160,11 @@ pub fn spiking_watched(
     let (_, back) = front_and_back();
     options.quant.check(&tensor)?;
     let (windows, source) = sample_windows(&tensor, sample, options.calibration_tokens)?;
-    let seen = calibrate::calibrate(&tensor, &windows, Workers { threads: options.threads, progress })?;
+    let workers = Workers { threads: options.threads, progress };
+    let rotated = rotation::rotated(tensor, options.quant.rotate, &windows, workers, watch)?;
+    let rotate = rotated.choice(options.quant.rotate);
+    let Rotated { tensor, rotations, record: rotation } = rotated;
+    let seen = calibrate::calibrate(&tensor, &windows, workers)?;
     let quant_plan = fit(&tensor, &seen, &options.quant)?;
     let fired = |(site, fit): (&Value, &Option<QuantParams>)| {
         let (Some(fit), seen) = (fit, &seen[site]) else { return Fired::default() };
@@ -167,6 +177,7 @@ pub fn spiking_watched(
         seen: ids_of(&windows, vocabulary(&tensor)?),
         fired: quant_plan.sites.iter().map(fired).collect(),
         membrane: options.quant.membrane,
+        rotations,
         quant_plan: quant_plan.clone(),
     };
     drop(seen);
@@ -174,13 +185,14 @@ pub fn spiking_watched(
     let QuantOptions { membrane, own_embedding, .. } = options.quant;
     let graph = run(back, tensor, &Context { quant_plan, membrane, own_embedding, ..Context::default() }, watch)?;
     // Files hold weights as kernels walk them.
-    Ok(Converted { graph: graph.in_panels(), calibration, section })
+    Ok(Converted { graph: graph.in_panels(), calibration, rotation, rotate, section })
 }
 
 /// Tokens of a trial.
 const TRIAL_TOKENS: usize = 16;
 
-/// Tensor to Spiking by the default options, on a few tokens and without keeping anything: whether it can be done.
+/// Tensor to Spiking by the default options, on a few tokens and without keeping anything: whether it can be done. Nothing is rotated,
+/// since that changes no operation.
 ///
 /// # Errors
 /// As of `spiking`.

@@ -13,6 +13,7 @@ use crate::program_lints::{much_worse, program_lints};
 use crate::progress::{Progress, Workers};
 use crate::reading::{TextIds, ids_for};
 use crate::recall::recall;
+use crate::rotation::as_calibrated;
 use crate::tokens::start::StartChoice;
 use serde_json::Value as Json;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
@@ -173,6 +174,7 @@ pub fn ledger_of(
         let message = "keeps nothing of its calibration, so its levels are not known";
         Diagnostics::from(Diagnostic::new(model.display().to_string(), message).note("compile the model again"))
     })?;
+    let tensor = &as_calibrated(tensor.clone(), section, &mut |_, _, _| {}).map_err(|e| files::at(model, e))?;
     let calibration = Calibration::read(section, tensor).map_err(|e| files::at(model, e.into()))?;
     let windows = ledger::windows(tensor, ids, tokens.unwrap_or_else(|| ledger::tokens(tensor)));
     ledger(tensor, &calibration, ids, &windows, workers)

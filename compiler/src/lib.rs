@@ -65,6 +65,7 @@ pub mod reading;
 pub mod recall;
 pub mod record;
 pub mod report;
+pub mod rotation;
 pub mod schema;
 pub mod sliding;
 pub mod texts;

@@ -12,9 +12,9 @@ use snnc_ir::verify::verify;
 use snnc_ir::{Diagnostic, Graph, Stage, Value, Weight};
 use snnc_passes::cost::parts;
 use snnc_passes::fit::fit;
-use snnc_passes::options::QuantOptions;
+use snnc_passes::options::{QuantOptions, Rotate};
 use snnc_passes::relax::{Loss, Recipe, relax};
-use snnc_passes::{Context, Pass, STANDARD, collapse, gradient};
+use snnc_passes::{Context, Pass, STANDARD, collapse, gradient, rotate};
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -56,6 +56,7 @@ pub const PASSES: &[NamedPass] = &[
         needs: &[Stage::Tensor],
         run: |graph, settings| standard("simplify", graph, settings),
     },
+    NamedPass { name: "rotate", needs: &[Stage::Tensor], run: rotated },
     NamedPass { name: "quantise", needs: &[Stage::Tensor], run: quantise },
     NamedPass { name: "spike", needs: &[Stage::Quantised], run: |graph, settings| standard("spike", graph, settings) },
     NamedPass { name: "fold", needs: &[Stage::Spiking], run: |graph, settings| standard("fold", graph, settings) },
@@ -72,6 +73,15 @@ pub const PASSES: &[NamedPass] = &[
 fn context(settings: &PassSettings) -> Context {
     let QuantOptions { membrane, own_embedding, .. } = settings.quant;
     Context { membrane, own_embedding, rounded: settings.rounded, ..Context::default() }
+}
+
+/// What is asked for; all that can be without a wish.
+fn rotated(graph: Graph, settings: &PassSettings) -> Result<Graph, Diagnostics> {
+    let rotations = match settings.quant.rotate {
+        Rotate::Auto => rotate::possible(&graph).0,
+        Rotate::These(rotations) => rotations,
+    };
+    rotate::rotate(&graph, &Context { rotations, ..context(settings) })
 }
 
 fn standard(name: &str, graph: Graph, settings: &PassSettings) -> Result<Graph, Diagnostics> {

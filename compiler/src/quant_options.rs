@@ -7,7 +7,7 @@ use snnc_ir::membrane::Membrane;
 use snnc_ir::ssa::{GUARD, Output, Ssa};
 use snnc_ir::{Code, Diagnostic};
 use snnc_passes::levels::Levels;
-use snnc_passes::options::{Override, PHASES, PHASES_MOST, QuantOptions, Thresholds, ZeroPoint};
+use snnc_passes::options::{Override, PHASES, PHASES_MOST, QuantOptions, Rotate, Rotations, Thresholds, ZeroPoint};
 
 /// Levels and their spelling, site by site, as a user wrote them.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct QuantSpelling {
     pub exact_weights: bool,
     /// Keep an embedding table of its own.
     pub own_embedding: bool,
+    /// What is rotated.
+    pub rotate: Rotate,
 }
 
 impl Default for QuantSpelling {
@@ -47,6 +49,7 @@ impl Default for QuantSpelling {
             phases: PHASES,
             exact_weights: false,
             own_embedding: false,
+            rotate: Rotate::Auto,
         }
     }
 }
@@ -86,6 +89,7 @@ pub fn parse(text: &str) -> Result<QuantSpelling, Diagnostic> {
             "--phases" => spelling.phases = phases(value).map_err(wrong)?,
             "--weights" => spelling.exact_weights = one_of(["i8", "f32"])?,
             "--embedding" => spelling.own_embedding = one_of(["shared", "own"])?,
+            "--rotate" => spelling.rotate = rotate(value).map_err(wrong)?,
             _ => return Err(wrong("is no option of a conversion".into())),
         }
     }
@@ -243,6 +247,21 @@ pub fn thresholds(text: &str) -> Result<Thresholds, String> {
     found.ok_or_else(|| format!("there are no thresholds `{text}`; there are {}", names()))
 }
 
+/// What is rotated.
+///
+/// # Errors
+/// A name that is none.
+pub fn rotate(text: &str) -> Result<Rotate, String> {
+    match text {
+        "auto" => Ok(Rotate::Auto),
+        "none" => Ok(Rotate::These(Rotations::default())),
+        names => Rotations::named(names.split(',')).map(Rotate::These).ok_or_else(|| {
+            let known = Rotations::NAMES.join(", ");
+            format!("`{text}` cannot be rotated; there are auto, none, or some of {known}")
+        }),
+    }
+}
+
 /// Timesteps by site.
 ///
 /// # Errors
@@ -299,6 +318,7 @@ impl QuantSpelling {
             phases: self.phases,
             exact_weights: self.exact_weights,
             own_embedding: self.own_embedding,
+            rotate: self.rotate,
         })
     }
 
@@ -371,6 +391,10 @@ pub fn spelled(options: &QuantOptions) -> String {
     if options.own_embedding {
         flags += " --embedding own";
     }
+    if let Rotate::These(rotations) = options.rotate {
+        let names = rotations.names();
+        flags += &format!(" --rotate {}", if names.is_empty() { "none".into() } else { names.join(",") });
+    }
     flags
 }
 
@@ -406,10 +430,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_rotated_is_named() {
+        for (line, wanted) in [
+            ("--rotate auto", "--timesteps 7"),
+            ("--rotate none", "--timesteps 7 --rotate none"),
+            ("--rotate heads,residual", "--timesteps 7 --rotate residual,heads"),
+        ] {
+            assert_eq!(asked(line).as_deref(), Ok(wanted), "{line}");
+        }
+        for line in ["--rotate hands", "--rotate residual,", "--rotate none,heads"] {
+            let told = asked(line).expect_err(line);
+            assert!(told.contains("there are auto, none, or some of residual, heads"), "{line}: {told}");
+        }
+    }
+
+    #[test]
     fn options_that_a_program_keeps_are_asked_again() {
         let again = |line: &str| training_free(line).map(|options| spelled(&options));
-        let kept = asked("--timesteps 4,head=5 --centre error --attention linear,0=lif --phases 4 --embedding own");
-        let plain = asked("--timesteps 4,head=5 --centre error --phases 4 --embedding own");
+        let kept = asked(
+            "--timesteps 4,head=5 --centre error --attention linear,0=lif --phases 4 --embedding own --rotate heads",
+        );
+        let plain = asked("--timesteps 4,head=5 --centre error --phases 4 --embedding own --rotate heads");
         assert_eq!(again(&kept.expect("it is right")), plain.ok());
         assert_eq!(again("--timesteps many"), None);
     }

@@ -20,6 +20,9 @@ pub struct ProgramRecord {
     /// How near the imported network is to its file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub import: Option<ImportRecord>,
+    /// How near the rotated network is to the one before; absent where nothing was rotated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RotationRecord>,
     /// The options of the conversion, as a user types them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub options: Option<String>,
@@ -91,6 +94,32 @@ pub struct ImportRecord {
     pub tolerance: f32,
     /// Whether the file rounds activations, which the network does not.
     pub rounds_activations: bool,
+}
+
+/// What was rotated, and how near the network stayed to what it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RotationRecord {
+    /// `residual`, `heads`.
+    pub rotated: Vec<String>,
+    /// Largest difference of a logit.
+    pub difference: f32,
+    /// Range of the logits before.
+    pub range: f32,
+    /// Tokens that were run.
+    pub tokens: usize,
+}
+
+impl RotationRecord {
+    /// One line for a person.
+    pub fn line(&self) -> String {
+        let share = self.difference / self.range.max(f32::MIN_POSITIVE);
+        format!(
+            "rotated: {}; logits differ from those before by at most {share:.1e} of their range {:.1} ({} random tokens)",
+            self.rotated.join(", "),
+            self.range,
+            self.tokens
+        )
+    }
 }
 
 /// Which layers a hybrid keeps with attention by time to first spike.

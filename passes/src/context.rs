@@ -1,13 +1,16 @@
 //! What passes know besides the graph.
 
 use crate::fit::QuantPlan;
+use crate::options::Rotations;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::site::Site;
 
 /// What passes know besides the graph.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
-    /// The levels of every site, by value of the simplified graph.
+    /// What `rotate` turns.
+    pub rotations: Rotations,
+    /// The levels of every site, by value of the simplified and rotated graph.
     pub quant_plan: QuantPlan,
     /// Time-stepped neurons take the place of integrate-then-fire neurons, where a unary code allows.
     pub membrane: Option<Membrane>,

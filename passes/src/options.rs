@@ -44,6 +44,8 @@ pub struct QuantOptions {
     pub exact_weights: bool,
     /// Whether the embedding keeps its table where it might read a tied head's weight.
     pub own_embedding: bool,
+    /// What is turned by orthogonal matrices before levels are chosen.
+    pub rotate: Rotate,
 }
 
 /// Phases an octave of time-to-first-spike attention: weights within 4.4 % of the exact exponential, unbiased.
@@ -71,6 +73,7 @@ impl QuantOptions {
             phases: PHASES,
             exact_weights: false,
             own_embedding: false,
+            rotate: Rotate::default(),
         }
     }
 
@@ -247,4 +250,42 @@ impl ZeroPoint {
             ZeroPoint::Error => 0.8,
         }
     }
+}
+
+/// What of a network is turned by orthogonal matrices, so that no channel is far larger than the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rotations {
+    /// The residual stream, as a whole.
+    pub residual: bool,
+    /// The values of attention, head by head.
+    pub heads: bool,
+}
+
+impl Rotations {
+    /// What users call them, in the order of the help text.
+    pub const NAMES: [&str; 2] = ["residual", "heads"];
+
+    /// Which of `NAMES` they are.
+    pub fn names(self) -> Vec<&'static str> {
+        Self::NAMES.into_iter().zip([self.residual, self.heads]).filter(|(_, is)| *is).map(|(name, _)| name).collect()
+    }
+
+    /// Those of these names; `None` where a name is of none.
+    pub fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        names.into_iter().try_fold(Self::default(), |all, name| match name {
+            "residual" => Some(Self { residual: true, ..all }),
+            "heads" => Some(Self { heads: true, ..all }),
+            _ => None,
+        })
+    }
+}
+
+/// What a user asks to be rotated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rotate {
+    /// What can be, where channels behind norms are far apart on the sample.
+    #[default]
+    Auto,
+    /// These and no others.
+    These(Rotations),
 }

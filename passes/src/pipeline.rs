@@ -5,6 +5,7 @@ use crate::egraph::rule::RewriteRule;
 use crate::fold::fold;
 use crate::quantise::quantise;
 use crate::raise::raise;
+use crate::rotate::rotate;
 use crate::simplify::simplify;
 use crate::spike::spike;
 use crate::tie_embedding::tie_embedding;
@@ -37,7 +38,9 @@ pub const STANDARD: &[Pass] = &[
     Pass { name: "raise",    needs: Stage::Imported,  gives: Stage::Tensor,    run: raise },
     // Norms, linear, curve, attention, positions; nothing else between embedding and logits.
     Pass { name: "simplify", needs: Stage::Tensor,    gives: Stage::Tensor,    run: simplify },
-    // Gains and means are in weights. What sites hold is measured on this graph; `fit` chooses their levels.
+    // Gains and means are in weights: this is the dense network that others are compared with.
+    Pass { name: "rotate",   needs: Stage::Tensor,    gives: Stage::Tensor,    run: rotate },
+    // No channel is far larger than the others. What sites hold is measured on this graph; `fit` chooses their levels.
     Pass { name: "quantise", needs: Stage::Tensor,    gives: Stage::Quantised, run: quantise },
     // Levels and int8 weights; whatever the conversion loses is lost by now.
     Pass { name: "spike",    needs: Stage::Quantised, gives: Stage::Spiking,   run: spike },
@@ -52,16 +55,28 @@ pub const STANDARD: &[Pass] = &[
 pub const RULES: [(&str, &[RewriteRule]); 3] =
     [("raise", crate::raise::RULES), ("simplify", crate::simplify::RULES), ("collapse", crate::collapse::RULES)];
 
-/// Passes up to the graph that ranges are measured on, and those after it.
+/// Passes up to the dense network, and those that follow `rotation`, behind which ranges are measured.
 ///
 /// ```
-/// let (front, back) = snnc_passes::front_and_back();
+/// use snnc_passes::{front_and_back, pipeline::rotation};
+///
+/// let (front, back) = front_and_back();
 /// assert_eq!(front.iter().map(|pass| pass.name).collect::<Vec<_>>(), ["raise", "simplify"]);
+/// assert_eq!(rotation()[0].name, "rotate");
 /// assert_eq!(back[0].name, "quantise");
 /// ```
 pub fn front_and_back() -> (&'static [Pass], &'static [Pass]) {
-    let at = STANDARD.iter().position(|pass| pass.name == "quantise").unwrap_or(STANDARD.len());
-    STANDARD.split_at(at)
+    let at = place("rotate");
+    (&STANDARD[..at], &STANDARD[at + rotation().len()..])
+}
+
+/// The pass between the dense network and the graph that ranges are measured on.
+pub fn rotation() -> &'static [Pass] {
+    &STANDARD[place("rotate")..place("quantise")]
+}
+
+fn place(name: &str) -> usize {
+    STANDARD.iter().position(|pass| pass.name == name).unwrap_or(STANDARD.len())
 }
 
 /// Runs `passes` in order, shows `(pass, before, after)` to `watch` and verifies. A graph that is refused was shown.

@@ -5,6 +5,7 @@
 
 use crate::calibration::Calibration;
 use crate::convert;
+use crate::rotation::as_calibrated;
 use schemars::JsonSchema;
 use serde::Serialize;
 use similar::{Algorithm, ChangeTag, capture_diff_slices};
@@ -56,6 +57,7 @@ pub fn passes(
             listing.add("imported", &imported);
             let mut watch = |pass: &Pass, _: &Graph, after: &Graph| listing.add(pass.name, after);
             let tensor = convert::dense(imported, rounded, &mut watch)?;
+            let tensor = as_calibrated(tensor, section, &mut watch)?;
             let calibration = Calibration::read(section, &tensor)?;
             let membrane = calibration.membrane;
             let context = Context { quant_plan: calibration.quant_plan, membrane, own_embedding, ..Context::default() };

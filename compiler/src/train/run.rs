@@ -19,6 +19,7 @@ use crate::progress::{Progress, Workers};
 use crate::quant_options::training_free;
 use crate::reading::IdSource;
 use crate::record::{HybridRecord, ProgramRecord};
+use crate::rotation::as_calibrated;
 use crate::tokens::Tokens;
 use crate::tokens::start::StartChoice;
 use snnc_ir::ErrorCode;
@@ -27,6 +28,7 @@ use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::Surrogate;
 use snnc_ir::{Diagnostic, Graph, text};
 use snnc_passes::apply_parameters::apply_parameters;
+use snnc_passes::options::{QuantOptions, Rotate, Rotations};
 use snnc_passes::relax::{Loss, Recipe, Trainable as Parameters};
 use snnc_runtime::{Options, Program};
 use std::path::{Path, PathBuf};
@@ -326,7 +328,7 @@ pub fn train(
     let checkpoint = Checkpoint::begin(options)?;
     let file = program_file(&options.program)?;
     let tokens = tokenizer_of(&file, options)?;
-    let reference = reference_graph(&options.reference, &options.onnx, &file.graph)?;
+    let reference = reference_graph(&options.reference, &options.onnx, &file)?;
     let context = file.graph.context.min(reference.context) as usize;
     let corpus = corpus(options, &file, tokens.as_ref(), context)?;
     let mut run = TrainingRun { options, progress, watch, checkpoint };
@@ -373,8 +375,9 @@ fn tokenizer_of(file: &File, options: &TrainOptions) -> Result<Option<Tokens>, D
     stored.map(|stored| tokens_for(&file.graph, &stored, &options.start)).transpose()
 }
 
-/// The dense network, which must be of the program's vocabulary.
-fn reference_graph(path: &Path, onnx: &OnnxOptions, program: &Graph) -> Result<Graph, Diagnostics> {
+/// The dense network, which must be of the program's vocabulary. It is rotated as the program is, so that blocks add the same parts to
+/// the residual stream.
+fn reference_graph(path: &Path, onnx: &OnnxOptions, program: &File) -> Result<Graph, Diagnostics> {
     let source = Loaded::read(path, onnx)?.source;
     let refused = |message: &str| {
         let note = "name the ONNX file or folder that the program was compiled from";
@@ -385,10 +388,13 @@ fn reference_graph(path: &Path, onnx: &OnnxOptions, program: &Graph) -> Result<G
     }
     let tensor = convert::dense(source.graph, source.rounded, &mut |_, _, _| {})?;
     let width = |graph: &Graph| graph.outputs.first().and_then(|(_, value)| graph.ty(*value).shape().width());
-    if width(&tensor) != width(program) {
+    if width(&tensor) != width(&program.graph) {
         return Err(refused("predicts another vocabulary than the program"));
     }
-    Ok(tensor)
+    match &program.calibration {
+        Some(section) => as_calibrated(tensor, section, &mut |_, _, _| {}),
+        None => Ok(tensor),
+    }
 }
 
 fn corpus<'a>(
@@ -600,7 +606,8 @@ impl TrainingRun<'_, '_> {
             );
         }
         let convert_options = convert::ConvertOptions {
-            quant: options.unwrap_or_default(),
+            // The reference is rotated already.
+            quant: QuantOptions { rotate: Rotate::These(Rotations::default()), ..options.unwrap_or_default() },
             calibration_tokens: convert::calibration_tokens(reference.parameters()),
             threads: self.options.threads,
         };

@@ -10,6 +10,7 @@ use crate::model::{Loaded, calibration_sample};
 use crate::progress::{Progress, Workers};
 use crate::quant_options::spelled;
 use crate::reading::ids_for;
+use crate::rotation;
 use crate::tokens::Tokens;
 use crate::tokens::start::StartChoice;
 use schemars::JsonSchema;
@@ -18,7 +19,7 @@ use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_passes::levels::Levels;
-use snnc_passes::options::QuantOptions;
+use snnc_passes::options::{QuantOptions, Rotate};
 use snnc_runtime::{Options, Program};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -136,16 +137,20 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
     let calibration_tokens =
         options.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(tensor.parameters())).max(1);
     let (windows, _) = convert::sample_windows(&tensor, &sample, calibration_tokens)?;
+    let workers = Workers { threads: options.threads, progress };
+    let rotated = rotation::rotated(tensor, Rotate::Auto, &windows, workers, &mut |_, _, _| {})?;
+    let rotate = rotated.choice(Rotate::Auto);
+    let tensor = rotated.tensor;
     let goal = options.goal();
     let tuner = Tuner {
         tensor: &tensor,
-        seen: &calibrate(&tensor, &windows, Workers { threads: options.threads, progress })?,
+        seen: &calibrate(&tensor, &windows, workers)?,
         ids: &ids,
         cut,
         probe_tokens: options.probe_tokens.unwrap_or_else(|| ledger::tokens(&tensor)),
         threads: options.threads,
         progress,
-        base: QuantOptions { zero_point: goal.zero_point(), ..QuantOptions::uniform(Levels::default()) },
+        base: QuantOptions { zero_point: goal.zero_point(), rotate, ..QuantOptions::uniform(Levels::default()) },
     };
     let engine = Options { count: false, ..Options::default() };
     let dense = Program::new(Arc::new(tensor.clone()), &engine).map(Arc::new)?;
