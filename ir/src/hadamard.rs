@@ -77,8 +77,8 @@ impl HadamardSize {
 
     /// Every block of a row times the matrix, over the root of its size. The order of operations, which every engine follows:
     /// a block is `order` parts of `2^power` numbers. First part `i` becomes the sum over `j`, ascending, of parts `j` with
-    /// the signs of row `i`. Then, within each part and for `h` = 1, 2, 4, ..., the numbers `(a, b)` that lie `h` apart
-    /// become `(a + b, a - b)`. Then every number is multiplied by `scale`.
+    /// the signs of row `i`, and each sum is multiplied by `scale`. Then, within each part and for `h` = 1, 2, 4, ..., the
+    /// numbers `(a, b)` that lie `h` apart become `(a + b, a - b)`.
     ///
     /// Panics where blocks do not divide the row: a precondition of the caller.
     pub fn transform<R: Real>(self, row: &[R]) -> Vec<R> {
@@ -87,14 +87,14 @@ impl HadamardSize {
         let (signs, scale) = (signs(self.order), R::from_f64(self.scale()));
         let mut out = Vec::with_capacity(row.len());
         for block in row.chunks_exact(n) {
-            let mut y = mixed(block, &signs, part);
+            let mut y: Vec<R> = mixed(block, &signs, part).into_iter().map(|sum| sum * scale).collect();
             for half in (0..self.power).map(|stage| 1 << stage) {
                 for pair in y.chunks_exact_mut(2 * half) {
                     let (a, b) = pair.split_at_mut(half);
                     a.iter_mut().zip(b).for_each(|(a, b)| (*a, *b) = (*a + *b, *a - *b));
                 }
             }
-            out.extend(y.into_iter().map(|y| y * scale));
+            out.extend(y);
         }
         out
     }

@@ -25,6 +25,7 @@ pub mod quantise;
 pub mod raise;
 pub mod relax;
 pub mod residual;
+pub mod rotate_hidden;
 mod shared_channels;
 pub mod simplify;
 pub mod sites;

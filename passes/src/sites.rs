@@ -90,10 +90,12 @@ pub fn projections(graph: &Graph) -> Vec<SiteValue> {
     found
 }
 
-/// Whether what lies between a projection and the attention that reads it: a norm of queries or keys, its gain, their rotation.
+/// Whether what lies between a projection and the attention that reads it: a norm of queries or keys, its gain, their rotation, their
+/// transform.
 fn between(op: Op) -> bool {
     match op {
-        Op::Dense(DenseOp::Rotary { .. } | DenseOp::RmsNorm { .. }) | Op::Level(LevelOp::ScaleShift) => true,
+        Op::Dense(DenseOp::Rotary { .. } | DenseOp::RmsNorm { .. } | DenseOp::Hadamard(_))
+        | Op::Level(LevelOp::ScaleShift) => true,
         Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => false,
     }
 }

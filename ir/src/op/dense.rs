@@ -187,4 +187,5 @@ impl DenseOp {
 
 pub(super) const EPS: &str = "a finite eps that is not negative";
 /// What attributes of `hadamard` should be.
-const HADAMARD: &str = "an order of 1 or of a matrix by Paley that is no power of two, at most 256; a power of at most 20; and more than one number";
+const HADAMARD: &str =
+    "an order that is 1 or Paley's and no power of two, at most 256, and a power of at most 20: a block of two or more";

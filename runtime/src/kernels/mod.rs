@@ -17,6 +17,7 @@ mod coincidence;
 mod elementwise;
 mod event_list;
 mod exponential;
+mod float_lanes;
 mod gated_neuron;
 mod hadamard;
 mod level;
@@ -250,7 +251,7 @@ kernels! {
     fn rotary(x: &[f32], turns: &[f32], d: usize, heads: usize, pairs: Pairs, y: &mut [f32]) = rotary::rotary;
 
     /// Blocks of `x`, each times the matrix over the root of its size.
-    fn hadamard(x: &[f32], matrix: &HadamardMatrix, y: &mut [f32]) = hadamard::transform;
+    fn hadamard(x: &[f32], matrix: &HadamardMatrix, y: &mut [f32]) = hadamard::transform with vectors;
 
     /// A curve as `Curve::at_f32` has it, element by element.
     fn curve_f32(curve: Curve, x: &[f32], y: &mut [f32]) = elementwise::curve;
