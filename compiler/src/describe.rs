@@ -71,6 +71,8 @@ pub struct MlpShape {
     pub gated: bool,
     /// Its channels.
     pub width: usize,
+    /// Whether a Hadamard transform turns it before its neurons.
+    pub turned: bool,
 }
 
 /// A network as data.
@@ -290,7 +292,9 @@ impl AttentionShape {
 
 impl MlpShape {
     fn words(&self) -> String {
-        format!("{}{}, {} wide", if self.gated { "gated by " } else { "" }, self.curve.name(), self.width)
+        let (gated, turned) =
+            (if self.gated { "gated by " } else { "" }, if self.turned { ", turned by a Hadamard matrix" } else { "" });
+        format!("{gated}{}, {} wide{turned}", self.curve.name(), self.width)
     }
 }
 
@@ -311,7 +315,8 @@ fn attention(graph: &Graph, node: &Node) -> Option<AttentionShape> {
                 rotary = Some(RotaryShape { pairs, turned });
             }
             Op::Dense(DenseOp::RmsNorm { .. }) => normalised = true,
-            Op::Level(LevelOp::ScaleShift | LevelOp::HeadLinear | LevelOp::Quant { .. })
+            Op::Dense(DenseOp::Hadamard(_))
+            | Op::Level(LevelOp::ScaleShift | LevelOp::HeadLinear | LevelOp::Quant { .. })
             | Op::Spike(SpikeOp::Fire { .. } | SpikeOp::Integrate { .. }) => {}
             Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => break,
         }
@@ -336,7 +341,9 @@ fn mlp(graph: &Graph, value: Value, node: &Node) -> Option<MlpShape> {
         }
         Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => return None,
     };
-    Some(MlpShape { curve, gated, width: node.ty.shape().row_width()? })
+    let turns = |node: &Node| matches!(node.op, Op::Dense(DenseOp::Hadamard(_))) && node.args[0] == value;
+    let turned = graph.nodes.iter().any(turns);
+    Some(MlpShape { curve, gated, width: node.ty.shape().row_width()?, turned })
 }
 
 /// Tables of which a token's position is the row.

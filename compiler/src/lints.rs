@@ -185,6 +185,11 @@ fn place(layer: u32, part: Part) -> String {
     if layer == HEAD { "head".into() } else { format!("layer {layer}, {}", part.name()) }
 }
 
+/// Whether a node is a transform, which keeps what it reads in reals.
+fn is_transform(graph: &Graph, value: Value) -> bool {
+    matches!(graph.node(value).op, Op::Dense(DenseOp::Hadamard(_)))
+}
+
 /// Neurons that say features of queries and keys.
 fn features(graph: &Graph) -> HashSet<Value> {
     let mut found = HashSet::new();
@@ -213,7 +218,7 @@ const UNSEEN_MOST: f64 = 0.3;
 pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, events: &[Events]) -> Vec<Lint> {
     let mut lints = Vec::new();
     let mut add = |kind, place: &str, message: String| lints.push(Lint { kind, place: place.into(), message });
-    let features = features(graph);
+    let (features, users) = (features(graph), graph.users());
     for (value, node) in graph.iter() {
         let origin = graph.origin(value).name.as_str();
         // Features are thresholds that are passed: those that always fire clip nothing.
@@ -223,8 +228,10 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
         if matches!(node.op, Op::Dense(DenseOp::Linear(_) | DenseOp::Attention { .. })) {
             add(LintKind::Dense, origin, format!("`{}` multiplies: what it reads is dense", node.op));
         }
+        let turned = || users[value.index()].iter().any(|user| is_transform(graph, *user));
         if node.ty.elem() == Some(Elem::F32) && matches!(node.op, Op::Dense(DenseOp::Curve(_) | DenseOp::Gated(_))) {
-            add(LintKind::Dense, origin, format!("`{}` is computed: no neuron has this curve", node.op));
+            let why = if turned() { "it is transformed before its neurons" } else { "no neuron has this curve" };
+            add(LintKind::Dense, origin, format!("`{}` is computed: {why}", node.op));
         }
     }
     let coverage = coverage(graph, &Activity { tokens, events: events.to_vec() });

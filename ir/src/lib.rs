@@ -17,6 +17,7 @@ pub mod eval;
 pub mod events;
 pub mod finite;
 pub mod graph;
+pub mod hadamard;
 pub mod language;
 pub mod membrane;
 pub mod op;

@@ -205,7 +205,8 @@ impl Tape {
                 (1, [Dim::Fixed(rows), _]) => self.training(TrainingOp::EmbedGrad { rows: *rows }, &[args[0], c]),
                 _ => return Ok(None),
             },
-            Op::Dense(DenseOp::Centre) => self.add(node.op, &[c]),
+            // Both are symmetric matrices.
+            Op::Dense(DenseOp::Centre | DenseOp::Hadamard(_)) => self.add(node.op, &[c]),
             Op::Dense(DenseOp::Rotary { .. }) if i == 0 => {
                 let back = self.turned_back(args[1])?;
                 self.add(node.op, &[c, back])

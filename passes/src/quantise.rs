@@ -86,7 +86,7 @@ impl Quantise<'_> {
             Op::Leaf(LeafOp::Tokens)
             | Op::Leaf(LeafOp::Positions)
             | Op::Dense(DenseOp::Centre | DenseOp::RmsNorm { .. } | DenseOp::Rotary { .. })
-            | Op::Dense(DenseOp::Embed)
+            | Op::Dense(DenseOp::Embed | DenseOp::Hadamard(_))
             | Op::Level(LevelOp::ScaleShift)
             | Op::Array(ArrayOp::Binary(Binary::Add)) => {
                 let args = node.args.iter().map(|arg| self.tensor(*arg)).collect::<Result<Vec<_>, _>>()?;

@@ -76,7 +76,7 @@ pub fn projections(graph: &Graph) -> Vec<SiteValue> {
                     _ if graph.outputs.iter().any(|(_, output)| *output == value) => (None, Role::Head),
                     _ if attended[value.index()] => (Some(layer), Role::AttentionIn),
                     Op::Dense(DenseOp::Attention { .. }) => (block, Role::AttentionOut),
-                    Op::Dense(DenseOp::Curve(_) | DenseOp::Gated(_)) => (block, Role::MlpHidden),
+                    Op::Dense(DenseOp::Curve(_) | DenseOp::Gated(_) | DenseOp::Hadamard(_)) => (block, Role::MlpHidden),
                     _ if users[value.index()].iter().any(|user| is_curve(*user)) => (block, Role::MlpIn),
                     Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => {
                         (block, Role::Other)
@@ -90,10 +90,12 @@ pub fn projections(graph: &Graph) -> Vec<SiteValue> {
     found
 }
 
-/// Whether what lies between a projection and the attention that reads it: a norm of queries or keys, its gain, their rotation.
+/// Whether what lies between a projection and the attention that reads it: a norm of queries or keys, its gain, their rotation, their
+/// transform.
 fn between(op: Op) -> bool {
     match op {
-        Op::Dense(DenseOp::Rotary { .. } | DenseOp::RmsNorm { .. }) | Op::Level(LevelOp::ScaleShift) => true,
+        Op::Dense(DenseOp::Rotary { .. } | DenseOp::RmsNorm { .. } | DenseOp::Hadamard(_))
+        | Op::Level(LevelOp::ScaleShift) => true,
         Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => false,
     }
 }
@@ -142,7 +144,7 @@ pub fn annotated(graph: Graph) -> Graph {
         let served = || users[value.index()].iter().find_map(|user| at[user.index()]).map(input_of);
         let site = match node.op {
             Op::Dense(DenseOp::RmsNorm { .. } | DenseOp::Curve(_) | DenseOp::Gated(_)) => served(),
-            Op::Dense(DenseOp::Centre) | Op::Level(LevelOp::ScaleShift) => served(),
+            Op::Dense(DenseOp::Centre | DenseOp::Hadamard(_)) | Op::Level(LevelOp::ScaleShift) => served(),
             Op::Array(ArrayOp::Binary(Binary::Add)) if parts[value.index()] => served(),
             Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
         };

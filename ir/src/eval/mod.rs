@@ -329,6 +329,7 @@ impl<R: Real> NodeCall<'_, R> {
                 let both = self.arg(0).reals().iter().zip(self.arg(1).reals());
                 real(both.map(|(&gate, &up)| curve.at(gate) * up).collect())
             }
+            Op::Dense(DenseOp::Hadamard(size)) => real(size.transform(self.arg(0).reals())),
             Op::Dense(DenseOp::Attention { heads, scale }) => {
                 let state = self.extend(state);
                 let [Content::Real(k), Content::Real(v)] = &state else { unreachable!("checked by infer") };

@@ -1,6 +1,7 @@
 //! A transformer in its own words.
 
 use crate::curve::Curve;
+use crate::hadamard::HadamardSize;
 use crate::op::attribute::{Heads, Layout, Pairs, Scalar};
 use crate::op::info::{ITQS, OpInfo, TQS, TQS_TRAINING};
 use crate::op::shapes::{divides, f32_of, f32_shape, matrix, per_channel, row_width, same};
@@ -37,6 +38,9 @@ pub enum DenseOp {
     Curve(Curve),
     /// `(gate, up)`, both `f32[tokens, d]`: the curve of the gate, times `up` (gated linear units: Shazeer 2020).
     Gated(Curve),
+    /// `f32[tokens, d]`, in blocks that divide `d`, times a symmetric Hadamard matrix over the root of its size: its own inverse
+    /// and its own transpose. The order of additions is `HadamardSize::transform`'s (Sylvester 1867; Paley 1933).
+    Hadamard(HadamardSize),
     /// `(q f32[tokens, heads * w], k, v f32[tokens, kv_heads * w])`: causal softmax attention with its keys and values as state.
     Attention {
         /// The heads, and how far back they look.
@@ -57,6 +61,7 @@ impl DenseOp {
             DenseOp::Linear(_) => OpInfo::new("linear", 3, TQS).parameters(1),
             DenseOp::Curve(_) => OpInfo::new("curve", 1, TQS_TRAINING),
             DenseOp::Gated(_) => OpInfo::new("gated", 2, TQS_TRAINING),
+            DenseOp::Hadamard(size) => OpInfo::new("hadamard", 1, TQS_TRAINING).expect(size.is_sound(), HADAMARD),
             DenseOp::Attention { scale, .. } => {
                 OpInfo::new("attention", 3, TQS).state().expect(scale.get().is_finite(), "a finite scale")
             }
@@ -70,6 +75,7 @@ impl DenseOp {
             DenseOp::Rotary { heads, pairs } => write!(f, "[heads={heads},pairs={}]", pairs.name()),
             DenseOp::Linear(Layout::OutputMajor) => f.write_str("[output_major]"),
             DenseOp::Curve(curve) | DenseOp::Gated(curve) => write!(f, "[{}]", curve.name()),
+            DenseOp::Hadamard(size) => write!(f, "[{size}]"),
             DenseOp::Attention { heads, scale } => write!(f, "[{heads},scale={:?}]", scale.get()),
             DenseOp::Embed | DenseOp::Centre | DenseOp::Linear(Layout::InputMajor) => Ok(()),
         }
@@ -90,6 +96,10 @@ impl DenseOp {
             }
             ("curve", &[name]) => DenseOp::Curve(curve(name)?),
             ("gated", &[name]) => DenseOp::Gated(curve(name)?),
+            ("hadamard", &[order, power]) => DenseOp::Hadamard(HadamardSize {
+                order: number(keyed(order, "order")?)?,
+                power: number(keyed(power, "power")?)?,
+            }),
             ("attention", attributes) if !attributes.is_empty() => {
                 let (heads, rest) = heads(attributes)?;
                 let &[scale] = rest else { return Err("attention has heads and a scale".into()) };
@@ -153,6 +163,13 @@ impl DenseOp {
                 same(args, 1)?;
                 Ok(args[0])
             }
+            DenseOp::Hadamard(size) => {
+                let d = row_width(f32_shape(args, 0)?)?;
+                if size.block() == 0 || !d.is_multiple_of(size.block()) {
+                    return Err(format!("blocks of {} do not divide a width of {d}", size.block()));
+                }
+                Ok(args[0])
+            }
             DenseOp::Attention { heads, .. } => {
                 let [q, k] = [row_width(f32_shape(args, 0)?)?, row_width(f32_shape(args, 1)?)?];
                 if let Some(fault) = heads.fault(q, k) {
@@ -169,3 +186,6 @@ impl DenseOp {
 }
 
 pub(super) const EPS: &str = "a finite eps that is not negative";
+/// What attributes of `hadamard` should be.
+const HADAMARD: &str =
+    "an order that is 1 or Paley's and no power of two, at most 256, and a power of at most 20: a block of two or more";

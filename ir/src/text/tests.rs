@@ -5,6 +5,7 @@ use crate::build::Builder;
 use crate::curve::Curve;
 use crate::diagnostic::Diagnostics;
 use crate::graph::{Graph, Stage, Value};
+use crate::hadamard::HadamardSize;
 use crate::membrane::Membrane;
 use crate::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use crate::op::{Binary, Heads, Layout, Op, Pairs, Perm, Scalar, Unary};
@@ -127,6 +128,7 @@ fn tensor() -> Graph {
     let turns = s.add(Op::Dense(DenseOp::Embed), &[positions, turns]);
     let [q, k] = Pairs::ALL.map(|pairs| s.add(Op::Dense(DenseOp::Rotary { heads: 2, pairs }), &[a, turns]));
     let k = s.add(Op::Dense(DenseOp::Gated(Curve::Silu)), &[k, n]);
+    let k = s.add(Op::Dense(DenseOp::Hadamard(HadamardSize { order: 1, power: 1 })), &[k]);
     let (w, b) = (s.f32("w3", &[4, 2]), s.f32("b3", &[2]));
     let k = s.add(Op::Dense(DenseOp::Linear(Layout::InputMajor)), &[k, w, b]);
     let heads = Heads { query: 2, kv: 1, window: Some(3) };
@@ -384,6 +386,7 @@ fn ordinal(op: &Op) -> usize {
         Op::Dense(DenseOp::Gated(_)) => 35,
         Op::Level(LevelOp::GatedQuant { .. }) => 36,
         Op::Spike(SpikeOp::GatedFire { .. }) => 37,
+        Op::Dense(DenseOp::Hadamard(_)) => 38,
     }
 }
 
@@ -393,7 +396,7 @@ fn the_samples_have_every_operation() {
     let mut met: Vec<usize> = graphs.iter().flat_map(|graph| &graph.nodes).map(|node| ordinal(&node.op)).collect();
     met.sort_unstable();
     met.dedup();
-    assert_eq!(met, (0..38).collect::<Vec<usize>>());
+    assert_eq!(met, (0..39).collect::<Vec<usize>>());
 }
 
 #[test]

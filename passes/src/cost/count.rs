@@ -8,6 +8,7 @@ use Operation::{
 };
 use Traffic::{Activations, Membranes, Potentials, Spikes, State, Tables, Weights};
 use snnc_ir::curve::TABLE_LEN;
+use snnc_ir::hadamard::HadamardSize;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::{ArrayOp, DenseOp, Heads, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::ssa::Output;
@@ -76,6 +77,7 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
         }
         Op::Dense(DenseOp::Centre) => one(centre(seen, form)),
         Op::Dense(DenseOp::RmsNorm { heads, .. }) => one(rms_norm(seen, heads.into(), form)),
+        Op::Dense(DenseOp::Hadamard(size)) => one(hadamard(seen, size, form)),
         Op::Dense(DenseOp::Rotary { heads, .. }) => one(rotary(seen, heads.into())),
         Op::Dense(DenseOp::Embed) => one(embed(seen, form)),
         // A decoded train is its synapse's sum; channels that are picked are only moved.
@@ -363,6 +365,16 @@ fn rms_norm(seen: &Seen<'_>, heads: u64, form: Form) -> Tally {
     tally.add(DivF32, seen.tokens * heads);
     tally.add(SqrtF32, seen.tokens * heads);
     tally.moves(Activations, width(seen.ty) * real_bytes(form), 2 * seen.numbers() * real_bytes(form));
+    tally
+}
+
+/// Sums of parts, butterflies, and what divides by the root of the size. The dense network has none: it reads what is transformed.
+fn hadamard(seen: &Seen<'_>, size: HadamardSize, form: Form) -> Tally {
+    if !form.is_spiking() {
+        return Tally::default();
+    }
+    let mut tally = elementwise(seen, &[(AddF32, size.additions().into()), (MulF32, 1)]);
+    tally.moves(Activations, width(seen.ty) * WORD, 2 * seen.numbers() * WORD);
     tally
 }
 

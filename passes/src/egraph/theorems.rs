@@ -12,6 +12,7 @@ use crate::raise::MASKED;
 use crate::{collapse, raise, simplify};
 use egg::{Id, Searcher as _};
 use snnc_ir::eval::{Array, Content, Evaluator, Memory};
+use snnc_ir::hadamard::HadamardSize;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp, TrainingOp};
 use snnc_ir::op::{Heads, Layout, Pairs, Perm, Scalar};
 use snnc_ir::ssa::{Output, Ssa};
@@ -400,6 +401,7 @@ fn fixed_operations() -> Vec<Op> {
         Op::Array(ArrayOp::MergeHeads),
         Op::Dense(DenseOp::Embed),
         Op::Dense(DenseOp::Centre),
+        Op::Dense(DenseOp::Hadamard(HadamardSize { order: 1, power: 1 })),
         Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(1e-3), heads: 1 }),
         Op::Dense(DenseOp::Linear(Layout::InputMajor)),
         Op::Dense(DenseOp::Linear(Layout::OutputMajor)),

@@ -2,6 +2,7 @@
 
 use super::*;
 use snnc_ir::eval::{Content, Evaluator, Memory};
+use snnc_ir::hadamard::HadamardSize;
 use snnc_ir::op::Surrogate;
 use snnc_ir::op::TrainingOp;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
@@ -263,6 +264,11 @@ fn reductions() {
     let y = s.add(Op::Dense(DenseOp::Centre), &[x]);
     let loss = s.weigh(y);
     check("centre", s, loss);
+    let mut s = LossSketch::new();
+    let x = s.rows(24, 1.0);
+    let y = s.add(Op::Dense(DenseOp::Hadamard(HadamardSize { order: 12, power: 1 })), &[x]);
+    let loss = s.weigh(y);
+    check("hadamard", s, loss);
     let mut s = LossSketch::new();
     let x = s.rows(5, 1.0);
     let y = s.add(Op::Level(LevelOp::RowMaxAbs), &[x]);

@@ -283,7 +283,7 @@ impl Relaxing {
             Op::Leaf(LeafOp::Tokens)
             | Op::Leaf(LeafOp::Positions)
             | Op::Dense(DenseOp::Curve(_))
-            | Op::Dense(DenseOp::Gated(_))
+            | Op::Dense(DenseOp::Gated(_) | DenseOp::Hadamard(_))
             | Op::Dense(DenseOp::Centre | DenseOp::RmsNorm { .. } | DenseOp::Rotary { .. })
             | Op::Level(LevelOp::RowMaxAbs) => self.add(node.op, &args)?,
             Op::Array(ArrayOp::Binary(Binary::Add)) => {

@@ -2,6 +2,7 @@
 
 use crate::{Engine, Executed, Isa, KernelCosts, MatmulCounts, Options, Program, Rows, Session};
 use snnc_ir::events::Events;
+use snnc_ir::hadamard::HadamardSize;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::op::{Binary, Heads, Layout, Op, Pairs, Scalar};
 use snnc_ir::{Builder, Code, Curve, Graph, Ssa, Stage, Tensor, Value};
@@ -29,6 +30,8 @@ struct TestNet {
     /// Whether hidden layers have a gate, and queries and keys a norm.
     gated: bool,
     qk_norm: bool,
+    /// What turns the hidden layers of gates.
+    hadamard: Option<HadamardSize>,
 }
 
 const NET: TestNet = TestNet {
@@ -48,6 +51,7 @@ const NET: TestNet = TestNet {
     pairs: Pairs::Half,
     gated: false,
     qk_norm: false,
+    hadamard: None,
 };
 
 /// Parts that newer networks have.
@@ -157,6 +161,12 @@ impl NetMaker {
         self.op(op, &[gate, up, pre, before, gain, offset])
     }
 
+    /// A hidden layer that is turned, of its gate and factor in reals.
+    fn turned_hidden(&mut self, [gate, up]: [Value; 2], size: HadamardSize) -> Made {
+        let y = self.op(Op::Dense(DenseOp::Gated(self.net.curve)), &[gate, up])?;
+        self.op(Op::Dense(DenseOp::Hadamard(size)), &[y])
+    }
+
     fn norm(&mut self, x: Value, heads: u32) -> Made {
         self.op(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(1e-5), heads }), &[x])
     }
@@ -192,7 +202,10 @@ impl NetMaker {
         let y = self.op(Op::Dense(DenseOp::Centre), &[x])?;
         let y = self.norm(y, 1)?;
         let gate = self.linear(y, width, hidden, Layout::InputMajor)?;
-        let y = if gated {
+        let y = if let Some(size) = self.net.hadamard {
+            let up = self.linear(y, width, hidden, Layout::InputMajor)?;
+            self.turned_hidden([gate, up], size)?
+        } else if gated {
             let up = self.linear(y, width, hidden, Layout::InputMajor)?;
             self.op(Op::Dense(DenseOp::Gated(curve)), &[gate, up])?
         } else {
@@ -238,7 +251,12 @@ impl NetMaker {
         let y = self.norm(x, 1)?;
         let y = self.neurons(y, width, 1.0, Curve::Identity)?;
         let sums = self.sums(y, width, hidden)?;
-        let y = if gated {
+        let y = if let Some(size) = self.net.hadamard {
+            let up = self.sums(y, width, hidden)?;
+            let [gate, up] = [sums, up].map(|sums| self.affine(sums, width, hidden).expect("fits"));
+            let y = self.turned_hidden([gate, up], size)?;
+            self.neurons(y, hidden, 1.0, Curve::Identity)?
+        } else if gated {
             let up = self.sums(y, width, hidden)?;
             self.gated_neurons([sums, up], hidden, self.reach(width))?
         } else {
@@ -356,6 +374,30 @@ fn parts_of_newer_networks_give_the_oracles_bits() {
     }
 }
 
+/// Hidden layers that are turned: whole, in blocks, by additions of parts alone and by butterflies alone.
+#[test]
+fn turned_hidden_layers_give_the_oracles_bits() {
+    let sizes = [(12, 1, 24), (12, 0, 36), (20, 2, 160), (1, 1, 6), (1, 6, 128), (28, 5, 896)];
+    for (order, power, hidden) in sizes {
+        for stage in [Stage::Tensor, Stage::Quantised, Stage::Spiking] {
+            let hadamard = turned_by(order, power);
+            check(TestNet { stage, hidden, hadamard, ..LLAMA });
+            check(TestNet { stage, hidden, hadamard, curve: Curve::GeluTanh, steps: 16, ..LLAMA });
+        }
+    }
+    let program = program(
+        &make(TestNet { stage: Stage::Quantised, hidden: 24, hadamard: turned_by(12, 1), ..LLAMA }),
+        Engine::Jit,
+        8,
+    );
+    let text = program.explain();
+    assert!(text.contains("scale_shift > gated > hadamard > quant"), "{text}");
+}
+
+fn turned_by(order: u32, power: u32) -> Option<HadamardSize> {
+    Some(HadamardSize { order, power })
+}
+
 #[test]
 fn codes_lengths_curves_and_odd_widths_give_the_oracles_bits() {
     let sizes = [(12, 3, 20, 23), (48, 3, 7, 33), (16, 2, 64, 32), (1, 1, 1, 2)];
@@ -377,7 +419,8 @@ fn codes_lengths_curves_and_odd_widths_give_the_oracles_bits() {
 fn how_tokens_are_cut_into_calls_and_chunks_never_shows() {
     let stages = [Stage::Tensor, Stage::Quantised, Stage::Spiking];
     let newer = TestNet { window: Some(9), ..LLAMA };
-    for (stage, net) in stages.into_iter().flat_map(|stage| [(stage, NET), (stage, newer)]) {
+    let turned = TestNet { hidden: 24, hadamard: turned_by(12, 1), ..LLAMA };
+    for (stage, net) in stages.into_iter().flat_map(|stage| [(stage, NET), (stage, newer), (stage, turned)]) {
         let net = TestNet { stage, ..net };
         let graph = make(net);
         let ids = tokens(30, net.vocab);
@@ -403,7 +446,8 @@ fn how_tokens_are_cut_into_calls_and_chunks_never_shows() {
 
 #[test]
 fn stepped_and_collapsed_programs_are_equal() {
-    for (code, net) in Code::ALL.into_iter().flat_map(|code| [(code, NET), (code, LLAMA)]) {
+    let turned = TestNet { hidden: 24, hadamard: turned_by(12, 1), ..LLAMA };
+    for (code, net) in Code::ALL.into_iter().flat_map(|code| [(code, NET), (code, LLAMA), (code, turned)]) {
         let net = TestNet { stage: Stage::Spiking, code, ..net };
         let ids = tokens(17, net.vocab);
         let run = |stage| trace(&program(&make(TestNet { stage, ..net }), Engine::Jit, 8), &[&ids], Rows::All).0;

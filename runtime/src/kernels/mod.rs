@@ -17,7 +17,9 @@ mod coincidence;
 mod elementwise;
 mod event_list;
 mod exponential;
+mod float_lanes;
 mod gated_neuron;
+mod hadamard;
 mod level;
 mod linear;
 mod linear_attention;
@@ -43,6 +45,7 @@ pub(crate) use attention::DenseShape;
 pub(crate) use coincidence::{CoincidenceCount, CoincidenceShape, ColumnRange, words};
 pub(crate) use event_list::{EventList, MOST_IN_TWO, TrainRuns};
 pub(crate) use gated_neuron::{GatedParams, InputRows};
+pub(crate) use hadamard::HadamardMatrix;
 pub(crate) use level::{Potential, StoredLevel};
 pub(crate) use linear_attention::{LinearShape, StateSum};
 pub(crate) use neuron::{NeuronParams, SpikeCount};
@@ -246,6 +249,9 @@ kernels! {
 
     /// Heads of each row of `x[n, d]` turned in pairs by `turns[n, r]`: cosines, then sines, of `r / 2` pairs.
     fn rotary(x: &[f32], turns: &[f32], d: usize, heads: usize, pairs: Pairs, y: &mut [f32]) = rotary::rotary;
+
+    /// Blocks of `x`, each times the matrix over the root of its size.
+    fn hadamard(x: &[f32], matrix: &HadamardMatrix, y: &mut [f32]) = hadamard::transform with vectors;
 
     /// A curve as `Curve::at_f32` has it, element by element.
     fn curve_f32(curve: Curve, x: &[f32], y: &mut [f32]) = elementwise::curve;

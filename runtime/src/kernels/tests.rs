@@ -4,6 +4,7 @@ use super::neuron::spell_one;
 use super::*;
 use proptest::prelude::*;
 use snnc_ir::Tensor;
+use snnc_ir::hadamard::HadamardSize;
 use snnc_ir::op::Heads;
 
 fn panels(w: &[i8], k: usize, m: usize) -> Tensor {
@@ -645,6 +646,29 @@ fn rows_are_normalised_in_the_stated_order() {
             assert_eq!(bits(&y), bits(&want));
             for bad in [f32::INFINITY, f32::NAN, f32::MAX] {
                 assert!(!kernels.rms_norm(&vec![bad; d], d, 1e-5, &mut y[..d]));
+            }
+        }
+    }
+}
+
+/// Parts of every length, from one number to several passes of butterflies.
+#[test]
+fn transforms_are_their_definition() {
+    let powers = (1..=11).map(|power| (1, power));
+    let orders = [(12, 0), (12, 1), (12, 3), (12, 4), (12, 5), (12, 7), (20, 2), (28, 6), (76, 3)];
+    for (order, power) in powers.chain(orders) {
+        let size = HadamardSize { order, power };
+        let x = SeededNumbers(u64::from(order + power)).many(3 * size.block(), |n| 100.0 * n.f32());
+        let (want, matrix) = (size.transform(&x), HadamardMatrix::of(size));
+        for kernels in isas() {
+            let mut y = vec![f32::NAN; x.len()];
+            kernels.hadamard(&x, &matrix, &mut y);
+            assert_eq!(bits(&y), bits(&want), "{size}");
+            for bad in [f32::INFINITY, f32::NAN] {
+                let mut x = x[..size.block()].to_vec();
+                x[size.block() / 2] = bad;
+                kernels.hadamard(&x, &matrix, &mut y[..size.block()]);
+                assert!(y[..size.block()].iter().all(|y| !y.is_finite()), "an infinity stays one in {size}");
             }
         }
     }

@@ -1,11 +1,12 @@
 //! Operations row by row of which each is read by the next alone: a few rows at a time go through all of them, while they are in
 //! the first-level cache.
 //!
-//! A chain has scales and shifts, norms and rotations, and perhaps neurons at its end. What it gives is to the bit what its
+//! A chain has scales and shifts, norms, rotations, gates and Hadamard transforms, and perhaps neurons at its end. What a gate
+//! multiplies may be a scale and shift of sums, which then runs in the chain as well. What it gives is to the bit what its
 //! operations give one after the other. Spike trains and levels of 32 bits have steps of their own.
 
 use crate::jit::dispatch;
-use crate::kernels::{Kernels, NeuronParams, SpikeCount};
+use crate::kernels::{HadamardMatrix, Kernels, NeuronParams, SpikeCount};
 use crate::layout::level_bytes;
 use crate::planner::Planner;
 use crate::step::{Constants, CurveTables, Fault, KernelCall, StepKind, check_finite, numbers, numbers_mut};
@@ -13,6 +14,7 @@ use crate::steps::neuron::neuron_params;
 use crate::steps::scale_shift;
 use snnc_ir::events::Events;
 use snnc_ir::finite::checked_operands;
+use snnc_ir::hadamard::HadamardSize;
 use snnc_ir::op::{DenseOp, LevelOp, Op, Pairs, Scalar};
 use snnc_ir::types::{Code, Elem};
 use snnc_ir::{Curve, Diagnostic, Value};
@@ -32,6 +34,12 @@ enum Link {
         heads: usize,
         pairs: Pairs,
     },
+    Gated {
+        curve: Curve,
+        /// Whether what it multiplies comes as sums, with a scale and a shift.
+        scaled: bool,
+    },
+    Hadamard(HadamardSize),
     Quant {
         code: Code,
         steps: u16,
@@ -44,6 +52,8 @@ struct ChainStep {
     links: Vec<Link>,
     /// What the first one reads: f32 or i32.
     from: Elem,
+    /// The matrix of its transform, if it has one.
+    matrix: Option<HadamardMatrix>,
     width: usize,
     /// Bytes of a row of results.
     row_bytes: usize,
@@ -53,6 +63,11 @@ struct ChainStep {
 
 /// Whether the one operation that reads a node runs it as well.
 pub fn absorbed(p: &Planner<'_>, node: Value) -> bool {
+    is_in_chain(p, node) || is_scaled_factor(p, node)
+}
+
+/// Whether a node is the operation before the one that reads it in its chain.
+fn is_in_chain(p: &Planner<'_>, node: Value) -> bool {
     let Some(user) = p.only_user(node) else { return false };
     if p.norms_alone.binary_search(&node).is_ok() {
         return false;
@@ -62,11 +77,27 @@ pub fn absorbed(p: &Planner<'_>, node: Value) -> bool {
     }
     let fused = |add: Value| scale_shift::fused(p, add) == Some(user);
     let checked = p.unproven[node.index()] && checked_operands(p.graph, user).any(|operand| operand == node);
-    let operation = p.graph.node(user).op;
-    // A chain has one check and one table of angles.
-    let once = matches!(operation, Op::Dense(DenseOp::RmsNorm { .. } | DenseOp::Rotary { .. }));
-    let again = once && chain(p, node).iter().any(|&other| p.graph.node(other).op.name() == operation.name());
+    let again = once(p, user).is_some_and(|kind| chain(p, node).iter().any(|&other| once(p, other) == Some(kind)));
     p.graph.node(user).args[0] == node && !checked && !again && !p.only_user(user).is_some_and(fused)
+}
+
+/// A chain has one check, one second operand (angles or what a gate multiplies) and one matrix.
+fn once(p: &Planner<'_>, at: Value) -> Option<&'static str> {
+    match p.graph.node(at).op {
+        Op::Dense(DenseOp::RmsNorm { .. }) => Some("check"),
+        Op::Dense(DenseOp::Rotary { .. } | DenseOp::Gated(_)) => Some("operand"),
+        Op::Dense(DenseOp::Hadamard(_)) => Some("matrix"),
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
+    }
+}
+
+/// Whether a node is a scale and shift of sums that a gate multiplies which runs in a chain.
+fn is_scaled_factor(p: &Planner<'_>, node: Value) -> bool {
+    let Some(user) = p.only_user(node) else { return false };
+    let (own, gate) = (p.graph.node(node), p.graph.node(user));
+    let scales = own.op == Op::Level(LevelOp::ScaleShift) && p.graph.ty(own.args[0]).elem() == Some(Elem::I32);
+    let Op::Dense(DenseOp::Gated(_)) = gate.op else { return false };
+    scales && gate.args[1] == node && (is_in_chain(p, user) || is_in_chain(p, gate.args[0]))
 }
 
 /// Norms whose chain would end behind a check that comes after theirs: of several values that are not finite, all engines report
@@ -93,7 +124,7 @@ pub fn norms_alone(p: &Planner<'_>) -> Vec<Value> {
 /// The last operation of the chain that a node is in.
 fn chain_end(p: &Planner<'_>, at: Value) -> Value {
     let mut end = at;
-    while let Some(user) = p.only_user(end).filter(|_| absorbed(p, end)) {
+    while let Some(user) = p.only_user(end).filter(|_| is_in_chain(p, end)) {
         end = user;
     }
     end
@@ -104,7 +135,7 @@ fn chain(p: &Planner<'_>, at: Value) -> Vec<Value> {
     let mut nodes = vec![at];
     let mut first = at;
     while let Some(&before) = p.graph.node(first).args.first()
-        && absorbed(p, before)
+        && is_in_chain(p, before)
     {
         nodes.push(before);
         first = before;
@@ -124,6 +155,8 @@ fn link(p: &Planner<'_>, at: Value) -> Option<Link> {
             Some(Link::RmsNorm { eps, width: p.width(at).ok()? / heads as usize })
         }
         Op::Dense(DenseOp::Rotary { heads, pairs }) => Some(Link::Rotary { heads: heads as usize, pairs }),
+        Op::Dense(DenseOp::Gated(curve)) => Some(Link::Gated { curve, scaled: false }),
+        Op::Dense(DenseOp::Hadamard(size)) => Some(Link::Hadamard(size)),
         Op::Level(LevelOp::Quant { code, steps, curve }) if level_bytes(code, steps) <= 2 => {
             Some(Link::Quant { code, steps, curve })
         }
@@ -140,26 +173,36 @@ pub fn plan(p: &mut Planner<'_>, at: Value) -> Result<bool, Diagnostic> {
     if nodes.len() < 2 {
         return Ok(false);
     }
-    let links: Vec<Link> = nodes.iter().filter_map(|&node| link(p, node)).collect();
+    let mut links: Vec<Link> = nodes.iter().filter_map(|&node| link(p, node)).collect();
     let is_norm = |node: &&Value| matches!(p.graph.node(**node).op, Op::Dense(DenseOp::RmsNorm { .. }));
     let norm = nodes.iter().find(is_norm).copied();
     let first = p.graph.node(nodes[0]).args[0];
     let (mut inputs, mut constants) = (vec![first], Vec::new());
-    for &node in &nodes {
-        let node = p.graph.node(node);
-        match node.op {
-            Op::Dense(DenseOp::Rotary { .. }) => inputs.push(node.args[1]),
-            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => {
-                constants.extend(&node.args[1..]);
+    for (&node, link) in nodes.iter().zip(&mut links) {
+        let args = &p.graph.node(node).args;
+        match link {
+            Link::Rotary { .. } => inputs.push(args[1]),
+            Link::Gated { scaled, .. } => {
+                *scaled = is_scaled_factor(p, args[1]);
+                let factor = &p.graph.node(args[1]).args;
+                inputs.push(if *scaled { factor[0] } else { args[1] });
+                constants.extend(if *scaled { &factor[1..] } else { &[] });
+            }
+            Link::ScaleShift | Link::Centre | Link::RmsNorm { .. } | Link::Hadamard(_) | Link::Quant { .. } => {
+                constants.extend(&args[1..]);
             }
         }
     }
+    let matrix = links.iter().find_map(|link| match link {
+        Link::Hadamard(size) => Some(HadamardMatrix::of(*size)),
+        _ => None,
+    });
     let width = p.width(at)?;
     let bytes = match links.last() {
         Some(&Link::Quant { code, steps, .. }) => level_bytes(code, steps),
         _ => size_of::<f32>(),
     };
-    let kind = ChainStep { links, from: p.elem(first), width, row_bytes: bytes * width, norm };
+    let kind = ChainStep { links, from: p.elem(first), matrix, width, row_bytes: bytes * width, norm };
     p.step(at, kind, &inputs, &constants)?;
     Ok(true)
 }
@@ -168,8 +211,8 @@ pub fn plan(p: &mut Planner<'_>, at: Value) -> Result<bool, Diagnostic> {
 const NUMBERS: usize = 2048;
 
 thread_local! {
-    /// Results of a thread, by turns.
-    static ROWS: RefCell<[Vec<f32>; 2]> = RefCell::default();
+    /// Results of a thread, by turns, and what a gate multiplies.
+    static ROWS: RefCell<[Vec<f32>; 3]> = RefCell::default();
 }
 
 impl StepKind for ChainStep {
@@ -179,6 +222,8 @@ impl StepKind for ChainStep {
             Link::Centre => "centre",
             Link::RmsNorm { .. } => "rms_norm",
             Link::Rotary { .. } => "rotary",
+            Link::Gated { .. } => "gated",
+            Link::Hadamard(_) => "hadamard",
             Link::Quant { .. } => "quant",
         };
         self.links.iter().map(name).collect::<Vec<_>>().join(" > ")
@@ -198,17 +243,17 @@ impl StepKind for ChainStep {
     }
 
     fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
-        let KernelCall { resources, constants, inputs: [x, turns, _], out, events, .. } = call;
+        let KernelCall { resources, constants, inputs: [x, second, _], out, events, .. } = call;
         let (kernels, tables, count) = (resources.kernels, resources.tables, resources.count);
         let work = ChainWork { step: self, kernels, constants, tables, count };
         let some = (NUMBERS / self.width).max(1);
-        let turned = turns.len() / (out.len() / self.row_bytes).max(1);
+        let beside = second.len() / (out.len() / self.row_bytes).max(1);
         let fired = dispatch::by_rows(resources.pool, out, self.row_bytes, |first, out| {
             let mut all = SpikeCount::default();
             for (i, out) in out.chunks_mut(some * self.row_bytes).enumerate() {
                 let (row, rows) = (first + i * some, out.len() / self.row_bytes);
                 let x = &x[4 * row * self.width..][..4 * rows * self.width];
-                all += work.rows(x, &turns[row * turned..][..rows * turned], out)?;
+                all += work.rows(x, &second[row * beside..][..rows * beside], out)?;
             }
             Ok(all)
         })?;
@@ -231,8 +276,8 @@ struct ChainWork<'a> {
 
 impl ChainWork<'_> {
     /// A few rows through all operations.
-    fn rows(&self, x: &[u8], turns: &[u8], out: &mut [u8]) -> Result<SpikeCount, Fault> {
-        ROWS.with_borrow_mut(|[a, b]| {
+    fn rows(&self, x: &[u8], second: &[u8], out: &mut [u8]) -> Result<SpikeCount, Fault> {
+        ROWS.with_borrow_mut(|[a, b, factors]| {
             let len = x.len() / size_of::<f32>();
             a.resize(len, 0.0);
             b.resize(len, 0.0);
@@ -245,7 +290,7 @@ impl ChainWork<'_> {
                     return self.levels(read, (code, steps, curve), constant, out);
                 }
                 let write = if last { numbers_mut(out)? } else { &mut to[..] };
-                constant += self.link(link, read, x, turns, constant, write)?;
+                constant += self.link(link, read, [x, second], constant, factors, write)?;
                 std::mem::swap(&mut from, &mut to);
             }
             Ok(SpikeCount::default())
@@ -257,9 +302,9 @@ impl ChainWork<'_> {
         &self,
         link: &Link,
         read: Option<&[f32]>,
-        x: &[u8],
-        turns: &[u8],
+        [x, second]: [&[u8]; 2],
         constant: usize,
+        factors: &mut Vec<f32>,
         y: &mut [f32],
     ) -> Result<usize, Fault> {
         let reals = || read.map_or_else(|| numbers(x), Ok);
@@ -276,7 +321,20 @@ impl ChainWork<'_> {
             Link::Centre => self.kernels.centre(reals()?, self.step.width, y),
             Link::RmsNorm { eps, width } => check_finite(self.kernels.rms_norm(reals()?, width, eps.get(), y))?,
             Link::Rotary { heads, pairs } => {
-                self.kernels.rotary(reals()?, numbers(turns)?, self.step.width, heads, pairs, y);
+                self.kernels.rotary(reals()?, numbers(second)?, self.step.width, heads, pairs, y);
+            }
+            Link::Gated { curve, scaled: false } => {
+                self.kernels.gated_f32(curve, reals()?, numbers(second)?, y);
+            }
+            Link::Gated { curve, scaled: true } => {
+                let (gain, offset) = (self.constants.f32(constant)?, self.constants.f32(constant + 1)?);
+                factors.resize(y.len(), 0.0);
+                self.kernels.scale_shift(numbers::<i32>(second)?, gain, offset, None, factors);
+                self.kernels.gated_f32(curve, reals()?, factors, y);
+                return Ok(2);
+            }
+            Link::Hadamard(_) => {
+                self.kernels.hadamard(reals()?, self.step.matrix.as_ref().ok_or(Fault::Misfit)?, y);
             }
             Link::Quant { .. } => return Err(Fault::Misfit),
         }

@@ -13,6 +13,7 @@ mod decode;
 mod embed;
 mod gated;
 mod gather_channels;
+mod hadamard;
 mod head_linear;
 mod heads;
 mod linear;
@@ -61,6 +62,7 @@ fn plan_node(p: &mut Planner<'_>, at: Value) -> Result<(), Diagnostic> {
         Op::Dense(DenseOp::Centre) => norm::plan_centre(p, at),
         Op::Dense(DenseOp::RmsNorm { eps, heads }) => norm::plan_rms(p, at, eps, heads as usize),
         Op::Dense(DenseOp::Rotary { heads, pairs }) => rotary::plan(p, at, heads as usize, pairs),
+        Op::Dense(DenseOp::Hadamard(size)) => hadamard::plan(p, at, size),
         Op::Dense(DenseOp::Gated(curve)) => gated::plan(p, at, curve),
         Op::Dense(DenseOp::Linear(layout)) => linear::plan(p, at, layout),
         Op::Dense(DenseOp::Curve(curve)) => curve::plan(p, at, curve),

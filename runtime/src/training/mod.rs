@@ -177,6 +177,7 @@ impl TrainingEngine {
                 y.iter_mut().enumerate().for_each(|(i, y)| *y = if seen(i / n, i % n) { *keep } else { *drop });
             }
             TrainingStepKind::Centre => k.centre(real(0), width(0), y),
+            TrainingStepKind::Hadamard(matrix) => k.hadamard(real(0), matrix, y),
             TrainingStepKind::RmsNorm { eps, heads } => {
                 if !k.rms_norm(real(0), width(0) / heads, *eps, y) {
                     return Err("a number that is not finite was met; a smaller rate of learning may help".into());

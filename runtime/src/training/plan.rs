@@ -4,7 +4,7 @@
 //! arena, as in inference (`liveness`). What only exchanges axes is no step where products read it: they take any strides. What depends on neither tokens nor
 //! parameters is done once.
 
-use crate::kernels::{Axis, Map, Zip};
+use crate::kernels::{Axis, HadamardMatrix, Map, Zip};
 use crate::liveness::{Lifetime, allocate};
 use snnc_ir::ErrorCode;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, Pairs};
@@ -82,6 +82,7 @@ pub enum TrainingStepKind {
         window: Option<u32>,
     },
     Centre,
+    Hadamard(HadamardMatrix),
     RmsNorm {
         eps: f32,
         heads: usize,
@@ -308,6 +309,7 @@ impl<'g> TrainingPlanner<'g> {
                 TrainingStepKind::RmsNorm { eps: eps.get(), heads: heads as usize }
             }
             Op::Dense(DenseOp::Rotary { heads, pairs }) => TrainingStepKind::Rotary { heads: heads as usize, pairs },
+            Op::Dense(DenseOp::Hadamard(size)) => TrainingStepKind::Hadamard(HadamardMatrix::of(size)),
             Op::Dense(DenseOp::Gated(curve)) => TrainingStepKind::Gated(curve),
             Op::Dense(DenseOp::Curve(kind)) => TrainingStepKind::Map(Map::Curve(kind)),
             Op::Level(LevelOp::ScaleShift) => TrainingStepKind::ScaleShift,

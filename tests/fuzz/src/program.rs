@@ -4,6 +4,7 @@ use crate::chance::{Verdict, below, pick};
 use crate::engines;
 use crate::seal::AlignedBytes;
 use snnc_ir::container::{self, File};
+use snnc_ir::hadamard::HadamardSize;
 use snnc_ir::membrane::{Membrane, Parameter};
 use snnc_ir::op::{ArrayOp, DenseOp, Heads, Layout, LeafOp, LevelOp, Pairs, Scalar, SpikeOp};
 use snnc_ir::random::SplitMix64;
@@ -160,7 +161,7 @@ impl Drawing {
     fn reals_of_reals(&mut self) -> Option<Value> {
         let x = self.operand(is_real)?;
         let d = self.width(x);
-        match below(&mut self.random, 11) {
+        match below(&mut self.random, 12) {
             0 | 1 => {
                 let ty = self.builder.ty(x);
                 let y = self.operand(|other| other == ty)?;
@@ -197,6 +198,7 @@ impl Drawing {
             7 => self.add(DenseOp::Centre, &[x]),
             8 => self.rotary(x),
             9 => self.gated(x),
+            10 => self.hadamard(x),
             _ => self.linear(x),
         }
     }
@@ -211,6 +213,20 @@ impl Drawing {
         let turns = self.add(DenseOp::Embed, &[positions, table])?;
         let pairs = *pick(&mut self.random, &Pairs::ALL);
         self.add(DenseOp::Rotary { heads: heads as u32, pairs }, &[x, turns])
+    }
+
+    /// Blocks that divide the width, where some do.
+    fn hadamard(&mut self, x: Value) -> Option<Value> {
+        let d = self.width(x);
+        let orders = [1, 12, 20].into_iter().filter(|&order| d.is_multiple_of(order as usize));
+        let sizes: Vec<HadamardSize> = orders
+            .flat_map(|order| {
+                (0..=(d / order as usize).trailing_zeros()).map(move |power| HadamardSize { order, power })
+            })
+            .filter(|size| size.is_sound())
+            .collect();
+        let size = if sizes.is_empty() { return None } else { *pick(&mut self.random, &sizes) };
+        self.add(DenseOp::Hadamard(size), &[x])
     }
 
     fn gated(&mut self, x: Value) -> Option<Value> {

@@ -2,6 +2,7 @@
 
 use super::super::activation::{self, DENSITY, LAST, REACH, SAMPLES, Samples};
 use super::super::event_list::{BLOCK, EventRows, HALVES, Prefetch, RowPlace, list_few};
+use super::super::float_lanes::FloatLanes;
 use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PAIR, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS};
@@ -27,6 +28,8 @@ impl Avx2 {
 
 /// Numbers of a 16-bit vector.
 const LANES: usize = 16;
+/// Floats of a vector.
+const HALF: usize = 8;
 
 impl Vectors for Avx2 {
     #[inline(always)]
@@ -281,6 +284,68 @@ impl Vectors for Avx2 {
             _mm256_storeu_si256(low.as_mut_ptr().cast(), bytes(lows[0], lows[1]));
             _mm256_storeu_si256(high.as_mut_ptr().cast(), rest);
             !(_mm256_movemask_epi8(_mm256_cmpeq_epi8(rest, _mm256_setzero_si256())) as u32)
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, sum: &mut FloatLanes, x: &FloatLanes) {
+        for half in [0, HALF] {
+            // SAFETY: AVX2 by the type's invariant; 8 of 16 numbers each. Test: `transforms_are_their_definition`.
+            unsafe {
+                let more =
+                    _mm256_add_ps(_mm256_loadu_ps(sum.as_ptr().add(half)), _mm256_loadu_ps(x.as_ptr().add(half)));
+                _mm256_storeu_ps(sum.as_mut_ptr().add(half), more);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn subtract(self, sum: &mut FloatLanes, x: &FloatLanes) {
+        for half in [0, HALF] {
+            // SAFETY: as of `add`.
+            unsafe {
+                let less =
+                    _mm256_sub_ps(_mm256_loadu_ps(sum.as_ptr().add(half)), _mm256_loadu_ps(x.as_ptr().add(half)));
+                _mm256_storeu_ps(sum.as_mut_ptr().add(half), less);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn butterfly(self, a: &mut FloatLanes, b: &mut FloatLanes) {
+        for half in [0, HALF] {
+            // SAFETY: as of `add`.
+            unsafe {
+                let (x, y) = (_mm256_loadu_ps(a.as_ptr().add(half)), _mm256_loadu_ps(b.as_ptr().add(half)));
+                _mm256_storeu_ps(a.as_mut_ptr().add(half), _mm256_add_ps(x, y));
+                _mm256_storeu_ps(b.as_mut_ptr().add(half), _mm256_sub_ps(x, y));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn butterflies(self, v: &mut FloatLanes) {
+        /// -0 where a number is the second of its pair, which its partner less it becomes.
+        const SECOND: [[f32; HALF]; 3] = [
+            [0.0, -0.0, 0.0, -0.0, 0.0, -0.0, 0.0, -0.0],
+            [0.0, 0.0, -0.0, -0.0, 0.0, 0.0, -0.0, -0.0],
+            [0.0, 0.0, 0.0, 0.0, -0.0, -0.0, -0.0, -0.0],
+        ];
+        // SAFETY: as of `add`.
+        unsafe {
+            let [one, two, four] = [
+                _mm256_loadu_ps(SECOND[0].as_ptr()),
+                _mm256_loadu_ps(SECOND[1].as_ptr()),
+                _mm256_loadu_ps(SECOND[2].as_ptr()),
+            ];
+            let mut both = [_mm256_loadu_ps(v.as_ptr()), _mm256_loadu_ps(v.as_ptr().add(HALF))];
+            for x in &mut both {
+                *x = _mm256_add_ps(_mm256_permute_ps::<0b10_11_00_01>(*x), _mm256_xor_ps(*x, one));
+                *x = _mm256_add_ps(_mm256_permute_ps::<0b01_00_11_10>(*x), _mm256_xor_ps(*x, two));
+                *x = _mm256_add_ps(_mm256_permute2f128_ps::<1>(*x, *x), _mm256_xor_ps(*x, four));
+            }
+            _mm256_storeu_ps(v.as_mut_ptr(), _mm256_add_ps(both[0], both[1]));
+            _mm256_storeu_ps(v.as_mut_ptr().add(HALF), _mm256_sub_ps(both[0], both[1]));
         }
     }
 

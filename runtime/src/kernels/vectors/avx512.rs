@@ -5,6 +5,7 @@
 
 use super::super::activation::{BLOCK, DENSITY, LAST, REACH, SAMPLES, Samples};
 use super::super::event_list::{EventRows, HALVES, Prefetch, ROOM, RowPlace};
+use super::super::float_lanes::FloatLanes;
 use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PAIR, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS, Panels, padded};
@@ -250,6 +251,52 @@ impl Vectors for Avx512 {
             _mm256_storeu_si256(low.as_mut_ptr().cast(), _mm512_cvtepi16_epi8(x));
             _mm256_storeu_si256(high.as_mut_ptr().cast(), _mm512_cvtepi16_epi8(rest));
             _mm512_test_epi16_mask(rest, rest)
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, sum: &mut FloatLanes, x: &FloatLanes) {
+        // SAFETY: AVX-512 by the type's invariant; 16 numbers each. Test: `transforms_are_their_definition`.
+        unsafe {
+            let more = _mm512_add_ps(_mm512_loadu_ps(sum.as_ptr()), _mm512_loadu_ps(x.as_ptr()));
+            _mm512_storeu_ps(sum.as_mut_ptr(), more);
+        }
+    }
+
+    #[inline(always)]
+    fn subtract(self, sum: &mut FloatLanes, x: &FloatLanes) {
+        // SAFETY: as of `add`.
+        unsafe {
+            let less = _mm512_sub_ps(_mm512_loadu_ps(sum.as_ptr()), _mm512_loadu_ps(x.as_ptr()));
+            _mm512_storeu_ps(sum.as_mut_ptr(), less);
+        }
+    }
+
+    #[inline(always)]
+    fn butterfly(self, a: &mut FloatLanes, b: &mut FloatLanes) {
+        // SAFETY: as of `add`.
+        unsafe {
+            let (x, y) = (_mm512_loadu_ps(a.as_ptr()), _mm512_loadu_ps(b.as_ptr()));
+            _mm512_storeu_ps(a.as_mut_ptr(), _mm512_add_ps(x, y));
+            _mm512_storeu_ps(b.as_mut_ptr(), _mm512_sub_ps(x, y));
+        }
+    }
+
+    #[inline(always)]
+    fn butterflies(self, v: &mut FloatLanes) {
+        // SAFETY: as of `add`.
+        unsafe {
+            // `p` has each number's partner; the second of a pair is the first less it.
+            let x = _mm512_loadu_ps(v.as_ptr());
+            let p = _mm512_permute_ps::<0b10_11_00_01>(x);
+            let x = _mm512_mask_sub_ps(_mm512_add_ps(x, p), 0xaaaa, p, x);
+            let p = _mm512_permute_ps::<0b01_00_11_10>(x);
+            let x = _mm512_mask_sub_ps(_mm512_add_ps(x, p), 0xcccc, p, x);
+            let p = _mm512_shuffle_f32x4::<0b10_11_00_01>(x, x);
+            let x = _mm512_mask_sub_ps(_mm512_add_ps(x, p), 0xf0f0, p, x);
+            let p = _mm512_shuffle_f32x4::<0b01_00_11_10>(x, x);
+            let x = _mm512_mask_sub_ps(_mm512_add_ps(x, p), 0xff00, p, x);
+            _mm512_storeu_ps(v.as_mut_ptr(), x);
         }
     }
 

@@ -5,6 +5,7 @@
 
 use super::super::activation::{BLOCK, Samples};
 use super::super::event_list::{EventRows, HALVES, Prefetch, RowPlace};
+use super::super::float_lanes::FloatLanes;
 use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS, Panels};
@@ -64,6 +65,18 @@ pub trait Vectors: Copy {
 
     /// The low byte of each level, with a sign, and what is left: `x = 256 * high + low`. Which have something left, a bit each.
     fn halves(self, x: &[i16; HALVES], low: &mut [i8; HALVES], high: &mut [i8; HALVES]) -> u32;
+
+    /// `sum += x`.
+    fn add(self, sum: &mut FloatLanes, x: &FloatLanes);
+
+    /// `sum -= x`.
+    fn subtract(self, sum: &mut FloatLanes, x: &FloatLanes);
+
+    /// `(a, b)` becomes `(a + b, a - b)`.
+    fn butterfly(self, a: &mut FloatLanes, b: &mut FloatLanes);
+
+    /// The same of numbers of one vector that lie 1 apart, then 2, 4 and 8.
+    fn butterflies(self, v: &mut FloatLanes);
 
     /// The curve at 16 points, as `activation::curve_at` has it.
     fn activate(self, table: &Samples, h: &mut [f32; BLOCK]);

@@ -2,6 +2,7 @@
 
 use super::super::activation::{self, Samples, curve_at};
 use super::super::event_list::{BLOCK, EventRows, HALVES, Prefetch, RowPlace, list_few};
+use super::super::float_lanes::{FloatLanes, butterflies_apart};
 use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PAIR, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS};
@@ -122,6 +123,28 @@ impl Vectors for Portable {
             left |= u32::from(high[i] != 0) << i;
         }
         left
+    }
+
+    #[inline(always)]
+    fn add(self, sum: &mut FloatLanes, x: &FloatLanes) {
+        sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
+    }
+
+    #[inline(always)]
+    fn subtract(self, sum: &mut FloatLanes, x: &FloatLanes) {
+        sum.iter_mut().zip(x).for_each(|(sum, x)| *sum -= x);
+    }
+
+    #[inline(always)]
+    fn butterfly(self, a: &mut FloatLanes, b: &mut FloatLanes) {
+        a.iter_mut().zip(b).for_each(|(a, b)| (*a, *b) = (*a + *b, *a - *b));
+    }
+
+    #[inline(always)]
+    fn butterflies(self, v: &mut FloatLanes) {
+        for half in [1, 2, 4, 8] {
+            butterflies_apart(v, half);
+        }
     }
 
     #[inline(always)]
