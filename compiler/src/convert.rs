@@ -4,6 +4,7 @@ use crate::calibrate::{self, TokenWindows};
 use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
 use crate::id_file::IdFile;
+use crate::moments::moments;
 use crate::progress::{Progress, Silent, Workers};
 use crate::reading::{self, ids_from};
 use crate::texts::SampleText;
@@ -12,7 +13,8 @@ use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::random::SplitMix64;
 use snnc_ir::{Diagnostic, Graph, Stage, Value};
 use snnc_passes::fit::{QuantParams, fit};
-use snnc_passes::options::QuantOptions;
+use snnc_passes::moments::SiteMoments;
+use snnc_passes::options::{QuantOptions, Rounding};
 use snnc_passes::{Context, Pass, front_and_back, run};
 
 /// Text that ranges are measured on where the user gives none: written by the demo model itself, at temperature 1.
@@ -171,8 +173,15 @@ pub fn spiking_watched(
     };
     drop(seen);
     let section = calibration.json(&tensor);
-    let QuantOptions { membrane, own_embedding, .. } = options.quant;
-    let graph = run(back, tensor, &Context { quant_plan, membrane, own_embedding, ..Context::default() }, watch)?;
+    let QuantOptions { membrane, own_embedding, rounding, exact_weights, .. } = options.quant;
+    let moments = match rounding {
+        Rounding::Compensated if !exact_weights => {
+            moments(&tensor, &windows, Workers { threads: options.threads, progress })?
+        }
+        Rounding::Compensated | Rounding::Nearest => SiteMoments::new(),
+    };
+    let context = Context { quant_plan, moments, membrane, own_embedding, ..Context::default() };
+    let graph = run(back, tensor, &context, watch)?;
     // Files hold weights as kernels walk them.
     Ok(Converted { graph: graph.in_panels(), calibration, section })
 }
