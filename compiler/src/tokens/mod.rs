@@ -322,7 +322,8 @@ impl Tokens {
 /// A tokenizer of its pieces. The crate reads it whole as well, but copies the vocabulary four times to find out which model it is.
 fn assembled(model: Json, pieces: [Json; 3], added_tokens: Json) -> Result<Tokenizer, tokenizers::Error> {
     let model = match model["type"].as_str() {
-        Some("BPE") => ModelWrapper::BPE(serde_json::from_value(model)?),
+        // The crate wants to borrow the type's name, which only a text allows.
+        Some("BPE") => ModelWrapper::BPE(serde_json::from_str(&model.to_string())?),
         _ => serde_json::from_value(model)?,
     };
     let mut tokenizer = Tokenizer::new(model);
