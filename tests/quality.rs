@@ -207,6 +207,7 @@ fn the_front_trades_damage_for_cost() {
     let tuner = Tuner {
         tensor: &demo.tensor,
         seen: &seen,
+        moments: &Default::default(),
         ids: &demo.ids,
         cut: Cut { length: None, stride: None, windows: 2 },
         probe_tokens: 64,

@@ -9,6 +9,7 @@ use crate::progress::{Progress, Silent, Workers};
 use crate::reading::{self, ids_from};
 use crate::texts::SampleText;
 use crate::tokens::Tokens;
+use indexmap::IndexMap;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::random::SplitMix64;
 use snnc_ir::{Diagnostic, Graph, Stage, Value};
@@ -16,6 +17,7 @@ use snnc_passes::fit::{QuantParams, fit};
 use snnc_passes::moments::SiteMoments;
 use snnc_passes::options::{QuantOptions, Rounding};
 use snnc_passes::{Context, Pass, front_and_back, run};
+use std::sync::Arc;
 
 /// Text that ranges are measured on where the user gives none: written by the demo model itself, at temperature 1.
 pub const BUILT_IN_TEXT: &str = include_str!("calibration.txt");
@@ -170,6 +172,7 @@ pub fn spiking_watched(
         fired: quant_plan.sites.iter().map(fired).collect(),
         membrane: options.quant.membrane,
         quant_plan: quant_plan.clone(),
+        rounded_weights: IndexMap::new(),
     };
     drop(seen);
     let section = calibration.json(&tensor);
@@ -180,10 +183,12 @@ pub fn spiking_watched(
         }
         Rounding::Compensated | Rounding::Nearest => SiteMoments::new(),
     };
-    let context = Context { quant_plan, moments, membrane, own_embedding, ..Context::default() };
+    let context = Context { quant_plan, moments: Arc::new(moments), membrane, own_embedding, ..Context::default() };
     let graph = run(back, tensor, &context, watch)?;
     // Files hold weights as kernels walk them.
-    Ok(Converted { graph: graph.in_panels(), calibration, section })
+    let graph = graph.in_panels();
+    let calibration = calibration.with_weights_of(&graph);
+    Ok(Converted { graph, calibration, section })
 }
 
 /// Tokens of a trial.

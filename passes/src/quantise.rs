@@ -26,7 +26,7 @@ use snnc_ir::op::{Heads, Layout};
 use snnc_ir::origin::NodeOrigin;
 use snnc_ir::site::{ChannelGroup, Site};
 use snnc_ir::ssa::Output;
-use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Op, Ssa, Stage, Tensor, Value};
+use snnc_ir::{Binary, Builder, Curve, Diagnostic, Elem, Graph, Op, Ssa, Stage, Tensor, Value};
 use std::sync::Arc;
 use weights::{Units, fold_input_major, fold_scale, lacking, rows_of, scaled, shares, shifted, split_outputs};
 
@@ -40,6 +40,7 @@ pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> 
         graph,
         quant_plan: &context.quant_plan,
         moments: &context.moments,
+        rounded_weights: &context.rounded_weights,
         feedback: None,
         names: sites::names(graph),
         sites: sites::sites(graph).into_iter().map(|site| (site.value, site.site)).collect(),
@@ -63,6 +64,8 @@ struct Quantise<'a> {
     quant_plan: &'a QuantPlan,
     /// What weights are rounded by, where it was measured.
     moments: &'a SiteMoments,
+    /// Weights that are known already, by name.
+    rounded_weights: &'a IndexMap<String, Arc<Tensor>>,
     /// What was last made of them, by site and group: projections that read the same come one after the other.
     feedback: Option<((Value, usize), Option<Arc<Feedback>>)>,
     /// What a projection or attention is called, by value.
@@ -321,6 +324,9 @@ impl Quantise<'_> {
         most: i32,
         origin: &NodeOrigin,
     ) -> Result<Vec<Value>, Diagnostic> {
+        let known = self.rounded_weights.get(&format!("{name}.weight")).filter(|known| known.sizes() == weight.sizes());
+        let known = known.and_then(|known| known.to_rows()).map(|rows| Tensor::i8(weight.sizes(), rows));
+        let weight = known.unwrap_or(weight);
         let parts = if largest_sum(&weight, most as u64) <= SUM_MAX { vec![weight] } else { shares(&weight, most) };
         let product = |part: Tensor| {
             let w = self.builder.weight(&format!("{name}.weight"), Arc::new(part));
@@ -708,6 +714,15 @@ impl Quantise<'_> {
         let args: Vec<Value> = std::iter::once(potential).chain(constants).collect();
         self.builder.add(Op::Level(LevelOp::Quant { code, steps, curve: Curve::Relu }), &args, origin)
     }
+}
+
+/// The int8 weights of a program that one product reads whole, by name.
+pub fn rounded_weights(program: &Graph) -> IndexMap<String, Arc<Tensor>> {
+    let all: IndexMap<&str, &Arc<Tensor>> = program.weights.iter().map(|w| (w.name.as_str(), &w.tensor)).collect();
+    // A second of the same name has the rest of the inputs, or of the eight bits.
+    let whole = |name: &str| !all.contains_key(format!("{name}.2").as_str());
+    let bytes = all.iter().filter(|(name, tensor)| tensor.elem() == Elem::I8 && whole(name));
+    bytes.map(|(name, tensor)| (name.to_string(), Arc::clone(tensor))).collect()
 }
 
 /// What the names of a group's constants end in.

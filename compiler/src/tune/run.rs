@@ -7,6 +7,7 @@ use crate::evaluate::Cut;
 use crate::front::OnnxOptions;
 use crate::ledger;
 use crate::model::{Loaded, calibration_sample};
+use crate::moments::moments;
 use crate::progress::{Progress, Workers};
 use crate::quant_options::spelled;
 use crate::reading::ids_for;
@@ -137,9 +138,11 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
         options.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(tensor.parameters())).max(1);
     let (windows, _) = convert::sample_windows(&tensor, &sample, calibration_tokens)?;
     let goal = options.goal();
+    let workers = Workers { threads: options.threads, progress };
     let tuner = Tuner {
         tensor: &tensor,
-        seen: &calibrate(&tensor, &windows, Workers { threads: options.threads, progress })?,
+        seen: &calibrate(&tensor, &windows, workers)?,
+        moments: &Arc::new(moments(&tensor, &windows, workers)?),
         ids: &ids,
         cut,
         probe_tokens: options.probe_tokens.unwrap_or_else(|| ledger::tokens(&tensor)),

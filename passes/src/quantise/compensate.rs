@@ -163,3 +163,167 @@ fn factor(square: &mut [f32], n: usize) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snnc_ir::random::SplitMix64;
+
+    fn numbers(random: &mut SplitMix64, count: usize) -> Vec<f32> {
+        (0..count).map(|_| (random.bits() >> 40) as f32 / 8_388_608.0 - 1.0).collect()
+    }
+
+    /// Moments of channels that go together: sums of a few hidden causes, and noise of their own.
+    fn correlated(random: &mut SplitMix64, n: usize) -> Moments {
+        let causes = n.div_ceil(4);
+        let mix = numbers(random, causes * n);
+        let mut moments = Moments::new(n);
+        for _ in 0..3 {
+            let rows: Vec<f32> = (0..n)
+                .flat_map(|_| {
+                    let (hidden, own) = (numbers(random, causes), numbers(random, n));
+                    let sum = |j: usize| hidden.iter().enumerate().map(|(k, h)| h * mix[k * n + j]).sum::<f32>();
+                    (0..n).map(|j| sum(j) + 0.2 * own[j]).collect::<Vec<f32>>()
+                })
+                .collect();
+            moments.add(&rows);
+        }
+        moments
+    }
+
+    fn whole(moments: &Moments) -> Feedback {
+        let n = moments.width();
+        let channels: Vec<usize> = (0..n).collect();
+        Feedback::new(moments, &channels, &vec![1.0; n], &vec![0.0; n]).expect("moments")
+    }
+
+    /// The levels of `w`, `[inputs, outputs]`.
+    fn rounded(feedback: &Feedback, w: &[f32], outputs: usize) -> Vec<i8> {
+        let mut levels = vec![0i8; w.len()];
+        let fill = |first: usize, panel: &mut [f32], width: usize| {
+            let rows = panel.chunks_exact_mut(width).zip(w.chunks_exact(outputs));
+            rows.for_each(|(row, w)| row.copy_from_slice(&w[first..first + width]));
+        };
+        feedback
+            .round(outputs, 127, fill, |i, first, of| levels[i * outputs + first..][..of.len()].copy_from_slice(of));
+        levels
+    }
+
+    fn nearest(w: &[f32]) -> Vec<i8> {
+        w.iter().map(|&w| eval::level(w, 127) as i8).collect()
+    }
+
+    /// What the output is wrong by on the sample, squared and summed.
+    fn error(moments: &Moments, w: &[f32], levels: &[i8], outputs: usize) -> f64 {
+        let n = moments.width();
+        let channels: Vec<usize> = (0..n).collect();
+        let square = moments.of_levels(&channels, &vec![1.0; n], &vec![0.0; n]);
+        let e = |i: usize, o: usize| f64::from(w[i * outputs + o]) - f64::from(levels[i * outputs + o]);
+        let at = |i: usize, j: usize| f64::from(square[i.max(j) * n + i.min(j)]);
+        let one = |o: usize| {
+            (0..n)
+                .flat_map(|i| (0..n).map(move |j| (i, j)))
+                .map(move |(i, j)| e(i, o) * e(j, o) * at(i, j))
+                .sum::<f64>()
+        };
+        (0..outputs).map(one).sum()
+    }
+
+    #[test]
+    fn outputs_are_nearer_than_by_rounding_to_nearest() {
+        let mut random = SplitMix64(3);
+        for (inputs, outputs) in [(4, 200), (33, 40), (70, 130), (129, 7)] {
+            let moments = correlated(&mut random, inputs);
+            let w: Vec<f32> = numbers(&mut random, inputs * outputs).iter().map(|w| 100.0 * w).collect();
+            let own = error(&moments, &w, &rounded(&whole(&moments), &w, outputs), outputs);
+            let usual = error(&moments, &w, &nearest(&w), outputs);
+            assert!(own < 0.8 * usual, "{inputs} to {outputs}: {own} is not much less than {usual}");
+        }
+    }
+
+    /// Blocks and panels change nothing but the rounding of sums: the definition, one weight at a time in f64, gives the same.
+    #[test]
+    fn blocks_give_what_the_definition_gives() {
+        let mut random = SplitMix64(5);
+        let (n, outputs) = (3 * BLOCK + 5, PANEL + 3);
+        let moments = correlated(&mut random, n);
+        let w: Vec<f32> = numbers(&mut random, n * outputs).iter().map(|w| 120.0 * w).collect();
+        let feedback = whole(&moments);
+        let channels: Vec<usize> = (0..n).collect();
+        let mut m: Vec<f64> =
+            moments.of_levels(&channels, &vec![1.0; n], &vec![0.0; n]).into_iter().map(f64::from).collect();
+        let mean = (0..n).map(|i| m[i * n + i]).sum::<f64>() / n as f64;
+        (0..n).for_each(|i| m[i * n + i] += f64::from(DAMPING) * mean);
+        // Column k of M, the last first, stands in row k.
+        for k in (0..n).rev() {
+            for j in 0..=k {
+                m[k * n + j] -= (k + 1..n).map(|l| m[l * n + k] * m[l * n + j]).sum::<f64>();
+            }
+            let pivot = m[k * n + k].sqrt();
+            (0..=k).for_each(|j| m[k * n + j] /= pivot);
+        }
+        let levels = rounded(&feedback, &w, outputs);
+        let mut other = 0;
+        for o in 0..outputs {
+            let mut errors: Vec<f64> = Vec::new();
+            for k in 0..n {
+                let handed: f64 = errors.iter().enumerate().map(|(j, e)| e * m[k * n + j] / m[k * n + k]).sum();
+                let x = f64::from(w[k * outputs + o]);
+                let level = eval::level((x + handed) as f32, 127);
+                other += usize::from(level != i32::from(levels[k * outputs + o]));
+                // Where two levels were as near, both go on from the same one.
+                errors.push(x - f64::from(levels[k * outputs + o]));
+            }
+        }
+        assert!(other * 1000 < n * outputs, "{other} of {} levels differ", n * outputs);
+    }
+
+    #[test]
+    fn channels_that_have_nothing_in_common_are_rounded_to_nearest() {
+        let n = 50;
+        let mut moments = Moments::new(n);
+        // One channel at a time, both ways, so that nothing is left around the mean.
+        let rows: Vec<f32> = (0..2 * n * n)
+            .map(|at| if at / n % n == at % n { if at < n * n { 1.5 } else { -1.5 } } else { 0.0 })
+            .collect();
+        moments.add(&rows);
+        let w: Vec<f32> = numbers(&mut SplitMix64(11), n * 9).iter().map(|w| 127.0 * w).collect();
+        assert_eq!(rounded(&whole(&moments), &w, 9), nearest(&w));
+        assert_eq!(rounded(&whole(&Moments::new(n)), &w, 9), nearest(&w), "without any rows");
+    }
+
+    /// Channels that are the same, channels that hold nothing, weights at the ends: there are levels, none beyond the ends.
+    #[test]
+    fn hard_moments_have_levels_too() {
+        let mut random = SplitMix64(13);
+        let n = 40;
+        let mut moments = Moments::new(n);
+        let rows: Vec<f32> = (0..90)
+            .flat_map(|_| {
+                let x = 1e4 * numbers(&mut random, 1)[0];
+                (0..n).map(move |j| if j % 3 == 0 { 0.0 } else { x })
+            })
+            .collect();
+        moments.add(&rows);
+        let w: Vec<f32> = numbers(&mut random, n * 5).iter().map(|w| if *w < 0.0 { -127.0 } else { 127.0 }).collect();
+        let levels = rounded(&whole(&moments), &w, 5);
+        assert!(levels.iter().all(|level| *level > i8::MIN));
+        let mut broken = Moments::new(2);
+        broken.add(&[1.0, f32::INFINITY]);
+        assert!(Feedback::new(&broken, &[0, 1], &[1.0; 2], &[0.0; 2]).is_none());
+    }
+
+    #[test]
+    fn an_output_is_rounded_without_regard_to_others() {
+        let mut random = SplitMix64(17);
+        let (n, outputs) = (2 * BLOCK, 2 * PANEL + 1);
+        let feedback = whole(&correlated(&mut random, n));
+        let w: Vec<f32> = numbers(&mut random, n * outputs).iter().map(|w| 90.0 * w).collect();
+        let all = rounded(&feedback, &w, outputs);
+        for o in [0, PANEL - 1, PANEL, 2 * PANEL] {
+            let column = |of: &dyn Fn(usize) -> f32| (0..n).map(of).collect::<Vec<f32>>();
+            let alone = rounded(&feedback, &column(&|i| w[i * outputs + o]), 1);
+            assert!(alone.iter().enumerate().all(|(i, level)| *level == all[i * outputs + o]), "output {o}");
+        }
+    }
+}
