@@ -201,8 +201,8 @@ fn constants_come_back() {
 fn a_trained_program_is_what_was_trained() {
     let text = ids(400, CONFIG.vocabulary);
     let window = &text[..=WINDOW];
-    // Of Llama's kind not all programs are near enough yet: one whose attention is `linear` loses a fifth.
-    for Taught { name, teacher, program } in gpt2s() {
+
+    for Taught { name, teacher, program } in programs() {
         let reference = run(&teacher, options(Engine::Interpreter), &[&window[..WINDOW]]).logits();
         let mut trainer = trainer(&program, &teacher, Trainable::Ssa, 2);
         for _ in 0..12 {
@@ -226,7 +226,9 @@ fn a_trained_program_is_what_was_trained() {
         assert_eq!(periods(&graph), moved, "{name}: never and 2 became these");
         let ran = run(&graph, options(Engine::Interpreter), &[&window[..WINDOW]]);
         let found = divergence(&ran.logits(), &reference, CONFIG.vocabulary);
-        assert!((found - wanted).abs() <= 0.05 * wanted + 2e-6, "{name}: {found}, {wanted} in training");
+        // Of Llama's kind one network may be this far off; `trained_decoders_are_on_average_what_was_trained` is closer.
+        let near = if name.starts_with("llama") || name.starts_with("windows") { 0.25 } else { 0.05 };
+        assert!((found - wanted).abs() <= near * wanted + 2e-6, "{name}: {found}, {wanted} in training");
         let mut forms = vec![graph.clone()];
         if !depends_on_order(&graph) {
             forms.push(collapse(&graph).unwrap());
@@ -550,4 +552,28 @@ fn a_killed_run_goes_on() {
     let whole = call(&["show", "whole.snn"]);
     assert_eq!(call(&["show", "killed.snn"]), whole);
     assert_ne!(start, whole, "training changes weights");
+}
+
+/// Rounding a small random network's weights to 8 bits moves single levels, either way; over several networks that evens out.
+#[test]
+fn trained_decoders_are_on_average_what_was_trained() {
+    let text = ids(400, CONFIG.vocabulary);
+    let window = &text[..=WINDOW];
+    for attention in [Ssa::Linear { guard: GUARD }, Ssa::Lif { output: Output::Mean }] {
+        let (mut found, mut wanted) = (0.0, 0.0);
+        for seed in 100..106 {
+            let teacher = llama(&LlamaConfig { seed, ..LLAMA });
+            let program = from_tensor(teacher.clone(), quant_options(6, attention));
+            let reference = run(&teacher, options(Engine::Interpreter), &[&window[..WINDOW]]).logits();
+            let mut trainer = trainer(&program, &teacher, Trainable::Ssa, 2);
+            for _ in 0..12 {
+                trainer.advance(&text).unwrap();
+            }
+            wanted += trainer.validate(&[window]).unwrap();
+            let graph = apply_parameters(&program, &trainer.constants().unwrap()).unwrap();
+            let ran = run(&graph, options(Engine::Interpreter), &[&window[..WINDOW]]);
+            found += divergence(&ran.logits(), &reference, CONFIG.vocabulary);
+        }
+        assert!((found - wanted).abs() <= 0.08 * wanted, "{attention:?}: {found}, {wanted} in training");
+    }
 }

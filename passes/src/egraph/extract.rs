@@ -9,7 +9,8 @@
 
 use super::term::{Term, Terms};
 use egg::Id;
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
+use std::collections::HashSet;
 use std::rc::Rc;
 
 /// What choosing a term costs, itself only. `None`: it may not be chosen.
@@ -136,9 +137,8 @@ pub enum ExtractionError {
 /// # Errors
 /// Classes without a choice, or too many sets.
 pub fn extract(terms: &Terms, outputs: &[Id], price: Price<'_>) -> Result<IndexMap<Id, Term>, ExtractionError> {
-    let mut classes: Vec<Id> = terms.classes().map(|class| class.id).collect();
-    classes.sort_unstable();
-    let numbers = classes.last().map_or(0, |&last| usize::from(last) + 1);
+    let classes = operands_first(terms, outputs);
+    let numbers = classes.iter().max().map_or(0, |&last| usize::from(last) + 1);
     let bits = usize::BITS - numbers.leading_zeros();
     let best = vec![None; numbers];
     let mut extraction =
@@ -162,6 +162,24 @@ pub fn extract(terms: &Terms, outputs: &[Id], price: Price<'_>) -> Result<IndexM
             .map_err(|()| ExtractionError::Blocked(extraction.blockers(output)))?;
     }
     Ok(chosen)
+}
+
+/// Classes that outputs may need, in an order in which a class mostly comes after what its terms take: choices then settle in one
+/// round.
+fn operands_first(terms: &Terms, outputs: &[Id]) -> Vec<Id> {
+    let mut order = IndexSet::new();
+    let mut entered = HashSet::new();
+    let mut todo: Vec<(Id, bool)> = outputs.iter().rev().map(|output| (terms.find(*output), false)).collect();
+    while let Some((class, done)) = todo.pop() {
+        if done {
+            order.insert(class);
+        } else if entered.insert(class) {
+            todo.push((class, true));
+            let args = terms[class].nodes.iter().flat_map(|term| &term.args);
+            todo.extend(args.rev().map(|arg| (terms.find(*arg), false)));
+        }
+    }
+    order.into_iter().collect()
 }
 
 impl Extraction<'_> {

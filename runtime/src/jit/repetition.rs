@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+/// The longest part that is looked for: no layer has more steps, and the search takes this times the list's length.
+const PERIOD_MAX: usize = 1 << 10;
+
 /// A part of a list that comes some times in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repetition {
@@ -17,7 +20,7 @@ impl Repetition {
     /// The repetition without which the list is shortest; of several the one that is shortest itself.
     pub fn longest<T: PartialEq>(list: &[T]) -> Option<Self> {
         let mut best: Option<Self> = None;
-        for period in 1..=list.len() / 2 {
+        for period in 1..=PERIOD_MAX.min(list.len() / 2) {
             let mut equal = 0;
             for (i, (a, b)) in list.iter().zip(&list[period..]).enumerate() {
                 equal = if a == b { equal + 1 } else { 0 };

@@ -49,10 +49,12 @@ pub(super) fn are_learned(graph: &Graph) -> bool {
         .collect();
     while let Some(row) = rows.pop() {
         for &user in &users[row.index()] {
-            match graph.node(user).op {
-                Op::Array(ArrayOp::Binary(Binary::Add)) => return true,
-                Op::Array(ArrayOp::Reshape(_) | ArrayOp::Transpose(_)) => rows.push(user),
-                _ => {}
+            let op = graph.node(user).op;
+            if op == Op::Array(ArrayOp::Binary(Binary::Add)) {
+                return true;
+            }
+            if matches!(op, Op::Array(ArrayOp::Reshape(_) | ArrayOp::Transpose(_))) {
+                rows.push(user);
             }
         }
     }
