@@ -232,6 +232,7 @@ fn timesteps_are_tuned() {
     let tuner = Tuner {
         tensor: &tensor,
         seen: &seen,
+        moments: &Default::default(),
         ids: &ids,
         cut: Cut { length: None, stride: None, windows: 2 },
         probe_tokens: 64,

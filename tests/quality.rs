@@ -8,6 +8,7 @@ use snnc::convert::{BUILT_IN_TEXT, ConvertOptions, Sample, dense, spiking};
 use snnc::evaluate::{Cut, TextEvaluation, cut, evaluate};
 use snnc::ledger::{Cause, ledger};
 use snnc::lints::{LintKind, coverage, lints};
+use snnc::moments::moments;
 use snnc::tokens::Tokens;
 use snnc::tune::{Goal, Tuner};
 use snnc_examples::gpt2::Gpt2Config;
@@ -18,7 +19,7 @@ use snnc_passes::Context;
 use snnc_passes::collapse::{collapse, depends_on_order};
 use snnc_passes::fit::{QuantPlan, fit};
 use snnc_passes::levels::Levels;
-use snnc_passes::options::{Override, QuantOptions};
+use snnc_passes::options::{Override, QuantOptions, Rounding};
 use snnc_passes::quantise::quantise;
 use snnc_runtime::{Options, Program};
 use snnc_tests::{centred_cosine, demo_model, ids, imported, run};
@@ -47,10 +48,13 @@ impl DemoModel {
     }
 
     fn evaluated(&self, graph: &Graph, windows: usize) -> (Arc<Program>, TextEvaluation) {
+        self.evaluated_cut(graph, Cut { length: None, stride: None, windows })
+    }
+
+    fn evaluated_cut(&self, graph: &Graph, cut: Cut) -> (Arc<Program>, TextEvaluation) {
         let program = |graph: Graph| Arc::new(Program::new(Arc::new(graph), &Options::default()).unwrap());
         let graph = if depends_on_order(graph) { graph.clone() } else { collapse(graph).unwrap() };
         let spiking = program(graph);
-        let cut = Cut { length: None, stride: None, windows };
         let done = evaluate(&spiking, Some(&program(self.tensor.clone())), &self.ids, cut, 2).unwrap();
         (spiking, done)
     }
@@ -78,7 +82,7 @@ fn more_timesteps_lose_less() {
 fn the_parts_of_the_ledger_sum_to_the_whole() {
     let demo = demo();
     let (graph, calibration, section) = demo.converted(steps(5));
-    let again = Calibration::read(section.to_string().as_bytes(), &demo.tensor).unwrap();
+    let again = Calibration::read(section.to_string().as_bytes(), &demo.tensor).unwrap().with_weights_of(&graph);
     assert_eq!(again.quant_plan, calibration.quant_plan, "levels read back exactly");
     let cut = cut(demo.ids.len() - 1, 64, Cut { length: None, stride: None, windows: 4 });
     let windows: Vec<_> = cut.into_iter().map(|window| window.inputs).collect();
@@ -86,6 +90,13 @@ fn the_parts_of_the_ledger_sum_to_the_whole() {
     assert!((0.7..1.3).contains(&found.explained()), "the parts are {} of the whole", found.explained());
     assert_eq!(found.entries.len(), 4 * 8 + 1, "seven sites and a softmax a layer, and the head");
     // With all sites the network is the program itself.
+    let score = demo.evaluated_cut(&graph, Cut { length: Some(64), stride: None, windows: 4 }).1.score;
+    let kl = score.mean(score.kl);
+    assert!(
+        (found.total / kl - 1.0).abs() < 1e-9,
+        "the ledger's whole is {}, the program's divergence {kl}",
+        found.total
+    );
     let again = ledger(&demo.tensor, &again, &demo.ids, &windows, 1).unwrap();
     assert_eq!(found, again, "the number of threads does not show");
     let worst = found.ranked()[0];
@@ -97,6 +108,33 @@ fn the_parts_of_the_ledger_sum_to_the_whole() {
         score.mean(score.kl)
     };
     assert!(kl(&demo.converted(mended).0) < kl(&graph));
+}
+
+/// With levels as fine as can be, what is lost is lost by weights.
+#[test]
+fn weights_that_compensate_each_other_lose_less() {
+    let demo = demo();
+    let [compensated, nearest] = Rounding::ALL.map(|rounding| {
+        let graph = demo.converted(QuantOptions { rounding, ..steps(12) }).0;
+        let done = demo.evaluated(&graph, 4).1;
+        let numbers: usize = graph.weights.iter().map(|weight| weight.tensor.sizes().iter().product::<usize>()).sum();
+        (done.score.mean(done.score.kl), done.kl_99.unwrap(), numbers)
+    });
+    assert!(compensated.0 < 0.8 * nearest.0, "{compensated:?} and {nearest:?}");
+    assert!(compensated.1 < nearest.1 && nearest.0 < nearest.1, "{compensated:?} and {nearest:?}");
+    assert_eq!(compensated.2, nearest.2, "weights of a program");
+}
+
+/// Moments are sums in one order, whichever thread has which part; their windows are long ones.
+#[test]
+fn moments_do_not_depend_on_the_number_of_threads() {
+    let demo = demo();
+    let windows: Vec<Vec<u32>> = demo.ids.chunks(100).take(9).map(<[u32]>::to_vec).collect();
+    let [one, three] = [1, 3].map(|threads| moments(&demo.tensor, &windows, threads).unwrap());
+    assert!(one == three && one.len() == 4 * 4 + 1, "{} sites", one.len());
+    let mut more = windows.clone();
+    more.extend(demo.ids.chunks(8).take(20).map(<[u32]>::to_vec));
+    assert!(moments(&demo.tensor, &more, 2).unwrap() == one, "starts of texts are left out");
 }
 
 #[test]
@@ -207,6 +245,7 @@ fn the_front_trades_damage_for_cost() {
     let tuner = Tuner {
         tensor: &demo.tensor,
         seen: &seen,
+        moments: &Default::default(),
         ids: &demo.ids,
         cut: Cut { length: None, stride: None, windows: 2 },
         probe_tokens: 64,

@@ -58,6 +58,7 @@ fn scores_beside(done: &TextEvaluation, reference: &str, by_word: impl Fn(f64) -
     let interval = done
         .interval
         .map_or(String::new(), |[low, high]| format!("; 95 % interval {:+.2} to {:+.2} %", 100.0 * low, 100.0 * high));
+    let high = done.kl_99.map_or(String::new(), |kl| format!("  (99 % of tokens: at most {kl:.6})"));
     let words = by_word(score.nll).zip(by_word(score.nll_dense));
     let words = words.map(|(own, dense)| row("perplexity by word", &format!("{own:>10.3}  ({reference} {dense:.3})")));
     let [right, right_dense] = [score.right, score.right_dense].map(|n| percent(score, n));
@@ -67,7 +68,7 @@ fn scores_beside(done: &TextEvaluation, reference: &str, by_word: impl Fn(f64) -
         + &row("cosine of logits, centred", &format!("{:>10.6}", score.mean(score.cosine_centred)))
         + &row("cosine of logits, raw", &format!("{:>10.6}", score.mean(score.cosine)))
         + &row("top-1 agreement", &format!("{:>9.2} %", percent(score, score.agreed)))
-        + &row(&format!("KL from {reference}, nats"), &format!("{:>10.6}", score.mean(score.kl)))
+        + &row(&format!("KL from {reference}, nats"), &format!("{:>10.6}{high}", score.mean(score.kl)))
         + &row("next-token accuracy", &format!("{right:>9.2} %  ({reference} {right_dense:.2} %)"))
 }
 

@@ -2,11 +2,12 @@
 
 use clap::{Args, ValueEnum};
 use snnc::quant_options::{
-    AttentionName, Choices, CodeName, QuantSpelling, attention, codes, neuron, phases, rotate, thresholds, timesteps,
+    AttentionName, Choices, CodeName, QuantSpelling, attention, codes, neuron, phases, rotate, rounding, thresholds,
+    timesteps,
 };
 use snnc_ir::Diagnostic;
 use snnc_ir::membrane::Membrane;
-use snnc_passes::options::{PHASES, QuantOptions, Rotate, Thresholds, ZeroPoint};
+use snnc_passes::options::{PHASES, QuantOptions, Rotate, Rounding, Thresholds, ZeroPoint};
 
 /// Levels and their spelling, site by site.
 #[derive(Args, Clone, Debug)]
@@ -52,6 +53,13 @@ pub struct QuantArgs {
     /// Number format of weights: `i8`, or `f32` for comparison, where what reads spikes multiplies
     #[arg(long, value_enum, default_value = "i8")]
     weights: WeightsName,
+    /// How int8 weights are rounded: `compensated` or `nearest`.
+    ///
+    /// `compensated` rounds the inputs of a projection in order. The error of each is made good by those that follow, as far as
+    /// they go together with it on the calibration text.
+    /// `nearest` rounds every weight on its own.
+    #[arg(long, value_name = "ROUNDING", default_value = "compensated", value_parser = rounding)]
+    rounding: Rounding,
     /// Table that the embedding reads: the tied head's weight where it is near enough, or a larger one of its own in f32
     #[arg(long, value_enum, default_value = "shared")]
     embedding: EmbeddingName,
@@ -116,6 +124,7 @@ impl QuantArgs {
             attention: self.attention.clone(),
             phases: self.phases,
             exact_weights: self.weights == WeightsName::F32,
+            rounding: self.rounding,
             own_embedding: self.embedding == EmbeddingName::Own,
             rotate: self.rotate,
         };

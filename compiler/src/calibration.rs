@@ -9,12 +9,14 @@ use serde_json::Value as Json;
 use snnc_ir::diagnostic::ErrorCode;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::op::{DenseOp, LevelOp};
-use snnc_ir::{Code, Diagnostic, Graph, Op, Value};
+use snnc_ir::{Code, Diagnostic, Graph, Op, Tensor, Value};
 use snnc_passes::features::Features;
 use snnc_passes::fit::{QuantParams, QuantPlan, Residual};
 use snnc_passes::levels::Levels;
 use snnc_passes::options::Rotations;
+use snnc_passes::quantise::rounded_weights;
 use snnc_passes::sites::{SiteValue, sites};
+use std::sync::Arc;
 
 /// The `calibration` section of a `.snn` file.
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub struct Calibration {
     pub quant_plan: QuantPlan,
     /// What of the network is rotated: the levels are those of the rotated network.
     pub rotations: Rotations,
+    /// The program's own int8 weights, by name; they are not in the section. Without them weights are rounded to nearest.
+    pub rounded_weights: IndexMap<String, Arc<Tensor>>,
     /// What the neurons of unary sites are, where they are time-stepped.
     pub membrane: Option<Membrane>,
     /// By site, in the order of `quant_plan`.
@@ -190,6 +194,12 @@ impl Calibration {
         })
     }
 
+    /// The same, with the weights of the program that was made by it.
+    #[must_use]
+    pub fn with_weights_of(self, program: &Graph) -> Self {
+        Self { rounded_weights: rounded_weights(program), ..self }
+    }
+
     /// What a section says is rotated.
     ///
     /// # Errors
@@ -245,6 +255,7 @@ impl Calibration {
             tokens: section.tokens,
             quant_plan,
             rotations,
+            rounded_weights: IndexMap::new(),
             fired,
         })
     }

@@ -4,18 +4,22 @@ use crate::calibrate::{self, TokenWindows};
 use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
 use crate::id_file::IdFile;
+use crate::moments::moments;
 use crate::progress::{Progress, Silent, Workers};
 use crate::reading::{self, ids_from};
 use crate::record::RotationRecord;
 use crate::rotation::{self, Rotated};
 use crate::texts::SampleText;
 use crate::tokens::Tokens;
+use indexmap::IndexMap;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::random::SplitMix64;
 use snnc_ir::{Diagnostic, Graph, Stage, Value};
 use snnc_passes::fit::{QuantParams, fit};
-use snnc_passes::options::{QuantOptions, Rotate};
+use snnc_passes::moments::SiteMoments;
+use snnc_passes::options::{QuantOptions, Rotate, Rounding};
 use snnc_passes::{Context, Pass, front_and_back, run};
+use std::sync::Arc;
 
 /// Text that ranges are measured on where the user gives none: written by the demo model itself, at temperature 1.
 pub const BUILT_IN_TEXT: &str = include_str!("calibration.txt");
@@ -179,13 +183,23 @@ pub fn spiking_watched(
         membrane: options.quant.membrane,
         rotations,
         quant_plan: quant_plan.clone(),
+        rounded_weights: IndexMap::new(),
     };
     drop(seen);
     let section = calibration.json(&tensor);
-    let QuantOptions { membrane, own_embedding, .. } = options.quant;
-    let graph = run(back, tensor, &Context { quant_plan, membrane, own_embedding, ..Context::default() }, watch)?;
+    let QuantOptions { membrane, own_embedding, rounding, exact_weights, .. } = options.quant;
+    let moments = match rounding {
+        Rounding::Compensated if !exact_weights => {
+            moments(&tensor, &windows, Workers { threads: options.threads, progress })?
+        }
+        Rounding::Compensated | Rounding::Nearest => SiteMoments::new(),
+    };
+    let context = Context { quant_plan, moments: Arc::new(moments), membrane, own_embedding, ..Context::default() };
+    let graph = run(back, tensor, &context, watch)?;
     // Files hold weights as kernels walk them.
-    Ok(Converted { graph: graph.in_panels(), calibration, rotation, rotate, section })
+    let graph = graph.in_panels();
+    let calibration = calibration.with_weights_of(&graph);
+    Ok(Converted { graph, calibration, rotation, rotate, section })
 }
 
 /// Tokens of a trial.

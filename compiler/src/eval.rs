@@ -13,6 +13,7 @@ use crate::program_lints::{much_worse, program_lints};
 use crate::progress::{Progress, Workers};
 use crate::reading::{TextIds, ids_for};
 use crate::recall::recall;
+use crate::record::ProgramRecord;
 use crate::rotation::as_calibrated;
 use crate::tokens::start::StartChoice;
 use serde_json::Value as Json;
@@ -128,7 +129,9 @@ pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport
             Some(reference) if options.ledger => {
                 let tensor = dense_tensor(reference.source)?;
                 let tokens = options.ledger_tokens;
-                Some(ledger_of(&options.model, &tensor, section.as_deref(), &ids, tokens, workers)?)
+                let trained = !ProgramRecord::of(loaded.provenance.as_deref()).training.is_empty();
+                let compiled = Some(graph).filter(|_| !trained);
+                Some(ledger_of((&options.model, compiled), &tensor, section.as_deref(), &ids, tokens, workers)?)
             }
             _ => None,
         },
@@ -158,12 +161,13 @@ pub fn same_vocabulary(model: &Loaded, reference: &Loaded) -> Result<(), Diagnos
     Err(Diagnostic::new(reference.path.display().to_string(), message).note(note).into())
 }
 
-/// The ledger of the program in `model`, which keeps `section` of its calibration.
+/// The ledger of the program in `model`, which keeps `section` of its calibration. `compiled`: that program, where its weights are
+/// still as they were rounded.
 ///
 /// # Errors
 /// It keeps none; a probe cannot be run; a request to stop.
 pub fn ledger_of(
-    model: &Path,
+    (model, compiled): (&Path, Option<&Graph>),
     tensor: &Graph,
     section: Option<&[u8]>,
     ids: &[u32],
@@ -176,6 +180,10 @@ pub fn ledger_of(
     })?;
     let tensor = &as_calibrated(tensor.clone(), section, &mut |_, _, _| {}).map_err(|e| files::at(model, e))?;
     let calibration = Calibration::read(section, tensor).map_err(|e| files::at(model, e.into()))?;
+    let calibration = match compiled {
+        Some(program) => calibration.with_weights_of(program),
+        None => calibration,
+    };
     let windows = ledger::windows(tensor, ids, tokens.unwrap_or_else(|| ledger::tokens(tensor)));
     ledger(tensor, &calibration, ids, &windows, workers)
 }

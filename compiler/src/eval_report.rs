@@ -118,6 +118,8 @@ pub struct BesideDense {
     pub top1_agreement: f64,
     /// Kullback-Leibler divergence from the dense network, in nats per token.
     pub kl: f64,
+    /// The divergence that 99 % of predictions have at most, in nats.
+    pub kl_99: Option<f64>,
     /// The dense network's.
     pub accuracy_dense: f64,
 }
@@ -158,6 +160,7 @@ impl EvalReport {
                 cosine_centred: score.mean(score.cosine_centred),
                 top1_agreement: score.agreed as f64 / tokens,
                 kl: score.mean(score.kl),
+                kl_99: done.kl_99,
                 accuracy_dense: score.right_dense as f64 / tokens,
             }),
         }

@@ -124,6 +124,8 @@ pub struct TextEvaluation {
     pub run: u64,
     /// The interval of the rise of perplexity over the dense network's, as shares.
     pub interval: Option<[f64; 2]>,
+    /// The divergence, in nats, that 99 % of predictions have at most; `None` without a dense network.
+    pub kl_99: Option<f64>,
 }
 
 /// Draws of a bootstrap.
@@ -149,6 +151,12 @@ pub fn interval(windows: &[Score]) -> Option<[f64; 2]> {
     let mut rises: Vec<f64> = (0..DRAWS).map(&mut rise).collect();
     rises.sort_by(f64::total_cmp);
     Some([rises[DRAWS / 40], rises[DRAWS - 1 - DRAWS / 40]])
+}
+
+/// What 99 % of some numbers are at most, by nearest rank; `None` of none.
+pub(crate) fn percentile_99(mut of: Vec<f64>) -> Option<f64> {
+    of.sort_by(f64::total_cmp);
+    of.get((99 * of.len()).div_ceil(100).max(1) - 1).copied()
 }
 
 impl TextEvaluation {
@@ -268,7 +276,7 @@ pub fn evaluate_windows<'a>(
         if let Some(beside) = beside {
             beside.reset();
         }
-        let mut score = Score::default();
+        let (mut score, mut divergences) = (Score::default(), Vec::new());
         for chunk in chunks(window.inputs.clone()) {
             let targets = &ids[chunk.start + 1..chunk.end + 1];
             let outputs = session.forward(&ids[chunk.clone()], Rows::All)?;
@@ -280,19 +288,21 @@ pub fn evaluate_windows<'a>(
                 _ => None,
             };
             let skipped = window.scored.saturating_sub(chunk.start).min(chunk.len());
-            score.add(&score_rows(logits, reference.as_deref(), targets, skipped));
+            score.add(&score_rows(logits, reference.as_deref(), targets, skipped, &mut divergences));
             workers.progress.advance(chunk.len() as u64);
         }
-        Ok(score)
+        Ok((score, divergences))
     };
-    let (scores, sessions) = map_in_order(workers, ranges, sessions, score)?;
+    let (scored, sessions) = map_in_order(workers, ranges, sessions, score)?;
     workers.progress.end();
+    let (scores, divergences): (Vec<Score>, Vec<Vec<f64>>) = scored.into_iter().unzip();
     let mut evaluation = TextEvaluation {
         score: Score::default(),
         windows: ranges.len(),
         events: vec![Events::default(); program.graph().nodes.len()],
         run: ranges.iter().map(|window| window.inputs.len() as u64).sum(),
         interval: None,
+        kl_99: percentile_99(divergences.concat()),
     };
     for (session, _) in &sessions {
         evaluation.events.iter_mut().zip(session.events()).for_each(|(all, events)| *all += *events);
@@ -311,8 +321,14 @@ pub fn chunks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     range.clone().step_by(CHUNK).map(move |start| start..(start + CHUNK).min(range.end))
 }
 
-/// Scores rows of logits, the first `skipped` of them left out.
-pub(crate) fn score_rows(logits: &[f32], dense: Option<&[f32]>, targets: &[u32], skipped: usize) -> Score {
+/// Scores rows of logits, the first `skipped` of them left out; what each diverges by is added to `divergences`.
+pub(crate) fn score_rows(
+    logits: &[f32],
+    dense: Option<&[f32]>,
+    targets: &[u32],
+    skipped: usize,
+    divergences: &mut Vec<f64>,
+) -> Score {
     let width = logits.len() / targets.len().max(1);
     let mut score = Score { tokens: targets.len() - skipped, ..Score::default() };
     for (i, &target) in targets.iter().enumerate().skip(skipped) {
@@ -330,7 +346,9 @@ pub(crate) fn score_rows(logits: &[f32], dense: Option<&[f32]>, targets: &[u32],
         score.agreed += usize::from(best(row) == best(other));
         score.cosine += cosine(row, other, 0.0, 0.0);
         score.cosine_centred += cosine(row, other, mean(row), mean(other));
-        score.kl += divergence([other, row], [log_sum_dense, log_sum]);
+        let kl = divergence([other, row], [log_sum_dense, log_sum]);
+        score.kl += kl;
+        divergences.push(kl);
     }
     score
 }
@@ -391,6 +409,15 @@ mod tests {
         let expected = |count: f64| 2.0 * 1.96 * 0.05 / count.sqrt() * libm::exp(0.1);
         for count in [16, 256] {
             assert!((width(count) / expected(count as f64) - 1.0).abs() < 0.15, "{count}: {}", width(count));
+        }
+    }
+
+    #[test]
+    fn percentiles_are_numbers_of_the_list() {
+        assert_eq!(percentile_99(Vec::new()), None);
+        for (count, wanted) in [(1, 1.0), (99, 99.0), (100, 99.0), (101, 100.0), (1000, 990.0)] {
+            let falling = (1..=count).rev().map(f64::from).collect();
+            assert_eq!(percentile_99(falling), Some(wanted), "of {count}");
         }
     }
 

@@ -354,7 +354,8 @@ fn probe_graph(
         }
     }
     let membrane = calibration.membrane.filter(|_| !matches!(probe, Probe::Isolated(..)));
-    let context = Context { quant_plan, membrane, integrates_first, ..Context::default() };
+    let rounded_weights = calibration.rounded_weights.clone();
+    let context = Context { quant_plan, membrane, integrates_first, rounded_weights, ..Context::default() };
     let levels = quantise(tensor, &context)?;
     // Time collapses but for time-stepped neurons.
     let prompt = membrane.is_some() || context.quant_plan.variants.values().any(|variant| !variant.time_collapses());

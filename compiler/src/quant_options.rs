@@ -7,7 +7,9 @@ use snnc_ir::membrane::Membrane;
 use snnc_ir::ssa::{GUARD, Output, Ssa};
 use snnc_ir::{Code, Diagnostic};
 use snnc_passes::levels::Levels;
-use snnc_passes::options::{Override, PHASES, PHASES_MOST, QuantOptions, Rotate, Rotations, Thresholds, ZeroPoint};
+use snnc_passes::options::{
+    Override, PHASES, PHASES_MOST, QuantOptions, Rotate, Rotations, Rounding, Thresholds, ZeroPoint,
+};
 
 /// Levels and their spelling, site by site, as a user wrote them.
 #[derive(Clone, Debug)]
@@ -30,6 +32,8 @@ pub struct QuantSpelling {
     pub phases: u32,
     /// Keep weights in f32.
     pub exact_weights: bool,
+    /// How weights are rounded.
+    pub rounding: Rounding,
     /// Keep an embedding table of its own.
     pub own_embedding: bool,
     /// What is rotated.
@@ -48,6 +52,7 @@ impl Default for QuantSpelling {
             attention: Choices { all: None, overrides: Vec::new() },
             phases: PHASES,
             exact_weights: false,
+            rounding: Rounding::default(),
             own_embedding: false,
             rotate: Rotate::Auto,
         }
@@ -88,6 +93,7 @@ pub fn parse(text: &str) -> Result<QuantSpelling, Diagnostic> {
             "--attention" => spelling.attention = attention(value).map_err(wrong)?,
             "--phases" => spelling.phases = phases(value).map_err(wrong)?,
             "--weights" => spelling.exact_weights = one_of(["i8", "f32"])?,
+            "--rounding" => spelling.rounding = rounding(value).map_err(wrong)?,
             "--embedding" => spelling.own_embedding = one_of(["shared", "own"])?,
             "--rotate" => spelling.rotate = rotate(value).map_err(wrong)?,
             _ => return Err(wrong("is no option of a conversion".into())),
@@ -262,6 +268,16 @@ pub fn rotate(text: &str) -> Result<Rotate, String> {
     }
 }
 
+/// How weights are rounded.
+///
+/// # Errors
+/// A name that is none.
+pub fn rounding(text: &str) -> Result<Rounding, String> {
+    let names = || Rounding::ALL.map(Rounding::name).join(", ");
+    let found = Rounding::ALL.into_iter().find(|kind| kind.name() == text);
+    found.ok_or_else(|| format!("there is no rounding `{text}`; there are {}", names()))
+}
+
 /// Timesteps by site.
 ///
 /// # Errors
@@ -317,6 +333,7 @@ impl QuantSpelling {
             attention: attention(self.attention.all.unwrap_or(ttfs)),
             phases: self.phases,
             exact_weights: self.exact_weights,
+            rounding: self.rounding,
             own_embedding: self.own_embedding,
             rotate: self.rotate,
         })
@@ -387,6 +404,9 @@ pub fn spelled(options: &QuantOptions) -> String {
     }
     if options.exact_weights {
         flags += " --weights f32";
+    }
+    if options.rounding != Rounding::default() {
+        flags += &format!(" --rounding {}", options.rounding.name());
     }
     if options.own_embedding {
         flags += " --embedding own";

@@ -1,9 +1,13 @@
 //! What passes know besides the graph.
 
 use crate::fit::QuantPlan;
+use crate::moments::SiteMoments;
 use crate::options::Rotations;
+use indexmap::IndexMap;
+use snnc_ir::Tensor;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::site::Site;
+use std::sync::Arc;
 
 /// What passes know besides the graph.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +16,11 @@ pub struct Context {
     pub rotations: Rotations,
     /// The levels of every site, by value of the simplified and rotated graph.
     pub quant_plan: QuantPlan,
+    /// Second moments of what projections read, by value of the same graph: with them their weights are rounded so that errors
+    /// compensate each other, without them to nearest.
+    pub moments: Arc<SiteMoments>,
+    /// int8 weights that a program has already, by name: `rounded_weights` of it. They are taken instead of being rounded again.
+    pub rounded_weights: IndexMap<String, Arc<Tensor>>,
     /// Time-stepped neurons take the place of integrate-then-fire neurons, where a unary code allows.
     pub membrane: Option<Membrane>,
     /// A site whose neurons integrate first all the same.

@@ -42,6 +42,8 @@ pub struct QuantOptions {
     pub phases: u32,
     /// Weights stay f32, for comparison: what reads levels then multiplies.
     pub exact_weights: bool,
+    /// How weights are rounded.
+    pub rounding: Rounding,
     /// Whether the embedding keeps its table where it might read a tied head's weight.
     pub own_embedding: bool,
     /// What is turned by orthogonal matrices before levels are chosen.
@@ -72,6 +74,7 @@ impl QuantOptions {
             attention: Some(Ssa::Ttfs { phases: PHASES }),
             phases: PHASES,
             exact_weights: false,
+            rounding: Rounding::default(),
             own_embedding: false,
             rotate: Rotate::default(),
         }
@@ -227,6 +230,29 @@ impl Thresholds {
             Thresholds::Auto => "auto",
             Thresholds::Static => "static",
             Thresholds::Token => "token",
+        }
+    }
+}
+
+/// How weights are rounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rounding {
+    /// Input by input, what the errors before it come to added: outputs on sample text are nearer.
+    #[default]
+    Compensated,
+    /// Each weight to the nearest.
+    Nearest,
+}
+
+impl Rounding {
+    /// All of them, the default first.
+    pub const ALL: [Rounding; 2] = [Rounding::Compensated, Rounding::Nearest];
+
+    /// The name that options use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Rounding::Compensated => "compensated",
+            Rounding::Nearest => "nearest",
         }
     }
 }

@@ -8,13 +8,16 @@
 //! Formulas: scale migration and threshold folding as in Rueckauer et al. 2016 and the spike-coded attention of
 //! `docs/ir.md`.
 
+mod compensate;
 mod weights;
 
 use crate::context::Context;
 use crate::features::{self, Features};
 use crate::fit::{QuantParams, QuantPlan};
 use crate::levels::Levels;
+use crate::moments::SiteMoments;
 use crate::sites;
+use compensate::Feedback;
 use indexmap::IndexMap;
 use snnc_ir::bounds::{SUM_MAX, largest_sum};
 use snnc_ir::diagnostic::Diagnostics;
@@ -23,7 +26,7 @@ use snnc_ir::op::{Heads, Layout};
 use snnc_ir::origin::NodeOrigin;
 use snnc_ir::site::{ChannelGroup, Site};
 use snnc_ir::ssa::Output;
-use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Op, Ssa, Stage, Tensor, Value};
+use snnc_ir::{Binary, Builder, Curve, Diagnostic, Elem, Graph, Op, Ssa, Stage, Tensor, Value};
 use std::sync::Arc;
 use weights::{Units, fold_input_major, fold_scale, lacking, rows_of, scaled, shares, shifted, split_outputs};
 
@@ -36,6 +39,9 @@ pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> 
     let mut pass = Quantise {
         graph,
         quant_plan: &context.quant_plan,
+        moments: &context.moments,
+        rounded_weights: &context.rounded_weights,
+        feedback: None,
         names: sites::names(graph),
         sites: sites::sites(graph).into_iter().map(|site| (site.value, site.site)).collect(),
         builder: Builder::new(Stage::Quantised, graph.context),
@@ -56,6 +62,12 @@ pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> 
 struct Quantise<'a> {
     graph: &'a Graph,
     quant_plan: &'a QuantPlan,
+    /// What weights are rounded by, where it was measured.
+    moments: &'a SiteMoments,
+    /// Weights that are known already, by name.
+    rounded_weights: &'a IndexMap<String, Arc<Tensor>>,
+    /// What was last made of them, by site and group: projections that read the same come one after the other.
+    feedback: Option<((Value, usize), Option<Arc<Feedback>>)>,
     /// What a projection or attention is called, by value.
     names: IndexMap<Value, String>,
     /// The places of values that become levels.
@@ -273,11 +285,12 @@ impl Quantise<'_> {
         if let Some(fit) = self.fit(site)?.filter(|fit| fit.residual.is_some()).cloned() {
             return self.residual_linear(value, layout, [&name, &site_name], fit);
         }
-        let Some(fit) = self.fit(site)?.filter(|_| !self.quant_plan.exact_weights) else {
+        let Some(fit) = self.fit(site)?.filter(|_| !self.quant_plan.exact_weights).cloned() else {
             return self.dense_linear(value, layout, &site_name);
         };
         let inputs = fit.scale.len();
-        let folded = fold_scale(w, bias, layout, fit);
+        let feedback = self.feedback((site, 0), &fit, &(0..inputs).collect::<Vec<usize>>());
+        let folded = fold_scale(w, bias, layout, &fit, feedback.as_deref());
         let sizes = [inputs, folded.scale.len()];
         let most = fit.levels.most();
         let levels = self.levels(site, &site_name)?;
@@ -285,6 +298,21 @@ impl Quantise<'_> {
         let scale = self.constant(format!("{name}.scale"), folded.scale);
         let bias = self.constant(format!("{name}.bias"), folded.bias);
         self.sum_of(&sums, &name, scale, bias, &origin)
+    }
+
+    /// What errors of weights come to at later inputs, for some channels of a site. `None` where no moments were measured.
+    fn feedback(&mut self, of: (Value, usize), fit: &QuantParams, channels: &[usize]) -> Option<Arc<Feedback>> {
+        if let Some((found, feedback)) = &self.feedback
+            && *found == of
+        {
+            return feedback.clone();
+        }
+        let moments = self.moments.get(&of.0)?;
+        let scale = group_scale(fit, of.1, channels);
+        let centre: Vec<f32> = channels.iter().map(|&c| fit.zero_point[c]).collect();
+        let feedback = Feedback::new(moments, channels, &scale, &centre).map(Arc::new);
+        self.feedback = Some((of, feedback.clone()));
+        feedback
     }
 
     /// The integer product; where its sums might leave 32 bits several, each with the weights of some inputs.
@@ -296,6 +324,9 @@ impl Quantise<'_> {
         most: i32,
         origin: &NodeOrigin,
     ) -> Result<Vec<Value>, Diagnostic> {
+        let known = self.rounded_weights.get(&format!("{name}.weight")).filter(|known| known.sizes() == weight.sizes());
+        let known = known.and_then(|known| known.to_rows()).map(|rows| Tensor::i8(weight.sizes(), rows));
+        let weight = known.unwrap_or(weight);
         let parts = if largest_sum(&weight, most as u64) <= SUM_MAX { vec![weight] } else { shares(&weight, most) };
         let product = |part: Tensor| {
             let w = self.builder.weight(&format!("{name}.weight"), Arc::new(part));
@@ -341,7 +372,8 @@ impl Quantise<'_> {
         };
         let [common, few] = split_outputs(w, layout, fit.scale.len(), bias.len(), &residual.outputs);
         let levels = self.levels(site, site_name)?;
-        let common = self.integer_linear([levels], name, [&common, bias], &fit, &origin)?;
+        let feedback = self.feedback((site, 0), &fit, &(0..fit.scale.len()).collect::<Vec<usize>>());
+        let common = self.integer_linear([levels], name, [&common, bias], &fit, feedback.as_deref(), &origin)?;
         let name = format!("{name}.residual");
         let fit = QuantParams {
             levels: residual.levels,
@@ -352,7 +384,7 @@ impl Quantise<'_> {
         let levels = self.neurons(site, &format!("{site_name}.residual"), fit.clone(), ChannelGroup::Residual)?;
         let zeros = vec![0.0; residual.outputs.len() + 1];
         let origin = self.in_group(value, ChannelGroup::Residual);
-        let few = self.integer_linear([levels; 2], &name, [&few, &zeros], &fit, &origin)?;
+        let few = self.integer_linear([levels; 2], &name, [&few, &zeros], &fit, None, &origin)?;
         // Whoever is none of them takes the last, which is 0.
         let place = |o: usize| residual.outputs.binary_search(&o).unwrap_or(residual.outputs.len()) as i32;
         let places = Tensor::i32(&[bias.len()], (0..bias.len()).map(place).collect());
@@ -369,6 +401,7 @@ impl Quantise<'_> {
         name: &str,
         [w, bias]: [&[f32]; 2],
         fit: &QuantParams,
+        feedback: Option<&Feedback>,
         origin: &NodeOrigin,
     ) -> Result<Value, Diagnostic> {
         let sizes = [fit.scale.len(), bias.len()];
@@ -385,7 +418,7 @@ impl Quantise<'_> {
         let (mut w, mut bias, mut scale, mut zero_point) = (w.to_vec(), bias.to_vec(), fit.scale.clone(), zero_point);
         let mut sum: Option<Value> = None;
         for levels in levels {
-            let folded = fold_input_major(&w, &bias, &scale, &zero_point);
+            let folded = fold_input_major(&w, &bias, &scale, &zero_point, feedback);
             w = lacking(&w, &scale, &folded);
             let products = self.products(levels, name, Tensor::i8(&sizes, folded.weight), fit.levels.most(), origin)?;
             let unit = self.constant(format!("{name}.scale"), folded.scale);
@@ -442,7 +475,7 @@ impl Quantise<'_> {
                 let scale = scale.iter().map(|s| s * unit).collect();
                 let few =
                     QuantParams { levels: own, scale, zero_point: none.clone(), bias_correction: none, ..fit.clone() };
-                self.integer_linear([levels; 2], &name, [&w, &zeros], &few, &origin)?
+                self.integer_linear([levels; 2], &name, [&w, &zeros], &few, None, &origin)?
             } else if self.quant_plan.exact_weights {
                 let width = channels.len();
                 let scale = scale.iter().map(|s| s * unit).collect();
@@ -454,7 +487,8 @@ impl Quantise<'_> {
                 self.builder.add(Op::Dense(DenseOp::Linear(Layout::InputMajor)), &[x, w, zero], &origin)?
             } else {
                 let none = vec![0.0; channels.len()];
-                let folded = fold_input_major(&w, &zeros, &scale, &none);
+                let feedback = self.feedback((site, group), fit, &channels);
+                let folded = fold_input_major(&w, &zeros, &scale, &none, feedback.as_deref());
                 let sizes = [channels.len(), m];
                 let w = Tensor::i8(&sizes, folded.weight);
                 let sums = self.products(levels, &name, w, fit.levels.most(), &origin)?;
@@ -680,6 +714,15 @@ impl Quantise<'_> {
         let args: Vec<Value> = std::iter::once(potential).chain(constants).collect();
         self.builder.add(Op::Level(LevelOp::Quant { code, steps, curve: Curve::Relu }), &args, origin)
     }
+}
+
+/// The int8 weights of a program that one product reads whole, by name.
+pub fn rounded_weights(program: &Graph) -> IndexMap<String, Arc<Tensor>> {
+    let all: IndexMap<&str, &Arc<Tensor>> = program.weights.iter().map(|w| (w.name.as_str(), &w.tensor)).collect();
+    // A second of the same name has the rest of the inputs, or of the eight bits.
+    let whole = |name: &str| !all.contains_key(format!("{name}.2").as_str());
+    let bytes = all.iter().filter(|(name, tensor)| tensor.elem() == Elem::I8 && whole(name));
+    bytes.map(|(name, tensor)| (name.to_string(), Arc::clone(tensor))).collect()
 }
 
 /// What the names of a group's constants end in.

@@ -236,8 +236,10 @@ impl TextRun<'_> {
             ledger: match self.reference {
                 Some(reference) if options.ledger => {
                     let tensor = dense_tensor(reference.source.clone())?;
+                    let trained = !ProgramRecord::of(self.model.provenance.as_deref()).training.is_empty();
+                    let compiled = Some(program).filter(|_| !trained);
                     let workers = Workers { threads: options.threads, progress: self.progress };
-                    Some(ledger_of(&options.model, &tensor, section, ids, options.ledger_tokens, workers)?)
+                    Some(ledger_of((&options.model, compiled), &tensor, section, ids, options.ledger_tokens, workers)?)
                 }
                 _ => None,
             },

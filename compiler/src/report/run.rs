@@ -1,7 +1,7 @@
 //! One run of a program on a text, with everything kept that is to be seen: what neurons said and what was predicted.
 
 use super::raster::{LayerRun, RASTER_BYTES, ReportLayer};
-use crate::evaluate::{CHUNK, Score, TextEvaluation, divergence, log_sum_exp, logits_of, score_rows};
+use crate::evaluate::{CHUNK, Score, TextEvaluation, divergence, log_sum_exp, logits_of, percentile_99, score_rows};
 use crate::lints::name_of;
 use crate::progress::Progress;
 use crate::tokens::Tokens;
@@ -102,6 +102,7 @@ pub fn gather(
     };
     progress.begin("running", inputs as u64);
     let (mut score, mut predictions) = (Score::default(), Vec::with_capacity(inputs));
+    let mut divergences = Vec::new();
     for start in (0..inputs).step_by(chunk) {
         let end = (start + chunk).min(inputs);
         let (now, next) = (&ids[start..end], &ids[start + 1..=end]);
@@ -114,7 +115,7 @@ pub fn gather(
             Some((beside, name)) => Some(beside.forward(now, Rows::All)?.f32(name).unwrap_or(&[])),
             None => None,
         };
-        score.add(&score_rows(logits, reference, next, 0));
+        score.add(&score_rows(logits, reference, next, 0, &mut divergences));
         let width = logits.len() / now.len();
         for (i, &id) in next.iter().enumerate() {
             let row = |logits: &'_ [f32]| i * width..((i + 1) * width).min(logits.len());
@@ -145,8 +146,14 @@ pub fn gather(
         let site = if twins > 0 { format!("{site} ({})", twins + 1) } else { site };
         layers.push(seen.layer(site, block, [neuron, origin], usual));
     }
-    let done =
-        TextEvaluation { score, windows: 1, events: session.events().to_vec(), run: inputs as u64, interval: None };
+    let done = TextEvaluation {
+        score,
+        windows: 1,
+        events: session.events().to_vec(),
+        run: inputs as u64,
+        interval: None,
+        kl_99: percentile_99(divergences),
+    };
     Ok(Gathered { done, predictions, layers })
 }
 

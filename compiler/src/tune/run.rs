@@ -7,6 +7,7 @@ use crate::evaluate::Cut;
 use crate::front::OnnxOptions;
 use crate::ledger;
 use crate::model::{Loaded, calibration_sample};
+use crate::moments::moments;
 use crate::progress::{Progress, Workers};
 use crate::quant_options::spelled;
 use crate::reading::ids_for;
@@ -142,9 +143,11 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
     let rotate = rotated.choice(Rotate::Auto);
     let tensor = rotated.tensor;
     let goal = options.goal();
+    let workers = Workers { threads: options.threads, progress };
     let tuner = Tuner {
         tensor: &tensor,
         seen: &calibrate(&tensor, &windows, workers)?,
+        moments: &Arc::new(moments(&tensor, &windows, workers)?),
         ids: &ids,
         cut,
         probe_tokens: options.probe_tokens.unwrap_or_else(|| ledger::tokens(&tensor)),

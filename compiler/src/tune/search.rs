@@ -15,6 +15,7 @@ use snnc_ir::{Graph, Op, Value};
 use snnc_passes::cost::{self, Form, Number, Part};
 use snnc_passes::fit::{QuantParams, QuantPlan, fit};
 use snnc_passes::levels::Levels;
+use snnc_passes::moments::SiteMoments;
 use snnc_passes::observed::Observations;
 use snnc_passes::options::{Override, QuantOptions, ZeroPoint};
 use snnc_passes::quantise::quantise;
@@ -117,6 +118,8 @@ pub struct Tuner<'a> {
     pub tensor: &'a Graph,
     /// What its sites hold on the calibration text.
     pub seen: &'a Observations,
+    /// Which channels go together on it: by them the weights of a point are rounded, without them to nearest.
+    pub moments: &'a Arc<SiteMoments>,
     /// Tokens that points are measured on, and what of them.
     pub ids: &'a [u32],
     /// What of it is run.
@@ -247,8 +250,8 @@ impl Tuner<'_> {
         let quant_plan = fit(self.tensor, self.seen, &options)?;
         let (_, back) = front_and_back();
         let membrane = options.membrane;
-        let graph =
-            run(back, self.tensor.clone(), &Context { quant_plan, membrane, ..Context::default() }, &mut |_, _, _| {})?;
+        let context = Context { quant_plan, membrane, moments: self.moments.clone(), ..Context::default() };
+        let graph = run(back, self.tensor.clone(), &context, &mut |_, _, _| {})?;
         let graph = snnc_passes::collapse::collapse(&graph)?;
         let program = Program::new(Arc::new(graph), &Options::default()).map(Arc::new)?;
         let done = evaluate(&program, Some(dense), self.ids, self.cut, self.workers())?;

@@ -1,6 +1,7 @@
 //! The one place where a projection's weight is made from its factors: the network's own weight, the scales of the levels that
 //! it reads, units of what attention hands on. What else is to be folded into a weight belongs here.
 
+use super::compensate::Feedback;
 use crate::fit::QuantParams;
 use crate::shared_channels::SharedChannels;
 use snnc_ir::bounds::SUM_MAX;
@@ -113,16 +114,29 @@ pub(super) struct Folded {
 /// Magnitudes of int8 weights: symmetric, so that a sign change never overflows.
 const WEIGHT_LEVELS: f32 = 127.0;
 
-pub(super) fn fold_scale(w: &[f32], bias: &[f32], layout: Layout, fit: &QuantParams) -> Folded {
+/// `feedback`: what errors of weights come to at later inputs. Without one all are rounded to nearest.
+pub(super) fn fold_scale(
+    w: &[f32],
+    bias: &[f32],
+    layout: Layout,
+    fit: &QuantParams,
+    feedback: Option<&Feedback>,
+) -> Folded {
     let zero_point: Vec<f32> =
         fit.zero_point.iter().zip(&fit.bias_correction).map(|(m, bias_correction)| m + bias_correction).collect();
     match layout {
-        Layout::InputMajor => fold_input_major(w, bias, &fit.scale, &zero_point),
-        Layout::OutputMajor => fold_output_major(w, bias, &fit.scale, &zero_point),
+        Layout::InputMajor => fold_input_major(w, bias, &fit.scale, &zero_point, feedback),
+        Layout::OutputMajor => fold_output_major(w, bias, &fit.scale, &zero_point, feedback),
     }
 }
 
-pub(super) fn fold_input_major(w: &[f32], bias: &[f32], scale: &[f32], zero_point: &[f32]) -> Folded {
+pub(super) fn fold_input_major(
+    w: &[f32],
+    bias: &[f32],
+    scale: &[f32],
+    zero_point: &[f32],
+    feedback: Option<&Feedback>,
+) -> Folded {
     let m = bias.len();
     let mut most = vec![0f32; m];
     let mut shift = vec![0f64; m];
@@ -133,10 +147,16 @@ pub(super) fn fold_input_major(w: &[f32], bias: &[f32], scale: &[f32], zero_poin
         }
     }
     let inverse: Vec<f32> = most.iter().map(|&most| if most > 0.0 { WEIGHT_LEVELS / most } else { 0.0 }).collect();
-    let mut weight = Vec::with_capacity(w.len());
-    for (row, &s) in w.chunks_exact(m).zip(scale) {
-        weight.extend(row.iter().zip(&inverse).map(|(&w, &inverse)| eval::level(w * s * inverse, 127) as i8));
-    }
+    let weight = match feedback {
+        Some(feedback) => compensated(feedback, |c, o| w[c * m + o], scale, &inverse),
+        None => {
+            let one = |(row, &s): (&[f32], &f32)| {
+                let level = move |(&w, &inverse): (&f32, &f32)| eval::level(w * s * inverse, 127) as i8;
+                row.iter().zip(&inverse).map(level).collect::<Vec<i8>>()
+            };
+            w.chunks_exact(m).zip(scale).flat_map(one).collect()
+        }
+    };
     let scale = most.iter().map(|&most| most / WEIGHT_LEVELS).collect();
     let bias = bias.iter().zip(&shift).map(|(&b, &shift)| (f64::from(b) + shift) as f32).collect();
     Folded { weight, scale, bias }
@@ -145,8 +165,15 @@ pub(super) fn fold_input_major(w: &[f32], bias: &[f32], scale: &[f32], zero_poin
 /// Rows read at a time when an output-major weight is turned.
 const TURN: usize = 64;
 
-fn fold_output_major(w: &[f32], bias: &[f32], scale: &[f32], zero_point: &[f32]) -> Folded {
+fn fold_output_major(
+    w: &[f32],
+    bias: &[f32],
+    scale: &[f32],
+    zero_point: &[f32],
+    feedback: Option<&Feedback>,
+) -> Folded {
     let (k, m) = (scale.len(), bias.len());
+    let mut inverses = Vec::with_capacity(m);
     let mut folded = Folded { weight: vec![0; w.len()], scale: Vec::with_capacity(m), bias: Vec::with_capacity(m) };
     for (block, rows) in w.chunks(TURN * k).enumerate() {
         let inverse: Vec<f32> = rows
@@ -161,12 +188,32 @@ fn fold_output_major(w: &[f32], bias: &[f32], scale: &[f32], zero_point: &[f32])
             let dot = |sum: f64, (&w, &m): (&f32, &f32)| sum + f64::from(w) * f64::from(m);
             folded.bias.push((f64::from(b) + row.iter().zip(zero_point).fold(0.0, dot)) as f32);
         }
-        for (c, &s) in scale.iter().enumerate() {
+        for (c, &s) in scale.iter().enumerate().filter(|_| feedback.is_none()) {
             let out = &mut folded.weight[c * m + block * TURN..][..inverse.len()];
             for (r, (out, &inverse)) in out.iter_mut().zip(&inverse).enumerate() {
                 *out = eval::level(rows[r * k + c] * s * inverse, 127) as i8;
             }
         }
+        inverses.extend(inverse);
+    }
+    if let Some(feedback) = feedback {
+        folded.weight = compensated(feedback, |c, o| w[o * k + c], scale, &inverses);
     }
     folded
+}
+
+/// The weight at input `c` and output `o` in levels of the output, `[in, out]`, each rounded with what the errors before it come to.
+fn compensated(feedback: &Feedback, w: impl Fn(usize, usize) -> f32, scale: &[f32], inverse: &[f32]) -> Vec<i8> {
+    let m = inverse.len();
+    let mut weight = vec![0; scale.len() * m];
+    let fill = |first: usize, panel: &mut [f32], width: usize| {
+        for ((c, row), s) in panel.chunks_exact_mut(width).enumerate().zip(scale) {
+            let outputs = (first..).zip(&inverse[first..]);
+            row.iter_mut().zip(outputs).for_each(|(x, (o, inverse))| *x = w(c, o) * s * inverse);
+        }
+    };
+    feedback.round(m, 127, fill, |c, first, levels| {
+        weight[c * m + first..][..levels.len()].copy_from_slice(levels);
+    });
+    weight
 }
