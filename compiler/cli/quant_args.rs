@@ -58,7 +58,7 @@ pub struct QuantArgs {
     /// `compensated` rounds the inputs of a projection in order. The error of each is made good by those that follow, as far as
     /// they go together with it on the calibration text.
     /// `nearest` rounds every weight on its own.
-    #[arg(long, value_name = "ROUNDING", default_value = "compensated", value_parser = rounding)]
+    #[arg(long, value_name = "ROUNDING", default_value = "nearest", value_parser = rounding)]
     rounding: Rounding,
     /// Table that the embedding reads: the tied head's weight where it is near enough, or a larger one of its own in f32
     #[arg(long, value_enum, default_value = "shared")]

@@ -238,14 +238,14 @@ impl Thresholds {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rounding {
     /// Input by input, what the errors before it come to added: outputs on sample text are nearer.
-    #[default]
     Compensated,
     /// Each weight to the nearest.
+    #[default]
     Nearest,
 }
 
 impl Rounding {
-    /// All of them, the default first.
+    /// All of them.
     pub const ALL: [Rounding; 2] = [Rounding::Compensated, Rounding::Nearest];
 
     /// The name that options use.

@@ -20,7 +20,8 @@ use snnc_ir::Diagnostic;
 use snnc_ir::ErrorCode;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_passes::levels::Levels;
-use snnc_passes::options::{QuantOptions, Rotate};
+use snnc_passes::moments::SiteMoments;
+use snnc_passes::options::{QuantOptions, Rotate, Rounding};
 use snnc_runtime::{Options, Program};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -147,7 +148,10 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
     let tuner = Tuner {
         tensor: &tensor,
         seen: &calibrate(&tensor, &windows, workers)?,
-        moments: &Arc::new(moments(&tensor, &windows, workers)?),
+        moments: &Arc::new(match Rounding::default() {
+            Rounding::Compensated => moments(&tensor, &windows, workers)?,
+            Rounding::Nearest => SiteMoments::new(),
+        }),
         ids: &ids,
         cut,
         probe_tokens: options.probe_tokens.unwrap_or_else(|| ledger::tokens(&tensor)),
