@@ -183,7 +183,8 @@ pub fn spiking_watched(
     drop(seen);
     let section = calibration.json(&tensor);
     let QuantOptions { membrane, own_embedding, .. } = options.quant;
-    let graph = run(back, tensor, &Context { quant_plan, membrane, own_embedding, ..Context::default() }, watch)?;
+    let graph =
+        run(back, tensor, &Context { rotations, quant_plan, membrane, own_embedding, ..Context::default() }, watch)?;
     // Files hold weights as kernels walk them.
     Ok(Converted { graph: graph.in_panels(), calibration, rotation, rotate, section })
 }

@@ -59,8 +59,8 @@ pub fn passes(
             let tensor = convert::dense(imported, rounded, &mut watch)?;
             let tensor = as_calibrated(tensor, section, &mut watch)?;
             let calibration = Calibration::read(section, &tensor)?;
-            let membrane = calibration.membrane;
-            let context = Context { quant_plan: calibration.quant_plan, membrane, own_embedding, ..Context::default() };
+            let Calibration { membrane, rotations, quant_plan, .. } = calibration;
+            let context = Context { rotations, quant_plan, membrane, own_embedding, ..Context::default() };
             let made = run(front_and_back().1, tensor, &context, &mut watch)?;
             // Files hold weights in panels, which the text says.
             listing.passes.gives_program = Some(text::print(&made.clone().in_panels()) == text::print(program));
