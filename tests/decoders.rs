@@ -13,15 +13,17 @@ use snnc::ledger::{Cause, ledger};
 use snnc::lints::{LintKind, coverage, lints};
 use snnc::program_lints::integrates_first;
 use snnc::report::NetworkFacts;
+use snnc::rotation::as_calibrated;
 use snnc::tune::{Goal, Tuner};
 use snnc_examples::llama::{LlamaConfig, graph};
 use snnc_ir::membrane::Membrane;
+use snnc_ir::op::LeafOp;
 use snnc_ir::op::Pairs;
 use snnc_ir::ssa::{GUARD, Output, Ssa};
-use snnc_ir::{Code, Curve, Graph};
+use snnc_ir::{Code, Curve, Graph, Op, Tensor};
 use snnc_passes::collapse::collapse;
 use snnc_passes::levels::Levels;
-use snnc_passes::options::{Override, QuantOptions};
+use snnc_passes::options::{Override, QuantOptions, Rotate, Rotations};
 use snnc_runtime::{Options, Program};
 use snnc_tests::{from_tensor, ids, llama};
 use std::sync::Arc;
@@ -133,6 +135,61 @@ fn recorded_choices_read_back() {
             assert!(Calibration::read(&bytes, &equal).is_err(), "{kind:?}");
         }
     }
+}
+
+/// The same network, but three channels of its residual stream are far larger: rows of the table, and what reads them less. `llama`
+/// gives tied tables `[vocabulary, width]`.
+fn with_outliers(config: &LlamaConfig) -> Graph {
+    let mut graph = llama(config);
+    for weight in &mut graph.weights {
+        let (&[_, width], Some(data)) = (weight.tensor.sizes(), weight.tensor.as_f32()) else { continue };
+        if width == config.width && weight.name.contains("embed") {
+            let channel = |i: usize| if i % width < 3 { 30.0 } else { 1.0 };
+            let data = data.iter().enumerate().map(|(i, x)| x * channel(i)).collect();
+            weight.tensor = Arc::new(Tensor::f32(weight.tensor.sizes(), data));
+        }
+    }
+    graph
+}
+
+/// `auto` rotates where channels are far apart and nowhere else. What was rotated is kept, and levels are read for the network that is rotated
+/// alike.
+#[test]
+fn channels_that_are_far_apart_are_rotated() {
+    let config = LlamaConfig { width: 64, ..CONFIG };
+    for (tensor, rotates) in [(llama(&config), false), (with_outliers(&config), true)] {
+        let recipe = ConvertOptions { quant: QuantOptions::default(), calibration_tokens: 1024, threads: 2 };
+        let done = spiking(tensor.clone(), &Sample::SeededIds, &recipe, &mut |_, _, _| {}).unwrap();
+        let rotations = Rotations { residual: rotates, heads: rotates };
+        assert_eq!(done.calibration.rotations, rotations);
+        assert_eq!(done.rotation.as_ref().map(|record| record.rotated.len()), rotates.then_some(2));
+        let section = done.section.to_string().into_bytes();
+        let again = as_calibrated(tensor.clone(), &section, &mut |_, _, _| {}).unwrap();
+        let read = Calibration::read(&section, &again).unwrap();
+        assert_eq!((read.rotations, &read.quant_plan), (rotations, &done.calibration.quant_plan));
+        let weights = |graph: &Graph| graph.weights.iter().map(|weight| weight.tensor.clone()).collect::<Vec<_>>();
+        assert_eq!(weights(&again) != weights(&tensor), rotates);
+        // A table of its own has 8 bits.
+        let table = done.graph.nodes.iter().any(|node| match node.op {
+            Op::Leaf(LeafOp::Weight(id)) => done.graph.weight(id).name.ends_with(".rows"),
+            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => false,
+        });
+        assert_eq!(table, rotates);
+    }
+}
+
+/// What is asked for and cannot be rotated is refused with its place.
+#[test]
+fn a_stream_with_gains_is_not_rotated() {
+    let tensor = llama(&LlamaConfig { post_norm: true, ..CONFIG });
+    let rotate = |rotations| QuantOptions { rotate: Rotate::These(rotations), ..QuantOptions::default() };
+    let recipe = |quant| ConvertOptions { quant, calibration_tokens: 64, threads: 2 };
+    let residual = recipe(rotate(Rotations { residual: true, heads: false }));
+    let told = spiking(tensor.clone(), &Sample::SeededIds, &residual, &mut |_, _, _| {}).unwrap_err().to_string();
+    assert!(told.contains("the residual stream cannot be rotated: a gain per channel acts on it"), "{told}");
+    let heads = recipe(rotate(Rotations { residual: false, heads: true }));
+    let done = spiking(tensor, &Sample::SeededIds, &heads, &mut |_, _, _| {}).unwrap();
+    assert!(done.rotation.is_some_and(|record| record.difference <= 1e-4 * record.range));
 }
 
 /// Every site has its causes, and together they explain what the program loses.

@@ -11,6 +11,9 @@ use snnc::model::Loaded;
 use snnc_ir::Graph;
 use snnc_ir::eval::{Evaluator, Memory};
 use snnc_ir::random::SplitMix64;
+use snnc_passes::Context;
+use snnc_passes::options::Rotations;
+use snnc_passes::rotate::rotate;
 use snnc_runtime::{Engine, Options};
 use snnc_tests::reference::{Reference, npy, safetensors};
 use snnc_tests::{byte_tokenizer, options, run, shared, snnc};
@@ -79,6 +82,24 @@ fn folders_give_the_logits_of_their_references() {
     ] {
         let told = check(&root.join(name), &OnnxOptions::default()).unwrap_err().to_string();
         assert!(parts.iter().all(|part| told.contains(part)), "{name}: all parts are named at once: {told}");
+    }
+}
+
+/// The residual stream and heads of every family turn, and logits stay.
+#[test]
+fn folders_are_rotated() {
+    let Some(root) = shared("hf") else { return };
+    for name in ["gpt2", "gpt2_sharded", "llama", "llama_bf16", "mistral", "qwen2", "qwen3"] {
+        let tensor = snnc::convert::dense(loaded(&root.join(name)), false, &mut |_, _, _| {}).unwrap();
+        let context = Context { rotations: Rotations { residual: true, heads: true }, ..Context::default() };
+        let rotated = rotate(&tensor, &context).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let (ids, _) =
+            texts(&npy(&root.join(name).join("ref_input_ids.npy")), &npy(&root.join(name).join("ref_logits.npy")))
+                .remove(0);
+        let (before, after) = (meant(&tensor, &ids), meant(&rotated, &ids));
+        let range = before.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let difference = far(&before, &after);
+        assert!(difference <= 1e-4 * range, "{name}: logits differ by {difference} of {range}");
     }
 }
 

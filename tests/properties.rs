@@ -18,7 +18,8 @@ use snnc_ir::{Builder, Code, Curve, Graph, Op, Ssa, Stage, Tensor, Value};
 use snnc_passes::collapse::collapse;
 use snnc_passes::fold::fold;
 use snnc_passes::levels::Levels;
-use snnc_passes::options::{PHASES, QuantOptions};
+use snnc_passes::options::{PHASES, QuantOptions, Rotations};
+use snnc_passes::rotate::{possible, rotate};
 use snnc_passes::spike::spike;
 use snnc_passes::{Context, Pass, front_and_back, run as run_passes};
 use snnc_runtime::Engine;
@@ -605,5 +606,36 @@ fn simplify_of_a_decoder_is_exact_but_for_rounding() {
         let pairs = got[0].reals().iter().zip(want[0].reals());
         let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(worst < 1e-5, "{config:?}: simplify changes logits by {worst}");
+    }
+}
+
+/// Logits stay, and the residual stream and values change: in every network whose norms read the stream. What a norm gives, where that
+/// is the stream, has a gain.
+#[test]
+fn rotate_is_exact_but_for_rounding() {
+    let (front, _) = front_and_back();
+    let gpt2 = NETWORKS.iter().map(|(config, ..)| {
+        let graph = run_passes(front, imported(config), &Context::default(), &mut |_, _, _| {}).unwrap();
+        (format!("{config:?}"), config.vocabulary, graph, Rotations { residual: true, heads: true })
+    });
+    let decoders = DECODERS.iter().map(|(config, ..)| {
+        let wanted = Rotations { residual: !config.post_norm, heads: true };
+        (format!("{config:?}"), config.vocabulary, snnc_tests::llama(config), wanted)
+    });
+    for (what, vocabulary, graph, wanted) in gpt2.chain(decoders) {
+        let (rotations, reasons) = possible(&graph);
+        assert_eq!(rotations, wanted, "{what}: {reasons:?}");
+        let ids = ids(19, vocabulary);
+        let want = outputs::<f64>(&graph, &ids);
+        for rotations in [rotations, Rotations { residual: false, heads: true }] {
+            let rotated = rotate(&graph, &Context { rotations, ..Context::default() }).unwrap();
+            verify(&rotated).unwrap();
+            let changed = |(a, b): (&snnc_ir::Weight, &snnc_ir::Weight)| a.tensor != b.tensor;
+            assert!(graph.weights.iter().zip(&rotated.weights).any(changed), "{what}: nothing is rotated");
+            let got = outputs::<f64>(&rotated, &ids);
+            let pairs = got[0].reals().iter().zip(want[0].reals());
+            let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(worst < 1e-5, "{what}: {rotations:?} change logits by {worst}");
+        }
     }
 }

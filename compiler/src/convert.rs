@@ -194,7 +194,8 @@ pub fn spiking_watched(
         }
         Rounding::Compensated | Rounding::Nearest => SiteMoments::new(),
     };
-    let context = Context { quant_plan, moments: Arc::new(moments), membrane, own_embedding, ..Context::default() };
+    let moments = Arc::new(moments);
+    let context = Context { rotations, quant_plan, moments, membrane, own_embedding, ..Context::default() };
     let graph = run(back, tensor, &context, watch)?;
     // Files hold weights as kernels walk them.
     let graph = graph.in_panels();

@@ -12,7 +12,7 @@ use snnc_ir::verify::verify;
 use snnc_ir::{Diagnostic, Graph, Stage, Value, Weight};
 use snnc_passes::cost::parts;
 use snnc_passes::fit::fit;
-use snnc_passes::options::{QuantOptions, Rotate};
+use snnc_passes::options::{QuantOptions, Rotate, Rotations};
 use snnc_passes::relax::{Loss, Recipe, relax};
 use snnc_passes::{Context, Pass, STANDARD, collapse, gradient, rotate};
 use std::collections::HashMap;
@@ -72,7 +72,11 @@ pub const PASSES: &[NamedPass] = &[
 
 fn context(settings: &PassSettings) -> Context {
     let QuantOptions { membrane, own_embedding, .. } = settings.quant;
-    Context { membrane, own_embedding, rounded: settings.rounded, ..Context::default() }
+    let rotations = match settings.quant.rotate {
+        Rotate::Auto => Rotations::default(),
+        Rotate::These(rotations) => rotations,
+    };
+    Context { rotations, membrane, own_embedding, rounded: settings.rounded, ..Context::default() }
 }
 
 /// What is asked for; all that can be without a wish.

@@ -104,7 +104,16 @@ fn turned(tensor: Graph, rotations: Rotations, watch: &mut Watch<'_>) -> Result<
 /// What can be rotated, where channels are far apart.
 fn chosen(tensor: &Graph, windows: &TokenWindows, workers: Workers<'_>) -> Result<Rotations, Diagnostics> {
     let (possible, reasons) = rotate::possible(tensor);
-    if possible == Rotations::default() || spread(tensor, windows, workers.threads)? < FAR_APART {
+    if possible == Rotations::default() {
+        return Ok(possible);
+    }
+    let spread = spread(tensor, windows, workers.threads)?;
+    let rotates = spread >= FAR_APART;
+    let what = if rotates { "what can be is rotated" } else { "nothing is rotated" };
+    workers.progress.status(&format!(
+        "the farthest channel behind a norm reaches {spread:.1} times as far as the median one: {what}"
+    ));
+    if !rotates {
         return Ok(Rotations::default());
     }
     reasons.iter().for_each(|reason| workers.progress.status(&format!("not rotated: {reason}")));

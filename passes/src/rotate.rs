@@ -85,8 +85,10 @@ impl<'g> Rebuild<'g> {
     fn graph(mut self) -> Result<Graph, Diagnostic> {
         for (value, node) in self.graph.iter() {
             let mut forms = [None; 2];
+            // Constants are made where they are read: one that is turned keeps its name.
+            let is_constant = self.graph.constant(value).is_some();
             for (centred, form) in [false, true].into_iter().zip(&mut forms) {
-                if self.stream.wanted(value, centred) {
+                if self.stream.wanted(value, centred) && !is_constant {
                     *form = Some(self.form(value, node, centred)?);
                 }
             }
@@ -103,10 +105,6 @@ impl<'g> Rebuild<'g> {
     fn form(&mut self, value: Value, node: &Node, centred: bool) -> Result<Value, Diagnostic> {
         let is_stream = self.stream.has(value);
         match node.op {
-            Op::Leaf(LeafOp::Weight(id)) => {
-                let weight = self.graph.weight(id);
-                Ok(self.builder.weight(&weight.name, weight.tensor.clone()))
-            }
             Op::Dense(DenseOp::Linear(layout)) => self.linear(value, node, layout, centred),
             Op::Dense(DenseOp::Embed) if is_stream => {
                 let turns = Turns { first: None, last: self.stream_turn(value, centred) };
@@ -172,11 +170,14 @@ impl<'g> Rebuild<'g> {
         Ok(self.builder.weight(&weight.name, made))
     }
 
-    fn plain(&self, value: Value) -> Result<Value, Diagnostic> {
+    fn plain(&mut self, value: Value) -> Result<Value, Diagnostic> {
         self.get(value, false)
     }
 
-    fn get(&self, value: Value, centred: bool) -> Result<Value, Diagnostic> {
+    fn get(&mut self, value: Value, centred: bool) -> Result<Value, Diagnostic> {
+        if let Some(weight) = self.graph.constant(value) {
+            return Ok(self.builder.weight(&weight.name, weight.tensor.clone()));
+        }
         let form = self.forms.get(value.index()).and_then(|forms| forms[usize::from(centred)]);
         form.ok_or_else(|| lost(self.graph, value))
     }

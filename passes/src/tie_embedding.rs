@@ -4,11 +4,15 @@
 //! the factor `a_c` that fits best: what was folded into the head's rows is divided out again. So a third of GPT-2 small is
 //! stored once and in 8 bits. Nothing is assumed about where the head comes from: the error is measured, over all tokens
 //! and for each channel, and where it is larger than int8 weights bring anyway the table stays as it was.
+//!
+//! Where the residual stream is rotated, a head with a norm's gain is no table of tokens any more. But the numbers of a row are alike there,
+//! so the table's own rows in 8 bits with a scale each are as near as a head's would be.
 
 use crate::context::Context;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::{Binary, Builder, Diagnostic, Graph, Op, Tensor, Value};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Whoever reads the head in finer levels than these, those of 8 bits, wants more than the embedding would then have: at T = 8
@@ -25,7 +29,8 @@ pub fn tie_embedding(graph: &Graph, context: &Context) -> Result<Graph, Diagnost
     if context.own_embedding {
         return Ok(graph.clone());
     }
-    let tied = |value: Value| TiedTable::find(graph, value);
+    let own = |value: Value| TiedTable::own(graph, value).filter(|_| context.rotations.residual);
+    let tied = |value: Value| TiedTable::find(graph, value).or_else(|| own(value));
     let mut builder = Builder::new(graph.stage, graph.context);
     let mut map: Vec<Value> = Vec::with_capacity(graph.nodes.len());
     for (value, node) in graph.iter() {
@@ -44,13 +49,13 @@ pub fn tie_embedding(graph: &Graph, context: &Context) -> Result<Graph, Diagnost
     Ok(builder.finish(outputs))
 }
 
-/// A table of tokens as a head's weight.
+/// A table of tokens as a weight of 8 bits.
 struct TiedTable<'g> {
     /// The weight's name and its tensor, `i8[d, v]`.
-    name: &'g str,
-    weight: &'g Arc<Tensor>,
+    name: Cow<'g, str>,
+    weight: Arc<Tensor>,
     /// By token.
-    scale: &'g [f32],
+    scale: Cow<'g, [f32]>,
     /// By channel.
     factor: Vec<f32>,
 }
@@ -75,8 +80,28 @@ impl<'g> TiedTable<'g> {
             let scale = graph.constant(affine.args[1])?.tensor.as_f32()?;
             let bytes = weight.tensor.as_i8().filter(|_| weight.tensor.sizes() == [d, v])?;
             let factor = factors(rows, bytes, scale)?;
-            Some(Self { name: &weight.name, weight: &weight.tensor, scale, factor })
+            let (name, weight) = (Cow::from(&weight.name), weight.tensor.clone());
+            Some(Self { name, weight, scale: scale.into(), factor })
         })
+    }
+
+    /// The table's own rows, each with the scale of its largest number.
+    fn own(graph: &'g Graph, embed: Value) -> Option<Self> {
+        let node = graph.node(embed);
+        if graph.node(node.args[0]).op != Op::Leaf(LeafOp::Tokens) {
+            return None;
+        }
+        let table = graph.constant(node.args[1])?;
+        let (&[v, d], rows) = (table.tensor.sizes(), table.tensor.as_f32()?) else { return None };
+        let largest = |row: &[f32]| row.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let scale: Vec<f32> = rows.chunks_exact(d.max(1)).map(|row| largest(row) / LEVELS as f32).collect();
+        let mut bytes = vec![0i8; v * d];
+        for (id, (row, scale)) in rows.chunks_exact(d.max(1)).zip(&scale).enumerate().filter(|(_, (_, s))| **s > 0.0) {
+            row.iter().enumerate().for_each(|(c, x)| bytes[c * v + id] = (x / scale).round() as i8);
+        }
+        factors(rows, &bytes, &scale)?;
+        let weight = Arc::new(Tensor::i8(&[d, v], bytes));
+        Some(Self { name: format!("{}.rows", table.name).into(), weight, scale: scale.into(), factor: vec![1.0; d] })
     }
 
     /// `scale_id * (a_c * w[c, id])`
@@ -84,7 +109,7 @@ impl<'g> TiedTable<'g> {
         let origin = graph.origin(embed);
         let (d, v) = (self.factor.len(), self.scale.len());
         let table = graph.constant(graph.node(embed).args[1]).map_or("table", |weight| &weight.name);
-        let weight = builder.weight(self.name, self.weight.clone());
+        let weight = builder.weight(&self.name, self.weight.clone());
         let column = builder.add(Op::Dense(DenseOp::Embed), &[ids, weight], origin)?;
         let gain = builder.weight(&format!("{table}.gain"), Arc::new(Tensor::f32(&[d], self.factor)));
         let offset = builder.weight(&format!("{table}.offset"), Arc::new(Tensor::f32(&[d], vec![0.0; d])));

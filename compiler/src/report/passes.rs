@@ -59,9 +59,9 @@ pub fn passes(
             let tensor = convert::dense(imported, rounded, &mut watch)?;
             let tensor = as_calibrated(tensor, section, &mut watch)?;
             let calibration = Calibration::read(section, &tensor)?.with_weights_of(program);
-            let membrane = calibration.membrane;
-            let Calibration { quant_plan, rounded_weights, .. } = calibration;
-            let context = Context { quant_plan, rounded_weights, membrane, own_embedding, ..Context::default() };
+            let Calibration { membrane, rotations, quant_plan, rounded_weights, .. } = calibration;
+            let context =
+                Context { rotations, quant_plan, rounded_weights, membrane, own_embedding, ..Context::default() };
             let made = run(front_and_back().1, tensor, &context, &mut watch)?;
             // Files hold weights in panels, which the text says.
             listing.passes.gives_program = Some(text::print(&made.clone().in_panels()) == text::print(program));
