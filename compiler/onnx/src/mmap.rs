@@ -102,14 +102,14 @@ mod tests {
     fn pages_come_back() {
         let path = std::env::temp_dir().join(format!("snnc-pages-{}", std::process::id()));
         let bytes: Vec<u8> = (0..1 << 16).map(|i| (i % 251) as u8).collect();
-        fs::write(&path, &bytes).unwrap();
-        let map = map(&path).unwrap();
+        fs::write(&path, &bytes).expect("there is room");
+        let map = map(&path).expect("it was just written");
         for _ in 0..2 {
             assert_eq!((*map).as_ref(), bytes);
             release_pages();
         }
         drop(map);
         release_pages();
-        fs::remove_file(path).unwrap();
+        fs::remove_file(path).expect("it is there");
     }
 }
