@@ -28,7 +28,7 @@ pub struct Transform {
 impl Transform {
     /// The largest that divides rows of `width` numbers into blocks; for most widths of networks that is all of them.
     pub fn of(width: usize) -> Transform {
-        let blocks = (1..=width.max(1)).filter(|blocks| width % blocks == 0);
+        let blocks = (1..=width.max(1)).filter(|blocks| width.is_multiple_of(*blocks));
         blocks.map(|blocks| width / blocks).find_map(Self::exactly).unwrap_or(Transform { order: 1, power: 0 })
     }
 
@@ -123,7 +123,7 @@ struct Paley {
 
 impl Paley {
     fn of(order: usize) -> Option<Paley> {
-        if !(12..=ORDER_MAX).contains(&order) || order % 4 != 0 {
+        if !(12..=ORDER_MAX).contains(&order) || !order.is_multiple_of(4) {
             return None;
         }
         let single =
@@ -172,7 +172,7 @@ struct Field {
 
 impl Field {
     fn of(size: usize) -> Option<Field> {
-        let prime = |p: usize| p > 2 && (2..p).take_while(|d| d * d <= p).all(|d| p % d != 0);
+        let prime = |p: usize| p > 2 && (2..p).take_while(|d| d * d <= p).all(|d| !p.is_multiple_of(d));
         let root = (2..size).find(|root| root * root >= size).unwrap_or(size);
         if prime(size) {
             Some(Field { p: size, squared: false })

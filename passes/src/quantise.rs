@@ -59,6 +59,9 @@ pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> 
     Ok(pass.builder.finish(outputs?))
 }
 
+/// By site and group: what errors of weights come to, where moments were measured.
+type KnownFeedback = ((Value, usize), Option<Arc<Feedback>>);
+
 struct Quantise<'a> {
     graph: &'a Graph,
     quant_plan: &'a QuantPlan,
@@ -67,7 +70,7 @@ struct Quantise<'a> {
     /// Weights that are known already, by name.
     rounded_weights: &'a IndexMap<String, Arc<Tensor>>,
     /// What was last made of them, by site and group: projections that read the same come one after the other.
-    feedback: Option<((Value, usize), Option<Arc<Feedback>>)>,
+    feedback: Option<KnownFeedback>,
     /// What a projection or attention is called, by value.
     names: IndexMap<Value, String>,
     /// The places of values that become levels.

@@ -43,7 +43,8 @@ impl Turner {
             [rows, columns] => (rows, columns),
             _ => return None,
         };
-        let fits = |turn: Option<Turn>, size: usize| turn.is_none_or(|turn| turn.width > 0 && size % turn.width == 0);
+        let fits =
+            |turn: Option<Turn>, size: usize| turn.is_none_or(|turn| turn.width > 0 && size.is_multiple_of(turn.width));
         let data = tensor.as_f32().filter(|_| fits(turns.first, rows) && fits(turns.last, columns))?;
         let mut row = vec![0f64; columns];
         let mut by_rows = |x: &[f32]| {
