@@ -179,20 +179,14 @@ impl TrainingEngine {
             TrainingStepKind::Centre => k.centre(real(0), width(0), y),
             TrainingStepKind::Hadamard(matrix) => k.hadamard(real(0), matrix, y),
             TrainingStepKind::RmsNorm { eps, heads } => {
-                if !k.rms_norm(real(0), width(0) / heads, *eps, y) {
-                    return Err("a number that is not finite was met; a smaller rate of learning may help".into());
-                }
+                all_finite(k.rms_norm(real(0), width(0) / heads, *eps, y))?;
             }
             TrainingStepKind::RmsNormGrad { eps, heads } => {
                 k.rms_norm_grad(real(0), real(1), width(0) / heads, *eps, y)
             }
             TrainingStepKind::Rotary { heads, pairs } => k.rotary(real(0), real(1), width(0), *heads, *pairs, y),
             TrainingStepKind::Gated(curve) => k.gated_f32(*curve, real(0), real(1), y),
-            TrainingStepKind::RowMaxAbs => {
-                if !k.row_max_abs(real(0), width(0), y) {
-                    return Err("a number that is not finite was met; a smaller rate of learning may help".into());
-                }
-            }
+            TrainingStepKind::RowMaxAbs => all_finite(k.row_max_abs(real(0), width(0), y))?,
             TrainingStepKind::RowMaxAbsGrad => row_max_abs_grad(real(0), real(1), width(0), y),
             TrainingStepKind::GatherChannels => k.gather_channels(real(0), width(0), self.integers(&step.inputs[1]), y),
             TrainingStepKind::GatherChannelsGrad => {
@@ -251,6 +245,10 @@ impl<'a> SplitArena<'a> {
             None => &self.before[at..at + len],
         }
     }
+}
+
+fn all_finite(yes: bool) -> Result<(), String> {
+    if yes { Ok(()) } else { Err("a number that is not finite was met; a smaller rate of learning may help".into()) }
 }
 
 fn finite(loss: f32) -> Result<f32, String> {
