@@ -320,10 +320,13 @@ impl Tokens {
 }
 
 /// A tokenizer of its pieces. The crate reads it whole as well, but copies the vocabulary four times to find out which model it is.
-fn assembled(model: Json, pieces: [Json; 3], added_tokens: Json) -> Result<Tokenizer, tokenizers::Error> {
-    let model = match model["type"].as_str() {
-        Some("BPE") => ModelWrapper::BPE(serde_json::from_value(model)?),
-        _ => serde_json::from_value(model)?,
+fn assembled(mut model: Json, pieces: [Json; 3], added_tokens: Json) -> Result<Tokenizer, tokenizers::Error> {
+    let model = if model["type"] == "BPE" {
+        // The crate asks for a borrowed name, which a value that is taken apart does not have.
+        model.as_object_mut().and_then(|model| model.remove("type"));
+        ModelWrapper::BPE(serde_json::from_value(model)?)
+    } else {
+        serde_json::from_value(model)?
     };
     let mut tokenizer = Tokenizer::new(model);
     let [normalizer, pre_tokenizer, decoder] = pieces;

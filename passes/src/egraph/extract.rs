@@ -10,6 +10,8 @@
 use super::term::{Term, Terms};
 use egg::Id;
 use indexmap::IndexMap;
+use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::rc::Rc;
 
 /// What choosing a term costs, itself only. `None`: it may not be chosen.
@@ -143,17 +145,21 @@ pub fn extract(terms: &Terms, outputs: &[Id], price: Price<'_>) -> Result<IndexM
     let best = vec![None; numbers];
     let mut extraction =
         Extraction { terms, price, best, tried: vec![0; numbers], made: 1, bits, budget: SetBudget(PARTS_MAX) };
-    loop {
+    // Rounds over all classes in order, without those of which no operand has changed.
+    let users = users(terms, &classes, numbers);
+    let mut waiting: BTreeSet<Id> = classes.into_iter().collect();
+    let mut last = None;
+    while let Some(class) = next_after(&waiting, last) {
+        waiting.remove(&class);
         let before = extraction.made;
-        for &class in &classes {
-            extraction.try_class(class);
-        }
+        extraction.try_class(class);
         if extraction.budget.0 == 0 {
             return Err(ExtractionError::TooEntangled);
         }
-        if extraction.made == before {
-            break;
+        if extraction.made > before {
+            waiting.extend(&users[usize::from(class)]);
         }
+        last = Some(class);
     }
     let mut chosen = IndexMap::new();
     for &output in outputs {
@@ -162,6 +168,26 @@ pub fn extract(terms: &Terms, outputs: &[Id], price: Price<'_>) -> Result<IndexM
             .map_err(|()| ExtractionError::Blocked(extraction.blockers(output)))?;
     }
     Ok(chosen)
+}
+
+/// The first class after another, or the first of all.
+fn next_after(waiting: &BTreeSet<Id>, last: Option<Id>) -> Option<Id> {
+    let after = last.and_then(|last| waiting.range((Bound::Excluded(last), Bound::Unbounded)).next());
+    after.or_else(|| waiting.first()).copied()
+}
+
+/// By class number, the classes with a term that takes it.
+fn users(terms: &Terms, classes: &[Id], numbers: usize) -> Vec<Vec<Id>> {
+    let mut users = vec![Vec::new(); numbers];
+    for &class in classes {
+        for arg in terms[class].nodes.iter().flat_map(|term| &term.args) {
+            let users = &mut users[usize::from(terms.find(*arg))];
+            if users.last() != Some(&class) {
+                users.push(class);
+            }
+        }
+    }
+    users
 }
 
 impl Extraction<'_> {
@@ -229,7 +255,7 @@ impl Extraction<'_> {
 
     /// Classes below `output` that have no choice although all operands of one of their terms have one.
     fn blockers(&self, output: Id) -> Vec<Id> {
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         let mut todo = vec![self.terms.find(output)];
         let mut blockers = Vec::new();
         while let Some(class) = todo.pop() {
