@@ -206,11 +206,11 @@ impl Calibration {
     /// The section is not one of this version.
     pub fn rotations(section: &[u8]) -> Result<Rotations, Diagnostic> {
         #[derive(Deserialize)]
-        struct Rotated {
+        struct RotatedParts {
             #[serde(default)]
             rotated: Vec<String>,
         }
-        let section: Rotated =
+        let section: RotatedParts =
             serde_json::from_slice(section).map_err(|e| broken(&format!("is not understood ({e})")))?;
         let names = section.rotated.iter().map(String::as_str);
         Rotations::named(names).ok_or_else(|| broken("names what cannot be rotated"))

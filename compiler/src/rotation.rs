@@ -18,9 +18,9 @@ use snnc_passes::options::{Rotate, Rotations};
 use snnc_passes::sites::sites;
 use snnc_passes::{Context, Pass, fit, pipeline, rotate, run};
 
-/// Channels behind norms are far apart where the farthest reaches so many times as far as the median one, at the median norm.
-/// Demo models without outliers: TODO; SmolLM2-135M: TODO.
-const FAR_APART: f32 = 8.0;
+/// Channels are far apart where, behind some norm, the farthest reaches so many times as far as the median one. On 256 tokens that is
+/// 56 in SmolLM2-135M, 19 in the demo model of tales, 6 in a Llama of 260 k weights and 4 in the demo model of WikiText-2.
+const FAR_APART: f32 = 25.0;
 
 /// Windows of the sample that `auto` looks at, at most, and tokens of each.
 const LOOK: (usize, usize) = (4, 64);
@@ -35,7 +35,7 @@ const ROUNDING: f32 = 1e-3;
 const SEED: u64 = 0x9e37_0002;
 
 /// What is shown the pass with the graphs before and after.
-type Watch<'a> = dyn FnMut(&Pass, &Graph, &Graph) + 'a;
+type PassWatch<'a> = dyn FnMut(&Pass, &Graph, &Graph) + 'a;
 
 /// A network, perhaps rotated.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub fn rotated(
     asked: Rotate,
     windows: &TokenWindows,
     workers: Workers<'_>,
-    watch: &mut Watch<'_>,
+    watch: &mut PassWatch<'_>,
 ) -> Result<Rotated, Diagnostics> {
     let rotations = match asked {
         Rotate::These(rotations) => rotations,
@@ -93,11 +93,11 @@ pub fn rotated(
 ///
 /// # Errors
 /// The section is not one of this version, or belongs to another network.
-pub fn as_calibrated(tensor: Graph, section: &[u8], watch: &mut Watch<'_>) -> Result<Graph, Diagnostics> {
+pub fn as_calibrated(tensor: Graph, section: &[u8], watch: &mut PassWatch<'_>) -> Result<Graph, Diagnostics> {
     turned(tensor, Calibration::rotations(section)?, watch)
 }
 
-fn turned(tensor: Graph, rotations: Rotations, watch: &mut Watch<'_>) -> Result<Graph, Diagnostics> {
+fn turned(tensor: Graph, rotations: Rotations, watch: &mut PassWatch<'_>) -> Result<Graph, Diagnostics> {
     run(pipeline::rotation(), tensor, &Context { rotations, ..Context::default() }, watch)
 }
 
@@ -120,19 +120,17 @@ fn chosen(tensor: &Graph, windows: &TokenWindows, workers: Workers<'_>) -> Resul
     Ok(possible)
 }
 
-/// How far the channels behind norms are apart: at the median norm the farthest channel's reach, its range times its weights, over
-/// that of the median channel.
+/// How far the channels behind norms are apart: the farthest channel's reach, its range times its weights, over that of the median
+/// channel, at the norm where that is most.
 fn spread(tensor: &Graph, windows: &TokenWindows, threads: usize) -> Result<f32, Diagnostics> {
     let (most, length) = LOOK;
     let every = windows.len().div_ceil(most).max(1);
     let few = windows.iter().step_by(every).map(|window| window[..window.len().min(length)].to_vec()).collect();
     let seen = calibrate(tensor, &few, Workers { threads, progress: &Silent })?;
-    let is_norm = |op: Op| matches!(op, Op::Dense(DenseOp::RmsNorm { .. }));
+    let is_norm = |op: Op| matches!(op, Op::Dense(DenseOp::RmsNorm { heads: 1, .. }));
     let norms = sites(tensor).into_iter().filter(|site| is_norm(tensor.node(site.value).op));
-    let mut spreads: Vec<f32> =
-        norms.filter_map(|site| Some(fit::spread(tensor, site.value, seen.get(&site.value)?))).collect();
-    spreads.sort_by(f32::total_cmp);
-    Ok(spreads.get(spreads.len() / 2).copied().unwrap_or(0.0))
+    let spreads = norms.filter_map(|site| Some(fit::spread(tensor, site.value, seen.get(&site.value)?)));
+    Ok(spreads.fold(0.0, f32::max))
 }
 
 /// The logits of both networks on a few seeded tokens.

@@ -116,7 +116,7 @@ fn butterflies(vector: &mut [f64]) {
 /// How Paley's construction makes a matrix of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Paley {
-    field: Field,
+    field: FiniteField,
     /// Twice as large: of fields with `q` one more than a multiple of 4.
     double: bool,
 }
@@ -126,9 +126,10 @@ impl Paley {
         if !(12..=ORDER_MAX).contains(&order) || !order.is_multiple_of(4) {
             return None;
         }
-        let single =
-            Field::of(order - 1).filter(|field| field.size() % 4 == 3).map(|field| Paley { field, double: false });
-        let double = || Field::of(order / 2 - 1).filter(|field| field.size() % 4 == 1);
+        let single = FiniteField::of(order - 1)
+            .filter(|field| field.size() % 4 == 3)
+            .map(|field| Paley { field, double: false });
+        let double = || FiniteField::of(order / 2 - 1).filter(|field| field.size() % 4 == 1);
         single.or_else(|| double().map(|field| Paley { field, double: true }))
     }
 
@@ -165,19 +166,19 @@ impl Paley {
 
 /// A field of `p` or of `p * p` elements, with an odd prime `p`. Element `a + p b` is `a + b s`, where the square of `s` is no square.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Field {
+struct FiniteField {
     p: usize,
     squared: bool,
 }
 
-impl Field {
-    fn of(size: usize) -> Option<Field> {
+impl FiniteField {
+    fn of(size: usize) -> Option<FiniteField> {
         let prime = |p: usize| p > 2 && (2..p).take_while(|d| d * d <= p).all(|d| !p.is_multiple_of(d));
         let root = (2..size).find(|root| root * root >= size).unwrap_or(size);
         if prime(size) {
-            Some(Field { p: size, squared: false })
+            Some(FiniteField { p: size, squared: false })
         } else {
-            (root * root == size && prime(root)).then_some(Field { p: root, squared: true })
+            (root * root == size && prime(root)).then_some(FiniteField { p: root, squared: true })
         }
     }
 

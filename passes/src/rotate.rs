@@ -1,4 +1,4 @@
-//! Turns the residual stream and the values of attention by orthogonal matrices, exact up to rounding.
+//! AxisTurns the residual stream and the values of attention by orthogonal matrices, exact up to rounding.
 //!
 //! `rms_norm(x R) = rms_norm(x) R` for an orthogonal `R`. So the residual stream of a network may be turned for nothing: what writes it
 //! takes `R`, what reads it takes the transpose (QuaRot: Ashkboos et al. 2024). A channel that is far larger than the others is then spread over all.
@@ -19,8 +19,8 @@ use snnc_ir::op::{ArrayOp, DenseOp, Layout, LeafOp, LevelOp};
 use snnc_ir::{Binary, Builder, Diagnostic, ErrorCode, Graph, Node, Op, Tensor, Value, WeightId};
 use std::collections::HashMap;
 use std::sync::Arc;
-use stream::Stream;
-use weights::{Turn, Turner, Turns};
+use stream::ResidualStream;
+use weights::{AxisTurn, AxisTurns, Turner};
 
 /// The Tensor graph with what the context asks for rotated.
 ///
@@ -32,14 +32,14 @@ pub fn rotate(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
     if !residual && !heads {
         return Ok(graph.clone());
     }
-    let stream = if residual { Stream::of(graph)? } else { Stream::none(graph) };
+    let stream = if residual { ResidualStream::of(graph)? } else { ResidualStream::none(graph) };
     let heads = if heads { turned_heads(graph)? } else { vec![None; graph.nodes.len()] };
     Rebuild::new(graph, stream, heads).graph().map_err(Diagnostics::from)
 }
 
 /// What of a Tensor graph can be rotated, and why the rest cannot.
 pub fn possible(graph: &Graph) -> (Rotations, Vec<Diagnostic>) {
-    let (residual, heads) = (Stream::of(graph), turned_heads(graph));
+    let (residual, heads) = (ResidualStream::of(graph), turned_heads(graph));
     let rotations = Rotations { residual: residual.is_ok(), heads: heads.is_ok() };
     (rotations, residual.err().into_iter().chain(heads.err()).collect())
 }
@@ -65,18 +65,18 @@ type Forms = [Option<Value>; 2];
 /// The graph in the making.
 struct Rebuild<'g> {
     graph: &'g Graph,
-    stream: Stream,
+    stream: ResidualStream,
     /// Of attention that is turned and of projections of its values: the width of a head.
     heads: Vec<Option<usize>>,
     builder: Builder,
     forms: Vec<Forms>,
     turner: Turner,
     /// Weights that were turned.
-    turned: HashMap<(WeightId, Turns), Arc<Tensor>>,
+    turned: HashMap<(WeightId, AxisTurns), Arc<Tensor>>,
 }
 
 impl<'g> Rebuild<'g> {
-    fn new(graph: &'g Graph, stream: Stream, heads: Vec<Option<usize>>) -> Self {
+    fn new(graph: &'g Graph, stream: ResidualStream, heads: Vec<Option<usize>>) -> Self {
         let builder = Builder::new(graph.stage, graph.context);
         let forms = Vec::with_capacity(graph.nodes.len());
         Self { graph, stream, heads, builder, forms, turner: Turner::default(), turned: HashMap::new() }
@@ -107,12 +107,12 @@ impl<'g> Rebuild<'g> {
         match node.op {
             Op::Dense(DenseOp::Linear(layout)) => self.linear(value, node, layout, centred),
             Op::Dense(DenseOp::Embed) if is_stream => {
-                let turns = Turns { first: None, last: self.stream_turn(value, centred) };
+                let turns = AxisTurns { first: None, last: self.stream_turn(value, centred) };
                 let args = [self.plain(node.args[0])?, self.weight(node.args[1], turns)?];
                 self.builder.add(node.op, &args, self.graph.origin(value))
             }
             Op::Level(LevelOp::ScaleShift) if is_stream => {
-                let turns = Turns { first: None, last: self.stream_turn(value, centred) };
+                let turns = AxisTurns { first: None, last: self.stream_turn(value, centred) };
                 let shift = self.weight(node.args[2], turns)?;
                 let args = [self.get(node.args[0], centred)?, self.plain(node.args[1])?, shift];
                 self.builder.add(node.op, &args, self.graph.origin(value))
@@ -133,29 +133,30 @@ impl<'g> Rebuild<'g> {
     /// A projection, perhaps turned where it reads and where it writes.
     fn linear(&mut self, value: Value, node: &Node, layout: Layout, centred: bool) -> Result<Value, Diagnostic> {
         let [x, w, bias] = [node.args[0], node.args[1], node.args[2]];
-        let head = |at: Value| self.heads[at.index()].map(|width| Turn { width, centred: false });
+        let head = |at: Value| self.heads[at.index()].map(|width| AxisTurn { width, centred: false });
         let input = if self.stream.has(x) { self.stream_turn(x, false) } else { head(x) };
         let output = if self.stream.has(value) { self.stream_turn(value, centred) } else { head(value) };
         let turns = match layout {
-            Layout::InputMajor => Turns { first: input, last: output },
-            Layout::OutputMajor => Turns { first: output, last: input },
+            Layout::InputMajor => AxisTurns { first: input, last: output },
+            Layout::OutputMajor => AxisTurns { first: output, last: input },
         };
-        let args = [self.plain(x)?, self.weight(w, turns)?, self.weight(bias, Turns { first: None, last: output })?];
+        let args =
+            [self.plain(x)?, self.weight(w, turns)?, self.weight(bias, AxisTurns { first: None, last: output })?];
         self.builder.add(node.op, &args, self.graph.origin(value))
     }
 
     /// How the stream is turned where `value` is on it.
-    fn stream_turn(&self, value: Value, centred: bool) -> Option<Turn> {
-        self.graph.ty(value).shape().width().map(|width| Turn { width, centred })
+    fn stream_turn(&self, value: Value, centred: bool) -> Option<AxisTurn> {
+        self.graph.ty(value).shape().width().map(|width| AxisTurn { width, centred })
     }
 
     /// A constant, turned.
-    fn weight(&mut self, value: Value, turns: Turns) -> Result<Value, Diagnostic> {
+    fn weight(&mut self, value: Value, turns: AxisTurns) -> Result<Value, Diagnostic> {
         let Op::Leaf(LeafOp::Weight(id)) = self.graph.node(value).op else { return self.plain(value) };
         let weight = self.graph.weight(id);
         // A bias of zeros is one, however it is turned.
         let is_zero = weight.tensor.as_f32().is_some_and(|data| data.iter().all(|x| *x == 0.0));
-        if turns == Turns::default() || is_zero {
+        if turns == AxisTurns::default() || is_zero {
             return Ok(self.builder.weight(&weight.name, weight.tensor.clone()));
         }
         let made = match self.turned.get(&(id, turns)) {

@@ -13,7 +13,7 @@ pub(super) fn turned_heads(graph: &Graph) -> Result<Vec<Option<usize>>, Diagnost
     let mut heads = vec![None; graph.nodes.len()];
     let mut why = None;
     for (value, node) in graph.iter() {
-        let Some(width) = head_width(graph, value) else { continue };
+        let Some(width) = head_width(graph, node) else { continue };
         match obstacle(graph, &users, node) {
             None => [heads[value.index()], heads[node.args[2].index()]] = [Some(width); 2],
             Some((at, told)) => why = why.or(Some(refused(graph, Some(at), WHAT, told))),
@@ -28,8 +28,7 @@ pub(super) fn turned_heads(graph: &Graph) -> Result<Vec<Option<usize>>, Diagnost
 const WHAT: &str = "the values of heads";
 
 /// Channels of a head of values, of attention.
-fn head_width(graph: &Graph, value: Value) -> Option<usize> {
-    let node = graph.node(value);
+fn head_width(graph: &Graph, node: &Node) -> Option<usize> {
     let Op::Dense(DenseOp::Attention { heads, .. }) = node.op else { return None };
     Some(graph.ty(node.args[2]).shape().width()? / heads.kv.max(1) as usize)
 }
@@ -46,7 +45,7 @@ fn obstacle(graph: &Graph, users: &[Vec<Value>], node: &Node) -> Option<(Value, 
     }
     for &attention in &users[values.index()] {
         let other = graph.node(attention);
-        let alike = head_width(graph, attention).is_some() && head_width(graph, attention) == width_of(graph, node);
+        let alike = head_width(graph, other) == head_width(graph, node);
         if !alike || other.args[..2].contains(&values) {
             return Some((attention, "it reads them as well"));
         }
@@ -63,9 +62,4 @@ fn obstacle(graph: &Graph, users: &[Vec<Value>], node: &Node) -> Option<(Value, 
         }
     }
     None
-}
-
-fn width_of(graph: &Graph, attention: &Node) -> Option<usize> {
-    let Op::Dense(DenseOp::Attention { heads, .. }) = attention.op else { return None };
-    Some(graph.ty(attention.args[2]).shape().width()? / heads.kv.max(1) as usize)
 }

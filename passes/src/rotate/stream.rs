@@ -11,21 +11,21 @@ use snnc_ir::{Binary, Diagnostic, Graph, Op, Value};
 const WHAT: &str = "the residual stream";
 
 /// The values of the residual stream, and in which forms they are wanted.
-pub(super) struct Stream {
+pub(super) struct ResidualStream {
     has: Vec<bool>,
     /// As it is, and with its channels centred.
     wanted: Vec<[bool; 2]>,
 }
 
 /// What an operation is to the stream whose value it gives.
-enum Source {
+enum StreamSource {
     /// It is of values of the stream.
     Joins(Vec<Value>),
     /// It makes the value by a constant matrix.
     Writes,
 }
 
-impl Stream {
+impl ResidualStream {
     /// No values: nothing is turned.
     pub fn none(graph: &Graph) -> Self {
         Self { has: vec![false; graph.nodes.len()], wanted: vec![[true, false]; graph.nodes.len()] }
@@ -49,7 +49,7 @@ impl Stream {
             if let Some((name, _)) = graph.outputs.iter().find(|(_, output)| *output == value) {
                 return Err(refused(graph, Some(value), WHAT, &format!("it leaves the network as output `{name}`")));
             }
-            if let Source::Joins(parts) = source(graph, value)? {
+            if let StreamSource::Joins(parts) = source(graph, value)? {
                 open.extend(parts);
             }
             for user in &users[value.index()] {
@@ -109,15 +109,15 @@ impl Stream {
 }
 
 /// Where a value of the stream comes from.
-fn source(graph: &Graph, value: Value) -> Result<Source, Diagnostic> {
+fn source(graph: &Graph, value: Value) -> Result<StreamSource, Diagnostic> {
     let node = graph.node(value);
     let constant = |at: usize| graph.constant(node.args[at]).is_some();
     match node.op {
-        Op::Array(ArrayOp::Binary(Binary::Add)) => Ok(Source::Joins(node.args.clone())),
-        Op::Dense(DenseOp::RmsNorm { heads: 1, .. } | DenseOp::Centre) => Ok(Source::Joins(vec![node.args[0]])),
-        Op::Level(LevelOp::ScaleShift) if is_uniform(graph, value) => Ok(Source::Joins(vec![node.args[0]])),
-        Op::Dense(DenseOp::Linear(_)) if constant(1) && constant(2) => Ok(Source::Writes),
-        Op::Dense(DenseOp::Embed) if constant(1) => Ok(Source::Writes),
+        Op::Array(ArrayOp::Binary(Binary::Add)) => Ok(StreamSource::Joins(node.args.clone())),
+        Op::Dense(DenseOp::RmsNorm { heads: 1, .. } | DenseOp::Centre) => Ok(StreamSource::Joins(vec![node.args[0]])),
+        Op::Level(LevelOp::ScaleShift) if is_uniform(graph, value) => Ok(StreamSource::Joins(vec![node.args[0]])),
+        Op::Dense(DenseOp::Linear(_)) if constant(1) && constant(2) => Ok(StreamSource::Writes),
+        Op::Dense(DenseOp::Embed) if constant(1) => Ok(StreamSource::Writes),
         op => Err(refused(graph, Some(value), WHAT, &acts(op))),
     }
 }

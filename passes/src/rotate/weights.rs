@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 /// A turn along an axis: every `width` numbers of it are a vector that is multiplied by `R`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Turn {
+pub(super) struct AxisTurn {
     /// Numbers that are turned together.
     pub width: usize,
     /// Whether their mean is subtracted before.
@@ -16,11 +16,11 @@ pub(super) struct Turn {
 
 /// The turns of a matrix, or of a vector along its last axis. Two turns of one matrix are independent of each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Turns {
+pub(super) struct AxisTurns {
     /// Of columns.
-    pub first: Option<Turn>,
+    pub first: Option<AxisTurn>,
     /// Of rows.
-    pub last: Option<Turn>,
+    pub last: Option<AxisTurn>,
 }
 
 /// Seed of the signs before Hadamard matrices. One seed per width: all vectors of a width are turned alike.
@@ -32,19 +32,20 @@ const TILE: usize = 8;
 /// The matrices by width.
 #[derive(Default)]
 pub(super) struct Turner {
-    rotations: HashMap<usize, Rotation>,
+    rotations: HashMap<usize, RandomRotation>,
 }
 
 impl Turner {
     /// `tensor` turned. `None` where it is no f32 vector or matrix, or an axis has no whole number of vectors.
-    pub fn turned(&mut self, tensor: &Tensor, turns: Turns) -> Option<Tensor> {
+    pub fn turned(&mut self, tensor: &Tensor, turns: AxisTurns) -> Option<Tensor> {
         let (rows, columns) = match *tensor.sizes() {
             [columns] => (1, columns),
             [rows, columns] => (rows, columns),
             _ => return None,
         };
-        let fits =
-            |turn: Option<Turn>, size: usize| turn.is_none_or(|turn| turn.width > 0 && size.is_multiple_of(turn.width));
+        let fits = |turn: Option<AxisTurn>, size: usize| {
+            turn.is_none_or(|turn| turn.width > 0 && size.is_multiple_of(turn.width))
+        };
         let data = tensor.as_f32().filter(|_| fits(turns.first, rows) && fits(turns.last, columns))?;
         let mut row = vec![0f64; columns];
         let mut by_rows = |x: &[f32]| {
@@ -74,18 +75,18 @@ impl Turner {
         Some(Tensor::f32(tensor.sizes(), turned))
     }
 
-    fn rotation(&mut self, width: usize) -> &Rotation {
-        self.rotations.entry(width).or_insert_with(|| Rotation::new(width))
+    fn rotation(&mut self, width: usize) -> &RandomRotation {
+        self.rotations.entry(width).or_insert_with(|| RandomRotation::new(width))
     }
 }
 
 /// Random signs, then the Hadamard matrix of a width.
-struct Rotation {
+struct RandomRotation {
     signs: Vec<f64>,
     product: Product,
 }
 
-impl Rotation {
+impl RandomRotation {
     fn new(width: usize) -> Self {
         let mut random = SplitMix64(SEED ^ width as u64);
         let signs = (0..width).map(|_| if random.bits() >> 63 == 0 { 1.0 } else { -1.0 }).collect();
@@ -115,13 +116,13 @@ mod tests {
         Tensor::f32(&[rows, columns], data)
     }
 
-    fn turned(tensor: &Tensor, first: Option<Turn>, last: Option<Turn>) -> Tensor {
-        Turner::default().turned(tensor, Turns { first, last }).expect("it fits")
+    fn turned(tensor: &Tensor, first: Option<AxisTurn>, last: Option<AxisTurn>) -> Tensor {
+        Turner::default().turned(tensor, AxisTurns { first, last }).expect("it fits")
     }
 
     #[test]
     fn what_is_written_turned_and_read_turned_is_what_it_was() {
-        let turn = |width| Some(Turn { width, centred: false });
+        let turn = |width| Some(AxisTurn { width, centred: false });
         // x [3, 24] times w [24, 10], with 12 channels per vector.
         let (x, w) = (matrix(3, 24, 1), matrix(24, 10, 2));
         let product = |x: &Tensor, w: &Tensor| -> Vec<f32> {
@@ -136,7 +137,7 @@ mod tests {
 
     #[test]
     fn both_axes_are_turned_independently() {
-        let (rows, columns) = (Turn { width: 8, centred: true }, Turn { width: 4, centred: false });
+        let (rows, columns) = (AxisTurn { width: 8, centred: true }, AxisTurn { width: 4, centred: false });
         let w = matrix(16, 12, 3);
         let both = turned(&w, Some(rows), Some(columns));
         let one = turned(&turned(&w, None, Some(columns)), Some(rows), None);
@@ -146,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_not_turned() {
-        let turns = Turns { first: None, last: Some(Turn { width: 8, centred: false }) };
+        let turns = AxisTurns { first: None, last: Some(AxisTurn { width: 8, centred: false }) };
         assert_eq!(Turner::default().turned(&matrix(2, 12, 1), turns), None);
         assert_eq!(Turner::default().turned(&Tensor::i8(&[1, 8], vec![0; 8]), turns), None);
     }
