@@ -9,8 +9,9 @@
 
 use super::term::{Term, Terms};
 use egg::Id;
-use indexmap::{IndexMap, IndexSet};
-use std::collections::HashSet;
+use indexmap::IndexMap;
+use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::rc::Rc;
 
 /// What choosing a term costs, itself only. `None`: it may not be chosen.
@@ -137,23 +138,28 @@ pub enum ExtractionError {
 /// # Errors
 /// Classes without a choice, or too many sets.
 pub fn extract(terms: &Terms, outputs: &[Id], price: Price<'_>) -> Result<IndexMap<Id, Term>, ExtractionError> {
-    let classes = operands_first(terms, outputs);
-    let numbers = classes.iter().max().map_or(0, |&last| usize::from(last) + 1);
+    let mut classes: Vec<Id> = terms.classes().map(|class| class.id).collect();
+    classes.sort_unstable();
+    let numbers = classes.last().map_or(0, |&last| usize::from(last) + 1);
     let bits = usize::BITS - numbers.leading_zeros();
     let best = vec![None; numbers];
     let mut extraction =
         Extraction { terms, price, best, tried: vec![0; numbers], made: 1, bits, budget: SetBudget(PARTS_MAX) };
-    loop {
+    // Rounds over all classes in order, without those of which no operand has changed.
+    let users = users(terms, &classes, numbers);
+    let mut waiting: BTreeSet<Id> = classes.into_iter().collect();
+    let mut last = None;
+    while let Some(class) = next_after(&waiting, last) {
+        waiting.remove(&class);
         let before = extraction.made;
-        for &class in &classes {
-            extraction.try_class(class);
-        }
+        extraction.try_class(class);
         if extraction.budget.0 == 0 {
             return Err(ExtractionError::TooEntangled);
         }
-        if extraction.made == before {
-            break;
+        if extraction.made > before {
+            waiting.extend(&users[usize::from(class)]);
         }
+        last = Some(class);
     }
     let mut chosen = IndexMap::new();
     for &output in outputs {
@@ -164,22 +170,24 @@ pub fn extract(terms: &Terms, outputs: &[Id], price: Price<'_>) -> Result<IndexM
     Ok(chosen)
 }
 
-/// Classes that outputs may need, in an order in which a class mostly comes after what its terms take: choices then settle in one
-/// round.
-fn operands_first(terms: &Terms, outputs: &[Id]) -> Vec<Id> {
-    let mut order = IndexSet::new();
-    let mut entered = HashSet::new();
-    let mut todo: Vec<(Id, bool)> = outputs.iter().rev().map(|output| (terms.find(*output), false)).collect();
-    while let Some((class, done)) = todo.pop() {
-        if done {
-            order.insert(class);
-        } else if entered.insert(class) {
-            todo.push((class, true));
-            let args = terms[class].nodes.iter().flat_map(|term| &term.args);
-            todo.extend(args.rev().map(|arg| (terms.find(*arg), false)));
+/// The first class after another, or the first of all.
+fn next_after(waiting: &BTreeSet<Id>, last: Option<Id>) -> Option<Id> {
+    let after = last.and_then(|last| waiting.range((Bound::Excluded(last), Bound::Unbounded)).next());
+    after.or_else(|| waiting.first()).copied()
+}
+
+/// By class number, the classes with a term that takes it.
+fn users(terms: &Terms, classes: &[Id], numbers: usize) -> Vec<Vec<Id>> {
+    let mut users = vec![Vec::new(); numbers];
+    for &class in classes {
+        for arg in terms[class].nodes.iter().flat_map(|term| &term.args) {
+            let users = &mut users[usize::from(terms.find(*arg))];
+            if users.last() != Some(&class) {
+                users.push(class);
+            }
         }
     }
-    order.into_iter().collect()
+    users
 }
 
 impl Extraction<'_> {
@@ -247,7 +255,7 @@ impl Extraction<'_> {
 
     /// Classes below `output` that have no choice although all operands of one of their terms have one.
     fn blockers(&self, output: Id) -> Vec<Id> {
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         let mut todo = vec![self.terms.find(output)];
         let mut blockers = Vec::new();
         while let Some(class) = todo.pop() {
