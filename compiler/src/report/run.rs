@@ -102,7 +102,6 @@ pub fn gather(
     };
     progress.begin("running", inputs as u64);
     let (mut score, mut predictions) = (Score::default(), Vec::with_capacity(inputs));
-    let mut divergences = Vec::new();
     for start in (0..inputs).step_by(chunk) {
         let end = (start + chunk).min(inputs);
         let (now, next) = (&ids[start..end], &ids[start + 1..=end]);
@@ -115,7 +114,7 @@ pub fn gather(
             Some((beside, name)) => Some(beside.forward(now, Rows::All)?.f32(name).unwrap_or(&[])),
             None => None,
         };
-        score.add(&score_rows(logits, reference, next, 0, &mut divergences));
+        score.add(&score_rows(logits, reference, next, 0, &mut Vec::new()));
         let width = logits.len() / now.len();
         for (i, &id) in next.iter().enumerate() {
             let row = |logits: &'_ [f32]| i * width..((i + 1) * width).min(logits.len());
@@ -146,14 +145,9 @@ pub fn gather(
         let site = if twins > 0 { format!("{site} ({})", twins + 1) } else { site };
         layers.push(seen.layer(site, block, [neuron, origin], usual));
     }
-    let done = TextEvaluation {
-        score,
-        windows: 1,
-        events: session.events().to_vec(),
-        run: inputs as u64,
-        interval: None,
-        kl_99: percentile_99(divergences),
-    };
+    let kl_99 = percentile_99(predictions.iter().filter_map(|prediction| prediction.kl).collect());
+    let (windows, events) = (1, session.events().to_vec());
+    let done = TextEvaluation { score, windows, events, run: inputs as u64, interval: None, kl_99 };
     Ok(Gathered { done, predictions, layers })
 }
 
