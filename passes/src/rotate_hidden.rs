@@ -200,7 +200,8 @@ weight @narrow : f32[4] = fill(seed=7)
 
     #[test]
     fn layers_that_others_read_stay() {
-        for outputs_of in ["output a = %4", "output a = %5\noutput b = %7"] {
+        for outputs_of in ["output a = %4\noutput b = %5\noutput c = %6", "output a = %5\noutput b = %6\noutput c = %7"]
+        {
             let more = if outputs_of.contains("%7") { "%7 = curve[silu](%4) : f32[tokens,24]\n" } else { "" };
             let before = graph(&format!("{GATED}{more}\n{outputs_of}\n"));
             let after = rotate_hidden(&before).expect("it fits");
