@@ -14,7 +14,7 @@ use snnc_ir::{Builder, Code, Curve, Graph, Node, Op, Stage, Tensor, verify};
 use snnc_passes::collapse::{collapse, depends_on_order};
 use snnc_passes::cost::{Part, parts};
 use snnc_passes::levels::Levels;
-use snnc_passes::options::{Override, QuantOptions, Thresholds};
+use snnc_passes::options::{Override, QuantOptions, Rotate, Rotations, Thresholds};
 use snnc_passes::{Context, front_and_back, run as run_passes};
 use snnc_runtime::{Batch, Engine, ISAS, Isa, Options, Outputs, Program, Rows, Session};
 use snnc_tests::{converted, from_tensor, ids, imported, llama, options, run, spiking};
@@ -157,7 +157,9 @@ fn thresholds_and_outliers() {
     ] {
         for (code, exact_weights) in [(Code::Binary, false), (Code::Binary, true), (Code::Unary, false)] {
             let levels = Levels { code, steps: 7 };
-            let quant_options = QuantOptions { thresholds, exact_weights, ..QuantOptions::uniform(levels) };
+            // A rotation would spread the outliers.
+            let rotate = Rotate::These(Rotations::default());
+            let quant_options = QuantOptions { thresholds, exact_weights, rotate, ..QuantOptions::uniform(levels) };
             let graph = converted(imported(&config), quant_options);
             let names: Vec<&str> = graph.nodes.iter().map(|node| node.op.name()).collect();
             assert!(wanted.iter().all(|name| names.contains(name)), "{wanted:?} in {names:?}");

@@ -25,6 +25,9 @@ const SEED: u64 = 0x4861_6461_6d61_7264;
 /// An operation does not fit its operands: a defect of the pass.
 pub fn rotate_hidden(graph: &Graph) -> Result<Graph, Diagnostic> {
     let turns = hidden_layers(graph);
+    if turns.is_empty() {
+        return Ok(graph.clone());
+    }
     let mut builder = Builder::new(graph.stage, graph.context);
     let mut map: Vec<Option<Value>> = Vec::with_capacity(graph.nodes.len());
     for (value, node) in graph.iter() {
