@@ -6,7 +6,7 @@ use crate::progress::{Workers, cancelled};
 use rayon::prelude::*;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Builder, Diagnostic, Graph, Value};
-use snnc_passes::moments::{Moments, SiteMoments};
+use snnc_passes::moments::{InputMoments, SiteMoments};
 use snnc_passes::sites::projections;
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub fn moments<'a>(
     let options = Options { engine: Engine::Jit, count: false, chunk: CHUNK, ..Options::default() };
     let program = Arc::new(Program::new(Arc::new(observed), &options)?);
     let width = |site: &Value| graph.ty(*site).shape().width().unwrap_or(0);
-    let mut all: Vec<Moments> = sites.iter().map(|site| Moments::new(width(site))).collect();
+    let mut all: Vec<InputMoments> = sites.iter().map(|site| InputMoments::new(width(site))).collect();
     let windows = some(windows);
     workers.progress.begin("measuring moments", windows.iter().map(|window| window.len() as u64).sum());
     let pool = pool(workers.threads)?;

@@ -16,7 +16,6 @@
 use crate::diagnostic::{Diagnostic, Diagnostics, ErrorCode};
 use crate::graph::Graph;
 use crate::language::LanguageConfig;
-use crate::shared_work;
 use crate::tensor::{Buffer, Data, SharedBytes, Tensor, panels_len};
 use crate::text;
 use crate::types::Elem;
@@ -271,9 +270,8 @@ fn bounds(all: &[u8], header: &Header, head: usize) -> Result<Vec<Range<usize>>,
 
 fn checksums(all: &[u8], header: &Header, ranges: &[Range<usize>]) -> Result<(), Diagnostics> {
     let mut errors = Diagnostics::new();
-    let sums = shared_work::map(ranges, all.len(), |range| xxh3_64(&all[range.clone()]));
-    for ((section, range), sum) in header.sections.iter().zip(ranges).zip(sums) {
-        if sum != section.checksum {
+    for (section, range) in header.sections.iter().zip(ranges) {
+        if xxh3_64(&all[range.clone()]) != section.checksum {
             let what = format!("the section {} does not match its checksum", title(section));
             errors.push(at(range.start, what).note("the file is damaged"));
         }

@@ -24,7 +24,6 @@ pub mod op;
 pub mod origin;
 pub mod random;
 pub mod real;
-mod shared_work;
 pub mod site;
 pub mod ssa;
 pub mod stage;

@@ -39,7 +39,6 @@ use crate::curve::Curve;
 use crate::diagnostic::{Diagnostic, Diagnostics, ErrorCode};
 use crate::graph::{Graph, Node};
 use crate::op::{ArrayOp, Binary, DenseOp, LeafOp, LevelOp, Op, SpikeOp};
-use crate::shared_work;
 use crate::ssa::{Ssa, StateType};
 use crate::stage::Stage;
 use crate::state::neuron_of;
@@ -388,16 +387,12 @@ fn attributes(graph: &Graph, errors: &mut Findings<'_>) {
 fn numbers(graph: &Graph, errors: &mut Findings<'_>) {
     let finite = matches!(graph.stage, Stage::Quantised | Stage::Spiking);
     let constants: Vec<_> = graph.iter().filter_map(|(value, _)| Some((value, graph.constant(value)?))).collect();
-    let bytes = constants.iter().map(|(_, weight)| weight.tensor.data().bytes().len()).sum();
-    let sound = shared_work::map(&constants, bytes, |(_, weight)| {
-        let levels = weight.tensor.as_i8().or_else(|| weight.tensor.as_panels());
-        (!finite || all(weight.tensor.as_f32(), |x| x.is_finite()), all(levels, |x| x != i8::MIN))
-    });
-    for (&(value, _), (is_finite, is_symmetric)) in constants.iter().zip(sound) {
-        if !is_finite {
+    for (value, weight) in constants {
+        if finite && !all(weight.tensor.as_f32(), |x| x.is_finite()) {
             errors.at(value, "its numbers should be finite, one of them is not", &[]);
         }
-        if !is_symmetric {
+        let levels = weight.tensor.as_i8().or_else(|| weight.tensor.as_panels());
+        if !all(levels, |x| x != i8::MIN) {
             errors.at(value, "its weights should lie within -127 and 127, one of them is -128", &[]);
         }
     }

@@ -1,13 +1,13 @@
 //! Second moments of what sites hold: which channels go together on sample text, and by how much. Plain data, measured
 //! elsewhere; what rounds weights with compensation reads them.
 
-use crate::products::{Operand, ProductPart, products};
+use crate::products::{ProductOperand, ProductPart, products};
 use indexmap::IndexMap;
 use snnc_ir::Value;
 
 /// Sums over rows of the products of two channels each, around a point near the mean, so that little cancels.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Moments {
+pub struct InputMoments {
     /// By channel: what is subtracted before anything is summed, the mean of the rows that were first added.
     reference: Vec<f32>,
     /// By channel: the sum of what is left.
@@ -19,7 +19,7 @@ pub struct Moments {
 }
 
 /// By site.
-pub type SiteMoments = IndexMap<Value, Moments>;
+pub type SiteMoments = IndexMap<Value, InputMoments>;
 
 /// The bytes of the moments of a site of so many channels.
 pub fn moments_bytes(width: usize) -> usize {
@@ -31,7 +31,7 @@ fn triangle(rows: usize) -> usize {
     rows * (rows + 1) / 2
 }
 
-impl Moments {
+impl InputMoments {
     /// Of nothing yet.
     pub fn new(width: usize) -> Self {
         Self { reference: Vec::new(), first: vec![0.0; width], second: vec![0.0; triangle(width)], rows: 0 }
@@ -55,7 +55,7 @@ impl Moments {
         let left = |row: &[f32]| row.iter().zip(&self.reference).map(|(x, r)| x - r).collect::<Vec<f32>>();
         let left: Vec<f32> = rows.chunks_exact(width).flat_map(left).collect();
         self.first.iter_mut().zip(sums(&left, width)).for_each(|(all, sum)| *all += sum);
-        let operand = Operand { data: &left, term: width, place: 1 };
+        let operand = ProductOperand { data: &left, term: width, place: 1 };
         products([operand; 2], count, [width; 2], ProductPart::Lower, |i, j, sums| {
             let at = triangle(i) + j;
             self.second[at..at + sums.len()].iter_mut().zip(sums).for_each(|(all, sum)| *all += sum);
@@ -99,12 +99,12 @@ fn sums(rows: &[f32], width: usize) -> Vec<f32> {
 mod tests {
     use super::*;
 
-    /// Moments of levels are those of the levels themselves, wherever they are centred and whatever rows came first.
+    /// InputMoments of levels are those of the levels themselves, wherever they are centred and whatever rows came first.
     #[test]
     fn moments_of_levels_are_sums_of_products() {
         let rows: Vec<[f32; 3]> =
             (0..7).map(|i| [i as f32, (i * i) as f32 / 4.0 - 3.0, if i % 2 == 0 { 100.5 } else { 99.5 }]).collect();
-        let mut moments = Moments::new(3);
+        let mut moments = InputMoments::new(3);
         moments.add(rows[..3].concat().as_slice());
         moments.add(rows[3..].concat().as_slice());
         let (scale, centre) = ([0.5, 2.0, 0.25], [0.0, 1.0, 99.0]);

@@ -15,7 +15,7 @@ const COLUMNS: usize = 16;
 
 /// An operand: the number for term `k` and place `i` is `data[k * term + i * place]`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Operand<'a> {
+pub(crate) struct ProductOperand<'a> {
     pub data: &'a [f32],
     pub term: usize,
     pub place: usize,
@@ -32,7 +32,7 @@ pub(crate) enum ProductPart {
 /// Hands `sum over k of a[k, i] * b[k, j]` to `store` as `(i, first j, sums)`: some columns of a row at a time, once for every
 /// chain of terms.
 pub(crate) fn products(
-    [a, b]: [Operand<'_>; 2],
+    [a, b]: [ProductOperand<'_>; 2],
     terms: usize,
     [rows, columns]: [usize; 2],
     part: ProductPart,
@@ -99,7 +99,7 @@ fn tile(a: &[[f32; ROWS]], b: &[[f32; COLUMNS]]) -> [[f32; COLUMNS]; ROWS] {
 }
 
 /// Panels of `N` places one after the other, the terms of a panel in order; zeros where there is no place any more.
-fn packed<const N: usize>(of: Operand<'_>, terms: Range<usize>, places: usize, panels: &mut Vec<[f32; N]>) {
+fn packed<const N: usize>(of: ProductOperand<'_>, terms: Range<usize>, places: usize, panels: &mut Vec<[f32; N]>) {
     panels.clear();
     panels.resize(terms.len() * places.div_ceil(N), [0.0; N]);
     for (panel, first) in panels.chunks_exact_mut(terms.len()).zip((0..places).step_by(N)) {
@@ -131,7 +131,10 @@ mod tests {
         };
         for (terms, rows, columns) in [(1, 1, 1), (3, 5, 17), (DEPTH + 9, 33, 20), (2 * DEPTH, 16, 48)] {
             let (a, b) = (numbers(terms * rows), numbers(terms * columns));
-            let operands = [Operand { data: &a, term: 1, place: terms }, Operand { data: &b, term: columns, place: 1 }];
+            let operands = [
+                ProductOperand { data: &a, term: 1, place: terms },
+                ProductOperand { data: &b, term: columns, place: 1 },
+            ];
             for part in [ProductPart::All, ProductPart::Lower] {
                 let mut got = vec![0f32; rows * columns];
                 products(operands, terms, [rows, columns], part, |i, j, sums| {

@@ -8,6 +8,7 @@
 //! The stream is turned as a whole or not at all. Where something acts on its channels one by one, the pass refuses and says where.
 
 mod heads;
+mod refusal;
 mod stream;
 mod weights;
 
@@ -42,21 +43,6 @@ pub fn possible(graph: &Graph) -> (Rotations, Vec<Diagnostic>) {
     let (residual, heads) = (ResidualStream::of(graph), turned_heads(graph));
     let rotations = Rotations { residual: residual.is_ok(), heads: heads.is_ok() };
     (rotations, residual.err().into_iter().chain(heads.err()).collect())
-}
-
-/// Why something cannot be rotated.
-fn refused(graph: &Graph, value: Option<Value>, what: &str, why: &str) -> Diagnostic {
-    let place = value.map_or_else(String::new, |value| {
-        let origin = graph.origin(value);
-        match (&origin.site, origin.name.is_empty()) {
-            (_, false) => origin.name.clone(),
-            (Some(site), true) => site.to_string(),
-            (None, true) => format!("%{}", value.0),
-        }
-    });
-    Diagnostic::new(place, format!("{what} cannot be rotated: {why}"))
-        .code(ErrorCode::PASS)
-        .note("leave it out of --rotate, or let --rotate auto take what is possible")
 }
 
 /// A value of the graph in the making, as it is and with its channels centred.

@@ -7,8 +7,8 @@
 //!
 //! Source: Frantar et al. 2022 (GPTQ), in the form of Chee et al. 2023 (QuIP, theorem 6), which needs no inverse.
 
-use crate::moments::Moments;
-use crate::products::{DEPTH, Operand, ProductPart, products};
+use crate::moments::InputMoments;
+use crate::products::{DEPTH, ProductOperand, ProductPart, products};
 use pulp::{Arch, NullaryFnOnce};
 use snnc_ir::eval;
 
@@ -34,7 +34,7 @@ pub(crate) struct Feedback {
 
 impl Feedback {
     /// Of levels `(x - centre) / scale` of some channels. `None` where the moments are no moments: a number is not finite.
-    pub fn new(moments: &Moments, channels: &[usize], scale: &[f32], centre: &[f32]) -> Option<Self> {
+    pub fn new(moments: &InputMoments, channels: &[usize], scale: &[f32], centre: &[f32]) -> Option<Self> {
         let n = channels.len();
         let mut damping = DAMPING;
         for _ in 0..ATTEMPTS {
@@ -82,8 +82,8 @@ impl Feedback {
             let (errors, rest) = panel.split_at_mut(first * width);
             handed.fill(0.0);
             if first > 0 {
-                let shares = Operand { data: &self.shares[first * n..], term: 1, place: n };
-                let errors = Operand { data: errors, term: width, place: 1 };
+                let shares = ProductOperand { data: &self.shares[first * n..], term: 1, place: n };
+                let errors = ProductOperand { data: errors, term: width, place: 1 };
                 products([shares, errors], first, [count, width], ProductPart::All, |i, j, sums| {
                     let at = i * width + j;
                     handed[at..at + sums.len()].iter_mut().zip(sums).for_each(|(all, sum)| *all += sum);
@@ -150,7 +150,7 @@ fn factor(square: &mut [f32], n: usize) -> bool {
             row.iter_mut().for_each(|x| *x *= inverse);
         }
         let (above, block) = square.split_at_mut(first * n);
-        let rows = Operand { data: block, term: n, place: 1 };
+        let rows = ProductOperand { data: block, term: n, place: 1 };
         products([rows; 2], end - first, [first; 2], ProductPart::Lower, |i, j, sums| {
             let at = i * n + j;
             above[at..at + sums.len()].iter_mut().zip(sums).for_each(|(x, sum)| *x -= sum);
@@ -173,11 +173,11 @@ mod tests {
         (0..count).map(|_| (random.bits() >> 40) as f32 / 8_388_608.0 - 1.0).collect()
     }
 
-    /// Moments of channels that go together: sums of a few hidden causes, and noise of their own.
-    fn correlated(random: &mut SplitMix64, n: usize) -> Moments {
+    /// InputMoments of channels that go together: sums of a few hidden causes, and noise of their own.
+    fn correlated(random: &mut SplitMix64, n: usize) -> InputMoments {
         let causes = n.div_ceil(4);
         let mix = numbers(random, causes * n);
-        let mut moments = Moments::new(n);
+        let mut moments = InputMoments::new(n);
         for _ in 0..3 {
             let rows: Vec<f32> = (0..n)
                 .flat_map(|_| {
@@ -191,7 +191,7 @@ mod tests {
         moments
     }
 
-    fn whole(moments: &Moments) -> Feedback {
+    fn whole(moments: &InputMoments) -> Feedback {
         let n = moments.width();
         let channels: Vec<usize> = (0..n).collect();
         Feedback::new(moments, &channels, &vec![1.0; n], &vec![0.0; n]).expect("moments")
@@ -214,7 +214,7 @@ mod tests {
     }
 
     /// What the output is wrong by on the sample, squared and summed.
-    fn error(moments: &Moments, w: &[f32], levels: &[i8], outputs: usize) -> f64 {
+    fn error(moments: &InputMoments, w: &[f32], levels: &[i8], outputs: usize) -> f64 {
         let n = moments.width();
         let channels: Vec<usize> = (0..n).collect();
         let square = moments.of_levels(&channels, &vec![1.0; n], &vec![0.0; n]);
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn channels_that_have_nothing_in_common_are_rounded_to_nearest() {
         let n = 50;
-        let mut moments = Moments::new(n);
+        let mut moments = InputMoments::new(n);
         // One channel at a time, both ways, so that nothing is left around the mean.
         let rows: Vec<f32> = (0..2 * n * n)
             .map(|at| if at / n % n == at % n { if at < n * n { 1.5 } else { -1.5 } } else { 0.0 })
@@ -289,7 +289,7 @@ mod tests {
         moments.add(&rows);
         let w: Vec<f32> = numbers(&mut SplitMix64(11), n * 9).iter().map(|w| 127.0 * w).collect();
         assert_eq!(rounded(&whole(&moments), &w, 9), nearest(&w));
-        assert_eq!(rounded(&whole(&Moments::new(n)), &w, 9), nearest(&w), "without any rows");
+        assert_eq!(rounded(&whole(&InputMoments::new(n)), &w, 9), nearest(&w), "without any rows");
     }
 
     /// Channels that are the same, channels that hold nothing, weights at the ends: there are levels, none beyond the ends.
@@ -297,7 +297,7 @@ mod tests {
     fn hard_moments_have_levels_too() {
         let mut random = SplitMix64(13);
         let n = 40;
-        let mut moments = Moments::new(n);
+        let mut moments = InputMoments::new(n);
         let rows: Vec<f32> = (0..90)
             .flat_map(|_| {
                 let x = 1e4 * numbers(&mut random, 1)[0];
@@ -308,7 +308,7 @@ mod tests {
         let w: Vec<f32> = numbers(&mut random, n * 5).iter().map(|w| if *w < 0.0 { -127.0 } else { 127.0 }).collect();
         let levels = rounded(&whole(&moments), &w, 5);
         assert!(levels.iter().all(|level| *level > i8::MIN));
-        let mut broken = Moments::new(2);
+        let mut broken = InputMoments::new(2);
         broken.add(&[1.0, f32::INFINITY]);
         assert!(Feedback::new(&broken, &[0, 1], &[1.0; 2], &[0.0; 2]).is_none());
     }

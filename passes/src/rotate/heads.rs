@@ -1,6 +1,6 @@
 //! Attention whose values are turned head by head: a projection makes them, and projections read what attention gives.
 
-use super::refused;
+use super::refusal::refused;
 use snnc_ir::op::DenseOp;
 use snnc_ir::{Diagnostic, Graph, Node, Op, Value};
 

@@ -3,7 +3,7 @@
 //! The set begins with what blocks add up (`residual`) and grows until nothing that commutes with a rotation joins it to another value: sums, norms
 //! without a gain, centring, one factor for all channels. What remains at its border has to be a projection or a table of embeddings.
 
-use super::refused;
+use super::refusal::refused;
 use crate::residual::additions;
 use snnc_ir::op::{ArrayOp, DenseOp, LevelOp};
 use snnc_ir::{Binary, Diagnostic, Graph, Op, Value};

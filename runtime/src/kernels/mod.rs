@@ -32,6 +32,7 @@ mod panel;
 mod rotary;
 mod ssa;
 mod ssa_bytes;
+mod ssa_head;
 mod ssa_long;
 mod synapse;
 #[cfg(test)]

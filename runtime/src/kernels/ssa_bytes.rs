@@ -5,7 +5,7 @@
 
 use super::event_list::HALVES;
 use super::panel::{OUTPUTS, Panels};
-use super::ssa::SsaHead;
+use super::ssa_head::SsaHead;
 use super::vectors::interface::Vectors;
 use std::ops::Range;
 
