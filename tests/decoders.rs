@@ -158,7 +158,8 @@ fn with_outliers(config: &LlamaConfig) -> Graph {
 fn channels_that_are_far_apart_are_rotated() {
     let config = LlamaConfig { width: 64, ..CONFIG };
     for (tensor, rotates) in [(llama(&config), false), (with_outliers(&config), true)] {
-        let recipe = ConvertOptions { quant: QuantOptions::default(), calibration_tokens: 1024, threads: 2 };
+        let quant = QuantOptions { rotate: Rotate::Auto, ..QuantOptions::default() };
+        let recipe = ConvertOptions { quant, calibration_tokens: 1024, threads: 2 };
         let done = spiking(tensor.clone(), &Sample::SeededIds, &recipe, &mut |_, _, _| {}).unwrap();
         let rotations = Rotations { residual: rotates, heads: rotates };
         assert_eq!(done.calibration.rotations, rotations);

@@ -68,7 +68,7 @@ pub struct QuantArgs {
     /// The network computes the same, but no channel is far larger than the others.
     /// `residual` is the residual stream, `heads` the values of each head of attention.
     /// `auto` rotates what it can where channels behind norms are far apart on the sample.
-    #[arg(long, value_name = "WHAT", default_value = "auto", value_parser = rotate)]
+    #[arg(long, value_name = "WHAT", default_value = "none", value_parser = rotate)]
     rotate: Rotate,
 }
 

@@ -82,8 +82,8 @@ fn context(settings: &PassSettings) -> Context {
 /// What is asked for; all that can be without a wish.
 fn rotated(graph: Graph, settings: &PassSettings) -> Result<Graph, Diagnostics> {
     let rotations = match settings.quant.rotate {
-        Rotate::Auto => rotate::possible(&graph).0,
-        Rotate::These(rotations) => rotations,
+        Rotate::These(rotations) if rotations != Rotations::default() => rotations,
+        Rotate::These(_) | Rotate::Auto => rotate::possible(&graph).0,
     };
     rotate::rotate(&graph, &Context { rotations, ..context(settings) })
 }

@@ -54,7 +54,7 @@ impl Default for QuantSpelling {
             exact_weights: false,
             rounding: Rounding::default(),
             own_embedding: false,
-            rotate: Rotate::Auto,
+            rotate: Rotate::default(),
         }
     }
 }
@@ -411,9 +411,10 @@ pub fn spelled(options: &QuantOptions) -> String {
     if options.own_embedding {
         flags += " --embedding own";
     }
-    if let Rotate::These(rotations) = options.rotate {
-        let names = rotations.names();
-        flags += &format!(" --rotate {}", if names.is_empty() { "none".into() } else { names.join(",") });
+    match options.rotate {
+        Rotate::Auto => flags += " --rotate auto",
+        Rotate::These(rotations) if rotations == Rotations::default() => {}
+        Rotate::These(rotations) => flags += &format!(" --rotate {}", rotations.names().join(",")),
     }
     flags
 }
@@ -452,8 +453,8 @@ mod tests {
     #[test]
     fn what_is_rotated_is_named() {
         for (line, wanted) in [
-            ("--rotate auto", "--timesteps 7"),
-            ("--rotate none", "--timesteps 7 --rotate none"),
+            ("--rotate auto", "--timesteps 7 --rotate auto"),
+            ("--rotate none", "--timesteps 7"),
             ("--rotate heads,residual", "--timesteps 7 --rotate residual,heads"),
         ] {
             assert_eq!(asked(line).as_deref(), Ok(wanted), "{line}");

@@ -307,11 +307,17 @@ impl Rotations {
 }
 
 /// What a user asks to be rotated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rotate {
     /// What can be, where channels behind norms are far apart on the sample.
-    #[default]
     Auto,
     /// These and no others.
     These(Rotations),
+}
+
+impl Default for Rotate {
+    /// Nothing is.
+    fn default() -> Self {
+        Rotate::These(Rotations::default())
+    }
 }

@@ -140,8 +140,8 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
         options.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(tensor.parameters())).max(1);
     let (windows, _) = convert::sample_windows(&tensor, &sample, calibration_tokens)?;
     let workers = Workers { threads: options.threads, progress };
-    let rotated = rotation::rotated(tensor, Rotate::Auto, &windows, workers, &mut |_, _, _| {})?;
-    let rotate = rotated.choice(Rotate::Auto);
+    let rotated = rotation::rotated(tensor, Rotate::default(), &windows, workers, &mut |_, _, _| {})?;
+    let rotate = rotated.choice(Rotate::default());
     let tensor = rotated.tensor;
     let goal = options.goal();
     let workers = Workers { threads: options.threads, progress };
