@@ -79,7 +79,7 @@ fn context(settings: &PassSettings) -> Context {
     Context { rotations, membrane, own_embedding, rounded: settings.rounded, ..Context::default() }
 }
 
-/// What is asked for; all that can be without a wish.
+/// Rotates what the options name. Where they name nothing, it rotates all that can be.
 fn rotated(graph: Graph, settings: &PassSettings) -> Result<Graph, Diagnostics> {
     let rotations = match settings.quant.rotate {
         Rotate::These(rotations) if rotations != Rotations::default() => rotations,
