@@ -29,7 +29,6 @@ pub mod raise;
 pub mod relax;
 pub mod residual;
 pub mod rotate;
-pub mod rotate_hidden;
 mod shared_channels;
 pub mod simplify;
 pub mod sites;

@@ -285,15 +285,18 @@ pub struct Rotations {
     pub residual: bool,
     /// The values of attention, head by head.
     pub heads: bool,
+    /// What gates of an MLP give, while the network runs.
+    pub hidden: bool,
 }
 
 impl Rotations {
     /// What users call them, in the order of the help text.
-    pub const NAMES: [&str; 2] = ["residual", "heads"];
+    pub const NAMES: [&str; 3] = ["residual", "heads", "hidden"];
 
     /// Which of `NAMES` they are.
     pub fn names(self) -> Vec<&'static str> {
-        Self::NAMES.into_iter().zip([self.residual, self.heads]).filter(|(_, is)| *is).map(|(name, _)| name).collect()
+        let are = [self.residual, self.heads, self.hidden];
+        Self::NAMES.into_iter().zip(are).filter(|(_, is)| *is).map(|(name, _)| name).collect()
     }
 
     /// Those of these names; `None` where a name is of none.
@@ -301,6 +304,7 @@ impl Rotations {
         names.into_iter().try_fold(Self::default(), |all, name| match name {
             "residual" => Some(Self { residual: true, ..all }),
             "heads" => Some(Self { heads: true, ..all }),
+            "hidden" => Some(Self { hidden: true, ..all }),
             _ => None,
         })
     }

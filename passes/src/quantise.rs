@@ -530,7 +530,11 @@ impl Quantise<'_> {
         }
         let origin = self.coded(site, CHANNEL_GROUPS[group]);
         let name = format!("{}{}", self.site_name(site), GROUPS[group]);
-        let mut x = self.tensor(site)?;
+        let Units { unit, shift } = self.units_of(site, fit.scale.len());
+        let mut x = match self.map[site.index()] {
+            Some(x) => x,
+            None => self.tensor(site)?,
+        };
         if group > 0 {
             let list = channels.iter().map(|&c| c as i32).collect();
             let list = self.builder.weight(&format!("{name}.channels"), Arc::new(Tensor::i32(&[channels.len()], list)));
@@ -541,8 +545,10 @@ impl Quantise<'_> {
         let share = if fit.by_token { 1.0 } else { fit.levels.most() as f32 / own.most() as f32 };
         let inverse = |&s: &f32| if s > 0.0 { 1.0 / (s * share) } else { 0.0 };
         let inverse: Vec<f32> = group_scale(fit, group, channels).iter().map(inverse).collect();
-        let offset = channels.iter().zip(&inverse).map(|(&c, inverse)| (0.0 - fit.zero_point[c]) * inverse).collect();
-        let gain = self.constant(format!("{name}.gain"), inverse);
+        let each = || channels.iter().zip(&inverse);
+        let offset = each().map(|(&c, inverse)| (shift[c] - fit.zero_point[c]) * inverse).collect();
+        let gain = each().map(|(&c, inverse)| unit[c] * inverse).collect();
+        let gain = self.constant(format!("{name}.gain"), gain);
         let offset = self.constant(format!("{name}.offset"), offset);
         let Levels { code, steps } = own;
         let op = Op::Level(LevelOp::Quant { code, steps, curve: Curve::Identity });
