@@ -285,7 +285,7 @@ fn warnings_are_about_what_is_so() {
 fn timesteps_are_tuned() {
     let tensor = llama(&OTHERS[0]);
     let (windows, _) = sample_windows(&tensor, &Sample::SeededIds, 512).unwrap();
-    let seen = calibrate(&tensor, &windows, 2).unwrap();
+    let seen = calibrate(&tensor, &windows, &[], 2).unwrap();
     let ids = ids(129, OTHERS[0].vocabulary);
     let tuner = Tuner {
         tensor: &tensor,

@@ -126,7 +126,7 @@ fn spread(tensor: &Graph, windows: &TokenWindows, threads: usize) -> Result<f32,
     let (most, length) = LOOK;
     let every = windows.len().div_ceil(most).max(1);
     let few = windows.iter().step_by(every).map(|window| window[..window.len().min(length)].to_vec()).collect();
-    let seen = calibrate(tensor, &few, Workers { threads, progress: &Silent })?;
+    let seen = calibrate(tensor, &few, &[], Workers { threads, progress: &Silent })?;
     let is_norm = |op: Op| matches!(op, Op::Dense(DenseOp::RmsNorm { heads: 1, .. }));
     let norms = sites(tensor).into_iter().filter(|site| is_norm(tensor.node(site.value).op));
     let spreads = norms.filter_map(|site| Some(fit::spread(tensor, site.value, seen.get(&site.value)?)));

@@ -4,10 +4,19 @@ use crate::fit::QuantPlan;
 use crate::moments::SiteMoments;
 use crate::options::Rotations;
 use indexmap::IndexMap;
-use snnc_ir::Tensor;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::site::Site;
+use snnc_ir::{Tensor, Value};
 use std::sync::Arc;
+
+/// What tokens make of the residual stream where they begin a sequence: constants of the network.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StartRows {
+    /// Their ids.
+    pub tokens: Vec<u32>,
+    /// Row after row, by value of the simplified and rotated graph (`sites::streams`).
+    pub rows: IndexMap<Value, Vec<f32>>,
+}
 
 /// What passes know besides the graph.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +34,8 @@ pub struct Context {
     pub membrane: Option<Membrane>,
     /// A site whose neurons integrate first all the same.
     pub integrates_first: Option<Site>,
+    /// What tokens that texts begin with make of the residual stream.
+    pub start: Option<Arc<StartRows>>,
     /// Whether the numbers of the imported graph were rounded to codes of eight bits, those of activation functions too.
     pub rounded: bool,
     /// Whether the embedding keeps its table where it might read a tied head's weight.

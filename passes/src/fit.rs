@@ -10,7 +10,7 @@
 use crate::features::{self, Features};
 use crate::levels::Levels;
 use crate::observed::{Observations, Observed};
-use crate::options::{QuantOptions, Thresholds};
+use crate::options::{QuantOptions, Rotate, Thresholds};
 use crate::shared_channels::SharedChannels;
 use crate::sites::{self, Role, SiteValue};
 use indexmap::IndexMap;
@@ -112,7 +112,8 @@ pub fn fit(graph: &Graph, seen: &Observations, options: &QuantOptions) -> Result
             let curved = matches!(graph.node(site.value).op, Op::Dense(DenseOp::Curve(_)));
             let fires = curved && (time_stepped || options.thresholds == Thresholds::Auto);
             if !matches!(site.role, Role::Query | Role::Key | Role::Value) && !fires {
-                by_token(&mut fit, seen, &column_weights(graph, site.value), options.thresholds);
+                let worth = if options.rotate == Rotate::default() { WORTH } else { 1.0 };
+                by_token(&mut fit, seen, &column_weights(graph, site.value), options.thresholds, worth);
             }
             fit
         });
@@ -310,9 +311,9 @@ fn far_outputs(graph: &Graph, site: Value, scale: &[f32]) -> Vec<usize> {
     beyond(&reach)
 }
 
-/// Thresholds for every token where they are asked for, or where they lose far less than fixed ones. Nothing is then clipped.
-fn by_token(fit: &mut QuantParams, seen: &Observed, weight: &[f32], wanted: Thresholds) {
-    if wanted == Thresholds::Static {
+/// Thresholds for every token where they are asked for, or where fixed ones lose `worth` times as much. Nothing is then clipped.
+fn by_token(fit: &mut QuantParams, seen: &Observed, weight: &[f32], wanted: Thresholds, worth: f32) {
+    if wanted == Thresholds::Fixed {
         return;
     }
     let most = fit.levels.most() as f32;
@@ -331,7 +332,7 @@ fn by_token(fit: &mut QuantParams, seen: &Observed, weight: &[f32], wanted: Thre
     let [even, own] = [of(even), of(scale)];
     let [least, other] = [even.loss(seen, weight), own.loss(seen, weight)];
     let (by_token, loss) = if least < EVEN * other { (even, least) } else { (own, other) };
-    if wanted == Thresholds::Token || fit.loss(seen, weight) > WORTH * loss {
+    if wanted == Thresholds::Token || fit.loss(seen, weight) > worth * loss {
         *fit = by_token;
     }
 }
@@ -339,7 +340,7 @@ fn by_token(fit: &mut QuantParams, seen: &Observed, weight: &[f32], wanted: Thre
 /// How many times as much may be lost where all channels have one scale: weights of eight bits are then nearer.
 const EVEN: f32 = 1.2;
 
-/// How many times less is lost where thresholds for every token are worth their work.
+/// How many times less is lost where thresholds for every token are worth their work, in a network that is not rotated.
 const WORTH: f32 = 1.7;
 
 /// Scales of queries and keys such that `scale_q[c] * scale_k[c]` is one number per head: channel `c` of q counts in

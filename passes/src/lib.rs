@@ -35,5 +35,5 @@ pub mod sites;
 pub mod spike;
 pub mod tie_embedding;
 
-pub use context::Context;
+pub use context::{Context, StartRows};
 pub use pipeline::{Pass, RULES, STANDARD, front_and_back, run};

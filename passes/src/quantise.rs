@@ -11,7 +11,7 @@
 mod compensate;
 mod weights;
 
-use crate::context::Context;
+use crate::context::{Context, StartRows};
 use crate::features::{self, Features};
 use crate::fit::{QuantParams, QuantPlan};
 use crate::levels::Levels;
@@ -40,6 +40,8 @@ pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> 
         graph,
         quant_plan: &context.quant_plan,
         moments: &context.moments,
+        start: context.start.as_deref(),
+        start_ids: None,
         rounded_weights: &context.rounded_weights,
         feedback: None,
         names: sites::names(graph),
@@ -67,6 +69,10 @@ struct Quantise<'a> {
     quant_plan: &'a QuantPlan,
     /// What weights are rounded by, where it was measured.
     moments: &'a SiteMoments,
+    /// What tokens that texts begin with make of the residual stream.
+    start: Option<&'a StartRows>,
+    /// Their ids in the new graph.
+    start_ids: Option<Value>,
     /// Weights that are known already, by name.
     rounded_weights: &'a IndexMap<String, Arc<Tensor>>,
     /// What was last made of them, by site and group: projections that read the same come one after the other.
@@ -109,8 +115,26 @@ impl Quantise<'_> {
             }
             op => return Err(Diagnostic::new(origin, format!("`{op}` has no spiking counterpart"))),
         };
+        let new = self.at_start(value, new)?;
         self.map[value.index()] = Some(new);
         Ok(())
+    }
+
+    /// The new graph's still for an old value; but a constant where a token begins a sequence that texts begin with.
+    fn at_start(&mut self, value: Value, new: Value) -> Result<Value, Diagnostic> {
+        let Some((start, rows)) = self.start.and_then(|start| Some((start, start.rows.get(&value)?))) else {
+            return Ok(new);
+        };
+        let (origin, count) = (self.graph.origin(value), start.tokens.len());
+        let ids = start.tokens.iter().map(|&id| id as i32).collect();
+        let ids = || self.builder.weight("start.ids", Arc::new(Tensor::i32(&[count], ids)));
+        let ids = self.start_ids.unwrap_or_else(ids);
+        self.start_ids = Some(ids);
+        let [tokens, positions] = [LeafOp::Tokens, LeafOp::Positions].map(|leaf| self.builder.add(leaf, &[], origin));
+        let at = start.rows.get_index_of(&value).unwrap_or(0);
+        let rows = Tensor::f32(&[count, rows.len() / count.max(1)], rows.clone());
+        let rows = self.builder.weight(&format!("start.{at}"), Arc::new(rows));
+        self.builder.add(DenseOp::AtStart, &[new, tokens?, positions?, ids, rows], origin)
     }
 
     /// The new graph's still for an old value.
