@@ -65,7 +65,7 @@ pub struct QuantArgs {
     /// `compensated` rounds the inputs of a projection in order. The error of each is made good by those that follow, as far as
     /// they go together with it on the calibration text.
     /// `nearest` rounds every weight on its own.
-    #[arg(long, value_name = "ROUNDING", default_value = "nearest", value_parser = rounding)]
+    #[arg(long, value_name = "ROUNDING", default_value = "compensated", value_parser = rounding)]
     rounding: Rounding,
     /// Table that the embedding reads: the tied head's weight where it is near enough, or a larger one of its own in f32
     #[arg(long, value_enum, default_value = "shared")]
@@ -75,8 +75,8 @@ pub struct QuantArgs {
     /// The network computes the same, but no channel is far larger than the others.
     /// `residual` is the residual stream, `heads` the values of each head of attention, `hidden` what gates of an MLP give.
     /// The first two cost nothing at run time, `hidden` costs additions.
-    /// `auto` rotates what it can where channels behind norms are far apart on the sample.
-    #[arg(long, value_name = "WHAT", default_value = "none", value_parser = rotate)]
+    /// `auto` rotates what it can where channels behind norms or gates are far apart on the sample.
+    #[arg(long, value_name = "WHAT", default_value = "auto", value_parser = rotate)]
     rotate: Rotate,
 }
 

@@ -6,6 +6,7 @@ use crate::describe::token_table;
 use crate::first_token;
 use crate::id_file::IdFile;
 use crate::moments::moments;
+use crate::parallel::pool;
 use crate::progress::{Progress, Silent, Workers};
 use crate::reading::{self, ids_from};
 use crate::record::RotationRecord;
@@ -200,7 +201,9 @@ pub fn spiking_watched(
         Rounding::Compensated | Rounding::Nearest => SiteMoments::new(),
     };
     let moments = Arc::new(moments);
-    let context = Context { rotations, quant_plan, moments, start, membrane, own_embedding, ..Context::default() };
+    let pool = if moments.is_empty() { None } else { Some(Arc::new(pool(options.threads)?)) };
+    let known = Context { rotations, quant_plan, moments, pool, start, ..Context::default() };
+    let context = Context { membrane, own_embedding, ..known };
     let graph = run(back, tensor, &context, watch)?;
     // Files hold weights as kernels walk them.
     let graph = graph.in_panels();

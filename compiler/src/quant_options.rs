@@ -430,8 +430,8 @@ pub fn spelled(options: &QuantOptions) -> String {
         flags += " --embedding own";
     }
     match options.rotate {
-        Rotate::Auto => flags += " --rotate auto",
-        Rotate::These(rotations) if rotations == Rotations::default() => {}
+        Rotate::Auto => {}
+        Rotate::These(rotations) if rotations == Rotations::default() => flags += " --rotate none",
         Rotate::These(rotations) => flags += &format!(" --rotate {}", rotations.names().join(",")),
     }
     flags
@@ -471,8 +471,8 @@ mod tests {
     #[test]
     fn what_is_rotated_is_named() {
         for (line, wanted) in [
-            ("--rotate auto", "--timesteps 7 --rotate auto"),
-            ("--rotate none", "--timesteps 7"),
+            ("--rotate auto", "--timesteps 7"),
+            ("--rotate none", "--timesteps 7 --rotate none"),
             ("--rotate heads,residual", "--timesteps 7 --rotate residual,heads"),
         ] {
             assert_eq!(asked(line).as_deref(), Ok(wanted), "{line}");

@@ -10,7 +10,7 @@
 use crate::features::{self, Features};
 use crate::levels::Levels;
 use crate::observed::{Observations, Observed};
-use crate::options::{QuantOptions, Rotate, Thresholds};
+use crate::options::{QuantOptions, Thresholds};
 use crate::shared_channels::SharedChannels;
 use crate::sites::{self, Role, SiteValue};
 use indexmap::IndexMap;
@@ -112,7 +112,7 @@ pub fn fit(graph: &Graph, seen: &Observations, options: &QuantOptions) -> Result
             let curved = matches!(graph.node(site.value).op, Op::Dense(DenseOp::Curve(_)));
             let fires = curved && (time_stepped || options.thresholds == Thresholds::Auto);
             if !matches!(site.role, Role::Query | Role::Key | Role::Value) && !fires {
-                let worth = if options.rotate == Rotate::default() { WORTH } else { 1.0 };
+                let worth = if options.rotate.names_some() { 1.0 } else { WORTH };
                 by_token(&mut fit, seen, &column_weights(graph, site.value), options.thresholds, worth);
             }
             fit

@@ -267,9 +267,9 @@ impl FirstToken {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rounding {
     /// Input by input, what the errors before it come to added: outputs on sample text are nearer.
+    #[default]
     Compensated,
     /// Each weight to the nearest.
-    #[default]
     Nearest,
 }
 
@@ -340,17 +340,18 @@ impl Rotations {
 }
 
 /// What a user asks to be rotated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rotate {
-    /// What can be, where channels behind norms are far apart on the sample.
+    /// What can be, where channels behind norms or gates are far apart on the sample.
+    #[default]
     Auto,
     /// These and no others.
     These(Rotations),
 }
 
-impl Default for Rotate {
-    /// Nothing is.
-    fn default() -> Self {
-        Rotate::These(Rotations::default())
+impl Rotate {
+    /// Whether something is named to be rotated.
+    pub fn names_some(self) -> bool {
+        matches!(self, Rotate::These(rotations) if rotations != Rotations::default())
     }
 }

@@ -19,6 +19,7 @@ use crate::moments::SiteMoments;
 use crate::sites;
 use compensate::Feedback;
 use indexmap::IndexMap;
+use rayon::ThreadPool;
 use snnc_ir::bounds::{SUM_MAX, largest_sum};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
@@ -44,6 +45,7 @@ pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> 
         start_ids: None,
         rounded_weights: &context.rounded_weights,
         feedback: None,
+        pool: context.pool.clone(),
         names: sites::names(graph),
         sites: sites::sites(graph).into_iter().map(|site| (site.value, site.site)).collect(),
         builder: Builder::new(Stage::Quantised, graph.context),
@@ -77,6 +79,8 @@ struct Quantise<'a> {
     rounded_weights: &'a IndexMap<String, Arc<Tensor>>,
     /// What was last made of them, by site and group: projections that read the same come one after the other.
     feedback: Option<KnownFeedback>,
+    /// Threads that weights are rounded on.
+    pool: Option<Arc<ThreadPool>>,
     /// What a projection or attention is called, by value.
     names: IndexMap<Value, String>,
     /// The places of values that become levels.
@@ -337,7 +341,7 @@ impl Quantise<'_> {
         let moments = self.moments.get(&of.0)?;
         let scale = group_scale(fit, of.1, channels);
         let centre: Vec<f32> = channels.iter().map(|&c| fit.zero_point[c]).collect();
-        let feedback = Feedback::new(moments, channels, &scale, &centre).map(Arc::new);
+        let feedback = Feedback::new(moments, channels, &scale, &centre, self.pool.clone()).map(Arc::new);
         self.feedback = Some((of, feedback.clone()));
         feedback
     }
