@@ -10,7 +10,7 @@ use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::eval::{Evaluator, Memory};
 use snnc_ir::{Builder, Diagnostic, Graph, Value};
 use snnc_passes::StartRows;
-use snnc_passes::options::{FirstToken, QuantOptions, Thresholds};
+use snnc_passes::options::{FirstToken, QuantOptions};
 use snnc_passes::sites::streams;
 
 /// The tokens whose rows become constants: that of the sample's texts, where it is asked for.
@@ -21,7 +21,7 @@ pub fn chosen(tensor: &Graph, sample: &Sample<'_>, options: &QuantOptions) -> Re
     let start = start_of(sample).filter(|_| !streams(tensor).is_empty());
     match (options.first_token, start) {
         (FirstToken::Computed, _) | (FirstToken::Auto, None) => Ok(Vec::new()),
-        (FirstToken::Auto, Some(_)) if options.thresholds != Thresholds::Fixed => Ok(Vec::new()),
+        (FirstToken::Auto, Some(_)) if !options.thresholds.are_fixed() => Ok(Vec::new()),
         (FirstToken::Auto | FirstToken::Constant, Some(start)) => Ok(vec![start]),
         (FirstToken::Constant, None) => {
             let message = "there is no token that all texts begin with, whose rows could be kept";
@@ -44,8 +44,11 @@ fn start_of(sample: &Sample<'_>) -> Option<u32> {
     }
 }
 
-/// Windows as long as before that begin with `start`.
-pub fn led_by(start: u32, windows: TokenWindows) -> TokenWindows {
+/// Windows as long as before that begin with `start`. Those that are there for their start alone begin within a sentence, where the
+/// second token may have massive activations as well (a full stop behind the start token has, in SmolLM2-135M); they are left out.
+pub fn led_by(start: u32, mut windows: TokenWindows) -> TokenWindows {
+    let longest = windows.iter().map(Vec::len).max().unwrap_or(0);
+    windows.retain(|window| 2 * window.len() > longest);
     let led = |window: Vec<u32>| {
         if window.first() == Some(&start) {
             return window;
