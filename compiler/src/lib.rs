@@ -48,6 +48,7 @@ pub mod eval_report;
 pub mod evaluate;
 pub mod file_use;
 pub mod files;
+pub mod first_token;
 pub mod front;
 pub mod generate;
 pub mod id_file;

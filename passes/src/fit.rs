@@ -102,13 +102,18 @@ pub fn fit(graph: &Graph, seen: &Observations, options: &QuantOptions) -> Result
             let softmax = site.layer.and_then(|layer| options.attention(layer)).is_none_or(|kind| !kind.has_features());
             let zero_point = if site.role == Role::Value && !softmax { None } else { Some(options.zero_point.worth()) };
             let mut fit = fit_site(graph, site, seen, levels, zero_point, time_stepped);
-            if let Op::Dense(DenseOp::RmsNorm { .. }) = graph.node(site.value).op {
-                let weight = column_weights(graph, site.value);
-                fit.outliers = outliers(&fit.scale, &weight);
-                by_token(&mut fit, seen, &weight, options.thresholds);
-            }
             if let Role::AttentionOut | Role::MlpHidden = site.role {
                 fit.residual = Residual::new(far_outputs(graph, site.value, &fit.scale), levels);
+            }
+            if let Op::Dense(DenseOp::RmsNorm { .. }) = graph.node(site.value).op {
+                fit.outliers = outliers(&fit.scale, &column_weights(graph, site.value));
+            }
+            // Neurons with a curve of their own fire by what flows in.
+            let curved = matches!(graph.node(site.value).op, Op::Dense(DenseOp::Curve(_)));
+            let fires = curved && (time_stepped || options.thresholds == Thresholds::Auto);
+            if !matches!(site.role, Role::Query | Role::Key | Role::Value) && !fires {
+                let worth = if options.rotate.names_some() { 1.0 } else { WORTH };
+                by_token(&mut fit, seen, &column_weights(graph, site.value), options.thresholds, worth);
             }
             fit
         });
@@ -306,23 +311,36 @@ fn far_outputs(graph: &Graph, site: Value, scale: &[f32]) -> Vec<usize> {
     beyond(&reach)
 }
 
-/// Thresholds for every token where they are asked for, or where they lose far less than fixed ones. Nothing is then clipped.
-fn by_token(fit: &mut QuantParams, seen: &Observed, weight: &[f32], wanted: Thresholds) {
-    if wanted == Thresholds::Static {
+/// Thresholds for every token where they are asked for, or where fixed ones lose `worth` times as much. Nothing is then clipped.
+fn by_token(fit: &mut QuantParams, seen: &Observed, weight: &[f32], wanted: Thresholds, worth: f32) {
+    if wanted == Thresholds::Fixed {
         return;
     }
     let most = fit.levels.most() as f32;
     let reach = |c: usize| (seen.max[c] - fit.zero_point[c]).max(fit.zero_point[c] - seen.min[c]).max(0.0);
     let scale: Vec<f32> = (0..fit.scale.len()).map(|c| reach(c) / most).collect();
-    let by_token =
-        QuantParams { scale, bias_correction: vec![0.0; fit.bias_correction.len()], by_token: true, ..fit.clone() };
-    let better = || fit.loss(seen, weight) > WORTH * by_token.loss(seen, weight);
-    if wanted == Thresholds::Token || better() {
+    let outlier = fit.is_outlier();
+    let farthest = scale.iter().zip(&outlier).filter(|(_, outlier)| !**outlier).fold(0f32, |most, (s, _)| most.max(*s));
+    let even = scale.iter().zip(&outlier).map(|(s, outlier)| if *outlier { *s } else { farthest }).collect();
+    let of = |scale: Vec<f32>| QuantParams {
+        scale,
+        bias_correction: vec![0.0; fit.bias_correction.len()],
+        by_token: true,
+        residual: None,
+        ..fit.clone()
+    };
+    let [even, own] = [of(even), of(scale)];
+    let [least, other] = [even.loss(seen, weight), own.loss(seen, weight)];
+    let (by_token, loss) = if least < EVEN * other { (even, least) } else { (own, other) };
+    if wanted == Thresholds::Token || fit.loss(seen, weight) > worth * loss {
         *fit = by_token;
     }
 }
 
-/// How many times less is lost where thresholds for every token are worth their work.
+/// How many times as much may be lost where all channels have one scale: weights of eight bits are then nearer.
+const EVEN: f32 = 1.2;
+
+/// How many times less is lost where thresholds for every token are worth their work, in a network that is not rotated.
 const WORTH: f32 = 1.7;
 
 /// Scales of queries and keys such that `scale_q[c] * scale_k[c]` is one number per head: channel `c` of q counts in
@@ -592,14 +610,12 @@ impl QuantParams {
         is_outlier
     }
 
-    /// What levels lack of a sample, as projections with these weights see it: a share of the whole, on average over
-    /// tokens.
+    /// What levels lack of a sample, as projections with these weights see it: a share of the whole.
     fn loss(&self, seen: &Observed, weight: &[f32]) -> f32 {
         let most = self.levels.most();
         let is_outlier = self.is_outlier();
-        let (mut loss, mut tokens) = (0.0, 0);
+        let (mut lacked, mut all) = (0.0, f32::MIN_POSITIVE);
         for (row, potentials, units) in self.rows(seen) {
-            let (mut lacked, mut all) = (0.0, f32::MIN_POSITIVE);
             for (c, p) in potentials.into_iter().enumerate() {
                 let unit = units[usize::from(is_outlier[c])] * self.scale[c];
                 let bias_correction =
@@ -607,10 +623,8 @@ impl QuantParams {
                 lacked += (bias_correction * weight[c]) * (bias_correction * weight[c]);
                 all += (row[c] * weight[c]) * (row[c] * weight[c]);
             }
-            loss += lacked / all;
-            tokens += 1;
         }
-        loss / tokens.max(1) as f32
+        lacked / all
     }
 
     /// The share of a sample's neurons that fire at every timestep.

@@ -8,6 +8,7 @@
 use crate::energy::{self, Block, Phase, PriceList, Setting};
 use crate::evaluate::{Cut, NeuronTotals, TextEvaluation, evaluate};
 use crate::ledger::{self, damages};
+use crate::parallel::pool;
 use crate::progress::{Progress, Workers};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::DenseOp;
@@ -254,7 +255,9 @@ impl Tuner<'_> {
             Rotate::Auto => Rotations::default(),
             Rotate::These(rotations) => rotations,
         };
-        let context = Context { rotations, quant_plan, membrane, moments: self.moments.clone(), ..Context::default() };
+        let pool = if self.moments.is_empty() { None } else { Some(Arc::new(pool(self.threads)?)) };
+        let moments = self.moments.clone();
+        let context = Context { rotations, quant_plan, membrane, moments, pool, ..Context::default() };
         let graph = run(back, self.tensor.clone(), &context, &mut |_, _, _| {})?;
         let graph = snnc_passes::collapse::collapse(&graph)?;
         let program = Program::new(Arc::new(graph), &Options::default()).map(Arc::new)?;
