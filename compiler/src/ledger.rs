@@ -15,10 +15,11 @@
 //!   neurons in both, for what a neuron says depends on the order in which it hears.
 
 use crate::calibration::Calibration;
-use crate::evaluate::{self, Cut, chunks, divergence, log_sum_exp, logits_of};
+use crate::evaluate::{self, Cut, chunks, logits_of};
 use crate::first_token;
 use crate::parallel::map_in_order;
 use crate::progress::Workers;
+use crate::score::{divergence, log_sum_exp};
 use schemars::JsonSchema;
 use serde::Serialize;
 use snnc_ir::diagnostic::Diagnostics;
