@@ -8,7 +8,9 @@ use crate::calibrate::TokenWindows;
 use crate::convert::Sample;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::eval::{Evaluator, Memory};
-use snnc_ir::{Builder, Diagnostic, Graph, Value};
+use snnc_ir::op::DenseOp;
+use snnc_ir::tensor::Data;
+use snnc_ir::{Builder, Diagnostic, Graph, Op, Value};
 use snnc_passes::StartRows;
 use snnc_passes::options::{FirstToken, QuantOptions};
 use snnc_passes::sites::streams;
@@ -57,6 +59,16 @@ pub fn led_by(start: u32, mut windows: TokenWindows) -> TokenWindows {
         std::iter::once(start).chain(window.into_iter().take(rest)).collect()
     };
     windows.into_iter().map(led).collect()
+}
+
+/// The tokens whose rows a program keeps.
+pub fn constants_of(program: &Graph) -> Vec<u32> {
+    let node = program.nodes.iter().find(|node| node.op == Op::Dense(DenseOp::AtStart));
+    let ids = node.and_then(|node| program.constant(node.args[3]));
+    match ids.map(|ids| ids.tensor.data()) {
+        Some(Data::I32(ids)) => ids.iter().map(|&id| id as u32).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Rows of the residual stream where these tokens begin a sequence. `None` of none.
