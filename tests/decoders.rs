@@ -161,7 +161,7 @@ fn channels_that_are_far_apart_are_rotated() {
         let quant = QuantOptions { rotate: Rotate::Auto, ..QuantOptions::default() };
         let recipe = ConvertOptions { quant, calibration_tokens: 1024, threads: 2 };
         let done = spiking(tensor.clone(), &Sample::SeededIds, &recipe, &mut |_, _, _| {}).unwrap();
-        let rotations = Rotations { residual: rotates, heads: rotates };
+        let rotations = Rotations { residual: rotates, heads: rotates, hidden: false };
         assert_eq!(done.calibration.rotations, rotations);
         assert_eq!(done.rotation.as_ref().map(|record| record.rotated.len()), rotates.then_some(2));
         let section = done.section.to_string().into_bytes();
@@ -185,10 +185,10 @@ fn a_stream_with_gains_is_not_rotated() {
     let tensor = llama(&LlamaConfig { post_norm: true, ..CONFIG });
     let rotate = |rotations| QuantOptions { rotate: Rotate::These(rotations), ..QuantOptions::default() };
     let recipe = |quant| ConvertOptions { quant, calibration_tokens: 64, threads: 2 };
-    let residual = recipe(rotate(Rotations { residual: true, heads: false }));
+    let residual = recipe(rotate(Rotations { residual: true, heads: false, hidden: false }));
     let told = spiking(tensor.clone(), &Sample::SeededIds, &residual, &mut |_, _, _| {}).unwrap_err().to_string();
     assert!(told.contains("the residual stream cannot be rotated: a gain per channel acts on it"), "{told}");
-    let heads = recipe(rotate(Rotations { residual: false, heads: true }));
+    let heads = recipe(rotate(Rotations { residual: false, heads: true, hidden: false }));
     let done = spiking(tensor, &Sample::SeededIds, &heads, &mut |_, _, _| {}).unwrap();
     assert!(done.rotation.is_some_and(|record| record.difference <= 1e-4 * record.range));
 }
@@ -285,7 +285,7 @@ fn warnings_are_about_what_is_so() {
 fn timesteps_are_tuned() {
     let tensor = llama(&OTHERS[0]);
     let (windows, _) = sample_windows(&tensor, &Sample::SeededIds, 512).unwrap();
-    let seen = calibrate(&tensor, &windows, 2).unwrap();
+    let seen = calibrate(&tensor, &windows, &[], 2).unwrap();
     let ids = ids(129, OTHERS[0].vocabulary);
     let tuner = Tuner {
         tensor: &tensor,

@@ -244,7 +244,7 @@ fn split_projections_are_one_of_the_dense_network() {
         estimate(graph, &activity, setting(7), Vec::new()).counts(Phase::Prefill, F32).sum(Block::Total).macs()
     };
     let want = macs(&spiking(imported(&plain), Levels::default()));
-    for thresholds in [Thresholds::Static, Thresholds::Token] {
+    for thresholds in [Thresholds::Fixed, Thresholds::Token] {
         let quant_options = QuantOptions { thresholds, ..QuantOptions::uniform(Levels::default()) };
         assert_eq!(macs(&converted(imported(&outliers), quant_options)), want, "{thresholds:?}");
     }
@@ -510,7 +510,7 @@ fn the_attention_block_of_the_real_model() {
 /// Without a text every layer has the rate of its calibration, whatever its thresholds are.
 #[test]
 fn every_layer_keeps_its_calibrated_rate() {
-    for thresholds in [Thresholds::Static, Thresholds::Token] {
+    for thresholds in [Thresholds::Fixed, Thresholds::Token] {
         for attention in [Ssa::Ttfs { phases: 8 }, Ssa::TopK { phases: 8, keys: 4 }] {
             let mut quant_options = QuantOptions { thresholds, ..QuantOptions::default() };
             quant_options.attention = Some(attention);

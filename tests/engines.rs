@@ -152,7 +152,7 @@ fn thresholds_and_outliers() {
     let outliers = Gpt2Config { outliers: 2, width: 48, ..TINY };
     for (config, thresholds, wanted) in [
         (TINY, Thresholds::Token, ["row_max_abs", "div"]),
-        (outliers, Thresholds::Static, ["gather_channels", "fire"]),
+        (outliers, Thresholds::Fixed, ["gather_channels", "fire"]),
         (outliers, Thresholds::Token, ["gather_channels", "row_max_abs"]),
     ] {
         for (code, exact_weights) in [(Code::Binary, false), (Code::Binary, true), (Code::Unary, false)] {

@@ -91,7 +91,8 @@ fn folders_are_rotated() {
     let Some(root) = shared("hf") else { return };
     for name in ["gpt2", "gpt2_sharded", "llama", "llama_bf16", "mistral", "qwen2", "qwen3"] {
         let tensor = snnc::convert::dense(loaded(&root.join(name)), false, &mut |_, _, _| {}).unwrap();
-        let context = Context { rotations: Rotations { residual: true, heads: true }, ..Context::default() };
+        let context =
+            Context { rotations: Rotations { residual: true, heads: true, hidden: false }, ..Context::default() };
         let rotated = rotate(&tensor, &context).unwrap_or_else(|e| panic!("{name}: {e}"));
         let (ids, _) =
             texts(&npy(&root.join(name).join("ref_input_ids.npy")), &npy(&root.join(name).join("ref_logits.npy")))

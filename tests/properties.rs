@@ -616,10 +616,10 @@ fn rotate_is_exact_but_for_rounding() {
     let (front, _) = front_and_back();
     let gpt2 = NETWORKS.iter().map(|(config, ..)| {
         let graph = run_passes(front, imported(config), &Context::default(), &mut |_, _, _| {}).unwrap();
-        (format!("{config:?}"), config.vocabulary, graph, Rotations { residual: true, heads: true })
+        (format!("{config:?}"), config.vocabulary, graph, Rotations { residual: true, heads: true, hidden: false })
     });
     let decoders = DECODERS.iter().map(|(config, ..)| {
-        let wanted = Rotations { residual: !config.post_norm, heads: true };
+        let wanted = Rotations { residual: !config.post_norm, heads: true, hidden: false };
         (format!("{config:?}"), config.vocabulary, snnc_tests::llama(config), wanted)
     });
     for (what, vocabulary, graph, wanted) in gpt2.chain(decoders) {
@@ -627,7 +627,7 @@ fn rotate_is_exact_but_for_rounding() {
         assert_eq!(rotations, wanted, "{what}: {reasons:?}");
         let ids = ids(19, vocabulary);
         let want = outputs::<f64>(&graph, &ids);
-        for rotations in [rotations, Rotations { residual: false, heads: true }] {
+        for rotations in [rotations, Rotations { residual: false, heads: true, hidden: false }] {
             let rotated = rotate(&graph, &Context { rotations, ..Context::default() }).unwrap();
             verify(&rotated).unwrap();
             let changed = |(a, b): (&snnc_ir::Weight, &snnc_ir::Weight)| a.tensor != b.tensor;

@@ -130,11 +130,11 @@ fn weights_that_compensate_each_other_lose_less() {
 fn moments_do_not_depend_on_the_number_of_threads() {
     let demo = demo();
     let windows: Vec<Vec<u32>> = demo.ids.chunks(100).take(9).map(<[u32]>::to_vec).collect();
-    let [one, three] = [1usize, 3].map(|threads| moments(&demo.tensor, &windows, threads).unwrap());
+    let [one, three] = [1usize, 3].map(|threads| moments(&demo.tensor, &windows, &[], threads).unwrap());
     assert!(one == three && one.len() == 4 * 4 + 1, "{} sites", one.len());
     let mut more = windows.clone();
     more.extend(demo.ids.chunks(8).take(20).map(<[u32]>::to_vec));
-    assert!(moments(&demo.tensor, &more, 2).unwrap() == one, "starts of texts are left out");
+    assert!(moments(&demo.tensor, &more, &[], 2).unwrap() == one, "starts of texts are left out");
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn outlier_channels_are_written_finely() {
     let config = Gpt2Config { layers: 6, outliers: 4, ..Gpt2Config::TINY };
     let tensor = dense(imported(&config), false, &mut |_, _, _| {}).unwrap();
     let (windows, _) = snnc::convert::sample_windows(&tensor, &Sample::SeededIds, 2048).unwrap();
-    let seen = snnc::calibrate::calibrate(&tensor, &windows, 2).unwrap();
+    let seen = snnc::calibrate::calibrate(&tensor, &windows, &[], 2).unwrap();
     let mut finer = fit(&tensor, &seen, &QuantOptions::default()).unwrap();
     finer.sites.values_mut().for_each(|fit| *fit = fit.take().filter(|fit| fit.residual.is_some()));
     assert_eq!(finer.sites.values().flatten().count(), 2 * config.layers, "outputs of attention and of the MLP");
@@ -241,7 +241,7 @@ fn the_front_trades_damage_for_cost() {
     let demo = demo();
     let sample = Sample::Text { name: "text".into(), text: BUILT_IN_TEXT.into(), tokens: &demo.tokens };
     let (windows, _) = snnc::convert::sample_windows(&demo.tensor, &sample, 2048).unwrap();
-    let seen = snnc::calibrate::calibrate(&demo.tensor, &windows, 2).unwrap();
+    let seen = snnc::calibrate::calibrate(&demo.tensor, &windows, &[], 2).unwrap();
     let tuner = Tuner {
         tensor: &demo.tensor,
         seen: &seen,

@@ -143,7 +143,7 @@ fn recipe(train: Trainable) -> Recipe {
 
 /// Mean divergence of two networks' predictions, from their logits.
 fn divergence(own: &[f32], dense: &[f32], width: usize) -> f64 {
-    use snnc::evaluate::{divergence, log_sum_exp};
+    use snnc::score::{divergence, log_sum_exp};
     let rows = own.chunks_exact(width).zip(dense.chunks_exact(width));
     let each = rows.map(|(q, p)| divergence([p, q], [log_sum_exp(p), log_sum_exp(q)]));
     each.sum::<f64>() / (own.len() / width) as f64

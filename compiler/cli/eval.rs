@@ -6,19 +6,24 @@ use crate::eval_table;
 use crate::output::{emit, emit_json, status, warn};
 use clap::Args;
 use snnc::eval::{EvalOptions, eval};
-use snnc::eval_report::Gates;
+use snnc::eval_report::{EvalReport, EvalsJson, Gates, ProgramEvalJson};
 use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::model::threads_or_all;
 use snnc::report;
-use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::Diagnostic;
+use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use std::path::PathBuf;
 
-/// Measure how well a program predicts text, beside the dense network it came from
+/// Measure how well a program predicts text, beside the dense network it came from; or several programs of one network
 #[derive(Args, Debug)]
 pub struct EvalCommand {
-    /// The .snn file (or an ONNX file or a folder, to measure the dense network)
-    model: PathBuf,
+    /// The .snn file (or an ONNX file or a folder, to measure the dense network).
+    ///
+    /// Several files of one network are run on the same windows, beside one run of the reference. What is printed then is a row per
+    /// program.
+    #[arg(required = true, value_name = "MODEL")]
+    models: Vec<PathBuf>,
     /// The ONNX file or folder that the program was compiled from, to compare with
     #[arg(long, value_name = "MODEL.onnx")]
     reference: Option<PathBuf>,
@@ -47,7 +52,7 @@ pub struct EvalCommand {
     /// Measure whether the network recalls a pair of tokens seen earlier, at several distances
     #[arg(long)]
     recall: bool,
-    /// Write the result as an HTML page
+    /// Write the result of one program as an HTML page
     #[arg(long, value_name = "FILE.html")]
     html: Option<PathBuf>,
     /// Exit with status 3 if perplexity rises by more than this: `1%` or `0.01`
@@ -81,36 +86,54 @@ fn cosine(text: &str) -> Result<f64, String> {
 
 impl EvalCommand {
     pub fn files(&self) -> FileUse {
-        let used = self.onnx.files(FileUse::default()).reads_models("the model", [&self.model]);
+        let used = self.onnx.files(FileUse::default()).reads_models("the model", &self.models);
         let used = used.reads("--text", &self.text).reads("--tokens", &self.tokens);
         self.engine.files(used.reads_models("--reference", &self.reference)).writes("--html", &self.html)
     }
 
     /// Whether every gate held.
     pub fn run(self) -> Result<bool, Diagnostics> {
-        let found = eval(&self.options()?, &Bar::default())?;
-        for lint in &found.lints {
-            warn(&lint.words());
+        if self.html.is_some() && self.models.len() > 1 {
+            let message = format!("a page is of one program, and {} are named", self.models.len());
+            return Err(Diagnostic::new("--html", message).code(ErrorCode::OPTION).into());
         }
-        let failed = self.gates().failed(&found);
-        failed.iter().for_each(|gate| status(&format!("failed: {gate}")));
-        if let Some(path) = &self.html {
-            let title = report::file_name(&self.model);
-            let page = report::page(&report::Report::of_evaluation(&title, &found));
+        let found = eval(&self.options()?, &Bar::default())?;
+        let mut held = true;
+        let named = || self.models.iter().map(|path| path.display().to_string()).zip(&found);
+        for (name, report) in named() {
+            // One program needs no name.
+            let of = if found.len() == 1 { String::new() } else { format!("{name}: ") };
+            report.lints.iter().for_each(|lint| warn(&format!("{of}{}", lint.words())));
+            let failed = self.gates().failed(report);
+            failed.iter().for_each(|gate| status(&format!("{of}failed: {gate}")));
+            held &= failed.is_empty();
+        }
+        if let [report] = &found[..] {
+            self.print(report)?;
+        } else if self.json {
+            let program =
+                |(program, report): (String, &EvalReport)| ProgramEvalJson { program, evaluation: report.json() };
+            emit_json(&EvalsJson { programs: named().map(program).collect() })?;
+        } else {
+            emit(&eval_table::reports(&named().collect::<Vec<_>>()))?;
+        }
+        Ok(held)
+    }
+
+    /// Prints what was found of one program, and writes the page if one is wanted.
+    fn print(&self, found: &EvalReport) -> Result<(), Diagnostics> {
+        if let (Some(path), Some(model)) = (&self.html, self.models.first()) {
+            let title = report::file_name(model);
+            let page = report::page(&report::Report::of_evaluation(&title, found));
             files::write_whole(path, |out| out.write_all(page.as_bytes()))?;
             status(&format!("{}: written", path.display()));
         }
-        if self.json {
-            emit_json(&found.json())?
-        } else {
-            emit(&eval_table::report(&found))?
-        }
-        Ok(failed.is_empty())
+        if self.json { emit_json(&found.json()) } else { emit(&eval_table::report(found)) }
     }
 
     fn options(&self) -> Result<EvalOptions, Diagnostics> {
         Ok(EvalOptions {
-            model: self.model.clone(),
+            models: self.models.clone(),
             onnx: self.onnx.options()?,
             reference: self.reference.clone(),
             text: text_or_ids(&self.text, &self.tokens)?.unwrap_or_default(),

@@ -2,9 +2,10 @@
 
 use crate::table::{lines, numbers, words};
 use snnc::eval_report::{EvalReport, ReferenceKind};
-use snnc::evaluate::{Score, TextEvaluation};
+use snnc::evaluate::TextEvaluation;
 use snnc::ledger::{Cause, Ledger};
 use snnc::recall::Recalled;
+use snnc::score::{Intervals, Score};
 
 /// A line of a name and what it is.
 fn row(name: &str, value: &str) -> String {
@@ -24,6 +25,12 @@ pub fn report(found: &EvalReport) -> String {
         let value = format!("{:>9.1} %{}", 100.0 * coverage.total.ratio(), least.unwrap_or_default());
         text += &row("multiplications driven by spikes", &value);
     }
+    text + &recall_and_ledger(found)
+}
+
+/// What was asked for besides scores.
+fn recall_and_ledger(found: &EvalReport) -> String {
+    let mut text = String::new();
     if let Some((own, dense)) = &found.recalled {
         text += &recalled(own, dense.as_deref(), found.beside.map_or("dense", ReferenceKind::name));
     }
@@ -33,11 +40,81 @@ pub fn report(found: &EvalReport) -> String {
     text
 }
 
+/// Several programs on the same text: a row per program, below one of the reference.
+pub fn reports(all: &[(String, &EvalReport)]) -> String {
+    let Some((_, first)) = all.first() else { return String::new() };
+    let mut header = vec!["program", "perplexity"];
+    if first.beside.is_some() {
+        header.extend(["rise", "95 % interval", "KL, nats", "95 % interval", "99 % at most", "top-1", "95 % interval"]);
+    }
+    header.extend(["accuracy", "spikes per neuron"]);
+    let mut table = numbers(&header);
+    if let Some(reference) = first.beside {
+        let score = &first.done.score;
+        let accuracy = format!("{:.2} %", percent(score, score.right_dense));
+        let cells = [reference.name().into(), format!("{:.4}", score.perplexity_dense())];
+        table.add_row(cells.into_iter().chain(vec![String::new(); 7]).chain([accuracy]));
+    }
+    for (name, found) in all {
+        let score = &found.done.score;
+        let mut cells = vec![name.clone(), format!("{:.4}", score.perplexity())];
+        if found.beside.is_some() {
+            cells.extend(nearness(&found.done));
+        }
+        let rate = found.neurons.map_or(String::new(), |neurons| format!("{:.3}", neurons.rate()));
+        cells.extend([format!("{:.2} %", percent(score, score.right)), rate]);
+        table.add_row(cells);
+    }
+    let mut text = counts(&first.done) + &lines(&table);
+    for (name, found) in all {
+        let more = recall_and_ledger(found);
+        if !more.is_empty() {
+            text += &format!("\n{name}\n{more}");
+        }
+    }
+    text
+}
+
+/// Cells of how near a program is to the reference.
+fn nearness(done: &TextEvaluation) -> [String; 7] {
+    let score = &done.score;
+    let of = |write: fn(&Intervals) -> String| done.intervals.as_ref().map_or(String::new(), write);
+    [
+        format!("{:+.3} %", 100.0 * score.increase()),
+        of(|all| shares(all.increase)),
+        format!("{:.6}", score.mean(score.kl)),
+        of(|all| nats(all.kl)),
+        done.kl_99.map_or(String::new(), |kl| format!("{kl:.6}")),
+        format!("{:.2} %", percent(score, score.agreed)),
+        of(|all| percents(all.agreement)),
+    ]
+}
+
+/// An interval of changes.
+fn shares([low, high]: [f64; 2]) -> String {
+    format!("{:+.2} to {:+.2} %", 100.0 * low, 100.0 * high)
+}
+
+/// An interval of parts of a whole.
+fn percents([low, high]: [f64; 2]) -> String {
+    format!("{:.2} to {:.2} %", 100.0 * low, 100.0 * high)
+}
+
+/// An interval of divergences.
+fn nats([low, high]: [f64; 2]) -> String {
+    format!("{low:.6} to {high:.6}")
+}
+
+/// How much was run.
+fn counts(done: &TextEvaluation) -> String {
+    format!("{} tokens in {} windows\n", done.score.tokens, done.windows)
+}
+
 /// The scores; by word as well where it is known how many tokens a word has.
 pub fn scores(done: &TextEvaluation, beside: Option<ReferenceKind>, tokens_per_word: Option<f64>) -> String {
     let score = &done.score;
     let tokens = score.tokens as f64;
-    let text = format!("{} tokens in {} windows\n", score.tokens, done.windows);
+    let text = counts(done);
     let by_word = |nll: f64| tokens_per_word.map(|ratio| libm::exp(nll / tokens * ratio));
     if let Some(reference) = beside {
         return text + &scores_beside(done, reference.name(), by_word);
@@ -54,11 +131,12 @@ fn percent(score: &Score, n: usize) -> f64 {
 
 fn scores_beside(done: &TextEvaluation, reference: &str, by_word: impl Fn(f64) -> Option<f64>) -> String {
     let score = &done.score;
-    let increase = 100.0 * (score.perplexity() / score.perplexity_dense() - 1.0);
-    let interval = done
-        .interval
-        .map_or(String::new(), |[low, high]| format!("; 95 % interval {:+.2} to {:+.2} %", 100.0 * low, 100.0 * high));
-    let high = done.kl_99.map_or(String::new(), |kl| format!("  (99 % of tokens: at most {kl:.6})"));
+    let increase = 100.0 * score.increase();
+    let of = |write: fn(&Intervals) -> String| done.intervals.as_ref().map_or(String::new(), write);
+    let interval = of(|all| format!("; 95 % interval {}", shares(all.increase)));
+    let agreement = of(|all| format!("  (95 % interval {})", percents(all.agreement)));
+    let sure = of(|all| format!("95 % interval {}; ", nats(all.kl)));
+    let high = done.kl_99.map_or(String::new(), |kl| format!("  ({sure}99 % of tokens: at most {kl:.6})"));
     let words = by_word(score.nll).zip(by_word(score.nll_dense));
     let words = words.map(|(own, dense)| row("perplexity by word", &format!("{own:>10.3}  ({reference} {dense:.3})")));
     let [right, right_dense] = [score.right, score.right_dense].map(|n| percent(score, n));
@@ -67,7 +145,7 @@ fn scores_beside(done: &TextEvaluation, reference: &str, by_word: impl Fn(f64) -
         + &words.unwrap_or_default()
         + &row("cosine of logits, centred", &format!("{:>10.6}", score.mean(score.cosine_centred)))
         + &row("cosine of logits, raw", &format!("{:>10.6}", score.mean(score.cosine)))
-        + &row("top-1 agreement", &format!("{:>9.2} %", percent(score, score.agreed)))
+        + &row("top-1 agreement", &format!("{:>9.2} %{agreement}", percent(score, score.agreed)))
         + &row(&format!("KL from {reference}, nats"), &format!("{:>10.6}{high}", score.mean(score.kl)))
         + &row("next-token accuracy", &format!("{right:>9.2} %  ({reference} {right_dense:.2} %)"))
 }

@@ -144,13 +144,14 @@ mod tests {
     }
 
     /// Command lines that name every file that a command can be given, each by another name.
-    const WITH_FILES: [&str; 25] = [
+    const WITH_FILES: [&str; 26] = [
         "check a --architecture b",
         "compile a -o b --tokenizer c --calibrate d --architecture e",
         "run a --prompts b --kernel-costs c --emit clif=d --architecture e",
         "chat a --template b --kernel-costs c --architecture d",
         "eval a --reference b --text c --html d --kernel-costs e --architecture f",
         "eval a --tokens b",
+        "eval a b --tokens c",
         "energy a --text b --prices c --architecture d",
         "energy a --tokens b",
         "inspect a --tokens b.npy",

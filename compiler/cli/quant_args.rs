@@ -2,12 +2,12 @@
 
 use clap::{Args, ValueEnum};
 use snnc::quant_options::{
-    AttentionName, Choices, CodeName, QuantSpelling, attention, codes, neuron, phases, rotate, rounding, thresholds,
-    timesteps,
+    AttentionName, Choices, CodeName, QuantSpelling, attention, codes, first_token, neuron, phases, rotate, rounding,
+    thresholds, timesteps,
 };
 use snnc_ir::Diagnostic;
 use snnc_ir::membrane::Membrane;
-use snnc_passes::options::{PHASES, QuantOptions, Rotate, Rounding, Thresholds, ZeroPoint};
+use snnc_passes::options::{FirstToken, PHASES, QuantOptions, Rotate, Rounding, Thresholds, ZeroPoint};
 
 /// Levels and their spelling, site by site.
 #[derive(Args, Clone, Debug)]
@@ -31,13 +31,21 @@ pub struct QuantArgs {
     /// What few levels of an activation are centred for: few spikes, or a small error
     #[arg(long, value_enum, default_value = "spikes")]
     centre: CentreName,
-    /// Thresholds behind a norm: `static`, `token` or `auto`.
+    /// Thresholds of what projections read: `fixed`, `normal`, `token` or `auto`.
     ///
-    /// `static` thresholds are fixed by calibration.
+    /// `fixed` thresholds come from calibration and hold for every token: a neuromorphic chip can run them.
+    /// `normal` is the same, but behind norms of a rotated residual stream they need no calibration.
     /// `token` is a per-token threshold: the token's largest magnitude becomes the largest level.
     /// `auto` takes for every site whichever loses less.
     #[arg(long, value_name = "THRESHOLDS", default_value = "auto", value_parser = thresholds)]
     thresholds: Thresholds,
+    /// What the token that texts begin with is: `constant`, `computed` or `auto`.
+    ///
+    /// Massive activations sit on it, and fixed thresholds clip them.
+    /// `constant`: the residual stream of that token is computed once, without spikes, and kept in the program.
+    /// `auto` keeps it where thresholds are fixed and texts begin with one token (--start).
+    #[arg(long, value_name = "KIND", default_value = "auto", value_parser = first_token)]
+    first_token: FirstToken,
     /// How layers attend, with overrides by layer: `ttfs`, or `ttfs,0-5=linear,h.6=topk:32`.
     ///
     /// Training-free: `ttfs` (softmax by time to first spike), `topk:K` (the same of the K best keys; K is 64 by default) and
@@ -58,17 +66,18 @@ pub struct QuantArgs {
     /// `compensated` rounds the inputs of a projection in order. The error of each is made good by those that follow, as far as
     /// they go together with it on the calibration text.
     /// `nearest` rounds every weight on its own.
-    #[arg(long, value_name = "ROUNDING", default_value = "nearest", value_parser = rounding)]
+    #[arg(long, value_name = "ROUNDING", default_value = "compensated", value_parser = rounding)]
     rounding: Rounding,
     /// Table that the embedding reads: the tied head's weight where it is near enough, or a larger one of its own in f32
     #[arg(long, value_enum, default_value = "shared")]
     embedding: EmbeddingName,
-    /// What is turned by orthogonal matrices before levels are chosen: `auto`, `none`, or some of `residual,heads`.
+    /// What is turned by orthogonal matrices before levels are chosen: `auto`, `none`, or some of `residual,heads,hidden`.
     ///
     /// The network computes the same, but no channel is far larger than the others.
-    /// `residual` is the residual stream, `heads` the values of each head of attention.
-    /// `auto` rotates what it can where channels behind norms are far apart on the sample.
-    #[arg(long, value_name = "WHAT", default_value = "none", value_parser = rotate)]
+    /// `residual` is the residual stream, `heads` the values of each head of attention, `hidden` what gates of an MLP give.
+    /// The first two cost nothing at run time, `hidden` costs additions.
+    /// `auto` rotates what it can where channels behind norms or gates are far apart on the sample.
+    #[arg(long, value_name = "WHAT", default_value = "auto", value_parser = rotate)]
     rotate: Rotate,
 }
 
@@ -121,6 +130,7 @@ impl QuantArgs {
                 CentreName::Error => ZeroPoint::Error,
             },
             thresholds: self.thresholds,
+            first_token: self.first_token,
             attention: self.attention.clone(),
             phases: self.phases,
             exact_weights: self.weights == WeightsName::F32,

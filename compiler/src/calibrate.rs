@@ -18,13 +18,15 @@ const SAMPLE_NUMBERS: usize = 1 << 26;
 /// Sequences of token ids to run.
 pub type TokenWindows = Vec<Vec<u32>>;
 
-/// What every site of `graph` holds over `windows`. The result does not depend on the number of threads.
+/// What every site of `graph` holds over `windows`; but rows of tokens of `constants` that begin a window are left out, since the program
+/// does not make them. The result does not depend on the number of threads.
 ///
 /// # Errors
 /// The graph cannot be run; a request to stop.
 pub fn calibrate<'a>(
     graph: &Graph,
     windows: &TokenWindows,
+    constants: &[u32],
     workers: impl Into<Workers<'a>>,
 ) -> Result<Observations, Diagnostics> {
     let workers = workers.into();
@@ -46,10 +48,11 @@ pub fn calibrate<'a>(
         let mut all: Vec<SiteRanges> = sites.iter().map(|site| SiteRanges::new(graph, *site, rows)).collect();
         let mut at = starts[i];
         for chunk in window.chunks(options.chunk) {
+            let left_out = usize::from(at == starts[i] && constants.contains(&chunk[0]));
             let outputs = session.forward(chunk, Rows::All)?;
             for (site, seen) in sites.iter().zip(&mut all) {
                 let rows = outputs.f32(&name(*site)).unwrap_or(&[]);
-                seen.add(rows, at, every);
+                seen.add(&rows[left_out * rows.len() / chunk.len()..], at + left_out, every);
             }
             at += chunk.len();
             workers.progress.advance(chunk.len() as u64);

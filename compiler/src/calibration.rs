@@ -33,6 +33,8 @@ pub struct Calibration {
     pub quant_plan: QuantPlan,
     /// What of the network is rotated: the levels are those of the rotated network.
     pub rotations: Rotations,
+    /// Tokens whose rows are constants where they begin a sequence.
+    pub starts: Vec<u32>,
     /// The program's own int8 weights, by name; they are not in the section. Without them weights are rounded to nearest.
     pub rounded_weights: IndexMap<String, Arc<Tensor>>,
     /// What the neurons of unary sites are, where they are time-stepped.
@@ -70,6 +72,9 @@ struct CalibrationSection {
     /// What is rotated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     rotated: Vec<String>,
+    /// Tokens whose rows are constants where they begin a sequence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    starts: Vec<u32>,
     /// `null`: a site that stays dense.
     sites: IndexMap<String, Option<SiteRecord>>,
     /// By attention.
@@ -170,6 +175,7 @@ impl Calibration {
             phases: plan.phases,
             exact_weights: plan.exact_weights,
             rotated: self.rotations.names().into_iter().map(str::to_string).collect(),
+            starts: self.starts.clone(),
             sites: sites(graph).iter().filter_map(site).collect(),
             heads: heads.map(|[q, k]| HeadUnits { q: HexFloats(q.clone()), k: HexFloats(k.clone()) }).collect(),
             attention: if attention.iter().any(Option::is_some) { attention } else { Vec::new() },
@@ -255,6 +261,7 @@ impl Calibration {
             tokens: section.tokens,
             quant_plan,
             rotations,
+            starts: section.starts,
             rounded_weights: IndexMap::new(),
             fired,
         })

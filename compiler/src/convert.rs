@@ -3,8 +3,10 @@
 use crate::calibrate::{self, TokenWindows};
 use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
+use crate::first_token;
 use crate::id_file::IdFile;
 use crate::moments::moments;
+use crate::parallel::pool;
 use crate::progress::{Progress, Silent, Workers};
 use crate::reading::{self, ids_from};
 use crate::record::RotationRecord;
@@ -164,12 +166,15 @@ pub fn spiking_watched(
     let (_, back) = front_and_back();
     options.quant.check(&tensor)?;
     let (windows, source) = sample_windows(&tensor, sample, options.calibration_tokens)?;
+    let starts = first_token::chosen(&tensor, sample, &options.quant)?;
+    let windows = starts.iter().fold(windows, |windows, start| first_token::led_by(*start, windows));
     let workers = Workers { threads: options.threads, progress };
     let rotated = rotation::rotated(tensor, options.quant.rotate, &windows, workers, watch)?;
     let rotate = rotated.choice(options.quant.rotate);
     let Rotated { tensor, rotations, record: rotation } = rotated;
-    let seen = calibrate::calibrate(&tensor, &windows, workers)?;
-    let quant_plan = fit(&tensor, &seen, &options.quant)?;
+    let start = first_token::rows(&tensor, &starts)?.map(Arc::new);
+    let seen = calibrate::calibrate(&tensor, &windows, &starts, workers)?;
+    let quant_plan = fit(&tensor, &seen, &QuantOptions { rotate, ..options.quant.clone() })?;
     let fired = |(site, fit): (&Value, &Option<QuantParams>)| {
         let (Some(fit), seen) = (fit, &seen[site]) else { return Fired::default() };
         Fired { saturated: fit.saturated(seen), spikes: fit.spikes(seen), active: fit.active(seen) }
@@ -182,6 +187,7 @@ pub fn spiking_watched(
         fired: quant_plan.sites.iter().map(fired).collect(),
         membrane: options.quant.membrane,
         rotations,
+        starts: starts.clone(),
         quant_plan: quant_plan.clone(),
         rounded_weights: IndexMap::new(),
     };
@@ -190,12 +196,14 @@ pub fn spiking_watched(
     let QuantOptions { membrane, own_embedding, rounding, exact_weights, .. } = options.quant;
     let moments = match rounding {
         Rounding::Compensated if !exact_weights => {
-            moments(&tensor, &windows, Workers { threads: options.threads, progress })?
+            moments(&tensor, &windows, &starts, Workers { threads: options.threads, progress })?
         }
         Rounding::Compensated | Rounding::Nearest => SiteMoments::new(),
     };
     let moments = Arc::new(moments);
-    let context = Context { rotations, quant_plan, moments, membrane, own_embedding, ..Context::default() };
+    let pool = if moments.is_empty() { None } else { Some(Arc::new(pool(options.threads)?)) };
+    let known = Context { rotations, quant_plan, moments, pool, start, ..Context::default() };
+    let context = Context { membrane, own_embedding, ..known };
     let graph = run(back, tensor, &context, watch)?;
     // Files hold weights as kernels walk them.
     let graph = graph.in_panels();
@@ -216,7 +224,7 @@ pub fn trial(tensor: Graph) -> Result<(), Diagnostics> {
     let quant = QuantOptions::default();
     quant.check(&tensor)?;
     let windows = vec![seeded_ids(vocabulary(&tensor)?, TRIAL_TOKENS.min(tensor.context as usize))];
-    let seen = calibrate::calibrate(&tensor, &windows, Workers { threads: 1, progress: &Silent })?;
+    let seen = calibrate::calibrate(&tensor, &windows, &[], Workers { threads: 1, progress: &Silent })?;
     let quant_plan = fit(&tensor, &seen, &quant)?;
     let QuantOptions { membrane, own_embedding, .. } = quant;
     let context = Context { quant_plan, membrane, own_embedding, ..Context::default() };

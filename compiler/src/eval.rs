@@ -3,15 +3,16 @@
 use crate::calibration::Calibration;
 use crate::convert::{self, vocabulary};
 use crate::eval_report::{EvalReport, ReferenceKind};
-use crate::evaluate::{Cut, NeuronTotals, evaluate_windows};
+use crate::evaluate::{Cut, NeuronTotals, TextEvaluation, Window, evaluate_programs};
 use crate::files;
+use crate::first_token::constants_of;
 use crate::front::OnnxOptions;
 use crate::ledger::{self, Ledger, ledger};
 use crate::lints::{coverage, lints};
 use crate::model::{EngineOptions, Loaded, ModelSource};
 use crate::program_lints::{much_worse, program_lints};
 use crate::progress::{Progress, Workers};
-use crate::reading::{TextIds, ids_for};
+use crate::reading::{IdSource, TextIds, ids_for};
 use crate::recall::recall;
 use crate::record::ProgramRecord;
 use crate::rotation::as_calibrated;
@@ -19,13 +20,15 @@ use crate::tokens::start::StartChoice;
 use serde_json::Value as Json;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::{Diagnostic, Graph, Stage};
+use snnc_runtime::Program;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What an evaluation is told.
 #[derive(Clone, Debug)]
 pub struct EvalOptions {
-    /// The `.snn` file, or an ONNX file, to measure the dense network.
-    pub model: PathBuf,
+    /// `.snn` files of one network, or an ONNX file, to measure the dense network. All are run on the same windows.
+    pub models: Vec<PathBuf>,
     /// What the user says of an ONNX file.
     pub onnx: OnnxOptions,
     /// The ONNX file to compare with.
@@ -51,10 +54,10 @@ pub struct EvalOptions {
 }
 
 impl EvalOptions {
-    /// An evaluation on all of a text, with nothing beside it.
+    /// An evaluation of one model on all of a text, with nothing beside it.
     pub fn new(model: &Path, text: &Path) -> Self {
         Self {
-            model: model.to_path_buf(),
+            models: vec![model.to_path_buf()],
             onnx: OnnxOptions::default(),
             reference: None,
             text: text.to_path_buf(),
@@ -70,73 +73,146 @@ impl EvalOptions {
     }
 }
 
-/// Measures how well a model predicts text.
+/// Measures how well models predict text: a report per model, in their order. The reference runs once, beside all of them.
 ///
 /// # Errors
-/// What cannot be read or run; a reference of another vocabulary; a request to stop.
-pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<EvalReport, Diagnostics> {
-    let loaded = Loaded::read(&options.model, &options.onnx)?;
-    loaded.warnings.iter().for_each(|warning| progress.warn(warning));
-    let tokens = loaded.tokens_if_any(&options.start)?;
-    let text = loaded.ids(&options.text, tokens.as_ref())?;
-    let cut = Cut { length: None, stride: options.stride, windows: options.windows.unwrap_or(usize::MAX) };
-    let context = loaded.source.graph.context as usize;
-    let read = ids_for(&text, context, cut)?;
-    let windows = read.cut(context, cut);
-    let TextIds { ids, tokens_per_word, .. } = read;
-    let reference = options.reference.as_deref().map(|path| Loaded::read(path, &options.onnx)).transpose()?;
+/// What cannot be read or run; models or a reference of another network; a request to stop.
+pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<Vec<EvalReport>, Diagnostics> {
+    let read = |path: &PathBuf| Loaded::read(path, &options.onnx);
+    let models = options.models.iter().map(read).collect::<Result<Vec<Loaded>, _>>()?;
+    models.iter().flat_map(|model| &model.warnings).for_each(|warning| progress.warn(warning));
+    let Some((first, others)) = models.split_first() else {
+        return Err(Diagnostic::new("", "there is no model to evaluate").code(ErrorCode::OPTION).into());
+    };
+    others.iter().try_for_each(|other| same_network(first, other))?;
+    let reference = options.reference.as_ref().map(read).transpose()?;
     if let Some(reference) = &reference {
-        same_vocabulary(&loaded, reference)?;
+        same_vocabulary(first, reference)?;
     }
-    let spiking = loaded.source.graph.stage == Stage::Spiking;
-    if options.ledger && !spiking {
-        let message = "is a dense network: there is nothing to account for";
-        return Err(Diagnostic::new(options.model.display().to_string(), message).into());
+    let constants = models.iter().find_map(|model| constants_of(&model.source.graph).first().copied());
+    let (text, windows) = text_of(first, constants, options)?;
+    for other in others {
+        let (own, own_windows) = text_of(other, constants, options)?;
+        if (&own.ids, own_windows) != (&text.ids, windows.clone()) {
+            let message = format!("reads the text as other tokens than {}", first.path.display());
+            let note = "compile both with the same tokenizer and start token, or name a .npy file of ids (--tokens)";
+            return Err(Diagnostic::new(other.path.display().to_string(), message).note(note).into());
+        }
     }
-    let beside = reference.as_ref().map(|loaded| ReferenceKind::of(&loaded.source.graph));
-    if options.ledger && beside == Some(ReferenceKind::Spiking) {
-        let message = "--reference is a spiking program: the ledger compares with the dense network";
-        return Err(Diagnostic::new("--ledger", message).note("name the ONNX file").code(ErrorCode::OPTION).into());
+    if options.ledger {
+        models.iter().try_for_each(|model| has_ledger(model, reference.as_ref()))?;
     }
-    let workers = Workers { threads: options.threads, progress };
     // The dense network has no timesteps to run.
     let engine = EngineOptions { stepped: false, count: false, ..options.engine };
     let dense = reference.as_ref().map(|loaded| loaded.source.clone().program(&engine)).transpose()?;
-    let section = loaded.calibration;
-    let program = loaded.source.program(&EngineOptions { count: true, ..options.engine })?;
-    let done = evaluate_windows(&program, dense.as_ref(), &ids, &windows, workers)?;
-    let json = section.as_deref().and_then(|bytes| serde_json::from_slice::<Json>(bytes).ok());
-    let graph = program.graph();
-    let mut said = Vec::new();
-    if spiking {
-        said.extend(program_lints(graph, loaded.provenance.as_deref()));
-        let worse =
-            beside.and_then(|_| much_worse(done.score.perplexity(), done.score.perplexity_dense(), "this text"));
-        said.extend(worse);
-        said.extend(lints(graph, json.as_ref(), &ids, done.run, &done.events));
+    let engine = EngineOptions { count: true, ..options.engine };
+    let program = |model: &Loaded| {
+        let program = model.source.clone().program(&engine);
+        // One model needs no name.
+        if others.is_empty() { program } else { program.map_err(|e| files::at(&model.path, e)) }
+    };
+    let programs = models.iter().map(program).collect::<Result<Vec<_>, _>>()?;
+    let workers = Workers { threads: options.threads, progress };
+    let evaluations = evaluate_programs(&programs, dense.as_ref(), &text.ids, &windows, workers)?;
+    let compared = Compared { options, text: &text, reference: reference.as_ref(), dense: dense.as_ref(), workers };
+    let report = |((model, program), done)| compared.report(model, program, done);
+    models.iter().zip(&programs).zip(evaluations).map(report).collect()
+}
+
+/// What the models of an evaluation share.
+struct Compared<'a> {
+    options: &'a EvalOptions,
+    text: &'a TextIds,
+    reference: Option<&'a Loaded>,
+    dense: Option<&'a Arc<Program>>,
+    workers: Workers<'a>,
+}
+
+impl Compared<'_> {
+    /// Of a model that was run.
+    fn report(&self, model: &Loaded, program: &Arc<Program>, done: TextEvaluation) -> Result<EvalReport, Diagnostics> {
+        let &Self { options, text: TextIds { ids, tokens_per_word, .. }, reference, dense, workers } = self;
+        let (graph, section) = (program.graph(), model.calibration.as_deref());
+        let spiking = model.source.graph.stage == Stage::Spiking;
+        let beside = reference.map(|loaded| ReferenceKind::of(&loaded.source.graph));
+        let json = section.and_then(|bytes| serde_json::from_slice::<Json>(bytes).ok());
+        let mut said = Vec::new();
+        if spiking {
+            said.extend(program_lints(graph, model.provenance.as_deref()));
+            let perplexities = (done.score.perplexity(), done.score.perplexity_dense());
+            said.extend(beside.and_then(|_| much_worse(perplexities.0, perplexities.1, "this text")));
+            said.extend(lints(graph, json.as_ref(), ids, done.run, &done.events));
+        }
+        Ok(EvalReport {
+            beside,
+            tokens_per_word: *tokens_per_word,
+            coverage: spiking.then(|| coverage(graph, &done.activity())),
+            neurons: spiking.then(|| NeuronTotals::of(graph, &done)),
+            lints: said,
+            recalled: match options.recall {
+                true => Some((recall(program, ids)?, dense.map(|dense| recall(dense, ids)).transpose()?)),
+                false => None,
+            },
+            ledger: match reference {
+                Some(reference) if options.ledger => {
+                    let tensor = dense_tensor(reference.source.clone())?;
+                    let trained = !ProgramRecord::of(model.provenance.as_deref()).training.is_empty();
+                    let compiled = Some(graph).filter(|_| !trained);
+                    Some(ledger_of((&model.path, compiled), &tensor, section, ids, options.ledger_tokens, workers)?)
+                }
+                _ => None,
+            },
+            done,
+        })
     }
-    Ok(EvalReport {
-        beside,
-        tokens_per_word,
-        coverage: spiking.then(|| coverage(graph, &done.activity())),
-        neurons: spiking.then(|| NeuronTotals::of(graph, &done)),
-        lints: said,
-        recalled: match options.recall {
-            true => Some((recall(&program, &ids)?, dense.as_ref().map(|dense| recall(dense, &ids)).transpose()?)),
-            false => None,
-        },
-        ledger: match reference {
-            Some(reference) if options.ledger => {
-                let tensor = dense_tensor(reference.source)?;
-                let tokens = options.ledger_tokens;
-                let trained = !ProgramRecord::of(loaded.provenance.as_deref()).training.is_empty();
-                let compiled = Some(graph).filter(|_| !trained);
-                Some(ledger_of((&options.model, compiled), &tensor, section.as_deref(), &ids, tokens, workers)?)
-            }
-            _ => None,
-        },
-        done,
-    })
+}
+
+/// The text as a model reads it, and its windows. Each begins with `start`, where a program has constants for it.
+fn text_of(model: &Loaded, start: Option<u32>, options: &EvalOptions) -> Result<(TextIds, Vec<Window>), Diagnostics> {
+    let tokens = model.tokens_if_any(&options.start)?;
+    let text = model.ids(&options.text, tokens.as_ref())?;
+    let cut = Cut { length: None, stride: options.stride, windows: options.windows.unwrap_or(usize::MAX) };
+    let context = model.source.graph.context as usize;
+    let read = match (start, &text) {
+        (Some(start), IdSource::Text { .. }) if context > 1 => {
+            ids_for(&text, context - 1, cut)?.led_by(start, context - 1, cut)
+        }
+        _ => ids_for(&text, context, cut)?,
+    };
+    let windows = read.cut(context, cut);
+    Ok((read, windows))
+}
+
+/// Refuses a model that comes from another network than the first.
+fn same_network(first: &Loaded, other: &Loaded) -> Result<(), Diagnostics> {
+    same_vocabulary(first, other)?;
+    let refused =
+        |message: String, note: &str| Err(Diagnostic::new(other.path.display().to_string(), message).note(note).into());
+    let [own, context] = [other, first].map(|model| model.source.graph.context);
+    if own != context {
+        let message = format!("has a context of {own} tokens, {} one of {context}", first.path.display());
+        return refused(message, "compile both with the same --context");
+    }
+    match [first, other].map(Loaded::compiled_from) {
+        [Some(one), Some(another)] if one.xxh3 != another.xxh3 => {
+            let message = format!("comes from another file than {}", first.path.display());
+            refused(message, "evaluate programs of one network together, which were compiled from one file")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a model whose losses cannot be told.
+fn has_ledger(model: &Loaded, reference: Option<&Loaded>) -> Result<(), Diagnostics> {
+    if model.source.graph.stage != Stage::Spiking {
+        let message = "is a dense network: there is nothing to account for";
+        return Err(Diagnostic::new(model.path.display().to_string(), message).into());
+    }
+    if reference.is_some_and(|loaded| ReferenceKind::of(&loaded.source.graph) == ReferenceKind::Spiking) {
+        let message = "--reference is a spiking program: the ledger compares with the dense network";
+        return Err(Diagnostic::new("--ledger", message).note("name the ONNX file").code(ErrorCode::OPTION).into());
+    }
+    Ok(())
 }
 
 /// An imported graph as ranges were measured on it.

@@ -116,12 +116,33 @@ pub struct BesideDense {
     pub cosine_centred: f64,
     /// The share of tokens for which both networks hold the same token for likeliest.
     pub top1_agreement: f64,
+    /// Its 95 % confidence interval; `null` of fewer than ten windows.
+    pub top1_agreement_95: Option<[f64; 2]>,
     /// Kullback-Leibler divergence from the dense network, in nats per token.
     pub kl: f64,
+    /// Its 95 % confidence interval; `null` of fewer than ten windows.
+    pub kl_95: Option<[f64; 2]>,
     /// The divergence that 99 % of predictions have at most, in nats.
     pub kl_99: Option<f64>,
     /// The dense network's.
     pub accuracy_dense: f64,
+}
+
+/// An evaluation of several programs on the same text, as data.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct EvalsJson {
+    /// The programs, in the order of the command.
+    pub programs: Vec<ProgramEvalJson>,
+}
+
+/// One of several programs.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ProgramEvalJson {
+    /// The file, as it was named.
+    pub program: String,
+    /// As for one program alone.
+    #[serde(flatten)]
+    pub evaluation: EvalJson,
 }
 
 impl EvalReport {
@@ -154,12 +175,14 @@ impl EvalReport {
                 reference,
                 perplexity_dense: score.perplexity_dense(),
                 perplexity_by_word_dense: self.perplexity_by_word(score.nll_dense),
-                perplexity_increase: score.perplexity() / score.perplexity_dense() - 1.0,
-                perplexity_increase_95: done.interval,
+                perplexity_increase: score.increase(),
+                perplexity_increase_95: done.intervals.map(|intervals| intervals.increase),
                 cosine: score.mean(score.cosine),
                 cosine_centred: score.mean(score.cosine_centred),
                 top1_agreement: score.agreed as f64 / tokens,
+                top1_agreement_95: done.intervals.map(|intervals| intervals.agreement),
                 kl: score.mean(score.kl),
+                kl_95: done.intervals.map(|intervals| intervals.kl),
                 kl_99: done.kl_99,
                 accuracy_dense: score.right_dense as f64 / tokens,
             }),
@@ -185,7 +208,7 @@ impl Gates {
     pub fn failed(&self, report: &EvalReport) -> Vec<String> {
         let score = &report.done.score;
         let mut failed = Vec::new();
-        let increase = score.perplexity() / score.perplexity_dense() - 1.0;
+        let increase = score.increase();
         if let Some(most) = self.max_perplexity_increase
             && (increase.is_nan() || increase > most)
         {

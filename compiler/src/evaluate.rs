@@ -1,4 +1,4 @@
-//! How well a network predicts text, and how near two networks are: perplexity, cosine similarity, agreement.
+//! How well a network predicts text, and how near two networks are, by running them on windows of it.
 //!
 //! The usual protocol for decoders: the text with one start token before it is cut into windows of the
 //! context's length, a stride apart; every token but the first is predicted once, by the first window that has it. With
@@ -6,13 +6,12 @@
 
 use crate::parallel::map_in_order;
 use crate::progress::Workers;
+use crate::score::{Intervals, Score, percentile_99, score_rows};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::events::Events;
-use snnc_ir::random::SplitMix64;
 use snnc_ir::verify::LOGITS;
 use snnc_ir::{Diagnostic, Elem, ErrorCode, Graph, Type};
 use snnc_passes::cost::Activity;
-use snnc_runtime::sample::greedy;
 use snnc_runtime::{Program, Rows, Session};
 use std::ops::Range;
 use std::sync::Arc;
@@ -59,58 +58,6 @@ pub fn cut(inputs: usize, length: usize, cut: Cut) -> Vec<Window> {
     (0..count).map(|i| window(i * all / count)).collect()
 }
 
-/// Sums over predicted tokens, in f64, in the order of the text.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Score {
-    /// Tokens of the run.
-    pub tokens: usize,
-    /// Negative log likelihood of the text, in nats.
-    pub nll: f64,
-    /// The same of the dense network.
-    pub nll_dense: f64,
-    /// Predictions that were right.
-    pub right: usize,
-    /// The same of the dense network.
-    pub right_dense: usize,
-    /// Cosine of the two networks' logits.
-    pub cosine: f64,
-    /// The same around the means.
-    pub cosine_centred: f64,
-    /// Kullback-Leibler divergence of the dense prediction from the spiking one, in nats.
-    pub kl: f64,
-    /// Both networks hold the same token for likeliest.
-    pub agreed: usize,
-}
-
-impl Score {
-    pub(crate) fn add(&mut self, other: &Score) {
-        self.tokens += other.tokens;
-        self.nll += other.nll;
-        self.nll_dense += other.nll_dense;
-        self.right += other.right;
-        self.right_dense += other.right_dense;
-        self.cosine += other.cosine;
-        self.cosine_centred += other.cosine_centred;
-        self.kl += other.kl;
-        self.agreed += other.agreed;
-    }
-
-    /// Of the program.
-    pub fn perplexity(&self) -> f64 {
-        libm::exp(self.nll / self.tokens as f64)
-    }
-
-    /// Of the dense network.
-    pub fn perplexity_dense(&self) -> f64 {
-        libm::exp(self.nll_dense / self.tokens as f64)
-    }
-
-    /// A sum as a mean over tokens.
-    pub fn mean(&self, sum: f64) -> f64 {
-        sum / self.tokens as f64
-    }
-}
-
 /// A finished evaluation. `events` are the program's, by node.
 #[derive(Clone, Debug)]
 pub struct TextEvaluation {
@@ -122,41 +69,10 @@ pub struct TextEvaluation {
     pub events: Vec<Events>,
     /// Tokens that were run, the unit of `events`.
     pub run: u64,
-    /// The interval of the rise of perplexity over the dense network's, as shares.
-    pub interval: Option<[f64; 2]>,
+    /// How sure the differences from the dense network are; `None` without one, or of few windows.
+    pub intervals: Option<Intervals>,
     /// The divergence, in nats, that 99 % of predictions have at most; `None` without a dense network.
     pub kl_99: Option<f64>,
-}
-
-/// Draws of a bootstrap.
-const DRAWS: usize = 2000;
-
-/// Windows that a bootstrap needs: of fewer it says too much.
-const WINDOWS: usize = 10;
-
-/// The 95 % confidence interval of the rise of perplexity over the dense network's, by paired bootstrap: windows are drawn with
-/// replacement, as many as there are, each with what both networks made of it (Efron and Tibshirani 1993, percentiles). `None`
-/// of fewer than ten windows. The draws are the same every time.
-pub fn interval(windows: &[Score]) -> Option<[f64; 2]> {
-    if windows.len() < WINDOWS {
-        return None;
-    }
-    let mut random = SplitMix64(0);
-    let mut rise = |_| {
-        let drawn = (0..windows.len()).map(|_| &windows[(random.bits() % windows.len() as u64) as usize]);
-        let (nats, tokens) = drawn
-            .fold((0.0, 0), |(nats, tokens), window| (nats + window.nll - window.nll_dense, tokens + window.tokens));
-        libm::expm1(nats / tokens as f64)
-    };
-    let mut rises: Vec<f64> = (0..DRAWS).map(&mut rise).collect();
-    rises.sort_by(f64::total_cmp);
-    Some([rises[DRAWS / 40], rises[DRAWS - 1 - DRAWS / 40]])
-}
-
-/// What 99 % of some numbers are at most, by nearest rank; `None` of none.
-pub(crate) fn percentile_99(mut of: Vec<f64>) -> Option<f64> {
-    of.sort_by(f64::total_cmp);
-    of.get((99 * of.len()).div_ceil(100).max(1) - 1).copied()
 }
 
 impl TextEvaluation {
@@ -253,64 +169,108 @@ pub fn evaluate_windows<'a>(
     ranges: &[Window],
     workers: impl Into<Workers<'a>>,
 ) -> Result<TextEvaluation, Diagnostics> {
-    let workers = workers.into();
-    if ranges.len() > WINDOWS_MOST {
-        let message = format!("{} windows are more than {WINDOWS_MOST}", ranges.len());
-        let note = "use a longer --stride, or name a number of --windows";
-        return Err(Diagnostic::new("", message).code(ErrorCode::OPTION).note(note).into());
+    Ok(evaluate_programs(std::slice::from_ref(program), dense, ids, ranges, workers.into())?.swap_remove(0))
+}
+
+/// The sessions of a thread: one per program, and one of the dense network.
+struct ProgramSessions {
+    programs: Vec<Session>,
+    dense: Option<Session>,
+}
+
+impl ProgramSessions {
+    fn new(programs: &[Arc<Program>], dense: Option<&Arc<Program>>) -> Result<Self, Diagnostic> {
+        let session = |program: &Arc<Program>| Session::new(program.clone());
+        let programs = programs.iter().map(session).collect::<Result<_, _>>()?;
+        Ok(Self { programs, dense: dense.map(session).transpose()? })
     }
-    if ranges.is_empty() {
-        return Err(Diagnostic::new("", "the text is empty: there is nothing to predict").into());
+
+    fn reset(&mut self) {
+        self.programs.iter_mut().chain(&mut self.dense).for_each(Session::reset);
     }
-    let names = (
-        logits_of(program.graph())?,
-        match dense {
-            Some(dense) => Some(logits_of(dense.graph())?),
-            None => None,
-        },
-    );
+}
+
+/// The score of a window, and what each of its predictions diverges by.
+type WindowScore = (Score, Vec<f64>);
+
+/// Several programs on the same windows of `ids`, each beside one run of `dense`: an evaluation per program, in their order. Logits
+/// of the dense network are held for a few rows at a time.
+///
+/// # Errors
+/// As of `evaluate`.
+pub fn evaluate_programs(
+    programs: &[Arc<Program>],
+    dense: Option<&Arc<Program>>,
+    ids: &[u32],
+    ranges: &[Window],
+    workers: Workers<'_>,
+) -> Result<Vec<TextEvaluation>, Diagnostics> {
+    check_windows(ranges)?;
+    let names = programs.iter().map(|program| logits_of(program.graph())).collect::<Result<Vec<_>, _>>()?;
+    let name_dense = dense.map(|dense| logits_of(dense.graph())).transpose()?;
     workers.progress.begin("evaluating", ranges.iter().map(|window| window.inputs.len() as u64).sum());
-    let sessions = || Ok((Session::new(program.clone())?, dense.map(|dense| Session::new(dense.clone())).transpose()?));
-    let score = |(session, beside): &mut (Session, Option<Session>), _, window: &Window| {
-        session.reset();
-        if let Some(beside) = beside {
-            beside.reset();
-        }
-        let (mut score, mut divergences) = (Score::default(), Vec::new());
+    let score = |sessions: &mut ProgramSessions, _, window: &Window| {
+        sessions.reset();
+        let mut scored: Vec<WindowScore> = vec![WindowScore::default(); programs.len()];
         for chunk in chunks(window.inputs.clone()) {
             let targets = &ids[chunk.start + 1..chunk.end + 1];
-            let outputs = session.forward(&ids[chunk.clone()], Rows::All)?;
-            let logits = outputs.f32(&names.0).unwrap_or(&[]);
-            let reference = match (&mut *beside, &names.1) {
-                (Some(beside), Some(name)) => {
-                    Some(beside.forward(&ids[chunk.clone()], Rows::All)?.f32(name).unwrap_or(&[]).to_vec())
+            let skipped = window.scored.saturating_sub(chunk.start).min(chunk.len());
+            let reference = match (&mut sessions.dense, &name_dense) {
+                (Some(dense), Some(name)) => {
+                    Some(dense.forward(&ids[chunk.clone()], Rows::All)?.f32(name).unwrap_or(&[]))
                 }
                 _ => None,
             };
-            let skipped = window.scored.saturating_sub(chunk.start).min(chunk.len());
-            score.add(&score_rows(logits, reference.as_deref(), targets, skipped, &mut divergences));
+            for ((session, name), (score, divergences)) in sessions.programs.iter_mut().zip(&names).zip(&mut scored) {
+                let outputs = session.forward(&ids[chunk.clone()], Rows::All)?;
+                let logits = outputs.f32(name).unwrap_or(&[]);
+                score.add(&score_rows(logits, reference, targets, skipped, divergences));
+            }
             workers.progress.advance(chunk.len() as u64);
         }
-        Ok((score, divergences))
+        Ok(scored)
     };
-    let (scored, sessions) = map_in_order(workers, ranges, sessions, score)?;
+    let (scored, sessions) = map_in_order(workers, ranges, || ProgramSessions::new(programs, dense), score)?;
     workers.progress.end();
-    let (scores, divergences): (Vec<Score>, Vec<Vec<f64>>) = scored.into_iter().unzip();
-    let mut evaluation = TextEvaluation {
-        score: Score::default(),
-        windows: ranges.len(),
-        events: vec![Events::default(); program.graph().nodes.len()],
-        run: ranges.iter().map(|window| window.inputs.len() as u64).sum(),
-        interval: None,
-        kl_99: percentile_99(divergences.concat()),
+    let evaluation = |(at, program): (usize, &Arc<Program>)| {
+        let mut events = vec![Events::default(); program.graph().nodes.len()];
+        for session in &sessions {
+            events.iter_mut().zip(session.programs[at].events()).for_each(|(all, events)| *all += *events);
+        }
+        let windows: Vec<&WindowScore> = scored.iter().map(|window| &window[at]).collect();
+        summed(ranges, &windows, events, dense.is_some())
     };
-    for (session, _) in &sessions {
-        evaluation.events.iter_mut().zip(session.events()).for_each(|(all, events)| *all += *events);
+    Ok(programs.iter().enumerate().map(evaluation).collect())
+}
+
+/// # Errors
+/// There are none, or too many.
+fn check_windows(ranges: &[Window]) -> Result<(), Diagnostic> {
+    if ranges.len() > WINDOWS_MOST {
+        let message = format!("{} windows are more than {WINDOWS_MOST}", ranges.len());
+        let note = "use a longer --stride, or name a number of --windows";
+        return Err(Diagnostic::new("", message).code(ErrorCode::OPTION).note(note));
     }
+    if ranges.is_empty() {
+        return Err(Diagnostic::new("", "the text is empty: there is nothing to predict"));
+    }
+    Ok(())
+}
+
+/// The evaluation of a program from what it scored on every window.
+fn summed(ranges: &[Window], scored: &[&WindowScore], events: Vec<Events>, compared: bool) -> TextEvaluation {
+    let scores: Vec<Score> = scored.iter().map(|(score, _)| *score).collect();
+    let mut score = Score::default();
     // Sums of f64 depend on their order, which is the text's.
-    scores.iter().for_each(|score| evaluation.score.add(score));
-    evaluation.interval = dense.and_then(|_| interval(&scores));
-    Ok(evaluation)
+    scores.iter().for_each(|window| score.add(window));
+    TextEvaluation {
+        score,
+        windows: ranges.len(),
+        events,
+        run: ranges.iter().map(|window| window.inputs.len() as u64).sum(),
+        intervals: if compared { Intervals::of(&scores) } else { None },
+        kl_99: percentile_99(scored.iter().flat_map(|(_, divergences)| divergences).copied().collect()),
+    }
 }
 
 /// Rows scored at a time: logits of a large vocabulary are big.
@@ -321,105 +281,9 @@ pub fn chunks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     range.clone().step_by(CHUNK).map(move |start| start..(start + CHUNK).min(range.end))
 }
 
-/// Scores rows of logits, the first `skipped` of them left out; what each diverges by is added to `divergences`.
-pub(crate) fn score_rows(
-    logits: &[f32],
-    dense: Option<&[f32]>,
-    targets: &[u32],
-    skipped: usize,
-    divergences: &mut Vec<f64>,
-) -> Score {
-    let width = logits.len() / targets.len().max(1);
-    let mut score = Score { tokens: targets.len() - skipped, ..Score::default() };
-    for (i, &target) in targets.iter().enumerate().skip(skipped) {
-        let row = &logits[i * width..(i + 1) * width];
-        let log_sum = log_sum_exp(row);
-        let nll =
-            |row: &[f32], log_sum: f64| row.get(target as usize).map_or(f64::INFINITY, |&x| log_sum - f64::from(x));
-        score.nll += nll(row, log_sum);
-        score.right += usize::from(best(row) == target as usize);
-        let Some(dense) = dense else { continue };
-        let other = &dense[i * width..(i + 1) * width];
-        let log_sum_dense = log_sum_exp(other);
-        score.nll_dense += nll(other, log_sum_dense);
-        score.right_dense += usize::from(best(other) == target as usize);
-        score.agreed += usize::from(best(row) == best(other));
-        score.cosine += cosine(row, other, 0.0, 0.0);
-        score.cosine_centred += cosine(row, other, mean(row), mean(other));
-        let kl = divergence([other, row], [log_sum_dense, log_sum]);
-        score.kl += kl;
-        divergences.push(kl);
-    }
-    score
-}
-
-/// Kullback-Leibler divergence of the second row of logits from the first, in nats; `log_sums` are their `log_sum_exp`.
-pub fn divergence([dense, other]: [&[f32]; 2], log_sums: [f64; 2]) -> f64 {
-    let term = |(&p, &q): (&f32, &f32)| {
-        let (p, q) = (f64::from(p) - log_sums[0], f64::from(q) - log_sums[1]);
-        libm::exp(p) * (p - q)
-    };
-    dense.iter().zip(other).map(term).sum()
-}
-
-/// Logarithm of the sum of a row's exponentials.
-pub fn log_sum_exp(row: &[f32]) -> f64 {
-    let most = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    most + libm::log(row.iter().map(|&x| libm::exp(f64::from(x) - most)).sum::<f64>())
-}
-
-/// Index of the largest logit, the first of equals.
-pub fn best(row: &[f32]) -> usize {
-    greedy(row) as usize
-}
-
-fn mean(row: &[f32]) -> f64 {
-    row.iter().map(|&x| f64::from(x)).sum::<f64>() / row.len() as f64
-}
-
-fn cosine(a: &[f32], b: &[f32], mean_a: f64, mean_b: f64) -> f64 {
-    let (mut ab, mut aa, mut bb) = (0.0, 0.0, 0.0);
-    for (&a, &b) in a.iter().zip(b) {
-        let (a, b) = (f64::from(a) - mean_a, f64::from(b) - mean_b);
-        ab += a * b;
-        aa += a * a;
-        bb += b * b;
-    }
-    ab / (aa * bb).sqrt()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Windows that all rise as much leave no doubt; others an interval around the rise of all, narrower the more there are.
-    #[test]
-    fn intervals_tell_how_sure_a_rise_is() {
-        let window = |nll| Score { tokens: 10, nll, nll_dense: 20.0, ..Score::default() };
-        assert_eq!(interval(&vec![window(21.0); 9]), None);
-        let sure = interval(&vec![window(21.0); 10]).expect("windows");
-        assert!(sure.iter().all(|rise| (rise - libm::expm1(0.1)).abs() < 1e-12), "{sure:?}");
-        let width = |count: usize| {
-            let windows: Vec<Score> = (0..count).map(|i| window(if i % 2 == 0 { 20.5 } else { 21.5 })).collect();
-            let [low, high] = interval(&windows).expect("windows");
-            assert!(low < libm::expm1(0.1) && libm::expm1(0.1) < high, "{low} to {high}");
-            high - low
-        };
-        // 1.96 standard errors either way: the deviation is 0.05 nats per token.
-        let expected = |count: f64| 2.0 * 1.96 * 0.05 / count.sqrt() * libm::exp(0.1);
-        for count in [16, 256] {
-            assert!((width(count) / expected(count as f64) - 1.0).abs() < 0.15, "{count}: {}", width(count));
-        }
-    }
-
-    #[test]
-    fn percentiles_are_numbers_of_the_list() {
-        assert_eq!(percentile_99(Vec::new()), None);
-        for (count, wanted) in [(1, 1.0), (99, 99.0), (100, 99.0), (101, 100.0), (1000, 990.0)] {
-            let falling = (1..=count).rev().map(f64::from).collect();
-            assert_eq!(percentile_99(falling), Some(wanted), "of {count}");
-        }
-    }
 
     /// Every input is scored once, with the past that its window gives it.
     #[test]

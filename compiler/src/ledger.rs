@@ -15,9 +15,11 @@
 //!   neurons in both, for what a neuron says depends on the order in which it hears.
 
 use crate::calibration::Calibration;
-use crate::evaluate::{self, Cut, chunks, divergence, log_sum_exp, logits_of};
+use crate::evaluate::{self, Cut, chunks, logits_of};
+use crate::first_token;
 use crate::parallel::map_in_order;
 use crate::progress::Workers;
+use crate::score::{divergence, log_sum_exp};
 use schemars::JsonSchema;
 use serde::Serialize;
 use snnc_ir::diagnostic::Diagnostics;
@@ -28,7 +30,7 @@ use snnc_passes::fit::{QuantParams, QuantPlan};
 use snnc_passes::levels::Levels;
 use snnc_passes::options::PHASES_MOST;
 use snnc_passes::sites::{Role, Site, SiteValue, sites};
-use snnc_passes::{Context, fold::fold, quantise::quantise, spike::spike};
+use snnc_passes::{Context, StartRows, fold::fold, quantise::quantise, spike::spike};
 use snnc_runtime::{Options, Program, Rows, Session};
 use std::ops::Range;
 use std::sync::Arc;
@@ -169,7 +171,8 @@ pub fn ledger<'a>(
         }
         probes.push(Probe::Cumulative(i + 1));
     }
-    let graphs = |probe: &Probe| probe_graph(tensor, calibration, &places, probe);
+    let start = first_token::rows(tensor, &calibration.starts)?.map(Arc::new);
+    let graphs = |probe: &Probe| probe_graph(tensor, calibration, start.as_ref(), &places, probe);
     let damages = damages(tensor, &probes, &graphs, ids, windows, workers.into())?;
     let mut entries: Vec<Entry> = places
         .iter()
@@ -307,6 +310,7 @@ fn presynaptic(tensor: &Graph, site: Value) -> Option<Value> {
 fn probe_graph(
     tensor: &Graph,
     calibration: &Calibration,
+    start: Option<&Arc<StartRows>>,
     places: &[LedgerPlace<'_>],
     probe: &Probe,
 ) -> Result<Graph, Diagnostics> {
@@ -355,7 +359,8 @@ fn probe_graph(
     }
     let membrane = calibration.membrane.filter(|_| !matches!(probe, Probe::Isolated(..)));
     let rounded_weights = calibration.rounded_weights.clone();
-    let context = Context { quant_plan, membrane, integrates_first, rounded_weights, ..Context::default() };
+    let start = start.cloned();
+    let context = Context { quant_plan, membrane, integrates_first, rounded_weights, start, ..Context::default() };
     let levels = quantise(tensor, &context)?;
     // Time collapses but for time-stepped neurons.
     let prompt = membrane.is_some() || context.quant_plan.variants.values().any(|variant| !variant.time_collapses());

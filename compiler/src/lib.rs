@@ -23,8 +23,9 @@
 //! # fn main() -> Result<(), snnc_ir::Diagnostics> {
 //! let compiled = compile(&CompileOptions::new("model.onnx".as_ref()), &Silent, &mut |_, _| {})?;
 //! compiled.write("model.snn".as_ref())?;
-//! let report = eval(&EvalOptions::new("model.snn".as_ref(), "text.txt".as_ref()), &Silent)?;
-//! println!("perplexity {}", report.done.score.perplexity());
+//! for report in eval(&EvalOptions::new("model.snn".as_ref(), "text.txt".as_ref()), &Silent)? {
+//!     println!("perplexity {}", report.done.score.perplexity());
+//! }
 //! # Ok(())
 //! # }
 //! ```
@@ -47,6 +48,7 @@ pub mod eval_report;
 pub mod evaluate;
 pub mod file_use;
 pub mod files;
+pub mod first_token;
 pub mod front;
 pub mod generate;
 pub mod id_file;
@@ -68,6 +70,7 @@ pub mod record;
 pub mod report;
 pub mod rotation;
 pub mod schema;
+pub mod score;
 pub mod sliding;
 pub mod texts;
 pub mod tokens;

@@ -185,9 +185,15 @@ fn place(layer: u32, part: Part) -> String {
     if layer == HEAD { "head".into() } else { format!("layer {layer}, {}", part.name()) }
 }
 
-/// Whether a node is a transform, which keeps what it reads in reals.
-fn is_transform(graph: &Graph, value: Value) -> bool {
-    matches!(graph.node(value).op, Op::Dense(DenseOp::Hadamard(_)))
+/// Whether a node is what stands between a curve and its neurons where these are chosen to: a transform, or the share of a per-token
+/// threshold.
+fn leads_to_neurons(graph: &Graph, users: &[Vec<Value>], value: Value) -> bool {
+    let measured = |user: &Value| graph.node(*user).op == Op::Level(LevelOp::RowMaxAbs);
+    match graph.node(value).op {
+        Op::Dense(DenseOp::Hadamard(_)) => true,
+        Op::Level(LevelOp::ScaleShift) => users[value.index()].iter().any(measured),
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => false,
+    }
 }
 
 /// Neurons that say features of queries and keys.
@@ -228,10 +234,12 @@ pub fn lints(graph: &Graph, section: Option<&Json>, ids: &[u32], tokens: u64, ev
         if matches!(node.op, Op::Dense(DenseOp::Linear(_) | DenseOp::Attention { .. })) {
             add(LintKind::Dense, origin, format!("`{}` multiplies: what it reads is dense", node.op));
         }
-        let turned = || users[value.index()].iter().any(|user| is_transform(graph, *user));
-        if node.ty.elem() == Some(Elem::F32) && matches!(node.op, Op::Dense(DenseOp::Curve(_) | DenseOp::Gated(_))) {
-            let why = if turned() { "it is transformed before its neurons" } else { "no neuron has this curve" };
-            add(LintKind::Dense, origin, format!("`{}` is computed: {why}", node.op));
+        let on_the_way = || users[value.index()].iter().any(|user| leads_to_neurons(graph, &users, *user));
+        if node.ty.elem() == Some(Elem::F32)
+            && matches!(node.op, Op::Dense(DenseOp::Curve(_) | DenseOp::Gated(_)))
+            && !on_the_way()
+        {
+            add(LintKind::Dense, origin, format!("`{}` is computed: no neuron has this curve", node.op));
         }
     }
     let coverage = coverage(graph, &Activity { tokens, events: events.to_vec() });

@@ -185,6 +185,11 @@ impl Loaded {
         both(|| self.tokens(start), || self.source.clone().program_within(options, context))
     }
 
+    /// The file or folder that it is, or that it was compiled from; `None` where the program does not say.
+    pub fn compiled_from(&self) -> Option<SourceRecord> {
+        self.origin.clone().or_else(|| ProgramRecord::of(self.provenance.as_deref()).source)
+    }
+
     /// What the user should know of the program before it is run, in words.
     pub fn lints(&self) -> Vec<String> {
         let lints = program_lints(&self.source.graph, self.provenance.as_deref());

@@ -19,14 +19,15 @@ const TOKENS: usize = 4096;
 const SIDE_BY_SIDE: usize = 8;
 const CHUNK: usize = 32;
 
-/// The moments of what the projections of `graph` read over `windows`, or over some of them. The result does not depend on the
-/// number of threads. Bytes that are held in the end: see `moments_bytes`.
+/// The moments of what the projections of `graph` read over `windows`, or over some of them. Rows of tokens of
+/// `constants` that begin a window are left out. The result does not depend on the number of threads. Bytes that are held in the end: see `moments_bytes`.
 ///
 /// # Errors
 /// The graph cannot be run; a request to stop.
 pub fn moments<'a>(
     graph: &Graph,
     windows: &TokenWindows,
+    constants: &[u32],
     workers: impl Into<Workers<'a>>,
 ) -> Result<SiteMoments, Diagnostics> {
     let workers = workers.into();
@@ -52,8 +53,11 @@ pub fn moments<'a>(
             }
             let run = |(session, rest): &mut (Session, std::slice::Chunks<'_, u32>)| {
                 let Some(chunk) = rest.next() else { return Ok(Vec::new()) };
+                let left_out = usize::from(session.past() == 0 && constants.contains(&chunk[0]));
                 let outputs = session.forward(chunk, Rows::All)?;
-                let rows = sites.iter().map(|site| outputs.f32(&name(*site)).unwrap_or(&[]).to_vec()).collect();
+                let rows = |site: &Value| outputs.f32(&name(*site)).unwrap_or(&[]);
+                let own = |rows: &[f32]| rows[left_out * rows.len() / chunk.len()..].to_vec();
+                let rows = sites.iter().map(|site| own(rows(site))).collect();
                 workers.progress.advance(chunk.len() as u64);
                 Ok(rows)
             };

@@ -99,7 +99,7 @@ fn pass(name: &str) -> Option<&'static Pass> {
 /// Levels are chosen by what a few windows of seeded ids show.
 fn quantise(graph: Graph, settings: &PassSettings) -> Result<Graph, Diagnostics> {
     let (windows, _) = sample_windows(&graph, &Sample::SeededIds, CALIBRATION_WINDOW)?;
-    let seen = calibrate::calibrate(&graph, &windows, 1)?;
+    let seen = calibrate::calibrate(&graph, &windows, &[], 1)?;
     let quant_plan = fit(&graph, &seen, &settings.quant)?;
     snnc_passes::quantise::quantise(&graph, &Context { quant_plan, ..context(settings) })
 }

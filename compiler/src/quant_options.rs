@@ -8,7 +8,7 @@ use snnc_ir::ssa::{GUARD, Output, Ssa};
 use snnc_ir::{Code, Diagnostic};
 use snnc_passes::levels::Levels;
 use snnc_passes::options::{
-    Override, PHASES, PHASES_MOST, QuantOptions, Rotate, Rotations, Rounding, Thresholds, ZeroPoint,
+    FirstToken, Override, PHASES, PHASES_MOST, QuantOptions, Rotate, Rotations, Rounding, Thresholds, ZeroPoint,
 };
 
 /// Levels and their spelling, site by site, as a user wrote them.
@@ -24,8 +24,10 @@ pub struct QuantSpelling {
     pub dense: Vec<String>,
     /// What the zero point of few levels is chosen for.
     pub zero_point: ZeroPoint,
-    /// Thresholds behind a norm.
+    /// Thresholds of what projections read.
     pub thresholds: Thresholds,
+    /// What becomes of the token that texts begin with.
+    pub first_token: FirstToken,
     /// How layers attend.
     pub attention: Choices<AttentionName>,
     /// Phases per octave of spiking attention.
@@ -49,6 +51,7 @@ impl Default for QuantSpelling {
             dense: Vec::new(),
             zero_point: ZeroPoint::Spikes,
             thresholds: Thresholds::Auto,
+            first_token: FirstToken::Auto,
             attention: Choices { all: None, overrides: Vec::new() },
             phases: PHASES,
             exact_weights: false,
@@ -90,6 +93,7 @@ pub fn parse(text: &str) -> Result<QuantSpelling, Diagnostic> {
                 spelling.zero_point = if one_of(["spikes", "error"])? { ZeroPoint::Error } else { ZeroPoint::Spikes }
             }
             "--thresholds" => spelling.thresholds = thresholds(value).map_err(wrong)?,
+            "--first-token" => spelling.first_token = first_token(value).map_err(wrong)?,
             "--attention" => spelling.attention = attention(value).map_err(wrong)?,
             "--phases" => spelling.phases = phases(value).map_err(wrong)?,
             "--weights" => spelling.exact_weights = one_of(["i8", "f32"])?,
@@ -243,7 +247,7 @@ fn choices<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<C
     Ok(choices)
 }
 
-/// Thresholds behind a norm.
+/// Thresholds of what projections read.
 ///
 /// # Errors
 /// A name that is none.
@@ -251,6 +255,16 @@ pub fn thresholds(text: &str) -> Result<Thresholds, String> {
     let names = || Thresholds::ALL.map(Thresholds::name).join(", ");
     let found = Thresholds::ALL.into_iter().find(|kind| kind.name() == text);
     found.ok_or_else(|| format!("there are no thresholds `{text}`; there are {}", names()))
+}
+
+/// What becomes of the token that texts begin with.
+///
+/// # Errors
+/// A name that is none.
+pub fn first_token(text: &str) -> Result<FirstToken, String> {
+    let names = || FirstToken::ALL.map(FirstToken::name).join(", ");
+    let found = FirstToken::ALL.into_iter().find(|kind| kind.name() == text);
+    found.ok_or_else(|| format!("the first token cannot be `{text}`; there are {}", names()))
 }
 
 /// What is rotated.
@@ -330,6 +344,7 @@ impl QuantSpelling {
             membrane,
             zero_point: self.zero_point,
             thresholds: self.thresholds,
+            first_token: self.first_token,
             attention: attention(self.attention.all.unwrap_or(ttfs)),
             phases: self.phases,
             exact_weights: self.exact_weights,
@@ -399,6 +414,9 @@ pub fn spelled(options: &QuantOptions) -> String {
     if options.thresholds != Thresholds::Auto {
         flags += &format!(" --thresholds {}", options.thresholds.name());
     }
+    if options.first_token != FirstToken::Auto {
+        flags += &format!(" --first-token {}", options.first_token.name());
+    }
     if options.phases != PHASES {
         flags += &format!(" --phases {}", options.phases);
     }
@@ -412,8 +430,8 @@ pub fn spelled(options: &QuantOptions) -> String {
         flags += " --embedding own";
     }
     match options.rotate {
-        Rotate::Auto => flags += " --rotate auto",
-        Rotate::These(rotations) if rotations == Rotations::default() => {}
+        Rotate::Auto => {}
+        Rotate::These(rotations) if rotations == Rotations::default() => flags += " --rotate none",
         Rotate::These(rotations) => flags += &format!(" --rotate {}", rotations.names().join(",")),
     }
     flags
@@ -453,8 +471,8 @@ mod tests {
     #[test]
     fn what_is_rotated_is_named() {
         for (line, wanted) in [
-            ("--rotate auto", "--timesteps 7 --rotate auto"),
-            ("--rotate none", "--timesteps 7"),
+            ("--rotate auto", "--timesteps 7"),
+            ("--rotate none", "--timesteps 7 --rotate none"),
             ("--rotate heads,residual", "--timesteps 7 --rotate residual,heads"),
         ] {
             assert_eq!(asked(line).as_deref(), Ok(wanted), "{line}");

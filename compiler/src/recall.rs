@@ -4,7 +4,8 @@
 //! Pairs are drawn with a seed from the ids of the text itself, so that they are tokens the network knows. What counts is by
 //! how much the logarithm of the second token's probability is higher than in the same text without the pair.
 
-use crate::evaluate::{best, log_sum_exp, logits_of};
+use crate::evaluate::logits_of;
+use crate::score::{best, log_sum_exp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use snnc_ir::diagnostic::Diagnostics;

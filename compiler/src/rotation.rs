@@ -101,36 +101,52 @@ fn turned(tensor: Graph, rotations: Rotations, watch: &mut PassWatch<'_>) -> Res
     run(pipeline::rotation(), tensor, &Context { rotations, ..Context::default() }, watch)
 }
 
-/// What can be rotated, where channels are far apart.
+/// What can be rotated, where channels are far apart: the residual stream and the values of heads by what norms give, hidden layers by
+/// what gates give, and with the others.
 fn chosen(tensor: &Graph, windows: &TokenWindows, workers: Workers<'_>) -> Result<Rotations, Diagnostics> {
     let (possible, reasons) = rotate::possible(tensor);
     if possible == Rotations::default() {
         return Ok(possible);
     }
-    let spread = spread(tensor, windows, workers.threads)?;
-    let rotates = spread >= FAR_APART;
-    let what = if rotates { "what can be is rotated" } else { "nothing is rotated" };
+    let [norms, gates] = spreads(tensor, windows, workers.threads)?;
+    let (by_norms, by_gates) = (norms >= FAR_APART, norms.max(gates) >= FAR_APART);
+    let rotations = Rotations {
+        residual: possible.residual && by_norms,
+        heads: possible.heads && by_norms,
+        hidden: possible.hidden && by_gates,
+    };
+    let what = match rotations.names().join(", ") {
+        none if none.is_empty() => "nothing is rotated".to_string(),
+        names => format!("rotated: {names}"),
+    };
     workers.progress.status(&format!(
-        "the farthest channel behind a norm reaches {spread:.1} times as far as the median one: {what}"
+        "the farthest channel behind a norm reaches {norms:.1} times as far as the median one, behind a gate {gates:.1} times: {what}"
     ));
-    if !rotates {
-        return Ok(Rotations::default());
+    if by_gates {
+        reasons.iter().for_each(|reason| workers.progress.status(&format!("not rotated: {reason}")));
     }
-    reasons.iter().for_each(|reason| workers.progress.status(&format!("not rotated: {reason}")));
-    Ok(possible)
+    Ok(rotations)
 }
 
-/// How far the channels behind norms are apart: the farthest channel's reach, its range times its weights, over that of the median
-/// channel, at the norm where that is most.
-fn spread(tensor: &Graph, windows: &TokenWindows, threads: usize) -> Result<f32, Diagnostics> {
+/// How far the channels behind norms and behind gates are apart: the farthest channel's reach, its range times its weights, over that of
+/// the median channel, at the site where that is most.
+fn spreads(tensor: &Graph, windows: &TokenWindows, threads: usize) -> Result<[f32; 2], Diagnostics> {
     let (most, length) = LOOK;
     let every = windows.len().div_ceil(most).max(1);
     let few = windows.iter().step_by(every).map(|window| window[..window.len().min(length)].to_vec()).collect();
-    let seen = calibrate(tensor, &few, Workers { threads, progress: &Silent })?;
-    let is_norm = |op: Op| matches!(op, Op::Dense(DenseOp::RmsNorm { heads: 1, .. }));
-    let norms = sites(tensor).into_iter().filter(|site| is_norm(tensor.node(site.value).op));
-    let spreads = norms.filter_map(|site| Some(fit::spread(tensor, site.value, seen.get(&site.value)?)));
-    Ok(spreads.fold(0.0, f32::max))
+    let seen = calibrate(tensor, &few, &[], Workers { threads, progress: &Silent })?;
+    let mut spreads = [0f32; 2];
+    for site in sites(tensor) {
+        let kind = match tensor.node(site.value).op {
+            Op::Dense(DenseOp::RmsNorm { heads: 1, .. }) => 0,
+            Op::Dense(DenseOp::Gated(_)) => 1,
+            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => continue,
+        };
+        if let Some(seen) = seen.get(&site.value) {
+            spreads[kind] = spreads[kind].max(fit::spread(tensor, site.value, seen));
+        }
+    }
+    Ok(spreads)
 }
 
 /// The logits of both networks on a few seeded tokens.

@@ -5,7 +5,7 @@
 use crate::bench::BenchJson;
 use crate::check::CheckJson;
 use crate::energy::json::EnergyJson;
-use crate::eval_report::EvalJson;
+use crate::eval_report::{EvalJson, EvalsJson};
 use crate::generate::PromptJson;
 use crate::report::Report;
 use crate::train::events::TrainEvent;
@@ -44,6 +44,7 @@ documented! {
     CheckJson => "check",
     EnergyJson => "energy",
     EvalJson => "eval",
+    EvalsJson => "evals",
     PromptJson => "prompt",
     Report => "report",
     TrainEvent => "train",

@@ -30,11 +30,12 @@ ENDS = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"
 
 
 class Writer(gguf.GGUFWriter):
-    """A file without a tokenizer."""
+    """A file without a tokenizer; `exact`: with matrices in f32 as well."""
 
-    def __init__(self, target, architecture, vocabulary):
+    def __init__(self, target, architecture, vocabulary, exact=False):
         super().__init__(target, architecture)
-        self.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+        self.exact = exact
+        self.add_file_type(gguf.LlamaFileType.ALL_F32 if exact else gguf.LlamaFileType.MOSTLY_Q8_0)
         self.add_tokenizer_model("none")
         self.add_vocab_size(vocabulary)
 
@@ -43,6 +44,8 @@ class Writer(gguf.GGUFWriter):
 
     def matrix(self, name, array):
         """In f16 where its rows are no whole blocks, as llama.cpp's own quantiser does."""
+        if self.exact:
+            return self.real(name, array)
         q8_0 = gguf.GGMLQuantizationType.Q8_0
         if array.shape[1] % gguf.GGML_QUANT_SIZES[q8_0][0]:
             return self.add_tensor(name, np.ascontiguousarray(array, np.float16))
@@ -55,12 +58,12 @@ class Writer(gguf.GGUFWriter):
         self.close()
 
 
-def decoder_to_gguf(folder, target):
+def decoder_to_gguf(folder, target, exact=False):
     found = shape(folder)
     if found.model_type not in ARCHITECTURES:
         raise ValueError(f"{found.model_type}: GGUF's architecture for it is not known here")
     architecture, side_by_side = ARCHITECTURES[found.model_type]
-    writer = Writer(target, architecture, found.vocabulary)
+    writer = Writer(target, architecture, found.vocabulary, exact)
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(found.width)
     writer.add_feed_forward_length(found.hidden)

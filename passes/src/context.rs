@@ -4,10 +4,20 @@ use crate::fit::QuantPlan;
 use crate::moments::SiteMoments;
 use crate::options::Rotations;
 use indexmap::IndexMap;
-use snnc_ir::Tensor;
+use rayon::ThreadPool;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::site::Site;
+use snnc_ir::{Tensor, Value};
 use std::sync::Arc;
+
+/// What tokens make of the residual stream where they begin a sequence: constants of the network.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StartRows {
+    /// Their ids.
+    pub tokens: Vec<u32>,
+    /// Row after row, by value of the simplified and rotated graph (`sites::streams`).
+    pub rows: IndexMap<Value, Vec<f32>>,
+}
 
 /// What passes know besides the graph.
 #[derive(Clone, Debug, Default)]
@@ -19,12 +29,16 @@ pub struct Context {
     /// Second moments of what projections read, by value of the same graph: with them their weights are rounded so that errors
     /// compensate each other, without them to nearest.
     pub moments: Arc<SiteMoments>,
+    /// Threads that weights are rounded on, if there are any but the caller's. They change no result.
+    pub pool: Option<Arc<ThreadPool>>,
     /// int8 weights that a program has already, by name: `rounded_weights` of it. They are taken instead of being rounded again.
     pub rounded_weights: IndexMap<String, Arc<Tensor>>,
     /// Time-stepped neurons take the place of integrate-then-fire neurons, where a unary code allows.
     pub membrane: Option<Membrane>,
     /// A site whose neurons integrate first all the same.
     pub integrates_first: Option<Site>,
+    /// What tokens that texts begin with make of the residual stream.
+    pub start: Option<Arc<StartRows>>,
     /// Whether the numbers of the imported graph were rounded to codes of eight bits, those of activation functions too.
     pub rounded: bool,
     /// Whether the embedding keeps its table where it might read a tied head's weight.

@@ -10,7 +10,7 @@
 use crate::features::{self, Features};
 use crate::levels::Levels;
 use crate::observed::{Observations, Observed};
-use crate::options::{QuantOptions, Thresholds};
+use crate::options::{QuantOptions, Rotations, Thresholds};
 use crate::shared_channels::SharedChannels;
 use crate::sites::{self, Role, SiteValue};
 use indexmap::IndexMap;
@@ -102,13 +102,25 @@ pub fn fit(graph: &Graph, seen: &Observations, options: &QuantOptions) -> Result
             let softmax = site.layer.and_then(|layer| options.attention(layer)).is_none_or(|kind| !kind.has_features());
             let zero_point = if site.role == Role::Value && !softmax { None } else { Some(options.zero_point.worth()) };
             let mut fit = fit_site(graph, site, seen, levels, zero_point, time_stepped);
-            if let Op::Dense(DenseOp::RmsNorm { .. }) = graph.node(site.value).op {
-                let weight = column_weights(graph, site.value);
-                fit.outliers = outliers(&fit.scale, &weight);
-                by_token(&mut fit, seen, &weight, options.thresholds);
-            }
             if let Role::AttentionOut | Role::MlpHidden = site.role {
                 fit.residual = Residual::new(far_outputs(graph, site.value, &fit.scale), levels);
+            }
+            if let Op::Dense(DenseOp::RmsNorm { heads, .. }) = graph.node(site.value).op {
+                if heads == 1 && options.thresholds == Thresholds::Normal && options.rotate.named().residual {
+                    fit = normal(&fit);
+                }
+                fit.outliers = outliers(&fit.scale, &column_weights(graph, site.value));
+            }
+            // Neurons with a curve of their own fire by what flows in.
+            let curved = matches!(graph.node(site.value).op, Op::Dense(DenseOp::Curve(_)));
+            let fires = curved && (time_stepped || options.thresholds == Thresholds::Auto);
+            if !matches!(site.role, Role::Query | Role::Key | Role::Value) && !fires {
+                let wanted = match options.thresholds {
+                    // Ranges of a sample flatter fixed thresholds, and where channels are alike they gain nothing.
+                    Thresholds::Auto if options.rotate.named() != Rotations::default() => Thresholds::Token,
+                    wanted => wanted,
+                };
+                by_token(&mut fit, seen, &column_weights(graph, site.value), wanted);
             }
             fit
         });
@@ -308,21 +320,58 @@ fn far_outputs(graph: &Graph, site: Value, scale: &[f32]) -> Vec<usize> {
 
 /// Thresholds for every token where they are asked for, or where they lose far less than fixed ones. Nothing is then clipped.
 fn by_token(fit: &mut QuantParams, seen: &Observed, weight: &[f32], wanted: Thresholds) {
-    if wanted == Thresholds::Static {
+    if wanted.are_fixed() {
         return;
     }
     let most = fit.levels.most() as f32;
     let reach = |c: usize| (seen.max[c] - fit.zero_point[c]).max(fit.zero_point[c] - seen.min[c]).max(0.0);
     let scale: Vec<f32> = (0..fit.scale.len()).map(|c| reach(c) / most).collect();
-    let by_token =
-        QuantParams { scale, bias_correction: vec![0.0; fit.bias_correction.len()], by_token: true, ..fit.clone() };
-    let better = || fit.loss(seen, weight) > WORTH * by_token.loss(seen, weight);
-    if wanted == Thresholds::Token || better() {
+    let outlier = fit.is_outlier();
+    let farthest = scale.iter().zip(&outlier).filter(|(_, outlier)| !**outlier).fold(0f32, |most, (s, _)| most.max(*s));
+    let even = scale.iter().zip(&outlier).map(|(s, outlier)| if *outlier { *s } else { farthest }).collect();
+    let of = |scale: Vec<f32>| QuantParams {
+        scale,
+        bias_correction: vec![0.0; fit.bias_correction.len()],
+        by_token: true,
+        residual: None,
+        ..fit.clone()
+    };
+    let [even, own] = [of(even), of(scale)];
+    let [least, other] = [even.loss(seen, weight), own.loss(seen, weight)];
+    let (by_token, loss) = if least < EVEN * other { (even, least) } else { (own, other) };
+    if wanted == Thresholds::Token || fit.loss(seen, weight) > WORTH * loss {
         *fit = by_token;
     }
 }
 
-/// How many times less is lost where thresholds for every token are worth their work.
+/// The same levels over what is best of normal numbers with variance 1.
+fn normal(fit: &QuantParams) -> QuantParams {
+    let (width, most) = (fit.scale.len(), fit.levels.most());
+    let scale = vec![normal_reach(most) / most as f32; width];
+    QuantParams { scale, zero_point: vec![0.0; width], bias_correction: vec![0.0; width], ..fit.clone() }
+}
+
+/// How far levels up to `most` either way should reach, so that their mean square error is least for normal numbers with variance 1: 2.6
+/// with 7 levels, 4.4 with 127. What is beyond counts as the largest level.
+fn normal_reach(most: i32) -> f32 {
+    let error = |reach: f64| {
+        let step = reach / f64::from(most);
+        let density = libm::exp(-reach * reach / 2.0) / (2.0 * std::f64::consts::PI).sqrt();
+        let beyond = libm::erfc(reach / std::f64::consts::SQRT_2) / 2.0;
+        step * step / 12.0 + 2.0 * ((1.0 + reach * reach) * beyond - reach * density)
+    };
+    let reaches = (10..=80).map(|tenth| f64::from(tenth) / 10.0);
+    let best = reaches.fold((f64::INFINITY, 1.0), |best, reach| match error(reach) {
+        less if less < best.0 => (less, reach),
+        _ => best,
+    });
+    best.1 as f32
+}
+
+/// How many times as much may be lost where all channels have one scale: weights of eight bits are then nearer.
+const EVEN: f32 = 1.2;
+
+/// How many times less is lost where thresholds for every token are worth their work, in a network that is not rotated.
 const WORTH: f32 = 1.7;
 
 /// Scales of queries and keys such that `scale_q[c] * scale_k[c]` is one number per head: channel `c` of q counts in
@@ -592,14 +641,12 @@ impl QuantParams {
         is_outlier
     }
 
-    /// What levels lack of a sample, as projections with these weights see it: a share of the whole, on average over
-    /// tokens.
+    /// What levels lack of a sample, as projections with these weights see it: a share of the whole.
     fn loss(&self, seen: &Observed, weight: &[f32]) -> f32 {
         let most = self.levels.most();
         let is_outlier = self.is_outlier();
-        let (mut loss, mut tokens) = (0.0, 0);
+        let (mut lacked, mut all) = (0.0, f32::MIN_POSITIVE);
         for (row, potentials, units) in self.rows(seen) {
-            let (mut lacked, mut all) = (0.0, f32::MIN_POSITIVE);
             for (c, p) in potentials.into_iter().enumerate() {
                 let unit = units[usize::from(is_outlier[c])] * self.scale[c];
                 let bias_correction =
@@ -607,10 +654,8 @@ impl QuantParams {
                 lacked += (bias_correction * weight[c]) * (bias_correction * weight[c]);
                 all += (row[c] * weight[c]) * (row[c] * weight[c]);
             }
-            loss += lacked / all;
-            tokens += 1;
         }
-        loss / tokens.max(1) as f32
+        lacked / all
     }
 
     /// The share of a sample's neurons that fire at every timestep.

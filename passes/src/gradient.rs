@@ -211,6 +211,14 @@ impl Tape {
                 let back = self.turned_back(args[1])?;
                 self.add(node.op, &[c, back])
             }
+            // Nothing flows into the row at a start.
+            Op::Dense(DenseOp::AtStart) if i == 0 => {
+                let sizes = self.shape(args[4]).sizes().unwrap_or_default();
+                let zeros = Tensor::f32(&sizes, vec![0.0; sizes.iter().product()]);
+                let none = self.builder.weight("no gradient", Arc::new(zeros));
+                self.add(node.op, &[c, args[1], args[2], args[3], none])
+            }
+            Op::Dense(DenseOp::AtStart) => return Ok(None),
             // How positions turn is a constant of the network.
             Op::Dense(DenseOp::Rotary { .. }) => return Ok(None),
             Op::Dense(DenseOp::Gated(curve)) => self.by_gate(curve, &args, i, c),

@@ -29,12 +29,11 @@ pub mod raise;
 pub mod relax;
 pub mod residual;
 pub mod rotate;
-pub mod rotate_hidden;
 mod shared_channels;
 pub mod simplify;
 pub mod sites;
 pub mod spike;
 pub mod tie_embedding;
 
-pub use context::Context;
+pub use context::{Context, StartRows};
 pub use pipeline::{Pass, RULES, STANDARD, front_and_back, run};

@@ -34,7 +34,7 @@ pub struct QuantOptions {
     pub zero_point: ZeroPoint,
     /// Neurons of unary sites are time-stepped.
     pub membrane: Option<Membrane>,
-    /// Of what a norm gives.
+    /// Of what projections read.
     pub thresholds: Thresholds,
     /// How layers attend; `None` with softmax, on reals.
     pub attention: Option<Ssa>,
@@ -42,6 +42,8 @@ pub struct QuantOptions {
     pub phases: u32,
     /// Weights stay f32, for comparison: what reads levels then multiplies.
     pub exact_weights: bool,
+    /// What becomes of the token that texts begin with.
+    pub first_token: FirstToken,
     /// How weights are rounded.
     pub rounding: Rounding,
     /// Whether the embedding keeps its table where it might read a tied head's weight.
@@ -74,6 +76,7 @@ impl QuantOptions {
             attention: Some(Ssa::Ttfs { phases: PHASES }),
             phases: PHASES,
             exact_weights: false,
+            first_token: FirstToken::default(),
             rounding: Rounding::default(),
             own_embedding: false,
             rotate: Rotate::default(),
@@ -208,28 +211,66 @@ fn attention_path(layer: u32) -> String {
     format!("h.{layer}.attention")
 }
 
-/// What the thresholds of neurons behind a norm are.
+/// What the thresholds of neurons are that projections read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Thresholds {
     /// Site by site, whichever loses less on the sample; for every token only where that is far less.
     #[default]
     Auto,
-    /// Fixed: one per channel.
-    Static,
+    /// One per channel, whatever the token: what a neuromorphic chip can run.
+    Fixed,
+    /// The same; but behind the norms of a rotated residual stream, where every channel is nearly normal with variance 1 whatever the
+    /// text, they need no calibration.
+    Normal,
     /// One per channel, times one per token: the token's largest magnitude is the largest level.
     Token,
 }
 
 impl Thresholds {
     /// All of them, in the order of the help text.
-    pub const ALL: [Thresholds; 3] = [Thresholds::Auto, Thresholds::Static, Thresholds::Token];
+    pub const ALL: [Thresholds; 4] = [Thresholds::Auto, Thresholds::Fixed, Thresholds::Normal, Thresholds::Token];
 
     /// The name that options use.
     pub fn name(self) -> &'static str {
         match self {
             Thresholds::Auto => "auto",
-            Thresholds::Static => "static",
+            Thresholds::Fixed => "fixed",
+            Thresholds::Normal => "normal",
             Thresholds::Token => "token",
+        }
+    }
+
+    /// Whether nothing depends on a token's maximum.
+    pub fn are_fixed(self) -> bool {
+        match self {
+            Thresholds::Fixed | Thresholds::Normal => true,
+            Thresholds::Auto | Thresholds::Token => false,
+        }
+    }
+}
+
+/// What becomes of the token that texts begin with. Massive activations sit there, and fixed thresholds clip them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FirstToken {
+    /// A constant, where texts begin with one token and thresholds are fixed.
+    #[default]
+    Auto,
+    /// What it makes of the residual stream is computed once, without spikes, and kept.
+    Constant,
+    /// As every other token.
+    Computed,
+}
+
+impl FirstToken {
+    /// All of them, in the order of the help text.
+    pub const ALL: [FirstToken; 3] = [FirstToken::Auto, FirstToken::Constant, FirstToken::Computed];
+
+    /// The name that options use.
+    pub fn name(self) -> &'static str {
+        match self {
+            FirstToken::Auto => "auto",
+            FirstToken::Constant => "constant",
+            FirstToken::Computed => "computed",
         }
     }
 }
@@ -238,9 +279,9 @@ impl Thresholds {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rounding {
     /// Input by input, what the errors before it come to added: outputs on sample text are nearer.
+    #[default]
     Compensated,
     /// Each weight to the nearest.
-    #[default]
     Nearest,
 }
 
@@ -285,15 +326,18 @@ pub struct Rotations {
     pub residual: bool,
     /// The values of attention, head by head.
     pub heads: bool,
+    /// What gates of an MLP give, while the network runs.
+    pub hidden: bool,
 }
 
 impl Rotations {
     /// What users call them, in the order of the help text.
-    pub const NAMES: [&str; 2] = ["residual", "heads"];
+    pub const NAMES: [&str; 3] = ["residual", "heads", "hidden"];
 
     /// Which of `NAMES` they are.
     pub fn names(self) -> Vec<&'static str> {
-        Self::NAMES.into_iter().zip([self.residual, self.heads]).filter(|(_, is)| *is).map(|(name, _)| name).collect()
+        let are = [self.residual, self.heads, self.hidden];
+        Self::NAMES.into_iter().zip(are).filter(|(_, is)| *is).map(|(name, _)| name).collect()
     }
 
     /// Those of these names; `None` where a name is of none.
@@ -301,23 +345,28 @@ impl Rotations {
         names.into_iter().try_fold(Self::default(), |all, name| match name {
             "residual" => Some(Self { residual: true, ..all }),
             "heads" => Some(Self { heads: true, ..all }),
+            "hidden" => Some(Self { hidden: true, ..all }),
             _ => None,
         })
     }
 }
 
 /// What a user asks to be rotated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rotate {
-    /// What can be, where channels behind norms are far apart on the sample.
+    /// What can be, where channels behind norms or gates are far apart on the sample.
+    #[default]
     Auto,
     /// These and no others.
     These(Rotations),
 }
 
-impl Default for Rotate {
-    /// Nothing is.
-    fn default() -> Self {
-        Rotate::These(Rotations::default())
+impl Rotate {
+    /// What is named to be rotated.
+    pub fn named(self) -> Rotations {
+        match self {
+            Rotate::Auto => Rotations::default(),
+            Rotate::These(rotations) => rotations,
+        }
     }
 }

@@ -11,7 +11,7 @@
 mod compensate;
 mod weights;
 
-use crate::context::Context;
+use crate::context::{Context, StartRows};
 use crate::features::{self, Features};
 use crate::fit::{QuantParams, QuantPlan};
 use crate::levels::Levels;
@@ -19,6 +19,7 @@ use crate::moments::SiteMoments;
 use crate::sites;
 use compensate::Feedback;
 use indexmap::IndexMap;
+use rayon::ThreadPool;
 use snnc_ir::bounds::{SUM_MAX, largest_sum};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
@@ -40,8 +41,11 @@ pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> 
         graph,
         quant_plan: &context.quant_plan,
         moments: &context.moments,
+        start: context.start.as_deref(),
+        start_ids: None,
         rounded_weights: &context.rounded_weights,
         feedback: None,
+        pool: context.pool.clone(),
         names: sites::names(graph),
         sites: sites::sites(graph).into_iter().map(|site| (site.value, site.site)).collect(),
         builder: Builder::new(Stage::Quantised, graph.context),
@@ -67,10 +71,16 @@ struct Quantise<'a> {
     quant_plan: &'a QuantPlan,
     /// What weights are rounded by, where it was measured.
     moments: &'a SiteMoments,
+    /// What tokens that texts begin with make of the residual stream.
+    start: Option<&'a StartRows>,
+    /// Their ids in the new graph.
+    start_ids: Option<Value>,
     /// Weights that are known already, by name.
     rounded_weights: &'a IndexMap<String, Arc<Tensor>>,
     /// What was last made of them, by site and group: projections that read the same come one after the other.
     feedback: Option<KnownFeedback>,
+    /// Threads that weights are rounded on.
+    pool: Option<Arc<ThreadPool>>,
     /// What a projection or attention is called, by value.
     names: IndexMap<Value, String>,
     /// The places of values that become levels.
@@ -109,8 +119,26 @@ impl Quantise<'_> {
             }
             op => return Err(Diagnostic::new(origin, format!("`{op}` has no spiking counterpart"))),
         };
+        let new = self.at_start(value, new)?;
         self.map[value.index()] = Some(new);
         Ok(())
+    }
+
+    /// The new graph's still for an old value; but a constant where a token begins a sequence that texts begin with.
+    fn at_start(&mut self, value: Value, new: Value) -> Result<Value, Diagnostic> {
+        let Some((start, rows)) = self.start.and_then(|start| Some((start, start.rows.get(&value)?))) else {
+            return Ok(new);
+        };
+        let (origin, count) = (self.graph.origin(value), start.tokens.len());
+        let ids = start.tokens.iter().map(|&id| id as i32).collect();
+        let ids = || self.builder.weight("start.ids", Arc::new(Tensor::i32(&[count], ids)));
+        let ids = self.start_ids.unwrap_or_else(ids);
+        self.start_ids = Some(ids);
+        let [tokens, positions] = [LeafOp::Tokens, LeafOp::Positions].map(|leaf| self.builder.add(leaf, &[], origin));
+        let at = start.rows.get_index_of(&value).unwrap_or(0);
+        let rows = Tensor::f32(&[count, rows.len() / count.max(1)], rows.clone());
+        let rows = self.builder.weight(&format!("start.{at}"), Arc::new(rows));
+        self.builder.add(DenseOp::AtStart, &[new, tokens?, positions?, ids, rows], origin)
     }
 
     /// The new graph's still for an old value.
@@ -313,7 +341,7 @@ impl Quantise<'_> {
         let moments = self.moments.get(&of.0)?;
         let scale = group_scale(fit, of.1, channels);
         let centre: Vec<f32> = channels.iter().map(|&c| fit.zero_point[c]).collect();
-        let feedback = Feedback::new(moments, channels, &scale, &centre).map(Arc::new);
+        let feedback = Feedback::new(moments, channels, &scale, &centre, self.pool.clone()).map(Arc::new);
         self.feedback = Some((of, feedback.clone()));
         feedback
     }
@@ -530,7 +558,11 @@ impl Quantise<'_> {
         }
         let origin = self.coded(site, CHANNEL_GROUPS[group]);
         let name = format!("{}{}", self.site_name(site), GROUPS[group]);
-        let mut x = self.tensor(site)?;
+        let Units { unit, shift } = self.units_of(site, fit.scale.len());
+        let mut x = match self.map[site.index()] {
+            Some(x) => x,
+            None => self.tensor(site)?,
+        };
         if group > 0 {
             let list = channels.iter().map(|&c| c as i32).collect();
             let list = self.builder.weight(&format!("{name}.channels"), Arc::new(Tensor::i32(&[channels.len()], list)));
@@ -541,8 +573,10 @@ impl Quantise<'_> {
         let share = if fit.by_token { 1.0 } else { fit.levels.most() as f32 / own.most() as f32 };
         let inverse = |&s: &f32| if s > 0.0 { 1.0 / (s * share) } else { 0.0 };
         let inverse: Vec<f32> = group_scale(fit, group, channels).iter().map(inverse).collect();
-        let offset = channels.iter().zip(&inverse).map(|(&c, inverse)| (0.0 - fit.zero_point[c]) * inverse).collect();
-        let gain = self.constant(format!("{name}.gain"), inverse);
+        let each = || channels.iter().zip(&inverse);
+        let offset = each().map(|(&c, inverse)| (shift[c] - fit.zero_point[c]) * inverse).collect();
+        let gain = each().map(|(&c, inverse)| unit[c] * inverse).collect();
+        let gain = self.constant(format!("{name}.gain"), gain);
         let offset = self.constant(format!("{name}.offset"), offset);
         let Levels { code, steps } = own;
         let op = Op::Level(LevelOp::Quant { code, steps, curve: Curve::Identity });

@@ -8,6 +8,7 @@
 //! The stream is turned as a whole or not at all. Where something acts on its channels one by one, the pass refuses and says where.
 
 mod heads;
+mod hidden;
 mod refusal;
 mod stream;
 mod weights;
@@ -15,6 +16,7 @@ mod weights;
 use crate::context::Context;
 use crate::options::Rotations;
 use heads::turned_heads;
+use hidden::turned_hidden;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, DenseOp, Layout, LeafOp, LevelOp};
 use snnc_ir::{Binary, Builder, Diagnostic, ErrorCode, Graph, Node, Op, Tensor, Value, WeightId};
@@ -29,7 +31,8 @@ use weights::{AxisTurn, AxisTurns, Turner};
 /// It cannot be: something acts on single channels of the residual stream, or no attention reads a projection's values and is read
 /// by a projection.
 pub fn rotate(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
-    let Rotations { residual, heads } = context.rotations;
+    let Rotations { residual, heads, hidden } = context.rotations;
+    let graph = if hidden { &turned_hidden(graph)? } else { graph };
     if !residual && !heads {
         return Ok(graph.clone());
     }
@@ -41,8 +44,9 @@ pub fn rotate(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> {
 /// What of a Tensor graph can be rotated, and why the rest cannot.
 pub fn possible(graph: &Graph) -> (Rotations, Vec<Diagnostic>) {
     let (residual, heads) = (ResidualStream::of(graph), turned_heads(graph));
-    let rotations = Rotations { residual: residual.is_ok(), heads: heads.is_ok() };
-    (rotations, residual.err().into_iter().chain(heads.err()).collect())
+    let hidden = hidden::check(graph);
+    let rotations = Rotations { residual: residual.is_ok(), heads: heads.is_ok(), hidden: hidden.is_ok() };
+    (rotations, residual.err().into_iter().chain(heads.err()).chain(hidden.err()).collect())
 }
 
 /// A value of the graph in the making, as it is and with its channels centred.

@@ -153,6 +153,26 @@ pub fn annotated(graph: Graph) -> Graph {
     graph.with_sites(&at)
 }
 
+/// The sums that norms before attention and before the head read: the residual stream between layers.
+pub fn streams(graph: &Graph) -> Vec<Value> {
+    let graph = annotated(graph.clone());
+    let mut found = Vec::new();
+    for (value, node) in graph.iter() {
+        let role = graph.site(value).map(|site| site.role);
+        let (Op::Dense(DenseOp::RmsNorm { .. }), Some(Role::AttentionIn | Role::Head)) = (node.op, role) else {
+            continue;
+        };
+        let mut from = node.args[0];
+        while let Op::Dense(DenseOp::Centre) = graph.node(from).op {
+            from = graph.node(from).args[0];
+        }
+        if graph.node(from).op == Op::Array(ArrayOp::Binary(Binary::Add)) && !found.contains(&from) {
+            found.push(from);
+        }
+    }
+    found
+}
+
 /// The site that a projection reads, or that a node stands at which serves another.
 pub fn input_of(site: Site) -> Site {
     match site.role {

@@ -5,6 +5,7 @@
 
 use crate::calibration::Calibration;
 use crate::convert;
+use crate::first_token;
 use crate::rotation::as_calibrated;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -13,6 +14,7 @@ use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Graph, text};
 use snnc_passes::{Context, Pass, collapse, front_and_back, run};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// All stages. A change is a sign, 0 the same, 1 new, -1 gone, and a line by its index into `lines`.
 #[derive(Debug, Default, Serialize, JsonSchema)]
@@ -59,9 +61,10 @@ pub fn passes(
             let tensor = convert::dense(imported, rounded, &mut watch)?;
             let tensor = as_calibrated(tensor, section, &mut watch)?;
             let calibration = Calibration::read(section, &tensor)?.with_weights_of(program);
+            let start = first_token::rows(&tensor, &calibration.starts)?.map(Arc::new);
             let Calibration { membrane, rotations, quant_plan, rounded_weights, .. } = calibration;
-            let context =
-                Context { rotations, quant_plan, rounded_weights, membrane, own_embedding, ..Context::default() };
+            let known = Context { rotations, quant_plan, rounded_weights, start, ..Context::default() };
+            let context = Context { membrane, own_embedding, ..known };
             let made = run(front_and_back().1, tensor, &context, &mut watch)?;
             // Files hold weights in panels, which the text says.
             listing.passes.gives_program = Some(text::print(&made.clone().in_panels()) == text::print(program));

@@ -1,9 +1,10 @@
 //! One run of a program on a text, with everything kept that is to be seen: what neurons said and what was predicted.
 
 use super::raster::{LayerRun, RASTER_BYTES, ReportLayer};
-use crate::evaluate::{CHUNK, Score, TextEvaluation, divergence, log_sum_exp, logits_of, percentile_99, score_rows};
+use crate::evaluate::{CHUNK, TextEvaluation, logits_of};
 use crate::lints::name_of;
 use crate::progress::Progress;
+use crate::score::{Score, divergence, log_sum_exp, percentile_99, score_rows};
 use crate::tokens::Tokens;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -147,7 +148,7 @@ pub fn gather(
     }
     let kl_99 = percentile_99(predictions.iter().filter_map(|prediction| prediction.kl).collect());
     let (windows, events) = (1, session.events().to_vec());
-    let done = TextEvaluation { score, windows, events, run: inputs as u64, interval: None, kl_99 };
+    let done = TextEvaluation { score, windows, events, run: inputs as u64, intervals: None, kl_99 };
     Ok(Gathered { done, predictions, layers })
 }
 

@@ -147,9 +147,9 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
     let workers = Workers { threads: options.threads, progress };
     let tuner = Tuner {
         tensor: &tensor,
-        seen: &calibrate(&tensor, &windows, workers)?,
+        seen: &calibrate(&tensor, &windows, &[], workers)?,
         moments: &Arc::new(match Rounding::default() {
-            Rounding::Compensated => moments(&tensor, &windows, workers)?,
+            Rounding::Compensated => moments(&tensor, &windows, &[], workers)?,
             Rounding::Nearest => SiteMoments::new(),
         }),
         ids: &ids,

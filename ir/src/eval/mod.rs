@@ -330,6 +330,14 @@ impl<R: Real> NodeCall<'_, R> {
                 real(both.map(|(&gate, &up)| curve.at(gate) * up).collect())
             }
             Op::Dense(DenseOp::Hadamard(size)) => real(size.transform(self.arg(0).reals())),
+            Op::Dense(DenseOp::AtStart) => {
+                let starts = self.arg(1).ints().iter().zip(self.arg(2).ints());
+                let row = |((id, &position), row): ((&i32, &i32), _)| {
+                    let known = self.arg(3).ints().iter().position(|known| known == id && position == 0);
+                    known.and_then(|at| rows(self.arg(4)).nth(at)).unwrap_or(row)
+                };
+                real(starts.zip(rows(self.arg(0))).flat_map(row).copied().collect())
+            }
             Op::Dense(DenseOp::Attention { heads, scale }) => {
                 let state = self.extend(state);
                 let [Content::Real(k), Content::Real(v)] = &state else { unreachable!("checked by infer") };

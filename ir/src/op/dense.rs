@@ -3,7 +3,7 @@
 use crate::curve::Curve;
 use crate::hadamard::HadamardSize;
 use crate::op::attribute::{Heads, Layout, Pairs, Scalar};
-use crate::op::info::{ITQS, OpInfo, TQS, TQS_TRAINING};
+use crate::op::info::{ITQS, OpInfo, QS_TRAINING, TQS, TQS_TRAINING};
 use crate::op::shapes::{divides, f32_of, f32_shape, matrix, per_channel, row_width, same};
 use crate::op::spelling::{curve, heads, keyed, number, pairs, scalar};
 use crate::types::{Dim, Elem, Shape, Type};
@@ -41,6 +41,9 @@ pub enum DenseOp {
     /// `f32[tokens, d]`, in blocks that divide `d`, times a symmetric Hadamard matrix over the root of its size: its own inverse
     /// and its own transpose. The order of additions is `HadamardSize::transform`'s (Sylvester 1867; Paley 1933).
     Hadamard(HadamardSize),
+    /// `(x f32[tokens, d], tokens i32[tokens], positions i32[tokens], ids i32[k], rows f32[k, d]) -> f32[tokens, d]`: rows of `x`; but
+    /// where a sequence begins with the token of one of `ids`, the row of it: a constant of the network (attention sinks: Xiao et al. 2023).
+    AtStart,
     /// `(q f32[tokens, heads * w], k, v f32[tokens, kv_heads * w])`: causal softmax attention with its keys and values as state.
     Attention {
         /// The heads, and how far back they look.
@@ -62,6 +65,7 @@ impl DenseOp {
             DenseOp::Curve(_) => OpInfo::new("curve", 1, TQS_TRAINING),
             DenseOp::Gated(_) => OpInfo::new("gated", 2, TQS_TRAINING),
             DenseOp::Hadamard(size) => OpInfo::new("hadamard", 1, TQS_TRAINING).expect(size.is_sound(), HADAMARD),
+            DenseOp::AtStart => OpInfo::new("at_start", 5, QS_TRAINING).parameters(3),
             DenseOp::Attention { scale, .. } => {
                 OpInfo::new("attention", 3, TQS).state().expect(scale.get().is_finite(), "a finite scale")
             }
@@ -77,7 +81,7 @@ impl DenseOp {
             DenseOp::Curve(curve) | DenseOp::Gated(curve) => write!(f, "[{}]", curve.name()),
             DenseOp::Hadamard(size) => write!(f, "[{size}]"),
             DenseOp::Attention { heads, scale } => write!(f, "[{heads},scale={:?}]", scale.get()),
-            DenseOp::Embed | DenseOp::Centre | DenseOp::Linear(Layout::InputMajor) => Ok(()),
+            DenseOp::Embed | DenseOp::Centre | DenseOp::AtStart | DenseOp::Linear(Layout::InputMajor) => Ok(()),
         }
     }
 
@@ -100,6 +104,7 @@ impl DenseOp {
                 order: number(keyed(order, "order")?)?,
                 power: number(keyed(power, "power")?)?,
             }),
+            ("at_start", []) => DenseOp::AtStart,
             ("attention", attributes) if !attributes.is_empty() => {
                 let (heads, rest) = heads(attributes)?;
                 let &[scale] = rest else { return Err("attention has heads and a scale".into()) };
@@ -169,6 +174,23 @@ impl DenseOp {
                     return Err(format!("blocks of {} do not divide a width of {d}", size.block()));
                 }
                 Ok(args[0])
+            }
+            DenseOp::AtStart => {
+                let d = row_width(f32_shape(args, 0)?)?;
+                let ids = Type::tensor(Elem::I32, Shape::new(&[Dim::Tokens]));
+                if let Some(i) = (1..3).find(|&i| args[i] != ids) {
+                    return Err(format!("operand {} should be {ids}, it is {}", i + 1, args[i]));
+                }
+                let known = |ids: &[Dim]| match (args[3].elem(), ids) {
+                    (Some(Elem::I32), [Dim::Fixed(k)]) => Some(*k as usize),
+                    _ => None,
+                };
+                let count =
+                    known(args[3].shape().dims()).ok_or(format!("ids, i32[k], were expected, here is {}", args[3]))?;
+                match matrix(f32_shape(args, 4)?)? {
+                    sizes if sizes == (count, d) => Ok(args[0]),
+                    _ => Err(format!("rows, f32[{count},{d}], were expected, here is {}", args[4])),
+                }
             }
             DenseOp::Attention { heads, .. } => {
                 let [q, k] = [row_width(f32_shape(args, 0)?)?, row_width(f32_shape(args, 1)?)?];

@@ -140,6 +140,9 @@ fn tensor() -> Graph {
 pub(crate) fn quantised() -> Graph {
     let mut s = Sketch::new(Stage::Quantised);
     let x = s.embedding();
+    let (tokens, positions) = (s.add(Op::Leaf(LeafOp::Tokens), &[]), s.add(Op::Leaf(LeafOp::Positions), &[]));
+    let (ids, starts) = (s.i32("ids", &[2]), s.f32("starts", &[2, 4]));
+    let x = s.add(Op::Dense(DenseOp::AtStart), &[x, tokens, positions, ids, starts]);
     let n = s.add(Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(EPS), heads: 1 }), &[x]);
     let (gain, offset) = (s.f32("gain", &[4]), s.f32("offset", &[4]));
     let quant = |steps, curve| Op::Level(LevelOp::Quant { code: Code::Binary, steps, curve });
@@ -387,6 +390,7 @@ fn ordinal(op: &Op) -> usize {
         Op::Level(LevelOp::GatedQuant { .. }) => 36,
         Op::Spike(SpikeOp::GatedFire { .. }) => 37,
         Op::Dense(DenseOp::Hadamard(_)) => 38,
+        Op::Dense(DenseOp::AtStart) => 39,
     }
 }
 
@@ -396,7 +400,7 @@ fn the_samples_have_every_operation() {
     let mut met: Vec<usize> = graphs.iter().flat_map(|graph| &graph.nodes).map(|node| ordinal(&node.op)).collect();
     met.sort_unstable();
     met.dedup();
-    assert_eq!(met, (0..39).collect::<Vec<usize>>());
+    assert_eq!(met, (0..40).collect::<Vec<usize>>());
 }
 
 #[test]

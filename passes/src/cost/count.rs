@@ -80,11 +80,12 @@ pub(super) fn count(seen: &Seen<'_>, part: Part, form: Form, sharing: Sharing) -
         Op::Dense(DenseOp::Hadamard(size)) => one(hadamard(seen, size, form)),
         Op::Dense(DenseOp::Rotary { heads, .. }) => one(rotary(seen, heads.into())),
         Op::Dense(DenseOp::Embed) => one(embed(seen, form)),
-        // A decoded train is its synapse's sum; channels that are picked are only moved.
+        // A decoded train is its synapse's sum; channels that are picked and the row at a start are only moved.
         Op::Leaf(LeafOp::Tokens)
         | Op::Leaf(LeafOp::Positions)
         | Op::Leaf(LeafOp::Weight(_))
         | Op::Spike(SpikeOp::Decode)
+        | Op::Dense(DenseOp::AtStart)
         | Op::Level(LevelOp::GatherChannels) => one(Tally::default()),
         // Such a program is raised before it is run, or runs in training only.
         Op::Array(_) | Op::Training(_) => one(Tally::default()),

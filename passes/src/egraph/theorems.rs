@@ -402,6 +402,7 @@ fn fixed_operations() -> Vec<Op> {
         Op::Dense(DenseOp::Embed),
         Op::Dense(DenseOp::Centre),
         Op::Dense(DenseOp::Hadamard(HadamardSize { order: 1, power: 1 })),
+        Op::Dense(DenseOp::AtStart),
         Op::Dense(DenseOp::RmsNorm { eps: Scalar::new(1e-3), heads: 1 }),
         Op::Dense(DenseOp::Linear(Layout::InputMajor)),
         Op::Dense(DenseOp::Linear(Layout::OutputMajor)),

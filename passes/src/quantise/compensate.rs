@@ -10,7 +10,10 @@
 use crate::moments::InputMoments;
 use crate::products::{DEPTH, ProductOperand, ProductPart, products};
 use pulp::{Arch, NullaryFnOnce};
+use rayon::ThreadPool;
+use rayon::prelude::*;
 use snnc_ir::eval;
+use std::sync::Arc;
 
 /// What is added to the diagonal of moments, as a share of its mean (GPTQ's choice): a sample is not all text.
 const DAMPING: f32 = 0.01;
@@ -30,11 +33,19 @@ const PANEL: usize = 128;
 pub(crate) struct Feedback {
     inputs: usize,
     shares: Vec<f32>,
+    /// Threads that weights are rounded on, if there are any but the caller's.
+    pool: Option<Arc<ThreadPool>>,
 }
 
 impl Feedback {
     /// Of levels `(x - centre) / scale` of some channels. `None` where the moments are no moments: a number is not finite.
-    pub fn new(moments: &InputMoments, channels: &[usize], scale: &[f32], centre: &[f32]) -> Option<Self> {
+    pub fn new(
+        moments: &InputMoments,
+        channels: &[usize],
+        scale: &[f32],
+        centre: &[f32],
+        pool: Option<Arc<ThreadPool>>,
+    ) -> Option<Self> {
         let n = channels.len();
         let mut damping = DAMPING;
         for _ in 0..ATTEMPTS {
@@ -47,7 +58,7 @@ impl Feedback {
             // Without anything to go by, errors go nowhere.
             (0..n).for_each(|i| square[i * n + i] += if sum > 0.0 { more } else { 1.0 });
             if factor(&mut square, n) {
-                return Some(Self { inputs: n, shares: square });
+                return Some(Self { inputs: n, shares: square, pool });
             }
             damping *= 10.0;
         }
@@ -55,25 +66,35 @@ impl Feedback {
     }
 
     /// Rounds weights that are in units of their levels, `[inputs, outputs]`, which `fill` writes into a panel of some outputs,
-    /// `[inputs, width]`: from -`most` to `most`, handed to `store` by input and first output.
+    /// `[inputs, width]`: from -`most` to `most`, handed to `store` by input and first output. Panels are rounded on the threads of the
+    /// pool; each is what it is alone.
     pub fn round(
         &self,
         outputs: usize,
         most: i32,
-        mut fill: impl FnMut(usize, &mut [f32], usize),
+        fill: impl Fn(usize, &mut [f32], usize) + Sync,
         mut store: impl FnMut(usize, usize, &[i8]),
     ) {
-        let mut panel = vec![0f32; self.inputs * PANEL.min(outputs)];
-        for first in (0..outputs).step_by(PANEL) {
+        let one = |first: usize| {
             let width = PANEL.min(outputs - first);
-            let panel = &mut panel[..self.inputs * width];
-            fill(first, panel, width);
-            self.round_panel(panel, width, most, |input, levels| store(input, first, levels));
+            let mut panel = vec![0f32; self.inputs * width];
+            fill(first, &mut panel, width);
+            let mut all = Vec::with_capacity(panel.len());
+            self.round_panel(&mut panel, width, most, |levels| all.extend_from_slice(levels));
+            (first, width, all)
+        };
+        let firsts: Vec<usize> = (0..outputs).step_by(PANEL).collect();
+        let panels: Vec<(usize, usize, Vec<i8>)> = match &self.pool {
+            Some(pool) => pool.install(|| firsts.into_par_iter().map(one).collect()),
+            None => firsts.into_iter().map(one).collect(),
+        };
+        for (first, width, levels) in panels {
+            levels.chunks_exact(width).enumerate().for_each(|(input, levels)| store(input, first, levels));
         }
     }
 
     /// Weights become their errors, input by input.
-    fn round_panel(&self, panel: &mut [f32], width: usize, most: i32, mut store: impl FnMut(usize, &[i8])) {
+    fn round_panel(&self, panel: &mut [f32], width: usize, most: i32, mut store: impl FnMut(&[i8])) {
         let n = self.inputs;
         let mut handed = vec![0f32; BLOCK * width];
         let mut levels = vec![0i8; width];
@@ -95,7 +116,7 @@ impl Feedback {
                 let shares = &self.shares[(first + i) * n + first..][..i];
                 let (weights, levels_of) = (&mut rest[..width], &mut levels);
                 Arch::new().dispatch(RoundRow { weights, handed, errors, shares, most, levels: levels_of });
-                store(first + i, &levels);
+                store(&levels);
             }
         }
     }
@@ -194,7 +215,7 @@ mod tests {
     fn whole(moments: &InputMoments) -> Feedback {
         let n = moments.width();
         let channels: Vec<usize> = (0..n).collect();
-        Feedback::new(moments, &channels, &vec![1.0; n], &vec![0.0; n]).expect("moments")
+        Feedback::new(moments, &channels, &vec![1.0; n], &vec![0.0; n], None).expect("moments")
     }
 
     /// The levels of `w`, `[inputs, outputs]`.
@@ -310,7 +331,7 @@ mod tests {
         assert!(levels.iter().all(|level| *level > i8::MIN));
         let mut broken = InputMoments::new(2);
         broken.add(&[1.0, f32::INFINITY]);
-        assert!(Feedback::new(&broken, &[0, 1], &[1.0; 2], &[0.0; 2]).is_none());
+        assert!(Feedback::new(&broken, &[0, 1], &[1.0; 2], &[0.0; 2], None).is_none());
     }
 
     #[test]

@@ -203,7 +203,7 @@ fn fold_output_major(
 }
 
 /// The weight at input `c` and output `o` in levels of the output, `[in, out]`, each rounded with what the errors before it come to.
-fn compensated(feedback: &Feedback, w: impl Fn(usize, usize) -> f32, scale: &[f32], inverse: &[f32]) -> Vec<i8> {
+fn compensated(feedback: &Feedback, w: impl Fn(usize, usize) -> f32 + Sync, scale: &[f32], inverse: &[f32]) -> Vec<i8> {
     let m = inverse.len();
     let mut weight = vec![0; scale.len() * m];
     let fill = |first: usize, panel: &mut [f32], width: usize| {

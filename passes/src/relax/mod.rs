@@ -302,6 +302,10 @@ impl Relaxing {
                 let channels = self.fixed(known(1)?);
                 self.add(Op::Level(LevelOp::GatherChannels), &[args[0], channels])?
             }
+            Op::Dense(DenseOp::AtStart) => {
+                let [ids, rows] = [self.fixed(known(3)?), self.fixed(known(4)?)];
+                self.add(node.op, &[args[0], args[1], args[2], ids, rows])?
+            }
             Op::Level(LevelOp::ScaleShift) => self.affine(args[0], known(1)?, known(2)?)?,
             Op::Dense(DenseOp::Linear(layout)) => {
                 let w = self.matrix(known(1)?, layout)?;

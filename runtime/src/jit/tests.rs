@@ -288,6 +288,11 @@ impl NetMaker {
         };
         for i in 0..layers {
             x = self.layer(x, turns)?;
+            if stage != Stage::Tensor {
+                let rows = self.floats(&[2, width], -1.0, 1.0);
+                let ids = self.b.weight("starts", Arc::new(Tensor::i32(&[2], vec![3, 0])));
+                x = self.op(Op::Dense(DenseOp::AtStart), &[x, tokens, positions, ids, rows])?;
+            }
             outputs.push((format!("layer{i}"), x));
         }
         let y = self.norm(x, 1)?;

@@ -129,6 +129,21 @@ pub(super) fn gather_channels(x: &[f32], d: usize, channels: &[i32], y: &mut [f3
     }
 }
 
+/// Rows of `x`; but constants where certain tokens begin a sequence.
+#[inline(always)]
+pub(super) fn at_start(x: &[f32], [tokens, positions]: [&[i32]; 2], ids: &[i32], rows: &[f32], y: &mut [f32]) {
+    let d = rows.len() / ids.len().max(1);
+    assert!(d > 0 && tokens.len() * d == y.len() && tokens.len() == positions.len(), "a token for each row");
+    y.copy_from_slice(x);
+    for ((token, &position), y) in tokens.iter().zip(positions).zip(y.chunks_exact_mut(d)) {
+        if position == 0
+            && let Some(at) = ids.iter().position(|id| id == token)
+        {
+            y.copy_from_slice(&rows[at * d..][..d]);
+        }
+    }
+}
+
 #[inline(always)]
 pub(super) fn embed(ids: &[i32], table: &[f32], d: usize, y: &mut [f32]) -> bool {
     assert!(d > 0 && ids.len() * d == y.len(), "a row for each id");

@@ -674,6 +674,16 @@ fn transforms_are_their_definition() {
     }
 }
 
+#[test]
+fn a_row_stands_where_a_token_begins_a_sequence() {
+    let (x, rows) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], [-1.0, -2.0, -3.0, -4.0]);
+    for kernels in isas() {
+        let mut y = [0.0; 8];
+        kernels.at_start(&x, [&[3, 3, 0, 9], &[0, 1, 0, 0]], &[3, 9], &rows, &mut y);
+        assert_eq!(y, [-1.0, -2.0, 3.0, 4.0, 5.0, 6.0, -3.0, -4.0]);
+    }
+}
+
 fn definition(x: &[f32], eps: f32) -> Vec<f32> {
     let squares: Vec<f32> = x.iter().map(|x| x * x).collect();
     let inverse = 1.0 / (row_sum(&squares) / x.len() as f32 + eps).sqrt();

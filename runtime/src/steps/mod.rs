@@ -4,6 +4,7 @@
 //! new file and a row of the table below.
 
 mod add;
+mod at_start;
 mod attention;
 mod chain;
 mod chain_step;
@@ -66,6 +67,7 @@ fn plan_node(p: &mut Planner<'_>, at: Value) -> Result<(), Diagnostic> {
         Op::Dense(DenseOp::Centre) => norm::plan_centre(p, at),
         Op::Dense(DenseOp::RmsNorm { eps, heads }) => norm::plan_rms(p, at, eps, heads as usize),
         Op::Dense(DenseOp::Rotary { heads, pairs }) => rotary::plan(p, at, heads as usize, pairs),
+        Op::Dense(DenseOp::AtStart) => at_start::plan(p, at),
         Op::Dense(DenseOp::Hadamard(size)) => hadamard::plan(p, at, size),
         Op::Dense(DenseOp::Gated(curve)) => gated::plan(p, at, curve),
         Op::Dense(DenseOp::Linear(layout)) => linear::plan(p, at, layout),

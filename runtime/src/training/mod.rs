@@ -178,6 +178,10 @@ impl TrainingEngine {
             }
             TrainingStepKind::Centre => k.centre(real(0), width(0), y),
             TrainingStepKind::Hadamard(matrix) => k.hadamard(real(0), matrix, y),
+            TrainingStepKind::AtStart => {
+                let [tokens, positions, ids] = [1, 2, 3].map(|i| self.integers(&step.inputs[i]));
+                k.at_start(real(0), [tokens, positions], ids, real(4), y);
+            }
             TrainingStepKind::RmsNorm { eps, heads } => {
                 all_finite(k.rms_norm(real(0), width(0) / heads, *eps, y))?;
             }

@@ -83,6 +83,7 @@ pub enum TrainingStepKind {
     },
     Centre,
     Hadamard(HadamardMatrix),
+    AtStart,
     RmsNorm {
         eps: f32,
         heads: usize,
@@ -310,6 +311,7 @@ impl<'g> TrainingPlanner<'g> {
             }
             Op::Dense(DenseOp::Rotary { heads, pairs }) => TrainingStepKind::Rotary { heads: heads as usize, pairs },
             Op::Dense(DenseOp::Hadamard(size)) => TrainingStepKind::Hadamard(HadamardMatrix::of(size)),
+            Op::Dense(DenseOp::AtStart) => TrainingStepKind::AtStart,
             Op::Dense(DenseOp::Gated(curve)) => TrainingStepKind::Gated(curve),
             Op::Dense(DenseOp::Curve(kind)) => TrainingStepKind::Map(Map::Curve(kind)),
             Op::Level(LevelOp::ScaleShift) => TrainingStepKind::ScaleShift,

@@ -161,7 +161,7 @@ impl Drawing {
     fn reals_of_reals(&mut self) -> Option<Value> {
         let x = self.operand(is_real)?;
         let d = self.width(x);
-        match below(&mut self.random, 12) {
+        match below(&mut self.random, 13) {
             0 | 1 => {
                 let ty = self.builder.ty(x);
                 let y = self.operand(|other| other == ty)?;
@@ -199,6 +199,7 @@ impl Drawing {
             8 => self.rotary(x),
             9 => self.gated(x),
             10 => self.hadamard(x),
+            11 => self.at_start(x),
             _ => self.linear(x),
         }
     }
@@ -227,6 +228,16 @@ impl Drawing {
             .collect();
         let size = if sizes.is_empty() { return None } else { *pick(&mut self.random, &sizes) };
         self.add(DenseOp::Hadamard(size), &[x])
+    }
+
+    /// Rows of their own where a sequence begins with a small id.
+    fn at_start(&mut self, x: Value) -> Option<Value> {
+        let (tokens, positions) = (self.add(LeafOp::Tokens, &[])?, self.add(LeafOp::Positions, &[])?);
+        let width = self.width(x);
+        let rows = self.reals(&[2, width]);
+        let ids = (0..2).map(|_| below(&mut self.random, 4) as i32).collect();
+        let ids = self.constant(Tensor::i32(&[2], ids));
+        self.add(DenseOp::AtStart, &[x, tokens, positions, ids, rows])
     }
 
     fn gated(&mut self, x: Value) -> Option<Value> {

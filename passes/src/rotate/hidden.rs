@@ -10,6 +10,7 @@
 //! `H` is symmetric and its own inverse. `S` are signs, drawn from a seeded generator, so that no common direction of the layer
 //! falls on one channel; they cost nothing, as long as nobody else reads `up`.
 
+use super::refusal::refused;
 use snnc_ir::hadamard::HadamardSize;
 use snnc_ir::op::{DenseOp, Layout, LeafOp};
 use snnc_ir::random::SplitMix64;
@@ -22,12 +23,10 @@ const SEED: u64 = 0x4861_6461_6d61_7264;
 /// The Tensor graph with all hidden layers turned that can be: those of gates that projections alone read. Others stay as they are.
 ///
 /// # Errors
-/// An operation does not fit its operands: a defect of the pass.
-pub fn rotate_hidden(graph: &Graph) -> Result<Graph, Diagnostic> {
+/// There is none.
+pub(super) fn turned_hidden(graph: &Graph) -> Result<Graph, Diagnostic> {
+    check(graph)?;
     let turns = hidden_layers(graph);
-    if turns.is_empty() {
-        return Ok(graph.clone());
-    }
     let mut builder = Builder::new(graph.stage, graph.context);
     let mut map: Vec<Option<Value>> = Vec::with_capacity(graph.nodes.len());
     for (value, node) in graph.iter() {
@@ -54,9 +53,13 @@ pub fn rotate_hidden(graph: &Graph) -> Result<Graph, Diagnostic> {
     Ok(builder.finish(outputs))
 }
 
-/// How many hidden layers `rotate_hidden` turns.
-pub fn count(graph: &Graph) -> usize {
-    hidden_layers(graph).len()
+/// # Errors
+/// No hidden layer can be turned.
+pub(super) fn check(graph: &Graph) -> Result<(), Diagnostic> {
+    if hidden_layers(graph).is_empty() {
+        return Err(refused(graph, None, "hidden layers", "no gate multiplies what projections alone read"));
+    }
+    Ok(())
 }
 
 /// A hidden layer that is turned.
@@ -188,8 +191,8 @@ weight @narrow : f32[4] = fill(seed=7)
     fn the_outputs_are_the_same() {
         for outputs_of in ["output a = %5\noutput b = %6", "output a = %5\noutput b = %6\noutput c = %3"] {
             let before = graph(&format!("{GATED}\n{outputs_of}\n"));
-            let after = rotate_hidden(&before).expect("it fits");
-            assert_eq!(count(&before), 1);
+            let after = turned_hidden(&before).expect("it fits");
+            assert_eq!(hidden_layers(&before).len(), 1);
             let text = print(&after);
             assert!(text.contains("hadamard[order=12,power=1]"), "{text}");
             let (a, b) = (outputs(&before), outputs(&after));
@@ -207,8 +210,8 @@ weight @narrow : f32[4] = fill(seed=7)
         {
             let more = if outputs_of.contains("%7") { "%7 = curve[silu](%4) : f32[tokens,24]\n" } else { "" };
             let before = graph(&format!("{GATED}{more}\n{outputs_of}\n"));
-            let after = rotate_hidden(&before).expect("it fits");
-            assert_eq!((count(&before), print(&after)), (0, print(&before)), "{outputs_of}");
+            let told = turned_hidden(&before).expect_err("none can be turned").to_string();
+            assert!(told.contains("hidden layers cannot be rotated"), "{told}");
         }
     }
 }

@@ -1,0 +1,108 @@
+//! Several programs that are evaluated together are each what they are alone, and they are programs of one network.
+
+#![allow(clippy::unwrap_used)]
+
+use serde_json::Value as Json;
+use snnc_tests::{demo_model, snnc};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+const REFERENCE: [&str; 4] = ["--reference", "model.onnx", "--text", "text.txt"];
+
+fn call(folder: &Path, args: &[&str]) -> Output {
+    Command::new(snnc()).args(args).current_dir(folder).output().unwrap()
+}
+
+fn printed(folder: &Path, args: &[&str]) -> String {
+    let output = call(folder, args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(folder: &Path, args: &[&str]) -> Json {
+    serde_json::from_str(&printed(folder, &[args, &["--json"]].concat())).unwrap()
+}
+
+fn compile(folder: &Path, program: &str, more: &[&str]) {
+    let compile = ["compile", "model.onnx", "--calibration-tokens", "256", "-o", program];
+    printed(folder, &[&compile[..], more].concat());
+}
+
+/// A folder with a network, its tokenizer, two programs and a text of more than ten windows.
+fn fixture() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::copy(demo_model(), at("model.onnx")).unwrap();
+    fs::copy(demo_model().with_file_name("tokenizer.json"), at("tokenizer.json")).unwrap();
+    let text = snnc::convert::BUILT_IN_TEXT.get(..12000).unwrap();
+    fs::write(at("text.txt"), text).unwrap();
+    compile(folder.path(), "seven.snn", &[]);
+    compile(folder.path(), "three.snn", &["--timesteps", "3"]);
+    folder
+}
+
+#[test]
+fn together_they_are_what_they_are_alone() {
+    let folder = fixture();
+    let at = folder.path();
+    let names = ["three.snn", "seven.snn", "model.onnx"];
+    let alone = names.map(|name| json(at, &[&["eval", name][..], &REFERENCE].concat()));
+    assert!(alone[0]["kl_95"][0].as_f64() > alone[1]["kl_95"][1].as_f64(), "three timesteps lose more than seven");
+    for threads in ["1", "3"] {
+        let all = [&["eval"][..], &names, &REFERENCE, &["--threads", threads]].concat();
+        let together = json(at, &all);
+        assert_eq!(together["schema"], "snnc.evals.v2");
+        let programs = together["programs"].as_array().unwrap();
+        assert_eq!(programs.len(), names.len());
+        for ((name, alone), program) in names.iter().zip(&alone).zip(programs) {
+            let (mut alone, mut program) = (alone.clone(), program.clone());
+            assert_eq!(program.as_object_mut().unwrap().remove("program"), Some(Json::from(*name)));
+            alone.as_object_mut().unwrap().remove("schema");
+            assert_eq!(program, alone, "{name} on {threads} threads");
+        }
+    }
+    let table = printed(at, &[&["eval"][..], &names[..2], &REFERENCE].concat());
+    let rows: Vec<&str> = table.lines().collect();
+    assert_eq!(rows.len(), 5, "{table}");
+    for (row, name) in rows[2..].iter().zip(["dense", "three.snn", "seven.snn"]) {
+        assert_eq!(row.split_whitespace().next(), Some(name), "{table}");
+    }
+    let written = format!("{:.6}", alone[1]["kl"].as_f64().unwrap());
+    assert!(rows[4].contains(&written), "{written} stands in {table}");
+}
+
+/// Limits hold for every program, and what fails is named.
+#[test]
+fn gates_name_the_program() {
+    let folder = fixture();
+    let at = folder.path();
+    let gates = ["--min-agreement", "93%", "--windows", "2"];
+    let output = call(at, &[&["eval", "seven.snn", "three.snn"][..], &REFERENCE, &gates].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("three.snn: failed: top-1 agreement") && !said.contains("seven.snn: failed"), "{said}");
+}
+
+/// What cannot be compared is refused by its name.
+#[test]
+fn programs_of_other_networks_or_tokens_are_refused() {
+    let folder = fixture();
+    let at = folder.path();
+    let refused = |args: &[&str], words: [&str; 2]| {
+        let output = call(at, &[&["eval", "seven.snn"][..], args].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(words.iter().all(|words| said.contains(words)), "{args:?} should say {words:?}, it says: {said}");
+    };
+    compile(at, "none.snn", &["--start", "none"]);
+    refused(&["none.snn", "--text", "text.txt"], ["none.snn: reads the text as other tokens", "seven.snn"]);
+    // The same network in a file of other bytes: a text that describes it is longer by one letter.
+    let mut other = fs::read(demo_model()).unwrap();
+    other.extend([0x32, 1, b'x']);
+    fs::write(at.join("model.onnx"), other).unwrap();
+    compile(at, "other.snn", &[]);
+    refused(&["three.snn", "other.snn", "--text", "text.txt"], ["other.snn: comes from another file", "seven.snn"]);
+    refused(&["three.snn", "--text", "text.txt", "--html", "page.html"], ["--html: a page is of one program", "2"]);
+    assert!(!at.join("page.html").exists());
+}
