@@ -228,8 +228,9 @@ impl TokenThresholds {
         self.add(&format!("fire[binary,7]({x}, @sharp{width}, @bias{width})"), &ty)
     }
 
-    /// Attention, and a gated hidden layer that is turned; levels of sites in so many timesteps.
-    fn network(steps: u16) -> String {
+    /// Attention, and a gated hidden layer; levels of sites in so many timesteps. A hidden layer that is not `turned` has fixed
+    /// thresholds.
+    fn network(steps: u16, turned: bool) -> String {
         let mut n = Self { lines: String::new(), values: 0 };
         let reals = "f32[tokens,24]";
         let ids = n.add("tokens", "i32[tokens]");
@@ -252,20 +253,26 @@ impl TokenThresholds {
         let centred = n.add(&format!("centre({residual})"), reals);
         let norm = n.add(&format!("rms_norm[eps=1e-5]({centred})"), reals);
         let site = n.site(&norm, 24, steps);
-        let gate = n.product(&site, steps, "gate", 48, true);
-        let up = n.product(&site, steps, "up", 48, true);
-        let hidden = n.add(&format!("gated[silu]({gate}, {up})"), "f32[tokens,48]");
-        let turned = n.add(&format!("hadamard[order=12,power=1]({hidden})"), "f32[tokens,48]");
-        let site = n.site(&turned, 48, steps);
+        let [gate, up] = ["gate", "up"].map(|w| n.product(&site, steps, w, 48, turned));
+        let site = if turned {
+            let hidden = n.add(&format!("gated[silu]({gate}, {up})"), "f32[tokens,48]");
+            let hidden = n.add(&format!("hadamard[order=12,power=1]({hidden})"), "f32[tokens,48]");
+            n.site(&hidden, 48, steps)
+        } else {
+            let constants = "@one48, @bias48, @sharp48, @zero48";
+            let hidden = format!("gated_fire[binary,{steps},silu]({gate}, {up}, {constants})");
+            [n.add(&hidden, &format!("spike<binary,{steps}>[tokens,48]")), site[1].clone()]
+        };
         let down = n.product(&site, steps, "down", 24, true);
         let residual = n.add(&format!("add({down}, {residual})"), reals);
         let norm = n.add(&format!("rms_norm[eps=1e-5]({residual})"), reals);
         let site = n.site(&norm, 24, steps);
         let logits = n.product(&site, steps, "head", 70, true);
-        format!("snnc 3 spiking context=32\n{}{}output logits = {logits}\n", Self::weights(), n.lines)
+        format!("snnc 3 spiking context=32\n{}{}output logits = {logits}\n", Self::weights(&n.lines), n.lines)
     }
 
-    fn weights() -> String {
+    /// Those that are used.
+    fn weights(lines: &str) -> String {
         let mut text = String::from(
             "weight @table : f32[70,24] = fill(seed=1)
 weight @turns : f32[32,4] = fill(seed=2)
@@ -292,8 +299,8 @@ weight @slope : f32[2] = [0.001, 0.002]
             }
         }
         let used = |line: &&str| {
-            let unused = ["gain70", "most70", "sharp48", "sharp70"];
-            !unused.iter().any(|name| line.contains(&format!("@{name} ")))
+            let name = line.split(' ').nth(1).unwrap();
+            [",", ")"].iter().any(|end| lines.contains(&format!("{name}{end}")))
         };
         text.lines().filter(used).map(|line| format!("{line}\n")).collect()
     }
@@ -303,10 +310,11 @@ weight @slope : f32[2] = [0.001, 0.002]
 /// the peaks of, products of sums with peaks are one pass.
 #[test]
 fn thresholds_of_tokens_run_in_chains() {
-    for (steps, peaks) in
-        [(7, "row_max_abs > div > quant"), (9, "row_max_abs > div > quant"), (16, "row_max_abs > div")]
+    let (levels, wide) = ("row_max_abs > div > quant", "row_max_abs > div");
+    for (steps, turned, peaks) in
+        [(7, true, levels), (7, false, levels), (9, true, levels), (10, false, levels), (16, true, wide)]
     {
-        let text = TokenThresholds::network(steps);
+        let text = TokenThresholds::network(steps, turned);
         let read = snnc::opt::read(&text, &[]).unwrap_or_else(|e| panic!("{e}\n{text}"));
         assert_eq!(verify::verify(&read.graph), Ok(()));
         check_graph(&format!("T = {steps}"), &read.graph, 70);
@@ -322,7 +330,8 @@ fn thresholds_of_tokens_run_in_chains() {
         assert_eq!(steps("scale_shift > mul > quant"), 1, "{plan}");
         assert_eq!(steps("scale_shift > mul > scale_shift > add"), 2, "{plan}");
         let hidden = format!("scale_shift > mul > scale_shift > gated > hadamard > scale_shift > {peaks}");
-        assert_eq!(steps(&hidden), 1, "{plan}");
+        let hidden = if turned { &hidden } else { "scale_shift > mul > gated_quant" };
+        assert_eq!(steps(hidden), 1, "{plan}");
     }
 }
 

@@ -67,7 +67,7 @@ fn reader(p: &Planner<'_>, node: Value) -> Option<Value> {
 fn go_together(p: &Planner<'_>, node: Value, user: Value) -> bool {
     let (Some(own), Some(next)) = (link(p, node), link(p, user)) else { return false };
     let follows = match own {
-        Link::Quant { .. } => false,
+        Link::Quant { .. } | Link::GatedQuant { .. } => false,
         Link::Share => matches!(next, Link::Quant { .. }),
         _ => true,
     };
@@ -86,8 +86,8 @@ fn own_holdings(p: &Planner<'_>, at: Value) -> Vec<Holding> {
         (Op::Dense(DenseOp::RmsNorm { .. }), _) => vec![Holding::Check],
         (Op::Dense(DenseOp::Hadamard(_)), _) => vec![Holding::Matrix],
         (Op::Dense(DenseOp::Rotary { .. }), _) => operands(&node.args[1..]),
-        (Op::Dense(DenseOp::Gated(_)), _) => match factor(p, node.args[1]) {
-            FactorInputs::Reals => operands(&node.args[1..]),
+        (Op::Dense(DenseOp::Gated(_)) | Op::Level(LevelOp::GatedQuant { .. }), _) => match factor(p, at) {
+            FactorInputs::Reals => operands(&node.args[1..2]),
             FactorInputs::Sums(args) => operands(&args[..1]),
             FactorInputs::Scaled(of) => operands(&[of.sums, of.by]),
         },
@@ -137,10 +137,13 @@ enum FactorInputs<'g> {
     Scaled(ScaledSums),
 }
 
-fn factor<'g>(p: &Planner<'g>, value: Value) -> FactorInputs<'g> {
+fn factor<'g>(p: &Planner<'g>, gate: Value) -> FactorInputs<'g> {
     let graph = p.graph;
+    let value = graph.node(gate).args[1];
     let node = graph.node(value);
-    if p.only_user(value).is_none() {
+    // What is checked has to be there.
+    let checked = p.unproven[value.index()] && checked_operands(graph, gate).any(|operand| operand == value);
+    if checked || p.only_user(value).is_none() {
         return FactorInputs::Reals;
     }
     if let Some(of) = scaled_sums(p, value) {
@@ -154,10 +157,10 @@ fn factor<'g>(p: &Planner<'g>, value: Value) -> FactorInputs<'g> {
 fn is_scaled_factor(p: &Planner<'_>, node: Value) -> bool {
     let Some(user) = p.only_user(node) else { return false };
     let gate = p.graph.node(user);
-    let Op::Dense(DenseOp::Gated(_)) = gate.op else { return false };
+    let (Op::Dense(DenseOp::Gated(_)) | Op::Level(LevelOp::GatedQuant { .. })) = gate.op else { return false };
     let in_chain = |value: Value| p.chained[value.index()].is_some();
     gate.args[1] == node
-        && !matches!(factor(p, node), FactorInputs::Reals)
+        && !matches!(factor(p, user), FactorInputs::Reals)
         && (in_chain(user) || p.chained[gate.args[0].index()] == Some(user))
 }
 
@@ -230,6 +233,11 @@ fn link(p: &Planner<'_>, at: Value) -> Option<Link> {
         Op::Level(LevelOp::Quant { code, steps, curve }) if level_bytes(code, steps) <= 2 => {
             Some(Link::Quant { code, steps, curve })
         }
+        Op::Level(LevelOp::GatedQuant { code, steps, curve })
+            if level_bytes(code, steps) <= 2 && [from, p.elem(node.args[1])] == [Elem::F32; 2] =>
+        {
+            Some(Link::GatedQuant { code, steps, curve, factor: Factor::Reals })
+        }
         Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
     }
 }
@@ -258,6 +266,15 @@ impl ChainParts {
     }
 }
 
+/// The same gate, with what it multiplies in another form.
+fn with_factor(link: Link, factor: Factor) -> Link {
+    match link {
+        Link::Gated { curve, .. } => Link::Gated { curve, factor },
+        Link::GatedQuant { code, steps, curve, .. } => Link::GatedQuant { code, steps, curve, factor },
+        link => link,
+    }
+}
+
 /// Adds the step of a chain that ends at a node, if there is one of two operations or more.
 ///
 /// # Errors
@@ -281,16 +298,19 @@ pub fn plan(p: &mut Planner<'_>, at: Value) -> Result<bool, Diagnostic> {
                 first = of.sums;
                 parts.add(link, &[of.by], &of.constants);
             }
-            Link::Gated { curve, .. } => match factor(p, args[1]) {
-                FactorInputs::Reals => parts.add(link, &args[1..], &[]),
-                FactorInputs::Sums(inner) => {
-                    parts.add(Link::Gated { curve, factor: Factor::Sums }, &inner[..1], &inner[1..]);
+            Link::Gated { .. } | Link::GatedQuant { .. } => {
+                let own = &args[2..];
+                match factor(p, node) {
+                    FactorInputs::Reals => parts.add(link, &args[1..2], own),
+                    FactorInputs::Sums(inner) => {
+                        parts.add(with_factor(link, Factor::Sums), &inner[..1], &[own, &inner[1..]].concat());
+                    }
+                    FactorInputs::Scaled(of) => {
+                        let link = with_factor(link, Factor::ScaledSums { shift: of.is_shifted() });
+                        parts.add(link, &[of.sums, of.by], &[own, &of.constants].concat());
+                    }
                 }
-                FactorInputs::Scaled(of) => {
-                    let factor = Factor::ScaledSums { shift: of.is_shifted() };
-                    parts.add(Link::Gated { curve, factor }, &[of.sums, of.by], &of.constants);
-                }
-            },
+            }
             Link::Rotary { .. } | Link::ByRow { .. } => parts.add(link, &args[1..], &[]),
             Link::Share => parts.add(link, &[], &[]),
             Link::ScaleShift | Link::Centre | Link::RmsNorm { .. } | Link::Hadamard(_) | Link::Quant { .. } => {
@@ -304,7 +324,7 @@ pub fn plan(p: &mut Planner<'_>, at: Value) -> Result<bool, Diagnostic> {
     });
     let width = p.width(at)?;
     let bytes = match parts.links.last().map(|at| at.link) {
-        Some(Link::Quant { code, steps, .. }) => level_bytes(code, steps),
+        Some(Link::Quant { code, steps, .. } | Link::GatedQuant { code, steps, .. }) => level_bytes(code, steps),
         _ => size_of::<f32>(),
     };
     let ChainParts { links, operands, constants } = parts;

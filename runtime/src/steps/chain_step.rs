@@ -1,7 +1,7 @@
 //! A chain at work: a few rows at a time go through all of its operations, while they are in the first-level cache.
 
 use crate::jit::dispatch;
-use crate::kernels::{HadamardMatrix, Kernels, NeuronParams, SpikeCount};
+use crate::kernels::{GatedParams, HadamardMatrix, InputRows, Kernels, NeuronParams, SpikeCount};
 use crate::layout::level_bytes;
 use crate::step::{Constants, CurveTables, Fault, KernelCall, StepKind, check_finite, numbers, numbers_mut};
 use crate::steps::neuron::neuron_params;
@@ -42,6 +42,13 @@ pub enum Link {
         factor: Factor,
     },
     Hadamard(HadamardSize),
+    /// Neurons with a multiplicative input. Their own four constants come before those of the factor.
+    GatedQuant {
+        code: Code,
+        steps: u16,
+        curve: Curve,
+        factor: Factor,
+    },
     Quant {
         code: Code,
         steps: u16,
@@ -108,6 +115,7 @@ impl StepKind for ChainStep {
             Link::Rotary { .. } => "rotary",
             Link::Gated { .. } => "gated",
             Link::Hadamard(_) => "hadamard",
+            Link::GatedQuant { .. } => "gated_quant",
             Link::Quant { .. } => "quant",
         };
         self.links.iter().map(name).collect::<Vec<_>>().join(" > ")
@@ -156,7 +164,7 @@ impl StepKind for ChainStep {
 impl ChainStep {
     /// The neurons at the end.
     fn neurons(&self) -> Option<Link> {
-        self.links.last().map(|at| at.link).filter(|link| matches!(link, Link::Quant { .. }))
+        self.links.last().map(|at| at.link).filter(|link| matches!(link, Link::Quant { .. } | Link::GatedQuant { .. }))
     }
 }
 
@@ -187,6 +195,12 @@ impl ChainWork<'_> {
                 if let (Link::Quant { .. }, Some(read)) = (at.link, read) {
                     return self.levels(read, at, shares.then_some(&*peaks), out);
                 }
+                if let (&ChainLink { link: Link::GatedQuant { code, steps, curve, factor }, .. }, Some(read)) =
+                    (at, read)
+                {
+                    let up = self.factor(at, factor, 4, operands, factors)?;
+                    return self.gated_levels(at, (code, steps, curve), [read, up], out);
+                }
                 if let (Link::Share, Some(read)) = (at.link, read) {
                     check_finite(self.kernels.row_max_abs(read, width, peaks))?;
                     let next = links.get(i + 1).map(|next| next.link);
@@ -199,7 +213,7 @@ impl ChainWork<'_> {
                 let write = if last { numbers_mut(out)? } else { &mut to[..] };
                 match (at.link, read) {
                     (Link::Share, Some(read)) => self.kernels.scale_rows(read, peaks, width, true, write),
-                    (_, read) => self.link(at, read, [x, operands[0], operands[1]], factors, write)?,
+                    (_, read) => self.link(at, read, x, operands, factors, write)?,
                 }
                 std::mem::swap(&mut from, &mut to);
             }
@@ -212,13 +226,14 @@ impl ChainWork<'_> {
         &self,
         at: &ChainLink,
         read: Option<&[f32]>,
-        [x, second, third]: [&[u8]; 3],
+        x: &[u8],
+        operands: [&[u8]; 2],
         factors: &mut Vec<f32>,
         y: &mut [f32],
     ) -> Result<(), Fault> {
         let (kernels, width) = (self.kernels, self.step.width);
         let reals = || read.map_or_else(|| numbers(x), Ok);
-        let operand = |i: usize| if at.operands[i] == 0 { second } else { third };
+        let operand = |i: usize| operands[at.operands[i]];
         let constant = |i: usize| self.constants.f32(at.constant + i);
         match at.link {
             Link::ScaleShift if read.is_none() && self.step.from == Elem::I32 => {
@@ -233,25 +248,70 @@ impl ChainWork<'_> {
             Link::Centre => kernels.centre(reals()?, width, y),
             Link::RmsNorm { eps, width } => check_finite(kernels.rms_norm(reals()?, width, eps.get(), y))?,
             Link::Rotary { heads, pairs } => kernels.rotary(reals()?, numbers(operand(0))?, width, heads, pairs, y),
-            Link::Gated { curve, factor: Factor::Reals } => {
-                kernels.gated_f32(curve, reals()?, numbers(operand(0))?, y);
-            }
-            Link::Gated { curve, factor: Factor::Sums } => {
-                factors.resize(y.len(), 0.0);
-                kernels.scale_shift(numbers::<i32>(operand(0))?, constant(0)?, constant(1)?, None, factors);
-                kernels.gated_f32(curve, reals()?, factors, y);
-            }
-            Link::Gated { curve, factor: Factor::ScaledSums { shift } } => {
-                factors.resize(y.len(), 0.0);
-                let rows = scaled_rows(self.constants, at.constant, shift)?;
-                kernels.scaled_sums(numbers(operand(0))?, &rows, numbers(operand(1))?, None, factors);
-                kernels.gated_f32(curve, reals()?, factors, y);
+            Link::Gated { curve, factor } => {
+                let up = self.factor(at, factor, 0, operands, factors)?;
+                kernels.gated_f32(curve, reals()?, up, y);
             }
             Link::Hadamard(_) => kernels.hadamard(reals()?, self.step.matrix.as_ref().ok_or(Fault::Misfit)?, y),
             // Something comes before a share, and before neurons.
-            Link::Share | Link::Quant { .. } => return Err(Fault::Misfit),
+            Link::Share | Link::GatedQuant { .. } | Link::Quant { .. } => return Err(Fault::Misfit),
         }
         Ok(())
+    }
+
+    /// What a gate multiplies, as reals: where it comes as sums, in memory of the thread. Its constants begin at number `first` of
+    /// the link's.
+    fn factor<'r>(
+        &self,
+        at: &ChainLink,
+        factor: Factor,
+        first: usize,
+        operands: [&'r [u8]; 2],
+        scaled: &'r mut Vec<f32>,
+    ) -> Result<&'r [f32], Fault> {
+        let [rows, by] = at.operands.map(|operand| operands[operand]);
+        let first = at.constant + first;
+        match factor {
+            Factor::Reals => return numbers(rows),
+            Factor::Sums => {
+                let sums = numbers::<i32>(rows)?;
+                scaled.resize(sums.len(), 0.0);
+                let (gain, offset) = (self.constants.f32(first)?, self.constants.f32(first + 1)?);
+                self.kernels.scale_shift(sums, gain, offset, None, scaled);
+            }
+            Factor::ScaledSums { shift } => {
+                let sums = numbers::<i32>(rows)?;
+                scaled.resize(sums.len(), 0.0);
+                let constants = scaled_rows(self.constants, first, shift)?;
+                self.kernels.scaled_sums(sums, &constants, numbers(by)?, None, scaled);
+            }
+        }
+        Ok(scaled)
+    }
+
+    /// Neurons with a multiplicative input at the end.
+    fn gated_levels(
+        &self,
+        at: &ChainLink,
+        (code, steps, curve): (Code, u16, Curve),
+        [gate, up]: [&[f32]; 2],
+        out: &mut [u8],
+    ) -> Result<SpikeCount, Fault> {
+        let constant = |i: usize| self.constants.f32(at.constant + i);
+        let neuron = GatedParams {
+            levels: code.levels(steps),
+            curve,
+            pre_gain: constant(0)?,
+            pre_offset: constant(1)?,
+            gain: constant(2)?,
+            offset: constant(3)?,
+            count: self.count.then_some(code),
+        };
+        let (gate, up) = (InputRows::F32(gate), InputRows::F32(up));
+        Ok(match level_bytes(code, steps) {
+            1 => self.kernels.quantise_gated::<i8>(gate, up, &neuron, numbers_mut(out)?),
+            _ => self.kernels.quantise_gated::<i16>(gate, up, &neuron, numbers_mut(out)?),
+        })
     }
 
     /// The neurons at the end; with `peaks` they read shares of these.
