@@ -6,7 +6,7 @@
 //! operations give one after the other. Spike trains and levels of 32 bits have steps of their own.
 
 use crate::jit::dispatch;
-use crate::kernels::{HadamardMatrix, Kernels, NeuronParams, SpikeCount};
+use crate::kernels::{Kernels, NeuronParams, SpikeCount};
 use crate::layout::level_bytes;
 use crate::planner::Planner;
 use crate::step::{Constants, CurveTables, Fault, KernelCall, StepKind, check_finite, numbers, numbers_mut};
@@ -14,7 +14,7 @@ use crate::steps::neuron::neuron_params;
 use crate::steps::scale_shift;
 use snnc_ir::events::Events;
 use snnc_ir::finite::checked_operands;
-use snnc_ir::hadamard::HadamardSize;
+use snnc_ir::hadamard::{HadamardMatrix, HadamardSize};
 use snnc_ir::op::{DenseOp, LevelOp, Op, Pairs, Scalar};
 use snnc_ir::types::{Code, Elem};
 use snnc_ir::{Curve, Diagnostic, Value};
