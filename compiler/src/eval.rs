@@ -5,13 +5,14 @@ use crate::convert::{self, vocabulary};
 use crate::eval_report::{EvalReport, ReferenceKind};
 use crate::evaluate::{Cut, NeuronTotals, TextEvaluation, Window, evaluate_programs};
 use crate::files;
+use crate::first_token::constants_of;
 use crate::front::OnnxOptions;
 use crate::ledger::{self, Ledger, ledger};
 use crate::lints::{coverage, lints};
 use crate::model::{EngineOptions, Loaded, ModelSource};
 use crate::program_lints::{much_worse, program_lints};
 use crate::progress::{Progress, Workers};
-use crate::reading::{TextIds, ids_for};
+use crate::reading::{IdSource, TextIds, ids_for};
 use crate::recall::recall;
 use crate::record::ProgramRecord;
 use crate::rotation::as_calibrated;
@@ -88,9 +89,10 @@ pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<Vec<EvalRe
     if let Some(reference) = &reference {
         same_vocabulary(first, reference)?;
     }
-    let (text, windows) = text_of(first, options)?;
+    let constants = models.iter().find_map(|model| constants_of(&model.source.graph).first().copied());
+    let (text, windows) = text_of(first, constants, options)?;
     for other in others {
-        let (own, own_windows) = text_of(other, options)?;
+        let (own, own_windows) = text_of(other, constants, options)?;
         if (&own.ids, own_windows) != (&text.ids, windows.clone()) {
             let message = format!("reads the text as other tokens than {}", first.path.display());
             let note = "compile both with the same tokenizer and start token, or name a .npy file of ids (--tokens)";
@@ -165,13 +167,18 @@ impl Compared<'_> {
     }
 }
 
-/// The text as a model reads it, and its windows.
-fn text_of(model: &Loaded, options: &EvalOptions) -> Result<(TextIds, Vec<Window>), Diagnostics> {
+/// The text as a model reads it, and its windows. Each begins with `start`, where a program has constants for it.
+fn text_of(model: &Loaded, start: Option<u32>, options: &EvalOptions) -> Result<(TextIds, Vec<Window>), Diagnostics> {
     let tokens = model.tokens_if_any(&options.start)?;
     let text = model.ids(&options.text, tokens.as_ref())?;
     let cut = Cut { length: None, stride: options.stride, windows: options.windows.unwrap_or(usize::MAX) };
     let context = model.source.graph.context as usize;
-    let read = ids_for(&text, context, cut)?;
+    let read = match (start, &text) {
+        (Some(start), IdSource::Text { .. }) if context > 1 => {
+            ids_for(&text, context - 1, cut)?.led_by(start, context - 1, cut)
+        }
+        _ => ids_for(&text, context, cut)?,
+    };
     let windows = read.cut(context, cut);
     Ok((read, windows))
 }

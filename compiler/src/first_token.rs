@@ -8,9 +8,11 @@ use crate::calibrate::TokenWindows;
 use crate::convert::Sample;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::eval::{Evaluator, Memory};
-use snnc_ir::{Builder, Diagnostic, Graph, Value};
+use snnc_ir::op::DenseOp;
+use snnc_ir::tensor::Data;
+use snnc_ir::{Builder, Diagnostic, Graph, Op, Value};
 use snnc_passes::StartRows;
-use snnc_passes::options::{FirstToken, QuantOptions, Thresholds};
+use snnc_passes::options::{FirstToken, QuantOptions};
 use snnc_passes::sites::streams;
 
 /// The tokens whose rows become constants: that of the sample's texts, where it is asked for.
@@ -21,7 +23,7 @@ pub fn chosen(tensor: &Graph, sample: &Sample<'_>, options: &QuantOptions) -> Re
     let start = start_of(sample).filter(|_| !streams(tensor).is_empty());
     match (options.first_token, start) {
         (FirstToken::Computed, _) | (FirstToken::Auto, None) => Ok(Vec::new()),
-        (FirstToken::Auto, Some(_)) if options.thresholds != Thresholds::Fixed => Ok(Vec::new()),
+        (FirstToken::Auto, Some(_)) if !options.thresholds.are_fixed() => Ok(Vec::new()),
         (FirstToken::Auto | FirstToken::Constant, Some(start)) => Ok(vec![start]),
         (FirstToken::Constant, None) => {
             let message = "there is no token that all texts begin with, whose rows could be kept";
@@ -44,8 +46,11 @@ fn start_of(sample: &Sample<'_>) -> Option<u32> {
     }
 }
 
-/// Windows as long as before that begin with `start`.
-pub fn led_by(start: u32, windows: TokenWindows) -> TokenWindows {
+/// Windows as long as before that begin with `start`. Those that are there for their start alone begin within a sentence, where the
+/// second token may have massive activations as well (a full stop behind the start token has, in SmolLM2-135M); they are left out.
+pub fn led_by(start: u32, mut windows: TokenWindows) -> TokenWindows {
+    let longest = windows.iter().map(Vec::len).max().unwrap_or(0);
+    windows.retain(|window| 2 * window.len() > longest);
     let led = |window: Vec<u32>| {
         if window.first() == Some(&start) {
             return window;
@@ -54,6 +59,16 @@ pub fn led_by(start: u32, windows: TokenWindows) -> TokenWindows {
         std::iter::once(start).chain(window.into_iter().take(rest)).collect()
     };
     windows.into_iter().map(led).collect()
+}
+
+/// The tokens whose rows a program keeps.
+pub fn constants_of(program: &Graph) -> Vec<u32> {
+    let node = program.nodes.iter().find(|node| node.op == Op::Dense(DenseOp::AtStart));
+    let ids = node.and_then(|node| program.constant(node.args[3]));
+    match ids.map(|ids| ids.tensor.data()) {
+        Some(Data::I32(ids)) => ids.iter().map(|&id| id as u32).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Rows of the residual stream where these tokens begin a sequence. `None` of none.

@@ -135,6 +135,22 @@ impl TextIds {
     }
 }
 
+impl TextIds {
+    /// The same in windows of at most `length` inputs that each begin with `token` besides.
+    pub fn led_by(self, token: u32, length: usize, cut: Cut) -> Self {
+        let (mut ids, mut windows) = (Vec::new(), Vec::new());
+        for Window { inputs, scored } in self.cut(length, cut) {
+            let own = &self.ids[inputs.start..inputs.end + 1];
+            let more = usize::from(own[0] != token);
+            let begin = ids.len();
+            ids.extend(std::iter::once(token).filter(|_| more == 1).chain(own.iter().copied()));
+            // What the token itself predicts is no part of the text.
+            windows.push(Window { inputs: begin..ids.len() - 1, scored: begin + more + scored - inputs.start });
+        }
+        Self { ids, windows: Some(windows), ..self }
+    }
+}
+
 /// The ids of all of a text.
 ///
 /// # Errors

@@ -10,7 +10,7 @@
 use crate::features::{self, Features};
 use crate::levels::Levels;
 use crate::observed::{Observations, Observed};
-use crate::options::{QuantOptions, Thresholds};
+use crate::options::{QuantOptions, Rotations, Thresholds};
 use crate::shared_channels::SharedChannels;
 use crate::sites::{self, Role, SiteValue};
 use indexmap::IndexMap;
@@ -105,15 +105,22 @@ pub fn fit(graph: &Graph, seen: &Observations, options: &QuantOptions) -> Result
             if let Role::AttentionOut | Role::MlpHidden = site.role {
                 fit.residual = Residual::new(far_outputs(graph, site.value, &fit.scale), levels);
             }
-            if let Op::Dense(DenseOp::RmsNorm { .. }) = graph.node(site.value).op {
+            if let Op::Dense(DenseOp::RmsNorm { heads, .. }) = graph.node(site.value).op {
+                if heads == 1 && options.thresholds == Thresholds::Normal && options.rotate.named().residual {
+                    fit = normal(&fit);
+                }
                 fit.outliers = outliers(&fit.scale, &column_weights(graph, site.value));
             }
             // Neurons with a curve of their own fire by what flows in.
             let curved = matches!(graph.node(site.value).op, Op::Dense(DenseOp::Curve(_)));
             let fires = curved && (time_stepped || options.thresholds == Thresholds::Auto);
             if !matches!(site.role, Role::Query | Role::Key | Role::Value) && !fires {
-                let worth = if options.rotate.names_some() { 1.0 } else { WORTH };
-                by_token(&mut fit, seen, &column_weights(graph, site.value), options.thresholds, worth);
+                let wanted = match options.thresholds {
+                    // Ranges of a sample flatter fixed thresholds, and where channels are alike they gain nothing.
+                    Thresholds::Auto if options.rotate.named() != Rotations::default() => Thresholds::Token,
+                    wanted => wanted,
+                };
+                by_token(&mut fit, seen, &column_weights(graph, site.value), wanted);
             }
             fit
         });
@@ -311,9 +318,9 @@ fn far_outputs(graph: &Graph, site: Value, scale: &[f32]) -> Vec<usize> {
     beyond(&reach)
 }
 
-/// Thresholds for every token where they are asked for, or where fixed ones lose `worth` times as much. Nothing is then clipped.
-fn by_token(fit: &mut QuantParams, seen: &Observed, weight: &[f32], wanted: Thresholds, worth: f32) {
-    if wanted == Thresholds::Fixed {
+/// Thresholds for every token where they are asked for, or where they lose far less than fixed ones. Nothing is then clipped.
+fn by_token(fit: &mut QuantParams, seen: &Observed, weight: &[f32], wanted: Thresholds) {
+    if wanted.are_fixed() {
         return;
     }
     let most = fit.levels.most() as f32;
@@ -332,9 +339,33 @@ fn by_token(fit: &mut QuantParams, seen: &Observed, weight: &[f32], wanted: Thre
     let [even, own] = [of(even), of(scale)];
     let [least, other] = [even.loss(seen, weight), own.loss(seen, weight)];
     let (by_token, loss) = if least < EVEN * other { (even, least) } else { (own, other) };
-    if wanted == Thresholds::Token || fit.loss(seen, weight) > worth * loss {
+    if wanted == Thresholds::Token || fit.loss(seen, weight) > WORTH * loss {
         *fit = by_token;
     }
+}
+
+/// The same levels over what is best of normal numbers with variance 1.
+fn normal(fit: &QuantParams) -> QuantParams {
+    let (width, most) = (fit.scale.len(), fit.levels.most());
+    let scale = vec![normal_reach(most) / most as f32; width];
+    QuantParams { scale, zero_point: vec![0.0; width], bias_correction: vec![0.0; width], ..fit.clone() }
+}
+
+/// How far levels up to `most` either way should reach, so that their mean square error is least for normal numbers with variance 1: 2.6
+/// with 7 levels, 4.4 with 127. What is beyond counts as the largest level.
+fn normal_reach(most: i32) -> f32 {
+    let error = |reach: f64| {
+        let step = reach / f64::from(most);
+        let density = libm::exp(-reach * reach / 2.0) / (2.0 * std::f64::consts::PI).sqrt();
+        let beyond = libm::erfc(reach / std::f64::consts::SQRT_2) / 2.0;
+        step * step / 12.0 + 2.0 * ((1.0 + reach * reach) * beyond - reach * density)
+    };
+    let reaches = (10..=80).map(|tenth| f64::from(tenth) / 10.0);
+    let best = reaches.fold((f64::INFINITY, 1.0), |best, reach| match error(reach) {
+        less if less < best.0 => (less, reach),
+        _ => best,
+    });
+    best.1 as f32
 }
 
 /// How many times as much may be lost where all channels have one scale: weights of eight bits are then nearer.

@@ -219,20 +219,32 @@ pub enum Thresholds {
     Auto,
     /// One per channel, whatever the token: what a neuromorphic chip can run.
     Fixed,
+    /// The same; but behind the norms of a rotated residual stream, where every channel is nearly normal with variance 1 whatever the
+    /// text, they need no calibration.
+    Normal,
     /// One per channel, times one per token: the token's largest magnitude is the largest level.
     Token,
 }
 
 impl Thresholds {
     /// All of them, in the order of the help text.
-    pub const ALL: [Thresholds; 3] = [Thresholds::Auto, Thresholds::Fixed, Thresholds::Token];
+    pub const ALL: [Thresholds; 4] = [Thresholds::Auto, Thresholds::Fixed, Thresholds::Normal, Thresholds::Token];
 
     /// The name that options use.
     pub fn name(self) -> &'static str {
         match self {
             Thresholds::Auto => "auto",
             Thresholds::Fixed => "fixed",
+            Thresholds::Normal => "normal",
             Thresholds::Token => "token",
+        }
+    }
+
+    /// Whether nothing depends on a token's maximum.
+    pub fn are_fixed(self) -> bool {
+        match self {
+            Thresholds::Fixed | Thresholds::Normal => true,
+            Thresholds::Auto | Thresholds::Token => false,
         }
     }
 }
@@ -350,8 +362,11 @@ pub enum Rotate {
 }
 
 impl Rotate {
-    /// Whether something is named to be rotated.
-    pub fn names_some(self) -> bool {
-        matches!(self, Rotate::These(rotations) if rotations != Rotations::default())
+    /// What is named to be rotated.
+    pub fn named(self) -> Rotations {
+        match self {
+            Rotate::Auto => Rotations::default(),
+            Rotate::These(rotations) => rotations,
+        }
     }
 }

@@ -18,7 +18,7 @@ use snnc_passes::fit::{QuantParams, QuantPlan, fit};
 use snnc_passes::levels::Levels;
 use snnc_passes::moments::SiteMoments;
 use snnc_passes::observed::Observations;
-use snnc_passes::options::{Override, QuantOptions, Rotate, Rotations, ZeroPoint};
+use snnc_passes::options::{Override, QuantOptions, ZeroPoint};
 use snnc_passes::quantise::quantise;
 use snnc_passes::sites::{SiteValue, sites};
 use snnc_passes::{Context, front_and_back, run};
@@ -251,10 +251,7 @@ impl Tuner<'_> {
         let quant_plan = fit(self.tensor, self.seen, &options)?;
         let (_, back) = front_and_back();
         let membrane = options.membrane;
-        let rotations = match options.rotate {
-            Rotate::Auto => Rotations::default(),
-            Rotate::These(rotations) => rotations,
-        };
+        let rotations = options.rotate.named();
         let pool = if self.moments.is_empty() { None } else { Some(Arc::new(pool(self.threads)?)) };
         let moments = self.moments.clone();
         let context = Context { rotations, quant_plan, membrane, moments, pool, ..Context::default() };
