@@ -42,6 +42,8 @@ pub struct QuantOptions {
     pub phases: u32,
     /// Weights stay f32, for comparison: what reads levels then multiplies.
     pub exact_weights: bool,
+    /// Weights are of 4 bits, and so many inputs share a multiplier; without it they are int8.
+    pub weight_group: Option<u16>,
     /// How weights are rounded.
     pub rounding: Rounding,
     /// Whether the embedding keeps its table where it might read a tied head's weight.
@@ -74,6 +76,7 @@ impl QuantOptions {
             attention: Some(Ssa::Ttfs { phases: PHASES }),
             phases: PHASES,
             exact_weights: false,
+            weight_group: None,
             rounding: Rounding::default(),
             own_embedding: false,
             rotate: Rotate::default(),
