@@ -417,6 +417,42 @@ mod tests {
         }
     }
 
+    /// A projection with a weight of 4 bits in groups, whose last group and last panel are short.
+    fn grouped() -> Graph {
+        let text = "snnc 3 spiking context=8
+weight @table : f32[4,9] = fill(seed=1)
+weight @gain : f32[9] = fill(value=3)
+weight @offset : f32[9] = fill(seed=9)
+weight @w : i4<8>[9,3] = fill(seed=5)
+weight @narrow : f32[3] = fill(seed=13)
+%0 = tokens : i32[tokens]
+%1 = embed(%0, @table) : f32[tokens,9]
+%2 = fire[binary,3](%1, @gain, @offset) : spike<binary,3>[tokens,9]
+%3 = synapse(%2, @w) : current<binary,3>[tokens,3]
+%4 = decode(%3) : i32[tokens,3]
+%5 = scale_shift(%4, @narrow, @narrow) : f32[tokens,3]
+output y = %5";
+        text::parse_filled(text, &|name, _, _| Err(format!("no rule for @{name}"))).expect("a program").graph
+    }
+
+    #[test]
+    fn weights_in_groups_are_read_back_and_checked() {
+        let bytes = written(&File::new(grouped()));
+        let again = read(shared(&bytes)).expect("it was written");
+        assert_eq!((written(&again), again.graph.weights[3].tensor.as_groups().is_some()), (bytes, true));
+        let damaged = |at: usize, byte: u8| {
+            let mut graph = grouped();
+            let (bytes, _) = graph.weights[3].tensor.as_groups().expect("groups");
+            let mut bytes = bytes.to_vec();
+            bytes[at] = byte;
+            graph.weights[3].tensor = Arc::new(Tensor::new(vec![9, 3], Data::Groups { bytes: bytes.into(), group: 8 }));
+            message(&written(&File::new(graph)))
+        };
+        // The first output beyond the last, and -128.
+        assert!(damaged(3, 1).contains("what panels have beyond the weight is not zero"));
+        assert!(damaged(1, 0x80).contains("its multipliers should lie within -127 and 127"));
+    }
+
     #[test]
     fn weights_are_views_of_the_file() {
         let bytes = shared(&written(&sample()));
