@@ -19,6 +19,7 @@ mod event_list;
 mod exponential;
 mod float_lanes;
 mod gated_neuron;
+mod grouped;
 mod hadamard;
 mod level;
 mod linear;
