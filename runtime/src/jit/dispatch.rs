@@ -239,14 +239,34 @@ pub fn by_rows<Y: Send>(
     width: usize,
     work: impl Fn(usize, &mut [Y]) -> Result<SpikeCount, Fault> + Sync,
 ) -> Result<SpikeCount, Fault> {
+    let nothing: &mut [u8] = &mut [];
+    by_rows_of_two(pool, (y, width), (nothing, 0), |first, y, _| work(first, y))
+}
+
+/// The same with two results, each with the width of its rows.
+///
+/// # Errors
+/// The first of any part.
+pub fn by_rows_of_two<Y: Send, Z: Send>(
+    pool: &Pool,
+    (y, width): (&mut [Y], usize),
+    (mut z, z_width): (&mut [Z], usize),
+    work: impl Fn(usize, &mut [Y], &mut [Z]) -> Result<SpikeCount, Fault> + Sync,
+) -> Result<SpikeCount, Fault> {
     let rows = y.len() / width;
     if rows < TOKENS || pool.threads() == 1 {
-        return work(0, y);
+        return work(0, y, z);
     }
     let part = rows.div_ceil(pool.threads());
     let done = Mutex::new(Ok(SpikeCount::default()));
-    pool.each(y.chunks_mut(part * width).enumerate().collect(), |(i, y): (usize, &mut [Y])| {
-        let more = work(i * part, y);
+    let mut parts = Vec::with_capacity(pool.threads());
+    for (i, y) in y.chunks_mut(part * width).enumerate() {
+        let (mine, rest) = z.split_at_mut(y.len() / width * z_width);
+        z = rest;
+        parts.push((i * part, y, mine));
+    }
+    pool.each(parts, |(first, y, z): (usize, &mut [Y], &mut [Z])| {
+        let more = work(first, y, z);
         let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
         *done = done.and_then(|mut all| {
             all += more?;

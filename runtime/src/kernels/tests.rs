@@ -942,3 +942,96 @@ fn instruction_sets_are_named() {
     assert_eq!(Isa::from_name("sse9"), Err("SNNC_ISA is `sse9`; it can be `portable`, `avx2`, `avx512`".to_owned()));
     assert!(Isa::best().is_available());
 }
+
+/// Sums times a number of their row: as scale and shift, product, scale and shift and addition are one after the other, signs of
+/// zeros included.
+#[test]
+fn sums_times_a_number_of_their_row() {
+    for d in [1, 16, 37, 80] {
+        let mut numbers = SeededNumbers(d as u64);
+        let rows = 3;
+        let sums: Vec<i32> = numbers.many(rows * d, |n| if n.next() % 4 == 0 { 0 } else { n.level(90_000) });
+        let some = |n: &mut SeededNumbers| [0.0, -0.0, n.f32(), 0.001 * n.f32()][n.next() as usize % 4];
+        let [gain, offset, then_gain, then_offset] = [0, 1, 2, 3].map(|_| numbers.many(d, some));
+        let (by, residual) = ([0.5, -3.0, 1e-3], numbers.many(rows * d, some));
+        let scaled: Vec<f32> =
+            (0..rows * d).map(|i| (sums[i] as f32 * gain[i % d] + offset[i % d]) * by[i / d]).collect();
+        let shifted: Vec<f32> = (0..rows * d).map(|i| scaled[i] * then_gain[i % d] + then_offset[i % d]).collect();
+        let plus = |x: &[f32]| x.iter().zip(&residual).map(|(x, r)| x + r).collect::<Vec<f32>>();
+        let plain = ScaledRows { scale: [&gain, &offset], shift: None };
+        let shift = ScaledRows { shift: Some([&then_gain, &then_offset]), ..plain };
+        for kernels in isas() {
+            for (rows, want) in [(plain, &scaled), (shift, &shifted)] {
+                let mut y = vec![f32::NAN; want.len()];
+                kernels.scaled_sums(&sums, &rows, &by, None, &mut y);
+                assert_eq!(bits(&y), bits(want), "{:?} {d}", kernels.isa());
+                kernels.scaled_sums(&sums, &rows, &by, Some(&residual), &mut y);
+                assert_eq!(bits(&y), bits(&plus(want)), "{:?} {d}", kernels.isa());
+            }
+        }
+    }
+}
+
+#[test]
+fn peaks_of_rows() {
+    for d in [1, 16, 37, 80] {
+        let mut x = SeededNumbers(d as u64).many(4 * d, |n| n.f32() - 1.0);
+        x[2 * d..3 * d].fill(-0.0);
+        x[3 * d..].iter_mut().for_each(|x| *x = 1e-40);
+        let most = |row: &[f32]| row.iter().fold(0f32, |most, x| if most < x.abs() { x.abs() } else { most });
+        let want: Vec<f32> = x.chunks(d).map(most).map(|most| if most == 0.0 { 1.0 } else { most }).collect();
+        assert_eq!(want[2], 1.0);
+        for kernels in isas() {
+            let mut y = [0.0; 4];
+            assert!(kernels.row_max_abs(&x, d, &mut y));
+            assert_eq!(bits(&y), bits(&want), "{:?} {d}", kernels.isa());
+            for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN] {
+                let mut x = x.clone();
+                x[3 * d - 1] = bad;
+                assert!(!kernels.row_max_abs(&x, d, &mut y), "{:?} {d} {bad}", kernels.isa());
+            }
+        }
+    }
+}
+
+/// Levels of shares are those of quotients: everywhere between two levels and next to it, of peaks at both ends of numbers.
+#[test]
+fn levels_of_shares_are_those_of_quotients() {
+    for (d, levels, peak) in
+        [(1, 127, 3.0), (37, 127, 0.7), (96, 9, 1e-3), (80, 127, 1e38), (80, 127, 1e-42), (640, 16_383, 41.0)]
+    {
+        let mut numbers = SeededNumbers(d as u64);
+        let rows = 40;
+        let mut x = numbers.many(rows * d, |n| {
+            // Half way between two levels, or some steps of the last bit off.
+            let half = (n.level(levels) as f32 + 0.5) / levels as f32 * peak;
+            let off = n.next() as u32 % 9;
+            match n.next() % 4 {
+                0 => n.f32() / 2.0 * peak,
+                _ => f32::from_bits(half.to_bits().saturating_add(off).saturating_sub(4)),
+            }
+        });
+        x.iter_mut().for_each(|x| *x = x.clamp(-peak, peak));
+        x.chunks_mut(d).for_each(|row| row[d / 2] = peak);
+        let peaks = vec![peak; rows];
+        let plain = (vec![levels as f32; d], vec![0.0; d]);
+        let other = (numbers.many(d, |n| n.f32() * levels as f32), numbers.many(d, |n| 40.0 * n.f32()));
+        for (gain, offset) in [plain, other] {
+            let count = Some(Code::Binary);
+            let neuron = NeuronParams { levels, activation: None, gain: &gain, offset: &offset, count };
+            for kernels in isas() {
+                let mut quotients = vec![f32::NAN; x.len()];
+                kernels.scale_rows(&x, &peaks, d, true, &mut quotients);
+                let (mut want, mut y) = (vec![0i16; x.len()], vec![1i16; x.len()]);
+                let fired = kernels.quantise(&quotients, &neuron, &mut want);
+                assert_eq!(kernels.quantise_shares(&x, &peaks, &neuron, &mut y), fired, "{:?} {d}", kernels.isa());
+                assert_eq!(y, want, "{:?} {d}", kernels.isa());
+                if levels <= 127 {
+                    let mut y = vec![1i8; x.len()];
+                    assert_eq!(kernels.quantise_shares(&x, &peaks, &neuron, &mut y), fired);
+                    assert!(y.iter().map(|&y| i16::from(y)).eq(want.iter().copied()), "{:?} {d}", kernels.isa());
+                }
+            }
+        }
+    }
+}
