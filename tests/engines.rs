@@ -35,8 +35,9 @@ fn check(config: Gpt2Config, code: Code, steps: u16) {
 #[test]
 fn threads() {
     let config = Gpt2Config { width: 96, heads: 3, vocabulary: 1200, context: 160, ..Gpt2Config::TINY };
-    for steps in [7, 9] {
-        let stepped = spiking(imported(&config), Levels { code: Code::Binary, steps });
+    for (steps, weight_group) in [(7, None), (9, None), (7, Some(32)), (9, Some(32))] {
+        let levels = Levels { code: Code::Binary, steps };
+        let stepped = converted(imported(&config), QuantOptions { weight_group, ..QuantOptions::uniform(levels) });
         for graph in [collapse(&stepped).unwrap(), stepped] {
             let ids = ids(140, config.vocabulary);
             let calls: Vec<&[u32]> = [&ids[..100], &ids[100..101], &ids[101..139], &ids[139..]].to_vec();
@@ -116,6 +117,35 @@ output logits = %6
     }
 }
 
+/// Weights of 4 bits in groups: levels of 8, 16 and 32 bits, spikes of both codes, sums that several products share, neurons
+/// of the timestep, thresholds for every token, outlier channels, widths that groups do not divide.
+#[test]
+fn weights_of_four_bits() {
+    let outliers = Gpt2Config { outliers: 2, width: 36, ..TINY };
+    let wider = Gpt2Config { width: 320, heads: 5, layers: 1, ..TINY };
+    for (config, group, code, steps, thresholds) in [
+        (TINY, 32, Code::Binary, 7, Thresholds::Fixed),
+        (TINY, 16, Code::Unary, 6, Thresholds::Token),
+        (TINY, 8, Code::Binary, 9, Thresholds::Token),
+        (outliers, 32, Code::Binary, 7, Thresholds::Token),
+        (wider, 32, Code::Binary, 16, Thresholds::Fixed),
+    ] {
+        let levels = Levels { code, steps };
+        let quant_options = QuantOptions { thresholds, weight_group: Some(group), ..QuantOptions::uniform(levels) };
+        let graph = converted(imported(&config), quant_options);
+        let grouped = graph.weights.iter().filter(|weight| weight.tensor.as_groups().is_some()).count();
+        assert!(grouped > 6 * config.layers, "{grouped} weights of 4 bits");
+        check_graph(&format!("i4:{group} {code:?} {steps}"), &graph, config.vocabulary);
+    }
+    for membrane in [Membrane::IF, Membrane::ST_BIF] {
+        let levels = Levels { code: Code::Unary, steps: 6 };
+        let quant_options =
+            QuantOptions { membrane: Some(membrane), weight_group: Some(32), ..QuantOptions::uniform(levels) };
+        let graph = converted(imported(&TINY), quant_options);
+        check_forms("i4:32 in time", &[("stepped", &graph)], TINY.vocabulary);
+    }
+}
+
 /// Sites with levels of their own, some of 16 bits, and sites that stay dense.
 #[test]
 fn sites_differ() {
@@ -182,6 +212,157 @@ fn thresholds_and_outliers() {
     let levels = Levels { code: Code::Unary, steps: 6 };
     let quant_options = QuantOptions { membrane, thresholds: Thresholds::Token, ..QuantOptions::uniform(levels) };
     check_forms("prompt", &[("stepped", &converted(imported(&outliers), quant_options))], outliers.vocabulary);
+}
+
+/// A network in the text form whose every projection reads levels with thresholds of their tokens.
+struct TokenThresholds {
+    lines: String,
+    values: usize,
+}
+
+impl TokenThresholds {
+    fn add(&mut self, op: &str, ty: &str) -> String {
+        let name = format!("%{}", self.values);
+        self.lines += &format!("{name} = {op} : {ty}\n");
+        self.values += 1;
+        name
+    }
+
+    /// The train of a value, and the peaks of its rows.
+    fn site(&mut self, x: &str, width: usize, steps: u16) -> [String; 2] {
+        let reals = format!("f32[tokens,{width}]");
+        let x = self.add(&format!("scale_shift({x}, @gain{width}, @zero{width})"), &reals);
+        let peak = self.add(&format!("row_max_abs({x})"), "f32[tokens,1]");
+        let share = self.add(&format!("div({x}, {peak})"), &reals);
+        let fire = format!("fire[binary,{steps}]({share}, @most{width}, @zero{width})");
+        [self.add(&fire, &format!("spike<binary,{steps}>[tokens,{width}]")), peak]
+    }
+
+    /// A projection's sums times the peaks; and with `shift` what is behind them.
+    fn product(&mut self, site: &[String; 2], steps: u16, w: &str, outputs: usize, shift: bool) -> String {
+        let reals = format!("f32[tokens,{outputs}]");
+        let [train, peak] = site;
+        let current = format!("current<binary,{steps}>[tokens,{outputs}]");
+        let current = self.add(&format!("synapse({train}, @{w})"), &current);
+        let sums = self.add(&format!("decode({current})"), &format!("i32[tokens,{outputs}]"));
+        let scaled = self.add(&format!("scale_shift({sums}, @scale{outputs}, @zero{outputs})"), &reals);
+        let product = self.add(&format!("mul({scaled}, {peak})"), &reals);
+        if !shift {
+            return product;
+        }
+        self.add(&format!("scale_shift({product}, @one{outputs}, @bias{outputs})"), &reals)
+    }
+
+    fn fire(&mut self, x: &str, width: usize) -> String {
+        let ty = format!("spike<binary,7>[tokens,{width}]");
+        self.add(&format!("fire[binary,7]({x}, @sharp{width}, @bias{width})"), &ty)
+    }
+
+    /// Attention, and a gated hidden layer; levels of sites in so many timesteps. A hidden layer that is not `turned` has fixed
+    /// thresholds.
+    fn network(steps: u16, turned: bool) -> String {
+        let mut n = Self { lines: String::new(), values: 0 };
+        let reals = "f32[tokens,24]";
+        let ids = n.add("tokens", "i32[tokens]");
+        let positions = n.add("positions", "i32[tokens]");
+        let turns = n.add(&format!("embed({positions}, @turns)"), "f32[tokens,4]");
+        let residual = n.add(&format!("embed({ids}, @table)"), reals);
+        let norm = n.add(&format!("rms_norm[eps=1e-5]({residual})"), reals);
+        let site = n.site(&norm, 24, steps);
+        let [q, k] = ["q", "k"].map(|w| {
+            let x = n.product(&site, steps, w, 24, true);
+            let x = n.add(&format!("rotary[heads=2,pairs=half]({x}, {turns})"), reals);
+            n.fire(&x, 24)
+        });
+        let v = n.product(&site, steps, "v", 24, false);
+        let v = n.fire(&v, 24);
+        let attention = n.add(&format!("ssa[ttfs,heads=2,phases=8]({q}, {k}, {v}, @slope)"), reals);
+        let site = n.site(&attention, 24, steps);
+        let out = n.product(&site, steps, "o", 24, true);
+        let residual = n.add(&format!("add({residual}, {out})"), reals);
+        let centred = n.add(&format!("centre({residual})"), reals);
+        let norm = n.add(&format!("rms_norm[eps=1e-5]({centred})"), reals);
+        let site = n.site(&norm, 24, steps);
+        let [gate, up] = ["gate", "up"].map(|w| n.product(&site, steps, w, 48, turned));
+        let site = if turned {
+            let hidden = n.add(&format!("gated[silu]({gate}, {up})"), "f32[tokens,48]");
+            let hidden = n.add(&format!("hadamard[order=12,power=1]({hidden})"), "f32[tokens,48]");
+            n.site(&hidden, 48, steps)
+        } else {
+            let constants = "@one48, @bias48, @sharp48, @zero48";
+            let hidden = format!("gated_fire[binary,{steps},silu]({gate}, {up}, {constants})");
+            [n.add(&hidden, &format!("spike<binary,{steps}>[tokens,48]")), site[1].clone()]
+        };
+        let down = n.product(&site, steps, "down", 24, true);
+        let residual = n.add(&format!("add({down}, {residual})"), reals);
+        let norm = n.add(&format!("rms_norm[eps=1e-5]({residual})"), reals);
+        let site = n.site(&norm, 24, steps);
+        let logits = n.product(&site, steps, "head", 70, true);
+        format!("snnc 3 spiking context=32\n{}{}output logits = {logits}\n", Self::weights(&n.lines), n.lines)
+    }
+
+    /// Those that are used.
+    fn weights(lines: &str) -> String {
+        let mut text = String::from(
+            "weight @table : f32[70,24] = fill(seed=1)
+weight @turns : f32[32,4] = fill(seed=2)
+weight @slope : f32[2] = [0.001, 0.002]
+",
+        );
+        for (i, name) in ["q", "k", "v", "o"].into_iter().enumerate() {
+            text += &format!("weight @{name} : i8[24,24] = fill(seed={})\n", 3 + i);
+        }
+        for (name, sizes) in [("gate", "24,48"), ("up", "24,48"), ("down", "48,24"), ("head", "24,70")] {
+            text += &format!("weight @{name} : i8[{sizes}] = fill(seed={})\n", 10 + name.len());
+        }
+        for width in [24, 48, 70] {
+            for (name, rule) in [
+                ("gain", "fill(seed=20, low=1, high=5)"),
+                ("zero", "fill(value=0)"),
+                ("most", "fill(value=127)"),
+                ("scale", "fill(value=0.0001)"),
+                ("one", "fill(value=1)"),
+                ("bias", "fill(seed=21)"),
+                ("sharp", "fill(value=50)"),
+            ] {
+                text += &format!("weight @{name}{width} : f32[{width}] = {rule}\n");
+            }
+        }
+        let used = |line: &&str| {
+            let name = line.split(' ').nth(1).unwrap();
+            [",", ")"].iter().any(|end| lines.contains(&format!("{name}{end}")))
+        };
+        text.lines().filter(used).map(|line| format!("{line}\n")).collect()
+    }
+}
+
+/// Thresholds of tokens at every site: behind norms, attention and a hidden layer that is turned. Peaks come with what they are
+/// the peaks of, products of sums with peaks are one pass.
+#[test]
+fn thresholds_of_tokens_run_in_chains() {
+    let (levels, wide) = ("row_max_abs > div > quant", "row_max_abs > div");
+    for (steps, turned, peaks) in
+        [(7, true, levels), (7, false, levels), (9, true, levels), (10, false, levels), (16, true, wide)]
+    {
+        let text = TokenThresholds::network(steps, turned);
+        let read = snnc::opt::read(&text, &[]).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        assert_eq!(verify::verify(&read.graph), Ok(()));
+        check_graph(&format!("T = {steps}"), &read.graph, 70);
+        let collapsed = collapse(&read.graph).unwrap();
+        check_batch(&format!("T = {steps}"), &collapsed, 70);
+        let plan = Program::new(Arc::new(collapsed), &options(Engine::Jit)).unwrap().explain();
+        let steps = |name: &str| plan.lines().filter(|line| line.contains(&format!("kernel {name}"))).count();
+        assert_eq!(steps("row_max_abs ") + steps("div ") + steps("mul "), 0, "{plan}");
+        assert_eq!(steps(&format!("rms_norm > scale_shift > {peaks}")), 2, "{plan}");
+        assert_eq!(steps(&format!("centre > rms_norm > scale_shift > {peaks}")), 1, "{plan}");
+        assert_eq!(steps(&format!("scale_shift > {peaks}")), 1, "{plan}");
+        assert_eq!(steps("scale_shift > mul > scale_shift > rotary > quant"), 2, "{plan}");
+        assert_eq!(steps("scale_shift > mul > quant"), 1, "{plan}");
+        assert_eq!(steps("scale_shift > mul > scale_shift > add"), 2, "{plan}");
+        let hidden = format!("scale_shift > mul > scale_shift > gated > hadamard > scale_shift > {peaks}");
+        let hidden = if turned { &hidden } else { "scale_shift > mul > gated_quant" };
+        assert_eq!(steps(hidden), 1, "{plan}");
+    }
 }
 
 /// Levels of 17 bits, sums of attention in 64, and products that share their inputs: all timesteps that a code has.

@@ -34,6 +34,8 @@ pub struct Step {
     pub inputs: Vec<usize>,
     pub constants: Vec<WeightId>,
     pub out: usize,
+    /// The buffer of a second result.
+    pub also: Option<usize>,
     pub rows: RowSet,
 }
 
@@ -71,13 +73,14 @@ impl Plan {
             let rows = if step.rows == RowSet::Wanted { " (wanted rows)" } else { "" };
             let inputs: Vec<String> =
                 step.inputs.iter().map(|&input| format!("@{}", self.buffers[input].offset)).collect();
+            let also = step.also.map_or(String::new(), |also| format!(" and @{}", self.buffers[also].offset));
             let kind = match step.kind.form(wide) {
                 StepForm::Kernel => "kernel",
                 StepForm::Code => "code",
                 StepForm::Loop => "loop",
             };
             text += &format!(
-                "{i:4}  {:<28} {:<32} @{:<9} <- {:<20} {kind} {}{rows}  {}\n",
+                "{i:4}  {:<28} {:<32} @{:<9} <- {:<20} {kind} {}{also}{rows}  {}\n",
                 graph.node(step.node).op.to_string(),
                 buffer.ty.to_string(),
                 buffer.offset,

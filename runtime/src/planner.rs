@@ -26,8 +26,8 @@ pub struct Planner<'g> {
     late: Vec<bool>,
     /// By node: whether its numbers may not be finite.
     pub unproven: Vec<bool>,
-    /// Norms that no later operation runs, in ascending order.
-    pub norms_alone: Vec<Value>,
+    /// By node: the operation that runs it as well, in the same chain.
+    pub chained: Vec<Option<Value>>,
     /// By buffer: the steps that write it first and read it last.
     lives: Vec<[usize; 2]>,
     plan: Plan,
@@ -47,8 +47,8 @@ impl<'g> Planner<'g> {
         };
         let decoded = vec![None; graph.nodes.len()];
         let late = leads_to_no_state(graph);
-        let (users, unproven, norms_alone) = (graph.users(), unproven(graph), Vec::new());
-        Self { graph, decoded, users, late, unproven, norms_alone, lives: Vec::new(), plan }
+        let (users, unproven, chained) = (graph.users(), unproven(graph), vec![None; graph.nodes.len()]);
+        Self { graph, decoded, users, late, unproven, chained, lives: Vec::new(), plan }
     }
 
     /// Gives every buffer its place in the arena.
@@ -144,7 +144,22 @@ impl<'g> Planner<'g> {
         }
         let now = self.plan.steps.len();
         buffers.iter().for_each(|&buffer| self.lives[buffer][1] = now);
-        self.plan.steps.push(Step { node: at, kind: Box::new(kind), inputs: buffers, constants: weights, out, rows });
+        let kind = Box::new(kind);
+        self.plan.steps.push(Step { node: at, kind, inputs: buffers, constants: weights, out, also: None, rows });
+        Ok(())
+    }
+
+    /// Says that the last step has the value `of` as its second result, on the same rows.
+    ///
+    /// # Errors
+    /// It is not rows, or there is no step.
+    pub fn also(&mut self, of: Value) -> Result<(), Diagnostic> {
+        let buffer = self.buffer(of, self.graph.ty(of))?;
+        let Some(step) = self.plan.steps.last_mut() else { return Err(self.misfit(of, "no step makes it")) };
+        step.also = Some(buffer);
+        let now = self.plan.steps.len() - 1;
+        self.lives[buffer] = [now, now];
+        self.plan.of[of.index()] = Some(buffer);
         Ok(())
     }
 

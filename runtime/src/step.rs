@@ -187,6 +187,9 @@ impl<'a> Constants<'a> {
         if tensor.sizes() != [inputs, outputs] {
             return Err(Fault::Misfit);
         }
+        if let Some((bytes, sizes)) = tensor.as_groups() {
+            return Ok(Panels::of_groups(bytes, sizes));
+        }
         Ok(Panels::new(tensor.as_panels().ok_or(Fault::Misfit)?, inputs, outputs))
     }
 }
@@ -201,6 +204,8 @@ pub struct KernelCall<'a> {
     /// Rows of operands as they lie in memory.
     pub inputs: [&'a [u8]; 3],
     pub out: &'a mut [u8],
+    /// Rows of its second result, if it has one.
+    pub also: &'a mut [u8],
     /// Whether the neurons that emit the levels it reads have counted their spikes.
     pub counted: bool,
     pub events: &'a mut Events,

@@ -43,13 +43,13 @@ pub fn matmul_int(
 ) -> MatmulCounts {
     let rows = x.len() / w.inputs();
     if rows < TOKENS {
-        let strategy = Strategy::cheapest(kernels, costs, x, w.inputs());
+        let strategy = Strategy::cheapest(kernels, costs, x, w);
         by_outputs(pool, rows, w, y, |w, y| strategy.run(kernels, x, w, y));
         return strategy.done;
     }
     let done = Mutex::new(MatmulCounts::default());
     by_tokens(pool, x, w, y, |x, y| {
-        let strategy = Strategy::cheapest(kernels, costs, x, w.inputs());
+        let strategy = Strategy::cheapest(kernels, costs, x, w);
         strategy.run(kernels, x, w, y);
         *done.lock().unwrap_or_else(PoisonError::into_inner) += strategy.done;
     });
@@ -64,9 +64,12 @@ struct Strategy {
 }
 
 impl Strategy {
-    fn cheapest(kernels: Kernels, costs: &KernelCosts, x: &[i8], inputs: usize) -> Self {
+    /// Weights of 4 bits are read whole: eight inputs of an output lie together.
+    fn cheapest(kernels: Kernels, costs: &KernelCosts, x: &[i8], w: Panels<'_>) -> Self {
+        let inputs = w.inputs();
         let (tokens, fired) = (x.len() / inputs, kernels.count_nonzero(x));
-        let sparse = costs.prefers_sparse(tokens, inputs, fired).then(|| kernels.event_list(x, inputs, inputs));
+        let prefers_sparse = w.grouped().is_none() && costs.prefers_sparse(tokens, inputs, fired);
+        let sparse = prefers_sparse.then(|| kernels.event_list(x, inputs, inputs));
         let done = if sparse.is_some() {
             MatmulCounts { sparse: tokens as u64, fired: fired as u64, rows: fired as u64, ..MatmulCounts::default() }
         } else {
@@ -236,14 +239,34 @@ pub fn by_rows<Y: Send>(
     width: usize,
     work: impl Fn(usize, &mut [Y]) -> Result<SpikeCount, Fault> + Sync,
 ) -> Result<SpikeCount, Fault> {
+    let nothing: &mut [u8] = &mut [];
+    by_rows_of_two(pool, (y, width), (nothing, 0), |first, y, _| work(first, y))
+}
+
+/// The same with two results, each with the width of its rows.
+///
+/// # Errors
+/// The first of any part.
+pub fn by_rows_of_two<Y: Send, Z: Send>(
+    pool: &Pool,
+    (y, width): (&mut [Y], usize),
+    (mut z, z_width): (&mut [Z], usize),
+    work: impl Fn(usize, &mut [Y], &mut [Z]) -> Result<SpikeCount, Fault> + Sync,
+) -> Result<SpikeCount, Fault> {
     let rows = y.len() / width;
     if rows < TOKENS || pool.threads() == 1 {
-        return work(0, y);
+        return work(0, y, z);
     }
     let part = rows.div_ceil(pool.threads());
     let done = Mutex::new(Ok(SpikeCount::default()));
-    pool.each(y.chunks_mut(part * width).enumerate().collect(), |(i, y): (usize, &mut [Y])| {
-        let more = work(i * part, y);
+    let mut parts = Vec::with_capacity(pool.threads());
+    for (i, y) in y.chunks_mut(part * width).enumerate() {
+        let (mine, rest) = z.split_at_mut(y.len() / width * z_width);
+        z = rest;
+        parts.push((i * part, y, mine));
+    }
+    pool.each(parts, |(first, y, z): (usize, &mut [Y], &mut [Z])| {
+        let more = work(first, y, z);
         let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
         *done = done.and_then(|mut all| {
             all += more?;

@@ -17,6 +17,7 @@ use cranelift_module::FuncId;
 use memmap2::MmapMut;
 use snnc_ir::{Diagnostic, ErrorCode};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Mutex;
 
 type Forward = extern "C" fn(*mut Frame, *const StepRecord) -> i64;
@@ -122,19 +123,27 @@ fn operands<'a>(frame: &'a Frame, plan: &Plan, step: &Step, first: usize, rows: 
         (range.end <= plan.arena_bytes).then_some(range)
     };
     let out = range(&plan.buffers[step.out])?;
+    let also = step.also.map_or(Some(0..0), |also| range(&plan.buffers[also]))?;
+    let apart = |a: &Range<usize>, b: &Range<usize>| a.end <= b.start || b.end <= a.start;
+    if !apart(&out, &also) {
+        return None;
+    }
     let mut inputs: [&[u8]; 3] = [&[]; 3];
     for (slice, &input) in inputs.iter_mut().zip(&step.inputs) {
         let input = range(&plan.buffers[input])?;
-        if input.start < out.end && out.start < input.end {
+        if !apart(&input, &out) || !apart(&input, &also) {
             return None;
         }
-        // SAFETY: the range is within the arena, which the frame's engine owns, and nothing writes there meanwhile: the one
-        // range being written is disjoint, as just checked. Any test of a program with a kernel would notice.
+        // SAFETY: the range is within the arena, which the frame's engine owns, and nothing writes there meanwhile: the ranges
+        // being written are disjoint, as just checked. Any test of a program with a kernel would notice.
         *slice = unsafe { std::slice::from_raw_parts(frame.arena.add(input.start), input.len()) };
     }
-    // SAFETY: as above; it is the only mutable slice, and disjoint from the others.
-    let out = unsafe { std::slice::from_raw_parts_mut(frame.arena.add(out.start), out.len()) };
-    Some(Operands { inputs, out })
+    // SAFETY: as above; the two mutable slices are disjoint from each other and from the others.
+    let (out, also) = unsafe {
+        let slice = |range: Range<usize>| std::slice::from_raw_parts_mut(frame.arena.add(range.start), range.len());
+        (slice(out), slice(also))
+    };
+    Some(Operands { inputs, out, also })
 }
 
 /// An engine's arena: zeroed, aligned to pages, and not touched before it is used.

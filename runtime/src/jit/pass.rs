@@ -38,6 +38,8 @@ pub struct ForwardPass<'a> {
 pub struct Operands<'a> {
     pub inputs: [&'a [u8]; 3],
     pub out: &'a mut [u8],
+    /// Of the step's second result, if it has one.
+    pub also: &'a mut [u8],
 }
 
 /// Runs the kernel of step `i` on its operands' rows, which begin at row `first` of the chunk.
@@ -56,6 +58,7 @@ pub fn run_step(pass: &mut ForwardPass<'_>, i: usize, operands: Operands<'_>, fi
         code: pass.loops[i].as_ref(),
         inputs: operands.inputs,
         out: operands.out,
+        also: operands.also,
         counted: pass.emitters[i].is_some(),
         events: &mut pass.events[i],
         taken: &mut pass.taken[i],
@@ -75,7 +78,7 @@ fn attend(pass: &mut ForwardPass<'_>, i: usize, operands: Operands<'_>) -> Resul
     let step = &pass.plan.steps[i];
     let soon = soon(pass, i);
     let rows: usize = pass.spans.iter().map(|span| span.tokens.len()).sum();
-    let Operands { mut inputs, mut out } = operands;
+    let Operands { mut inputs, mut out, .. } = operands;
     let bytes = inputs.map(|rows_of| rows_of.len() / rows);
     let out_bytes = out.len() / rows;
     for span in pass.spans {

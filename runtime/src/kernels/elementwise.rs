@@ -55,13 +55,53 @@ pub(super) fn scale_shift<X: Potential>(
     }
 }
 
+/// The constants of sums that are multiplied by a number of their row: `(x * gain + offset) * by`, and with `shift` then once
+/// more `* gain + offset`. Each is of a number per channel.
+#[derive(Clone, Copy, Debug)]
+pub struct ScaledRows<'a> {
+    pub scale: [&'a [f32]; 2],
+    pub shift: Option<[&'a [f32]; 2]>,
+}
+
+/// Sums with a scale, times a number of their row; what is behind that, and what is added last, if something is.
+#[inline(always)]
+pub(super) fn scaled_sums(x: &[i32], rows: &ScaledRows<'_>, by: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
+    let [gain, offset] = rows.scale;
+    let d = gain.len();
+    check_rows(x.len(), d, y.len());
+    assert!(offset.len() == d && by.len() == x.len() / d, "an offset for each channel, a number for each row");
+    for (i, (x, y)) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)).enumerate() {
+        let by = by[i];
+        let channels = x.iter().zip(gain.iter().zip(offset));
+        let scaled = channels.map(|(&x, (&gain, &offset))| (x as f32 * gain + offset) * by);
+        match (rows.shift, residual) {
+            (None, None) => y.iter_mut().zip(scaled).for_each(|(y, x)| *y = x),
+            (None, Some(residual)) => {
+                y.iter_mut().zip(scaled).zip(&residual[i * d..][..d]).for_each(|((y, x), &r)| *y = x + r);
+            }
+            (Some([gain, offset]), None) => {
+                let shift = gain[..d].iter().zip(&offset[..d]);
+                y.iter_mut().zip(scaled).zip(shift).for_each(|((y, x), (&gain, &offset))| *y = x * gain + offset);
+            }
+            (Some([gain, offset]), Some(residual)) => {
+                let shift = gain[..d].iter().zip(&offset[..d]);
+                let channels = y.iter_mut().zip(scaled).zip(shift).zip(&residual[i * d..][..d]);
+                channels.for_each(|(((y, x), (&gain, &offset)), &r)| *y = x * gain + offset + r);
+            }
+        }
+    }
+}
+
 /// The largest magnitude of every row, 1 where all are 0; whether all were finite.
 #[inline(always)]
 pub(super) fn row_max_abs(x: &[f32], d: usize, y: &mut [f32]) -> bool {
     assert!(d > 0 && x.len() == d * y.len(), "a number for each row");
     let mut rows = x.chunks_exact(d).zip(y);
     rows.all(|(x, y)| {
-        let most = x.iter().fold(0f32, |most, x| if most < x.abs() { x.abs() } else { most });
+        // Without the sign, bits of floats are in the order of their magnitudes: infinity and NaN are the largest. Integers,
+        // because their maximum is the same in any order, so that vectors find it.
+        let most = x.iter().fold(0, |most: i32, x| most.max((x.to_bits() & (u32::MAX >> 1)).cast_signed()));
+        let most = f32::from_bits(most.cast_unsigned());
         *y = if most == 0.0 { 1.0 } else { most };
         most.is_finite()
     })

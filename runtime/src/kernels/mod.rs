@@ -19,6 +19,7 @@ mod event_list;
 mod exponential;
 mod float_lanes;
 mod gated_neuron;
+mod grouped;
 mod hadamard;
 mod level;
 mod linear;
@@ -44,6 +45,7 @@ mod vectors;
 pub(crate) use activation::ActivationTable;
 pub(crate) use attention::DenseShape;
 pub(crate) use coincidence::{CoincidenceCount, CoincidenceShape, ColumnRange, words};
+pub(crate) use elementwise::ScaledRows;
 pub(crate) use event_list::{EventList, MOST_IN_TWO, TrainRuns};
 pub(crate) use gated_neuron::{GatedParams, InputRows};
 pub(crate) use level::{Potential, StoredLevel};
@@ -270,6 +272,10 @@ kernels! {
     /// `y[n, d] = x[n, d] * gain[d] + offset[d]`, and then plus a residual `[n, d]`, if there is one.
     fn scale_shift[X: Potential](x: &[X], gain: &[f32], offset: &[f32], residual: Option<&[f32]>, y: &mut [f32]) = elementwise::scale_shift;
 
+    /// `y[n, d] = (x[n, d] * gain[d] + offset[d]) * by[n]`, perhaps `* gain[d] + offset[d]`, and then plus a residual `[n, d]`, if
+    /// there is one.
+    fn scaled_sums(x: &[i32], rows: &ScaledRows<'_>, by: &[f32], residual: Option<&[f32]>, y: &mut [f32]) = elementwise::scaled_sums;
+
     /// `y[n, d] = x[n, d] * by[n]`, or over it.
     fn scale_rows(x: &[f32], by: &[f32], d: usize, divide: bool, y: &mut [f32]) = elementwise::scale_rows;
 
@@ -323,6 +329,9 @@ kernels! {
 
     /// Potentials `x[n, d]` to levels; what fired, or nothing where `neuron.count` is `None`.
     fn quantise[X: Potential, L: StoredLevel](x: &[X], neuron: &NeuronParams<'_>, y: &mut [L]) -> SpikeCount = neuron::quantise with vectors;
+
+    /// Shares of a row's peak, `x[n, d] / peaks[n]`, to levels; what fired, or nothing where `neuron.count` is `None`. No curve.
+    fn quantise_shares[L: StoredLevel](x: &[f32], peaks: &[f32], neuron: &NeuronParams<'_>, y: &mut [L]) -> SpikeCount = neuron::quantise_shares;
 
     /// Gates and what they multiply, `[n, d]` each, to levels; what fired, or nothing where `neuron.count` is `None`.
     fn quantise_gated[L: StoredLevel](gate: InputRows<'_>, up: InputRows<'_>, neuron: &GatedParams<'_>, y: &mut [L]) -> SpikeCount = gated_neuron::quantise;

@@ -67,6 +67,80 @@ pub(super) fn quantise<X: Potential, L: StoredLevel>(
     fired
 }
 
+/// The same of shares of a row's peak: `potential = x / peak * gain + offset`, each operation rounded, without a curve.
+#[inline(always)]
+pub(super) fn quantise_shares<L: StoredLevel>(
+    x: &[f32],
+    peaks: &[f32],
+    neuron: &NeuronParams<'_>,
+    y: &mut [L],
+) -> SpikeCount {
+    let d = neuron.gain.len();
+    check_rows(x.len(), d, y.len());
+    assert!(peaks.len() == x.len() / d && neuron.offset.len() == d, "a peak for each row, an offset for each channel");
+    assert!(neuron.activation.is_none(), "shares go through no curve");
+    assert!((0..=L::MOST).contains(&neuron.levels), "levels to {} in 8 or 16 bits", neuron.levels);
+    let mut fired = SpikeCount::default();
+    for ((x, y), &peak) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)).zip(peaks) {
+        levels_of_shares(x, peak, neuron, y);
+        // While the row is near.
+        if let Some(code) = neuron.count {
+            tally(y, code, neuron.levels, &mut fired);
+        }
+    }
+    fired
+}
+
+/// Shares whose levels are found side by side.
+const SHARES: usize = 64;
+/// The largest level of which products are near enough to quotients.
+const MOST_BY_PRODUCT: i32 = 1023;
+
+/// Levels of a row's shares. Division is slow, so a row is multiplied by one reciprocal, and divided only where a potential is so
+/// near the middle between two levels that the roundings of the product could choose the other level.
+#[inline(always)]
+fn levels_of_shares<L: StoredLevel>(x: &[f32], peak: f32, neuron: &NeuronParams<'_>, y: &mut [L]) {
+    let limit = neuron.levels as f32 + 0.5;
+    let inverse = 1.0 / peak;
+    let by_product = inverse.is_normal() && neuron.levels <= MOST_BY_PRODUCT;
+    let constants = neuron.gain.chunks(SHARES).zip(neuron.offset.chunks(SHARES));
+    for ((x, y), (gain, offset)) in x.chunks(SHARES).zip(y.chunks_mut(SHARES)).zip(constants) {
+        if !(by_product && levels_of_products(x, inverse, [gain, offset], limit, y)) {
+            let channels = y.iter_mut().zip(x).zip(gain).zip(offset);
+            channels.for_each(|(((y, &x), &gain), &offset)| *y = L::from_i32(level(x / peak * gain + offset, limit)));
+        }
+    }
+}
+
+/// Levels of `x * inverse * gain + offset`; whether they are those of `x / peak * gain + offset`.
+///
+/// A reciprocal and a product round twice where a quotient rounds once, and three or two roundings follow in both: the potentials
+/// differ by at most ten halves of a last bit of their terms. So nothing is in doubt outside 16 halves of a last bit around the middle.
+#[inline(always)]
+fn levels_of_products<L: StoredLevel>(
+    x: &[f32],
+    inverse: f32,
+    [gain, offset]: [&[f32]; 2],
+    limit: f32,
+    y: &mut [L],
+) -> bool {
+    const DOUBT: f32 = 1.0 / (1 << 20) as f32;
+    let mut doubtful = 0;
+    for (((y, &x), &gain), &offset) in y.iter_mut().zip(x).zip(gain).zip(offset) {
+        let product = x * inverse * gain;
+        let potential = product + offset;
+        let a = potential.abs() + 0.5;
+        let v = if a < limit { a } else { limit };
+        // SAFETY: as of `level`. Test: `levels_of_shares_are_those_of_quotients`.
+        let magnitude = unsafe { v.to_int_unchecked::<i32>() };
+        let beyond = v - magnitude as f32;
+        let doubt = (product.abs() + offset.abs() + 1.0) * DOUBT;
+        doubtful |= u32::from(!(beyond > doubt && beyond < 1.0 - doubt));
+        *y = L::from_i32(if potential < 0.0 { -magnitude } else { magnitude });
+    }
+    doubtful == 0
+}
+
 /// Levels counted at once, and blocks of so many whose counts fit 8 bits: 15 bits a magnitude.
 const LANES: usize = 64;
 const BLOCKS: usize = 16;

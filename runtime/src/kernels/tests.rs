@@ -93,14 +93,36 @@ fn product(n: usize, k: usize, m: usize, most: i32, seed: u64) {
     let mut numbers = SeededNumbers(seed);
     let x = numbers.many(n * k, |numbers| numbers.level(most));
     let w: Vec<i8> = numbers.many(k * m, |numbers| numbers.level(127) as i8);
-    let sum = |t: usize, o: usize| (0..k).map(|c| x[t * k + c] * i32::from(w[c * m + o])).sum::<i32>();
-    let want: Vec<i32> = (0..n * m).map(|i| sum(i / m, i % m)).collect();
     let packed = panels(&w, k, m);
     let packed = Panels::new(packed.as_panels().expect("they are"), k, m);
+    let w: Vec<i32> = w.into_iter().map(i32::from).collect();
+    product_of([n, k, m], most, &x, &w, packed);
+}
+
+/// Weights of 4 bits, with every level and multiplier.
+fn weights_in_groups(k: usize, m: usize, group: u16, numbers: &mut SeededNumbers) -> Tensor {
+    let levels: Vec<i8> = numbers.many(k * m, |numbers| (numbers.next() % 16) as i8 - 8);
+    let groups = k.div_ceil(group.into());
+    let multipliers: Vec<i8> = numbers.many(groups * m, |numbers| numbers.level(127) as i8);
+    Tensor::i4([k, m], group, &levels, &multipliers)
+}
+
+fn product_of_groups(n: usize, k: usize, m: usize, group: u16, most: i32, seed: u64) {
+    let mut numbers = SeededNumbers(seed);
+    let x = numbers.many(n * k, |numbers| numbers.level(most));
+    let w = weights_in_groups(k, m, group, &mut numbers);
+    let (bytes, sizes) = w.as_groups().expect("they are");
+    let elements = w.to_integers().expect("they are");
+    product_of([n, k, m], most, &x, &elements, Panels::of_groups(bytes, sizes));
+}
+
+fn product_of([n, k, m]: [usize; 3], most: i32, x: &[i32], w: &[i32], packed: Panels<'_>) {
+    let sum = |t: usize, o: usize| (0..k).map(|c| x[t * k + c] * w[c * m + o]).sum::<i32>();
+    let want: Vec<i32> = (0..n * m).map(|i| sum(i / m, i % m)).collect();
     for kernels in isas() {
         let mut y = vec![i32::MIN; n * m];
         // Byte by byte, the last one first.
-        let (mut rest, mut bytes) = (x.clone(), Vec::new());
+        let (mut rest, mut bytes) = (x.to_vec(), Vec::new());
         loop {
             let mut byte = vec![0; x.len()];
             let more = kernels.split(&mut rest, &mut byte);
@@ -154,19 +176,29 @@ fn rows(n: usize, k: usize, m: usize, steps: usize, carry: i32, seed: u64) {
     let stride = k.next_multiple_of(16);
     let spikes: Vec<i8> = numbers.many(n * steps * stride, |numbers| numbers.level(1) as i8);
     let w: Vec<i8> = numbers.many(k * m, |numbers| numbers.level(127) as i8);
-    let plane = |t: usize, i: usize, o: usize| {
-        (0..k).map(|c| i32::from(spikes[(t * steps + i) * stride + c]) * i32::from(w[c * m + o])).sum::<i32>()
-    };
-    let sum = |t: usize, o: usize| (0..steps).fold(0, |sum, i| sum * carry + plane(t, i, o));
-    let want: Vec<i32> = (0..n * m).map(|i| sum(i / m, i % m)).collect();
     let packed = panels(&w, k, m);
     let packed = Panels::new(packed.as_panels().expect("they are"), k, m);
+    let w: Vec<i32> = w.into_iter().map(i32::from).collect();
+    rows_of([n, k, m], steps, carry, &spikes, &w, packed);
+    let w = weights_in_groups(k, m, [8, 16, 24, 32][seed as usize % 4], &mut numbers);
+    let (bytes, sizes) = w.as_groups().expect("they are");
+    let elements = w.to_integers().expect("they are");
+    rows_of([n, k, m], steps, carry, &spikes, &elements, Panels::of_groups(bytes, sizes));
+}
+
+fn rows_of([n, k, m]: [usize; 3], steps: usize, carry: i32, spikes: &[i8], w: &[i32], packed: Panels<'_>) {
+    let stride = k.next_multiple_of(16);
+    let plane = |t: usize, i: usize, o: usize| {
+        (0..k).map(|c| i32::from(spikes[(t * steps + i) * stride + c]) * w[c * m + o]).sum::<i32>()
+    };
+    let sum = |t: usize, o: usize| (0..steps).fold(0i32, |sum, i| sum.wrapping_mul(carry).wrapping_add(plane(t, i, o)));
+    let want: Vec<i32> = (0..n * m).map(|i| sum(i / m, i % m)).collect();
     for kernels in isas() {
         let mut y = vec![i32::MIN; n * m];
-        let events = kernels.event_list(&spikes, stride, k);
+        let events = kernels.event_list(spikes, stride, k);
         y.copy_from_slice(&horner(kernels, &events, steps, carry, packed));
         assert_eq!(y, want, "{:?} {n} {k} {m} {steps}", kernels.isa());
-        let runs = trains(kernels, &spikes, stride, k, steps, carry);
+        let runs = trains(kernels, spikes, stride, k, steps, carry);
         assert_eq!((runs.count(), runs.tokens()), (events.count(), n));
         y.fill(i32::MIN);
         kernels.trains(&runs, packed, &mut y);
@@ -379,6 +411,14 @@ proptest! {
     fn products_are_exact(n in 1usize..10, k in 1usize..70, m in 1usize..140, wide: bool, seed: u64) {
         product(n, k, m, if wide { 65_535 } else { 127 }, seed);
         product(n, k, m, if wide { 32_767 } else { 255 }, seed);
+    }
+
+    #[test]
+    fn products_of_groups_are_exact(
+        n in 1usize..80, k in 1usize..150, m in 1usize..140, group in 1u16..5, wide: bool, seed: u64
+    ) {
+        product_of_groups(n, k, m, 8 * group, 127, seed);
+        product_of_groups(n.min(9), k.min(30), m, 8 * group, if wide { 65_535 } else { 255 }, seed);
     }
 
     #[test]
@@ -902,4 +942,97 @@ fn instruction_sets_are_named() {
     }
     assert_eq!(Isa::from_name("sse9"), Err("SNNC_ISA is `sse9`; it can be `portable`, `avx2`, `avx512`".to_owned()));
     assert!(Isa::best().is_available());
+}
+
+/// Sums times a number of their row: as scale and shift, product, scale and shift and addition are one after the other, signs of
+/// zeros included.
+#[test]
+fn sums_times_a_number_of_their_row() {
+    for d in [1, 16, 37, 80] {
+        let mut numbers = SeededNumbers(d as u64);
+        let rows = 3;
+        let sums: Vec<i32> = numbers.many(rows * d, |n| if n.next() % 4 == 0 { 0 } else { n.level(90_000) });
+        let some = |n: &mut SeededNumbers| [0.0, -0.0, n.f32(), 0.001 * n.f32()][n.next() as usize % 4];
+        let [gain, offset, then_gain, then_offset] = [0, 1, 2, 3].map(|_| numbers.many(d, some));
+        let (by, residual) = ([0.5, -3.0, 1e-3], numbers.many(rows * d, some));
+        let scaled: Vec<f32> =
+            (0..rows * d).map(|i| (sums[i] as f32 * gain[i % d] + offset[i % d]) * by[i / d]).collect();
+        let shifted: Vec<f32> = (0..rows * d).map(|i| scaled[i] * then_gain[i % d] + then_offset[i % d]).collect();
+        let plus = |x: &[f32]| x.iter().zip(&residual).map(|(x, r)| x + r).collect::<Vec<f32>>();
+        let plain = ScaledRows { scale: [&gain, &offset], shift: None };
+        let shift = ScaledRows { shift: Some([&then_gain, &then_offset]), ..plain };
+        for kernels in isas() {
+            for (rows, want) in [(plain, &scaled), (shift, &shifted)] {
+                let mut y = vec![f32::NAN; want.len()];
+                kernels.scaled_sums(&sums, &rows, &by, None, &mut y);
+                assert_eq!(bits(&y), bits(want), "{:?} {d}", kernels.isa());
+                kernels.scaled_sums(&sums, &rows, &by, Some(&residual), &mut y);
+                assert_eq!(bits(&y), bits(&plus(want)), "{:?} {d}", kernels.isa());
+            }
+        }
+    }
+}
+
+#[test]
+fn peaks_of_rows() {
+    for d in [1, 16, 37, 80] {
+        let mut x = SeededNumbers(d as u64).many(4 * d, |n| n.f32() - 1.0);
+        x[2 * d..3 * d].fill(-0.0);
+        x[3 * d..].iter_mut().for_each(|x| *x = 1e-40);
+        let most = |row: &[f32]| row.iter().fold(0f32, |most, x| if most < x.abs() { x.abs() } else { most });
+        let want: Vec<f32> = x.chunks(d).map(most).map(|most| if most == 0.0 { 1.0 } else { most }).collect();
+        assert_eq!(want[2], 1.0);
+        for kernels in isas() {
+            let mut y = [0.0; 4];
+            assert!(kernels.row_max_abs(&x, d, &mut y));
+            assert_eq!(bits(&y), bits(&want), "{:?} {d}", kernels.isa());
+            for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN] {
+                let mut x = x.clone();
+                x[3 * d - 1] = bad;
+                assert!(!kernels.row_max_abs(&x, d, &mut y), "{:?} {d} {bad}", kernels.isa());
+            }
+        }
+    }
+}
+
+/// Levels of shares are those of quotients: everywhere between two levels and next to it, of peaks at both ends of numbers.
+#[test]
+fn levels_of_shares_are_those_of_quotients() {
+    for (d, levels, peak) in
+        [(1, 127, 3.0), (37, 127, 0.7), (96, 9, 1e-3), (80, 127, 1e38), (80, 127, 1e-42), (640, 16_383, 41.0)]
+    {
+        let mut numbers = SeededNumbers(d as u64);
+        let rows = 40;
+        let mut x = numbers.many(rows * d, |n| {
+            // Half way between two levels, or some steps of the last bit off.
+            let half = (n.level(levels) as f32 + 0.5) / levels as f32 * peak;
+            let off = n.next() as u32 % 9;
+            match n.next() % 4 {
+                0 => n.f32() / 2.0 * peak,
+                _ => f32::from_bits(half.to_bits().saturating_add(off).saturating_sub(4)),
+            }
+        });
+        x.iter_mut().for_each(|x| *x = x.clamp(-peak, peak));
+        x.chunks_mut(d).for_each(|row| row[d / 2] = peak);
+        let peaks = vec![peak; rows];
+        let plain = (vec![levels as f32; d], vec![0.0; d]);
+        let other = (numbers.many(d, |n| n.f32() * levels as f32), numbers.many(d, |n| 40.0 * n.f32()));
+        for (gain, offset) in [plain, other] {
+            let count = Some(Code::Binary);
+            let neuron = NeuronParams { levels, activation: None, gain: &gain, offset: &offset, count };
+            for kernels in isas() {
+                let mut quotients = vec![f32::NAN; x.len()];
+                kernels.scale_rows(&x, &peaks, d, true, &mut quotients);
+                let (mut want, mut y) = (vec![0i16; x.len()], vec![1i16; x.len()]);
+                let fired = kernels.quantise(&quotients, &neuron, &mut want);
+                assert_eq!(kernels.quantise_shares(&x, &peaks, &neuron, &mut y), fired, "{:?} {d}", kernels.isa());
+                assert_eq!(y, want, "{:?} {d}", kernels.isa());
+                if levels <= 127 {
+                    let mut y = vec![1i8; x.len()];
+                    assert_eq!(kernels.quantise_shares(&x, &peaks, &neuron, &mut y), fired);
+                    assert!(y.iter().map(|&y| i16::from(y)).eq(want.iter().copied()), "{:?} {d}", kernels.isa());
+                }
+            }
+        }
+    }
 }

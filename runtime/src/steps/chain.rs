@@ -1,103 +1,167 @@
-//! Operations row by row of which each is read by the next alone: a few rows at a time go through all of them, while they are in
-//! the first-level cache.
+//! Operations row by row of which each is read by the next alone: which of them run together, in a step of `chain_step`.
 //!
-//! A chain has scales and shifts, norms, rotations, gates and Hadamard transforms, and perhaps neurons at its end. What a gate
-//! multiplies may be a scale and shift of sums, which then runs in the chain as well. What it gives is to the bit what its
-//! operations give one after the other. Spike trains and levels of 32 bits have steps of their own.
+//! A chain has scales and shifts, factors of rows, norms, rotations, gates and Hadamard transforms, and perhaps neurons at its end.
+//! What a gate multiplies may be a scale and shift of sums, which then runs in the chain as well. Where levels have thresholds of
+//! their tokens, the chain that makes the potentials also gives their peaks. What it gives is to the bit what its operations give
+//! one after the other. Spike trains and levels of 32 bits have steps of their own.
 
-use crate::jit::dispatch;
-use crate::kernels::{Kernels, NeuronParams, SpikeCount};
 use crate::layout::level_bytes;
 use crate::planner::Planner;
-use crate::step::{Constants, CurveTables, Fault, KernelCall, StepKind, check_finite, numbers, numbers_mut};
-use crate::steps::neuron::neuron_params;
+use crate::steps::chain_step::{ChainLink, ChainStep, Factor, Link};
 use crate::steps::scale_shift;
-use snnc_ir::events::Events;
+use crate::steps::scaled_sums::{self, ScaledSums, scaled_sums};
 use snnc_ir::finite::checked_operands;
-use snnc_ir::hadamard::{HadamardMatrix, HadamardSize};
-use snnc_ir::op::{DenseOp, LevelOp, Op, Pairs, Scalar};
-use snnc_ir::types::{Code, Elem};
-use snnc_ir::{Curve, Diagnostic, Value};
-use std::cell::RefCell;
+use snnc_ir::hadamard::HadamardMatrix;
+use snnc_ir::op::{ArrayOp, Binary, DenseOp, LevelOp, Op};
+use snnc_ir::types::{Elem, Shape};
+use snnc_ir::{Diagnostic, Value};
 
-/// One operation of a chain.
-#[derive(Clone, Copy, Debug)]
-enum Link {
-    ScaleShift,
-    Centre,
-    RmsNorm {
-        eps: Scalar,
-        /// Channels that are normalised together.
-        width: usize,
-    },
-    Rotary {
-        heads: usize,
-        pairs: Pairs,
-    },
-    Gated {
-        curve: Curve,
-        /// Whether what it multiplies comes as sums, with a scale and a shift.
-        scaled: bool,
-    },
-    Hadamard(HadamardSize),
-    Quant {
-        code: Code,
-        steps: u16,
-        curve: Curve,
-    },
+/// Most values that a chain reads beside its first operand.
+const OPERANDS: usize = 2;
+
+/// What a chain has one of, or few.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holding {
+    /// The check of a norm.
+    Check,
+    /// The matrix of a transform.
+    Matrix,
+    /// A value that is read beside the first operand.
+    Operand(Value),
 }
 
-#[derive(Debug)]
-struct ChainStep {
-    links: Vec<Link>,
-    /// What the first one reads: f32 or i32.
-    from: Elem,
-    /// The matrix of its transform, if it has one.
-    matrix: Option<HadamardMatrix>,
-    width: usize,
-    /// Bytes of a row of results.
-    row_bytes: usize,
-    /// The norm, whose mean squares are checked.
-    norm: Option<Value>,
-}
-
-/// Whether the one operation that reads a node runs it as well.
+/// Whether another step runs a node as well.
 pub fn absorbed(p: &Planner<'_>, node: Value) -> bool {
-    is_in_chain(p, node) || is_scaled_factor(p, node)
+    let is_peak = || p.users(node).iter().any(|&user| share(p, user).is_some_and(|peak| peak == node));
+    p.chained[node.index()].is_some() || scaled_sums::absorbed(p, node) || is_scaled_factor(p, node) || is_peak()
 }
 
-/// Whether a node is the operation before the one that reads it in its chain.
-fn is_in_chain(p: &Planner<'_>, node: Value) -> bool {
-    let Some(user) = p.only_user(node) else { return false };
-    if p.norms_alone.binary_search(&node).is_ok() {
-        return false;
+/// By node: the operation behind it that runs it in its chain. `alone`: norms that nothing runs, in ascending order.
+pub fn readers(p: &Planner<'_>, alone: &[Value]) -> Vec<Option<Value>> {
+    let mut all = vec![None; p.graph.nodes.len()];
+    // What the chain that ends at a node holds so far.
+    let mut held: Vec<Vec<Holding>> = Vec::with_capacity(all.len());
+    for (node, _) in p.graph.iter() {
+        let mut holds = own_holdings(p, node);
+        if let Some(&before) = p.graph.node(node).args.first()
+            && all[before.index()] == Some(node)
+        {
+            holds.extend(&held[before.index()]);
+        }
+        let fits = |user: &Value| {
+            !alone.contains(&node) && go_together(p, node, *user) && is_room(&holds, own_holdings(p, *user))
+        };
+        all[node.index()] = reader(p, node).filter(fits);
+        held.push(holds);
     }
-    if link(p, node).is_none_or(|link| matches!(link, Link::Quant { .. })) || link(p, user).is_none() {
-        return false;
-    }
+    all
+}
+
+/// The one operation that reads a node, or that shares it with the peaks of its rows.
+fn reader(p: &Planner<'_>, node: Value) -> Option<Value> {
+    let shares = |user: &Value| p.graph.node(*user).args[0] == node && share(p, *user).is_some();
+    p.only_user(node).or_else(|| p.users(node).iter().copied().find(shares))
+}
+
+/// Whether a node and what reads it can run in a chain, whatever else it has.
+fn go_together(p: &Planner<'_>, node: Value, user: Value) -> bool {
+    let (Some(own), Some(next)) = (link(p, node), link(p, user)) else { return false };
+    let follows = match own {
+        Link::Quant { .. } | Link::GatedQuant { .. } => false,
+        Link::Share => matches!(next, Link::Quant { .. }),
+        _ => true,
+    };
     let fused = |add: Value| scale_shift::fused(p, add) == Some(user);
     let checked = p.unproven[node.index()] && checked_operands(p.graph, user).any(|operand| operand == node);
-    let again = once(p, user).is_some_and(|kind| chain(p, node).iter().any(|&other| once(p, other) == Some(kind)));
-    p.graph.node(user).args[0] == node && !checked && !again && !p.only_user(user).is_some_and(fused)
+    let first = p.graph.node(user).args[0] == node && !scaled_sums::absorbed(p, node);
+    follows && first && !checked && !p.only_user(user).is_some_and(fused)
 }
 
-/// A chain has one check, one second operand (angles or what a gate multiplies) and one matrix.
-fn once(p: &Planner<'_>, at: Value) -> Option<&'static str> {
-    match p.graph.node(at).op {
-        Op::Dense(DenseOp::RmsNorm { .. }) => Some("check"),
-        Op::Dense(DenseOp::Rotary { .. } | DenseOp::Gated(_)) => Some("operand"),
-        Op::Dense(DenseOp::Hadamard(_)) => Some("matrix"),
-        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
+/// What an operation holds of its chain.
+fn own_holdings(p: &Planner<'_>, at: Value) -> Vec<Holding> {
+    let node = p.graph.node(at);
+    let operands = |values: &[Value]| values.iter().map(|&value| Holding::Operand(value)).collect();
+    match (node.op, scaled_sums(p, at)) {
+        (_, Some(of)) => operands(&[of.by]),
+        (Op::Dense(DenseOp::RmsNorm { .. }), _) => vec![Holding::Check],
+        (Op::Dense(DenseOp::Hadamard(_)), _) => vec![Holding::Matrix],
+        (Op::Dense(DenseOp::Rotary { .. }), _) => operands(&node.args[1..]),
+        (Op::Dense(DenseOp::Gated(_)) | Op::Level(LevelOp::GatedQuant { .. }), _) => match factor(p, at) {
+            FactorInputs::Reals => operands(&node.args[1..2]),
+            FactorInputs::Sums(args) => operands(&args[..1]),
+            FactorInputs::Scaled(of) => operands(&[of.sums, of.by]),
+        },
+        (Op::Array(ArrayOp::Binary(Binary::Mul | Binary::Div)), _) if share(p, at).is_none() => {
+            operands(&node.args[1..])
+        }
+        (Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_), None) => Vec::new(),
     }
+}
+
+/// Whether a chain can hold more.
+fn is_room(held: &[Holding], more: Vec<Holding>) -> bool {
+    let mut all = Vec::new();
+    for holding in held.iter().copied().chain(more) {
+        let again = all.contains(&holding);
+        match holding {
+            Holding::Check | Holding::Matrix if again => return false,
+            Holding::Check | Holding::Matrix | Holding::Operand(_) => all.extend((!again).then_some(holding)),
+        }
+    }
+    all.iter().filter(|holding| matches!(holding, Holding::Operand(_))).count() <= OPERANDS
+}
+
+/// The peaks of the rows that a node is divided by, if the node's chain makes them: nothing needs a check, and what else reads
+/// them comes after the chain.
+fn share(p: &Planner<'_>, at: Value) -> Option<Value> {
+    let node = p.graph.node(at);
+    let (Op::Array(ArrayOp::Binary(Binary::Div)), &[x, peak]) = (node.op, node.args.as_slice()) else { return None };
+    let of_peak = p.graph.node(peak);
+    if of_peak.op != Op::Level(LevelOp::RowMaxAbs) || of_peak.args[0] != x || p.users(x) != [peak, at] {
+        return None;
+    }
+    let is_output = |value: Value| p.graph.outputs.iter().any(|(_, output)| *output == value);
+    let scales = p.graph.node(x).op == Op::Level(LevelOp::ScaleShift) && link(p, x).is_some();
+    let proven = !p.unproven[x.index()] && !p.unproven[peak.index()];
+    let end = p.only_user(at).filter(|&user| matches!(link(p, user), Some(Link::Quant { .. }))).unwrap_or(at);
+    let later = p.users(peak).iter().all(|&user| user == at || user > end);
+    let same_rows = p.row_set(peak) == p.row_set(end);
+    (scales && proven && later && same_rows && !is_output(x) && !is_output(peak)).then_some(peak)
+}
+
+/// What a gate multiplies.
+enum FactorInputs<'g> {
+    Reals,
+    /// Operands of a scale and shift of sums.
+    Sums(&'g [Value]),
+    Scaled(ScaledSums),
+}
+
+fn factor<'g>(p: &Planner<'g>, gate: Value) -> FactorInputs<'g> {
+    let graph = p.graph;
+    let value = graph.node(gate).args[1];
+    let node = graph.node(value);
+    // What is checked has to be there.
+    let checked = p.unproven[value.index()] && checked_operands(graph, gate).any(|operand| operand == value);
+    if checked || p.only_user(value).is_none() {
+        return FactorInputs::Reals;
+    }
+    if let Some(of) = scaled_sums(p, value) {
+        return FactorInputs::Scaled(of);
+    }
+    let sums = node.op == Op::Level(LevelOp::ScaleShift) && graph.ty(node.args[0]).elem() == Some(Elem::I32);
+    if sums { FactorInputs::Sums(&node.args) } else { FactorInputs::Reals }
 }
 
 /// Whether a node is a scale and shift of sums that a gate multiplies which runs in a chain.
 fn is_scaled_factor(p: &Planner<'_>, node: Value) -> bool {
     let Some(user) = p.only_user(node) else { return false };
-    let (own, gate) = (p.graph.node(node), p.graph.node(user));
-    let scales = own.op == Op::Level(LevelOp::ScaleShift) && p.graph.ty(own.args[0]).elem() == Some(Elem::I32);
-    let Op::Dense(DenseOp::Gated(_)) = gate.op else { return false };
-    scales && gate.args[1] == node && (is_in_chain(p, user) || is_in_chain(p, gate.args[0]))
+    let gate = p.graph.node(user);
+    let (Op::Dense(DenseOp::Gated(_)) | Op::Level(LevelOp::GatedQuant { .. })) = gate.op else { return false };
+    let in_chain = |value: Value| p.chained[value.index()].is_some();
+    gate.args[1] == node
+        && !matches!(factor(p, user), FactorInputs::Reals)
+        && (in_chain(user) || p.chained[gate.args[0].index()] == Some(user))
 }
 
 /// Norms whose chain would end behind a check that comes after theirs: of several values that are not finite, all engines report
@@ -124,7 +188,7 @@ pub fn norms_alone(p: &Planner<'_>) -> Vec<Value> {
 /// The last operation of the chain that a node is in.
 fn chain_end(p: &Planner<'_>, at: Value) -> Value {
     let mut end = at;
-    while let Some(user) = p.only_user(end).filter(|_| is_in_chain(p, end)) {
+    while let Some(user) = p.chained[end.index()] {
         end = user;
     }
     end
@@ -135,7 +199,7 @@ fn chain(p: &Planner<'_>, at: Value) -> Vec<Value> {
     let mut nodes = vec![at];
     let mut first = at;
     while let Some(&before) = p.graph.node(first).args.first()
-        && is_in_chain(p, before)
+        && p.chained[before.index()] == Some(first)
     {
         nodes.push(before);
         first = before;
@@ -148,19 +212,66 @@ fn chain(p: &Planner<'_>, at: Value) -> Vec<Value> {
 fn link(p: &Planner<'_>, at: Value) -> Option<Link> {
     let node = p.graph.node(at);
     let from = p.graph.ty(*node.args.first()?).elem()?;
+    if let Some(of) = scaled_sums(p, at) {
+        return Some(Link::ScaledSums { shift: of.is_shifted() });
+    }
     match node.op {
         Op::Level(LevelOp::ScaleShift) if matches!(from, Elem::F32 | Elem::I32) => Some(Link::ScaleShift),
+        Op::Array(ArrayOp::Binary(kind @ (Binary::Mul | Binary::Div))) => {
+            let width = p.width(at).ok()?;
+            let fits = |i: usize, width| p.graph.ty(node.args[i]).shape() == Shape::rows(width);
+            let link = if share(p, at).is_some() { Link::Share } else { Link::ByRow { divide: kind == Binary::Div } };
+            (from == Elem::F32 && fits(0, width) && fits(1, 1)).then_some(link)
+        }
         Op::Dense(DenseOp::Centre) => Some(Link::Centre),
         Op::Dense(DenseOp::RmsNorm { eps, heads }) => {
             Some(Link::RmsNorm { eps, width: p.width(at).ok()? / heads as usize })
         }
         Op::Dense(DenseOp::Rotary { heads, pairs }) => Some(Link::Rotary { heads: heads as usize, pairs }),
-        Op::Dense(DenseOp::Gated(curve)) => Some(Link::Gated { curve, scaled: false }),
+        Op::Dense(DenseOp::Gated(curve)) => Some(Link::Gated { curve, factor: Factor::Reals }),
         Op::Dense(DenseOp::Hadamard(size)) => Some(Link::Hadamard(size)),
         Op::Level(LevelOp::Quant { code, steps, curve }) if level_bytes(code, steps) <= 2 => {
             Some(Link::Quant { code, steps, curve })
         }
+        Op::Level(LevelOp::GatedQuant { code, steps, curve })
+            if level_bytes(code, steps) <= 2 && [from, p.elem(node.args[1])] == [Elem::F32; 2] =>
+        {
+            Some(Link::GatedQuant { code, steps, curve, factor: Factor::Reals })
+        }
         Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
+    }
+}
+
+/// The links of a chain, its inputs and its constants, as they are found.
+#[derive(Default)]
+struct ChainParts {
+    links: Vec<ChainLink>,
+    /// Beside the first operand.
+    operands: Vec<Value>,
+    constants: Vec<Value>,
+}
+
+impl ChainParts {
+    /// Adds an operation with what it reads. What several read is one input.
+    fn add(&mut self, link: Link, operands: &[Value], constants: &[Value]) {
+        let mut places = [0; OPERANDS];
+        for (place, operand) in places.iter_mut().zip(operands) {
+            *place = self.operands.iter().position(|known| known == operand).unwrap_or(self.operands.len());
+            if *place == self.operands.len() {
+                self.operands.push(*operand);
+            }
+        }
+        self.links.push(ChainLink { link, operands: places, constant: self.constants.len() });
+        self.constants.extend(constants);
+    }
+}
+
+/// The same gate, with what it multiplies in another form.
+fn with_factor(link: Link, factor: Factor) -> Link {
+    match link {
+        Link::Gated { curve, .. } => Link::Gated { curve, factor },
+        Link::GatedQuant { code, steps, curve, .. } => Link::GatedQuant { code, steps, curve, factor },
+        link => link,
     }
 }
 
@@ -173,188 +284,55 @@ pub fn plan(p: &mut Planner<'_>, at: Value) -> Result<bool, Diagnostic> {
     if nodes.len() < 2 {
         return Ok(false);
     }
-    let mut links: Vec<Link> = nodes.iter().filter_map(|&node| link(p, node)).collect();
     let is_norm = |node: &&Value| matches!(p.graph.node(**node).op, Op::Dense(DenseOp::RmsNorm { .. }));
     let norm = nodes.iter().find(is_norm).copied();
-    let first = p.graph.node(nodes[0]).args[0];
-    let (mut inputs, mut constants) = (vec![first], Vec::new());
-    for (&node, link) in nodes.iter().zip(&mut links) {
+    let peak = nodes.iter().find_map(|&node| share(p, node));
+    let mut first = p.graph.node(nodes[0]).args[0];
+    let mut parts = ChainParts::default();
+    for &node in &nodes {
         let args = &p.graph.node(node).args;
+        let Some(link) = link(p, node) else { return Err(p.misfit(node, "it is no operation of a chain")) };
         match link {
-            Link::Rotary { .. } => inputs.push(args[1]),
-            Link::Gated { scaled, .. } => {
-                *scaled = is_scaled_factor(p, args[1]);
-                let factor = &p.graph.node(args[1]).args;
-                inputs.push(if *scaled { factor[0] } else { args[1] });
-                constants.extend(if *scaled { &factor[1..] } else { &[] });
+            Link::ScaledSums { .. } => {
+                let Some(of) = scaled_sums(p, node) else { return Err(p.misfit(node, "it multiplies no sums")) };
+                first = of.sums;
+                parts.add(link, &[of.by], &of.constants);
             }
+            Link::Gated { .. } | Link::GatedQuant { .. } => {
+                let own = &args[2..];
+                match factor(p, node) {
+                    FactorInputs::Reals => parts.add(link, &args[1..2], own),
+                    FactorInputs::Sums(inner) => {
+                        parts.add(with_factor(link, Factor::Sums), &inner[..1], &[own, &inner[1..]].concat());
+                    }
+                    FactorInputs::Scaled(of) => {
+                        let link = with_factor(link, Factor::ScaledSums { shift: of.is_shifted() });
+                        parts.add(link, &[of.sums, of.by], &[own, &of.constants].concat());
+                    }
+                }
+            }
+            Link::Rotary { .. } | Link::ByRow { .. } => parts.add(link, &args[1..], &[]),
+            Link::Share => parts.add(link, &[], &[]),
             Link::ScaleShift | Link::Centre | Link::RmsNorm { .. } | Link::Hadamard(_) | Link::Quant { .. } => {
-                constants.extend(&args[1..]);
+                parts.add(link, &[], &args[1..]);
             }
         }
     }
-    let matrix = links.iter().find_map(|link| match link {
-        Link::Hadamard(size) => Some(HadamardMatrix::of(*size)),
+    let matrix = parts.links.iter().find_map(|at| match at.link {
+        Link::Hadamard(size) => Some(HadamardMatrix::of(size)),
         _ => None,
     });
     let width = p.width(at)?;
-    let bytes = match links.last() {
-        Some(&Link::Quant { code, steps, .. }) => level_bytes(code, steps),
+    let bytes = match parts.links.last().map(|at| at.link) {
+        Some(Link::Quant { code, steps, .. } | Link::GatedQuant { code, steps, .. }) => level_bytes(code, steps),
         _ => size_of::<f32>(),
     };
+    let ChainParts { links, operands, constants } = parts;
     let kind = ChainStep { links, from: p.elem(first), matrix, width, row_bytes: bytes * width, norm };
+    let inputs: Vec<Value> = [first].into_iter().chain(operands).collect();
     p.step(at, kind, &inputs, &constants)?;
+    if let Some(peak) = peak {
+        p.also(peak)?;
+    }
     Ok(true)
-}
-
-/// Numbers of rows that go through a chain together: with twice as many results, half of a first-level cache.
-const NUMBERS: usize = 2048;
-
-thread_local! {
-    /// Results of a thread, by turns, and what a gate multiplies.
-    static ROWS: RefCell<[Vec<f32>; 3]> = RefCell::default();
-}
-
-impl StepKind for ChainStep {
-    fn name(&self) -> String {
-        let name = |link: &Link| match link {
-            Link::ScaleShift => "scale_shift",
-            Link::Centre => "centre",
-            Link::RmsNorm { .. } => "rms_norm",
-            Link::Rotary { .. } => "rotary",
-            Link::Gated { .. } => "gated",
-            Link::Hadamard(_) => "hadamard",
-            Link::Quant { .. } => "quant",
-        };
-        self.links.iter().map(name).collect::<Vec<_>>().join(" > ")
-    }
-
-    fn counts_spikes(&self) -> bool {
-        matches!(self.links.last(), Some(Link::Quant { .. }))
-    }
-
-    fn curve_table(&self) -> Option<Curve> {
-        let Some(Link::Quant { curve, .. }) = self.links.last() else { return None };
-        (*curve != Curve::Identity).then_some(*curve)
-    }
-
-    fn checks(&self, node: Value) -> Value {
-        self.norm.unwrap_or(node)
-    }
-
-    fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
-        let KernelCall { resources, constants, inputs: [x, second, _], out, events, .. } = call;
-        let (kernels, tables, count) = (resources.kernels, resources.tables, resources.count);
-        let work = ChainWork { step: self, kernels, constants, tables, count };
-        let some = (NUMBERS / self.width).max(1);
-        let beside = second.len() / (out.len() / self.row_bytes).max(1);
-        let fired = dispatch::by_rows(resources.pool, out, self.row_bytes, |first, out| {
-            let mut all = SpikeCount::default();
-            for (i, out) in out.chunks_mut(some * self.row_bytes).enumerate() {
-                let (row, rows) = (first + i * some, out.len() / self.row_bytes);
-                let x = &x[4 * row * self.width..][..4 * rows * self.width];
-                all += work.rows(x, &second[row * beside..][..rows * beside], out)?;
-            }
-            Ok(all)
-        })?;
-        let SpikeCount { spikes, active, saturated } = fired;
-        *events += Events { spikes, active, saturated, ..Events::default() };
-        Ok(())
-    }
-}
-
-/// A chain at work.
-#[derive(Clone, Copy)]
-struct ChainWork<'a> {
-    step: &'a ChainStep,
-    kernels: Kernels,
-    constants: Constants<'a>,
-    tables: &'a CurveTables,
-    /// Whether spikes are counted.
-    count: bool,
-}
-
-impl ChainWork<'_> {
-    /// A few rows through all operations.
-    fn rows(&self, x: &[u8], second: &[u8], out: &mut [u8]) -> Result<SpikeCount, Fault> {
-        ROWS.with_borrow_mut(|[a, b, factors]| {
-            let len = x.len() / size_of::<f32>();
-            a.resize(len, 0.0);
-            b.resize(len, 0.0);
-            let (mut from, mut to) = (a, b);
-            let mut constant = 0;
-            for (i, link) in self.step.links.iter().enumerate() {
-                let read = if i == 0 { None } else { Some(&from[..]) };
-                let last = i + 1 == self.step.links.len();
-                if let (&Link::Quant { code, steps, curve }, Some(read)) = (link, read) {
-                    return self.levels(read, (code, steps, curve), constant, out);
-                }
-                let write = if last { numbers_mut(out)? } else { &mut to[..] };
-                constant += self.link(link, read, [x, second], constant, factors, write)?;
-                std::mem::swap(&mut from, &mut to);
-            }
-            Ok(SpikeCount::default())
-        })
-    }
-
-    /// One operation on rows of f32, or on the chain's first operand; how many constants it takes.
-    fn link(
-        &self,
-        link: &Link,
-        read: Option<&[f32]>,
-        [x, second]: [&[u8]; 2],
-        constant: usize,
-        factors: &mut Vec<f32>,
-        y: &mut [f32],
-    ) -> Result<usize, Fault> {
-        let reals = || read.map_or_else(|| numbers(x), Ok);
-        match *link {
-            Link::ScaleShift => {
-                let (gain, offset) = (self.constants.f32(constant)?, self.constants.f32(constant + 1)?);
-                if read.is_none() && self.step.from == Elem::I32 {
-                    self.kernels.scale_shift(numbers::<i32>(x)?, gain, offset, None, y);
-                } else {
-                    self.kernels.scale_shift(reals()?, gain, offset, None, y);
-                }
-                return Ok(2);
-            }
-            Link::Centre => self.kernels.centre(reals()?, self.step.width, y),
-            Link::RmsNorm { eps, width } => check_finite(self.kernels.rms_norm(reals()?, width, eps.get(), y))?,
-            Link::Rotary { heads, pairs } => {
-                self.kernels.rotary(reals()?, numbers(second)?, self.step.width, heads, pairs, y);
-            }
-            Link::Gated { curve, scaled: false } => {
-                self.kernels.gated_f32(curve, reals()?, numbers(second)?, y);
-            }
-            Link::Gated { curve, scaled: true } => {
-                let (gain, offset) = (self.constants.f32(constant)?, self.constants.f32(constant + 1)?);
-                factors.resize(y.len(), 0.0);
-                self.kernels.scale_shift(numbers::<i32>(second)?, gain, offset, None, factors);
-                self.kernels.gated_f32(curve, reals()?, factors, y);
-                return Ok(2);
-            }
-            Link::Hadamard(_) => {
-                self.kernels.hadamard(reals()?, self.step.matrix.as_ref().ok_or(Fault::Misfit)?, y);
-            }
-            Link::Quant { .. } => return Err(Fault::Misfit),
-        }
-        Ok(0)
-    }
-
-    /// The neurons at the end.
-    fn levels(
-        &self,
-        x: &[f32],
-        (code, steps, curve): (Code, u16, Curve),
-        constant: usize,
-        out: &mut [u8],
-    ) -> Result<SpikeCount, Fault> {
-        let count = self.count.then_some(code);
-        let neuron: NeuronParams<'_> =
-            neuron_params(self.constants, constant, self.tables, curve, code.levels(steps), count)?;
-        Ok(match level_bytes(code, steps) {
-            1 => self.kernels.quantise::<f32, i8>(x, &neuron, numbers_mut(out)?),
-            _ => self.kernels.quantise::<f32, i16>(x, &neuron, numbers_mut(out)?),
-        })
-    }
 }

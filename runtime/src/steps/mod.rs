@@ -7,6 +7,7 @@ mod add;
 mod at_start;
 mod attention;
 mod chain;
+mod chain_step;
 mod check;
 mod coincidence;
 mod curve;
@@ -26,6 +27,7 @@ mod rotary;
 mod row_max_abs;
 mod scale;
 mod scale_shift;
+mod scaled_sums;
 mod synapse;
 mod time_stepped;
 mod ttfs;
@@ -42,7 +44,9 @@ use snnc_ir::{Diagnostic, Graph, Ssa, Value};
 /// The graph has an operation or an operand that no step fits.
 pub fn plan(graph: &Graph, chunk: usize) -> Result<Plan, Diagnostic> {
     let mut planner = Planner::new(graph, chunk);
-    planner.norms_alone = chain::norms_alone(&planner);
+    planner.chained = chain::readers(&planner, &[]);
+    let alone = chain::norms_alone(&planner);
+    planner.chained = chain::readers(&planner, &alone);
     for (value, _) in graph.iter() {
         planner.check(value)?;
         check::plan(&mut planner, value)?;

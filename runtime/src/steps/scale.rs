@@ -1,7 +1,10 @@
 //! Rows times, or divided by, a number of their own.
 
+use crate::jit::dispatch;
+use crate::kernels::SpikeCount;
 use crate::planner::Planner;
 use crate::step::{Fault, KernelCall, StepKind, numbers, numbers_mut};
+use crate::steps::scaled_sums;
 use snnc_ir::types::Shape;
 use snnc_ir::{Diagnostic, Value};
 
@@ -15,6 +18,9 @@ struct ScaleStep {
 /// # Errors
 /// The second operand is not one number per token.
 pub fn plan(p: &mut Planner<'_>, at: Value, divide: bool) -> Result<(), Diagnostic> {
+    if let Some(of) = scaled_sums::scaled_sums(p, at) {
+        return scaled_sums::plan(p, at, &of, None);
+    }
     let args = &p.graph.node(at).args;
     let width = p.width(at)?;
     let is_rows = |value: Value, width| p.graph.ty(value).shape() == Shape::rows(width);
@@ -31,7 +37,12 @@ impl StepKind for ScaleStep {
 
     fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
         let KernelCall { resources, inputs: [x, by, _], out, .. } = call;
-        resources.kernels.scale_rows(numbers(x)?, numbers(by)?, self.width, self.divide, numbers_mut(out)?);
+        let (x, by, width) = (numbers::<f32>(x)?, numbers::<f32>(by)?, self.width);
+        dispatch::by_rows(resources.pool, numbers_mut::<f32>(out)?, width, |first, y| {
+            let by = &by[first..first + y.len() / width];
+            resources.kernels.scale_rows(&x[first * width..][..y.len()], by, width, self.divide, y);
+            Ok(SpikeCount::default())
+        })?;
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use crate::jit::lanes::{F32, reals, scale_shift_of};
 use crate::kernels::SpikeCount;
 use crate::planner::Planner;
 use crate::step::{Fault, KernelCall, StepForm, StepKind, numbers, numbers_mut};
+use crate::steps::scaled_sums;
 use cranelift_codegen::ir::InstBuilder;
 use snnc_ir::op::{ArrayOp, LevelOp};
 use snnc_ir::op::{Binary, Op};
@@ -28,6 +29,9 @@ pub fn plan(p: &mut Planner<'_>, at: Value) -> Result<(), Diagnostic> {
     if p.only_user(at).is_some_and(|user| fused(p, user) == Some(at)) {
         return Ok(());
     }
+    if let Some(of) = scaled_sums::scaled_sums(p, at) {
+        return scaled_sums::plan(p, at, &of, None);
+    }
     let args = &p.graph.node(at).args;
     let kind = ScaleShiftStep { from: stored(p, args[0]), width: p.width(at)?, add: false };
     p.step(at, kind, &args[..1], &args[1..])
@@ -40,6 +44,9 @@ pub fn plan(p: &mut Planner<'_>, at: Value) -> Result<(), Diagnostic> {
 pub fn plan_with_residual(p: &mut Planner<'_>, add: Value, inner: Value) -> Result<(), Diagnostic> {
     let args = &p.graph.node(add).args;
     let residual = if args[0] == inner { args[1] } else { args[0] };
+    if let Some(of) = scaled_sums::scaled_sums(p, inner) {
+        return scaled_sums::plan(p, add, &of, Some(residual));
+    }
     let inner = &p.graph.node(inner).args;
     let kind = ScaleShiftStep { from: stored(p, inner[0]), width: p.width(add)?, add: true };
     p.step(add, kind, &[inner[0], residual], &inner[1..])
@@ -65,7 +72,7 @@ fn stored(p: &Planner<'_>, value: Value) -> Elem {
         (Elem::Level(..), 1) => longest(7),
         (Elem::Level(..), 2) => longest(15),
         (Elem::Level(..), _) => longest(16),
-        (elem @ (Elem::F32 | Elem::I32 | Elem::I8), _) => elem,
+        (elem @ (Elem::F32 | Elem::I32 | Elem::I8 | Elem::I4(_)), _) => elem,
     }
 }
 
@@ -78,7 +85,7 @@ fn suffix(from: Elem) -> &'static str {
             _ => "_level32",
         },
         Elem::F32 => "_f32",
-        Elem::I32 | Elem::I8 => "",
+        Elem::I32 | Elem::I8 | Elem::I4(_) => "",
     }
 }
 
