@@ -15,6 +15,7 @@
 
 use snnc::convert::{ConvertOptions, Sample, convert};
 use snnc::opt::{self, Omit, PASSES, PassSettings};
+use snnc::quant_options::{WeightFormat, weights};
 use snnc_examples::gpt2::Gpt2Config;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::eval::{Content, Evaluator, Memory};
@@ -227,6 +228,10 @@ fn settings(case: &CaseFile) -> Result<PassSettings, String> {
             Ok(Op::Level(snnc_ir::op::LevelOp::Ssa { variant, .. })) => Some(variant),
             _ => None,
         };
+    }
+    if let Some(format) = case.get("weights") {
+        let WeightFormat::I4 { group } = weights(format)? else { return Err("weights are like `i4:32`".into()) };
+        quant.weight_group = Some(group);
     }
     if let Some(what) = case.get("rotate") {
         quant.rotate = snnc::quant_options::rotate(what)?;

@@ -35,8 +35,9 @@ fn check(config: Gpt2Config, code: Code, steps: u16) {
 #[test]
 fn threads() {
     let config = Gpt2Config { width: 96, heads: 3, vocabulary: 1200, context: 160, ..Gpt2Config::TINY };
-    for steps in [7, 9] {
-        let stepped = spiking(imported(&config), Levels { code: Code::Binary, steps });
+    for (steps, weight_group) in [(7, None), (9, None), (7, Some(32)), (9, Some(32))] {
+        let levels = Levels { code: Code::Binary, steps };
+        let stepped = converted(imported(&config), QuantOptions { weight_group, ..QuantOptions::uniform(levels) });
         for graph in [collapse(&stepped).unwrap(), stepped] {
             let ids = ids(140, config.vocabulary);
             let calls: Vec<&[u32]> = [&ids[..100], &ids[100..101], &ids[101..139], &ids[139..]].to_vec();
@@ -113,6 +114,35 @@ output logits = %6
                 assert!(got.bits == want.bits && got.events == want.events, "{name}, {threads} threads");
             }
         }
+    }
+}
+
+/// Weights of 4 bits in groups: levels of 8, 16 and 32 bits, spikes of both codes, sums that several products share, neurons
+/// of the timestep, thresholds for every token, outlier channels, widths that groups do not divide.
+#[test]
+fn weights_of_four_bits() {
+    let outliers = Gpt2Config { outliers: 2, width: 36, ..TINY };
+    let wider = Gpt2Config { width: 320, heads: 5, layers: 1, ..TINY };
+    for (config, group, code, steps, thresholds) in [
+        (TINY, 32, Code::Binary, 7, Thresholds::Fixed),
+        (TINY, 16, Code::Unary, 6, Thresholds::Token),
+        (TINY, 8, Code::Binary, 9, Thresholds::Token),
+        (outliers, 32, Code::Binary, 7, Thresholds::Token),
+        (wider, 32, Code::Binary, 16, Thresholds::Fixed),
+    ] {
+        let levels = Levels { code, steps };
+        let quant_options = QuantOptions { thresholds, weight_group: Some(group), ..QuantOptions::uniform(levels) };
+        let graph = converted(imported(&config), quant_options);
+        let grouped = graph.weights.iter().filter(|weight| weight.tensor.as_groups().is_some()).count();
+        assert!(grouped > 6 * config.layers, "{grouped} weights of 4 bits");
+        check_graph(&format!("i4:{group} {code:?} {steps}"), &graph, config.vocabulary);
+    }
+    for membrane in [Membrane::IF, Membrane::ST_BIF] {
+        let levels = Levels { code: Code::Unary, steps: 6 };
+        let quant_options =
+            QuantOptions { membrane: Some(membrane), weight_group: Some(32), ..QuantOptions::uniform(levels) };
+        let graph = converted(imported(&TINY), quant_options);
+        check_forms("i4:32 in time", &[("stepped", &graph)], TINY.vocabulary);
     }
 }
 

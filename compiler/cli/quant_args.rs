@@ -2,8 +2,8 @@
 
 use clap::{Args, ValueEnum};
 use snnc::quant_options::{
-    AttentionName, Choices, CodeName, QuantSpelling, attention, codes, first_token, neuron, phases, rotate, rounding,
-    thresholds, timesteps,
+    AttentionName, Choices, CodeName, QuantSpelling, WeightFormat, attention, codes, first_token, neuron, phases,
+    rotate, rounding, thresholds, timesteps, weights,
 };
 use snnc_ir::Diagnostic;
 use snnc_ir::membrane::Membrane;
@@ -58,10 +58,14 @@ pub struct QuantArgs {
     /// Phases per octave of spiking attention: its softmax has base 2^(1/PHASES)
     #[arg(long, value_name = "PHASES", default_value_t = PHASES, value_parser = phases)]
     phases: u32,
-    /// Number format of weights: `i8`, or `f32` for comparison, where what reads spikes multiplies
-    #[arg(long, value_enum, default_value = "i8")]
-    weights: WeightsName,
-    /// How int8 weights are rounded: `compensated` or `nearest`.
+    /// Number format of weights: `i8`, `i4:32`, or `f32` for comparison.
+    ///
+    /// `i8` has a scale per output.
+    /// `i4:32` has 4 bits, and 32 inputs of an output share a multiplier: half the bytes, and more error.
+    /// With `f32`, what reads spikes multiplies.
+    #[arg(long, value_name = "FORMAT", default_value = "i8", value_parser = weights)]
+    weights: WeightFormat,
+    /// How weights are rounded: `compensated` or `nearest`.
     ///
     /// `compensated` rounds the inputs of a projection in order. The error of each is made good by those that follow, as far as
     /// they go together with it on the calibration text.
@@ -91,12 +95,6 @@ enum EmbeddingName {
 enum CentreName {
     Spikes,
     Error,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum WeightsName {
-    I8,
-    F32,
 }
 
 /// `None`: integrate, then fire.
@@ -133,7 +131,7 @@ impl QuantArgs {
             first_token: self.first_token,
             attention: self.attention.clone(),
             phases: self.phases,
-            exact_weights: self.weights == WeightsName::F32,
+            weights: self.weights,
             rounding: self.rounding,
             own_embedding: self.embedding == EmbeddingName::Own,
             rotate: self.rotate,

@@ -5,7 +5,7 @@ use crate::progress::Workers;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Builder, Graph, Value};
 use snnc_passes::observed::{Observations, Observed};
-use snnc_passes::sites::sites;
+use snnc_passes::sites::{Role, sites};
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ const SAMPLE_NUMBERS: usize = 1 << 26;
 /// Sequences of token ids to run.
 pub type TokenWindows = Vec<Vec<u32>>;
 
-/// What every site of `graph` holds over `windows`; but rows of tokens of `constants` that begin a window are left out, since the program
-/// does not make them. The result does not depend on the number of threads.
+/// What every site of `graph` holds over `windows`; but rows of tokens of `constants` that begin a window are left out where they lead to
+/// what is a constant. The result does not depend on the number of threads.
 ///
 /// # Errors
 /// The graph cannot be run; a request to stop.
@@ -30,7 +30,11 @@ pub fn calibrate<'a>(
     workers: impl Into<Workers<'a>>,
 ) -> Result<Observations, Diagnostics> {
     let workers = workers.into();
-    let sites: Vec<Value> = sites(graph).iter().map(|site| site.value).collect();
+    let named = sites(graph);
+    let sites: Vec<Value> = named.iter().map(|site| site.value).collect();
+    // Later tokens attend to the constants, and the head reads them.
+    let counts = |role: Role| matches!(role, Role::AttentionIn | Role::Key | Role::Value | Role::Head);
+    let constants_count: Vec<bool> = named.iter().map(|site| counts(site.role)).collect();
     // What only the logits need is then dead.
     let observed = Builder::with_outputs(graph, sites.iter().map(|site| (name(*site), *site)).collect());
     let options = Options { engine: Engine::Jit, count: false, ..Options::default() };
@@ -50,7 +54,8 @@ pub fn calibrate<'a>(
         for chunk in window.chunks(options.chunk) {
             let left_out = usize::from(at == starts[i] && constants.contains(&chunk[0]));
             let outputs = session.forward(chunk, Rows::All)?;
-            for (site, seen) in sites.iter().zip(&mut all) {
+            for ((site, seen), counts) in sites.iter().zip(&mut all).zip(&constants_count) {
+                let left_out = if *counts { 0 } else { left_out };
                 let rows = outputs.f32(&name(*site)).unwrap_or(&[]);
                 seen.add(&rows[left_out * rows.len() / chunk.len()..], at + left_out, every);
             }

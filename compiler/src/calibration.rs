@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value as Json;
 use snnc_ir::diagnostic::ErrorCode;
 use snnc_ir::membrane::Membrane;
+use snnc_ir::nibbles::is_group;
 use snnc_ir::op::{DenseOp, LevelOp};
 use snnc_ir::{Code, Diagnostic, Graph, Op, Tensor, Value};
 use snnc_passes::features::Features;
@@ -69,6 +70,8 @@ struct CalibrationSection {
     seen: String,
     phases: u32,
     exact_weights: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    weight_group: Option<u16>,
     /// What is rotated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     rotated: Vec<String>,
@@ -174,6 +177,7 @@ impl Calibration {
             seen: bits(&self.seen),
             phases: plan.phases,
             exact_weights: plan.exact_weights,
+            weight_group: plan.weight_group,
             rotated: self.rotations.names().into_iter().map(str::to_string).collect(),
             starts: self.starts.clone(),
             sites: sites(graph).iter().filter_map(site).collect(),
@@ -233,6 +237,7 @@ impl Calibration {
         let mut quant_plan = QuantPlan {
             phases: section.phases.clamp(1, 64),
             exact_weights: section.exact_weights,
+            weight_group: section.weight_group.filter(|&group| is_group(group.into())),
             ..QuantPlan::default()
         };
         let mut fired = Vec::new();

@@ -315,7 +315,12 @@ fn probe_graph(
     probe: &Probe,
 ) -> Result<Graph, Diagnostics> {
     let whole = &calibration.quant_plan;
-    let mut quant_plan = QuantPlan { exact_weights: true, phases: whole.phases, ..QuantPlan::default() };
+    let mut quant_plan = QuantPlan {
+        exact_weights: true,
+        phases: whole.phases,
+        weight_group: whole.weight_group,
+        ..QuantPlan::default()
+    };
     quant_plan.sites = whole.sites.keys().map(|site| (*site, None)).collect();
     quant_plan.heads.clone_from(&whole.heads);
     let mut integrates_first = None;

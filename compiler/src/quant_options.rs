@@ -4,6 +4,7 @@
 
 use snnc_ir::ErrorCode;
 use snnc_ir::membrane::Membrane;
+use snnc_ir::nibbles::is_group;
 use snnc_ir::ssa::{GUARD, Output, Ssa};
 use snnc_ir::{Code, Diagnostic};
 use snnc_passes::levels::Levels;
@@ -32,14 +33,28 @@ pub struct QuantSpelling {
     pub attention: Choices<AttentionName>,
     /// Phases per octave of spiking attention.
     pub phases: u32,
-    /// Keep weights in f32.
-    pub exact_weights: bool,
+    /// Number format of weights.
+    pub weights: WeightFormat,
     /// How weights are rounded.
     pub rounding: Rounding,
     /// Keep an embedding table of its own.
     pub own_embedding: bool,
     /// What is rotated.
     pub rotate: Rotate,
+}
+
+/// Number format of weights, as a user names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightFormat {
+    /// 8 bits, with a scale per output.
+    I8,
+    /// 4 bits, where so many inputs of an output share a multiplier.
+    I4 {
+        /// Inputs of a group.
+        group: u16,
+    },
+    /// Reals: what reads spikes multiplies.
+    F32,
 }
 
 impl Default for QuantSpelling {
@@ -54,7 +69,7 @@ impl Default for QuantSpelling {
             first_token: FirstToken::Auto,
             attention: Choices { all: None, overrides: Vec::new() },
             phases: PHASES,
-            exact_weights: false,
+            weights: WeightFormat::I8,
             rounding: Rounding::default(),
             own_embedding: false,
             rotate: Rotate::default(),
@@ -96,7 +111,7 @@ pub fn parse(text: &str) -> Result<QuantSpelling, Diagnostic> {
             "--first-token" => spelling.first_token = first_token(value).map_err(wrong)?,
             "--attention" => spelling.attention = attention(value).map_err(wrong)?,
             "--phases" => spelling.phases = phases(value).map_err(wrong)?,
-            "--weights" => spelling.exact_weights = one_of(["i8", "f32"])?,
+            "--weights" => spelling.weights = weights(value).map_err(wrong)?,
             "--rounding" => spelling.rounding = rounding(value).map_err(wrong)?,
             "--embedding" => spelling.own_embedding = one_of(["shared", "own"])?,
             "--rotate" => spelling.rotate = rotate(value).map_err(wrong)?,
@@ -282,6 +297,21 @@ pub fn rotate(text: &str) -> Result<Rotate, String> {
     }
 }
 
+/// Number format of weights.
+///
+/// # Errors
+/// A format that is none, or a group that weights of 4 bits cannot have.
+pub fn weights(text: &str) -> Result<WeightFormat, String> {
+    match text {
+        "i8" => return Ok(WeightFormat::I8),
+        "f32" => return Ok(WeightFormat::F32),
+        _ => {}
+    }
+    let group = text.strip_prefix("i4:").and_then(|group| group.parse::<u16>().ok());
+    let group = group.filter(|&group| is_group(group.into())).map(|group| WeightFormat::I4 { group });
+    group.ok_or_else(|| format!("there are no weights `{text}`; there are i8, f32, and i4:8, i4:16, i4:24 or i4:32"))
+}
+
 /// How weights are rounded.
 ///
 /// # Errors
@@ -347,7 +377,8 @@ impl QuantSpelling {
             first_token: self.first_token,
             attention: attention(self.attention.all.unwrap_or(ttfs)),
             phases: self.phases,
-            exact_weights: self.exact_weights,
+            exact_weights: self.weights == WeightFormat::F32,
+            weight_group: if let WeightFormat::I4 { group } = self.weights { Some(group) } else { None },
             rounding: self.rounding,
             own_embedding: self.own_embedding,
             rotate: self.rotate,
@@ -423,6 +454,9 @@ pub fn spelled(options: &QuantOptions) -> String {
     if options.exact_weights {
         flags += " --weights f32";
     }
+    if let Some(group) = options.weight_group {
+        flags += &format!(" --weights i4:{group}");
+    }
     if options.rounding != Rounding::default() {
         flags += &format!(" --rounding {}", options.rounding.name());
     }
@@ -465,6 +499,21 @@ mod tests {
         ] {
             let told = asked(line).expect_err(line);
             assert!(told.contains(wanted), "{line}: {told}");
+        }
+    }
+
+    #[test]
+    fn weights_are_named_by_their_bits_and_group() {
+        for (line, wanted) in [
+            ("--weights i4:32", "--timesteps 7 --weights i4:32"),
+            ("--weights i8", "--timesteps 7"),
+            ("--weights f32", "--timesteps 7 --weights f32"),
+        ] {
+            assert_eq!(asked(line).as_deref(), Ok(wanted), "{line}");
+        }
+        for line in ["--weights i4", "--weights i4:12", "--weights i4:0", "--weights i4:64", "--weights i5:32"] {
+            let told = asked(line).expect_err(line);
+            assert!(told.contains("there are i8, f32, and i4:8, i4:16, i4:24 or i4:32"), "{line}: {told}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! What sums of a program cannot exceed, whatever its levels (rule 12 of the verifier): engines choose their integers by it.
 
 use crate::graph::{Graph, Node, Weight};
+use crate::nibbles::{ELEMENT_MOST, GroupedSizes};
 use crate::op::{ArrayOp, Binary, DenseOp, LeafOp, LevelOp, Op};
 use crate::ssa::meaning::{FIRST_SPIKE_WEIGHT, FRESH};
 use crate::ssa::{Output, Ssa};
@@ -81,6 +82,10 @@ pub const SUM_MAX: u64 = i32::MAX as u64;
 /// What the magnitude of a sum of weights times levels cannot exceed. Looks at the weights only if their number and range
 /// do not decode it.
 pub fn largest_sum(weight: &Tensor, levels: u64) -> u64 {
+    if let Some((bytes, sizes)) = weight.as_groups() {
+        let cheap = (sizes.inputs() as u64).saturating_mul(ELEMENT_MOST as u64).saturating_mul(levels);
+        return if cheap <= SUM_MAX { cheap } else { largest_grouped_sum(bytes, sizes).saturating_mul(levels) };
+    }
     let (Some((weights, width)), [inputs, outputs]) = (weight.weights(), weight.sizes()) else { return 0 };
     let cheap = *inputs as u64 * WEIGHT_MAX * levels;
     if cheap <= SUM_MAX {
@@ -93,6 +98,15 @@ pub fn largest_sum(weight: &Tensor, levels: u64) -> u64 {
         }
     }
     sums.into_iter().max().unwrap_or(0) * levels
+}
+
+/// The largest sum over an output's magnitudes.
+fn largest_grouped_sum(bytes: &[u8], sizes: GroupedSizes) -> u64 {
+    let mut sums = vec![0u64; sizes.outputs()];
+    for row in sizes.elements(bytes).chunks_exact(sizes.outputs().max(1)) {
+        sums.iter_mut().zip(row).for_each(|(sum, w)| *sum += u64::from(w.unsigned_abs()));
+    }
+    sums.into_iter().max().unwrap_or(0)
 }
 
 pub(crate) fn node_constant<'g>(graph: &'g Graph, node: &Node, i: usize) -> Option<&'g Weight> {
@@ -160,7 +174,7 @@ fn magnitude(graph: &Graph, node: &Node, known: &[f64]) -> f64 {
 fn of_numbers(graph: &Graph, value: Value, known: f64) -> f64 {
     match graph.ty(value) {
         Type::Tensor { elem: Elem::Level(code, steps), .. } => f64::from(code.levels(steps)),
-        Type::Tensor { elem: Elem::I32 | Elem::I8, .. } => 2f64.powi(31),
+        Type::Tensor { elem: Elem::I32 | Elem::I8 | Elem::I4(_), .. } => 2f64.powi(31),
         Type::Tensor { elem: Elem::F32, .. } | Type::Train { .. } => known,
     }
 }

@@ -16,7 +16,7 @@
 use crate::diagnostic::{Diagnostic, Diagnostics, ErrorCode};
 use crate::graph::Graph;
 use crate::language::LanguageConfig;
-use crate::tensor::{Buffer, Data, SharedBytes, Tensor, panels_len};
+use crate::tensor::{Buffer, Data, SharedBytes, Tensor, panels_len, stored_bytes};
 use crate::text;
 use crate::types::Elem;
 use crate::verify::verify;
@@ -131,7 +131,7 @@ fn parts<'a>(file: &'a File, program: &'a str, hashes: &[u64]) -> Vec<(Section, 
     };
     let weights = file.graph.weights.iter().zip(hashes).map(|(weight, &checksum)| {
         let (kind, bytes) = (i32::from(Kind::Weight), weight.tensor.data().bytes());
-        let (name, elem) = (weight.name.clone(), stored(&weight.tensor).to_string());
+        let (name, elem) = (weight.name.clone(), stored(&weight.tensor));
         let sizes = weight.tensor.sizes().iter().map(|&size| size as u64).collect();
         (Section { kind, offset: 0, length: bytes.len() as u64, checksum, name, elem, sizes }, bytes)
     });
@@ -152,12 +152,10 @@ fn parts<'a>(file: &'a File, program: &'a str, hashes: &[u64]) -> Vec<(Section, 
 }
 
 /// How a header says what elements a weight has.
-fn stored(tensor: &Tensor) -> &'static str {
+fn stored(tensor: &Tensor) -> String {
     match tensor.data() {
-        Data::F32(_) => "f32",
-        Data::I32(_) => "i32",
-        Data::I8(_) => "i8",
-        Data::Panels(_) => PANELS,
+        Data::Panels(_) => PANELS.into(),
+        Data::F32(_) | Data::I32(_) | Data::I8(_) | Data::Groups { .. } => tensor.elem().to_string(),
     }
 }
 
@@ -331,11 +329,7 @@ fn view(
     if !known || !sizes.iter().map(|&size| size as u64).eq(section.sizes.iter().copied()) {
         return Err(format!("the file's weight is {}{:?}", section.elem, section.sizes));
     }
-    let wanted = if panels {
-        panels_len(sizes)
-    } else {
-        sizes.iter().try_fold(elem.bytes(), |bytes, &size| bytes.checked_mul(size))
-    };
+    let wanted = if panels { panels_len(sizes) } else { stored_bytes(elem, sizes) };
     if wanted != Some(range.len()) {
         return Err(format!("the file's weight has {} bytes", range.len()));
     }
@@ -344,11 +338,12 @@ fn view(
         Elem::F32 => Buffer::shared(bytes, range).map(Data::F32),
         Elem::I32 => Buffer::shared(bytes, range).map(Data::I32),
         Elem::I8 => Buffer::shared(bytes, range).map(if panels { Data::Panels } else { Data::I8 }),
+        Elem::I4(group) => Buffer::shared(bytes, range).map(|bytes| Data::Groups { bytes, group }),
         Elem::Level(..) => None,
     };
     let data = data.ok_or("the file's bytes should start at a multiple of 4 in memory, as mapped files do")?;
     let tensor = Tensor::new(sizes.to_vec(), data);
-    if tensor.has_padding() { Ok(tensor) } else { Err("what the last panel has beyond its outputs is not zero".into()) }
+    if tensor.has_padding() { Ok(tensor) } else { Err("what panels have beyond the weight is not zero".into()) }
 }
 
 /// Whether `write` would give this header and this program: the last of the checks, and the one that leaves no freedom.
@@ -420,6 +415,42 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A projection with a weight of 4 bits in groups, whose last group and last panel are short.
+    fn grouped() -> Graph {
+        let text = "snnc 3 spiking context=8
+weight @table : f32[4,9] = fill(seed=1)
+weight @gain : f32[9] = fill(value=3)
+weight @offset : f32[9] = fill(seed=9)
+weight @w : i4<8>[9,3] = fill(seed=5)
+weight @narrow : f32[3] = fill(seed=13)
+%0 = tokens : i32[tokens]
+%1 = embed(%0, @table) : f32[tokens,9]
+%2 = fire[binary,3](%1, @gain, @offset) : spike<binary,3>[tokens,9]
+%3 = synapse(%2, @w) : current<binary,3>[tokens,3]
+%4 = decode(%3) : i32[tokens,3]
+%5 = scale_shift(%4, @narrow, @narrow) : f32[tokens,3]
+output y = %5";
+        text::parse_filled(text, &|name, _, _| Err(format!("no rule for @{name}"))).expect("a program").graph
+    }
+
+    #[test]
+    fn weights_in_groups_are_read_back_and_checked() {
+        let bytes = written(&File::new(grouped()));
+        let again = read(shared(&bytes)).expect("it was written");
+        assert_eq!((written(&again), again.graph.weights[3].tensor.as_groups().is_some()), (bytes, true));
+        let damaged = |at: usize, byte: u8| {
+            let mut graph = grouped();
+            let (bytes, _) = graph.weights[3].tensor.as_groups().expect("groups");
+            let mut bytes = bytes.to_vec();
+            bytes[at] = byte;
+            graph.weights[3].tensor = Arc::new(Tensor::new(vec![9, 3], Data::Groups { bytes: bytes.into(), group: 8 }));
+            message(&written(&File::new(graph)))
+        };
+        // The first output beyond the last, and -128.
+        assert!(damaged(3, 1).contains("what panels have beyond the weight is not zero"));
+        assert!(damaged(1, 0x80).contains("its multipliers should lie within -127 and 127"));
     }
 
     #[test]

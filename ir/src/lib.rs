@@ -20,6 +20,7 @@ pub mod graph;
 pub mod hadamard;
 pub mod language;
 pub mod membrane;
+pub mod nibbles;
 pub mod op;
 pub mod origin;
 pub mod random;

@@ -1,8 +1,10 @@
 //! Dense tensors: the constants of a program, owned or lying in a mapped file.
 //!
 //! Elements lie row by row, but for 8-bit weights `[k, m]` that kernels walk: those may lie in *panels*, `[m / 64][k][64]`,
-//! so that what one input gives 64 outputs is one cache line, and a panel is read from end to end. Both say the same.
+//! so that what one input gives 64 outputs is one cache line, and a panel is read from end to end. Both say the same. Weights of
+//! 4 bits have one layout only (`nibbles`).
 
+use crate::nibbles::GroupedSizes;
 use crate::types::Elem;
 use bytemuck::Pod;
 use std::fmt;
@@ -64,8 +66,7 @@ impl<T: Pod> fmt::Debug for Buffer<T> {
     }
 }
 
-/// Outputs of a panel of weights: a row of it is a cache line.
-pub const PANEL: usize = 64;
+pub use crate::nibbles::PANEL;
 
 /// Elements, in row-major order but for `Panels`.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,15 +79,23 @@ pub enum Data {
     I8(Buffer<i8>),
     /// 8-bit elements of `[k, m]` as `[m / 64][k][64]`; what the last panel has beyond `m` is zero.
     Panels(Buffer<i8>),
+    /// Weights of 4 bits in groups, as `nibbles` has them.
+    Groups {
+        /// Multipliers and levels, panel by panel.
+        bytes: Buffer<u8>,
+        /// Inputs that share a multiplier.
+        group: u16,
+    },
 }
 
 impl Data {
-    /// Numbers that are stored, the zeros at the end of panels among them.
+    /// Numbers that are stored, the zeros at the end of panels among them; of weights in groups the bytes.
     pub fn len(&self) -> usize {
         match self {
             Data::F32(v) => v.len(),
             Data::I32(v) => v.len(),
             Data::I8(v) | Data::Panels(v) => v.len(),
+            Data::Groups { bytes, .. } => bytes.len(),
         }
     }
 
@@ -101,6 +110,7 @@ impl Data {
             Data::F32(v) => bytemuck::cast_slice(v),
             Data::I32(v) => bytemuck::cast_slice(v),
             Data::I8(v) | Data::Panels(v) => bytemuck::cast_slice(v),
+            Data::Groups { bytes, .. } => bytes,
         }
     }
 
@@ -110,6 +120,7 @@ impl Data {
             Data::F32(_) => Elem::F32,
             Data::I32(_) => Elem::I32,
             Data::I8(_) | Data::Panels(_) => Elem::I8,
+            Data::Groups { group, .. } => Elem::I4(*group),
         }
     }
 }
@@ -124,7 +135,11 @@ pub struct Tensor {
 impl Tensor {
     /// Panics if `sizes` and `data` disagree: a precondition of the caller.
     pub fn new(sizes: Vec<usize>, data: Data) -> Self {
-        let len = if let Data::Panels(_) = data { panels_len(&sizes) } else { Some(sizes.iter().product()) };
+        let len = match data {
+            Data::Panels(_) => panels_len(&sizes),
+            Data::Groups { group, .. } => GroupedSizes::new(&sizes, group).map(GroupedSizes::bytes),
+            Data::F32(_) | Data::I32(_) | Data::I8(_) => Some(sizes.iter().product()),
+        };
         assert_eq!(len, Some(data.len()), "sizes {sizes:?} must match the data");
         Self { sizes, data }
     }
@@ -137,6 +152,15 @@ impl Tensor {
     /// A tensor of synaptic weights.
     pub fn i8(sizes: &[usize], data: Vec<i8>) -> Self {
         Self::new(sizes.to_vec(), Data::I8(data.into()))
+    }
+
+    /// Weights of 4 bits: levels `[k, m]` and multipliers `[k / group, m]`.
+    ///
+    /// Panics if there are not so many or a group cannot be so large: a precondition of the caller.
+    pub fn i4(sizes: [usize; 2], group: u16, levels: &[i8], multipliers: &[i8]) -> Self {
+        let grouped = GroupedSizes::new(&sizes, group);
+        let bytes = grouped.map(|grouped| grouped.pack(levels, multipliers).into());
+        Self::new(sizes.to_vec(), Data::Groups { bytes: bytes.unwrap_or(Vec::new().into()), group })
     }
 
     /// A tensor of integers.
@@ -168,7 +192,7 @@ impl Tensor {
     pub fn as_f32(&self) -> Option<&[f32]> {
         match &self.data {
             Data::F32(v) => Some(v),
-            Data::I32(_) | Data::I8(_) | Data::Panels(_) => None,
+            Data::I32(_) | Data::I8(_) | Data::Panels(_) | Data::Groups { .. } => None,
         }
     }
 
@@ -176,7 +200,7 @@ impl Tensor {
     pub fn as_i32(&self) -> Option<&[i32]> {
         match &self.data {
             Data::I32(v) => Some(v),
-            Data::F32(_) | Data::I8(_) | Data::Panels(_) => None,
+            Data::F32(_) | Data::I8(_) | Data::Panels(_) | Data::Groups { .. } => None,
         }
     }
 
@@ -184,7 +208,7 @@ impl Tensor {
     pub fn as_i8(&self) -> Option<&[i8]> {
         match &self.data {
             Data::I8(v) => Some(v),
-            Data::F32(_) | Data::I32(_) | Data::Panels(_) => None,
+            Data::F32(_) | Data::I32(_) | Data::Panels(_) | Data::Groups { .. } => None,
         }
     }
 
@@ -192,7 +216,7 @@ impl Tensor {
     pub fn as_panels(&self) -> Option<&[i8]> {
         match &self.data {
             Data::Panels(v) => Some(v),
-            Data::F32(_) | Data::I32(_) | Data::I8(_) => None,
+            Data::F32(_) | Data::I32(_) | Data::I8(_) | Data::Groups { .. } => None,
         }
     }
 
@@ -205,12 +229,31 @@ impl Tensor {
         }
     }
 
+    /// Weights of 4 bits as they lie in memory, and their sizes.
+    pub fn as_groups(&self) -> Option<(&[u8], GroupedSizes)> {
+        match &self.data {
+            Data::Groups { bytes, group } => Some((bytes, GroupedSizes::new(&self.sizes, *group)?)),
+            Data::F32(_) | Data::I32(_) | Data::I8(_) | Data::Panels(_) => None,
+        }
+    }
+
+    /// Weights as integers, row by row, whatever their layout and their bits; `None` for others.
+    pub fn to_integers(&self) -> Option<Vec<i32>> {
+        match self.as_groups() {
+            Some((bytes, sizes)) => Some(sizes.elements(bytes)),
+            None => Some(self.to_rows()?.into_iter().map(i32::from).collect()),
+        }
+    }
+
     fn matrix(&self) -> Option<[usize; 2]> {
         self.sizes.as_array().copied()
     }
 
-    /// Whether what panels have beyond their outputs is zero, as it must be; true for other layouts.
+    /// Whether what panels and groups have beyond their outputs and inputs is zero, as it must be; true for other layouts.
     pub fn has_padding(&self) -> bool {
+        if let Some((bytes, sizes)) = self.as_groups() {
+            return sizes.has_padding(bytes);
+        }
         let (Some(panels), [inputs, outputs]) = (self.as_panels(), &self.sizes[..]) else { return true };
         let width = outputs % PANEL;
         let last = if width == 0 { &[] } else { &panels[outputs / PANEL * inputs * PANEL..] };
@@ -257,6 +300,17 @@ impl Tensor {
         match &self.data {
             Data::F32(v) if v.len() == 1 => Some(v[0]),
             _ => None,
+        }
+    }
+}
+
+/// Bytes that elements take which do not lie in panels of bytes; `None` if they are more than memory has addresses, or if 4-bit
+/// elements are no matrix.
+pub fn stored_bytes(elem: Elem, sizes: &[usize]) -> Option<usize> {
+    match elem {
+        Elem::I4(group) => GroupedSizes::new(sizes, group).map(GroupedSizes::bytes),
+        Elem::F32 | Elem::I32 | Elem::I8 | Elem::Level(..) => {
+            sizes.iter().try_fold(elem.bytes(), |bytes, &size| bytes.checked_mul(size))
         }
     }
 }

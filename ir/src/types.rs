@@ -94,16 +94,19 @@ pub enum Elem {
     I32,
     /// Synaptic weights: -127 to 127.
     I8,
+    /// Synaptic weights of 4 bits, -8 to 7, where so many inputs of an output share a multiplier, -127 to 127: an element is the
+    /// product, an integer (`nibbles`).
+    I4(u16),
     /// Integers of magnitude at most `code.levels(steps)`; stored in 8 bits where that fits, else in 16 or 32.
     Level(Code, u16),
 }
 
 impl Elem {
-    /// Bytes that one element takes in memory and in files.
+    /// Bytes that one element takes in memory and in files; for 4 bits in groups a whole one (`tensor::stored_bytes` has all).
     pub fn bytes(self) -> usize {
         match self {
             Elem::F32 | Elem::I32 => 4,
-            Elem::I8 => 1,
+            Elem::I8 | Elem::I4(_) => 1,
             Elem::Level(code, steps) => match code.levels(steps) {
                 ..=127 => 1,
                 128..=32_767 => 2,
@@ -277,6 +280,7 @@ impl fmt::Display for Elem {
             Elem::F32 => f.write_str("f32"),
             Elem::I32 => f.write_str("i32"),
             Elem::I8 => f.write_str("i8"),
+            Elem::I4(group) => write!(f, "i4<{group}>"),
             Elem::Level(code, steps) => write!(f, "level<{},{steps}>", code.name()),
         }
     }

@@ -395,6 +395,9 @@ fn numbers(graph: &Graph, errors: &mut Findings<'_>) {
         if !all(levels, |x| x != i8::MIN) {
             errors.at(value, "its weights should lie within -127 and 127, one of them is -128", &[]);
         }
+        if weight.tensor.as_groups().is_some_and(|(bytes, sizes)| !sizes.has_multipliers(bytes)) {
+            errors.at(value, "its multipliers should lie within -127 and 127, one of them is -128", &[]);
+        }
     }
     for (value, node) in graph.iter() {
         let Op::Level(LevelOp::Ssa { variant, .. }) = node.op else { continue };

@@ -74,6 +74,8 @@ pub struct QuantPlan {
     pub phases: u32,
     /// Whether weights stay f32.
     pub exact_weights: bool,
+    /// Inputs that share a multiplier where weights are of 4 bits; without it they are int8.
+    pub weight_group: Option<u16>,
 }
 
 /// From so many levels on, a range is covered whole.
@@ -94,6 +96,7 @@ pub fn fit(graph: &Graph, seen: &Observations, options: &QuantOptions) -> Result
     let sites = sites::sites(graph);
     let mut quant_plan =
         QuantPlan { phases: options.phases, exact_weights: options.exact_weights, ..QuantPlan::default() };
+    quant_plan.weight_group = options.weight_group;
     for site in &sites {
         let seen = observed(graph, seen, site.value)?;
         // Queries and keys are fitted below, together.

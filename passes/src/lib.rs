@@ -21,7 +21,6 @@ pub mod levels;
 pub mod moments;
 pub mod observed;
 pub mod options;
-pub mod orthogonal;
 pub mod pipeline;
 mod products;
 pub mod quantise;

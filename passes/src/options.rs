@@ -44,6 +44,8 @@ pub struct QuantOptions {
     pub exact_weights: bool,
     /// What becomes of the token that texts begin with.
     pub first_token: FirstToken,
+    /// Weights are of 4 bits, and so many inputs share a multiplier; without it they are int8.
+    pub weight_group: Option<u16>,
     /// How weights are rounded.
     pub rounding: Rounding,
     /// Whether the embedding keeps its table where it might read a tied head's weight.
@@ -77,6 +79,7 @@ impl QuantOptions {
             phases: PHASES,
             exact_weights: false,
             first_token: FirstToken::default(),
+            weight_group: None,
             rounding: Rounding::default(),
             own_embedding: false,
             rotate: Rotate::default(),

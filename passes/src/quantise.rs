@@ -9,6 +9,7 @@
 //! `docs/ir.md`.
 
 mod compensate;
+mod groups;
 mod weights;
 
 use crate::context::{Context, StartRows};
@@ -29,7 +30,9 @@ use snnc_ir::site::{ChannelGroup, Site};
 use snnc_ir::ssa::Output;
 use snnc_ir::{Binary, Builder, Curve, Diagnostic, Elem, Graph, Op, Ssa, Stage, Tensor, Value};
 use std::sync::Arc;
-use weights::{Units, fold_input_major, fold_scale, lacking, rows_of, scaled, shares, shifted, split_outputs};
+use weights::{
+    Units, WeightRounding, fold_input_major, fold_scale, lacking, rows_of, scaled, shares, shifted, split_outputs,
+};
 
 /// The Quantised graph of a simplified Tensor graph.
 ///
@@ -321,14 +324,17 @@ impl Quantise<'_> {
         };
         let inputs = fit.scale.len();
         let feedback = self.feedback((site, 0), &fit, &(0..inputs).collect::<Vec<usize>>());
-        let folded = fold_scale(w, bias, layout, &fit, feedback.as_deref());
-        let sizes = [inputs, folded.scale.len()];
+        let folded = fold_scale(w, bias, layout, &fit, self.rounding(feedback.as_deref()));
         let most = fit.levels.most();
         let levels = self.levels(site, &site_name)?;
-        let sums = self.products(levels, &name, Tensor::i8(&sizes, folded.weight), most, &origin)?;
+        let sums = self.products(levels, &name, folded.weight, most, &origin)?;
         let scale = self.constant(format!("{name}.scale"), folded.scale);
         let bias = self.constant(format!("{name}.bias"), folded.bias);
         self.sum_of(&sums, &name, scale, bias, &origin)
+    }
+
+    fn rounding<'f>(&self, feedback: Option<&'f Feedback>) -> WeightRounding<'f> {
+        WeightRounding { feedback, group: self.quant_plan.weight_group }
     }
 
     /// What errors of weights come to at later inputs, for some channels of a site. `None` where no moments were measured.
@@ -356,7 +362,10 @@ impl Quantise<'_> {
         origin: &NodeOrigin,
     ) -> Result<Vec<Value>, Diagnostic> {
         let known = self.rounded_weights.get(&format!("{name}.weight")).filter(|known| known.sizes() == weight.sizes());
-        let known = known.and_then(|known| known.to_rows()).map(|rows| Tensor::i8(weight.sizes(), rows));
+        let known = known.filter(|known| known.elem() == weight.elem()).and_then(|known| match known.as_groups() {
+            Some(_) => Some(known.as_ref().clone()),
+            None => known.to_rows().map(|rows| Tensor::i8(weight.sizes(), rows)),
+        });
         let weight = known.unwrap_or(weight);
         let parts = if largest_sum(&weight, most as u64) <= SUM_MAX { vec![weight] } else { shares(&weight, most) };
         let product = |part: Tensor| {
@@ -449,9 +458,9 @@ impl Quantise<'_> {
         let (mut w, mut bias, mut scale, mut zero_point) = (w.to_vec(), bias.to_vec(), fit.scale.clone(), zero_point);
         let mut sum: Option<Value> = None;
         for levels in levels {
-            let folded = fold_input_major(&w, &bias, &scale, &zero_point, feedback);
+            let folded = fold_input_major(&w, &bias, &scale, &zero_point, self.rounding(feedback));
             w = lacking(&w, &scale, &folded);
-            let products = self.products(levels, name, Tensor::i8(&sizes, folded.weight), fit.levels.most(), origin)?;
+            let products = self.products(levels, name, folded.weight, fit.levels.most(), origin)?;
             let unit = self.constant(format!("{name}.scale"), folded.scale);
             let shift = self.constant(format!("{name}.bias"), folded.bias);
             let part = self.sum_of(&products, name, unit, shift, origin)?;
@@ -519,10 +528,8 @@ impl Quantise<'_> {
             } else {
                 let none = vec![0.0; channels.len()];
                 let feedback = self.feedback((site, group), fit, &channels);
-                let folded = fold_input_major(&w, &zeros, &scale, &none, feedback.as_deref());
-                let sizes = [channels.len(), m];
-                let w = Tensor::i8(&sizes, folded.weight);
-                let sums = self.products(levels, &name, w, fit.levels.most(), &origin)?;
+                let folded = fold_input_major(&w, &zeros, &scale, &none, self.rounding(feedback.as_deref()));
+                let sums = self.products(levels, &name, folded.weight, fit.levels.most(), &origin)?;
                 let scale = folded.scale.iter().map(|s| s * unit).collect();
                 let scale = self.constant(format!("{name}.scale"), scale);
                 self.sum_of(&sums, &name, scale, zero, &origin)?
@@ -753,12 +760,12 @@ impl Quantise<'_> {
     }
 }
 
-/// The int8 weights of a program that one product reads whole, by name.
+/// The rounded weights of a program that one product reads whole, by name.
 pub fn rounded_weights(program: &Graph) -> IndexMap<String, Arc<Tensor>> {
     let all: IndexMap<&str, &Arc<Tensor>> = program.weights.iter().map(|w| (w.name.as_str(), &w.tensor)).collect();
     // A second of the same name has the rest of the inputs, or of the eight bits.
     let whole = |name: &str| !all.contains_key(format!("{name}.2").as_str());
-    let bytes = all.iter().filter(|(name, tensor)| tensor.elem() == Elem::I8 && whole(name));
+    let bytes = all.iter().filter(|(name, tensor)| matches!(tensor.elem(), Elem::I8 | Elem::I4(_)) && whole(name));
     bytes.map(|(name, tensor)| (name.to_string(), Arc::clone(tensor))).collect()
 }
 

@@ -255,7 +255,7 @@ impl CachedRows {
                 2 => CachedRows::I16(Vec::new()),
                 _ => CachedRows::I32(Vec::new()),
             },
-            Elem::I32 | Elem::I8 => return None,
+            Elem::I32 | Elem::I8 | Elem::I4(_) => return None,
         })
     }
 }

@@ -187,6 +187,9 @@ impl<'a> Constants<'a> {
         if tensor.sizes() != [inputs, outputs] {
             return Err(Fault::Misfit);
         }
+        if let Some((bytes, sizes)) = tensor.as_groups() {
+            return Ok(Panels::of_groups(bytes, sizes));
+        }
         Ok(Panels::new(tensor.as_panels().ok_or(Fault::Misfit)?, inputs, outputs))
     }
 }

@@ -14,7 +14,7 @@ pub use prices::{PriceList, Priced, PricedItem};
 use snnc_ir::op::{DenseOp, LevelOp, SpikeOp};
 
 use crate::lints::{self, Coverage};
-use snnc_ir::types::Elem;
+use snnc_ir::tensor::stored_bytes;
 use snnc_ir::{Graph, Op, Value};
 use snnc_passes::cost::{self, Activity, Form, LayerPart, Number, Operation, Part, Sharing, Tally};
 use std::collections::{BTreeMap, BTreeSet};
@@ -224,13 +224,15 @@ fn weight_bytes(graph: &Graph, form: Form) -> u64 {
     let read: BTreeSet<Value> =
         graph.iter().filter(|(_, node)| reads(node.op)).filter_map(|(_, node)| node.args.get(1).copied()).collect();
     let bytes = |weight: &Value| {
-        let elements = graph.ty(*weight).shape().sizes().map_or(0, |sizes| sizes.iter().product::<usize>()) as u64;
-        let bytes = match form {
-            Form::Dense(number) => number.bytes(),
-            Form::Skipping => Number::Int8.bytes(),
-            Form::Stepped | Form::Collapsed => graph.ty(*weight).elem().map_or(4, Elem::bytes) as u64,
-        };
-        elements * bytes
+        let sizes = graph.ty(*weight).shape().sizes().unwrap_or_default();
+        let elements = sizes.iter().product::<usize>() as u64;
+        match form {
+            Form::Dense(number) => elements * number.bytes(),
+            Form::Skipping => elements * Number::Int8.bytes(),
+            Form::Stepped | Form::Collapsed => {
+                graph.ty(*weight).elem().and_then(|elem| stored_bytes(elem, &sizes)).unwrap_or(0) as u64
+            }
+        }
     };
     read.iter().map(bytes).sum()
 }
@@ -281,9 +283,8 @@ fn defects(graph: &Graph, activity: &Activity) -> Vec<(String, LayerPart)> {
 
 fn footprint(graph: &Graph) -> Footprint {
     let mut footprint = Footprint::default();
-    let bytes = |weight: &snnc_ir::Weight| {
-        weight.tensor.sizes().iter().product::<usize>() as u64 * weight.tensor.elem().bytes() as u64
-    };
+    let bytes =
+        |weight: &snnc_ir::Weight| stored_bytes(weight.tensor.elem(), weight.tensor.sizes()).unwrap_or(0) as u64;
     footprint.bytes = graph.weights.iter().map(bytes).sum();
     let weights: BTreeSet<Value> = graph
         .iter()
@@ -291,7 +292,7 @@ fn footprint(graph: &Graph) -> Footprint {
         .filter_map(|(_, node)| node.args.get(1).copied())
         .collect();
     for weight in weights.iter().filter_map(|weight| graph.constant(*weight)) {
-        let Some(rows) = weight.tensor.to_rows() else { continue };
+        let Some(rows) = weight.tensor.to_integers() else { continue };
         footprint.connections += rows.len() as u64;
         footprint.zeros += rows.iter().filter(|&&w| w == 0).count() as u64;
     }

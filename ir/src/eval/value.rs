@@ -51,8 +51,8 @@ impl<R: Real> Array<R> {
         let content = match tensor.data() {
             Data::F32(v) => Content::Real(v.iter().map(|&x| R::from_f32(x)).collect()),
             Data::I32(v) => Content::Int(v.to_vec()),
-            Data::I8(_) | Data::Panels(_) => {
-                Content::Int(tensor.to_rows().unwrap_or_default().into_iter().map(i32::from).collect())
+            Data::I8(_) | Data::Panels(_) | Data::Groups { .. } => {
+                Content::Int(tensor.to_integers().unwrap_or_default())
             }
         };
         Self { sizes: tensor.sizes().to_vec(), content }

@@ -88,11 +88,11 @@ pub(super) fn gated_neuron(args: &[Type], max_steps: u16, steps: u16) -> Result<
 pub(super) fn synapses(shape: Shape, weight: Type) -> Result<usize, String> {
     let d = row_width(shape)?;
     match weight {
-        Type::Tensor { elem: Elem::I8, shape } => match matrix(shape)? {
+        Type::Tensor { elem: Elem::I8 | Elem::I4(_), shape } => match matrix(shape)? {
             (inputs, outputs) if inputs == d => Ok(outputs),
             (inputs, _) => Err(format!("the weight takes {inputs} inputs, the value has {d}")),
         },
-        other => Err(format!("an i8 weight was expected, here is {other}")),
+        other => Err(format!("an i8 or i4 weight was expected, here is {other}")),
     }
 }
 

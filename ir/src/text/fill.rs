@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! weight @w : i8[4,4] = fill(seed=7)                  // any int8 weights
+//! weight @n : i4<32>[64,4] = fill(seed=7)             // any levels and multipliers; with bounds all multipliers are 1
 //! weight @x : f32[4] = fill(seed=3, low=0, high=1)    // numbers between two bounds, both included
 //! weight @h : i32[2] = fill(seed=5, powers=4)         // powers of two, from 1 to 2^4
 //! weight @gain : f32[4] = fill(value=0.5)             // one number
@@ -14,6 +15,7 @@
 
 use crate::diagnostic::Diagnostics;
 use crate::graph::{Graph, Weight};
+use crate::nibbles::{GroupedSizes, LEVEL_LEAST, LEVEL_MOST};
 use crate::random::SplitMix64;
 use crate::tensor::{Data, Tensor};
 use crate::text::name::hash;
@@ -32,7 +34,12 @@ const GRID: u64 = 16;
 /// Bounds where a rule states none.
 const REALS: [i64; 2] = [-1, 1];
 const BYTES: [i64; 2] = [-127, 127];
+const NIBBLES: [i64; 2] = [-8, 7];
 const INTEGERS: [i64; 2] = [0, 7];
+/// What is wrong with the type of a weight.
+const WEIGHTS: &str = "weights are f32, i32, i8 or i4<32>";
+/// Multipliers of weights in groups, and the least of them.
+const MULTIPLIERS: [i64; 2] = [255, -127];
 /// A constant that a pass has made is printed as numbers if it has at most this many.
 const PRINTED_MAX: usize = 16;
 
@@ -106,7 +113,7 @@ fn numbers(tensor: &Tensor) -> Option<String> {
         Data::F32(v) => v.iter().map(|x| format!("{x:?}")).collect(),
         Data::I32(v) => v.iter().map(i32::to_string).collect(),
         Data::I8(v) => v.iter().map(i8::to_string).collect(),
-        Data::Panels(_) => return None,
+        Data::Panels(_) | Data::Groups { .. } => return None,
     };
     (all.len() <= PRINTED_MAX).then(|| format!("= [{}]", all.join(", ")))
 }
@@ -166,7 +173,8 @@ fn listed(numbers: &[&str], elem: Elem, sizes: &[usize]) -> Result<Tensor, Strin
         Elem::F32 => Tensor::f32(sizes, all(numbers, elem)?),
         Elem::I32 => Tensor::i32(sizes, all(numbers, elem)?),
         Elem::I8 => Tensor::i8(sizes, all(numbers, elem)?),
-        Elem::Level(..) => return Err("weights are f32, i32 or i8".into()),
+        Elem::I4(_) => return typed(&all(numbers, elem)?, elem, sizes),
+        Elem::Level(..) => return Err(WEIGHTS.into()),
     })
 }
 
@@ -213,6 +221,10 @@ impl<'a> FillOptions<'a> {
                     }
                     None => self.drawn(elem, count, &mut seeded)?,
                 };
+                if let (Elem::I4(group), None, None, None) = (elem, powers, self.low, self.high) {
+                    let multiplier = || (below(&mut seeded, MULTIPLIERS[0] as u64) as i64 + MULTIPLIERS[1]) as i8;
+                    return in_groups(&draw, group, sizes, multiplier);
+                }
                 typed(&draw, elem, sizes)
             }
             _ => Err("fill has a seed, and perhaps low and high or powers; or it has a value".into()),
@@ -224,6 +236,7 @@ impl<'a> FillOptions<'a> {
         let [low, high] = match elem {
             Elem::F32 => REALS,
             Elem::I8 => BYTES,
+            Elem::I4(_) => NIBBLES,
             Elem::I32 | Elem::Level(..) => INTEGERS,
         };
         let low = self.low.map_or(Ok(low as f64), number)?;
@@ -256,8 +269,20 @@ fn typed(numbers: &[f64], elem: Elem, sizes: &[usize]) -> Result<Tensor, String>
             within(f64::from(i8::MIN), f64::from(i8::MAX))?;
             Tensor::i8(sizes, numbers.iter().map(|&x| x as i8).collect())
         }
-        Elem::Level(..) => return Err("weights are f32, i32 or i8".into()),
+        Elem::I4(group) => {
+            within(f64::from(LEVEL_LEAST), f64::from(LEVEL_MOST))?;
+            in_groups(numbers, group, sizes, || 1)?
+        }
+        Elem::Level(..) => return Err(WEIGHTS.into()),
     })
+}
+
+/// Levels in groups, with these multipliers one after the other.
+fn in_groups(levels: &[f64], group: u16, sizes: &[usize], mut next: impl FnMut() -> i8) -> Result<Tensor, String> {
+    let grouped = GroupedSizes::new(sizes, group).ok_or("only matrices are of 4 bits in groups")?;
+    let levels: Vec<i8> = levels.iter().map(|&level| level as i8).collect();
+    let multipliers: Vec<i8> = (0..grouped.groups() * grouped.outputs()).map(|_| next()).collect();
+    Ok(Tensor::i4([grouped.inputs(), grouped.outputs()], group, &levels, &multipliers))
 }
 
 /// A number below `end`, which is not 0; the bias of a modulus does not matter here.

@@ -7,11 +7,12 @@
 use crate::build::Builder;
 use crate::diagnostic::{Diagnostic, Diagnostics, ErrorCode, Place};
 use crate::graph::Graph;
+use crate::nibbles::{GROUP_MAX, GROUP_STEP, is_group};
 use crate::op::{Op, spelling};
 use crate::origin::NodeOrigin;
 use crate::site::Site;
 use crate::stage::Stage;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, stored_bytes};
 use crate::text::name::{NAME_MAX, VERSION, hash, is_bare};
 use crate::text::print::label;
 use crate::types::Elem;
@@ -311,14 +312,21 @@ impl Parser<'_> {
 fn tensor_type(text: &str) -> Result<(Elem, Vec<usize>), String> {
     let split = text.split_once('[').and_then(|(elem, rest)| Some((elem, rest.strip_suffix(']')?)));
     let (elem, sizes) = split.ok_or_else(|| format!("a type like `f32[256]` was expected, here is `{text}`"))?;
-    let all = [Elem::F32, Elem::I32, Elem::I8];
-    let elem = all.into_iter().find(|known| known.to_string() == elem);
-    let elem = elem.ok_or_else(|| format!("weights are f32, i32 or i8, here is `{text}`"))?;
+    let elem = weight_elem(elem).ok_or_else(|| format!("weights are f32, i32, i8 or i4<32>, here is `{text}`"))?;
     let pieces: Vec<&str> = sizes.split(',').filter(|piece| !piece.is_empty()).collect();
     let sizes = spelling::shape(&pieces)?.sizes().ok_or("sizes of weights are numbers")?;
-    let bytes = sizes.iter().try_fold(elem.bytes(), |bytes, &size| bytes.checked_mul(size));
+    if matches!(elem, Elem::I4(_)) && sizes.len() != 2 {
+        return Err(format!("only matrices are of 4 bits in groups, here is `{text}`"));
+    }
+    let bytes = stored_bytes(elem, &sizes);
     bytes.filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or_else(|| format!("{text} is larger than any memory"))?;
     Ok((elem, sizes))
+}
+
+/// The element of weights that is spelled so.
+fn weight_elem(text: &str) -> Option<Elem> {
+    let groups = (GROUP_STEP..=GROUP_MAX).filter(|&group| is_group(group)).map(|group| Elem::I4(group as u16));
+    [Elem::F32, Elem::I32, Elem::I8].into_iter().chain(groups).find(|known| known.to_string() == text)
 }
 
 /// A line and how far it has been read.

@@ -483,7 +483,7 @@ fn parse_zeros(text: &str) -> Result<Graph, Diagnostics> {
     parse(text, &|_, elem, sizes| match elem {
         Elem::F32 => Ok(Arc::new(Tensor::f32(sizes, vec![0.0; sizes.iter().product()]))),
         Elem::I8 => Ok(Arc::new(Tensor::i8(sizes, vec![0; sizes.iter().product()]))),
-        Elem::I32 | Elem::Level(..) => Err("here are no such weights".into()),
+        Elem::I32 | Elem::I4(_) | Elem::Level(..) => Err("here are no such weights".into()),
     })
 }
 

@@ -3,8 +3,8 @@
 use super::parts::Part;
 use super::tally::{Form, Number, Operation, Seen, Sharing, Tally, Traffic};
 use Operation::{
-    Accumulate, AddF32, AddInt32, Address, CompareF32, CompareInt32, DivF32, MacF32, MacInt8, Message, MulF32,
-    NeuronActive, NeuronAdd, NeuronCompare, NeuronIdle, NeuronMul, NeuronReset, PhaseMul, Shift, SqrtF32,
+    Accumulate, AddF32, AddInt32, Address, CompareF32, CompareInt32, DivF32, GroupMul, MacF32, MacInt8, Message,
+    MulF32, NeuronActive, NeuronAdd, NeuronCompare, NeuronIdle, NeuronMul, NeuronReset, PhaseMul, Shift, SqrtF32,
 };
 use Traffic::{Activations, Membranes, Potentials, Spikes, State, Tables, Weights};
 use snnc_ir::curve::TABLE_LEN;
@@ -13,6 +13,7 @@ use snnc_ir::membrane::Membrane;
 use snnc_ir::op::{ArrayOp, DenseOp, Heads, LeafOp, LevelOp, SpikeOp};
 use snnc_ir::ssa::Output;
 use snnc_ir::ssa::meaning::phase_weights;
+use snnc_ir::tensor::stored_bytes;
 use snnc_ir::{Binary, Code, Curve, Elem, Op, Ssa, Type};
 
 /// Bytes of a membrane, of an accumulator, of a number that stays f32.
@@ -175,6 +176,8 @@ fn synapse(seen: &Seen<'_>, form: Form, sharing: Sharing) -> Tally {
     let (code, steps) = seen.args[0].levels().unwrap_or((Code::Binary, 1));
     let passes = sharing.passes(n);
     let mut tally = Tally::default();
+    let bytes = if form.is_spiking() { weight_bytes(seen, weights) } else { weights };
+    let read = |rows: u64| (u128::from(rows) * u128::from(bytes)).div_ceil(u128::from(weights.max(1))) as u64;
     match form {
         Form::Dense(number) => return dense_product(seen, number, sharing),
         Form::Skipping => {
@@ -189,7 +192,8 @@ fn synapse(seen: &Seen<'_>, form: Form, sharing: Sharing) -> Tally {
             tally.add(Shift, doublings(code, steps) * n * m);
             tally.add(Address, spikes * m);
             tally.add(Message, spikes);
-            tally.moves(Weights, weights, (spikes * m).min(passes * u64::from(steps) * weights));
+            tally.moves(Weights, bytes, read((spikes * m).min(passes * u64::from(steps) * weights)));
+            add_groups(&mut tally, seen, n * u64::from(steps) * m);
             tally.moves(Membranes, m * WORD, 2 * WORD * n * m * u64::from(steps));
             tally.moves(Potentials, m * WORD, 2 * WORD * spikes * m);
             tally.moves(Spikes, (k * (u64::from(steps) + 1)).div_ceil(8), spike_bytes(n * k, k, steps, spikes));
@@ -200,13 +204,30 @@ fn synapse(seen: &Seen<'_>, form: Form, sharing: Sharing) -> Tally {
             tally.add(Shift, doublings(code, steps) * n * m);
             tally.add(Address, active * m);
             tally.add(Message, active);
-            tally.moves(Weights, weights, (active * m).min(passes * weights));
+            tally.moves(Weights, bytes, read((active * m).min(passes * weights)));
+            add_groups(&mut tally, seen, n * m);
             tally.moves(Membranes, m * WORD, 2 * WORD * n * m);
             tally.moves(Potentials, m * WORD, 2 * WORD * active * m);
             tally.moves(Spikes, (k * bits).div_ceil(8), level_bytes(n * k, k, bits, active));
         }
     }
     tally
+}
+
+/// Bytes that so many weights take as they are stored.
+fn weight_bytes(seen: &Seen<'_>, weights: u64) -> u64 {
+    let sizes = seen.args[1].shape().sizes().unwrap_or_default();
+    let stored = seen.args[1].elem().and_then(|elem| stored_bytes(elem, &sizes));
+    stored.map_or(weights, |bytes| bytes as u64)
+}
+
+/// Weights of 4 bits: `sums` sums of every group are multiplied and added.
+fn add_groups(tally: &mut Tally, seen: &Seen<'_>, sums: u64) {
+    if let Some(Elem::I4(group)) = seen.args[1].elem() {
+        let groups = width(seen.args[0]).div_ceil(group.into());
+        tally.add(GroupMul, groups * sums);
+        tally.add(AddInt32, groups * sums);
+    }
 }
 
 /// Times that a sum doubles while a token's timesteps come in.

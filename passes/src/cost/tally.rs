@@ -37,6 +37,8 @@ pub enum Operation {
     /// A spike sent to one layer that reads it.
     Message,
 
+    /// A sum of weights of 4 bits times its group's multiplier: 16 bits by 8.
+    GroupMul,
     /// A value's level weighed by its key's phase: 12 bits by the level's.
     PhaseMul,
     /// The addition of two 32-bit integers.
@@ -58,7 +60,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every kind, in the order of tables.
-    pub const ALL: [Operation; 21] = [
+    pub const ALL: [Operation; 22] = [
         Operation::MacF32,
         Operation::MacF16,
         Operation::MacInt8,
@@ -72,6 +74,7 @@ impl Operation {
         Operation::NeuronActive,
         Operation::NeuronIdle,
         Operation::Message,
+        Operation::GroupMul,
         Operation::PhaseMul,
         Operation::AddInt32,
         Operation::CompareInt32,
@@ -98,6 +101,7 @@ impl Operation {
             Operation::NeuronActive => "neuron_active",
             Operation::NeuronIdle => "neuron_idle",
             Operation::Message => "message",
+            Operation::GroupMul => "group_mul",
             Operation::PhaseMul => "phase_mul",
             Operation::AddInt32 => "add_int32",
             Operation::CompareInt32 => "compare_int32",

@@ -25,7 +25,7 @@ const ATTEMPTS: usize = 3;
 const BLOCK: usize = 32;
 
 /// Outputs that are rounded together.
-const PANEL: usize = 128;
+pub(crate) const PANEL: usize = 128;
 
 /// What errors at inputs come to at later inputs: row `k` holds `M_jk / M_kk` for every `j < k`, so that nothing else of the
 /// square `[inputs, inputs]` is read.
@@ -77,10 +77,11 @@ impl Feedback {
     ) {
         let one = |first: usize| {
             let width = PANEL.min(outputs - first);
-            let mut panel = vec![0f32; self.inputs * width];
+            let (mut panel, mut levels) = (vec![0f32; self.inputs * width], vec![0i8; width]);
             fill(first, &mut panel, width);
             let mut all = Vec::with_capacity(panel.len());
-            self.round_panel(&mut panel, width, most, |levels| all.extend_from_slice(levels));
+            let store = |_: usize, levels: &[i8]| all.extend_from_slice(levels);
+            self.pass(&mut panel, width, BLOCK, &mut Uniform { most, levels: &mut levels, store });
             (first, width, all)
         };
         let firsts: Vec<usize> = (0..outputs).step_by(PANEL).collect();
@@ -93,13 +94,13 @@ impl Feedback {
         }
     }
 
-    /// Weights become their errors, input by input.
-    fn round_panel(&self, panel: &mut [f32], width: usize, most: i32, mut store: impl FnMut(&[i8])) {
+    /// Weights of a panel `[inputs, width]` become their errors, input by input. What the errors of earlier blocks come to is known
+    /// when a block begins.
+    pub fn pass(&self, panel: &mut [f32], width: usize, block: usize, rows: &mut impl RowRounding) {
         let n = self.inputs;
-        let mut handed = vec![0f32; BLOCK * width];
-        let mut levels = vec![0i8; width];
-        for first in (0..n).step_by(BLOCK) {
-            let count = BLOCK.min(n - first);
+        let mut handed = vec![0f32; block * width];
+        for first in (0..n).step_by(block) {
+            let count = block.min(n - first);
             let (errors, rest) = panel.split_at_mut(first * width);
             handed.fill(0.0);
             if first > 0 {
@@ -110,24 +111,64 @@ impl Feedback {
                     handed[at..at + sums.len()].iter_mut().zip(sums).for_each(|(all, sum)| *all += sum);
                 });
             }
+            rows.begin(first, &rest[..count * width], &handed);
             for i in 0..count {
                 let (errors, rest) = rest.split_at_mut(i * width);
                 let handed = &mut handed[i * width..(i + 1) * width];
                 let shares = &self.shares[(first + i) * n + first..][..i];
-                let (weights, levels_of) = (&mut rest[..width], &mut levels);
-                Arch::new().dispatch(RoundRow { weights, handed, errors, shares, most, levels: levels_of });
-                store(&levels);
+                Arch::new().dispatch(HandOn { handed: &mut *handed, errors, shares });
+                rows.round(first + i, &mut rest[..width], handed);
             }
         }
     }
 }
 
-/// One input: `weights` become errors; `handed` is what the blocks before it hand on, `errors` and `shares` are its own block's.
-struct RoundRow<'a> {
-    weights: &'a mut [f32],
+/// How an input's weights are rounded.
+pub(crate) trait RowRounding {
+    /// A block of inputs `[count, width]` begins, with what the blocks before it hand on.
+    fn begin(&mut self, _first: usize, _weights: &[f32], _handed: &[f32]) {}
+
+    /// `weights` become errors; `handed` is what earlier errors come to.
+    fn round(&mut self, input: usize, weights: &mut [f32], handed: &[f32]);
+}
+
+/// Levels that are all 1 apart.
+struct Uniform<'a, S> {
+    most: i32,
+    levels: &'a mut [i8],
+    store: S,
+}
+
+impl<S: FnMut(usize, &[i8])> RowRounding for Uniform<'_, S> {
+    fn round(&mut self, input: usize, weights: &mut [f32], handed: &[f32]) {
+        Arch::new().dispatch(RoundRow { weights, handed, most: self.most, levels: &mut *self.levels });
+        (self.store)(input, self.levels);
+    }
+}
+
+/// What errors of an input's own block hand on to it.
+struct HandOn<'a> {
     handed: &'a mut [f32],
     errors: &'a [f32],
     shares: &'a [f32],
+}
+
+impl NullaryFnOnce for HandOn<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { handed, errors, shares } = self;
+        for (errors, share) in errors.chunks_exact(handed.len()).zip(shares) {
+            handed.iter_mut().zip(errors).for_each(|(sum, error)| *sum += share * error);
+        }
+    }
+}
+
+/// One input: `weights` become errors.
+struct RoundRow<'a> {
+    weights: &'a mut [f32],
+    handed: &'a [f32],
     most: i32,
     levels: &'a mut [i8],
 }
@@ -137,10 +178,7 @@ impl NullaryFnOnce for RoundRow<'_> {
 
     #[inline(always)]
     fn call(self) {
-        let Self { weights, handed, errors, shares, most, levels } = self;
-        for (errors, share) in errors.chunks_exact(weights.len()).zip(shares) {
-            handed.iter_mut().zip(errors).for_each(|(sum, error)| *sum += share * error);
-        }
+        let Self { weights, handed, most, levels } = self;
         for ((w, handed), level) in weights.iter_mut().zip(handed).zip(levels) {
             let nearest = eval::level(*w + *handed, most);
             *level = nearest as i8;

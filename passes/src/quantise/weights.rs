@@ -2,6 +2,7 @@
 //! it reads, units of what attention hands on. What else is to be folded into a weight belongs here.
 
 use super::compensate::Feedback;
+use super::groups::{self, GroupedWeight, in_groups};
 use crate::fit::QuantParams;
 use crate::shared_channels::SharedChannels;
 use snnc_ir::bounds::SUM_MAX;
@@ -27,6 +28,9 @@ impl Units {
 
 /// A weight as a sum of weights, each with the rows of as many inputs as a 32-bit sum of levels up to `most` bears.
 pub(super) fn shares(weight: &Tensor, most: i32) -> Vec<Tensor> {
+    if let Some((bytes, sizes)) = weight.as_groups() {
+        return groups::shares(bytes, sizes, most);
+    }
     let (Some(all), [_, outputs]) = (weight.as_i8(), weight.sizes()) else { return Vec::new() };
     let mut shares = vec![vec![0; all.len()]];
     let mut sums = vec![0u64; *outputs];
@@ -56,11 +60,12 @@ pub(super) fn split_outputs(w: &[f32], layout: Layout, inputs: usize, outputs: u
     [common, few]
 }
 
-/// What eight bits lack of a weight with its input's scales.
+/// What the bits lack of a weight with its input's scales.
 pub(super) fn lacking(w: &[f32], scale: &[f32], folded: &Folded) -> Vec<f32> {
     let m = folded.scale.len();
-    let one = |(i, (&w, &int)): (usize, (&f32, &i8))| w * scale[i / m] - f32::from(int) * folded.scale[i % m];
-    w.iter().zip(&folded.weight).enumerate().map(one).collect()
+    let integers = folded.weight.to_integers().unwrap_or_default();
+    let one = |(i, (&w, &int)): (usize, (&f32, &i32))| w * scale[i / m] - int as f32 * folded.scale[i % m];
+    w.iter().zip(&integers).enumerate().map(one).collect()
 }
 
 /// Some rows of a weight, input-major.
@@ -102,10 +107,19 @@ pub(super) fn shifted(w: &[f32], bias: &[f32], layout: Layout, units: &Units) ->
     Arc::new(Tensor::f32(&[m], bias.iter().enumerate().map(one).collect()))
 }
 
-/// A projection with its input's scales in its rows, in int8.
+/// How a weight is rounded.
+#[derive(Clone, Copy)]
+pub(super) struct WeightRounding<'a> {
+    /// What errors of weights come to at later inputs. Without it all are rounded to nearest.
+    pub feedback: Option<&'a Feedback>,
+    /// Inputs that share a multiplier, for weights of 4 bits.
+    pub group: Option<u16>,
+}
+
+/// A projection with its input's scales in its rows, in int8 or in groups of 4 bits.
 pub(super) struct Folded {
     /// `[in, out]`
-    pub weight: Vec<i8>,
+    pub weight: Tensor,
     /// What 1 of the integer sum stands for, by output.
     pub scale: Vec<f32>,
     pub bias: Vec<f32>,
@@ -114,19 +128,19 @@ pub(super) struct Folded {
 /// Magnitudes of int8 weights: symmetric, so that a sign change never overflows.
 const WEIGHT_LEVELS: f32 = 127.0;
 
-/// `feedback`: what errors of weights come to at later inputs. Without one all are rounded to nearest.
+/// `W diag scale`, and the bias with what the zero points come to.
 pub(super) fn fold_scale(
     w: &[f32],
     bias: &[f32],
     layout: Layout,
     fit: &QuantParams,
-    feedback: Option<&Feedback>,
+    rounding: WeightRounding<'_>,
 ) -> Folded {
     let zero_point: Vec<f32> =
         fit.zero_point.iter().zip(&fit.bias_correction).map(|(m, bias_correction)| m + bias_correction).collect();
     match layout {
-        Layout::InputMajor => fold_input_major(w, bias, &fit.scale, &zero_point, feedback),
-        Layout::OutputMajor => fold_output_major(w, bias, &fit.scale, &zero_point, feedback),
+        Layout::InputMajor => fold_input_major(w, bias, &fit.scale, &zero_point, rounding),
+        Layout::OutputMajor => fold_output_major(w, bias, &fit.scale, &zero_point, rounding),
     }
 }
 
@@ -135,9 +149,9 @@ pub(super) fn fold_input_major(
     bias: &[f32],
     scale: &[f32],
     zero_point: &[f32],
-    feedback: Option<&Feedback>,
+    WeightRounding { feedback, group }: WeightRounding<'_>,
 ) -> Folded {
-    let m = bias.len();
+    let (k, m) = (scale.len(), bias.len());
     let mut most = vec![0f32; m];
     let mut shift = vec![0f64; m];
     for ((row, &s), &zero_point) in w.chunks_exact(m).zip(scale).zip(zero_point) {
@@ -145,6 +159,11 @@ pub(super) fn fold_input_major(
         if zero_point != 0.0 {
             shift.iter_mut().zip(row).for_each(|(shift, &w)| *shift += f64::from(w) * f64::from(zero_point));
         }
+    }
+    let bias = bias.iter().zip(&shift).map(|(&b, &shift)| (f64::from(b) + shift) as f32).collect();
+    if let Some(group) = group {
+        let GroupedWeight { tensor: weight, unit: scale } = in_groups(|c, o| w[c * m + o], scale, m, group, feedback);
+        return Folded { weight, scale, bias };
     }
     let inverse: Vec<f32> = most.iter().map(|&most| if most > 0.0 { WEIGHT_LEVELS / most } else { 0.0 }).collect();
     let weight = match feedback {
@@ -158,8 +177,7 @@ pub(super) fn fold_input_major(
         }
     };
     let scale = most.iter().map(|&most| most / WEIGHT_LEVELS).collect();
-    let bias = bias.iter().zip(&shift).map(|(&b, &shift)| (f64::from(b) + shift) as f32).collect();
-    Folded { weight, scale, bias }
+    Folded { weight: Tensor::i8(&[k, m], weight), scale, bias }
 }
 
 /// Rows read at a time when an output-major weight is turned.
@@ -170,26 +188,28 @@ fn fold_output_major(
     bias: &[f32],
     scale: &[f32],
     zero_point: &[f32],
-    feedback: Option<&Feedback>,
+    WeightRounding { feedback, group }: WeightRounding<'_>,
 ) -> Folded {
     let (k, m) = (scale.len(), bias.len());
-    let mut inverses = Vec::with_capacity(m);
-    let mut folded = Folded { weight: vec![0; w.len()], scale: Vec::with_capacity(m), bias: Vec::with_capacity(m) };
+    let dot = |sum: f64, (&w, &m): (&f32, &f32)| sum + f64::from(w) * f64::from(m);
+    let moved = |(row, &b): (&[f32], &f32)| (f64::from(b) + row.iter().zip(zero_point).fold(0.0, dot)) as f32;
+    let bias = w.chunks_exact(k).zip(bias).map(moved).collect();
+    if let Some(group) = group {
+        let GroupedWeight { tensor: weight, unit: scale } = in_groups(|c, o| w[o * k + c], scale, m, group, feedback);
+        return Folded { weight, scale, bias };
+    }
+    let (mut inverses, mut units, mut weight) = (Vec::with_capacity(m), Vec::with_capacity(m), vec![0i8; w.len()]);
     for (block, rows) in w.chunks(TURN * k).enumerate() {
         let inverse: Vec<f32> = rows
             .chunks_exact(k)
             .map(|row| {
                 let most = row.iter().zip(scale).fold(0f32, |most, (&w, &s)| most.max((w * s).abs()));
-                folded.scale.push(most / WEIGHT_LEVELS);
+                units.push(most / WEIGHT_LEVELS);
                 if most > 0.0 { WEIGHT_LEVELS / most } else { 0.0 }
             })
             .collect();
-        for (row, &b) in rows.chunks_exact(k).zip(&bias[block * TURN..]) {
-            let dot = |sum: f64, (&w, &m): (&f32, &f32)| sum + f64::from(w) * f64::from(m);
-            folded.bias.push((f64::from(b) + row.iter().zip(zero_point).fold(0.0, dot)) as f32);
-        }
         for (c, &s) in scale.iter().enumerate().filter(|_| feedback.is_none()) {
-            let out = &mut folded.weight[c * m + block * TURN..][..inverse.len()];
+            let out = &mut weight[c * m + block * TURN..][..inverse.len()];
             for (r, (out, &inverse)) in out.iter_mut().zip(&inverse).enumerate() {
                 *out = eval::level(rows[r * k + c] * s * inverse, 127) as i8;
             }
@@ -197,9 +217,9 @@ fn fold_output_major(
         inverses.extend(inverse);
     }
     if let Some(feedback) = feedback {
-        folded.weight = compensated(feedback, |c, o| w[o * k + c], scale, &inverses);
+        weight = compensated(feedback, |c, o| w[o * k + c], scale, &inverses);
     }
-    folded
+    Folded { weight: Tensor::i8(&[k, m], weight), scale: units, bias }
 }
 
 /// The weight at input `c` and output `o` in levels of the output, `[in, out]`, each rounded with what the errors before it come to.

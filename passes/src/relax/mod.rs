@@ -23,6 +23,7 @@ use snnc_ir::op::{Surrogate, TrainingOp};
 use snnc_ir::origin::NodeOrigin;
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::state::neuron_of;
+use snnc_ir::types::Elem;
 use snnc_ir::{Binary, Builder, Curve, Diagnostic, Graph, Node, Op, Shape, Stage, Tensor, Type, Unary, Value, Weight};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -109,6 +110,10 @@ pub fn relax(program: &Graph, teacher: &Graph, recipe: Recipe) -> Result<TrainGr
     let (Some(own), Some(other)) = (logits(program), logits(teacher)) else {
         return Err(Diagnostics::from(Diagnostic::new("", "a network without an output has nothing to learn")));
     };
+    if let Some(weight) = program.weights.iter().find(|weight| matches!(weight.tensor.elem(), Elem::I4(_))) {
+        let error = Diagnostic::new(&weight.name, "weights of 4 bits do not train");
+        return Err(Diagnostics::from(error.note("compile the network with `--weights i8`, and train that")));
+    }
     let mut relaxing = Relaxing::new([program.context, teacher.context], recipe);
     let dense = match recipe.loss {
         Loss::Divergence | Loss::Transfer => Some(relaxing.graph(teacher, false)?),

@@ -178,6 +178,7 @@ fn address_of(graph: &Graph, id: WeightId) -> u64 {
         Data::F32(x) => x.as_ptr().expose_provenance(),
         Data::I32(x) => x.as_ptr().expose_provenance(),
         Data::I8(x) | Data::Panels(x) => x.as_ptr().expose_provenance(),
+        Data::Groups { bytes, .. } => bytes.as_ptr().expose_provenance(),
     };
     address as u64
 }

@@ -43,13 +43,13 @@ pub fn matmul_int(
 ) -> MatmulCounts {
     let rows = x.len() / w.inputs();
     if rows < TOKENS {
-        let strategy = Strategy::cheapest(kernels, costs, x, w.inputs());
+        let strategy = Strategy::cheapest(kernels, costs, x, w);
         by_outputs(pool, rows, w, y, |w, y| strategy.run(kernels, x, w, y));
         return strategy.done;
     }
     let done = Mutex::new(MatmulCounts::default());
     by_tokens(pool, x, w, y, |x, y| {
-        let strategy = Strategy::cheapest(kernels, costs, x, w.inputs());
+        let strategy = Strategy::cheapest(kernels, costs, x, w);
         strategy.run(kernels, x, w, y);
         *done.lock().unwrap_or_else(PoisonError::into_inner) += strategy.done;
     });
@@ -64,9 +64,12 @@ struct Strategy {
 }
 
 impl Strategy {
-    fn cheapest(kernels: Kernels, costs: &KernelCosts, x: &[i8], inputs: usize) -> Self {
+    /// Weights of 4 bits are read whole: eight inputs of an output lie together.
+    fn cheapest(kernels: Kernels, costs: &KernelCosts, x: &[i8], w: Panels<'_>) -> Self {
+        let inputs = w.inputs();
         let (tokens, fired) = (x.len() / inputs, kernels.count_nonzero(x));
-        let sparse = costs.prefers_sparse(tokens, inputs, fired).then(|| kernels.event_list(x, inputs, inputs));
+        let prefers_sparse = w.grouped().is_none() && costs.prefers_sparse(tokens, inputs, fired);
+        let sparse = prefers_sparse.then(|| kernels.event_list(x, inputs, inputs));
         let done = if sparse.is_some() {
             MatmulCounts { sparse: tokens as u64, fired: fired as u64, rows: fired as u64, ..MatmulCounts::default() }
         } else {

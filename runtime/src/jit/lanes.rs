@@ -40,7 +40,7 @@ pub fn reals(e: &mut Emitter<'_>, from: Elem, at: Value) -> Vec<Value> {
 fn integers(e: &mut Emitter<'_>, from: Elem, at: Value) -> Vec<Value> {
     let bytes = match from {
         Elem::Level(..) => from.bytes(),
-        Elem::F32 | Elem::I32 | Elem::I8 => 4,
+        Elem::F32 | Elem::I32 | Elem::I8 | Elem::I4(_) => 4,
     };
     let parts = (0..bytes).map(|i| e.load(levels_of(bytes), at, 16 * i)).collect();
     (bytes.ilog2()..2).fold(parts, |parts: LevelVectors, _| widened(e, &parts))

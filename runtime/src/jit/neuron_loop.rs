@@ -489,7 +489,7 @@ impl NeuronLoop {
 fn affine(e: &mut Emitter<'_>, elem: Elem, at: CodeValue, [gain, offset]: [CodeValue; 2], v: usize) -> CodeValue {
     let x = match elem {
         Elem::F32 => e.load(F32, at, 16 * v),
-        Elem::I32 | Elem::I8 | Elem::Level(..) => {
+        Elem::I32 | Elem::I8 | Elem::I4(_) | Elem::Level(..) => {
             let x = e.load(I32, at, 16 * v);
             e.b.ins().fcvt_from_sint(F32, x)
         }

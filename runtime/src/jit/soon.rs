@@ -20,7 +20,9 @@ const ATTENTION_BYTES: usize = 48 << 10;
 impl SoonRead {
     /// The bytes that there are of it.
     pub fn bytes(self, graph: &Graph) -> &[i8] {
-        let panels = graph.weight(self.id).tensor.as_panels().unwrap_or_default();
+        let tensor = &graph.weight(self.id).tensor;
+        let groups = tensor.as_groups().map(|(bytes, _)| bytemuck::cast_slice(bytes));
+        let panels = tensor.as_panels().or(groups).unwrap_or_default();
         let from = self.from.min(panels.len());
         &panels[from..panels.len().min(from + self.len)]
     }

@@ -6,6 +6,7 @@
 
 use super::check::check_rows_of;
 use super::event_list::{EventList, Prefetch};
+use super::grouped;
 use super::panel::{GROUP, Group, OUTPUTS, Panels, padded};
 use super::vectors::interface::{PanelSums, Vectors};
 
@@ -21,7 +22,9 @@ pub(super) fn matmul_int(vectors: impl Vectors, x: &[i8], higher: &[EventList], 
     check_rows_of(x.len(), w.inputs(), y.len(), w.outputs());
     let tokens = y.len() / w.outputs();
     assert!(higher.iter().all(|events| events.planes() == tokens), "a plane for each token");
-    if tokens == 1 {
+    if let Some(sizes) = w.grouped() {
+        grouped::product(vectors, x, higher, w, sizes, y);
+    } else if tokens == 1 {
         gemv(vectors, x, higher, w, y);
     } else if vectors.multiply(x, w, y) {
         add_higher_of_all(vectors, higher, w, y);

@@ -1,5 +1,7 @@
-//! Weights in panels of 64 outputs, `[m / 64][k][64]`, and groups of four of their rows.
+//! Weights in panels of 64 outputs, `[m / 64][k][64]`, and groups of four of their rows. Weights of 4 bits lie in panels too, as
+//! `snnc_ir::nibbles` has them.
 
+use snnc_ir::nibbles::GroupedSizes;
 use snnc_ir::tensor::PANEL;
 
 /// Inputs of an output that are summed at once.
@@ -12,12 +14,13 @@ pub const OUTPUTS: usize = PANEL;
 #[repr(C, align(64))]
 pub(super) struct Group(pub [i8; GROUP * OUTPUTS]);
 
-/// Weights `[inputs, outputs]` in panels, none of them -128.
+/// Weights `[inputs, outputs]` in panels, none of them -128; or of 4 bits in groups.
 #[derive(Clone, Copy, Debug)]
 pub struct Panels<'a> {
     inputs: usize,
     outputs: usize,
     weights: &'a [i8],
+    grouped: Option<GroupedSizes>,
 }
 
 impl<'a> Panels<'a> {
@@ -25,24 +28,43 @@ impl<'a> Panels<'a> {
     pub fn new(weights: &'a [i8], inputs: usize, outputs: usize) -> Self {
         assert!(inputs > 0 && outputs > 0, "weights of {inputs} inputs, {outputs} outputs");
         assert_eq!(weights.len(), inputs * outputs.next_multiple_of(OUTPUTS), "{inputs} inputs, {outputs} outputs");
-        Self { inputs, outputs, weights }
+        Self { inputs, outputs, weights, grouped: None }
+    }
+
+    /// Panics if the bytes are not so many.
+    pub fn of_groups(bytes: &'a [u8], sizes: GroupedSizes) -> Self {
+        let (inputs, outputs) = (sizes.inputs(), sizes.outputs());
+        assert!(inputs > 0 && outputs > 0, "weights of {inputs} inputs, {outputs} outputs");
+        assert_eq!(bytes.len(), sizes.bytes(), "{sizes:?}");
+        Self { inputs, outputs, weights: bytemuck::cast_slice(bytes), grouped: Some(sizes) }
+    }
+
+    /// How its weights are grouped, if they are of 4 bits.
+    pub fn grouped(&self) -> Option<GroupedSizes> {
+        self.grouped
+    }
+
+    /// Bytes of a panel.
+    fn panel_bytes(&self) -> usize {
+        self.grouped.map_or(self.inputs * OUTPUTS, GroupedSizes::panel_bytes)
     }
 
     /// The outputs of some panels, 64 each.
     pub fn some(&self, range: std::ops::Range<usize>) -> Self {
         let outputs = self.outputs.min(range.end * OUTPUTS) - range.start * OUTPUTS;
-        let panel = self.inputs * OUTPUTS;
-        Self::new(&self.weights[range.start * panel..range.end * panel], self.inputs, outputs)
+        let panel = self.panel_bytes();
+        let weights = &self.weights[range.start * panel..range.end * panel];
+        Self { outputs, weights, grouped: self.grouped.map(|sizes| sizes.of_outputs(outputs)), ..*self }
     }
 
-    /// Each panel's rows.
+    /// Each panel's rows, or its groups.
     pub fn panels(self) -> impl Iterator<Item = &'a [i8]> {
-        self.weights.chunks_exact(self.inputs * OUTPUTS)
+        self.weights.chunks_exact(self.panel_bytes())
     }
 
-    /// One panel's rows; none beyond the last.
+    /// One panel's rows, or its groups; none beyond the last.
     pub fn panel(&self, i: usize) -> &'a [i8] {
-        let panel = self.inputs * OUTPUTS;
+        let panel = self.panel_bytes();
         self.weights.get(i * panel..(i + 1) * panel).unwrap_or_default()
     }
 

@@ -4,6 +4,7 @@
 //! more than 8 bits become a low byte each and events of what is left.
 
 use super::event_list::{EventList, EventRows, HALVES, Prefetch, TrainRuns};
+use super::grouped;
 use super::panel::{OUTPUTS, Panels};
 use super::vectors::interface::{PanelSums, Vectors};
 use std::ops::Range;
@@ -49,6 +50,9 @@ fn split_block(events: &mut EventList, vectors: impl Vectors, from: usize, x: &[
 /// `y[n, m] = (events of token n) w`: a plane per token.
 #[inline(always)]
 pub(super) fn synapse(vectors: impl Vectors, events: &EventList, w: Panels<'_>, y: &mut [i32]) {
+    if let Some(sizes) = w.grouped() {
+        return grouped::synapse(events, w, sizes, y);
+    }
     let m = w.outputs();
     assert_eq!(events.planes() * m, y.len(), "a row of sums for each token");
     // Where most channels fire, the next panel is prefetched as a whole.
@@ -93,7 +97,7 @@ pub(super) fn tile_inputs(
     prefetch: bool,
     y: &mut [f32],
 ) {
-    assert!(panel < w.count(), "panel {panel} of {}", w.count());
+    assert!(panel < w.count() && w.grouped().is_none(), "panel {panel} of {}", w.count());
     assert_eq!(planes.len() * OUTPUTS, y.len(), "a panel's sums for each plane");
     let (next, count) = (w.panel(panel + 1), planes.len());
     let listed = events.lists.entries(planes.end) - events.lists.entries(planes.start);
@@ -118,6 +122,9 @@ pub(super) fn tile_inputs(
 /// `y[n, m] = sum over t of carry^(T - 1 - t) * (events of token and timestep t) w`, block by block of channels.
 #[inline(always)]
 pub(super) fn trains(vectors: impl Vectors, events: &TrainRuns, w: Panels<'_>, y: &mut [i32]) {
+    if let Some(sizes) = w.grouped() {
+        return grouped::trains(events, w, sizes, y);
+    }
     let (m, inputs) = (w.outputs(), w.inputs());
     assert_eq!(events.inputs(), inputs, "a row for each channel");
     assert_eq!(events.tokens() * m, y.len(), "a row of sums for each token");

@@ -4,7 +4,7 @@ use super::neuron::spell_one;
 use super::*;
 use proptest::prelude::*;
 use snnc_ir::Tensor;
-use snnc_ir::hadamard::HadamardSize;
+use snnc_ir::hadamard::{HadamardMatrix, HadamardSize};
 use snnc_ir::op::Heads;
 
 fn panels(w: &[i8], k: usize, m: usize) -> Tensor {
@@ -93,14 +93,36 @@ fn product(n: usize, k: usize, m: usize, most: i32, seed: u64) {
     let mut numbers = SeededNumbers(seed);
     let x = numbers.many(n * k, |numbers| numbers.level(most));
     let w: Vec<i8> = numbers.many(k * m, |numbers| numbers.level(127) as i8);
-    let sum = |t: usize, o: usize| (0..k).map(|c| x[t * k + c] * i32::from(w[c * m + o])).sum::<i32>();
-    let want: Vec<i32> = (0..n * m).map(|i| sum(i / m, i % m)).collect();
     let packed = panels(&w, k, m);
     let packed = Panels::new(packed.as_panels().expect("they are"), k, m);
+    let w: Vec<i32> = w.into_iter().map(i32::from).collect();
+    product_of([n, k, m], most, &x, &w, packed);
+}
+
+/// Weights of 4 bits, with every level and multiplier.
+fn weights_in_groups(k: usize, m: usize, group: u16, numbers: &mut SeededNumbers) -> Tensor {
+    let levels: Vec<i8> = numbers.many(k * m, |numbers| (numbers.next() % 16) as i8 - 8);
+    let groups = k.div_ceil(group.into());
+    let multipliers: Vec<i8> = numbers.many(groups * m, |numbers| numbers.level(127) as i8);
+    Tensor::i4([k, m], group, &levels, &multipliers)
+}
+
+fn product_of_groups(n: usize, k: usize, m: usize, group: u16, most: i32, seed: u64) {
+    let mut numbers = SeededNumbers(seed);
+    let x = numbers.many(n * k, |numbers| numbers.level(most));
+    let w = weights_in_groups(k, m, group, &mut numbers);
+    let (bytes, sizes) = w.as_groups().expect("they are");
+    let elements = w.to_integers().expect("they are");
+    product_of([n, k, m], most, &x, &elements, Panels::of_groups(bytes, sizes));
+}
+
+fn product_of([n, k, m]: [usize; 3], most: i32, x: &[i32], w: &[i32], packed: Panels<'_>) {
+    let sum = |t: usize, o: usize| (0..k).map(|c| x[t * k + c] * w[c * m + o]).sum::<i32>();
+    let want: Vec<i32> = (0..n * m).map(|i| sum(i / m, i % m)).collect();
     for kernels in isas() {
         let mut y = vec![i32::MIN; n * m];
         // Byte by byte, the last one first.
-        let (mut rest, mut bytes) = (x.clone(), Vec::new());
+        let (mut rest, mut bytes) = (x.to_vec(), Vec::new());
         loop {
             let mut byte = vec![0; x.len()];
             let more = kernels.split(&mut rest, &mut byte);
@@ -154,19 +176,29 @@ fn rows(n: usize, k: usize, m: usize, steps: usize, carry: i32, seed: u64) {
     let stride = k.next_multiple_of(16);
     let spikes: Vec<i8> = numbers.many(n * steps * stride, |numbers| numbers.level(1) as i8);
     let w: Vec<i8> = numbers.many(k * m, |numbers| numbers.level(127) as i8);
-    let plane = |t: usize, i: usize, o: usize| {
-        (0..k).map(|c| i32::from(spikes[(t * steps + i) * stride + c]) * i32::from(w[c * m + o])).sum::<i32>()
-    };
-    let sum = |t: usize, o: usize| (0..steps).fold(0, |sum, i| sum * carry + plane(t, i, o));
-    let want: Vec<i32> = (0..n * m).map(|i| sum(i / m, i % m)).collect();
     let packed = panels(&w, k, m);
     let packed = Panels::new(packed.as_panels().expect("they are"), k, m);
+    let w: Vec<i32> = w.into_iter().map(i32::from).collect();
+    rows_of([n, k, m], steps, carry, &spikes, &w, packed);
+    let w = weights_in_groups(k, m, [8, 16, 24, 32][seed as usize % 4], &mut numbers);
+    let (bytes, sizes) = w.as_groups().expect("they are");
+    let elements = w.to_integers().expect("they are");
+    rows_of([n, k, m], steps, carry, &spikes, &elements, Panels::of_groups(bytes, sizes));
+}
+
+fn rows_of([n, k, m]: [usize; 3], steps: usize, carry: i32, spikes: &[i8], w: &[i32], packed: Panels<'_>) {
+    let stride = k.next_multiple_of(16);
+    let plane = |t: usize, i: usize, o: usize| {
+        (0..k).map(|c| i32::from(spikes[(t * steps + i) * stride + c]) * w[c * m + o]).sum::<i32>()
+    };
+    let sum = |t: usize, o: usize| (0..steps).fold(0i32, |sum, i| sum.wrapping_mul(carry).wrapping_add(plane(t, i, o)));
+    let want: Vec<i32> = (0..n * m).map(|i| sum(i / m, i % m)).collect();
     for kernels in isas() {
         let mut y = vec![i32::MIN; n * m];
-        let events = kernels.event_list(&spikes, stride, k);
+        let events = kernels.event_list(spikes, stride, k);
         y.copy_from_slice(&horner(kernels, &events, steps, carry, packed));
         assert_eq!(y, want, "{:?} {n} {k} {m} {steps}", kernels.isa());
-        let runs = trains(kernels, &spikes, stride, k, steps, carry);
+        let runs = trains(kernels, spikes, stride, k, steps, carry);
         assert_eq!((runs.count(), runs.tokens()), (events.count(), n));
         y.fill(i32::MIN);
         kernels.trains(&runs, packed, &mut y);
@@ -379,6 +411,14 @@ proptest! {
     fn products_are_exact(n in 1usize..10, k in 1usize..70, m in 1usize..140, wide: bool, seed: u64) {
         product(n, k, m, if wide { 65_535 } else { 127 }, seed);
         product(n, k, m, if wide { 32_767 } else { 255 }, seed);
+    }
+
+    #[test]
+    fn products_of_groups_are_exact(
+        n in 1usize..80, k in 1usize..150, m in 1usize..140, group in 1u16..5, wide: bool, seed: u64
+    ) {
+        product_of_groups(n, k, m, 8 * group, 127, seed);
+        product_of_groups(n.min(9), k.min(30), m, 8 * group, if wide { 65_535 } else { 255 }, seed);
     }
 
     #[test]
@@ -659,7 +699,8 @@ fn transforms_are_their_definition() {
     for (order, power) in powers.chain(orders) {
         let size = HadamardSize { order, power };
         let x = SeededNumbers(u64::from(order + power)).many(3 * size.block(), |n| 100.0 * n.f32());
-        let (want, matrix) = (size.transform(&x), HadamardMatrix::of(size));
+        let (mut want, matrix) = (x.clone(), HadamardMatrix::of(size));
+        matrix.apply(&mut want);
         for kernels in isas() {
             let mut y = vec![f32::NAN; x.len()];
             kernels.hadamard(&x, &matrix, &mut y);

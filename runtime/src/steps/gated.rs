@@ -158,6 +158,6 @@ fn input(elem: Elem, rows: &[u8]) -> Result<InputRows<'_>, Fault> {
     match elem {
         Elem::F32 => Ok(InputRows::F32(numbers(rows)?)),
         Elem::I32 => Ok(InputRows::I32(numbers(rows)?)),
-        Elem::I8 | Elem::Level(..) => Err(Fault::Misfit),
+        Elem::I8 | Elem::I4(_) | Elem::Level(..) => Err(Fault::Misfit),
     }
 }

@@ -17,6 +17,8 @@ struct MatMulIntStep {
     steps: u16,
     inputs: usize,
     outputs: usize,
+    /// Bytes of the weight.
+    bytes: u64,
 }
 
 /// # Errors
@@ -24,7 +26,8 @@ struct MatMulIntStep {
 pub fn plan(p: &mut Planner<'_>, at: Value) -> Result<(), Diagnostic> {
     let args = &p.graph.node(at).args;
     let (code, steps) = p.levels(args[0])?;
-    let kind = MatMulIntStep { code, steps, inputs: p.width(args[0])?, outputs: p.width(at)? };
+    let bytes = p.graph.constant(args[1]).map_or(0, |weight| weight.tensor.data().len() as u64);
+    let kind = MatMulIntStep { code, steps, inputs: p.width(args[0])?, outputs: p.width(at)?, bytes };
     p.step(at, kind, &args[..1], &args[1..])
 }
 
@@ -41,13 +44,13 @@ impl StepKind for MatMulIntStep {
     fn executed(&self, _: usize, _: &Events, matmuls: &MatmulCounts) -> Executed {
         let weights = (self.inputs * self.outputs) as u64;
         let sparse = matmuls.rows * self.outputs as u64;
-        let dense = if matmuls.dense > 0 { weights } else { 0 };
+        let dense = if matmuls.dense > 0 { self.bytes } else { 0 };
         Executed { macs: matmuls.dense * weights, additions: sparse, bytes: dense + sparse }
     }
 
     fn run(&self, call: KernelCall<'_>) -> Result<(), Fault> {
         let KernelCall { resources, constants, inputs: [x, ..], out, counted, events, matmuls, .. } = call;
-        let &MatMulIntStep { code, steps, inputs, outputs } = self;
+        let &MatMulIntStep { code, steps, inputs, outputs, .. } = self;
         let (kernels, pool) = (resources.kernels, resources.pool);
         let (w, y) = (constants.panels(0, inputs, outputs)?, numbers_mut(out)?);
         let bytes = level_bytes(code, steps);

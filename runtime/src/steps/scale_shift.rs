@@ -72,7 +72,7 @@ fn stored(p: &Planner<'_>, value: Value) -> Elem {
         (Elem::Level(..), 1) => longest(7),
         (Elem::Level(..), 2) => longest(15),
         (Elem::Level(..), _) => longest(16),
-        (elem @ (Elem::F32 | Elem::I32 | Elem::I8), _) => elem,
+        (elem @ (Elem::F32 | Elem::I32 | Elem::I8 | Elem::I4(_)), _) => elem,
     }
 }
 
@@ -85,7 +85,7 @@ fn suffix(from: Elem) -> &'static str {
             _ => "_level32",
         },
         Elem::F32 => "_f32",
-        Elem::I32 | Elem::I8 => "",
+        Elem::I32 | Elem::I8 | Elem::I4(_) => "",
     }
 }
 

@@ -11,7 +11,7 @@ use crate::steps::time_stepped::fuses;
 use snnc_ir::events::Events;
 use snnc_ir::op::Op;
 use snnc_ir::op::SpikeOp;
-use snnc_ir::types::Code;
+use snnc_ir::types::{Code, Elem};
 use snnc_ir::{Diagnostic, Value};
 
 /// Spikes to decoded sums, Horner over the timesteps.
@@ -21,6 +21,8 @@ struct SynapseStep {
     steps: u16,
     inputs: usize,
     outputs: usize,
+    /// Whether the weight is of 4 bits, which machine code does not read.
+    grouped: bool,
 }
 
 /// Spikes to currents, timestep by timestep.
@@ -38,7 +40,8 @@ struct CurrentsStep {
 pub fn plan_decoded(p: &mut Planner<'_>, at: Value, synapse: Value) -> Result<(), Diagnostic> {
     let args = &p.graph.node(synapse).args;
     let (code, steps) = p.levels(args[0])?;
-    let kind = SynapseStep { code, steps, inputs: p.width(args[0])?, outputs: p.width(at)? };
+    let grouped = matches!(p.elem(args[1]), Elem::I4(_));
+    let kind = SynapseStep { code, steps, inputs: p.width(args[0])?, outputs: p.width(at)?, grouped };
     p.step(at, kind, &args[..1], &args[1..])
 }
 
@@ -68,7 +71,7 @@ impl StepKind for SynapseStep {
     }
 
     fn form(&self, wide: bool) -> StepForm {
-        if !wide { StepForm::Code } else { StepForm::Kernel }
+        if !wide && !self.grouped { StepForm::Code } else { StepForm::Kernel }
     }
 
     fn scratch_words(&self) -> usize {

@@ -54,10 +54,13 @@ pub fn plan(p: &mut Planner<'_>, at: Value, membrane: Membrane, steps: u16, curv
     p.step(at, TimeSteppedStep { shape: shape(flow) }, &args[..1], &args[1..])
 }
 
-/// Whether a current is part of the loop of the neurons that it drives: nothing else reads it.
+/// Whether a current is part of the loop of the neurons that it drives: nothing else reads it, and the loop reads its weight,
+/// which it does not where that is of 4 bits.
 pub fn fuses(p: &Planner<'_>, current: Value) -> bool {
     let neurons = p.only_user(current).map(|user| p.graph.node(user).op);
-    p.graph.node(current).op == Op::Spike(SpikeOp::Synapse)
+    let node = p.graph.node(current);
+    node.op == Op::Spike(SpikeOp::Synapse)
+        && !matches!(p.graph.ty(node.args[1]).elem(), Some(Elem::I4(_)))
         && matches!(neurons, Some(Op::Spike(SpikeOp::Integrate { .. })))
 }
 

@@ -364,7 +364,15 @@ impl Drawing {
         let (d, m) = (self.width(x), self.size());
         let most = *pick(&mut self.random, &[1, 7, 127]);
         let weights = (0..d * m).map(|_| (below(&mut self.random, 2 * most + 1) as i32 - most as i32) as i8).collect();
-        self.constant(Tensor::i8(&[d, m], weights))
+        if below(&mut self.random, 4) > 0 {
+            return self.constant(Tensor::i8(&[d, m], weights));
+        }
+        let group = *pick(&mut self.random, &[8, 16, 24, 32]);
+        let levels: Vec<i8> = (0..d * m).map(|_| below(&mut self.random, 16) as i8 - 8).collect();
+        let multipliers = d.div_ceil(usize::from(group)) * m;
+        let multipliers: Vec<i8> =
+            (0..multipliers).map(|_| (below(&mut self.random, 255) as i16 - 127) as i8).collect();
+        self.constant(Tensor::i4([d, m], group, &levels, &multipliers))
     }
 
     fn spikes(&mut self) -> Option<Value> {

@@ -6,8 +6,9 @@ use super::super::float_lanes::FloatLanes;
 use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PAIR, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS};
-use super::interface::{PanelSums, Vectors, fours, interleave_few};
+use super::interface::{PanelSums, Vectors, check_group, fours, interleave_few};
 use super::portable::{Portable, dot};
+use snnc_ir::nibbles::{self, GROUP_STEP};
 use std::arch::x86_64::*;
 
 /// 256-bit vectors. A value of this type exists only in functions compiled for AVX2 (`kernels!`), into which the methods
@@ -192,6 +193,39 @@ impl Vectors for Avx2 {
                         let sum = _mm256_add_epi32(_mm256_loadu_si256(sums.add(i)), lanes);
                         _mm256_storeu_si256(sums.add(i), sum);
                     }
+                }
+            }
+        }
+    }
+
+    /// Sums stay in 16 bits: 32 products of a level plus 8, at most 15, with an input.
+    #[inline(always)]
+    fn group_sums<const T: usize>(self, x: [&[i8]; T], levels: &[u8], sums: &mut [PanelSums; T]) {
+        let blocks = check_group(x, levels);
+        let x = x.map(<[i8]>::as_ptr);
+        for eighth in 0..OUTPUTS / HALF {
+            // SAFETY: AVX2 by the type's invariant. By `check_group` a block is eight vectors, and eight inputs from `8 * b` on are
+            // within each `x`; the sums are eight vectors. Test: `products_of_groups_are_exact`.
+            unsafe {
+                let (mask, ones) = (_mm256_set1_epi8(0xf), _mm256_set1_epi16(1));
+                let mut lanes = [_mm256_setzero_si256(); T];
+                for b in 0..blocks {
+                    let bytes =
+                        _mm256_loadu_si256(levels.as_ptr().add(b * nibbles::BLOCK).cast::<__m256i>().add(eighth));
+                    let low = _mm256_and_si256(bytes, mask);
+                    let high = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask);
+                    for (lanes, x) in lanes.iter_mut().zip(x) {
+                        let four = |i: usize| {
+                            _mm256_set1_epi32(x.add(b * GROUP_STEP + i * GROUP).cast::<i32>().read_unaligned())
+                        };
+                        let both =
+                            _mm256_add_epi16(_mm256_maddubs_epi16(low, four(0)), _mm256_maddubs_epi16(high, four(1)));
+                        *lanes = _mm256_add_epi16(*lanes, both);
+                    }
+                }
+                for (lanes, sums) in lanes.into_iter().zip(sums.iter_mut()) {
+                    let to = sums.as_mut_ptr().cast::<__m256i>().add(eighth);
+                    _mm256_storeu_si256(to, _mm256_madd_epi16(lanes, ones));
                 }
             }
         }

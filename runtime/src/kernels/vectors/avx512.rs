@@ -10,9 +10,10 @@ use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PAIR, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS, Panels, padded};
 use super::avx2::{Avx2, PREFETCH_KEYS, prefetch, prefetch_places, prefetch_rows, rows_at};
-use super::interface::{PanelSums, Vectors, fours, interleave_few};
+use super::interface::{PanelSums, Vectors, check_group, fours, interleave_few};
 use super::portable::Portable;
 use super::tiles;
+use snnc_ir::nibbles::{self, GROUP_STEP};
 use std::arch::x86_64::*;
 
 /// A value of this type exists only in functions compiled for AVX-512 with VNNI (`kernels!`), into which the methods are
@@ -162,6 +163,56 @@ impl Vectors for Avx512 {
             }
         }
         true
+    }
+
+    #[inline(always)]
+    fn group_sums<const T: usize>(self, x: [&[i8]; T], levels: &[u8], sums: &mut [PanelSums; T]) {
+        let blocks = check_group(x, levels);
+        let x = x.map(<[i8]>::as_ptr);
+        // One token has sums of its own for the upper half of bytes, so that they do not wait for each other.
+        let upper = usize::from(T == 1);
+        // SAFETY: AVX-512 by the type's invariant. By `check_group` a block is four vectors, and eight inputs from `8 * b` on are within
+        // each `x`; the sums are four vectors. Test: `products_of_groups_are_exact`.
+        unsafe {
+            let mask = _mm512_set1_epi8(0xf);
+            let mut lanes = [[[_mm512_setzero_si512(); VECTORS]; 2]; T];
+            for b in 0..blocks {
+                let bytes = four(levels.as_ptr().add(b * nibbles::BLOCK).cast());
+                let low = bytes.map(|bytes| _mm512_and_si512(bytes, mask));
+                let high = bytes.map(|bytes| _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask));
+                for (lanes, x) in lanes.iter_mut().zip(x) {
+                    let input =
+                        |i: usize| _mm512_set1_epi32(x.add(b * GROUP_STEP + i * GROUP).cast::<i32>().read_unaligned());
+                    let (first, second) = (input(0), input(1));
+                    for v in 0..VECTORS {
+                        lanes[0][v] = _mm512_dpbusd_epi32(lanes[0][v], low[v], first);
+                        lanes[upper][v] = _mm512_dpbusd_epi32(lanes[upper][v], high[v], second);
+                    }
+                }
+            }
+            for ([lanes, more], sums) in lanes.into_iter().zip(sums) {
+                let to = sums.as_mut_ptr().cast::<__m512i>();
+                for v in 0..VECTORS {
+                    _mm512_storeu_si512(to.add(v), _mm512_add_epi32(lanes[v], more[v]));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn add_grouped(self, x: &[i8], weight: i32, w: Panels<'_>, y: &mut [i32]) -> bool {
+        if y.len() / w.outputs() < tiles::TOKENS || !tiles::available() {
+            return false;
+        }
+        let k = w.inputs().next_multiple_of(tiles::INPUTS);
+        // SAFETY: `available` has just said so. Test: `products_of_groups_are_exact`.
+        unsafe {
+            if k == w.inputs() {
+                tiles::add_grouped(x, k, weight, w, y)
+            } else {
+                tiles::add_grouped(&padded(x, w.inputs(), k), k, weight, w, y)
+            }
+        }
     }
 
     #[inline(always)]

@@ -3,12 +3,13 @@
 //! Law: every implementation gives the same integers. Compilers do not find dot products of bytes by themselves where it
 //! matters, so these are in intrinsics. PanelSums wrap; callers know that the whole of none overflows.
 
-use super::super::activation::{BLOCK, Samples};
+use super::super::activation::{self, Samples};
 use super::super::event_list::{EventRows, HALVES, Prefetch, RowPlace};
 use super::super::float_lanes::FloatLanes;
 use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS, Panels};
+use snnc_ir::nibbles::{BLOCK, GROUP_MAX, GROUP_STEP};
 
 /// PanelSums of a panel's outputs.
 pub type PanelSums = [i32; OUTPUTS];
@@ -46,6 +47,15 @@ pub trait Vectors: Copy {
         false
     }
 
+    /// A group of weights of 4 bits, as `snnc_ir::nibbles` has it, for `T` tokens: `sums = sum of (level + 8) * x`. Each `x` has eight
+    /// inputs for each 256 bytes of levels, of which there are at most four times so many.
+    fn group_sums<const T: usize>(self, x: [&[i8]; T], levels: &[u8], sums: &mut [PanelSums; T]);
+
+    /// `y += weight * x w` for many tokens and weights of 4 bits, as `multiply` does it.
+    fn add_grouped(self, _x: &[i8], _weight: i32, _w: Panels<'_>, _y: &mut [i32]) -> bool {
+        false
+    }
+
     /// Whether there is a unit that multiplies matrices: `multiply` then takes 16 tokens or more.
     fn multiplies_matrices(self) -> bool {
         false
@@ -79,7 +89,7 @@ pub trait Vectors: Copy {
     fn butterflies(self, v: &mut FloatLanes);
 
     /// The curve at 16 points, as `activation::curve_at` has it.
-    fn activate(self, table: &Samples, h: &mut [f32; BLOCK]);
+    fn activate(self, table: &Samples, h: &mut [f32; activation::BLOCK]);
 
     /// The weights of these phases, which are from 0 to `late`; from `late` on the table has zeros.
     fn look_up(self, table: &PhaseTable, late: usize, phases: &[i32], weights: &mut [i16]);
@@ -89,6 +99,15 @@ pub trait Vectors: Copy {
 
     /// `sums += sum over (j, weight) of weight * values[j]`: value `j` is `sums.len()` numbers from `j * stride` on.
     fn weigh<L: StoredLevel>(self, weights: &[(u32, i16)], values: &[L], stride: usize, sums: &mut [i32]);
+}
+
+/// Checks that a group has levels for its inputs.
+#[inline(always)]
+pub(super) fn check_group<const T: usize>(x: [&[i8]; T], levels: &[u8]) -> usize {
+    let blocks = levels.len() / BLOCK;
+    assert!(blocks * BLOCK == levels.len() && blocks * GROUP_STEP <= GROUP_MAX, "{} bytes of levels", levels.len());
+    assert!(x.iter().all(|x| x.len() == blocks * GROUP_STEP), "eight inputs for each block");
+    blocks
 }
 
 /// Four inputs and their rows, `[4][64]`.

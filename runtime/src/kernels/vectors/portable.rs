@@ -6,7 +6,8 @@ use super::super::float_lanes::{FloatLanes, butterflies_apart};
 use super::super::level::StoredLevel;
 use super::super::pairs::{ChannelPair, PAIR, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS};
-use super::interface::{PanelSums, Vectors};
+use super::interface::{PanelSums, Vectors, check_group};
+use snnc_ir::nibbles::{self, GROUP_STEP};
 
 /// No instructions beyond those that the compiler may assume.
 #[derive(Clone, Copy)]
@@ -82,6 +83,22 @@ impl Vectors for Portable {
             for (x, sums) in x.iter().zip(sums.iter_mut()) {
                 for (&x, row) in x[g * GROUP..][..GROUP].iter().zip(group.0.chunks_exact(OUTPUTS)) {
                     sums.iter_mut().zip(row).for_each(|(sum, &w)| *sum += i32::from(i16::from(x) * i16::from(w)));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn group_sums<const T: usize>(self, x: [&[i8]; T], levels: &[u8], sums: &mut [PanelSums; T]) {
+        check_group(x, levels);
+        for (x, sums) in x.iter().zip(sums) {
+            sums.fill(0);
+            for (x, bytes) in x.chunks_exact(GROUP_STEP).zip(levels.chunks_exact(nibbles::BLOCK)) {
+                for (sum, four) in sums.iter_mut().zip(bytes.as_chunks::<GROUP>().0) {
+                    for (i, byte) in four.iter().enumerate() {
+                        let (low, high) = (i32::from(byte & 0xf), i32::from(byte >> 4));
+                        *sum += low * i32::from(x[i]) + high * i32::from(x[i + GROUP]);
+                    }
                 }
             }
         }

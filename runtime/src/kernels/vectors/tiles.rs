@@ -5,6 +5,7 @@
 //! side; then blocks of 32 tokens pass over it, with all their sums in registers from the first input to the last.
 
 use super::super::panel::{GROUP, Group, OUTPUTS, Panels};
+use snnc_ir::nibbles::{GroupedSizes, LEVEL_LEAST};
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::cell::RefCell;
@@ -110,6 +111,75 @@ pub unsafe fn product(x: &[i8], k: usize, w: Panels<'_>, y: &mut [i32]) {
         asm!("tilerelease", options(nostack, nomem));
     }
     PANEL.set(blocks);
+}
+
+/// `y += weight * x w` for weights of 4 bits in groups, as `product` does it: elements are `low + 128 * high`, two bytes. False, and
+/// nothing is done, where they are not of 4 bits.
+///
+/// # Safety
+/// `available` has said so.
+pub unsafe fn add_grouped(x: &[i8], k: usize, weight: i32, w: Panels<'_>, y: &mut [i32]) -> bool {
+    let Some(sizes) = w.grouped() else { return false };
+    let (rows, m) = (x.len() / k, w.outputs());
+    assert!(k.is_multiple_of(INPUTS) && k >= w.inputs() && x.len() == rows * k, "rows of {k}: {} inputs", x.len());
+    assert!(rows >= TOKENS && y.len() == rows * m, "{rows} tokens and {} results", y.len());
+    let mut blocks = PANEL.take();
+    blocks.clear();
+    blocks.resize(2 * k / GROUP, Group([0; GROUP_BYTES]));
+    let (low, high) = blocks.split_at_mut(k / GROUP);
+    // SAFETY: as of `product`; sums of 32 tokens have rows of 64. Test: `products_of_groups_are_exact`.
+    unsafe {
+        asm!("ldtilecfg [{}]", in(reg) &CONFIGURATION, options(nostack, readonly));
+        for (p, panel) in w.panels().enumerate() {
+            split(sizes, bytemuck::cast_slice(panel), low, high);
+            let width = (m - p * OUTPUTS).min(OUTPUTS);
+            let mut t = 0;
+            while t < rows {
+                let both = rows - t > TOKENS && rows >= 2 * TOKENS;
+                let tokens = if both { 2 * TOKENS } else { TOKENS };
+                let first = t.min(rows - tokens);
+                let x = &x[first * k..][..tokens * k];
+                let mut parts = [[0; 2 * TOKENS * OUTPUTS]; 2];
+                sums(x, k, low, parts[0].as_mut_ptr(), OUTPUTS);
+                sums(x, k, high, parts[1].as_mut_ptr(), OUTPUTS);
+                // The last block meets some tokens again, whose sums are there already.
+                let [low, high] = parts.each_ref().map(|part| &part[(t - first) * OUTPUTS..tokens * OUTPUTS]);
+                for ((y, low), high) in
+                    y[t * m..].chunks_mut(m).zip(low.chunks_exact(OUTPUTS)).zip(high.chunks_exact(OUTPUTS))
+                {
+                    let columns = y[p * OUTPUTS..][..width].iter_mut().zip(low).zip(high);
+                    columns.for_each(|((y, low), high)| {
+                        *y = y.wrapping_add(weight.wrapping_mul(low.wrapping_add(high.wrapping_mul(128))));
+                    });
+                }
+                t = first + tokens;
+            }
+        }
+        asm!("tilerelease", options(nostack, nomem));
+    }
+    PANEL.set(blocks);
+    true
+}
+
+/// The elements of a panel in two bytes each: `low + 128 * high`, in the order of outputs.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn split(sizes: GroupedSizes, panel: &[u8], low: &mut [Group], high: &mut [Group]) {
+    for group in sizes.groups_of(panel) {
+        let mut by = [0i16; GROUP_BYTES];
+        by.as_chunks_mut::<GROUP>().0.iter_mut().zip(group.multipliers).for_each(|(by, &x)| *by = [x.into(); GROUP]);
+        let blocks = group.levels.as_chunks::<GROUP_BYTES>().0;
+        for (bytes, b) in blocks.iter().zip((group.first / GROUP..).step_by(2)) {
+            for (half, shift) in [0, 4].into_iter().enumerate() {
+                let (low, high) = (&mut low[b + half].0, &mut high[b + half].0);
+                for i in 0..GROUP_BYTES {
+                    let element = (i16::from((bytes[i] >> shift) & 0xf) + i16::from(LEVEL_LEAST)) * by[i];
+                    let rest = ((element + 64) & 127) - 64;
+                    low[i] = rest as i8;
+                    high[i] = ((element - rest) >> 7) as i8;
+                }
+            }
+        }
+    }
 }
 
 /// A block of tokens by a panel: `width` columns of rows of `y`, which are `m` apart.
