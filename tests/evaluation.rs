@@ -8,7 +8,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-const REFERENCE: [&str; 4] = ["--reference", "model.onnx", "--text", "text.txt"];
+const REFERENCE: [&str; 4] = ["--reference", "model.onnx", "--tokens", "ids.npy"];
+
+/// Texts in the file of ids, and tokens of each.
+const TEXTS: [usize; 2] = [12, 24];
 
 fn call(folder: &Path, args: &[&str]) -> Output {
     Command::new(snnc()).args(args).current_dir(folder).output().unwrap()
@@ -29,14 +32,26 @@ fn compile(folder: &Path, program: &str, more: &[&str]) {
     printed(folder, &[&compile[..], more].concat());
 }
 
-/// A folder with a network, its tokenizer, two programs and a text of more than ten windows.
+/// Texts of ids as a `.npy` file.
+fn ids() -> Vec<u8> {
+    let header = format!("{{'descr': '<i4', 'fortran_order': False, 'shape': ({}, {}), }}", TEXTS[0], TEXTS[1]);
+    let header = format!("{header:<117}\n");
+    let ids = (0..TEXTS[0] * TEXTS[1]).map(|i| (i * i % 4001) as i32);
+    let mut file = b"\x93NUMPY\x01\x00".to_vec();
+    file.extend((header.len() as u16).to_le_bytes());
+    file.extend(header.as_bytes());
+    file.extend(ids.flat_map(i32::to_le_bytes));
+    file
+}
+
+/// A folder with a network, its tokenizer, two programs, a text and a file of ids of more than ten windows.
 fn fixture() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::copy(demo_model(), at("model.onnx")).unwrap();
     fs::copy(demo_model().with_file_name("tokenizer.json"), at("tokenizer.json")).unwrap();
-    let text = snnc::convert::BUILT_IN_TEXT.get(..12000).unwrap();
-    fs::write(at("text.txt"), text).unwrap();
+    fs::write(at("text.txt"), "The river runs to the sea.").unwrap();
+    fs::write(at("ids.npy"), ids()).unwrap();
     compile(folder.path(), "seven.snn", &[]);
     compile(folder.path(), "three.snn", &["--timesteps", "3"]);
     folder
@@ -77,7 +92,7 @@ fn together_they_are_what_they_are_alone() {
 fn gates_name_the_program() {
     let folder = fixture();
     let at = folder.path();
-    let gates = ["--min-agreement", "93%", "--windows", "2"];
+    let gates = ["--min-agreement", "90%"];
     let output = call(at, &[&["eval", "seven.snn", "three.snn"][..], &REFERENCE, &gates].concat());
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");

@@ -3,7 +3,7 @@
 //! `rms_norm(x R) = rms_norm(x) R` for an orthogonal `R`. So the residual stream of a network may be turned for nothing: what writes it
 //! takes `R`, what reads it takes the transpose (QuaRot: Ashkboos et al. 2024). A channel that is far larger than the others is then spread over all.
 //! Attention's weights do not depend on its values, so the values of each head may be turned as well, and the projection behind attention
-//! turns them back. `R` is a Hadamard matrix behind seeded random signs (`orthogonal`); it is made in f64, and weights are rounded once.
+//! turns them back. `R` is a Hadamard matrix behind seeded random signs (`snnc_ir::hadamard`); it is made in f64, and weights are rounded once.
 //!
 //! The stream is turned as a whole or not at all. Where something acts on its channels one by one, the pass refuses and says where.
 

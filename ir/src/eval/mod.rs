@@ -12,6 +12,7 @@ use crate::diagnostic::{Diagnostic, ErrorCode};
 use crate::events::Events;
 use crate::finite::{FiniteCheck, checked_operands, not_finite};
 use crate::graph::{Graph, Node, Value};
+use crate::hadamard::HadamardMatrix;
 use crate::membrane::{Membrane, MembraneLayer};
 use crate::op::{ArrayOp, DenseOp, Heads, Layout, LeafOp, LevelOp, Op, SpikeOp};
 pub use crate::real::Real;
@@ -329,7 +330,11 @@ impl<R: Real> NodeCall<'_, R> {
                 let both = self.arg(0).reals().iter().zip(self.arg(1).reals());
                 real(both.map(|(&gate, &up)| curve.at(gate) * up).collect())
             }
-            Op::Dense(DenseOp::Hadamard(size)) => real(size.transform(self.arg(0).reals())),
+            Op::Dense(DenseOp::Hadamard(size)) => {
+                let mut rows = self.arg(0).reals().to_vec();
+                HadamardMatrix::of(size).apply(&mut rows);
+                real(rows)
+            }
             Op::Dense(DenseOp::AtStart) => {
                 let starts = self.arg(1).ints().iter().zip(self.arg(2).ints());
                 let row = |((id, &position), row): ((&i32, &i32), _)| {

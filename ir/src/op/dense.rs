@@ -39,7 +39,7 @@ pub enum DenseOp {
     /// `(gate, up)`, both `f32[tokens, d]`: the curve of the gate, times `up` (gated linear units: Shazeer 2020).
     Gated(Curve),
     /// `f32[tokens, d]`, in blocks that divide `d`, times a symmetric Hadamard matrix over the root of its size: its own inverse
-    /// and its own transpose. The order of additions is `HadamardSize::transform`'s (Sylvester 1867; Paley 1933).
+    /// and its own transpose. The order of additions is `HadamardMatrix::apply`'s (Sylvester 1867; Paley 1933).
     Hadamard(HadamardSize),
     /// `(x f32[tokens, d], tokens i32[tokens], positions i32[tokens], ids i32[k], rows f32[k, d]) -> f32[tokens, d]`: rows of `x`; but
     /// where a sequence begins with the token of one of `ids`, the row of it: a constant of the network (attention sinks: Xiao et al. 2023).

@@ -11,7 +11,7 @@
 //! falls on one channel; they cost nothing, as long as nobody else reads `up`.
 
 use super::refusal::refused;
-use snnc_ir::hadamard::HadamardSize;
+use snnc_ir::hadamard::{HadamardMatrix, HadamardSize};
 use snnc_ir::op::{DenseOp, Layout, LeafOp};
 use snnc_ir::random::SplitMix64;
 use snnc_ir::{Builder, Diagnostic, Graph, Node, Op, Tensor, Value};
@@ -137,10 +137,12 @@ fn turned_back(tensor: &Tensor, layout: Layout, turn: &HiddenLayer) -> Arc<Tenso
         Layout::InputMajor => input * outputs + output,
         Layout::OutputMajor => output * inputs + input,
     };
+    let matrix = HadamardMatrix::of(turn.size);
     let mut turned = vec![0.0; data.len()];
     for output in 0..outputs {
         let column = turn.signs.iter().enumerate().map(|(input, sign)| f64::from(data[place(output, input)] * sign));
-        let column = turn.size.transform(&column.collect::<Vec<f64>>());
+        let mut column = column.collect::<Vec<f64>>();
+        matrix.apply(&mut column);
         column.into_iter().enumerate().for_each(|(input, w)| turned[place(output, input)] = w as f32);
     }
     Arc::new(Tensor::f32(tensor.sizes(), turned))

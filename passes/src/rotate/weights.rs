@@ -1,7 +1,7 @@
 //! Weights turned along their axes: in f64, rounded to f32 once.
 
-use crate::orthogonal::{Product, Transform};
 use snnc_ir::Tensor;
+use snnc_ir::hadamard::{HadamardMatrix, HadamardSize};
 use snnc_ir::random::SplitMix64;
 use std::collections::HashMap;
 
@@ -80,17 +80,17 @@ impl Turner {
     }
 }
 
-/// Random signs, then the Hadamard matrix of a width.
+/// Random signs, then the Hadamard matrix of a width; there is none of an odd width.
 struct RandomRotation {
     signs: Vec<f64>,
-    product: Product,
+    matrix: Option<HadamardMatrix>,
 }
 
 impl RandomRotation {
     fn new(width: usize) -> Self {
         let mut random = SplitMix64(SEED ^ width as u64);
         let signs = (0..width).map(|_| if random.bits() >> 63 == 0 { 1.0 } else { -1.0 }).collect();
-        Self { signs, product: Product::new(Transform::of(width)) }
+        Self { signs, matrix: HadamardSize::largest(width).map(HadamardMatrix::of) }
     }
 
     /// Every vector of `x` times `R`, perhaps after its mean was subtracted.
@@ -101,7 +101,7 @@ impl RandomRotation {
                 vector.iter_mut().for_each(|x| *x -= mean);
             }
             vector.iter_mut().zip(&self.signs).for_each(|(x, sign)| *x *= sign);
-            self.product.apply(vector);
+            self.matrix.iter().for_each(|matrix| matrix.apply(vector));
         }
     }
 }

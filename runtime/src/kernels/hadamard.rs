@@ -1,28 +1,13 @@
 //! Rows times a Hadamard matrix over the root of its size, by additions.
 //!
-//! Law: the order of operations is that of `HadamardSize::transform`: sums of parts, ascending, each multiplied once; butterflies of numbers that lie
+//! Law: the order of operations is that of `HadamardMatrix::apply`: sums of parts, ascending, each multiplied once; butterflies of numbers that lie
 //! 1, 2, 4, ... apart. Vectors lie across the numbers of a part, and butterflies of several distances are done while their numbers
 //! are in registers.
 
 use super::check::check_rows;
 use super::float_lanes::{FloatLanes, LANES, butterflies_apart};
 use super::vectors::interface::Vectors;
-use snnc_ir::hadamard::{HadamardSize, signs};
-
-/// A matrix ready to be multiplied by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HadamardMatrix {
-    size: HadamardSize,
-    /// By row and column of the matrix by which parts are added up: whether an entry is -1.
-    signs: Vec<bool>,
-}
-
-impl HadamardMatrix {
-    /// The matrix of a size that is sound.
-    pub fn of(size: HadamardSize) -> Self {
-        Self { size, signs: signs(size.order) }
-    }
-}
+use snnc_ir::hadamard::HadamardMatrix;
 
 /// Vectors of a part that are summed side by side.
 const COLUMNS: usize = 4;
@@ -30,11 +15,11 @@ const COLUMNS: usize = 4;
 /// Blocks of rows, each times the matrix.
 #[inline(always)]
 pub(super) fn transform(vectors: impl Vectors, x: &[f32], matrix: &HadamardMatrix, y: &mut [f32]) {
-    let (n, part) = (matrix.size.block(), 1 << matrix.size.power);
+    let (n, part) = (matrix.size().block(), 1 << matrix.size().power);
     check_rows(x.len(), n, y.len());
-    let scale = matrix.size.scale() as f32;
+    let scale = matrix.size().scale() as f32;
     for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
-        add_parts(vectors, x, &matrix.signs, part, scale, y);
+        add_parts(vectors, x, matrix.signs(), part, scale, y);
         // No closures around what uses vectors: a body that is not inlined would be compiled for any machine.
         for y in y.chunks_exact_mut(part) {
             butterflies(vectors, y);

@@ -48,12 +48,12 @@ pub(crate) use coincidence::{CoincidenceCount, CoincidenceShape, ColumnRange, wo
 pub(crate) use elementwise::ScaledRows;
 pub(crate) use event_list::{EventList, MOST_IN_TWO, TrainRuns};
 pub(crate) use gated_neuron::{GatedParams, InputRows};
-pub(crate) use hadamard::HadamardMatrix;
 pub(crate) use level::{Potential, StoredLevel};
 pub(crate) use linear_attention::{LinearShape, StateSum};
 pub(crate) use neuron::{NeuronParams, SpikeCount};
 pub(crate) use panel::{OUTPUTS, Panels};
 use snnc_ir::Curve;
+use snnc_ir::hadamard::HadamardMatrix;
 use snnc_ir::op::Pairs;
 use snnc_ir::types::Code;
 pub(crate) use ssa::{Scratch, SsaCount, SsaShape};

@@ -5,13 +5,13 @@
 //! their tokens, the chain that makes the potentials also gives their peaks. What it gives is to the bit what its operations give
 //! one after the other. Spike trains and levels of 32 bits have steps of their own.
 
-use crate::kernels::HadamardMatrix;
 use crate::layout::level_bytes;
 use crate::planner::Planner;
 use crate::steps::chain_step::{ChainLink, ChainStep, Factor, Link};
 use crate::steps::scale_shift;
 use crate::steps::scaled_sums::{self, ScaledSums, scaled_sums};
 use snnc_ir::finite::checked_operands;
+use snnc_ir::hadamard::HadamardMatrix;
 use snnc_ir::op::{ArrayOp, Binary, DenseOp, LevelOp, Op};
 use snnc_ir::types::{Elem, Shape};
 use snnc_ir::{Diagnostic, Value};

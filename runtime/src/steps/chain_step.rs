@@ -1,13 +1,13 @@
 //! A chain at work: a few rows at a time go through all of its operations, while they are in the first-level cache.
 
 use crate::jit::dispatch;
-use crate::kernels::{GatedParams, HadamardMatrix, InputRows, Kernels, NeuronParams, SpikeCount};
+use crate::kernels::{GatedParams, InputRows, Kernels, NeuronParams, SpikeCount};
 use crate::layout::level_bytes;
 use crate::step::{Constants, CurveTables, Fault, KernelCall, StepKind, check_finite, numbers, numbers_mut};
 use crate::steps::neuron::neuron_params;
 use crate::steps::scaled_sums::scaled_rows;
 use snnc_ir::events::Events;
-use snnc_ir::hadamard::HadamardSize;
+use snnc_ir::hadamard::{HadamardMatrix, HadamardSize};
 use snnc_ir::op::{Pairs, Scalar};
 use snnc_ir::types::{Code, Elem};
 use snnc_ir::{Curve, Value};

@@ -1,10 +1,10 @@
 //! Rows times a Hadamard matrix, by additions.
 
 use crate::jit::dispatch;
-use crate::kernels::{HadamardMatrix, SpikeCount};
+use crate::kernels::SpikeCount;
 use crate::planner::Planner;
 use crate::step::{Fault, KernelCall, StepKind, numbers, numbers_mut};
-use snnc_ir::hadamard::HadamardSize;
+use snnc_ir::hadamard::{HadamardMatrix, HadamardSize};
 use snnc_ir::{Diagnostic, Value};
 
 /// Blocks of rows, each times the matrix over the root of its size.

@@ -4,9 +4,10 @@
 //! arena, as in inference (`liveness`). What only exchanges axes is no step where products read it: they take any strides. What depends on neither tokens nor
 //! parameters is done once.
 
-use crate::kernels::{Axis, HadamardMatrix, Map, Zip};
+use crate::kernels::{Axis, Map, Zip};
 use crate::liveness::{Lifetime, allocate};
 use snnc_ir::ErrorCode;
+use snnc_ir::hadamard::HadamardMatrix;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp, Pairs};
 use snnc_ir::op::{Surrogate, TrainingOp};
 use snnc_ir::{Binary, Curve, Diagnostic, Elem, Graph, Op, Unary, Value};
