@@ -6,7 +6,7 @@ use crate::describe::token_table;
 use crate::first_token;
 use crate::id_file::IdFile;
 use crate::moments::moments;
-use crate::parallel::pool;
+use crate::parallel::side_by_side;
 use crate::progress::{Progress, Silent, Workers};
 use crate::reading::{self, ids_from};
 use crate::record::RotationRecord;
@@ -20,6 +20,7 @@ use snnc_ir::{Diagnostic, Graph, Stage, Value};
 use snnc_passes::fit::{QuantParams, fit};
 use snnc_passes::moments::SiteMoments;
 use snnc_passes::options::{QuantOptions, Rotate, Rounding};
+use snnc_passes::side_by_side::SideBySide;
 use snnc_passes::{Context, Pass, front_and_back, run};
 use std::sync::Arc;
 
@@ -166,7 +167,7 @@ pub fn spiking_watched(
     let (_, back) = front_and_back();
     options.quant.check(&tensor)?;
     let (windows, source) = sample_windows(&tensor, sample, options.calibration_tokens)?;
-    let starts = first_token::chosen(&tensor, sample, &options.quant)?;
+    let starts = first_token::chosen(&tensor, start_of(sample), &options.quant)?;
     let windows = starts.iter().fold(windows, |windows, start| first_token::led_by(*start, windows));
     let workers = Workers { threads: options.threads, progress };
     let rotated = rotation::rotated(tensor, options.quant.rotate, &windows, workers, watch)?;
@@ -201,14 +202,27 @@ pub fn spiking_watched(
         Rounding::Compensated | Rounding::Nearest => SiteMoments::new(),
     };
     let moments = Arc::new(moments);
-    let pool = if moments.is_empty() { None } else { Some(Arc::new(pool(options.threads)?)) };
-    let known = Context { rotations, quant_plan, moments, pool, start, ..Context::default() };
+    let side_by_side = if moments.is_empty() { SideBySide::default() } else { side_by_side(options.threads)? };
+    let known = Context { rotations, quant_plan, moments, side_by_side, start, ..Context::default() };
     let context = Context { membrane, own_embedding, ..known };
     let graph = run(back, tensor, &context, watch)?;
     // Files hold weights as kernels walk them.
     let graph = graph.in_panels();
     let calibration = calibration.with_weights_of(&graph);
     Ok(Converted { graph, calibration, rotation, rotate, section })
+}
+
+/// The token that texts of the sample begin with. Of files of ids, that of two texts at least.
+fn start_of(sample: &Sample<'_>) -> Option<u32> {
+    match sample {
+        Sample::Text { tokens, .. } => tokens.start().first().copied(),
+        Sample::Ids { file, .. } => {
+            let first = |text: usize| file.ids(text * file.length()..text * file.length() + 1).first().copied();
+            let start = first(0)?;
+            (file.texts() > 1 && (1..file.texts()).all(|text| first(text) == Some(start))).then_some(start)
+        }
+        Sample::SeededIds => None,
+    }
 }
 
 /// Tokens of a trial.

@@ -114,13 +114,14 @@ pub fn eval(options: &EvalOptions, progress: &dyn Progress) -> Result<Vec<EvalRe
     let programs = models.iter().map(program).collect::<Result<Vec<_>, _>>()?;
     let workers = Workers { threads: options.threads, progress };
     let evaluations = evaluate_programs(&programs, dense.as_ref(), &text.ids, &windows, workers)?;
-    let compared = Compared { options, text: &text, reference: reference.as_ref(), dense: dense.as_ref(), workers };
+    let compared =
+        ComparedModels { options, text: &text, reference: reference.as_ref(), dense: dense.as_ref(), workers };
     let report = |((model, program), done)| compared.report(model, program, done);
     models.iter().zip(&programs).zip(evaluations).map(report).collect()
 }
 
 /// What the models of an evaluation share.
-struct Compared<'a> {
+struct ComparedModels<'a> {
     options: &'a EvalOptions,
     text: &'a TextIds,
     reference: Option<&'a Loaded>,
@@ -128,7 +129,7 @@ struct Compared<'a> {
     workers: Workers<'a>,
 }
 
-impl Compared<'_> {
+impl ComparedModels<'_> {
     /// Of a model that was run.
     fn report(&self, model: &Loaded, program: &Arc<Program>, done: TextEvaluation) -> Result<EvalReport, Diagnostics> {
         let &Self { options, text: TextIds { ids, tokens_per_word, .. }, reference, dense, workers } = self;

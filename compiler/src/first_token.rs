@@ -5,7 +5,6 @@
 //! network computes that once; the program puts it where a sequence begins with that token (`at_start`). Ranges are then those of the other tokens.
 
 use crate::calibrate::TokenWindows;
-use crate::convert::Sample;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::eval::{Evaluator, Memory};
 use snnc_ir::op::DenseOp;
@@ -15,12 +14,12 @@ use snnc_passes::StartRows;
 use snnc_passes::options::{FirstToken, QuantOptions};
 use snnc_passes::sites::streams;
 
-/// The tokens whose rows become constants: that of the sample's texts, where it is asked for.
+/// The tokens whose rows become constants: `start`, with which all texts of the sample begin, where it is asked for.
 ///
 /// # Errors
 /// It is asked for, and texts do not begin with one token, or the network has no sums to keep it in.
-pub fn chosen(tensor: &Graph, sample: &Sample<'_>, options: &QuantOptions) -> Result<Vec<u32>, Diagnostics> {
-    let start = start_of(sample).filter(|_| !streams(tensor).is_empty());
+pub fn chosen(tensor: &Graph, start: Option<u32>, options: &QuantOptions) -> Result<Vec<u32>, Diagnostics> {
+    let start = start.filter(|_| !streams(tensor).is_empty());
     match (options.first_token, start) {
         (FirstToken::Computed, _) | (FirstToken::Auto, None) => Ok(Vec::new()),
         (FirstToken::Auto, Some(_)) if !options.thresholds.are_fixed() => Ok(Vec::new()),
@@ -30,19 +29,6 @@ pub fn chosen(tensor: &Graph, sample: &Sample<'_>, options: &QuantOptions) -> Re
             let advice = "name one with --start TOKEN, or leave out --first-token";
             Err(Diagnostic::new("--first-token", message).code(ErrorCode::OPTION).note(advice).into())
         }
-    }
-}
-
-/// The token that texts of the sample begin with. Of files of ids, that of two texts at least.
-fn start_of(sample: &Sample<'_>) -> Option<u32> {
-    match sample {
-        Sample::Text { tokens, .. } => tokens.start().first().copied(),
-        Sample::Ids { file, .. } => {
-            let first = |text: usize| file.ids(text * file.length()..text * file.length() + 1).first().copied();
-            let start = first(0)?;
-            (file.texts() > 1 && (1..file.texts()).all(|text| first(text) == Some(start))).then_some(start)
-        }
-        Sample::SeededIds => None,
     }
 }
 

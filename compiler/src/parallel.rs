@@ -6,6 +6,7 @@ use crate::progress::{Workers, cancelled};
 use rayon::prelude::*;
 use snnc_ir::Diagnostic;
 use snnc_ir::diagnostic::ErrorCode;
+use snnc_passes::side_by_side::SideBySide;
 use snnc_runtime::threads_that_fit;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -38,6 +39,15 @@ pub fn pool(threads: usize) -> Result<rayon::ThreadPool, Diagnostic> {
             }
         }
     }
+}
+
+/// Pieces of work on so many threads.
+///
+/// # Errors
+/// As of `pool`.
+pub fn side_by_side(threads: usize) -> Result<SideBySide, Diagnostic> {
+    let pool = pool(threads)?;
+    Ok(SideBySide::new(move |count, piece| pool.install(|| (0..count).into_par_iter().with_max_len(1).for_each(piece))))
 }
 
 /// What two pieces of work make, the first on a thread of its own where the system gives one.

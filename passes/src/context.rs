@@ -3,8 +3,8 @@
 use crate::fit::QuantPlan;
 use crate::moments::SiteMoments;
 use crate::options::Rotations;
+use crate::side_by_side::SideBySide;
 use indexmap::IndexMap;
-use rayon::ThreadPool;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::site::Site;
 use snnc_ir::{Tensor, Value};
@@ -29,8 +29,8 @@ pub struct Context {
     /// Second moments of what projections read, by value of the same graph: with them their weights are rounded so that errors
     /// compensate each other, without them to nearest.
     pub moments: Arc<SiteMoments>,
-    /// Threads that weights are rounded on, if there are any but the caller's. They change no result.
-    pub pool: Option<Arc<ThreadPool>>,
+    /// How panels of weights are rounded. It changes no result.
+    pub side_by_side: SideBySide,
     /// int8 weights that a program has already, by name: `rounded_weights` of it. They are taken instead of being rounded again.
     pub rounded_weights: IndexMap<String, Arc<Tensor>>,
     /// Time-stepped neurons take the place of integrate-then-fire neurons, where a unary code allows.

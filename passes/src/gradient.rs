@@ -212,12 +212,7 @@ impl Tape {
                 self.add(node.op, &[c, back])
             }
             // Nothing flows into the row at a start.
-            Op::Dense(DenseOp::AtStart) if i == 0 => {
-                let sizes = self.shape(args[4]).sizes().unwrap_or_default();
-                let zeros = Tensor::f32(&sizes, vec![0.0; sizes.iter().product()]);
-                let none = self.builder.weight("no gradient", Arc::new(zeros));
-                self.add(node.op, &[c, args[1], args[2], args[3], none])
-            }
+            Op::Dense(DenseOp::AtStart) if i == 0 => self.by_start(&args, c),
             Op::Dense(DenseOp::AtStart) => return Ok(None),
             // How positions turn is a constant of the network.
             Op::Dense(DenseOp::Rotary { .. }) => return Ok(None),
@@ -252,6 +247,14 @@ impl Tape {
             _ => self.add(Op::Dense(DenseOp::Curve(curve)), &args[..1])?,
         };
         self.mul(c, factor)
+    }
+
+    /// Of the rows that are no constants.
+    fn by_start(&mut self, args: &[Value], c: Value) -> Result<Value, Diagnostic> {
+        let sizes = self.shape(args[4]).sizes().unwrap_or_default();
+        let zeros = Tensor::f32(&sizes, vec![0.0; sizes.iter().product()]);
+        let none = self.builder.weight("no gradient", Arc::new(zeros));
+        self.add(Op::Dense(DenseOp::AtStart), &[c, args[1], args[2], args[3], none])
     }
 
     /// Of the value: the gain; of the gain: the value, summed over tokens; of the offset: the sum alone.

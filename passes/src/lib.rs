@@ -29,6 +29,7 @@ pub mod relax;
 pub mod residual;
 pub mod rotate;
 mod shared_channels;
+pub mod side_by_side;
 pub mod simplify;
 pub mod sites;
 pub mod spike;

@@ -17,10 +17,10 @@ use crate::features::{self, Features};
 use crate::fit::{QuantParams, QuantPlan};
 use crate::levels::Levels;
 use crate::moments::SiteMoments;
+use crate::side_by_side::SideBySide;
 use crate::sites;
 use compensate::Feedback;
 use indexmap::IndexMap;
-use rayon::ThreadPool;
 use snnc_ir::bounds::{SUM_MAX, largest_sum};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
@@ -48,7 +48,7 @@ pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> 
         start_ids: None,
         rounded_weights: &context.rounded_weights,
         feedback: None,
-        pool: context.pool.clone(),
+        side_by_side: context.side_by_side.clone(),
         names: sites::names(graph),
         sites: sites::sites(graph).into_iter().map(|site| (site.value, site.site)).collect(),
         builder: Builder::new(Stage::Quantised, graph.context),
@@ -82,8 +82,8 @@ struct Quantise<'a> {
     rounded_weights: &'a IndexMap<String, Arc<Tensor>>,
     /// What was last made of them, by site and group: projections that read the same come one after the other.
     feedback: Option<KnownFeedback>,
-    /// Threads that weights are rounded on.
-    pool: Option<Arc<ThreadPool>>,
+    /// How panels of weights are rounded.
+    side_by_side: SideBySide,
     /// What a projection or attention is called, by value.
     names: IndexMap<Value, String>,
     /// The places of values that become levels.
@@ -347,7 +347,7 @@ impl Quantise<'_> {
         let moments = self.moments.get(&of.0)?;
         let scale = group_scale(fit, of.1, channels);
         let centre: Vec<f32> = channels.iter().map(|&c| fit.zero_point[c]).collect();
-        let feedback = Feedback::new(moments, channels, &scale, &centre, self.pool.clone()).map(Arc::new);
+        let feedback = Feedback::new(moments, channels, &scale, &centre, self.side_by_side.clone()).map(Arc::new);
         self.feedback = Some((of, feedback.clone()));
         feedback
     }

@@ -8,7 +8,7 @@
 use crate::energy::{self, Block, Phase, PriceList, Setting};
 use crate::evaluate::{Cut, NeuronTotals, TextEvaluation, evaluate};
 use crate::ledger::{self, damages};
-use crate::parallel::pool;
+use crate::parallel::side_by_side;
 use crate::progress::{Progress, Workers};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::DenseOp;
@@ -252,9 +252,9 @@ impl Tuner<'_> {
         let (_, back) = front_and_back();
         let membrane = options.membrane;
         let rotations = options.rotate.named();
-        let pool = if self.moments.is_empty() { None } else { Some(Arc::new(pool(self.threads)?)) };
+        let side_by_side = side_by_side(self.threads)?;
         let moments = self.moments.clone();
-        let context = Context { rotations, quant_plan, membrane, moments, pool, ..Context::default() };
+        let context = Context { rotations, quant_plan, membrane, moments, side_by_side, ..Context::default() };
         let graph = run(back, self.tensor.clone(), &context, &mut |_, _, _| {})?;
         let graph = snnc_passes::collapse::collapse(&graph)?;
         let program = Program::new(Arc::new(graph), &Options::default()).map(Arc::new)?;

@@ -9,11 +9,9 @@
 
 use crate::moments::InputMoments;
 use crate::products::{DEPTH, ProductOperand, ProductPart, products};
+use crate::side_by_side::SideBySide;
 use pulp::{Arch, NullaryFnOnce};
-use rayon::ThreadPool;
-use rayon::prelude::*;
 use snnc_ir::eval;
-use std::sync::Arc;
 
 /// What is added to the diagonal of moments, as a share of its mean (GPTQ's choice): a sample is not all text.
 const DAMPING: f32 = 0.01;
@@ -33,8 +31,8 @@ pub(crate) const PANEL: usize = 128;
 pub(crate) struct Feedback {
     inputs: usize,
     shares: Vec<f32>,
-    /// Threads that weights are rounded on, if there are any but the caller's.
-    pool: Option<Arc<ThreadPool>>,
+    /// How panels are rounded.
+    side_by_side: SideBySide,
 }
 
 impl Feedback {
@@ -44,7 +42,7 @@ impl Feedback {
         channels: &[usize],
         scale: &[f32],
         centre: &[f32],
-        pool: Option<Arc<ThreadPool>>,
+        side_by_side: SideBySide,
     ) -> Option<Self> {
         let n = channels.len();
         let mut damping = DAMPING;
@@ -58,7 +56,7 @@ impl Feedback {
             // Without anything to go by, errors go nowhere.
             (0..n).for_each(|i| square[i * n + i] += if sum > 0.0 { more } else { 1.0 });
             if factor(&mut square, n) {
-                return Some(Self { inputs: n, shares: square, pool });
+                return Some(Self { inputs: n, shares: square, side_by_side });
             }
             damping *= 10.0;
         }
@@ -66,8 +64,8 @@ impl Feedback {
     }
 
     /// Rounds weights that are in units of their levels, `[inputs, outputs]`, which `fill` writes into a panel of some outputs,
-    /// `[inputs, width]`: from -`most` to `most`, handed to `store` by input and first output. Panels are rounded on the threads of the
-    /// pool; each is what it is alone.
+    /// `[inputs, width]`: from -`most` to `most`, handed to `store` by input and first output. Panels are rounded side
+    /// by side; each is what it is alone.
     pub fn round(
         &self,
         outputs: usize,
@@ -75,7 +73,8 @@ impl Feedback {
         fill: impl Fn(usize, &mut [f32], usize) + Sync,
         mut store: impl FnMut(usize, usize, &[i8]),
     ) {
-        let one = |first: usize| {
+        let one = |panel: usize| {
+            let first = panel * PANEL;
             let width = PANEL.min(outputs - first);
             let (mut panel, mut levels) = (vec![0f32; self.inputs * width], vec![0i8; width]);
             fill(first, &mut panel, width);
@@ -84,12 +83,7 @@ impl Feedback {
             self.pass(&mut panel, width, BLOCK, &mut Uniform { most, levels: &mut levels, store });
             (first, width, all)
         };
-        let firsts: Vec<usize> = (0..outputs).step_by(PANEL).collect();
-        let panels: Vec<(usize, usize, Vec<i8>)> = match &self.pool {
-            Some(pool) => pool.install(|| firsts.into_par_iter().map(one).collect()),
-            None => firsts.into_iter().map(one).collect(),
-        };
-        for (first, width, levels) in panels {
+        for (first, width, levels) in self.side_by_side.map(outputs.div_ceil(PANEL), one) {
             levels.chunks_exact(width).enumerate().for_each(|(input, levels)| store(input, first, levels));
         }
     }
@@ -253,7 +247,7 @@ mod tests {
     fn whole(moments: &InputMoments) -> Feedback {
         let n = moments.width();
         let channels: Vec<usize> = (0..n).collect();
-        Feedback::new(moments, &channels, &vec![1.0; n], &vec![0.0; n], None).expect("moments")
+        Feedback::new(moments, &channels, &vec![1.0; n], &vec![0.0; n], SideBySide::default()).expect("moments")
     }
 
     /// The levels of `w`, `[inputs, outputs]`.
@@ -369,7 +363,7 @@ mod tests {
         assert!(levels.iter().all(|level| *level > i8::MIN));
         let mut broken = InputMoments::new(2);
         broken.add(&[1.0, f32::INFINITY]);
-        assert!(Feedback::new(&broken, &[0, 1], &[1.0; 2], &[0.0; 2], None).is_none());
+        assert!(Feedback::new(&broken, &[0, 1], &[1.0; 2], &[0.0; 2], SideBySide::default()).is_none());
     }
 
     #[test]

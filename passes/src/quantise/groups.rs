@@ -166,6 +166,7 @@ pub(super) fn shares(bytes: &[u8], sizes: GroupedSizes, most: i32) -> Vec<Tensor
 mod tests {
     use super::*;
     use crate::moments::InputMoments;
+    use crate::side_by_side::SideBySide;
     use snnc_ir::bounds::largest_sum;
     use snnc_ir::random::SplitMix64;
 
@@ -219,7 +220,8 @@ mod tests {
             .collect();
         moments.add(&rows);
         let channels: Vec<usize> = (0..k).collect();
-        let feedback = Feedback::new(&moments, &channels, &vec![1.0; k], &vec![0.0; k], None).expect("moments");
+        let feedback =
+            Feedback::new(&moments, &channels, &vec![1.0; k], &vec![0.0; k], SideBySide::default()).expect("moments");
         let w = numbers(&mut random, k * m);
         let wrong = |made: &GroupedWeight| {
             let errors = errors(&w, made);
