@@ -28,7 +28,7 @@ fn json(folder: &Path, args: &[&str]) -> Json {
 }
 
 fn compile(folder: &Path, program: &str, more: &[&str]) {
-    let compile = ["compile", "model.onnx", "--calibration-tokens", "256", "-o", program];
+    let compile = ["compile", "model.onnx", "--calibration-tokens", "64", "--rounding", "nearest", "-o", program];
     printed(folder, &[&compile[..], more].concat());
 }
 
