@@ -194,7 +194,8 @@ fn thresholds_and_outliers() {
             let names: Vec<&str> = graph.nodes.iter().map(|node| node.op.name()).collect();
             assert!(wanted.iter().all(|name| names.contains(name)), "{wanted:?} in {names:?}");
             let fine = graph.weights.iter().any(|weight| weight.name.ends_with("out.residual.weight"));
-            assert_eq!(fine, config.outliers > 0 && code == Code::Binary, "what writes to outliers is finer");
+            let finer = config.outliers > 0 && code == Code::Binary && thresholds == Thresholds::Fixed;
+            assert_eq!(fine, finer, "what writes to outliers is finer, but for thresholds of tokens");
             let parts = parts(&graph);
             let head = |(i, node): &(usize, &Node)| {
                 matches!(node.op, Op::Level(LevelOp::MatMulInt) | Op::Spike(SpikeOp::Synapse))

@@ -619,7 +619,7 @@ fn rotate_is_exact_but_for_rounding() {
         (format!("{config:?}"), config.vocabulary, graph, Rotations { residual: true, heads: true, hidden: false })
     });
     let decoders = DECODERS.iter().map(|(config, ..)| {
-        let wanted = Rotations { residual: !config.post_norm, heads: true, hidden: false };
+        let wanted = Rotations { residual: !config.post_norm, heads: true, hidden: config.gated };
         (format!("{config:?}"), config.vocabulary, snnc_tests::llama(config), wanted)
     });
     for (what, vocabulary, graph, wanted) in gpt2.chain(decoders) {

@@ -19,7 +19,7 @@ use snnc_passes::Context;
 use snnc_passes::collapse::{collapse, depends_on_order};
 use snnc_passes::fit::{QuantPlan, fit};
 use snnc_passes::levels::Levels;
-use snnc_passes::options::{Override, QuantOptions, Rounding};
+use snnc_passes::options::{Override, QuantOptions, Rotate, Rotations, Rounding};
 use snnc_passes::quantise::quantise;
 use snnc_runtime::{Options, Program};
 use snnc_tests::{centred_cosine, demo_model, ids, imported, run};
@@ -227,7 +227,8 @@ fn outlier_channels_are_written_finely() {
     };
     assert!(lost(&finer) < 0.6 * lost(&plain), "{} and {}", lost(&finer), lost(&plain));
     // A program keeps them, and channels that are none are refused.
-    let recipe = ConvertOptions { quant: QuantOptions::default(), calibration_tokens: 512, threads: 2 };
+    let quant = QuantOptions { rotate: Rotate::These(Rotations::default()), ..QuantOptions::default() };
+    let recipe = ConvertOptions { quant, calibration_tokens: 512, threads: 2 };
     let mut done = spiking(tensor.clone(), &Sample::SeededIds, &recipe, &mut |_, _, _| {}).unwrap();
     let read = |section: &Json| Calibration::read(section.to_string().as_bytes(), &tensor);
     assert_eq!(read(&done.section).unwrap().quant_plan, done.calibration.quant_plan);

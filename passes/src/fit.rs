@@ -114,15 +114,7 @@ pub fn fit(graph: &Graph, seen: &Observations, options: &QuantOptions) -> Result
                 }
                 fit.outliers = outliers(&fit.scale, &column_weights(graph, site.value));
             }
-            // Neurons with a curve of their own fire by what flows in.
-            let curved = matches!(graph.node(site.value).op, Op::Dense(DenseOp::Curve(_)));
-            let fires = curved && (time_stepped || options.thresholds == Thresholds::Auto);
-            if !matches!(site.role, Role::Query | Role::Key | Role::Value) && !fires {
-                let wanted = match options.thresholds {
-                    // Ranges of a sample flatter fixed thresholds, and where channels are alike they gain nothing.
-                    Thresholds::Auto if options.rotate.named() != Rotations::default() => Thresholds::Token,
-                    wanted => wanted,
-                };
+            if let Some(wanted) = wanted_thresholds(graph, site, time_stepped, options) {
                 by_token(&mut fit, seen, &column_weights(graph, site.value), wanted);
             }
             fit
@@ -321,11 +313,31 @@ fn far_outputs(graph: &Graph, site: Value, scale: &[f32]) -> Vec<usize> {
     beyond(&reach)
 }
 
+/// What the thresholds of a site may be; `None` where they are fixed whatever is asked for. In a network that is rotated, ranges of a
+/// sample flatter fixed ones, and where channels are alike these gain nothing.
+fn wanted_thresholds(
+    graph: &Graph,
+    site: &SiteValue,
+    time_stepped: bool,
+    options: &QuantOptions,
+) -> Option<Thresholds> {
+    // Neurons with a curve of their own fire by what flows in.
+    let curved = matches!(graph.node(site.value).op, Op::Dense(DenseOp::Curve(_)));
+    match (site.role, options.thresholds) {
+        (Role::Query | Role::Key | Role::Value, _) | (_, Thresholds::Fixed | Thresholds::Normal) => None,
+        (_, Thresholds::Token) => Some(Thresholds::Token).filter(|_| !(curved && time_stepped)),
+        (_, Thresholds::Auto) if options.rotate.named() != Rotations::default() => {
+            Some(Thresholds::Token).filter(|_| !curved)
+        }
+        (_, Thresholds::Auto) => {
+            let normalised = matches!(graph.node(site.value).op, Op::Dense(DenseOp::RmsNorm { .. }));
+            Some(Thresholds::Auto).filter(|_| normalised)
+        }
+    }
+}
+
 /// Thresholds for every token where they are asked for, or where they lose far less than fixed ones. Nothing is then clipped.
 fn by_token(fit: &mut QuantParams, seen: &Observed, weight: &[f32], wanted: Thresholds) {
-    if wanted.are_fixed() {
-        return;
-    }
     let most = fit.levels.most() as f32;
     let reach = |c: usize| (seen.max[c] - fit.zero_point[c]).max(fit.zero_point[c] - seen.min[c]).max(0.0);
     let scale: Vec<f32> = (0..fit.scale.len()).map(|c| reach(c) / most).collect();

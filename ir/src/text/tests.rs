@@ -508,7 +508,7 @@ fn mistakes_are_told_with_their_place() {
             "1:8: `tenser` is no stage: there are imported, tensor, quantised, spiking, training",
         ),
         ("context=8", "context=4294967296", "1:23: a number below 2^32 was expected"),
-        ("@b : f32[4]", "@b : f64[4]", "5:13: weights are f32, i32 or i8, here is `f64[4]`"),
+        ("@b : f32[4]", "@b : f64[4]", "5:13: weights are f32, i32, i8 or i4<32>, here is `f64[4]`"),
         ("@b : f32[4]", "@b : f32[4,4,4,4,4,4]", "5:13: shapes have at most 5 sizes"),
         ("@b : f32[4]", "@b : f32[tokens]", "5:13: sizes of weights are numbers"),
         (
