@@ -18,7 +18,7 @@ use snnc_passes::collapse::{collapse, depends_on_order};
 use snnc_passes::gradient::gradient;
 use snnc_passes::hybrid::hybrid;
 use snnc_passes::levels::Levels;
-use snnc_passes::options::{Override, PHASES, QuantOptions, Thresholds};
+use snnc_passes::options::{Override, PHASES, QuantOptions, Rounding, Thresholds};
 use snnc_passes::relax::{Loss, Recipe, TrainGraph, Trainable, relax};
 use snnc_passes::residual::additions;
 use snnc_runtime::{Engine, TrainingEngine};
@@ -67,6 +67,7 @@ fn dense() -> Graph {
 fn quant_options(steps: u16, attention: Ssa) -> QuantOptions {
     let mut quant_options = QuantOptions::uniform(Levels { steps, ..Levels::default() });
     quant_options.attention = Some(attention);
+    quant_options.rounding = Rounding::Nearest;
     quant_options
 }
 

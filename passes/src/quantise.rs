@@ -26,7 +26,7 @@ use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, LevelOp};
 use snnc_ir::op::{Heads, Layout};
 use snnc_ir::origin::NodeOrigin;
-use snnc_ir::site::{ChannelGroup, Site};
+use snnc_ir::site::{ChannelGroup, Role, Site};
 use snnc_ir::ssa::Output;
 use snnc_ir::{Binary, Builder, Curve, Diagnostic, Elem, Graph, Op, Ssa, Stage, Tensor, Value};
 use std::sync::Arc;
@@ -48,6 +48,7 @@ pub fn quantise(graph: &Graph, context: &Context) -> Result<Graph, Diagnostics> 
         start_ids: None,
         rounded_weights: &context.rounded_weights,
         feedback: None,
+        rounds_head_alone: !context.own_embedding && !context.rotations.residual,
         side_by_side: context.side_by_side.clone(),
         names: sites::names(graph),
         sites: sites::sites(graph).into_iter().map(|site| (site.value, site.site)).collect(),
@@ -82,6 +83,8 @@ struct Quantise<'a> {
     rounded_weights: &'a IndexMap<String, Arc<Tensor>>,
     /// What was last made of them, by site and group: projections that read the same come one after the other.
     feedback: Option<KnownFeedback>,
+    /// Whether weights of the head are rounded to nearest: the embedding may read them, one by one.
+    rounds_head_alone: bool,
     /// How panels of weights are rounded.
     side_by_side: SideBySide,
     /// What a projection or attention is called, by value.
@@ -344,7 +347,8 @@ impl Quantise<'_> {
         {
             return feedback.clone();
         }
-        let moments = self.moments.get(&of.0)?;
+        let is_head = self.sites.get(&of.0).is_some_and(|site| site.role == Role::Head);
+        let moments = self.moments.get(&of.0).filter(|_| !(is_head && self.rounds_head_alone))?;
         let scale = group_scale(fit, of.1, channels);
         let centre: Vec<f32> = channels.iter().map(|&c| fit.zero_point[c]).collect();
         let feedback = Feedback::new(moments, channels, &scale, &centre, self.side_by_side.clone()).map(Arc::new);
