@@ -3,25 +3,14 @@
 #![allow(clippy::unwrap_used)]
 
 use serde_json::Value as Json;
-use snnc_tests::{demo_model, snnc};
+use snnc_tests::{call, demo_model, printed};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
 const REFERENCE: [&str; 4] = ["--reference", "model.onnx", "--tokens", "ids.npy"];
 
 /// Texts in the file of ids, and tokens of each.
 const TEXTS: [usize; 2] = [12, 24];
-
-fn call(folder: &Path, args: &[&str]) -> Output {
-    Command::new(snnc()).args(args).current_dir(folder).output().unwrap()
-}
-
-fn printed(folder: &Path, args: &[&str]) -> String {
-    let output = call(folder, args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
 
 fn json(folder: &Path, args: &[&str]) -> Json {
     serde_json::from_str(&printed(folder, &[args, &["--json"]].concat())).unwrap()

@@ -9,15 +9,10 @@ use snnc_onnx::proto::{
     DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TensorTypeProto,
     TypeProto, ValueInfoProto,
 };
-use snnc_tests::{demo_model, snnc};
+use snnc_tests::{call, demo_model};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 use std::sync::Arc;
-
-fn call(folder: &Path, args: &[&str]) -> Output {
-    Command::new(snnc()).args(args).current_dir(folder).output().unwrap()
-}
 
 /// The call fails with `status`, says `words`, does not panic and leaves no file behind.
 fn refused(folder: &Path, args: &[&str], status: i32, words: &str) {

@@ -21,8 +21,20 @@ use snnc_passes::simplify::simplify;
 use snnc_runtime::{Engine, Options, Program, Rows, Session};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::{Arc, OnceLock};
+
+/// What the command does in a folder.
+pub fn call(folder: &Path, args: &[&str]) -> Output {
+    Command::new(snnc()).args(args).current_dir(folder).output().expect("the command was built")
+}
+
+/// What a call that succeeds prints.
+pub fn printed(folder: &Path, args: &[&str]) -> String {
+    let output = call(folder, args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("it prints text")
+}
 
 /// The Imported graph of a generated network.
 pub fn imported(config: &Gpt2Config) -> Graph {

@@ -7,10 +7,10 @@ use snnc::tokens::Tokens;
 use snnc::tokens::find::{self, TokenizerFile};
 use snnc::tokens::start::StartChoice;
 use snnc_examples::gpt2::{self, Activation, Gpt2Config, HeadExport};
-use snnc_tests::{demo_model, shared, snnc};
+use snnc_tests::{call, demo_model, printed, shared, snnc};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Characters that stand for the 256 bytes in byte-level tokens.
@@ -100,17 +100,6 @@ fn folder() -> tempfile::TempDir {
 
 fn write(folder: &Path, name: &str, json: &Json) {
     fs::write(folder.join(name), json.to_string()).unwrap();
-}
-
-fn call(folder: &Path, args: &[&str]) -> Output {
-    Command::new(snnc()).args(args).current_dir(folder).output().unwrap()
-}
-
-/// What a call that succeeds prints.
-fn printed(folder: &Path, args: &[&str]) -> String {
-    let output = call(folder, args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
 }
 
 /// What a call that fails says.

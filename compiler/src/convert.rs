@@ -245,7 +245,7 @@ pub fn trial(tensor: Graph) -> Result<(), Diagnostics> {
     run(back, tensor, &context, &mut |_, _, _| {}).map(drop)
 }
 
-/// TokenWindows of sample tokens, and what they are to be called.
+/// Windows of sample tokens, and what they are to be called.
 ///
 /// # Errors
 /// The text is empty or cannot be tokenised.
@@ -262,7 +262,7 @@ pub fn sample_windows(
         Sample::SeededIds => SEEDED_TOKENS,
     };
     let count = (tokens.min(most) / length).max(1);
-    // TokenWindows no longer than a start are starts themselves.
+    // Windows no longer than a start are starts themselves.
     let (short, starts) = (START_TOKENS.min(length), if length > START_TOKENS { STARTS } else { 0 });
     let (windows, source) = match sample {
         Sample::Text { name, text, .. } if text.words() == 0 => {

@@ -82,10 +82,10 @@ impl TextEvaluation {
     }
 }
 
-/// NeuronTotals and their spikes over a run.
+/// Neurons and their spikes over a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NeuronTotals {
-    /// NeuronTotals that could have spiked: neurons times tokens.
+    /// Neurons that could have spiked: neurons times tokens.
     pub neurons: u64,
     /// Spikes in all.
     pub spikes: u64,

@@ -99,7 +99,7 @@ fn sums(rows: &[f32], width: usize) -> Vec<f32> {
 mod tests {
     use super::*;
 
-    /// InputMoments of levels are those of the levels themselves, wherever they are centred and whatever rows came first.
+    /// Moments of levels are those of the levels themselves, wherever they are centred and whatever rows came first.
     #[test]
     fn moments_of_levels_are_sums_of_products() {
         let rows: Vec<[f32; 3]> =

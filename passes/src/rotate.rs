@@ -1,4 +1,4 @@
-//! AxisTurns the residual stream and the values of attention by orthogonal matrices, exact up to rounding.
+//! Turns the residual stream and the values of attention by orthogonal matrices, exact up to rounding.
 //!
 //! `rms_norm(x R) = rms_norm(x) R` for an orthogonal `R`. So the residual stream of a network may be turned for nothing: what writes it
 //! takes `R`, what reads it takes the transpose (QuaRot: Ashkboos et al. 2024). A channel that is far larger than the others is then spread over all.

@@ -40,7 +40,7 @@ pub struct EnergyOptions {
     pub lists: Vec<PriceList>,
     /// Which engine runs it, and how.
     pub engine: EngineOptions,
-    /// MeasuredWindows that run at once; the result does not depend on it.
+    /// Windows that run at once; the result does not depend on it.
     pub threads: usize,
 }
 

@@ -4,7 +4,7 @@
 //! "SNNT"  length: u32  state: JSON, `length` bytes  parameters, two moments, best parameters: f32  XXH3-64 of all before
 //! ```
 //!
-//! TrainState are little-endian. What the state says of program, text and options must be what `--resume` is given.
+//! Numbers are little-endian. What the state says of program, text and options must be what `--resume` is given.
 
 use super::adamw::Moments;
 use super::events::RunIdentity;

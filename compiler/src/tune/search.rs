@@ -144,7 +144,7 @@ impl Tuner<'_> {
         sites(self.tensor).into_iter().filter(|site| self.base.of(site).is_some()).collect()
     }
 
-    /// NeuronTotals of all sites.
+    /// Neurons of all sites.
     pub fn neurons(&self) -> f64 {
         let width = |site: &SiteValue| self.tensor.ty(site.value).shape().width().unwrap_or(0) as f64;
         self.sites().iter().map(width).sum()

@@ -226,7 +226,7 @@ mod tests {
         (0..count).map(|_| (random.bits() >> 40) as f32 / 8_388_608.0 - 1.0).collect()
     }
 
-    /// InputMoments of channels that go together: sums of a few hidden causes, and noise of their own.
+    /// Moments of channels that go together: sums of a few hidden causes, and noise of their own.
     fn correlated(random: &mut SplitMix64, n: usize) -> InputMoments {
         let causes = n.div_ceil(4);
         let mix = numbers(random, causes * n);

@@ -293,7 +293,7 @@ pub fn gated_neuron<L: StoredLevel + Send>(
     by_rows(pool, y, width, work).unwrap_or_default()
 }
 
-/// MatmulCounts of a query and a key, over heads, below which attention is not shared.
+/// Products of a query and a key, over heads, below which attention is not shared.
 pub const SHARED: usize = 512;
 
 thread_local! {

@@ -206,7 +206,7 @@ pub(super) fn gather_rows(vectors: impl Vectors, w: &[f32], stride: usize, width
     }
 }
 
-/// StridedRows that lie `stride` apart.
+/// Rows that lie `stride` apart.
 #[derive(Clone, Copy)]
 pub(super) struct StridedRows<'a> {
     pub values: &'a [f32],

@@ -1,6 +1,6 @@
 //! Linear attention: sums of `k v^T` and of k are all that is kept, so that a token costs the same after any number of others.
 //!
-//! LinearShape of one head lie as `[features][width]`, then `[features]` of k alone. All are integers with `guard` bits below the levels;
+//! Sums of one head lie as `[features][width]`, then `[features]` of k alone. All are integers with `guard` bits below the levels;
 //! halving rounds toward zero. Features that are 0 are passed over.
 
 /// What sums are kept in; the caller knows that it is enough.

@@ -291,7 +291,7 @@ kernels! {
     /// their higher bytes in ascending order. Sums wrap.
     fn matmul_int(x: &[i8], higher: &[EventList], w: Panels<'_>, y: &mut [i32]) = matmul_int::matmul_int with vectors;
 
-    /// ColumnRange of a weight: `y[n, k] = w[k, ids[n]]`. False, and `y` in part unwritten, if an id is outside it.
+    /// Columns of a weight: `y[n, k] = w[k, ids[n]]`. False, and `y` in part unwritten, if an id is outside it.
     #[must_use]
     fn embed_columns(ids: &[i32], w: Panels<'_>, y: &mut [i32]) -> bool = matmul_int::embed_columns;
 

@@ -15,7 +15,7 @@ fn isas() -> impl Iterator<Item = Kernels> {
     ISAS.into_iter().filter_map(|isa| Kernels::new(isa).ok())
 }
 
-/// SeededNumbers that look random, the same for the same seed.
+/// Numbers that look random, the same for the same seed.
 struct SeededNumbers(u64);
 
 impl SeededNumbers {

@@ -318,10 +318,8 @@ pub fn plan(p: &mut Planner<'_>, at: Value) -> Result<bool, Diagnostic> {
             }
         }
     }
-    let matrix = parts.links.iter().find_map(|at| match at.link {
-        Link::Hadamard(size) => Some(HadamardMatrix::of(size)),
-        _ => None,
-    });
+    let size = parts.links.iter().find_map(|at| if let Link::Hadamard(size) = at.link { Some(size) } else { None });
+    let matrix = size.map(HadamardMatrix::of);
     let width = p.width(at)?;
     let bytes = match parts.links.last().map(|at| at.link) {
         Some(Link::Quant { code, steps, .. } | Link::GatedQuant { code, steps, .. }) => level_bytes(code, steps),

@@ -201,7 +201,7 @@ impl<'a> Turns<'a> {
 }
 
 impl OnnxCall<'_> {
-    /// HeadArray of an input, which may hold them side by side.
+    /// Heads of an input, which may hold them side by side.
     fn heads_of(&self, i: usize, heads: impl Fn(usize) -> Result<usize, String>) -> Result<HeadArray, String> {
         let x = self.arg(i)?;
         match x.sizes() {

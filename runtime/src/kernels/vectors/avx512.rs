@@ -588,7 +588,7 @@ fn bytes(x: &[i8; GROUP]) -> i32 {
     i32::from_le_bytes([a as u8, b as u8, c as u8, d as u8])
 }
 
-/// PanelSums of a panel in the order of `quads`, and 128 times the sum of the inputs in every lane.
+/// Sums of a panel in the order of `quads`, and 128 times the sum of the inputs in every lane.
 struct Accumulators {
     sums: [__m512i; VECTORS],
     inputs: __m512i,

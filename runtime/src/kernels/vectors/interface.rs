@@ -11,7 +11,7 @@ use super::super::pairs::{ChannelPair, PhaseTable};
 use super::super::panel::{GROUP, Group, OUTPUTS, Panels};
 use snnc_ir::nibbles::{BLOCK, GROUP_MAX, GROUP_STEP};
 
-/// PanelSums of a panel's outputs.
+/// Sums of a panel's outputs.
 pub type PanelSums = [i32; OUTPUTS];
 
 pub trait Vectors: Copy {
