@@ -10,11 +10,12 @@
 use clap::Parser;
 use snnc::convert::{ConvertOptions, Sample, calibration_tokens, dense, spiking};
 use snnc_examples::gpt2::{self, Gpt2Config};
-use snnc_ir::{Builder, Graph};
+use snnc_ir::op::{DenseOp, Layout};
+use snnc_ir::{Builder, Graph, Tensor, Value};
 use snnc_onnx as onnx;
 use snnc_passes::collapse::collapse;
 use snnc_passes::levels::Levels;
-use snnc_passes::options::{Override, QuantOptions, Thresholds};
+use snnc_passes::options::{Override, QuantOptions, Rotate, Rotations, Thresholds};
 use snnc_runtime::{Options, Program, Rows, Session};
 use std::error::Error;
 use std::sync::Arc;
@@ -42,26 +43,49 @@ struct DepthArguments {
     /// Sites that stay dense
     #[arg(long, value_delimiter = ',')]
     dense: Vec<String>,
-    /// auto, static or token
+    /// auto, fixed or token
     #[arg(long, default_value = "auto", value_parser = thresholds)]
     thresholds: Thresholds,
+    /// What is rotated: auto, none, or a list of residual, heads and hidden
+    #[arg(long, default_value = "auto", value_parser = rotate)]
+    rotate: Rotate,
+}
+
+fn rotate(names: &str) -> Result<Rotate, String> {
+    match names {
+        "auto" => Ok(Rotate::Auto),
+        "none" => Ok(Rotate::These(Rotations::default())),
+        names => Rotations::named(names.split(',')).map(Rotate::These).ok_or(format!("`{names}` cannot be rotated")),
+    }
 }
 
 fn thresholds(name: &str) -> Result<Thresholds, String> {
-    Thresholds::ALL.into_iter().find(|kind| kind.name() == name).ok_or("one of auto, static, token was expected".into())
+    Thresholds::ALL
+        .into_iter()
+        .find(|kind| kind.name() == name)
+        .ok_or("one of auto, fixed, normal, token was expected".into())
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let DepthArguments { size, outliers, timesteps: steps, tokens, weights, calibration, dense: sites, thresholds } =
-        DepthArguments::parse();
+    let DepthArguments {
+        size,
+        outliers,
+        timesteps: steps,
+        tokens,
+        weights,
+        calibration,
+        dense: sites,
+        thresholds,
+        rotate,
+    } = DepthArguments::parse();
     let config = Gpt2Config { outliers, ..size };
-    let overrides = sites.into_iter().map(|site| (site, Override::Dense)).collect();
+    let overrides = sites.into_iter().chain(["head".to_string()]).map(|site| (site, Override::Dense)).collect();
     let exact_weights = weights == "f32";
     let tokens = tokens.min(config.context);
     let model = onnx::read::read_bytes(&gpt2::bytes(&config)?)?;
     let imported = onnx::import_model(model)?.graph;
     let tensor = dense(imported, false, &mut |_, _, _| {})?;
-    let tensor = without_head(&tensor).ok_or("no head reads the last hidden states")?;
+    let tensor = without_head(&tensor)?;
     let ids: Vec<u32> =
         (0..tokens as u64).map(|i| ((i * 2_654_435_761 + 97) % config.vocabulary as u64) as u32).collect();
     let want = hidden(tensor.clone(), &ids)?;
@@ -69,6 +93,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         overrides,
         exact_weights,
         thresholds,
+        rotate,
         ..QuantOptions::uniform(Levels { steps, ..Levels::default() })
     };
     let recipe = ConvertOptions {
@@ -90,11 +115,26 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The network up to what its head reads.
-fn without_head(graph: &Graph) -> Option<Graph> {
-    let head = graph.outputs.first().map(|(_, value)| *value)?;
-    let last = *graph.node(head).args.first()?;
-    Some(Builder::with_outputs(graph, vec![("hidden".into(), last)]))
+/// The network with the identity for a head: rotation can turn that back.
+fn without_head(graph: &Graph) -> Result<Graph, Box<dyn Error>> {
+    let head = graph.outputs.first().map(|(_, value)| *value).ok_or("the network gives nothing")?;
+    let last = *graph.node(head).args.first().ok_or("no head reads the last hidden states")?;
+    let width = graph.ty(last).shape().width().unwrap_or(0);
+    let mut builder = Builder::new(graph.stage, graph.context);
+    let mut map: Vec<Value> = Vec::with_capacity(graph.nodes.len());
+    for (value, node) in graph.iter().take_while(|(value, _)| *value <= last) {
+        let args: Vec<Value> = node.args.iter().map(|arg| map[arg.index()]).collect();
+        map.push(match graph.constant(value) {
+            Some(weight) => builder.weight(&weight.name, weight.tensor.clone()),
+            None => builder.add(node.op, &args, graph.origin(value))?,
+        });
+    }
+    let ones = (0..width * width).map(|i| f32::from(u8::from(i / width == i % width))).collect();
+    let identity = builder.weight("identity", Arc::new(Tensor::f32(&[width, width], ones)));
+    let none = builder.weight("none", Arc::new(Tensor::f32(&[width], vec![0.0; width])));
+    let args = [map[last.index()], identity, none];
+    let hidden = builder.add(DenseOp::Linear(Layout::InputMajor), &args, graph.origin(last))?;
+    Ok(builder.finish(vec![("hidden".into(), hidden)]))
 }
 
 fn hidden(graph: Graph, ids: &[u32]) -> Result<Vec<f32>, Box<dyn Error>> {

@@ -10,7 +10,7 @@ use snnc::ledger::{Cause, ledger};
 use snnc::lints::{LintKind, coverage, lints};
 use snnc::moments::moments;
 use snnc::tokens::Tokens;
-use snnc::tune::{Goal, Tuner};
+use snnc::tune::{Candidate, Goal, Tuner};
 use snnc_examples::gpt2::Gpt2Config;
 use snnc_ir::membrane::Membrane;
 use snnc_ir::{Code, Graph};
@@ -243,12 +243,14 @@ fn the_front_trades_damage_for_cost() {
     let sample = Sample::Text { name: "text".into(), text: BUILT_IN_TEXT.into(), tokens: &demo.tokens };
     let (windows, _) = snnc::convert::sample_windows(&demo.tensor, &sample, 2048).unwrap();
     let seen = snnc::calibrate::calibrate(&demo.tensor, &windows, &[], 2).unwrap();
+    let two = Cut { length: None, stride: None, windows: 2 };
+    let ranges = cut(demo.ids.len() - 1, demo.tensor.context as usize, two);
     let tuner = Tuner {
         tensor: &demo.tensor,
         seen: &seen,
         moments: &Default::default(),
         ids: &demo.ids,
-        cut: Cut { length: None, stride: None, windows: 2 },
+        ranges: &ranges,
         probe_tokens: 64,
         threads: 2,
         progress: &snnc::progress::Silent,
@@ -258,6 +260,6 @@ fn the_front_trades_damage_for_cost() {
     assert!(front.windows(2).all(|pair| pair[1].cost < pair[0].cost && pair[1].damage >= pair[0].damage));
     let program = Program::new(Arc::new(demo.tensor.clone()), &Options::default()).unwrap();
     let four = front.iter().find(|allocation| allocation.cost <= 4.0 * tuner.neurons()).unwrap();
-    let point = tuner.measure(&Arc::new(program), four).unwrap();
+    let point = tuner.measure(&Arc::new(program), &[Candidate::Allocated(four)]).unwrap().swap_remove(0);
     assert!((3.5..=4.0).contains(&point.timesteps), "{point:?}");
 }

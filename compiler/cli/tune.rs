@@ -33,9 +33,9 @@ pub struct TuneCommand {
     tokens: Option<PathBuf>,
     #[command(flatten)]
     start: StartArgs,
-    /// Windows to run, spread evenly over the text
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
-    windows: u32,
+    /// Windows to run, spread evenly over the text, of at most 512 tokens [default: 32; fewer for large networks]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    windows: Option<u32>,
     /// Text, or .npy file of token ids, to measure activation ranges on [default: a built-in text]
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
@@ -86,7 +86,7 @@ impl TuneCommand {
             minimise: self.minimise,
             text: text_or_ids(&self.text, &self.tokens)?.unwrap_or_default(),
             start: self.start.start.clone(),
-            windows: self.windows as usize,
+            windows: self.windows.map(|n| n as usize),
             calibrate: self.calibrate.clone(),
             calibration_tokens: self.calibration_tokens,
             probe_tokens: self.probe_tokens.map(|n| n as usize),

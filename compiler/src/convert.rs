@@ -170,7 +170,7 @@ pub fn spiking_watched(
     let starts = first_token::chosen(&tensor, start_of(sample), &options.quant)?;
     let windows = starts.iter().fold(windows, |windows, start| first_token::led_by(*start, windows));
     let workers = Workers { threads: options.threads, progress };
-    let rotated = rotation::rotated(tensor, options.quant.rotate, &windows, workers, watch)?;
+    let rotated = rotation::rotated(tensor, &options.quant, &windows, &starts, workers, watch)?;
     let rotate = rotated.choice(options.quant.rotate);
     let Rotated { tensor, rotations, record: rotation } = rotated;
     let start = first_token::rows(&tensor, &starts)?.map(Arc::new);

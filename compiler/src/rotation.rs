@@ -1,29 +1,23 @@
 //! Rotation of a network before its levels are chosen: what is rotated, and that the network stays what it was.
 //!
-//! `--rotate auto` rotates where channels behind norms are far apart on a few windows of the sample; nothing else is gained by it.
+//! `--rotate auto` rotates where that is worth it on a few windows of the sample (`worth`).
 //! What was rotated is kept with the calibration, because levels belong to the rotated network: a command that reads them again
 //! rotates the dense network in the same way (`as_calibrated`).
 
-use crate::calibrate::{TokenWindows, calibrate};
+mod worth;
+
+use crate::calibrate::TokenWindows;
 use crate::calibration::Calibration;
 use crate::describe::token_table;
-use crate::progress::{Silent, Workers};
+use crate::progress::Workers;
 use crate::record::RotationRecord;
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::eval::{Evaluator, Memory};
-use snnc_ir::op::DenseOp;
 use snnc_ir::random::SplitMix64;
-use snnc_ir::{Diagnostic, Graph, Op};
-use snnc_passes::options::{Rotate, Rotations};
-use snnc_passes::sites::sites;
-use snnc_passes::{Context, Pass, fit, pipeline, rotate, run};
-
-/// Channels are far apart where, behind some norm, the farthest reaches so many times as far as the median one. On 256 tokens that is
-/// 56 in SmolLM2-135M, 19 in the demo model of tales, 6 in a Llama of 260 k weights and 4 in the demo model of WikiText-2.
-const FAR_APART: f32 = 25.0;
-
-/// Windows of the sample that `auto` looks at, at most, and tokens of each.
-const LOOK: (usize, usize) = (4, 64);
+use snnc_ir::{Diagnostic, Graph};
+use snnc_passes::options::{QuantOptions, Rotate, Rotations};
+use snnc_passes::{Context, Pass, pipeline, run};
+use worth::worthwhile;
 
 /// Tokens whose logits are compared.
 const PROOF_TOKENS: usize = 16;
@@ -55,22 +49,29 @@ impl Rotated {
     }
 }
 
-/// `tensor` with what is asked for rotated; `windows` are the sample's.
+/// `tensor` with what `options` ask for rotated; `windows` are the sample's, `starts` the tokens that are constants.
 ///
 /// # Errors
 /// What is asked for cannot be rotated, or changes the network by more than rounding; a request to stop.
 pub fn rotated(
     tensor: Graph,
-    asked: Rotate,
+    options: &QuantOptions,
     windows: &TokenWindows,
+    starts: &[u32],
     workers: Workers<'_>,
     watch: &mut PassWatch<'_>,
 ) -> Result<Rotated, Diagnostics> {
-    let rotations = match asked {
-        Rotate::These(rotations) => rotations,
-        Rotate::Auto => chosen(&tensor, windows, workers)?,
+    let asked = options.rotate;
+    let (rotations, turned) = match asked {
+        Rotate::These(rotations) => (rotations, turned(tensor.clone(), rotations, watch)?),
+        Rotate::Auto => match worthwhile(&tensor, options, windows, starts, workers)? {
+            Some((rotations, rotated)) => {
+                pipeline::rotation().iter().for_each(|pass| watch(pass, &tensor, &rotated));
+                (rotations, rotated)
+            }
+            None => (Rotations::default(), turned(tensor.clone(), Rotations::default(), watch)?),
+        },
     };
-    let turned = turned(tensor.clone(), rotations, watch)?;
     if rotations == Rotations::default() {
         return Ok(Rotated { tensor: turned, rotations, record: None });
     }
@@ -99,54 +100,6 @@ pub fn as_calibrated(tensor: Graph, section: &[u8], watch: &mut PassWatch<'_>) -
 
 fn turned(tensor: Graph, rotations: Rotations, watch: &mut PassWatch<'_>) -> Result<Graph, Diagnostics> {
     run(pipeline::rotation(), tensor, &Context { rotations, ..Context::default() }, watch)
-}
-
-/// What can be rotated, where channels are far apart: the residual stream and the values of heads by what norms give, hidden layers by
-/// what gates give, and with the others.
-fn chosen(tensor: &Graph, windows: &TokenWindows, workers: Workers<'_>) -> Result<Rotations, Diagnostics> {
-    let (possible, reasons) = rotate::possible(tensor);
-    if possible == Rotations::default() {
-        return Ok(possible);
-    }
-    let [norms, gates] = spreads(tensor, windows, workers.threads)?;
-    let (by_norms, by_gates) = (norms >= FAR_APART, norms.max(gates) >= FAR_APART);
-    let rotations = Rotations {
-        residual: possible.residual && by_norms,
-        heads: possible.heads && by_norms,
-        hidden: possible.hidden && by_gates,
-    };
-    let what = match rotations.names().join(", ") {
-        none if none.is_empty() => "nothing is rotated".to_string(),
-        names => format!("rotated: {names}"),
-    };
-    workers.progress.status(&format!(
-        "the farthest channel behind a norm reaches {norms:.1} times as far as the median one, behind a gate {gates:.1} times: {what}"
-    ));
-    if by_gates {
-        reasons.iter().for_each(|reason| workers.progress.status(&format!("not rotated: {reason}")));
-    }
-    Ok(rotations)
-}
-
-/// How far the channels behind norms and behind gates are apart: the farthest channel's reach, its range times its weights, over that of
-/// the median channel, at the site where that is most.
-fn spreads(tensor: &Graph, windows: &TokenWindows, threads: usize) -> Result<[f32; 2], Diagnostics> {
-    let (most, length) = LOOK;
-    let every = windows.len().div_ceil(most).max(1);
-    let few = windows.iter().step_by(every).map(|window| window[..window.len().min(length)].to_vec()).collect();
-    let seen = calibrate(tensor, &few, &[], Workers { threads, progress: &Silent })?;
-    let mut spreads = [0f32; 2];
-    for site in sites(tensor) {
-        let kind = match tensor.node(site.value).op {
-            Op::Dense(DenseOp::RmsNorm { heads: 1, .. }) => 0,
-            Op::Dense(DenseOp::Gated(_)) => 1,
-            Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => continue,
-        };
-        if let Some(seen) = seen.get(&site.value) {
-            spreads[kind] = spreads[kind].max(fit::spread(tensor, site.value, seen));
-        }
-    }
-    Ok(spreads)
 }
 
 /// The logits of both networks on a few seeded tokens.

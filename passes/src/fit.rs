@@ -269,14 +269,6 @@ const OUTLIER: f32 = 8.0;
 /// One channel in so many at most is an outlier.
 const RARE: usize = 8;
 
-/// How far the farthest channel of a site reaches beside the median one: its range, times its weights. 0 where the median reaches nowhere.
-pub fn spread(graph: &Graph, site: Value, seen: &Observed) -> f32 {
-    let range = seen.min.iter().zip(&seen.max).map(|(min, max)| max.max(-min));
-    let reach: Vec<f32> = range.zip(column_weights(graph, site)).map(|(range, weight)| range * weight).collect();
-    let (median, most) = (median(&reach), reach.iter().copied().fold(0.0, f32::max));
-    if median > 0.0 { most / median } else { 0.0 }
-}
-
 /// Channels whose level, times its weights, is far beyond the others'.
 fn outliers(scale: &[f32], weight: &[f32]) -> Vec<usize> {
     let reach: Vec<f32> = scale.iter().zip(weight).map(|(s, w)| s * w).collect();

@@ -357,7 +357,7 @@ impl Rotations {
 /// What a user asks to be rotated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rotate {
-    /// What can be, where channels behind norms or gates are far apart on the sample.
+    /// What can be, where levels are then far nearer on the sample for as many additions.
     #[default]
     Auto,
     /// These and no others.

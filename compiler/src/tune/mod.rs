@@ -4,4 +4,4 @@ pub mod run;
 pub mod search;
 
 pub use run::{Budget, TuneOptions, TunePoint, Tuned, tune};
-pub use search::{Allocation, Goal, Point, TIMESTEPS, Tuner};
+pub use search::{Allocation, Candidate, Goal, Point, TIMESTEPS, Tuner};

@@ -1,6 +1,6 @@
 //! A tuning run from files: the front of what can be had, and the cheapest point within a budget.
 
-use super::search::{Allocation, Goal, Point, TIMESTEPS, Tuner};
+use super::search::{Allocation, Candidate, Goal, Point, TIMESTEPS, Tuner};
 use crate::calibrate::calibrate;
 use crate::convert;
 use crate::evaluate::Cut;
@@ -40,8 +40,8 @@ pub struct TuneOptions {
     pub minimise: Goal,
     /// Text that points are measured on, or a `.npy` file of token ids.
     pub text: PathBuf,
-    /// Windows of that text, spread evenly over it.
-    pub windows: usize,
+    /// Windows of that text, spread evenly over it, of at most 512 tokens; 32 without a number, fewer for large networks.
+    pub windows: Option<usize>,
     /// What stands before a text.
     pub start: StartChoice,
     /// Text or ids that levels are fitted to; a built-in one without one.
@@ -63,7 +63,7 @@ impl TuneOptions {
             budget: Budget::Perplexity(0.01),
             minimise: Goal::Energy,
             text: text.to_path_buf(),
-            windows: 32,
+            windows: None,
             start: StartChoice::Auto,
             calibrate: None,
             calibration_tokens: None,
@@ -115,6 +115,17 @@ pub struct Tuned {
 /// Points of the front that are measured beside the one that keeps the budget.
 const SHOWN: [f64; 4] = [0.1, 0.3, 2.0, 5.0];
 
+/// Tokens of a window, at most.
+const WINDOW: usize = 512;
+
+/// Products of a weight and a token that measuring points is worth by default, point by point: a minute's work on two cores.
+const PRODUCTS: usize = 1_100_000_000_000;
+
+/// Windows of so many tokens that a network with so many weights is measured on by default.
+fn windows_of(weights: usize, length: usize) -> usize {
+    (PRODUCTS / weights.saturating_mul(length).max(1)).clamp(4, 32)
+}
+
 /// Halvings of the front until the budget's place is known.
 const HALVINGS: usize = 7;
 
@@ -131,19 +142,22 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
     loaded.warnings.iter().for_each(|warning| progress.warn(warning));
     let tokens = loaded.tokens_if_any(&options.start)?;
     tokens.iter().filter_map(Tokens::excess).for_each(|excess| progress.warn(&excess));
-    let cut = Cut { length: None, stride: None, windows: options.windows };
-    let context = loaded.source.graph.context as usize;
-    let ids = ids_for(&loaded.ids(&options.text, tokens.as_ref())?, context, cut)?.ids;
+    let length = WINDOW.min(loaded.source.graph.context as usize);
+    let windows = options.windows.unwrap_or_else(|| windows_of(loaded.source.graph.parameters(), length));
+    let cut = Cut { length: Some(length), stride: None, windows };
+    let text = ids_for(&loaded.ids(&options.text, tokens.as_ref())?, length, cut)?;
+    let ranges = text.cut(length, cut);
     let sample = calibration_sample(tokens.as_ref(), options.calibrate.as_deref(), progress)?;
     let tensor = convert::dense(loaded.source.graph, loaded.source.rounded, &mut |_, _, _| {})?;
     let calibration_tokens =
         options.calibration_tokens.unwrap_or_else(|| convert::calibration_tokens(tensor.parameters())).max(1);
     let (windows, _) = convert::sample_windows(&tensor, &sample, calibration_tokens)?;
     let workers = Workers { threads: options.threads, progress };
-    let rotated = rotation::rotated(tensor, Rotate::default(), &windows, workers, &mut |_, _, _| {})?;
-    let rotate = rotated.choice(Rotate::default());
-    let tensor = rotated.tensor;
     let goal = options.goal();
+    let quant = QuantOptions { zero_point: goal.zero_point(), ..QuantOptions::uniform(Levels::default()) };
+    let rotated = rotation::rotated(tensor, &quant, &windows, &[], workers, &mut |_, _, _| {})?;
+    let base = QuantOptions { rotate: rotated.choice(Rotate::default()), ..quant };
+    let tensor = rotated.tensor;
     let workers = Workers { threads: options.threads, progress };
     let tuner = Tuner {
         tensor: &tensor,
@@ -152,12 +166,12 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
             Rounding::Compensated => moments(&tensor, &windows, &[], workers)?,
             Rounding::Nearest => SiteMoments::new(),
         }),
-        ids: &ids,
-        cut,
+        ids: &text.ids,
+        ranges: &ranges,
         probe_tokens: options.probe_tokens.unwrap_or_else(|| ledger::tokens(&tensor)),
         threads: options.threads,
         progress,
-        base: QuantOptions { zero_point: goal.zero_point(), rotate, ..QuantOptions::uniform(Levels::default()) },
+        base,
     };
     let engine = Options { count: false, ..Options::default() };
     let dense = Program::new(Arc::new(tensor.clone()), &engine).map(Arc::new)?;
@@ -166,9 +180,6 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
         Budget::Perplexity(rise) => search(&tuner, &dense, &front, rise, goal)?,
         Budget::Timesteps(steps) => within(&tuner, &dense, &front, steps)?,
     };
-    for steps in TIMESTEPS.filter(|steps| *steps > 2) {
-        points.push(tuner.uniform(&dense, steps)?);
-    }
     points.sort_by(|a, b| a.increase.total_cmp(&b.increase));
     Ok(Tuned { budget: options.budget, goal, chosen, points })
 }
@@ -192,7 +203,7 @@ fn search(
         // What is predicted is near what is measured, so the first guess is the prediction.
         let middle = if points.is_empty() { at_damage(front, budget) } else { (kept + lost) / 2 };
         let middle = middle.clamp(kept + 1, lost - 1);
-        let point = tuner.measure(dense, &front[middle])?;
+        let point = tuner.measure(dense, &[Candidate::Allocated(&front[middle])])?.swap_remove(0);
         if point.increase <= budget {
             kept = middle;
             if chosen.as_ref().is_none_or(|best| point.cost(goal) < best.cost(goal)) {
@@ -203,10 +214,8 @@ fn search(
         }
         points.push(point);
     }
-    for share in SHOWN {
-        let i = at_damage(front, share * budget);
-        points.push(tuner.measure(dense, &front[i])?);
-    }
+    let beside = SHOWN.map(|share| Candidate::Allocated(&front[at_damage(front, share * budget)]));
+    points.extend(tuner.measure(dense, &beside.into_iter().chain(uniform()).collect::<Vec<Candidate<'_>>>())?);
     Ok((points, chosen))
 }
 
@@ -218,16 +227,17 @@ fn within(
     steps: f64,
 ) -> Result<(Vec<Point>, Option<Point>), Diagnostics> {
     let neurons = tuner.neurons();
-    let at = |steps: f64| front.iter().position(|allocation| allocation.cost <= steps * neurons);
-    let mut points = Vec::new();
-    for more in [1.0, 0.5, -0.5] {
-        if let Some(i) = at(steps + more) {
-            points.push(tuner.measure(dense, &front[i])?);
-        }
-    }
-    let chosen = at(steps).map(|i| tuner.measure(dense, &front[i])).transpose()?;
-    points.extend(chosen.clone());
+    let at = |steps: f64| front.iter().find(|allocation| allocation.cost <= steps * neurons);
+    let wanted: Vec<&Allocation> = [0.0, 1.0, 0.5, -0.5].into_iter().filter_map(|more| at(steps + more)).collect();
+    let candidates: Vec<Candidate<'_>> = wanted.into_iter().map(Candidate::Allocated).chain(uniform()).collect();
+    let points = tuner.measure(dense, &candidates)?;
+    let chosen = points.first().filter(|_| at(steps).is_some()).cloned();
     Ok((points, chosen))
+}
+
+/// The same timesteps everywhere, to compare with.
+fn uniform<'a>() -> impl Iterator<Item = Candidate<'a>> {
+    TIMESTEPS.filter(|steps| *steps > 2).map(Candidate::Uniform)
 }
 
 /// The last point of the front whose predicted damage is at most so much.

@@ -6,14 +6,13 @@
 //! the budget is kept by what was measured, never by what was predicted.
 
 use crate::energy::{self, Block, Phase, PriceList, Setting};
-use crate::evaluate::{Cut, NeuronTotals, TextEvaluation, evaluate};
-use crate::ledger::{self, damages};
+use crate::evaluate::{NeuronTotals, TextEvaluation, Window, evaluate_programs};
+use crate::ledger::damages;
 use crate::parallel::side_by_side;
 use crate::progress::{Progress, Workers};
 use snnc_ir::diagnostic::Diagnostics;
-use snnc_ir::op::DenseOp;
-use snnc_ir::{Graph, Op, Value};
-use snnc_passes::cost::{self, Form, Number, Part};
+use snnc_ir::{Graph, Value};
+use snnc_passes::cost::{Form, Number, Part, fan_out};
 use snnc_passes::fit::{QuantParams, QuantPlan, fit};
 use snnc_passes::levels::Levels;
 use snnc_passes::moments::SiteMoments;
@@ -24,6 +23,7 @@ use snnc_passes::sites::{SiteValue, sites};
 use snnc_passes::{Context, front_and_back, run};
 use snnc_runtime::{Options, Program};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What is to be small.
@@ -112,6 +112,18 @@ impl Point {
     }
 }
 
+/// What is converted and measured.
+#[derive(Clone, Copy, Debug)]
+pub enum Candidate<'a> {
+    /// Timesteps by site.
+    Allocated(&'a Allocation),
+    /// The same timesteps everywhere.
+    Uniform(u16),
+}
+
+/// Tokens of a window that sites are probed on, at most.
+const PROBE_WINDOW: usize = 256;
+
 /// A network and the texts that it is tuned with.
 #[derive(Debug)]
 pub struct Tuner<'a> {
@@ -121,10 +133,10 @@ pub struct Tuner<'a> {
     pub seen: &'a Observations,
     /// Which channels go together on it: by them the weights of a point are rounded, without them to nearest.
     pub moments: &'a Arc<SiteMoments>,
-    /// Tokens that points are measured on, and what of them.
+    /// Tokens that points are measured on.
     pub ids: &'a [u32],
-    /// What of it is run.
-    pub cut: Cut,
+    /// Windows of them.
+    pub ranges: &'a [Window],
     /// Tokens that sites are probed on.
     pub probe_tokens: usize,
     /// Threads; no result depends on their number.
@@ -173,7 +185,7 @@ impl Tuner<'_> {
             let quant_plan = QuantPlan { sites: chosen.collect(), exact_weights: true, ..whole.clone() };
             quantise(self.tensor, &Context { quant_plan, ..Context::default() })
         };
-        let windows = ledger::windows(self.tensor, self.ids, self.probe_tokens);
+        let windows = self.probe_windows();
         let losses = damages(self.tensor, &choices, &graph_of, self.ids, &windows, self.workers())?;
         let cost = |&(site, choice): &(usize, usize)| {
             let value = sites[site].value;
@@ -203,52 +215,57 @@ impl Tuner<'_> {
         match goal {
             Goal::Timesteps => width * f64::from(fit.levels.steps),
             Goal::Spikes => width * fit.spikes(&self.seen[&site]),
-            Goal::Energy => width * fit.spikes(&self.seen[&site]) * self.fan_out(site, |_| true),
-            Goal::Attention => width * fit.spikes(&self.seen[&site]) * self.fan_out(site, Part::is_attention),
+            Goal::Energy => width * fit.spikes(&self.seen[&site]) * fan_out(self.tensor, site, |_| true),
+            Goal::Attention => width * fit.spikes(&self.seen[&site]) * fan_out(self.tensor, site, Part::is_attention),
         }
     }
 
-    /// Additions that one spike of a site drives in some parts.
-    fn fan_out(&self, site: Value, wanted: impl Fn(Part) -> bool) -> f64 {
-        let places = cost::parts(self.tensor);
-        let reads = self.tensor.iter().filter(|(_, node)| node.args.contains(&site));
-        let each = |(value, node): (Value, &snnc_ir::Node)| {
-            if !wanted(places[value.index()].part) {
-                0.0
-            } else if matches!(node.op, Op::Dense(DenseOp::Linear(_))) {
-                self.tensor.ty(value).shape().width().unwrap_or(0) as f64
-            } else if let Op::Dense(DenseOp::Attention { heads, .. }) = node.op
-                && node.args[0] == site
-            {
-                // A query's spike meets the keys that it sees; keys and values are read, they drive nothing.
-                let context = self.tensor.context as usize;
-                (heads.keys(0, context) as f64 / context.max(1) as f64).floor()
-            } else {
-                0.0
-            }
+    /// Starts of some of the windows, evenly spread over them: `probe_tokens` in all, or a few more.
+    fn probe_windows(&self) -> Vec<Range<usize>> {
+        let longest = self.ranges.iter().map(|window| window.inputs.len()).max().unwrap_or(0);
+        let length = longest.min(PROBE_WINDOW).min(self.probe_tokens).max(1);
+        let count = self.probe_tokens.div_ceil(length).clamp(1, self.ranges.len().max(1));
+        let start = |i: usize| {
+            let Range { start, end } = self.ranges[i * self.ranges.len() / count].inputs;
+            start..end.min(start + length)
         };
-        reads.map(each).sum()
+        (0..count.min(self.ranges.len())).map(start).collect()
     }
 
-    /// Converts and measures an allocation.
+    /// Converts and measures allocations, all on one pass of the dense network.
     ///
     /// # Errors
-    /// It cannot be run.
-    pub fn measure(&self, dense: &Arc<Program>, allocation: &Allocation) -> Result<Point, Diagnostics> {
-        let options = self.options_of(&allocation.steps);
-        Ok(Point { allocation: Some(allocation.clone()), ..self.measure_options(dense, options)? })
+    /// One cannot be run.
+    pub fn measure(&self, dense: &Arc<Program>, wanted: &[Candidate<'_>]) -> Result<Vec<Point>, Diagnostics> {
+        let options: Vec<QuantOptions> = wanted.iter().map(|wanted| self.options_for(*wanted)).collect();
+        self.progress.begin("converting", wanted.len() as u64);
+        let mut programs = Vec::with_capacity(wanted.len());
+        for options in &options {
+            programs.push(self.program(options)?);
+            self.progress.advance(1);
+        }
+        self.progress.end();
+        let done = evaluate_programs(&programs, Some(dense), self.ids, self.ranges, self.workers())?;
+        let measured = programs.iter().zip(&done).zip(options);
+        let points = measured.map(|((program, done), options)| point(program.graph(), done, options));
+        Ok(points
+            .zip(wanted)
+            .map(|(point, wanted)| match wanted {
+                Candidate::Allocated(allocation) => Point { allocation: Some((*allocation).clone()), ..point },
+                Candidate::Uniform(_) => point,
+            })
+            .collect())
     }
 
-    /// Converts and measures the same timesteps everywhere.
-    ///
-    /// # Errors
-    /// It cannot be run.
-    pub fn uniform(&self, dense: &Arc<Program>, steps: u16) -> Result<Point, Diagnostics> {
-        self.measure_options(dense, self.options(steps))
+    fn options_for(&self, wanted: Candidate<'_>) -> QuantOptions {
+        match wanted {
+            Candidate::Allocated(allocation) => self.options_of(&allocation.steps),
+            Candidate::Uniform(steps) => self.options(steps),
+        }
     }
 
-    fn measure_options(&self, dense: &Arc<Program>, options: QuantOptions) -> Result<Point, Diagnostics> {
-        let quant_plan = fit(self.tensor, self.seen, &options)?;
+    fn program(&self, options: &QuantOptions) -> Result<Arc<Program>, Diagnostics> {
+        let quant_plan = fit(self.tensor, self.seen, options)?;
         let (_, back) = front_and_back();
         let membrane = options.membrane;
         let rotations = options.rotate.named();
@@ -257,9 +274,7 @@ impl Tuner<'_> {
         let context = Context { rotations, quant_plan, membrane, moments, side_by_side, ..Context::default() };
         let graph = run(back, self.tensor.clone(), &context, &mut |_, _, _| {})?;
         let graph = snnc_passes::collapse::collapse(&graph)?;
-        let program = Program::new(Arc::new(graph), &Options::default()).map(Arc::new)?;
-        let done = evaluate(&program, Some(dense), self.ids, self.cut, self.workers())?;
-        Ok(point(program.graph(), &done, options))
+        Ok(Program::new(Arc::new(graph), &Options::default()).map(Arc::new)?)
     }
 
     /// The options that give sites these timesteps, in few words: the commonest is the default, whole roles come before

@@ -14,7 +14,7 @@ pub mod parts;
 pub mod tally;
 
 pub use activity::{Activity, Rate};
-pub use parts::{LayerPart, Part, is_part, parts};
+pub use parts::{LayerPart, Part, fan_out, is_part, parts};
 pub use tally::{Form, Number, Operation, Seen, Sharing, Tally, Traffic};
 
 use snnc_ir::events::Events;

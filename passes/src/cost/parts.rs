@@ -157,6 +157,28 @@ fn sums(graph: &Graph) -> Vec<Option<Value>> {
     sums
 }
 
+/// Additions that one spike of a site drives in some parts of a Tensor graph.
+pub fn fan_out(tensor: &Graph, site: Value, wanted: impl Fn(Part) -> bool) -> f64 {
+    let places = parts(tensor);
+    let reads = tensor.iter().filter(|(_, node)| node.args.contains(&site));
+    let each = |(value, node): (Value, &Node)| {
+        if !wanted(places[value.index()].part) {
+            0.0
+        } else if matches!(node.op, Op::Dense(DenseOp::Linear(_))) {
+            tensor.ty(value).shape().width().unwrap_or(0) as f64
+        } else if let Op::Dense(DenseOp::Attention { heads, .. }) = node.op
+            && node.args[0] == site
+        {
+            // A query's spike meets the keys that it sees; keys and values are read, they drive nothing.
+            let context = tensor.context as usize;
+            (heads.keys(0, context) as f64 / context.max(1) as f64).floor()
+        } else {
+            0.0
+        }
+    };
+    reads.map(each).sum()
+}
+
 /// Whether a value belongs to a projection, and not to the residual stream.
 pub fn is_part(graph: &Graph, value: Value) -> bool {
     graph.site(value).is_some()

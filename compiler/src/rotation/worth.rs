@@ -1,0 +1,214 @@
+//! What a rotation is worth: how near levels come to the dense network with and without it, and how many additions their spikes drive, on a few
+//! windows of the sample.
+//!
+//! More timesteps bring levels nearer as well. What one more is worth without rotation says at which price. The network is rotated where its
+//! divergence is less than half of what it has without rotation for as many additions.
+
+use super::turned;
+use crate::calibrate::{TokenWindows, calibrate};
+use crate::evaluate::{Window, evaluate_programs, logits_of};
+use crate::first_token;
+use crate::progress::{Silent, Workers};
+use snnc_ir::diagnostic::Diagnostics;
+use snnc_ir::op::DenseOp;
+use snnc_ir::ssa::Ssa;
+use snnc_ir::{Graph, Node, Op, Value};
+use snnc_passes::cost::fan_out;
+use snnc_passes::fit::{QuantParams, QuantPlan, fit};
+use snnc_passes::observed::Observations;
+use snnc_passes::options::{Override, QuantOptions, Rotate, Rotations};
+use snnc_passes::quantise::quantise;
+use snnc_passes::{Context, rotate};
+use snnc_runtime::{Options, Program};
+use std::sync::Arc;
+
+/// Windows of the sample that are looked at, at most, and tokens of each.
+const LOOK: (usize, usize) = (4, 64);
+
+/// How many times nearer a rotated network must be for as many additions: rotation has a price that is not counted here, such as thresholds per
+/// token.
+const GAIN: f64 = 2.0;
+
+/// How near a network with levels is to the dense one, and what its spikes drive.
+#[derive(Clone, Copy, Debug)]
+struct Nearness {
+    /// Divergence from the dense network, in nats per token.
+    kl: f64,
+    /// Additions per token.
+    additions: f64,
+}
+
+/// The rotations that are worth it, and the network with them: all that are possible, or all but those of hidden layers. `None`: neither is.
+///
+/// # Errors
+/// A network cannot be run on the sample.
+pub(super) fn worthwhile(
+    tensor: &Graph,
+    options: &QuantOptions,
+    windows: &TokenWindows,
+    starts: &[u32],
+    workers: Workers<'_>,
+) -> Result<Option<(Rotations, Graph)>, Diagnostics> {
+    let (possible, reasons) = rotate::possible(tensor);
+    // Networks that predict no tokens are not compared.
+    if possible == Rotations::default() || logits_of(tensor).is_err() {
+        return Ok(None);
+    }
+    let trial = Trial::new(tensor, options, windows, starts, workers.threads)?;
+    let seen = trial.seen(tensor)?;
+    let none = Rotations::default();
+    let plain = trial.nearness(tensor, &seen, none, &trial.options)?;
+    let finer = trial.nearness(tensor, &seen, none, &with_another_timestep(&trial.options))?;
+    drop(seen);
+    let without_hidden = Rotations { hidden: false, ..possible };
+    let fewer = Some(without_hidden).filter(|fewer| possible.hidden && *fewer != none);
+    for rotations in std::iter::once(possible).chain(fewer) {
+        let rotated = turned(tensor.clone(), rotations, &mut |_, _, _| {})?;
+        let nearness = trial.nearness(&rotated, &trial.seen(&rotated)?, rotations, &trial.options)?;
+        let gain = gain(plain, finer, nearness);
+        workers.progress.status(&line(rotations, plain, nearness, gain));
+        if gain > GAIN {
+            reasons.iter().for_each(|reason| workers.progress.status(&format!("not rotated: {reason}")));
+            return Ok(Some((rotations, rotated)));
+        }
+    }
+    Ok(None)
+}
+
+/// For a person to read.
+fn line(rotations: Rotations, plain: Nearness, rotated: Nearness, gain: f64) -> String {
+    let verdict = if gain > GAIN { "rotated" } else { "left as it is" };
+    format!(
+        "rotating {}: KL {:.2e} on a few windows with {:.1} M additions per token, without it {:.2e} with {:.1} M: {verdict}",
+        rotations.names().join(", "),
+        rotated.kl,
+        rotated.additions / 1e6,
+        plain.kl,
+        plain.additions / 1e6,
+    )
+}
+
+/// How many times nearer the rotated network is than one without rotation would be for as many additions.
+fn gain(plain: Nearness, finer: Nearness, rotated: Nearness) -> f64 {
+    if plain.kl <= 0.0 {
+        return 0.0;
+    }
+    let nearer = (plain.kl / finer.kl.max(f64::MIN_POSITIVE)).ln().max(0.0);
+    let more = finer.additions - plain.additions;
+    let price = if more > 0.0 { nearer / more } else { 0.0 };
+    plain.kl / rotated.kl.max(f64::MIN_POSITIVE) / (price * (rotated.additions - plain.additions)).exp()
+}
+
+/// The same levels with one timestep more.
+fn with_another_timestep(options: &QuantOptions) -> QuantOptions {
+    let more = |steps: u16| (steps + 1).min(options.levels.code.max_steps());
+    let mut finer = options.clone();
+    finer.levels.steps = more(finer.levels.steps);
+    for (_, chosen) in &mut finer.overrides {
+        if let Override::Steps(steps) = chosen {
+            *steps = more(*steps);
+        }
+    }
+    finer
+}
+
+/// What networks are compared on, and by.
+struct Trial<'a> {
+    dense: Arc<Program>,
+    windows: TokenWindows,
+    starts: &'a [u32],
+    ids: Vec<u32>,
+    ranges: Vec<Window>,
+    /// With attention that needs no training.
+    options: QuantOptions,
+    threads: usize,
+}
+
+impl<'a> Trial<'a> {
+    fn new(
+        tensor: &Graph,
+        options: &QuantOptions,
+        windows: &TokenWindows,
+        starts: &'a [u32],
+        threads: usize,
+    ) -> Result<Self, Diagnostics> {
+        let (most, length) = LOOK;
+        let every = windows.len().div_ceil(most).max(1);
+        let some = windows.iter().step_by(every).map(|window| window[..window.len().min(length)].to_vec());
+        let windows: TokenWindows = some.filter(|window| !window.is_empty()).collect();
+        let ids = windows.concat();
+        let range = |end: &mut usize, window: &Vec<u32>| {
+            let start = std::mem::replace(end, *end + window.len());
+            // The last id of all is only predicted. What comes next matters to no divergence.
+            Some(Window { inputs: start..(*end).min(ids.len() - 1), scored: start })
+        };
+        let ranges = windows.iter().scan(0, range).filter(|window| !window.inputs.is_empty()).collect();
+        let overrides = options.overrides.iter().filter(|(_, chosen)| !matches!(chosen, Override::Attention(_)));
+        let attention = options.attention.map(|_| Ssa::Ttfs { phases: options.phases });
+        let options = QuantOptions { overrides: overrides.cloned().collect(), attention, ..options.clone() };
+        let dense = Program::new(Arc::new(tensor.clone()), &uncounted()).map(Arc::new)?;
+        Ok(Self { dense, windows, starts, ids, ranges, options, threads })
+    }
+
+    fn workers(&self) -> Workers<'static> {
+        Workers { threads: self.threads, progress: &Silent }
+    }
+
+    fn seen(&self, graph: &Graph) -> Result<Observations, Diagnostics> {
+        calibrate(graph, &self.windows, self.starts, self.workers())
+    }
+
+    fn nearness(
+        &self,
+        graph: &Graph,
+        seen: &Observations,
+        rotations: Rotations,
+        options: &QuantOptions,
+    ) -> Result<Nearness, Diagnostics> {
+        if self.ranges.is_empty() {
+            return Ok(Nearness { kl: 0.0, additions: 0.0 });
+        }
+        let quant_plan = fit(graph, seen, &QuantOptions { rotate: Rotate::These(rotations), ..options.clone() })?;
+        let additions = additions(graph, seen, &quant_plan);
+        let start = first_token::rows(graph, self.starts)?.map(Arc::new);
+        let levels = quantise(graph, &Context { rotations, quant_plan, start, ..Context::default() })?;
+        let program = Program::new(Arc::new(levels), &uncounted()).map(Arc::new)?;
+        let done = evaluate_programs(&[program], Some(&self.dense), &self.ids, &self.ranges, self.workers())?;
+        Ok(Nearness { kl: done[0].score.mean(done[0].score.kl), additions })
+    }
+}
+
+fn uncounted() -> Options {
+    Options { count: false, ..Options::default() }
+}
+
+/// Additions per token: what spikes drive, and those of transforms.
+fn additions(graph: &Graph, seen: &Observations, quant_plan: &QuantPlan) -> f64 {
+    let of = |(site, fit): (&Value, &Option<QuantParams>)| {
+        let Some(fit) = fit else { return 0.0 };
+        fit.spikes(&seen[site]) * fit.scale.len() as f64 * fan_out(graph, *site, |_| true)
+    };
+    let by_spikes: f64 = quant_plan.sites.iter().map(of).sum();
+    let transform = |node: &Node| match node.op {
+        Op::Dense(DenseOp::Hadamard(size)) => f64::from(size.additions()) * node.ty.shape().width().unwrap_or(0) as f64,
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => 0.0,
+    };
+    by_spikes + graph.nodes.iter().map(transform).sum::<f64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Additions that rotation needs more are worth what another timestep makes of them.
+    #[test]
+    fn rotation_pays_where_as_many_additions_buy_less() {
+        let of = |kl, additions| Nearness { kl, additions };
+        let (plain, finer) = (of(0.8, 100.0), of(0.2, 120.0));
+        for (rotated, wanted) in [(of(0.1, 100.0), 8.0), (of(0.1, 120.0), 2.0), (of(0.8, 80.0), 4.0)] {
+            assert!((gain(plain, finer, rotated) - wanted).abs() < 1e-9, "{rotated:?}");
+        }
+        assert!((gain(plain, of(0.8, 120.0), of(0.4, 500.0)) - 2.0).abs() < 1e-9, "another timestep buys nothing");
+        assert!(gain(of(0.0, 1.0), of(0.0, 2.0), of(0.0, 1.0)) < GAIN, "nothing is lost");
+    }
+}
