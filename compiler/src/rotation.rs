@@ -4,6 +4,7 @@
 //! What was rotated is kept with the calibration, because levels belong to the rotated network: a command that reads them again
 //! rotates the dense network in the same way (`as_calibrated`).
 
+mod turned;
 mod worth;
 
 use crate::calibrate::TokenWindows;
@@ -16,7 +17,8 @@ use snnc_ir::eval::{Evaluator, Memory};
 use snnc_ir::random::SplitMix64;
 use snnc_ir::{Diagnostic, Graph};
 use snnc_passes::options::{QuantOptions, Rotate, Rotations};
-use snnc_passes::{Context, Pass, pipeline, run};
+use snnc_passes::pipeline;
+use turned::{PassWatch, turned};
 use worth::worthwhile;
 
 /// Tokens whose logits are compared.
@@ -27,9 +29,6 @@ const ROUNDING: f32 = 1e-3;
 
 /// Seed of those tokens.
 const SEED: u64 = 0x9e37_0002;
-
-/// What is shown the pass with the graphs before and after.
-type PassWatch<'a> = dyn FnMut(&Pass, &Graph, &Graph) + 'a;
 
 /// A network, perhaps rotated.
 #[derive(Debug)]
@@ -96,10 +95,6 @@ pub fn rotated(
 /// The section is not one of this version, or belongs to another network.
 pub fn as_calibrated(tensor: Graph, section: &[u8], watch: &mut PassWatch<'_>) -> Result<Graph, Diagnostics> {
     turned(tensor, Calibration::rotations(section)?, watch)
-}
-
-fn turned(tensor: Graph, rotations: Rotations, watch: &mut PassWatch<'_>) -> Result<Graph, Diagnostics> {
-    run(pipeline::rotation(), tensor, &Context { rotations, ..Context::default() }, watch)
 }
 
 /// The logits of both networks on a few seeded tokens.

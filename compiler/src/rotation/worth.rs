@@ -4,7 +4,7 @@
 //! More timesteps bring levels nearer as well. What one more is worth without rotation says at which price. The network is rotated where its
 //! divergence is less than half of what it has without rotation for as many additions.
 
-use super::turned;
+use super::turned::turned;
 use crate::calibrate::{TokenWindows, calibrate};
 use crate::evaluate::{Window, evaluate_programs, logits_of};
 use crate::first_token;
