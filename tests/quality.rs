@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 use serde_json::Value as Json;
+use snnc::calibrate::{TokenWindows, calibrate_with_moments};
 use snnc::calibration::Calibration;
 use snnc::convert::{BUILT_IN_TEXT, ConvertOptions, Sample, dense, spiking};
 use snnc::evaluate::{Cut, TextEvaluation, cut, evaluate};
 use snnc::ledger::{Cause, ledger};
 use snnc::lints::{LintKind, coverage, lints};
-use snnc::moments::moments;
 use snnc::tokens::Tokens;
 use snnc::tune::{Candidate, Goal, Tuner};
 use snnc_examples::gpt2::Gpt2Config;
@@ -130,11 +130,13 @@ fn weights_that_compensate_each_other_lose_less() {
 fn moments_do_not_depend_on_the_number_of_threads() {
     let demo = demo();
     let windows: Vec<Vec<u32>> = demo.ids.chunks(100).take(9).map(<[u32]>::to_vec).collect();
-    let [one, three] = [1usize, 3].map(|threads| moments(&demo.tensor, &windows, &[], threads).unwrap());
+    let moments =
+        |windows: &TokenWindows, threads: usize| calibrate_with_moments(&demo.tensor, windows, &[], threads).unwrap().1;
+    let [one, three] = [1, 3].map(|threads| moments(&windows, threads));
     assert!(one == three && one.len() == 4 * 4 + 1, "{} sites", one.len());
     let mut more = windows.clone();
     more.extend(demo.ids.chunks(8).take(20).map(<[u32]>::to_vec));
-    assert!(moments(&demo.tensor, &more, &[], 2).unwrap() == one, "starts of texts are left out");
+    assert!(moments(&more, 2) == one, "starts of texts are left out");
 }
 
 #[test]

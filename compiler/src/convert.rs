@@ -1,11 +1,10 @@
 //! The whole compiler as a function: an imported network and sample text to a spiking program.
 
-use crate::calibrate::{self, TokenWindows};
+use crate::calibrate::{TokenWindows, calibrate, calibrate_with_moments};
 use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
 use crate::first_token;
 use crate::id_file::IdFile;
-use crate::moments::moments;
 use crate::parallel::side_by_side;
 use crate::progress::{Progress, Silent, Workers};
 use crate::reading::{self, ids_from};
@@ -174,7 +173,11 @@ pub fn spiking_watched(
     let rotate = rotated.choice(options.quant.rotate);
     let Rotated { tensor, rotations, record: rotation } = rotated;
     let start = first_token::rows(&tensor, &starts)?.map(Arc::new);
-    let seen = calibrate::calibrate(&tensor, &windows, &starts, workers)?;
+    let compensates = options.quant.rounding == Rounding::Compensated && !options.quant.exact_weights;
+    let (seen, moments) = match compensates {
+        true => calibrate_with_moments(&tensor, &windows, &starts, workers)?,
+        false => (calibrate(&tensor, &windows, &starts, workers)?, SiteMoments::new()),
+    };
     let quant_plan = fit(&tensor, &seen, &QuantOptions { rotate, ..options.quant.clone() })?;
     let fired = |(site, fit): (&Value, &Option<QuantParams>)| {
         let (Some(fit), seen) = (fit, &seen[site]) else { return Fired::default() };
@@ -194,13 +197,7 @@ pub fn spiking_watched(
     };
     drop(seen);
     let section = calibration.json(&tensor);
-    let QuantOptions { membrane, own_embedding, rounding, exact_weights, .. } = options.quant;
-    let moments = match rounding {
-        Rounding::Compensated if !exact_weights => {
-            moments(&tensor, &windows, &starts, Workers { threads: options.threads, progress })?
-        }
-        Rounding::Compensated | Rounding::Nearest => SiteMoments::new(),
-    };
+    let QuantOptions { membrane, own_embedding, .. } = options.quant;
     let moments = Arc::new(moments);
     let side_by_side = if moments.is_empty() { SideBySide::default() } else { side_by_side(options.threads)? };
     let known = Context { rotations, quant_plan, moments, side_by_side, start, ..Context::default() };
@@ -238,7 +235,7 @@ pub fn trial(tensor: Graph) -> Result<(), Diagnostics> {
     let quant = QuantOptions::default();
     quant.check(&tensor)?;
     let windows = vec![seeded_ids(vocabulary(&tensor)?, TRIAL_TOKENS.min(tensor.context as usize))];
-    let seen = calibrate::calibrate(&tensor, &windows, &[], Workers { threads: 1, progress: &Silent })?;
+    let seen = calibrate(&tensor, &windows, &[], Workers { threads: 1, progress: &Silent })?;
     let quant_plan = fit(&tensor, &seen, &quant)?;
     let QuantOptions { membrane, own_embedding, .. } = quant;
     let context = Context { quant_plan, membrane, own_embedding, ..Context::default() };

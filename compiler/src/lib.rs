@@ -56,7 +56,6 @@ pub mod kernel_costs;
 pub mod ledger;
 pub mod lints;
 pub mod model;
-pub mod moments;
 pub mod npy;
 pub mod opt;
 pub mod parallel;

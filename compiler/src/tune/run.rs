@@ -1,13 +1,12 @@
 //! A tuning run from files: the front of what can be had, and the cheapest point within a budget.
 
 use super::search::{Allocation, Candidate, Goal, Point, TIMESTEPS, Tuner};
-use crate::calibrate::calibrate;
+use crate::calibrate::{calibrate, calibrate_with_moments};
 use crate::convert;
 use crate::evaluate::Cut;
 use crate::front::OnnxOptions;
 use crate::ledger;
 use crate::model::{Loaded, calibration_sample};
-use crate::moments::moments;
 use crate::progress::{Progress, Workers};
 use crate::quant_options::spelled;
 use crate::reading::ids_for;
@@ -159,13 +158,14 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
     let base = QuantOptions { rotate: rotated.choice(Rotate::default()), ..quant };
     let tensor = rotated.tensor;
     let workers = Workers { threads: options.threads, progress };
+    let (seen, moments) = match base.rounding {
+        Rounding::Compensated => calibrate_with_moments(&tensor, &windows, &[], workers)?,
+        Rounding::Nearest => (calibrate(&tensor, &windows, &[], workers)?, SiteMoments::new()),
+    };
     let tuner = Tuner {
         tensor: &tensor,
-        seen: &calibrate(&tensor, &windows, &[], workers)?,
-        moments: &Arc::new(match Rounding::default() {
-            Rounding::Compensated => moments(&tensor, &windows, &[], workers)?,
-            Rounding::Nearest => SiteMoments::new(),
-        }),
+        seen: &seen,
+        moments: &Arc::new(moments),
         ids: &text.ids,
         ranges: &ranges,
         probe_tokens: options.probe_tokens.unwrap_or_else(|| ledger::tokens(&tensor)),
