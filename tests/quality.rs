@@ -130,8 +130,9 @@ fn weights_that_compensate_each_other_lose_less() {
 fn moments_do_not_depend_on_the_number_of_threads() {
     let demo = demo();
     let windows: Vec<Vec<u32>> = demo.ids.chunks(100).take(9).map(<[u32]>::to_vec).collect();
-    let moments =
-        |windows: &TokenWindows, threads: usize| calibrate_with_moments(&demo.tensor, windows, &[], threads).unwrap().1;
+    let moments = |windows: &TokenWindows, threads: usize| {
+        calibrate_with_moments(&demo.tensor, windows, &[], 4096, threads).unwrap().1
+    };
     let [one, three] = [1, 3].map(|threads| moments(&windows, threads));
     assert!(one == three && one.len() == 4 * 4 + 1, "{} sites", one.len());
     let mut more = windows.clone();

@@ -1,6 +1,6 @@
 //! The whole compiler as a function: an imported network and sample text to a spiking program.
 
-use crate::calibrate::{TokenWindows, calibrate, calibrate_with_moments};
+use crate::calibrate::{TokenWindows, calibrate, calibrate_with_moments, moment_tokens};
 use crate::calibration::{Calibration, Fired};
 use crate::describe::token_table;
 use crate::first_token;
@@ -174,8 +174,9 @@ pub fn spiking_watched(
     let Rotated { tensor, rotations, record: rotation } = rotated;
     let start = first_token::rows(&tensor, &starts)?.map(Arc::new);
     let compensates = options.quant.rounding == Rounding::Compensated && !options.quant.exact_weights;
+    let moment_tokens = moment_tokens(options.quant.weight_group.is_some());
     let (seen, moments) = match compensates {
-        true => calibrate_with_moments(&tensor, &windows, &starts, workers)?,
+        true => calibrate_with_moments(&tensor, &windows, &starts, moment_tokens, workers)?,
         false => (calibrate(&tensor, &windows, &starts, workers)?, SiteMoments::new()),
     };
     let quant_plan = fit(&tensor, &seen, &QuantOptions { rotate, ..options.quant.clone() })?;

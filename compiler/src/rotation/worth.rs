@@ -119,7 +119,7 @@ struct Trial<'a> {
     starts: &'a [u32],
     ids: Vec<u32>,
     ranges: Vec<Window>,
-    /// With attention that needs no training.
+    /// With attention that needs no training, and weights of 8 bits: errors of 4 bits to nearest would hide all others.
     options: QuantOptions,
     threads: usize,
 }
@@ -145,7 +145,8 @@ impl<'a> Trial<'a> {
         let ranges = windows.iter().scan(0, range).filter(|window| !window.inputs.is_empty()).collect();
         let overrides = options.overrides.iter().filter(|(_, chosen)| !matches!(chosen, Override::Attention(_)));
         let attention = options.attention.map(|_| Ssa::Ttfs { phases: options.phases });
-        let options = QuantOptions { overrides: overrides.cloned().collect(), attention, ..options.clone() };
+        let overrides = overrides.cloned().collect();
+        let options = QuantOptions { overrides, attention, weight_group: None, ..options.clone() };
         let dense = Program::new(Arc::new(tensor.clone()), &uncounted()).map(Arc::new)?;
         Ok(Self { dense, windows, starts, ids, ranges, options, threads })
     }

@@ -1,7 +1,7 @@
 //! A tuning run from files: the front of what can be had, and the cheapest point within a budget.
 
 use super::search::{Allocation, Candidate, Goal, Point, TIMESTEPS, Tuner};
-use crate::calibrate::{calibrate, calibrate_with_moments};
+use crate::calibrate::{calibrate, calibrate_with_moments, moment_tokens};
 use crate::convert;
 use crate::evaluate::Cut;
 use crate::front::OnnxOptions;
@@ -159,7 +159,7 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
     let tensor = rotated.tensor;
     let workers = Workers { threads: options.threads, progress };
     let (seen, moments) = match base.rounding {
-        Rounding::Compensated => calibrate_with_moments(&tensor, &windows, &[], workers)?,
+        Rounding::Compensated => calibrate_with_moments(&tensor, &windows, &[], moment_tokens(false), workers)?,
         Rounding::Nearest => (calibrate(&tensor, &windows, &[], workers)?, SiteMoments::new()),
     };
     let tuner = Tuner {

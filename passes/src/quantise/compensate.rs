@@ -63,6 +63,11 @@ impl Feedback {
         None
     }
 
+    /// How panels are rounded.
+    pub fn side_by_side(&self) -> SideBySide {
+        self.side_by_side.clone()
+    }
+
     /// Rounds weights that are in units of their levels, `[inputs, outputs]`, which `fill` writes into a panel of some outputs,
     /// `[inputs, width]`: from -`most` to `most`, handed to `store` by input and first output. Panels are rounded side
     /// by side; each is what it is alone.

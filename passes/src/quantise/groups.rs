@@ -25,7 +25,7 @@ pub(super) struct GroupedWeight {
 /// The weight `w(input, output)` times its input's scale, in groups of so many inputs. `feedback`: what errors of weights come to
 /// at later inputs. Without one all are rounded to nearest.
 pub(super) fn in_groups(
-    w: impl Fn(usize, usize) -> f32,
+    w: impl Fn(usize, usize) -> f32 + Sync,
     scale: &[f32],
     outputs: usize,
     group: u16,
@@ -40,44 +40,50 @@ pub(super) fn in_groups(
     let unit: Vec<f32> = most.iter().map(|most| most * HEADROOM / levels).collect();
     let inverse: Vec<f32> = unit.iter().map(|&unit| if unit > 0.0 { 1.0 / unit } else { 0.0 }).collect();
     let block = usize::from(group);
-    let mut rows = Groups {
-        outputs: m,
-        first: 0,
-        block,
-        steps: Vec::new(),
-        levels: vec![0; k * m],
-        multipliers: vec![0; k.div_ceil(block) * m],
-    };
-    let mut panel = vec![0f32; k * PANEL.min(m)];
-    for first in (0..m).step_by(PANEL) {
+    let rounded = |panel: usize| {
+        let first = panel * PANEL;
         let width = PANEL.min(m - first);
-        let panel = &mut panel[..k * width];
+        let mut panel = vec![0f32; k * width];
         for ((c, row), s) in panel.chunks_exact_mut(width).enumerate().zip(scale) {
             let outputs = (first..).zip(&inverse[first..]);
             row.iter_mut().zip(outputs).for_each(|(x, (o, inverse))| *x = w(c, o) * s * inverse);
         }
-        rows.first = first;
+        let mut groups = Groups::new([k, width], block);
         match feedback {
-            Some(feedback) => feedback.pass(panel, width, block, &mut rows),
-            None => rows.nearest(panel, width),
+            Some(feedback) => feedback.pass(&mut panel, width, block, &mut groups),
+            None => groups.nearest(&mut panel, width),
         }
+        groups
+    };
+    let side_by_side = feedback.map(Feedback::side_by_side).unwrap_or_default();
+    let (mut levels, mut multipliers) = (vec![0i8; k * m], vec![0i8; k.div_ceil(block) * m]);
+    for (panel, groups) in side_by_side.map(m.div_ceil(PANEL), rounded).into_iter().enumerate() {
+        let place = |all: &mut [i8], own: &[i8]| {
+            let rows = all.chunks_exact_mut(m).zip(own.chunks_exact(groups.width));
+            rows.for_each(|(row, own)| row[panel * PANEL..][..own.len()].copy_from_slice(own));
+        };
+        place(&mut levels, &groups.levels);
+        place(&mut multipliers, &groups.multipliers);
     }
-    GroupedWeight { tensor: Tensor::i4([k, m], group, &rows.levels, &rows.multipliers), unit }
+    GroupedWeight { tensor: Tensor::i4([k, m], group, &levels, &multipliers), unit }
 }
 
-/// Levels and multipliers, `[inputs, outputs]` and `[groups, outputs]`, of which a panel of outputs is made at a time.
+/// Levels and multipliers of a panel of outputs, `[inputs, width]` and `[groups, width]`.
 struct Groups {
-    outputs: usize,
-    /// The panel's first output.
-    first: usize,
+    width: usize,
     block: usize,
-    /// Multipliers of the group that has begun, by output of the panel.
+    /// Multipliers of the group that has begun, by output.
     steps: Vec<f32>,
     levels: Vec<i8>,
     multipliers: Vec<i8>,
 }
 
 impl Groups {
+    fn new([inputs, width]: [usize; 2], block: usize) -> Self {
+        let multipliers = vec![0; inputs.div_ceil(block) * width];
+        Self { width, block, steps: Vec::new(), levels: vec![0; inputs * width], multipliers }
+    }
+
     /// Rounds a panel without feedback.
     fn nearest(&mut self, panel: &mut [f32], width: usize) {
         let none = vec![0f32; self.block * width];
@@ -122,12 +128,12 @@ impl RowRounding for Groups {
             rows.map(move |(weights, handed)| weights[o] + handed[o])
         };
         self.steps = (0..width).map(|o| best_step(column(o))).collect();
-        let multipliers = &mut self.multipliers[first / self.block * self.outputs + self.first..][..width];
+        let multipliers = &mut self.multipliers[first / self.block * width..][..width];
         multipliers.iter_mut().zip(&self.steps).for_each(|(to, step)| *to = *step as i8);
     }
 
     fn round(&mut self, input: usize, weights: &mut [f32], handed: &[f32]) {
-        let levels = &mut self.levels[input * self.outputs + self.first..][..weights.len()];
+        let levels = &mut self.levels[input * self.width..][..weights.len()];
         for (((w, handed), step), level) in weights.iter_mut().zip(handed).zip(&self.steps).zip(levels) {
             let nearest = level_of(*w + *handed, *step);
             *level = nearest as i8;
