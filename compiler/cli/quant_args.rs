@@ -80,7 +80,7 @@ pub struct QuantArgs {
     /// The network computes the same, but no channel is far larger than the others.
     /// `residual` is the residual stream, `heads` the values of each head of attention, `hidden` what gates of an MLP give.
     /// The first two cost nothing at run time, `hidden` costs additions.
-    /// `auto` rotates where that brings the prediction more than twice as near on a few windows of the sample as the same number of additions
+    /// `auto` rotates where that brings the prediction 1.5 times as near on a few windows of the sample as the same number of additions
     /// does without it.
     #[arg(long, value_name = "WHAT", default_value = "auto", value_parser = rotate)]
     rotate: Rotate,

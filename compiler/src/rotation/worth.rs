@@ -2,13 +2,13 @@
 //! windows of the sample.
 //!
 //! More timesteps bring levels nearer as well. What one more is worth without rotation says at which price. The network is rotated where its
-//! divergence is less than half of what it has without rotation for as many additions.
+//! divergence is less than two thirds of what it has without rotation for as many additions.
 
 use super::turned::turned;
 use crate::calibrate::{TokenWindows, calibrate};
 use crate::evaluate::{Window, evaluate_programs, logits_of};
 use crate::first_token;
-use crate::progress::{Silent, Workers};
+use crate::progress::{Silent, Workers, cancelled};
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::DenseOp;
 use snnc_ir::ssa::Ssa;
@@ -27,7 +27,7 @@ const LOOK: (usize, usize) = (4, 64);
 
 /// How many times nearer a rotated network must be for as many additions: rotation has a price that is not counted here, such as thresholds per
 /// token.
-const GAIN: f64 = 2.0;
+const GAIN: f64 = 1.5;
 
 /// How near a network with levels is to the dense one, and what its spikes drive.
 #[derive(Clone, Copy, Debug)]
@@ -54,25 +54,35 @@ pub(super) fn worthwhile(
     if possible == Rotations::default() || logits_of(tensor).is_err() {
         return Ok(None);
     }
-    let trial = Trial::new(tensor, options, windows, starts, workers.threads)?;
-    let seen = trial.seen(tensor)?;
     let none = Rotations::default();
-    let plain = trial.nearness(tensor, &seen, none, &trial.options)?;
-    let finer = trial.nearness(tensor, &seen, none, &with_another_timestep(&trial.options))?;
-    drop(seen);
     let without_hidden = Rotations { hidden: false, ..possible };
     let fewer = Some(without_hidden).filter(|fewer| possible.hidden && *fewer != none);
+    workers.progress.begin("trying rotations", 3 + u64::from(fewer.is_some()));
+    let trial = Trial::new(tensor, options, windows, starts, workers.threads)?;
+    let seen = trial.seen(tensor)?;
+    let plain = trial.nearness(tensor, &seen, none, &trial.options)?;
+    workers.progress.advance(1);
+    let finer = trial.nearness(tensor, &seen, none, &with_another_timestep(&trial.options))?;
+    workers.progress.advance(1);
+    drop(seen);
+    let mut found = None;
     for rotations in std::iter::once(possible).chain(fewer) {
+        if workers.progress.is_cancelled() {
+            return Err(cancelled().into());
+        }
         let rotated = turned(tensor.clone(), rotations, &mut |_, _, _| {})?;
         let nearness = trial.nearness(&rotated, &trial.seen(&rotated)?, rotations, &trial.options)?;
         let gain = gain(plain, finer, nearness);
+        workers.progress.advance(1);
         workers.progress.status(&line(rotations, plain, nearness, gain));
         if gain > GAIN {
             reasons.iter().for_each(|reason| workers.progress.status(&format!("not rotated: {reason}")));
-            return Ok(Some((rotations, rotated)));
+            found = Some((rotations, rotated));
+            break;
         }
     }
-    Ok(None)
+    workers.progress.end();
+    Ok(found)
 }
 
 /// For a person to read.
