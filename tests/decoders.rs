@@ -161,9 +161,9 @@ fn a_network_that_gains_by_it_is_rotated() {
         let quant = QuantOptions { rotate: Rotate::Auto, ..QuantOptions::default() };
         let recipe = ConvertOptions { quant, calibration_tokens: 1024, threads: 2 };
         let done = spiking(tensor.clone(), &Sample::SeededIds, &recipe, &mut |_, _, _| {}).unwrap();
-        let rotations = Rotations { residual: rotates, heads: rotates, hidden: false };
+        let rotations = Rotations { residual: rotates, heads: rotates, hidden: rotates };
         assert_eq!(done.calibration.rotations, rotations);
-        assert_eq!(done.rotation.as_ref().map(|record| record.rotated.len()), rotates.then_some(2));
+        assert_eq!(done.rotation.as_ref().map(|record| record.rotated.len()), rotates.then_some(3));
         let section = done.section.to_string().into_bytes();
         let again = as_calibrated(tensor.clone(), &section, &mut |_, _, _| {}).unwrap();
         let read = Calibration::read(&section, &again).unwrap();

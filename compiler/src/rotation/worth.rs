@@ -62,7 +62,7 @@ pub(super) fn worthwhile(
     let seen = trial.seen(tensor)?;
     let plain = trial.nearness(tensor, &seen, none, &trial.options)?;
     workers.progress.advance(1);
-    let finer = trial.nearness(tensor, &seen, none, &with_another_timestep(&trial.options))?;
+    let finer = trial.nearness(tensor, &seen, none, &with_another_timestep(tensor, &trial.options))?;
     workers.progress.advance(1);
     drop(seen);
     let mut found = None;
@@ -109,8 +109,8 @@ fn gain(plain: Nearness, finer: Nearness, rotated: Nearness) -> f64 {
     plain.kl / rotated.kl.max(f64::MIN_POSITIVE) / (price * (rotated.additions - plain.additions)).exp()
 }
 
-/// The same levels with one timestep more.
-fn with_another_timestep(options: &QuantOptions) -> QuantOptions {
+/// The same levels with one timestep more, where codes have it.
+fn with_another_timestep(tensor: &Graph, options: &QuantOptions) -> QuantOptions {
     let more = |steps: u16| (steps + 1).min(options.levels.code.max_steps());
     let mut finer = options.clone();
     finer.levels.steps = more(finer.levels.steps);
@@ -119,7 +119,7 @@ fn with_another_timestep(options: &QuantOptions) -> QuantOptions {
             *steps = more(*steps);
         }
     }
-    finer
+    if finer.check(tensor).is_ok() { finer } else { options.clone() }
 }
 
 /// What networks are compared on, and by.
@@ -153,7 +153,18 @@ impl<'a> Trial<'a> {
             Some(Window { inputs: start..(*end).min(ids.len() - 1), scored: start })
         };
         let ranges = windows.iter().scan(0, range).filter(|window| !window.inputs.is_empty()).collect();
-        let overrides = options.overrides.iter().filter(|(_, chosen)| !matches!(chosen, Override::Attention(_)));
+        let attends = options.overrides.iter().filter_map(|(_, chosen)| match chosen {
+            Override::Attention(kind) => *kind,
+            Override::Steps(_) | Override::Code(_) | Override::Dense => None,
+        });
+        let has_features = attends.chain(options.attention).any(Ssa::has_features);
+        // Timesteps of features mean nothing to other attention.
+        let suits = |chosen: &Override| match chosen {
+            Override::Attention(_) => false,
+            Override::Steps(_) | Override::Code(_) => !has_features,
+            Override::Dense => true,
+        };
+        let overrides = options.overrides.iter().filter(|(_, chosen)| suits(chosen));
         let attention = options.attention.map(|_| Ssa::Ttfs { phases: options.phases });
         let overrides = overrides.cloned().collect();
         let options = QuantOptions { overrides, attention, weight_group: None, ..options.clone() };
