@@ -45,8 +45,8 @@ pub fn calibrate<'a>(
     Ok(observe(graph, windows, constants, None, workers.into())?.0)
 }
 
-/// The same, and the moments of what projections read over some of the windows, of at most `moment_tokens` tokens. Rows of tokens of `constants` that begin a window are
-/// left out of them. Bytes that are held in the end: see `moments_bytes`.
+/// The same, and the moments of what projections read over some of the windows, of at most `moment_tokens` tokens. Rows of tokens of
+/// `constants` that begin a window are left out of them. Bytes that are held in the end: see `moments_bytes`.
 ///
 /// # Errors
 /// As of `calibrate`.
