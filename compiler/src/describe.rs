@@ -264,19 +264,21 @@ impl Layers {
             }
             None => "not rotary".into(),
         };
-        let is_rotary = self.attention.iter().any(|layer| layer.rotary.is_some());
-        match (self.learned_positions, is_rotary) {
-            (true, true) => format!("learned, and {}", each(&self.attention, rotary)),
-            (true, false) => "learned".into(),
-            (false, true) => each(&self.attention, rotary),
-            (false, false) => "none".into(),
-        }
+        let alibi = |layer: &AttentionShape| if layer.heads.alibi { "ALiBi" } else { "no ALiBi" }.to_string();
+        let any = |has: fn(&AttentionShape) -> bool| self.attention.iter().any(has);
+        let kinds = [
+            self.learned_positions.then(|| "learned".to_string()),
+            any(|layer| layer.rotary.is_some()).then(|| each(&self.attention, rotary)),
+            any(|layer| layer.heads.alibi).then(|| each(&self.attention, alibi)),
+        ];
+        let kinds: Vec<String> = kinds.into_iter().flatten().collect();
+        if kinds.is_empty() { "none".into() } else { kinds.join(", and ") }
     }
 }
 
 impl AttentionShape {
     fn words(&self) -> String {
-        let Heads { query, kv, window } = self.heads;
+        let Heads { query, kv, window, .. } = self.heads;
         let several = |count: u32, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let heads = if query == kv {
             several(query, "head")

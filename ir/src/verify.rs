@@ -400,8 +400,14 @@ fn numbers(graph: &Graph, errors: &mut Findings<'_>) {
         }
     }
     for (value, node) in graph.iter() {
-        let Op::Level(LevelOp::Ssa { variant, .. }) = node.op else { continue };
         let constant = |i: usize| node.args.get(i).and_then(|&arg| graph.constant(arg)).map(|weight| &weight.tensor);
+        if let Op::Level(LevelOp::Ssa { heads, .. }) | Op::Dense(DenseOp::Attention { heads, .. }) = node.op
+            && heads.alibi
+            && !all(constant(node.args.len() - 1).and_then(|tensor| tensor.as_f32()), |x| x >= 0.0)
+        {
+            errors.at(value, "what scores lose with the distance should not be negative", &[]);
+        }
+        let Op::Level(LevelOp::Ssa { variant, .. }) = node.op else { continue };
         let what = if variant.has_features() { "sinks" } else { "slopes" };
         if !all(constant(3).and_then(|tensor| tensor.as_f32()), |x| x >= 0.0) {
             errors.at(value, format!("the {what} of attention should not be negative"), &[]);

@@ -123,6 +123,18 @@ pub fn halvings(heads: usize, context: u32) -> Vec<i32> {
     (0..heads as u32).map(|h| if 1u32 << power(h) >= context { 0 } else { 1 << power(h) }).collect()
 }
 
+/// The same of heads whose scores fall with the distance: the power of two next to the distance that halves a weight; of heads that
+/// share keys, their mean.
+pub fn half_lives(alibi: &[f32], heads: Heads, context: u32) -> Vec<i32> {
+    let of = |group: &[f32]| {
+        let mean = group.iter().sum::<f32>() / group.len() as f32;
+        let octaves = (std::f32::consts::LN_2 / mean).log2().round();
+        let most = context.max(2).next_power_of_two().ilog2().min(30) as f32;
+        if octaves < most { 1 << octaves.max(0.0) as u32 } else { 0 }
+    };
+    alibi.chunks_exact(heads.group()).map(of).collect()
+}
+
 /// Numbers of mean 0 and variance 1, the same everywhere: of a uniform distribution.
 struct Noise(SplitMix64);
 

@@ -162,7 +162,7 @@ fn without_softmax(
     (variant, heads): (Ssa, Heads),
     levels: Levels,
 ) {
-    let &[q, k, v] = graph.node(attention).args.as_slice() else { unreachable!("checked by infer") };
+    let &[q, k, v, ..] = graph.node(attention).args.as_slice() else { unreachable!("checked by infer") };
     quant_plan.sites.insert(q, None);
     quant_plan.sites.insert(k, None);
     let Some(Some(values)) = quant_plan.sites.get_mut(&v) else { unreachable!("asked where v has levels") };

@@ -643,7 +643,9 @@ impl Quantise<'_> {
     /// Scores `q . k` of balanced levels are integers with one scale a head. A key's centre adds the same to all scores of
     /// a query, which softmax does not notice; a value's centre passes through.
     fn attention(&mut self, value: Value, heads: Heads, scale: f32) -> Result<Value, Diagnostic> {
-        let &[q, k, v] = self.graph.node(value).args.as_slice() else { unreachable!("checked by infer") };
+        let &[q, k, v, ref alibi @ ..] = self.graph.node(value).args.as_slice() else {
+            unreachable!("checked by infer")
+        };
         let name = self.names.get(&value).cloned().unwrap_or_else(|| "attention".into());
         let origin = self.graph.origin(value).clone();
         if let (Some(features), Some(&variant)) =
@@ -660,6 +662,9 @@ impl Quantise<'_> {
                 for (site, part) in parts {
                     args.push(self.real(site, &format!("{name}.{part}"))?);
                 }
+                for &alibi in alibi {
+                    args.push(self.tensor(alibi)?);
+                }
                 return self.builder.add(self.graph.node(value).op, &args, &origin);
             }
         };
@@ -672,9 +677,19 @@ impl Quantise<'_> {
         let variant = self.quant_plan.variants.get(&value).copied();
         let variant = variant.unwrap_or(Ssa::Ttfs { phases: self.quant_plan.phases });
         let phases = variant.phases().unwrap_or(self.quant_plan.phases);
-        let octaves = |(q, k): (&f32, &f32)| q * k * scale * std::f32::consts::LOG2_E * phases as f32;
-        let slope = unit_q.iter().zip(unit_k).map(octaves).collect();
+        let unit = |(q, k): (&f32, &f32)| q * k * scale;
+        let mut units: Vec<f32> = unit_q.iter().zip(unit_k).map(unit).collect();
+        let alibi = alibi.first().and_then(|&alibi| self.graph.constant(alibi)).and_then(|w| w.tensor.as_f32());
+        if alibi.is_some() {
+            // Where all products are 0, any unit will do for what the distance takes from them.
+            units.iter_mut().filter(|unit| **unit == 0.0).for_each(|unit| *unit = 1.0 / 1024.0);
+        }
+        let slope = units.iter().map(|unit| unit * std::f32::consts::LOG2_E * phases as f32).collect();
         args.push(self.constant(format!("{name}.slope"), slope));
+        if let Some(alibi) = alibi {
+            let in_units = alibi.iter().zip(&units).map(|(alibi, unit)| alibi / unit).collect();
+            args.push(self.constant(format!("{name}.alibi"), in_units));
+        }
         let shift = values
             .zero_point
             .iter()
@@ -694,7 +709,11 @@ impl Quantise<'_> {
         variant: Ssa,
         features: Features,
     ) -> Result<Value, Diagnostic> {
-        let &[q, k, v] = self.graph.node(value).args.as_slice() else { unreachable!("checked by infer") };
+        let &[q, k, v, ref alibi @ ..] = self.graph.node(value).args.as_slice() else {
+            unreachable!("checked by infer")
+        };
+        let alibi = alibi.first().and_then(|&alibi| self.graph.constant(alibi)).and_then(|w| w.tensor.as_f32());
+        let heads = Heads { alibi: false, ..heads };
         let name = self.names.get(&value).cloned().unwrap_or_else(|| "attention".into());
         let origin = self.graph.origin(value).clone();
         let Some(values) = self.fit(v)?.cloned() else {
@@ -708,7 +727,10 @@ impl Quantise<'_> {
         }
         args.push(self.levels(v, &format!("{name}.v"))?);
         args.push(self.constant(format!("{name}.sink"), features::sinks(variant, heads.query as usize)));
-        let half_life = features::halvings(heads.kv as usize, self.graph.context);
+        let half_life = match alibi {
+            Some(alibi) => features::half_lives(alibi, heads, self.graph.context),
+            None => features::halvings(heads.kv as usize, self.graph.context),
+        };
         let half_life = Arc::new(Tensor::i32(&[half_life.len()], half_life));
         args.push(self.builder.weight(&format!("{name}.half_life"), half_life));
         let spikes = variant == Ssa::Lif { output: Output::Spikes };

@@ -7,6 +7,7 @@
 mod affine;
 mod attention;
 mod build;
+mod distances;
 mod heads;
 mod norms;
 mod refusal;
@@ -27,7 +28,7 @@ use crate::sites;
 pub use attention::MASKED;
 use attention::{
     added_mask, attention, attention_of_one_head, blended_mask, flipped_mask, grouped_attention, mask_twice,
-    masked_later, scaled_mask, shifted_scores, shifted_softmax, softmax,
+    masked_later, scaled_alibi, scaled_mask, shifted_scores, shifted_softmax, softmax,
 };
 use build::{class, mul, two, vector};
 use snnc_ir::diagnostic::Diagnostics;
@@ -145,11 +146,16 @@ pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "mask-blend+", left: "(add (mul ?s (causal_mask:c)) (causal_mask:d))", right: |m| blended_mask(m, -1.0) },
     RewriteRule { name: "mask-flip",   left: "(where (causal_mask:c) ?n ?s)",          right: flipped_mask },
     RewriteRule { name: "mask-scale",  left: "(mul (where (causal_mask:c) ?s ?n) ?k)", right: scaled_mask },
+    RewriteRule { name: "alibi-scale", left: "(mul (alibi ?s ?m) ?k)",                 right: scaled_alibi },
     RewriteRule { name: "mask-twice",  left: "(where (causal_mask:c) (where (causal_mask:d) ?s ?n) ?m)", right: mask_twice },
     RewriteRule { name: "attention",   left: "(merge_heads (matmul (softmax (where (causal_mask:c) (mul (matmul (split_heads:h ?q) (transpose:p (split_heads:h ?k))) ?scale) ?n)) (split_heads:h ?v)))", right: attention },
     RewriteRule { name: "unscaled",    left: "(merge_heads (matmul (softmax (where (causal_mask:c) (matmul (split_heads:h ?q) (transpose:p (split_heads:h ?k))) ?n)) (split_heads:h ?v)))", right: attention },
+    RewriteRule { name: "alibi",       left: "(merge_heads (matmul (softmax (where (causal_mask:c) (alibi (mul (matmul (split_heads:h ?q) (transpose:p (split_heads:h ?k))) ?scale) ?alibi) ?n)) (split_heads:h ?v)))", right: attention },
+    RewriteRule { name: "alibi-unscaled", left: "(merge_heads (matmul (softmax (where (causal_mask:c) (alibi (matmul (split_heads:h ?q) (transpose:p (split_heads:h ?k))) ?alibi) ?n)) (split_heads:h ?v)))", right: attention },
     RewriteRule { name: "grouped",     left: "(merge_heads (reshape:m (matmul (softmax (where (causal_mask:c) (mul (matmul (reshape:a (split_heads:h ?q)) (reshape:b (transpose:p (split_heads:g ?k)))) ?scale) ?n)) (reshape:e (split_heads:g ?v)))))", right: grouped_attention },
     RewriteRule { name: "grouped-unscaled", left: "(merge_heads (reshape:m (matmul (softmax (where (causal_mask:c) (matmul (reshape:a (split_heads:h ?q)) (reshape:b (transpose:p (split_heads:g ?k)))) ?n)) (reshape:e (split_heads:g ?v)))))", right: grouped_attention },
+    RewriteRule { name: "grouped-alibi", left: "(merge_heads (reshape:m (matmul (softmax (where (causal_mask:c) (alibi (mul (matmul (reshape:a (split_heads:h ?q)) (reshape:b (transpose:p (split_heads:g ?k)))) ?scale) ?alibi) ?n)) (reshape:e (split_heads:g ?v)))))", right: grouped_attention },
+    RewriteRule { name: "grouped-alibi-unscaled", left: "(merge_heads (reshape:m (matmul (softmax (where (causal_mask:c) (alibi (matmul (reshape:a (split_heads:h ?q)) (reshape:b (transpose:p (split_heads:g ?k)))) ?alibi) ?n)) (reshape:e (split_heads:g ?v)))))", right: grouped_attention },
     RewriteRule { name: "one-head",    left: "(matmul (softmax (where (causal_mask:c) (mul (matmul ?q (transpose:p ?k)) ?scale) ?n)) ?v)", right: attention_of_one_head },
     RewriteRule { name: "one-unscaled",left: "(matmul (softmax (where (causal_mask:c) (matmul ?q (transpose:p ?k)) ?n)) ?v)", right: attention_of_one_head },
 ];

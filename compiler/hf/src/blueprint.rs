@@ -308,7 +308,7 @@ impl BlueprintMaker<'_> {
         let down = self.projection(&at(&mlp.down), inner, width, biased);
         let curve = self.curve(&mlp.curve, layer)?;
         let window = window.filter(|&window| window < context).map(|window| window as u32);
-        let heads = Heads { query: heads as u32, kv: kv_heads as u32, window };
+        let heads = Heads { query: heads as u32, kv: kv_heads as u32, window, alibi: false };
         let scale = self.scale(layer);
         Some(BlockPlan { attention_norm, projections, head_norms, heads, scale, out, mlp_norm, gate, up, curve, down })
     }

@@ -221,7 +221,13 @@ pub(super) fn softmax<R: Real>(row: &[R]) -> Vec<R> {
 }
 
 /// Causal attention of `n` queries over all keys, the last `n` of which are the queries' own.
-pub(super) fn attention<R: Real>(q: &[R], k: &[R], v: &[R], n: usize, heads: Heads, scale: R) -> Vec<R> {
+pub(super) fn attention<R: Real>(
+    [q, k, v]: [&[R]; 3],
+    n: usize,
+    heads: Heads,
+    scale: R,
+    alibi: Option<&[R]>,
+) -> Vec<R> {
     let d = q.len() / n;
     let w = d / heads.query as usize;
     let kv = w * heads.kv as usize;
@@ -232,7 +238,9 @@ pub(super) fn attention<R: Real>(q: &[R], k: &[R], v: &[R], n: usize, heads: Hea
             let (head, shared) = (h * w..(h + 1) * w, h / heads.group() * w..(h / heads.group() + 1) * w);
             let q = &q[i * d..][head.clone()];
             let keys = heads.first_key(past + i)..=past + i;
-            let scores: Vec<R> = keys.clone().map(|j| chain(q, &k[j * kv..][shared.clone()]) * scale).collect();
+            let scaled = |j: usize| chain(q, &k[j * kv..][shared.clone()]) * scale;
+            let lost = |j: usize| alibi.map(|alibi| R::from_i32((past + i - j) as i32) * alibi[h]);
+            let scores: Vec<R> = keys.clone().map(|j| lost(j).map_or(scaled(j), |lost| scaled(j) - lost)).collect();
             let most = scores.iter().fold(scores[0], |m, &x| if m < x { x } else { m });
             let weights: Vec<R> = scores.iter().map(|&s| (s - most).exp()).collect();
             let sum = row_sum(&weights);

@@ -16,7 +16,7 @@ use crate::hadamard::HadamardMatrix;
 use crate::membrane::{Membrane, MembraneLayer};
 use crate::op::{ArrayOp, DenseOp, Heads, Layout, LeafOp, LevelOp, Op, SpikeOp};
 pub use crate::real::Real;
-use crate::ssa::meaning::{self, Recency, Span, phase_weights};
+use crate::ssa::meaning::{self, Delays, Recency, Span, phase_weights};
 use crate::ssa::{Output, Ssa, StateType};
 use crate::stage::Stage;
 use crate::tensor::Tensor;
@@ -294,6 +294,14 @@ impl<R: Real> NodeCall<'_, R> {
                 let at = |i: usize| if seen(i / n, i % n) { keep.get() } else { drop.get() };
                 real((0..n * n).map(|i| R::from_f32(at(i))).collect())
             }
+            Op::Array(ArrayOp::Alibi) => {
+                let bias = |h: usize, i: usize| {
+                    let apart = (i % n) as i32 - (i / n % n) as i32;
+                    R::from_i32(apart) * self.arg(1).reals()[h]
+                };
+                let scores = self.arg(0).reals().iter().enumerate();
+                real(scores.map(|(i, &score)| score + bias(i / (n * n), i)).collect())
+            }
             Op::Array(ArrayOp::Where) => real(spread(&sizes, &[self.arg(0), self.arg(1), self.arg(2)], |x| {
                 if x[0] == R::ZERO { x[2] } else { x[1] }
             })),
@@ -347,7 +355,8 @@ impl<R: Real> NodeCall<'_, R> {
                 let state = self.extend(state);
                 let [Content::Real(k), Content::Real(v)] = &state else { unreachable!("checked by infer") };
                 let scale = R::from_f32(scale.get());
-                let out = attention(self.arg(0).reals(), k, v, n, heads, scale);
+                let alibi = heads.alibi.then(|| self.arg(3).reals());
+                let out = attention([self.arg(0).reals(), k, v], n, heads, scale, alibi);
                 let keys = heads.keys(self.past, n);
                 (Array::real(sizes, out), Events { keys, ..Events::default() }, Some(Cached::Rows(state)))
             }
@@ -412,11 +421,13 @@ impl<R: Real> NodeCall<'_, R> {
         let recency = || Recency { sink: self.arg(3).reals(), half_life: self.arg(4).ints() };
         match variant {
             Ssa::Ttfs { phases } | Ssa::TopK { phases, .. } => {
-                let most = if let Ssa::TopK { keys, .. } = variant { Some(keys) } else { None };
+                let most_keys = if let Ssa::TopK { keys, .. } = variant { Some(keys) } else { None };
                 let state = self.extend(kept);
                 let [Content::Int(k), Content::Int(v)] = &state else { unreachable!("checked by infer") };
-                let (q, table) = (self.decoded(0), phase_weights(phases));
-                let out = meaning::timed([&q, k, v], self.arg(3).reals(), code(0), &table, most, span);
+                let (q, weights) = (self.decoded(0), phase_weights(phases));
+                let alibi = heads.alibi.then(|| self.arg(4).reals());
+                let delays = Delays { slope: self.arg(3).reals(), alibi, weights: &weights, most_keys };
+                let out = meaning::timed([&q, k, v], delays, code(0), span);
                 real(out, Cached::Rows(state))
             }
             Ssa::Coincidence { squared } => {

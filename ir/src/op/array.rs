@@ -2,7 +2,7 @@
 
 use crate::op::attribute::{Binary, Perm, Scalar, Unary};
 use crate::op::info::{I, I_TRAINING, IQS, ITQS, OpInfo};
-use crate::op::shapes::{broadcast, concat, divides, f32_of, f32_shape, matmul, row_width, slice, volume};
+use crate::op::shapes::{broadcast, concat, divides, f32_of, f32_shape, matmul, per_channel, row_width, slice, volume};
 use crate::op::spelling::{keyed, number, perm, scalar, shape};
 use crate::types::{Dim, Shape, Type};
 use std::fmt;
@@ -23,6 +23,9 @@ pub enum ArrayOp {
         /// How many tokens a query sees, itself among them; `None`: all before it.
         window: Option<u32>,
     },
+    /// `(scores f32[..., tokens, tokens], alibi f32[heads])`: scores, of which the leading axes are heads, plus their head's number
+    /// times column less row (ALiBi: Press et al. 2022).
+    Alibi,
     /// `(c, a, b)`: `a` where `c` is not 0, else `b`; broadcasts.
     Where,
     /// `[..., n, k] x [..., k, m]`; leading sizes broadcast.
@@ -71,6 +74,7 @@ impl ArrayOp {
                 !keep.get().is_nan() && !drop.get().is_nan() && *window != Some(0),
                 "numbers and a window of a token at least",
             ),
+            ArrayOp::Alibi => OpInfo::new("alibi", 2, I).parameters(1),
             ArrayOp::Where => OpInfo::new("where", 3, I),
             ArrayOp::MatMul => OpInfo::new("matmul", 2, I_TRAINING),
             ArrayOp::Transpose(_) => OpInfo::new("transpose", 1, I_TRAINING),
@@ -97,6 +101,7 @@ impl ArrayOp {
             ArrayOp::SplitHeads { heads } => write!(f, "[heads={heads}]"),
             ArrayOp::Unary(_)
             | ArrayOp::Binary(_)
+            | ArrayOp::Alibi
             | ArrayOp::Where
             | ArrayOp::MatMul
             | ArrayOp::Mean
@@ -112,6 +117,7 @@ impl ArrayOp {
             return Ok(Some(op));
         }
         Ok(Some(match (name, attributes) {
+            ("alibi", []) => ArrayOp::Alibi,
             ("where", []) => ArrayOp::Where,
             ("matmul", []) => ArrayOp::MatMul,
             ("mean", []) => ArrayOp::Mean,
@@ -142,6 +148,16 @@ impl ArrayOp {
             ArrayOp::Unary(_) => f32_shape(args, 0).map(f32_of),
             ArrayOp::Binary(_) => broadcast(f32_shape(args, 0)?, f32_shape(args, 1)?).map(f32_of),
             ArrayOp::CausalMask { .. } => Ok(f32_of(Shape::new(&[Dim::Tokens, Dim::Tokens]))),
+            ArrayOp::Alibi => {
+                let scores = f32_shape(args, 0)?;
+                let [lead @ .., Dim::Tokens, Dim::Tokens] = scores.dims() else {
+                    return Err(format!("scores, [...,tokens,tokens], were expected, here is {}", args[0]));
+                };
+                let heads: Option<Vec<usize>> = Shape::new(lead).sizes();
+                let heads = heads.ok_or("heads of a fixed number were expected")?.iter().product();
+                per_channel(args, 1, heads)?;
+                Ok(args[0])
+            }
             ArrayOp::Where => {
                 let values = broadcast(f32_shape(args, 1)?, f32_shape(args, 2)?)?;
                 broadcast(f32_shape(args, 0)?, values).map(f32_of)

@@ -82,12 +82,15 @@ pub struct Heads {
     pub kv: u32,
     /// How many tokens a query sees, itself among them; `None`: all before it.
     pub window: Option<u32>,
+    /// Whether a score falls with the distance between query and key, evenly, in each head by its own number (ALiBi: Press et
+    /// al. 2022). The numbers, `f32[query]`, are the last operand.
+    pub alibi: bool,
 }
 
 impl Heads {
-    /// As many heads of keys as of queries, and no window.
+    /// As many heads of keys as of queries, no window, no ALiBi.
     pub fn equal(heads: u32) -> Self {
-        Self { query: heads, kv: heads, window: None }
+        Self { query: heads, kv: heads, window: None, alibi: false }
     }
 
     /// Query heads that share a head of keys.
@@ -100,7 +103,7 @@ impl Heads {
     /// ```
     /// use snnc_ir::op::Heads;
     ///
-    /// let heads = Heads { query: 4, kv: 2, window: Some(8) };
+    /// let heads = Heads { kv: 2, window: Some(8), ..Heads::equal(4) };
     /// assert_eq!((heads.group(), heads.first_key(5), heads.first_key(9)), (2, 0, 2));
     /// ```
     pub fn first_key(self, at: usize) -> usize {
@@ -114,7 +117,7 @@ impl Heads {
 
     /// Why these are no heads of rows of `query_width` and `kv_width`, where they are none.
     pub(crate) fn fault(self, query_width: usize, kv_width: usize) -> Option<String> {
-        let Heads { query, kv, window } = self;
+        let Heads { query, kv, window, .. } = self;
         if query == 0 || kv == 0 || !query.is_multiple_of(kv) {
             return Some(format!("{kv} heads of keys do not divide {query} heads of queries"));
         }
@@ -129,13 +132,14 @@ impl Heads {
 }
 
 impl fmt::Display for Heads {
-    /// `heads=9,kv_heads=3,window=8`; the last two only where they say something.
+    /// `heads=9,kv_heads=3,window=8,alibi`; all but the first only where they say something.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "heads={}", self.query)?;
         if self.kv != self.query {
             write!(f, ",kv_heads={}", self.kv)?;
         }
-        self.window.map_or(Ok(()), |window| write!(f, ",window={window}"))
+        self.window.map_or(Ok(()), |window| write!(f, ",window={window}"))?;
+        f.write_str(if self.alibi { ",alibi" } else { "" })
     }
 }
 

@@ -44,7 +44,8 @@ pub enum DenseOp {
     /// `(x f32[tokens, d], tokens i32[tokens], positions i32[tokens], ids i32[k], rows f32[k, d]) -> f32[tokens, d]`: rows of `x`; but
     /// where a sequence begins with the token of one of `ids`, the row of it: a constant of the network (attention sinks: Xiao et al. 2023).
     AtStart,
-    /// `(q f32[tokens, heads * w], k, v f32[tokens, kv_heads * w])`: causal softmax attention with its keys and values as state.
+    /// `(q f32[tokens, heads * w], k, v f32[tokens, kv_heads * w])`: causal softmax attention with its keys and values as state. With
+    /// `alibi`, `f32[heads]` follows: what a score loses per token between query and key, after it was scaled.
     Attention {
         /// The heads, and how far back they look.
         heads: Heads,
@@ -66,8 +67,9 @@ impl DenseOp {
             DenseOp::Gated(_) => OpInfo::new("gated", 2, TQS_TRAINING),
             DenseOp::Hadamard(size) => OpInfo::new("hadamard", 1, TQS_TRAINING).expect(size.is_sound(), HADAMARD),
             DenseOp::AtStart => OpInfo::new("at_start", 5, QS_TRAINING).parameters(3),
-            DenseOp::Attention { scale, .. } => {
-                OpInfo::new("attention", 3, TQS).state().expect(scale.get().is_finite(), "a finite scale")
+            DenseOp::Attention { heads, scale } => {
+                let info = OpInfo::new("attention", 3 + usize::from(heads.alibi), TQS).parameters(3).state();
+                info.expect(scale.get().is_finite(), "a finite scale")
             }
         }
     }
@@ -198,7 +200,10 @@ impl DenseOp {
                     return Err(fault);
                 }
                 let wanted = f32_of(Shape::rows(q / heads.query as usize * heads.kv as usize));
-                match args[1..].iter().position(|arg| *arg != wanted) {
+                if heads.alibi {
+                    per_channel(args, 3, heads.query as usize)?;
+                }
+                match args[1..3].iter().position(|arg| *arg != wanted) {
                     Some(i) => Err(format!("operand {} should be {wanted}, it is {}", i + 2, args[i + 1])),
                     None => Ok(args[0]),
                 }

@@ -64,7 +64,7 @@ impl LevelOp {
             LevelOp::RowMaxAbs => OpInfo::new("row_max_abs", 1, QS_TRAINING),
             LevelOp::GatherChannels => OpInfo::new("gather_channels", 2, QS_TRAINING).parameters(1),
             LevelOp::HeadLinear => OpInfo::new("head_linear", 2, QS).parameters(1),
-            LevelOp::Ssa { variant, .. } => OpInfo::new("ssa", variant.arity(), QS).parameters(3).state(),
+            LevelOp::Ssa { heads, variant } => OpInfo::new("ssa", variant.arity() + usize::from(heads.alibi), QS).parameters(3).state(),
         }
     }
 
@@ -199,6 +199,9 @@ fn ssa(heads: Heads, variant: Ssa, args: &[Type]) -> Result<Type, String> {
     if heads.window.is_some() && variant.has_features() {
         return Err(format!("`{}` attention has no window", variant.name()));
     }
+    if heads.alibi && variant.has_features() {
+        return Err(format!("`{}` attention fades by half-lives, not by ALiBi", variant.name()));
+    }
     let d = v / kv * query;
     match variant {
         Ssa::Ttfs { phases } | Ssa::TopK { phases, .. } => {
@@ -209,6 +212,9 @@ fn ssa(heads: Heads, variant: Ssa, args: &[Type]) -> Result<Type, String> {
                 return Err("one key at least should fire".into());
             }
             per_channel(args, 3, query)?;
+            if heads.alibi {
+                per_channel(args, 4, query)?;
+            }
         }
         Ssa::Coincidence { .. } | Ssa::Linear { .. } | Ssa::Lif { .. } => {
             per_channel(args, 3, query)?;

@@ -35,6 +35,9 @@ pub(crate) fn heads<'a, 'b>(attributes: &'b [&'a str]) -> Result<(Heads, &'b [&'
     };
     heads.kv = optional("kv_heads")?.unwrap_or(heads.query);
     heads.window = optional("window")?;
+    if let Some((&"alibi", more)) = rest.split_first() {
+        (heads.alibi, rest) = (true, more);
+    }
     Ok((heads, rest))
 }
 

@@ -96,15 +96,30 @@ fn mean<R: Real>(sum: i64, total: i64, sink: R) -> R {
     if all == R::ZERO { R::ZERO } else { R::from_i64(sum) / all }
 }
 
-/// Time-to-first-spike attention on levels. The sooner a key's neuron fires after the best one, the more its value
-/// weighs: phase `trunc((best - score) * slope + 0.5)`. Where only some keys may fire, they are those of the largest scores,
-/// the latest of equal ones.
+/// What a score loses at a distance, of what it loses per token: the nearest whole number.
+pub fn fall<R: Real>(alibi: R, distance: usize) -> i64 {
+    (R::from_i64(distance as i64) * alibi + R::from_f64(0.5)).to_f64() as i64
+}
+
+/// When keys' neurons fire, and what their spikes weigh.
+#[derive(Clone, Copy, Debug)]
+pub struct Delays<'a, R> {
+    /// By query head: phases for a unit of a score.
+    pub slope: &'a [R],
+    /// By query head: what a score loses per token between query and key, in its units.
+    pub alibi: Option<&'a [R]>,
+    /// By phase.
+    pub weights: &'a [i32],
+    /// How many keys may fire, if not all: those of the largest scores, the latest of equal ones.
+    pub most_keys: Option<u32>,
+}
+
+/// Time-to-first-spike attention on levels. The sooner a key's neuron fires after the best one, the more its value weighs: phase
+/// `trunc((best - score) * slope + 0.5)`. With ALiBi, a score is less its head's `fall`.
 pub fn timed<R: Real>(
     [q, k, v]: [&[i32]; 3],
-    slope: &[R],
+    delays: Delays<'_, R>,
     code: Code,
-    table: &[i32],
-    most_keys: Option<u32>,
     span: Span,
 ) -> (Vec<R>, Events) {
     let d = q.len() / span.tokens;
@@ -116,15 +131,16 @@ pub fn timed<R: Real>(
         let first = span.heads.first_key(at);
         let keys = at + 1 - first;
         events.keys += keys as u64;
-        for (h, &slope) in slope.iter().enumerate() {
+        for (h, &slope) in delays.slope.iter().enumerate() {
             let head = span.shared(h, kv);
             let q = &q[i * d..][span.head(h, d)];
             events.score_additions += spikes(code, q) * keys as u64;
             events.score_pairs += (q.iter().filter(|&&q| q != 0).count() * keys) as u64;
-            let scores: Vec<i64> = (first..=at).map(|j| product(q, &k[j * kv..][head.clone()])).collect();
+            let lost = |j: usize| delays.alibi.map_or(0, |alibi| fall(alibi[h], at - j));
+            let scores: Vec<i64> = (first..=at).map(|j| product(q, &k[j * kv..][head.clone()]) - lost(j)).collect();
             let best = scores.iter().copied().fold(scores[0], i64::max);
             let mut order: Vec<usize> = (0..keys).collect();
-            if let Some(most) = most_keys {
+            if let Some(most) = delays.most_keys {
                 order.sort_by_key(|&j| (std::cmp::Reverse(scores[j]), std::cmp::Reverse(j)));
                 order.truncate(most as usize);
             }
@@ -132,10 +148,10 @@ pub fn timed<R: Real>(
             let mut total = 0i64;
             for j in order {
                 let delay = R::from_i64(best - scores[j]) * slope + R::from_f64(0.5);
-                if delay >= R::from_i32(table.len() as i32) {
+                if delay >= R::from_i32(delays.weights.len() as i32) {
                     continue;
                 }
-                let weight = i64::from(table[delay.truncate() as usize]);
+                let weight = i64::from(delays.weights[delay.truncate() as usize]);
                 events.value_keys += 1;
                 total += weight;
                 add(&mut sums, weight, &v[(first + j) * kv..][head.clone()]);
@@ -309,7 +325,7 @@ mod tests {
         assert_eq!((first_key(63, 4), first_key(64, 4), first_key(68, 4), first_key(9999, 0)), (0, 4, 8, 0));
     }
 
-    const ONE: Span = Span { past: 0, tokens: 3, heads: Heads { query: 1, kv: 1, window: None } };
+    const ONE: Span = Span { past: 0, tokens: 3, heads: Heads { query: 1, kv: 1, window: None, alibi: false } };
 
     /// Three tokens, two features, one timestep each; v of one channel. Worked by hand.
     #[test]
@@ -347,10 +363,23 @@ mod tests {
 
     #[test]
     fn of_equal_keys_the_latest_win() {
-        let table = phase_weights(8);
-        let ask = |keys| timed::<f64>([&[1, 1, 1], &[1, 1, 0], &[3, 5, 7]], &[1.0], Code::Binary, &table, keys, ONE).0;
+        let weights = phase_weights(8);
+        let ask = |most_keys| {
+            let delays = Delays { slope: &[1.0], alibi: None, weights: &weights, most_keys };
+            timed::<f64>([&[1, 1, 1], &[1, 1, 0], &[3, 5, 7]], delays, Code::Binary, ONE).0
+        };
         assert_eq!(ask(Some(1)), [3.0, 5.0, 5.0]);
         assert_eq!(ask(Some(2)), [3.0, 4.0, 4.0]);
         assert_eq!(ask(Some(3)), ask(None));
+    }
+
+    /// Eight phases halve a weight. Scores 0, 8, 8 less 16, 8, 0 at the last query: phases 24, 8, 0.
+    #[test]
+    fn distance_delays_a_spike() {
+        let weights = phase_weights(8);
+        let delays = Delays { slope: &[1.0], alibi: Some(&[8.0]), weights: &weights, most_keys: None };
+        let (out, _) = timed::<f64>([&[1, 1, 1], &[0, 8, 8], &[64, 16, 4]], delays, Code::Binary, ONE);
+        assert_eq!(out[2], (64.0 / 8.0 + 16.0 / 2.0 + 4.0) / (1.0 / 8.0 + 1.0 / 2.0 + 1.0));
+        assert_eq!((fall(0.5f32, 0), fall(0.5f32, 3), fall(0.4f32, 3)), (0, 2, 1));
     }
 }

@@ -22,7 +22,8 @@ use std::fmt;
 
 /// How spiking attention weighs keys. Operands after `(q, k, v)`, all constants:
 ///
-/// - `Ttfs`, `TopK`: `slope f32[heads]`, phases for a unit of a score;
+/// - `Ttfs`, `TopK`: `slope f32[heads]`, phases for a unit of a score; with ALiBi, `alibi f32[heads]`, units that a score loses
+///   per token between query and key, which delays the key's spike;
 /// - the others: `sink f32[heads]`, in units of a key's weight, and `half_life i32[kv_heads]`, tokens;
 /// - `Lif` with spikes besides: `gain f32[d]` of the output neurons.
 ///

@@ -95,6 +95,8 @@ fn imported() -> Graph {
         }),
         &[],
     );
+    let alibi = s.f32("alibi", &[2]);
+    let scores = s.add(Op::Array(ArrayOp::Alibi), &[scores, alibi]);
     let masked = s.add(Op::Array(ArrayOp::Where), &[mask, scores, never]);
     let probable = s.add(Op::Array(ArrayOp::Softmax), &[masked]);
     let mixed = s.add(Op::Array(ArrayOp::MatMul), &[probable, heads]);
@@ -131,8 +133,9 @@ fn tensor() -> Graph {
     let k = s.add(Op::Dense(DenseOp::Hadamard(HadamardSize { order: 1, power: 1 })), &[k]);
     let (w, b) = (s.f32("w3", &[4, 2]), s.f32("b3", &[2]));
     let k = s.add(Op::Dense(DenseOp::Linear(Layout::InputMajor)), &[k, w, b]);
-    let heads = Heads { query: 2, kv: 1, window: Some(3) };
-    let a = s.add(Op::Dense(DenseOp::Attention { heads, scale }), &[q, k, k]);
+    let heads = Heads { kv: 1, window: Some(3), alibi: true, ..Heads::equal(2) };
+    let alibi = s.f32("alibi", &[2]);
+    let a = s.add(Op::Dense(DenseOp::Attention { heads, scale }), &[q, k, k, alibi]);
     let sum = s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[x, a]);
     s.finish(&[("y", sum)])
 }
@@ -155,6 +158,13 @@ pub(crate) fn quantised() -> Graph {
         Op::Level(LevelOp::Ssa { heads: Heads::equal(2), variant: Ssa::Ttfs { phases: 8 } }),
         &[levels, levels, v, slope],
     );
+    let alibi = s.f32("alibi", &[2]);
+    let heads = Heads { alibi: true, ..Heads::equal(2) };
+    let a = {
+        let faded = Op::Level(LevelOp::Ssa { heads, variant: Ssa::Ttfs { phases: 8 } });
+        let other = s.add(faded, &[levels, levels, v, slope, alibi]);
+        s.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[a, other])
+    };
     let mut y = a;
     for curve in Curve::ALL.into_iter().filter(|curve| *curve != Curve::Identity) {
         let h =
@@ -391,6 +401,7 @@ fn ordinal(op: &Op) -> usize {
         Op::Spike(SpikeOp::GatedFire { .. }) => 37,
         Op::Dense(DenseOp::Hadamard(_)) => 38,
         Op::Dense(DenseOp::AtStart) => 39,
+        Op::Array(ArrayOp::Alibi) => 40,
     }
 }
 
@@ -400,7 +411,7 @@ fn the_samples_have_every_operation() {
     let mut met: Vec<usize> = graphs.iter().flat_map(|graph| &graph.nodes).map(|node| ordinal(&node.op)).collect();
     met.sort_unstable();
     met.dedup();
-    assert_eq!(met, (0..40).collect::<Vec<usize>>());
+    assert_eq!(met, (0..41).collect::<Vec<usize>>());
 }
 
 #[test]

@@ -443,12 +443,14 @@ fn dense_attention(seen: &Seen<'_>, heads: Heads, form: Form, sharing: Sharing) 
     parted(dense_traffic(seen, heads, number, sharing, [products.clone(), softmax, products]))
 }
 
-/// The largest score, exponentials of the distances from it, their sum, one reciprocal a head.
+/// The largest score, exponentials of the distances from it, their sum, one reciprocal a head. ALiBi takes one product of each score.
 fn dense_softmax(seen: &Seen<'_>, shape: Heads, number: Number) -> Tally {
     let heads = u64::from(shape.query);
     let scores = seen.own.keys * heads;
     let mut tally = curve(scores, AddF32, MulF32, CompareF32);
     [(MulF32, scores), (CompareF32, scores), (AddF32, 2 * scores)].into_iter().for_each(|(op, n)| tally.add(op, n));
+    let faded = if shape.alibi { scores } else { 0 };
+    [MulF32, AddF32].into_iter().for_each(|operation| tally.add(operation, faded));
     tally.add(DivF32, seen.tokens * heads);
     tally.add(MulF32, seen.numbers());
     // Probabilities become levels of 8 bits.
@@ -482,7 +484,7 @@ fn skipping_attention(seen: &Seen<'_>, heads: Heads, sharing: Sharing) -> Vec<(P
 /// Time-to-first-spike attention. Queries' spikes drive additions of keys held as levels; a key inside the window is one
 /// spike, which drives additions of its value's level, weighed by its phase.
 fn timed_attention(seen: &Seen<'_>, heads: Heads, phases: u32, form: Form, sharing: Sharing) -> Vec<(Part, Tally)> {
-    let tokens = kept_tokens(seen, heads);
+    let (tokens, alibi) = (kept_tokens(seen, heads), heads.alibi);
     let (heads, d, n) = (u64::from(heads.query), width(seen.ty), seen.tokens);
     let [keys, kept] = [width(seen.args[1]), width(seen.args[2])];
     let own = seen.own;
@@ -524,6 +526,8 @@ fn timed_attention(seen: &Seen<'_>, heads: Heads, phases: u32, form: Form, shari
     if !stepped {
         [MulF32, AddF32].into_iter().for_each(|operation| softmax.add(operation, neurons));
     }
+    // A delay by the distance: a constant of the head and the distance.
+    softmax.add(AddInt32, if alibi { neurons } else { 0 });
     softmax.moves(Membranes, tokens * heads * WORD, 2 * WORD * neurons);
 
     let mut values =

@@ -126,14 +126,31 @@ fn scale(m: &Match<'_>) -> Option<Scalar> {
     if m.has("scale") { m.scalar("scale").map(Scalar::new) } else { Some(Scalar::new(1.0)) }
 }
 
+/// What falls with the distance, scaled.
+pub(super) fn scaled_alibi(m: &Match<'_>) -> Option<Expr> {
+    m.scalar("k").filter(|k| *k > 0.0)?;
+    let one = m.ty("k").shape().rank() == 0;
+    one.then(|| {
+        let alibi = mul(class(m, "m"), class(m, "k"));
+        Expr::op(Op::Array(ArrayOp::Alibi), [mul(class(m, "s"), class(m, "k")), alibi])
+    })
+}
+
+/// Attention of queries, keys and values by that name.
+fn attended(m: &Match<'_>, heads: Heads) -> Option<Expr> {
+    let scale = scale(m).filter(|scale| !heads.alibi || scale.get() > 0.0)?;
+    let op = Op::Dense(DenseOp::Attention { heads, scale });
+    let mut args = vec![class(m, "q"), class(m, "k"), class(m, "v")];
+    args.extend(heads.alibi.then(|| class(m, "alibi")));
+    Some(Expr::Op(op, args))
+}
+
 pub(super) fn attention(m: &Match<'_>) -> Option<Expr> {
     let Op::Array(ArrayOp::SplitHeads { heads }) = m.op("h") else { return None };
     let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [0, 2, 1]);
-    let (heads, scale) = (Heads { window: window(m, "c")?, ..Heads::equal(heads) }, scale(m)?);
+    let heads = Heads { window: window(m, "c")?, alibi: m.has("alibi"), ..Heads::equal(heads) };
     let alike = m.ty("q") == m.ty("k") && m.ty("q") == m.ty("v") && m.root_ty() == m.ty("q");
-    (turned && alike && masked(m, "n")).then(|| {
-        Expr::op(Op::Dense(DenseOp::Attention { heads, scale }), [class(m, "q"), class(m, "k"), class(m, "v")])
-    })
+    (turned && alike && masked(m, "n")).then(|| attended(m, heads)).flatten()
 }
 
 /// Heads of queries in groups, each of which has its own head of keys and values: `[kv, group, tokens, w]`.
@@ -152,18 +169,15 @@ pub(super) fn grouped_attention(m: &Match<'_>) -> Option<Expr> {
         && of("b", &[kv_heads, one, width, Dim::Tokens])
         && of("e", &[kv_heads, one, Dim::Tokens, width])
         && of("m", &[Dim::Fixed(query), Dim::Tokens, width]);
-    let heads = Heads { query, kv, window: window(m, "c")? };
-    let op = Op::Dense(DenseOp::Attention { heads, scale: scale(m)? });
+    let heads = Heads { query, kv, window: window(m, "c")?, alibi: m.has("alibi") };
     let fits = turned && in_groups && m.ty("k") == m.ty("v") && m.root_ty() == m.ty("q");
-    (fits && masked(m, "n")).then(|| Expr::op(op, [class(m, "q"), class(m, "k"), class(m, "v")]))
+    (fits && masked(m, "n")).then(|| attended(m, heads)).flatten()
 }
 
 pub(super) fn attention_of_one_head(m: &Match<'_>) -> Option<Expr> {
     let rows = |name| matches!(m.ty(name), Type::Tensor { shape, .. } if shape.row_width().is_some());
     let turned = matches!(m.op("p"), Op::Array(ArrayOp::Transpose(p)) if p.axes() == [1, 0]);
-    let (heads, scale) = (Heads { window: window(m, "c")?, ..Heads::equal(1) }, scale(m)?);
+    let heads = Heads { window: window(m, "c")?, ..Heads::equal(1) };
     let fits = rows("q") && m.ty("q") == m.ty("k") && m.ty("q") == m.ty("v") && m.root_ty() == m.ty("q");
-    (turned && fits && masked(m, "n")).then(|| {
-        Expr::op(Op::Dense(DenseOp::Attention { heads, scale }), [class(m, "q"), class(m, "k"), class(m, "v")])
-    })
+    (turned && fits && masked(m, "n")).then(|| attended(m, heads)).flatten()
 }

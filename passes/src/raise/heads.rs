@@ -5,11 +5,12 @@
 //! heads that share keys stand together. What is done to scores on their way to the values is followed. The rules of `raise` say
 //! what an attention is; they find it in this one form.
 
+use super::distances;
 use super::rotary::TurnedHeads;
 use super::views::{ChannelSum, Views, index, stretched};
 use snnc_ir::op::{ArrayOp, DenseOp, LeafOp, Perm, TrainingOp};
 use snnc_ir::types::{Dim, Shape};
-use snnc_ir::{Binary, Builder, Diagnostic, Graph, Op, Tensor, Value};
+use snnc_ir::{Binary, Builder, Diagnostic, Graph, Node, Op, Tensor, Value};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ struct ScoreView {
     order: Rc<Vec<u32>>,
     /// Heads of keys.
     kv: u32,
+    /// Whether all scores of a query may have the same number more than the file's: softmax does not notice.
+    shifted: bool,
 }
 
 impl ScoreView {
@@ -156,7 +159,7 @@ impl HeadForms<'_> {
         let Some((k, k_scale)) = self.turned_rows(keys.base, &turned_k, value)? else { return Ok(None) };
         let scores = self.product_of_rows(q, k, heads, kv, value)?;
         let scores = self.times(scores, q_scale * k_scale, value)?;
-        Ok(Some(ScoreView { value: scores, order: Rc::new(order), kv }))
+        Ok(Some(ScoreView { value: scores, order: Rc::new(order), kv, shifted: false }))
     }
 
     fn times(&mut self, x: Value, factor: f64, at: Value) -> Result<Value, Diagnostic> {
@@ -239,6 +242,7 @@ impl HeadForms<'_> {
                 return Ok(order.map(|order| ScoreView { order: Rc::new(order), ..first }));
             }
             Op::Array(ArrayOp::Softmax) if innermost() => node.op,
+            Op::Array(ArrayOp::Binary(Binary::Add)) if self.is_biased(node) => return self.biased(value, &first),
             Op::Training(TrainingOp::RowMax) => node.op,
             Op::Training(TrainingOp::ReduceSum(_)) => {
                 let of = self.builder.ty(first.value).shape();
@@ -253,6 +257,10 @@ impl HeadForms<'_> {
                 return Ok(None);
             }
         };
+        let scores = node.args.iter().filter_map(|arg| self.scores.get(arg));
+        let Some(shifted) = shift_after(node.op, &scores.map(|scores| scores.shifted).collect::<Vec<bool>>()) else {
+            return Ok(None);
+        };
         let mut args = Vec::with_capacity(node.args.len());
         for arg in &node.args {
             let new = match self.scores.get(arg) {
@@ -264,7 +272,34 @@ impl HeadForms<'_> {
             args.push(new);
         }
         let value = self.add(op, &args, value)?;
-        Ok(Some(ScoreView { value, ..first }))
+        Ok(Some(ScoreView { value, shifted, ..first }))
+    }
+
+    /// Whether a sum adds to scores what depends on positions and is not the same for all heads.
+    fn is_biased(&self, node: &Node) -> bool {
+        let is_bias = |arg: &Value| self.views.is_positional(*arg) && self.for_all_heads(*arg).is_none();
+        node.args.iter().any(is_bias)
+    }
+
+    /// Scores that fall with the distance, in the one form.
+    fn biased(&mut self, value: Value, first: &ScoreView) -> Result<Option<ScoreView>, Diagnostic> {
+        let node = self.graph.node(value);
+        let Some(&bias) = node.args.iter().find(|arg| !self.scores.contains_key(arg)) else { return Ok(None) };
+        let scores = node.ty.shape();
+        let Some(bias) = distances::bias(self.graph, &mut self.views, bias, scores.dims()) else { return Ok(None) };
+        let mut new = first.value;
+        if bias.falls.iter().any(|fall| *fall > 0.0) {
+            let mut falls = vec![0.0; bias.falls.len()];
+            first.order.iter().zip(&bias.falls).for_each(|(&head, &fall)| falls[head as usize] = fall as f32);
+            let alibi = Arc::new(Tensor::f32(&[falls.len()], falls));
+            let alibi = self.builder.weight(&format!("{}.alibi", self.graph.origin(value)), alibi);
+            new = self.add(Op::Array(ArrayOp::Alibi), &[new, alibi], value)?;
+        }
+        for mask in bias.masks {
+            let mask = self.map[mask.index()];
+            new = self.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[new, mask], value)?;
+        }
+        Ok(Some(ScoreView { value: new, shifted: true, ..first.clone() }))
     }
 
     /// A number, or a mask, that all heads share.
@@ -344,6 +379,21 @@ impl HeadForms<'_> {
             y = self.reshaped(y, Shape::new(&[Dim::Fixed(heads), tokens, width]), at)?;
         }
         self.add(Op::Array(ArrayOp::MergeHeads), &[y], at)
+    }
+}
+
+/// Whether scores are still shifted after an operation on some that are; none where it would show.
+fn shift_after(op: Op, shifted: &[bool]) -> Option<bool> {
+    if !shifted.contains(&true) {
+        return Some(false);
+    }
+    match op {
+        Op::Array(ArrayOp::Softmax) => Some(false),
+        // Scores less the largest of their row.
+        Op::Array(ArrayOp::Binary(Binary::Sub)) if shifted == [true, true] => Some(false),
+        Op::Array(ArrayOp::Binary(Binary::Add | Binary::Sub | Binary::Mul | Binary::Div) | ArrayOp::Where)
+        | Op::Training(TrainingOp::RowMax) => (shifted.len() == 1).then_some(true),
+        Op::Leaf(_) | Op::Array(_) | Op::Dense(_) | Op::Level(_) | Op::Spike(_) | Op::Training(_) => None,
     }
 }
 

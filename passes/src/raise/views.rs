@@ -168,6 +168,11 @@ impl<'a> Views<'a> {
         self.get(value).is_some_and(|view| view.base != value)
     }
 
+    /// Whether a value depends on positions alone.
+    pub fn is_positional(&self, value: Value) -> bool {
+        self.positional[value.index()]
+    }
+
     /// A column of a table at all positions.
     pub fn column(&mut self, at: TableColumn) -> Option<Rc<Vec<f64>>> {
         if let Some(known) = self.columns.get(&at) {

@@ -2,7 +2,7 @@
 
 use super::{Neurons, ParameterKind, Relaxing};
 use snnc_ir::membrane::Membrane;
-use snnc_ir::op::{ArrayOp, Heads, LEVEL_MAX, Scalar, TrainingOp};
+use snnc_ir::op::{ArrayOp, DenseOp, Heads, LEVEL_MAX, LeafOp, Scalar, TrainingOp};
 use snnc_ir::ssa::meaning::FIRST_SPIKE_WEIGHT;
 use snnc_ir::ssa::{Output, Ssa};
 use snnc_ir::{Binary, Curve, Diagnostic, Dim, Op, Shape, Unary, Value, Weight};
@@ -81,10 +81,32 @@ impl Relaxing {
         self.two(Binary::Add, scores, mask)
     }
 
-    pub(super) fn attention(&mut self, args: &[Value], heads: Heads, scale: Scalar) -> Result<Value, Diagnostic> {
+    /// Scores that fall with the distance, by the position of the key: what all scores of a query have more changes no weight.
+    fn fading(&mut self, scores: Value, alibi: Option<&Weight>) -> Result<Value, Diagnostic> {
+        let Some(alibi) = alibi else { return Ok(scores) };
+        let by_head = alibi.tensor.as_f32().unwrap_or(&[]);
+        let (heads, context) = (by_head.len(), self.builder.graph().context as usize);
+        let rows = (0..context * heads).map(|i| (i / heads) as f32 * by_head[i % heads]).collect();
+        let rows = self.numbers(&format!("{}.positions", alibi.name), &[context, heads], rows);
+        let positions = self.add(Op::Leaf(LeafOp::Positions), &[])?;
+        let bias = self.add(Op::Dense(DenseOp::Embed), &[positions, rows])?;
+        let bias = self.turned(bias)?;
+        let shape = Shape::new(&[Dim::Fixed(heads as u32), Dim::Fixed(1), Dim::Tokens]);
+        let bias = self.add(Op::Array(ArrayOp::Reshape(shape)), &[bias])?;
+        self.two(Binary::Add, scores, bias)
+    }
+
+    pub(super) fn attention(
+        &mut self,
+        args: &[Value],
+        heads: Heads,
+        scale: Scalar,
+        alibi: Option<&Weight>,
+    ) -> Result<Value, Diagnostic> {
         let scores = self.scores(args[0], args[1], heads)?;
         let scale = self.number(scale.get());
         let scores = self.two(Binary::Mul, scores, scale)?;
+        let scores = self.fading(scores, alibi)?;
         let scores = self.masked(scores, heads.window)?;
         let weights = self.add(Op::Array(ArrayOp::Softmax), &[scores])?;
         let v = self.keys(args[2], heads)?;
@@ -92,7 +114,8 @@ impl Relaxing {
         self.add(Op::Array(ArrayOp::MergeHeads), &[mixed])
     }
 
-    /// Spiking attention by its variant; `v` are values, `first` is its slope or sink, `second` its half-lives.
+    /// Spiking attention by its variant; `v` are values, `first` is its slope or sink, `second` its half-lives or what scores lose with the
+    /// distance.
     pub(super) fn ssa(
         &mut self,
         [q, k]: [Neurons; 2],
@@ -104,8 +127,8 @@ impl Relaxing {
     ) -> Result<Value, Diagnostic> {
         let half_life = || second.ok_or_else(|| Diagnostic::new("", "no half-lives"));
         match variant {
-            Ssa::Ttfs { phases } => self.ttfs([q.plain, k.plain, v], first, heads, phases, None),
-            Ssa::TopK { phases, keys } => self.ttfs([q.plain, k.plain, v], first, heads, phases, Some(keys)),
+            Ssa::Ttfs { phases } => self.ttfs([q.plain, k.plain, v], (first, second), heads, phases, None),
+            Ssa::TopK { phases, keys } => self.ttfs([q.plain, k.plain, v], (first, second), heads, phases, Some(keys)),
             Ssa::Coincidence { squared } => {
                 let k = self.trains_of(&k, heads.kv)?;
                 let [q, k] = [self.trains_of(&q, heads.query)?, self.shared(k, heads)?];
@@ -152,13 +175,14 @@ impl Relaxing {
     fn ttfs(
         &mut self,
         [q, k, v]: [Value; 3],
-        slope: &Weight,
+        (slope, alibi): (&Weight, Option<&Weight>),
         heads: Heads,
         phases: u32,
         keys: Option<u32>,
     ) -> Result<Value, Diagnostic> {
         let rounded = TrainingOp::FakeQuant { most: LEVEL_MAX };
         let scores = self.scores(q, k, heads)?;
+        let scores = self.fading(scores, alibi)?;
         let slope = self.factor(slope)?;
         let slope = self.add(Op::Array(ArrayOp::Reshape(Shape::fixed(&[heads.query as usize, 1, 1]))), &[slope])?;
         let scores = self.two(Binary::Mul, scores, slope)?;

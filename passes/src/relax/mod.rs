@@ -318,7 +318,10 @@ impl Relaxing {
                 let y = self.add(Op::Array(ArrayOp::MatMul), &[args[0], w])?;
                 self.add(Op::Array(ArrayOp::Binary(Binary::Add)), &[y, bias])?
             }
-            Op::Dense(DenseOp::Attention { heads, scale }) => self.attention(&args, heads, scale)?,
+            Op::Dense(DenseOp::Attention { heads, scale }) => {
+                let alibi = heads.alibi.then(|| known(3)).transpose()?;
+                self.attention(&args, heads, scale, alibi)?
+            }
             Op::Level(LevelOp::Quant { code, steps, curve }) | Op::Spike(SpikeOp::Fire { code, steps, curve }) => {
                 let mut x = args[0];
                 let gain = node.args.len() - 2;

@@ -32,6 +32,8 @@ struct TestNet {
     qk_norm: bool,
     /// What turns the hidden layers of gates.
     hadamard: Option<HadamardSize>,
+    /// Whether scores fall with the distance.
+    alibi: bool,
 }
 
 const NET: TestNet = TestNet {
@@ -52,6 +54,7 @@ const NET: TestNet = TestNet {
     gated: false,
     qk_norm: false,
     hadamard: None,
+    alibi: false,
 };
 
 /// Parts that newer networks have.
@@ -195,8 +198,10 @@ impl NetMaker {
         let [q, k, v] =
             [width, kv_width, kv_width].map(|m| self.linear(y, width, m, Layout::InputMajor).expect("fits"));
         let (q, k) = (self.positioned(q, turns, heads, width)?, self.positioned(k, turns, kv, kv_width)?);
-        let heads = Heads { query: heads, kv, window };
-        let y = self.op(Op::Dense(DenseOp::Attention { heads, scale: Scalar::new(0.5) }), &[q, k, v])?;
+        let mut args = vec![q, k, v];
+        args.extend(self.net.alibi.then(|| self.floats(&[heads as usize], 0.0, 0.7)));
+        let heads = Heads { query: heads, kv, window, alibi: self.net.alibi };
+        let y = self.op(Op::Dense(DenseOp::Attention { heads, scale: Scalar::new(0.5) }), &args)?;
         let y = self.linear(y, width, width, Layout::OutputMajor)?;
         let x = self.op(add, &[x, y])?;
         let y = self.op(Op::Dense(DenseOp::Centre), &[x])?;
@@ -238,11 +243,10 @@ impl NetMaker {
         }
         let most = (self.net.code.levels(self.net.steps) as f32).powi(2);
         let slope = self.floats(&[heads as usize], 5.0 / most, 60.0 / most);
-        let heads = Heads { query: heads, kv, window };
-        let y = self.op(
-            Op::Level(LevelOp::Ssa { heads, variant: Ssa::Ttfs { phases: 8 } }),
-            &[qkv[0], qkv[1], qkv[2], slope],
-        )?;
+        let mut args = vec![qkv[0], qkv[1], qkv[2], slope];
+        args.extend(self.net.alibi.then(|| self.floats(&[heads as usize], 0.0, most / 20.0)));
+        let heads = Heads { query: heads, kv, window, alibi: self.net.alibi };
+        let y = self.op(Op::Level(LevelOp::Ssa { heads, variant: Ssa::Ttfs { phases: 8 } }), &args)?;
         let scale = most.sqrt() / 2.0;
         let y = self.neurons(y, width, scale, Curve::Identity)?;
         let sums = self.sums(y, width, width)?;
@@ -371,6 +375,8 @@ fn parts_of_newer_networks_give_the_oracles_bits() {
         TestNet { kv: 3, turned: 0, qk_norm: true, curve: Curve::Relu, code: Code::Unary, steps: 20, ..LLAMA },
         TestNet { width: 66, heads: 3, kv: 1, hidden: 33, turned: 22, window: Some(13), steps: 16, ..LLAMA },
         TestNet { gated: false, curve: Curve::GeluQuick, pairs: Pairs::Interleaved, steps: 11, ..LLAMA },
+        TestNet { turned: 0, alibi: true, ..LLAMA },
+        TestNet { turned: 0, alibi: true, window: Some(9), steps: 16, ..LLAMA },
     ];
     for net in nets {
         for stage in [Stage::Tensor, Stage::Quantised, Stage::Spiking] {

@@ -15,17 +15,19 @@ use snnc_ir::op::Heads;
 
 /// What the attention of a layer is made of.
 #[derive(Clone, Copy, Debug)]
-pub struct DenseShape {
+pub struct DenseShape<'a> {
     pub heads: Heads,
     /// Of a head.
     pub width: usize,
     /// What scores are multiplied by.
     pub scale: f32,
+    /// By query head: what a scaled score loses per token between query and key; empty: nothing.
+    pub alibi: &'a [f32],
 }
 
 #[inline(always)]
-pub(super) fn causal(vectors: impl Vectors, q: &[f32], k: &[f32], v: &[f32], shape: &DenseShape, out: &mut [f32]) {
-    let &DenseShape { heads, width, scale } = shape;
+pub(super) fn causal(vectors: impl Vectors, q: &[f32], k: &[f32], v: &[f32], shape: &DenseShape<'_>, out: &mut [f32]) {
+    let &DenseShape { heads, width, scale, alibi } = shape;
     check_attention(q.len(), k.len(), v.len(), width, heads, out.len());
     out.fill(0.0);
     let (d, kd) = (heads.query as usize * width, heads.kv as usize * width);
@@ -35,7 +37,7 @@ pub(super) fn causal(vectors: impl Vectors, q: &[f32], k: &[f32], v: &[f32], sha
     for h in 0..heads.query as usize {
         let (from, shared) = (h * width, seen * kd + h / heads.group() * width);
         let (k, v) = (&k[shared.min(k.len())..], &v[shared.min(v.len())..]);
-        let head = DenseHead { d, kd, width, scale, heads, past, seen, k, v };
+        let head = DenseHead { d, kd, width, scale, alibi: alibi.get(h).copied(), heads, past, seen, k, v };
         if q.len() == d {
             head.one(vectors, &q[from..], &mut out[from..]);
         } else if !q.is_empty() {
@@ -50,6 +52,7 @@ struct DenseHead<'a> {
     kd: usize,
     width: usize,
     scale: f32,
+    alibi: Option<f32>,
     heads: Heads,
     /// Tokens before the first query's own.
     past: usize,
@@ -117,10 +120,14 @@ impl DenseHead<'_> {
         self.heads.first_key(at) - self.seen
     }
 
-    /// Scores to exponentials of what they lack to the best; their sum.
+    /// Scores to exponentials of what they lack to the best; their sum. The last is of the query's own key.
     #[inline(always)]
     fn weigh(&self, scores: &mut [f32]) -> f32 {
         scores.iter_mut().for_each(|score| *score *= self.scale);
+        if let Some(alibi) = self.alibi {
+            let by_distance = scores.iter_mut().rev().enumerate();
+            by_distance.for_each(|(distance, score)| *score -= distance as f32 * alibi);
+        }
         let best = scores.iter().fold(scores[0], |best, &score| if best < score { score } else { best });
         scores.iter_mut().for_each(|score| *score -= best);
         exponentials(scores);

@@ -237,7 +237,7 @@ kernels! {
     fn linear_f32_output_major(x: &[f32], w: &[f32], bias: Option<&[f32]>, k: usize, m: usize, y: &mut [f32]) = linear::output_major with vectors;
 
     /// Causal attention of `q[n, heads * w]` over `k` and `v`, `[past + n, kv_heads * w]` each.
-    fn attention_f32(q: &[f32], k: &[f32], v: &[f32], shape: &DenseShape, out: &mut [f32]) = attention::causal with vectors;
+    fn attention_f32(q: &[f32], k: &[f32], v: &[f32], shape: &DenseShape<'_>, out: &mut [f32]) = attention::causal with vectors;
 
     /// Rows of `table[v, d]`. False, and `y` in part unwritten, if an id is outside it.
     #[must_use]

@@ -20,6 +20,7 @@ use super::ssa_bytes::{self, ByteScratch};
 use super::ssa_head::SsaHead;
 use super::vectors::interface::{PanelSums, Vectors};
 use snnc_ir::op::Heads;
+use snnc_ir::ssa::meaning::fall;
 use snnc_ir::types::Code;
 use std::ops::Range;
 
@@ -31,6 +32,8 @@ pub struct SsaShape<'a> {
     pub width: usize,
     /// By query head: phases for each unit of a score.
     pub slope: &'a [f32],
+    /// By query head: what a score loses per token between query and key; empty: nothing.
+    pub alibi: &'a [f32],
     /// By phase; each at least 0 and below 2^15.
     pub weights: &'a [i32],
     /// The code of the queries' spikes.
@@ -47,6 +50,12 @@ impl SsaShape<'_> {
     /// Widths of a row of queries and of a row of keys.
     pub fn row_widths(&self) -> [usize; 2] {
         [self.heads.query, self.heads.kv].map(|heads| heads as usize * self.width)
+    }
+
+    /// What the scores of a query head lose with so many keys, from the farthest to the query's own.
+    fn falls(&self, h: usize, keys: usize) -> Vec<i32> {
+        let of = |alibi: &f32| (0..keys).rev().map(|distance| fall(*alibi, distance) as i32).collect();
+        self.alibi.get(h).map_or(Vec::new(), of)
     }
 }
 
@@ -120,6 +129,7 @@ pub(super) fn heads<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
         width,
         out: [(h - heads.start) * width, heads.len() * width],
         slope: shape.slope[h],
+        falls: &[],
         late,
         table: &table,
         past: past - seen,
@@ -143,7 +153,8 @@ pub(super) fn heads<Q: StoredLevel, K: StoredLevel, V: StoredLevel>(
     }
     let mut tally = SsaCount::default();
     for h in heads.clone() {
-        let head = of_head(h);
+        let falls = shape.falls(h, keys - seen);
+        let head = SsaHead { falls: &falls, ..of_head(h) };
         for (i, q) in q.chunks_exact(d).enumerate() {
             let (q, keys) = (&q[head.from..][..width], head.keys_met(i).len() as u64);
             let active = Q::narrow(q).map_or_else(|| q.iter().filter(|q| q.to_i32() != 0).count(), count_nonzero);

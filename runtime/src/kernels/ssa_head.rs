@@ -18,6 +18,8 @@ pub(super) struct SsaHead<'a> {
     /// Its first channel in rows of results, and their width.
     pub out: [usize; 2],
     pub slope: f32,
+    /// What scores lose by the distance of their keys, the farthest first; empty: nothing.
+    pub falls: &'a [i32],
     pub late: f32,
     pub table: &'a PhaseTable,
     /// Keys before the first query's own.
@@ -47,6 +49,11 @@ impl SsaHead<'_> {
     /// Weights of all keys; what they are together.
     #[inline(always)]
     pub fn fire(&self, vectors: impl Vectors, scores: &mut [i32], weights: &mut [i16]) -> i32 {
+        if !self.falls.is_empty() {
+            // The last key is the query's own.
+            let falls = &self.falls[self.falls.len() - scores.len()..];
+            scores.iter_mut().zip(falls).for_each(|(score, fall)| *score -= fall);
+        }
         let silent = self.keys.map_or(Vec::new(), |most| outside_topk(scores, most));
         let best = scores.iter().copied().fold(i32::MIN, i32::max);
         for score in scores.iter_mut() {

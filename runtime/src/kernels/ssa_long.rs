@@ -5,6 +5,7 @@
 use super::check::check_attention;
 use super::ssa::{SsaCount, SsaShape};
 use super::topk::outside_topk;
+use snnc_ir::ssa::meaning::fall;
 use snnc_ir::types::Code;
 use std::ops::Range;
 
@@ -23,7 +24,11 @@ pub(super) fn attend(q: &[i32], k: &[i32], v: &[i32], shape: &SsaShape<'_>, out:
             let (head, shared) = (head..head + width, shared..shared + width);
             let q = &q[head.clone()];
             let keys = k[met.clone()].chunks_exact(kd);
-            let scores: Vec<i64> = keys.map(|k| score(q, &k[shared.clone()], shape.code, steps)).collect();
+            let mut scores: Vec<i64> = keys.map(|k| score(q, &k[shared.clone()], shape.code, steps)).collect();
+            if let Some(&alibi) = shape.alibi.get(h) {
+                let by_distance = scores.iter_mut().rev().enumerate();
+                by_distance.for_each(|(distance, score)| *score -= fall(alibi, distance));
+            }
             tally.score_pairs += (q.iter().filter(|&&q| q != 0).count() * scores.len()) as u64;
             tally.score_additions +=
                 q.iter().map(|&q| u64::from(spikes(q, shape.code))).sum::<u64>() * scores.len() as u64;

@@ -263,9 +263,11 @@ fn currents(n: usize, k: usize, m: usize, steps: usize, carry: i32, seed: u64) {
     }
 }
 
-/// Heads of queries in groups, and perhaps a window.
+/// Heads of queries in groups, and perhaps a window or ALiBi.
 fn grouped(kv: usize, group: usize, window: usize) -> Heads {
-    Heads { query: (kv * group) as u32, kv: kv as u32, window: u32::try_from(window).ok().filter(|w| *w > 0) }
+    // Every third one with ALiBi.
+    let (kv, window, alibi) = (kv as u32, u32::try_from(window).ok().filter(|w| *w > 0), (kv + group + window) % 3 == 0);
+    Heads { kv, window, alibi, ..Heads::equal(kv * group as u32) }
 }
 
 fn attention(n: usize, past: usize, heads: Heads, width: usize, seed: u64) {
@@ -274,12 +276,15 @@ fn attention(n: usize, past: usize, heads: Heads, width: usize, seed: u64) {
     let [d, kd] = [heads.query, heads.kv].map(|heads| heads as usize * width);
     let q = numbers.many(n * d, SeededNumbers::f32);
     let [k, v] = [0, 1].map(|_| numbers.many((past + n) * kd, SeededNumbers::f32));
+    let alibi = if heads.alibi { numbers.many(heads.query as usize, |n| n.f32().abs()) } else { Vec::new() };
     let mut want = Vec::new();
     for (i, h) in (0..n).flat_map(|i| (0..heads.query as usize).map(move |h| (i, h))) {
         let (head, shared) = (h * width, h / heads.group() * width);
         let met = heads.first_key(past + i)..=past + i;
         let chain = |j: usize| (0..width).fold(0.0, |sum, c| sum + q[i * d + head + c] * k[j * kd + shared + c]);
-        let scores: Vec<f32> = met.clone().map(|j| chain(j) * scale).collect();
+        let lost = |j: usize| alibi.get(h).map(|alibi| (past + i - j) as f32 * alibi);
+        let scored = |j: usize| lost(j).map_or(chain(j) * scale, |lost| chain(j) * scale - lost);
+        let scores: Vec<f32> = met.clone().map(scored).collect();
         let best = scores.iter().copied().fold(f32::MIN, f32::max);
         let weights: Vec<f32> = scores.iter().map(|s| libm::expf(s - best)).collect();
         let out = |c: usize| met.clone().zip(&weights).fold(0.0, |sum, (j, w)| sum + w * v[j * kd + shared + c]);
@@ -287,7 +292,7 @@ fn attention(n: usize, past: usize, heads: Heads, width: usize, seed: u64) {
     }
     for kernels in isas() {
         let mut out = vec![f32::NAN; n * d];
-        kernels.attention_f32(&q, &k, &v, &DenseShape { heads, width, scale }, &mut out);
+        kernels.attention_f32(&q, &k, &v, &DenseShape { heads, width, scale, alibi: &alibi }, &mut out);
         assert_eq!(bits(&out), bits(&want), "{:?} {n} {past} {heads} {width}", kernels.isa());
     }
 }
@@ -308,7 +313,7 @@ fn ssa_definition(
     past: usize,
     heads: Heads,
     width: usize,
-    slope: &[f32],
+    [slope, alibi]: [&[f32]; 2],
     code: Code,
 ) -> (Vec<f32>, SsaCount) {
     let [d, kd] = [heads.query, heads.kv].map(|heads| heads as usize * width);
@@ -319,7 +324,8 @@ fn ssa_definition(
         let (head, shared) = (h * width, h / heads.group() * width);
         let met = heads.first_key(past + i)..=past + i;
         let score = |j: usize| (0..width).map(|c| q[i * d + head + c] * k[j * kd + shared + c]).sum::<i32>();
-        let scores: Vec<i32> = met.clone().map(score).collect();
+        let lost = |j: usize| alibi.get(h).map_or(0, |alibi| ((past + i - j) as f32 * alibi + 0.5) as i32);
+        let scores: Vec<i32> = met.clone().map(|j| score(j) - lost(j)).collect();
         let best = scores.iter().copied().max().expect("one key at least");
         let weight = |s: i32| {
             let phase = (best - s) as f32 * slope[h] + 0.5;
@@ -352,8 +358,9 @@ fn ssa<L: StoredLevel + std::fmt::Debug>(
     // So steep that some keys stay silent.
     let reach = (levels.most * levels.most) as f32 * (width as f32).sqrt();
     let slope: Vec<f32> = (0..query).map(|h| (40.0 + 90.0 * h as f32) / reach).collect();
+    let alibi = if heads.alibi { numbers.many(query, |n| n.f32().abs() * reach / 100.0) } else { Vec::new() };
     let weights = phase_weights();
-    let (want, tally) = ssa_definition([&q, &k, &v], past, heads, width, &slope, levels.code);
+    let (want, tally) = ssa_definition([&q, &k, &v], past, heads, width, [&slope, &alibi], levels.code);
     let wide = [q, k, v];
     let [q, k, v] = [0, 1, 2].map(|i: usize| wide[i].iter().map(|&x| L::from_i32(x)).collect::<Vec<L>>());
     let (mut scratch, soon) = (Scratch::default(), [1; 1000]);
@@ -362,6 +369,7 @@ fn ssa<L: StoredLevel + std::fmt::Debug>(
             heads,
             width,
             slope: &slope,
+            alibi: &alibi,
             weights: &weights,
             code: levels.code,
             steps,

@@ -21,7 +21,8 @@ struct AttentionStep {
 /// Operands are not rows.
 pub fn plan(p: &mut Planner<'_>, at: Value, heads: Heads, scale: Scalar) -> Result<(), Diagnostic> {
     let width = p.width(at)?;
-    p.step(at, AttentionStep { heads, scale, width }, &p.graph.node(at).args, &[])
+    let args = &p.graph.node(at).args;
+    p.step(at, AttentionStep { heads, scale, width }, &args[..3], &args[3..])
 }
 
 impl StepKind for AttentionStep {
@@ -38,11 +39,12 @@ impl StepKind for AttentionStep {
     }
 
     fn attend(&self, call: AttentionCall<'_>) -> Result<Events, Fault> {
-        let AttentionCall { resources, entry, past, rows: [q, k, v], out, .. } = call;
+        let AttentionCall { resources, constants, entry, past, rows: [q, k, v], out, .. } = call;
         let &AttentionStep { heads, scale, width } = self;
         let out = numbers_mut::<f32>(out)?;
         let events = Events { keys: heads.keys(past, out.len() / width), ..Events::default() };
-        let shape = DenseShape { heads, width: width / heads.query as usize, scale: scale.get() };
+        let alibi = if heads.alibi { constants.f32(0)? } else { &[] };
+        let shape = DenseShape { heads, width: width / heads.query as usize, scale: scale.get(), alibi };
         let cache = entry.rows().ok_or(Fault::Misfit)?;
         let (keys, values) = cache.extend::<f32, f32>(past, numbers(k)?, numbers(v)?).ok_or(Fault::Misfit)?;
         resources.kernels.attention_f32(numbers(q)?, keys, values, &shape, out);

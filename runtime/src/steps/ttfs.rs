@@ -83,6 +83,7 @@ impl StepKind for TtfsStep {
             heads: self.heads,
             width: self.width / self.heads.query as usize,
             slope: constants.f32(0)?,
+            alibi: if self.heads.alibi { constants.f32(1)? } else { &[] },
             weights: &self.weights,
             code: self.code,
             steps: self.steps,

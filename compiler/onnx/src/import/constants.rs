@@ -42,10 +42,20 @@ pub(super) struct PositionTable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unusual {
     NotANumber,
-    /// A bias that falls evenly with the distance.
-    Slopes,
-    /// Another bias by distance.
+    /// A bias by distance that does not fall evenly with it.
     ByDistance,
+}
+
+/// A bias of scores by head that is a sum of a number for the key's position and one for the query's, where a query may look.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct PositionBias {
+    /// By position and head, `[context, heads]`: what is added for the key, and what for the query.
+    pub keys: OnnxArray,
+    pub queries: OnnxArray,
+    /// How many heads there are.
+    pub heads: usize,
+    /// Where a query may not look, if the bias hides it.
+    pub mask: Option<CausalTable>,
 }
 
 impl Constant {
@@ -163,21 +173,51 @@ impl Constant {
         if columns != n || n < 3 || array.is_empty() {
             return None;
         }
-        let last = |head: usize, j: usize| x((head * rows + rows - 1) * n + j);
-        let heads = array.len() / (rows * n);
-        let slope = |head: usize| last(head, 1) - last(head, 0);
-        let near = |a: f32, b: f32| (a - b).abs() <= 1e-3 * a.abs().max(b.abs());
-        let is_straight =
-            |head: usize| slope(head) != 0.0 && (1..n).all(|j| near(last(head, j) - last(head, j - 1), slope(head)));
-        if (0..heads).all(is_straight) {
-            return Some(Unusual::Slopes);
-        }
         // Below the diagonal each number is that of the row before, one column before.
         let by_distance = |i: usize| {
             let (row, column) = (i / n % rows, i % n);
             row == 0 || column == 0 || column > row || x(i) == x(i - n - 1)
         };
         (rows == n && (0..array.len()).all(by_distance)).then_some(Unusual::ByDistance)
+    }
+
+    /// A bias that falls evenly with the distance, in every head by its own number, at every number of tokens (ALiBi).
+    pub fn position_bias(&self, counts: &[usize]) -> Option<PositionBias> {
+        let (last, &n) = (self.arrays.last()?, counts.last()?);
+        if self.arrays.len() != counts.len() || n < 3 {
+            return None;
+        }
+        let (heads, square) = square_of(last.sizes(), n)?;
+        let at = |array: &OnnxArray, h: usize, i: usize, j: usize, n: usize| array.data().get((h * n + i) * n + j).float();
+        // From the last row, which sees all, and the diagonal.
+        let slope = |h: usize| (at(last, h, n - 1, n - 1, n) - at(last, h, n - 1, 0, n)) / (n - 1) as f32;
+        let slopes: Vec<f32> = (0..heads).map(slope).collect();
+        let seen = |h: usize, i: usize, j: usize| at(last, h, 0, 0, n) - slopes[h] * (i - j) as f32;
+        let near = |x: f32, h: usize, i: usize, j: usize| (x - seen(h, i, j)).abs() <= STRAIGHT * slopes[h].abs() * i as f32;
+        let drop = at(last, 0, 0, 1, n);
+        let hides = drop <= at(last, 0, 0, 0, n) - HIDDEN;
+        let fits = |(array, &own): (&Arc<OnnxArray>, &usize)| {
+            let (found, _) = square_of(array.sizes(), own)?;
+            let cell = |h: usize, i: usize, j: usize| {
+                let x = at(array, h, i, j, own);
+                if j <= i { near(x, h, i, j) } else { !hides || x <= drop.max(f32::MIN) + HIDDEN }
+            };
+            let all = (0..heads).all(|h| (0..own).all(|i| (0..own).all(|j| cell(h, i, j))));
+            (found == heads && all).then_some(())
+        };
+        let straight = square > 0 && slopes.iter().any(|slope| *slope != 0.0) && slopes.iter().all(|x| x.is_finite());
+        if !straight || !self.arrays.iter().zip(counts).all(|pair| fits(pair).is_some()) {
+            return None;
+        }
+        let table = |number: &dyn Fn(usize, usize) -> f32| {
+            OnnxArray::f32(&[n, heads], (0..n * heads).map(|i| number(i % heads, i / heads)).collect())
+        };
+        Some(PositionBias {
+            keys: table(&|h, at| slopes[h] * at as f32),
+            queries: table(&|h, i| at(last, h, 0, 0, n) - slopes[h] * i as f32),
+            heads,
+            mask: hides.then_some(CausalTable { keep: 0.0, drop, window: None }),
+        })
     }
 
     /// The table `[context, width]` whose first rows the value has, at every number of tokens, beside the tokens' axis.
@@ -216,6 +256,12 @@ impl Constant {
         Some(PositionTable { rows: OnnxArray::f32(&[n, width], rows), axis })
     }
 }
+
+/// What hides a score, at least.
+const HIDDEN: f32 = 1e4;
+
+/// How far a bias may be from a straight line, as a share: numbers of bfloat16 are so rounded.
+const STRAIGHT: f32 = 1.0 / 128.0;
 
 /// How many squares of `n` by `n` an array holds that has axes for heads, then for queries and for keys; and their size.
 fn square_of(sizes: &[usize], n: usize) -> Option<(usize, usize)> {

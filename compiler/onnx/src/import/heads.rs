@@ -132,6 +132,7 @@ impl HeadJoiner<'_, '_> {
             Op::Array(
                 ArrayOp::Transpose(_)
                 | ArrayOp::CausalMask { .. }
+                | ArrayOp::Alibi
                 | ArrayOp::Reshape(_)
                 | ArrayOp::Concat { .. }
                 | ArrayOp::Slice { .. }

@@ -1,6 +1,6 @@
 //! The state of one translation, and what every operator does with values: constants are evaluated, and become operands.
 
-use super::constants::{self, CausalTable, Constant, PositionTable, Unusual};
+use super::constants::{self, CausalTable, Constant, PositionBias, PositionTable, Unusual};
 use super::inputs::InputBindings;
 use super::shapes::{fixed, ir_shape};
 use super::value::{ImportError, ImportValue, LiveValue};
@@ -12,7 +12,7 @@ use crate::tensor::OnnxArray;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::op::{DenseOp, LeafOp};
 use snnc_ir::types::Dim;
-use snnc_ir::{Builder, Op, Stage, Tensor, Value};
+use snnc_ir::{Binary, Builder, Op, Stage, Tensor, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -189,7 +189,35 @@ impl<'m> Importer<'m> {
         if let Some(table) = constant.table_of_positions(&self.counts) {
             return self.by_position(constant, table, dims, node);
         }
+        if let Some(bias) = constant.position_bias(&self.counts) {
+            return self.biased_by_position(constant, bias, dims, node);
+        }
         Err(self.no_operand(constant, node))
+    }
+
+    /// What keys' positions add to scores, and what queries' do; and a mask. Sizes of 1 stand before the heads.
+    fn biased_by_position(
+        &mut self,
+        constant: &Constant,
+        bias: PositionBias,
+        dims: Vec<Dim>,
+        node: &OnnxNode,
+    ) -> Result<LiveValue, ImportError> {
+        let (heads, one) = (fixed(bias.heads)?, Dim::Fixed(1));
+        let positions = self.builder.add(Op::Leaf(LeafOp::Positions), &[], node.label())?;
+        let mut sides = Vec::new();
+        for (side, table, own) in [("keys", bias.keys, [1, 2, 0]), ("queries", bias.queries, [1, 0, 2])] {
+            let rows = self.weight(&format!("{}.{side}", constant.name()), &Arc::new(table))?;
+            let value = self.builder.add(Op::Dense(DenseOp::Embed), &[positions, rows], node.label())?;
+            let apart = self.reshaped(node, LiveValue { value, dims: vec![Dim::Tokens, heads] }, vec![Dim::Tokens, heads, one])?;
+            sides.push(self.transposed(node, apart, &own)?);
+        }
+        let mut sum = self.combined(node, Binary::Add, &sides[0], &sides[1])?;
+        if let Some(mask) = bias.mask {
+            let value = self.builder.add(constants::causal_op(mask), &[], node.label())?;
+            sum = self.combined(node, Binary::Add, &sum, &LiveValue { value, dims: vec![Dim::Tokens; 2] })?;
+        }
+        if sum.dims == dims { Ok(sum) } else { self.reshaped(node, sum, dims) }
     }
 
     /// The mask that a constant is. Layers share a mask, which is large for a long context: it is looked at once.
@@ -257,10 +285,6 @@ impl<'m> Importer<'m> {
                     None => "the file computes it so".to_string(),
                 };
                 format!("the mask {name} holds NaN: {why}").into()
-            }
-            Some(Unusual::Slopes) => {
-                self.has("ALiBi: a bias of attention that grows with the distance", node);
-                format!("its operand {name} is a bias by distance (ALiBi), which is not supported").into()
             }
             Some(Unusual::ByDistance) => {
                 self.has("relative positions: a bias of attention by distance", node);
