@@ -19,7 +19,7 @@ use snnc_tests::reference::{Reference, npy, safetensors};
 use snnc_tests::{byte_tokenizer, options, run, shared, snnc};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A tensor to be written: its sizes and its elements.
@@ -67,22 +67,33 @@ fn compare(name: &str, graph: &Graph, texts: &[(Vec<u32>, Vec<f32>)], most: f32)
     }
 }
 
+/// Folders of references below a folder, by name.
+fn folders(root: &Path) -> Vec<(String, PathBuf)> {
+    let entries = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+    let named = |path: PathBuf| (path.file_name().unwrap().to_string_lossy().into_owned(), path);
+    let mut all: Vec<(String, PathBuf)> =
+        entries.filter(|path| path.join("ref_logits.npy").is_file()).map(named).collect();
+    all.sort();
+    all
+}
+
+fn compare_folders(root: &Path) {
+    for (name, folder) in folders(root) {
+        let texts = texts(&npy(&folder.join("ref_input_ids.npy")), &npy(&folder.join("ref_logits.npy")));
+        compare(&name, &loaded(&folder), &texts, 1e-4);
+    }
+}
+
 #[test]
 fn folders_give_the_logits_of_their_references() {
     let Some(root) = shared("hf") else { return };
-    for name in ["gpt2", "gpt2_sharded", "llama", "llama_bf16", "mistral", "qwen2", "qwen3"] {
-        let folder = root.join(name);
-        let texts = texts(&npy(&folder.join("ref_input_ids.npy")), &npy(&folder.join("ref_logits.npy")));
-        compare(name, &loaded(&folder), &texts, 1e-4);
-    }
-    for (name, parts) in [
-        ("gemma", &["norm gains that are stored less 1", "multiplied by the root of its width"][..]),
-        ("gpt_neox", &["attention and MLP side by side"]),
-        ("opt", &["positions that are counted from the mask", "a final norm that is left out"]),
-    ] {
-        let told = check(&root.join(name), &OnnxOptions::default()).unwrap_err().to_string();
-        assert!(parts.iter().all(|part| told.contains(part)), "{name}: all parts are named at once: {told}");
-    }
+    compare_folders(&root);
+}
+
+/// Networks of many families and settings, made by `inputs/folders/make.py`.
+#[test]
+fn folders_of_many_families_give_the_logits_of_the_library() {
+    compare_folders(&Path::new(env!("CARGO_MANIFEST_DIR")).join("inputs/folders"));
 }
 
 /// The residual stream and heads of every family turn, and logits stay.

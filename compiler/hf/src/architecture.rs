@@ -61,14 +61,23 @@ pub struct Architecture {
     /// Values of keys that a configuration leaves out.
     #[serde(default)]
     pub defaults: Map<String, Json>,
+    /// Keys that change nothing in this network, whatever they say.
+    #[serde(default)]
+    pub inert: Vec<String>,
+    /// Keys that say another network, but for their harmless values.
+    #[serde(default)]
+    pub refused: IndexMap<String, RefusedKey>,
     /// Keys of sizes.
     pub sizes: SizeKeys,
     /// The table of tokens.
-    pub tokens: TablePart,
+    pub tokens: TokensPart,
     /// How tokens know where they are.
     pub positions: PositionPart,
     /// What all norms are.
     pub norm: NormKindPart,
+    /// How attention and MLP stand in every block.
+    #[serde(default)]
+    pub block: BlockPart,
     /// Attention of every block.
     pub attention: AttentionPart,
     /// The MLP of every block.
@@ -109,12 +118,28 @@ pub struct SizeKeys {
     pub context: String,
 }
 
-/// A table of rows.
+/// The table of tokens, and what is done to its rows.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TablePart {
+pub struct TokensPart {
     /// Its tensor.
     pub table: String,
+    /// The key of its width, where that may be another than the stream's.
+    pub width: Option<String>,
+    /// The projection from its width to the stream's, where they differ.
+    pub project: Option<String>,
+    /// Whether rows are multiplied by the root of the stream's width.
+    #[serde(default)]
+    pub scaled_by_width: ArchitectureSetting<bool>,
+    /// What rows are multiplied by, besides.
+    #[serde(default = "one")]
+    pub scale: ArchitectureSetting<f64>,
+    /// A norm of them.
+    pub norm: Option<String>,
+}
+
+fn one() -> ArchitectureSetting<f64> {
+    ArchitectureSetting::Is(1.0)
 }
 
 /// How tokens know where they are.
@@ -125,6 +150,21 @@ pub enum PositionPart {
     Learned {
         /// Its tensor.
         table: String,
+        /// The row of the first token.
+        #[serde(default)]
+        first: usize,
+    },
+    /// The same, of sines and cosines (Vaswani et al. 2017).
+    Sinusoidal {
+        /// The row of the first token.
+        #[serde(default)]
+        first: usize,
+    },
+    /// Scores fall with the distance between query and key (Press et al. 2022).
+    Alibi {
+        /// Whether the fall is divided by the root of a head's width, as scores are.
+        #[serde(default)]
+        scaled: ArchitectureSetting<bool>,
     },
     /// Queries and keys are turned by an angle that grows with the position (Su et al. 2021).
     Rotary {
@@ -134,6 +174,10 @@ pub enum PositionPart {
         theta: String,
         /// The key of the share of a head's channels that is turned; all of them without a value.
         share: String,
+        /// The key of the number of a head's channels that are turned, which comes before a share.
+        channels: Option<String>,
+        /// The key of a list that says, by a 0, which blocks turn nothing.
+        layers: Option<String>,
     },
 }
 
@@ -165,14 +209,50 @@ pub struct NormKindPart {
     pub kind: NormKind,
     /// What is added to the variance or the mean square.
     pub eps: ArchitectureSetting<f64>,
+    /// Whether they have a gain, and where `kind` is `layer` a bias.
+    #[serde(default = "yes")]
+    pub affine: ArchitectureSetting<bool>,
+    /// Whether those that have a gain have a bias, where `kind` is `layer`.
+    #[serde(default = "yes")]
+    pub bias: ArchitectureSetting<bool>,
+    /// Whether gains are stored less 1.
+    #[serde(default)]
+    pub less_one: bool,
+}
+
+/// How attention and MLP stand in a block.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlockPart {
+    /// Whether both read the block's input, and their results are added to it together.
+    #[serde(default)]
+    pub parallel: ArchitectureSetting<bool>,
+    /// Whether both then read what one norm makes of it: that of attention.
+    #[serde(default)]
+    pub shared_norm: ArchitectureSetting<bool>,
+    /// Whether norms stand before attention and MLP, or behind the sums that they are added in.
+    #[serde(default = "yes")]
+    pub norms_first: ArchitectureSetting<bool>,
+    /// What results are multiplied by before they are added.
+    #[serde(default = "one")]
+    pub scale: ArchitectureSetting<f64>,
+}
+
+impl Default for BlockPart {
+    fn default() -> Self {
+        let no = ArchitectureSetting::default;
+        Self { parallel: no(), shared_norm: no(), norms_first: yes(), scale: one() }
+    }
 }
 
 /// Attention of a block, `x + out(attend(norm(x)))`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AttentionPart {
-    /// The norm before it.
-    pub norm: String,
+    /// The norm before it, or behind the sum.
+    pub norm: Option<String>,
+    /// A norm of its result before that is added.
+    pub result_norm: Option<String>,
     /// What makes queries, keys and values.
     pub projections: ProjectionNames,
     /// Whether these have biases.
@@ -192,10 +272,15 @@ pub struct AttentionPart {
     /// Whether scores are divided by the number of the block, from 1.
     #[serde(default)]
     pub scaled_by_layer: ArchitectureSetting<bool>,
-    /// An RMSNorm of every head of queries.
+    /// What scores are multiplied by, instead.
+    pub scale: Option<ArchitectureSetting<f64>>,
+    /// An RMSNorm of queries.
     pub q_norm: Option<String>,
-    /// An RMSNorm of every head of keys.
+    /// An RMSNorm of keys.
     pub k_norm: Option<String>,
+    /// Whether these norms are of all heads together, or of every head by the same gain.
+    #[serde(default)]
+    pub whole_norms: bool,
     /// How far tokens see, where not all the way.
     pub window: Option<WindowKeys>,
 }
@@ -234,6 +319,8 @@ pub enum PackedOrder {
     Blocks,
     /// For every head of keys and values: the heads of queries that read it, the keys, the values.
     Groups,
+    /// Four parts, each with the queries, the values and the keys of a quarter of the heads.
+    Quarters,
 }
 
 /// Keys that say how far tokens see. `layer_types` says it layer by layer, where it is there.
@@ -242,6 +329,8 @@ pub enum PackedOrder {
 pub struct WindowKeys {
     /// Tokens that are seen, the token itself among them.
     pub size: String,
+    /// The key of a list of kinds, `global` and `local`, one for every block, or patterns of them with how often each is repeated.
+    pub kinds: Option<String>,
     /// Whether there is a window at all.
     pub used: Option<String>,
     /// The first block that has it.
@@ -252,12 +341,17 @@ pub struct WindowKeys {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MlpPart {
-    /// The norm before it.
-    pub norm: String,
+    /// The norm before it, or behind the sum.
+    pub norm: Option<String>,
+    /// A norm of its result before that is added.
+    pub result_norm: Option<String>,
     /// The projection that is multiplied with the others' results.
     pub gate: Option<String>,
     /// The first projection.
     pub up: String,
+    /// Whether the gate is the first half of the outputs of `up`.
+    #[serde(default)]
+    pub packed_gate: bool,
     /// The last projection.
     pub down: String,
     /// Whether all of these have biases.
@@ -272,9 +366,20 @@ pub struct MlpPart {
 #[serde(deny_unknown_fields)]
 pub struct OutputPart {
     /// The last norm.
-    pub norm: String,
+    pub norm: Option<String>,
+    /// The projection from the stream's width to that of the table of tokens, where they differ.
+    pub project: Option<String>,
     /// The head's tensor.
     pub head: String,
+    /// Whether it has a bias.
+    #[serde(default)]
+    pub bias: ArchitectureSetting<bool>,
+    /// What logits are multiplied by.
+    #[serde(default = "one")]
+    pub scale: ArchitectureSetting<f64>,
+    /// What logits are divided by.
+    #[serde(default = "one")]
+    pub divided_by: ArchitectureSetting<f64>,
     /// Whether the table of tokens is the head.
     pub tied: ArchitectureSetting<bool>,
 }
@@ -358,17 +463,18 @@ impl ArchitectureTable {
         self.rows.iter().find(|(_, row)| has(row)).map(|(name, _)| name.as_str())
     }
 
-    /// The description of this name.
+    /// The description of this name, as a configuration with these values would have it.
     ///
     /// # Errors
     /// It is not well formed.
-    pub fn get(&self, name: &str) -> Result<Option<Described>, Diagnostic> {
+    pub fn get(&self, name: &str, given: &Map<String, Json>) -> Result<Option<Described>, Diagnostic> {
         if !self.rows.contains_key(name) {
             return Ok(None);
         }
         let wrong =
             |message: String| Diagnostic::new(format!("{}: {name}", self.place), message).code(ErrorCode::ARCHITECTURE);
-        let row = self.merged(name, LIKE_MAX).map_err(wrong)?;
+        let mut row = self.merged(name, LIKE_MAX).map_err(wrong)?;
+        decided(&mut row, given).map_err(wrong)?;
         if let Some(missing) = row.get("missing") {
             let missing = missing.clone().try_into().map_err(|e| wrong(format!("`missing`: {}", e.message())))?;
             return Ok(Some(Described::Missing(missing)));
@@ -393,6 +499,38 @@ impl ArchitectureTable {
     }
 }
 
+/// Puts what the cases of a row say over it, where they hold; takes them out, and names that are empty.
+fn decided(row: &mut toml::Table, given: &Map<String, Json>) -> Result<(), String> {
+    let cases = row.remove("cases").map_or(Ok(Vec::new()), toml::Value::try_into::<Vec<DescriptionCase>>);
+    for case in cases.map_err(|e| format!("`cases`: {}", e.message()))? {
+        let inert = row.entry("inert").or_insert_with(|| toml::Value::Array(Vec::new()));
+        inert.as_array_mut().into_iter().for_each(|inert| inert.push(toml::Value::String(case.key.clone())));
+        let default = || row.get("defaults").and_then(|defaults| defaults.get(&case.key)).cloned();
+        let default = || default().and_then(|value| value.try_into::<Json>().ok());
+        let value = given.get(&case.key).filter(|value| !value.is_null()).cloned().or_else(default);
+        if value == Some(case.is) {
+            overlay(row, case.then);
+        }
+    }
+    without_empty_names(row);
+    Ok(())
+}
+
+/// What a description is like where a key has a value.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DescriptionCase {
+    key: String,
+    is: Json,
+    then: toml::Table,
+}
+
+/// An empty name is none: so a description that is like another can lack a part of it.
+fn without_empty_names(row: &mut toml::Table) {
+    row.retain(|_, value| value.as_str() != Some(""));
+    row.iter_mut().filter(|(key, _)| *key != "defaults").filter_map(|(_, value)| value.as_table_mut()).for_each(without_empty_names);
+}
+
 /// Puts the entries of `above` over those of `below`, tables entry by entry.
 fn overlay(below: &mut toml::Table, above: toml::Table) {
     for (key, value) in above {
@@ -412,9 +550,9 @@ mod tests {
     fn every_built_in_description_is_well_formed() {
         let table = ArchitectureTable::built_in();
         for name in table.rows.keys() {
-            assert!(table.get(name).unwrap_or_else(|e| panic!("{e}")).is_some(), "{name}");
+            assert!(table.get(name, &Map::new()).unwrap_or_else(|e| panic!("{e}")).is_some(), "{name}");
         }
-        assert_eq!(table.names(), ["gpt2", "gpt_bigcode", "llama", "mistral", "qwen2", "qwen3"]);
+        assert!(["gpt2", "llama", "bloom", "opt"].iter().all(|name| table.names().contains(name)));
         assert_eq!(table.of_class("Qwen2ForCausalLM"), Some("qwen2"));
         let rules = ConfigRules::built_in();
         assert!(rules.refused.keys().all(|key| !rules.inert.contains(key)));
@@ -422,10 +560,10 @@ mod tests {
 
     #[test]
     fn a_description_is_like_another_but_for_what_it_says() {
-        let Some(Described::Network(qwen)) = ArchitectureTable::built_in().get("qwen3").unwrap() else { panic!() };
+        let Some(Described::Network(qwen)) = ArchitectureTable::built_in().get("qwen3", &Map::new()).unwrap() else { panic!() };
         assert_eq!(qwen.attention.bias, ArchitectureSetting::Key("attention_bias".into()));
         assert_eq!(qwen.mlp.bias, ArchitectureSetting::Is(false));
-        assert_eq!(qwen.output.norm, "norm");
+        assert_eq!(qwen.output.norm.as_deref(), Some("norm"));
         assert!(qwen.attention.q_norm.is_some());
     }
 
@@ -442,7 +580,7 @@ mod tests {
             ("[mine", "TOML"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let told = ArchitectureTable::with_file(&path).and_then(|table| table.get("mine")).unwrap_err();
+            let told = ArchitectureTable::with_file(&path).and_then(|table| table.get("mine", &Map::new())).unwrap_err();
             assert!(told.to_string().contains(words), "{text}: {told}");
         }
     }

@@ -7,7 +7,7 @@ use crate::architecture::{
 };
 use crate::checkpoint::{FolderTensors, TensorPart, WantedTensor};
 use crate::config::{Config, shortened};
-use crate::rotary::{Rotary, rotary};
+use crate::rotary::{Rotary, RotaryKeys, rotary};
 use serde_json::Value as Json;
 use snnc_ir::Curve;
 use snnc_ir::op::{Heads, Layout, Pairs};
@@ -30,25 +30,60 @@ pub struct Blueprint {
     pub context: usize,
     /// The table of tokens.
     pub tokens: TensorPart,
-    /// The table of positions, where they are learned.
-    pub positions: Option<TensorPart>,
-    /// Turns of queries and keys, where there are some.
-    pub turns: Option<(Rotary, Pairs)>,
+    /// What its rows are multiplied by.
+    pub token_scale: f32,
+    /// From the width of the table of tokens to that of the stream.
+    pub token_project: Option<ProjectionPlan>,
+    /// A norm of tokens, before positions are added.
+    pub token_norm: Option<NormPlan>,
+    /// How tokens know where they are.
+    pub positions: PositionPlan,
     /// Blocks, the first one first.
     pub blocks: Vec<BlockPlan>,
     /// The norm before the head.
-    pub norm: NormPlan,
+    pub norm: Option<NormPlan>,
+    /// From the width of the stream to that of the head.
+    pub project: Option<ProjectionPlan>,
     /// The head's weight; the table of tokens without one.
     pub head: Option<ProjectionPlan>,
+    /// The bias of a head that is the table of tokens.
+    pub head_bias: Option<TensorPart>,
+    /// What logits are multiplied by.
+    pub logit_scale: f32,
     /// All tensors, in the order in which they are used.
     pub wanted: Vec<WantedTensor>,
+}
+
+/// How tokens know where they are.
+#[derive(Clone, Debug)]
+pub enum PositionPlan {
+    /// By rows of a stored table, which are added.
+    Stored(TensorPart),
+    /// By rows of sines and cosines, which are added; of the first token, this one.
+    Sinusoidal(usize),
+    /// By turns of queries and keys.
+    Turned(Rotary, Pairs),
+    /// By what scores of every head lose per token between query and key.
+    Alibi(Vec<f32>),
+    /// What they are was refused.
+    Unknown,
 }
 
 /// A block.
 #[derive(Clone, Debug)]
 pub struct BlockPlan {
-    /// Before attention.
-    pub attention_norm: NormPlan,
+    /// Whether attention and MLP both read the block's input.
+    pub parallel: bool,
+    /// Whether norms stand before attention and MLP, or behind the sums.
+    pub norms_first: bool,
+    /// What results are multiplied by before they are added.
+    pub result_scale: f32,
+    /// Whether queries and keys are turned, in a network that turns some.
+    pub turned: bool,
+    /// Before attention, or behind its sum.
+    pub attention_norm: Option<NormPlan>,
+    /// Of the result of attention.
+    pub attention_result_norm: Option<NormPlan>,
     /// Queries, keys, values.
     pub projections: [ProjectionPlan; 3],
     /// Norms of queries and of keys, head by head.
@@ -59,8 +94,10 @@ pub struct BlockPlan {
     pub scale: f32,
     /// Behind attention.
     pub out: ProjectionPlan,
-    /// Before the MLP.
-    pub mlp_norm: NormPlan,
+    /// Before the MLP, or behind its sum; none where it reads what attention reads.
+    pub mlp_norm: Option<NormPlan>,
+    /// Of the result of the MLP.
+    pub mlp_result_norm: Option<NormPlan>,
     /// What is multiplied with `up`, if the MLP is gated.
     pub gate: Option<ProjectionPlan>,
     /// The MLP's first projection.
@@ -80,8 +117,12 @@ pub struct NormPlan {
     pub kind: NormKind,
     /// What is added to the variance or the mean square.
     pub eps: f32,
+    /// Channels of a group.
+    pub width: usize,
     /// Its gain.
-    pub gain: TensorPart,
+    pub gain: Option<TensorPart>,
+    /// What is added to the gain.
+    pub more_gain: f32,
     /// Its bias.
     pub bias: Option<TensorPart>,
     /// Groups of channels that are normalised on their own, each by the same gain.
@@ -134,21 +175,46 @@ pub fn plan(
     let prefix =
         if based(&format!("{}.weight", architecture.tokens.table)) { architecture.prefix.as_str() } else { "" };
     let mut planner = BlueprintMaker { architecture, config, sizes, prefix, wanted: Vec::new() };
-    let tokens = planner.table(&architecture.tokens.table, sizes.vocabulary);
-    let (positions, turns) = planner.positions();
-    let context = planner.context(asked, turns.as_ref().map(|(rotary, _)| rotary));
+    let part = &architecture.tokens;
+    let token_width = part.width.as_deref().and_then(|key| planner.config.size(key)).unwrap_or(sizes.width);
+    let tokens = planner.table(&part.table, sizes.vocabulary, token_width);
+    let token_scale = planner.token_scale();
+    let narrow = |name: &Option<String>| name.clone().filter(|_| token_width != sizes.width);
+    let token_project = narrow(&part.project).map(|name| planner.projection(&name, token_width, sizes.width, false));
+    let token_norm = part.norm.as_deref().map(|name| planner.norm(name, sizes.width, 1));
+    let positions = planner.positions();
+    let context = planner.context(asked, &positions);
     let windows = planner.windows();
-    let blocks: Option<Vec<BlockPlan>> =
-        (0..sizes.layers).map(|layer| planner.block(layer, windows[layer], context)).collect();
-    let norm = planner.norm(&architecture.output.norm, architecture.norm.kind, sizes.width, 1);
-    let tied = planner.config.flag_of(&architecture.output.tied);
-    let name = &architecture.output.head;
-    let head = (!tied).then(|| planner.head(name));
+    let turned = planner.turned();
+    let blocks: Option<Vec<BlockPlan>> = (0..sizes.layers)
+        .map(|layer| Some(BlockPlan { turned: turned[layer], ..planner.block(layer, windows[layer], context, &positions)? }))
+        .collect();
+    let output = &architecture.output;
+    let norm = output.norm.as_deref().map(|name| planner.norm(name, sizes.width, 1));
+    let project = narrow(&output.project).map(|name| planner.projection(&name, sizes.width, token_width, false));
+    let (tied, biased) = (planner.config.flag_of(&output.tied), planner.config.flag_of(&output.bias));
+    let logit_scale = planner.config.number_of(&output.scale, 1.0) / planner.config.number_of(&output.divided_by, 1.0);
+    let head = (!tied).then(|| planner.head(&output.head, token_width, biased));
+    let head_bias = (tied && biased).then(|| planner.whole(format!("{}.bias", output.head), &[sizes.vocabulary]));
     if tied {
-        planner.tied_head(&format!("{name}.weight"), &tokens.of, checkpoint);
+        planner.tied_head(&format!("{}.weight", output.head), &tokens.of, checkpoint);
     }
-    let wanted = planner.wanted;
-    Some(Blueprint { context, tokens, positions, turns, blocks: blocks?, norm, head, wanted })
+    let (wanted, logit_scale) = (planner.wanted, logit_scale as f32);
+    Some(Blueprint {
+        context,
+        tokens,
+        token_scale,
+        token_project,
+        token_norm,
+        positions,
+        blocks: blocks?,
+        norm,
+        project,
+        head,
+        head_bias,
+        logit_scale,
+        wanted,
+    })
 }
 
 fn sizes(architecture: &Architecture, config: &mut Config) -> Option<Sizes> {
@@ -204,30 +270,65 @@ impl BlueprintMaker<'_> {
         part
     }
 
-    fn table(&mut self, name: &str, rows: usize) -> TensorPart {
-        let width = self.sizes.width;
+    fn table(&mut self, name: &str, rows: usize, width: usize) -> TensorPart {
         self.whole(format!("{}{name}.weight", self.prefix), &[rows, width])
     }
 
-    fn positions(&mut self) -> (Option<TensorPart>, Option<(Rotary, Pairs)>) {
+    /// What rows of the table of tokens are multiplied by: each factor is rounded to f32, as in the library.
+    fn token_scale(&mut self) -> f32 {
+        let part = &self.architecture.tokens;
+        let stated = self.config.number_of(&part.scale, 1.0) as f32;
+        if self.config.flag_of(&part.scaled_by_width) { stated * (self.sizes.width as f64).sqrt() as f32 } else { stated }
+    }
+
+    fn positions(&mut self) -> PositionPlan {
+        let Sizes { width, heads, head_width, context, .. } = self.sizes;
         match &self.architecture.positions {
-            PositionPart::Learned { table } => (Some(self.table(table, self.sizes.context)), None),
-            PositionPart::Rotary { pairs, theta, share } => {
+            PositionPart::Learned { table, first } => {
+                let rows = self.table(table, context + first, width);
+                PositionPlan::Stored(TensorPart { entries: alone(*first..context + first), ..rows })
+            }
+            PositionPart::Sinusoidal { first } => PositionPlan::Sinusoidal(*first),
+            PositionPart::Alibi { scaled } => {
+                let scale = if self.config.flag_of(scaled) { 1.0 / (head_width as f32).sqrt() } else { 1.0 };
+                PositionPlan::Alibi(alibi_slopes(heads).into_iter().map(|slope| slope * scale).collect())
+            }
+            PositionPart::Rotary { pairs, theta, share, channels, .. } => {
                 let pairs = match pairs {
                     PairOrder::Half => Pairs::Half,
                     PairOrder::Interleaved => Pairs::Interleaved,
                 };
-                let rotary = rotary(self.config, theta, share, self.sizes.head_width, self.sizes.context);
-                (None, rotary.map(|rotary| (rotary, pairs)))
+                let keys = RotaryKeys { theta, share, channels: channels.as_deref() };
+                let rotary = rotary(self.config, &keys, head_width, context);
+                rotary.map_or(PositionPlan::Unknown, |rotary| PositionPlan::Turned(rotary, pairs))
             }
         }
     }
 
+    /// Which blocks turn queries and keys.
+    fn turned(&mut self) -> Vec<bool> {
+        let layers = self.sizes.layers;
+        let PositionPart::Rotary { layers: Some(key), .. } = &self.architecture.positions else {
+            return vec![true; layers];
+        };
+        let Some(listed) = self.config.value(key) else { return vec![true; layers] };
+        let listed: Vec<u64> = listed.as_array().into_iter().flatten().filter_map(Json::as_u64).collect();
+        if listed.len() != layers {
+            self.config.refuse(key, format!("should say 0 or 1 of each of {layers} layers"));
+            return vec![true; layers];
+        }
+        listed.into_iter().map(|turns| turns != 0).collect()
+    }
+
     /// The most tokens of a sequence.
-    fn context(&mut self, asked: Asked, turns: Option<&Rotary>) -> usize {
+    fn context(&mut self, asked: Asked, positions: &PositionPlan) -> usize {
         let (trained, key) = (self.sizes.context, self.architecture.sizes.context.as_str());
-        let learned = matches!(self.architecture.positions, PositionPart::Learned { .. });
-        let limit = if learned { Some(trained) } else { turns.and_then(|turns| turns.limit) };
+        let learned = matches!(positions, PositionPlan::Stored(_));
+        let limit = match positions {
+            PositionPlan::Stored(_) => Some(trained),
+            PositionPlan::Turned(rotary, _) => rotary.limit,
+            PositionPlan::Sinusoidal(_) | PositionPlan::Alibi(_) | PositionPlan::Unknown => None,
+        };
         let usual = if learned { trained } else { trained.min(CONTEXT_USUAL) };
         let context = asked.context.map_or(usual, |context| context as usize);
         match limit {
@@ -256,11 +357,27 @@ impl BlueprintMaker<'_> {
                 .map(|(layer, none)| self.kind(&kinds, layer, none, none))
                 .collect();
         };
-        let WindowKeys { size, used, from_layer } = keys;
+        let WindowKeys { size, used, from_layer, kinds: named } = keys;
         let used = used.as_deref().is_none_or(|key| self.config.flag(key).unwrap_or(false));
         let size = self.config.size(size).filter(|_| used);
+        if let Some(named) = named {
+            let local = self.local_layers(named);
+            return (0..layers).map(|layer| size.filter(|_| local[layer])).collect();
+        }
         let first = from_layer.as_deref().and_then(|key| self.config.index(key)).unwrap_or(0);
         (0..layers).map(|layer| self.kind(&kinds, layer, size.filter(|_| layer >= first), size)).collect()
+    }
+
+    /// Which layers a list of kinds calls local.
+    fn local_layers(&mut self, key: &str) -> Vec<bool> {
+        let layers = self.sizes.layers;
+        let listed = self.config.value(key);
+        let kinds = listed.as_ref().and_then(|listed| kinds_of(listed, layers));
+        kinds.filter(|kinds| kinds.len() == layers).unwrap_or_else(|| {
+            let found = shortened(&listed.unwrap_or(Json::Null));
+            self.config.refuse(key, format!("is {found}; global or local was expected of each of {layers} layers"));
+            vec![false; layers]
+        })
     }
 
     /// The window of a layer by `layer_types`, where that is there; else `usual`.
@@ -286,36 +403,78 @@ impl BlueprintMaker<'_> {
         }
     }
 
-    fn block(&mut self, layer: usize, window: Option<usize>, context: usize) -> Option<BlockPlan> {
+    fn block(
+        &mut self,
+        layer: usize,
+        window: Option<usize>,
+        context: usize,
+        positions: &PositionPlan,
+    ) -> Option<BlockPlan> {
         let architecture = self.architecture;
-        let AttentionPart { norm, out, out_bias, q_norm, k_norm, .. } = &architecture.attention;
-        let Sizes { width, heads, kv_heads, head_width, inner, .. } = self.sizes;
-        let at = |name: &str| name.replace("{layer}", &layer.to_string());
-        let kind = architecture.norm.kind;
-        let attention_norm = self.norm(&at(norm), kind, width, 1);
+        let (attention, mlp) = (&architecture.attention, &architecture.mlp);
+        let Sizes { width, heads, kv_heads, head_width, .. } = self.sizes;
+        let parallel = self.config.flag_of(&architecture.block.parallel);
+        let shared = parallel && self.config.flag_of(&architecture.block.shared_norm);
+        let attention_norm = self.norm_at(&attention.norm, layer, width);
         let projections = self.attention_projections(layer);
         let mut of_heads = |name: &Option<String>, heads: usize| {
-            name.as_deref().map(|name| self.norm(&at(name), NormKind::Rms, head_width, heads))
+            let name = name.as_deref()?.replace("{layer}", &layer.to_string());
+            let (width, heads) = if attention.whole_norms { (heads * head_width, 1) } else { (head_width, heads) };
+            Some(self.norm_of(NormKind::Rms, &name, width, heads))
         };
-        let head_norms = [of_heads(q_norm, heads), of_heads(k_norm, kv_heads)];
-        let biased = self.config.flag_of(out_bias);
-        let out = self.projection(&at(out), heads * head_width, width, biased);
-        let mlp = &architecture.mlp;
-        let biased = self.config.flag_of(&mlp.bias);
-        let mlp_norm = self.norm(&at(&mlp.norm), kind, width, 1);
-        let gate = mlp.gate.as_deref().map(|gate| self.projection(&at(gate), width, inner, biased));
-        let up = self.projection(&at(&mlp.up), width, inner, biased);
-        let down = self.projection(&at(&mlp.down), inner, width, biased);
+        let head_norms = [of_heads(&attention.q_norm, heads), of_heads(&attention.k_norm, kv_heads)];
+        let biased = self.config.flag_of(&attention.out_bias);
+        let out = self.projection(&at_layer(&attention.out, layer), heads * head_width, width, biased);
+        let attention_result_norm = self.norm_at(&attention.result_norm, layer, width);
+        let mlp_norm = if shared { None } else { self.norm_at(&mlp.norm, layer, width) };
+        let [gate, up, down] = self.mlp_projections(layer);
         let curve = self.curve(&mlp.curve, layer)?;
         let window = window.filter(|&window| window < context).map(|window| window as u32);
-        let heads = Heads { query: heads as u32, kv: kv_heads as u32, window, alibi: false };
-        let scale = self.scale(layer);
-        Some(BlockPlan { attention_norm, projections, head_norms, heads, scale, out, mlp_norm, gate, up, curve, down })
+        let alibi = matches!(positions, PositionPlan::Alibi(_));
+        Some(BlockPlan {
+            parallel,
+            norms_first: self.config.flag_of(&architecture.block.norms_first),
+            result_scale: self.config.number_of(&architecture.block.scale, 1.0) as f32,
+            turned: true,
+            attention_norm,
+            attention_result_norm,
+            projections,
+            head_norms,
+            heads: Heads { query: heads as u32, kv: kv_heads as u32, window, alibi },
+            scale: self.scale(layer),
+            out,
+            mlp_norm,
+            mlp_result_norm: self.norm_at(&mlp.result_norm, layer, width),
+            gate,
+            up: up?,
+            curve,
+            down: down?,
+        })
+    }
+
+    /// The projections of an MLP: gate, up, down; the gate where there is one.
+    fn mlp_projections(&mut self, layer: usize) -> [Option<ProjectionPlan>; 3] {
+        let mlp = &self.architecture.mlp;
+        let Sizes { width, inner, .. } = self.sizes;
+        let biased = self.config.flag_of(&mlp.bias);
+        let [gate, up, down] = [mlp.gate.as_ref(), Some(&mlp.up), Some(&mlp.down)].map(|name| name.map(|name| at_layer(name, layer)));
+        let down = down.map(|down| self.projection(&down, inner, width, biased));
+        if let Some(both) = up.as_ref().filter(|_| mlp.packed_gate) {
+            let both = format!("{}{both}", self.prefix);
+            let halves = [0..inner, inner..2 * inner];
+            let [gate, up] = halves.map(|half| self.part(both.clone(), width, 2 * inner, biased, alone(half)));
+            return [Some(gate), Some(up), down];
+        }
+        let [gate, up] = [gate, up].map(|name| name.map(|name| self.projection(&name, width, inner, biased)));
+        [gate, up, down]
     }
 
     /// What scores are multiplied by.
     fn scale(&mut self, layer: usize) -> f32 {
-        let AttentionPart { scaled, scaled_by_layer, .. } = &self.architecture.attention;
+        let AttentionPart { scaled, scaled_by_layer, scale, .. } = &self.architecture.attention;
+        if let Some(scale) = scale {
+            return self.config.number_of(scale, 1.0) as f32;
+        }
         let by_width = if self.config.flag_of(scaled) { (self.sizes.head_width as f64).sqrt() } else { 1.0 };
         let by_layer = if self.config.flag_of(scaled_by_layer) { (layer + 1) as f64 } else { 1.0 };
         (1.0 / by_width / by_layer) as f32
@@ -340,12 +499,25 @@ impl BlueprintMaker<'_> {
         curve
     }
 
-    fn norm(&mut self, name: &str, kind: NormKind, width: usize, heads: usize) -> NormPlan {
-        let eps = self.config.number_of(&self.architecture.norm.eps, 0.0) as f32;
+    /// The norm of this name in a block, where it has one.
+    fn norm_at(&mut self, name: &Option<String>, layer: usize, width: usize) -> Option<NormPlan> {
+        name.as_deref().map(|name| self.norm(&at_layer(name, layer), width, 1))
+    }
+
+    fn norm(&mut self, name: &str, width: usize, heads: usize) -> NormPlan {
+        self.norm_of(self.architecture.norm.kind, name, width, heads)
+    }
+
+    fn norm_of(&mut self, kind: NormKind, name: &str, width: usize, heads: usize) -> NormPlan {
+        let part = &self.architecture.norm;
+        let eps = self.config.number_of(&part.eps, 0.0) as f32;
         let name = format!("{}{name}", self.prefix);
-        let gain = self.whole(format!("{name}.weight"), &[width]);
-        let bias = (kind == NormKind::Layer).then(|| self.whole(format!("{name}.bias"), &[width]));
-        NormPlan { name, kind, eps, gain, bias, heads }
+        let affine = self.config.flag_of(&part.affine);
+        let biased = affine && kind == NormKind::Layer && self.config.flag_of(&part.bias);
+        let gain = affine.then(|| self.whole(format!("{name}.weight"), &[width]));
+        let bias = biased.then(|| self.whole(format!("{name}.bias"), &[width]));
+        let more_gain = if part.less_one { 1.0 } else { 0.0 };
+        NormPlan { name, kind, eps, width, gain, more_gain, bias, heads }
     }
 
     fn projection(&mut self, name: &str, inputs: usize, outputs: usize, biased: bool) -> ProjectionPlan {
@@ -403,11 +575,50 @@ impl BlueprintMaker<'_> {
     }
 
     /// The head that is no table of tokens: its name has no prefix.
-    fn head(&mut self, name: &str) -> ProjectionPlan {
-        let Sizes { width, vocabulary, .. } = self.sizes;
+    fn head(&mut self, name: &str, width: usize, biased: bool) -> ProjectionPlan {
+        let vocabulary = self.sizes.vocabulary;
         let weight = self.whole(format!("{name}.weight"), &[vocabulary, width]);
-        ProjectionPlan { name: name.to_string(), weight, bias: None, layout: Layout::OutputMajor }
+        let bias = biased.then(|| self.whole(format!("{name}.bias"), &[vocabulary]));
+        ProjectionPlan { name: name.to_string(), weight, bias, layout: Layout::OutputMajor }
     }
+}
+
+/// The name of a tensor in a block.
+fn at_layer(name: &str, layer: usize) -> String {
+    name.replace("{layer}", &layer.to_string())
+}
+
+/// Whether each layer is local, by a list of kinds, or of patterns with how often each is repeated; none where it is neither.
+fn kinds_of(listed: &Json, most: usize) -> Option<Vec<bool>> {
+    let mut all = Vec::new();
+    for entry in listed.as_array()? {
+        match entry {
+            Json::String(kind) if kind == "global" || kind == "local" => all.push(kind == "local"),
+            Json::Array(entry) => {
+                let [pattern, times] = entry.as_slice() else { return None };
+                let pattern = kinds_of(pattern, most)?;
+                let times = times.as_u64().filter(|times| *times <= most as u64)?;
+                (0..times).for_each(|_| all.extend(&pattern));
+            }
+            _ => return None,
+        }
+        if all.len() > most {
+            return None;
+        }
+    }
+    Some(all)
+}
+
+/// What scores of every head lose per token of distance (Press et al. 2022): powers of `2^(-8/n)`, and where `n` heads are no power of
+/// two, behind those of the power below every second one of the power above.
+fn alibi_slopes(heads: usize) -> Vec<f32> {
+    let below = 1usize << heads.max(1).ilog2();
+    let power = |count: usize, i: usize| {
+        let base = 2f64.powf(-8.0 / count as f64) as f32;
+        f64::from(base).powi(i as i32) as f32
+    };
+    let first = (1..=below).map(|i| power(below, i));
+    first.chain((0..heads - below).map(|i| power(2 * below, 2 * i + 1))).collect()
 }
 
 /// Which outputs of a packed projection are queries, keys and values.
@@ -416,6 +627,11 @@ fn packed(order: PackedOrder, heads: usize, kv_heads: usize, width: usize) -> [V
         PackedOrder::Blocks => {
             let (q, k) = (heads * width, kv_heads * width);
             [alone(0..q), alone(q..q + k), alone(q + k..q + 2 * k)]
+        }
+        PackedOrder::Quarters => {
+            let part = heads * width / 4;
+            let of = |i: usize| (0..4).map(|quarter| (3 * quarter + i) * part..(3 * quarter + i + 1) * part).collect();
+            [of(0), of(2), of(1)]
         }
         PackedOrder::Groups => {
             let group = heads / kv_heads;
@@ -438,10 +654,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn slopes_of_alibi() {
+        assert_eq!(alibi_slopes(4), [0.25, 0.0625, 0.015625, 0.00390625]);
+        assert_eq!(alibi_slopes(6), [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]);
+        assert_eq!(alibi_slopes(1), [0.00390625]);
+    }
+
+    #[test]
+    fn kinds_of_layers() {
+        let of = |text: &str| kinds_of(&serde_json::from_str(text).expect("JSON"), 4);
+        assert_eq!(of(r#"["global", "local"]"#), Some(vec![false, true]));
+        assert_eq!(of(r#"[[["global", "local"], 2]]"#), Some(vec![false, true, false, true]));
+        assert_eq!((of(r#"["near"]"#), of(r#"[[["global"], 9]]"#), of("3")), (None, None, None));
+    }
+
+    #[test]
     fn outputs_of_packed_projections() {
         assert_eq!(packed(PackedOrder::Blocks, 4, 2, 3), [alone(0..12), alone(12..18), alone(18..24)]);
         assert_eq!(packed(PackedOrder::Groups, 4, 1, 3), [alone(0..12), alone(12..15), alone(15..18)]);
         let two = packed(PackedOrder::Groups, 2, 2, 3);
         assert_eq!(two, [vec![0..3, 9..12], vec![3..6, 12..15], vec![6..9, 15..18]]);
+        let [q, k, v] = packed(PackedOrder::Quarters, 4, 4, 2);
+        assert_eq!([&q[..2], &k[..2], &v[..2]], [[0..2, 6..8], [4..6, 10..12], [2..4, 8..10]]);
     }
 }

@@ -3,7 +3,7 @@
 //! Law: every key that is there is either read, known to change nothing, refused, or told of in a warning. So a network is never
 //! silently another one than its configuration says.
 
-use crate::architecture::{ArchitectureSetting, ConfigRules};
+use crate::architecture::{ArchitectureSetting, ConfigRules, RefusedKey};
 use serde_json::{Map, Value as Json};
 use snnc_ir::diagnostic::{Diagnostic, Diagnostics, ErrorCode};
 use std::collections::BTreeSet;
@@ -35,9 +35,25 @@ impl Config {
         Ok(Self { place: place.into(), given, defaults, read, found: Diagnostics::new(), warnings: Vec::new() })
     }
 
+    /// What the file says.
+    pub fn given(&self) -> &Map<String, Json> {
+        &self.given
+    }
+
     /// Values of keys that are not there.
     pub fn set_defaults(&mut self, defaults: &Map<String, Json>) {
         self.defaults = defaults.clone();
+    }
+
+    /// Keys that need not be read.
+    pub fn overlook(&mut self, keys: &[String]) {
+        self.read.extend(keys.iter().cloned());
+    }
+
+    /// Refuses the value of a key that says another network.
+    pub fn refuse_others(&mut self, key: &str, rule: &RefusedKey) {
+        let Some(value) = self.value(key).filter(|value| !rule.harmless.contains(value)) else { return };
+        self.refuse(key, format!("is {}: {} cannot be compiled yet", shortened(&value), rule.part));
     }
 
     /// Adds what is wrong with the value of a key.
@@ -55,11 +71,12 @@ impl Config {
         Diagnostic::new(format!("{}: {key}", self.place), message).code(ErrorCode::ARCHITECTURE)
     }
 
-    /// The value of a key, as it is given, or else its default; `None` where it is null.
+    /// The value of a key, as it is given, or else its default; `None` where it is null. Of several keys, `a|b`, the first that is
+    /// there.
     pub fn value(&mut self, key: &str) -> Option<Json> {
-        self.read.insert(key.to_string());
-        let value = self.given.get(key).or_else(|| self.defaults.get(key))?;
-        (!value.is_null()).then(|| value.clone())
+        self.read.extend(key.split('|').map(str::to_string));
+        let of = |all: &Map<String, Json>| key.split('|').find_map(|key| all.get(key).cloned());
+        of(&self.given).or_else(|| of(&self.defaults)).filter(|value| !value.is_null())
     }
 
     /// Whether the file itself has a value for the key.

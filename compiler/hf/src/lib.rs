@@ -92,7 +92,7 @@ pub fn import(
     let bytes = folder::read_json(&place)?;
     let mut config = Config::parse(&place.display().to_string(), &bytes)?;
     let name = name(&mut config, &table)?;
-    let described = table.get(&name)?;
+    let described = table.get(&name, config.given())?;
     let architecture = match described {
         Some(Described::Network(architecture)) => architecture,
         Some(Described::Missing(parts)) => return Err(missing(&config, &name, &parts, &table).into()),
@@ -101,6 +101,8 @@ pub fn import(
     check_class(&mut config, &architecture.classes, &name);
     let checkpoint = FolderTensors::read(weights, open)?;
     config.set_defaults(&architecture.defaults);
+    config.overlook(&architecture.inert);
+    architecture.refused.iter().for_each(|(key, rule)| config.refuse_others(key, rule));
     let asked = Asked { context: options.context };
     let blueprint = blueprint::plan(&architecture, &mut config, asked, &checkpoint);
     let producer = producer(&mut config);

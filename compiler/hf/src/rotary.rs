@@ -33,9 +33,20 @@ struct Said {
     settings: Map<String, Json>,
 }
 
-/// Rotary positions by a configuration: `width` channels per head, `trained` tokens of context. `theta` and `share` are keys.
-/// What is wrong is told to `config`.
-pub fn rotary(config: &mut Config, theta: &str, share: &str, width: usize, trained: usize) -> Option<Rotary> {
+/// Keys that say what rotary positions are.
+#[derive(Clone, Copy, Debug)]
+pub struct RotaryKeys<'a> {
+    /// Of the base of the frequencies.
+    pub theta: &'a str,
+    /// Of the share of a head's channels that is turned.
+    pub share: &'a str,
+    /// Of the number of these channels, which comes before a share.
+    pub channels: Option<&'a str>,
+}
+
+/// Rotary positions by a configuration: `width` channels per head, `trained` tokens of context. What is wrong is told to `config`.
+pub fn rotary(config: &mut Config, keys: &RotaryKeys<'_>, width: usize, trained: usize) -> Option<Rotary> {
+    let RotaryKeys { theta, share, channels } = *keys;
     // The newer key says everything; the older says how frequencies are scaled.
     let (scaling, parameters) = (config.value("rope_scaling"), config.value("rope_parameters"));
     let (key, said) = match parameters {
@@ -60,7 +71,8 @@ pub fn rotary(config: &mut Config, theta: &str, share: &str, width: usize, train
     }
     let theta = said.number(config, theta).or_else(|| config.number(theta)).unwrap_or(THETA);
     let share = said.number(config, share).or_else(|| config.number(share)).unwrap_or(1.0);
-    let channels = (width as f64 * share) as usize;
+    let stated = channels.and_then(|key| config.index(key));
+    let channels = stated.unwrap_or((width as f64 * share) as usize);
     if theta <= 0.0 {
         config.refuse(key, format!("has the base {theta}, which is not above 0"));
         return None;
@@ -244,7 +256,8 @@ mod tests {
 
     fn of(json: &str, width: usize, trained: usize) -> Result<Rotary, String> {
         let mut config = Config::parse("config.json", json.as_bytes()).unwrap();
-        let rotary = rotary(&mut config, "rope_theta", "partial_rotary_factor", width, trained);
+        let keys = RotaryKeys { theta: "rope_theta", share: "partial_rotary_factor", channels: None };
+        let rotary = rotary(&mut config, &keys, width, trained);
         let rules = ConfigRules::built_in();
         config.finish(&rules).map_err(|e| e.to_string()).map(|_| rotary.unwrap())
     }

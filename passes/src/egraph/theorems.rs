@@ -121,6 +121,8 @@ fn usual_rows(head: &str, place: usize) -> &'static [usize] {
         ("fire" | "scale_shift", 1..) | ("gated_fire", 2..) | ("linear", 2) => &[3],
         ("synapse", 1) => &[5],
         ("linear", 1) => &[4],
+        ("alibi", 0) => &[8],
+        ("alibi", 1) => &[3],
         ("linear" | "fire" | "scale_shift" | "centre" | "split_heads", 0) | ("gated_fire", 0..2) => &[6],
         _ => ALL_ROWS,
     }
@@ -290,22 +292,28 @@ impl<'a> Making<'a> {
         }
     }
 
-    /// Attention of grouped heads as it is written out: a pattern of so many shapes that draws hardly ever fit.
-    fn grouped_heads(&mut self, scaled: bool) -> Option<Value> {
+    /// Attention as it is written out: patterns of so many shapes that draws hardly ever fit.
+    fn written_attention(&mut self, grouped: bool, scaled: bool, alibi: bool) -> Option<Value> {
         let [kv, group, width] = [self.draw.of(&[1, 2]), self.draw.of(&[2, 3]), self.draw.of(&[1, 2, 4])];
-        let heads = kv * group;
-        let reshape = |dims: &[Dim]| Op::Array(ArrayOp::Reshape(Shape::new(dims)));
+        let heads = if grouped { kv * group } else { kv };
         let [kv_dim, group_dim, width_dim, heads_dim] = [kv, group, width, heads].map(|n| Dim::Fixed(n as u32));
         let (one, n) = (Dim::Fixed(1), Dim::Tokens);
+        let shaped = |this: &mut Self, dims: &[Dim], x| {
+            if grouped { this.add(Op::Array(ArrayOp::Reshape(Shape::new(dims))), &[x]) } else { Some(x) }
+        };
         let q = self.heads(heads, width)?;
-        let q = self.add(reshape(&[kv_dim, group_dim, n, width_dim]), &[q])?;
+        let q = shaped(self, &[kv_dim, group_dim, n, width_dim], q)?;
         let k = self.heads(kv, width)?;
         let k = self.add(Op::Array(ArrayOp::Transpose(Perm::new(&[0, 2, 1])?)), &[k])?;
-        let k = self.add(reshape(&[kv_dim, one, width_dim, n]), &[k])?;
+        let k = shaped(self, &[kv_dim, one, width_dim, n], k)?;
         let mut scores = self.add(Op::Array(ArrayOp::MatMul), &[q, k])?;
         if scaled {
             let scale = self.constant(&[], vec![0.5]);
             scores = self.add(Op::Array(ArrayOp::Binary(Binary::Mul)), &[scores, scale])?;
+        }
+        if alibi {
+            let falls = self.positive(&[heads]);
+            scores = self.add(Op::Array(ArrayOp::Alibi), &[scores, falls])?;
         }
         let (keep, drop, window) = (Scalar::new(1.0), Scalar::new(0.0), self.draw.of(&[None, Some(2)]));
         let mask = self.add(Op::Array(ArrayOp::CausalMask { keep, drop, window }), &[])?;
@@ -313,9 +321,9 @@ impl<'a> Making<'a> {
         let scores = self.add(Op::Array(ArrayOp::Where), &[mask, scores, never])?;
         let weights = self.add(Op::Array(ArrayOp::Softmax), &[scores])?;
         let v = self.heads(kv, width)?;
-        let v = self.add(reshape(&[kv_dim, one, n, width_dim]), &[v])?;
+        let v = shaped(self, &[kv_dim, one, n, width_dim], v)?;
         let mixed = self.add(Op::Array(ArrayOp::MatMul), &[weights, v])?;
-        let mixed = self.add(reshape(&[heads_dim, n, width_dim]), &[mixed])?;
+        let mixed = shaped(self, &[heads_dim, n, width_dim], mixed)?;
         self.add(Op::Array(ArrayOp::MergeHeads), &[mixed])
     }
 
@@ -395,6 +403,7 @@ fn fixed_operations() -> Vec<Op> {
         Op::Leaf(LeafOp::Tokens),
         Op::Leaf(LeafOp::Positions),
         Op::Array(ArrayOp::Where),
+        Op::Array(ArrayOp::Alibi),
         Op::Array(ArrayOp::MatMul),
         Op::Array(ArrayOp::Mean),
         Op::Array(ArrayOp::Softmax),
@@ -429,6 +438,9 @@ fn fixed_operations() -> Vec<Op> {
         all.extend(Pairs::ALL.map(|pairs| Op::Dense(DenseOp::Rotary { heads, pairs })));
         let heads = Heads::equal(heads);
         all.push(Op::Dense(DenseOp::Attention { heads, scale: Scalar::new(0.5) }));
+        let faded = Heads { alibi: true, ..heads };
+        all.push(Op::Dense(DenseOp::Attention { heads: faded, scale: Scalar::new(0.5) }));
+        all.push(Op::Level(LevelOp::Ssa { heads: faded, variant: Ssa::Ttfs { phases: 8 } }));
         let kinds = [
             Ssa::Ttfs { phases: 8 },
             Ssa::TopK { phases: 8, keys: 2 },
@@ -601,8 +613,12 @@ fn check(rule: &RewriteRule, draw: &mut Draw) -> Result<usize, String> {
         }
         let mut making = Making::new(draw);
         let found = match rule.name {
-            "grouped" => making.grouped_heads(true),
-            "grouped-unscaled" => making.grouped_heads(false),
+            "alibi" => making.written_attention(false, true, true),
+            "alibi-unscaled" => making.written_attention(false, false, true),
+            "grouped" => making.written_attention(true, true, false),
+            "grouped-unscaled" => making.written_attention(true, false, false),
+            "grouped-alibi" => making.written_attention(true, true, true),
+            "grouped-alibi-unscaled" => making.written_attention(true, false, true),
             _ => making.tree(pattern.tree(), ALL_ROWS),
         };
         let Some(root) = found else { continue };
