@@ -87,7 +87,7 @@ mod tensor_data;
 pub mod unsupported;
 
 use import::ImportOptions;
-use import::inputs::InputBindings;
+use import::inputs::{self, InputBindings};
 use model::{OnnxModel, OnnxNode};
 use snnc_ir::diagnostic::{Diagnostics, ErrorCode};
 use snnc_ir::{Diagnostic, Graph, verify};
@@ -117,6 +117,8 @@ pub struct Import {
     pub traits: Vec<String>,
     /// Where the context comes from, where the file does not say it.
     pub context_note: Option<String>,
+    /// Sizes of inputs that were not taken as the file has them, in words.
+    pub opened: Vec<String>,
     /// What a user said that inputs hold.
     pub bindings: InputBindings,
     /// The file itself: it shares its weights with the graph.
@@ -133,7 +135,8 @@ impl Import {
         let softmax = self.probabilities.as_ref().map(|probabilities| {
             format!("`{probabilities}` holds probabilities: the logits are what its softmax takes, `{}`", self.output)
         });
-        self.head_added.then_some(head).into_iter().chain(softmax).chain(self.context_note.clone()).collect()
+        let opened = self.opened.iter().map(|opened| format!("the file {opened}"));
+        self.head_added.then_some(head).into_iter().chain(softmax).chain(opened).chain(self.context_note.clone()).collect()
     }
 }
 
@@ -181,10 +184,16 @@ pub fn import_model(model: OnnxModel) -> Result<Import, Diagnostics> {
 ///
 /// # Errors
 /// As of `import_model`; a name that is no input's, a context that cannot be had.
-pub fn import_model_with(model: OnnxModel, options: &ImportOptions) -> Result<Import, Diagnostics> {
+pub fn import_model_with(mut model: OnnxModel, options: &ImportOptions) -> Result<Import, Diagnostics> {
+    let opened = inputs::open(&mut model.graph.inputs);
     let import::Imported { graph, rounds_activations, output, probabilities, head_added, traits, context_note } =
         import::import(&model, options).map_err(|import::Refused { diagnostics, traits }| {
-            explain(&model, &traits, diagnostics).or_code(ErrorCode::ONNX_UNSUPPORTED)
+            let mut told = explain(&model, &traits, diagnostics).or_code(ErrorCode::ONNX_UNSUPPORTED);
+            if let Some(first) = told.first_mut() {
+                let named = std::mem::replace(first, Diagnostic::new("", ""));
+                *first = opened.iter().fold(named, |named, opened| named.note(format!("the file {opened}")));
+            }
+            told
         })?;
     finite::check(&model, &graph, &output)?;
     verify::verify(&graph)?;
@@ -205,6 +214,7 @@ pub fn import_model_with(model: OnnxModel, options: &ImportOptions) -> Result<Im
         head_added,
         traits,
         context_note,
+        opened,
         bindings,
         model,
     })

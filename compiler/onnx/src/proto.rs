@@ -38,6 +38,41 @@ pub struct ModelProto {
     /// Versions of the operators, by domain.
     #[prost(message, repeated, tag = "8")]
     pub opset_import: Vec<OperatorSetIdProto>,
+    /// Functions of nodes, which other nodes name as operators.
+    #[prost(message, repeated, tag = "25")]
+    pub functions: Vec<FunctionProto>,
+}
+
+/// Nodes that stand for an operator.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct FunctionProto {
+    /// The operator's name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Names of its inputs.
+    #[prost(string, repeated, tag = "4")]
+    pub input: Vec<String>,
+    /// Names of its results.
+    #[prost(string, repeated, tag = "5")]
+    pub output: Vec<String>,
+    /// Options that have no value of their own.
+    #[prost(string, repeated, tag = "6")]
+    pub attribute: Vec<String>,
+    /// The nodes.
+    #[prost(message, repeated, tag = "7")]
+    pub node: Vec<NodeProto>,
+    /// Versions of the operators that they use, by domain.
+    #[prost(message, repeated, tag = "9")]
+    pub opset_import: Vec<OperatorSetIdProto>,
+    /// The operator's domain.
+    #[prost(string, tag = "10")]
+    pub domain: String,
+    /// Options with the values that they have where a node gives none.
+    #[prost(message, repeated, tag = "11")]
+    pub attribute_proto: Vec<AttributeProto>,
+    /// Which of several functions of a name.
+    #[prost(string, tag = "13")]
+    pub overload: String,
 }
 
 /// The version of a domain's operators.
@@ -92,6 +127,9 @@ pub struct NodeProto {
     /// The operator's domain; empty for ONNX's own.
     #[prost(string, tag = "7")]
     pub domain: String,
+    /// Which of several functions of a name.
+    #[prost(string, tag = "8")]
+    pub overload: String,
     /// What exporters add, such as the module that the node came from.
     #[prost(message, repeated, tag = "9")]
     pub metadata_props: Vec<StringStringEntryProto>,
@@ -130,6 +168,9 @@ pub struct AttributeProto {
     /// Which of the fields holds the value; 0 in files older than version 2 of the format.
     #[prost(int32, tag = "20")]
     pub r#type: i32,
+    /// Inside a function: the option of the function whose value it takes.
+    #[prost(string, tag = "21")]
+    pub ref_attr_name: String,
 }
 
 impl AttributeProto {

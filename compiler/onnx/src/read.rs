@@ -12,6 +12,7 @@ use crate::scan::scan;
 use crate::tensor::{OnnxArray, OnnxElem};
 use crate::tensor_data::{self, TensorSources};
 use bytes::Bytes;
+use functions::Functions;
 use indexmap::IndexMap;
 use prost::Message;
 use snnc_ir::Diagnostic;
@@ -70,6 +71,7 @@ fn model(file: ModelFile, sources: impl FnOnce(ModelFile) -> TensorSources) -> R
     let graph = proto.graph.ok_or_else(|| {
         Diagnostic::new("", "there is no graph in it").note("an ONNX file was expected (protobuf with a GraphProto)")
     })?;
+    let graph = Functions::of(&proto.functions, &proto.opset_import).inlined(graph)?;
     let mut sources = sources(file);
     let graph = graph_of(graph, &mut sources)?;
     let producer = [proto.producer_name, proto.producer_version].join(" ").trim().to_string();
@@ -193,5 +195,6 @@ fn innermost_module(scopes: &str) -> String {
     names.iter().rev().nth(1).map_or(String::new(), |name| (*name).to_string())
 }
 
+mod functions;
 #[cfg(test)]
 mod tests;

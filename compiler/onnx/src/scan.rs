@@ -46,7 +46,29 @@ use FieldKind::{Bytes, Fixed32, Fixed32s, Fixed64s, Message, Messages, Text, Tex
 
 static MODEL: MessageKind = MessageKind {
     name: "the file",
-    fields: &[(1, Varint), (2, Text), (3, Text), (7, Message(&GRAPH)), (8, Messages("versions of operators", &OPSET))],
+    fields: &[
+        (1, Varint),
+        (2, Text),
+        (3, Text),
+        (7, Message(&GRAPH)),
+        (8, Messages("versions of operators", &OPSET)),
+        (25, Messages("functions", &FUNCTION)),
+    ],
+};
+
+static FUNCTION: MessageKind = MessageKind {
+    name: "a function",
+    fields: &[
+        (1, Text),
+        (4, Texts("inputs of a function")),
+        (5, Texts("outputs of a function")),
+        (6, Texts("attributes of a function")),
+        (7, Messages("nodes of a function", &NODE)),
+        (9, Messages("versions of operators", &OPSET)),
+        (10, Text),
+        (11, Messages("attributes of a function", &ATTRIBUTE)),
+        (13, Text),
+    ],
 };
 
 static OPSET: MessageKind = MessageKind { name: "a version of operators", fields: &[(1, Text), (2, Varint)] };
@@ -72,6 +94,7 @@ static NODE: MessageKind = MessageKind {
         (4, Text),
         (5, Messages("attributes of a node", &ATTRIBUTE)),
         (7, Text),
+        (8, Text),
         (9, Messages("properties of a node", &ENTRY)),
     ],
 };
@@ -89,6 +112,7 @@ static ATTRIBUTE: MessageKind = MessageKind {
         (8, Varints),
         (9, Messages("texts of an attribute", &OPAQUE)),
         (20, Varint),
+        (21, Text),
     ],
 };
 

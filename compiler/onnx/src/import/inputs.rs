@@ -21,6 +21,32 @@ pub fn fixed_tokens(inputs: &[Port]) -> Option<usize> {
     ids(inputs)?.sizes.last().copied().flatten()
 }
 
+/// Opens sizes that say how a file is used and not what its network is: a batch of several texts, and one new token at a time where a
+/// past of any length may be given. Says what was opened, in words. What inside the file insists on such a size is found on import.
+pub fn open(inputs: &mut [Port]) -> Vec<String> {
+    let Some(port) = ids(inputs) else { return Vec::new() };
+    let (name, sizes) = (port.name.clone(), port.sizes.clone());
+    let mut opened = Vec::new();
+    if let [Some(batch), .., _] = sizes[..]
+        && batch > 1
+    {
+        let of_batch = |port: &&mut Port| port.sizes.first() == Some(&Some(batch));
+        inputs.iter_mut().filter(of_batch).for_each(|port| port.sizes[0] = None);
+        opened.push(format!("takes a batch of exactly {batch}; it is read for one text; export it with a dynamic batch size"));
+    }
+    let is_past = |port: &Port| port.name.contains("past") && port.sizes.len() >= 4 && port.sizes[1..].contains(&None);
+    if sizes.last() == Some(&Some(1)) && inputs.iter().any(is_past) {
+        let of_tokens = |port: &&mut Port| port.name == name || port.name.contains("position");
+        for size in inputs.iter_mut().filter(of_tokens).filter_map(|port| port.sizes.last_mut()) {
+            *size = size.filter(|size| *size != 1);
+        }
+        opened.push(
+            "takes one new token at a time; it is read for several; export it with a dynamic sequence length".to_string(),
+        );
+    }
+    opened
+}
+
 /// What a user says that an input holds (`--input NAME=...`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum InputFill {
