@@ -528,7 +528,10 @@ struct DescriptionCase {
 /// An empty name is none: so a description that is like another can lack a part of it.
 fn without_empty_names(row: &mut toml::Table) {
     row.retain(|_, value| value.as_str() != Some(""));
-    row.iter_mut().filter(|(key, _)| *key != "defaults").filter_map(|(_, value)| value.as_table_mut()).for_each(without_empty_names);
+    row.iter_mut()
+        .filter(|(key, _)| *key != "defaults")
+        .filter_map(|(_, value)| value.as_table_mut())
+        .for_each(without_empty_names);
 }
 
 /// Puts the entries of `above` over those of `below`, tables entry by entry.
@@ -560,7 +563,9 @@ mod tests {
 
     #[test]
     fn a_description_is_like_another_but_for_what_it_says() {
-        let Some(Described::Network(qwen)) = ArchitectureTable::built_in().get("qwen3", &Map::new()).unwrap() else { panic!() };
+        let Some(Described::Network(qwen)) = ArchitectureTable::built_in().get("qwen3", &Map::new()).unwrap() else {
+            panic!()
+        };
         assert_eq!(qwen.attention.bias, ArchitectureSetting::Key("attention_bias".into()));
         assert_eq!(qwen.mlp.bias, ArchitectureSetting::Is(false));
         assert_eq!(qwen.output.norm.as_deref(), Some("norm"));
@@ -580,7 +585,8 @@ mod tests {
             ("[mine", "TOML"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let told = ArchitectureTable::with_file(&path).and_then(|table| table.get("mine", &Map::new())).unwrap_err();
+            let told =
+                ArchitectureTable::with_file(&path).and_then(|table| table.get("mine", &Map::new())).unwrap_err();
             assert!(told.to_string().contains(words), "{text}: {told}");
         }
     }

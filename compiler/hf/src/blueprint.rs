@@ -187,7 +187,9 @@ pub fn plan(
     let windows = planner.windows();
     let turned = planner.turned();
     let blocks: Option<Vec<BlockPlan>> = (0..sizes.layers)
-        .map(|layer| Some(BlockPlan { turned: turned[layer], ..planner.block(layer, windows[layer], context, &positions)? }))
+        .map(|layer| {
+            Some(BlockPlan { turned: turned[layer], ..planner.block(layer, windows[layer], context, &positions)? })
+        })
         .collect();
     let output = &architecture.output;
     let norm = output.norm.as_deref().map(|name| planner.norm(name, sizes.width, 1));
@@ -278,7 +280,11 @@ impl BlueprintMaker<'_> {
     fn token_scale(&mut self) -> f32 {
         let part = &self.architecture.tokens;
         let stated = self.config.number_of(&part.scale, 1.0) as f32;
-        if self.config.flag_of(&part.scaled_by_width) { stated * (self.sizes.width as f64).sqrt() as f32 } else { stated }
+        if self.config.flag_of(&part.scaled_by_width) {
+            stated * (self.sizes.width as f64).sqrt() as f32
+        } else {
+            stated
+        }
     }
 
     fn positions(&mut self) -> PositionPlan {
@@ -457,7 +463,8 @@ impl BlueprintMaker<'_> {
         let mlp = &self.architecture.mlp;
         let Sizes { width, inner, .. } = self.sizes;
         let biased = self.config.flag_of(&mlp.bias);
-        let [gate, up, down] = [mlp.gate.as_ref(), Some(&mlp.up), Some(&mlp.down)].map(|name| name.map(|name| at_layer(name, layer)));
+        let [gate, up, down] =
+            [mlp.gate.as_ref(), Some(&mlp.up), Some(&mlp.down)].map(|name| name.map(|name| at_layer(name, layer)));
         let down = down.map(|down| self.projection(&down, inner, width, biased));
         if let Some(both) = up.as_ref().filter(|_| mlp.packed_gate) {
             let both = format!("{}{both}", self.prefix);

@@ -188,7 +188,8 @@ impl NetworkBuilder<'_> {
         let op = DenseOp::RmsNorm { eps: Scalar::new(norm.eps), heads: norm.heads as u32 };
         let x = self.builder.add(op, &[x], &norm.name)?;
         let Some(gain) = &norm.gain else { return Ok(x) };
-        let gain = self.made(gain, |all| all.iter().map(|gain| gain + norm.more_gain).collect::<Vec<f32>>().repeat(norm.heads));
+        let gain = self
+            .made(gain, |all| all.iter().map(|gain| gain + norm.more_gain).collect::<Vec<f32>>().repeat(norm.heads));
         let bias = match &norm.bias {
             Some(bias) => self.weight(bias),
             None => self.constant("zero", 0.0, norm.width * norm.heads),
@@ -202,7 +203,8 @@ impl NetworkBuilder<'_> {
             return Ok(x);
         }
         let width = self.builder.ty(x).shape().width().unwrap_or(0);
-        let (gain, zero) = (self.constant(&format!("times {number}"), number, width), self.constant("zero", 0.0, width));
+        let (gain, zero) =
+            (self.constant(&format!("times {number}"), number, width), self.constant("zero", 0.0, width));
         self.builder.add(LevelOp::ScaleShift, &[x, gain, zero], name)
     }
 

@@ -136,7 +136,13 @@ impl Import {
             format!("`{probabilities}` holds probabilities: the logits are what its softmax takes, `{}`", self.output)
         });
         let opened = self.opened.iter().map(|opened| format!("the file {opened}"));
-        self.head_added.then_some(head).into_iter().chain(softmax).chain(opened).chain(self.context_note.clone()).collect()
+        self.head_added
+            .then_some(head)
+            .into_iter()
+            .chain(softmax)
+            .chain(opened)
+            .chain(self.context_note.clone())
+            .collect()
     }
 }
 

@@ -64,7 +64,9 @@ impl LevelOp {
             LevelOp::RowMaxAbs => OpInfo::new("row_max_abs", 1, QS_TRAINING),
             LevelOp::GatherChannels => OpInfo::new("gather_channels", 2, QS_TRAINING).parameters(1),
             LevelOp::HeadLinear => OpInfo::new("head_linear", 2, QS).parameters(1),
-            LevelOp::Ssa { heads, variant } => OpInfo::new("ssa", variant.arity() + usize::from(heads.alibi), QS).parameters(3).state(),
+            LevelOp::Ssa { heads, variant } => {
+                OpInfo::new("ssa", variant.arity() + usize::from(heads.alibi), QS).parameters(3).state()
+            }
         }
     }
 

@@ -116,12 +116,7 @@ pub struct Delays<'a, R> {
 
 /// Time-to-first-spike attention on levels. The sooner a key's neuron fires after the best one, the more its value weighs: phase
 /// `trunc((best - score) * slope + 0.5)`. With ALiBi, a score is less its head's `fall`.
-pub fn timed<R: Real>(
-    [q, k, v]: [&[i32]; 3],
-    delays: Delays<'_, R>,
-    code: Code,
-    span: Span,
-) -> (Vec<R>, Events) {
+pub fn timed<R: Real>([q, k, v]: [&[i32]; 3], delays: Delays<'_, R>, code: Code, span: Span) -> (Vec<R>, Events) {
     let d = q.len() / span.tokens;
     let kv = span.row(k.len());
     let mut out = Vec::with_capacity(q.len());

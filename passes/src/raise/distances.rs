@@ -31,7 +31,8 @@ pub(super) fn bias(graph: &Graph, views: &mut Views<'_>, value: Value, scores: &
             Op::Array(ArrayOp::Reshape(to)) if !views.is_made(part) => {
                 // Sizes of 1 before the heads.
                 let of = graph.node(part).args[0];
-                let significant = |shape: Shape| shape.dims().iter().copied().skip_while(|dim| *dim == Dim::Fixed(1)).collect();
+                let significant =
+                    |shape: Shape| shape.dims().iter().copied().skip_while(|dim| *dim == Dim::Fixed(1)).collect();
                 let [from, to]: [Vec<Dim>; 2] = [graph.ty(of).shape(), to].map(significant);
                 parts.push(Some(of).filter(|_| from == to)?);
             }

@@ -266,7 +266,8 @@ fn currents(n: usize, k: usize, m: usize, steps: usize, carry: i32, seed: u64) {
 /// Heads of queries in groups, and perhaps a window or ALiBi.
 fn grouped(kv: usize, group: usize, window: usize) -> Heads {
     // Every third one with ALiBi.
-    let (kv, window, alibi) = (kv as u32, u32::try_from(window).ok().filter(|w| *w > 0), (kv + group + window) % 3 == 0);
+    let (kv, window, alibi) =
+        (kv as u32, u32::try_from(window).ok().filter(|w| *w > 0), (kv + group + window) % 3 == 0);
     Heads { kv, window, alibi, ..Heads::equal(kv * group as u32) }
 }
 

@@ -188,12 +188,14 @@ impl Constant {
             return None;
         }
         let (heads, square) = square_of(last.sizes(), n)?;
-        let at = |array: &OnnxArray, h: usize, i: usize, j: usize, n: usize| array.data().get((h * n + i) * n + j).float();
+        let at =
+            |array: &OnnxArray, h: usize, i: usize, j: usize, n: usize| array.data().get((h * n + i) * n + j).float();
         // From the last row, which sees all, and the diagonal.
         let slope = |h: usize| (at(last, h, n - 1, n - 1, n) - at(last, h, n - 1, 0, n)) / (n - 1) as f32;
         let slopes: Vec<f32> = (0..heads).map(slope).collect();
         let seen = |h: usize, i: usize, j: usize| at(last, h, 0, 0, n) - slopes[h] * (i - j) as f32;
-        let near = |x: f32, h: usize, i: usize, j: usize| (x - seen(h, i, j)).abs() <= STRAIGHT * slopes[h].abs() * i as f32;
+        let near =
+            |x: f32, h: usize, i: usize, j: usize| (x - seen(h, i, j)).abs() <= STRAIGHT * slopes[h].abs() * i as f32;
         let drop = at(last, 0, 0, 1, n);
         let hides = drop <= at(last, 0, 0, 0, n) - HIDDEN;
         let fits = |(array, &own): (&Arc<OnnxArray>, &usize)| {

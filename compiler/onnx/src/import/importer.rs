@@ -209,7 +209,11 @@ impl<'m> Importer<'m> {
         for (side, table, own) in [("keys", bias.keys, [1, 2, 0]), ("queries", bias.queries, [1, 0, 2])] {
             let rows = self.weight(&format!("{}.{side}", constant.name()), &Arc::new(table))?;
             let value = self.builder.add(Op::Dense(DenseOp::Embed), &[positions, rows], node.label())?;
-            let apart = self.reshaped(node, LiveValue { value, dims: vec![Dim::Tokens, heads] }, vec![Dim::Tokens, heads, one])?;
+            let apart = self.reshaped(
+                node,
+                LiveValue { value, dims: vec![Dim::Tokens, heads] },
+                vec![Dim::Tokens, heads, one],
+            )?;
             sides.push(self.transposed(node, apart, &own)?);
         }
         let mut sum = self.combined(node, Binary::Add, &sides[0], &sides[1])?;

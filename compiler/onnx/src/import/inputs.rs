@@ -32,7 +32,9 @@ pub fn open(inputs: &mut [Port]) -> Vec<String> {
     {
         let of_batch = |port: &&mut Port| port.sizes.first() == Some(&Some(batch));
         inputs.iter_mut().filter(of_batch).for_each(|port| port.sizes[0] = None);
-        opened.push(format!("takes a batch of exactly {batch}; it is read for one text; export it with a dynamic batch size"));
+        opened.push(format!(
+            "takes a batch of exactly {batch}; it is read for one text; export it with a dynamic batch size"
+        ));
     }
     let is_past = |port: &Port| port.name.contains("past") && port.sizes.len() >= 4 && port.sizes[1..].contains(&None);
     if sizes.last() == Some(&Some(1)) && inputs.iter().any(is_past) {
@@ -41,7 +43,8 @@ pub fn open(inputs: &mut [Port]) -> Vec<String> {
             *size = size.filter(|size| *size != 1);
         }
         opened.push(
-            "takes one new token at a time; it is read for several; export it with a dynamic sequence length".to_string(),
+            "takes one new token at a time; it is read for several; export it with a dynamic sequence length"
+                .to_string(),
         );
     }
     opened

@@ -28,7 +28,8 @@ fn own_opset(opsets: &[OperatorSetIdProto]) -> Option<i64> {
 
 impl<'p> Functions<'p> {
     pub fn of(functions: &'p [FunctionProto], opsets: &[OperatorSetIdProto]) -> Self {
-        let all = functions.iter().map(|function| ([&*function.domain, &*function.name, &*function.overload], function));
+        let all =
+            functions.iter().map(|function| ([&*function.domain, &*function.name, &*function.overload], function));
         Self { all: all.collect(), opset: own_opset(opsets).unwrap_or(1), calls: 0, nodes: 0 }
     }
 
@@ -57,10 +58,15 @@ impl<'p> Functions<'p> {
             let place = format!("function {}", function.name);
             let failed = |message: String| Err(Diagnostic::new(&*place, message));
             if depth == DEPTH_MAX || self.nodes > NODES_MAX {
-                return failed(format!("functions stand in functions more than {DEPTH_MAX} times, or give more than {NODES_MAX} nodes"));
+                return failed(format!(
+                    "functions stand in functions more than {DEPTH_MAX} times, or give more than {NODES_MAX} nodes"
+                ));
             }
             if let Some(version) = own_opset(&function.opset_import).filter(|version| *version != self.opset) {
-                return failed(format!("its operators are those of opset {version}, the file's are those of opset {}", self.opset));
+                return failed(format!(
+                    "its operators are those of opset {version}, the file's are those of opset {}",
+                    self.opset
+                ));
             }
             let body = self.called(function, &node);
             all.extend(self.expanded(body, depth + 1)?);
@@ -71,7 +77,8 @@ impl<'p> Functions<'p> {
     /// The nodes of a call.
     fn called(&mut self, function: &FunctionProto, node: &NodeProto) -> Vec<NodeProto> {
         self.calls += 1;
-        let label = if node.name.is_empty() { node.output.first().map_or("", String::as_str) } else { node.name.as_str() };
+        let label =
+            if node.name.is_empty() { node.output.first().map_or("", String::as_str) } else { node.name.as_str() };
         let mut names = HashMap::new();
         for (formal, given) in [(&function.input, &node.input), (&function.output, &node.output)] {
             for (i, formal) in formal.iter().enumerate() {
@@ -114,7 +121,12 @@ impl FunctionCall<'_> {
             output: names(&inner.output),
             name: format!("{}/{own}", self.label),
             attribute: inner.attribute.iter().filter_map(|attribute| self.attribute(attribute)).collect(),
-            metadata_props: if inner.metadata_props.is_empty() { &self.node.metadata_props } else { &inner.metadata_props }.clone(),
+            metadata_props: if inner.metadata_props.is_empty() {
+                &self.node.metadata_props
+            } else {
+                &inner.metadata_props
+            }
+            .clone(),
             ..inner.clone()
         }
     }
