@@ -230,7 +230,7 @@ impl LlamaMaker<'_> {
             }
         }
         let v = self.linear(x, &format!("{name}.v_proj"), [width, kv_heads * head_width], into, bias)?;
-        let shape = Heads { query: heads as u32, kv: kv_heads as u32, window };
+        let shape = Heads { kv: kv_heads as u32, window, ..Heads::equal(heads as u32) };
         let scale = Scalar::new(1.0 / (head_width as f32).sqrt());
         let attend = Op::Dense(DenseOp::Attention { heads: shape, scale });
         let y = self.b.add(attend, &[q, k, v], format!("/{name}/Softmax").as_str())?;

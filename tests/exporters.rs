@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use snnc::convert::{self, ConvertOptions, Sample};
+use snnc::convert;
 use snnc::proof;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::eval::{Evaluator, Memory};
@@ -12,11 +12,9 @@ use snnc_ir::{Graph, Op};
 use snnc_onnx as onnx;
 use snnc_onnx::model::OnnxNode;
 use snnc_onnx::tensor::{ArrayData, Element, OnnxArray, OnnxElem};
-use snnc_passes::collapse::collapse;
-use snnc_passes::options::QuantOptions;
 use snnc_runtime::Engine;
 use snnc_tests::reference::{Reference, safetensors};
-use snnc_tests::{centred_cosine, documented, ids, options, run, shared};
+use snnc_tests::{documented, options, run, shared, spiking_cosine};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -130,13 +128,7 @@ fn measure(path: &Path) -> Result<ExportFigures, String> {
     let given = io.iter().filter_map(|(name, x)| Some((name.strip_prefix("in.")?.to_string(), array(x)))).collect();
     let evaluated = onnx::evaluate::graph::run(&import.model, given, &[&output]).map_err(|e| e.to_string())?;
     let evaluation = largest_difference(evaluated[0].as_f32().unwrap(), &logits.data);
-    let sample = ids(20.min(tensor.context as usize), convert::vocabulary(&tensor).map_err(say)?);
-    let simple = convert::dense(import.graph, rounded, &mut |_, _, _| {}).map_err(say)?;
-    let recipe = ConvertOptions { quant: QuantOptions::default(), calibration_tokens: 2048, threads: 2 };
-    let converted = convert::spiking(simple, &Sample::SeededIds, &recipe, &mut |_, _, _| {}).map_err(say)?;
-    let program = collapse(&converted.graph).unwrap();
-    let dense = run(&tensor, options(Engine::Jit), &[&sample]).logits();
-    let cosine = centred_cosine(&run(&program, options(Engine::Jit), &[&sample]).logits(), &dense);
+    let cosine = spiking_cosine(&tensor, import.graph, rounded).map_err(say)?;
     let mut all = BTreeSet::new();
     operators(&import.model.graph.nodes, &mut all);
     let operators = all;

@@ -296,18 +296,6 @@ fn other_networks_are_called_what_they_are() {
     assert!(line.lines().next().unwrap().contains(what), "{line}");
 }
 
-/// Families by the words that a refusal must hold.
-#[test]
-fn families_are_called_what_they_are() {
-    let Some(folder) = shared("flavours2") else { return };
-    for (family, what) in [("bloom", "ALiBi")] {
-        for path in files(&folder).into_iter().filter(|path| stem(path).starts_with(family)) {
-            let refused = check(&path, &OnnxOptions::default()).unwrap_err();
-            assert!(refused.len() == 1 && said(&refused).contains(what), "{}: {}", path.display(), said(&refused));
-        }
-    }
-}
-
 fn stem(path: &Path) -> String {
     path.file_stem().unwrap().to_string_lossy().into_owned()
 }

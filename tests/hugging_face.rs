@@ -5,7 +5,7 @@
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde_json::{Value as Json, json};
-use snnc::check::check;
+use snnc::describe::Network;
 use snnc::front::{self, OnnxOptions};
 use snnc::model::Loaded;
 use snnc_ir::Graph;
@@ -16,7 +16,7 @@ use snnc_passes::options::Rotations;
 use snnc_passes::rotate::rotate;
 use snnc_runtime::{Engine, Options};
 use snnc_tests::reference::{Reference, npy, safetensors};
-use snnc_tests::{byte_tokenizer, options, run, shared, snnc};
+use snnc_tests::{byte_tokenizer, documented, options, run, shared, snnc, spiking_cosine};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -77,11 +77,23 @@ fn folders(root: &Path) -> Vec<(String, PathBuf)> {
     all
 }
 
-fn compare_folders(root: &Path) {
+/// Compares every folder with its reference, and its spiking program with it. What was measured, as rows of a table.
+fn compare_folders(root: &Path) -> String {
+    let mut rows = String::new();
     for (name, folder) in folders(root) {
         let texts = texts(&npy(&folder.join("ref_input_ids.npy")), &npy(&folder.join("ref_logits.npy")));
-        compare(&name, &loaded(&folder), &texts, 1e-4);
+        let graph = loaded(&folder);
+        compare(&name, &graph, &texts, 1e-4);
+        let difference = texts.iter().map(|(ids, wanted)| far(&meant(&graph, ids), wanted)).fold(0.0, f32::max);
+        let parts: BTreeMap<&str, String> = Network::of(&graph).unwrap().lines().into_iter().collect();
+        let cosine = spiking_cosine(&graph, graph.clone(), false).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(cosine >= 0.99, "{name}: {cosine}");
+        let config: Json = serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
+        let kind = config["model_type"].as_str().unwrap();
+        let [positions, norms, mlp] = ["positions", "norms", "mlp"].map(|part| &parts[part]);
+        rows += &format!("| {name} | `{kind}` | {positions} | {norms} | {mlp} | {difference:.1e} | {cosine:.4} |\n");
     }
+    rows
 }
 
 #[test]
@@ -93,7 +105,9 @@ fn folders_give_the_logits_of_their_references() {
 /// Networks of many families and settings, made by `inputs/folders/make.py`.
 #[test]
 fn folders_of_many_families_give_the_logits_of_the_library() {
-    compare_folders(&Path::new(env!("CARGO_MANIFEST_DIR")).join("inputs/folders"));
+    let rows = compare_folders(&Path::new(env!("CARGO_MANIFEST_DIR")).join("inputs/folders"));
+    let head = "| folder | `model_type` | positions | norms | MLP | largest difference | spiking, cosine |\n|---|---|---|---|---|---|---|\n";
+    documented("models.md", "folders", &[head, &rows].concat());
 }
 
 /// The residual stream and heads of every family turn, and logits stay.

@@ -10,11 +10,13 @@ pub mod reference;
 use snnc::convert::{self, ConvertOptions, Sample};
 use snnc_examples::gpt2::{self, Gpt2Config};
 use snnc_examples::llama::{self, LlamaConfig};
+use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::events::Events;
 use snnc_ir::op::{LevelOp, SpikeOp};
 use snnc_ir::{Graph, Op};
 use snnc_onnx as onnx;
 use snnc_passes::Context;
+use snnc_passes::collapse::collapse;
 use snnc_passes::levels::Levels;
 use snnc_passes::options::QuantOptions;
 use snnc_passes::simplify::simplify;
@@ -198,6 +200,21 @@ pub fn byte_tokenizer() -> String {
         "model": { "type": "BPE", "vocab": vocabulary, "merges": [] }
     });
     tokenizer.to_string()
+}
+
+/// Centred cosine of the logits of a network's spiking program, made by default options and seeded ids, with the network's own.
+/// `imported` is the network before it was raised; `rounded`: whether its file rounds activations.
+///
+/// # Errors
+/// Why it is not converted.
+pub fn spiking_cosine(tensor: &Graph, imported: Graph, rounded: bool) -> Result<f64, Diagnostics> {
+    let sample = ids(20.min(tensor.context as usize), convert::vocabulary(tensor)?);
+    let simple = convert::dense(imported, rounded, &mut |_, _, _| {})?;
+    let recipe = ConvertOptions { quant: QuantOptions::default(), calibration_tokens: 2048, threads: 2 };
+    let converted = convert::spiking(simple, &Sample::SeededIds, &recipe, &mut |_, _, _| {})?;
+    let program = collapse(&converted.graph)?;
+    let dense = run(tensor, options(Engine::Jit), &[&sample]).logits();
+    Ok(centred_cosine(&run(&program, options(Engine::Jit), &[&sample]).logits(), &dense))
 }
 
 /// The part of a page of `docs/` between the marks `name` is this text; `SNNC_UPDATE_DOCS=1` writes it.

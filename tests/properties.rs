@@ -325,8 +325,10 @@ proptest! {
         let DrawnCase { heads: query, width, .. } = case;
         let kv = (1..=most_kv.min(query)).rev().find(|kv| query.is_multiple_of(*kv)).unwrap();
         let window = window.filter(|_| !variant.has_features());
-        let (grouped, equal) =
-            (Heads { query: query as u32, kv: kv as u32, window }, Heads { window, ..Heads::equal(query as u32) });
+        // Every other one with ALiBi.
+        let alibi = !variant.has_features() && case.tokens % 2 == 0;
+        let equal = Heads { window, alibi, ..Heads::equal(query as u32) };
+        let grouped = Heads { kv: kv as u32, ..equal };
         let head = width / query;
         let mut net = CaseGraph::new(&case, Stage::Quantised);
         let x = net.input();
@@ -344,7 +346,10 @@ proptest! {
             let of_head = (0..heads).map(|h| half_life[h * kv / heads]).collect();
             net.builder.weight("half_life", Arc::new(Tensor::i32(&[heads], of_head)))
         });
-        let more = usize::from(variant.has_features());
+        let falls = case.reals[7 * WIDTH..][..query].iter().map(|x| 9.0 * x.abs()).collect();
+        let falls = net.builder.weight("falls", Arc::new(Tensor::f32(&[query], falls)));
+        let more = usize::from(variant.has_features() || alibi);
+        let [few, many] = [few, many].map(|half_lives| if alibi { falls } else { half_lives });
         let left = net.add(Op::Level(LevelOp::Ssa { heads: grouped, variant }), &[q, k, v, slopes, few][..4 + more]);
         let args = [q, more_k, more_v, slopes, many];
         let right = net.add(Op::Level(LevelOp::Ssa { heads: equal, variant }), &args[..4 + more]);

@@ -49,6 +49,9 @@ pub struct EnergyCommand {
     /// The table by layer uses the first list.
     #[arg(long, value_name = "NAME|FILE")]
     prices: Vec<String>,
+    /// Print all tables: by layer and part, by every list, break-even and sensitivity
+    #[arg(long, conflicts_with = "json")]
+    full: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -83,7 +86,11 @@ impl EnergyCommand {
         };
         let shown = options.lists[0].clone();
         let estimate = energy(&options, &Bar::default())?;
-        if self.json { emit_json(&estimate.json()) } else { emit(&energy_table::tables(&estimate, &shown)) }
+        match (self.json, self.full) {
+            (true, _) => emit_json(&estimate.json()),
+            (false, true) => emit(&energy_table::tables(&estimate, &shown)),
+            (false, false) => emit(&energy_table::summary(&estimate, &shown)),
+        }
     }
 }
 

@@ -4,12 +4,67 @@ use crate::table::{lines, numbers};
 use crate::units::{count, joules, percent, si};
 use snnc::energy::analysis::{BreakEven, break_even, sensitivity};
 use snnc::energy::{Block, Estimate, Phase, PriceList, Priced};
-use snnc_passes::cost::{Form, Number, Operation};
+use snnc_passes::cost::{Form, Number, Operation, Part};
 
 const F32: Form = Form::Dense(Number::F32);
 
 /// Prices below this share of both sides are not listed by sensitivity.
 const SHARE_LEAST: f64 = 0.02;
+
+/// What matters most, within 30 lines of 80 columns: five blocks and decoding by `list`, and by the one that counts integers.
+pub fn summary(estimate: &Estimate, list: &PriceList) -> String {
+    let neurons = estimate.neurons.values().fold((0, 0), |(s, n), row| (s + row.spikes, n + row.neurons));
+    let measured = if estimate.measured { "measured on" } else { "expected of" };
+    let mut text = warnings(estimate);
+    text += &format!(
+        "Energy per token, {measured} {} tokens; {:.2} spikes per neuron; spikes drive\n{:.1} % of the dense network's multiply-accumulates.\n",
+        estimate.tokens,
+        neurons.0 as f64 / neurons.1.max(1) as f64,
+        100.0 * estimate.coverage.total.ratio()
+    );
+    let other = estimate.lists.iter().find(|other| other.name == "int45" && other.name != list.name);
+    for list in std::iter::once(list).chain(other) {
+        text += &summary_table(estimate, list);
+    }
+    let has_total = |list: &&PriceList| {
+        Form::ALL.iter().any(|form| estimate.counts(Phase::Prefill, *form).price(Block::Total, list).pj().is_some())
+    };
+    let without: Vec<&str> = estimate.lists.iter().filter(|list| !has_total(list)).map(|list| &*list.name).collect();
+    if !without.is_empty() {
+        text += &format!("\nNo total by {}: something that is counted has no price there.\n", without.join(", "));
+    }
+    text += "\n`--full` has layers, all lists, break-even and sensitivity; `--json` has all counts.\n";
+    text
+}
+
+fn summary_table(estimate: &Estimate, list: &PriceList) -> String {
+    let int8 = Form::Dense(Number::Int8);
+    // A list without a price of int8 has no columns of it.
+    let has_int8 = estimate.counts(Phase::Prefill, int8).price(Block::Total, list).pj().is_some();
+    let shown =
+        |cells: [String; 6]| cells.into_iter().enumerate().filter(move |(i, _)| has_int8 || ![2, 5].contains(i));
+    let header = [&*list.name, "f32", "int8", "spiking", "% saved of f32", "of int8"].map(String::from);
+    let header: Vec<String> = shown(header).map(|(_, cell)| cell).collect();
+    let mut table = numbers(&header.iter().map(String::as_str).collect::<Vec<&str>>());
+    let blocks = [Block::Attention, Block::Core, Block::Part(Part::Mlp), Block::Part(Part::Head), Block::Total];
+    let prefill = blocks.map(|block| (Phase::Prefill, block));
+    for (phase, block) in prefill.into_iter().chain([(Phase::Decode, Block::Total)]) {
+        let saved = [F32, int8].map(|dense| estimate.compare(block, list, phase, dense, Form::Collapsed).saving());
+        let name = match (phase, block) {
+            (Phase::Decode, _) => "the same, decoding".to_string(),
+            (_, Block::Attention) => "attention block".into(),
+            (_, Block::Core) => "of it, the core".into(),
+            (_, Block::Part(Part::Mlp)) => "MLPs".into(),
+            (_, block) => words(block),
+        };
+        let energies =
+            [F32, int8, Form::Collapsed].map(|form| total(estimate, &estimate.counts(phase, form).price(block, list)));
+        let [dense, int8, spiking] = energies;
+        let [of_f32, of_int8] = saved.map(percent);
+        table.add_row(shown([name, dense, int8, spiking, of_f32, of_int8]).map(|(_, cell)| cell));
+    }
+    format!("\n{}", lines(&table))
+}
 
 /// All tables. Rows, break-even and sensitivity are by `list`, the rest by all lists.
 pub fn tables(estimate: &Estimate, list: &PriceList) -> String {
@@ -247,6 +302,6 @@ fn words(block: Block) -> String {
         Block::Attention => "attention block, projections included".into(),
         Block::Core => "attention core alone".into(),
         Block::Total => "whole network".into(),
-        Block::Row(_) => block.name(),
+        Block::Part(_) | Block::Row(_) => block.name(),
     }
 }

@@ -61,6 +61,11 @@ pub struct Generated {
 }
 
 impl Generated {
+    /// Tokens per second behind the first new one.
+    pub fn new_per_second(&self) -> f64 {
+        if self.seconds > 0.0 { self.tokens.saturating_sub(1) as f64 / self.seconds } else { 0.0 }
+    }
+
     /// Speeds in words.
     pub fn summary(&self) -> String {
         let rate = |n: usize, s: f64| if s > 0.0 { n as f64 / s } else { 0.0 };

@@ -27,8 +27,8 @@ use crate::egraph::{rewrite, sampling};
 use crate::sites;
 pub use attention::MASKED;
 use attention::{
-    added_mask, attention, attention_of_one_head, blended_mask, flipped_mask, grouped_attention, mask_twice,
-    masked_later, scaled_alibi, scaled_mask, shifted_scores, shifted_softmax, softmax,
+    added_mask, alibi_twice, attention, attention_of_one_head, blended_mask, flipped_mask, grouped_attention,
+    mask_twice, masked_later, scaled_alibi, scaled_mask, shifted_scores, shifted_softmax, softmax,
 };
 use build::{class, mul, two, vector};
 use snnc_ir::diagnostic::Diagnostics;
@@ -96,6 +96,7 @@ pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "add-zero",    left: "(add ?x ?n)",                       right: |m| unchanged(m, 0.0) },
     RewriteRule { name: "sub-zero",    left: "(sub ?x ?n)",                       right: |m| unchanged(m, 0.0) },
     RewriteRule { name: "mul-one",     left: "(mul ?x ?n)",                       right: |m| unchanged(m, 1.0) },
+    RewriteRule { name: "max-lowest",  left: "(max ?x ?n)",                       right: |m| unchanged(m, f32::MIN) },
     // Scaling by a number: one form, and it floats up to where attention looks for it.
     RewriteRule { name: "div-number",  left: "(div ?a ?b)",                       right: div_by_number },
     RewriteRule { name: "mul-inverse", left: "(mul ?x (reciprocal ?y))",          right: |m| Some(two(Op::Array(ArrayOp::Binary(Binary::Div)), m, "x", "y")) },
@@ -147,6 +148,7 @@ pub const RULES: &[RewriteRule] = &[
     RewriteRule { name: "mask-flip",   left: "(where (causal_mask:c) ?n ?s)",          right: flipped_mask },
     RewriteRule { name: "mask-scale",  left: "(mul (where (causal_mask:c) ?s ?n) ?k)", right: scaled_mask },
     RewriteRule { name: "alibi-scale", left: "(mul (alibi ?s ?m) ?k)",                 right: scaled_alibi },
+    RewriteRule { name: "alibi-twice", left: "(alibi (alibi ?s ?m) ?n)",                right: alibi_twice },
     RewriteRule { name: "mask-twice",  left: "(where (causal_mask:c) (where (causal_mask:d) ?s ?n) ?m)", right: mask_twice },
     RewriteRule { name: "attention",   left: "(merge_heads (matmul (softmax (where (causal_mask:c) (mul (matmul (split_heads:h ?q) (transpose:p (split_heads:h ?k))) ?scale) ?n)) (split_heads:h ?v)))", right: attention },
     RewriteRule { name: "unscaled",    left: "(merge_heads (matmul (softmax (where (causal_mask:c) (matmul (split_heads:h ?q) (transpose:p (split_heads:h ?k))) ?n)) (split_heads:h ?v)))", right: attention },

@@ -479,8 +479,12 @@ impl BlueprintMaker<'_> {
     /// What scores are multiplied by.
     fn scale(&mut self, layer: usize) -> f32 {
         let AttentionPart { scaled, scaled_by_layer, scale, .. } = &self.architecture.attention;
-        if let Some(scale) = scale {
-            return self.config.number_of(scale, 1.0) as f32;
+        let stated = scale.as_ref().and_then(|scale| match scale {
+            ArchitectureSetting::Is(scale) => Some(*scale),
+            ArchitectureSetting::Key(key) => self.config.number(key),
+        });
+        if let Some(scale) = stated {
+            return scale as f32;
         }
         let by_width = if self.config.flag_of(scaled) { (self.sizes.head_width as f64).sqrt() } else { 1.0 };
         let by_layer = if self.config.flag_of(scaled_by_layer) { (layer + 1) as f64 } else { 1.0 };

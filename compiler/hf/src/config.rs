@@ -72,10 +72,14 @@ impl Config {
     }
 
     /// The value of a key, as it is given, or else its default; `None` where it is null. Of several keys, `a|b`, the first that is
-    /// there.
+    /// there; `a.b` is the key `b` of the settings in `a`.
     pub fn value(&mut self, key: &str) -> Option<Json> {
         self.read.extend(key.split('|').map(str::to_string));
-        let of = |all: &Map<String, Json>| key.split('|').find_map(|key| all.get(key).cloned());
+        let entry = |all: &Map<String, Json>, key: &str| match key.split_once('.') {
+            None => all.get(key).cloned(),
+            Some((outer, inner)) => all.get(outer).and_then(|settings| settings.get(inner)).cloned(),
+        };
+        let of = |all: &Map<String, Json>| key.split('|').find_map(|key| entry(all, key));
         of(&self.given).or_else(|| of(&self.defaults)).filter(|value| !value.is_null())
     }
 
@@ -158,7 +162,12 @@ impl Config {
     /// What was refused, with what `rules` refuse.
     pub fn finish(mut self, rules: &ConfigRules) -> Result<Vec<String>, Diagnostics> {
         let mut unknown = Vec::new();
-        for (key, value) in &self.given {
+        let nested = self.given.iter().filter(|(key, _)| self.read.iter().any(|read| is_inside(read, key)));
+        let inner = nested.flat_map(|(outer, settings)| {
+            settings.as_object().into_iter().flatten().map(move |(key, value)| (format!("{outer}.{key}"), value))
+        });
+        let outer = self.given.iter().filter(|(key, _)| !self.read.iter().any(|read| is_inside(read, key)));
+        for (key, value) in &outer.map(|(key, value)| (key.clone(), value)).chain(inner).collect::<Vec<_>>() {
             if self.read.contains(key) || rules.inert.contains(key) || value.is_null() {
                 continue;
             }
@@ -178,6 +187,11 @@ impl Config {
         }
         self.found.or_else(self.warnings)
     }
+}
+
+/// Whether a key that was read is one of the settings in `outer`.
+fn is_inside(read: &str, outer: &str) -> bool {
+    read.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// A value as a message shows it.

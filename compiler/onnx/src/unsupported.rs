@@ -6,7 +6,7 @@ use super::import::inputs;
 use super::model::OnnxModel;
 
 /// What a network must be.
-pub const TAKEN: &str = "snnc takes decoders: embeddings, learned or rotary positions, LayerNorm or RMSNorm, causal softmax attention \
+pub const TAKEN: &str = "snnc takes decoders: embeddings, learned or rotary positions or ALiBi, LayerNorm or RMSNorm, causal softmax attention \
                          (heads may share keys, a window may end it), MLPs with ReLU, GELU or SiLU, gated or not, a linear head";
 
 /// Something that is not taken, and the operators in which it shows.

@@ -72,6 +72,8 @@ pub enum Block {
     Core,
     /// The whole network.
     Total,
+    /// One part of all layers.
+    Part(Part),
     /// One part of one layer.
     Row(LayerPart),
 }
@@ -86,6 +88,7 @@ impl Block {
             Block::Attention => "attention_block".into(),
             Block::Core => "attention_core".into(),
             Block::Total => "total".into(),
+            Block::Part(part) => part.name().into(),
             Block::Row(LayerPart { layer: Some(layer), part }) => format!("layer {layer}  {}", part.name()),
             Block::Row(LayerPart { layer: None, part }) => part.name().into(),
         }
@@ -97,6 +100,7 @@ impl Block {
             Block::Attention => place.part.is_attention(),
             Block::Core => place.part.is_core(),
             Block::Total => true,
+            Block::Part(part) => place.part == part,
             Block::Row(row) => row == place,
         }
     }

@@ -136,6 +136,11 @@ pub(super) fn scaled_alibi(m: &Match<'_>) -> Option<Expr> {
     })
 }
 
+/// Falls with the distance add up.
+pub(super) fn alibi_twice(m: &Match<'_>) -> Option<Expr> {
+    Some(Expr::op(Op::Array(ArrayOp::Alibi), [class(m, "s"), add(class(m, "m"), class(m, "n"))]))
+}
+
 /// Attention of queries, keys and values by that name.
 fn attended(m: &Match<'_>, heads: Heads) -> Option<Expr> {
     let scale = scale(m).filter(|scale| !heads.alibi || scale.get() > 0.0)?;

@@ -20,6 +20,17 @@ pub(super) struct Bias {
     pub masks: Vec<Value>,
 }
 
+/// Whether a value is made of numbers by position and perhaps masks.
+pub(super) fn is_bias(graph: &Graph, views: &Views<'_>, value: Value) -> bool {
+    let node = graph.node(value);
+    let is_part = |arg: &Value| {
+        matches!(graph.node(*arg).op, Op::Array(ArrayOp::CausalMask { .. })) || is_bias(graph, views, *arg)
+    };
+    let is_sum = matches!(node.op, Op::Array(ArrayOp::Binary(Binary::Add) | ArrayOp::Reshape(_)));
+    views.is_positional(value)
+        || is_sum && node.args.iter().all(is_part) && node.args.iter().any(|arg| is_bias(graph, views, *arg))
+}
+
 /// A bias by position of scores of shape `scores`; none where it is no even fall with the distance.
 pub(super) fn bias(graph: &Graph, views: &mut Views<'_>, value: Value, scores: &[Dim]) -> Option<Bias> {
     let mut all = Bias::default();

@@ -277,7 +277,8 @@ impl HeadForms<'_> {
 
     /// Whether a sum adds to scores what depends on positions and is not the same for all heads.
     fn is_biased(&self, node: &Node) -> bool {
-        let is_bias = |arg: &Value| self.views.is_positional(*arg) && self.for_all_heads(*arg).is_none();
+        let is_bias =
+            |arg: &Value| distances::is_bias(self.graph, &self.views, *arg) && self.for_all_heads(*arg).is_none();
         node.args.iter().any(is_bias)
     }
 

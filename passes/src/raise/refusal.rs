@@ -7,7 +7,7 @@ use snnc_ir::op::{ArrayOp, DenseOp, LeafOp};
 use snnc_ir::types::Dim;
 use snnc_ir::{Binary, Diagnostic, Graph, Op, Unary, Value};
 
-const TAKEN: &str = "snnc takes decoders: embeddings, learned or rotary positions, LayerNorm or RMSNorm, causal softmax attention \
+const TAKEN: &str = "snnc takes decoders: embeddings, learned or rotary positions or ALiBi, LayerNorm or RMSNorm, causal softmax attention \
                      (heads may share keys, a window may end it), MLPs with ReLU, GELU or SiLU, gated or not, a linear head";
 
 /// All parts of the network that are not taken, where they can be called by name; else every operation in the way. Never nothing.
@@ -116,7 +116,7 @@ type PartKind = fn(&Graph) -> Option<Value>;
 /// Parts that are not taken, by what they are.
 const KINDS: &[(PartKind, &str)] = &[
     (capped, "capping scores by tanh"),
-    (slopes, "a bias of scores by position (ALiBi)"),
+    (slopes, "a bias of scores by position that does not fall evenly with the distance"),
     (head_means, "a LayerNorm of each head on its own"),
     (scaled_by_position, "a product with numbers of the position that is no rotation of pairs of channels"),
 ];

@@ -260,12 +260,13 @@ impl Drawing {
         self.add(DenseOp::Linear(layout), &[x, weight, bias])
     }
 
-    /// Heads, perhaps in groups, perhaps with a window.
+    /// Heads, perhaps in groups, perhaps with a window or ALiBi.
     fn heads(&mut self, windows: bool) -> Heads {
         let query = *pick(&mut self.random, &[1, 2, 4]);
         let group: u32 = *pick(&mut self.random, &[1, 1, 2, 4]);
         let window = (windows && below(&mut self.random, 3) == 0).then(|| *pick(&mut self.random, &[1, 2, 5, 100]));
-        Heads { query, kv: (query / group).max(1), window }
+        let alibi = windows && below(&mut self.random, 3) == 0;
+        Heads { query, kv: (query / group).max(1), window, alibi }
     }
 
     /// A row as wide as the keys of these heads, for queries that are as wide as `x`: `x` itself, or a projection of it.
@@ -297,7 +298,9 @@ impl Drawing {
                 let v = self.operand(|other| other == ty)?;
                 let (heads, scale) = (self.heads(true), self.real());
                 let (k, v) = (self.for_keys(k, heads)?, self.for_keys(v, heads)?);
-                self.add(DenseOp::Attention { heads, scale: Scalar::new(scale) }, &[x, k, v])
+                let mut args = vec![x, k, v];
+                args.extend(heads.alibi.then(|| self.positive(&[heads.query as usize])));
+                self.add(DenseOp::Attention { heads, scale: Scalar::new(scale) }, &args)
             }
         }
     }
@@ -434,6 +437,7 @@ impl Drawing {
         let v = self.fire(shared, code, Curve::Identity, false)?;
         let slope = self.positive(&[heads.query as usize]);
         let mut args = vec![q, k, v, slope];
+        args.extend(heads.alibi.then(|| self.positive(&[heads.query as usize])));
         if features {
             let halves = (0..heads.kv).map(|_| *pick(&mut self.random, &[0, 1, 2, 64])).collect();
             args.push(self.constant(Tensor::i32(&[heads.kv as usize], halves)));

@@ -61,6 +61,7 @@ FOLDERS = {
         tf.GraniteConfig,
         dict(LLAMA, embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.3, logits_scaling=2.0),
     ),
+    "mpt": (tf.MptConfig, dict(SMALL, d_model=32, n_layers=2, n_heads=4, max_seq_len=64)),
     "olmo": (tf.OlmoConfig, LLAMA),
     "olmo2": (tf.Olmo2Config, LLAMA),
     "openai_gpt": (tf.OpenAIGPTConfig, dict(SMALL, n_embd=32, n_layer=2, n_head=4, n_positions=64)),

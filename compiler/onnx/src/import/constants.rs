@@ -190,12 +190,20 @@ impl Constant {
         let (heads, square) = square_of(last.sizes(), n)?;
         let at =
             |array: &OnnxArray, h: usize, i: usize, j: usize, n: usize| array.data().get((h * n + i) * n + j).float();
-        // From the last row, which sees all, and the diagonal.
-        let slope = |h: usize| (at(last, h, n - 1, n - 1, n) - at(last, h, n - 1, 0, n)) / (n - 1) as f32;
-        let slopes: Vec<f32> = (0..heads).map(slope).collect();
-        let seen = |h: usize, i: usize, j: usize| at(last, h, 0, 0, n) - slopes[h] * (i - j) as f32;
-        let near =
-            |x: f32, h: usize, i: usize, j: usize| (x - seen(h, i, j)).abs() <= STRAIGHT * slopes[h].abs() * i as f32;
+        // By key, from the last row, which sees all; by query, from the diagonal besides.
+        let steps = (n - 1) as f32;
+        let base = |h: usize| at(last, h, 0, 0, n);
+        let by_key = |h: usize| (at(last, h, n - 1, n - 1, n) - at(last, h, n - 1, 0, n)) / steps;
+        let by_query = |h: usize| (at(last, h, n - 1, n - 1, n) - base(h)) / steps - by_key(h);
+        let lines: Vec<[f32; 3]> = (0..heads).map(|h| [base(h), by_key(h), by_query(h)]).collect();
+        let seen = |h: usize, i: usize, j: usize| {
+            let [base, by_key, by_query] = lines[h];
+            base + by_key * j as f32 + by_query * i as f32
+        };
+        let near = |x: f32, h: usize, i: usize, j: usize| {
+            let [_, by_key, by_query] = lines[h];
+            (x - seen(h, i, j)).abs() <= STRAIGHT * (by_key.abs() * j as f32 + by_query.abs() * i as f32)
+        };
         let drop = at(last, 0, 0, 1, n);
         let hides = drop <= at(last, 0, 0, 0, n) - HIDDEN;
         let fits = |(array, &own): (&Arc<OnnxArray>, &usize)| {
@@ -207,7 +215,8 @@ impl Constant {
             let all = (0..heads).all(|h| (0..own).all(|i| (0..own).all(|j| cell(h, i, j))));
             (found == heads && all).then_some(())
         };
-        let straight = square > 0 && slopes.iter().any(|slope| *slope != 0.0) && slopes.iter().all(|x| x.is_finite());
+        let finite = lines.iter().flatten().all(|x| x.is_finite());
+        let straight = square > 0 && finite && lines.iter().any(|[_, by_key, _]| *by_key != 0.0);
         if !straight || !self.arrays.iter().zip(counts).all(|pair| fits(pair).is_some()) {
             return None;
         }
@@ -215,8 +224,8 @@ impl Constant {
             OnnxArray::f32(&[n, heads], (0..n * heads).map(|i| number(i % heads, i / heads)).collect())
         };
         Some(PositionBias {
-            keys: table(&|h, at| slopes[h] * at as f32),
-            queries: table(&|h, i| at(last, h, 0, 0, n) - slopes[h] * i as f32),
+            keys: table(&|h, at| lines[h][1] * at as f32),
+            queries: table(&|h, at| lines[h][0] + lines[h][2] * at as f32),
             heads,
             mask: hides.then_some(CausalTable { keep: 0.0, drop, window: None }),
         })
@@ -314,6 +323,31 @@ mod tests {
         let last = CausalTable { keep: 1.0, drop: 0.0, window: Some(8) };
         assert_eq!(tables(window).causal(&COUNTS), Some(last), "a window of 8 shows at 9 tokens only");
         assert_eq!(tables(|i, j| if j < i { 1.0 } else { 0.0 }).causal(&COUNTS), None);
+    }
+
+    /// Two heads: a fall by distance beside a mask, and a number by key.
+    #[test]
+    fn a_bias_by_distance_is_a_number_for_each_key_and_one_for_each_query() {
+        let tables = |f: fn(usize, usize, usize) -> f32| {
+            let table = |&n: &usize| {
+                let cells = (0..2 * n * n).map(|i| f(i / n / n, i / n % n, i % n)).collect();
+                Arc::new(OnnxArray::f32(&[1, 2, n, n], cells))
+            };
+            Constant::of("b", COUNTS.iter().map(table).collect())
+        };
+        let slope = |h: usize| 0.5 / (1 + h) as f32;
+        fn falls(h: usize, i: usize, j: usize) -> f32 {
+            if j <= i { -0.5 / (1 + h) as f32 * (i - j) as f32 } else { f32::MIN }
+        }
+        let found = tables(falls).position_bias(&COUNTS).expect("a bias");
+        assert_eq!((found.heads, found.mask.is_some()), (2, true));
+        let row = |array: &OnnxArray, at: usize| array.as_f32().expect("floats")[2 * at..][..2].to_vec();
+        assert_eq!(row(&found.keys, 3), [3.0 * slope(0), 3.0 * slope(1)]);
+        assert_eq!(row(&found.queries, 3), [-3.0 * slope(0), -3.0 * slope(1)]);
+        let by_key = tables(|h, _, j| j as f32 / (1 + h) as f32).position_bias(&COUNTS).expect("a bias");
+        assert_eq!((row(&by_key.queries, 4), by_key.mask), (vec![0.0, 0.0], None));
+        assert_eq!(tables(|_, i, j| (j * j) as f32 - i as f32).position_bias(&COUNTS), None);
+        assert_eq!(tables(|_, _, _| 1.0).position_bias(&COUNTS), None);
     }
 
     #[test]

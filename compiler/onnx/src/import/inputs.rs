@@ -216,3 +216,29 @@ pub fn tokens(port: &Port, ids: &[u32]) -> Result<OnnxArray, String> {
     let sizes = if port.sizes.is_empty() { vec![1, ids.len()] } else { sizes };
     Ok(OnnxArray::new(sizes, ArrayData::from_numbers(elem, ids.iter().map(|&id| Element::Int(i64::from(id))))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(name: &str, sizes: &[Option<usize>]) -> Port {
+        let elem = if name.contains("past") { OnnxElem::F32 } else { OnnxElem::I64 };
+        Port { name: name.into(), elem: Some(elem), sizes: sizes.to_vec() }
+    }
+
+    #[test]
+    fn sizes_that_say_how_a_file_is_used_are_opened() {
+        let past = |batch, length| port("past_key_values.0.key", &[batch, Some(2), length, Some(16)]);
+        let mut one = [port("input_ids", &[None, Some(1)]), port("position_ids", &[None, Some(1)]), past(None, None)];
+        assert_eq!(open(&mut one).len(), 1);
+        assert!(one[..2].iter().all(|port| port.sizes == [None, None]), "{one:?}");
+        let mut batch = [port("input_ids", &[Some(4), None]), port("attention_mask", &[Some(4), None])];
+        assert!(open(&mut batch)[0].contains("batch of exactly 4"));
+        assert!(batch.iter().all(|port| port.sizes == [None, None]), "{batch:?}");
+        // Without a past there is nothing before the one token; a past of one length is no beginning.
+        let mut alone = [port("input_ids", &[Some(1), Some(1)])];
+        assert!(open(&mut alone).is_empty());
+        let mut kept = [port("input_ids", &[Some(1), Some(1)]), past(Some(1), Some(64))];
+        assert!(open(&mut kept).is_empty());
+    }
+}

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::proto::{
-    DimensionProto, OperatorSetIdProto, StringStringEntryProto, TensorShapeProto, TensorTypeProto, TypeProto,
+    DimensionProto, FunctionProto, OperatorSetIdProto, StringStringEntryProto, TensorShapeProto, TensorTypeProto,
+    TypeProto,
 };
 use crate::tensor::ArrayData;
 
@@ -26,9 +27,9 @@ fn file(graph: GraphProto) -> Vec<u8> {
     let model = ModelProto {
         ir_version: 8,
         producer_name: "hand".into(),
-        producer_version: String::new(),
         graph: Some(graph),
         opset_import: vec![opset],
+        ..ModelProto::default()
     };
     model.encode_to_vec()
 }
@@ -186,4 +187,83 @@ fn no_bytes_panic() {
             drop(read_bytes(&changed));
         }
     }
+}
+
+fn call(op: &str, domain: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) -> NodeProto {
+    NodeProto {
+        input: inputs.iter().map(|name| (*name).into()).collect(),
+        output: vec![output.into()],
+        op_type: op.into(),
+        domain: domain.into(),
+        attribute,
+        ..NodeProto::default()
+    }
+}
+
+fn function(name: &str, inputs: &[&str], nodes: Vec<NodeProto>, version: i64) -> FunctionProto {
+    let default = AttributeProto { name: "axis".into(), i: Some(-1), r#type: 2, ..AttributeProto::default() };
+    FunctionProto {
+        name: name.into(),
+        domain: "own".into(),
+        input: inputs.iter().map(|name| (*name).into()).collect(),
+        output: vec!["y".into()],
+        node: nodes,
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version }],
+        attribute_proto: vec![default],
+        ..FunctionProto::default()
+    }
+}
+
+fn with_functions(nodes: Vec<NodeProto>, functions: Vec<FunctionProto>) -> Result<OnnxModel, Diagnostic> {
+    let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 17 }];
+    let graph = Some(GraphProto { node: nodes, ..GraphProto::default() });
+    read_bytes(&ModelProto { graph, opset_import, functions, ..ModelProto::default() }.encode_to_vec())
+}
+
+/// Names inside a body are its own, attributes come from the call or from the function, inputs may be left out.
+#[test]
+fn functions_stand_where_they_are_named() {
+    let axis =
+        AttributeProto { name: "axis".into(), r#type: 2, ref_attr_name: "axis".into(), ..AttributeProto::default() };
+    let alpha =
+        AttributeProto { name: "alpha".into(), r#type: 1, ref_attr_name: "alpha".into(), ..AttributeProto::default() };
+    let inner = function("Inner", &["x"], vec![call("Softmax", "", &["x"], "y", vec![axis, alpha])], 17);
+    let outer =
+        vec![call("Inner", "own", &["x"], "t", Vec::new()), call("Clip", "", &["t", "least", "most"], "y", Vec::new())];
+    let outer = function("Outer", &["x", "least", "most"], outer, 17);
+    let two = AttributeProto { name: "axis".into(), i: Some(2), r#type: 2, ..AttributeProto::default() };
+    let nodes = vec![
+        call("Outer", "own", &["a", "", "m"], "b", Vec::new()),
+        call("Outer", "own", &["b"], "c", Vec::new()),
+        call("Inner", "own", &["c"], "d", vec![two]),
+    ];
+    let model = with_functions(nodes, vec![inner, outer]).expect("a model");
+    let nodes = &model.graph.nodes;
+    let ops: Vec<&str> = nodes.iter().map(|node| node.op_type.as_str()).collect();
+    assert_eq!(ops, ["Softmax", "Clip", "Softmax", "Clip", "Softmax"]);
+    assert_eq!(
+        (nodes[1].inputs[1].as_str(), nodes[1].inputs[2].as_str(), nodes[1].outputs[0].as_str()),
+        ("", "m", "b")
+    );
+    assert_eq!(nodes[3].inputs, [nodes[2].outputs[0].as_str(), "", ""]);
+    assert_ne!(nodes[0].outputs, nodes[2].outputs, "each call has values of its own");
+    let axes: Vec<Option<i64>> = [0, 2, 4].iter().map(|&i| nodes[i].int("axis")).collect();
+    assert_eq!(axes, [Some(-1), Some(-1), Some(2)]);
+    assert!(nodes[0].float("alpha").is_none(), "nobody gives it");
+}
+
+#[test]
+fn functions_without_an_end_or_of_another_opset_are_refused() {
+    let told =
+        |functions| with_functions(vec![call("F", "own", &["a"], "b", Vec::new())], functions).expect_err("refused");
+    let endless = function("F", &["x"], vec![call("F", "own", &["x"], "y", Vec::new())], 17);
+    assert!(told(vec![endless]).message.contains("more than 32 times"));
+    let twice = |name: &str, of: &str| {
+        let nodes = (0..64).map(|i| call(of, "own", &["x"], &format!("t{i}"), Vec::new())).collect();
+        function(name, &["x"], nodes, 17)
+    };
+    let many = vec![twice("F", "G"), twice("G", "H"), twice("H", "I"), twice("I", "J"), twice("J", "K")];
+    assert!(told(many).message.contains("nodes"));
+    let old = function("F", &["x"], vec![call("Relu", "", &["x"], "y", Vec::new())], 6);
+    assert!(told(vec![old]).message.contains("opset 6"));
 }
