@@ -110,3 +110,25 @@ fn programs_of_other_networks_or_tokens_are_refused() {
     refused(&["three.snn", "--text", "text.txt", "--html", "page.html"], ["--html: a page is of one program", "2"]);
     assert!(!at.join("page.html").exists());
 }
+
+/// The demo's model is found from the repository, its texts are whole words, and nothing wraps.
+#[test]
+fn the_demo_and_the_summary_of_energy_fit_one_screen() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folder = fixture();
+    let page = folder.path().join("page.html");
+    let demo = printed(&root, &["demo", "--report", page.to_str().unwrap()]);
+    let energy = printed(folder.path(), &["energy", "seven.snn"]);
+    for (text, most) in [(&demo, 24), (&energy, 30)] {
+        assert!(text.lines().count() <= most, "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+    assert!(["dense ", "spiking ", "perplexity", "energy, int45", "Next: snnc"].iter().all(|part| demo.contains(part)));
+    assert!(!demo.contains("<unk>") && demo.contains(['▀', '▄', '█']), "{demo}");
+    assert!(fs::read_to_string(page).unwrap().contains("</html>"));
+    let full = printed(folder.path(), &["energy", "seven.snn", "--full"]);
+    assert!(full.contains("Sensitivity") && full.lines().count() > 100, "{full}");
+    assert!(!call(folder.path(), &["energy", "seven.snn", "--full", "--json"]).status.success());
+    let told = call(folder.path(), &["demo", "--model", "nowhere"]);
+    assert!(!told.status.success() && String::from_utf8_lossy(&told.stderr).contains("nowhere"));
+}

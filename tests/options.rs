@@ -60,7 +60,7 @@ const COMMANDS: [(&str, &[&str]); 15] = [
             "--max-regress=1e9",
         ],
     ),
-    ("demo", &[]),
+    ("demo", &[concat!("--model=", env!("CARGO_MANIFEST_DIR"), "/../examples/models/tales")]),
 ];
 
 /// Options that do not go with others of their command.

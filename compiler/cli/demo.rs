@@ -76,9 +76,8 @@ impl DemoCommand {
         let tokens = loaded.tokens(&StartChoice::Auto)?;
         let bar = Bar::default();
         let start = Instant::now();
-        let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_else(|_| BUILT_IN_TEXT.into());
-        let known = text("sample.txt");
-        let sample = Sample::Text { name: "sample.txt".into(), text: known.as_str().into(), tokens: &tokens };
+        let (known, name) = text(&folder, "sample.txt")?;
+        let sample = Sample::Text { name, text: known.as_str().into(), tokens: &tokens };
         let levels = Levels::default();
         let recipe = ConvertOptions {
             quant: QuantOptions { rotate: Rotate::These(Rotations::default()), ..QuantOptions::uniform(levels) },
@@ -109,7 +108,7 @@ impl DemoCommand {
         let (dense_tale, spiking_tale) = (dense_tale?, spiking_tale?);
         emit(&told("dense", &self.prompt, &dense_tale.text))?;
         emit(&told("spiking", &self.prompt, &spiking_tale.text))?;
-        let ids = tokens.document(&text("story.txt"))?;
+        let ids = tokens.document(&text(&folder, "story.txt")?.0)?;
         let cut = Cut { length: Some(WINDOW), stride: None, windows: usize::MAX };
         let workers = Workers { threads: threads_or_all(None), progress: &bar };
         let done = evaluate(&spiking, Some(&dense), &ids, cut, workers)?;
@@ -165,6 +164,16 @@ fn found() -> Result<PathBuf, Diagnostic> {
         let e = Diagnostic::new("demo", message).code(ErrorCode::FILE);
         e.note("name a folder with model.onnx and tokenizer.json: snnc demo --model DIR")
     })
+}
+
+/// A text of the folder and its name; the built-in text where the folder has none.
+fn text(folder: &Path, name: &str) -> Result<(String, String), Diagnostic> {
+    let path = folder.join(name);
+    if !path.is_file() {
+        return Ok((BUILT_IN_TEXT.into(), "the built-in text".into()));
+    }
+    let unread = |e| Diagnostic::new(path.display().to_string(), format!("cannot be read: {e}")).code(ErrorCode::FILE);
+    std::fs::read_to_string(&path).map_err(unread).map(|text| (text, name.into()))
 }
 
 /// Millions of numbers that a network's weights hold.

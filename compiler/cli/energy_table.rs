@@ -14,7 +14,7 @@ const SHARE_LEAST: f64 = 0.02;
 /// What matters most, within 30 lines of 80 columns: five blocks and decoding by `list`, and by the one that counts integers.
 pub fn summary(estimate: &Estimate, list: &PriceList) -> String {
     let neurons = estimate.neurons.values().fold((0, 0), |(s, n), row| (s + row.spikes, n + row.neurons));
-    let measured = if estimate.measured { "measured on" } else { "expected of" };
+    let measured = if estimate.measured { "measured on" } else { "expected for" };
     let mut text = warnings(estimate);
     text += &format!(
         "Energy per token, {measured} {} tokens; {:.2} spikes per neuron; spikes drive\n{:.1} % of the dense network's multiply-accumulates.\n",
@@ -31,9 +31,9 @@ pub fn summary(estimate: &Estimate, list: &PriceList) -> String {
     };
     let without: Vec<&str> = estimate.lists.iter().filter(|list| !has_total(list)).map(|list| &*list.name).collect();
     if !without.is_empty() {
-        text += &format!("\nNo total by {}: something that is counted has no price there.\n", without.join(", "));
+        text += &format!("\nNo total by {}: a count has no price there.\n", without.join(", "));
     }
-    text += "\n`--full` has layers, all lists, break-even and sensitivity; `--json` has all counts.\n";
+    text += "\n`--full` has layers, all lists and sensitivity; `--json` has all counts.\n";
     text
 }
 

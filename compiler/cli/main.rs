@@ -168,7 +168,7 @@ mod tests {
         "train a --tokens b --reference c -o d",
         "bench a --baseline b --kernel-costs c --emit clif=d",
         "bench a --measure-kernel-costs b",
-        "demo --model a -o b",
+        "demo --model a -o b --report c",
         "compile a.onnx",
         "report a.snn",
     ];

@@ -429,7 +429,7 @@ fn codes_lengths_curves_and_odd_widths_give_the_oracles_bits() {
 #[test]
 fn how_tokens_are_cut_into_calls_and_chunks_never_shows() {
     let stages = [Stage::Tensor, Stage::Quantised, Stage::Spiking];
-    let newer = TestNet { window: Some(9), ..LLAMA };
+    let newer = TestNet { window: Some(9), alibi: true, ..LLAMA };
     let turned = TestNet { hidden: 24, hadamard: turned_by(12, 1), ..LLAMA };
     for (stage, net) in stages.into_iter().flat_map(|stage| [(stage, NET), (stage, newer), (stage, turned)]) {
         let net = TestNet { stage, ..net };
