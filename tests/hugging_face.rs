@@ -126,7 +126,7 @@ fn folders_are_rotated() {
     for (name, folder) in all {
         let tensor = snnc::convert::dense(loaded(&folder), false, &mut |_, _, _| {}).unwrap();
         let of = |residual| {
-            let rotations = Rotations { residual, heads: true, hidden: false, ..Rotations::default() };
+            let rotations = Rotations { residual, heads: true, hidden: false };
             rotate(&tensor, &Context { rotations, ..Context::default() })
         };
         let stays = STAY.contains(&name.as_str());
