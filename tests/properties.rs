@@ -326,7 +326,7 @@ proptest! {
         let kv = (1..=most_kv.min(query)).rev().find(|kv| query.is_multiple_of(*kv)).unwrap();
         let window = window.filter(|_| !variant.has_features());
         // Every other one with ALiBi.
-        let alibi = !variant.has_features() && case.tokens % 2 == 0;
+        let alibi = !variant.has_features() && case.tokens.is_multiple_of(2);
         let equal = Heads { window, alibi, ..Heads::equal(query as u32) };
         let grouped = Heads { kv: kv as u32, ..equal };
         let head = width / query;

@@ -267,7 +267,7 @@ fn currents(n: usize, k: usize, m: usize, steps: usize, carry: i32, seed: u64) {
 fn grouped(kv: usize, group: usize, window: usize) -> Heads {
     // Every third one with ALiBi.
     let (kv, window, alibi) =
-        (kv as u32, u32::try_from(window).ok().filter(|w| *w > 0), (kv + group + window) % 3 == 0);
+        (kv as u32, u32::try_from(window).ok().filter(|w| *w > 0), (kv + group + window).is_multiple_of(3));
     Heads { kv, window, alibi, ..Heads::equal(kv * group as u32) }
 }
 
