@@ -132,3 +132,24 @@ fn the_demo_and_the_summary_of_energy_fit_one_screen() {
     let told = call(folder.path(), &["demo", "--model", "nowhere"]);
     assert!(!told.status.success() && String::from_utf8_lossy(&told.stderr).contains("nowhere"));
 }
+
+/// A preset is the timesteps that its page says; shells and `man` get what they read.
+#[test]
+fn presets_completions_and_man_pages() {
+    let folder = fixture();
+    let at = folder.path();
+    for (preset, steps) in [("accurate", "8"), ("default", "7"), ("frugal", "5")] {
+        compile(at, "preset.snn", &["--preset", preset]);
+        compile(at, "steps.snn", &["--timesteps", steps]);
+        assert_eq!(fs::read(at.join("preset.snn")).unwrap(), fs::read(at.join("steps.snn")).unwrap(), "{preset}");
+    }
+    assert!(!call(at, &["compile", "model.onnx", "--preset", "frugal", "--timesteps", "4"]).status.success());
+    for shell in ["bash", "zsh", "fish"] {
+        let script = printed(at, &["completions", shell]);
+        assert!(script.contains("snnc") && script.contains("calibration-tokens"), "{shell}");
+    }
+    printed(at, &["man", "-o", "pages"]);
+    let page = fs::read_to_string(at.join("pages/snnc-compile.1")).unwrap();
+    assert!(page.starts_with(".") && page.contains("calibrate"), "{page}");
+    assert!(at.join("pages/snnc.1").is_file());
+}

@@ -420,6 +420,11 @@ fn configurations_that_say_another_network_are_refused() {
     ] {
         refused(set(key, value), words);
     }
+    let codegen = |config: &mut Json, _: &mut BTreeMap<String, WrittenFolder>| {
+        *config = json!({"model_type": "codegen", "n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 260, "n_positions": 32,
+            "rotary_dim": 4});
+    };
+    refused(with(codegen), &["n_head", "want a multiple of 4"]);
     // All that is in the way is told at once.
     let both = |config: &mut Json, _: &mut BTreeMap<String, WrittenFolder>| {
         (config["hidden_act"], config["clip_qkv"]) = (json!("mish"), json!(8.0));

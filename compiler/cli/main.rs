@@ -22,6 +22,7 @@ mod report;
 mod report_text;
 mod run;
 mod sampling;
+mod shell;
 mod show;
 mod signals;
 mod table;
@@ -29,7 +30,7 @@ mod train;
 mod tune;
 mod units;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use output::{INTERRUPTED, verdict};
 use snnc::file_use::FileUse;
 use snnc_ir::Diagnostic;
@@ -64,6 +65,8 @@ enum Command {
     Train(train::TrainCommand),
     Bench(bench::BenchCommand),
     Demo(demo::DemoCommand),
+    Completions(shell::CompletionsCommand),
+    Man(shell::ManCommand),
 }
 
 impl Command {
@@ -85,6 +88,8 @@ impl Command {
             Command::Train(command) => command.files(),
             Command::Bench(command) => command.files(),
             Command::Demo(command) => command.files(),
+            Command::Completions(_) => FileUse::default(),
+            Command::Man(command) => command.files(),
         }
     }
 }
@@ -127,6 +132,8 @@ fn main() -> ExitCode {
         }
         Command::Bench(command) => return verdict(command.run()),
         Command::Demo(command) => command.run(),
+        Command::Completions(command) => command.run(Cli::command()),
+        Command::Man(command) => command.run(Cli::command()),
     };
     verdict(result.map(|()| true))
 }
@@ -134,7 +141,7 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::{CommandFactory, FromArgMatches};
+    use clap::FromArgMatches;
     use std::any::TypeId;
     use std::path::PathBuf;
 
@@ -144,7 +151,7 @@ mod tests {
     }
 
     /// Command lines that name every file that a command can be given, each by another name.
-    const WITH_FILES: [&str; 26] = [
+    const WITH_FILES: [&str; 27] = [
         "check a --architecture b",
         "compile a -o b --tokenizer c --calibrate d --architecture e",
         "run a --prompts b --kernel-costs c --emit clif=d --architecture e",
@@ -169,6 +176,7 @@ mod tests {
         "bench a --baseline b --kernel-costs c --emit clif=d",
         "bench a --measure-kernel-costs b",
         "demo --model a -o b --report c",
+        "man -o a",
         "compile a.onnx",
         "report a.snn",
     ];

@@ -243,6 +243,18 @@ fn sizes(architecture: &Architecture, config: &mut Config) -> Option<Sizes> {
         let key = keys.kv_heads.as_deref().unwrap_or(&keys.heads);
         refuse(config, key, format!("is {kv_heads}, which does not divide the {heads} heads"));
     }
+    if let ProjectionNames::Packed { order: PackedOrder::Quarters, .. } = architecture.attention.projections
+        && !heads.is_multiple_of(4)
+    {
+        refuse(config, &keys.heads, format!("is {heads}; projections in four parts want a multiple of 4"));
+    }
+    if config.flag_of(&architecture.block.parallel) && !config.flag_of(&architecture.block.norms_first) {
+        config.refuse(
+            "the description",
+            "has attention and MLP side by side, and norms behind sums: not both are possible",
+        );
+        return None;
+    }
     let head_width = head_width.unwrap_or(width / heads);
     let of_heads = keys.head_width.as_deref().unwrap_or(&keys.heads);
     for (key, number, most) in
