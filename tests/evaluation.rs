@@ -148,6 +148,10 @@ fn presets_completions_and_man_pages() {
         let script = printed(at, &["completions", shell]);
         assert!(script.contains("snnc") && script.contains("calibration-tokens"), "{shell}");
     }
+    let long =
+        ["run", "seven.snn", "--prompt", "The river", "--max-new-tokens", "5", "--temperature", "1", "--seed", "3"];
+    let short = ["run", "seven.snn", "-p", "The river", "-n", "5", "--temp", "1", "-s", "3", "-t", "1"];
+    assert_eq!(printed(at, &long), printed(at, &short));
     printed(at, &["man", "-o", "pages"]);
     let page = fs::read_to_string(at.join("pages/snnc-compile.1")).unwrap();
     assert!(page.starts_with(".") && page.contains("calibrate"), "{page}");

@@ -18,7 +18,7 @@ const VALUES: [&str; 6] = ["0", "-1", "1e30", "NaN", "inf", "1844674407370955161
 const MOST: Duration = Duration::from_secs(20);
 
 /// The commands and what they need; an option is left out where it is the one that is tried.
-const COMMANDS: [(&str, &[&str]); 15] = [
+const COMMANDS: [(&str, &[&str]); 17] = [
     ("check", &["model.onnx"]),
     ("compile", &["model.onnx", "--output=out.snn", "--calibration-tokens=64"]),
     ("run", &["m.snn", "--prompts=prompts.txt", "--max-new-tokens=4"]),
@@ -61,6 +61,8 @@ const COMMANDS: [(&str, &[&str]); 15] = [
         ],
     ),
     ("demo", &[concat!("--model=", env!("CARGO_MANIFEST_DIR"), "/../examples/models/tales")]),
+    ("completions", &["bash"]),
+    ("man", &["--output=pages"]),
 ];
 
 /// Options that do not go with others of their command.

@@ -46,7 +46,7 @@ pub struct WhichEngine {
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct ThreadArgs {
     /// Threads of one sequence; no result depends on them [default: all cores]
-    #[arg(long, value_name = "N", value_parser = threads)]
+    #[arg(short = 't', long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
     /// Pin each thread to a processor of its own
     #[arg(long)]

@@ -52,7 +52,7 @@ pub struct CompileCommand {
     #[command(flatten)]
     onnx: OnnxArgs,
     /// Threads for calibration; the result does not depend on them
-    #[arg(long, value_name = "N", value_parser = threads)]
+    #[arg(short = 't', long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
 }
 

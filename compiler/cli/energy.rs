@@ -60,7 +60,7 @@ pub struct EnergyCommand {
     #[command(flatten)]
     engine: WhichEngine,
     /// Windows that run at once; the result does not depend on it
-    #[arg(long, value_name = "N", value_parser = threads)]
+    #[arg(short = 't', long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
 }
 

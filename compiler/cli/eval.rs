@@ -75,7 +75,7 @@ pub struct EvalCommand {
     #[command(flatten)]
     engine: EngineArgs,
     /// Windows that run at once; the result does not depend on it
-    #[arg(long, value_name = "N", value_parser = threads)]
+    #[arg(short = 't', long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
 }
 

@@ -45,7 +45,7 @@ pub struct Shown {
     #[command(flatten)]
     engine: WhichEngine,
     /// Threads; the report does not depend on them [default: all cores]
-    #[arg(long, value_name = "N", value_parser = threads)]
+    #[arg(short = 't', long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
 }
 

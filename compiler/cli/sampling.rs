@@ -12,7 +12,7 @@ use snnc_runtime::{SampleOptions, sequence_bytes};
 #[derive(Args, Clone, Copy, Debug)]
 pub struct SampleArgs {
     /// Sampling temperature. 0 takes the likeliest token; higher values are more varied
-    #[arg(long, default_value_t = 0.0, value_parser = at_least_zero)]
+    #[arg(long, visible_alias = "temp", default_value_t = 0.0, value_parser = at_least_zero)]
     temperature: f32,
     /// Draw only from the K likeliest tokens; 0 draws from all
     #[arg(long, value_name = "K", default_value_t = 0)]
@@ -30,7 +30,7 @@ pub struct SampleArgs {
     #[arg(long, value_name = "N", default_value_t = REPEAT_WINDOW)]
     repeat_window: usize,
     /// Seed of the sampling: the same seed gives the same text
-    #[arg(long, default_value_t = 0)]
+    #[arg(short, long, default_value_t = 0)]
     seed: u64,
 }
 

@@ -49,7 +49,7 @@ pub struct TuneCommand {
     #[arg(long)]
     json: bool,
     /// Threads; the result does not depend on them
-    #[arg(long, value_name = "N", value_parser = threads)]
+    #[arg(short = 't', long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
     #[command(flatten)]
     onnx: OnnxArgs,
