@@ -222,19 +222,15 @@ pub struct NormKindPart {
 
 /// How attention and MLP stand in a block.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct BlockPart {
     /// Whether both read the block's input, and their results are added to it together.
-    #[serde(default)]
     pub parallel: ArchitectureSetting<bool>,
     /// Whether both then read what one norm makes of it: that of attention.
-    #[serde(default)]
     pub shared_norm: ArchitectureSetting<bool>,
     /// Whether norms stand before attention and MLP, or behind the sums that they are added in.
-    #[serde(default = "yes")]
     pub norms_first: ArchitectureSetting<bool>,
     /// What results are multiplied by before they are added.
-    #[serde(default = "one")]
     pub scale: ArchitectureSetting<f64>,
 }
 

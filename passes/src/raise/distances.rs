@@ -11,6 +11,9 @@ use snnc_ir::{Binary, Graph, Op, Value};
 /// How far a number may be from a straight line, as a share: numbers of bfloat16 are so rounded.
 const NEAR: f64 = 1.0 / 128.0;
 
+/// Parts of a sum that are looked at: a value that is added to itself again and again has twice as many each time.
+const PARTS_MAX: usize = 64;
+
 /// A bias of scores, in parts that are added.
 #[derive(Debug, Default)]
 pub(super) struct Bias {
@@ -22,21 +25,29 @@ pub(super) struct Bias {
 
 /// Whether a value is made of numbers by position and perhaps masks.
 pub(super) fn is_bias(graph: &Graph, views: &Views<'_>, value: Value) -> bool {
-    let node = graph.node(value);
-    let is_part = |arg: &Value| {
-        matches!(graph.node(*arg).op, Op::Array(ArrayOp::CausalMask { .. })) || is_bias(graph, views, *arg)
-    };
-    let is_sum = matches!(node.op, Op::Array(ArrayOp::Binary(Binary::Add) | ArrayOp::Reshape(_)));
-    views.is_positional(value)
-        || is_sum && node.args.iter().all(is_part) && node.args.iter().any(|arg| is_bias(graph, views, *arg))
+    let (mut by_position, mut seen, mut parts) = (false, 0, vec![value]);
+    while let Some(part) = parts.pop() {
+        let node = graph.node(part);
+        seen += 1;
+        match node.op {
+            _ if seen > PARTS_MAX => return false,
+            _ if views.is_positional(part) => by_position = true,
+            Op::Array(ArrayOp::CausalMask { .. }) => {}
+            Op::Array(ArrayOp::Binary(Binary::Add) | ArrayOp::Reshape(_)) => parts.extend(&node.args),
+            _ => return false,
+        }
+    }
+    by_position
 }
 
 /// A bias by position of scores of shape `scores`; none where it is no even fall with the distance.
 pub(super) fn bias(graph: &Graph, views: &mut Views<'_>, value: Value, scores: &[Dim]) -> Option<Bias> {
     let mut all = Bias::default();
-    let mut parts = vec![value];
+    let (mut seen, mut parts) = (0, vec![value]);
     while let Some(part) = parts.pop() {
+        seen += 1;
         match graph.node(part).op {
+            _ if seen > PARTS_MAX => return None,
             Op::Array(ArrayOp::CausalMask { .. }) => all.masks.push(part),
             Op::Array(ArrayOp::Binary(Binary::Add)) if !views.is_made(part) => parts.extend(&graph.node(part).args),
             Op::Array(ArrayOp::Reshape(to)) if !views.is_made(part) => {
