@@ -29,12 +29,15 @@ pub(super) fn is_bias(graph: &Graph, views: &Views<'_>, value: Value) -> bool {
     while let Some(part) = parts.pop() {
         let node = graph.node(part);
         seen += 1;
-        match node.op {
-            _ if seen > PARTS_MAX => return false,
-            _ if views.is_positional(part) => by_position = true,
-            Op::Array(ArrayOp::CausalMask { .. }) => {}
-            Op::Array(ArrayOp::Binary(Binary::Add) | ArrayOp::Reshape(_)) => parts.extend(&node.args),
-            _ => return false,
+        if seen > PARTS_MAX {
+            return false;
+        }
+        if views.is_positional(part) {
+            by_position = true;
+        } else if matches!(node.op, Op::Array(ArrayOp::Binary(Binary::Add) | ArrayOp::Reshape(_))) {
+            parts.extend(&node.args);
+        } else if !matches!(node.op, Op::Array(ArrayOp::CausalMask { .. })) {
+            return false;
         }
     }
     by_position
@@ -46,8 +49,10 @@ pub(super) fn bias(graph: &Graph, views: &mut Views<'_>, value: Value, scores: &
     let (mut seen, mut parts) = (0, vec![value]);
     while let Some(part) = parts.pop() {
         seen += 1;
+        if seen > PARTS_MAX {
+            return None;
+        }
         match graph.node(part).op {
-            _ if seen > PARTS_MAX => return None,
             Op::Array(ArrayOp::CausalMask { .. }) => all.masks.push(part),
             Op::Array(ArrayOp::Binary(Binary::Add)) if !views.is_made(part) => parts.extend(&graph.node(part).args),
             Op::Array(ArrayOp::Reshape(to)) if !views.is_made(part) => {
