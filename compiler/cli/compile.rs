@@ -2,7 +2,7 @@
 
 use crate::args::{OnnxArgs, StartArgs, calibration_tokens, threads};
 use crate::bar::Bar;
-use crate::output::{emit, status};
+use crate::output::{emit, status, warn};
 use crate::quant_args::QuantArgs;
 use crate::sampling::context_in_words;
 use crate::units::{percent, si};
@@ -12,6 +12,7 @@ use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::front::OnnxOptions;
 use snnc::model::threads_or_all;
+use snnc::recipe::Recipe;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Graph, text};
 use snnc_passes::STANDARD;
@@ -38,6 +39,11 @@ pub struct CompileCommand {
     /// Calibration tokens [default: 16384; fewer for networks of more than 90 M weights]
     #[arg(long, value_name = "N", value_parser = calibration_tokens)]
     calibration_tokens: Option<usize>,
+    /// A recipe: options of the conversion in a TOML file, as `snnc tune --save` writes it.
+    ///
+    /// It stands instead of the options below.
+    #[arg(long, value_name = "FILE.toml", conflicts_with = "QuantArgs")]
+    recipe: Option<PathBuf>,
     #[command(flatten)]
     quant: QuantArgs,
     /// Context of the program in tokens [default: the file's own].
@@ -70,7 +76,8 @@ impl CompileCommand {
             .files(FileUse::default())
             .reads_models("the model", [&self.model])
             .reads("--tokenizer", &self.tokenizer);
-        used.reads("--calibrate", &self.calibrate).writes("-o", [self.output()])
+        let used = used.reads("--calibrate", &self.calibrate).reads("--recipe", &self.recipe);
+        used.writes("-o", [self.output()])
     }
 
     fn output(&self) -> PathBuf {
@@ -80,13 +87,17 @@ impl CompileCommand {
     pub fn run(self) -> Result<(), Diagnostics> {
         let start = Instant::now();
         let output = self.output();
+        let recipe = self.recipe.as_deref().map(Recipe::read).transpose()?;
         let options = CompileOptions {
             model: self.model.clone(),
             tokenizer: self.tokenizer.clone(),
             start: self.start.start.clone(),
-            calibrate: self.calibrate.clone(),
-            calibration_tokens: self.calibration_tokens,
-            quant: self.quant.options()?,
+            calibrate: self.calibration_file(recipe.as_ref())?,
+            calibration_tokens: self.calibration_tokens.or_else(|| recipe.as_ref()?.calibration_tokens()),
+            quant: match &recipe {
+                Some(recipe) => recipe.options()?.options()?,
+                None => self.quant.options()?,
+            },
             onnx: OnnxOptions { context: self.context, ..self.onnx.options()? },
             threads: threads_or_all(self.threads),
         };
@@ -105,6 +116,17 @@ impl CompileCommand {
         emit(&dumps)?;
         summary(&compiled?, &output, bytes, start.elapsed().as_secs_f64());
         Ok(())
+    }
+}
+
+impl CompileCommand {
+    /// What ranges are measured on: what the user names, else what the recipe does.
+    fn calibration_file(&self, recipe: Option<&Recipe>) -> Result<Option<PathBuf>, Diagnostics> {
+        let Some(recipe) = recipe.filter(|_| self.calibrate.is_none()) else { return Ok(self.calibrate.clone()) };
+        let (file, warning) = recipe.calibration_file();
+        warning.iter().for_each(|warning| warn(warning));
+        self.files().reads("the calibration text of the recipe", &file).check()?;
+        Ok(file)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::args::{OnnxArgs, StartArgs, WhichEngine, price_lists, text_or_ids, threads};
 use crate::bar::Bar;
-use crate::energy_table;
-use crate::output::{emit, emit_json};
+use crate::energy_table::Costs;
+use crate::format::{self, FormatArgs};
 use clap::Args;
 use snnc::energy::run::{EnergyOptions, energy};
 use snnc::file_use::FileUse;
@@ -50,11 +50,10 @@ pub struct EnergyCommand {
     #[arg(long, value_name = "NAME|FILE")]
     prices: Vec<String>,
     /// Print all tables: by layer and part, by every list, break-even and sensitivity
-    #[arg(long, conflicts_with = "json")]
-    full: bool,
-    /// Print JSON
     #[arg(long)]
-    json: bool,
+    full: bool,
+    #[command(flatten)]
+    format: FormatArgs,
     #[command(flatten)]
     onnx: OnnxArgs,
     #[command(flatten)]
@@ -84,13 +83,8 @@ impl EnergyCommand {
             engine: self.engine.options(),
             threads: threads_or_all(self.threads),
         };
-        let shown = options.lists[0].clone();
         let estimate = energy(&options, &Bar::default())?;
-        match (self.json, self.full) {
-            (true, _) => emit_json(&estimate.json()),
-            (false, true) => emit(&energy_table::tables(&estimate, &shown)),
-            (false, false) => emit(&energy_table::summary(&estimate, &shown)),
-        }
+        format::print(&Costs { estimate, full: self.full }, self.format.format())
     }
 }
 

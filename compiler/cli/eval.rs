@@ -2,13 +2,15 @@
 
 use crate::args::{EngineArgs, OnnxArgs, StartArgs, share, text_or_ids, threads};
 use crate::bar::Bar;
-use crate::eval_table;
-use crate::output::{emit, emit_json, status, warn};
+use crate::eval_table::{OneEval, SeveralEvals};
+use crate::format::{self, FormatArgs};
+use crate::output::{failed, status, warn};
 use clap::Args;
 use snnc::eval::{EvalOptions, eval};
-use snnc::eval_report::{EvalReport, EvalsJson, Gates, ProgramEvalJson};
+use snnc::eval_report::{EvalReport, Gates};
 use snnc::file_use::FileUse;
 use snnc::files;
+use snnc::lints;
 use snnc::model::threads_or_all;
 use snnc::report;
 use snnc_ir::Diagnostic;
@@ -67,9 +69,8 @@ pub struct EvalCommand {
     /// Exit with status 3 if there are warnings
     #[arg(long)]
     deny: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: FormatArgs,
     #[command(flatten)]
     onnx: OnnxArgs,
     #[command(flatten)]
@@ -103,19 +104,15 @@ impl EvalCommand {
         for (name, report) in named() {
             // One program needs no name.
             let of = if found.len() == 1 { String::new() } else { format!("{name}: ") };
-            report.lints.iter().for_each(|lint| warn(&format!("{of}{}", lint.words())));
-            let failed = self.gates().failed(report);
-            failed.iter().for_each(|gate| status(&format!("{of}failed: {gate}")));
-            held &= failed.is_empty();
+            lints::lines(&report.lints).iter().for_each(|line| warn(&format!("{of}{line}")));
+            let broken = self.gates().failed(report);
+            broken.iter().for_each(|gate| failed(&format!("{of}{gate}")));
+            held &= broken.is_empty();
         }
         if let [report] = &found[..] {
             self.print(report)?;
-        } else if self.json {
-            let program =
-                |(program, report): (String, &EvalReport)| ProgramEvalJson { program, evaluation: report.json() };
-            emit_json(&EvalsJson { programs: named().map(program).collect() })?;
         } else {
-            emit(&eval_table::reports(&named().collect::<Vec<_>>()))?;
+            format::print(&SeveralEvals(named().collect()), self.format.format())?;
         }
         Ok(held)
     }
@@ -128,7 +125,8 @@ impl EvalCommand {
             files::write_whole(path, |out| out.write_all(page.as_bytes()))?;
             status(&format!("{}: written", path.display()));
         }
-        if self.json { emit_json(&found.json()) } else { emit(&eval_table::report(found)) }
+        let name = self.models.first().map_or(String::new(), |model| report::file_name(model));
+        format::print(&OneEval { name, found }, self.format.format())
     }
 
     fn options(&self) -> Result<EvalOptions, Diagnostics> {

@@ -2,13 +2,12 @@
 
 use crate::args::{OnnxArgs, StartArgs, share, text_or_ids, threads};
 use crate::bar::{Bar, listen};
-use crate::output::{emit, status};
+use crate::output::{emit_json_line, status};
 use clap::error::ErrorKind;
 use clap::{Args, ValueEnum};
 use snnc::file_use::FileUse;
 use snnc::front::OnnxOptions;
 use snnc::model::threads_or_all;
-use snnc::schema::document;
 use snnc::train::events::TrainEvent;
 use snnc::train::run::MINUTES;
 use snnc::train::{Outcome, TrainLength, TrainOptions, train};
@@ -193,7 +192,7 @@ impl TrainCommand {
         let bar = Bar::default();
         let mut watch = |event: &TrainEvent| {
             if self.json {
-                return bar.suspend(|| emit(&format!("{}\n", document(event))));
+                return bar.suspend(|| emit_json_line(event));
             }
             event.words().iter().for_each(|words| bar.suspend(|| status(words)));
             Ok(())
