@@ -27,38 +27,54 @@ use std::sync::Arc;
 ///
 /// Token ids are seeded. The best of several runs counts.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  snnc bench model.snn -t 1
+  snnc bench model.snn --json > before.json
+  snnc bench model.snn --baseline before.json --max-regress 3%")]
 pub struct BenchCommand {
     /// The .snn file
     #[arg(required_unless_present = "measure_kernel_costs")]
     model: Option<PathBuf>,
     /// Prompt lengths to measure. Lengths beyond the context are left out
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "16,128,1024")]
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "16,128,1024",
+        help_heading = "What to measure"
+    )]
     prompts: Vec<usize>,
     /// Context lengths at which decoding is measured
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "128,512,900")]
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "128,512,900",
+        help_heading = "What to measure"
+    )]
     depths: Vec<usize>,
     /// Numbers of sequences to decode together, each past 128 tokens
-    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=BATCH_MAX))]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=BATCH_MAX), help_heading = "What to measure")]
     batches: Vec<u32>,
     /// Tokens to decode at each depth
-    #[arg(long, value_name = "N", default_value_t = 72, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 72, value_parser = clap::value_parser!(u32).range(1..), help_heading = "What to measure")]
     decoded: u32,
     /// Runs per figure. The best one counts
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=REPEATS_MAX))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=REPEATS_MAX), help_heading = "What to measure")]
     repeats: u32,
     #[command(flatten)]
     threads: ThreadArgs,
     /// Count spikes and operations while running, as `energy` does
-    #[arg(long)]
+    #[arg(long, help_heading = "Engine")]
     metered: bool,
     /// Also measure the program that runs every timestep, spike by spike
-    #[arg(long)]
+    #[arg(long, help_heading = "Engine")]
     stepped: bool,
     /// Make this share of all neurons fire once. The network then computes nonsense at a known density
-    #[arg(long, value_name = "SHARE", value_parser = share)]
+    #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "What to measure")]
     density: Option<f64>,
     /// Length of the context. Positions repeat beyond those that the network has, and it then computes nonsense
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CONTEXT_MAX)))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CONTEXT_MAX)), help_heading = "What to measure")]
     context: Option<u32>,
     /// Measure what reading weight rows costs on this machine and write the costs as JSON.
     ///
@@ -68,17 +84,17 @@ pub struct BenchCommand {
     /// Costs of reading weight rows on this machine, from --measure-kernel-costs.
     ///
     /// They change the speed and no result.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Engine")]
     kernel_costs: Option<PathBuf>,
     #[command(flatten)]
     plan: PlanArgs,
     #[command(flatten)]
     format: FormatArgs,
     /// Compare with the JSON of an earlier run on the same machine
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Limits, for exit status 3")]
     baseline: Option<PathBuf>,
     /// How much worse than the baseline a figure may be. Beyond it, the exit status is 3
-    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = regress, requires = "baseline")]
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = regress, requires = "baseline", help_heading = "Limits, for exit status 3")]
     max_regress: f64,
 }
 

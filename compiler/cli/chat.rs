@@ -61,13 +61,13 @@ pub struct ChatCommand {
     /// Most tokens of an answer; -1 writes until the text or the context ends [default: -1; the context with --on-full slide]
     #[arg(short = 'n', long, value_name = "N", value_parser = most_tokens, allow_negative_numbers = true)]
     max_new_tokens: Option<MostTokens>,
+    /// Say spikes and energy after every turn, as /stats does
+    #[arg(long)]
+    stats: bool,
     #[command(flatten)]
     sample: SampleArgs,
     #[command(flatten)]
     end: EndArgs,
-    /// Say spikes and energy after every turn, as /stats does
-    #[arg(long)]
-    stats: bool,
     #[command(flatten)]
     onnx: OnnxArgs,
     #[command(flatten)]

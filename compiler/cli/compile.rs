@@ -21,6 +21,11 @@ use std::time::Instant;
 
 /// Convert a language model, an ONNX file or a Hugging Face folder, to a spiking network
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  snnc compile model.onnx -o model.snn --calibrate sample.txt
+  snnc compile SmolLM2-135M-Instruct --preset accurate -o smol.snn
+  snnc compile model.onnx --timesteps 4,mlp.hidden=5 -o model.snn
+  snnc compile model.onnx --recipe recipe.toml -o model.snn")]
 pub struct CompileCommand {
     /// An ONNX file, or a Hugging Face folder
     model: PathBuf,
@@ -31,21 +36,6 @@ pub struct CompileCommand {
     /// [default: the one beside the model]
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    #[command(flatten)]
-    start: StartArgs,
-    /// Text, or .npy file of token ids ([n] or [texts, n]), to measure activation ranges on [default: a built-in text]
-    #[arg(long, value_name = "FILE")]
-    calibrate: Option<PathBuf>,
-    /// Calibration tokens [default: 16384; fewer for networks of more than 90 M weights]
-    #[arg(long, value_name = "N", value_parser = calibration_tokens)]
-    calibration_tokens: Option<usize>,
-    /// A recipe: options of the conversion in a TOML file, as `snnc tune --save` writes it.
-    ///
-    /// It stands instead of the options below.
-    #[arg(long, value_name = "FILE.toml", conflicts_with = "QuantArgs")]
-    recipe: Option<PathBuf>,
-    #[command(flatten)]
-    quant: QuantArgs,
     /// Context of the program in tokens [default: the file's own].
     ///
     /// Of a network with rotary positions it is how long their tables are; without this option it is what the configuration beside
@@ -55,11 +45,26 @@ pub struct CompileCommand {
     /// Print the IR after a pass, such as `ir=raise`. `ir=imported` is the graph before the first pass
     #[arg(long, value_name = "ir=PASS", value_parser = emitted)]
     emit: Vec<String>,
+    /// Text, or .npy file of token ids ([n] or [texts, n]), to measure activation ranges on [default: a built-in text]
+    #[arg(long, value_name = "FILE", help_heading = "Text")]
+    calibrate: Option<PathBuf>,
+    /// Calibration tokens [default: 16384; fewer for networks of more than 90 M weights]
+    #[arg(long, value_name = "N", value_parser = calibration_tokens, help_heading = "Text")]
+    calibration_tokens: Option<usize>,
+    /// A recipe: options of the conversion in a TOML file, as `snnc tune --save` writes it.
+    ///
+    /// It stands instead of the options below.
+    #[arg(long, value_name = "FILE.toml", conflicts_with = "QuantArgs", help_heading = "Conversion")]
+    recipe: Option<PathBuf>,
+    /// Threads for calibration; the result does not depend on them
+    #[arg(short = 't', long, value_name = "N", value_parser = threads, help_heading = "Engine")]
+    threads: Option<usize>,
+    #[command(flatten)]
+    start: StartArgs,
+    #[command(flatten)]
+    quant: QuantArgs,
     #[command(flatten)]
     onnx: OnnxArgs,
-    /// Threads for calibration; the result does not depend on them
-    #[arg(short = 't', long, value_name = "N", value_parser = threads)]
-    threads: Option<usize>,
 }
 
 fn emitted(text: &str) -> Result<String, String> {

@@ -89,7 +89,7 @@ fn summary(estimate: &Estimate) -> String {
     if !without.is_empty() {
         text += &format!("\nNo total by {}: a count has no price there.\n", without.join(", "));
     }
-    text += "\n`--full` has layers, all lists and sensitivity; `--format csv` and `json` all values.\n";
+    text += "\n`--full` has layers, all lists and sensitivity; `--format csv` has all values.\n";
     text
 }
 

@@ -19,6 +19,10 @@ use std::path::PathBuf;
 
 /// Measure how well a program predicts text, beside the dense network it came from; or several programs of one network
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  snnc eval model.snn --reference model.onnx --text test.txt
+  snnc eval t7.snn t4.snn --reference model.onnx --text test.txt --format latex
+  snnc eval model.snn --reference model.onnx --text test.txt --max-perplexity-increase 1%")]
 pub struct EvalCommand {
     /// The .snn file (or an ONNX file or a folder, to measure the dense network).
     ///
@@ -30,54 +34,54 @@ pub struct EvalCommand {
     #[arg(long, value_name = "MODEL.onnx")]
     reference: Option<PathBuf>,
     /// Text to predict
-    #[arg(long, value_name = "FILE", required_unless_present = "tokens")]
+    #[arg(long, value_name = "FILE", required_unless_present = "tokens", help_heading = "Text")]
     text: Option<PathBuf>,
     /// Token ids instead of a text: a .npy file of integers, [n] or [texts, n]. They are run as they are
-    #[arg(long, value_name = "FILE.npy", conflicts_with = "text")]
+    #[arg(long, value_name = "FILE.npy", conflicts_with = "text", help_heading = "Text")]
     tokens: Option<PathBuf>,
-    #[command(flatten)]
-    start: StartArgs,
     /// Windows to run, spread evenly over the text [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Text")]
     windows: Option<u32>,
     /// Tokens from the start of one window to the next. [default: the context's length]
     ///
     /// With a shorter stride windows overlap, and every token is still scored once.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Text")]
     stride: Option<u32>,
     /// Measure what every site loses, by cause. This runs the network some hundred times on a few windows
-    #[arg(long, requires = "reference")]
+    #[arg(long, requires = "reference", help_heading = "More to measure")]
     ledger: bool,
     /// Tokens that the ledger runs on [default: 2048; fewer for large networks]
-    #[arg(long, value_name = "N", requires = "ledger", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", requires = "ledger", value_parser = clap::value_parser!(u32).range(1..), help_heading = "More to measure")]
     ledger_tokens: Option<u32>,
     /// Measure whether the network recalls a pair of tokens seen earlier, at several distances
-    #[arg(long)]
+    #[arg(long, help_heading = "More to measure")]
     recall: bool,
     /// Write the result of one program as an HTML page
-    #[arg(long, value_name = "FILE.html")]
+    #[arg(long, value_name = "FILE.html", help_heading = "Output")]
     html: Option<PathBuf>,
     /// Exit with status 3 if perplexity rises by more than this: `1%` or `0.01`
-    #[arg(long, value_name = "SHARE", requires = "reference", value_parser = share)]
+    #[arg(long, value_name = "SHARE", requires = "reference", value_parser = share, help_heading = "Limits, for exit status 3")]
     max_perplexity_increase: Option<f64>,
     /// Exit with status 3 if the centred cosine of logits is less
-    #[arg(long, value_name = "COSINE", requires = "reference", value_parser = cosine)]
+    #[arg(long, value_name = "COSINE", requires = "reference", value_parser = cosine, help_heading = "Limits, for exit status 3")]
     min_cosine: Option<f64>,
     /// Exit with status 3 if top-1 agreement is less: `98%` or `0.98`
-    #[arg(long, value_name = "SHARE", requires = "reference", value_parser = share)]
+    #[arg(long, value_name = "SHARE", requires = "reference", value_parser = share, help_heading = "Limits, for exit status 3")]
     min_agreement: Option<f64>,
     /// Exit with status 3 if there are warnings
-    #[arg(long)]
+    #[arg(long, help_heading = "Limits, for exit status 3")]
     deny: bool,
+    /// Windows that run at once; the result does not depend on it
+    #[arg(short = 't', long, value_name = "N", value_parser = threads, help_heading = "Engine")]
+    threads: Option<usize>,
+    #[command(flatten)]
+    start: StartArgs,
     #[command(flatten)]
     format: FormatArgs,
     #[command(flatten)]
     onnx: OnnxArgs,
     #[command(flatten)]
     engine: EngineArgs,
-    /// Windows that run at once; the result does not depend on it
-    #[arg(short = 't', long, value_name = "N", value_parser = threads)]
-    threads: Option<usize>,
 }
 
 fn cosine(text: &str) -> Result<f64, String> {

@@ -77,11 +77,10 @@ fn report(found: &EvalReport) -> String {
         text += &row("spikes per neuron", &value);
     }
     if let Some(coverage) = &found.coverage {
-        let least = coverage.least();
-        let least = least.map(|(place, share)| format!("  (least: {place}, {:.1} %)", 100.0 * share.ratio()));
-        let value =
-            format!("{:>9.1} % of multiplications{}", 100.0 * coverage.total.ratio(), least.unwrap_or_default());
-        text += &row("driven by spikes", &value);
+        text += &row("multiplications by spikes", &format!("{:>9.1} %", 100.0 * coverage.total.ratio()));
+        if let Some((place, share)) = coverage.least().filter(|(_, share)| share.ratio() < coverage.total.ratio()) {
+            text += &row("  least of them", &format!("{:>9.1} %  ({place})", 100.0 * share.ratio()));
+        }
     }
     text + &recall_and_ledger(found)
 }

@@ -45,7 +45,15 @@ use std::process::ExitCode;
 
 /// Compiles a language model, an ONNX file or a Hugging Face folder, to a spiking neural network, runs it, and says what it costs.
 #[derive(Parser, Debug)]
-#[command(name = "snnc", version, max_term_width = 100)]
+#[command(name = "snnc", version, max_term_width = 80)]
+#[command(after_help = "First steps:
+  snnc demo
+  snnc compile model.onnx -o model.snn
+  snnc run model.snn -p 'Once upon a time'
+
+`snnc COMMAND --help` has examples of each command. As in other tools, `-m` may
+stand before the model. SNNC_LOG (error, warn, info or debug) says how much is
+said, where no option does; `snnc -vV` says what build this is.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -22,6 +22,9 @@ use std::path::PathBuf;
 
 /// Find the fewest spikes within a budget of perplexity, site by site
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  snnc tune model.onnx --text valid.txt -o model.snn
+  snnc tune model.onnx --text valid.txt --budget timesteps=4 --save recipe.toml --resume tune.jsonl")]
 pub struct TuneCommand {
     /// An ONNX file, or a Hugging Face folder
     model: PathBuf,
@@ -32,39 +35,39 @@ pub struct TuneCommand {
     #[arg(long, value_name = "GOAL", default_value = "energy", value_parser = goal)]
     minimise: Goal,
     /// Text to measure on. Use another one than you evaluate on later
-    #[arg(long, value_name = "FILE", required_unless_present = "tokens")]
+    #[arg(long, value_name = "FILE", required_unless_present = "tokens", help_heading = "Text")]
     text: Option<PathBuf>,
     /// Token ids instead of a text: a .npy file of integers, [n] or [texts, n]. They are run as they are
-    #[arg(long, value_name = "FILE.npy", conflicts_with = "text")]
+    #[arg(long, value_name = "FILE.npy", conflicts_with = "text", help_heading = "Text")]
     tokens: Option<PathBuf>,
-    #[command(flatten)]
-    start: StartArgs,
     /// Windows to run, spread evenly over the text, of at most 512 tokens [default: 32; fewer for large networks]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Text")]
     windows: Option<u32>,
     /// Text, or .npy file of token ids, to measure activation ranges on [default: a built-in text]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Text")]
     calibrate: Option<PathBuf>,
     /// Calibration tokens [default: 16384; fewer for networks of more than 90 M weights]
-    #[arg(long, value_name = "N", value_parser = calibration_tokens)]
+    #[arg(long, value_name = "N", value_parser = calibration_tokens, help_heading = "Text")]
     calibration_tokens: Option<usize>,
     /// Tokens to probe every site on [default: 2048; fewer for large networks]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Text")]
     probe_tokens: Option<u32>,
     /// Compile what was chosen, and write it here
-    #[arg(short, long, value_name = "FILE.snn")]
+    #[arg(short, long, value_name = "FILE.snn", help_heading = "Output")]
     output: Option<PathBuf>,
     /// Write what was chosen as a recipe, for `snnc compile --recipe`
-    #[arg(long, value_name = "FILE.toml")]
+    #[arg(long, value_name = "FILE.toml", help_heading = "Output")]
     save: Option<PathBuf>,
     /// Keep every measurement in this file, and go on from those that it holds
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     resume: Option<PathBuf>,
+    /// Threads; the result does not depend on them
+    #[arg(short = 't', long, value_name = "N", value_parser = threads, help_heading = "Engine")]
+    threads: Option<usize>,
+    #[command(flatten)]
+    start: StartArgs,
     #[command(flatten)]
     format: FormatArgs,
-    /// Threads; the result does not depend on them
-    #[arg(short = 't', long, value_name = "N", value_parser = threads)]
-    threads: Option<usize>,
     #[command(flatten)]
     onnx: OnnxArgs,
 }

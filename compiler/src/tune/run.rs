@@ -160,7 +160,8 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
     let goal = options.goal();
     let quant = QuantOptions { zero_point: goal.zero_point(), ..QuantOptions::uniform(Levels::default()) };
     let rotated = rotation::rotated(tensor, &quant, &windows, &[], workers, &mut |_, _, _| {})?;
-    let base = QuantOptions { rotate: rotated.choice(Rotate::default()), ..quant };
+    // Whoever follows the points' options is to rotate what was measured, or nothing.
+    let base = QuantOptions { rotate: Rotate::These(rotated.rotations), ..quant };
     let tensor = rotated.tensor;
     let workers = Workers { threads: options.threads, progress };
     let (seen, moments) = match base.rounding {
@@ -200,6 +201,7 @@ pub fn tune(options: &TuneOptions, progress: &dyn Progress) -> Result<Tuned, Dia
         Budget::Timesteps(steps) => within(&tuner, &dense, &front, steps)?,
     };
     points.sort_by(|a, b| a.increase.total_cmp(&b.increase));
+    points.dedup_by_key(|point| spelled(&point.options));
     Ok(Tuned { budget: options.budget, goal, chosen, points })
 }
 
