@@ -159,7 +159,7 @@ impl Figures for Tuned {
         let text = grid(self).text();
         let Some(point) = &self.chosen else { return text };
         format!(
-            "{text}\nwithin {}: {:+.3} %, {:.3} spikes per neuron, {:.2} timesteps on average, by\n{}\n",
+            "{text}\nwithin {}: {:+.3} %, {:.3} spikes per neuron, mean T {:.2}, by\n{}\n",
             self.budget,
             100.0 * point.increase,
             point.spikes,
