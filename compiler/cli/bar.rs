@@ -45,19 +45,19 @@ const EVERY: Duration = Duration::from_secs(10);
 /// A bar on standard error if that is a terminal, else lines.
 #[derive(Debug, Default)]
 pub struct Bar {
-    shown: Mutex<Option<Shown>>,
+    shown: Mutex<Option<ShownProgress>>,
 }
 
 /// A stage of work, as it is shown.
 #[derive(Debug)]
-enum Shown {
+enum ShownProgress {
     Bar(ProgressBar),
-    Lines(Stage),
+    Lines(LoggedStage),
 }
 
 /// A stage of work in a log.
 #[derive(Debug)]
-struct Stage {
+struct LoggedStage {
     name: String,
     /// What is said beside it: a loss, a speed.
     beside: String,
@@ -67,7 +67,7 @@ struct Stage {
     told: Instant,
 }
 
-impl Stage {
+impl LoggedStage {
     fn new(name: &str, units: u64) -> Self {
         let now = Instant::now();
         Self { name: name.into(), beside: String::new(), units, done: 0, began: now, told: now }
@@ -91,15 +91,15 @@ impl Stage {
 }
 
 impl Bar {
-    fn with(&self, act: impl FnOnce(&mut Option<Shown>)) {
+    fn with(&self, act: impl FnOnce(&mut Option<ShownProgress>)) {
         act(&mut self.shown.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Prints while no bar is in the way.
     pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
         let bar = match &*self.shown.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(Shown::Bar(bar)) => Some(bar.clone()),
-            Some(Shown::Lines(_)) | None => None,
+            Some(ShownProgress::Bar(bar)) => Some(bar.clone()),
+            Some(ShownProgress::Lines(_)) | None => None,
         };
         match bar {
             Some(bar) => bar.suspend(print),
@@ -116,20 +116,20 @@ impl Progress for Bar {
             return;
         }
         if !std::io::stderr().is_terminal() {
-            self.with(|shown| *shown = Some(Shown::Lines(Stage::new(stage, units))));
+            self.with(|shown| *shown = Some(ShownProgress::Lines(LoggedStage::new(stage, units))));
             return;
         }
         let bar = ProgressBar::with_draw_target(Some(units), ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{msg:>12} [{bar:30}] {pos}/{len}  {eta} left");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_message(stage.to_string());
-        self.with(|shown| *shown = Some(Shown::Bar(bar)));
+        self.with(|shown| *shown = Some(ShownProgress::Bar(bar)));
     }
 
     fn advance(&self, units: u64) {
         self.with(|shown| match shown {
-            Some(Shown::Bar(bar)) => bar.inc(units),
-            Some(Shown::Lines(stage)) => {
+            Some(ShownProgress::Bar(bar)) => bar.inc(units),
+            Some(ShownProgress::Lines(stage)) => {
                 stage.done += units;
                 stage.tell_if_due();
             }
@@ -139,16 +139,16 @@ impl Progress for Bar {
 
     fn message(&self, text: &str) {
         self.with(|shown| match shown {
-            Some(Shown::Bar(bar)) => bar.set_message(text.to_string()),
-            Some(Shown::Lines(stage)) => stage.beside = text.into(),
+            Some(ShownProgress::Bar(bar)) => bar.set_message(text.to_string()),
+            Some(ShownProgress::Lines(stage)) => stage.beside = text.into(),
             None => {}
         });
     }
 
     fn end(&self) {
         self.with(|shown| match shown.take() {
-            Some(Shown::Bar(bar)) => bar.finish_and_clear(),
-            Some(Shown::Lines(stage)) => {
+            Some(ShownProgress::Bar(bar)) => bar.finish_and_clear(),
+            Some(ShownProgress::Lines(stage)) => {
                 log_stage(&format!("{}: done in {:.1} s", stage.name, stage.began.elapsed().as_secs_f64()));
             }
             None => {}
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_line_says_how_far_the_work_is() {
-        let mut stage = Stage::new("probing", 8);
+        let mut stage = LoggedStage::new("probing", 8);
         assert_eq!(stage.line(), "probing: 0 % (0 of 8)");
         stage.done = 8;
         stage.beside = "loss 0.1".into();

@@ -12,7 +12,7 @@ use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::front::OnnxOptions;
 use snnc::model::threads_or_all;
-use snnc::recipe::Recipe;
+use snnc::recipe::CompileRecipe;
 use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Graph, text};
 use snnc_passes::STANDARD;
@@ -92,7 +92,7 @@ impl CompileCommand {
     pub fn run(self) -> Result<(), Diagnostics> {
         let start = Instant::now();
         let output = self.output();
-        let recipe = self.recipe.as_deref().map(Recipe::read).transpose()?;
+        let recipe = self.recipe.as_deref().map(CompileRecipe::read).transpose()?;
         let options = CompileOptions {
             model: self.model.clone(),
             tokenizer: self.tokenizer.clone(),
@@ -126,7 +126,7 @@ impl CompileCommand {
 
 impl CompileCommand {
     /// What ranges are measured on: what the user names, else what the recipe does.
-    fn calibration_file(&self, recipe: Option<&Recipe>) -> Result<Option<PathBuf>, Diagnostics> {
+    fn calibration_file(&self, recipe: Option<&CompileRecipe>) -> Result<Option<PathBuf>, Diagnostics> {
         let Some(recipe) = recipe.filter(|_| self.calibrate.is_none()) else { return Ok(self.calibrate.clone()) };
         let (file, warning) = recipe.calibration_file();
         warning.iter().for_each(|warning| warn(warning));

@@ -13,7 +13,7 @@ use snnc::file_use::FileUse;
 use snnc::files;
 use snnc::model::threads_or_all;
 use snnc::quant_options::spelled;
-use snnc::recipe::Recipe;
+use snnc::recipe::CompileRecipe;
 use snnc::run_record::RunRecord;
 use snnc::schema::document;
 use snnc::tune::{Budget, Goal, Point, TuneOptions, Tuned, tune};
@@ -129,7 +129,7 @@ impl TuneCommand {
     /// Writes the files that were asked for.
     fn keep(&self, point: &Point, options: &TuneOptions) -> Result<(), Diagnostics> {
         if let Some(path) = &self.save {
-            let text = Recipe::of(point, options).text();
+            let text = CompileRecipe::of(point, options).text();
             files::write_whole(path, |out| out.write_all(text.as_bytes()))?;
             status(&format!("{}: a recipe for `snnc compile MODEL --recipe`", path.display()));
         }

@@ -16,7 +16,7 @@ const SCHEMA: &str = "snnc.recipe.v1";
 /// A recipe.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Recipe {
+pub struct CompileRecipe {
     schema: String,
     /// Options of `snnc compile` without their dashes, each with its value.
     options: IndexMap<String, String>,
@@ -52,7 +52,7 @@ struct RecipeFigures {
     timesteps_mean: f64,
 }
 
-impl Recipe {
+impl CompileRecipe {
     /// Of a point that a tuning run found.
     pub fn of(point: &Point, options: &TuneOptions) -> Self {
         let words = spelled(&point.options);
@@ -87,7 +87,7 @@ impl Recipe {
         let wrong = |message: String| Diagnostic::new(path.display().to_string(), message);
         let text =
             std::fs::read_to_string(path).map_err(|e| wrong(format!("cannot be read: {e}")).code(ErrorCode::FILE))?;
-        let recipe: Recipe = toml::from_str(&text).map_err(|e| {
+        let recipe: CompileRecipe = toml::from_str(&text).map_err(|e| {
             let line = e.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             wrong(format!("line {line}: {}", e.message())).code(ErrorCode::OPTION)
         })?;
@@ -147,11 +147,11 @@ fn words_of(name: &str, value: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Recipe, Diagnostic> {
+    fn read(text: &str) -> Result<CompileRecipe, Diagnostic> {
         let folder = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
         let path = folder.path().join("recipe.toml");
         std::fs::write(&path, text).unwrap_or_else(|e| panic!("{e}"));
-        Recipe::read(&path)
+        CompileRecipe::read(&path)
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A line of JSON per measurement. The first says which run it is of: a file of another network, text or option is refused. A line that was cut
 //! off when the run ended is dropped.
 
-use super::search::Point;
+use super::point::Point;
 use crate::quant_options::{parse, spelled};
 use serde::{Deserialize, Serialize};
 use snnc_ir::Diagnostic;
@@ -20,18 +20,18 @@ const SCHEMA: &str = "snnc.tune-journal.v1";
 /// A line.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-enum Line {
+enum JournalLine {
     /// The first one.
     Run { schema: String, identity: String },
     /// What a site loses with so many timesteps, in nats per token.
     Probe { site: usize, choice: usize, loss: f64 },
     /// A measured allocation.
-    Point { options: String, point: Figures },
+    Point { options: String, point: PointFigures },
 }
 
 /// The figures of a measured allocation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Figures {
+struct PointFigures {
     increase: f64,
     kl: f64,
     spikes: f64,
@@ -46,7 +46,7 @@ struct Figures {
 pub struct Journal {
     file: Option<(PathBuf, Mutex<File>)>,
     probes: BTreeMap<(usize, usize), f64>,
-    points: Mutex<BTreeMap<String, Figures>>,
+    points: Mutex<BTreeMap<String, PointFigures>>,
 }
 
 impl Journal {
@@ -65,10 +65,10 @@ impl Journal {
         // Only the end of a line makes it whole.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         let mut lines = text[..whole].lines().enumerate();
-        let first = lines.next().map(|(_, line)| serde_json::from_str::<Line>(line));
+        let first = lines.next().map(|(_, line)| serde_json::from_str::<JournalLine>(line));
         match &first {
             None if text.is_empty() => {}
-            Some(Ok(Line::Run { schema, identity: known })) if schema == SCHEMA => {
+            Some(Ok(JournalLine::Run { schema, identity: known })) if schema == SCHEMA => {
                 if known != identity {
                     let message = "is of a run with another network, text or option".to_string();
                     return Err(wrong(message).note("use the same command, or name another file"));
@@ -78,10 +78,12 @@ impl Journal {
         }
         for (number, line) in lines {
             match serde_json::from_str(line).map_err(|e| wrong(format!("line {}: {e}", number + 1)))? {
-                Line::Run { .. } => return Err(wrong(format!("line {} begins another run", number + 1))),
-                Line::Probe { site, choice, loss } => drop(journal.probes.insert((site, choice), loss)),
-                Line::Point { options, point } => {
-                    drop(journal.points.get_mut().unwrap_or_else(PoisonError::into_inner).insert(options, point));
+                JournalLine::Run { .. } => return Err(wrong(format!("line {} begins another run", number + 1))),
+                JournalLine::Probe { site, choice, loss } => {
+                    journal.probes.insert((site, choice), loss);
+                }
+                JournalLine::Point { options, point } => {
+                    journal.points.get_mut().unwrap_or_else(PoisonError::into_inner).insert(options, point);
                 }
             }
         }
@@ -93,7 +95,7 @@ impl Journal {
         let file = open().map_err(|e: std::io::Error| wrong(format!("cannot be written: {e}")))?;
         journal.file = Some((path.to_path_buf(), Mutex::new(file)));
         if whole == 0 {
-            journal.keep(&Line::Run { schema: SCHEMA.into(), identity: identity.into() })?;
+            journal.keep(&JournalLine::Run { schema: SCHEMA.into(), identity: identity.into() })?;
         }
         Ok(journal)
     }
@@ -113,13 +115,13 @@ impl Journal {
     /// # Errors
     /// The file cannot be written.
     pub fn keep_probe(&self, (site, choice): (usize, usize), loss: f64) -> Result<(), Diagnostic> {
-        if loss.is_finite() { self.keep(&Line::Probe { site, choice, loss }) } else { Ok(()) }
+        if loss.is_finite() { self.keep(&JournalLine::Probe { site, choice, loss }) } else { Ok(()) }
     }
 
     /// A measured allocation, where it is known, by the options that ask for it.
     pub fn point(&self, options: &str) -> Option<Point> {
         let points = self.points.lock().unwrap_or_else(PoisonError::into_inner);
-        let Figures { increase, kl, spikes, timesteps, additions, attention_additions, savings } =
+        let PointFigures { increase, kl, spikes, timesteps, additions, attention_additions, savings } =
             points.get(options)?.clone();
         let options = parse(options).ok()?.options().ok()?;
         let allocation = None;
@@ -132,16 +134,16 @@ impl Journal {
     /// The file cannot be written.
     pub fn keep_point(&self, point: &Point) -> Result<(), Diagnostic> {
         let &Point { increase, kl, spikes, timesteps, additions, attention_additions, savings, .. } = point;
-        let figures = Figures { increase, kl, spikes, timesteps, additions, attention_additions, savings };
+        let figures = PointFigures { increase, kl, spikes, timesteps, additions, attention_additions, savings };
         let options = spelled(&point.options);
         self.points.lock().unwrap_or_else(PoisonError::into_inner).insert(options.clone(), figures.clone());
         // JSON has no other numbers; such a network is measured again.
         let numbers = [increase, kl, spikes, timesteps, additions, attention_additions];
         let is_kept = numbers.into_iter().chain(savings.into_iter().flatten().flatten()).all(f64::is_finite);
-        if is_kept { self.keep(&Line::Point { options, point: figures }) } else { Ok(()) }
+        if is_kept { self.keep(&JournalLine::Point { options, point: figures }) } else { Ok(()) }
     }
 
-    fn keep(&self, line: &Line) -> Result<(), Diagnostic> {
+    fn keep(&self, line: &JournalLine) -> Result<(), Diagnostic> {
         let Some((path, file)) = &self.file else { return Ok(()) };
         let text = serde_json::to_string(line).unwrap_or_default() + "\n";
         let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);

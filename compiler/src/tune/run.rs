@@ -1,7 +1,8 @@
 //! A tuning run from files: the front of what can be had, and the cheapest point within a budget.
 
 use super::journal::Journal;
-use super::search::{Allocation, Candidate, Goal, Point, TIMESTEPS, Tuner};
+use super::point::{Allocation, Goal, Point};
+use super::search::{Candidate, TIMESTEPS, Tuner};
 use crate::calibrate::{calibrate, calibrate_with_moments, moment_tokens};
 use crate::convert;
 use crate::evaluate::Cut;
