@@ -95,7 +95,12 @@ impl Plan {
     /// Its steps, to be read; `wide` as `StepKind::form` has it.
     pub fn rows(&self, graph: &Graph, wide: bool) -> Vec<PlanRow> {
         let nodes = self.nodes_by_step(graph);
-        self.steps.iter().enumerate().zip(nodes).map(|((i, step), nodes)| self.row(graph, wide, i, step, nodes)).collect()
+        self.steps
+            .iter()
+            .enumerate()
+            .zip(nodes)
+            .map(|((i, step), nodes)| self.row(graph, wide, i, step, nodes))
+            .collect()
     }
 
     fn row(&self, graph: &Graph, wide: bool, i: usize, step: &Step, nodes: Vec<Value>) -> PlanRow {

@@ -86,7 +86,8 @@ fn build(plan: &Plan, options: CodeOptions, listings: Listings) -> Result<(Machi
     }
     let forward = compiler.forward(plan, &of_steps)?;
     for listing in compiler.listings.iter_mut().flatten().filter(|listing| listing.name != FORWARD) {
-        let runs = |step: &Step| step.kind.form(options.wide) != StepForm::Kernel && step.kind.function() == listing.name;
+        let runs =
+            |step: &Step| step.kind.form(options.wide) != StepForm::Kernel && step.kind.function() == listing.name;
         let steps = (0..).zip(&plan.steps).filter(|(_, step)| runs(step)).map(|(i, _)| i);
         listing.map.steps = vec![steps.collect()];
     }
