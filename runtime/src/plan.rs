@@ -52,6 +52,8 @@ pub struct PlanRow {
     pub name: String,
     /// Its function in machine code, if it has one: the name of a listing.
     pub function: Option<String>,
+    /// Where its result and its operands lie in the arena, and which rows it runs on.
+    pub memory: String,
     /// Its line.
     pub text: String,
 }
@@ -123,7 +125,8 @@ impl Plan {
             graph.origin(step.node)
         );
         let function = (form != StepForm::Kernel).then(|| step.kind.function());
-        PlanRow { node: step.node, nodes, form, name, function, text }
+        let memory = format!("@{} <- {}{also}{rows}", buffer.offset, inputs.join(" "));
+        PlanRow { node: step.node, nodes, form, name, function, memory, text }
     }
 
     /// By step: the nodes that it runs, in ascending order. A node without a step of its own is run by those of its users.

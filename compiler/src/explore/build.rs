@@ -2,7 +2,7 @@
 
 use crate::explore::code::{ExploredProgram, explored};
 use crate::explore::contents::{Exploration, LeftOut};
-use crate::explore::stages::{IrStage, LayerFilter, Places, lines};
+use crate::explore::stages::{IrStage, LayerFilter, NodeFacts, Places, lines};
 use crate::front::OnnxOptions;
 use crate::model::Loaded;
 use crate::record::ProgramRecord;
@@ -11,6 +11,7 @@ use snnc_ir::diagnostic::Diagnostics;
 use snnc_ir::{Diagnostic, ErrorCode, Graph, Stage};
 use snnc_passes::collapse;
 use snnc_runtime::{Isa, Options, Program};
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -123,6 +124,11 @@ fn network(options: &ExploreOptions, model: Loaded) -> Result<Network, Diagnosti
     Ok(Network { stages, gives_program, forms })
 }
 
+/// The origins of a graph's nodes.
+fn origins(graph: &Graph) -> impl Iterator<Item = String> + '_ {
+    graph.iter().map(|(value, _)| graph.origin(value).name.clone()).filter(|name| !name.is_empty())
+}
+
 impl Network {
     fn show(&self, options: &ExploreOptions, layers: Option<RangeInclusive<u32>>) -> Result<Exploration, Diagnostics> {
         let mut places = Places::of(&self.stages);
@@ -145,9 +151,16 @@ impl Network {
             steps[stage] = of_nodes;
             left_out += less;
         }
+        let origins: HashSet<String> =
+            self.forms.iter().flat_map(|&(stage, _)| origins(&self.stages[stage].1)).collect();
         let mut stages = Vec::with_capacity(self.stages.len());
         for (i, (pass, graph)) in self.stages.iter().enumerate() {
-            let (lines, less) = lines(graph, &of_nodes[i], &steps[i], &places, &filter);
+            let folded = match steps[i].is_empty() {
+                true => Places::folded(graph, &of_nodes[i], &origins),
+                false => Vec::new(),
+            };
+            let facts = NodeFacts { places: &of_nodes[i], steps: &steps[i], folded: &folded };
+            let (lines, less) = lines(graph, facts, &places, &filter);
             left_out += less;
             let program = self.forms.iter().position(|&(stage, _)| stage == i);
             stages.push(IrStage { pass: pass.clone(), stage: graph.stage.name(), program, lines });

@@ -1,11 +1,10 @@
 //! A program as it runs: its plan, and the functions that were compiled for it.
 
-use crate::explore::disassembly::instructions;
-use crate::explore::stages::LayerFilter;
-use crate::explore::stages::Places;
+use crate::explore::disassembly::{Instruction, instructions};
+use crate::explore::stages::{LayerFilter, Places};
 use serde::{Serialize, Serializer};
 use snnc_ir::Diagnostic;
-use snnc_runtime::{FunctionListing, PlanRow, Program, StepForm};
+use snnc_runtime::{CodeMap, FunctionListing, PlanRow, Program, StepForm};
 use std::collections::HashMap;
 
 /// A program in one of the forms in which it runs.
@@ -31,13 +30,25 @@ pub enum Runner {
     Loop,
 }
 
+impl Runner {
+    fn word(self) -> &'static str {
+        match self {
+            Runner::Kernel => "kernel",
+            Runner::Code => "code",
+            Runner::Loop => "loop",
+        }
+    }
+}
+
 /// A row of a plan.
 #[derive(Debug, Serialize)]
 pub struct ExploredRow {
     /// The step.
     pub step: u32,
-    /// As the plan prints it, without its origin.
+    /// What runs it, and what it computes.
     pub text: String,
+    /// Where its result and its operands lie in memory, in bytes from the start of the arena.
+    pub memory: String,
     /// What runs it.
     pub runs: Runner,
     /// The kernel, or the function.
@@ -76,14 +87,17 @@ pub struct MachineLine {
     pub bytes: String,
     /// The instruction.
     pub text: String,
-    /// The instruction of Cranelift's IR that it was made from.
+    /// The instruction of Cranelift's IR that it was made from; `None` for labels, constants, what a function begins with, and
+    /// what the optimiser made anew.
     pub clif: Option<u32>,
+    /// Its set of steps. What the optimiser made anew has that of the next instruction that has one.
+    pub set: u32,
 }
 
 impl Serialize for MachineLine {
     /// A list, because there are thousands.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (self.offset, &self.bytes, &self.text, self.clif).serialize(serializer)
+        (self.offset, &self.bytes, &self.text, self.clif, self.set).serialize(serializer)
     }
 }
 
@@ -105,17 +119,22 @@ pub fn explored(
     for (i, row) in (0..).zip(&rows) {
         row.nodes.iter().for_each(|node| steps[node.index()].push(i));
     }
-    let row = |(step, row): (u32, &PlanRow)| ExploredRow {
-        step,
-        text: without_origin(&row.text, &program.graph().origin(row.node).name),
-        runs: match row.form {
+    let row = |(step, row): (u32, &PlanRow)| {
+        let node = program.graph().node(row.node);
+        let runs = match row.form {
             StepForm::Kernel => Runner::Kernel,
             StepForm::Code => Runner::Code,
             StepForm::Loop => Runner::Loop,
-        },
-        name: row.name.clone(),
-        function: row.function.as_deref().and_then(|name| names.get(name).copied()),
-        place: places[row.node.index()],
+        };
+        ExploredRow {
+            step,
+            text: format!("{step:4}  {:<6} {:<30} {} : {}", runs.word(), row.name, node.op, node.ty),
+            memory: row.memory.clone(),
+            runs,
+            name: row.name.clone(),
+            function: row.function.as_deref().and_then(|name| names.get(name).copied()),
+            place: places[row.node.index()],
+        }
     };
     let shown: Vec<ExploredRow> =
         (0..).zip(&rows).map(row).filter(|row| filter.shows(all.all[row.place as usize].layer)).collect();
@@ -124,37 +143,21 @@ pub fn explored(
     Ok((ExploredProgram { form, rows: shown, functions }, steps, left_out))
 }
 
-/// A row ends with its origin.
-fn without_origin(text: &str, origin: &str) -> String {
-    text.strip_suffix(origin).unwrap_or(text).trim_end().to_string()
-}
-
 fn function(listing: &FunctionListing) -> CodeFunction {
     let map = &listing.map;
     let decoded = instructions(listing);
     let exact = decoded.is_some();
-    let of_offset = |offset: u32| {
-        let after = map.ranges.partition_point(|range| range.start <= offset);
-        map.ranges[..after].last().filter(|range| offset < range.end).and_then(|range| range.instruction)
-    };
     let code = match decoded {
-        Some(all) => all
-            .into_iter()
-            .map(|at| MachineLine {
-                offset: Some(at.offset),
-                bytes: at.bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-                clif: if at.runs { of_offset(at.offset) } else { None },
-                text: at.text,
-            })
-            .collect(),
+        Some(all) => all.into_iter().map(|at| machine_line(map, at)).collect(),
         None => {
-            let line = |text: &str| MachineLine {
+            let bare = |text: &str| MachineLine {
                 offset: None,
                 bytes: String::new(),
                 text: text.trim_end().into(),
                 clif: None,
+                set: 0,
             };
-            listing.asm.lines().map(line).collect()
+            listing.asm.lines().map(bare).collect()
         }
     };
     CodeFunction {
@@ -165,5 +168,21 @@ fn function(listing: &FunctionListing) -> CodeFunction {
         code,
         bytes: map.code.len(),
         exact,
+    }
+}
+
+fn machine_line(map: &CodeMap, at: Instruction) -> MachineLine {
+    let after = map.ranges.partition_point(|range| range.start <= at.offset);
+    let own = map.ranges[..after].last().filter(|range| at.runs && at.offset < range.end);
+    let clif = own.and_then(|range| range.instruction);
+    let begins = own.is_some_and(|range| range.start == 0);
+    let next = || map.ranges[after..].iter().find_map(|range| range.instruction);
+    let counted = clif.or_else(|| if at.runs && !begins { next() } else { None });
+    MachineLine {
+        offset: Some(at.offset),
+        bytes: at.bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        text: at.text,
+        clif,
+        set: counted.and_then(|number| map.instructions.get(number as usize).copied()).unwrap_or(0),
     }
 }

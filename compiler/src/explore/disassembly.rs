@@ -62,6 +62,7 @@ fn formatter() -> iced_x86::GasFormatter {
     let mut formatter = iced_x86::GasFormatter::new();
     let options = formatter.options_mut();
     options.set_rip_relative_addresses(false);
+    options.set_uppercase_hex(false);
     options.set_space_after_operand_separator(true);
     options.set_first_operand_char_index(8);
     formatter

@@ -15,4 +15,4 @@ pub use build::{ExploreOptions, build};
 pub use code::{CodeFunction, ExploredProgram, ExploredRow, MachineLine, Runner};
 pub use contents::{Exploration, LeftOut};
 pub use page::page;
-pub use stages::{IrLine, IrStage, LayerFilter, NodePlace, Places};
+pub use stages::{IrLine, IrStage, LayerFilter, NodeFacts, NodePlace, Places};

@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer};
 use snnc_ir::op::{LeafOp, Op};
 use snnc_ir::{Graph, Node, NodeOrigin, Value, text};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::RangeInclusive;
 
 /// Where a node comes from and stands.
@@ -39,12 +39,16 @@ pub struct IrLine {
     pub place: Option<u32>,
     /// Steps of the program that run it, in ascending order.
     pub steps: Vec<u32>,
+    /// Where a pass has folded its node to, if no node of the program has its origin: the place of the first of its readers, of
+    /// their readers and so on that has one.
+    pub folded: Option<u32>,
 }
 
 impl Serialize for IrLine {
     /// A list, because there are thousands.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (&self.text, self.place.map_or(-1, i64::from), &self.steps).serialize(serializer)
+        let number = |place: Option<u32>| place.map_or(-1, i64::from);
+        (&self.text, number(self.place), &self.steps, number(self.folded)).serialize(serializer)
     }
 }
 
@@ -90,6 +94,21 @@ impl Places {
         graph.iter().map(|(value, node)| self.number(place(graph, value, node, layers[value.index()]))).collect()
     }
 
+    /// By node of a stage whose nodes have these places: where a pass has folded it to. `program` has the origins that are left.
+    pub fn folded(graph: &Graph, places: &[u32], program: &HashSet<String>) -> Vec<Option<u32>> {
+        let users = graph.users();
+        let mut folded: Vec<Option<u32>> = vec![None; graph.nodes.len()];
+        for (value, _) in graph.iter().rev() {
+            let at = value.index();
+            let of_reader = || users[at].iter().find_map(|user| folded[user.index()]);
+            folded[at] = if program.contains(&graph.origin(value).name) { Some(places[at]) } else { of_reader() };
+        }
+        let gone = |(folded, (value, _)): (Option<u32>, (Value, &Node))| {
+            folded.filter(|_| !program.contains(&graph.origin(value).name))
+        };
+        folded.into_iter().zip(graph.iter()).map(gone).collect()
+    }
+
     fn number(&mut self, place: NodePlace) -> u32 {
         let next = self.all.len() as u32;
         let number = *self.known.entry(place.clone()).or_insert(next);
@@ -121,14 +140,20 @@ impl LayerFilter {
     }
 }
 
-/// The lines of a graph. `places` and `steps` are those of its nodes. Also how many lines the filter leaves out.
-pub fn lines(
-    graph: &Graph,
-    places: &[u32],
-    steps: &[Vec<u32>],
-    all: &Places,
-    filter: &LayerFilter,
-) -> (Vec<IrLine>, usize) {
+/// What is known of a graph's nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeFacts<'a> {
+    /// Their places.
+    pub places: &'a [u32],
+    /// Steps that run them; empty for a graph that is no program.
+    pub steps: &'a [Vec<u32>],
+    /// As `Places::folded` has it; empty for a program.
+    pub folded: &'a [Option<u32>],
+}
+
+/// The lines of a graph, and how many lines the filter leaves out.
+pub fn lines(graph: &Graph, facts: NodeFacts<'_>, all: &Places, filter: &LayerFilter) -> (Vec<IrLine>, usize) {
+    let NodeFacts { places, steps, folded } = facts;
     let printed = text::print_with(&without_origins(graph), &|_, _| Some(String::new()), &|_| true);
     let of_weights = of_weights(graph);
     let mut weights = of_weights.iter().copied();
@@ -153,6 +178,7 @@ pub fn lines(
             text: line.to_string(),
             place: value.map(|value| places[value.index()]),
             steps: value.and_then(|value| steps.get(value.index()).cloned()).unwrap_or_default(),
+            folded: value.and_then(|value| folded.get(value.index()).copied().flatten()),
         });
     }
     (lines, left_out)
@@ -206,7 +232,8 @@ mod tests {
         let graph = graph();
         let mut places = Places::of(&[("raise".to_string(), graph.clone())]);
         let of_nodes = places.of_nodes(&graph);
-        let (all, none) = lines(&graph, &of_nodes, &[], &places, &LayerFilter::default());
+        let facts = NodeFacts { places: &of_nodes, steps: &[], folded: &[] };
+        let (all, none) = lines(&graph, facts, &places, &LayerFilter::default());
         let texts: Vec<&str> = all.iter().map(|line| line.text.as_str()).collect();
         assert_eq!(none, 0);
         assert_eq!(texts[1], "weight @\"a // b\" : f32[3,2]");
@@ -217,7 +244,11 @@ mod tests {
         assert_eq!(origin(&all[3]), Some("c // d"));
         assert_eq!(origin(&all[0]), None);
         // What the output names is in layer 1.
-        let (first, others) = lines(&graph, &of_nodes, &[], &places, &LayerFilter(Some(0..=0)));
+        let (first, others) = lines(&graph, facts, &places, &LayerFilter(Some(0..=0)));
         assert_eq!((first.len(), others), (all.len() - 2, 2));
+        // Only `add` is left: what it reads has been folded into it.
+        let left = Places::folded(&graph, &of_nodes, &["add".to_string()].into_iter().collect());
+        let first_add = Some(of_nodes[of_nodes.len() - 2]);
+        assert_eq!(left, [first_add, first_add, first_add, None, None]);
     }
 }

@@ -13,8 +13,8 @@ pub struct CodeRange {
     pub start: u32,
     /// The first behind them.
     pub end: u32,
-    /// The instruction of Cranelift's IR that they were made from; `None` for what a function begins with and moves of the
-    /// register allocator before its first instruction.
+    /// The instruction of Cranelift's IR that they were made from; `None` for what a function begins with, and for what the
+    /// optimiser made anew.
     pub instruction: Option<u32>,
 }
 

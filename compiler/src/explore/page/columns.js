@@ -34,10 +34,7 @@ function openTab(column) {
 const dim = text => el('span', { class: 'dim' }, text);
 /** What a line says, its lesser parts dimmed. */
 function parts(line) {
-  if (line.row) {
-    const word = ` ${line.row.runs} `, at = line.text.lastIndexOf(word + line.row.name);
-    return at < 0 ? [line.text] : [line.text.slice(0, at + 1), el('span', { class: 'run' }, line.row.runs), line.text.slice(at + word.length - 1)];
-  }
+  if (line.row) return [dim(line.text.slice(0, 6)), el('span', { class: 'run' }, line.row.runs), line.text.slice(6 + line.row.runs.length)];
   if (line.column === 'code' && !line.head && line.offset !== null) {
     return line.text.endsWith(':') ? [line.text] : [dim(line.offset.toString(16).padStart(4, '0') + '  '), line.text];
   }
@@ -45,7 +42,7 @@ function parts(line) {
   return site < 0 ? [line.text] : [line.text.slice(0, site), dim(line.text.slice(site))];
 }
 
-let chosen = null, marked = [];
+let chosen = null, marked = [], onDraw = () => {};
 function draw() {
   gather();
   chosen = null;
@@ -62,6 +59,7 @@ function draw() {
     counts[column].textContent = `${whole(lines.filter(line => !line.head).length)} lines`;
     badges[column].textContent = counts[column].textContent;
   }
+  onDraw();
   tell(null);
 }
 
@@ -129,11 +127,12 @@ function tell(line, found) {
   const rows = data.programs[state.program].rows.filter(row => line.steps.includes(row.step)), fn = line.fn === undefined ? null : data.programs[state.program].functions[line.fn];
   const about = [];
   if (line.column === 'ir') about.push(place(line.place) || 'No node: the program as a whole.');
-  else if (line.column === 'plan') about.push(place(line.place));
+  else if (line.column === 'plan') about.push(place(line.place), `; memory ${line.row.memory}`);
   else if (line.head) about.push(el('b', {}, fn.name), fn.name === 'forward' ? ' runs the plan: a loop over layers that are alike, and a call per step.' : ` is compiled once, for ${plural(line.steps.length, 'step', 'steps')}.`);
   else if (line.inst === null) about.push(el('b', {}, fn.name), line.column === 'code' && !fn.exact ? ': there is no disassembler for this machine, so lines are linked by function.' : ': no instruction of its own in Cranelift’s IR: a label, a constant, or what a function begins with.');
   else about.push(el('b', {}, fn.name), `, instruction ${line.inst} of Cranelift’s IR`, line.bytes ? `, bytes ${line.bytes.replace(/../g, '$& ').trim()}` : '');
   const say = [];
+  if (line.folded >= 0 && line.steps.length) say.push(`No step has its origin: a pass has folded it into what reads it, ${data.places[line.folded].origin}.`);
   if (rows.length === 1) say.push(runs(rows[0]) + '.');
   else if (rows.length) {
     const kinds = ['kernel', 'code', 'loop'].map(kind => [kind, rows.filter(row => row.runs === kind).length]).filter(([, n]) => n);

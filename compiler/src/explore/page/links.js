@@ -22,8 +22,9 @@ const ofPlaces = data.programs.map((_, program) => {
 function key(origin, site) { return origin + '\n' + (site || ''); }
 
 /** Steps that run a line of IR: its node's, where this stage is the program that runs, else those of its origin and site. */
-function stepsOf([, place, steps], stage) {
+function stepsOf([, place, steps, folded], stage) {
   if (data.stages[stage].program === state.program) return steps;
+  if (folded >= 0) return stepsOf([, folded, EMPTY, -1], stage);
   if (place < 0) return EMPTY;
   const { origin, site } = data.places[place], { places, origins } = ofPlaces[state.program];
   const found = places.get(key(origin, site)) || (origin && origins.get(origin));
@@ -37,7 +38,7 @@ function linesOf(column) {
   if (column === 'ir') {
     const { lines } = data.stages[state.stage];
     return lines.filter(line => inLayer(line[1]) && (state.weights || !line[0].startsWith('weight ')))
-      .map(line => ({ column, text: line[0], place: line[1], steps: stepsOf(line, state.stage) }));
+      .map(line => ({ column, text: line[0], place: line[1], folded: line[3], steps: stepsOf(line, state.stage) }));
   }
   const rows = program.rows.filter(row => inLayer(row.place));
   if (column === 'plan') return rows.map(row => ({ column, text: row.text, place: row.place, steps: [row.step], row }));
@@ -50,7 +51,7 @@ function linesOf(column) {
     lines.push({ column, text: `${fn.name}:${bytes}`, steps: sets[0], fn: f, inst: null, head: true });
     for (const line of column === 'clif' ? fn.clif : fn.code) {
       const [text, inst] = column === 'clif' ? line : [line[2], line[3]];
-      lines.push({ column, text, steps: of(inst), fn: f, inst, offset: column === 'code' ? line[0] : null, bytes: column === 'code' ? line[1] : '' });
+      lines.push({ column, text, steps: column === 'clif' ? of(inst) : sets[line[4]] || EMPTY, fn: f, inst, offset: column === 'code' ? line[0] : null, bytes: column === 'code' ? line[1] : '' });
     }
   });
   return lines;

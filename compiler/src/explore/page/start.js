@@ -94,7 +94,18 @@ const programPick = select('program', formOf.map((name, i) => [i, name]), value 
   state.program = +value;
 });
 let typing = 0;
-tools.append(field('IR after', stagePick), field('Runs', programPick), field('Layer', select('layer', layers, value => { state.layer = value; })),
+const functionPick = el('select', { id: 'function', onchange: event => {
+  for (const column of ['clif', 'code']) {
+    const head = shown[column].lines.find(line => line.head && line.fn === +event.target.value), box = boxes[column];
+    if (head) box.scrollTop += head.node.getBoundingClientRect().top - box.getBoundingClientRect().top;
+  }
+} });
+/** The functions of the program that is shown. */
+function listFunctions() {
+  functionPick.replaceChildren(...shown.clif.lines.filter(line => line.head).map(line => el('option', { value: line.fn }, data.programs[state.program].functions[line.fn].name)));
+}
+onDraw = listFunctions;
+tools.append(field('IR after', stagePick), field('Runs', programPick), field('Function', functionPick), field('Layer', select('layer', layers, value => { state.layer = value; })),
   field('Find', el('input', { type: 'search', id: 'find', placeholder: 'fire, add_256, call …', oninput: event => { clearTimeout(typing); typing = setTimeout(() => { state.wanted = event.target.value; draw(); }, 120); } })),
   el('label', { class: 'check' }, el('input', { type: 'checkbox', id: 'weights', onchange: event => { state.weights = event.target.checked; draw(); } }), 'constants'));
 
