@@ -18,7 +18,7 @@ const VALUES: [&str; 6] = ["0", "-1", "1e30", "NaN", "inf", "1844674407370955161
 const MOST: Duration = Duration::from_secs(20);
 
 /// The commands and what they need; an option is left out where it is the one that is tried.
-const COMMANDS: [(&str, &[&str]); 18] = [
+const COMMANDS: [(&str, &[&str]); 19] = [
     ("check", &["model.onnx"]),
     ("compile", &["model.onnx", "--output=out.snn", "--calibration-tokens=64"]),
     ("run", &["m.snn", "--prompts=prompts.txt", "--max-new-tokens=4"]),
@@ -33,6 +33,7 @@ const COMMANDS: [(&str, &[&str]); 18] = [
     ("logits", &["m.snn", "--tokens=1", "--output=out.npy"]),
     ("show", &["m.snn"]),
     ("opt", &["layer.ir", "--passes=quantise"]),
+    ("explore", &["m.snn", "--reference=model.onnx", "--output=out.html"]),
     ("tune", &["model.onnx", "--text=text.txt", "--windows=1", "--calibration-tokens=64", "--probe-tokens=16"]),
     (
         "train",

@@ -56,8 +56,8 @@ pub struct DemoCommand {
     seed: u64,
 }
 
-/// Where the model lies: beside the binary in a release, below it or the current folder in the repository.
-const PLACES: [&str; 2] = ["tales", "examples/models/tales"];
+/// Where the model lies: beside the binary, in a release or as it is installed; below it or the current folder in the repository.
+const PLACES: [&str; 3] = ["tales", "share/snnc/models/tales", "examples/models/tales"];
 
 /// Columns of the screen.
 const COLUMNS: usize = 80;

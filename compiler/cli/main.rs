@@ -11,6 +11,7 @@ mod energy;
 mod energy_table;
 mod eval;
 mod eval_table;
+mod explore;
 mod format;
 mod global;
 mod inspect;
@@ -74,6 +75,7 @@ enum Command {
     Logits(logits::LogitsCommand),
     Show(show::ShowCommand),
     Opt(opt::OptCommand),
+    Explore(explore::ExploreCommand),
     Tune(tune::TuneCommand),
     Train(train::TrainCommand),
     Bench(bench::BenchCommand),
@@ -98,6 +100,7 @@ impl Command {
             Command::Logits(command) => command.files(),
             Command::Show(command) => command.files(),
             Command::Opt(command) => command.files(),
+            Command::Explore(command) => command.files(),
             Command::Tune(command) => command.files(),
             Command::Train(command) => command.files(),
             Command::Bench(command) => command.files(),
@@ -156,6 +159,7 @@ fn main() -> ExitCode {
         Command::Logits(command) => command.run(),
         Command::Show(command) => command.run(),
         Command::Opt(command) => command.run(),
+        Command::Explore(command) => command.run(),
         Command::Tune(command) => return verdict(command.run()),
         Command::Train(command) => {
             return match command.run() {
@@ -186,7 +190,7 @@ mod tests {
     }
 
     /// Command lines that name every file that a command can be given, each by another name.
-    const WITH_FILES: [&str; 29] = [
+    const WITH_FILES: [&str; 31] = [
         "check a --architecture b",
         "compile a -o b --tokenizer c --calibrate d --architecture e",
         "run a --prompts b --kernel-costs c --emit clif=d --architecture e",
@@ -204,6 +208,8 @@ mod tests {
         "show a --emit asm=b --kernel-costs c --architecture d",
         "opt a --model b --model c -o d",
         "opt a --passes raise,simplify --dump-to b",
+        "explore a --reference b -o c --architecture d",
+        "explore a.snn",
         "tune a --text b --calibrate c --architecture d",
         "tune a --tokens b -o c --save d --resume e",
         "compile a --recipe b -o c",

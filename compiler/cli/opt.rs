@@ -53,7 +53,8 @@ pub struct OptCommand {
     quant: QuantArgs,
 }
 
-fn layers(text: &str) -> Result<RangeInclusive<u32>, String> {
+/// Layers that an option names.
+pub fn layers(text: &str) -> Result<RangeInclusive<u32>, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     match (first.parse(), last.parse()) {
         (Ok(first), Ok(last)) if first <= last => Ok(first..=last),

@@ -10,6 +10,7 @@
 //! | write text | [`generate::generate`] |
 //! | evaluate | [`eval::eval`] |
 //! | estimate energy | [`energy::run::energy`] |
+//! | see the IR and machine code | [`explore::build`], [`explore::page`] |
 //! | make a report | [`report::build`], [`report::page`] |
 //! | train | [`train::train`] |
 //! | find cheap timesteps | [`tune::tune`] |
@@ -46,6 +47,7 @@ pub mod energy;
 pub mod eval;
 pub mod eval_report;
 pub mod evaluate;
+pub mod explore;
 pub mod file_use;
 pub mod files;
 pub mod first_token;

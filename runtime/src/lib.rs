@@ -52,14 +52,17 @@ mod training;
 
 pub use batch::Batch;
 pub use executor::Rows;
-pub use jit::schedule::FunctionListing;
+pub use jit::code_map::{CodeMap, CodeRange};
+pub use jit::schedule::{FORWARD, FunctionListing};
 pub use kernel_costs::KernelCosts;
 pub use kernels::{ISAS, Isa};
 pub use memory_limit::{MemoryReservation, memory_limit, set_memory_limit};
 pub use meter::{Executed, MatmulCounts};
 pub use outputs::Outputs;
+pub use plan::PlanRow;
 pub use pool::threads_that_fit;
 pub use program::{Engine, Options, Program, sequence_bytes};
 pub use sample::{SampleOptions, Sampler};
 pub use session::Session;
+pub use step::StepForm;
 pub use training::TrainingEngine;

@@ -10,6 +10,7 @@ use crate::kernel_costs::KernelCosts;
 use crate::kernels::Isa;
 use crate::kv_cache::{kept_per_token, kept_sums};
 use crate::meter::MatmulCounts;
+use crate::plan::PlanRow;
 use crate::steps;
 use snnc_ir::ErrorCode;
 use snnc_ir::{Diagnostic, Graph, Stage};
@@ -135,6 +136,16 @@ impl Program {
     /// As of `new`.
     pub fn listings(&self) -> Result<Vec<FunctionListing>, Diagnostic> {
         self.compiled.as_ref().map_or(Ok(Vec::new()), |compiled| compiled.listings())
+    }
+
+    /// The plan, row by row; none for the interpreter.
+    pub fn plan_rows(&self) -> Vec<PlanRow> {
+        self.compiled.as_ref().map_or(Vec::new(), |compiled| compiled.rows())
+    }
+
+    /// The instructions that kernels use; `None` for the interpreter, which has no kernels.
+    pub fn isa(&self) -> Option<Isa> {
+        self.compiled.as_ref().map(|compiled| compiled.kernels.isa())
     }
 
     /// The plan as text: step by step, what runs it and where its result lies.

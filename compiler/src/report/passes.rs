@@ -55,19 +55,10 @@ pub fn passes(
 ) -> Result<Passes, Diagnostics> {
     let mut listing = PassListing::default();
     let last = match (dense, section) {
-        (Some((imported, rounded)), Some(section)) => {
-            listing.add("imported", &imported);
-            let mut watch = |pass: &Pass, _: &Graph, after: &Graph| listing.add(pass.name, after);
-            let tensor = convert::dense(imported, rounded, &mut watch)?;
-            let tensor = as_calibrated(tensor, section, &mut watch)?;
-            let calibration = Calibration::read(section, &tensor)?.with_weights_of(program);
-            let start = first_token::rows(&tensor, &calibration.starts)?.map(Arc::new);
-            let Calibration { membrane, rotations, quant_plan, rounded_weights, .. } = calibration;
-            let known = Context { rotations, quant_plan, rounded_weights, start, ..Context::default() };
-            let context = Context { membrane, own_embedding, ..known };
-            let made = run(front_and_back().1, tensor, &context, &mut watch)?;
-            // Files hold weights in panels, which the text says.
-            listing.passes.gives_program = Some(text::print(&made.clone().in_panels()) == text::print(program));
+        (Some(dense), Some(section)) => {
+            let (made, same) =
+                run_again(program, dense, section, own_embedding, &mut |pass, graph| listing.add(pass, graph))?;
+            listing.passes.gives_program = Some(same);
             made
         }
         _ => {
@@ -79,6 +70,33 @@ pub fn passes(
         listing.add("collapse", &collapse::collapse(&last)?);
     }
     Ok(listing.passes)
+}
+
+/// Runs the passes from the dense network, which comes with whether it rounds activations, to the program. `watch` sees the
+/// graph after each, the imported one first. The last graph, and whether it is the very program of the file.
+///
+/// # Errors
+/// A pass refuses its graph, which then does not belong to the program.
+pub fn run_again(
+    program: &Graph,
+    (imported, rounded): (Graph, bool),
+    section: &[u8],
+    own_embedding: bool,
+    watch: &mut dyn FnMut(&str, &Graph),
+) -> Result<(Graph, bool), Diagnostics> {
+    watch("imported", &imported);
+    let mut watch = |pass: &Pass, _: &Graph, after: &Graph| watch(pass.name, after);
+    let tensor = convert::dense(imported, rounded, &mut watch)?;
+    let tensor = as_calibrated(tensor, section, &mut watch)?;
+    let calibration = Calibration::read(section, &tensor)?.with_weights_of(program);
+    let start = first_token::rows(&tensor, &calibration.starts)?.map(Arc::new);
+    let Calibration { membrane, rotations, quant_plan, rounded_weights, .. } = calibration;
+    let known = Context { rotations, quant_plan, rounded_weights, start, ..Context::default() };
+    let context = Context { membrane, own_embedding, ..known };
+    let made = run(front_and_back().1, tensor, &context, &mut watch)?;
+    // Files hold weights in panels, which the text says.
+    let same = text::print(&made.clone().in_panels()) == text::print(program);
+    Ok((made, same))
 }
 
 /// Stages in the making.

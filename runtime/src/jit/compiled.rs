@@ -6,7 +6,7 @@ use crate::jit::schedule::{self, CodeOptions, FunctionListing};
 use crate::jit::soon::{SoonRead, soon_reads};
 use crate::kernel_costs::KernelCosts;
 use crate::kernels::{Isa, Kernels};
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, PlanRow, Step};
 use crate::pool::Pool;
 use crate::step::{CurveTables, Fault, MatmulInput, Resources, StepForm};
 use snnc_ir::ErrorCode;
@@ -107,6 +107,10 @@ impl CompiledPlan {
     /// As when it was compiled.
     pub fn listings(&self) -> Result<Vec<FunctionListing>, Diagnostic> {
         schedule::listings(&self.plan, code_options(self.kernels, &self.costs, self.count))
+    }
+
+    pub fn rows(&self) -> Vec<PlanRow> {
+        self.plan.rows(&self.graph, is_wide(self.kernels))
     }
 
     pub fn explain(&self) -> String {

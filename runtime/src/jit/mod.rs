@@ -4,6 +4,7 @@
 //! for each shape, not for each layer: a record per step tells what differs. Outputs and events equal the oracle's, bit for
 //! bit.
 
+pub mod code_map;
 pub mod compiled;
 pub mod dispatch;
 pub mod emit;

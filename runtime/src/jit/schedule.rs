@@ -3,16 +3,17 @@
 //! Functions are made once for each distinct work, and so are the calls of a layer, in a loop over layers that are alike; what
 //! differs between layers comes from the step's record. The first kernel that reports a fault ends the pass with its step.
 
+use crate::jit::code_map::{CodeMap, number, without_numbers};
 use crate::jit::emit::Emitter;
 use crate::jit::frame::{Frame, StepRecord};
 use crate::jit::loop_call::tile_inputs;
 use crate::jit::memory::{MachineCode, trampoline};
 use crate::jit::repetition::Repetition;
-use crate::plan::{Plan, RowSet};
+use crate::plan::{Plan, RowSet, Step};
 use crate::step::{StepForm, StepKind};
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{AbiParam, FuncRef, InstBuilder, MemFlagsData, Signature, Value, types};
+use cranelift_codegen::ir::{AbiParam, FuncRef, InstBuilder, MemFlagsData, Signature, SourceLoc, Value, types};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
@@ -28,6 +29,9 @@ use std::ops::Range;
 /// Address space for code: 16 MiB keep every call within reach of a near one. A plan of GPT-2 takes some 50 KiB.
 const RESERVED: usize = 16 << 20;
 
+/// The function that runs the plan.
+pub const FORWARD: &str = "forward";
+
 /// A compiled function for people to read.
 #[derive(Clone, Debug)]
 pub struct FunctionListing {
@@ -37,6 +41,8 @@ pub struct FunctionListing {
     pub clif: String,
     /// The machine's instructions.
     pub asm: String,
+    /// Its bytes, and which step and which instruction of Cranelift's IR they come from.
+    pub map: CodeMap,
 }
 
 /// What code depends on beside the plan.
@@ -79,6 +85,12 @@ fn build(plan: &Plan, options: CodeOptions, listings: Listings) -> Result<(Machi
         loops.push(function.zip(step.kind.neuron_loop()));
     }
     let forward = compiler.forward(plan, &of_steps)?;
+    for listing in compiler.listings.iter_mut().flatten().filter(|listing| listing.name != FORWARD) {
+        let runs =
+            |step: &Step| step.kind.form(options.wide) != StepForm::Kernel && step.kind.function() == listing.name;
+        let steps = (0..).zip(&plan.steps).filter(|(_, step)| runs(step)).map(|(i, _)| i);
+        listing.map.steps = vec![steps.collect()];
+    }
     compiler.module.finalize_definitions().map_err(failed)?;
     Ok((MachineCode::new(compiler.module, forward, &loops, options.rows_by_kernel), compiler.listings))
 }
@@ -136,7 +148,7 @@ impl Compiler {
         let mut e = Emitter::new(FunctionBuilder::new(&mut self.context.func, &mut self.builder), self.x86, kernel);
         kind.emit(&mut e, options.count);
         e.finish(self.module.target_config());
-        self.define(id, &name)?;
+        self.define(id, &name, &|_| Vec::new())?;
         Ok(id)
     }
 
@@ -148,7 +160,7 @@ impl Compiler {
         signature.returns.push(AbiParam::new(types::I64));
         self.context.func.signature = signature;
         let id =
-            self.module.declare_function("forward", Linkage::Export, &self.context.func.signature).map_err(failed)?;
+            self.module.declare_function(FORWARD, Linkage::Export, &self.context.func.signature).map_err(failed)?;
         let mut b = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
         let entry = b.create_block();
         b.append_block_params_for_function_params(entry);
@@ -161,9 +173,13 @@ impl Compiler {
         let same: Vec<_> = plan.steps.iter().zip(functions).map(|(step, function)| (*function, step.rows)).collect();
         let layers = Repetition::longest(&same);
         let mut callees: HashMap<FuncId, FuncRef> = HashMap::new();
+        let listed = self.listings.is_some();
         // Steps of a range, whose records and numbers count from those of a step that is told.
         let mut steps = |b: &mut FunctionBuilder<'_>, range: Range<usize>, records: Value, number: Value| {
-            for (i, &(function, of)) in same[range].iter().enumerate() {
+            for (i, &(function, of)) in same[range.clone()].iter().enumerate() {
+                if listed {
+                    b.set_srcloc(SourceLoc::new((range.start + i) as u32));
+                }
                 let callee = function.unwrap_or(self.trampoline);
                 let callee = *callees.entry(callee).or_insert_with(|| self.module.declare_func_in_func(callee, b.func));
                 let record = b.ins().iadd_imm_s(records, (i * size_of::<StepRecord>()) as i64);
@@ -177,6 +193,7 @@ impl Compiler {
                     return_if_fault(b, number, i, fault);
                 }
             }
+            b.set_srcloc(SourceLoc::default());
         };
         let start = layers.map_or(same.len(), |layers| layers.start);
         steps(&mut b, 0..start, records, none);
@@ -203,21 +220,50 @@ impl Compiler {
         b.ins().return_(&[none]);
         b.seal_all_blocks();
         b.finalize(self.module.target_config());
-        self.define(id, "forward")?;
+        let body = layers.map_or(0..0, Repetition::body);
+        self.define(id, FORWARD, &|step| match layers {
+            Some(layers) if body.contains(&step) => {
+                (step..layers.end()).step_by(layers.period).map(|step| step as u32).collect()
+            }
+            _ => vec![step as u32],
+        })?;
         Ok(id)
     }
 
-    fn define(&mut self, id: FuncId, name: &str) -> Result<(), Diagnostic> {
-        let clif = self.listings.is_some().then(|| self.context.func.display().to_string());
-        self.context.set_disasm(clif.is_some());
+    /// Compiles the function that was made. `steps`: of the step that is an instruction's location, all that it runs.
+    fn define(&mut self, id: FuncId, name: &str, steps: &dyn Fn(usize) -> Vec<u32>) -> Result<(), Diagnostic> {
+        let numbered = self.listings.is_some().then(|| {
+            let of = steps_of(&number(&mut self.context.func), steps);
+            (of, without_numbers(&self.context.func.display().to_string()))
+        });
+        self.context.set_disasm(numbered.is_some());
         self.module.define_function(id, &mut self.context).map_err(|error| failed(format!("{error:?}")))?;
-        if let (Some(listings), Some(clif)) = (&mut self.listings, clif) {
-            let asm = self.context.compiled_code().and_then(|code| code.vcode.clone()).unwrap_or_default();
-            listings.push(FunctionListing { name: name.to_string(), clif, asm });
+        if let (Some(listings), Some((of, (clif, lines))), Some(code)) =
+            (&mut self.listings, numbered, self.context.compiled_code())
+        {
+            let asm = code.vcode.clone().unwrap_or_default();
+            let map = CodeMap::new(of, lines, code, &self.context.func, &self.module);
+            listings.push(FunctionListing { name: name.to_string(), clif, asm, map });
         }
         self.module.clear_context(&mut self.context);
         Ok(())
     }
+}
+
+/// Sets of steps, and by instruction which of them is its own. `locations` has the step of every instruction.
+fn steps_of(locations: &[Option<u32>], steps: &dyn Fn(usize) -> Vec<u32>) -> (Vec<Vec<u32>>, Vec<u32>) {
+    let mut sets = vec![Vec::new()];
+    let mut known: HashMap<u32, u32> = HashMap::new();
+    let set = |location: &Option<u32>| {
+        location.map_or(0, |step| {
+            *known.entry(step).or_insert_with(|| {
+                sets.push(steps(step as usize));
+                sets.len() as u32 - 1
+            })
+        })
+    };
+    let own = locations.iter().map(set).collect();
+    (sets, own)
 }
 
 /// `(frame, record, first row, rows)`; of a loop `(frame, -, first tile, tiles)`, of the kernel that it calls `(frame, panel,

@@ -41,11 +41,12 @@ pub fn page(report: &Report) -> String {
 }
 
 /// JSON that can stand in a script element, whatever its strings hold: `</script>` and `<!--` would end or bend it.
-fn in_script(json: &str) -> String {
+pub fn in_script(json: &str) -> String {
     json.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
 }
 
-fn escaped(text: &str) -> String {
+/// Text that can stand in an element or an attribute.
+pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

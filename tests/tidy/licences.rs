@@ -1,0 +1,130 @@
+//! Writes the licences of all crates that the command `snnc` is linked with: `licences TARGET FILE`. `.ci/release` puts the file
+//! into the archive.
+//!
+//! Crates are those of `cargo metadata` that are reached from `snnc` without dependencies of tests and of build scripts. Texts
+//! are the files in their packages; equal texts stand once.
+
+use serde_json::Value as Json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// How names of files with a licence or a notice begin.
+const NAMES: [&str; 5] = ["license", "licence", "copying", "notice", "unlicense"];
+
+fn main() -> Outcome<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [target, file] = args.as_slice() else { return Err("usage: licences TARGET FILE".into()) };
+    let metadata = metadata(target)?;
+    fs::write(file, listing(&linked(&metadata)?)?)?;
+    Ok(())
+}
+
+fn metadata(target: &str) -> Outcome<Json> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let args = ["metadata", "--format-version", "1", "--locked", "--filter-platform", target];
+    let output = Command::new(cargo).args(args).output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into());
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn list(json: &Json) -> &[Json] {
+    json.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(json: &Json) -> &str {
+    json.as_str().unwrap_or("")
+}
+
+/// The packages of other projects that `snnc` is linked with, by name and version.
+fn linked(metadata: &Json) -> Outcome<Vec<&Json>> {
+    let packages: BTreeMap<&str, &Json> =
+        list(&metadata["packages"]).iter().map(|package| (text(&package["id"]), package)).collect();
+    let nodes: BTreeMap<&str, &Json> =
+        list(&metadata["resolve"]["nodes"]).iter().map(|node| (text(&node["id"]), node)).collect();
+    let is_root = |package: &&&Json| text(&package["name"]) == "snnc" && package["source"].is_null();
+    let root = packages.values().find(is_root).ok_or("there is no package snnc")?;
+    let (mut seen, mut left) = (BTreeSet::new(), vec![text(&root["id"])]);
+    while let Some(id) = left.pop() {
+        if seen.insert(id) {
+            let is_linked = |dep: &&Json| list(&dep["dep_kinds"]).iter().any(|kind| kind["kind"].is_null());
+            let node = nodes.get(id).ok_or_else(|| format!("{id} is not resolved"))?;
+            left.extend(list(&node["deps"]).iter().filter(is_linked).map(|dep| text(&dep["pkg"])));
+        }
+    }
+    let mut linked: Vec<&Json> = seen.iter().filter_map(|id| packages.get(id).copied()).collect();
+    linked.retain(|package| !package["source"].is_null());
+    linked.sort_by_key(|package| (text(&package["name"]), text(&package["version"])));
+    Ok(linked)
+}
+
+/// A table of the packages, then all texts.
+fn listing(packages: &[&Json]) -> Outcome<String> {
+    let mut table = String::new();
+    // By text: its packages. Numbered in the order in which they come.
+    let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
+    let mut texts: Vec<(String, Vec<String>)> = Vec::new();
+    for package in packages {
+        let name = format!("{} {}", text(&package["name"]), text(&package["version"]));
+        let licence = text(&package["license"]);
+        if licence.is_empty() {
+            return Err(format!("{name} names no licence").into());
+        }
+        let mut own = Vec::new();
+        for content in files(package)? {
+            let number = *numbers.entry(content.clone()).or_insert_with(|| {
+                texts.push((content, Vec::new()));
+                texts.len()
+            });
+            texts[number - 1].1.push(name.clone());
+            own.push(number.to_string());
+        }
+        let authors: Vec<&str> = list(&package["authors"]).iter().map(text).collect();
+        let found = match own.is_empty() {
+            false => format!("texts {}", own.join(", ")),
+            true => format!("no text in its package; by {}", authors.join(", ")),
+        };
+        table += &format!("{name}\n    {licence}; {found}\n    {}\n", text(&package["repository"]));
+    }
+    let mut all = format!("snnc is linked with {} crates of others. Their licences:\n\n{table}", packages.len());
+    for (i, (content, names)) in texts.iter().enumerate() {
+        let line = "-".repeat(100);
+        all += &format!("\n{line}\nText {}: {}\n{line}\n\n{}\n", i + 1, names.join(", "), content.trim_end());
+    }
+    Ok(all)
+}
+
+/// The texts of licences and notices in a package, in the order of their names.
+fn files(package: &Json) -> Outcome<Vec<String>> {
+    let folder = Path::new(text(&package["manifest_path"])).parent().ok_or("a manifest has a folder")?;
+    let is_licence = |name: &str| NAMES.iter().any(|start| name.to_lowercase().starts_with(start));
+    let mut paths = BTreeSet::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match path.is_dir() {
+            true if is_licence(&name) => {
+                for inner in fs::read_dir(&path)? {
+                    paths.insert(inner?.path());
+                }
+            }
+            false if is_licence(&name) && !name.ends_with(".rs") => {
+                paths.insert(path);
+            }
+            true | false => {}
+        }
+    }
+    let named = package["license_file"].as_str().map(|name| folder.join(name));
+    paths.extend(named.filter(|path| path.is_file()));
+    paths
+        .iter()
+        .filter(|path| path.is_file())
+        .map(|path| Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned()))
+        .collect()
+}
