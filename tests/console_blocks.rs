@@ -89,7 +89,11 @@ fn run_block(page: &Page, block: &Fence, sandbox: &Sandbox) -> Result<(), String
         // What a command says beside its data may say how far it is, so data alone are compared where there are any.
         let printed = if stdout.trim().is_empty() { &stderr } else { &stdout };
         if !step.expected.is_empty() && !matches(printed, &step.expected) {
-            return Err(format!("{place}\n--- the page has\n{}\n--- it prints\n{}", step.expected, printed.trim_end()));
+            return Err(format!(
+                "{place}\n--- the page has\n{}\n--- it prints\n{}",
+                step.expected.trim_end(),
+                printed.trim_end()
+            ));
         }
     }
     Ok(())

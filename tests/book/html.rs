@@ -25,8 +25,6 @@ struct Reference {
 struct PageLinks {
     ids: BTreeSet<String>,
     references: Vec<Reference>,
-    /// Where pages resolve addresses from, if not from their own folder.
-    base: Option<String>,
 }
 
 /// Whatever is wrong with a folder of pages, sorted.
@@ -49,7 +47,7 @@ pub fn broken(folder: &Path) -> io::Result<Vec<Finding>> {
     }
     for (file, page) in &pages {
         for reference in &page.references {
-            if let Err(message) = follow(file, page, reference, &files, &pages) {
+            if let Err(message) = follow(file, reference, &files, &pages) {
                 findings.push(Finding { file: file.display().to_string(), line: reference.line, message });
             }
         }
@@ -60,7 +58,6 @@ pub fn broken(folder: &Path) -> io::Result<Vec<Finding>> {
 
 fn follow(
     file: &Path,
-    page: &PageLinks,
     reference: &Reference,
     files: &BTreeSet<PathBuf>,
     pages: &BTreeMap<PathBuf, PageLinks>,
@@ -75,7 +72,7 @@ fn follow(
     }
     let (path, part) = address.split_once('#').unwrap_or((address, ""));
     let path = path.split('?').next().unwrap_or(path);
-    let folder = page.base.as_deref().map_or_else(|| file.parent().unwrap_or(Path::new("")), Path::new);
+    let folder = file.parent().unwrap_or(Path::new(""));
     let target = if path.is_empty() { Some(file.to_path_buf()) } else { inside(&folder.join(path)) };
     let target = target.ok_or_else(|| format!("`{address}` leads out of the book"))?;
     if !files.contains(&target) {
@@ -153,7 +150,6 @@ impl Collector {
                 ("id", _) | ("name", "a") => {
                     page.ids.insert(value);
                 }
-                ("href", "base") => page.base = Some(value),
                 ("href" | "src" | "data", element) => {
                     page.references.push(Reference { line, element: element.to_string(), address: value });
                 }

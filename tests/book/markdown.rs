@@ -51,7 +51,7 @@ fn addresses(text: &str) -> Vec<(usize, String)> {
     events.filter_map(address).collect()
 }
 
-/// Names of a page's headings: in small letters, with `-` for spaces and without signs; `-1` and so on where a name comes again.
+/// Names of a page's headings, and ids of HTML in it. Headings are named in small letters, with `-` for spaces and without signs; `-1` and so on where a name comes again.
 fn names(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut times: BTreeMap<String, usize> = BTreeMap::new();
@@ -60,6 +60,11 @@ fn names(text: &str) -> BTreeSet<String> {
         match (event, &mut heading) {
             (Event::Start(Tag::Heading { .. }), _) => heading = Some(String::new()),
             (Event::Text(text) | Event::Code(text), Some(heading)) => *heading += &text,
+            // A place that a page names by itself.
+            (Event::Html(html) | Event::InlineHtml(html), _) => {
+                let id = html.split_once("id=\"").and_then(|(_, rest)| rest.split_once('"'));
+                found.extend(id.map(|(id, _)| id.to_string()));
+            }
             (Event::End(TagEnd::Heading(_)), _) => {
                 let name = name(&heading.take().unwrap_or_default());
                 let time = times.entry(name.clone()).or_default();
